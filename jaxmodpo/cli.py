@@ -1,0 +1,116 @@
+"""Every command on one screen: its name, its settings, its function, one line about it.
+
+Nothing heavy is imported before a command is chosen, so that ``jaxmodpo --help`` answers at once.
+"""
+
+from __future__ import annotations
+
+import importlib
+import logging
+import sys
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from jaxmodpo import __version__
+from jaxmodpo.errors import UserError, nearest
+
+
+class Command(NamedTuple):
+    """Where a command lives: ``module:Dataclass`` and, in the same module, its function."""
+
+    module: str
+    settings: str
+    function: str
+    about: str
+
+
+COMMANDS = {
+    "questions": Command("data.questions", "QuestionsConfig", "questions", "clean and split help-seeking posts"),
+    "personas": Command("personas.command", "PersonasConfig", "personas", "turn a survey into patient personas"),
+    "responses": Command("sampling.command", "ResponsesConfig", "responses", "sample replies from a model"),
+    "preferences": Command(
+        "judging.preferences", "PreferencesConfig", "preferences", "personas rank replies into preference pairs"
+    ),
+    "reward": Command("methods.reward", "RewardConfig", "reward", "train a reward model on preference pairs"),
+    "align sft": Command("methods.sft", "SFTConfig", "sft", "fine-tune on chosen replies"),
+    "align dpo": Command("methods.dpo", "DPOConfig", "dpo", "align to one objective"),
+    "align modpo": Command("methods.modpo", "MODPOConfig", "modpo", "align to several, reward models as margins"),
+    "align joint": Command("methods.joint", "JointConfig", "joint", "align to several, one loss over their pairs"),
+    "soup": Command("methods.soup", "SoupConfig", "soup", "average adapters"),
+    "score policy": Command("methods.score", "ScorePolicyConfig", "score_policy", "log-probabilities of pairs"),
+    "score reward": Command("methods.score", "ScoreRewardConfig", "score_reward", "rewards of pairs"),
+    "score kl": Command("methods.score", "ScoreKLConfig", "score_kl", "how far a policy moved from its base"),
+    "evaluate": Command("evaluation.head_to_head", "EvaluateConfig", "evaluate", "blinded head-to-head judging"),
+    "report": Command("evaluation.report", "ReportConfig", "report", "one HTML file with every figure"),
+    "run": Command("experiment", "RunConfig", "run", "run an experiment file, skipping finished phases"),
+    "demo": Command("sandbox.demo", "DemoConfig", "demo", "the whole flow in a small synthetic world"),
+}
+
+
+def usage() -> str:
+    width = max(map(len, COMMANDS))
+    lines = [f"  {name:<{width}}  {command.about}" for name, command in COMMANDS.items()]
+    return "\n".join(
+        [
+            "usage: jaxmodpo COMMAND [--config FILE.yaml] [--setting value …]",
+            "",
+            "Align a language model to several objectives at once, and measure whether it worked.",
+            "",
+            *lines,
+            "",
+            "jaxmodpo COMMAND --help lists a command's settings; jaxmodpo --version the version.",
+        ]
+    )
+
+
+def find(arguments: Sequence[str]) -> tuple[str, list[str]]:
+    """Split arguments into a command's name, of one or two words, and the rest."""
+    words = " ".join(arguments[:2])
+    if words in COMMANDS:
+        return words, list(arguments[2:])
+    if arguments[0] in COMMANDS:
+        return arguments[0], list(arguments[1:])
+    group = [name for name in COMMANDS if name.startswith(arguments[0] + " ")]
+    if group:
+        kind = ", ".join(name.split()[1] for name in group)
+        raise UserError(f"'jaxmodpo {arguments[0]}' needs one of: {kind}")
+    raise UserError(f"no command '{arguments[0]}'{nearest(arguments[0], COMMANDS)}")
+
+
+def load(name: str) -> tuple[type, object]:
+    """Import a command and return its settings dataclass and its function."""
+    command = COMMANDS[name]
+    module = importlib.import_module(f"jaxmodpo.{command.module}")
+    return getattr(module, command.settings), getattr(module, command.function)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command line; exit code 2 and one sentence where the user can mend it."""
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    if not arguments or arguments[0] in ("-h", "--help", "help"):
+        print(usage())
+        return
+    if arguments[0] == "--version":
+        print(__version__)
+        return
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    for noisy in ("absl", "orbax", "httpx2", "httpx", "jax", "matplotlib"):
+        logging.getLogger(noisy).setLevel(logging.WARNING)
+    try:
+        name, rest = find(arguments)
+        from jaxmodpo.config import parse
+
+        settings, function = load(name)
+        function(parse(settings, rest, f"jaxmodpo {name}"))  # type: ignore[operator]
+    except UserError as error:
+        print(f"jaxmodpo: {error}", file=sys.stderr)
+        raise SystemExit(2) from None
+    except KeyboardInterrupt:
+        print("jaxmodpo: interrupted; the same command goes on from here", file=sys.stderr)
+        raise SystemExit(130) from None
+    except BrokenPipeError:
+        raise SystemExit(0) from None
+
+
+if __name__ == "__main__":
+    main()

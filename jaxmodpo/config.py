@@ -1,0 +1,170 @@
+"""Settings: the same frozen dataclass from a YAML file, from flags, or from both.
+
+Every command is a dataclass. :func:`parse` makes one from the command line, with the values of
+``--config FILE.yaml`` as defaults; :func:`from_mapping` makes one from a mapping alone, as an
+experiment file holds it. An unknown key is an error that names the nearest known one.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+
+from jaxmodpo.errors import UserError, nearest
+
+Config = TypeVar("Config")
+
+
+def builtin(kind: str, name: str | Path) -> Path:
+    """Resolve ``name`` to a file: a path as it is, or a name of ours below ``configs/``.
+
+    ``builtin("criteria", "therapeutic")`` finds ``configs/criteria/therapeutic.yaml``, both in a
+    checkout and in an installed package.
+
+    Raises:
+        UserError: neither a file nor one of ours.
+    """
+    path = Path(name)
+    if path.is_file():
+        return path
+    package = Path(__file__).parent
+    root = next((r for r in (package / "configs", package.parent / "configs") if r.is_dir()), None)
+    if root is None:
+        raise UserError(f"no file {path}, and this installation has no configs folder")
+    ours = {p.stem: p for p in (root / kind).glob("*.yaml")}
+    if str(name) in ours:
+        return ours[str(name)]
+    raise UserError(f"no {kind} file '{name}' here{nearest(str(name), ours)}")
+
+
+def load_yaml(path: Path) -> dict[str, Any]:
+    """Read a YAML file that holds a mapping."""
+    try:
+        value = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror}") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UserError(f"{path} is not YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(value, dict):
+        raise UserError(f"{path} must hold a mapping of settings, not {type(value).__name__}")
+    return value
+
+
+def _values(cls: type, settings: Mapping[str, Any], source: str) -> dict[str, Any]:
+    fields = {f.name: f for f in dataclasses.fields(cls)}
+    values = {}
+    for key, value in settings.items():
+        name = str(key).replace("-", "_")
+        if name not in fields:
+            raise UserError(f"{source}: unknown setting '{key}'{nearest(name, fields)}")
+        values[name] = value
+    return values
+
+
+def _arguments(values: Mapping[str, Any]) -> list[str]:
+    """Turn settings into flags, so that YAML values are checked and converted as flags are."""
+    arguments: list[str] = []
+    for name, value in values.items():
+        flag = "--" + name.replace("_", "-")
+        if value is None:
+            arguments += [flag, "None"]
+        elif isinstance(value, bool):
+            arguments.append(flag if value else "--no-" + flag[2:])
+        elif isinstance(value, Mapping):
+            arguments += [flag, *(f"{k}={v}" for k, v in value.items())]
+        elif isinstance(value, list | tuple):
+            arguments += [flag, *map(str, value)]
+        else:
+            arguments += [flag, str(value)]
+    return arguments
+
+
+def from_mapping(cls: type[Config], settings: Mapping[str, Any], source: str) -> Config:
+    """Make a settings dataclass from a mapping, as ``--config`` or an experiment file gives it.
+
+    Args:
+        cls: the dataclass.
+        settings: names to values; a dash in a name counts as an underscore.
+        source: what to call the mapping in an error ("demo.yaml, phase dpo").
+
+    Raises:
+        UserError: an unknown, missing or ill-typed setting.
+    """
+    import io
+    from contextlib import redirect_stderr, redirect_stdout
+
+    import tyro
+
+    values = _values(cls, settings, source)
+    said = io.StringIO()
+    try:
+        with redirect_stderr(said), redirect_stdout(said):
+            return tyro.cli(cls, args=_arguments(values), prog=source, console_outputs=True)
+    except SystemExit:
+        lines = [line.strip("│╭╮╰╯─ ") for line in said.getvalue().splitlines()]
+        text = " ".join(line for line in lines if line and "Parsing error" not in line and "--help" not in line)
+        raise UserError(f"{source}: {text}") from None
+
+
+def parse(cls: type[Config], arguments: Sequence[str], prog: str) -> Config:
+    """Make a settings dataclass from command-line arguments.
+
+    ``--config FILE.yaml`` (anywhere among them) gives values that flags override.
+    """
+    import tyro
+
+    arguments = list(arguments)
+    from_file: dict[str, Any] = {}
+    while "--config" in arguments:
+        at = arguments.index("--config")
+        if at + 1 == len(arguments):
+            raise UserError("--config needs a YAML file")
+        path = Path(arguments[at + 1])
+        from_file |= _values(cls, load_yaml(path), str(path))
+        del arguments[at : at + 2]
+    given = {a.split("=")[0].removeprefix("--").removeprefix("no-").replace("-", "_") for a in arguments}
+    defaults = {name: value for name, value in from_file.items() if name not in given}
+    return tyro.cli(
+        cls,
+        args=_arguments(defaults) + arguments,
+        prog=prog,
+        description=f"{(cls.__doc__ or '').strip()}\n\n--config FILE.yaml gives the same settings from a file.",
+    )
+
+
+def as_mapping(config: Any) -> dict[str, Any]:
+    """Return a settings dataclass as plain JSON values, for manifests."""
+
+    def plain(value: Any) -> Any:
+        if isinstance(value, Path):
+            return str(value)
+        if isinstance(value, Mapping):
+            return {str(k): plain(v) for k, v in value.items()}
+        if isinstance(value, list | tuple):
+            return [plain(v) for v in value]
+        return value
+
+    return {f.name: plain(getattr(config, f.name)) for f in dataclasses.fields(config)}
+
+
+
+
+def named_values(values: Sequence[str], setting: str) -> dict[str, str]:
+    """Split ``NAME=VALUE`` settings, as in ``--margin safety=FOLDER``, keeping their order.
+
+    Raises:
+        UserError: no ``=``, or one name twice.
+    """
+    named: dict[str, str] = {}
+    for item in values:
+        name, separator, value = item.partition("=")
+        if not (separator and name and value):
+            raise UserError(f"{setting}: '{item}' must be NAME=VALUE, as in safety=path/to/it")
+        if name in named:
+            raise UserError(f"{setting}: the name '{name}' is given twice")
+        named[name] = value
+    return named

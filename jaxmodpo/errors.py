@@ -1,0 +1,21 @@
+"""The one exception that means "the user can fix this".
+
+The command line prints its message as one sentence and exits with code 2; every other
+exception is a fault of ours and keeps its traceback.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class UserError(Exception):
+    """Bad input: the message says what was wrong, where (file, row, field), and what to do."""
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """Return ``"; did you mean X?"`` for the closest of ``known``, or the list of them all."""
+    known = sorted(known)
+    match = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+    return f"; did you mean '{match[0]}'?" if match else f"; known: {', '.join(known)}"

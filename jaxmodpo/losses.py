@@ -1,0 +1,243 @@
+"""The losses: pure functions of arrays, jittable and differentiable, nothing but JAX and NumPy.
+
+Log-probabilities are sums over a completion's tokens, end-of-sequence token included, in nats. Each
+preference loss returns one float32 value per pair, so that the caller decides how to weigh and average.
+Arguments must have exactly the shapes named: a ``[pairs, 1]`` array against a ``[pairs]`` one
+is refused, since broadcasting it would compare every pair with every other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+from jax.typing import ArrayLike
+
+__all__ = ["bradley_terry_loss", "dpo_loss", "joint_dpo_loss", "modpo_loss", "sft_loss"]
+
+
+def dpo_loss(
+    policy_chosen_logps: ArrayLike,
+    policy_rejected_logps: ArrayLike,
+    reference_chosen_logps: ArrayLike,
+    reference_rejected_logps: ArrayLike,
+    *,
+    beta: float,
+    label_smoothing: float = 0.0,
+) -> Array:
+    r"""Direct preference optimisation.
+
+    With :math:`h = \beta\,[(\log\pi_w - \log\pi^{ref}_w) - (\log\pi_l - \log\pi^{ref}_l)]` and
+    label smoothing :math:`\varepsilon`, the loss is
+    :math:`-(1-\varepsilon)\log\sigma(h) - \varepsilon\log\sigma(-h)`.
+
+    Args:
+        policy_chosen_logps: ``[pairs]``, log-probability of the chosen completion.
+        policy_rejected_logps: ``[pairs]``.
+        reference_chosen_logps: ``[pairs]``, the same under the reference policy.
+        reference_rejected_logps: ``[pairs]``.
+        beta: strength of the pull towards the reference, > 0.
+        label_smoothing: probability that a label is flipped, in [0, 0.5).
+
+    Returns:
+        ``[pairs]`` float32.
+
+    Raises:
+        ValueError: shapes differ or are not ``[pairs]``; a constant is out of range.
+
+    References:
+        Rafailov et al., *Direct Preference Optimization*, 2023, eq. 7; Mitchell, *A note on DPO with
+        noisy preferences*, 2023, for label smoothing.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> float(dpo_loss(jnp.zeros(1), jnp.zeros(1), jnp.zeros(1), jnp.zeros(1), beta=0.1)[0])
+        0.6931471824645996
+    """
+    if not 0.0 <= label_smoothing < 0.5:
+        raise ValueError(f"label_smoothing must lie in [0, 0.5), not {label_smoothing}")
+    logits = _check_beta(beta) * _log_ratio_difference(
+        policy_chosen_logps, policy_rejected_logps, reference_chosen_logps, reference_rejected_logps, ndim=1
+    )
+    return -(1 - label_smoothing) * jax.nn.log_sigmoid(logits) - label_smoothing * jax.nn.log_sigmoid(-logits)
+
+
+def modpo_loss(
+    policy_chosen_logps: ArrayLike,
+    policy_rejected_logps: ArrayLike,
+    reference_chosen_logps: ArrayLike,
+    reference_rejected_logps: ArrayLike,
+    reward_margins: ArrayLike,
+    *,
+    beta: float,
+    weights: Sequence[float] | ArrayLike,
+) -> Array:
+    r"""Multi-objective direct preference optimisation.
+
+    On pairs of the primary objective :math:`k`, with the margins
+    :math:`m_j = r_j(x, y_w) - r_j(x, y_l)` of the other objectives' rewards,
+
+    .. math:: -\log\sigma\Big(\tfrac{1}{w_k}\big(\beta\,(\Delta(y_w) - \Delta(y_l))
+              - \sum_{j \ne k} w_j m_j\big)\Big), \qquad \Delta(y) = \log\pi(y|x) - \log\pi_{ref}(y|x).
+
+    With ``weights = [1, 0, …]`` it is :func:`dpo_loss`.
+
+    Args:
+        policy_chosen_logps: ``[pairs]``, log-probability of the completion chosen by the primary.
+        policy_rejected_logps: ``[pairs]``.
+        reference_chosen_logps: ``[pairs]``.
+        reference_rejected_logps: ``[pairs]``.
+        reward_margins: ``[margins, pairs]``, unweighted, in the order of ``weights[1:]``.
+        beta: strength of the pull towards the reference, > 0.
+        weights: ``[1 + margins]`` on the simplex, the primary objective first and > 0. Concrete values
+            are checked; traced ones cannot be.
+
+    Returns:
+        ``[pairs]`` float32.
+
+    Raises:
+        ValueError: wrong shapes, or weights off the simplex.
+
+    References:
+        Zhou et al., *Beyond One-Preference-Fits-All Alignment: Multi-Objective Direct Preference
+        Optimization*, 2024; the paper's equations 1 and 2.
+    """
+    difference = _log_ratio_difference(
+        policy_chosen_logps, policy_rejected_logps, reference_chosen_logps, reference_rejected_logps, ndim=1
+    )
+    margins = jnp.asarray(reward_margins, jnp.float32)
+    if margins.ndim != 2 or margins.shape[1:] != difference.shape:
+        raise ValueError(f"reward_margins must be [margins, {difference.shape[0]}], not {list(margins.shape)}")
+    simplex = _check_weights(weights, 1 + margins.shape[0], positive=1)
+    # An explicit sum, not a matrix product: TPUs would round the product's inputs to bfloat16.
+    penalty = jnp.sum(simplex[1:, None] * margins, axis=0)
+    return -jax.nn.log_sigmoid((_check_beta(beta) * difference - penalty) / simplex[0])
+
+
+def joint_dpo_loss(
+    policy_chosen_logps: ArrayLike,
+    policy_rejected_logps: ArrayLike,
+    reference_chosen_logps: ArrayLike,
+    reference_rejected_logps: ArrayLike,
+    *,
+    beta: float,
+    weights: Sequence[float] | ArrayLike,
+) -> Array:
+    r"""Joint-Loss DPO: one sigmoid over the pairs of all objectives for the same question.
+
+    .. math:: -\log\sigma\Big(\sum_k \beta\, w_k\, [\Delta(y_{wk}) - \Delta(y_{lk})]\Big)
+
+    Args:
+        policy_chosen_logps: ``[objectives, pairs]``, log-probability of each objective's chosen completion.
+        policy_rejected_logps: ``[objectives, pairs]``.
+        reference_chosen_logps: ``[objectives, pairs]``.
+        reference_rejected_logps: ``[objectives, pairs]``.
+        beta: strength of the pull towards the reference, > 0.
+        weights: ``[objectives]`` on the simplex.
+
+    Returns:
+        ``[pairs]`` float32.
+
+    Raises:
+        ValueError: wrong shapes, or weights off the simplex.
+
+    References:
+        The paper, Methods, "Novel Multi-Objective Method".
+    """
+    difference = _log_ratio_difference(
+        policy_chosen_logps, policy_rejected_logps, reference_chosen_logps, reference_rejected_logps, ndim=2
+    )
+    simplex = _check_weights(weights, difference.shape[0], positive=0)
+    return -jax.nn.log_sigmoid(_check_beta(beta) * jnp.sum(simplex[:, None] * difference, axis=0))
+
+
+def bradley_terry_loss(chosen_rewards: ArrayLike, rejected_rewards: ArrayLike) -> Array:
+    r"""Reward-model loss :math:`-\log\sigma(r(x, y_w) - r(x, y_l))`.
+
+    Args:
+        chosen_rewards: ``[pairs]``, the scalar reward of each chosen response.
+        rejected_rewards: ``[pairs]``.
+
+    Returns:
+        ``[pairs]`` float32.
+
+    Raises:
+        ValueError: wrong shapes.
+
+    References:
+        Bradley and Terry, 1952; Stiennon et al., *Learning to summarize from human feedback*, 2020.
+    """
+    chosen, rejected = (_float32(chosen_rewards), _float32(rejected_rewards))
+    _check_shapes([chosen, rejected], ndim=1)
+    return -jax.nn.log_sigmoid(chosen - rejected)
+
+
+def sft_loss(token_logps: ArrayLike, completion_mask: ArrayLike) -> Array:
+    """Mean negative log-likelihood of the completion tokens, over the whole batch.
+
+    Args:
+        token_logps: ``[..., time]``, log-probability of each token given those before it.
+        completion_mask: the same shape, 1 where the token belongs to a completion.
+
+    Returns:
+        A float32 scalar; 0 where no token is unmasked.
+
+    Raises:
+        ValueError: shapes differ.
+    """
+    logps, mask = _float32(token_logps), _float32(completion_mask)
+    if logps.shape != mask.shape:
+        raise ValueError(f"token_logps {list(logps.shape)} and completion_mask {list(mask.shape)} differ in shape")
+    # Masked positions may hold -inf (padding): select, so that neither value nor gradient sees them.
+    total = -jnp.sum(jnp.where(mask > 0, logps, 0.0) * mask)
+    return total / jnp.maximum(jnp.sum(mask), 1.0)
+
+
+def _float32(value: ArrayLike) -> Array:
+    return jnp.asarray(value, jnp.float32)
+
+
+def _check_shapes(arrays: Sequence[Array], *, ndim: int) -> None:
+    shapes = [list(a.shape) for a in arrays]
+    wanted = "[pairs]" if ndim == 1 else "[objectives, pairs]"
+    if any(a.ndim != ndim for a in arrays) or any(s != shapes[0] for s in shapes):
+        raise ValueError(f"every array must have the same shape {wanted}; got {shapes}")
+
+
+def _check_beta(beta: float) -> float:
+    if not isinstance(beta, jax.core.Tracer) and not beta > 0:
+        raise ValueError(f"beta must be positive, not {beta}")
+    return beta
+
+
+def _check_weights(weights: Sequence[float] | ArrayLike, count: int, *, positive: int) -> Array:
+    """Return ``weights`` as ``[count]`` float32 on the simplex; the first ``positive`` must not be 0."""
+    array = _float32(weights)
+    if array.shape != (count,):
+        raise ValueError(f"weights must have shape [{count}], not {list(array.shape)}")
+    if not isinstance(weights, jax.core.Tracer):
+        values = [float(w) for w in np.asarray(weights)]
+        if min(values) < 0 or abs(sum(values) - 1) > 1e-5 or any(w <= 0 for w in values[:positive]):
+            rule = "the first positive, " if positive else ""
+            raise ValueError(f"weights must be non-negative, {rule}and sum to 1; got {values}")
+    return array
+
+
+def _log_ratio_difference(
+    policy_chosen: ArrayLike,
+    policy_rejected: ArrayLike,
+    reference_chosen: ArrayLike,
+    reference_rejected: ArrayLike,
+    *,
+    ndim: int,
+) -> Array:
+    """Return Δ(y_w) − Δ(y_l) in float32.
+
+    Each log-ratio is formed before the two are subtracted: equal policies then give exactly 0.
+    """
+    arrays = [_float32(a) for a in (policy_chosen, policy_rejected, reference_chosen, reference_rejected)]
+    _check_shapes(arrays, ndim=ndim)
+    return (arrays[0] - arrays[2]) - (arrays[1] - arrays[3])
