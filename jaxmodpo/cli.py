@@ -29,7 +29,10 @@ COMMANDS = {
     "personas": Command("personas.command", "PersonasConfig", "personas", "turn a survey into patient personas"),
     "responses": Command("sampling.command", "ResponsesConfig", "responses", "sample replies from a model"),
     "preferences": Command(
-        "judging.preferences", "PreferencesConfig", "preferences", "personas rank replies into preference pairs"
+        "judging.preferences",
+        "PreferencesConfig",
+        "preferences",
+        "personas rank replies into preference pairs",
     ),
     "reward": Command("methods.reward", "RewardConfig", "reward", "train a reward model on preference pairs"),
     "align sft": Command("methods.sft", "SFTConfig", "sft", "fine-tune on chosen replies"),

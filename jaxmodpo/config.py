@@ -151,8 +151,6 @@ def as_mapping(config: Any) -> dict[str, Any]:
     return {f.name: plain(getattr(config, f.name)) for f in dataclasses.fields(config)}
 
 
-
-
 def named_values(values: Sequence[str], setting: str) -> dict[str, str]:
     """Split ``NAME=VALUE`` settings, as in ``--margin safety=FOLDER``, keeping their order.
 

@@ -1,0 +1,268 @@
+"""The reward model: a RoBERTa encoder in Flax with a classification head, or a language-model head.
+
+The classification head with one output is a reward model; the language-model head exists to
+pretrain small encoders from scratch. Shape suffixes: B batch, T time, D width, H heads, C head
+width, N labels, V vocabulary.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jax import Array
+
+from jaxmodpo.errors import UserError
+from jaxmodpo.models.files import dtype_named, load_parameters, read_model_config, save_model
+from jaxmodpo.models.parameters import Spec, initialise
+
+Head = Literal["classification", "language_model"]
+
+
+@dataclass(frozen=True)
+class RobertaConfig:
+    """The fields of ``config.json`` that shape the forward pass."""
+
+    vocab_size: int
+    hidden_size: int
+    intermediate_size: int
+    num_hidden_layers: int
+    num_attention_heads: int
+    max_position_embeddings: int
+    type_vocab_size: int = 1
+    layer_norm_eps: float = 1e-5
+    pad_token_id: int = 1
+    dropout: float = 0.1
+    num_labels: int = 1
+    head: Head = "classification"
+
+    @classmethod
+    def from_mapping(
+        cls,
+        settings: Mapping[str, Any],
+        source: str,
+        *,
+        head: Head = "classification",
+        num_labels: int | None = None,
+    ) -> RobertaConfig:
+        """Read a Hugging Face configuration; what would change the mathematics unseen is refused by name."""
+        if settings.get("model_type") != "roberta":
+            raise UserError(
+                f"{source}: model_type '{settings.get('model_type')}' is not supported; use a roberta model"
+            )
+        for field, needed in (("hidden_act", "gelu"), ("position_embedding_type", "absolute")):
+            if settings.get(field, needed) != needed:
+                raise UserError(f"{source}: {field} '{settings[field]}' is not supported")
+        try:
+            return cls(
+                vocab_size=settings["vocab_size"],
+                hidden_size=settings["hidden_size"],
+                intermediate_size=settings["intermediate_size"],
+                num_hidden_layers=settings["num_hidden_layers"],
+                num_attention_heads=settings["num_attention_heads"],
+                max_position_embeddings=settings["max_position_embeddings"],
+                type_vocab_size=settings.get("type_vocab_size", 1),
+                layer_norm_eps=settings.get("layer_norm_eps", 1e-12),
+                pad_token_id=settings.get("pad_token_id", 1),
+                dropout=settings.get("hidden_dropout_prob", 0.1),
+                num_labels=num_labels or len(settings.get("id2label") or {0: "", 1: ""}),
+                head=head,
+            )
+        except KeyError as error:
+            raise UserError(f"{source}: the field {error} is missing") from error
+
+    @property
+    def max_length(self) -> int:
+        """Most tokens in a row: the first ``pad_token_id + 1`` positions are never used."""
+        return self.max_position_embeddings - self.pad_token_id - 1
+
+
+def parameter_table(config: RobertaConfig) -> dict[str, Spec]:
+    """Return every parameter of the encoder and its head."""
+    layers, width, inner = config.num_hidden_layers, config.hidden_size, config.intermediate_size
+    table = {
+        "embed": Spec((config.vocab_size, width), ("vocab", "embed"), "roberta.embeddings.word_embeddings.weight"),
+        "positions": Spec(
+            (config.max_position_embeddings, width),
+            (None, "embed"),
+            "roberta.embeddings.position_embeddings.weight",
+        ),
+        "types": Spec(
+            (config.type_vocab_size, width),
+            (None, "embed"),
+            "roberta.embeddings.token_type_embeddings.weight",
+        ),
+    }
+
+    def linear(name: str, size: tuple[int, int], axes: tuple[str | None, str | None], key: str, stacked: bool) -> None:
+        lead: tuple[int, ...] = (layers,) if stacked else ()
+        lead_axes: tuple[str, ...] = ("layers",) if stacked else ()
+        table[name] = Spec((*lead, *size), (*lead_axes, *axes), f"{key}.weight", transposed=True)
+        table[f"{name}.bias"] = Spec((*lead, size[1]), (*lead_axes, axes[1]), f"{key}.bias", "zeros")
+
+    def norm(name: str, key: str, stacked: bool) -> None:
+        lead: tuple[int, ...] = (layers,) if stacked else ()
+        lead_axes: tuple[str, ...] = ("layers",) if stacked else ()
+        table[name] = Spec((*lead, width), (*lead_axes, None), f"{key}.weight", "ones")
+        table[f"{name}.bias"] = Spec((*lead, width), (*lead_axes, None), f"{key}.bias", "zeros")
+
+    norm("embed_norm", "roberta.embeddings.LayerNorm", False)
+    layer = "roberta.encoder.layer.{layer}"
+    for name in ("query", "key", "value"):
+        linear(f"layers.{name}", (width, width), ("embed", "heads"), f"{layer}.attention.self.{name}", True)
+    linear("layers.output", (width, width), ("heads", "embed"), f"{layer}.attention.output.dense", True)
+    norm("layers.attention_norm", f"{layer}.attention.output.LayerNorm", True)
+    linear("layers.up", (width, inner), ("embed", "mlp"), f"{layer}.intermediate.dense", True)
+    linear("layers.down", (inner, width), ("mlp", "embed"), f"{layer}.output.dense", True)
+    norm("layers.output_norm", f"{layer}.output.LayerNorm", True)
+    if config.head == "classification":
+        linear("head.dense", (width, width), (None, "embed"), "classifier.dense", False)
+        linear("head.out", (width, config.num_labels), ("embed", None), "classifier.out_proj", False)
+    else:
+        linear("head.dense", (width, width), (None, "embed"), "lm_head.dense", False)
+        norm("head.norm", "lm_head.layer_norm", False)
+        table["head.out.bias"] = Spec((config.vocab_size,), ("vocab",), "lm_head.bias", "zeros")
+    return table
+
+
+class Roberta(nnx.Module):
+    """A RoBERTa encoder with a head; every parameter is trained.
+
+    Args:
+        config: shapes and constants.
+        parameters: the arrays of :func:`parameter_table`.
+    """
+
+    def __init__(self, config: RobertaConfig, parameters: Mapping[str, Array]):
+        self.config = config
+        self.parameters = nnx.Dict({name: nnx.Param(array) for name, array in parameters.items()})
+
+    def __call__(self, tokens_BT: Array, lengths_B: Array, dropout_key: Array | None = None) -> Array:
+        """Return the head's output, float32: ``[B, N]`` for classification, ``[B, T, V]`` for the language model.
+
+        Args:
+            tokens_BT: token ids, padded on the right.
+            lengths_B: number of real tokens in each row.
+            dropout_key: draws dropout; None switches it off.
+        """
+        weights = {name: variable[...] for name, variable in self.parameters.items()}
+        hidden_BTD = self._encode(weights, tokens_BT, lengths_B, dropout_key)
+        if self.config.head == "classification":
+            first_BD = self._dropout(hidden_BTD[:, 0], dropout_key, -2)
+            dense_BD = jnp.tanh(_linear(first_BD, weights, "head.dense"))
+            out = _linear(self._dropout(dense_BD, dropout_key, -3), weights, "head.out")
+        else:
+            dense_BTD = jax.nn.gelu(_linear(hidden_BTD, weights, "head.dense"), approximate=False)
+            normed_BTD = _layer_norm(dense_BTD, weights, "head.norm", self.config.layer_norm_eps)
+            out = normed_BTD @ weights["embed"].T + weights["head.out.bias"]
+        return out.astype(jnp.float32)
+
+    def rewards(self, tokens_BT: Array, lengths_B: Array, dropout_key: Array | None = None) -> Array:
+        """Return one scalar a row, ``[B]`` float32; the head must have one output."""
+        assert self.config.head == "classification" and self.config.num_labels == 1
+        return self(tokens_BT, lengths_B, dropout_key)[:, 0]
+
+    def _encode(self, weights: dict[str, Array], tokens_BT: Array, lengths_B: Array, key: Array | None) -> Array:
+        config = self.config
+        time = tokens_BT.shape[1]
+        real_BT = jnp.arange(time) < lengths_B[:, None]
+        places_BT = jnp.where(real_BT, jnp.arange(time) + config.pad_token_id + 1, config.pad_token_id)
+        x_BTD = weights["embed"][tokens_BT] + weights["positions"][places_BT] + weights["types"][0]
+        x_BTD = self._dropout(_layer_norm(x_BTD, weights, "embed_norm", config.layer_norm_eps), key, -1)
+        stacked = {name.removeprefix("layers."): a for name, a in weights.items() if name.startswith("layers.")}
+
+        def block(x_BTD: Array, layer: tuple[dict[str, Array], Array]) -> tuple[Array, None]:
+            inner, number = layer
+            q, k, v = (
+                _linear(x_BTD, inner, name).reshape(*x_BTD.shape[:2], config.num_attention_heads, -1)
+                for name in ("query", "key", "value")
+            )
+            mixed = jax.nn.dot_product_attention(q, k, v, mask=real_BT[:, None, None, :])
+            attended = self._dropout(_linear(mixed.reshape(x_BTD.shape), inner, "output"), key, 2 * number)
+            x_BTD = _layer_norm(x_BTD + attended, inner, "attention_norm", config.layer_norm_eps)
+            fed = _linear(jax.nn.gelu(_linear(x_BTD, inner, "up"), approximate=False), inner, "down")
+            fed = self._dropout(fed, key, 2 * number + 1)
+            return _layer_norm(x_BTD + fed, inner, "output_norm", config.layer_norm_eps), None
+
+        x_BTD, _ = jax.lax.scan(block, x_BTD, (stacked, jnp.arange(config.num_hidden_layers)))
+        return x_BTD
+
+    def _dropout(self, x: Array, key: Array | None, place: Any) -> Array:
+        """Drop activations; ``place`` tells the draws of one pass apart (negative outside the layers)."""
+        rate = self.config.dropout
+        if key is None or rate == 0:
+            return x
+        kept = jax.random.bernoulli(
+            jax.random.fold_in(key, jnp.asarray(place, jnp.int32).astype(jnp.uint32)), 1 - rate, x.shape
+        )
+        return jnp.where(kept, x / (1 - rate), 0).astype(x.dtype)
+
+
+def _linear(x: Array, weights: Mapping[str, Array], name: str) -> Array:
+    return x @ weights[name] + weights[f"{name}.bias"]
+
+
+def _layer_norm(x: Array, weights: Mapping[str, Array], name: str, epsilon: float) -> Array:
+    x32 = x.astype(jnp.float32)
+    centred = x32 - jnp.mean(x32, axis=-1, keepdims=True)
+    normalised = centred * jax.lax.rsqrt(jnp.mean(centred * centred, axis=-1, keepdims=True) + epsilon)
+    return weights[name] * normalised.astype(x.dtype) + weights[f"{name}.bias"]
+
+
+def load_roberta(folder: Path, *, dtype: str = "float32", fresh_head_seed: int | None = None) -> Roberta:
+    """Load a RoBERTa classifier or reward model from a Hugging Face folder.
+
+    Args:
+        folder: ``config.json`` and safetensors.
+        dtype: of the arrays.
+        fresh_head_seed: where the folder has no classification head (a pretrained encoder, an MLM
+            checkpoint), draw one with a single output from this seed; None refuses such a folder.
+
+    Raises:
+        UserError: not a model folder, an unsupported architecture, or weights that do not fit it.
+    """
+    settings = read_model_config(folder)
+    source = f"{folder}/config.json"
+    classifier = "RobertaForSequenceClassification" in (settings.get("architectures") or [])
+    if not classifier and fresh_head_seed is None:
+        raise UserError(f"{folder} is not a reward model: its architecture is {settings.get('architectures')}")
+    config = RobertaConfig.from_mapping(settings, source, num_labels=None if classifier else 1)
+    table = parameter_table(config)
+    head = frozenset() if classifier else frozenset(name for name in table if name.startswith("head."))
+    parameters = load_parameters(
+        folder,
+        table,
+        dtype_named(dtype),
+        optional=head,
+        ignored_prefixes=("lm_head.", "roberta.pooler.", "pooler."),
+    )
+    absent = {name: spec for name, spec in table.items() if name not in parameters}
+    if absent:
+        parameters |= initialise(absent, jax.random.key(fresh_head_seed or 0), dtype_named(dtype))
+    return Roberta(config, parameters)
+
+
+def save_roberta(folder: Path, model: Roberta, settings: Mapping[str, Any], tokenizer_from: Path | None = None) -> None:
+    """Write a Hugging Face folder that ``AutoModelForSequenceClassification`` or ``AutoModelForMaskedLM`` loads.
+
+    Args:
+        folder: where to.
+        model: the model.
+        settings: the ``config.json`` it came from; architecture and labels are set here.
+        tokenizer_from: a folder whose tokenizer files are copied.
+    """
+    settings = dict(settings) | {"dtype": "float32"}
+    if model.config.head == "classification":
+        labels = {str(n): f"LABEL_{n}" for n in range(model.config.num_labels)}
+        if len(settings.get("id2label") or {}) != len(labels):
+            settings |= {"id2label": labels, "label2id": {name: int(n) for n, name in labels.items()}}
+        settings["architectures"] = ["RobertaForSequenceClassification"]
+    else:
+        settings["architectures"] = ["RobertaForMaskedLM"]
+    arrays = {name: variable[...] for name, variable in model.parameters.items()}
+    save_model(folder, settings, parameter_table(model.config), arrays, tokenizer_from)
