@@ -18,7 +18,7 @@ import platform
 import shutil
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -141,12 +141,13 @@ class Journal:
         self._file.flush()
         os.fsync(self._file.fileno())
 
-    def keep(self, wanted: Callable[[dict[str, Any]], bool]) -> None:
-        """Drop the rows that are not ``wanted``, atomically."""
-        self._file.close()
-        self.rows = [row for row in self.rows if wanted(row)]
-        write_jsonl(self.path, self.rows)
-        self._file = self.path.open("ab")
+    def truncate(self, rows: int) -> None:
+        """Keep the first ``rows`` rows, atomically."""
+        if rows < len(self.rows):
+            self._file.close()
+            self.rows = self.rows[:rows]
+            write_jsonl(self.path, self.rows)
+            self._file = self.path.open("ab")
 
     def close(self) -> None:
         self.sync()

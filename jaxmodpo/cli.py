@@ -46,6 +46,8 @@ COMMANDS = {
     "evaluate": Command("evaluation.head_to_head", "EvaluateConfig", "evaluate", "blinded head-to-head judging"),
     "report": Command("evaluation.report", "ReportConfig", "report", "one HTML file with every figure"),
     "run": Command("experiment", "RunConfig", "run", "run an experiment file, skipping finished phases"),
+    "sandbox world": Command("sandbox.world", "WorldConfig", "world", "make synthetic posts, a survey and tiny models"),
+    "sandbox check": Command("sandbox.check", "CheckConfig", "check", "count replies that the sandbox cannot parse"),
     "demo": Command("sandbox.demo", "DemoConfig", "demo", "the whole flow in a small synthetic world"),
 }
 

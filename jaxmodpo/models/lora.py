@@ -154,11 +154,15 @@ def read_adapter_config(folder: Path) -> LoraConfig:
         rank=settings["r"],
         alpha=float(settings["lora_alpha"]),
         dropout=float(settings.get("lora_dropout", 0.0)),
-        targets=tuple(name for name in PROJECTIONS if name in targets)
-        if set(targets) <= set(PROJECTIONS)
-        else tuple(targets),
+        # PEFT may list every layer's module by its full name; a layer left out shows up as a missing tensor.
+        targets=_targets([name.rsplit(".", 1)[-1] for name in targets]),
         rslora=bool(settings.get("use_rslora", False)),
     )
+
+
+def _targets(names: list[str]) -> tuple[str, ...]:
+    unknown = sorted(set(names) - set(PROJECTIONS))
+    return (*(name for name in PROJECTIONS if name in names), *unknown)
 
 
 def load_adapter(folder: Path, model: MistralConfig) -> tuple[LoraConfig, dict[str, Array]]:

@@ -1,0 +1,146 @@
+"""Training examples as arrays: what every method's batches are made of.
+
+An example is a group of token sequences that must be in the same step: one for SFT, chosen and
+rejected for a pair, two per objective for Joint-Loss DPO. All have one fixed length, so that a
+step compiles once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from jaxmodpo.artifacts import Pair
+from jaxmodpo.data.text import PolicyText, RewardText, pad_rows
+
+# Lengths are rounded up to a multiple of this, so that data sets of similar length share a compiled step.
+LENGTH_MULTIPLE = 8
+
+
+@dataclass(frozen=True)
+class Examples:
+    """``n`` examples of ``S`` sequences, ``T`` tokens each.
+
+    Attributes:
+        tokens: ``[n, S, T]`` int32, padded on the right.
+        prompt_lengths: ``[n, S]`` int32, tokens that are not learned; 0 for reward models.
+        lengths: ``[n, S]`` int32, all real tokens.
+        fields: further arrays ``[n, …]`` float32 by name: reference log-probabilities, margins.
+    """
+
+    tokens: np.ndarray
+    prompt_lengths: np.ndarray
+    lengths: np.ndarray
+    fields: Mapping[str, np.ndarray]
+
+    def __len__(self) -> int:
+        return len(self.tokens)
+
+    def with_fields(self, **fields: np.ndarray) -> Examples:
+        for name, array in fields.items():
+            assert len(array) == len(self), name
+        return replace(self, fields={**self.fields, **fields})
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        return {
+            "tokens": self.tokens,
+            "prompt_lengths": self.prompt_lengths,
+            "lengths": self.lengths,
+            **self.fields,
+        }
+
+
+def _examples(groups: Sequence[Sequence[tuple[list[int], int]]]) -> Examples:
+    longest = max(len(tokens) for group in groups for tokens, _ in group)
+    length = -(-longest // LENGTH_MULTIPLE) * LENGTH_MULTIPLE
+    sequences = len(groups[0])
+    flat = [tokens for group in groups for tokens, _ in group]
+    return Examples(
+        tokens=pad_rows(flat, length).reshape(len(groups), sequences, length),
+        prompt_lengths=np.array([[prompt for _, prompt in group] for group in groups], np.int32),
+        lengths=np.array([[len(tokens) for tokens, _ in group] for group in groups], np.int32),
+        fields={},
+    )
+
+
+def policy_pairs(pair_sets: Sequence[Sequence[Pair]], text: PolicyText) -> Examples:
+    """Tokenise aligned pair sets: sequences are chosen, rejected of the first set, then of the next.
+
+    Args:
+        pair_sets: one list of pairs per objective, all of the same length and questions in the same order.
+        text: the tokenisation.
+    """
+    return _examples(
+        [
+            [
+                text.example(pair.question_text, candidate.response_text)
+                for pair in row
+                for candidate in (pair.chosen, pair.rejected)
+            ]
+            for row in zip(*pair_sets, strict=True)
+        ]
+    )
+
+
+def policy_chosen(pairs: Sequence[Pair], text: PolicyText) -> Examples:
+    """Tokenise the chosen responses alone, for SFT."""
+    return _examples([[text.example(pair.question_text, pair.chosen.response_text)] for pair in pairs])
+
+
+def reward_pairs(pairs: Sequence[Pair], text: RewardText) -> Examples:
+    """Tokenise pairs for a reward model."""
+    return _examples(
+        [
+            [(text.example(pair.question_text, c.response_text), 0) for c in (pair.chosen, pair.rejected)]
+            for pair in pairs
+        ]
+    )
+
+
+def completions(prompts: Sequence[Sequence[int]], replies: Sequence[Sequence[int]]) -> Examples:
+    """Put sampled replies, as tokens, behind their prompts: one sequence each."""
+    return _examples([[([*p, *r], len(p))] for p, r in zip(prompts, replies, strict=True)])
+
+
+def epoch_order(examples: int, epoch: int, seed: int) -> np.ndarray:
+    """Return the order of one epoch: any position can be found without replaying those before it."""
+    return np.random.default_rng([seed, epoch]).permutation(examples)
+
+
+def steps_per_epoch(examples: int, rows: int) -> int:
+    return -(-examples // rows)
+
+
+def batch(examples: Examples, step: int, rows: int, seed: int) -> dict[str, np.ndarray]:
+    """Return the batch of a global step: a pure function of its arguments.
+
+    Args:
+        examples: the data set.
+        step: global step, from 0.
+        rows: examples a step.
+        seed: of the order.
+
+    Returns:
+        Every array with ``rows`` rows, and ``row_weights`` ``[rows]``: 0 for the rows that fill up the
+        last step of an epoch, 1 for the others.
+    """
+    epoch, position = divmod(step, steps_per_epoch(len(examples), rows))
+    order = epoch_order(len(examples), epoch, seed)[position * rows : (position + 1) * rows]
+    return take(examples, order, rows)
+
+
+def take(examples: Examples, indices: np.ndarray, rows: int) -> dict[str, np.ndarray]:
+    """Return the examples at ``indices``, filled up to ``rows`` with copies of the first that weigh nothing."""
+    filled = np.concatenate([indices, np.repeat(indices[:1], rows - len(indices))])
+    arrays = {name: array[filled] for name, array in examples.arrays().items()}
+    arrays["row_weights"] = (np.arange(rows) < len(indices)).astype(np.float32)
+    return arrays
+
+
+def in_order(examples: Examples, rows: int) -> Iterator[tuple[dict[str, np.ndarray], int]]:
+    """Yield all examples in their order, and how many of each batch are real."""
+    for start in range(0, len(examples), rows):
+        indices = np.arange(start, min(start + rows, len(examples)))
+        yield take(examples, indices, rows), len(indices)

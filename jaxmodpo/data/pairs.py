@@ -1,0 +1,192 @@
+"""Preference pairs in every layout that people have: the authors', TRL's, HH-RLHF's.
+
+All become :class:`~jaxmodpo.artifacts.Pair`, so that training knows one layout. Question and
+response ids are made from the texts where a file has none.
+"""
+
+from __future__ import annotations
+
+import gzip
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from jaxmodpo.artifacts import Candidate, Pair, digest, pair_from_mapping, read_json
+from jaxmodpo.errors import UserError
+
+
+def load_pairs(path: Path) -> list[Pair]:
+    """Read preference pairs.
+
+    The file's kind follows from its name: ``.json`` (a list), ``.jsonl`` or ``.jsonl.gz``, ``.parquet``, ``.csv``,
+    or a folder written by ``datasets``. A row is in one of these layouts:
+
+    - the authors': ``question_id, question_text, chosen, rejected``, the last two with ``response_id``
+      and ``response_text``;
+    - ``prompt, chosen, rejected`` as texts, or as lists of ``{role, content}`` messages;
+    - ``chosen, rejected`` alone, as message lists that begin alike, or as HH-RLHF's
+      ``"\\n\\nHuman: … \\n\\nAssistant: …"`` transcripts: what they share is the prompt.
+
+    A prompt of one message is its text; a longer one becomes lines that begin with ``User:`` or ``Assistant:``.
+    Rows whose two responses are equal carry no preference: they are an error, except in HH-RLHF's
+    transcripts, where the published files hold a few and they are left out.
+
+    Raises:
+        UserError: unreadable, no rows, or a row that lacks a field or prefers nothing; it names file and row.
+    """
+    pairs = []
+    for number, row in enumerate(_rows(path), 1):
+        pair = _pair(row, f"{path}, row {number}")
+        if pair is not None:
+            pairs.append(pair)
+    if not pairs:
+        raise UserError(f"{path} holds no preference pairs")
+    return pairs
+
+
+def _rows(path: Path) -> Iterator[Any]:
+    name = path.name
+    if path.is_dir():
+        import datasets
+
+        try:
+            loaded = datasets.load_from_disk(str(path))
+        except (FileNotFoundError, ValueError) as error:
+            raise UserError(f"{path} is not a folder that datasets' save_to_disk wrote") from error
+        if isinstance(loaded, datasets.DatasetDict):
+            raise UserError(f"{path} holds the splits {', '.join(loaded)}; give the folder of one, as in {path}/train")
+        yield from loaded
+    elif not path.is_file():
+        raise UserError(f"no such file or folder: {path}")
+    elif name.endswith(".json"):
+        rows = read_json(path)
+        if not isinstance(rows, list):
+            raise UserError(f"{path} must hold a list of pairs")
+        yield from rows
+    elif name.endswith((".jsonl", ".jsonl.gz")):
+        yield from _json_lines(path)
+    elif name.endswith((".csv", ".parquet")):
+        import pandas
+
+        try:
+            table = (
+                pandas.read_csv(path, dtype=str, keep_default_na=False)
+                if name.endswith(".csv")
+                else pandas.read_parquet(path)
+            )
+        except (ValueError, OSError) as error:
+            raise UserError(f"{path} cannot be read: {str(error).splitlines()[0]}") from error
+        yield from table.to_dict("records")
+    else:
+        raise UserError(f"{path}: pairs are read from .json, .jsonl, .jsonl.gz, .parquet, .csv or a datasets folder")
+
+
+def _json_lines(path: Path) -> Iterator[Any]:
+    opener = gzip.open if path.suffix == ".gz" else open
+    try:
+        with opener(path, "rt", encoding="utf-8") as file:
+            for number, line in enumerate(file, 1):
+                try:
+                    yield json.loads(line)
+                except ValueError as error:
+                    raise UserError(f"{path}, row {number}: not JSON") from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"cannot read {path}: {error}") from error
+
+
+def _pair(row: Any, where: str) -> Pair | None:
+    """Read one row; None for a transcript without a preference."""
+    if not isinstance(row, Mapping):
+        raise UserError(f"{where}: not a mapping")
+    if "question_text" in row and "prompt" not in row:
+        pair = pair_from_mapping(row, where)
+        _refuse_equal(pair.chosen.response_text, pair.rejected.response_text, where)
+        return pair
+    missing = [name for name in ("chosen", "rejected") if not _given(row.get(name))]
+    if missing:
+        raise UserError(f"{where}: the field {' and '.join(missing)} is missing or empty")
+    chosen, rejected = _plain(row["chosen"]), _plain(row["rejected"])
+    if _given(row.get("prompt")):
+        prompt = _text(_plain(row["prompt"]), where)
+        better, worse = _answer(chosen, where), _answer(rejected, where)
+    elif isinstance(chosen, list) and isinstance(rejected, list):
+        prompt, better, worse = _split_messages(chosen, rejected, where)
+    elif isinstance(chosen, str) and chosen.lstrip().startswith("Human:"):
+        prompt, better, worse = _split_messages(_transcript(chosen), _transcript(str(rejected)), where)
+        if better == worse:
+            return None
+    else:
+        raise UserError(f"{where}: the field prompt is missing")
+    _refuse_equal(better, worse, where)
+    question = str(row.get("question_id") or digest(prompt)[:16])
+    return Pair(question, prompt, *(Candidate(f"{question}_{digest(text)[:12]}", text) for text in (better, worse)))
+
+
+def _given(value: Any) -> bool:
+    return value is not None and len(value) > 0
+
+
+def _plain(value: Any) -> Any:
+    """Turn the arrays that Parquet gives into lists, and message lists kept as JSON text into messages."""
+    if hasattr(value, "tolist"):
+        value = value.tolist()
+    if isinstance(value, str) and value.startswith('[{"'):
+        try:
+            return json.loads(value)
+        except ValueError:
+            return value
+    return value
+
+
+def _refuse_equal(chosen: str, rejected: str, where: str) -> None:
+    if chosen == rejected:
+        raise UserError(f"{where}: chosen and rejected are the same text; leave the row out")
+
+
+def _messages(value: Any, where: str) -> list[dict[str, str]]:
+    if not isinstance(value, list) or not all(isinstance(m, Mapping) and {"role", "content"} <= set(m) for m in value):
+        raise UserError(f"{where}: a conversation must be a list of messages with role and content")
+    return [{"role": m["role"], "content": m["content"]} for m in value]
+
+
+def _text(prompt: Any, where: str) -> str:
+    if isinstance(prompt, str):
+        return prompt
+    messages = _messages(prompt, where)
+    if len(messages) == 1:
+        return messages[0]["content"]
+    return "\n".join(f"{m['role'].capitalize()}: {m['content']}" for m in messages)
+
+
+def _answer(value: Any, where: str) -> str:
+    if isinstance(value, str):
+        return value
+    messages = _messages(value, where)
+    if len(messages) != 1:
+        raise UserError(f"{where}: beside a prompt, chosen and rejected must be one message each")
+    return messages[0]["content"]
+
+
+def _split_messages(chosen: list[Any], rejected: list[Any], where: str) -> tuple[str, str, str]:
+    """Part two conversations into the messages they share and the answers that follow."""
+    first, second = _messages(chosen, where), _messages(rejected, where)
+    shared = 0
+    while shared < min(len(first), len(second)) - 1 and first[shared] == second[shared]:
+        shared += 1
+    if shared == 0:
+        raise UserError(f"{where}: chosen and rejected must begin with the same message")
+    return _text(first[:shared], where), _text(first[shared:], where), _text(second[shared:], where)
+
+
+def _transcript(text: str) -> list[dict[str, str]]:
+    messages: list[dict[str, str]] = []
+    for part in ("\n\n" + text.lstrip()).split("\n\n"):
+        for mark, role in (("Human:", "user"), ("Assistant:", "assistant")):
+            if part.startswith(mark):
+                messages.append({"role": role, "content": part.removeprefix(mark).strip()})
+                break
+        else:
+            if messages and part.strip():
+                messages[-1]["content"] = (messages[-1]["content"] + "\n\n" + part).strip()
+    return messages

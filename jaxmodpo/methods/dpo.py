@@ -1,0 +1,63 @@
+"""Direct preference optimisation towards one objective."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from jax import Array
+
+from jaxmodpo.artifacts import Phase
+from jaxmodpo.data.examples import policy_pairs
+from jaxmodpo.data.pairs import load_pairs
+from jaxmodpo.losses import dpo_loss
+from jaxmodpo.training.policy import (
+    PolicyTrainingConfig,
+    completion_logps,
+    load_policy,
+    policy_text,
+    preference_terms,
+    train_policy,
+    with_reference,
+)
+from jaxmodpo.training.step import Batch, LossTerms
+
+
+@dataclass(frozen=True, kw_only=True)
+class DPOConfig(PolicyTrainingConfig):
+    """Align an adapter to one objective's preference pairs."""
+
+    pairs: Path
+    """preference pairs"""
+    beta: float = 0.1
+    """strength of the pull towards the reference"""
+    label_smoothing: float = 0.0
+    """probability that a preference is wrong"""
+
+
+@dataclass(frozen=True)
+class DPO:
+    """:func:`jaxmodpo.losses.dpo_loss` on a batch; its two sequences are chosen and rejected."""
+
+    beta: float
+    label_smoothing: float
+
+    def __call__(self, token_logps: Array, completion_mask: Array, batch: Batch) -> LossTerms:
+        policy, reference = completion_logps(token_logps, completion_mask), batch["reference_logps"]
+        losses = dpo_loss(*policy.T, *reference.T, beta=self.beta, label_smoothing=self.label_smoothing)
+        return preference_terms(losses, policy, reference, batch["row_weights"], self.beta)
+
+
+def dpo(config: DPOConfig) -> Phase:
+    """Run ``align dpo``."""
+    config.check()
+    inputs = {"model": config.model, "pairs": config.pairs}
+    phase = Phase.open("align dpo", config, config.output_dir, inputs)
+    if phase.finished:
+        return phase
+    text = policy_text(config)
+    examples = policy_pairs([load_pairs(config.pairs)], text)
+    policy = load_policy(config.model, dtype=config.dtype, mesh=config.mesh, fresh=config.lora, seed=config.seed)
+    examples = with_reference(policy, examples, config)
+    train_policy(phase, policy, examples, DPO(config.beta, config.label_smoothing), config, text)
+    return phase

@@ -1,0 +1,127 @@
+"""Joint-Loss DPO: the pairs of several objectives for the same question in one sigmoid."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from jax import Array
+
+from jaxmodpo.artifacts import Pair, Phase
+from jaxmodpo.config import named_values
+from jaxmodpo.data.examples import policy_pairs
+from jaxmodpo.data.pairs import load_pairs
+from jaxmodpo.errors import UserError
+from jaxmodpo.losses import joint_dpo_loss
+from jaxmodpo.training.policy import (
+    PolicyTrainingConfig,
+    check_weights,
+    completion_logps,
+    load_policy,
+    policy_text,
+    preference_terms,
+    train_policy,
+    with_reference,
+)
+from jaxmodpo.training.step import Batch, LossTerms
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class JointConfig(PolicyTrainingConfig):
+    """Align an adapter to several objectives' pairs with one loss.
+
+    Only questions that have a pair for every objective can be used; the others are counted.
+    """
+
+    pairs: tuple[str, ...]
+    """NAME=FILE of each objective's preference pairs, as in empathy=P.json safety=Q.json"""
+    weights: tuple[float, ...]
+    """on the simplex, one per objective in the same order"""
+    beta: float = 0.1
+    """strength of the pull towards the reference"""
+
+
+@dataclass(frozen=True)
+class JointDPO:
+    """:func:`jaxmodpo.losses.joint_dpo_loss` on a batch of ``2 × objectives`` sequences."""
+
+    beta: float
+    weights: tuple[float, ...]
+
+    def __call__(self, token_logps: Array, completion_mask: Array, batch: Batch) -> LossTerms:
+        policy, reference = completion_logps(token_logps, completion_mask), batch["reference_logps"]
+        losses = joint_dpo_loss(
+            policy[:, 0::2].T,
+            policy[:, 1::2].T,
+            reference[:, 0::2].T,
+            reference[:, 1::2].T,
+            beta=self.beta,
+            weights=self.weights,
+        )
+        return preference_terms(losses, policy, reference, batch["row_weights"], self.beta)
+
+
+def align_pairs(pair_sets: Mapping[str, Sequence[Pair]]) -> tuple[list[list[Pair]], dict[str, int]]:
+    """Bring the objectives' pairs for the same question together.
+
+    Where a question has several pairs per objective, the first of each go together, then the second,
+    as far as all objectives have one.
+
+    Args:
+        pair_sets: each objective's pairs.
+
+    Returns:
+        One list per objective, aligned, in the first objective's order; and how many pairs of each
+        objective found no partners.
+
+    Raises:
+        UserError: no question has a pair for every objective.
+    """
+    by_question: list[dict[str, list[Pair]]] = []
+    for pairs in pair_sets.values():
+        grouped: dict[str, list[Pair]] = {}
+        for pair in pairs:
+            grouped.setdefault(pair.question_id, []).append(pair)
+        by_question.append(grouped)
+    rows = [
+        row
+        for question in by_question[0]
+        if all(question in grouped for grouped in by_question)
+        for row in zip(*(grouped[question] for grouped in by_question), strict=False)
+    ]
+    if not rows:
+        raise UserError(f"no question has a pair for each of {', '.join(pair_sets)}")
+    unused = {name: len(pairs) - len(rows) for name, pairs in pair_sets.items()}
+    return [list(column) for column in zip(*rows, strict=True)], unused
+
+
+def joint(config: JointConfig) -> Phase:
+    """Run ``align joint``."""
+    config.check()
+    files = {name: Path(file) for name, file in named_values(config.pairs, "--pairs").items()}
+    if len(files) < 2:
+        raise UserError("align joint needs at least two --pairs NAME=FILE")
+    check_weights(config.weights, list(files))
+    inputs = {"model": config.model} | {f"pairs {name}": file for name, file in files.items()}
+    phase = Phase.open("align joint", config, config.output_dir, inputs)
+    if phase.finished:
+        return phase
+    text = policy_text(config)
+    aligned, unused = align_pairs({name: load_pairs(file) for name, file in files.items()})
+    logger.info("joint pairs: %d questions' worth; without partners: %s", len(aligned[0]), unused)
+    policy = load_policy(config.model, dtype=config.dtype, mesh=config.mesh, fresh=config.lora, seed=config.seed)
+    examples = with_reference(policy, policy_pairs(aligned, text), config)
+    train_policy(
+        phase,
+        policy,
+        examples,
+        JointDPO(config.beta, tuple(config.weights)),
+        config,
+        text,
+        pairs_without_partners=unused,
+    )
+    return phase

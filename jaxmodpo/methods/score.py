@@ -1,0 +1,169 @@
+"""What a trained policy or reward model thinks of given pairs, and how far a policy moved."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import jax
+import numpy as np
+
+from jaxmodpo.artifacts import Phase, read_questions, write_json, write_jsonl
+from jaxmodpo.data.examples import completions as completions_as_examples
+from jaxmodpo.data.examples import policy_pairs
+from jaxmodpo.data.pairs import load_pairs
+from jaxmodpo.data.text import PolicyText, PromptStyle, load_tokenizer
+from jaxmodpo.errors import UserError
+from jaxmodpo.methods.reward import rewards_of_pairs
+from jaxmodpo.sampling.sampler import SamplingSettings, sample
+from jaxmodpo.training.policy import load_policy
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScorePolicyConfig:
+    """Write the log-probability of each pair's responses, in nats, summed over their tokens."""
+
+    model: Path
+    """the base model's Hugging Face folder"""
+    pairs: Path
+    """preference pairs"""
+    output: Path
+    """a JSONL file"""
+    adapter: Path | None = None
+    """a PEFT folder; without one the base model is scored"""
+    dtype: Literal["bfloat16", "float32"] = "bfloat16"
+    """of the base weights"""
+    batch_size: int = 4
+    """pairs at a time"""
+    prompt_style: PromptStyle = "instruct"
+    """as in training"""
+    max_prompt_length: int = 512
+    """tokens"""
+    max_length: int = 1024
+    """tokens"""
+
+
+def score_policy(config: ScorePolicyConfig) -> None:
+    """Run ``score policy``: ``question_id, chosen_logp, rejected_logp, chosen_tokens, rejected_tokens``."""
+    _check_batch_size(config.batch_size)
+    pairs = load_pairs(config.pairs)
+    text = PolicyText(load_tokenizer(config.model), config.prompt_style, config.max_prompt_length, config.max_length)
+    policy = load_policy(config.model, dtype=config.dtype, adapter=config.adapter)
+    examples = policy_pairs([pairs], text)
+    logps = policy.logps(examples, config.batch_size)
+    tokens = examples.lengths - examples.prompt_lengths
+    write_jsonl(
+        config.output,
+        [
+            {
+                "question_id": pair.question_id,
+                "chosen_logp": float(logp[0]),
+                "rejected_logp": float(logp[1]),
+                "chosen_tokens": int(count[0]),
+                "rejected_tokens": int(count[1]),
+            }
+            for pair, logp, count in zip(pairs, logps, tokens, strict=True)
+        ],
+    )
+    logger.info("%d pairs scored: %s", len(pairs), config.output)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScoreRewardConfig:
+    """Write the reward of each pair's responses."""
+
+    model: Path
+    """a reward model's folder"""
+    pairs: Path
+    """preference pairs"""
+    output: Path
+    """a JSONL file"""
+    batch_size: int = 8
+    """pairs at a time"""
+    max_length: int | None = None
+    """tokens; by default as in training"""
+    cache_dir: Path | None = None
+    """where rewards are kept; default $JAXMODPO_CACHE or ~/.cache/jaxmodpo"""
+
+
+def score_reward(config: ScoreRewardConfig) -> None:
+    """Run ``score reward``: ``question_id, chosen_reward, rejected_reward``."""
+    _check_batch_size(config.batch_size)
+    pairs = load_pairs(config.pairs)
+    rewards = rewards_of_pairs(
+        config.model, pairs, batch_size=config.batch_size, max_length=config.max_length, cache_dir=config.cache_dir
+    )
+    write_jsonl(
+        config.output,
+        [
+            {"question_id": pair.question_id, "chosen_reward": float(chosen), "rejected_reward": float(rejected)}
+            for pair, (chosen, rejected) in zip(pairs, rewards, strict=True)
+        ],
+    )
+    accuracy = float((rewards[:, 0] > rewards[:, 1]).mean())
+    logger.info("%d pairs scored, the chosen one higher in %.1f%%: %s", len(pairs), 100 * accuracy, config.output)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScoreKLConfig:
+    """Estimate a policy's divergence from its base: the mean of log π − log π_ref over its own samples."""
+
+    model: Path
+    """the base model's Hugging Face folder"""
+    adapter: Path
+    """a PEFT folder"""
+    questions: Path
+    """questions to sample replies to"""
+    output_dir: Path
+    """kl.json is written here"""
+    samples: int = 1
+    """replies per question, drawn at temperature 1 from the whole vocabulary"""
+    max_new_tokens: int = 512
+    """of a reply"""
+    max_prompt_length: int = 512
+    """tokens"""
+    prompt_style: PromptStyle = "instruct"
+    """as in training"""
+    batch_size: int = 64
+    """replies at a time"""
+    dtype: Literal["bfloat16", "float32"] = "bfloat16"
+    """of the base weights"""
+    seed: int = 0
+    """of the samples"""
+
+
+def score_kl(config: ScoreKLConfig) -> Phase:
+    """Run ``score kl``: KL(π ‖ π_ref) in nats per reply, with its standard error."""
+    _check_batch_size(config.batch_size)
+    inputs = {"model": config.model, "adapter": config.adapter, "questions": config.questions}
+    phase = Phase.open("score kl", config, config.output_dir, inputs)
+    if phase.finished:
+        return phase
+    tokenizer = load_tokenizer(config.model)
+    length = config.max_prompt_length + config.max_new_tokens
+    text = PolicyText(tokenizer, config.prompt_style, config.max_prompt_length, length)
+    policy = load_policy(config.model, dtype=config.dtype, adapter=config.adapter)
+    prompts = [text.prompt(q.question_text) for q in read_questions(config.questions) for _ in range(config.samples)]
+    settings = SamplingSettings(1.0, 1.0, config.max_new_tokens, tokenizer.eos_token_id)
+    keys = jax.random.split(jax.random.key(config.seed), len(prompts))
+    completions = []
+    for start in range(0, len(prompts), config.batch_size):
+        part = slice(start, start + config.batch_size)
+        completions += sample(policy, prompts[part], keys[part], settings, rows=config.batch_size)
+    examples = completions_as_examples(prompts, completions)
+    ratios = policy.logps(examples, config.batch_size) - policy.logps(examples, config.batch_size, reference=True)
+    error = float(ratios.std(ddof=1) / np.sqrt(len(ratios))) if len(ratios) > 1 else None
+    result = {"kl": float(ratios.mean()), "standard_error": error, "replies": len(prompts)}
+    write_json(config.output_dir / "kl.json", result)
+    logger.info("KL from the base: %.2f nats per reply", result["kl"])
+    phase.finish(**result)
+    return phase
+
+
+def _check_batch_size(batch_size: int) -> None:
+    if batch_size < 1:
+        raise UserError(f"--batch-size must be positive, not {batch_size}")

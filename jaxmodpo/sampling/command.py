@@ -1,0 +1,123 @@
+"""The ``responses`` command: N replies to each question, kept as they are sampled."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+from tqdm import tqdm
+
+from jaxmodpo.artifacts import Journal, Phase, Question, Response, read_questions, write_responses
+from jaxmodpo.data.text import PolicyText, PromptStyle, load_tokenizer
+from jaxmodpo.errors import UserError
+from jaxmodpo.sampling.sampler import SamplingSettings, sample
+from jaxmodpo.training.policy import load_policy
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ResponsesConfig:
+    """Sample replies to questions from a model, with or without an adapter."""
+
+    model: Path
+    """the base model's Hugging Face folder"""
+    questions: Path
+    """question_id, question_text"""
+    output_dir: Path
+    """responses.csv is written here"""
+    adapter: Path | None = None
+    """a PEFT folder"""
+    model_name: str = ""
+    """written beside each reply; needed to tell models apart in evaluation files"""
+    samples: int = 5
+    """replies per question"""
+    temperature: float = 0.8
+    """0 takes the likeliest token each time"""
+    top_p: float = 0.95
+    """draw from the smallest set of tokens with at least this probability"""
+    max_new_tokens: int = 512
+    """of a reply"""
+    max_prompt_length: int = 512
+    """tokens; a longer prompt loses its start"""
+    prompt_style: PromptStyle = "instruct"
+    """instruct: the paper's prompt; chat: the tokenizer's template on the bare question"""
+    batch_size: int = 64
+    """replies sampled at a time"""
+    dtype: Literal["bfloat16", "float32"] = "bfloat16"
+    """of the base weights"""
+    seed: int = 0
+    """of the draws"""
+
+
+def reply_key(seed: int, question_id: str, number: int) -> Array:
+    """Return the random key of one reply: it depends on nothing but the seed, the question and the number."""
+    words = hashlib.sha256(f"{question_id}\x1f{number}".encode()).digest()
+    return jax.random.fold_in(jax.random.key(seed), int.from_bytes(words[:4], "little"))
+
+
+def responses(config: ResponsesConfig) -> Phase:
+    """Run ``responses``; a batch that was sampled is on disk before the next one starts."""
+    if config.samples < 1 or config.batch_size < 1:
+        raise UserError(f"--samples and --batch-size must be positive; got {config.samples}, {config.batch_size}")
+    inputs = {"model": config.model, "questions": config.questions}
+    if config.adapter is not None:
+        inputs["adapter"] = config.adapter
+    phase = Phase.open("responses", config, config.output_dir, inputs)
+    if phase.finished:
+        return phase
+    questions = read_questions(config.questions)
+    tokenizer = load_tokenizer(config.model)
+    text = PolicyText(
+        tokenizer, config.prompt_style, config.max_prompt_length, config.max_prompt_length + config.max_new_tokens
+    )
+    settings = SamplingSettings(config.temperature, config.top_p, config.max_new_tokens, tokenizer.eos_token_id)
+    wanted = [(question, number) for question in questions for number in range(config.samples)]
+    prompts = {question.question_id: text.prompt(question.question_text) for question in questions}
+    journal = Journal(config.output_dir / "sampled.jsonl")
+    # A batch is sampled whole or again: a reply's last bits may depend on how long its neighbours' prompts are.
+    whole = (
+        len(wanted) if len(journal.rows) == len(wanted) else len(journal.rows) // config.batch_size * config.batch_size
+    )
+    journal.truncate(whole)
+    starts = range(len(journal.rows), len(wanted), config.batch_size)
+    if starts:
+        policy = load_policy(config.model, dtype=config.dtype, adapter=config.adapter)
+        for start in tqdm(starts, desc="sampling", disable=not sys.stderr.isatty(), leave=False):
+            part = wanted[start : start + config.batch_size]
+            keys = jnp.stack([reply_key(config.seed, question.question_id, number) for question, number in part])
+            tokens = sample(policy, [prompts[q.question_id] for q, _ in part], keys, settings, rows=config.batch_size)
+            journal.append(
+                *({"response_text": text.decode(reply), "ended": reply[-1] == settings.eos} for reply in tokens)
+            )
+    journal.close()
+    _write(config, wanted, journal, phase, text)
+    return phase
+
+
+def _write(
+    config: ResponsesConfig, wanted: list[tuple[Question, int]], journal: Journal, phase: Phase, text: PolicyText
+) -> None:
+    replies = [
+        Response(
+            question.question_id,
+            question.question_text,
+            f"{question.question_id}_{number}",
+            row["response_text"],
+            config.model_name,
+        )
+        for (question, number), row in zip(wanted, journal.rows, strict=True)
+    ]
+    write_responses(config.output_dir / "responses.csv", replies)
+    journal.path.unlink()
+    unended = sum(not row["ended"] for row in journal.rows)
+    empty = sum(not reply.response_text for reply in replies)
+    logger.info("%d replies, %d cut at --max-new-tokens, %d empty", len(replies), unended, empty)
+    phase.finish(responses=len(replies), cut_at_max_new_tokens=unended, empty=empty, **text.cut.as_dict())

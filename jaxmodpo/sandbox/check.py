@@ -1,0 +1,41 @@
+"""The ``sandbox check`` command: how many replies the sandbox's own grammar cannot parse."""
+
+from __future__ import annotations
+
+import collections
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+
+from jaxmodpo.artifacts import Phase, read_responses, write_json
+from jaxmodpo.sandbox.grammar import SENTENCES, parse
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class CheckConfig:
+    """Count malformed replies, and the kinds of sentences in the others."""
+
+    responses: Path
+    """replies sampled from a sandbox model"""
+    output_dir: Path
+    """malformed.json is written here"""
+
+
+def check(config: CheckConfig) -> Phase:
+    """Run ``sandbox check``."""
+    phase = Phase.open("sandbox check", config, config.output_dir, {"responses": config.responses})
+    if phase.finished:
+        return phase
+    parsed = [parse(reply.response_text) for reply in read_responses(config.responses)]
+    kinds = collections.Counter(kind for reply in parsed if reply for kind in reply)
+    result = {
+        "malformed": sum(reply is None for reply in parsed) / len(parsed),
+        "replies": len(parsed),
+        "sentences_per_reply": {kind: round(kinds[kind] / len(parsed), 4) for kind in SENTENCES},
+    }
+    write_json(config.output_dir / "malformed.json", result)
+    logger.info("malformed replies: %.1f%%", 100 * result["malformed"])
+    phase.finish(**result)
+    return phase

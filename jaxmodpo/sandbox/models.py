@@ -1,0 +1,196 @@
+"""The sandbox's models: a tiny Mistral and a tiny RoBERTa, made and pretrained from scratch.
+
+Both are saved as Hugging Face folders with tokenizers of their own. From there on nothing knows
+that they are small.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+from tokenizers import Tokenizer, decoders, pre_tokenizers
+from tokenizers.models import WordLevel
+from transformers import PreTrainedTokenizerFast
+
+from jaxmodpo.data.examples import Examples, completions
+from jaxmodpo.data.text import PROMPT, PolicyText, RewardText, load_tokenizer, pad_rows
+from jaxmodpo.losses import sft_loss
+from jaxmodpo.methods.sft import SFT
+from jaxmodpo.models import mistral, roberta
+from jaxmodpo.models.files import save_model
+from jaxmodpo.models.lora import LoraConfig
+from jaxmodpo.models.parameters import initialise
+from jaxmodpo.training.mesh import make_mesh
+from jaxmodpo.training.policy import token_logps
+from jaxmodpo.training.step import Batch, LossTerms, Parameters
+from jaxmodpo.training.trainer import TrainingConfig, discard_checkpoints, train
+
+_SPACE = "\u2581"  # marks a word's start, as in SentencePiece
+
+
+def save_tokenizer(folder: Path, texts: Sequence[str], special: dict[str, str]) -> None:
+    """Make a word-level tokenizer whose vocabulary is every word and mark of ``texts``.
+
+    Args:
+        folder: where to.
+        texts: what it must be able to write.
+        special: ``bos_token`` and so on, in the order of their ids.
+    """
+    splitter = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Split("\n", "isolated"),
+            pre_tokenizers.Metaspace(replacement=_SPACE, prepend_scheme="always"),
+            pre_tokenizers.Punctuation("isolated"),
+        ]
+    )
+    words = sorted({piece for text in texts for piece, _ in splitter.pre_tokenize_str(text)})
+    vocabulary = {token: number for number, token in enumerate([*dict.fromkeys(special.values()), *words])}
+    tokenizer = Tokenizer(WordLevel(vocabulary, unk_token=special["unk_token"]))
+    tokenizer.pre_tokenizer = splitter
+    tokenizer.decoder = decoders.Metaspace(replacement=_SPACE, prepend_scheme="always")
+    fast = PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, **special, additional_special_tokens=["[INST]", "[/INST]"]
+    )
+    fast.save_pretrained(folder)
+
+
+@dataclass(frozen=True)
+class LanguageModelLoss:
+    """Next-token loss of all of a decoder's parameters on the replies."""
+
+    config: mistral.MistralConfig
+
+    def __call__(self, trainable: Parameters, frozen: Parameters, batch: Batch, dropout_key: Array | None) -> LossTerms:
+        no_adapter = LoraConfig(rank=1, alpha=1.0, dropout=0.0)
+        logps, mask = token_logps(self.config, no_adapter, trainable, {}, batch, None, remat=False)
+        return SFT()(logps, mask, batch)
+
+
+@dataclass(frozen=True)
+class MaskedLanguageModelLoss:
+    """RoBERTa's pretraining: 15% of the tokens are hidden (80% mask, 10% random, 10% kept) and guessed.
+
+    The draws come from the step's key, so that no epoch masks the same tokens.
+    """
+
+    config: roberta.RobertaConfig
+    mask_id: int
+    first_word: int
+
+    def __call__(self, trainable: Parameters, frozen: Parameters, batch: Batch, dropout_key: Array | None) -> LossTerms:
+        assert dropout_key is not None
+        tokens, lengths = batch["tokens"][:, 0], batch["lengths"][:, 0]
+        hide, replace, word = (jax.random.fold_in(dropout_key, n) for n in range(3))
+        real = (jnp.arange(tokens.shape[1]) < lengths[:, None]) & (tokens >= self.first_word)
+        hidden = real & jax.random.bernoulli(hide, 0.15, tokens.shape)
+        kind = jax.random.uniform(replace, tokens.shape)
+        random = jax.random.randint(word, tokens.shape, self.first_word, self.config.vocab_size)
+        shown = jnp.where(hidden & (kind < 0.8), self.mask_id, jnp.where(hidden & (kind < 0.9), random, tokens))
+        logits = roberta.Roberta(self.config, trainable)(shown, lengths, dropout_key)
+        logps = jnp.take_along_axis(jax.nn.log_softmax(logits), tokens[..., None], axis=-1)[..., 0]
+        mask = hidden * batch["row_weights"][:, None]
+        count, rows = jnp.sum(mask), jnp.sum(batch["row_weights"])
+        return LossTerms(sft_loss(logps, mask) * count, count, {}, rows)
+
+
+def make_mistral(folder: Path, texts: Sequence[tuple[str, str]], config: TrainingConfig) -> None:
+    """Pretrain a decoder of about 0.9 million parameters on (post, reply) texts and save it."""
+    words = [text for pair in texts for text in pair] + [PROMPT.format(question=texts[0][0])]
+    special = {"unk_token": "<unk>", "bos_token": "<s>", "eos_token": "</s>", "pad_token": "</s>"}
+    work = config.output_dir / "tokenizer"
+    save_tokenizer(work, words, special)
+    tokenizer = load_tokenizer(work)
+    settings: dict[str, Any] = {
+        "architectures": ["MistralForCausalLM"],
+        "model_type": "mistral",
+        "vocab_size": _round_up(len(tokenizer), 16),
+        "hidden_size": 128,
+        "intermediate_size": 384,
+        "num_hidden_layers": 4,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "head_dim": 32,
+        "hidden_act": "silu",
+        "max_position_embeddings": 1024,
+        "rms_norm_eps": 1e-5,
+        "rope_parameters": {"rope_theta": 10_000.0, "rope_type": "default"},
+        "sliding_window": None,
+        "tie_word_embeddings": False,
+        "bos_token_id": tokenizer.bos_token_id,
+        "eos_token_id": tokenizer.eos_token_id,
+        "pad_token_id": tokenizer.pad_token_id,
+        "dtype": "float32",
+    }
+    shape = mistral.MistralConfig.from_mapping(settings, "sandbox")
+    table = mistral.parameter_table(shape)
+    text = PolicyText(tokenizer)
+    rows = [text.example(post, reply) for post, reply in texts]
+    examples = completions([r[:n] for r, n in rows], [r[n:] for r, n in rows])
+    parameters = _train(LanguageModelLoss(shape), initialise(table, jax.random.key(config.seed)), examples, config)
+    save_model(folder, settings, table, parameters, tokenizer_from=work)
+
+
+def make_roberta(folder: Path, texts: Sequence[tuple[str, str]], config: TrainingConfig) -> None:
+    """Pretrain an encoder of about 0.2 million parameters on (post, reply) texts and save it."""
+    special = {
+        "bos_token": "<s>",
+        "cls_token": "<s>",
+        "pad_token": "<pad>",
+        "sep_token": "</s>",
+        "eos_token": "</s>",
+        "unk_token": "<unk>",
+        "mask_token": "<mask>",
+    }
+    work = config.output_dir / "tokenizer"
+    save_tokenizer(work, [text for pair in texts for text in pair], special)
+    tokenizer = load_tokenizer(work)
+    settings: dict[str, Any] = {
+        "architectures": ["RobertaForMaskedLM"],
+        "model_type": "roberta",
+        "vocab_size": _round_up(len(tokenizer), 16),
+        "hidden_size": 64,
+        "intermediate_size": 256,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "hidden_act": "gelu",
+        "max_position_embeddings": 258,
+        "type_vocab_size": 1,
+        "layer_norm_eps": 1e-5,
+        "hidden_dropout_prob": 0.1,
+        "attention_probs_dropout_prob": 0.0,
+        "bos_token_id": tokenizer.bos_token_id,
+        "eos_token_id": tokenizer.eos_token_id,
+        "pad_token_id": tokenizer.pad_token_id,
+        "dtype": "float32",
+    }
+    shape = roberta.RobertaConfig.from_mapping(settings, "sandbox", head="language_model")
+    text = RewardText(tokenizer, shape.max_length)
+    rows = [text.example(post, reply) for post, reply in texts]
+    length = _round_up(max(map(len, rows)), 16)
+    examples = Examples(
+        tokens=pad_rows(rows, length, tokenizer.pad_token_id)[:, None],
+        prompt_lengths=np.zeros((len(rows), 1), np.int32),
+        lengths=np.array([[len(row)] for row in rows], np.int32),
+        fields={},
+    )
+    loss = MaskedLanguageModelLoss(shape, tokenizer.mask_token_id, len(set(special.values())))
+    table = roberta.parameter_table(shape)
+    parameters = _train(loss, initialise(table, jax.random.key(config.seed)), examples, config)
+    save_model(folder, settings, table, parameters, tokenizer_from=work)
+
+
+def _round_up(value: int, multiple: int) -> int:
+    return -(-value // multiple) * multiple
+
+
+def _train(loss: Any, parameters: Parameters, examples: Examples, config: TrainingConfig) -> Parameters:
+    trained = train(loss, parameters, {}, examples, config, make_mesh())
+    discard_checkpoints(config)
+    return trained

@@ -1,0 +1,97 @@
+"""The ``sandbox world`` command: posts, a survey and two tiny pretrained models, all from one seed."""
+
+from __future__ import annotations
+
+import logging
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from jaxmodpo.artifacts import Phase, write_table
+from jaxmodpo.errors import UserError
+from jaxmodpo.sandbox import grammar
+from jaxmodpo.sandbox.models import make_mistral, make_roberta
+from jaxmodpo.sandbox.survey import write_survey
+from jaxmodpo.training.trainer import TrainingConfig
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class WorldConfig:
+    """Make the sandbox: a synthetic world with known ground truth."""
+
+    output_dir: Path
+    """posts.csv, survey.csv, mistral/ and roberta/ are written here"""
+    posts: int = 650
+    """help-seeking posts"""
+    participants: int = 335
+    """survey rows"""
+    mistral_steps: int = 500
+    """pretraining updates of the decoder, 32 texts each"""
+    mistral_learning_rate: float = 3e-3
+    """peak"""
+    roberta_steps: int = 300
+    """pretraining updates of the encoder, 32 texts each"""
+    roberta_learning_rate: float = 2e-3
+    """peak"""
+    seed: int = 0
+    """of everything"""
+
+
+def world(config: WorldConfig) -> Phase:
+    """Run ``sandbox world``; a killed run goes on with what is missing."""
+    phase = Phase.open("sandbox world", config, config.output_dir, {})
+    if phase.finished:
+        return phase
+    generator = np.random.default_rng(config.seed)
+    posts = distinct_posts(config.posts, generator)
+    rows = [{"sp_id": f"post{number:05d}", "seeker_post": text} for number, text in enumerate(posts)]
+    write_table(config.output_dir / "posts.csv", rows, ["sp_id", "seeker_post"])
+    write_survey(config.output_dir / "survey.csv", participants=config.participants, seed=config.seed)
+    for name, make, steps, rate in (
+        ("mistral", make_mistral, config.mistral_steps, config.mistral_learning_rate),
+        ("roberta", make_roberta, config.roberta_steps, config.roberta_learning_rate),
+    ):
+        folder, work = config.output_dir / name, config.output_dir / f"pretraining_{name}"
+        texts_generator = np.random.default_rng([config.seed, len(name)])
+        texts = [(grammar.post(texts_generator), grammar.reply(texts_generator)) for _ in range(32 * steps)]
+        if folder.exists():
+            continue
+        logger.info("pretraining a tiny %s on %d texts", name, len(texts))
+        make(
+            folder,
+            texts,
+            TrainingConfig(
+                output_dir=work,
+                seed=config.seed,
+                learning_rate=rate,
+                batch_size=32,
+                gradient_accumulation=1,
+                epochs=1,
+                weight_decay=0.01,
+                warmup_ratio=0.05,
+                log_every=50,
+                save_every=100,
+            ),
+        )
+        (work / "metrics.jsonl").replace(config.output_dir / f"pretraining_{name}.jsonl")
+        shutil.rmtree(work)
+    phase.finish(posts=len(posts), participants=config.participants)
+    return phase
+
+
+def distinct_posts(count: int, generator: np.random.Generator) -> list[str]:
+    """Draw ``count`` different posts.
+
+    Raises:
+        UserError: the grammar has too few.
+    """
+    posts: dict[str, None] = {}
+    for _ in range(50 * count):
+        posts.setdefault(grammar.post(generator))
+        if len(posts) == count:
+            return list(posts)
+    raise UserError(f"the sandbox's grammar has no {count} different posts; ask for fewer --posts")

@@ -1,0 +1,190 @@
+"""The losses against independent implementations, at extremes, and against their theory."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from jaxmodpo.losses import bradley_terry_loss, dpo_loss, joint_dpo_loss, modpo_loss, sft_loss
+
+torch = pytest.importorskip("torch", reason="the reference implementation needs torch")
+from torch.nn import functional as F  # noqa: E402
+
+PAIRS, BETA = 7, 0.3
+
+
+def draw(*shape: int, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).normal(-40, 9, shape).astype(np.float32)
+
+
+def compare(ours, theirs, arrays: list[np.ndarray]) -> None:
+    """Assert equal values and gradients of a JAX and a torch function of the same arrays."""
+    values = ours(*map(jnp.asarray, arrays))
+    gradients = jax.jit(jax.grad(lambda *a: jnp.sum(ours(*a)), argnums=tuple(range(len(arrays)))))(*arrays)
+    tensors = [torch.tensor(a, requires_grad=True) for a in arrays]
+    expected = theirs(*tensors)
+    expected.sum().backward()
+    np.testing.assert_allclose(np.asarray(values), expected.detach().numpy(), rtol=1e-5, atol=1e-6)
+    for ours_gradient, tensor in zip(gradients, tensors, strict=True):
+        np.testing.assert_allclose(np.asarray(ours_gradient), tensor.grad.numpy(), rtol=1e-5, atol=1e-7)
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1, 0.49])
+def test_dpo_is_the_formula_in_value_and_gradient(smoothing: float):
+    def theirs(pw, pl, rw, rl):
+        logits = BETA * ((pw - pl) - (rw - rl))
+        return -F.logsigmoid(logits) * (1 - smoothing) - F.logsigmoid(-logits) * smoothing
+
+    arrays = [draw(PAIRS, seed=n) for n in range(4)]
+    compare(lambda *a: dpo_loss(*a, beta=BETA, label_smoothing=smoothing), theirs, arrays)
+
+
+def test_modpo_is_the_papers_equation_in_value_and_gradient():
+    weights = [0.5, 0.2, 0.3]
+
+    def theirs(pw, pl, rw, rl, margins):
+        first = BETA / weights[0] * (pw - rw) - BETA / weights[0] * (pl - rl)
+        second = sum(w * m for w, m in zip(weights[1:], margins, strict=True)) / weights[0]
+        return -torch.log(torch.sigmoid(first.double() - second.double())).float()
+
+    arrays = [draw(PAIRS, seed=n) / 4 for n in range(4)] + [
+        np.random.default_rng(9).normal(0, 1, (2, PAIRS)).astype("f")
+    ]
+    compare(lambda *a: modpo_loss(*a, beta=BETA, weights=weights), theirs, arrays)
+
+
+def test_joint_is_the_papers_formula_in_value_and_gradient():
+    weights = [0.7, 0.3]
+
+    def theirs(pw, pl, rw, rl):
+        logits = sum(BETA * w * ((pw[k] - pl[k]) - (rw[k] - rl[k])) for k, w in enumerate(weights))
+        return -F.logsigmoid(logits)
+
+    compare(
+        lambda *a: joint_dpo_loss(*a, beta=BETA, weights=weights), theirs, [draw(2, PAIRS, seed=n) for n in range(4)]
+    )
+
+
+def test_bradley_terry_is_the_formula_in_value_and_gradient():
+    compare(bradley_terry_loss, lambda w, l: -F.logsigmoid(w - l), [draw(PAIRS, seed=1), draw(PAIRS, seed=2)])  # noqa: E741
+
+
+def test_sft_is_cross_entropy_over_the_completion():
+    logits = np.random.default_rng(0).normal(size=(3, 6, 11)).astype(np.float32)
+    targets = np.random.default_rng(1).integers(0, 11, (3, 6))
+    mask = np.array([[0, 0, 1, 1, 1, 0], [0, 1, 1, 0, 0, 0], [0, 0, 0, 0, 0, 1]], np.float32)
+    labels = torch.tensor(np.where(mask > 0, targets, -100))
+    expected = F.cross_entropy(torch.tensor(logits).reshape(-1, 11), labels.reshape(-1))
+    logps = np.take_along_axis(np.asarray(jax.nn.log_softmax(logits)), targets[..., None], -1)[..., 0]
+    np.testing.assert_allclose(float(sft_loss(logps, mask)), float(expected), rtol=1e-6)
+
+
+def test_equal_policies_lose_exactly_ln_2():
+    logps = draw(PAIRS)
+    assert np.all(np.asarray(dpo_loss(logps, logps - 3, logps, logps - 3, beta=0.1)) == np.float32(np.log(2)))
+
+
+def test_modpo_without_other_objectives_weight_is_dpo():
+    arrays = [draw(PAIRS, seed=n) for n in range(4)]
+    margins = np.ones((1, PAIRS), np.float32)
+    np.testing.assert_array_equal(
+        modpo_loss(*arrays, margins, beta=BETA, weights=[1.0, 0.0]), dpo_loss(*arrays, beta=BETA)
+    )
+
+
+def test_joint_of_one_objective_is_dpo():
+    arrays = [draw(PAIRS, seed=n) for n in range(4)]
+    joint = joint_dpo_loss(*(a[None] for a in arrays), beta=BETA, weights=[1.0])
+    np.testing.assert_allclose(np.asarray(joint), np.asarray(dpo_loss(*arrays, beta=BETA)), rtol=1e-6)
+
+
+@given(st.floats(-1e6, 1e6), st.floats(-1e6, 1e6))
+@settings(max_examples=50, deadline=None)
+def test_extreme_inputs_stay_finite_in_value_and_gradient(chosen: float, rejected: float):
+    def total(x, y):
+        losses = [
+            dpo_loss(x, y, y, x, beta=5.0, label_smoothing=0.1),
+            modpo_loss(x, y, y, x, jnp.stack([x]), beta=5.0, weights=[0.01, 0.99]),
+            joint_dpo_loss(x[None], y[None], y[None], x[None], beta=5.0, weights=[1.0]),
+            bradley_terry_loss(x, y),
+        ]
+        return sum(loss[0] for loss in losses)
+
+    value, gradients = jax.value_and_grad(total, argnums=(0, 1))(jnp.float32([chosen]), jnp.float32([rejected]))
+    assert np.isfinite(value) and all(np.isfinite(g).all() for g in gradients)
+
+
+def test_masked_minus_infinity_reaches_neither_value_nor_gradient_of_sft():
+    logps = jnp.array([[-1.0, -jnp.inf], [-2.0, -3.0]])
+    mask = jnp.array([[1.0, 0.0], [1.0, 1.0]])
+    value, gradient = jax.value_and_grad(sft_loss)(logps, mask)
+    assert float(value) == 2.0 and np.isfinite(gradient).all()
+
+
+def test_losses_are_float32_from_bfloat16():
+    x = jnp.zeros(3, jnp.bfloat16)
+    assert dpo_loss(x, x, x, x, beta=0.1).dtype == jnp.float32
+    assert bradley_terry_loss(x, x).dtype == jnp.float32
+
+
+ONE, COLUMN, TWO = np.zeros(4, "f"), np.zeros((4, 1), "f"), np.zeros((2, 4), "f")
+
+
+@pytest.mark.parametrize(
+    ("call", "said"),
+    [
+        (lambda: dpo_loss(ONE, ONE, ONE, COLUMN, beta=0.1), "same shape"),
+        (lambda: dpo_loss(COLUMN, COLUMN, COLUMN, COLUMN, beta=0.1), r"\[pairs\]"),
+        (lambda: dpo_loss(ONE, ONE, ONE, ONE, beta=0.0), "beta"),
+        (lambda: dpo_loss(ONE, ONE, ONE, ONE, beta=0.1, label_smoothing=0.5), "label_smoothing"),
+        (lambda: modpo_loss(ONE, ONE, ONE, ONE, ONE, beta=0.1, weights=[0.5, 0.5]), r"\[margins, 4\]"),
+        (lambda: modpo_loss(ONE, ONE, ONE, ONE, COLUMN, beta=0.1, weights=[0.5, 0.5]), r"\[margins, 4\]"),
+        (lambda: modpo_loss(ONE, ONE, ONE, ONE, TWO, beta=0.1, weights=[0.5, 0.5]), r"\[3\]"),
+        (lambda: modpo_loss(ONE, ONE, ONE, ONE, TWO[:1], beta=0.1, weights=[0.0, 1.0]), "first positive"),
+        (lambda: modpo_loss(ONE, ONE, ONE, ONE, TWO[:1], beta=0.1, weights=[0.7, 0.7]), "sum to 1"),
+        (lambda: joint_dpo_loss(ONE, ONE, ONE, ONE, beta=0.1, weights=[1.0]), r"\[objectives, pairs\]"),
+        (lambda: joint_dpo_loss(TWO, TWO, TWO, TWO, beta=0.1, weights=[1.5, -0.5]), "non-negative"),
+        (lambda: bradley_terry_loss(ONE, COLUMN), "same shape"),
+        (lambda: sft_loss(ONE, COLUMN), "differ in shape"),
+    ],
+)
+def test_what_would_broadcast_or_make_no_sense_is_refused(call, said: str):
+    with pytest.raises(ValueError, match=said):
+        call()
+
+
+@pytest.mark.parametrize("weights", [(1.0, 0.0), (0.7, 0.3), (0.5, 0.5), (0.2, 0.8)])
+def test_modpo_on_a_tabular_policy_reaches_its_closed_form(weights: tuple[float, float]):
+    """π ∝ π_ref exp(wᵀr / β), the optimum of the scalarised objective, for every w on the simplex.
+
+    The data are all ordered pairs with Bradley–Terry probabilities of the primary reward: the population loss.
+    """
+    generator = np.random.default_rng(3)
+    answers, beta = 6, 0.5
+    reference = jax.nn.log_softmax(jnp.asarray(generator.normal(size=answers)))
+    rewards = jnp.asarray(generator.normal(size=(2, answers)))
+    first, second = (jnp.asarray(a) for a in np.where(~np.eye(answers, dtype=bool)))
+    preferred = jax.nn.sigmoid(rewards[0, first] - rewards[0, second])
+
+    def loss(logits):
+        policy = jax.nn.log_softmax(logits)
+        margins = (rewards[1, first] - rewards[1, second])[None]
+        return jnp.sum(
+            preferred
+            * modpo_loss(
+                policy[first], policy[second], reference[first], reference[second], margins, beta=beta, weights=weights
+            )
+        )
+
+    step = jax.jit(lambda logits: logits - 0.02 * jax.grad(loss)(logits))
+    logits = reference
+    for _ in range(4000):
+        logits = step(logits)
+    optimum = jax.nn.log_softmax(reference + jnp.asarray(weights) @ rewards / beta)
+    policy = jax.nn.log_softmax(logits)
+    assert float(jnp.sum(jnp.exp(policy) * (policy - optimum))) < 1e-3
+    assert float(jnp.sum(jnp.exp(optimum) * (optimum - reference))) > 1e-2, "the optimum must differ from the start"

@@ -1,0 +1,350 @@
+"""The step, the trainer, resume, the reference and the mesh, on models of a few thousand parameters."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from jaxmodpo.artifacts import Candidate, Pair, write_pairs
+from jaxmodpo.data import examples as examples_module
+from jaxmodpo.data.examples import Examples, batch, in_order, policy_pairs, steps_per_epoch
+from jaxmodpo.data.text import PolicyText, load_tokenizer
+from jaxmodpo.errors import UserError
+from jaxmodpo.methods.dpo import DPO, DPOConfig, dpo
+from jaxmodpo.models import mistral
+from jaxmodpo.models.files import save_model
+from jaxmodpo.models.lora import LoraConfig
+from jaxmodpo.models.parameters import initialise
+from jaxmodpo.sandbox.models import save_tokenizer
+from jaxmodpo.training.mesh import make_mesh
+from jaxmodpo.training.policy import PolicyLoss, load_policy, with_reference
+from jaxmodpo.training.step import LossTerms, OptimizerSettings, TrainState, train_step
+from jaxmodpo.training.trainer import TrainingConfig, train
+
+WORDS = "a b c d e f g h".split()
+
+
+def tiny_model(folder: Path) -> Path:
+    special = {"unk_token": "<unk>", "bos_token": "<s>", "eos_token": "</s>", "pad_token": "</s>"}
+    save_tokenizer(folder, [" ".join(WORDS)], special)
+    settings = {
+        "architectures": ["MistralForCausalLM"],
+        "model_type": "mistral",
+        "vocab_size": 24,
+        "hidden_size": 16,
+        "intermediate_size": 24,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "num_key_value_heads": 1,
+        "head_dim": 8,
+        "rope_theta": 10000.0,
+        "bos_token_id": 1,
+        "eos_token_id": 2,
+    }
+    config = mistral.MistralConfig.from_mapping(settings, "test")
+    table = mistral.parameter_table(config)
+    parameters = jax.tree.map(lambda a: 5 * a, initialise(table, jax.random.key(0)))
+    tokenizer = folder.rename(folder.with_name("tokenizer"))
+    save_model(folder, settings, table, parameters, tokenizer_from=tokenizer)
+    return folder
+
+
+def some_pairs(count: int = 13) -> list[Pair]:
+    generator = np.random.default_rng(0)
+
+    def text(length: int) -> str:
+        return " ".join(generator.choice(WORDS, length))
+
+    return [
+        Pair(f"q{n}", text(3), Candidate(f"c{n}", text(2 + n % 5) + " a"), Candidate(f"r{n}", text(3) + " b"))
+        for n in range(count)
+    ]
+
+
+def dpo_config(model: Path, pairs: Path, out: Path, **changes) -> DPOConfig:
+    settings: dict = {
+        "model": model,
+        "pairs": pairs,
+        "output_dir": out,
+        "dtype": "float32",
+        "lora_rank": 3,
+        "lora_alpha": 6.0,
+        "learning_rate": 1e-2,
+        "batch_size": 2,
+        "gradient_accumulation": 2,
+        "epochs": 3,
+        "save_every": 2,
+        "log_every": 1,
+        "cache_dir": out.parent / "cache",
+    }
+    return DPOConfig(**(settings | changes))
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> tuple[Path, Path]:
+    write_pairs(tmp_path / "pairs.json", some_pairs())
+    return tiny_model(tmp_path / "model"), tmp_path / "pairs.json"
+
+
+def test_batches_cover_each_epoch_once_and_are_a_function_of_the_step():
+    n, rows = 13, 4
+    data = Examples(
+        tokens=np.arange(n, dtype=np.int32).reshape(n, 1, 1),
+        prompt_lengths=np.zeros((n, 1), np.int32),
+        lengths=np.ones((n, 1), np.int32),
+        fields={},
+    )
+    orders = []
+    for epoch in range(2):
+        seen = []
+        for step in range(steps_per_epoch(n, rows)):
+            part = batch(data, epoch * steps_per_epoch(n, rows) + step, rows, seed=5)
+            seen += part["tokens"][part["row_weights"] > 0].ravel().tolist()
+            assert len(part["tokens"]) == rows
+        assert sorted(seen) == list(range(n))
+        orders.append(seen)
+    assert orders[0] != orders[1]
+    again = batch(data, 5, rows, seed=5)
+    np.testing.assert_array_equal(again["tokens"], batch(data, 5, rows, seed=5)["tokens"])
+    assert sum(real for _, real in in_order(data, 4)) == n
+
+
+class Quadratic:
+    """Mean of (w·x − y)² with per-row weights: a loss whose AdamW path optax gives independently."""
+
+    def __call__(self, trainable, frozen, batch, dropout_key) -> LossTerms:
+        errors = (batch["x"] @ trainable["w"] - batch["y"]) ** 2
+        total = jnp.sum(batch["row_weights"])
+        return LossTerms(jnp.sum(errors * batch["row_weights"]), total, {}, total)
+
+
+def test_a_step_is_optax_adamw_on_the_exact_mean_whatever_the_microbatches():
+    generator = np.random.default_rng(0)
+    x, y = generator.normal(size=(12, 5)).astype("f"), generator.normal(size=12).astype("f")
+    weights = np.array([1] * 7 + [0] * 5, "f")  # unequal microbatches: 4, 3, 0 rows that count
+    loss, settings = Quadratic(), OptimizerSettings(weight_decay=0.1, max_grad_norm=0.5)
+    reference = optax.chain(optax.clip_by_global_norm(0.5), optax.adamw(0.05, weight_decay=0.1))
+    expected = {"w": jnp.zeros(5)}
+    moments = reference.init(expected)
+
+    def mean_loss(p):
+        return jnp.mean((x[:7] @ p["w"] - y[:7]) ** 2)
+
+    states = {m: TrainState({"w": jnp.zeros(5)}, settings.transformation().init({"w": jnp.zeros(5)})) for m in (1, 3)}
+    for step in range(5):
+        updates, moments = reference.update(jax.grad(mean_loss)(expected), moments, expected)
+        for microbatches, state in states.items():
+            states[microbatches], metrics = train_step(
+                state,
+                {},
+                {"x": jnp.asarray(x), "y": jnp.asarray(y), "row_weights": jnp.asarray(weights)},
+                jax.random.key(step),
+                jnp.float32(0.05),
+                loss=loss,
+                optimizer=settings,
+                microbatches=microbatches,
+            )
+            np.testing.assert_allclose(float(metrics["loss"]), float(mean_loss(expected)), rtol=1e-5)
+        expected = optax.apply_updates(expected, updates)
+        for state in states.values():
+            np.testing.assert_allclose(state.trainable["w"], expected["w"], rtol=1e-5, atol=1e-7)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_before_the_first_update_policy_equals_reference_to_the_bit_and_the_loss_is_ln_2(world, tmp_path, dtype):
+    model, pairs = world
+    config = dpo_config(model, pairs, tmp_path / "run", dtype=dtype)
+    policy = load_policy(model, dtype=dtype, fresh=config.lora)
+    examples = with_reference(policy, policy_pairs([some_pairs()], PolicyText(load_tokenizer(model))), config)
+    np.testing.assert_array_equal(policy.logps(examples, 2), examples.fields["reference_logps"])
+    part = {n: jnp.asarray(a) for n, a in batch(examples, 0, 4, 0).items()}
+    terms = PolicyLoss(policy.config, policy.lora, DPO(0.1, 0.0), False)(policy.adapter, policy.base, part, None)
+    # Shapes differ from scoring's here (4 rows, not 2), so the last bits of a log-probability may.
+    assert float(terms.total / terms.denominator) == pytest.approx(np.log(2), abs=1e-6 if dtype == "float32" else 2e-3)
+
+
+def test_completion_log_probabilities_count_the_completion_and_its_eos_and_nothing_else(world):
+    model, _ = world
+    text = PolicyText(load_tokenizer(model))
+    policy = load_policy(model, dtype="float32")
+    pairs = some_pairs(3)
+    scored = policy.logps(policy_pairs([pairs], text), 2)
+    for pair, (chosen, _) in zip(pairs, scored, strict=True):
+        tokens, prompt = text.example(pair.question_text, pair.chosen.response_text)
+        assert tokens[0] == text.tokenizer.bos_token_id and tokens[-1] == text.tokenizer.eos_token_id
+        assert tokens.count(text.tokenizer.bos_token_id) == 1
+        bare = mistral.Mistral(policy.config, policy.base)
+        logits = bare.logits(bare.hidden_states(jnp.asarray([tokens])))[0]
+        logps = jax.nn.log_softmax(logits)
+        expected = sum(float(logps[place - 1, tokens[place]]) for place in range(prompt, len(tokens)))
+        assert float(chosen) == pytest.approx(expected, abs=1e-4)
+
+
+def test_training_lowers_the_loss_and_logs_trls_metric_names(world, tmp_path):
+    model, pairs = world
+    phase = dpo(dpo_config(model, pairs, tmp_path / "run", epochs=12))
+    rows = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    assert rows[0]["loss"] == pytest.approx(np.log(2), abs=1e-5) and rows[-1]["loss"] < 0.6
+    names = {"loss", "rewards/chosen", "rewards/rejected", "rewards/accuracies", "rewards/margins", "logps/chosen"}
+    assert names | {"logps/rejected", "grad_norm", "learning_rate", "step", "epoch"} == set(rows[-1])
+    assert phase.results["examples"] == 13
+    assert (tmp_path / "run" / "adapter" / "adapter_model.safetensors").is_file()
+    assert not (tmp_path / "run" / "checkpoints").exists()
+
+
+KILLER = """
+import os, signal, sys
+from pathlib import Path
+import jaxmodpo.training.trainer as trainer
+real, calls = trainer.train_step, 0
+def step(*a, **k):
+    global calls
+    calls += 1
+    if calls == int(sys.argv[1]):
+        os.kill(os.getpid(), signal.SIGKILL)
+    return real(*a, **k)
+trainer.train_step = step
+from jaxmodpo.cli import main
+main(sys.argv[2:])
+"""
+
+
+@pytest.mark.slow
+def test_killed_training_resumes_to_the_same_bytes(world, tmp_path):
+    model, pairs = world
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    dpo(dpo_config(model, pairs, whole, save_every=3))
+    flags = (
+        f"align dpo --model {model} --pairs {pairs} --output-dir {killed} --dtype float32 --lora-rank 3 --lora-alpha 6 "
+        f"--learning-rate 1e-2 --batch-size 2 --gradient-accumulation 2 --epochs 3 --save-every 3 --log-every 1 "
+        f"--cache-dir {tmp_path / 'cache'}"
+    ).split()
+    environment = os.environ | {"JAX_PLATFORMS": "cpu"}
+    for after in (5, 3):
+        done = subprocess.run([sys.executable, "-c", KILLER, str(after), *flags], env=environment, capture_output=True)
+        assert done.returncode == -9, done.stderr.decode()[-2000:]
+    manifest = json.loads((killed / "manifest.json").read_text())
+    assert manifest["status"] == "running"
+    done = subprocess.run([sys.executable, "-m", "jaxmodpo.cli", *flags], env=environment, capture_output=True)
+    assert done.returncode == 0, done.stderr.decode()[-2000:]
+    for name in ("adapter/adapter_model.safetensors", "adapter/adapter_config.json", "metrics.jsonl"):
+        assert (killed / name).read_bytes() == (whole / name).read_bytes(), name
+
+
+def test_a_finished_run_is_not_run_again_and_other_settings_are_refused(world, tmp_path):
+    model, pairs = world
+    config = dpo_config(model, pairs, tmp_path / "run", epochs=1)
+    dpo(config)
+    before = (tmp_path / "run" / "adapter" / "adapter_model.safetensors").stat().st_mtime_ns
+    assert dpo(config).finished
+    assert (tmp_path / "run" / "adapter" / "adapter_model.safetensors").stat().st_mtime_ns == before
+    with pytest.raises(UserError, match=r"beta was 0.1, is 0.2"):
+        dpo(dpo_config(model, pairs, tmp_path / "run", epochs=1, beta=0.2))
+
+
+def test_the_reference_is_computed_once_per_model_and_data(world, tmp_path, monkeypatch):
+    model, pairs = world
+    config = dpo_config(model, pairs, tmp_path / "run")
+    policy = load_policy(model, dtype="float32", fresh=config.lora)
+    examples = policy_pairs([some_pairs()], PolicyText(load_tokenizer(model)))
+    first = with_reference(policy, examples, config).fields["reference_logps"]
+    monkeypatch.setattr(type(policy), "logps", lambda *_, **__: pytest.fail("computed again"))
+    np.testing.assert_array_equal(with_reference(policy, examples, config).fields["reference_logps"], first)
+    fewer = policy_pairs([some_pairs(12)], PolicyText(load_tokenizer(model)))
+    with pytest.raises(pytest.fail.Exception, match="computed again"):
+        with_reference(policy, fewer, config)
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"learning_rate": 0.0}, "--learning-rate must be positive"),
+        ({"batch_size": 0}, "--batch-size must be positive"),
+        ({"warmup_ratio": 1.0}, "--warmup-ratio"),
+        ({"lora_rank": 0}, "rank"),
+        ({"lora_targets": ("q_proj", "nose")}, "nose"),
+        ({"mesh": (1, 3, 1)}, "needs 3 devices"),
+        ({"max_prompt_length": 1024}, "below max_length"),
+    ],
+)
+def test_settings_that_cannot_train_are_refused_in_one_sentence(world, tmp_path, changes, said):
+    model, pairs = world
+    with pytest.raises(UserError, match=said):
+        dpo(dpo_config(model, pairs, tmp_path / "run", **changes))
+
+
+def test_training_that_breaks_down_says_so(tmp_path):
+    class Broken(Quadratic):
+        def __call__(self, trainable, frozen, batch, dropout_key):
+            terms = super().__call__(trainable, frozen, {**batch, "x": batch["tokens"][:, 0].astype(float)}, None)
+            return terms._replace(total=terms.total * jnp.nan)
+
+    data = Examples(
+        np.ones((4, 1, 8), np.int32), np.zeros((4, 1), np.int32), np.ones((4, 1), np.int32), {"y": np.ones(4, "f")}
+    )
+    config = TrainingConfig(output_dir=tmp_path, batch_size=2, gradient_accumulation=1, epochs=1, log_every=1)
+    with pytest.raises(UserError, match="broke down at update 1"):
+        train(Broken(), {"w": jnp.zeros(8)}, {}, data, config, make_mesh())
+
+
+SHARDED = """
+import sys
+from pathlib import Path
+import jax
+assert jax.device_count() == 8
+from jaxmodpo.training.policy import load_policy
+from jaxmodpo.methods.dpo import DPOConfig, dpo
+model, pairs, out = map(Path, sys.argv[1:4])
+mesh = tuple(map(int, sys.argv[4:7]))
+dpo(DPOConfig(model=model, pairs=pairs, output_dir=out, dtype="float32", lora_rank=4, lora_alpha=8.0, lora_dropout=0.0,
+    learning_rate=1e-2, batch_size=4, gradient_accumulation=1, epochs=2, log_every=1, mesh=mesh, cache_dir=out / "cache"))
+base = load_policy(model, dtype="float32", mesh=mesh).base["layers.gate_proj"]
+print("shard", base.addressable_shards[0].data.shape)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("mesh", "shard"), [((1, 4, 2), (2, 4, 12)), ((2, 2, 2), (2, 8, 12)), ((4, 1, 2), (2, 16, 12))]
+)
+def test_eight_devices_train_as_one_does(world, tmp_path, mesh, shard):
+    model, pairs = world
+    settings = json.loads((model / "config.json").read_text())
+    single = dpo_config(
+        model,
+        pairs,
+        tmp_path / "one",
+        lora_rank=4,
+        lora_alpha=8.0,
+        lora_dropout=0.0,
+        batch_size=4,
+        gradient_accumulation=1,
+        epochs=2,
+    )
+    dpo(single)
+    environment = os.environ | {"XLA_FLAGS": "--xla_force_host_platform_device_count=8", "JAX_PLATFORMS": "cpu"}
+    command = [sys.executable, "-c", SHARDED, str(model), str(pairs), str(tmp_path / "eight"), *map(str, mesh)]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert settings["num_key_value_heads"] == 1 and done.returncode == 0, done.stderr[-2000:]
+    assert f"shard {shard}" in done.stdout
+    for one, eight in zip(
+        *((tmp_path / run / "metrics.jsonl").read_text().splitlines() for run in ("one", "eight")), strict=True
+    ):
+        assert json.loads(one)["loss"] == pytest.approx(json.loads(eight)["loss"], rel=1e-4)
+
+
+def test_lengths_are_rounded_so_that_similar_data_share_a_compiled_step():
+    assert policy_pairs.__module__ == examples_module.__name__
+    made = examples_module.completions([[1, 2]], [[3, 4, 5]])
+    assert made.tokens.shape == (1, 1, examples_module.LENGTH_MULTIPLE)
+    assert made.prompt_lengths.tolist() == [[2]] and made.lengths.tolist() == [[5]]
+    assert LoraConfig().scale == 2.0
