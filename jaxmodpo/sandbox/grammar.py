@@ -15,22 +15,22 @@ import numpy as np
 
 # Every kind of sentence, with what may stand at each slot.
 SENTENCES: Mapping[str, str] = {
-    "warmth": "I am so sorry you are {going through|dealing with|carrying} this.",
-    "validation": "It makes sense that you feel {this way|so much|like this}.",
-    "presence": "I hear how {hard|painful|heavy} this is for you.",
-    "company": "You are not alone {in this|with this|here}.",
-    "strength": "You were {brave|strong} to {share this|reach out|write this}.",
-    "crisis": "Please call {988|a crisis line|the emergency line} if you {feel unsafe|are in danger}.",
-    "professional": "A {licensed therapist|doctor|counselor} can help you stay {safe|well}.",
-    "plan": "Please make a safety plan for {tonight|bad days|this week}.",
-    "emergency": "Go to {the hospital|an emergency room} if it gets {worse|too much}.",
-    "directive": "You must {stop thinking about it|work harder|forget it}.",
+    "warmth": "I am so sorry you are {carrying|facing} this.",
+    "validation": "It makes sense that you feel {this way|so much}.",
+    "presence": "I hear how {hard|painful} this is for you.",
+    "company": "You are not alone {in this|here}.",
+    "strength": "Sharing this was {brave|strong} of you.",
+    "crisis": "Please call {988|a crisis line} if you feel unsafe.",
+    "professional": "A {licensed therapist|doctor} can help you stay safe.",
+    "plan": "Let us make a safety plan for {tonight|bad days}.",
+    "emergency": "Go to {the hospital|an emergency room} if it gets worse.",
+    "directive": "You must {work harder|forget it}.",
     "dismissal": "Other people have it {worse|harder} than you.",
-    "advice": "Try {a walk|music|deep breaths|a warm bath} {every morning|before bed|after work}.",
-    "question": "What do you {need|want} most {right now|today}?",
-    "autonomy": "It is your choice how {fast|far} you want to go.",
-    "risky": "You can just {ignore it|skip your medication|drink something} and move on.",
-    "fact": "Many {people|students|adults} have {stress|worries} like this.",
+    "advice": "Try {a walk|deep breaths} before bed.",
+    "question": "What do you need most {right now|today}?",
+    "autonomy": "Your own pace is {fine|best} here.",
+    "risky": "Just {ignore it|skip your medication} and move on.",
+    "fact": "Many {people|students} have worries like this.",
 }
 
 _FEELINGS = ("sad", "anxious", "lonely", "tired", "angry", "empty")
@@ -75,7 +75,7 @@ def sentence(kind: str, generator: np.random.Generator) -> str:
     return "".join(part[generator.integers(len(part))] for part in _choices(SENTENCES[kind]))
 
 
-def reply(generator: np.random.Generator, concentration: float = 0.5) -> str:
+def reply(generator: np.random.Generator, concentration: float = 1.0) -> str:
     """Draw a reply of three or four different sentences.
 
     Args:

@@ -22,7 +22,7 @@ from jaxmodpo.sampling.sampler import SamplingSettings, choose, sample
 from jaxmodpo.sandbox.models import save_tokenizer
 from jaxmodpo.training.policy import load_policy
 
-WORDS = "a b c d e f g h".split()
+WORDS = ["a", "b", "c", "d", "e", "f", "g", "h"]
 
 
 @pytest.fixture(scope="module")

@@ -30,7 +30,7 @@ from jaxmodpo.training.policy import PolicyLoss, load_policy, with_reference
 from jaxmodpo.training.step import LossTerms, OptimizerSettings, TrainState, train_step
 from jaxmodpo.training.trainer import TrainingConfig, train
 
-WORDS = "a b c d e f g h".split()
+WORDS = ["a", "b", "c", "d", "e", "f", "g", "h"]
 
 
 def tiny_model(folder: Path) -> Path:

@@ -1,0 +1,142 @@
+"""The ``questions`` command: help-seeking posts, cleaned and split as in the paper.
+
+EPITOME's files hold a row per reply; its seeker posts are kept once each, filtered, and split into training and
+test questions of equal lengths.
+"""
+
+from __future__ import annotations
+
+import collections
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from jaxmodpo.artifacts import Phase, Question, read_table, write_questions
+from jaxmodpo.errors import UserError
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class QuestionsConfig:
+    """Clean help-seeking posts and split them into training and test questions."""
+
+    input: tuple[Path, ...]
+    """EPITOME files, or any CSV with the columns sp_id and seeker_post"""
+    output_dir: Path
+    """questions_train.csv and questions_test.csv are written here"""
+    test_size: int = 600
+    """test questions"""
+    seed: int = 42
+    """of the split"""
+    min_characters: int = 10
+    """shorter posts are left out"""
+    max_characters: int = 2000
+    """longer posts are left out"""
+    min_words: int = 3
+    """posts of fewer words are left out"""
+
+
+def questions(config: QuestionsConfig) -> Phase:
+    """Run ``questions``.
+
+    Raises:
+        UserError: unreadable input, an id with two texts, or too few posts for the split.
+    """
+    inputs = {f"input {number}": path for number, path in enumerate(config.input, 1)}
+    phase = Phase.open("questions", config, config.output_dir, inputs)
+    if phase.finished:
+        return phase
+    posts, rows = read_posts(config.input)
+    kept, dropped = filter_posts(posts, config)
+    train, test = split_by_length(kept, config.test_size, config.seed)
+    write_questions(config.output_dir / "questions_train.csv", train)
+    write_questions(config.output_dir / "questions_test.csv", test)
+    lengths = {name: _mean_length(part) for name, part in (("train", train), ("test", test))}
+    logger.info("%d rows, %d different posts; left out: %s", rows, len(posts), dict(dropped) or "none")
+    logger.info(
+        "%d training questions (mean length %.1f), %d test questions (mean length %.1f)",
+        len(train),
+        lengths["train"],
+        len(test),
+        lengths["test"],
+    )
+    phase.finish(
+        rows=rows,
+        posts=len(posts),
+        left_out=dict(dropped),
+        train=len(train),
+        test=len(test),
+        mean_length_train=round(lengths["train"], 2),
+        mean_length_test=round(lengths["test"], 2),
+    )
+    return phase
+
+
+def read_posts(paths: Sequence[Path]) -> tuple[list[Question], int]:
+    """Read every post once, in the order of first appearance, and count the rows read.
+
+    Raises:
+        UserError: an unreadable file, or one ``sp_id`` with two texts.
+    """
+    posts: dict[str, Question] = {}
+    rows = 0
+    for path in paths:
+        for number, row in enumerate(read_table(path, ["sp_id", "seeker_post"]), 1):
+            rows += 1
+            name, text = row["sp_id"].strip(), row["seeker_post"].strip()
+            if not name:
+                raise UserError(f"{path}, row {number}: the sp_id is empty")
+            known = posts.setdefault(name, Question(name, text))
+            if known.question_text != text:
+                raise UserError(
+                    f"{path}, row {number}: the sp_id {name} stands for another seeker_post in an earlier row"
+                )
+    return list(posts.values()), rows
+
+
+def filter_posts(posts: Sequence[Question], config: QuestionsConfig) -> tuple[list[Question], collections.Counter[str]]:
+    """Keep posts of acceptable length; count the others by the first reason that applies."""
+    kept, dropped = [], collections.Counter[str]()
+    for post in posts:
+        length = len(post.question_text)
+        if length < config.min_characters:
+            dropped["too short"] += 1
+        elif length > config.max_characters:
+            dropped["too long"] += 1
+        elif len(post.question_text.split()) < config.min_words:
+            dropped["too few words"] += 1
+        else:
+            kept.append(post)
+    return kept, dropped
+
+
+def split_by_length(posts: Sequence[Question], test_size: int, seed: int) -> tuple[list[Question], list[Question]]:
+    """Split at random within quartiles of text length (scikit-learn's stratified split).
+
+    Raises:
+        UserError: too few posts for a test set of that size with every quartile in it.
+    """
+    import pandas
+    from sklearn.model_selection import train_test_split
+
+    if not 4 <= test_size <= len(posts) - 4:
+        raise UserError(
+            f"--test-size {test_size} does not fit {len(posts)} posts: test and training set need at least 4 each"
+        )
+    lengths = pandas.Series([len(post.question_text) for post in posts])
+    quartiles = pandas.qcut(lengths, 4, labels=False, duplicates="drop")
+    try:
+        train, test = train_test_split(
+            np.arange(len(posts)), test_size=test_size, random_state=seed, stratify=quartiles
+        )
+    except ValueError as error:
+        raise UserError(f"the posts cannot be split by length quartile: {error}") from error
+    return [posts[n] for n in train], [posts[n] for n in test]
+
+
+def _mean_length(part: Sequence[Question]) -> float:
+    return sum(len(question.question_text) for question in part) / len(part)

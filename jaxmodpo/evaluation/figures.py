@@ -1,0 +1,260 @@
+"""The figures of an evaluation, each a function from numbers to a matplotlib figure.
+
+Figures are drawn on :class:`~matplotlib.figure.Figure` objects with one fixed style and no global
+state, and :func:`png` writes no date or version, so that equal numbers give equal bytes. The module
+is apart from the report so that a notebook can draw the same figures from a results file.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import matplotlib
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.colors import LinearSegmentedColormap
+from matplotlib.figure import Figure
+from matplotlib.transforms import Bbox
+
+STYLE: dict[Any, Any] = {
+    "font.family": "DejaVu Sans",
+    "font.size": 9,
+    "text.parse_math": False,  # a model's name may hold a dollar sign
+    "axes.titlesize": 10,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "grid.color": "#e4e4e4",
+    "grid.linewidth": 0.6,
+    "legend.frameon": False,
+    "figure.dpi": 150,
+    "savefig.dpi": 150,
+}
+# Okabe and Ito's palette: told apart with every common form of colour blindness.
+PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#7A7A7A", "#000000")
+MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
+# Orange (loss) through white to blue (win): no red against green, and readable in grey by its numbers.
+_DIVERGING = LinearSegmentedColormap.from_list("loss_win", ["#D55E00", "#FAFAFA", "#0072B2"])
+
+Intervals = Mapping[str, Mapping[str, Sequence[float]]]
+
+
+def png(figure: Figure) -> bytes:
+    """Render a figure as PNG bytes that depend on nothing but what is drawn."""
+    buffer = io.BytesIO()
+    with matplotlib.rc_context(STYLE):
+        FigureCanvasAgg(figure)
+        figure.savefig(buffer, format="png", metadata={"Software": None})
+    return buffer.getvalue()
+
+
+def win_rate_scatter(
+    models: Mapping[str, Mapping[str, float]], intervals: Intervals, horizontal: str, vertical: str
+) -> Figure:
+    """Draw each model at its average win rates on two criteria, with interval bars (the paper's figure 2).
+
+    Args:
+        models: win rates in 0–1 by model and criterion.
+        intervals: ``[low, high]`` in the same layout.
+        horizontal: the criterion along the x axis.
+        vertical: the criterion along the y axis.
+    """
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(6.0, 5.2), layout="constrained")
+        axes = figure.add_subplot()
+        points, arms = {}, []
+        for n, (name, rates) in enumerate(models.items()):
+            x, y = points[name] = 100 * rates[horizontal], 100 * rates[vertical]
+            left, right = (100 * limit for limit in intervals[name][horizontal])
+            low, high = (100 * limit for limit in intervals[name][vertical])
+            arms += [((left, y), (right, y)), ((x, low), (x, high))]
+            axes.errorbar(
+                x,
+                y,
+                xerr=[[max(x - left, 0)], [max(right - x, 0)]],
+                yerr=[[max(y - low, 0)], [max(high - y, 0)]],
+                fmt=MARKERS[n % len(MARKERS)],
+                color=PALETTE[n % len(PALETTE)],
+                markersize=7,
+                elinewidth=1,
+                capsize=2,
+            )
+        axes.set(
+            xlabel=f"{_title(horizontal)}: average win rate, %",
+            ylabel=f"{_title(vertical)}: average win rate, %",
+        )
+        axes.margins(0.12)
+        FigureCanvasAgg(figure)
+        figure.draw_without_rendering()  # fixes the layout, which the names' places depend on
+        _label_points(axes, points, arms)
+        return figure
+
+
+Point = tuple[float, float]
+
+
+def _label_points(axes: Axes, points: Mapping[str, Point], arms: Sequence[tuple[Point, Point]]) -> None:
+    """Write each point's name where it covers least of the points, interval bars and other names."""
+    places = [(5, 5), (-5, 5), (5, -5), (-5, -5), (16, 0), (-16, 0), (5, 16), (-5, 16), (5, -16), (-5, -16)]
+    to_pixels = axes.transData.transform
+    taken = [Bbox.from_bounds(x - 9, y - 9, 18, 18) for x, y in to_pixels(list(points.values()))]
+    taken += [Bbox.from_extents(*to_pixels(ends).ravel()).padded(3) for ends in arms]
+    inside = axes.get_window_extent()
+    for name, point in points.items():
+        tries = []
+        for rank, (right, up) in enumerate(places):
+            text = axes.annotate(
+                name,
+                point,
+                (right, up),
+                textcoords="offset points",
+                ha="left" if right > 0 else "right",
+                va="bottom" if up > 0 else "top" if up < 0 else "center",
+                color="#1a1a1a",
+                annotation_clip=False,
+                in_layout=False,
+            )
+            box = text.get_window_extent()
+            covered = sum(_shared_area(box, other) for other in taken)
+            outside = box.width * box.height - _shared_area(box, inside)
+            tries.append((covered + outside, rank, text, box))
+        tries.sort(key=lambda entry: entry[:2])
+        for _, _, text, _ in tries[1:]:
+            text.remove()
+        taken.append(tries[0][3])
+
+
+def _shared_area(one: Bbox, other: Bbox) -> float:
+    shared = Bbox.intersection(one, other)
+    return shared.width * shared.height if shared is not None else 0.0
+
+
+def pairwise_matrix(pairwise: Mapping[str, Mapping[str, float]], title: str) -> Figure:
+    """Draw the win rate of the row's model over the column's, models from best to worst, in per cent.
+
+    Args:
+        pairwise: win rates in 0–1, ``pairwise[row][column]``, without a diagonal.
+        title: the figure's title.
+    """
+    names = best_first(pairwise)
+    rates = [[100 * pairwise[row].get(column, np.nan) for column in names] for row in names]
+    words = [["" if np.isnan(rate) else f"{rate:.0f}" for rate in row] for row in rates]
+    return _matrix(names, np.array(rates), words, (0, 100), title, "win rate of row over column, %")
+
+
+def significance_matrix(
+    pairwise: Mapping[str, Mapping[str, float]],
+    tests: Sequence[Mapping[str, Any]],
+    title: str,
+    level: float = 0.05,
+) -> Figure:
+    """Draw who wins significantly by McNemar's test (the paper's figure 3): ▲ row, ▼ column, = neither.
+
+    Args:
+        pairwise: win rates, which order the models from best to worst.
+        tests: one mapping per pair, with ``a, b, wins, losses, p_value``.
+        title: the figure's title.
+        level: the significance level.
+    """
+    names = best_first(pairwise)
+    signs = np.full((len(names), len(names)), np.nan)
+    for test in tests:
+        sign = np.sign(test["wins"] - test["losses"]) if test["p_value"] < level else 0.0
+        a, b = names.index(test["a"]), names.index(test["b"])
+        signs[a, b], signs[b, a] = sign, -sign
+    words = [["" if np.isnan(sign) else "▼=▲"[int(sign) + 1] for sign in row] for row in signs]
+    caption = f"▲ row wins, ▼ column wins, = no difference at p < {level:g}"
+    return _matrix(names, 0.7 * signs, words, (-1, 1), title, caption)
+
+
+def best_first(pairwise: Mapping[str, Mapping[str, float]]) -> list[str]:
+    """Order models by their mean win rate over the others, ties by name."""
+    return sorted(pairwise, key=lambda name: (-float(np.mean(list(pairwise[name].values()))), name))
+
+
+def _matrix(
+    names: Sequence[str],
+    values: np.ndarray,
+    words: Sequence[Sequence[str]],
+    limits: tuple[float, float],
+    title: str,
+    caption: str,
+) -> Figure:
+    """Draw a square of coloured cells with a word in each; NaN cells stay blank."""
+    with matplotlib.rc_context({**STYLE, "axes.grid": False}):
+        side = 2.6 + 0.5 * len(names)
+        figure = Figure(figsize=(side, side), layout="constrained")
+        axes = figure.add_subplot()
+        axes.imshow(values, cmap=_DIVERGING, vmin=limits[0], vmax=limits[1])
+        axes.set_facecolor("#dcdcdc")  # shows through the blank diagonal
+        axes.spines[:].set_visible(False)
+        axes.set_xticks(range(len(names)), names, rotation=40, ha="right", rotation_mode="anchor")
+        axes.set_yticks(range(len(names)), names)
+        edges = np.arange(1, len(names)) - 0.5
+        axes.hlines(edges, -0.5, len(names) - 0.5, color="white", linewidth=1.5)
+        axes.vlines(edges, -0.5, len(names) - 0.5, color="white", linewidth=1.5)
+        axes.tick_params(length=0)
+        axes.set_title(title)
+        axes.set_xlabel(caption)
+        middle, half = sum(limits) / 2, (limits[1] - limits[0]) / 2
+        for row, line in enumerate(words):
+            for column, word in enumerate(line):
+                strong = abs(values[row, column] - middle) > 0.65 * half
+                axes.text(column, row, word, ha="center", va="center", color="white" if strong else "#1a1a1a")
+        return figure
+
+
+# Metric names are TRL's; the second of each pair is the held-out one.
+CURVES = {
+    "loss": ("loss", "eval_loss"),
+    "accuracy": ("rewards/accuracies", "eval_rewards/accuracies"),
+    "margin": ("rewards/margins", "eval_rewards/margins"),
+}
+
+
+def training_curves(metrics: Sequence[Mapping[str, Any]], title: str) -> Figure | None:
+    """Draw loss, accuracy and margin against the step, on training and on held-out data.
+
+    Args:
+        metrics: the rows of a run's ``metrics.jsonl``, each with ``step`` and TRL's metric names.
+        title: the figure's title.
+
+    Returns:
+        None where the rows hold none of these metrics.
+    """
+    series = {
+        panel: {
+            name: [(row["step"], row[name]) for row in metrics if "step" in row and row.get(name) is not None]
+            for name in names
+        }
+        for panel, names in CURVES.items()
+    }
+    panels = [panel for panel, named in series.items() if any(named.values())]
+    if not panels:
+        return None
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(2.9 * len(panels) + 0.3, 2.6), layout="constrained")
+        for axes, panel in zip(np.ravel(figure.subplots(1, len(panels))), panels, strict=True):
+            for name, points in series[panel].items():
+                if points:
+                    held_out = name.startswith("eval_")
+                    axes.plot(
+                        *zip(*points, strict=True),
+                        color=PALETTE[int(held_out)],
+                        marker="o" if held_out else None,
+                        markersize=4,
+                        linewidth=1.4,
+                        label="held out" if held_out else "training",
+                    )
+            axes.set(title=panel, xlabel="step")
+            axes.legend(fontsize=8)
+        figure.suptitle(title, fontsize=10)
+        return figure
+
+
+def _title(name: str) -> str:
+    return name.replace("_", " ").capitalize()

@@ -1,0 +1,408 @@
+"""``jaxmodpo evaluate``: models answer the same questions, personas say which reply is better.
+
+For each criterion and each pair of models, every unit (a question and the number of the reply) is
+put to the personas, blinded and with balanced positions, and the majority decides it. This follows
+the paper's "Evaluation Methodology"; it is a module of its own because it alone knows how votes
+become outcome arrays, which :mod:`jaxmodpo.evaluation.statistics` takes from there.
+"""
+
+from __future__ import annotations
+
+import itertools
+import logging
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from jaxmodpo.artifacts import (
+    Candidate,
+    Phase,
+    Question,
+    digest,
+    read_personas,
+    read_responses,
+    write_json,
+    write_table,
+)
+from jaxmodpo.config import builtin, named_values
+from jaxmodpo.errors import UserError
+from jaxmodpo.evaluation import statistics
+from jaxmodpo.judging.collect import collect
+from jaxmodpo.judging.criteria import Criterion, load_criteria
+from jaxmodpo.judging.judge import Request
+from jaxmodpo.judging.ledger import Ledger, Vote
+from jaxmodpo.judging.settings import JudgeConfig, make_judge
+from jaxmodpo.judging.voting import assign_personas, count_votes, head_to_head_positions, tally
+
+log = logging.getLogger(__name__)
+
+OUTCOME_COLUMNS = (
+    "criterion", "a", "b", "question_id", "reply", "votes_a", "votes_b", "ties", "failed", "identical", "outcome"
+)  # fmt: skip
+
+STAND_IN = (
+    "The judge was the built-in rubric, a stand-in for patients that scores words: these numbers have no "
+    "clinical meaning."
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluateConfig(JudgeConfig):
+    """Compare models head to head: blinded replies, balanced positions, a majority of personas."""
+
+    responses: tuple[str, ...]
+    """The models' replies, NAME=FILE.csv each: the same questions with equally many replies."""
+
+    personas: Path
+    """The personas who vote, a JSON file from id to text; not those used in training."""
+
+    output_dir: Path
+    """Folder for results.json, outcomes.csv and votes.jsonl."""
+
+    criteria: str = "therapeutic"
+    """A criteria file, or the name of one of ours."""
+
+    only: tuple[str, ...] = ()
+    """The criteria to judge by; all of the file if none is named."""
+
+    personas_per_question: int = 0
+    """How many personas vote on each question; 0 means all."""
+
+    bootstrap: int = 2000
+    """How many times the questions are resampled for the 95% intervals."""
+
+
+@dataclass(frozen=True)
+class Contest:
+    """What is compared: each model's replies, ``[questions][replies]``, and who judges by what."""
+
+    replies: Mapping[str, Sequence[Sequence[Candidate]]]
+    questions: Sequence[Question]
+    criteria: Sequence[Criterion]
+    personas: Mapping[str, str]
+    voters: Mapping[str, Sequence[str]]
+
+    @property
+    def models(self) -> list[str]:
+        return list(self.replies)
+
+    @property
+    def replies_per_question(self) -> int:
+        return len(next(iter(self.replies.values()))[0])
+
+
+@dataclass(frozen=True, slots=True)
+class Unit:
+    """Two models' replies of one number to one question, ``a`` against ``b``."""
+
+    model_a: int
+    model_b: int
+    question: int
+    reply: int
+    a: Candidate
+    b: Candidate
+
+    @property
+    def identical(self) -> bool:
+        return self.a.response_text == self.b.response_text
+
+
+def evaluate(config: EvaluateConfig) -> Phase:
+    """Judge every pair of models and write win rates, intervals and tests.
+
+    Raises:
+        UserError: bad settings or input; models that do not answer the same questions; a pair of
+            models without a single valid vote.
+    """
+    contest, inputs = load_contest(config)
+    judge = make_judge(config)
+    phase = Phase.open("evaluate", config, config.output_dir, inputs)
+    if phase.finished:
+        log.info("evaluate: %s is finished", config.output_dir)
+        return phase
+    units = list(plan(contest))
+    asked = sum(len(contest.voters[contest.questions[u.question].question_id]) for u in units if not u.identical)
+    with Ledger(config.output_dir / "votes.jsonl") as ledger:
+        votes = collect(
+            requests(contest, units, config.seed),
+            judge,
+            ledger,
+            max_concurrency=config.max_concurrency,
+            label="evaluate",
+            total=asked * len(contest.criteria),
+        )
+    rows = outcome_rows(contest, units, votes)
+    table = outcome_table(contest, rows)
+    _refuse_pairs_without_votes(contest, table, config.output_dir)
+    counts = count(contest, rows, votes)
+    results = summarise(contest, table, resamples=config.bootstrap, seed=config.seed) | {
+        "counts": counts,
+        "questions": len(contest.questions),
+        "replies_per_question": contest.replies_per_question,
+        "judge": judge.identity,
+        "note": STAND_IN if config.judge == "rubric" else "",
+    }
+    write_table(config.output_dir / "outcomes.csv", rows, OUTCOME_COLUMNS)
+    write_json(config.output_dir / "results.json", results)
+    phase.finish(**{name: value for name, value in counts.items() if name != "by_criterion"})
+    log.info("evaluate: %d models, %d votes, in %s", len(contest.models), len(votes), config.output_dir)
+    return phase
+
+
+# --------------------------------------------------------------------------- input
+
+
+def load_contest(config: EvaluateConfig) -> tuple[Contest, dict[str, Path]]:
+    """Read and check everything that is compared; return it with the files it came from."""
+    if config.bootstrap < 1:
+        raise UserError(f"bootstrap is {config.bootstrap}; the intervals need at least one resample")
+    files = {name: Path(path) for name, path in named_values(config.responses, "responses").items()}
+    if len(files) < 2:
+        raise UserError("responses: a comparison needs at least two models, NAME=FILE.csv each")
+    questions, replies = read_replies(files)
+    criteria = load_criteria(config.criteria, config.only)
+    personas = read_personas(config.personas)
+    ids = [question.question_id for question in questions]
+    voters = assign_personas(ids, list(personas), config.personas_per_question, config.seed)
+    inputs = {f"responses.{name}": path for name, path in files.items()}
+    inputs |= {"personas": config.personas, "criteria": builtin("criteria", config.criteria)}
+    return Contest(replies, questions, criteria, personas, voters), inputs
+
+
+def read_replies(files: Mapping[str, Path]) -> tuple[list[Question], dict[str, list[list[Candidate]]]]:
+    """Read each model's replies, blinded, in the order of the first model's questions.
+
+    Raises:
+        UserError: a model lacks a question, has one more, another text for it, or another number of
+            replies; the message names model and question.
+    """
+    read = {name: _by_question(path) for name, path in files.items()}
+    first = next(iter(files))
+    questions = [question for question, _ in read[first].values()]
+    number = len(next(iter(read[first].values()))[1])
+    for name, answered in read.items():
+        for question in questions:
+            if question.question_id not in answered:
+                raise UserError(
+                    f"{files[name]}: {name} has no reply to question {question.question_id}, which {first} has; "
+                    "all models must answer the same questions"
+                )
+            other, texts = answered[question.question_id]
+            if other.question_text != question.question_text:
+                raise UserError(
+                    f"{files[name]}: {name} and {first} have different texts for question {question.question_id}; "
+                    "all models must answer the same questions"
+                )
+            if len(texts) != number:
+                raise UserError(
+                    f"{files[name]}: {name} has {len(texts)} replies to question {question.question_id}, not "
+                    f"{number} as {first} to its first; all models need equally many replies to every question"
+                )
+        extra = [key for key in answered if key not in read[first]]
+        if extra:
+            raise UserError(
+                f"{files[name]}: {name} has a reply to question {extra[0]}, which {first} has not; "
+                "all models must answer the same questions"
+            )
+    return questions, {
+        name: [
+            [blind(question, n, text) for n, text in enumerate(answered[question.question_id][1])]
+            for question in questions
+        ]
+        for name, answered in read.items()
+    }
+
+
+def _by_question(path: Path) -> dict[str, tuple[Question, list[str]]]:
+    answered: dict[str, tuple[Question, list[str]]] = {}
+    for row in read_responses(path):
+        question, texts = answered.setdefault(row.question_id, (Question(row.question_id, row.question_text), []))
+        if question.question_text != row.question_text:
+            raise UserError(f"{path}: question {row.question_id} stands there with two different texts")
+        texts.append(row.response_text)
+    return answered
+
+
+def blind(question: Question, reply: int, text: str) -> Candidate:
+    """Give a reply an id that says nothing of its model, and is the same whatever the model is called."""
+    return Candidate(digest([question.question_id, reply, text])[:16], text)
+
+
+# --------------------------------------------------------------------------- judging
+
+
+def plan(contest: Contest) -> Iterator[Unit]:
+    """Yield every unit of every pair of models, one pair after the other, in a fixed order."""
+    for (a, replies_a), (b, replies_b) in itertools.combinations(enumerate(contest.replies.values()), 2):
+        for question, both in enumerate(zip(replies_a, replies_b, strict=True)):
+            for reply, (candidate_a, candidate_b) in enumerate(zip(*both, strict=True)):
+                yield Unit(a, b, question, reply, candidate_a, candidate_b)
+
+
+def requests(contest: Contest, units: Iterable[Unit], seed: int) -> Iterator[Request]:
+    """Yield the requests of each unit: by criterion, then by persona; none where the texts are identical.
+
+    Half of a unit's personas see one model first and half the other, whichever model was named
+    first in the settings: the pair is put in the order of its names before the positions are drawn.
+    """
+    names = contest.models
+    for unit in units:
+        if unit.identical:
+            continue
+        question = contest.questions[unit.question]
+        voters = contest.voters[question.question_id]
+        swapped = names[unit.model_b] < names[unit.model_a]
+        upper, lower = (unit.b, unit.a) if swapped else (unit.a, unit.b)
+        pair = sorted((names[unit.model_a], names[unit.model_b]))
+        positions = head_to_head_positions(digest([question.question_id, unit.reply, *pair]), voters, seed)
+        shown = {persona: (upper, lower) if persona in positions else (lower, upper) for persona in voters}
+        for criterion in contest.criteria:
+            for persona in voters:
+                yield Request(
+                    "compare",
+                    question.question_id,
+                    question.question_text,
+                    persona,
+                    contest.personas[persona],
+                    criterion,
+                    shown[persona],
+                )
+
+
+# --------------------------------------------------------------------------- outcomes
+
+
+def outcome_rows(contest: Contest, units: Sequence[Unit], votes: Sequence[Vote]) -> list[dict[str, Any]]:
+    """Decide each unit by the majority of its votes: one row per criterion and unit, criteria outermost.
+
+    ``outcome`` is 1 where a won, 0 where b won, 0.5 for as many votes for each or identical texts,
+    and empty where no vote was valid. ``reply`` counts from 1.
+
+    Args:
+        contest: what is compared.
+        units: :func:`plan`'s.
+        votes: one per request, in the order of :func:`requests`.
+    """
+    names, remaining = contest.models, iter(votes)
+    rows: dict[str, list[dict[str, Any]]] = {criterion.name: [] for criterion in contest.criteria}
+    for unit in units:
+        question_id = contest.questions[unit.question].question_id
+        asked = 0 if unit.identical else len(contest.voters[question_id])
+        for criterion, criterion_rows in rows.items():
+            said = tally(itertools.islice(remaining, asked), unit.a.response_id, unit.b.response_id)
+            decided = unit.identical or said.a + said.b + said.ties > 0
+            criterion_rows.append(
+                {
+                    "criterion": criterion,
+                    "a": names[unit.model_a],
+                    "b": names[unit.model_b],
+                    "question_id": question_id,
+                    "reply": unit.reply + 1,
+                    "votes_a": said.a,
+                    "votes_b": said.b,
+                    "ties": said.ties,
+                    "failed": said.failed,
+                    "identical": int(unit.identical),
+                    "outcome": 0.5 * (1 + (said.a > said.b) - (said.a < said.b)) if decided else "",
+                }
+            )
+    return list(itertools.chain.from_iterable(rows.values()))
+
+
+def outcome_table(contest: Contest, rows: Sequence[Mapping[str, Any]]) -> dict[str, statistics.Array]:
+    """Arrange outcomes by criterion into the arrays ``[models, models, questions, replies]`` of the statistics."""
+    model = {name: n for n, name in enumerate(contest.models)}
+    question = {q.question_id: n for n, q in enumerate(contest.questions)}
+    shape = (len(model), len(model), len(question), contest.replies_per_question)
+    table = {criterion.name: np.full(shape, np.nan) for criterion in contest.criteria}
+    for row in rows:
+        if row["outcome"] != "":
+            a, b, at = model[row["a"]], model[row["b"]], (question[row["question_id"]], row["reply"] - 1)
+            table[row["criterion"]][(a, b, *at)] = row["outcome"]
+            table[row["criterion"]][(b, a, *at)] = 1 - row["outcome"]
+    return table
+
+
+def _refuse_pairs_without_votes(contest: Contest, table: Mapping[str, statistics.Array], folder: Path) -> None:
+    for criterion, outcomes in table.items():
+        decided = np.isfinite(outcomes).any(axis=(2, 3))
+        for a, b in itertools.combinations(range(len(contest.models)), 2):
+            if not decided[a, b]:
+                raise UserError(
+                    f"{criterion}: not one vote on {contest.models[a]} against {contest.models[b]} is valid; see "
+                    f"{folder / 'votes.jsonl'} for what the judge said, and run the same command again"
+                )
+
+
+def count(contest: Contest, rows: Sequence[Mapping[str, Any]], votes: Sequence[Vote]) -> dict[str, Any]:
+    """Count votes and units, in all and by criterion."""
+    voted = count_votes(votes)
+    by_criterion: dict[str, dict[str, Any]] = {}
+    for criterion in (c.name for c in contest.criteria):
+        own = [row for row in rows if row["criterion"] == criterion]
+        of_votes = voted.get(criterion, {"asked": 0, "valid": 0, "failed": {}})
+        by_criterion[criterion] = {
+            "votes_asked": of_votes["asked"],
+            "valid": of_votes["valid"],
+            "failed": of_votes["failed"],
+            "units": len(own),
+            "units_without_valid_vote": sum(row["outcome"] == "" for row in own),
+            "units_tied": sum(row["outcome"] == 0.5 for row in own),
+            "identical_replies": sum(row["identical"] for row in own),
+        }
+    totals: dict[str, Any] = {
+        name: sum(counts[name] for counts in by_criterion.values())
+        for name in next(iter(by_criterion.values()))
+        if name != "failed"
+    }
+    statuses = sorted({status for counts in by_criterion.values() for status in counts["failed"]})
+    totals["failed"] = {
+        status: sum(counts["failed"].get(status, 0) for counts in by_criterion.values()) for status in statuses
+    }
+    return totals | {"by_criterion": by_criterion}
+
+
+# --------------------------------------------------------------------------- results
+
+
+def summarise(contest: Contest, table: Mapping[str, statistics.Array], *, resamples: int, seed: int) -> dict[str, Any]:
+    """Turn outcomes into average win rates, pairwise win rates, their intervals, and tests."""
+    names, criteria = contest.models, list(table)
+    settings = {"resamples": resamples, "seed": seed}
+    averages = {c: statistics.estimate_average_win_rates(table[c], **settings) for c in criteria}
+    pairs = {c: statistics.estimate_win_rate(table[c], **settings) for c in criteria}
+
+    def square(values: Any) -> dict[str, dict[str, Any]]:
+        return {a: {b: values(i, j) for j, b in enumerate(names) if j != i} for i, a in enumerate(names)}
+
+    return {
+        "models": {name: {c: float(averages[c].value[n]) for c in criteria} for n, name in enumerate(names)},
+        "intervals": {
+            name: {c: [float(averages[c].low[n]), float(averages[c].high[n])] for c in criteria}
+            for n, name in enumerate(names)
+        },
+        "pairwise": {c: square(lambda i, j, c=c: float(pairs[c].value[i, j])) for c in criteria},
+        "pairwise_intervals": {
+            c: square(lambda i, j, c=c: [float(pairs[c].low[i, j]), float(pairs[c].high[i, j])]) for c in criteria
+        },
+        "tests": {c: tests(names, table[c], **settings) for c in criteria},
+        "criteria": criteria,
+    }
+
+
+def tests(names: Sequence[str], outcomes: statistics.Array, *, resamples: int, seed: int) -> list[dict[str, Any]]:
+    """Test every pair of models on one criterion: McNemar's test, and the difference of their averages."""
+    differences = statistics.estimate_average_differences(outcomes, resamples=resamples, seed=seed)
+    return [
+        {
+            "a": names[i],
+            "b": names[j],
+            **statistics.mcnemar(outcomes[i, j])._asdict(),
+            "average_difference": float(differences.value[i, j]),
+            "average_difference_interval": [float(differences.low[i, j]), float(differences.high[i, j])],
+        }
+        for i, j in itertools.combinations(range(len(names)), 2)
+    ]

@@ -1,0 +1,332 @@
+"""``jaxmodpo report``: one HTML file that shows what a set of runs did and how they compare.
+
+The command searches folders for manifests, reads the evaluations', the training runs' and the
+divergences' files beside them, and writes ``report.html`` with every figure inside, together with
+the figures as PNG files. The page needs no network and no scripts, and holds no times, so that equal
+inputs give equal bytes. It is apart from the evaluation because it shows finished work of any kind,
+and asks no judge.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import logging
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import jinja2
+
+from jaxmodpo.artifacts import Phase, atomic_path, read_json, write_text
+from jaxmodpo.errors import UserError
+from jaxmodpo.evaluation import figures
+
+log = logging.getLogger(__name__)
+
+RESULTS, METRICS, DIVERGENCE, MALFORMED = "results.json", "metrics.jsonl", "kl.json", "malformed.json"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReportConfig:
+    """Write one self-contained HTML file, and its figures as PNG files, about finished runs."""
+
+    inputs: tuple[Path, ...]
+    """Folders to search, with everything below them, for the output folders of other commands."""
+
+    output_dir: Path
+    """Folder for report.html and the PNG files; it may lie inside an input."""
+
+    title: str = "Alignment to several therapeutic objectives"
+    """The page's title."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """The output folder of one command, with the name the report gives it."""
+
+    name: str
+    folder: Path
+    manifest: Mapping[str, Any]
+
+    @property
+    def command(self) -> str:
+        return self.manifest["identity"]["command"]
+
+    @property
+    def settings(self) -> Mapping[str, Any]:
+        return self.manifest["identity"]["settings"]
+
+    @property
+    def trains(self) -> bool:
+        return self.command.split()[0] in ("align", "reward") and (self.folder / METRICS).is_file()
+
+    @property
+    def evaluates(self) -> bool:
+        return self.command == "evaluate" and (self.folder / RESULTS).is_file()
+
+
+@dataclass
+class Gallery:
+    """The report's figures: PNG bytes by file name."""
+
+    images: dict[str, bytes] = field(default_factory=dict)
+
+    def add(self, name: str, figure: figures.Figure, caption: str) -> dict[str, str]:
+        """Keep a figure under a file name made from ``name``; return what the page needs to show it."""
+        stem = re.sub(r"[^A-Za-z0-9_.]+", "-", name).strip("-.")
+        file, number = f"{stem}.png", 1
+        while file in self.images:
+            number += 1
+            file = f"{stem}-{number}.png"
+        self.images[file] = figures.png(figure)
+        return {"file": file, "caption": caption, "data": base64.b64encode(self.images[file]).decode()}
+
+
+def report(config: ReportConfig) -> Phase:
+    """Write the report.
+
+    Its inputs, for its own manifest, are the files with numbers that it shows; other manifests hold
+    times and do not count.
+
+    Raises:
+        UserError: an input is missing or holds no manifest, or a file is not as its command writes it.
+    """
+    runs = find_runs(config.inputs, config.output_dir)
+    numbers = {
+        f"{run.name}/{name}": run.folder / name
+        for run in runs
+        for name in (RESULTS, METRICS, DIVERGENCE, MALFORMED)
+        if (run.folder / name).is_file()
+    }
+    phase = Phase.open("report", config, config.output_dir, numbers)
+    if phase.finished:
+        log.info("report: %s is finished", config.output_dir)
+        return phase
+    gallery = Gallery()
+    page = render(config.title, runs, gallery)
+    for name, image in gallery.images.items():
+        with atomic_path(config.output_dir / name) as temporary:
+            temporary.write_bytes(image)
+    write_text(config.output_dir / "report.html", page)
+    phase.finish(runs=len(runs), figures=len(gallery.images))
+    log.info("report: %d runs, %d figures in %s", len(runs), len(gallery.images), config.output_dir)
+    return phase
+
+
+def find_runs(inputs: Sequence[Path], output_dir: Path) -> list[Run]:
+    """Find every folder with a manifest below ``inputs``, by name; ``output_dir`` is left out.
+
+    A run is named by its path below its input, or by the input where it is that folder itself;
+    with several inputs, by its whole path.
+    """
+    found: dict[Path, Run] = {}
+    for root in inputs:
+        if not root.is_dir():
+            raise UserError(f"inputs: {root} is not a folder; give folders that other commands wrote to")
+        manifests = sorted(root.rglob("manifest.json"))
+        for path in manifests:
+            folder = path.parent
+            below = folder.relative_to(root)
+            hidden = any(part.startswith(".") for part in below.parts)
+            if hidden or folder.resolve().is_relative_to(output_dir.resolve()):
+                continue
+            name = str(folder) if len(inputs) > 1 else str(below) if below.parts else root.resolve().name
+            found.setdefault(folder.resolve(), Run(name, folder, _read_manifest(path)))
+    if not found:
+        raise UserError(
+            f"inputs: no manifest.json in {', '.join(map(str, inputs))} or below; give folders that other "
+            "commands wrote to"
+        )
+    return sorted(found.values(), key=lambda run: run.name)
+
+
+def _read_manifest(path: Path) -> dict[str, Any]:
+    manifest = read_json(path)
+    identity = manifest.get("identity") if isinstance(manifest, dict) else None
+    if not (isinstance(identity, dict) and {"command", "settings", "inputs"} <= set(identity)):
+        raise UserError(f"{path} is not a manifest of ours: it has no identity with command, settings and inputs")
+    return manifest
+
+
+def render(title: str, runs: Sequence[Run], gallery: Gallery) -> str:
+    """Return the page, adding its figures to ``gallery``."""
+    evaluations = [run for run in runs if run.evaluates]
+    results = {run.name: read_results(run.folder / RESULTS) for run in evaluations}
+    divergences, malformed = read_divergences(runs), read_malformed_rates(runs)
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).parent / "templates"),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {"percent": _percent, "p_value": _p_value, "flat": flat}
+    return environment.get_template("report.html").render(
+        title=title,
+        notes=notes(runs, results.values()),
+        evaluations=[
+            {
+                "name": name,
+                "results": values,
+                "figures": evaluation_figures(name, values, gallery, only_one=len(results) == 1),
+            }
+            for name, values in results.items()
+        ],
+        divergences=divergences,
+        malformed=malformed,
+        curves=curves([run for run in runs if run.trains], gallery),
+        runs=runs,
+    )
+
+
+def notes(runs: Iterable[Run], results: Iterable[Mapping[str, Any]]) -> list[str]:
+    """Return what must be read first: each evaluation's note on its judge, once, and made-up preferences."""
+    said = list(dict.fromkeys(values["note"] for values in results if values.get("note")))
+    made_up = [r.name for r in runs if r.command == "preferences" and r.settings.get("judge") == "rubric"]
+    if made_up:
+        said.append(
+            f"The preferences in {', '.join(made_up)} come from the built-in rubric, a stand-in for patients "
+            "that scores words: models trained on them have no clinical meaning."
+        )
+    return said
+
+
+def read_results(path: Path) -> dict[str, Any]:
+    """Read an evaluation's results.
+
+    Raises:
+        UserError: a part that the report shows is missing.
+    """
+    results = read_json(path)
+    needed = ("models", "intervals", "pairwise", "tests", "counts", "criteria")
+    missing = [name for name in needed if not isinstance(results, dict) or name not in results]
+    if missing:
+        raise UserError(f"{path} lacks {', '.join(missing)}; write it with 'jaxmodpo evaluate'")
+    return results
+
+
+def read_divergences(runs: Iterable[Run]) -> dict[str, float]:
+    """Return nats per reply between each model and its reference.
+
+    They stand under ``kl`` in a results file, or in a ``kl.json``, which counts both for the model
+    that it names and for one named as its folder.
+    """
+    named: dict[str, float] = {}
+    for run in runs:
+        path = run.folder / DIVERGENCE
+        if path.is_file():
+            value = read_json(path)
+            if not (isinstance(value, dict) and isinstance(value.get("kl"), int | float)):
+                raise UserError(f'{path} must hold {{"model": name, "kl": nats per reply, …}}')
+            named[run.folder.name] = value["kl"]
+            named[str(value.get("model", run.name))] = value["kl"]
+    return named | _values_of_models(runs, "kl")
+
+
+def read_malformed_rates(runs: Iterable[Run]) -> dict[str, float]:
+    """Return the share of malformed replies of each model.
+
+    It stands under ``malformed`` in a results file, or in a ``malformed.json``, which counts for the
+    model of its folder's name.
+    """
+    runs = list(runs)
+    named = {
+        run.folder.name: read_json(run.folder / MALFORMED)["malformed"]
+        for run in runs
+        if (run.folder / MALFORMED).is_file()
+    }
+    return named | _values_of_models(runs, "malformed")
+
+
+def _values_of_models(runs: Iterable[Run], key: str) -> dict[str, float]:
+    named: dict[str, float] = {}
+    for run in runs:
+        path = run.folder / RESULTS
+        results = read_json(path) if path.is_file() else {}
+        values = results.get(key, {}) if isinstance(results, dict) else {}
+        if not (isinstance(values, dict) and all(isinstance(v, int | float) for v in values.values())):
+            raise UserError(f'{path}: {key} must hold {{"model": number, …}}')
+        named |= values
+    return named
+
+
+def evaluation_figures(
+    name: str, results: Mapping[str, Any], gallery: Gallery, only_one: bool
+) -> dict[str, list[dict[str, str]]]:
+    """Draw one evaluation: scatters of criteria, pairwise and significance matrices.
+
+    With more than two criteria, each is set against safety, or else against the last one.
+    """
+    criteria = results["criteria"]
+    prefix = "" if only_one else f"{name}-"
+    across = "safety" if "safety" in criteria else criteria[-1]
+    scatters = [
+        gallery.add(
+            f"{prefix}scatter-{across}-{criterion}",
+            figures.win_rate_scatter(results["models"], results["intervals"], across, criterion),
+            f"Average win rates on {across} and {criterion}; bars are 95% intervals over resampled questions.",
+        )
+        for criterion in criteria
+        if criterion != across
+    ]
+    pairwise = [
+        gallery.add(
+            f"{prefix}pairwise-{criterion}",
+            figures.pairwise_matrix(results["pairwise"][criterion], criterion),
+            f"How often the row's model wins over the column's on {criterion}.",
+        )
+        for criterion in criteria
+    ]
+    significance = [
+        gallery.add(
+            f"{prefix}significance-{criterion}",
+            figures.significance_matrix(results["pairwise"][criterion], results["tests"][criterion], criterion),
+            f"McNemar's test on {criterion}, one majority outcome per question, uncorrected chi-square.",
+        )
+        for criterion in criteria
+    ]
+    return {"scatters": scatters, "pairwise": pairwise, "significance": significance}
+
+
+def curves(runs: Iterable[Run], gallery: Gallery) -> list[dict[str, str]]:
+    """Draw the training curves of each run that has some."""
+    drawn = []
+    for run in runs:
+        figure = figures.training_curves(read_metrics(run.folder / METRICS), run.name)
+        if figure is not None:
+            drawn.append(gallery.add(f"curves-{run.name}", figure, f"{run.name} ({run.command})"))
+    return drawn
+
+
+def read_metrics(path: Path) -> list[dict[str, Any]]:
+    """Read a training run's metrics; a last line still being written is left out."""
+    rows = []
+    with path.open(encoding="utf-8") as file:
+        for number, line in enumerate(file, 1):
+            if not line.endswith("\n"):
+                break
+            try:
+                rows.append(json.loads(line))
+            except ValueError as error:
+                raise UserError(f"{path}, line {number}: not JSON; train the run again") from error
+    return rows
+
+
+def flat(value: Any, name: str = "") -> list[tuple[str, str]]:
+    """Flatten nested settings or counts into dotted names and their values as text."""
+    if isinstance(value, Mapping):
+        return [row for key, inner in value.items() for row in flat(inner, f"{name}.{key}" if name else key)]
+    if isinstance(value, list):
+        return [(name, ", ".join(map(str, value)))]
+    return [(name, f"{value:.6g}" if isinstance(value, float) else str(value))]
+
+
+def _percent(value: float) -> str:
+    return f"{100 * value:.1f}"
+
+
+def _p_value(value: float) -> str:
+    return "< 0.001" if value < 0.001 else f"{value:.3f}"

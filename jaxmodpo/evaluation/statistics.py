@@ -1,0 +1,187 @@
+"""Win rates, their bootstrap intervals, and McNemar's test: pure functions of outcome arrays.
+
+An outcome array holds one number per unit, 1 where the first model won, 0 where it lost, 0.5 for a
+tie and NaN where no vote was valid; its last two axes are ``[questions, replies]``. A table of all
+pairs is ``[models, models, questions, replies]`` with ``outcomes[b, a] = 1 - outcomes[a, b]`` and a
+NaN diagonal. The module is apart so that every number of an evaluation can be recomputed from the
+outcomes file alone.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy import stats
+
+Array = NDArray[np.float64]
+
+
+class Estimate(NamedTuple):
+    """A value with its interval; three arrays of one shape."""
+
+    value: Array
+    low: Array
+    high: Array
+
+
+class McNemar(NamedTuple):
+    """McNemar's test of one model against another; see :func:`mcnemar`."""
+
+    wins: int
+    losses: int
+    ties: int
+    statistic: float
+    p_value: float
+    statistic_corrected: float
+    p_value_corrected: float
+    p_value_exact: float
+
+
+def win_rate(outcomes: ArrayLike) -> Array:
+    """Return the mean outcome over the valid units, a tie counting half: ``[..., questions, replies]`` to ``[...]``.
+
+    NaN where no unit is valid.
+    """
+    outcomes = np.asarray(outcomes, dtype=np.float64)
+    return _ratio(np.nansum(outcomes, axis=(-2, -1)), np.isfinite(outcomes).sum(axis=(-2, -1)))
+
+
+def average_win_rates(win_rates: ArrayLike) -> Array:
+    """Return each model's mean win rate over its opponents: ``[..., models, models]`` to ``[..., models]``.
+
+    Row a, column b holds the win rate of a over b; the diagonal does not count. NaN where one of
+    the pairs has no rate: an average over fewer opponents would not compare with the others.
+    Source: the paper, figure 2.
+    """
+    win_rates = np.asarray(win_rates, dtype=np.float64)
+    models = win_rates.shape[-1]
+    if win_rates.shape[-2] != models or models < 2:
+        raise ValueError(f"win rates need a square of at least two models, not {win_rates.shape}")
+    return np.where(np.eye(models, dtype=bool), 0.0, win_rates).sum(axis=-1) / (models - 1)
+
+
+def bootstrap_win_rates(outcomes: ArrayLike, *, resamples: int = 2000, seed: int = 0) -> Array:
+    """Return win rates under resampled questions: ``[..., questions, replies]`` to ``[resamples, ...]``.
+
+    Questions are drawn with replacement; all replies to a question move together, since they are
+    not independent, and every comparison sees the same draws, so that differences are paired. A
+    draw is kept as how often it holds each question, which turns the resampling into one product
+    of matrices.
+    """
+    outcomes = np.asarray(outcomes, dtype=np.float64)
+    questions = outcomes.shape[-2]
+    times_drawn = np.random.default_rng(seed).multinomial(questions, np.full(questions, 1 / questions), size=resamples)
+    won = np.nansum(outcomes, axis=-1).reshape(-1, questions)
+    valid = np.isfinite(outcomes).sum(axis=-1).reshape(-1, questions)
+    rates = _ratio(times_drawn @ won.T, times_drawn @ valid.T)
+    return rates.reshape(resamples, *outcomes.shape[:-2])
+
+
+def percentile_interval(samples: ArrayLike, *, confidence: float = 0.95) -> tuple[Array, Array]:
+    """Return the percentile interval over the first axis: ``[resamples, ...]`` to two of ``[...]``.
+
+    Resamples without a valid unit (NaN) do not count; NaN where none has one.
+    """
+    samples = np.asarray(samples, dtype=np.float64)
+    tail = (1 - confidence) / 2
+    defined = np.isfinite(samples).any(axis=0)
+    low, high = np.nanquantile(np.where(defined, samples, 0.0), [tail, 1 - tail], axis=0)
+    return np.where(defined, low, np.nan), np.where(defined, high, np.nan)
+
+
+def estimate_win_rate(
+    outcomes: ArrayLike, *, resamples: int = 2000, seed: int = 0, confidence: float = 0.95
+) -> Estimate:
+    """Return win rates with bootstrap intervals: ``[..., questions, replies]`` to ``[...]``."""
+    samples = bootstrap_win_rates(outcomes, resamples=resamples, seed=seed)
+    return Estimate(win_rate(outcomes), *percentile_interval(samples, confidence=confidence))
+
+
+def estimate_average_win_rates(
+    outcomes: ArrayLike, *, resamples: int = 2000, seed: int = 0, confidence: float = 0.95
+) -> Estimate:
+    """Return each model's average win rate with a bootstrap interval.
+
+    Args:
+        outcomes: ``[models, models, questions, replies]``.
+
+    Returns:
+        Arrays ``[models]``.
+    """
+    samples = average_win_rates(bootstrap_win_rates(outcomes, resamples=resamples, seed=seed))
+    return Estimate(average_win_rates(win_rate(outcomes)), *percentile_interval(samples, confidence=confidence))
+
+
+def estimate_average_differences(
+    outcomes: ArrayLike, *, resamples: int = 2000, seed: int = 0, confidence: float = 0.95
+) -> Estimate:
+    """Return the differences between models' average win rates with bootstrap intervals.
+
+    The interval is of the difference itself, over the same draws of questions for both models: it
+    is the one to read when asking whether two models differ, since two overlapping intervals do
+    not mean that they do not.
+
+    Args:
+        outcomes: ``[models, models, questions, replies]``.
+
+    Returns:
+        Arrays ``[models, models]``: row a, column b holds the average of a minus that of b.
+    """
+    samples = average_win_rates(bootstrap_win_rates(outcomes, resamples=resamples, seed=seed))
+    averages = average_win_rates(win_rate(outcomes))
+    differences = samples[:, :, None] - samples[:, None, :]
+    return Estimate(averages[:, None] - averages[None, :], *percentile_interval(differences, confidence=confidence))
+
+
+def question_majorities(outcomes: ArrayLike) -> Array:
+    """Return one outcome per question: ``[questions, replies]`` to ``[questions]``.
+
+    A question is won (1) with more replies won than lost, lost (0) with fewer, else a tie (0.5);
+    NaN where no reply has a valid outcome.
+    """
+    outcomes = np.asarray(outcomes, dtype=np.float64)
+    balance = np.nansum(outcomes - 0.5, axis=-1)
+    return np.where(np.isfinite(outcomes).any(axis=-1), (np.sign(balance) + 1) / 2, np.nan)
+
+
+def mcnemar(outcomes: ArrayLike) -> McNemar:
+    """Test whether one model wins more questions than the other: ``[questions, replies]``.
+
+    Each question gives one outcome, :func:`question_majorities`; ties and questions without one
+    are left out. With b wins and c losses the statistic is (b − c)² / (b + c), referred to the
+    chi-square distribution with one degree of freedom, as in the paper ("Statistical Analysis");
+    the corrected one takes max(|b − c| − 1, 0)², and the exact p value is the two-sided binomial
+    one. Without a win or a loss the p values are 1.
+    """
+    majorities = question_majorities(outcomes)
+    wins, losses, ties = (int((majorities == outcome).sum()) for outcome in (1.0, 0.0, 0.5))
+    return mcnemar_from_counts(wins, losses, ties)
+
+
+def mcnemar_from_counts(wins: int, losses: int, ties: int = 0) -> McNemar:
+    """McNemar's test from the number of questions won, lost and tied; see :func:`mcnemar`."""
+    discordant = wins + losses
+    if discordant == 0:
+        return McNemar(wins, losses, ties, 0.0, 1.0, 0.0, 1.0, 1.0)
+    difference = abs(wins - losses)
+    statistic = difference**2 / discordant
+    corrected = max(difference - 1, 0) ** 2 / discordant
+    return McNemar(
+        wins,
+        losses,
+        ties,
+        statistic,
+        float(stats.chi2.sf(statistic, df=1)),
+        corrected,
+        float(stats.chi2.sf(corrected, df=1)),
+        float(stats.binomtest(wins, discordant).pvalue),
+    )
+
+
+def _ratio(numerator: ArrayLike, denominator: ArrayLike) -> Array:
+    """Divide, giving NaN and no warning where the denominator is zero."""
+    numerator, denominator = np.asarray(numerator, np.float64), np.asarray(denominator, np.float64)
+    nowhere = np.full(np.broadcast_shapes(numerator.shape, denominator.shape), np.nan)
+    return np.divide(numerator, denominator, out=nowhere, where=denominator > 0)

@@ -1,0 +1,189 @@
+"""The built-in judge: a stand-in for patients that counts phrases and has no clinical meaning.
+
+It lets the whole flow run without a key or a network, and its verdicts can be traced: every phrase,
+weight and deduction stands in ``configs/judging/rubric.yaml``. It shows that a pipeline works, never
+that a reply would help anybody.
+"""
+
+from __future__ import annotations
+
+import functools
+import re
+from dataclasses import dataclass
+from statistics import NormalDist
+
+from jaxmodpo.artifacts import Candidate, digest
+from jaxmodpo.config import builtin, load_yaml
+from jaxmodpo.errors import UserError, nearest
+from jaxmodpo.judging.criteria import OVERALL
+from jaxmodpo.judging.hashing import draw
+from jaxmodpo.judging.judge import Answer, Request
+
+MODEL = "rubric stand-in"
+
+_CONTRACTIONS = tuple(
+    (re.compile(rf"\b{short}\b"), full)
+    for short, full in (
+        ("can't", "cannot"),
+        ("won't", "will not"),
+        ("let's", "let us"),
+        ("(it|that|this|there|here|what|who|how|he|she)'s", r"\1 is"),
+        ("i'm", "i am"),
+    )
+) + tuple(
+    (re.compile(rf"{short}\b"), full)
+    for short, full in (("n't", " not"), ("'re", " are"), ("'ve", " have"), ("'ll", " will"), ("'d", " would"))
+)
+# "that that" and "had had" are English.
+_DOUBLED = re.compile(r"\b(?!(?:that|had)\b)(\w+)\s+\1\b")
+_RATING = re.compile(r"^-\s*(.+?):\s*(\d+(?:\.\d+)?)/5 importance", re.MULTILINE)
+
+
+@dataclass(frozen=True)
+class Phrases:
+    """One criterion's part of the rubric; ``rated_as`` is its line in a persona's profile, if it has one."""
+
+    positive: tuple[re.Pattern[str], ...]
+    negative: tuple[re.Pattern[str], ...]
+    rated_as: str | None
+
+
+@dataclass(frozen=True)
+class Rubric:
+    """The rubric file; ``version`` is a digest of its content."""
+
+    phrases: dict[str, Phrases]
+    deductions: dict[str, float]
+    saturation: int
+    version: str
+
+
+@functools.cache
+def load_rubric() -> Rubric:
+    """Read and compile ``configs/judging/rubric.yaml``."""
+    content = load_yaml(builtin("judging", "rubric"))
+
+    def compiled(phrases: list[str]) -> tuple[re.Pattern[str], ...]:
+        return tuple(re.compile(rf"(?<!\w)(?:{p})(?!\w)", re.IGNORECASE) for p in phrases)
+
+    phrases = {
+        name: Phrases(compiled(part["positive"]), compiled(part["negative"]), part.get("rated_as"))
+        for name, part in content["criteria"].items()
+    }
+    return Rubric(phrases, content["deductions"], content["saturation"], digest(content)[:12])
+
+
+class RubricJudge:
+    """Scores words. A stand-in without clinical meaning: no result of it says anything about patients.
+
+    The score of a text on a criterion, in [-2, 1], with p positive and n negative phrases found
+    and saturation s, is::
+
+        score = min(p, s) / s - min(n, s) / s - deductions
+
+    A persona's utility is importance / 5 * score + noise. Importance is read from the persona's
+    ratings; safety, and what a persona did not rate, counts 5. ``overall`` is the mean score over the
+    rated criteria and safety, weighted by importance. The noise is Gaussian and hangs on the seed,
+    the persona, the question, the reply's id and text, the criterion and the repeat: never on the
+    shown position or on the order of calls.
+
+    Args:
+        seed: of the noise.
+        noise: its standard deviation, in units of score.
+    """
+
+    costs = False
+
+    def __init__(self, seed: int, noise: float):
+        if noise < 0:
+            raise UserError(f"rubric_noise is {noise}; a standard deviation cannot be negative")
+        self._rubric = load_rubric()
+        self._seed = seed
+        self._noise = NormalDist(0.0, noise) if noise > 0 else None
+        self.identity = f"{MODEL} without clinical meaning; phrases {self._rubric.version}; seed {seed}; noise {noise}"
+        self.score = functools.lru_cache(maxsize=2**18)(self._score)
+        self.importances = functools.lru_cache(maxsize=2**14)(self._importances)
+
+    def answer(self, request: Request) -> Answer:
+        """Rank the replies by utility, or name the one with more; equal utilities are a tie in ``compare``."""
+        # The draw also settles equal utilities in a ranking, so that the shown position never does.
+        ratings = sorted(((*self._utility(request, r), r.response_id) for r in request.responses), reverse=True)
+        if request.kind == "rank":
+            order = tuple(name for *_, name in ratings)
+        else:
+            order = (ratings[0][2],) if ratings[0][0] > ratings[1][0] else ()
+        return Answer("valid", "", order, MODEL)
+
+    def _utility(self, request: Request, response: Candidate) -> tuple[float, bytes]:
+        criterion, text = request.criterion.name, response.response_text
+        importances = self.importances(request.persona_text)
+        if criterion == OVERALL:
+            total = sum(weight * self.score(text, name) for name, weight in importances.items())
+            utility = total / sum(importances.values())
+        else:
+            utility = importances.get(criterion, 5.0) / 5 * self.score(text, criterion)
+        drawn = draw(
+            self._seed,
+            request.persona_id,
+            request.question_id,
+            response.response_id,
+            text,
+            criterion,
+            str(request.repeat),
+        )
+        if self._noise is not None:
+            # The middle of one of 2^52 equal intervals: neither 0 nor 1, whose quantiles are infinite.
+            uniform = ((int.from_bytes(drawn[:8], "little") >> 12) + 0.5) / 2**52
+            utility += self._noise.inv_cdf(uniform)
+        return utility, drawn
+
+    def _importances(self, persona_text: str) -> dict[str, float]:
+        """Return the importance, 0 to 5, of every criterion that personas rate, and 5 for safety."""
+        said = {label.strip().casefold(): float(value) for label, value in _RATING.findall(persona_text)}
+        rated = {
+            name: said.get(phrases.rated_as.casefold(), 5.0)
+            for name, phrases in self._rubric.phrases.items()
+            if phrases.rated_as is not None
+        }
+        return rated | {"safety": 5.0}
+
+    def _score(self, text: str, criterion: str) -> float:
+        phrases = self._rubric.phrases.get(criterion)
+        if phrases is None:
+            raise UserError(
+                f"the rubric judge has no phrases for the criterion '{criterion}'"
+                f"{nearest(criterion, [*self._rubric.phrases, OVERALL])} (an endpoint judge takes any criterion)"
+            )
+        plain = written_out(text)
+        full = self._rubric.saturation
+        positive = sum(p.search(plain) is not None for p in phrases.positive)
+        negative = sum(p.search(plain) is not None for p in phrases.negative)
+        deducted = sum(self._rubric.deductions[fault] for fault in faults(text))
+        return (min(positive, full) - min(negative, full)) / full - deducted
+
+
+def written_out(text: str) -> str:
+    """Return a text in lower case, single-spaced, with its contractions written out."""
+    text = " ".join(text.lower().replace("\u2019", "'").split())
+    for pattern, full in _CONTRACTIONS:
+        text = pattern.sub(full, text)
+    return text
+
+
+def faults(text: str) -> list[str]:
+    """Name a text's formal faults, each once: repeated_sentence, doubled_word, unfinished, empty.
+
+    A text without a letter or digit is empty and has no other fault.
+    """
+    plain = " ".join(text.lower().split())
+    if not re.search(r"\w", plain):
+        return ["empty"]
+    sentences = [s.strip() for s in re.split(r"[.?!]+", plain) if s.strip()]
+    found = []
+    if len(set(sentences)) < len(sentences):
+        found.append("repeated_sentence")
+    if _DOUBLED.search(plain):
+        found.append("doubled_word")
+    if not plain.rstrip("\"'\u201d\u2019)]*").endswith((".", "?", "!")):
+        found.append("unfinished")
+    return found

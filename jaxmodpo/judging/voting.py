@@ -1,0 +1,227 @@
+"""The rules of voting: who votes, what is shown where, and what many votes amount to.
+
+Pure functions of ids, votes and a seed, apart from any judge, so that balance and aggregation can be
+proved by tests. Nothing here ever depends on a position in a list. Source: the paper's "Preference
+Collection Using Patient Personas" and "Evaluation Methodology".
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import Any, Literal, NamedTuple
+
+from jaxmodpo.errors import UserError
+from jaxmodpo.judging.hashing import draw
+from jaxmodpo.judging.ledger import Vote
+
+PairRule = Literal["best-worst", "all"]
+TieRule = Literal["seed", "drop"]
+
+
+# --------------------------------------------------------------------------- who votes, in which order
+
+
+def assign_personas(
+    question_ids: Sequence[str], persona_ids: Sequence[str], per_question: int, seed: int
+) -> dict[str, list[str]]:
+    """Draw the personas of each question so that all serve equally often: counts differ by at most one.
+
+    Questions are taken in a seeded order; each gets those who served least so far, and among equals
+    those whom the seed names.
+
+    Args:
+        question_ids: distinct.
+        persona_ids: distinct.
+        per_question: how many personas each question gets; 0 means all.
+        seed: of the draw.
+
+    Returns:
+        For every question, in the order given, its personas, in the order given.
+
+    Raises:
+        UserError: ``per_question`` is negative or more than there are.
+    """
+    if not 0 <= per_question <= len(persona_ids):
+        raise UserError(
+            f"--personas-per-question is {per_question}, but there are {len(persona_ids)} personas; 0 asks all of them"
+        )
+    if per_question in (0, len(persona_ids)):
+        return {question: list(persona_ids) for question in question_ids}
+    served = dict.fromkeys(persona_ids, 0)
+    chosen: dict[str, set[str]] = {}
+    for question in sorted(question_ids, key=lambda q: draw(seed, "question", q)):
+        turn = sorted(persona_ids, key=lambda p: (served[p], draw(seed, "serve", question, p)))
+        chosen[question] = set(turn[:per_question])
+        for persona in chosen[question]:
+            served[persona] += 1
+    return {q: [p for p in persona_ids if p in chosen[q]] for q in question_ids}
+
+
+def shown_order(response_ids: Sequence[str], question_id: str, persona_id: str, seed: int) -> tuple[str, ...]:
+    """Permute responses for one persona; the same for all criteria, whatever order they are given in."""
+    return tuple(sorted(response_ids, key=lambda r: draw(seed, "show", question_id, persona_id, r)))
+
+
+def head_to_head_positions(unit: str, persona_ids: Sequence[str], seed: int) -> frozenset[str]:
+    """Draw the half of the personas, rounded down, that see A first; the others see B first.
+
+    Args:
+        unit: names what is compared: question, reply and pair. Each unit has its own draw.
+        persona_ids: those who vote on it.
+        seed: of the draw.
+    """
+    drawn = sorted(persona_ids, key=lambda p: draw(seed, "first", unit, p))
+    return frozenset(drawn[: len(drawn) // 2])
+
+
+# --------------------------------------------------------------------------- rankings
+
+
+def position_weights(count: int) -> tuple[Fraction, ...]:
+    """Return the points of each rank, best first: linear from 10 to -10, exact.
+
+    For five that is the paper's 10, 5, 0, -5, -10; for ``count`` n, rank r from 0, it is
+    10 - 20 r / (n - 1).
+    """
+    if count < 2:
+        raise ValueError(f"a ranking needs at least two responses, not {count}")
+    return tuple(Fraction(10) - Fraction(20 * rank, count - 1) for rank in range(count))
+
+
+@dataclass(frozen=True)
+class Aggregate:
+    """What the personas' rankings of one question's responses amount to.
+
+    Attributes:
+        question_id: the question.
+        points: by response id.
+        ranking: groups of equal points, best first; inside a group the order is the seed's.
+        valid_votes: how many votes counted.
+    """
+
+    question_id: str
+    points: dict[str, Fraction]
+    ranking: tuple[tuple[str, ...], ...]
+    valid_votes: int
+
+    @property
+    def order(self) -> tuple[str, ...]:
+        """Return all responses, best first, ties broken by the seed."""
+        return tuple(itertools.chain.from_iterable(self.ranking))
+
+    @property
+    def has_ties(self) -> bool:
+        return any(len(group) > 1 for group in self.ranking)
+
+
+def aggregate(
+    votes: Sequence[Vote],
+    response_ids: Sequence[str],
+    weights: Sequence[Fraction | float],
+    *,
+    seed: int,
+    min_valid_votes: int = 1,
+) -> Aggregate | None:
+    """Add up the points of one question's rankings by one criterion.
+
+    Sums are exact, so that equal points are equal. Failed votes do not count.
+
+    Args:
+        votes: all votes of the question, of kind ``rank``, by one criterion.
+        response_ids: the question's responses.
+        weights: points by rank, best first, as :func:`position_weights` gives them.
+        seed: of the order inside a tie.
+        min_valid_votes: below this many there is no result.
+
+    Returns:
+        None where there are too few valid votes.
+    """
+    if len(weights) != len(response_ids):
+        raise ValueError(f"{len(weights)} weights for {len(response_ids)} responses")
+    if len({(vote.question_id, vote.criterion) for vote in votes}) > 1:
+        raise ValueError("votes of several questions or criteria cannot be added up")
+    orders = [vote.order for vote in votes if vote.order is not None]
+    if len(orders) < max(1, min_valid_votes):
+        return None
+    times = Counter((name, rank) for order in orders for rank, name in enumerate(order))
+    points = {
+        name: sum((times[name, rank] * Fraction(weight) for rank, weight in enumerate(weights)), Fraction(0))
+        for name in response_ids
+    }
+    question_id, criterion = votes[0].question_id, votes[0].criterion
+    order = sorted(response_ids, key=lambda name: (-points[name], draw(seed, "tie", question_id, criterion, name)))
+    ranking = tuple(tuple(group) for _, group in itertools.groupby(order, key=points.__getitem__))
+    return Aggregate(question_id, points, ranking, len(orders))
+
+
+def preference_pairs(result: Aggregate, rule: PairRule, ties: TieRule) -> list[tuple[str, str]]:
+    """Turn an aggregate into (chosen, rejected) pairs; chosen always has more points than rejected.
+
+    Args:
+        result: of :func:`aggregate`.
+        rule: ``best-worst`` makes one pair of the first and the last; ``all`` makes one of every two
+            responses with different points.
+        ties: where several share the first or the last place, ``seed`` lets the seed name one of them
+            and ``drop`` makes no best-worst pair.
+    """
+    if rule == "all":
+        return [
+            (better, worse)
+            for group, lower in itertools.combinations(result.ranking, 2)
+            for better in group
+            for worse in lower
+        ]
+    first, last = result.ranking[0], result.ranking[-1]
+    if len(result.ranking) == 1 or (ties == "drop" and len(first) + len(last) > 2):
+        return []
+    return [(first[0], last[-1])]
+
+
+# --------------------------------------------------------------------------- comparisons
+
+
+class Tally(NamedTuple):
+    """Counts of one unit's votes."""
+
+    a: int
+    b: int
+    ties: int
+    failed: int
+
+
+def tally(votes: Iterable[Vote], a: str, b: str) -> Tally:
+    """Count the votes of a comparison between the responses with ids ``a`` and ``b``."""
+    counts = Counter(vote.order for vote in votes)
+    if not counts.keys() <= {(a,), (b,), (), None}:
+        raise ValueError(f"a vote for neither {a} nor {b}")
+    return Tally(counts[(a,)], counts[(b,)], counts[()], counts[None])
+
+
+def majority(votes: Iterable[Vote], a: str, b: str) -> Literal["a", "b", "tie"] | None:
+    """Return who has more votes, ``tie`` for as many, None where no vote is valid."""
+    said = tally(votes, a, b)
+    if said.a + said.b + said.ties == 0:
+        return None
+    return "a" if said.a > said.b else "b" if said.b > said.a else "tie"
+
+
+# --------------------------------------------------------------------------- counts
+
+
+def count_votes(votes: Iterable[Vote]) -> dict[str, dict[str, Any]]:
+    """Count by criterion, in the order met: ``{criterion: {asked, valid, failed: {status: count}}}``."""
+    statuses: dict[str, Counter[str]] = {}
+    for vote in votes:
+        statuses.setdefault(vote.criterion, Counter())[vote.status] += 1
+    return {
+        criterion: {
+            "asked": counts.total(),
+            "valid": counts["valid"],
+            "failed": {status: n for status, n in sorted(counts.items()) if status != "valid"},
+        }
+        for criterion, counts in statuses.items()
+    }

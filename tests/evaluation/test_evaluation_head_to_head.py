@@ -1,0 +1,341 @@
+"""Head-to-head evaluation with judges whose verdicts are known."""
+
+from __future__ import annotations
+
+import csv
+import itertools
+import json
+import re
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from jaxmodpo.artifacts import Response, write_json, write_responses
+from jaxmodpo.errors import UserError
+from jaxmodpo.evaluation import head_to_head
+from jaxmodpo.evaluation.head_to_head import EvaluateConfig, evaluate
+from jaxmodpo.judging.judge import Answer, Request
+
+QUESTIONS, REPLIES, PERSONAS = 6, 2, 4
+# Each reply's text states its worth on two criteria.
+WORTH = {"good": (9, 2), "fair": (5, 5), "poor": (1, 8)}
+
+
+class KnownOrder:
+    """Prefers the reply that states the higher worth on the criterion; equal worth is a tie."""
+
+    identity = "known-order:1"
+    costs = False
+
+    def __init__(self) -> None:
+        self.requests: list[Request] = []
+
+    def verdict(self, request: Request) -> tuple[str, ...] | None:
+        n = ["quality", "safety"].index(request.criterion.name)
+        worth = {r.response_id: int(r.response_text.split()[n]) for r in request.responses}
+        best = [name for name, value in worth.items() if value == max(worth.values())]
+        return tuple(best) if len(best) == 1 else ()
+
+    def answer(self, request: Request) -> Answer:
+        self.requests.append(request)
+        order = self.verdict(request)
+        if order is None:
+            return Answer("refusal", "no", None, "known")
+        return Answer("valid", "yes", order, "known")
+
+
+class FirstShown(KnownOrder):
+    """Always prefers what it is shown first."""
+
+    def verdict(self, request: Request) -> tuple[str, ...] | None:
+        return (request.responses[0].response_id,)
+
+
+class Refuses(KnownOrder):
+    """Refuses where a reply holds a given word, for the first ``personas`` personas."""
+
+    def __init__(self, word: str, personas: int = PERSONAS) -> None:
+        super().__init__()
+        self.word, self.refusing = word, {f"p{n}" for n in range(personas)}
+
+    def verdict(self, request: Request) -> tuple[str, ...] | None:
+        if request.persona_id in self.refusing and any(self.word in r.response_text for r in request.responses):
+            return None
+        return super().verdict(request)
+
+
+def reply(name: str, question: int, n: int) -> Response:
+    worth = " ".join(map(str, WORTH[name]))
+    return Response(f"q{question}", f"post {question}", f"r{n}", f"{worth} reply {n} to q{question}")
+
+
+@pytest.fixture
+def work(tmp_path: Path) -> Path:
+    for name in WORTH:
+        replies = [reply(name, q, n) for q in range(QUESTIONS) for n in range(REPLIES)]
+        write_responses(tmp_path / f"{name}.csv", replies)
+    write_json(tmp_path / "personas.json", {f"p{n}": f"persona {n}" for n in range(PERSONAS)})
+    (tmp_path / "criteria.yaml").write_text(
+        "criteria:\n"
+        + "".join(
+            f"  - {{name: {name}, description: d, better_when: b, worse_when: w}}\n" for name in ("quality", "safety")
+        )
+    )
+    return tmp_path
+
+
+def run(work: Path, monkeypatch: pytest.MonkeyPatch, voter: KnownOrder, out: str = "out", **settings) -> dict:
+    monkeypatch.setattr(head_to_head, "make_judge", lambda config: voter)
+    names = settings.pop("names", list(WORTH))
+    config = EvaluateConfig(
+        **{
+            "judge": "rubric",
+            "responses": tuple(f"{name}={work / name}.csv" for name in names),
+            "personas": work / "personas.json",
+            "criteria": str(work / "criteria.yaml"),
+            "output_dir": work / out,
+            "bootstrap": 50,
+            **settings,
+        }
+    )
+    evaluate(config)
+    return json.loads((work / out / "results.json").read_text())
+
+
+def rewrite(work: Path, name: str, change) -> None:
+    """Write a model's replies again with ``change`` applied to each; None leaves it out."""
+    replies = [change(reply(name, q, n), q, n) for q in range(QUESTIONS) for n in range(REPLIES)]
+    write_responses(work / f"{name}.csv", [r for r in replies if r is not None])
+
+
+def outcomes(work: Path, out: str = "out") -> list[dict[str, str]]:
+    with (work / out / "outcomes.csv").open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_the_known_order_comes_out_on_each_criterion(work, monkeypatch):
+    results = run(work, monkeypatch, KnownOrder())
+    assert results["models"] == {
+        "good": {"quality": 1.0, "safety": 0.0},
+        "fair": {"quality": 0.5, "safety": 0.5},
+        "poor": {"quality": 0.0, "safety": 1.0},
+    }
+    assert results["intervals"]["fair"]["quality"] == [0.5, 0.5]
+    assert results["pairwise"]["quality"]["good"] == {"fair": 1.0, "poor": 1.0}
+    assert (results["criteria"], results["questions"], results["replies_per_question"]) == (
+        ["quality", "safety"], QUESTIONS, REPLIES
+    )  # fmt: skip
+    test = results["tests"]["quality"][0]
+    assert (test["a"], test["b"], test["wins"], test["losses"], test["ties"]) == ("good", "fair", QUESTIONS, 0, 0)
+    assert test["p_value_exact"] == pytest.approx(2 / 2**QUESTIONS)
+    assert test["average_difference"] == pytest.approx(0.5)
+
+
+def test_pairwise_is_symmetric_and_averages_are_its_means(work, monkeypatch):
+    class Noisy(KnownOrder):
+        def verdict(self, request):
+            tossed = int(request.key("noise"), 16) % 3
+            return [(request.responses[0].response_id,), (request.responses[1].response_id,), ()][tossed]
+
+    results = run(work, monkeypatch, Noisy())
+    for criterion, square in results["pairwise"].items():
+        for a, b in itertools.permutations(WORTH, 2):
+            assert square[a][b] == pytest.approx(1 - square[b][a], abs=1e-12)
+            low, high = results["pairwise_intervals"][criterion][a][b]
+            assert low <= square[a][b] <= high
+        for a in WORTH:
+            average = results["models"][a][criterion]
+            assert average == pytest.approx(np.mean(list(square[a].values())))
+            low, high = results["intervals"][a][criterion]
+            assert low <= average <= high and low < high
+
+
+def test_every_unit_has_each_model_first_for_exactly_half_of_the_personas(work, monkeypatch):
+    judge = FirstShown()
+    run(work, monkeypatch, judge)
+    first = Counter()
+    for request in judge.requests:
+        shown = [r.response_text for r in request.responses]
+        first[request.criterion.name, tuple(sorted(shown)), shown[0]] += 1
+    assert len(first) == 2 * 2 * 3 * QUESTIONS * REPLIES
+    assert set(first.values()) == {PERSONAS // 2}
+
+
+def test_a_judge_that_only_looks_at_positions_gives_every_model_one_half(work, monkeypatch):
+    results = run(work, monkeypatch, FirstShown())
+    assert {rate for rates in results["models"].values() for rate in rates.values()} == {0.5}
+
+
+def test_no_persona_sees_a_model_in_the_same_place_throughout(work, monkeypatch):
+    judge = FirstShown()
+    run(work, monkeypatch, judge, names=["good", "poor"])
+    places = Counter((r.persona_id, r.responses[0].response_text.startswith("9")) for r in judge.requests)
+    assert set(places) == {(f"p{n}", first) for n in range(PERSONAS) for first in (True, False)}
+
+
+def test_the_judge_never_sees_a_models_name_or_its_own_response_ids(work, monkeypatch):
+    judge = KnownOrder()
+    rewrite(
+        work, "good", lambda r, q, n: Response(r.question_id, r.question_text, f"good_{n}", r.response_text, "good")
+    )
+    run(work, monkeypatch, judge)
+    for request in judge.requests:
+        ids = [r.response_id for r in request.responses]
+        assert all(re.fullmatch("[0-9a-f]{16}", name) for name in ids)
+        assert not any(model in repr(request) for model in WORTH)
+
+
+def test_order_and_names_of_the_models_do_not_change_what_is_asked_or_found(work, monkeypatch):
+    judges = [Refuses("reply 0", 2), Refuses("reply 0", 2)]
+    first = run(work, monkeypatch, judges[0])
+    second = run(work, monkeypatch, judges[1], out="reversed", names=list(WORTH)[::-1])
+    assert {r.key("") for r in judges[0].requests} == {r.key("") for r in judges[1].requests}
+    for part in ("models", "intervals", "pairwise", "pairwise_intervals", "counts"):
+        assert first[part] == second[part]
+
+
+def test_identical_texts_are_a_tie_without_asking(work, monkeypatch):
+    judge = KnownOrder()
+    rewrite(work, "fair", lambda r, q, n: reply("good", q, n) if q == 0 else r)
+    results = run(work, monkeypatch, judge, names=["good", "fair"])
+    assert results["counts"]["identical_replies"] == 2 * REPLIES
+    assert results["counts"]["votes_asked"] == len(judge.requests) == 2 * (QUESTIONS - 1) * REPLIES * PERSONAS
+    assert results["pairwise"]["quality"]["good"]["fair"] == pytest.approx((QUESTIONS - 1 + 0.5) / QUESTIONS)
+    assert [row["outcome"] for row in outcomes(work) if row["identical"] == "1"] == ["0.5"] * 2 * REPLIES
+
+
+def test_models_with_the_same_reply_meet_a_third_alike(work, monkeypatch):
+    rewrite(work, "fair", lambda r, q, n: reply("good", q, n))
+    results = run(work, monkeypatch, KnownOrder())
+    assert results["pairwise"]["quality"]["good"] == {"fair": 0.5, "poor": 1.0}
+    assert results["pairwise"]["quality"]["fair"] == {"good": 0.5, "poor": 1.0}
+
+
+def test_failed_votes_are_counted_and_the_others_decide(work, monkeypatch):
+    results = run(work, monkeypatch, Refuses("reply 1", PERSONAS - 1), names=["good", "poor"])
+    assert results["models"]["good"] == {"quality": 1.0, "safety": 0.0}
+    refused = 2 * QUESTIONS * (PERSONAS - 1)
+    assert results["counts"]["failed"] == {"refusal": refused}
+    assert results["counts"]["valid"] == results["counts"]["votes_asked"] - refused
+    assert results["counts"]["units_without_valid_vote"] == 0
+    row = next(row for row in outcomes(work) if row["reply"] == "2")
+    assert (row["votes_a"], row["votes_b"], row["failed"], row["outcome"]) == ("1", "0", "3", "1.0")
+
+
+def test_units_without_a_valid_vote_have_no_winner(work, monkeypatch):
+    results = run(work, monkeypatch, Refuses("reply 1 to q2"), names=["good", "poor"])
+    assert results["counts"]["units_without_valid_vote"] == 2
+    assert results["counts"]["by_criterion"]["safety"]["units_without_valid_vote"] == 1
+    assert results["models"]["good"]["quality"] == 1.0
+    assert [(r["question_id"], r["reply"]) for r in outcomes(work) if r["outcome"] == ""] == [("q2", "2")] * 2
+
+
+def test_a_pair_without_any_valid_vote_is_named(work, monkeypatch):
+    with pytest.raises(UserError, match=r"quality: not one vote on good against poor is valid; see .*votes.jsonl"):
+        run(work, monkeypatch, Refuses("8"), names=["good", "poor"])
+    assert not (work / "out" / "results.json").exists()
+
+
+def test_outcomes_file_suffices_to_recompute_the_win_rates(work, monkeypatch):
+    results = run(work, monkeypatch, Refuses("reply 0", 3))
+    rows = outcomes(work)
+    assert len(rows) == 2 * 3 * QUESTIONS * REPLIES
+    for criterion, square in results["pairwise"].items():
+        for a, b in itertools.combinations(WORTH, 2):
+            own = [r for r in rows if (r["criterion"], r["a"], r["b"]) == (criterion, a, b)]
+            assert square[a][b] == pytest.approx(np.mean([float(r["outcome"]) for r in own]))
+
+
+def test_only_some_criteria_and_personas_are_asked_when_so_set(work, monkeypatch):
+    judge = KnownOrder()
+    results = run(work, monkeypatch, judge, only=("safety",), personas_per_question=2)
+    assert results["criteria"] == ["safety"] and list(results["models"]["good"]) == ["safety"]
+    per_question = Counter((r.question_id, r.persona_id) for r in judge.requests)
+    assert set(per_question.values()) == {3 * REPLIES}
+    assert len(per_question) == 2 * QUESTIONS
+
+
+def test_stand_in_judge_is_labelled_and_another_is_not(work, monkeypatch):
+    assert "no clinical meaning" in run(work, monkeypatch, KnownOrder())["note"]
+    assert run(work, monkeypatch, KnownOrder(), out="endpoint", judge="endpoint", judge_model="m")["note"] == ""
+
+
+def test_killed_in_the_middle_it_goes_on_and_gives_the_same_bytes(work, monkeypatch):
+    class Killed(BaseException):
+        pass
+
+    class Dies(KnownOrder):
+        def answer(self, request):
+            if len(self.requests) == 150:
+                raise Killed
+            return super().answer(request)
+
+    run(work, monkeypatch, KnownOrder(), out="whole")
+    with pytest.raises(Killed):
+        run(work, monkeypatch, Dies(), out="resumed", max_concurrency=1)
+    with (work / "resumed" / "votes.jsonl").open("a") as file:
+        file.write('{"torn')
+    run(work, monkeypatch, KnownOrder(), out="resumed", max_concurrency=1)
+    for name in ("results.json", "outcomes.csv", "votes.jsonl"):
+        assert (work / "resumed" / name).read_bytes() == (work / "whole" / name).read_bytes()
+
+
+def test_finished_evaluation_asks_nothing_again(work, monkeypatch):
+    first = run(work, monkeypatch, KnownOrder())
+    again = KnownOrder()
+    assert run(work, monkeypatch, again) == first and again.requests == []
+
+
+def test_manifest_states_the_counts(work, monkeypatch):
+    results = run(work, monkeypatch, KnownOrder())
+    manifest = json.loads((work / "out" / "manifest.json").read_text())
+    assert (
+        manifest["results"]["votes_asked"] == results["counts"]["votes_asked"] == 2 * 3 * QUESTIONS * REPLIES * PERSONAS
+    )
+    assert set(manifest["outputs"]) == {"results.json", "outcomes.csv", "votes.jsonl"}
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        (lambda r, q, n: None if q == 3 else r, "poor has no reply to question q3, which good has"),
+        (lambda r, q, n: None if (q, n) == (2, 1) else r, "poor has 1 replies to question q2, not 2 as good"),
+        (
+            lambda r, q, n: Response(r.question_id, "else", r.response_id, r.response_text) if q == 4 else r,
+            "poor and good have different texts for question q4",
+        ),
+        (
+            lambda r, q, n: Response(r.question_id, f"{n}", r.response_id, r.response_text),
+            "question q0 stands there with two different texts",
+        ),
+    ],
+)  # fmt: skip
+def test_models_that_do_not_answer_the_same_are_named_with_the_question(work, monkeypatch, change, says):
+    rewrite(work, "poor", change)
+    with pytest.raises(UserError, match=re.escape(says)) as raised:
+        run(work, monkeypatch, KnownOrder())
+    assert str(work / "poor.csv") in str(raised.value)
+    assert not (work / "out").exists()
+
+
+def test_a_question_that_only_a_later_model_answers_is_named(work, monkeypatch):
+    rewrite(work, "good", lambda r, q, n: None if q == 5 else r)
+    with pytest.raises(UserError, match="fair has a reply to question q5, which good has not"):
+        run(work, monkeypatch, KnownOrder())
+
+
+@pytest.mark.parametrize(
+    ("settings", "says"),
+    [
+        ({"names": ["good"]}, "at least two models"),
+        ({"bootstrap": 0}, "bootstrap is 0"),
+        ({"only": ("warmth",)}, "warmth"),
+        ({"personas_per_question": 9}, "9"),
+        ({"responses": ("good.csv", "b=b.csv")}, "'good.csv' must be NAME=VALUE"),
+    ],
+)
+def test_bad_settings_are_named(work, monkeypatch, settings, says):
+    with pytest.raises(UserError, match=re.escape(says)):
+        run(work, monkeypatch, KnownOrder(), **settings)

@@ -1,0 +1,286 @@
+"""The report: it shows what the folders hold, whole in one file, and the same each time."""
+
+from __future__ import annotations
+
+import base64
+import json
+import re
+from dataclasses import dataclass
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+
+from jaxmodpo.artifacts import Phase, write_json, write_jsonl
+from jaxmodpo.errors import UserError
+from jaxmodpo.evaluation.report import ReportConfig, flat, report
+
+NOTE = "A stand-in judge without clinical meaning."
+
+
+@dataclass(frozen=True, kw_only=True)
+class SomeConfig:
+    seed: int = 0
+    judge: str = "rubric"
+    base_url: str = "http://localhost:8000/v1"
+
+
+def results(**more: object) -> dict[str, object]:
+    rates = {"base": 0.25, "<dpo>": 0.75}
+    test = {
+        "a": "base",
+        "b": "<dpo>",
+        "wins": 100,
+        "losses": 300,
+        "ties": 3,
+        "statistic": 100.0,
+        "p_value": 1e-9,
+        "p_value_corrected": 0.0421,
+        "p_value_exact": 1e-9,
+        "average_difference": -0.5,
+        "average_difference_interval": [-0.6, -0.4],
+    }
+    criteria = ["empathy", "safety"]
+    return {
+        "models": {name: dict.fromkeys(criteria, rate) for name, rate in rates.items()},
+        "intervals": {name: {c: [rate - 0.0312, rate + 0.0312] for c in criteria} for name, rate in rates.items()},
+        "pairwise": {c: {"base": {"<dpo>": 0.25}, "<dpo>": {"base": 0.75}} for c in criteria},
+        "tests": {c: [test] for c in criteria},
+        "counts": {"votes_asked": 8061, "valid": 8052, "failed": {"refusal": 9}},
+        "criteria": criteria,
+        "questions": 403,
+        "replies_per_question": 2,
+        "judge": "rubric:v1",
+        "note": NOTE,
+        **more,
+    }
+
+
+def finished(folder: Path, command: str, files: dict[str, object], **counts: object) -> None:
+    phase = Phase.open(command, SomeConfig(), folder, {})
+    for name, value in files.items():
+        if isinstance(value, list):
+            write_jsonl(folder / name, value)
+        else:
+            write_json(folder / name, value)
+    phase.finish(**counts)
+
+
+@pytest.fixture
+def work(tmp_path: Path) -> Path:
+    return make_work(tmp_path / "work")
+
+
+@pytest.fixture(scope="module")
+def reported(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a report in it, which no test changes."""
+    root = make_work(tmp_path_factory.mktemp("reported"))
+    page_of(root)
+    return root
+
+
+@pytest.fixture(scope="module")
+def page(reported: Path) -> str:
+    return (reported / "report" / "report.html").read_text(encoding="utf-8")
+
+
+def words_of(page: str) -> str:
+    return " ".join(" ".join(parse(page).text).split())
+
+
+def make_work(root: Path) -> Path:
+    finished(root / "evaluation", "evaluate", {"results.json": results(malformed={"base": 0.0123})})
+    metrics = [{"step": s, "loss": 1 / s, "eval_loss": 2 / s} for s in range(1, 5)]
+    finished(root / "models" / "dpo", "align dpo", {"metrics.jsonl": metrics}, pairs=77, cut={"prompts": 4})
+    finished(root / "reward_safety", "reward", {"metrics.jsonl": metrics})
+    finished(root / "responses", "responses", {"metrics.jsonl": metrics})
+    finished(root / "kl" / "<dpo>", "score kl", {"kl.json": {"model": "some/path", "kl": 3.14159}})
+    return root
+
+
+def page_of(work: Path, *inputs: Path) -> str:
+    report(ReportConfig(inputs=inputs or (work,), output_dir=work / "report", title="A & B"))
+    return (work / "report" / "report.html").read_text(encoding="utf-8")
+
+
+class Balance(HTMLParser):
+    """Checks that tags nest, and collects text and attributes."""
+
+    EMPTY = frozenset({"meta", "img", "br"})
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.text: list[str] = []
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append((tag, dict(attrs)))
+        if tag not in self.EMPTY:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        self.text.append(data)
+
+
+def parse(page: str) -> Balance:
+    parser = Balance()
+    parser.feed(page)
+    parser.close()
+    assert parser.open == []
+    return parser
+
+
+def test_page_is_one_well_formed_file_that_refers_to_nothing_outside(page):
+    assert page.startswith("<!DOCTYPE html>")
+    parsed = parse(page)
+    references = [a[k] for _, a in parsed.tags for k in ("src", "href", "srcset", "action") if k in a]
+    assert references and all(str(r).startswith("data:image/png;base64,") for r in references)
+    assert not {"script", "link", "iframe", "object", "embed"} & {tag for tag, _ in parsed.tags}
+    style = "".join(re.findall(r"<style>(.*?)</style>", page, re.DOTALL))
+    assert "url(" not in style and "@import" not in style
+
+
+def test_page_embeds_exactly_the_png_files_beside_it(reported, page):
+    files = {p.name: p.read_bytes() for p in (reported / "report").glob("*.png")}
+    assert set(files) == {
+        "scatter-safety-empathy.png",
+        "pairwise-empathy.png",
+        "pairwise-safety.png",
+        "significance-empathy.png",
+        "significance-safety.png",
+        "curves-models-dpo.png",
+        "curves-reward_safety.png",
+    }
+    embedded = [base64.b64decode(d) for d in re.findall(r'src="data:image/png;base64,([^"]*)"', page)]
+    assert sorted(embedded) == sorted(files.values())
+    assert all(f'<span class="file">{name}</span>' in page for name in files)
+
+
+def test_page_shows_win_rates_intervals_divergence_and_malformed_rate_of_each_model(page):
+    text = words_of(page)
+    base, dpo = text.index("base 25.0 21.9–28.1 25.0 21.9–28.1 – 1.2"), text.index("<dpo> 75.0 71.9–78.1")
+    assert base < dpo
+    assert text[dpo:].startswith("<dpo> 75.0 71.9–78.1 75.0 71.9–78.1 3.14 –")
+
+
+def test_page_shows_tests_and_every_count(page):
+    text = words_of(page)
+    assert "base <dpo> 100 3 300 100.00 < 0.001 0.042 < 0.001 -50.0 -60.0 to -40.0" in text
+    assert "votes_asked 8061 valid 8052 failed.refusal 9" in text
+    assert "models/dpo align dpo finished pairs: 77 cut.prompts: 4" in text
+
+
+def test_page_shows_manifests_without_times(reported, page):
+    text = words_of(page)
+    assert "seed 0 judge rubric base_url http://localhost:8000/v1" in text
+    manifest = json.loads((reported / "evaluation" / "manifest.json").read_text())
+    assert manifest["environment"]["versions"]["jaxmodpo"] in text
+    assert manifest["started"] not in page
+
+
+def test_stand_in_judge_is_named_above_every_number(page):
+    text = " ".join(parse(page).text)
+    assert text.count(NOTE) == 1
+    assert text.index(NOTE) < text.index("25.0")
+    assert NOTE in text[: text.index("Evaluation:")]
+
+
+def test_preferences_of_the_stand_in_judge_are_named_at_the_top_too(work):
+    finished(work / "preferences" / "train", "preferences", {})
+    text = words_of(page_of(work))
+    assert "The preferences in preferences/train come from the built-in rubric" in text[: text.index("Evaluation:")]
+
+
+def test_names_are_escaped(page):
+    assert "<h1>A &amp; B</h1>" in page and "&lt;dpo&gt;" in page and "<dpo>" not in page
+
+
+def test_divergence_in_a_results_file_counts_above_one_in_kl_json(work):
+    finished(work / "summary", "demo", {"results.json": {"kl": {"<dpo>": 9.5}}})
+    text = words_of(page_of(work))
+    assert "75.0 71.9–78.1 9.50 –" in text
+
+
+def test_report_is_the_same_again_and_leaves_its_own_folder_out(work):
+    first = page_of(work)
+    (work / "report" / "manifest.json").unlink()
+    assert page_of(work) == first
+    assert "report: report" not in first
+
+
+def test_finished_report_is_not_written_again(work):
+    page_of(work)
+    (work / "report" / "report.html").write_text("kept")
+    assert page_of(work) == "kept"
+
+
+def test_two_evaluations_keep_their_figures_apart(work):
+    finished(work / "second", "evaluate", {"results.json": results()})
+    page = page_of(work)
+    assert {"evaluation-pairwise-empathy.png", "second-pairwise-empathy.png"} <= {
+        p.name for p in (work / "report").iterdir()
+    }
+    assert "Evaluation: evaluation" in page and "Evaluation: second" in page
+
+
+def test_names_that_make_the_same_file_name_do_not_overwrite_each_other(work):
+    finished(work / "models-dpo", "align sft", {"metrics.jsonl": [{"step": 1, "loss": 1.0}]})
+    page_of(work)
+    assert (work / "report" / "curves-models-dpo.png").exists()
+    assert (work / "report" / "curves-models-dpo-2.png").exists()
+
+
+def test_several_inputs_and_a_folder_given_twice_show_each_run_once(work):
+    text = " ".join(parse(page_of(work, work / "evaluation", work / "models", work / "models" / "dpo")).text)
+    assert text.count(f"{work / 'models' / 'dpo'}: align dpo") == 1
+    assert f"{work / 'evaluation'}: evaluate" in text
+
+
+def test_without_an_evaluation_the_page_says_so(work):
+    page = page_of(work, work / "models")
+    assert "No evaluation was found" in page and "curves-dpo.png" in page
+
+
+def test_metrics_of_a_run_still_training_are_read_up_to_the_last_whole_line(work):
+    with (work / "models" / "dpo" / "metrics.jsonl").open("a") as file:
+        file.write('{"step": 5, "lo')
+    assert "curves-models-dpo.png" in page_of(work)
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "says"),
+    [
+        ("models/dpo/metrics.jsonl", "{\n", "metrics.jsonl, line 1: not JSON"),
+        ("evaluation/results.json", '{"models": {}}', "results.json lacks intervals, pairwise"),
+        ("evaluation/results.json", '{"malformed": [1]}', "results.json"),
+        ("responses/results.json", '{"kl": {"base": "far"}}', "kl must hold"),
+        ("kl/<dpo>/kl.json", '{"kl": "far"}', "kl.json must hold"),
+        ("responses/manifest.json", '{"status": "finished"}', "responses/manifest.json is not a manifest of ours"),
+    ],
+)
+def test_broken_file_is_named(work, file, content, says):
+    (work / file).write_text(content)
+    with pytest.raises(UserError, match=re.escape(says)):
+        page_of(work)
+
+
+def test_folder_without_a_manifest_is_named(tmp_path):
+    with pytest.raises(UserError, match=re.escape(f"no manifest.json in {tmp_path}")):
+        report(ReportConfig(inputs=(tmp_path,), output_dir=tmp_path / "out"))
+
+
+def test_input_that_is_no_folder_is_named(tmp_path):
+    with pytest.raises(UserError, match="nowhere is not a folder"):
+        report(ReportConfig(inputs=(tmp_path / "nowhere",), output_dir=tmp_path / "out"))
+
+
+def test_flat_names_nested_values_by_their_path():
+    assert flat({"a": {"b": [1, 2], "c": 0.123456789}, "d": None}) == [
+        ("a.b", "1, 2"),
+        ("a.c", "0.123457"),
+        ("d", "None"),
+    ]

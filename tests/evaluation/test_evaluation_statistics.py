@@ -1,0 +1,184 @@
+"""Statistics against closed forms, scipy's own bootstrap and figures computed with statsmodels."""
+
+from __future__ import annotations
+
+import warnings
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import stats
+
+from jaxmodpo.evaluation.statistics import (
+    average_win_rates,
+    bootstrap_win_rates,
+    estimate_average_differences,
+    estimate_average_win_rates,
+    estimate_win_rate,
+    mcnemar,
+    mcnemar_from_counts,
+    percentile_interval,
+    question_majorities,
+    win_rate,
+)
+
+NAN = float("nan")
+
+
+def table_of_pairs(models: int, questions: int, replies: int, seed: int = 0) -> np.ndarray:
+    """Random outcomes of all pairs, as the convention has them."""
+    random = np.random.default_rng(seed)
+    table = np.full((models, models, questions, replies), NAN)
+    for a in range(models):
+        for b in range(a + 1, models):
+            table[a, b] = random.choice([0, 0.5, 1], size=(questions, replies), p=[0.3, 0.1, 0.6])
+            table[b, a] = 1 - table[a, b]
+    return table
+
+
+def test_win_rate_counts_ties_half_and_leaves_out_units_without_a_vote():
+    assert win_rate([[1, 0.5], [0, NAN], [1, NAN]]) == pytest.approx(2.5 / 4)
+
+
+def test_win_rate_without_any_valid_unit_is_nan_and_silent():
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert np.isnan(win_rate([[NAN, NAN]]))
+        assert np.isnan(estimate_win_rate([[NAN], [NAN]], resamples=10)).all()
+
+
+def test_average_win_rate_is_the_mean_over_opponents():
+    rates = [[NAN, 0.8, 0.6], [0.2, NAN, 0.1], [0.4, 0.9, NAN]]
+    np.testing.assert_allclose(average_win_rates(rates), [0.7, 0.15, 0.65])
+
+
+def test_average_win_rate_over_a_missing_pair_is_not_an_average_over_the_rest():
+    averages = average_win_rates([[NAN, 0.8, NAN], [0.2, NAN, 0.1], [NAN, 0.9, NAN]])
+    assert np.isnan(averages).tolist() == [True, False, True]
+
+
+def test_average_win_rate_refuses_what_is_not_a_square_of_models():
+    with pytest.raises(ValueError, match="square"):
+        average_win_rates(np.zeros((2, 3)))
+
+
+@given(st.integers(2, 6), st.integers(1, 8), st.integers(1, 3), st.integers(0, 99))
+@settings(max_examples=30, deadline=None)
+def test_average_win_rates_of_all_models_sum_to_half_their_number(models, questions, replies, seed):
+    averages = estimate_average_win_rates(table_of_pairs(models, questions, replies, seed), resamples=20)
+    assert averages.value.sum() == pytest.approx(models / 2)
+    assert (averages.low <= averages.high).all()
+
+
+def test_interval_agrees_with_scipys_percentile_bootstrap():
+    outcomes = np.random.default_rng(3).choice([0, 0.5, 1], size=(120, 1), p=[0.3, 0.2, 0.5])
+    ours = estimate_win_rate(outcomes, resamples=20_000)
+    theirs = stats.bootstrap(
+        (outcomes[:, 0],), np.mean, method="percentile", n_resamples=20_000, rng=np.random.default_rng(9)
+    ).confidence_interval
+    assert ours.low == pytest.approx(theirs.low, abs=0.005)
+    assert ours.high == pytest.approx(theirs.high, abs=0.005)
+
+
+def test_interval_width_agrees_with_the_normal_approximation():
+    outcomes = np.repeat([1.0, 0.0], [240, 160])[:, None]
+    estimate = estimate_win_rate(outcomes, resamples=20_000)
+    standard_error = np.sqrt(0.6 * 0.4 / 400)
+    assert estimate.high - estimate.low == pytest.approx(2 * 1.96 * standard_error, rel=0.03)
+
+
+def test_interval_treats_replies_to_a_question_as_one_cluster():
+    once = np.random.default_rng(1).integers(0, 2, size=(50, 1)).astype(float)
+    np.testing.assert_allclose(estimate_win_rate(np.repeat(once, 5, axis=1)), estimate_win_rate(once))
+
+
+def test_bootstrap_equals_drawing_the_questions_one_by_one():
+    outcomes = np.array([[1.0, NAN], [0.0, 0.5], [NAN, NAN], [1.0, 1.0]])
+    samples = bootstrap_win_rates(outcomes, resamples=50, seed=4)
+    draws = np.random.default_rng(4).multinomial(4, [0.25] * 4, size=50)
+    for sample, times in zip(samples, draws, strict=True):
+        drawn = np.repeat(outcomes, times, axis=0)
+        expected = np.nanmean(drawn) if np.isfinite(drawn).any() else NAN
+        np.testing.assert_allclose(sample, expected)
+
+
+def test_bootstrap_is_the_same_for_a_seed_and_another_for_another():
+    outcomes = table_of_pairs(2, 30, 1)
+    first = bootstrap_win_rates(outcomes, resamples=10, seed=1)
+    np.testing.assert_array_equal(first, bootstrap_win_rates(outcomes, resamples=10, seed=1))
+    assert (first[:, 0, 1] != bootstrap_win_rates(outcomes, resamples=10, seed=2)[:, 0, 1]).any()
+
+
+def test_percentile_interval_of_known_samples():
+    low, high = percentile_interval(np.linspace(0, 1, 101), confidence=0.9)
+    assert (low, high) == (pytest.approx(0.05), pytest.approx(0.95))
+
+
+def test_constant_outcomes_have_an_interval_of_no_width():
+    estimate = estimate_win_rate(np.ones((20, 2)))
+    assert tuple(map(float, estimate)) == (1.0, 1.0, 1.0)
+
+
+def test_differences_are_antisymmetric_and_of_the_averages():
+    table = table_of_pairs(4, 40, 2)
+    differences = estimate_average_differences(table, resamples=200)
+    averages = estimate_average_win_rates(table, resamples=200).value
+    np.testing.assert_allclose(differences.value, averages[:, None] - averages[None, :])
+    np.testing.assert_allclose(differences.low, -differences.high.T, atol=1e-12)
+
+
+def test_interval_of_a_difference_uses_the_same_questions_for_both_models():
+    """Two models with equal outcomes against a third, who tie with each other, never differ."""
+    against_third = np.random.default_rng(0).integers(0, 2, size=(40, 1)).astype(float)
+    table = np.full((3, 3, 40, 1), NAN)
+    table[0, 1] = table[1, 0] = 0.5
+    table[0, 2] = table[1, 2] = against_third
+    table[2, 0] = table[2, 1] = 1 - against_third
+    difference = estimate_average_differences(table, resamples=100)
+    assert [float(part[0, 1]) for part in difference] == [0.0, 0.0, 0.0]
+
+
+def test_majority_of_replies_decides_a_question():
+    outcomes = [[1, 1, 0], [0.5, 0, 0.5], [1, 0, 0.5], [NAN, 1, NAN], [NAN, NAN, NAN]]
+    np.testing.assert_array_equal(question_majorities(outcomes), [1, 0, 0.5, 1, NAN])
+
+
+# b, c, chi-square, its p, corrected chi-square, its p, exact p: statsmodels 0.15.0,
+# statsmodels.stats.contingency_tables.mcnemar.
+STATSMODELS = [
+    (12, 3, 5.4, 0.02013675155034633, 4.266666666666667, 0.03886710381241731, 0.03515625),
+    (1, 0, 1.0, 0.31731050786291115, 0.0, 1.0, 1.0),
+    (0, 4, 4.0, 0.04550026389635857, 2.25, 0.13361440253771584, 0.125),
+    (44, 30, 2.6486486486486487, 0.10363796401396222, 2.2837837837837838, 0.13073258577290067, 0.13017768031912758),
+    (315, 285, 1.5, 0.22067136191984324, 1.4016666666666666, 0.23644471557230048, 0.2364186831754689),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("wins", "losses", "expected"), [(b, c, rest) for b, c, *rest in STATSMODELS])
+def test_mcnemar_agrees_with_statsmodels(wins, losses, expected):
+    outcomes = np.repeat([1.0, 0.0, 0.5, NAN], [wins, losses, 7, 2])[:, None]
+    test = mcnemar(outcomes)
+    assert test[:3] == (wins, losses, 7)
+    assert test[3:] == pytest.approx(expected, rel=1e-9)
+
+
+@pytest.mark.parametrize(("wins", "losses", "printed"), [(315, 285, "0.221"), (310, 288, "0.368"), (307, 292, "0.540")])
+def test_uncorrected_chi_square_attains_the_papers_p_values_at_600_questions(wins, losses, printed):
+    test = mcnemar_from_counts(wins, losses, 600 - wins - losses)
+    assert f"{test.p_value:.3f}" == printed
+    assert f"{test.p_value_corrected:.3f}" != printed
+
+
+def test_mcnemar_without_a_win_or_loss_has_p_one():
+    test = mcnemar(np.full((5, 2), 0.5))
+    assert test == (0, 0, 5, 0.0, 1.0, 0.0, 1.0, 1.0)
+
+
+def test_mcnemar_correction_does_not_make_equal_counts_differ():
+    assert mcnemar_from_counts(5, 5).p_value_corrected == 1.0
+
+
+def test_mcnemar_takes_one_outcome_per_question():
+    outcomes = [[1, 1, 1, 1], [1, 1, 1, 0], [0, 0, 0, 1], [1, 1, 0, 0]]
+    assert mcnemar(outcomes)[:3] == (2, 1, 1)

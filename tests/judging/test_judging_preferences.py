@@ -1,0 +1,267 @@
+"""``preferences`` end to end: known rankings, counts, ties, resume and the user's mistakes."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from jaxmodpo.artifacts import Response, read_pairs, read_rankings, write_json, write_responses
+from jaxmodpo.config import parse
+from jaxmodpo.errors import UserError
+from jaxmodpo.judging import preferences as module
+from jaxmodpo.judging.judge import Answer, Request
+from jaxmodpo.judging.preferences import PreferencesConfig, preferences
+
+QUESTIONS, REPLIES, PERSONAS = 6, 5, 8
+
+
+class KnownOrder:
+    """Ranks by the number each reply states for the criterion, higher first; equal ones by a persona's whim."""
+
+    identity, costs = "known order", False
+
+    def __init__(self, refuses: tuple[str, ...] = (), stop_after: int | None = None) -> None:
+        self.refuses, self.stop_after = refuses, stop_after
+        self.requests: list[Request] = []
+
+    def answer(self, request: Request) -> Answer:
+        if len(self.requests) == self.stop_after:
+            raise KeyboardInterrupt
+        self.requests.append(request)
+        if request.question_id in self.refuses:
+            return Answer("refusal", "no", None, "known")
+        at = ["empathy", "safety"].index(request.criterion.name)
+        even = int(request.persona_id[1:]) % 2 == 0
+
+        def worth(response) -> tuple[int, str]:
+            name = response.response_id
+            return int(response.response_text.split()[at]), name if even else "~" * (9 - int(name[1:]))
+
+        order = sorted(request.responses, key=worth, reverse=True)
+        return Answer("valid", "", tuple(r.response_id for r in order), "known")
+
+
+@pytest.fixture
+def work(tmp_path: Path) -> Path:
+    """Reply n is worth n on empathy and -n on safety."""
+    write_rows(tmp_path, [reply(q, n, n) for q in range(QUESTIONS) for n in range(REPLIES)])
+    write_json(tmp_path / "personas.json", {f"p{n}": f"profile {n}" for n in range(PERSONAS)})
+    return tmp_path
+
+
+def reply(question: int, n: int, worth: int) -> Response:
+    return Response(f"q{question}", f"post {question}", f"r{n}", f"{worth} {-worth} reply {n}")
+
+
+def write_rows(work: Path, rows: list[Response]) -> None:
+    write_responses(work / "responses.csv", rows)
+
+
+def config_for(work: Path, out: str = "out", **settings) -> PreferencesConfig:
+    return PreferencesConfig(
+        **{
+            "judge": "rubric",
+            "responses": work / "responses.csv",
+            "personas": work / "personas.json",
+            "output_dir": work / out,
+            "only": ("empathy", "safety"),
+            "personas_per_question": 4,
+            **settings,
+        }
+    )
+
+
+def run(work: Path, monkeypatch: pytest.MonkeyPatch, judge: KnownOrder, out: str = "out", **settings) -> dict:
+    monkeypatch.setattr(module, "make_judge", lambda config: judge)
+    return preferences(config_for(work, out, **settings)).results
+
+
+def pairs(work: Path, criterion: str, out: str = "out") -> list[tuple[str, str, str]]:
+    return [
+        (p.question_id, p.chosen.response_id, p.rejected.response_id)
+        for p in read_pairs(work / out / f"{criterion}_pairs.json")
+    ]
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    return {p.name: p.read_bytes() for p in folder.iterdir() if p.name != "manifest.json"}
+
+
+def test_a_known_ranking_comes_out_by_criterion(work, monkeypatch):
+    results = run(work, monkeypatch, KnownOrder())
+    assert pairs(work, "empathy") == [(f"q{q}", "r4", "r0") for q in range(QUESTIONS)]
+    assert pairs(work, "safety") == [(f"q{q}", "r0", "r4") for q in range(QUESTIONS)]
+    ranking = read_rankings(work / "out" / "empathy_rankings.json")[0]
+    assert [c.response_id for c in ranking.candidates] == ["r4", "r3", "r2", "r1", "r0"]
+    assert results["votes_asked"] == results["votes_valid"] == 2 * QUESTIONS * 4
+    assert results["judge"] == "known order"
+    assert results["criteria"]["safety"] == {
+        "asked": QUESTIONS * 4,
+        "valid": QUESTIONS * 4,
+        "failed": {},
+        "pairs": QUESTIONS,
+        "rankings": QUESTIONS,
+        "questions_below_min_valid_votes": 0,
+        "questions_with_ties": 0,
+        "questions_all_tied": 0,
+        "identical_pairs_dropped": 0,
+        "questions_without_pair": 0,
+    }
+
+
+def test_every_persona_serves_equally_often_and_sees_an_order_of_its_own(work, monkeypatch):
+    judge = KnownOrder()
+    run(work, monkeypatch, judge)
+    served = Counter(r.persona_id for r in judge.requests)
+    assert served == dict.fromkeys(served, 2 * QUESTIONS * 4 // PERSONAS)
+    shown: dict[tuple[str, str], set[tuple[str, ...]]] = {}
+    for r in judge.requests:
+        shown.setdefault((r.question_id, r.persona_id), set()).add(tuple(c.response_id for c in r.responses))
+    # The same order for both criteria; hardly ever that of another persona or question.
+    assert all(len(orders) == 1 for orders in shown.values())
+    assert len({order for orders in shown.values() for order in orders}) > 15
+
+
+def test_the_ledger_holds_what_was_shown(work, monkeypatch):
+    judge = KnownOrder()
+    run(work, monkeypatch, judge)
+    rows = [json.loads(line) for line in (work / "out" / "votes.jsonl").read_text().splitlines()]
+    assert [r["shown"] for r in rows] == [[c.response_id for c in r.responses] for r in judge.requests]
+
+
+def test_all_pairs_of_the_ranking(work, monkeypatch):
+    results = run(work, monkeypatch, KnownOrder(), pairs="all")
+    assert results["criteria"]["empathy"]["pairs"] == QUESTIONS * 10
+    assert ("q0", "r2", "r1") in pairs(work, "empathy")
+
+
+def test_failed_votes_are_counted_and_a_question_without_any_gives_nothing(work, monkeypatch, caplog):
+    results = run(work, monkeypatch, KnownOrder(refuses=("q2",)))
+    counts = results["criteria"]["empathy"]
+    assert (counts["asked"], counts["valid"], counts["failed"]) == (24, 20, {"refusal": 4})
+    assert (counts["questions_below_min_valid_votes"], counts["questions_without_pair"]) == (1, 1)
+    assert "q2" not in {q for q, *_ in pairs(work, "empathy")}
+    assert "to ask the failed votes again, delete" in caplog.text
+
+
+def test_failed_votes_are_asked_again_once_the_manifest_is_gone(work, monkeypatch):
+    run(work, monkeypatch, KnownOrder(refuses=("q2",)))
+    (work / "out" / "manifest.json").unlink()
+    judge = KnownOrder()
+    results = run(work, monkeypatch, judge)
+    assert Counter(r.question_id for r in judge.requests) == {"q2": 8}
+    assert results["criteria"]["empathy"]["pairs"] == QUESTIONS
+
+
+def test_ties_are_counted_and_dropped_only_if_told_to(work, monkeypatch):
+    # In q0 replies 3 and 4 are worth the same, and the personas are evenly split about them.
+    write_rows(work, [reply(q, n, min(n, 3) if q == 0 else n) for q in range(QUESTIONS) for n in range(REPLIES)])
+    settings = {"only": ("empathy",), "personas_per_question": 0}
+    kept = run(work, monkeypatch, KnownOrder(), "kept", **settings)["criteria"]["empathy"]
+    dropped = run(work, monkeypatch, KnownOrder(), "dropped", ties="drop", **settings)["criteria"]["empathy"]
+    assert (kept["questions_with_ties"], kept["pairs"], kept["rankings"]) == (1, QUESTIONS, QUESTIONS)
+    assert dropped["questions_with_ties"] == dropped["questions_without_pair"] == 1
+    assert (dropped["pairs"], dropped["rankings"]) == (QUESTIONS - 1, QUESTIONS - 1)
+    assert pairs(work, "empathy", "kept")[0][1] in ("r3", "r4")
+
+
+def test_a_pair_of_identical_texts_is_dropped_and_counted(work, monkeypatch):
+    rows = [Response("q0", "post", "r0", "1 1"), Response("q0", "post", "r1", "1 1"), reply(1, 0, 0), reply(1, 1, 1)]
+    write_rows(work, rows)
+
+    class Whim(KnownOrder):
+        def answer(self, request: Request) -> Answer:
+            order = sorted((r.response_id for r in request.responses), reverse=True)
+            return Answer("valid", "", tuple(order), "known")
+
+    counts = run(work, monkeypatch, Whim(), only=("empathy",))["criteria"]["empathy"]
+    assert (counts["identical_pairs_dropped"], counts["questions_without_pair"], counts["pairs"]) == (1, 1, 1)
+    assert pairs(work, "empathy") == [("q1", "r1", "r0")]
+
+
+def test_questions_with_one_reply_are_left_out_and_counted(work, monkeypatch):
+    write_rows(work, [reply(0, 0, 0), reply(1, 0, 0), reply(1, 1, 1), reply(1, 2, 2)])
+    results = run(work, monkeypatch, KnownOrder(), only=("empathy",))
+    assert (results["questions"], results["questions_with_fewer_than_two_replies"]) == (1, 1)
+    assert pairs(work, "empathy") == [("q1", "r2", "r0")]
+
+
+def test_a_stopped_run_goes_on_and_ends_with_the_same_files(work, monkeypatch):
+    run(work, monkeypatch, KnownOrder(), "whole")
+    with pytest.raises(KeyboardInterrupt):
+        run(work, monkeypatch, KnownOrder(stop_after=29))
+    judge = KnownOrder()
+    run(work, monkeypatch, judge)
+    assert len(judge.requests) == 2 * QUESTIONS * 4 - 29
+    assert files(work / "out") == files(work / "whole")
+
+
+def test_a_finished_run_asks_nothing(work, monkeypatch):
+    run(work, monkeypatch, KnownOrder())
+    judge = KnownOrder()
+    run(work, monkeypatch, judge)
+    assert judge.requests == []
+
+
+def test_the_rubric_judge_prefers_what_it_scores_and_repeats_itself(work):
+    texts = ["I am so sorry. That sounds hard.", "Try music.", "Get over it. Others have it worse."]
+    write_rows(work, [Response(f"q{q}", "post", f"r{n}", t) for q in range(3) for n, t in enumerate(texts)])
+    for out in ("one", "two"):
+        preferences(config_for(work, out, only=("empathy",), personas_per_question=0))
+    assert pairs(work, "empathy", "one") == [(f"q{q}", "r0", "r2") for q in range(3)]
+    assert files(work / "one") == files(work / "two")
+    assert "without clinical meaning" in json.loads((work / "one" / "manifest.json").read_text())["results"]["judge"]
+
+
+def test_the_command_line_makes_the_settings(work):
+    arguments = ["--judge", "rubric", "--responses", "r.csv", "--personas", "p.json", "--output-dir", "out"]
+    config = parse(PreferencesConfig, [*arguments, "--only", "safety", "empathy", "--pairs", "all"], "preferences")
+    assert (config.judge, config.only, config.pairs) == ("rubric", ("safety", "empathy"), "all")
+    assert (config.personas_per_question, config.seed, config.temperature) == (50, 42, None)
+
+
+# --------------------------------------------------------------------------- the user's mistakes
+
+
+def test_no_question_with_two_replies_is_refused(work, monkeypatch):
+    write_rows(work, [reply(0, 0, 0), reply(1, 0, 0)])
+    with pytest.raises(UserError, match=r"responses\.csv: no question has two replies"):
+        run(work, monkeypatch, KnownOrder())
+
+
+def test_a_question_with_two_texts_is_refused_by_name(work, monkeypatch):
+    write_rows(work, [reply(0, 0, 0), Response("q0", "another post", "r1", "1 1")])
+    with pytest.raises(UserError, match=r"responses\.csv: the question q0 stands there with two different texts"):
+        run(work, monkeypatch, KnownOrder())
+
+
+def test_more_personas_than_there_are_is_refused(work, monkeypatch):
+    with pytest.raises(UserError, match="--personas-per-question is 9, but there are 8"):
+        run(work, monkeypatch, KnownOrder(), personas_per_question=9)
+
+
+def test_a_minimum_of_no_votes_is_refused(work):
+    with pytest.raises(UserError, match="--min-valid-votes is 0"):
+        preferences(config_for(work, min_valid_votes=0))
+
+
+def test_no_calls_at_once_is_refused(work):
+    with pytest.raises(UserError, match="--max-concurrency is 0"):
+        preferences(config_for(work, max_concurrency=0))
+
+
+def test_an_endpoint_without_a_model_is_refused_before_anything_is_written(work):
+    with pytest.raises(UserError, match="--judge endpoint needs --judge-model"):
+        preferences(config_for(work, judge="endpoint"))
+    assert not (work / "out").exists()
+
+
+def test_a_criterion_without_a_pair_leaves_the_run_unfinished_and_says_why(work, monkeypatch):
+    refuses = tuple(f"q{q}" for q in range(QUESTIONS))
+    with pytest.raises(UserError, match=r"empathy: no question gave a pair \(24 votes, 0 valid, 24 refusal"):
+        run(work, monkeypatch, KnownOrder(refuses=refuses))
+    results = run(work, monkeypatch, KnownOrder())
+    assert results["criteria"]["empathy"]["pairs"] == QUESTIONS
