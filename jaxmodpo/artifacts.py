@@ -477,7 +477,9 @@ class Phase:
 
 
 # Settings that say where or how fast, never what: they may differ when a run is resumed.
-NOT_IDENTITY = frozenset({"output_dir", "output", "cache_dir", "max_concurrency"})
+NOT_IDENTITY = frozenset(
+    {"output_dir", "output", "cache_dir", "max_concurrency", "api_key_env", "send_personas", "keep_checkpoints"}
+)
 
 
 def _difference(old: Any, new: Any, name: str = "") -> str:

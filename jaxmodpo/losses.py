@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
+from jax.core import Tracer
 from jax.typing import ArrayLike
 
 __all__ = ["bradley_terry_loss", "dpo_loss", "joint_dpo_loss", "modpo_loss", "sft_loss"]
@@ -196,7 +197,7 @@ def sft_loss(token_logps: ArrayLike, completion_mask: ArrayLike) -> Array:
     return total / jnp.maximum(jnp.sum(mask), 1.0)
 
 
-def _float32(value: ArrayLike) -> Array:
+def _float32(value: ArrayLike | Sequence[float]) -> Array:
     return jnp.asarray(value, jnp.float32)
 
 
@@ -208,7 +209,7 @@ def _check_shapes(arrays: Sequence[Array], *, ndim: int) -> None:
 
 
 def _check_beta(beta: float) -> float:
-    if not isinstance(beta, jax.core.Tracer) and not beta > 0:
+    if not isinstance(beta, Tracer) and not beta > 0:
         raise ValueError(f"beta must be positive, not {beta}")
     return beta
 
@@ -218,7 +219,7 @@ def _check_weights(weights: Sequence[float] | ArrayLike, count: int, *, positive
     array = _float32(weights)
     if array.shape != (count,):
         raise ValueError(f"weights must have shape [{count}], not {list(array.shape)}")
-    if not isinstance(weights, jax.core.Tracer):
+    if not isinstance(weights, Tracer):
         values = [float(w) for w in np.asarray(weights)]
         if min(values) < 0 or abs(sum(values) - 1) > 1e-5 or any(w <= 0 for w in values[:positive]):
             rule = "the first positive, " if positive else ""

@@ -48,7 +48,7 @@ def test_modpo_is_the_papers_equation_in_value_and_gradient():
 
     def theirs(pw, pl, rw, rl, margins):
         first = BETA / weights[0] * (pw - rw) - BETA / weights[0] * (pl - rl)
-        second = sum(w * m for w, m in zip(weights[1:], margins, strict=True)) / weights[0]
+        second = (torch.tensor(weights[1:]) @ margins) / weights[0]
         return -torch.log(torch.sigmoid(first.double() - second.double())).float()
 
     arrays = [draw(PAIRS, seed=n) / 4 for n in range(4)] + [
@@ -61,7 +61,7 @@ def test_joint_is_the_papers_formula_in_value_and_gradient():
     weights = [0.7, 0.3]
 
     def theirs(pw, pl, rw, rl):
-        logits = sum(BETA * w * ((pw[k] - pl[k]) - (rw[k] - rl[k])) for k, w in enumerate(weights))
+        logits = BETA * torch.tensor(weights) @ ((pw - pl) - (rw - rl))
         return -F.logsigmoid(logits)
 
     compare(
@@ -92,7 +92,7 @@ def test_modpo_without_other_objectives_weight_is_dpo():
     arrays = [draw(PAIRS, seed=n) for n in range(4)]
     margins = np.ones((1, PAIRS), np.float32)
     np.testing.assert_array_equal(
-        modpo_loss(*arrays, margins, beta=BETA, weights=[1.0, 0.0]), dpo_loss(*arrays, beta=BETA)
+        modpo_loss(*[*arrays, margins], beta=BETA, weights=[1.0, 0.0]), dpo_loss(*arrays, beta=BETA)
     )
 
 

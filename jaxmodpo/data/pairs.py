@@ -55,7 +55,9 @@ def _rows(path: Path) -> Iterator[Any]:
         except (FileNotFoundError, ValueError) as error:
             raise UserError(f"{path} is not a folder that datasets' save_to_disk wrote") from error
         if isinstance(loaded, datasets.DatasetDict):
-            raise UserError(f"{path} holds the splits {', '.join(loaded)}; give the folder of one, as in {path}/train")
+            raise UserError(
+                f"{path} holds the splits {', '.join(map(str, loaded))}; give the folder of one, as in {path}/train"
+            )
         yield from loaded
     elif not path.is_file():
         raise UserError(f"no such file or folder: {path}")

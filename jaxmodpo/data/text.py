@@ -77,6 +77,11 @@ class PolicyText:
         if self.prompt_style == "chat" and not self.tokenizer.chat_template:
             raise UserError("prompt_style chat needs a tokenizer with a chat template")
 
+    @property
+    def eos(self) -> int:
+        """The token that ends a response."""
+        return cast(int, self.tokenizer.eos_token_id)
+
     def prompt(self, question: str) -> list[int]:
         """Return ``[bos] + prompt`` with exactly one bos."""
         bos = cast(int, self.tokenizer.bos_token_id)
@@ -102,7 +107,7 @@ class PolicyText:
         """Return all tokens, and how many of them are the prompt's."""
         prompt = self.prompt(question)
         completion = self.tokenizer.encode(response, add_special_tokens=False)
-        completion.append(cast(int, self.tokenizer.eos_token_id))
+        completion.append(self.eos)
         room = self.max_length - len(prompt)
         if len(completion) > room:
             self.cut.responses += 1

@@ -328,7 +328,7 @@ def outcome_table(contest: Contest, rows: Sequence[Mapping[str, Any]]) -> dict[s
 
 def _refuse_pairs_without_votes(contest: Contest, table: Mapping[str, statistics.Array], folder: Path) -> None:
     for criterion, outcomes in table.items():
-        decided = np.isfinite(outcomes).any(axis=(2, 3))
+        decided = np.asarray(np.isfinite(outcomes).any(axis=(2, 3)))
         for a, b in itertools.combinations(range(len(contest.models)), 2):
             if not decided[a, b]:
                 raise UserError(

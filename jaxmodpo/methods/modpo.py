@@ -59,7 +59,15 @@ class MODPO:
 
     def __call__(self, token_logps: Array, completion_mask: Array, batch: Batch) -> LossTerms:
         policy, reference = completion_logps(token_logps, completion_mask), batch["reference_logps"]
-        losses = modpo_loss(*policy.T, *reference.T, batch["reward_margins"].T, beta=self.beta, weights=self.weights)
+        losses = modpo_loss(
+            policy[:, 0],
+            policy[:, 1],
+            reference[:, 0],
+            reference[:, 1],
+            batch["reward_margins"].T,
+            beta=self.beta,
+            weights=self.weights,
+        )
         return preference_terms(losses, policy, reference, batch["row_weights"], self.beta)
 
 

@@ -148,7 +148,7 @@ def score_kl(config: ScoreKLConfig) -> Phase:
     text = PolicyText(tokenizer, config.prompt_style, config.max_prompt_length, length)
     policy = load_policy(config.model, dtype=config.dtype, adapter=config.adapter)
     prompts = [text.prompt(q.question_text) for q in read_questions(config.questions) for _ in range(config.samples)]
-    settings = SamplingSettings(1.0, 1.0, config.max_new_tokens, tokenizer.eos_token_id)
+    settings = SamplingSettings(1.0, 1.0, config.max_new_tokens, text.eos)
     keys = jax.random.split(jax.random.key(config.seed), len(prompts))
     completions = []
     for start in range(0, len(prompts), config.batch_size):

@@ -121,7 +121,7 @@ def load_parameters(
         more = f" and {len(problems) - 12} more" if len(problems) > 12 else ""
         raise UserError(f"{folder} does not fit the model its config.json describes: {'; '.join(problems[:12])}{more}")
 
-    def read(spec: Spec, index: tuple[slice, ...]) -> np.ndarray:
+    def read(spec: Spec, index: Any) -> np.ndarray:
         keys = [_file_key(key, prefix) for key in spec.tensor_names()]
         inner = index[1:] if spec.layers else index
         inner = inner[::-1] if spec.transposed else inner

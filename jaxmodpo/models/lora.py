@@ -197,7 +197,8 @@ def average(
     for config, _ in adapters[1:]:
         if set(config.targets) != set(targets):
             raise UserError(
-                f"adapters to average must adapt the same projections; got {', '.join(targets)} and {', '.join(config.targets)}"
+                f"adapters to average must adapt the same projections; got {', '.join(targets)} "
+                f"and {', '.join(config.targets)}"
             )
     merged: dict[str, Array] = {}
     for name in targets:

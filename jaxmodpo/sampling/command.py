@@ -78,7 +78,7 @@ def responses(config: ResponsesConfig) -> Phase:
     text = PolicyText(
         tokenizer, config.prompt_style, config.max_prompt_length, config.max_prompt_length + config.max_new_tokens
     )
-    settings = SamplingSettings(config.temperature, config.top_p, config.max_new_tokens, tokenizer.eos_token_id)
+    settings = SamplingSettings(config.temperature, config.top_p, config.max_new_tokens, text.eos)
     wanted = [(question, number) for question in questions for number in range(config.samples)]
     prompts = {question.question_id: text.prompt(question.question_text) for question in questions}
     journal = Journal(config.output_dir / "sampled.jsonl")

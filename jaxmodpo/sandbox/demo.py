@@ -156,9 +156,8 @@ def table(results: Mapping[str, Any]) -> str:
         for criterion in ("empathy", "safety"):
             low, high = results["intervals"][name][criterion]
             cells.append(f"{100 * results['models'][name][criterion]:5.1f}% [{100 * low:4.1f}, {100 * high:4.1f}]")
-        lines.append(
-            f"{name:<16}{cells[0]:>22}{cells[1]:>22}{results['kl'][name]:>10.2f}{100 * results['malformed'][name]:>10.1f}%"
-        )
+        moved, broken = results["kl"][name], 100 * results["malformed"][name]
+        lines.append(f"{name:<16}{cells[0]:>22}{cells[1]:>22}{moved:>10.2f}{broken:>10.1f}%")
     lines.append("")
     lines += [f"  {'yes' if e['holds'] else 'NO '}  {e['statement']}" for e in results["expectations"]]
     return "\n".join(lines)

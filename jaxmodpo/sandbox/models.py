@@ -175,12 +175,12 @@ def make_roberta(folder: Path, texts: Sequence[tuple[str, str]], config: Trainin
     rows = [text.example(post, reply) for post, reply in texts]
     length = _round_up(max(map(len, rows)), 16)
     examples = Examples(
-        tokens=pad_rows(rows, length, tokenizer.pad_token_id)[:, None],
+        tokens=pad_rows(rows, length)[:, None],
         prompt_lengths=np.zeros((len(rows), 1), np.int32),
         lengths=np.array([[len(row)] for row in rows], np.int32),
         fields={},
     )
-    loss = MaskedLanguageModelLoss(shape, tokenizer.mask_token_id, len(set(special.values())))
+    loss = MaskedLanguageModelLoss(shape, tokenizer.get_vocab()[special["mask_token"]], len(set(special.values())))
     table = roberta.parameter_table(shape)
     parameters = _train(loss, initialise(table, jax.random.key(config.seed)), examples, config)
     save_model(folder, settings, table, parameters, tokenizer_from=work)

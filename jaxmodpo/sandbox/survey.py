@@ -97,10 +97,10 @@ def _row(name: str, population: str, generator: np.random.Generator) -> dict[str
 def _importances(generator: np.random.Generator) -> dict[str, str]:
     """Draw ratings around 4.2 in which one criterion stands above the others."""
     favourite = _pick(_FAVOURITE, generator)
-    ratings = {}
+    ratings: dict[str, str] = {}
     for column in IMPORTANCES:
-        rating = 5.0 if column == favourite else np.clip(np.round(2 * generator.normal(4.1, 0.4)) / 2, 1, 4.5)
-        ratings[column] = f"{rating:.1f}"
+        drawn = np.clip(np.round(2 * generator.normal(4.1, 0.4)) / 2, 1, 4.5)
+        ratings[column] = f"{5.0 if column == favourite else float(drawn):.1f}"
     return ratings
 
 
@@ -111,5 +111,5 @@ def _pick(options: Mapping[str, float], generator: np.random.Generator) -> str:
 
 def _several(options: Sequence[str], least: int, most: int, generator: np.random.Generator) -> str:
     count = int(generator.integers(least, most + 1))
-    chosen = sorted(generator.choice(len(options), count, replace=False).tolist())
-    return ";".join(options[n] for n in chosen)
+    chosen = sorted(generator.permutation(len(options))[:count].tolist())
+    return ";".join(str(options[n]) for n in chosen)

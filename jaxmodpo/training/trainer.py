@@ -81,7 +81,8 @@ class TrainingConfig:
                 raise UserError(f"--{name.replace('_', '-')} must be positive, not {getattr(self, name)}")
         if not 0 <= self.warmup_ratio < 1 or self.weight_decay < 0:
             raise UserError(
-                f"--warmup-ratio must lie in [0, 1) and --weight-decay be at least 0; got {self.warmup_ratio}, {self.weight_decay}"
+                f"--warmup-ratio must lie in [0, 1) and --weight-decay be at least 0; got {self.warmup_ratio}, "
+                f"{self.weight_decay}"
             )
 
     @property
@@ -133,7 +134,7 @@ def train(
         batch = examples_module.batch(examples, step, rows, config.seed)
         batch = {name: jax.device_put(array, sharding) for name, array in batch.items()}
         # The schedule starts counting at the first update, which must not have a rate of 0.
-        rate = float(schedule(step + 1))
+        rate = float(np.asarray(schedule(step + 1)))
         state, metrics = train_step(
             state,
             frozen,
@@ -166,7 +167,7 @@ def _row(metrics: dict[str, jax.Array], step: int, rows: int, examples: int, rat
     values = {name: round(float(value), 7) for name, value in sorted(jax.device_get(metrics).items())}
     if not all(np.isfinite(list(values.values()))):
         raise UserError(
-            f"training broke down at update {step}: {values}; a lower --learning-rate or a smaller --max-grad-norm helps"
+            f"training broke down at update {step}: {values}; a lower --learning-rate or --max-grad-norm helps"
         )
     epoch = step / examples_module.steps_per_epoch(examples, rows)
     return {"step": step, "epoch": round(epoch, 4), **values, "learning_rate": rate}

@@ -25,7 +25,7 @@ VOCABULARY = 99
 
 def mistral_folder(folder: Path, **changes) -> transformers.MistralForCausalLM:
     torch.manual_seed(0)
-    settings = dict(
+    settings: dict = dict(  # noqa: C408 (keyword arguments of the class below)
         vocab_size=VOCABULARY,
         hidden_size=32,
         intermediate_size=48,
@@ -44,7 +44,7 @@ def mistral_folder(folder: Path, **changes) -> transformers.MistralForCausalLM:
 
 def roberta_folder(folder: Path, kind, **changes):
     torch.manual_seed(0)
-    settings = dict(
+    settings: dict = dict(  # noqa: C408 (keyword arguments of the class below)
         vocab_size=VOCABULARY,
         hidden_size=32,
         intermediate_size=48,
