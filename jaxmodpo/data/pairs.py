@@ -8,12 +8,19 @@ from __future__ import annotations
 
 import gzip
 import json
+import logging
+import re
+import zlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from jaxmodpo.artifacts import Candidate, Pair, digest, pair_from_mapping, read_json
 from jaxmodpo.errors import UserError
+
+logger = logging.getLogger(__name__)
+
+_TURN = re.compile(r"\n\n(?=(?:Human|Assistant):)")
 
 
 def load_pairs(path: Path) -> list[Pair]:
@@ -28,18 +35,20 @@ def load_pairs(path: Path) -> list[Pair]:
     - ``chosen, rejected`` alone, as message lists that begin alike, or as HH-RLHF's
       ``"\\n\\nHuman: … \\n\\nAssistant: …"`` transcripts: what they share is the prompt.
 
-    A prompt of one message is its text; a longer one becomes lines that begin with ``User:`` or ``Assistant:``.
-    Rows whose two responses are equal carry no preference: they are an error, except in HH-RLHF's
-    transcripts, where the published files hold a few and they are left out.
+    A prompt of one message is its text; a longer one becomes lines that begin with ``User:`` or ``Assistant:``,
+    and so does a response of several messages, where two conversations part before their last message.
+    ``question_id``, ``chosen_response_id`` and ``rejected_response_id`` beside these layouts are taken;
+    otherwise ids are digests of the texts. Rows whose two responses are equal carry no preference: they are
+    an error, except in HH-RLHF's transcripts, where a user cannot mend the published file: those are left out
+    and counted in the log. An empty reply in a transcript stays, since it was preferred or not like any other.
 
     Raises:
         UserError: unreadable, no rows, or a row that lacks a field or prefers nothing; it names file and row.
     """
-    pairs = []
-    for number, row in enumerate(_rows(path), 1):
-        pair = _pair(row, f"{path}, row {number}")
-        if pair is not None:
-            pairs.append(pair)
+    rows = [_pair(row, f"{path}, row {number}") for number, row in enumerate(_rows(path), 1)]
+    pairs = [pair for pair in rows if pair is not None]
+    if len(pairs) < len(rows):
+        logger.warning("%s: %d rows with equal responses left out", path, len(rows) - len(pairs))
     if not pairs:
         raise UserError(f"{path} holds no preference pairs")
     return pairs
@@ -93,7 +102,7 @@ def _json_lines(path: Path) -> Iterator[Any]:
                     yield json.loads(line)
                 except ValueError as error:
                     raise UserError(f"{path}, row {number}: not JSON") from error
-    except (OSError, UnicodeDecodeError) as error:
+    except (OSError, EOFError, zlib.error, UnicodeDecodeError) as error:
         raise UserError(f"cannot read {path}: {error}") from error
 
 
@@ -103,6 +112,9 @@ def _pair(row: Any, where: str) -> Pair | None:
         raise UserError(f"{where}: not a mapping")
     if "question_text" in row and "prompt" not in row:
         pair = pair_from_mapping(row, where)
+        for text in (pair.question_text, pair.chosen.response_text, pair.rejected.response_text):
+            if not isinstance(text, str):
+                raise UserError(f"{where}: question_text and both response_text must be texts, not {text}")
         _refuse_equal(pair.chosen.response_text, pair.rejected.response_text, where)
         return pair
     missing = [name for name in ("chosen", "rejected") if not _given(row.get(name))]
@@ -121,12 +133,22 @@ def _pair(row: Any, where: str) -> Pair | None:
     else:
         raise UserError(f"{where}: the field prompt is missing")
     _refuse_equal(better, worse, where)
-    question = str(row.get("question_id") or digest(prompt)[:16])
-    return Pair(question, prompt, *(Candidate(f"{question}_{digest(text)[:12]}", text) for text in (better, worse)))
+    question = _id(row, "question_id", digest(prompt)[:16])
+    return Pair(
+        question,
+        prompt,
+        Candidate(_id(row, "chosen_response_id", f"{question}_{digest(better)[:12]}"), better),
+        Candidate(_id(row, "rejected_response_id", f"{question}_{digest(worse)[:12]}"), worse),
+    )
 
 
 def _given(value: Any) -> bool:
-    return value is not None and len(value) > 0
+    """Tell whether a field holds something: a missing cell is None, NaN or empty."""
+    return value is not None and value == value if not hasattr(value, "__len__") else len(value) > 0
+
+
+def _id(row: Mapping[str, Any], field: str, otherwise: str) -> str:
+    return str(row[field]) if _given(row.get(field)) else otherwise
 
 
 def _plain(value: Any) -> Any:
@@ -147,9 +169,13 @@ def _refuse_equal(chosen: str, rejected: str, where: str) -> None:
 
 
 def _messages(value: Any, where: str) -> list[dict[str, str]]:
-    if not isinstance(value, list) or not all(isinstance(m, Mapping) and {"role", "content"} <= set(m) for m in value):
-        raise UserError(f"{where}: a conversation must be a list of messages with role and content")
+    if not isinstance(value, list) or not all(_is_message(m) for m in value):
+        raise UserError(f"{where}: it must be a text, or a list of messages with role and content, both texts")
     return [{"role": m["role"], "content": m["content"]} for m in value]
+
+
+def _is_message(value: Any) -> bool:
+    return isinstance(value, Mapping) and all(isinstance(value.get(name), str) for name in ("role", "content"))
 
 
 def _text(prompt: Any, where: str) -> str:
@@ -182,13 +208,8 @@ def _split_messages(chosen: list[Any], rejected: list[Any], where: str) -> tuple
 
 
 def _transcript(text: str) -> list[dict[str, str]]:
-    messages: list[dict[str, str]] = []
-    for part in ("\n\n" + text.lstrip()).split("\n\n"):
-        for mark, role in (("Human:", "user"), ("Assistant:", "assistant")):
-            if part.startswith(mark):
-                messages.append({"role": role, "content": part.removeprefix(mark).strip()})
-                break
-        else:
-            if messages and part.strip():
-                messages[-1]["content"] = (messages[-1]["content"] + "\n\n" + part).strip()
+    messages = []
+    for turn in _TURN.split("\n\n" + text.lstrip())[1:]:
+        speaker, _, content = turn.partition(":")
+        messages.append({"role": "user" if speaker == "Human" else "assistant", "content": content.strip()})
     return messages

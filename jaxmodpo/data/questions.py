@@ -49,6 +49,7 @@ def questions(config: QuestionsConfig) -> Phase:
     inputs = {f"input {number}": path for number, path in enumerate(config.input, 1)}
     phase = Phase.open("questions", config, config.output_dir, inputs)
     if phase.finished:
+        logger.info("questions: %s is finished", config.output_dir)
         return phase
     posts, rows = read_posts(config.input)
     kept, dropped = filter_posts(posts, config)
@@ -67,6 +68,7 @@ def questions(config: QuestionsConfig) -> Phase:
     phase.finish(
         rows=rows,
         posts=len(posts),
+        duplicates=rows - len(posts),
         left_out=dict(dropped),
         train=len(train),
         test=len(test),
@@ -128,6 +130,8 @@ def split_by_length(posts: Sequence[Question], test_size: int, seed: int) -> tup
             f"--test-size {test_size} does not fit {len(posts)} posts: test and training set need at least 4 each"
         )
     lengths = pandas.Series([len(post.question_text) for post in posts])
+    if lengths.nunique() == 1:
+        raise UserError(f"the {len(posts)} posts are all equally long: there are no length quartiles to split by")
     quartiles = pandas.qcut(lengths, 4, labels=False, duplicates="drop")
     try:
         train, test = train_test_split(

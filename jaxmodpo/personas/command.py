@@ -48,6 +48,7 @@ def personas(config: PersonasConfig) -> Phase:
     inputs = {f"survey {number}": path for number, path in enumerate(config.survey, 1)}
     phase = Phase.open("personas", config, config.output_dir, inputs)
     if phase.finished:
+        logger.info("personas: %s is finished", config.output_dir)
         return phase
     participants = read_surveys(config.survey)
     rated = {p.participant_id: quality(p) for p in participants}

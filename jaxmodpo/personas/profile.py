@@ -22,17 +22,34 @@ _AGREEMENT = (
     "You doubt that",
     "You are unsure whether",
     "You think that",
-    "You are convinced that",
+    "You strongly believe that",
+)
+_CONCERN = (
+    "You are not at all concerned about",
+    "You are little concerned about",
+    "You are somewhat concerned about",
+    "You are concerned about",
+    "You are very concerned about",
 )
 _ATTITUDE_LABELS = {
-    "attitude_accessibility": ("Accessibility", "LLMs can make mental health support easier to reach"),
-    "attitude_ai_empathy": ("AI Empathy", "LLMs can answer with empathy as a human therapist would"),
+    "attitude_accessibility": (
+        "Accessibility",
+        _AGREEMENT,
+        "LLMs can help by offering accessible mental health support",
+    ),
+    "attitude_ai_empathy": (
+        "AI Empathy",
+        _AGREEMENT,
+        "LLMs can provide empathetic responses similar to human therapists",
+    ),
     "attitude_error_concerns": (
         "Error Concerns",
-        "LLMs making factual errors in mental health conversations is a concern",
+        _CONCERN,
+        "LLMs making factual errors in mental health conversations",
     ),
     "attitude_complement_only": (
         "Replacement vs Complement",
+        _AGREEMENT,
         "LLMs should only complement, not replace, human therapists",
     ),
 }
@@ -57,7 +74,7 @@ def profile_text(participant: Participant) -> str:
                 *([f"- Current treatment: {texts['treatment']}"] if texts["treatment"] else []),
             ],
         ),
-        ("TECHNOLOGY EXPERIENCE:", _list("You have used AI tools for:", lists["ai_experience"])),
+        ("TECHNOLOGY EXPERIENCE:", _list("You have previous experience with AI tools for:", lists["ai_experience"])),
         ("YOUR ATTITUDES TOWARD AI IN MENTAL HEALTH:", _attitudes(ratings)),
         (
             "THERAPY PREFERENCES (importance ratings out of 5):",
@@ -84,13 +101,16 @@ def _list(opening: str, items: tuple[str, ...]) -> list[str]:
 
 def _attitudes(ratings: dict[str, float | None]) -> list[str]:
     lines = []
-    for name, (label, statement) in _ATTITUDE_LABELS.items():
+    for name, (label, degrees, statement) in _ATTITUDE_LABELS.items():
         value = ratings[name]
         if value is not None:
-            lines.append(f"- {label}: {_AGREEMENT[int(value) - 1]} {statement}")
+            lines.append(f"- {label}: {degrees[int(value) - 1]} {statement}")
     trust = ratings["attitude_trust"]
     if trust is not None:
-        lines.append(f"- Trust Level: You have {_TRUST[int(trust) - 1]} trust in LLMs for safe mental health support")
+        lines.append(
+            f"- Trust Level: You have {_TRUST[int(trust) - 1]} trust in LLMs "
+            "for safe and accurate mental health support"
+        )
     return lines
 
 

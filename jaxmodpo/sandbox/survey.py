@@ -43,7 +43,7 @@ _USES = (
     "Recommending therapists or hotlines",
 )
 # The share of participants who rate each criterion highest; empathy leads as in the paper.
-_FAVOURITE = dict(zip(IMPORTANCES, (0.627, 0.16, 0.09, 0.06, 0.063), strict=True))
+_FAVOURITE: dict[str, float] = dict(zip(IMPORTANCES, (0.627, 0.16, 0.09, 0.06, 0.063), strict=True))
 _UCLA_SHARE = 124 / 335
 
 

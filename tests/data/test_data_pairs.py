@@ -1,0 +1,212 @@
+"""Every layout of preference pairs reads as the same pairs, and a bad row is named."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from pathlib import Path
+from typing import Any
+
+import pandas
+import pytest
+
+from jaxmodpo.artifacts import Candidate, Pair, write_pairs
+from jaxmodpo.data.pairs import load_pairs
+from jaxmodpo.errors import UserError
+
+HARMLESS = Path(__file__).parents[2].parent / "shared" / "data" / "hh-rlhf" / "harmless-base-test.jsonl.gz"
+TEXTS = [("Why, though?", "Because.", "No idea."), ("Zwei\nZeilen", "gut", "schlecht")]
+ROWS: list[dict[str, Any]] = [dict(zip(("prompt", "chosen", "rejected"), texts, strict=True)) for texts in TEXTS]
+
+
+def messages(*texts: str) -> list[dict[str, str]]:
+    return [{"role": ("user", "assistant")[n % 2], "content": text} for n, text in enumerate(texts)]
+
+
+def lines(path: Path, rows: list[Any]) -> Path:
+    text = "".join(json.dumps(row) + "\n" for row in rows)
+    path.write_bytes(gzip.compress(text.encode()) if path.suffix == ".gz" else text.encode())
+    return path
+
+
+def texts(pairs: list[Pair]) -> list[tuple[str, str, str]]:
+    return [(p.question_text, p.chosen.response_text, p.rejected.response_text) for p in pairs]
+
+
+def saved(folder: Path, kind: str, rows: list[dict[str, Any]]) -> Path:
+    path = folder / f"pairs.{kind}"
+    if kind == "json":
+        path.write_text(json.dumps(rows))
+    elif kind.startswith("jsonl"):
+        lines(path, rows)
+    elif kind == "csv":
+        pandas.DataFrame(rows).to_csv(path, index=False)
+    elif kind == "parquet":
+        pandas.DataFrame(rows).to_parquet(path)
+    else:
+        import datasets
+
+        datasets.Dataset.from_list(rows).save_to_disk(str(path))
+    return path
+
+
+@pytest.mark.parametrize("kind", ["json", "jsonl", "jsonl.gz", "csv", "parquet", "folder"])
+def test_plain_prompts_read_alike_from_every_kind_of_file(tmp_path, kind):
+    assert texts(load_pairs(saved(tmp_path, kind, ROWS))) == TEXTS
+
+
+@pytest.mark.parametrize("kind", ["json", "jsonl", "parquet", "folder"])
+def test_conversations_read_as_their_plain_texts_with_and_without_a_prompt(tmp_path, kind):
+    explicit = [
+        {
+            "prompt": messages(p),
+            "chosen": [{"role": "assistant", "content": c}],
+            "rejected": [{"role": "assistant", "content": r}],
+        }
+        for p, c, r in TEXTS
+    ]
+    implicit = [{"chosen": messages(p, c), "rejected": messages(p, r)} for p, c, r in TEXTS]
+    (tmp_path / "explicit").mkdir()
+    assert texts(load_pairs(saved(tmp_path / "explicit", kind, explicit))) == TEXTS
+    assert texts(load_pairs(saved(tmp_path, kind, implicit))) == TEXTS
+
+
+def test_the_authors_pairs_keep_their_ids(tmp_path):
+    pairs = [Pair("q7", "why", Candidate("a", "one"), Candidate("b", "two"))]
+    write_pairs(tmp_path / "empathy_pairs.json", pairs)
+    assert load_pairs(tmp_path / "empathy_pairs.json") == pairs
+    rows = json.loads((tmp_path / "empathy_pairs.json").read_text())
+    assert load_pairs(lines(tmp_path / "p.jsonl", rows)) == pairs
+
+
+def test_ids_in_flattened_columns_are_taken_even_a_zero(tmp_path):
+    row = ROWS[0] | {"question_id": 0, "chosen_response_id": "r1", "rejected_response_id": 2}
+    pair = load_pairs(lines(tmp_path / "p.jsonl", [row]))[0]
+    assert (pair.question_id, pair.chosen.response_id, pair.rejected.response_id) == ("0", "r1", "2")
+
+
+def test_made_ids_follow_the_texts_not_the_row_or_the_file(tmp_path):
+    again = ROWS[0] | {"rejected": "third"}
+    first, _, third = load_pairs(lines(tmp_path / "p.jsonl", [*ROWS, again]))
+    assert first.question_id == third.question_id and first.chosen == third.chosen
+    assert first.rejected.response_id != third.rejected.response_id
+    assert load_pairs(saved(tmp_path, "csv", ROWS))[0] == first
+
+
+def test_a_prompt_of_several_turns_becomes_lines_with_the_speaker(tmp_path):
+    row = {"chosen": messages("a", "b", "c", "d"), "rejected": messages("a", "b", "c", "e")}
+    assert texts(load_pairs(lines(tmp_path / "p.jsonl", [row]))) == [("User: a\nAssistant: b\nUser: c", "d", "e")]
+
+
+def test_conversations_that_part_early_keep_their_later_turns_in_the_response(tmp_path):
+    row = {"chosen": messages("a", "b", "c", "d"), "rejected": messages("a", "x")}
+    assert texts(load_pairs(lines(tmp_path / "p.jsonl", [row]))) == [("a", "Assistant: b\nUser: c\nAssistant: d", "x")]
+
+
+def test_a_transcript_splits_at_speakers_and_keeps_blank_lines_inside_a_turn(tmp_path):
+    start = "\n\nHuman: first\n\nAssistant: reply\n\nHuman: second\n\npart\n\nAssistant:"
+    row = {"chosen": f"{start} good\n\nindeed", "rejected": f"{start} bad"}
+    prompt = "User: first\nAssistant: reply\nUser: second\n\npart"
+    assert texts(load_pairs(lines(tmp_path / "p.jsonl.gz", [row]))) == [(prompt, "good\n\nindeed", "bad")]
+
+
+def test_transcripts_with_equal_replies_are_left_out_and_counted(tmp_path, caplog):
+    start = "\n\nHuman: hi\n\nAssistant:"
+    rows = [
+        {"chosen": f"{start} same", "rejected": f"{start} same"},
+        {"chosen": f"{start} a", "rejected": f"{start} b"},
+    ]
+    assert texts(load_pairs(lines(tmp_path / "p.jsonl", rows))) == [("hi", "a", "b")]
+    assert "1 rows with equal responses left out" in caplog.text
+    with pytest.raises(UserError, match="holds no preference pairs"):
+        load_pairs(lines(tmp_path / "p.jsonl", rows[:1]))
+
+
+def test_the_real_harmless_test_set_reads_whole_as_its_last_turns(caplog):
+    if not HARMLESS.exists():
+        pytest.skip(f"{HARMLESS} is not here")
+    pairs = load_pairs(HARMLESS)
+    assert len(pairs) == 2312 and not caplog.text
+    mark, alike = "\n\nAssistant:", 0
+    with gzip.open(HARMLESS, "rt", encoding="utf-8") as file:
+        for pair, row in zip(pairs, map(json.loads, file), strict=True):
+            (start, _, better), (other, _, worse) = (row[side].rpartition(mark) for side in ("chosen", "rejected"))
+            if start == other:
+                alike += 1
+                assert (pair.chosen.response_text, pair.rejected.response_text) == (better.strip(), worse.strip())
+    assert alike == 2307
+
+
+@pytest.mark.parametrize("field", ["prompt", "chosen", "rejected"])
+@pytest.mark.parametrize("kind", ["jsonl", "csv", "parquet"])
+def test_a_missing_field_is_named_with_file_and_row(tmp_path, field, kind):
+    broken = {**ROWS[1], field: "" if kind == "csv" else None}
+    with pytest.raises(UserError, match=rf"pairs\.{kind}, row 2: the field {field} is missing"):
+        load_pairs(saved(tmp_path, kind, [ROWS[0], broken]))
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        (ROWS[1] | {"chosen": "schlecht"}, "same text"),
+        ({"question_id": "1", "question_text": "q", "chosen": {"response_id": "a", "response_text": "x"}}, "rejected"),
+        (
+            {
+                "question_id": "1",
+                "question_text": "q",
+                "chosen": {"response_id": "a", "response_text": "x"},
+                "rejected": {"response_id": "b", "response_text": "x"},
+            },
+            "same text",
+        ),
+        (
+            {
+                "question_id": "1",
+                "question_text": "q",
+                "chosen": {"response_id": "a", "response_text": None},
+                "rejected": {"response_id": "b", "response_text": "x"},
+            },
+            "must be texts, not None",
+        ),
+        (ROWS[0] | {"chosen": 5}, "list of messages"),
+        (ROWS[0] | {"chosen": [{"role": "assistant"}]}, "list of messages"),
+        (ROWS[0] | {"chosen": messages("a", "b")}, "one message each"),
+        ({"chosen": messages("a", "b"), "rejected": messages("c", "d")}, "begin with the same message"),
+        ("text", "not a mapping"),
+    ],
+)
+def test_a_bad_row_is_named_with_file_and_row(tmp_path, row, message):
+    with pytest.raises(UserError, match=rf"p\.jsonl, row 2: .*{message}"):
+        load_pairs(lines(tmp_path / "p.jsonl", [ROWS[0], row]))
+
+
+def test_files_that_cannot_be_read_are_named(tmp_path):
+    (tmp_path / "torn.jsonl").write_text('{"prompt": ')
+    cut = lines(tmp_path / "cut.jsonl.gz", ROWS)
+    cut.write_bytes(cut.read_bytes()[:-12])
+    (tmp_path / "not.parquet").write_text("no")
+    (tmp_path / "object.json").write_text("{}")
+    (tmp_path / "pairs.txt").write_text("x")
+    (tmp_path / "folder").mkdir()
+    for name, message in {
+        "torn.jsonl": "row 1: not JSON",
+        "cut.jsonl.gz": "cannot read",
+        "not.parquet": "cannot be read",
+        "object.json": "must hold a list",
+        "pairs.txt": "are read from",
+        "folder": "save_to_disk",
+        "absent.json": "no such file",
+    }.items():
+        with pytest.raises(UserError, match=message) as error:
+            load_pairs(tmp_path / name)
+        assert name in str(error.value)
+
+
+def test_a_folder_of_several_splits_asks_for_one(tmp_path):
+    import datasets
+
+    part = datasets.Dataset.from_list(ROWS)
+    datasets.DatasetDict({"train": part, "test": part}).save_to_disk(str(tmp_path / "both"))
+    with pytest.raises(UserError, match="train, test"):
+        load_pairs(tmp_path / "both")
+    assert texts(load_pairs(tmp_path / "both" / "train")) == TEXTS
