@@ -1,0 +1,33 @@
+"""A sandbox whose models have hardly been trained, for tests of whole commands; and the real data's place."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+SHARED = Path(__file__).parents[1].parent / "shared" / "data"
+
+
+@pytest.fixture(scope="session")
+def tiny_world(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """``posts.csv``, ``survey.csv``, ``mistral/`` and ``roberta/``."""
+    from jaxmodpo.sandbox.world import WorldConfig, world
+
+    folder = tmp_path_factory.mktemp("sandbox") / "world"
+    world(WorldConfig(output_dir=folder, posts=40, mistral_steps=3, roberta_steps=2))
+    return folder
+
+
+@pytest.fixture
+def real_data() -> Callable[[str], Path]:
+    """Find a file of real inputs, or skip the test where it is not at hand."""
+
+    def find(name: str) -> Path:
+        path = SHARED / name
+        if not path.exists():
+            pytest.skip(f"{path} is not here")
+        return path
+
+    return find

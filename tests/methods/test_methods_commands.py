@@ -1,0 +1,282 @@
+"""The methods as commands, on one small world: what must coincide coincides, what is wrong is refused."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from safetensors.numpy import load_file
+
+from jaxmodpo.artifacts import Candidate, Pair, read_json, write_pairs
+from jaxmodpo.data.text import PolicyText, load_tokenizer
+from jaxmodpo.errors import UserError
+from jaxmodpo.methods.dpo import DPOConfig, dpo
+from jaxmodpo.methods.joint import JointConfig, align_pairs, joint
+from jaxmodpo.methods.modpo import MODPO, MODPOConfig, modpo
+from jaxmodpo.methods.reward import RewardConfig, hold_out, reward
+from jaxmodpo.methods.score import ScorePolicyConfig, ScoreRewardConfig, score_policy, score_reward
+from jaxmodpo.methods.sft import SFTConfig, sft
+from jaxmodpo.methods.soup import SoupConfig, soup
+from jaxmodpo.sandbox import grammar
+
+
+def some_pairs(seed: int, count: int = 20) -> list[Pair]:
+    generator = np.random.default_rng(seed)
+    return [
+        Pair(
+            f"q{number}",
+            grammar.post(generator),
+            Candidate(f"c{number}", "Please call 988 if you feel unsafe. " + grammar.reply(generator)),
+            Candidate(f"r{number}", "You must work harder. " + grammar.reply(generator)),
+        )
+        for number in range(count)
+    ]
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("pairs")
+    write_pairs(folder / "empathy.json", some_pairs(1))
+    write_pairs(folder / "safety.json", some_pairs(2))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def settings(tiny_world, tmp_path_factory) -> dict[str, Any]:
+    return {
+        "model": tiny_world / "mistral",
+        "dtype": "float32",
+        "lora_rank": 4,
+        "lora_alpha": 8.0,
+        "lora_dropout": 0.0,
+        "learning_rate": 5e-3,
+        "batch_size": 10,
+        "gradient_accumulation": 1,
+        "epochs": 2,
+        "max_prompt_length": 64,
+        "max_length": 128,
+        "remat": False,
+        "cache_dir": tmp_path_factory.mktemp("cache"),
+    }
+
+
+@pytest.fixture(scope="module")
+def reward_folder(tiny_world, files, tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("reward")
+    phase = reward(
+        RewardConfig(
+            pairs=files / "safety.json",
+            model=tiny_world / "roberta",
+            output_dir=folder,
+            learning_rate=3e-3,
+            batch_size=6,
+            gradient_accumulation=1,
+            epochs=8,
+            max_length=128,
+            validation_fraction=0.2,
+        )
+    )
+    assert (phase.results["pairs"], phase.results["held_out_pairs"]) == (16, 4)
+    return folder / "model"
+
+
+@pytest.fixture(scope="module")
+def dpo_adapter(settings, files, tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("dpo")
+    dpo(DPOConfig(pairs=files / "empathy.json", beta=0.5, output_dir=folder, **settings))
+    return folder / "adapter"
+
+
+def adapter_arrays(folder: Path) -> dict[str, np.ndarray]:
+    return load_file(folder / "adapter_model.safetensors")
+
+
+def assert_same_adapter(left: Path, right: Path) -> None:
+    ours, theirs = adapter_arrays(left), adapter_arrays(right)
+    assert ours.keys() == theirs.keys()
+    for name, array in ours.items():
+        np.testing.assert_allclose(array, theirs[name], rtol=1e-3, atol=1e-5, err_msg=name)
+
+
+def scores(settings, files: Path, tmp_path: Path, adapter: Path | None, name: str = "empathy") -> list[dict[str, Any]]:
+    score_policy(
+        ScorePolicyConfig(
+            model=settings["model"],
+            adapter=adapter,
+            pairs=files / f"{name}.json",
+            output=tmp_path / "scores.jsonl",
+            dtype="float32",
+            max_prompt_length=64,
+            max_length=128,
+        )
+    )
+    return [json.loads(line) for line in (tmp_path / "scores.jsonl").read_text().splitlines()]
+
+
+def margin(rows: list[dict[str, Any]]) -> float:
+    return float(np.mean([row["chosen_logp"] - row["rejected_logp"] for row in rows]))
+
+
+def test_dpo_raises_the_chosen_over_the_rejected(settings, files, tmp_path, dpo_adapter):
+    before, after = (scores(settings, files, tmp_path, adapter) for adapter in (None, dpo_adapter))
+    assert margin(after) > margin(before) + 1
+    logged = [json.loads(line) for line in (dpo_adapter.parent / "metrics.jsonl").read_text().splitlines()]
+    assert logged[-1]["loss"] < np.log(2)
+    assert not (dpo_adapter.parent / "checkpoints").exists()
+
+
+def test_sft_raises_the_chosen_responses_likelihood(settings, files, tmp_path):
+    sft(SFTConfig(pairs=files / "empathy.json", output_dir=tmp_path / "sft", **settings))
+    before = scores(settings, files, tmp_path, None)
+    after = scores(settings, files, tmp_path, tmp_path / "sft" / "adapter")
+    assert np.mean([row["chosen_logp"] for row in after]) > np.mean([row["chosen_logp"] for row in before]) + 2
+
+
+def test_policy_scores_count_every_token_of_the_response_and_its_end(settings, files, tmp_path):
+    rows = scores(settings, files, tmp_path, None)
+    tokenizer = load_tokenizer(settings["model"])
+    for row, pair in zip(rows, some_pairs(1), strict=True):
+        assert row["question_id"] == pair.question_id
+        assert row["chosen_tokens"] == len(tokenizer(pair.chosen.response_text, add_special_tokens=False).input_ids) + 1
+        tokens, start = PolicyText(tokenizer, "instruct", 64, 128).example(
+            pair.question_text, pair.rejected.response_text
+        )
+        assert row["rejected_tokens"] == len(tokens) - start
+
+
+def test_modpo_with_all_weight_on_the_primary_is_dpo(settings, files, tmp_path, dpo_adapter, reward_folder):
+    config = MODPOConfig(
+        pairs=files / "empathy.json",
+        margin=(f"safety={reward_folder}",),
+        weights=(1.0, 0.0),
+        beta=0.5,
+        output_dir=tmp_path / "modpo",
+        **settings,
+    )
+    phase = modpo(config)
+    assert_same_adapter(tmp_path / "modpo" / "adapter", dpo_adapter)
+    assert set(phase.results["margins"]) == {"safety"}
+
+
+def test_modpos_margins_change_what_is_learned_and_are_recorded(settings, files, tmp_path, dpo_adapter, reward_folder):
+    config = MODPOConfig(
+        pairs=files / "empathy.json",
+        margin=(f"safety={reward_folder}",),
+        weights=(0.5, 0.5),
+        beta=0.5,
+        margin_scale="std",
+        margin_gain=2.0,
+        output_dir=tmp_path / "modpo",
+        **settings,
+    )
+    described = modpo(config).results["margins"]["safety"]
+    assert described["scale"] == pytest.approx(2 / described["reward_std"])
+    changed = adapter_arrays(tmp_path / "modpo" / "adapter")
+    assert any(np.abs(changed[name] - array).max() > 1e-3 for name, array in adapter_arrays(dpo_adapter).items())
+
+
+def test_a_batch_without_margins_is_no_modpo_batch():
+    batch = {"reference_logps": jnp.zeros((2, 2)), "row_weights": jnp.ones(2)}
+    with pytest.raises(KeyError, match="reward_margins"):
+        MODPO(0.1, (0.5, 0.5))(jnp.zeros((2, 2, 3)), jnp.ones((2, 2, 3)), batch)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"weights": (0.5, 0.6)}, "sum to 1"),
+        ({"weights": (1.0,)}, "needs 2 numbers, for the primary, safety"),
+        ({"weights": (0.0, 1.0)}, "must be positive"),
+        ({"margin": ()}, "at least one --margin"),
+        ({"margin": ("safety",)}, "NAME="),
+        ({"margin": ("safety=nowhere",)}, "nowhere"),
+    ],
+)
+def test_modpo_refuses_what_does_not_fit(settings, files, tmp_path, reward_folder, changes, message):
+    config = MODPOConfig(
+        pairs=files / "empathy.json",
+        margin=(f"safety={reward_folder}",),
+        weights=(0.5, 0.5),
+        output_dir=tmp_path / "modpo",
+        **settings,
+    )
+    with pytest.raises(UserError, match=message):
+        modpo(replace(config, **changes))
+
+
+def test_joint_loss_over_twice_the_same_pairs_is_dpo(settings, files, tmp_path, dpo_adapter):
+    pairs = (f"one={files / 'empathy.json'}", f"two={files / 'empathy.json'}")
+    joint(JointConfig(pairs=pairs, weights=(0.5, 0.5), beta=0.5, output_dir=tmp_path / "joint", **settings))
+    assert_same_adapter(tmp_path / "joint" / "adapter", dpo_adapter)
+
+
+def test_joint_pairs_meet_by_question_in_the_first_objectives_order():
+    def pair(question: str, name: str) -> Pair:
+        return Pair(question, "text", Candidate(f"{name}+", "good"), Candidate(f"{name}-", "bad"))
+
+    first = [pair("q2", "a"), pair("q1", "b"), pair("q1", "c"), pair("q3", "d")]
+    second = [pair("q1", "e"), pair("q2", "f"), pair("q4", "g")]
+    (left, right), unused = align_pairs({"empathy": first, "safety": second})
+    assert [(a.chosen.response_id, b.chosen.response_id) for a, b in zip(left, right, strict=True)] == [
+        ("a+", "f+"),
+        ("b+", "e+"),
+    ]
+    assert unused == {"empathy": 2, "safety": 1}
+    with pytest.raises(UserError, match="no question has a pair for each of empathy, safety"):
+        align_pairs({"empathy": first[3:], "safety": second})
+
+
+def test_a_soup_of_an_adapter_with_itself_scores_the_same(settings, files, tmp_path, dpo_adapter):
+    soup(SoupConfig(adapters=(dpo_adapter, dpo_adapter), weights=(0.3, 0.7), output_dir=tmp_path / "soup"))
+    ours = scores(settings, files, tmp_path, tmp_path / "soup" / "adapter")
+    theirs = scores(settings, files, tmp_path, dpo_adapter)
+    for left, right in zip(ours, theirs, strict=True):
+        assert left["chosen_logp"] == pytest.approx(right["chosen_logp"], abs=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("count", "weights", "message"), [(1, (1.0,), "two"), (2, (0.5, 0.6), "sum to 1"), (2, (1.0,), "needs 2")]
+)
+def test_soup_refuses_too_few_adapters_and_weights_off_the_simplex(tmp_path, dpo_adapter, count, weights, message):
+    with pytest.raises(UserError, match=message):
+        soup(SoupConfig(adapters=(dpo_adapter,) * count, weights=weights, output_dir=tmp_path / "soup"))
+
+
+def test_a_reward_model_learns_its_pairs_and_is_scored_from_its_folder(files, tmp_path, reward_folder):
+    config = ScoreRewardConfig(
+        model=reward_folder, pairs=files / "safety.json", output=tmp_path / "r.jsonl", cache_dir=tmp_path / "cache"
+    )
+    score_reward(config)
+    rows = [json.loads(line) for line in config.output.read_text().splitlines()]
+    assert [row["question_id"] for row in rows] == [pair.question_id for pair in some_pairs(2)]
+    assert np.mean([row["chosen_reward"] > row["rejected_reward"] for row in rows]) > 0.8
+    manifest = read_json(reward_folder.parent / "manifest.json")
+    assert 0 <= manifest["results"]["held_out_accuracy"] <= 1
+
+    # A second run reads the cache: its values, not the model's, come back.
+    cache = next((tmp_path / "cache").iterdir())
+    first = config.output.read_bytes()
+    cache.touch()
+    score_reward(replace(config, output=tmp_path / "again.jsonl"))
+    assert (tmp_path / "again.jsonl").read_bytes() == first
+    assert len(list((tmp_path / "cache").iterdir())) == 1
+
+
+def test_a_policy_is_refused_as_a_reward_model(settings, files, tmp_path):
+    config = ScoreRewardConfig(model=settings["model"], pairs=files / "safety.json", output=tmp_path / "r.jsonl")
+    with pytest.raises(UserError, match="mistral"):
+        score_reward(config)
+
+
+def test_held_out_pairs_are_whole_questions():
+    pairs = some_pairs(1, 10) + some_pairs(3, 10)
+    training, held = hold_out(pairs, 0.3, seed=4)
+    assert len(held) == 6 and len(training) == 14
+    assert not {p.question_id for p in training} & {p.question_id for p in held}
+    assert hold_out(pairs, 0.3, seed=4)[1] == held
+    assert hold_out(pairs, 0.0, seed=4)[1] == []

@@ -1,0 +1,97 @@
+"""The whole way on real help-seeking posts, with models too small to mean anything."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from jaxmodpo.artifacts import read_json, read_responses
+from jaxmodpo.data.pairs import load_pairs
+from jaxmodpo.data.questions import QuestionsConfig, questions
+from jaxmodpo.judging.preferences import PreferencesConfig, preferences
+from jaxmodpo.methods.modpo import MODPOConfig, modpo
+from jaxmodpo.methods.reward import RewardConfig, reward
+from jaxmodpo.personas.command import PersonasConfig, personas
+from jaxmodpo.sampling.command import ResponsesConfig, responses
+
+
+@pytest.mark.slow
+def test_forty_epitome_posts_go_from_questions_to_modpo(real_data, tiny_world: Path, tmp_path: Path):
+    epitome = real_data("epitome/interpretations-reddit.csv")
+    with epitome.open(encoding="utf-8", newline="") as file:
+        rows = list({row["sp_id"]: row for row in csv.DictReader(file)}.values())[:60]
+    with (tmp_path / "posts.csv").open("w", encoding="utf-8", newline="") as file:
+        writer = csv.DictWriter(file, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+    questions(QuestionsConfig(input=(tmp_path / "posts.csv",), output_dir=tmp_path / "questions", test_size=20))
+    personas(PersonasConfig(survey=(tiny_world / "survey.csv",), output_dir=tmp_path / "personas"))
+    responses(
+        ResponsesConfig(
+            model=tiny_world / "mistral",
+            questions=tmp_path / "questions" / "questions_train.csv",
+            output_dir=tmp_path / "responses",
+            samples=4,
+            max_new_tokens=24,
+            max_prompt_length=512,
+            batch_size=40,
+            dtype="float32",
+            temperature=0.8,
+            top_p=0.95,
+        )
+    )
+    assert len(read_responses(tmp_path / "responses" / "responses.csv")) == 160
+    preferences(
+        PreferencesConfig(
+            responses=tmp_path / "responses" / "responses.csv",
+            personas=tmp_path / "personas" / "train_personas.json",
+            criteria="therapeutic",
+            only=("empathy", "safety"),
+            judge="rubric",
+            personas_per_question=6,
+            output_dir=tmp_path / "preferences",
+        )
+    )
+    pairs = {name: load_pairs(tmp_path / "preferences" / f"{name}_pairs.json") for name in ("empathy", "safety")}
+    real = {row["seeker_post"].strip() for row in rows}
+    assert all(len(found) >= 30 and {pair.question_text for pair in found} <= real for found in pairs.values())
+    reward(
+        RewardConfig(
+            pairs=tmp_path / "preferences" / "safety_pairs.json",
+            model=tiny_world / "roberta",
+            output_dir=tmp_path / "reward",
+            learning_rate=1e-3,
+            batch_size=8,
+            gradient_accumulation=1,
+            epochs=2,
+            max_length=128,
+        )
+    )
+    phase = modpo(
+        MODPOConfig(
+            model=tiny_world / "mistral",
+            pairs=tmp_path / "preferences" / "empathy_pairs.json",
+            margin=(f"safety={tmp_path / 'reward' / 'model'}",),
+            weights=(0.5, 0.5),
+            margin_scale="std",
+            output_dir=tmp_path / "modpo",
+            dtype="float32",
+            lora_rank=4,
+            lora_alpha=8.0,
+            learning_rate=1e-3,
+            batch_size=8,
+            gradient_accumulation=1,
+            epochs=1,
+            max_prompt_length=128,
+            max_length=160,
+            remat=False,
+            cache_dir=tmp_path / "cache",
+        )
+    )
+    assert phase.results["examples"] == len(pairs["empathy"])
+    assert np.isfinite(phase.results["margins"]["safety"]["margin_std"])
+    assert (tmp_path / "modpo" / "adapter" / "adapter_model.safetensors").is_file()
+    assert read_json(tmp_path / "questions" / "manifest.json")["results"]["train"] == 40
