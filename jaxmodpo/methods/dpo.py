@@ -12,25 +12,24 @@ from jaxmodpo.data.examples import policy_pairs
 from jaxmodpo.data.pairs import load_pairs
 from jaxmodpo.losses import dpo_loss
 from jaxmodpo.training.policy import (
-    PolicyTrainingConfig,
+    PreferenceTrainingConfig,
     completion_logps,
     load_policy,
     policy_text,
     preference_terms,
     train_policy,
     with_reference,
+    with_sft_term,
 )
 from jaxmodpo.training.step import Batch, LossTerms
 
 
 @dataclass(frozen=True, kw_only=True)
-class DPOConfig(PolicyTrainingConfig):
+class DPOConfig(PreferenceTrainingConfig):
     """Align an adapter to one objective's preference pairs."""
 
     pairs: Path
     """preference pairs"""
-    beta: float = 0.1
-    """strength of the pull towards the reference"""
     label_smoothing: float = 0.0
     """probability that a preference is wrong"""
 
@@ -41,11 +40,13 @@ class DPO:
 
     beta: float
     label_smoothing: float
+    sft_weight: float = 0.0
 
     def __call__(self, token_logps: Array, completion_mask: Array, batch: Batch) -> LossTerms:
         policy, reference = completion_logps(token_logps, completion_mask), batch["reference_logps"]
         losses = dpo_loss(*policy.T, *reference.T, beta=self.beta, label_smoothing=self.label_smoothing)
-        return preference_terms(losses, policy, reference, batch["row_weights"], self.beta)
+        terms = preference_terms(losses, policy, reference, batch["row_weights"], self.beta)
+        return with_sft_term(terms, token_logps, completion_mask, batch["row_weights"], self.sft_weight)
 
 
 def dpo(config: DPOConfig) -> Phase:
@@ -59,5 +60,5 @@ def dpo(config: DPOConfig) -> Phase:
     examples = policy_pairs([load_pairs(config.pairs)], text)
     policy = load_policy(config.model, dtype=config.dtype, mesh=config.mesh, fresh=config.lora, seed=config.seed)
     examples = with_reference(policy, examples, config)
-    train_policy(phase, policy, examples, DPO(config.beta, config.label_smoothing), config, text)
+    train_policy(phase, policy, examples, DPO(config.beta, config.label_smoothing, config.sft_weight), config, text)
     return phase

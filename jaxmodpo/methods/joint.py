@@ -16,7 +16,7 @@ from jaxmodpo.data.pairs import load_pairs
 from jaxmodpo.errors import UserError
 from jaxmodpo.losses import joint_dpo_loss
 from jaxmodpo.training.policy import (
-    PolicyTrainingConfig,
+    PreferenceTrainingConfig,
     check_weights,
     completion_logps,
     load_policy,
@@ -24,6 +24,7 @@ from jaxmodpo.training.policy import (
     preference_terms,
     train_policy,
     with_reference,
+    with_sft_term,
 )
 from jaxmodpo.training.step import Batch, LossTerms
 
@@ -31,7 +32,7 @@ logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
-class JointConfig(PolicyTrainingConfig):
+class JointConfig(PreferenceTrainingConfig):
     """Align an adapter to several objectives' pairs with one loss.
 
     Only questions that have a pair for every objective can be used; the others are counted.
@@ -41,8 +42,6 @@ class JointConfig(PolicyTrainingConfig):
     """NAME=FILE of each objective's preference pairs, as in empathy=P.json safety=Q.json"""
     weights: tuple[float, ...]
     """on the simplex, one per objective in the same order"""
-    beta: float = 0.1
-    """strength of the pull towards the reference"""
 
 
 @dataclass(frozen=True)
@@ -51,6 +50,7 @@ class JointDPO:
 
     beta: float
     weights: tuple[float, ...]
+    sft_weight: float = 0.0
 
     def __call__(self, token_logps: Array, completion_mask: Array, batch: Batch) -> LossTerms:
         policy, reference = completion_logps(token_logps, completion_mask), batch["reference_logps"]
@@ -62,7 +62,8 @@ class JointDPO:
             beta=self.beta,
             weights=self.weights,
         )
-        return preference_terms(losses, policy, reference, batch["row_weights"], self.beta)
+        terms = preference_terms(losses, policy, reference, batch["row_weights"], self.beta)
+        return with_sft_term(terms, token_logps, completion_mask, batch["row_weights"], self.sft_weight, self.weights)
 
 
 def align_pairs(pair_sets: Mapping[str, Sequence[Pair]]) -> tuple[list[list[Pair]], dict[str, int]]:
@@ -119,7 +120,7 @@ def joint(config: JointConfig) -> Phase:
         phase,
         policy,
         examples,
-        JointDPO(config.beta, tuple(config.weights)),
+        JointDPO(config.beta, tuple(config.weights), config.sft_weight),
         config,
         text,
         pairs_without_partners=unused,

@@ -18,7 +18,7 @@ from jaxmodpo.errors import UserError
 from jaxmodpo.losses import modpo_loss
 from jaxmodpo.methods.reward import rewards_of_pairs
 from jaxmodpo.training.policy import (
-    PolicyTrainingConfig,
+    PreferenceTrainingConfig,
     check_weights,
     completion_logps,
     load_policy,
@@ -26,6 +26,7 @@ from jaxmodpo.training.policy import (
     preference_terms,
     train_policy,
     with_reference,
+    with_sft_term,
 )
 from jaxmodpo.training.step import Batch, LossTerms
 
@@ -33,7 +34,7 @@ logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
-class MODPOConfig(PolicyTrainingConfig):
+class MODPOConfig(PreferenceTrainingConfig):
     """Align an adapter to a primary objective's pairs and to other objectives' reward models."""
 
     pairs: Path
@@ -42,8 +43,6 @@ class MODPOConfig(PolicyTrainingConfig):
     """NAME=FOLDER of a reward model for each further objective, as in safety=out/reward_safety"""
     weights: tuple[float, ...]
     """on the simplex: the primary objective's, then one per margin in the same order"""
-    beta: float = 0.1
-    """strength of the pull towards the reference"""
     margin_scale: Literal["none", "std"] = "none"
     """std divides each reward by its standard deviation over the training pairs' responses"""
     margin_gain: float = 1.0
@@ -56,6 +55,7 @@ class MODPO:
 
     beta: float
     weights: tuple[float, ...]
+    sft_weight: float = 0.0
 
     def __call__(self, token_logps: Array, completion_mask: Array, batch: Batch) -> LossTerms:
         policy, reference = completion_logps(token_logps, completion_mask), batch["reference_logps"]
@@ -68,7 +68,8 @@ class MODPO:
             beta=self.beta,
             weights=self.weights,
         )
-        return preference_terms(losses, policy, reference, batch["row_weights"], self.beta)
+        terms = preference_terms(losses, policy, reference, batch["row_weights"], self.beta)
+        return with_sft_term(terms, token_logps, completion_mask, batch["row_weights"], self.sft_weight)
 
 
 def reward_margins(
@@ -125,6 +126,6 @@ def modpo(config: MODPOConfig) -> Phase:
     margins, description = reward_margins(pairs, folders, config)
     policy = load_policy(config.model, dtype=config.dtype, mesh=config.mesh, fresh=config.lora, seed=config.seed)
     examples = with_reference(policy, policy_pairs([pairs], text), config).with_fields(reward_margins=margins)
-    method = MODPO(config.beta, tuple(config.weights))
+    method = MODPO(config.beta, tuple(config.weights), config.sft_weight)
     train_policy(phase, policy, examples, method, config, text, margins=description)
     return phase

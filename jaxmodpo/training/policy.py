@@ -69,6 +69,21 @@ class PolicyTrainingConfig(TrainingConfig):
         return LoraConfig(self.lora_rank, self.lora_alpha, self.lora_dropout, self.lora_targets)
 
 
+@dataclass(frozen=True, kw_only=True)
+class PreferenceTrainingConfig(PolicyTrainingConfig):
+    """What every method that learns from preferences can be told besides."""
+
+    beta: float = 0.1
+    """strength of the pull towards the reference"""
+    sft_weight: float = 0.0
+    """adds this times the chosen responses' negative log-likelihood per token"""
+
+    def check(self) -> None:
+        super().check()
+        if not self.beta > 0 or not self.sft_weight >= 0:
+            raise UserError(f"--beta must be positive and --sft-weight at least 0; got {self.beta}, {self.sft_weight}")
+
+
 class Method(Protocol):
     """What a method does with log-probabilities; hashable."""
 
@@ -237,6 +252,41 @@ def preference_terms(
         metrics={name: jnp.sum(values * row_weights) for name, values in rows.items()},
         rows=total,
     )
+
+
+def with_sft_term(
+    terms: LossTerms,
+    token_logps: Array,
+    completion_mask: Array,
+    row_weights: Array,
+    weight: float,
+    objectives: Sequence[float] = (1.0,),
+) -> LossTerms:
+    """Add the chosen completions' negative log-likelihood, so that alignment does not make them less likely.
+
+    A preference loss cares for differences alone and may lower chosen and rejected together, moving
+    probability to texts that nobody wrote. Per row the term is
+    ``weight × Σ_k objectives_k × mean over tokens of −log π(chosen_k)``.
+
+    Args:
+        terms: of the preference loss.
+        token_logps: ``[rows, 2 × objectives, T]``.
+        completion_mask: the same shape.
+        row_weights: ``[rows]``, 0 for rows that only fill up the batch.
+        weight: of the term; with 0 nothing is added.
+        objectives: each objective's weight.
+
+    References:
+        Pang et al., *Iterative Reasoning Preference Optimization*, 2024; TRL's ``rpo_alpha``.
+    """
+    if weight == 0:
+        return terms
+    mask = completion_mask[:, 0::2]
+    nll = -jnp.sum(jnp.where(mask > 0, token_logps[:, 0::2], 0.0), -1) / jnp.maximum(jnp.sum(mask, -1), 1.0)
+    rows = jnp.sum(nll * jnp.asarray(objectives, jnp.float32), axis=1)
+    total = jnp.sum(rows * row_weights)
+    metrics = {**terms.metrics, "nll_loss": jax.lax.stop_gradient(total)}
+    return LossTerms(terms.total + weight * total, terms.denominator, metrics, terms.rows)
 
 
 def train_policy(

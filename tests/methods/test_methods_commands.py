@@ -16,7 +16,7 @@ from jaxmodpo.artifacts import Candidate, Pair, read_json, write_pairs
 from jaxmodpo.data.text import PolicyText, load_tokenizer
 from jaxmodpo.errors import UserError
 from jaxmodpo.methods.dpo import DPOConfig, dpo
-from jaxmodpo.methods.joint import JointConfig, align_pairs, joint
+from jaxmodpo.methods.joint import JointConfig, JointDPO, align_pairs, joint
 from jaxmodpo.methods.modpo import MODPO, MODPOConfig, modpo
 from jaxmodpo.methods.reward import RewardConfig, hold_out, reward
 from jaxmodpo.methods.score import ScorePolicyConfig, ScoreRewardConfig, score_policy, score_reward
@@ -280,3 +280,27 @@ def test_held_out_pairs_are_whole_questions():
     assert not {p.question_id for p in training} & {p.question_id for p in held}
     assert hold_out(pairs, 0.3, seed=4)[1] == held
     assert hold_out(pairs, 0.0, seed=4)[1] == []
+
+
+def test_the_sft_term_is_the_chosen_responses_nll_per_token():
+    generator = np.random.default_rng(0)
+    logps = -generator.random((2, 4, 5)).astype("f")
+    mask = np.tile(np.arange(5) < 3, (2, 4, 1)).astype("f")
+    mask[1, 2] = [1, 0, 0, 0, 0]
+    batch = {"reference_logps": jnp.zeros((2, 4)), "row_weights": jnp.array([1.0, 0.5])}
+    plain, pulled = (
+        JointDPO(0.1, (0.25, 0.75), sft_weight=weight)(jnp.asarray(logps), jnp.asarray(mask), batch)
+        for weight in (0.0, 2.0)
+    )
+    rows = [-0.25 * logps[r, 0, :3].mean() - 0.75 * logps[r, 2, : (3, 1)[r]].mean() for r in (0, 1)]
+    expected = rows[0] + 0.5 * rows[1]
+    assert float(pulled.total - plain.total) == pytest.approx(2 * expected, rel=1e-5)
+    assert float(pulled.metrics["nll_loss"]) == pytest.approx(expected, rel=1e-5)
+    assert "nll_loss" not in plain.metrics
+
+
+@pytest.mark.parametrize("changes", [{"beta": 0.0}, {"sft_weight": -1.0}])
+def test_constants_out_of_range_are_refused(settings, files, tmp_path, changes):
+    config = DPOConfig(pairs=files / "empathy.json", output_dir=tmp_path / "dpo", **settings)
+    with pytest.raises(UserError, match="--beta must be positive and --sft-weight at least 0"):
+        dpo(replace(config, **changes))
