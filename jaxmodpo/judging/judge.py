@@ -7,11 +7,10 @@ the same types, so that any judge serves both.
 
 from __future__ import annotations
 
-import dataclasses
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
-from jaxmodpo.artifacts import Candidate, digest
+from jaxmodpo.artifacts import Candidate
 from jaxmodpo.judging.criteria import Criterion
 
 Status = Literal["valid", "parse_error", "refusal", "content_filter", "error"]
@@ -29,10 +28,6 @@ class Request:
     criterion: Criterion
     responses: tuple[Candidate, ...]
     repeat: int = 0
-
-    def key(self, judge: str) -> str:
-        """Hash everything the answer depends on: the request, its order and the judge's identity."""
-        return digest([judge, dataclasses.asdict(self)])
 
 
 @dataclass(frozen=True)

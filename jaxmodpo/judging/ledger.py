@@ -72,8 +72,8 @@ _FIELDS = tuple(f.name for f in fields(Vote))
 def request_key(request: Request, identity: str) -> str:
     """Hash everything an answer depends on: the request, the order shown, and the judge's identity.
 
-    The content is that of :meth:`Request.key`; here each text's digest is remembered, since a
-    million requests share a few thousand texts. 32 hexadecimal digits.
+    Each text's digest is remembered, since a million requests share a few thousand texts.
+    32 hexadecimal digits.
     """
     criterion = request.criterion
     parts = [

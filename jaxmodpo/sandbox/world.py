@@ -33,7 +33,7 @@ class WorldConfig:
     """pretraining updates of the decoder, 32 texts each"""
     mistral_learning_rate: float = 3e-3
     """peak"""
-    roberta_steps: int = 300
+    roberta_steps: int = 200
     """pretraining updates of the encoder, 32 texts each"""
     roberta_learning_rate: float = 2e-3
     """peak"""

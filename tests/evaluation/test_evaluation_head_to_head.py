@@ -17,6 +17,7 @@ from jaxmodpo.errors import UserError
 from jaxmodpo.evaluation import head_to_head
 from jaxmodpo.evaluation.head_to_head import EvaluateConfig, evaluate
 from jaxmodpo.judging.judge import Answer, Request
+from jaxmodpo.judging.ledger import request_key
 
 QUESTIONS, REPLIES, PERSONAS = 6, 2, 4
 # Each reply's text states its worth on two criteria.
@@ -136,7 +137,7 @@ def test_the_known_order_comes_out_on_each_criterion(work, monkeypatch):
 def test_pairwise_is_symmetric_and_averages_are_its_means(work, monkeypatch):
     class Noisy(KnownOrder):
         def verdict(self, request):
-            tossed = int(request.key("noise"), 16) % 3
+            tossed = int(request_key(request, "noise"), 16) % 3
             return [(request.responses[0].response_id,), (request.responses[1].response_id,), ()][tossed]
 
     results = run(work, monkeypatch, Noisy())
@@ -191,7 +192,7 @@ def test_order_and_names_of_the_models_do_not_change_what_is_asked_or_found(work
     judges = [Refuses("reply 0", 2), Refuses("reply 0", 2)]
     first = run(work, monkeypatch, judges[0])
     second = run(work, monkeypatch, judges[1], out="reversed", names=list(WORTH)[::-1])
-    assert {r.key("") for r in judges[0].requests} == {r.key("") for r in judges[1].requests}
+    assert set(judges[0].requests) == set(judges[1].requests)
     for part in ("models", "intervals", "pairwise", "pairwise_intervals", "counts"):
         assert first[part] == second[part]
 

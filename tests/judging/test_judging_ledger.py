@@ -115,8 +115,6 @@ def test_the_key_changes_with_everything_the_answer_depends_on():
     ]
     keys = [request_key(v, "judge") for v in variants] + [request_key(REQUEST, "another judge")]
     assert all(a != b for a, b in itertools.combinations(keys, 2))
-    # As fine as the plain key, which hashes the whole request.
-    assert len({v.key("judge") for v in variants}) == len(variants)
 
 
 def test_the_key_is_the_published_hash_so_that_old_ledgers_stay_valid():

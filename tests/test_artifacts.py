@@ -1,0 +1,159 @@
+"""Files that are whole or absent, and folders that know what made them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from jaxmodpo.artifacts import (
+    Candidate,
+    Journal,
+    Pair,
+    Phase,
+    Question,
+    Ranking,
+    Response,
+    atomic_directory,
+    fingerprint,
+    read_json,
+    read_pairs,
+    read_personas,
+    read_questions,
+    read_rankings,
+    read_responses,
+    write_json,
+    write_pairs,
+    write_questions,
+    write_rankings,
+    write_responses,
+    write_text,
+)
+from jaxmodpo.errors import UserError
+
+AWKWARD = "He said: \"no, \n never\" – and 'left'; 100% über 😀"
+
+
+@dataclass(frozen=True)
+class Settings:
+    output_dir: Path
+    steps: int = 3
+    api_key_env: str = "KEY"
+
+
+def test_a_failed_write_leaves_the_old_file_and_no_rest(tmp_path):
+    write_json(tmp_path / "a.json", {"x": 1})
+    with pytest.raises(ValueError, match="Out of range"):
+        write_json(tmp_path / "a.json", {"x": float("nan")})
+    with pytest.raises(RuntimeError), atomic_directory(tmp_path / "folder") as temporary:
+        write_text(temporary / "half", "half")
+        raise RuntimeError
+    assert read_json(tmp_path / "a.json") == {"x": 1}
+    assert [path.name for path in tmp_path.iterdir()] == ["a.json"]
+
+
+def test_a_replaced_folder_keeps_nothing_of_the_old_one(tmp_path):
+    for name in ("old", "new"):
+        with atomic_directory(tmp_path / "folder") as temporary:
+            write_text(temporary / name, name)
+    assert [path.name for path in (tmp_path / "folder").iterdir()] == ["new"]
+
+
+def test_a_journal_drops_a_torn_last_line_and_goes_on(tmp_path):
+    path = tmp_path / "votes.jsonl"
+    journal = Journal(path)
+    journal.append({"n": 1}, {"n": 2})
+    journal.close()
+    path.write_bytes(path.read_bytes() + b'{"n": 3, "te')
+    journal = Journal(path)
+    assert journal.rows == [{"n": 1}, {"n": 2}]
+    journal.append({"n": 4})
+    journal.truncate(2)
+    journal.append({"n": 5})
+    journal.close()
+    assert [row["n"] for row in Journal(path).rows] == [1, 2, 5]
+    path.write_bytes(b'not json\n{"n": 1}\n')
+    with pytest.raises(UserError, match="line 1: not JSON"):
+        Journal(path)
+
+
+def test_records_survive_quotes_newlines_and_other_alphabets(tmp_path):
+    questions = [Question("1", AWKWARD), Question("2", "plain")]
+    write_questions(tmp_path / "q.csv", questions)
+    assert read_questions(tmp_path / "q.csv") == questions
+    for model in ("", "base"):
+        responses = [Response("1", AWKWARD, "r1", AWKWARD, model), Response("1", AWKWARD, "r2", "", model)]
+        write_responses(tmp_path / "r.csv", responses)
+        assert read_responses(tmp_path / "r.csv") == responses
+    pairs = [Pair("1", AWKWARD, Candidate("a", AWKWARD), Candidate("b", "no"))]
+    write_pairs(tmp_path / "p.json", pairs)
+    assert read_pairs(tmp_path / "p.json") == pairs
+    rankings = [Ranking("1", AWKWARD, (Candidate("b", "x"), Candidate("a", AWKWARD)))]
+    write_rankings(tmp_path / "k.json", rankings)
+    assert read_rankings(tmp_path / "k.json") == rankings
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "lacks the column question_id, question_text; it is empty"),
+        (b"question_id,text\n1,a\n", "lacks the column question_text; its columns are question_id, text"),
+        (b"question_id,question_text\n", "a header but no rows"),
+        (b"question_id,question_text\n1,a\n1,b\n", "the question_id 1 stands there twice"),
+        (b"question_id,question_text\n1,\xe9\n", "not UTF-8"),
+        (b"question_id,question_text\n1,a,b\n", "line 2: not 2 fields"),
+    ],
+)
+def test_a_broken_table_is_described_in_one_sentence(tmp_path, content, message):
+    (tmp_path / "q.csv").write_bytes(content)
+    with pytest.raises(UserError, match=message) as caught:
+        read_questions(tmp_path / "q.csv")
+    assert "q.csv" in str(caught.value) and "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("content", ["[]", "{}", '{"a": ""}', '{"a": 1}', "{"])
+def test_personas_must_have_texts(tmp_path, content):
+    (tmp_path / "p.json").write_text(content)
+    with pytest.raises(UserError, match=r"p\.json"):
+        read_personas(tmp_path / "p.json")
+
+
+def test_a_fingerprint_follows_content_and_names_but_no_manifest(tmp_path):
+    write_text(tmp_path / "d" / "a", "1")
+    first = fingerprint(tmp_path / "d")
+    write_text(tmp_path / "d" / "manifest.json", "{}")
+    assert fingerprint(tmp_path / "d") == first
+    write_text(tmp_path / "d" / "a", "2")
+    second = fingerprint(tmp_path / "d")
+    (tmp_path / "d" / "a").rename(tmp_path / "d" / "b")
+    assert len({first, second, fingerprint(tmp_path / "d")}) == 3
+    with pytest.raises(UserError, match="nowhere"):
+        fingerprint(tmp_path / "nowhere")
+
+
+def test_a_phase_is_skipped_when_finished_resumed_when_not_and_refused_when_different(tmp_path):
+    write_text(tmp_path / "input", "1")
+    inputs = {"pairs": tmp_path / "input"}
+    out = tmp_path / "out"
+
+    def opened(command: str = "align", **changes) -> Phase:
+        return Phase.open(command, Settings(out, **changes), out, inputs)
+
+    phase = opened()
+    assert not phase.finished and read_json(out / "manifest.json")["status"] == "running"
+    assert not opened(api_key_env="OTHER").finished
+    with pytest.raises(UserError, match="steps was 3, is 4"):
+        opened(steps=4)
+    write_text(out / "adapter", "weights")
+    phase.finish(pairs=7)
+    manifest = read_json(out / "manifest.json")
+    assert manifest["status"] == "finished" and manifest["results"] == {"pairs": 7}
+    assert opened().finished and opened().results == {"pairs": 7}
+    with pytest.raises(UserError, match="steps was 3, is 4"):
+        opened(steps=4)
+    with pytest.raises(UserError, match="command"):
+        opened("reward")
+    write_text(tmp_path / "input", "2")
+    with pytest.raises(UserError, match="the input pairs has changed"):
+        opened()

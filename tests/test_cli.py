@@ -1,0 +1,61 @@
+"""The command line from outside: help at once, one sentence and exit code 2 for bad input."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from dataclasses import is_dataclass
+
+import pytest
+
+from jaxmodpo import __version__
+from jaxmodpo.cli import COMMANDS, load, main
+
+
+def called(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, "-m", "jaxmodpo.cli", *arguments], capture_output=True, text=True)
+
+
+def test_help_names_every_command_and_imports_nothing_heavy():
+    code = "import sys; from jaxmodpo.cli import main; main(['--help']); print('\\n'.join(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    for name, command in COMMANDS.items():
+        assert f"  {name} " in done.stdout and command.about in done.stdout
+    loaded = {line.split(".")[0] for line in done.stdout.splitlines()}
+    assert not loaded & {"jax", "flax", "transformers", "pandas", "torch", "numpy", "tyro", "openai"}
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_has_settings_and_a_function(name):
+    settings, function = load(name)
+    assert is_dataclass(settings) and settings.__doc__ and callable(function)
+
+
+def test_version(capsys):
+    main(["--version"])
+    assert capsys.readouterr().out.strip() == __version__
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["question"], "no command 'question'; did you mean 'questions'?"),
+        (["align"], "'jaxmodpo align' needs one of: sft, dpo, modpo, joint"),
+        (["align", "dpoo"], "needs one of"),
+        (["run", "nothing.yaml"], "nothing.yaml"),
+        (["questions", "--input", "nowhere.csv", "--output-dir", "o"], "no such file or folder: nowhere.csv"),
+    ],
+)
+def test_what_a_user_can_mend_is_one_sentence_and_exit_code_2(capsys, monkeypatch, tmp_path, arguments, message):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit) as left:
+        main(arguments)
+    said = capsys.readouterr().err
+    assert left.value.code == 2
+    assert message in said and "Traceback" not in said and len(said.strip().splitlines()) == 1
+
+
+def test_an_unknown_flag_is_exit_code_2_without_a_traceback():
+    done = called("soup", "--adapters", "a", "b", "--weights", "0.5", "0.5", "--output-dri", "o")
+    assert done.returncode == 2
+    assert "--output-dir" in done.stdout + done.stderr and "Traceback" not in done.stderr

@@ -1,0 +1,112 @@
+"""One dataclass from flags, from YAML, or from both."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from jaxmodpo.config import builtin, from_mapping, load_yaml, named_values, parse
+from jaxmodpo.errors import UserError
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """What a command can be told."""
+
+    output_dir: Path
+    """a folder"""
+    learning_rate: float = 1e-3
+    """peak"""
+    weights: tuple[float, ...] = (1.0,)
+    """of objectives"""
+    margin: tuple[str, ...] = ()
+    """NAME=FOLDER"""
+    remat: bool = True
+    """slower"""
+    seed: int | None = None
+    """of draws"""
+
+
+def yaml(folder: Path, text: str) -> str:
+    (folder / "s.yaml").write_text(text)
+    return str(folder / "s.yaml")
+
+
+def test_a_file_and_flags_give_the_same_settings(tmp_path):
+    flags = parse(
+        Settings,
+        [
+            "--output-dir",
+            "o",
+            "--learning-rate",
+            "2e-5",
+            "--weights",
+            "0.5",
+            "0.5",
+            "--margin",
+            "a=b",
+            "c=d",
+            "--no-remat",
+            "--seed",
+            "3",
+        ],
+        "x",
+    )
+    text = """\
+output_dir: o
+learning-rate: 2e-5
+weights: [0.5, 0.5]
+margin: {a: b, c: d}
+remat: false
+seed: 3
+"""
+    assert parse(Settings, ["--config", yaml(tmp_path, text)], "x") == flags
+    assert from_mapping(Settings, load_yaml(tmp_path / "s.yaml"), "x") == flags
+    assert flags == Settings(
+        output_dir=Path("o"), learning_rate=2e-5, weights=(0.5, 0.5), margin=("a=b", "c=d"), remat=False, seed=3
+    )
+
+
+@pytest.mark.parametrize("order", [0, 1])
+def test_flags_override_the_file_wherever_it_stands(tmp_path, order):
+    config = ["--config", yaml(tmp_path, "output_dir: o\nseed: 3\nremat: false\nweights: [0.2, 0.8]\n")]
+    flags = ["--seed=4", "--remat", "--weights", "1"]
+    parsed = parse(Settings, config + flags if order else flags + config, "x")
+    assert (parsed.seed, parsed.remat, parsed.weights, parsed.output_dir) == (4, True, (1.0,), Path("o"))
+
+
+def test_an_unknown_key_names_the_nearest(tmp_path):
+    with pytest.raises(UserError, match=r"s\.yaml: unknown setting 'learning_rte'; did you mean 'learning_rate'\?"):
+        parse(Settings, ["--config", yaml(tmp_path, "output_dir: o\nlearning_rte: 1\n")], "x")
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [({"output_dir": "o", "learning_rate": "fast"}, "fast"), ({}, "output-dir"), ({"output_dir": "o", "x": 1}, "'x'")],
+)
+def test_a_mapping_that_does_not_fit_is_refused_with_its_source(settings, message):
+    with pytest.raises(UserError, match=message) as caught:
+        from_mapping(Settings, settings, "demo.yaml, phase dpo")
+    assert str(caught.value).startswith("demo.yaml, phase dpo: ") and "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(("text", "message"), [("- a\n", "must hold a mapping"), ("a: [", "not YAML")])
+def test_a_file_that_is_no_mapping_is_refused(tmp_path, text, message):
+    with pytest.raises(UserError, match=message):
+        load_yaml(Path(yaml(tmp_path, text)))
+
+
+def test_named_values_keep_their_order_and_refuse_nonsense():
+    assert list(named_values(["b=1", "a=x=y"], "--margin").items()) == [("b", "1"), ("a", "x=y")]
+    for wrong in (["a"], ["=1"], ["a="], ["a=1", "a=2"]):
+        with pytest.raises(UserError, match="--margin"):
+            named_values(wrong, "--margin")
+
+
+def test_our_files_are_found_by_name_and_others_by_path(tmp_path):
+    assert builtin("criteria", "therapeutic").name == "therapeutic.yaml"
+    assert builtin("criteria", yaml(tmp_path, "a: 1")) == tmp_path / "s.yaml"
+    with pytest.raises(UserError, match="did you mean 'therapeutic'"):
+        builtin("criteria", "therapeutics")
