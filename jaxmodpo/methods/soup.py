@@ -7,8 +7,9 @@ from pathlib import Path
 
 from jaxmodpo.artifacts import Phase, read_json
 from jaxmodpo.errors import UserError
+from jaxmodpo.models.adapters import load_adapter, save_adapter
 from jaxmodpo.models.files import read_model_config
-from jaxmodpo.models.lora import average, load_adapter, save_adapter
+from jaxmodpo.models.lora import average
 from jaxmodpo.models.mistral import MistralConfig
 from jaxmodpo.training.policy import check_weights
 

@@ -25,8 +25,9 @@ from jaxmodpo.data import examples as examples_module
 from jaxmodpo.data.examples import Examples
 from jaxmodpo.data.text import PolicyText, PromptStyle, load_tokenizer
 from jaxmodpo.errors import UserError
+from jaxmodpo.models.adapters import load_adapter, save_adapter
 from jaxmodpo.models.files import load_mistral
-from jaxmodpo.models.lora import PROJECTIONS, LoraConfig, adapter_table, load_adapter, save_adapter
+from jaxmodpo.models.lora import PROJECTIONS, LoraConfig, adapter_table
 from jaxmodpo.models.mistral import Mistral, MistralConfig, parameter_table
 from jaxmodpo.models.parameters import initialise
 from jaxmodpo.training.cache import cached, examples_digest

@@ -14,8 +14,9 @@ torch = pytest.importorskip("torch", reason="the reference models need torch")
 import transformers  # noqa: E402
 
 from jaxmodpo.errors import UserError  # noqa: E402
+from jaxmodpo.models.adapters import load_adapter, save_adapter  # noqa: E402
 from jaxmodpo.models.files import load_mistral, save_mistral  # noqa: E402
-from jaxmodpo.models.lora import LoraConfig, adapter_table, average, load_adapter, save_adapter  # noqa: E402
+from jaxmodpo.models.lora import LoraConfig, adapter_table, average  # noqa: E402
 from jaxmodpo.models.mistral import Mistral, parameter_table  # noqa: E402
 from jaxmodpo.models.parameters import initialise  # noqa: E402
 from jaxmodpo.models.roberta import load_roberta, save_roberta  # noqa: E402

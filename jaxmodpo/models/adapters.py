@@ -1,0 +1,86 @@
+"""PEFT folders in and out: ``adapter_config.json`` and ``adapter_model.safetensors``."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+from safetensors.numpy import save_file
+
+from jaxmodpo.artifacts import atomic_directory, read_json
+from jaxmodpo.errors import UserError
+from jaxmodpo.models.files import load_parameters
+from jaxmodpo.models.lora import PROJECTIONS, LoraConfig, adapter_table
+from jaxmodpo.models.mistral import MistralConfig, parameter_table
+
+
+def save_adapter(
+    folder: Path, adapter: dict[str, Array], config: LoraConfig, model: MistralConfig, base_model: str
+) -> None:
+    """Write a PEFT folder, atomically: ``adapter_config.json`` and ``adapter_model.safetensors``."""
+    tensors: dict[str, np.ndarray] = {}
+    for name, spec in adapter_table(parameter_table(model), config).items():
+        stacked = np.asarray(adapter[name], np.float32)
+        for layer, key in enumerate(spec.tensor_names()):
+            tensors[key] = np.ascontiguousarray(stacked[layer].T)
+    settings = {
+        "peft_type": "LORA",
+        "task_type": "CAUSAL_LM",
+        "base_model_name_or_path": base_model,
+        "r": config.rank,
+        "lora_alpha": int(config.alpha) if float(config.alpha).is_integer() else config.alpha,
+        "lora_dropout": config.dropout,
+        "target_modules": sorted(config.targets),
+        "use_rslora": config.rslora,
+        "bias": "none",
+        "fan_in_fan_out": False,
+        "inference_mode": True,
+        "init_lora_weights": True,
+    }
+    with atomic_directory(folder) as temporary:
+        save_file(tensors, temporary / "adapter_model.safetensors", metadata={"format": "pt"})
+        (temporary / "adapter_config.json").write_text(json.dumps(settings, indent=2) + "\n")
+
+
+_PLAIN = {"bias": "none", "use_dora": False, "fan_in_fan_out": False, "modules_to_save": None}
+
+
+def read_adapter_config(folder: Path) -> LoraConfig:
+    """Read ``adapter_config.json``; a PEFT feature that would change the mathematics is refused by name."""
+    settings = read_json(folder / "adapter_config.json")
+    if settings.get("peft_type") != "LORA":
+        raise UserError(f"{folder} is a PEFT adapter of type {settings.get('peft_type')}; only LORA is supported")
+    for name, plain in _PLAIN.items():
+        if settings.get(name, plain) not in (plain, []):
+            raise UserError(f"{folder}/adapter_config.json: {name}={settings[name]} is not supported")
+    for name in ("rank_pattern", "alpha_pattern"):
+        if settings.get(name):
+            raise UserError(f"{folder}/adapter_config.json: {name} is not supported; use one rank and alpha throughout")
+    targets = settings["target_modules"]
+    if isinstance(targets, str):
+        raise UserError(f"{folder}/adapter_config.json: target_modules must be a list of projections, not a pattern")
+    return LoraConfig(
+        rank=settings["r"],
+        alpha=float(settings["lora_alpha"]),
+        dropout=float(settings.get("lora_dropout", 0.0)),
+        # PEFT may list every layer's module by its full name; a layer left out shows up as a missing tensor.
+        targets=_targets([name.rsplit(".", 1)[-1] for name in targets]),
+        rslora=bool(settings.get("use_rslora", False)),
+    )
+
+
+def _targets(names: list[str]) -> tuple[str, ...]:
+    unknown = sorted(set(names) - set(PROJECTIONS))
+    return (*(name for name in PROJECTIONS if name in names), *unknown)
+
+
+def load_adapter(folder: Path, model: MistralConfig) -> tuple[LoraConfig, dict[str, Array]]:
+    """Read a PEFT folder for a model of this shape."""
+    if not (folder / "adapter_config.json").is_file():
+        raise UserError(f"{folder} is not a PEFT adapter: it has no adapter_config.json")
+    config = read_adapter_config(folder)
+    table = adapter_table(parameter_table(model), config)
+    return config, load_parameters(folder, table, jnp.float32, weights_name="adapter_model")
