@@ -8,6 +8,7 @@ experiment file holds it. An unknown key is an error that names the nearest know
 from __future__ import annotations
 
 import dataclasses
+import typing
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -94,20 +95,41 @@ def from_mapping(cls: type[Config], settings: Mapping[str, Any], source: str) ->
     Raises:
         UserError: an unknown, missing or ill-typed setting.
     """
+    return _settings(cls, _arguments(_values(cls, settings, source)), source)
+
+
+def _settings(cls: type[Config], arguments: list[str], source: str) -> Config:
+    """Let tyro make the dataclass, and say in one sentence why it cannot."""
     import io
     from contextlib import redirect_stderr, redirect_stdout
 
     import tyro
 
-    values = _values(cls, settings, source)
+    hints = typing.get_type_hints(cls, include_extras=True)
+    named = [f for f in dataclasses.fields(cls) if tyro.conf.Positional not in typing.get_args(hints[f.name])]  # type: ignore[arg-type]
+    flags = {f"--{f.name.replace('_', '-')}": f for f in named}
+    known = [*flags, *(f"--no-{flag[2:]}" for flag in flags)]
+    given = {argument.partition("=")[0].replace("_", "-") for argument in arguments if argument.startswith("--")}
+    for flag in sorted(given - set(known)):
+        raise UserError(f"{source}: unknown flag '{flag}'{nearest(flag, known)}")
+    none = dataclasses.MISSING
+    needed = [flag for flag, f in flags.items() if f.default is none and f.default_factory is none]
+    if missing := [flag for flag in needed if flag not in given]:
+        raise UserError(f"{source}: {' and '.join(missing)} must be given")
     said = io.StringIO()
     try:
         with redirect_stderr(said), redirect_stdout(said):
-            return tyro.cli(cls, args=_arguments(values), prog=source, console_outputs=True)
+            return tyro.cli(cls, args=arguments, prog=source)
     except SystemExit:
-        lines = [line.strip("│╭╮╰╯─ ") for line in said.getvalue().splitlines()]
-        text = " ".join(line for line in lines if line and "Parsing error" not in line and "--help" not in line)
-        raise UserError(f"{source}: {text}") from None
+        raise UserError(f"{source}: {_first_paragraph(said.getvalue())}") from None
+
+
+def _first_paragraph(box: str) -> str:
+    """Return what a tyro error says under its title, up to the first rule, on one line."""
+    lines = [line.strip("│╭╮╰╯─- ") for line in box.splitlines()]
+    start = next((n for n, line in enumerate(lines[1:], 1) if line), 0)
+    end = next((n for n, line in enumerate(lines[start:], start) if not line), len(lines))
+    return " ".join(lines[start:end])
 
 
 def parse(cls: type[Config], arguments: Sequence[str], prog: str) -> Config:
@@ -115,9 +137,12 @@ def parse(cls: type[Config], arguments: Sequence[str], prog: str) -> Config:
 
     ``--config FILE.yaml`` (anywhere among them) gives values that flags override.
     """
-    import tyro
-
     arguments = list(arguments)
+    if {"-h", "--help"} & set(arguments):
+        import tyro
+
+        note = "--config FILE.yaml gives the same settings from a file."
+        return tyro.cli(cls, args=["--help"], prog=prog, description=f"{(cls.__doc__ or '').strip()}\n\n{note}")
     from_file: dict[str, Any] = {}
     while "--config" in arguments:
         at = arguments.index("--config")
@@ -128,12 +153,7 @@ def parse(cls: type[Config], arguments: Sequence[str], prog: str) -> Config:
         del arguments[at : at + 2]
     given = {a.split("=")[0].removeprefix("--").removeprefix("no-").replace("-", "_") for a in arguments}
     defaults = {name: value for name, value in from_file.items() if name not in given}
-    return tyro.cli(
-        cls,
-        args=_arguments(defaults) + arguments,
-        prog=prog,
-        description=f"{(cls.__doc__ or '').strip()}\n\n--config FILE.yaml gives the same settings from a file.",
-    )
+    return _settings(cls, _arguments(defaults) + arguments, prog.removeprefix("jaxmodpo "))
 
 
 def as_mapping(config: Any) -> dict[str, Any]:

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import re
+import shlex
 import subprocess
 import sys
 from dataclasses import is_dataclass
+from pathlib import Path
 
 import pytest
 
 from jaxmodpo import __version__
-from jaxmodpo.cli import COMMANDS, load, main
+from jaxmodpo.cli import COMMANDS, find, load, main
+from jaxmodpo.config import parse
+
+README = Path(__file__).parent.parent / "README.md"
 
 
 def called(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -59,3 +65,14 @@ def test_an_unknown_flag_is_exit_code_2_without_a_traceback():
     done = called("soup", "--adapters", "a", "b", "--weights", "0.5", "0.5", "--output-dri", "o")
     assert done.returncode == 2
     assert "--output-dir" in done.stdout + done.stderr and "Traceback" not in done.stderr
+
+
+def test_every_command_of_the_readme_is_understood():
+    shell = "\n".join(re.findall(r"```sh\n(.*?)```", README.read_text(), re.DOTALL)).replace("\\\n", " ")
+    commands = [shlex.split(line.strip(), comments=True) for line in shell.splitlines()]
+    ours = [words[1:] for words in commands if words and words[0] == "jaxmodpo"]
+    assert {"questions", "personas", "preferences", "reward", "align", "evaluate"} <= {words[0] for words in ours}
+    for words in ours:
+        name, rest = find(words)
+        settings, _ = load(name)
+        assert isinstance(parse(settings, rest, name), settings)

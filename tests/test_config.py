@@ -92,6 +92,36 @@ def test_a_mapping_that_does_not_fit_is_refused_with_its_source(settings, messag
     assert str(caught.value).startswith("demo.yaml, phase dpo: ") and "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--output-dri", "o"], "x: unknown flag '--output-dri'; did you mean '--output-dir'?"),
+        (["--output-dir", "o", "--no-remta"], "x: unknown flag '--no-remta'; did you mean '--no-remat'?"),
+        (["--seed", "3"], "x: --output-dir must be given"),
+        (
+            ["--output-dir", "o", "--learning-rate", "fast"],
+            "x: Error parsing --learning-rate: could not convert string to float: 'fast'",
+        ),
+        (["--output-dir", "o", "--seed"], "--seed"),
+        (["o", "--output-dir", "o"], "o"),
+        (["--output-dir", "o", "--config"], "--config needs a YAML file"),
+    ],
+)
+def test_flags_that_do_not_fit_are_refused_in_one_sentence(flags, message):
+    with pytest.raises(UserError) as caught:
+        parse(Settings, flags, "x")
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value) and "──" not in str(caught.value) and "---" not in str(caught.value)
+
+
+def test_help_lists_every_setting(capsys):
+    with pytest.raises(SystemExit) as left:
+        parse(Settings, ["--seed", "3", "--help"], "x")
+    said = capsys.readouterr().out
+    assert left.value.code == 0
+    assert all(text in said for text in ("--output-dir", "peak", "(default: None)", "--config", "What a command"))
+
+
 @pytest.mark.parametrize(("text", "message"), [("- a\n", "must hold a mapping"), ("a: [", "not YAML")])
 def test_a_file_that_is_no_mapping_is_refused(tmp_path, text, message):
     with pytest.raises(UserError, match=message):
