@@ -2,6 +2,7 @@
 PYTHON ?= python3
 VENV ?= .venv
 DEMO_DIR ?= out/demo
+WORKERS ?= 2
 BIN := $(VENV)/bin
 
 .PHONY: demo test fast lint setup clean
@@ -10,10 +11,10 @@ demo: $(VENV)/.runtime
 	$(BIN)/jaxmodpo demo --output-dir $(DEMO_DIR)
 
 test: lint
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
 
 fast: $(VENV)/.test
-	$(BIN)/python -m pytest -m "not slow"
+	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -m "not slow"
 
 lint: $(VENV)/.test
 	$(BIN)/ruff check .
