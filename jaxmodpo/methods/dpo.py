@@ -14,7 +14,7 @@ from jaxmodpo.losses import dpo_loss
 from jaxmodpo.training.policy import (
     PreferenceTrainingConfig,
     completion_logps,
-    load_policy,
+    fresh_policy,
     policy_text,
     preference_terms,
     train_policy,
@@ -58,7 +58,7 @@ def dpo(config: DPOConfig) -> Phase:
         return phase
     text = policy_text(config)
     examples = policy_pairs([load_pairs(config.pairs)], text)
-    policy = load_policy(config.model, dtype=config.dtype, mesh=config.mesh, fresh=config.lora, seed=config.seed)
+    policy = fresh_policy(config)
     examples = with_reference(policy, examples, config)
     train_policy(phase, policy, examples, DPO(config.beta, config.label_smoothing, config.sft_weight), config, text)
     return phase

@@ -19,7 +19,7 @@ from jaxmodpo.training.policy import (
     PreferenceTrainingConfig,
     check_weights,
     completion_logps,
-    load_policy,
+    fresh_policy,
     policy_text,
     preference_terms,
     train_policy,
@@ -114,7 +114,7 @@ def joint(config: JointConfig) -> Phase:
     text = policy_text(config)
     aligned, unused = align_pairs({name: load_pairs(file) for name, file in files.items()})
     logger.info("joint pairs: %d questions' worth; without partners: %s", len(aligned[0]), unused)
-    policy = load_policy(config.model, dtype=config.dtype, mesh=config.mesh, fresh=config.lora, seed=config.seed)
+    policy = fresh_policy(config)
     examples = with_reference(policy, policy_pairs(aligned, text), config)
     train_policy(
         phase,

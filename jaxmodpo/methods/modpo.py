@@ -21,7 +21,7 @@ from jaxmodpo.training.policy import (
     PreferenceTrainingConfig,
     check_weights,
     completion_logps,
-    load_policy,
+    fresh_policy,
     policy_text,
     preference_terms,
     train_policy,
@@ -124,7 +124,7 @@ def modpo(config: MODPOConfig) -> Phase:
     text = policy_text(config)
     pairs = load_pairs(config.pairs)
     margins, description = reward_margins(pairs, folders, config)
-    policy = load_policy(config.model, dtype=config.dtype, mesh=config.mesh, fresh=config.lora, seed=config.seed)
+    policy = fresh_policy(config)
     examples = with_reference(policy, policy_pairs([pairs], text), config).with_fields(reward_margins=margins)
     method = MODPO(config.beta, tuple(config.weights), config.sft_weight)
     train_policy(phase, policy, examples, method, config, text, margins=description)

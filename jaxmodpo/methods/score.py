@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 import jax
 import numpy as np
@@ -17,6 +16,7 @@ from jaxmodpo.data.pairs import load_pairs
 from jaxmodpo.data.text import PolicyText, PromptStyle, load_tokenizer
 from jaxmodpo.errors import UserError
 from jaxmodpo.methods.reward import rewards_of_pairs
+from jaxmodpo.models.quantised import BaseDtype
 from jaxmodpo.sampling.sampler import SamplingSettings, sample
 from jaxmodpo.training.policy import load_policy
 
@@ -35,8 +35,8 @@ class ScorePolicyConfig:
     """a JSONL file"""
     adapter: Path | None = None
     """a PEFT folder; without one the base model is scored"""
-    dtype: Literal["bfloat16", "float32"] = "bfloat16"
-    """of the base weights"""
+    base_dtype: BaseDtype = "bfloat16"
+    """of the base weights; int8 and nf4 quantise the projections block by block"""
     batch_size: int = 4
     """pairs at a time"""
     prompt_style: PromptStyle = "instruct"
@@ -52,7 +52,7 @@ def score_policy(config: ScorePolicyConfig) -> None:
     _check_batch_size(config.batch_size)
     pairs = load_pairs(config.pairs)
     text = PolicyText(load_tokenizer(config.model), config.prompt_style, config.max_prompt_length, config.max_length)
-    policy = load_policy(config.model, dtype=config.dtype, adapter=config.adapter)
+    policy = load_policy(config.model, base_dtype=config.base_dtype, adapter=config.adapter)
     examples = policy_pairs([pairs], text)
     logps = policy.logps(examples, config.batch_size)
     tokens = examples.lengths - examples.prompt_lengths
@@ -130,8 +130,8 @@ class ScoreKLConfig:
     """as in training"""
     batch_size: int = 64
     """replies at a time"""
-    dtype: Literal["bfloat16", "float32"] = "bfloat16"
-    """of the base weights"""
+    base_dtype: BaseDtype = "bfloat16"
+    """of the base weights; int8 and nf4 quantise the projections block by block"""
     seed: int = 0
     """of the samples"""
 
@@ -146,7 +146,7 @@ def score_kl(config: ScoreKLConfig) -> Phase:
     tokenizer = load_tokenizer(config.model)
     length = config.max_prompt_length + config.max_new_tokens
     text = PolicyText(tokenizer, config.prompt_style, config.max_prompt_length, length)
-    policy = load_policy(config.model, dtype=config.dtype, adapter=config.adapter)
+    policy = load_policy(config.model, base_dtype=config.base_dtype, adapter=config.adapter)
     prompts = [text.prompt(q.question_text) for q in read_questions(config.questions) for _ in range(config.samples)]
     settings = SamplingSettings(1.0, 1.0, config.max_new_tokens, text.eos)
     keys = jax.random.split(jax.random.key(config.seed), len(prompts))

@@ -12,7 +12,7 @@ from jaxmodpo.artifacts import Phase
 from jaxmodpo.data.examples import policy_chosen
 from jaxmodpo.data.pairs import load_pairs
 from jaxmodpo.losses import sft_loss
-from jaxmodpo.training.policy import PolicyTrainingConfig, load_policy, policy_text, train_policy
+from jaxmodpo.training.policy import PolicyTrainingConfig, fresh_policy, policy_text, train_policy
 from jaxmodpo.training.step import Batch, LossTerms
 
 
@@ -50,6 +50,6 @@ def sft(config: SFTConfig) -> Phase:
         return phase
     text = policy_text(config)
     examples = policy_chosen(load_pairs(config.pairs), text)
-    policy = load_policy(config.model, dtype=config.dtype, mesh=config.mesh, fresh=config.lora, seed=config.seed)
+    policy = fresh_policy(config)
     train_policy(phase, policy, examples, SFT(), config, text)
     return phase

@@ -8,9 +8,9 @@ from pathlib import Path
 from jaxmodpo.artifacts import Phase, read_json
 from jaxmodpo.errors import UserError
 from jaxmodpo.models.adapters import load_adapter, save_adapter
+from jaxmodpo.models.decoder import DecoderConfig
 from jaxmodpo.models.files import read_model_config
 from jaxmodpo.models.lora import average
-from jaxmodpo.models.mistral import MistralConfig
 from jaxmodpo.training.policy import check_weights
 
 
@@ -38,7 +38,7 @@ def soup(config: SoupConfig) -> Phase:
     if phase.finished:
         return phase
     base = config.model or Path(read_json(config.adapters[0] / "adapter_config.json")["base_model_name_or_path"])
-    model = MistralConfig.from_mapping(read_model_config(base), f"{base}/config.json")
+    model = DecoderConfig.from_mapping(read_model_config(base), f"{base}/config.json")
     lora, merged = average([load_adapter(folder, model) for folder in config.adapters], list(config.weights))
     save_adapter(config.output_dir / "adapter", merged, lora, model, str(base))
     phase.finish(rank=lora.rank)

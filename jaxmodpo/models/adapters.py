@@ -12,13 +12,13 @@ from safetensors.numpy import save_file
 
 from jaxmodpo.artifacts import atomic_directory, read_json
 from jaxmodpo.errors import UserError
+from jaxmodpo.models.decoder import DecoderConfig, parameter_table
 from jaxmodpo.models.files import load_parameters
 from jaxmodpo.models.lora import PROJECTIONS, LoraConfig, adapter_table
-from jaxmodpo.models.mistral import MistralConfig, parameter_table
 
 
 def save_adapter(
-    folder: Path, adapter: dict[str, Array], config: LoraConfig, model: MistralConfig, base_model: str
+    folder: Path, adapter: dict[str, Array], config: LoraConfig, model: DecoderConfig, base_model: str
 ) -> None:
     """Write a PEFT folder, atomically: ``adapter_config.json`` and ``adapter_model.safetensors``."""
     tensors: dict[str, np.ndarray] = {}
@@ -77,7 +77,7 @@ def _targets(names: list[str]) -> tuple[str, ...]:
     return (*(name for name in PROJECTIONS if name in names), *unknown)
 
 
-def load_adapter(folder: Path, model: MistralConfig) -> tuple[LoraConfig, dict[str, Array]]:
+def load_adapter(folder: Path, model: DecoderConfig) -> tuple[LoraConfig, dict[str, Array]]:
     """Read a PEFT folder for a model of this shape."""
     if not (folder / "adapter_config.json").is_file():
         raise UserError(f"{folder} is not a PEFT adapter: it has no adapter_config.json")

@@ -1,33 +1,37 @@
 """Hugging Face folders in and out: ``config.json`` and safetensors, nothing else.
 
-Each tensor goes from the file straight to the devices that hold it, as its sharding says. Missing, unexpected and
-misshapen tensors are refused by name, all in one message. Pickle files and remote code are never
-read.
+Each tensor goes from the file straight to the devices that hold it, as its sharding says. Missing,
+unexpected, doubled and misshapen tensors are refused by name, all in one message. Pickle files and
+remote code are never read.
 """
 
 from __future__ import annotations
 
+import functools
 import json
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import ml_dtypes
 import numpy as np
 from jax import Array
-from jax.sharding import Sharding
+from jax.sharding import NamedSharding, PartitionSpec, Sharding
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from jaxmodpo.artifacts import atomic_directory, read_json
 from jaxmodpo.errors import UserError
-from jaxmodpo.models.mistral import BaseParam, Mistral, MistralConfig, parameter_table
+from jaxmodpo.models.decoder import BaseParam, Decoder, DecoderConfig, parameter_table
 from jaxmodpo.models.parameters import Spec, Table
+from jaxmodpo.models.quantised import BaseDtype, is_quantised, quantise, stored_table
 
 # Buffers that older transformers releases saved and that are computed here.
 _IGNORED = ("rotary_emb.inv_freq", "embeddings.position_ids")
+_FLOATS = ("F32", "BF16", "F16")
 
 
 def read_model_config(folder: Path) -> dict[str, Any]:
@@ -44,50 +48,80 @@ def tensor_files(folder: Path, weights_name: str = "model") -> dict[str, Path]:
     """Map each tensor's name to the safetensors file that holds it, single or indexed.
 
     Raises:
-        UserError: no safetensors file, a listed file missing, a corrupt file, a tensor in two files.
+        UserError: no safetensors file, a listed file missing, a corrupt file, an index that does not
+            say where the tensors are, a tensor in two files.
     """
     index = folder / f"{weights_name}.safetensors.index.json"
+    placed: dict[str, str] = {}
     if index.is_file():
-        names = sorted(set(read_json(index)["weight_map"].values()))
-        paths = [folder / name for name in names]
+        content = read_json(index)
+        listed = content.get("weight_map") if isinstance(content, dict) else None
+        if not isinstance(listed, dict) or not all(isinstance(name, str) for name in listed.values()):
+            raise UserError(f"{index} has no weight_map from tensors to files")
+        placed = listed
+        if elsewhere := sorted(name for name in placed.values() if Path(name).name != name):
+            raise UserError(f"{index} names a file outside its folder: {elsewhere[0]}")
+        paths = [folder / name for name in sorted(set(placed.values()))]
     else:
         paths = [folder / f"{weights_name}.safetensors"]
     found: dict[str, Path] = {}
+    problems: list[str] = []
     for path in paths:
         if not path.is_file():
-            pickled = any(folder.glob("*.bin")) or any(folder.glob("*.pt"))
+            pickled = any(folder.glob("*.bin")) or any(folder.glob("*.pt")) or any(folder.glob("*.pth"))
             hint = "; pickle files are never loaded: convert to safetensors first" if pickled else ""
             raise UserError(f"{folder} has no {path.name}{hint}")
         try:
             with safe_open(path, framework="numpy") as file:
                 for name in file.keys():  # noqa: SIM118 (not a mapping)
                     if name in found:
-                        raise UserError(f"{folder}: the tensor {name} is in both {found[name].name} and {path.name}")
+                        problems.append(f"the tensor {name} is in both {found[name].name} and {path.name}")
                     found[name] = path
         except SafetensorError as error:
             raise UserError(f"{path} is corrupt or truncated: {error}") from error
+    problems += [
+        f"the index places {name} in {file}, which does not hold it"
+        for name, file in placed.items()
+        if name not in found or found[name].name != file
+    ]
+    if problems:
+        raise UserError(f"{folder}: {_some(problems)}")
     return found
 
 
-def load_parameters(
+class Located(NamedTuple):
+    """Where a table's tensors are.
+
+    Attributes:
+        files: each tensor in the folder and the file that holds it.
+        present: the table without optional parameters that the folder lacks.
+        prefix: what the folder's names lack at their start.
+    """
+
+    files: dict[str, Path]
+    present: dict[str, Spec]
+    prefix: str
+
+    def keys(self, spec: Spec) -> list[str]:
+        """A parameter's tensors as the folder names them, in layer order."""
+        return [key.removeprefix(self.prefix) for key in spec.tensor_names()]
+
+
+def locate(
     folder: Path,
     table: Table,
-    dtype: Any,
     *,
     weights_name: str = "model",
-    shardings: Mapping[str, Sharding] | None = None,
     optional: frozenset[str] = frozenset(),
     ignored_prefixes: tuple[str, ...] = (),
-) -> dict[str, Array]:
-    """Load every parameter of ``table`` from a folder's safetensors.
+) -> Located:
+    """Find every tensor of a table, and refuse a folder that does not hold exactly those.
 
     Args:
         folder: the model or adapter folder.
-        table: what to load, from where, in which shape.
-        dtype: of the arrays made.
+        table: what is wanted.
         weights_name: the file's stem.
-        shardings: a sharding per parameter; without, the default device.
-        optional: parameters that may be absent from the file (a fresh head) and are then left out.
+        optional: parameters that may be absent.
         ignored_prefixes: tensors in the file that may be left unread.
 
     Raises:
@@ -97,48 +131,126 @@ def load_parameters(
     opened = {path: safe_open(path, framework="numpy") for path in sorted(set(files.values()))}
     # A bare RobertaModel saves its tensors without the "roberta." that its heads' folders have.
     prefix = "" if any(spec.tensor_names()[0] in files for spec in table.values()) else "roberta."
+    found = Located(files, {}, prefix)
     problems: list[str] = []
     wanted: set[str] = set()
-    present: dict[str, Spec] = {}
     for name, spec in table.items():
-        keys = [_file_key(key, prefix) for key in spec.tensor_names()]
+        keys = found.keys(spec)
         wanted.update(keys)
         missing = [key for key in keys if key not in files]
         if missing and name in optional:
             continue
         problems += [f"missing {key}" for key in missing]
         shape = _file_shape(spec)
-        for key in keys:
-            if key in files and (found := tuple(opened[files[key]].get_slice(key).get_shape())) != shape:
-                problems.append(f"{key} has shape {list(found)}, not {list(shape)}")
-        present[name] = spec
+        for key in (key for key in keys if key in files):
+            tensor = opened[files[key]].get_slice(key)
+            if (size := tuple(tensor.get_shape())) != shape:
+                problems.append(f"{key} has shape {list(size)}, not {list(shape)}")
+            elif tensor.get_dtype() not in _FLOATS:
+                problems.append(f"{key} has type {tensor.get_dtype()}, not one of {', '.join(_FLOATS)}")
+        found.present[name] = spec
     problems += [
         f"unexpected {key}"
         for key in sorted(files)
         if key not in wanted and not key.endswith(_IGNORED) and not key.startswith(ignored_prefixes)
     ]
     if problems:
-        more = f" and {len(problems) - 12} more" if len(problems) > 12 else ""
-        raise UserError(f"{folder} does not fit the model its config.json describes: {'; '.join(problems[:12])}{more}")
+        raise UserError(f"{folder} does not fit the model its config.json describes: {_some(problems)}")
+    return found
 
-    def read(spec: Spec, index: Any) -> np.ndarray:
-        keys = [_file_key(key, prefix) for key in spec.tensor_names()]
-        inner = index[1:] if spec.layers else index
-        inner = inner[::-1] if spec.transposed else inner
-        chosen = keys[index[0]] if spec.layers else keys
-        parts = [opened[files[key]].get_slice(key)[inner].astype(np.dtype(dtype)) for key in chosen]
-        parts = [part.T for part in parts] if spec.transposed else parts
-        return np.stack(parts) if spec.layers else parts[0]
 
+def load_parameters(
+    folder: Path,
+    table: Table,
+    dtype: Any,
+    *,
+    weights_name: str = "model",
+    base_dtype: BaseDtype | None = None,
+    shardings: Mapping[str, Sharding] | None = None,
+    optional: frozenset[str] = frozenset(),
+    ignored_prefixes: tuple[str, ...] = (),
+) -> dict[str, Array]:
+    """Load every parameter of ``table`` from a folder's safetensors, tensor by tensor.
+
+    Each tensor is read once, goes to the devices that hold it as its sharding says, is cast,
+    transposed and perhaps quantised there, and set into the stack of its layers, in place: the host
+    never holds more than one tensor's numbers, of which each process reads the part it needs.
+
+    Args:
+        folder: the model or adapter folder.
+        table: what to load, from where, in which shape.
+        dtype: of the arrays made.
+        weights_name: the file's stem.
+        base_dtype: ``int8`` or ``nf4`` quantise the projections; the result is that of ``stored_table``.
+        shardings: a sharding per array of the result; without, the default device.
+        optional: parameters that may be absent from the file (a fresh head) and are then left out.
+        ignored_prefixes: tensors in the file that may be left unread.
+
+    Raises:
+        UserError: missing, unexpected or misshapen tensors, all named in one message.
+    """
+    found = locate(folder, table, weights_name=weights_name, optional=optional, ignored_prefixes=ignored_prefixes)
+    opened = {path: safe_open(path, framework="numpy") for path in sorted(set(found.files.values()))}
+    present = found.present
+    stored = stored_table(present, base_dtype or "float32")
+    default = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
     loaded: dict[str, Array] = {}
     for name, spec in present.items():
-        sharding = (shardings or {}).get(name) or jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
-        loaded[name] = jax.make_array_from_callback(spec.shape, sharding, lambda index, spec=spec: read(spec, index))
+        # The arrays this parameter is stored as: itself, or its quantised parts.
+        parts = {n: s for n, s in stored.items() if n == name or (n.startswith(f"{name}.") and n not in present)}
+        places = {n: (shardings or {}).get(n, default) for n in parts}
+        encode = _encoder(spec, base_dtype if name not in parts else None, dtype, tuple(places.items()))
+        source = _in_file(places[name if name in parts else f"{name}.codes"], spec)
+        stacks = _stacks(tuple((n, s.shape, s.dtype or dtype) for n, s in parts.items()), tuple(places.items()))
+        arrays = stacks() if spec.layers else {}
+        for layer, key in enumerate(found.keys(spec)):
+            # Waiting here is what bounds the host's memory: reading would run ahead of the devices.
+            arrays = jax.block_until_ready(encode(arrays, _read(opened[found.files[key]], key, spec, source), layer))
+        loaded |= arrays
     return loaded
 
 
-def _file_key(key: str, prefix: str) -> str:
-    return key.removeprefix(prefix) if prefix else key
+def _some(problems: list[str]) -> str:
+    more = f" and {len(problems) - 12} more" if len(problems) > 12 else ""
+    return "; ".join(problems[:12]) + more
+
+
+def _read(file: Any, key: str, spec: Spec, sharding: Sharding) -> Array:
+    tensor = file.get_slice(key)
+    return jax.make_array_from_callback(_file_shape(spec), sharding, lambda index: tensor[index])
+
+
+def _in_file(sharding: Sharding, spec: Spec) -> Sharding:
+    """Return how one tensor in the file's layout lies where its parameter will."""
+    if not isinstance(sharding, NamedSharding):
+        return sharding
+    axes = [*sharding.spec, *[None] * (len(spec.shape) - len(sharding.spec))]
+    inner = axes[1:] if spec.layers else axes
+    return NamedSharding(sharding.mesh, PartitionSpec(*(inner[::-1] if spec.transposed else inner)))
+
+
+@functools.lru_cache(maxsize=256)
+def _stacks(shapes: tuple[tuple[str, tuple[int, ...], Any], ...], places: tuple[tuple[str, Sharding], ...]) -> Any:
+    """Return the jitted function that makes the stacks, of zeros, which nobody else holds."""
+    return jax.jit(lambda: {name: jnp.zeros(shape, dtype) for name, shape, dtype in shapes}, out_shardings=dict(places))
+
+
+@functools.lru_cache(maxsize=256)
+def _encoder(spec: Spec, base_dtype: BaseDtype | None, dtype: Any, places: tuple[tuple[str, Sharding], ...]) -> Any:
+    """Return the jitted function that sets one tensor into its (donated) stack, or makes its array."""
+    name = places[0][0] if base_dtype is None else places[0][0].rsplit(".", 1)[0]
+
+    def encode(arrays: dict[str, Array], tensor: Array, layer: Array) -> dict[str, Array]:
+        tensor = tensor.T if spec.transposed else tensor
+        if base_dtype is None:
+            parts = {name: tensor.astype(dtype)}
+        else:
+            parts = {f"{name}.{part}": array for part, array in quantise(tensor, base_dtype).items()}
+        if not spec.layers:
+            return parts
+        return {n: jax.lax.dynamic_update_index_in_dim(arrays[n], part, layer, 0) for n, part in parts.items()}
+
+    return jax.jit(encode, donate_argnums=0, out_shardings=dict(places))
 
 
 def _file_shape(spec: Spec) -> tuple[int, ...]:
@@ -168,7 +280,7 @@ def save_model(
         layers = list(array) if spec.layers else [array]
         for key, part in zip(spec.tensor_names(), layers, strict=True):
             tensors[key] = np.ascontiguousarray(part.T if spec.transposed else part)
-    kept = _tokenizer_files(tokenizer_from)
+    kept = tokenizer_files(tokenizer_from)
     with atomic_directory(folder) as temporary:
         save_file(tensors, temporary / "model.safetensors", metadata={"format": "pt"})
         (temporary / "config.json").write_text(json.dumps(dict(config), indent=2, sort_keys=True) + "\n")
@@ -176,7 +288,7 @@ def save_model(
             shutil.copyfile(path, temporary / path.name)
 
 
-def _tokenizer_files(folder: Path | None) -> list[Path]:
+def tokenizer_files(folder: Path | None) -> list[Path]:
     names = (
         "tokenizer.json",
         "tokenizer_config.json",
@@ -195,26 +307,32 @@ def dtype_named(name: str) -> Any:
     return {"float32": np.dtype(np.float32), "bfloat16": np.dtype(ml_dtypes.bfloat16)}[name]
 
 
-def load_mistral(folder: Path, dtype: str = "bfloat16", shardings_for: Any | None = None) -> Mistral:
-    """Load a Mistral model from a Hugging Face folder, without an adapter.
+def load_decoder(folder: Path, base_dtype: BaseDtype = "bfloat16", shardings_for: Any | None = None) -> Decoder:
+    """Load a Mistral or Llama model from a Hugging Face folder, without an adapter.
 
     Args:
         folder: ``config.json`` and safetensors.
-        dtype: ``bfloat16`` or ``float32``.
+        base_dtype: of the weights; ``int8`` and ``nf4`` are for the projections, with bfloat16 for the rest.
         shardings_for: maps a parameter table to shardings (``training.mesh.shardings`` with its mesh), or None.
 
     Raises:
         UserError: not a model folder, an unsupported architecture, or weights that do not fit it.
     """
-    config = MistralConfig.from_mapping(read_model_config(folder), f"{folder}/config.json")
+    config = DecoderConfig.from_mapping(read_model_config(folder), f"{folder}/config.json")
     table = parameter_table(config)
-    shardings = shardings_for(table) if shardings_for else None
-    ignored = ("lm_head.",) if config.tie_word_embeddings else ()
-    base = load_parameters(folder, table, dtype_named(dtype), shardings=shardings, ignored_prefixes=ignored)
-    return Mistral(config, base)
+    shardings = shardings_for(stored_table(table, base_dtype)) if shardings_for else None
+    base = load_parameters(
+        folder,
+        table,
+        dtype_named("bfloat16" if is_quantised(base_dtype) else base_dtype),
+        base_dtype=base_dtype if is_quantised(base_dtype) else None,
+        shardings=shardings,
+        ignored_prefixes=("lm_head.",) if config.tie_word_embeddings else (),
+    )
+    return Decoder(config, base)
 
 
-def save_mistral(folder: Path, model: Mistral, config: Mapping[str, Any], tokenizer_from: Path | None = None) -> None:
-    """Write a Mistral model's base weights; ``config`` is the ``config.json`` to go with them."""
+def save_decoder(folder: Path, model: Decoder, config: Mapping[str, Any], tokenizer_from: Path | None = None) -> None:
+    """Write a model's base weights; ``config`` is the ``config.json`` to go with them."""
     arrays = {name: variable[...] for name, variable in model.base.items() if isinstance(variable, BaseParam)}
     save_model(folder, config, parameter_table(model.config), arrays, tokenizer_from)

@@ -28,6 +28,7 @@ class Spec:
         initialiser: ``normal`` (standard deviation 0.02), ``zeros``, ``ones`` or ``kaiming``
             (uniform with a = √5, PyTorch's default for linear layers).
         transposed: the file holds ``[out, in]`` where we hold ``[in, out]``.
+        dtype: where it is not the model's: codes and scales of quantised weights.
     """
 
     shape: tuple[int, ...]
@@ -35,6 +36,7 @@ class Spec:
     key: str
     initialiser: Literal["normal", "zeros", "ones", "kaiming"] = "normal"
     transposed: bool = False
+    dtype: str | None = None
 
     def __post_init__(self) -> None:
         assert len(self.shape) == len(self.axes), self.key

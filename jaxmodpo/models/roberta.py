@@ -18,6 +18,7 @@ from flax import nnx
 from jax import Array
 
 from jaxmodpo.errors import UserError
+from jaxmodpo.models.attention import Attention
 from jaxmodpo.models.files import dtype_named, load_parameters, read_model_config, save_model
 from jaxmodpo.models.parameters import Spec, initialise
 
@@ -38,6 +39,7 @@ class RobertaConfig:
     layer_norm_eps: float = 1e-5
     pad_token_id: int = 1
     dropout: float = 0.1
+    classifier_dropout: float = 0.1
     num_labels: int = 1
     head: Head = "classification"
 
@@ -58,6 +60,10 @@ class RobertaConfig:
         for field, needed in (("hidden_act", "gelu"), ("position_embedding_type", "absolute")):
             if settings.get(field, needed) != needed:
                 raise UserError(f"{source}: {field} '{settings[field]}' is not supported")
+        dropout, head_dropout = settings.get("hidden_dropout_prob", 0.1), settings.get("classifier_dropout")
+        for field in ("is_decoder", "add_cross_attention", "quantization_config"):
+            if settings.get(field):
+                raise UserError(f"{source}: {field} is not supported")
         try:
             return cls(
                 vocab_size=settings["vocab_size"],
@@ -66,10 +72,11 @@ class RobertaConfig:
                 num_hidden_layers=settings["num_hidden_layers"],
                 num_attention_heads=settings["num_attention_heads"],
                 max_position_embeddings=settings["max_position_embeddings"],
-                type_vocab_size=settings.get("type_vocab_size", 1),
+                type_vocab_size=settings.get("type_vocab_size", 2),
                 layer_norm_eps=settings.get("layer_norm_eps", 1e-12),
                 pad_token_id=settings.get("pad_token_id", 1),
-                dropout=settings.get("hidden_dropout_prob", 0.1),
+                dropout=dropout,
+                classifier_dropout=dropout if head_dropout is None else head_dropout,
                 num_labels=num_labels or len(settings.get("id2label") or {0: "", 1: ""}),
                 head=head,
             )
@@ -136,10 +143,12 @@ class Roberta(nnx.Module):
     Args:
         config: shapes and constants.
         parameters: the arrays of :func:`parameter_table`.
+        attention: which implementation, over which devices; by default the best for one of this machine's.
     """
 
-    def __init__(self, config: RobertaConfig, parameters: Mapping[str, Array]):
+    def __init__(self, config: RobertaConfig, parameters: Mapping[str, Array], attention: Attention | None = None):
         self.config = config
+        self.attention = attention or Attention()
         self.parameters = nnx.Dict({name: nnx.Param(array) for name, array in parameters.items()})
 
     def __call__(self, tokens_BT: Array, lengths_B: Array, dropout_key: Array | None = None) -> Array:
@@ -153,9 +162,10 @@ class Roberta(nnx.Module):
         weights = {name: variable[...] for name, variable in self.parameters.items()}
         hidden_BTD = self._encode(weights, tokens_BT, lengths_B, dropout_key)
         if self.config.head == "classification":
-            first_BD = self._dropout(hidden_BTD[:, 0], dropout_key, -2)
+            first_BD = self._dropout(hidden_BTD[:, 0], dropout_key, -2, self.config.classifier_dropout)
             dense_BD = jnp.tanh(_linear(first_BD, weights, "head.dense"))
-            out = _linear(self._dropout(dense_BD, dropout_key, -3), weights, "head.out")
+            dense_BD = self._dropout(dense_BD, dropout_key, -3, self.config.classifier_dropout)
+            out = _linear(dense_BD, weights, "head.out")
         else:
             dense_BTD = jax.nn.gelu(_linear(hidden_BTD, weights, "head.dense"), approximate=False)
             normed_BTD = _layer_norm(dense_BTD, weights, "head.norm", self.config.layer_norm_eps)
@@ -182,7 +192,7 @@ class Roberta(nnx.Module):
                 _linear(x_BTD, inner, name).reshape(*x_BTD.shape[:2], config.num_attention_heads, -1)
                 for name in ("query", "key", "value")
             )
-            mixed = jax.nn.dot_product_attention(q, k, v, mask=real_BT[:, None, None, :])
+            mixed = self.attention(q, k, v, causal=False, segments_BT=real_BT.astype(jnp.int32))
             attended = self._dropout(_linear(mixed.reshape(x_BTD.shape), inner, "output"), key, 2 * number)
             x_BTD = _layer_norm(x_BTD + attended, inner, "attention_norm", config.layer_norm_eps)
             fed = _linear(jax.nn.gelu(_linear(x_BTD, inner, "up"), approximate=False), inner, "down")
@@ -192,9 +202,9 @@ class Roberta(nnx.Module):
         x_BTD, _ = jax.lax.scan(block, x_BTD, (stacked, jnp.arange(config.num_hidden_layers)))
         return x_BTD
 
-    def _dropout(self, x: Array, key: Array | None, place: Any) -> Array:
+    def _dropout(self, x: Array, key: Array | None, place: Any, rate: float | None = None) -> Array:
         """Drop activations; ``place`` tells the draws of one pass apart (negative outside the layers)."""
-        rate = self.config.dropout
+        rate = self.config.dropout if rate is None else rate
         if key is None or rate == 0:
             return x
         kept = jax.random.bernoulli(

@@ -7,7 +7,6 @@ import logging
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 import jax
 import jax.numpy as jnp
@@ -17,6 +16,7 @@ from tqdm import tqdm
 from jaxmodpo.artifacts import Journal, Phase, Question, Response, read_questions, write_responses
 from jaxmodpo.data.text import PolicyText, PromptStyle, load_tokenizer
 from jaxmodpo.errors import UserError
+from jaxmodpo.models.quantised import BaseDtype
 from jaxmodpo.sampling.sampler import SamplingSettings, sample
 from jaxmodpo.training.policy import load_policy
 
@@ -51,8 +51,8 @@ class ResponsesConfig:
     """instruct: the paper's prompt; chat: the tokenizer's template on the bare question"""
     batch_size: int = 64
     """replies sampled at a time"""
-    dtype: Literal["bfloat16", "float32"] = "bfloat16"
-    """of the base weights"""
+    base_dtype: BaseDtype = "bfloat16"
+    """of the base weights; int8 and nf4 quantise the projections block by block"""
     seed: int = 0
     """of the draws"""
 
@@ -89,7 +89,7 @@ def responses(config: ResponsesConfig) -> Phase:
     journal.truncate(whole)
     starts = range(len(journal.rows), len(wanted), config.batch_size)
     if starts:
-        policy = load_policy(config.model, dtype=config.dtype, adapter=config.adapter)
+        policy = load_policy(config.model, base_dtype=config.base_dtype, adapter=config.adapter)
         for start in tqdm(starts, desc="sampling", disable=not sys.stderr.isatty(), leave=False):
             part = wanted[start : start + config.batch_size]
             keys = jnp.stack([reply_key(config.seed, question.question_id, number) for question, number in part])

@@ -18,8 +18,8 @@ from jax import Array
 
 from jaxmodpo.data.text import pad_rows
 from jaxmodpo.errors import UserError
+from jaxmodpo.models.decoder import Decoder, DecoderConfig
 from jaxmodpo.models.lora import LoraConfig
-from jaxmodpo.models.mistral import Mistral, MistralConfig
 from jaxmodpo.training.policy import Policy
 from jaxmodpo.training.step import Parameters
 
@@ -91,7 +91,7 @@ def generate(
     lengths_B: Array,
     keys_B: Array,
     *,
-    config: MistralConfig,
+    config: DecoderConfig,
     lora: LoraConfig,
     settings: SamplingSettings,
 ) -> tuple[Array, Array]:
@@ -110,7 +110,7 @@ def generate(
     Returns:
         Replies ``[B, max_new_tokens]`` and their lengths ``[B]``, end-of-sequence token included.
     """
-    model = Mistral(config, base, lora, adapter)
+    model = Decoder(config, base, lora, adapter)
     batch, time = prompts_BT.shape
     positions = jnp.broadcast_to(jnp.arange(time), (batch, time))
     cache = model.empty_cache(batch, time + settings.max_new_tokens)

@@ -23,9 +23,8 @@ from jaxmodpo.data.examples import Examples, completions
 from jaxmodpo.data.text import PROMPT, PolicyText, RewardText, load_tokenizer, pad_rows
 from jaxmodpo.losses import sft_loss
 from jaxmodpo.methods.sft import SFT
-from jaxmodpo.models import mistral, roberta
+from jaxmodpo.models import decoder, roberta
 from jaxmodpo.models.files import save_model
-from jaxmodpo.models.lora import LoraConfig
 from jaxmodpo.models.parameters import initialise
 from jaxmodpo.training.mesh import make_mesh
 from jaxmodpo.training.policy import token_logps
@@ -65,11 +64,11 @@ def save_tokenizer(folder: Path, texts: Sequence[str], special: dict[str, str]) 
 class LanguageModelLoss:
     """Next-token loss of all of a decoder's parameters on the replies."""
 
-    config: mistral.MistralConfig
+    config: decoder.DecoderConfig
 
     def __call__(self, trainable: Parameters, frozen: Parameters, batch: Batch, dropout_key: Array | None) -> LossTerms:
-        no_adapter = LoraConfig(rank=1, alpha=1.0, dropout=0.0)
-        logps, mask = token_logps(self.config, no_adapter, trainable, {}, batch, None, remat=False)
+        model = decoder.Decoder(self.config, trainable)
+        logps, mask = token_logps(model, batch, None, remat=False, chunk=None)
         return SFT()(logps, mask, batch)
 
 
@@ -128,8 +127,8 @@ def make_mistral(folder: Path, texts: Sequence[tuple[str, str]], config: Trainin
         "pad_token_id": tokenizer.pad_token_id,
         "dtype": "float32",
     }
-    shape = mistral.MistralConfig.from_mapping(settings, "sandbox")
-    table = mistral.parameter_table(shape)
+    shape = decoder.DecoderConfig.from_mapping(settings, "sandbox")
+    table = decoder.parameter_table(shape)
     text = PolicyText(tokenizer)
     rows = [text.example(post, reply) for post, reply in texts]
     examples = completions([r[:n] for r, n in rows], [r[n:] for r, n in rows])

@@ -12,7 +12,7 @@ import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Protocol
 
 import jax
 import jax.numpy as jnp
@@ -26,10 +26,12 @@ from jaxmodpo.data.examples import Examples
 from jaxmodpo.data.text import PolicyText, PromptStyle, load_tokenizer
 from jaxmodpo.errors import UserError
 from jaxmodpo.models.adapters import load_adapter, save_adapter
-from jaxmodpo.models.files import load_mistral
+from jaxmodpo.models.attention import Attention, Backend
+from jaxmodpo.models.decoder import Decoder, DecoderConfig, parameter_table
+from jaxmodpo.models.files import load_decoder
 from jaxmodpo.models.lora import PROJECTIONS, LoraConfig, adapter_table
-from jaxmodpo.models.mistral import Mistral, MistralConfig, parameter_table
 from jaxmodpo.models.parameters import initialise
+from jaxmodpo.models.quantised import BaseDtype
 from jaxmodpo.training.cache import cached, examples_digest
 from jaxmodpo.training.mesh import batch_sharding, make_mesh, shardings
 from jaxmodpo.training.step import Batch, LossTerms, Parameters
@@ -44,8 +46,8 @@ class PolicyTrainingConfig(TrainingConfig):
 
     model: Path
     """the base model's Hugging Face folder"""
-    dtype: Literal["bfloat16", "float32"] = "bfloat16"
-    """of the frozen base weights"""
+    base_dtype: BaseDtype = "bfloat16"
+    """of the frozen base weights; int8 and nf4 quantise the projections block by block"""
     lora_rank: int = 64
     """r"""
     lora_alpha: float = 128.0
@@ -54,12 +56,16 @@ class PolicyTrainingConfig(TrainingConfig):
     """on the adapter's input"""
     lora_targets: tuple[str, ...] = PROJECTIONS
     """projections that get an adapter"""
+    lora_rslora: bool = False
+    """rank-stabilised: the scale is alpha / √r"""
     prompt_style: PromptStyle = "instruct"
     """instruct: the paper's prompt; chat: the tokenizer's template on the bare question"""
     max_prompt_length: int = 512
     """tokens; a longer prompt loses its start"""
     max_length: int = 1024
     """tokens of prompt and response; a longer response loses its end"""
+    attention: Backend = "auto"
+    """auto: splash on TPUs and cuDNN on GPUs where they can, XLA otherwise"""
     remat: bool = True
     """recompute activations in the backward pass: slower, far less memory"""
     cache_dir: Path | None = None
@@ -67,7 +73,7 @@ class PolicyTrainingConfig(TrainingConfig):
 
     @property
     def lora(self) -> LoraConfig:
-        return LoraConfig(self.lora_rank, self.lora_alpha, self.lora_dropout, self.lora_targets)
+        return LoraConfig(self.lora_rank, self.lora_alpha, self.lora_dropout, self.lora_targets, self.lora_rslora)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,33 +103,27 @@ class Method(Protocol):
 
 @dataclass(frozen=True)
 class PolicyLoss:
-    """A method applied to a Mistral policy: the callable that the training step compiles."""
+    """A method applied to a policy: the callable that the training step compiles."""
 
-    config: MistralConfig
+    config: DecoderConfig
     lora: LoraConfig
     method: Method
+    attention: Attention
     remat: bool
 
     def __call__(self, trainable: Parameters, frozen: Parameters, batch: Batch, dropout_key: Array | None) -> LossTerms:
-        logps, mask = token_logps(self.config, self.lora, frozen, trainable, batch, dropout_key, remat=self.remat)
+        model = Decoder(self.config, frozen, self.lora, trainable, self.attention)
+        logps, mask = token_logps(model, batch, dropout_key, remat=self.remat)
         return self.method(logps, mask, batch)
 
 
 def token_logps(
-    config: MistralConfig,
-    lora: LoraConfig,
-    base: Parameters,
-    adapter: Parameters,
-    batch: Batch,
-    dropout_key: Array | None,
-    *,
-    remat: bool,
+    model: Decoder, batch: Batch, dropout_key: Array | None, *, remat: bool, chunk: int | None = 128
 ) -> tuple[Array, Array]:
     """Return log-probabilities and the completion mask, each ``[rows, S, T]`` float32."""
     tokens = batch["tokens"]
     rows, sequences, time = tokens.shape
-    model = Mistral(config, base, lora, adapter)
-    logps = model.token_logps(tokens.reshape(rows * sequences, time), dropout_key, remat=remat)
+    logps = model.token_logps(tokens.reshape(rows * sequences, time), dropout_key, remat=remat, chunk=chunk)
     places = jnp.arange(time)
     mask = (places >= batch["prompt_lengths"][..., None]) & (places < batch["lengths"][..., None])
     return logps.reshape(rows, sequences, time), mask.astype(jnp.float32)
@@ -134,12 +134,19 @@ def completion_logps(token_logps: Array, completion_mask: Array) -> Array:
     return jnp.sum(jnp.where(completion_mask > 0, token_logps, 0.0), axis=-1)
 
 
-@functools.partial(jax.jit, static_argnames=("config", "lora"))
+@functools.partial(jax.jit, static_argnames=("config", "lora", "attention"))
 def sequence_logps(
-    base: Parameters, adapter: Parameters, batch: Batch, *, config: MistralConfig, lora: LoraConfig
+    base: Parameters,
+    adapter: Parameters,
+    batch: Batch,
+    *,
+    config: DecoderConfig,
+    lora: LoraConfig,
+    attention: Attention,
 ) -> Array:
     """Return each completion's log-probability, ``[rows, S]`` float32, without dropout."""
-    return completion_logps(*token_logps(config, lora, base, adapter, batch, None, remat=False))
+    model = Decoder(config, base, lora, adapter, attention)
+    return completion_logps(*token_logps(model, batch, None, remat=False))
 
 
 @dataclass(frozen=True)
@@ -147,11 +154,12 @@ class Policy:
     """A loaded base model with one adapter, both placed on a mesh."""
 
     folder: Path
-    config: MistralConfig
+    config: DecoderConfig
     base: Parameters
     lora: LoraConfig
     adapter: Parameters
     mesh: Mesh
+    attention: Attention
 
     @property
     def zero_adapter(self) -> Parameters:
@@ -165,20 +173,22 @@ class Policy:
         scored = []
         for batch, real in examples_module.in_order(examples, rows):
             placed = {n: jax.device_put(batch[n], sharding) for n in ("tokens", "prompt_lengths", "lengths")}
-            scored.append(
-                np.asarray(sequence_logps(self.base, adapter, placed, config=self.config, lora=self.lora))[:real]
+            logps = sequence_logps(
+                self.base, adapter, placed, config=self.config, lora=self.lora, attention=self.attention
             )
+            scored.append(np.asarray(logps)[:real])
         return np.concatenate(scored)
 
 
 def load_policy(
     model: Path,
     *,
-    dtype: Literal["bfloat16", "float32"],
+    base_dtype: BaseDtype,
     mesh: tuple[int, int, int] | None = None,
     adapter: Path | None = None,
     fresh: LoraConfig | None = None,
     seed: int = 0,
+    attention: Backend = "auto",
 ) -> Policy:
     """Load a base model with an adapter from a folder, a fresh one, or (neither given) one of rank 1 that is 0.
 
@@ -187,7 +197,7 @@ def load_policy(
     """
     devices = make_mesh(mesh)
     place = shardings(devices)
-    loaded = load_mistral(model, dtype, place)
+    loaded = load_decoder(model, base_dtype, place)
     base = {name: variable[...] for name, variable in loaded.base.items()}
     if adapter is not None:
         lora, parameters = load_adapter(adapter, loaded.config)
@@ -196,7 +206,19 @@ def load_policy(
         parameters = initialise(adapter_table(parameter_table(loaded.config), lora), jax.random.key(seed))
     placed = place(adapter_table(parameter_table(loaded.config), lora))
     parameters = {name: jax.device_put(array, placed[name]) for name, array in parameters.items()}
-    return Policy(model, loaded.config, base, lora, parameters, devices)
+    return Policy(model, loaded.config, base, lora, parameters, devices, Attention(attention, devices))
+
+
+def fresh_policy(config: PolicyTrainingConfig) -> Policy:
+    """Load what a training command's settings name, with a fresh adapter."""
+    return load_policy(
+        config.model,
+        base_dtype=config.base_dtype,
+        mesh=config.mesh,
+        fresh=config.lora,
+        seed=config.seed,
+        attention=config.attention,
+    )
 
 
 def policy_text(config: PolicyTrainingConfig) -> PolicyText:
@@ -208,11 +230,12 @@ def with_reference(policy: Policy, examples: Examples, config: PolicyTrainingCon
     """Add ``reference_logps`` ``[n, S]``, computed once per model and data set and then kept on disk."""
     depends_on = {
         "model": fingerprint(config.model),
-        "dtype": config.dtype,
+        "base_dtype": config.base_dtype,
         "examples": examples_digest(examples),
         "rows": config.batch_size,
         "mesh": [int(size) for size in policy.mesh.shape.values()],
         "adapter_shape": [policy.lora.rank, list(policy.lora.targets)],
+        "attention": config.attention,
     }
     logps = cached(
         "reference-logps",
@@ -302,7 +325,7 @@ def train_policy(
     """Train the adapter and finish the phase: ``adapter/``, ``metrics.jsonl`` and the manifest's counts."""
     if text.cut.prompts or text.cut.responses:
         logger.warning("texts cut to fit: %s", text.cut.as_dict())
-    loss = PolicyLoss(policy.config, policy.lora, method, config.remat)
+    loss = PolicyLoss(policy.config, policy.lora, method, policy.attention, config.remat)
     adapter = train(loss, policy.adapter, policy.base, examples, config, policy.mesh)
     save_adapter(config.output_dir / "adapter", adapter, policy.lora, policy.config, str(config.model))
     discard_checkpoints(config)

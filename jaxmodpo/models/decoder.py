@@ -1,4 +1,4 @@
-"""The policy: a Mistral decoder in Flax, adapter included.
+"""The policy: a Mistral or Llama decoder in Flax, adapter included.
 
 The module holds arrays; its forward pass scans over stacked layers. Base weights and adapter are
 two variable types, so that ``nnx.split`` parts what is frozen from what is trained and a jitted
@@ -8,24 +8,96 @@ width, H query heads, K key-value heads, C head width, V vocabulary, L layers.
 
 from __future__ import annotations
 
-import math
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 from jax import Array
 
 from jaxmodpo.errors import UserError
 from jaxmodpo.models import lora as lora_module
+from jaxmodpo.models import quantised
+from jaxmodpo.models.attention import Attention
+from jaxmodpo.models.logps import chunked_token_logps, token_logps
 from jaxmodpo.models.lora import LoraConfig
 from jaxmodpo.models.parameters import Spec
 
+ARCHITECTURES = {"mistral": "MistralForCausalLM", "llama": "LlamaForCausalLM"}
+
+# What `config.json` may say besides without changing the forward pass in evaluation.
+_HARMLESS = frozenset(
+    (
+        *("architectures", "model_type", "transformers_version", "unsloth_fixed", "unsloth_version"),
+        *("bos_token_id", "eos_token_id", "pad_token_id", "id2label", "label2id", "problem_type"),
+        *("dtype", "torch_dtype", "initializer_range", "attention_dropout", "pretraining_tp"),
+        *("output_attentions", "output_hidden_states", "return_dict", "use_cache"),
+        *("chunk_size_feed_forward", "is_encoder_decoder"),
+    )
+)
+
 
 @dataclass(frozen=True)
-class MistralConfig:
+class Rope:
+    """Rotary position embeddings: the base θ, and how Llama 3.1 stretches the slow frequencies.
+
+    Attributes:
+        theta: frequency i of a head of width C is θ^(−2i/C).
+        factor: slow frequencies are divided by it; 1 leaves all as they are.
+        low_frequency_factor: wavelengths above ``original_length`` / this are divided wholly.
+        high_frequency_factor: wavelengths below ``original_length`` / this are not; between, a linear mix.
+        original_length: the context length of pretraining; None divides every frequency by ``factor``.
+    """
+
+    theta: float = 10_000.0
+    factor: float = 1.0
+    low_frequency_factor: float = 1.0
+    high_frequency_factor: float = 4.0
+    original_length: int | None = None
+
+    @classmethod
+    def from_mapping(cls, settings: Mapping[str, Any], source: str) -> Rope:
+        """Read ``rope_parameters``, or ``rope_theta`` and ``rope_scaling`` of older files."""
+        rope = dict(settings.get("rope_parameters") or settings.get("rope_scaling") or {})
+        theta = float(rope.pop("rope_theta", settings.get("rope_theta", 10_000.0)))
+        older = rope.pop("type", "default")
+        kind = rope.pop("rope_type", older)
+        names = {
+            "default": (),
+            "linear": ("factor",),
+            "llama3": ("factor", "low_freq_factor", "high_freq_factor", "original_max_position_embeddings"),
+        }
+        if kind not in names:
+            raise UserError(f"{source}: rope_type '{kind}' is not supported; only {', '.join(names)} are")
+        unknown = [name for name, value in rope.items() if name not in names[kind] and value is not None]
+        missing = [name for name in names[kind] if rope.get(name) is None]
+        if unknown or missing:
+            said = [f"'{name}' is not supported" for name in unknown] + [f"'{name}' is missing" for name in missing]
+            raise UserError(f"{source}: in the rotary parameters of type '{kind}', {' and '.join(said)}")
+        if kind == "default":
+            return cls(theta)
+        if kind == "linear":
+            return cls(theta, float(rope["factor"]))
+        factor, low, high, length = (rope[name] for name in names[kind])
+        return cls(theta, float(factor), float(low), float(high), int(length))
+
+    def frequencies(self, head_width: int) -> np.ndarray:
+        """Return the ``head_width / 2`` angular frequencies, radians a position, float32."""
+        plain = self.theta ** (-np.arange(0, head_width, 2, dtype=np.float64) / head_width)
+        if self.original_length is None:
+            return (plain / self.factor).astype(np.float32)
+        turns = self.original_length * plain / (2 * np.pi)
+        low, high = self.low_frequency_factor, self.high_frequency_factor
+        kept = np.clip((turns - low) / (high - low), 0.0, 1.0)
+        return ((1 - kept) * plain / self.factor + kept * plain).astype(np.float32)
+
+
+@dataclass(frozen=True)
+class DecoderConfig:
     """The fields of ``config.json`` that shape the forward pass."""
 
     vocab_size: int
@@ -35,47 +107,76 @@ class MistralConfig:
     num_attention_heads: int
     num_key_value_heads: int
     head_dim: int
-    rms_norm_eps: float = 1e-5
-    rope_theta: float = 10_000.0
+    rms_norm_eps: float = 1e-6
+    rope: Rope = Rope()
     sliding_window: int | None = None
     max_position_embeddings: int = 32_768
     tie_word_embeddings: bool = False
 
     @classmethod
-    def from_mapping(cls, settings: Mapping[str, Any], source: str) -> MistralConfig:
-        """Read a Hugging Face configuration; what would change the mathematics unseen is refused by name."""
-        if settings.get("model_type") != "mistral":
+    def from_mapping(cls, settings: Mapping[str, Any], source: str) -> DecoderConfig:
+        """Read a Hugging Face configuration; what would change the mathematics unseen is refused by name.
+
+        Absent fields have the defaults of the architecture's class in transformers.
+        """
+        kind = settings.get("model_type")
+        if kind not in ARCHITECTURES:
             raise UserError(
-                f"{source}: model_type '{settings.get('model_type')}' is not supported; use a mistral model"
+                f"{source}: model_type '{kind}' is not supported; a policy must be one of {', '.join(ARCHITECTURES)}"
             )
-        if settings.get("hidden_act", "silu") != "silu":
-            raise UserError(f"{source}: hidden_act '{settings['hidden_act']}' is not supported")
-        rope = settings.get("rope_parameters") or {}
-        scaling = settings.get("rope_scaling") or {}
-        kind = rope.get("rope_type", scaling.get("rope_type", scaling.get("type", "default")))
-        if kind != "default":
-            raise UserError(f"{source}: rope_type '{kind}' is not supported")
-        try:
-            heads = settings["num_attention_heads"]
-            return cls(
-                vocab_size=settings["vocab_size"],
-                hidden_size=settings["hidden_size"],
-                intermediate_size=settings["intermediate_size"],
-                num_hidden_layers=settings["num_hidden_layers"],
-                num_attention_heads=heads,
-                num_key_value_heads=settings.get("num_key_value_heads") or heads,
-                head_dim=settings.get("head_dim") or settings["hidden_size"] // heads,
-                rms_norm_eps=settings.get("rms_norm_eps", 1e-6),
-                rope_theta=float(rope.get("rope_theta", settings.get("rope_theta", 10_000.0))),
-                sliding_window=settings.get("sliding_window"),
-                max_position_embeddings=settings.get("max_position_embeddings", 32_768),
-                tie_word_embeddings=settings.get("tie_word_embeddings", False),
+        left = {k: v for k, v in settings.items() if k not in _HARMLESS and not k.startswith("_")}
+        architectures = settings.get("architectures") or [ARCHITECTURES[kind]]
+        if architectures != [ARCHITECTURES[kind]]:
+            raise UserError(f"{source}: the architecture {', '.join(architectures)} is not supported as a policy")
+
+        def take(name: str, default: Any = None) -> Any:
+            value = left.pop(name, None)
+            return default if value is None else value
+
+        for name in ("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads"):
+            if not isinstance(settings.get(name), int):
+                raise UserError(f"{source}: the field '{name}' is missing or not a whole number")
+        rope = Rope.from_mapping(
+            {k: left.pop(k, None) for k in ("rope_parameters", "rope_scaling")}
+            | {"rope_theta": take("rope_theta", 10_000.0)},
+            source,
+        )
+        heads, width, layers = take("num_attention_heads"), take("hidden_size"), take("num_hidden_layers")
+        # A field that is present and null switches the window off; an absent one means Mistral's default.
+        window = left.pop("sliding_window", 4096) if kind == "mistral" else None
+        layer_type = "full_attention" if window is None else "sliding_attention"
+        for name, needed in (
+            ("hidden_act", "silu"),
+            ("attention_bias", False),
+            ("mlp_bias", False),
+            ("layer_types", [layer_type] * layers),
+        ):
+            if take(name, needed) != needed:
+                raise UserError(f"{source}: {name} {json.dumps(settings[name])} is not supported")
+        config = cls(
+            vocab_size=take("vocab_size"),
+            hidden_size=width,
+            intermediate_size=take("intermediate_size"),
+            num_hidden_layers=layers,
+            num_attention_heads=heads,
+            num_key_value_heads=take("num_key_value_heads", 8 if kind == "mistral" else heads),
+            head_dim=take("head_dim", width // heads),
+            rms_norm_eps=take("rms_norm_eps", 1e-6),
+            rope=rope,
+            sliding_window=window,
+            max_position_embeddings=take("max_position_embeddings", 131_072 if kind == "mistral" else 2048),
+            tie_word_embeddings=take("tie_word_embeddings", False),
+        )
+        if unknown := sorted(name for name, value in left.items() if value not in (None, False, [], {})):
+            raise UserError(f"{source}: the field '{unknown[0]}' is not supported")
+        if config.num_attention_heads % config.num_key_value_heads:
+            raise UserError(
+                f"{source}: {config.num_key_value_heads} key-value heads do not divide {heads} attention heads"
             )
-        except KeyError as error:
-            raise UserError(f"{source}: the field {error} is missing") from error
+        return config
 
 
-def parameter_table(config: MistralConfig) -> dict[str, Spec]:
+def parameter_table(config: DecoderConfig) -> dict[str, Spec]:
     """Return every parameter of the base model."""
     layers, width, inner = config.num_hidden_layers, config.hidden_size, config.intermediate_size
     queries = config.num_attention_heads * config.head_dim
@@ -125,29 +226,40 @@ class Cache(NamedTuple):
     values: Array
 
 
-class Mistral(nnx.Module):
-    """A Mistral decoder with an optional LoRA adapter.
+class Decoder(nnx.Module):
+    """A decoder with an optional LoRA adapter.
 
     Args:
         config: shapes and constants.
-        base: the arrays of :func:`parameter_table`.
+        base: the arrays of :func:`parameter_table`, or of what ``quantised.stored_table`` makes of it.
         lora: the adapter's settings, or None.
         adapter: the arrays of ``lora.adapter_table``; needed with ``lora``.
+        attention: which implementation, over which devices; by default the best for one of this machine's.
     """
 
     def __init__(
         self,
-        config: MistralConfig,
+        config: DecoderConfig,
         base: Mapping[str, Array],
         lora: LoraConfig | None = None,
         adapter: Mapping[str, Array] | None = None,
+        attention: Attention | None = None,
     ):
         self.config = config
         self.lora = lora
+        self.attention = attention or Attention()
         self.base = nnx.Dict({name: BaseParam(array) for name, array in base.items()})
         self.adapter = nnx.Dict({name: LoraParam(array) for name, array in (adapter or {}).items()})
 
-    def hidden_states(self, tokens_BT: Array, dropout_key: Array | None = None, *, remat: bool = False) -> Array:
+    def hidden_states(
+        self,
+        tokens_BT: Array,
+        dropout_key: Array | None = None,
+        *,
+        remat: bool = False,
+        segments_BT: Array | None = None,
+        positions_BT: Array | None = None,
+    ) -> Array:
         """Return the normalised last hidden states, ``[B, T, D]``.
 
         Rows are padded on the right: causality alone keeps padding from real tokens.
@@ -156,11 +268,15 @@ class Mistral(nnx.Module):
             tokens_BT: token ids.
             dropout_key: draws the adapter's dropout; None switches it off.
             remat: recompute each layer in the backward pass instead of keeping its activations.
+            segments_BT: which of several sequences packed into a row a token belongs to; None for one a row.
+            positions_BT: each token's position in its sequence; needed with segments.
         """
+        assert (segments_BT is None) == (positions_BT is None)
         base, layers = self._parameters()
         x_BTD = base["embed"][tokens_BT]
-        positions_T = jnp.arange(tokens_BT.shape[1])
-        rotation = _rotation(self.config, positions_T[None])
+        if positions_BT is None:
+            positions_BT = jnp.arange(tokens_BT.shape[1])[None]
+        rotation = _rotation(self.config, positions_BT)
 
         def block(x_BTD: Array, layer: tuple[dict[str, Array], Array]) -> tuple[Array, None]:
             weights, number = layer
@@ -168,13 +284,7 @@ class Mistral(nnx.Module):
 
             def attend(q_BTHC: Array, k_BTKC: Array, v_BTKC: Array) -> Array:
                 window = self.config.sliding_window
-                return jax.nn.dot_product_attention(
-                    q_BTHC,
-                    k_BTKC,
-                    v_BTKC,
-                    is_causal=True,
-                    local_window_size=None if window is None else (window - 1, 0),
-                )
+                return self.attention(q_BTHC, k_BTKC, v_BTKC, causal=True, window=window, segments_BT=segments_BT)
 
             return self._layer(x_BTD, weights, rotation, attend, dropout), None
 
@@ -193,14 +303,22 @@ class Mistral(nnx.Module):
         return self.base["embed"][...].T if self.config.tie_word_embeddings else self.base["unembed"][...]
 
     def token_logps(
-        self, tokens_BT: Array, dropout_key: Array | None = None, *, remat: bool = False, chunk: int = 128
+        self, tokens_BT: Array, dropout_key: Array | None = None, *, remat: bool = False, chunk: int | None = 128
     ) -> Array:
         """Return log π(token | those before it), ``[B, T]`` float32, 0 for the first token.
 
-        Logits exist for ``chunk`` positions at a time, in the backward pass too.
+        Args:
+            tokens_BT: token ids.
+            dropout_key: as in :meth:`hidden_states`.
+            remat: as in :meth:`hidden_states`.
+            chunk: logits exist for this many positions of each row at a time, and the unembedding gets no
+                gradient. None: for all at once, and it does.
         """
         hidden_BTD = self.hidden_states(tokens_BT, dropout_key, remat=remat)[:, :-1]
-        logps = _chunked_logps(hidden_BTD, self.unembedding(), tokens_BT[:, 1:], chunk)
+        if chunk is None:
+            logps = token_logps(hidden_BTD, self.unembedding(), tokens_BT[:, 1:])
+        else:
+            logps = chunked_token_logps(hidden_BTD, self.unembedding(), tokens_BT[:, 1:], chunk)
         return jnp.pad(logps, ((0, 0), (1, 0)))
 
     def empty_cache(self, batch: int, length: int) -> Cache:
@@ -272,7 +390,7 @@ class Mistral(nnx.Module):
         scale = self.lora.scale if self.lora else 0.0
 
         def project(x: Array, name: str) -> Array:
-            return x @ weights[name] + lora_module.apply(x, weights, name, scale, dropout)
+            return quantised.matmul(x, weights, name) + lora_module.apply(x, weights, name, scale, dropout)
 
         h_BTD = _rms_norm(x_BTD, weights["input_norm"], config.rms_norm_eps)
         q_BTHC = _heads(project(h_BTD, "q_proj"), config.num_attention_heads)
@@ -295,11 +413,9 @@ def _heads(x: Array, heads: int) -> Array:
     return x.reshape(*x.shape[:2], heads, -1)
 
 
-def _rotation(config: MistralConfig, positions_BT: Array) -> tuple[Array, Array]:
+def _rotation(config: DecoderConfig, positions_BT: Array) -> tuple[Array, Array]:
     """Cosines and sines of the rotary angles, ``[B, T, 1, C/2]`` float32."""
-    half = config.head_dim // 2
-    frequencies = jnp.exp(-math.log(config.rope_theta) * jnp.arange(half, dtype=jnp.float32) / half)
-    angles = positions_BT[..., None, None].astype(jnp.float32) * frequencies
+    angles = positions_BT[..., None, None].astype(jnp.float32) * config.rope.frequencies(config.head_dim)
     return jnp.cos(angles), jnp.sin(angles)
 
 
@@ -308,22 +424,3 @@ def _rotate(x: Array, rotation: tuple[Array, Array]) -> Array:
     cos, sin = rotation
     first, second = jnp.split(x.astype(jnp.float32), 2, axis=-1)
     return jnp.concatenate([first * cos - second * sin, second * cos + first * sin], axis=-1).astype(x.dtype)
-
-
-def _chunked_logps(hidden_BTD: Array, unembedding_DV: Array, targets_BT: Array, chunk: int) -> Array:
-    """Return ``[B, T]`` log-probabilities of the targets, with logits for one chunk of time at a time."""
-    batch, time, width = hidden_BTD.shape
-    chunk = min(chunk, time)
-    padding = -time % chunk
-    hidden = jnp.pad(hidden_BTD, ((0, 0), (0, padding), (0, 0))).reshape(batch, -1, chunk, width)
-    targets = jnp.pad(targets_BT, ((0, 0), (0, padding))).reshape(batch, -1, chunk)
-
-    @jax.checkpoint
-    def step(_: None, part: tuple[Array, Array]) -> tuple[None, Array]:
-        hidden_BcD, targets_Bc = part
-        logits_BcV = jnp.matmul(hidden_BcD, unembedding_DV, preferred_element_type=jnp.float32)
-        chosen = jnp.take_along_axis(logits_BcV, targets_Bc[..., None], axis=-1)[..., 0]
-        return None, chosen - jax.nn.logsumexp(logits_BcV, axis=-1)
-
-    _, logps = jax.lax.scan(step, None, (hidden.swapaxes(0, 1), targets.swapaxes(0, 1)))
-    return logps.swapaxes(0, 1).reshape(batch, -1)[:, :time]

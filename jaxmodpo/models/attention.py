@@ -1,0 +1,173 @@
+"""Attention over whole sequences: one meaning, three implementations.
+
+Padding, causality, window, grouped heads and packed segments mean the same in each; :class:`Attention`
+chooses by where it runs: XLA everywhere, cuDNN's flash attention on GPUs, Pallas's splash attention on
+TPUs. None of them repeats keys and values in memory for grouped heads. Shape suffixes: B batch, T time,
+H query heads, K key-value heads, C head width.
+"""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+from jax.sharding import Mesh, PartitionSpec
+
+from jaxmodpo.errors import UserError
+
+Backend = Literal["auto", "xla", "cudnn", "splash"]
+
+# Splash attention works on blocks of at least this many positions, and on whole registers of head width.
+_SPLASH_BLOCK = 128
+_SPLASH_LARGEST_BLOCK = 512
+
+
+@dataclass(frozen=True)
+class Attention:
+    """How attention is computed; hashable, so that it can be a static argument.
+
+    Attributes:
+        backend: ``auto`` takes splash on TPUs and cuDNN on GPUs where they can, and XLA otherwise.
+        mesh: the devices of the surrounding computation; splash is mapped over them by hand. None
+            means one device of the default kind.
+        interpret: run splash without a TPU, slowly: for tests.
+    """
+
+    backend: Backend = "auto"
+    mesh: Mesh | None = None
+    interpret: bool = False
+
+    def __call__(
+        self,
+        q_BTHC: Array,
+        k_BTKC: Array,
+        v_BTKC: Array,
+        *,
+        causal: bool,
+        window: int | None = None,
+        segments_BT: Array | None = None,
+    ) -> Array:
+        """Return ``[B, T, H, C]``: softmax(q kᵀ / √C) v, the softmax in float32.
+
+        Args:
+            q_BTHC: queries; H a multiple of K.
+            k_BTKC: keys.
+            v_BTKC: values.
+            causal: position t sees positions up to t.
+            window: with ``causal``, it sees the last ``window`` of them, itself included.
+            segments_BT: integers; positions see only those of their own segment. Padding is a
+                segment of its own. None makes each row one segment.
+
+        Raises:
+            UserError: a backend asked for by name that cannot do this.
+        """
+        assert window is None or causal
+        chosen = self.choose(q_BTHC.shape[-1], q_BTHC.dtype)
+        if chosen == "splash":
+            return self._splash(q_BTHC, k_BTKC, v_BTKC, segments_BT, causal, window)
+        # Key-value heads stay as they are: queries are grouped under them.
+        return jax.nn.dot_product_attention(
+            q_BTHC,
+            k_BTKC,
+            v_BTKC,
+            mask=None if segments_BT is None else same_segment(segments_BT),
+            is_causal=causal,
+            local_window_size=None if window is None else (window - 1, 0),
+            implementation=chosen,
+        )
+
+    def choose(self, head_width: int, dtype: Any) -> Literal["xla", "cudnn", "splash"]:
+        """Return the implementation for heads of this width and arrays of this type."""
+        half = jnp.dtype(dtype) in (jnp.dtype(jnp.bfloat16), jnp.dtype(jnp.float16))
+        if self.backend == "splash":
+            if head_width % _SPLASH_BLOCK:
+                raise UserError(f"splash attention needs a head width that 128 divides; this model's is {head_width}")
+            return "splash"
+        if self.backend == "cudnn":
+            if not half or head_width % 8 or head_width > 128:
+                raise UserError(
+                    f"cuDNN attention needs bfloat16 and a head width that 8 divides, at most 128; "
+                    f"this model has {jnp.dtype(dtype)} and {head_width}"
+                )
+            return "cudnn"
+        if self.backend == "auto":
+            platform = self.platform
+            if platform == "tpu" and head_width % _SPLASH_BLOCK == 0:
+                return "splash"
+            if platform in ("gpu", "cuda") and half and head_width % 8 == 0 and head_width <= 128:
+                return "cudnn"
+        return "xla"
+
+    @property
+    def platform(self) -> str:
+        """What the devices are: cpu, gpu or tpu."""
+        return jax.default_backend() if self.mesh is None else self.mesh.devices.flat[0].platform
+
+    def _splash(
+        self, q_BTHC: Array, k_BTKC: Array, v_BTKC: Array, segments_BT: Array | None, causal: bool, window: int | None
+    ) -> Array:
+        batch, time, _, width = q_BTHC.shape
+        padding = -time % _SPLASH_BLOCK
+        # Added positions are a segment of their own, so that real ones do not see them.
+        segments_BT = jnp.zeros((batch, time), jnp.int32) if segments_BT is None else segments_BT.astype(jnp.int32)
+        segments_BT = jnp.pad(segments_BT, ((0, 0), (0, padding)), constant_values=-1)
+        q_BTHC = (q_BTHC / jnp.sqrt(width).astype(q_BTHC.dtype)).astype(q_BTHC.dtype)
+        q, k, v = (jnp.pad(x, ((0, 0), (0, padding), (0, 0), (0, 0))).swapaxes(1, 2) for x in (q_BTHC, k_BTKC, v_BTKC))
+        shards = 1 if self.mesh is None else self.mesh.shape["tensor"]
+        run = functools.partial(
+            _splash_rows, heads=q.shape[1] // shards, causal=causal, window=window, interpret=self.interpret
+        )
+        if self.mesh is not None:
+            rows = PartitionSpec(("data", "fsdp"), "tensor", None, None)
+            run = jax.shard_map(
+                run,
+                mesh=self.mesh,
+                in_specs=(rows, rows, rows, PartitionSpec(("data", "fsdp"), None)),
+                out_specs=rows,
+                check_vma=False,
+            )
+        return run(q, k, v, segments_BT).swapaxes(1, 2)[:, :time]
+
+
+def same_segment(segments_BT: Array) -> Array:
+    """Return the mask ``[B, 1, T, T]``: which positions share a segment."""
+    return (segments_BT[:, :, None] == segments_BT[:, None, :])[:, None]
+
+
+def _splash_rows(
+    q: Array, k: Array, v: Array, segments_BT: Array, *, heads: int, causal: bool, window: int | None, interpret: bool
+) -> Array:
+    """Run the kernel on each row: ``[B, H, T, C]`` queries, ``[B, K, T, C]`` keys and values."""
+    from jax.experimental.pallas.ops.tpu.splash_attention import splash_attention_kernel as kernels
+    from jax.experimental.pallas.ops.tpu.splash_attention import splash_attention_mask as masks
+
+    time = q.shape[2]
+    if causal and window is not None:
+        mask: masks.Mask = masks.LocalMask((time, time), (window - 1, 0), 0)
+    else:
+        mask = masks.CausalMask((time, time)) if causal else masks.FullMask((time, time))
+    block = next(size for size in (_SPLASH_LARGEST_BLOCK, 384, 256, _SPLASH_BLOCK) if time % size == 0)
+    sizes = kernels.BlockSizes(
+        block_q=block,
+        block_kv=block,
+        block_q_dkv=block,
+        block_kv_dkv=block,
+        block_q_dq=block,
+        block_kv_dq=block,
+    )
+    kernel = kernels.make_splash_mha(
+        masks.MultiHeadMask([mask] * heads),
+        block_sizes=sizes,
+        head_shards=1,
+        q_seq_shards=1,
+        interpret=interpret,
+    )
+
+    def row(q: Array, k: Array, v: Array, segments_T: Array) -> Array:
+        return jnp.asarray(kernel(q, k, v, segment_ids=kernels.SegmentIds(segments_T, segments_T)))
+
+    return jax.vmap(row)(q, k, v, segments_BT)

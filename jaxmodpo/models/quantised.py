@@ -1,0 +1,223 @@
+"""Frozen projections in 8 or 4 bits, dequantised where they are multiplied.
+
+Two formats, both block-wise: 64 consecutive inputs of one output share a scale, their largest
+absolute value. ``int8`` keeps whole numbers from −127 to 127 and float32 scales. ``nf4`` is QLoRA's:
+the sixteen NormalFloat levels, with the scales themselves quantised to 8 bits in blocks of 256
+("double quantisation"), all as bitsandbytes defines and computes them. A weight stays stacked over
+layers and keeps its sharding: blocks run along the inputs.
+
+Axis suffixes: L layers, I inputs, O outputs, G groups of 64 inputs.
+
+References:
+    Dettmers et al., *QLoRA: Efficient Finetuning of Quantized LLMs*, 2023;
+    Dettmers et al., *8-bit Optimizers via Block-wise Quantization*, 2022 (the 8-bit levels).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Mapping
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from jaxmodpo.errors import UserError
+from jaxmodpo.models.parameters import Spec, Table
+
+BaseDtype = Literal["bfloat16", "float32", "int8", "nf4"]
+
+BLOCK = 64
+SCALE_BLOCK = 256
+
+NF4_LEVELS = np.asarray(
+    [
+        *(-1.0, -0.6961928009986877, -0.5250730514526367, -0.39491748809814453),
+        *(-0.28444138169288635, -0.18477343022823334, -0.09105003625154495, 0.0),
+        *(0.07958029955625534, 0.16093020141124725, 0.24611230194568634, 0.33791524171829224),
+        *(0.44070982933044434, 0.5626170039176941, 0.7229568362236023, 1.0),
+    ],
+    np.float32,
+)
+"""Quantiles of a normal distribution, scaled to [−1, 1], with an exact 0 (QLoRA, appendix E)."""
+
+
+def dynamic_levels() -> np.ndarray:
+    """Return the 256 levels of the signed dynamic 8-bit type, ascending, float32.
+
+    Seven decades 10⁻⁶ … 10⁰; the decade of 10^(i−6) has 2^i levels, the middles of 2^i equal parts of
+    [0.1, 1] times 10^(i−6); both signs; and 0 and 1.
+    """
+    levels = [np.float32(0), np.float32(1)]
+    for i in range(7):
+        # From both ends, rounded once to float32, as PyTorch's linspace does: the last bit counts.
+        places = np.arange(2**i + 1)
+        start, end = np.float64(np.float32(0.1)), 1.0
+        step = np.float64((np.float32(1) - np.float32(0.1)) / np.float32(2**i))
+        bounds = np.where(places < (2**i + 1) // 2, start + step * places, end - step * places[::-1])
+        bounds = bounds.astype(np.float32)
+        middles = np.float32(10.0 ** (i - 6)) * ((bounds[:-1] + bounds[1:]) / np.float32(2))
+        levels += [*middles, *-middles]
+    return np.sort(np.asarray(levels, np.float32))
+
+
+DYNAMIC_LEVELS = dynamic_levels()
+
+
+def is_quantised(base_dtype: BaseDtype) -> bool:
+    return base_dtype in ("int8", "nf4")
+
+
+def stored_table(table: Table, base_dtype: BaseDtype) -> dict[str, Spec]:
+    """Return the table of what is held in memory: the stacked projections as codes and scales.
+
+    Raises:
+        UserError: a projection whose inputs 64 does not divide.
+    """
+    if not is_quantised(base_dtype):
+        return dict(table)
+    stored: dict[str, Spec] = {}
+    for name, spec in table.items():
+        if not is_projection(spec):
+            stored[name] = spec
+            continue
+        layers, inputs, outputs = spec.shape
+        if inputs % BLOCK:
+            raise UserError(f"{base_dtype} needs projections with inputs that {BLOCK} divides; {name} has {inputs}")
+        scales = (layers, inputs // BLOCK, outputs)
+
+        def part(
+            suffix: str, shape: tuple[int, ...], axes: tuple[str | None, ...], dtype: str, name: str = name
+        ) -> None:
+            stored[f"{name}.{suffix}"] = dataclasses.replace(
+                table[name], shape=shape, axes=axes, key=f"{table[name].key}.{suffix}", dtype=dtype
+            )
+
+        part("codes", spec.shape, spec.axes, "int8" if base_dtype == "int8" else "uint4")
+        if base_dtype == "int8":
+            part("scales", scales, spec.axes, "float32")
+        else:
+            blocks = -(-scales[1] * scales[2] // SCALE_BLOCK)
+            part("scales", scales, spec.axes, "uint8")
+            part("scale_blocks", (layers, blocks), (spec.axes[0], None), "float32")
+            part("scale_offset", (layers,), (spec.axes[0],), "float32")
+    return stored
+
+
+def is_projection(spec: Spec) -> bool:
+    """Whether a weight is one that gets quantised: the stacked matrices, not embeddings, norms or the head."""
+    return spec.layers > 0 and spec.transposed
+
+
+def quantise(weight_IO: Array, base_dtype: BaseDtype) -> dict[str, Array]:
+    """Quantise one layer's matrix into the parts that :func:`stored_table` names."""
+    inputs, outputs = weight_IO.shape
+    blocks_GBO = weight_IO.astype(jnp.float32).reshape(inputs // BLOCK, BLOCK, outputs)
+    largest_GO = jnp.max(jnp.abs(blocks_GBO), axis=1)
+    scaled_GBO = _scaled(blocks_GBO, largest_GO[:, None])
+    if base_dtype == "int8":
+        codes = jnp.round(scaled_GBO * 127).astype(jnp.int8).reshape(inputs, outputs)
+        return {"codes": codes, "scales": largest_GO / 127}
+    codes = _nearest(scaled_GBO, NF4_LEVELS).astype(jnp.uint4).reshape(inputs, outputs)
+    # bitsandbytes flattens its [out, in] matrices: blocks of scales run along an output's groups first.
+    offset = jnp.mean(largest_GO)
+    flat = (largest_GO - offset).T.reshape(-1)
+    rows = jnp.pad(flat, (0, -flat.size % SCALE_BLOCK)).reshape(-1, SCALE_BLOCK)
+    scale_blocks = jnp.max(jnp.abs(rows), axis=1)
+    scale_codes = _nearest(_scaled(rows, scale_blocks[:, None]), DYNAMIC_LEVELS).reshape(-1)[: flat.size]
+    return {
+        "codes": codes,
+        "scales": scale_codes.reshape(outputs, -1).T,
+        "scale_blocks": scale_blocks,
+        "scale_offset": offset,
+    }
+
+
+def dequantise(parts: Mapping[str, Array], dtype: Any) -> Array:
+    """Return one layer's matrix ``[I, O]``; every step but the last cast is float32."""
+    codes_IO, scales_GO = parts["codes"], parts["scales"]
+    inputs, outputs = codes_IO.shape
+    if "scale_blocks" in parts:
+        groups = inputs // BLOCK
+        block_GO = (jnp.arange(outputs)[None] * groups + jnp.arange(groups)[:, None]) // SCALE_BLOCK
+        scales_GO = jnp.asarray(DYNAMIC_LEVELS)[scales_GO] * parts["scale_blocks"][block_GO] + parts["scale_offset"]
+        values_IO = _lookup(codes_IO, NF4_LEVELS)
+    else:
+        values_IO = codes_IO.astype(jnp.float32)
+    blocks_GBO = values_IO.reshape(-1, BLOCK, outputs) * scales_GO[:, None]
+    return blocks_GBO.reshape(inputs, outputs).astype(dtype)
+
+
+def matmul(x: Array, weights: Mapping[str, Array], name: str) -> Array:
+    """Return ``x @ W`` for the weight ``name``, whichever way it is stored.
+
+    A quantised weight gets no gradient, and its dequantised form is not kept for the backward pass:
+    it is made again there.
+
+    Args:
+        x: ``[..., I]``.
+        weights: one layer's arrays, ``name`` or ``name.codes`` and so on among them.
+        name: of the projection.
+    """
+    if name in weights:
+        return x @ weights[name]
+    prefix = f"{name}."
+    parts = ("codes", "scales", "scale_blocks", "scale_offset")
+    return jnp.asarray(_matmul(x, {part: weights[prefix + part] for part in parts if prefix + part in weights}))
+
+
+@jax.custom_vjp
+def _matmul(x: Array, parts: dict[str, Array]) -> Array:
+    return x @ dequantise(parts, x.dtype)
+
+
+def _forward(x: Array, parts: dict[str, Array]) -> tuple[Array, dict[str, Array]]:
+    return _matmul(x, parts), parts
+
+
+def _backward(parts: dict[str, Array], cotangent: Array) -> tuple[Array, None]:
+    return cotangent @ dequantise(parts, cotangent.dtype).T, None
+
+
+_matmul.defvjp(_forward, _backward)
+
+
+def _scaled(values: Array, largest: Array) -> Array:
+    return jnp.clip(values * (1 / jnp.maximum(largest, 1e-38)), -1, 1)
+
+
+def _nearest(values: Array, levels: np.ndarray) -> Array:
+    """Return the index of the nearest level, uint8; a value in the middle goes to the lower one."""
+    bounds = (levels[:-1] + levels[1:]) / 2
+    if len(levels) > 16:
+        return jnp.searchsorted(bounds, values, side="left").astype(jnp.uint8)
+    # Few comparisons fuse into one pass; a search would keep its state in memory.
+    return functools.reduce(jnp.add, [(values > bound).astype(jnp.uint8) for bound in bounds])
+
+
+def _lookup(codes: Array, levels: np.ndarray) -> Array:
+    """Return ``levels[codes]`` in a way that fuses into what comes next.
+
+    CPUs and GPUs read a small table at no cost; on a TPU, comparing the codes' bits does not leave the
+    vector unit, which a gather does.
+    """
+
+    return jax.lax.platform_dependent(
+        codes.astype(jnp.int32),
+        tpu=lambda codes: compared_levels(codes, levels),
+        default=lambda codes: jnp.asarray(levels)[codes],
+    )
+
+
+def compared_levels(codes: Array, levels: np.ndarray) -> Array:
+    """Return ``levels[codes]`` by a tree of selections, one bit of the int32 codes at a time."""
+    chosen: list[Any] = [jnp.float32(level) for level in levels]
+    bit = 1
+    while len(chosen) > 1:
+        odd = (codes & bit) != 0
+        chosen = [jnp.where(odd, high, low) for low, high in zip(chosen[::2], chosen[1::2], strict=True)]
+        bit *= 2
+    return chosen[0]
