@@ -40,6 +40,7 @@ COMMANDS = {
     "align modpo": Command("methods.modpo", "MODPOConfig", "modpo", "align to several, reward models as margins"),
     "align joint": Command("methods.joint", "JointConfig", "joint", "align to several, one loss over their pairs"),
     "soup": Command("methods.soup", "SoupConfig", "soup", "average adapters"),
+    "export": Command("models.export", "ExportConfig", "export", "merge an adapter into a full model folder"),
     "score policy": Command("methods.score", "ScorePolicyConfig", "score_policy", "log-probabilities of pairs"),
     "score reward": Command("methods.score", "ScoreRewardConfig", "score_reward", "rewards of pairs"),
     "score kl": Command("methods.score", "ScoreKLConfig", "score_kl", "how far a policy moved from its base"),
@@ -48,6 +49,10 @@ COMMANDS = {
     "run": Command("experiment", "RunConfig", "run", "run an experiment file, skipping finished phases"),
     "sandbox world": Command("sandbox.world", "WorldConfig", "world", "make synthetic posts, a survey and tiny models"),
     "sandbox check": Command("sandbox.check", "CheckConfig", "check", "count replies that the sandbox cannot parse"),
+    "bench load": Command("bench.load", "BenchLoadConfig", "bench_load", "host memory and time of loading a model"),
+    "bench logps": Command("bench.logps", "BenchLogpsConfig", "bench_logps", "memory of log-probabilities, chunked"),
+    "bench memory": Command("bench.memory", "BenchMemoryConfig", "bench_memory", "what a step needs, by compiling it"),
+    "bench parity": Command("bench.parity", "BenchParityConfig", "bench_parity", "our models against transformers'"),
     "demo": Command("sandbox.demo", "DemoConfig", "demo", "the whole flow in a small synthetic world"),
 }
 

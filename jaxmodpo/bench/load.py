@@ -1,0 +1,167 @@
+"""``bench load``: what loading a checkpoint costs the host, measured on one made for the purpose."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+from safetensors import safe_open
+from safetensors.numpy import save_file
+
+from jaxmodpo.bench.shapes import SHAPES
+from jaxmodpo.bench.table import table
+from jaxmodpo.errors import UserError
+from jaxmodpo.models.decoder import DecoderConfig, parameter_table
+from jaxmodpo.models.parameters import count
+from jaxmodpo.models.quantised import BaseDtype
+
+
+@dataclass(frozen=True, kw_only=True)
+class BenchLoadConfig:
+    """Write a checkpoint of random bfloat16 numbers, load it, and measure the host's memory meanwhile."""
+
+    base_dtypes: tuple[BaseDtype, ...] = ("bfloat16", "float32", "int8", "nf4")
+    """load as each of these, in a process of its own"""
+    layers: int = 16
+    """of Llama 3.2 1B's shape; 16 make 1.24 billion parameters"""
+    vocab_size: int = 128_256
+    """rows of the embedding, the largest tensor"""
+    model: Path | None = None
+    """load this Hugging Face folder instead of one made here"""
+
+
+def bench_load(config: BenchLoadConfig) -> None:
+    """Run ``bench load``."""
+    if not Path("/proc/self/status").exists():
+        raise UserError("bench load reads the process's memory from /proc, which this system lacks")
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = config.model or fake_checkpoint(Path(temporary), config.layers, config.vocab_size)
+        rows = [measure(folder, base_dtype) for base_dtype in config.base_dtypes]
+    mib = 2**20
+    print(
+        table(
+            ["base dtype", "arrays MiB", "largest tensor MiB", "host peak beyond arrays MiB", "in tensors", "seconds"]
+            + ["against a plain read"],
+            [
+                [
+                    row["base_dtype"],
+                    f"{row['arrays'] / mib:.0f}",
+                    f"{row['largest'] / mib:.0f}",
+                    f"{row['beyond'] / mib:.0f}",
+                    f"{row['beyond'] / row['largest']:.2f}",
+                    f"{row['seconds']:.1f}",
+                    f"{row['seconds'] / row['read_seconds']:.1f}×",
+                ]
+                for row in rows
+            ],
+        )
+    )
+
+
+def fake_checkpoint(folder: Path, layers: int, vocab_size: int, shard_bytes: int = 512 * 2**20) -> Path:
+    """Write ``config.json`` and indexed safetensors of random bfloat16 numbers, 512 MiB or a tensor a file."""
+    settings = SHAPES["llama-3.2-1b"] | {"num_hidden_layers": layers, "vocab_size": vocab_size}
+    specs = parameter_table(DecoderConfig.from_mapping(settings, "the benchmark's shape"))
+    print(f"writing {count(specs) / 1e9:.2f} billion parameters to {folder}", file=sys.stderr)
+    random = np.random.default_rng(0)
+    shard: dict[str, np.ndarray] = {}
+    files: dict[str, str] = {}
+
+    def flush() -> None:
+        name = f"model-{len(set(files.values())) + 1:05d}.safetensors"
+        save_file(shard, folder / name)
+        files.update(dict.fromkeys(shard, name))
+        shard.clear()
+
+    for spec in specs.values():
+        shape = spec.shape[1:] if spec.layers else spec.shape
+        for key in spec.tensor_names():
+            numbers = random.standard_normal(shape[::-1] if spec.transposed else shape, np.float32)
+            shard[key] = (0.02 * numbers).astype(ml_dtypes.bfloat16)
+            if sum(array.nbytes for array in shard.values()) >= shard_bytes:
+                flush()
+    if shard:
+        flush()
+    (folder / "config.json").write_text(json.dumps(settings))
+    (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": files}))
+    return folder
+
+
+def measure(folder: Path, base_dtype: BaseDtype) -> dict:
+    """Load in a fresh process; bytes and seconds."""
+    command = [sys.executable, "-m", "jaxmodpo.bench.load", str(folder), base_dtype]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise UserError(f"loading as {base_dtype} failed: {done.stderr.strip().splitlines()[-1]}")
+    return json.loads(done.stdout)
+
+
+class PeakMemory:
+    """The largest anonymous memory of this process within a ``with`` block, sampled every millisecond.
+
+    Pages of a mapped file, which the kernel may drop at any time, are not counted.
+    """
+
+    def __enter__(self) -> PeakMemory:
+        self.start = self.peak = anonymous_memory()
+        self._done = threading.Event()
+        self._thread = threading.Thread(target=self._watch, daemon=True)
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._done.set()
+        self._thread.join()
+
+    def _watch(self) -> None:
+        while not self._done.wait(0.001):
+            self.peak = max(self.peak, anonymous_memory())
+
+
+def anonymous_memory() -> int:
+    """Bytes of memory of this process that no file backs."""
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith("RssAnon:"):
+            return int(line.split()[1]) * 1024
+    raise UserError("this kernel does not report RssAnon in /proc/self/status")
+
+
+def main() -> None:
+    """Load the folder named on the command line and print what it took, as JSON."""
+    folder, base_dtype = Path(sys.argv[1]), sys.argv[2]
+    import jax
+
+    from jaxmodpo.models.files import load_decoder, tensor_files
+
+    files = tensor_files(folder)
+    largest, started = 0, time.perf_counter()
+    for path in sorted(set(files.values())):
+        with safe_open(path, framework="numpy") as file:
+            for name in file.keys():  # noqa: SIM118 (not a mapping)
+                largest = max(largest, file.get_tensor(name).nbytes)
+    read_seconds = time.perf_counter() - started
+    jax.block_until_ready(jax.jit(lambda: jax.numpy.zeros(8))())
+    with PeakMemory() as memory:
+        started = time.perf_counter()
+        model = load_decoder(folder, base_dtype)  # type: ignore[arg-type]
+        arrays = [variable[...] for variable in model.base.values()]
+        jax.block_until_ready(arrays)
+        seconds = time.perf_counter() - started
+    # What a computation counts, which for 4-bit codes is half of what NumPy would need.
+    compiled: Any = jax.jit(lambda arrays: arrays).lower(arrays).compile().memory_analysis()
+    held = compiled.argument_size_in_bytes
+    result = {"base_dtype": base_dtype, "arrays": held, "largest": largest, "read_seconds": read_seconds}
+    print(json.dumps(result | {"beyond": memory.peak - memory.start - held, "seconds": seconds}))
+
+
+if __name__ == "__main__":
+    main()

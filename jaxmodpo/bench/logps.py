@@ -1,0 +1,88 @@
+"""``bench logps``: memory and arithmetic of completion log-probabilities, all logits at once against chunks."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from jaxmodpo.bench.table import table
+from jaxmodpo.models.logps import chunked_token_logps, token_logps
+from jaxmodpo.training.fit import topology_mesh
+
+
+@dataclass(frozen=True, kw_only=True)
+class BenchLogpsConfig:
+    """Compile the head alone, forward and backward, for several sizes of vocabulary; nothing is run."""
+
+    vocabularies: tuple[int, ...] = (32_000, 128_256)
+    """columns of the unembedding"""
+    rows: int = 8
+    """sequences: two for each pair"""
+    length: int = 1024
+    """tokens a sequence"""
+    width: int = 4096
+    """of the hidden states"""
+    chunk: int = 128
+    """positions of each row whose logits exist at a time"""
+    topology: str | None = None
+    """a TPU topology such as v5e:1x1 (needs libtpu), or None for this machine"""
+
+
+def bench_logps(config: BenchLogpsConfig) -> None:
+    """Run ``bench logps``."""
+    lines = []
+    for vocabulary in config.vocabularies:
+        for name, chunk in (("all at once", None), (f"chunks of {config.chunk}", config.chunk)):
+            temporary, flops = compiled(config, vocabulary, chunk)
+            lines.append([f"{vocabulary:,}", name, f"{temporary / 2**20:,.0f}", f"{flops / 1e12:.2f}"])
+    print(f"{config.rows} × {config.length} tokens, width {config.width}, bfloat16, value and gradient\n")
+    print(table(["vocabulary", "logits", "temporary MiB", "TFLOPs"], lines))
+
+
+def compiled(config: BenchLogpsConfig, vocabulary: int, chunk: int | None) -> tuple[int, float]:
+    """Return the temporary bytes of the compiled head, and its matmuls' FLOPs.
+
+    The FLOPs are counted in the program as traced, scans unrolled: XLA's own count sees a scan's body once.
+    """
+    device = topology_mesh(config.topology).devices.flat[0]
+    place = jax.sharding.SingleDeviceSharding(device)
+
+    def abstract(shape: tuple[int, ...], dtype: Any) -> jax.ShapeDtypeStruct:
+        return jax.ShapeDtypeStruct(shape, dtype, sharding=place)
+
+    def total(hidden: jax.Array, unembedding: jax.Array, targets: jax.Array) -> jax.Array:
+        if chunk is None:
+            return token_logps(hidden, unembedding, targets).sum()
+        return chunked_token_logps(hidden, unembedding, targets, chunk).sum()
+
+    arguments = (
+        abstract((config.rows, config.length, config.width), jnp.bfloat16),
+        abstract((config.width, vocabulary), jnp.bfloat16),
+        abstract((config.rows, config.length), jnp.int32),
+    )
+    gradient = jax.value_and_grad(total)
+    memory = jax.jit(gradient).lower(*arguments).compile().memory_analysis()
+    assert memory is not None
+    return memory.temp_size_in_bytes, matmul_flops(jax.make_jaxpr(gradient)(*arguments).jaxpr)
+
+
+def matmul_flops(jaxpr: Any) -> float:
+    """Count 2·m·n·k of every matmul in a program, a scan's body as often as it runs."""
+    flops = 0.0
+    for equation in jaxpr.eqns:
+        if equation.primitive.name == "dot_general":
+            ((left, _), _) = equation.params["dimension_numbers"]
+            shape = equation.invars[0].aval.shape
+            contracted = 1
+            for axis in left:
+                contracted *= shape[axis]
+            flops += 2.0 * equation.outvars[0].aval.size * contracted
+        times = equation.params.get("length", 1) if equation.primitive.name == "scan" else 1
+        for value in equation.params.values():
+            inner = getattr(value, "jaxpr", value)
+            if hasattr(inner, "eqns"):
+                flops += times * matmul_flops(inner)
+    return flops

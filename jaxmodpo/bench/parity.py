@@ -1,0 +1,180 @@
+"""``bench parity``: our models against transformers', on tiny random weights in the real file formats."""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+
+from jaxmodpo.bench.table import table
+from jaxmodpo.errors import UserError
+from jaxmodpo.models.files import load_decoder
+from jaxmodpo.models.roberta import load_roberta
+
+VOCABULARY = 131
+LENGTHS = np.array([40, 23, 9])
+PROMPTS = np.array([12, 5, 3])
+
+_SMALL: dict[str, Any] = {
+    "vocab_size": VOCABULARY,
+    "hidden_size": 64,
+    "intermediate_size": 96,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 4,
+    "initializer_range": 0.1,
+}
+_DECODER = {**_SMALL, "num_key_value_heads": 2, "head_dim": 16, "max_position_embeddings": 64}
+_PLAIN = {"rope_type": "default", "rope_theta": 10_000.0}
+_LLAMA3 = {
+    "rope_type": "llama3",
+    "rope_theta": 500_000.0,
+    "factor": 8.0,
+    "low_freq_factor": 1.0,
+    "high_freq_factor": 4.0,
+    "original_max_position_embeddings": 16,
+}
+
+
+class Case(NamedTuple):
+    """A model to compare: ``mistral``, ``llama`` or ``roberta``, and what its configuration says."""
+
+    kind: str
+    settings: dict[str, Any]
+
+
+CASES = {
+    "Mistral v0.1: window of 8": Case("mistral", {"sliding_window": 8, "rope_parameters": _PLAIN}),
+    "Mistral v0.2: no window, θ 1e6": Case(
+        "mistral", {"sliding_window": None, "rope_parameters": {**_PLAIN, "rope_theta": 1e6}}
+    ),
+    "Mistral: no grouped heads": Case("mistral", {"sliding_window": None, "num_key_value_heads": 4}),
+    "Mistral: one key-value head, head_dim 32": Case(
+        "mistral", {"sliding_window": None, "num_key_value_heads": 1, "head_dim": 32}
+    ),
+    "Mistral: tied embeddings, window": Case("mistral", {"sliding_window": 8, "tie_word_embeddings": True}),
+    "Llama: plain rotary": Case("llama", {"rope_parameters": _PLAIN}),
+    "Llama: linear rotary scaling": Case(
+        "llama", {"rope_parameters": {"rope_type": "linear", "rope_theta": 10_000.0, "factor": 4.0}}
+    ),
+    "Llama 3.1: scaled rotary": Case("llama", {"rope_parameters": _LLAMA3}),
+    "Llama 3.2: scaled rotary, tied, head_dim 32": Case(
+        "llama", {"rope_parameters": {**_LLAMA3, "factor": 32.0}, "tie_word_embeddings": True, "head_dim": 32}
+    ),
+    "RoBERTa: one output": Case("roberta", {"num_labels": 1}),
+    "RoBERTa: 16 sigmoid outputs": Case(
+        "roberta", {"num_labels": 16, "problem_type": "multi_label_classification", "type_vocab_size": 2}
+    ),
+}
+
+
+class Parity(NamedTuple):
+    """How far we are from transformers.
+
+    Attributes:
+        logits: largest difference over the largest logit, float32.
+        logps: largest absolute difference of completion log-probabilities, nats, float32; None for encoders.
+        bfloat16: our root-mean-square distance from float32 logits over torch's, both in bfloat16.
+    """
+
+    logits: float
+    logps: float | None
+    bfloat16: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class BenchParityConfig:
+    """Compare logits and log-probabilities with transformers over a grid of configurations."""
+
+    seed: int = 0
+    """of weights and tokens"""
+
+
+def bench_parity(config: BenchParityConfig) -> None:
+    """Run ``bench parity``."""
+    try:
+        import torch  # noqa: F401
+    except ImportError as error:
+        raise UserError("bench parity compares with torch models; pip install torch==2.13.0 (CPU)") from error
+    rows = []
+    with tempfile.TemporaryDirectory() as temporary:
+        for number, (name, case) in enumerate(CASES.items()):
+            print(name, file=sys.stderr)
+            found = compare(case, Path(temporary) / str(number), config.seed)
+            logps = "" if found.logps is None else f"{found.logps:.1e}"
+            rows.append([name, f"{found.logits:.1e}", logps, f"{found.bfloat16:.2f}"])
+    print(table(["configuration", "logits, relative", "log-probabilities, nats", "bfloat16 error / torch's"], rows))
+
+
+def compare(case: Case, folder: Path, seed: int = 0) -> Parity:
+    """Make a random model with transformers, save it, load it here, and compare on padded rows."""
+    import torch
+    import transformers
+
+    torch.manual_seed(seed)
+    if case.kind == "roberta":
+        theirs = transformers.RobertaForSequenceClassification(
+            transformers.RobertaConfig(**{**_SMALL, "max_position_embeddings": 64, **case.settings})
+        ).eval()
+    else:
+        configuration, kind = {
+            "mistral": (transformers.MistralConfig, transformers.MistralForCausalLM),
+            "llama": (transformers.LlamaConfig, transformers.LlamaForCausalLM),
+        }[case.kind]
+        theirs = kind(configuration(**{**_DECODER, **case.settings})).eval()
+    theirs.save_pretrained(folder)
+    real = np.arange(LENGTHS.max()) < LENGTHS[:, None]
+    tokens = np.random.default_rng(seed).integers(4, VOCABULARY, real.shape)
+    # RoBERTa derives positions from its padding token.
+    tokens = np.where(real, tokens, 1)
+    arguments = {"input_ids": torch.tensor(tokens), "attention_mask": torch.tensor(real.astype(np.int64))}
+    with torch.no_grad():
+        full = theirs(**arguments).logits.numpy()
+        # The model that bfloat16 is measured on has the rounded weights in either precision.
+        rounded = theirs.bfloat16()
+        half = rounded(**arguments).logits.float().numpy()
+        middle = rounded.float()(**arguments).logits.numpy()
+    ours_full, ours_half = (_logits(case, folder, dtype, tokens) for dtype in ("float32", "bfloat16"))
+    if case.kind != "roberta":
+        full, half, middle, ours_full, ours_half = (a[real] for a in (full, half, middle, ours_full, ours_half))
+    logps = None
+    if case.kind != "roberta":
+        logps = float(np.abs(_completions(full, tokens, real) - _our_completions(folder, tokens)).max())
+    return Parity(
+        float(np.abs(ours_full - full).max() / np.abs(full).max()),
+        logps,
+        float(np.sqrt(np.mean((ours_half - middle) ** 2) / np.mean((half - middle) ** 2))),
+    )
+
+
+def _logits(case: Case, folder: Path, dtype: Any, tokens: np.ndarray) -> np.ndarray:
+    if case.kind == "roberta":
+        return np.asarray(load_roberta(folder, dtype=dtype)(jnp.asarray(tokens), jnp.asarray(LENGTHS)))
+    model = load_decoder(folder, dtype)
+    return np.asarray(model.logits(model.hidden_states(jnp.asarray(tokens))))
+
+
+def _completions(logits: np.ndarray, tokens: np.ndarray, real: np.ndarray) -> np.ndarray:
+    """Sum torch's log-probabilities over each row's completion, in float64."""
+    rows = np.zeros((*real.shape, logits.shape[-1]))
+    rows[real] = logits
+    shifted = rows - rows.max(-1, keepdims=True)
+    logps = shifted - np.log(np.exp(shifted).sum(-1, keepdims=True))
+    chosen = np.take_along_axis(logps[:, :-1], tokens[:, 1:, None], -1)[..., 0]
+    places = np.arange(1, tokens.shape[1])
+    return np.where((places >= PROMPTS[:, None]) & (places < LENGTHS[:, None]), chosen, 0).sum(1)
+
+
+def _our_completions(folder: Path, tokens: np.ndarray) -> np.ndarray:
+    from jaxmodpo.training.policy import completion_logps, token_logps
+
+    batch = {
+        "tokens": jnp.asarray(tokens)[:, None],
+        "prompt_lengths": jnp.asarray(PROMPTS)[:, None],
+        "lengths": jnp.asarray(LENGTHS)[:, None],
+    }
+    return np.asarray(completion_logps(*token_logps(load_decoder(folder, "float32"), batch, None, remat=False)))[:, 0]
