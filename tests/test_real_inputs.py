@@ -38,7 +38,7 @@ def test_forty_epitome_posts_go_from_questions_to_modpo(real_data, tiny_world: P
             max_new_tokens=24,
             max_prompt_length=512,
             batch_size=40,
-            dtype="float32",
+            base_dtype="float32",
             temperature=0.8,
             top_p=0.95,
         )
@@ -78,7 +78,7 @@ def test_forty_epitome_posts_go_from_questions_to_modpo(real_data, tiny_world: P
             weights=(0.5, 0.5),
             margin_scale="std",
             output_dir=tmp_path / "modpo",
-            dtype="float32",
+            base_dtype="float32",
             lora_rank=4,
             lora_alpha=8.0,
             learning_rate=1e-3,

@@ -58,7 +58,7 @@ def files(tmp_path_factory) -> Path:
 def settings(tiny_world, tmp_path_factory) -> dict[str, Any]:
     return {
         "model": tiny_world / "mistral",
-        "dtype": "float32",
+        "base_dtype": "float32",
         "lora_rank": 4,
         "lora_alpha": 8.0,
         "lora_dropout": 0.0,
@@ -118,7 +118,7 @@ def scores(settings, files: Path, tmp_path: Path, adapter: Path | None, name: st
             adapter=adapter,
             pairs=files / f"{name}.json",
             output=tmp_path / "scores.jsonl",
-            dtype="float32",
+            base_dtype="float32",
             max_prompt_length=64,
             max_length=128,
         )
@@ -179,7 +179,7 @@ def test_divergence_is_nothing_for_no_change_and_grows_with_the_change(settings,
             max_new_tokens=60,
             max_prompt_length=64,
             batch_size=24,
-            dtype="float32",
+            base_dtype="float32",
         )
         assert score_kl(config).results == read_json(tmp_path / f"kl{factor}" / "kl.json")
         assert score_kl(config).finished

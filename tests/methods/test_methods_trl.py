@@ -63,9 +63,9 @@ def test_dpo_loss_and_gradient_equal_trls_on_one_batch(tmp_path: Path):
     loss.backward()
     trainer.model.save_pretrained(tmp_path / "adapter")
 
-    policy = load_policy(tmp_path / "model", dtype="float32", adapter=tmp_path / "adapter")
+    policy = load_policy(tmp_path / "model", base_dtype="float32", adapter=tmp_path / "adapter")
     ours = _batch(batch)
-    reference_loss = PolicyLoss(policy.config, policy.lora, DPO(0.3, 0.0), remat=False)
+    reference_loss = PolicyLoss(policy.config, policy.lora, DPO(0.3, 0.0), policy.attention, remat=False)
     ours["reference_logps"] = _logps(policy.base, policy.zero_adapter, ours, policy)
 
     import jax
@@ -107,7 +107,7 @@ def _logps(base, adapter, batch, policy):
     from jaxmodpo.training.policy import sequence_logps
 
     arrays = {name: batch[name] for name in ("tokens", "prompt_lengths", "lengths")}
-    return sequence_logps(base, adapter, arrays, config=policy.config, lora=policy.lora)
+    return sequence_logps(base, adapter, arrays, config=policy.config, lora=policy.lora, attention=policy.attention)
 
 
 def _mean(terms):

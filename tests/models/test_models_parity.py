@@ -13,11 +13,13 @@ import pytest
 torch = pytest.importorskip("torch", reason="the reference models need torch")
 import transformers  # noqa: E402
 
+from jaxmodpo.bench.parity import CASES, compare  # noqa: E402
 from jaxmodpo.errors import UserError  # noqa: E402
 from jaxmodpo.models.adapters import load_adapter, save_adapter  # noqa: E402
-from jaxmodpo.models.files import load_mistral, save_mistral  # noqa: E402
+from jaxmodpo.models.attention import Attention  # noqa: E402
+from jaxmodpo.models.decoder import Decoder, parameter_table  # noqa: E402
+from jaxmodpo.models.files import load_decoder, save_decoder  # noqa: E402
 from jaxmodpo.models.lora import LoraConfig, adapter_table, average  # noqa: E402
-from jaxmodpo.models.mistral import Mistral, parameter_table  # noqa: E402
 from jaxmodpo.models.parameters import initialise  # noqa: E402
 from jaxmodpo.models.roberta import load_roberta, save_roberta  # noqa: E402
 
@@ -69,35 +71,59 @@ def assert_relative(ours, theirs, tolerance: float = 1e-4) -> None:
 TOKENS = np.random.default_rng(0).integers(0, VOCABULARY, (3, 17))
 
 
-@pytest.mark.parametrize(
-    "changes",
-    [
-        {},
-        {"sliding_window": 5},
-        {"num_key_value_heads": 4},
-        {"num_key_value_heads": 1, "head_dim": 16},
-        {"tie_word_embeddings": True},
-        {"rope_parameters": {"rope_theta": 1e4, "rope_type": "default"}},
-    ],
-    ids=["plain", "window", "no-groups", "wide-heads", "tied", "theta"],
-)
-def test_mistral_logits_and_log_probabilities_equal_transformers(tmp_path: Path, changes: dict):
-    theirs = mistral_folder(tmp_path, **changes)
-    with torch.no_grad():
-        expected = theirs(torch.tensor(TOKENS)).logits
-    ours = load_mistral(tmp_path, "float32")
-    assert_relative(ours.logits(ours.hidden_states(jnp.asarray(TOKENS))), expected)
-    logps = torch.log_softmax(expected, -1)[:, :-1].gather(-1, torch.tensor(TOKENS)[:, 1:, None])[..., 0]
-    for chunk in (4, 16, 100):
-        np.testing.assert_allclose(
-            np.asarray(ours.token_logps(jnp.asarray(TOKENS), chunk=chunk))[:, 1:], logps, atol=1e-5, rtol=1e-5
-        )
+@pytest.mark.parametrize("name", CASES)
+def test_models_equal_transformers_over_the_grid(tmp_path: Path, name: str):
+    found = compare(CASES[name], tmp_path)
+    assert found.logits < 1e-4
+    assert found.logps is None or found.logps < 1e-3
+    assert found.bfloat16 < 1.5
+
+
+@pytest.mark.parametrize("changes", [{"sliding_window": 6}, {"rope_parameters": {"rope_theta": 2e6}}, {"head_dim": 16}])
+def test_the_comparison_sees_a_wrong_configuration(tmp_path: Path, changes: dict):
+    mistral_folder(tmp_path, sliding_window=5)
+    right = load_decoder(tmp_path, "float32")
+    logits = right.logits(right.hidden_states(jnp.asarray(TOKENS)))
+    rewrite_config(tmp_path, **changes)
+    if "head_dim" in changes:
+        with pytest.raises(UserError, match="q_proj"):
+            load_decoder(tmp_path, "float32")
+        return
+    wrong = load_decoder(tmp_path, "float32")
+    assert np.abs(wrong.logits(wrong.hidden_states(jnp.asarray(TOKENS))) - logits).max() > 1e-2 * np.abs(logits).max()
+
+
+def test_log_probabilities_in_chunks_are_those_of_the_logits(tmp_path: Path):
+    mistral_folder(tmp_path)
+    model = load_decoder(tmp_path, "float32")
+    logits = np.asarray(model.logits(model.hidden_states(jnp.asarray(TOKENS))), np.float64)
+    logps = logits - np.log(np.exp(logits).sum(-1, keepdims=True))
+    expected = np.take_along_axis(logps[:, :-1], TOKENS[:, 1:, None], -1)[..., 0]
+    for chunk in (4, 16, 100, None):
+        ours = np.asarray(model.token_logps(jnp.asarray(TOKENS), chunk=chunk))
+        np.testing.assert_allclose(ours[:, 1:], expected, atol=1e-5, rtol=1e-5)
+        assert (ours[:, 0] == 0).all()
+
+
+@pytest.mark.parametrize("backend", ["xla", "splash"])
+def test_sequences_packed_into_a_row_are_as_if_each_had_its_own(tmp_path: Path, backend: str):
+    mistral_folder(tmp_path, sliding_window=5, head_dim=128 if backend == "splash" else 8)
+    model = load_decoder(tmp_path, "float32")
+    model.attention = Attention(backend, interpret=True)  # type: ignore[arg-type]
+    first, second = TOKENS[0, :9], TOKENS[1, :7]
+    packed = jnp.asarray([[*first, *second, 0]])
+    segments = jnp.asarray([[1] * 9 + [2] * 7 + [0]])
+    positions = jnp.asarray([[*range(9), *range(7), 0]])
+    hidden = model.hidden_states(packed, segments_BT=segments, positions_BT=positions)[0]
+    alone = [model.hidden_states(jnp.asarray([row]))[0] for row in (first, second)]
+    assert_relative(hidden[:9], alone[0], 1e-5)
+    assert_relative(hidden[9:16], alone[1], 1e-5)
 
 
 @pytest.mark.parametrize("window", [None, 5])
 def test_cached_decoding_gives_the_logits_of_a_full_pass(tmp_path: Path, window: int | None):
     mistral_folder(tmp_path, sliding_window=window)
-    model = load_mistral(tmp_path, "float32")
+    model = load_decoder(tmp_path, "float32")
     full = model.logits(model.hidden_states(jnp.asarray(TOKENS)))
     lengths = np.array([9, 4, 6])  # prompts of different lengths, padded on the right
     prompt = np.where(np.arange(9) < lengths[:, None], TOKENS[:, :9], 0)
@@ -112,7 +138,7 @@ def test_cached_decoding_gives_the_logits_of_a_full_pass(tmp_path: Path, window:
 
 def test_gradients_through_remat_and_chunks_equal_the_plain_ones(tmp_path: Path):
     mistral_folder(tmp_path)
-    model = load_mistral(tmp_path, "float32")
+    model = load_decoder(tmp_path, "float32")
     base = {name: variable[...] for name, variable in model.base.items()}
     lora = LoraConfig(rank=3, alpha=6.0, dropout=0.0)
     adapter = jax.tree.map(
@@ -120,10 +146,10 @@ def test_gradients_through_remat_and_chunks_equal_the_plain_ones(tmp_path: Path)
     )
 
     def chunked(adapter):
-        return Mistral(model.config, base, lora, adapter).token_logps(jnp.asarray(TOKENS), remat=True, chunk=5).sum()
+        return Decoder(model.config, base, lora, adapter).token_logps(jnp.asarray(TOKENS), remat=True, chunk=5).sum()
 
     def plain(adapter):
-        policy = Mistral(model.config, base, lora, adapter)
+        policy = Decoder(model.config, base, lora, adapter)
         logps = jax.nn.log_softmax(policy.logits(policy.hidden_states(jnp.asarray(TOKENS))))[:, :-1]
         return jnp.take_along_axis(logps, jnp.asarray(TOKENS)[:, 1:, None], -1).sum()
 
@@ -132,18 +158,26 @@ def test_gradients_through_remat_and_chunks_equal_the_plain_ones(tmp_path: Path)
         assert_relative(ours[name], expected[name], 1e-4)
 
 
-def test_adapters_load_in_peft_and_peft_adapters_load_here(tmp_path: Path):
+@pytest.mark.parametrize(
+    "lora",
+    [
+        LoraConfig(rank=4, alpha=6.0, dropout=0.1),
+        LoraConfig(rank=4, alpha=6.0, dropout=0.0, rslora=True),
+        LoraConfig(rank=2, alpha=3.0, dropout=0.0, targets=("q_proj", "v_proj")),
+    ],
+    ids=["plain", "rslora", "subset"],
+)
+def test_adapters_load_in_peft_and_peft_adapters_load_here(tmp_path: Path, lora: LoraConfig):
     peft = pytest.importorskip("peft", reason="compares with PEFT")
     theirs = mistral_folder(tmp_path / "model")
-    ours = load_mistral(tmp_path / "model", "float32")
+    ours = load_decoder(tmp_path / "model", "float32")
     base = {name: variable[...] for name, variable in ours.base.items()}
-    lora = LoraConfig(rank=4, alpha=6.0, dropout=0.1)
     adapter = initialise(adapter_table(parameter_table(ours.config), lora), jax.random.key(1))
     adapter = {n: a + 0.1 * jax.random.normal(jax.random.key(2), a.shape) for n, a in adapter.items()}
     save_adapter(tmp_path / "adapter", adapter, lora, ours.config, "somewhere")
 
     adapted = peft.PeftModel.from_pretrained(theirs, tmp_path / "adapter").eval()
-    policy = Mistral(ours.config, base, lora, adapter)
+    policy = Decoder(ours.config, base, lora, adapter)
     with torch.no_grad():
         expected = adapted(torch.tensor(TOKENS)).logits
     logits = policy.logits(policy.hidden_states(jnp.asarray(TOKENS)))
@@ -160,7 +194,7 @@ def test_adapters_load_in_peft_and_peft_adapters_load_here(tmp_path: Path):
 def test_a_fresh_adapter_changes_nothing_to_the_last_bit(tmp_path: Path):
     mistral_folder(tmp_path)
     for dtype in ("float32", "bfloat16"):
-        model = load_mistral(tmp_path, dtype)
+        model = load_decoder(tmp_path, dtype)
         base = {name: variable[...] for name, variable in model.base.items()}
         lora = LoraConfig(rank=4, alpha=8.0, dropout=0.5)
         fresh = initialise(adapter_table(parameter_table(model.config), lora), jax.random.key(1))
@@ -168,19 +202,19 @@ def test_a_fresh_adapter_changes_nothing_to_the_last_bit(tmp_path: Path):
 
         @jax.jit
         def logps(adapter, base=base, model=model, lora=lora):
-            return Mistral(model.config, base, lora, adapter).token_logps(jnp.asarray(TOKENS))
+            return Decoder(model.config, base, lora, adapter).token_logps(jnp.asarray(TOKENS))
 
         np.testing.assert_array_equal(np.asarray(logps(fresh)), np.asarray(logps(zeros)))
 
 
 def test_dropout_leaves_the_adapters_mean_and_is_off_without_a_key(tmp_path: Path):
     mistral_folder(tmp_path)
-    model = load_mistral(tmp_path, "float32")
+    model = load_decoder(tmp_path, "float32")
     base = {name: variable[...] for name, variable in model.base.items()}
     lora = LoraConfig(rank=4, alpha=0.4, dropout=0.3, targets=("down_proj",))
     adapter = initialise(adapter_table(parameter_table(model.config), lora), jax.random.key(1))
     adapter["down_proj.B"] = 0.1 * jax.random.normal(jax.random.key(2), adapter["down_proj.B"].shape)
-    policy = Mistral(model.config, base, lora, adapter)
+    policy = Decoder(model.config, base, lora, adapter)
     tokens = jnp.asarray(TOKENS)
     # The last layer's output is linear in its adapter's input, up to the norm: small alpha keeps it nearly so.
     drawn = jax.vmap(lambda key: policy.hidden_states(tokens, key))(jax.random.split(jax.random.key(0), 400))
@@ -192,7 +226,7 @@ def test_dropout_leaves_the_adapters_mean_and_is_off_without_a_key(tmp_path: Pat
 
 def test_average_is_the_exact_mean_of_the_deltas(tmp_path: Path):
     mistral_folder(tmp_path)
-    config = load_mistral(tmp_path, "float32").config
+    config = load_decoder(tmp_path, "float32").config
     adapters, deltas = [], []
     for seed, (rank, alpha) in enumerate([(2, 4.0), (5, 1.0)]):
         lora = LoraConfig(rank=rank, alpha=alpha, dropout=0.0)
@@ -208,23 +242,11 @@ def test_average_is_the_exact_mean_of_the_deltas(tmp_path: Path):
 
 def test_saved_mistral_is_the_same_model_in_transformers(tmp_path: Path):
     mistral_folder(tmp_path / "a")
-    model = load_mistral(tmp_path / "a", "float32")
-    save_mistral(tmp_path / "b", model, json.loads((tmp_path / "a" / "config.json").read_text()))
+    model = load_decoder(tmp_path / "a", "float32")
+    save_decoder(tmp_path / "b", model, json.loads((tmp_path / "a" / "config.json").read_text()))
     first, second = (transformers.AutoModelForCausalLM.from_pretrained(tmp_path / x) for x in "ab")
     for (name, p), (_, q) in zip(first.named_parameters(), second.named_parameters(), strict=True):
         assert torch.equal(p, q), name
-
-
-@pytest.mark.parametrize("labels", [1, 3])
-def test_roberta_classifier_equals_transformers_on_padded_rows(tmp_path: Path, labels: int):
-    theirs = roberta_folder(tmp_path, transformers.RobertaForSequenceClassification, num_labels=labels)
-    lengths = np.array([17, 9, 3])
-    real = np.arange(17) < lengths[:, None]
-    tokens = np.where(real, np.random.default_rng(0).integers(4, VOCABULARY, (3, 17)), 1)
-    with torch.no_grad():
-        expected = theirs(torch.tensor(tokens), attention_mask=torch.tensor(real.astype(int))).logits
-    ours = load_roberta(tmp_path)
-    assert_relative(ours(jnp.asarray(tokens), jnp.asarray(lengths)), expected)
 
 
 def test_roberta_language_model_head_equals_transformers(tmp_path: Path):
@@ -280,4 +302,4 @@ def test_a_folder_that_is_not_this_model_is_refused_by_name(tmp_path: Path, spoi
     mistral_folder(tmp_path)
     spoil(tmp_path)
     with pytest.raises(UserError, match=said):
-        load_mistral(tmp_path, "float32")
+        load_decoder(tmp_path, "float32")

@@ -14,7 +14,7 @@ import pytest
 
 from jaxmodpo.artifacts import Question, read_json, read_responses, write_questions
 from jaxmodpo.errors import UserError
-from jaxmodpo.models import mistral
+from jaxmodpo.models import decoder
 from jaxmodpo.models.files import save_model
 from jaxmodpo.models.parameters import initialise
 from jaxmodpo.sampling.command import ResponsesConfig, responses
@@ -41,7 +41,7 @@ def model(tmp_path_factory) -> Path:
         "head_dim": 8,
         "rope_theta": 10000.0,
     }
-    table = mistral.parameter_table(mistral.MistralConfig.from_mapping(settings, "test"))
+    table = decoder.parameter_table(decoder.DecoderConfig.from_mapping(settings, "test"))
     parameters = jax.tree.map(lambda a: 8 * a, initialise(table, jax.random.key(0)))
     save_model(folder / "model", settings, table, parameters, tokenizer_from=folder / "tokenizer")
     return folder / "model"
@@ -72,11 +72,11 @@ def test_temperature_zero_takes_the_likeliest_token():
 
 
 def test_greedy_replies_equal_token_by_token_full_passes(model: Path):
-    policy = load_policy(model, dtype="float32")
+    policy = load_policy(model, base_dtype="float32")
     prompts = [[1, 5, 6, 7], [1, 9], [1, 4, 4, 8, 9, 10]]
     settings = SamplingSettings(0.0, 1.0, 12, eos=2)
     replies = sample(policy, prompts, jax.random.split(jax.random.key(0), 3), settings, rows=4)
-    bare = mistral.Mistral(policy.config, policy.base)
+    bare = decoder.Decoder(policy.config, policy.base)
     for prompt, reply in zip(prompts, replies, strict=True):
         tokens = list(prompt)
         for _ in range(12):
@@ -88,7 +88,7 @@ def test_greedy_replies_equal_token_by_token_full_passes(model: Path):
 
 
 def test_a_reply_does_not_depend_on_its_neighbours(model: Path):
-    policy = load_policy(model, dtype="float32")
+    policy = load_policy(model, base_dtype="float32")
     prompts = [[1, 5, 6], [1, 9], [1, 4, 4, 8]]
     keys = jax.random.split(jax.random.key(3), 3)
     settings = SamplingSettings(1.0, 0.9, 10, eos=2)

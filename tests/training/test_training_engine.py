@@ -20,7 +20,7 @@ from jaxmodpo.data.examples import Examples, batch, in_order, policy_pairs, step
 from jaxmodpo.data.text import PolicyText, load_tokenizer
 from jaxmodpo.errors import UserError
 from jaxmodpo.methods.dpo import DPO, DPOConfig, dpo
-from jaxmodpo.models import mistral
+from jaxmodpo.models import decoder
 from jaxmodpo.models.files import save_model
 from jaxmodpo.models.lora import LoraConfig
 from jaxmodpo.models.parameters import initialise
@@ -50,8 +50,8 @@ def tiny_model(folder: Path) -> Path:
         "bos_token_id": 1,
         "eos_token_id": 2,
     }
-    config = mistral.MistralConfig.from_mapping(settings, "test")
-    table = mistral.parameter_table(config)
+    config = decoder.DecoderConfig.from_mapping(settings, "test")
+    table = decoder.parameter_table(config)
     parameters = jax.tree.map(lambda a: 5 * a, initialise(table, jax.random.key(0)))
     tokenizer = folder.rename(folder.with_name("tokenizer"))
     save_model(folder, settings, table, parameters, tokenizer_from=tokenizer)
@@ -75,7 +75,7 @@ def dpo_config(model: Path, pairs: Path, out: Path, **changes) -> DPOConfig:
         "model": model,
         "pairs": pairs,
         "output_dir": out,
-        "dtype": "float32",
+        "base_dtype": "float32",
         "lora_rank": 3,
         "lora_alpha": 6.0,
         "learning_rate": 1e-2,
@@ -162,12 +162,14 @@ def test_a_step_is_optax_adamw_on_the_exact_mean_whatever_the_microbatches():
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_before_the_first_update_policy_equals_reference_to_the_bit_and_the_loss_is_ln_2(world, tmp_path, dtype):
     model, pairs = world
-    config = dpo_config(model, pairs, tmp_path / "run", dtype=dtype)
-    policy = load_policy(model, dtype=dtype, fresh=config.lora)
+    config = dpo_config(model, pairs, tmp_path / "run", base_dtype=dtype)
+    policy = load_policy(model, base_dtype=dtype, fresh=config.lora)
     examples = with_reference(policy, policy_pairs([some_pairs()], PolicyText(load_tokenizer(model))), config)
     np.testing.assert_array_equal(policy.logps(examples, 2), examples.fields["reference_logps"])
     part = {n: jnp.asarray(a) for n, a in batch(examples, 0, 4, 0).items()}
-    terms = PolicyLoss(policy.config, policy.lora, DPO(0.1, 0.0), False)(policy.adapter, policy.base, part, None)
+    terms = PolicyLoss(policy.config, policy.lora, DPO(0.1, 0.0), policy.attention, False)(
+        policy.adapter, policy.base, part, None
+    )
     # Shapes differ from scoring's here (4 rows, not 2), so the last bits of a log-probability may.
     assert float(terms.total / terms.denominator) == pytest.approx(np.log(2), abs=1e-6 if dtype == "float32" else 2e-3)
 
@@ -175,14 +177,14 @@ def test_before_the_first_update_policy_equals_reference_to_the_bit_and_the_loss
 def test_completion_log_probabilities_count_the_completion_and_its_eos_and_nothing_else(world):
     model, _ = world
     text = PolicyText(load_tokenizer(model))
-    policy = load_policy(model, dtype="float32")
+    policy = load_policy(model, base_dtype="float32")
     pairs = some_pairs(3)
     scored = policy.logps(policy_pairs([pairs], text), 2)
     for pair, (chosen, _) in zip(pairs, scored, strict=True):
         tokens, prompt = text.example(pair.question_text, pair.chosen.response_text)
         assert tokens[0] == text.tokenizer.bos_token_id and tokens[-1] == text.eos
         assert sum(token == text.tokenizer.bos_token_id for token in tokens) == 1
-        bare = mistral.Mistral(policy.config, policy.base)
+        bare = decoder.Decoder(policy.config, policy.base)
         logits = bare.logits(bare.hidden_states(jnp.asarray([tokens])))[0]
         logps = jax.nn.log_softmax(logits)
         expected = sum(float(logps[place - 1, tokens[place]]) for place in range(prompt, len(tokens)))
@@ -254,7 +256,7 @@ def test_a_finished_run_is_not_run_again_and_other_settings_are_refused(world, t
 def test_the_reference_is_computed_once_per_model_and_data(world, tmp_path, monkeypatch):
     model, pairs = world
     config = dpo_config(model, pairs, tmp_path / "run")
-    policy = load_policy(model, dtype="float32", fresh=config.lora)
+    policy = load_policy(model, base_dtype="float32", fresh=config.lora)
     examples = policy_pairs([some_pairs()], PolicyText(load_tokenizer(model)))
     first = with_reference(policy, examples, config).fields["reference_logps"]
     monkeypatch.setattr(type(policy), "logps", lambda *_, **__: pytest.fail("computed again"))
@@ -305,10 +307,11 @@ from jaxmodpo.training.policy import load_policy
 from jaxmodpo.methods.dpo import DPOConfig, dpo
 model, pairs, out = map(Path, sys.argv[1:4])
 mesh = tuple(map(int, sys.argv[4:7]))
-dpo(DPOConfig(model=model, pairs=pairs, output_dir=out, dtype="float32", lora_rank=4, lora_alpha=8.0, lora_dropout=0.0,
+dpo(DPOConfig(model=model, pairs=pairs, output_dir=out, base_dtype="float32",
+    lora_rank=4, lora_alpha=8.0, lora_dropout=0.0,
     learning_rate=1e-2, batch_size=4, gradient_accumulation=1, epochs=2, log_every=1, mesh=mesh,
     cache_dir=out / "cache"))
-base = load_policy(model, dtype="float32", mesh=mesh).base["layers.gate_proj"]
+base = load_policy(model, base_dtype="float32", mesh=mesh).base["layers.gate_proj"]
 print("shard", base.addressable_shards[0].data.shape)
 """
 

@@ -1,0 +1,138 @@
+"""Every attention backend against a plain one, in interpret mode or by compilation where hardware is missing."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import subprocess
+import sys
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxmodpo.errors import UserError
+from jaxmodpo.models.attention import Attention
+from jaxmodpo.training.mesh import make_mesh
+
+
+def plain(q, k, v, *, causal, window, segments):
+    """Masks and softmax written out, keys and values repeated."""
+    group = q.shape[2] // k.shape[2]
+    k, v = (np.repeat(np.asarray(x, np.float64), group, axis=2) for x in (k, v))
+    scores = np.einsum("bqhc,bkhc->bhqk", np.asarray(q, np.float64), k) / np.sqrt(q.shape[-1])
+    place = np.arange(q.shape[1])
+    seen = np.ones((q.shape[1], q.shape[1]), bool)
+    if causal:
+        seen &= place[:, None] >= place
+    if window is not None:
+        seen &= place[:, None] - place < window
+    seen = np.broadcast_to(seen, (q.shape[0], 1, *seen.shape)).copy()
+    if segments is not None:
+        seen &= (segments[:, :, None] == segments[:, None, :])[:, None]
+    scores = np.where(seen, scores, -np.inf)
+    weights = np.exp(scores - scores.max(-1, keepdims=True))
+    return np.einsum("bhqk,bkhc->bqhc", weights / weights.sum(-1, keepdims=True), v)
+
+
+def inputs(time: int, width: int, heads: int = 4, groups: int = 2):
+    random = np.random.default_rng(0)
+    draw = (random.normal(size=(2, time, n, width)).astype(np.float32) for n in (heads, groups, groups))
+    segments = np.sort(random.integers(0, 3, (2, time)), axis=1)
+    return *map(jnp.asarray, draw), segments
+
+
+CASES = [
+    {"causal": True, "window": None, "packed": False},
+    {"causal": True, "window": 5, "packed": False},
+    {"causal": True, "window": None, "packed": True},
+    {"causal": True, "window": 5, "packed": True},
+    {"causal": False, "window": None, "packed": True},
+]
+IDS = ["causal", "window", "packed", "packed-window", "encoder"]
+
+
+@pytest.mark.parametrize("case", CASES, ids=IDS)
+def test_xla_attention_is_the_written_out_one(case):
+    q, k, v, segments = inputs(33, 16)
+    kept = segments if case["packed"] else None
+    ours = Attention("xla")(
+        q, k, v, causal=case["causal"], window=case["window"], segments_BT=None if kept is None else jnp.asarray(kept)
+    )
+    expected = plain(q, k, v, causal=case["causal"], window=case["window"], segments=kept)
+    np.testing.assert_allclose(ours, expected, atol=2e-6)
+
+
+@pytest.mark.parametrize("case", CASES, ids=IDS)
+def test_splash_attention_is_the_written_out_one(case):
+    # 150 positions: more than a block, and not a multiple of one.
+    q, k, v, segments = inputs(150, 128)
+    kept = segments if case["packed"] else None
+    arguments = {"causal": case["causal"], "window": case["window"]}
+    given = None if kept is None else jnp.asarray(kept)
+    attention = Attention("splash", mesh=make_mesh(), interpret=True)
+    ours = attention(q, k, v, **arguments, segments_BT=given)
+    np.testing.assert_allclose(ours, plain(q, k, v, **arguments, segments=kept), atol=2e-5)
+
+
+def test_splash_gradients_equal_xlas():
+    q, k, v, segments = inputs(150, 128)
+    chosen = {"causal": True, "window": 40, "segments_BT": jnp.asarray(segments)}
+
+    def total(attention, q, k, v):
+        return jnp.sum(jnp.sin(attention(q, k, v, **chosen)))
+
+    ours, expected = (
+        jax.grad(total, argnums=(1, 2, 3))(attention, q, k, v)
+        for attention in (Attention("splash", interpret=True), Attention("xla"))
+    )
+    for mine, theirs in zip(ours, expected, strict=True):
+        np.testing.assert_allclose(mine, theirs, atol=2e-5 * float(jnp.abs(theirs).max()) + 1e-6)
+
+
+def test_grouped_keys_and_values_are_never_repeated():
+    q, k = (jax.ShapeDtypeStruct((1, 1024, heads, 64), jnp.bfloat16) for heads in (32, 1))
+    attention = Attention("xla")
+    memory = jax.jit(lambda q, k, v: attention(q, k, v, causal=True).sum()).lower(q, k, k).compile().memory_analysis()
+    jaxpr = str(jax.make_jaxpr(lambda q, k, v: attention(q, k, v, causal=True))(q, k, k))
+    assert memory is not None and "bf16[1,1024,32,64] = broadcast" not in jaxpr and "repeat" not in jaxpr
+
+
+def test_auto_takes_what_the_devices_can_do():
+    assert Attention().choose(128, jnp.bfloat16) == "xla"  # a CPU
+    with pytest.raises(UserError, match="head width that 128 divides; this model's is 64"):
+        Attention("splash").choose(64, jnp.bfloat16)
+    with pytest.raises(UserError, match="cuDNN attention needs bfloat16"):
+        Attention("cudnn").choose(64, jnp.float32)
+    assert Attention("cudnn").choose(128, jnp.bfloat16) == "cudnn"
+
+
+COMPILE = """
+import jax, jax.numpy as jnp
+from jax.sharding import NamedSharding, PartitionSpec as P
+from jaxmodpo.models.attention import Attention
+from jaxmodpo.training.fit import topology_mesh
+mesh = topology_mesh("v5e:2x2", (1, 2, 2))
+attention = Attention("auto", mesh)
+assert attention.choose(128, jnp.bfloat16) == "splash"
+place = NamedSharding(mesh, P(("data", "fsdp"), None, "tensor", None))
+q, k = (jax.ShapeDtypeStruct((4, 512, heads, 128), jnp.bfloat16, sharding=place) for heads in (8, 2))
+s = jax.ShapeDtypeStruct((4, 512), jnp.int32, sharding=NamedSharding(mesh, P(("data", "fsdp"), None)))
+f = lambda q, k, v, s: attention(q, k, v, causal=True, window=100, segments_BT=s).astype(jnp.float32).sum()
+text = jax.jit(jax.grad(f, argnums=(0, 1, 2))).lower(q, k, k, s).compile().as_text()
+assert "tpu_custom_call" in text
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(importlib.util.find_spec("libtpu") is None, reason="compiling for a TPU needs libtpu")
+def test_splash_attention_compiles_for_a_tpu_mesh():
+    done = subprocess.run(
+        [sys.executable, "-c", COMPILE],
+        env=os.environ | {"JAX_PLATFORMS": "cpu"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-2000:]

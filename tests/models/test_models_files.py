@@ -1,0 +1,249 @@
+"""Loading: what is read, onto which devices, at what cost, and what is refused."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import ml_dtypes
+import numpy as np
+import pytest
+from safetensors.numpy import load_file, save_file
+
+from jaxmodpo.bench.load import fake_checkpoint
+from jaxmodpo.errors import UserError
+from jaxmodpo.models import quantised
+from jaxmodpo.models.decoder import Decoder, DecoderConfig, parameter_table
+from jaxmodpo.models.files import load_decoder, read_model_config, save_decoder
+from jaxmodpo.models.parameters import initialise
+
+SETTINGS = {
+    "model_type": "llama",
+    "vocab_size": 96,
+    "hidden_size": 64,
+    "intermediate_size": 128,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "rope_theta": 10_000.0,
+}
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    config = DecoderConfig.from_mapping(SETTINGS, "test")
+    model = Decoder(config, initialise(parameter_table(config), jax.random.key(0)))
+    save_decoder(tmp_path / "model", model, SETTINGS)
+    return tmp_path / "model"
+
+
+def shard(folder: Path) -> tuple[Path, Path]:
+    """Cut the folder's one file into two and an index."""
+    tensors = load_file(folder / "model.safetensors")
+    (folder / "model.safetensors").unlink()
+    names = sorted(tensors)
+    halves = (names[::2], names[1::2])
+    placed = {}
+    for number, half in enumerate(halves):
+        save_file({name: tensors[name] for name in half}, folder / f"part{number}.safetensors")
+        placed |= dict.fromkeys(half, f"part{number}.safetensors")
+    (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": placed}))
+    return folder / "part0.safetensors", folder / "part1.safetensors"
+
+
+def arrays(model: Decoder) -> dict[str, np.ndarray]:
+    return {name: np.asarray(variable[...]) for name, variable in model.base.items()}
+
+
+def test_indexed_files_load_as_the_single_one(folder: Path):
+    single = arrays(load_decoder(folder, "float32"))
+    shard(folder)
+    for name, array in arrays(load_decoder(folder, "float32")).items():
+        np.testing.assert_array_equal(array, single[name])
+
+
+def test_bfloat16_and_float32_come_from_either(folder: Path):
+    full = arrays(load_decoder(folder, "float32"))
+    half = arrays(load_decoder(folder, "bfloat16"))
+    for name, array in half.items():
+        assert array.dtype == ml_dtypes.bfloat16
+        np.testing.assert_array_equal(array, full[name].astype(ml_dtypes.bfloat16))
+
+
+@pytest.mark.parametrize("base_dtype", ["int8", "nf4"])
+def test_projections_are_quantised_layer_by_layer_on_the_way_in(folder: Path, base_dtype):
+    full, found = arrays(load_decoder(folder, "float32")), arrays(load_decoder(folder, base_dtype))
+    table = quantised.stored_table(parameter_table(DecoderConfig.from_mapping(SETTINGS, "")), base_dtype)
+    assert set(found) == set(table)
+    for name, spec in table.items():
+        assert found[name].shape == spec.shape and found[name].dtype == jnp.dtype(spec.dtype or "bfloat16")
+    for layer in range(2):
+        parts = quantised.quantise(jnp.asarray(full["layers.down_proj"][layer]), base_dtype)
+        for part, array in parts.items():
+            np.testing.assert_allclose(
+                found[f"layers.down_proj.{part}"][layer].astype(np.float32),
+                np.asarray(array).astype(np.float32),
+                rtol=1e-6,
+            )
+    exact, near = (
+        np.asarray(load_decoder(folder, kind).hidden_states(jnp.asarray([[5, 7, 11]]))).astype(np.float32)
+        for kind in ("float32", base_dtype)
+    )
+    assert np.sqrt(np.mean((near - exact) ** 2) / np.mean(exact**2)) < 0.2
+
+
+def swap_index(folder: Path) -> None:
+    path = folder / "model.safetensors.index.json"
+    index = json.loads(path.read_text())
+    name = sorted(index["weight_map"])[0]
+    index["weight_map"][name] = "part1.safetensors"
+    path.write_text(json.dumps(index))
+
+
+def doubled(folder: Path) -> None:
+    first, second = folder / "part0.safetensors", folder / "part1.safetensors"
+    name, tensor = sorted(load_file(first).items())[0]
+    save_file(load_file(second) | {name: tensor}, second)
+
+
+def unlisted(folder: Path) -> None:
+    first = folder / "part0.safetensors"
+    save_file(load_file(first) | {"model.extra.weight": np.zeros(3, np.float32)}, first)
+
+
+def outside(folder: Path) -> None:
+    path = folder / "model.safetensors.index.json"
+    path.write_text(path.read_text().replace('"part0', '"../part0'))
+
+
+@pytest.mark.parametrize(
+    ("spoil", "said"),
+    [
+        (swap_index, r"the index places lm_head.weight in part1.safetensors, which does not hold it"),
+        (doubled, r"the tensor lm_head.weight is in both part0.safetensors and part1.safetensors"),
+        (unlisted, r"unexpected model.extra.weight"),
+        (outside, r"names a file outside its folder: ../part0.safetensors"),
+        (lambda f: (f / "part1.safetensors").unlink(), r"has no part1.safetensors"),
+        (lambda f: (f / "model.safetensors.index.json").write_text("[]"), r"has no weight_map"),
+        (lambda f: (f / "part1.safetensors").write_bytes(b"\0" * 64), r"part1.safetensors is corrupt or truncated"),
+    ],
+    ids=["index", "doubled", "unlisted", "outside", "absent", "no-map", "corrupt"],
+)
+def test_an_index_that_does_not_fit_its_files_is_refused(folder: Path, spoil, said: str):
+    shard(folder)
+    spoil(folder)
+    with pytest.raises(UserError, match=said):
+        load_decoder(folder, "float32")
+
+
+def test_every_fault_is_named_in_one_message(folder: Path):
+    path = folder / "model.safetensors"
+    tensors = load_file(path)
+    tensors["model.layers.0.self_attn.q_proj.weight"] = np.zeros((3, 3), np.float32)
+    tensors["model.norm.weight"] = tensors["model.norm.weight"].astype(np.int32)
+    del tensors["lm_head.weight"]
+    tensors["surplus"] = np.zeros(1, np.float32)
+    save_file(tensors, path)
+    with pytest.raises(UserError) as raised:
+        load_decoder(folder, "float32")
+    for said in (
+        "missing lm_head.weight",
+        "q_proj.weight has shape [3, 3], not [64, 64]",
+        "model.norm.weight has type I32",
+        "unexpected surplus",
+    ):
+        assert said in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"model_type": "qwen2"}, "model_type 'qwen2' is not supported"),
+        ({"architectures": ["LlamaForSequenceClassification"]}, "LlamaForSequenceClassification is not supported"),
+        ({"attention_bias": True}, "attention_bias true"),
+        ({"quantization_config": {"bits": 4}}, "the field 'quantization_config' is not supported"),
+        ({"rope_scaling": {"rope_type": "dynamic", "factor": 2.0}}, "rope_type 'dynamic' is not supported"),
+        ({"rope_scaling": {"rope_type": "llama3", "factor": 2.0}}, "'low_freq_factor' is missing"),
+        ({"partial_rotary_factor": 0.5}, "the field 'partial_rotary_factor' is not supported"),
+        ({"num_key_value_heads": 3}, "3 key-value heads do not divide 4"),
+        ({"hidden_size": None}, "'hidden_size' is missing"),
+        ({"auto_map": {"AutoModel": "evil.py"}}, "the field 'auto_map' is not supported"),
+    ],
+)
+def test_a_configuration_that_means_another_model_is_refused_by_name(folder: Path, changes: dict, said: str):
+    path = folder / "config.json"
+    path.write_text(json.dumps(read_model_config(folder) | changes))
+    with pytest.raises(UserError, match=said):
+        load_decoder(folder, "float32")
+
+
+def test_published_shapes_count_as_many_parameters_as_their_authors_state():
+    from jaxmodpo.bench.shapes import shape
+    from jaxmodpo.models.parameters import count
+
+    stated = {"mistral-7b-v0.1": 7_241_732_096, "llama-3.1-8b": 8_030_261_248, "llama-3.2-1b": 1_235_814_400}
+    for name, parameters in stated.items():
+        assert count(parameter_table(shape(name))) == parameters
+    assert shape("mistral-7b-v0.1").sliding_window == 4096 and shape("mistral-7b-v0.2").sliding_window is None
+
+
+def test_trace_time_does_not_grow_with_depth():
+    def size(layers: int) -> int:
+        config = DecoderConfig.from_mapping(SETTINGS | {"num_hidden_layers": layers}, "")
+        base = {n: jax.ShapeDtypeStruct(s.shape, jnp.float32) for n, s in parameter_table(config).items()}
+        tokens = jax.ShapeDtypeStruct((2, 8), jnp.int32)
+        return len(str(jax.make_jaxpr(lambda b, t: Decoder(config, b).hidden_states(t))(base, tokens)).splitlines())
+
+    assert size(8) == size(64)
+
+
+SHARDED = """
+import sys
+from pathlib import Path
+import jax, numpy as np
+from jaxmodpo.models.files import load_decoder
+from jaxmodpo.training.mesh import make_mesh, shardings
+folder, base_dtype = Path(sys.argv[1]), sys.argv[2]
+assert jax.device_count() == 4
+model = load_decoder(folder, base_dtype, shardings(make_mesh((1, 2, 2))))
+alone = load_decoder(folder, base_dtype)
+for name, variable in model.base.items():
+    array, expected = variable[...], alone.base[name][...]
+    # A mean over devices is summed in another order.
+    array, expected = (x if x.ndim == 3 else np.asarray(x, np.float32) for x in (array, expected))
+    np.testing.assert_allclose(*(np.asarray(x).astype(np.float32) for x in (array, expected)), rtol=1e-6, err_msg=name)
+    if name.startswith("layers.up_proj") and array.ndim == 3:
+        assert array.addressable_shards[0].data.shape == (2, array.shape[1] // 2, array.shape[2] // 2), name
+"""
+
+
+@pytest.mark.parametrize("base_dtype", ["float32", "nf4"])
+def test_each_device_gets_its_part(tmp_path: Path, base_dtype: str):
+    settings = SETTINGS | {"hidden_size": 128, "intermediate_size": 256}
+    config = DecoderConfig.from_mapping(settings, "test")
+    model = Decoder(config, initialise(parameter_table(config), jax.random.key(0)))
+    save_decoder(tmp_path / "model", model, settings)
+    environment = {"XLA_FLAGS": "--xla_force_host_platform_device_count=4", "JAX_PLATFORMS": "cpu"}
+    done = subprocess.run(
+        [sys.executable, "-c", SHARDED, str(tmp_path / "model"), base_dtype],
+        env=os.environ | environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="reads the process's memory from /proc")
+def test_loading_needs_at_most_two_tensors_of_host_memory(tmp_path: Path):
+    from jaxmodpo.bench.load import measure
+
+    found = measure(fake_checkpoint(tmp_path, layers=4, vocab_size=64_000), "bfloat16")
+    assert found["largest"] == 64_000 * 2048 * 2
+    assert found["beyond"] < 2 * found["largest"] < found["arrays"]
