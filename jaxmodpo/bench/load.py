@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import jax
 import ml_dtypes
 import numpy as np
 from safetensors import safe_open
@@ -21,6 +22,7 @@ from jaxmodpo.bench.shapes import SHAPES
 from jaxmodpo.bench.table import table
 from jaxmodpo.errors import UserError
 from jaxmodpo.models.decoder import DecoderConfig, parameter_table
+from jaxmodpo.models.files import load_decoder, tensor_files
 from jaxmodpo.models.parameters import count
 from jaxmodpo.models.quantised import BaseDtype
 
@@ -43,6 +45,8 @@ def bench_load(config: BenchLoadConfig) -> None:
     """Run ``bench load``."""
     if not Path("/proc/self/status").exists():
         raise UserError("bench load reads the process's memory from /proc, which this system lacks")
+    if config.model is not None:
+        tensor_files(config.model)
     with tempfile.TemporaryDirectory() as temporary:
         folder = config.model or fake_checkpoint(Path(temporary), config.layers, config.vocab_size)
         rows = [measure(folder, base_dtype) for base_dtype in config.base_dtypes]
@@ -138,10 +142,6 @@ def anonymous_memory() -> int:
 def main() -> None:
     """Load the folder named on the command line and print what it took, as JSON."""
     folder, base_dtype = Path(sys.argv[1]), sys.argv[2]
-    import jax
-
-    from jaxmodpo.models.files import load_decoder, tensor_files
-
     files = tensor_files(folder)
     largest, started = 0, time.perf_counter()
     for path in sorted(set(files.values())):

@@ -67,5 +67,5 @@ def shape(name: str) -> DecoderConfig:
         UserError: no such name.
     """
     if name not in SHAPES:
-        raise UserError(f"no model shape '{name}'{nearest(name, SHAPES)}; there are {', '.join(SHAPES)}")
+        raise UserError(f"no model shape '{name}'{nearest(name, SHAPES)}")
     return DecoderConfig.from_mapping(SHAPES[name], name)

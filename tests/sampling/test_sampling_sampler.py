@@ -141,7 +141,7 @@ def test_killed_sampling_resumes_to_the_same_bytes(model: Path, tmp_path: Path):
     responses(config)
     flags = (
         f"responses --model {model} --questions {config.questions} --output-dir {tmp_path / 'killed'} --samples 3 "
-        "--max-new-tokens 8 --batch-size 4 --dtype float32"
+        "--max-new-tokens 8 --batch-size 4 --base-dtype float32"
     ).split()
     environment = os.environ | {"JAX_PLATFORMS": "cpu"}
     done = subprocess.run([sys.executable, "-c", KILLER, *flags], env=environment, capture_output=True)

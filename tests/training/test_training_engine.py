@@ -226,9 +226,9 @@ def test_killed_training_resumes_to_the_same_bytes(world, tmp_path):
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     dpo(dpo_config(model, pairs, whole, save_every=3))
     flags = (
-        f"align dpo --model {model} --pairs {pairs} --output-dir {killed} --dtype float32 --lora-rank 3 --lora-alpha 6 "
-        f"--learning-rate 1e-2 --batch-size 2 --gradient-accumulation 2 --epochs 3 --save-every 3 --log-every 1 "
-        f"--cache-dir {tmp_path / 'cache'}"
+        f"align dpo --model {model} --pairs {pairs} --output-dir {killed} --base-dtype float32 --lora-rank 3 "
+        f"--lora-alpha 6 --learning-rate 1e-2 --batch-size 2 --gradient-accumulation 2 --epochs 3 --save-every 3 "
+        f"--log-every 1 --cache-dir {tmp_path / 'cache'}"
     ).split()
     environment = os.environ | {"JAX_PLATFORMS": "cpu"}
     for after in (5, 3):
