@@ -21,7 +21,7 @@ from jaxmodpo.models.parameters import Table
 from jaxmodpo.models.quantised import BaseDtype, is_quantised, stored_table
 from jaxmodpo.training.mesh import AXES, batch_sharding, make_mesh, shardings
 from jaxmodpo.training.policy import Method, PolicyLoss
-from jaxmodpo.training.step import OptimizerSettings, TrainState, train_step
+from jaxmodpo.training.step import OptimizerSettings, TrainState, moment_shardings, train_step
 
 
 @dataclass(frozen=True)
@@ -121,10 +121,10 @@ def fit_step(
     adapter = abstract(adapter_table(table, lora), jnp.float32, mesh)
     everywhere = NamedSharding(mesh, PartitionSpec())
     optimizer = OptimizerSettings(0.01, 1.0)
-    moments = jax.eval_shape(optimizer.transformation().init, adapter)
-    # Adam's moments lie as the parameters do; its count is everywhere.
     moments = jax.tree.map(
-        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=leaf.sharding or everywhere), moments
+        lambda leaf, place: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place),
+        jax.eval_shape(optimizer.transformation().init, adapter),
+        moment_shardings(optimizer, adapter),
     )
     rows = next(iter(fields.values()))[0][0]
     spread = batch_sharding(mesh, rows // microbatches)

@@ -17,6 +17,7 @@ import jax
 import jax.numpy as jnp
 import optax
 from jax import Array
+from jax.sharding import NamedSharding, PartitionSpec
 
 Parameters = dict[str, Array]
 Batch = Mapping[str, Array]
@@ -72,6 +73,24 @@ class TrainState(NamedTuple):
 
     trainable: Parameters
     moments: Any
+
+
+def moment_shardings(optimizer: OptimizerSettings, trainable: Any) -> Any:
+    """Return where the optimizer's state lies: Adam's moments as the parameters do, its count everywhere.
+
+    Args:
+        optimizer: AdamW's constants.
+        trainable: arrays, or shapes with NamedShardings, all on one mesh.
+    """
+    transformation = optimizer.transformation()
+    mesh = next(iter(trainable.values())).sharding.mesh
+    return optax.tree.map_params(
+        transformation,
+        lambda _, parameter: parameter.sharding,
+        jax.eval_shape(transformation.init, trainable),
+        trainable,
+        transform_non_params=lambda _: NamedSharding(mesh, PartitionSpec()),
+    )
 
 
 @functools.partial(jax.jit, static_argnames=("loss", "optimizer", "microbatches"), donate_argnames=("state",))

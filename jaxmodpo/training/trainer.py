@@ -18,7 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import orbax.checkpoint as ocp
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jax.sharding import Mesh
 from tqdm import tqdm
 
 from jaxmodpo.artifacts import Journal
@@ -26,7 +26,7 @@ from jaxmodpo.data import examples as examples_module
 from jaxmodpo.data.examples import Examples
 from jaxmodpo.errors import UserError
 from jaxmodpo.training.mesh import batch_sharding
-from jaxmodpo.training.step import Loss, OptimizerSettings, Parameters, TrainState, train_step
+from jaxmodpo.training.step import Loss, OptimizerSettings, Parameters, TrainState, moment_shardings, train_step
 
 logger = logging.getLogger(__name__)
 
@@ -123,7 +123,9 @@ def train(
     schedule = optax.warmup_cosine_decay_schedule(
         0.0, config.learning_rate, max(1, math.ceil(config.warmup_ratio * steps)), max(2, steps)
     )
-    state = _on_mesh(TrainState(trainable, jax.jit(optimizer.transformation().init)(trainable)), mesh)
+    # XLA would put arrays of zeros wherever it likes, which is on every device.
+    place = moment_shardings(optimizer, trainable)
+    state = TrainState(trainable, jax.jit(optimizer.transformation().init, out_shardings=place)(trainable))
     manager = _checkpoint_manager(config.output_dir / "checkpoints", config.save_every)
     state, start = _restore(manager, state)
     journal = Journal(config.output_dir / "metrics.jsonl")
@@ -171,12 +173,6 @@ def _row(metrics: dict[str, jax.Array], step: int, rows: int, examples: int, rat
         )
     epoch = step / examples_module.steps_per_epoch(examples, rows)
     return {"step": step, "epoch": round(epoch, 4), **values, "learning_rate": rate}
-
-
-def _on_mesh(state: TrainState, mesh: Mesh) -> TrainState:
-    """Give the arrays without a place on the mesh (Adam's count) one on all its devices."""
-    everywhere = NamedSharding(mesh, PartitionSpec())
-    return jax.tree.map(lambda a: a if isinstance(a.sharding, NamedSharding) else jax.device_put(a, everywhere), state)
 
 
 def _checkpoint_manager(folder: Path, save_every: int) -> ocp.CheckpointManager:

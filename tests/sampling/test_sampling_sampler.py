@@ -106,7 +106,7 @@ def responses_config(model: Path, tmp_path: Path, **changes) -> ResponsesConfig:
         "samples": 3,
         "max_new_tokens": 8,
         "batch_size": 4,
-        "dtype": "float32",
+        "base_dtype": "float32",
     }
     return ResponsesConfig(**(settings | changes))
 

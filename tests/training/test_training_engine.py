@@ -307,11 +307,20 @@ from jaxmodpo.training.policy import load_policy
 from jaxmodpo.methods.dpo import DPOConfig, dpo
 model, pairs, out = map(Path, sys.argv[1:4])
 mesh = tuple(map(int, sys.argv[4:7]))
+from jaxmodpo.training import trainer
+step, moments = trainer.train_step, {}
+def watched(state, *arguments, **settings):
+    state, metrics = step(state, *arguments, **settings)
+    for name, array in state.moments[1].mu.items():
+        moments[name] = (array.sharding.is_equivalent_to(state.trainable[name].sharding, array.ndim), array.sharding)
+    return state, metrics
+trainer.train_step = watched
 dpo(DPOConfig(model=model, pairs=pairs, output_dir=out, base_dtype="float32",
     lora_rank=4, lora_alpha=8.0, lora_dropout=0.0,
     learning_rate=1e-2, batch_size=4, gradient_accumulation=1, epochs=2, log_every=1, mesh=mesh,
     cache_dir=out / "cache"))
 base = load_policy(model, base_dtype="float32", mesh=mesh).base["layers.gate_proj"]
+assert moments and all(same for same, _ in moments.values()), moments
 print("shard", base.addressable_shards[0].data.shape)
 """
 
