@@ -18,7 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import orbax.checkpoint as ocp
-from jax.sharding import Mesh
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from tqdm import tqdm
 
 from jaxmodpo.artifacts import Journal
@@ -104,7 +104,7 @@ def train(
 
     Args:
         loss: what to minimise.
-        trainable: initial parameters, placed on ``mesh``.
+        trainable: initial parameters; those without a place on ``mesh`` go to all its devices.
         frozen: parameters without gradients, placed on ``mesh``.
         examples: the data.
         config: schedule, batch and so on.
@@ -123,6 +123,7 @@ def train(
     schedule = optax.warmup_cosine_decay_schedule(
         0.0, config.learning_rate, max(1, math.ceil(config.warmup_ratio * steps)), max(2, steps)
     )
+    trainable = _on_mesh(trainable, mesh)
     # XLA would put arrays of zeros wherever it likes, which is on every device.
     place = moment_shardings(optimizer, trainable)
     state = TrainState(trainable, jax.jit(optimizer.transformation().init, out_shardings=place)(trainable))
@@ -173,6 +174,14 @@ def _row(metrics: dict[str, jax.Array], step: int, rows: int, examples: int, rat
         )
     epoch = step / examples_module.steps_per_epoch(examples, rows)
     return {"step": step, "epoch": round(epoch, 4), **values, "learning_rate": rate}
+
+
+def _on_mesh(parameters: Parameters, mesh: Mesh) -> Parameters:
+    everywhere = NamedSharding(mesh, PartitionSpec())
+    return {
+        name: array if isinstance(array.sharding, NamedSharding) else jax.device_put(array, everywhere)
+        for name, array in parameters.items()
+    }
 
 
 def _checkpoint_manager(folder: Path, save_every: int) -> ocp.CheckpointManager:
