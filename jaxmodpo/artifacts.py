@@ -402,12 +402,14 @@ class Phase:
 
     ``manifest.json`` is written when the phase starts and again when it ends. Starting the same
     command on a finished folder does nothing; on an unfinished one it resumes; with other settings
-    or inputs it is refused, so that no folder mixes two runs.
+    or inputs it is refused, so that no folder mixes two runs. Of several processes that train
+    together, one writes.
     """
 
     directory: Path
     manifest: dict[str, Any]
     finished: bool
+    writes: bool = True
     _started: float = dataclasses.field(default_factory=time.monotonic)
 
     @classmethod
@@ -456,7 +458,10 @@ class Phase:
         return cls(directory, manifest, False)
 
     def finish(self, **results: Any) -> None:
-        """Record what the phase produced (counts, figures) and mark it finished."""
+        """Record what the phase produced (counts, figures) and mark it finished, unless another process does."""
+        self.finished = True
+        if not self.writes:
+            return
         self.manifest |= {
             "status": "finished",
             "results": results,
@@ -469,7 +474,6 @@ class Phase:
             "seconds": round(time.monotonic() - self._started, 3),
         }
         write_json(self.directory / "manifest.json", self.manifest)
-        self.finished = True
 
     @property
     def results(self) -> dict[str, Any]:
@@ -478,7 +482,11 @@ class Phase:
 
 # Settings that say where or how fast, never what: they may differ when a run is resumed.
 NOT_IDENTITY = frozenset(
-    {"output_dir", "output", "cache_dir", "max_concurrency", "api_key_env", "send_personas", "keep_checkpoints"}
+    {
+        *("output_dir", "output", "cache_dir", "keep_checkpoints", "track", "log_every", "save_every"),
+        *("mesh", "distributed", "coordinator", "processes", "process_id"),
+        *("max_concurrency", "api_key_env", "send_personas"),
+    }
 )
 
 

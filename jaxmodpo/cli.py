@@ -5,6 +5,7 @@ Nothing heavy is imported before a command is chosen, so that ``jaxmodpo --help`
 
 from __future__ import annotations
 
+import errno
 import importlib
 import logging
 import sys
@@ -12,7 +13,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from jaxmodpo import __version__
-from jaxmodpo.errors import UserError, nearest
+from jaxmodpo.errors import RESTART, Preempted, UserError, nearest
 
 
 class Command(NamedTuple):
@@ -49,12 +50,16 @@ COMMANDS = {
     "run": Command("experiment", "RunConfig", "run", "run an experiment file, skipping finished phases"),
     "sandbox world": Command("sandbox.world", "WorldConfig", "world", "make synthetic posts, a survey and tiny models"),
     "sandbox check": Command("sandbox.check", "CheckConfig", "check", "count replies that the sandbox cannot parse"),
+    "fit": Command("bench.fit", "FitConfig", "fit", "whether a step fits a TPU or GPU topology, and its cost"),
     "bench load": Command("bench.load", "BenchLoadConfig", "bench_load", "host memory and time of loading a model"),
     "bench logps": Command("bench.logps", "BenchLogpsConfig", "bench_logps", "memory of log-probabilities, chunked"),
-    "bench memory": Command("bench.memory", "BenchMemoryConfig", "bench_memory", "what a step needs, by compiling it"),
     "bench parity": Command("bench.parity", "BenchParityConfig", "bench_parity", "our models against transformers'"),
     "demo": Command("sandbox.demo", "DemoConfig", "demo", "the whole flow in a small synthetic world"),
 }
+
+
+# A disk that is full, over its quota, of too large a file or read-only.
+_UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES)
 
 
 def usage() -> str:
@@ -115,11 +120,19 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except UserError as error:
         print(f"jaxmodpo: {error}", file=sys.stderr)
         raise SystemExit(2) from None
+    except Preempted as error:
+        print(f"jaxmodpo: {error}; the same command goes on from here", file=sys.stderr)
+        raise SystemExit(RESTART) from None
+    except BrokenPipeError:
+        raise SystemExit(0) from None
+    except OSError as error:
+        if error.errno not in _UNWRITABLE:
+            raise
+        print(f"jaxmodpo: cannot write {error.filename or 'a file'}: {error.strerror}", file=sys.stderr)
+        raise SystemExit(2) from None
     except KeyboardInterrupt:
         print("jaxmodpo: interrupted; the same command goes on from here", file=sys.stderr)
         raise SystemExit(130) from None
-    except BrokenPipeError:
-        raise SystemExit(0) from None
 
 
 if __name__ == "__main__":

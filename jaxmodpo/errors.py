@@ -1,7 +1,8 @@
-"""The one exception that means "the user can fix this".
+"""The exceptions that end a command in good order.
 
-The command line prints its message as one sentence and exits with code 2; every other
-exception is a fault of ours and keeps its traceback.
+:class:`UserError` means "the user can fix this": the command line prints its message as one sentence and exits
+with code 2. :class:`Preempted` means "run me again". Every other exception is a fault of ours and keeps its
+traceback.
 """
 
 from __future__ import annotations
@@ -12,6 +13,14 @@ from collections.abc import Iterable
 
 class UserError(Exception):
     """Bad input: the message says what was wrong, where (file, row, field), and what to do."""
+
+
+class Preempted(Exception):
+    """Asked to end (SIGTERM): everything is saved, and the same command goes on; see :data:`RESTART`."""
+
+
+RESTART = 75
+"""The exit code of :class:`Preempted` (``EX_TEMPFAIL``): launchers run the same command again."""
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

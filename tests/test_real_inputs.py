@@ -87,7 +87,7 @@ def test_forty_epitome_posts_go_from_questions_to_modpo(real_data, tiny_world: P
             epochs=1,
             max_prompt_length=128,
             max_length=160,
-            remat=False,
+            remat="none",
             cache_dir=tmp_path / "cache",
         )
     )

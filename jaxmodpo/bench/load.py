@@ -18,13 +18,13 @@ import numpy as np
 from safetensors import safe_open
 from safetensors.numpy import save_file
 
-from jaxmodpo.bench.shapes import SHAPES
 from jaxmodpo.bench.table import table
 from jaxmodpo.errors import UserError
 from jaxmodpo.models.decoder import DecoderConfig, parameter_table
 from jaxmodpo.models.files import load_decoder, tensor_files
 from jaxmodpo.models.parameters import count
 from jaxmodpo.models.quantised import BaseDtype
+from jaxmodpo.models.shapes import SHAPES
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 
 from jaxmodpo.bench.table import table
 from jaxmodpo.models.logps import chunked_token_logps, token_logps
-from jaxmodpo.training.fit import topology_mesh
+from jaxmodpo.training.ahead import topology_mesh
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -170,11 +170,11 @@ def _completions(logits: np.ndarray, tokens: np.ndarray, real: np.ndarray) -> np
 
 
 def _our_completions(folder: Path, tokens: np.ndarray) -> np.ndarray:
-    from jaxmodpo.training.policy import completion_logps, token_logps
+    from jaxmodpo.training.policy import completion_logps
 
     batch = {
         "tokens": jnp.asarray(tokens)[:, None],
         "prompt_lengths": jnp.asarray(PROMPTS)[:, None],
         "lengths": jnp.asarray(LENGTHS)[:, None],
     }
-    return np.asarray(completion_logps(*token_logps(load_decoder(folder, "float32"), batch, None, remat=False)))[:, 0]
+    return np.asarray(completion_logps(load_decoder(folder, "float32"), batch, None)[0])[:, 0]

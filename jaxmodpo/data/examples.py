@@ -7,7 +7,7 @@ step compiles once.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -43,13 +43,10 @@ class Examples:
             assert len(array) == len(self), name
         return replace(self, fields={**self.fields, **fields})
 
-    def arrays(self) -> dict[str, np.ndarray]:
-        return {
-            "tokens": self.tokens,
-            "prompt_lengths": self.prompt_lengths,
-            "lengths": self.lengths,
-            **self.fields,
-        }
+    def subset(self, indices: np.ndarray) -> Examples:
+        """Return the examples at ``indices``."""
+        fields = {name: array[indices] for name, array in self.fields.items()}
+        return Examples(self.tokens[indices], self.prompt_lengths[indices], self.lengths[indices], fields)
 
 
 def _examples(groups: Sequence[Sequence[tuple[list[int], int]]]) -> Examples:
@@ -102,45 +99,3 @@ def reward_pairs(pairs: Sequence[Pair], text: RewardText) -> Examples:
 def completions(prompts: Sequence[Sequence[int]], replies: Sequence[Sequence[int]]) -> Examples:
     """Put sampled replies, as tokens, behind their prompts: one sequence each."""
     return _examples([[([*p, *r], len(p))] for p, r in zip(prompts, replies, strict=True)])
-
-
-def epoch_order(examples: int, epoch: int, seed: int) -> np.ndarray:
-    """Return the order of one epoch: any position can be found without replaying those before it."""
-    return np.random.default_rng([seed, epoch]).permutation(examples)
-
-
-def steps_per_epoch(examples: int, rows: int) -> int:
-    return -(-examples // rows)
-
-
-def batch(examples: Examples, step: int, rows: int, seed: int) -> dict[str, np.ndarray]:
-    """Return the batch of a global step: a pure function of its arguments.
-
-    Args:
-        examples: the data set.
-        step: global step, from 0.
-        rows: examples a step.
-        seed: of the order.
-
-    Returns:
-        Every array with ``rows`` rows, and ``row_weights`` ``[rows]``: 0 for the rows that fill up the
-        last step of an epoch, 1 for the others.
-    """
-    epoch, position = divmod(step, steps_per_epoch(len(examples), rows))
-    order = epoch_order(len(examples), epoch, seed)[position * rows : (position + 1) * rows]
-    return take(examples, order, rows)
-
-
-def take(examples: Examples, indices: np.ndarray, rows: int) -> dict[str, np.ndarray]:
-    """Return the examples at ``indices``, filled up to ``rows`` with copies of the first that weigh nothing."""
-    filled = np.concatenate([indices, np.repeat(indices[:1], rows - len(indices))])
-    arrays = {name: array[filled] for name, array in examples.arrays().items()}
-    arrays["row_weights"] = (np.arange(rows) < len(indices)).astype(np.float32)
-    return arrays
-
-
-def in_order(examples: Examples, rows: int) -> Iterator[tuple[dict[str, np.ndarray], int]]:
-    """Yield all examples in their order, and how many of each batch are real."""
-    for start in range(0, len(examples), rows):
-        indices = np.arange(start, min(start + rows, len(examples)))
-        yield take(examples, indices, rows), len(indices)

@@ -11,9 +11,11 @@ import json
 import logging
 import re
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from jaxmodpo.artifacts import Candidate, Pair, digest, pair_from_mapping, read_json
 from jaxmodpo.errors import UserError
@@ -52,6 +54,23 @@ def load_pairs(path: Path) -> list[Pair]:
     if not pairs:
         raise UserError(f"{path} holds no preference pairs")
     return pairs
+
+
+def held_out(questions: Sequence[str], fraction: float, seed: int) -> np.ndarray:
+    """Choose which examples are held out: all those of a share of the questions.
+
+    Args:
+        questions: each example's question id.
+        fraction: of the distinct questions.
+        seed: of the choice.
+
+    Returns:
+        ``[examples]`` bool.
+    """
+    distinct = sorted(set(questions))
+    count = round(fraction * len(distinct))
+    chosen = set(np.random.default_rng(seed).permutation(distinct)[:count].tolist())
+    return np.array([question in chosen for question in questions], bool)
 
 
 def _rows(path: Path) -> Iterator[Any]:

@@ -7,6 +7,7 @@ on their own without special tokens; a reward model reads the pair ``<s> questio
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -36,6 +37,14 @@ def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
         raise UserError(f"the tokenizer in {folder} cannot be loaded: {str(error).splitlines()[0]}") from error
 
 
+def tokenizer_digest(tokenizer: PreTrainedTokenizerBase) -> str:
+    """Return a hash of all that decides how a tokenizer cuts texts."""
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    rules = backend.to_str() if backend is not None else repr(sorted(tokenizer.get_vocab().items()))
+    said = [type(tokenizer).__name__, rules, tokenizer.chat_template, tokenizer.bos_token_id, tokenizer.eos_token_id]
+    return hashlib.sha256(repr(said).encode()).hexdigest()
+
+
 @dataclass
 class Cut:
     """How often, and by how many tokens, texts were too long."""
@@ -43,6 +52,17 @@ class Cut:
     prompts: int = 0
     responses: int = 0
     tokens: int = 0
+
+    @property
+    def counts(self) -> tuple[int, int, int]:
+        return self.prompts, self.responses, self.tokens
+
+    def add(self, prompts: int, responses: int, tokens: int) -> None:
+        self.prompts, self.responses, self.tokens = (
+            self.prompts + prompts,
+            self.responses + responses,
+            self.tokens + tokens,
+        )
 
     def as_dict(self) -> dict[str, int]:
         return {"prompts_cut": self.prompts, "responses_cut": self.responses, "tokens_cut": self.tokens}

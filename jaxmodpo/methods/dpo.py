@@ -8,13 +8,13 @@ from pathlib import Path
 from jax import Array
 
 from jaxmodpo.artifacts import Phase
-from jaxmodpo.data.examples import policy_pairs
 from jaxmodpo.data.pairs import load_pairs
 from jaxmodpo.losses import dpo_loss
+from jaxmodpo.training.distributed import open_phase
 from jaxmodpo.training.policy import (
     PreferenceTrainingConfig,
-    completion_logps,
     fresh_policy,
+    policy_examples,
     policy_text,
     preference_terms,
     train_policy,
@@ -42,23 +42,24 @@ class DPO:
     label_smoothing: float
     sft_weight: float = 0.0
 
-    def __call__(self, token_logps: Array, completion_mask: Array, batch: Batch) -> LossTerms:
-        policy, reference = completion_logps(token_logps, completion_mask), batch["reference_logps"]
-        losses = dpo_loss(*policy.T, *reference.T, beta=self.beta, label_smoothing=self.label_smoothing)
-        terms = preference_terms(losses, policy, reference, batch["row_weights"], self.beta)
-        return with_sft_term(terms, token_logps, completion_mask, batch["row_weights"], self.sft_weight)
+    def __call__(self, logps: Array, tokens: Array, batch: Batch) -> LossTerms:
+        reference = batch["reference_logps"]
+        losses = dpo_loss(*logps.T, *reference.T, beta=self.beta, label_smoothing=self.label_smoothing)
+        terms = preference_terms(losses, logps, reference, batch["row_weights"], self.beta)
+        return with_sft_term(terms, logps, tokens, batch["row_weights"], self.sft_weight)
 
 
 def dpo(config: DPOConfig) -> Phase:
     """Run ``align dpo``."""
     config.check()
-    inputs = {"model": config.model, "pairs": config.pairs}
-    phase = Phase.open("align dpo", config, config.output_dir, inputs)
+    phase = open_phase("align dpo", config, {"model": config.model, "pairs": config.pairs})
     if phase.finished:
         return phase
     text = policy_text(config)
-    examples = policy_pairs([load_pairs(config.pairs)], text)
+    pairs = load_pairs(config.pairs)
+    examples = policy_examples([pairs], text, config)
     policy = fresh_policy(config)
     examples = with_reference(policy, examples, config)
-    train_policy(phase, policy, examples, DPO(config.beta, config.label_smoothing, config.sft_weight), config, text)
+    method = DPO(config.beta, config.label_smoothing, config.sft_weight)
+    train_policy(phase, policy, examples, [pair.question_id for pair in pairs], method, config, text)
     return phase

@@ -11,15 +11,15 @@ from jax import Array
 
 from jaxmodpo.artifacts import Pair, Phase
 from jaxmodpo.config import named_values
-from jaxmodpo.data.examples import policy_pairs
 from jaxmodpo.data.pairs import load_pairs
 from jaxmodpo.errors import UserError
 from jaxmodpo.losses import joint_dpo_loss
+from jaxmodpo.training.distributed import open_phase
 from jaxmodpo.training.policy import (
     PreferenceTrainingConfig,
     check_weights,
-    completion_logps,
     fresh_policy,
+    policy_examples,
     policy_text,
     preference_terms,
     train_policy,
@@ -52,18 +52,18 @@ class JointDPO:
     weights: tuple[float, ...]
     sft_weight: float = 0.0
 
-    def __call__(self, token_logps: Array, completion_mask: Array, batch: Batch) -> LossTerms:
-        policy, reference = completion_logps(token_logps, completion_mask), batch["reference_logps"]
+    def __call__(self, logps: Array, tokens: Array, batch: Batch) -> LossTerms:
+        reference = batch["reference_logps"]
         losses = joint_dpo_loss(
-            policy[:, 0::2].T,
-            policy[:, 1::2].T,
+            logps[:, 0::2].T,
+            logps[:, 1::2].T,
             reference[:, 0::2].T,
             reference[:, 1::2].T,
             beta=self.beta,
             weights=self.weights,
         )
-        terms = preference_terms(losses, policy, reference, batch["row_weights"], self.beta)
-        return with_sft_term(terms, token_logps, completion_mask, batch["row_weights"], self.sft_weight, self.weights)
+        terms = preference_terms(losses, logps, reference, batch["row_weights"], self.beta)
+        return with_sft_term(terms, logps, tokens, batch["row_weights"], self.sft_weight, self.weights)
 
 
 def align_pairs(pair_sets: Mapping[str, Sequence[Pair]]) -> tuple[list[list[Pair]], dict[str, int]]:
@@ -108,18 +108,19 @@ def joint(config: JointConfig) -> Phase:
         raise UserError("align joint needs at least two --pairs NAME=FILE")
     check_weights(config.weights, list(files))
     inputs = {"model": config.model} | {f"pairs {name}": file for name, file in files.items()}
-    phase = Phase.open("align joint", config, config.output_dir, inputs)
+    phase = open_phase("align joint", config, inputs)
     if phase.finished:
         return phase
     text = policy_text(config)
     aligned, unused = align_pairs({name: load_pairs(file) for name, file in files.items()})
     logger.info("joint pairs: %d questions' worth; without partners: %s", len(aligned[0]), unused)
     policy = fresh_policy(config)
-    examples = with_reference(policy, policy_pairs(aligned, text), config)
+    examples = with_reference(policy, policy_examples(aligned, text, config), config)
     train_policy(
         phase,
         policy,
         examples,
+        [pair.question_id for pair in aligned[0]],
         JointDPO(config.beta, tuple(config.weights), config.sft_weight),
         config,
         text,

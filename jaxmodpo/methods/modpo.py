@@ -12,16 +12,16 @@ from jax import Array
 
 from jaxmodpo.artifacts import Pair, Phase
 from jaxmodpo.config import named_values
-from jaxmodpo.data.examples import policy_pairs
 from jaxmodpo.data.pairs import load_pairs
 from jaxmodpo.errors import UserError
 from jaxmodpo.losses import modpo_loss
 from jaxmodpo.methods.reward import rewards_of_pairs
+from jaxmodpo.training.distributed import open_phase
 from jaxmodpo.training.policy import (
     PreferenceTrainingConfig,
     check_weights,
-    completion_logps,
     fresh_policy,
+    policy_examples,
     policy_text,
     preference_terms,
     train_policy,
@@ -57,19 +57,19 @@ class MODPO:
     weights: tuple[float, ...]
     sft_weight: float = 0.0
 
-    def __call__(self, token_logps: Array, completion_mask: Array, batch: Batch) -> LossTerms:
-        policy, reference = completion_logps(token_logps, completion_mask), batch["reference_logps"]
+    def __call__(self, logps: Array, tokens: Array, batch: Batch) -> LossTerms:
+        reference = batch["reference_logps"]
         losses = modpo_loss(
-            policy[:, 0],
-            policy[:, 1],
+            logps[:, 0],
+            logps[:, 1],
             reference[:, 0],
             reference[:, 1],
             batch["reward_margins"].T,
             beta=self.beta,
             weights=self.weights,
         )
-        terms = preference_terms(losses, policy, reference, batch["row_weights"], self.beta)
-        return with_sft_term(terms, token_logps, completion_mask, batch["row_weights"], self.sft_weight)
+        terms = preference_terms(losses, logps, reference, batch["row_weights"], self.beta)
+        return with_sft_term(terms, logps, tokens, batch["row_weights"], self.sft_weight)
 
 
 def reward_margins(
@@ -118,14 +118,17 @@ def modpo(config: MODPOConfig) -> Phase:
     if config.weights[0] <= 0:
         raise UserError("the primary objective's weight, the first of --weights, must be positive")
     inputs = {"model": config.model, "pairs": config.pairs} | {f"margin {n}": f for n, f in folders.items()}
-    phase = Phase.open("align modpo", config, config.output_dir, inputs)
+    phase = open_phase("align modpo", config, inputs)
     if phase.finished:
         return phase
     text = policy_text(config)
     pairs = load_pairs(config.pairs)
     margins, description = reward_margins(pairs, folders, config)
     policy = fresh_policy(config)
-    examples = with_reference(policy, policy_pairs([pairs], text), config).with_fields(reward_margins=margins)
+    examples = with_reference(policy, policy_examples([pairs], text, config), config).with_fields(
+        reward_margins=margins
+    )
     method = MODPO(config.beta, tuple(config.weights), config.sft_weight)
-    train_policy(phase, policy, examples, method, config, text, margins=description)
+    questions = [pair.question_id for pair in pairs]
+    train_policy(phase, policy, examples, questions, method, config, text, margins=description)
     return phase

@@ -13,16 +13,17 @@ import numpy as np
 from jax import Array
 
 from jaxmodpo.artifacts import Pair, Phase, fingerprint
-from jaxmodpo.data import examples as examples_module
+from jaxmodpo.data.batches import Batches, scored
 from jaxmodpo.data.examples import Examples, reward_pairs
-from jaxmodpo.data.pairs import load_pairs
+from jaxmodpo.data.pairs import held_out, load_pairs
 from jaxmodpo.data.text import RewardText, load_tokenizer
 from jaxmodpo.errors import UserError
 from jaxmodpo.losses import bradley_terry_loss
 from jaxmodpo.models.files import read_model_config
 from jaxmodpo.models.roberta import Roberta, RobertaConfig, load_roberta, parameter_table, save_roberta
 from jaxmodpo.training.cache import cached, examples_digest
-from jaxmodpo.training.mesh import make_mesh, shardings
+from jaxmodpo.training.distributed import leads, on_host, open_phase
+from jaxmodpo.training.mesh import make_mesh, put, shardings, spread
 from jaxmodpo.training.step import Batch, LossTerms, Parameters
 from jaxmodpo.training.trainer import TrainingConfig, discard_checkpoints, train
 
@@ -45,8 +46,6 @@ class RewardConfig(TrainingConfig):
     """decoupled, as in AdamW"""
     max_length: int = 512
     """tokens of question and response; a longer response loses its end"""
-    validation_fraction: float = 0.1
-    """share of the questions held out; their accuracy goes into the manifest"""
 
 
 @dataclass(frozen=True)
@@ -88,11 +87,12 @@ _score = functools.partial(jax.jit, static_argnames=("config",))(
 
 def score(config: RobertaConfig, parameters: Parameters, examples: Examples, rows: int) -> np.ndarray:
     """Return the reward of every sequence, ``[n, S]`` float32, without dropout."""
-    scored = []
-    for batch, real in examples_module.in_order(examples, rows):
-        arrays = {name: jnp.asarray(batch[name]) for name in ("tokens", "lengths")}
-        scored.append(np.asarray(_score(parameters, arrays, config=config))[:real])
-    return np.concatenate(scored)
+
+    def compute(batch: dict[str, np.ndarray]) -> np.ndarray:
+        arrays = {name: batch[name][0] for name in ("tokens", "lengths")}
+        return np.asarray(_score(parameters, arrays, config=config))[None]
+
+    return scored(Batches(examples, batch_size=rows), compute)
 
 
 def rewards_of_pairs(
@@ -119,39 +119,41 @@ def rewards_of_pairs(
     return cached("rewards", depends_on, lambda: score(model.config, parameters, examples, batch_size), cache_dir)
 
 
-def hold_out(pairs: list[Pair], fraction: float, seed: int) -> tuple[list[Pair], list[Pair]]:
-    """Split pairs by question into training and held-out ones."""
-    questions = sorted({pair.question_id for pair in pairs})
-    count = round(fraction * len(questions))
-    held = set(np.random.default_rng(seed).permutation(questions)[:count].tolist())
-    return [p for p in pairs if p.question_id not in held], [p for p in pairs if p.question_id in held]
-
-
 def reward(config: RewardConfig) -> Phase:
     """Run ``reward``."""
     config.check()
-    if not 0 <= config.validation_fraction < 1:
-        raise UserError(f"--validation-fraction must lie in [0, 1), not {config.validation_fraction}")
-    inputs = {"model": config.model, "pairs": config.pairs}
-    phase = Phase.open("reward", config, config.output_dir, inputs)
+    phase = open_phase("reward", config, {"model": config.model, "pairs": config.pairs})
     if phase.finished:
         return phase
-    training, held = hold_out(load_pairs(config.pairs), config.validation_fraction, config.seed)
-    if not training:
+    pairs = load_pairs(config.pairs)
+    held = held_out([pair.question_id for pair in pairs], config.validation_fraction, config.seed)
+    if held.all():
         raise UserError(f"{config.pairs} leaves no pair to train on; lower --validation-fraction")
     model = load_roberta(config.model, fresh_head_seed=config.seed)
     text = RewardText(load_tokenizer(config.model), min(config.max_length, model.config.max_length))
     mesh = make_mesh(config.mesh)
     places = shardings(mesh)(parameter_table(model.config))
-    parameters = {name: jax.device_put(variable[...], places[name]) for name, variable in model.parameters.items()}
-    trained = train(RewardLoss(model.config), parameters, {}, reward_pairs(training, text), config, mesh)
-    results: dict[str, object] = {"pairs": len(training), "held_out_pairs": len(held), **text.cut.as_dict()}
-    if held:
-        rewards = score(model.config, trained, reward_pairs(held, text), config.batch_size)
-        results["held_out_accuracy"] = round(float((rewards[:, 0] > rewards[:, 1]).mean()), 6)
-        logger.info("held-out accuracy %.3f on %d pairs", results["held_out_accuracy"], len(held))
-    settings = read_model_config(config.model) | {"reward_max_length": text.max_length}
-    save_roberta(config.output_dir / "model", Roberta(model.config, trained), settings, tokenizer_from=config.model)
+    parameters = {name: put(variable[...], places[name]) for name, variable in model.parameters.items()}
+    examples = reward_pairs(pairs, text)
+    parts = spread(mesh)
+    batches = Batches(
+        examples.subset(~held),
+        batch_size=config.batch_size,
+        accumulation=config.gradient_accumulation,
+        epochs=config.epochs,
+        seed=config.seed,
+        spread=parts,
+    )
+    validation = Batches(examples.subset(held), batch_size=config.batch_size, spread=parts) if held.any() else None
+    trained = train(RewardLoss(model.config), parameters, {}, batches, config, mesh, validation)
+    whole = on_host(trained.parameters)
+    if leads():
+        settings = read_model_config(config.model) | {"reward_max_length": text.max_length}
+        save_roberta(config.output_dir / "model", Roberta(model.config, whole), settings, tokenizer_from=config.model)
     discard_checkpoints(config)
-    phase.finish(**results)
+    results = trained.report
+    if held.any():
+        results["held_out_accuracy"] = results["held_out_rewards/accuracies"]
+        logger.info("held-out accuracy %.3f on %d pairs", results["held_out_accuracy"], held.sum())
+    phase.finish(pairs=int((~held).sum()), held_out_pairs=int(held.sum()), **results, **text.cut.as_dict())
     return phase

@@ -5,14 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+import jax
 import jax.numpy as jnp
 from jax import Array
 
 from jaxmodpo.artifacts import Phase
-from jaxmodpo.data.examples import policy_chosen
 from jaxmodpo.data.pairs import load_pairs
-from jaxmodpo.losses import sft_loss
-from jaxmodpo.training.policy import PolicyTrainingConfig, fresh_policy, policy_text, train_policy
+from jaxmodpo.training.distributed import open_phase
+from jaxmodpo.training.policy import PolicyTrainingConfig, fresh_policy, policy_examples, policy_text, train_policy
 from jaxmodpo.training.step import Batch, LossTerms
 
 
@@ -30,26 +30,27 @@ class SFTConfig(PolicyTrainingConfig):
 class SFT:
     """Mean negative log-likelihood over completion tokens."""
 
-    def __call__(self, token_logps: Array, completion_mask: Array, batch: Batch) -> LossTerms:
-        mask = completion_mask * batch["row_weights"][:, None, None]
-        tokens, rows = jnp.sum(mask), jnp.sum(batch["row_weights"])
+    def __call__(self, logps: Array, tokens: Array, batch: Batch) -> LossTerms:
+        weights = batch["row_weights"][:, None]
+        total = jnp.sum(logps * weights)
+        # jaxmodpo.losses.sft_loss with its numerator and denominator apart.
         return LossTerms(
-            total=sft_loss(token_logps, mask) * tokens,
-            denominator=tokens,
-            metrics={"logps/chosen": jnp.sum(jnp.where(mask > 0, token_logps, 0.0))},
-            rows=rows,
+            total=-total,
+            denominator=jnp.sum(tokens * weights),
+            metrics={"logps/chosen": jax.lax.stop_gradient(total)},
+            rows=jnp.sum(weights),
         )
 
 
 def sft(config: SFTConfig) -> Phase:
     """Run ``align sft``."""
     config.check()
-    inputs = {"model": config.model, "pairs": config.pairs}
-    phase = Phase.open("align sft", config, config.output_dir, inputs)
+    phase = open_phase("align sft", config, {"model": config.model, "pairs": config.pairs})
     if phase.finished:
         return phase
     text = policy_text(config)
-    examples = policy_chosen(load_pairs(config.pairs), text)
+    pairs = load_pairs(config.pairs)
+    examples = policy_examples([pairs], text, config, chosen_only=True)
     policy = fresh_policy(config)
-    train_policy(phase, policy, examples, SFT(), config, text)
+    train_policy(phase, policy, examples, [pair.question_id for pair in pairs], SFT(), config, text)
     return phase

@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -23,6 +23,7 @@ from jaxmodpo.errors import UserError
 from jaxmodpo.models import lora as lora_module
 from jaxmodpo.models import quantised
 from jaxmodpo.models.attention import Attention
+from jaxmodpo.models.axes import constrain
 from jaxmodpo.models.logps import chunked_token_logps, token_logps
 from jaxmodpo.models.lora import LoraConfig
 from jaxmodpo.models.parameters import Spec
@@ -211,6 +212,10 @@ def parameter_table(config: DecoderConfig) -> dict[str, Spec]:
     return table
 
 
+Remat = Literal["full", "dots", "none"]
+"""What a backward pass computes again: whole layers (least memory), all but matrix products, or nothing."""
+
+
 class BaseParam(nnx.Variable):
     """A weight of the base model: frozen while an adapter is trained."""
 
@@ -256,7 +261,7 @@ class Decoder(nnx.Module):
         tokens_BT: Array,
         dropout_key: Array | None = None,
         *,
-        remat: bool = False,
+        remat: Remat = "none",
         segments_BT: Array | None = None,
         positions_BT: Array | None = None,
     ) -> Array:
@@ -267,13 +272,14 @@ class Decoder(nnx.Module):
         Args:
             tokens_BT: token ids.
             dropout_key: draws the adapter's dropout; None switches it off.
-            remat: recompute each layer in the backward pass instead of keeping its activations.
+            remat: what the backward pass computes again instead of keeping it, see :data:`Remat`.
             segments_BT: which of several sequences packed into a row a token belongs to; None for one a row.
             positions_BT: each token's position in its sequence; needed with segments.
         """
         assert (segments_BT is None) == (positions_BT is None)
         base, layers = self._parameters()
-        x_BTD = base["embed"][tokens_BT]
+        mesh = self.attention.mesh
+        x_BTD = constrain(base["embed"][tokens_BT], mesh, "batch", None, None)
         if positions_BT is None:
             positions_BT = jnp.arange(tokens_BT.shape[1])[None]
         rotation = _rotation(self.config, positions_BT)
@@ -284,11 +290,17 @@ class Decoder(nnx.Module):
 
             def attend(q_BTHC: Array, k_BTKC: Array, v_BTKC: Array) -> Array:
                 window = self.config.sliding_window
+                q_BTHC = constrain(q_BTHC, mesh, "batch", None, "heads", None)
+                k_BTKC, v_BTKC = (constrain(x, mesh, "batch", None, "kv_heads", None) for x in (k_BTKC, v_BTKC))
                 return self.attention(q_BTHC, k_BTKC, v_BTKC, causal=True, window=window, segments_BT=segments_BT)
 
-            return self._layer(x_BTD, weights, rotation, attend, dropout), None
+            x_BTD = self._layer(x_BTD, weights, rotation, attend, dropout)
+            return constrain(x_BTD, mesh, "batch", None, None), None
 
-        body = jax.checkpoint(block) if remat else block
+        body = block
+        if remat != "none":
+            keep_products = jax.checkpoint_policies.dots_with_no_batch_dims_saveable
+            body = jax.checkpoint(block, policy=keep_products if remat == "dots" else None)
         depth = self.config.num_hidden_layers
         # Unrolling a few layers makes a CPU a fifth faster; a deep model would only compile longer.
         x_BTD, _ = jax.lax.scan(body, x_BTD, (layers, jnp.arange(depth)), unroll=depth if depth <= 4 else 1)
@@ -303,9 +315,18 @@ class Decoder(nnx.Module):
         return self.base["embed"][...].T if self.config.tie_word_embeddings else self.base["unembed"][...]
 
     def token_logps(
-        self, tokens_BT: Array, dropout_key: Array | None = None, *, remat: bool = False, chunk: int | None = 128
+        self,
+        tokens_BT: Array,
+        dropout_key: Array | None = None,
+        *,
+        remat: Remat = "none",
+        chunk: int | None = 128,
+        segments_BT: Array | None = None,
+        positions_BT: Array | None = None,
     ) -> Array:
-        """Return log π(token | those before it), ``[B, T]`` float32, 0 for the first token.
+        """Return log π(token | those before it), ``[B, T]`` float32.
+
+        What stands at a row's or a segment's first token means nothing: it is never learned.
 
         Args:
             tokens_BT: token ids.
@@ -313,8 +334,12 @@ class Decoder(nnx.Module):
             remat: as in :meth:`hidden_states`.
             chunk: logits exist for this many positions of each row at a time, and the unembedding gets no
                 gradient. None: for all at once, and it does.
+            segments_BT: as in :meth:`hidden_states`.
+            positions_BT: as in :meth:`hidden_states`.
         """
-        hidden_BTD = self.hidden_states(tokens_BT, dropout_key, remat=remat)[:, :-1]
+        hidden_BTD = self.hidden_states(
+            tokens_BT, dropout_key, remat=remat, segments_BT=segments_BT, positions_BT=positions_BT
+        )[:, :-1]
         if chunk is None:
             logps = token_logps(hidden_BTD, self.unembedding(), tokens_BT[:, 1:])
         else:

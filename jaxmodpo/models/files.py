@@ -307,6 +307,11 @@ def dtype_named(name: str) -> Any:
     return {"float32": np.dtype(np.float32), "bfloat16": np.dtype(ml_dtypes.bfloat16)}[name]
 
 
+def read_decoder_config(folder: Path) -> DecoderConfig:
+    """Read a Mistral's or Llama's ``config.json``."""
+    return DecoderConfig.from_mapping(read_model_config(folder), f"{folder}/config.json")
+
+
 def load_decoder(folder: Path, base_dtype: BaseDtype = "bfloat16", shardings_for: Any | None = None) -> Decoder:
     """Load a Mistral or Llama model from a Hugging Face folder, without an adapter.
 
@@ -318,7 +323,7 @@ def load_decoder(folder: Path, base_dtype: BaseDtype = "bfloat16", shardings_for
     Raises:
         UserError: not a model folder, an unsupported architecture, or weights that do not fit it.
     """
-    config = DecoderConfig.from_mapping(read_model_config(folder), f"{folder}/config.json")
+    config = read_decoder_config(folder)
     table = parameter_table(config)
     shardings = shardings_for(stored_table(table, base_dtype)) if shardings_for else None
     base = load_parameters(

@@ -63,11 +63,15 @@ def adapter_table(base: Table, config: LoraConfig) -> dict[str, Spec]:
         layers, width_in, width_out = spec.shape
         stem = "base_model.model." + spec.key.removesuffix(".weight")
         table[f"{name}.A"] = Spec(
-            (layers, width_in, config.rank), (*spec.axes[:2], None), f"{stem}.lora_A.weight", "kaiming", True
+            (layers, width_in, config.rank),
+            (spec.axes[0], f"adapter_{spec.axes[1]}", None),
+            f"{stem}.lora_A.weight",
+            "kaiming",
+            True,
         )
         table[f"{name}.B"] = Spec(
             (layers, config.rank, width_out),
-            (spec.axes[0], None, spec.axes[2]),
+            (spec.axes[0], None, f"adapter_{spec.axes[2]}"),
             f"{stem}.lora_B.weight",
             "zeros",
             True,

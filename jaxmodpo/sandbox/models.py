@@ -19,6 +19,7 @@ from tokenizers import Tokenizer, decoders, pre_tokenizers
 from tokenizers.models import WordLevel
 from transformers import PreTrainedTokenizerFast
 
+from jaxmodpo.data.batches import Batches
 from jaxmodpo.data.examples import Examples, completions
 from jaxmodpo.data.text import PROMPT, PolicyText, RewardText, load_tokenizer, pad_rows
 from jaxmodpo.losses import sft_loss
@@ -26,8 +27,8 @@ from jaxmodpo.methods.sft import SFT
 from jaxmodpo.models import decoder, roberta
 from jaxmodpo.models.files import save_model
 from jaxmodpo.models.parameters import initialise
-from jaxmodpo.training.mesh import make_mesh
-from jaxmodpo.training.policy import token_logps
+from jaxmodpo.training.mesh import make_mesh, spread
+from jaxmodpo.training.policy import completion_logps
 from jaxmodpo.training.step import Batch, LossTerms, Parameters
 from jaxmodpo.training.trainer import TrainingConfig, discard_checkpoints, train
 
@@ -68,8 +69,7 @@ class LanguageModelLoss:
 
     def __call__(self, trainable: Parameters, frozen: Parameters, batch: Batch, dropout_key: Array | None) -> LossTerms:
         model = decoder.Decoder(self.config, trainable)
-        logps, mask = token_logps(model, batch, None, remat=False, chunk=None)
-        return SFT()(logps, mask, batch)
+        return SFT()(*completion_logps(model, batch, None, chunk=None), batch)
 
 
 @dataclass(frozen=True)
@@ -190,6 +190,15 @@ def _round_up(value: int, multiple: int) -> int:
 
 
 def _train(loss: Any, parameters: Parameters, examples: Examples, config: TrainingConfig) -> Parameters:
-    trained = train(loss, parameters, {}, examples, config, make_mesh())
+    mesh = make_mesh()
+    batches = Batches(
+        examples,
+        batch_size=config.batch_size,
+        accumulation=config.gradient_accumulation,
+        epochs=config.epochs,
+        seed=config.seed,
+        spread=spread(mesh),
+    )
+    trained = train(loss, parameters, {}, batches, config, mesh)
     discard_checkpoints(config)
-    return trained
+    return trained.parameters

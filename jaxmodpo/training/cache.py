@@ -1,4 +1,4 @@
-"""Arrays that are computed once and kept: reference log-probabilities and reward margins.
+"""What is computed once and kept: tokens, reference log-probabilities, reward margins.
 
 An entry's file is named by a digest of everything it depends on, so that it is either right or not found.
 """
@@ -18,6 +18,8 @@ from safetensors.numpy import load_file, save_file
 
 from jaxmodpo.artifacts import atomic_path, digest
 from jaxmodpo.data.examples import Examples
+from jaxmodpo.data.text import Cut
+from jaxmodpo.training.distributed import agreed, leads, shared
 
 logger = logging.getLogger(__name__)
 
@@ -45,8 +47,8 @@ def cached(
         what: names the quantity, in the file's name and the log.
         depends_on: JSON values: model fingerprint, data digest, settings. Library version and device
             are added, since they move the last bits.
-        compute: makes the array.
-        folder: of the cache; None for the default one.
+        compute: makes the array, float32, in every process together.
+        folder: of the cache; None for the default one. The leading process alone reads and writes it.
     """
     key = digest(
         {
@@ -57,10 +59,39 @@ def cached(
         }
     )
     path = (folder or default_folder()) / f"{what}-{key[:32]}.safetensors"
+    if agreed(path.is_file):
+        logger.info("%s: from the cache, %s", what, path)
+        return shared(load_file(path)["values"] if leads() else None)
+    values = np.ascontiguousarray(compute())
+    if leads():
+        with atomic_path(path) as temporary:
+            save_file({"values": values}, temporary)
+    return values
+
+
+def cached_examples(
+    what: str, depends_on: Mapping[str, Any], cut: Cut, compute: Callable[[], Examples], folder: Path | None
+) -> Examples:
+    """Return tokenised examples, from disk where they were tokenised before; every process for itself.
+
+    Args:
+        what: names the examples.
+        depends_on: JSON values: texts' digest, tokenizer's digest, settings.
+        cut: counts what was too long, while computing; what was counted then is added when reading.
+        compute: tokenises.
+        folder: of the cache; None for the default one.
+    """
+    path = (folder or default_folder()) / f"{what}-{digest({'what': what, **depends_on})[:32]}.safetensors"
     if path.is_file():
         logger.info("%s: from the cache, %s", what, path)
-        return load_file(path)["values"]
-    values = np.ascontiguousarray(compute())
-    with atomic_path(path) as temporary:
-        save_file({"values": values}, temporary)
-    return values
+        found = load_file(path)
+        cut.add(*found.pop("cut").tolist())
+        return Examples(**found, fields={})
+    before = cut.counts
+    examples = compute()
+    if leads():
+        counted = np.subtract(cut.counts, before)
+        with atomic_path(path) as temporary:
+            arrays = {name: getattr(examples, name) for name in ("tokens", "prompt_lengths", "lengths")}
+            save_file({**arrays, "cut": counted}, temporary)
+    return examples

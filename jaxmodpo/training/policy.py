@@ -7,12 +7,13 @@ shapes: a fresh adapter gives the very same bits.
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Literal, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -20,24 +21,31 @@ import numpy as np
 from jax import Array
 from jax.sharding import Mesh
 
-from jaxmodpo.artifacts import Phase, fingerprint
-from jaxmodpo.data import examples as examples_module
-from jaxmodpo.data.examples import Examples
-from jaxmodpo.data.text import PolicyText, PromptStyle, load_tokenizer
+from jaxmodpo.artifacts import Pair, Phase, digest, fingerprint
+from jaxmodpo.data.batches import PADDED_ARRAYS, ROW_ARRAYS, Batches, Batching, describe, scored
+from jaxmodpo.data.examples import Examples, policy_chosen, policy_pairs
+from jaxmodpo.data.pairs import held_out
+from jaxmodpo.data.text import PolicyText, PromptStyle, load_tokenizer, tokenizer_digest
 from jaxmodpo.errors import UserError
+from jaxmodpo.models import flops
 from jaxmodpo.models.adapters import load_adapter, save_adapter
 from jaxmodpo.models.attention import Attention, Backend
-from jaxmodpo.models.decoder import Decoder, DecoderConfig, parameter_table
-from jaxmodpo.models.files import load_decoder
+from jaxmodpo.models.axes import constrain
+from jaxmodpo.models.decoder import Decoder, DecoderConfig, Remat, parameter_table
+from jaxmodpo.models.files import load_decoder, read_decoder_config
 from jaxmodpo.models.lora import PROJECTIONS, LoraConfig, adapter_table
 from jaxmodpo.models.parameters import initialise
 from jaxmodpo.models.quantised import BaseDtype
-from jaxmodpo.training.cache import cached, examples_digest
-from jaxmodpo.training.mesh import batch_sharding, make_mesh, shardings
+from jaxmodpo.training.cache import cached, cached_examples, examples_digest
+from jaxmodpo.training.distributed import leads, on_host
+from jaxmodpo.training.mesh import check_heads, make_mesh, place_batch, put, shardings, spread
 from jaxmodpo.training.step import Batch, LossTerms, Parameters
 from jaxmodpo.training.trainer import TrainingConfig, discard_checkpoints, train
 
 logger = logging.getLogger(__name__)
+
+SCORED_ARRAYS = (*ROW_ARRAYS, "places", "segment_numbers", *PADDED_ARRAYS)
+"""what scoring needs of a batch"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,8 +74,12 @@ class PolicyTrainingConfig(TrainingConfig):
     """tokens of prompt and response; a longer response loses its end"""
     attention: Backend = "auto"
     """auto: splash on TPUs and cuDNN on GPUs where they can, XLA otherwise"""
-    remat: bool = True
-    """recompute activations in the backward pass: slower, far less memory"""
+    remat: Remat = "full"
+    """what the backward pass computes again: whole layers, all but matrix products (dots are kept), or nothing"""
+    batching: Batching = "packed"
+    """packed: sequences end to end in rows, told apart by segments; padded: one a row"""
+    reference: Literal["precomputed", "in_step"] = "precomputed"
+    """the reference's log-probabilities once and kept on disk, or anew in every step"""
     cache_dir: Path | None = None
     """where reference log-probabilities and margins are kept; default $JAXMODPO_CACHE or ~/.cache/jaxmodpo"""
 
@@ -94,8 +106,14 @@ class PreferenceTrainingConfig(PolicyTrainingConfig):
 class Method(Protocol):
     """What a method does with log-probabilities; hashable."""
 
-    def __call__(self, token_logps: Array, completion_mask: Array, batch: Batch) -> LossTerms:
-        """Return the loss of ``[rows, S, T]`` log-probabilities, of which the mask marks completions."""
+    def __call__(self, logps: Array, tokens: Array, batch: Batch) -> LossTerms:
+        """Return the loss of completions.
+
+        Args:
+            logps: ``[P, S]``, each completion's log-probability.
+            tokens: ``[P, S]``, how many tokens it has.
+            batch: the examples' other arrays, ``[P, …]``.
+        """
         ...
 
     def __hash__(self) -> int: ...
@@ -103,35 +121,68 @@ class Method(Protocol):
 
 @dataclass(frozen=True)
 class PolicyLoss:
-    """A method applied to a policy: the callable that the training step compiles."""
+    """A method applied to a policy: the callable that the training step compiles.
+
+    Attributes:
+        config: the base model's shape.
+        lora: the adapter's settings.
+        method: what is done with log-probabilities.
+        attention: which implementation, over which devices.
+        remat: what the backward pass computes again.
+        reference_in_step: compute the reference's log-probabilities here, with the adapter off, instead of
+            reading them from the batch.
+    """
 
     config: DecoderConfig
     lora: LoraConfig
     method: Method
     attention: Attention
-    remat: bool
+    remat: Remat
+    reference_in_step: bool = False
 
     def __call__(self, trainable: Parameters, frozen: Parameters, batch: Batch, dropout_key: Array | None) -> LossTerms:
+        if self.reference_in_step:
+            reference, _ = completion_logps(Decoder(self.config, frozen, attention=self.attention), batch, None)
+            batch = {**batch, "reference_logps": reference}
         model = Decoder(self.config, frozen, self.lora, trainable, self.attention)
-        logps, mask = token_logps(model, batch, dropout_key, remat=self.remat)
-        return self.method(logps, mask, batch)
+        return self.method(*completion_logps(model, batch, dropout_key, remat=self.remat), batch)
 
 
-def token_logps(
-    model: Decoder, batch: Batch, dropout_key: Array | None, *, remat: bool, chunk: int | None = 128
+def completion_logps(
+    model: Decoder, batch: Batch, dropout_key: Array | None, *, remat: Remat = "none", chunk: int | None = 128
 ) -> tuple[Array, Array]:
-    """Return log-probabilities and the completion mask, each ``[rows, S, T]`` float32."""
-    tokens = batch["tokens"]
-    rows, sequences, time = tokens.shape
-    logps = model.token_logps(tokens.reshape(rows * sequences, time), dropout_key, remat=remat, chunk=chunk)
-    places = jnp.arange(time)
-    mask = (places >= batch["prompt_lengths"][..., None]) & (places < batch["lengths"][..., None])
-    return logps.reshape(rows, sequences, time), mask.astype(jnp.float32)
+    """Return each completion's log-probability, and how many tokens it has, both ``[P, S]`` float32.
 
-
-def completion_logps(token_logps: Array, completion_mask: Array) -> Array:
-    """Sum token log-probabilities over each completion: ``[rows, S, T]`` to ``[rows, S]``."""
-    return jnp.sum(jnp.where(completion_mask > 0, token_logps, 0.0), axis=-1)
+    Args:
+        model: the policy.
+        batch: one microbatch of :class:`jaxmodpo.data.batches.Batches`, packed or padded.
+        dropout_key: draws the adapter's dropout; None switches it off.
+        remat: see :meth:`Decoder.hidden_states`.
+        chunk: see :meth:`Decoder.token_logps`.
+    """
+    if "segments" not in batch:
+        rows, sequences, time = batch["tokens"].shape
+        logps = model.token_logps(
+            batch["tokens"].reshape(rows * sequences, time), dropout_key, remat=remat, chunk=chunk
+        ).reshape(rows, sequences, time)
+        places = jnp.arange(time)
+        mask = (places >= batch["prompt_lengths"][..., None]) & (places < batch["lengths"][..., None])
+        return jnp.sum(jnp.where(mask, logps, 0.0), axis=-1), jnp.sum(mask, axis=-1, dtype=jnp.float32)
+    logps = model.token_logps(
+        batch["tokens"],
+        dropout_key,
+        remat=remat,
+        chunk=chunk,
+        segments_BT=batch["segments"],
+        positions_BT=batch["positions"],
+    )
+    # A comparison and a sum, not a scatter, whose order of additions GPUs leave to chance.
+    mine = batch["completions"][..., None] == batch["segment_numbers"]
+    sums = jnp.stack(
+        [jnp.sum(jnp.where(mine, logps[..., None], 0.0), axis=1), jnp.sum(mine, axis=1, dtype=jnp.float32)]
+    )
+    sums = constrain(sums, model.attention.mesh, None, None, None).reshape(2, -1)
+    return sums[0][batch["places"]], sums[1][batch["places"]]
 
 
 @functools.partial(jax.jit, static_argnames=("config", "lora", "attention"))
@@ -144,9 +195,9 @@ def sequence_logps(
     lora: LoraConfig,
     attention: Attention,
 ) -> Array:
-    """Return each completion's log-probability, ``[rows, S]`` float32, without dropout."""
-    model = Decoder(config, base, lora, adapter, attention)
-    return completion_logps(*token_logps(model, batch, None, remat=False))
+    """Return each completion's log-probability, ``[P, S]`` float32, without dropout; on every device."""
+    logps, _ = completion_logps(Decoder(config, base, lora, adapter, attention), batch, None)
+    return constrain(logps, attention.mesh, None, None)
 
 
 @dataclass(frozen=True)
@@ -166,18 +217,27 @@ class Policy:
         """The adapter that makes the policy its own reference."""
         return jax.tree.map(jnp.zeros_like, self.adapter)
 
-    def logps(self, examples: Examples, rows: int, *, reference: bool = False) -> np.ndarray:
+    def logps(
+        self, examples: Examples, rows: int, *, reference: bool = False, batching: Batching = "packed"
+    ) -> np.ndarray:
         """Score every completion, ``[n, S]`` float32, ``rows`` examples at a time."""
         adapter = self.zero_adapter if reference else self.adapter
-        sharding = batch_sharding(self.mesh, rows)
-        scored = []
-        for batch, real in examples_module.in_order(examples, rows):
-            placed = {n: jax.device_put(batch[n], sharding) for n in ("tokens", "prompt_lengths", "lengths")}
-            logps = sequence_logps(
-                self.base, adapter, placed, config=self.config, lora=self.lora, attention=self.attention
-            )
-            scored.append(np.asarray(logps)[:real])
-        return np.concatenate(scored)
+        settings: dict[str, Any] = {"config": self.config, "lora": self.lora, "attention": self.attention}
+        batches = Batches(
+            examples,
+            batch_size=rows,
+            batching=batching,
+            spread=spread(self.mesh),
+            cost=functools.partial(flops.token_cost, self.config),
+        )
+
+        def compute(batch: dict[str, np.ndarray]) -> np.ndarray:
+            wanted = {n: a for n, a in batch.items() if n in SCORED_ARRAYS}
+            placed = place_batch(self.mesh, wanted, batches.by_rows)
+            scored = sequence_logps(self.base, adapter, {n: a[0] for n, a in placed.items()}, **settings)
+            return np.asarray(scored.addressable_data(0))[None]
+
+        return scored(batches, compute)
 
 
 def load_policy(
@@ -197,6 +257,7 @@ def load_policy(
     """
     devices = make_mesh(mesh)
     place = shardings(devices)
+    check_heads(read_decoder_config(model), devices)
     loaded = load_decoder(model, base_dtype, place)
     base = {name: variable[...] for name, variable in loaded.base.items()}
     if adapter is not None:
@@ -205,7 +266,7 @@ def load_policy(
         lora = fresh or LoraConfig(rank=1, alpha=1.0, dropout=0.0)
         parameters = initialise(adapter_table(parameter_table(loaded.config), lora), jax.random.key(seed))
     placed = place(adapter_table(parameter_table(loaded.config), lora))
-    parameters = {name: jax.device_put(array, placed[name]) for name, array in parameters.items()}
+    parameters = {name: put(array, placed[name]) for name, array in parameters.items()}
     return Policy(model, loaded.config, base, lora, parameters, devices, Attention(attention, devices))
 
 
@@ -226,13 +287,33 @@ def policy_text(config: PolicyTrainingConfig) -> PolicyText:
     return PolicyText(load_tokenizer(config.model), config.prompt_style, config.max_prompt_length, config.max_length)
 
 
+def policy_examples(
+    pair_sets: Sequence[Sequence[Pair]], text: PolicyText, config: PolicyTrainingConfig, *, chosen_only: bool = False
+) -> Examples:
+    """Tokenise aligned pair sets, or the first one's chosen responses; once, and then from the cache."""
+    depends_on = {
+        "pairs": [digest([dataclasses.asdict(pair) for pair in pairs]) for pairs in pair_sets],
+        "tokenizer": tokenizer_digest(text.tokenizer),
+        "text": [text.prompt_style, text.max_prompt_length, text.max_length],
+        "chosen_only": chosen_only,
+    }
+
+    def tokenise() -> Examples:
+        return policy_chosen(pair_sets[0], text) if chosen_only else policy_pairs(pair_sets, text)
+
+    return cached_examples("tokens", depends_on, text.cut, tokenise, config.cache_dir)
+
+
 def with_reference(policy: Policy, examples: Examples, config: PolicyTrainingConfig) -> Examples:
     """Add ``reference_logps`` ``[n, S]``, computed once per model and data set and then kept on disk."""
+    if config.reference == "in_step":
+        return examples
     depends_on = {
         "model": fingerprint(config.model),
         "base_dtype": config.base_dtype,
         "examples": examples_digest(examples),
         "rows": config.batch_size,
+        "batching": config.batching,
         "mesh": [int(size) for size in policy.mesh.shape.values()],
         "adapter_shape": [policy.lora.rank, list(policy.lora.targets)],
         "attention": config.attention,
@@ -240,7 +321,7 @@ def with_reference(policy: Policy, examples: Examples, config: PolicyTrainingCon
     logps = cached(
         "reference-logps",
         depends_on,
-        lambda: policy.logps(examples, config.batch_size, reference=True),
+        lambda: policy.logps(examples, config.batch_size, reference=True, batching=config.batching),
         config.cache_dir,
     )
     return examples.with_fields(reference_logps=logps)
@@ -280,8 +361,8 @@ def preference_terms(
 
 def with_sft_term(
     terms: LossTerms,
-    token_logps: Array,
-    completion_mask: Array,
+    logps: Array,
+    tokens: Array,
     row_weights: Array,
     weight: float,
     objectives: Sequence[float] = (1.0,),
@@ -294,8 +375,8 @@ def with_sft_term(
 
     Args:
         terms: of the preference loss.
-        token_logps: ``[rows, 2 × objectives, T]``.
-        completion_mask: the same shape.
+        logps: ``[rows, 2 × objectives]``, of completions.
+        tokens: the same shape, how many tokens each has.
         row_weights: ``[rows]``, 0 for rows that only fill up the batch.
         weight: of the term; with 0 nothing is added.
         objectives: each objective's weight.
@@ -305,8 +386,7 @@ def with_sft_term(
     """
     if weight == 0:
         return terms
-    mask = completion_mask[:, 0::2]
-    nll = -jnp.sum(jnp.where(mask > 0, token_logps[:, 0::2], 0.0), -1) / jnp.maximum(jnp.sum(mask, -1), 1.0)
+    nll = -logps[:, 0::2] / jnp.maximum(tokens[:, 0::2], 1.0)
     rows = jnp.sum(nll * jnp.asarray(objectives, jnp.float32), axis=1)
     total = jnp.sum(rows * row_weights)
     metrics = {**terms.metrics, "nll_loss": jax.lax.stop_gradient(total)}
@@ -317,20 +397,64 @@ def train_policy(
     phase: Phase,
     policy: Policy,
     examples: Examples,
+    questions: Sequence[str],
     method: Method,
     config: PolicyTrainingConfig,
     text: PolicyText,
     **results: object,
 ) -> None:
-    """Train the adapter and finish the phase: ``adapter/``, ``metrics.jsonl`` and the manifest's counts."""
+    """Train the adapter and finish the phase: ``adapter/``, ``metrics.jsonl`` and the manifest's counts.
+
+    Args:
+        phase: the run's folder.
+        policy: base and fresh adapter.
+        examples: with everything that the method's batches need.
+        questions: each example's question id; held-out ones share none with the others.
+        method: what is done with log-probabilities.
+        config: the run's settings.
+        text: the tokenisation that made the examples; it counts what was cut.
+        results: further figures for the manifest.
+    """
     if text.cut.prompts or text.cut.responses:
         logger.warning("texts cut to fit: %s", text.cut.as_dict())
-    loss = PolicyLoss(policy.config, policy.lora, method, policy.attention, config.remat)
-    adapter = train(loss, policy.adapter, policy.base, examples, config, policy.mesh)
-    save_adapter(config.output_dir / "adapter", adapter, policy.lora, policy.config, str(config.model))
+    in_step = config.reference == "in_step" and isinstance(config, PreferenceTrainingConfig)
+    loss = PolicyLoss(policy.config, policy.lora, method, policy.attention, config.remat, in_step)
+    held = held_out(questions, config.validation_fraction, config.seed)
+    shared = {
+        "batch_size": config.batch_size,
+        "batching": config.batching,
+        "spread": spread(policy.mesh),
+        "cost": functools.partial(flops.token_cost, policy.config),
+    }
+    batches = Batches(
+        examples.subset(~held),
+        accumulation=config.gradient_accumulation,
+        epochs=config.epochs,
+        seed=config.seed,
+        **shared,
+    )
+    trained = train(
+        loss,
+        policy.adapter,
+        policy.base,
+        batches,
+        config,
+        policy.mesh,
+        Batches(examples.subset(held), **shared) if held.any() else None,
+        lambda lengths: flops.training(policy.config, policy.lora, lengths, in_step),
+    )
+    adapter = on_host(trained.parameters)
+    if leads():
+        save_adapter(config.output_dir / "adapter", adapter, policy.lora, policy.config, str(config.model))
     discard_checkpoints(config)
     phase.finish(
-        examples=len(examples), sequence_length=int(examples.tokens.shape[-1]), **text.cut.as_dict(), **results
+        examples=len(batches.examples),
+        held_out_examples=int(held.sum()),
+        sequence_length=int(examples.tokens.shape[-1]),
+        **describe(batches),
+        **trained.report,
+        **text.cut.as_dict(),
+        **results,
     )
 
 

@@ -69,10 +69,29 @@ class OptimizerSettings:
 
 
 class TrainState(NamedTuple):
-    """What training changes."""
+    """What training changes.
+
+    Attributes:
+        trainable: parameters.
+        moments: Adam's.
+        skipped: updates left out because the loss or a gradient was not finite, int32.
+        skipped_in_row: those of them since the last good update, int32.
+    """
 
     trainable: Parameters
     moments: Any
+    skipped: Array
+    skipped_in_row: Array
+
+
+def initial_state(optimizer: OptimizerSettings, trainable: Parameters) -> TrainState:
+    """Return the state before the first update; all of it lies where ``trainable`` does."""
+    place = moment_shardings(optimizer, trainable)
+    # XLA would put arrays of zeros wherever it likes, which is on every device.
+    moments = jax.jit(optimizer.transformation().init, out_shardings=place)(trainable)
+    everywhere = NamedSharding(next(iter(trainable.values())).sharding.mesh, PartitionSpec())  # type: ignore[union-attr]
+    zero = jax.jit(lambda: jnp.zeros((), jnp.int32), out_shardings=everywhere)
+    return TrainState(trainable, moments, zero(), zero())
 
 
 def moment_shardings(optimizer: OptimizerSettings, trainable: Any) -> Any:
@@ -93,34 +112,35 @@ def moment_shardings(optimizer: OptimizerSettings, trainable: Any) -> Any:
     )
 
 
-@functools.partial(jax.jit, static_argnames=("loss", "optimizer", "microbatches"), donate_argnames=("state",))
+@functools.partial(jax.jit, static_argnames=("loss", "optimizer"), donate_argnames=("state",))
 def train_step(
     state: TrainState,
     frozen: Parameters,
     batch: Batch,
     key: Array,
+    update: Array,
     learning_rate: Array,
     *,
     loss: Loss,
     optimizer: OptimizerSettings,
-    microbatches: int,
 ) -> tuple[TrainState, dict[str, Array]]:
-    """Accumulate gradients over microbatches and update once.
+    """Accumulate gradients over microbatches and update once, unless something is not finite.
 
     Args:
         state: trainable parameters and Adam's moments; donated.
         frozen: parameters without gradients.
-        batch: arrays ``[microbatches × rows, …]``.
-        key: draws this step's dropout.
+        batch: arrays ``[microbatches, …]``, one microbatch in memory at a time.
+        key: of the run; with the update's number it draws the dropout.
+        update: the update's number, from 0.
         learning_rate: scalar.
         loss: what to minimise.
         optimizer: AdamW's constants.
-        microbatches: how many parts the batch is cut into, one in memory at a time.
 
     Returns:
-        The new state, and the step's mean loss, metrics and gradient norm (before clipping).
+        The new state, and the step's mean loss, metrics, gradient norm (before clipping) and how many
+        updates were skipped so far, and in a row. A loss or gradient that is not finite leaves the parameters
+        and Adam's moments as they were.
     """
-    parts = {name: a.reshape(microbatches, -1, *a.shape[1:]) for name, a in batch.items()}
 
     def objective(trainable: Parameters, part: Batch, part_key: Array) -> tuple[Array, LossTerms]:
         terms = loss(trainable, frozen, part, part_key)
@@ -130,14 +150,33 @@ def train_step(
         (_, terms), gradients = jax.value_and_grad(objective, has_aux=True)(state.trainable, *part)
         return jax.tree.map(jnp.add, sums, (gradients, terms)), None
 
-    keys = jax.random.split(key, microbatches)
-    shapes = jax.eval_shape(lambda: objective(state.trainable, {n: a[0] for n, a in parts.items()}, keys[0])[1])
+    microbatches = next(iter(batch.values())).shape[0]
+    keys = jax.random.split(jax.random.fold_in(key, update), microbatches)
+    shapes = jax.eval_shape(lambda: objective(state.trainable, {n: a[0] for n, a in batch.items()}, keys[0])[1])
     zeros = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), (state.trainable, shapes))
-    (gradients, terms), _ = jax.lax.scan(accumulate, zeros, (parts, keys))
+    (gradients, terms), _ = jax.lax.scan(accumulate, zeros, (dict(batch), keys))
     denominator = jnp.maximum(terms.denominator, 1.0)
     gradients = jax.tree.map(lambda g: g / denominator, gradients)
+    norm = optax.global_norm(gradients)
+    good = jnp.isfinite(terms.total) & jnp.isfinite(norm)
     directions, moments = optimizer.transformation().update(gradients, state.moments, state.trainable)
     trainable = jax.tree.map(lambda p, d: p - learning_rate * d, state.trainable, directions)
+    trainable, moments = jax.tree.map(
+        lambda new, old: jnp.where(good, new, old), (trainable, moments), (state.trainable, state.moments)
+    )
+    bad = 1 - good.astype(jnp.int32)
+    skipped, in_row = state.skipped + bad, (state.skipped_in_row + 1) * bad
+    metrics = means(terms) | {"grad_norm": norm, "skipped": skipped, "skipped_in_row": in_row}
+    return TrainState(trainable, moments, skipped, in_row), metrics
+
+
+def means(terms: LossTerms) -> dict[str, Array]:
+    """Return the mean loss and the metrics' means over rows."""
     metrics = {name: value / jnp.maximum(terms.rows, 1.0) for name, value in terms.metrics.items()}
-    metrics |= {"loss": terms.total / denominator, "grad_norm": optax.global_norm(gradients)}
-    return TrainState(trainable, moments), metrics
+    return metrics | {"loss": terms.total / jnp.maximum(terms.denominator, 1.0)}
+
+
+@functools.partial(jax.jit, static_argnames=("loss",))
+def evaluation_step(trainable: Parameters, frozen: Parameters, batch: Batch, *, loss: Loss) -> LossTerms:
+    """Return what one microbatch contributes to a held-out evaluation: no gradient, no dropout."""
+    return loss(trainable, frozen, batch, None)

@@ -1,7 +1,7 @@
-"""The training loop that every method shares: schedule, metrics, checkpoints, exact resume.
+"""The training loop that every method shares: schedule, evaluation, metrics, checkpoints, exact resume.
 
-A step's batch and dropout depend on the seed and the step's number alone, so that a run which
-was killed goes on from its last checkpoint to the very parameters of an undisturbed run.
+A run that was killed goes on from its last checkpoint to the very parameters of an undisturbed run: the
+checkpoint holds all that training changes, and batches and dropout are functions of it.
 """
 
 from __future__ import annotations
@@ -10,29 +10,42 @@ import logging
 import math
 import shutil
 import sys
+import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Literal
 
 import jax
-import jax.numpy as jnp
 import numpy as np
-import optax
-import orbax.checkpoint as ocp
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from tqdm import tqdm
 
-from jaxmodpo.artifacts import Journal
-from jaxmodpo.data import examples as examples_module
-from jaxmodpo.data.examples import Examples
-from jaxmodpo.errors import UserError
-from jaxmodpo.training.mesh import batch_sharding
-from jaxmodpo.training.step import Loss, OptimizerSettings, Parameters, TrainState, moment_shardings, train_step
+from jaxmodpo.config import as_mapping
+from jaxmodpo.data.batches import Batches
+from jaxmodpo.errors import Preempted, UserError
+from jaxmodpo.training.checkpoints import Checkpoints
+from jaxmodpo.training.distributed import DeviceConfig, leads
+from jaxmodpo.training.hardware import peak_flops
+from jaxmodpo.training.mesh import place_batch, put
+from jaxmodpo.training.preemption import notice
+from jaxmodpo.training.step import (
+    Loss,
+    LossTerms,
+    OptimizerSettings,
+    Parameters,
+    evaluation_step,
+    initial_state,
+    means,
+    train_step,
+)
+from jaxmodpo.training.tracking import Tracker, Tracking
 
 logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrainingConfig:
+class TrainingConfig(DeviceConfig):
     """What every training command can be told."""
 
     output_dir: Path
@@ -42,7 +55,7 @@ class TrainingConfig:
     learning_rate: float = 5e-6
     """peak, reached after the warm-up; cosine decay to 0 from there"""
     batch_size: int = 4
-    """examples in memory at a time (pairs, for preference losses)"""
+    """examples in memory at a time (pairs, for preference losses), over all devices"""
     gradient_accumulation: int = 4
     """batches per update"""
     epochs: int = 3
@@ -53,14 +66,24 @@ class TrainingConfig:
     """decoupled, as in AdamW"""
     max_grad_norm: float = 1.0
     """clip the gradient's global norm to this"""
+    max_skipped: int = 5
+    """stop after this many updates in a row whose loss or gradient was not finite; such updates are left out"""
+    validation_fraction: float = 0.1
+    """share of the questions held out for evaluation; with 0 nothing is evaluated and the last parameters are kept"""
+    eval_every: int = 50
+    """updates between two evaluations; there is one more at the end"""
+    best_metric: Literal["loss", "accuracy"] = "loss"
+    """of the evaluations, which one says whose parameters are kept"""
+    patience: int = 3
+    """stop after this many evaluations in a row without a better one; 0 never stops early"""
     log_every: int = 10
     """updates between two lines of metrics.jsonl"""
     save_every: int = 50
     """updates between two checkpoints"""
     keep_checkpoints: bool = False
     """keep the Orbax checkpoints of a finished run"""
-    mesh: tuple[int, int, int] | None = None
-    """devices along data, fsdp and tensor; by default all on fsdp"""
+    track: tuple[Tracker, ...] = ()
+    """write to tensorboard or wandb besides metrics.jsonl"""
 
     def check(self) -> None:
         """Refuse settings that cannot train anything.
@@ -74,126 +97,264 @@ class TrainingConfig:
             "gradient_accumulation",
             "epochs",
             "max_grad_norm",
+            "max_skipped",
+            "eval_every",
             "log_every",
             "save_every",
         ):
             if not getattr(self, name) > 0:
                 raise UserError(f"--{name.replace('_', '-')} must be positive, not {getattr(self, name)}")
-        if not 0 <= self.warmup_ratio < 1 or self.weight_decay < 0:
+        if not 0 <= self.warmup_ratio < 1 or self.weight_decay < 0 or self.patience < 0:
             raise UserError(
-                f"--warmup-ratio must lie in [0, 1) and --weight-decay be at least 0; got {self.warmup_ratio}, "
-                f"{self.weight_decay}"
+                f"--warmup-ratio must lie in [0, 1), --weight-decay and --patience be at least 0; got "
+                f"{self.warmup_ratio}, {self.weight_decay}, {self.patience}"
             )
+        if not 0 <= self.validation_fraction < 1:
+            raise UserError(f"--validation-fraction must lie in [0, 1), not {self.validation_fraction}")
 
-    @property
-    def rows_per_step(self) -> int:
-        return self.batch_size * self.gradient_accumulation
+
+@dataclass
+class Trained:
+    """What came out of a run.
+
+    Attributes:
+        parameters: the best by evaluation, or the last where nothing was held out; placed on the mesh.
+        report: figures for the manifest: updates done and skipped, the best evaluation and its update.
+    """
+
+    parameters: Parameters
+    report: dict[str, Any]
+
+
+@dataclass
+class _Evaluations:
+    """How the evaluations went so far."""
+
+    best: float | None = None
+    best_update: int = 0
+    without_better: int = 0
+    best_values: dict[str, float] | None = None
+
+    def add(self, score: float, update: int, values: dict[str, float]) -> bool:
+        """Take a score, higher is better; return whether it is the best."""
+        better = self.best is None or score > self.best
+        if better:
+            self.best, self.best_update, self.without_better, self.best_values = score, update, 0, values
+        else:
+            self.without_better += 1
+        return better
 
 
 def train(
     loss: Loss,
     trainable: Parameters,
     frozen: Parameters,
-    examples: Examples,
+    batches: Batches,
     config: TrainingConfig,
     mesh: Mesh,
-) -> Parameters:
+    held_out: Batches | None = None,
+    flops: Callable[[np.ndarray], float] | None = None,
+) -> Trained:
     """Minimise a loss over a data set, from the last checkpoint in ``config.output_dir`` if there is one.
 
-    Writes ``metrics.jsonl`` (means over each logged update, TRL's names) and ``checkpoints/``.
+    Writes ``metrics.jsonl`` (means over each logged update, TRL's names, ``eval_`` before the held-out
+    ones) and ``checkpoints/``.
 
     Args:
         loss: what to minimise.
         trainable: initial parameters; those without a place on ``mesh`` go to all its devices.
         frozen: parameters without gradients, placed on ``mesh``.
-        examples: the data.
-        config: schedule, batch and so on.
+        batches: the data.
+        config: schedule and so on.
         mesh: the devices.
-
-    Returns:
-        The trained parameters.
+        held_out: evaluated now and then; the parameters that do best are kept.
+        flops: operations of an update whose sequences have these lengths, for the utilisation.
 
     Raises:
-        UserError: the batch does not fit the mesh; the loss is no longer finite.
+        UserError: too many updates in a row were not finite; a checkpoint cannot be written; the evaluation
+            lacks ``config.best_metric``.
+        Preempted: SIGTERM came; everything so far is in a checkpoint.
     """
-    rows = config.rows_per_step
-    steps = config.epochs * examples_module.steps_per_epoch(len(examples), rows)
-    sharding = batch_sharding(mesh, config.batch_size)
+    steps = batches.steps
     optimizer = OptimizerSettings(config.weight_decay, config.max_grad_norm)
-    schedule = optax.warmup_cosine_decay_schedule(
-        0.0, config.learning_rate, max(1, math.ceil(config.warmup_ratio * steps)), max(2, steps)
+    rates = _rates(config, steps)
+    everywhere = NamedSharding(mesh, PartitionSpec())
+    state = initial_state(optimizer, _on_mesh(trainable, everywhere))
+    key = jax.jit(lambda: jax.random.key(config.seed), out_shardings=everywhere)()
+    evaluations, start = _Evaluations(), 0
+    checkpoints = Checkpoints(config.output_dir / "checkpoints")
+    if found := checkpoints.last(state):
+        state, progress, start = found
+        batches.restore(progress["batches"])
+        evaluations = _Evaluations(**progress["evaluations"])
+        data = put(np.asarray(progress["random"], np.uint32), everywhere)
+        key = jax.jit(jax.random.wrap_key_data, out_shardings=everywhere)(data)
+    tracking = Tracking(config.output_dir, config.track, as_mapping(config), start, leads())
+    logger.info(
+        "training: %d examples, %d updates of %d, from update %d; rows of %d × %d tokens a microbatch, %.1f%% padding",
+        len(batches.examples),
+        steps,
+        batches.examples_per_update,
+        start,
+        batches.shape.rows,
+        batches.shape.length,
+        100 * batches.waste,
     )
-    trainable = _on_mesh(trainable, mesh)
-    # XLA would put arrays of zeros wherever it likes, which is on every device.
-    place = moment_shardings(optimizer, trainable)
-    state = TrainState(trainable, jax.jit(optimizer.transformation().init, out_shardings=place)(trainable))
-    manager = _checkpoint_manager(config.output_dir / "checkpoints", config.save_every)
-    state, start = _restore(manager, state)
-    journal = Journal(config.output_dir / "metrics.jsonl")
-    journal.truncate(sum(row["step"] <= start for row in journal.rows))
-    logger.info("training: %d examples, %d updates of %d, from update %d", len(examples), steps, rows, start)
-    root = jax.random.key(config.seed)
-    for step in tqdm(range(start, steps), desc="training", disable=not sys.stderr.isatty(), leave=False):
-        batch = examples_module.batch(examples, step, rows, config.seed)
-        batch = {name: jax.device_put(array, sharding) for name, array in batch.items()}
-        # The schedule starts counting at the first update, which must not have a rate of 0.
-        rate = float(np.asarray(schedule(step + 1)))
-        state, metrics = train_step(
-            state,
-            frozen,
-            batch,
-            jax.random.fold_in(root, step),
-            jnp.float32(rate),
-            loss=loss,
-            optimizer=optimizer,
-            microbatches=config.gradient_accumulation,
-        )
-        done = step + 1
-        if done % config.log_every == 0 or done == steps:
-            journal.extend([_row(metrics, done, rows, len(examples), rate)])
-        if done % config.save_every == 0 or done == steps:
-            journal.sync()
-            manager.save(done, args=ocp.args.StandardSave(state._asdict()))
-    manager.wait_until_finished()
-    manager.close()
-    journal.close()
-    return state.trainable
+    random = np.asarray(jax.random.key_data(key).addressable_data(0)).tolist()
+    clock = _Clock(batches, flops, mesh)
+    # Without held-out examples nothing is ever better than the last parameters.
+    over = bool(held_out) and config.patience and evaluations.without_better >= config.patience
+    done = start
+    with notice() as preemption:
+        progress_bar = tqdm(total=steps, initial=start, desc="training", disable=not sys.stderr.isatty(), leave=False)
+        while done < steps and not over:
+            batch = place_batch(mesh, next(batches), batches.by_rows)
+            state, metrics = train_step(
+                state, frozen, batch, key, np.int32(done), np.float32(rates[done]), loss=loss, optimizer=optimizer
+            )
+            clock.count(done, metrics)
+            done += 1
+            progress_bar.update()
+            last = done == steps
+            if done % config.log_every == 0 or last:
+                checkpoints.check()
+                values = _fetch(metrics)
+                row = {"step": done, "epoch": round(done / batches.steps_per_epoch, 4), **values}
+                tracking.write(row | {"learning_rate": float(rates[done - 1])} | clock.rates())
+                if values["skipped_in_row"] >= min(config.max_skipped, steps):
+                    checkpoints.save(done, state, _progress(batches, evaluations, random))
+                    checkpoints.wait()
+                    tracking.close()
+                    raise UserError(
+                        f"training broke down: the last {values['skipped_in_row']:.0f} updates up to {done} had a loss "
+                        "or gradient that was not finite, and were left out; a lower --learning-rate or "
+                        "--max-grad-norm helps"
+                    )
+            score = None
+            if held_out is not None and (done % config.eval_every == 0 or last):
+                values = evaluate(loss, state.trainable, frozen, held_out, mesh)
+                candidate = _score(values, config.best_metric)
+                better = evaluations.add(candidate, done, values)
+                score = candidate if better else None
+                tracking.write(
+                    {"step": done, "epoch": round(done / batches.steps_per_epoch, 4)}
+                    | {f"eval_{name}": value for name, value in values.items()}
+                )
+                over = bool(config.patience) and evaluations.without_better >= config.patience
+                clock.restart()
+            ending = preemption.heeded(done)
+            if done % config.save_every == 0 or last or over or score is not None or ending:
+                tracking.sync()
+                checkpoints.save(done, state, _progress(batches, evaluations, random), score)
+            if ending and not (last or over):
+                checkpoints.wait()
+                tracking.close()
+                raise Preempted(f"asked to end; everything up to update {done} of {steps} is in a checkpoint")
+        progress_bar.close()
+    checkpoints.wait()
+    tracking.close()
+    report = {"updates": done, "skipped_updates": int(np.asarray(state.skipped.addressable_data(0)))}
+    if evaluations.best_values is not None:
+        report |= {
+            "stopped_early": bool(over and done < steps),
+            "best_update": evaluations.best_update,
+            **{f"held_out_{n}": v for n, v in evaluations.best_values.items() if math.isfinite(v)},
+        }
+        if evaluations.best_update != done:
+            logger.info("update %d was the best of the evaluated ones", evaluations.best_update)
+            state = checkpoints.at(evaluations.best_update, state)
+    checkpoints.close()
+    return Trained(state.trainable, report)
+
+
+def evaluate(loss: Loss, trainable: Parameters, frozen: Parameters, held_out: Batches, mesh: Mesh) -> dict[str, float]:
+    """Return the mean loss and metrics over held-out examples; one synchronisation, at the end."""
+    total: LossTerms | None = None
+    for step in range(held_out.steps_per_epoch):
+        batch = place_batch(mesh, held_out.at(step), held_out.by_rows)
+        for part in range(held_out.accumulation):
+            terms = evaluation_step(trainable, frozen, {name: a[part] for name, a in batch.items()}, loss=loss)
+            total = terms if total is None else jax.tree.map(jax.numpy.add, total, terms)
+    assert total is not None
+    return _fetch(means(total))
 
 
 def discard_checkpoints(config: TrainingConfig) -> None:
     """Remove a finished run's checkpoints, unless they are to be kept."""
-    if not config.keep_checkpoints:
+    if not config.keep_checkpoints and leads():
         shutil.rmtree(config.output_dir / "checkpoints", ignore_errors=True)
 
 
-def _row(metrics: dict[str, jax.Array], step: int, rows: int, examples: int, rate: float) -> dict[str, float]:
-    values = {name: round(float(value), 7) for name, value in sorted(jax.device_get(metrics).items())}
-    if not all(np.isfinite(list(values.values()))):
-        raise UserError(
-            f"training broke down at update {step}: {values}; a lower --learning-rate or --max-grad-norm helps"
-        )
-    epoch = step / examples_module.steps_per_epoch(examples, rows)
-    return {"step": step, "epoch": round(epoch, 4), **values, "learning_rate": rate}
+class _Clock:
+    """Counts what was trained since the last look, and how long that took."""
+
+    def __init__(self, batches: Batches, flops: Callable[[np.ndarray], float] | None, mesh: Mesh):
+        self._batches = batches
+        self._flops = flops
+        self._devices = mesh.size
+        self._peak = peak_flops(mesh.devices.flat[0].device_kind)
+        self._compiled = False
+        self.restart()
+
+    def restart(self) -> None:
+        self._since, self._tokens, self._examples, self._operations = time.perf_counter(), 0, 0, 0.0
+
+    def count(self, step: int, metrics: dict[str, jax.Array]) -> None:
+        """Count an update; the first one is waited for and does not count, since it is compiled."""
+        if not self._compiled:
+            jax.block_until_ready(metrics)
+            self._compiled = True
+            self.restart()
+            return
+        members = self._batches.members(step)
+        lengths = self._batches.examples.lengths[members[members >= 0]]
+        self._tokens += int(lengths.sum())
+        self._examples += len(lengths)
+        self._operations += self._flops(lengths) if self._flops else 0.0
+
+    def rates(self) -> dict[str, float]:
+        """Return tokens and examples a second and the share of peak, of real tokens alone; and start anew."""
+        took = time.perf_counter() - self._since
+        found: dict[str, float] = {}
+        if self._examples:
+            found = {
+                "tokens_per_second": round(self._tokens / took, 1),
+                "examples_per_second": round(self._examples / took, 3),
+            }
+            if self._peak and self._operations:
+                found["mfu"] = round(self._operations / took / self._peak / self._devices, 4)
+        self.restart()
+        return found
 
 
-def _on_mesh(parameters: Parameters, mesh: Mesh) -> Parameters:
-    everywhere = NamedSharding(mesh, PartitionSpec())
+def _rates(config: TrainingConfig, steps: int) -> np.ndarray:
+    """Return every update's learning rate, computed here and not on the devices, which would have to be waited for."""
+    warmup = max(1, math.ceil(config.warmup_ratio * steps))
+    # The first update must not have a rate of 0, so they count from 1.
+    update = np.arange(1, steps + 1)
+    share = np.clip((update - warmup) / max(1, steps - warmup), 0.0, 1.0)
+    rates = np.where(update < warmup, update / warmup, (1 + np.cos(np.pi * share)) / 2)
+    return (config.learning_rate * rates).astype(np.float32)
+
+
+def _fetch(metrics: dict[str, jax.Array]) -> dict[str, float]:
+    return {name: round(float(np.asarray(value.addressable_data(0))), 7) for name, value in sorted(metrics.items())}
+
+
+def _score(values: dict[str, float], metric: str) -> float:
+    if metric == "loss":
+        return -values["loss"] if math.isfinite(values["loss"]) else -math.inf
+    if "rewards/accuracies" not in values:
+        raise UserError("--best-metric accuracy needs a method that compares responses; this one has only a loss")
+    return values["rewards/accuracies"]
+
+
+def _progress(batches: Batches, evaluations: _Evaluations, random: list[int]) -> dict[str, Any]:
+    return {"batches": batches.state, "evaluations": vars(evaluations).copy(), "random": random}
+
+
+def _on_mesh(parameters: Parameters, everywhere: NamedSharding) -> Parameters:
     return {
         name: array if isinstance(array.sharding, NamedSharding) else jax.device_put(array, everywhere)
         for name, array in parameters.items()
     }
-
-
-def _checkpoint_manager(folder: Path, save_every: int) -> ocp.CheckpointManager:
-    options = ocp.CheckpointManagerOptions(max_to_keep=2, enable_async_checkpointing=True)
-    return ocp.CheckpointManager(folder.absolute(), options=options)
-
-
-def _restore(manager: ocp.CheckpointManager, state: TrainState) -> tuple[TrainState, int]:
-    """Return the last checkpoint and its step, or ``state`` and 0."""
-    step = manager.latest_step()
-    if step is None:
-        return state, 0
-    abstract = jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=a.sharding), state._asdict())
-    restored = manager.restore(step, args=ocp.args.StandardRestore(abstract))
-    return TrainState(**restored), step

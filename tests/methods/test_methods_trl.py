@@ -65,7 +65,7 @@ def test_dpo_loss_and_gradient_equal_trls_on_one_batch(tmp_path: Path):
 
     policy = load_policy(tmp_path / "model", base_dtype="float32", adapter=tmp_path / "adapter")
     ours = _batch(batch)
-    reference_loss = PolicyLoss(policy.config, policy.lora, DPO(0.3, 0.0), policy.attention, remat=False)
+    reference_loss = PolicyLoss(policy.config, policy.lora, DPO(0.3, 0.0), policy.attention, remat="none")
     ours["reference_logps"] = _logps(policy.base, policy.zero_adapter, ours, policy)
 
     import jax

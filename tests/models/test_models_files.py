@@ -183,8 +183,8 @@ def test_a_configuration_that_means_another_model_is_refused_by_name(folder: Pat
 
 
 def test_published_shapes_count_as_many_parameters_as_their_authors_state():
-    from jaxmodpo.bench.shapes import shape
     from jaxmodpo.models.parameters import count
+    from jaxmodpo.models.shapes import decoder_shape as shape
 
     stated = {"mistral-7b-v0.1": 7_241_732_096, "llama-3.1-8b": 8_030_261_248, "llama-3.2-1b": 1_235_814_400}
     for name, parameters in stated.items():

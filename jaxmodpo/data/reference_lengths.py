@@ -1,0 +1,36 @@
+"""Examples without a meaning whose lengths are like those of real posts and replies, for benchmarks."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from jaxmodpo.data.examples import LENGTH_MULTIPLE, Examples
+
+
+def reference_examples(count: int, *, share: float = 1.0, vocab_size: int = 1000, seed: int = 0) -> Examples:
+    """Return pairs whose prompts have 20 + log-normal (median 40, σ 0.8) tokens, at most 512, and whose
+    completions log-normal (median 300, σ 0.35), clipped to 60–512.
+
+    Args:
+        count: pairs.
+        share: of every length; benchmarks on a CPU take a quarter.
+        vocab_size: tokens are drawn from 3 up to here, evenly.
+        seed: of lengths and tokens.
+    """
+    generator = np.random.default_rng(seed)
+    prompts = np.minimum(20 + generator.lognormal(np.log(40), 0.8, count), 512)
+    completions = np.clip(generator.lognormal(np.log(300), 0.35, (count, 2)), 60, 512)
+    prompts, completions = (np.maximum(1, (n * share).astype(np.int32)) for n in (prompts, completions))
+    prompts = np.repeat(prompts[:, None], 2, axis=1)
+    lengths = prompts + completions
+    longest = -(-int(lengths.max()) // LENGTH_MULTIPLE) * LENGTH_MULTIPLE
+    tokens = generator.integers(3, vocab_size, (count, 2, longest), dtype=np.int32)
+    tokens[:, 1] = np.where(np.arange(longest) < prompts[:, :1], tokens[:, 0], tokens[:, 1])
+    tokens[np.arange(longest) >= lengths[..., None]] = 0
+    return Examples(tokens, prompts, lengths, {})
+
+
+def full_examples(count: int, length: int, sequences: int = 2) -> Examples:
+    """Return examples whose every sequence has ``length`` tokens, a quarter of them prompt."""
+    lengths = np.full((count, sequences), length, np.int32)
+    return Examples(np.zeros((count, sequences, length), np.int32), lengths // 4, lengths, {})

@@ -1,0 +1,88 @@
+"""How many floating-point operations a model needs, counted by hand.
+
+XLA's own count sees the body of a scan once. Two operations for a multiplication and an addition; matrix
+products only. The base is frozen: its backward pass has gradients of activations but none of weights. What
+is computed again to save memory does not count.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from jaxmodpo.models.decoder import DecoderConfig, Remat, parameter_table
+from jaxmodpo.models.lora import LoraConfig
+from jaxmodpo.models.quantised import is_projection
+from jaxmodpo.models.roberta import RobertaConfig
+from jaxmodpo.models.roberta import parameter_table as encoder_table
+
+
+def forward(config: DecoderConfig, lora: LoraConfig | None, lengths: np.ndarray) -> float:
+    """Return the operations of one forward pass, logits included, over sequences of these lengths, in tokens."""
+    base, adapter = per_token(config, lora)
+    return float(np.sum(lengths)) * (base + adapter) + attention(config, lengths)
+
+
+def training(config: DecoderConfig, lora: LoraConfig, lengths: np.ndarray, reference_in_step: bool = False) -> float:
+    """Return the operations of an adapter's forward and backward pass over sequences of these lengths.
+
+    Backward: as many as forward for the frozen base, twice as many for the adapter (weights and
+    activations) and for attention (whose two factors are both activations).
+
+    Args:
+        config: the base model's shape.
+        lora: the adapter.
+        lengths: tokens of each sequence.
+        reference_in_step: add another forward pass without the adapter.
+    """
+    tokens = float(np.sum(lengths))
+    base, adapter = per_token(config, lora)
+    total = tokens * (2 * base + 3 * adapter) + 3 * attention(config, lengths)
+    return total + (forward(config, None, lengths) if reference_in_step else 0.0)
+
+
+def recomputed(config: DecoderConfig, lora: LoraConfig, lengths: np.ndarray, remat: Remat) -> float:
+    """Return the operations that the backward pass repeats: whole layers for ``full``, attention for ``dots``."""
+    if remat == "none":
+        return 0.0
+    base, adapter = per_token(config, lora)
+    layers = base - 2.0 * config.hidden_size * config.vocab_size + adapter
+    return (float(np.sum(lengths)) * layers if remat == "full" else 0.0) + attention(config, lengths)
+
+
+def encoder_forward(config: RobertaConfig, lengths: np.ndarray) -> float:
+    """Return the operations of an encoder's forward pass; its training needs three times as many."""
+    sizes = np.asarray(lengths, np.float64).ravel()
+    matrices = sum(float(np.prod(spec.shape)) for spec in encoder_table(config).values() if is_projection(spec))
+    return 2 * matrices * float(sizes.sum()) + 4.0 * config.num_hidden_layers * config.hidden_size * float(
+        (sizes**2).sum()
+    )
+
+
+def per_token(config: DecoderConfig, lora: LoraConfig | None) -> tuple[float, float]:
+    """Return a token's forward operations in the base's matrix products, unembedding included, and the adapter's."""
+    table = parameter_table(config)
+    base = 2.0 * config.hidden_size * config.vocab_size
+    adapter = 0.0
+    for name, spec in table.items():
+        if is_projection(spec):
+            layers, inputs, outputs = spec.shape
+            base += 2.0 * layers * inputs * outputs
+            if lora is not None and name.removeprefix("layers.") in lora.targets:
+                adapter += 2.0 * layers * lora.rank * (inputs + outputs)
+    return base, adapter
+
+
+def attention(config: DecoderConfig, lengths: np.ndarray) -> float:
+    """Return the forward operations of scores and mixtures, each position seeing those before it in the window."""
+    sizes = np.asarray(lengths, np.float64).ravel()
+    seen = sizes * (sizes + 1) / 2
+    if config.sliding_window is not None:
+        beyond = np.maximum(sizes - config.sliding_window, 0.0)
+        seen = seen - beyond * (beyond + 1) / 2
+    return 4.0 * config.num_hidden_layers * config.num_attention_heads * config.head_dim * float(seen.sum())
+
+
+def token_cost(config: DecoderConfig, row_length: int) -> float:
+    """Return a token's forward operations in a row of this length, in which attention looks at every position."""
+    base, _ = per_token(config, None)
+    return base + 4.0 * config.num_hidden_layers * config.num_attention_heads * config.head_dim * row_length

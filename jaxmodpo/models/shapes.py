@@ -1,0 +1,115 @@
+"""The shapes of published models, as their ``config.json`` states them, for what needs no weights."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from jaxmodpo.artifacts import read_json
+from jaxmodpo.errors import UserError, nearest
+from jaxmodpo.models.decoder import DecoderConfig
+from jaxmodpo.models.files import read_model_config
+from jaxmodpo.models.roberta import RobertaConfig
+
+_MISTRAL_7B = {
+    "model_type": "mistral",
+    "architectures": ["MistralForCausalLM"],
+    "vocab_size": 32_000,
+    "hidden_size": 4096,
+    "intermediate_size": 14_336,
+    "num_hidden_layers": 32,
+    "num_attention_heads": 32,
+    "num_key_value_heads": 8,
+    "rms_norm_eps": 1e-5,
+    "max_position_embeddings": 32_768,
+    "tie_word_embeddings": False,
+}
+_LLAMA_8B = {
+    "model_type": "llama",
+    "architectures": ["LlamaForCausalLM"],
+    "vocab_size": 128_256,
+    "hidden_size": 4096,
+    "intermediate_size": 14_336,
+    "num_hidden_layers": 32,
+    "num_attention_heads": 32,
+    "num_key_value_heads": 8,
+    "rms_norm_eps": 1e-5,
+    "max_position_embeddings": 131_072,
+    "tie_word_embeddings": False,
+    "rope_theta": 500_000.0,
+    "rope_scaling": {
+        "rope_type": "llama3",
+        "factor": 8.0,
+        "low_freq_factor": 1.0,
+        "high_freq_factor": 4.0,
+        "original_max_position_embeddings": 8192,
+    },
+}
+_LLAMA_1B = {
+    **_LLAMA_8B,
+    "hidden_size": 2048,
+    "intermediate_size": 8192,
+    "num_hidden_layers": 16,
+    "head_dim": 64,
+    "tie_word_embeddings": True,
+    "rope_scaling": {**_LLAMA_8B["rope_scaling"], "factor": 32.0},
+}
+
+_ROBERTA = {
+    "model_type": "roberta",
+    "vocab_size": 50_265,
+    "max_position_embeddings": 514,
+    "type_vocab_size": 1,
+    "layer_norm_eps": 1e-5,
+}
+
+SHAPES: dict[str, dict[str, Any]] = {
+    "mistral-7b-v0.1": {**_MISTRAL_7B, "sliding_window": 4096, "rope_theta": 10_000.0},
+    "mistral-7b-v0.2": {**_MISTRAL_7B, "sliding_window": None, "rope_theta": 1_000_000.0},
+    "mistral-7b-v0.3": {**_MISTRAL_7B, "vocab_size": 32_768, "sliding_window": None, "rope_theta": 1_000_000.0},
+    "llama-3.1-8b": _LLAMA_8B,
+    "llama-3.2-1b": _LLAMA_1B,
+    "roberta-base": {
+        **_ROBERTA,
+        "hidden_size": 768,
+        "intermediate_size": 3072,
+        "num_hidden_layers": 12,
+        "num_attention_heads": 12,
+    },
+    "roberta-large": {
+        **_ROBERTA,
+        "hidden_size": 1024,
+        "intermediate_size": 4096,
+        "num_hidden_layers": 24,
+        "num_attention_heads": 16,
+    },
+}
+
+
+def settings(name: str) -> dict[str, Any]:
+    """Return what a published model's ``config.json`` says, or a ``config.json`` or model folder of your own.
+
+    Raises:
+        UserError: neither a name we know nor a file.
+    """
+    if name in SHAPES:
+        return dict(SHAPES[name])
+    path = Path(name)
+    if path.is_dir():
+        return read_model_config(path)
+    if path.is_file():
+        found = read_json(path)
+        if not isinstance(found, dict):
+            raise UserError(f"{path} must hold a mapping, as a model's config.json does")
+        return found
+    raise UserError(f"no model shape, file or folder '{name}'{nearest(name, SHAPES)}")
+
+
+def decoder_shape(name: str) -> DecoderConfig:
+    """Return the decoder that :func:`settings` finds."""
+    return DecoderConfig.from_mapping(settings(name), name)
+
+
+def encoder_shape(name: str) -> RobertaConfig:
+    """Return the encoder that :func:`settings` finds, with one output."""
+    return RobertaConfig.from_mapping(settings(name), name, num_labels=1)

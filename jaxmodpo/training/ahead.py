@@ -1,0 +1,232 @@
+"""Compiling a step ahead of time, for devices that need not be here, to learn what it needs there."""
+
+from __future__ import annotations
+
+import os
+import re
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from jaxmodpo.data.batches import Batches
+from jaxmodpo.errors import UserError
+from jaxmodpo.models.attention import Attention, Backend
+from jaxmodpo.models.decoder import DecoderConfig, Remat, parameter_table
+from jaxmodpo.models.files import dtype_named
+from jaxmodpo.models.lora import LoraConfig, adapter_table
+from jaxmodpo.models.parameters import Table
+from jaxmodpo.models.quantised import BaseDtype, is_quantised, stored_table
+from jaxmodpo.training.mesh import batch_shardings, check_heads, make_mesh, shardings
+from jaxmodpo.training.policy import SCORED_ARRAYS, Method, PolicyLoss, sequence_logps
+from jaxmodpo.training.step import Loss, OptimizerSettings, TrainState, moment_shardings, train_step
+
+
+@dataclass(frozen=True)
+class Compiled:
+    """Bytes per device, as the compiler reports them.
+
+    Attributes:
+        fits: whether the compiler could place the step in the device's memory.
+        arguments: weights, adapter, Adam's moments and the batch; 0 where it does not fit.
+        temporary: activations, gradients and whatever else lives within the step; 0 where it does not fit.
+        peak: the most at any moment; where it does not fit, the least that the compiler says it needs.
+        available: the device's memory, in the compiler's numbers; 0 where it does not say.
+        seconds: how long compiling took here.
+        said: the compiler's sentence, where it does not fit.
+    """
+
+    fits: bool
+    arguments: int
+    temporary: int
+    peak: int
+    available: int
+    seconds: float
+    said: str = ""
+
+
+def topology_mesh(
+    topology: str | None, shape: tuple[int, int, int] | None = None, target_config: Path | None = None
+) -> Mesh:
+    """Return a mesh of this machine's devices, or of a topology that need not be here.
+
+    Args:
+        topology: such as ``v5e:4x4``; None means this machine. libtpu must be installed (the ``tpu`` extra).
+            ``cuda:1x1x8`` is one host of 8 GPUs, for which JAX's CUDA plugin must be installed.
+        shape: devices along data, fsdp and tensor; by default ``mesh.default_shape``.
+        target_config: for CUDA, XLA's description of the GPU, a ``GpuTargetConfigProto`` as text.
+
+    Raises:
+        UserError: no libtpu or plugin, an unknown topology, or a shape that does not fit it.
+    """
+    if topology is None:
+        return make_mesh(shape)
+    return make_mesh(shape, topology_devices(topology, target_config))
+
+
+def topology_devices(topology: str, target_config: Path | None = None) -> list[Any]:
+    """Return the devices of a topology; see :func:`topology_mesh`."""
+    from jax.experimental import topologies
+
+    kind, _, layout = topology.partition(":")
+    if kind == "cuda" and target_config is None:
+        raise UserError("a CUDA topology needs --target-config, XLA's description of the GPU as a text proto")
+    os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
+    os.environ.setdefault("TPU_WORKER_HOSTNAMES", "localhost")
+    os.environ.setdefault("ALLOW_MULTIPLE_LIBTPU_LOAD", "1")
+    try:
+        if kind == "cuda":
+            assert target_config is not None
+            text = target_config.read_text(encoding="utf-8")
+            return list(topologies.get_topology_desc("", platform="cuda", target_config=text, topology=layout).devices)
+        # A v5e slice smaller than a host has to say how its host is laid out.
+        options: dict[str, Any] = {"chips_per_host_bounds": [1, 1, 1]} if layout == "1x1" else {}
+        found = list(topologies.get_topology_desc(platform="tpu", topology_name=topology, **options).devices)
+        if any(getattr(device, "core_on_chip", 0) for device in found):
+            raise ValueError("chips of two devices are not supported")
+        return found
+    except Exception as error:
+        needed = "JAX's CUDA plugin: the 'cuda' extra" if kind == "cuda" else "libtpu: the 'tpu' extra"
+        raise UserError(
+            f"cannot compile for '{topology}': {(str(error).splitlines() or [type(error).__name__])[0]} (it needs "
+            f"{needed}; topologies are named like v5e:4x4, v5p:2x2x1 or cuda:1x1x8)"
+        ) from error
+
+
+def abstract(table: Table, dtype: Any, mesh: Mesh) -> Any:
+    """Return a table's arrays without their numbers, placed on a mesh."""
+    placed = shardings(mesh)(table)
+    return {
+        name: jax.ShapeDtypeStruct(spec.shape, jnp.dtype(spec.dtype or dtype), sharding=placed[name])
+        for name, spec in table.items()
+    }
+
+
+def compile_policy_step(
+    config: DecoderConfig,
+    lora: LoraConfig,
+    method: Method,
+    batches: Batches,
+    mesh: Mesh,
+    *,
+    base_dtype: BaseDtype = "bfloat16",
+    attention: Backend = "auto",
+    remat: Remat = "full",
+    reference_in_step: bool = False,
+) -> Compiled:
+    """Compile the training step of an adapter for a mesh.
+
+    Args:
+        config: the base model's shape.
+        lora: the adapter.
+        method: what is done with log-probabilities.
+        batches: their shapes alone matter; the examples must have the fields that the method reads.
+        mesh: of real devices or of a topology.
+        base_dtype: of the base weights.
+        attention: which implementation.
+        remat: what the backward pass computes again.
+        reference_in_step: compute the reference's log-probabilities in the step.
+    """
+    base, adapter = abstract_policy(config, lora, mesh, base_dtype)
+    loss = PolicyLoss(config, lora, method, Attention(attention, mesh), remat, reference_in_step)
+    return compile_step(loss, adapter, base, batches, mesh)
+
+
+def compile_scoring(
+    config: DecoderConfig,
+    lora: LoraConfig,
+    batches: Batches,
+    mesh: Mesh,
+    *,
+    base_dtype: BaseDtype = "bfloat16",
+    attention: Backend = "auto",
+) -> Compiled:
+    """Compile the scoring of one microbatch, as for reference log-probabilities."""
+    base, adapter = abstract_policy(config, lora, mesh, base_dtype)
+    batch = {
+        name: jax.ShapeDtypeStruct(
+            a.shape[1:], a.dtype, sharding=NamedSharding(mesh, PartitionSpec(*a.sharding.spec[1:]))
+        )
+        for name, a in _abstract_batch(batches, mesh).items()
+        if name in SCORED_ARRAYS
+    }
+    started = time.perf_counter()
+    lowered = sequence_logps.lower(base, adapter, batch, config=config, lora=lora, attention=Attention(attention, mesh))
+    return _compiled(lowered, started)
+
+
+def compile_step(loss: Loss, trainable: Any, frozen: Any, batches: Batches, mesh: Mesh) -> Compiled:
+    """Compile the trainer's very step for arrays without numbers; see :func:`compile_policy_step`."""
+    everywhere = NamedSharding(mesh, PartitionSpec())
+    optimizer = OptimizerSettings(0.01, 1.0)
+    moments = jax.tree.map(
+        lambda leaf, place: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place),
+        jax.eval_shape(optimizer.transformation().init, trainable),
+        moment_shardings(optimizer, trainable),
+    )
+
+    def scalar(dtype: Any) -> Any:
+        return jax.ShapeDtypeStruct((), dtype, sharding=everywhere)
+
+    key = jax.eval_shape(lambda: jax.random.key(0))
+    started = time.perf_counter()
+    lowered = train_step.lower(
+        TrainState(trainable, moments, scalar(jnp.int32), scalar(jnp.int32)),
+        frozen,
+        _abstract_batch(batches, mesh),
+        jax.ShapeDtypeStruct(key.shape, key.dtype, sharding=everywhere),
+        scalar(jnp.int32),
+        scalar(jnp.float32),
+        loss=loss,
+        optimizer=optimizer,
+    )
+    return _compiled(lowered, started)
+
+
+def abstract_policy(config: DecoderConfig, lora: LoraConfig, mesh: Mesh, base_dtype: BaseDtype) -> tuple[Any, Any]:
+    """Return a base model's and an adapter's arrays without numbers.
+
+    Raises:
+        UserError: the model does not divide the mesh.
+    """
+    check_heads(config, mesh)
+    table = parameter_table(config)
+    dtype = dtype_named("bfloat16" if is_quantised(base_dtype) else base_dtype)
+    return abstract(stored_table(table, base_dtype), dtype, mesh), abstract(
+        adapter_table(table, lora), jnp.float32, mesh
+    )
+
+
+def _abstract_batch(batches: Batches, mesh: Mesh) -> dict[str, Any]:
+    places = batch_shardings(mesh, batches.at(0), batches.by_rows)
+    return {
+        name: jax.ShapeDtypeStruct(array.shape, array.dtype, sharding=places[name])
+        for name, array in batches.at(0).items()
+    }
+
+
+_SIZE = r"([\d.]+)\s*([KMGT]?)i?B?"
+_UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
+
+
+def _compiled(lowered: Any, started: float) -> Compiled:
+    try:
+        memory: Any = lowered.compile().memory_analysis()
+    except Exception as error:
+        if "RESOURCE_EXHAUSTED" not in str(error):
+            raise
+        said = " ".join(str(error).split())
+        used = re.search(rf"Used {_SIZE} of {_SIZE}", said) or re.search(
+            rf"\({_SIZE}\) exceeds available \w+ \({_SIZE}\)", said
+        )
+        numbers = [float(used[n]) * _UNITS[used[n + 1]] for n in (1, 3)] if used else [0.0, 0.0]
+        return Compiled(
+            False, 0, 0, int(numbers[0]), int(numbers[1]), time.perf_counter() - started, said.split(". ")[0][:300]
+        )
+    arguments, temporary = memory.argument_size_in_bytes, memory.temp_size_in_bytes
+    peak = getattr(memory, "peak_memory_in_bytes", 0) or arguments + temporary
+    return Compiled(True, arguments, temporary, peak, 0, time.perf_counter() - started)

@@ -1,0 +1,138 @@
+"""A run's checkpoints: the last ones and the best, whole or absent, readable on any mesh.
+
+A checkpoint holds everything that training changes: parameters, Adam's moments, counts, the run's random
+key, where the batches stand, and how the evaluations went. Orbax writes it beside the training.
+"""
+
+from __future__ import annotations
+
+import logging
+import shutil
+from pathlib import Path
+from typing import Any
+
+import jax
+import orbax.checkpoint as ocp
+from orbax.checkpoint import checkpoint_managers
+
+from jaxmodpo.errors import UserError
+from jaxmodpo.training.step import TrainState
+
+logger = logging.getLogger(__name__)
+
+
+class Checkpoints:
+    """The checkpoints in a folder; one process or several may use it together.
+
+    Args:
+        folder: where they lie; all processes must see it.
+
+    Raises:
+        UserError: the folder cannot be made.
+    """
+
+    def __init__(self, folder: Path):
+        self.folder = folder
+        keep = checkpoint_managers.AnyPreservationPolicy(
+            [
+                checkpoint_managers.LatestN(2),
+                checkpoint_managers.BestN(
+                    get_metric_fn=lambda metrics: metrics["score"], n=1, keep_checkpoints_without_metrics=False
+                ),
+            ]
+        )
+        options = ocp.CheckpointManagerOptions(preservation_policy=keep, cleanup_tmp_directories=True)
+        try:
+            self._manager = ocp.CheckpointManager(folder.absolute(), options=options, item_names=("state", "progress"))
+        except OSError as error:
+            raise UserError(f"cannot write checkpoints to {folder}: {error.strerror or error}") from error
+
+    def save(self, update: int, state: TrainState, progress: dict[str, Any], score: float | None = None) -> None:
+        """Begin to write a checkpoint; training may go on meanwhile.
+
+        Args:
+            update: updates done.
+            state: arrays.
+            progress: JSON values.
+            score: of an evaluation that is the best so far; the best checkpoint is kept.
+
+        Raises:
+            UserError: this or an earlier checkpoint could not be written.
+        """
+        try:
+            self._manager.save(
+                update,
+                args=ocp.args.Composite(
+                    state=ocp.args.StandardSave(state._asdict()), progress=ocp.args.JsonSave(progress)
+                ),
+                metrics=None if score is None else {"score": score},
+            )
+        except Exception as error:
+            raise self._unwritten(error) from error
+
+    def wait(self) -> None:
+        """Wait until everything is on disk."""
+        try:
+            self._manager.wait_until_finished()
+        except Exception as error:
+            raise self._unwritten(error) from error
+
+    def check(self) -> None:
+        """Complain if a checkpoint that is being written has failed."""
+        try:
+            self._manager.check_for_errors()
+        except Exception as error:
+            raise self._unwritten(error) from error
+
+    def last(self, like: TrainState) -> tuple[TrainState, dict[str, Any], int] | None:
+        """Return the last checkpoint that can be read, or None.
+
+        Args:
+            like: arrays, or shapes with shardings: what is read is placed as these are, whatever mesh wrote it.
+
+        Returns:
+            Arrays, progress and updates done.
+        """
+        for update in sorted(self._manager.all_steps(), reverse=True):
+            try:
+                return (*self._read(update, like), update)
+            except Exception as error:
+                logger.warning(
+                    "the checkpoint of update %d cannot be read and is removed (%s); using the one before it",
+                    update,
+                    str(error).splitlines()[0][:200] if str(error) else type(error).__name__,
+                )
+                self._remove(update)
+        return None
+
+    def at(self, update: int, like: TrainState) -> TrainState:
+        """Return the arrays of one checkpoint."""
+        return self._read(update, like)[0]
+
+    def close(self) -> None:
+        self._manager.close()
+
+    def _read(self, update: int, like: TrainState) -> tuple[TrainState, dict[str, Any]]:
+        shapes = jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=a.sharding), like._asdict())
+        found = self._manager.restore(
+            update,
+            args=ocp.args.Composite(state=ocp.args.StandardRestore(shapes), progress=ocp.args.JsonRestore()),
+        )
+        return TrainState(**found["state"]), found["progress"]
+
+    def _remove(self, update: int) -> None:
+        try:
+            self._manager.delete(update)
+        except Exception:
+            if jax.process_index() == 0:
+                shutil.rmtree(self.folder / str(update), ignore_errors=True)
+            self._manager.reload()
+
+    def _unwritten(self, error: Exception) -> UserError:
+        said = (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
+        whole = list(self._manager.all_steps(read=True))
+        last = f"update {max(whole)}" if whole else "the start"
+        return UserError(
+            f"a checkpoint could not be written to {self.folder} ({said}); make room and run the same command again, "
+            f"which goes on from {last}"
+        )

@@ -1,0 +1,174 @@
+"""Several processes that train one model: how they find each other, and who writes.
+
+Every process runs the same command. Process 0 leads: it alone opens the run's folder and writes reports;
+checkpoints are written by all, into a folder that all see. What only the leader can know (whether a phase is
+finished, what a cache holds) it tells the others, so that all take the same way or stop together.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+import jax
+import numpy as np
+from jax import Array
+from jax.experimental import multihost_utils
+
+from jaxmodpo.artifacts import Phase
+from jaxmodpo.errors import UserError
+
+logger = logging.getLogger(__name__)
+
+Tree = TypeVar("Tree")
+
+# A process that dies is noticed at once by those that wait for its numbers, and after this by the others.
+HEARTBEAT_SECONDS = 60
+
+
+@dataclass(frozen=True, kw_only=True)
+class DeviceConfig:
+    """On which devices a command runs, and with which other processes."""
+
+    mesh: tuple[int, int, int] | None = None
+    """devices along data, fsdp and tensor; by default all on fsdp, with a copy for each TPU slice or GPU host"""
+    distributed: Literal["auto", "off", "explicit"] = "auto"
+    """auto: join the other processes of a TPU pod, GKE or SLURM job; explicit: those of the next three settings"""
+    coordinator: str | None = None
+    """HOST:PORT of process 0"""
+    processes: int | None = None
+    """how many there are"""
+    process_id: int | None = None
+    """which one this is, from 0"""
+
+
+def start(config: DeviceConfig) -> None:
+    """Join the other processes, if there are any; must come before anything asks for devices.
+
+    Raises:
+        UserError: the settings contradict each other, or the others cannot be reached.
+    """
+    explicit = (config.coordinator, config.processes, config.process_id)
+    if config.distributed == "explicit":
+        if None in explicit:
+            raise UserError("--distributed explicit needs --coordinator, --processes and --process-id")
+    elif any(value is not None for value in explicit):
+        raise UserError("--coordinator, --processes and --process-id need --distributed explicit")
+    if config.distributed == "off" or jax.distributed.is_initialized():
+        return
+    if config.distributed == "auto" and not detected(os.environ):
+        return
+    arguments = dict(zip(("coordinator_address", "num_processes", "process_id"), explicit, strict=True))
+    try:
+        jax.distributed.initialize(**arguments, heartbeat_timeout_seconds=HEARTBEAT_SECONDS)  # type: ignore[arg-type]
+    except Exception as error:
+        raise UserError(f"cannot join the other processes: {str(error).splitlines()[0]}") from error
+    logger.info("process %d of %d, %d devices", jax.process_index(), jax.process_count(), jax.device_count())
+
+
+def detected(environment: Mapping[str, str]) -> bool:
+    """Whether this process looks like one of several: a TPU pod or slice, a GKE or SLURM job.
+
+    Args:
+        environment: variables, as ``os.environ``.
+    """
+    return (
+        int(environment.get("SLURM_STEP_NUM_TASKS", "1")) > 1
+        or "," in environment.get("TPU_WORKER_HOSTNAMES", "")
+        or "MEGASCALE_COORDINATOR_ADDRESS" in environment
+        or (
+            (Path("/dev/vfio/0").exists() or Path("/dev/accel0").exists())
+            and environment.get("JAX_PLATFORMS", "tpu").startswith("tpu")
+            and _on_tpu_vm()
+        )
+    )
+
+
+def _on_tpu_vm() -> bool:
+    import importlib.util
+
+    return importlib.util.find_spec("libtpu") is not None
+
+
+def leads() -> bool:
+    """Whether this process is the one that writes reports."""
+    return jax.process_index() == 0
+
+
+def agreed(decide: Callable[[], Any]) -> Any:
+    """Let the leader decide, and return its decision in every process.
+
+    Args:
+        decide: called by the leader alone; returns a JSON value.
+
+    Raises:
+        UserError: the leader's, in every process.
+    """
+    if jax.process_count() == 1:
+        return decide()
+    said: dict[str, Any] = {}
+    if leads():
+        try:
+            said = {"value": decide()}
+        except UserError as error:
+            said = {"error": str(error)}
+    message = json.loads(bytes(_broadcast(np.frombuffer(json.dumps(said).encode(), np.uint8)).tolist()))
+    if "error" in message:
+        raise UserError(message["error"])
+    return message["value"]
+
+
+def _broadcast(array: np.ndarray) -> np.ndarray:
+    """Return the leader's array of bytes in every process, whatever its length."""
+    size = int(multihost_utils.broadcast_one_to_all(np.int32(len(array))))
+    return np.asarray(
+        multihost_utils.broadcast_one_to_all(np.resize(array, size) if leads() else np.zeros(size, np.uint8))
+    )
+
+
+def shared(array: np.ndarray | None) -> np.ndarray:
+    """Return the leader's float32 array in every process; the others pass None."""
+    if jax.process_count() == 1:
+        assert array is not None
+        return array
+    shape = agreed(lambda: list(array.shape) if array is not None else [])
+    mine = array if leads() and array is not None else np.zeros(shape, np.float32)
+    return np.asarray(multihost_utils.broadcast_one_to_all(mine.astype(np.float32)))
+
+
+def on_host(tree: Tree) -> Tree:
+    """Return a tree of arrays as NumPy arrays, whole in every process."""
+
+    def fetch(array: Array) -> np.ndarray:
+        if array.is_fully_addressable or array.is_fully_replicated:
+            return np.asarray(array.addressable_data(0) if array.is_fully_replicated else array)
+        return np.asarray(multihost_utils.process_allgather(array, tiled=True))
+
+    return jax.tree.map(fetch, tree)
+
+
+def open_phase(command: str, config: Any, inputs: Mapping[str, Path]) -> Phase:
+    """Start, resume or recognise a training phase: join the other processes, then :meth:`Phase.open` in the leader.
+
+    Args:
+        command: the command's name.
+        config: its settings, with ``output_dir`` and those of :class:`DeviceConfig`.
+        inputs: what it reads, by name.
+
+    Returns:
+        The phase; in processes that do not lead, one that writes nothing.
+    """
+    start(config)
+    opened: list[Phase] = []
+
+    def decide() -> dict[str, Any]:
+        opened.append(Phase.open(command, config, config.output_dir, inputs))
+        return {"finished": opened[0].finished, "manifest": opened[0].manifest}
+
+    outcome = agreed(decide)
+    return opened[0] if opened else Phase(config.output_dir, outcome["manifest"], outcome["finished"], writes=False)

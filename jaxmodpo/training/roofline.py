@@ -1,0 +1,152 @@
+"""What an update asks of each chip, counted by hand, and the least time that the chip's data sheet allows for it.
+
+Counted are matrix products, attention, the bytes of weights and of the products' inputs and outputs, and what
+chips send each other for it. Everything is taken to overlap perfectly: a real step is slower.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from jax.sharding import Mesh
+
+from jaxmodpo.data.batches import Batches
+from jaxmodpo.models import flops
+from jaxmodpo.models.decoder import DecoderConfig, Remat, parameter_table
+from jaxmodpo.models.lora import LoraConfig, adapter_table
+from jaxmodpo.models.parameters import Table, count
+from jaxmodpo.models.quantised import BaseDtype, is_projection, stored_table
+from jaxmodpo.models.roberta import RobertaConfig
+from jaxmodpo.models.roberta import parameter_table as encoder_table
+from jaxmodpo.training.hardware import Chip
+from jaxmodpo.training.mesh import array_bytes, spread
+
+
+@dataclass(frozen=True)
+class Work:
+    """Of one update.
+
+    Attributes:
+        useful: floating-point operations that real tokens need, on all chips together.
+        executed: operations done, with padding and what is computed again, on all chips together.
+        memory: bytes that one chip reads and writes in its memory.
+        network: bytes that one chip receives from others.
+        chips: how many there are.
+    """
+
+    useful: float
+    executed: float
+    memory: float
+    network: float
+    chips: int
+
+    def bounds(self, chip: Chip) -> dict[str, float]:
+        """Return the seconds that arithmetic, memory and network need, each alone."""
+        return {
+            "arithmetic": self.executed / self.chips / chip.flops,
+            "memory": self.memory / chip.bandwidth,
+            "network": self.network / chip.network,
+        }
+
+    def seconds_at(self, utilisation: float, chip: Chip) -> float:
+        """Return the seconds of an update that makes this much use of the chips' arithmetic."""
+        return self.useful / self.chips / chip.flops / utilisation
+
+
+def policy_training(
+    config: DecoderConfig,
+    lora: LoraConfig,
+    batches: Batches,
+    mesh: Mesh,
+    *,
+    base_dtype: BaseDtype,
+    remat: Remat,
+    reference_in_step: bool = False,
+) -> Work:
+    """Return an average update's work of training an adapter."""
+    lengths, per_epoch = batches.examples.lengths, batches.steps_per_epoch
+    filled = _filled(batches)
+    executed = flops.training(config, lora, filled, reference_in_step) + flops.recomputed(config, lora, filled, remat)
+    repeats = 2 if remat == "full" else 1
+    table, adapter = parameter_table(config), adapter_table(parameter_table(config), lora)
+    # Forward, again, backward: weights come from the other chips and from memory each time.
+    passes = batches.accumulation * (repeats + 1 + reference_in_step)
+    positions = batches.accumulation * batches.shape.rows * batches.shape.length
+    trained = 4.0 * count(adapter) / (mesh.shape["fsdp"] * mesh.shape["tensor"])
+    return Work(
+        useful=flops.training(config, lora, lengths, reference_in_step) / per_epoch,
+        executed=executed,
+        memory=passes * _whole_weights(stored_table(table, base_dtype), mesh)
+        + positions * _activations(table, config, mesh) * (repeats + 2 + reference_in_step)
+        + trained * (2 * batches.accumulation + 6),
+        network=passes * _gathered(stored_table(table, base_dtype), mesh)
+        + positions * _reduced(config.num_hidden_layers, config.hidden_size, mesh) * (repeats + 1 + reference_in_step)
+        + 2 * trained * (mesh.shape["data"] > 1),
+        chips=mesh.size,
+    )
+
+
+def scoring(config: DecoderConfig, lora: LoraConfig, batches: Batches, mesh: Mesh, *, base_dtype: BaseDtype) -> Work:
+    """Return an average batch's work of scoring completions."""
+    table = parameter_table(config)
+    positions = batches.accumulation * batches.shape.rows * batches.shape.length
+    passes = batches.accumulation
+    return Work(
+        useful=flops.forward(config, lora, batches.examples.lengths) / batches.steps_per_epoch,
+        executed=flops.forward(config, lora, _filled(batches)),
+        memory=passes * _whole_weights(stored_table(table, base_dtype), mesh)
+        + positions * _activations(table, config, mesh),
+        network=passes * _gathered(stored_table(table, base_dtype), mesh)
+        + positions * _reduced(config.num_hidden_layers, config.hidden_size, mesh),
+        chips=mesh.size,
+    )
+
+
+def reward_training(config: RobertaConfig, batches: Batches, mesh: Mesh) -> Work:
+    """Return an average update's work of training a reward model, all of whose weights change."""
+    table = encoder_table(config)
+    positions = batches.accumulation * batches.shape.rows * batches.shape.length
+    weights = 4.0 * count(table) / (mesh.shape["fsdp"] * mesh.shape["tensor"])
+    dense = sum(spec.shape[0] * (spec.shape[1] + spec.shape[2]) for spec in table.values() if is_projection(spec))
+    return Work(
+        useful=3 * flops.encoder_forward(config, batches.examples.lengths) / batches.steps_per_epoch,
+        executed=3 * flops.encoder_forward(config, _filled(batches)),
+        memory=2 * batches.accumulation * _whole_weights(table, mesh, 4)
+        + positions * 4 * dense / spread(mesh) / mesh.shape["tensor"] * 4
+        + weights * (2 * batches.accumulation + 6),
+        network=3 * batches.accumulation * _gathered(table, mesh, 4)
+        + positions * _reduced(config.num_hidden_layers, config.hidden_size, mesh, 4) * 2
+        + 2 * weights * (mesh.shape["data"] > 1),
+        chips=mesh.size,
+    )
+
+
+def _filled(batches: Batches) -> np.ndarray:
+    """Return the lengths of an update's rows."""
+    return np.full(batches.accumulation * batches.shape.rows, batches.shape.length)
+
+
+def _whole_weights(table: Table, mesh: Mesh, size: int = 2) -> float:
+    """Return the bytes of all layers as one chip multiplies them: gathered over ``fsdp``, parted over ``tensor``."""
+    return sum(array_bytes(spec, size) for spec in table.values()) / mesh.shape["tensor"]
+
+
+def _gathered(table: Table, mesh: Mesh, size: int = 2) -> float:
+    """Return the bytes of weights that a chip receives for one pass."""
+    parts = mesh.shape["fsdp"]
+    return _whole_weights(table, mesh, size) * (parts - 1) / parts
+
+
+def _activations(table: Table, config: DecoderConfig, mesh: Mesh) -> float:
+    """Return the bytes of inputs and outputs of all matrix products, for a position and a chip."""
+    dense = sum(spec.shape[0] * (spec.shape[1] + spec.shape[2]) for spec in table.values() if is_projection(spec))
+    logits = 2 * 4 * config.vocab_size
+    return (2 * dense + logits) / spread(mesh) / mesh.shape["tensor"]
+
+
+def _reduced(layers: int, width: int, mesh: Mesh, size: int = 2) -> float:
+    """Return the bytes of activations that a chip receives for a position in one pass: two sums in each layer."""
+    parts = mesh.shape["tensor"]
+    return 2 * layers * 2 * math.prod((size, width)) * (parts - 1) / parts / spread(mesh)

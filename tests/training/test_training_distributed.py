@@ -1,0 +1,256 @@
+"""Several devices and several processes train as one does, end together and go on as another number of them."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+from safetensors.numpy import load_file
+
+from jaxmodpo.artifacts import Candidate, Pair, read_json, write_pairs
+from jaxmodpo.errors import RESTART, UserError
+from jaxmodpo.methods.modpo import MODPOConfig, modpo
+from jaxmodpo.models import decoder
+from jaxmodpo.models.files import read_model_config, save_model
+from jaxmodpo.models.parameters import initialise
+from jaxmodpo.models.roberta import load_roberta, save_roberta
+from jaxmodpo.sandbox.models import save_tokenizer
+from jaxmodpo.training.distributed import DeviceConfig, detected, on_host, start
+
+WORDS = ["a", "b", "c", "d", "e", "f", "g", "h"]
+STEPS = 20
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory, tiny_world) -> dict[str, Path]:
+    """A decoder with 8 heads, a reward model that nobody trained, and pairs."""
+    folder = tmp_path_factory.mktemp("distributed")
+    special = {"unk_token": "<unk>", "bos_token": "<s>", "eos_token": "</s>", "pad_token": "</s>"}
+    save_tokenizer(folder / "tokenizer", [" ".join(WORDS)], special)
+    settings = {
+        "architectures": ["MistralForCausalLM"],
+        "model_type": "mistral",
+        "vocab_size": 24,
+        "hidden_size": 64,
+        "intermediate_size": 64,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 8,
+        "num_key_value_heads": 8,
+        "head_dim": 4,
+        "rope_theta": 10000.0,
+        "bos_token_id": 1,
+        "eos_token_id": 2,
+    }
+    table = decoder.parameter_table(decoder.DecoderConfig.from_mapping(settings, "test"))
+    parameters = jax.tree.map(lambda a: 5 * a, initialise(table, jax.random.key(0)))
+    save_model(folder / "model", settings, table, parameters, tokenizer_from=folder / "tokenizer")
+    roberta = tiny_world / "roberta"
+    save_roberta(folder / "reward", load_roberta(roberta, fresh_head_seed=1), read_model_config(roberta), roberta)
+    generator = np.random.default_rng(0)
+
+    def text(length: int) -> str:
+        return " ".join(generator.choice(WORDS, length))
+
+    pairs = [
+        Pair(f"q{n}", text(3), Candidate(f"c{n}", text(2 + n % 5) + " a"), Candidate(f"r{n}", text(3) + " b"))
+        for n in range(40)
+    ]
+    write_pairs(folder / "pairs.json", pairs)
+    return {"model": folder / "model", "reward": folder / "reward", "pairs": folder / "pairs.json"}
+
+
+@pytest.fixture(scope="module")
+def settings(world, tmp_path_factory) -> MODPOConfig:
+    return MODPOConfig(
+        model=world["model"],
+        pairs=world["pairs"],
+        margin=(f"safety={world['reward']}",),
+        weights=(0.5, 0.5),
+        margin_scale="std",
+        output_dir=tmp_path_factory.mktemp("one") / "run",
+        base_dtype="float32",
+        lora_rank=4,
+        lora_alpha=8.0,
+        learning_rate=1e-4,
+        batch_size=8,
+        gradient_accumulation=1,
+        epochs=4,
+        log_every=1,
+        eval_every=10,
+        save_every=50,
+        patience=0,
+        cache_dir=tmp_path_factory.mktemp("cache"),
+    )
+
+
+@pytest.fixture(scope="module")
+def alone(settings) -> Path:
+    """The run of one process with one device."""
+    modpo(settings)
+    return settings.output_dir
+
+
+def losses(folder: Path, name: str = "loss") -> list[float]:
+    rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    return [row[name] for row in rows if name in row]
+
+
+RUN = """
+import json, os, signal, sys
+arguments = json.loads(sys.argv[1])
+import jaxmodpo.training.distributed as distributed
+import jaxmodpo.training.trainer as trainer
+from jaxmodpo.cli import main
+distributed.HEARTBEAT_SECONDS = 10
+step, calls = trainer.train_step, 0
+def watched(state, *positional, **named):
+    global calls
+    calls += 1
+    if calls == arguments["after"]:
+        os.kill(os.getpid(), getattr(signal, arguments["signal"]))
+    for name, moment in state.moments[1].mu.items():
+        parameter = state.trainable[name].sharding
+        if not moment.sharding.is_equivalent_to(parameter, moment.ndim):
+            sys.exit(f"{name} lies in {parameter}, its moments in {moment.sharding}")
+    return step(state, *positional, **named)
+trainer.train_step = watched
+for flags in arguments["runs"]:
+    main(flags)
+"""
+
+
+def flags(config: MODPOConfig, **changes) -> list[str]:
+    config = replace(config, **changes)
+    listed = ["align", "modpo"]
+    for name, value in vars(config).items():
+        flag = "--" + name.replace("_", "-")
+        if isinstance(value, bool):
+            listed.append(flag if value else "--no-" + flag[2:])
+        elif isinstance(value, tuple):
+            listed += [flag, *map(str, value)] if value else []
+        elif value is not None:
+            listed += [flag, str(value)]
+    return listed
+
+
+def launch(runs: list[list[str]], devices: int, after: int = 0, kind: str = "SIGTERM") -> subprocess.Popen:
+    environment = os.environ | {
+        "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices} --xla_cpu_multi_thread_eigen=false",
+        "JAX_PLATFORMS": "cpu",
+    }
+    arguments = json.dumps({"runs": runs, "after": after, "signal": kind})
+    return subprocess.Popen(
+        [sys.executable, "-c", RUN, arguments], env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+    )
+
+
+def several(config: MODPOConfig, count: int, devices: int, after: int = 0, kind: str = "SIGTERM", **changes) -> list:
+    """Start processes that know each other; the last one gets a signal after some updates."""
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        port = free.getsockname()[1]
+    return [
+        launch(
+            [
+                flags(
+                    config,
+                    distributed="explicit",
+                    coordinator=f"localhost:{port}",
+                    processes=count,
+                    process_id=number,
+                    **changes,
+                )
+            ],
+            devices,
+            after if number == count - 1 else 0,
+            kind,
+        )
+        for number in range(count)
+    ]
+
+
+def ended(processes: list[subprocess.Popen], seconds: float = 300) -> list[tuple[int, str]]:
+    until = time.monotonic() + seconds
+    try:
+        return [
+            (p.wait(max(1.0, until - time.monotonic())), p.stdout.read().decode() if p.stdout else "")
+            for p in processes
+        ]
+    finally:
+        for process in processes:
+            process.kill()
+
+
+@pytest.mark.slow
+def test_eight_devices_train_as_one_does_on_every_kind_of_mesh(settings, alone, tmp_path):
+    meshes = [(8, 1, 1), (1, 8, 1), (1, 1, 8), (2, 2, 2)]
+    runs = [flags(settings, output_dir=tmp_path / f"run{n}", mesh=mesh) for n, mesh in enumerate(meshes)]
+    ((code, said),) = ended([launch(runs, 8)])
+    assert code == 0, said[-3000:]
+    expected, held_out = losses(alone), losses(alone, "eval_loss")
+    assert len(expected) >= STEPS and np.mean(expected[-5:]) < 0.99 * np.mean(expected[:5])
+    for number in range(len(meshes)):
+        np.testing.assert_allclose(losses(tmp_path / f"run{number}"), expected, rtol=1e-5)
+        np.testing.assert_allclose(losses(tmp_path / f"run{number}", "eval_loss"), held_out, rtol=1e-5)
+
+
+@pytest.mark.slow
+def test_two_processes_then_one_then_eight_end_where_one_does(settings, alone, tmp_path):
+    run = tmp_path / "run"
+    for count, devices, after, mesh in ((2, 4, 5, (1, 8, 1)), (1, 4, 5, (2, 2, 1)), (8, 1, 0, (8, 1, 1))):
+        results = ended(several(settings, count, devices, after, output_dir=run, mesh=mesh))
+        assert {code for code, _ in results} == {RESTART if after else 0}, "\n\n".join(s[-2000:] for _, s in results)
+        assert after == 0 or (run / "checkpoints").is_dir()
+    np.testing.assert_allclose(losses(run), losses(alone), rtol=1e-5)
+    np.testing.assert_allclose(losses(run, "eval_loss"), losses(alone, "eval_loss"), rtol=1e-5)
+    ours, theirs = (load_file(folder / "adapter" / "adapter_model.safetensors") for folder in (run, alone))
+    for name, array in theirs.items():
+        np.testing.assert_allclose(ours[name], array, atol=2e-5, err_msg=name)
+    rows = [json.loads(line)["step"] for line in (run / "metrics.jsonl").read_text().splitlines()]
+    assert rows == sorted(rows), "only process 0 writes reports"
+    assert read_json(run / "manifest.json")["status"] == "finished"
+
+
+@pytest.mark.slow
+def test_when_a_process_dies_the_other_ends_with_an_error(settings, tmp_path):
+    results = ended(several(settings, 2, 1, after=3, kind="SIGKILL", output_dir=tmp_path / "run"), 150)
+    (survivor, said), (dead, _) = results
+    assert dead == -signal.SIGKILL and survivor not in (0, None), said[-2000:]
+    assert read_json(tmp_path / "run" / "manifest.json")["status"] == "running"
+
+
+def test_settings_of_processes_that_contradict_each_other_are_refused():
+    with pytest.raises(UserError, match="explicit needs --coordinator"):
+        start(DeviceConfig(distributed="explicit", processes=2))
+    with pytest.raises(UserError, match="need --distributed explicit"):
+        start(DeviceConfig(process_id=0))
+
+
+@pytest.mark.parametrize(
+    ("environment", "expected"),
+    [
+        ({}, False),
+        ({"SLURM_JOB_ID": "3", "SLURM_NTASKS": "4"}, False),  # a shell inside an allocation
+        ({"SLURM_STEP_NUM_TASKS": "4"}, True),
+        ({"SLURM_STEP_NUM_TASKS": "1"}, False),
+        ({"TPU_WORKER_HOSTNAMES": "a,b"}, True),
+        ({"TPU_WORKER_HOSTNAMES": "localhost"}, False),
+        ({"MEGASCALE_COORDINATOR_ADDRESS": "a"}, True),
+    ],
+)
+def test_other_processes_are_detected(environment, expected):
+    assert detected({"JAX_PLATFORMS": "cpu"} | environment) == expected
+
+
+def test_arrays_come_to_the_host():
+    np.testing.assert_array_equal(on_host({"a": jax.numpy.arange(3)})["a"], [0, 1, 2])
