@@ -54,6 +54,8 @@ COMMANDS = {
     "bench load": Command("bench.load", "BenchLoadConfig", "bench_load", "host memory and time of loading a model"),
     "bench logps": Command("bench.logps", "BenchLogpsConfig", "bench_logps", "memory of log-probabilities, chunked"),
     "bench parity": Command("bench.parity", "BenchParityConfig", "bench_parity", "our models against transformers'"),
+    "bench step": Command("bench.step", "BenchStepConfig", "bench_step", "training speed, also against TRL"),
+    "bench resume": Command("bench.resume", "BenchResumeConfig", "bench_resume", "kill a run often, compare its end"),
     "demo": Command("sandbox.demo", "DemoConfig", "demo", "the whole flow in a small synthetic world"),
 }
 

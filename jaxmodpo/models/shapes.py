@@ -63,7 +63,18 @@ _ROBERTA = {
     "layer_norm_eps": 1e-5,
 }
 
+_TINY = {
+    **_MISTRAL_7B,
+    "vocab_size": 4096,
+    "hidden_size": 256,
+    "intermediate_size": 704,
+    "num_hidden_layers": 4,
+    "num_attention_heads": 8,
+    "num_key_value_heads": 4,
+}
+
 SHAPES: dict[str, dict[str, Any]] = {
+    "tiny-mistral": {**_TINY, "sliding_window": None},
     "mistral-7b-v0.1": {**_MISTRAL_7B, "sliding_window": 4096, "rope_theta": 10_000.0},
     "mistral-7b-v0.2": {**_MISTRAL_7B, "sliding_window": None, "rope_theta": 1_000_000.0},
     "mistral-7b-v0.3": {**_MISTRAL_7B, "vocab_size": 32_768, "sliding_window": None, "rope_theta": 1_000_000.0},

@@ -20,6 +20,13 @@ from jaxmodpo.training.step import TrainState
 
 logger = logging.getLogger(__name__)
 
+# Orbax warns at each checkpoint without a score, which most are.
+logging.getLogger("absl").addFilter(lambda record: "tracked_metric" not in record.getMessage())
+
+
+def _score(metrics: dict[str, float]) -> float:
+    return metrics["score"]
+
 
 class Checkpoints:
     """The checkpoints in a folder; one process or several may use it together.
@@ -36,13 +43,15 @@ class Checkpoints:
         keep = checkpoint_managers.AnyPreservationPolicy(
             [
                 checkpoint_managers.LatestN(2),
-                checkpoint_managers.BestN(
-                    get_metric_fn=lambda metrics: metrics["score"], n=1, keep_checkpoints_without_metrics=False
-                ),
+                checkpoint_managers.BestN(get_metric_fn=_score, n=1, keep_checkpoints_without_metrics=False),
             ]
         )
-        options = ocp.CheckpointManagerOptions(preservation_policy=keep, cleanup_tmp_directories=True)
+        # Without best_fn Orbax keeps scores in memory alone, and a resumed run would drop the best checkpoint.
+        options = ocp.CheckpointManagerOptions(
+            preservation_policy=keep, best_fn=_score, best_mode="max", cleanup_tmp_directories=True
+        )
         try:
+            folder.mkdir(parents=True, exist_ok=True)
             self._manager = ocp.CheckpointManager(folder.absolute(), options=options, item_names=("state", "progress"))
         except OSError as error:
             raise UserError(f"cannot write checkpoints to {folder}: {error.strerror or error}") from error

@@ -18,6 +18,7 @@ from typing import Any, Literal
 
 import jax
 import numpy as np
+import optax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from tqdm import tqdm
 
@@ -328,13 +329,11 @@ class _Clock:
 
 
 def _rates(config: TrainingConfig, steps: int) -> np.ndarray:
-    """Return every update's learning rate, computed here and not on the devices, which would have to be waited for."""
-    warmup = max(1, math.ceil(config.warmup_ratio * steps))
+    """Return every update's learning rate, all at once: in the loop the devices would have to be waited for."""
+    warmup = min(steps, max(1, math.ceil(config.warmup_ratio * steps)))
     # The first update must not have a rate of 0, so they count from 1.
-    update = np.arange(1, steps + 1)
-    share = np.clip((update - warmup) / max(1, steps - warmup), 0.0, 1.0)
-    rates = np.where(update < warmup, update / warmup, (1 + np.cos(np.pi * share)) / 2)
-    return (config.learning_rate * rates).astype(np.float32)
+    schedule = optax.schedules.warmup_cosine_decay_schedule(0.0, config.learning_rate, warmup, max(steps, warmup + 1))
+    return np.asarray(schedule(np.arange(1, steps + 1)), np.float32)
 
 
 def _fetch(metrics: dict[str, jax.Array]) -> dict[str, float]:

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import jax
@@ -191,52 +188,6 @@ def test_training_lowers_the_loss_and_logs_trls_metric_names(world, tmp_path):
     assert phase.results["examples"] == 13
     assert (tmp_path / "run" / "adapter" / "adapter_model.safetensors").is_file()
     assert not (tmp_path / "run" / "checkpoints").exists()
-
-
-KILLER = """
-import os, signal, sys
-from pathlib import Path
-import jaxmodpo.training.trainer as trainer
-real, calls = trainer.train_step, 0
-def step(*a, **k):
-    global calls
-    calls += 1
-    if calls == int(sys.argv[1]):
-        os.kill(os.getpid(), signal.SIGKILL)
-    return real(*a, **k)
-trainer.train_step = step
-from jaxmodpo.cli import main
-main(sys.argv[2:])
-"""
-
-
-@pytest.mark.slow
-def test_killed_training_resumes_to_the_same_bytes(world, tmp_path):
-    model, pairs = world
-    whole, killed = tmp_path / "whole", tmp_path / "killed"
-    dpo(dpo_config(model, pairs, whole, save_every=3))
-    flags = (
-        f"align dpo --model {model} --pairs {pairs} --output-dir {killed} --base-dtype float32 --lora-rank 3 "
-        f"--lora-alpha 6 --learning-rate 1e-2 --batch-size 2 --gradient-accumulation 2 --epochs 3 --save-every 3 "
-        f"--log-every 1 --validation-fraction 0 --cache-dir {tmp_path / 'cache'}"
-    ).split()
-    environment = os.environ | {"JAX_PLATFORMS": "cpu"}
-    for after in (5, 3):
-        done = subprocess.run([sys.executable, "-c", KILLER, str(after), *flags], env=environment, capture_output=True)
-        assert done.returncode == -9, done.stderr.decode()[-2000:]
-    manifest = json.loads((killed / "manifest.json").read_text())
-    assert manifest["status"] == "running"
-    done = subprocess.run([sys.executable, "-m", "jaxmodpo.cli", *flags], env=environment, capture_output=True)
-    assert done.returncode == 0, done.stderr.decode()[-2000:]
-    for name in ("adapter/adapter_model.safetensors", "adapter/adapter_config.json"):
-        assert (killed / name).read_bytes() == (whole / name).read_bytes(), name
-    assert _metrics(killed) == _metrics(whole)
-
-
-def _metrics(folder: Path) -> list[dict]:
-    """The logged rows without their times."""
-    rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-    return [{n: v for n, v in row.items() if not n.endswith("_per_second")} for row in rows]
 
 
 def test_a_finished_run_is_not_run_again_and_other_settings_are_refused(world, tmp_path):

@@ -1,0 +1,384 @@
+"""``bench step``: how fast DPO trains, with the reference precomputed or not, packed or padded, and against TRL."""
+
+from __future__ import annotations
+
+import functools
+import os
+import sys
+import tempfile
+import time
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import jax
+import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from jaxmodpo.bench.table import table
+from jaxmodpo.data.batches import Batches, Batching
+from jaxmodpo.data.examples import Examples
+from jaxmodpo.data.reference_lengths import reference_examples
+from jaxmodpo.errors import UserError
+from jaxmodpo.methods.dpo import DPO
+from jaxmodpo.models import flops
+from jaxmodpo.models.attention import Attention, Backend
+from jaxmodpo.models.decoder import DecoderConfig, Remat, parameter_table
+from jaxmodpo.models.files import dtype_named
+from jaxmodpo.models.lora import LoraConfig, adapter_table
+from jaxmodpo.models.parameters import Table, initialise
+from jaxmodpo.models.quantised import BaseDtype, is_projection, is_quantised, quantise, stored_table
+from jaxmodpo.models.shapes import settings
+from jaxmodpo.training.hardware import peak_flops
+from jaxmodpo.training.mesh import check_heads, make_mesh, place_batch, shardings, spread
+from jaxmodpo.training.policy import PolicyLoss
+from jaxmodpo.training.step import OptimizerSettings, Parameters, initial_state, train_step
+
+Reference = Literal["precomputed", "in_step"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class BenchStepConfig:
+    """Train random weights of a model's shape by DPO on pairs as long as real ones, and print the speed."""
+
+    model: str = "tiny-mistral"
+    """a published model's name, a config.json, or a model folder"""
+    base_dtype: BaseDtype | None = None
+    """of the frozen base weights; by default float32 on a CPU and bfloat16 elsewhere"""
+    lora_rank: int = 16
+    """of the adapter on all seven projections"""
+    batch_size: int = 8
+    """pairs in memory at a time, over all devices"""
+    gradient_accumulation: int = 1
+    """batches per update"""
+    length_share: float | None = None
+    """of the reference lengths; by default a quarter on a CPU, the whole elsewhere"""
+    references: tuple[Reference, ...] = ("precomputed", "in_step")
+    """where the reference's log-probabilities come from"""
+    batchings: tuple[Batching, ...] = ("packed", "padded")
+    """how sequences lie in rows"""
+    remat: Remat = "none"
+    """what the backward pass computes again"""
+    attention: Backend = "auto"
+    """which implementation"""
+    mesh: tuple[int, int, int] | None = None
+    """devices along data, fsdp and tensor"""
+    updates: int = 16
+    """to time, after those that compile"""
+    rounds: int = 3
+    """how often the updates are timed, all configurations in turn; the fastest round counts, for TRL likewise"""
+    against: Literal["trl"] | None = None
+    """trl: time TRL's DPOTrainer as well, at its defaults in float32 and with precomputed references (needs torch,
+    trl and peft)"""
+
+
+@dataclass
+class Contender:
+    """One configuration that is timed.
+
+    Attributes:
+        name: for the table.
+        pairs: in the timed updates.
+        tokens: real ones in the timed updates.
+        operations: that those tokens need.
+        peak: bytes a device needs, or None.
+        run: does the timed updates and returns seconds.
+    """
+
+    name: str
+    pairs: int
+    tokens: int
+    operations: float
+    peak: int | None
+    run: Callable[[], float]
+
+
+def bench_step(config: BenchStepConfig) -> None:
+    """Run ``bench step``."""
+    for name in ("lora_rank", "batch_size", "gradient_accumulation", "updates", "rounds"):
+        if getattr(config, name) < 1:
+            raise UserError(f"--{name.replace('_', '-')} must be at least 1, not {getattr(config, name)}")
+    if config.length_share is not None and not 0 < config.length_share <= 1:
+        raise UserError(f"--length-share must lie in (0, 1], not {config.length_share}")
+    shape = DecoderConfig.from_mapping(settings(config.model), config.model)
+    if config.against:
+        _import_trl()
+    mesh = make_mesh(config.mesh)
+    check_heads(shape, mesh)
+    on_cpu = mesh.devices.flat[0].platform == "cpu"
+    share = config.length_share or (0.25 if on_cpu else 1.0)
+    base_dtype: BaseDtype = config.base_dtype or ("float32" if on_cpu else "bfloat16")
+    per_update = config.batch_size * config.gradient_accumulation
+    examples = reference_examples(per_update * config.updates, share=share, vocab_size=shape.vocab_size)
+    lora = LoraConfig(config.lora_rank, 2.0 * config.lora_rank, 0.0)
+    with tempfile.TemporaryDirectory() as temporary:
+        contenders = _ours(config, shape, lora, examples, mesh, base_dtype)
+        if config.against:
+            contenders += _trls(config, shape, lora, examples, Path(temporary))
+        best: dict[str, float] = {}
+        for number in range(config.rounds):
+            for contender in contenders:
+                print(f"round {number + 1} of {config.rounds}: {contender.name}", file=sys.stderr)
+                best[contender.name] = min(contender.run(), best.get(contender.name, np.inf))
+    peak = peak_flops(mesh.devices.flat[0].device_kind)
+    theirs = [c for c in contenders if c.name.startswith("TRL")]
+    rows = []
+    for c in contenders:
+        speed = c.operations / best[c.name] / mesh.size
+        rows.append(
+            [
+                c.name,
+                f"{c.pairs / best[c.name]:.2f}",
+                f"{c.tokens / best[c.name]:,.0f}",
+                f"{speed / 1e12:.3g}",
+                f"{speed / peak:.1%}" if peak else "",
+                f"{c.peak / 2**20:,.0f}" if c.peak else "",
+                *(f"{c.pairs / best[c.name] / (t.pairs / best[t.name]):.2f}×" for t in theirs),
+            ]
+        )
+    waste = examples.tokens.size / examples.lengths.sum()
+    print(
+        f"{config.model}, {base_dtype}, rank {config.lora_rank}, updates of {per_update} pairs, "
+        f"{examples.lengths.mean():.0f} tokens a sequence on average and {examples.lengths.max()} at most "
+        f"(padding to one length: {waste:.2f}× the tokens), {mesh.size} × {mesh.devices.flat[0].device_kind}\n"
+    )
+    header = ["", "pairs/s", "tokens/s", "TFLOP/s a device", "MFU", "peak MiB"]
+    print(table(header + [f"against {t.name}" for t in theirs], rows))
+
+
+# ---------------------------------------------------------------------- ours
+
+
+def _ours(
+    config: BenchStepConfig,
+    shape: DecoderConfig,
+    lora: LoraConfig,
+    examples: Examples,
+    mesh: Mesh,
+    base_dtype: BaseDtype,
+) -> list[Contender]:
+    base = _random_base(shape, base_dtype, mesh)
+    made = []
+    for batching in config.batchings:
+        for reference in config.references:
+            print(f"compiling: {batching}, reference {reference}", file=sys.stderr)
+            made.append(_contender(config, shape, lora, examples, mesh, base, batching, reference))
+    return made
+
+
+def _random_base(shape: DecoderConfig, base_dtype: BaseDtype, mesh: Mesh) -> Parameters:
+    """Return random weights in their format; never whole in float32."""
+    dtype = dtype_named("bfloat16" if is_quantised(base_dtype) else base_dtype)
+    stored_table(parameter_table(shape), base_dtype)  # refuses what cannot be quantised
+    base: Parameters = {}
+    for number, (name, spec) in enumerate(parameter_table(shape).items()):
+        one: Table = {name: spec}
+        place = shardings(mesh)(parameter_table(shape))[name]
+        array = jax.jit(lambda key, one=one, name=name: initialise(one, key, dtype)[name], out_shardings=place)(
+            jax.random.key(number)
+        )
+        if is_quantised(base_dtype) and is_projection(spec):
+            for part, values in jax.lax.map(lambda layer: quantise(layer, base_dtype), array).items():
+                base[f"{name}.{part}"] = values
+        else:
+            base[name] = array
+    return base
+
+
+def _contender(
+    config: BenchStepConfig,
+    shape: DecoderConfig,
+    lora: LoraConfig,
+    examples: Examples,
+    mesh: Mesh,
+    base: Parameters,
+    batching: Batching,
+    reference: Reference,
+) -> Contender:
+    in_step = reference == "in_step"
+    loss = PolicyLoss(shape, lora, DPO(0.1, 0.0), Attention(config.attention, mesh), config.remat, in_step)
+    if not in_step:
+        # Their values do not change the time.
+        examples = examples.with_fields(reference_logps=np.zeros((len(examples), 2), np.float32))
+    batches = Batches(
+        examples,
+        batch_size=config.batch_size,
+        accumulation=config.gradient_accumulation,
+        batching=batching,
+        spread=spread(mesh),
+        cost=functools.partial(flops.token_cost, shape),
+    )
+    optimizer = OptimizerSettings(0.01, 1.0)
+    table_ = adapter_table(parameter_table(shape), lora)
+    place = shardings(mesh)(table_)
+    adapter = jax.jit(lambda key: initialise(table_, key), out_shardings=place)(jax.random.key(1))
+    key = jax.jit(lambda: jax.random.key(0), out_shardings=NamedSharding(mesh, PartitionSpec()))()
+    rate = np.float32(5e-6)
+
+    def arguments(step: int, state: Any) -> tuple[Any, ...]:
+        return state, base, place_batch(mesh, batches.at(step), batches.by_rows), key, np.int32(step), rate
+
+    state = initial_state(optimizer, adapter)
+    # Compiled once, here, so that its memory can be asked for.
+    compiled = train_step.lower(*arguments(0, state), loss=loss, optimizer=optimizer).compile()
+    memory: Any = compiled.memory_analysis()
+    state, _ = jax.block_until_ready(compiled(*arguments(0, state)))
+    held = [state]
+
+    def run() -> float:
+        started = time.perf_counter()
+        for step in range(batches.steps):
+            held[0], _ = compiled(*arguments(step, held[0]))
+        jax.block_until_ready(held[0])
+        return time.perf_counter() - started
+
+    # XLA's peak leaves out temporaries on a CPU.
+    peak = memory.argument_size_in_bytes + memory.temp_size_in_bytes
+    if mesh.devices.flat[0].platform != "cpu":
+        peak = getattr(memory, "peak_memory_in_bytes", 0) or peak
+    return Contender(
+        f"{batching}, reference {reference.replace('_', ' ')}",
+        len(examples),
+        int(examples.lengths.sum()),
+        flops.training(shape, lora, examples.lengths, in_step),
+        peak,
+        run,
+    )
+
+
+# ---------------------------------------------------------------------- TRL
+
+
+def _import_trl() -> tuple[Any, Any, Any, Any]:
+    try:
+        import peft
+        import torch
+        import transformers
+        import trl
+    except ImportError as error:
+        raise UserError(f"--against trl needs torch, trl and peft: {error}") from error
+    return torch, transformers, trl, peft
+
+
+def _trls(
+    config: BenchStepConfig, shape: DecoderConfig, lora: LoraConfig, examples: Examples, folder: Path
+) -> list[Contender]:
+    import datasets
+
+    torch, transformers, _, _ = _import_trl()
+    torch.set_num_threads(len(os.sched_getaffinity(0)))
+    transformers.utils.logging.set_verbosity_error()
+    datasets.disable_progress_bars()
+    warnings.simplefilter("ignore", FutureWarning)
+    tokenizer = _words(shape.vocab_size, folder)
+    rows = [_texts(examples, number) for number in range(len(examples))]
+    made = []
+    for precomputed in (False, True):
+        print(f"TRL, {'precomputed references' if precomputed else 'defaults'}", file=sys.stderr)
+        name = "TRL, references precomputed" if precomputed else "TRL, defaults"
+        trainer = _trl_trainer(config, lora, rows, folder, tokenizer, precomputed)
+        operations = flops.training(shape, lora, examples.lengths, not precomputed)
+        made.append(
+            Contender(
+                name,
+                len(examples),
+                int(examples.lengths.sum()),
+                operations,
+                None,
+                functools.partial(_timed, trainer, config.updates),
+            )
+        )
+    return made
+
+
+def _words(vocab_size: int, folder: Path) -> Any:
+    """Return a tokenizer whose words are its tokens' numbers."""
+    import tokenizers
+    import transformers
+
+    words = {f"w{number}": number for number in range(vocab_size)}
+    inner = tokenizers.Tokenizer(tokenizers.models.WordLevel(words, unk_token="w0"))
+    inner.pre_tokenizer = tokenizers.pre_tokenizers.WhitespaceSplit()  # type: ignore[assignment]
+    made = transformers.PreTrainedTokenizerFast(
+        tokenizer_object=inner, unk_token="w0", bos_token="w1", eos_token="w2", pad_token="w2"
+    )
+    made.save_pretrained(folder / "tokenizer")
+    return made
+
+
+def _texts(examples: Examples, number: int) -> dict[str, str]:
+    """Return a pair as TRL takes it; TRL adds the end of a completion."""
+
+    def words(sequence: int, start: int, end: int) -> str:
+        return " ".join(f"w{token}" for token in examples.tokens[number, sequence, start:end])
+
+    prompt = int(examples.prompt_lengths[number, 0])
+    ends = [int(length) - 1 for length in examples.lengths[number]]
+    return {
+        "prompt": words(0, 0, prompt),
+        "chosen": " " + words(0, prompt, ends[0]),
+        "rejected": " " + words(1, prompt, ends[1]),
+    }
+
+
+def _trl_trainer(
+    config: BenchStepConfig,
+    lora: LoraConfig,
+    rows: list[dict[str, str]],
+    folder: Path,
+    tokenizer: Any,
+    precomputed: bool,
+) -> Any:
+    import datasets
+
+    torch, transformers, trl, peft = _import_trl()
+    torch.manual_seed(0)
+    model_settings = settings(config.model)
+    kind = transformers.CONFIG_MAPPING[model_settings["model_type"]]
+    given = {name: value for name, value in model_settings.items() if name not in ("model_type", "architectures")}
+    model = transformers.AutoModelForCausalLM.from_config(kind(**given), dtype=torch.float32)
+    arguments = trl.DPOConfig(
+        output_dir=str(folder / f"trl-{precomputed}"),
+        per_device_train_batch_size=config.batch_size,
+        gradient_accumulation_steps=config.gradient_accumulation,
+        max_steps=config.updates,
+        precompute_ref_log_probs=precomputed,
+        bf16=False,
+        report_to=[],
+        save_strategy="no",
+        disable_tqdm=True,
+        use_cpu=not torch.cuda.is_available(),
+    )
+    trainer = trl.DPOTrainer(
+        model,
+        args=arguments,
+        train_dataset=datasets.Dataset.from_list(rows),
+        processing_class=tokenizer,
+        peft_config=peft.LoraConfig(
+            r=lora.rank, lora_alpha=int(lora.alpha), target_modules=list(lora.targets), task_type="CAUSAL_LM"
+        ),
+    )
+    trainer.remove_callback(transformers.PrinterCallback)
+    return trainer
+
+
+def _timed(trainer: Any, updates: int) -> float:
+    """Return the seconds of TRL's updates, the first one scaled from the others: it warms up."""
+    import transformers
+
+    times: list[float] = []
+
+    class Clock(transformers.TrainerCallback):
+        def on_step_begin(self, *_: Any, **__: Any) -> None:
+            times.append(time.perf_counter())
+
+        def on_train_end(self, *_: Any, **__: Any) -> None:
+            times.append(time.perf_counter())
+
+    clock = Clock()
+    trainer.add_callback(clock)
+    trainer.train()
+    trainer.remove_callback(clock)
+    return (times[-1] - times[1]) * updates / (updates - 1) if updates > 1 else times[-1] - times[0]

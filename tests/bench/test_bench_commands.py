@@ -1,0 +1,73 @@
+"""Benchmarks run on small sizes and print what they promise."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from jaxmodpo.bench.resume import BenchResumeConfig, bench_resume
+from jaxmodpo.bench.step import BenchStepConfig, bench_step
+from jaxmodpo.errors import UserError
+
+SHAPE = {
+    "model_type": "mistral",
+    "vocab_size": 512,
+    "hidden_size": 64,
+    "intermediate_size": 64,
+    "num_hidden_layers": 1,
+    "num_attention_heads": 2,
+    "num_key_value_heads": 1,
+    "sliding_window": None,
+}
+SMALL = {"updates": 2, "rounds": 1, "batch_size": 2, "length_share": 0.05, "lora_rank": 2}
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> str:
+    (tmp_path / "shape.json").write_text(json.dumps(SHAPE))
+    return str(tmp_path / "shape.json")
+
+
+@pytest.mark.slow
+def test_a_run_that_is_killed_ten_times_ends_where_an_undisturbed_one_does(capsys):
+    bench_resume(BenchResumeConfig(kills=10, epochs=20))
+    printed = capsys.readouterr().out
+    assert "220 updates, 10 kills by SIGKILL" in printed and "equal the undisturbed run's to the bit" in printed
+
+
+@pytest.mark.slow
+def test_the_step_is_timed_packed_and_padded_and_with_either_reference(capsys, model):
+    bench_step(BenchStepConfig(model=model, **SMALL))
+    printed = capsys.readouterr().out
+    for batching in ("packed", "padded"):
+        for reference in ("precomputed", "in step"):
+            assert f"| {batching}, reference {reference}" in printed
+    assert "pairs/s" in printed and "peak MiB" in printed
+
+
+@pytest.mark.slow
+def test_the_step_is_timed_with_a_quantised_base_and_against_trl(capsys, model):
+    pytest.importorskip("trl", reason="compares with TRL")
+    bench_step(
+        BenchStepConfig(**SMALL, base_dtype="int8", batchings=("packed",), references=("precomputed",), against="trl")
+    )
+    printed = capsys.readouterr().out
+    assert "| TRL, defaults" in printed and "| TRL, references precomputed" in printed and "1.00×" in printed
+
+
+@pytest.mark.parametrize(
+    ("command", "said"),
+    [
+        (lambda _: bench_step(BenchStepConfig(updates=0)), "--updates must be at least 1"),
+        (lambda _: bench_step(BenchStepConfig(length_share=2.0)), "--length-share must lie in"),
+        (lambda _: bench_step(BenchStepConfig(model="nothing")), "no model shape, file or folder 'nothing'"),
+        (lambda _: bench_resume(BenchResumeConfig(kills=0)), "--kills must be at least 1"),
+        (lambda folder: bench_resume(BenchResumeConfig(work_dir=folder)), "is not empty"),
+    ],
+)
+def test_what_cannot_be_measured_is_refused_in_one_sentence(tmp_path, command, said):
+    (tmp_path / "something").touch()
+    with pytest.raises(UserError, match=said):
+        command(tmp_path)
