@@ -28,9 +28,9 @@ from jaxmodpo.methods.reward import RewardLoss
 from jaxmodpo.methods.sft import SFT
 from jaxmodpo.models import flops
 from jaxmodpo.models.attention import Backend
-from jaxmodpo.models.decoder import Remat
 from jaxmodpo.models.lora import LoraConfig
 from jaxmodpo.models.quantised import BaseDtype
+from jaxmodpo.models.remat import Remat
 from jaxmodpo.models.roberta import parameter_table as encoder_table
 from jaxmodpo.models.shapes import decoder_shape, encoder_shape
 from jaxmodpo.training.ahead import (
@@ -279,8 +279,8 @@ def _compiled_step(config: FitConfig, batches: Batches, mesh: Mesh) -> tuple[Com
     if config.step == "reward":
         encoder = encoder_shape(config.model)
         parameters = abstract(encoder_table(encoder), jnp.float32, mesh)
-        found = compile_step(RewardLoss(encoder), parameters, {}, batches, mesh)
-        return found, reward_training(encoder, batches, mesh), None
+        found = compile_step(RewardLoss(encoder, config.remat), parameters, {}, batches, mesh)
+        return found, reward_training(encoder, batches, mesh, remat=config.remat), None
     decoder, lora = decoder_shape(config.model), LoraConfig(config.lora_rank, 2.0 * config.lora_rank, 0.05)
     shared: dict[str, Any] = {"base_dtype": config.base_dtype, "attention": config.attention}
     scored = scoring(decoder, lora, batches, mesh, base_dtype=config.base_dtype)
@@ -309,7 +309,7 @@ def _method(config: FitConfig) -> Method:
 
 def _advice(config: FitConfig, mesh: Mesh) -> Iterator[str]:
     """Say what would make a step smaller, the cheapest first."""
-    if config.step != "reward" and config.remat != "full":
+    if config.step != "score" and config.remat != "full":
         yield "--remat full"
     if config.batch_size > spread(mesh):
         yield "a smaller --batch-size, with a larger --gradient-accumulation"
@@ -352,13 +352,15 @@ def _promising(config: FitConfig, devices: list[Any], chip: Chip) -> list[Mesh]:
         except UserError:
             continue  # the model does not divide this mesh
         if config.step == "reward":
-            work = reward_training(encoder_shape(config.model), batches, mesh)
+            work = reward_training(encoder_shape(config.model), batches, mesh, remat=config.remat)
         else:
             lora = LoraConfig(config.lora_rank, 2.0 * config.lora_rank, 0.05)
             decoder = decoder_shape(config.model)
             work = policy_training(decoder, lora, batches, mesh, base_dtype=config.base_dtype, remat=config.remat)
         bounds = work.bounds(chip)
-        ranked.append(((max(bounds.values()) / batches.examples_per_update, bounds["network"]), mesh))
+        # As fast as each other by two digits: then the one that leaves more room.
+        pace = float(f"{max(bounds.values()) / batches.examples_per_update:.1e}")
+        ranked.append(((pace, _argument_bytes(config, mesh)), mesh))
     return [mesh for _, mesh in sorted(ranked, key=lambda pair: pair[0])]
 
 

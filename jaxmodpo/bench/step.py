@@ -25,11 +25,12 @@ from jaxmodpo.errors import UserError
 from jaxmodpo.methods.dpo import DPO
 from jaxmodpo.models import flops
 from jaxmodpo.models.attention import Attention, Backend
-from jaxmodpo.models.decoder import DecoderConfig, Remat, parameter_table
+from jaxmodpo.models.decoder import DecoderConfig, parameter_table
 from jaxmodpo.models.files import dtype_named
 from jaxmodpo.models.lora import LoraConfig, adapter_table
 from jaxmodpo.models.parameters import Table, initialise
 from jaxmodpo.models.quantised import BaseDtype, is_projection, is_quantised, quantise, stored_table
+from jaxmodpo.models.remat import Remat
 from jaxmodpo.models.shapes import settings
 from jaxmodpo.training.hardware import peak_flops
 from jaxmodpo.training.mesh import check_heads, make_mesh, place_batch, shardings, spread

@@ -20,6 +20,7 @@ from jaxmodpo.data.text import RewardText, load_tokenizer
 from jaxmodpo.errors import UserError
 from jaxmodpo.losses import bradley_terry_loss
 from jaxmodpo.models.files import read_model_config
+from jaxmodpo.models.remat import Remat
 from jaxmodpo.models.roberta import Roberta, RobertaConfig, load_roberta, parameter_table, save_roberta
 from jaxmodpo.training.cache import cached, examples_digest
 from jaxmodpo.training.distributed import leads, on_host, open_phase
@@ -46,6 +47,8 @@ class RewardConfig(TrainingConfig):
     """decoupled, as in AdamW"""
     max_length: int = 512
     """tokens of question and response; a longer response loses its end"""
+    remat: Remat = "full"
+    """what the backward pass computes again: whole layers, all but matrix products (dots are kept), or nothing"""
 
 
 @dataclass(frozen=True)
@@ -53,9 +56,10 @@ class RewardLoss:
     """Bradley–Terry loss of a RoBERTa reward model: the callable that the training step compiles."""
 
     config: RobertaConfig
+    remat: Remat = "none"
 
     def __call__(self, trainable: Parameters, frozen: Parameters, batch: Batch, dropout_key: Array | None) -> LossTerms:
-        rewards = _rewards(self.config, trainable, batch, dropout_key)
+        rewards = _rewards(self.config, trainable, batch, dropout_key, self.remat)
         weights, chosen, rejected = batch["row_weights"], rewards[:, 0], rewards[:, 1]
         rows = {
             "rewards/chosen": chosen,
@@ -72,11 +76,13 @@ class RewardLoss:
         )
 
 
-def _rewards(config: RobertaConfig, parameters: Parameters, batch: Batch, dropout_key: Array | None) -> Array:
+def _rewards(
+    config: RobertaConfig, parameters: Parameters, batch: Batch, dropout_key: Array | None, remat: Remat = "none"
+) -> Array:
     """Return ``[rows, S]`` rewards of ``[rows, S, T]`` tokens."""
     rows, sequences, time = batch["tokens"].shape
     model = Roberta(config, parameters)
-    flat = model.rewards(batch["tokens"].reshape(-1, time), batch["lengths"].reshape(-1), dropout_key)
+    flat = model.rewards(batch["tokens"].reshape(-1, time), batch["lengths"].reshape(-1), dropout_key, remat)
     return flat.reshape(rows, sequences)
 
 
@@ -145,7 +151,7 @@ def reward(config: RewardConfig) -> Phase:
         spread=parts,
     )
     validation = Batches(examples.subset(held), batch_size=config.batch_size, spread=parts) if held.any() else None
-    trained = train(RewardLoss(model.config), parameters, {}, batches, config, mesh, validation)
+    trained = train(RewardLoss(model.config, config.remat), parameters, {}, batches, config, mesh, validation)
     whole = on_host(trained.parameters)
     if leads():
         settings = read_model_config(config.model) | {"reward_max_length": text.max_length}

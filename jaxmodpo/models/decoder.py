@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -27,6 +27,7 @@ from jaxmodpo.models.axes import constrain
 from jaxmodpo.models.logps import chunked_token_logps, token_logps
 from jaxmodpo.models.lora import LoraConfig
 from jaxmodpo.models.parameters import Spec
+from jaxmodpo.models.remat import Remat, rematerialised
 
 ARCHITECTURES = {"mistral": "MistralForCausalLM", "llama": "LlamaForCausalLM"}
 
@@ -212,10 +213,6 @@ def parameter_table(config: DecoderConfig) -> dict[str, Spec]:
     return table
 
 
-Remat = Literal["full", "dots", "none"]
-"""What a backward pass computes again: whole layers (least memory), all but matrix products, or nothing."""
-
-
 class BaseParam(nnx.Variable):
     """A weight of the base model: frozen while an adapter is trained."""
 
@@ -272,7 +269,7 @@ class Decoder(nnx.Module):
         Args:
             tokens_BT: token ids.
             dropout_key: draws the adapter's dropout; None switches it off.
-            remat: what the backward pass computes again instead of keeping it, see :data:`Remat`.
+            remat: what the backward pass computes again instead of keeping it, see :data:`jaxmodpo.models.remat.Remat`.
             segments_BT: which of several sequences packed into a row a token belongs to; None for one a row.
             positions_BT: each token's position in its sequence; needed with segments.
         """
@@ -297,10 +294,7 @@ class Decoder(nnx.Module):
             x_BTD = self._layer(x_BTD, weights, rotation, attend, dropout)
             return constrain(x_BTD, mesh, "batch", None, None), None
 
-        body = block
-        if remat != "none":
-            keep_products = jax.checkpoint_policies.dots_with_no_batch_dims_saveable
-            body = jax.checkpoint(block, policy=keep_products if remat == "dots" else None)
+        body = rematerialised(block, remat)
         depth = self.config.num_hidden_layers
         # Unrolling a few layers makes a CPU a fifth faster; a deep model would only compile longer.
         x_BTD, _ = jax.lax.scan(body, x_BTD, (layers, jnp.arange(depth)), unroll=depth if depth <= 4 else 1)

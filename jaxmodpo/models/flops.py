@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from jaxmodpo.models.decoder import DecoderConfig, Remat, parameter_table
+from jaxmodpo.models.decoder import DecoderConfig, parameter_table
 from jaxmodpo.models.lora import LoraConfig
 from jaxmodpo.models.quantised import is_projection
+from jaxmodpo.models.remat import Remat
 from jaxmodpo.models.roberta import RobertaConfig
 from jaxmodpo.models.roberta import parameter_table as encoder_table
 

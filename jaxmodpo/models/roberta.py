@@ -21,6 +21,7 @@ from jaxmodpo.errors import UserError
 from jaxmodpo.models.attention import Attention
 from jaxmodpo.models.files import dtype_named, load_parameters, read_model_config, save_model
 from jaxmodpo.models.parameters import Spec, initialise
+from jaxmodpo.models.remat import Remat, rematerialised
 
 Head = Literal["classification", "language_model"]
 
@@ -151,16 +152,19 @@ class Roberta(nnx.Module):
         self.attention = attention or Attention()
         self.parameters = nnx.Dict({name: nnx.Param(array) for name, array in parameters.items()})
 
-    def __call__(self, tokens_BT: Array, lengths_B: Array, dropout_key: Array | None = None) -> Array:
+    def __call__(
+        self, tokens_BT: Array, lengths_B: Array, dropout_key: Array | None = None, remat: Remat = "none"
+    ) -> Array:
         """Return the head's output, float32: ``[B, N]`` for classification, ``[B, T, V]`` for the language model.
 
         Args:
             tokens_BT: token ids, padded on the right.
             lengths_B: number of real tokens in each row.
             dropout_key: draws dropout; None switches it off.
+            remat: what the backward pass computes again instead of keeping it.
         """
         weights = {name: variable[...] for name, variable in self.parameters.items()}
-        hidden_BTD = self._encode(weights, tokens_BT, lengths_B, dropout_key)
+        hidden_BTD = self._encode(weights, tokens_BT, lengths_B, dropout_key, remat)
         if self.config.head == "classification":
             first_BD = self._dropout(hidden_BTD[:, 0], dropout_key, -2, self.config.classifier_dropout)
             dense_BD = jnp.tanh(_linear(first_BD, weights, "head.dense"))
@@ -172,12 +176,16 @@ class Roberta(nnx.Module):
             out = normed_BTD @ weights["embed"].T + weights["head.out.bias"]
         return out.astype(jnp.float32)
 
-    def rewards(self, tokens_BT: Array, lengths_B: Array, dropout_key: Array | None = None) -> Array:
+    def rewards(
+        self, tokens_BT: Array, lengths_B: Array, dropout_key: Array | None = None, remat: Remat = "none"
+    ) -> Array:
         """Return one scalar a row, ``[B]`` float32; the head must have one output."""
         assert self.config.head == "classification" and self.config.num_labels == 1
-        return self(tokens_BT, lengths_B, dropout_key)[:, 0]
+        return self(tokens_BT, lengths_B, dropout_key, remat)[:, 0]
 
-    def _encode(self, weights: dict[str, Array], tokens_BT: Array, lengths_B: Array, key: Array | None) -> Array:
+    def _encode(
+        self, weights: dict[str, Array], tokens_BT: Array, lengths_B: Array, key: Array | None, remat: Remat
+    ) -> Array:
         config = self.config
         time = tokens_BT.shape[1]
         real_BT = jnp.arange(time) < lengths_B[:, None]
@@ -199,7 +207,7 @@ class Roberta(nnx.Module):
             fed = self._dropout(fed, key, 2 * number + 1)
             return _layer_norm(x_BTD + fed, inner, "output_norm", config.layer_norm_eps), None
 
-        x_BTD, _ = jax.lax.scan(block, x_BTD, (stacked, jnp.arange(config.num_hidden_layers)))
+        x_BTD, _ = jax.lax.scan(rematerialised(block, remat), x_BTD, (stacked, jnp.arange(config.num_hidden_layers)))
         return x_BTD
 
     def _dropout(self, x: Array, key: Array | None, place: Any, rate: float | None = None) -> Array:

@@ -31,11 +31,12 @@ from jaxmodpo.models import flops
 from jaxmodpo.models.adapters import load_adapter, save_adapter
 from jaxmodpo.models.attention import Attention, Backend
 from jaxmodpo.models.axes import constrain
-from jaxmodpo.models.decoder import Decoder, DecoderConfig, Remat, parameter_table
+from jaxmodpo.models.decoder import Decoder, DecoderConfig, parameter_table
 from jaxmodpo.models.files import load_decoder, read_decoder_config
 from jaxmodpo.models.lora import PROJECTIONS, LoraConfig, adapter_table
 from jaxmodpo.models.parameters import initialise
 from jaxmodpo.models.quantised import BaseDtype
+from jaxmodpo.models.remat import Remat
 from jaxmodpo.training.cache import cached, cached_examples, examples_digest
 from jaxmodpo.training.distributed import leads, on_host
 from jaxmodpo.training.mesh import check_heads, make_mesh, place_batch, put, shardings, spread

@@ -14,10 +14,11 @@ from jax.sharding import Mesh
 
 from jaxmodpo.data.batches import Batches
 from jaxmodpo.models import flops
-from jaxmodpo.models.decoder import DecoderConfig, Remat, parameter_table
+from jaxmodpo.models.decoder import DecoderConfig, parameter_table
 from jaxmodpo.models.lora import LoraConfig, adapter_table
 from jaxmodpo.models.parameters import Table, count
 from jaxmodpo.models.quantised import BaseDtype, is_projection, stored_table
+from jaxmodpo.models.remat import Remat
 from jaxmodpo.models.roberta import RobertaConfig
 from jaxmodpo.models.roberta import parameter_table as encoder_table
 from jaxmodpo.training.hardware import Chip
@@ -104,20 +105,21 @@ def scoring(config: DecoderConfig, lora: LoraConfig, batches: Batches, mesh: Mes
     )
 
 
-def reward_training(config: RobertaConfig, batches: Batches, mesh: Mesh) -> Work:
+def reward_training(config: RobertaConfig, batches: Batches, mesh: Mesh, *, remat: Remat) -> Work:
     """Return an average update's work of training a reward model, all of whose weights change."""
     table = encoder_table(config)
     positions = batches.accumulation * batches.shape.rows * batches.shape.length
     weights = 4.0 * count(table) / (mesh.shape["fsdp"] * mesh.shape["tensor"])
     dense = sum(spec.shape[0] * (spec.shape[1] + spec.shape[2]) for spec in table.values() if is_projection(spec))
+    again = remat == "full"
     return Work(
         useful=3 * flops.encoder_forward(config, batches.examples.lengths) / batches.steps_per_epoch,
-        executed=3 * flops.encoder_forward(config, _filled(batches)),
-        memory=2 * batches.accumulation * _whole_weights(table, mesh, 4)
-        + positions * 4 * dense / spread(mesh) / mesh.shape["tensor"] * 4
+        executed=(3 + again) * flops.encoder_forward(config, _filled(batches)),
+        memory=(2 + again) * batches.accumulation * _whole_weights(table, mesh, 4)
+        + positions * 4 * dense / spread(mesh) / mesh.shape["tensor"] * (4 + again)
         + weights * (2 * batches.accumulation + 6),
-        network=3 * batches.accumulation * _gathered(table, mesh, 4)
-        + positions * _reduced(config.num_hidden_layers, config.hidden_size, mesh, 4) * 2
+        network=(3 + again) * batches.accumulation * _gathered(table, mesh, 4)
+        + positions * _reduced(config.num_hidden_layers, config.hidden_size, mesh, 4) * (2 + again)
         + 2 * weights * (mesh.shape["data"] > 1),
         chips=mesh.size,
     )
