@@ -23,7 +23,7 @@ class Spec:
 
     Attributes:
         shape: as used here; a leading layer count for stacked parameters.
-        axes: a logical axis name per dimension (see ``training.mesh.RULES``), or None.
+        axes: a logical axis name per dimension (see ``models.axes.RULES``), or None.
         key: the Hugging Face tensor's name, with ``{layer}`` where stacked.
         initialiser: ``normal`` (standard deviation 0.02), ``zeros``, ``ones`` or ``kaiming``
             (uniform with a = √5, PyTorch's default for linear layers).
