@@ -17,7 +17,6 @@ if [ $# -lt 1 ]; then
   exit 2
 fi
 code=0
-# A process that ends takes the others with it only if it failed.
 srun --kill-on-bad-exit=0 .venv/bin/jaxmodpo "$@" || code=$?
 if [ "$code" -eq 75 ]; then
   scontrol requeue "$SLURM_JOB_ID"

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+
+# Where libtpu is installed JAX would look for a TPU first; the tests want CPUs, unless told otherwise.
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
 SHARED = Path(__file__).parents[1].parent / "shared" / "data"
 
