@@ -15,8 +15,13 @@ SHARED = Path(__file__).parents[1].parent / "shared" / "data"
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Put the slow tests first, so that no worker is left alone with one at the end."""
-    items.sort(key=lambda item: item.get_closest_marker("slow") is None)
+    """Put the slow tests first, the slowest in front, so that no worker is left alone with one at the end."""
+
+    def seconds(item: pytest.Item) -> float:
+        marker = item.get_closest_marker("slow")
+        return 0 if marker is None else marker.kwargs.get("seconds", 10)
+
+    items.sort(key=seconds, reverse=True)
 
 
 @pytest.fixture(scope="session")

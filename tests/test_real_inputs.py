@@ -18,7 +18,7 @@ from jaxmodpo.personas.command import PersonasConfig, personas
 from jaxmodpo.sampling.command import ResponsesConfig, responses
 
 
-@pytest.mark.slow
+@pytest.mark.slow(seconds=40)
 def test_forty_epitome_posts_go_from_questions_to_modpo(real_data, tiny_world: Path, tmp_path: Path):
     epitome = real_data("epitome/interpretations-reddit.csv")
     with epitome.open(encoding="utf-8", newline="") as file:
@@ -91,7 +91,7 @@ def test_forty_epitome_posts_go_from_questions_to_modpo(real_data, tiny_world: P
             cache_dir=tmp_path / "cache",
         )
     )
-    assert phase.results["examples"] == len(pairs["empathy"])
+    assert phase.results["examples"] + phase.results["held_out_examples"] == len(pairs["empathy"])
     assert np.isfinite(phase.results["margins"]["safety"]["margin_std"])
     assert (tmp_path / "modpo" / "adapter" / "adapter_model.safetensors").is_file()
     assert read_json(tmp_path / "questions" / "manifest.json")["results"]["train"] == 40

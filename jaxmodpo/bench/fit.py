@@ -164,18 +164,27 @@ def fit(config: FitConfig) -> None:
     """Run ``fit``."""
     _check(config)
     devices = topology_devices(config.topology, config.target_config)
-    if config.search:
-        answers = list(search(config, devices))
-        fitting = [answer for answer in answers if answer.fits]
-        best = max(fitting or answers, key=lambda answer: (answer.pairs_per_second, answer.batch_size))
-    else:
-        answers, best = [], answer(config, make_mesh(config.mesh, devices))
+    try:
+        answers, best = _answers(config, devices)
+    except RuntimeError as error:
+        if "cuDNN" not in str(error):
+            raise
+        raise UserError(f"{error} It comes with 'jaxmodpo[cuda]'; --attention xla does without") from error
     if config.json:
         print(json.dumps(dataclasses.asdict(best)))
         return
     if answers:
         print(_compared(answers) + "\n")
     print(_described(config, best))
+
+
+def _answers(config: FitConfig, devices: list[Any]) -> tuple[list[Answer], Answer]:
+    """Return what a search found on each mesh, none without one, and the answer."""
+    if config.search:
+        answers = list(search(config, devices))
+        fitting = [answer for answer in answers if answer.fits]
+        return answers, max(fitting or answers, key=lambda answer: (answer.pairs_per_second, answer.batch_size))
+    return [], answer(config, make_mesh(config.mesh, devices))
 
 
 def _check(config: FitConfig) -> None:

@@ -30,7 +30,7 @@ def model(tmp_path: Path) -> str:
     return str(tmp_path / "shape.json")
 
 
-@pytest.mark.slow
+@pytest.mark.slow(seconds=100)
 def test_a_run_that_is_killed_ten_times_ends_where_an_undisturbed_one_does(capsys):
     bench_resume(BenchResumeConfig(kills=10, epochs=20))
     printed = capsys.readouterr().out

@@ -112,7 +112,7 @@ COMPILE = """
 import jax, jax.numpy as jnp
 from jax.sharding import NamedSharding, PartitionSpec as P
 from jaxmodpo.models.attention import Attention
-from jaxmodpo.training.fit import topology_mesh
+from jaxmodpo.training.ahead import topology_mesh
 mesh = topology_mesh("v5e:2x2", (1, 2, 2))
 attention = Attention("auto", mesh)
 assert attention.choose(128, jnp.bfloat16) == "splash"

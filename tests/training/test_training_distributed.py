@@ -191,7 +191,7 @@ def ended(processes: list[subprocess.Popen], seconds: float = 300) -> list[tuple
             process.kill()
 
 
-@pytest.mark.slow
+@pytest.mark.slow(seconds=60)
 def test_eight_devices_train_as_one_does_on_every_kind_of_mesh(settings, alone, tmp_path):
     meshes = [(8, 1, 1), (1, 8, 1), (1, 1, 8), (2, 2, 2)]
     runs = [flags(settings, output_dir=tmp_path / f"run{n}", mesh=mesh) for n, mesh in enumerate(meshes)]
@@ -204,7 +204,7 @@ def test_eight_devices_train_as_one_does_on_every_kind_of_mesh(settings, alone, 
         np.testing.assert_allclose(losses(tmp_path / f"run{number}", "eval_loss"), held_out, rtol=1e-5)
 
 
-@pytest.mark.slow
+@pytest.mark.slow(seconds=150)
 def test_two_processes_then_one_then_eight_end_where_one_does(settings, alone, tmp_path):
     run = tmp_path / "run"
     for count, devices, after, mesh in ((2, 4, 5, (1, 8, 1)), (1, 4, 5, (2, 2, 1)), (8, 1, 0, (8, 1, 1))):
@@ -221,7 +221,7 @@ def test_two_processes_then_one_then_eight_end_where_one_does(settings, alone, t
     assert read_json(run / "manifest.json")["status"] == "finished"
 
 
-@pytest.mark.slow
+@pytest.mark.slow(seconds=40)
 def test_when_a_process_dies_the_other_ends_with_an_error(settings, tmp_path):
     results = ended(several(settings, 2, 1, after=3, kind="SIGKILL", output_dir=tmp_path / "run"), 150)
     (survivor, said), (dead, _) = results

@@ -160,7 +160,7 @@ def tiny(tmp_path):
 
 
 @tpu
-@pytest.mark.slow
+@pytest.mark.slow(seconds=100)
 def test_a_real_7b_step_compiles_for_a_tpu_pod_that_is_not_here(capsys):
     fit(FitConfig(topology="v5e:4x4", model="mistral-7b-v0.1", json=True))
     found = json.loads(capsys.readouterr().out)

@@ -26,7 +26,7 @@ def test_by_default_every_device_parts_the_parameters():
 
 
 def test_a_mesh_of_other_devices_than_there_are_is_refused():
-    with pytest.raises(UserError, match="--mesh 2 8 64 needs 1024 devices; this machine has"):
+    with pytest.raises(UserError, match="--mesh 2 8 64 needs 1024 devices; there are"):
         make_mesh((2, 8, 64))
 
 
