@@ -60,7 +60,7 @@ COMMANDS = {
 }
 
 
-# A disk that is full, over its quota, of too large a file or read-only.
+# A disk that is full, over its quota, of too large a file, read-only or not ours.
 _UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES)
 
 
@@ -130,7 +130,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except OSError as error:
         if error.errno not in _UNWRITABLE:
             raise
-        print(f"jaxmodpo: cannot write {error.filename or 'a file'}: {error.strerror}", file=sys.stderr)
+        print(f"jaxmodpo: cannot read or write {error.filename or 'a file'}: {error.strerror}", file=sys.stderr)
         raise SystemExit(2) from None
     except KeyboardInterrupt:
         print("jaxmodpo: interrupted; the same command goes on from here", file=sys.stderr)

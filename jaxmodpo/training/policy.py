@@ -421,6 +421,8 @@ def train_policy(
     in_step = config.reference == "in_step" and isinstance(config, PreferenceTrainingConfig)
     loss = PolicyLoss(policy.config, policy.lora, method, policy.attention, config.remat, in_step)
     held = held_out(questions, config.validation_fraction, config.seed)
+    if held.all():
+        raise UserError(f"{len(held)} examples leave none to train on; lower --validation-fraction")
     shared = {
         "batch_size": config.batch_size,
         "batching": config.batching,
