@@ -6,8 +6,11 @@ Nothing heavy is imported before a command is chosen, so that ``jaxmodpo --help`
 from __future__ import annotations
 
 import errno
+import glob
 import importlib
+import importlib.util
 import logging
+import os
 import sys
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -101,6 +104,13 @@ def load(name: str) -> tuple[type, object]:
     return getattr(module, command.settings), getattr(module, command.function)
 
 
+def _look_for_devices() -> None:
+    """Keep JAX from looking for a TPU, and complaining at length, where libtpu is installed for ``fit`` alone."""
+    places = ("/dev/accel*", "/dev/vfio/*", "/dev/nvidia*", "/dev/kfd")
+    if importlib.util.find_spec("libtpu") is not None and not any(map(glob.glob, places)):
+        os.environ.setdefault("JAX_PLATFORMS", "cpu")
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line; exit code 2 and one sentence where the user can mend it."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
@@ -113,6 +123,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     for noisy in ("absl", "orbax", "httpx2", "httpx", "jax", "matplotlib"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
+    _look_for_devices()
     try:
         name, rest = find(arguments)
         from jaxmodpo.config import parse

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
 import subprocess
@@ -11,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from jaxmodpo import __version__
+from jaxmodpo import __version__, cli
 from jaxmodpo.cli import COMMANDS, find, load, main
 from jaxmodpo.config import parse
 
@@ -76,3 +77,12 @@ def test_every_command_of_the_readme_is_understood():
         name, rest = find(words)
         settings, _ = load(name)
         assert isinstance(parse(settings, rest, name), settings)
+
+
+@pytest.mark.parametrize(("devices", "expected"), [([], "cpu"), (["/dev/accel0"], None)])
+def test_where_libtpu_is_installed_without_a_tpu_jax_is_told_to_use_the_cpu(monkeypatch, devices, expected):
+    monkeypatch.delenv("JAX_PLATFORMS", raising=False)
+    monkeypatch.setattr("jaxmodpo.cli.importlib.util.find_spec", lambda name: name)
+    monkeypatch.setattr("jaxmodpo.cli.glob.glob", lambda place: [d for d in devices if place.startswith(d[:8])])
+    cli._look_for_devices()
+    assert os.environ.pop("JAX_PLATFORMS", None) == expected

@@ -119,7 +119,11 @@ class Checkpoints:
         return self._read(update, like)[0]
 
     def close(self) -> None:
-        self._manager.close()
+        """Let go of the folder; what is being written is finished first. Says nothing of what failed: see ``wait``."""
+        try:
+            self._manager.close()
+        except Exception as error:
+            logger.debug("closing the checkpoints: %s", error)
 
     def _read(self, update: int, like: TrainState) -> tuple[TrainState, dict[str, Any]]:
         shapes = jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=a.sharding), like._asdict())

@@ -13,6 +13,21 @@ from jaxmodpo.errors import UserError
 
 Tracker = Literal["tensorboard", "wandb"]
 
+_MODULES: Mapping[Tracker, str] = {"tensorboard": "tensorboardX", "wandb": "wandb"}
+
+
+def check_trackers(trackers: Sequence[Tracker]) -> None:
+    """Refuse trackers that are not installed.
+
+    Raises:
+        UserError: naming what is missing.
+    """
+    for tracker in trackers:
+        try:
+            importlib.import_module(_MODULES[tracker])
+        except ImportError as error:
+            raise UserError(f"--track {tracker} needs {_MODULES[tracker]}: pip install 'jaxmodpo[tracking]'") from error
+
 
 class _Sink(Protocol):
     def write(self, step: int, values: Mapping[str, float]) -> None: ...
@@ -43,6 +58,7 @@ class Tracking:
             return
         self._journal = Journal(folder / "metrics.jsonl")
         self._journal.truncate(sum(row["step"] <= from_update for row in self._journal.rows))
+        check_trackers(trackers)
         makers = {"tensorboard": _TensorBoard, "wandb": _WandB}
         self._sinks = [makers[name](folder, settings) for name in dict.fromkeys(trackers)]
 
@@ -68,7 +84,7 @@ class Tracking:
 
 class _TensorBoard:
     def __init__(self, folder: Path, settings: Mapping[str, Any]):
-        self._writer = _import("tensorboardX", "tensorboard").SummaryWriter(str(folder / "tensorboard"))
+        self._writer = importlib.import_module(_MODULES["tensorboard"]).SummaryWriter(str(folder / "tensorboard"))
 
     def write(self, step: int, values: Mapping[str, float]) -> None:
         for name, value in values.items():
@@ -82,7 +98,7 @@ class _WandB:
     """Weights & Biases; ``WANDB_MODE=offline`` keeps everything on this machine."""
 
     def __init__(self, folder: Path, settings: Mapping[str, Any]):
-        wandb = _import("wandb", "wandb")
+        wandb = importlib.import_module(_MODULES["wandb"])
         # The same id after an interruption: one run there for one run here.
         marker = folder / "wandb" / "run_id"
         marker.parent.mkdir(parents=True, exist_ok=True)
@@ -97,10 +113,3 @@ class _WandB:
 
     def close(self) -> None:
         self._run.finish()
-
-
-def _import(module: str, tracker: str) -> Any:
-    try:
-        return importlib.import_module(module)
-    except ImportError as error:
-        raise UserError(f"--track {tracker} needs {module}: pip install 'jaxmodpo[tracking]'") from error

@@ -40,7 +40,7 @@ from jaxmodpo.training.step import (
     means,
     train_step,
 )
-from jaxmodpo.training.tracking import Tracker, Tracking
+from jaxmodpo.training.tracking import Tracker, Tracking, check_trackers
 
 logger = logging.getLogger(__name__)
 
@@ -112,6 +112,7 @@ class TrainingConfig(DeviceConfig):
             )
         if not 0 <= self.validation_fraction < 1:
             raise UserError(f"--validation-fraction must lie in [0, 1), not {self.validation_fraction}")
+        check_trackers(self.track)
 
 
 @dataclass
@@ -176,6 +177,24 @@ def train(
             lacks ``config.best_metric``.
         Preempted: SIGTERM came; everything so far is in a checkpoint.
     """
+    checkpoints = Checkpoints(config.output_dir / "checkpoints")
+    try:
+        return _train(loss, trainable, frozen, batches, config, mesh, held_out, flops, checkpoints)
+    finally:
+        checkpoints.close()
+
+
+def _train(
+    loss: Loss,
+    trainable: Parameters,
+    frozen: Parameters,
+    batches: Batches,
+    config: TrainingConfig,
+    mesh: Mesh,
+    held_out: Batches | None,
+    flops: Callable[[np.ndarray], float] | None,
+    checkpoints: Checkpoints,
+) -> Trained:
     steps = batches.steps
     optimizer = OptimizerSettings(config.weight_decay, config.max_grad_norm)
     rates = _rates(config, steps)
@@ -183,7 +202,6 @@ def train(
     state = initial_state(optimizer, _on_mesh(trainable, everywhere))
     key = jax.jit(lambda: jax.random.key(config.seed), out_shardings=everywhere)()
     evaluations, start = _Evaluations(), 0
-    checkpoints = Checkpoints(config.output_dir / "checkpoints")
     if found := checkpoints.last(state):
         state, progress, start = found
         batches.restore(progress["batches"])
@@ -264,7 +282,6 @@ def train(
         if evaluations.best_update != done:
             logger.info("update %d was the best of the evaluated ones", evaluations.best_update)
             state = checkpoints.at(evaluations.best_update, state)
-    checkpoints.close()
     return Trained(state.trainable, report)
 
 
