@@ -15,13 +15,17 @@ SHARED = Path(__file__).parents[1].parent / "shared" / "data"
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Put the slow tests first, the slowest in front, so that no worker is left alone with one at the end."""
+    """Put the slow tests first, so that no worker is left alone with one at the end.
+
+    Two workers begin with a half of the list each and take from the other's end what it has not come to.
+    """
 
     def seconds(item: pytest.Item) -> float:
         marker = item.get_closest_marker("slow")
         return 0 if marker is None else marker.kwargs.get("seconds", 10)
 
-    items.sort(key=seconds, reverse=True)
+    ranked = sorted(items, key=seconds, reverse=True)
+    items[:] = ranked[::2] + ranked[1::2]
 
 
 @pytest.fixture(scope="session")

@@ -71,7 +71,7 @@ def _compare(folder: Path, kills: int, epochs: int, seed: int) -> None:
     generator = np.random.default_rng(seed)
     done, wasted, flags = 0, 0, _flags(folder, "killed", epochs)
     while done < kills:
-        delay = float(generator.uniform(0, start + 2 * budget))
+        delay = float(generator.uniform(0, start + 1.5 * budget))
         if not _live(context, flags, log, delay):
             break
         done += 1
