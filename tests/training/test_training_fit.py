@@ -37,7 +37,7 @@ SETTINGS = {
     "vocab_size": 256,
     "hidden_size": 128,
     "intermediate_size": 256,
-    "num_hidden_layers": 4,
+    "num_hidden_layers": 2,
     "num_attention_heads": 4,
     "num_key_value_heads": 2,
 }
@@ -117,7 +117,7 @@ def test_a_window_limits_what_attention_sees():
         SETTINGS | {"model_type": "mistral", "sliding_window": 4, "head_dim": 32}, "test"
     )
     seen = sum(min(position + 1, 4) for position in range(10))
-    assert flops.attention(windowed, np.array([10])) == 4.0 * 4 * 4 * 32 * seen
+    assert flops.attention(windowed, np.array([10])) == 4.0 * 2 * 4 * 32 * seen
 
 
 def test_seven_billion_parameters_train_at_four_operations_a_token_and_parameter():
