@@ -9,6 +9,7 @@ is refused, since broadcasting it would compare every pair with every other.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -17,7 +18,9 @@ from jax import Array
 from jax.core import Tracer
 from jax.typing import ArrayLike
 
-__all__ = ["bradley_terry_loss", "dpo_loss", "joint_dpo_loss", "modpo_loss", "sft_loss"]
+__all__ = ["Link", "bradley_terry_loss", "dpo_loss", "joint_dpo_loss", "modpo_loss", "plackett_luce_loss", "sft_loss"]
+
+Link = Literal["sigmoid", "hinge", "ipo"]
 
 
 def dpo_loss(
@@ -28,12 +31,17 @@ def dpo_loss(
     *,
     beta: float,
     label_smoothing: float = 0.0,
+    link: Link = "sigmoid",
 ) -> Array:
     r"""Direct preference optimisation.
 
-    With :math:`h = \beta\,[(\log\pi_w - \log\pi^{ref}_w) - (\log\pi_l - \log\pi^{ref}_l)]` and
+    With :math:`d = (\log\pi_w - \log\pi^{ref}_w) - (\log\pi_l - \log\pi^{ref}_l)` and
     label smoothing :math:`\varepsilon`, the loss is
-    :math:`-(1-\varepsilon)\log\sigma(h) - \varepsilon\log\sigma(-h)`.
+
+    - ``sigmoid`` (DPO): :math:`-(1-\varepsilon)\log\sigma(\beta d) - \varepsilon\log\sigma(-\beta d)`;
+    - ``hinge`` (SLiC): :math:`\max(0, 1 - \beta d)`;
+    - ``ipo``: :math:`(d - \tfrac{1}{2\beta})^2`. Its authors average log-probabilities over each completion's
+      tokens instead of summing them, or β would mean something else at each length: give such averages.
 
     Args:
         policy_chosen_logps: ``[pairs]``, log-probability of the chosen completion.
@@ -41,17 +49,19 @@ def dpo_loss(
         reference_chosen_logps: ``[pairs]``, the same under the reference policy.
         reference_rejected_logps: ``[pairs]``.
         beta: strength of the pull towards the reference, > 0.
-        label_smoothing: probability that a label is flipped, in [0, 0.5).
+        label_smoothing: probability that a label is flipped, in [0, 0.5); of ``sigmoid`` alone.
+        link: what becomes of the difference.
 
     Returns:
         ``[pairs]`` float32.
 
     Raises:
-        ValueError: shapes differ or are not ``[pairs]``; a constant is out of range.
+        ValueError: shapes differ or are not ``[pairs]``; a constant is out of range; an unknown link.
 
     References:
         Rafailov et al., *Direct Preference Optimization*, 2023, eq. 7; Mitchell, *A note on DPO with
-        noisy preferences*, 2023, for label smoothing.
+        noisy preferences*, 2023, for label smoothing; Zhao et al., *SLiC-HF*, 2023; Azar et al., *A General
+        Theoretical Paradigm to Understand Learning from Human Preferences*, 2023, eq. 17, for IPO.
 
     Example:
         >>> import jax.numpy as jnp
@@ -60,9 +70,19 @@ def dpo_loss(
     """
     if not 0.0 <= label_smoothing < 0.5:
         raise ValueError(f"label_smoothing must lie in [0, 0.5), not {label_smoothing}")
-    logits = _check_beta(beta) * _log_ratio_difference(
+    if label_smoothing and link != "sigmoid":
+        raise ValueError(f"label_smoothing belongs to the sigmoid link, not to {link}")
+    beta = _check_beta(beta)
+    difference = _log_ratio_difference(
         policy_chosen_logps, policy_rejected_logps, reference_chosen_logps, reference_rejected_logps, ndim=1
     )
+    if link == "ipo":
+        return (difference - 1 / (2 * beta)) ** 2
+    logits = beta * difference
+    if link == "hinge":
+        return jax.nn.relu(1 - logits)
+    if link != "sigmoid":
+        raise ValueError(f"the link must be sigmoid, hinge or ipo, not {link}")
     return -(1 - label_smoothing) * jax.nn.log_sigmoid(logits) - label_smoothing * jax.nn.log_sigmoid(-logits)
 
 
@@ -176,6 +196,41 @@ def bradley_terry_loss(chosen_rewards: ArrayLike, rejected_rewards: ArrayLike) -
     return -jax.nn.log_sigmoid(chosen - rejected)
 
 
+def plackett_luce_loss(rewards: ArrayLike, candidates: ArrayLike | None = None) -> Array:
+    r"""Reward-model loss of whole rankings: the negative log-likelihood of drawing them best first.
+
+    .. math:: -\sum_{i=1}^{n-1} \log \frac{\exp r_i}{\sum_{j \ge i} \exp r_j}
+
+    With two candidates it is :func:`bradley_terry_loss`.
+
+    Args:
+        rewards: ``[rankings, places]``, each ranking's rewards, best first.
+        candidates: ``[rankings]``, how many places of each ranking are taken, 2 or more; all by default.
+
+    Returns:
+        ``[rankings]`` float32.
+
+    Raises:
+        ValueError: wrong shapes.
+
+    References:
+        Plackett, *The Analysis of Permutations*, 1975; Rafailov et al., 2023, appendix A.3.
+    """
+    values = _float32(rewards)
+    if values.ndim != 2 or values.shape[1] < 2:
+        raise ValueError(f"rewards must be [rankings, places], with at least two places, not {list(values.shape)}")
+    rankings, places = values.shape
+    counts = jnp.full(rankings, places) if candidates is None else jnp.asarray(candidates)
+    if counts.shape != (rankings,):
+        raise ValueError(f"candidates must be [{rankings}], not {list(counts.shape)}")
+    taken = jnp.arange(places) < counts[:, None]
+    # An empty place must weigh nothing, whatever it holds; minus infinity would make the gradient NaN.
+    values = jnp.where(taken, values, -1e30)
+    rest = jax.lax.cumlogsumexp(values, axis=1, reverse=True)
+    terms = jnp.where(taken, rest, 0.0) - jnp.where(taken, values, 0.0)
+    return jnp.sum(terms, axis=1)
+
+
 def sft_loss(token_logps: ArrayLike, completion_mask: ArrayLike) -> Array:
     """Mean negative log-likelihood of the completion tokens, over the whole batch.
 
@@ -197,7 +252,7 @@ def sft_loss(token_logps: ArrayLike, completion_mask: ArrayLike) -> Array:
     return total / jnp.maximum(jnp.sum(mask), 1.0)
 
 
-def _float32(value: ArrayLike | Sequence[float]) -> Array:
+def _float32(value: ArrayLike | Sequence[Any]) -> Array:
     return jnp.asarray(value, jnp.float32)
 
 
@@ -219,7 +274,8 @@ def _check_weights(weights: Sequence[float] | ArrayLike, count: int, *, positive
     array = _float32(weights)
     if array.shape != (count,):
         raise ValueError(f"weights must have shape [{count}], not {list(array.shape)}")
-    if not isinstance(weights, Tracer):
+    traced = isinstance(weights, Tracer) or any(isinstance(w, Tracer) for w in weights)  # type: ignore[union-attr]
+    if not traced:
         values = [float(w) for w in np.asarray(weights)]
         if min(values) < 0 or abs(sum(values) - 1) > 1e-5 or any(w <= 0 for w in values[:positive]):
             rule = "the first positive, " if positive else ""

@@ -288,7 +288,7 @@ def _compiled_step(config: FitConfig, batches: Batches, mesh: Mesh) -> tuple[Com
     if config.step == "reward":
         encoder = encoder_shape(config.model)
         parameters = abstract(encoder_table(encoder), jnp.float32, mesh)
-        found = compile_step(RewardLoss(encoder, config.remat), parameters, {}, batches, mesh)
+        found = compile_step(RewardLoss(encoder, config.remat, encoder.dropout > 0), parameters, {}, batches, mesh)
         return found, reward_training(encoder, batches, mesh, remat=config.remat), None
     decoder, lora = decoder_shape(config.model), LoraConfig(config.lora_rank, 2.0 * config.lora_rank, 0.05)
     shared: dict[str, Any] = {"base_dtype": config.base_dtype, "attention": config.attention}

@@ -199,7 +199,8 @@ def _contender(
     reference: Reference,
 ) -> Contender:
     in_step = reference == "in_step"
-    loss = PolicyLoss(shape, lora, DPO(0.1, 0.0), Attention(config.attention, mesh), config.remat, in_step)
+    attention = Attention(config.attention, mesh)
+    loss = PolicyLoss(shape, lora, DPO(0.1), attention, config.remat, in_step, lora.dropout > 0)
     if not in_step:
         # Their values do not change the time.
         examples = examples.with_fields(reference_logps=np.zeros((len(examples), 2), np.float32))
@@ -211,7 +212,7 @@ def _contender(
         spread=spread(mesh),
         cost=functools.partial(flops.token_cost, shape),
     )
-    optimizer = OptimizerSettings(0.01, 1.0)
+    constants = {"loss": loss, "optimizer": OptimizerSettings(0.01, 1.0)}
     table_ = adapter_table(parameter_table(shape), lora)
     place = shardings(mesh)(table_)
     adapter = jax.jit(lambda key: initialise(table_, key), out_shardings=place)(jax.random.key(1))
@@ -221,17 +222,17 @@ def _contender(
     def arguments(step: int, state: Any) -> tuple[Any, ...]:
         return state, base, place_batch(mesh, batches.at(step), batches.by_rows), key, np.int32(step), rate
 
-    state = initial_state(optimizer, adapter)
+    state = initial_state(constants["optimizer"], adapter)
     # Compiled once, here, so that its memory can be asked for.
-    compiled = train_step.lower(*arguments(0, state), loss=loss, optimizer=optimizer).compile()
+    compiled = train_step.lower(*arguments(0, state), **constants).compile()
     memory: Any = compiled.memory_analysis()
-    state, _ = jax.block_until_ready(compiled(*arguments(0, state)))
+    state, _ = jax.block_until_ready(compiled(*arguments(0, state), **constants))
     held = [state]
 
     def run() -> float:
         started = time.perf_counter()
         for step in range(batches.steps):
-            held[0], _ = compiled(*arguments(step, held[0]))
+            held[0], _ = compiled(*arguments(step, held[0]), **constants)
         jax.block_until_ready(held[0])
         return time.perf_counter() - started
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from jaxmodpo.artifacts import Pair
+from jaxmodpo.artifacts import Pair, Ranking
 from jaxmodpo.data.text import PolicyText, RewardText, pad_rows
 
 # Lengths are rounded up to a multiple of this, so that data sets of similar length share a compiled step.
@@ -94,6 +94,19 @@ def reward_pairs(pairs: Sequence[Pair], text: RewardText) -> Examples:
             for pair in pairs
         ]
     )
+
+
+def reward_rankings(rankings: Sequence[Ranking], text: RewardText) -> Examples:
+    """Tokenise rankings for a reward model: sequences are candidates, best first.
+
+    The field ``candidates`` ``[n]`` says how many there are; the places of shorter rankings repeat their last one.
+    """
+    places = max(len(ranking.candidates) for ranking in rankings)
+    groups = []
+    for ranking in rankings:
+        tokens = [(text.example(ranking.question_text, c.response_text), 0) for c in ranking.candidates]
+        groups.append(tokens + [tokens[-1]] * (places - len(tokens)))
+    return _examples(groups).with_fields(candidates=np.array([len(r.candidates) for r in rankings], np.float32))
 
 
 def completions(prompts: Sequence[Sequence[int]], replies: Sequence[Sequence[int]]) -> Examples:

@@ -1,4 +1,4 @@
-"""Preference pairs in every layout that people have: the authors', TRL's, HH-RLHF's.
+"""Preference pairs in every layout that people have: the authors', TRL's, HH-RLHF's; and pairs made of rankings.
 
 All become :class:`~jaxmodpo.artifacts.Pair`, so that training knows one layout. Question and
 response ids are made from the texts where a file has none.
@@ -7,17 +7,19 @@ response ids are made from the texts where a file has none.
 from __future__ import annotations
 
 import gzip
+import itertools
 import json
 import logging
+import math
 import re
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
-from jaxmodpo.artifacts import Candidate, Pair, digest, pair_from_mapping, read_json
+from jaxmodpo.artifacts import Candidate, Pair, Ranking, digest, pair_from_mapping, read_json, read_rankings
 from jaxmodpo.errors import UserError
 
 logger = logging.getLogger(__name__)
@@ -25,8 +27,11 @@ logger = logging.getLogger(__name__)
 _TURN = re.compile(r"\n\n(?=(?:Human|Assistant):)")
 
 
-def load_pairs(path: Path) -> list[Pair]:
-    """Read preference pairs.
+PairsPerQuestion = Literal["best-worst", "all"] | int
+
+
+def load_pairs(path: Path, per_question: PairsPerQuestion = "best-worst") -> list[Pair]:
+    """Read preference pairs, or make them of the rankings in a ``{criterion}_rankings.json``.
 
     The file's kind follows from its name: ``.json`` (a list), ``.jsonl`` or ``.jsonl.gz``, ``.parquet``, ``.csv``,
     or a folder written by ``datasets``. A row is in one of these layouts:
@@ -44,9 +49,20 @@ def load_pairs(path: Path) -> list[Pair]:
     an error, except in HH-RLHF's transcripts, where a user cannot mend the published file: those are left out
     and counted in the log. An empty reply in a transcript stays, since it was preferred or not like any other.
 
+    Args:
+        path: the file or folder.
+        per_question: how many pairs are made of a ranking, see :func:`pairs_of`; a file of pairs is taken as it is.
+
     Raises:
-        UserError: unreadable, no rows, or a row that lacks a field or prefers nothing; it names file and row.
+        UserError: unreadable, no rows, or a row that lacks a field or prefers nothing; it names file and row. Or
+            ``per_question`` asks something of a file of pairs.
     """
+    if holds_rankings(path):
+        return pairs_of(load_rankings(path), per_question)
+    if per_question != "best-worst":
+        raise UserError(
+            f"--pairs-per-question {per_question} needs rankings, as in safety_rankings.json; {path} holds pairs"
+        )
     rows = [_pair(row, f"{path}, row {number}") for number, row in enumerate(_rows(path), 1)]
     pairs = [pair for pair in rows if pair is not None]
     if len(pairs) < len(rows):
@@ -54,6 +70,83 @@ def load_pairs(path: Path) -> list[Pair]:
     if not pairs:
         raise UserError(f"{path} holds no preference pairs")
     return pairs
+
+
+def holds_rankings(path: Path) -> bool:
+    """Tell a file of rankings from one of pairs."""
+    if path.suffix != ".json" or not path.is_file():
+        return False
+    rows = read_json(path)
+    return isinstance(rows, list) and bool(rows) and isinstance(rows[0], Mapping) and "ranking" in rows[0]
+
+
+def load_rankings(path: Path) -> list[Ranking]:
+    """Read a ``{criterion}_rankings.json``.
+
+    Raises:
+        UserError: it is none, or a ranking has fewer than two responses.
+    """
+    if not holds_rankings(path):
+        raise UserError(f"{path} holds no rankings; 'jaxmodpo preferences' writes them as CRITERION_rankings.json")
+    rankings = read_rankings(path)
+    short = next((r.question_id for r in rankings if len(r.candidates) < 2), None)
+    if short is not None:
+        raise UserError(f"{path}: the ranking of question {short} has fewer than two responses")
+    return rankings
+
+
+def pairs_of(rankings: Sequence[Ranking], per_question: PairsPerQuestion) -> list[Pair]:
+    """Make preference pairs of rankings.
+
+    Args:
+        rankings: best first.
+        per_question: ``best-worst`` makes one pair a ranking, of its ends; ``all`` one of every two responses; a
+            number that many, the widest gaps first and among equals the better response, so that 1 is
+            best-worst and each number's pairs contain those of the smaller ones.
+
+    Returns:
+        Pairs in the rankings' order; two responses of the same text make none.
+
+    Raises:
+        UserError: a number below 1, or no pair at all.
+    """
+    if isinstance(per_question, int) and per_question < 1:
+        raise UserError(f"--pairs-per-question must be best-worst, all or at least 1, not {per_question}")
+    pairs = []
+    for ranking in rankings:
+        places = range(len(ranking.candidates))
+        by_gap = sorted(itertools.combinations(places, 2), key=lambda pair: (pair[0] - pair[1], pair[0]))
+        wanted = {"best-worst": 1, "all": len(by_gap)}.get(str(per_question), per_question)
+        for better, worse in by_gap[: int(wanted)]:
+            chosen, rejected = ranking.candidates[better], ranking.candidates[worse]
+            if chosen.response_text != rejected.response_text:
+                pairs.append(Pair(ranking.question_id, ranking.question_text, chosen, rejected))
+    if not pairs:
+        raise UserError("the rankings give no pair: all their responses have the same text")
+    return pairs
+
+
+def load_column(path: Path, name: str) -> np.ndarray:
+    """Read a column of numbers that stands beside the pairs, ``[pairs]`` float64, in the order of :func:`load_pairs`.
+
+    Raises:
+        UserError: the file holds rankings; a row lacks the column, or holds no finite number there.
+    """
+    if holds_rankings(path):
+        raise UserError(f"{path} holds rankings, which have no column '{name}'; give pairs")
+    values = []
+    for number, row in enumerate(_rows(path), 1):
+        where = f"{path}, row {number}"
+        if _pair(row, where) is None:
+            continue
+        try:
+            value = float(row[name])
+        except (KeyError, TypeError, ValueError):
+            value = math.nan
+        if not math.isfinite(value):
+            raise UserError(f"{where}: the column '{name}' holds no finite number: {row.get(name, 'it is missing')}")
+        values.append(value)
+    return np.array(values)
 
 
 def held_out(questions: Sequence[str], fraction: float, seed: int) -> np.ndarray:

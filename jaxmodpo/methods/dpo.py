@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 from pathlib import Path
 
+import jax
+import jax.numpy as jnp
 from jax import Array
 
 from jaxmodpo.artifacts import Phase
-from jaxmodpo.data.pairs import load_pairs
-from jaxmodpo.losses import dpo_loss
+from jaxmodpo.data.pairs import PairsPerQuestion, load_pairs
+from jaxmodpo.errors import UserError
+from jaxmodpo.losses import Link, dpo_loss
 from jaxmodpo.training.distributed import open_phase
 from jaxmodpo.training.policy import (
     PreferenceTrainingConfig,
-    fresh_policy,
     policy_examples,
     policy_text,
     preference_terms,
@@ -21,6 +24,7 @@ from jaxmodpo.training.policy import (
     with_reference,
     with_sft_term,
 )
+from jaxmodpo.training.session import Session
 from jaxmodpo.training.step import Batch, LossTerms
 
 
@@ -29,37 +33,62 @@ class DPOConfig(PreferenceTrainingConfig):
     """Align an adapter to one objective's preference pairs."""
 
     pairs: Path
-    """preference pairs"""
+    """preference pairs or rankings"""
+    pairs_per_question: PairsPerQuestion = "best-worst"
+    """of rankings: the ends alone, all pairs, or a number of pairs, the widest gaps first"""
     label_smoothing: float = 0.0
-    """probability that a preference is wrong"""
+    """probability that a preference is wrong; of the sigmoid link alone"""
+    link: Link = "sigmoid"
+    """sigmoid: DPO; hinge: SLiC; ipo: squared error, on log-probabilities averaged over a completion's tokens"""
+
+    def check(self) -> None:
+        super().check()
+        if not 0 <= self.label_smoothing < 0.5 or (self.label_smoothing and self.link != "sigmoid"):
+            raise UserError(
+                f"--label-smoothing must lie in [0, 0.5), and be 0 with another link than sigmoid; got "
+                f"{self.label_smoothing} with {self.link}"
+            )
 
 
+@functools.partial(
+    jax.tree_util.register_dataclass, data_fields=["beta"], meta_fields=["label_smoothing", "link", "sft_weight"]
+)
 @dataclass(frozen=True)
 class DPO:
     """:func:`jaxmodpo.losses.dpo_loss` on a batch; its two sequences are chosen and rejected."""
 
     beta: float
-    label_smoothing: float
+    label_smoothing: float = 0.0
+    link: Link = "sigmoid"
     sft_weight: float = 0.0
 
     def __call__(self, logps: Array, tokens: Array, batch: Batch) -> LossTerms:
         reference = batch["reference_logps"]
-        losses = dpo_loss(*logps.T, *reference.T, beta=self.beta, label_smoothing=self.label_smoothing)
+        per = jnp.maximum(tokens, 1.0) if self.link == "ipo" else 1.0
+        losses = dpo_loss(
+            *(logps / per).T,
+            *(reference / per).T,
+            beta=self.beta,
+            label_smoothing=self.label_smoothing,
+            link=self.link,
+        )
         terms = preference_terms(losses, logps, reference, batch["row_weights"], self.beta)
         return with_sft_term(terms, logps, tokens, batch["row_weights"], self.sft_weight)
 
 
-def dpo(config: DPOConfig) -> Phase:
+def dpo(config: DPOConfig, session: Session | None = None) -> Phase:
     """Run ``align dpo``."""
     config.check()
+    session = session or Session()
     phase = open_phase("align dpo", config, {"model": config.model, "pairs": config.pairs})
     if phase.finished:
         return phase
     text = policy_text(config)
-    pairs = load_pairs(config.pairs)
+    pairs = load_pairs(config.pairs, config.pairs_per_question)
     examples = policy_examples([pairs], text, config)
-    policy = fresh_policy(config)
+    policy = session.policy(config)
     examples = with_reference(policy, examples, config)
-    method = DPO(config.beta, config.label_smoothing, config.sft_weight)
-    train_policy(phase, policy, examples, [pair.question_id for pair in pairs], method, config, text)
+    method = DPO(config.beta, config.label_smoothing, config.link, config.sft_weight)
+    questions = [pair.question_id for pair in pairs]
+    train_policy(phase, policy, examples, questions, method, config, text, session.on_evaluation)
     return phase

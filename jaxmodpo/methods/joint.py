@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import jax
+import jax.numpy as jnp
 from jax import Array
 
 from jaxmodpo.artifacts import Pair, Phase
 from jaxmodpo.config import named_values
-from jaxmodpo.data.pairs import load_pairs
+from jaxmodpo.data.pairs import PairsPerQuestion, load_pairs
 from jaxmodpo.errors import UserError
 from jaxmodpo.losses import joint_dpo_loss
 from jaxmodpo.training.distributed import open_phase
 from jaxmodpo.training.policy import (
     PreferenceTrainingConfig,
-    check_weights,
-    fresh_policy,
+    named_weights,
     policy_examples,
     policy_text,
     preference_terms,
@@ -26,6 +28,7 @@ from jaxmodpo.training.policy import (
     with_reference,
     with_sft_term,
 )
+from jaxmodpo.training.session import Session
 from jaxmodpo.training.step import Batch, LossTerms
 
 logger = logging.getLogger(__name__)
@@ -39,11 +42,14 @@ class JointConfig(PreferenceTrainingConfig):
     """
 
     pairs: tuple[str, ...]
-    """NAME=FILE of each objective's preference pairs, as in empathy=P.json safety=Q.json"""
-    weights: tuple[float, ...]
-    """on the simplex, one per objective in the same order"""
+    """NAME=FILE of each objective's preference pairs or rankings, as in empathy=P.json safety=Q.json"""
+    pairs_per_question: PairsPerQuestion = "best-worst"
+    """of rankings: the ends alone, all pairs, or a number of pairs, the widest gaps first"""
+    weights: tuple[float | str, ...]
+    """on the simplex, one per objective in the same order; or all as NAME=NUMBER"""
 
 
+@functools.partial(jax.tree_util.register_dataclass, data_fields=["beta", "weights"], meta_fields=["sft_weight"])
 @dataclass(frozen=True)
 class JointDPO:
     """:func:`jaxmodpo.losses.joint_dpo_loss` on a batch of ``2 × objectives`` sequences."""
@@ -62,7 +68,9 @@ class JointDPO:
             beta=self.beta,
             weights=self.weights,
         )
-        terms = preference_terms(losses, logps, reference, batch["row_weights"], self.beta)
+        ratios = logps - reference
+        agreed = (ratios[:, 0::2] > ratios[:, 1::2]) @ jnp.asarray(self.weights)
+        terms = preference_terms(losses, logps, reference, batch["row_weights"], self.beta, agreed)
         return with_sft_term(terms, logps, tokens, batch["row_weights"], self.sft_weight, self.weights)
 
 
@@ -100,30 +108,37 @@ def align_pairs(pair_sets: Mapping[str, Sequence[Pair]]) -> tuple[list[list[Pair
     return [list(column) for column in zip(*rows, strict=True)], unused
 
 
-def joint(config: JointConfig) -> Phase:
+def joint(config: JointConfig, session: Session | None = None) -> Phase:
     """Run ``align joint``."""
     config.check()
+    session = session or Session()
     files = {name: Path(file) for name, file in named_values(config.pairs, "--pairs").items()}
     if len(files) < 2:
         raise UserError("align joint needs at least two --pairs NAME=FILE")
-    check_weights(config.weights, list(files))
+    weights = named_weights(config.weights, list(files))
     inputs = {"model": config.model} | {f"pairs {name}": file for name, file in files.items()}
     phase = open_phase("align joint", config, inputs)
     if phase.finished:
         return phase
     text = policy_text(config)
-    aligned, unused = align_pairs({name: load_pairs(file) for name, file in files.items()})
-    logger.info("joint pairs: %d questions' worth; without partners: %s", len(aligned[0]), unused)
-    policy = fresh_policy(config)
+    aligned, unused = align_pairs({name: load_pairs(file, config.pairs_per_question) for name, file in files.items()})
+    logger.info(
+        "joint: %d examples of a pair per objective; pairs left out because their question lacks another objective's: "
+        "%s",
+        len(aligned[0]),
+        ", ".join(f"{name} {count}" for name, count in unused.items()),
+    )
+    policy = session.policy(config)
     examples = with_reference(policy, policy_examples(aligned, text, config), config)
     train_policy(
         phase,
         policy,
         examples,
         [pair.question_id for pair in aligned[0]],
-        JointDPO(config.beta, tuple(config.weights), config.sft_weight),
+        JointDPO(config.beta, weights, config.sft_weight),
         config,
         text,
+        session.on_evaluation,
         pairs_without_partners=unused,
     )
     return phase

@@ -1,30 +1,37 @@
-"""Reward models: a RoBERTa encoder trained on preference pairs with the Bradley–Terry loss."""
+"""Reward models: a RoBERTa encoder trained on pairs (Bradley–Terry) or rankings (Plackett–Luce)."""
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import logging
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from jaxmodpo.artifacts import Pair, Phase, fingerprint
+from jaxmodpo.artifacts import Pair, Phase, Ranking, fingerprint, read_json, write_json
 from jaxmodpo.data.batches import Batches, scored
-from jaxmodpo.data.examples import Examples, reward_pairs
-from jaxmodpo.data.pairs import held_out, load_pairs
+from jaxmodpo.data.examples import Examples, reward_pairs, reward_rankings
+from jaxmodpo.data.pairs import PairsPerQuestion, held_out, holds_rankings, load_pairs, load_rankings, pairs_of
 from jaxmodpo.data.text import RewardText, load_tokenizer
 from jaxmodpo.errors import UserError
-from jaxmodpo.losses import bradley_terry_loss
+from jaxmodpo.judging.criteria import load_criteria
+from jaxmodpo.losses import bradley_terry_loss, plackett_luce_loss
+from jaxmodpo.methods.validation import sentence, validate
 from jaxmodpo.models.files import read_model_config
 from jaxmodpo.models.remat import Remat
 from jaxmodpo.models.roberta import Roberta, RobertaConfig, load_roberta, parameter_table, save_roberta
 from jaxmodpo.training.cache import cached, examples_digest
-from jaxmodpo.training.distributed import leads, on_host, open_phase
+from jaxmodpo.training.distributed import agreed, leads, on_host, open_phase
 from jaxmodpo.training.mesh import make_mesh, put, shardings, spread
+from jaxmodpo.training.session import Session
 from jaxmodpo.training.step import Batch, LossTerms, Parameters
 from jaxmodpo.training.trainer import TrainingConfig, discard_checkpoints, train
 
@@ -33,12 +40,26 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, kw_only=True)
 class RewardConfig(TrainingConfig):
-    """Train a reward model for one criterion."""
+    """Train a reward model for one criterion, or with --all for each of a criteria file."""
 
-    pairs: Path
-    """preference pairs"""
     model: Path
     """a pretrained RoBERTa's Hugging Face folder"""
+    pairs: Path | None = None
+    """preference pairs, or rankings that pairs are made of: the Bradley–Terry loss"""
+    rankings: Path | None = None
+    """rankings, taken whole: the Plackett–Luce loss"""
+    pairs_per_question: PairsPerQuestion = "best-worst"
+    """of rankings given as --pairs: the ends alone, all pairs, or a number of pairs, the widest gaps first"""
+    all: bool = False
+    """train every criterion; --pairs or --rankings is then the folder that 'preferences' wrote"""
+    criteria: str = "therapeutic"
+    """with --all: a criteria file, or the name of one of ours (therapeutic, gricean)"""
+    only: tuple[str, ...] = ()
+    """with --all: the criteria to train; all of the file if none is named"""
+    refit: bool = False
+    """validate first, then train on everything for as many epochs as were best; the figures stay the validation's"""
+    validation: Path | None = None
+    """a search's validation.json, whose figures a model trained on everything carries; --validation-fraction is 0"""
     learning_rate: float = 2e-5
     """peak, reached after the warm-up; cosine decay to 0 from there"""
     epochs: int = 5
@@ -47,20 +68,39 @@ class RewardConfig(TrainingConfig):
     """decoupled, as in AdamW"""
     max_length: int = 512
     """tokens of question and response; a longer response loses its end"""
+    dropout: float | None = None
+    """of hidden states and the head; by default the model's own"""
     remat: Remat = "full"
     """what the backward pass computes again: whole layers, all but matrix products (dots are kept), or nothing"""
 
+    def check(self) -> None:
+        super().check()
+        if self.dropout is not None and not 0 <= self.dropout < 1:
+            raise UserError(f"--dropout must lie in [0, 1), not {self.dropout}")
+        if self.validation is not None and (self.validation_fraction or self.refit):
+            raise UserError("--validation carries figures from elsewhere: it needs --validation-fraction 0, no --refit")
 
+
+@functools.partial(jax.tree_util.register_dataclass, data_fields=["config"], meta_fields=["remat", "drops"])
 @dataclass(frozen=True)
 class RewardLoss:
-    """Bradley–Terry loss of a RoBERTa reward model: the callable that the training step compiles."""
+    """The loss of a RoBERTa reward model: Bradley–Terry's, or Plackett–Luce's where the batch has ``candidates``."""
 
     config: RobertaConfig
     remat: Remat = "none"
+    drops: bool = True
 
     def __call__(self, trainable: Parameters, frozen: Parameters, batch: Batch, dropout_key: Array | None) -> LossTerms:
-        rewards = _rewards(self.config, trainable, batch, dropout_key, self.remat)
-        weights, chosen, rejected = batch["row_weights"], rewards[:, 0], rewards[:, 1]
+        key = dropout_key if self.drops else None
+        rewards = _rewards(self.config, trainable, batch, key, self.remat)
+        weights, chosen = batch["row_weights"], rewards[:, 0]
+        if "candidates" in batch:
+            last = batch["candidates"].astype(jnp.int32) - 1
+            rejected = jnp.take_along_axis(rewards, last[:, None], axis=1)[:, 0]
+            losses = plackett_luce_loss(rewards, batch["candidates"])
+        else:
+            rejected = rewards[:, 1]
+            losses = bradley_terry_loss(chosen, rejected)
         rows = {
             "rewards/chosen": chosen,
             "rewards/rejected": rejected,
@@ -69,7 +109,7 @@ class RewardLoss:
         }
         total = jnp.sum(weights)
         return LossTerms(
-            total=jnp.sum(bradley_terry_loss(chosen, rejected) * weights),
+            total=jnp.sum(losses * weights),
             denominator=total,
             metrics={name: jnp.sum(values * weights) for name, values in rows.items()},
             rows=total,
@@ -125,41 +165,141 @@ def rewards_of_pairs(
     return cached("rewards", depends_on, lambda: score(model.config, parameters, examples, batch_size), cache_dir)
 
 
-def reward(config: RewardConfig) -> Phase:
+def ranked(config: RewardConfig) -> list[Ranking]:
+    """Read a command's data as rankings, best first; a pair is a ranking of two.
+
+    Raises:
+        UserError: neither or both of ``pairs`` and ``rankings``, or a file that is not what it should be.
+    """
+    if (config.pairs is None) == (config.rankings is None):
+        raise UserError("reward needs either --pairs or --rankings")
+    if config.rankings is not None:
+        if config.pairs_per_question != "best-worst":
+            raise UserError("--pairs-per-question makes pairs of rankings; with --rankings they are taken whole")
+        return load_rankings(config.rankings)
+    assert config.pairs is not None
+    if holds_rankings(config.pairs):
+        return load_rankings(config.pairs)
+    return [
+        Ranking(pair.question_id, pair.question_text, (pair.chosen, pair.rejected))
+        for pair in load_pairs(config.pairs, config.pairs_per_question)
+    ]
+
+
+def training_examples(config: RewardConfig, rankings: Sequence[Ranking], text: RewardText) -> Examples:
+    """Tokenise rankings as they are trained on: whole, or as the pairs that the settings make of them."""
+    if config.rankings is not None:
+        return reward_rankings(rankings, text)
+    return reward_pairs(pairs_of(rankings, config.pairs_per_question), text)
+
+
+def reward(config: RewardConfig, session: Session | None = None) -> Phase:
     """Run ``reward``."""
     config.check()
-    phase = open_phase("reward", config, {"model": config.model, "pairs": config.pairs})
+    session = session or Session()
+    if config.all:
+        return _every_criterion(config, session)
+    if config.refit:
+        return _refitted(config, session)
+    return _one(config, session)
+
+
+def _one(config: RewardConfig, session: Session, carried: dict[str, Any] | None = None, **results: Any) -> Phase:
+    """Train one reward model; ``carried`` is a validation measured on another model of the same settings."""
+    data = {"pairs": config.pairs, "rankings": config.rankings, "validation": config.validation}
+    inputs = {"model": config.model} | {name: path for name, path in data.items() if path is not None}
+    phase = open_phase("reward", config, inputs)
     if phase.finished:
         return phase
-    pairs = load_pairs(config.pairs)
-    held = held_out([pair.question_id for pair in pairs], config.validation_fraction, config.seed)
+    if config.validation is not None:
+        carried = read_json(config.validation)
+        if not isinstance(carried, dict) or "accuracy" not in carried:
+            raise UserError(f"{config.validation} is no validation.json: it has no accuracy")
+    rankings = ranked(config)
+    held = held_out([r.question_id for r in rankings], config.validation_fraction, config.seed)
     if held.all():
-        raise UserError(f"{config.pairs} leaves no pair to train on; lower --validation-fraction")
-    model = load_roberta(config.model, fresh_head_seed=config.seed)
-    text = RewardText(load_tokenizer(config.model), min(config.max_length, model.config.max_length))
+        raise UserError(f"{config.pairs or config.rankings} leaves nothing to train on; lower --validation-fraction")
+    kept = [r for r, out in zip(rankings, held, strict=True) if not out]
+    out = [r for r, out in zip(rankings, held, strict=True) if out]
+    model = session.encoder(config.model, config.seed)
+    shape = model.config
+    if config.dropout is not None:
+        shape = dataclasses.replace(shape, dropout=config.dropout, classifier_dropout=config.dropout)
+    text = RewardText(load_tokenizer(config.model), min(config.max_length, shape.max_length))
     mesh = make_mesh(config.mesh)
-    places = shardings(mesh)(parameter_table(model.config))
+    places = shardings(mesh)(parameter_table(shape))
     parameters = {name: put(variable[...], places[name]) for name, variable in model.parameters.items()}
-    examples = reward_pairs(pairs, text)
     parts = spread(mesh)
     batches = Batches(
-        examples.subset(~held),
+        training_examples(config, kept, text),
         batch_size=config.batch_size,
         accumulation=config.gradient_accumulation,
         epochs=config.epochs,
         seed=config.seed,
         spread=parts,
     )
-    validation = Batches(examples.subset(held), batch_size=config.batch_size, spread=parts) if held.any() else None
-    trained = train(RewardLoss(model.config, config.remat), parameters, {}, batches, config, mesh, validation)
+    held_batches = None
+    if out:
+        held_batches = Batches(training_examples(config, out, text), batch_size=config.batch_size, spread=parts)
+    drops = max(shape.dropout, shape.classifier_dropout) > 0
+    loss = RewardLoss(shape, config.remat, drops)
+    trained = train(loss, parameters, {}, batches, config, mesh, held_batches, on_evaluation=session.on_evaluation)
     whole = on_host(trained.parameters)
+    if out:
+        examples = reward_rankings(out, text)
+        rewards = score(model.config, whole, examples, config.batch_size)
+        counts = examples.fields["candidates"].astype(int)
+        carried = validate(rewards, counts, [r.question_id for r in out])
     if leads():
         settings = read_model_config(config.model) | {"reward_max_length": text.max_length}
         save_roberta(config.output_dir / "model", Roberta(model.config, whole), settings, tokenizer_from=config.model)
+        if carried is not None:
+            write_json(config.output_dir / "validation.json", carried)
     discard_checkpoints(config)
-    results = trained.report
-    if held.any():
-        results["held_out_accuracy"] = results["held_out_rewards/accuracies"]
-        logger.info("held-out accuracy %.3f on %d pairs", results["held_out_accuracy"], held.sum())
-    phase.finish(pairs=int((~held).sum()), held_out_pairs=int(held.sum()), **results, **text.cut.as_dict())
+    if carried is not None:
+        results |= {
+            "held_out_accuracy": carried["accuracy"],
+            "held_out_accuracy_interval": carried["accuracy_interval"],
+        }
+        logger.info("%s%s", "" if out else "of the model that was validated: ", sentence(carried))
+    phase.finish(
+        examples=len(batches.examples), held_out_examples=len(out), **trained.report, **results, **text.cut.as_dict()
+    )
     return phase
+
+
+def _refitted(config: RewardConfig, session: Session) -> Phase:
+    """Validate first, and then train on everything for as many epochs as were best."""
+    if config.validation_fraction == 0:
+        raise UserError("--refit needs a --validation-fraction to validate on first")
+    first = _one(dataclasses.replace(config, refit=False, output_dir=config.output_dir / "validation"), session)
+    held = first.results
+    epochs = max(1, math.ceil(held["best_epoch"]))
+    final = dataclasses.replace(config, validation_fraction=0.0, epochs=epochs, refit=False)
+    carried = agreed(lambda: read_json(config.output_dir / "validation" / "validation.json"))
+    return _one(final, session, carried, held_out_on="a model trained on the rest, with the same settings")
+
+
+def _every_criterion(config: RewardConfig, session: Session) -> Phase:
+    """Train a model for each criterion of a file, from one loaded base."""
+    folder = config.rankings or config.pairs
+    if folder is None or not folder.is_dir() or (config.pairs and config.rankings):
+        raise UserError("reward --all needs --pairs or --rankings, the folder that 'jaxmodpo preferences' wrote")
+    kind = "rankings" if config.rankings else "pairs"
+    files = {c.name: folder / f"{c.name}_{kind}.json" for c in load_criteria(config.criteria, config.only)}
+    for name, path in files.items():
+        if not path.is_file():
+            raise UserError(f"reward --all: no such file: {path} (--only names the criteria to train, {name} is one)")
+    whole = open_phase("reward --all", config, {"model": config.model} | files)
+    figures: dict[str, Any] = {}
+    for name, path in files.items():
+        logger.info("reward model of %s", name)
+        own = dataclasses.replace(config, all=False, output_dir=config.output_dir / name, **{kind: path})
+        figures[name] = {key: value for key, value in reward(own, session).results.items() if "accuracy" in key}
+    for name, results in figures.items():
+        if "held_out_accuracy" in results and leads():
+            low, high = results["held_out_accuracy_interval"]
+            print(f"{name:<{max(map(len, figures))}}  {results['held_out_accuracy']:6.1%} [{low:.1%}, {high:.1%}]")
+    if not whole.finished:
+        whole.finish(criteria=figures)
+    return whole

@@ -12,7 +12,8 @@ from jax import Array
 from jaxmodpo.artifacts import Phase
 from jaxmodpo.data.pairs import load_pairs
 from jaxmodpo.training.distributed import open_phase
-from jaxmodpo.training.policy import PolicyTrainingConfig, fresh_policy, policy_examples, policy_text, train_policy
+from jaxmodpo.training.policy import PolicyTrainingConfig, policy_examples, policy_text, train_policy
+from jaxmodpo.training.session import Session
 from jaxmodpo.training.step import Batch, LossTerms
 
 
@@ -21,11 +22,12 @@ class SFTConfig(PolicyTrainingConfig):
     """Fine-tune an adapter on the chosen responses of preference pairs."""
 
     pairs: Path
-    """preference pairs; the rejected responses are not used"""
+    """preference pairs or rankings; the rejected responses are not used"""
     learning_rate: float = 2e-5
     """peak, reached after the warm-up; cosine decay to 0 from there"""
 
 
+@jax.tree_util.register_static
 @dataclass(frozen=True)
 class SFT:
     """Mean negative log-likelihood over completion tokens."""
@@ -42,15 +44,16 @@ class SFT:
         )
 
 
-def sft(config: SFTConfig) -> Phase:
+def sft(config: SFTConfig, session: Session | None = None) -> Phase:
     """Run ``align sft``."""
     config.check()
+    session = session or Session()
     phase = open_phase("align sft", config, {"model": config.model, "pairs": config.pairs})
     if phase.finished:
         return phase
     text = policy_text(config)
     pairs = load_pairs(config.pairs)
     examples = policy_examples([pairs], text, config, chosen_only=True)
-    policy = fresh_policy(config)
-    train_policy(phase, policy, examples, [pair.question_id for pair in pairs], SFT(), config, text)
+    questions = [pair.question_id for pair in pairs]
+    train_policy(phase, session.policy(config), examples, questions, SFT(), config, text, session.on_evaluation)
     return phase

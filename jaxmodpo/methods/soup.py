@@ -1,4 +1,4 @@
-"""Parameter soup: the weighted mean of what several adapters change."""
+"""Parameter soups: one adapter from several, without training."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from jaxmodpo.errors import UserError
 from jaxmodpo.models.adapters import load_adapter, save_adapter
 from jaxmodpo.models.decoder import DecoderConfig
 from jaxmodpo.models.files import read_model_config
-from jaxmodpo.models.lora import average
+from jaxmodpo.models.lora import Averaging, average
 from jaxmodpo.training.policy import check_weights
 
 
 @dataclass(frozen=True, kw_only=True)
 class SoupConfig:
-    """Average adapters of one base model, exactly: Σ w_i B_i A_i (α_i / r_i)."""
+    """Average adapters of one base model: by default exactly, Σ w_i B_i A_i (α_i / r_i)."""
 
     adapters: tuple[Path, ...]
     """PEFT folders, two or more"""
@@ -24,6 +24,9 @@ class SoupConfig:
     """on the simplex, one per adapter"""
     output_dir: Path
     """the averaged adapter is written to output_dir/adapter"""
+    how: Averaging = "exact"
+    """exact: the mean of what the adapters change; factors: of A and of B apart, another thing; slerp: two adapters'
+    changes turned into one another"""
     model: Path | None = None
     """the base model's folder; by default the one that the first adapter names"""
 
@@ -37,9 +40,16 @@ def soup(config: SoupConfig) -> Phase:
     phase = Phase.open("soup", config, config.output_dir, inputs)
     if phase.finished:
         return phase
-    base = config.model or Path(read_json(config.adapters[0] / "adapter_config.json")["base_model_name_or_path"])
+    named = {
+        str(read_json(folder / "adapter_config.json").get("base_model_name_or_path")) for folder in config.adapters
+    }
+    if config.model is None and len(named) > 1:
+        raise UserError(
+            f"the adapters name different base models, {', '.join(sorted(named))}; --model says which it is"
+        )
+    base = config.model or Path(named.pop())
     model = DecoderConfig.from_mapping(read_model_config(base), f"{base}/config.json")
-    lora, merged = average([load_adapter(folder, model) for folder in config.adapters], list(config.weights))
+    lora, merged = average([load_adapter(folder, model) for folder in config.adapters], config.weights, config.how)
     save_adapter(config.output_dir / "adapter", merged, lora, model, str(base))
     phase.finish(rank=lora.rank)
     return phase

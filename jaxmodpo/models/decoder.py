@@ -18,6 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 from jax import Array
+from jax.typing import ArrayLike
 
 from jaxmodpo.errors import UserError
 from jaxmodpo.models import lora as lora_module
@@ -398,7 +399,7 @@ class Decoder(nnx.Module):
         layers |= {name: variable[...] for name, variable in self.adapter.items()}
         return arrays, layers
 
-    def _dropout(self, key: Array | None, layer: Array) -> tuple[float, Array] | None:
+    def _dropout(self, key: Array | None, layer: Array) -> tuple[ArrayLike, Array] | None:
         if key is None or self.lora is None:
             return None
         return self.lora.dropout, jax.random.fold_in(key, layer)

@@ -8,12 +8,16 @@ float32 and stacked over layers like the weights they belong to.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import jax
 import jax.numpy as jnp
 from jax import Array
+from jax.typing import ArrayLike
 
 from jaxmodpo.errors import UserError
 from jaxmodpo.models.parameters import Spec, Table
@@ -21,9 +25,14 @@ from jaxmodpo.models.parameters import Spec, Table
 PROJECTIONS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 
 
+@functools.partial(
+    jax.tree_util.register_dataclass, data_fields=["alpha", "dropout"], meta_fields=["rank", "targets", "rslora"]
+)
 @dataclass(frozen=True)
 class LoraConfig:
     """What PEFT's ``adapter_config.json`` says.
+
+    A pytree: what is compiled for one alpha and dropout serves others too.
 
     Attributes:
         rank: r, the inner dimension.
@@ -40,6 +49,8 @@ class LoraConfig:
     rslora: bool = False
 
     def __post_init__(self) -> None:
+        if not isinstance(self.alpha, int | float):
+            return  # inside a compiled function
         if self.rank < 1 or self.alpha <= 0 or not 0 <= self.dropout < 1:
             raise UserError(
                 f"LoRA needs rank ≥ 1, alpha > 0 and dropout in [0, 1); got {self.rank}, {self.alpha}, {self.dropout}"
@@ -79,40 +90,49 @@ def adapter_table(base: Table, config: LoraConfig) -> dict[str, Spec]:
     return table
 
 
-def apply(x: Array, weights: dict[str, Array], name: str, scale: float, dropout: tuple[float, Array] | None) -> Array:
+def apply(
+    x: Array, weights: dict[str, Array], name: str, scale: ArrayLike, dropout: tuple[ArrayLike, Array] | None
+) -> Array:
     """Return the adapter's contribution to projection ``name``, or 0 where it has none.
 
     Args:
         x: ``[..., in]``, the projection's input.
         weights: one layer's adapter, ``{name}.A`` ``[in, r]`` and ``{name}.B`` ``[r, out]``.
         scale: s.
-        dropout: rate and key in training, None otherwise.
+        dropout: rate and key in training; None draws nothing.
     """
     if f"{name}.A" not in weights:
         return jnp.zeros((), x.dtype)
-    if dropout is not None and dropout[0] > 0:
+    if dropout is not None:
         rate, key = dropout
         kept = jax.random.bernoulli(jax.random.fold_in(key, PROJECTIONS.index(name)), 1 - rate, x.shape)
         x = jnp.where(kept, x / (1 - rate), 0).astype(x.dtype)
     a, b = (weights[f"{name}.{part}"].astype(x.dtype) for part in "AB")
-    return scale * ((x @ a) @ b)
+    return jnp.asarray(scale * ((x @ a) @ b), x.dtype)
+
+
+Averaging = Literal["exact", "factors", "slerp"]
 
 
 def average(
-    adapters: list[tuple[LoraConfig, dict[str, Array]]], weights: list[float]
+    adapters: Sequence[tuple[LoraConfig, dict[str, Array]]], weights: Sequence[float], how: Averaging = "exact"
 ) -> tuple[LoraConfig, dict[str, Array]]:
-    """Average adapters exactly: the new adapter's change of each projection is Σ w_i s_i A_i B_i.
+    """Average adapters of one base model.
 
-    The factors are concatenated along the rank, ``[s_1 w_1 B_1; s_2 w_2 B_2; …]`` against ``[A_1, A_2, …]``,
-    which is exact for any ranks and scales; the result has rank Σ r_i and scale 1. Averaging A and
-    B themselves would be another thing: (Σ w A)(Σ w B) has cross terms.
+    ``exact``: the new adapter's change of each projection is Σ w_i s_i A_i B_i. The factors are concatenated along
+    the rank, ``[A_1, A_2, …]`` against ``[s_1 w_1 B_1; s_2 w_2 B_2; …]``, so that any ranks and scales go together;
+    the result has rank Σ r_i and scale 1. ``factors``: A and B are averaged each for itself, which gives
+    (Σ w_i A_i)(Σ w_i s_i B_i), another thing, with cross terms; it keeps the rank, which must be one.
+    ``slerp``: of two adapters, each layer's changes are turned into one another along a great circle instead of a
+    chord, as in :func:`great_circle`.
 
     Args:
         adapters: configurations and parameters, all with the same target projections.
         weights: one per adapter, on the simplex.
+        how: see above.
 
     Raises:
-        UserError: different targets.
+        UserError: different targets; ``factors`` of different ranks; ``slerp`` of more than two.
     """
     targets = adapters[0][0].targets
     for config, _ in adapters[1:]:
@@ -121,12 +141,48 @@ def average(
                 f"adapters to average must adapt the same projections; got {', '.join(targets)} "
                 f"and {', '.join(config.targets)}"
             )
+    ranks = [config.rank for config, _ in adapters]
+    if how == "factors" and len(set(ranks)) > 1:
+        raise UserError(f"factors can be averaged only at one rank; got {', '.join(map(str, ranks))} (use exact)")
+    if how == "slerp" and len(adapters) != 2:
+        raise UserError(f"slerp lies between two adapters; got {len(adapters)}")
     merged: dict[str, Array] = {}
     for name in targets:
-        merged[f"{name}.A"] = jnp.concatenate([a[f"{name}.A"] for _, a in adapters], axis=2)
-        merged[f"{name}.B"] = jnp.concatenate(
-            [w * c.scale * a[f"{name}.B"] for w, (c, a) in zip(weights, adapters, strict=True)], axis=1
-        )
-    rank = sum(config.rank for config, _ in adapters)
-    dropout = adapters[0][0].dropout
-    return dataclasses.replace(adapters[0][0], rank=rank, alpha=float(rank), dropout=dropout, rslora=False), merged
+        a = [arrays[f"{name}.A"] for _, arrays in adapters]
+        b = [config.scale * arrays[f"{name}.B"] for config, arrays in adapters]
+        if how == "factors":
+            merged[f"{name}.A"] = sum((w * part for w, part in zip(weights, a, strict=True)), jnp.zeros_like(a[0]))
+            merged[f"{name}.B"] = sum((w * part for w, part in zip(weights, b, strict=True)), jnp.zeros_like(b[0]))
+            continue
+        shares = great_circle(a, b, weights[1]) if how == "slerp" else jnp.asarray(weights)[:, None]
+        merged[f"{name}.A"] = jnp.concatenate(a, axis=2)
+        merged[f"{name}.B"] = jnp.concatenate([w[:, None, None] * part for w, part in zip(shares, b, strict=True)], 1)
+    rank = ranks[0] if how == "factors" else sum(ranks)
+    return dataclasses.replace(adapters[0][0], rank=rank, alpha=float(rank), rslora=False), merged
+
+
+def great_circle(a: Sequence[Array], b: Sequence[Array], t: float) -> Array:
+    """Return what two changes D_i = A_i B_i contribute to their spherical interpolation at t, ``[2, layers]``.
+
+    With Ω the angle between D_1 and D_2, sin((1 − t) Ω) / sin Ω and sin(t Ω) / sin Ω; where they are nearly parallel,
+    or one is zero, 1 − t and t. The products D are never formed: ⟨D_1, D_2⟩ is the sum of A_1ᵀA_2 ∘ B_1B_2ᵀ.
+
+    Args:
+        a: two of ``[layers, in, r]``.
+        b: two of ``[layers, r, out]``.
+        t: from 0, the first, to 1, the second.
+
+    References:
+        Shoemake, *Animating rotation with quaternion curves*, 1985.
+    """
+
+    def inner(i: int, j: int) -> Array:
+        left = jnp.einsum("lir,lis->lrs", a[i], a[j], precision="highest")
+        return jnp.sum(left * jnp.einsum("lro,lso->lrs", b[i], b[j], precision="highest"), axis=(1, 2))
+
+    cosine = inner(0, 1) / jnp.maximum(jnp.sqrt(inner(0, 0) * inner(1, 1)), 1e-30)
+    angle = jnp.arccos(jnp.clip(cosine, -1.0, 1.0))
+    sine = jnp.sin(angle)
+    straight = (sine < 1e-4) | (inner(0, 0) * inner(1, 1) == 0)
+    curved = jnp.stack([jnp.sin((1 - t) * angle), jnp.sin(t * angle)]) / jnp.where(straight, 1.0, sine)
+    return jnp.where(straight, jnp.asarray([1 - t, t])[:, None], curved)

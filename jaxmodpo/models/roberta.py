@@ -7,6 +7,7 @@ width, N labels, V vocabulary.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,9 +27,20 @@ from jaxmodpo.models.remat import Remat, rematerialised
 Head = Literal["classification", "language_model"]
 
 
+@functools.partial(
+    jax.tree_util.register_dataclass,
+    data_fields=["dropout", "classifier_dropout"],
+    meta_fields=[
+        *("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads"),
+        *("max_position_embeddings", "type_vocab_size", "layer_norm_eps", "pad_token_id", "num_labels", "head"),
+    ],
+)
 @dataclass(frozen=True)
 class RobertaConfig:
-    """The fields of ``config.json`` that shape the forward pass."""
+    """The fields of ``config.json`` that shape the forward pass.
+
+    A pytree: what is compiled for one rate of dropout serves others too.
+    """
 
     vocab_size: int
     hidden_size: int
@@ -213,7 +225,7 @@ class Roberta(nnx.Module):
     def _dropout(self, x: Array, key: Array | None, place: Any, rate: float | None = None) -> Array:
         """Drop activations; ``place`` tells the draws of one pass apart (negative outside the layers)."""
         rate = self.config.dropout if rate is None else rate
-        if key is None or rate == 0:
+        if key is None or (isinstance(rate, int | float) and rate == 0):
             return x
         kept = jax.random.bernoulli(
             jax.random.fold_in(key, jnp.asarray(place, jnp.int32).astype(jnp.uint32)), 1 - rate, x.shape

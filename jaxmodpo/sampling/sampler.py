@@ -83,7 +83,7 @@ def sample(
     return [replies[row, : int(lengths[row])].tolist() for row in range(len(prompts))]
 
 
-@functools.partial(jax.jit, static_argnames=("config", "lora", "settings"))
+@functools.partial(jax.jit, static_argnames=("config", "settings"))
 def generate(
     base: Parameters,
     adapter: Parameters,

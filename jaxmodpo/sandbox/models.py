@@ -61,6 +61,7 @@ def save_tokenizer(folder: Path, texts: Sequence[str], special: dict[str, str]) 
     fast.save_pretrained(folder)
 
 
+@jax.tree_util.register_static
 @dataclass(frozen=True)
 class LanguageModelLoss:
     """Next-token loss of all of a decoder's parameters on the replies."""
@@ -72,6 +73,7 @@ class LanguageModelLoss:
         return SFT()(*completion_logps(model, batch, None, chunk=None), batch)
 
 
+@jax.tree_util.register_static
 @dataclass(frozen=True)
 class MaskedLanguageModelLoss:
     """RoBERTa's pretraining: 15% of the tokens are hidden (80% mask, 10% random, 10% kept) and guessed.

@@ -133,7 +133,7 @@ def compile_policy_step(
         reference_in_step: compute the reference's log-probabilities in the step.
     """
     base, adapter = abstract_policy(config, lora, mesh, base_dtype)
-    loss = PolicyLoss(config, lora, method, Attention(attention, mesh), remat, reference_in_step)
+    loss = PolicyLoss(config, lora, method, Attention(attention, mesh), remat, reference_in_step, lora.dropout > 0)
     return compile_step(loss, adapter, base, batches, mesh)
 
 

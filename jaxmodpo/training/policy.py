@@ -22,6 +22,7 @@ from jax import Array
 from jax.sharding import Mesh
 
 from jaxmodpo.artifacts import Pair, Phase, digest, fingerprint
+from jaxmodpo.config import named_values
 from jaxmodpo.data.batches import PADDED_ARRAYS, ROW_ARRAYS, Batches, Batching, describe, scored
 from jaxmodpo.data.examples import Examples, policy_chosen, policy_pairs
 from jaxmodpo.data.pairs import held_out
@@ -41,7 +42,7 @@ from jaxmodpo.training.cache import cached, cached_examples, examples_digest
 from jaxmodpo.training.distributed import leads, on_host
 from jaxmodpo.training.mesh import check_heads, make_mesh, place_batch, put, shardings, spread
 from jaxmodpo.training.step import Batch, LossTerms, Parameters
-from jaxmodpo.training.trainer import TrainingConfig, discard_checkpoints, train
+from jaxmodpo.training.trainer import OnEvaluation, TrainingConfig, discard_checkpoints, train
 
 logger = logging.getLogger(__name__)
 
@@ -105,7 +106,7 @@ class PreferenceTrainingConfig(PolicyTrainingConfig):
 
 
 class Method(Protocol):
-    """What a method does with log-probabilities; hashable."""
+    """What a method does with log-probabilities: a pytree, as :class:`jaxmodpo.training.step.Loss` is."""
 
     def __call__(self, logps: Array, tokens: Array, batch: Batch) -> LossTerms:
         """Return the loss of completions.
@@ -117,9 +118,12 @@ class Method(Protocol):
         """
         ...
 
-    def __hash__(self) -> int: ...
 
-
+@functools.partial(
+    jax.tree_util.register_dataclass,
+    data_fields=["lora", "method"],
+    meta_fields=["config", "attention", "remat", "reference_in_step", "drops"],
+)
 @dataclass(frozen=True)
 class PolicyLoss:
     """A method applied to a policy: the callable that the training step compiles.
@@ -132,6 +136,7 @@ class PolicyLoss:
         remat: what the backward pass computes again.
         reference_in_step: compute the reference's log-probabilities here, with the adapter off, instead of
             reading them from the batch.
+        drops: whether there is dropout at all; how much, ``lora`` says.
     """
 
     config: DecoderConfig
@@ -140,13 +145,15 @@ class PolicyLoss:
     attention: Attention
     remat: Remat
     reference_in_step: bool = False
+    drops: bool = True
 
     def __call__(self, trainable: Parameters, frozen: Parameters, batch: Batch, dropout_key: Array | None) -> LossTerms:
         if self.reference_in_step:
             reference, _ = completion_logps(Decoder(self.config, frozen, attention=self.attention), batch, None)
             batch = {**batch, "reference_logps": reference}
         model = Decoder(self.config, frozen, self.lora, trainable, self.attention)
-        return self.method(*completion_logps(model, batch, dropout_key, remat=self.remat), batch)
+        key = dropout_key if self.drops else None
+        return self.method(*completion_logps(model, batch, key, remat=self.remat), batch)
 
 
 def completion_logps(
@@ -186,7 +193,7 @@ def completion_logps(
     return sums[0][batch["places"]], sums[1][batch["places"]]
 
 
-@functools.partial(jax.jit, static_argnames=("config", "lora", "attention"))
+@functools.partial(jax.jit, static_argnames=("config", "attention"))
 def sequence_logps(
     base: Parameters,
     adapter: Parameters,
@@ -261,26 +268,26 @@ def load_policy(
     check_heads(read_decoder_config(model), devices)
     loaded = load_decoder(model, base_dtype, place)
     base = {name: variable[...] for name, variable in loaded.base.items()}
-    if adapter is not None:
-        lora, parameters = load_adapter(adapter, loaded.config)
-    else:
-        lora = fresh or LoraConfig(rank=1, alpha=1.0, dropout=0.0)
-        parameters = initialise(adapter_table(parameter_table(loaded.config), lora), jax.random.key(seed))
-    placed = place(adapter_table(parameter_table(loaded.config), lora))
-    parameters = {name: put(array, placed[name]) for name, array in parameters.items()}
-    return Policy(model, loaded.config, base, lora, parameters, devices, Attention(attention, devices))
+    lora = fresh or LoraConfig(rank=1, alpha=1.0, dropout=0.0)
+    bare = Policy(model, loaded.config, base, lora, {}, devices, Attention(attention, devices))
+    return fresh_adapter(bare, lora, seed) if adapter is None else with_adapter(bare, adapter)
 
 
-def fresh_policy(config: PolicyTrainingConfig) -> Policy:
-    """Load what a training command's settings name, with a fresh adapter."""
-    return load_policy(
-        config.model,
-        base_dtype=config.base_dtype,
-        mesh=config.mesh,
-        fresh=config.lora,
-        seed=config.seed,
-        attention=config.attention,
-    )
+def fresh_adapter(policy: Policy, lora: LoraConfig, seed: int) -> Policy:
+    """Return the same base with a fresh adapter."""
+    table = adapter_table(parameter_table(policy.config), lora)
+    return _place_adapter(policy, lora, initialise(table, jax.random.key(seed)))
+
+
+def with_adapter(policy: Policy, folder: Path) -> Policy:
+    """Return the same base with the adapter of a PEFT folder."""
+    return _place_adapter(policy, *load_adapter(folder, policy.config))
+
+
+def _place_adapter(policy: Policy, lora: LoraConfig, parameters: Parameters) -> Policy:
+    placed = shardings(policy.mesh)(adapter_table(parameter_table(policy.config), lora))
+    adapter = {name: put(array, placed[name]) for name, array in parameters.items()}
+    return dataclasses.replace(policy, lora=lora, adapter=adapter)
 
 
 def policy_text(config: PolicyTrainingConfig) -> PolicyText:
@@ -329,7 +336,12 @@ def with_reference(policy: Policy, examples: Examples, config: PolicyTrainingCon
 
 
 def preference_terms(
-    losses: Array, policy_logps: Array, reference_logps: Array, row_weights: Array, beta: float
+    losses: Array,
+    policy_logps: Array,
+    reference_logps: Array,
+    row_weights: Array,
+    beta: float,
+    weighted_accuracies: Array | None = None,
 ) -> LossTerms:
     """Reduce per-pair losses, with TRL's metrics.
 
@@ -339,6 +351,8 @@ def preference_terms(
         reference_logps: the same shape.
         row_weights: ``[rows]``, 0 for rows that only fill up the batch.
         beta: of the implicit rewards β (log π − log π_ref).
+        weighted_accuracies: ``[rows]``, of several objectives: the weights' share of those whose preference the
+            implicit rewards agree with.
     """
     assert losses.ndim == 1 and policy_logps.shape == reference_logps.shape
     rewards = jax.lax.stop_gradient(beta * (policy_logps - reference_logps))
@@ -351,6 +365,8 @@ def preference_terms(
         "logps/chosen": jax.lax.stop_gradient(policy_logps[:, 0::2].mean(1)),
         "logps/rejected": jax.lax.stop_gradient(policy_logps[:, 1::2].mean(1)),
     }
+    if weighted_accuracies is not None:
+        rows["rewards/weighted_accuracies"] = jax.lax.stop_gradient(weighted_accuracies)
     total = jnp.sum(row_weights)
     return LossTerms(
         total=jnp.sum(losses * row_weights),
@@ -402,6 +418,7 @@ def train_policy(
     method: Method,
     config: PolicyTrainingConfig,
     text: PolicyText,
+    on_evaluation: OnEvaluation | None = None,
     **results: object,
 ) -> None:
     """Train the adapter and finish the phase: ``adapter/``, ``metrics.jsonl`` and the manifest's counts.
@@ -414,12 +431,14 @@ def train_policy(
         method: what is done with log-probabilities.
         config: the run's settings.
         text: the tokenisation that made the examples; it counts what was cut.
+        on_evaluation: see ``trainer.train``.
         results: further figures for the manifest.
     """
     if text.cut.prompts or text.cut.responses:
         logger.warning("texts cut to fit: %s", text.cut.as_dict())
     in_step = config.reference == "in_step" and isinstance(config, PreferenceTrainingConfig)
-    loss = PolicyLoss(policy.config, policy.lora, method, policy.attention, config.remat, in_step)
+    drops = policy.lora.dropout > 0
+    loss = PolicyLoss(policy.config, policy.lora, method, policy.attention, config.remat, in_step, drops)
     held = held_out(questions, config.validation_fraction, config.seed)
     if held.all():
         raise UserError(f"{len(held)} examples leave none to train on; lower --validation-fraction")
@@ -445,6 +464,7 @@ def train_policy(
         policy.mesh,
         Batches(examples.subset(held), **shared) if held.any() else None,
         lambda lengths: flops.training(policy.config, policy.lora, lengths, in_step),
+        on_evaluation,
     )
     adapter = on_host(trained.parameters)
     if leads():
@@ -461,6 +481,37 @@ def train_policy(
     )
 
 
+def named_weights(weights: Sequence[float | str], names: Sequence[str], *, primary: bool = False) -> tuple[float, ...]:
+    """Return weights in the order of their objectives; all of them numbers, or all of them ``NAME=NUMBER``.
+
+    Args:
+        weights: of a command's settings.
+        names: of the objectives.
+        primary: the first objective has no name of its own: it is the one that ``names[1:]`` does not name, and its
+            weight must be positive.
+
+    Raises:
+        UserError: another count than ``names``, a name too many or too few, a negative weight, a sum that is not 1.
+    """
+    if any(isinstance(weight, str) for weight in weights):
+        given = named_values([str(weight) for weight in weights], "--weights")
+        if primary:
+            others = [name for name in given if name not in names[1:]]
+            names = [others[0] if len(others) == 1 else names[0], *names[1:]]
+        if set(given) != set(names):
+            raise UserError(f"--weights names {', '.join(given)}, but the objectives are {', '.join(names)}")
+        try:
+            values = tuple(float(given[name]) for name in names)
+        except ValueError as error:
+            raise UserError(f"--weights must be numbers; got {' '.join(map(str, weights))}") from error
+    else:
+        values = tuple(float(weight) for weight in weights)
+    check_weights(values, names)
+    if primary and values[0] <= 0:
+        raise UserError("the primary objective's weight, the first of --weights, must be positive")
+    return values
+
+
 def check_weights(weights: Sequence[float], names: Sequence[str]) -> None:
     """Refuse weights that do not fit their objectives.
 
@@ -469,5 +520,6 @@ def check_weights(weights: Sequence[float], names: Sequence[str]) -> None:
     """
     if len(weights) != len(names):
         raise UserError(f"--weights needs {len(names)} numbers, for {', '.join(names)}; got {len(weights)}")
-    if min(weights) < 0 or abs(sum(weights) - 1) > 1e-6:
+    # Written so that NaN fails too.
+    if not (all(weight >= 0 for weight in weights) and abs(sum(weights) - 1) <= 1e-6):
         raise UserError(f"--weights must be at least 0 and sum to 1; got {' '.join(map(str, weights))}")

@@ -1,9 +1,9 @@
 """One optimisation step, compiled once and shared by every method.
 
-A loss is a hashable callable from trainable parameters, frozen parameters, a batch and a dropout key
+A loss is a callable from trainable parameters, frozen parameters, a batch and a dropout key
 to :class:`LossTerms`: an unreduced sum and its denominator, so that accumulation over microbatches of
-unequal weight is exact. The learning rate is an argument of the step, not a part of it: runs of different
-length or rate share one compilation.
+unequal weight is exact. The learning rate, and whatever of the loss is a number, are arguments of the step and not
+a part of it: runs that differ in length, rate, β or weights share one compilation.
 """
 
 from __future__ import annotations
@@ -40,18 +40,25 @@ class LossTerms(NamedTuple):
 
 
 class Loss(Protocol):
-    """A loss that a step can train; hashable, since it selects the compiled step."""
+    """A loss that a step can train: a pytree, whose leaves are constants such as β.
+
+    Its structure selects the compiled step; losses that differ in constants alone share one. A loss without
+    constants is registered with ``jax.tree_util.register_static``.
+    """
 
     def __call__(
         self, trainable: Parameters, frozen: Parameters, batch: Batch, dropout_key: Array | None
     ) -> LossTerms: ...
 
-    def __hash__(self) -> int: ...
 
-
+@functools.partial(
+    jax.tree_util.register_dataclass,
+    data_fields=["weight_decay"],
+    meta_fields=["max_grad_norm", "beta1", "beta2", "epsilon"],
+)
 @dataclass(frozen=True)
 class OptimizerSettings:
-    """AdamW's constants; the learning rate comes with each step."""
+    """AdamW's constants; the learning rate comes with each step. Steps of any weight decay share a compilation."""
 
     weight_decay: float
     max_grad_norm: float
@@ -112,7 +119,7 @@ def moment_shardings(optimizer: OptimizerSettings, trainable: Any) -> Any:
     )
 
 
-@functools.partial(jax.jit, static_argnames=("loss", "optimizer"), donate_argnames=("state",))
+@functools.partial(jax.jit, donate_argnames=("state",))
 def train_step(
     state: TrainState,
     frozen: Parameters,
@@ -176,7 +183,7 @@ def means(terms: LossTerms) -> dict[str, Array]:
     return metrics | {"loss": terms.total / jnp.maximum(terms.denominator, 1.0)}
 
 
-@functools.partial(jax.jit, static_argnames=("loss",))
+@jax.jit
 def evaluation_step(trainable: Parameters, frozen: Parameters, batch: Batch, *, loss: Loss) -> LossTerms:
     """Return what one microbatch contributes to a held-out evaluation: no gradient, no dropout."""
     return loss(trainable, frozen, batch, None)

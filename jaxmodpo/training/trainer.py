@@ -11,10 +11,10 @@ import math
 import shutil
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 import jax
 import numpy as np
@@ -74,7 +74,7 @@ class TrainingConfig(DeviceConfig):
     eval_every: int = 50
     """updates between two evaluations; there is one more at the end"""
     best_metric: Literal["loss", "accuracy"] = "loss"
-    """of the evaluations, which one says whose parameters are kept"""
+    """of the evaluations, which one says whose parameters are kept; accuracy is weighted where objectives are"""
     patience: int = 3
     """stop after this many evaluations in a row without a better one; 0 never stops early"""
     log_every: int = 10
@@ -113,6 +113,19 @@ class TrainingConfig(DeviceConfig):
         if not 0 <= self.validation_fraction < 1:
             raise UserError(f"--validation-fraction must lie in [0, 1), not {self.validation_fraction}")
         check_trackers(self.track)
+
+
+class OnEvaluation(Protocol):
+    """Whoever is told of evaluations."""
+
+    def __call__(self, epoch: float, values: Mapping[str, float]) -> None:
+        """Take an evaluation.
+
+        Args:
+            epoch: passes over the data so far.
+            values: ``loss``, ``rewards/accuracies`` and so on, of the held-out examples.
+        """
+        ...
 
 
 @dataclass
@@ -156,6 +169,7 @@ def train(
     mesh: Mesh,
     held_out: Batches | None = None,
     flops: Callable[[np.ndarray], float] | None = None,
+    on_evaluation: OnEvaluation | None = None,
 ) -> Trained:
     """Minimise a loss over a data set, from the last checkpoint in ``config.output_dir`` if there is one.
 
@@ -171,6 +185,7 @@ def train(
         mesh: the devices.
         held_out: evaluated now and then; the parameters that do best are kept.
         flops: operations of an update whose sequences have these lengths, for the utilisation.
+        on_evaluation: called after each evaluation, in every process; what it raises ends the run.
 
     Raises:
         UserError: too many updates in a row were not finite; a checkpoint cannot be written; the evaluation
@@ -179,7 +194,7 @@ def train(
     """
     checkpoints = Checkpoints(config.output_dir / "checkpoints")
     try:
-        return _train(loss, trainable, frozen, batches, config, mesh, held_out, flops, checkpoints)
+        return _train(loss, trainable, frozen, batches, config, mesh, held_out, flops, on_evaluation, checkpoints)
     finally:
         checkpoints.close()
 
@@ -193,6 +208,7 @@ def _train(
     mesh: Mesh,
     held_out: Batches | None,
     flops: Callable[[np.ndarray], float] | None,
+    on_evaluation: OnEvaluation | None,
     checkpoints: Checkpoints,
 ) -> Trained:
     steps = batches.steps
@@ -260,6 +276,8 @@ def _train(
                     | {f"eval_{name}": value for name, value in values.items()}
                 )
                 over = bool(config.patience) and evaluations.without_better >= config.patience
+                if on_evaluation is not None:
+                    on_evaluation(done / batches.steps_per_epoch, values)
                 clock.restart()
             ending = preemption.heeded(done)
             if done % config.save_every == 0 or last or over or score is not None or ending:
@@ -277,6 +295,7 @@ def _train(
         report |= {
             "stopped_early": bool(over and done < steps),
             "best_update": evaluations.best_update,
+            "best_epoch": round(evaluations.best_update / batches.steps_per_epoch, 4),
             **{f"held_out_{n}": v for n, v in evaluations.best_values.items() if math.isfinite(v)},
         }
         if evaluations.best_update != done:
@@ -360,9 +379,10 @@ def _fetch(metrics: dict[str, jax.Array]) -> dict[str, float]:
 def _score(values: dict[str, float], metric: str) -> float:
     if metric == "loss":
         return -values["loss"] if math.isfinite(values["loss"]) else -math.inf
-    if "rewards/accuracies" not in values:
-        raise UserError("--best-metric accuracy needs a method that compares responses; this one has only a loss")
-    return values["rewards/accuracies"]
+    for name in ("rewards/weighted_accuracies", "rewards/accuracies"):
+        if name in values:
+            return values[name]
+    raise UserError("--best-metric accuracy needs a method that compares responses; this one has only a loss")
 
 
 def _progress(batches: Batches, evaluations: _Evaluations, random: list[int]) -> dict[str, Any]:

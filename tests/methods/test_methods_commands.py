@@ -90,7 +90,7 @@ def reward_folder(tiny_world, files, tmp_path_factory) -> Path:
             validation_fraction=0.2,
         )
     )
-    assert (phase.results["pairs"], phase.results["held_out_pairs"]) == (16, 4)
+    assert (phase.results["examples"], phase.results["held_out_examples"]) == (16, 4)
     return folder / "model"
 
 

@@ -95,6 +95,7 @@ def world(tmp_path: Path) -> tuple[Path, Path]:
     return tiny_model(tmp_path / "model"), tmp_path / "pairs.json"
 
 
+@jax.tree_util.register_static
 class Quadratic:
     """Mean of (w·x − y)² with per-row weights: a loss whose AdamW path optax gives independently."""
 
@@ -235,6 +236,7 @@ def test_settings_that_cannot_train_are_refused_in_one_sentence(world, tmp_path,
 
 
 def test_training_that_breaks_down_says_so(tmp_path):
+    @jax.tree_util.register_static
     class Broken(Quadratic):
         def __call__(self, trainable, frozen, batch, dropout_key):
             terms = super().__call__(trainable, frozen, {**batch, "x": batch["tokens"][:, 0].astype(float)}, None)

@@ -31,6 +31,7 @@ from jaxmodpo.training.step import LossTerms, OptimizerSettings, initial_state
 from jaxmodpo.training.trainer import TrainingConfig, train
 
 
+@jax.tree_util.register_static
 class Pull:
     """Mean of (w − y)²: training pulls w to its examples' targets, held-out ones may lie elsewhere."""
 
@@ -115,6 +116,7 @@ def test_after_a_breakdown_the_last_good_state_is_in_a_checkpoint(tmp_path):
     good = run(settings(tmp_path / "good", epochs=1, batch_size=1), targets)
     config = settings(tmp_path / "bad", epochs=2, batch_size=1, max_skipped=2)
 
+    @jax.tree_util.register_static
     class Worsening(Pull):
         def __call__(self, trainable, frozen, batch, dropout_key):
             terms = super().__call__(trainable, frozen, batch, dropout_key)

@@ -1,0 +1,129 @@
+"""How good a reward model is on rankings that it was not trained on: accuracy, calibration, distribution.
+
+A pair is a ranking of two. Where rankings are longer, accuracy over their ends (as hard as the training
+pairs of the paper) and over all of their pairs are both given.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from scipy import stats
+
+BINS = 5
+RESAMPLES = 2000
+QUANTILES = (5, 25, 50, 75, 95)
+
+
+def validate(rewards: np.ndarray, candidates: np.ndarray, questions: Sequence[str]) -> dict[str, Any]:
+    """Return what ``validation.json`` says.
+
+    Args:
+        rewards: ``[rankings, places]``, best first.
+        candidates: ``[rankings]``, how many places are taken.
+        questions: each ranking's question; those of one question are not independent.
+
+    Returns:
+        ``accuracy`` and ``accuracy_interval`` (95%) over best-worst pairs; the same over all pairs, if there are
+        more; the mean Bradley–Terry loss; ``calibration``: per bin of the probability σ(|r_i − r_j|) that the model
+        gives to its own preference, the mean probability, how often the ranking agrees, and the number of pairs,
+        with the expected calibration error; ``rewards``: quantiles and a histogram of the best's and the worst's.
+    """
+    ends = np.array([rewards[n, 0] - rewards[n, count - 1] for n, count in enumerate(candidates)], np.float64)
+    places = [(n, i, j) for n, count in enumerate(candidates) for i, j in itertools.combinations(range(count), 2)]
+    differences = np.array([rewards[n, i] - rewards[n, j] for n, i, j in places], np.float64)
+    owners = [questions[n] for n, _, _ in places]
+    said: dict[str, Any] = {
+        "questions": len(set(questions)),
+        "pairs": len(ends),
+        "accuracy": accuracy(ends),
+        "accuracy_interval": interval(ends, questions),
+        "loss": float(np.mean(np.logaddexp(0, -ends))),
+    }
+    if len(differences) > len(ends):
+        said["all_pairs"] = {
+            "pairs": len(differences),
+            "accuracy": accuracy(differences),
+            "accuracy_interval": interval(differences, owners),
+            "loss": float(np.mean(np.logaddexp(0, -differences))),
+        }
+    best, worst = rewards[:, 0], np.array([rewards[n, count - 1] for n, count in enumerate(candidates)])
+    return said | {"calibration": calibration(differences), "rewards": distribution(best, worst)}
+
+
+def accuracy(differences: np.ndarray) -> float:
+    """Return the share of pairs whose better response has the higher reward; equal rewards count half."""
+    return float(np.mean((differences > 0) + 0.5 * (differences == 0)))
+
+
+def interval(differences: np.ndarray, questions: Sequence[str], level: float = 0.95) -> list[float]:
+    """Return a confidence interval of the accuracy.
+
+    Wilson's, where each question has one pair; otherwise the percentiles of a bootstrap over questions, since
+    pairs of the same responses go right and wrong together.
+    """
+    right = (differences > 0) + 0.5 * (differences == 0)
+    if len(set(questions)) == len(questions):
+        # Ties count half: round to a whole number of successes.
+        found = stats.binomtest(round(float(right.sum())), len(right)).proportion_ci(level, method="wilson")
+        return [float(found.low), float(found.high)]
+    _, owners = np.unique(list(questions), return_inverse=True)
+    sums, counts = np.bincount(owners, right), np.bincount(owners)
+    drawn = np.random.default_rng(0).integers(len(sums), size=(RESAMPLES, len(sums)))
+    means = sums[drawn].sum(1) / counts[drawn].sum(1)
+    return [float(q) for q in np.quantile(means, [(1 - level) / 2, (1 + level) / 2])]
+
+
+def calibration(differences: np.ndarray, bins: int = BINS) -> dict[str, Any]:
+    """Return how often pairs agree that the model is this sure of: equal bins of probability from 0.5 to 1."""
+    sure = 1 / (1 + np.exp(-np.abs(differences)))
+    right = (differences > 0) + 0.5 * (differences == 0)
+    edges = np.linspace(0.5, 1.0, bins + 1)
+    place = np.clip(np.searchsorted(edges, sure, side="right") - 1, 0, bins - 1)
+    rows = [
+        {
+            "from": float(edges[n]),
+            "to": float(edges[n + 1]),
+            "pairs": int((place == n).sum()),
+            "probability": float(sure[place == n].mean()),
+            "agreement": float(right[place == n].mean()),
+        }
+        for n in range(bins)
+        if (place == n).any()
+    ]
+    error = sum(row["pairs"] * abs(row["probability"] - row["agreement"]) for row in rows) / len(sure)
+    return {"bins": rows, "expected_calibration_error": float(error)}
+
+
+def distribution(best: np.ndarray, worst: np.ndarray, bins: int = 20) -> dict[str, Any]:
+    """Return quantiles of the rewards of the best and the worst responses, and their histograms over shared bins."""
+    edges = np.histogram_bin_edges(np.concatenate([best, worst]).astype(np.float64), bins)
+    return {
+        "quantiles": list(QUANTILES),
+        "histogram_edges": [float(edge) for edge in edges],
+        **{
+            name: {
+                "mean": float(np.mean(values)),
+                "std": float(np.std(values)),
+                "quantiles": [float(q) for q in np.percentile(values, QUANTILES)],
+                "histogram": np.histogram(values, edges)[0].tolist(),
+            }
+            for name, values in (("best", best), ("worst", worst))
+        },
+    }
+
+
+def sentence(said: dict[str, Any]) -> str:
+    """Put the accuracies into one line."""
+    parts = [f"{_percent(said)} on {said['pairs']} held-out best-worst pairs"]
+    if "all_pairs" in said:
+        parts.append(f"{_percent(said['all_pairs'])} on all {said['all_pairs']['pairs']} pairs of them")
+    return f"accuracy {', '.join(parts)}; calibration error {said['calibration']['expected_calibration_error']:.3f}"
+
+
+def _percent(said: dict[str, Any]) -> str:
+    low, high = said["accuracy_interval"]
+    return f"{said['accuracy']:.1%} [{low:.1%}, {high:.1%}]"

@@ -1,0 +1,52 @@
+"""What several runs in one process share: a loaded base, and whoever is told of evaluations.
+
+A single command makes an empty session. A search or a sweep makes one and hands it to each run, so that weights
+are read once and, the arrays being the same, what was compiled for one run serves the next.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import jax.numpy as jnp
+
+from jaxmodpo.models.roberta import Roberta, load_roberta
+from jaxmodpo.training.policy import Policy, PolicyTrainingConfig, fresh_adapter, load_policy
+from jaxmodpo.training.trainer import OnEvaluation
+
+
+class Session:
+    """Bases loaded so far.
+
+    Args:
+        on_evaluation: told of every held-out evaluation of every run; see ``trainer.train``.
+    """
+
+    def __init__(self, on_evaluation: OnEvaluation | None = None):
+        self.on_evaluation = on_evaluation
+        self._policies: dict[Any, Policy] = {}
+        self._encoders: dict[Any, Roberta] = {}
+
+    def policy(self, config: PolicyTrainingConfig) -> Policy:
+        """Return the base model that the settings name, loaded at most once, with a fresh adapter."""
+        key = (config.model, config.base_dtype, config.mesh, config.attention)
+        if key not in self._policies:
+            self._policies[key] = load_policy(
+                config.model,
+                base_dtype=config.base_dtype,
+                mesh=config.mesh,
+                fresh=config.lora,
+                seed=config.seed,
+                attention=config.attention,
+            )
+        return fresh_adapter(self._policies[key], config.lora, config.seed)
+
+    def encoder(self, folder: Path, seed: int) -> Roberta:
+        """Return a RoBERTa with a fresh head of one output, loaded at most once; the arrays are the caller's own."""
+        key = (folder, seed)
+        if key not in self._encoders:
+            self._encoders[key] = load_roberta(folder, fresh_head_seed=seed)
+        loaded = self._encoders[key]
+        # A copy, since training gives its arrays away.
+        return Roberta(loaded.config, {name: jnp.copy(a[...]) for name, a in loaded.parameters.items()})
