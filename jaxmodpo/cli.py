@@ -44,6 +44,7 @@ COMMANDS = {
     "align modpo": Command("methods.modpo", "MODPOConfig", "modpo", "align to several, reward models as margins"),
     "align joint": Command("methods.joint", "JointConfig", "joint", "align to several, one loss over their pairs"),
     "soup": Command("methods.soup", "SoupConfig", "soup", "average adapters"),
+    "sweep": Command("methods.sweep", "SweepConfig", "sweep", "MODPO and soups over a grid of weights: their fronts"),
     "export": Command("models.export", "ExportConfig", "export", "merge an adapter into a full model folder"),
     "score policy": Command("methods.score", "ScorePolicyConfig", "score_policy", "log-probabilities of pairs"),
     "score reward": Command("methods.score", "ScoreRewardConfig", "score_reward", "rewards of pairs"),

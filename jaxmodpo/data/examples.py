@@ -49,8 +49,8 @@ class Examples:
         return Examples(self.tokens[indices], self.prompt_lengths[indices], self.lengths[indices], fields)
 
 
-def _examples(groups: Sequence[Sequence[tuple[list[int], int]]]) -> Examples:
-    longest = max(len(tokens) for group in groups for tokens, _ in group)
+def _examples(groups: Sequence[Sequence[tuple[list[int], int]]], least: int = 0) -> Examples:
+    longest = max(least, max(len(tokens) for group in groups for tokens, _ in group))
     length = -(-longest // LENGTH_MULTIPLE) * LENGTH_MULTIPLE
     sequences = len(groups[0])
     flat = [tokens for group in groups for tokens, _ in group]
@@ -109,6 +109,8 @@ def reward_rankings(rankings: Sequence[Ranking], text: RewardText) -> Examples:
     return _examples(groups).with_fields(candidates=np.array([len(r.candidates) for r in rankings], np.float32))
 
 
-def completions(prompts: Sequence[Sequence[int]], replies: Sequence[Sequence[int]]) -> Examples:
-    """Put sampled replies, as tokens, behind their prompts: one sequence each."""
-    return _examples([[([*p, *r], len(p))] for p, r in zip(prompts, replies, strict=True)])
+def completions(
+    prompts: Sequence[Sequence[int]], replies: Sequence[Sequence[int]], length: int | None = None
+) -> Examples:
+    """Put sampled replies, as tokens, behind their prompts: one sequence each, of at least ``length`` tokens."""
+    return _examples([[([*p, *r], len(p))] for p, r in zip(prompts, replies, strict=True)], length or 0)

@@ -141,6 +141,19 @@ def score(config: RobertaConfig, parameters: Parameters, examples: Examples, row
     return scored(Batches(examples, batch_size=rows), compute)
 
 
+def load_reward_model(folder: Path, max_length: int | None = None) -> tuple[Roberta, RewardText]:
+    """Load a reward model and the tokenisation it was trained with.
+
+    Raises:
+        UserError: the folder is no reward model, or has no tokenizer.
+    """
+    model = load_roberta(folder)
+    if model.config.num_labels != 1:
+        raise UserError(f"{folder} is not a reward model: it has {model.config.num_labels} outputs")
+    trained = read_model_config(folder).get("reward_max_length", 512)
+    return model, RewardText(load_tokenizer(folder), max_length or min(trained, model.config.max_length))
+
+
 def rewards_of_pairs(
     folder: Path, pairs: list[Pair], *, batch_size: int, max_length: int | None = None, cache_dir: Path | None = None
 ) -> np.ndarray:
@@ -153,12 +166,7 @@ def rewards_of_pairs(
         max_length: tokens; by default what the model was trained with, or can take.
         cache_dir: see ``training.cache``.
     """
-    model = load_roberta(folder)
-    if model.config.num_labels != 1:
-        raise UserError(f"{folder} is not a reward model: it has {model.config.num_labels} outputs")
-    tokenizer = load_tokenizer(folder)
-    trained = read_model_config(folder).get("reward_max_length", 512)
-    text = RewardText(tokenizer, max_length or min(trained, model.config.max_length))
+    model, text = load_reward_model(folder, max_length)
     examples = reward_pairs(pairs, text)
     parameters = {name: variable[...] for name, variable in model.parameters.items()}
     depends_on = {"model": fingerprint(folder), "examples": examples_digest(examples), "rows": batch_size}

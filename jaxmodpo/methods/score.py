@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
@@ -18,7 +20,7 @@ from jaxmodpo.errors import UserError
 from jaxmodpo.methods.reward import rewards_of_pairs
 from jaxmodpo.models.quantised import BaseDtype
 from jaxmodpo.sampling.sampler import SamplingSettings, sample
-from jaxmodpo.training.policy import load_policy
+from jaxmodpo.training.policy import Policy, load_policy
 
 logger = logging.getLogger(__name__)
 
@@ -148,20 +150,49 @@ def score_kl(config: ScoreKLConfig) -> Phase:
     text = PolicyText(tokenizer, config.prompt_style, config.max_prompt_length, length)
     policy = load_policy(config.model, base_dtype=config.base_dtype, adapter=config.adapter)
     prompts = [text.prompt(q.question_text) for q in read_questions(config.questions) for _ in range(config.samples)]
-    settings = SamplingSettings(1.0, 1.0, config.max_new_tokens, text.eos)
-    keys = jax.random.split(jax.random.key(config.seed), len(prompts))
-    completions = []
-    for start in range(0, len(prompts), config.batch_size):
-        part = slice(start, start + config.batch_size)
-        completions += sample(policy, prompts[part], keys[part], settings, rows=config.batch_size)
-    examples = completions_as_examples(prompts, completions)
-    ratios = policy.logps(examples, config.batch_size) - policy.logps(examples, config.batch_size, reference=True)
+    replies = own_replies(policy, prompts, text.eos, config.max_new_tokens, config.batch_size, config.seed)
+    ratios = divergence(policy, prompts, replies, config.batch_size)
     error = float(ratios.std(ddof=1) / np.sqrt(len(ratios))) if len(ratios) > 1 else None
     result = {"kl": float(ratios.mean()), "standard_error": error, "replies": len(prompts)}
     write_json(config.output_dir / "kl.json", result)
     logger.info("KL from the base: %.2f nats per reply", result["kl"])
     phase.finish(**result)
     return phase
+
+
+def own_replies(
+    policy: Policy, prompts: Sequence[Sequence[int]], eos: int, max_new_tokens: int, rows: int, seed: int
+) -> list[list[int]]:
+    """Sample a reply to each prompt at temperature 1 from the whole vocabulary, ``rows`` at a time."""
+    settings = SamplingSettings(1.0, 1.0, max_new_tokens, eos)
+    keys = jax.random.split(jax.random.key(seed), len(prompts))
+    replies = []
+    for start in range(0, len(prompts), rows):
+        part = slice(start, start + rows)
+        replies += sample(policy, prompts[part], keys[part], settings, rows=rows)
+    return replies
+
+
+def divergence(
+    policy: Policy,
+    prompts: Sequence[Sequence[int]],
+    replies: Sequence[Sequence[int]],
+    rows: int,
+    length: int | None = None,
+) -> np.ndarray:
+    """Return log π − log π_ref of each reply in nats; over a policy's own replies the mean estimates KL(π ‖ π_ref).
+
+    Args:
+        policy: base and adapter.
+        prompts: as tokens.
+        replies: as tokens.
+        rows: at a time.
+        length: pad all sequences to this many tokens, so that other replies need no other compilation.
+    """
+    examples = completions_as_examples(prompts, replies, length)
+    settings: dict[str, Any] = {"batching": "packed" if length is None else "padded"}
+    found = policy.logps(examples, rows, **settings) - policy.logps(examples, rows, reference=True, **settings)
+    return found[:, 0]
 
 
 def _check_batch_size(batch_size: int) -> None:

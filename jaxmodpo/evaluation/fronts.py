@@ -1,0 +1,96 @@
+"""Trade-off fronts between objectives: what is not dominated, how much is covered, and a figure of it.
+
+Pure functions of points, one row per model and one column per objective, higher is better.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import matplotlib
+import numpy as np
+from matplotlib.figure import Figure
+from numpy.typing import ArrayLike, NDArray
+
+from jaxmodpo.evaluation.figures import MARKERS, PALETTE, STYLE
+
+Array = NDArray[np.float64]
+
+
+def undominated(points: ArrayLike) -> NDArray[np.bool_]:
+    """Tell which of ``[points, objectives]`` no other point beats: as good everywhere and better somewhere."""
+    points = np.asarray(points, np.float64)
+    return np.array([not ((points >= p).all(1) & (points > p).any(1)).any() for p in points], bool)
+
+
+def hypervolume(points: ArrayLike, reference: ArrayLike) -> float:
+    """Return the volume that points dominate above a reference point; exact, for any number of objectives.
+
+    Slices along the last objective, from the best point down, and adds each slice's volume in the others.
+
+    Args:
+        points: ``[points, objectives]``; those not above the reference in every objective add nothing.
+        reference: ``[objectives]``.
+
+    References:
+        Zitzler and Thiele, *Multiobjective Optimization Using Evolutionary Algorithms*, 1998.
+    """
+    points, reference = np.asarray(points, np.float64), np.asarray(reference, np.float64)
+    points = points[(points > reference).all(axis=1)]
+    if not len(points):
+        return 0.0
+    if points.shape[1] == 1:
+        return float(points.max() - reference[0])
+    points = points[undominated(points)]
+    points = points[np.argsort(-points[:, -1], kind="stable")]
+    floors = np.append(points[1:, -1], reference[-1])
+    return float(
+        sum(
+            (point[-1] - floor) * hypervolume(points[: n + 1, :-1], reference[:-1])
+            for n, (point, floor) in enumerate(zip(points, floors, strict=True))
+            if point[-1] > floor
+        )
+    )
+
+
+def resample(questions: int, count: int = 2000, seed: int = 0) -> NDArray[np.intp]:
+    """Draw bootstrap samples of questions, ``[count, questions]`` indices."""
+    return np.random.default_rng(seed).integers(questions, size=(count, questions))
+
+
+def percentile_interval(values: ArrayLike, level: float = 0.95) -> list[float]:
+    """Return the middle ``level`` of bootstrap values."""
+    return [float(q) for q in np.quantile(np.asarray(values), [(1 - level) / 2, (1 + level) / 2])]
+
+
+def front_figure(
+    fronts: Mapping[str, Sequence[Mapping[str, Any]]], objectives: tuple[str, str], base: Mapping[str, Any]
+) -> Figure:
+    """Draw fronts between two objectives, and the weighted score against the divergence from the base.
+
+    Args:
+        fronts: by method, its points in the weights' order: ``weights``, ``scores`` by objective, ``kl``.
+        objectives: along x and y.
+        base: the base model's ``scores``.
+    """
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(9.6, 4.4), layout="constrained")
+        left, right = figure.subplots(1, 2)
+        for n, (name, points) in enumerate(fronts.items()):
+            look = {"color": PALETTE[n % len(PALETTE)], "marker": MARKERS[n % len(MARKERS)], "markersize": 5}
+            xy = np.array([[point["scores"][objective] for objective in objectives] for point in points])
+            left.plot(xy[:, 0], xy[:, 1], label=name, linewidth=1.2, **look)
+            for point, (x, y) in zip(points, xy, strict=True):
+                left.annotate(f"{point['weights'][0]:.1f}", (x, y), (3, 3), textcoords="offset points", fontsize=6)
+            weighted = [np.dot(point["weights"], list(point["scores"].values())) for point in points]
+            gained = [
+                w - np.dot(p["weights"], list(base["scores"].values())) for w, p in zip(weighted, points, strict=True)
+            ]
+            right.plot([point["kl"] for point in points], gained, linestyle="", label=name, **look)
+        left.plot(*[[base["scores"][objective]] for objective in objectives], "x", color="black", label="base")
+        left.set(xlabel=objectives[0], ylabel=objectives[1], title="Front; numbers are the first objective's weight")
+        right.set(xlabel="divergence from the base, nats a reply", ylabel="weighted score over the base's")
+        right.set_title("What a divergence buys")
+        left.legend(fontsize=7)
+    return figure
