@@ -486,6 +486,7 @@ NOT_IDENTITY = frozenset(
         *("output_dir", "output", "cache_dir", "keep_checkpoints", "track", "log_every", "save_every"),
         *("mesh", "distributed", "coordinator", "processes", "process_id"),
         *("max_concurrency", "api_key_env", "send_personas"),
+        *("trials", "study", "keep_trials"),
     }
 )
 

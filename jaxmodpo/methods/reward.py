@@ -265,6 +265,8 @@ def _one(config: RewardConfig, session: Session, carried: dict[str, Any] | None 
             write_json(config.output_dir / "validation.json", carried)
     discard_checkpoints(config)
     if carried is not None:
+        if not out:
+            results.setdefault("held_out_on", carried.get("measured_in", str(config.validation)))
         results |= {
             "held_out_accuracy": carried["accuracy"],
             "held_out_accuracy_interval": carried["accuracy_interval"],

@@ -73,6 +73,8 @@ class TrainingConfig(DeviceConfig):
     """share of the questions held out for evaluation; with 0 nothing is evaluated and the last parameters are kept"""
     eval_every: int = 50
     """updates between two evaluations; there is one more at the end"""
+    evaluations_per_epoch: int | None = None
+    """evaluations in a pass over the data, in place of eval_every"""
     best_metric: Literal["loss", "accuracy"] = "loss"
     """of the evaluations, which one says whose parameters are kept; accuracy is weighted where objectives are"""
     patience: int = 3
@@ -105,6 +107,8 @@ class TrainingConfig(DeviceConfig):
         ):
             if not getattr(self, name) > 0:
                 raise UserError(f"--{name.replace('_', '-')} must be positive, not {getattr(self, name)}")
+        if self.evaluations_per_epoch is not None and self.evaluations_per_epoch < 1:
+            raise UserError(f"--evaluations-per-epoch must be at least 1, not {self.evaluations_per_epoch}")
         if not 0 <= self.warmup_ratio < 1 or self.weight_decay < 0 or self.patience < 0:
             raise UserError(
                 f"--warmup-ratio must lie in [0, 1), --weight-decay and --patience be at least 0; got "
@@ -218,6 +222,9 @@ def _train(
     state = initial_state(optimizer, _on_mesh(trainable, everywhere))
     key = jax.jit(lambda: jax.random.key(config.seed), out_shardings=everywhere)()
     evaluations, start = _Evaluations(), 0
+    eval_every = config.eval_every
+    if config.evaluations_per_epoch is not None:
+        eval_every = max(1, batches.steps_per_epoch // config.evaluations_per_epoch)
     if found := checkpoints.last(state):
         state, progress, start = found
         batches.restore(progress["batches"])
@@ -266,7 +273,7 @@ def _train(
                         "--max-grad-norm helps"
                     )
             score = None
-            if held_out is not None and (done % config.eval_every == 0 or last):
+            if held_out is not None and (done % eval_every == 0 or last):
                 values = evaluate(loss, state.trainable, frozen, held_out, mesh)
                 candidate = _score(values, config.best_metric)
                 better = evaluations.add(candidate, done, values)
