@@ -485,7 +485,7 @@ NOT_IDENTITY = frozenset(
     {
         *("output_dir", "output", "cache_dir", "keep_checkpoints", "track", "log_every", "save_every"),
         *("mesh", "distributed", "coordinator", "processes", "process_id"),
-        *("max_concurrency", "api_key_env", "send_personas"),
+        *("max_concurrency", "api_key_env", "send_personas", "send_questions"),
         *("trials", "study", "keep_trials"),
     }
 )

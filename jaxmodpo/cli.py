@@ -38,6 +38,7 @@ COMMANDS = {
         "preferences",
         "personas rank replies into preference pairs",
     ),
+    "pairs": Command("data.scored", "PairsConfig", "pairs", "preference pairs from scored answers, such as upvotes"),
     "reward": Command("methods.reward", "RewardConfig", "reward", "train a reward model on preference pairs"),
     "align sft": Command("methods.sft", "SFTConfig", "sft", "fine-tune on chosen replies"),
     "align dpo": Command("methods.dpo", "DPOConfig", "dpo", "align to one objective"),

@@ -1,24 +1,25 @@
 """An experiment file: phases in order, each a command with its settings; finished ones are skipped.
 
-In a setting, ``$out`` stands for the experiment's folder and ``$seed`` for its seed. A phase writes to
-``$out/NAME`` unless its settings say otherwise.
+In a setting, ``$out`` stands for the experiment's folder, ``$seed`` for its seed, and ``$NAME`` for what the file's
+``variables`` or ``--set NAME=VALUE`` say. A phase writes to ``$out/NAME`` unless its settings say otherwise.
 """
 
 from __future__ import annotations
 
 import logging
+import math
 import string
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Annotated, Any
 
 import tyro
 
-from jaxmodpo.artifacts import Phase
+from jaxmodpo.artifacts import Phase, read_json
 from jaxmodpo.cli import COMMANDS, load
-from jaxmodpo.config import builtin, from_mapping, load_yaml
+from jaxmodpo.config import builtin, from_mapping, load_yaml, named_values
 from jaxmodpo.errors import UserError, nearest
 
 logger = logging.getLogger(__name__)
@@ -29,13 +30,17 @@ class RunConfig:
     """Run an experiment's phases in order, skipping the finished ones."""
 
     experiment: Annotated[str, tyro.conf.Positional]
-    """a YAML file, or the name of one that comes with jaxmodpo (demo)"""
+    """a YAML file, or the name of one that comes with jaxmodpo (demo, phase1, phase2, fronts)"""
     output_dir: Path | None = None
     """the experiment's folder; default out/NAME"""
     seed: int | None = None
     """replaces the file's seed"""
+    set: tuple[str, ...] = ()
+    """NAME=VALUE of the file's variables"""
     dry_run: bool = False
-    """print the phases and their settings without running them"""
+    """print the phases, their inputs, and what they cost in judge calls, chip-hours and disk, without running them"""
+    chip: str = "H100 SXM"
+    """whose hours a dry run counts: a name in configs/hardware/chips.yaml, or v5e, v5p, v6e"""
 
 
 @dataclass(frozen=True)
@@ -54,15 +59,17 @@ class Experiment:
     Attributes:
         name: names the default output folder.
         seed: what ``$seed`` stands for.
+        variables: by name; None has no default and must be set.
         phases: in order.
     """
 
     name: str
     seed: int
+    variables: Mapping[str, Any]
     phases: tuple[PhaseSpec, ...]
 
 
-_KEYS = ("name", "seed", "phases", "shared")
+_KEYS = ("name", "seed", "variables", "phases", "shared")
 
 
 def read_experiment(path: Path) -> Experiment:
@@ -93,50 +100,85 @@ def read_experiment(path: Path) -> Experiment:
         phases.append(PhaseSpec(str(row["name"]), row["command"], row.get("settings") or {}))
     if not phases:
         raise UserError(f"{path} has no phases")
-    return Experiment(str(content.get("name", path.stem)), int(content.get("seed", 0)), tuple(phases))
+    variables = content.get("variables") or {}
+    if not isinstance(variables, Mapping) or {"out", "seed"} & set(variables):
+        raise UserError(f"{path}: variables must be NAME: VALUE, and neither out nor seed")
+    return Experiment(str(content.get("name", path.stem)), int(content.get("seed", 0)), variables, tuple(phases))
 
 
-def resolve(phase: PhaseSpec, out: Path, seed: int, source: str) -> Any:
+def set_variables(experiment: Experiment, given: Mapping[str, str]) -> dict[str, str]:
+    """Return the variables' values; one without any keeps its ``$NAME``.
+
+    Raises:
+        UserError: a name that the experiment does not have.
+    """
+    for name in given:
+        if name not in experiment.variables:
+            raise UserError(
+                f"--set: '{experiment.name}' has no variable '{name}'{nearest(name, experiment.variables)}; it has "
+                f"{', '.join(experiment.variables) or 'none'}"
+            )
+    merged = {**experiment.variables, **given}
+    return {name: f"${name}" if value is None else str(value) for name, value in merged.items()}
+
+
+def resolve(phase: PhaseSpec, out: Path, seed: int, source: str, variables: Mapping[str, str] | None = None) -> Any:
     """Return a phase's settings as its command's dataclass."""
+    known = {**(variables or {}), "out": out, "seed": seed}
 
     def fill(value: Any) -> Any:
         if isinstance(value, str):
             try:
-                return string.Template(value).substitute(out=out, seed=seed)
+                filled = string.Template(value).substitute(known)
+                # A variable alone may stand for a switch.
+                switch = {"true": True, "false": False}.get(filled.lower()) if value.startswith("$") else None
+                return filled if switch is None else switch
             except (KeyError, ValueError) as error:
-                raise UserError(f"{source}: in '{value}' only $out and $seed can be used ({error})") from error
+                names = ", ".join(f"${name}" for name in known)
+                raise UserError(f"{source}: in '{value}' only {names} can be used ({error})") from error
         if isinstance(value, Mapping):
             return {key: fill(item) for key, item in value.items()}
         return [fill(item) for item in value] if isinstance(value, list) else value
 
     cls, _ = load(phase.command)
     settings = {key: fill(value) for key, value in phase.settings.items()}
-    known = {field.name for field in fields(cls)}
-    if "output_dir" in known:
+    if any(field.name == "output_dir" for field in fields(cls)):
         settings.setdefault("output_dir", str(out / phase.name))
     return from_mapping(cls, settings, source)
 
 
-def run_experiment(path: Path, out: Path | None = None, seed: int | None = None, dry_run: bool = False) -> Path:
+def run_experiment(
+    path: Path,
+    out: Path | None = None,
+    seed: int | None = None,
+    *,
+    given: Mapping[str, str] | None = None,
+) -> Path:
     """Run an experiment; all settings of all phases are checked before the first one starts.
+
+    Args:
+        path: the experiment file.
+        out: its folder; by default out/NAME.
+        seed: in place of the file's.
+        given: its variables' values.
 
     Returns:
         The experiment's folder.
+
+    Raises:
+        UserError: a variable without a value, or what a phase raises.
     """
-    experiment = read_experiment(path)
-    out = out or Path("out") / experiment.name
-    seed = experiment.seed if seed is None else seed
-    resolved = [resolve(phase, out, seed, f"{path.name}, phase {phase.name}") for phase in experiment.phases]
+    experiment, out, resolved = _resolved(path, out, seed, given or {})
+    variables = set_variables(experiment, given or {})
+    if unset := [name for name, value in variables.items() if value == f"${name}"]:
+        raise UserError(f"{path.name} needs {' and '.join(f'--set {name}=…' for name in unset)}")
+    for phase, config in zip(experiment.phases, resolved, strict=True):
+        if not _finished(config):
+            _check(f"{path.name}, phase {phase.name}", config)
     for number, (phase, config) in enumerate(zip(experiment.phases, resolved, strict=True), 1):
-        label = f"[{number}/{len(resolved)}] {phase.name} ({phase.command})"
-        if dry_run:
-            print(label)
-            for field in fields(config):
-                print(f"    {field.name}: {getattr(config, field.name)}")
-            continue
         started = time.monotonic()
         _, function = load(phase.command)
-        logger.info(label)
+        logger.info(_label(number, len(resolved), phase))
         done: Phase | None = function(config)  # type: ignore[operator]
         took = time.monotonic() - started
         recorded = done.manifest.get("seconds", 0.0) if done else took
@@ -144,8 +186,130 @@ def run_experiment(path: Path, out: Path | None = None, seed: int | None = None,
     return out
 
 
+def _resolved(
+    path: Path, out: Path | None, seed: int | None, given: Mapping[str, str]
+) -> tuple[Experiment, Path, list[Any]]:
+    """Return an experiment, its folder, and the settings of its phases."""
+    experiment = read_experiment(path)
+    out = out or Path("out") / experiment.name
+    seed = experiment.seed if seed is None else seed
+    variables = set_variables(experiment, given)
+    source = f"{path.name}, phase "
+    return experiment, out, [resolve(phase, out, seed, source + phase.name, variables) for phase in experiment.phases]
+
+
+def _check(source: str, config: Any) -> None:
+    """Refuse what a phase would refuse after hours of others: constants out of range, a judge without a key."""
+    # Imported here, since they are heavy.
+    from jaxmodpo.judging.settings import JudgeConfig, make_judge
+    from jaxmodpo.sampling.command import ResponsesConfig, check_engine
+    from jaxmodpo.training.trainer import TrainingConfig
+
+    try:
+        if isinstance(config, TrainingConfig):
+            config.check()
+        if isinstance(config, JudgeConfig):
+            make_judge(config)
+        if isinstance(config, ResponsesConfig):
+            check_engine(config)
+    except UserError as error:
+        raise UserError(f"{source}: {error}") from None
+
+
+def _label(number: int, count: int, phase: PhaseSpec) -> str:
+    return f"[{number}/{count}] {phase.name} ({phase.command})"
+
+
+# --------------------------------------------------------------------------- the dry run
+
+
+def dry_run(path: Path, out: Path | None, seed: int | None, given: Mapping[str, str], chip: str) -> None:
+    """Print every phase with its inputs, its settings and its cost, and the sums."""
+    from jaxmodpo.estimate import Cost, Estimator, Unknown, chip_named
+
+    experiment, out, resolved = _resolved(path, out, seed, given)
+    estimator, total, peak = Estimator(chip_named(chip)), Cost(), 0.0
+    unknown: list[str] = []
+    made: list[tuple[Path, str]] = []
+    for number, (phase, config) in enumerate(zip(experiment.phases, resolved, strict=True), 1):
+        print(_label(number, len(resolved), phase))
+        finished = _finished(config)
+        try:
+            cost = estimator.phase(phase.command, config)
+        except Unknown as error:
+            cost = None
+            unknown.append(f"{phase.name} ({error})")
+        if finished:
+            print("    finished already")
+        elif cost is None:
+            print("    cost not known yet")
+        else:
+            print(f"    {_said(cost)}")
+            for name in ("judge_calls", "chip_hours", "disk", "endpoint_replies"):
+                setattr(total, name, getattr(total, name) + getattr(cost, name))
+            peak = max(peak, cost.while_running)
+        for field in fields(config):
+            value = getattr(config, field.name)
+            if field.name == "output_dir" or value == field.default:
+                continue
+            shown = " ".join(map(str, value)) if isinstance(value, tuple) else value
+            print(f"    {field.name}: {shown}{_origin(value, made)}")
+        made.append((getattr(config, "output_dir", out), phase.name))
+    total.while_running = peak
+    print(f"in all, in hours of one {estimator.chip.name}: {_said(total)}")
+    if unknown:
+        print(f"without what cannot be known yet: {'; '.join(unknown)}")
+    if unset := [name for name, value in set_variables(experiment, given).items() if value == f"${name}"]:
+        print(f"to run it, give {' and '.join(f'--set {name}=…' for name in unset)}")
+
+
+def _finished(config: Any) -> bool:
+    manifest = getattr(config, "output_dir", Path()) / "manifest.json"
+    return manifest.is_file() and read_json(manifest).get("status") == "finished"
+
+
+def _origin(value: Any, made: Sequence[tuple[Path, str]]) -> str:
+    """Say of a setting that names files which phases make them, or that they are missing."""
+    parts = value if isinstance(value, tuple) else (value,)
+    said = []
+    for part in parts:
+        text = str(part).partition("=")[2] or str(part)
+        path = Path(text.removeprefix("adapter:"))
+        source = next((name for folder, name in reversed(made) if path.is_relative_to(folder)), None)
+        if isinstance(part, Path) and any(folder != path and folder.is_relative_to(path) for folder, _ in made):
+            said.append("from the phases before")
+        elif source is not None:
+            said.append(f"from {source}")
+        elif isinstance(part, Path) and not path.exists():
+            said.append("missing")
+    return f"  [{', '.join(dict.fromkeys(said))}]" if said else ""
+
+
+def _said(cost: Any) -> str:
+    parts = [f"{cost.judge_calls:,} judge calls"] if cost.judge_calls else []
+    if cost.endpoint_replies:
+        parts.append(f"{cost.endpoint_replies:,} replies of an endpoint")
+    if cost.chip_hours:
+        parts.append(
+            f"{cost.chip_hours:.2g} chip-hours" if cost.chip_hours < 10 else f"{cost.chip_hours:.0f} chip-hours"
+        )
+    parts.append(f"{_size(cost.disk)} on disk")
+    if cost.while_running:
+        parts.append(f"{_size(cost.while_running)} more while it runs")
+    return ", ".join(parts)
+
+
+def _size(size: float) -> str:
+    power = min(4, int(math.log10(max(size, 1)) / 3))
+    return f"{size / 1000**power:.3g} {('B', 'kB', 'MB', 'GB', 'TB')[power]}"
+
+
 def run(config: RunConfig) -> None:
     """Run ``run``."""
     name = Path(config.experiment)
     path = name if name.suffix in (".yaml", ".yml") else builtin(".", config.experiment)
-    run_experiment(path, config.output_dir, config.seed, config.dry_run)
+    given = named_values(config.set, "--set")
+    if config.dry_run:
+        dry_run(path, config.output_dir, config.seed, given, config.chip)
+    else:
+        run_experiment(path, config.output_dir, config.seed, given=given)

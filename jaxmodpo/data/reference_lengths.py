@@ -18,16 +18,21 @@ def reference_examples(count: int, *, share: float = 1.0, vocab_size: int = 1000
         seed: of lengths and tokens.
     """
     generator = np.random.default_rng(seed)
-    prompts = np.minimum(20 + generator.lognormal(np.log(40), 0.8, count), 512)
-    completions = np.clip(generator.lognormal(np.log(300), 0.35, (count, 2)), 60, 512)
-    prompts, completions = (np.maximum(1, (n * share).astype(np.int32)) for n in (prompts, completions))
-    prompts = np.repeat(prompts[:, None], 2, axis=1)
-    lengths = prompts + completions
+    prompts, lengths = reference_lengths(count, generator, share)
     longest = -(-int(lengths.max()) // LENGTH_MULTIPLE) * LENGTH_MULTIPLE
     tokens = generator.integers(3, vocab_size, (count, 2, longest), dtype=np.int32)
     tokens[:, 1] = np.where(np.arange(longest) < prompts[:, :1], tokens[:, 0], tokens[:, 1])
     tokens[np.arange(longest) >= lengths[..., None]] = 0
     return Examples(tokens, prompts, lengths, {})
+
+
+def reference_lengths(count: int, generator: np.random.Generator, share: float = 1.0) -> tuple[np.ndarray, np.ndarray]:
+    """Draw the tokens of prompts and of whole sequences, ``[count, 2]`` int32 each; see :func:`reference_examples`."""
+    prompts = np.minimum(20 + generator.lognormal(np.log(40), 0.8, count), 512)
+    completions = np.clip(generator.lognormal(np.log(300), 0.35, (count, 2)), 60, 512)
+    prompts, completions = (np.maximum(1, (n * share).astype(np.int32)) for n in (prompts, completions))
+    prompts = np.repeat(prompts[:, None], 2, axis=1)
+    return prompts, prompts + completions
 
 
 def full_examples(count: int, length: int, sequences: int = 2) -> Examples:

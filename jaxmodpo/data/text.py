@@ -20,7 +20,8 @@ from jaxmodpo.errors import UserError
 
 PromptStyle = Literal["instruct", "chat"]
 
-PROMPT = "[INST] You are a therapist. Respond to this person's question:\n{question} [/INST]"
+INSTRUCTION = "You are a therapist. Respond to this person's question:\n{question}"
+PROMPT = f"[INST] {INSTRUCTION} [/INST]"
 
 
 def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from openai.types.chat import ChatCompletion
 
 # Codes by which endpoints say that no request like this one can succeed.
-_HOPELESS_CODES = frozenset(
+HOPELESS_CODES = frozenset(
     {"unsupported_value", "unsupported_parameter", "model_not_found", "insufficient_quota", "invalid_api_key"}
 )
 
@@ -60,7 +60,7 @@ class EndpointJudge:
         timeout: float = 120.0,
         max_retries: int = 4,
     ):
-        local = _check_url(base_url)
+        local = is_local(base_url)
         if not model:
             raise UserError("--judge endpoint needs --judge-model; there is no default model")
         if not (local or send_personas):
@@ -128,7 +128,7 @@ class EndpointJudge:
         return Answer("parse_error" if order is None else "valid", raw, order, model)
 
     def _status_error(self, error: Any) -> Answer:
-        if error.status_code in (401, 404) or error.code in _HOPELESS_CODES:
+        if error.status_code in (401, 404) or error.code in HOPELESS_CODES:
             reason = {
                 401: f"refused the key in {self._api_key_env}; set a valid one",
                 404: f"has no model {self.model} at this URL; see --base-url and --judge-model",
@@ -166,7 +166,7 @@ def parse_order(raw: str, request: Request) -> tuple[str, ...] | None:
     return tuple(ids[n - 1] for n in ranking)
 
 
-def _check_url(base_url: str) -> bool:
+def is_local(base_url: str) -> bool:
     """Return whether an endpoint is on this machine; refuse a URL that holds a secret or is none."""
     try:
         url = urlsplit(base_url)

@@ -116,6 +116,17 @@ def settings(name: str) -> dict[str, Any]:
     raise UserError(f"no model shape, file or folder '{name}'{nearest(name, SHAPES)}")
 
 
+def name_of_folder(folder: Path) -> str:
+    """Return what :func:`settings` takes for a model folder: the folder, or if it is not here the published model
+    that it is named after (``Mistral-7B-Instruct-v0.2``).
+
+    Raises:
+        UserError: no such folder, and no published model of that name.
+    """
+    plain = folder.name.lower().replace("-instruct", "").replace("meta-", "")
+    return plain if not folder.exists() and plain in SHAPES else str(folder)
+
+
 def decoder_shape(name: str) -> DecoderConfig:
     """Return the decoder that :func:`settings` finds."""
     return DecoderConfig.from_mapping(settings(name), name)

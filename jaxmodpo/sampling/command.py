@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import collections
 import hashlib
 import logging
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -17,6 +19,7 @@ from jaxmodpo.artifacts import Journal, Phase, Question, Response, read_question
 from jaxmodpo.data.text import PolicyText, PromptStyle, load_tokenizer
 from jaxmodpo.errors import UserError
 from jaxmodpo.models.quantised import BaseDtype
+from jaxmodpo.sampling.endpoint import Endpoint, ask, check
 from jaxmodpo.sampling.sampler import SamplingSettings, sample
 from jaxmodpo.training.policy import load_policy
 
@@ -25,22 +28,24 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, kw_only=True)
 class ResponsesConfig:
-    """Sample replies to questions from a model, with or without an adapter."""
+    """Sample replies to questions from a model, with or without an adapter, or ask an endpoint for them."""
 
-    model: Path
-    """the base model's Hugging Face folder"""
     questions: Path
     """question_id, question_text"""
     output_dir: Path
     """responses.csv is written here"""
+    engine: Literal["local", "endpoint"] = "local"
+    """local: a model of this machine; endpoint: one behind an OpenAI-compatible URL, such as GPT-4o"""
+    model: Path | None = None
+    """the base model's Hugging Face folder, of the local engine"""
     adapter: Path | None = None
     """a PEFT folder"""
     model_name: str = ""
     """written beside each reply; needed to tell models apart in evaluation files"""
     samples: int = 5
     """replies per question"""
-    temperature: float = 0.8
-    """0 takes the likeliest token each time"""
+    temperature: float | None = 0.8
+    """0 takes the likeliest token each time; None sends an endpoint none, since some models take none"""
     top_p: float = 0.95
     """draw from the smallest set of tokens with at least this probability"""
     max_new_tokens: int = 512
@@ -54,7 +59,17 @@ class ResponsesConfig:
     base_dtype: BaseDtype = "bfloat16"
     """of the base weights; int8 and nf4 quantise the projections block by block"""
     seed: int = 0
-    """of the draws"""
+    """of the draws; an endpoint takes none"""
+    base_url: str = "https://api.openai.com/v1"
+    """of the endpoint"""
+    endpoint_model: str = ""
+    """the endpoint's model; it has no default"""
+    api_key_env: str = "OPENAI_API_KEY"
+    """the environment variable that holds the endpoint's key"""
+    send_questions: bool = False
+    """let people's posts go to an endpoint that is not on this machine"""
+    max_concurrency: int = 8
+    """calls to the endpoint at once"""
 
 
 def reply_key(seed: int, question_id: str, number: int) -> Array:
@@ -63,10 +78,42 @@ def reply_key(seed: int, question_id: str, number: int) -> Array:
     return jax.random.fold_in(jax.random.key(seed), int.from_bytes(words[:4], "little"))
 
 
-def responses(config: ResponsesConfig) -> Phase:
-    """Run ``responses``; a batch that was sampled is on disk before the next one starts."""
+def check_engine(config: ResponsesConfig) -> None:
+    """Refuse settings with which nothing can be sampled.
+
+    Raises:
+        UserError: numbers out of range, no model, or an endpoint that may not be asked.
+    """
     if config.samples < 1 or config.batch_size < 1:
         raise UserError(f"--samples and --batch-size must be positive; got {config.samples}, {config.batch_size}")
+    if config.engine == "local":
+        if config.model is None or config.temperature is None:
+            raise UserError("the local engine needs --model, a model's folder, and a --temperature")
+    elif config.model is not None or config.adapter is not None:
+        raise UserError("--engine endpoint takes no --model and no --adapter; --endpoint-model names what to ask")
+    else:
+        check(_endpoint(config))
+
+
+def _endpoint(config: ResponsesConfig) -> Endpoint:
+    return Endpoint(
+        config.base_url,
+        config.endpoint_model,
+        config.api_key_env,
+        config.send_questions,
+        config.temperature,
+        config.top_p,
+        config.max_new_tokens,
+        config.max_concurrency,
+    )
+
+
+def responses(config: ResponsesConfig) -> Phase:
+    """Run ``responses``; a batch that was sampled is on disk before the next one starts."""
+    check_engine(config)
+    if config.engine == "endpoint":
+        return _asked(config)
+    assert config.model is not None and config.temperature is not None
     inputs = {"model": config.model, "questions": config.questions}
     if config.adapter is not None:
         inputs["adapter"] = config.adapter
@@ -98,12 +145,29 @@ def responses(config: ResponsesConfig) -> Phase:
                 *({"response_text": text.decode(reply), "ended": reply[-1] == settings.eos} for reply in tokens)
             )
     journal.close()
-    _write(config, wanted, journal, phase, text)
+    _write(config, wanted, journal, phase, **text.cut.as_dict())
+    return phase
+
+
+def _asked(config: ResponsesConfig) -> Phase:
+    """Ask an endpoint for the replies."""
+    phase = Phase.open("responses", config, config.output_dir, {"questions": config.questions})
+    if phase.finished:
+        return phase
+    wanted = [(q, number) for q in read_questions(config.questions) for number in range(config.samples)]
+    journal = Journal(config.output_dir / "sampled.jsonl")
+    try:
+        rows = ask(_endpoint(config), wanted, journal)
+    finally:
+        journal.close()
+    journal.rows = rows
+    answered = collections.Counter(row["model"] for row in rows)
+    _write(config, wanted, journal, phase, answering_models=dict(answered))
     return phase
 
 
 def _write(
-    config: ResponsesConfig, wanted: list[tuple[Question, int]], journal: Journal, phase: Phase, text: PolicyText
+    config: ResponsesConfig, wanted: list[tuple[Question, int]], journal: Journal, phase: Phase, **results: Any
 ) -> None:
     replies = [
         Response(
@@ -120,4 +184,4 @@ def _write(
     unended = sum(not row["ended"] for row in journal.rows)
     empty = sum(not reply.response_text for reply in replies)
     logger.info("%d replies, %d cut at --max-new-tokens, %d empty", len(replies), unended, empty)
-    phase.finish(responses=len(replies), cut_at_max_new_tokens=unended, empty=empty, **text.cut.as_dict())
+    phase.finish(responses=len(replies), cut_at_max_new_tokens=unended, empty=empty, **results)

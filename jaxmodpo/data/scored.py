@@ -1,0 +1,98 @@
+"""The ``pairs`` command: preference pairs from answers with scores, such as a forum's upvotes.
+
+Two answers to one question make a pair where their scores differ; the higher one is chosen. Answers with equal
+scores are never paired, whatever their order.
+"""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import math
+from dataclasses import dataclass
+from pathlib import Path
+
+from jaxmodpo.artifacts import Candidate, Pair, Phase, digest, read_table, write_pairs
+from jaxmodpo.errors import UserError
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PairsConfig:
+    """Make preference pairs of scored answers to questions, such as CounselChat's with their upvotes."""
+
+    input: Path
+    """a CSV file with a row per answer"""
+    output_dir: Path
+    """NAME_pairs.json is written here"""
+    name: str = "upvotes"
+    """of the pairs' file"""
+    question: str = "questionText"
+    """the column with the question's text"""
+    response: str = "answerText"
+    """the column with the answer's text"""
+    score: str = "upvotes"
+    """the column with a number, higher is better"""
+    least_gap: float = 1.0
+    """between two scores that make a pair"""
+    most_per_question: int = 5
+    """pairs of a question, the widest gaps first; 0 means all"""
+    max_words: int = 0
+    """leave out longer answers; 0 keeps all"""
+
+
+def pairs(config: PairsConfig) -> Phase:
+    """Run ``pairs``.
+
+    Raises:
+        UserError: an unreadable file, a missing column, a score that is no number, or no pair at all.
+    """
+    if not config.least_gap > 0 or config.most_per_question < 0 or config.max_words < 0:
+        raise UserError("--least-gap must be positive, --most-per-question and --max-words at least 0")
+    phase = Phase.open("pairs", config, config.output_dir, {"input": config.input})
+    if phase.finished:
+        return phase
+    answers = read_scored(config)
+    made = [pair for question, scored in answers.items() for pair in _pairs_of(question, scored, config)]
+    if not made:
+        raise UserError(f"{config.input}: no question has two answers whose scores differ by {config.least_gap:g}")
+    write_pairs(config.output_dir / f"{config.name}_pairs.json", made)
+    questions = len({pair.question_id for pair in made})
+    logger.info("%d pairs of %d questions; %d questions have none", len(made), questions, len(answers) - questions)
+    phase.finish(pairs=len(made), questions=questions, questions_without_pair=len(answers) - questions)
+    return phase
+
+
+def read_scored(config: PairsConfig) -> dict[str, list[tuple[float, str]]]:
+    """Return every question's answers with their scores; empty texts and doubles of an answer are left out."""
+    answers: dict[str, dict[str, float]] = {}
+    for number, row in enumerate(read_table(config.input, [config.question, config.response, config.score]), 2):
+        question, response = " ".join(row[config.question].split()), " ".join(row[config.response].split())
+        try:
+            score = float(row[config.score])
+        except ValueError:
+            score = math.nan
+        if not math.isfinite(score):
+            raise UserError(f"{config.input}, record {number}: {config.score} is no number: '{row[config.score]}'")
+        if not question or not response or (config.max_words and len(response.split()) > config.max_words):
+            continue
+        known = answers.setdefault(question, {})
+        known[response] = max(score, known.get(response, -math.inf))
+    return {q: [(score, text) for text, score in scored.items()] for q, scored in answers.items()}
+
+
+def _pairs_of(question: str, scored: list[tuple[float, str]], config: PairsConfig) -> list[Pair]:
+    """Return a question's pairs, the widest gaps first; among equal gaps digests of the texts decide."""
+    name = digest(question)[:16]
+    candidates = {text: Candidate(f"{name}_{digest(text)[:12]}", text) for _, text in scored}
+    gaps = [
+        (abs(first[0] - second[0]), *sorted((first, second), reverse=True))
+        for first, second in itertools.combinations(scored, 2)
+        if abs(first[0] - second[0]) >= config.least_gap
+    ]
+    gaps.sort(key=lambda gap: (-gap[0], candidates[gap[1][1]].response_id, candidates[gap[2][1]].response_id))
+    return [
+        Pair(name, question, candidates[better[1]], candidates[worse[1]])
+        for _, better, worse in gaps[: config.most_per_question or None]
+    ]

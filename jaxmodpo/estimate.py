@@ -1,0 +1,294 @@
+"""What an experiment will ask for before it runs: judge calls, chip-hours and disk, phase by phase.
+
+Counts follow from the phases before (how many questions, replies, pairs) or from the files where they are there.
+Chip-hours are arithmetic, not measurements: training and scoring at half of a chip's arithmetic, sampling at half of
+its memory bandwidth, with posts and replies as long as real ones (``data.reference_lengths``).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from jaxmodpo.artifacts import read_json, read_table
+from jaxmodpo.config import named_values
+from jaxmodpo.data.reference_lengths import reference_lengths
+from jaxmodpo.errors import UserError, nearest
+from jaxmodpo.judging.criteria import load_criteria
+from jaxmodpo.models import flops
+from jaxmodpo.models.decoder import parameter_table as decoder_table
+from jaxmodpo.models.lora import adapter_table
+from jaxmodpo.models.parameters import count
+from jaxmodpo.models.roberta import parameter_table as encoder_table
+from jaxmodpo.models.shapes import decoder_shape, encoder_shape, name_of_folder
+from jaxmodpo.training.hardware import Chip, chips
+
+EFFICIENCY = 0.5
+REPLY_BYTES = 1_900
+"""a row of responses.csv: a reply of some 300 tokens and its question"""
+RANKING_BYTES, COMPARISON_BYTES = 450, 330
+"""a line of votes.jsonl: ids, shown order, raw and parsed answer"""
+PAIR_BYTES = 3_600
+"""a pair in JSON: two replies and the question"""
+
+
+@dataclass
+class Cost:
+    """Of one phase; None where it depends on what is not known yet.
+
+    Attributes:
+        judge_calls: to the judge; of an endpoint judge each is paid for.
+        chip_hours: of one chip.
+        disk: bytes left behind.
+        while_running: bytes besides, until the phase ends (checkpoints).
+        endpoint_replies: replies asked of an endpoint.
+    """
+
+    judge_calls: int = 0
+    chip_hours: float = 0.0
+    disk: float = 0.0
+    while_running: float = 0.0
+    endpoint_replies: int = 0
+
+
+class Unknown(Exception):
+    """A count that depends on a file that is not there."""
+
+
+@dataclass
+class Estimator:
+    """Goes through an experiment's phases in order.
+
+    Attributes:
+        chip: what trains and samples.
+        counts: what the phases so far will have written: rows by file.
+        per_question: of these, replies to a question, or of a ranking.
+        adapters: bytes by folder.
+    """
+
+    chip: Chip
+    counts: dict[Path, int] = field(default_factory=dict)
+    per_question: dict[Path, int] = field(default_factory=dict)
+    adapters: dict[Path, float] = field(default_factory=dict)
+
+    def phase(self, command: str, config: Any) -> Cost:
+        """Return a phase's cost, and remember what it will have written.
+
+        Raises:
+            Unknown: it depends on a file that is not there and that no earlier phase writes.
+        """
+        made = _COMMANDS.get(command)
+        return made(self, config) if made else Cost()
+
+    def rows(self, path: Path) -> int:
+        """Return how many records a file has or will have."""
+        if path in self.counts:
+            return self.counts[path]
+        if not path.is_file():
+            raise Unknown(f"{path} is not there")
+        if path.suffix == ".csv":
+            return len(read_table(path, []))
+        found = read_json(path)
+        return len(found)
+
+    def seconds(self, operations: float) -> float:
+        return operations / self.chip.flops / EFFICIENCY
+
+
+def chip_named(name: str) -> Chip:
+    """Return a chip by its name, or by how its topologies begin.
+
+    Raises:
+        UserError: none is called so.
+    """
+    known = {chip.name: chip for chip in chips()} | {chip.topology: chip for chip in chips() if chip.topology}
+    if name not in known:
+        raise UserError(f"no chip '{name}'{nearest(name, known)}; known are {', '.join(c.name for c in chips())}")
+    return known[name]
+
+
+# --------------------------------------------------------------------------- phases
+
+
+def _questions(e: Estimator, config: Any) -> Cost:
+    from jaxmodpo.data.questions import filter_posts, read_posts
+
+    absent = [str(path) for path in config.input if not path.is_file()]
+    if absent:
+        raise Unknown(f"{absent[0]} is not there")
+    posts, _ = read_posts(config.input)
+    kept, _ = filter_posts(posts, config)
+    e.counts[config.output_dir / "questions_train.csv"] = len(kept) - config.test_size
+    e.counts[config.output_dir / "questions_test.csv"] = config.test_size
+    return Cost(disk=300.0 * len(kept))
+
+
+def _personas(e: Estimator, config: Any) -> Cost:
+    e.counts[config.output_dir / "train_personas.json"] = config.train
+    e.counts[config.output_dir / "test_personas.json"] = config.select - config.train
+    return Cost(disk=3_000.0 * config.select)
+
+
+def _responses(e: Estimator, config: Any) -> Cost:
+    questions = e.rows(config.questions)
+    replies = questions * config.samples
+    out = config.output_dir / "responses.csv"
+    e.counts[out], e.per_question[out] = replies, config.samples
+    cost = Cost(disk=REPLY_BYTES * replies)
+    if config.engine == "endpoint":
+        cost.endpoint_replies = replies
+        return cost
+    cost.chip_hours = _sampled(e, config, replies)
+    return cost
+
+
+def _kl(e: Estimator, config: Any) -> Cost:
+    return Cost(chip_hours=_sampled(e, config, e.rows(config.questions) * config.samples))
+
+
+def _sampled(e: Estimator, config: Any, replies: int) -> float:
+    """Return the chip-hours of sampling: for every token all weights and the cache come from memory once a batch."""
+    shape = decoder_shape(name_of_folder(config.model))
+    weights = 2.0 * count(decoder_table(shape))
+    # Keys and values of every row, on average half filled.
+    cache = 4.0 * shape.num_hidden_layers * shape.num_key_value_heads * shape.head_dim
+    cache *= config.batch_size * (config.max_prompt_length + config.max_new_tokens) / 2
+    steps = math.ceil(replies / config.batch_size) * config.max_new_tokens
+    return steps * (weights + cache) / e.chip.bandwidth / EFFICIENCY / 3600
+
+
+def _preferences(e: Estimator, config: Any) -> Cost:
+    replies = e.rows(config.responses)
+    each = e.per_question.get(config.responses)
+    if each is None:
+        rows = read_table(config.responses, ["question_id"])
+        each = round(len(rows) / len({row["question_id"] for row in rows}))
+    questions = replies // each
+    personas = config.personas_per_question or e.rows(config.personas)
+    names = [criterion.name for criterion in load_criteria(config.criteria, config.only)]
+    per_ranking = each * (each - 1) // 2 if config.pairs == "all" else 1
+    for name in names:
+        e.counts[config.output_dir / f"{name}_pairs.json"] = questions * per_ranking
+        e.counts[config.output_dir / f"{name}_rankings.json"] = questions
+        e.per_question[config.output_dir / f"{name}_rankings.json"] = each
+    votes = questions * personas * len(names)
+    return Cost(judge_calls=votes, disk=RANKING_BYTES * votes + 2 * PAIR_BYTES * questions * len(names))
+
+
+def _evaluate(e: Estimator, config: Any) -> Cost:
+    files = [Path(path) for path in named_values(config.responses, "--responses").values()]
+    units = min(e.rows(path) for path in files)
+    personas = config.personas_per_question or e.rows(config.personas)
+    criteria = len(load_criteria(config.criteria, config.only))
+    votes = units * math.comb(len(files), 2) * personas * criteria
+    return Cost(judge_calls=votes, disk=COMPARISON_BYTES * votes)
+
+
+def _pairs(e: Estimator, path: Path, per_question: Any) -> int:
+    """Return how many pairs a file of pairs or rankings gives."""
+    rows = e.rows(path)
+    if not path.name.endswith("_rankings.json") or per_question == "best-worst":
+        return rows
+    each = e.per_question.get(path, 5)
+    most = each * (each - 1) // 2
+    return rows * (most if per_question == "all" else min(int(per_question), most))
+
+
+def _reward(e: Estimator, config: Any) -> Cost:
+    if config.all:
+        kind, folder = ("rankings", config.rankings) if config.rankings else ("pairs", config.pairs)
+        names = [criterion.name for criterion in load_criteria(config.criteria, config.only)]
+        parts = [folder / f"{name}_{kind}.json" for name in names]
+    else:
+        parts = [config.rankings or config.pairs]
+    shape, total = encoder_shape(name_of_folder(config.model)), Cost()
+    for path in parts:
+        rows = e.rows(path)
+        sequences = rows * (e.per_question.get(path, 5) if config.rankings else 2)
+        if not config.rankings:
+            sequences = 2 * _pairs(e, path, config.pairs_per_question)
+        lengths = np.minimum(_lengths(sequences), config.max_length)
+        operations = 3 * flops.encoder_forward(shape, lengths) * config.epochs * (2 if config.refit else 1)
+        size = 4.0 * count(encoder_table(shape))
+        total.chip_hours += e.seconds(operations) / 3600
+        total.disk += size * (2 if config.refit else 1)
+        total.while_running = max(total.while_running, 3 * 3 * size)
+    return total
+
+
+def _align(sequences: int) -> Callable[[Estimator, Any], Cost]:
+    def cost(e: Estimator, config: Any) -> Cost:
+        per_question = getattr(config, "pairs_per_question", "best-worst")
+        if isinstance(config.pairs, tuple):
+            files = [Path(path) for path in named_values(config.pairs, "--pairs").values()]
+            pairs = min(_pairs(e, path, per_question) for path in files)
+            each = 2 * len(files)
+        else:
+            pairs, each = _pairs(e, config.pairs, per_question), sequences
+        return _trained(e, config, pairs, each, runs=1)
+
+    return cost
+
+
+def _trained(e: Estimator, config: Any, pairs: int, sequences: int, runs: int) -> Cost:
+    """Return the cost of training ``runs`` adapters on the same examples of so many sequences each."""
+    shape, lora = decoder_shape(name_of_folder(config.model)), config.lora
+    lengths = np.minimum(_lengths(pairs * sequences), config.max_length)
+    operations = flops.training(shape, lora, lengths) * config.epochs * runs
+    if sequences > 1:
+        operations += flops.forward(shape, lora, lengths)
+    adapter = 4.0 * count(adapter_table(decoder_table(shape), lora))
+    e.adapters[config.output_dir / "adapter"] = adapter
+    return Cost(chip_hours=e.seconds(operations) / 3600, disk=runs * adapter, while_running=3 * 3 * adapter)
+
+
+def _lengths(sequences: int) -> np.ndarray:
+    """Draw the tokens of so many sequences, ``[sequences]``."""
+    return reference_lengths(-(-sequences // 2), np.random.default_rng(0))[1].ravel()[:sequences]
+
+
+def _soup(e: Estimator, config: Any) -> Cost:
+    parts = [e.adapters.get(folder, 0.0) for folder in config.adapters]
+    return Cost(disk=sum(parts) if config.how != "factors" else max(parts))
+
+
+def _tune(sequences: int) -> Callable[[Estimator, Any], Cost]:
+    def cost(e: Estimator, config: Any) -> Cost:
+        one = _align(sequences)(e, config)
+        return Cost(chip_hours=one.chip_hours * config.trials, disk=one.disk, while_running=one.while_running)
+
+    return cost
+
+
+def _sweep(e: Estimator, config: Any) -> Cost:
+    from jaxmodpo.methods.sweep import grid
+
+    points = len(grid(config.weights, config.step, len(named_values(config.margin, "--margin")) + 1))
+    pairs = _pairs(e, config.pairs, config.pairs_per_question)
+    return _trained(e, config, pairs, 2, runs=points + len(config.soup))
+
+
+_COMMANDS: Mapping[str, Callable[[Estimator, Any], Cost]] = {
+    "questions": _questions,
+    "personas": _personas,
+    "responses": _responses,
+    "preferences": _preferences,
+    "reward": _reward,
+    "align sft": _align(1),
+    "align dpo": _align(2),
+    "align modpo": _align(2),
+    "align joint": _align(2),
+    "tune sft": _tune(1),
+    "tune dpo": _tune(2),
+    "tune modpo": _tune(2),
+    "tune joint": _tune(2),
+    "sweep": _sweep,
+    "soup": _soup,
+    "score kl": _kl,
+    "evaluate": _evaluate,
+}

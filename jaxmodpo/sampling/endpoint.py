@@ -1,0 +1,169 @@
+"""Replies from a model behind an OpenAI-compatible endpoint: the other engine of ``responses``.
+
+It serves comparisons with models that cannot be loaded here, such as the paper's GPT-4o. The question is put as in
+the instruct prompt, without a system message. Posts are people's words: they go to another machine only where
+that was asked for. A reply is on disk before it counts, so that none is paid for twice.
+"""
+
+from __future__ import annotations
+
+import concurrent.futures
+import logging
+import os
+import sys
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+from urllib.parse import urlsplit
+
+from tqdm import tqdm
+
+from jaxmodpo.artifacts import Journal, Question
+from jaxmodpo.data.text import INSTRUCTION
+from jaxmodpo.errors import UserError
+from jaxmodpo.judging.endpoint import HOPELESS_CODES, is_local
+
+logger = logging.getLogger(__name__)
+
+
+class Endpoint(NamedTuple):
+    """Where to ask, and how.
+
+    Attributes:
+        base_url: up to and with ``/v1``.
+        model: by the endpoint's name.
+        api_key_env: the environment variable that holds the key; a server on this machine needs none.
+        send_questions: allow posts to go to another machine.
+        temperature: None sends none, since some models take none.
+        top_p: 1 sends none.
+        max_tokens: of a reply.
+        max_concurrency: calls at once.
+    """
+
+    base_url: str
+    model: str
+    api_key_env: str
+    send_questions: bool
+    temperature: float | None
+    top_p: float
+    max_tokens: int
+    max_concurrency: int
+
+
+def check(endpoint: Endpoint) -> str:
+    """Return the key, or refuse settings that cannot work.
+
+    Raises:
+        UserError: no model, an unusable URL, no key, or posts that may not be sent.
+    """
+    local = is_local(endpoint.base_url)
+    if not endpoint.model:
+        raise UserError("--engine endpoint needs --endpoint-model; there is no default model")
+    if not (local or endpoint.send_questions):
+        raise UserError(
+            f"people's posts would be sent to {urlsplit(endpoint.base_url).hostname}; give --send-questions if that is "
+            "allowed, or use a server on this machine"
+        )
+    key = os.environ.get(endpoint.api_key_env, "")
+    if not (key or local):
+        raise UserError(f"the environment variable {endpoint.api_key_env} holds no key for {endpoint.base_url}; set it")
+    if endpoint.max_concurrency < 1:
+        raise UserError(f"--max-concurrency is {endpoint.max_concurrency}; it must be at least 1")
+    return key
+
+
+def ask(endpoint: Endpoint, wanted: Sequence[tuple[Question, int]], journal: Journal) -> list[dict[str, Any]]:
+    """Ask for what the journal does not hold yet.
+
+    Args:
+        endpoint: where.
+        wanted: question and number of every reply.
+        journal: gains a row per reply: ``place`` in ``wanted``, ``response_text``, ``ended``, the answering ``model``.
+
+    Returns:
+        A row for each of ``wanted``.
+
+    Raises:
+        UserError: the endpoint said what holds for every call; or some calls failed, which the next run asks again.
+    """
+    from openai import DefaultHttpxClient, OpenAI
+
+    key = check(endpoint)
+    client = OpenAI(
+        base_url=endpoint.base_url,
+        api_key=key or "none",
+        timeout=300.0,
+        max_retries=5,
+        # A proxy from the environment, or a redirect, would take posts off this machine.
+        http_client=DefaultHttpxClient(trust_env=False, follow_redirects=False)
+        if is_local(endpoint.base_url)
+        else None,
+    )
+    have = {row["place"] for row in journal.rows}
+    missing = [place for place in range(len(wanted)) if place not in have]
+    failures: list[str] = []
+    bar = tqdm(total=len(wanted), initial=len(have), desc="asking", disable=not sys.stderr.isatty(), leave=False)
+    with concurrent.futures.ThreadPoolExecutor(endpoint.max_concurrency) as pool:
+        # Never more waiting than are asked: a hopeless answer ends the run with few calls still under way.
+        queue, running = iter(missing), set()
+        try:
+            while True:
+                while len(running) < endpoint.max_concurrency and (place := next(queue, None)) is not None:
+                    running.add(pool.submit(_one, client, endpoint, place, wanted[place][0].question_text))
+                if not running:
+                    break
+                done, _ = concurrent.futures.wait(running, return_when=concurrent.futures.FIRST_COMPLETED)
+                for future in done:
+                    _keep(future.result(), journal, failures, key)
+                    running.discard(future)
+                    bar.update()
+        finally:
+            bar.close()
+            pool.shutdown(wait=True, cancel_futures=True)
+            # What was under way when another call ended the run is paid for all the same.
+            for future in running:
+                if not future.cancelled() and future.exception() is None:
+                    _keep(future.result(), journal, failures, key)
+    if failures:
+        raise UserError(
+            f"{len(failures)} of {len(wanted)} calls to {endpoint.base_url} failed, the last one with: "
+            f"{failures[-1][:300]}; the same command asks for those alone"
+        )
+    by_place = {row["place"]: row for row in journal.rows}
+    return [by_place[place] for place in range(len(wanted))]
+
+
+def _keep(row: dict[str, Any], journal: Journal, failures: list[str], key: str) -> None:
+    if "error" in row:
+        failures.append(row["error"].replace(key, "[key]") if key else row["error"])
+    else:
+        journal.append(row)
+
+
+def _one(client: Any, endpoint: Endpoint, place: int, question: str) -> dict[str, Any]:
+    import openai
+
+    # OpenAI's newer models refuse max_tokens; other servers know nothing else.
+    openais = (urlsplit(endpoint.base_url).hostname or "").endswith("openai.com")
+    settings: dict[str, Any] = {"max_completion_tokens" if openais else "max_tokens": endpoint.max_tokens}
+    if endpoint.temperature is not None:
+        settings["temperature"] = endpoint.temperature
+    if endpoint.top_p < 1:
+        settings["top_p"] = endpoint.top_p
+    try:
+        completion = client.chat.completions.create(
+            model=endpoint.model,
+            messages=[{"role": "user", "content": INSTRUCTION.format(question=question)}],
+            **settings,
+        )
+        choice = completion.choices[0]
+        text, ended = str(choice.message.content or "").strip(), choice.finish_reason == "stop"
+        model = str(completion.model or endpoint.model)
+    except openai.APIStatusError as error:
+        if error.status_code in (401, 404) or error.code in HOPELESS_CODES:
+            said = {401: f"refused the key in {endpoint.api_key_env}", 404: f"has no model {endpoint.model}"}
+            reason = said.get(error.status_code, f"said {error.code} for the model {endpoint.model}")
+            raise UserError(f"{endpoint.base_url} {reason}") from None
+        return {"error": f"HTTP {error.status_code}: {error.message}"}
+    except (openai.APIError, ValueError, AttributeError, IndexError, TypeError) as error:
+        return {"error": f"{type(error).__name__}: {error}"}
+    return {"place": place, "response_text": text, "ended": ended, "model": model}
