@@ -85,14 +85,15 @@ def read_scored(config: PairsConfig) -> dict[str, list[tuple[float, str]]]:
 def _pairs_of(question: str, scored: list[tuple[float, str]], config: PairsConfig) -> list[Pair]:
     """Return a question's pairs, the widest gaps first; among equal gaps digests of the texts decide."""
     name = digest(question)[:16]
-    candidates = {text: Candidate(f"{name}_{digest(text)[:12]}", text) for _, text in scored}
-    gaps = [
-        (abs(first[0] - second[0]), *sorted((first, second), reverse=True))
-        for first, second in itertools.combinations(scored, 2)
-        if abs(first[0] - second[0]) >= config.least_gap
+    ranked = sorted(((score, Candidate(f"{name}_{digest(text)[:12]}", text)) for score, text in scored), key=_by_score)
+    found = [
+        (better[0] - worse[0], Pair(name, question, better[1], worse[1]))
+        for better, worse in itertools.combinations(ranked, 2)
+        if better[0] - worse[0] >= config.least_gap
     ]
-    gaps.sort(key=lambda gap: (-gap[0], candidates[gap[1][1]].response_id, candidates[gap[2][1]].response_id))
-    return [
-        Pair(name, question, candidates[better[1]], candidates[worse[1]])
-        for _, better, worse in gaps[: config.most_per_question or None]
-    ]
+    found.sort(key=lambda row: (-row[0], row[1].chosen.response_id, row[1].rejected.response_id))
+    return [pair for _, pair in found[: config.most_per_question or None]]
+
+
+def _by_score(row: tuple[float, Candidate]) -> tuple[float, str]:
+    return -row[0], row[1].response_id

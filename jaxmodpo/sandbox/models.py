@@ -6,7 +6,7 @@ that they are small.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 from tokenizers import Tokenizer, decoders, pre_tokenizers
-from tokenizers.models import WordLevel
+from tokenizers.models import BPE, WordLevel
+from tokenizers.trainers import BpeTrainer
 from transformers import PreTrainedTokenizerFast
 
 from jaxmodpo.data.batches import Batches
@@ -61,6 +62,27 @@ def save_tokenizer(folder: Path, texts: Sequence[str], special: dict[str, str]) 
     fast.save_pretrained(folder)
 
 
+SaveTokenizer = Callable[[Path, Sequence[str], dict[str, str]], None]
+
+
+def save_subword_tokenizer(folder: Path, texts: Sequence[str], special: dict[str, str], size: int = 4096) -> None:
+    """Make a byte-level BPE tokenizer of ``size`` tokens from texts; see :func:`save_tokenizer`."""
+    tokenizer = Tokenizer(BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True)
+    tokenizer.decoder = decoders.ByteLevel()
+    named = list(dict.fromkeys(special.values()))
+    tokenizer.train_from_iterator(
+        texts,
+        BpeTrainer(
+            vocab_size=size,
+            special_tokens=named,
+            initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+            show_progress=False,
+        ),
+    )
+    PreTrainedTokenizerFast(tokenizer_object=tokenizer, **special).save_pretrained(folder)
+
+
 @jax.tree_util.register_static
 @dataclass(frozen=True)
 class LanguageModelLoss:
@@ -101,12 +123,27 @@ class MaskedLanguageModelLoss:
         return LossTerms(sft_loss(logps, mask) * count, count, {}, rows)
 
 
-def make_mistral(folder: Path, texts: Sequence[tuple[str, str]], config: TrainingConfig) -> None:
-    """Pretrain a decoder of about 0.9 million parameters on (post, reply) texts and save it."""
+def make_mistral(
+    folder: Path,
+    texts: Sequence[tuple[str, str]],
+    config: TrainingConfig,
+    *,
+    save: SaveTokenizer = save_tokenizer,
+    max_length: int = 1024,
+) -> None:
+    """Pretrain a decoder of about 0.9 million parameters, besides its vocabulary's, on (post, reply) texts and save it.
+
+    Args:
+        folder: where to.
+        texts: posts and replies; the replies are learned.
+        config: of the training.
+        save: makes the tokenizer.
+        max_length: tokens of post and reply.
+    """
     words = [text for pair in texts for text in pair] + [PROMPT.format(question=texts[0][0])]
     special = {"unk_token": "<unk>", "bos_token": "<s>", "eos_token": "</s>", "pad_token": "</s>"}
     work = config.output_dir / "tokenizer"
-    save_tokenizer(work, words, special)
+    save(work, words, special)
     tokenizer = load_tokenizer(work)
     settings: dict[str, Any] = {
         "architectures": ["MistralForCausalLM"],
@@ -131,15 +168,32 @@ def make_mistral(folder: Path, texts: Sequence[tuple[str, str]], config: Trainin
     }
     shape = decoder.DecoderConfig.from_mapping(settings, "sandbox")
     table = decoder.parameter_table(shape)
-    text = PolicyText(tokenizer)
+    text = PolicyText(tokenizer, max_prompt_length=max_length // 2, max_length=max_length)
     rows = [text.example(post, reply) for post, reply in texts]
     examples = completions([r[:n] for r, n in rows], [r[n:] for r, n in rows])
     parameters = _train(LanguageModelLoss(shape), initialise(table, jax.random.key(config.seed)), examples, config)
     save_model(folder, settings, table, parameters, tokenizer_from=work)
 
 
-def make_roberta(folder: Path, texts: Sequence[tuple[str, str]], config: TrainingConfig) -> None:
-    """Pretrain an encoder of about 0.2 million parameters on (post, reply) texts and save it."""
+def make_roberta(
+    folder: Path,
+    texts: Sequence[tuple[str, str]],
+    config: TrainingConfig,
+    *,
+    save: SaveTokenizer = save_tokenizer,
+    width: int = 64,
+    layers: int = 2,
+) -> None:
+    """Pretrain an encoder on (post, reply) texts and save it: by default of about 0.2 million parameters.
+
+    Args:
+        folder: where to.
+        texts: posts and replies.
+        config: of the training.
+        save: makes the tokenizer.
+        width: of its hidden states.
+        layers: how many.
+    """
     special = {
         "bos_token": "<s>",
         "cls_token": "<s>",
@@ -150,15 +204,15 @@ def make_roberta(folder: Path, texts: Sequence[tuple[str, str]], config: Trainin
         "mask_token": "<mask>",
     }
     work = config.output_dir / "tokenizer"
-    save_tokenizer(work, [text for pair in texts for text in pair], special)
+    save(work, [text for pair in texts for text in pair], special)
     tokenizer = load_tokenizer(work)
     settings: dict[str, Any] = {
         "architectures": ["RobertaForMaskedLM"],
         "model_type": "roberta",
         "vocab_size": _round_up(len(tokenizer), 16),
-        "hidden_size": 64,
-        "intermediate_size": 256,
-        "num_hidden_layers": 2,
+        "hidden_size": width,
+        "intermediate_size": 4 * width,
+        "num_hidden_layers": layers,
         "num_attention_heads": 4,
         "hidden_act": "gelu",
         "max_position_embeddings": 258,
