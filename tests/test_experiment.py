@@ -62,7 +62,7 @@ def test_a_phase_that_is_there_already_says_so(tmp_path, caplog):
         ("name: deep/second, command: questions", "name: b, command: question", "no command 'question'; did you mean"),
         ("name: deep/second", "name: first", "two phases are named 'first'"),
         ("test_size: 12", "test_siz: 12", "unknown setting 'test_siz'; did you mean 'test_size'"),
-        ("$out/posts.csv], test_size", "$outt/posts.csv], test_size", r"only \$out and \$seed"),
+        ("$out/posts.csv], test_size", "$outt/posts.csv], test_size", r"only \$out, \$seed"),
         ("seed: 5", "sede: 5", "unknown key 'sede'; did you mean 'seed'"),
         ("name: deep/second, ", "", "phase 2: a phase needs a name and a command"),
         ("test_size: 12", "test_size: many", "many"),

@@ -9,7 +9,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jaxmodpo.losses import bradley_terry_loss, dpo_loss, joint_dpo_loss, modpo_loss, sft_loss
+from jaxmodpo.losses import (
+    bradley_terry_loss,
+    dpo_loss,
+    joint_dpo_loss,
+    modpo_loss,
+    plackett_luce_loss,
+    sft_loss,
+)
 
 torch = pytest.importorskip("torch", reason="the reference implementation needs torch")
 from torch.nn import functional as F  # noqa: E402
@@ -21,7 +28,7 @@ def draw(*shape: int, seed: int = 0) -> np.ndarray:
     return np.random.default_rng(seed).normal(-40, 9, shape).astype(np.float32)
 
 
-def compare(ours, theirs, arrays: list[np.ndarray]) -> None:
+def compare(ours, theirs, arrays: list[np.ndarray], atol: float = 1e-7) -> None:
     """Assert equal values and gradients of a JAX and a torch function of the same arrays."""
     values = ours(*map(jnp.asarray, arrays))
     gradients = jax.jit(jax.grad(lambda *a: jnp.sum(ours(*a)), argnums=tuple(range(len(arrays)))))(*arrays)
@@ -30,7 +37,7 @@ def compare(ours, theirs, arrays: list[np.ndarray]) -> None:
     expected.sum().backward()
     np.testing.assert_allclose(np.asarray(values), expected.detach().numpy(), rtol=1e-5, atol=1e-6)
     for ours_gradient, tensor in zip(gradients, tensors, strict=True):
-        np.testing.assert_allclose(np.asarray(ours_gradient), tensor.grad.numpy(), rtol=1e-5, atol=1e-7)
+        np.testing.assert_allclose(np.asarray(ours_gradient), tensor.grad.numpy(), rtol=1e-5, atol=atol)
 
 
 @pytest.mark.parametrize("smoothing", [0.0, 0.1, 0.49])
@@ -41,6 +48,51 @@ def test_dpo_is_the_formula_in_value_and_gradient(smoothing: float):
 
     arrays = [draw(PAIRS, seed=n) for n in range(4)]
     compare(lambda *a: dpo_loss(*a, beta=BETA, label_smoothing=smoothing), theirs, arrays)
+
+
+def test_the_hinge_and_ipo_links_are_trls_formulas_in_value_and_gradient():
+    arrays = [draw(PAIRS, seed=n) / 8 for n in range(4)]
+
+    def difference(pw, pl, rw, rl):
+        return (pw - rw) - (pl - rl)
+
+    compare(lambda *a: dpo_loss(*a, beta=BETA, link="hinge"), lambda *a: torch.relu(1 - BETA * difference(*a)), arrays)
+    compare(lambda *a: dpo_loss(*a, beta=BETA, link="ipo"), lambda *a: (difference(*a) - 1 / (2 * BETA)) ** 2, arrays)
+
+
+@pytest.mark.parametrize("others", [1, 2, 3, 4, 5])
+def test_modpo_takes_two_to_six_objectives(others: int):
+    generator = np.random.default_rng(others)
+    weights = generator.dirichlet(np.ones(1 + others)).astype(np.float32)
+    arrays = [draw(PAIRS, seed=n) / 8 for n in range(4)]
+    margins = generator.normal(0, 1, (others, PAIRS)).astype(np.float32)
+
+    def theirs(pw, pl, rw, rl, m):
+        return -F.logsigmoid((BETA * ((pw - rw) - (pl - rl)) - torch.tensor(weights[1:]) @ m) / float(weights[0]))
+
+    compare(lambda *a: modpo_loss(*a, beta=BETA, weights=weights), theirs, [*arrays, margins])
+
+
+@pytest.mark.parametrize("places", [2, 3, 5])
+def test_plackett_luce_is_drawing_the_best_from_what_is_left(places: int):
+    def theirs(rewards):
+        left = [torch.log_softmax(rewards[:, i:], dim=1)[:, 0] for i in range(places - 1)]
+        return -torch.stack(left).sum(0)
+
+    rewards = np.random.default_rng(places).normal(0, 3, (PAIRS, places)).astype("f")
+    # A gradient is a sum of shares near 1 that cancel.
+    compare(plackett_luce_loss, theirs, [rewards], atol=5e-7)
+
+
+def test_plackett_luce_of_two_is_bradley_terry_and_empty_places_weigh_nothing():
+    best, worst = draw(PAIRS, seed=1) / 9, draw(PAIRS, seed=2) / 9
+    two = plackett_luce_loss(np.stack([best, worst], 1))
+    np.testing.assert_allclose(two, bradley_terry_loss(best, worst), rtol=1e-6)
+    padded = jnp.stack([best, worst, jnp.full(PAIRS, 50.0), jnp.full(PAIRS, jnp.nan)], 1)
+    counts = np.full(PAIRS, 2)
+    np.testing.assert_allclose(plackett_luce_loss(padded, counts), two, rtol=1e-6)
+    gradient = jax.grad(lambda r: jnp.sum(plackett_luce_loss(r, counts)))(padded)
+    assert np.isfinite(gradient).all() and not np.any(gradient[:, 2:])
 
 
 def test_modpo_is_the_papers_equation_in_value_and_gradient():
@@ -141,6 +193,10 @@ ONE, COLUMN, TWO = np.zeros(4, "f"), np.zeros((4, 1), "f"), np.zeros((2, 4), "f"
         (lambda: dpo_loss(COLUMN, COLUMN, COLUMN, COLUMN, beta=0.1), r"\[pairs\]"),
         (lambda: dpo_loss(ONE, ONE, ONE, ONE, beta=0.0), "beta"),
         (lambda: dpo_loss(ONE, ONE, ONE, ONE, beta=0.1, label_smoothing=0.5), "label_smoothing"),
+        (lambda: dpo_loss(ONE, ONE, ONE, ONE, beta=0.1, label_smoothing=0.1, link="ipo"), "sigmoid link"),
+        (lambda: dpo_loss(ONE, ONE, ONE, ONE, beta=0.1, link="probit"), "probit"),  # type: ignore[arg-type]
+        (lambda: plackett_luce_loss(ONE), "at least two places"),
+        (lambda: plackett_luce_loss(TWO, ONE), r"candidates must be \[2\]"),
         (lambda: modpo_loss(ONE, ONE, ONE, ONE, ONE, beta=0.1, weights=[0.5, 0.5]), r"\[margins, 4\]"),
         (lambda: modpo_loss(ONE, ONE, ONE, ONE, COLUMN, beta=0.1, weights=[0.5, 0.5]), r"\[margins, 4\]"),
         (lambda: modpo_loss(ONE, ONE, ONE, ONE, TWO, beta=0.1, weights=[0.5, 0.5]), r"\[3\]"),

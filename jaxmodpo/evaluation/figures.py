@@ -256,5 +256,38 @@ def training_curves(metrics: Sequence[Mapping[str, Any]], title: str) -> Figure 
         return figure
 
 
+def reward_validation(validation: Mapping[str, Any], title: str) -> Figure:
+    """Draw how far a reward model's probabilities can be believed, and the rewards of the best and worst responses.
+
+    Args:
+        validation: a ``validation.json`` of ``jaxmodpo reward``.
+        title: the figure's title.
+    """
+    bins, rewards = validation["calibration"]["bins"], validation["rewards"]
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(7.4, 3.0), layout="constrained")
+        left, right = figure.subplots(1, 2)
+        left.plot([0.5, 1], [0.5, 1], color="#999999", linewidth=1, linestyle="--")
+        left.plot(
+            [row["probability"] for row in bins], [row["agreement"] for row in bins], marker="o", color=PALETTE[0]
+        )
+        for row in bins:
+            left.annotate(
+                str(row["pairs"]),
+                (row["probability"], row["agreement"]),
+                (4, -9),
+                textcoords="offset points",
+                fontsize=7,
+            )
+        left.set(xlabel="probability the model gives its preference", ylabel="agreement", title="Calibration; pairs")
+        edges = rewards["histogram_edges"]
+        for n, name in enumerate(("best", "worst")):
+            right.stairs(rewards[name]["histogram"], edges, color=PALETTE[n], label=name, fill=True, alpha=0.45)
+        right.set(xlabel="reward", ylabel="responses", title="Rewards")
+        right.legend(fontsize=8)
+        figure.suptitle(title, fontsize=10)
+        return figure
+
+
 def _title(name: str) -> str:
     return name.replace("_", " ").capitalize()

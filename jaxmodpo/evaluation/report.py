@@ -23,10 +23,14 @@ import jinja2
 from jaxmodpo.artifacts import Phase, atomic_path, read_json, write_text
 from jaxmodpo.errors import UserError
 from jaxmodpo.evaluation import figures
+from jaxmodpo.evaluation.fronts import front_figure
 
 log = logging.getLogger(__name__)
 
 RESULTS, METRICS, DIVERGENCE, MALFORMED = "results.json", "metrics.jsonl", "kl.json", "malformed.json"
+VALIDATION, SWEEP = "validation.json", "sweep.json"
+MANY = ("tune", "sweep")
+"""commands whose folders hold other runs' folders, which are not listed"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,7 +102,7 @@ def report(config: ReportConfig) -> Phase:
     numbers = {
         f"{run.name}/{name}": run.folder / name
         for run in runs
-        for name in (RESULTS, METRICS, DIVERGENCE, MALFORMED)
+        for name in (RESULTS, METRICS, DIVERGENCE, MALFORMED, VALIDATION, SWEEP)
         if (run.folder / name).is_file()
     }
     phase = Phase.open("report", config, config.output_dir, numbers)
@@ -140,7 +144,9 @@ def find_runs(inputs: Sequence[Path], output_dir: Path) -> list[Run]:
             f"inputs: no manifest.json in {', '.join(map(str, inputs))} or below; give folders that other "
             "commands wrote to"
         )
-    return sorted(found.values(), key=lambda run: run.name)
+    many = [folder for folder, run in found.items() if run.command.split()[0] in MANY]
+    alone = {f: run for f, run in found.items() if not any(f != whole and f.is_relative_to(whole) for whole in many)}
+    return sorted(alone.values(), key=lambda run: run.name)
 
 
 def _read_manifest(path: Path) -> dict[str, Any]:
@@ -177,6 +183,8 @@ def render(title: str, runs: Sequence[Run], gallery: Gallery) -> str:
         ],
         divergences=divergences,
         malformed=malformed,
+        rewards=reward_models(runs, gallery),
+        sweeps=sweeps(runs, gallery),
         curves=curves([run for run in runs if run.trains], gallery),
         runs=runs,
     )
@@ -289,6 +297,39 @@ def evaluation_figures(
         for criterion in criteria
     ]
     return {"scatters": scatters, "pairwise": pairwise, "significance": significance}
+
+
+def reward_models(runs: Iterable[Run], gallery: Gallery) -> list[dict[str, Any]]:
+    """Return each validated reward model's accuracies and its figure."""
+    found = []
+    for run in runs:
+        path = run.folder / VALIDATION
+        if run.command == "reward" and path.is_file():
+            values = read_json(path)
+            figure = gallery.add(
+                f"reward-{run.name}",
+                figures.reward_validation(values, run.name),
+                f"{run.name}: how often held-out rankings agree with the model, by the probability it gives its own "
+                "preference, and the rewards of the best and the worst responses.",
+            )
+            found.append({"name": run.name, "values": values, "figure": figure})
+    return found
+
+
+def sweeps(runs: Iterable[Run], gallery: Gallery) -> list[dict[str, Any]]:
+    """Return each sweep's hypervolumes and, of two objectives, its fronts."""
+    found = []
+    for run in runs:
+        path = run.folder / SWEEP
+        if run.command == "sweep" and path.is_file():
+            values = read_json(path)
+            shown = []
+            if len(values["objectives"]) == 2:
+                first, second = values["objectives"]
+                drawn = front_figure(values["fronts"], (first, second), values["base"])
+                shown.append(gallery.add(f"fronts-{run.name}", drawn, f"{run.name}: fronts over a grid of weights."))
+            found.append({"name": run.name, "hypervolume": values["hypervolume"], "figures": shown})
+    return found
 
 
 def curves(runs: Iterable[Run], gallery: Gallery) -> list[dict[str, str]]:

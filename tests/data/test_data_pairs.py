@@ -10,8 +10,8 @@ from typing import Any
 import pandas
 import pytest
 
-from jaxmodpo.artifacts import Candidate, Pair, write_pairs
-from jaxmodpo.data.pairs import load_pairs
+from jaxmodpo.artifacts import Candidate, Pair, Ranking, write_jsonl, write_pairs, write_rankings
+from jaxmodpo.data.pairs import load_column, load_pairs, load_rankings, pairs_of
 from jaxmodpo.errors import UserError
 
 HARMLESS = Path(__file__).parents[2].parent / "shared" / "data" / "hh-rlhf" / "harmless-base-test.jsonl.gz"
@@ -210,3 +210,48 @@ def test_a_folder_of_several_splits_asks_for_one(tmp_path):
     with pytest.raises(UserError, match="train, test"):
         load_pairs(tmp_path / "both")
     assert texts(load_pairs(tmp_path / "both" / "train")) == TEXTS
+
+
+# --------------------------------------------------------------------------- rankings
+
+
+def ranking(question: str, *texts: str) -> Ranking:
+    return Ranking(question, f"text of {question}", tuple(Candidate(f"{question}_{t}", t) for t in texts))
+
+
+def test_pairs_of_rankings_are_nested_from_best_worst_to_all():
+    ranked = [ranking("q", "a", "b", "c", "d")]
+
+    def texts(per_question) -> list[tuple[str, str]]:
+        return [(p.chosen.response_text, p.rejected.response_text) for p in pairs_of(ranked, per_question)]
+
+    assert texts("best-worst") == texts(1) == [("a", "d")]
+    assert texts(3) == [("a", "d"), ("a", "c"), ("b", "d")]
+    assert texts("all") == texts(99) and len(texts("all")) == 6
+    assert texts("all")[:3] == texts(3)
+
+
+def test_a_file_of_rankings_is_read_as_pairs_and_a_file_of_pairs_takes_no_number(tmp_path):
+    write_rankings(tmp_path / "r.json", [ranking("q", "a", "b", "c"), ranking("p", "x", "x", "y")])
+    assert len(load_pairs(tmp_path / "r.json")) == 2
+    found = load_pairs(tmp_path / "r.json", "all")
+    assert len(found) == 5, "two responses of one text make no pair"
+    write_pairs(tmp_path / "p.json", found)
+    assert load_pairs(tmp_path / "p.json") == found
+    with pytest.raises(UserError, match=r"--pairs-per-question 2 needs rankings.*p.json holds pairs"):
+        load_pairs(tmp_path / "p.json", 2)
+    with pytest.raises(UserError, match="at least 1, not 0"):
+        load_pairs(tmp_path / "r.json", 0)
+    with pytest.raises(UserError, match="holds no rankings"):
+        load_rankings(tmp_path / "p.json")
+
+
+def test_a_column_beside_the_pairs_is_read_in_their_order(tmp_path):
+    rows = [{"prompt": f"p{n}", "chosen": "a", "rejected": "b", "margin": n / 2} for n in range(3)]
+    write_jsonl(tmp_path / "p.jsonl", rows)
+    assert load_column(tmp_path / "p.jsonl", "margin").tolist() == [0.0, 0.5, 1.0]
+    with pytest.raises(UserError, match=r"row 1: the column 'margins' holds no finite number: it is missing"):
+        load_column(tmp_path / "p.jsonl", "margins")
+    write_jsonl(tmp_path / "bad.jsonl", [*rows, rows[0] | {"margin": "inf"}])
+    with pytest.raises(UserError, match=r"row 4: the column 'margin' holds no finite number: inf"):
+        load_column(tmp_path / "bad.jsonl", "margin")

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+import logging
 import shutil
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,14 +14,25 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from jaxmodpo.artifacts import Candidate, Pair, Question, read_json, write_pairs, write_questions
+from jaxmodpo.artifacts import (
+    Candidate,
+    Pair,
+    Question,
+    Ranking,
+    read_json,
+    write_json,
+    write_pairs,
+    write_questions,
+    write_rankings,
+)
+from jaxmodpo.data.examples import policy_pairs
 from jaxmodpo.data.pairs import held_out
 from jaxmodpo.data.text import PolicyText, load_tokenizer
 from jaxmodpo.errors import UserError
 from jaxmodpo.methods.dpo import DPOConfig, dpo
 from jaxmodpo.methods.joint import JointConfig, JointDPO, align_pairs, joint
 from jaxmodpo.methods.modpo import MODPO, MODPOConfig, modpo
-from jaxmodpo.methods.reward import RewardConfig, reward
+from jaxmodpo.methods.reward import RewardConfig, reward, rewards_of_pairs
 from jaxmodpo.methods.score import (
     ScoreKLConfig,
     ScorePolicyConfig,
@@ -32,6 +44,9 @@ from jaxmodpo.methods.score import (
 from jaxmodpo.methods.sft import SFTConfig, sft
 from jaxmodpo.methods.soup import SoupConfig, soup
 from jaxmodpo.sandbox import grammar
+from jaxmodpo.training.policy import load_policy
+from jaxmodpo.training.session import Session
+from jaxmodpo.training.step import train_step
 
 
 def some_pairs(seed: int, count: int = 20) -> list[Pair]:
@@ -350,3 +365,152 @@ def test_constants_out_of_range_are_refused(settings, files, tmp_path, changes):
     config = DPOConfig(pairs=files / "empathy.json", output_dir=tmp_path / "dpo", **settings)
     with pytest.raises(UserError, match="--beta must be positive and --sft-weight at least 0"):
         dpo(replace(config, **changes))
+
+
+# --------------------------------------------------------------------------- margins, rankings, links
+
+
+def test_margins_come_from_adapters_and_columns_too(settings, files, tmp_path, dpo_adapter, reward_folder, caplog):
+    """One run over a reward model, an implicit reward and columns; columns that repeat a source are its twins."""
+    pairs = some_pairs(1)
+    rewards = rewards_of_pairs(reward_folder, pairs, batch_size=10, cache_dir=settings["cache_dir"])
+    rows = [
+        asdict(pair) | {"good": float(chosen), "bad": float(rejected), "margin": float(chosen - rejected)}
+        for pair, (chosen, rejected) in zip(pairs, rewards, strict=True)
+    ]
+    write_json(tmp_path / "pairs.json", rows)
+    caplog.set_level(logging.INFO)
+    phase = modpo(
+        MODPOConfig(
+            pairs=tmp_path / "pairs.json",
+            margin=(
+                f"model={reward_folder}",
+                f"implicit=adapter:{dpo_adapter}",
+                "both=column:good,bad",
+                "lone=column:margin",
+            ),
+            weights=("model=0.2", "implicit=0.2", "both=0.2", "lone=0.2", "empathy=0.2"),
+            margin_scale="std",
+            output_dir=tmp_path / "modpo",
+            **settings,
+        )
+    )
+    said = phase.results["margins"]
+    assert list(said) == ["model", "implicit", "both", "lone"]
+    np.testing.assert_allclose(said["both"]["margin_mean"], said["model"]["margin_mean"], rtol=1e-4)
+    assert said["lone"]["correlation_with_primary"] == pytest.approx(
+        said["model"]["correlation_with_primary"], rel=1e-4
+    )
+    # The DPO adapter was trained on these very pairs with beta 0.5, which its manifest says.
+    assert said["implicit"]["agrees_with_primary"] > 0.9 and "beta 0.5" in caplog.text
+    policy = load_policy(settings["model"], base_dtype="float32", adapter=dpo_adapter)
+    text = PolicyText(load_tokenizer(settings["model"]), max_prompt_length=64, max_length=128)
+    examples = policy_pairs([pairs], text)
+    ratios = 0.5 * (policy.logps(examples, 10) - policy.logps(examples, 10, reference=True))
+    assert said["implicit"]["reward_std"] == pytest.approx(float(ratios.std()), rel=1e-3)
+    assert "repeats the primary" in caplog.text or "goes partly" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("margin", "said"),
+    [
+        ("safety=column:nothing", "the column 'nothing' holds no finite number"),
+        ("safety=no/such/folder", "no such file or folder"),
+        ("safety=adapter:no/such/folder", "no such file or folder"),
+        ("safety=column:", "--margin"),
+    ],
+)
+def test_margins_without_a_source_are_refused(settings, files, tmp_path, margin, said):
+    config = MODPOConfig(
+        pairs=files / "empathy.json", margin=(margin,), weights=(0.5, 0.5), output_dir=tmp_path / "modpo", **settings
+    )
+    with pytest.raises(UserError, match=said):
+        modpo(config)
+
+
+def test_a_reward_model_without_a_tokenizer_is_refused(settings, files, tmp_path, reward_folder):
+    folder = shutil.copytree(reward_folder, tmp_path / "bare")
+    for path in folder.glob("*token*"):
+        path.unlink()
+    config = MODPOConfig(
+        pairs=files / "empathy.json", margin=(f"safety={folder}",), weights=(0.5, 0.5), output_dir=tmp_path / "modpo",
+        **settings | {"cache_dir": tmp_path / "cache"},
+    )  # fmt: skip
+    with pytest.raises(UserError, match="has no tokenizer"):
+        modpo(config)
+
+
+def test_runs_that_differ_in_numbers_share_one_compiled_step_and_one_base(settings, files, tmp_path):
+    session = Session()
+    shared = settings | {"validation_fraction": 0.0, "epochs": 1}
+    sizes, bases = [], []
+    for number, changes in enumerate(
+        ({"beta": 0.1}, {"beta": 0.7, "learning_rate": 1e-4, "weight_decay": 0.3}, {"beta": 2.0, "lora_alpha": 1.0})
+    ):
+        run = DPOConfig(pairs=files / "empathy.json", output_dir=tmp_path / str(number), **shared | changes)
+        dpo(run, session)
+        sizes.append(train_step._cache_size())  # type: ignore[attr-defined]
+        bases.append(session.policy(run).base["embed"])
+    assert sizes[0] == sizes[1] == sizes[2]
+    assert bases[0] is bases[1] is bases[2]
+    first, second = (adapter_arrays(tmp_path / str(number) / "adapter") for number in (0, 1))
+    assert any(not np.array_equal(first[name], second[name]) for name in first)
+
+
+@pytest.mark.parametrize("link", ["hinge", "ipo"])
+def test_other_links_train(settings, files, tmp_path, link):
+    config = DPOConfig(pairs=files / "empathy.json", link=link, output_dir=tmp_path / link, **settings)
+    dpo(config)
+    rows = [json.loads(line) for line in (tmp_path / link / "metrics.jsonl").read_text().splitlines()]
+    expected = {"hinge": 1.0, "ipo": (1 / (2 * config.beta)) ** 2}[link]
+    evaluations = [row["eval_loss"] for row in rows if "eval_loss" in row]
+    assert evaluations[-1] < expected
+    with pytest.raises(UserError, match="--label-smoothing"):
+        dpo(replace(config, label_smoothing=0.1))
+
+
+def test_rewards_learn_rankings_refit_on_everything_and_report_what_was_held_out(tiny_world, tmp_path):
+    generator = np.random.default_rng(0)
+    rankings = []
+    for number in range(24):
+        texts = [
+            "Please call 988 if you feel unsafe. " + grammar.reply(generator),
+            grammar.reply(generator),
+            "You must work harder. " + grammar.reply(generator),
+        ]
+        candidates = tuple(Candidate(f"q{number}_{n}", text) for n, text in enumerate(texts[: 3 - number % 2]))
+        rankings.append(Ranking(f"q{number}", grammar.post(generator), candidates))
+    write_rankings(tmp_path / "safety_rankings.json", rankings)
+    write_rankings(tmp_path / "empathy_rankings.json", rankings)
+    config = RewardConfig(
+        model=tiny_world / "roberta",
+        rankings=tmp_path,
+        all=True,
+        only=("empathy", "safety"),
+        refit=True,
+        output_dir=tmp_path / "rewards",
+        learning_rate=3e-3,
+        batch_size=9,
+        gradient_accumulation=1,
+        epochs=4,
+        max_length=128,
+        validation_fraction=0.25,
+        remat="none",
+    )
+    results = reward(config).results["criteria"]
+    assert list(results) == ["empathy", "safety"]
+    final = read_json(tmp_path / "rewards" / "safety" / "manifest.json")["results"]
+    validation = read_json(tmp_path / "rewards" / "safety" / "validation" / "validation.json")
+    assert final["examples"] == 24 and final["held_out_examples"] == 0
+    assert final["held_out_accuracy"] == validation["accuracy"] and "the rest" in final["held_out_on"]
+    assert validation["questions"] == 6 and validation["all_pairs"]["pairs"] > 6
+    assert read_json(tmp_path / "rewards" / "safety" / "validation.json") == validation
+    with pytest.raises(UserError, match=r"no such file: .*trust_rapport_rankings\.json"):
+        reward(replace(config, only=("trust_rapport",)))
+    for changes, said in (
+        ({"all": False, "rankings": None}, "either --pairs or --rankings"),
+        ({"all": False, "refit": False, "validation": tmp_path / "x.json"}, "--validation-fraction 0"),
+        ({"dropout": 1.0}, r"--dropout must lie in \[0, 1\)"),
+    ):
+        with pytest.raises(UserError, match=said):
+            reward(replace(config, output_dir=tmp_path / "other", **changes))

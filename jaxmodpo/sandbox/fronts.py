@@ -1,0 +1,167 @@
+"""The ``sandbox fronts`` command: MODPO's fronts against the soups' where the true rewards are known, over seeds.
+
+Each seed is a world of its own: the experiment file ``fronts`` trains both methods over a grid of weights, once from
+best-worst pairs and once from all pairs of the same rankings. Here their figures are put together.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+import numpy as np
+from matplotlib.figure import Figure
+from scipy import stats
+
+from jaxmodpo.artifacts import atomic_path, read_json, write_json
+from jaxmodpo.config import builtin
+from jaxmodpo.errors import UserError
+from jaxmodpo.evaluation.figures import MARKERS, PALETTE, STYLE, png
+from jaxmodpo.experiment import run_experiment
+
+logger = logging.getLogger(__name__)
+
+ARMS = {"best_worst": "best-worst pairs", "all_pairs": "all pairs"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class FrontsConfig:
+    """Compare MODPO's and soups' fronts from best-worst and from all pairs, over several synthetic worlds."""
+
+    output_dir: Path = Path("out/fronts")
+    """worlds are made in seed_0, seed_1 and so on; fronts.json and fronts.png are the end of it"""
+    seed: int = 0
+    """of the first world"""
+    seeds: int = 3
+    """worlds"""
+
+
+def fronts(config: FrontsConfig) -> None:
+    """Run ``sandbox fronts``; about half an hour a world on two cores, and what is finished is kept."""
+    if config.seeds < 1:
+        raise UserError(f"--seeds must be at least 1, not {config.seeds}")
+    folders = [config.output_dir / f"seed_{seed}" for seed in range(config.seed, config.seed + config.seeds)]
+    for seed, folder in enumerate(folders, config.seed):
+        run_experiment(builtin(".", "fronts"), folder, seed)
+    results = {arm: combine([read_json(folder / arm / "sweep.json") for folder in folders]) for arm in ARMS}
+    write_json(config.output_dir / "fronts.json", results)
+    with atomic_path(config.output_dir / "fronts.png") as temporary:
+        temporary.write_bytes(png(figure(results)))
+    print(table(results))
+
+
+def combine(sweeps: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Put the same sweep of several seeds together: means with 95% t intervals over seeds."""
+    names = sweeps[0]["objectives"]
+    said: dict[str, Any] = {"objectives": names, "seeds": len(sweeps), "fronts": {}}
+    said["base"] = {name: _over([s["base"]["scores"][name] for s in sweeps]) for name in names}
+    for method in ("modpo", "soup"):
+        said["fronts"][method] = [
+            {
+                "weights": points[0]["weights"],
+                "scores": {name: _over([p["scores"][name] for p in points]) for name in names},
+                "kl": _over([p["kl"] for p in points]),
+            }
+            for points in zip(*(s["fronts"][method] for s in sweeps), strict=True)
+        ]
+    volumes = [s["hypervolume"] for s in sweeps]
+    said["hypervolume"] = {
+        "modpo": _over([v["modpo"]["value"] for v in volumes]),
+        "soup": _over([v["soup"]["value"] for v in volumes]),
+        "modpo - soup": _over([v["modpo - soup"]["value"] for v in volumes]),
+        "seeds with modpo above": sum(v["modpo - soup"]["value"] > 0 for v in volumes),
+    }
+    for kind in ("equal_weights", "matched_kl"):
+        said[kind] = [
+            {
+                "weights": rows[0]["weights"],
+                "weighted": _over([r["modpo - soup"]["weighted"]["value"] for r in rows]),
+                **{name: _over([r["modpo - soup"][name]["value"] for r in rows]) for name in names},
+                "kl": {m: _over([r["kl"][m] for r in rows]) for m in ("modpo", "soup")},
+            }
+            for rows in zip(*(s[kind] for s in sweeps), strict=True)
+        ]
+    return said
+
+
+def _over(values: Sequence[float]) -> dict[str, Any]:
+    """Return the mean and its t interval."""
+    mean = float(np.mean(values))
+    if len(values) < 2:
+        return {"mean": mean, "interval": None}
+    half = float(stats.t.ppf(0.975, len(values) - 1) * np.std(values, ddof=1) / math.sqrt(len(values)))
+    return {"mean": mean, "interval": [mean - half, mean + half]}
+
+
+def table(results: Mapping[str, Any]) -> str:
+    """Lay out hypervolumes and the differences at each weight, as Markdown."""
+    lines = []
+    for arm, said in results.items():
+        volume = said["hypervolume"]
+        lines += [
+            "",
+            f"{ARMS[arm]}, {said['seeds']} seeds: hypervolume MODPO {volume['modpo']['mean']:.4f}, soups "
+            f"{volume['soup']['mean']:.4f}, difference {_shown(volume['modpo - soup'], 4)}; MODPO above on "
+            f"{volume['seeds with modpo above']} seeds",
+            "",
+            "| weights | MODPO - soup, weighted score | KL, nats | at matched KL | KL, nats |",
+            "|---|---|---|---|---|",
+        ]
+        for equal, matched in zip(said["equal_weights"], said["matched_kl"], strict=True):
+            cells = ["/".join(f"{w:.1f}" for w in equal["weights"])]
+            for row in (equal, matched):
+                cells += [
+                    _shown(row["weighted"], 3),
+                    f"{row['kl']['modpo']['mean']:.2f} and {row['kl']['soup']['mean']:.2f}",
+                ]
+            lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def _shown(value: Mapping[str, Any], digits: int) -> str:
+    if value["interval"] is None:
+        return f"{value['mean']:+.{digits}f}"
+    low, high = value["interval"]
+    return f"{value['mean']:+.{digits}f} ({low:+.{digits}f} to {high:+.{digits}f})"
+
+
+def figure(results: Mapping[str, Any]) -> Figure:
+    """Draw the mean fronts of both arms, with intervals over seeds."""
+    with matplotlib.rc_context(STYLE):
+        drawn = Figure(figsize=(9.6, 4.4), layout="constrained")
+        for axes, (arm, said) in zip(drawn.subplots(1, 2, sharex=True, sharey=True), results.items(), strict=True):
+            x, y = said["objectives"]
+            for n, (method, points) in enumerate(said["fronts"].items()):
+                middle = {name: np.array([p["scores"][name]["mean"] for p in points]) for name in (x, y)}
+                half = {
+                    name: [
+                        ((p["scores"][name]["interval"] or [m, m])[1] - m)
+                        for p, m in zip(points, middle[name], strict=True)
+                    ]
+                    for name in (x, y)
+                }
+                axes.errorbar(
+                    middle[x],
+                    middle[y],
+                    xerr=half[x],
+                    yerr=half[y],
+                    marker=MARKERS[n],
+                    color=PALETTE[n],
+                    markersize=5,
+                    linewidth=1.2,
+                    elinewidth=0.6,
+                    label={"modpo": "MODPO", "soup": "soups"}[method],
+                )
+                for point, px, py in zip(points, middle[x], middle[y], strict=True):
+                    axes.annotate(
+                        f"{point['weights'][0]:.1f}", (px, py), (4, 4), textcoords="offset points", fontsize=6
+                    )
+            axes.plot(said["base"][x]["mean"], said["base"][y]["mean"], "kx", label="base")
+            axes.set(xlabel=f"true {x}", ylabel=f"true {y}", title=ARMS[arm])
+            axes.legend(fontsize=7)
+        return drawn

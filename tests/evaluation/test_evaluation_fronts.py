@@ -1,0 +1,44 @@
+"""Hypervolumes against counting, and fronts against their definition."""
+
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+import pytest
+
+from jaxmodpo.evaluation.fronts import front_figure, hypervolume, percentile_interval, resample, undominated
+
+
+@pytest.mark.parametrize("objectives", [1, 2, 3, 4])
+def test_the_hypervolume_is_the_union_of_boxes(objectives: int):
+    generator = np.random.default_rng(objectives)
+    points = generator.integers(0, 6, (7, objectives)).astype(float)
+    cells = np.array(list(itertools.product(range(6), repeat=objectives)))
+    covered = (points[:, None] >= cells[None] + 1).all(-1).any(0).sum()
+    assert hypervolume(points, np.zeros(objectives)) == pytest.approx(covered)
+
+
+def test_points_that_do_not_beat_the_reference_add_nothing():
+    assert hypervolume([[1.0, 5.0], [3.0, 2.0]], [1.0, 1.0]) == pytest.approx(2.0)
+    assert hypervolume([[0.0, 9.0]], [1.0, 1.0]) == 0.0
+
+
+def test_only_undominated_points_remain():
+    points = [[1.0, 3.0], [2.0, 2.0], [1.0, 2.0], [3.0, 1.0], [2.0, 2.0]]
+    assert undominated(points).tolist() == [True, True, False, True, True]
+
+
+def test_bootstrap_samples_and_intervals_are_seeded():
+    drawn = resample(30, 400)
+    assert drawn.shape == (400, 30) and drawn.max() < 30
+    np.testing.assert_array_equal(drawn, resample(30, 400))
+    low, high = percentile_interval(np.random.default_rng(0).normal(size=20_000))
+    assert low == pytest.approx(-1.96, abs=0.06) and high == pytest.approx(1.96, abs=0.06)
+
+
+def test_fronts_are_drawn():
+    points = [{"weights": [w, 1 - w], "scores": {"a": w, "b": 1 - w}, "kl": w} for w in (0.9, 0.1)]
+    figure = front_figure({"modpo": points, "soup": points}, ("a", "b"), {"scores": {"a": 0.0, "b": 0.0}})
+    left, right = figure.axes
+    assert (left.get_xlabel(), left.get_ylabel()) == ("a", "b") and len(right.lines) == 2

@@ -1,0 +1,74 @@
+"""Margins: their sources, their scale, and what is said of them."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from jaxmodpo.errors import UserError
+from jaxmodpo.methods.margins import Margins, Source, describe, margin_sources
+from jaxmodpo.training.policy import named_weights
+
+
+def test_sources_are_told_apart_by_their_prefix():
+    assert Source.parse("out/reward") == Source("reward", "out/reward")
+    assert Source.parse("adapter:out/a") == Source("adapter", "out/a")
+    column = Source.parse("column:score_chosen,score_rejected")
+    assert column.kind == "column" and column.folder is None
+    for wrong in ("adapter:", "column:", "column:a,b,c"):
+        with pytest.raises(UserError, match="--margin"):
+            Source.parse(wrong)
+    with pytest.raises(UserError, match="at least one --margin"):
+        margin_sources({})
+
+
+def test_the_correlation_takes_each_pair_in_both_orders():
+    generator = np.random.default_rng(0)
+    margins = generator.normal(0.3, 1.0, 500)
+    both = np.concatenate([margins, -margins])
+    labels = np.repeat([1.0, -1.0], 500)
+    said = describe(margins)
+    assert said["correlation_with_primary"] == pytest.approx(np.corrcoef(both, labels)[0, 1])
+    assert said["agrees_with_primary"] == pytest.approx((margins > 0).mean())
+    assert describe(np.ones(5))["correlation_with_primary"] == 1.0
+    assert describe(np.zeros(5)) | {"margin_quantiles": []} == {
+        "margin_mean": 0.0, "margin_std": 0.0, "margin_quantiles": [],
+        "agrees_with_primary": 0.5, "correlation_with_primary": 0.0,
+    }  # fmt: skip
+
+
+def test_the_table_says_whether_an_objective_repeats_or_conflicts():
+    generator = np.random.default_rng(0)
+    columns = {
+        "same": 1 + 0.1 * generator.random(50), "against": -1 + 0.1 * generator.random(50),
+        "other": generator.normal(size=50),
+    }  # fmt: skip
+    values = np.stack(list(columns.values()), 1)
+    table = Margins(tuple(columns), values, {name: describe(column) for name, column in columns.items()}).table()
+    lines = table.splitlines()
+    assert "repeats the primary" in lines[1] and "conflicts with the primary" in lines[2]
+    assert "independent of the primary" in lines[3]
+    assert any(line.startswith("same and against: correlation -1.00") for line in lines)
+
+
+@pytest.mark.parametrize(
+    ("weights", "said"),
+    [
+        ((0.5, 0.6), "sum to 1"),
+        ((1.2, -0.2), "at least 0"),
+        ((float("nan"), 0.5), "sum to 1"),
+        ((1.0,), "needs 2 numbers"),
+        ((0.0, 1.0), "must be positive"),
+        (("empathy=0.5", "safty=0.5"), "names empathy, safty, but the objectives are"),
+        (("empathy=0.5", "safety=half"), "must be numbers"),
+        (("empathy=0.5", 0.5), "NAME=VALUE"),
+    ],
+)
+def test_weights_that_do_not_fit_their_objectives_are_refused(weights, said):
+    with pytest.raises(UserError, match=said):
+        named_weights(weights, ["the primary", "safety"], primary=True)
+
+
+def test_named_weights_are_put_into_the_objectives_order():
+    assert named_weights(("safety=0.25", "empathy=0.75"), ["the primary", "safety"], primary=True) == (0.75, 0.25)
+    assert named_weights(("b=0.25", "a=0.75"), ["a", "b"]) == (0.75, 0.25)

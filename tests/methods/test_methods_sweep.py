@@ -1,0 +1,115 @@
+"""The sweep: its grid, its comparisons, and one small run of the command."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from jaxmodpo.artifacts import Candidate, Question, Ranking, read_json, write_questions, write_rankings
+from jaxmodpo.errors import UserError
+from jaxmodpo.methods.dpo import DPOConfig, dpo
+from jaxmodpo.methods.sweep import SweepConfig, compare, grid, sweep, table
+from jaxmodpo.sandbox import grammar
+from jaxmodpo.sandbox.fronts import combine
+from jaxmodpo.sandbox.fronts import table as fronts_table
+
+
+def test_the_grid_is_the_simplex_within_its_ends():
+    assert [p[0] for p in grid("0.1..0.9", 0.1, 2)] == pytest.approx([0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2, 0.1])
+    three = grid("0.2..0.6", 0.2, 3)
+    assert len(set(three)) == 6 and all(sum(p) == pytest.approx(1) for p in three)
+    for weights, step, said in (
+        ("0.1-0.9", 0.1, "LOW..HIGH"),
+        ("0..0.9", 0.1, "LOW..HIGH"),
+        ("0.6..0.9", 0.1, "sum to 1"),
+    ):
+        with pytest.raises(UserError, match=said):
+            grid(weights, step, 2)
+
+
+def point(weights, first, second, kl, questions: int = 40) -> dict:
+    generator = np.random.default_rng(int(100 * (first + second + kl)))
+    scores = {"a": first + generator.normal(0, 0.01, questions), "b": second + generator.normal(0, 0.01, questions)}
+    return {
+        "label": "x", "adapter": None, "scale": 1.0, "weights": weights, "kl": kl, "kl_standard_error": 0.1,
+        "scores": {name: float(values.mean()) for name, values in scores.items()},
+        "per_question": {name: values.tolist() for name, values in scores.items()},
+    }  # fmt: skip
+
+
+def test_a_front_above_the_other_has_the_larger_hypervolume_and_intervals_say_so():
+    base = point(None, 0.0, 0.0, 0.0)
+    above = [point([0.7, 0.3], 1.0, 0.4, 1.0), point([0.3, 0.7], 0.4, 1.0, 1.0)]
+    below = [point([0.7, 0.3], 0.9, 0.3, 1.0), point([0.3, 0.7], 0.3, 0.9, 1.0)]
+    said = compare(["a", "b"], base, {"modpo": above, "soup": below}, list(zip(above, below, strict=True)))
+    difference = said["hypervolume"]["modpo - soup"]
+    assert difference["value"] == pytest.approx((1 * 0.4 + 0.4 * 0.6) - (0.9 * 0.3 + 0.3 * 0.6), abs=0.02)
+    assert difference["interval"][0] > 0
+    weighted = said["equal_weights"][0]["modpo - soup"]["weighted"]
+    assert weighted["value"] == pytest.approx(0.1, abs=0.01) and weighted["interval"][0] > 0.05
+    assert "per_question" not in said["fronts"]["modpo"][0]
+    assert "matched kl 0.70/0.30" in table(said)
+
+    over = combine([said, said, said])
+    assert over["hypervolume"]["seeds with modpo above"] == 3
+    assert over["equal_weights"][0]["weighted"]["mean"] == pytest.approx(weighted["value"])
+    assert "MODPO above on 3 seeds" in fronts_table({"best_worst": over})
+
+
+@pytest.mark.slow(seconds=60)
+def test_a_sweep_measures_models_and_soups_and_compares_them_at_equal_divergence(tiny_world, tmp_path):
+    generator = np.random.default_rng(0)
+    questions = [Question(f"q{n}", grammar.post(generator)) for n in range(12)]
+    write_questions(tmp_path / "questions.csv", questions)
+    for name in ("empathy", "safety"):
+        rankings = [
+            Ranking(
+                q.question_id,
+                q.question_text,
+                tuple(Candidate(f"{q.question_id}_{n}", grammar.reply(generator)) for n in range(3)),
+            )
+            for q in questions
+        ]
+        write_rankings(tmp_path / f"{name}_rankings.json", rankings)
+    shared = {
+        "model": tiny_world / "mistral", "base_dtype": "float32", "lora_rank": 4, "lora_alpha": 8.0,
+        "lora_dropout": 0.0, "learning_rate": 2e-2, "beta": 0.5, "batch_size": 12, "gradient_accumulation": 1,
+        "max_prompt_length": 64, "max_length": 128, "remat": "none", "validation_fraction": 0.0,
+        "cache_dir": tmp_path / "cache", "pairs_per_question": "all",
+    }  # fmt: skip
+    dpo(DPOConfig(pairs=tmp_path / "safety_rankings.json", output_dir=tmp_path / "dpo_safety", epochs=4, **shared))
+    config = SweepConfig(
+        pairs=tmp_path / "empathy_rankings.json",
+        margin=(f"safety=adapter:{tmp_path}/dpo_safety/adapter",),
+        weights="0.5..0.5",
+        step=0.5,
+        epochs=2,
+        soup=(f"empathy={tmp_path}/empathy_rankings.json", f"safety={tmp_path}/dpo_safety/adapter"),
+        questions=tmp_path / "questions.csv",
+        score=("empathy=rubric", "safety=rubric"),
+        samples=2,
+        max_new_tokens=16,
+        sample_batch_size=24,
+        output_dir=tmp_path / "sweep",
+        **shared,
+    )
+    for changes, said in (
+        ({"score": ("safety=rubric", "empathy=rubric")}, "--score must name the primary objective and then safety"),
+        ({"soup": ("empathy=x",)}, "--soup must name empathy, safety"),
+        ({"samples": 0}, "must be positive"),
+    ):
+        with pytest.raises(UserError, match=said):
+            sweep(replace(config, output_dir=tmp_path / "refused", **changes))
+    sweep(config)
+    said = read_json(tmp_path / "sweep" / "sweep.json")
+    assert [len(said["fronts"][method]) for method in ("modpo", "soup")] == [1, 1]
+    assert said["base"]["kl"] == 0.0 and said["fronts"]["modpo"][0]["kl"] > 0.05
+    matched, equal = said["matched_kl"][0], said["equal_weights"][0]
+    apart = {kind: abs(row["kl"]["modpo"] - row["kl"]["soup"]) for kind, row in (("m", matched), ("e", equal))}
+    assert apart["m"] < 0.5 * apart["e"] and min(matched["scale"].values()) < 1
+    assert (tmp_path / "sweep" / "fronts.png").is_file()
+    average = read_json(tmp_path / "sweep" / "soup" / "0.50_0.50" / "adapter" / "adapter_config.json")
+    assert average["r"] == 8, "the soup is exact: the ranks of both add up"
+    assert sweep(config).finished

@@ -1,0 +1,46 @@
+"""A reward model's figures against numbers that can be checked by hand."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from jaxmodpo.methods.validation import accuracy, calibration, interval, sentence, validate
+
+
+def test_accuracy_counts_equal_rewards_half_and_the_interval_is_wilsons():
+    differences = np.array([1.0, -1.0, 0.0, 2.0])
+    assert accuracy(differences) == pytest.approx(0.625)
+    right = np.array([1.0] * 8 + [-1.0] * 2)
+    expected = stats.binomtest(8, 10).proportion_ci(0.95, method="wilson")
+    assert interval(right, [str(n) for n in range(10)]) == pytest.approx([expected.low, expected.high])
+
+
+def test_pairs_of_one_question_widen_the_interval():
+    generator = np.random.default_rng(0)
+    right = np.repeat(np.where(generator.random(40) < 0.7, 1.0, -1.0), 10)
+    apart = interval(right, [str(n) for n in range(400)])
+    together = interval(right, [str(n // 10) for n in range(400)])
+    assert together[1] - together[0] > 2 * (apart[1] - apart[0])
+
+
+def test_a_model_that_is_as_sure_as_it_is_right_is_calibrated():
+    generator = np.random.default_rng(0)
+    certainty = generator.uniform(0, 4, 40_000)
+    right = generator.random(40_000) < 1 / (1 + np.exp(-certainty))
+    said = calibration(np.where(right, certainty, -certainty))
+    assert said["expected_calibration_error"] < 0.02
+    assert sum(row["pairs"] for row in said["bins"]) == 40_000
+    sure = calibration(np.where(generator.random(1000) < 0.5, 5.0, -5.0))
+    assert sure["expected_calibration_error"] == pytest.approx(1 / (1 + np.exp(-5)) - 0.5, abs=0.05)
+
+
+def test_rankings_are_validated_on_their_ends_and_on_all_pairs():
+    rewards = np.array([[3.0, 2.0, 1.0], [1.0, 5.0, 0.0], [2.0, 1.0, 9.0]])
+    said = validate(rewards, np.array([3, 3, 2]), ["a", "b", "c"])
+    assert said["pairs"] == 3 and said["accuracy"] == 1.0  # the third ranking has two places
+    assert said["all_pairs"]["pairs"] == 7 and said["all_pairs"]["accuracy"] == pytest.approx(6 / 7)
+    assert said["loss"] == pytest.approx(np.mean(np.log1p(np.exp([-2.0, -1.0, -1.0]))))
+    assert sum(said["rewards"]["worst"]["histogram"]) == 3
+    assert "100.0%" in sentence(said) and "all 7 pairs" in sentence(said)
