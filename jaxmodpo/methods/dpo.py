@@ -88,7 +88,7 @@ def dpo(config: DPOConfig, session: Session | None = None) -> Phase:
     examples = policy_examples([pairs], text, config)
     policy = session.policy(config)
     examples = with_reference(policy, examples, config)
-    method = DPO(config.beta, config.label_smoothing, config.link, config.sft_weight)
+    method = DPO(float(config.beta), config.label_smoothing, config.link, config.sft_weight)
     questions = [pair.question_id for pair in pairs]
     train_policy(phase, policy, examples, questions, method, config, text, session.on_evaluation)
     return phase

@@ -135,7 +135,7 @@ def joint(config: JointConfig, session: Session | None = None) -> Phase:
         policy,
         examples,
         [pair.question_id for pair in aligned[0]],
-        JointDPO(config.beta, weights, config.sft_weight),
+        JointDPO(float(config.beta), weights, config.sft_weight),
         config,
         text,
         session.on_evaluation,

@@ -119,7 +119,7 @@ def modpo(config: MODPOConfig, session: Session | None = None) -> Phase:
         policy,
         examples,
         [pair.question_id for pair in pairs],
-        MODPO(config.beta, weights, config.sft_weight),
+        MODPO(float(config.beta), weights, config.sft_weight),
         config,
         text,
         session.on_evaluation,

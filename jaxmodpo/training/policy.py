@@ -87,7 +87,9 @@ class PolicyTrainingConfig(TrainingConfig):
 
     @property
     def lora(self) -> LoraConfig:
-        return LoraConfig(self.lora_rank, self.lora_alpha, self.lora_dropout, self.lora_targets, self.lora_rslora)
+        # A whole number would be another type, and another compilation.
+        alpha, dropout = float(self.lora_alpha), float(self.lora_dropout)
+        return LoraConfig(self.lora_rank, alpha, dropout, self.lora_targets, self.lora_rslora)
 
 
 @dataclass(frozen=True, kw_only=True)

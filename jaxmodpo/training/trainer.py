@@ -216,7 +216,7 @@ def _train(
     checkpoints: Checkpoints,
 ) -> Trained:
     steps = batches.steps
-    optimizer = OptimizerSettings(config.weight_decay, config.max_grad_norm)
+    optimizer = OptimizerSettings(float(config.weight_decay), config.max_grad_norm)
     rates = _rates(config, steps)
     everywhere = NamedSharding(mesh, PartitionSpec())
     state = initial_state(optimizer, _on_mesh(trainable, everywhere))

@@ -79,13 +79,21 @@ def test_a_sweep_measures_models_and_soups_and_compares_them_at_equal_divergence
         "max_prompt_length": 64, "max_length": 128, "remat": "none", "validation_fraction": 0.0,
         "cache_dir": tmp_path / "cache", "pairs_per_question": "all",
     }  # fmt: skip
-    dpo(DPOConfig(pairs=tmp_path / "safety_rankings.json", output_dir=tmp_path / "dpo_safety", epochs=4, **shared))
+    dpo(
+        DPOConfig(
+            pairs=tmp_path / "safety_rankings.json",
+            output_dir=tmp_path / "dpo_safety",
+            epochs=1,
+            **shared | {"learning_rate": 2e-3},
+        )
+    )
     config = SweepConfig(
         pairs=tmp_path / "empathy_rankings.json",
         margin=(f"safety=adapter:{tmp_path}/dpo_safety/adapter",),
+        margin_gain=2.0,
         weights="0.5..0.5",
         step=0.5,
-        epochs=2,
+        epochs=3,
         soup=(f"empathy={tmp_path}/empathy_rankings.json", f"safety={tmp_path}/dpo_safety/adapter"),
         questions=tmp_path / "questions.csv",
         score=("empathy=rubric", "safety=rubric"),
