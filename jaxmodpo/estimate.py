@@ -257,9 +257,11 @@ def _soup(e: Estimator, config: Any) -> Cost:
     return Cost(disk=sum(parts) if config.how != "factors" else max(parts))
 
 
-def _tune(sequences: int) -> Callable[[Estimator, Any], Cost]:
+def _tune(once: Callable[[Estimator, Any], Cost]) -> Callable[[Estimator, Any], Cost]:
+    """Return the cost of a search: every trial as long as the settings given would take, none pruned."""
+
     def cost(e: Estimator, config: Any) -> Cost:
-        one = _align(sequences)(e, config)
+        one = once(e, config)
         return Cost(chip_hours=one.chip_hours * config.trials, disk=one.disk, while_running=one.while_running)
 
     return cost
@@ -283,10 +285,11 @@ _COMMANDS: Mapping[str, Callable[[Estimator, Any], Cost]] = {
     "align dpo": _align(2),
     "align modpo": _align(2),
     "align joint": _align(2),
-    "tune sft": _tune(1),
-    "tune dpo": _tune(2),
-    "tune modpo": _tune(2),
-    "tune joint": _tune(2),
+    "tune reward": _tune(_reward),
+    "tune sft": _tune(_align(1)),
+    "tune dpo": _tune(_align(2)),
+    "tune modpo": _tune(_align(2)),
+    "tune joint": _tune(_align(2)),
     "sweep": _sweep,
     "soup": _soup,
     "score kl": _kl,

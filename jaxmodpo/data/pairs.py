@@ -51,15 +51,16 @@ def load_pairs(path: Path, per_question: PairsPerQuestion = "best-worst") -> lis
 
     Args:
         path: the file or folder.
-        per_question: how many pairs are made of a ranking, see :func:`pairs_of`; a file of pairs is taken as it is.
+        per_question: how many pairs are made of a ranking, see :func:`pairs_of`. A file of pairs is taken as it is, so
+            that a number makes no sense there.
 
     Raises:
         UserError: unreadable, no rows, or a row that lacks a field or prefers nothing; it names file and row. Or
-            ``per_question`` asks something of a file of pairs.
+            ``per_question`` asks a number of a file of pairs.
     """
     if holds_rankings(path):
         return pairs_of(load_rankings(path), per_question)
-    if per_question != "best-worst":
+    if isinstance(per_question, int):
         raise UserError(
             f"--pairs-per-question {per_question} needs rankings, as in safety_rankings.json; {path} holds pairs"
         )

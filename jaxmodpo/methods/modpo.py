@@ -41,8 +41,9 @@ class MODPOConfig(PreferenceTrainingConfig):
 
     pairs: Path
     """preference pairs or rankings of the primary objective"""
-    pairs_per_question: PairsPerQuestion = "best-worst"
-    """of rankings: the ends alone, all pairs, or a number of pairs, the widest gaps first"""
+    pairs_per_question: PairsPerQuestion = "all"
+    """of rankings: all pairs (the ends alone leave MODPO little to reweigh), best-worst as in the paper, or a number
+    of pairs, the widest gaps first; a file of pairs is taken as it is"""
     margin: tuple[str, ...]
     """of each further objective, NAME=SOURCE: a reward model's folder, adapter:FOLDER for an implicit reward,
     column:MARGIN or column:CHOSEN,REJECTED for numbers beside the pairs"""

@@ -220,9 +220,7 @@ def _one(config: RewardConfig, session: Session, carried: dict[str, Any] | None 
     if phase.finished:
         return phase
     if config.validation is not None:
-        carried = read_json(config.validation)
-        if not isinstance(carried, dict) or "accuracy" not in carried:
-            raise UserError(f"{config.validation} is no validation.json: it has no accuracy")
+        carried = _carried(config.validation)
     rankings = ranked(config)
     held = held_out([r.question_id for r in rankings], config.validation_fraction, config.seed)
     if held.all():
@@ -278,6 +276,18 @@ def _one(config: RewardConfig, session: Session, carried: dict[str, Any] | None 
     return phase
 
 
+def _carried(path: Path) -> dict[str, Any]:
+    """Read a ``validation.json``, in every process."""
+
+    def read() -> dict[str, Any]:
+        found = read_json(path)
+        if not isinstance(found, dict) or not {"accuracy", "accuracy_interval", "calibration"} <= set(found):
+            raise UserError(f"{path} is no validation.json of 'reward' or 'tune reward'")
+        return found
+
+    return agreed(read)
+
+
 def _refitted(config: RewardConfig, session: Session) -> Phase:
     """Validate first, and then train on everything for as many epochs as were best."""
     if config.validation_fraction == 0:
@@ -286,7 +296,7 @@ def _refitted(config: RewardConfig, session: Session) -> Phase:
     held = first.results
     epochs = max(1, math.ceil(held["best_epoch"]))
     final = dataclasses.replace(config, validation_fraction=0.0, epochs=epochs, refit=False)
-    carried = agreed(lambda: read_json(config.output_dir / "validation" / "validation.json"))
+    carried = _carried(config.output_dir / "validation" / "validation.json")
     return _one(final, session, carried, held_out_on="a model trained on the rest, with the same settings")
 
 

@@ -60,8 +60,9 @@ class SweepConfig(PreferenceTrainingConfig):
 
     pairs: Path
     """preference pairs or rankings of the primary objective"""
-    pairs_per_question: PairsPerQuestion = "best-worst"
-    """of rankings: the ends alone, all pairs, or a number of pairs, the widest gaps first"""
+    pairs_per_question: PairsPerQuestion = "all"
+    """of rankings: all pairs (the ends alone leave MODPO little to reweigh), best-worst as in the paper, or a number
+    of pairs, the widest gaps first; a file of pairs is taken as it is"""
     margin: tuple[str, ...]
     """NAME=SOURCE of each further objective, as in 'align modpo'"""
     weights: str = "0.1..0.9"

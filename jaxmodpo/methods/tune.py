@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+import math
 import os
 import shutil
 import socket
@@ -173,7 +174,7 @@ def _tune(config: Any, method: _Method) -> Phase:
     phase = open_phase(f"tune {method.command.split()[-1]}", config, _inputs(config))
     if phase.finished and phase.results["trials"] >= config.trials:
         return phase
-    search = _Search(config, method, space)
+    search = _Search(config, method, space, f"{phase.manifest['identity']['command']} {_name(phase)}")
     if leads():
         try:
             study = search.study()
@@ -192,6 +193,11 @@ def _tune(config: Any, method: _Method) -> Phase:
     return phase
 
 
+def _name(phase: Phase) -> str:
+    """Return what tells searches in one storage apart: equal settings and inputs, wherever they run, share a study."""
+    return digest(phase.manifest["identity"])[:12]
+
+
 def _inputs(config: Any) -> dict[str, Path]:
     inputs = {"model": config.model}
     if isinstance(config, JointConfig):
@@ -206,8 +212,9 @@ def _inputs(config: Any) -> dict[str, Path]:
 class _Search:
     """Asks the study and runs its trials."""
 
-    def __init__(self, config: Any, method: _Method, space: Space):
+    def __init__(self, config: Any, method: _Method, space: Space, name: str):
         self._config = config
+        self._name = name
         self._method = method
         self._space = space
         self._session = Session(self._on_evaluation)
@@ -231,7 +238,7 @@ class _Search:
             )
             study = optuna.create_study(
                 storage=storage,
-                study_name=f"{self._method.command} {config.output_dir.absolute().name}",
+                study_name=self._name,
                 direction="maximize",
                 pruner=pruner if config.prune else optuna.pruners.NopPruner(),
                 load_if_exists=True,
@@ -294,7 +301,7 @@ class _Search:
         self._beta = params.get("beta", getattr(self._config, "beta", 1.0))
         self._reported = set()
         if trial is not None:
-            trial.set_user_attr("folder", folder.name)
+            trial.set_user_attr("folder", str(folder.absolute()))
         results = self._method.run(_settings(self._config, self._method, params, folder), self._session).results
         values = {n.removeprefix("held_out_"): v for n, v in results.items() if n.startswith("held_out_")}
         if "loss" not in values:
@@ -303,6 +310,8 @@ class _Search:
             for name in ("updates", "best_epoch"):
                 trial.set_user_attr(name, results[name])
             trial.set_user_attr("held_out", {n: v for n, v in values.items() if isinstance(v, float)})
+            if self._method.settings is RewardConfig:
+                trial.set_user_attr("validation", read_json(folder / "validation.json"))
         return objective(values, self._beta)
 
     def follow(self) -> None:
@@ -333,7 +342,7 @@ class _Search:
                 f"the first {len(failed)} trials all failed; the last one: {failed[-1].user_attrs['reason']}"
             )
         if not self._config.keep_trials:
-            _free(study, self._config.output_dir, self._method.output)
+            _free(study, self._config.output_dir.absolute(), self._method.output)
 
     def _on_evaluation(self, epoch: float, values: Mapping[str, float]) -> None:
         value, step = objective(values, self._beta), round(epoch * self._config.evaluations_per_epoch)
@@ -387,9 +396,11 @@ def _free(study: optuna.Study, folder: Path, output: str) -> None:
     complete = [t for t in done if t.state == TrialState.COMPLETE]
     best = max(complete, key=lambda t: t.value or 0.0).user_attrs["folder"] if complete else None
     for trial in done:
-        if trial.user_attrs["folder"] != best and not trial.user_attrs.get("cut_off"):
+        own = Path(trial.user_attrs["folder"])
+        # Other processes that share the study look after their own folders.
+        if trial.user_attrs["folder"] != best and not trial.user_attrs.get("cut_off") and own.is_relative_to(folder):
             for name in (output, "checkpoints"):
-                shutil.rmtree(folder / "trials" / trial.user_attrs["folder"] / name, ignore_errors=True)
+                shutil.rmtree(own / name, ignore_errors=True)
 
 
 # --------------------------------------------------------------------------- the end
@@ -402,18 +413,16 @@ def _finish(phase: Phase, study: optuna.Study, config: Any, method: _Method) -> 
     if not complete:
         raise UserError(f"no trial ended well; the last failure: {reasons[-1] if reasons else 'none, all were pruned'}")
     best = study.best_trial
-    folder = config.output_dir / "trials" / best.user_attrs["folder"]
-    settings = as_mapping(_settings(config, method, best.params, folder))
+    settings = as_mapping(_settings(config, method, best.params, Path(best.user_attrs["folder"])))
     del settings["output_dir"]
     if method.settings is RewardConfig:
-        carried = read_json(folder / "validation.json") | {"measured_in": f"trial {best.number} of the search"}
+        carried = best.user_attrs["validation"] | {"measured_in": f"trial {best.number} of the search"}
         write_json(config.output_dir / "validation.json", carried)
         settings |= {
             "validation": str(config.output_dir / "validation.json"),
             "validation_fraction": 0.0,
-            "epochs": max(1, -(-best.user_attrs["best_epoch"] // 1)),
+            "epochs": max(1, math.ceil(best.user_attrs["best_epoch"])),
         }
-        settings["epochs"] = int(settings["epochs"])
     write_text(config.output_dir / "best.yaml", _yaml(settings, best, method.command))
     write_report(study, config.output_dir / "tune.html", method.command)
     counts = {

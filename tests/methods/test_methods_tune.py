@@ -119,11 +119,12 @@ def test_a_search_ends_with_settings_that_reward_takes_and_figures_that_it_carri
     phase = tune_reward(config)
     assert phase.results["trials"] == 3 and phase.results["failed"] == 0
     study = optuna.load_study(study_name=None, storage=f"sqlite:///{inputs}/search/study.db")
+    assert study.study_name.startswith("tune reward ")
     own = {"learning_rate": 3e-3, "weight_decay": 0.03, "epochs": 2}
     assert study.trials[0].params == own, "the settings given are the first trial"
     best = phase.results["best_trial"]
     assert study.trials[best].value == max(t.value for t in study.trials if t.value is not None)
-    folders = {t.number: inputs / "search" / "trials" / t.user_attrs["folder"] for t in study.trials}
+    folders = {t.number: Path(t.user_attrs["folder"]) for t in study.trials}
     assert [n for n, folder in folders.items() if (folder / "model").exists()] == [best]
     assert "Optimisation history" in (inputs / "search" / "tune.html").read_text()
 

@@ -9,7 +9,7 @@ import socket
 import subprocess
 import sys
 import time
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 
 import jax
@@ -20,6 +20,7 @@ from safetensors.numpy import load_file
 from jaxmodpo.artifacts import Candidate, Pair, read_json, write_pairs
 from jaxmodpo.errors import RESTART, UserError
 from jaxmodpo.methods.modpo import MODPOConfig, modpo
+from jaxmodpo.methods.tune import TuneMODPOConfig
 from jaxmodpo.models import decoder
 from jaxmodpo.models.files import read_model_config, save_model
 from jaxmodpo.models.parameters import initialise
@@ -132,7 +133,7 @@ for flags in arguments["runs"]:
 
 def flags(config: MODPOConfig, **changes) -> list[str]:
     config = replace(config, **changes)
-    listed = ["align", "modpo"]
+    listed = ["tune" if isinstance(config, TuneMODPOConfig) else "align", "modpo"]
     for name, value in vars(config).items():
         flag = "--" + name.replace("_", "-")
         if isinstance(value, bool):
@@ -206,9 +207,9 @@ def test_eight_devices_train_as_one_does_on_every_kind_of_mesh(settings, alone, 
 
 
 @pytest.mark.slow(seconds=150)
-def test_two_processes_then_one_then_eight_end_where_one_does(settings, alone, tmp_path):
+def test_two_processes_then_one_then_four_end_where_one_does(settings, alone, tmp_path):
     run = tmp_path / "run"
-    for count, devices, after, mesh in ((2, 4, 5, (1, 8, 1)), (1, 4, 5, (2, 2, 1)), (8, 1, 0, (8, 1, 1))):
+    for count, devices, after, mesh in ((2, 4, 5, (1, 8, 1)), (1, 4, 5, (2, 2, 1)), (4, 2, 0, (8, 1, 1))):
         results = ended(several(settings, count, devices, after, output_dir=run, mesh=mesh))
         assert {code for code, _ in results} == {RESTART if after else 0}, "\n\n".join(s[-2000:] for _, s in results)
         assert after == 0 or (run / "checkpoints").is_dir()
@@ -228,6 +229,23 @@ def test_when_a_process_dies_the_other_ends_with_an_error(settings, tmp_path):
     (survivor, said), (dead, _) = results
     assert dead == -signal.SIGKILL and survivor not in (0, None), said[-2000:]
     assert read_json(tmp_path / "run" / "manifest.json")["status"] == "running"
+
+
+@pytest.mark.slow(seconds=50)
+def test_of_two_processes_one_asks_the_study_and_both_run_its_trials(settings, tmp_path):
+    (tmp_path / "space.yaml").write_text("preference: {learning_rate: [1.0e-4, 1.0e-3], lora_alpha: [8.0, 4.0]}\n")
+    search = TuneMODPOConfig(
+        **{field.name: getattr(settings, field.name) for field in fields(MODPOConfig)}
+        | {"output_dir": tmp_path / "search", "epochs": 1, "evaluations_per_epoch": 2},
+        trials=2,
+        space=str(tmp_path / "space.yaml"),
+    )
+    results = ended(several(search, 2, 1, mesh=(1, 2, 1)))
+    assert {code for code, _ in results} == {0}, "\n\n".join(s[-2000:] for _, s in results)
+    said = read_json(tmp_path / "search" / "manifest.json")["results"]
+    assert (said["complete"], said["failed"]) == (2, 0) and len(list((tmp_path / "search" / "trials").iterdir())) == 2
+    assert sum("trial 2 of 2" in text for _, text in results) == 1, "one process alone asks"
+    assert (tmp_path / "search" / "best.yaml").is_file()
 
 
 def test_settings_of_processes_that_contradict_each_other_are_refused():
