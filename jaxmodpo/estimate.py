@@ -108,7 +108,7 @@ def chip_named(name: str) -> Chip:
     """
     known = {chip.name: chip for chip in chips()} | {chip.topology: chip for chip in chips() if chip.topology}
     if name not in known:
-        raise UserError(f"no chip '{name}'{nearest(name, known)}; known are {', '.join(c.name for c in chips())}")
+        raise UserError(f"no chip '{name}'{nearest(name, known)}")
     return known[name]
 
 

@@ -108,5 +108,5 @@ def test_counts_come_from_files_that_are_there_or_not_at_all(tmp_path):
     # About 2 x 360 tokens a pair, 14.5 billion multiplications forward and as many back, three epochs and a scoring.
     expected = 1000 * 2 * 375 * 14.5e9 * (2 * 3 + 1) / 989e12 / 0.5 / 3600
     assert cost.chip_hours == pytest.approx(expected, rel=0.15)
-    with pytest.raises(UserError, match=r"no chip 'v5'.*known are TPU v5e"):
+    with pytest.raises(UserError, match=r"no chip 'v5'; did you mean 'v5"):
         chip_named("v5")
