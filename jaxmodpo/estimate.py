@@ -268,7 +268,7 @@ def _tune(once: Callable[[Estimator, Any], Cost]) -> Callable[[Estimator, Any], 
 
 
 def _sweep(e: Estimator, config: Any) -> Cost:
-    from jaxmodpo.methods.sweep import grid
+    from jaxmodpo.search.sweep import grid
 
     points = len(grid(config.weights, config.step, len(named_values(config.margin, "--margin")) + 1))
     pairs = _pairs(e, config.pairs, config.pairs_per_question)

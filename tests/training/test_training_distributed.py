@@ -21,12 +21,12 @@ from safetensors.numpy import load_file
 from jaxmodpo.artifacts import Candidate, Pair, read_json, write_pairs
 from jaxmodpo.errors import RESTART, UserError
 from jaxmodpo.methods.modpo import MODPOConfig, modpo
-from jaxmodpo.methods.tune import TuneMODPOConfig
 from jaxmodpo.models import decoder
 from jaxmodpo.models.files import read_model_config, save_model
 from jaxmodpo.models.parameters import initialise
 from jaxmodpo.models.roberta import load_roberta, save_roberta
 from jaxmodpo.sandbox.models import save_tokenizer
+from jaxmodpo.search.tune import TuneMODPOConfig
 from jaxmodpo.training.distributed import DeviceConfig, detected, on_host, start
 
 WORDS = ["a", "b", "c", "d", "e", "f", "g", "h"]

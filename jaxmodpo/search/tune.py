@@ -36,8 +36,8 @@ from jaxmodpo.methods.margins import margin_sources
 from jaxmodpo.methods.modpo import MODPOConfig, modpo
 from jaxmodpo.methods.reward import RewardConfig, reward
 from jaxmodpo.methods.sft import SFTConfig, sft
-from jaxmodpo.methods.space import Space, load_space
-from jaxmodpo.methods.tune_report import write_report
+from jaxmodpo.search.report import write_report
+from jaxmodpo.search.space import Space, load_space
 from jaxmodpo.training.distributed import agreed, leads, open_phase
 from jaxmodpo.training.session import Session
 from jaxmodpo.training.trainer import TrainingConfig

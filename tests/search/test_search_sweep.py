@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,10 +11,10 @@ import pytest
 from jaxmodpo.artifacts import Candidate, Question, Ranking, read_json, write_questions, write_rankings
 from jaxmodpo.errors import UserError
 from jaxmodpo.methods.dpo import DPOConfig, dpo
-from jaxmodpo.methods.sweep import SweepConfig, compare, grid, sweep, table
 from jaxmodpo.sandbox import grammar
 from jaxmodpo.sandbox.fronts import combine
 from jaxmodpo.sandbox.fronts import table as fronts_table
+from jaxmodpo.search.sweep import SweepConfig, compare, grid, sweep, table
 
 
 def test_the_grid_is_the_simplex_within_its_ends():
@@ -73,7 +74,7 @@ def test_a_sweep_measures_models_and_soups_and_compares_them_at_equal_divergence
             for q in questions
         ]
         write_rankings(tmp_path / f"{name}_rankings.json", rankings)
-    shared = {
+    shared: dict[str, Any] = {
         "model": tiny_world / "mistral", "base_dtype": "float32", "lora_rank": 4, "lora_alpha": 8.0,
         "lora_dropout": 0.0, "learning_rate": 2e-2, "beta": 0.5, "batch_size": 12, "gradient_accumulation": 1,
         "max_prompt_length": 64, "max_length": 128, "remat": "none", "validation_fraction": 0.0,

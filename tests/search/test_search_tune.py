@@ -17,12 +17,12 @@ import yaml
 from jaxmodpo.artifacts import Candidate, Pair, read_json, write_pairs
 from jaxmodpo.config import from_mapping
 from jaxmodpo.errors import Preempted, UserError
-from jaxmodpo.methods import tune
 from jaxmodpo.methods.dpo import DPOConfig
 from jaxmodpo.methods.reward import RewardConfig, reward
-from jaxmodpo.methods.space import Dimension, load_space
-from jaxmodpo.methods.tune import TuneDPOConfig, TuneRewardConfig, objective, tune_dpo, tune_reward
 from jaxmodpo.sandbox import grammar
+from jaxmodpo.search import tune
+from jaxmodpo.search.space import Dimension, load_space
+from jaxmodpo.search.tune import TuneDPOConfig, TuneRewardConfig, objective, tune_dpo, tune_reward
 
 SPACE = """
 reward:
