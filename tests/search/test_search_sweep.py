@@ -85,7 +85,7 @@ def test_a_sweep_measures_models_and_soups_and_compares_them_at_equal_divergence
             pairs=tmp_path / "safety_rankings.json",
             output_dir=tmp_path / "dpo_safety",
             epochs=1,
-            **shared | {"learning_rate": 2e-3},
+            **dict(shared, learning_rate=2e-3),
         )
     )
     config = SweepConfig(
