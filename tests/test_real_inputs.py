@@ -11,11 +11,20 @@ import pytest
 from jaxmodpo.artifacts import read_json, read_responses
 from jaxmodpo.data.pairs import load_pairs
 from jaxmodpo.data.questions import QuestionsConfig, questions
+from jaxmodpo.data.scored import PairsConfig, pairs
 from jaxmodpo.judging.preferences import PreferencesConfig, preferences
 from jaxmodpo.methods.modpo import MODPOConfig, modpo
 from jaxmodpo.methods.reward import RewardConfig, reward
 from jaxmodpo.personas.command import PersonasConfig, personas
 from jaxmodpo.sampling.command import ResponsesConfig, responses
+
+
+def test_upvotes_of_therapists_answers_become_pairs_within_a_question(real_data, tmp_path: Path):
+    pairs(PairsConfig(input=real_data("counsel-chat/20200325_counsel_chat.csv"), output_dir=tmp_path))
+    found = load_pairs(tmp_path / "upvotes_pairs.json")
+    assert len(found) == 565 and len({pair.question_id for pair in found}) == 201
+    texts = [answer.response_text for pair in found for answer in (pair.chosen, pair.rejected)]
+    assert not any(tag in text for text in texts for tag in ("<p>", "</p>", "<br", "&nbsp;"))
 
 
 @pytest.mark.slow(seconds=40)
@@ -55,9 +64,9 @@ def test_forty_epitome_posts_go_from_questions_to_modpo(real_data, tiny_world: P
             output_dir=tmp_path / "preferences",
         )
     )
-    pairs = {name: load_pairs(tmp_path / "preferences" / f"{name}_pairs.json") for name in ("empathy", "safety")}
+    found = {name: load_pairs(tmp_path / "preferences" / f"{name}_pairs.json") for name in ("empathy", "safety")}
     real = {row["seeker_post"].strip() for row in rows}
-    assert all(len(found) >= 30 and {pair.question_text for pair in found} <= real for found in pairs.values())
+    assert all(len(of) >= 30 and {pair.question_text for pair in of} <= real for of in found.values())
     reward(
         RewardConfig(
             pairs=tmp_path / "preferences" / "safety_pairs.json",
@@ -91,7 +100,7 @@ def test_forty_epitome_posts_go_from_questions_to_modpo(real_data, tiny_world: P
             cache_dir=tmp_path / "cache",
         )
     )
-    assert phase.results["examples"] + phase.results["held_out_examples"] == len(pairs["empathy"])
+    assert phase.results["examples"] + phase.results["held_out_examples"] == len(found["empathy"])
     assert np.isfinite(phase.results["margins"]["safety"]["margin_std"])
     assert (tmp_path / "modpo" / "adapter" / "adapter_model.safetensors").is_file()
     assert read_json(tmp_path / "questions" / "manifest.json")["results"]["train"] == 40

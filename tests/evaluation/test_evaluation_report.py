@@ -9,11 +9,13 @@ from dataclasses import dataclass
 from html.parser import HTMLParser
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from jaxmodpo.artifacts import Phase, write_json, write_jsonl
 from jaxmodpo.errors import UserError
 from jaxmodpo.evaluation.report import ReportConfig, flat, report
+from jaxmodpo.methods.validation import validate
 
 NOTE = "A stand-in judge without clinical meaning."
 
@@ -249,6 +251,35 @@ def test_metrics_of_a_run_still_training_are_read_up_to_the_last_whole_line(work
     with (work / "models" / "dpo" / "metrics.jsonl").open("a") as file:
         file.write('{"step": 5, "lo')
     assert "curves-models-dpo.png" in page_of(work)
+
+
+def test_page_shows_how_good_each_reward_model_is(work):
+    rewards = np.array([[3.0, 2.0, 1.0], [1.0, 5.0, 0.0], [2.0, 1.0, 2.5], [0.5, 0.0, 1.0]])
+    said = validate(rewards, np.full(4, 3), ["a", "b", "c", "d"])
+    finished(work / "reward_empathy", "reward", {"validation.json": said})
+    text = words_of(page_of(work))
+    low, high = (100 * end for end in said["accuracy_interval"])
+    assert f"reward_empathy 4 50.0 {low:.1f}–{high:.1f} 58.3" in text
+    assert "reward_safety 4" not in text
+    assert (work / "report" / "reward-reward_empathy.png").is_file()
+
+
+def test_page_shows_a_sweeps_fronts_and_leaves_its_models_out(work):
+    point = {"weights": [0.5, 0.5], "scores": {"empathy": 0.2, "safety": 0.3}, "kl": 0.4}
+    volume = {"value": 0.0123, "interval": [0.0101, 0.0149]}
+    sweep = {
+        "objectives": ["empathy", "safety"],
+        "base": {"scores": {"empathy": 0.1, "safety": 0.1}},
+        "fronts": {"modpo": [point], "soup": [point]},
+        "hypervolume": {"modpo": volume, "soup": volume},
+    }
+    finished(work / "weights", "sweep", {"sweep.json": sweep})
+    finished(work / "weights" / "modpo_0.50", "align modpo", {"metrics.jsonl": [{"step": 1, "loss": 1.0}]})
+    page = page_of(work)
+    text = words_of(page)
+    assert "Fronts: weights" in text and "modpo 0.0123 0.0101–0.0149 soup" in text
+    assert (work / "report" / "fronts-weights.png").is_file()
+    assert "weights/modpo_0.50" not in page
 
 
 @pytest.mark.parametrize(
