@@ -55,18 +55,19 @@ def write_report(study: optuna.Study, path: Path, command: str) -> None:
         )
     )
     page = jinja2.Environment(autoescape=True).from_string(_PAGE)
-    rows = [_row(trial, names, trial.number == study.best_trial.number) for trial in trials]
+    continued = {trial.user_attrs.get("continues") for trial in trials}
+    rows = [_row(t, names, t.number == study.best_trial.number, t.number in continued) for t in trials]
     write_text(
         path,
         page.render(title=f"Search for {command}", counts=counts, names=names, rows=rows, plots=_plots(study)),
     )
 
 
-def _row(trial: FrozenTrial, names: list[str], best: bool) -> dict[str, Any]:
+def _row(trial: FrozenTrial, names: list[str], best: bool, continued: bool) -> dict[str, Any]:
     cells = [trial.params.get(name, "") for name in names]
     return {
         "number": trial.number,
-        "state": "cut off" if trial.user_attrs.get("cut_off") else trial.state.name.lower(),
+        "state": "cut off" if continued or trial.user_attrs.get("cut_off") else trial.state.name.lower(),
         "value": "" if trial.value is None else f"{trial.value:.4f}",
         "cells": [f"{cell:.4g}" if isinstance(cell, float) else cell for cell in cells],
         "evaluations": len(trial.intermediate_values),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import socket
 import sqlite3
 import subprocess
@@ -21,6 +22,7 @@ from jaxmodpo.methods.dpo import DPOConfig
 from jaxmodpo.methods.reward import RewardConfig, reward
 from jaxmodpo.sandbox import grammar
 from jaxmodpo.search import tune
+from jaxmodpo.search.report import write_report
 from jaxmodpo.search.space import Dimension, load_space
 from jaxmodpo.search.tune import TuneDPOConfig, TuneRewardConfig, objective, tune_dpo, tune_reward
 
@@ -185,6 +187,16 @@ def test_trials_cut_off_are_queued_again_with_their_settings(inputs, tiny_world,
     with pytest.raises(Preempted):
         tune_reward(config)
     assert started[2] == started[0]
+
+
+def test_the_report_tells_trials_cut_off_from_failed_ones(tmp_path):
+    study = optuna.create_study(direction="maximize")
+    study.add_trial(optuna.trial.create_trial(value=0.5, params={}))
+    for attributes in ({"reason": "broke down"}, {}, {"continues": 2, "reason": "broke down too"}):
+        study.add_trial(optuna.trial.create_trial(state=optuna.trial.TrialState.FAIL, user_attrs=attributes))
+    write_report(study, tmp_path / "tune.html", "reward")
+    rows = re.findall(r"<tr[^>]*><td>(\d)<td class=\"text\">([a-z ]+)", (tmp_path / "tune.html").read_text())
+    assert rows == [("0", "complete"), ("1", "fail"), ("2", "cut off"), ("3", "fail")]
 
 
 def test_a_search_that_cannot_compare_is_refused(inputs, tiny_world):
