@@ -25,7 +25,7 @@ from jaxmodpo.models.decoder import parameter_table as decoder_table
 from jaxmodpo.models.lora import adapter_table
 from jaxmodpo.models.parameters import count
 from jaxmodpo.models.roberta import parameter_table as encoder_table
-from jaxmodpo.models.shapes import decoder_shape, encoder_shape, name_of_folder
+from jaxmodpo.models.shapes import SHAPES, decoder_shape, encoder_shape, name_of_folder
 from jaxmodpo.training.hardware import Chip, chips
 
 EFFICIENCY = 0.5
@@ -57,7 +57,15 @@ class Cost:
 
 
 class Unknown(Exception):
-    """A count that depends on a file that is not there."""
+    """A count that depends on a file or folder that is not there.
+
+    Attributes:
+        path: what is missing.
+    """
+
+    def __init__(self, path: Path):
+        super().__init__(f"{path} is not there")
+        self.path = path
 
 
 @dataclass
@@ -90,7 +98,7 @@ class Estimator:
         if path in self.counts:
             return self.counts[path]
         if not path.is_file():
-            raise Unknown(f"{path} is not there")
+            raise Unknown(path)
         if path.suffix == ".csv":
             return len(read_table(path, []))
         found = read_json(path)
@@ -118,9 +126,9 @@ def chip_named(name: str) -> Chip:
 def _questions(e: Estimator, config: Any) -> Cost:
     from jaxmodpo.data.questions import filter_posts, read_posts
 
-    absent = [str(path) for path in config.input if not path.is_file()]
+    absent = [path for path in config.input if not path.is_file()]
     if absent:
-        raise Unknown(f"{absent[0]} is not there")
+        raise Unknown(absent[0])
     posts, _ = read_posts(config.input)
     kept, _ = filter_posts(posts, config)
     e.counts[config.output_dir / "questions_train.csv"] = len(kept) - config.test_size
@@ -153,7 +161,7 @@ def _kl(e: Estimator, config: Any) -> Cost:
 
 def _sampled(e: Estimator, config: Any, replies: int) -> float:
     """Return the chip-hours of sampling: for every token all weights and the cache come from memory once a batch."""
-    shape = decoder_shape(name_of_folder(config.model))
+    shape = decoder_shape(_model(config.model))
     weights = 2.0 * count(decoder_table(shape))
     # Keys and values of every row, on average half filled.
     cache = 4.0 * shape.num_hidden_layers * shape.num_key_value_heads * shape.head_dim
@@ -206,7 +214,7 @@ def _reward(e: Estimator, config: Any) -> Cost:
         parts = [folder / f"{name}_{kind}.json" for name in names]
     else:
         parts = [config.rankings or config.pairs]
-    shape, total = encoder_shape(name_of_folder(config.model)), Cost()
+    shape, total = encoder_shape(_model(config.model)), Cost()
     for path in parts:
         rows = e.rows(path)
         sequences = rows * (e.per_question.get(path, 5) if config.rankings else 2)
@@ -237,7 +245,7 @@ def _align(sequences: int) -> Callable[[Estimator, Any], Cost]:
 
 def _trained(e: Estimator, config: Any, pairs: int, sequences: int, runs: int) -> Cost:
     """Return the cost of training ``runs`` adapters on the same examples of so many sequences each."""
-    shape, lora = decoder_shape(name_of_folder(config.model)), config.lora
+    shape, lora = decoder_shape(_model(config.model)), config.lora
     lengths = np.minimum(_lengths(pairs * sequences), config.max_length)
     operations = flops.training(shape, lora, lengths) * config.epochs * runs
     if sequences > 1:
@@ -245,6 +253,14 @@ def _trained(e: Estimator, config: Any, pairs: int, sequences: int, runs: int) -
     adapter = 4.0 * count(adapter_table(decoder_table(shape), lora))
     e.adapters[config.output_dir / "adapter"] = adapter
     return Cost(chip_hours=e.seconds(operations) / 3600, disk=runs * adapter, while_running=3 * 3 * adapter)
+
+
+def _model(folder: Path) -> str:
+    """Return a name of a model's shape: a folder, or a published model that one will hold."""
+    name = name_of_folder(folder)
+    if name not in SHAPES and not folder.exists():
+        raise Unknown(folder)
+    return name
 
 
 def _lengths(sequences: int) -> np.ndarray:

@@ -230,6 +230,8 @@ def dry_run(path: Path, out: Path | None, seed: int | None, given: Mapping[str, 
     experiment, out, resolved = _resolved(path, out, seed, given)
     estimator, total, peak = Estimator(chip_named(chip)), Cost(), 0.0
     unknown: list[str] = []
+    blocked: list[Path] = []
+    following = 0
     made: list[tuple[Path, str]] = []
     for number, (phase, config) in enumerate(zip(experiment.phases, resolved, strict=True), 1):
         print(_label(number, len(resolved), phase))
@@ -238,7 +240,11 @@ def dry_run(path: Path, out: Path | None, seed: int | None, given: Mapping[str, 
             cost = estimator.phase(phase.command, config)
         except Unknown as error:
             cost = None
-            unknown.append(f"{phase.name} ({error})")
+            if any(error.path.is_relative_to(folder) for folder in blocked):
+                following += 1
+            else:
+                unknown.append(f"{phase.name} ({error})")
+            blocked.append(getattr(config, "output_dir", out / phase.name))
         if finished:
             print("    finished already")
         elif cost is None:
@@ -258,7 +264,8 @@ def dry_run(path: Path, out: Path | None, seed: int | None, given: Mapping[str, 
     total.while_running = peak
     print(f"in all, in hours of one {estimator.chip.name}: {_said(total)}")
     if unknown:
-        print(f"without what cannot be known yet: {'; '.join(unknown)}")
+        also = f"; and {following} phases that follow from them" if following else ""
+        print(f"without what cannot be known yet: {'; '.join(unknown)}{also}")
     if unset := [name for name, value in set_variables(experiment, given).items() if value == f"${name}"]:
         print(f"to run it, give {' and '.join(f'--set {name}=…' for name in unset)}")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,7 @@ import pytest
 from jaxmodpo.config import builtin
 from jaxmodpo.errors import UserError
 from jaxmodpo.estimate import Estimator, Unknown, chip_named
-from jaxmodpo.experiment import RunConfig, read_experiment, resolve, run, run_experiment, set_variables
+from jaxmodpo.experiment import RunConfig, dry_run, read_experiment, resolve, run, run_experiment, set_variables
 from jaxmodpo.methods.dpo import DPOConfig
 
 POSTS = "sp_id,seeker_post\n" + "".join(f"s{n},a post of some words {n}\n" for n in range(2979))
@@ -96,6 +97,16 @@ def test_a_run_is_refused_before_its_first_phase(tmp_path):
     with pytest.raises(UserError, match="no variable 'jugde'; did you mean 'judge'"):
         run_experiment(phase1, tmp_path / "out", given={"jugde": "m"})
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("name", ["demo", "fronts"])
+def test_a_dry_run_goes_on_where_models_and_posts_are_not_made_yet(name, tmp_path, capsys):
+    dry_run(builtin(".", name), tmp_path / "out", None, {}, "v5e")
+    printed = capsys.readouterr().out
+    last = printed.splitlines()[-1]
+    assert f"questions ({tmp_path}/out/world/posts.csv is not there)" in last
+    assert re.search(r"and \d+ phases that follow from them$", last)
+    assert printed.count("is not there") == 2, "what follows from a missing file is not told again"
 
 
 def test_counts_come_from_files_that_are_there_or_not_at_all(tmp_path):
