@@ -5,7 +5,7 @@ DEMO_DIR ?= out/demo
 WORKERS ?= 2
 BIN := $(VENV)/bin
 
-# With pages of 2 MiB, glibc's malloc spends half as long on the buffers XLA takes anew at every step.
+# XLA takes its buffers anew at every step; in pages of 2 MiB they cost the kernel half the time.
 export GLIBC_TUNABLES ?= glibc.malloc.hugetlb=1
 
 .PHONY: demo test fast lint setup clean
@@ -31,6 +31,7 @@ $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --upgrade pip
 
+# Python compiles what it imports; compiling whole wheels takes as long again as installing them.
 $(VENV)/.runtime: pyproject.toml | $(VENV)/bin/python
 	$(BIN)/pip install --quiet --no-compile --editable .
 	touch $@

@@ -28,7 +28,7 @@ def draw(*shape: int, seed: int = 0) -> np.ndarray:
     return np.random.default_rng(seed).normal(-40, 9, shape).astype(np.float32)
 
 
-def compare(ours, theirs, arrays: list[np.ndarray], atol: float = 1e-7) -> None:
+def assert_equal_to_torch(ours, theirs, arrays: list[np.ndarray], atol: float = 1e-7) -> None:
     """Assert equal values and gradients of a JAX and a torch function of the same arrays."""
     values = ours(*map(jnp.asarray, arrays))
     gradients = jax.jit(jax.grad(lambda *a: jnp.sum(ours(*a)), argnums=tuple(range(len(arrays)))))(*arrays)
@@ -47,7 +47,7 @@ def test_dpo_is_the_formula_in_value_and_gradient(smoothing: float):
         return -F.logsigmoid(logits) * (1 - smoothing) - F.logsigmoid(-logits) * smoothing
 
     arrays = [draw(PAIRS, seed=n) for n in range(4)]
-    compare(lambda *a: dpo_loss(*a, beta=BETA, label_smoothing=smoothing), theirs, arrays)
+    assert_equal_to_torch(lambda *a: dpo_loss(*a, beta=BETA, label_smoothing=smoothing), theirs, arrays)
 
 
 def test_the_hinge_and_ipo_links_are_trls_formulas_in_value_and_gradient():
@@ -56,8 +56,12 @@ def test_the_hinge_and_ipo_links_are_trls_formulas_in_value_and_gradient():
     def difference(pw, pl, rw, rl):
         return (pw - rw) - (pl - rl)
 
-    compare(lambda *a: dpo_loss(*a, beta=BETA, link="hinge"), lambda *a: torch.relu(1 - BETA * difference(*a)), arrays)
-    compare(lambda *a: dpo_loss(*a, beta=BETA, link="ipo"), lambda *a: (difference(*a) - 1 / (2 * BETA)) ** 2, arrays)
+    assert_equal_to_torch(
+        lambda *a: dpo_loss(*a, beta=BETA, link="hinge"), lambda *a: torch.relu(1 - BETA * difference(*a)), arrays
+    )
+    assert_equal_to_torch(
+        lambda *a: dpo_loss(*a, beta=BETA, link="ipo"), lambda *a: (difference(*a) - 1 / (2 * BETA)) ** 2, arrays
+    )
 
 
 @pytest.mark.parametrize("others", [1, 2, 3, 4, 5])
@@ -70,7 +74,7 @@ def test_modpo_takes_two_to_six_objectives(others: int):
     def theirs(pw, pl, rw, rl, m):
         return -F.logsigmoid((BETA * ((pw - rw) - (pl - rl)) - torch.tensor(weights[1:]) @ m) / float(weights[0]))
 
-    compare(lambda *a: modpo_loss(*a, beta=BETA, weights=weights), theirs, [*arrays, margins])
+    assert_equal_to_torch(lambda *a: modpo_loss(*a, beta=BETA, weights=weights), theirs, [*arrays, margins])
 
 
 @pytest.mark.parametrize("places", [2, 3, 5])
@@ -81,7 +85,7 @@ def test_plackett_luce_is_drawing_the_best_from_what_is_left(places: int):
 
     rewards = np.random.default_rng(places).normal(0, 3, (PAIRS, places)).astype("f")
     # A gradient is a sum of shares near 1 that cancel.
-    compare(plackett_luce_loss, theirs, [rewards], atol=5e-7)
+    assert_equal_to_torch(plackett_luce_loss, theirs, [rewards], atol=5e-7)
 
 
 def test_plackett_luce_of_two_is_bradley_terry_and_empty_places_weigh_nothing():
@@ -106,7 +110,7 @@ def test_modpo_is_the_papers_equation_in_value_and_gradient():
     arrays = [draw(PAIRS, seed=n) / 4 for n in range(4)] + [
         np.random.default_rng(9).normal(0, 1, (2, PAIRS)).astype("f")
     ]
-    compare(lambda *a: modpo_loss(*a, beta=BETA, weights=weights), theirs, arrays)
+    assert_equal_to_torch(lambda *a: modpo_loss(*a, beta=BETA, weights=weights), theirs, arrays)
 
 
 def test_joint_is_the_papers_formula_in_value_and_gradient():
@@ -116,13 +120,14 @@ def test_joint_is_the_papers_formula_in_value_and_gradient():
         logits = BETA * torch.tensor(weights) @ ((pw - pl) - (rw - rl))
         return -F.logsigmoid(logits)
 
-    compare(
+    assert_equal_to_torch(
         lambda *a: joint_dpo_loss(*a, beta=BETA, weights=weights), theirs, [draw(2, PAIRS, seed=n) for n in range(4)]
     )
 
 
 def test_bradley_terry_is_the_formula_in_value_and_gradient():
-    compare(bradley_terry_loss, lambda w, l: -F.logsigmoid(w - l), [draw(PAIRS, seed=1), draw(PAIRS, seed=2)])  # noqa: E741
+    rewards = [draw(PAIRS, seed=1), draw(PAIRS, seed=2)]
+    assert_equal_to_torch(bradley_terry_loss, lambda best, worst: -F.logsigmoid(best - worst), rewards)
 
 
 def test_sft_is_cross_entropy_over_the_completion():

@@ -163,6 +163,10 @@ class _Evaluations:
             self.without_better += 1
         return better
 
+    def over(self, patience: int) -> bool:
+        """Return whether the last ``patience`` evaluations were all without a better one; never with 0."""
+        return 0 < patience <= self.without_better
+
 
 def train(
     loss: Loss,
@@ -222,9 +226,7 @@ def _train(
     state = initial_state(optimizer, _on_mesh(trainable, everywhere))
     key = jax.jit(lambda: jax.random.key(config.seed), out_shardings=everywhere)()
     evaluations, start = _Evaluations(), 0
-    eval_every = config.eval_every
-    if config.evaluations_per_epoch is not None:
-        eval_every = max(1, batches.steps_per_epoch // config.evaluations_per_epoch)
+    eval_every = _eval_every(config, batches)
     if found := checkpoints.last(state):
         state, progress, start = found
         batches.restore(progress["batches"])
@@ -244,8 +246,7 @@ def _train(
     )
     random = np.asarray(jax.random.key_data(key).addressable_data(0)).tolist()
     clock = _Clock(batches, flops, mesh)
-    # Without held-out examples nothing is ever better than the last parameters.
-    over = bool(held_out) and config.patience and evaluations.without_better >= config.patience
+    over = evaluations.over(config.patience)
     done = start
     with notice() as preemption:
         progress_bar = tqdm(total=steps, initial=start, desc="training", disable=not sys.stderr.isatty(), leave=False)
@@ -256,13 +257,14 @@ def _train(
             )
             clock.count(done, metrics)
             done += 1
+            epoch = done / batches.steps_per_epoch
+            now = {"step": done, "epoch": round(epoch, 4)}
             progress_bar.update()
             last = done == steps
             if done % config.log_every == 0 or last:
                 checkpoints.check()
                 values = _fetch(metrics)
-                row = {"step": done, "epoch": round(done / batches.steps_per_epoch, 4), **values}
-                tracking.write(row | {"learning_rate": float(rates[done - 1])} | clock.rates())
+                tracking.write(now | values | {"learning_rate": float(rates[done - 1])} | clock.rates())
                 if values["skipped_in_row"] >= min(config.max_skipped, steps):
                     checkpoints.save(done, state, _progress(batches, evaluations, random))
                     checkpoints.wait()
@@ -278,13 +280,10 @@ def _train(
                 candidate = _score(values, config.best_metric)
                 better = evaluations.add(candidate, done, values)
                 score = candidate if better else None
-                tracking.write(
-                    {"step": done, "epoch": round(done / batches.steps_per_epoch, 4)}
-                    | {f"eval_{name}": value for name, value in values.items()}
-                )
-                over = bool(config.patience) and evaluations.without_better >= config.patience
+                tracking.write(now | {f"eval_{name}": value for name, value in values.items()})
+                over = evaluations.over(config.patience)
                 if on_evaluation is not None:
-                    on_evaluation(done / batches.steps_per_epoch, values)
+                    on_evaluation(epoch, values)
                 clock.restart()
             ending = preemption.heeded(done)
             if done % config.save_every == 0 or last or over or score is not None or ending:
@@ -300,7 +299,7 @@ def _train(
     report = {"updates": done, "skipped_updates": int(np.asarray(state.skipped.addressable_data(0)))}
     if evaluations.best_values is not None:
         report |= {
-            "stopped_early": bool(over and done < steps),
+            "stopped_early": over and done < steps,
             "best_update": evaluations.best_update,
             "best_epoch": round(evaluations.best_update / batches.steps_per_epoch, 4),
             **{f"held_out_{n}": v for n, v in evaluations.best_values.items() if math.isfinite(v)},
@@ -369,6 +368,13 @@ class _Clock:
                 found["mfu"] = round(self._operations / took / self._peak / self._devices, 4)
         self.restart()
         return found
+
+
+def _eval_every(config: TrainingConfig, batches: Batches) -> int:
+    """Return the updates between two evaluations."""
+    if config.evaluations_per_epoch is None:
+        return config.eval_every
+    return max(1, batches.steps_per_epoch // config.evaluations_per_epoch)
 
 
 def _rates(config: TrainingConfig, steps: int) -> np.ndarray:

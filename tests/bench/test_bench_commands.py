@@ -30,11 +30,11 @@ def model(tmp_path: Path) -> str:
     return str(tmp_path / "shape.json")
 
 
-@pytest.mark.slow(seconds=60)
+@pytest.mark.slow(seconds=100)
 def test_a_run_that_is_killed_often_ends_where_an_undisturbed_one_does(capsys):
-    bench_resume(BenchResumeConfig(kills=3, epochs=6))
+    bench_resume(BenchResumeConfig(kills=6, epochs=12))
     printed = capsys.readouterr().out
-    assert "66 updates, 3 kills by SIGKILL" in printed and "equal the undisturbed run's to the bit" in printed
+    assert "132 updates, 6 kills by SIGKILL" in printed and "equal the undisturbed run's to the bit" in printed
 
 
 @pytest.mark.slow

@@ -252,7 +252,7 @@ def test_settings_that_cannot_serve_are_refused_with_a_sentence(monkeypatch, url
 @pytest.mark.parametrize("url", ["http://localhost:1/v1", "http://127.0.0.9:1/v1", "http://[::1]:1/v1"])
 def test_loopback_hosts_are_this_machine(monkeypatch, url):
     monkeypatch.delenv("OPENAI_API_KEY", raising=False)
-    EndpointJudge(url, "m")
+    assert url in EndpointJudge(url, "m").identity, "neither a key nor --send-personas is asked for"
 
 
 def test_another_machine_is_allowed_with_the_flag_and_a_key(monkeypatch):

@@ -113,7 +113,8 @@ def test_a_phrase_inside_a_longer_word_does_not_count(quiet):
 
 def test_every_criterion_of_ours_can_be_scored(quiet):
     for criterion in [*load_criteria("therapeutic"), *load_criteria("gricean")]:
-        quiet.answer(request(WARM, SAFE, criterion=criterion.name))
+        answer = quiet.answer(request(WARM, SAFE, criterion=criterion.name))
+        assert answer.status == "valid" and sorted(answer.order or ()) == ["r0", "r1"]
 
 
 @settings(deadline=None)
