@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,10 +22,12 @@ from jaxmodpo.artifacts import atomic_path, read_json, write_json
 from jaxmodpo.config import builtin
 from jaxmodpo.errors import UserError
 from jaxmodpo.evaluation.figures import MARKERS, PALETTE, STYLE, png
+from jaxmodpo.evaluation.fronts import hypervolume
 from jaxmodpo.experiment import run_experiment
 
 logger = logging.getLogger(__name__)
 
+LABELS = {"modpo": "MODPO", "soup": "soups"}
 ARMS = {"best_worst": "best-worst pairs", "all_pairs": "all pairs"}
 
 
@@ -48,19 +50,60 @@ def fronts(config: FrontsConfig) -> None:
     folders = [config.output_dir / f"seed_{seed}" for seed in range(config.seed, config.seed + config.seeds)]
     for seed, folder in enumerate(folders, config.seed):
         run_experiment(builtin(".", "fronts"), folder, seed)
-    results = {arm: combine([read_json(folder / arm / "sweep.json") for folder in folders]) for arm in ARMS}
+    sweeps = {arm: [read_json(folder / arm / "sweep.json") for folder in folders] for arm in ARMS}
+    results = combine(sweeps)
     write_json(config.output_dir / "fronts.json", results)
     with atomic_path(config.output_dir / "fronts.png") as temporary:
         temporary.write_bytes(png(figure(results)))
     print(table(results))
 
 
-def combine(sweeps: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Put the same sweep of several seeds together: means with 95% t intervals over seeds."""
+def combine(sweeps: Mapping[str, Sequence[Mapping[str, Any]]]) -> dict[str, Any]:
+    """Put the sweeps of several seeds together: means with 95% t intervals over seeds.
+
+    The arms of a seed share their reference point, the lowest score of each objective in any of them, so that
+    hypervolumes of different arms can be compared.
+
+    Args:
+        sweeps: of two arms, by seed in the same order and over the same weights.
+
+    Returns:
+        ``arms``, by name: fronts, hypervolumes, and MODPO minus soup at equal weights and at matched KL.
+        ``between``: MODPO of the second arm minus either method of the first, by hypervolume and weighted score.
+    """
+    first, second = sweeps
+    names = sweeps[first][0]["objectives"]
+    scores = {
+        (arm, method): [[[p["scores"][n] for n in names] for p in sweep["fronts"][method]] for sweep in of_arm]
+        for arm, of_arm in sweeps.items()
+        for method in LABELS
+    }
+    references = [
+        [min(sweep["reference_point"][n] for sweep in seed) for n in names]
+        for seed in zip(*sweeps.values(), strict=True)
+    ]
+    volumes = {key: [*map(hypervolume, fronts, references)] for key, fronts in scores.items()}
+    weights = [point["weights"] for point in sweeps[first][0]["fronts"]["modpo"]]
+    weighted = {key: np.einsum("spo,po->ps", fronts, weights).tolist() for key, fronts in scores.items()}
+    ours = (second, "modpo")
+    return {
+        "arms": {arm: _arm(of_arm, {m: volumes[arm, m] for m in LABELS}) for arm, of_arm in sweeps.items()},
+        "between": {
+            method: {
+                "hypervolume": _difference(volumes[ours], volumes[first, method]),
+                "weighted": [*map(_difference, weighted[ours], weighted[first, method])],
+            }
+            for method in LABELS
+        },
+    }
+
+
+def _arm(sweeps: Sequence[Mapping[str, Any]], volumes: Mapping[str, Sequence[float]]) -> dict[str, Any]:
+    """Return one arm's figures."""
     names = sweeps[0]["objectives"]
     said: dict[str, Any] = {"objectives": names, "seeds": len(sweeps), "fronts": {}}
     said["base"] = {name: _over([s["base"]["scores"][name] for s in sweeps]) for name in names}
-    for method in ("modpo", "soup"):
+    for method in LABELS:
         said["fronts"][method] = [
             {
                 "weights": points[0]["weights"],
@@ -69,12 +112,8 @@ def combine(sweeps: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
             }
             for points in zip(*(s["fronts"][method] for s in sweeps), strict=True)
         ]
-    volumes = [s["hypervolume"] for s in sweeps]
-    said["hypervolume"] = {
-        "modpo": _over([v["modpo"]["value"] for v in volumes]),
-        "soup": _over([v["soup"]["value"] for v in volumes]),
-        "modpo - soup": _over([v["modpo - soup"]["value"] for v in volumes]),
-        "seeds with modpo above": sum(v["modpo - soup"]["value"] > 0 for v in volumes),
+    said["hypervolume"] = {method: _over(values) for method, values in volumes.items()} | {
+        "modpo - soup": _difference(volumes["modpo"], volumes["soup"])
     }
     for kind in ("equal_weights", "matched_kl"):
         said[kind] = [
@@ -82,11 +121,17 @@ def combine(sweeps: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
                 "weights": rows[0]["weights"],
                 "weighted": _over([r["modpo - soup"]["weighted"]["value"] for r in rows]),
                 **{name: _over([r["modpo - soup"][name]["value"] for r in rows]) for name in names},
-                "kl": {m: _over([r["kl"][m] for r in rows]) for m in ("modpo", "soup")},
+                "kl": {m: _over([r["kl"][m] for r in rows]) for m in LABELS},
             }
             for rows in zip(*(s[kind] for s in sweeps), strict=True)
         ]
     return said
+
+
+def _difference(ours: Iterable[float], theirs: Iterable[float]) -> dict[str, Any]:
+    """Return the mean difference over seeds, and on how many it is positive."""
+    differences = [a - b for a, b in zip(ours, theirs, strict=True)]
+    return _over(differences) | {"seeds_above": sum(difference > 0 for difference in differences)}
 
 
 def _over(values: Sequence[float]) -> dict[str, Any]:
@@ -101,13 +146,13 @@ def _over(values: Sequence[float]) -> dict[str, Any]:
 def table(results: Mapping[str, Any]) -> str:
     """Lay out hypervolumes and the differences at each weight, as Markdown."""
     lines = []
-    for arm, said in results.items():
+    for arm, said in results["arms"].items():
         volume = said["hypervolume"]
         lines += [
             "",
             f"{ARMS[arm]}, {said['seeds']} seeds: hypervolume MODPO {volume['modpo']['mean']:.4f}, soups "
             f"{volume['soup']['mean']:.4f}, difference {_shown(volume['modpo - soup'], 4)}; MODPO above on "
-            f"{volume['seeds with modpo above']} seeds",
+            f"{volume['modpo - soup']['seeds_above']} seeds",
             "",
             "| weights | MODPO - soup, weighted score | KL, nats | at matched KL | KL, nats |",
             "|---|---|---|---|---|",
@@ -120,6 +165,13 @@ def table(results: Mapping[str, Any]) -> str:
                     f"{row['kl']['modpo']['mean']:.2f} and {row['kl']['soup']['mean']:.2f}",
                 ]
             lines.append("| " + " | ".join(cells) + " |")
+    first, second = results["arms"]
+    rows = results["arms"][second]["equal_weights"]
+    heads = ["hypervolume", *("/".join(f"{w:.1f}" for w in row["weights"]) for row in rows)]
+    lines += ["", f"| MODPO from {ARMS[second]} | " + " | ".join(heads) + " |", "|---" * (1 + len(heads)) + "|"]
+    for method, row in results["between"].items():
+        cells = [_shown(row["hypervolume"], 4), *(_shown(value, 3) for value in row["weighted"])]
+        lines.append(f"| - {LABELS[method]} from {ARMS[first]} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
 
@@ -134,7 +186,9 @@ def figure(results: Mapping[str, Any]) -> Figure:
     """Draw the mean fronts of both arms, with intervals over seeds."""
     with matplotlib.rc_context(STYLE):
         drawn = Figure(figsize=(9.6, 4.4), layout="constrained")
-        for axes, (arm, said) in zip(drawn.subplots(1, 2, sharex=True, sharey=True), results.items(), strict=True):
+        for axes, (arm, said) in zip(
+            drawn.subplots(1, 2, sharex=True, sharey=True), results["arms"].items(), strict=True
+        ):
             x, y = said["objectives"]
             for n, (method, points) in enumerate(said["fronts"].items()):
                 middle = {name: np.array([p["scores"][name]["mean"] for p in points]) for name in (x, y)}
@@ -155,7 +209,7 @@ def figure(results: Mapping[str, Any]) -> Figure:
                     markersize=5,
                     linewidth=1.2,
                     elinewidth=0.6,
-                    label={"modpo": "MODPO", "soup": "soups"}[method],
+                    label=LABELS[method],
                 )
                 for point, px, py in zip(points, middle[x], middle[y], strict=True):
                     axes.annotate(

@@ -53,10 +53,35 @@ def test_a_front_above_the_other_has_the_larger_hypervolume_and_intervals_say_so
     assert "per_question" not in said["fronts"]["modpo"][0]
     assert "matched kl 0.70/0.30" in table(said)
 
-    over = combine([said, said, said])
-    assert over["hypervolume"]["seeds with modpo above"] == 3
+    over = combine({"best_worst": [said] * 3, "all_pairs": [said] * 3})["arms"]["best_worst"]
+    assert over["hypervolume"]["modpo - soup"]["seeds_above"] == 3
+    assert over["hypervolume"]["modpo"]["mean"] == pytest.approx(said["hypervolume"]["modpo"]["value"])
     assert over["equal_weights"][0]["weighted"]["mean"] == pytest.approx(weighted["value"])
-    assert "MODPO above on 3 seeds" in fronts_table({"best_worst": over})
+
+
+def test_arms_are_compared_above_one_reference_point():
+    weights = ([0.7, 0.3], [0.3, 0.7])
+
+    def swept(base: float, modpo: tuple[float, float], soup: tuple[float, float]) -> dict[str, Any]:
+        fronts = {
+            method: [point(weights[0], high, low, 1.0), point(weights[1], low, high, 1.0)]
+            for method, (high, low) in (("modpo", modpo), ("soup", soup))
+        }
+        return compare(["a", "b"], point(None, base, base, 0.0), fronts, list(zip(*fronts.values(), strict=True)))
+
+    low, high = swept(0.0, (0.8, 0.3), (0.7, 0.2)), swept(0.2, (1.0, 0.4), (0.9, 0.3))
+    results = combine({"best_worst": [low, low], "all_pairs": [high, high]})
+    volume = results["arms"]["all_pairs"]["hypervolume"]
+    # Above (0, 0), the lower arm's point, not above its own (0.2, 0.2).
+    assert volume["modpo"]["mean"] == pytest.approx(0.4 + 0.4 * 0.6, abs=0.02)
+    assert volume["soup"]["mean"] == pytest.approx(0.9 * 0.3 + 0.3 * 0.6, abs=0.02)
+    between = results["between"]
+    assert between["modpo"]["hypervolume"]["mean"] == pytest.approx(0.64 - (0.8 * 0.3 + 0.3 * 0.5), abs=0.02)
+    assert between["soup"]["hypervolume"]["seeds_above"] == 2
+    assert [w["mean"] for w in between["modpo"]["weighted"]] == pytest.approx([0.17, 0.17], abs=0.01)
+    assert [w["mean"] for w in between["soup"]["weighted"]] == pytest.approx([0.27, 0.27], abs=0.01)
+    shown = fronts_table(results)
+    assert "MODPO above on 2 seeds" in shown and "- soups from best-worst pairs" in shown
 
 
 @pytest.mark.slow(seconds=60)
