@@ -1,53 +1,146 @@
-"""What a judge is: something that answers one request about the replies to one question.
+"""What a judge is: something that answers requests about the replies to one question.
 
-A request shows a persona some replies in a recorded order and asks about one criterion: for a
-ranking of all of them, or for the better of two. Preference collection and evaluation ask through
-the same types, so that any judge serves both.
+A request shows a persona some replies in a recorded order and asks about one criterion or several:
+for a ranking of all replies, or for the better of two. Preference collection and evaluation ask
+through the same types, so that any judge serves both.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal, Protocol
+import functools
+import hashlib
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Literal, NamedTuple, Protocol
 
 from jaxmodpo.artifacts import Candidate
 from jaxmodpo.judging.criteria import Criterion
+from jaxmodpo.judging.hashing import text_digest
 
-Status = Literal["valid", "parse_error", "refusal", "content_filter", "error"]
+Status = Literal["valid", "parse_error", "refusal", "content_filter", "expired", "error"]
+"""valid, or what went wrong: an answer that cannot be read, a refusal, a filter, a batch that ran
+out of time, or no answer at all (HTTP, network)."""
 
 
 @dataclass(frozen=True)
 class Request:
-    """One judgement to ask for; ``responses`` are in the order shown."""
+    """One judgement to ask for, in one call.
+
+    Attributes:
+        kind: a ranking of all responses, or the better of two.
+        question_id: the post's; so is ``question_text``.
+        persona_id: of who judges; so is ``persona_text``.
+        criteria: by what; one vote comes of each.
+        responses: in the order shown.
+        ties: whether a comparison may be answered by a tie.
+        repeat: 0, or the number of a further time of asking the same.
+    """
 
     kind: Literal["rank", "compare"]
     question_id: str
     question_text: str
     persona_id: str
     persona_text: str
-    criterion: Criterion
+    criteria: tuple[Criterion, ...]
     responses: tuple[Candidate, ...]
+    ties: bool = False
     repeat: int = 0
 
 
 @dataclass(frozen=True)
-class Answer:
-    """What a judge said.
+class Usage:
+    """Tokens of one call, as the endpoint counted them; ``cached`` are part of ``prompt``."""
 
-    ``order`` holds response ids, best first, for ``rank``; the winner alone for ``compare``, or
-    nothing for a tie. It is None unless ``status`` is ``valid``. ``model`` is the one that answered.
+    prompt: int = 0
+    cached: int = 0
+    completion: int = 0
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a judge said to one request.
+
+    Attributes:
+        status: of the call; a criterion without an order in a valid call is a parse error.
+        raw: the words.
+        orders: by criterion: response ids, best first, for ``rank``; the winner alone, or nothing
+            for a tie, for ``compare``.
+        model: the model that answered.
+        usage: None where nobody counted.
+        cost: dollars; None where no price is known.
+        request_id: by which the endpoint knows the call.
     """
 
     status: Status
     raw: str
-    order: tuple[str, ...] | None
-    model: str
+    orders: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    model: str = ""
+    usage: Usage | None = None
+    cost: float | None = None
+    request_id: str = ""
+
+
+class Asked(NamedTuple):
+    """A request and the key under which its call is known: :func:`call_key`."""
+
+    key: str
+    request: Request
 
 
 class Judge(Protocol):
-    """Answers requests; ``identity`` names everything that shapes its answers, ``costs`` whether they cost money."""
+    """Answers requests.
+
+    ``identity`` names everything that shapes the answers; ``costs`` says whether they cost money or
+    time, so that each must be kept as soon as it is there.
+    """
 
     identity: str
     costs: bool
 
-    def answer(self, request: Request) -> Answer: ...
+    def ask(self, requests: Iterator[Asked], put: Callable[[Asked, Answer], None]) -> None:
+        """Answer all requests, in any order, drawing each only when it is about to be asked.
+
+        ``put`` hands over an answer and returns when it is kept; it may be called from any thread.
+        On ``KeyboardInterrupt`` no more are drawn, and answers under way are still put.
+        """
+        ...
+
+
+def call_key(request: Request, identity: str) -> str:
+    """Hash everything an answer depends on: the request, the order shown, and the judge's identity.
+
+    Each text's digest is remembered, since a million requests share a few thousand texts.
+    32 hexadecimal digits.
+    """
+    parts = [
+        identity,
+        request.kind,
+        request.question_id,
+        request.question_text,
+        request.persona_id,
+        request.persona_text,
+        str(request.ties),
+        str(request.repeat),
+        str(len(request.criteria)),
+    ]
+    digests = [text_digest(part) for part in parts]
+    digests += [_criterion_digest(criterion) for criterion in request.criteria]
+    for response in request.responses:
+        digests += (text_digest(response.response_id), text_digest(response.response_text))
+    return hashlib.blake2b(b"".join(digests), digest_size=16).hexdigest()
+
+
+@functools.cache
+def _criterion_digest(criterion: Criterion) -> bytes:
+    parts = (criterion.name, criterion.description, criterion.better_when, criterion.worse_when)
+    return hashlib.blake2b(b"".join(map(text_digest, parts)), digest_size=16).digest()
+
+
+def vote_keys(asked: Asked) -> list[str]:
+    """Return the key of each criterion's vote, in the request's order: 32 hexadecimal digits each."""
+    if len(asked.request.criteria) == 1:
+        return [asked.key]
+    return [
+        hashlib.blake2b(f"{asked.key} {criterion.name}".encode(), digest_size=16).hexdigest()
+        for criterion in asked.request.criteria
+    ]

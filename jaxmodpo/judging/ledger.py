@@ -1,39 +1,109 @@
-"""Every vote ever given in a run, on disk, under a hash of what was asked.
+"""Every vote ever given, in a database, under a hash of what was asked.
 
-A ledger makes judging resumable and answerable: a vote that is in it is not asked for again, and
-what was shown and said can be looked up. Rows hold ids, never a persona's or a reply's text.
+The ledger makes judging resumable and answerable: a vote that is in it is not asked for again, and
+what was shown, said and paid can be looked up. It is an SQLite file, or a database on a server, that
+several runs and several processes may share; nothing is held in memory. Rows hold ids, never a
+persona's or a reply's text.
 """
 
 from __future__ import annotations
 
-import hashlib
-import itertools
-import sys
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, fields
+import functools
+import json
+import os
+import socket
+import threading
+import time
+import uuid
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Literal, NamedTuple, Self
 
-from jaxmodpo.artifacts import Journal, write_jsonl
+import sqlalchemy as sql
+from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError
+from sqlalchemy.pool import QueuePool
+
 from jaxmodpo.errors import UserError
-from jaxmodpo.judging.hashing import text_digest
-from jaxmodpo.judging.judge import Answer, Request, Status
+from jaxmodpo.judging.judge import Answer, Asked, Status, Usage, vote_keys
+
+LEASE = 120.0
+"""Seconds for which a claim holds unless its owner renews it."""
+
+# Databases limit the parameters of one statement.
+_CHUNK = 500
+
+_TABLES = sql.MetaData()
+
+_VOTES = sql.Table(
+    "votes",
+    _TABLES,
+    sql.Column("id", sql.BigInteger().with_variant(sql.Integer, "sqlite"), primary_key=True),
+    sql.Column("key", sql.String(32), nullable=False),
+    sql.Column("run", sql.String(64), nullable=False),
+    sql.Column("judge", sql.Text, nullable=False),
+    sql.Column("call", sql.String(32), nullable=False),
+    sql.Column("kind", sql.String(8), nullable=False),
+    sql.Column("question_id", sql.Text, nullable=False),
+    sql.Column("persona_id", sql.Text, nullable=False),
+    sql.Column("criterion", sql.Text, nullable=False),
+    sql.Column("repeat", sql.Integer, nullable=False),
+    sql.Column("shown", sql.Text, nullable=False),
+    sql.Column("order", sql.Text),
+    sql.Column("status", sql.String(16), nullable=False),
+    sql.Column("raw", sql.Text, nullable=False),
+    sql.Column("model", sql.Text, nullable=False),
+    sql.Column("prompt_tokens", sql.Float),
+    sql.Column("cached_tokens", sql.Float),
+    sql.Column("completion_tokens", sql.Float),
+    sql.Column("cost", sql.Float),
+    sql.Column("request_id", sql.Text, nullable=False),
+    sql.Column("time", sql.String(24), nullable=False),
+    sql.Index("votes_by_key", "key"),
+    sql.Index("votes_by_run", "run"),
+)
+
+_CLAIMS = sql.Table(
+    "claims",
+    _TABLES,
+    sql.Column("key", sql.String(32), primary_key=True),
+    sql.Column("owner", sql.Text, nullable=False),
+    sql.Column("until", sql.Float, nullable=False),
+)
+
+_BATCHES = sql.Table(
+    "batches",
+    _TABLES,
+    sql.Column("tag", sql.String(32), primary_key=True),
+    sql.Column("run", sql.String(64), nullable=False),
+    sql.Column("batch_id", sql.Text, nullable=False),
+    sql.Column("state", sql.String(16), nullable=False),
+    sql.Column("requests", sql.Integer, nullable=False),
+    sql.Column("time", sql.String(24), nullable=False),
+)
 
 
 @dataclass(frozen=True, slots=True)
 class Vote:
-    """One answer to one request.
+    """One answer by one criterion.
 
     Attributes:
-        key: :func:`request_key` of the request.
+        key: of :func:`~jaxmodpo.judging.judge.vote_keys`.
         kind: a ranking of all shown, or the better of two.
         question_id: as in the request; so are ``persona_id``, ``criterion`` (its name) and ``repeat``.
         shown: response ids in the order shown.
         order: response ids, best first, for ``rank``; the winner alone or, for a tie, nothing for
             ``compare``; None unless ``status`` is valid.
         status: valid, or what went wrong.
-        raw: what the judge said.
+        raw: what the judge said, by all criteria of the call.
         model: the model that answered.
+        judge: the judge's identity.
+        run: the run that asked.
+        call: names the call; votes of one call share it.
+        prompt_tokens: the call's, divided by its votes, as are ``cached_tokens``, ``completion_tokens``
+            and ``cost`` (dollars); None where unknown.
+        request_id: by which the endpoint knows the call.
+        time: of the answer, UTC.
     """
 
     key: str
@@ -41,76 +111,128 @@ class Vote:
     question_id: str
     persona_id: str
     criterion: str
+    repeat: int
     shown: tuple[str, ...]
     order: tuple[str, ...] | None
     status: Status
     raw: str
     model: str
-    repeat: int
-
-    @classmethod
-    def of(cls, key: str, request: Request, answer: Answer) -> Vote:
-        """Put a request and its answer together."""
-        return cls(
-            key,
-            request.kind,
-            request.question_id,
-            request.persona_id,
-            request.criterion.name,
-            tuple(r.response_id for r in request.responses),
-            answer.order,
-            answer.status,
-            answer.raw,
-            answer.model,
-            request.repeat,
-        )
+    judge: str = ""
+    run: str = ""
+    call: str = ""
+    prompt_tokens: float | None = None
+    cached_tokens: float | None = None
+    completion_tokens: float | None = None
+    cost: float | None = None
+    request_id: str = ""
+    time: str = ""
 
 
 _FIELDS = tuple(f.name for f in fields(Vote))
+_COLUMNS = [_VOTES.c[name] for name in _FIELDS]
 
 
-def request_key(request: Request, identity: str) -> str:
-    """Hash everything an answer depends on: the request, the order shown, and the judge's identity.
+def votes_of(asked: Asked, answer: Answer, *, judge: str, run: str) -> list[Vote]:
+    """Put a request and its answer together: a vote for each criterion, in the request's order."""
+    request, count = asked.request, len(asked.request.criteria)
+    usage: Usage | None = answer.usage
+    call, now = uuid.uuid4().hex, time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+    found = []
+    for key, criterion in zip(vote_keys(asked), request.criteria, strict=True):
+        order = answer.orders.get(criterion.name) if answer.status == "valid" else None
+        status = "parse_error" if order is None and answer.status == "valid" else answer.status
+        found.append(
+            Vote(
+                key=key,
+                kind=request.kind,
+                question_id=request.question_id,
+                persona_id=request.persona_id,
+                criterion=criterion.name,
+                repeat=request.repeat,
+                shown=tuple(r.response_id for r in request.responses),
+                order=order,
+                status=status,
+                raw=answer.raw,
+                model=answer.model,
+                judge=judge,
+                run=run,
+                call=call,
+                prompt_tokens=None if usage is None else usage.prompt / count,
+                cached_tokens=None if usage is None else usage.cached / count,
+                completion_tokens=None if usage is None else usage.completion / count,
+                cost=None if answer.cost is None else answer.cost / count,
+                request_id=answer.request_id,
+                time=now,
+            )
+        )
+    return found
 
-    Each text's digest is remembered, since a million requests share a few thousand texts.
-    32 hexadecimal digits.
-    """
-    criterion = request.criterion
-    parts = [
-        identity,
-        request.kind,
-        request.question_id,
-        request.question_text,
-        request.persona_id,
-        request.persona_text,
-        criterion.name,
-        criterion.description,
-        criterion.better_when,
-        criterion.worse_when,
-        str(request.repeat),
-    ]
-    for response in request.responses:
-        parts += (response.response_id, response.response_text)
-    return hashlib.blake2b(b"".join(map(text_digest, parts)), digest_size=16).hexdigest()
+
+class Spent(NamedTuple):
+    """What a run has used: calls, dollars (of those with a known price), tokens of calls that counted them."""
+
+    calls: int
+    dollars: float
+    counted_calls: int
+    prompt_tokens: float
+    cached_tokens: float
+    completion_tokens: float
 
 
+class Batch(NamedTuple):
+    """A batch handed to an endpoint; ``state`` is prepared, submitted or read, ``batch_id`` the endpoint's."""
+
+    tag: str
+    batch_id: str
+    state: Literal["prepared", "submitted", "read"]
+    requests: int
+
+
+@dataclass(eq=False)
+class _Waiting:
+    """Votes of one thread that wait for a commit, which any thread may make for all."""
+
+    votes: Sequence[Vote]
+    released: Sequence[str]
+    done: bool = False
+    error: BaseException | None = None
+
+
+@dataclass(eq=False)
 class Ledger:
-    """The votes of one run: a JSONL file, and an index of it in memory.
+    """The votes in one database. Use it as a context manager, or :meth:`close` it.
 
-    A failed vote stays in the file when the question is asked again; the newest vote under a key is
-    the one that counts. Use it as a context manager, or :meth:`close` it, before its file is read.
+    Of several votes under one key the newest valid one counts, or the newest where none is valid.
+    All methods may be called from any thread.
+
+    Attributes:
+        place: a path (SQLite) or a database URL. An URL may hold a password: it is never logged.
+        run: names the run whose votes are written, for :meth:`spent` and exports.
 
     Raises:
-        UserError: the file holds something else than votes.
+        UserError: the database cannot be opened, or the file is something else.
     """
 
-    def __init__(self, path: Path):
-        self.path = path
-        self._journal = Journal(path)
-        self._votes = [_vote(row, f"{path}, line {number}") for number, row in enumerate(self._journal.rows, 1)]
-        # Votes are kept here in a third of the space; the journal need not keep them too.
-        self._journal.rows.clear()
-        self._latest = {vote.key: vote for vote in self._votes}
+    place: str | Path
+    run: str = ""
+    _engine: sql.Engine = field(init=False)
+    _owner: str = field(init=False)
+    _held: set[str] = field(init=False, default_factory=set)
+    _held_lock: threading.Lock = field(init=False, default_factory=threading.Lock)
+    _queue: list[_Waiting] = field(init=False, default_factory=list)
+    _queue_lock: threading.Lock = field(init=False, default_factory=threading.Lock)
+    _commit_lock: threading.Lock = field(init=False, default_factory=threading.Lock)
+    _closing: threading.Event = field(init=False, default_factory=threading.Event)
+    _renewing: threading.Thread | None = field(init=False, default=None)
+
+    def __post_init__(self) -> None:
+        self._owner = f"{socket.gethostname()} {os.getpid()} {uuid.uuid4().hex[:8]}"
+        self._engine = _engine(self.place)
+        try:
+            _create_tables(self._engine)
+        except DBAPIError as error:
+            said = str(error.orig).strip().splitlines()[0]
+            raise UserError(f"the ledger {self.shown_place} cannot be opened: {said}") from None
 
     def __enter__(self) -> Self:
         return self
@@ -118,59 +240,314 @@ class Ledger:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def latest(self, key: str) -> Vote | None:
-        """Return the newest vote under a key, valid or failed."""
-        return self._latest.get(key)
-
-    def valid(self, key: str) -> Vote | None:
-        """Return the valid vote under a key, or None if it is still to be asked."""
-        vote = self._latest.get(key)
-        return vote if vote is not None and vote.status == "valid" else None
-
-    def add(self, votes: Sequence[Vote]) -> None:
-        """Append votes: they are on disk when this returns, and only then in the index."""
-        self._journal.append(*map(_row, votes))
-        self._journal.rows.clear()
-        self._votes += votes
-        self._latest.update((vote.key, vote) for vote in votes)
-
-    def arrange(self, keys: Iterable[str]) -> None:
-        """Rewrite the file, atomically, in the order of ``keys``, so that it does not tell who answered first.
-
-        Votes under other keys go first, and failed votes before the vote that replaced them.
-        """
-        position = {key: n for n, key in enumerate(keys)}
-        places = [position.get(vote.key, -1) for vote in self._votes]
-        if all(a <= b for a, b in itertools.pairwise(places)):
-            return
-        self._votes.sort(key=lambda vote: position.get(vote.key, -1))
-        self._journal.close()
-        write_jsonl(self.path, map(_row, self._votes))
-        self._journal = Journal(self.path)
-        self._journal.rows.clear()
-
     def close(self) -> None:
-        self._journal.close()
+        """Give back what is claimed and close the database."""
+        self._closing.set()
+        if self._renewing is not None:
+            self._renewing.join()
+        self.release(list(self._held))
+        self._engine.dispose()
+
+    @property
+    def shown_place(self) -> str:
+        """Where the ledger is, without a password."""
+        url = self._engine.url
+        return str(url.database) if url.get_backend_name() == "sqlite" else url.render_as_string(hide_password=True)
+
+    # ----------------------------------------------------------------------- votes
+
+    def add(self, votes: Sequence[Vote], released: Sequence[str] = ()) -> None:
+        """Keep votes and give back the claims on their calls: all durable when this returns.
+
+        Threads that come while another commits wait for it and are then committed together.
+        """
+        waiting = _Waiting(votes, released)
+        with self._queue_lock:
+            self._queue.append(waiting)
+        with self._commit_lock:
+            if not waiting.done:
+                with self._queue_lock:
+                    together, self._queue = self._queue, []
+                self._commit(together)
+        if waiting.error is not None:
+            raise waiting.error
+
+    def _commit(self, together: Sequence[_Waiting]) -> None:
+        rows = [_row(vote) for waiting in together for vote in waiting.votes]
+        released = [key for waiting in together for key in waiting.released]
+        error = None
+        try:
+            with self._engine.begin() as connection:
+                if rows:
+                    connection.execute(sql.insert(_VOTES), rows)
+                for keys in _chunks(released):
+                    connection.execute(sql.delete(_CLAIMS).where(_CLAIMS.c.key.in_(keys)))
+        except BaseException as failed:
+            error = failed
+        with self._held_lock:
+            self._held.difference_update(released)
+        for waiting in together:
+            waiting.done, waiting.error = True, error
+
+    def statuses(self, keys: Sequence[str]) -> dict[str, Status]:
+        """Return the status of the vote that counts under each key that has one."""
+        found: dict[str, Status] = {}
+        with self._engine.connect() as connection:
+            for some in _chunks(keys):
+                query = sql.select(_VOTES.c.key, _VOTES.c.status).where(_VOTES.c.key.in_(some)).order_by(_VOTES.c.id)
+                for key, status in connection.execute(query):
+                    if found.get(key) != "valid":
+                        found[key] = status
+        return found
+
+    def votes(self, keys: Sequence[str]) -> dict[str, Vote]:
+        """Return the vote that counts under each key that has one."""
+        found: dict[str, Vote] = {}
+        with self._engine.connect() as connection:
+            for some in _chunks(keys):
+                query = sql.select(*_COLUMNS).where(_VOTES.c.key.in_(some)).order_by(_VOTES.c.id)
+                for row in connection.execute(query):
+                    earlier = found.get(row.key)
+                    if earlier is None or earlier.status != "valid" or row.status == "valid":
+                        found[row.key] = _vote(row)
+        return found
+
+    def every_vote(self, run: str | None = None) -> Iterator[Vote]:
+        """Yield all votes, failed and superseded ones too, oldest first; of one run or of all."""
+        query = sql.select(*_COLUMNS).order_by(_VOTES.c.id)
+        if run is not None:
+            query = query.where(_VOTES.c.run == run)
+        with self._engine.connect().execution_options(stream_results=True, yield_per=5000) as connection:
+            for row in connection.execute(query):
+                yield _vote(row)
+
+    def spent(self, run: str | None = None) -> Spent:
+        """Add up what a run, or all runs, have used."""
+        c, total = _VOTES.c, sql.func.sum
+        query = sql.select(
+            sql.func.count(sql.distinct(c.call)),
+            total(c.cost),
+            sql.func.count(sql.distinct(sql.case((c.prompt_tokens.is_not(None), c.call)))),
+            total(c.prompt_tokens),
+            total(c.cached_tokens),
+            total(c.completion_tokens),
+        )
+        if run is not None:
+            query = query.where(c.run == run)
+        with self._engine.connect() as connection:
+            calls, dollars, counted, *tokens = connection.execute(query).one()
+        return Spent(calls, dollars or 0.0, counted, *(float(n or 0) for n in tokens))
+
+    def identities(self) -> list[str]:
+        """Return the identities of all judges that voted here, sorted."""
+        with self._engine.connect() as connection:
+            return sorted(connection.execute(sql.select(_VOTES.c.judge).distinct()).scalars())
+
+    # ----------------------------------------------------------------------- claims
+
+    def claim(self, keys: Sequence[str]) -> set[str]:
+        """Reserve calls, so that no other process asks them, and return those that were free.
+
+        A claim ends with :meth:`add` or :meth:`release`; one whose owner died ends at once on this
+        machine, and after :data:`LEASE` seconds elsewhere.
+        """
+        with self._held_lock:
+            free = [key for key in dict.fromkeys(keys) if key not in self._held]
+        if not free:
+            return set()
+        self._start_renewing()
+        now, mine = time.time(), set[str]()
+        insert = _upsert(self._engine)(_CLAIMS)
+        taken_over = insert.on_conflict_do_update(
+            index_elements=["key"],
+            set_={"owner": insert.excluded.owner, "until": insert.excluded.until},
+            where=_CLAIMS.c.until < now,
+        )
+        # In one order, so that two processes cannot wait for each other's rows.
+        rows = [{"key": key, "owner": self._owner, "until": now + LEASE} for key in sorted(free)]
+        with self._commit_lock, self._engine.begin() as connection:
+            connection.execute(taken_over, rows)
+            for some in _chunks(free):
+                own = _CLAIMS.c.key.in_(some) & (_CLAIMS.c.owner == self._owner)
+                mine.update(connection.execute(sql.select(_CLAIMS.c.key).where(own)).scalars())
+        with self._held_lock:
+            self._held |= mine
+        return mine
+
+    def release(self, keys: Sequence[str]) -> None:
+        """Give back claims without an answer."""
+        if keys:
+            self.add([], keys)
+
+    def hold_for(self, keys: Sequence[str], tag: str, seconds: float) -> None:
+        """Turn own claims into claims of a batch, which outlive this process."""
+        with self._commit_lock, self._engine.begin() as connection:
+            for some in _chunks(keys):
+                own = _CLAIMS.c.key.in_(some) & (_CLAIMS.c.owner == self._owner)
+                change = sql.update(_CLAIMS).where(own)
+                connection.execute(change.values(owner=f"batch {tag}", until=time.time() + seconds))
+        with self._held_lock:
+            self._held.difference_update(keys)
+
+    def _start_renewing(self) -> None:
+        with self._held_lock:
+            if self._renewing is not None:
+                return
+            self._renewing = threading.Thread(target=self._renew, name="ledger", daemon=True)
+        self._forget_dead_owners()
+        self._renewing.start()
+
+    def _renew(self) -> None:
+        change = sql.update(_CLAIMS).where(_CLAIMS.c.owner == self._owner)
+        while not self._closing.wait(LEASE / 4):
+            with self._commit_lock, self._engine.begin() as connection:
+                connection.execute(change.values(until=time.time() + LEASE))
+
+    def _forget_dead_owners(self) -> None:
+        host = socket.gethostname()
+        with self._commit_lock, self._engine.begin() as connection:
+            for owner in connection.execute(sql.select(_CLAIMS.c.owner).distinct()).scalars().all():
+                name, *rest = owner.split(" ")
+                if len(rest) == 2 and name == host and not _alive(int(rest[0])):
+                    connection.execute(sql.delete(_CLAIMS).where(_CLAIMS.c.owner == owner))
+
+    # ----------------------------------------------------------------------- batches
+
+    def batches(self) -> list[Batch]:
+        """Return this run's batches, oldest first."""
+        c = _BATCHES.c
+        query = sql.select(c.tag, c.batch_id, c.state, c.requests).where(c.run == self.run).order_by(c.time, c.tag)
+        with self._engine.connect() as connection:
+            return [Batch(*row) for row in connection.execute(query)]
+
+    def keep_batch(self, batch: Batch) -> None:
+        """Write a batch down, or its new state; durable when this returns."""
+        now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+        insert = _upsert(self._engine)(_BATCHES)
+        kept = insert.on_conflict_do_update(
+            index_elements=["tag"], set_={"batch_id": insert.excluded.batch_id, "state": insert.excluded.state}
+        )
+        with self._commit_lock, self._engine.begin() as connection:
+            connection.execute(kept, [{**batch._asdict(), "run": self.run, "time": now}])
+
+
+# --------------------------------------------------------------------------- databases
+
+
+def _engine(place: str | Path) -> sql.Engine:
+    text = str(place)
+    if "://" not in text:
+        path = Path(place)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UserError(f"the ledger {path} cannot be opened: {error.strerror}") from None
+        engine = sql.create_engine(f"sqlite:///{path}", poolclass=QueuePool, pool_size=5, max_overflow=20)
+        sql.event.listen(engine, "connect", _prepare_sqlite)
+        return engine
+    if text.startswith(("postgres://", "postgresql://")):
+        text = "postgresql+psycopg://" + text.split("://", 1)[1]
+    try:
+        return sql.create_engine(text, pool_size=5, max_overflow=20, pool_pre_ping=True)
+    except ModuleNotFoundError as error:
+        raise UserError(
+            f"the ledger's database needs the Python package {error.name}; for Postgres: pip install 'jaxmodpo[postgres]'"
+        ) from None
+    except (ArgumentError, NoSuchModuleError):
+        raise UserError("the ledger must be a file or a database URL such as postgresql://user@host/name") from None
+
+
+def _prepare_sqlite(connection: Any, _: object) -> None:
+    # WAL lets others read while one writes; FULL syncs each commit, so that it outlives a power cut.
+    for setting in ("journal_mode=WAL", "synchronous=FULL", "busy_timeout=60000"):
+        connection.execute(f"PRAGMA {setting}")
+
+
+def _create_tables(engine: sql.Engine) -> None:
+    """Create what is missing; of two processes that find nothing, one comes too late and looks again."""
+    try:
+        _TABLES.create_all(engine)
+    except DBAPIError:
+        time.sleep(0.2)
+        _TABLES.create_all(engine)
+
+
+def _upsert(engine: sql.Engine) -> Any:
+    if engine.dialect.name == "postgresql":
+        from sqlalchemy.dialects.postgresql import insert
+    else:
+        from sqlalchemy.dialects.sqlite import insert
+    return insert
+
+
+def _alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass
+    return True
+
+
+def _chunks(keys: Sequence[str]) -> Iterator[Sequence[str]]:
+    return (keys[n : n + _CHUNK] for n in range(0, len(keys), _CHUNK))
+
+
+# --------------------------------------------------------------------------- rows
 
 
 def _row(vote: Vote) -> dict[str, Any]:
-    return {name: getattr(vote, name) for name in _FIELDS}
+    row = {name: getattr(vote, name) for name in _FIELDS}
+    row["shown"] = _dumped(vote.shown)
+    row["order"] = None if vote.order is None else _dumped(vote.order)
+    # Postgres takes no zero bytes in a text.
+    row["raw"] = vote.raw.replace("\x00", "\ufffd")
+    return row
 
 
-def _vote(row: Any, where: str) -> Vote:
-    if not isinstance(row, dict) or row.keys() != set(_FIELDS):
-        raise UserError(f"{where}: not a vote ({', '.join(_FIELDS)}); move the file away")
-    intern, order = sys.intern, row["order"]
-    return Vote(
-        key=row["key"],
-        kind=row["kind"],
-        question_id=intern(row["question_id"]),
-        persona_id=intern(row["persona_id"]),
-        criterion=intern(row["criterion"]),
-        shown=tuple(map(intern, row["shown"])),
-        order=None if order is None else tuple(map(intern, order)),
-        status=row["status"],
-        raw=row["raw"],
-        model=intern(row["model"]),
-        repeat=row["repeat"],
-    )
+def _vote(row: sql.Row[Any]) -> Vote:
+    values = row._asdict()
+    values["shown"] = _loaded(values["shown"])
+    values["order"] = None if values["order"] is None else _loaded(values["order"])
+    return Vote(**values)
+
+
+@functools.lru_cache(maxsize=2**16)
+def _dumped(ids: tuple[str, ...]) -> str:
+    return json.dumps(ids, ensure_ascii=False)
+
+
+@functools.lru_cache(maxsize=2**16)
+def _loaded(text: str) -> tuple[str, ...]:
+    return tuple(json.loads(text))
+
+
+def as_record(vote: Vote) -> dict[str, Any]:
+    """Return a vote as plain values, for JSON Lines and Parquet."""
+    return {name: list(value) if isinstance(value := getattr(vote, name), tuple) else value for name in _FIELDS}
+
+
+def from_record(record: dict[str, Any], where: str) -> Vote:
+    """Read :func:`as_record`'s values back.
+
+    Raises:
+        UserError: not a vote; ``where`` says which.
+    """
+    if not isinstance(record, dict) or record.keys() != set(_FIELDS):
+        raise UserError(f"{where}: not a vote ({', '.join(_FIELDS)})")
+    order = record["order"]
+    return Vote(**{**record, "shown": tuple(record["shown"]), "order": None if order is None else tuple(order)})
+
+
+def import_votes(ledger: Ledger, records: Iterable[Vote]) -> int:
+    """Add exported votes to a ledger; return how many."""
+    count, batch = 0, list[Vote]()
+    for vote in records:
+        batch.append(vote)
+        count += 1
+        if len(batch) == 5000:
+            ledger.add(batch)
+            batch = []
+    ledger.add(batch)
+    return count
