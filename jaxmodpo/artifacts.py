@@ -196,11 +196,31 @@ class Pair:
 
 @dataclass(frozen=True)
 class Ranking:
-    """All replies to one question, best first, on one criterion."""
+    """All replies to one question, best first, on one criterion.
+
+    Attributes:
+        question_id: the question.
+        question_text: its text.
+        candidates: the replies.
+        ranks: of each, from 1; tied replies share one, and what follows them takes its place in the list, as in
+            1, 1, 3. By default no two replies are tied.
+    """
 
     question_id: str
     question_text: str
     candidates: tuple[Candidate, ...]
+    ranks: tuple[int, ...] = ()
+
+    def __post_init__(self) -> None:
+        ranks = self.ranks or tuple(range(1, len(self.candidates) + 1))
+        assert len(ranks) == len(self.candidates), self.question_id
+        assert all(r in (n, before) for n, (before, r) in enumerate(zip((0, *ranks), ranks, strict=False), 1)), ranks
+        object.__setattr__(self, "ranks", ranks)
+
+    @property
+    def all_tied(self) -> bool:
+        """Whether it prefers no reply to another."""
+        return len(set(self.ranks)) < 2
 
 
 def read_table(path: Path, required: Sequence[str]) -> list[dict[str, str]]:
@@ -317,20 +337,10 @@ def write_pairs(path: Path, pairs: Sequence[Pair]) -> None:
 
 
 def read_rankings(path: Path) -> list[Ranking]:
-    """Read ``{criterion}_rankings.json``, each best first."""
+    """Read ``{criterion}_rankings.json``, each best first; equal ranks are ties, in the file's order."""
     rows = read_json(path)
     try:
-        return [
-            Ranking(
-                str(row["question_id"]),
-                row["question_text"],
-                tuple(
-                    Candidate(str(c["response_id"]), c["response_text"])
-                    for c in sorted(row["ranking"], key=lambda c: c["rank"])
-                ),
-            )
-            for row in rows
-        ]
+        return [_ranking(row) for row in rows]
     except (KeyError, TypeError) as error:
         raise UserError(
             f"{path}: a ranking needs question_id, question_text and ranking, a list of rank, response_id, "
@@ -338,14 +348,31 @@ def read_rankings(path: Path) -> list[Ranking]:
         ) from error
 
 
+def _ranking(row: Any) -> Ranking:
+    """Read one ranking; whatever numbers its ranks are, they become 1, 1, 3."""
+    listed = sorted(row["ranking"], key=lambda c: c["rank"])
+    given = [c["rank"] for c in listed]
+    if not all(isinstance(rank, int | float) for rank in given):
+        raise TypeError(f"the ranks of question {row['question_id']} are not all numbers")
+    return Ranking(
+        str(row["question_id"]),
+        row["question_text"],
+        tuple(Candidate(str(c["response_id"]), c["response_text"]) for c in listed),
+        tuple(given.index(rank) + 1 for rank in given),
+    )
+
+
 def write_rankings(path: Path, rankings: Sequence[Ranking]) -> None:
+    """Write ``{criterion}_rankings.json``; tied replies have the same ``rank``."""
     write_json(
         path,
         [
             {
                 "question_id": r.question_id,
                 "question_text": r.question_text,
-                "ranking": [{"rank": n, **dataclasses.asdict(c)} for n, c in enumerate(r.candidates, 1)],
+                "ranking": [
+                    {"rank": rank, **dataclasses.asdict(c)} for rank, c in zip(r.ranks, r.candidates, strict=True)
+                ],
             }
             for r in rankings
         ],

@@ -94,6 +94,30 @@ def test_records_survive_quotes_newlines_and_other_alphabets(tmp_path):
     assert read_rankings(tmp_path / "k.json") == rankings
 
 
+def test_ties_keep_their_shared_rank_in_a_file_of_rankings(tmp_path):
+    texts = tuple(Candidate(name, name) for name in "abcd")
+    rankings = [Ranking("1", "q", texts, (1, 1, 3, 3)), Ranking("2", "q", texts), Ranking("3", "q", texts, (1,) * 4)]
+    write_rankings(tmp_path / "k.json", rankings)
+    assert [[c["rank"] for c in row["ranking"]] for row in read_json(tmp_path / "k.json")] == [
+        [1, 1, 3, 3], [1, 2, 3, 4], [1, 1, 1, 1],
+    ]  # fmt: skip
+    assert read_rankings(tmp_path / "k.json") == rankings
+    assert [r.all_tied for r in rankings] == [False, False, True]
+
+
+@pytest.mark.parametrize(
+    ("given", "ranks"), [((0, 0, 1), (1, 1, 3)), ((2, 1, 2), (1, 2, 2)), ((1.5, 1.5, 3), (1, 1, 3))]
+)
+def test_ranks_counted_in_another_way_are_read_as_places(tmp_path, given, ranks):
+    ranking = [{"rank": rank, "response_id": str(n), "response_text": "x"} for n, rank in enumerate(given)]
+    write_json(tmp_path / "k.json", [{"question_id": "1", "question_text": "q", "ranking": ranking}])
+    assert read_rankings(tmp_path / "k.json")[0].ranks == ranks
+    ranking[1]["rank"] = "second"
+    write_json(tmp_path / "k.json", [{"question_id": "1", "question_text": "q", "ranking": ranking}])
+    with pytest.raises(UserError, match="a ranking needs"):
+        read_rankings(tmp_path / "k.json")
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [
