@@ -495,7 +495,7 @@ class Phase:
             "outputs": {
                 str(p.relative_to(self.directory)): fingerprint(p)
                 for p in sorted(self.directory.rglob("*"))
-                if p.is_file() and p.name != "manifest.json" and "checkpoints" not in p.parts
+                if p.is_file() and not _is_kept_apart(p)
             },
             "finished": _now(),
             "seconds": round(time.monotonic() - self._started, 3),
@@ -507,12 +507,19 @@ class Phase:
         return self.manifest.get("results", {})
 
 
+def _is_kept_apart(path: Path) -> bool:
+    """Return whether a file holds times or work in progress, so that its hash says nothing of the outcome."""
+    return path.name == "manifest.json" or "checkpoints" in path.parts or ".sqlite" in path.name
+
+
 # Settings that say where or how fast, never what: they may differ when a run is resumed.
 NOT_IDENTITY = frozenset(
     {
         *("output_dir", "output", "cache_dir", "keep_checkpoints", "track", "log_every", "save_every"),
         *("mesh", "distributed", "coordinator", "processes", "process_id"),
         *("max_concurrency", "api_key_env", "send_personas", "send_questions"),
+        *("timeout", "budget", "budget_calls", "retry_errors", "ledger", "poll_seconds", "dry_run"),
+        *("tokenizer", "model_table"),
         *("trials", "study", "keep_trials"),
     }
 )

@@ -30,12 +30,21 @@ from jaxmodpo.artifacts import (
 from jaxmodpo.config import builtin, named_values
 from jaxmodpo.errors import UserError
 from jaxmodpo.evaluation import statistics
-from jaxmodpo.judging.collect import collect
+from jaxmodpo.judging.collect import MakeRequests, cast, collect
 from jaxmodpo.judging.criteria import Criterion, load_criteria
+from jaxmodpo.judging.forecast import forecast
 from jaxmodpo.judging.judge import Request
-from jaxmodpo.judging.ledger import Ledger, Vote
-from jaxmodpo.judging.settings import JudgeConfig, make_judge
-from jaxmodpo.judging.voting import assign_personas, count_votes, head_to_head_positions, tally
+from jaxmodpo.judging.ledger import Vote
+from jaxmodpo.judging.settings import JudgeConfig, check, groups, make_judge, open_ledger, warn_of_failed
+from jaxmodpo.judging.voting import (
+    Missingness,
+    Protocol,
+    assign_personas,
+    both_orders,
+    head_to_head_positions,
+    tally,
+    with_repeats,
+)
 
 log = logging.getLogger(__name__)
 
@@ -60,7 +69,7 @@ class EvaluateConfig(JudgeConfig):
     """The personas who vote, a JSON file from id to text; not those used in training."""
 
     output_dir: Path
-    """Folder for results.json, outcomes.csv and votes.jsonl."""
+    """Folder for results.json, outcomes.csv and votes.sqlite."""
 
     criteria: str = "therapeutic"
     """A criteria file, or the name of one of ours."""
@@ -70,6 +79,16 @@ class EvaluateConfig(JudgeConfig):
 
     personas_per_question: int = 0
     """How many personas vote on each question; 0 means all."""
+
+    allow_ties: bool = False
+    """Let a persona say that neither reply is better."""
+
+    both_orders: bool = False
+    """Show each persona both orders, at twice the calls; a verdict that turns with the order is a tie."""
+
+    protocol: Protocol = "paper"
+    """paper: half of the personas see one model first, the other half the other; official-code: what the authors'
+    scripts do, all see the same first, by one draw a question."""
 
     bootstrap: int = 2000
     """How many times the questions are resampled for the 95% intervals."""
@@ -110,34 +129,36 @@ class Unit:
         return self.a.response_text == self.b.response_text
 
 
-def evaluate(config: EvaluateConfig) -> Phase:
+def evaluate(config: EvaluateConfig) -> Phase | None:
     """Judge every pair of models and write win rates, intervals and tests.
 
+    Returns:
+        The phase; None for a dry run.
+
     Raises:
-        UserError: bad settings or input; models that do not answer the same questions; a pair of
-            models without a single valid vote.
+        UserError: bad settings or input; models that do not answer the same questions; a budget that is
+            spent; a pair of models without a single valid vote.
     """
+    check(config)
     contest, inputs = load_contest(config)
-    judge = make_judge(config)
+    units = list(plan(contest))
+    asked, total = _plan(config, contest, units)
+    if config.dry_run:
+        forecast(config, config.output_dir, asked, total)
+        return None
+    make_judge(config)  # refuses what cannot work before a folder is made
     phase = Phase.open("evaluate", config, config.output_dir, inputs)
-    if phase.finished:
+    if phase.finished and not config.retry_errors:
         log.info("evaluate: %s is finished", config.output_dir)
         return phase
-    units = list(plan(contest))
-    asked = sum(len(contest.voters[contest.questions[u.question].question_id]) for u in units if not u.identical)
-    with Ledger(config.output_dir / "votes.jsonl") as ledger:
-        votes = collect(
-            requests(contest, units, config.seed),
-            judge,
-            ledger,
-            max_concurrency=config.max_concurrency,
-            label="evaluate",
-            total=asked * len(contest.criteria),
-        )
-    rows = outcome_rows(contest, units, votes)
+    with open_ledger(config, phase) as ledger:
+        judge = make_judge(config, ledger, config.output_dir)
+        collect(asked, judge, ledger, label="evaluate", total=total, retry=config.retry_errors)
+        rows, missing = outcome_rows(config, contest, units, cast(asked, judge.identity, ledger))
+        used = ledger.spent(ledger.run)
     table = outcome_table(contest, rows)
-    _refuse_pairs_without_votes(contest, table, config.output_dir)
-    counts = count(contest, rows, votes)
+    _refuse_pairs_without_votes(contest, table)
+    counts = count(contest, rows, missing)
     results = summarise(contest, table, resamples=config.bootstrap, seed=config.seed) | {
         "counts": counts,
         "questions": len(contest.questions),
@@ -147,9 +168,21 @@ def evaluate(config: EvaluateConfig) -> Phase:
     }
     write_table(config.output_dir / "outcomes.csv", rows, OUTCOME_COLUMNS)
     write_json(config.output_dir / "results.json", results)
-    phase.finish(**{name: value for name, value in counts.items() if name != "by_criterion"})
-    log.info("evaluate: %d models, %d votes, in %s", len(contest.models), len(votes), config.output_dir)
+    phase.finish(**{name: value for name, value in counts.items() if name != "by_criterion"}, spent=used._asdict())
+    warn_of_failed("evaluate", missing)
+    log.info("evaluate: %d models, %d votes, in %s", len(contest.models), counts["votes_asked"], config.output_dir)
     return phase
+
+
+def _plan(config: EvaluateConfig, contest: Contest, units: Sequence[Unit]) -> tuple[MakeRequests, int]:
+    """Return what generates the requests, and how many votes they will bring."""
+
+    def asked() -> Iterator[Request]:
+        return with_repeats(requests(config, contest, units), config.repeat_share, config.seed)
+
+    voters = sum(len(contest.voters[contest.questions[u.question].question_id]) for u in units if not u.identical)
+    votes = voters * len(contest.criteria) * (2 if config.both_orders else 1)
+    return asked, round(votes * (1 + config.repeat_share))
 
 
 # --------------------------------------------------------------------------- input
@@ -242,11 +275,12 @@ def plan(contest: Contest) -> Iterator[Unit]:
                 yield Unit(a, b, question, reply, candidate_a, candidate_b)
 
 
-def requests(contest: Contest, units: Iterable[Unit], seed: int) -> Iterator[Request]:
-    """Yield the requests of each unit: by criterion, then by persona; none where the texts are identical.
+def requests(config: EvaluateConfig, contest: Contest, units: Iterable[Unit]) -> Iterator[Request]:
+    """Yield the requests of each unit: by criterion (or all that one call asks about), then by persona.
 
-    Half of a unit's personas see one model first and half the other, whichever model was named
-    first in the settings: the pair is put in the order of its names before the positions are drawn.
+    There are none where the texts are identical. Half of a unit's personas see one model first and
+    half the other, whichever model was named first in the settings: the pair is put in the order of
+    its names before the positions are drawn. With ``both_orders`` each persona's other order follows.
     """
     names = contest.models
     for unit in units:
@@ -257,59 +291,84 @@ def requests(contest: Contest, units: Iterable[Unit], seed: int) -> Iterator[Req
         swapped = names[unit.model_b] < names[unit.model_a]
         upper, lower = (unit.b, unit.a) if swapped else (unit.a, unit.b)
         pair = sorted((names[unit.model_a], names[unit.model_b]))
-        positions = head_to_head_positions(digest([question.question_id, unit.reply, *pair]), voters, seed)
-        shown = {persona: (upper, lower) if persona in positions else (lower, upper) for persona in voters}
-        for criterion in contest.criteria:
+        # The authors' scripts draw once a question.
+        drawn = (
+            [question.question_id] if config.protocol == "official-code" else [question.question_id, unit.reply, *pair]
+        )
+        positions = head_to_head_positions(digest(drawn), voters, config.seed, config.protocol)
+        for group in groups(contest.criteria, config.criteria_per_call):
             for persona in voters:
-                yield Request(
-                    "compare",
-                    question.question_id,
-                    question.question_text,
-                    persona,
-                    contest.personas[persona],
-                    criterion,
-                    shown[persona],
-                )
+                shown = (upper, lower) if persona in positions else (lower, upper)
+                for order in (shown, shown[::-1])[: 2 if config.both_orders else 1]:
+                    yield Request(
+                        "compare",
+                        question.question_id,
+                        question.question_text,
+                        persona,
+                        contest.personas[persona],
+                        group,
+                        order,
+                        ties=config.allow_ties,
+                    )
 
 
 # --------------------------------------------------------------------------- outcomes
 
 
-def outcome_rows(contest: Contest, units: Sequence[Unit], votes: Sequence[Vote]) -> list[dict[str, Any]]:
+def outcome_rows(
+    config: EvaluateConfig, contest: Contest, units: Sequence[Unit], votes: Iterator[list[Vote]]
+) -> tuple[list[dict[str, Any]], Missingness]:
     """Decide each unit by the majority of its votes: one row per criterion and unit, criteria outermost.
 
     ``outcome`` is 1 where a won, 0 where b won, 0.5 for as many votes for each or identical texts,
-    and empty where no vote was valid. ``reply`` counts from 1.
+    and empty where no vote was valid. ``reply`` counts from 1. With ``both_orders`` a persona's two votes
+    are one verdict.
 
     Args:
+        config: the settings.
         contest: what is compared.
         units: :func:`plan`'s.
-        votes: one per request, in the order of :func:`requests`.
+        votes: those of each request, in the order of :func:`requests`.
+
+    Returns:
+        The rows, and what is missing. Votes of a second asking are in neither.
     """
-    names, remaining = contest.models, iter(votes)
+    names, missing = contest.models, Missingness()
+    first = (some for some in votes if some[0].repeat == 0)
     rows: dict[str, list[dict[str, Any]]] = {criterion.name: [] for criterion in contest.criteria}
     for unit in units:
         question_id = contest.questions[unit.question].question_id
-        asked = 0 if unit.identical else len(contest.voters[question_id])
-        for criterion, criterion_rows in rows.items():
-            said = tally(itertools.islice(remaining, asked), unit.a.response_id, unit.b.response_id)
-            decided = unit.identical or said.a + said.b + said.ties > 0
-            criterion_rows.append(
-                {
-                    "criterion": criterion,
-                    "a": names[unit.model_a],
-                    "b": names[unit.model_b],
-                    "question_id": question_id,
-                    "reply": unit.reply + 1,
-                    "votes_a": said.a,
-                    "votes_b": said.b,
-                    "ties": said.ties,
-                    "failed": said.failed,
-                    "identical": int(unit.identical),
-                    "outcome": 0.5 * (1 + (said.a > said.b) - (said.a < said.b)) if decided else "",
-                }
-            )
-    return list(itertools.chain.from_iterable(rows.values()))
+        voters = 0 if unit.identical else len(contest.voters[question_id])
+        for group in groups(contest.criteria, config.criteria_per_call):
+            cast_here = list(itertools.islice(first, voters * (2 if config.both_orders else 1)))
+            for n, criterion in enumerate(group):
+                own = [some[n] for some in cast_here]
+                for vote in own:
+                    missing.add(vote)
+                said = tally(_verdicts(own, config.both_orders), unit.a.response_id, unit.b.response_id)
+                decided = unit.identical or said.a + said.b + said.ties > 0
+                rows[criterion.name].append(
+                    {
+                        "criterion": criterion.name,
+                        "a": names[unit.model_a],
+                        "b": names[unit.model_b],
+                        "question_id": question_id,
+                        "reply": unit.reply + 1,
+                        "votes_a": said.a,
+                        "votes_b": said.b,
+                        "ties": said.ties,
+                        "failed": said.failed,
+                        "identical": int(unit.identical),
+                        "outcome": 0.5 * (1 + (said.a > said.b) - (said.a < said.b)) if decided else "",
+                    }
+                )
+    return list(itertools.chain.from_iterable(rows.values())), missing
+
+
+def _verdicts(votes: Sequence[Vote], in_both_orders: bool) -> list[tuple[str, ...] | None]:
+    if not in_both_orders:
+        return [vote.order for vote in votes]
+    return [both_orders(first, second) for first, second in zip(votes[::2], votes[1::2], strict=True)]
 
 
 def outcome_table(contest: Contest, rows: Sequence[Mapping[str, Any]]) -> dict[str, statistics.Array]:
@@ -326,20 +385,20 @@ def outcome_table(contest: Contest, rows: Sequence[Mapping[str, Any]]) -> dict[s
     return table
 
 
-def _refuse_pairs_without_votes(contest: Contest, table: Mapping[str, statistics.Array], folder: Path) -> None:
+def _refuse_pairs_without_votes(contest: Contest, table: Mapping[str, statistics.Array]) -> None:
     for criterion, outcomes in table.items():
         decided = np.asarray(np.isfinite(outcomes).any(axis=(2, 3)))
         for a, b in itertools.combinations(range(len(contest.models)), 2):
             if not decided[a, b]:
                 raise UserError(
-                    f"{criterion}: not one vote on {contest.models[a]} against {contest.models[b]} is valid; see "
-                    f"{folder / 'votes.jsonl'} for what the judge said, and run the same command again"
+                    f"{criterion}: not one vote on {contest.models[a]} against {contest.models[b]} is valid; "
+                    "'jaxmodpo votes' shows what the judge said, and --retry-errors asks failed votes again"
                 )
 
 
-def count(contest: Contest, rows: Sequence[Mapping[str, Any]], votes: Sequence[Vote]) -> dict[str, Any]:
-    """Count votes and units, in all and by criterion."""
-    voted = count_votes(votes)
+def count(contest: Contest, rows: Sequence[Mapping[str, Any]], missing: Missingness) -> dict[str, Any]:
+    """Count votes and units, in all and by criterion, and failed votes by persona and by model."""
+    voted = missing.by_criterion()
     by_criterion: dict[str, dict[str, Any]] = {}
     for criterion in (c.name for c in contest.criteria):
         own = [row for row in rows if row["criterion"] == criterion]
@@ -362,7 +421,7 @@ def count(contest: Contest, rows: Sequence[Mapping[str, Any]], votes: Sequence[V
     totals["failed"] = {
         status: sum(counts["failed"].get(status, 0) for counts in by_criterion.values()) for status in statuses
     }
-    return totals | {"by_criterion": by_criterion}
+    return totals | {"by_criterion": by_criterion, "missing": missing.summary()}
 
 
 # --------------------------------------------------------------------------- results

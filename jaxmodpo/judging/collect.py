@@ -1,128 +1,192 @@
 """Put requests to a judge, resumably: what the ledger already holds is not asked again.
 
-The module owns the running of judgements (inline for a judge that costs nothing, on a bounded pool
-of threads for one behind a network) and the promise that whatever was answered is on disk,
-however the run ends.
+The module owns the promise that whatever was answered is on disk, however the run ends, that no two
+processes ask the same, and that a run of a million votes needs no more memory than one of a
+thousand: requests are generated twice, once to be asked and once to be counted, and never kept.
 """
 
 from __future__ import annotations
 
+import itertools
 import logging
 import threading
+import time
 from collections import Counter
-from collections.abc import Iterable, Iterator
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
 
 from tqdm import tqdm
 
-from jaxmodpo.judging.judge import Judge, Request
-from jaxmodpo.judging.ledger import Ledger, Vote, request_key
+from jaxmodpo.judging.judge import Answer, Asked, Judge, Request, Status, call_key, vote_keys
+from jaxmodpo.judging.ledger import Ledger, Vote, votes_of
 
 log = logging.getLogger(__name__)
 
-_BATCH = 1024
+MakeRequests = Callable[[], Iterable[Request]]
+"""Generates the run's requests, the same each time."""
+
+_LOOK_UP = 256
+_KEEP_TOGETHER = 2048
+# Seconds between two looks at what other processes are asking.
+_LOOK_AGAIN = 2.0
+
+UNANSWERED: frozenset[Status] = frozenset({"error", "expired"})
+"""Statuses that mean that nobody answered: an unfinished run asks these again by itself."""
 
 
 def collect(
-    requests: Iterable[Request],
+    requests: MakeRequests,
     judge: Judge,
     ledger: Ledger,
     *,
-    max_concurrency: int,
     label: str,
     total: int | None = None,
-) -> list[Vote]:
-    """Ask every request without a valid vote in the ledger; return one vote per request, in their order.
+    retry: bool = False,
+) -> Counter[Status]:
+    """Ask every request that the ledger has no answer to.
 
-    A judge that costs is asked on ``max_concurrency`` threads, never more than that many requests
-    ahead, and each vote is synced before it counts; a free judge is asked inline and its votes are
-    synced in batches. Once all are answered, the ledger's file is rewritten in the order of the requests, so
-    that it is the same byte for byte however often the run was interrupted. Failed votes are
-    returned and counted like the others; running again asks them again.
+    A judge that costs has each answer on disk before it counts; votes of a free one are kept in
+    batches. What another process is asking is left to it and waited for. Votes are read back by
+    :func:`cast`.
 
     Args:
-        requests: may be a generator; it is read once, as fast as answers come.
+        requests: generates the requests.
         judge: the judge.
         ledger: where votes are kept.
-        max_concurrency: how many requests may be under way at once.
         label: of the progress bar and the log.
-        total: how many requests there are, for the progress bar.
+        total: how many votes there will be, for the progress bar.
+        retry: ask failed votes of any kind again, and not only those that nobody answered.
+
+    Returns:
+        How many votes of each status were given now.
 
     Raises:
         ValueError: a request shows two responses with one id.
-        UserError: the judge found that no request of this run can succeed.
+        UserError: the judge found that no request of this run can succeed, or the budget is spent.
     """
-    keys: list[str] = []
-    with tqdm(total=total, desc=label, unit="vote", disable=None) as bar:
-        unanswered = _unanswered(requests, judge.identity, ledger, keys, bar)
-        if judge.costs:
-            _ask_concurrently(unanswered, judge, ledger, max_concurrency, bar)
-        else:
-            _ask_inline(unanswered, judge, ledger, bar)
-    ledger.arrange(keys)
-    votes = [vote for key in keys if (vote := ledger.latest(key)) is not None]
-    assert len(votes) == len(keys)
-    failed = Counter(vote.status for vote in votes if vote.status != "valid")
-    if failed:
-        statuses = ", ".join(f"{count} {status}" for status, count in sorted(failed.items()))
-        log.warning("%s: %d of %d votes failed (%s)", label, failed.total(), len(votes), statuses)
-    return votes
+    run = _Run(judge, ledger, retry)
+    with tqdm(total=total, desc=label, unit="vote", disable=None, smoothing=0.05) as run.bar:
+        while True:
+            run.elsewhere = 0
+            try:
+                judge.ask(run.unanswered(requests()), run.put)
+            finally:
+                run.keep()
+                ledger.release_all()
+            if not run.elsewhere:
+                break
+            log.info("%s: %d votes are being asked by another process; waiting for it", label, run.elsewhere)
+            time.sleep(_LOOK_AGAIN)
+    return run.given
 
 
-def _unanswered(
-    requests: Iterable[Request], identity: str, ledger: Ledger, keys: list[str], bar: tqdm
-) -> Iterator[tuple[str, Request]]:
-    """Yield what must be asked, each key once, and write every request's key down in ``keys``."""
-    asked: set[str] = set()
+def cast(requests: MakeRequests, identity: str, ledger: Ledger) -> Iterator[list[Vote]]:
+    """Yield each request's votes, one for each of its criteria, in the order of the requests.
+
+    Raises:
+        KeyError: a request without a vote.
+    """
+    for batch in _batches(_asked(requests(), identity)):
+        keys = [vote_keys(asked) for asked in batch]
+        found = ledger.votes([key for some in keys for key in some])
+        for some in keys:
+            yield [found[key] for key in some]
+
+
+def _batches(asked: Iterator[Asked]) -> Iterator[list[Asked]]:
+    while batch := list(itertools.islice(asked, _LOOK_UP)):
+        yield batch
+
+
+def _asked(requests: Iterable[Request], identity: str) -> Iterator[Asked]:
     for request in requests:
         if len({r.response_id for r in request.responses}) < len(request.responses):
             raise ValueError(f"question {request.question_id}: two shown responses have the same id")
-        key = request_key(request, identity)
-        keys.append(key)
-        if ledger.valid(key) is not None or key in asked:
-            bar.update()
-            continue
-        asked.add(key)
-        yield key, request
+        yield Asked(call_key(request, identity), request)
 
 
-def _ask_inline(unanswered: Iterable[tuple[str, Request]], judge: Judge, ledger: Ledger, bar: tqdm) -> None:
-    batch: list[Vote] = []
-    try:
-        for key, request in unanswered:
-            batch.append(Vote.of(key, request, judge.answer(request)))
-            bar.update()
-            if len(batch) == _BATCH:
-                full, batch = batch, []
-                ledger.add(full)
-    finally:
-        ledger.add(batch)
+@dataclass(eq=False)
+class _Run:
+    """The state of one :func:`collect`."""
+
+    judge: Judge
+    ledger: Ledger
+    retry: bool
+    bar: tqdm = field(init=False)
+    given: Counter[Status] = field(init=False, default_factory=Counter)
+    elsewhere: int = field(init=False, default=0)
+    _failed: set[str] = field(init=False, default_factory=set)
+    _kept_later: list[Vote] = field(init=False, default_factory=list)
+    _counted: int = field(init=False, default=0)
+    _shown: int = field(init=False, default=0)
+    _dollars: float = field(init=False, default=0.0)
+    _lock: threading.Lock = field(init=False, default_factory=threading.Lock)
+
+    def unanswered(self, requests: Iterable[Request]) -> Iterator[Asked]:
+        """Yield what is to be asked, claimed where it costs; count the others."""
+        seen = 0
+        for batch in _batches(_asked(requests, self.judge.identity)):
+            seen += sum(len(asked.request.criteria) for asked in batch)
+            wanted = self._wanted(batch)
+            if wanted and self.judge.costs:
+                mine = self.ledger.claim([asked.key for asked in wanted])
+                # Another process may have answered between the look and the claim.
+                claimed = [asked for asked in wanted if asked.key in mine]
+                still = self._wanted(claimed)
+                self.ledger.release([asked.key for asked in claimed if asked not in still])
+                self.elsewhere += len(wanted) - len(claimed)
+                wanted = _once(still)
+            self._show(seen - self.elsewhere - sum(len(asked.request.criteria) for asked in wanted))
+            yield from wanted
+
+    def _wanted(self, batch: Sequence[Asked]) -> list[Asked]:
+        keys = [vote_keys(asked) for asked in batch]
+        statuses = self.ledger.statuses([key for some in keys for key in some])
+        return [asked for asked, some in zip(batch, keys, strict=True) if any(self._open(k, statuses) for k in some)]
+
+    def _open(self, key: str, statuses: dict[str, Status]) -> bool:
+        status = statuses.get(key)
+        if status is None or status == "valid":
+            return status is None and key not in self._failed
+        return (self.retry or status in UNANSWERED) and key not in self._failed
+
+    def put(self, asked: Asked, answer: Answer) -> None:
+        """Keep an answer; at once where it cost something."""
+        votes = votes_of(asked, answer, judge=self.judge.identity, run=self.ledger.run)
+        if self.judge.costs:
+            self.ledger.add(votes, [asked.key])
+        with self._lock:
+            if not self.judge.costs:
+                self._kept_later += votes
+            for vote in votes:
+                self.given[vote.status] += 1
+                if vote.status != "valid":
+                    self._failed.add(vote.key)
+            self._dollars += answer.cost or 0.0
+            self._counted += len(votes)
+            if self._dollars:
+                self.bar.set_postfix_str(f"${self._dollars:,.2f}", refresh=False)
+            self.bar.update(len(votes))
+        if len(self._kept_later) >= _KEEP_TOGETHER:
+            self.keep()
+
+    def keep(self) -> None:
+        """Write down what waits to be."""
+        with self._lock:
+            votes, self._kept_later = self._kept_later, []
+        if votes:
+            self.ledger.add(votes)
+
+    def _show(self, known: int) -> None:
+        """Move the bar on to votes that were there before; they are no sign of speed."""
+        with self._lock:
+            ahead = known - self._shown - self._counted
+            if ahead > 0:
+                self._shown += ahead
+                if not self.bar.disable:
+                    self.bar.initial += ahead
+                    self.bar.update(ahead)
 
 
-def _ask_concurrently(
-    unanswered: Iterable[tuple[str, Request]], judge: Judge, ledger: Ledger, max_concurrency: int, bar: tqdm
-) -> None:
-    lock = threading.Lock()
-
-    def ask(key: str, request: Request) -> None:
-        # Kept by the thread that asked: an interrupt, which only reaches the main thread, cannot part
-        # a paid answer from its row.
-        vote = Vote.of(key, request, judge.answer(request))
-        with lock:
-            ledger.add([vote])
-
-    def settle(done: Iterable[Future[None]]) -> None:
-        for future in done:
-            future.result()
-            bar.update()
-
-    under_way: set[Future[None]] = set()
-    # No more are submitted than there are threads, so that leaving the pool, for whatever reason,
-    # waits for the answers under way and for nothing else.
-    with ThreadPoolExecutor(max_concurrency, thread_name_prefix="judge") as pool:
-        for key, request in unanswered:
-            if len(under_way) == max_concurrency:
-                done, under_way = wait(under_way, return_when=FIRST_COMPLETED)
-                settle(done)
-            under_way.add(pool.submit(ask, key, request))
-        settle(wait(under_way).done)
+def _once(asked: Sequence[Asked]) -> list[Asked]:
+    return list({one.key: one for one in asked}.values())

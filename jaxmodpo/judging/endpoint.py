@@ -1,169 +1,386 @@
 """A judge behind an OpenAI-compatible chat endpoint: OpenAI, vLLM, Ollama and the like.
 
 It turns a request into one call with a JSON schema, and whatever comes back into an answer with a
-named status. Its other duties are those of a client that handles private data and a key: persona
-profiles leave this machine only where that was asked for, and the key is never written anywhere.
+named status. Its other duties are those of a client that handles private data, a key and money:
+persona profiles leave this machine only where that was asked for, the key is never written
+anywhere, and an endpoint that pushes back is given the time that it asks for.
 """
 
 from __future__ import annotations
 
+import email.utils
 import ipaddress
 import json
 import os
-from typing import TYPE_CHECKING, Any
+import random
+import re
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
 from urllib.parse import urlsplit
 
 from jaxmodpo.errors import UserError
-from jaxmodpo.judging.judge import Answer, Request
-from jaxmodpo.judging.prompts import answer_schema, labels, messages, prompts_version
-
-if TYPE_CHECKING:
-    from openai.types.chat import ChatCompletion
+from jaxmodpo.judging.budget import Budget
+from jaxmodpo.judging.families import Families, Family
+from jaxmodpo.judging.judge import Answer, Asked, Request, Usage
+from jaxmodpo.judging.pool import Limiter, drain
+from jaxmodpo.judging.prompts import Prompts, answer_schema, parse_orders
 
 # Codes by which endpoints say that no request like this one can succeed.
 HOPELESS_CODES = frozenset(
     {"unsupported_value", "unsupported_parameter", "model_not_found", "insufficient_quota", "invalid_api_key"}
 )
 
+LONGEST_WAIT = 3600.0
+"""Seconds beyond which a run does not wait for an endpoint: it ends, to be continued later."""
 
-class EndpointJudge:
-    """Asks a model at ``base_url``; one call per request, structured by a JSON schema.
+FAILURES_IN_A_ROW = 20
+"""So many requests without an answer, one after the other, end a run: the endpoint is not there."""
 
-    Statuses: ``refusal`` (the message says so), ``content_filter`` (the call or its answer was
-    filtered), ``parse_error`` (not JSON of the schema, not a permutation, or cut off), ``error``
-    (HTTP or network, after the client's own retries, which honour Retry-After). ``raw`` is what was
-    said, ``model`` the model that answered.
 
-    Args:
-        base_url: the endpoint, up to and with ``/v1``.
+@dataclass(frozen=True, kw_only=True)
+class Endpoint:
+    """Where and how to ask.
+
+    Attributes:
+        base_url: up to and with ``/v1``.
         model: asked for by this name; there is no default.
         api_key_env: the environment variable that holds the key; a server on this machine needs none.
         temperature: None sends none, which reasoning models require.
+        max_answer_tokens: of one answer; None sends no limit.
+        structured: how the form of the answer is demanded.
         send_personas: allow persona profiles to go to another machine.
         timeout: of one attempt, in seconds.
-        max_retries: after failed attempts that may be tried again.
-
-    Raises:
-        UserError: no model, an unusable URL, no key, or personas that may not be sent.
+        attempts: before a request counts as failed; waiting for a rate limit is no attempt.
+        max_concurrency: calls at once, at most.
+        prompts: a file of templates.
+        model_table: a table of models' families.
     """
 
-    costs = True
+    base_url: str
+    model: str
+    api_key_env: str = "OPENAI_API_KEY"
+    temperature: float | None = None
+    max_answer_tokens: int | None = None
+    structured: str = "json_schema"
+    send_personas: bool = False
+    timeout: float = 120.0
+    attempts: int = 5
+    max_concurrency: int = 32
+    prompts: str = "prompts"
+    model_table: str = "models"
 
-    def __init__(
-        self,
-        base_url: str,
-        model: str,
-        *,
-        api_key_env: str = "OPENAI_API_KEY",
-        temperature: float | None = None,
-        send_personas: bool = False,
-        timeout: float = 120.0,
-        max_retries: int = 4,
-    ):
-        local = is_local(base_url)
-        if not model:
-            raise UserError("--judge endpoint needs --judge-model; there is no default model")
-        if not (local or send_personas):
-            raise UserError(
-                f"persona profiles would be sent to {urlsplit(base_url).hostname}; give --send-personas if "
-                "that is allowed, or use a server on this machine"
-            )
-        key = os.environ.get(api_key_env, "")
-        if not (key or local):
-            raise UserError(f"the environment variable {api_key_env} holds no key for {base_url}; set it")
-        from openai import DefaultHttpxClient, OpenAI
 
-        self.model = model
-        self.identity = f"endpoint {base_url}; model {model}; temperature {temperature}; prompts {prompts_version()}"
-        self._base_url, self._api_key_env, self._key = base_url, api_key_env, key
-        self._sampling: dict[str, Any] = {} if temperature is None else {"temperature": temperature}
-        self._client = OpenAI(
-            base_url=base_url,
-            api_key=key or "none",
-            timeout=timeout,
-            max_retries=max_retries,
-            # A proxy from the environment, or a redirect, would take profiles off this machine.
-            http_client=DefaultHttpxClient(trust_env=False, follow_redirects=False) if local else None,
-        )
+@dataclass(eq=False)
+class EndpointJudge:
+    """Asks a model at an endpoint; one call per request, structured by a JSON schema.
 
-    def answer(self, request: Request) -> Answer:
-        """Ask once.
+    Statuses: ``refusal`` (the message says so), ``content_filter`` (the call or its answer was
+    filtered), ``parse_error`` (not JSON of the schema, not a permutation, or cut off), ``error``
+    (HTTP or network, after all attempts). ``raw`` is what was said, ``model`` the model that answered.
+
+    Attributes:
+        endpoint: where and how to ask.
+        budget: what may be spent.
+        backoff: seconds before the second attempt; doubled for each further one.
+
+    Raises:
+        UserError: no model, an unusable URL, no key, personas that may not be sent, or a setting
+            that the model's family does not take.
+    """
+
+    endpoint: Endpoint
+    budget: Budget = field(default_factory=Budget)
+    backoff: float = 0.5
+    costs: bool = field(init=False, default=True)
+
+    def __post_init__(self) -> None:
+        endpoint = self.endpoint
+        self._key = checked_key(endpoint)
+        self.prompts = Prompts.load(endpoint.prompts)
+        self.family = checked_family(endpoint)
+        self._stop = threading.Event()
+        self._limiter = Limiter(endpoint.max_concurrency, self._stop)
+        self._failures, self._failures_lock = 0, threading.Lock()
+        self.client = make_client(endpoint, self._key)
+
+    @property
+    def identity(self) -> str:
+        return endpoint_identity(self.endpoint, self.prompts)
+
+    def body(self, request: Request) -> dict[str, Any]:
+        """Return the JSON body of one call."""
+        body: dict[str, Any] = {"model": self.endpoint.model, "messages": self.prompts.messages(request)}
+        if self.endpoint.structured == "json_schema":
+            schema = {"name": request.kind, "strict": True, "schema": answer_schema(request)}
+            body["response_format"] = {"type": "json_schema", "json_schema": schema}
+        else:
+            body["response_format"] = {"type": "json_object"}
+        if self.endpoint.temperature is not None:
+            body["temperature"] = self.endpoint.temperature
+        if self.endpoint.max_answer_tokens is not None:
+            body[self.family.limit] = self.endpoint.max_answer_tokens
+        return body
+
+    def ask(self, requests: Iterator[Asked], put: Callable[[Asked, Answer], None]) -> None:
+        """Answer all requests on a bounded number of threads.
 
         Raises:
-            UserError: the endpoint said what will hold for every request: wrong key, no such model,
-                an unsupported parameter, no credit left.
+            UserError: what will hold for every request: wrong key, no such model, an unsupported
+                setting, no credit or budget left, or an endpoint that does not answer at all.
         """
+
+        def work(asked: Asked) -> None:
+            answer = self.answer(asked.request)
+            if answer is not None:
+                put(asked, answer)
+
+        self._stop.clear()
+        drain(requests, work, workers=self.endpoint.max_concurrency, stop=self._stop)
+
+    def answer(self, request: Request) -> Answer | None:
+        """Ask once, with further attempts where that may help; None where the run is to stop.
+
+        Raises:
+            UserError: as :meth:`ask`.
+        """
+        body = self.body(request)
+        failed, pushed_back = 0, 0
+        while True:
+            entered = self._limiter.enter()
+            if entered is None:
+                return None
+            self.budget.reserve()
+            outcome = Answer("error", "")
+            try:
+                outcome = self._attempt(body, request)
+            finally:
+                self._limiter.leave(entered, isinstance(outcome, _TryAgain) and outcome.pushed_back)
+                self.budget.settle(outcome if isinstance(outcome, Answer) else None)
+            if isinstance(outcome, Answer):
+                self._count_failures(outcome)
+                return outcome
+            pushed_back += outcome.pushed_back
+            failed += not outcome.pushed_back
+            if failed >= self.endpoint.attempts:
+                last = Answer("error", outcome.said, model=self.endpoint.model)
+                self._count_failures(last)
+                return last
+            self._wait(outcome, pushed_back if outcome.pushed_back else failed)
+
+    def _attempt(self, body: Mapping[str, Any], request: Request) -> Answer | _TryAgain:
         import openai
 
         try:
-            completion = self._client.chat.completions.create(
-                model=self.model,
-                messages=messages(request),  # type: ignore[arg-type]
-                response_format={
-                    "type": "json_schema",
-                    "json_schema": {"name": request.kind, "strict": True, "schema": answer_schema(request)},
-                },
-                **self._sampling,
-            )
+            response = self.client.post("/chat/completions", body=body, cast_to=_response_class())
         except openai.APIStatusError as error:
             return self._status_error(error)
         except (openai.APIError, ValueError) as error:
-            return Answer("error", self._without_key(f"{type(error).__name__}: {error}"), None, self.model)
-        return self._read(completion, request)
-
-    def _read(self, completion: ChatCompletion, request: Request) -> Answer:
-        # The client builds its objects unchecked: whatever a server sent may stand here.
+            return _TryAgain(self._without_key(f"{type(error).__name__}: {error}"))
+        pause = exhausted_for(response.headers)
+        if pause is not None:
+            self._limiter.pause(min(pause, 60.0))
         try:
-            choice = completion.choices[0]
-            message, model = choice.message, str(completion.model or self.model)
-            content, refusal = message.content, message.refusal
-        except (AttributeError, IndexError, TypeError):
-            return Answer("error", self._without_key(f"not a chat completion: {completion}"), None, self.model)
-        raw = self._without_key(str(content or refusal or ""))
-        if refusal:
-            return Answer("refusal", self._without_key(str(refusal)), None, model)
-        if choice.finish_reason == "content_filter":
-            return Answer("content_filter", raw, None, model)
-        order = parse_order(raw, request)
-        return Answer("parse_error" if order is None else "valid", raw, order, model)
+            completion = json.loads(response.content)
+        except (ValueError, RecursionError):
+            return _TryAgain(self._without_key(f"not JSON: {response.text[:500]}"))
+        answer = self.read(completion, request)
+        return replace(answer, request_id=response.headers.get("x-request-id", "") or answer.request_id)
 
-    def _status_error(self, error: Any) -> Answer:
-        if error.status_code in (401, 404) or error.code in HOPELESS_CODES:
+    def read(self, completion: Any, request: Request) -> Answer:
+        """Read a chat completion, whatever a server may have sent for one."""
+        try:
+            choice, model = completion["choices"][0], str(completion.get("model") or self.endpoint.model)
+            message, finish = choice["message"], choice.get("finish_reason")
+            content, refusal = message.get("content"), message.get("refusal")
+        except (AttributeError, IndexError, KeyError, TypeError):
+            said = self._without_key(f"not a chat completion: {json.dumps(completion)[:2000]}")
+            return Answer("error", said, model=self.endpoint.model)
+        usage = _usage(completion.get("usage"))
+        cost = None if usage is None else self.family.cost(usage)
+        orders: dict[str, tuple[str, ...]] = {}
+        raw = self._without_key(str(refusal or content or ""))
+        if refusal:
+            status = "refusal"
+        elif finish == "content_filter":
+            status = "content_filter"
+        else:
+            orders = parse_orders(raw, request)
+            status = "valid" if orders else "parse_error"
+        return Answer(status, raw, orders, model, usage, cost, str(completion.get("id") or ""))
+
+    def _status_error(self, error: Any) -> Answer | _TryAgain:
+        code, status = error.code, error.status_code
+        if status in (401, 404) or code in HOPELESS_CODES:
             reason = {
-                401: f"refused the key in {self._api_key_env}; set a valid one",
-                404: f"has no model {self.model} at this URL; see --base-url and --judge-model",
-            }.get(error.status_code)
+                401: f"refused the key in {self.endpoint.api_key_env}; set a valid one",
+                404: f"has no model {self.endpoint.model} at this URL; see --base-url and --judge-model",
+            }.get(status)
             if reason is None:
                 named = f" ({error.param})" if error.param else ""
-                reason = f"said {error.code}{named} for the model {self.model}; change the settings or the account"
+                reason = f"said {code}{named} for the model {self.endpoint.model}; change the settings or the account"
             # The server's own words may repeat a part of the key.
-            raise UserError(f"the judge at {self._base_url} {reason}") from None
-        status = "content_filter" if error.code in ("content_filter", "content_policy_violation") else "error"
-        return Answer(status, self._without_key(f"HTTP {error.status_code}: {error.message}"), None, self.model)
+            raise UserError(f"the judge at {self.endpoint.base_url} {reason}") from None
+        said = self._without_key(f"HTTP {status}: {error.message}")
+        if code in ("content_filter", "content_policy_violation"):
+            return Answer("content_filter", said, model=self.endpoint.model)
+        wait = retry_after(error.response.headers)
+        if status in (429, 503, 529) and (status == 429 or wait is not None):
+            return _TryAgain(said, pushed_back=True, wait=wait)
+        if status in (408, 409, 425) or status >= 500:
+            return _TryAgain(said, wait=wait)
+        return Answer("error", said, model=self.endpoint.model)
+
+    def _wait(self, again: _TryAgain, times: int) -> None:
+        # Spread, so that calls that failed together do not come back together.
+        seconds = min(60.0, self.backoff * 2 ** (times - 1)) * random.uniform(0.5, 1.0)
+        if again.wait is not None:
+            if again.wait > LONGEST_WAIT:
+                raise UserError(
+                    f"the judge at {self.endpoint.base_url} asks to wait {again.wait:,.0f} seconds; "
+                    "run the same command again then"
+                )
+            seconds = again.wait + random.uniform(0.0, 0.1 * min(again.wait, 10.0))
+        if again.pushed_back:
+            self._limiter.pause(seconds)
+        else:
+            self._limiter.wait(seconds)
+
+    def _count_failures(self, answer: Answer) -> None:
+        with self._failures_lock:
+            self._failures = self._failures + 1 if answer.status == "error" else 0
+            if self._failures >= FAILURES_IN_A_ROW:
+                raise UserError(
+                    f"the judge at {self.endpoint.base_url} failed {self._failures} requests in a row, the last with "
+                    f"'{answer.raw[:200]}'; nothing is lost: mend it and run the same command again"
+                )
 
     def _without_key(self, text: str) -> str:
         return text.replace(self._key, "[key]") if self._key else text
 
 
-def parse_order(raw: str, request: Request) -> tuple[str, ...] | None:
-    """Read an answer of :func:`answer_schema` as response ids, best first; None where it is anything else."""
-    ids = [r.response_id for r in request.responses]
-    try:
-        value = json.loads(raw)
-    except ValueError:
-        return None
+@dataclass(frozen=True)
+class _TryAgain:
+    """An attempt that failed in a way that may pass; ``wait`` is what the endpoint asked for, in seconds."""
+
+    said: str
+    pushed_back: bool = False
+    wait: float | None = None
+
+
+def checked_key(endpoint: Endpoint) -> str:
+    """Return the key from the environment, or refuse settings that cannot work."""
+    local = is_local(endpoint.base_url)
+    if not endpoint.model:
+        raise UserError("--judge endpoint needs --judge-model; there is no default model")
+    if not (local or endpoint.send_personas):
+        raise UserError(
+            f"persona profiles would be sent to {urlsplit(endpoint.base_url).hostname}; give --send-personas if "
+            "that is allowed, or use a server on this machine"
+        )
+    key = os.environ.get(endpoint.api_key_env, "")
+    if not (key or local):
+        raise UserError(f"the environment variable {endpoint.api_key_env} holds no key for {endpoint.base_url}; set it")
+    return key
+
+
+def checked_family(endpoint: Endpoint) -> Family:
+    """Return the family of the endpoint's model, or refuse what it does not take."""
+    family = Families.load(endpoint.model_table).of(endpoint.model)
+    if family.withdrawn and "api.openai.com" in endpoint.base_url:
+        raise UserError(
+            f"the model {endpoint.model} was withdrawn in {family.withdrawn}; name another by --judge-model"
+        )
+    if endpoint.temperature is not None and not family.temperature:
+        raise UserError(f"the model {endpoint.model} takes no temperature; leave --temperature out")
+    return family
+
+
+def endpoint_identity(endpoint: Endpoint, prompts: Prompts) -> str:
+    """Name everything that shapes an endpoint's answers."""
+    parts = {
+        "endpoint": endpoint.base_url,
+        "model": endpoint.model,
+        "temperature": endpoint.temperature,
+        "prompts": prompts.version,
+        "structured": endpoint.structured,
+        "max_answer_tokens": endpoint.max_answer_tokens,
+    }
+    return "; ".join(f"{name} {value}" for name, value in parts.items())
+
+
+def make_client(endpoint: Endpoint, key: str) -> Any:
+    """Make the client of one endpoint; attempts are counted here, so that it makes none of its own."""
+    from openai import DefaultHttpxClient, OpenAI
+
+    return OpenAI(
+        base_url=endpoint.base_url,
+        api_key=key or "none",
+        timeout=endpoint.timeout,
+        max_retries=0,
+        # A proxy from the environment, or a redirect, would take profiles off this machine.
+        http_client=DefaultHttpxClient(trust_env=False, follow_redirects=False)
+        if is_local(endpoint.base_url)
+        else None,
+    )
+
+
+def _response_class() -> Any:
+    """Return the HTTP library's response: the client then parses and checks nothing, which is half of a call's time."""
+    import httpx2
+
+    return httpx2.Response
+
+
+def _usage(value: Any) -> Usage | None:
     if not isinstance(value, dict):
         return None
-    if request.kind == "compare":
-        named = dict(zip(labels(request), ids, strict=True))
-        better = value.get("better")
-        return (named[better],) if isinstance(better, str) and better in named else None
-    ranking = value.get("ranking")
-    if not isinstance(ranking, list) or not all(type(n) is int for n in ranking):
+    details = value.get("prompt_tokens_details")
+    cached = details.get("cached_tokens") if isinstance(details, dict) else 0
+    counts = (value.get("prompt_tokens"), cached or 0, value.get("completion_tokens"))
+    return Usage(*counts) if all(isinstance(n, int) for n in counts) else None  # type: ignore[arg-type]
+
+
+def retry_after(headers: Mapping[str, str]) -> float | None:
+    """Return the seconds that an endpoint asks to wait: ``retry-after-ms``, or ``retry-after`` (seconds or a date)."""
+    try:
+        return max(0.0, float(headers["retry-after-ms"]) / 1000)
+    except (KeyError, ValueError):
+        pass
+    value = headers.get("retry-after", "")
+    try:
+        return max(0.0, float(value))
+    except ValueError:
+        pass
+    try:
+        return max(0.0, email.utils.parsedate_to_datetime(value).timestamp() - time.time())
+    except (TypeError, ValueError):
         return None
-    if sorted(ranking) != list(range(1, len(ids) + 1)):
+
+
+def exhausted_for(headers: Mapping[str, str]) -> float | None:
+    """Return for how many seconds the endpoint has no more requests or tokens to give; None while it has.
+
+    Reads ``x-ratelimit-remaining-*`` and ``x-ratelimit-reset-*`` (such as ``1m2.5s`` or ``20ms``).
+    """
+    waits = []
+    for what in ("requests", "tokens"):
+        if headers.get(f"x-ratelimit-remaining-{what}", "").strip() == "0":
+            waits.append(_duration(headers.get(f"x-ratelimit-reset-{what}", "")))
+    return max((wait for wait in waits if wait is not None), default=None)
+
+
+def _duration(text: str) -> float | None:
+    parts = re.findall(r"([0-9.]+)(ms|s|m|h|d)", text)
+    if not parts or "".join(number + unit for number, unit in parts) != text.strip():
         return None
-    return tuple(ids[n - 1] for n in ranking)
+    unit_seconds = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+    try:
+        return sum(float(number) * unit_seconds[unit] for number, unit in parts)
+    except ValueError:
+        return None
 
 
 def is_local(base_url: str) -> bool:

@@ -94,8 +94,10 @@ class Judge(Protocol):
     time, so that each must be kept as soon as it is there.
     """
 
-    identity: str
     costs: bool
+
+    @property
+    def identity(self) -> str: ...
 
     def ask(self, requests: Iterator[Asked], put: Callable[[Asked, Answer], None]) -> None:
         """Answer all requests, in any order, drawing each only when it is about to be asked.

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple, Self
 
 import sqlalchemy as sql
+from sqlalchemy import event
 from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError
 from sqlalchemy.pool import QueuePool
 
@@ -245,7 +246,7 @@ class Ledger:
         self._closing.set()
         if self._renewing is not None:
             self._renewing.join()
-        self.release(list(self._held))
+        self.release_all()
         self._engine.dispose()
 
     @property
@@ -312,17 +313,30 @@ class Ledger:
                         found[row.key] = _vote(row)
         return found
 
-    def every_vote(self, run: str | None = None) -> Iterator[Vote]:
-        """Yield all votes, failed and superseded ones too, oldest first; of one run or of all."""
-        query = sql.select(*_COLUMNS).order_by(_VOTES.c.id)
+    def every_vote(self, run: str | None = None, *, counted: bool = False) -> Iterator[Vote]:
+        """Yield all votes, failed and superseded ones too, oldest first; of one run or of all.
+
+        With ``counted``, of several votes under one key the one that counts, of the run or of all.
+        """
+        c = _VOTES.c
+        query = sql.select(*_COLUMNS).order_by(c.id)
         if run is not None:
-            query = query.where(_VOTES.c.run == run)
+            query = query.where(c.run == run)
+        if counted:
+            query = query.where(~_better_vote(run))
         with self._engine.connect().execution_options(stream_results=True, yield_per=5000) as connection:
             for row in connection.execute(query):
                 yield _vote(row)
 
-    def spent(self, run: str | None = None) -> Spent:
-        """Add up what a run, or all runs, have used."""
+    def spent(self, run: str) -> Spent:
+        """Add up what a run has used."""
+        return self._spent(_VOTES.c.run == run)
+
+    def spent_by(self, judge: str) -> Spent:
+        """Add up what a judge, by its identity, has used in all runs."""
+        return self._spent(_VOTES.c.judge == judge)
+
+    def _spent(self, condition: sql.ColumnElement[bool]) -> Spent:
         c, total = _VOTES.c, sql.func.sum
         query = sql.select(
             sql.func.count(sql.distinct(c.call)),
@@ -331,9 +345,7 @@ class Ledger:
             total(c.prompt_tokens),
             total(c.cached_tokens),
             total(c.completion_tokens),
-        )
-        if run is not None:
-            query = query.where(c.run == run)
+        ).where(condition)
         with self._engine.connect() as connection:
             calls, dollars, counted, *tokens = connection.execute(query).one()
         return Spent(calls, dollars or 0.0, counted, *(float(n or 0) for n in tokens))
@@ -342,6 +354,11 @@ class Ledger:
         """Return the identities of all judges that voted here, sorted."""
         with self._engine.connect() as connection:
             return sorted(connection.execute(sql.select(_VOTES.c.judge).distinct()).scalars())
+
+    def runs(self) -> list[str]:
+        """Return the names of all runs that voted here, sorted."""
+        with self._engine.connect() as connection:
+            return sorted(connection.execute(sql.select(_VOTES.c.run).distinct()).scalars())
 
     # ----------------------------------------------------------------------- claims
 
@@ -379,15 +396,38 @@ class Ledger:
         if keys:
             self.add([], keys)
 
+    def release_all(self) -> None:
+        """Give back every claim that this process still holds."""
+        with self._held_lock:
+            held = list(self._held)
+        self.release(held)
+
     def hold_for(self, keys: Sequence[str], tag: str, seconds: float) -> None:
-        """Turn own claims into claims of a batch, which outlive this process."""
+        """Turn own claims into claims of a batch, which outlive this process; or hold a batch's for longer."""
         with self._commit_lock, self._engine.begin() as connection:
             for some in _chunks(keys):
-                own = _CLAIMS.c.key.in_(some) & (_CLAIMS.c.owner == self._owner)
+                own = _CLAIMS.c.key.in_(some) & _CLAIMS.c.owner.in_([self._owner, f"batch {tag}"])
                 change = sql.update(_CLAIMS).where(own)
                 connection.execute(change.values(owner=f"batch {tag}", until=time.time() + seconds))
         with self._held_lock:
             self._held.difference_update(keys)
+
+    def take_back(self, tag: str) -> set[str]:
+        """Turn a batch's claims into own ones, and return their keys."""
+        self._start_renewing()
+        batch, until = f"batch {tag}", time.time() + LEASE
+        with self._commit_lock, self._engine.begin() as connection:
+            keys = set(connection.execute(sql.select(_CLAIMS.c.key).where(_CLAIMS.c.owner == batch)).scalars())
+            change = sql.update(_CLAIMS).where(_CLAIMS.c.owner == batch)
+            connection.execute(change.values(owner=self._owner, until=until))
+        with self._held_lock:
+            self._held |= keys
+        return keys
+
+    def release_batch(self, tag: str) -> None:
+        """Give back a batch's claims."""
+        with self._commit_lock, self._engine.begin() as connection:
+            connection.execute(sql.delete(_CLAIMS).where(_CLAIMS.c.owner == f"batch {tag}"))
 
     def _start_renewing(self) -> None:
         with self._held_lock:
@@ -425,7 +465,7 @@ class Ledger:
         now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
         insert = _upsert(self._engine)(_BATCHES)
         kept = insert.on_conflict_do_update(
-            index_elements=["tag"], set_={"batch_id": insert.excluded.batch_id, "state": insert.excluded.state}
+            index_elements=["tag"], set_={name: insert.excluded[name] for name in ("batch_id", "state", "requests")}
         )
         with self._commit_lock, self._engine.begin() as connection:
             connection.execute(kept, [{**batch._asdict(), "run": self.run, "time": now}])
@@ -443,7 +483,7 @@ def _engine(place: str | Path) -> sql.Engine:
         except OSError as error:
             raise UserError(f"the ledger {path} cannot be opened: {error.strerror}") from None
         engine = sql.create_engine(f"sqlite:///{path}", poolclass=QueuePool, pool_size=5, max_overflow=20)
-        sql.event.listen(engine, "connect", _prepare_sqlite)
+        event.listen(engine, "connect", _prepare_sqlite)
         return engine
     if text.startswith(("postgres://", "postgresql://")):
         text = "postgresql+psycopg://" + text.split("://", 1)[1]
@@ -451,10 +491,27 @@ def _engine(place: str | Path) -> sql.Engine:
         return sql.create_engine(text, pool_size=5, max_overflow=20, pool_pre_ping=True)
     except ModuleNotFoundError as error:
         raise UserError(
-            f"the ledger's database needs the Python package {error.name}; for Postgres: pip install 'jaxmodpo[postgres]'"
+            f"the ledger's database needs the package {error.name}; for Postgres: pip install 'jaxmodpo[postgres]'"
         ) from None
     except (ArgumentError, NoSuchModuleError):
         raise UserError("the ledger must be a file or a database URL such as postgresql://user@host/name") from None
+
+
+def existing(place: str | Path) -> str | Path:
+    """Return where a ledger is that is only read: unlike a run's, it is not made where it is missing.
+
+    Raises:
+        UserError: there is no such file.
+    """
+    path = Path(place)
+    if "://" in str(place):
+        url = sql.make_url(str(place))
+        if url.get_backend_name() != "sqlite":
+            return place
+        path = Path(url.database or "")
+    if not path.is_file():
+        raise UserError(f"there is no ledger {path}; give a run's ledger, or a database URL")
+    return place
 
 
 def _prepare_sqlite(connection: Any, _: object) -> None:
@@ -488,6 +545,14 @@ def _alive(pid: int) -> bool:
     except PermissionError:
         pass
     return True
+
+
+def _better_vote(run: str | None) -> sql.Exists:
+    """Whether another vote under a vote's key counts rather than it; looked up key by key, without a sort."""
+    vote, other = _VOTES.c, _VOTES.alias("other").c
+    newer = (other.id > vote.id) & ((other.status == "valid") | (vote.status != "valid"))
+    better = (other.key == vote.key) & (newer | (other.status == "valid") & (vote.status != "valid"))
+    return sql.exists().where(better if run is None else better & (other.run == run))
 
 
 def _chunks(keys: Sequence[str]) -> Iterator[Sequence[str]]:

@@ -8,6 +8,7 @@ module joins it to files.
 
 from __future__ import annotations
 
+import itertools
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -27,20 +28,24 @@ from jaxmodpo.artifacts import (
 )
 from jaxmodpo.config import builtin
 from jaxmodpo.errors import UserError
-from jaxmodpo.judging.collect import collect
+from jaxmodpo.judging.collect import MakeRequests, cast, collect
 from jaxmodpo.judging.criteria import Criterion, load_criteria
+from jaxmodpo.judging.forecast import forecast
 from jaxmodpo.judging.judge import Request
-from jaxmodpo.judging.ledger import Ledger, Vote
-from jaxmodpo.judging.settings import JudgeConfig, make_judge
+from jaxmodpo.judging.ledger import Vote
+from jaxmodpo.judging.settings import JudgeConfig, check, groups, make_judge, open_ledger, warn_of_failed
 from jaxmodpo.judging.voting import (
+    Aggregate,
+    Missingness,
     PairRule,
+    Protocol,
     TieRule,
     aggregate,
     assign_personas,
-    count_votes,
     position_weights,
     preference_pairs,
     shown_order,
+    with_repeats,
 )
 
 log = logging.getLogger(__name__)
@@ -55,7 +60,7 @@ class PreferencesConfig(JudgeConfig):
     personas: Path
     """{persona_id: persona text}; not those who will evaluate"""
     output_dir: Path
-    """{criterion}_pairs.json, {criterion}_rankings.json and votes.jsonl are written here"""
+    """{criterion}_pairs.json, {criterion}_rankings.json and votes.sqlite are written here"""
     criteria: str = "therapeutic"
     """a criteria file, or the name of one of ours (therapeutic, gricean)"""
     only: tuple[str, ...] = ()
@@ -68,6 +73,11 @@ class PreferencesConfig(JudgeConfig):
     """where several share the first or last place: let the seed name one, or drop the question"""
     min_valid_votes: int = 1
     """a question with fewer valid votes gives no pair and no ranking"""
+    position_weights: tuple[float, ...] = ()
+    """points of each rank, best first; linear from 10 to -10 if empty (of five: 10, 5, 0, -5, -10)"""
+    protocol: Protocol = "paper"
+    """paper: each persona sees the replies in an order of its own; official-code: what the authors' scripts do, all see
+    the file's order, which also breaks ties"""
 
 
 @dataclass(frozen=True)
@@ -79,71 +89,125 @@ class Ballot:
     voters: Sequence[str]
 
 
-def preferences(config: PreferencesConfig) -> Phase:
-    """Run ``preferences``; a vote in the ledger is not asked again.
+def preferences(config: PreferencesConfig) -> Phase | None:
+    """Run ``preferences``; what the ledger has an answer to is not asked again.
+
+    Returns:
+        The phase; None for a dry run.
 
     Raises:
-        UserError: bad settings or input, or a criterion that ends without a single pair.
+        UserError: bad settings or input, a budget that is spent, or a criterion that ends without a single pair.
     """
     if config.min_valid_votes < 1:
         raise UserError(f"--min-valid-votes is {config.min_valid_votes}; it must be at least 1")
     criteria = load_criteria(config.criteria, config.only)
-    judge = make_judge(config)
+    check(config)
+    if config.dry_run:
+        forecast(config, config.output_dir, *_plan(config, criteria))
+        return None
     inputs = {
         "responses": config.responses,
         "personas": config.personas,
         "criteria": builtin("criteria", config.criteria),
     }
+    make_judge(config)  # refuses what cannot work before a folder is made
     phase = Phase.open("preferences", config, config.output_dir, inputs)
-    if phase.finished:
+    if phase.finished and not config.retry_errors:
         log.info("preferences: %s is finished", config.output_dir)
         return phase
-    personas = read_personas(config.personas)
-    ballots, left_out = read_ballots(config, list(personas))
-    total = len(criteria) * sum(len(ballot.voters) for ballot in ballots)
-    with Ledger(config.output_dir / "votes.jsonl") as ledger:
-        votes = collect(
-            requests(ballots, criteria, personas, config.seed),
-            judge,
-            ledger,
-            max_concurrency=config.max_concurrency,
-            label="preferences",
-            total=total,
-        )
-    by_ballot: dict[tuple[str, str], list[Vote]] = {}
-    for vote in votes:
-        by_ballot.setdefault((vote.criterion, vote.question_id), []).append(vote)
-    voted = count_votes(votes)
-    counts: dict[str, dict[str, Any]] = {}
-    for criterion in criteria:
-        cast = [by_ballot[criterion.name, ballot.question.question_id] for ballot in ballots]
-        pairs, rankings, outcome = count_out(config, ballots, cast)
-        counts[criterion.name] = voted[criterion.name] | outcome
-        if not pairs:
-            raise UserError(
-                f"{criterion.name}: no question gave a pair ({_described(counts[criterion.name])}); see "
-                f"{config.output_dir / 'votes.jsonl'}; running the same command again asks failed votes again"
-            )
-        write_pairs(config.output_dir / f"{criterion.name}_pairs.json", pairs)
-        write_rankings(config.output_dir / f"{criterion.name}_rankings.json", rankings)
-        log.info("preferences: %s: %s", criterion.name, _described(counts[criterion.name]))
+    ballots, left_out = read_ballots(config)
+    asked, total = _plan(config, criteria, ballots)
+    with open_ledger(config, phase) as ledger:
+        judge = make_judge(config, ledger, config.output_dir)
+        collect(asked, judge, ledger, label="preferences", total=total, retry=config.retry_errors)
+        results, missing = count_votes(config, criteria, ballots, cast(asked, judge.identity, ledger))
+        used = ledger.spent(ledger.run)
+    counts = _write(config, criteria, ballots, results, missing)
     phase.finish(
         judge=judge.identity,
         questions=len(ballots),
         questions_with_fewer_than_two_replies=left_out,
-        votes_asked=len(votes),
+        votes_asked=sum(c["asked"] for c in counts.values()),
         votes_valid=sum(c["valid"] for c in counts.values()),
         criteria=counts,
+        missing=missing.summary(),
+        spent=used._asdict(),
     )
-    if any(c["failed"] for c in counts.values()):
-        log.warning(
-            "preferences: to ask the failed votes again, delete %s and run the same command",
-            config.output_dir / "manifest.json",
-        )
+    warn_of_failed("preferences", missing)
     return phase
 
 
-def read_ballots(config: PreferencesConfig, persona_ids: Sequence[str]) -> tuple[list[Ballot], int]:
+def _plan(
+    config: PreferencesConfig, criteria: Sequence[Criterion], ballots: Sequence[Ballot] | None = None
+) -> tuple[MakeRequests, int]:
+    """Return what generates the requests, and how many votes they will bring."""
+    personas = read_personas(config.personas)
+    ballots = read_ballots(config)[0] if ballots is None else ballots
+
+    def asked() -> Iterator[Request]:
+        return with_repeats(requests(config, ballots, criteria, personas), config.repeat_share, config.seed)
+
+    total = len(criteria) * sum(len(ballot.voters) for ballot in ballots)
+    return asked, round(total * (1 + config.repeat_share))
+
+
+def _write(
+    config: PreferencesConfig,
+    criteria: Sequence[Criterion],
+    ballots: Sequence[Ballot],
+    results: Mapping[str, Sequence[Aggregate | None]],
+    missing: Missingness,
+) -> dict[str, dict[str, Any]]:
+    """Write each criterion's pairs and rankings; return its counts."""
+    counts: dict[str, dict[str, Any]] = {}
+    for criterion in criteria:
+        pairs, rankings, outcome = count_out(config, ballots, results[criterion.name])
+        counts[criterion.name] = missing.by_criterion()[criterion.name] | outcome
+        if not pairs:
+            raise UserError(
+                f"{criterion.name}: no question gave a pair ({_described(counts[criterion.name])}); 'jaxmodpo votes' "
+                "shows every answer, and --retry-errors asks failed votes again"
+            )
+        write_pairs(config.output_dir / f"{criterion.name}_pairs.json", pairs)
+        write_rankings(config.output_dir / f"{criterion.name}_rankings.json", rankings)
+        log.info("preferences: %s: %s", criterion.name, _described(counts[criterion.name]))
+    return counts
+
+
+def count_votes(
+    config: PreferencesConfig, criteria: Sequence[Criterion], ballots: Sequence[Ballot], votes: Iterator[list[Vote]]
+) -> tuple[dict[str, list[Aggregate | None]], Missingness]:
+    """Add up the votes on each ballot by each criterion, as they come, in the order of the requests.
+
+    Returns:
+        By criterion, a result for each ballot (None below the minimum of valid votes); and what is missing.
+        Votes of a second asking are in neither.
+    """
+    results: dict[str, list[Aggregate | None]] = {criterion.name: [] for criterion in criteria}
+    missing = Missingness()
+    first = (some for some in votes if some[0].repeat == 0)
+    for group in groups(criteria, config.criteria_per_call):
+        for ballot in ballots:
+            cast_here = list(itertools.islice(first, len(ballot.voters)))
+            names = list(ballot.replies)
+            for n, criterion in enumerate(group):
+                own = [some[n] for some in cast_here]
+                for vote in own:
+                    missing.add(vote)
+                results[criterion.name].append(
+                    aggregate(
+                        own,
+                        names,
+                        position_weights(len(names), config.position_weights),
+                        seed=config.seed,
+                        min_valid_votes=config.min_valid_votes,
+                        protocol=config.protocol,
+                    )
+                )
+    return results, missing
+
+
+def read_ballots(config: PreferencesConfig) -> tuple[list[Ballot], int]:
     """Read the replies by question and assign the personas.
 
     Returns:
@@ -166,42 +230,44 @@ def read_ballots(config: PreferencesConfig, persona_ids: Sequence[str]) -> tuple
     left_out = len(replies) - len(votable)
     if left_out:
         log.warning("preferences: %d questions have fewer than two replies and are left out", left_out)
-    voters = assign_personas(votable, persona_ids, config.personas_per_question, config.seed)
+    for question in votable:
+        position_weights(len(replies[question]), config.position_weights)  # refuses weights of another number
+    personas = list(read_personas(config.personas))
+    voters = assign_personas(votable, personas, config.personas_per_question, config.seed)
     return [Ballot(Question(q, texts[q]), replies[q], voters[q]) for q in votable], left_out
 
 
 def requests(
-    ballots: Sequence[Ballot], criteria: Sequence[Criterion], personas: Mapping[str, str], seed: int
+    config: PreferencesConfig, ballots: Sequence[Ballot], criteria: Sequence[Criterion], personas: Mapping[str, str]
 ) -> Iterator[Request]:
-    """Yield what is asked: by criterion, then by question, then by persona."""
-    for criterion in criteria:
+    """Yield what is asked: by criterion (or all that one call asks about), then by question, then by persona."""
+    for group in groups(criteria, config.criteria_per_call):
         for ballot in ballots:
             question = ballot.question
             for persona in ballot.voters:
-                shown = shown_order(list(ballot.replies), question.question_id, persona, seed)
+                shown = shown_order(list(ballot.replies), question.question_id, persona, config.seed, config.protocol)
                 yield Request(
                     "rank",
                     question.question_id,
                     question.question_text,
                     persona,
                     personas[persona],
-                    criterion,
+                    group,
                     tuple(ballot.replies[name] for name in shown),
                 )
 
 
 def count_out(
-    config: PreferencesConfig, ballots: Sequence[Ballot], cast: Sequence[Sequence[Vote]]
+    config: PreferencesConfig, ballots: Sequence[Ballot], results: Sequence[Aggregate | None]
 ) -> tuple[list[Pair], list[Ranking], dict[str, int]]:
-    """Turn one criterion's votes into pairs and rankings, and count what became of the questions.
+    """Turn one criterion's results into pairs and rankings, and count what became of the questions.
 
-    A pair of identical texts is dropped. Where ties are dropped, a question with any tie has no
-    ranking, since the file could only show it as an order.
+    A pair of identical texts is dropped. In a ranking, equal points share a rank.
 
     Args:
         config: the settings.
         ballots: the questions.
-        cast: the votes on each ballot.
+        results: of each ballot; None where there are too few valid votes.
 
     Returns:
         Pairs, rankings, and counts: pairs, rankings, questions below the minimum of valid votes,
@@ -210,15 +276,7 @@ def count_out(
     pairs: list[Pair] = []
     rankings: list[Ranking] = []
     too_few = tied = all_tied = identical = without_pair = 0
-    for ballot, votes in zip(ballots, cast, strict=True):
-        names = list(ballot.replies)
-        result = aggregate(
-            votes,
-            names,
-            position_weights(len(names)),
-            seed=config.seed,
-            min_valid_votes=config.min_valid_votes,
-        )
+    for ballot, result in zip(ballots, results, strict=True):
         if result is None:
             too_few += 1
             without_pair += 1
@@ -226,8 +284,7 @@ def count_out(
         tied += result.has_ties
         all_tied += len(result.ranking) == 1
         question_id, text = ballot.question.question_id, ballot.question.question_text
-        if not (config.ties == "drop" and result.has_ties):
-            rankings.append(Ranking(question_id, text, tuple(ballot.replies[n] for n in result.order)))
+        rankings.append(Ranking(question_id, text, tuple(ballot.replies[n] for n in result.order), result.ranks))
         found = [
             Pair(question_id, text, ballot.replies[chosen], ballot.replies[rejected])
             for chosen, rejected in preference_pairs(result, config.pairs, config.ties)

@@ -1,31 +1,119 @@
 """What a language model is told when it judges: messages and the schema of its answer.
 
-The wording stands in ``configs/judging/prompts.yaml``; this module fills it in. The persona is the
-system message, which is the same for all of a persona's requests. Posts and replies are fenced by a
-mark hashed from their texts, so that no text can hold its own closing line.
+The wording stands in ``configs/judging/prompts.yaml``, or in a file of the user's; this module fills
+it in and reads answers back. The persona is the system message, which is the same for all of a
+persona's requests. Posts and replies are fenced by a mark hashed from their texts, so that no text
+can hold its own closing line.
 """
 
 from __future__ import annotations
 
-import functools
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
 from string import Template
 from typing import Any
 
 from jaxmodpo.artifacts import digest
 from jaxmodpo.config import builtin, load_yaml
+from jaxmodpo.errors import UserError, nearest
 from jaxmodpo.judging.criteria import Criterion
 from jaxmodpo.judging.judge import Request
 
+# Every part of the wording and what is filled into it.
+_PARTS = {
+    "system": {"persona"},
+    "rank": {"question", "criteria", "replies", "count", "answer"},
+    "compare": {"question", "criteria", "replies", "ties", "answer"},
+    "post": {"mark", "text"},
+    "reply": {"label", "mark", "text"},
+    "criterion": {"name", "description", "better_when", "worse_when"},
+    "preference": {"description"},
+    "one": {"criterion"},
+    "several": {"criteria"},
+    "ties": set(),
+}
 
-@functools.cache
-def load_prompts() -> dict[str, str]:
-    """Read ``configs/judging/prompts.yaml``."""
-    return load_yaml(builtin("judging", "prompts"))
+
+@dataclass(frozen=True)
+class Prompts:
+    """The wording of requests.
+
+    Attributes:
+        parts: the templates by name.
+        version: a digest of them, which is part of what shapes a judge's answers.
+    """
+
+    parts: Mapping[str, str]
+    version: str
+
+    @classmethod
+    def load(cls, source: str | Path = "prompts") -> Prompts:
+        """Read a file of templates, or ``configs/judging/prompts.yaml``.
+
+        Raises:
+            UserError: an unknown or missing part, or a placeholder that the part does not have or lacks.
+        """
+        path = builtin("judging", source)
+        parts = load_yaml(path)
+        for name in parts:
+            if name not in _PARTS:
+                raise UserError(f"{path}: unknown part '{name}'{nearest(str(name), _PARTS)}")
+        for name, values in _PARTS.items():
+            if not isinstance(parts.get(name), str):
+                raise UserError(f"{path} lacks the part '{name}', a text")
+            template = Template(parts[name])
+            found = set(template.get_identifiers())
+            if not template.is_valid() or found - values:
+                wrong = ", ".join(f"${v}" for v in sorted(found - values)) or "a stray $ (write $$)"
+                raise UserError(f"{path}, part '{name}': {wrong} is not one of {_listed(values)}")
+            # The count, the ties and the form of the answer may be left to the schema.
+            if lacking := values - found - {"count", "ties", "answer"}:
+                raise UserError(f"{path}, part '{name}' lacks {_listed(lacking)}")
+        return cls(parts, digest(parts)[:12])
+
+    def messages(self, request: Request) -> list[dict[str, str]]:
+        """Return a request as chat messages: the persona as system, everything else as user."""
+        mark = digest([request.question_text, *(r.response_text for r in request.responses)])[:16]
+        criteria = [self._criterion(criterion) for criterion in request.criteria]
+        user = self._fill(
+            request.kind,
+            question=self._fill("post", mark=mark, text=request.question_text),
+            criteria=self._fill("one", criterion=criteria[0])
+            if len(criteria) == 1
+            else self._fill("several", criteria="\n\n".join(criteria)),
+            count=len(request.responses),
+            ties=" " + self.parts["ties"].strip() if request.ties else "",
+            answer=_example(request),
+            replies="\n\n".join(
+                self._fill("reply", label=label, mark=mark, text=response.response_text)
+                for label, response in zip(labels(request), request.responses, strict=True)
+            ),
+        )
+        return [
+            {"role": "system", "content": self._fill("system", persona=request.persona_text.strip())},
+            {"role": "user", "content": user},
+        ]
+
+    def _criterion(self, criterion: Criterion) -> str:
+        if criterion.better_when:
+            return self._fill(
+                "criterion",
+                name=criterion.name.replace("_", " "),
+                description=criterion.description,
+                better_when=criterion.better_when,
+                worse_when=criterion.worse_when,
+            )
+        return self._fill("preference", description=criterion.description)
+
+    def _fill(self, part: str, **values: object) -> str:
+        # One pass: a dollar sign inside a value is text.
+        return Template(self.parts[part]).substitute(values).strip()
 
 
-def prompts_version() -> str:
-    """Return a digest of the wording, which is part of what shapes a judge's answers."""
-    return digest(load_prompts())[:12]
+def _listed(values: set[str]) -> str:
+    return ", ".join(f"${value}" for value in sorted(values)) or "none, for it has no placeholders"
 
 
 def labels(request: Request) -> list[str]:
@@ -35,55 +123,75 @@ def labels(request: Request) -> list[str]:
     return [str(n) for n in range(1, len(request.responses) + 1)]
 
 
-def messages(request: Request) -> list[dict[str, str]]:
-    """Return a request as chat messages: the persona as system, everything else as user."""
-    mark = digest([request.question_text, *(r.response_text for r in request.responses)])[:16]
-    user = _fill(
-        request.kind,
-        question=_fill("post", mark=mark, text=request.question_text),
-        criterion=_criterion(request.criterion),
-        count=len(request.responses),
-        replies="\n\n".join(
-            _fill("reply", label=label, mark=mark, text=response.response_text)
-            for label, response in zip(labels(request), request.responses, strict=True)
-        ),
-    )
-    return [
-        {"role": "system", "content": _fill("system", persona=request.persona_text.strip())},
-        {"role": "user", "content": user},
-    ]
+def _answer_names(request: Request) -> list[str]:
+    """Return the names of the answer's fields: of the criteria, or of the kind where there is but one."""
+    if len(request.criteria) == 1:
+        return ["better" if request.kind == "compare" else "ranking"]
+    return [criterion.name for criterion in request.criteria]
+
+
+def _example(request: Request) -> str:
+    if request.kind == "compare":
+        choices = [*labels(request), *(["tie"] if request.ties else [])]
+        value = " or ".join(f'"{choice}"' for choice in choices)
+    else:
+        value = "[the number of the best reply, …, the number of the worst]"
+    return "{" + ", ".join(f'"{name}": {value}' for name in _answer_names(request)) + "}"
 
 
 def answer_schema(request: Request) -> dict[str, Any]:
-    """Return the JSON schema of the answer: ``{"ranking": [numbers]}`` or ``{"better": "A" | "B"}``.
+    """Return the JSON schema of the answer.
 
-    A schema cannot demand a permutation in every server's dialect: whoever reads the answer checks that.
+    For one criterion ``{"ranking": [numbers]}`` or ``{"better": "A" | "B"}``, for several a field of
+    this kind under each criterion's name. A schema cannot demand a permutation in every server's
+    dialect: :func:`parse_orders` checks that.
     """
     if request.kind == "compare":
-        name, value = "better", {"type": "string", "enum": labels(request)}
+        value = {"type": "string", "enum": [*labels(request), *(["tie"] if request.ties else [])]}
     else:
         numbers = list(range(1, len(request.responses) + 1))
-        name, value = "ranking", {"type": "array", "items": {"type": "integer", "enum": numbers}}
+        value = {"type": "array", "items": {"type": "integer", "enum": numbers}}
+    names = _answer_names(request)
     return {
         "type": "object",
-        "properties": {name: value},
-        "required": [name],
+        "properties": dict.fromkeys(names, value),
+        "required": names,
         "additionalProperties": False,
     }
 
 
-def _criterion(criterion: Criterion) -> str:
-    if criterion.better_when:
-        return _fill(
-            "criterion",
-            name=criterion.name.replace("_", " "),
-            description=criterion.description,
-            better_when=criterion.better_when,
-            worse_when=criterion.worse_when,
-        )
-    return _fill("preference", description=criterion.description)
+def parse_orders(raw: str, request: Request) -> dict[str, tuple[str, ...]]:
+    """Read an answer of :func:`answer_schema`: each criterion's response ids, best first.
+
+    A criterion whose field is missing or anything else, such as a ranking that is no permutation,
+    is left out.
+    """
+    try:
+        value = json.loads(raw)
+    except (ValueError, RecursionError):
+        return {}
+    if not isinstance(value, dict):
+        return {}
+    read = _winner if request.kind == "compare" else _ranking
+    found = {}
+    for name, criterion in zip(_answer_names(request), request.criteria, strict=True):
+        order = read(value.get(name), request)
+        if order is not None:
+            found[criterion.name] = order
+    return found
 
 
-def _fill(part: str, **values: object) -> str:
-    # One pass: a dollar sign inside a value is text.
-    return Template(load_prompts()[part]).substitute(values)
+def _winner(value: Any, request: Request) -> tuple[str, ...] | None:
+    if value == "tie" and request.ties:
+        return ()
+    named = dict(zip(labels(request), (r.response_id for r in request.responses), strict=True))
+    return (named[value],) if isinstance(value, str) and value in named else None
+
+
+def _ranking(value: Any, request: Request) -> tuple[str, ...] | None:
+    ids = [r.response_id for r in request.responses]
+    if not isinstance(value, list) or not all(type(n) is int for n in value):
+        return None
+    if sorted(value) != list(range(1, len(ids) + 1)):
+        return None
+    return tuple(ids[n - 1] for n in value)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import re
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from statistics import NormalDist
 
@@ -17,7 +18,7 @@ from jaxmodpo.config import builtin, load_yaml
 from jaxmodpo.errors import UserError, nearest
 from jaxmodpo.judging.criteria import OVERALL
 from jaxmodpo.judging.hashing import draw
-from jaxmodpo.judging.judge import Answer, Request
+from jaxmodpo.judging.judge import Answer, Asked, Request
 
 MODEL = "rubric stand-in"
 
@@ -104,18 +105,27 @@ class RubricJudge:
         self.score = functools.lru_cache(maxsize=2**18)(self._score)
         self.importances = functools.lru_cache(maxsize=2**14)(self._importances)
 
+    def ask(self, requests: Iterator[Asked], put: Callable[[Asked, Answer], None]) -> None:
+        """Answer one request after the other."""
+        for asked in requests:
+            put(asked, self.answer(asked.request))
+
     def answer(self, request: Request) -> Answer:
         """Rank the replies by utility, or name the one with more; equal utilities are a tie in ``compare``."""
-        # The draw also settles equal utilities in a ranking, so that the shown position never does.
-        ratings = sorted(((*self._utility(request, r), r.response_id) for r in request.responses), reverse=True)
-        if request.kind == "rank":
-            order = tuple(name for *_, name in ratings)
-        else:
-            order = (ratings[0][2],) if ratings[0][0] > ratings[1][0] else ()
-        return Answer("valid", "", order, MODEL)
+        orders = {criterion.name: self._order(request, criterion.name) for criterion in request.criteria}
+        return Answer("valid", "", orders, MODEL)
 
-    def _utility(self, request: Request, response: Candidate) -> tuple[float, bytes]:
-        criterion, text = request.criterion.name, response.response_text
+    def _order(self, request: Request, criterion: str) -> tuple[str, ...]:
+        # The draw also settles equal utilities in a ranking, so that the shown position never does.
+        ratings = sorted(
+            ((*self._utility(request, r, criterion), r.response_id) for r in request.responses), reverse=True
+        )
+        if request.kind == "rank":
+            return tuple(name for *_, name in ratings)
+        return (ratings[0][2],) if ratings[0][0] > ratings[1][0] else ()
+
+    def _utility(self, request: Request, response: Candidate, criterion: str) -> tuple[float, bytes]:
+        text = response.response_text
         importances = self.importances(request.persona_text)
         if criterion == OVERALL:
             total = sum(weight * self.score(text, name) for name, weight in importances.items())

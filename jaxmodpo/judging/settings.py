@@ -1,60 +1,176 @@
-"""Which judge to ask, as settings: preference collection and evaluation inherit the same ones."""
+"""Which judge to ask, and within which limits: settings that preference collection and evaluation inherit."""
 
 from __future__ import annotations
 
+import dataclasses
+import logging
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
+from jaxmodpo.artifacts import Phase, digest
 from jaxmodpo.errors import UserError
+from jaxmodpo.judging.budget import Budget
+from jaxmodpo.judging.criteria import Criterion
+from jaxmodpo.judging.endpoint import Endpoint, EndpointJudge, checked_family
+from jaxmodpo.judging.families import Families
 from jaxmodpo.judging.judge import Judge
+from jaxmodpo.judging.ledger import Ledger
+from jaxmodpo.judging.voting import Missingness
 
-JudgeKind = Literal["rubric", "endpoint"]
+log = logging.getLogger(__name__)
+
+JudgeKind = Literal["rubric", "endpoint", "batch", "replay"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class JudgeConfig:
-    """Which judge to ask, and how."""
+    """Which judge to ask, how, and for how much."""
 
     judge: JudgeKind
-    """endpoint: a model behind an OpenAI-compatible URL; rubric: the built-in phrase counter, a
-    stand-in without clinical meaning"""
+    """endpoint: a model behind an OpenAI-compatible URL; batch: the same through OpenAI's Batch API, at half the
+    price within a day; replay: votes recorded before; rubric: the built-in phrase counter, a stand-in without
+    clinical meaning"""
     base_url: str = "https://api.openai.com/v1"
-    """of the endpoint judge"""
+    """of the endpoint"""
     judge_model: str = ""
-    """the endpoint's model; it has no default"""
+    """the endpoint's model; it has no default. For replay: a part of the recorded judge's name, where there are more"""
     api_key_env: str = "OPENAI_API_KEY"
     """the environment variable that holds the endpoint's key"""
     temperature: float | None = None
     """of the endpoint's model; None sends none, since some models take none (the paper: 0)"""
+    max_answer_tokens: int | None = None
+    """of one answer, thinking included; None sends no limit"""
+    structured: Literal["json_schema", "json_object"] = "json_schema"
+    """how the form of the answer is demanded; json_object for servers that know no schemas"""
     send_personas: bool = False
     """let persona profiles go to an endpoint that is not on this machine"""
+    prompts: str = "prompts"
+    """a file of templates, or the name of ours"""
+    model_table: str = "models"
+    """a table of what models take and cost, or the name of ours"""
+    criteria_per_call: Literal["one", "all"] = "one"
+    """one call for each criterion, or one for all of them; a criterion without better_when and worse_when, such as
+    overall, is always asked about alone, so that nothing primes it"""
+    repeat_share: float = 0.0
+    """this share of the requests, drawn by the seed, is asked a second time; those votes do not count, and show
+    how far the judge agrees with itself"""
+    replay: str = ""
+    """the recorded votes: a ledger (file or URL), or an export of one (.jsonl, .parquet)"""
     rubric_noise: float = 0.25
     """standard deviation of the rubric judge's seeded noise, where a reply without any phrase scores 0
     and a full score is 1"""
     seed: int = 42
     """of who serves on which question, of the order shown, of ties, and of the rubric's noise"""
-    max_concurrency: int = 8
-    """calls to the endpoint at once"""
+    max_concurrency: int = 32
+    """calls to the endpoint at once, at most; fewer where it pushes back"""
+    timeout: float = 120.0
+    """seconds for one attempt"""
+    budget: float | None = None
+    """dollars; the run stops before it spends more, over all the times it is started"""
+    budget_calls: int | None = None
+    """calls; likewise"""
+    retry_errors: bool = False
+    """ask failed votes again, even if the run is finished; without it an unfinished run asks again only where nobody
+    answered"""
+    ledger: str = ""
+    """where votes are kept: a file, or the URL of a database that several machines may share
+    (postgresql://user@host/name; the password comes from PGPASSWORD); votes.sqlite in the output folder if empty"""
+    poll_seconds: float = 60.0
+    """between two looks at a batch"""
+    dry_run: bool = False
+    """say what would be asked and what it would cost, and ask nothing"""
+    tokenizer: str = ""
+    """for the dry run: a folder or tokenizer.json whose tokens are counted"""
 
 
-def make_judge(config: JudgeConfig) -> Judge:
+def check(config: JudgeConfig) -> None:
+    """Refuse settings out of range.
+
+    Raises:
+        UserError: it names the flag.
+    """
+    if config.max_concurrency < 1:
+        raise UserError(f"--max-concurrency is {config.max_concurrency}; it must be at least 1")
+    if not 0 <= config.repeat_share <= 1:
+        raise UserError(f"--repeat-share is {config.repeat_share}; it must be a share from 0 to 1")
+    if config.timeout <= 0 or config.poll_seconds <= 0:
+        raise UserError("--timeout and --poll-seconds must be more than 0 seconds")
+    if config.budget is not None and not config.budget > 0:
+        raise UserError(f"--budget is {config.budget}; it must be more than 0 dollars")
+    if config.budget_calls is not None and config.budget_calls < 1:
+        raise UserError(f"--budget-calls is {config.budget_calls}; it must be at least 1")
+    if config.max_answer_tokens is not None and config.max_answer_tokens < 1:
+        raise UserError(f"--max-answer-tokens is {config.max_answer_tokens}; it must be at least 1")
+    if config.judge == "replay" and not config.replay:
+        raise UserError("--judge replay needs --replay, the recorded votes")
+    if config.budget is not None and config.judge in ("endpoint", "batch"):
+        family = checked_family(endpoint_of(config))
+        if family.prompt is None or family.answer is None:
+            raise UserError(
+                f"--budget needs the price of {config.judge_model}, which the table '{config.model_table}' does not "
+                "have; add it to a table of your own (--model-table) or limit the calls (--budget-calls)"
+            )
+
+
+def endpoint_of(config: JudgeConfig) -> Endpoint:
+    """Return the settings that concern the endpoint."""
+    names = {field.name for field in dataclasses.fields(Endpoint)} & {f.name for f in dataclasses.fields(config)}
+    return Endpoint(model=config.judge_model, **{name: getattr(config, name) for name in names})
+
+
+def open_ledger(config: JudgeConfig, phase: Phase) -> Ledger:
+    """Open the votes of a phase, whose run is named by a digest of its settings and inputs."""
+    return Ledger(config.ledger or phase.directory / "votes.sqlite", digest(phase.manifest["identity"])[:32])
+
+
+def warn_of_failed(label: str, missing: Missingness) -> None:
+    """Say how many votes failed, if any did, and what to do about it."""
+    failed = Counter[str]()
+    for counts in missing.by_criterion().values():
+        failed.update(counts["failed"])
+    if failed:
+        statuses = ", ".join(f"{count:,} {status}" for status, count in sorted(failed.items()))
+        log.warning("%s: %d votes failed (%s); --retry-errors asks them again", label, failed.total(), statuses)
+
+
+def make_judge(config: JudgeConfig, ledger: Ledger | None = None, output_dir: Path = Path()) -> Judge:
     """Make the judge that the settings ask for.
+
+    Args:
+        config: the settings.
+        ledger: where its votes are kept; what the run has spent so far counts against the budget.
+        output_dir: where a batch judge keeps its files.
 
     Raises:
         UserError: no model, no key, or personas that may not be sent; settings out of range.
     """
-    if config.max_concurrency < 1:
-        raise UserError(f"--max-concurrency is {config.max_concurrency}; it must be at least 1")
+    check(config)
     if config.judge == "rubric":
         from jaxmodpo.judging.rubric import RubricJudge
 
         return RubricJudge(config.seed, config.rubric_noise)
-    from jaxmodpo.judging.endpoint import EndpointJudge
+    if config.judge == "replay":
+        from jaxmodpo.judging.replay import ReplayJudge
 
-    return EndpointJudge(
-        config.base_url,
-        config.judge_model,
-        api_key_env=config.api_key_env,
-        temperature=config.temperature,
-        send_personas=config.send_personas,
-    )
+        return ReplayJudge(config.replay, config.judge_model)
+    endpoint = endpoint_of(config)
+    spent = ledger.spent(ledger.run) if ledger is not None else None
+    calls, dollars = (spent.calls, spent.dollars) if spent is not None else (0, 0.0)
+    judge = EndpointJudge(endpoint, Budget(config.budget_calls, config.budget, calls, dollars))
+    if config.judge == "endpoint" or ledger is None:
+        return judge
+    from jaxmodpo.judging.batch import BatchJudge
+
+    discount = Families.load(config.model_table).batch_discount
+    return BatchJudge.of(judge, ledger, output_dir / "batches", discount, poll_seconds=config.poll_seconds)
+
+
+def groups(criteria: Sequence[Criterion], per_call: Literal["one", "all"]) -> list[tuple[Criterion, ...]]:
+    """Divide criteria into those that one call asks about together."""
+    if per_call == "one":
+        return [(criterion,) for criterion in criteria]
+    together = tuple(c for c in criteria if c.better_when)
+    return [*([together] if together else []), *((c,) for c in criteria if not c.better_when)]

@@ -7,19 +7,24 @@ Collection Using Patient Personas" and "Evaluation Methodology".
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 from collections import Counter
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
 from fractions import Fraction
 from typing import Any, Literal, NamedTuple
 
 from jaxmodpo.errors import UserError
 from jaxmodpo.judging.hashing import draw
+from jaxmodpo.judging.judge import Request
 from jaxmodpo.judging.ledger import Vote
 
 PairRule = Literal["best-worst", "all"]
 TieRule = Literal["seed", "drop"]
+Protocol = Literal["paper", "official-code"]
+"""What the paper says, or what its authors' scripts do where they differ: replies in the order of the file, ties broken
+by it, and one draw a question of who is shown first, shared by all personas."""
 
 
 # --------------------------------------------------------------------------- who votes, in which order
@@ -61,34 +66,78 @@ def assign_personas(
     return {q: [p for p in persona_ids if p in chosen[q]] for q in question_ids}
 
 
-def shown_order(response_ids: Sequence[str], question_id: str, persona_id: str, seed: int) -> tuple[str, ...]:
-    """Permute responses for one persona; the same for all criteria, whatever order they are given in."""
+def shown_order(
+    response_ids: Sequence[str], question_id: str, persona_id: str, seed: int, protocol: Protocol = "paper"
+) -> tuple[str, ...]:
+    """Permute responses for one persona; the same for all criteria, whatever order they are given in.
+
+    The protocol ``official-code`` shows them as they are given.
+    """
+    if protocol == "official-code":
+        return tuple(response_ids)
     return tuple(sorted(response_ids, key=lambda r: draw(seed, "show", question_id, persona_id, r)))
 
 
-def head_to_head_positions(unit: str, persona_ids: Sequence[str], seed: int) -> frozenset[str]:
-    """Draw the half of the personas, rounded down, that see A first; the others see B first.
+def head_to_head_positions(
+    unit: str, persona_ids: Sequence[str], seed: int, protocol: Protocol = "paper"
+) -> frozenset[str]:
+    """Draw the half of the personas that see A first; the others see B first.
+
+    Of an odd number the unit's draw also says which side has one more. The protocol ``official-code``
+    lets all of them see the same first.
 
     Args:
         unit: names what is compared: question, reply and pair. Each unit has its own draw.
         persona_ids: those who vote on it.
         seed: of the draw.
+        protocol: see :data:`Protocol`.
     """
+    coin = draw(seed, "coin", unit)[0] & 1
+    if protocol == "official-code":
+        return frozenset(persona_ids if coin else ())
     drawn = sorted(persona_ids, key=lambda p: draw(seed, "first", unit, p))
-    return frozenset(drawn[: len(drawn) // 2])
+    return frozenset(drawn[: (len(drawn) + coin) // 2])
+
+
+def asked_again(request: Request, share: float, seed: int) -> bool:
+    """Draw whether a request belongs to the share that is asked a second time."""
+    names = [*(r.response_id for r in request.responses), *(c.name for c in request.criteria)]
+    drawn = draw(seed, "again", request.question_id, request.persona_id, *names)
+    return int.from_bytes(drawn[:8], "little") < share * 2**64
+
+
+def with_repeats(requests: Iterable[Request], share: float, seed: int) -> Iterator[Request]:
+    """Yield each request, and after some of them the same with ``repeat`` 1."""
+    for request in requests:
+        yield request
+        if share and asked_again(request, share, seed):
+            yield dataclasses.replace(request, repeat=1)
 
 
 # --------------------------------------------------------------------------- rankings
 
 
-def position_weights(count: int) -> tuple[Fraction, ...]:
+def position_weights(count: int, given: Sequence[float] = ()) -> tuple[Fraction, ...]:
     """Return the points of each rank, best first: linear from 10 to -10, exact.
 
     For five that is the paper's 10, 5, 0, -5, -10; for ``count`` n, rank r from 0, it is
     10 - 20 r / (n - 1).
+
+    Args:
+        count: of responses.
+        given: the points to use instead.
+
+    Raises:
+        UserError: ``given`` are as many as there are not responses, or do not fall.
     """
     if count < 2:
         raise ValueError(f"a ranking needs at least two responses, not {count}")
+    if given:
+        if len(given) != count:
+            raise UserError(f"--position-weights has {len(given)} numbers, but a question has {count} responses")
+        if any(better < worse for better, worse in itertools.pairwise(given)) or given[0] == given[-1]:
+            raise UserError("--position-weights must fall from the first rank to the last")
+        return tuple(map(Fraction, given))
     return tuple(Fraction(10) - Fraction(20 * rank, count - 1) for rank in range(count))
 
 
@@ -114,6 +163,12 @@ class Aggregate:
         return tuple(itertools.chain.from_iterable(self.ranking))
 
     @property
+    def ranks(self) -> tuple[int, ...]:
+        """Return the ranks of :attr:`order`, from 1; equal points share a rank, as in 1, 1, 3."""
+        starts = itertools.accumulate((len(group) for group in self.ranking), initial=1)
+        return tuple(start for start, group in zip(starts, self.ranking, strict=False) for _ in group)
+
+    @property
     def has_ties(self) -> bool:
         return any(len(group) > 1 for group in self.ranking)
 
@@ -125,6 +180,7 @@ def aggregate(
     *,
     seed: int,
     min_valid_votes: int = 1,
+    protocol: Protocol = "paper",
 ) -> Aggregate | None:
     """Add up the points of one question's rankings by one criterion.
 
@@ -136,6 +192,7 @@ def aggregate(
         weights: points by rank, best first, as :func:`position_weights` gives them.
         seed: of the order inside a tie.
         min_valid_votes: below this many there is no result.
+        protocol: ``official-code`` orders the responses of a tie as ``response_ids`` are.
 
     Returns:
         None where there are too few valid votes.
@@ -153,7 +210,12 @@ def aggregate(
         for name in response_ids
     }
     question_id, criterion = votes[0].question_id, votes[0].criterion
-    order = sorted(response_ids, key=lambda name: (-points[name], draw(seed, "tie", question_id, criterion, name)))
+    place = {name: n for n, name in enumerate(response_ids)}
+
+    def within_a_tie(name: str) -> bytes | int:
+        return place[name] if protocol == "official-code" else draw(seed, "tie", question_id, criterion, name)
+
+    order = sorted(response_ids, key=lambda name: (-points[name], within_a_tie(name)))
     ranking = tuple(tuple(group) for _, group in itertools.groupby(order, key=points.__getitem__))
     return Aggregate(question_id, points, ranking, len(orders))
 
@@ -193,35 +255,64 @@ class Tally(NamedTuple):
     failed: int
 
 
-def tally(votes: Iterable[Vote], a: str, b: str) -> Tally:
-    """Count the votes of a comparison between the responses with ids ``a`` and ``b``."""
-    counts = Counter(vote.order for vote in votes)
+def both_orders(first: Vote, second: Vote) -> tuple[str, ...] | None:
+    """Return one persona's verdict from its votes in both orders.
+
+    Who wins in both orders wins; a verdict that turns with the order is a tie; where one of the two
+    failed there is none, since the other may have been the position's.
+    """
+    if first.order is None or second.order is None:
+        return None
+    return first.order if first.order == second.order else ()
+
+
+def tally(orders: Iterable[tuple[str, ...] | None], a: str, b: str) -> Tally:
+    """Count the verdicts of a comparison between the responses with ids ``a`` and ``b``; None failed."""
+    counts = Counter(orders)
     if not counts.keys() <= {(a,), (b,), (), None}:
         raise ValueError(f"a vote for neither {a} nor {b}")
     return Tally(counts[(a,)], counts[(b,)], counts[()], counts[None])
 
 
-def majority(votes: Iterable[Vote], a: str, b: str) -> Literal["a", "b", "tie"] | None:
-    """Return who has more votes, ``tie`` for as many, None where no vote is valid."""
-    said = tally(votes, a, b)
-    if said.a + said.b + said.ties == 0:
-        return None
-    return "a" if said.a > said.b else "b" if said.b > said.a else "tie"
-
-
 # --------------------------------------------------------------------------- counts
 
 
-def count_votes(votes: Iterable[Vote]) -> dict[str, dict[str, Any]]:
-    """Count by criterion, in the order met: ``{criterion: {asked, valid, failed: {status: count}}}``."""
-    statuses: dict[str, Counter[str]] = {}
-    for vote in votes:
-        statuses.setdefault(vote.criterion, Counter())[vote.status] += 1
-    return {
-        criterion: {
-            "asked": counts.total(),
-            "valid": counts["valid"],
-            "failed": {status: n for status, n in sorted(counts.items()) if status != "valid"},
+@dataclass
+class Missingness:
+    """How many votes there are and how many failed: by criterion, by persona and by the model that answered.
+
+    Votes that failed are counted and never made up for.
+    """
+
+    criteria: dict[str, Counter[str]] = field(default_factory=dict)
+    personas: dict[str, Counter[str]] = field(default_factory=dict)
+    models: dict[str, Counter[str]] = field(default_factory=dict)
+
+    def add(self, vote: Vote) -> None:
+        """Count a vote."""
+        for counts, name in (
+            (self.criteria, vote.criterion),
+            (self.personas, vote.persona_id),
+            (self.models, vote.model or "none"),
+        ):
+            counts.setdefault(name, Counter())[vote.status] += 1
+
+    def by_criterion(self) -> dict[str, dict[str, Any]]:
+        """Return ``{criterion: {asked, valid, failed: {status: count}}}``, in the order met."""
+        return {name: _counted(counts) for name, counts in self.criteria.items()}
+
+    def summary(self) -> dict[str, Any]:
+        """Return the counts by persona, of those with failed votes, and by model."""
+        personas = {name: _counted(counts) for name, counts in sorted(self.personas.items())}
+        return {
+            "personas_with_failed_votes": {name: counts for name, counts in personas.items() if counts["failed"]},
+            "models": {name: _counted(counts) for name, counts in sorted(self.models.items())},
         }
-        for criterion, counts in statuses.items()
+
+
+def _counted(counts: Counter[str]) -> dict[str, Any]:
+    return {
+        "asked": counts.total(),
+        "valid": counts["valid"],
+        "failed": {status: n for status, n in sorted(counts.items()) if status != "valid"},
     }

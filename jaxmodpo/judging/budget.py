@@ -1,0 +1,63 @@
+"""What a run may spend, in calls and in dollars, counted as calls begin and end.
+
+A module of its own because the pool's threads share it with nothing else: a call begins only where
+what is spent, what is under way and one more call fit into the budget.
+"""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import dataclass, field
+
+from jaxmodpo.errors import UserError
+from jaxmodpo.judging.judge import Answer
+
+
+@dataclass(eq=False)
+class Budget:
+    """A limit of calls and dollars for a run, over all the times it is started.
+
+    Attributes:
+        most_calls: None for no limit.
+        most_dollars: None for no limit.
+        calls: made so far, in earlier starts too.
+        dollars: spent so far.
+        expected: dollars of one call, for those under way; the mean so far where there were any.
+    """
+
+    most_calls: int | None = None
+    most_dollars: float | None = None
+    calls: int = 0
+    dollars: float = 0.0
+    expected: float = 0.0
+    _under_way: int = field(init=False, default=0)
+    _lock: threading.Lock = field(init=False, default_factory=threading.Lock)
+
+    def reserve(self) -> None:
+        """Begin a call.
+
+        Raises:
+            UserError: it would exceed the budget.
+        """
+        with self._lock:
+            if self.most_calls is not None and self.calls + self._under_way >= self.most_calls:
+                raise UserError(
+                    f"the budget of {self.most_calls:,} calls is spent; raise --budget-calls and run the same "
+                    "command again"
+                )
+            begun = self._under_way + 1
+            each = max(self.expected, self.dollars / self.calls if self.calls else 0.0)
+            if self.most_dollars is not None and self.dollars + begun * each > self.most_dollars:
+                raise UserError(
+                    f"the budget of ${self.most_dollars:,.2f} is spent (${self.dollars:,.4f} in {self.calls:,} calls); "
+                    "raise --budget and run the same command again"
+                )
+            self._under_way += 1
+
+    def settle(self, answer: Answer | None) -> None:
+        """End a call: with its answer, or None where none came, which costs nothing."""
+        with self._lock:
+            self._under_way -= 1
+            if answer is not None:
+                self.calls += 1
+                self.dollars += answer.cost or 0.0
