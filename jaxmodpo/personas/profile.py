@@ -6,9 +6,7 @@ them back: ``- Empathy and warmth: 4.0/5 importance``.
 
 from __future__ import annotations
 
-import numpy as np
-
-from jaxmodpo.personas.survey import ATTITUDES, IMPORTANCES, LISTS, TEXTS, Participant
+from jaxmodpo.personas.participant import COLUMNS, IDENTIFIER, IMPORTANCES, Participant
 
 IMPORTANCE_LABELS = {
     "importance_empathy": "Empathy and warmth",
@@ -115,9 +113,9 @@ def _attitudes(ratings: dict[str, float | None]) -> list[str]:
 
 
 def quality(participant: Participant) -> dict[str, float]:
-    """Rate a profile, each part in [0, 1].
+    """Rate a profile, each part in [0, 1]. What the survey does not ask counts neither for nor against anybody.
 
-    - completeness: share of the columns that were answered;
+    - completeness: share of the questions that were answered;
     - consistency: 1, less a half for each contradiction: high trust in LLMs beside great concern about
       their errors and doubt of their empathy; medication or therapy as treatment without any diagnosis;
     - specificity: how far the importance ratings and the lists tell this participant from an average one: half for
@@ -127,21 +125,28 @@ def quality(participant: Participant) -> dict[str, float]:
     ``quality`` is their sum with :data:`QUALITY_WEIGHTS`.
     """
     texts, lists, ratings = participant.texts, participant.lists, participant.ratings
-    answered = [bool(texts[n]) for n in TEXTS] + [bool(lists[n]) for n in LISTS]
-    answered += [ratings[n] is not None for n in (*ATTITUDES, *IMPORTANCES)]
+    asked = [name for name in COLUMNS if name != IDENTIFIER and name not in participant.unasked]
     trusting = (ratings["attitude_trust"] or 3) >= 4
     doubting = (ratings["attitude_error_concerns"] or 3) >= 5 and (ratings["attitude_ai_empathy"] or 3) <= 1
     treated = texts["treatment"].lower().startswith(("therapy", "medication"))
-    contradictions = int(trusting and doubting) + int(treated and not lists["diagnoses"])
+    undiagnosed = "diagnoses" in asked and not lists["diagnoses"]
+    contradictions = int(trusting and doubting) + int(treated and undiagnosed)
     importances = [ratings[n] for n in IMPORTANCES if ratings[n] is not None]
-    entries = sum(len(lists[n]) for n in ("ai_experience", "helpful_areas", "appropriate_uses"))
+    listing = [n for n in ("ai_experience", "helpful_areas", "appropriate_uses") if n in asked]
+    entries = sum(len(lists[n]) for n in listing)
     demographics = all(texts[n] for n in ("age", "gender", "ethnicity"))
     unrepeated = all(len(set(items)) == len(items) for items in lists.values())
     parts = {
-        "completeness": float(np.mean(answered)),
+        "completeness": sum(_answered(participant, name) for name in asked) / len(asked),
         "consistency": max(0.0, 1 - 0.5 * contradictions),
-        "specificity": 0.5 * (len(set(importances)) > 1) + 0.5 * (entries >= 2),
+        "specificity": 0.5 * (len(set(importances)) > 1) + 0.5 * (entries >= 2 or not listing),
         "validity": 0.5 * demographics + 0.5 * unrepeated,
     }
     total = sum(QUALITY_WEIGHTS[name] * value for name, value in parts.items())
     return {**{name: round(value, 6) for name, value in parts.items()}, "quality": round(total, 6)}
+
+
+def _answered(participant: Participant, name: str) -> bool:
+    if name in participant.ratings:
+        return participant.ratings[name] is not None
+    return bool(participant.texts[name] if name in participant.texts else participant.lists[name])

@@ -1,93 +1,189 @@
-"""The survey's columns, and rows of them as participants.
-
-One canonical layout covers what the paper's profiles hold: demographics and diagnosis, experience
-with AI, five attitudes, five importance ratings, helpful areas and appropriate uses. Lists are
-separated by semicolons; an empty field means not answered.
-"""
+"""Rows of survey files as participants, through a mapping of columns and answers."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from jaxmodpo.artifacts import read_table
-from jaxmodpo.errors import UserError
-
-TEXTS = ("population", "age", "gender", "ethnicity", "severity", "treatment")
-LISTS = ("diagnoses", "ai_experience", "helpful_areas", "appropriate_uses")
-# Agreement from 1 (strongly disagree) to 5 (strongly agree).
-ATTITUDES = (
-    "attitude_accessibility",
-    "attitude_ai_empathy",
-    "attitude_error_concerns",
-    "attitude_complement_only",
-    "attitude_trust",
+from jaxmodpo.errors import UserError, nearest
+from jaxmodpo.personas.mapping import ID_PREFIX, Source, SurveyMapping, band, group_of, load_mapping, plain
+from jaxmodpo.personas.participant import (
+    ATTITUDES,
+    IDENTIFIER,
+    IMPORTANCES,
+    LISTS,
+    TEXTS,
+    Participant,
+    parse_rating,
+    shown,
 )
-# Importance from 1 to 5 in steps of a half.
-IMPORTANCES = (
-    "importance_empathy",
-    "importance_active_listening",
-    "importance_trust_rapport",
-    "importance_self_motivated_change",
-    "importance_patient_autonomy",
-)
-COLUMNS = ("participant_id", *TEXTS, *LISTS, *ATTITUDES, *IMPORTANCES)
+
+# What stands in the column of a box that was not ticked, besides nothing.
+_UNTICKED = frozenset({"0", "no", "false", "off", "unchecked"})
 
 
-@dataclass(frozen=True)
-class Participant:
-    """One survey row.
-
-    Attributes:
-        participant_id: unique over all files.
-        texts: single answers by column, empty where not answered.
-        lists: answers with several parts, by column.
-        ratings: numbers by column; None where not answered.
-    """
-
-    participant_id: str
-    texts: dict[str, str]
-    lists: dict[str, tuple[str, ...]]
-    ratings: dict[str, float | None]
-
-
-def read_surveys(paths: Sequence[Path]) -> list[Participant]:
+def read_surveys(paths: Sequence[Path], mapping: SurveyMapping | None = None) -> list[Participant]:
     """Read survey files.
 
+    Args:
+        paths: CSV files.
+        mapping: of their columns; without one, the columns are the canonical ones.
+
     Raises:
-        UserError: a missing column, a rating that is not one, or a participant twice; it names file, row, column.
+        UserError: a missing column, an answer that is none, or a participant twice; it names file, row and field,
+            never the participant.
     """
+    mapping = mapping or load_mapping()
     participants: dict[str, Participant] = {}
     for path in paths:
-        for number, row in enumerate(read_table(path, COLUMNS), 1):
-            where = f"{path}, row {number}"
-            name = row["participant_id"].strip()
-            if not name:
-                raise UserError(f"{where}: the participant_id is empty")
-            if name in participants:
-                raise UserError(f"{where}: the participant_id {name} has been given before")
-            participants[name] = Participant(
-                name,
-                {column: row[column].strip() for column in TEXTS},
-                {column: tuple(p.strip() for p in row[column].split(";") if p.strip()) for column in LISTS},
-                {
-                    **{column: _rating(row[column], where, column, step=1.0) for column in ATTITUDES},
-                    **{column: _rating(row[column], where, column, step=0.5) for column in IMPORTANCES},
-                },
-            )
+        for number, participant in _read(path, read_table(path, []), mapping):
+            if participant.participant_id in participants:
+                raise UserError(f"{path}, row {number}: the participant_id has been given before; ids must be unique")
+            participants[participant.participant_id] = participant
     return list(participants.values())
 
 
-def _rating(text: str, where: str, column: str, step: float) -> float | None:
-    text = text.strip()
-    if not text:
-        return None
-    try:
-        value = float(text)
-    except ValueError:
-        value = float("nan")
-    if not (1 <= value <= 5 and (value / step).is_integer()):
-        steps = "whole numbers" if step == 1.0 else "steps of 0.5"
-        raise UserError(f"{where}: {column} must be from 1 to 5 in {steps}, not '{text}'")
-    return value
+def participants_of(rows: Sequence[Mapping[str, str]]) -> list[Participant]:
+    """Return rows of the canonical layout, which no file need hold, as participants."""
+    return [participant for _, participant in _read(Path("survey.csv"), rows, load_mapping())]
+
+
+def _read(path: Path, rows: Sequence[Mapping[str, str]], mapping: SurveyMapping) -> Iterator[tuple[int, Participant]]:
+    """Yield one file's participants, each with the number of its row."""
+    reader = _Reader.of(path, list(rows[0]), mapping)
+    if len(rows) <= mapping.skip_rows:
+        raise UserError(f"{path} has no rows below the {mapping.skip_rows} that {mapping.name} skips")
+    for number, row in enumerate(rows[mapping.skip_rows :], mapping.skip_rows + 1):
+        yield number, reader.participant(row, number)
+
+
+@dataclass(frozen=True)
+class _Reader:
+    """One file's way from a row to a participant; ``actual`` is each column as this file spells it."""
+
+    path: Path
+    mapping: SurveyMapping
+    constants: Mapping[str, str]
+    actual: Mapping[str, str]
+
+    @classmethod
+    def of(cls, path: Path, columns: Sequence[str], mapping: SurveyMapping) -> _Reader:
+        constants = mapping.constants(path)
+        spelled = {plain(column): column for column in columns} | {column: column for column in columns}
+        wanted = {c: name for name, s in mapping.sources.items() if name not in constants for c in s.columns}
+        actual = {c: spelled[c] if c in spelled else spelled.get(plain(c), "") for c in wanted}
+        if lacking := [column for column, found in actual.items() if not found]:
+            raise UserError(_lacks(path, columns, {column: wanted[column] for column in lacking}, mapping))
+        for name in ("population", "age", "gender", "ethnicity"):
+            if name in mapping.unasked(constants):
+                raise UserError(
+                    f"{path}: nothing gives the {name}: {mapping.name} has no column for it, and none of its file "
+                    f"patterns ({', '.join(mapping.files)}) fits this file"
+                )
+        return cls(path, mapping, constants, actual)
+
+    def participant(self, row: Mapping[str, str], number: int) -> Participant:
+        where = f"{self.path}, row {number}"
+        return Participant(
+            participant_id=self._identifier(row, number),
+            texts={name: self._text(row, name, where) for name in TEXTS},
+            lists={name: self._list(row, name) for name in LISTS},
+            ratings={name: self._rating(row, name, where) for name in (*ATTITUDES, *IMPORTANCES)},
+            groups=self._groups(row),
+            unasked=self.mapping.unasked(self.constants),
+        )
+
+    def _identifier(self, row: Mapping[str, str], number: int) -> str:
+        source = self.mapping.sources[IDENTIFIER]
+        if source.number:
+            return f"{self.constants.get(ID_PREFIX, f'{self.path.stem}-')}{number:04d}"
+        answer = self._answer(row, source)
+        if not answer:
+            raise UserError(f"{self.path}, row {number}: the participant_id is empty")
+        return self.constants.get(ID_PREFIX, "") + answer
+
+    def _answer(self, row: Mapping[str, str], source: Source) -> str:
+        """Return a cell on one line, so that no answer can add a line to a profile; empty where not answered."""
+        if source.column is None:
+            return source.constant or ""
+        text = " ".join(row[self.actual[source.column]].split())
+        return "" if plain(text) in self.mapping.missing else text
+
+    def _text(self, row: Mapping[str, str], name: str, where: str) -> str:
+        if name in self.constants:
+            return self.constants[name]
+        source = self.mapping.sources.get(name)
+        answer = self._answer(row, source) if source else ""
+        if not (source and answer):
+            return ""
+        meaning = source.values.get(plain(answer), answer) or ""
+        if not (source.bands and meaning):
+            return meaning
+        in_band = band(int(float(meaning)), source.bands) if re.fullmatch(r"\d+(\.0*)?", meaning) else None
+        if in_band is None:
+            raise UserError(
+                f"{where}: {name} must be a whole number of years from {source.bands[0]}, not {shown(answer)}"
+            )
+        return in_band
+
+    def _list(self, row: Mapping[str, str], name: str) -> tuple[str, ...]:
+        source = self.mapping.sources.get(name)
+        if source is None:
+            return ()
+        if source.ticks:
+            cells = {column: plain(row[self.actual[column]]) for column in source.ticks}
+            found = [source.ticks[c] for c, cell in cells.items() if cell not in self.mapping.missing | _UNTICKED]
+        else:
+            found = (
+                entries(row[self.actual[source.column]], source) if source.column and self._answer(row, source) else []
+            )
+        meanings = (source.values.get(plain(entry), entry) for entry in found)
+        return tuple(meaning for meaning in meanings if meaning)
+
+    def _rating(self, row: Mapping[str, str], name: str, where: str) -> float | None:
+        source = self.mapping.sources.get(name)
+        answer = self._answer(row, source) if source else ""
+        if not (source and answer):
+            return None
+        if plain(answer) in source.values:
+            meaning = source.values[plain(answer)]
+            return None if meaning is None else float(meaning)
+        if source.values and not re.fullmatch(r"[\d.]+", answer):
+            hint = nearest(plain(answer), source.values)
+            raise UserError(f"{where}: {name}: {shown(answer)} is not among the answers of {self.mapping.name}{hint}")
+        return parse_rating(answer, name, where)
+
+    def _groups(self, row: Mapping[str, str]) -> dict[str, str]:
+        grouped = {n: s for n, s in self.mapping.sources.items() if s.groups and n not in self.constants}
+        answers = {name: self._text(row, name, str(self.path)) for name in grouped}
+        return {name: group_of(answer, grouped[name].groups) for name, answer in answers.items() if answer}
+
+
+def entries(text: str, source: Source) -> list[str]:
+    """Split a list at its separator.
+
+    A separator inside parentheses, as in "help (e.g., hotlines)", does not part, nor does one in an answer that
+    ``values`` names whole.
+    """
+    separator = re.escape(source.separator)
+    whole = sorted((v for v in source.values if source.separator in v), key=len, reverse=True)
+    known = "".join(rf"{re.escape(v)}(?=\s*(?:{separator}|$))|" for v in whole)
+    pattern = re.compile(rf"\s*({known}(?:\([^()]*\)|(?!{separator}).)+)|{separator}", re.IGNORECASE | re.DOTALL)
+    return [entry for match in pattern.finditer(text) if (entry := " ".join((match.group(1) or "").split()))]
+
+
+def _lacks(path: Path, columns: Sequence[str], lacking: Mapping[str, str], mapping: SurveyMapping) -> str:
+    names = [column if column == name else f"{column} ({name})" for column, name in lacking.items()]
+    more = f" and {len(names) - 5} more" if len(names) > 5 else ""
+    close = (
+        nearest(next(iter(lacking)), columns)
+        if len(lacking) == 1
+        else f"; its columns are {', '.join(columns[:12])}{' …' if len(columns) > 12 else ''}"
+    )
+    return (
+        f"{path} lacks the column {', '.join(names[:5])}{more} of the mapping {Path(mapping.name).stem}{close}; give a "
+        "mapping of this survey's columns with --mapping"
+    )

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from jaxmodpo.artifacts import write_table
-from jaxmodpo.personas.survey import COLUMNS, IMPORTANCES
+from jaxmodpo.personas.participant import COLUMNS, IMPORTANCES
 
 _AGE = {"18-24": 0.37, "25-34": 0.29, "35-44": 0.19, "45-54": 0.1, "55+": 0.05}
 _GENDER = {"Female": 0.52, "Male": 0.43, "Non-binary": 0.05}
@@ -55,9 +55,18 @@ def write_survey(path: Path, *, participants: int = 335, seed: int) -> None:
         participants: rows.
         seed: of the draws.
     """
+    write_rows(path, survey_rows(participants, seed=seed))
+
+
+def survey_rows(participants: int, *, seed: int) -> list[dict[str, str]]:
+    """Draw a synthetic survey's rows, in the canonical layout."""
     generator = np.random.default_rng(seed)
     ucla = round(participants * _UCLA_SHARE)
-    rows = [_row(f"p{n:04d}", "UCLA" if n < ucla else "Prolific", generator) for n in range(participants)]
+    return [_row(f"p{n:04d}", "UCLA" if n < ucla else "Prolific", generator) for n in range(participants)]
+
+
+def write_rows(path: Path, rows: Sequence[Mapping[str, str]]) -> None:
+    """Write rows of the canonical layout as a survey file."""
     write_table(path, rows, COLUMNS)
 
 

@@ -11,9 +11,9 @@ import numpy as np
 
 from jaxmodpo.artifacts import Phase, write_table
 from jaxmodpo.errors import UserError
+from jaxmodpo.personas.synthetic import write_survey
 from jaxmodpo.sandbox import grammar
 from jaxmodpo.sandbox.models import make_mistral, make_roberta
-from jaxmodpo.sandbox.survey import write_survey
 from jaxmodpo.training.trainer import TrainingConfig
 
 logger = logging.getLogger(__name__)

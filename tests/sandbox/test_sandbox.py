@@ -12,10 +12,10 @@ import pytest
 from jaxmodpo.artifacts import Response, read_json, write_responses
 from jaxmodpo.errors import UserError
 from jaxmodpo.personas.survey import read_surveys
+from jaxmodpo.personas.synthetic import write_survey
 from jaxmodpo.sandbox import grammar
 from jaxmodpo.sandbox.check import CheckConfig, check
 from jaxmodpo.sandbox.demo import DemoConfig, demo, expectations, mean_of, table
-from jaxmodpo.sandbox.survey import write_survey
 from jaxmodpo.sandbox.world import distinct_posts
 
 

@@ -1,0 +1,87 @@
+"""What a survey asks and how one participant's answers are held.
+
+One canonical layout covers what the paper's profiles hold: demographics and diagnosis, experience with AI, five
+attitudes, five importance ratings, helpful areas and appropriate uses. It is a module of its own because reading,
+mapping, rating, splitting and reporting all speak in its fields.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from jaxmodpo.errors import UserError
+
+IDENTIFIER = "participant_id"
+TEXTS = ("population", "age", "gender", "ethnicity", "severity", "treatment")
+LISTS = ("diagnoses", "ai_experience", "helpful_areas", "appropriate_uses")
+# Agreement from 1 (strongly disagree) to 5 (strongly agree).
+ATTITUDES = (
+    "attitude_accessibility",
+    "attitude_ai_empathy",
+    "attitude_error_concerns",
+    "attitude_complement_only",
+    "attitude_trust",
+)
+# Importance from 1 to 5 in steps of a half.
+IMPORTANCES = (
+    "importance_empathy",
+    "importance_active_listening",
+    "importance_trust_rapport",
+    "importance_self_motivated_change",
+    "importance_patient_autonomy",
+)
+COLUMNS = (IDENTIFIER, *TEXTS, *LISTS, *ATTITUDES, *IMPORTANCES)
+NOT_ANSWERED = "not answered"
+
+
+@dataclass(frozen=True)
+class Participant:
+    """One survey row.
+
+    Attributes:
+        participant_id: unique over all files.
+        texts: single answers by field, empty where not answered.
+        lists: answers with several parts, by field.
+        ratings: numbers by field; None where not answered.
+        groups: the group that counts for balance, where it is wider than the answer: someone who ticked two
+            ethnicities keeps both in the profile and counts once.
+        unasked: fields that the survey does not ask about; they are neither missing nor contradictory.
+    """
+
+    participant_id: str
+    texts: dict[str, str]
+    lists: dict[str, tuple[str, ...]]
+    ratings: dict[str, float | None]
+    groups: dict[str, str] = field(default_factory=dict)
+    unasked: frozenset[str] = frozenset()
+
+    def group(self, dimension: str) -> str:
+        """Return the group of a text field that this participant counts in."""
+        return self.groups.get(dimension) or self.texts[dimension] or NOT_ANSWERED
+
+
+def primary_preferences(participant: Participant) -> tuple[str, ...]:
+    """Return the importance fields rated highest: several where they tie, none where nothing was rated."""
+    rated = {name: value for name in IMPORTANCES if (value := participant.ratings[name]) is not None}
+    return tuple(name for name, value in rated.items() if value == max(rated.values()))
+
+
+def parse_rating(text: str, name: str, where: str) -> float:
+    """Read a rating from 1 to 5: whole for attitudes, in steps of a half for importances.
+
+    Raises:
+        UserError: it is not one; the message names ``where`` and the field.
+    """
+    step, steps = (1.0, "whole numbers") if name in ATTITUDES else (0.5, "steps of 0.5")
+    try:
+        value = float(text)
+    except ValueError:
+        value = float("nan")
+    if not (1 <= value <= 5 and (value / step).is_integer()):
+        raise UserError(f"{where}: {name} must be from 1 to 5 in {steps}, not {shown(text)}")
+    return value
+
+
+def shown(answer: str) -> str:
+    """Quote an answer in a message, unless it is so long that it may be somebody's own words."""
+    return f"'{answer}'" if len(answer) <= 24 else f"a text of {len(answer)} characters"
