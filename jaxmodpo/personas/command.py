@@ -2,110 +2,198 @@
 
 from __future__ import annotations
 
-import collections
 import logging
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from jaxmodpo.artifacts import Phase, write_json
 from jaxmodpo.errors import UserError
+from jaxmodpo.personas.anonymity import group_sizes
+from jaxmodpo.personas.mapping import CANONICAL, find_mapping, load_mapping
+from jaxmodpo.personas.participant import Participant
 from jaxmodpo.personas.profile import profile_text, quality
-from jaxmodpo.personas.selection import select_diverse, split_balanced
-from jaxmodpo.personas.survey import Participant, read_surveys
+from jaxmodpo.personas.selection import groups_of, select_diverse, split_balanced
+from jaxmodpo.personas.summary import STEPS, summarise
+from jaxmodpo.personas.survey import participants_of, read_surveys
+from jaxmodpo.personas.synthetic import survey_rows, write_rows
 
 logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
 class PersonasConfig:
-    """Turn survey answers into patient personas: score, select for diversity, split."""
+    """Turn survey answers into patient personas: score, select for diversity, split, report."""
 
-    survey: tuple[Path, ...]
-    """survey CSV files; the columns are those of jaxmodpo.personas.survey"""
     output_dir: Path
-    """train_personas.json, test_personas.json and all_personas.json are written here"""
+    """train_personas.json, test_personas.json, all_personas.json, personas_report.html, report.json and figures/ are
+    written here"""
+    survey: tuple[Path, ...] = ()
+    """survey CSV files"""
+    synthesize: int | None = None
+    """instead of --survey: make up a survey of this many participants (nobody's answers) and go on with it"""
+    survey_output: Path | None = None
+    """where --synthesize writes its survey; survey.csv in the output folder if not given"""
+    mapping: str = CANONICAL
+    """how the survey's columns and answers become ours: a YAML file, or one of configs/personas/"""
     select: int = 150
     """personas kept"""
     train: int = 100
     """of these, for collecting preferences; the others are for testing"""
     min_quality: float = 0.9
     """least quality of a persona, from 0 to 1"""
+    min_group: int = 2
+    """least members that a population, gender or ethnicity has in training and in test each, where there are twice as
+    many; 0 for no minimum"""
     seed: int = 42
-    """of the selection and the split"""
+    """of the synthetic survey, the selection, the split and the tests"""
 
 
 def personas(config: PersonasConfig) -> Phase:
     """Run ``personas``.
 
+    Everything that may be wrong with the input is found before the output folder is made.
+
     Raises:
-        UserError: unreadable surveys, or too few good profiles.
+        UserError: unreadable surveys, a wrong mapping, or too few good profiles.
     """
-    if not 0 < config.train < config.select:
-        raise UserError(f"--train must lie between 0 and --select; got {config.train} and {config.select}")
+    check(config)
     inputs = {f"survey {number}": path for number, path in enumerate(config.survey, 1)}
+    if config.survey:
+        participants = read_surveys(config.survey, load_mapping(config.mapping))
+        inputs["mapping"] = find_mapping(config.mapping)
+        rows = []
+    else:
+        rows = survey_rows(config.synthesize or 0, seed=config.seed)
+        participants = participants_of(rows)
+    rated = {p.participant_id: quality(p) for p in participants}
+    good = _good(participants, rated, config)
     phase = Phase.open("personas", config, config.output_dir, inputs)
     if phase.finished:
         logger.info("personas: %s is finished", config.output_dir)
         return phase
-    participants = read_surveys(config.survey)
-    rated = {p.participant_id: quality(p) for p in participants}
+    if rows:
+        write_rows(config.survey_output or config.output_dir / "survey.csv", rows)
+    sets = choose(participants, good, config)
+    _write_personas(config.output_dir, sets, rated)
+    summary = summarise(
+        sets, rated, least=config.min_quality, seed=config.seed, synthetic=config.synthesize is not None
+    )
+    from jaxmodpo.personas.report import write_report
+
+    write_report(config.output_dir, summary)
+    _say(summary, config.output_dir)
+    phase.finish(**_results(summary))
+    return phase
+
+
+def check(config: PersonasConfig) -> None:
+    """Refuse settings that contradict each other."""
+    if bool(config.survey) == (config.synthesize is not None):
+        both = "not both" if config.survey else "one of the two"
+        raise UserError(f"give --survey FILES or --synthesize N, {both}")
+    if config.synthesize is not None and config.synthesize < 1:
+        raise UserError(f"--synthesize must be a number of participants, at least 1, not {config.synthesize}")
+    if config.synthesize is not None and config.mapping != CANONICAL:
+        raise UserError("--synthesize makes a survey of our own layout; leave --mapping out")
+    if config.synthesize is None and config.survey_output is not None:
+        raise UserError("--survey-output says where --synthesize writes; leave it out with --survey")
+    if not 0 < config.train < config.select:
+        raise UserError(f"--train must lie between 0 and --select; got {config.train} and {config.select}")
+    if config.min_group < 0:
+        raise UserError(f"--min-group must be 0 or more, not {config.min_group}")
+    if not 0 <= config.min_quality <= 1:
+        raise UserError(f"--min-quality must lie between 0 and 1, not {config.min_quality}")
+
+
+def _good(
+    participants: Sequence[Participant], rated: Mapping[str, Mapping[str, float]], config: PersonasConfig
+) -> list[Participant]:
     good = [p for p in participants if rated[p.participant_id]["quality"] >= config.min_quality]
     if len(good) < config.select:
         raise UserError(
             f"{len(good)} of {len(participants)} participants have a quality of {config.min_quality} or more, but "
-            f"--select asks for {config.select}"
+            f"--select asks for {config.select}; give more participants, or lower --select (and --train) or "
+            "--min-quality"
         )
-    texts = [profile_text(p) for p in good]
-    selected = [good[n] for n in select_diverse(texts, config.select, config.seed)]
-    train, test = split_balanced(selected, config.select - config.train, config.seed)
-    split = {selected[n].participant_id: "train" for n in train} | {selected[n].participant_id: "test" for n in test}
+    return good
+
+
+def choose(
+    participants: Sequence[Participant], good: Sequence[Participant], config: PersonasConfig
+) -> dict[str, list[Participant]]:
+    """Return the participants of each of :data:`~jaxmodpo.personas.summary.STEPS`."""
+    groups = [groups_of(p) for p in good]
+    # Twice the minimum, so that training and test can both have it.
+    chosen = select_diverse([profile_text(p) for p in good], config.select, config.seed, groups, 2 * config.min_group)
+    selected = [good[n] for n in chosen]
+    train, test = split_balanced(selected, config.select - config.train, config.seed, config.min_group)
+    steps = (list(participants), list(good), selected, [selected[n] for n in train], [selected[n] for n in test])
+    return dict(zip(STEPS, steps, strict=True))
+
+
+def _write_personas(
+    folder: Path, sets: Mapping[str, Sequence[Participant]], rated: Mapping[str, Mapping[str, float]]
+) -> None:
+    split: dict[str, str] = {}
     for name in ("train", "test"):
-        write_json(
-            config.output_dir / f"{name}_personas.json",
-            {p.participant_id: profile_text(p) for p in selected if split[p.participant_id] == name},
-        )
-    write_json(
-        config.output_dir / "all_personas.json",
-        [_structured(p, rated[p.participant_id], split.get(p.participant_id)) for p in participants],
-    )
-    qualities = np.array([rated[p.participant_id]["quality"] for p in participants])
+        write_json(folder / f"{name}_personas.json", {p.participant_id: profile_text(p) for p in sets[name]})
+        split |= {p.participant_id: name for p in sets[name]}
+    sizes = group_sizes(sets["selected"])
+    everyone = [
+        {
+            "persona_id": p.participant_id,
+            **p.texts,
+            **{name: list(items) for name, items in p.lists.items()},
+            **p.ratings,
+            **rated[p.participant_id],
+            "split": split.get(p.participant_id),
+            "group_size": sizes.get(p.participant_id),
+        }
+        for p in sets["participants"]
+    ]
+    write_json(folder / "all_personas.json", everyone)
+
+
+def _say(summary: Mapping[str, Any], folder: Path) -> None:
+    """Log counts, and a warning where a persona is unique; never who that is."""
+    counts, found = summary["counts"], summary["quality"]["sets"]["participants"]
     logger.info(
-        "%d participants, quality %.3f (SD %.3f); %d good enough, %d selected: %d to train, %d to test",
-        len(participants),
-        qualities.mean(),
-        qualities.std(),
-        len(good),
-        len(selected),
-        len(train),
-        len(test),
+        "%d participants, quality %.3f (SD %.3f); %d good enough, %d selected: %d to train, %d to test; report: %s",
+        counts["participants"],
+        found["mean"],
+        found["std"],
+        *(counts[step] for step in STEPS[1:]),
+        folder / "personas_report.html",
     )
-    phase.finish(
-        participants=len(participants),
-        good=len(good),
-        quality_mean=round(float(qualities.mean()), 4),
-        quality_std=round(float(qualities.std()), 4),
-        train=_composition([selected[n] for n in train]),
-        test=_composition([selected[n] for n in test]),
-    )
-    return phase
+    said = summary["anonymity"]["sets"]["selected"]
+    if said["unique"]:
+        logger.warning(
+            "%d of %d selected personas are the only one with their %s (k = %d)%s",
+            said["unique"],
+            said["personas"],
+            ", ".join(said["identifiers"]),
+            said["k"],
+            "" if summary["synthetic"] else ": treat the persona files as personal data",
+        )
 
 
-def _structured(participant: Participant, rating: dict[str, float], split: str | None) -> dict[str, Any]:
+def _results(summary: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the manifest's counts."""
+    found, said = summary["quality"]["sets"]["participants"], summary["anonymity"]["sets"]["selected"]
     return {
-        "persona_id": participant.participant_id,
-        **participant.texts,
-        **{name: list(items) for name, items in participant.lists.items()},
-        **participant.ratings,
-        **rating,
-        "split": split,
+        "participants": summary["counts"]["participants"],
+        "good": summary["counts"]["above_quality"],
+        "quality_mean": round(found["mean"], 4),
+        "quality_std": round(found["std"], 4),
+        "k": said["k"],
+        "unique": said["unique"],
+        **{
+            name: {
+                "personas": summary["counts"][name],
+                **{d: summary["composition"][d][name] for d in ("population", "gender", "ethnicity", "age")},
+            }
+            for name in ("train", "test")
+        },
     }
-
-
-def _composition(participants: list[Participant]) -> dict[str, Any]:
-    counts: dict[str, Any] = {"personas": len(participants)}
-    for dimension in ("population", "gender", "ethnicity", "age"):
-        counts[dimension] = dict(sorted(collections.Counter(p.texts[dimension] for p in participants).items()))
-    return counts

@@ -1,0 +1,94 @@
+"""Whether training and test personas are alike: one test of independence per dimension.
+
+The split is made to balance population, gender and ethnicity, so that their p-values are high by design; the
+others say what the draw did. Small expected counts are where the chi-square approximation fails.
+"""
+
+from __future__ import annotations
+
+import collections
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from jaxmodpo.personas.participant import NOT_ANSWERED, Participant, primary_preferences
+from jaxmodpo.personas.profile import IMPORTANCE_LABELS
+
+SEVERAL = "several equally"
+# Below this expected count, the rule of Cochran and of most textbooks, chi-square's p-values are not trusted.
+LEAST_EXPECTED = 5.0
+RESAMPLES = 9_999
+
+
+def primary(participant: Participant) -> str:
+    """Return the criterion rated highest, or that several are."""
+    highest = primary_preferences(participant)
+    return SEVERAL if len(highest) > 1 else IMPORTANCE_LABELS[highest[0]] if highest else NOT_ANSWERED
+
+
+DIMENSIONS: Mapping[str, Callable[[Participant], str]] = {
+    "population": lambda p: p.group("population"),
+    "gender": lambda p: p.group("gender"),
+    "ethnicity": lambda p: p.group("ethnicity"),
+    "age": lambda p: p.group("age"),
+    "severity": lambda p: p.group("severity"),
+    "treatment": lambda p: p.group("treatment"),
+    "primary preference": primary,
+}
+
+
+def counts(participants: Sequence[Participant], dimension: str) -> dict[str, int]:
+    """Count the participants in each group of a dimension, groups by name."""
+    return dict(sorted(collections.Counter(map(DIMENSIONS[dimension], participants)).items()))
+
+
+def balance(train: Sequence[Participant], test: Sequence[Participant], dimension: str, seed: int) -> dict[str, Any]:
+    """Test whether a dimension's groups are spread alike over training and test.
+
+    Returns:
+        The ``groups``' counts ``[training, test]``, the largest difference between their shares
+        (``largest_difference``, from 0 to 1), the ``test`` that was taken, its ``statistic`` (a chi-square; none for
+        the others) and ``p_value``, which is none where all are of one group.
+    """
+    inside, outside = counts(train, dimension), counts(test, dimension)
+    groups = {name: [inside.get(name, 0), outside.get(name, 0)] for name in sorted({*inside, *outside})}
+    table = np.array(list(groups.values()))
+    shares = table / table.sum(axis=0)
+    return {
+        "dimension": dimension,
+        "groups": groups,
+        "largest_difference": float(np.abs(shares[:, 0] - shares[:, 1]).max()),
+        **independence(table, seed),
+    }
+
+
+def independence(table: np.ndarray, seed: int) -> dict[str, Any]:
+    """Test the independence of rows and columns of counts.
+
+    Pearson's chi-square without a correction where every expected count is 5 or more; else Fisher's exact test for two
+    rows, and for more the Fisher–Freeman–Halton test, its p-value from :data:`RESAMPLES` random tables of the same
+    margins.
+    """
+    from scipy import stats
+
+    expected = np.outer(table.sum(axis=1), table.sum(axis=0)) / table.sum()
+    said: dict[str, Any] = {"smallest_expected": float(expected.min()), "statistic": None, "degrees_of_freedom": None}
+    if len(table) < 2:
+        return said | {"test": "none: all are of one group", "p_value": None}
+    if expected.min() >= LEAST_EXPECTED:
+        found = stats.chi2_contingency(table, correction=False)
+        return {
+            **said,
+            "test": "chi-square",
+            "statistic": float(found.statistic),  # pyright: ignore[reportAttributeAccessIssue]
+            "degrees_of_freedom": len(table) - 1,
+            "p_value": float(found.pvalue),  # pyright: ignore[reportAttributeAccessIssue]
+        }
+    if len(table) == 2:
+        found = stats.fisher_exact(table)
+        return said | {"test": "Fisher's exact", "p_value": float(found.pvalue)}  # pyright: ignore[reportAttributeAccessIssue]
+    method = stats.MonteCarloMethod(n_resamples=RESAMPLES, rng=np.random.default_rng(seed))
+    found = stats.fisher_exact(table, method=method)
+    name = f"Fisher–Freeman–Halton, {RESAMPLES:,} random tables"
+    return said | {"test": name, "p_value": float(found.pvalue)}  # pyright: ignore[reportAttributeAccessIssue]
