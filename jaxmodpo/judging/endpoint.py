@@ -36,6 +36,9 @@ HOPELESS_CODES = frozenset(
 LONGEST_WAIT = 3600.0
 """Seconds beyond which a run does not wait for an endpoint: it ends, to be continued later."""
 
+PATIENCE = 100
+"""So often one request waits for an endpoint that pushes back."""
+
 FAILURES_IN_A_ROW = 20
 """So many requests without an answer, one after the other, end a run: the endpoint is not there."""
 
@@ -164,7 +167,7 @@ class EndpointJudge:
                 return outcome
             pushed_back += outcome.pushed_back
             failed += not outcome.pushed_back
-            if failed >= self.endpoint.attempts:
+            if failed >= self.endpoint.attempts or pushed_back >= PATIENCE:
                 last = Answer("error", outcome.said, model=self.endpoint.model)
                 self._count_failures(last)
                 return last

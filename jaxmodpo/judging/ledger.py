@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import functools
 import json
+import logging
 import os
 import socket
 import threading
@@ -28,8 +29,13 @@ from sqlalchemy.pool import QueuePool
 from jaxmodpo.errors import UserError
 from jaxmodpo.judging.judge import Answer, Asked, Status, Usage, vote_keys
 
+log = logging.getLogger(__name__)
+
 LEASE = 120.0
 """Seconds for which a claim holds unless its owner renews it."""
+
+# Seconds before further attempts to write to a database whose connection was lost.
+_RECONNECT = (1.0, 5.0, 15.0)
 
 # Databases limit the parameters of one statement.
 _CHUNK = 500
@@ -278,17 +284,31 @@ class Ledger:
         released = [key for waiting in together for key in waiting.released]
         error = None
         try:
-            with self._engine.begin() as connection:
-                if rows:
-                    connection.execute(sql.insert(_VOTES), rows)
-                for keys in _chunks(released):
-                    connection.execute(sql.delete(_CLAIMS).where(_CLAIMS.c.key.in_(keys)))
+            self._write(rows, released)
+        except DBAPIError as failed:
+            said = str(failed.orig).strip().splitlines()[0]
+            error = UserError(f"the ledger {self.shown_place} cannot be written: {said}; mend it and run again")
         except BaseException as failed:
             error = failed
         with self._held_lock:
             self._held.difference_update(released)
         for waiting in together:
             waiting.done, waiting.error = True, error
+
+    def _write(self, rows: Sequence[dict[str, Any]], released: Sequence[str]) -> None:
+        for wait in (*_RECONNECT, None):
+            try:
+                with self._engine.begin() as connection:
+                    if rows:
+                        connection.execute(sql.insert(_VOTES), rows)
+                    for keys in _chunks(released):
+                        connection.execute(sql.delete(_CLAIMS).where(_CLAIMS.c.key.in_(keys)))
+                return
+            except DBAPIError as error:
+                # A server that was restarted is there again soon; anything else will not mend itself.
+                if wait is None or not error.connection_invalidated:
+                    raise
+                time.sleep(wait)
 
     def statuses(self, keys: Sequence[str]) -> dict[str, Status]:
         """Return the status of the vote that counts under each key that has one."""
@@ -440,8 +460,11 @@ class Ledger:
     def _renew(self) -> None:
         change = sql.update(_CLAIMS).where(_CLAIMS.c.owner == self._owner)
         while not self._closing.wait(LEASE / 4):
-            with self._commit_lock, self._engine.begin() as connection:
-                connection.execute(change.values(until=time.time() + LEASE))
+            try:
+                with self._commit_lock, self._engine.begin() as connection:
+                    connection.execute(change.values(until=time.time() + LEASE))
+            except DBAPIError as error:
+                log.warning("the ledger's claims could not be renewed (%s)", str(error.orig).strip().splitlines()[0])
 
     def _forget_dead_owners(self) -> None:
         host = socket.gethostname()

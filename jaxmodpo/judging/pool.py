@@ -6,10 +6,13 @@ a worker draws a request only when it is free to ask it, and an endpoint that pu
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from collections.abc import Callable, Iterator
 from typing import TypeVar
+
+log = logging.getLogger(__name__)
 
 Item = TypeVar("Item")
 
@@ -52,6 +55,7 @@ def drain(items: Iterator[Item], work: Callable[[Item], None], *, workers: int, 
         _wait(threads)
     except BaseException:
         stop.set()
+        log.info("finishing what is under way; nothing new is begun")
         _wait(threads)
         raise
     if failures:
