@@ -2,14 +2,15 @@
 
 The wording stands in ``configs/judging/prompts.yaml``, or in a file of the user's; this module fills
 it in and reads answers back. The persona is the system message, which is the same for all of a
-persona's requests. Posts and replies are fenced by a mark hashed from their texts, so that no text
-can hold its own closing line.
+persona's requests. Posts and replies are fenced by a mark that none of their texts holds, so that no text
+can forge a fence, and what a server might take for a control token is broken up in all of them.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from string import Template
@@ -24,8 +25,8 @@ from jaxmodpo.judging.judge import Request
 # Every part of the wording and what is filled into it.
 _PARTS = {
     "system": {"persona"},
-    "rank": {"question", "criteria", "replies", "count", "answer"},
-    "compare": {"question", "criteria", "replies", "ties", "answer"},
+    "rank": {"question", "criteria", "replies", "count", "answer", "mark"},
+    "compare": {"question", "criteria", "replies", "ties", "answer", "mark"},
     "post": {"mark", "text"},
     "reply": {"label", "mark", "text"},
     "criterion": {"name", "description", "better_when", "worse_when"},
@@ -34,6 +35,15 @@ _PARTS = {
     "several": {"criteria"},
     "ties": set(),
 }
+_TEXT = re.compile(r"\$(?:text\b|\{text\})")
+_FENCED = re.compile(r"(?s).*\$(mark\b|\{mark\}).*\n\$(text|\{text\})\n.*\$(mark\b|\{mark\}).*")
+
+# <s>, </s>, <|im_start|>, <|turn>, <<SYS>>, <start_of_turn>, <think> and the like, and Mistral's [INST] and its kin.
+_CONTROL = re.compile(
+    r"<(?=[^<>\s]{1,64}>)"
+    r"|\[(?=/?(?:INST|SYSTEM_PROMPT|AVAILABLE_TOOLS|TOOL_[A-Z]+|ARGS|CALL_ID|THINK|MODEL_SETTINGS|REF|"
+    r"IMG[A-Z_]*|(?:BEGIN_)?AUDIO|PREFIX|MIDDLE|SUFFIX|gMASK)\])"
+)
 
 
 @dataclass(frozen=True)
@@ -53,7 +63,8 @@ class Prompts:
         """Read a file of templates, or ``configs/judging/prompts.yaml``.
 
         Raises:
-            UserError: an unknown or missing part, or a placeholder that the part does not have or lacks.
+            UserError: an unknown or missing part, a placeholder that the part does not have or lacks, or a
+                post or reply that is not fenced.
         """
         path = builtin("judging", source)
         parts = load_yaml(path)
@@ -69,30 +80,40 @@ class Prompts:
                 wrong = ", ".join(f"${v}" for v in sorted(found - values)) or "a stray $ (write $$)"
                 raise UserError(f"{path}, part '{name}': {wrong} is not one of {_listed(values)}")
             # The count, the ties and the form of the answer may be left to the schema.
-            if lacking := values - found - {"count", "ties", "answer"}:
+            if lacking := values - found - {"count", "ties", "answer", "mark"}:
                 raise UserError(f"{path}, part '{name}' lacks {_listed(lacking)}")
+        for name in ("post", "reply"):
+            if not _FENCED.fullmatch(parts[name].strip()) or len(_TEXT.findall(parts[name])) > 1:
+                raise UserError(
+                    f"{path}, part '{name}': $text must stand once, on a line of its own between two lines with $mark, "
+                    "so that no text can pass for an instruction"
+                )
         return cls(parts, digest(parts)[:12])
 
     def messages(self, request: Request) -> list[dict[str, str]]:
         """Return a request as chat messages: the persona as system, everything else as user."""
-        mark = digest([request.question_text, *(r.response_text for r in request.responses)])[:16]
+        texts = [request.question_text, *(response.response_text for response in request.responses)]
+        post, *replies = texts = [without_control_tokens(text) for text in texts]
+        mark = fence_mark(texts)
         criteria = [self._criterion(criterion) for criterion in request.criteria]
         user = self._fill(
             request.kind,
-            question=self._fill("post", mark=mark, text=request.question_text),
+            question=self._fill("post", mark=mark, text=post),
             criteria=self._fill("one", criterion=criteria[0])
             if len(criteria) == 1
             else self._fill("several", criteria="\n\n".join(criteria)),
             count=len(request.responses),
             ties=" " + self.parts["ties"].strip() if request.ties else "",
             answer=_example(request),
+            mark=mark,
             replies="\n\n".join(
-                self._fill("reply", label=label, mark=mark, text=response.response_text)
-                for label, response in zip(labels(request), request.responses, strict=True)
+                self._fill("reply", label=label, mark=mark, text=text)
+                for label, text in zip(labels(request), replies, strict=True)
             ),
         )
+        persona = without_control_tokens(request.persona_text.strip())
         return [
-            {"role": "system", "content": self._fill("system", persona=request.persona_text.strip())},
+            {"role": "system", "content": self._fill("system", persona=persona)},
             {"role": "user", "content": user},
         ]
 
@@ -110,6 +131,23 @@ class Prompts:
     def _fill(self, part: str, **values: object) -> str:
         # One pass: a dollar sign inside a value is text.
         return Template(self.parts[part]).substitute(values).strip()
+
+
+def fence_mark(texts: Sequence[str]) -> str:
+    """Return what marks the fences of these texts: 16 digits of their hash, drawn anew while a text holds them."""
+    mark = digest(list(texts))[:16]
+    while any(mark in text for text in texts):
+        mark = digest([mark, *texts])[:16]
+    return mark
+
+
+def without_control_tokens(text: str) -> str:
+    """Return a text in which nothing is a control token of a chat template: ``<|im_end|>`` becomes ``< |im_end|>``.
+
+    Servers that run open models (vLLM, Ollama, llama.cpp) turn such words into the tokens that end a turn
+    and begin another, wherever in a message they stand; no fence holds against that.
+    """
+    return _CONTROL.sub(lambda found: f"{found[0]} ", text) if "<" in text or "[" in text else text
 
 
 def _listed(values: set[str]) -> str:
