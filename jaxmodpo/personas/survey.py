@@ -176,14 +176,19 @@ def entries(text: str, source: Source) -> list[str]:
 
 
 def _lacks(path: Path, columns: Sequence[str], lacking: Mapping[str, str], mapping: SurveyMapping) -> str:
-    names = [column if column == name else f"{column} ({name})" for column, name in lacking.items()]
+    names = [column if column == name else f"{_short(column)} ({name})" for column, name in lacking.items()]
     more = f" and {len(names) - 5} more" if len(names) > 5 else ""
     close = (
         nearest(next(iter(lacking)), columns)
         if len(lacking) == 1
-        else f"; its columns are {', '.join(columns[:12])}{' …' if len(columns) > 12 else ''}"
+        else f"; its columns are {', '.join(map(_short, columns[:12]))}{' …' if len(columns) > 12 else ''}"
     )
     return (
         f"{path} lacks the column {', '.join(names[:5])}{more} of the mapping {Path(mapping.name).stem}{close}; give a "
         "mapping of this survey's columns with --mapping"
     )
+
+
+def _short(column: str) -> str:
+    """Cut a column that is a whole question."""
+    return column if len(column) <= 40 else f"{column[:39]}…"
