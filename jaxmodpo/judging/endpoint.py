@@ -11,6 +11,7 @@ from __future__ import annotations
 import email.utils
 import ipaddress
 import json
+import math
 import os
 import random
 import re
@@ -41,6 +42,9 @@ PATIENCE = 100
 
 FAILURES_IN_A_ROW = 20
 """So many requests without an answer, one after the other, end a run: the endpoint is not there."""
+
+# Of one call; no model reads or says as many.
+_MOST_TOKENS = 2**40
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -342,25 +346,31 @@ def _usage(value: Any) -> Usage | None:
         return None
     details = value.get("prompt_tokens_details")
     cached = details.get("cached_tokens") if isinstance(details, dict) else 0
-    counts = (value.get("prompt_tokens"), cached or 0, value.get("completion_tokens"))
-    return Usage(*counts) if all(isinstance(n, int) for n in counts) else None  # type: ignore[arg-type]
+    prompt, cached, completion = value.get("prompt_tokens"), cached or 0, value.get("completion_tokens")
+    # A server may send anything: what no call can have used is not counted.
+    if not all(type(n) is int and 0 <= n < _MOST_TOKENS for n in (prompt, cached, completion)) or cached > prompt:
+        return None
+    return Usage(prompt, cached, completion)
 
 
 def retry_after(headers: Mapping[str, str]) -> float | None:
     """Return the seconds that an endpoint asks to wait: ``retry-after-ms``, or ``retry-after`` (seconds or a date)."""
+    milliseconds, value = _number(headers.get("retry-after-ms", "")), headers.get("retry-after", "")
+    seconds = _number(value) if milliseconds is None else milliseconds / 1000
+    if seconds is None:
+        try:
+            seconds = email.utils.parsedate_to_datetime(value).timestamp() - time.time()
+        except (TypeError, ValueError, OverflowError):
+            return None
+    return max(0.0, seconds)
+
+
+def _number(text: str) -> float | None:
     try:
-        return max(0.0, float(headers["retry-after-ms"]) / 1000)
-    except (KeyError, ValueError):
-        pass
-    value = headers.get("retry-after", "")
-    try:
-        return max(0.0, float(value))
+        number = float(text)
     except ValueError:
-        pass
-    try:
-        return max(0.0, email.utils.parsedate_to_datetime(value).timestamp() - time.time())
-    except (TypeError, ValueError):
         return None
+    return number if math.isfinite(number) else None
 
 
 def exhausted_for(headers: Mapping[str, str]) -> float | None:
