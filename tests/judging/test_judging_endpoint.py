@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import email.utils
 import json
 import logging
 import threading
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Callable, Iterator, Sequence
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Literal
 
@@ -14,10 +16,10 @@ import pytest
 from jaxmodpo.artifacts import Candidate, write_json
 from jaxmodpo.errors import UserError
 from jaxmodpo.judging.criteria import load_criteria
-from jaxmodpo.judging.endpoint import EndpointJudge, parse_order
-from jaxmodpo.judging.judge import Request
+from jaxmodpo.judging.endpoint import PATIENCE, Endpoint, EndpointJudge, exhausted_for, retry_after
+from jaxmodpo.judging.judge import Answer, Request, Usage
 from jaxmodpo.judging.preferences import PreferencesConfig, preferences
-from jaxmodpo.judging.prompts import answer_schema, messages
+from jaxmodpo.judging.prompts import Prompts, answer_schema, parse_orders
 
 KEY = "sk-very-secret-0123456789"
 Reply = tuple[int, Any]
@@ -28,6 +30,7 @@ class Server:
 
     def __init__(self) -> None:
         self.calls: list[dict[str, Any]] = []
+        self.headers = {"retry-after-ms": "1"}
         self.script: Callable[[dict[str, Any]], Reply] = lambda body: (200, said("{}"))
         server = self
 
@@ -42,7 +45,8 @@ class Server:
                 self.send_response(status)
                 self.send_header("Content-Type", "application/json")
                 self.send_header("Content-Length", str(len(data)))
-                self.send_header("retry-after-ms", "1")
+                for name, value in server.headers.items():
+                    self.send_header(name, value)
                 self.end_headers()
                 self.wfile.write(data)
 
@@ -54,7 +58,7 @@ class Server:
         threading.Thread(target=self.http.serve_forever, args=(0.01,), daemon=True).start()
 
 
-def said(content: str | None, finish: str = "stop", **message: Any) -> dict[str, Any]:
+def said(content: Any, finish: str = "stop", **message: Any) -> dict[str, Any]:
     """A chat completion, as an endpoint sends it."""
     return {
         "id": "c",
@@ -77,18 +81,28 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
 
 
 def judge(server: Server, **settings: Any) -> EndpointJudge:
-    return EndpointJudge(server.url, "asked-model", **settings)
+    settings = {"base_url": server.url, "model": "asked-model"} | settings
+    return EndpointJudge(Endpoint(**settings), backoff=0.001)
 
 
-def request(kind: Literal["rank", "compare"] = "rank", count=3, criterion="empathy") -> Request:
+def answered(judge: EndpointJudge, asked: Request) -> Answer:
+    answer = judge.answer(asked)
+    assert answer is not None, "only a stop leaves a request without an answer"
+    return answer
+
+
+def request(
+    kind: Literal["rank", "compare"] = "rank", count=3, criterion: str | Sequence[str] = "empathy", ties=False
+) -> Request:
     return Request(
         kind,
         "q",
         "the $post",
         "p",
         "You are a patient.\n",
-        load_criteria("therapeutic", [criterion])[0],
+        tuple(load_criteria("therapeutic", [criterion] if isinstance(criterion, str) else criterion)),
         tuple(Candidate("xyzuv"[n], f"reply {n}") for n in range(count)),
+        ties,
     )
 
 
@@ -97,14 +111,18 @@ def request(kind: Literal["rank", "compare"] = "rank", count=3, criterion="empat
 
 def test_a_ranking_is_read_as_ids_and_the_answering_model_is_kept(server):
     server.script = lambda body: (200, said('{"ranking": [3, 1, 2]}'))
-    answer = judge(server).answer(request())
-    assert (answer.status, answer.order, answer.model) == ("valid", ("z", "x", "y"), "model-that-answered")
+    answer = answered(judge(server), request())
+    assert (answer.status, answer.orders, answer.model) == (
+        "valid",
+        {"empathy": ("z", "x", "y")},
+        "model-that-answered",
+    )
     assert answer.raw == '{"ranking": [3, 1, 2]}'
 
 
 def test_a_comparison_is_read_as_the_winners_id(server):
     server.script = lambda body: (200, said('{"better": "B"}'))
-    assert judge(server).answer(request("compare", 2)).order == ("y",)
+    assert answered(judge(server), request("compare", 2)).orders == {"empathy": ("y",)}
 
 
 @pytest.mark.parametrize(
@@ -126,38 +144,55 @@ def test_a_comparison_is_read_as_the_winners_id(server):
         ((403, {"error": {"message": "flagged", "code": None}}), "error", "HTTP 403"),
         ((200, {"choices": []}), "error", "not a chat completion"),
         ((200, {"error": "overloaded"}), "error", "not a chat completion"),
-        ((200, b'{"choices": [{"mess'), "error", ""),
         ((200, b"null"), "error", "not a chat completion"),
+        ((200, said({"text": "[1, 2, 3]"})), "parse_error", "text"),
+        ((200, said('{"ranking": [1, 2, 3]}{"ranking": [1, 2, 3]}')), "parse_error", "}{"),
+        ((200, said("[" * 100_000)), "parse_error", "[[["),
+        ((200, said('{"ranking": [1, 2, ' + "9" * 5000 + "]}")), "parse_error", "999"),
+        ((400, {"error": {"message": "odd", "code": {"not": "a word"}}}), "error", "HTTP 400"),
+        ((400, {"error": "just words"}), "error", "HTTP 400"),
+        ((400, b"<html>no JSON</html>"), "error", "HTTP 400"),
+        ((307, b""), "error", "HTTP 307"),
     ],
 )
 def test_every_bad_answer_has_a_named_status(server, reply, status, raw):
     server.script = lambda body: reply
-    answer = judge(server).answer(request())
-    assert (answer.status, answer.order) == (status, None)
+    answer = answered(judge(server), request())
+    assert (answer.status, answer.orders) == (status, {})
     assert raw in answer.raw
     assert len(server.calls) == 1
 
 
-@pytest.mark.parametrize("status", [429, 500, 503])
+@pytest.mark.parametrize("body", [b'{"choices": [{"mess', b"", b"<html>busy</html>", b"\xff\xfe{}", b"[" * 100_000])
+def test_what_is_no_json_is_asked_again_and_ends_as_an_error(server, body):
+    server.script = lambda _: (200, body)
+    answer = answered(judge(server, attempts=3), request())
+    assert (answer.status, answer.orders, len(server.calls)) == ("error", {}, 3)
+    replies = iter([(200, body), (200, said('{"ranking": [1, 2, 3]}'))])
+    server.script = lambda _: next(replies)
+    assert answered(judge(server), request()).status == "valid"
+
+
+@pytest.mark.parametrize("status", [408, 409, 425, 429, 500, 502, 503, 504, 529])
 def test_a_passing_failure_is_tried_again(server, status):
     replies = iter([(status, {"error": {"message": "busy"}}), (200, said('{"ranking": [1, 2, 3]}'))])
     server.script = lambda body: next(replies)
-    assert judge(server).answer(request()).status == "valid"
+    assert answered(judge(server), request()).status == "valid"
     assert len(server.calls) == 2
 
 
 def test_a_lasting_failure_ends_as_an_error(server):
     server.script = lambda body: (500, {"error": {"message": "broken"}})
-    answer = judge(server, max_retries=2).answer(request())
-    assert (answer.status, answer.order) == ("error", None)
+    answer = answered(judge(server, attempts=3), request())
+    assert (answer.status, answer.orders) == ("error", {})
     assert "HTTP 500" in answer.raw and len(server.calls) == 3
 
 
 def test_no_server_at_all_is_an_error(server):
-    there = judge(server, max_retries=0)
+    there = judge(server, attempts=1)
     server.http.shutdown()
     server.http.server_close()
-    assert there.answer(request()).status == "error"
+    assert answered(there, request()).status == "error"
 
 
 @pytest.mark.parametrize(
@@ -178,14 +213,34 @@ def test_no_server_at_all_is_an_error(server):
 def test_what_no_retry_can_mend_stops_the_run_with_a_sentence(server, reply, words):
     server.script = lambda body: reply
     with pytest.raises(UserError, match=words) as caught:
-        judge(server, max_retries=0).answer(request())
+        answered(judge(server, attempts=1), request())
     assert KEY not in str(caught.value) and server.url in str(caught.value)
 
 
-def test_parse_order_takes_no_label_of_the_other_kind():
-    assert parse_order('{"better": "C"}', request("compare", 2)) is None
-    assert parse_order('{"better": ["A"]}', request("compare", 2)) is None
-    assert parse_order('{"better": "A"}', request("rank", 2)) is None
+def test_waiting_for_a_rate_limit_is_no_attempt_but_has_an_end(server):
+    busy = (429, {"error": {"message": "slow down"}})
+    replies = iter([busy] * (PATIENCE - 1) + [(200, said('{"ranking": [1, 2, 3]}'))])
+    server.script = lambda body: next(replies)
+    assert answered(judge(server, attempts=1), request()).status == "valid"
+    assert len(server.calls) == PATIENCE
+    server.script = lambda body: busy
+    answer = answered(judge(server, attempts=1), request())
+    assert answer.status == "error" and "slow down" in answer.raw
+    assert len(server.calls) == 2 * PATIENCE
+
+
+def test_a_wait_of_hours_ends_the_run_with_a_sentence(server):
+    server.script = lambda body: (429, {"error": {"message": "tomorrow"}})
+    server.headers = {"retry-after-ms": "", "Retry-After": "7200"}
+    with pytest.raises(UserError, match=r"asks to wait 7,200 seconds; run the same command again then"):
+        judge(server).answer(request())
+
+
+def test_an_answer_takes_no_label_of_the_other_kind():
+    assert parse_orders('{"better": "C"}', request("compare", 2)) == {}
+    assert parse_orders('{"better": ["A"]}', request("compare", 2)) == {}
+    assert parse_orders('{"better": "A"}', request("rank", 2)) == {}
+    assert parse_orders('{"better": "tie"}', request("compare", 2)) == {}
 
 
 # --------------------------------------------------------------------------- what is sent
@@ -193,19 +248,19 @@ def test_parse_order_takes_no_label_of_the_other_kind():
 
 def test_temperature_is_sent_only_where_it_is_given(server):
     server.script = lambda body: (200, said('{"ranking": [1, 2, 3]}'))
-    judge(server).answer(request())
-    judge(server, temperature=0.0).answer(request())
+    answered(judge(server), request())
+    answered(judge(server, temperature=0.0), request())
     assert "temperature" not in server.calls[0] and server.calls[1]["temperature"] == 0.0
     assert "max_tokens" not in server.calls[0]
 
 
 def test_the_call_holds_model_schema_messages_and_key(server):
     server.script = lambda body: (200, said('{"ranking": [1, 2, 3]}'))
-    judge(server).answer(request())
+    answered(judge(server), request())
     (call,) = server.calls
     assert (call["path"], call["model"]) == ("/v1/chat/completions", "asked-model")
     assert call["authorization"] == f"Bearer {KEY}"
-    assert call["messages"] == messages(request())
+    assert call["messages"] == Prompts.load().messages(request())
     form = call["response_format"]
     assert form["type"] == "json_schema" and form["json_schema"]["strict"] is True
     assert form["json_schema"]["schema"] == answer_schema(request())
@@ -214,13 +269,170 @@ def test_the_call_holds_model_schema_messages_and_key(server):
 def test_a_server_on_this_machine_needs_no_key(server, monkeypatch):
     monkeypatch.delenv("OPENAI_API_KEY")
     server.script = lambda body: (200, said('{"ranking": [1, 2, 3]}'))
-    assert judge(server).answer(request()).status == "valid"
+    assert answered(judge(server), request()).status == "valid"
 
 
 def test_a_proxy_of_the_environment_does_not_see_what_stays_here(server, monkeypatch):
     monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:9")
     server.script = lambda body: (200, said('{"ranking": [1, 2, 3]}'))
-    assert judge(server, max_retries=0).answer(request()).status == "valid"
+    assert answered(judge(server, attempts=1), request()).status == "valid"
+
+
+# --------------------------------------------------------------------------- tokens, costs and names
+
+
+def test_tokens_costs_and_the_calls_name_are_kept(server):
+    usage = {"prompt_tokens": 1000, "completion_tokens": 20, "prompt_tokens_details": {"cached_tokens": 600}}
+    server.script = lambda body: (200, said('{"ranking": [1, 2, 3]}') | {"usage": usage})
+    answer = answered(judge(server, model="gpt-5-mini"), request())
+    assert answer.usage == Usage(prompt=1000, cached=600, completion=20)
+    # By hand: 400 fresh at 0.25, 600 cached at 0.025, 20 of the answer at 2.00 dollars a million.
+    assert answer.cost == pytest.approx((400 * 0.25 + 600 * 0.025 + 20 * 2.0) / 1e6, rel=1e-12)
+    assert answer.request_id == "c"
+    server.headers["x-request-id"] = "req-7"
+    assert answered(judge(server), request()).request_id == "req-7"
+
+
+def test_a_call_without_a_price_has_no_cost_rather_than_none(server):
+    server.script = lambda body: (200, said("{}") | {"usage": {"prompt_tokens": 5, "completion_tokens": 1}})
+    assert answered(judge(server), request()).cost is None
+
+
+@pytest.mark.parametrize(
+    "usage",
+    [
+        None,
+        [],
+        "much",
+        {},
+        {"prompt_tokens": "5", "completion_tokens": 1},
+        {"prompt_tokens": 5},
+        {"prompt_tokens": -5, "completion_tokens": 1},
+        {"prompt_tokens": 10**400, "completion_tokens": 1},
+        {"prompt_tokens": 5, "completion_tokens": 1, "prompt_tokens_details": {"cached_tokens": 6}},
+        {"prompt_tokens": 5, "completion_tokens": True},
+    ],
+)
+def test_tokens_that_cannot_be_are_not_counted(server, usage):
+    server.script = lambda body: (200, said('{"ranking": [1, 2, 3]}') | {"usage": usage})
+    answer = answered(judge(server, model="gpt-5-mini"), request())
+    assert (answer.status, answer.usage, answer.cost) == ("valid", None, None)
+
+
+def test_details_may_be_missing_or_null(server):
+    for details in ({}, {"prompt_tokens_details": None}, {"prompt_tokens_details": {"cached_tokens": None}}):
+        usage = {"prompt_tokens": 5, "completion_tokens": 1} | details
+        server.script = lambda body, usage=usage: (200, said("{}") | {"usage": usage})
+        assert answered(judge(server), request()).usage == Usage(5, 0, 1)
+
+
+# --------------------------------------------------------------------------- ties, several criteria, families
+
+
+def test_a_tie_is_read_only_where_it_was_offered(server):
+    server.script = lambda body: (200, said('{"better": "tie"}'))
+    assert answered(judge(server), request("compare", 2, ties=True)).orders == {"empathy": ()}
+    assert answered(judge(server), request("compare", 2)).status == "parse_error"
+    offered, not_offered = [call["response_format"]["json_schema"]["schema"] for call in server.calls]
+    assert offered["properties"]["better"]["enum"] == ["A", "B", "tie"]
+    assert not_offered["properties"]["better"]["enum"] == ["A", "B"]
+    assert "tie" in server.calls[0]["messages"][1]["content"]
+
+
+def test_of_several_criteria_in_a_call_each_is_read_by_itself(server):
+    asked = request(criterion=["empathy", "safety"])
+    server.script = lambda body: (200, said('{"empathy": [3, 1, 2], "safety": [1, 1, 2]}'))
+    answer = answered(judge(server), asked)
+    assert (answer.status, answer.orders) == ("valid", {"empathy": ("z", "x", "y")})
+    (call,) = server.calls
+    schema = call["response_format"]["json_schema"]["schema"]
+    assert schema["required"] == list(schema["properties"]) == ["empathy", "safety"]
+    for nothing in ('{"ranking": [1, 2, 3]}', '{"empathy": [1], "safety": "2"}', "[]"):
+        server.script = lambda body, nothing=nothing: (200, said(nothing))
+        assert (answered(judge(server), asked).status) == "parse_error"
+
+
+def test_the_limit_of_an_answer_is_called_what_the_family_calls_it(server):
+    server.script = lambda body: (200, said('{"ranking": [1, 2, 3]}'))
+    answered(judge(server, model="gpt-5-mini", max_answer_tokens=9), request())
+    answered(judge(server, model="some-llama", max_answer_tokens=9), request())
+    assert server.calls[0]["max_completion_tokens"] == server.calls[1]["max_tokens"] == 9
+    assert "max_tokens" not in server.calls[0] and "max_completion_tokens" not in server.calls[1]
+
+
+def test_a_server_without_schemas_is_asked_for_an_object(server):
+    server.script = lambda body: (200, said('{"ranking": [1, 2, 3]}'))
+    assert answered(judge(server, structured="json_object"), request()).status == "valid"
+    assert server.calls[0]["response_format"] == {"type": "json_object"}
+    assert '"ranking"' in server.calls[0]["messages"][1]["content"], "the form must stand in the prompt"
+
+
+def test_a_temperature_that_the_family_does_not_take_is_refused(server):
+    with pytest.raises(UserError, match="gpt-5-mini takes no temperature; leave --temperature out"):
+        judge(server, model="gpt-5-mini", temperature=0.0)
+
+
+def test_the_papers_withdrawn_model_is_refused_where_it_was(server, monkeypatch):
+    there = {"base_url": "https://api.openai.com/v1", "send_personas": True}
+    with pytest.raises(UserError, match="gpt-5-chat-latest was withdrawn in July 2026; name another by --judge-model"):
+        judge(server, model="gpt-5-chat-latest", **there)
+    judge(server, model="gpt-5-chat-latest")  # elsewhere somebody may serve one by that name
+
+
+# --------------------------------------------------------------------------- how long to wait
+
+
+@pytest.mark.parametrize(
+    ("headers", "seconds"),
+    [
+        ({}, None),
+        ({"retry-after-ms": "250"}, 0.25),
+        ({"retry-after-ms": "250", "retry-after": "9"}, 0.25),
+        ({"retry-after-ms": "soon", "retry-after": "9"}, 9.0),
+        ({"retry-after": "1.5"}, 1.5),
+        ({"retry-after": "-3"}, 0.0),
+        ({"retry-after": "Mon, 01 Jan 2001 00:00:00 GMT"}, 0.0),
+        ({"retry-after": "soon"}, None),
+        ({"retry-after": ""}, None),
+        ({"retry-after": "nan"}, None),
+        ({"retry-after-ms": "nan", "retry-after": "2"}, 2.0),
+        ({"retry-after": "inf"}, None),
+    ],
+)
+def test_the_wait_that_is_asked_for(headers, seconds):
+    assert retry_after(headers) == seconds
+
+
+def test_a_date_to_wait_for_is_seconds_from_now():
+    date = email.utils.formatdate(time.time() + 30, usegmt=True)
+    assert retry_after({"retry-after": date}) == pytest.approx(30, abs=1.5)
+
+
+@pytest.mark.parametrize(
+    ("headers", "seconds"),
+    [
+        ({}, None),
+        ({"x-ratelimit-remaining-requests": "1", "x-ratelimit-reset-requests": "1s"}, None),
+        ({"x-ratelimit-remaining-requests": "0", "x-ratelimit-reset-requests": "20ms"}, 0.02),
+        ({"x-ratelimit-remaining-requests": "0", "x-ratelimit-reset-requests": "1m2.5s"}, 62.5),
+        ({"x-ratelimit-remaining-tokens": "0", "x-ratelimit-reset-tokens": "1h0m1s"}, 3601.0),
+        ({"x-ratelimit-remaining-tokens": "0", "x-ratelimit-reset-tokens": "soon"}, None),
+        ({"x-ratelimit-remaining-tokens": "0", "x-ratelimit-reset-tokens": "1s and more"}, None),
+        ({"x-ratelimit-remaining-tokens": "0", "x-ratelimit-reset-tokens": "..s"}, None),
+        ({"x-ratelimit-remaining-tokens": "0"}, None),
+        (
+            {
+                "x-ratelimit-remaining-requests": "0",
+                "x-ratelimit-reset-requests": "2s",
+                "x-ratelimit-remaining-tokens": "0",
+                "x-ratelimit-reset-tokens": "3s",
+            },
+            3.0,
+        ),
+    ],
+)
+def test_for_how_long_an_endpoint_has_nothing_left(headers, seconds):
+    assert exhausted_for(headers) == seconds
 
 
 # --------------------------------------------------------------------------- settings
@@ -244,7 +456,7 @@ def test_a_proxy_of_the_environment_does_not_see_what_stays_here(server, monkeyp
 def test_settings_that_cannot_serve_are_refused_with_a_sentence(monkeypatch, url, model, settings, words):
     monkeypatch.setenv("OPENAI_API_KEY", KEY)
     with pytest.raises(UserError) as caught:
-        EndpointJudge(url, model, **settings)
+        EndpointJudge(Endpoint(base_url=url, model=model, **settings))
     assert words in str(caught.value)
     assert KEY not in str(caught.value) and ":pw" not in str(caught.value)
 
@@ -252,12 +464,16 @@ def test_settings_that_cannot_serve_are_refused_with_a_sentence(monkeypatch, url
 @pytest.mark.parametrize("url", ["http://localhost:1/v1", "http://127.0.0.9:1/v1", "http://[::1]:1/v1"])
 def test_loopback_hosts_are_this_machine(monkeypatch, url):
     monkeypatch.delenv("OPENAI_API_KEY", raising=False)
-    assert url in EndpointJudge(url, "m").identity, "neither a key nor --send-personas is asked for"
+    assert url in EndpointJudge(Endpoint(base_url=url, model="m")).identity, (
+        "neither a key nor --send-personas is asked for"
+    )
 
 
 def test_another_machine_is_allowed_with_the_flag_and_a_key(monkeypatch):
     monkeypatch.setenv("MY_KEY", KEY)
-    made = EndpointJudge("https://api.example.com/v1", "m", send_personas=True, api_key_env="MY_KEY")
+    made = EndpointJudge(
+        Endpoint(base_url="https://api.example.com/v1", model="m", send_personas=True, api_key_env="MY_KEY")
+    )
     assert made.costs and KEY not in made.identity
 
 
@@ -265,8 +481,8 @@ def test_the_identity_tells_models_urls_and_temperatures_apart(server):
     identities = {
         judge(server).identity,
         judge(server, temperature=0.0).identity,
-        EndpointJudge(server.url, "other").identity,
-        EndpointJudge(server.url + "/x", "asked-model").identity,
+        judge(server, model="other").identity,
+        judge(server, base_url=server.url + "/x").identity,
     }
     assert len(identities) == 4
 
@@ -301,6 +517,6 @@ def test_the_key_appears_in_no_file_log_or_output(server, tmp_path, caplog, caps
     phase = preferences(config)
     assert phase.results["criteria"]["empathy"]["failed"] == {"error": 2, "parse_error": 1}
     files = [path for path in (tmp_path / "out").rglob("*") if path.is_file()]
-    assert {"votes.jsonl", "manifest.json", "empathy_pairs.json"} <= {path.name for path in files}
+    assert {"votes.sqlite", "manifest.json", "empathy_pairs.json"} <= {path.name for path in files}
     assert not any(KEY.encode() in path.read_bytes() for path in files)
     assert KEY not in caplog.text and KEY not in "".join(capsys.readouterr())
