@@ -2,35 +2,48 @@
 
 from __future__ import annotations
 
+import json
 import re
+from pathlib import Path
 from typing import Literal
 
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
 from jaxmodpo.artifacts import Candidate
+from jaxmodpo.errors import UserError
 from jaxmodpo.judging.criteria import load_criteria
 from jaxmodpo.judging.judge import Request
-from jaxmodpo.judging.prompts import answer_schema, messages
+from jaxmodpo.judging.prompts import Prompts, answer_schema, parse_orders
+
+OURS = Prompts.load()
+ONE_FIRST = ("model-0", "model-1")
 
 
-def request(*texts: str, kind: Literal["rank", "compare"] = "rank", criterion="empathy", post="the post") -> Request:
+def request(
+    *texts: str, kind: Literal["rank", "compare"] = "rank", criterion="empathy", post="the post", ties=False
+) -> Request:
     return Request(
         kind,
         "q17",
         post,
         "p23",
         "You are roleplaying as a patient.\n",
-        load_criteria("therapeutic", [criterion])[0],
+        tuple(load_criteria("therapeutic", criterion.split())),
         tuple(Candidate(f"model-{n}", text) for n, text in enumerate(texts)),
+        ties,
     )
 
 
 def user(asked: Request) -> str:
-    system, message = messages(asked)
+    system, message = OURS.messages(asked)
     assert (system["role"], message["role"]) == ("system", "user")
     return message["content"]
 
 
 def test_the_persona_is_the_system_message_and_stands_there_alone():
-    system, message = messages(request("one", "two"))
+    system, message = OURS.messages(request("one", "two"))
     assert system["content"].startswith("You are roleplaying as a patient.\n\nStay in this role.")
     assert "roleplaying" not in message["content"]
 
@@ -78,7 +91,54 @@ def test_no_placeholder_is_left_over():
     for kind in ("rank", "compare"):
         for criterion in ("empathy", "overall"):
             asked = request("one", "two", kind=kind, criterion=criterion)
-            assert not any("$" in message["content"] for message in messages(asked))
+            assert not any("$" in message["content"] for message in OURS.messages(asked))
+
+
+def test_a_tie_is_spoken_of_only_where_it_may_be_answered():
+    assert "tie" in user(request("one", "two", kind="compare", ties=True))
+    assert "tie" not in user(request("one", "two", kind="compare"))
+    with_ties = answer_schema(request("one", "two", kind="compare", ties=True))
+    assert with_ties["properties"]["better"]["enum"] == ["A", "B", "tie"]
+
+
+def test_several_criteria_stand_in_one_call_each_with_its_definition_and_its_field():
+    asked = request("one", "two", "three", criterion="empathy safety trust_rapport")
+    text = user(asked)
+    for criterion in asked.criteria:
+        assert all(part in text for part in (criterion.description, criterion.better_when, criterion.worse_when))
+        assert f'"{criterion.name}": [' in text
+    assert "as if it were the only one" in text and "as if it were the only one" not in user(request("one", "two"))
+    schema = answer_schema(asked)
+    assert schema["required"] == list(schema["properties"]) == ["empathy", "trust_rapport", "safety"]
+    assert all(part["items"]["enum"] == [1, 2, 3] for part in schema["properties"].values())
+
+
+@pytest.mark.parametrize(
+    ("raw", "orders"),
+    [
+        (
+            '{"empathy": [2, 1], "safety": [1, 2]}',
+            {"empathy": ("model-1", "model-0"), "safety": ("model-0", "model-1")},
+        ),
+        ('{"empathy": [2, 1], "safety": [1, 1]}', {"empathy": ("model-1", "model-0")}),
+        ('{"safety": [1, 2], "other": [1, 2]}', {"safety": ONE_FIRST}),
+        ('{"empathy": {"ranking": [2, 1]}}', {}),
+        ('{"ranking": [2, 1]}', {}),
+        ("", {}),
+    ],
+)
+def test_a_criterion_whose_field_is_no_permutation_is_left_out_alone(raw, orders):
+    assert parse_orders(raw, request("one", "two", criterion="empathy safety")) == orders
+
+
+@settings(deadline=None, max_examples=50)
+@given(st.permutations(range(1, 6)), st.lists(st.one_of(st.integers(-1, 7), st.booleans(), st.text(max_size=2))))
+def test_every_permutation_is_read_and_nothing_else(permutation, other):
+    asked = request(*"abcde")
+    expected = {"empathy": tuple(f"model-{n - 1}" for n in permutation)}
+    assert parse_orders(json.dumps({"ranking": permutation}), asked) == expected
+    is_one = all(type(n) is int for n in other) and sorted(other) == [1, 2, 3, 4, 5]
+    assert bool(parse_orders(json.dumps({"ranking": other}), asked)) == is_one
 
 
 def test_the_schema_admits_the_labels_and_nothing_else():
@@ -88,3 +148,45 @@ def test_the_schema_admits_the_labels_and_nothing_else():
     assert comparison["properties"]["better"] == {"type": "string", "enum": ["A", "B"]}
     for schema in (ranking, comparison):
         assert schema["required"] == list(schema["properties"]) and schema["additionalProperties"] is False
+
+
+# --------------------------------------------------------------------------- a file of the user's own
+
+
+def own(tmp_path, **changes: str | None) -> Path:
+    """Our templates with some parts changed; None leaves a part out."""
+    parts = {name: text for name, text in ({**OURS.parts, **changes}).items() if text is not None}
+    (tmp_path / "prompts.yaml").write_text(json.dumps(parts))
+    return tmp_path / "prompts.yaml"
+
+
+def test_a_file_of_ones_own_is_used_and_has_a_version_of_its_own(tmp_path):
+    prompts = Prompts.load(own(tmp_path, system="Be $persona, on a budget of $$5."))
+    assert prompts.messages(request("one", "two"))[0]["content"] == (
+        "Be You are roleplaying as a patient., on a budget of $5."
+    )
+    assert prompts.version != OURS.version
+    assert Prompts.load(own(tmp_path)).version == OURS.version, "the version is of the wording, not of the file"
+
+
+def test_the_count_the_ties_and_the_form_of_the_answer_may_be_left_out(tmp_path):
+    prompts = Prompts.load(own(tmp_path, rank="$question $replies $criteria", compare="$question $replies $criteria"))
+    assert "one" in prompts.messages(request("one", "two"))[1]["content"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"sistem": "x"}, r"prompts\.yaml: unknown part 'sistem'; did you mean 'system'"),
+        ({"system": None}, r"prompts\.yaml lacks the part 'system', a text"),
+        ({"system": 5}, r"lacks the part 'system', a text"),
+        ({"system": "no persona"}, r"part 'system' lacks \$persona"),
+        ({"rank": "$question $criteria"}, r"part 'rank' lacks \$replies"),
+        ({"system": "$persona $model"}, r"part 'system': \$model is not one of \$persona"),
+        ({"ties": "say $tie"}, r"part 'ties': \$tie is not one of none, for it has no placeholders"),
+        ({"system": "$persona for 5 $ an hour"}, r"part 'system': a stray \$ \(write \$\$\) is not one of"),
+    ],
+)
+def test_templates_that_cannot_serve_are_refused_by_file_and_part(tmp_path, changes, words):
+    with pytest.raises(UserError, match=words):
+        Prompts.load(own(tmp_path, **changes))

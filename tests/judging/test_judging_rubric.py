@@ -40,10 +40,17 @@ def request(
         "a post",
         person,
         persona,
-        Criterion(criterion, "d", "b", "w"),
+        (Criterion(criterion, "d", "b", "w"),),
         tuple(Candidate(f"r{n}", text) for n, text in enumerate(texts)),
-        repeat,
+        repeat=repeat,
     )
+
+
+def order(judge: RubricJudge, asked: Request) -> tuple[str, ...]:
+    """The answer to a request by one criterion."""
+    answer = judge.answer(asked)
+    assert answer.status == "valid" and list(answer.orders) == [asked.criteria[0].name]
+    return answer.orders[asked.criteria[0].name]
 
 
 @pytest.fixture(scope="module")
@@ -113,8 +120,7 @@ def test_a_phrase_inside_a_longer_word_does_not_count(quiet):
 
 def test_every_criterion_of_ours_can_be_scored(quiet):
     for criterion in [*load_criteria("therapeutic"), *load_criteria("gricean")]:
-        answer = quiet.answer(request(WARM, SAFE, criterion=criterion.name))
-        assert answer.status == "valid" and sorted(answer.order or ()) == ["r0", "r1"]
+        assert sorted(order(quiet, request(WARM, SAFE, criterion=criterion.name))) == ["r0", "r1"]
 
 
 @settings(deadline=None)
@@ -192,8 +198,8 @@ def test_overall_is_the_mean_weighted_by_importance():
         c: 0.25 if c == "empathy" else 0 for c in judge.importances(warm)
     }
     # 0.25 * 5 against 0.25 * 5, over the same sum of importances: a tie; with empathy 0, a loss.
-    assert judge.answer(request(one, other, kind="compare", criterion="overall", persona=warm)).order == ()
-    assert judge.answer(request(one, other, kind="compare", criterion="overall", persona=cold)).order == ("r1",)
+    assert order(judge, request(one, other, kind="compare", criterion="overall", persona=warm)) == ()
+    assert order(judge, request(one, other, kind="compare", criterion="overall", persona=cold)) == ("r1",)
 
 
 def test_a_persona_that_cares_more_is_swayed_more_often():
@@ -202,7 +208,7 @@ def test_a_persona_that_cares_more_is_swayed_more_often():
     def wins(importance: float) -> int:
         persona = f"- Empathy and warmth: {importance}/5 importance"
         asked = (request(WARM, PLAIN, kind="compare", persona=persona, person=f"p{n}") for n in range(300))
-        return sum(judge.answer(r).order == ("r0",) for r in asked)
+        return sum(order(judge, r) == ("r0",) for r in asked)
 
     # The difference of two noises has standard deviation 0.5 √2; the scores differ by 1.
     for importance in (0.0, 2.5, 5.0):
@@ -217,8 +223,7 @@ def test_the_shown_order_does_not_change_the_answer(noise):
     judge = RubricJudge(seed=3, noise=noise)
     asked = request(WARM, SAFE, PLAIN, PLAIN)
     answers = {
-        judge.answer(dataclasses.replace(asked, responses=order)).order
-        for order in itertools.permutations(asked.responses)
+        order(judge, dataclasses.replace(asked, responses=shown)) for shown in itertools.permutations(asked.responses)
     }
     assert len(answers) == 1
 
@@ -233,9 +238,17 @@ def test_answers_do_not_hang_on_what_was_asked_before():
 def test_compare_and_rank_agree():
     judge = RubricJudge(5, 0.5)
     for n in range(50):
-        ranked = judge.answer(request(WARM, SAFE, person=f"p{n}")).order
-        won = judge.answer(request(WARM, SAFE, person=f"p{n}", kind="compare")).order
-        assert ranked is not None and won == ranked[:1]
+        ranked = order(judge, request(WARM, SAFE, person=f"p{n}"))
+        won = order(judge, request(WARM, SAFE, person=f"p{n}", kind="compare"))
+        assert won == ranked[:1]
+
+
+def test_a_call_by_several_criteria_says_what_calls_by_each_say():
+    judge = RubricJudge(5, 0.5)
+    asked = request(WARM, SAFE, PLAIN)
+    several = dataclasses.replace(asked, criteria=tuple(load_criteria("therapeutic")))
+    alone = {c.name: order(judge, dataclasses.replace(asked, criteria=(c,))) for c in several.criteria}
+    assert judge.answer(several).orders == alone and len(set(alone.values())) > 1
 
 
 def test_every_source_of_the_noise_changes_it():
@@ -244,20 +257,20 @@ def test_every_source_of_the_noise_changes_it():
         dataclasses.replace(asked, persona_id="other"),
         dataclasses.replace(asked, question_id="other"),
         dataclasses.replace(asked, repeat=1),
-        dataclasses.replace(asked, criterion=Criterion("safety", "d", "b", "w")),
+        dataclasses.replace(asked, criteria=(Criterion("safety", "d", "b", "w"),)),
         dataclasses.replace(
             asked, responses=tuple(Candidate(r.response_id, "Many people read papers.") for r in asked.responses)
         ),
     ]
     judge = RubricJudge(0, 0.5)
-    orders = [judge.answer(r).order for r in [asked, *changed]] + [RubricJudge(1, 0.5).answer(asked).order]
+    orders = [order(judge, r) for r in [asked, *changed]] + [order(RubricJudge(1, 0.5), asked)]
     assert len(set(orders)) == len(orders)
 
 
 def test_the_noise_is_gaussian_with_the_given_spread():
     judge = RubricJudge(0, 0.5)
     asked = (request(PLAIN, person=f"p{n}") for n in range(4000))
-    drawn = [judge._utility(r, r.responses[0])[0] for r in asked]
+    drawn = [judge._utility(r, r.responses[0], "empathy")[0] for r in asked]
     mean = sum(drawn) / len(drawn)
     spread = math.sqrt(sum((x - mean) ** 2 for x in drawn) / len(drawn))
     assert abs(mean) < 4 * 0.5 / math.sqrt(4000)
@@ -266,8 +279,8 @@ def test_the_noise_is_gaussian_with_the_given_spread():
 
 def test_equal_replies_tie_without_noise_and_a_ranking_breaks_them_by_hash():
     judge = RubricJudge(0, 0)
-    assert judge.answer(request(PLAIN, PLAIN, kind="compare")).order == ()
-    firsts = {judge.answer(request(PLAIN, PLAIN, person=f"p{n}")).order for n in range(30)}
+    assert order(judge, request(PLAIN, PLAIN, kind="compare")) == ()
+    firsts = {order(judge, request(PLAIN, PLAIN, person=f"p{n}")) for n in range(30)}
     assert firsts == {("r0", "r1"), ("r1", "r0")}
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 from collections import Counter
 from fractions import Fraction
@@ -10,20 +11,25 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from jaxmodpo.artifacts import Candidate
 from jaxmodpo.errors import UserError
+from jaxmodpo.judging.criteria import Criterion
+from jaxmodpo.judging.judge import Request
 from jaxmodpo.judging.ledger import Vote
 from jaxmodpo.judging.voting import (
     Aggregate,
+    Missingness,
     Tally,
     aggregate,
+    asked_again,
     assign_personas,
-    count_votes,
+    both_orders,
     head_to_head_positions,
-    majority,
     position_weights,
     preference_pairs,
     shown_order,
     tally,
+    with_repeats,
 )
 
 
@@ -40,20 +46,15 @@ def ranked(*orders: str | None, question: str = "q", criterion: str = "empathy")
             question,
             f"p{n}",
             criterion,
+            0,
             tuple(sorted(order or "")),
             None if order is None else tuple(order),
             "parse_error" if order is None else "valid",
             "",
             "m",
-            0,
         )
         for n, order in enumerate(orders)
     ]
-
-
-def compared(*winners: str | None) -> list[Vote]:
-    """Votes between a and b: the winner, "" for a tie, None for a failed vote."""
-    return ranked(*winners)
 
 
 # --------------------------------------------------------------------------- assignment and order
@@ -104,8 +105,31 @@ def test_no_response_is_shown_first_more_often_than_chance_allows():
 @given(st.integers(0, 51), st.text(max_size=5), st.integers(0, 10**6))
 def test_exactly_half_of_the_personas_see_a_first(personas, unit, seed):
     first = head_to_head_positions(unit, ids("p", personas), seed)
-    assert len(first) == personas // 2
+    # Of an odd number the draw says which side has one more.
+    assert len(first) in {personas // 2, (personas + 1) // 2}
     assert first <= set(ids("p", personas))
+
+
+def test_of_an_odd_number_either_side_has_one_more_as_often():
+    more = sum(len(head_to_head_positions(f"u{n}", ids("p", 5), seed=1)) == 3 for n in range(1000))
+    # Standard deviation of a binomial(1000, 1/2): 15.8.
+    assert abs(more - 500) < 5 * 15.8
+
+
+def test_the_side_of_a_persona_hangs_on_seed_and_unit_and_not_on_the_lists_order():
+    personas = ids("p", 20)
+    first = head_to_head_positions("u", personas, seed=1)
+    assert first == head_to_head_positions("u", personas[::-1], seed=1)
+    assert len({head_to_head_positions("u", personas, seed) for seed in range(20)}) == 20
+
+
+def test_the_official_code_shows_all_personas_the_same_first_by_one_draw():
+    personas = ids("p", 9)
+    seen = [head_to_head_positions(f"u{n}", personas, 7, "official-code") for n in range(400)]
+    assert set(seen) == {frozenset(), frozenset(personas)}
+    # Standard deviation of a binomial(400, 1/2): 10.
+    assert abs(seen.count(frozenset()) - 200) < 50
+    assert shown_order("dbca", "q", "p", 3, "official-code") == tuple("dbca")
 
 
 def test_positions_vary_by_unit_so_that_no_persona_keeps_one():
@@ -140,6 +164,16 @@ def test_points_of_a_hand_computed_example():
     assert preference_pairs(result, "best-worst", "drop") == [("a", "e")]
 
 
+def test_weights_of_the_users_own_are_exact_and_must_fit():
+    assert position_weights(3, (1.0, 0.5, 0.0)) == (1, Fraction(1, 2), 0)
+    assert position_weights(3, (5.0, 5.0, -1.0)) == (5, 5, -1), "two ranks may be worth the same"
+    with pytest.raises(UserError, match="--position-weights has 3 numbers, but a question has 2 responses"):
+        position_weights(2, (1.0, 0.5, 0.0))
+    for rising in ((0.0, 1.0), (1.0, 1.0)):
+        with pytest.raises(UserError, match="--position-weights must fall from the first rank to the last"):
+            position_weights(2, rising)
+
+
 def test_other_weights_are_taken_as_given():
     result = aggregate(ranked("abc", "abc", "bca"), "abc", (1, 0.5, 0), seed=0)
     assert result is not None
@@ -167,6 +201,29 @@ def test_ties_are_reported_and_broken_by_the_seed_alone():
         winners[one.order[0]] += 1
     # Standard deviation of a binomial(400, 1/2): 10.
     assert abs(winners["a"] - 200) < 50
+
+
+def test_the_official_code_breaks_ties_by_the_lists_order():
+    votes, weights = ranked("abcd", "badc"), position_weights(4)
+    for names in ("abcd", "dcba", "bdac"):
+        result = aggregate(votes, names, weights, seed=5, protocol="official-code")
+        assert result is not None
+        assert result.order == (*sorted("ab", key=names.index), *sorted("cd", key=names.index))
+
+
+def test_equal_points_share_a_rank():
+    assert Aggregate("q", {}, (("a", "b"), ("c",), ("d", "e", "f"), ("g",)), 1).ranks == (1, 1, 3, 4, 4, 4, 7)
+    assert Aggregate("q", {}, (("a",), ("b",)), 1).ranks == (1, 2)
+    assert Aggregate("q", {}, (("a", "b"),), 1).ranks == (1, 1)
+
+
+@settings(deadline=None)
+@given(st.lists(st.permutations("abcde"), min_size=1, max_size=4))
+def test_a_rank_is_one_more_than_how_many_are_better(orders):
+    result = aggregate(ranked(*("".join(o) for o in orders)), "abcde", position_weights(5), seed=1)
+    assert result is not None
+    better = [sum(p > result.points[name] for p in result.points.values()) for name in result.order]
+    assert list(result.ranks) == [1 + n for n in better]
 
 
 def test_ties_for_first_or_last_drop_the_pair_only_if_told_to():
@@ -217,30 +274,94 @@ def test_points_do_not_depend_on_who_voted_first(orders):
     assert sum(one.points.values()) == 0
 
 
-# --------------------------------------------------------------------------- comparisons and counts
+# --------------------------------------------------------------------------- comparisons
 
 
-def test_the_majority_of_a_comparison():
-    assert tally(compared("a", "b", "a", "", None), "a", "b") == Tally(a=2, b=1, ties=1, failed=1)
-    assert majority(compared("a", "b", "a"), "a", "b") == "a"
-    assert majority(compared("b", "", None), "a", "b") == "b"
-    assert majority(compared("a", "b", None), "a", "b") == "tie"
-    assert majority(compared("", ""), "a", "b") == "tie"
+def verdicts(*winners: str | None) -> list[tuple[str, ...] | None]:
+    """What votes between a and b say: the winner, "" for a tie, None for a failed vote."""
+    return [vote.order for vote in ranked(*winners)]
 
 
-def test_a_unit_without_a_valid_vote_has_no_winner():
-    assert majority(compared(None, None), "a", "b") is None
-    assert majority([], "a", "b") is None
+def test_the_count_of_a_comparison():
+    assert tally(verdicts("a", "b", "a", "", None), "a", "b") == Tally(a=2, b=1, ties=1, failed=1)
+    assert tally([], "a", "b") == Tally(0, 0, 0, 0)
 
 
 def test_a_vote_for_somebody_else_is_not_counted_in_silence():
     with pytest.raises(ValueError, match="neither a nor b"):
-        tally(compared("a", "c"), "a", "b")
+        tally(verdicts("a", "c"), "a", "b")
 
 
-def test_votes_are_counted_by_criterion_and_status():
+@pytest.mark.parametrize(
+    ("first", "second", "verdict"),
+    [
+        ("a", "a", ("a",)),
+        ("b", "b", ("b",)),
+        ("a", "b", ()),
+        ("", "", ()),
+        ("a", "", ()),
+        ("", "b", ()),
+        ("a", None, None),
+        (None, "b", None),
+        (None, None, None),
+        ("", None, None),
+    ],
+)
+def test_of_both_orders_only_what_wins_in_both_wins_and_half_an_answer_is_none(first, second, verdict):
+    assert both_orders(*ranked(first, second)) == verdict
+    assert both_orders(*ranked(second, first)) == verdict
+
+
+# --------------------------------------------------------------------------- second askings
+
+
+def asked(n: int, persona: str = "p") -> Request:
+    shown = (Candidate("a", "x"), Candidate("b", "y"))
+    return Request("compare", f"q{n}", "post", persona, "profile", (Criterion("empathy", "d", "b", "w"),), shown)
+
+
+def test_the_share_that_is_asked_again_is_the_one_asked_for_and_drawn_by_the_seed():
+    requests = [asked(n) for n in range(4000)]
+    again = [asked_again(r, 0.1, seed=1) for r in requests]
+    # Standard deviation of a binomial(4000, 1/10): 19.
+    assert abs(sum(again) - 400) < 5 * 19
+    assert again == [asked_again(r, 0.1, seed=1) for r in requests]
+    assert again != [asked_again(r, 0.1, seed=2) for r in requests]
+    # A larger share asks the same ones and more.
+    assert all(more for one, more in zip(again, (asked_again(r, 0.3, seed=1) for r in requests), strict=True) if one)
+    assert all(asked_again(r, 1.0, seed=1) for r in requests) and not any(asked_again(r, 0.0, 1) for r in requests)
+
+
+def test_a_second_asking_follows_its_first_and_differs_in_nothing_else():
+    requests = [asked(n) for n in range(50)]
+    found = list(with_repeats(requests, 0.3, seed=1))
+    assert [r for r in found if r.repeat == 0] == requests
+    for first, second in itertools.pairwise(found):
+        if second.repeat:
+            assert second == dataclasses.replace(first, repeat=1)
+    assert 0 < sum(r.repeat for r in found) < 50
+    assert list(with_repeats(requests, 0.0, seed=1)) == requests
+
+
+# --------------------------------------------------------------------------- counts
+
+
+def test_votes_are_counted_by_criterion_persona_and_model_and_never_made_up_for():
+    missing = Missingness()
     votes = ranked("ab", None, None) + ranked("ab", criterion="safety")
-    assert count_votes(votes) == {
-        "empathy": {"asked": 3, "valid": 1, "failed": {"parse_error": 2}},
+    for vote in [*votes, dataclasses.replace(votes[1], model="", status="error")]:
+        missing.add(vote)
+    assert missing.by_criterion() == {
+        "empathy": {"asked": 4, "valid": 1, "failed": {"error": 1, "parse_error": 2}},
         "safety": {"asked": 1, "valid": 1, "failed": {}},
+    }
+    assert missing.summary() == {
+        "personas_with_failed_votes": {
+            "p1": {"asked": 2, "valid": 0, "failed": {"error": 1, "parse_error": 1}},
+            "p2": {"asked": 1, "valid": 0, "failed": {"parse_error": 1}},
+        },
+        "models": {
+            "m": {"asked": 4, "valid": 2, "failed": {"parse_error": 2}},
+            "none": {"asked": 1, "valid": 0, "failed": {"error": 1}},
+        },
     }
