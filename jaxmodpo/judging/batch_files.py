@@ -1,0 +1,208 @@
+"""The files of one batch: what is asked, which requests these are, and what came back.
+
+Apart from the judge because they are the memory that outlives it: a process that is killed finds in
+them what it asked, and needs nothing else to go on. Profiles and replies stand in the input file
+alone, which only its owner may read and which is deleted once the batch is read.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, BinaryIO, NamedTuple
+
+from jaxmodpo.artifacts import Candidate
+from jaxmodpo.judging.criteria import Criterion
+from jaxmodpo.judging.judge import Asked, Request
+
+URL = "/v1/chat/completions"
+
+EXPIRED = "batch_expired"
+"""The code of a request that a batch did not come to."""
+
+
+class Header(NamedTuple):
+    """Whose batch it is: the judge's identity, the model asked for, and how often its requests were asked, from 1."""
+
+    identity: str
+    model: str
+    round: int
+
+
+class Outcome(NamedTuple):
+    """What came back for one request.
+
+    ``answered`` says that ``completion`` is what the model answered; where not, ``code`` and ``said``
+    tell what went wrong, and ``passing`` whether it may go well another time.
+    """
+
+    key: str
+    answered: bool
+    completion: Any = None
+    code: str = ""
+    said: str = ""
+    passing: bool = False
+    request_id: str = ""
+
+
+@dataclass(frozen=True)
+class BatchFiles:
+    """Where a batch's files are: ``TAG.jsonl`` is sent, ``TAG.requests.jsonl`` says what its lines ask."""
+
+    folder: Path
+    tag: str
+
+    @property
+    def input(self) -> Path:
+        return self.folder / f"{self.tag}.jsonl"
+
+    @property
+    def requests(self) -> Path:
+        return self.folder / f"{self.tag}.requests.jsonl"
+
+    def answers(self, kind: str) -> Path:
+        """Return where a file that came back lies while it is read."""
+        return self.folder / f"{self.tag}.{kind}.jsonl"
+
+    def delete(self) -> None:
+        for path in self.folder.glob(f"{self.tag}.*"):
+            path.unlink(missing_ok=True)
+
+    def header(self) -> Header | None:
+        """Return whose batch it is; None where the file is missing, or was cut off before its first line ended."""
+        try:
+            with self.requests.open("rb") as file:
+                return Header(**json.loads(file.readline()))
+        except (OSError, ValueError):
+            return None
+
+    def asked(self) -> Iterator[Asked]:
+        """Yield the requests, in the order of the lines: with ids and names, and with empty texts."""
+        with self.requests.open("rb") as file:
+            file.readline()
+            for line in file:
+                yield _asked(json.loads(line))
+
+    def lines(self) -> Iterator[tuple[Asked, bytes]]:
+        """Yield each request with its line of the input file."""
+        with self.input.open("rb") as file:
+            yield from zip(self.asked(), file, strict=True)
+
+
+@dataclass(eq=False)
+class Draft:
+    """A batch's files while they are written; :meth:`close` makes them durable.
+
+    Attributes:
+        files: where they are.
+        header: whose they are.
+        max_requests: of the input file.
+        max_bytes: of the input file.
+    """
+
+    files: BatchFiles
+    header: Header
+    max_requests: int
+    max_bytes: int
+    keys: list[str] = field(init=False, default_factory=list)
+    _bytes: int = field(init=False, default=0)
+
+    def __post_init__(self) -> None:
+        self.files.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        self._input, self._requests = private_file(self.files.input), private_file(self.files.requests)
+        self._requests.write(_line(self.header._asdict()))
+
+    def fits(self, line: bytes) -> bool:
+        return len(self.keys) < self.max_requests and self._bytes + len(line) <= self.max_bytes
+
+    def add(self, asked: Asked, line: bytes) -> None:
+        self._input.write(line)
+        self._requests.write(_line(_record(asked)))
+        self.keys.append(asked.key)
+        self._bytes += len(line)
+
+    def close(self) -> None:
+        for file in (self._input, self._requests):
+            if not file.closed:
+                file.flush()
+                os.fsync(file.fileno())
+                file.close()
+
+
+def private_file(path: Path) -> BinaryIO:
+    """Create a file, or empty it, that only its owner may read."""
+    return os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb")
+
+
+def input_line(key: str, body: dict[str, Any]) -> bytes:
+    """Return a request's line of the input file."""
+    return _line({"custom_id": key, "method": "POST", "url": URL, "body": body})
+
+
+def _line(value: Any) -> bytes:
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode() + b"\n"
+
+
+def _record(asked: Asked) -> dict[str, Any]:
+    request = asked.request
+    return {
+        "key": asked.key,
+        "kind": request.kind,
+        "question_id": request.question_id,
+        "persona_id": request.persona_id,
+        "criteria": [criterion.name for criterion in request.criteria],
+        "responses": [response.response_id for response in request.responses],
+        "ties": request.ties,
+        "repeat": request.repeat,
+    }
+
+
+def _asked(record: dict[str, Any]) -> Asked:
+    request = Request(
+        record["kind"],
+        record["question_id"],
+        "",
+        record["persona_id"],
+        "",
+        tuple(Criterion(name, "", "", "") for name in record["criteria"]),
+        tuple(Candidate(response_id, "") for response_id in record["responses"]),
+        record["ties"],
+        record["repeat"],
+    )
+    return Asked(record["key"], request)
+
+
+def outcomes(path: Path) -> Iterator[Outcome]:
+    """Yield what the lines of an output or error file say; lines that name no request are passed over."""
+    with path.open("rb") as file:
+        for line in file:
+            outcome = outcome_of(line)
+            if outcome is not None:
+                yield outcome
+
+
+def outcome_of(line: bytes) -> Outcome | None:
+    """Read one line of an output or error file; None where it names no request."""
+    try:
+        value = json.loads(line)
+        key = value["custom_id"]
+    except (ValueError, RecursionError, KeyError, TypeError):
+        return None
+    response, error = value.get("response"), value.get("error")
+    if not isinstance(response, dict):
+        response = {}
+    status, body = response.get("status_code"), response.get("body")
+    request_id = str(response.get("request_id") or value.get("id") or "")
+    if status == 200:
+        return Outcome(str(key), True, body, request_id=request_id)
+    if not isinstance(error, dict):
+        error = body.get("error") if isinstance(body, dict) else None
+    if not isinstance(error, dict):
+        error = {"message": f"a line that says neither an answer nor an error: {line[:500].decode(errors='replace')}"}
+    code, said = str(error.get("code") or ""), str(error.get("message") or "")
+    passing = code == EXPIRED or (isinstance(status, int) and (status in (408, 409, 429) or status >= 500))
+    said = f"HTTP {status}: {said}" if status else f"{code}: {said}".removeprefix(": ")
+    return Outcome(str(key), False, code=code, said=said, passing=passing, request_id=request_id)

@@ -1,0 +1,113 @@
+"""A judge that says again what was recorded: a published run can be analysed anew without a key.
+
+It takes the recorded judge's identity, under which requests have the keys that they had then, and
+looks each one up. What was not recorded is an error, and is never asked.
+"""
+
+from __future__ import annotations
+
+import itertools
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from jaxmodpo.errors import UserError
+from jaxmodpo.judging.export import read_votes
+from jaxmodpo.judging.judge import Answer, Asked, vote_keys
+from jaxmodpo.judging.ledger import Ledger, Vote, existing, import_votes
+
+NOT_RECORDED = Answer("error", "not recorded")
+
+_LOOK_UP = 256
+
+
+@dataclass(eq=False)
+class ReplayJudge:
+    """Answers from a ledger, or from votes exported to a ``.jsonl`` or ``.parquet`` file.
+
+    Each criterion's vote is as it was recorded, failed ones too, with the model and the request id
+    of then; tokens and costs are not counted again.
+
+    Attributes:
+        recorded: the ledger (a path or a database URL) or the file.
+        judge_model: a part of the recorded judge's identity; needed where several were recorded.
+
+    Raises:
+        UserError: nothing there, no votes, or no one judge of that name.
+    """
+
+    recorded: str | Path
+    judge_model: str = ""
+    identity: str = field(init=False)
+    costs: bool = field(init=False, default=False)
+    _ledger: Ledger = field(init=False)
+    _folder: tempfile.TemporaryDirectory[str] | None = field(init=False, default=None)
+
+    def __post_init__(self) -> None:
+        path = Path(self.recorded)
+        if path.suffix in (".jsonl", ".parquet"):
+            # Looked up in any order: a million votes are indexed on disk.
+            self._folder = tempfile.TemporaryDirectory(prefix="jaxmodpo-replay-")
+            self._ledger = Ledger(Path(self._folder.name) / "votes.sqlite")
+            import_votes(self._ledger, read_votes(path))
+        else:
+            self._ledger = Ledger(existing(self.recorded))
+        self.identity = self._chosen(self._ledger.identities())
+
+    def _chosen(self, identities: Sequence[str]) -> str:
+        fitting = [one for one in identities if self.judge_model in one]
+        if self.judge_model in fitting:
+            return self.judge_model
+        if len(fitting) == 1:
+            return fitting[0]
+        # An URL may hold a password.
+        place = self._ledger.shown_place if self._folder is None else str(self.recorded)
+        if not identities:
+            raise UserError(f"{place} holds no votes to replay")
+        listed = "; ".join(f"'{one}'" for one in fitting or identities)
+        if fitting:
+            raise UserError(
+                f"{place} holds votes of several judges; name one by a part of it in --judge-model: {listed}"
+            )
+        raise UserError(f"{place} holds no votes of a judge '{self.judge_model}', only of {listed}")
+
+    def close(self) -> None:
+        """Close the ledger; an index that was made is deleted."""
+        self._ledger.close()
+        if self._folder is not None:
+            self._folder.cleanup()
+
+    def ask(self, requests: Iterator[Asked], put: Callable[[Asked, Answer], None]) -> None:
+        """Answer all requests from what was recorded."""
+        while some := list(itertools.islice(requests, _LOOK_UP)):
+            keys = [vote_keys(asked) for asked in some]
+            found = self._ledger.votes([key for one in keys for key in one])
+            for asked, own in zip(some, keys, strict=True):
+                for part, answer in _answers(asked, [found.get(key) for key in own], own):
+                    put(part, answer)
+
+
+def _answers(asked: Asked, votes: Sequence[Vote | None], keys: Sequence[str]) -> Iterator[tuple[Asked, Answer]]:
+    """Yield the answer to a call whose criteria's votes are given, or to each criterion apart.
+
+    Votes of one call stay together. Where a call was asked again for the sake of one criterion, the
+    votes that count stem from several calls and may have failed in several ways.
+    """
+    if not any(votes):
+        yield asked, NOT_RECORDED
+    elif len({vote.call if vote is not None else None for vote in votes}) == 1:
+        yield asked, _answer([vote for vote in votes if vote is not None])
+    else:
+        for key, criterion, vote in zip(keys, asked.request.criteria, votes, strict=True):
+            part = Asked(key, replace(asked.request, criteria=(criterion,)))
+            yield part, NOT_RECORDED if vote is None else _answer([vote])
+
+
+def _answer(votes: Sequence[Vote]) -> Answer:
+    """Return what a call said, of all its votes: where some are valid, the others are parse errors."""
+    first = votes[0]
+    orders = {vote.criterion: vote.order for vote in votes if vote.order is not None}
+    return Answer(
+        "valid" if orders else first.status, first.raw, orders, model=first.model, request_id=first.request_id
+    )

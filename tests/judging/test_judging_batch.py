@@ -1,0 +1,745 @@
+"""The batch judge against a local Batch API that answers, expires, refuses, loses answers and is left in mid-air."""
+
+from __future__ import annotations
+
+import email
+import email.policy
+import json
+import logging
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from jaxmodpo.artifacts import Candidate
+from jaxmodpo.errors import UserError
+from jaxmodpo.judging import batch_api
+from jaxmodpo.judging.batch import BatchJudge
+from jaxmodpo.judging.batch_files import outcome_of
+from jaxmodpo.judging.budget import Budget
+from jaxmodpo.judging.collect import collect
+from jaxmodpo.judging.criteria import Criterion
+from jaxmodpo.judging.endpoint import Endpoint, EndpointJudge
+from jaxmodpo.judging.judge import Answer, Asked, Request, Usage, call_key, vote_keys
+from jaxmodpo.judging.ledger import Ledger, votes_of
+
+IDENTITY = "endpoint u; model m"
+SECRET = "a private profile"
+CRITERIA = (Criterion("empathy", "d", "b", "w"), Criterion("safety", "d", "b", "w"))
+
+Lines = list[dict[str, Any]]
+
+
+class Outcome(dict[str, Any]):
+    """How a batch ends: ``status`` and, where there are any, ``output``, ``error`` (lines) and ``errors``."""
+
+
+Script = Callable[[int, Lines], Outcome]
+
+
+def good(number: int, lines: Lines) -> Outcome:
+    return Outcome(status="completed", output=[answered(line) for line in lines])
+
+
+def answered(line: dict[str, Any], content: str = '{"empathy": "A", "safety": "B"}') -> str:
+    body = {
+        "id": "chatcmpl",
+        "object": "chat.completion",
+        "model": "m-2026",
+        "choices": [{"index": 0, "finish_reason": "stop", "message": {"role": "assistant", "content": content}}],
+        "usage": {"prompt_tokens": 100, "completion_tokens": 10},
+    }
+    response = {"status_code": 200, "request_id": f"req-{line['custom_id']}", "body": body}
+    return json.dumps({"id": "batch_req", "custom_id": line["custom_id"], "response": response, "error": None})
+
+
+def failed(line: dict[str, Any], status: int, code: str) -> str:
+    response = {"status_code": status, "request_id": f"req-{line['custom_id']}", "body": {"error": {"code": code}}}
+    return json.dumps({"id": "batch_req", "custom_id": line["custom_id"], "response": response, "error": None})
+
+
+def not_come_to(line: dict[str, Any]) -> str:
+    error = {"code": "batch_expired", "message": "This request could not be executed in time."}
+    return json.dumps({"id": "batch_req", "custom_id": line["custom_id"], "response": None, "error": error})
+
+
+class Server:
+    """A Batch API. ``script`` says how the n-th batch ends; ``looks`` after how many looks it does."""
+
+    def __init__(self) -> None:
+        self.files: dict[str, bytes] = {}
+        self.deleted: set[str] = set()
+        self.batches: dict[str, dict[str, Any]] = {}
+        self.asked: list[Lines] = []
+        self.script: Script = good
+        self.looks = 1
+        self.statuses: Callable[[str, str], int] = lambda method, path: 200
+        self.created: Callable[[], bool] = lambda: True
+        self.lock = threading.Lock()
+        server = self
+
+        class Handler(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def do_POST(self) -> None:
+                data = self.rfile.read(int(self.headers["Content-Length"]))
+                status = server.statuses("POST", self.path)
+                if status != 200:
+                    self.reply({"error": {"message": "no", "code": None}}, status)
+                elif self.path == "/v1/files":
+                    self.reply(server.upload(data, self.headers["Content-Type"]))
+                else:
+                    made = server.create(json.loads(data))
+                    # A batch may be there although its answer never arrives.
+                    self.reply(made) if server.created() else self.cut()
+
+            def do_GET(self) -> None:
+                status = server.statuses("GET", self.path)
+                if status != 200:
+                    self.reply({"error": {"message": "no", "code": None}}, status)
+                elif self.path.startswith("/v1/batches?"):
+                    newest = list(reversed(server.batches.values()))
+                    self.reply({"object": "list", "data": newest, "has_more": False})
+                elif self.path.startswith("/v1/batches/"):
+                    self.reply(server.look(self.path.rsplit("/", 1)[1]))
+                else:
+                    content = server.files.get(self.path.split("/")[3])
+                    self.reply(content if content is not None else {"error": {}}, 404 if content is None else 200)
+
+            def do_DELETE(self) -> None:
+                server.deleted.add(self.path.rsplit("/", 1)[1])
+                self.reply({"id": "f", "deleted": True, "object": "file"})
+
+            def reply(self, value: Any, status: int = 200) -> None:
+                data = value if isinstance(value, bytes) else json.dumps(value).encode()
+                self.send_response(status)
+                self.send_header("Content-Type", "application/json")
+                self.send_header("Content-Length", str(len(data)))
+                self.end_headers()
+                self.wfile.write(data)
+
+            def cut(self) -> None:
+                self.close_connection = True
+                self.connection.close()
+
+            def log_message(self, format: str, *args: object) -> None:
+                pass
+
+        class Quiet(ThreadingHTTPServer):
+            def handle_error(self, request: Any, client_address: Any) -> None:
+                pass
+
+        self.http = Quiet(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self.http.server_port}/v1"
+        threading.Thread(target=self.http.serve_forever, args=(0.01,), daemon=True).start()
+
+    def upload(self, data: bytes, kind: str) -> dict[str, Any]:
+        form = email.message_from_bytes(
+            b"Content-Type: " + kind.encode() + b"\r\n\r\n" + data, policy=email.policy.HTTP
+        )
+        parts = dict[Any, Any]()
+        for part in form.walk():
+            parts[part.get_param("name", header="content-disposition")] = part.get_payload(decode=True)
+        assert parts["purpose"] == b"batch"
+        with self.lock:
+            file_id = f"file-{len(self.files)}"
+            self.files[file_id] = parts["file"]
+        return {"id": file_id, "object": "file", "purpose": "batch"}
+
+    def create(self, body: dict[str, Any]) -> dict[str, Any]:
+        assert (body["endpoint"], body["completion_window"]) == ("/v1/chat/completions", "24h")
+        with self.lock:
+            self.asked.append([json.loads(line) for line in self.files[body["input_file_id"]].splitlines()])
+            made = {
+                "id": f"batch-{len(self.asked)}",
+                "object": "batch",
+                "status": "validating",
+                "created_at": int(time.time()),
+                "input_file_id": body["input_file_id"],
+                "metadata": body["metadata"],
+                "looked": 0,
+            }
+            self.batches[made["id"]] = made
+            return made
+
+    def look(self, batch_id: str) -> dict[str, Any]:
+        with self.lock:
+            batch = self.batches[batch_id]
+            batch["looked"] += 1
+            if batch["looked"] > self.looks:
+                self.end(batch)
+            elif batch["looked"] > 1:
+                batch["status"] = "in_progress"
+            return batch
+
+    def end(self, batch: dict[str, Any]) -> None:
+        if batch["status"] in ("completed", "expired", "failed", "cancelled"):
+            return
+        number = int(batch["id"].split("-")[1])
+        outcome = self.script(number, self.asked[number - 1])
+        for kind in ("output", "error"):
+            if kind in outcome:
+                self.files[f"{kind}-{number}"] = "\n".join(outcome[kind]).encode()
+                batch[f"{kind}_file_id"] = f"{kind}-{number}"
+        batch["errors"] = {"data": outcome.get("errors", [])}
+        batch["status"] = outcome["status"]
+
+    def billed(self) -> Counter[str]:
+        """How often each request was answered, in any batch."""
+        names = [name for name in self.files if name.startswith("output-")]
+        lines = [line for name in names for line in self.files[name].splitlines()]
+        return Counter(outcome.key for line in lines if (outcome := outcome_of(line)) is not None and outcome.answered)
+
+
+@pytest.fixture
+def server() -> Iterator[Server]:
+    server = Server()
+    yield server
+    server.http.shutdown()
+    server.http.server_close()
+
+
+def requests(count: int) -> list[Request]:
+    shown = (Candidate("a", "first reply ü"), Candidate("b", "second reply"))
+    return [Request("compare", f"q{n}", "a post", "p", SECRET, CRITERIA, shown) for n in range(count)]
+
+
+def body(request: Request) -> dict[str, Any]:
+    text = " ".join([request.persona_text, request.question_text, *(r.response_text for r in request.responses)])
+    return {"model": "m", "messages": [{"role": "user", "content": text}]}
+
+
+def read(completion: Any, request: Request) -> Answer:
+    content = completion["choices"][0]["message"]["content"]
+    names = dict(zip("AB", (r.response_id for r in request.responses), strict=True))
+    try:
+        orders = {criterion: (names[label],) for criterion, label in json.loads(content).items()}
+    except (ValueError, KeyError):
+        return Answer("parse_error", content, {}, completion["model"], Usage(100, 0, 10), 0.04)
+    return Answer("valid", content, orders, completion["model"], Usage(100, 0, 10), 0.04)
+
+
+def make_client(url: str) -> Any:
+    from openai import DefaultHttpxClient, OpenAI
+
+    http = DefaultHttpxClient(trust_env=False, follow_redirects=False)
+    return OpenAI(base_url=url, api_key="k", max_retries=0, http_client=http, timeout=10)
+
+
+def make_judge(url: str, ledger: Ledger, folder: Path, **settings: Any) -> BatchJudge:
+    settings = {"poll_seconds": 0.01, "backoff": 0.001, "discount": 0.5} | settings
+    return BatchJudge(make_client(url), ledger, folder, body, read, IDENTITY, **settings)
+
+
+def ask(judge: BatchJudge, wanted: list[Request]) -> int:
+    """Ask what nobody answered yet and nobody else asks, until all is answered; return how many were put."""
+    ledger, count = judge.ledger, 0
+    given = set[str]()
+
+    def put(asked: Asked, answer: Answer) -> None:
+        nonlocal count
+        ledger.add(votes_of(asked, answer, judge=judge.identity, run=ledger.run), [asked.key])
+        given.add(asked.key)
+        count += 1
+
+    def unanswered(asked: Asked) -> bool:
+        statuses = ledger.statuses(vote_keys(asked))
+        open_again = {"error", "expired"} & set(statuses.values())
+        return asked.key not in given and (not statuses or bool(open_again))
+
+    while True:
+        elsewhere = 0
+
+        def draw() -> Iterator[Asked]:
+            nonlocal elsewhere
+            for request in wanted:
+                asked = Asked(call_key(request, judge.identity), request)
+                if not unanswered(asked):
+                    continue
+                if not ledger.claim([asked.key]):
+                    elsewhere += 1
+                elif unanswered(asked):
+                    yield asked
+                else:
+                    ledger.release([asked.key])
+
+        judge.ask(draw(), put)
+        if not elsewhere:
+            return count
+        time.sleep(0.02)
+
+
+def statuses(ledger: Ledger) -> Counter[str]:
+    return Counter(vote.status for vote in ledger.every_vote())
+
+
+def all_done(ledger: Ledger, folder: Path) -> None:
+    """Every batch is read, no file is left, and no request is claimed."""
+    assert all(batch.state == "read" for batch in ledger.batches())
+    assert not folder.exists() or list(folder.iterdir()) == []
+    keys = [call_key(request, IDENTITY) for request in requests(100)]
+    assert ledger.claim(keys) == set(keys)
+
+
+# --------------------------------------------------------------------------- what comes back
+
+
+def test_every_request_is_answered_at_half_the_price_by_what_the_endpoint_said(server, tmp_path):
+    with Ledger(tmp_path / "votes.sqlite", "r") as ledger:
+        assert ask(make_judge(server.url, ledger, tmp_path / "batches"), requests(10)) == 10
+        votes = list(ledger.every_vote())
+        assert len(votes) == 20 and {vote.status for vote in votes} == {"valid"}
+        first = next(vote for vote in votes if vote.question_id == "q3" and vote.criterion == "safety")
+        key = call_key(requests(10)[3], IDENTITY)
+        assert (first.order, first.shown, first.model) == (("b",), ("a", "b"), "m-2026")
+        assert (first.cost, first.prompt_tokens, first.request_id) == (0.01, 50.0, f"req-{key}")
+        assert first.key == vote_keys(Asked(key, requests(10)[3]))[1]
+        assert ledger.spent("r").dollars == pytest.approx(0.2)
+        all_done(ledger, tmp_path / "batches")
+    assert "file-0" in server.deleted
+
+
+def test_batches_keep_to_both_limits_and_profiles_to_the_owners_files(server, tmp_path, monkeypatch):
+    folder, modes = tmp_path / "batches", set[int]()
+
+    def script(number: int, lines: Lines) -> Outcome:
+        modes.update(path.stat().st_mode & 0o777 for path in folder.glob("*.jsonl"))
+        others = [path for path in tmp_path.rglob("*") if path.is_file() and SECRET.encode() in path.read_bytes()]
+        assert all(path.parent == folder and "requests" not in path.name for path in others)
+        return good(number, lines)
+
+    server.script = script
+    with Ledger(tmp_path / "votes.sqlite") as ledger:
+        one = len(json.dumps(body(requests(1)[0]))) + 100
+        ask(make_judge(server.url, ledger, folder, max_requests=7, max_bytes=one * 5), requests(40))
+        ask(make_judge(server.url, ledger, folder, max_requests=3, max_bytes=10**6), requests(50))
+        assert statuses(ledger) == {"valid": 100}
+    sizes = [len(lines) for lines in server.asked]
+    inputs = [data for name, data in server.files.items() if name.startswith("file-")]
+    assert sum(sizes) == 50 and max(sizes[:-4]) <= 7 and sizes[-4:] == [3, 3, 3, 1]
+    assert max(len(data) for data in inputs) <= one * 5
+    assert modes == {0o600} and max(server.billed().values()) == 1
+
+
+def test_a_request_larger_than_a_batch_is_an_error_and_the_others_are_asked(server, tmp_path):
+    large = Request("compare", "large", "x" * 5000, "p", "", CRITERIA, requests(1)[0].responses)
+    with Ledger(tmp_path / "votes.sqlite") as ledger:
+        ask(make_judge(server.url, ledger, tmp_path / "b", max_bytes=2000), [*requests(3), large])
+        assert statuses(ledger) == {"valid": 6, "error": 2}
+        all_done(ledger, tmp_path / "b")
+
+
+def test_every_line_of_both_files_ends_with_a_named_status(server, tmp_path):
+    def script(number: int, lines: Lines) -> Outcome:
+        if number > 1:
+            return good(number, lines)
+        cut = answered(lines[3])[:80]
+        output = [answered(lines[0]), answered(lines[0]), answered(lines[1], "no JSON"), "", "[1]", cut]
+        error = [
+            failed(lines[2], 400, "context_length_exceeded"),
+            failed(lines[4], 400, "content_filter"),
+            failed(lines[5], 500, "server_error"),
+            json.dumps({"custom_id": lines[6]["custom_id"], "response": None, "error": None}),
+            json.dumps({"custom_id": "unknown", "response": None, "error": None}),
+            not_come_to(lines[7]),
+        ]
+        return Outcome(status="completed", output=output, error=error)
+
+    server.script = script
+    with Ledger(tmp_path / "votes.sqlite") as ledger:
+        assert ask(make_judge(server.url, ledger, tmp_path / "b"), requests(9)) == 9
+        found = {(vote.question_id): vote for vote in ledger.every_vote() if vote.criterion == "empathy"}
+        assert [found[f"q{n}"].status for n in range(9)] == [
+            "valid",
+            "parse_error",
+            "error",
+            "error",
+            "content_filter",
+            "valid",
+            "error",
+            "valid",
+            "error",
+        ]
+        assert "HTTP 400" in found["q2"].raw and "neither an answer nor an error" in found["q6"].raw
+        assert "can be read" in found["q3"].raw and found["q2"].model == "m"
+        all_done(ledger, tmp_path / "b")
+    assert [len(lines) for lines in server.asked] == [9, 2]
+
+
+@pytest.mark.parametrize("kind", ["error", None])
+def test_a_completed_batch_without_an_output_file_has_named_statuses(server, tmp_path, kind):
+    def script(number: int, lines: Lines) -> Outcome:
+        files = {} if kind is None else {"error": [failed(line, 400, "bad") for line in lines]}
+        return Outcome(status="completed", **files)
+
+    server.script = script
+    with Ledger(tmp_path / "votes.sqlite") as ledger:
+        ask(make_judge(server.url, ledger, tmp_path / "b"), requests(4))
+        assert statuses(ledger) == {"error": 8}
+        all_done(ledger, tmp_path / "b")
+    assert len(server.asked) == 1
+
+
+def test_what_an_expired_batch_did_not_come_to_is_asked_again(server, tmp_path):
+    def script(number: int, lines: Lines) -> Outcome:
+        half = len(lines) // 2 if number < 3 else len(lines)
+        return Outcome(
+            status="expired" if number < 3 else "completed",
+            output=[answered(line) for line in lines[:half]],
+            error=[not_come_to(line) for line in lines[half + 1 :]],
+        )
+
+    server.script = script
+    with Ledger(tmp_path / "votes.sqlite") as ledger:
+        assert ask(make_judge(server.url, ledger, tmp_path / "b"), requests(16)) == 16
+        assert statuses(ledger) == {"valid": 32}
+        all_done(ledger, tmp_path / "b")
+    assert [len(lines) for lines in server.asked] == [16, 8, 4]
+    assert max(server.billed().values()) == 1
+
+
+@pytest.mark.parametrize(("status", "votes", "batches"), [("expired", "expired", 3), ("cancelled", "error", 1)])
+def test_requests_that_no_batch_comes_to_end_with_a_named_status(server, tmp_path, status, votes, batches):
+    server.script = lambda number, lines: Outcome(status=status, output=[answered(lines[0])])
+    with Ledger(tmp_path / "votes.sqlite") as ledger:
+        ask(make_judge(server.url, ledger, tmp_path / "b"), requests(10))
+        assert statuses(ledger) == {"valid": 2 * batches, votes: 2 * (10 - batches)}
+        all_done(ledger, tmp_path / "b")
+    assert len(server.asked) == batches
+
+
+def test_lines_that_fail_a_batch_are_errors_and_the_others_are_asked_again(server, tmp_path):
+    def script(number: int, lines: Lines) -> Outcome:
+        errors = [{"code": "invalid_json_line", "message": "bad", "line": 2}]
+        return good(number, lines) if number > 1 else Outcome(status="failed", errors=errors)
+
+    server.script = script
+    with Ledger(tmp_path / "votes.sqlite") as ledger:
+        ask(make_judge(server.url, ledger, tmp_path / "b"), requests(5))
+        assert statuses(ledger) == {"valid": 8, "error": 2}
+        assert next(vote for vote in ledger.every_vote() if vote.status == "error").question_id == "q1"
+        all_done(ledger, tmp_path / "b")
+
+
+# --------------------------------------------------------------------------- limits of the account
+
+NO_ROOM = [{"code": "token_limit_exceeded", "message": "Enqueued token limit reached", "line": None}]
+
+
+def test_a_batch_without_room_is_sent_again_when_another_has_ended(server, tmp_path):
+    running = list[int]()
+
+    def script(number: int, lines: Lines) -> Outcome:
+        if number == 2:
+            running.extend(b["looked"] for b in server.batches.values() if b["status"] == "in_progress")
+            return Outcome(status="failed", errors=NO_ROOM)
+        return good(number, lines)
+
+    server.script, server.looks = script, 4
+    original = server.look
+    # The second fails while it is validated, the first takes longer.
+    server.look = lambda batch_id: _later(server, original, batch_id)
+    with Ledger(tmp_path / "votes.sqlite") as ledger:
+        ask(make_judge(server.url, ledger, tmp_path / "b", max_requests=5), requests(10))
+        assert statuses(ledger) == {"valid": 20}
+        all_done(ledger, tmp_path / "b")
+    assert running and [len(lines) for lines in server.asked] == [5, 5, 5]
+    assert server.asked[1] == server.asked[2] and max(server.billed().values()) == 1
+
+
+def _later(server: Server, original: Callable[[str], dict[str, Any]], batch_id: str) -> dict[str, Any]:
+    server.looks = {"batch-1": 8, "batch-2": 1}.get(batch_id, 2)
+    return original(batch_id)
+
+
+def test_batches_become_smaller_where_the_account_has_room_for_small_ones_only(server, tmp_path):
+    def script(number: int, lines: Lines) -> Outcome:
+        return Outcome(status="failed", errors=NO_ROOM) if len(lines) > 3 else good(number, lines)
+
+    server.script = script
+    with Ledger(tmp_path / "votes.sqlite") as ledger:
+        ask(make_judge(server.url, ledger, tmp_path / "b", max_requests=6), requests(8))
+        assert statuses(ledger) == {"valid": 16}
+        all_done(ledger, tmp_path / "b")
+    assert max(server.billed().values()) == 1
+
+
+def test_no_room_for_a_single_request_ends_the_run_and_keeps_what_there_is(server, tmp_path):
+    def script(number: int, lines: Lines) -> Outcome:
+        return good(number, lines) if number == 1 else Outcome(status="failed", errors=NO_ROOM)
+
+    server.script = script
+    with Ledger(tmp_path / "votes.sqlite") as ledger:
+        with pytest.raises(UserError, match="no room for a single request"):
+            ask(make_judge(server.url, ledger, tmp_path / "b", max_requests=1), requests(2))
+        assert statuses(ledger) == {"valid": 2}
+        all_done(ledger, tmp_path / "b")
+
+
+@pytest.mark.parametrize(
+    "outcome",
+    [
+        Outcome(status="failed", errors=[{"code": "billing_hard_limit_reached"}]),
+        Outcome(status="completed", error="unsupported_value"),
+    ],
+)
+def test_what_holds_for_every_request_ends_the_run_with_a_sentence(server, tmp_path, outcome):
+    def script(number: int, lines: Lines) -> Outcome:
+        if "error" not in outcome:
+            return outcome
+        return Outcome(outcome, error=[failed(line, 400, outcome["error"]) for line in lines])
+
+    server.script = script
+    with Ledger(tmp_path / "votes.sqlite") as ledger:
+        with pytest.raises(UserError, match=r"billing_hard_limit_reached|unsupported_value"):
+            ask(make_judge(server.url, ledger, tmp_path / "b", max_requests=3), requests(9))
+        all_done(ledger, tmp_path / "b")
+    assert len(server.asked) == 1
+
+
+def test_a_spent_budget_sends_what_it_covers_reads_it_and_ends(server, tmp_path):
+    budget = Budget(most_calls=7)
+    with Ledger(tmp_path / "votes.sqlite") as ledger:
+        with pytest.raises(UserError, match="budget of 7 calls"):
+            ask(make_judge(server.url, ledger, tmp_path / "b", max_requests=5, budget=budget), requests(9))
+        assert statuses(ledger) == {"valid": 14} and budget.calls == 7 and budget.dollars == pytest.approx(0.14)
+        all_done(ledger, tmp_path / "b")
+    assert [len(lines) for lines in server.asked] == [5, 2]
+
+
+def test_a_budget_in_dollars_holds_before_any_call_has_a_price(server, tmp_path):
+    budget = Budget(most_dollars=0.1)
+    with Ledger(tmp_path / "votes.sqlite") as ledger:
+        judge = make_judge(server.url, ledger, tmp_path / "b", budget=budget, price=lambda usage: 0.04)
+        with pytest.raises(UserError, match=r"budget of \$0.10"):
+            ask(judge, requests(9))
+        assert statuses(ledger) == {"valid": 10} and budget.dollars == pytest.approx(0.1)
+        all_done(ledger, tmp_path / "b")
+
+
+def test_it_asks_what_the_endpoint_judge_would_ask_and_votes_are_interchangeable(server, tmp_path):
+    def script(number: int, lines: Lines) -> Outcome:
+        return Outcome(status="completed", output=[answered(line, '{"better": "B"}') for line in lines])
+
+    server.script = script
+    judge = EndpointJudge(Endpoint(base_url=server.url, model="m"))
+    wanted = [replace(request, criteria=CRITERIA[:1]) for request in requests(6)]
+    with Ledger(tmp_path / "votes.sqlite") as ledger:
+        batches = BatchJudge.of(judge, ledger, tmp_path / "b", 0.5, poll_seconds=0.01)
+        assert collect(lambda: wanted, batches, ledger, label="votes") == {"valid": 6}
+        assert {vote.order for vote in ledger.every_vote()} == {("b",)}
+        # The endpoint judge finds all of them, and asks nothing.
+        assert collect(lambda: wanted, judge, ledger, label="votes") == {}
+        all_done(ledger, tmp_path / "b")
+    assert [line["body"] for line in server.asked[0]] == [judge.body(request) for request in wanted]
+
+
+# --------------------------------------------------------------------------- a network that fails
+
+
+def test_a_batch_whose_answer_was_lost_is_found_and_not_created_again(server, tmp_path):
+    server.created = lambda: len(server.asked) != 1
+    with Ledger(tmp_path / "votes.sqlite") as ledger:
+        ask(make_judge(server.url, ledger, tmp_path / "b", max_requests=5), requests(10))
+        assert statuses(ledger) == {"valid": 20}
+        all_done(ledger, tmp_path / "b")
+    assert [len(lines) for lines in server.asked] == [5, 5]
+    assert max(server.billed().values()) == 1
+
+
+def test_passing_failures_of_every_call_are_waited_out(server, tmp_path):
+    calls = Counter[tuple[str, str]]()
+
+    def statuses_of_calls(method: str, path: str) -> int:
+        kind = (method, path.split("?")[0].rstrip("0123456789"))
+        calls[kind] += 1
+        return (200, 500, 429)[calls[kind] % 3]
+
+    server.statuses = statuses_of_calls
+    with Ledger(tmp_path / "votes.sqlite") as ledger:
+        ask(make_judge(server.url, ledger, tmp_path / "b", max_requests=5), requests(10))
+        assert statuses(ledger) == {"valid": 20}
+        all_done(ledger, tmp_path / "b")
+    assert [len(lines) for lines in server.asked] == [5, 5]
+
+
+@pytest.mark.parametrize(("status", "words"), [(401, "refused the key"), (503, "does not answer")])
+def test_an_endpoint_that_is_gone_leaves_its_batches_to_the_next_start(server, tmp_path, monkeypatch, status, words):
+    monkeypatch.setattr(batch_api, "ATTEMPTS", 3)
+    server.statuses = lambda method, path: status if path.startswith("/v1/batches/") else 200
+    folder = tmp_path / "b"
+    with Ledger(tmp_path / "votes.sqlite") as ledger:
+        with pytest.raises(UserError, match=words):
+            ask(make_judge(server.url, ledger, folder), requests(6))
+        assert [batch.state for batch in ledger.batches()] == ["submitted"] and statuses(ledger) == {}
+    server.statuses = lambda method, path: 200
+    with Ledger(tmp_path / "votes.sqlite") as ledger:
+        ask(make_judge(server.url, ledger, folder), requests(6))
+        assert statuses(ledger) == {"valid": 12}
+        all_done(ledger, folder)
+    assert len(server.asked) == 1
+
+
+def test_ctrl_c_leaves_batches_running_says_so_and_the_next_start_reads_them(server, tmp_path, caplog, monkeypatch):
+    def interrupt(seconds: float) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("jaxmodpo.judging.batch.time.sleep", interrupt)
+    with Ledger(tmp_path / "votes.sqlite") as ledger, caplog.at_level(logging.WARNING):
+        with pytest.raises(KeyboardInterrupt):
+            ask(make_judge(server.url, ledger, tmp_path / "b", max_requests=5), requests(8))
+        assert "1 batches go on at the endpoint" in caplog.text
+    monkeypatch.undo()
+    with Ledger(tmp_path / "votes.sqlite") as ledger:
+        ask(make_judge(server.url, ledger, tmp_path / "b", max_requests=5), requests(8))
+        assert statuses(ledger) == {"valid": 16}
+        all_done(ledger, tmp_path / "b")
+    assert [len(lines) for lines in server.asked] == [5, 3]
+
+
+def test_a_lost_file_of_an_unread_batch_is_a_sentence(server, tmp_path, monkeypatch):
+    monkeypatch.setattr(batch_api, "ATTEMPTS", 1)
+    server.statuses = lambda method, path: 500 if path.startswith("/v1/batches/") else 200
+    with Ledger(tmp_path / "votes.sqlite") as ledger:
+        with pytest.raises(UserError):
+            ask(make_judge(server.url, ledger, tmp_path / "b"), requests(3))
+        with pytest.raises(UserError, match=r"requests.jsonl, which says what the batch batch-1 .* is gone"):
+            ask(make_judge(server.url, ledger, tmp_path / "elsewhere"), requests(3))
+
+
+# --------------------------------------------------------------------------- kills and other processes
+
+CHILD = textwrap.dedent(
+    """
+    import json, os, signal, sys, time
+    from pathlib import Path
+    sys.path.insert(0, sys.argv[1])
+    import openai
+    import test_judging_batch as tests
+    from jaxmodpo.judging import batch
+    from jaxmodpo.judging.ledger import Ledger
+    url, folder, starts = sys.argv[2], Path(sys.argv[3]), json.loads(sys.argv[4])
+
+    def killing(real, after):
+        calls = 0
+        def method(*arguments, **named):
+            nonlocal calls
+            calls += 1
+            if calls > after:
+                os.kill(os.getpid(), signal.SIGKILL)
+            return real(*arguments, **named)
+        return method
+
+    def start(run, count, point, after):
+        if point:
+            owner, name = getattr(batch, point.split(".")[0]), point.split(".")[1]
+            setattr(owner, name, killing(getattr(owner, name), after))
+        with Ledger(folder / "votes.sqlite", run) as ledger:
+            tests.ask(tests.make_judge(url, ledger, folder / "b", max_requests=6, rounds=9), tests.requests(count))
+
+    def ended(pid):
+        print("ended", os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), flush=True)
+
+    # A process for each, without importing everything anew.
+    pids = []
+    for one in starts:
+        pid = os.fork()
+        if pid == 0:
+            print("pid", os.getpid(), flush=True)
+            start(*one)
+            os._exit(0)
+        pids.append(pid)
+        if sys.argv[5] != "together":
+            ended(pids.pop())
+    for pid in pids:
+        ended(pid)
+    """
+)
+
+Start = tuple[str, int, str, int]
+
+
+def start_child(server: Server, folder: Path, *starts: Start, how: str = "in turn") -> subprocess.Popen[str]:
+    """Start the judge several times over: of a run, on so many requests, killed at a point after so many calls."""
+    arguments = [str(Path(__file__).parent), server.url, str(folder), json.dumps(starts), how]
+    return subprocess.Popen(
+        [sys.executable, "-c", CHILD, *arguments],
+        env=os.environ | {"JAX_PLATFORMS": "cpu"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def endings(process: subprocess.Popen[str]) -> list[int]:
+    out, said = process.communicate(timeout=200)
+    assert process.returncode == 0, said[-2000:]
+    found = [int(line.split()[1]) for line in out.splitlines() if line.startswith("ended")]
+    assert set(found) <= {0, -signal.SIGKILL}, said[-2000:]
+    return found
+
+
+@pytest.mark.slow(seconds=20)
+def test_a_judge_killed_anywhere_goes_on_and_pays_nothing_twice(server, tmp_path):
+    def script(number: int, lines: Lines) -> Outcome:
+        # Every third expires, so that kills also fall between two rounds.
+        come_to = lines if number % 3 else lines[:2]
+        return Outcome(status="completed" if number % 3 else "expired", output=[answered(line) for line in come_to])
+
+    server.script = script
+    points = ["Draft.close", "BatchAPI.upload", "BatchAPI.create", "time.sleep", "_Work._settle", "_Work._forget"]
+    points += ["_Work._is_running", "_Work._again", "_Work._read", "Ledger.keep_batch", "Ledger.hold_for"]
+    # Each has new requests to ask, so that it does not end before its kill.
+    starts = [("r", 8 * number, point, number % 2) for number, point in enumerate(points, 1)]
+    assert endings(start_child(server, tmp_path, *starts)).count(-signal.SIGKILL) >= 10
+    with Ledger(tmp_path / "votes.sqlite", "r") as ledger:
+        ask(make_judge(server.url, ledger, tmp_path / "b", max_requests=6, rounds=9), requests(90))
+        assert statuses(ledger) == {"valid": 180}
+        all_done(ledger, tmp_path / "b")
+    assert max(server.billed().values()) == 1 and len(server.billed()) == 90
+
+
+@pytest.mark.slow(seconds=5)
+def test_a_batch_created_while_the_process_dies_is_found_by_its_tag(server, tmp_path):
+    pids = list[int]()
+
+    def created() -> bool:
+        if len(server.asked) == 1:
+            os.kill(pids[0], signal.SIGKILL)
+        return len(server.asked) > 1
+
+    server.created = created
+    process = start_child(server, tmp_path, ("r", 6, "", 0))
+    assert process.stdout is not None
+    pids.append(int(process.stdout.readline().split()[1]))
+    assert endings(process) == [-signal.SIGKILL]
+    with Ledger(tmp_path / "votes.sqlite", "r") as ledger:
+        assert [batch.state for batch in ledger.batches()] == ["prepared"]
+        ask(make_judge(server.url, ledger, tmp_path / "b", max_requests=6), requests(20))
+        assert statuses(ledger) == {"valid": 40}
+        all_done(ledger, tmp_path / "b")
+    assert [len(lines) for lines in server.asked] == [6, 6, 6, 2]
+    assert max(server.billed().values()) == 1
+
+
+@pytest.mark.slow(seconds=10)
+@pytest.mark.parametrize("runs", [("one", "two"), ("same", "same")])
+def test_two_runs_that_share_a_ledger_ask_nothing_twice(server, tmp_path, runs):
+    server.looks = 2
+    starts = [(run, 30, "", 0) for run in runs]
+    assert endings(start_child(server, tmp_path, *starts, how="together")) == [0, 0]
+    with Ledger(tmp_path / "votes.sqlite", runs[0]) as ledger:
+        assert statuses(ledger) == {"valid": 60}
+        all_done(ledger, tmp_path / "b")
+    assert max(server.billed().values()) == 1 and len(server.billed()) == 30

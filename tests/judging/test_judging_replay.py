@@ -1,0 +1,165 @@
+"""A recorded run is answered again as it was, from a ledger or a file; nothing else is."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from jaxmodpo.artifacts import Candidate
+from jaxmodpo.errors import UserError
+from jaxmodpo.judging.criteria import Criterion
+from jaxmodpo.judging.export import VotesConfig, votes
+from jaxmodpo.judging.judge import Answer, Asked, Request, Usage, call_key, vote_keys
+from jaxmodpo.judging.ledger import Ledger, Vote, import_votes, votes_of
+from jaxmodpo.judging.replay import ReplayJudge
+
+IDENTITY = "endpoint u; model gpt"
+CRITERIA = (Criterion("empathy", "d", "b", "w"), Criterion("safety", "d", "b", "w"))
+KINDS = [".sqlite", ".jsonl", ".parquet"]
+
+
+def request(question: str, criteria: tuple[Criterion, ...] = CRITERIA) -> Request:
+    shown = (Candidate("a", "one"), Candidate("b", "two"))
+    return Request("compare", question, "post", "p", "profile", criteria, shown, ties=True)
+
+
+def votes_on(asked: Request, answer: Answer, identity: str = IDENTITY) -> list[Vote]:
+    return votes_of(Asked(call_key(asked, identity), asked), answer, judge=identity, run="then")
+
+
+BOTH = Answer("valid", "both", {"empathy": ("a",), "safety": ()}, "gpt-2026", Usage(100, 0, 7), 0.01, "id")
+HALF = Answer("valid", "half", {"empathy": ("b",)}, "gpt-2026")
+# In the ledger's order; what counts on q4 stems from two calls.
+RECORDED = [
+    (request("q1"), BOTH),
+    (request("q2"), HALF),
+    (request("q3"), Answer("refusal", "I cannot.", model="gpt-2026")),
+    (request("q4"), HALF),
+    (request("q4"), Answer("content_filter", "filtered")),
+    (request("q5", CRITERIA[:1]), Answer("expired", "late")),
+    (request("q6"), Answer("parse_error", "no JSON")),
+]
+
+
+@pytest.fixture(params=KINDS)
+def recorded(tmp_path: Path, request: pytest.FixtureRequest) -> Path:
+    place = tmp_path / "then.sqlite"
+    with Ledger(place) as ledger:
+        import_votes(ledger, [vote for asked, answer in RECORDED for vote in votes_on(asked, answer)])
+    if request.param == ".sqlite":
+        return place
+    votes(VotesConfig(ledger=str(place), output=tmp_path / f"then{request.param}"))
+    place.unlink()
+    return tmp_path / f"then{request.param}"
+
+
+def replayed(judge: ReplayJudge, wanted: list[Request], place: Path) -> dict[str, Vote]:
+    """Ask the judge, keep its answers in a new ledger as a run does, and return the votes that count."""
+    with Ledger(place, "now") as ledger:
+
+        def put(asked: Asked, answer: Answer) -> None:
+            ledger.add(votes_of(asked, answer, judge=judge.identity, run="now"))
+
+        judge.ask((Asked(call_key(one, judge.identity), one) for one in wanted), put)
+        keys = [key for one in wanted for key in vote_keys(Asked(call_key(one, judge.identity), one))]
+        return ledger.votes(keys)
+
+
+def test_every_vote_is_replayed_as_it_counted(recorded, tmp_path):
+    with Ledger(tmp_path / "expected.sqlite") as ledger:
+        made = [vote for asked, answer in RECORDED for vote in votes_on(asked, answer)]
+        import_votes(ledger, made)
+        expected = ledger.votes([vote.key for vote in made])
+    judge = ReplayJudge(recorded)
+    found = replayed(judge, [asked for asked, _ in RECORDED], tmp_path / "now.sqlite")
+    judge.close()
+    # What happened then has been paid; who asked, when, and in which call is of now.
+    own = {"run": "", "call": "", "time": "", "cost": None, "usage": None}
+    own |= dict.fromkeys(["prompt_tokens", "cached_tokens", "completion_tokens"])
+    del own["usage"]
+    assert {key: replace(vote, **own) for key, vote in found.items()} == {
+        key: replace(vote, **own) for key, vote in expected.items()
+    }
+    statuses = {(vote.question_id, vote.criterion): vote.status for vote in found.values()}
+    assert statuses["q4", "empathy"] == "valid" and statuses["q4", "safety"] == "content_filter"
+    assert statuses["q2", "safety"] == "parse_error" and statuses["q5", "empathy"] == "expired"
+    assert all(vote.cost is None and vote.prompt_tokens is None for vote in found.values())
+
+
+def test_votes_of_one_call_stay_together(recorded, tmp_path):
+    found = replayed(ReplayJudge(recorded), [request("q1")], tmp_path / "now.sqlite")
+    assert len({vote.call for vote in found.values()}) == 1 and len(found) == 2
+
+
+def test_what_was_not_recorded_is_an_error_and_asked_of_nobody(recorded, tmp_path):
+    other = replace(request("q1"), responses=request("q1").responses[::-1])
+    # One of its two criteria was recorded, in a call of its own.
+    partly = request("q5", CRITERIA[:1])
+    found = replayed(ReplayJudge(recorded), [request("q9"), other, partly], tmp_path / "now.sqlite")
+    unknown = [vote for vote in found.values() if vote.question_id != "q5"]
+    assert len(unknown) == 4 and {(vote.status, vote.raw) for vote in unknown} == {("error", "not recorded")}
+    assert [vote.status for vote in found.values() if vote.question_id == "q5"] == ["expired"]
+
+
+def test_a_criterion_that_was_not_recorded_is_an_error_beside_one_that_was(tmp_path):
+    with Ledger(tmp_path / "then.sqlite") as ledger:
+        ledger.add(votes_on(request("q1"), BOTH)[:1])
+    found = replayed(ReplayJudge(tmp_path / "then.sqlite"), [request("q1")], tmp_path / "now.sqlite")
+    statuses = {vote.criterion: (vote.status, vote.raw, vote.order) for vote in found.values()}
+    assert statuses == {"empathy": ("valid", "both", ("a",)), "safety": ("error", "not recorded", None)}
+
+
+def test_requests_are_drawn_a_few_at_a_time(recorded):
+    judge, drawn, put = ReplayJudge(recorded), 0, 0
+
+    def draw() -> Iterator[Asked]:
+        nonlocal drawn
+        for _ in range(1000):
+            drawn += 1
+            yield Asked(call_key(request("q1"), judge.identity), request("q1"))
+
+    def count(asked: Asked, answer: Answer) -> None:
+        nonlocal put
+        put += 1
+        assert drawn - put <= 256
+
+    judge.ask(draw(), count)
+    assert put == 1000 and judge.costs is False
+
+
+def test_of_several_judges_one_must_be_named(tmp_path):
+    with Ledger(tmp_path / "then.sqlite") as ledger:
+        for identity in ("model gpt", "model gpt-mini", "rubric"):
+            ledger.add(votes_on(request("q1"), BOTH, identity))
+    place = tmp_path / "then.sqlite"
+    with pytest.raises(UserError, match=r"several judges.*'model gpt'; 'model gpt-mini'; 'rubric'"):
+        ReplayJudge(place)
+    with pytest.raises(UserError, match=r"several judges.*: 'model gpt'; 'model gpt-mini'$"):
+        ReplayJudge(place, "gpt")
+    with pytest.raises(UserError, match="no votes of a judge 'llama', only of 'model gpt'"):
+        ReplayJudge(place, "llama")
+    assert ReplayJudge(place, "mini").identity == "model gpt-mini"
+    assert ReplayJudge(place, "model gpt").identity == "model gpt"
+    found = replayed(ReplayJudge(place, "rubric"), [request("q1")], tmp_path / "now.sqlite")
+    assert {vote.judge for vote in found.values()} == {"rubric"} and len(found) == 2
+
+
+def test_nothing_to_replay_is_a_sentence_and_makes_no_file(tmp_path):
+    for name in ("then.sqlite", "then.jsonl", "then.parquet"):
+        with pytest.raises(UserError, match=name):
+            ReplayJudge(tmp_path / name)
+    assert list(tmp_path.iterdir()) == []
+    Ledger(tmp_path / "empty.sqlite").close()
+    with pytest.raises(UserError, match=r"empty.sqlite holds no votes"):
+        ReplayJudge(tmp_path / "empty.sqlite")
+
+
+def test_an_index_of_a_file_is_deleted_when_it_is_closed(recorded, tmp_path, monkeypatch):
+    (tmp_path / "temporary").mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "temporary"))
+    judge = ReplayJudge(recorded)
+    judge.close()
+    assert list((tmp_path / "temporary").iterdir()) == []
