@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import itertools
 import json
 import re
 from collections import Counter
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -16,12 +18,13 @@ from jaxmodpo.artifacts import Response, write_json, write_responses
 from jaxmodpo.errors import UserError
 from jaxmodpo.evaluation import head_to_head
 from jaxmodpo.evaluation.head_to_head import EvaluateConfig, evaluate
-from jaxmodpo.judging.judge import Answer, Request
-from jaxmodpo.judging.ledger import request_key
+from jaxmodpo.judging.judge import Answer, Asked, Request, call_key
+from jaxmodpo.judging.ledger import Ledger, Vote
 
 QUESTIONS, REPLIES, PERSONAS = 6, 2, 4
 # Each reply's text states its worth on two criteria.
 WORTH = {"good": (9, 2), "fair": (5, 5), "poor": (1, 8)}
+WORDS = {str(quality): name for name, (quality, _) in WORTH.items()}
 
 
 class KnownOrder:
@@ -33,24 +36,28 @@ class KnownOrder:
     def __init__(self) -> None:
         self.requests: list[Request] = []
 
-    def verdict(self, request: Request) -> tuple[str, ...] | None:
-        n = ["quality", "safety"].index(request.criterion.name)
+    def verdict(self, request: Request, criterion: str) -> tuple[str, ...] | None:
+        n = ["quality", "safety"].index(criterion)
         worth = {r.response_id: int(r.response_text.split()[n]) for r in request.responses}
         best = [name for name, value in worth.items() if value == max(worth.values())]
         return tuple(best) if len(best) == 1 else ()
 
     def answer(self, request: Request) -> Answer:
         self.requests.append(request)
-        order = self.verdict(request)
-        if order is None:
-            return Answer("refusal", "no", None, "known")
-        return Answer("valid", "yes", order, "known")
+        orders = {c.name: self.verdict(request, c.name) for c in request.criteria}
+        if None in orders.values():
+            return Answer("refusal", "no", model="known")
+        return Answer("valid", "yes", {name: order for name, order in orders.items() if order is not None}, "known")
+
+    def ask(self, requests: Iterator[Asked], put: Callable[[Asked, Answer], None]) -> None:
+        for asked in requests:
+            put(asked, self.answer(asked.request))
 
 
 class FirstShown(KnownOrder):
     """Always prefers what it is shown first."""
 
-    def verdict(self, request: Request) -> tuple[str, ...] | None:
+    def verdict(self, request: Request, criterion: str) -> tuple[str, ...] | None:
         return (request.responses[0].response_id,)
 
 
@@ -61,10 +68,10 @@ class Refuses(KnownOrder):
         super().__init__()
         self.word, self.refusing = word, {f"p{n}" for n in range(personas)}
 
-    def verdict(self, request: Request) -> tuple[str, ...] | None:
+    def verdict(self, request: Request, criterion: str) -> tuple[str, ...] | None:
         if request.persona_id in self.refusing and any(self.word in r.response_text for r in request.responses):
             return None
-        return super().verdict(request)
+        return super().verdict(request, criterion)
 
 
 def reply(name: str, question: int, n: int) -> Response:
@@ -88,7 +95,7 @@ def work(tmp_path: Path) -> Path:
 
 
 def run(work: Path, monkeypatch: pytest.MonkeyPatch, voter: KnownOrder, out: str = "out", **settings) -> dict:
-    monkeypatch.setattr(head_to_head, "make_judge", lambda config: voter)
+    monkeypatch.setattr(head_to_head, "make_judge", lambda *_: voter)
     names = settings.pop("names", list(WORTH))
     config = EvaluateConfig(
         **{
@@ -109,6 +116,13 @@ def rewrite(work: Path, name: str, change) -> None:
     """Write a model's replies again with ``change`` applied to each; None leaves it out."""
     replies = [change(reply(name, q, n), q, n) for q in range(QUESTIONS) for n in range(REPLIES)]
     write_responses(work / f"{name}.csv", [r for r in replies if r is not None])
+
+
+def counted(work: Path, out: str) -> list[Vote]:
+    """The votes that count, without the calls' names and times, which differ between any two runs."""
+    with Ledger(work / out / "votes.sqlite") as ledger:
+        votes = [dataclasses.replace(vote, call="", time="") for vote in ledger.every_vote(counted=True)]
+    return sorted(votes, key=lambda vote: vote.key)
 
 
 def outcomes(work: Path, out: str = "out") -> list[dict[str, str]]:
@@ -136,8 +150,8 @@ def test_the_known_order_comes_out_on_each_criterion(work, monkeypatch):
 
 def test_pairwise_is_symmetric_and_averages_are_its_means(work, monkeypatch):
     class Noisy(KnownOrder):
-        def verdict(self, request):
-            tossed = int(request_key(request, "noise"), 16) % 3
+        def verdict(self, request, criterion):
+            tossed = int(call_key(request, "noise"), 16) % 3
             return [(request.responses[0].response_id,), (request.responses[1].response_id,), ()][tossed]
 
     results = run(work, monkeypatch, Noisy())
@@ -159,7 +173,7 @@ def test_every_unit_has_each_model_first_for_exactly_half_of_the_personas(work, 
     first = Counter()
     for request in judge.requests:
         shown = [r.response_text for r in request.responses]
-        first[request.criterion.name, tuple(sorted(shown)), shown[0]] += 1
+        first[request.criteria[0].name, tuple(sorted(shown)), shown[0]] += 1
     assert len(first) == 2 * 2 * 3 * QUESTIONS * REPLIES
     assert set(first.values()) == {PERSONAS // 2}
 
@@ -234,7 +248,7 @@ def test_units_without_a_valid_vote_have_no_winner(work, monkeypatch):
 
 
 def test_a_pair_without_any_valid_vote_is_named(work, monkeypatch):
-    with pytest.raises(UserError, match=r"quality: not one vote on good against poor is valid; see .*votes.jsonl"):
+    with pytest.raises(UserError, match=r"quality: not one vote on good against poor is valid; 'jaxmodpo votes' shows"):
         run(work, monkeypatch, Refuses("8"), names=["good", "poor"])
     assert not (work / "out" / "results.json").exists()
 
@@ -258,6 +272,81 @@ def test_only_some_criteria_and_personas_are_asked_when_so_set(work, monkeypatch
     assert len(per_question) == 2 * QUESTIONS
 
 
+def test_all_criteria_in_one_call_give_the_same_results(work, monkeypatch):
+    run(work, monkeypatch, KnownOrder(), out="one")
+    judge = KnownOrder()
+    run(work, monkeypatch, judge, out="all", criteria_per_call="all")
+    assert len(judge.requests) == 3 * QUESTIONS * REPLIES * PERSONAS
+    assert {tuple(c.name for c in r.criteria) for r in judge.requests} == {("quality", "safety")}
+    for name in ("results.json", "outcomes.csv"):
+        assert (work / "all" / name).read_bytes() == (work / "one" / name).read_bytes()
+
+
+def test_ties_are_allowed_only_where_so_set_and_count_for_neither(work, monkeypatch):
+    class Ties(KnownOrder):
+        """A tie for all personas but the first, where one may be answered."""
+
+        def verdict(self, request, criterion):
+            tied = request.ties and request.persona_id != "p0"
+            return () if tied else super().verdict(request, criterion)
+
+    judge = Ties()
+    run(work, monkeypatch, judge, names=["good", "poor"])
+    assert not any(r.ties for r in judge.requests)
+    results = run(work, monkeypatch, Ties(), out="ties", names=["good", "poor"], allow_ties=True)
+    assert results["models"]["good"] == {"quality": 1.0, "safety": 0.0}
+    assert {(r["votes_a"], r["votes_b"], r["ties"]) for r in outcomes(work, "ties")} == {
+        ("1", "0", "3"), ("0", "1", "3")
+    }  # fmt: skip
+
+
+def test_with_both_orders_each_persona_sees_both_and_what_turns_with_them_is_a_tie(work, monkeypatch):
+    judge = FirstShown()
+    results = run(work, monkeypatch, judge, both_orders=True)
+    seen = Counter((r.criteria[0].name, r.persona_id, frozenset(r.responses)) for r in judge.requests)
+    assert set(seen.values()) == {2} and len(judge.requests) == 2 * 2 * 3 * QUESTIONS * REPLIES * PERSONAS
+    assert {(r["votes_a"], r["votes_b"], r["ties"], r["outcome"]) for r in outcomes(work)} == {("0", "0", "4", "0.5")}
+    assert results["counts"]["votes_asked"] == len(judge.requests)
+    known = run(work, monkeypatch, KnownOrder(), out="known", both_orders=True)
+    assert known["models"]["good"] == {"quality": 1.0, "safety": 0.0}
+    assert {r["votes_a"] for r in outcomes(work, "known")} == {"0", "4"}
+
+
+def test_the_official_protocol_shows_all_personas_the_same_first_by_one_draw_a_question(work, monkeypatch):
+    judge = FirstShown()
+    run(work, monkeypatch, judge, protocol="official-code")
+    first: dict[str, set[bool]] = {}
+    for r in judge.requests:
+        names = [WORDS[reply.response_text[0]] for reply in r.responses]
+        first.setdefault(r.question_id, set()).add(names == sorted(names))
+    assert all(len(sides) == 1 for sides in first.values())
+    assert {next(iter(sides)) for sides in first.values()} == {True, False}
+
+
+def test_second_askings_change_no_result(work, monkeypatch):
+    class Fickle(KnownOrder):
+        def verdict(self, request, criterion):
+            return (request.responses[0].response_id,) if request.repeat else super().verdict(request, criterion)
+
+    run(work, monkeypatch, Fickle(), out="once")
+    judge = Fickle()
+    run(work, monkeypatch, judge, out="twice", repeat_share=0.5)
+    repeats = sum(r.repeat for r in judge.requests)
+    # Standard deviation of a binomial(288, 1/2): 8.5.
+    assert abs(repeats - 144) < 5 * 8.5
+    assert (work / "once" / "outcomes.csv").read_bytes() == (work / "twice" / "outcomes.csv").read_bytes()
+
+
+def test_failed_votes_of_a_finished_evaluation_are_asked_again_when_told_to(work, monkeypatch):
+    run(work, monkeypatch, KnownOrder(), out="whole")
+    run(work, monkeypatch, Refuses("reply 1 to q2"))
+    judge = KnownOrder()
+    run(work, monkeypatch, judge, retry_errors=True)
+    assert len(judge.requests) == 2 * 3 * PERSONAS
+    for name in ("results.json", "outcomes.csv"):
+        assert (work / "out" / name).read_bytes() == (work / "whole" / name).read_bytes()
+
+
 def test_stand_in_judge_is_labelled_and_another_is_not(work, monkeypatch):
     assert "no clinical meaning" in run(work, monkeypatch, KnownOrder())["note"]
     assert run(work, monkeypatch, KnownOrder(), out="endpoint", judge="endpoint", judge_model="m")["note"] == ""
@@ -276,11 +365,12 @@ def test_killed_in_the_middle_it_goes_on_and_gives_the_same_bytes(work, monkeypa
     run(work, monkeypatch, KnownOrder(), out="whole")
     with pytest.raises(Killed):
         run(work, monkeypatch, Dies(), out="resumed", max_concurrency=1)
-    with (work / "resumed" / "votes.jsonl").open("a") as file:
-        file.write('{"torn')
-    run(work, monkeypatch, KnownOrder(), out="resumed", max_concurrency=1)
-    for name in ("results.json", "outcomes.csv", "votes.jsonl"):
+    rest = KnownOrder()
+    run(work, monkeypatch, rest, out="resumed", max_concurrency=1)
+    assert len(rest.requests) == 2 * 3 * QUESTIONS * REPLIES * PERSONAS - 150
+    for name in ("results.json", "outcomes.csv"):
         assert (work / "resumed" / name).read_bytes() == (work / "whole" / name).read_bytes()
+    assert counted(work, "resumed") == counted(work, "whole")
 
 
 def test_finished_evaluation_asks_nothing_again(work, monkeypatch):
@@ -295,7 +385,7 @@ def test_manifest_states_the_counts(work, monkeypatch):
     assert (
         manifest["results"]["votes_asked"] == results["counts"]["votes_asked"] == 2 * 3 * QUESTIONS * REPLIES * PERSONAS
     )
-    assert set(manifest["outputs"]) == {"results.json", "outcomes.csv", "votes.jsonl"}
+    assert set(manifest["outputs"]) == {"results.json", "outcomes.csv"}, "votes of a ledger may still be added to"
 
 
 @pytest.mark.parametrize(

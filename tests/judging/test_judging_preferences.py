@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections import Counter
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -12,7 +14,8 @@ from jaxmodpo.artifacts import Response, read_pairs, read_rankings, write_json, 
 from jaxmodpo.config import parse
 from jaxmodpo.errors import UserError
 from jaxmodpo.judging import preferences as module
-from jaxmodpo.judging.judge import Answer, Request
+from jaxmodpo.judging.judge import Answer, Asked, Request
+from jaxmodpo.judging.ledger import Ledger, Vote
 from jaxmodpo.judging.preferences import PreferencesConfig, preferences
 
 QUESTIONS, REPLIES, PERSONAS = 6, 5, 8
@@ -32,16 +35,23 @@ class KnownOrder:
             raise KeyboardInterrupt
         self.requests.append(request)
         if request.question_id in self.refuses:
-            return Answer("refusal", "no", None, "known")
-        at = ["empathy", "safety"].index(request.criterion.name)
+            return Answer("refusal", "no", model="known")
+        orders = {c.name: self.order(request, c.name) for c in request.criteria}
+        return Answer("valid", "", orders, "known")
+
+    def order(self, request: Request, criterion: str) -> tuple[str, ...]:
+        at = 1 if criterion == "safety" else 0
         even = int(request.persona_id[1:]) % 2 == 0
 
         def worth(response) -> tuple[int, str]:
             name = response.response_id
             return int(response.response_text.split()[at]), name if even else "~" * (9 - int(name[1:]))
 
-        order = sorted(request.responses, key=worth, reverse=True)
-        return Answer("valid", "", tuple(r.response_id for r in order), "known")
+        return tuple(r.response_id for r in sorted(request.responses, key=worth, reverse=True))
+
+    def ask(self, requests: Iterator[Asked], put: Callable[[Asked, Answer], None]) -> None:
+        for asked in requests:
+            put(asked, self.answer(asked.request))
 
 
 @pytest.fixture
@@ -75,8 +85,15 @@ def config_for(work: Path, out: str = "out", **settings) -> PreferencesConfig:
 
 
 def run(work: Path, monkeypatch: pytest.MonkeyPatch, judge: KnownOrder, out: str = "out", **settings) -> dict:
-    monkeypatch.setattr(module, "make_judge", lambda config: judge)
-    return preferences(config_for(work, out, **settings)).results
+    monkeypatch.setattr(module, "make_judge", lambda *_: judge)
+    phase = preferences(config_for(work, out, **settings))
+    assert phase is not None
+    return phase.results
+
+
+def votes(work: Path, out: str = "out") -> list[Vote]:
+    with Ledger(work / out / "votes.sqlite") as ledger:
+        return list(ledger.every_vote())
 
 
 def pairs(work: Path, criterion: str, out: str = "out") -> list[tuple[str, str, str]]:
@@ -87,7 +104,15 @@ def pairs(work: Path, criterion: str, out: str = "out") -> list[tuple[str, str, 
 
 
 def files(folder: Path) -> dict[str, bytes]:
-    return {p.name: p.read_bytes() for p in folder.iterdir() if p.name != "manifest.json"}
+    """All outputs but the manifest and the ledger, whose rows hold times and stand in the order of the answers."""
+    return {p.name: p.read_bytes() for p in folder.iterdir() if p.suffix == ".json" and p.name != "manifest.json"}
+
+
+def counted(work: Path, out: str = "out") -> list[Vote]:
+    """The votes that count, without what differs between two runs."""
+    with Ledger(work / out / "votes.sqlite") as ledger:
+        found = [dataclasses.replace(v, call="", time="", run="") for v in ledger.every_vote(counted=True)]
+    return sorted(found, key=lambda vote: vote.key)
 
 
 def test_a_known_ranking_comes_out_by_criterion(work, monkeypatch):
@@ -128,8 +153,8 @@ def test_every_persona_serves_equally_often_and_sees_an_order_of_its_own(work, m
 def test_the_ledger_holds_what_was_shown(work, monkeypatch):
     judge = KnownOrder()
     run(work, monkeypatch, judge)
-    rows = [json.loads(line) for line in (work / "out" / "votes.jsonl").read_text().splitlines()]
-    assert [r["shown"] for r in rows] == [[c.response_id for c in r.responses] for r in judge.requests]
+    shown = [tuple(c.response_id for c in r.responses) for r in judge.requests]
+    assert [vote.shown for vote in votes(work)] == shown
 
 
 def test_all_pairs_of_the_ranking(work, monkeypatch):
@@ -144,16 +169,28 @@ def test_failed_votes_are_counted_and_a_question_without_any_gives_nothing(work,
     assert (counts["asked"], counts["valid"], counts["failed"]) == (24, 20, {"refusal": 4})
     assert (counts["questions_below_min_valid_votes"], counts["questions_without_pair"]) == (1, 1)
     assert "q2" not in {q for q, *_ in pairs(work, "empathy")}
-    assert "to ask the failed votes again, delete" in caplog.text
+    assert "preferences: 8 votes failed (8 refusal); --retry-errors asks them again" in caplog.text
 
 
-def test_failed_votes_are_asked_again_once_the_manifest_is_gone(work, monkeypatch):
+def test_a_finished_run_asks_its_failed_votes_again_and_nothing_else_when_told_to(work, monkeypatch):
+    run(work, monkeypatch, KnownOrder(), "whole")
+    run(work, monkeypatch, KnownOrder(refuses=("q2",)))
+    judge = KnownOrder()
+    results = run(work, monkeypatch, judge, retry_errors=True)
+    assert Counter(r.question_id for r in judge.requests) == {"q2": 8}
+    assert results["criteria"]["empathy"]["pairs"] == QUESTIONS
+    assert files(work / "out") == files(work / "whole") and counted(work) == counted(work, "whole")
+    again = KnownOrder()
+    run(work, monkeypatch, again, retry_errors=True)
+    assert again.requests == []
+
+
+def test_refusals_of_an_unfinished_run_are_asked_again_only_when_told_to(work, monkeypatch):
     run(work, monkeypatch, KnownOrder(refuses=("q2",)))
     (work / "out" / "manifest.json").unlink()
     judge = KnownOrder()
-    results = run(work, monkeypatch, judge)
-    assert Counter(r.question_id for r in judge.requests) == {"q2": 8}
-    assert results["criteria"]["empathy"]["pairs"] == QUESTIONS
+    run(work, monkeypatch, judge)
+    assert judge.requests == []
 
 
 def test_ties_are_counted_and_dropped_only_if_told_to(work, monkeypatch):
@@ -164,7 +201,7 @@ def test_ties_are_counted_and_dropped_only_if_told_to(work, monkeypatch):
     dropped = run(work, monkeypatch, KnownOrder(), "dropped", ties="drop", **settings)["criteria"]["empathy"]
     assert (kept["questions_with_ties"], kept["pairs"], kept["rankings"]) == (1, QUESTIONS, QUESTIONS)
     assert dropped["questions_with_ties"] == dropped["questions_without_pair"] == 1
-    assert (dropped["pairs"], dropped["rankings"]) == (QUESTIONS - 1, QUESTIONS - 1)
+    assert (dropped["pairs"], dropped["rankings"]) == (QUESTIONS - 1, QUESTIONS), "a ranking keeps its ties"
     assert pairs(work, "empathy", "kept")[0][1] in ("r3", "r4")
 
 
@@ -173,9 +210,8 @@ def test_a_pair_of_identical_texts_is_dropped_and_counted(work, monkeypatch):
     write_rows(work, rows)
 
     class Whim(KnownOrder):
-        def answer(self, request: Request) -> Answer:
-            order = sorted((r.response_id for r in request.responses), reverse=True)
-            return Answer("valid", "", tuple(order), "known")
+        def order(self, request: Request, criterion: str) -> tuple[str, ...]:
+            return tuple(sorted((r.response_id for r in request.responses), reverse=True))
 
     counts = run(work, monkeypatch, Whim(), only=("empathy",))["criteria"]["empathy"]
     assert (counts["identical_pairs_dropped"], counts["questions_without_pair"], counts["pairs"]) == (1, 1, 1)
@@ -197,6 +233,7 @@ def test_a_stopped_run_goes_on_and_ends_with_the_same_files(work, monkeypatch):
     run(work, monkeypatch, judge)
     assert len(judge.requests) == 2 * QUESTIONS * 4 - 29
     assert files(work / "out") == files(work / "whole")
+    assert counted(work) == counted(work, "whole") and len(votes(work)) == 2 * QUESTIONS * 4
 
 
 def test_a_finished_run_asks_nothing(work, monkeypatch):
@@ -221,6 +258,107 @@ def test_the_command_line_makes_the_settings(work):
     config = parse(PreferencesConfig, [*arguments, "--only", "safety", "empathy", "--pairs", "all"], "preferences")
     assert (config.judge, config.only, config.pairs) == ("rubric", ("safety", "empathy"), "all")
     assert (config.personas_per_question, config.seed, config.temperature) == (50, 42, None)
+
+
+# --------------------------------------------------------------------------- several criteria, repeats, protocols
+
+
+def write_criteria(work: Path) -> str:
+    rows = [("empathy", "b", "w"), ("overall", "", ""), ("safety", "b", "w")]
+    lines = [f'  - {{name: {n}, description: d, better_when: "{b}", worse_when: "{w}"}}\n' for n, b, w in rows]
+    (work / "criteria.yaml").write_text("criteria:\n" + "".join(lines))
+    return str(work / "criteria.yaml")
+
+
+def test_all_criteria_in_one_call_give_the_same_files_and_overall_is_asked_alone(work, monkeypatch):
+    settings = {"criteria": write_criteria(work), "only": ()}
+    run(work, monkeypatch, KnownOrder(), "one", **settings)
+    judge = KnownOrder()
+    results = run(work, monkeypatch, judge, "all", criteria_per_call="all", **settings)
+    assert Counter(tuple(c.name for c in r.criteria) for r in judge.requests) == {
+        ("empathy", "safety"): QUESTIONS * 4,
+        ("overall",): QUESTIONS * 4,
+    }
+    assert files(work / "all") == files(work / "one") and len(files(work / "all")) == 6
+    assert results["votes_asked"] == 3 * QUESTIONS * 4
+    assert results["spent"]["calls"] == 2 * QUESTIONS * 4, "a call by two criteria is one call"
+    # Both votes of a call tell what was shown, to whom, in which call.
+    calls: dict[str, list[Vote]] = {}
+    for vote in votes(work, "all"):
+        calls.setdefault(vote.call, []).append(vote)
+    assert sorted(len(of_call) for of_call in calls.values()) == [1] * 24 + [2] * 24
+    assert all(len({(v.question_id, v.persona_id, v.shown) for v in of_call}) == 1 for of_call in calls.values())
+
+
+def test_second_askings_are_kept_and_never_counted(work, monkeypatch):
+    class Fickle(KnownOrder):
+        def order(self, request: Request, criterion: str) -> tuple[str, ...]:
+            order = super().order(request, criterion)
+            return order[::-1] if request.repeat else order
+
+    once = run(work, monkeypatch, Fickle(), "once")
+    judge = Fickle()
+    twice = run(work, monkeypatch, judge, "twice", repeat_share=1.0)
+    assert len(judge.requests) == 2 * 2 * QUESTIONS * 4
+    assert Counter(v.repeat for v in votes(work, "twice")) == {0: 48, 1: 48}
+    assert files(work / "once") == files(work / "twice")
+    assert once["criteria"] == twice["criteria"] and twice["votes_asked"] == 48
+
+
+def test_the_official_protocol_shows_the_files_order_and_breaks_ties_by_it(work, monkeypatch):
+    # Replies 3 and 4 are worth the same, and the personas are evenly split about them.
+    rows = [reply(q, n, min(n, 3)) for q in range(QUESTIONS) for n in (2, 0, 4, 1, 3)]
+    write_rows(work, rows)
+    judge = KnownOrder()
+    run(work, monkeypatch, judge, only=("empathy",), personas_per_question=0, protocol="official-code")
+    assert {tuple(c.response_id for c in r.responses) for r in judge.requests} == {("r2", "r0", "r4", "r1", "r3")}
+    assert pairs(work, "empathy") == [(f"q{q}", "r4", "r0") for q in range(QUESTIONS)]
+    run(work, monkeypatch, KnownOrder(), "paper", only=("empathy",), personas_per_question=0, seed=1)
+    assert {chosen for _, chosen, _ in pairs(work, "empathy", "paper")} == {"r3", "r4"}, "here the seed breaks them"
+
+
+def test_weights_of_ones_own_decide(work, monkeypatch):
+    class Split(KnownOrder):
+        # Half of the personas love r0 and put r1 second, the others hate r0 and put r1 first.
+        def order(self, request: Request, criterion: str) -> tuple[str, ...]:
+            even = int(request.persona_id[1:]) % 2 == 0
+            return ("r0", "r1", "r2", "r3", "r4") if even else ("r2", "r1", "r3", "r4", "r0")
+
+    settings = {"only": ("empathy",), "personas_per_question": 0}
+    run(work, monkeypatch, Split(), "linear", **settings)
+    run(work, monkeypatch, Split(), "first", position_weights=(1.0, 0.0, 0.0, 0.0, 0.0), **settings)
+    # By hand, linear, four of each: r1 5 + 5, r0 10 - 10, r2 0 + 10 (a tie with r1), r3 -5 + 0, r4 -10 - 5.
+    assert {(c, r) for _, c, r in pairs(work, "empathy", "linear")} <= {("r1", "r4"), ("r2", "r4")}
+    # First places alone: r0 and r2 have four each, the others none.
+    assert {c for _, c, _ in pairs(work, "empathy", "first")} <= {"r0", "r2"}
+    assert {r for _, _, r in pairs(work, "empathy", "first")} <= {"r1", "r3", "r4"}
+
+
+def test_ties_share_a_rank_in_the_rankings_file(work, monkeypatch):
+    write_rows(work, [reply(q, n, min(n, 3)) for q in range(QUESTIONS) for n in range(REPLIES)])
+    run(work, monkeypatch, KnownOrder(), only=("empathy",), personas_per_question=0)
+    for ranking in read_rankings(work / "out" / "empathy_rankings.json"):
+        assert ranking.ranks == (1, 1, 3, 4, 5)
+        assert {c.response_id for c in ranking.candidates[:2]} == {"r3", "r4"}
+
+
+def test_what_is_missing_is_reported_by_persona_and_model(work, monkeypatch):
+    results = run(work, monkeypatch, KnownOrder(refuses=("q2",)))
+    models = results["missing"]["models"]
+    assert models == {"known": {"asked": 48, "valid": 40, "failed": {"refusal": 8}}}
+    by_persona = results["missing"]["personas_with_failed_votes"]
+    assert sum(counts["failed"]["refusal"] for counts in by_persona.values()) == 8
+    assert all(counts["asked"] == 2 * QUESTIONS * 4 // PERSONAS for counts in by_persona.values())
+
+
+def test_runs_that_share_a_ledger_share_its_votes_and_count_apart(work, monkeypatch):
+    shared = str(work / "shared.sqlite")
+    run(work, monkeypatch, KnownOrder(), "one", only=("empathy",), ledger=shared)
+    judge = KnownOrder()
+    results = run(work, monkeypatch, judge, "two", ledger=shared)
+    assert {c.name for r in judge.requests for c in r.criteria} == {"safety"}
+    assert results["votes_valid"] == 48 and results["spent"]["calls"] == 24
+    assert not (work / "two" / "votes.sqlite").exists()
 
 
 # --------------------------------------------------------------------------- the user's mistakes
@@ -253,6 +391,27 @@ def test_no_calls_at_once_is_refused(work):
         preferences(config_for(work, max_concurrency=0))
 
 
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"repeat_share": 1.5}, "--repeat-share is 1.5; it must be a share from 0 to 1"),
+        ({"budget": 0.0}, "--budget is 0.0; it must be more than 0 dollars"),
+        ({"budget_calls": 0}, "--budget-calls is 0; it must be at least 1"),
+        ({"max_answer_tokens": 0}, "--max-answer-tokens is 0"),
+        ({"timeout": 0.0}, "--timeout and --poll-seconds must be more than 0 seconds"),
+        ({"position_weights": (1.0, 0.0)}, "--position-weights has 2 numbers, but a question has 5 responses"),
+        ({"position_weights": (1.0, 2.0, 3.0, 4.0, 5.0)}, "--position-weights must fall"),
+        (
+            {"judge": "endpoint", "base_url": "http://localhost/v1", "judge_model": "a-llama", "budget": 5.0},
+            "--budget needs the price of a-llama",
+        ),
+    ],
+)
+def test_settings_out_of_range_are_refused_by_their_flags(work, settings, words):
+    with pytest.raises(UserError, match=words):
+        preferences(config_for(work, **settings))
+
+
 def test_an_endpoint_without_a_model_is_refused_before_anything_is_written(work):
     with pytest.raises(UserError, match="--judge endpoint needs --judge-model"):
         preferences(config_for(work, judge="endpoint"))
@@ -263,5 +422,5 @@ def test_a_criterion_without_a_pair_leaves_the_run_unfinished_and_says_why(work,
     refuses = tuple(f"q{q}" for q in range(QUESTIONS))
     with pytest.raises(UserError, match=r"empathy: no question gave a pair \(24 votes, 0 valid, 24 refusal"):
         run(work, monkeypatch, KnownOrder(refuses=refuses))
-    results = run(work, monkeypatch, KnownOrder())
+    results = run(work, monkeypatch, KnownOrder(), retry_errors=True)
     assert results["criteria"]["empathy"]["pairs"] == QUESTIONS

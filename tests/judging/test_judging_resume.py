@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import subprocess
 import sys
@@ -10,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from jaxmodpo.artifacts import Response, write_json, write_responses
+from jaxmodpo.judging.ledger import Ledger, Vote
 
 KILLER = """
 import os, signal, sys
@@ -25,6 +27,15 @@ RubricJudge.answer = answer
 from jaxmodpo.cli import main
 main(sys.argv[2:])
 """
+
+
+def counted(folder: Path) -> list[Vote]:
+    """The votes that count, without the calls' names and times, which differ between any two runs."""
+    with Ledger(folder / "votes.sqlite") as ledger:
+        votes = [dataclasses.replace(vote, call="", time="") for vote in ledger.every_vote(counted=True)]
+    return sorted(votes, key=lambda vote: vote.key)
+
+
 SENTENCES = ("I am so sorry.", "Please call a crisis line.", "You must work harder.", "It makes sense.")
 
 
@@ -60,5 +71,6 @@ def test_a_killed_judging_run_resumes_to_the_same_bytes(tmp_path: Path, command:
     assert done.returncode == 0, done.stderr.decode()[-2000:]
     names = sorted(path.name for path in whole.iterdir())
     assert names == sorted(path.name for path in killed.iterdir()) and len(names) > 2
-    for name in set(names) - {"manifest.json"}:
+    for name in set(names) - {"manifest.json", "votes.sqlite"}:
         assert (killed / name).read_bytes() == (whole / name).read_bytes(), name
+    assert counted(killed) == counted(whole)
