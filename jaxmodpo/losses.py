@@ -196,39 +196,45 @@ def bradley_terry_loss(chosen_rewards: ArrayLike, rejected_rewards: ArrayLike) -
     return -jax.nn.log_sigmoid(chosen - rejected)
 
 
-def plackett_luce_loss(rewards: ArrayLike, candidates: ArrayLike | None = None) -> Array:
+def plackett_luce_loss(rewards: ArrayLike, ranks: ArrayLike | None = None) -> Array:
     r"""Reward-model loss of whole rankings: the negative log-likelihood of drawing them best first.
 
-    .. math:: -\sum_{i=1}^{n-1} \log \frac{\exp r_i}{\sum_{j \ge i} \exp r_j}
+    .. math:: -\sum_i \log \frac{\exp r_i}{\exp r_i + \sum_{j \text{ ranked below } i} \exp r_j}
 
-    With two candidates it is :func:`bradley_terry_loss`.
+    Ties are no preference: where candidates share a rank, each is drawn from itself and what is ranked below, so that
+    no term compares it with another of its rank. Under the Plackett–Luce model each term still is the probability that
+    its candidate beats all below it, whatever the others are; with ties the sum is a composite likelihood, without
+    ties the likelihood itself. With two candidates it is :func:`bradley_terry_loss`.
 
     Args:
-        rewards: ``[rankings, places]``, each ranking's rewards, best first.
-        candidates: ``[rankings]``, how many places of each ranking are taken, 2 or more; all by default.
+        rewards: ``[rankings, places]``, each ranking's rewards.
+        ranks: ``[rankings, places]``, 1 for the best, equal for ties, 0 where a place is empty; by default the places'
+            order, the best first.
 
     Returns:
-        ``[rankings]`` float32.
+        ``[rankings]`` float32; 0 where all candidates are tied.
 
     Raises:
         ValueError: wrong shapes.
 
     References:
-        Plackett, *The Analysis of Permutations*, 1975; Rafailov et al., 2023, appendix A.3.
+        Plackett, *The Analysis of Permutations*, 1975; Luce, *Individual Choice Behavior*, 1959 (the odds of two do
+        not depend on the others); Rafailov et al., 2023, appendix A.3.
     """
     values = _float32(rewards)
     if values.ndim != 2 or values.shape[1] < 2:
         raise ValueError(f"rewards must be [rankings, places], with at least two places, not {list(values.shape)}")
-    rankings, places = values.shape
-    counts = jnp.full(rankings, places) if candidates is None else jnp.asarray(candidates)
-    if counts.shape != (rankings,):
-        raise ValueError(f"candidates must be [{rankings}], not {list(counts.shape)}")
-    taken = jnp.arange(places) < counts[:, None]
+    places = jnp.arange(1, values.shape[1] + 1)
+    order = jnp.broadcast_to(places, values.shape) if ranks is None else jnp.asarray(ranks)
+    if order.shape != values.shape:
+        raise ValueError(f"ranks must be {list(values.shape)}, not {list(order.shape)}")
+    taken = order > 0
     # An empty place must weigh nothing, whatever it holds; minus infinity would make the gradient NaN.
     values = jnp.where(taken, values, -1e30)
-    rest = jax.lax.cumlogsumexp(values, axis=1, reverse=True)
-    terms = jnp.where(taken, rest, 0.0) - jnp.where(taken, values, 0.0)
-    return jnp.sum(terms, axis=1)
+    below = order[:, None, :] > order[:, :, None]
+    drawn_from = (below | (places[:, None] == places)) & taken[:, None, :]
+    among = jax.nn.logsumexp(jnp.where(drawn_from, values[:, None, :], -1e30), axis=2)
+    return jnp.sum(jnp.where(taken, among - values, 0.0), axis=1)
 
 
 def sft_loss(token_logps: ArrayLike, completion_mask: ArrayLike) -> Array:

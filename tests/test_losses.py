@@ -93,10 +93,34 @@ def test_plackett_luce_of_two_is_bradley_terry_and_empty_places_weigh_nothing():
     two = plackett_luce_loss(np.stack([best, worst], 1))
     np.testing.assert_allclose(two, bradley_terry_loss(best, worst), rtol=1e-6)
     padded = jnp.stack([best, worst, jnp.full(PAIRS, 50.0), jnp.full(PAIRS, jnp.nan)], 1)
-    counts = np.full(PAIRS, 2)
-    np.testing.assert_allclose(plackett_luce_loss(padded, counts), two, rtol=1e-6)
-    gradient = jax.grad(lambda r: jnp.sum(plackett_luce_loss(r, counts)))(padded)
+    ranks = np.tile([1, 2, 0, 0], (PAIRS, 1))
+    np.testing.assert_allclose(plackett_luce_loss(padded, ranks), two, rtol=1e-6)
+    gradient = jax.grad(lambda r: jnp.sum(plackett_luce_loss(r, ranks)))(padded)
     assert np.isfinite(gradient).all() and not np.any(gradient[:, 2:])
+
+
+def test_plackett_luce_draws_tied_candidates_from_themselves_and_what_is_below():
+    r = np.random.default_rng(3).normal(0, 2, (1, 5)).astype("f")
+    ranks = np.array([[1, 2, 2, 4, 0]])
+
+    def drawn(best: int, *below: int) -> float:
+        return float(np.log(np.exp(r[0, [best, *below]]).sum()) - r[0, best])
+
+    expected = drawn(0, 1, 2, 3) + drawn(1, 3) + drawn(2, 3)
+    assert float(plackett_luce_loss(r, ranks)[0]) == pytest.approx(expected, rel=1e-5)
+    swapped, swapped_ranks = r[:, [0, 2, 1, 3, 4]], ranks[:, [0, 2, 1, 3, 4]]
+    assert float(plackett_luce_loss(swapped, swapped_ranks)[0]) == pytest.approx(expected, rel=1e-6)
+
+
+def test_a_ranking_of_ties_alone_teaches_nothing_and_ties_at_both_ends_only_what_lies_between():
+    rewards = jnp.array([[3.0, -1.0, 0.5, 2.0]])
+    value, gradient = jax.value_and_grad(lambda r: jnp.sum(plackett_luce_loss(r, np.ones((1, 4)))))(rewards)
+    assert float(value) == 0.0 and not np.any(gradient)
+    # Two winners, two losers: a winner's odds against the losers, twice.
+    ends = plackett_luce_loss(rewards, np.array([[1, 1, 3, 3]]))
+    losers = np.exp(0.5) + np.exp(2.0)
+    expected = np.log1p(losers / np.exp(3.0)) + np.log1p(losers / np.exp(-1.0))
+    assert float(ends[0]) == pytest.approx(expected, rel=1e-6)
 
 
 def test_modpo_is_the_papers_equation_in_value_and_gradient():
@@ -201,7 +225,7 @@ ONE, COLUMN, TWO = np.zeros(4, "f"), np.zeros((4, 1), "f"), np.zeros((2, 4), "f"
         (lambda: dpo_loss(ONE, ONE, ONE, ONE, beta=0.1, label_smoothing=0.1, link="ipo"), "sigmoid link"),
         (lambda: dpo_loss(ONE, ONE, ONE, ONE, beta=0.1, link="probit"), "probit"),  # type: ignore[arg-type]
         (lambda: plackett_luce_loss(ONE), "at least two places"),
-        (lambda: plackett_luce_loss(TWO, ONE), r"candidates must be \[2\]"),
+        (lambda: plackett_luce_loss(TWO, ONE), r"ranks must be \[2, 4\]"),
         (lambda: modpo_loss(ONE, ONE, ONE, ONE, ONE, beta=0.1, weights=[0.5, 0.5]), r"\[margins, 4\]"),
         (lambda: modpo_loss(ONE, ONE, ONE, ONE, COLUMN, beta=0.1, weights=[0.5, 0.5]), r"\[margins, 4\]"),
         (lambda: modpo_loss(ONE, ONE, ONE, ONE, TWO, beta=0.1, weights=[0.5, 0.5]), r"\[3\]"),

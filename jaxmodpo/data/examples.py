@@ -99,14 +99,17 @@ def reward_pairs(pairs: Sequence[Pair], text: RewardText) -> Examples:
 def reward_rankings(rankings: Sequence[Ranking], text: RewardText) -> Examples:
     """Tokenise rankings for a reward model: sequences are candidates, best first.
 
-    The field ``candidates`` ``[n]`` says how many there are; the places of shorter rankings repeat their last one.
+    The field ``ranks`` ``[n, S]`` holds their ranks, equal ones of ties; it is 0 in the places that shorter rankings
+    leave empty, whose tokens repeat the last candidate's.
     """
     places = max(len(ranking.candidates) for ranking in rankings)
+    ranks = np.zeros((len(rankings), places), np.float32)
     groups = []
-    for ranking in rankings:
+    for row, ranking in zip(ranks, rankings, strict=True):
         tokens = [(text.example(ranking.question_text, c.response_text), 0) for c in ranking.candidates]
         groups.append(tokens + [tokens[-1]] * (places - len(tokens)))
-    return _examples(groups).with_fields(candidates=np.array([len(r.candidates) for r in rankings], np.float32))
+        row[: len(tokens)] = ranking.ranks
+    return _examples(groups).with_fields(ranks=ranks)
 
 
 def completions(

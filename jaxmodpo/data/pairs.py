@@ -6,6 +6,7 @@ response ids are made from the texts where a file has none.
 
 from __future__ import annotations
 
+import collections
 import gzip
 import itertools
 import json
@@ -14,6 +15,7 @@ import math
 import re
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -30,7 +32,28 @@ _TURN = re.compile(r"\n\n(?=(?:Human|Assistant):)")
 PairsPerQuestion = Literal["best-worst", "all"] | int
 
 
-def load_pairs(path: Path, per_question: PairsPerQuestion = "best-worst") -> list[Pair]:
+@dataclass
+class LeftOut:
+    """How many pairs were not made of rankings, since they would prefer nothing.
+
+    Attributes:
+        tied: the two responses share a rank.
+        identical: they have the same text.
+    """
+
+    tied: int = 0
+    identical: int = 0
+
+    def add(self, other: LeftOut) -> None:
+        self.tied, self.identical = self.tied + other.tied, self.identical + other.identical
+
+    def as_dict(self) -> dict[str, int]:
+        return {"tied_pairs_left_out": self.tied, "identical_pairs_left_out": self.identical}
+
+
+def load_pairs(
+    path: Path, per_question: PairsPerQuestion = "best-worst", left_out: LeftOut | None = None
+) -> list[Pair]:
     """Read preference pairs, or make them of the rankings in a ``{criterion}_rankings.json``.
 
     The file's kind follows from its name: ``.json`` (a list), ``.jsonl`` or ``.jsonl.gz``, ``.parquet``, ``.csv``,
@@ -53,13 +76,14 @@ def load_pairs(path: Path, per_question: PairsPerQuestion = "best-worst") -> lis
         path: the file or folder.
         per_question: how many pairs are made of a ranking, see :func:`pairs_of`. A file of pairs is taken as it is, so
             that a number makes no sense there.
+        left_out: counts what is left out of rankings.
 
     Raises:
         UserError: unreadable, no rows, or a row that lacks a field or prefers nothing; it names file and row. Or
             ``per_question`` asks a number of a file of pairs.
     """
     if holds_rankings(path):
-        return pairs_of(load_rankings(path), per_question)
+        return pairs_of(load_rankings(path), per_question, left_out)
     if isinstance(per_question, int):
         raise UserError(
             f"--pairs-per-question {per_question} needs rankings, as in safety_rankings.json; {path} holds pairs"
@@ -71,6 +95,15 @@ def load_pairs(path: Path, per_question: PairsPerQuestion = "best-worst") -> lis
     if not pairs:
         raise UserError(f"{path} holds no preference pairs")
     return pairs
+
+
+def count_rows(path: Path) -> int:
+    """Return how many rows a file of pairs or rankings has, in any layout that :func:`load_pairs` reads.
+
+    Raises:
+        UserError: it cannot be read.
+    """
+    return sum(1 for _ in _rows(path))
 
 
 def holds_rankings(path: Path) -> bool:
@@ -96,35 +129,66 @@ def load_rankings(path: Path) -> list[Ranking]:
     return rankings
 
 
-def pairs_of(rankings: Sequence[Ranking], per_question: PairsPerQuestion) -> list[Pair]:
+def pairs_of(
+    rankings: Sequence[Ranking], per_question: PairsPerQuestion, left_out: LeftOut | None = None
+) -> list[Pair]:
     """Make preference pairs of rankings.
+
+    Responses that share a rank are no preference, so that no pair is made of them; nor is one of two responses of
+    the same text. Both are counted, in the log too.
 
     Args:
         rankings: best first.
         per_question: ``best-worst`` makes one pair a ranking, of its ends; ``all`` one of every two responses; a
-            number that many, the widest gaps first and among equals the better response, so that 1 is
-            best-worst and each number's pairs contain those of the smaller ones.
+            number that many, the widest gaps between ranks first and among equals the better response, so that 1 is
+            best-worst and each number's pairs contain those of the smaller ones. Where several share the first or
+            the last rank, the first or last in the list stands for them.
+        left_out: counts what is left out.
 
     Returns:
-        Pairs in the rankings' order; two responses of the same text make none.
+        Pairs in the rankings' order.
 
     Raises:
         UserError: a number below 1, or no pair at all.
     """
     if isinstance(per_question, int) and per_question < 1:
         raise UserError(f"--pairs-per-question must be best-worst, all or at least 1, not {per_question}")
-    pairs = []
-    for ranking in rankings:
-        places = range(len(ranking.candidates))
-        by_gap = sorted(itertools.combinations(places, 2), key=lambda pair: (pair[0] - pair[1], pair[0]))
-        wanted = {"best-worst": 1, "all": len(by_gap)}.get(str(per_question), per_question)
-        for better, worse in by_gap[: int(wanted)]:
-            chosen, rejected = ranking.candidates[better], ranking.candidates[worse]
-            if chosen.response_text != rejected.response_text:
-                pairs.append(Pair(ranking.question_id, ranking.question_text, chosen, rejected))
+    found = LeftOut()
+    pairs = [pair for ranking in rankings for pair in _pairs_of_one(ranking, per_question, found)]
+    if left_out is not None:
+        left_out.add(found)
     if not pairs:
-        raise UserError("the rankings give no pair: all their responses have the same text")
+        raise UserError("the rankings give no pair: all their responses are tied or have the same text")
+    if found.tied or found.identical:
+        logger.info(
+            "%d pairs of %d rankings; left out: %d of tied responses, %d of responses with the same text",
+            len(pairs),
+            len(rankings),
+            found.tied,
+            found.identical,
+        )
     return pairs
+
+
+def tied_pairs(rankings: Sequence[Ranking]) -> int:
+    """Return of how many two responses the rankings prefer neither."""
+    return sum(math.comb(count, 2) for r in rankings for count in collections.Counter(r.ranks).values())
+
+
+def _pairs_of_one(ranking: Ranking, per_question: PairsPerQuestion, left_out: LeftOut) -> Iterator[Pair]:
+    ranks, replies = ranking.ranks, ranking.candidates
+    by_gap = sorted(
+        itertools.combinations(range(len(ranks)), 2),
+        key=lambda pair: (ranks[pair[0]] - ranks[pair[1]], pair[0], -pair[1]),
+    )
+    wanted = {"best-worst": 1, "all": len(by_gap)}.get(str(per_question), per_question)
+    for better, worse in by_gap[: int(wanted)]:
+        if ranks[better] == ranks[worse]:
+            left_out.tied += 1
+        elif replies[better].response_text == replies[worse].response_text:
+            left_out.identical += 1
+        else:
+            yield Pair(ranking.question_id, ranking.question_text, replies[better], replies[worse])
 
 
 def load_column(path: Path, name: str) -> np.ndarray:

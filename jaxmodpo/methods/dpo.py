@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from jaxmodpo.artifacts import Phase
-from jaxmodpo.data.pairs import PairsPerQuestion, load_pairs
+from jaxmodpo.data.pairs import LeftOut, PairsPerQuestion, load_pairs
 from jaxmodpo.errors import UserError
 from jaxmodpo.losses import Link, dpo_loss
 from jaxmodpo.training.distributed import open_phase
@@ -84,11 +84,12 @@ def dpo(config: DPOConfig, session: Session | None = None) -> Phase:
     if phase.finished:
         return phase
     text = policy_text(config)
-    pairs = load_pairs(config.pairs, config.pairs_per_question)
+    left_out = LeftOut()
+    pairs = load_pairs(config.pairs, config.pairs_per_question, left_out)
     examples = policy_examples([pairs], text, config)
     policy = session.policy(config)
     examples = with_reference(policy, examples, config)
     method = DPO(float(config.beta), config.label_smoothing, config.link, config.sft_weight)
     questions = [pair.question_id for pair in pairs]
-    train_policy(phase, policy, examples, questions, method, config, text, session.on_evaluation)
+    train_policy(phase, policy, examples, questions, method, config, text, session.on_evaluation, **left_out.as_dict())
     return phase

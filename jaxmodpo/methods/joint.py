@@ -7,6 +7,7 @@ import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import jax
 import jax.numpy as jnp
@@ -14,7 +15,7 @@ from jax import Array
 
 from jaxmodpo.artifacts import Pair, Phase
 from jaxmodpo.config import named_values
-from jaxmodpo.data.pairs import PairsPerQuestion, load_pairs
+from jaxmodpo.data.pairs import LeftOut, PairsPerQuestion, load_pairs
 from jaxmodpo.errors import UserError
 from jaxmodpo.losses import joint_dpo_loss
 from jaxmodpo.training.distributed import open_phase
@@ -38,7 +39,8 @@ logger = logging.getLogger(__name__)
 class JointConfig(PreferenceTrainingConfig):
     """Align an adapter to several objectives' pairs with one loss.
 
-    Only questions that have a pair for every objective can be used; the others are counted.
+    Only questions that have a pair for every objective can be used, and of those only as many pairs as every objective
+    has; the others are counted.
     """
 
     pairs: tuple[str, ...]
@@ -47,6 +49,20 @@ class JointConfig(PreferenceTrainingConfig):
     """of rankings: the ends alone, all pairs, or a number of pairs, the widest gaps first"""
     weights: tuple[float | str, ...]
     """on the simplex, one per objective in the same order; or all as NAME=NUMBER"""
+
+    def check(self) -> None:
+        super().check()
+        if len(self.files()) < 2:
+            raise UserError("align joint needs at least two --pairs NAME=FILE")
+        self.objective_weights()
+
+    def files(self) -> dict[str, Path]:
+        """Return each objective's pairs or rankings."""
+        return {name: Path(file) for name, file in named_values(self.pairs, "--pairs").items()}
+
+    def objective_weights(self) -> tuple[float, ...]:
+        """Return the weights in the objectives' order."""
+        return named_weights(self.weights, list(self.files()))
 
 
 @functools.partial(jax.tree_util.register_dataclass, data_fields=["beta", "weights"], meta_fields=["sft_weight"])
@@ -74,7 +90,9 @@ class JointDPO:
         return with_sft_term(terms, logps, tokens, batch["row_weights"], self.sft_weight, self.weights)
 
 
-def align_pairs(pair_sets: Mapping[str, Sequence[Pair]]) -> tuple[list[list[Pair]], dict[str, int]]:
+def align_pairs(
+    pair_sets: Mapping[str, Sequence[Pair]],
+) -> tuple[list[list[Pair]], dict[Literal["lacking", "surplus"], dict[str, int]]]:
     """Bring the objectives' pairs for the same question together.
 
     Where a question has several pairs per objective, the first of each go together, then the second,
@@ -84,8 +102,8 @@ def align_pairs(pair_sets: Mapping[str, Sequence[Pair]]) -> tuple[list[list[Pair
         pair_sets: each objective's pairs.
 
     Returns:
-        One list per objective, aligned, in the first objective's order; and how many pairs of each
-        objective found no partners.
+        One list per objective, aligned, in the first objective's order. And how many pairs of each objective were
+        left out: ``lacking``, their question has no pair of another objective; ``surplus``, it has fewer of another.
 
     Raises:
         UserError: no question has a pair for every objective.
@@ -96,37 +114,36 @@ def align_pairs(pair_sets: Mapping[str, Sequence[Pair]]) -> tuple[list[list[Pair
         for pair in pairs:
             grouped.setdefault(pair.question_id, []).append(pair)
         by_question.append(grouped)
-    rows = [
-        row
-        for question in by_question[0]
-        if all(question in grouped for grouped in by_question)
-        for row in zip(*(grouped[question] for grouped in by_question), strict=False)
-    ]
+    shared = [question for question in by_question[0] if all(question in grouped for grouped in by_question)]
+    rows = [row for question in shared for row in zip(*(grouped[question] for grouped in by_question), strict=False)]
     if not rows:
         raise UserError(f"no question has a pair for each of {', '.join(pair_sets)}")
-    unused = {name: len(pairs) - len(rows) for name, pairs in pair_sets.items()}
-    return [list(column) for column in zip(*rows, strict=True)], unused
+    lacking, surplus = {}, {}
+    for (name, pairs), grouped in zip(pair_sets.items(), by_question, strict=True):
+        meeting = sum(len(grouped[question]) for question in shared)
+        lacking[name], surplus[name] = len(pairs) - meeting, meeting - len(rows)
+    return [list(column) for column in zip(*rows, strict=True)], {"lacking": lacking, "surplus": surplus}
 
 
 def joint(config: JointConfig, session: Session | None = None) -> Phase:
     """Run ``align joint``."""
     config.check()
     session = session or Session()
-    files = {name: Path(file) for name, file in named_values(config.pairs, "--pairs").items()}
-    if len(files) < 2:
-        raise UserError("align joint needs at least two --pairs NAME=FILE")
-    weights = named_weights(config.weights, list(files))
+    files = config.files()
     inputs = {"model": config.model} | {f"pairs {name}": file for name, file in files.items()}
     phase = open_phase("align joint", config, inputs)
     if phase.finished:
         return phase
     text = policy_text(config)
-    aligned, unused = align_pairs({name: load_pairs(file, config.pairs_per_question) for name, file in files.items()})
+    left_out = LeftOut()
+    aligned, unused = align_pairs(
+        {name: load_pairs(file, config.pairs_per_question, left_out) for name, file in files.items()}
+    )
     logger.info(
-        "joint: %d examples of a pair per objective; pairs left out because their question lacks another objective's: "
-        "%s",
+        "joint: %d examples of a pair per objective; pairs left out because their question has none of another "
+        "objective: %s; because it has fewer of another: %s",
         len(aligned[0]),
-        ", ".join(f"{name} {count}" for name, count in unused.items()),
+        *(", ".join(f"{name} {count}" for name, count in counts.items()) for counts in unused.values()),
     )
     policy = session.policy(config)
     examples = with_reference(policy, policy_examples(aligned, text, config), config)
@@ -135,10 +152,12 @@ def joint(config: JointConfig, session: Session | None = None) -> Phase:
         policy,
         examples,
         [pair.question_id for pair in aligned[0]],
-        JointDPO(float(config.beta), weights, config.sft_weight),
+        JointDPO(float(config.beta), config.objective_weights(), config.sft_weight),
         config,
         text,
         session.on_evaluation,
-        pairs_without_partners=unused,
+        pairs_without_partners=unused["lacking"],
+        pairs_beyond_partners=unused["surplus"],
+        **left_out.as_dict(),
     )
     return phase

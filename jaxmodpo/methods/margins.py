@@ -117,6 +117,7 @@ def read_margins(
     beta: float,
     standardise: bool,
     gain: float,
+    training: np.ndarray,
 ) -> Margins:
     """Return the margins of given pairs; rewards are computed once per model and data set.
 
@@ -128,23 +129,28 @@ def read_margins(
         policy: whose base the adapters belong to.
         config: batch size and cache.
         beta: of implicit rewards, where the adapter's run does not say which it was trained with.
-        standardise: divide each reward by its standard deviation over the pairs' responses. Of a margin column
-            the rewards are not known; its root mean square over √2 stands for it, which is the same where a pair's
-            two rewards are independent.
+        standardise: divide each reward by its standard deviation over the training pairs' responses. Of a margin
+            column the rewards are not known; its root mean square over √2 stands for it, which is the same where a
+            pair's two rewards are independent.
         gain: multiplies every margin after that.
+        training: ``[pairs]`` bool, those that are trained on; the scale knows nothing of the held-out ones.
 
     Raises:
-        UserError: a source is not what it should be, rewards are not finite, or all equal and to be standardised.
+        UserError: a source is not what it should be, rewards are not finite, or all equal and to be standardised; or
+            nothing is left to train on.
     """
+    if not training.any():
+        raise UserError(f"{len(pairs)} examples leave none to train on; lower --validation-fraction")
     columns, description = [], {}
     for name, source in sources.items():
         rewards = _rewards(name, source, path, pairs, examples, policy, config, beta)
         if not np.isfinite(rewards).all():
             raise UserError(f"the margin {name} ({source.where}) is not finite on {_count_bad(rewards)} pairs")
+        known = rewards[training]
         if rewards.ndim == 2:
-            spread, margins = float(rewards.std()), rewards[:, 0] - rewards[:, 1]
+            spread, margins = float(known.std()), rewards[:, 0] - rewards[:, 1]
         else:
-            spread, margins = float(np.sqrt(np.mean(rewards**2) / 2)), rewards
+            spread, margins = float(np.sqrt(np.mean(known**2) / 2)), rewards
         if standardise and spread == 0:
             raise UserError(f"the margin {name} ({source.where}) gives every response the same reward")
         scale = gain / (spread if standardise else 1.0)

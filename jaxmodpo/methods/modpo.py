@@ -14,10 +14,10 @@ from jax import Array
 
 from jaxmodpo.artifacts import Phase
 from jaxmodpo.config import named_values
-from jaxmodpo.data.pairs import PairsPerQuestion, load_pairs
+from jaxmodpo.data.pairs import LeftOut, PairsPerQuestion, held_out, load_pairs
 from jaxmodpo.errors import UserError
 from jaxmodpo.losses import modpo_loss
-from jaxmodpo.methods.margins import margin_sources, read_margins
+from jaxmodpo.methods.margins import Source, margin_sources, read_margins
 from jaxmodpo.training.distributed import open_phase
 from jaxmodpo.training.policy import (
     PreferenceTrainingConfig,
@@ -58,6 +58,15 @@ class MODPOConfig(PreferenceTrainingConfig):
         super().check()
         if not self.margin_gain > 0:
             raise UserError(f"--margin-gain must be positive, not {self.margin_gain}")
+        self.objective_weights()
+
+    def sources(self) -> dict[str, Source]:
+        """Return where the margins come from, by objective."""
+        return margin_sources(named_values(self.margin, "--margin"))
+
+    def objective_weights(self) -> tuple[float, ...]:
+        """Return the weights, the primary objective's first."""
+        return named_weights(self.weights, ["the primary", *self.sources()], primary=True)
 
 
 @functools.partial(jax.tree_util.register_dataclass, data_fields=["beta", "weights"], meta_fields=["sft_weight"])
@@ -91,15 +100,16 @@ def modpo(config: MODPOConfig, session: Session | None = None) -> Phase:
     """Run ``align modpo``."""
     config.check()
     session = session or Session()
-    sources = margin_sources(named_values(config.margin, "--margin"))
-    weights = named_weights(config.weights, ["the primary", *sources], primary=True)
+    sources = config.sources()
     inputs = {"model": config.model, "pairs": config.pairs}
     inputs |= {f"margin {name}": source.folder for name, source in sources.items() if source.folder is not None}
     phase = open_phase("align modpo", config, inputs)
     if phase.finished:
         return phase
     text = policy_text(config)
-    pairs = load_pairs(config.pairs, config.pairs_per_question)
+    left_out = LeftOut()
+    pairs = load_pairs(config.pairs, config.pairs_per_question, left_out)
+    questions = [pair.question_id for pair in pairs]
     examples = policy_examples([pairs], text, config)
     policy = session.policy(config)
     margins = read_margins(
@@ -111,6 +121,7 @@ def modpo(config: MODPOConfig, session: Session | None = None) -> Phase:
         config,
         beta=config.beta,
         standardise=config.margin_scale == "std",
+        training=~held_out(questions, config.validation_fraction, config.seed),
         gain=config.margin_gain,
     )
     logger.info("%s", margins.table())
@@ -119,11 +130,12 @@ def modpo(config: MODPOConfig, session: Session | None = None) -> Phase:
         phase,
         policy,
         examples,
-        [pair.question_id for pair in pairs],
-        MODPO(float(config.beta), weights, config.sft_weight),
+        questions,
+        MODPO(float(config.beta), config.objective_weights(), config.sft_weight),
         config,
         text,
         session.on_evaluation,
         margins=margins.description,
+        **left_out.as_dict(),
     )
     return phase

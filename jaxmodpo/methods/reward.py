@@ -19,7 +19,16 @@ from jax import Array
 from jaxmodpo.artifacts import Pair, Phase, Ranking, fingerprint, read_json, write_json
 from jaxmodpo.data.batches import Batches, scored
 from jaxmodpo.data.examples import Examples, reward_pairs, reward_rankings
-from jaxmodpo.data.pairs import PairsPerQuestion, held_out, holds_rankings, load_pairs, load_rankings, pairs_of
+from jaxmodpo.data.pairs import (
+    LeftOut,
+    PairsPerQuestion,
+    held_out,
+    holds_rankings,
+    load_pairs,
+    load_rankings,
+    pairs_of,
+    tied_pairs,
+)
 from jaxmodpo.data.text import RewardText, load_tokenizer
 from jaxmodpo.errors import UserError
 from jaxmodpo.judging.criteria import load_criteria
@@ -29,7 +38,7 @@ from jaxmodpo.models.files import read_model_config
 from jaxmodpo.models.remat import Remat
 from jaxmodpo.models.roberta import Roberta, RobertaConfig, load_roberta, parameter_table, save_roberta
 from jaxmodpo.training.cache import cached, examples_digest
-from jaxmodpo.training.distributed import agreed, leads, on_host, open_phase
+from jaxmodpo.training.distributed import agreed, leads, on_host, open_phase, start
 from jaxmodpo.training.mesh import make_mesh, put, shardings, spread
 from jaxmodpo.training.session import Session
 from jaxmodpo.training.step import Batch, LossTerms, Parameters
@@ -55,9 +64,10 @@ class RewardConfig(TrainingConfig):
     criteria: str = "therapeutic"
     """with --all: a criteria file, or the name of one of ours (therapeutic, gricean)"""
     only: tuple[str, ...] = ()
-    """with --all: the criteria to train; all of the file if none is named"""
+    """with --all: the criteria to train; by default all that say what is better and worse, so not 'overall'"""
     refit: bool = False
-    """validate first, then train on everything for as many epochs as were best; the figures stay the validation's"""
+    """validate first, then train on everything, with a schedule of as many epochs as were best; the figures stay the
+    validation's"""
     validation: Path | None = None
     """a search's validation.json, whose figures a model trained on everything carries; --validation-fraction is 0"""
     learning_rate: float = 2e-5
@@ -77,14 +87,27 @@ class RewardConfig(TrainingConfig):
         super().check()
         if self.dropout is not None and not 0 <= self.dropout < 1:
             raise UserError(f"--dropout must lie in [0, 1), not {self.dropout}")
+        if (self.pairs is None) == (self.rankings is None):
+            raise UserError("reward needs either --pairs or --rankings")
+        if self.rankings is not None and self.pairs_per_question != "best-worst":
+            raise UserError("--pairs-per-question makes pairs of rankings; with --rankings they are taken whole")
         if self.validation is not None and (self.validation_fraction or self.refit):
             raise UserError("--validation carries figures from elsewhere: it needs --validation-fraction 0, no --refit")
+        if self.validation is not None and self.all:
+            raise UserError("--validation holds the figures of one model, and --all trains one for every criterion")
+        if self.refit and self.validation_fraction == 0:
+            raise UserError("--refit needs a --validation-fraction to validate on first")
+
+    @property
+    def phase_dir(self) -> Path:
+        """Where the command's own manifest lies: with --all beside the models, which several criteria files share."""
+        return self.output_dir / f"all_{Path(self.criteria).stem}" if self.all else self.output_dir
 
 
 @functools.partial(jax.tree_util.register_dataclass, data_fields=["config"], meta_fields=["remat", "drops"])
 @dataclass(frozen=True)
 class RewardLoss:
-    """The loss of a RoBERTa reward model: Bradley–Terry's, or Plackett–Luce's where the batch has ``candidates``."""
+    """The loss of a RoBERTa reward model: Bradley–Terry's, or Plackett–Luce's where the batch has ``ranks``."""
 
     config: RobertaConfig
     remat: Remat = "none"
@@ -94,10 +117,10 @@ class RewardLoss:
         key = dropout_key if self.drops else None
         rewards = _rewards(self.config, trainable, batch, key, self.remat)
         weights, chosen = batch["row_weights"], rewards[:, 0]
-        if "candidates" in batch:
-            last = batch["candidates"].astype(jnp.int32) - 1
+        if "ranks" in batch:
+            last = jnp.sum(batch["ranks"] > 0, axis=1) - 1
             rejected = jnp.take_along_axis(rewards, last[:, None], axis=1)[:, 0]
-            losses = plackett_luce_loss(rewards, batch["candidates"])
+            losses = plackett_luce_loss(rewards, batch["ranks"])
         else:
             rejected = rewards[:, 1]
             losses = bradley_terry_loss(chosen, rejected)
@@ -173,32 +196,56 @@ def rewards_of_pairs(
     return cached("rewards", depends_on, lambda: score(model.config, parameters, examples, batch_size), cache_dir)
 
 
-def ranked(config: RewardConfig) -> list[Ranking]:
+def ranked(config: RewardConfig) -> tuple[list[Ranking], int]:
     """Read a command's data as rankings, best first; a pair is a ranking of two.
 
+    Returns:
+        The rankings, and how many were left out because all their replies are tied.
+
     Raises:
-        UserError: neither or both of ``pairs`` and ``rankings``, or a file that is not what it should be.
+        UserError: a file that is not what it should be, or nothing but ties.
     """
-    if (config.pairs is None) == (config.rankings is None):
-        raise UserError("reward needs either --pairs or --rankings")
-    if config.rankings is not None:
-        if config.pairs_per_question != "best-worst":
-            raise UserError("--pairs-per-question makes pairs of rankings; with --rankings they are taken whole")
-        return load_rankings(config.rankings)
-    assert config.pairs is not None
-    if holds_rankings(config.pairs):
-        return load_rankings(config.pairs)
-    return [
-        Ranking(pair.question_id, pair.question_text, (pair.chosen, pair.rejected))
-        for pair in load_pairs(config.pairs, config.pairs_per_question)
-    ]
+    path = config.rankings or config.pairs
+    assert path is not None
+    if config.rankings is None and not holds_rankings(path):
+        return [
+            Ranking(pair.question_id, pair.question_text, (pair.chosen, pair.rejected))
+            for pair in load_pairs(path, config.pairs_per_question)
+        ], 0
+    found = load_rankings(path)
+    kept = [ranking for ranking in found if not ranking.all_tied]
+    if not kept:
+        raise UserError(f"{path} prefers nothing: all replies to each question are tied")
+    if len(kept) < len(found):
+        logger.info("%s: %d rankings left out, all of whose replies are tied", path, len(found) - len(kept))
+    return kept, len(found) - len(kept)
 
 
-def training_examples(config: RewardConfig, rankings: Sequence[Ranking], text: RewardText) -> Examples:
-    """Tokenise rankings as they are trained on: whole, or as the pairs that the settings make of them."""
-    if config.rankings is not None:
-        return reward_rankings(rankings, text)
-    return reward_pairs(pairs_of(rankings, config.pairs_per_question), text)
+def split(rankings: Sequence[Ranking], config: RewardConfig) -> tuple[list[Ranking], list[Ranking]]:
+    """Return the rankings to train on and those held out, which share no question.
+
+    Raises:
+        UserError: nothing is left to train on.
+    """
+    held = held_out([r.question_id for r in rankings], config.validation_fraction, config.seed)
+    if held.all():
+        raise UserError(f"{config.pairs or config.rankings} leaves nothing to train on; lower --validation-fraction")
+    kept = [r for r, out in zip(rankings, held, strict=True) if not out]
+    return kept, [r for r, out in zip(rankings, held, strict=True) if out]
+
+
+def training_examples(
+    config: RewardConfig, rankings: Sequence[Ranking], text: RewardText, left_out: LeftOut | None = None
+) -> Examples:
+    """Tokenise rankings as they are trained on: whole, or as the pairs that the settings make of them.
+
+    ``left_out`` counts what ties and equal texts cost.
+    """
+    if config.rankings is None:
+        return reward_pairs(pairs_of(rankings, config.pairs_per_question, left_out), text)
+    if left_out is not None:
+        left_out.add(LeftOut(tied=tied_pairs(rankings)))
+    return reward_rankings(rankings, text)
 
 
 def reward(config: RewardConfig, session: Session | None = None) -> Phase:
@@ -221,12 +268,9 @@ def _one(config: RewardConfig, session: Session, carried: dict[str, Any] | None 
         return phase
     if config.validation is not None:
         carried = _carried(config.validation)
-    rankings = ranked(config)
-    held = held_out([r.question_id for r in rankings], config.validation_fraction, config.seed)
-    if held.all():
-        raise UserError(f"{config.pairs or config.rankings} leaves nothing to train on; lower --validation-fraction")
-    kept = [r for r, out in zip(rankings, held, strict=True) if not out]
-    out = [r for r, out in zip(rankings, held, strict=True) if out]
+    rankings, all_tied = ranked(config)
+    kept, out = split(rankings, config)
+    left_out = LeftOut()
     model = session.encoder(config.model, config.seed)
     shape = model.config
     if config.dropout is not None:
@@ -237,7 +281,7 @@ def _one(config: RewardConfig, session: Session, carried: dict[str, Any] | None 
     parameters = {name: put(variable[...], places[name]) for name, variable in model.parameters.items()}
     parts = spread(mesh)
     batches = Batches(
-        training_examples(config, kept, text),
+        training_examples(config, kept, text, left_out),
         batch_size=config.batch_size,
         accumulation=config.gradient_accumulation,
         epochs=config.epochs,
@@ -254,8 +298,7 @@ def _one(config: RewardConfig, session: Session, carried: dict[str, Any] | None 
     if out:
         examples = reward_rankings(out, text)
         rewards = score(model.config, whole, examples, config.batch_size)
-        counts = examples.fields["candidates"].astype(int)
-        carried = validate(rewards, counts, [r.question_id for r in out])
+        carried = validate(rewards, examples.fields["ranks"], [r.question_id for r in out])
     if leads():
         settings = read_model_config(config.model) | {"reward_max_length": text.max_length}
         save_roberta(config.output_dir / "model", Roberta(model.config, whole), settings, tokenizer_from=config.model)
@@ -271,7 +314,13 @@ def _one(config: RewardConfig, session: Session, carried: dict[str, Any] | None 
         }
         logger.info("%s%s", "" if out else "of the model that was validated: ", sentence(carried))
     phase.finish(
-        examples=len(batches.examples), held_out_examples=len(out), **trained.report, **results, **text.cut.as_dict()
+        examples=len(batches.examples),
+        held_out_examples=len(out),
+        all_tied_rankings_left_out=all_tied,
+        **left_out.as_dict(),
+        **trained.report,
+        **results,
+        **text.cut.as_dict(),
     )
     return phase
 
@@ -289,37 +338,103 @@ def _carried(path: Path) -> dict[str, Any]:
 
 
 def _refitted(config: RewardConfig, session: Session) -> Phase:
-    """Validate first, and then train on everything for as many epochs as were best."""
-    if config.validation_fraction == 0:
-        raise UserError("--refit needs a --validation-fraction to validate on first")
+    """Validate first, and then train on everything for as many epochs as were best, rounded up.
+
+    The second schedule ends there, where the first model was taken in the middle of its own: the settings are
+    not quite the same, so that both are recorded beside the figures.
+
+    Raises:
+        UserError: there are too few questions to hold any out, or no evaluation was finite.
+    """
+    if not split(ranked(config)[0], config)[1]:
+        raise UserError(
+            f"--refit: {config.validation_fraction:g} of the questions in {config.pairs or config.rankings} is not one "
+            "question to validate on; raise --validation-fraction"
+        )
     first = _one(dataclasses.replace(config, refit=False, output_dir=config.output_dir / "validation"), session)
-    held = first.results
-    epochs = max(1, math.ceil(held["best_epoch"]))
+    best = first.results.get("best_epoch")
+    if best is None:
+        raise UserError(f"{first.directory}: no evaluation was finite, so that nothing says how long to train")
+    epochs = max(1, math.ceil(best))
     final = dataclasses.replace(config, validation_fraction=0.0, epochs=epochs, refit=False)
-    carried = _carried(config.output_dir / "validation" / "validation.json")
-    return _one(final, session, carried, held_out_on="a model trained on the rest, with the same settings")
+    carried = _carried(first.directory / "validation.json")
+    return _one(
+        final,
+        session,
+        carried,
+        held_out_on=f"a model trained on the rest, as it was after {best:g} of {config.epochs} epochs; this one was "
+        f"trained for {epochs}",
+        validated_epochs=config.epochs,
+        validated_best_epoch=best,
+        refitted_epochs=epochs,
+    )
+
+
+# --------------------------------------------------------------------------- every criterion
+
+
+def planned(config: RewardConfig) -> tuple[dict[str, Path], dict[str, str]]:
+    """Return what ``--all`` is to train, and what it shares.
+
+    A criterion that does not say what is better and worse (``overall``) is no objective to align to: only ``--only``
+    trains it. A criterion whose finished model in ``output_dir`` was trained on another file's preferences is
+    shared, not trained again: safety, which every set of criteria has.
+
+    Returns:
+        The data by criterion, and what the shared models were trained on.
+
+    Raises:
+        UserError: no folder, or a criterion's data is missing.
+    """
+    folder = config.rankings or config.pairs
+    assert folder is not None
+    kind = "rankings" if config.rankings else "pairs"
+    files, shared = {}, {}
+    for criterion in load_criteria(config.criteria, config.only):
+        name, path = criterion.name, folder / f"{criterion.name}_{kind}.json"
+        if not (config.only or criterion.better_when or criterion.worse_when):
+            continue
+        trained_on = _trained_on(config.output_dir / name)
+        if trained_on is not None and Path(trained_on).absolute() != path.absolute():
+            shared[name] = trained_on
+        else:
+            files[name] = path
+    return files, shared
+
+
+def _trained_on(folder: Path) -> str | None:
+    """Return the data of a finished reward model's folder."""
+    manifest = folder / "manifest.json"
+    found = read_json(manifest) if manifest.is_file() else {}
+    paths = found.get("input_paths", {})
+    return paths.get("rankings", paths.get("pairs")) if found.get("status") == "finished" else None
 
 
 def _every_criterion(config: RewardConfig, session: Session) -> Phase:
     """Train a model for each criterion of a file, from one loaded base."""
     folder = config.rankings or config.pairs
-    if folder is None or not folder.is_dir() or (config.pairs and config.rankings):
+    if folder is None or not folder.is_dir():
         raise UserError("reward --all needs --pairs or --rankings, the folder that 'jaxmodpo preferences' wrote")
-    kind = "rankings" if config.rankings else "pairs"
-    files = {c.name: folder / f"{c.name}_{kind}.json" for c in load_criteria(config.criteria, config.only)}
+    start(config)
+    data, shared = agreed(lambda: [{n: str(p) for n, p in part.items()} for part in planned(config)])
+    files = {name: Path(path) for name, path in data.items()}
     for name, path in files.items():
         if not path.is_file():
             raise UserError(f"reward --all: no such file: {path} (--only names the criteria to train, {name} is one)")
-    whole = open_phase("reward --all", config, {"model": config.model} | files)
+    for name, trained_on in shared.items():
+        logger.info("%s: shared, the model in %s was trained on %s", name, config.output_dir / name, trained_on)
+    own = dataclasses.replace(config, output_dir=config.phase_dir)
+    whole = open_phase("reward --all", own, {"model": config.model} | files)
     figures: dict[str, Any] = {}
+    kind = "rankings" if config.rankings else "pairs"
     for name, path in files.items():
         logger.info("reward model of %s", name)
-        own = dataclasses.replace(config, all=False, output_dir=config.output_dir / name, **{kind: path})
-        figures[name] = {key: value for key, value in reward(own, session).results.items() if "accuracy" in key}
+        one = dataclasses.replace(config, all=False, output_dir=config.output_dir / name, **{kind: path})
+        figures[name] = {key: value for key, value in reward(one, session).results.items() if "accuracy" in key}
     for name, results in figures.items():
         if "held_out_accuracy" in results and leads():
             low, high = results["held_out_accuracy_interval"]
             print(f"{name:<{max(map(len, figures))}}  {results['held_out_accuracy']:6.1%} [{low:.1%}, {high:.1%}]")
     if not whole.finished:
-        whole.finish(criteria=figures)
+        whole.finish(criteria=figures, shared=shared)
     return whole

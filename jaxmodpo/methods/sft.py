@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from jaxmodpo.artifacts import Phase
-from jaxmodpo.data.pairs import load_pairs
+from jaxmodpo.data.pairs import LeftOut, load_pairs
 from jaxmodpo.training.distributed import open_phase
 from jaxmodpo.training.policy import PolicyTrainingConfig, policy_examples, policy_text, train_policy
 from jaxmodpo.training.session import Session
@@ -52,8 +52,10 @@ def sft(config: SFTConfig, session: Session | None = None) -> Phase:
     if phase.finished:
         return phase
     text = policy_text(config)
-    pairs = load_pairs(config.pairs)
+    left_out = LeftOut()
+    pairs = load_pairs(config.pairs, left_out=left_out)
     examples = policy_examples([pairs], text, config, chosen_only=True)
     questions = [pair.question_id for pair in pairs]
-    train_policy(phase, session.policy(config), examples, questions, SFT(), config, text, session.on_evaluation)
+    policy = session.policy(config)
+    train_policy(phase, policy, examples, questions, SFT(), config, text, session.on_evaluation, **left_out.as_dict())
     return phase

@@ -30,12 +30,20 @@ class SoupConfig:
     model: Path | None = None
     """the base model's folder; by default the one that the first adapter names"""
 
+    def check(self) -> None:
+        """Refuse settings that average nothing.
+
+        Raises:
+            UserError: fewer than two adapters, or weights that do not fit them.
+        """
+        if len(self.adapters) < 2:
+            raise UserError("soup needs at least two --adapters")
+        check_weights(self.weights, [str(folder) for folder in self.adapters])
+
 
 def soup(config: SoupConfig) -> Phase:
     """Run ``soup``."""
-    if len(config.adapters) < 2:
-        raise UserError("soup needs at least two --adapters")
-    check_weights(config.weights, [str(folder) for folder in config.adapters])
+    config.check()
     inputs = {f"adapter {number}": folder for number, folder in enumerate(config.adapters, 1)}
     phase = Phase.open("soup", config, config.output_dir, inputs)
     if phase.finished:

@@ -1,7 +1,7 @@
 """How good a reward model is on rankings that it was not trained on: accuracy, calibration, distribution.
 
 A pair is a ranking of two. Where rankings are longer, accuracy over their ends (as hard as the training
-pairs of the paper) and over all of their pairs are both given.
+pairs of the paper) and over all of their pairs are both given. Two replies that share a rank are no pair.
 """
 
 from __future__ import annotations
@@ -18,27 +18,34 @@ RESAMPLES = 2000
 QUANTILES = (5, 25, 50, 75, 95)
 
 
-def validate(rewards: np.ndarray, candidates: np.ndarray, questions: Sequence[str]) -> dict[str, Any]:
+def validate(rewards: np.ndarray, ranks: np.ndarray, questions: Sequence[str]) -> dict[str, Any]:
     """Return what ``validation.json`` says.
 
     Args:
         rewards: ``[rankings, places]``, best first.
-        candidates: ``[rankings]``, how many places are taken.
+        ranks: the same shape, from 1, equal for ties, 0 where a place is empty; the first and the last taken place of
+            a ranking differ.
         questions: each ranking's question; those of one question are not independent.
 
     Returns:
         ``accuracy`` and ``accuracy_interval`` (95%) over best-worst pairs; the same over all pairs, if there are
-        more; the mean Bradley–Terry loss; ``calibration``: per bin of the probability σ(|r_i − r_j|) that the model
-        gives to its own preference, the mean probability, how often the ranking agrees, and the number of pairs,
-        with the expected calibration error; ``rewards``: quantiles and a histogram of the best's and the worst's.
+        more; how many pairs were left out because their replies are tied; the mean Bradley–Terry loss;
+        ``calibration``: per bin of the probability σ(|r_i − r_j|) that the model gives to its own preference, the mean
+        probability, how often the ranking agrees, and the number of pairs, with the expected calibration error;
+        ``rewards``: quantiles and a histogram of the best's and the worst's.
     """
-    ends = np.array([rewards[n, 0] - rewards[n, count - 1] for n, count in enumerate(candidates)], np.float64)
-    places = [(n, i, j) for n, count in enumerate(candidates) for i, j in itertools.combinations(range(count), 2)]
+    taken = (ranks > 0).sum(1)
+    assert all(row[0] < row[count - 1] for row, count in zip(ranks, taken, strict=True))
+    best, worst = rewards[:, 0], rewards[np.arange(len(taken)), taken - 1]
+    ends = (best - worst).astype(np.float64)
+    both = [(n, i, j) for n, count in enumerate(taken) for i, j in itertools.combinations(range(count), 2)]
+    places = [(n, i, j) for n, i, j in both if ranks[n, i] < ranks[n, j]]
     differences = np.array([rewards[n, i] - rewards[n, j] for n, i, j in places], np.float64)
     owners = [questions[n] for n, _, _ in places]
     said: dict[str, Any] = {
         "questions": len(set(questions)),
         "pairs": len(ends),
+        "tied_pairs_left_out": len(both) - len(places),
         "accuracy": accuracy(ends),
         "accuracy_interval": interval(ends, questions),
         "loss": float(np.mean(np.logaddexp(0, -ends))),
@@ -50,7 +57,6 @@ def validate(rewards: np.ndarray, candidates: np.ndarray, questions: Sequence[st
             "accuracy_interval": interval(differences, owners),
             "loss": float(np.mean(np.logaddexp(0, -differences))),
         }
-    best, worst = rewards[:, 0], np.array([rewards[n, count - 1] for n, count in enumerate(candidates)])
     return said | {"calibration": calibration(differences), "rewards": distribution(best, worst)}
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import gzip
 import json
+import logging
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +13,7 @@ import pandas
 import pytest
 
 from jaxmodpo.artifacts import Candidate, Pair, Ranking, write_jsonl, write_pairs, write_rankings
-from jaxmodpo.data.pairs import load_column, load_pairs, load_rankings, pairs_of
+from jaxmodpo.data.pairs import LeftOut, count_rows, load_column, load_pairs, load_rankings, pairs_of
 from jaxmodpo.errors import UserError
 
 HARMLESS = Path(__file__).parents[2].parent / "shared" / "data" / "hh-rlhf" / "harmless-base-test.jsonl.gz"
@@ -229,6 +231,35 @@ def test_pairs_of_rankings_are_nested_from_best_worst_to_all():
     assert texts(3) == [("a", "d"), ("a", "c"), ("b", "d")]
     assert texts("all") == texts(99) and len(texts("all")) == 6
     assert texts("all")[:3] == texts(3)
+
+
+def test_tied_replies_make_no_pair_and_are_counted(tmp_path, caplog):
+    """Whatever their order in the file: a pair of ties would be a coin's preference."""
+
+    def made(per_question, *rankings: Ranking) -> tuple[list[tuple[str, str]], LeftOut]:
+        counted = LeftOut()
+        found = pairs_of(rankings, per_question, counted)
+        return [(p.chosen.response_text, p.rejected.response_text) for p in found], counted
+
+    tied = replace(ranking("q", "a", "b", "c", "d"), ranks=(1, 1, 3, 3))
+    assert made("all", tied) == ([("a", "d"), ("a", "c"), ("b", "d"), ("b", "c")], LeftOut(tied=2))
+    assert made("best-worst", tied) == ([("a", "d")], LeftOut())
+    assert made(2, tied) == ([("a", "d"), ("a", "c")], LeftOut())
+    level, other = replace(ranking("p", "x", "y"), ranks=(1, 1)), ranking("r", "z", "z", "w")
+    assert made("best-worst", level, tied)[1] == LeftOut(tied=1)
+    caplog.set_level(logging.INFO)
+    write_rankings(tmp_path / "r.json", [level, other])
+    counted = LeftOut()
+    assert len(load_pairs(tmp_path / "r.json", "all", counted)) == 2
+    assert counted == LeftOut(tied=1, identical=1)
+    assert "left out: 1 of tied responses, 1 of responses with the same text" in caplog.text
+    with pytest.raises(UserError, match="all their responses are tied"):
+        pairs_of([level], "all")
+
+
+@pytest.mark.parametrize("kind", ["json", "jsonl", "jsonl.gz", "csv", "parquet", "folder"])
+def test_rows_of_every_kind_of_file_are_counted(tmp_path, kind):
+    assert count_rows(saved(tmp_path, kind, ROWS)) == len(ROWS)
 
 
 def test_a_file_of_rankings_is_read_as_pairs_and_a_file_of_pairs_takes_no_number(tmp_path):

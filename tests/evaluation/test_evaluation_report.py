@@ -255,7 +255,7 @@ def test_metrics_of_a_run_still_training_are_read_up_to_the_last_whole_line(work
 
 def test_page_shows_how_good_each_reward_model_is(work):
     rewards = np.array([[3.0, 2.0, 1.0], [1.0, 5.0, 0.0], [2.0, 1.0, 2.5], [0.5, 0.0, 1.0]])
-    said = validate(rewards, np.full(4, 3), ["a", "b", "c", "d"])
+    said = validate(rewards, np.tile([1, 2, 3], (4, 1)), ["a", "b", "c", "d"])
     finished(work / "reward_empathy", "reward", {"validation.json": said})
     text = words_of(page_of(work))
     low, high = (100 * end for end in said["accuracy_interval"])

@@ -31,8 +31,9 @@ from jaxmodpo.data.text import PolicyText, load_tokenizer
 from jaxmodpo.errors import UserError
 from jaxmodpo.methods.dpo import DPOConfig, dpo
 from jaxmodpo.methods.joint import JointConfig, JointDPO, align_pairs, joint
+from jaxmodpo.methods.margins import Margins, describe
 from jaxmodpo.methods.modpo import MODPO, MODPOConfig, modpo
-from jaxmodpo.methods.reward import RewardConfig, reward, rewards_of_pairs
+from jaxmodpo.methods.reward import RewardConfig, planned, reward, rewards_of_pairs
 from jaxmodpo.methods.score import (
     ScoreKLConfig,
     ScorePolicyConfig,
@@ -43,6 +44,7 @@ from jaxmodpo.methods.score import (
 )
 from jaxmodpo.methods.sft import SFTConfig, sft
 from jaxmodpo.methods.soup import SoupConfig, soup
+from jaxmodpo.models.roberta import load_roberta
 from jaxmodpo.sandbox import grammar
 from jaxmodpo.training.policy import load_policy
 from jaxmodpo.training.session import Session
@@ -284,7 +286,8 @@ def test_joint_pairs_meet_by_question_in_the_first_objectives_order():
         ("a+", "f+"),
         ("b+", "e+"),
     ]
-    assert unused == {"empathy": 2, "safety": 1}
+    # q3 and q4 have no counterpart; of q1 there are two pairs of the one and one of the other.
+    assert unused == {"lacking": {"empathy": 1, "safety": 1}, "surplus": {"empathy": 1, "safety": 0}}
     with pytest.raises(UserError, match="no question has a pair for each of empathy, safety"):
         align_pairs({"empathy": first[3:], "safety": second})
 
@@ -398,6 +401,14 @@ def test_margins_come_from_adapters_and_columns_too(settings, files, tmp_path, d
     said = phase.results["margins"]
     assert list(said) == ["model", "implicit", "both", "lone"]
     np.testing.assert_allclose(said["both"]["margin_mean"], said["model"]["margin_mean"], rtol=1e-4)
+    # A scale is made of the training pairs alone.
+    trained = ~held_out([pair.question_id for pair in pairs], MODPOConfig.validation_fraction, MODPOConfig.seed)
+    assert 0 < (~trained).sum() < 4
+    known = rewards[trained]
+    assert said["model"]["reward_std"] == pytest.approx(float(known.std()), rel=1e-4)
+    alone = float(np.sqrt(np.mean((known[:, 0] - known[:, 1]) ** 2) / 2))
+    assert said["lone"]["reward_std"] == pytest.approx(alone, rel=1e-4)
+    assert said["lone"]["scale"] == pytest.approx(1 / alone, rel=1e-4)
     assert said["lone"]["correlation_with_primary"] == pytest.approx(
         said["model"]["correlation_with_primary"], rel=1e-4
     )
@@ -407,7 +418,7 @@ def test_margins_come_from_adapters_and_columns_too(settings, files, tmp_path, d
     text = PolicyText(load_tokenizer(settings["model"]), max_prompt_length=64, max_length=128)
     examples = policy_pairs([pairs], text)
     ratios = 0.5 * (policy.logps(examples, 10) - policy.logps(examples, 10, reference=True))
-    assert said["implicit"]["reward_std"] == pytest.approx(float(ratios.std()), rel=1e-3)
+    assert said["implicit"]["reward_std"] == pytest.approx(float(ratios[trained].std()), rel=1e-3)
     assert "repeats the primary" in caplog.text or "goes partly" in caplog.text
 
 
@@ -457,6 +468,31 @@ def test_runs_that_differ_in_numbers_share_one_compiled_step_and_one_base(settin
     assert any(not np.array_equal(first[name], second[name]) for name in first)
 
 
+@pytest.mark.parametrize(
+    ("broken", "said"),
+    [
+        ({"classifier.out_proj.bias": np.nan}, "the margin safety .* is not finite on 20 pairs"),
+        (
+            {"classifier.out_proj.bias": 1.0, "classifier.out_proj.weight": 0.0},
+            "the margin safety .* gives every response the same reward",
+        ),
+    ],
+)
+def test_rewards_that_are_not_finite_or_all_equal_are_no_margins(
+    settings, files, tmp_path, reward_folder, broken, said
+):
+    folder = shutil.copytree(reward_folder, tmp_path / "broken")
+    arrays = load_file(folder / "model.safetensors")
+    arrays |= {name: np.full_like(arrays[name], value) for name, value in broken.items()}
+    save_file(arrays, folder / "model.safetensors", metadata={"format": "pt"})
+    config = MODPOConfig(
+        pairs=files / "empathy.json", margin=(f"safety={folder}",), weights=(0.5, 0.5), margin_scale="std",
+        output_dir=tmp_path / "modpo", **settings | {"cache_dir": tmp_path / "cache"},
+    )  # fmt: skip
+    with pytest.raises(UserError, match=said):
+        modpo(config)
+
+
 @pytest.mark.parametrize("link", ["hinge", "ipo"])
 def test_other_links_train(settings, files, tmp_path, link):
     config = DPOConfig(pairs=files / "empathy.json", link=link, output_dir=tmp_path / link, **settings)
@@ -469,7 +505,10 @@ def test_other_links_train(settings, files, tmp_path, link):
         dpo(replace(config, label_smoothing=0.1))
 
 
-def test_rewards_learn_rankings_refit_on_everything_and_report_what_was_held_out(tiny_world, tmp_path):
+@pytest.fixture(scope="module")
+def reward_rankings(tiny_world, tmp_path_factory) -> RewardConfig:
+    """Settings of --all over rankings of two and of three replies, the third of each ten tied in part or wholly."""
+    folder = tmp_path_factory.mktemp("rankings")
     generator = np.random.default_rng(0)
     rankings = []
     for number in range(24):
@@ -479,16 +518,17 @@ def test_rewards_learn_rankings_refit_on_everything_and_report_what_was_held_out
             "You must work harder. " + grammar.reply(generator),
         ]
         candidates = tuple(Candidate(f"q{number}_{n}", text) for n, text in enumerate(texts[: 3 - number % 2]))
-        rankings.append(Ranking(f"q{number}", grammar.post(generator), candidates))
-    write_rankings(tmp_path / "safety_rankings.json", rankings)
-    write_rankings(tmp_path / "empathy_rankings.json", rankings)
-    config = RewardConfig(
+        ranks = {4: (1, 1, 3), 8: (1, 2, 2), 9: (1, 1)}.get(number, ())
+        rankings.append(Ranking(f"q{number}", grammar.post(generator), candidates, ranks))
+    for name in ("empathy", "safety"):
+        write_rankings(folder / f"{name}_rankings.json", rankings)
+    return RewardConfig(
         model=tiny_world / "roberta",
-        rankings=tmp_path,
+        rankings=folder,
         all=True,
         only=("empathy", "safety"),
         refit=True,
-        output_dir=tmp_path / "rewards",
+        output_dir=folder / "rewards",
         learning_rate=3e-3,
         batch_size=9,
         gradient_accumulation=1,
@@ -497,20 +537,104 @@ def test_rewards_learn_rankings_refit_on_everything_and_report_what_was_held_out
         validation_fraction=0.25,
         remat="none",
     )
+
+
+def test_rewards_learn_rankings_refit_on_everything_and_report_what_was_held_out(reward_rankings, monkeypatch):
+    config, loaded = reward_rankings, []
+    monkeypatch.setattr(
+        "jaxmodpo.training.session.load_roberta",
+        lambda folder, **how: loaded.append(folder) or load_roberta(folder, **how),
+    )
     results = reward(config).results["criteria"]
     assert list(results) == ["empathy", "safety"]
-    final = read_json(tmp_path / "rewards" / "safety" / "manifest.json")["results"]
-    validation = read_json(tmp_path / "rewards" / "safety" / "validation" / "validation.json")
-    assert final["examples"] == 24 and final["held_out_examples"] == 0
+    assert loaded == [config.model], "one loaded base serves every criterion, and both of its runs"
+    final = read_json(config.output_dir / "safety" / "manifest.json")["results"]
+    first = read_json(config.output_dir / "safety" / "validation" / "manifest.json")["results"]
+    validation = read_json(config.output_dir / "safety" / "validation" / "validation.json")
+    assert final["examples"] == 23 and final["held_out_examples"] == 0
+    assert (final["all_tied_rankings_left_out"], final["tied_pairs_left_out"]) == (1, 2)
     assert final["held_out_accuracy"] == validation["accuracy"] and "the rest" in final["held_out_on"]
+    assert final["validated_epochs"] == 4 and final["validated_best_epoch"] == first["best_epoch"]
+    assert final["refitted_epochs"] == np.ceil(first["best_epoch"]) and final["updates"] == 3 * final["refitted_epochs"]
     assert validation["questions"] == 6 and validation["all_pairs"]["pairs"] > 6
-    assert read_json(tmp_path / "rewards" / "safety" / "validation.json") == validation
-    with pytest.raises(UserError, match=r"no such file: .*trust_rapport_rankings\.json"):
-        reward(replace(config, only=("trust_rapport",)))
-    for changes, said in (
-        ({"all": False, "rankings": None}, "either --pairs or --rankings"),
-        ({"all": False, "refit": False, "validation": tmp_path / "x.json"}, "--validation-fraction 0"),
-        ({"dropout": 1.0}, r"--dropout must lie in \[0, 1\)"),
+    assert read_json(config.output_dir / "safety" / "validation.json") == validation
+
+
+def test_a_reward_models_training_on_ties_is_refused_where_nothing_else_is_there(reward_rankings, tmp_path):
+    level = [Ranking(f"q{n}", "post", (Candidate("a", "one"), Candidate("b", "two")), (1, 1)) for n in range(4)]
+    write_rankings(tmp_path / "r.json", level)
+    config = replace(reward_rankings, all=False, only=(), rankings=tmp_path / "r.json", output_dir=tmp_path / "out")
+    with pytest.raises(UserError, match="prefers nothing: all replies to each question are tied"):
+        reward(config)
+
+
+def test_every_criterion_leaves_out_what_is_no_objective_and_shares_what_is_trained(tmp_path):
+    for name in ("therapeutic", "gricean"):
+        (tmp_path / name).mkdir()
+    config = RewardConfig(model=tmp_path, pairs=tmp_path / "therapeutic", all=True, output_dir=tmp_path / "rewards")
+    files, shared = planned(config)
+    assert list(files) == [
+        "empathy", "active_listening", "self_motivated_change", "trust_rapport", "patient_autonomy", "safety",
+    ]  # fmt: skip
+    assert not shared and "overall" in planned(replace(config, only=("overall",)))[0]
+    for name, path in files.items():
+        manifest = {"status": "finished", "input_paths": {"model": "m", "pairs": str(path)}}
+        write_json(tmp_path / "rewards" / name / "manifest.json", manifest)
+    assert planned(config) == (files, {}), "what was trained on this very file is not another's"
+    gricean = replace(config, criteria="gricean", pairs=tmp_path / "gricean")
+    files, shared = planned(gricean)
+    assert list(files) == ["quantity", "quality", "relation", "manner"]
+    assert shared == {"safety": str(tmp_path / "therapeutic" / "safety_pairs.json")}
+    assert config.phase_dir != gricean.phase_dir, "both sets may have one folder"
+    write_json(tmp_path / "rewards" / "safety" / "manifest.json", {"status": "running"})
+    assert "safety" in planned(gricean)[0]
+
+
+def test_reward_refuses_what_does_not_fit(reward_rankings, tmp_path):
+    config = replace(reward_rankings, output_dir=tmp_path / "other")
+    one = replace(config, all=False, only=(), rankings=config.rankings / "safety_rankings.json")
+    for changed, said in (
+        (replace(config, only=("trust_rapport",)), r"no such file: .*trust_rapport_rankings\.json"),
+        (replace(config, all=False, rankings=None), "either --pairs or --rankings"),
+        (replace(one, refit=False, validation=tmp_path / "x.json"), "--validation-fraction 0"),
+        (
+            replace(config, refit=False, validation_fraction=0.0, validation=tmp_path / "x.json"),
+            "--validation holds the figures of one model",
+        ),
+        (replace(config, dropout=1.0), r"--dropout must lie in \[0, 1\)"),
+        (replace(one, validation_fraction=0.0), "--refit needs a --validation-fraction"),
+        (replace(one, validation_fraction=0.01), r"0\.01 of the questions in .* is not one question to validate on"),
     ):
         with pytest.raises(UserError, match=said):
-            reward(replace(config, output_dir=tmp_path / "other", **changes))
+            reward(changed)
+        assert not (tmp_path / "other").exists()
+
+
+@pytest.mark.parametrize("method", ["sft", "dpo", "modpo", "joint"])
+def test_methods_record_the_ties_they_left_out(settings, reward_rankings, tmp_path, monkeypatch, caplog, method):
+    """What ties cost reaches the manifest; the training in between does not matter here."""
+    caplog.set_level(logging.INFO)
+    recorded: dict[str, Any] = {}
+    monkeypatch.setattr(
+        f"jaxmodpo.methods.{method}.train_policy",
+        lambda _phase, _policy, examples, *_, **results: recorded.update(results, examples=len(examples)),
+    )
+    monkeypatch.setattr(
+        "jaxmodpo.methods.modpo.read_margins",
+        lambda _sources, _path, pairs, *_, **__: Margins(("m",), np.ones((len(pairs), 1)), {"m": describe(np.ones(9))}),
+    )
+    path = reward_rankings.rankings / "safety_rankings.json"
+    shared: dict[str, Any] = {"output_dir": tmp_path / "out", "reference": "in_step", **settings}
+    if method == "sft":
+        sft(SFTConfig(pairs=path, **shared))
+    elif method == "dpo":
+        dpo(DPOConfig(pairs=path, pairs_per_question="all", **shared))
+    elif method == "modpo":
+        modpo(MODPOConfig(pairs=path, margin=("m=column:m",), weights=(0.5, 0.5), **shared))
+    else:
+        joint(JointConfig(pairs=(f"a={path}", f"b={path}"), weights=(0.5, 0.5), pairs_per_question="all", **shared))
+    # Of three replies two are tied, twice; of two replies both, once. Best and worst are tied in the last alone.
+    tied = {"sft": 1, "dpo": 3, "modpo": 3, "joint": 6}[method]
+    assert recorded["tied_pairs_left_out"] == tied and recorded["identical_pairs_left_out"] == 0
+    assert recorded["examples"] == (23 if method == "sft" else 12 * 3 + 12 - 3)
+    assert f"left out: {min(tied, 3)} of tied responses" in caplog.text
