@@ -133,7 +133,8 @@ class BatchJudge:
         except BaseException as error:
             if work.running and isinstance(error, KeyboardInterrupt | UserError):
                 log.warning(
-                    "%d batches go on at the endpoint; the same command reads them, within 30 days", len(work.running)
+                    "the endpoint goes on with what it has (batches: %d); the same command reads it, within 30 days",
+                    len(work.running),
                 )
             raise
         finally:

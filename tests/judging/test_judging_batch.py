@@ -599,13 +599,39 @@ def test_ctrl_c_leaves_batches_running_says_so_and_the_next_start_reads_them(ser
     with Ledger(tmp_path / "votes.sqlite") as ledger, caplog.at_level(logging.WARNING):
         with pytest.raises(KeyboardInterrupt):
             ask(make_judge(server.url, ledger, tmp_path / "b", max_requests=5), requests(8))
-        assert "1 batches go on at the endpoint" in caplog.text
+        assert "the endpoint goes on with what it has (batches: 1)" in caplog.text
     monkeypatch.undo()
     with Ledger(tmp_path / "votes.sqlite") as ledger:
         ask(make_judge(server.url, ledger, tmp_path / "b", max_requests=5), requests(8))
         assert statuses(ledger) == {"valid": 16}
         all_done(ledger, tmp_path / "b")
     assert [len(lines) for lines in server.asked] == [5, 3]
+
+
+def test_what_was_put_before_a_death_is_not_put_again(server, tmp_path, monkeypatch):
+    put, keep = 0, Ledger.add
+
+    def dying(ledger: Ledger, votes: Any, released: Any = ()) -> None:
+        nonlocal put
+        put += bool(votes)
+        if put > 20 and votes:
+            raise RuntimeError("as if killed")
+        keep(ledger, votes, released)
+
+    server.script = lambda number, lines: Outcome(
+        status="completed", output=[answered(lines[0])], error=[failed(line, 400, "bad") for line in lines[1:]]
+    )
+    monkeypatch.setattr(Ledger, "add", dying)
+    with Ledger(tmp_path / "votes.sqlite") as ledger, pytest.raises(RuntimeError):
+        ask(make_judge(server.url, ledger, tmp_path / "b"), requests(40))
+    monkeypatch.undo()
+    with Ledger(tmp_path / "votes.sqlite") as ledger:
+        assert 0 < len(list(ledger.every_vote())) < 80
+        judge = make_judge(server.url, ledger, tmp_path / "b")
+        judge.ask(iter([]), lambda a, answer: ledger.add(votes_of(a, answer, judge=IDENTITY, run=""), [a.key]))
+        assert statuses(ledger) == {"valid": 2, "error": 78}
+        all_done(ledger, tmp_path / "b")
+    assert len(server.asked) == 1
 
 
 def test_a_lost_file_of_an_unread_batch_is_a_sentence(server, tmp_path, monkeypatch):
