@@ -302,9 +302,11 @@ def evaluation_figures(
 def reward_models(runs: Iterable[Run], gallery: Gallery) -> list[dict[str, Any]]:
     """Return each validated reward model's accuracies and its figure."""
     found = []
-    for run in runs:
+    validated = {run.folder: run for run in runs if run.command == "reward" and (run.folder / VALIDATION).is_file()}
+    for run in validated.values():
         path = run.folder / VALIDATION
-        if run.command == "reward" and path.is_file():
+        # A refitted model carries the figures of the one in its subfolder: they are shown once.
+        if run.folder.name != "validation" or run.folder.parent not in validated:
             values = read_json(path)
             figure = gallery.add(
                 f"reward-{run.name}",

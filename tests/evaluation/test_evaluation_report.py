@@ -257,10 +257,12 @@ def test_page_shows_how_good_each_reward_model_is(work):
     rewards = np.array([[3.0, 2.0, 1.0], [1.0, 5.0, 0.0], [2.0, 1.0, 2.5], [0.5, 0.0, 1.0]])
     said = validate(rewards, np.tile([1, 2, 3], (4, 1)), ["a", "b", "c", "d"])
     finished(work / "reward_empathy", "reward", {"validation.json": said})
+    finished(work / "reward_empathy" / "validation", "reward", {"validation.json": said})
     text = words_of(page_of(work))
     low, high = (100 * end for end in said["accuracy_interval"])
     assert f"reward_empathy 4 50.0 {low:.1f}–{high:.1f} 58.3" in text
     assert "reward_safety 4" not in text
+    assert text.count(f"50.0 {low:.1f}–{high:.1f} 58.3") == 1, "a refitted model is listed once"
     assert (work / "report" / "reward-reward_empathy.png").is_file()
 
 
