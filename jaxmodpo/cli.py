@@ -62,6 +62,10 @@ COMMANDS = {
     "sandbox world": Command("sandbox.world", "WorldConfig", "world", "make synthetic posts, a survey and tiny models"),
     "sandbox check": Command("sandbox.check", "CheckConfig", "check", "count replies that the sandbox cannot parse"),
     "fit": Command("bench.fit", "FitConfig", "fit", "whether a step fits a TPU or GPU topology, and its cost"),
+    "bench injection": Command(
+        "bench.injection", "BenchInjectionConfig", "bench_injection", "whether replies that give orders win by it"
+    ),
+    "bench judge": Command("bench.judge", "BenchJudgeConfig", "bench_judge", "calls a second, and memory, of judging"),
     "bench load": Command("bench.load", "BenchLoadConfig", "bench_load", "host memory and time of loading a model"),
     "bench logps": Command("bench.logps", "BenchLogpsConfig", "bench_logps", "memory of log-probabilities, chunked"),
     "bench parity": Command("bench.parity", "BenchParityConfig", "bench_parity", "our models against transformers'"),

@@ -1,0 +1,133 @@
+"""The least that speaks HTTP and answers as a chat endpoint does, for benchmarks of those who ask.
+
+A module of its own because it is started as a process of its own, which imports nothing else. It keeps no time and
+looks at nothing but the numbers that the answer's schema allows, which it ranks at random.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import json
+import random
+import re
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from jaxmodpo.errors import UserError
+
+
+@dataclass(eq=False)
+class LocalServer:
+    """A running server; ``cpu`` is what it has used, in seconds, once it has ended."""
+
+    url: str
+    cpu: float = 0.0
+
+
+@contextmanager
+def local_server() -> Iterator[LocalServer]:
+    """Start this module's server in a process of its own, which ends with the block or with this process."""
+    command = [sys.executable, "-m", "jaxmodpo.bench.chat_server"]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdin is not None and process.stdout is not None
+        port = process.stdout.readline().strip()
+        if not port:
+            raise UserError("the benchmark's server did not start")
+        server = LocalServer(f"http://127.0.0.1:{port}/v1")
+        try:
+            yield server
+        finally:
+            process.stdin.close()
+            server.cpu = float(process.stdout.readline() or 0.0)
+
+
+_NUMBERS = re.compile(rb'"enum": ?\[([0-9, ]+)\]')
+
+
+class _Completions(asyncio.Protocol):
+    """Answers every POST with a chat completion that ranks what its schema allows, in a random order."""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.WriteTransport)
+        self._transport, self._received = transport, b""
+
+    def data_received(self, data: bytes) -> None:
+        self._received += data
+        while (begin := self._received.find(b"\r\n\r\n") + 4) >= 4:
+            length = _content_length(self._received[:begin])
+            if len(self._received) < begin + length:
+                return
+            self._transport.write(_response(self._received[begin : begin + length]))
+            self._received = self._received[begin + length :]
+
+
+def _content_length(head: bytes) -> int:
+    found = re.search(rb"(?i)\r\ncontent-length: *(\d+)", head)
+    return int(found[1]) if found else 0
+
+
+def _response(body: bytes) -> bytes:
+    allowed = _NUMBERS.search(body)
+    numbers = allowed[1].decode().split(",") if allowed else ["1"]
+    random.shuffle(numbers)
+    completion = _completion().replace("NUMBERS", ", ".join(numbers)).encode()
+    head = (
+        b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\nx-request-id: req_0123456789abcdef0123456789abcdef\r\n"
+        b"x-ratelimit-remaining-requests: 9999\r\nx-ratelimit-remaining-tokens: 1999999\r\ncontent-length: "
+    )
+    return head + str(len(completion)).encode() + b"\r\n\r\n" + completion
+
+
+@functools.cache
+def _completion() -> str:
+    message = {"role": "assistant", "content": '{"ranking": [NUMBERS]}', "refusal": None, "annotations": []}
+    usage = {
+        "prompt_tokens": 1224,
+        "completion_tokens": 18,
+        "total_tokens": 1242,
+        "prompt_tokens_details": {"cached_tokens": 0, "audio_tokens": 0},
+        "completion_tokens_details": {"reasoning_tokens": 0, "audio_tokens": 0},
+    }
+    return json.dumps(
+        {
+            "id": "chatcmpl-0123456789abcdef0123456789abc",
+            "object": "chat.completion",
+            "created": 1_800_000_000,
+            "model": "bench-1",
+            "choices": [{"index": 0, "message": message, "logprobs": None, "finish_reason": "stop"}],
+            "usage": usage,
+            "service_tier": "default",
+            "system_fingerprint": None,
+        }
+    )
+
+
+async def _serve() -> None:
+    """Serve until standard input ends: the port is the first line said, the seconds of CPU time the last."""
+    ended, loop = asyncio.Event(), asyncio.get_running_loop()
+    server = await loop.create_server(_Completions, "127.0.0.1", 0, backlog=1024)
+    began = time.process_time()
+    print(server.sockets[0].getsockname()[1], flush=True)
+
+    def watch() -> None:
+        sys.stdin.read()
+        loop.call_soon_threadsafe(ended.set)
+
+    threading.Thread(target=watch, daemon=True).start()
+    await ended.wait()
+    print(time.process_time() - began, flush=True)
+
+
+def main() -> None:
+    """Be the server."""
+    asyncio.run(_serve())
+
+
+if __name__ == "__main__":
+    main()
