@@ -302,7 +302,9 @@ class Ledger:
                     if rows:
                         connection.execute(sql.insert(_VOTES), rows)
                     for keys in _chunks(released):
-                        connection.execute(sql.delete(_CLAIMS).where(_CLAIMS.c.key.in_(keys)))
+                        # One that ran out meanwhile may be somebody else's by now.
+                        ours = (_CLAIMS.c.owner == self._owner) | _CLAIMS.c.owner.like("batch %")
+                        connection.execute(sql.delete(_CLAIMS).where(_CLAIMS.c.key.in_(keys) & ours))
                 return
             except DBAPIError as error:
                 # A server that was restarted is there again soon; anything else will not mend itself.
@@ -388,11 +390,21 @@ class Ledger:
         A claim ends with :meth:`add` or :meth:`release`; one whose owner died ends at once on this
         machine, and after :data:`LEASE` seconds elsewhere.
         """
-        with self._held_lock:
-            free = [key for key in dict.fromkeys(keys) if key not in self._held]
-        if not free:
-            return set()
         self._start_renewing()
+        with self._commit_lock:
+            with self._held_lock:
+                free = [key for key in dict.fromkeys(keys) if key not in self._held]
+            mine = self._claim(free)
+            denied = [key for key in free if key not in mine]
+            if denied and self._forget_dead_owners(denied):
+                mine |= self._claim(denied)
+            with self._held_lock:
+                self._held |= mine
+        return mine
+
+    def _claim(self, keys: Sequence[str]) -> set[str]:
+        if not keys:
+            return set()
         now, mine = time.time(), set[str]()
         insert = _upsert(self._engine)(_CLAIMS)
         taken_over = insert.on_conflict_do_update(
@@ -401,15 +413,29 @@ class Ledger:
             where=_CLAIMS.c.until < now,
         )
         # In one order, so that two processes cannot wait for each other's rows.
-        rows = [{"key": key, "owner": self._owner, "until": now + LEASE} for key in sorted(free)]
-        with self._commit_lock, self._engine.begin() as connection:
+        rows = [{"key": key, "owner": self._owner, "until": now + LEASE} for key in sorted(keys)]
+        with self._engine.begin() as connection:
             connection.execute(taken_over, rows)
-            for some in _chunks(free):
+            for some in _chunks(keys):
                 own = _CLAIMS.c.key.in_(some) & (_CLAIMS.c.owner == self._owner)
                 mine.update(connection.execute(sql.select(_CLAIMS.c.key).where(own)).scalars())
-        with self._held_lock:
-            self._held |= mine
         return mine
+
+    def _forget_dead_owners(self, keys: Sequence[str]) -> bool:
+        """Drop all claims of those who hold some of these and whose process on this machine is gone."""
+        owners, host = set[str](), socket.gethostname()
+        with self._engine.begin() as connection:
+            for some in _chunks(keys):
+                query = sql.select(_CLAIMS.c.owner).where(_CLAIMS.c.key.in_(some)).distinct()
+                owners.update(connection.execute(query).scalars())
+            dead = [
+                owner
+                for owner in owners
+                if len(parts := owner.split(" ")) == 3 and parts[0] == host and not _alive(int(parts[1]))
+            ]
+            for some in _chunks(dead):
+                connection.execute(sql.delete(_CLAIMS).where(_CLAIMS.c.owner.in_(some)))
+        return bool(dead)
 
     def release(self, keys: Sequence[str]) -> None:
         """Give back claims without an answer."""
@@ -451,11 +477,9 @@ class Ledger:
 
     def _start_renewing(self) -> None:
         with self._held_lock:
-            if self._renewing is not None:
-                return
-            self._renewing = threading.Thread(target=self._renew, name="ledger", daemon=True)
-        self._forget_dead_owners()
-        self._renewing.start()
+            if self._renewing is None:
+                self._renewing = threading.Thread(target=self._renew, name="ledger", daemon=True)
+                self._renewing.start()
 
     def _renew(self) -> None:
         change = sql.update(_CLAIMS).where(_CLAIMS.c.owner == self._owner)
@@ -465,14 +489,6 @@ class Ledger:
                     connection.execute(change.values(until=time.time() + LEASE))
             except DBAPIError as error:
                 log.warning("the ledger's claims could not be renewed (%s)", str(error.orig).strip().splitlines()[0])
-
-    def _forget_dead_owners(self) -> None:
-        host = socket.gethostname()
-        with self._commit_lock, self._engine.begin() as connection:
-            for owner in connection.execute(sql.select(_CLAIMS.c.owner).distinct()).scalars().all():
-                name, *rest = owner.split(" ")
-                if len(rest) == 2 and name == host and not _alive(int(rest[0])):
-                    connection.execute(sql.delete(_CLAIMS).where(_CLAIMS.c.owner == owner))
 
     # ----------------------------------------------------------------------- batches
 
@@ -589,9 +605,19 @@ def _row(vote: Vote) -> dict[str, Any]:
     row = {name: getattr(vote, name) for name in _FIELDS}
     row["shown"] = _dumped(vote.shown)
     row["order"] = None if vote.order is None else _dumped(vote.order)
-    # Postgres takes no zero bytes in a text.
-    row["raw"] = vote.raw.replace("\x00", "\ufffd")
+    # What a server said may be anything that JSON can hold.
+    row |= {name: _storable(getattr(vote, name)) for name in ("raw", "model", "request_id")}
     return row
+
+
+def _storable(text: str) -> str:
+    """Return a text that a database takes: Postgres takes no zero bytes, and none takes half of a surrogate pair."""
+    text = text.replace("\x00", "\ufffd")
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return text.encode(errors="backslashreplace").decode()
+    return text
 
 
 def _vote(row: sql.Row[Any]) -> Vote:
