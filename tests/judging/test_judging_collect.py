@@ -43,7 +43,8 @@ class Scripted:
         workers: int = 4,
     ):
         self.costs, self.workers = costs, workers
-        self.fails, self.status, self.raises_after, self.error = fails, status, raises_after, error
+        self.fails, self.raises_after, self.error = fails, raises_after, error
+        self.status: Status = status
         self.asked: list[str] = []
         self.lock = threading.Lock()
 
@@ -53,7 +54,7 @@ class Scripted:
                 raise self.error("stop")
             self.asked.append(request.question_id)
         if request.question_id in self.fails:
-            return Answer(self.status, "no", model="m")
+            return Answer(self.status, "no", {}, "m")
         order = ("ab"[int(request.question_id[1:]) % 2],)
         return Answer("valid", "yes", {criterion.name: order for criterion in request.criteria}, "m")
 

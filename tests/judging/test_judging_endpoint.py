@@ -515,6 +515,7 @@ def test_the_key_appears_in_no_file_log_or_output(server, tmp_path, caplog, caps
         max_concurrency=1,
     )
     phase = preferences(config)
+    assert phase is not None
     assert phase.results["criteria"]["empathy"]["failed"] == {"error": 2, "parse_error": 1}
     files = [path for path in (tmp_path / "out").rglob("*") if path.is_file()]
     assert {"votes.sqlite", "manifest.json", "empathy_pairs.json"} <= {path.name for path in files}

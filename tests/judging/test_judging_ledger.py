@@ -1,4 +1,7 @@
-"""Votes survive, keys hold everything an answer depends on, and no private text is written."""
+"""Votes survive, claims keep processes apart, keys hold everything an answer depends on, no private text is written.
+
+What a ledger promises it promises in a file and in a Postgres database alike.
+"""
 
 from __future__ import annotations
 
@@ -6,97 +9,483 @@ import dataclasses
 import hashlib
 import itertools
 import json
+import os
+import sqlite3
+import subprocess
+import sys
+import threading
+import time
+from collections import Counter
+from pathlib import Path
 
 import pytest
+import sqlalchemy as sql
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from jaxmodpo.artifacts import Candidate
 from jaxmodpo.errors import UserError
+from jaxmodpo.judging import ledger as module
 from jaxmodpo.judging.criteria import Criterion
-from jaxmodpo.judging.judge import Answer, Request, Status
-from jaxmodpo.judging.ledger import Ledger, Vote, request_key
+from jaxmodpo.judging.judge import Answer, Asked, Request, Status, Usage, call_key, vote_keys
+from jaxmodpo.judging.ledger import (
+    Batch,
+    Ledger,
+    Spent,
+    Vote,
+    as_record,
+    existing,
+    from_record,
+    import_votes,
+    votes_of,
+)
 
+EMPATHY, SAFETY = Criterion("empathy", "d", "b", "w"), Criterion("safety", "e", "c", "x")
 REQUEST = Request(
     "compare",
     "q1",
     "a post",
     "p1",
     "a private profile",
-    Criterion("empathy", "d", "b", "w"),
+    (EMPATHY,),
     (Candidate("a", "first text"), Candidate("b", "second text")),
 )
 
 
-def vote(key: str, status: Status = "valid", order: tuple[str, ...] | None = ("a",)) -> Vote:
-    return Vote.of(key, REQUEST, Answer(status, "said", order if status == "valid" else None, "m"))
+def asked(name: str = "1", request: Request = REQUEST) -> Asked:
+    return Asked(hashlib.blake2b(name.encode(), digest_size=16).hexdigest(), request)
 
 
-def test_a_vote_reads_back_as_it_was_written(tmp_path):
+def vote(name: str, status: Status = "valid", order: tuple[str, ...] | None = ("a",), run: str = "") -> Vote:
+    orders = {"empathy": order} if order is not None and status == "valid" else {}
+    return votes_of(asked(name), Answer(status, "said", orders, "m"), judge="j", run=run)[0]
+
+
+def keys(*names: str) -> list[str]:
+    return [asked(name).key for name in names]
+
+
+# --------------------------------------------------------------------------- votes
+
+
+def test_a_vote_reads_back_as_it_was_written(place):
     votes = [vote("1"), vote("2", order=()), vote("3", "refusal")]
-    with Ledger(tmp_path / "votes.jsonl") as ledger:
+    with Ledger(place) as ledger:
         ledger.add(votes)
-    with Ledger(tmp_path / "votes.jsonl") as ledger:
-        assert [ledger.latest(v.key) for v in votes] == votes
-        assert ledger.valid("1") == votes[0] and ledger.valid("3") is None and ledger.latest("4") is None
+    with Ledger(place) as ledger:
+        assert ledger.votes([v.key for v in votes]) == {v.key: v for v in votes}
+        assert ledger.statuses(keys("1", "3", "4")) == dict(zip(keys("1", "3"), ["valid", "refusal"], strict=True))
+        assert ledger.votes(keys("4")) == {} and list(ledger.every_vote()) == votes
 
 
-def test_a_vote_is_on_disk_once_added(tmp_path):
-    with Ledger(tmp_path / "votes.jsonl") as ledger:
+def test_every_field_of_a_vote_is_kept(place):
+    request = dataclasses.replace(REQUEST, kind="rank", criteria=(EMPATHY, SAFETY), repeat=1)
+    answer = Answer("valid", "wörds", {"empathy": ("b", "a")}, "m-1", Usage(100, 40, 10), 0.5, "req-1")
+    votes = votes_of(asked("1", request), answer, judge="j", run="r")
+    first, second = votes
+    assert (first.key, second.key) == tuple(vote_keys(asked("1", request)))
+    assert (first.order, first.status, second.order, second.status) == (("b", "a"), "valid", None, "parse_error")
+    assert (first.kind, first.question_id, first.persona_id, first.criterion) == ("rank", "q1", "p1", "empathy")
+    assert (first.repeat, first.shown, first.raw, first.model) == (1, ("a", "b"), "wörds", "m-1")
+    assert (first.judge, first.run, first.request_id, first.call) == ("j", "r", "req-1", second.call)
+    # A call's tokens and cost are shared out among its votes.
+    assert (first.prompt_tokens, first.cached_tokens, first.completion_tokens, first.cost) == (50, 20, 5, 0.25)
+    assert len(first.time) == 20 and first.time.endswith("Z")
+    with Ledger(place) as ledger:
+        ledger.add(votes)
+        assert list(ledger.every_vote()) == votes
+
+
+def test_an_answer_that_failed_gives_no_order_to_any_criterion():
+    request = dataclasses.replace(REQUEST, criteria=(EMPATHY, SAFETY))
+    answer = Answer("refusal", "no", {"empathy": ("a",)}, "m")
+    assert [(v.status, v.order) for v in votes_of(asked("1", request), answer, judge="j", run="")] == [
+        ("refusal", None)
+    ] * 2
+
+
+def test_a_vote_is_seen_by_others_once_it_is_added(place):
+    with Ledger(place) as ledger, Ledger(place) as other:
         ledger.add([vote("1")])
-        assert json.loads((tmp_path / "votes.jsonl").read_text())["key"] == "1"
+        assert other.statuses(keys("1")) == {keys("1")[0]: "valid"}
 
 
-def test_rows_hold_neither_profiles_nor_replies_nor_posts(tmp_path):
-    with Ledger(tmp_path / "votes.jsonl") as ledger:
+def test_a_vote_in_a_file_is_synced_before_it_counts(tmp_path):
+    with Ledger(tmp_path / "v.sqlite") as ledger, ledger._engine.connect() as connection:
+        assert connection.execute(sql.text("PRAGMA journal_mode")).scalar() == "wal"
+        assert connection.execute(sql.text("PRAGMA synchronous")).scalar() == 2, "FULL"
+
+
+def test_rows_hold_neither_profiles_nor_replies_nor_posts(place):
+    with Ledger(place) as ledger:
         ledger.add([vote("1")])
-    text = (tmp_path / "votes.jsonl").read_text()
+        ledger.claim(keys("2"))
+        with ledger._engine.connect() as connection:
+            tables = [row for table in module._TABLES.sorted_tables for row in connection.execute(sql.select(table))]
+    text = repr(tables)
+    assert "said" in text
     assert not any(private in text for private in ("a post", "a private profile", "first text", "second text"))
-    assert json.loads(text)["shown"] == ["a", "b"]
 
 
-def test_a_torn_last_line_is_as_if_never_written(tmp_path):
-    path = tmp_path / "votes.jsonl"
+@pytest.mark.parametrize(
+    "said", ["\x00 zero", "half a pair \ud83d", "\U0001f600 whole", "\udcff", "'; drop table votes"]
+)
+def test_whatever_a_server_said_can_be_kept(place, said):
+    answer = Answer("valid", said, {"empathy": ("a",)}, f"m {said}", request_id=f"r {said}")
+    with Ledger(place) as ledger:
+        ledger.add(votes_of(asked(), answer, judge="j", run=""))
+        (kept,) = ledger.every_vote()
+        assert kept.order == ("a",) and kept.status == "valid"
+        if said.isprintable():
+            assert (kept.raw, kept.model, kept.request_id) == (said, f"m {said}", f"r {said}")
+        json.dumps(as_record(kept), ensure_ascii=False).encode()
+
+
+STATUSES: list[Status] = ["valid", "refusal", "error"]
+
+
+def test_the_newest_valid_vote_counts_or_the_newest_where_none_is(place):
+    """Every sequence of up to three votes under one key, against the rule written out."""
+    sequences = [s for n in (1, 2, 3) for s in itertools.product(STATUSES, repeat=n)]
+    expected, wanted = {}, [hashlib.md5(repr(s).encode()).hexdigest() for s in sequences]
+    with Ledger(place) as ledger:
+        for position in range(3):
+            for sequence, key in zip(sequences, wanted, strict=True):
+                if position < len(sequence):
+                    one = dataclasses.replace(vote("1", sequence[position]), key=key, call=f"{key[:20]} {position}")
+                    ledger.add([one])
+                    before = expected.get(key)
+                    if before is None or one.status == "valid" or before.status != "valid":
+                        expected[key] = one
+        assert ledger.votes(wanted) == expected
+        assert ledger.statuses(wanted) == {key: v.status for key, v in expected.items()}
+        counted = list(ledger.every_vote(counted=True))
+        assert {v.key: v for v in counted} == expected and len(counted) == len(expected)
+        assert len(list(ledger.every_vote())) == sum(map(len, sequences)), "superseded ones stay"
+
+
+def test_what_counts_in_a_run_hangs_on_its_own_votes_alone(place):
+    with Ledger(place) as ledger:
+        ledger.add([vote("1", "refusal", run="one"), vote("1", run="two"), vote("2", run="two")])
+        assert [v.status for v in ledger.every_vote("one", counted=True)] == ["refusal"]
+        assert [v.status for v in ledger.every_vote(counted=True)] == ["valid", "valid"]
+        assert [v.run for v in ledger.every_vote("two")] == ["two", "two"]
+        assert list(ledger.every_vote("none")) == [] and ledger.runs() == ["one", "two"]
+        assert ledger.identities() == ["j"]
+
+
+def test_more_keys_than_a_database_takes_parameters_are_looked_up(place):
+    votes = [vote(str(n)) for n in range(1203)]
+    with Ledger(place) as ledger:
+        ledger.add(votes)
+        wanted = [v.key for v in votes]
+        assert len(ledger.votes(wanted)) == len(ledger.statuses(wanted)) == 1203
+        assert ledger.claim(wanted) == set(wanted)
+        ledger.release(wanted)
+
+
+def test_what_was_spent_is_counted_by_call_and_by_run(place):
+    request = dataclasses.replace(REQUEST, criteria=(EMPATHY, SAFETY))
+    orders = {"empathy": ("a",), "safety": ("b",)}
+    with Ledger(place, "r") as ledger:
+        for n, (usage, cost) in enumerate([(Usage(100, 40, 11), 0.25), (Usage(50, 0, 4), None), (None, None)]):
+            answer = Answer("valid", "", orders, "m", usage, cost)
+            ledger.add(votes_of(asked(str(n), request), answer, judge="j", run="r"))
+        ledger.add(votes_of(asked("9"), Answer("valid", "", orders, "m", Usage(1, 0, 1), 1.0), judge="k", run="other"))
+        assert ledger.spent("r") == ledger.spent_by("j") == Spent(3, 0.25, 2, 150.0, 40.0, 15.0)
+        assert ledger.spent("nobody") == Spent(0, 0.0, 0, 0.0, 0.0, 0.0)
+
+
+def test_an_export_reads_back_into_another_ledger(place, tmp_path):
+    votes = [vote(str(n), "refusal" if n % 3 == 0 else "valid", run="r") for n in range(20)]
+    with Ledger(place) as ledger, Ledger(tmp_path / "other.sqlite") as other:
+        ledger.add(votes)
+        records = [json.loads(json.dumps(as_record(v))) for v in ledger.every_vote()]
+        assert import_votes(other, (from_record(r, "here") for r in records)) == 20
+        assert list(other.every_vote()) == votes
+    for wrong in ({}, [], {**records[0], "more": 1}):
+        with pytest.raises(UserError, match="here: not a vote"):
+            from_record(wrong, "here")  # type: ignore[arg-type]
+
+
+# --------------------------------------------------------------------------- many threads
+
+
+def test_votes_of_many_threads_are_committed_together_and_each_is_durable_when_told_so(place, monkeypatch):
+    commits = []
+    real = Ledger._write
+
+    def counted(self, rows, released):
+        commits.append(len(rows))
+        time.sleep(0.002)  # as long as a disk takes
+        real(self, rows, released)
+
+    monkeypatch.setattr(Ledger, "_write", counted)
+    with Ledger(place) as ledger, Ledger(place) as reader:
+        problems = []
+
+        def add(thread: int) -> None:
+            for n in range(15):
+                one = vote(f"{thread} {n}")
+                ledger.add([one])
+                if reader.votes([one.key]) != {one.key: one}:
+                    problems.append(one)
+
+        threads = [threading.Thread(target=add, args=(n,)) for n in range(16)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert not problems
+        assert len({v.key for v in ledger.every_vote()}) == 240
+    assert sum(commits) == 240 and max(commits) > 1 and len(commits) < 200
+
+
+def test_a_commit_that_fails_is_told_to_every_thread_whose_votes_were_in_it(place, monkeypatch):
+    entered, go = threading.Semaphore(0), threading.Event()
+
+    def failing(self, rows, released):
+        entered.release()
+        assert go.wait(10)
+        raise OSError("no space")
+
+    with Ledger(place) as ledger:
+        with monkeypatch.context() as patched:
+            patched.setattr(Ledger, "_write", failing)
+            errors = []
+
+            def add(n: int) -> None:
+                try:
+                    ledger.add([vote(str(n))])
+                except OSError as error:
+                    errors.append(error)
+
+            threads = [threading.Thread(target=add, args=(n,)) for n in range(5)]
+            for thread in threads:
+                thread.start()
+            assert entered.acquire(timeout=10)
+            time.sleep(0.1)
+            go.set()
+            for thread in threads:
+                thread.join()
+        assert len(errors) == 5
+        ledger.add([vote("later")])
+        assert len(list(ledger.every_vote())) == 1
+
+
+# --------------------------------------------------------------------------- claims
+
+
+def test_a_claim_keeps_others_out_until_it_is_released_or_answered(place):
+    with Ledger(place) as one, Ledger(place) as two:
+        assert one.claim(keys("1", "2", "3")) == set(keys("1", "2", "3"))
+        assert two.claim(keys("2", "3", "4")) == set(keys("4"))
+        assert one.claim(keys("1", "4")) == set(), "neither one's own again nor another's"
+        one.release(keys("2"))
+        one.add([vote("3")], keys("3"))
+        assert two.claim(keys("1", "2", "3")) == set(keys("2", "3"))
+        one.release_all()
+        assert two.claim(keys("1")) == set(keys("1"))
+
+
+def test_closing_gives_back_what_is_claimed(place):
+    with Ledger(place) as one:
+        one.claim(keys("1"))
+    with Ledger(place) as two:
+        assert two.claim(keys("1")) == set(keys("1"))
+
+
+def test_of_many_threads_and_ledgers_that_claim_the_same_each_key_goes_to_one(place):
+    wanted = keys(*map(str, range(60)))
+    with Ledger(place) as one, Ledger(place) as two:
+        got: list[set[str]] = []
+
+        def claim(ledger: Ledger, turn: int) -> None:
+            for start in range(0, 60, 10):
+                at = (start + 10 * turn) % 60
+                got.append(ledger.claim(wanted[at : at + 10]))
+
+        threads = [threading.Thread(target=claim, args=((one, two)[n % 2], n)) for n in range(6)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    assert Counter(key for some in got for key in some) == dict.fromkeys(wanted, 1)
+
+
+def test_a_lease_that_is_not_renewed_runs_out_and_one_that_is_does_not(place, monkeypatch):
+    monkeypatch.setattr(module, "LEASE", 0.4)
+    with Ledger(place) as renewing, Ledger(place) as lost, Ledger(place) as other:
+        monkeypatch.setattr(lost, "_start_renewing", lambda: None)
+        assert renewing.claim(keys("1")) and lost.claim(keys("2"))
+        assert other.claim(keys("1", "2")) == set()
+        time.sleep(1.0)
+        assert other.claim(keys("1", "2")) == set(keys("2"))
+        # Who lost it gives back nothing that is another's.
+        lost.release(keys("2"))
+        with Ledger(place) as third:
+            assert third.claim(keys("2")) == set()
+
+
+def test_claims_of_a_batch_outlive_their_process_and_can_be_taken_back(place):
+    with Ledger(place) as one:
+        one.claim(keys("1", "2", "3"))
+        one.hold_for(keys("1", "2"), "tag", 60.0)
+    with Ledger(place) as two, Ledger(place) as three:
+        assert two.claim(keys("1", "2", "3")) == set(keys("3"))
+        assert three.take_back("tag") == set(keys("1", "2"))
+        three.add([vote("1")], keys("1"))
+        assert two.claim(keys("1", "2")) == set(keys("1"))
+        three.hold_for(keys("2"), "other", 60.0)
+        three.release_batch("other")
+        assert two.claim(keys("2")) == set(keys("2"))
+
+
+def test_batches_are_kept_by_run_with_their_newest_state(place):
+    with Ledger(place, "r") as ledger, Ledger(place, "other") as other:
+        ledger.keep_batch(Batch("a", "", "prepared", 5))
+        ledger.keep_batch(Batch("a", "batch-1", "submitted", 5))
+        other.keep_batch(Batch("b", "", "prepared", 1))
+        assert ledger.batches() == [Batch("a", "batch-1", "submitted", 5)]
+        assert other.batches() == [Batch("b", "", "prepared", 1)]
+
+
+CLAIMS_AND_WAITS = """
+import sys, time
+from jaxmodpo.judging.ledger import Ledger
+ledger = Ledger(sys.argv[1])
+print(len(ledger.claim(sys.argv[2:])), flush=True)
+time.sleep(600)
+"""
+
+
+def child(program: str, *arguments: object) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-c", program, *map(str, arguments)],
+        env=os.environ | {"JAX_PLATFORMS": "cpu"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def first_line(process: subprocess.Popen[str]) -> str:
+    assert process.stdout is not None
+    return process.stdout.readline().strip()
+
+
+def test_the_claims_of_a_process_that_was_killed_are_free_at_once(place):
+    wanted = keys("1", "2", "3")
+    process = child(CLAIMS_AND_WAITS, place, *wanted)
+    assert first_line(process) == "3"
+    with Ledger(place) as ledger:
+        assert ledger.claim([*wanted, *keys("4")]) == set(keys("4")), "it lives"
+        process.kill()
+        process.communicate()
+        # The ledger was open before: what is dead is seen whenever it stands in the way.
+        assert ledger.claim(wanted[:1]) == set(wanted[:1])
+        assert ledger.claim(wanted) == set(wanted[1:])
+
+
+SHARES = """
+import sys, threading, time
+from pathlib import Path
+from jaxmodpo.artifacts import Candidate
+from jaxmodpo.judging import collect as module
+from jaxmodpo.judging.criteria import Criterion
+from jaxmodpo.judging.judge import Answer, Request
+from jaxmodpo.judging.ledger import Ledger
+from jaxmodpo.judging.pool import drain
+module._LOOK_AGAIN = 0.1
+place, name, start = sys.argv[1], sys.argv[2], Path(sys.argv[3])
+shown = (Candidate("a", "x"), Candidate("b", "y"))
+criteria = (Criterion("empathy", "d", "b", "w"), Criterion("safety", "d", "b", "w"))
+def requests():
+    return (Request("compare", f"q{n}", "post", "p", "profile", criteria, shown) for n in range(700))
+class Judge:
+    identity, costs = "shared", True
+    def ask(self, requests, put):
+        def work(asked):
+            asked_here.append(asked.key)
+            time.sleep(0.002)
+            put(asked, Answer("valid", "", {c.name: ("a",) for c in criteria}, name))
+        drain(requests, work, workers=4, stop=threading.Event())
+asked_here = []
+with Ledger(place, name) as ledger:
+    print("ready", flush=True)
+    while not start.exists():
+        time.sleep(0.01)
+    module.collect(requests, Judge(), ledger, label=name)
+    votes = [v for some in module.cast(requests, "shared", ledger) for v in some]
+print(len(asked_here), len(votes), sum(v.status == "valid" for v in votes), flush=True)
+"""
+
+
+def test_two_processes_that_share_a_ledger_ask_each_request_once_in_total(place, tmp_path):
+    processes = [child(SHARES, place, name, tmp_path / "go") for name in ("one", "two")]
+    assert [first_line(p) for p in processes] == ["ready", "ready"]
+    (tmp_path / "go").touch()
+    said = [p.communicate(timeout=120) for p in processes]
+    assert all(p.returncode == 0 for p in processes), said[0][1][-2000:] + said[1][1][-2000:]
+    counts = [[int(n) for n in out.split()] for out, _ in said]
+    assert counts[0][0] + counts[1][0] == 700 and min(counts[0][0], counts[1][0]) > 100, "both work"
+    assert all(count[1:] == [1400, 1400] for count in counts), "each ends with all votes"
+    with Ledger(place) as ledger:
+        votes = list(ledger.every_vote())
+        assert len(votes) == len({v.key for v in votes}) == 1400
+        assert ledger.spent("one").calls == counts[0][0] and ledger.spent("two").calls == counts[1][0]
+
+
+# --------------------------------------------------------------------------- where a ledger may be
+
+
+def test_a_file_of_something_else_is_refused_by_name(tmp_path):
+    (tmp_path / "votes.sqlite").write_text("question_id,question_text\n" * 200)
+    with pytest.raises(UserError, match=r"the ledger .*votes\.sqlite cannot be opened: file is not a database"):
+        Ledger(tmp_path / "votes.sqlite")
+
+
+def test_a_place_that_cannot_be_is_refused_with_a_sentence(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match="cannot be opened"):
+        Ledger(tmp_path / "file" / "votes.sqlite")
+    (tmp_path / "folder.sqlite").mkdir()
+    with pytest.raises(UserError, match="cannot be opened: unable to open database file"):
+        Ledger(tmp_path / "folder.sqlite")
+    for url in ("nonsense://host/name", "://", "http://host/name"):
+        with pytest.raises(UserError, match="must be a file or a database URL"):
+            Ledger(url)
+
+
+def test_a_ledger_that_is_only_read_is_not_made(tmp_path):
+    for place in (tmp_path / "none.sqlite", f"sqlite:///{tmp_path}/none.sqlite"):
+        with pytest.raises(UserError, match=r"there is no ledger .*none\.sqlite"):
+            existing(place)
+    assert list(tmp_path.iterdir()) == []
+    Ledger(tmp_path / "some.sqlite").close()
+    assert existing(tmp_path / "some.sqlite") == tmp_path / "some.sqlite"
+    assert existing("postgresql://host/name") == "postgresql://host/name"
+
+
+def test_a_torn_database_file_is_told_in_a_sentence(tmp_path):
+    path = tmp_path / "votes.sqlite"
     with Ledger(path) as ledger:
-        ledger.add([vote("1"), vote("2")])
-    whole = path.read_bytes()
-    path.write_bytes(whole[:-7])
-    with Ledger(path) as ledger:
-        assert ledger.valid("1") is not None and ledger.latest("2") is None
-        ledger.add([vote("2")])
-    assert path.read_bytes() == whole
+        ledger.add([vote(str(n)) for n in range(2000)])
+    with sqlite3.connect(path) as connection:
+        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    connection.close()
+    path.write_bytes(path.read_bytes()[:2000])
+    with pytest.raises(UserError, match="cannot be opened"), Ledger(path) as ledger:
+        ledger.statuses(keys("1"))
 
 
-def test_the_newest_vote_counts_and_the_failed_one_stays(tmp_path):
-    path = tmp_path / "votes.jsonl"
-    with Ledger(path) as ledger:
-        ledger.add([vote("1", "error"), vote("2")])
-        ledger.add([vote("1")])
-        assert ledger.valid("1") is not None
-        ledger.arrange(["1", "2"])
-        ledger.add([vote("3")])
-    rows = [json.loads(line) for line in path.read_text().splitlines()]
-    assert [(r["key"], r["status"]) for r in rows] == [
-        ("1", "error"), ("1", "valid"), ("2", "valid"), ("3", "valid")
-    ]  # fmt: skip
-
-
-def test_votes_outside_the_plan_are_kept_first(tmp_path):
-    with Ledger(tmp_path / "votes.jsonl") as ledger:
-        ledger.add([vote("2"), vote("other"), vote("1")])
-        ledger.arrange(["1", "2"])
-    rows = (tmp_path / "votes.jsonl").read_text().splitlines()
-    assert [json.loads(row)["key"] for row in rows] == ["other", "1", "2"]
-
-
-@pytest.mark.parametrize("row", ['{"key": "1"}', "[1]"])
-def test_a_file_of_something_else_is_refused_with_its_line(tmp_path, row):
-    (tmp_path / "votes.jsonl").write_text(row + "\n")
-    with pytest.raises(UserError, match=r"votes\.jsonl, line 1: not a vote"):
-        Ledger(tmp_path / "votes.jsonl")
+# --------------------------------------------------------------------------- keys
 
 
 def test_the_key_changes_with_everything_the_answer_depends_on():
     replace = dataclasses.replace
     first, second = REQUEST.responses
+    (criterion,) = REQUEST.criteria
     variants = [
         REQUEST,
         replace(REQUEST, kind="rank"),
@@ -104,21 +493,56 @@ def test_the_key_changes_with_everything_the_answer_depends_on():
         replace(REQUEST, question_text="another post"),
         replace(REQUEST, persona_id="p2"),
         replace(REQUEST, persona_text="another profile"),
-        *(replace(REQUEST, criterion=replace(REQUEST.criterion, **{f: "x"})) for f in vars(REQUEST.criterion)),
+        *(replace(REQUEST, criteria=(replace(criterion, **{f: "x"}),)) for f in vars(criterion)),
+        replace(REQUEST, criteria=(EMPATHY, SAFETY)),
+        replace(REQUEST, criteria=(SAFETY, EMPATHY)),
         replace(REQUEST, responses=(second, first)),
         replace(REQUEST, responses=(first,)),
         replace(REQUEST, responses=(first, replace(second, response_text="x"))),
         replace(REQUEST, responses=(first, replace(second, response_id="x"))),
         replace(REQUEST, repeat=1),
+        replace(REQUEST, ties=True),
         # Texts that run into each other are still different.
         replace(REQUEST, question_id="q1a", question_text=" post"),
     ]
-    keys = [request_key(v, "judge") for v in variants] + [request_key(REQUEST, "another judge")]
-    assert all(a != b for a, b in itertools.combinations(keys, 2))
+    found = [call_key(v, "judge") for v in variants] + [call_key(REQUEST, "another judge")]
+    assert all(a != b for a, b in itertools.combinations(found, 2))
+    votes = [key for v in variants for key in vote_keys(Asked(call_key(v, "judge"), v))]
+    assert len(set(votes)) == len(votes) == len(variants) + 2
+
+
+@settings(deadline=None)
+@given(st.lists(st.text(max_size=3), min_size=4, max_size=4), st.lists(st.text(max_size=3), min_size=4, max_size=4))
+def test_equal_keys_mean_equal_requests(one, other):
+    def request(q: str, text: str, persona: str, profile: str) -> Request:
+        return dataclasses.replace(REQUEST, question_id=q, question_text=text, persona_id=persona, persona_text=profile)
+
+    first, second = request(*one), request(*other)
+    assert (call_key(first, "j") == call_key(second, "j")) == (first == second)
 
 
 def test_the_key_is_the_published_hash_so_that_old_ledgers_stay_valid():
-    texts = ["judge", "compare", "q1", "a post", "p1", "a private profile", "empathy", "d", "b", "w", "0"]
-    texts += ["a", "first text", "b", "second text"]
-    digests = b"".join(hashlib.blake2b(text.encode(), digest_size=16).digest() for text in texts)
-    assert request_key(REQUEST, "judge") == hashlib.blake2b(digests, digest_size=16).hexdigest()
+    def hashed(*texts: str) -> bytes:
+        digests = b"".join(hashlib.blake2b(text.encode(), digest_size=16).digest() for text in texts)
+        return hashlib.blake2b(digests, digest_size=16).digest()
+
+    def digests(*texts: str) -> bytes:
+        return b"".join(hashlib.blake2b(text.encode(), digest_size=16).digest() for text in texts)
+
+    criteria = [hashed("empathy", "d", "b", "w"), hashed("safety", "e", "c", "x")]
+    head = ["judge", "compare", "q1", "a post", "p1", "a private profile", "False", "0"]
+    tail = digests("a", "first text", "b", "second text")
+    one = hashlib.blake2b(digests(*head, "1") + criteria[0] + tail, digest_size=16).hexdigest()
+    assert call_key(REQUEST, "judge") == one
+    assert vote_keys(Asked(one, REQUEST)) == [one], "of one criterion the call's key is the vote's"
+    both = dataclasses.replace(REQUEST, criteria=(EMPATHY, SAFETY))
+    key = hashlib.blake2b(digests(*head, "2") + b"".join(criteria) + tail, digest_size=16).hexdigest()
+    assert call_key(both, "judge") == key
+    assert vote_keys(Asked(key, both)) == [
+        hashlib.blake2b(f"{key} {name}".encode(), digest_size=16).hexdigest() for name in ("empathy", "safety")
+    ]
+
+
+def test_a_path_is_made_where_its_folder_is_missing(tmp_path):
+    Ledger(Path(tmp_path / "deep" / "er" / "votes.sqlite")).close()
+    assert (tmp_path / "deep" / "er" / "votes.sqlite").is_file()

@@ -1,0 +1,27 @@
+"""Where a ledger may be: a file, or a database of a Postgres server that is started for the tests."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from postgres_server import Missing, Postgres
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[Postgres]:
+    try:
+        server = Postgres()
+    except Missing as reason:
+        pytest.skip(str(reason))
+    yield server
+    server.close()
+
+
+@pytest.fixture(params=["sqlite", "postgres"])
+def place(request: pytest.FixtureRequest, tmp_path: Path) -> str | Path:
+    """A ledger's place that holds nothing yet."""
+    if request.param == "sqlite":
+        return tmp_path / "votes.sqlite"
+    return request.getfixturevalue("postgres").new_database()
