@@ -31,33 +31,56 @@ class Budget:
     dollars: float = 0.0
     expected: float = 0.0
     _under_way: int = field(init=False, default=0)
-    _lock: threading.Lock = field(init=False, default_factory=threading.Lock)
+    _settled: threading.Condition = field(init=False, default_factory=threading.Condition)
 
-    def reserve(self) -> None:
+    def reserve(self, stop: threading.Event | None = None) -> bool:
         """Begin a call.
+
+        Args:
+            stop: given by threads that share the budget. Where only calls under way stand in the way, it waits
+                for them, since one that fails costs nothing; and as long as nobody knows what a call costs,
+                one is made at a time.
+
+        Returns:
+            False where ``stop`` was set while it waited; the call is then not begun.
 
         Raises:
             UserError: it would exceed the budget.
         """
-        with self._lock:
-            if self.most_calls is not None and self.calls + self._under_way >= self.most_calls:
-                raise UserError(
-                    f"the budget of {self.most_calls:,} calls is spent; raise --budget-calls and run the same "
-                    "command again"
-                )
-            begun = self._under_way + 1
-            each = max(self.expected, self.dollars / self.calls if self.calls else 0.0)
-            if self.most_dollars is not None and self.dollars + begun * each > self.most_dollars:
-                raise UserError(
-                    f"the budget of ${self.most_dollars:,.2f} is spent (${self.dollars:,.4f} in {self.calls:,} calls); "
-                    "raise --budget and run the same command again"
-                )
-            self._under_way += 1
+        with self._settled:
+            while True:
+                refusal = self._refusal()
+                others = stop is not None and self._under_way > 0
+                unsure = self.most_dollars is not None and not (self.calls or self.expected)
+                if refusal is None and not (others and unsure):
+                    self._under_way += 1
+                    return True
+                if refusal is not None and not others:
+                    raise UserError(refusal)
+                if stop is not None and stop.is_set():
+                    return False
+                # A stop wakes nobody.
+                self._settled.wait(0.2)
+
+    def _refusal(self) -> str | None:
+        if self.most_calls is not None and self.calls + self._under_way >= self.most_calls:
+            return (
+                f"the budget of {self.most_calls:,} calls is spent; raise --budget-calls and run the same command again"
+            )
+        begun = self._under_way + 1
+        each = max(self.expected, self.dollars / self.calls if self.calls else 0.0)
+        if self.most_dollars is not None and self.dollars + begun * each > self.most_dollars:
+            return (
+                f"the budget of ${self.most_dollars:,.2f} is spent (${self.dollars:,.4f} in {self.calls:,} calls); "
+                "raise --budget and run the same command again"
+            )
+        return None
 
     def settle(self, answer: Answer | None) -> None:
         """End a call: with its answer, or None where none came, which costs nothing."""
-        with self._lock:
+        with self._settled:
             self._under_way -= 1
             if answer is not None:
                 self.calls += 1
                 self.dollars += answer.cost or 0.0
+            self._settled.notify_all()

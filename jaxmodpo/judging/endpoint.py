@@ -156,10 +156,12 @@ class EndpointJudge:
         body = self.body(request)
         failed, pushed_back = 0, 0
         while True:
+            if not self.budget.reserve(self._stop):
+                return None
             entered = self._limiter.enter()
             if entered is None:
+                self.budget.settle(None)
                 return None
-            self.budget.reserve()
             outcome = Answer("error", "")
             try:
                 outcome = self._attempt(body, request)
