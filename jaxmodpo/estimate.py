@@ -15,8 +15,9 @@ from typing import Any
 
 import numpy as np
 
-from jaxmodpo.artifacts import read_json, read_table
+from jaxmodpo.artifacts import read_personas, read_table
 from jaxmodpo.config import named_values
+from jaxmodpo.data.pairs import count_rows, holds_rankings
 from jaxmodpo.data.reference_lengths import reference_lengths
 from jaxmodpo.errors import UserError, nearest
 from jaxmodpo.judging.criteria import load_criteria
@@ -35,6 +36,8 @@ RANKING_BYTES, COMPARISON_BYTES = 450, 330
 """a line of votes.jsonl: ids, shown order, raw and parsed answer"""
 PAIR_BYTES = 3_600
 """a pair in JSON: two replies and the question"""
+BISECTIONS = 7
+"""models that a sweep measures at most to bring two to the same divergence"""
 
 
 @dataclass
@@ -97,12 +100,13 @@ class Estimator:
         """Return how many records a file has or will have."""
         if path in self.counts:
             return self.counts[path]
-        if not path.is_file():
+        if not path.exists():
             raise Unknown(path)
+        if path.name.endswith("_personas.json"):
+            return len(read_personas(path))
         if path.suffix == ".csv":
             return len(read_table(path, []))
-        found = read_json(path)
-        return len(found)
+        return count_rows(path)
 
     def seconds(self, operations: float) -> float:
         return operations / self.chip.flops / EFFICIENCY
@@ -151,22 +155,29 @@ def _responses(e: Estimator, config: Any) -> Cost:
     if config.engine == "endpoint":
         cost.endpoint_replies = replies
         return cost
-    cost.chip_hours = _sampled(e, config, replies)
+    cost.chip_hours = _sampled(e, config, replies, config.batch_size)
     return cost
 
 
 def _kl(e: Estimator, config: Any) -> Cost:
-    return Cost(chip_hours=_sampled(e, config, e.rows(config.questions) * config.samples))
+    replies = e.rows(config.questions) * config.samples
+    return Cost(chip_hours=_sampled(e, config, replies, config.batch_size) + _scored(e, config, replies))
 
 
-def _sampled(e: Estimator, config: Any, replies: int) -> float:
+def _scored(e: Estimator, config: Any, replies: int) -> float:
+    """Return the chip-hours of a divergence: the policy and the base once over every reply."""
+    shape = decoder_shape(_model(config.model))
+    return 2 * e.seconds(flops.forward(shape, None, _lengths(replies))) / 3600
+
+
+def _sampled(e: Estimator, config: Any, replies: int, rows: int) -> float:
     """Return the chip-hours of sampling: for every token all weights and the cache come from memory once a batch."""
     shape = decoder_shape(_model(config.model))
     weights = 2.0 * count(decoder_table(shape))
     # Keys and values of every row, on average half filled.
     cache = 4.0 * shape.num_hidden_layers * shape.num_key_value_heads * shape.head_dim
-    cache *= config.batch_size * (config.max_prompt_length + config.max_new_tokens) / 2
-    steps = math.ceil(replies / config.batch_size) * config.max_new_tokens
+    cache *= rows * (config.max_prompt_length + config.max_new_tokens) / 2
+    steps = math.ceil(replies / rows) * config.max_new_tokens
     return steps * (weights + cache) / e.chip.bandwidth / EFFICIENCY / 3600
 
 
@@ -200,7 +211,7 @@ def _evaluate(e: Estimator, config: Any) -> Cost:
 def _pairs(e: Estimator, path: Path, per_question: Any) -> int:
     """Return how many pairs a file of pairs or rankings gives."""
     rows = e.rows(path)
-    if not path.name.endswith("_rankings.json") or per_question == "best-worst":
+    if not (path.name.endswith("_rankings.json") or holds_rankings(path)) or per_question == "best-worst":
         return rows
     each = e.per_question.get(path, 5)
     most = each * (each - 1) // 2
@@ -208,12 +219,10 @@ def _pairs(e: Estimator, path: Path, per_question: Any) -> int:
 
 
 def _reward(e: Estimator, config: Any) -> Cost:
-    if config.all:
-        kind, folder = ("rankings", config.rankings) if config.rankings else ("pairs", config.pairs)
-        names = [criterion.name for criterion in load_criteria(config.criteria, config.only)]
-        parts = [folder / f"{name}_{kind}.json" for name in names]
-    else:
-        parts = [config.rankings or config.pairs]
+    # Imported here, since it is heavy.
+    from jaxmodpo.methods.reward import planned
+
+    parts = list(planned(config)[0].values()) if config.all else [config.rankings or config.pairs]
     shape, total = encoder_shape(_model(config.model)), Cost()
     for path in parts:
         rows = e.rows(path)
@@ -284,11 +293,28 @@ def _tune(once: Callable[[Estimator, Any], Cost]) -> Callable[[Estimator, Any], 
 
 
 def _sweep(e: Estimator, config: Any) -> Cost:
+    """Return the cost of a sweep: its training, and the measuring of every model at each divergence that is tried.
+
+    Adapters that are given are not trained. Of the bisections to matched divergence the most are counted.
+    """
     from jaxmodpo.search.sweep import grid
 
     points = len(grid(config.weights, config.step, len(named_values(config.margin, "--margin")) + 1))
-    pairs = _pairs(e, config.pairs, config.pairs_per_question)
-    return _trained(e, config, pairs, 2, runs=points + len(config.soup))
+    cost = _trained(e, config, _pairs(e, config.pairs, config.pairs_per_question), 2, runs=points)
+    adapter, ends = cost.disk / points, 0.0
+    for path in map(Path, named_values(config.soup, "--soup").values()):
+        if path in e.adapters or (path / "adapter_config.json").is_file():
+            ends += e.adapters.get(path, adapter)
+            continue
+        end = _trained(e, config, _pairs(e, path, config.pairs_per_question), 2, runs=1)
+        cost.chip_hours, cost.disk, ends = cost.chip_hours + end.chip_hours, cost.disk + end.disk, ends + end.disk
+    models = 1 + points * (2 if config.soup else 1)
+    if config.soup:
+        cost.disk += points * ends
+        models += points * BISECTIONS if config.match_kl else 0
+    replies = models * e.rows(config.questions) * config.samples
+    cost.chip_hours += _sampled(e, config, replies, config.sample_batch_size) + _scored(e, config, replies)
+    return cost
 
 
 _COMMANDS: Mapping[str, Callable[[Estimator, Any], Cost]] = {

@@ -198,16 +198,24 @@ def _resolved(
     return experiment, out, [resolve(phase, out, seed, source + phase.name, variables) for phase in experiment.phases]
 
 
+def _check_settings(source: str, config: Any) -> None:
+    """Refuse settings that no machine could run: constants out of range, weights off the simplex, no data named."""
+    check = getattr(config, "check", None)
+    try:
+        if check is not None:
+            check()
+    except UserError as error:
+        raise UserError(f"{source}: {error}") from None
+
+
 def _check(source: str, config: Any) -> None:
-    """Refuse what a phase would refuse after hours of others: constants out of range, a judge without a key."""
+    """Refuse what a phase would refuse after hours of others: its settings, or a judge without a key."""
     # Imported here, since they are heavy.
     from jaxmodpo.judging.settings import JudgeConfig, make_judge
     from jaxmodpo.sampling.command import ResponsesConfig, check_engine
-    from jaxmodpo.training.trainer import TrainingConfig
 
+    _check_settings(source, config)
     try:
-        if isinstance(config, TrainingConfig):
-            config.check()
         if isinstance(config, JudgeConfig):
             make_judge(config)
         if isinstance(config, ResponsesConfig):
@@ -233,6 +241,9 @@ def dry_run(path: Path, out: Path | None, seed: int | None, given: Mapping[str, 
     blocked: list[Path] = []
     following = 0
     made: list[tuple[Path, str]] = []
+    for phase, config in zip(experiment.phases, resolved, strict=True):
+        if not _finished(config):
+            _check_settings(f"{path.name}, phase {phase.name}", config)
     for number, (phase, config) in enumerate(zip(experiment.phases, resolved, strict=True), 1):
         print(_label(number, len(resolved), phase))
         finished = _finished(config)
@@ -271,7 +282,8 @@ def dry_run(path: Path, out: Path | None, seed: int | None, given: Mapping[str, 
 
 
 def _finished(config: Any) -> bool:
-    manifest = getattr(config, "output_dir", Path()) / "manifest.json"
+    folder = getattr(config, "phase_dir", getattr(config, "output_dir", Path()))
+    manifest = folder / "manifest.json"
     return manifest.is_file() and read_json(manifest).get("status") == "finished"
 
 

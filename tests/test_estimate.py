@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from pathlib import Path
 
+import datasets
 import pytest
 
+from jaxmodpo.artifacts import Question, write_json, write_jsonl, write_questions
 from jaxmodpo.config import builtin
 from jaxmodpo.errors import UserError
-from jaxmodpo.estimate import Estimator, Unknown, chip_named
+from jaxmodpo.estimate import Cost, Estimator, Unknown, chip_named
+from jaxmodpo.evaluation.report import Run, find_runs
 from jaxmodpo.experiment import RunConfig, dry_run, read_experiment, resolve, run, run_experiment, set_variables
 from jaxmodpo.methods.dpo import DPOConfig
+from jaxmodpo.methods.reward import RewardConfig
+from jaxmodpo.search.sweep import SweepConfig
 
 POSTS = "sp_id,seeker_post\n" + "".join(f"s{n},a post of some words {n}\n" for n in range(2979))
 
@@ -70,6 +76,21 @@ def test_what_both_phases_share_is_the_same_phase(tmp_path):
         assert one[name][1] == two[name][1]
 
 
+def test_each_phases_report_stays_as_it_is_beside_the_other_phase(tmp_path):
+    """Both phases may have one folder: a report must take its own phase's runs, no more and no fewer."""
+    made: dict[str, list[Run]] = {}
+    for name in ("phase1", "phase2"):
+        phases = costs(name, tmp_path)
+        (_, config, _), others = phases.pop(f"report_{name}"), phases
+        for command, other, _ in others.values():
+            identity = {"command": command, "settings": {}, "inputs": {}}
+            write_json(other.output_dir / "manifest.json", {"status": "finished", "identity": identity})
+        made[name] = find_runs(config.inputs, config.output_dir)
+        assert {run.folder for run in made[name]} == {other.output_dir for _, other, _ in others.values()}
+    config = costs("phase1", tmp_path)["report_phase1"][1]
+    assert find_runs(config.inputs, config.output_dir) == made["phase1"]
+
+
 def test_a_dry_run_says_where_inputs_come_from_and_what_is_missing(tmp_path, capsys):
     (tmp_path / "posts.csv").write_text(POSTS)
     given = (f"posts={tmp_path}/posts.csv",)
@@ -99,6 +120,44 @@ def test_a_run_is_refused_before_its_first_phase(tmp_path):
     assert not (tmp_path / "out").exists()
 
 
+SETTINGS = {
+    "align modpo": "model: m, pairs: p.json, margin: {safety: r}, weights: [0.5, 0.5]",
+    "align joint": "model: m, pairs: {a: p.json, b: q.json}, weights: [0.5, 0.5]",
+    "soup": "adapters: [a, b], weights: [0.5, 0.5]",
+    "reward": "model: m, pairs: p.json",
+}
+
+
+@pytest.mark.parametrize(
+    ("command", "old", "new", "said"),
+    [
+        ("align modpo", "0.5, 0.5", "0.5, 0.6", "--weights must be at least 0 and sum to 1"),
+        ("align modpo", "0.5, 0.5", "0, 1", "must be positive"),
+        ("align modpo", "safety: r", "safety: 'column:'", "--margin 'column:'"),
+        ("align joint", "0.5, 0.5", "0.5, 0.6", "sum to 1"),
+        ("align joint", ", b: q.json", "", "at least two --pairs"),
+        ("soup", "0.5, 0.5", "0.5, 0.6", "sum to 1"),
+        ("soup", "a, b", "a", "at least two --adapters"),
+        ("reward", ", pairs: p.json", "", "either --pairs or --rankings"),
+    ],
+)
+def test_a_later_phases_settings_are_refused_before_anything_runs(tmp_path, command, old, new, said):
+    (tmp_path / "posts.csv").write_text(POSTS)
+    first = "{name: first, command: questions, settings: {input: [$out/../posts.csv], test_size: 600}}"
+    wrong = SETTINGS[command].replace(old, new)
+    assert wrong != SETTINGS[command]
+    (tmp_path / "e.yaml").write_text(
+        f"phases:\n  - {first}\n  - {{name: last, command: {command}, settings: {{{wrong}}}}}\n"
+    )
+    for attempt in (
+        lambda: run_experiment(tmp_path / "e.yaml", tmp_path / "out"),
+        lambda: dry_run(tmp_path / "e.yaml", tmp_path / "out", None, {}, "v5e"),
+    ):
+        with pytest.raises(UserError, match=f"phase last: .*{said}"):
+            attempt()
+    assert not (tmp_path / "out").exists()
+
+
 @pytest.mark.parametrize("name", ["demo", "fronts"])
 def test_a_dry_run_goes_on_where_models_and_posts_are_not_made_yet(name, tmp_path, capsys):
     dry_run(builtin(".", name), tmp_path / "out", None, {}, "v5e")
@@ -121,3 +180,55 @@ def test_counts_come_from_files_that_are_there_or_not_at_all(tmp_path):
     assert cost.chip_hours == pytest.approx(expected, rel=0.15)
     with pytest.raises(UserError, match=r"no chip 'v5'; did you mean 'v5"):
         chip_named("v5")
+
+
+def test_pairs_of_every_kind_of_file_are_counted(tmp_path):
+    rows = [{"prompt": f"p{n}", "chosen": "a", "rejected": "b"} for n in range(30)]
+    write_jsonl(tmp_path / "pairs.jsonl", rows)
+    datasets.Dataset.from_list(rows).save_to_disk(str(tmp_path / "folder"))
+    estimator = Estimator(chip_named("v5e"))
+    assert estimator.rows(tmp_path / "pairs.jsonl") == estimator.rows(tmp_path / "folder") == 30
+    config = DPOConfig(model=Path("Mistral-7B-Instruct-v0.2"), pairs=tmp_path / "folder", output_dir=tmp_path / "out")
+    assert estimator.phase("align dpo", config).chip_hours > 0
+
+
+def test_reward_models_of_every_criterion_are_those_that_are_trained(tmp_path):
+    for name in ("empathy", "active_listening", "self_motivated_change", "trust_rapport", "patient_autonomy", "safety"):
+        write_json(tmp_path / f"{name}_pairs.json", [{}] * 10)
+    config = RewardConfig(model=Path("roberta-large"), pairs=tmp_path, all=True, output_dir=tmp_path / "out")
+    estimator = Estimator(chip_named("v5e"))
+    one = estimator.phase("reward", replace(config, all=False, pairs=tmp_path / "safety_pairs.json"))
+    assert estimator.phase("reward", config).disk == 6 * one.disk
+
+
+def test_a_sweep_counts_what_it_measures_and_only_what_it_trains(tmp_path):
+    write_json(tmp_path / "pairs.json", [{}] * 100)
+    write_questions(tmp_path / "q.csv", [Question(f"q{n}", "post") for n in range(200)])
+    config = SweepConfig(
+        model=Path("Mistral-7B-Instruct-v0.2"), pairs=tmp_path / "pairs.json", margin=("safety=r",), weights="0.1..0.9",
+        questions=tmp_path / "q.csv", score=("empathy=rubric", "safety=rubric"), output_dir=tmp_path / "out",
+    )  # fmt: skip
+    estimator = Estimator(chip_named("H100 SXM"))
+
+    def cost(*soup: str, **changes) -> Cost:
+        return estimator.phase("sweep", replace(config, soup=soup, **changes))
+
+    alone, more = cost(), cost(samples=8)
+    # Ten models of 800 replies more: 125 batches of 64, each of 512 tokens at half of 3.35 TB/s, for 14.5 GB of
+    # weights and 4.3 of a half-full cache; and twice 14.5 billion operations for some 375 tokens of each.
+    sampled = 125 * 512 * (14.5e9 + 4.3e9) / 3.35e12 / 0.5
+    scored = 8000 * 375 * 2 * 14.5e9 / 989e12 / 0.5
+    assert more.chip_hours - alone.chip_hours == pytest.approx((sampled + scored) / 3600, rel=0.1)
+    (tmp_path / "given").mkdir()
+    (tmp_path / "given" / "adapter_config.json").write_text("{}")
+    pairs, given = f"a={tmp_path}/pairs.json", f"a={tmp_path}/given"
+    trained, both = cost(pairs, "b" + pairs[1:]), cost(given, "b" + given[1:])
+    one = cost(pairs, "b" + given[1:])
+    assert trained.chip_hours - one.chip_hours == pytest.approx(one.chip_hours - both.chip_hours)
+    adapter = alone.disk / 9
+    assert both.disk == pytest.approx(9 * adapter + 9 * 2 * adapter) and trained.disk == both.disk + 2 * adapter
+    # Nine soups more, and seven models more for each of nine pairs.
+    measured = (more.chip_hours - alone.chip_hours) / 10
+    assert both.chip_hours - alone.chip_hours == pytest.approx((9 + 63) * measured, rel=0.02)
+    unmatched = cost(given, "b" + given[1:], match_kl=False)
+    assert unmatched.chip_hours - alone.chip_hours == pytest.approx(9 * measured, rel=0.02)

@@ -6,7 +6,7 @@ import collections
 import hashlib
 import logging
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Literal
 
@@ -51,13 +51,13 @@ class ResponsesConfig:
     max_new_tokens: int = 512
     """of a reply"""
     max_prompt_length: int = 512
-    """tokens; a longer prompt loses its start"""
+    """of the local engine, tokens; a longer prompt loses its start"""
     prompt_style: PromptStyle = "instruct"
-    """instruct: the paper's prompt; chat: the tokenizer's template on the bare question"""
+    """instruct: the paper's prompt; chat: the tokenizer's template on the bare question, of the local engine"""
     batch_size: int = 64
-    """replies sampled at a time"""
+    """of the local engine: replies sampled at a time"""
     base_dtype: BaseDtype = "bfloat16"
-    """of the base weights; int8 and nf4 quantise the projections block by block"""
+    """of the local engine's base weights; int8 and nf4 quantise the projections block by block"""
     seed: int = 0
     """of the draws; an endpoint takes none"""
     base_url: str = "https://api.openai.com/v1"
@@ -72,6 +72,10 @@ class ResponsesConfig:
     """calls to the endpoint at once"""
 
 
+LOCAL = ("max_prompt_length", "prompt_style", "batch_size", "base_dtype")
+"""settings that an endpoint cannot be told"""
+
+
 def reply_key(seed: int, question_id: str, number: int) -> Array:
     """Return the random key of one reply: it depends on nothing but the seed, the question and the number."""
     words = hashlib.sha256(f"{question_id}\x1f{number}".encode()).digest()
@@ -82,7 +86,7 @@ def check_engine(config: ResponsesConfig) -> None:
     """Refuse settings with which nothing can be sampled.
 
     Raises:
-        UserError: numbers out of range, no model, or an endpoint that may not be asked.
+        UserError: numbers out of range, no model, an endpoint that may not be asked, or settings that it cannot follow.
     """
     if config.samples < 1 or config.batch_size < 1:
         raise UserError(f"--samples and --batch-size must be positive; got {config.samples}, {config.batch_size}")
@@ -92,6 +96,10 @@ def check_engine(config: ResponsesConfig) -> None:
     elif config.model is not None or config.adapter is not None:
         raise UserError("--engine endpoint takes no --model and no --adapter; --endpoint-model names what to ask")
     else:
+        defaults = {field.name: field.default for field in fields(config)}
+        if ignored := [name for name in LOCAL if getattr(config, name) != defaults[name]]:
+            flags = " and no ".join(f"--{name.replace('_', '-')}" for name in ignored)
+            raise UserError(f"--engine endpoint takes no {flags}: the endpoint gets the paper's prompt, whole")
         check(_endpoint(config))
 
 

@@ -128,6 +128,8 @@ def test_what_holds_for_every_call_ends_the_run_and_keeps_what_was_answered(serv
         ({"base_url": "https://api.example.com/v1"}, "people's posts would be sent to api.example.com"),
         ({"endpoint_model": ""}, "--endpoint-model; there is no default"),
         ({"model": Path("mistral")}, "takes no --model"),
+        ({"prompt_style": "chat"}, "takes no --prompt-style"),
+        ({"batch_size": 8, "base_dtype": "nf4"}, "takes no --batch-size and no --base-dtype"),
         ({"max_concurrency": 0}, "must be at least 1"),
         ({"engine": "local"}, "the local engine needs --model"),
     ],
