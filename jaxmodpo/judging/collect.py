@@ -34,6 +34,11 @@ UNANSWERED: frozenset[Status] = frozenset({"error", "expired"})
 """Statuses that mean that nobody answered: an unfinished run asks these again by itself."""
 
 
+def is_open(status: Status | None, retry: bool) -> bool:
+    """Return whether a vote is to be asked for: there is none, nobody answered, or failed ones are asked again."""
+    return status is None or status in UNANSWERED or (retry and status != "valid")
+
+
 def collect(
     requests: MakeRequests,
     judge: Judge,
@@ -126,7 +131,7 @@ class _Run:
         """Yield what is to be asked, claimed where it costs; count the others."""
         seen = 0
         for batch in _batches(_asked(requests, self.judge.identity)):
-            seen += sum(len(asked.request.criteria) for asked in batch)
+            seen += _votes(batch)
             wanted = self._wanted(batch)
             if wanted and self.judge.costs:
                 mine = self.ledger.claim([asked.key for asked in wanted])
@@ -134,9 +139,9 @@ class _Run:
                 claimed = [asked for asked in wanted if asked.key in mine]
                 still = self._wanted(claimed)
                 self.ledger.release([asked.key for asked in claimed if asked not in still])
-                self.elsewhere += len(wanted) - len(claimed)
+                self.elsewhere += _votes(wanted) - _votes(claimed)
                 wanted = _once(still)
-            self._show(seen - self.elsewhere - sum(len(asked.request.criteria) for asked in wanted))
+            self._show(seen - self.elsewhere - _votes(wanted))
             yield from wanted
 
     def _wanted(self, batch: Sequence[Asked]) -> list[Asked]:
@@ -145,10 +150,7 @@ class _Run:
         return [asked for asked, some in zip(batch, keys, strict=True) if any(self._open(k, statuses) for k in some)]
 
     def _open(self, key: str, statuses: dict[str, Status]) -> bool:
-        status = statuses.get(key)
-        if status is None or status == "valid":
-            return status is None and key not in self._failed
-        return (self.retry or status in UNANSWERED) and key not in self._failed
+        return key not in self._failed and is_open(statuses.get(key), self.retry)
 
     def put(self, asked: Asked, answer: Answer) -> None:
         """Keep an answer; at once where it cost something."""
@@ -186,6 +188,10 @@ class _Run:
                 if not self.bar.disable:
                     self.bar.initial += ahead
                     self.bar.update(ahead)
+
+
+def _votes(asked: Sequence[Asked]) -> int:
+    return sum(len(one.request.criteria) for one in asked)
 
 
 def _once(asked: Sequence[Asked]) -> list[Asked]:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from jaxmodpo.errors import UserError
-from jaxmodpo.judging.collect import MakeRequests
+from jaxmodpo.judging.collect import MakeRequests, is_open
 from jaxmodpo.judging.endpoint import endpoint_identity
 from jaxmodpo.judging.families import Families, Family
 from jaxmodpo.judging.judge import Asked, Request, Usage, call_key, vote_keys
@@ -35,7 +35,7 @@ class Forecast:
 
     Attributes:
         calls: in all.
-        answered: of them, calls whose votes the ledger has.
+        answered: of them, calls whose votes the ledger has, failed ones too unless they are asked again.
         prompt_tokens: of the calls to come.
         completion_tokens: likewise.
         counted_by: what counted the tokens, in words.
@@ -68,7 +68,7 @@ def forecast(config: JudgeConfig, output_dir: Path, requests: MakeRequests, vote
     ledger = Ledger(place) if found and paid else None
     try:
         spent = ledger.spent_by(identity) if ledger is not None else None
-        calls, answered, texts = _count(requests(), identity, ledger, prompts)
+        calls, answered, texts = _count(requests(), identity, ledger, prompts, config.retry_errors)
     finally:
         if ledger is not None:
             ledger.close()
@@ -97,7 +97,7 @@ class _Texts:
 
 
 def _count(
-    requests: Iterable[Request], identity: str, ledger: Ledger | None, prompts: Prompts
+    requests: Iterable[Request], identity: str, ledger: Ledger | None, prompts: Prompts, retry: bool
 ) -> tuple[int, int, _Texts]:
     """Count calls, those answered, and the texts of the others."""
     texts, frame = _Texts({}), functools.cache(lambda *shape: _frame(prompts, *shape))
@@ -109,10 +109,10 @@ def _count(
         known = {} if ledger is None else ledger.statuses([key for some in keys for key in some])
         done = 0
         for asked, some in zip(batch, keys, strict=True):
-            if known and all(known.get(key) == "valid" for key in some):
-                done += 1
-            else:
+            if any(is_open(known.get(key), retry) for key in some):
                 _add(texts, asked.request, frame)
+            else:
+                done += 1
         batch.clear()
         return done
 
@@ -142,8 +142,8 @@ def _frame(prompts: Prompts, kind, criteria, responses: int, ties: bool) -> str:
     from jaxmodpo.artifacts import Candidate
 
     empty = Request(kind, "", "", "", "", criteria, tuple(Candidate(str(n), "") for n in range(responses)), ties)
-    said = "\n".join(message["content"] for message in prompts.messages(empty))
-    return said + json.dumps(answer_schema(empty))
+    said = [message["content"] for message in prompts.messages(empty)]
+    return "\n".join([*said, json.dumps(answer_schema(empty))])
 
 
 def _tokens(config: JudgeConfig, texts: _Texts, calls: int, spent: Spent | None) -> tuple[float, float, str]:
