@@ -15,9 +15,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
+from jaxmodpo.endpoints import HOPELESS_CODES, retry_after
 from jaxmodpo.errors import UserError
 from jaxmodpo.judging.batch_files import URL, private_file
-from jaxmodpo.judging.endpoint import HOPELESS_CODES, retry_after
 
 if TYPE_CHECKING:
     from openai import OpenAI

@@ -8,31 +8,22 @@ anywhere, and an endpoint that pushes back is given the time that it asks for.
 
 from __future__ import annotations
 
-import email.utils
-import ipaddress
 import json
-import math
 import os
 import random
-import re
 import threading
-import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 from urllib.parse import urlsplit
 
+from jaxmodpo.endpoints import HOPELESS_CODES, exhausted_for, is_local, retry_after
 from jaxmodpo.errors import UserError
 from jaxmodpo.judging.budget import Budget
 from jaxmodpo.judging.families import Families, Family
 from jaxmodpo.judging.judge import Answer, Asked, Request, Usage
 from jaxmodpo.judging.pool import Limiter, drain
 from jaxmodpo.judging.prompts import Prompts, answer_schema, parse_orders
-
-# Codes by which endpoints say that no request like this one can succeed.
-HOPELESS_CODES = frozenset(
-    {"unsupported_value", "unsupported_parameter", "model_not_found", "insufficient_quota", "invalid_api_key"}
-)
 
 LONGEST_WAIT = 3600.0
 """Seconds beyond which a run does not wait for an endpoint: it ends, to be continued later."""
@@ -348,72 +339,7 @@ def _usage(value: Any) -> Usage | None:
         return None
     details = value.get("prompt_tokens_details")
     cached = details.get("cached_tokens") if isinstance(details, dict) else 0
-    prompt, cached, completion = value.get("prompt_tokens"), cached or 0, value.get("completion_tokens")
+    counts = [value.get("prompt_tokens"), cached or 0, value.get("completion_tokens")]
     # A server may send anything: what no call can have used is not counted.
-    if not all(type(n) is int and 0 <= n < _MOST_TOKENS for n in (prompt, cached, completion)) or cached > prompt:
-        return None
-    return Usage(prompt, cached, completion)
-
-
-def retry_after(headers: Mapping[str, str]) -> float | None:
-    """Return the seconds that an endpoint asks to wait: ``retry-after-ms``, or ``retry-after`` (seconds or a date)."""
-    milliseconds, value = _number(headers.get("retry-after-ms", "")), headers.get("retry-after", "")
-    seconds = _number(value) if milliseconds is None else milliseconds / 1000
-    if seconds is None:
-        try:
-            seconds = email.utils.parsedate_to_datetime(value).timestamp() - time.time()
-        except (TypeError, ValueError, OverflowError):
-            return None
-    return max(0.0, seconds)
-
-
-def _number(text: str) -> float | None:
-    try:
-        number = float(text)
-    except ValueError:
-        return None
-    return number if math.isfinite(number) else None
-
-
-def exhausted_for(headers: Mapping[str, str]) -> float | None:
-    """Return for how many seconds the endpoint has no more requests or tokens to give; None while it has.
-
-    Reads ``x-ratelimit-remaining-*`` and ``x-ratelimit-reset-*`` (such as ``1m2.5s`` or ``20ms``).
-    """
-    waits = []
-    for what in ("requests", "tokens"):
-        if headers.get(f"x-ratelimit-remaining-{what}", "").strip() == "0":
-            waits.append(_duration(headers.get(f"x-ratelimit-reset-{what}", "")))
-    return max((wait for wait in waits if wait is not None), default=None)
-
-
-def _duration(text: str) -> float | None:
-    parts = re.findall(r"([0-9.]+)(ms|s|m|h|d)", text)
-    if not parts or "".join(number + unit for number, unit in parts) != text.strip():
-        return None
-    unit_seconds = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
-    try:
-        return sum(float(number) * unit_seconds[unit] for number, unit in parts)
-    except ValueError:
-        return None
-
-
-def is_local(base_url: str) -> bool:
-    """Return whether an endpoint is on this machine; refuse a URL that holds a secret or is none."""
-    try:
-        url = urlsplit(base_url)
-        host = url.hostname or ""
-    except ValueError:
-        raise UserError(f"--base-url {base_url} is not a URL") from None
-    if url.username or url.password or url.query:
-        raise UserError(
-            "--base-url must hold neither a user name nor a query, since it is written down; see --api-key-env"
-        )
-    if url.scheme not in ("http", "https") or not host:
-        raise UserError(f"--base-url {base_url} must begin with http:// or https:// and name a host")
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
+    found = [n for n in counts if type(n) is int and 0 <= n < _MOST_TOKENS]
+    return Usage(*found) if len(found) == 3 and found[1] <= found[0] else None

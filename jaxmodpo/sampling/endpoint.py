@@ -19,8 +19,8 @@ from tqdm import tqdm
 
 from jaxmodpo.artifacts import Journal, Question
 from jaxmodpo.data.text import INSTRUCTION
+from jaxmodpo.endpoints import HOPELESS_CODES, is_local
 from jaxmodpo.errors import UserError
-from jaxmodpo.judging.endpoint import HOPELESS_CODES, is_local
 
 logger = logging.getLogger(__name__)
 

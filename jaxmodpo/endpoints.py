@@ -1,0 +1,86 @@
+"""What every client of an OpenAI-compatible endpoint has to know, whatever it asks for.
+
+Judges ask for votes and the sampler for replies; both must know whether an address leaves this
+machine, what an endpoint means when it pushes back, and which errors no further attempt can mend.
+"""
+
+from __future__ import annotations
+
+import email.utils
+import ipaddress
+import math
+import re
+import time
+from collections.abc import Mapping
+from urllib.parse import urlsplit
+
+from jaxmodpo.errors import UserError
+
+# Codes by which endpoints say that no request like this one can succeed.
+HOPELESS_CODES = frozenset(
+    {"unsupported_value", "unsupported_parameter", "model_not_found", "insufficient_quota", "invalid_api_key"}
+)
+
+
+def retry_after(headers: Mapping[str, str]) -> float | None:
+    """Return the seconds that an endpoint asks to wait: ``retry-after-ms``, or ``retry-after`` (seconds or a date)."""
+    milliseconds, value = _number(headers.get("retry-after-ms", "")), headers.get("retry-after", "")
+    seconds = _number(value) if milliseconds is None else milliseconds / 1000
+    if seconds is None:
+        try:
+            seconds = email.utils.parsedate_to_datetime(value).timestamp() - time.time()
+        except (TypeError, ValueError, OverflowError):
+            return None
+    return max(0.0, seconds)
+
+
+def _number(text: str) -> float | None:
+    try:
+        number = float(text)
+    except ValueError:
+        return None
+    return number if math.isfinite(number) else None
+
+
+def exhausted_for(headers: Mapping[str, str]) -> float | None:
+    """Return for how many seconds the endpoint has no more requests or tokens to give; None while it has.
+
+    Reads ``x-ratelimit-remaining-*`` and ``x-ratelimit-reset-*`` (such as ``1m2.5s`` or ``20ms``).
+    """
+    waits = []
+    for what in ("requests", "tokens"):
+        if headers.get(f"x-ratelimit-remaining-{what}", "").strip() == "0":
+            waits.append(_duration(headers.get(f"x-ratelimit-reset-{what}", "")))
+    return max((wait for wait in waits if wait is not None), default=None)
+
+
+def _duration(text: str) -> float | None:
+    parts = re.findall(r"([0-9.]+)(ms|s|m|h|d)", text)
+    if not parts or "".join(number + unit for number, unit in parts) != text.strip():
+        return None
+    unit_seconds = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+    try:
+        return sum(float(number) * unit_seconds[unit] for number, unit in parts)
+    except ValueError:
+        return None
+
+
+def is_local(base_url: str) -> bool:
+    """Return whether an endpoint is on this machine; refuse a URL that holds a secret or is none."""
+    try:
+        url = urlsplit(base_url)
+        host = url.hostname or ""
+    except ValueError:
+        raise UserError(f"--base-url {base_url} is not a URL") from None
+    if url.username or url.password or url.query:
+        raise UserError(
+            "--base-url must hold neither a user name nor a query, since it is written down; see --api-key-env"
+        )
+    if url.scheme not in ("http", "https") or not host:
+        raise UserError(f"--base-url {base_url} must begin with http:// or https:// and name a host")
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
