@@ -15,6 +15,7 @@ from typing import Any
 
 import matplotlib
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from scipy import stats
 
@@ -29,6 +30,7 @@ logger = logging.getLogger(__name__)
 
 LABELS = {"modpo": "MODPO", "soup": "soups"}
 ARMS = {"best_worst": "best-worst pairs", "all_pairs": "all pairs"}
+KINDS = {"fronts": "equal weights", "matched_fronts": "matched KL"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,7 +70,7 @@ def combine(sweeps: Mapping[str, Sequence[Mapping[str, Any]]]) -> dict[str, Any]
         sweeps: of two arms, by seed in the same order and over the same weights.
 
     Returns:
-        ``arms``, by name: fronts, hypervolumes, and MODPO minus soup at equal weights and at matched KL.
+        ``arms``, by name: fronts at equal weights and at matched KL, hypervolumes, and MODPO minus soup at either.
         ``between``: MODPO of the second arm minus either method of the first, by hypervolume and weighted score.
     """
     first, second = sweeps
@@ -101,17 +103,11 @@ def combine(sweeps: Mapping[str, Sequence[Mapping[str, Any]]]) -> dict[str, Any]
 def _arm(sweeps: Sequence[Mapping[str, Any]], volumes: Mapping[str, Sequence[float]]) -> dict[str, Any]:
     """Return one arm's figures."""
     names = sweeps[0]["objectives"]
-    said: dict[str, Any] = {"objectives": names, "seeds": len(sweeps), "fronts": {}}
+    said: dict[str, Any] = {"objectives": names, "seeds": len(sweeps)}
     said["base"] = {name: _over([s["base"]["scores"][name] for s in sweeps]) for name in names}
-    for method in LABELS:
-        said["fronts"][method] = [
-            {
-                "weights": points[0]["weights"],
-                "scores": {name: _over([p["scores"][name] for p in points]) for name in names},
-                "kl": _over([p["kl"] for p in points]),
-            }
-            for points in zip(*(s["fronts"][method] for s in sweeps), strict=True)
-        ]
+    matched = [matched_fronts(sweep) for sweep in sweeps]
+    said["fronts"] = {method: _front([s["fronts"][method] for s in sweeps], names) for method in LABELS}
+    said["matched_fronts"] = {method: _front([fronts[method] for fronts in matched], names) for method in LABELS}
     said["hypervolume"] = {method: _over(values) for method, values in volumes.items()} | {
         "modpo - soup": _difference(volumes["modpo"], volumes["soup"])
     }
@@ -126,6 +122,39 @@ def _arm(sweeps: Sequence[Mapping[str, Any]], volumes: Mapping[str, Sequence[flo
             for rows in zip(*(s[kind] for s in sweeps), strict=True)
         ]
     return said
+
+
+def _front(of_seeds: Sequence[Sequence[Mapping[str, Any]]], names: Sequence[str]) -> list[dict[str, Any]]:
+    """Return the mean of each point over seeds."""
+    return [
+        {
+            "weights": points[0]["weights"],
+            "scores": {name: _over([p["scores"][name] for p in points]) for name in names},
+            "kl": _over([p["kl"] for p in points]),
+        }
+        for points in zip(*of_seeds, strict=True)
+    ]
+
+
+def matched_fronts(sweep: Mapping[str, Any]) -> dict[str, list[dict[str, Any]]]:
+    """Return both methods' points at matched KL: ``weights``, ``scores`` and ``kl``, in the weights' order.
+
+    A sweep keeps what two models differ by once the one that moved further is scaled back. The other one is where it
+    was, so that the scaled one's scores follow from the difference.
+    """
+    fronts: dict[str, list[dict[str, Any]]] = {"modpo": [], "soup": []}
+    places = zip(sweep["matched_kl"], sweep["fronts"]["modpo"], sweep["fronts"]["soup"], strict=True)
+    for row, modpo, soup in places:
+        scores = {"modpo": dict(modpo["scores"]), "soup": dict(soup["scores"])}
+        for name in sweep["objectives"]:
+            apart = row["modpo - soup"][name]["value"]
+            if row["scale"]["modpo"] < 1:
+                scores["modpo"][name] = scores["soup"][name] + apart
+            else:
+                scores["soup"][name] = scores["modpo"][name] - apart
+        for method, points in fronts.items():
+            points.append({"weights": row["weights"], "scores": scores[method], "kl": row["kl"][method]})
+    return fronts
 
 
 def _difference(ours: Iterable[float], theirs: Iterable[float]) -> dict[str, Any]:
@@ -183,39 +212,32 @@ def _shown(value: Mapping[str, Any], digits: int) -> str:
 
 
 def figure(results: Mapping[str, Any]) -> Figure:
-    """Draw the mean fronts of both arms, with intervals over seeds."""
+    """Draw the mean fronts of both arms with intervals over seeds: above at equal weights, below at matched KL."""
     with matplotlib.rc_context(STYLE):
-        drawn = Figure(figsize=(9.6, 4.4), layout="constrained")
-        for axes, (arm, said) in zip(
-            drawn.subplots(1, 2, sharex=True, sharey=True), results["arms"].items(), strict=True
-        ):
-            x, y = said["objectives"]
-            for n, (method, points) in enumerate(said["fronts"].items()):
-                middle = {name: np.array([p["scores"][name]["mean"] for p in points]) for name in (x, y)}
-                half = {
-                    name: [
-                        ((p["scores"][name]["interval"] or [m, m])[1] - m)
-                        for p, m in zip(points, middle[name], strict=True)
-                    ]
-                    for name in (x, y)
-                }
-                axes.errorbar(
-                    middle[x],
-                    middle[y],
-                    xerr=half[x],
-                    yerr=half[y],
-                    marker=MARKERS[n],
-                    color=PALETTE[n],
-                    markersize=5,
-                    linewidth=1.2,
-                    elinewidth=0.6,
-                    label=LABELS[method],
-                )
-                for point, px, py in zip(points, middle[x], middle[y], strict=True):
-                    axes.annotate(
-                        f"{point['weights'][0]:.1f}", (px, py), (4, 4), textcoords="offset points", fontsize=6
-                    )
-            axes.plot(said["base"][x]["mean"], said["base"][y]["mean"], "kx", label="base")
-            axes.set(xlabel=f"true {x}", ylabel=f"true {y}", title=ARMS[arm])
-            axes.legend(fontsize=7)
+        drawn = Figure(figsize=(9.6, 8.4), layout="constrained")
+        rows = drawn.subplots(2, len(results["arms"]), sharex=True, sharey=True)
+        for axes_of_row, (kind, title) in zip(rows, KINDS.items(), strict=True):
+            for axes, (arm, said) in zip(axes_of_row, results["arms"].items(), strict=True):
+                _draw(axes, said, kind)
+                axes.set_title(f"{ARMS[arm]}, {title}")
         return drawn
+
+
+def _draw(axes: Axes, said: Mapping[str, Any], kind: str) -> None:
+    """Draw both methods' fronts of an arm."""
+    x, y = said["objectives"]
+    for n, (method, points) in enumerate(said[kind].items()):
+        middle = {name: [p["scores"][name]["mean"] for p in points] for name in (x, y)}
+        half = {name: [_half(p["scores"][name]) for p in points] for name in (x, y)}
+        look = {"marker": MARKERS[n], "color": PALETTE[n], "markersize": 5, "linewidth": 1.2, "elinewidth": 0.6}
+        axes.errorbar(middle[x], middle[y], xerr=half[x], yerr=half[y], label=LABELS[method], **look)
+        for point, px, py in zip(points, middle[x], middle[y], strict=True):
+            axes.annotate(f"{point['weights'][0]:.1f}", (px, py), (4, 4), textcoords="offset points", fontsize=6)
+    axes.plot(said["base"][x]["mean"], said["base"][y]["mean"], "kx", label="base")
+    axes.set(xlabel=f"true {x}", ylabel=f"true {y}")
+    axes.legend(fontsize=7)
+
+
+def _half(value: Mapping[str, Any]) -> float:
+    """Return half an interval's width; 0 where one seed gives none."""
+    return value["interval"][1] - value["mean"] if value["interval"] else 0.0

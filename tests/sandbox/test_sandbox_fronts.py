@@ -1,0 +1,80 @@
+"""``sandbox fronts``: what it makes of several worlds' sweeps.
+
+The experiment itself trains some twenty models a world, half an hour's work; with everything cut down it still
+compiles for more than a minute, as the demo's and the sweep's own tests do. Here its sweeps are made up.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from jaxmodpo.artifacts import read_json, write_json
+from jaxmodpo.errors import UserError
+from jaxmodpo.sandbox.fronts import FrontsConfig, combine, figure, fronts, matched_fronts
+from jaxmodpo.search.sweep import compare
+
+WEIGHTS = ([0.7, 0.3], [0.3, 0.7])
+
+
+def point(weights: list[float] | None, a: float, b: float, kl: float, scale: float = 1.0) -> dict[str, Any]:
+    return {
+        "label": "x", "adapter": None, "scale": scale, "weights": weights, "kl": kl, "kl_standard_error": 0.1,
+        "scores": {"a": a, "b": b}, "per_question": {"a": [a] * 4, "b": [b] * 4},
+    }  # fmt: skip
+
+
+def swept(shift: float = 0.0) -> dict[str, Any]:
+    """MODPO moved further at the first weights, the soup at the second: each is scaled back in its turn."""
+    modpo = [point(WEIGHTS[0], 1.0 + shift, 0.4, 4.0), point(WEIGHTS[1], 0.4, 1.0, 1.0)]
+    soup = [point(WEIGHTS[0], 0.9, 0.3, 1.0), point(WEIGHTS[1], 0.3, 0.9, 3.0)]
+    matched = [
+        (point(WEIGHTS[0], 0.8 + shift, 0.2, 1.02, scale=0.4), soup[0]),
+        (modpo[1], point(WEIGHTS[1], 0.25, 0.7, 0.98, scale=0.5)),
+    ]
+    return compare(["a", "b"], point(None, 0.0, 0.0, 0.0), {"modpo": modpo, "soup": soup}, matched)
+
+
+def test_points_at_matched_divergence_are_those_that_were_measured():
+    found = matched_fronts(swept())
+    expected = {"modpo": [(0.8, 0.2, 1.02), (0.4, 1.0, 1.0)], "soup": [(0.9, 0.3, 1.0), (0.25, 0.7, 0.98)]}
+    for method, rows in expected.items():
+        np.testing.assert_allclose([(p["scores"]["a"], p["scores"]["b"], p["kl"]) for p in found[method]], rows)
+        assert [p["weights"] for p in found[method]] == list(WEIGHTS)
+
+
+def test_fronts_are_drawn_at_equal_weights_and_at_matched_divergence():
+    results = combine({"best_worst": [swept(), swept(0.1)], "all_pairs": [swept(0.2), swept(0.3)]})
+    said = results["arms"]["best_worst"]
+    assert said["fronts"]["modpo"][0]["scores"]["a"]["mean"] == pytest.approx(1.05)
+    assert said["matched_fronts"]["modpo"][0]["scores"]["a"]["mean"] == pytest.approx(0.85)
+    panels = figure(results).axes
+    assert [axes.get_title() for axes in panels] == [
+        "best-worst pairs, equal weights", "all pairs, equal weights",
+        "best-worst pairs, matched KL", "all pairs, matched KL",
+    ]  # fmt: skip
+    drawn = [axes.containers[0].lines[0].get_xdata().tolist() for axes in panels]  # type: ignore[attr-defined]
+    assert drawn == [pytest.approx(x) for x in ([1.05, 0.4], [1.25, 0.4], [0.85, 0.4], [1.05, 0.4])]
+
+
+def test_the_command_runs_a_world_per_seed_and_puts_them_together(tmp_path, monkeypatch, capsys):
+    run: list[tuple[str, str, int]] = []
+
+    def run_experiment(path: Path, folder: Path, seed: int) -> None:
+        run.append((path.name, folder.name, seed))
+        for arm, shift in (("best_worst", 0.0), ("all_pairs", 0.2)):
+            write_json(folder / arm / "sweep.json", swept(shift + seed / 100))
+
+    monkeypatch.setattr("jaxmodpo.sandbox.fronts.run_experiment", run_experiment)
+    fronts(FrontsConfig(output_dir=tmp_path, seed=3, seeds=2))
+    assert run == [("fronts.yaml", "seed_3", 3), ("fronts.yaml", "seed_4", 4)]
+    said = read_json(tmp_path / "fronts.json")["arms"]
+    assert said["all_pairs"]["matched_fronts"]["modpo"][0]["scores"]["a"]["mean"] == pytest.approx(0.8 + 0.2 + 0.035)
+    assert (tmp_path / "fronts.png").read_bytes().startswith(b"\x89PNG")
+    printed = capsys.readouterr().out
+    assert "all pairs, 2 seeds: hypervolume MODPO" in printed and "| 0.7/0.3 | " in printed
+    with pytest.raises(UserError, match="--seeds must be at least 1"):
+        fronts(FrontsConfig(output_dir=tmp_path, seeds=0))
