@@ -21,6 +21,7 @@ from jaxmodpo.data.pairs import count_rows, holds_rankings
 from jaxmodpo.data.reference_lengths import reference_lengths
 from jaxmodpo.errors import UserError, nearest
 from jaxmodpo.judging.criteria import load_criteria
+from jaxmodpo.judging.settings import groups
 from jaxmodpo.models import flops
 from jaxmodpo.models.decoder import parameter_table as decoder_table
 from jaxmodpo.models.lora import adapter_table
@@ -32,8 +33,8 @@ from jaxmodpo.training.hardware import Chip, chips
 EFFICIENCY = 0.5
 REPLY_BYTES = 1_900
 """a row of responses.csv: a reply of some 300 tokens and its question"""
-RANKING_BYTES, COMPARISON_BYTES = 450, 330
-"""a line of votes.jsonl: ids, shown order, raw and parsed answer"""
+RANKING_BYTES, COMPARISON_BYTES = 680, 550
+"""a row of the ledger with its index: ids, shown order, raw and parsed answer, model, tokens"""
 PAIR_BYTES = 3_600
 """a pair in JSON: two replies and the question"""
 BISECTIONS = 7
@@ -189,23 +190,31 @@ def _preferences(e: Estimator, config: Any) -> Cost:
         each = round(len(rows) / len({row["question_id"] for row in rows}))
     questions = replies // each
     personas = config.personas_per_question or e.rows(config.personas)
-    names = [criterion.name for criterion in load_criteria(config.criteria, config.only)]
+    criteria = load_criteria(config.criteria, config.only)
+    names = [criterion.name for criterion in criteria]
     per_ranking = each * (each - 1) // 2 if config.pairs == "all" else 1
     for name in names:
         e.counts[config.output_dir / f"{name}_pairs.json"] = questions * per_ranking
         e.counts[config.output_dir / f"{name}_rankings.json"] = questions
         e.per_question[config.output_dir / f"{name}_rankings.json"] = each
-    votes = questions * personas * len(names)
-    return Cost(judge_calls=votes, disk=RANKING_BYTES * votes + 2 * PAIR_BYTES * questions * len(names))
+    asked = round(questions * personas * (1 + config.repeat_share))
+    return Cost(
+        judge_calls=asked * len(groups(criteria, config.criteria_per_call)),
+        disk=RANKING_BYTES * asked * len(names) + 2 * PAIR_BYTES * questions * len(names),
+    )
 
 
 def _evaluate(e: Estimator, config: Any) -> Cost:
     files = [Path(path) for path in named_values(config.responses, "--responses").values()]
     units = min(e.rows(path) for path in files)
     personas = config.personas_per_question or e.rows(config.personas)
-    criteria = len(load_criteria(config.criteria, config.only))
-    votes = units * math.comb(len(files), 2) * personas * criteria
-    return Cost(judge_calls=votes, disk=COMPARISON_BYTES * votes)
+    criteria = load_criteria(config.criteria, config.only)
+    asked = units * math.comb(len(files), 2) * personas * (2 if config.both_orders else 1)
+    asked = round(asked * (1 + config.repeat_share))
+    return Cost(
+        judge_calls=asked * len(groups(criteria, config.criteria_per_call)),
+        disk=COMPARISON_BYTES * asked * len(criteria),
+    )
 
 
 def _pairs(e: Estimator, path: Path, per_question: Any) -> int:
