@@ -12,6 +12,7 @@ import shutil
 import sys
 import time
 from collections.abc import Callable, Mapping
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol
@@ -233,7 +234,6 @@ def _train(
         evaluations = _Evaluations(**progress["evaluations"])
         data = put(np.asarray(progress["random"], np.uint32), everywhere)
         key = jax.jit(jax.random.wrap_key_data, out_shardings=everywhere)(data)
-    tracking = Tracking(config.output_dir, config.track, as_mapping(config), start, leads())
     logger.info(
         "training: %d examples, %d updates of %d, from update %d; rows of %d × %d tokens a microbatch, %.1f%% padding",
         len(batches.examples),
@@ -248,8 +248,11 @@ def _train(
     clock = _Clock(batches, flops, mesh)
     over = evaluations.over(config.patience)
     done = start
-    with notice() as preemption:
-        progress_bar = tqdm(total=steps, initial=start, desc="training", disable=not sys.stderr.isatty(), leave=False)
+    with (
+        closing(Tracking(config.output_dir, config.track, as_mapping(config), start, leads())) as tracking,
+        tqdm(total=steps, initial=start, desc="training", disable=not sys.stderr.isatty(), leave=False) as progress_bar,
+        notice() as preemption,
+    ):
         while done < steps and not over:
             batch = place_batch(mesh, next(batches), batches.by_rows)
             state, metrics = train_step(
@@ -268,7 +271,6 @@ def _train(
                 if values["skipped_in_row"] >= min(config.max_skipped, steps):
                     checkpoints.save(done, state, _progress(batches, evaluations, random))
                     checkpoints.wait()
-                    tracking.close()
                     raise UserError(
                         f"training broke down: the last {values['skipped_in_row']:.0f} updates up to {done} had a loss "
                         "or gradient that was not finite, and were left out; a lower --learning-rate or "
@@ -291,11 +293,8 @@ def _train(
                 checkpoints.save(done, state, _progress(batches, evaluations, random), score)
             if ending and not (last or over):
                 checkpoints.wait()
-                tracking.close()
                 raise Preempted(f"asked to end; everything up to update {done} of {steps} is in a checkpoint")
-        progress_bar.close()
     checkpoints.wait()
-    tracking.close()
     report = {"updates": done, "skipped_updates": int(np.asarray(state.skipped.addressable_data(0)))}
     if evaluations.best_values is not None:
         report |= {

@@ -177,6 +177,23 @@ def test_figures_go_to_trackers_too_and_missing_ones_are_named(tmp_path, monkeyp
         run(settings(tmp_path / "other", track=("wandb",)), [1.0] * 4)
 
 
+def test_a_run_that_is_stopped_from_outside_closes_its_trackers(tmp_path, monkeypatch):
+    closed: list[bool] = []
+    board = SimpleNamespace(add_scalar=lambda *_: None, close=lambda: closed.append(True))
+    monkeypatch.setitem(sys.modules, "tensorboardX", SimpleNamespace(SummaryWriter=lambda folder: board))
+    config = settings(tmp_path, epochs=1, track=("tensorboard",))
+
+    def hopeless(epoch, values):
+        raise RuntimeError("pruned")
+
+    def batches(count: int) -> Batches:
+        return Batches(data([1.0] * count), batch_size=2)
+
+    with pytest.raises(RuntimeError, match="pruned"):
+        train(Pull(), {"w": jnp.zeros(1)}, {}, batches(4), config, make_mesh(), batches(2), None, hopeless)
+    assert closed == [True]
+
+
 # ---------------------------------------------------------------------- checkpoints
 
 
