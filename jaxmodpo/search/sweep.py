@@ -52,6 +52,8 @@ logger = logging.getLogger(__name__)
 Scorer = Callable[[Sequence[Question], Sequence[str]], np.ndarray]
 CLOSE = 0.05
 """divergences that differ by less than this share count as matched"""
+DIGITS = 10
+"""decimals of a weight; beyond them is rounding"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,16 +105,24 @@ def grid(weights: str, step: float, objectives: int) -> list[tuple[float, ...]]:
     """
     try:
         low, high = (float(end) for end in weights.split(".."))
-        count = round((high - low) / step)
         if not (0 < low <= high < 1 and step > 0):
             raise ValueError
-    except (ValueError, ZeroDivisionError) as error:
-        raise UserError(f"--weights must be LOW..HIGH within 0 and 1, as in 0.1..0.9; got {weights}") from error
-    values = [round(low + n * step, 10) for n in range(count + 1)]
+    except ValueError as error:
+        raise UserError(
+            f"--weights must be LOW..HIGH within 0 and 1, as in 0.1..0.9, and --step above 0; got {weights}, {step}"
+        ) from error
+    count = math.floor((high - low) / step + 1e-6)  # 0.8 / 0.1 is less than 8
+    values = [round(low + n * step, DIGITS) for n in range(count + 1)]
     points = [p for p in itertools.product(values[::-1], repeat=objectives) if math.isclose(sum(p), 1, abs_tol=1e-6)]
     if not points:
         raise UserError(f"no weights of {weights} in steps of {step} sum to 1 over {objectives} objectives")
     return points
+
+
+def point_name(weights: Sequence[float], between: str = "_") -> str:
+    """Return a point's name: its weights, with two decimals or as many as they have, so that no two share one."""
+    decimals = [f"{weight:.{DIGITS}f}" for weight in weights]
+    return between.join(text[:4] + text[4:].rstrip("0") for text in decimals)
 
 
 def sweep(config: SweepConfig) -> Phase:
@@ -139,14 +149,14 @@ def sweep(config: SweepConfig) -> Phase:
     base = measure("base", None, None)
     ends = _ends(config, souped, session)
     for weights in points:
-        label = "_".join(f"{weight:.2f}" for weight in weights)
-        adapter = config.output_dir / "modpo" / label / "adapter"
+        name = point_name(weights)
+        adapter = config.output_dir / "modpo" / name / "adapter"
         modpo(_as(MODPOConfig, config, weights=weights, output_dir=adapter.parent), session)
-        fronts["modpo"].append(measure(f"modpo_{label}", adapter, weights))
+        fronts["modpo"].append(measure(f"modpo_{name}", adapter, weights))
         if ends:
-            adapter = config.output_dir / "soup" / label / "adapter"
+            adapter = config.output_dir / "soup" / name / "adapter"
             soup(SoupConfig(adapters=tuple(ends), weights=weights, output_dir=adapter.parent, model=config.model))
-            fronts["soup"].append(measure(f"soup_{label}", adapter, weights))
+            fronts["soup"].append(measure(f"soup_{name}", adapter, weights))
     matched = []
     if ends and config.match_kl:
         matched = [measure.matched(*pair) for pair in zip(fronts["modpo"], fronts["soup"], strict=True)]
@@ -375,7 +385,7 @@ def table(results: Mapping[str, Any]) -> str:
     lines = ["", f"{'':<26}" + "".join(f"{name:>14}" for name in names) + f"{'KL, nats':>10}"]
     rows = [("base", results["base"])]
     for method, points in results["fronts"].items():
-        rows += [(f"{method} " + "/".join(f"{w:.2f}" for w in point["weights"]), point) for point in points]
+        rows += [(f"{method} " + point_name(point["weights"], "/"), point) for point in points]
     for label, point in rows:
         lines.append(f"{label:<26}" + "".join(f"{point['scores'][n]:14.3f}" for n in names) + f"{point['kl']:10.2f}")
     lines.append("")
@@ -386,7 +396,7 @@ def table(results: Mapping[str, Any]) -> str:
         for row in results.get(kind, []):
             found = row["modpo - soup"]["weighted"]
             low, high = found["interval"]
-            weights, kl = "/".join(f"{w:.2f}" for w in row["weights"]), row["kl"]
+            weights, kl = point_name(row["weights"], "/"), row["kl"]
             lines.append(
                 f"{kind.replace('_', ' ')} {weights}: weighted score, modpo - soup {found['value']:+.3f} "
                 f"[{low:+.3f}, {high:+.3f}], KL {kl['modpo']:.2f} and {kl['soup']:.2f}"

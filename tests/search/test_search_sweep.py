@@ -14,7 +14,7 @@ from jaxmodpo.methods.dpo import DPOConfig, dpo
 from jaxmodpo.sandbox import grammar
 from jaxmodpo.sandbox.fronts import combine
 from jaxmodpo.sandbox.fronts import table as fronts_table
-from jaxmodpo.search.sweep import SweepConfig, compare, grid, sweep, table
+from jaxmodpo.search.sweep import SweepConfig, compare, grid, point_name, sweep, table
 
 
 def test_the_grid_is_the_simplex_within_its_ends():
@@ -25,9 +25,27 @@ def test_the_grid_is_the_simplex_within_its_ends():
         ("0.1-0.9", 0.1, "LOW..HIGH"),
         ("0..0.9", 0.1, "LOW..HIGH"),
         ("0.6..0.9", 0.1, "sum to 1"),
+        ("0.1..inf", 0.1, "LOW..HIGH"),
+        ("0.1..0.9", 0.0, "--step above 0"),
     ):
         with pytest.raises(UserError, match=said):
             grid(weights, step, 2)
+
+
+@pytest.mark.parametrize(("weights", "step"), [("0.1..0.65", 0.1), ("0.2..0.75", 0.2), ("0.3..0.7", 0.05)])
+def test_no_weight_lies_beyond_the_ends_of_the_grid(weights, step):
+    low, high = map(float, weights.split(".."))
+    found = sorted({weight for p in grid(weights, step, 2) for weight in p})
+    assert found[0] >= low and found[-1] <= high
+    if high == 0.7:
+        assert found == pytest.approx(np.linspace(0.3, 0.7, 9)), "a range of whole steps has both its ends"
+
+
+@pytest.mark.parametrize("step", [0.1, 0.05, 0.005, 0.0025])
+def test_no_two_points_share_a_folder(step):
+    points = grid("0.1..0.9", step, 2)
+    assert len(points) == round(0.8 / step) + 1 and len({point_name(p) for p in points}) == len(points)
+    assert point_name((0.5, 0.5)) == "0.50_0.50" and point_name((0.995, 0.005), "/") == "0.995/0.005"
 
 
 def point(weights, first, second, kl, questions: int = 40) -> dict:
