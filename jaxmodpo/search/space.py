@@ -26,7 +26,8 @@ class Dimension:
 
     def suggest(self, trial: optuna.Trial, name: str) -> Value:
         if self.choices:
-            return trial.suggest_categorical(name, self.choices)  # type: ignore[return-value]
+            # A queued 128.0 stands for the choice 128, and comes back from the storage as that.
+            return self.choices[self.choices.index(trial.suggest_categorical(name, self.choices))]  # type: ignore[arg-type]
         if isinstance(self.low, int) and isinstance(self.high, int):
             return trial.suggest_int(name, self.low, self.high, log=self.log)
         return trial.suggest_float(name, self.low, self.high, log=self.log)

@@ -18,13 +18,18 @@ import math
 import os
 import shutil
 import socket
+import time
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
+import jax
+import numpy as np
 import optuna
+import sqlalchemy.exc
+from jax.experimental import multihost_utils
 from optuna.trial import FrozenTrial, TrialState
 
 from jaxmodpo.artifacts import Phase, digest, read_json, write_json, write_text
@@ -38,7 +43,7 @@ from jaxmodpo.methods.reward import RewardConfig, reward
 from jaxmodpo.methods.sft import SFTConfig, sft
 from jaxmodpo.search.report import write_report
 from jaxmodpo.search.space import Space, load_space
-from jaxmodpo.training.distributed import agreed, leads, open_phase
+from jaxmodpo.training.distributed import DeviceConfig, agreed, leads, open_phase
 from jaxmodpo.training.session import Session
 from jaxmodpo.training.trainer import TrainingConfig
 
@@ -48,6 +53,8 @@ TIE_BREAK = 1e-4
 """what a margin can add to an accuracy at most"""
 
 HEARTBEAT_SECONDS = 60
+RETRIES = 3
+"""how often settings are tried again whose process died; others may have killed it, but hardly each time"""
 GIVE_UP_AFTER = 5
 """failed trials in a row, with none before them that did not fail"""
 
@@ -73,6 +80,8 @@ class TuneSFTConfig(SFTConfig, TuneSettings):
     """Search settings for 'align sft'."""
 
     evaluations_per_epoch: int = 2
+    best_metric: Literal["loss"] = "loss"
+    """what trials are compared by, and so within them too"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,6 +89,8 @@ class TuneDPOConfig(DPOConfig, TuneSettings):
     """Search settings for 'align dpo'."""
 
     evaluations_per_epoch: int = 2
+    best_metric: Literal["accuracy"] = "accuracy"
+    """what trials are compared by, and so within them too"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,6 +98,8 @@ class TuneMODPOConfig(MODPOConfig, TuneSettings):
     """Search settings for 'align modpo'."""
 
     evaluations_per_epoch: int = 2
+    best_metric: Literal["accuracy"] = "accuracy"
+    """what trials are compared by, and so within them too"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,6 +107,8 @@ class TuneJointConfig(JointConfig, TuneSettings):
     """Search settings for 'align joint'."""
 
     evaluations_per_epoch: int = 2
+    best_metric: Literal["accuracy"] = "accuracy"
+    """what trials are compared by, and so within them too"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,6 +116,8 @@ class TuneRewardConfig(RewardConfig, TuneSettings):
     """Search settings for 'reward'."""
 
     evaluations_per_epoch: int = 2
+    best_metric: Literal["accuracy"] = "accuracy"
+    """what trials are compared by, and so within them too"""
 
 
 @dataclass(frozen=True)
@@ -143,7 +160,10 @@ def tune_joint(config: TuneJointConfig) -> Phase:
 
 
 def tune_reward(config: TuneRewardConfig) -> Phase:
-    """Run ``tune reward``; the best settings are then trained on everything and carry the search's figures."""
+    """Run ``tune reward``; its ``best.yaml`` trains a model on everything, which carries the best trial's figures.
+
+    They are another model's: the trial saw less data, and was stopped within a longer schedule than the final one's.
+    """
     if config.all or config.refit or config.validation is not None:
         raise UserError("tune reward takes no --all, --refit or --validation: it searches for one criterion's settings")
     return _tune(config, _Method("reward", RewardConfig, reward, "reward", "model"))
@@ -175,22 +195,24 @@ def _tune(config: Any, method: _Method) -> Phase:
     if phase.finished and phase.results["trials"] >= config.trials:
         return phase
     search = _Search(config, method, space, f"{phase.manifest['identity']['command']} {_name(phase)}")
-    if leads():
-        try:
-            study = search.study()
-            search.continue_cut_off(study)
-            while (number := search.counted(study)) < config.trials:
-                logger.info("trial %d of %d", number + 1, config.trials)
-                study.optimize(search.lead, n_trials=1, catch=(Exception,))
-                search.after(study)
-        except UserError as error:
-            search.tell_others({"error": str(error)})
-            raise
-        search.tell_others({"stop": True})
-        return _finish(phase, study, config, method)
-    search.follow()
-    phase.finish()
-    return phase
+    if not leads():
+        search.follow()
+        phase.finish()
+        return phase
+    try:
+        study = search.study()
+        search.continue_cut_off(study)
+        while (number := search.counted(study)) < config.trials:
+            logger.info("trial %d of %d", number + 1, config.trials)
+            study.optimize(search.lead, n_trials=1, catch=(_Failed,))
+            search.after(study)
+    except Preempted:  # in the other processes too
+        raise
+    except Exception as error:
+        search.tell_others({"error": _sentence(error)})
+        raise
+    search.tell_others({"stop": True})
+    return _finish(phase, study, config, method)
 
 
 def _name(phase: Phase) -> str:
@@ -228,91 +250,113 @@ class _Search:
         url = config.study or f"sqlite:///{(config.output_dir / 'study.db').absolute()}"
         optuna.logging.set_verbosity(optuna.logging.ERROR)
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-        pruner = optuna.pruners.MedianPruner(n_startup_trials=5, n_warmup_steps=1)
+        median = optuna.pruners.MedianPruner(n_startup_trials=5, n_warmup_steps=1)
+        pruner = median if config.prune else optuna.pruners.NopPruner()
         try:
-            storage = optuna.storages.RDBStorage(
-                url,
-                heartbeat_interval=HEARTBEAT_SECONDS,
-                grace_period=5 * HEARTBEAT_SECONDS,
-                heartbeat_stale_trial_callback=optuna.storages.RetryHeartbeatStaleTrialCallback(max_retry=3),
-            )
-            study = optuna.create_study(
-                storage=storage,
-                study_name=self._name,
-                direction="maximize",
-                pruner=pruner if config.prune else optuna.pruners.NopPruner(),
-                load_if_exists=True,
-            )
+            storage = _storage(url)
+            try:
+                study = optuna.create_study(storage=storage, study_name=self._name, direction="maximize", pruner=pruner)
+            except optuna.exceptions.DuplicatedStudyError:
+                return optuna.load_study(storage=storage, study_name=self._name, pruner=pruner)
         except Exception as error:
             # Its message may repeat the URL, which may hold a password.
             raise UserError(f"cannot open the study's storage ({type(error).__name__}); see --study") from error
         own = {name: getattr(config, name) for name in self._space}
-        if not study.trials and all(self._space[name].holds(value) for name, value in own.items()):
+        if all(self._space[name].holds(value) for name, value in own.items()):
             study.enqueue_trial(own)
         return study
 
     def continue_cut_off(self, study: optuna.Study) -> None:
-        """Queue again what this machine was in the middle of when it was killed or told to end."""
+        """Queue again what lies half done in this search's folder, since a process died or was told to end."""
         trials = study.get_trials(deepcopy=False)
         continued = {trial.user_attrs.get("continues") for trial in trials}
         for trial in trials:
-            dead = trial.state == TrialState.RUNNING and _dead(trial.user_attrs.get("process", ""))
-            ended = trial.state == TrialState.FAIL and trial.user_attrs.get("cut_off")
-            if trial.number in continued or not (dead or ended):
+            if trial.number in continued or not self._is_here(trial):
                 continue
-            if dead:
+            if trial.state == TrialState.RUNNING and _dead(trial.user_attrs["process"]):
                 study.tell(trial.number, state=TrialState.FAIL)
-            if trial.params:
+                _try_again(study, trial)
+            elif trial.state == TrialState.FAIL and trial.user_attrs.get("cut_off"):
                 logger.info("trial %d was cut off and goes on", trial.number)
                 study.enqueue_trial(trial.params, user_attrs={"continues": trial.number})
 
+    def _is_here(self, trial: FrozenTrial) -> bool:
+        """Whether a trial's folder is one of this search's; other processes look after theirs.
+
+        Machines may share a disk, or have a new name after a restart: there the folder itself tells. Others may have a
+        folder of the same name each.
+        """
+        folder = Path(trial.user_attrs.get("folder", "/"))
+        same_host = trial.user_attrs.get("process", "").startswith(f"{socket.gethostname()}:")
+        return folder.is_relative_to(self._config.output_dir.absolute()) and (same_host or folder.is_dir())
+
     def counted(self, study: optuna.Study) -> int:
-        """Return how many trials are done or under way; those cut off do not count."""
-        return sum(
-            trial.state in (TrialState.COMPLETE, TrialState.PRUNED, TrialState.RUNNING) or "reason" in trial.user_attrs
-            for trial in study.get_trials(deepcopy=False)
-        )
+        """Return how many trials are done or under way, after failing those whose process has long been silent.
+
+        Those cut off do not count.
+        """
+        optuna.storages.fail_stale_trials(study)
+        return sum(t.state == TrialState.RUNNING or _tried(t) for t in study.get_trials(deepcopy=False))
 
     def lead(self, trial: optuna.Trial) -> float:
-        """Run a trial as the process that asks the study."""
+        """Run a trial as the process that asks the study.
+
+        Raises:
+            _Failed: it failed, and the trial has its reason.
+            optuna.TrialPruned: it was hopeless.
+            Preempted: the search is to end; as with Ctrl-C, the next run goes on with the trial.
+        """
         trial.set_user_attr("process", f"{socket.gethostname()}:{os.getpid()}")
         # Univariate sampling draws here: from the seed, the trial's number and the trials before it.
         seed = self._config.seed * 100_003 + trial.number
         trial.study.sampler = optuna.samplers.TPESampler(seed=seed)
         params = {name: dimension.suggest(trial, name) for name, dimension in self._space.items()}
+        folder = self._folder(params)
+        trial.set_user_attr("folder", str(folder.absolute()))
         self.tell_others({"params": params})
         self._trial = trial
         try:
-            return self.run(params, trial)
-        except optuna.TrialPruned:
-            raise
-        except Preempted:
+            results = self.run(params)
+            values = _values(results)
+        except (Preempted, KeyboardInterrupt):
             trial.set_user_attr("cut_off", True)
-            raise _CutOff from None
-        except Exception as error:
-            reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:500]
-            trial.set_user_attr("reason", reason)
-            logger.warning("trial %d failed: %s", trial.number, reason)
             raise
+        except (_Failed, UserError) as error:
+            trial.set_user_attr("reason", str(error))
+            logger.warning("trial %d failed: %s", trial.number, error)
+            raise _Failed(str(error)) from error
+        for name in ("updates", "best_epoch"):
+            trial.set_user_attr(name, results[name])
+        trial.set_user_attr("held_out", {n: v for n, v in values.items() if isinstance(v, float)})
+        if self._method.settings is RewardConfig:
+            trial.set_user_attr("validation", read_json(folder / "validation.json"))
+        return objective(values, self._beta)
 
-    def run(self, params: Mapping[str, Any], trial: optuna.Trial | None) -> float:
-        """Train with a trial's settings, in every process."""
-        folder = self._config.output_dir / "trials" / digest(dict(params))[:12]
+    def run(self, params: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Train with a trial's settings, in every process; return the run's results, in the leading one.
+
+        Raises:
+            _Failed: in every process, where it failed in any. (One that fails while the others wait for its numbers
+                within a step cannot tell them; there the search ends, as when a process dies.)
+            optuna.TrialPruned, Preempted: in every process too.
+        """
         self._beta = params.get("beta", getattr(self._config, "beta", 1.0))
         self._reported = set()
-        if trial is not None:
-            trial.set_user_attr("folder", str(folder.absolute()))
-        results = self._method.run(_settings(self._config, self._method, params, folder), self._session).results
-        values = {n.removeprefix("held_out_"): v for n, v in results.items() if n.startswith("held_out_")}
-        if "loss" not in values:
-            raise UserError("no evaluation was finite")
-        if trial is not None:
-            for name in ("updates", "best_epoch"):
-                trial.set_user_attr(name, results[name])
-            trial.set_user_attr("held_out", {n: v for n, v in values.items() if isinstance(v, float)})
-            if self._method.settings is RewardConfig:
-                trial.set_user_attr("validation", read_json(folder / "validation.json"))
-        return objective(values, self._beta)
+        fault, results = "", {}
+        try:
+            settings = _settings(self._config, self._method, params, self._folder(params))
+            results = self._method.run(settings, self._session).results
+        except (optuna.TrialPruned, Preempted):
+            raise
+        except Exception as error:
+            fault = _sentence(error)
+            logger.debug("the trial failed here", exc_info=True)
+        if fault := _in_any_process(fault):
+            raise _Failed(fault)
+        return results
+
+    def _folder(self, params: Mapping[str, Any]) -> Path:
+        return self._config.output_dir / "trials" / digest(dict(params))[:12]
 
     def follow(self) -> None:
         """Run what the leading process asks for, until it says stop."""
@@ -323,21 +367,18 @@ class _Search:
             if "stop" in message:
                 return
             try:
-                self.run(message["params"], None)
-            except (optuna.TrialPruned, UserError) as error:
+                self.run(message["params"])
+            except (optuna.TrialPruned, _Failed) as error:
                 logger.debug("the trial ended: %s", error)
 
     def tell_others(self, message: Mapping[str, Any]) -> None:
         agreed(lambda: message)
 
     def after(self, study: optuna.Study) -> None:
-        """Look at what became of the last trial: give up where nothing works, and free what is not needed."""
-        trials = [t for t in study.get_trials(deepcopy=False) if t.state.is_finished()]
-        last = trials[-1] if trials else None
-        if last is not None and last.user_attrs.get("cut_off"):
-            raise Preempted("the search was asked to end")
-        failed = [t for t in trials if "reason" in t.user_attrs]
-        if len(failed) >= GIVE_UP_AFTER and len(failed) == len(trials):
+        """Look at what became of the trials so far: give up where nothing works, and free what is not needed."""
+        tried = [trial for trial in study.get_trials(deepcopy=False) if _tried(trial)]
+        failed = [trial for trial in tried if "reason" in trial.user_attrs]
+        if len(failed) >= GIVE_UP_AFTER and len(failed) == len(tried):
             raise UserError(
                 f"the first {len(failed)} trials all failed; the last one: {failed[-1].user_attrs['reason']}"
             )
@@ -349,18 +390,100 @@ class _Search:
 
         def hopeless() -> bool:
             assert self._trial is not None
-            # A trial that goes on from a checkpoint may come by an evaluation twice.
-            if step not in self._reported:
-                self._trial.report(value, step)
-                self._reported.add(step)
-            return self._trial.should_prune()
+            try:
+                # A trial that goes on from a checkpoint may come by an evaluation twice.
+                if step not in self._reported:
+                    self._trial.report(value, step)
+                    self._reported.add(step)
+                return self._trial.should_prune()
+            except Exception as error:  # the others wait for an answer, and hear of a UserError alone
+                raise UserError(f"the study did not take an evaluation: {_sentence(error)}") from error
 
         if agreed(hopeless):
             raise optuna.TrialPruned(f"{value:.4f} after {epoch:.2f} epochs")
 
 
-class _CutOff(Exception):
-    """A trial that was told to end; Optuna counts it as failed, and the next run of the search goes on with it."""
+class _Failed(Exception):
+    """A trial that failed in some process, with its reason; the search goes on."""
+
+
+def _sentence(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:500]
+
+
+def _in_any_process(fault: str) -> str:
+    """Return the first fault that any process has, or nothing; every process must ask."""
+    if jax.process_count() == 1:
+        return fault
+    mine = np.zeros(500, np.uint8)
+    said = np.frombuffer(fault.encode()[: len(mine)], np.uint8)
+    mine[: len(said)] = said
+    faults = [bytes(row.tolist()).rstrip(b"\0") for row in np.asarray(multihost_utils.process_allgather(mine))]
+    return next((f.decode(errors="ignore") for f in faults if f), "")
+
+
+def _values(results: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the best evaluation of a run.
+
+    Raises:
+        UserError: there is none to compare the run by.
+    """
+    values = {n.removeprefix("held_out_"): v for n, v in results.items() if n.startswith("held_out_")}
+    if "best_epoch" not in results:
+        raise UserError("nothing was held out: there are too few questions for this --validation-fraction")
+    if "loss" not in values:
+        raise UserError("no evaluation was finite")
+    return values
+
+
+# --------------------------------------------------------------------------- the study
+
+
+def _storage(url: str) -> optuna.storages.RDBStorage:
+    """Open a study's database, or make it."""
+    for again in range(5, -1, -1):
+        try:
+            return optuna.storages.RDBStorage(
+                url,
+                heartbeat_interval=HEARTBEAT_SECONDS,
+                grace_period=5 * HEARTBEAT_SECONDS,
+                heartbeat_stale_trial_callback=_try_again,
+            )
+        except sqlalchemy.exc.DatabaseError as error:
+            # Optuna makes its tables one by one; who comes second meanwhile is told that some are there.
+            made = isinstance(error, sqlalchemy.exc.IntegrityError) or "exists" in str(error)
+            if not (made and again):
+                raise
+        time.sleep(0.2)
+    raise AssertionError
+
+
+def _tried(trial: FrozenTrial) -> bool:
+    """Whether a trial came to an end of its own: well, pruned, or failed for a reason."""
+    return trial.state in (TrialState.COMPLETE, TrialState.PRUNED) or "reason" in trial.user_attrs
+
+
+def _try_again(study: optuna.Study, trial: FrozenTrial) -> None:
+    """Queue again a failed trial whose process died; where that has happened too often, record why it is not."""
+    if "folder" not in trial.user_attrs:
+        return  # it had not begun
+    trials, deaths, number = study.get_trials(deepcopy=False), 0, trial.number
+    while number is not None:
+        deaths += not trials[number].user_attrs.get("cut_off")
+        number = trials[number].user_attrs.get("continues")
+    chained = {"continues": trial.number}
+    if deaths <= RETRIES:
+        logger.info("the process of trial %d died; it goes on", trial.number)
+        study.enqueue_trial(trial.params, user_attrs=chained)
+        return
+    reason = f"{deaths} processes that ran it died"
+    logger.warning("trial %d is not tried again: %s", trial.number, reason)
+    said = chained | {"reason": reason, "folder": trial.user_attrs["folder"]}
+    study.add_trial(
+        optuna.create_trial(
+            state=TrialState.FAIL, params=trial.params, distributions=trial.distributions, user_attrs=said
+        )
+    )
 
 
 def _dead(process: str) -> bool:
@@ -385,8 +508,7 @@ Config = TypeVar("Config")
 def _settings(config: Any, method: _Method, params: Mapping[str, Any], folder: Path) -> Any:
     """Return a trial's settings: those of the search, with the trial's own."""
     mine = {f.name: getattr(config, f.name) for f in dataclasses.fields(method.settings)}
-    best = "loss" if method.settings is SFTConfig else "accuracy"
-    changed = {"output_dir": folder, "best_metric": best, "evaluations_per_epoch": config.evaluations_per_epoch}
+    changed: dict[str, Any] = {"output_dir": folder}
     return method.settings(**mine | changed | dict(params))
 
 
@@ -398,7 +520,7 @@ def _free(study: optuna.Study, folder: Path, output: str) -> None:
     for trial in done:
         own = Path(trial.user_attrs["folder"])
         # Other processes that share the study look after their own folders.
-        if trial.user_attrs["folder"] != best and not trial.user_attrs.get("cut_off") and own.is_relative_to(folder):
+        if trial.user_attrs["folder"] != best and _tried(trial) and own.is_relative_to(folder):
             for name in (output, "checkpoints"):
                 shutil.rmtree(own / name, ignore_errors=True)
 
@@ -414,10 +536,14 @@ def _finish(phase: Phase, study: optuna.Study, config: Any, method: _Method) -> 
         raise UserError(f"no trial ended well; the last failure: {reasons[-1] if reasons else 'none, all were pruned'}")
     best = study.best_trial
     settings = as_mapping(_settings(config, method, best.params, Path(best.user_attrs["folder"])))
-    del settings["output_dir"]
+    # Where it is trained, and with how many others, is not among what was searched for.
+    for name in ("output_dir", *(field.name for field in dataclasses.fields(DeviceConfig))):
+        del settings[name]
     if method.settings is RewardConfig:
-        carried = best.user_attrs["validation"] | {"measured_in": f"trial {best.number} of the search"}
-        write_json(config.output_dir / "validation.json", carried)
+        measured = (
+            f"trial {best.number} of the search, after {best.user_attrs['best_epoch']:g} of {settings['epochs']} epochs"
+        )
+        write_json(config.output_dir / "validation.json", best.user_attrs["validation"] | {"measured_in": measured})
         settings |= {
             "validation": str(config.output_dir / "validation.json"),
             "validation_fraction": 0.0,

@@ -2,29 +2,46 @@
 
 from __future__ import annotations
 
+import json
+import os
 import re
 import socket
 import sqlite3
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import optuna
 import pytest
+import sqlalchemy.exc
 import yaml
+from optuna.trial import TrialState
 
-from jaxmodpo.artifacts import Candidate, Pair, read_json, write_pairs
+from jaxmodpo.artifacts import Candidate, Pair, Phase, read_json, write_pairs
 from jaxmodpo.config import from_mapping
 from jaxmodpo.errors import Preempted, UserError
 from jaxmodpo.methods.dpo import DPOConfig
 from jaxmodpo.methods.reward import RewardConfig, reward
+from jaxmodpo.methods.sft import SFTConfig
 from jaxmodpo.sandbox import grammar
 from jaxmodpo.search import tune
 from jaxmodpo.search.report import write_report
 from jaxmodpo.search.space import Dimension, load_space
-from jaxmodpo.search.tune import TuneDPOConfig, TuneRewardConfig, objective, tune_dpo, tune_reward
+from jaxmodpo.search.tune import (
+    TuneDPOConfig,
+    TuneJointConfig,
+    TuneMODPOConfig,
+    TuneRewardConfig,
+    TuneSFTConfig,
+    objective,
+    tune_dpo,
+    tune_reward,
+)
+from jaxmodpo.training.session import Session
 
 SPACE = """
 reward:
@@ -79,6 +96,24 @@ def test_accuracy_decides_and_the_margin_breaks_ties_whatever_beta():
     assert objective({"loss": 2.5}) == -2.5
 
 
+def test_the_papers_space_is_its_codes():
+    """The ranges of the paper's official code, from its search."""
+    shared = {
+        "batch_size": Dimension((2, 4, 8)), "gradient_accumulation": Dimension((2, 4, 8)),
+        "epochs": Dimension((), 1, 5), "lora_rank": Dimension((32, 64, 128)), "lora_alpha": Dimension((64, 128, 256)),
+        "lora_dropout": Dimension((), 0.01, 0.1),
+    }  # fmt: skip
+    beta = Dimension((), 0.05, 0.5)
+    assert load_space("paper", "sft", SFTConfig) == shared | {"learning_rate": Dimension((), 1e-6, 5e-5, True)}
+    rate = Dimension((), 1e-7, 1e-5, True)
+    assert load_space("paper", "preference", DPOConfig) == shared | {"learning_rate": rate, "beta": beta}
+    assert load_space("paper", "reward", RewardConfig) == {
+        "learning_rate": Dimension((), 5e-7, 2e-5, True), "weight_decay": Dimension((), 0.01, 0.15, True),
+        "dropout": Dimension((), 0.1, 0.4), "batch_size": Dimension((8, 16)), "max_length": Dimension((256, 512)),
+        "epochs": Dimension((), 3, 7),
+    }  # fmt: skip
+
+
 def test_the_papers_space_holds_the_papers_defaults():
     for part, settings in (("preference", DPOConfig), ("reward", RewardConfig)):
         space = load_space("paper", part, settings)
@@ -110,6 +145,9 @@ def test_whole_ends_make_whole_numbers():
     assert Dimension(low=1, high=3).suggest(trial, "a") == 2  # type: ignore[arg-type]
     assert Dimension(low=0.0, high=1.0).suggest(trial, "b") == 0.5  # type: ignore[arg-type]
     assert Dimension(choices=("x", "y")).suggest(trial, "c") == "x"  # type: ignore[arg-type]
+    # So a trial's folder is the same for settings given as 2.0 and for those that come back from the storage.
+    given = optuna.trial.FixedTrial({"d": 2.0})
+    assert isinstance(Dimension(choices=(2, 4)).suggest(given, "d"), int)  # type: ignore[arg-type]
 
 
 # --------------------------------------------------------------------------- searches
@@ -135,7 +173,8 @@ def test_a_search_ends_with_settings_that_reward_takes_and_figures_that_it_carri
     measured = read_json(folders[best] / "validation.json")
     assert final.results["examples"] == 20, "trained on everything"
     assert final.results["held_out_accuracy"] == measured["accuracy"]
-    assert final.results["held_out_on"] == f"trial {best} of the search"
+    stopped, planned = study.trials[best].user_attrs["best_epoch"], study.trials[best].params["epochs"]
+    assert final.results["held_out_on"] == f"trial {best} of the search, after {stopped:g} of {planned} epochs"
 
     assert tune_reward(config).finished
     more = tune_reward(replace(config, trials=4))
@@ -161,32 +200,330 @@ def test_a_failed_trial_has_a_reason_and_is_never_the_best(inputs, tiny_world, m
         tune_reward(search(inputs, tiny_world, output_dir=inputs / "hopeless", trials=50))
 
 
-def test_trials_cut_off_are_queued_again_with_their_settings(inputs, tiny_world, monkeypatch):
-    started: list[dict] = []
+# --------------------------------------------------------------------------- searches over a training that is pretended
 
-    def ended(config, session):
-        started.append({"weight_decay": config.weight_decay, "folder": config.output_dir.name})
-        raise Preempted("asked to end")
 
-    monkeypatch.setattr(tune, "reward", ended)
-    config = search(inputs, tiny_world)
+class Killed(BaseException):
+    """As a kill: nobody handles it, so the study hears nothing."""
+
+
+Training = Callable[[DPOConfig, Session], float | None]
+
+
+@pytest.fixture
+def pretended(inputs: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Phase]:
+    """Search, in this process, with a training in DPO's place that is told its settings and returns an accuracy.
+
+    Without an accuracy nothing was held out.
+    """
+    (inputs / "model").mkdir()
+
+    def pretend(training: Training, name: str = "search", **changes) -> Phase:
+        def run(config: DPOConfig, session: Session) -> SimpleNamespace:
+            config.output_dir.mkdir(parents=True, exist_ok=True)
+            accuracy = training(config, session)
+            if accuracy is None:
+                return SimpleNamespace(results={"updates": 4})
+            best = {"loss": 1.0, "rewards/accuracies": accuracy, "rewards/margins": 0.0}
+            held_out = {f"held_out_{name}": value for name, value in best.items()}
+            return SimpleNamespace(results={"updates": 4, "best_epoch": 0.5} | held_out)
+
+        settings = {
+            "model": inputs / "model", "pairs": inputs / "pairs.json", "space": str(inputs / "space.yaml"), "trials": 1,
+            "output_dir": inputs / name, "lora_alpha": 4.0, "study": f"sqlite:///{inputs}/shared.db",
+            "distributed": "off",
+        }  # fmt: skip
+        with monkeypatch.context() as patched:
+            patched.setattr(tune, "dpo", run)
+            patched.setattr(tune, "write_report", lambda *_: None)  # its plots take seconds
+            return tune_dpo(TuneDPOConfig(**settings | changes))
+
+    return pretend
+
+
+def stored(inputs: Path) -> optuna.Study:
+    return optuna.load_study(study_name=None, storage=f"sqlite:///{inputs}/shared.db")
+
+
+def ending(error: BaseException, folders: list[str]) -> Training:
+    """A training that notes where it is, and ends with an error."""
+
+    def training(config: DPOConfig, session: Session) -> float:
+        folders.append(config.output_dir.name)
+        raise error if len(folders) < 10 else Killed("a search that does not end")
+
+    return training
+
+
+@pytest.mark.parametrize("end", [Preempted("asked to end"), KeyboardInterrupt(), Killed()])
+def test_trials_cut_off_are_queued_again_with_their_settings(pretended, inputs, end):
+    folders: list[str] = []
     for _ in range(2):
-        with pytest.raises(Preempted):
-            tune_reward(config)
-    assert started[0] == started[1], "the same settings in the same folder, where the checkpoint lies"
-    # A process that was killed leaves its trial running.
-    with sqlite3.connect(inputs / "search" / "study.db") as database:
-        database.execute("update trials set state = 'RUNNING' where number = 1")
-        dead = subprocess.Popen([sys.executable, "-c", ""])
-        dead.wait()
+        with pytest.raises(type(end)):
+            pretended(ending(end, folders))
+
+    def well(config: DPOConfig, session: Session) -> float:
+        folders.append(config.output_dir.name)
+        return 0.6
+
+    assert pretended(well).results["best_trial"] == 2
+    assert len(set(folders)) == 1 and len(folders) == 3, (
+        "the same settings in the same folder, where the checkpoint lies"
+    )
+    assert [trial.user_attrs.get("continues") for trial in stored(inputs).trials] == [None, 0, 1]
+
+
+def test_a_trial_of_a_process_that_was_killed_goes_on_after_others_are_seen_to_live(pretended, inputs):
+    with pytest.raises(Killed):
+        pretended(ending(Killed(), []))
+    with sqlite3.connect(inputs / "shared.db") as database:
+        value = f'"{socket.gethostname()}:{os.getppid()}"'
+        database.execute("update trial_user_attributes set value_json = ? where key = 'process'", (value,))
+    with pytest.raises(UserError, match="no trial ended well"):
+        pretended(lambda *_: 0.6)  # the one trial is under way, by a process that lives
+    dead = subprocess.Popen([sys.executable, "-S", "-c", ""])
+    dead.wait()
+    with sqlite3.connect(inputs / "shared.db") as database:
         value = f'"{socket.gethostname()}:{dead.pid}"'
-        database.execute(
-            "update trial_user_attributes set value_json = ? where key = 'process' and trial_id = 2", (value,)
-        )
-        database.execute("delete from trial_user_attributes where key = 'cut_off' and trial_id = 2")
+        database.execute("update trial_user_attributes set value_json = ? where key = 'process'", (value,))
+    assert pretended(lambda *_: 0.6).results["best_trial"] == 1
+
+
+def test_settings_that_kill_their_process_each_time_are_given_up(pretended, inputs):
+    folders: list[str] = []
+    for _ in range(5):
+        with pytest.raises(Killed):
+            pretended(ending(Killed(), folders), trials=2)
+    assert len(set(folders[:4])) == 1 and folders[4] != folders[0]
+    given_up = [t for t in stored(inputs).trials if "reason" in t.user_attrs]
+    assert [t.user_attrs["reason"] for t in given_up] == ["4 processes that ran it died"]
+    results = pretended(lambda *_: 0.6, trials=2).results
+    assert (results["trials"], results["complete"], results["failed"]) == (2, 1, 1), "and it counts"
+
+
+def test_the_last_trial_is_run_again_where_its_process_died_on_another_machine(pretended, inputs):
+    with pytest.raises(Killed):
+        pretended(ending(Killed(), []), "elsewhere")
+    with sqlite3.connect(inputs / "shared.db") as database:
+        database.execute("update trial_user_attributes set value_json = '\"elsewhere:1\"' where key = 'process'")
+        database.execute("update trial_heartbeats set heartbeat = '2001-01-01 00:00:00'")
+    assert pretended(lambda *_: 0.6).results["best_trial"] == 1
+    assert [trial.state.name for trial in stored(inputs).trials] == ["FAIL", "COMPLETE"]
+
+
+def test_what_becomes_of_anothers_trial_does_not_end_this_search(pretended, inputs):
+    """One process is told to end, while another that shares its study trains; and the other way round."""
+    seen: dict[str, list[str]] = {"mine": [], "another's": []}
+
+    def another(config: DPOConfig, session: Session) -> float:
+        seen["mine"].append(config.output_dir.name)
+        if len(seen["mine"]) == 1:
+            with pytest.raises(Preempted):
+                pretended(ending(Preempted("asked to end"), seen["another's"]), "another", trials=3)
+        return 0.6
+
+    pretended(another, trials=2)
+    assert len(seen["mine"]) == 2 and len(seen["another's"]) == 1, "it went on, and left the other's trial alone"
+
+    def both_end(config: DPOConfig, session: Session) -> float:
+        seen["mine"].append(config.output_dir.name)
+        pretended(lambda *_: 0.7, "another", trials=5)
+        raise Preempted("asked to end") if len(seen["mine"]) == 3 else Killed("a search that goes on")
+
     with pytest.raises(Preempted):
-        tune_reward(config)
-    assert started[2] == started[0]
+        pretended(both_end, trials=6)
+    assert len(seen["mine"]) == 3, "it ended, though the last trial to end was another's and ended well"
+    states = [(t.state.name, t.user_attrs.get("continues")) for t in stored(inputs).trials]
+    assert ("COMPLETE", 1) in states, "each process goes on with its own"
+
+
+def test_trials_that_were_cut_off_do_not_keep_a_hopeless_search_alive(pretended):
+    with pytest.raises(Preempted):
+        pretended(ending(Preempted("asked to end"), []), trials=50)
+    folders: list[str] = []
+    with pytest.raises(UserError, match="the first 5 trials all failed; the last one: broke down"):
+        pretended(ending(RuntimeError("broke down\nand more"), folders), trials=50)
+    assert len(folders) == 5
+
+
+def test_a_trial_that_is_worse_than_most_at_the_same_point_is_stopped(pretended, inputs):
+    """Optuna's pruner itself decides: nobody answers in its place."""
+    begun: list[int] = []
+
+    def training(config: DPOConfig, session: Session) -> float:
+        begun.append(0)
+        accuracy = 0.3 if len(begun) == 6 else 0.6 + 0.01 * len(begun)
+        for evaluation in range(1, 5):
+            begun[-1] = evaluation
+            assert session.on_evaluation is not None
+            values = {"loss": 1.0, "rewards/accuracies": accuracy, "rewards/margins": 0.0}
+            session.on_evaluation(evaluation / config.evaluations_per_epoch, values)  # type: ignore[operator]
+        return accuracy
+
+    results = pretended(training, trials=7).results
+    assert (results["complete"], results["pruned"], results["best_trial"]) == (6, 1, 6)
+    assert begun == [4, 4, 4, 4, 4, 1, 4]
+    assert stored(inputs).trials[5].state == TrialState.PRUNED
+    begun.clear()
+    assert pretended(training, "patient", trials=7, prune=False).results["pruned"] == 0
+
+
+def test_where_nothing_is_held_out_the_reason_says_so(pretended, inputs):
+    with pytest.raises(UserError, match="all failed; the last one: nothing was held out: there are too few questions"):
+        pretended(lambda *_: None, trials=50)
+
+
+def test_the_best_settings_are_for_any_machine(pretended, inputs):
+    pretended(lambda *_: 0.6, mesh=(1, 1, 1))
+    settings = yaml.safe_load((inputs / "search" / "best.yaml").read_text())
+    assert not {"mesh", "distributed", "coordinator", "processes", "process_id", "output_dir"} & set(settings)
+    assert from_mapping(DPOConfig, settings | {"output_dir": "x"}, "best.yaml").mesh is None
+
+
+@pytest.mark.parametrize("config", [TuneSFTConfig, TuneDPOConfig, TuneMODPOConfig, TuneJointConfig, TuneRewardConfig])
+def test_another_metric_than_trials_are_compared_by_is_refused(config):
+    needed = {"model": "m", "output_dir": "o", "pairs": "p"}
+    if config is TuneMODPOConfig:
+        needed |= {"margin": ["a=b"], "weights": [0.5, 0.5]}
+    given = {"pairs": ["a=b", "c=d"], "weights": [0.5, 0.5]} if config is TuneJointConfig else {}
+    right, wrong = ("loss", "accuracy") if config is TuneSFTConfig else ("accuracy", "loss")
+    found = from_mapping(config, needed | given, "x")
+    assert found.best_metric == right
+    with pytest.raises(UserError, match="best-metric"):
+        from_mapping(config, needed | given | {"best_metric": wrong}, "x")
+
+
+# --------------------------------------------------------------------------- several processes
+
+GIVEN = """
+import json, sys, time
+from pathlib import Path
+from types import SimpleNamespace
+import optuna
+from jaxmodpo.search import tune
+tune.write_report = lambda *_: None
+given = json.loads(sys.argv[1])
+given |= {name: Path(given[name]) for name in ("model", "pairs", "output_dir")}
+"""
+
+APART = """
+def training(config, session):
+    time.sleep(0.2)
+    best = {"loss": 1.0, "rewards/accuracies": 1 - config.beta, "rewards/margins": 0.0}
+    return SimpleNamespace(results={"updates": 4, "best_epoch": 1.0} | {f"held_out_{n}": v for n, v in best.items()})
+ready = given["model"] / "ready"
+ready.with_suffix("." + sys.argv[2]).touch()
+while len(list(given["model"].glob("ready.*"))) < 2:
+    time.sleep(0.01)
+"""
+
+TOGETHER = """
+import jax
+from jaxmodpo.training.distributed import DeviceConfig, agreed, start
+me = given["process_id"]
+begun = 0
+def training(config, session):
+    global begun
+    begun += 1
+    agreed(lambda: "all are here")
+    if begun == 1 or begun == 2 + me:  # in both, then in one, then in the other
+        raise RuntimeError(f"trial {begun} ran out of memory in {me}")
+    if begun == 4:
+        session.on_evaluation(1.0, {"rewards/accuracies": 0.5, "rewards/margins": 0.0})
+    if begun == 5:
+        session.on_evaluation(1.0, {"rewards/accuracies": 0.1, "rewards/margins": 0.0})
+        raise AssertionError("it was to be pruned")
+    best = {"loss": 1.0, "rewards/accuracies": 0.5, "rewards/margins": 0.0}
+    results = {"updates": 4, "best_epoch": 1.0} | {f"held_out_{n}": v for n, v in best.items()}
+    return SimpleNamespace(results={} if me else results)
+def report(trial, value, step):
+    if begun == 4:
+        raise OSError("the database is gone")
+optuna.Trial.report = report
+optuna.Trial.should_prune = lambda trial: begun == 5
+"""
+
+
+def processes(script: str, inputs: Path, *settings: dict) -> list[str]:
+    """Run a search per settings at the same time, each with a training that is pretended; return what they said."""
+    (inputs / "model").mkdir()
+    shared = {
+        "model": str(inputs / "model"), "pairs": str(inputs / "pairs.json"), "space": str(inputs / "space.yaml"),
+        "lora_alpha": 4.0, "study": f"sqlite:///{inputs}/shared.db",
+    }  # fmt: skip
+    command = [
+        sys.executable,
+        "-c",
+        GIVEN + script + "tune.dpo = training\ntune.tune_dpo(tune.TuneDPOConfig(**given))\n",
+    ]
+    environment = os.environ | {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": "--xla_force_host_platform_device_count=1"}
+    running = [
+        subprocess.Popen(
+            [*command, json.dumps(shared | own), str(number)],
+            env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+        )
+        for number, own in enumerate(settings)
+    ]  # fmt: skip
+    try:
+        said = [process.communicate(timeout=150)[0] for process in running]
+    finally:
+        for process in running:
+            process.kill()
+    assert [process.returncode for process in running] == [0] * len(running), "\n\n".join(s[-2000:] for s in said)
+    return said
+
+
+def test_a_database_that_another_process_makes_meanwhile_is_waited_for(pretended, monkeypatch):
+    opened: list[int] = []
+
+    class Meanwhile(optuna.storages.RDBStorage):
+        def __init__(self, *arguments, **named):
+            opened.append(1)
+            if len(opened) < 3:
+                raise sqlalchemy.exc.OperationalError("", {}, Exception("table studies already exists"))
+            super().__init__(*arguments, **named)
+
+    monkeypatch.setattr(tune.optuna.storages, "RDBStorage", Meanwhile)
+    assert pretended(lambda *_: 0.6).results["complete"] == 1 and len(opened) == 3
+
+
+@pytest.mark.slow(seconds=25)
+def test_two_processes_share_a_new_study(inputs):
+    folders = [inputs / "first", inputs / "second"]
+    processes(APART, inputs, *({"output_dir": str(f), "trials": 8, "distributed": "off"} for f in folders))
+    trials = stored(inputs).trials
+    # Both may begin a last one at the same moment.
+    assert 8 <= len(trials) <= 9 and {trial.state for trial in trials} == {TrialState.COMPLETE}
+    by = [trial.user_attrs["process"] for trial in trials]
+    assert len(set(by)) == 2 and min(map(by.count, set(by))) >= 2, "both work"
+    own = {"beta": 0.1, "lora_alpha": 4}
+    assert [t.number for t in trials if t.params == own] == [0], "the settings given are tried once"
+    assert {Path(t.user_attrs["folder"]).parent.parent for t in trials} == set(folders)
+    for folder in folders:
+        assert (folder / "best.yaml").is_file()
+
+
+@pytest.mark.slow(seconds=25)
+def test_a_trial_that_fails_or_is_pruned_in_one_process_of_several_ends_in_all(inputs):
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        coordinator = f"localhost:{free.getsockname()[1]}"
+    place = {"distributed": "explicit", "coordinator": coordinator, "processes": 2, "trials": 6}
+    folder = str(inputs / "search")
+    processes(TOGETHER, inputs, *(place | {"process_id": n, "output_dir": folder} for n in range(2)))
+    states = [trial.state.name for trial in stored(inputs).trials]
+    assert states == ["FAIL", "FAIL", "FAIL", "FAIL", "PRUNED", "COMPLETE"]
+    assert [trial.user_attrs.get("reason") for trial in stored(inputs).trials] == [
+        "trial 1 ran out of memory in 0",
+        "trial 2 ran out of memory in 0",
+        "trial 3 ran out of memory in 1",
+        "the study did not take an evaluation: the database is gone",
+        None,
+        None,
+    ]
+
+
+# --------------------------------------------------------------------------- reports and refusals
 
 
 def test_the_report_tells_trials_cut_off_from_failed_ones(tmp_path):
