@@ -16,14 +16,14 @@ import socket
 import threading
 import time
 import uuid
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, Self
+from typing import Any, Literal, NamedTuple, Self, TypeVar
 
 import sqlalchemy as sql
 from sqlalchemy import event
-from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError
+from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError, OperationalError
 from sqlalchemy.pool import QueuePool
 
 from jaxmodpo.errors import UserError
@@ -31,10 +31,12 @@ from jaxmodpo.judging.judge import Answer, Asked, Status, Usage, vote_keys
 
 log = logging.getLogger(__name__)
 
+Result = TypeVar("Result")
+
 LEASE = 120.0
 """Seconds for which a claim holds unless its owner renews it."""
 
-# Seconds before further attempts to write to a database whose connection was lost.
+# Seconds before further attempts at a database whose connection was lost.
 _RECONNECT = (1.0, 5.0, 15.0)
 
 # Databases limit the parameters of one statement.
@@ -220,7 +222,7 @@ class Ledger:
         UserError: the database cannot be opened, or the file is something else.
     """
 
-    place: str | Path
+    place: str | Path = field(repr=False)
     run: str = ""
     _engine: sql.Engine = field(init=False)
     _owner: str = field(init=False)
@@ -285,9 +287,6 @@ class Ledger:
         error = None
         try:
             self._write(rows, released)
-        except DBAPIError as failed:
-            said = str(failed.orig).strip().splitlines()[0]
-            error = UserError(f"the ledger {self.shown_place} cannot be written: {said}; mend it and run again")
         except BaseException as failed:
             error = failed
         with self._held_lock:
@@ -296,44 +295,67 @@ class Ledger:
             waiting.done, waiting.error = True, error
 
     def _write(self, rows: Sequence[dict[str, Any]], released: Sequence[str]) -> None:
-        for wait in (*_RECONNECT, None):
+        attempts = 0
+
+        def write(connection: sql.Connection) -> None:
+            nonlocal attempts
+            attempts += 1
+            # Where the connection was lost, nobody knows whether what was written last is there.
+            wanted = rows if attempts == 1 else _missing(connection, rows)
+            if wanted:
+                connection.execute(sql.insert(_VOTES), wanted)
+            for keys in _chunks(released):
+                # One that ran out meanwhile may be somebody else's by now.
+                ours = (_CLAIMS.c.owner == self._owner) | _CLAIMS.c.owner.like("batch %")
+                connection.execute(sql.delete(_CLAIMS).where(_CLAIMS.c.key.in_(keys) & ours))
+
+        self._transact(write)
+
+    def _transact(self, work: Callable[[sql.Connection], Result]) -> Result:
+        """Do some work in one transaction; again, where the database was away for a moment.
+
+        Raises:
+            UserError: the database stays away, or refuses.
+        """
+        waits = iter(_RECONNECT)
+        while True:
             try:
                 with self._engine.begin() as connection:
-                    if rows:
-                        connection.execute(sql.insert(_VOTES), rows)
-                    for keys in _chunks(released):
-                        # One that ran out meanwhile may be somebody else's by now.
-                        ours = (_CLAIMS.c.owner == self._owner) | _CLAIMS.c.owner.like("batch %")
-                        connection.execute(sql.delete(_CLAIMS).where(_CLAIMS.c.key.in_(keys) & ours))
-                return
+                    return work(connection)
             except DBAPIError as error:
-                # A server that was restarted is there again soon; anything else will not mend itself.
-                if wait is None or not error.connection_invalidated:
-                    raise
-                time.sleep(wait)
+                # A server that was restarted is there again soon; what a file refuses will not mend itself.
+                away = isinstance(error, OperationalError) and self._engine.dialect.name != "sqlite"
+                wait = next(waits, None) if error.connection_invalidated or away else None
+                if wait is None:
+                    said = str(error.orig).strip().splitlines()[0]
+                    raise UserError(
+                        f"the ledger {self.shown_place} cannot be used: {said}; mend it and run the same command again"
+                    ) from None
+            time.sleep(wait)
 
     def statuses(self, keys: Sequence[str]) -> dict[str, Status]:
         """Return the status of the vote that counts under each key that has one."""
         found: dict[str, Status] = {}
-        with self._engine.connect() as connection:
-            for some in _chunks(keys):
-                query = sql.select(_VOTES.c.key, _VOTES.c.status).where(_VOTES.c.key.in_(some)).order_by(_VOTES.c.id)
-                for key, status in connection.execute(query):
-                    if found.get(key) != "valid":
-                        found[key] = status
+        for some in _chunks(keys):
+            query = sql.select(_VOTES.c.key, _VOTES.c.status).where(_VOTES.c.key.in_(some)).order_by(_VOTES.c.id)
+            for key, status in map(tuple, self._rows(query)):
+                if found.get(key) != "valid":
+                    found[key] = status
         return found
 
     def votes(self, keys: Sequence[str]) -> dict[str, Vote]:
         """Return the vote that counts under each key that has one."""
         found: dict[str, Vote] = {}
-        with self._engine.connect() as connection:
-            for some in _chunks(keys):
-                query = sql.select(*_COLUMNS).where(_VOTES.c.key.in_(some)).order_by(_VOTES.c.id)
-                for row in connection.execute(query):
-                    earlier = found.get(row.key)
-                    if earlier is None or earlier.status != "valid" or row.status == "valid":
-                        found[row.key] = _vote(row)
+        for some in _chunks(keys):
+            query = sql.select(*_COLUMNS).where(_VOTES.c.key.in_(some)).order_by(_VOTES.c.id)
+            for row in self._rows(query):
+                earlier = found.get(row.key)
+                if earlier is None or earlier.status != "valid" or row.status == "valid":
+                    found[row.key] = _vote(row)
         return found
+
+    def _rows(self, query: sql.Executable) -> Sequence[sql.Row[Any]]:
+        return self._transact(lambda connection: connection.execute(query).all())
 
     def every_vote(self, run: str | None = None, *, counted: bool = False) -> Iterator[Vote]:
         """Yield all votes, failed and superseded ones too, oldest first; of one run or of all.
@@ -368,19 +390,16 @@ class Ledger:
             total(c.cached_tokens),
             total(c.completion_tokens),
         ).where(condition)
-        with self._engine.connect() as connection:
-            calls, dollars, counted, *tokens = connection.execute(query).one()
+        calls, dollars, counted, *tokens = tuple(self._rows(query)[0])
         return Spent(calls, dollars or 0.0, counted, *(float(n or 0) for n in tokens))
 
     def identities(self) -> list[str]:
         """Return the identities of all judges that voted here, sorted."""
-        with self._engine.connect() as connection:
-            return sorted(connection.execute(sql.select(_VOTES.c.judge).distinct()).scalars())
+        return sorted(name for (name,) in self._rows(sql.select(_VOTES.c.judge).distinct()))
 
     def runs(self) -> list[str]:
         """Return the names of all runs that voted here, sorted."""
-        with self._engine.connect() as connection:
-            return sorted(connection.execute(sql.select(_VOTES.c.run).distinct()).scalars())
+        return sorted(name for (name,) in self._rows(sql.select(_VOTES.c.run).distinct()))
 
     # ----------------------------------------------------------------------- claims
 
@@ -414,27 +433,26 @@ class Ledger:
         )
         # In one order, so that two processes cannot wait for each other's rows.
         rows = [{"key": key, "owner": self._owner, "until": now + LEASE} for key in sorted(keys)]
-        with self._engine.begin() as connection:
+
+        def claim(connection: sql.Connection) -> None:
             connection.execute(taken_over, rows)
             for some in _chunks(keys):
                 own = _CLAIMS.c.key.in_(some) & (_CLAIMS.c.owner == self._owner)
                 mine.update(connection.execute(sql.select(_CLAIMS.c.key).where(own)).scalars())
+
+        self._transact(claim)
         return mine
 
     def _forget_dead_owners(self, keys: Sequence[str]) -> bool:
         """Drop all claims of those who hold some of these and whose process on this machine is gone."""
-        owners, host = set[str](), socket.gethostname()
-        with self._engine.begin() as connection:
-            for some in _chunks(keys):
-                query = sql.select(_CLAIMS.c.owner).where(_CLAIMS.c.key.in_(some)).distinct()
-                owners.update(connection.execute(query).scalars())
-            dead = [
-                owner
-                for owner in owners
-                if len(parts := owner.split(" ")) == 3 and parts[0] == host and not _alive(int(parts[1]))
-            ]
-            for some in _chunks(dead):
-                connection.execute(sql.delete(_CLAIMS).where(_CLAIMS.c.owner.in_(some)))
+        owners = set[str]()
+        for some in _chunks(keys):
+            query = sql.select(_CLAIMS.c.owner).where(_CLAIMS.c.key.in_(some)).distinct()
+            owners.update(owner for (owner,) in self._rows(query))
+        dead = [owner for owner in owners if _is_dead(owner)]
+        for some in _chunks(dead):
+            forget = sql.delete(_CLAIMS).where(_CLAIMS.c.owner.in_(some))
+            self._transact(lambda connection, forget=forget: connection.execute(forget))
         return bool(dead)
 
     def release(self, keys: Sequence[str]) -> None:
@@ -450,30 +468,39 @@ class Ledger:
 
     def hold_for(self, keys: Sequence[str], tag: str, seconds: float) -> None:
         """Turn own claims into claims of a batch, which outlive this process; or hold a batch's for longer."""
-        with self._commit_lock, self._engine.begin() as connection:
+
+        def hold(connection: sql.Connection) -> None:
             for some in _chunks(keys):
                 own = _CLAIMS.c.key.in_(some) & _CLAIMS.c.owner.in_([self._owner, f"batch {tag}"])
                 change = sql.update(_CLAIMS).where(own)
                 connection.execute(change.values(owner=f"batch {tag}", until=time.time() + seconds))
+
+        with self._commit_lock:
+            self._transact(hold)
         with self._held_lock:
             self._held.difference_update(keys)
 
     def take_back(self, tag: str) -> set[str]:
         """Turn a batch's claims into own ones, and return their keys."""
         self._start_renewing()
-        batch, until = f"batch {tag}", time.time() + LEASE
-        with self._commit_lock, self._engine.begin() as connection:
-            keys = set(connection.execute(sql.select(_CLAIMS.c.key).where(_CLAIMS.c.owner == batch)).scalars())
-            change = sql.update(_CLAIMS).where(_CLAIMS.c.owner == batch)
-            connection.execute(change.values(owner=self._owner, until=until))
+        keys, own = set[str](), _CLAIMS.c.owner == f"batch {tag}"
+
+        def take(connection: sql.Connection) -> None:
+            keys.update(connection.execute(sql.select(_CLAIMS.c.key).where(own)).scalars())
+            change = sql.update(_CLAIMS).where(own)
+            connection.execute(change.values(owner=self._owner, until=time.time() + LEASE))
+
+        with self._commit_lock:
+            self._transact(take)
         with self._held_lock:
             self._held |= keys
         return keys
 
     def release_batch(self, tag: str) -> None:
         """Give back a batch's claims."""
-        with self._commit_lock, self._engine.begin() as connection:
-            connection.execute(sql.delete(_CLAIMS).where(_CLAIMS.c.owner == f"batch {tag}"))
+        forget = sql.delete(_CLAIMS).where(_CLAIMS.c.owner == f"batch {tag}")
+        with self._commit_lock:
+            self._transact(lambda connection: connection.execute(forget))
 
     def _start_renewing(self) -> None:
         with self._held_lock:
@@ -496,8 +523,7 @@ class Ledger:
         """Return this run's batches, oldest first."""
         c = _BATCHES.c
         query = sql.select(c.tag, c.batch_id, c.state, c.requests).where(c.run == self.run).order_by(c.time, c.tag)
-        with self._engine.connect() as connection:
-            return [Batch(*row) for row in connection.execute(query)]
+        return [Batch(*row) for row in self._rows(query)]
 
     def keep_batch(self, batch: Batch) -> None:
         """Write a batch down, or its new state; durable when this returns."""
@@ -506,8 +532,9 @@ class Ledger:
         kept = insert.on_conflict_do_update(
             index_elements=["tag"], set_={name: insert.excluded[name] for name in ("batch_id", "state", "requests")}
         )
-        with self._commit_lock, self._engine.begin() as connection:
-            connection.execute(kept, [{**batch._asdict(), "run": self.run, "time": now}])
+        row = {**batch._asdict(), "run": self.run, "time": now}
+        with self._commit_lock:
+            self._transact(lambda connection: connection.execute(kept, [row]))
 
 
 # --------------------------------------------------------------------------- databases
@@ -576,14 +603,26 @@ def _upsert(engine: sql.Engine) -> Any:
     return insert
 
 
-def _alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
+def _is_dead(owner: str) -> bool:
+    """Whether the owner of a claim, "host pid id", was a process of this machine that is gone."""
+    host, *rest = owner.split(" ")
+    if len(rest) != 2 or host != socket.gethostname():
         return False
+    try:
+        os.kill(int(rest[0]), 0)
+    except ProcessLookupError:
+        return True
     except PermissionError:
         pass
-    return True
+    return False
+
+
+def _missing(connection: sql.Connection, rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return the rows that are not in the database; a call's votes are written together."""
+    there = set[str]()
+    for keys in _chunks([row["key"] for row in rows]):
+        there.update(connection.execute(sql.select(_VOTES.c.call).where(_VOTES.c.key.in_(keys))).scalars())
+    return [row for row in rows if row["call"] not in there]
 
 
 def _better_vote(run: str | None) -> sql.Exists:
