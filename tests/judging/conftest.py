@@ -24,4 +24,4 @@ def place(request: pytest.FixtureRequest, tmp_path: Path) -> str | Path:
     """A ledger's place that holds nothing yet."""
     if request.param == "sqlite":
         return tmp_path / "votes.sqlite"
-    return request.getfixturevalue("postgres").new_database()
+    return request.getfixturevalue("postgres").new_place()

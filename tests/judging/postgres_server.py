@@ -36,7 +36,7 @@ def _free_port() -> int:
 
 
 class Postgres:
-    """A running server. ``url`` leads to one of its databases; :meth:`restart` takes it away for a moment.
+    """A running server. :meth:`restart` takes it away for a moment.
 
     Raises:
         Missing: a program or the driver is not installed, or there is no user who may run it.
@@ -73,7 +73,7 @@ class Postgres:
             shutil.rmtree(self.folder, ignore_errors=True)
             raise Missing(f"initdb failed: {made.stderr.strip().splitlines()[-1:]}")
         self.port = _free_port()
-        self.databases = 0
+        self.schemas = 0
         self._start()
 
     def _start(self) -> None:
@@ -105,12 +105,12 @@ class Postgres:
         with psycopg.connect(where, autocommit=True) as connection:
             connection.execute(statement.encode())
 
-    def new_database(self) -> str:
-        """Create a database and return its URL, with the password in it."""
-        self.databases += 1
-        name = f"ledger_{self.databases}"
-        self.execute(f"create database {name}")
-        return f"postgresql://tester:{PASSWORD}@127.0.0.1:{self.port}/{name}"
+    def new_place(self) -> str:
+        """Return the URL of a schema that holds nothing, which is made faster than a database; with the password."""
+        self.schemas += 1
+        self.execute(f"create schema ledger_{self.schemas}")
+        where = f"127.0.0.1:{self.port}/postgres?options=-csearch_path%3Dledger_{self.schemas}"
+        return f"postgresql://tester:{PASSWORD}@{where}"
 
     def stop(self) -> None:
         """End it at once, as a machine that loses its power does."""

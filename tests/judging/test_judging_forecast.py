@@ -152,7 +152,8 @@ def fill(config: PreferencesConfig, statuses: list[Status], usage: Usage) -> Non
 @pytest.mark.parametrize(("retry", "to_come"), [(False, 8), (True, 13)])
 def test_what_the_ledger_has_is_not_counted_and_what_would_be_asked_again_is(work, retry, to_come):
     config = config_for(work, retry_errors=retry)
-    statuses: list[Status] = ["valid"] * 27 + ["refusal"] * 4 + ["parse_error"] + ["error"] * 2 + ["expired"]
+    there: dict[Status, int] = {"valid": 27, "refusal": 4, "parse_error": 1, "error": 2, "expired": 1}
+    statuses: list[Status] = [status for status, times in there.items() for _ in range(times)]
     fill(config, statuses, Usage(300, 60, 11))
     # 35 of 40 calls are there; error and expired are asked again by themselves.
     result = predicted(config)

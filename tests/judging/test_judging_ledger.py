@@ -543,6 +543,26 @@ def test_the_key_is_the_published_hash_so_that_old_ledgers_stay_valid():
     ]
 
 
+def test_a_database_that_refuses_is_told_in_a_sentence_whatever_was_wanted_of_it(place):
+    with Ledger(place) as ledger, Ledger(place) as other:
+        ledger.claim(keys("1"))
+        with other._engine.begin() as connection:
+            for table in module._TABLES.sorted_tables:
+                connection.execute(sql.text(f"drop table {table.name}"))
+        for use in (
+            lambda: ledger.add([vote("1")]),
+            lambda: ledger.statuses(keys("1")),
+            lambda: ledger.votes(keys("1")),
+            lambda: ledger.claim(keys("2")),
+            lambda: ledger.spent("r"),
+            ledger.batches,
+        ):
+            with pytest.raises(UserError, match="cannot be used: .*; mend it and run the same command again") as caught:
+                use()
+            assert "\n" not in str(caught.value)
+        module._create_tables(other._engine)
+
+
 def test_a_path_is_made_where_its_folder_is_missing(tmp_path):
     Ledger(Path(tmp_path / "deep" / "er" / "votes.sqlite")).close()
     assert (tmp_path / "deep" / "er" / "votes.sqlite").is_file()
