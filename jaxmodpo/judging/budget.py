@@ -31,6 +31,7 @@ class Budget:
     dollars: float = 0.0
     expected: float = 0.0
     _under_way: int = field(init=False, default=0)
+    _unpriced: int = field(init=False, default=0)
     _settled: threading.Condition = field(init=False, default_factory=threading.Condition)
 
     def reserve(self, stop: threading.Event | None = None) -> bool:
@@ -67,6 +68,10 @@ class Budget:
             return (
                 f"the budget of {self.most_calls:,} calls is spent; raise --budget-calls and run the same command again"
             )
+        if self.most_dollars is not None and self._unpriced and not self.dollars:
+            return (
+                "the endpoint does not count tokens, so that --budget cannot be kept; limit the calls by --budget-calls"
+            )
         begun = self._under_way + 1
         each = max(self.expected, self.dollars / self.calls if self.calls else 0.0)
         if self.most_dollars is not None and self.dollars + begun * each > self.most_dollars:
@@ -83,4 +88,5 @@ class Budget:
             if answer is not None:
                 self.calls += 1
                 self.dollars += answer.cost or 0.0
+                self._unpriced += answer.status == "valid" and answer.cost is None
             self._settled.notify_all()

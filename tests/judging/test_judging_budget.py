@@ -113,3 +113,13 @@ def test_a_stop_ends_the_waiting():
     stop.set()
     waiting.join(5)
     assert results == [False]
+
+
+def test_a_budget_of_dollars_ends_a_run_whose_endpoint_counts_no_tokens():
+    budget = Budget(most_dollars=1.0)
+    budget.reserve()
+    budget.settle(Answer("error", ""))
+    budget.reserve()
+    budget.settle(answer(None))
+    with pytest.raises(UserError, match="does not count tokens, so that --budget cannot be kept"):
+        budget.reserve()
