@@ -57,6 +57,7 @@ COMMANDS = {
     "score kl": Command("methods.score", "ScoreKLConfig", "score_kl", "how far a policy moved from its base"),
     "evaluate": Command("evaluation.head_to_head", "EvaluateConfig", "evaluate", "blinded head-to-head judging"),
     "votes": Command("judging.export", "VotesConfig", "votes", "write a ledger's votes to Parquet or JSON Lines"),
+    "judges": Command("evaluation.judges", "JudgesConfig", "judges", "how far judges' votes can be believed"),
     "report": Command("evaluation.report", "ReportConfig", "report", "one HTML file with every figure"),
     "run": Command("experiment", "RunConfig", "run", "run an experiment file, skipping finished phases"),
     "sandbox world": Command("sandbox.world", "WorldConfig", "world", "make synthetic posts, a survey and tiny models"),

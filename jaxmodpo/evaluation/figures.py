@@ -17,6 +17,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from matplotlib.transforms import Bbox
 
 STYLE: dict[Any, Any] = {
@@ -41,6 +42,10 @@ MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
 _DIVERGING = LinearSegmentedColormap.from_list("loss_win", ["#D55E00", "#FAFAFA", "#0072B2"])
 
 Intervals = Mapping[str, Mapping[str, Sequence[float]]]
+Series = Mapping[tuple[str, str], Any]
+"""by who and criterion, an estimate of ``judges.json`` (value and interval) or a list of them"""
+Panel = tuple[Series, float | None]
+"""a series and the value of no effect, if there is one"""
 
 
 def png(figure: Figure) -> bytes:
@@ -286,6 +291,85 @@ def reward_validation(validation: Mapping[str, Any], title: str) -> Figure:
         right.set(xlabel="reward", ylabel="responses", title="Rewards")
         right.legend(fontsize=8)
         figure.suptitle(title, fontsize=10)
+        return figure
+
+
+def forest(panels: Mapping[str, Panel]) -> Figure:
+    """Draw estimates with their intervals, a row per criterion and a colour per judge or pair of judges.
+
+    Args:
+        panels: by title; a panel without a value is left out.
+    """
+    panels = {title: panel for title, panel in panels.items() if any(e["value"] is not None for e in panel[0].values())}
+    keys = dict.fromkeys(key for series, _ in panels.values() for key in series)
+    who, criteria = (list(dict.fromkeys(key[part] for key in keys)) for part in (0, 1))
+    with matplotlib.rc_context(STYLE):
+        height = 1.2 + len(criteria) * max(0.3, 0.16 * len(who)) + 0.2 * len(who)
+        figure = Figure(figsize=(1.6 + 2.3 * max(len(panels), 1), height), layout="constrained")
+        drawn = figure.subplots(1, max(len(panels), 1), sharey=True, squeeze=False)[0]
+        for axes, (title, (series, mark)) in zip(drawn, panels.items(), strict=False):
+            if mark is not None:
+                axes.axvline(mark, color="#999999", linewidth=1, linestyle="--")
+            for (name, criterion), estimate in series.items():
+                n, middle = who.index(name), (len(who) - 1) / 2
+                row = criteria.index(criterion) + 0.6 * (n - middle) / max(len(who), 1)
+                _bar(axes, estimate, row, n)
+            axes.set_title(title, fontsize=9)
+            axes.margins(x=0.15)
+        if panels:
+            drawn[0].set_yticks(range(len(criteria)), criteria)
+            drawn[0].set_ylim(len(criteria) - 0.5, -0.5)
+        marks = [
+            Line2D([], [], color=PALETTE[n % len(PALETTE)], marker=MARKERS[n % len(MARKERS)], linestyle="", label=name)
+            for n, name in enumerate(who)
+        ]
+        figure.legend(handles=marks, loc="outside lower center", ncols=1, fontsize=8)
+        return figure
+
+
+def _bar(axes: Axes, estimate: Mapping[str, Any], row: float, n: int) -> None:
+    """Draw one value with its interval; nothing where it is undefined."""
+    value = estimate["value"]
+    if value is None:
+        return
+    low, high = estimate["interval"] or (value, value)
+    look: dict[str, Any] = {"color": PALETTE[n % len(PALETTE)], "marker": MARKERS[n % len(MARKERS)]}
+    ends = [[max(value - low, 0)], [max(high - value, 0)]]
+    axes.errorbar(value, row, xerr=ends, markersize=4.5, capsize=2, elinewidth=1, **look)
+
+
+def mean_ranks(series: Series) -> Figure:
+    """Draw the mean rank given to each position shown, a panel per judge and a line per criterion.
+
+    Args:
+        series: lists of estimates, one for each position.
+    """
+    who, criteria = (list(dict.fromkeys(key[part] for key in series)) for part in (0, 1))
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(max(1.2 + 3.2 * len(who), 4.4), 3.4), layout="constrained")
+        drawn = figure.subplots(1, len(who), sharey=True, squeeze=False)[0]
+        for (name, criterion), estimates in series.items():
+            axes, n = drawn[who.index(name)], criteria.index(criterion)
+            values = np.array([estimate["value"] for estimate in estimates])
+            ends = np.array([estimate["interval"] or [estimate["value"]] * 2 for estimate in estimates]).T
+            places = np.arange(1, len(values) + 1) + 0.06 * (n - (len(criteria) - 1) / 2)
+            axes.errorbar(
+                places,
+                values,
+                yerr=np.maximum([values - ends[0], ends[1] - values], 0),
+                color=PALETTE[n % len(PALETTE)],
+                marker=MARKERS[n % len(MARKERS)],
+                markersize=4,
+                linewidth=1,
+                capsize=2,
+                label=criterion,
+            )
+            axes.axhline((len(values) + 1) / 2, color="#999999", linewidth=1, linestyle="--")
+            axes.set_xticks(range(1, len(values) + 1))
+            axes.set(title=name, xlabel="position shown")
+        drawn[0].set_ylabel("mean rank, 1 is best")
+        drawn[0].invert_yaxis()
+        drawn[-1].legend(fontsize=7)
         return figure
 
 

@@ -1,10 +1,10 @@
 """``jaxmodpo report``: one HTML file that shows what a set of runs did and how they compare.
 
 The command searches folders for manifests, reads the evaluations', the training runs' and the
-divergences' files beside them, and writes ``report.html`` with every figure inside, together with
-the figures as PNG files. The page needs no network and no scripts, and holds no times, so that equal
-inputs give equal bytes. It is apart from the evaluation because it shows finished work of any kind,
-and asks no judge.
+divergences' files beside them, counts the votes of judged folders, and writes ``report.html`` with
+every figure inside, together with the figures as PNG files. The page needs no network and no scripts,
+and holds no times, so that equal inputs give equal bytes. It is apart from the evaluation because it
+shows finished work of any kind, and asks no judge.
 """
 
 from __future__ import annotations
@@ -24,11 +24,14 @@ from jaxmodpo.artifacts import Phase, atomic_path, read_json, write_text
 from jaxmodpo.errors import UserError
 from jaxmodpo.evaluation import figures
 from jaxmodpo.evaluation.fronts import front_figure
+from jaxmodpo.evaluation.judges import JUDGES, draw, merged, words
+from jaxmodpo.evaluation.reliability import analyse
+from jaxmodpo.judging.ledger import Ledger
 
 log = logging.getLogger(__name__)
 
 RESULTS, METRICS, DIVERGENCE, MALFORMED = "results.json", "metrics.jsonl", "kl.json", "malformed.json"
-VALIDATION, SWEEP = "validation.json", "sweep.json"
+VALIDATION, SWEEP, VOTES = "validation.json", "sweep.json", "votes.sqlite"
 MANY = ("tune", "sweep")
 """commands whose folders hold other runs' folders, which are not listed"""
 
@@ -71,6 +74,10 @@ class Run:
     def evaluates(self) -> bool:
         return self.command == "evaluate" and (self.folder / RESULTS).is_file()
 
+    @property
+    def judges(self) -> bool:
+        return self.command == "judges" and (self.folder / JUDGES).is_file()
+
 
 @dataclass
 class Gallery:
@@ -102,9 +109,12 @@ def report(config: ReportConfig) -> Phase:
     numbers = {
         f"{run.name}/{name}": run.folder / name
         for run in runs
-        for name in (RESULTS, METRICS, DIVERGENCE, MALFORMED, VALIDATION, SWEEP)
+        for name in (RESULTS, METRICS, DIVERGENCE, MALFORMED, VALIDATION, SWEEP, JUDGES)
         if (run.folder / name).is_file()
     }
+    for run in with_votes(runs):
+        settle(run.folder / VOTES)
+        numbers[f"{run.name}/{VOTES}"] = run.folder / VOTES
     phase = Phase.open("report", config, config.output_dir, numbers)
     if phase.finished:
         log.info("report: %s is finished", config.output_dir)
@@ -169,7 +179,7 @@ def render(title: str, runs: Sequence[Run], gallery: Gallery) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"percent": _percent, "p_value": _p_value, "flat": flat}
+    environment.filters |= {"percent": _percent, "p_value": _p_value, "flat": flat, "words": words}
     return environment.get_template("report.html").render(
         title=title,
         notes=notes(runs, results.values()),
@@ -185,6 +195,7 @@ def render(title: str, runs: Sequence[Run], gallery: Gallery) -> str:
         malformed=malformed,
         rewards=reward_models(runs, gallery),
         sweeps=sweeps(runs, gallery),
+        judges=judge_sections(runs, gallery),
         curves=curves([run for run in runs if run.trains], gallery),
         runs=runs,
     )
@@ -332,6 +343,40 @@ def sweeps(runs: Iterable[Run], gallery: Gallery) -> list[dict[str, Any]]:
                 shown.append(gallery.add(f"fronts-{run.name}", drawn, f"{run.name}: fronts over a grid of weights."))
             found.append({"name": run.name, "hypervolume": values["hypervolume"], "figures": shown})
     return found
+
+
+def with_votes(runs: Iterable[Run]) -> list[Run]:
+    """Return the runs whose folders hold votes that no ``judges`` run among them has read."""
+    runs = list(runs)
+    read = {
+        Path(place).resolve() for run in runs if run.judges for place in run.manifest.get("input_paths", {}).values()
+    }
+    held = [run for run in runs if (run.folder / VOTES).is_file()]
+    return [run for run in held if (run.folder / VOTES).resolve() not in read]
+
+
+def settle(ledger: Path) -> None:
+    """Let the database put into its file what an interrupted run left beside it, so that reading changes nothing."""
+    with Ledger(ledger):
+        pass
+
+
+def judge_sections(runs: Sequence[Run], gallery: Gallery) -> list[dict[str, Any]]:
+    """Return what is said of the judges: as ``judges`` wrote it, or counted here from the votes of a folder."""
+    said = {run.name: read_json(run.folder / JUDGES) for run in runs if run.judges}
+    for run in with_votes(runs):
+        with Ledger(run.folder / VOTES) as ledger:
+            if next(ledger.every_vote(), None) is not None:
+                said[run.name] = analyse([ledger])
+    return [
+        {
+            "name": name,
+            "said": values,
+            "rows": merged(values),
+            "figures": [gallery.add(f"{name}-{drawn.name}", drawn.figure, drawn.caption) for drawn in draw(values)],
+        }
+        for name, values in sorted(said.items())
+    ]
 
 
 def curves(runs: Iterable[Run], gallery: Gallery) -> list[dict[str, str]]:

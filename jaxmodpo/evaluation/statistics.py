@@ -45,7 +45,7 @@ def win_rate(outcomes: ArrayLike) -> Array:
     NaN where no unit is valid.
     """
     outcomes = np.asarray(outcomes, dtype=np.float64)
-    return _ratio(np.nansum(outcomes, axis=(-2, -1)), np.isfinite(outcomes).sum(axis=(-2, -1)))
+    return ratio(np.nansum(outcomes, axis=(-2, -1)), np.isfinite(outcomes).sum(axis=(-2, -1)))
 
 
 def average_win_rates(win_rates: ArrayLike) -> Array:
@@ -75,7 +75,7 @@ def bootstrap_win_rates(outcomes: ArrayLike, *, resamples: int = 2000, seed: int
     times_drawn = np.random.default_rng(seed).multinomial(questions, np.full(questions, 1 / questions), size=resamples)
     won = np.nansum(outcomes, axis=-1).reshape(-1, questions)
     valid = np.isfinite(outcomes).sum(axis=-1).reshape(-1, questions)
-    rates = _ratio(times_drawn @ won.T, times_drawn @ valid.T)
+    rates = ratio(times_drawn @ won.T, times_drawn @ valid.T)
     return rates.reshape(resamples, *outcomes.shape[:-2])
 
 
@@ -180,7 +180,7 @@ def mcnemar_from_counts(wins: int, losses: int, ties: int = 0) -> McNemar:
     )
 
 
-def _ratio(numerator: ArrayLike, denominator: ArrayLike) -> Array:
+def ratio(numerator: ArrayLike, denominator: ArrayLike) -> Array:
     """Divide, giving NaN and no warning where the denominator is zero."""
     numerator, denominator = np.asarray(numerator, np.float64), np.asarray(denominator, np.float64)
     nowhere = np.full(np.broadcast_shapes(numerator.shape, denominator.shape), np.nan)

@@ -1,0 +1,191 @@
+"""Coefficients of agreement, and their intervals over questions: pure functions of counts.
+
+Every coefficient is a function of sums, and sums add up over questions: a table of sums with one row
+per question holds all that an estimate and its bootstrap need, however many votes there are. The
+coefficients are our own because the packages that have them want equal raters, pin old numerics or
+have another licence; the tests check them against published values and brute force.
+"""
+
+from __future__ import annotations
+
+import functools
+import itertools
+from collections.abc import Callable
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy import stats
+
+from jaxmodpo.evaluation.statistics import percentile_interval, ratio
+
+Array = NDArray[np.float64]
+
+# Rows of the bootstrap's draws that are multiplied at a time.
+_ROWS = 200
+
+
+def coincidences(counts: ArrayLike) -> Array:
+    """Return how often values meet within units, ``[units, values]`` counts to ``[units, values, values]``.
+
+    With n_c votes for c among a unit's m, o_ck = n_c (n_k − [c = k]) / (m − 1): each vote is met
+    with the unit's others and weighs one in all. Units with fewer than two votes give zeros, so that
+    missing votes need no care.
+
+    References:
+        Krippendorff, *Content Analysis*, 3rd edition, section 11.2.
+    """
+    counts = np.asarray(counts, np.float64)
+    votes = counts.sum(axis=-1)
+    pairs = counts[..., :, None] * counts[..., None, :] - counts[..., None] * np.eye(counts.shape[-1])
+    return pairs * np.where(votes > 1, 1 / np.maximum(votes - 1, 1), 0)[..., None, None]
+
+
+def krippendorff_alpha(met: ArrayLike, level: Literal["nominal", "ordinal"]) -> Array:
+    """Return Krippendorff's α of summed :func:`coincidences`: ``[..., values, values]`` to ``[...]``.
+
+    α = 1 − D_o / D_e with D_o = Σ o_ck δ²_ck and D_e = Σ n_c n_k δ²_ck / (n − 1), where n_c = Σ_k o_ck.
+    δ² is 1 between any two different values (nominal), or the square of how many votes lie between
+    two values, half of each one's own included (ordinal). NaN where all votes are the same or none meet.
+
+    References:
+        Krippendorff, *Content Analysis*, 3rd edition, section 11.3.
+    """
+    met = np.asarray(met, np.float64)
+    votes = met.sum(axis=-1)
+    total = votes.sum(axis=-1)
+    if level == "nominal":
+        distance = 1 - np.eye(met.shape[-1])
+    else:
+        middle = np.cumsum(votes, axis=-1) - votes / 2
+        distance = (middle[..., :, None] - middle[..., None, :]) ** 2
+    observed = (met * distance).sum(axis=(-2, -1))
+    expected = (votes[..., :, None] * votes[..., None, :] * distance).sum(axis=(-2, -1))
+    return 1 - ratio(observed * (total - 1), expected)
+
+
+def raw_agreement(confusion: ArrayLike) -> Array:
+    """Return the share on the diagonal: ``[..., values, values]`` to ``[...]``; NaN of nothing."""
+    confusion = np.asarray(confusion, np.float64)
+    return ratio(np.trace(confusion, axis1=-2, axis2=-1), confusion.sum(axis=(-2, -1)))
+
+
+def cohen_kappa(confusion: ArrayLike) -> Array:
+    """Return Cohen's κ = (p_o − p_e) / (1 − p_e), p_e = Σ_c p_c q_c: ``[..., values, values]`` to ``[...]``.
+
+    p and q are the two judges' shares of each value. Zero where one judge only ever gives one value,
+    NaN where both do, and the same.
+
+    References:
+        Cohen, "A Coefficient of Agreement for Nominal Scales", 1960.
+    """
+    confusion = np.asarray(confusion, np.float64)
+    total = confusion.sum(axis=(-2, -1))
+    by_chance = (confusion.sum(axis=-1) * confusion.sum(axis=-2)).sum(axis=-1)
+    agreed = np.trace(confusion, axis1=-2, axis2=-1)
+    return ratio(agreed * total - by_chance, total**2 - by_chance)
+
+
+def gwet_ac1(confusion: ArrayLike) -> Array:
+    """Return Gwet's AC1 = (p_o − p_e) / (1 − p_e), p_e = Σ_c π_c (1 − π_c) / (C − 1): as :func:`cohen_kappa`.
+
+    π_c is the mean of the two judges' shares of c among C values. NaN of nothing.
+
+    References:
+        Gwet, "Computing inter-rater reliability and its variance in the presence of high agreement", 2008.
+    """
+    confusion = np.asarray(confusion, np.float64)
+    total = confusion.sum(axis=(-2, -1))
+    share = ratio(confusion.sum(axis=-1) + confusion.sum(axis=-2), 2 * total[..., None])
+    by_chance = (share * (1 - share)).sum(axis=-1) / (confusion.shape[-1] - 1)
+    return ratio(raw_agreement(confusion) - by_chance, 1 - by_chance)
+
+
+def both_ways(confusion: ArrayLike) -> Array:
+    """Add the same with the first two values exchanged: ``[..., values, values]``, of values a, b (and a tie).
+
+    Which of two replies is called a means nothing. Counted both ways, neither has a larger share by
+    its name, and chance is a fair coin.
+    """
+    confusion = np.asarray(confusion, np.float64)
+    exchanged = [1, 0, *range(2, confusion.shape[-1])]
+    return confusion + confusion[..., exchanged, :][..., exchanged]
+
+
+def orientations(values: ArrayLike) -> NDArray[np.int8]:
+    """Return for every two items which has the higher value: ``[..., items]`` to ``[..., pairs]`` of −1, 0, 1.
+
+    The mean product of two rankings' orientations is Kendall's τ_a.
+    """
+    values = np.asarray(values)
+    first, second = zip(*itertools.combinations(range(values.shape[-1]), 2), strict=True)
+    upper, lower = values[..., list(first)], values[..., list(second)]
+    return (upper > lower).astype(np.int8) - (upper < lower).astype(np.int8)
+
+
+def wilson_interval(successes: float, trials: float, confidence: float = 0.95) -> tuple[float, float] | None:
+    """Return Wilson's score interval of a share of independent trials; None of no trials.
+
+    References:
+        Wilson, "Probable Inference, the Law of Succession, and Statistical Inference", 1927.
+    """
+    if trials <= 0:
+        return None
+    z = float(stats.norm.ppf((1 + confidence) / 2))
+    share = successes / trials
+    middle = (share + z**2 / (2 * trials)) / (1 + z**2 / trials)
+    half = z * np.sqrt(share * (1 - share) / trials + z**2 / (4 * trials**2)) / (1 + z**2 / trials)
+    return float(max(middle - half, 0)), float(min(middle + half, 1))
+
+
+def friedman(mean_ranks: ArrayLike, votes: int) -> tuple[float, float]:
+    """Test whether mean ranks differ more than chance would have it; return χ² and its p value.
+
+    χ² = 12 N / (k (k + 1)) Σ (R̄_j − (k + 1) / 2)², k − 1 degrees of freedom, for N independent
+    rankings of k without ties.
+
+    References:
+        Friedman, "The Use of Ranks to Avoid the Assumption of Normality", 1937.
+    """
+    ranks = np.asarray(mean_ranks, np.float64)
+    count = len(ranks)
+    statistic = 12 * votes / (count * (count + 1)) * float(((ranks - (count + 1) / 2) ** 2).sum())
+    return statistic, float(stats.chi2.sf(statistic, df=count - 1))
+
+
+# --------------------------------------------------------------------------- intervals
+
+
+def estimate(
+    sums: ArrayLike, statistic: Callable[[Array], Array], undefined: str, *, resamples: int, seed: int
+) -> dict[str, Any]:
+    """Return a statistic of sums over questions, with a 95% interval over resampled questions.
+
+    Args:
+        sums: ``[questions, sums]``.
+        statistic: ``[..., sums]`` to ``[...]``, NaN where it is undefined.
+        undefined: why, where it is.
+        resamples: of the questions, with replacement; percentile interval over those that define the statistic.
+        seed: of the draws.
+
+    Returns:
+        ``value`` and ``interval``. Without a value both are None and ``undefined`` says why; of a
+        single question there is no interval.
+    """
+    sums = np.asarray(sums, np.float64)
+    value = float(statistic(sums.sum(axis=0)))
+    if not np.isfinite(value):
+        return {"value": None, "interval": None, "undefined": undefined}
+    if len(sums) < 2:
+        return {"value": value, "interval": None}
+    drawn = _times_drawn(len(sums), resamples, seed)
+    samples = [statistic(drawn[row : row + _ROWS] @ sums) for row in range(0, resamples, _ROWS)]
+    low, high = map(float, percentile_interval(np.concatenate(samples)))
+    return {"value": value, "interval": [low, high] if np.isfinite(low) else None}
+
+
+@functools.lru_cache(maxsize=4)
+def _times_drawn(questions: int, resamples: int, seed: int) -> NDArray[Any]:
+    """Draw how often each resample holds each question; the same for every statistic, so that they are paired."""
+    drawn = np.random.default_rng(seed).multinomial(questions, np.full(questions, 1 / questions), size=resamples)
+    return drawn.astype(np.uint16 if questions < 2**16 else np.uint32)
