@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from pathlib import Path
 
@@ -80,3 +81,25 @@ def test_the_demo_is_an_experiment_of_known_commands():
     assert demo.name == "demo" and {"align modpo", "align joint", "soup", "evaluate"} <= {
         phase.command for phase in demo.phases
     }
+
+
+@pytest.mark.parametrize(
+    ("command", "settings", "message"),
+    [
+        ("sweep", {"weights": "5..1"}, "weights"),
+        ("sweep", {"score": ["empathy=rubric", "warmth=rubric"]}, "--score must name"),
+        ("sweep", {"soup": ["safety=a", "empathy=b"]}, "--soup must name empathy, safety"),
+        ("tune modpo", {"trials": 0}, "--trials of at least 1"),
+        ("tune modpo", {"space": "papre"}, "no tune file 'papre' here; did you mean 'paper'"),
+    ],
+)
+def test_searches_and_sweeps_that_cannot_run_stop_the_first_phase(tmp_path, command, settings, message):
+    common = {"pairs": "$out/pairs.json", "margin": ["safety=column:m"], "model": "$out/model"}
+    if command == "sweep":
+        common |= {"questions": "$out/q.csv", "score": ["empathy=rubric", "safety=rubric"]}
+    else:
+        common |= {"weights": ["0.5", "0.5"]}
+    last = json.dumps({"name": "last", "command": command, "settings": common | settings})
+    with pytest.raises(UserError, match=message):
+        run_experiment(experiment(tmp_path, f"{TWO.rstrip()}\n  - {last}\n"), tmp_path / "out")
+    assert not (tmp_path / "out" / "first").exists()

@@ -95,6 +95,12 @@ class SweepConfig(PreferenceTrainingConfig):
         super().check()
         if self.samples < 1 or self.sample_batch_size < 1 or self.max_new_tokens < 1:
             raise UserError("--samples, --sample-batch-size and --max-new-tokens must be positive")
+        names, _ = _objectives(self)
+        grid(self.weights, self.step, len(names))
+        margin_sources(named_values(self.margin, "--margin"))
+        souped = list(named_values(self.soup, "--soup"))
+        if souped and souped != names:
+            raise UserError(f"--soup must name {', '.join(names)}, in this order; it names {', '.join(souped)}")
 
 
 def grid(weights: str, step: float, objectives: int) -> list[tuple[float, ...]]:
@@ -131,8 +137,6 @@ def sweep(config: SweepConfig) -> Phase:
     names, scorers = _objectives(config)
     points = grid(config.weights, config.step, len(names))
     souped = named_values(config.soup, "--soup")
-    if souped and list(souped) != names:
-        raise UserError(f"--soup must name {', '.join(names)}, in this order; it names {', '.join(souped)}")
     inputs = {"model": config.model, "pairs": config.pairs, "questions": config.questions}
     inputs |= {f"soup {name}": Path(path) for name, path in souped.items()}
     inputs |= {f"score {name}": Path(path) for name, path in scorers.items() if path != "rubric"}

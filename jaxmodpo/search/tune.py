@@ -74,6 +74,20 @@ class TuneSettings:
     keep_trials: bool = False
     """keep every trial's adapter or model, not the best one's alone"""
 
+    def check_search(self, part: str, settings: type[TrainingConfig]) -> None:
+        """Refuse a search that has nothing to try or to compare by, and a space that is none.
+
+        Args:
+            part: which part of a space file is the method's.
+            settings: the method's dataclass.
+        """
+        validation_fraction = getattr(self, "validation_fraction", 0.0)
+        if self.trials < 1 or not validation_fraction > 0:
+            raise UserError(
+                "a search needs --trials of at least 1 and a --validation-fraction above 0 to compare them by"
+            )
+        load_space(self.space, part, settings)
+
 
 @dataclass(frozen=True, kw_only=True)
 class TuneSFTConfig(SFTConfig, TuneSettings):
@@ -82,6 +96,10 @@ class TuneSFTConfig(SFTConfig, TuneSettings):
     evaluations_per_epoch: int = 2
     best_metric: Literal["loss"] = "loss"
     """what trials are compared by, and so within them too"""
+
+    def check(self) -> None:
+        super().check()
+        self.check_search("sft", SFTConfig)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,6 +110,10 @@ class TuneDPOConfig(DPOConfig, TuneSettings):
     best_metric: Literal["accuracy"] = "accuracy"
     """what trials are compared by, and so within them too"""
 
+    def check(self) -> None:
+        super().check()
+        self.check_search("preference", DPOConfig)
+
 
 @dataclass(frozen=True, kw_only=True)
 class TuneMODPOConfig(MODPOConfig, TuneSettings):
@@ -100,6 +122,10 @@ class TuneMODPOConfig(MODPOConfig, TuneSettings):
     evaluations_per_epoch: int = 2
     best_metric: Literal["accuracy"] = "accuracy"
     """what trials are compared by, and so within them too"""
+
+    def check(self) -> None:
+        super().check()
+        self.check_search("preference", MODPOConfig)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,6 +136,10 @@ class TuneJointConfig(JointConfig, TuneSettings):
     best_metric: Literal["accuracy"] = "accuracy"
     """what trials are compared by, and so within them too"""
 
+    def check(self) -> None:
+        super().check()
+        self.check_search("preference", JointConfig)
+
 
 @dataclass(frozen=True, kw_only=True)
 class TuneRewardConfig(RewardConfig, TuneSettings):
@@ -118,6 +148,14 @@ class TuneRewardConfig(RewardConfig, TuneSettings):
     evaluations_per_epoch: int = 2
     best_metric: Literal["accuracy"] = "accuracy"
     """what trials are compared by, and so within them too"""
+
+    def check(self) -> None:
+        if self.all or self.refit or self.validation is not None:
+            raise UserError(
+                "tune reward takes no --all, --refit or --validation: it searches for one criterion's settings"
+            )
+        super().check()
+        self.check_search("reward", RewardConfig)
 
 
 @dataclass(frozen=True)
@@ -164,8 +202,6 @@ def tune_reward(config: TuneRewardConfig) -> Phase:
 
     They are another model's: the trial saw less data, and was stopped within a longer schedule than the final one's.
     """
-    if config.all or config.refit or config.validation is not None:
-        raise UserError("tune reward takes no --all, --refit or --validation: it searches for one criterion's settings")
     return _tune(config, _Method("reward", RewardConfig, reward, "reward", "model"))
 
 
@@ -188,8 +224,6 @@ def objective(values: Mapping[str, float], beta: float = 1.0) -> float:
 
 def _tune(config: Any, method: _Method) -> Phase:
     config.check()
-    if config.trials < 1 or not config.validation_fraction > 0:
-        raise UserError("a search needs --trials of at least 1 and a --validation-fraction above 0 to compare them by")
     space = load_space(config.space, method.space, method.settings)
     phase = open_phase(f"tune {method.command.split()[-1]}", config, _inputs(config))
     if phase.finished and phase.results["trials"] >= config.trials:
