@@ -34,8 +34,8 @@ from jaxmodpo.judging.collect import MakeRequests, cast, collect
 from jaxmodpo.judging.criteria import Criterion, load_criteria
 from jaxmodpo.judging.forecast import forecast
 from jaxmodpo.judging.judge import Request
-from jaxmodpo.judging.ledger import Vote
 from jaxmodpo.judging.settings import JudgeConfig, check, groups, make_judge, open_ledger, warn_of_failed
+from jaxmodpo.judging.votes import Vote
 from jaxmodpo.judging.voting import (
     Missingness,
     Protocol,

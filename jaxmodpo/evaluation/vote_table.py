@@ -17,7 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from jaxmodpo.errors import UserError
-from jaxmodpo.judging.ledger import Ledger, Vote
+from jaxmodpo.judging.ledger import Ledger
+from jaxmodpo.judging.votes import Vote
 
 Numbers = NDArray[Any]
 

@@ -18,7 +18,8 @@ from dataclasses import dataclass, field
 from tqdm import tqdm
 
 from jaxmodpo.judging.judge import Answer, Asked, Judge, Request, Status, call_key, vote_keys
-from jaxmodpo.judging.ledger import Ledger, Vote, votes_of
+from jaxmodpo.judging.ledger import Ledger
+from jaxmodpo.judging.votes import Vote, votes_of
 
 log = logging.getLogger(__name__)
 

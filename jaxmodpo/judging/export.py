@@ -16,7 +16,8 @@ from typing import Any
 
 from jaxmodpo.artifacts import atomic_path
 from jaxmodpo.errors import UserError, nearest
-from jaxmodpo.judging.ledger import Ledger, Vote, as_record, existing, from_record
+from jaxmodpo.judging.ledger import Ledger, existing
+from jaxmodpo.judging.votes import Vote, as_record, from_record
 
 log = logging.getLogger(__name__)
 

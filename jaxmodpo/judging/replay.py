@@ -15,7 +15,8 @@ from pathlib import Path
 from jaxmodpo.errors import UserError
 from jaxmodpo.judging.export import read_votes
 from jaxmodpo.judging.judge import Answer, Asked, vote_keys
-from jaxmodpo.judging.ledger import Ledger, Vote, existing, import_votes
+from jaxmodpo.judging.ledger import Ledger, existing, import_votes
+from jaxmodpo.judging.votes import Vote
 
 NOT_RECORDED = Answer("error", "not recorded")
 

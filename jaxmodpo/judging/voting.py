@@ -18,7 +18,7 @@ from typing import Any, Literal, NamedTuple
 from jaxmodpo.errors import UserError
 from jaxmodpo.judging.hashing import draw
 from jaxmodpo.judging.judge import Request
-from jaxmodpo.judging.ledger import Vote
+from jaxmodpo.judging.votes import Vote
 
 PairRule = Literal["best-worst", "all"]
 TieRule = Literal["seed", "drop"]

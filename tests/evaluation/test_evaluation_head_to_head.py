@@ -19,7 +19,8 @@ from jaxmodpo.errors import UserError
 from jaxmodpo.evaluation import head_to_head
 from jaxmodpo.evaluation.head_to_head import EvaluateConfig, evaluate
 from jaxmodpo.judging.judge import Answer, Asked, Request, call_key
-from jaxmodpo.judging.ledger import Ledger, Vote
+from jaxmodpo.judging.ledger import Ledger
+from jaxmodpo.judging.votes import Vote
 
 QUESTIONS, REPLIES, PERSONAS = 6, 2, 4
 # Each reply's text states its worth on two criteria.

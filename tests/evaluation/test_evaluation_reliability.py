@@ -21,7 +21,8 @@ from jaxmodpo.evaluation.judges import JudgesConfig, draw, judges, open_ledgers,
 from jaxmodpo.evaluation.reliability import ALL, analyse
 from jaxmodpo.evaluation.report import ReportConfig, report
 from jaxmodpo.evaluation.vote_table import short_names, together
-from jaxmodpo.judging.ledger import Ledger, Vote
+from jaxmodpo.judging.ledger import Ledger
+from jaxmodpo.judging.votes import Vote
 
 # --------------------------------------------------------------------------- coefficients
 

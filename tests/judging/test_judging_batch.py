@@ -32,7 +32,8 @@ from jaxmodpo.judging.collect import collect
 from jaxmodpo.judging.criteria import Criterion
 from jaxmodpo.judging.endpoint import Endpoint, EndpointJudge
 from jaxmodpo.judging.judge import Answer, Asked, Request, Usage, call_key, vote_keys
-from jaxmodpo.judging.ledger import Ledger, votes_of
+from jaxmodpo.judging.ledger import Ledger
+from jaxmodpo.judging.votes import votes_of
 
 IDENTITY = "endpoint u; model m"
 SECRET = "a private profile"

@@ -16,8 +16,9 @@ from jaxmodpo.judging import collect as module
 from jaxmodpo.judging.collect import cast, collect
 from jaxmodpo.judging.criteria import Criterion
 from jaxmodpo.judging.judge import Answer, Asked, Request, Status, call_key
-from jaxmodpo.judging.ledger import Ledger, Vote, votes_of
+from jaxmodpo.judging.ledger import Ledger
 from jaxmodpo.judging.pool import drain
+from jaxmodpo.judging.votes import Vote, votes_of
 
 CRITERION, OTHER = Criterion("empathy", "d", "b", "w"), Criterion("safety", "d", "b", "w")
 

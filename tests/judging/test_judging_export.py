@@ -16,7 +16,8 @@ from jaxmodpo.judging import export
 from jaxmodpo.judging.criteria import Criterion
 from jaxmodpo.judging.export import VotesConfig, read_votes, votes
 from jaxmodpo.judging.judge import Answer, Asked, Request, Usage, call_key
-from jaxmodpo.judging.ledger import Ledger, Vote, as_record, import_votes, votes_of
+from jaxmodpo.judging.ledger import Ledger, import_votes
+from jaxmodpo.judging.votes import Vote, as_record, votes_of
 
 CRITERIA = (Criterion("empathy", "d", "b", "w"), Criterion("safety", "d", "b", "w"))
 SUFFIXES = [".jsonl", ".parquet"]

@@ -23,7 +23,8 @@ from jaxmodpo.judging.collect import cast, collect
 from jaxmodpo.judging.criteria import Criterion
 from jaxmodpo.judging.endpoint import FAILURES_IN_A_ROW, Endpoint, EndpointJudge
 from jaxmodpo.judging.judge import Answer, Request
-from jaxmodpo.judging.ledger import Ledger, Vote
+from jaxmodpo.judging.ledger import Ledger
+from jaxmodpo.judging.votes import Vote
 
 CRITERION = Criterion("empathy", "d", "b", "w")
 SHOWN = tuple(Candidate(f"r{n}", f"reply {n}") for n in range(3))

@@ -14,10 +14,11 @@ from jaxmodpo.judging.criteria import load_criteria
 from jaxmodpo.judging.endpoint import endpoint_identity
 from jaxmodpo.judging.forecast import CHARACTERS_PER_TOKEN, Forecast, forecast
 from jaxmodpo.judging.judge import Answer, Asked, Request, Status, Usage, call_key
-from jaxmodpo.judging.ledger import Ledger, votes_of
+from jaxmodpo.judging.ledger import Ledger
 from jaxmodpo.judging.preferences import PreferencesConfig, _plan, preferences
 from jaxmodpo.judging.prompts import Prompts, answer_schema
 from jaxmodpo.judging.settings import endpoint_of
+from jaxmodpo.judging.votes import votes_of
 
 QUESTIONS, REPLIES, PERSONAS = 5, 3, 8
 SAID = "I am so sorry that this is hard for you; it makes sense to feel alone, and you can ask for help today"

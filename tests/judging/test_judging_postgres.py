@@ -19,8 +19,9 @@ from jaxmodpo.errors import UserError
 from jaxmodpo.judging import ledger as module
 from jaxmodpo.judging.criteria import Criterion
 from jaxmodpo.judging.judge import Answer, Asked, Request, call_key
-from jaxmodpo.judging.ledger import Ledger, Vote, votes_of
+from jaxmodpo.judging.ledger import Ledger
 from jaxmodpo.judging.preferences import PreferencesConfig, preferences
+from jaxmodpo.judging.votes import Vote, votes_of
 
 
 def vote(name: str) -> Vote:

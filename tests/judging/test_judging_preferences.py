@@ -15,8 +15,9 @@ from jaxmodpo.config import parse
 from jaxmodpo.errors import UserError
 from jaxmodpo.judging import preferences as module
 from jaxmodpo.judging.judge import Answer, Asked, Request
-from jaxmodpo.judging.ledger import Ledger, Vote
+from jaxmodpo.judging.ledger import Ledger
 from jaxmodpo.judging.preferences import PreferencesConfig, preferences
+from jaxmodpo.judging.votes import Vote
 
 QUESTIONS, REPLIES, PERSONAS = 6, 5, 8
 

@@ -13,8 +13,9 @@ from jaxmodpo.errors import UserError
 from jaxmodpo.judging.criteria import Criterion
 from jaxmodpo.judging.export import VotesConfig, votes
 from jaxmodpo.judging.judge import Answer, Asked, Request, Usage, call_key, vote_keys
-from jaxmodpo.judging.ledger import Ledger, Vote, import_votes, votes_of
+from jaxmodpo.judging.ledger import Ledger, import_votes
 from jaxmodpo.judging.replay import ReplayJudge
+from jaxmodpo.judging.votes import Vote, votes_of
 
 IDENTITY = "endpoint u; model gpt"
 CRITERIA = (Criterion("empathy", "d", "b", "w"), Criterion("safety", "d", "b", "w"))

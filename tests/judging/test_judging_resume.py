@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from jaxmodpo.artifacts import Response, write_json, write_responses
-from jaxmodpo.judging.ledger import Ledger, Vote
+from jaxmodpo.judging.ledger import Ledger
+from jaxmodpo.judging.votes import Vote
 
 KILLER = """
 import os, signal, sys

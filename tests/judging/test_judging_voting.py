@@ -15,7 +15,7 @@ from jaxmodpo.artifacts import Candidate
 from jaxmodpo.errors import UserError
 from jaxmodpo.judging.criteria import Criterion
 from jaxmodpo.judging.judge import Request
-from jaxmodpo.judging.ledger import Vote
+from jaxmodpo.judging.votes import Vote
 from jaxmodpo.judging.voting import (
     Aggregate,
     Missingness,

@@ -1,0 +1,115 @@
+"""What a vote is: one answer by one criterion, with what was shown, said and paid.
+
+Apart from the ledger, since voting, evaluation and exports read votes wherever they were kept.
+"""
+
+from __future__ import annotations
+
+import time
+import uuid
+from dataclasses import dataclass, fields
+from typing import Any, Literal
+
+from jaxmodpo.errors import UserError
+from jaxmodpo.judging.judge import Answer, Asked, Status, Usage, vote_keys
+
+
+@dataclass(frozen=True, slots=True)
+class Vote:
+    """One answer by one criterion.
+
+    Attributes:
+        key: of :func:`~jaxmodpo.judging.judge.vote_keys`.
+        kind: a ranking of all shown, or the better of two.
+        question_id: as in the request; so are ``persona_id``, ``criterion`` (its name) and ``repeat``.
+        shown: response ids in the order shown.
+        order: response ids, best first, for ``rank``; the winner alone or, for a tie, nothing for
+            ``compare``; None unless ``status`` is valid.
+        status: valid, or what went wrong.
+        raw: what the judge said, by all criteria of the call.
+        model: the model that answered.
+        judge: the judge's identity.
+        run: the run that asked.
+        call: names the call; votes of one call share it.
+        prompt_tokens: the call's, divided by its votes, as are ``cached_tokens``, ``completion_tokens``
+            and ``cost`` (dollars); None where unknown.
+        request_id: by which the endpoint knows the call.
+        time: of the answer, UTC.
+    """
+
+    key: str
+    kind: Literal["rank", "compare"]
+    question_id: str
+    persona_id: str
+    criterion: str
+    repeat: int
+    shown: tuple[str, ...]
+    order: tuple[str, ...] | None
+    status: Status
+    raw: str
+    model: str
+    judge: str = ""
+    run: str = ""
+    call: str = ""
+    prompt_tokens: float | None = None
+    cached_tokens: float | None = None
+    completion_tokens: float | None = None
+    cost: float | None = None
+    request_id: str = ""
+    time: str = ""
+
+
+FIELDS = tuple(f.name for f in fields(Vote))
+
+
+def votes_of(asked: Asked, answer: Answer, *, judge: str, run: str) -> list[Vote]:
+    """Put a request and its answer together: a vote for each criterion, in the request's order."""
+    request, count = asked.request, len(asked.request.criteria)
+    usage: Usage | None = answer.usage
+    call, now = uuid.uuid4().hex, time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+    found = []
+    for key, criterion in zip(vote_keys(asked), request.criteria, strict=True):
+        order = answer.orders.get(criterion.name) if answer.status == "valid" else None
+        status = "parse_error" if order is None and answer.status == "valid" else answer.status
+        found.append(
+            Vote(
+                key=key,
+                kind=request.kind,
+                question_id=request.question_id,
+                persona_id=request.persona_id,
+                criterion=criterion.name,
+                repeat=request.repeat,
+                shown=tuple(r.response_id for r in request.responses),
+                order=order,
+                status=status,
+                raw=answer.raw,
+                model=answer.model,
+                judge=judge,
+                run=run,
+                call=call,
+                prompt_tokens=None if usage is None else usage.prompt / count,
+                cached_tokens=None if usage is None else usage.cached / count,
+                completion_tokens=None if usage is None else usage.completion / count,
+                cost=None if answer.cost is None else answer.cost / count,
+                request_id=answer.request_id,
+                time=now,
+            )
+        )
+    return found
+
+
+def as_record(vote: Vote) -> dict[str, Any]:
+    """Return a vote as plain values, for JSON Lines and Parquet."""
+    return {name: list(value) if isinstance(value := getattr(vote, name), tuple) else value for name in FIELDS}
+
+
+def from_record(record: dict[str, Any], where: str) -> Vote:
+    """Read :func:`as_record`'s values back.
+
+    Raises:
+        UserError: not a vote; ``where`` says which.
+    """
+    if not isinstance(record, dict) or record.keys() != set(FIELDS):
+        raise UserError(f"{where}: not a vote ({', '.join(FIELDS)})")
+    order = record["order"]
+    return Vote(**{**record, "shown": tuple(record["shown"]), "order": None if order is None else tuple(order)})
