@@ -30,6 +30,7 @@ img { max-width: 100%; display: block; margin: 1rem 0 } .wide { overflow-x: auto
 <h1>{{ title }}</h1>
 <p>{{ counts }}. Trials are compared by held-out preference accuracy (SFT: log-likelihood of a token); the margin breaks
 ties.</p>
+{% if note %}<p><strong>{{ note }}.</strong></p>{% endif %}
 {% for caption, image in plots %}<h2>{{ caption }}</h2><img alt="{{ caption }}" src="data:image/png;base64,{{ image }}">
 {% endfor %}
 <h2>Trials</h2><div class="wide"><table><tr><th>trial<th>state<th>value{% for name in names %}<th>{{ name }}{% endfor %}
@@ -41,8 +42,8 @@ ties.</p>
 """
 
 
-def write_report(study: optuna.Study, path: Path, command: str) -> None:
-    """Write the report of a study that has a best trial."""
+def write_report(study: optuna.Study, path: Path, command: str, note: str = "") -> None:
+    """Write the report of a study that has a best trial, with a note at its top if there is one to make."""
     trials = study.get_trials(deepcopy=False)
     names = list(study.best_trial.params)
     states = [trial.state for trial in trials]
@@ -59,7 +60,9 @@ def write_report(study: optuna.Study, path: Path, command: str) -> None:
     rows = [_row(t, names, t.number == study.best_trial.number, t.number in continued) for t in trials]
     write_text(
         path,
-        page.render(title=f"Search for {command}", counts=counts, names=names, rows=rows, plots=_plots(study)),
+        page.render(
+            title=f"Search for {command}", counts=counts, note=note, names=names, rows=rows, plots=_plots(study)
+        ),
     )
 
 

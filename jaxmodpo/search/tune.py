@@ -226,7 +226,8 @@ def _tune(config: Any, method: _Method) -> Phase:
     config.check()
     space = load_space(config.space, method.space, method.settings)
     phase = open_phase(f"tune {method.command.split()[-1]}", config, _inputs(config))
-    if phase.finished and phase.results["trials"] >= config.trials:
+    done = phase.finished and phase.results["trials"] >= config.trials
+    if done and not phase.results.get("still_running"):
         return phase
     search = _Search(config, method, space, f"{phase.manifest['identity']['command']} {_name(phase)}")
     if not leads():
@@ -563,12 +564,24 @@ def _free(study: optuna.Study, folder: Path, output: str) -> None:
 
 
 def _finish(phase: Phase, study: optuna.Study, config: Any, method: _Method) -> Phase:
+    """Write the best settings and the report; where trials still run in other processes, both are of those that ended.
+
+    Raises:
+        UserError: none ended well.
+    """
     trials = study.get_trials(deepcopy=False)
     complete = [trial for trial in trials if trial.state == TrialState.COMPLETE]
     reasons = [trial.user_attrs["reason"] for trial in trials if "reason" in trial.user_attrs]
+    running = sum(trial.state == TrialState.RUNNING for trial in trials)
+    unfinished = _unfinished(running)
     if not complete:
-        raise UserError(f"no trial ended well; the last failure: {reasons[-1] if reasons else 'none, all were pruned'}")
+        said = "none so far" if running else "none, all were pruned"
+        raise UserError(
+            f"no trial ended well; the last failure: {reasons[-1] if reasons else said}"
+            + (f"; {unfinished}" if unfinished else "")
+        )
     best = study.best_trial
+    left_in = Path(best.user_attrs["folder"]) / method.output
     settings = as_mapping(_settings(config, method, best.params, Path(best.user_attrs["folder"])))
     # Where it is trained, and with how many others, is not among what was searched for.
     for name in ("output_dir", *(field.name for field in dataclasses.fields(DeviceConfig))):
@@ -584,12 +597,13 @@ def _finish(phase: Phase, study: optuna.Study, config: Any, method: _Method) -> 
             "epochs": max(1, math.ceil(best.user_attrs["best_epoch"])),
         }
     write_text(config.output_dir / "best.yaml", _yaml(settings, best, method.command))
-    write_report(study, config.output_dir / "tune.html", method.command)
+    write_report(study, config.output_dir / "tune.html", method.command, unfinished)
     counts = {
         "trials": len(complete) + sum(t.state == TrialState.PRUNED for t in trials) + len(reasons),
         "complete": len(complete),
         "pruned": sum(trial.state == TrialState.PRUNED for trial in trials),
         "failed": len(reasons),
+        "still_running": running,
     }
     logger.info(
         "best: trial %d, %.4f, %s; jaxmodpo %s --config %s --output-dir … trains it",
@@ -602,8 +616,29 @@ def _finish(phase: Phase, study: optuna.Study, config: Any, method: _Method) -> 
         method.command,
         config.output_dir / "best.yaml",
     )
-    phase.finish(**counts, best_trial=best.number, best_value=best.value, best=best.params, **_held_out(best))
+    if not left_in.is_relative_to(config.output_dir.absolute()):
+        logger.info("the best trial ran in another process: its %s lies in %s", method.output, left_in)
+    if unfinished:
+        logger.warning("%s", unfinished)
+        counts["unfinished"] = unfinished
+    phase.finish(
+        **counts,
+        best_trial=best.number,
+        best_value=best.value,
+        best=best.params,
+        best_folder=str(left_in),
+        **_held_out(best),
+    )
     return phase
+
+
+def _unfinished(running: int) -> str:
+    """Say that trials run elsewhere, any of which may be better; this process has none when it ends."""
+    if not running:
+        return ""
+    if running == 1:
+        return "1 trial still runs in another process; run the same command again when it has ended"
+    return f"{running} trials still run in another process; run the same command again when they have ended"
 
 
 def _held_out(best: FrozenTrial) -> dict[str, Any]:

@@ -337,6 +337,28 @@ def test_what_becomes_of_anothers_trial_does_not_end_this_search(pretended, inpu
     assert ("COMPLETE", 1) in states, "each process goes on with its own"
 
 
+def test_a_search_that_ends_while_anothers_trial_runs_says_so_and_can_be_ended_later(pretended, inputs, caplog):
+    ended: list[Phase] = []
+
+    def training(config: DPOConfig, session: Session) -> float:
+        if not ended:
+            ended.append(pretended(lambda *_: 0.6, "another", trials=2))
+        return 0.9
+
+    caplog.set_level("INFO")
+    pretended(training, trials=2)
+    sentence = "1 trial still runs in another process; run the same command again when it has ended"
+    results = ended[0].results
+    assert (results["best_trial"], results["still_running"], results["unfinished"]) == (1, 1, sentence)
+    assert [record.message for record in caplog.records if record.levelname == "WARNING"].count(sentence) == 1
+    caplog.clear()
+    results = pretended(lambda *_: 0.0, "another", trials=2).results
+    assert (results["best_trial"], results["trials"], results["still_running"]) == (0, 2, 0)
+    elsewhere = stored(inputs).trials[0].user_attrs["folder"] + "/adapter"
+    assert results["best_folder"] == elsewhere and elsewhere.startswith(str(inputs / "search"))
+    assert f"its adapter lies in {elsewhere}" in caplog.text and "still run" not in caplog.text
+
+
 def test_trials_that_were_cut_off_do_not_keep_a_hopeless_search_alive(pretended):
     with pytest.raises(Preempted):
         pretended(ending(Preempted("asked to end"), []), trials=50)
@@ -531,7 +553,8 @@ def test_the_report_tells_trials_cut_off_from_failed_ones(tmp_path):
     study.add_trial(optuna.trial.create_trial(value=0.5, params={}))
     for attributes in ({"reason": "broke down"}, {}, {"continues": 2, "reason": "broke down too"}):
         study.add_trial(optuna.trial.create_trial(state=optuna.trial.TrialState.FAIL, user_attrs=attributes))
-    write_report(study, tmp_path / "tune.html", "reward")
+    write_report(study, tmp_path / "tune.html", "reward", "2 trials still run")
+    assert "<strong>2 trials still run.</strong>" in (tmp_path / "tune.html").read_text()
     rows = re.findall(r"<tr[^>]*><td>(\d)<td class=\"text\">([a-z ]+)", (tmp_path / "tune.html").read_text())
     assert rows == [("0", "complete"), ("1", "fail"), ("2", "cut off"), ("3", "fail")]
 
