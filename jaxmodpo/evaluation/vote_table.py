@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from jaxmodpo.errors import UserError
 from jaxmodpo.judging.ledger import Ledger
-from jaxmodpo.judging.votes import Vote
+from jaxmodpo.judging.votes import Vote, fault_of
 
 Numbers = NDArray[Any]
 
@@ -154,6 +154,8 @@ def read_votes(ledgers: Sequence[Ledger], run: str | None = None) -> Record:
     places = short_names([ledger.shown_place for ledger in ledgers])
     for ledger, place in zip(ledgers, places, strict=True):
         for vote in ledger.every_vote(run):
+            if fault := fault_of(vote):
+                raise UserError(f"ledger {place}: the vote {vote.key} on question {vote.question_id} is none: {fault}")
             table = growing.setdefault((vote.kind, len(vote.shown)), _Growing())
             _append(table, vote, place, index)
     if not growing:
@@ -190,23 +192,16 @@ def _append(table: _Growing, vote: Vote, place: str, index: dict[str, _Index]) -
     for name, number in numbers.items():
         table.columns[name].append(number)
     table.positions += bytes(map(vote.shown.index, responses))
-    table.ranks += _ranks(vote, responses) if vote.status == "valid" else bytes(len(responses))
+    table.ranks += _ranks(vote, responses)
 
 
 def _ranks(vote: Vote, responses: tuple[str, ...]) -> bytes:
     """Return the rank of each response, the best 0; of a comparison 0 for the better and 1, or 0 and 0 for a tie."""
-    order = vote.order
-    if vote.kind == "compare" and len(responses) == 2 and order is not None:
-        if order == ():
-            return b"\0\0"
-        if len(order) == 1 and order[0] in responses:
-            return bytes(response != order[0] for response in responses)
-    if vote.kind == "rank" and order is not None and tuple(sorted(order)) == responses:
-        return bytes(map(order.index, responses))
-    raise UserError(
-        f"ledger: the vote {vote.key} on question {vote.question_id} is recorded as valid, but its order "
-        f"{order} does not answer '{vote.kind}' for {', '.join(vote.shown)}"
-    )
+    if not vote.order:
+        return bytes(len(responses))
+    if vote.kind == "compare":
+        return bytes(response != vote.order[0] for response in responses)
+    return bytes(map(vote.order.index, responses))
 
 
 def _table(kind: str, shown: int, grown: _Growing) -> VoteTable:

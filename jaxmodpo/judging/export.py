@@ -62,11 +62,7 @@ def read_votes(path: Path) -> Iterator[Vote]:
     read = _read_parquet if path.suffix == ".parquet" else _read_json_lines
     try:
         for number, record in enumerate(read(path), 1):
-            where = f"{path}, row {number}"
-            try:
-                yield from_record(record, where)
-            except TypeError as error:
-                raise UserError(f"{where}: not a vote ({error})") from None
+            yield from_record(record, f"{path}, row {number}")
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror or error}") from None
 

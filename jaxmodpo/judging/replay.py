@@ -16,7 +16,7 @@ from jaxmodpo.errors import UserError
 from jaxmodpo.judging.export import read_votes
 from jaxmodpo.judging.judge import Answer, Asked, vote_keys
 from jaxmodpo.judging.ledger import Ledger, existing, import_votes
-from jaxmodpo.judging.votes import Vote
+from jaxmodpo.judging.votes import Vote, fault_of
 
 NOT_RECORDED = Answer("error", "not recorded")
 
@@ -51,10 +51,15 @@ class ReplayJudge:
             # Looked up in any order: a million votes are indexed on disk.
             self._folder = tempfile.TemporaryDirectory(prefix="jaxmodpo-replay-")
             self._ledger = Ledger(Path(self._folder.name) / "votes.sqlite")
-            import_votes(self._ledger, read_votes(path))
         else:
             self._ledger = Ledger(existing(self.recorded))
-        self.identity = self._chosen(self._ledger.identities())
+        try:
+            if self._folder is not None:
+                import_votes(self._ledger, read_votes(path))
+            self.identity = self._chosen(self._ledger.identities())
+        except BaseException:
+            self.close()
+            raise
 
     def _chosen(self, identities: Sequence[str]) -> str:
         fitting = [one for one in identities if self.judge_model in one]
@@ -62,8 +67,7 @@ class ReplayJudge:
             return self.judge_model
         if len(fitting) == 1:
             return fitting[0]
-        # An URL may hold a password.
-        place = self._ledger.shown_place if self._folder is None else str(self.recorded)
+        place = self.recorded_place
         if not identities:
             raise UserError(f"{place} holds no votes to replay")
         listed = "; ".join(f"'{one}'" for one in fitting or identities)
@@ -72,6 +76,11 @@ class ReplayJudge:
                 f"{place} holds votes of several judges; name one by a part of it in --judge-model: {listed}"
             )
         raise UserError(f"{place} holds no votes of a judge '{self.judge_model}', only of {listed}")
+
+    @property
+    def recorded_place(self) -> str:
+        """What is replayed, without the password that a URL may hold."""
+        return self._ledger.shown_place if self._folder is None else str(self.recorded)
 
     def close(self) -> None:
         """Close the ledger; an index that was made is deleted."""
@@ -84,6 +93,9 @@ class ReplayJudge:
         while some := list(itertools.islice(requests, _LOOK_UP)):
             keys = [vote_keys(asked) for asked in some]
             found = self._ledger.votes([key for one in keys for key in one])
+            for vote in found.values():
+                if fault := fault_of(vote):
+                    raise UserError(f"{self.recorded_place}: the vote {vote.key} is none: {fault}")
             for asked, own in zip(some, keys, strict=True):
                 for part, answer in _answers(asked, [found.get(key) for key in own], own):
                     put(part, answer)

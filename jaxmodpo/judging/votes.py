@@ -5,13 +5,16 @@ Apart from the ledger, since voting, evaluation and exports read votes wherever 
 
 from __future__ import annotations
 
+import math
 import time
 import uuid
 from dataclasses import dataclass, fields
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from jaxmodpo.errors import UserError
 from jaxmodpo.judging.judge import Answer, Asked, Status, Usage, vote_keys
+
+Kind = Literal["rank", "compare"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +41,7 @@ class Vote:
     """
 
     key: str
-    kind: Literal["rank", "compare"]
+    kind: Kind
     question_id: str
     persona_id: str
     criterion: str
@@ -107,9 +110,55 @@ def from_record(record: dict[str, Any], where: str) -> Vote:
     """Read :func:`as_record`'s values back.
 
     Raises:
-        UserError: not a vote; ``where`` says which.
+        UserError: not a vote; ``where`` says which, and the message what is wrong.
     """
     if not isinstance(record, dict) or record.keys() != set(FIELDS):
         raise UserError(f"{where}: not a vote ({', '.join(FIELDS)})")
+    for name, value in record.items():
+        if not _fits(name, value):
+            raise UserError(f"{where}: not a vote ({name} is {str(value)[:60]!r})")
     order = record["order"]
-    return Vote(**{**record, "shown": tuple(record["shown"]), "order": None if order is None else tuple(order)})
+    vote = Vote(**{**record, "shown": tuple(record["shown"]), "order": None if order is None else tuple(order)})
+    if fault := fault_of(vote):
+        raise UserError(f"{where}: not a vote ({fault})")
+    return vote
+
+
+_NUMBERS = frozenset({"prompt_tokens", "cached_tokens", "completion_tokens", "cost"})
+
+
+def _fits(name: str, value: Any) -> bool:
+    """Whether a record's value has its field's type."""
+    if name in _NUMBERS:
+        return value is None or (type(value) in (int, float) and math.isfinite(value))
+    if name == "repeat":
+        return type(value) is int and value >= 0
+    if name == "order" and value is None:
+        return True
+    if name in ("shown", "order"):
+        return isinstance(value, list | tuple) and all(isinstance(one, str) for one in value)
+    return isinstance(value, str)
+
+
+def fault_of(vote: Vote) -> str:
+    """Say what keeps a vote from being one of its kind; nothing where it can be.
+
+    A ranking puts all that is shown in order; a comparison of two names the better one, or neither.
+    A vote that failed has no order.
+    """
+    order, shown = vote.order, vote.shown
+    if vote.kind not in get_args(Kind):
+        return f"its kind is '{vote.kind}'"
+    if vote.status not in get_args(Status):
+        return f"its status is '{vote.status}'"
+    if len(set(shown)) != len(shown) or len(shown) < 2 or (vote.kind == "compare" and len(shown) != 2):
+        return f"'{vote.kind}' cannot be asked about {', '.join(shown) or 'nothing'}"
+    if (order is None) == (vote.status == "valid"):
+        return f"it is recorded as {vote.status}, {'without' if order is None else 'but with'} an order"
+    if order is None:
+        return ""
+    ranked = vote.kind == "rank" and sorted(order) == sorted(shown)
+    compared = vote.kind == "compare" and (not order or (len(order) == 1 and order[0] in shown))
+    if ranked or compared:
+        return ""
+    return f"it is recorded as valid, but its order {list(order)} does not answer '{vote.kind}' for {', '.join(shown)}"

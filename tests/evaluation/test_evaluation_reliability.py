@@ -579,6 +579,8 @@ def test_command_writes_file_figures_and_table(tmp_path, capsys):
 def test_a_valid_vote_that_is_no_answer_is_refused(tmp_path, order, shown):
     with pytest.raises(UserError, match="is recorded as valid, but its order"):
         said_of(stored(tmp_path / "v.sqlite", [vote(1, 1, shown, order)]))
+    with pytest.raises(UserError, match="its status is 'bogus'"):
+        said_of(stored(tmp_path / "w.sqlite", [vote(1, 1, ["a", "b"], None, status="bogus")]))
 
 
 def test_what_a_user_can_mend_is_said(tmp_path):

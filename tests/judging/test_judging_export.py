@@ -160,10 +160,30 @@ def test_a_file_that_holds_no_votes_is_a_sentence(tmp_path, name, content, words
         list(read_votes(tmp_path / name))
 
 
-def test_a_row_with_a_field_of_another_type_is_a_sentence(tmp_path):
-    row = as_record(recorded()[0]) | {"shown": 3}
-    (tmp_path / "v.jsonl").write_text(json.dumps(row))
-    with pytest.raises(UserError, match=r"v.jsonl, row 1: not a vote"):
+@pytest.mark.parametrize(
+    ("row", "field", "value", "words"),
+    [
+        (0, "shown", 3, "shown is '3'"),
+        (0, "shown", {"a": 1, "b": 2}, "shown is "),
+        (0, "raw", None, "raw is 'None'"),
+        (0, "repeat", "x", "repeat is 'x'"),
+        (0, "repeat", True, "repeat is 'True'"),
+        (0, "cost", "1", "cost is '1'"),
+        (0, "cost", float("nan"), "cost is 'nan'"),
+        (0, "kind", "bogus", "its kind is 'bogus'"),
+        (0, "status", "bogus", "its status is 'bogus'"),
+        (0, "status", "valid", "recorded as valid, without an order"),
+        (2, "status", "refusal", "recorded as refusal, but with an order"),
+        (2, "order", ["zzz", "yyy", "xxx"], "does not answer 'compare' for a, b"),
+        (2, "order", ["a", "b"], "does not answer 'compare'"),
+        (2, "kind", "rank", r"order \['a'\] does not answer 'rank' for a, b"),
+        (2, "shown", ["a", "a"], "cannot be asked about a, a"),
+        (2, "shown", ["a", "b", "c"], "'compare' cannot be asked about a, b, c"),
+    ],
+)
+def test_a_row_that_no_vote_can_be_is_a_sentence(tmp_path, row, field, value, words):
+    (tmp_path / "v.jsonl").write_text(json.dumps(as_record(recorded()[row]) | {field: value}))
+    with pytest.raises(UserError, match=rf"v.jsonl, row 1: not a vote \(.*{words}"):
         list(read_votes(tmp_path / "v.jsonl"))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -15,7 +16,7 @@ from jaxmodpo.judging.export import VotesConfig, votes
 from jaxmodpo.judging.judge import Answer, Asked, Request, Usage, call_key, vote_keys
 from jaxmodpo.judging.ledger import Ledger, import_votes
 from jaxmodpo.judging.replay import ReplayJudge
-from jaxmodpo.judging.votes import Vote, votes_of
+from jaxmodpo.judging.votes import Vote, as_record, votes_of
 
 IDENTITY = "endpoint u; model gpt"
 CRITERIA = (Criterion("empathy", "d", "b", "w"), Criterion("safety", "d", "b", "w"))
@@ -164,3 +165,19 @@ def test_an_index_of_a_file_is_deleted_when_it_is_closed(recorded, tmp_path, mon
     judge = ReplayJudge(recorded)
     judge.close()
     assert list((tmp_path / "temporary").iterdir()) == []
+
+
+@pytest.mark.parametrize("suffix", [".sqlite", ".jsonl"])
+def test_a_vote_that_cannot_be_one_is_not_replayed(tmp_path, suffix, monkeypatch):
+    (tmp_path / "temporary").mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "temporary"))
+    wrong = [replace(vote, order=("zzz",)) for vote in votes_on(request("q1"), BOTH)]
+    place = tmp_path / f"then{suffix}"
+    if suffix == ".sqlite":
+        with Ledger(place) as ledger:
+            ledger.add(wrong)
+    else:
+        place.write_text("".join(json.dumps(as_record(vote)) + "\n" for vote in wrong))
+    with pytest.raises(UserError, match=r"order \['zzz'\] does not answer 'compare' for a, b"):
+        replayed(ReplayJudge(place), [request("q1")], tmp_path / "now.sqlite")
+    assert list((tmp_path / "temporary").iterdir()) == [], "no index of half a file is left"
