@@ -1,4 +1,4 @@
-"""Votes of one or several ledgers as arrays of small numbers, some fifty bytes a vote.
+"""Votes of one or several ledgers as arrays of small numbers, some seventy bytes a vote.
 
 What is said about judges needs all votes at once: a vote that was asked again replaces an earlier
 one, a persona's two votes meet, and so do two judges'. Ledgers are read as a stream, and texts are
@@ -7,6 +7,7 @@ kept once. The module is apart so that the statistics see arrays, and never a da
 
 from __future__ import annotations
 
+import hashlib
 from array import array
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
@@ -48,8 +49,9 @@ class VoteTable:
         kind: ``rank`` or ``compare``.
         shown: how many responses are shown.
         source: who was asked; ``judge``: who answered, −1 where nobody did.
-        unit: a question with a set of responses; ``question`` is its question.
+        unit: a question with a set of responses, apart where other texts have their ids; ``question`` its question.
         criterion: by which; ``persona``: as whom; ``repeat``: 0, or the number of a further time of asking.
+        run: which asked.
         status: valid, or what went wrong; ``model``: the model that is said to have answered.
         ranks: ``[votes, shown]``, of the unit's responses sorted by id: 0 is best, both 0 for a tie; zeros
             where the vote is not valid.
@@ -64,6 +66,7 @@ class VoteTable:
     criterion: Numbers
     persona: Numbers
     repeat: Numbers
+    run: Numbers
     status: Numbers
     model: Numbers
     ranks: Numbers
@@ -83,7 +86,7 @@ class VoteTable:
         return together(*self.positions.T)
 
 
-_COLUMNS = ("source", "unit", "question", "criterion", "persona", "repeat", "status", "model")
+_COLUMNS = ("source", "unit", "question", "criterion", "persona", "repeat", "run", "status", "model")
 
 
 @dataclass(frozen=True)
@@ -93,7 +96,7 @@ class Record:
     Attributes:
         tables: one for each kind and number of responses shown.
         judges: by number; so are ``sources``, ``criteria``, ``personas``, ``statuses`` and ``models``.
-        superseded: how many votes do not count because a later one to the same request does.
+        superseded: how many votes do not count because another one under the same key does.
     """
 
     tables: list[VoteTable]
@@ -136,6 +139,7 @@ class _Growing:
     """A table while it is read."""
 
     columns: dict[str, array[int]] = field(default_factory=lambda: {name: array("I") for name in _COLUMNS})
+    keys: bytearray = field(default_factory=bytearray)
     ranks: bytearray = field(default_factory=bytearray)
     positions: bytearray = field(default_factory=bytearray)
 
@@ -143,8 +147,8 @@ class _Growing:
 def read_votes(ledgers: Sequence[Ledger], run: str | None = None) -> Record:
     """Read the votes of ledgers, of one run or of all.
 
-    Of several votes of one judge to one request (unit, criterion, persona, order shown and repeat) the
-    newest valid one counts, or the newest where none is valid.
+    Of several votes of one judge under one key, which says everything that was asked, the newest valid
+    one counts, or the newest where none is valid.
 
     Raises:
         UserError: a vote is not what its kind needs, or there is none.
@@ -162,7 +166,7 @@ def read_votes(ledgers: Sequence[Ledger], run: str | None = None) -> Record:
         of_run = "" if run is None else f" of the run {run}"
         raise UserError(f"ledger: no votes{of_run} in {', '.join(ledger.shown_place for ledger in ledgers)}")
     valid = index["status"]["valid"]
-    tables = [_latest(_table(kind, shown, growing.pop((kind, shown))), valid) for kind, shown in sorted(growing)]
+    tables = [_table(kind, shown, growing.pop((kind, shown)), valid) for kind, shown in sorted(growing)]
     read = sum(len(table) for table, _ in tables)
     judges, kept = _number_judges([table for table, _ in tables], index, valid)
     return Record(
@@ -186,13 +190,24 @@ def _append(table: _Growing, vote: Vote, place: str, index: dict[str, _Index]) -
         "criterion": index["criterion"][vote.criterion],
         "persona": index["persona"][vote.persona_id],
         "repeat": vote.repeat,
+        "run": index["run"][vote.run],
         "status": index["status"][vote.status],
         "model": index["model"][vote.model],
     }
     for name, number in numbers.items():
         table.columns[name].append(number)
+    table.keys += _key_bytes(vote.key)
     table.positions += bytes(map(vote.shown.index, responses))
     table.ranks += _ranks(vote, responses)
+
+
+def _key_bytes(key: str) -> bytes:
+    """Return a key's 16 bytes, and of one that is no 32 hexadecimal digits a hash as long."""
+    try:
+        found = bytes.fromhex(key)
+    except ValueError:
+        found = b""
+    return found if len(found) == 16 else hashlib.blake2b(key.encode(), digest_size=16).digest()
 
 
 def _ranks(vote: Vote, responses: tuple[str, ...]) -> bytes:
@@ -204,19 +219,54 @@ def _ranks(vote: Vote, responses: tuple[str, ...]) -> bytes:
     return bytes(map(vote.order.index, responses))
 
 
-def _table(kind: str, shown: int, grown: _Growing) -> VoteTable:
+def _table(kind: str, shown: int, grown: _Growing, valid: int) -> tuple[VoteTable, int]:
+    """Return the votes that count, and how many were read."""
     columns = {name: np.frombuffer(column, np.uint32) for name, column in grown.columns.items()}
     ranks, positions = (np.frombuffer(rows, np.uint8).reshape(-1, shown) for rows in (grown.ranks, grown.positions))
-    return VoteTable(kind, shown, **columns, ranks=ranks, positions=positions, judge=np.full(len(ranks), -1, np.int32))
+    nobody = np.full(len(ranks), -1, np.int32)
+    table = VoteTable(kind, shown, **columns, ranks=ranks, positions=positions, judge=nobody)
+    return _latest(table, np.frombuffer(grown.keys, np.uint64).reshape(-1, 2), valid), len(table)
 
 
-def _latest(table: VoteTable, valid: int) -> tuple[VoteTable, int]:
-    """Keep the vote that counts of each request, in the order read; return them and how many there were."""
+def _latest(table: VoteTable, keys: Numbers, valid: int) -> VoteTable:
+    """Keep the vote that counts under each key, in the order read."""
+    named = np.stack([table.source.astype(np.uint64), *keys.T], axis=1)
+    by_key = np.lexsort((table.status == valid, *named.T))  # stable: among equals the newest is last
+    changes = (named[by_key[1:]] != named[by_key[:-1]]).any(axis=1)
+    counted, first = by_key[np.append(changes, True)], np.flatnonzero(np.append(True, changes))
+    met = np.minimum.reduceat(by_key, first)
+    in_order = np.argsort(counted)
+    return _told_apart(table.where(counted[in_order]), met[in_order])
+
+
+def _told_apart(table: VoteTable, met: Numbers) -> VoteTable:
+    """Make units of their own of votes that look the same and, by their keys, are not.
+
+    Two runs may give the same ids to other texts, and a table has no texts. A unit on which one judge
+    was asked the same twice, with one persona, criterion, order and repeat, falls into one for each run.
+    """
     request = together(table.source, table.unit, table.criterion, table.persona, table.repeat, table.order)
-    by_request = np.lexsort((table.status == valid, request))  # stable: among equals the newest is last
-    ordered = request[by_request]
-    last = np.append(ordered[1:] != ordered[:-1], True)
-    return table.where(np.sort(by_request[last])), len(table)
+    rows = np.arange(len(table))
+    twice = _numbered_within(request, rows, met) > 0
+    if not twice.any():
+        return table
+    asked = together(table.source, table.unit)
+    run = np.where(np.isin(asked, asked[twice]), _numbered_within(asked, table.run, met), 0)
+    again = _numbered_within(together(request, run), rows, met)
+    _, unit = np.unique(together(table.unit, run, again), return_inverse=True)
+    return replace(table, unit=unit.astype(np.uint32))
+
+
+def _numbered_within(group: Numbers, member: Numbers, met: Numbers) -> Numbers:
+    """Number the members of each group in the order in which they were first met."""
+    _, at, pair = np.unique(together(group, member), return_index=True, return_inverse=True)
+    first = np.full(len(at), met.max(initial=0))
+    np.minimum.at(first, pair, met)
+    rows = np.lexsort((first, group[at]))
+    begins = np.append(True, group[at[rows[1:]]] != group[at[rows[:-1]]])
+    number = np.empty(len(at), np.int64)
+    number[rows] = np.arange(len(at)) - np.flatnonzero(begins)[np.cumsum(begins) - 1]
+    return number[pair]
 
 
 # --------------------------------------------------------------------------- names

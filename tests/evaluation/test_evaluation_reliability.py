@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import json
 import math
@@ -278,6 +279,26 @@ def test_newest_valid_vote_counts_once(tmp_path):
     said = said_of(stored(tmp_path / "v.sqlite", votes))
     assert said["counts"] == {"votes": 2, "valid": 1, "failed": 1, "superseded": 4}
     assert only(said["position"])["first"] == 1 and said["missing"]["statuses"] == {"expired": 1}
+
+
+def test_other_texts_under_the_same_ids_are_other_votes(tmp_path):
+    """Two runs that share a ledger, and ids, but not texts: neither replaces, repeats or turns the other's votes."""
+    one = list(asked(judging(1), questions=8, personas=5))
+    other = list(asked(judging(1), questions=8, seed=3, run="s"))
+    same_ids = [dataclasses.replace(v, key=f"other {v.key}") for v in other]
+    own_ids = [
+        dataclasses.replace(v, shown=tuple(f"x{i}" for i in v.shown), order=tuple(f"x{i}" for i in v.order or ()))
+        for v in same_ids
+    ]
+    expected = said_of(stored(tmp_path / "apart.sqlite", [*one, *own_ids]))
+    assert expected["counts"] == {"votes": 200, "valid": 200, "failed": 0, "superseded": 0}
+    said = said_of(stored(tmp_path / "same.sqlite", [*one, *same_ids]))
+    # Asked again, the same key is still one vote.
+    again = said_of(stored(tmp_path / "again.sqlite", [*one, *same_ids, *one]))
+    assert again["counts"] == expected["counts"] | {"superseded": 40} and said["counts"] == expected["counts"]
+    for part in ("position", "both_orders", "repeats", "personas"):
+        assert said[part] == again[part] == expected[part]
+    assert said["repeats"] == said["both_orders"] == [] and only(said["personas"])["units"] == 16
 
 
 def test_a_ledger_of_failed_votes_says_so(tmp_path):
