@@ -620,13 +620,13 @@ def _finish(phase: Phase, study: optuna.Study, config: Any, method: _Method) -> 
         logger.info("the best trial ran in another process: its %s lies in %s", method.output, left_in)
     if unfinished:
         logger.warning("%s", unfinished)
-        counts["unfinished"] = unfinished
     phase.finish(
         **counts,
         best_trial=best.number,
         best_value=best.value,
         best=best.params,
         best_folder=str(left_in),
+        **({"unfinished": unfinished} if unfinished else {}),
         **_held_out(best),
     )
     return phase

@@ -132,12 +132,35 @@ def test_the_papers_space_holds_the_papers_defaults():
         ("preference: {beta: 3}", "a list of choices, or low, high"),
         ("preference: {beta: {low: 1, hihg: 2}}", "a list of choices, or low, high"),
         ("sft: {epochs: [1]}", "no space for 'preference'"),
+        ("preference: {output_dir: [a, b]}", "output_dir: this setting cannot vary in a search"),
+        ("preference: {lora_targets: [q_proj]}", "lora_targets: this setting cannot vary"),
+        ("preference: {pairs: {low: 1, high: 2}}", "pairs: this setting cannot vary"),
+        ("preference: {beta: [small]}", "beta: this setting does not take 'small'"),
+        ("preference: {beta: {low: .nan, high: 1.0}}", "does not take nan"),
+        ("preference: {epochs: {low: 1.5, high: 3}}", "epochs: this setting does not take 1.5"),
+        ("preference: {remat: [dots, al]}", "remat: this setting does not take 'al'"),
+        ("preference: {remat: {low: 0, high: 1}}", "give a list of choices"),
     ],
 )
 def test_a_space_that_makes_no_sense_is_refused(tmp_path, text, said):
     (tmp_path / "s.yaml").write_text(text)
     with pytest.raises(UserError, match=said):
         load_space(str(tmp_path / "s.yaml"), "preference", DPOConfig)
+
+
+def test_numbers_without_a_point_which_yaml_takes_for_texts_are_numbers(tmp_path):
+    text = """preference:
+  learning_rate: {low: 1e-6, high: 5e-5, log: true}
+  epochs: {low: '1', high: 1e1}
+  lora_alpha: ['64', 1e2]
+  remat: [dots, full]
+  lora_rslora: [true, false]
+"""
+    (tmp_path / "s.yaml").write_text(text)
+    space = load_space(str(tmp_path / "s.yaml"), "preference", DPOConfig)
+    assert space["learning_rate"] == Dimension((), 1e-6, 5e-5, True)
+    assert space["epochs"] == Dimension((), 1, 10) and isinstance(space["epochs"].high, int)
+    assert space["lora_alpha"].choices == (64, 100.0) and space["remat"].choices == ("dots", "full")
 
 
 def test_whole_ends_make_whole_numbers():
