@@ -23,6 +23,9 @@ PromptStyle = Literal["instruct", "chat"]
 INSTRUCTION = "You are a therapist. Respond to this person's question:\n{question}"
 PROMPT = f"[INST] {INSTRUCTION} [/INST]"
 
+SHORTEST_REWARD_TEXT = 6
+"""tokens: a pair's four marks, and one of the question and of the response"""
+
 
 def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
     """Load a tokenizer from a local folder; remote code is never run.
@@ -153,6 +156,8 @@ class RewardText:
         for name in ("cls_token_id", "sep_token_id"):
             if getattr(self.tokenizer, name) is None:
                 raise UserError(f"the reward model's tokenizer has no {name.removesuffix('_id')}")
+        if self.max_length < SHORTEST_REWARD_TEXT:
+            raise UserError(f"max_length must be at least {SHORTEST_REWARD_TEXT}, not {self.max_length}")
 
     def example(self, question: str, response: str) -> list[int]:
         """Return ``<s> question </s></s> response </s>`` of at most ``max_length`` tokens.

@@ -29,7 +29,7 @@ from jaxmodpo.data.pairs import (
     pairs_of,
     tied_pairs,
 )
-from jaxmodpo.data.text import RewardText, load_tokenizer
+from jaxmodpo.data.text import SHORTEST_REWARD_TEXT, RewardText, load_tokenizer
 from jaxmodpo.errors import UserError
 from jaxmodpo.judging.criteria import load_criteria
 from jaxmodpo.losses import bradley_terry_loss, plackett_luce_loss
@@ -85,6 +85,8 @@ class RewardConfig(TrainingConfig):
 
     def check(self) -> None:
         super().check()
+        if self.max_length < SHORTEST_REWARD_TEXT:
+            raise UserError(f"--max-length must be at least {SHORTEST_REWARD_TEXT}, not {self.max_length}")
         if self.dropout is not None and not 0 <= self.dropout < 1:
             raise UserError(f"--dropout must lie in [0, 1), not {self.dropout}")
         if (self.pairs is None) == (self.rankings is None):
@@ -174,7 +176,8 @@ def load_reward_model(folder: Path, max_length: int | None = None) -> tuple[Robe
     if model.config.num_labels != 1:
         raise UserError(f"{folder} is not a reward model: it has {model.config.num_labels} outputs")
     trained = read_model_config(folder).get("reward_max_length", 512)
-    return model, RewardText(load_tokenizer(folder), max_length or min(trained, model.config.max_length))
+    length = min(trained, model.config.max_length) if max_length is None else max_length
+    return model, RewardText(load_tokenizer(folder), length)
 
 
 def rewards_of_pairs(

@@ -8,6 +8,7 @@ import pytest
 
 from jaxmodpo.data.text import PROMPT, PolicyText, RewardText, load_tokenizer, pad_rows
 from jaxmodpo.errors import UserError
+from jaxmodpo.methods.reward import RewardConfig
 from jaxmodpo.sandbox.models import save_tokenizer
 
 WORDS = "one two three four five six seven eight nine ten"
@@ -62,6 +63,18 @@ def test_reward_text_cuts_to_its_length_and_keeps_all_marks(tokenizer, question,
     tokens = text.example(question, response)
     assert len(tokens) == 10 and tokens[0] == tokenizer.cls_token_id and tokens.count(tokenizer.sep_token_id) == 3
     assert text.cut.tokens == len(question.split()) + len(response.split()) - 6
+
+
+def test_reward_text_keeps_a_token_of_both_sides_at_its_shortest_and_refuses_less(tokenizer):
+    tokens = RewardText(tokenizer, max_length=6).example(WORDS, "one two")
+    asked, replied = (tokenizer.encode(t, add_special_tokens=False) for t in ("ten", "one"))
+    start, end = tokenizer.cls_token_id, tokenizer.sep_token_id
+    assert tokens == [start, *asked, end, end, *replied, end]
+    for length in (5, 0, -1):
+        with pytest.raises(UserError, match=f"at least 6, not {length}"):
+            RewardText(tokenizer, max_length=length)
+        with pytest.raises(UserError, match=f"--max-length must be at least 6, not {length}"):
+            RewardConfig(model=Path("m"), pairs=Path("p"), output_dir=Path("o"), max_length=length).check()
 
 
 def test_a_response_that_fits_is_not_cut_because_the_question_is_long(tokenizer):
