@@ -7,6 +7,7 @@ comes from a reward model, from an adapter's implicit reward, or from a column t
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -136,8 +137,8 @@ def read_margins(
         training: ``[pairs]`` bool, those that are trained on; the scale knows nothing of the held-out ones.
 
     Raises:
-        UserError: a source is not what it should be, rewards are not finite, or all equal and to be standardised; or
-            nothing is left to train on.
+        UserError: a source is not what it should be, rewards are not finite, too large for float32, or all equal and to
+            be standardised; or nothing is left to train on.
     """
     if not training.any():
         raise UserError(f"{len(pairs)} examples leave none to train on; lower --validation-fraction")
@@ -147,14 +148,22 @@ def read_margins(
         if not np.isfinite(rewards).all():
             raise UserError(f"the margin {name} ({source.where}) is not finite on {_count_bad(rewards)} pairs")
         known = rewards[training]
-        if rewards.ndim == 2:
-            spread, margins = float(known.std()), rewards[:, 0] - rewards[:, 1]
-        else:
-            spread, margins = float(np.sqrt(np.mean(known**2) / 2)), rewards
-        if standardise and spread == 0:
-            raise UserError(f"the margin {name} ({source.where}) gives every response the same reward")
-        scale = gain / (spread if standardise else 1.0)
-        columns.append((scale * margins).astype(np.float32))
+        # What overflows here is refused below.
+        with np.errstate(over="ignore", invalid="ignore"):
+            if rewards.ndim == 2:
+                spread, margins = float(known.std()), rewards[:, 0] - rewards[:, 1]
+            else:
+                spread, margins = float(np.sqrt(np.mean(known**2) / 2)), rewards
+            if standardise and spread == 0:
+                raise UserError(f"the margin {name} ({source.where}) gives every response the same reward")
+            scale = gain / (spread if standardise else 1.0)
+            columns.append((scale * margins).astype(np.float32))
+        if not math.isfinite(spread) or not np.isfinite(columns[-1]).all():
+            largest = float(np.abs(rewards).max())
+            raise UserError(
+                f"the margin {name} ({source.where}) is too large to train with: its values reach {largest:.3g}, and "
+                f"--margin-gain is {gain:g}"
+            )
         description[name] = {"source": source.kind, "reward_std": spread, "scale": scale, **describe(columns[-1])}
     return Margins(tuple(sources), np.stack(columns, axis=1), description)
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
+from typing import Any
+
 import numpy as np
 import pytest
 
 from jaxmodpo.errors import UserError
-from jaxmodpo.methods.margins import Margins, Source, describe, margin_sources
+from jaxmodpo.methods.margins import Margins, Source, describe, margin_sources, read_margins
 from jaxmodpo.training.policy import named_weights
 
 
@@ -49,6 +52,33 @@ def test_the_table_says_whether_an_objective_repeats_or_conflicts():
     assert "repeats the primary" in lines[1] and "conflicts with the primary" in lines[2]
     assert "independent of the primary" in lines[3]
     assert any(line.startswith("same and against: correlation -1.00") for line in lines)
+
+
+@pytest.mark.parametrize(
+    ("values", "standardise", "gain", "refused"),
+    [
+        ([1e39, 1.0, 2.0], False, 1.0, True),
+        ([3e38, 1.0, 2.0], False, 10.0, True),
+        ([1e200, 1.0, 2.0], True, 1.0, True),  # whose squares are too large even for float64
+        ([1e39, 1.0, 2.0], True, 1.0, False),
+        ([3e38, 1.0, 2.0], False, 1.0, False),
+    ],
+)
+def test_margins_too_large_for_float32_are_refused(tmp_path, values, standardise, gain, refused):
+    rows = [{"prompt": f"q{n}", "chosen": "a", "rejected": "b", "m": value} for n, value in enumerate(values)]
+    (tmp_path / "p.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    none: Any = None  # a column needs no model
+    given: dict[str, Any] = {"beta": 0.1, "standardise": standardise, "gain": gain, "training": np.ones(3, bool)}
+
+    def margins() -> np.ndarray:
+        source = {"safety": Source("column", "m")}
+        return read_margins(source, tmp_path / "p.jsonl", [], none, none, none, **given).values
+
+    if refused:
+        with pytest.raises(UserError, match=r"the margin safety \(m\) is too large to train with: its values reach"):
+            margins()
+    else:
+        assert np.isfinite(margins()).all() and margins()[0, 0] > 1
 
 
 @pytest.mark.parametrize(
