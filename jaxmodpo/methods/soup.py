@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from jaxmodpo.artifacts import Phase, read_json
+from jaxmodpo.artifacts import Phase
 from jaxmodpo.errors import UserError
-from jaxmodpo.models.adapters import load_adapter, save_adapter
+from jaxmodpo.models.adapters import load_adapter, read_adapter_settings, save_adapter
 from jaxmodpo.models.decoder import DecoderConfig
 from jaxmodpo.models.files import read_model_config
 from jaxmodpo.models.lora import Averaging, average
@@ -48,13 +48,13 @@ def soup(config: SoupConfig) -> Phase:
     phase = Phase.open("soup", config, config.output_dir, inputs)
     if phase.finished:
         return phase
-    named = {
-        str(read_json(folder / "adapter_config.json").get("base_model_name_or_path")) for folder in config.adapters
-    }
+    named = {str(read_adapter_settings(folder).get("base_model_name_or_path")) for folder in config.adapters}
     if config.model is None and len(named) > 1:
         raise UserError(
             f"the adapters name different base models, {', '.join(sorted(named))}; --model says which it is"
         )
+    if config.model is None and named == {"None"}:
+        raise UserError("the adapters name no base model; --model says which it is")
     base = config.model or Path(named.pop())
     model = DecoderConfig.from_mapping(read_model_config(base), f"{base}/config.json")
     lora, merged = average([load_adapter(folder, model) for folder in config.adapters], config.weights, config.how)

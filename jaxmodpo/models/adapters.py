@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
@@ -48,9 +49,28 @@ def save_adapter(
 _PLAIN = {"bias": "none", "use_dora": False, "fan_in_fan_out": False, "modules_to_save": None}
 
 
+def read_adapter_settings(folder: Path) -> dict[str, Any]:
+    """Read ``adapter_config.json`` as it is.
+
+    Raises:
+        UserError: there is none, or it is no mapping.
+    """
+    path = folder / "adapter_config.json"
+    if not path.is_file():
+        raise UserError(f"{folder} is not a PEFT adapter: it has no adapter_config.json")
+    settings = read_json(path)
+    if not isinstance(settings, dict):
+        raise UserError(f"{path} must hold a mapping of settings, not {type(settings).__name__}")
+    return settings
+
+
 def read_adapter_config(folder: Path) -> LoraConfig:
-    """Read ``adapter_config.json``; a PEFT feature that would change the mathematics is refused by name."""
-    settings = read_json(folder / "adapter_config.json")
+    """Read a LoRA adapter's settings; a PEFT feature that would change the mathematics is refused by name.
+
+    Raises:
+        UserError: no adapter, another kind of adapter, or a setting that is missing, not supported or of another type.
+    """
+    settings = read_adapter_settings(folder)
     if settings.get("peft_type") != "LORA":
         raise UserError(f"{folder} is a PEFT adapter of type {settings.get('peft_type')}; only LORA is supported")
     for name, plain in _PLAIN.items():
@@ -59,13 +79,20 @@ def read_adapter_config(folder: Path) -> LoraConfig:
     for name in ("rank_pattern", "alpha_pattern"):
         if settings.get(name):
             raise UserError(f"{folder}/adapter_config.json: {name} is not supported; use one rank and alpha throughout")
-    targets = settings["target_modules"]
+    for name in ("r", "lora_alpha"):
+        if not isinstance(settings.get(name), int | float):
+            raise UserError(f"{folder}/adapter_config.json: {name} must be a number, not {settings.get(name)}")
+    targets, dropout = settings.get("target_modules"), settings.get("lora_dropout", 0.0)
+    if not isinstance(dropout, int | float):
+        raise UserError(f"{folder}/adapter_config.json: lora_dropout must be a number, not {dropout}")
     if isinstance(targets, str):
         raise UserError(f"{folder}/adapter_config.json: target_modules must be a list of projections, not a pattern")
+    if not isinstance(targets, list) or not all(isinstance(name, str) for name in targets):
+        raise UserError(f"{folder}/adapter_config.json: target_modules must be a list of projections, not {targets}")
     return LoraConfig(
         rank=settings["r"],
         alpha=float(settings["lora_alpha"]),
-        dropout=float(settings.get("lora_dropout", 0.0)),
+        dropout=float(dropout),
         # PEFT may list every layer's module by its full name; a layer left out shows up as a missing tensor.
         targets=_targets([name.rsplit(".", 1)[-1] for name in targets]),
         rslora=bool(settings.get("use_rslora", False)),
@@ -79,8 +106,6 @@ def _targets(names: list[str]) -> tuple[str, ...]:
 
 def load_adapter(folder: Path, model: DecoderConfig) -> tuple[LoraConfig, dict[str, Array]]:
     """Read a PEFT folder for a model of this shape."""
-    if not (folder / "adapter_config.json").is_file():
-        raise UserError(f"{folder} is not a PEFT adapter: it has no adapter_config.json")
     config = read_adapter_config(folder)
     table = adapter_table(parameter_table(model), config)
     return config, load_parameters(folder, table, jnp.float32, weights_name="adapter_model")
