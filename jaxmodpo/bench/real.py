@@ -53,9 +53,21 @@ class BenchRealConfig:
     seed: int = 0
     """of the split and of everything else"""
 
+    def check(self) -> None:
+        """Refuse settings that train nothing.
+
+        Raises:
+            UserError: naming the setting.
+        """
+        if self.pretraining_epochs < 1 or self.reward_epochs < 1:
+            raise UserError("--pretraining-epochs and --reward-epochs must be at least 1")
+        if self.pairs < 0:
+            raise UserError(f"--pairs must be at least 0, which uses all, not {self.pairs}")
+
 
 def bench_real(config: BenchRealConfig) -> None:
     """Run ``bench real``."""
+    config.check()
     out = config.output_dir
     for name in (HARMLESS, COUNSEL):
         if not (config.data / name).is_file():
@@ -71,6 +83,8 @@ def bench_real(config: BenchRealConfig) -> None:
         held = held_out([pair.question_id for pair in found], 0.2, config.seed)
         train[name] = [pair for pair, out_ in zip(found, held, strict=True) if not out_]
         test[name] = [pair for pair, out_ in zip(found, held, strict=True) if out_]
+        if not train[name] or not test[name]:
+            raise UserError(f"{len(found)} pairs of {name} are too few to train on some and hold out others")
         write_pairs(out / f"{name}_train.json", train[name])
     _pretrain(config, [pair for name in train for pair in train[name]])
     rows = [_length_row(name, test[name]) for name in test]

@@ -94,6 +94,21 @@ def test_every_model_is_judged_on_both_held_out_sets(tiny_world, tmp_path, capsy
     assert capsys.readouterr().out.count("| MODPO") == 2
 
 
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"pretraining_epochs": 0}, "--pretraining-epochs and --reward-epochs must be at least 1"),
+        ({"reward_epochs": -1}, "--pretraining-epochs and --reward-epochs must be at least 1"),
+        ({"pairs": -5}, "--pairs must be at least 0, which uses all, not -5"),
+        ({"pairs": 1}, "1 pairs of harmless are too few"),
+    ],
+)
+def test_what_trains_nothing_is_refused(tmp_path, monkeypatch, changes, said):
+    monkeypatch.setattr(real, "_pretrain", None)
+    with pytest.raises(UserError, match=said):
+        bench_real(BenchRealConfig(data=made_up(tmp_path / "data"), output_dir=tmp_path / "out", **changes))
+
+
 def test_a_set_that_is_not_there_is_named(tmp_path):
     with pytest.raises(UserError, match=f"no such file: .*{HARMLESS}"):
         bench_real(BenchRealConfig(data=tmp_path, output_dir=tmp_path / "out"))
