@@ -13,6 +13,7 @@ import logging
 import os
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import NamedTuple
 
 from jaxmodpo import __version__
@@ -80,6 +81,8 @@ COMMANDS = {
 
 # A disk that is full, over its quota, of too large a file, read-only or not ours.
 _UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES)
+# A file where a folder belongs, or nothing at all.
+_MISPLACED = (errno.ENOTDIR, errno.EEXIST, errno.ENOENT)
 
 
 def usage() -> str:
@@ -126,6 +129,14 @@ def _look_for_devices() -> None:
         os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
 
+def _users(error: OSError) -> bool:
+    """Whether a file's error is the user's to mend; one without a file, or about one of ours, is our fault."""
+    if error.errno in _UNWRITABLE:
+        return True
+    named = isinstance(error.filename, str | os.PathLike)
+    return error.errno in _MISPLACED and named and not Path(error.filename).is_relative_to(Path(__file__).parent)
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line; exit code 2 and one sentence where the user can mend it."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
@@ -154,7 +165,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except BrokenPipeError:
         raise SystemExit(0) from None
     except OSError as error:
-        if error.errno not in _UNWRITABLE:
+        if not _users(error):
             raise
         print(f"jaxmodpo: cannot read or write {error.filename or 'a file'}: {error.strerror}", file=sys.stderr)
         raise SystemExit(2) from None

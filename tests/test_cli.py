@@ -7,7 +7,7 @@ import re
 import shlex
 import subprocess
 import sys
-from dataclasses import is_dataclass
+from dataclasses import dataclass, is_dataclass
 from pathlib import Path
 
 import pytest
@@ -60,6 +60,43 @@ def test_what_a_user_can_mend_is_one_sentence_and_exit_code_2(capsys, monkeypatc
     said = capsys.readouterr().err
     assert left.value.code == 2
     assert message in said and "Traceback" not in said and len(said.strip().splitlines()) == 1
+
+
+@dataclass(frozen=True)
+class Misplaced:
+    """Settings of a command whose files are not where they should be."""
+
+    cache_dir: Path
+
+
+def ended(monkeypatch, function, *arguments: str) -> None:
+    monkeypatch.setattr(cli, "load", lambda name: (Misplaced, function))
+    main(["questions", *arguments])
+
+
+@pytest.mark.parametrize(
+    ("use", "said"),
+    [
+        (lambda path: path.mkdir(parents=True, exist_ok=True), "file: File exists"),
+        (lambda path: (path / "below").mkdir(parents=True), "file/below: Not a directory"),
+        (lambda path: path.with_name("nothing").read_text(), "nothing: No such file or directory"),
+    ],
+)
+def test_a_file_in_a_folders_place_is_a_sentence(monkeypatch, capsys, tmp_path, use, said):
+    (tmp_path / "file").touch()
+    with pytest.raises(SystemExit) as left:
+        ended(monkeypatch, lambda config: use(config.cache_dir), "--cache-dir", str(tmp_path / "file"))
+    assert left.value.code == 2
+    assert capsys.readouterr().err == f"jaxmodpo: cannot read or write {tmp_path}/{said}\n"
+
+
+@pytest.mark.parametrize("ours", [FileNotFoundError(2, "no name"), FileNotFoundError(2, "", f"{cli.__file__}.j2")])
+def test_a_missing_file_of_ours_is_a_fault_of_ours(monkeypatch, ours):
+    def function(config: Misplaced) -> None:
+        raise ours
+
+    with pytest.raises(FileNotFoundError):
+        ended(monkeypatch, function, "--cache-dir", "x")
 
 
 def test_an_unknown_flag_is_exit_code_2_without_a_traceback():
