@@ -323,10 +323,24 @@ def _size(size: float) -> str:
     return f"{size / 1000**power:.3g} {('B', 'kB', 'MB', 'GB', 'TB')[power]}"
 
 
+def _experiment_file(name: str) -> Path:
+    """Return a YAML file, or the one of ours that has this name.
+
+    Raises:
+        UserError: no file of ours, or a folder.
+    """
+    if Path(name).suffix in (".yaml", ".yml"):
+        return Path(name)
+    try:
+        return builtin(".", name)
+    except UserError as error:
+        # Experiments lie in no folder below configs/ whose name would say what they are.
+        raise UserError(str(error).replace("no . file", "no experiment file", 1)) from None
+
+
 def run(config: RunConfig) -> None:
     """Run ``run``."""
-    name = Path(config.experiment)
-    path = name if name.suffix in (".yaml", ".yml") else builtin(".", config.experiment)
+    path = _experiment_file(config.experiment)
     given = named_values(config.set, "--set")
     if config.dry_run:
         dry_run(path, config.output_dir, config.seed, given, config.chip)

@@ -32,6 +32,11 @@ def experiment(folder: Path, text: str = TWO) -> Path:
     return folder / "e.yaml"
 
 
+def test_an_experiment_that_is_not_there_is_called_one():
+    with pytest.raises(UserError, match=r"^no experiment file 'phase3' here; did you mean 'phase[12]'"):
+        run(RunConfig(experiment="phase3"))
+
+
 def test_phases_write_to_folders_of_their_name_with_out_and_seed_filled_in(tmp_path):
     run_experiment(experiment(tmp_path), tmp_path / "out")
     first, second = (read_json(tmp_path / "out" / name / "manifest.json") for name in ("first", "deep/second"))
