@@ -468,12 +468,15 @@ class Phase:
         if path.exists():
             manifest = read_json(path)
             difference = _difference(manifest.get("identity", {}), identity)
-            if difference:
+            # A start that was refused before it made anything claims no folder.
+            claimed = manifest.get("status") == "finished" or any(p != path for p in directory.iterdir())
+            if difference and claimed:
                 raise UserError(
                     f"{directory} holds a run with other settings ({difference}); choose another output "
                     "folder or remove that one"
                 )
-            return cls(directory, manifest, manifest.get("status") == "finished")
+            if not difference:
+                return cls(directory, manifest, manifest.get("status") == "finished")
         manifest = {
             "status": "running",
             "identity": identity,

@@ -8,6 +8,7 @@ experiment file holds it. An unknown key is an error that names the nearest know
 from __future__ import annotations
 
 import dataclasses
+import math
 import typing
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -119,9 +120,22 @@ def _settings(cls: type[Config], arguments: list[str], source: str) -> Config:
     said = io.StringIO()
     try:
         with redirect_stderr(said), redirect_stdout(said):
-            return tyro.cli(cls, args=arguments, prog=source)
+            made = tyro.cli(cls, args=arguments, prog=source)
     except SystemExit:
         raise UserError(f"{source}: {_first_paragraph(said.getvalue())}") from None
+    _refuse_impossible_numbers(made, source)
+    return made
+
+
+def _refuse_impossible_numbers(settings: Any, source: str) -> None:
+    """Refuse what no setting of any command can be: an infinite or undefined number, a seed below 0."""
+    for name, value in ((f.name, getattr(settings, f.name)) for f in dataclasses.fields(settings)):
+        flag = f"--{name.replace('_', '-')}"
+        for number in value if isinstance(value, list | tuple) else (value,):
+            if isinstance(number, float) and not math.isfinite(number):
+                raise UserError(f"{source}: {flag} must be a finite number, not {number}")
+        if name == "seed" and isinstance(value, int) and not 0 <= value < 2**32:
+            raise UserError(f"{source}: {flag} must be from 0 to {2**32 - 1}, not {value}")
 
 
 def _first_paragraph(box: str) -> str:

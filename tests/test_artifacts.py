@@ -167,9 +167,11 @@ def test_a_phase_is_skipped_when_finished_resumed_when_not_and_refused_when_diff
     phase = opened()
     assert not phase.finished and read_json(out / "manifest.json")["status"] == "running"
     assert not opened(api_key_env="OTHER").finished
+    # A start that made nothing claims no folder: settings may still be mended.
+    assert not opened(steps=4).finished and not opened().finished
+    write_text(out / "adapter", "weights")
     with pytest.raises(UserError, match="steps was 3, is 4"):
         opened(steps=4)
-    write_text(out / "adapter", "weights")
     phase.finish(pairs=7)
     manifest = read_json(out / "manifest.json")
     assert manifest["status"] == "finished" and manifest["results"] == {"pairs": 7}

@@ -140,3 +140,16 @@ def test_our_files_are_found_by_name_and_others_by_path(tmp_path):
     assert builtin("criteria", yaml(tmp_path, "a: 1")) == tmp_path / "s.yaml"
     with pytest.raises(UserError, match="did you mean 'therapeutic'"):
         builtin("criteria", "therapeutics")
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--learning-rate", "inf"], "--learning-rate must be a finite number, not inf"),
+        (["--weights", "0.5", "nan"], "--weights must be a finite number, not nan"),
+        (["--seed", "-1"], "--seed must be from 0 to 4294967295, not -1"),
+    ],
+)
+def test_numbers_that_no_setting_can_be_are_refused_in_a_sentence(flags, message):
+    with pytest.raises(UserError, match=message):
+        parse(Settings, ["--output-dir", "o", *flags], "x")

@@ -274,7 +274,7 @@ class _Work:
         if budget.most_dollars is not None:
             # A whole batch is under way before the first call has a price.
             guessed = Usage(len(line) // _BYTES_PER_TOKEN, 0, _ANSWER_TOKENS * len(request.criteria))
-            budget.expected = 0.0 if budget.calls else self._discounted(self.judge.price(guessed)) or 0.0
+            budget.expected = 0.0 if budget.priced else self._discounted(self.judge.price(guessed)) or 0.0
         try:
             budget.reserve()
         except UserError as error:
@@ -458,6 +458,8 @@ class _Work:
             status = "content_filter"
         elif outcome.code == EXPIRED:
             status = "expired"
+        elif outcome.said.startswith("HTTP 4") and not outcome.passing:
+            status = "rejected"
         return Answer(status, outcome.said, model=batch.header.model, request_id=outcome.request_id)
 
     def _discounted(self, dollars: float | None) -> float | None:

@@ -20,6 +20,9 @@ from jaxmodpo.judging.judge import Asked, Request
 
 URL = "/v1/chat/completions"
 
+# What a line without a code says is cut before it can repeat a profile.
+_LONGEST_SAID = 60
+
 EXPIRED = "batch_expired"
 """The code of a request that a batch did not come to."""
 
@@ -201,8 +204,10 @@ def outcome_of(line: bytes) -> Outcome | None:
     if not isinstance(error, dict):
         error = body.get("error") if isinstance(body, dict) else None
     if not isinstance(error, dict):
-        error = {"message": f"a line that says neither an answer nor an error: {line[:500].decode(errors='replace')}"}
+        error = {"message": "a line that says neither an answer nor an error"}
     code, said = str(error.get("code") or ""), str(error.get("message") or "")
     passing = code == EXPIRED or (isinstance(status, int) and (status in (408, 409, 429) or status >= 500))
-    said = f"HTTP {status}: {said}" if status else f"{code}: {said}".removeprefix(": ")
+    # A code says enough; a message may repeat what was asked, and profiles belong in no ledger.
+    said = code or said[:_LONGEST_SAID]
+    said = f"HTTP {status}: {said}" if status else said
     return Outcome(str(key), False, code=code, said=said, passing=passing, request_id=request_id)

@@ -22,13 +22,15 @@ class Budget:
         most_dollars: None for no limit.
         calls: made so far, in earlier starts too.
         dollars: spent so far.
-        expected: dollars of one call, for those under way; the mean so far where there were any.
+        priced: of the calls, those whose price is known; their mean price is taken for those under way.
+        expected: dollars of one call, as long as none has a price.
     """
 
     most_calls: int | None = None
     most_dollars: float | None = None
     calls: int = 0
     dollars: float = 0.0
+    priced: int = 0
     expected: float = 0.0
     _under_way: int = field(init=False, default=0)
     _unpriced: int = field(init=False, default=0)
@@ -52,7 +54,7 @@ class Budget:
             while True:
                 refusal = self._refusal()
                 others = stop is not None and self._under_way > 0
-                unsure = self.most_dollars is not None and not (self.calls or self.expected)
+                unsure = self.most_dollars is not None and not (self.priced or self.expected)
                 if refusal is None and not (others and unsure):
                     self._under_way += 1
                     return True
@@ -73,7 +75,7 @@ class Budget:
                 "the endpoint does not count tokens, so that --budget cannot be kept; limit the calls by --budget-calls"
             )
         begun = self._under_way + 1
-        each = max(self.expected, self.dollars / self.calls if self.calls else 0.0)
+        each = max(self.expected, self.dollars / self.priced if self.priced else 0.0)
         if self.most_dollars is not None and self.dollars + begun * each > self.most_dollars:
             return (
                 f"the budget of ${self.most_dollars:,.2f} is spent (${self.dollars:,.4f} in {self.calls:,} calls); "
@@ -88,5 +90,6 @@ class Budget:
             if answer is not None:
                 self.calls += 1
                 self.dollars += answer.cost or 0.0
+                self.priced += answer.cost is not None
                 self._unpriced += answer.status == "valid" and answer.cost is None
             self._settled.notify_all()

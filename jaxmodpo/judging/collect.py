@@ -7,6 +7,7 @@ thousand: requests are generated twice, once to be asked and once to be counted,
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import logging
 import threading
@@ -28,8 +29,8 @@ MakeRequests = Callable[[], Iterable[Request]]
 
 _LOOK_UP = 256
 _KEEP_TOGETHER = 2048
-# Seconds between two looks at what other processes are asking.
-_LOOK_AGAIN = 2.0
+# Seconds between two looks at what other processes are asking: at first, and at most.
+_LOOK_AGAIN, _LOOK_SELDOM = 2.0, 60.0
 
 UNANSWERED: frozenset[Status] = frozenset({"error", "expired"})
 """Statuses that mean that nobody answered: an unfinished run asks these again by itself."""
@@ -70,7 +71,7 @@ def collect(
         ValueError: a request shows two responses with one id.
         UserError: the judge found that no request of this run can succeed, or the budget is spent.
     """
-    run = _Run(judge, ledger, retry)
+    run, pause = _Run(judge, ledger, retry), _LOOK_AGAIN
     with tqdm(total=total, desc=label, unit="vote", disable=None, smoothing=0.05) as run.bar:
         while True:
             run.elsewhere = 0
@@ -82,7 +83,8 @@ def collect(
             if not run.elsewhere:
                 break
             log.info("%s: %d votes are being asked by another process; waiting for it", label, run.elsewhere)
-            time.sleep(_LOOK_AGAIN)
+            time.sleep(pause)
+            pause = min(2 * pause, _LOOK_SELDOM)
     return run.given
 
 
@@ -156,6 +158,8 @@ class _Run:
     def put(self, asked: Asked, answer: Answer) -> None:
         """Keep an answer; at once where it cost something."""
         votes = votes_of(asked, answer, judge=self.judge.identity, run=self.ledger.run)
+        if self.judge.costs and len(votes) > 1:
+            votes = self._not_valid_before(votes)
         if self.judge.costs:
             self.ledger.add(votes, [asked.key])
         with self._lock:
@@ -172,6 +176,16 @@ class _Run:
             self.bar.update(len(votes))
         if len(self._kept_later) >= _KEEP_TOGETHER:
             self.keep()
+
+    def _not_valid_before(self, votes: list[Vote]) -> list[Vote]:
+        """Leave out criteria that an earlier call answered: its answers stay; the others bear the call's cost."""
+        before = self.ledger.statuses([vote.key for vote in votes])
+        new = [vote for vote in votes if before.get(vote.key) != "valid"]
+        if len(new) in (0, len(votes)):
+            return votes
+        share = len(votes) / len(new)
+        paid = ("prompt_tokens", "cached_tokens", "completion_tokens", "cost")
+        return [dataclasses.replace(v, **{n: x * share for n in paid if (x := getattr(v, n)) is not None}) for v in new]
 
     def keep(self) -> None:
         """Write down what waits to be."""

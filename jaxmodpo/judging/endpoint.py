@@ -25,6 +25,9 @@ from jaxmodpo.judging.judge import Answer, Asked, Request, Usage
 from jaxmodpo.judging.pool import Limiter, drain
 from jaxmodpo.judging.prompts import Prompts, answer_schema, parse_orders
 
+# A repeated text below so many characters tells nobody anything; answers as asked for are too short to repeat any.
+_SHORTEST, _SHORT_ANSWER, _LONGEST_SAID = 12, 60, 2000
+
 LONGEST_WAIT = 3600.0
 """Seconds beyond which a run does not wait for an endpoint: it ends, to be continued later."""
 
@@ -76,8 +79,9 @@ class EndpointJudge:
     """Asks a model at an endpoint; one call per request, structured by a JSON schema.
 
     Statuses: ``refusal`` (the message says so), ``content_filter`` (the call or its answer was
-    filtered), ``parse_error`` (not JSON of the schema, not a permutation, or cut off), ``error``
-    (HTTP or network, after all attempts). ``raw`` is what was said, ``model`` the model that answered.
+    filtered), ``parse_error`` (not JSON of the schema, not a permutation, or cut off), ``rejected``
+    (the endpoint does not take this request), ``error`` (HTTP or network, after all attempts). ``raw``
+    is what was said, less the request's own texts; ``model`` is the model that answered.
 
     Attributes:
         endpoint: where and how to ask.
@@ -134,6 +138,7 @@ class EndpointJudge:
             answer = self.answer(asked.request)
             if answer is not None:
                 put(asked, answer)
+                self._count_failures(answer)
 
         self._stop.clear()
         drain(requests, work, workers=self.endpoint.max_concurrency, stop=self._stop)
@@ -160,14 +165,11 @@ class EndpointJudge:
                 self._limiter.leave(entered, isinstance(outcome, _TryAgain) and outcome.pushed_back)
                 self.budget.settle(outcome if isinstance(outcome, Answer) else None)
             if isinstance(outcome, Answer):
-                self._count_failures(outcome)
                 return outcome
             pushed_back += outcome.pushed_back
             failed += not outcome.pushed_back
             if failed >= self.endpoint.attempts or pushed_back >= PATIENCE:
-                last = Answer("error", outcome.said, model=self.endpoint.model)
-                self._count_failures(last)
-                return last
+                return Answer("error", outcome.said, model=self.endpoint.model)
             self._wait(outcome, pushed_back if outcome.pushed_back else failed)
 
     def _attempt(self, body: Mapping[str, Any], request: Request) -> Answer | _TryAgain:
@@ -176,16 +178,16 @@ class EndpointJudge:
         try:
             response = self.client.post("/chat/completions", body=body, cast_to=_response_class())
         except openai.APIStatusError as error:
-            return self._status_error(error)
+            return self._status_error(error, request)
         except (openai.APIError, ValueError) as error:
-            return _TryAgain(self._without_key(f"{type(error).__name__}: {error}"))
+            return _TryAgain(self.said(f"{type(error).__name__}: {error}", request))
         pause = exhausted_for(response.headers)
         if pause is not None:
             self._limiter.pause(min(pause, 60.0))
         try:
             completion = json.loads(response.content)
         except (ValueError, RecursionError):
-            return _TryAgain(self._without_key(f"not JSON: {response.text[:500]}"))
+            return _TryAgain(self.said(f"not JSON: {response.text}", request))
         answer = self.read(completion, request)
         return replace(answer, request_id=response.headers.get("x-request-id", "") or answer.request_id)
 
@@ -196,12 +198,12 @@ class EndpointJudge:
             message, finish = choice["message"], choice.get("finish_reason")
             content, refusal = message.get("content"), message.get("refusal")
         except (AttributeError, IndexError, KeyError, TypeError):
-            said = self._without_key(f"not a chat completion: {json.dumps(completion)[:2000]}")
+            said = self.said(f"not a chat completion: {json.dumps(completion, ensure_ascii=False)}", request)
             return Answer("error", said, model=self.endpoint.model)
         usage = _usage(completion.get("usage"))
         cost = None if usage is None else self.family.cost(usage)
         orders: dict[str, tuple[str, ...]] = {}
-        raw = self._without_key(str(refusal or content or ""))
+        raw = self.said(str(refusal or content or ""), request)
         if refusal:
             status = "refusal"
         elif finish == "content_filter":
@@ -211,7 +213,7 @@ class EndpointJudge:
             status = "valid" if orders else "parse_error"
         return Answer(status, raw, orders, model, usage, cost, str(completion.get("id") or ""))
 
-    def _status_error(self, error: Any) -> Answer | _TryAgain:
+    def _status_error(self, error: Any, request: Request) -> Answer | _TryAgain:
         code, status = error.code, error.status_code
         if status in (401, 404) or code in HOPELESS_CODES:
             reason = {
@@ -223,7 +225,7 @@ class EndpointJudge:
                 reason = f"said {code}{named} for the model {self.endpoint.model}; change the settings or the account"
             # The server's own words may repeat a part of the key.
             raise UserError(f"the judge at {self.endpoint.base_url} {reason}") from None
-        said = self._without_key(f"HTTP {status}: {error.message}")
+        said = self.said(f"HTTP {status}: {error.message}", request)
         if code in ("content_filter", "content_policy_violation"):
             return Answer("content_filter", said, model=self.endpoint.model)
         wait = retry_after(error.response.headers)
@@ -231,7 +233,9 @@ class EndpointJudge:
             return _TryAgain(said, pushed_back=True, wait=wait)
         if status in (408, 409, 425) or status >= 500:
             return _TryAgain(said, wait=wait)
-        return Answer("error", said, model=self.endpoint.model)
+        # A redirection, or what is forbidden, is said of the address or the account and not of the request.
+        rejected = 400 <= status < 500 and status != 403
+        return Answer("rejected" if rejected else "error", said, model=self.endpoint.model)
 
     def _wait(self, again: _TryAgain, times: int) -> None:
         # Spread, so that calls that failed together do not come back together.
@@ -254,11 +258,21 @@ class EndpointJudge:
             if self._failures >= FAILURES_IN_A_ROW:
                 raise UserError(
                     f"the judge at {self.endpoint.base_url} failed {self._failures} requests in a row, the last with "
-                    f"'{answer.raw[:200]}'; nothing is lost: mend it and run the same command again"
+                    f"'{answer.raw[:100]}'; nothing is lost: mend it and run the same command again"
                 )
 
-    def _without_key(self, text: str) -> str:
-        return text.replace(self._key, "[key]") if self._key else text
+    def said(self, text: str, request: Request) -> str:
+        """Return what an endpoint said without the key and without the request's own texts, which some repeat.
+
+        Profiles and posts belong in no ledger. A sentence of a profile or post is left out as well as
+        the whole.
+        """
+        text = text.replace(self._key, "[key]") if self._key else text
+        if len(text) > _SHORT_ANSWER:
+            shown = (response.response_text for response in request.responses)
+            for own in _own_texts(request.persona_text, request.question_text, *shown):
+                text = text.replace(own, "[...]")
+        return text[:_LONGEST_SAID]
 
 
 @dataclass(frozen=True)
@@ -268,6 +282,13 @@ class _TryAgain:
     said: str
     pushed_back: bool = False
     wait: float | None = None
+
+
+def _own_texts(*texts: str) -> list[str]:
+    """Return texts and their lines as a message may repeat them, plain or in JSON; longest first, none very short."""
+    parts = {part.strip() for text in texts for part in (text, *text.splitlines())}
+    in_json = {json.dumps(part, ensure_ascii=ascii)[1:-1] for part in parts for ascii in (True, False)}
+    return sorted((form for form in parts | in_json if len(form) >= _SHORTEST), key=len, reverse=True)
 
 
 def checked_key(endpoint: Endpoint) -> str:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import dataclasses
 import logging
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 from jaxmodpo.artifacts import Phase, digest
+from jaxmodpo.config import builtin
 from jaxmodpo.errors import UserError
 from jaxmodpo.judging.budget import Budget
 from jaxmodpo.judging.criteria import Criterion
@@ -106,13 +107,30 @@ def check(config: JudgeConfig) -> None:
         raise UserError(f"--max-answer-tokens is {config.max_answer_tokens}; it must be at least 1")
     if config.judge == "replay" and not config.replay:
         raise UserError("--judge replay needs --replay, the recorded votes")
-    if config.budget is not None and config.judge in ("endpoint", "batch"):
+    if config.judge in ("endpoint", "batch"):
+        if not config.judge_model:
+            raise UserError(f"--judge {config.judge} needs --judge-model; there is no default model")
         family = checked_family(endpoint_of(config))
-        if family.prompt is None or family.answer is None:
+        if config.budget is not None and (family.prompt is None or family.answer is None):
             raise UserError(
                 f"--budget needs the price of {config.judge_model}, which the table '{config.model_table}' does not "
                 "have; add it to a table of your own (--model-table) or limit the calls (--budget-calls)"
             )
+
+
+def inputs_of(config: JudgeConfig) -> dict[str, Path]:
+    """Return the files besides the data that shape votes."""
+    if config.judge in ("endpoint", "batch"):
+        return {"prompts": builtin("judging", config.prompts)}
+    if config.judge == "replay" and "://" not in config.replay:
+        return {"replay": Path(config.replay)}
+    return {}
+
+
+def open_phase(command: str, config: JudgeConfig, output_dir: Path, inputs: Mapping[str, Path]) -> Phase:
+    """Open a phase that asks a judge; calls and batches are one way of asking, and go on with each other."""
+    same = dataclasses.replace(config, judge="endpoint") if config.judge == "batch" else config
+    return Phase.open(command, same, output_dir, {**inputs, **inputs_of(config)})
 
 
 def endpoint_of(config: JudgeConfig) -> Endpoint:
@@ -158,8 +176,10 @@ def make_judge(config: JudgeConfig, ledger: Ledger | None = None, output_dir: Pa
         return ReplayJudge(config.replay, config.judge_model)
     endpoint = endpoint_of(config)
     spent = ledger.spent(ledger.run) if ledger is not None else None
-    calls, dollars = (spent.calls, spent.dollars) if spent is not None else (0, 0.0)
-    judge = EndpointJudge(endpoint, Budget(config.budget_calls, config.budget, calls, dollars))
+    budget = Budget(config.budget_calls, config.budget)
+    if spent is not None:
+        budget = Budget(config.budget_calls, config.budget, spent.calls, spent.dollars, spent.counted_calls)
+    judge = EndpointJudge(endpoint, budget)
     if config.judge == "endpoint" or ledger is None:
         return judge
     from jaxmodpo.judging.batch import BatchJudge

@@ -66,7 +66,7 @@ OUTCOMES = {
     "refusal": "refusal",
     "filtered answer": "content_filter",
     "filtered prompt": "content_filter",
-    "too long": "error",
+    "too long": "rejected",
 }
 """The status with which a request ends after the others; "valid" where none is named."""
 

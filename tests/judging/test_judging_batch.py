@@ -364,7 +364,7 @@ def test_every_line_of_both_files_ends_with_a_named_status(server, tmp_path):
         assert [found[f"q{n}"].status for n in range(9)] == [
             "valid",
             "parse_error",
-            "error",
+            "rejected",
             "error",
             "content_filter",
             "valid",
@@ -387,7 +387,7 @@ def test_a_completed_batch_without_an_output_file_has_named_statuses(server, tmp
     server.script = script
     with Ledger(tmp_path / "votes.sqlite") as ledger:
         ask(make_judge(server.url, ledger, tmp_path / "b"), requests(4))
-        assert statuses(ledger) == {"error": 8}
+        assert statuses(ledger) == {"error" if kind is None else "rejected": 8}
         all_done(ledger, tmp_path / "b")
     assert len(server.asked) == 1
 
@@ -630,7 +630,7 @@ def test_what_was_put_before_a_death_is_not_put_again(server, tmp_path, monkeypa
         assert 0 < len(list(ledger.every_vote())) < 80
         judge = make_judge(server.url, ledger, tmp_path / "b")
         judge.ask(iter([]), lambda a, answer: ledger.add(votes_of(a, answer, judge=IDENTITY, run=""), [a.key]))
-        assert statuses(ledger) == {"valid": 2, "error": 78}
+        assert statuses(ledger) == {"valid": 2, "rejected": 78}
         all_done(ledger, tmp_path / "b")
     assert len(server.asked) == 1
 

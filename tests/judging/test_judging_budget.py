@@ -38,7 +38,7 @@ def test_calls_are_refused_at_the_limit_those_under_way_and_those_of_earlier_sta
 
 
 def test_dollars_are_refused_where_one_more_call_at_the_mean_price_would_exceed_them():
-    budget = Budget(most_dollars=1.0, calls=2, dollars=0.4)
+    budget = Budget(most_dollars=1.0, calls=2, dollars=0.4, priced=2)
     budget.reserve()  # 0.6 if it costs the mean, 0.2
     budget.reserve()
     budget.reserve()
@@ -122,4 +122,11 @@ def test_a_budget_of_dollars_ends_a_run_whose_endpoint_counts_no_tokens():
     budget.reserve()
     budget.settle(answer(None))
     with pytest.raises(UserError, match="does not count tokens, so that --budget cannot be kept"):
+        budget.reserve()
+
+
+def test_calls_without_a_price_do_not_make_the_others_seem_cheap():
+    budget = Budget(most_dollars=1.0, calls=100, dollars=0.8, priced=4)
+    budget.reserve()
+    with pytest.raises(UserError, match="is spent"):
         budget.reserve()

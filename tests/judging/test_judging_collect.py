@@ -286,3 +286,27 @@ def test_after_any_end_no_claim_is_left(tmp_path):
                 assert error is not None and isinstance(raised, error)
             keys = [call_key(r, "scripted") for r in requests(20)]
             assert other.claim(keys) == set(keys)
+
+
+def test_a_call_for_one_missing_criterion_changes_nothing_of_the_others(tmp_path):
+    """The first call answers one criterion of two; the second both, otherwise: the first one's answer stays."""
+
+    class Half(Scripted):
+        def answer(self, request: Request) -> Answer:
+            return Answer("valid", "half", {"empathy": ("a",)}, "m", cost=1.0)
+
+    class Whole(Scripted):
+        def answer(self, request: Request) -> Answer:
+            return Answer("valid", "whole", {"empathy": ("b",), "safety": ("b",)}, "m", cost=1.0)
+
+    asked = requests(1, (CRITERION, OTHER))
+    with Ledger(tmp_path / "v.sqlite", "r") as ledger:
+        collect(lambda: asked, Half(True), ledger, label="t")
+        collect(lambda: asked, Whole(True), ledger, label="t", retry=True)
+        (votes,) = cast(lambda: asked, "scripted", ledger)
+        assert [(v.criterion, v.status, v.order) for v in votes] == [
+            ("empathy", "valid", ("a",)),
+            ("safety", "valid", ("b",)),
+        ]
+        # Both calls are paid for, whatever is kept of them.
+        assert ledger.spent("r").dollars == 2.0

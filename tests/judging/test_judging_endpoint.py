@@ -8,12 +8,14 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Literal
 
 import pytest
 
 from jaxmodpo.artifacts import Candidate, write_json
+from jaxmodpo.config import builtin
 from jaxmodpo.errors import UserError
 from jaxmodpo.judging.criteria import load_criteria
 from jaxmodpo.judging.endpoint import PATIENCE, Endpoint, EndpointJudge, exhausted_for, retry_after
@@ -140,7 +142,7 @@ def test_a_comparison_is_read_as_the_winners_id(server):
         ((200, said(None, refusal="I cannot.")), "refusal", "I cannot."),
         ((200, said("", finish="content_filter")), "content_filter", ""),
         ((400, {"error": {"message": "filtered", "code": "content_filter"}}), "content_filter", "HTTP 400"),
-        ((400, {"error": {"message": "too long", "code": "context_length_exceeded"}}), "error", "too long"),
+        ((400, {"error": {"message": "too long", "code": "context_length_exceeded"}}), "rejected", "too long"),
         ((403, {"error": {"message": "flagged", "code": None}}), "error", "HTTP 403"),
         ((200, {"choices": []}), "error", "not a chat completion"),
         ((200, {"error": "overloaded"}), "error", "not a chat completion"),
@@ -149,9 +151,9 @@ def test_a_comparison_is_read_as_the_winners_id(server):
         ((200, said('{"ranking": [1, 2, 3]}{"ranking": [1, 2, 3]}')), "parse_error", "}{"),
         ((200, said("[" * 100_000)), "parse_error", "[[["),
         ((200, said('{"ranking": [1, 2, ' + "9" * 5000 + "]}")), "parse_error", "999"),
-        ((400, {"error": {"message": "odd", "code": {"not": "a word"}}}), "error", "HTTP 400"),
-        ((400, {"error": "just words"}), "error", "HTTP 400"),
-        ((400, b"<html>no JSON</html>"), "error", "HTTP 400"),
+        ((400, {"error": {"message": "odd", "code": {"not": "a word"}}}), "rejected", "HTTP 400"),
+        ((400, {"error": "just words"}), "rejected", "HTTP 400"),
+        ((400, b"<html>no JSON</html>"), "rejected", "HTTP 400"),
         ((307, b""), "error", "HTTP 307"),
     ],
 )
@@ -241,6 +243,44 @@ def test_an_answer_takes_no_label_of_the_other_kind():
     assert parse_orders('{"better": ["A"]}', request("compare", 2)) == {}
     assert parse_orders('{"better": "A"}', request("rank", 2)) == {}
     assert parse_orders('{"better": "tie"}', request("compare", 2)) == {}
+
+
+def test_one_question_that_the_endpoint_does_not_take_stops_no_run(server, tmp_path):
+    """Its votes are kept as rejected, and not asked again by a second start; all others end valid."""
+    rows = [f"q{q},{'too long' if q == 0 else 'post'} {q},r{q}{n},reply {n}" for q in range(3) for n in range(2)]
+    (tmp_path / "r.csv").write_text("\n".join(["question_id,question_text,response_id,response_text", *rows]) + "\n")
+    write_json(tmp_path / "p.json", {f"p{n}": f"profile number {n}" for n in range(30)})
+    too_long = (400, {"error": {"message": "too long", "code": "context_length_exceeded"}})
+
+    def script(body: dict[str, Any]) -> Reply:
+        return too_long if "too long 0" in body["messages"][1]["content"] else (200, said('{"ranking": [1, 2]}'))
+
+    server.script = script
+    config = PreferencesConfig(
+        judge="endpoint",
+        base_url=server.url,
+        judge_model="m",
+        responses=tmp_path / "r.csv",
+        personas=tmp_path / "p.json",
+        output_dir=tmp_path / "out",
+        only=("empathy",),
+        personas_per_question=0,
+    )
+    phase = preferences(config)
+    assert phase is not None and phase.results["criteria"]["empathy"]["failed"] == {"rejected": 30}
+    assert (phase.results["votes_valid"], len(server.calls)) == (60, 90)
+
+
+def test_what_an_endpoint_repeats_of_a_request_is_not_kept(server):
+    asked = replace(request(), persona_text="You are a patient called Secret.\nYou live in Nowhere at all.")
+    echo = {"message": f'invalid input: {asked.persona_text!r} and "You live in Nowhere at all."', "code": "odd"}
+    server.script = lambda body: (400, {"error": echo})
+    raw = answered(judge(server), asked).raw
+    assert raw.startswith("HTTP 400: ") and "[...]" in raw
+    assert "Secret" not in raw and "Nowhere" not in raw
+    server.script = lambda body: (200, {"detail": body["messages"]})
+    raw = answered(judge(server), asked).raw
+    assert raw.startswith("not a chat completion") and "Secret" not in raw and "Nowhere" not in raw
 
 
 # --------------------------------------------------------------------------- what is sent
@@ -516,8 +556,25 @@ def test_the_key_appears_in_no_file_log_or_output(server, tmp_path, caplog, caps
     )
     phase = preferences(config)
     assert phase is not None
-    assert phase.results["criteria"]["empathy"]["failed"] == {"error": 2, "parse_error": 1}
+    assert phase.results["criteria"]["empathy"]["failed"] == {"error": 1, "parse_error": 1, "rejected": 1}
     files = [path for path in (tmp_path / "out").rglob("*") if path.is_file()]
     assert {"votes.sqlite", "manifest.json", "empathy_pairs.json"} <= {path.name for path in files}
     assert not any(KEY.encode() in path.read_bytes() for path in files)
     assert KEY not in caplog.text and KEY not in "".join(capsys.readouterr())
+
+
+def test_calls_and_batches_are_one_run_and_an_edited_prompt_is_another(server, tmp_path, monkeypatch):
+    (tmp_path / "r.csv").write_text("question_id,question_text,response_id,response_text\nq,post,a,x\nq,post,b,y\n")
+    write_json(tmp_path / "p.json", {"p": "profile"})
+    wording = tmp_path / "prompts.yaml"
+    wording.write_text(builtin("judging", "prompts").read_text())
+    settings: dict[str, Any] = {"base_url": server.url, "judge_model": "m", "prompts": str(wording)}
+    settings |= {"responses": tmp_path / "r.csv", "personas": tmp_path / "p.json", "output_dir": tmp_path / "out"}
+    settings |= {"only": ("empathy",), "personas_per_question": 0}
+    server.script = lambda body: (200, said('{"ranking": [1, 2]}'))
+    preferences(PreferencesConfig(judge="endpoint", **settings))
+    done = preferences(PreferencesConfig(judge="batch", **settings))
+    assert done is not None and done.finished and len(server.calls) == 1
+    wording.write_text(wording.read_text().replace("two replies", "a pair of replies"))
+    with pytest.raises(UserError, match="the input prompts has changed"):
+        preferences(PreferencesConfig(judge="endpoint", **settings))

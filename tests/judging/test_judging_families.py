@@ -42,8 +42,11 @@ def test_what_was_cached_never_makes_a_call_dearer(prompt, cached, completion):
 
 
 def test_the_first_family_that_fits_a_name_counts():
-    assert OURS.of("gpt-5-mini-2025-08-07").match == "gpt-5-mini*"
-    assert OURS.of("gpt-5.1").match == "gpt-5*"
+    assert OURS.of("gpt-5-mini-2025-08-07").match == "gpt-5-mini-20*"
+    # A sibling is no cheaper for its name: nobody knows its price.
+    for sibling in ("gpt-5.1", "gpt-5-pro", "o3-pro", "gpt-4-turbo"):
+        assert OURS.of(sibling).prompt is None and OURS.of(sibling).limit == "max_completion_tokens"
+    assert not OURS.of("gpt-5-pro").temperature
     assert OURS.of("gpt-5-chat-latest").withdrawn == "July 2026"
     assert not OURS.of("gpt-5").temperature and OURS.of("gpt-4o").temperature
     unknown = OURS.of("mistral-7b")

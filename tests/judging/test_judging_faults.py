@@ -202,7 +202,7 @@ def test_failures_that_are_not_in_a_row_end_nothing(tmp_path):
 
     with FaultyServer(script) as server, Ledger(tmp_path / "v.sqlite") as ledger:
         votes = votes_of_run(server, ledger, 200, max_concurrency=1)
-    assert Counter(v.status for v in votes) == {"valid": 10, "error": 190}
+    assert Counter(v.status for v in votes) == {"valid": 10, "rejected": 190}
 
 
 def test_a_budget_of_calls_is_used_up_exactly_and_the_run_continues(tmp_path):
