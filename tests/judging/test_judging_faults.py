@@ -292,6 +292,10 @@ def test_an_interrupted_run_in_this_process_leaves_nothing_claimed(tmp_path):
         with pytest.raises(KeyboardInterrupt):
             collect(lambda: requests(200), asking, ledger, label="t")
         stored = list(ledger.every_vote())
+        # The server counts an answer once it is sent, a moment after the client may have it.
+        until = time.monotonic() + 10
+        while len(server.answered) < len(stored) and time.monotonic() < until:
+            time.sleep(0.01)
         assert {v.question_id[1:] for v in stored} == {marked(prompt)[0] for prompt in server.answered}
         assert len({dataclasses.replace(v, time="") for v in stored}) == len(stored) < 60
         again = judge(server)
