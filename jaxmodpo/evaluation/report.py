@@ -10,6 +10,7 @@ shows finished work of any kind, and asks no judge.
 from __future__ import annotations
 
 import base64
+import contextlib
 import json
 import logging
 import re
@@ -26,7 +27,7 @@ from jaxmodpo.evaluation import figures
 from jaxmodpo.evaluation.fronts import front_figure
 from jaxmodpo.evaluation.judges import JUDGES, draw, merged, words
 from jaxmodpo.evaluation.reliability import analyse
-from jaxmodpo.judging.ledger import Ledger
+from jaxmodpo.judging.ledger import Ledger, NoLedger
 
 log = logging.getLogger(__name__)
 
@@ -357,7 +358,7 @@ def with_votes(runs: Iterable[Run]) -> list[Run]:
 
 def settle(ledger: Path) -> None:
     """Let the database put into its file what an interrupted run left beside it, so that reading changes nothing."""
-    with Ledger(ledger):
+    with contextlib.suppress(NoLedger), Ledger(ledger, read_only=True):
         pass
 
 
@@ -365,7 +366,8 @@ def judge_sections(runs: Sequence[Run], gallery: Gallery) -> list[dict[str, Any]
     """Return what is said of the judges: as ``judges`` wrote it, or counted here from the votes of a folder."""
     said = {run.name: read_json(run.folder / JUDGES) for run in runs if run.judges}
     for run in with_votes(runs):
-        with Ledger(run.folder / VOTES) as ledger:
+        # A run killed as it began leaves a file without tables.
+        with contextlib.suppress(NoLedger), Ledger(run.folder / VOTES, read_only=True) as ledger:
             if next(ledger.every_vote(), None) is not None:
                 said[run.name] = analyse([ledger])
     return [

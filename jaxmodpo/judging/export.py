@@ -16,7 +16,7 @@ from typing import Any
 
 from jaxmodpo.artifacts import atomic_path
 from jaxmodpo.errors import UserError, nearest
-from jaxmodpo.judging.ledger import Ledger, existing
+from jaxmodpo.judging.ledger import Ledger
 from jaxmodpo.judging.votes import Vote, as_record, from_record
 
 log = logging.getLogger(__name__)
@@ -42,7 +42,7 @@ class VotesConfig:
 def votes(config: VotesConfig) -> None:
     """Run ``votes``."""
     write = _writer(config.output)
-    with Ledger(existing(config.ledger)) as ledger:
+    with Ledger(config.ledger, read_only=True) as ledger:
         found = ledger.every_vote(config.run, counted=config.counted)
         first = next(found, None)
         if first is None:

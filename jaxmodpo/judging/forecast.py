@@ -17,7 +17,7 @@ from jaxmodpo.judging.collect import MakeRequests, is_open
 from jaxmodpo.judging.endpoint import endpoint_identity
 from jaxmodpo.judging.families import Families, Family
 from jaxmodpo.judging.judge import Asked, Request, Usage, call_key, vote_keys
-from jaxmodpo.judging.ledger import Ledger, Spent
+from jaxmodpo.judging.ledger import Ledger, NoLedger, Spent
 from jaxmodpo.judging.prompts import Prompts, answer_schema
 from jaxmodpo.judging.settings import JudgeConfig, endpoint_of
 
@@ -62,10 +62,8 @@ def forecast(config: JudgeConfig, output_dir: Path, requests: MakeRequests, vote
     prompts = Prompts.load(config.prompts)
     table = Families.load(config.model_table)
     family = table.of(config.judge_model)
-    place = config.ledger or output_dir / "votes.sqlite"
-    found = "://" in str(place) or Path(place).is_file()
     identity = endpoint_identity(endpoint_of(config), prompts) if paid else ""
-    ledger = Ledger(place) if found and paid else None
+    ledger = _open(config.ledger or output_dir / "votes.sqlite") if paid else None
     try:
         spent = ledger.spent_by(identity) if ledger is not None else None
         calls, answered, texts = _count(requests(), identity, ledger, prompts, config.retry_errors)
@@ -85,6 +83,14 @@ def forecast(config: JudgeConfig, output_dir: Path, requests: MakeRequests, vote
     )
     print(_described(result, config, votes, table.as_of))
     return result
+
+
+def _open(place: str | Path) -> Ledger | None:
+    """Open the ledger to read it, if there is one yet."""
+    try:
+        return Ledger(place, read_only=True)
+    except NoLedger:
+        return None
 
 
 @dataclass

@@ -8,11 +8,13 @@ persona's or a reply's text.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import json
 import logging
 import os
 import socket
+import sqlite3
 import threading
 import time
 import uuid
@@ -42,6 +44,9 @@ _RECONNECT = (1.0, 5.0, 15.0)
 
 # Databases limit the parameters of one statement.
 _CHUNK = 500
+
+# Milliseconds for which SQLite itself waits for a lock.
+_BUSY = 60_000
 
 _TABLES = sql.MetaData()
 
@@ -136,13 +141,16 @@ class Ledger:
     Attributes:
         place: a path (SQLite) or a database URL. An URL may hold a password: it is never logged.
         run: names the run whose votes are written, for :meth:`spent` and exports.
+        read_only: neither the ledger nor a table is made where it is missing, and nothing is written.
 
     Raises:
-        UserError: the database cannot be opened, or the file is something else.
+        NoLedger: ``read_only``, and there is none.
+        UserError: the database cannot be opened, or holds something else.
     """
 
     place: str | Path = field(repr=False)
     run: str = ""
+    read_only: bool = False
     _engine: sql.Engine = field(init=False)
     _owner: str = field(init=False)
     _held: set[str] = field(init=False, default_factory=set)
@@ -154,13 +162,33 @@ class Ledger:
     _renewing: threading.Thread | None = field(init=False, default=None)
 
     def __post_init__(self) -> None:
-        self._owner = f"{socket.gethostname()} {os.getpid()} {uuid.uuid4().hex[:8]}"
-        self._engine = _engine(self.place)
+        self._owner = f"{_machine()} {os.getpid()} {uuid.uuid4().hex[:8]}"
+        self._engine = _engine(existing(self.place) if self.read_only else self.place, self.read_only)
         try:
-            _create_tables(self._engine)
+            self._check_table()
+            if not self.read_only:
+                _create_tables(self._engine)
         except DBAPIError as error:
-            said = str(error.orig).strip().splitlines()[0]
-            raise UserError(f"the ledger {self.shown_place} cannot be opened: {said}") from None
+            self._engine.dispose()
+            raise UserError(f"the ledger {self.shown_place} cannot be opened: {_said(error)}") from None
+        except UserError:
+            self._engine.dispose()
+            raise
+
+    def _check_table(self) -> None:
+        """Refuse a table of votes that is somebody else's, and to read where there is none."""
+        inspector = sql.inspect(self._engine)
+        if not inspector.has_table(_VOTES.name):
+            if self.read_only:
+                raise NoLedger(f"{self.shown_place} is a database and no ledger: it has no table of votes")
+            return
+        there = {column["name"] for column in inspector.get_columns(_VOTES.name)}
+        missing = [column.name for column in _VOTES.c if column.name not in there]
+        if missing:
+            lacks = ", ".join(missing[:3])
+            raise UserError(
+                f"{self.shown_place} is no ledger: its table 'votes' is another program's (no column {lacks})"
+            )
 
     def __enter__(self) -> Self:
         return self
@@ -242,15 +270,15 @@ class Ledger:
                 with self._engine.begin() as connection:
                     return work(connection)
             except DBAPIError as error:
-                # A server that was restarted is there again soon; what a file refuses will not mend itself.
-                away = isinstance(error, OperationalError) and self._engine.dialect.name != "sqlite"
-                wait = next(waits, None) if error.connection_invalidated or away else None
+                wait = next(waits, None) if _is_away(error) else None
                 if wait is None:
-                    said = str(error.orig).strip().splitlines()[0]
-                    raise UserError(
-                        f"the ledger {self.shown_place} cannot be used: {said}; mend it and run the same command again"
-                    ) from None
+                    raise self._refusal(error) from None
             time.sleep(wait)
+
+    def _refusal(self, error: DBAPIError) -> UserError:
+        return UserError(
+            f"the ledger {self.shown_place} cannot be used: {_said(error)}; mend it and run the same command again"
+        )
 
     def statuses(self, keys: Sequence[str]) -> dict[str, Status]:
         """Return the status of the vote that counts under each key that has one."""
@@ -287,9 +315,18 @@ class Ledger:
             query = query.where(c.run == run)
         if counted:
             query = query.where(~_better_vote(run))
-        with self._engine.connect().execution_options(stream_results=True, yield_per=5000) as connection:
-            for row in connection.execute(query):
-                yield _vote(row)
+        try:
+            with self._engine.connect().execution_options(stream_results=True, yield_per=5000) as connection:
+                for row in connection.execute(query):
+                    yield _vote(row)
+        except DBAPIError as error:
+            raise self._refusal(error) from None
+
+    def extent(self, run: str | None = None) -> tuple[int, int]:
+        """Return how many votes there are, of one run or of all, and the newest one's number: both grow with each."""
+        query = sql.select(sql.func.count(), sql.func.max(_VOTES.c.id))
+        count, newest = tuple(self._rows(query if run is None else query.where(_VOTES.c.run == run))[0])
+        return count, newest or 0
 
     def spent(self, run: str) -> Spent:
         """Add up what a run has used."""
@@ -434,7 +471,7 @@ class Ledger:
                 with self._commit_lock, self._engine.begin() as connection:
                     connection.execute(change.values(until=time.time() + LEASE))
             except DBAPIError as error:
-                log.warning("the ledger's claims could not be renewed (%s)", str(error.orig).strip().splitlines()[0])
+                log.warning("the ledger's claims could not be renewed (%s)", _said(error))
 
     # ----------------------------------------------------------------------- batches
 
@@ -459,50 +496,103 @@ class Ledger:
 # --------------------------------------------------------------------------- databases
 
 
-def _engine(place: str | Path) -> sql.Engine:
-    text = str(place)
-    if "://" not in text:
-        path = Path(place)
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise UserError(f"the ledger {path} cannot be opened: {error.strerror}") from None
-        engine = sql.create_engine(f"sqlite:///{path}", poolclass=QueuePool, pool_size=5, max_overflow=20)
-        event.listen(engine, "connect", _prepare_sqlite)
-        return engine
-    if text.startswith(("postgres://", "postgresql://")):
-        text = "postgresql+psycopg://" + text.split("://", 1)[1]
+class NoLedger(UserError):
+    """A ledger that is only read is not there."""
+
+
+def _engine(place: str | Path, read_only: bool) -> sql.Engine:
+    url = _url(place)
     try:
-        return sql.create_engine(text, pool_size=5, max_overflow=20, pool_pre_ping=True)
+        if url.get_backend_name() != "sqlite":
+            return sql.create_engine(url, pool_size=5, max_overflow=20, pool_pre_ping=True)
+        settings: dict[str, Any] = {"poolclass": QueuePool, "pool_size": 5, "max_overflow": 20}
+        if read_only:
+            # What is left in a write-ahead log can be read, so that the file is opened for that; it is not made.
+            uri = Path(url.database or "").absolute().as_uri() + "?mode=rw"
+            settings["creator"] = lambda: sqlite3.connect(uri, uri=True, check_same_thread=False)
+        else:
+            Path(url.database or "").parent.mkdir(parents=True, exist_ok=True)
+        engine = sql.create_engine(url, **settings)
+    except OSError as error:
+        raise UserError(f"the ledger {url.database} cannot be opened: {error.strerror}") from None
     except ModuleNotFoundError as error:
         raise UserError(
             f"the ledger's database needs the package {error.name}; for Postgres: pip install 'jaxmodpo[postgres]'"
         ) from None
     except (ArgumentError, NoSuchModuleError):
-        raise UserError("the ledger must be a file or a database URL such as postgresql://user@host/name") from None
+        raise UserError(_NO_PLACE) from None
+    event.listen(engine, "connect", _prepare_sqlite_to_read if read_only else _prepare_sqlite)
+    return engine
+
+
+_NO_PLACE = "the ledger must be a file or a database URL such as postgresql://user@host/name"
+
+
+def _url(place: str | Path) -> sql.URL:
+    """Return a ledger's place as a database URL.
+
+    Raises:
+        UserError: it looks like a URL, and is none.
+    """
+    text = str(place)
+    if "://" not in text:
+        return sql.URL.create("sqlite", database=text)
+    if text.startswith(("postgres://", "postgresql://")):
+        text = "postgresql+psycopg://" + text.split("://", 1)[1]
+    try:
+        url = sql.make_url(text)
+    except (ArgumentError, ValueError):
+        raise UserError(_NO_PLACE) from None
+    if url.get_backend_name() == "sqlite" and url.database in (None, "", ":memory:"):
+        raise UserError("the ledger sqlite:// names no file; write sqlite:///folder/votes.sqlite, or the path alone")
+    return url
 
 
 def existing(place: str | Path) -> str | Path:
     """Return where a ledger is that is only read: unlike a run's, it is not made where it is missing.
 
     Raises:
-        UserError: there is no such file.
+        NoLedger: there is no such file.
+        UserError: a URL that is none.
     """
-    path = Path(place)
-    if "://" in str(place):
-        url = sql.make_url(str(place))
-        if url.get_backend_name() != "sqlite":
-            return place
-        path = Path(url.database or "")
-    if not path.is_file():
-        raise UserError(f"there is no ledger {path}; give a run's ledger, or a database URL")
+    url = _url(place)
+    if url.get_backend_name() == "sqlite" and not Path(url.database or "").is_file():
+        raise NoLedger(f"there is no ledger {url.database}; give a run's ledger, or a database URL")
     return place
+
+
+def full_place(place: str | Path) -> str:
+    """Return a ledger's place without a password: a file's path in full, or a URL."""
+    url = _url(place)
+    if url.get_backend_name() == "sqlite":
+        return str(Path(url.database or "").resolve())
+    return url.render_as_string(hide_password=True)
 
 
 def _prepare_sqlite(connection: Any, _: object) -> None:
     # WAL lets others read while one writes; FULL syncs each commit, so that it outlives a power cut.
-    for setting in ("journal_mode=WAL", "synchronous=FULL", "busy_timeout=60000"):
+    for setting in (f"busy_timeout={_BUSY}", "journal_mode=WAL", "synchronous=FULL"):
         connection.execute(f"PRAGMA {setting}")
+
+
+def _prepare_sqlite_to_read(connection: Any, _: object) -> None:
+    for setting in (f"busy_timeout={_BUSY}", "query_only=ON"):
+        connection.execute(f"PRAGMA {setting}")
+
+
+def _said(error: DBAPIError) -> str:
+    return (str(error.orig).strip().splitlines() or [type(error.orig).__name__])[0]
+
+
+def _is_away(error: DBAPIError) -> bool:
+    """Whether a database may serve again soon: a server restarts, and who keeps a file locked ends some time.
+
+    What else a file refuses will not mend itself.
+    """
+    if isinstance(error.orig, sqlite3.Error):
+        # The lowest byte says what kind, the others why.
+        return getattr(error.orig, "sqlite_errorcode", 0) & 0xFF in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
+    return error.connection_invalidated or isinstance(error, OperationalError)
 
 
 def _create_tables(engine: sql.Engine) -> None:
@@ -522,10 +612,23 @@ def _upsert(engine: sql.Engine) -> Any:
     return insert
 
 
+def _machine() -> str:
+    """Name where a process number means the same process.
+
+    Containers may share their host's name and not its processes, and machines may have the same name:
+    the kernel's namespace of process numbers and its boot tell them apart, where it has them.
+    """
+    parts = [socket.gethostname().replace(" ", "-")]
+    with contextlib.suppress(OSError):
+        parts.append(Path("/proc/sys/kernel/random/boot_id").read_text().strip()[:8])
+        parts.append(str(Path("/proc/self/ns/pid").stat().st_ino))
+    return "/".join(parts)
+
+
 def _is_dead(owner: str) -> bool:
-    """Whether the owner of a claim, "host pid id", was a process of this machine that is gone."""
-    host, *rest = owner.split(" ")
-    if len(rest) != 2 or host != socket.gethostname():
+    """Whether the owner of a claim, "machine pid id", was a process of this machine that is gone."""
+    machine, *rest = owner.split(" ")
+    if len(rest) != 2 or machine != _machine():
         return False
     try:
         os.kill(int(rest[0]), 0)

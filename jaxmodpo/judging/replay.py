@@ -15,7 +15,7 @@ from pathlib import Path
 from jaxmodpo.errors import UserError
 from jaxmodpo.judging.export import read_votes
 from jaxmodpo.judging.judge import Answer, Asked, vote_keys
-from jaxmodpo.judging.ledger import Ledger, existing, import_votes
+from jaxmodpo.judging.ledger import Ledger, import_votes
 from jaxmodpo.judging.votes import Vote, fault_of
 
 NOT_RECORDED = Answer("error", "not recorded")
@@ -47,12 +47,12 @@ class ReplayJudge:
 
     def __post_init__(self) -> None:
         path = Path(self.recorded)
-        if path.suffix in (".jsonl", ".parquet"):
+        if _is_export(self.recorded):
             # Looked up in any order: a million votes are indexed on disk.
             self._folder = tempfile.TemporaryDirectory(prefix="jaxmodpo-replay-")
             self._ledger = Ledger(Path(self._folder.name) / "votes.sqlite")
         else:
-            self._ledger = Ledger(existing(self.recorded))
+            self._ledger = Ledger(self.recorded, read_only=True)
         try:
             if self._folder is not None:
                 import_votes(self._ledger, read_votes(path))
@@ -99,6 +99,25 @@ class ReplayJudge:
             for asked, own in zip(some, keys, strict=True):
                 for part, answer in _answers(asked, [found.get(key) for key in own], own):
                     put(part, answer)
+
+
+def _is_export(recorded: str | Path) -> bool:
+    return "://" not in str(recorded) and Path(recorded).suffix in (".jsonl", ".parquet")
+
+
+def checked_recording(recorded: str | Path) -> None:
+    """Refuse what holds nothing to replay; of a file only the first vote is read.
+
+    Raises:
+        UserError: nothing there, no votes, or a first one that cannot be one.
+    """
+    if _is_export(recorded):
+        place, first = str(recorded), next(read_votes(Path(recorded)), None)
+    else:
+        with Ledger(recorded, read_only=True) as ledger:
+            place, first = ledger.shown_place, next(ledger.every_vote(), None)
+    if first is None:
+        raise UserError(f"{place} holds no votes to replay")
 
 
 def _answers(asked: Asked, votes: Sequence[Vote | None], keys: Sequence[str]) -> Iterator[tuple[Asked, Answer]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sqlite3
 import tracemalloc
 from dataclasses import replace
 from pathlib import Path
@@ -114,6 +115,9 @@ def test_counted_votes_are_those_that_the_ledger_counts(ledger):
         (["--run", "othr"], "holds no votes of the run 'othr'; did you mean 'other'?"),
         (["--ledger", "empty.sqlite"], "holds no votes"),
         (["--ledger", "text.txt"], "cannot be opened"),
+        (["--ledger", "://"], "must be a file or a database URL"),
+        (["--ledger", "postgresql://u@h:notaport/x"], "must be a file or a database URL"),
+        (["--ledger", "other.sqlite"], "is another program's"),
     ],
 )
 def test_what_cannot_be_exported_is_one_sentence_and_leaves_no_file(
@@ -122,6 +126,9 @@ def test_what_cannot_be_exported_is_one_sentence_and_leaves_no_file(
     monkeypatch.chdir(tmp_path)
     Ledger("empty.sqlite").close()
     Path("text.txt").write_text("no database" * 100)
+    with sqlite3.connect("other.sqlite") as connection:
+        connection.execute("create table votes (id integer)")
+    connection.close()
     before = sorted(path.name for path in tmp_path.iterdir())
     settings = {"--ledger": str(ledger), "--output": "votes.jsonl"} | dict([arguments])  # type: ignore[list-item]
     with pytest.raises(SystemExit) as ended:

@@ -28,7 +28,7 @@ from jaxmodpo.errors import UserError
 from jaxmodpo.judging import ledger as module
 from jaxmodpo.judging.criteria import Criterion
 from jaxmodpo.judging.judge import Answer, Asked, Request, Status, Usage, call_key, vote_keys
-from jaxmodpo.judging.ledger import Batch, Ledger, Spent, existing, import_votes
+from jaxmodpo.judging.ledger import Batch, Ledger, NoLedger, Spent, existing, import_votes
 from jaxmodpo.judging.votes import Vote, as_record, from_record, votes_of
 
 EMPATHY, SAFETY = Criterion("empathy", "d", "b", "w"), Criterion("safety", "e", "c", "x")
@@ -443,9 +443,75 @@ def test_a_place_that_cannot_be_is_refused_with_a_sentence(tmp_path):
     (tmp_path / "folder.sqlite").mkdir()
     with pytest.raises(UserError, match="cannot be opened: unable to open database file"):
         Ledger(tmp_path / "folder.sqlite")
-    for url in ("nonsense://host/name", "://", "http://host/name"):
-        with pytest.raises(UserError, match="must be a file or a database URL"):
-            Ledger(url)
+    for url in ("nonsense://host/name", "://", "http://host/name", "postgresql://u@h:notaport/x"):
+        for read_only in (False, True):
+            with pytest.raises(UserError, match="must be a file or a database URL"):
+                Ledger(url, read_only=read_only)
+    with pytest.raises(UserError, match="names no file"):
+        Ledger("sqlite://")
+
+
+def test_a_database_of_another_program_is_refused_by_what_it_lacks(tmp_path):
+    with sqlite3.connect(tmp_path / "v.sqlite") as connection:
+        connection.execute("create table votes (id integer primary key, title text)")
+    connection.close()
+    before = (tmp_path / "v.sqlite").read_bytes()
+    for read_only in (True, False):
+        with pytest.raises(
+            UserError, match=r"v\.sqlite is no ledger: its table 'votes' .*\(no column key, run, judge\)"
+        ):
+            Ledger(tmp_path / "v.sqlite", read_only=read_only)
+        assert not read_only or (tmp_path / "v.sqlite").read_bytes() == before
+    with sqlite3.connect(tmp_path / "empty.sqlite") as connection:
+        connection.execute("create table other (id integer)")
+    connection.close()
+    before = (tmp_path / "empty.sqlite").read_bytes()
+    with pytest.raises(NoLedger, match="it has no table of votes"):
+        Ledger(tmp_path / "empty.sqlite", read_only=True)
+    assert (tmp_path / "empty.sqlite").read_bytes() == before
+
+
+def test_a_ledger_opened_to_be_read_writes_nothing_and_sees_what_others_add(place):
+    with pytest.raises(NoLedger):
+        Ledger(place, read_only=True)
+    with Ledger(place) as ledger:
+        ledger.add([vote("1")])
+        with Ledger(place, read_only=True) as reading:
+            assert reading.extent() == (1, 1) and reading.extent("nobody") == (0, 0)
+            ledger.add([vote("2", run="r")])
+            assert len(list(reading.every_vote())) == 2
+            assert reading.extent() == (2, 2) and reading.extent("r") == (1, 2)
+            if isinstance(place, Path):
+                with pytest.raises(UserError, match="readonly"):
+                    reading.add([vote("3")])
+
+
+def test_a_file_that_stays_locked_for_long_is_waited_for(tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "_BUSY", 10)
+    monkeypatch.setattr(module, "_RECONNECT", (0.05, 0.3))
+    with Ledger(tmp_path / "v.sqlite") as ledger:
+        locking = sqlite3.connect(tmp_path / "v.sqlite", isolation_level=None, check_same_thread=False)
+        locking.execute("begin immediate")
+        with pytest.raises(UserError, match="database is locked"):
+            ledger.add([vote("1")])
+        freed = threading.Timer(0.15, lambda: locking.execute("rollback"))
+        freed.start()
+        ledger.add([vote("1")])
+        freed.join()
+        locking.close()
+        assert len(list(ledger.every_vote())) == 1
+
+
+def test_a_process_number_of_another_container_or_boot_says_nothing(monkeypatch):
+    gone = child("pass")
+    gone.communicate()
+    assert module._is_dead(f"{module._machine()} {gone.pid} id")
+    assert not module._is_dead(f"{module._machine()} {os.getpid()} id")
+    here, *others = module._machine().split("/")
+    for machine in (here, f"{here}/elsewhere", "/".join(["elsewhere", *others])):
+        assert machine == module._machine() or not module._is_dead(f"{machine} {gone.pid} id")
+    if Path("/proc/self/ns/pid").exists():
+        assert others[-1] == str(Path("/proc/self/ns/pid").stat().st_ino) and len(others) == 2
 
 
 def test_a_ledger_that_is_only_read_is_not_made(tmp_path):

@@ -15,7 +15,7 @@ from jaxmodpo.judging.criteria import Criterion
 from jaxmodpo.judging.export import VotesConfig, votes
 from jaxmodpo.judging.judge import Answer, Asked, Request, Usage, call_key, vote_keys
 from jaxmodpo.judging.ledger import Ledger, import_votes
-from jaxmodpo.judging.replay import ReplayJudge
+from jaxmodpo.judging.replay import ReplayJudge, checked_recording
 from jaxmodpo.judging.votes import Vote, as_record, votes_of
 
 IDENTITY = "endpoint u; model gpt"
@@ -153,10 +153,21 @@ def test_nothing_to_replay_is_a_sentence_and_makes_no_file(tmp_path):
     for name in ("then.sqlite", "then.jsonl", "then.parquet"):
         with pytest.raises(UserError, match=name):
             ReplayJudge(tmp_path / name)
+        with pytest.raises(UserError, match=name):
+            checked_recording(tmp_path / name)
     assert list(tmp_path.iterdir()) == []
     Ledger(tmp_path / "empty.sqlite").close()
     with pytest.raises(UserError, match=r"empty.sqlite holds no votes"):
         ReplayJudge(tmp_path / "empty.sqlite")
+    (tmp_path / "empty.jsonl").touch()
+    for name in ("empty.sqlite", "empty.jsonl"):
+        with pytest.raises(UserError, match=rf"{name} holds no votes to replay"):
+            checked_recording(tmp_path / name)
+
+
+def test_a_recording_is_checked_without_being_imported(recorded, monkeypatch):
+    monkeypatch.setattr("jaxmodpo.judging.replay.import_votes", None)
+    checked_recording(recorded)
 
 
 def test_an_index_of_a_file_is_deleted_when_it_is_closed(recorded, tmp_path, monkeypatch):
