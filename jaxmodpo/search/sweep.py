@@ -31,7 +31,7 @@ from jaxmodpo.artifacts import (
 )
 from jaxmodpo.config import named_values
 from jaxmodpo.data.examples import reward_rankings
-from jaxmodpo.data.pairs import PairsPerQuestion
+from jaxmodpo.data.pairs import PairsPerQuestion, load_pairs
 from jaxmodpo.data.text import PolicyText, load_tokenizer
 from jaxmodpo.errors import UserError
 from jaxmodpo.evaluation.figures import png
@@ -43,6 +43,7 @@ from jaxmodpo.methods.modpo import MODPOConfig, modpo
 from jaxmodpo.methods.reward import load_reward_model, score
 from jaxmodpo.methods.score import divergence, own_replies
 from jaxmodpo.methods.soup import SoupConfig, soup
+from jaxmodpo.models.adapters import read_adapter_config
 from jaxmodpo.training.distributed import open_phase
 from jaxmodpo.training.policy import Policy, PreferenceTrainingConfig, with_adapter
 from jaxmodpo.training.session import Session
@@ -52,6 +53,8 @@ logger = logging.getLogger(__name__)
 Scorer = Callable[[Sequence[Question], Sequence[str]], np.ndarray]
 CLOSE = 0.05
 """divergences that differ by less than this share count as matched"""
+DATASETS_FILES = ("state.json", "dataset_dict.json")
+"""what datasets' save_to_disk leaves in a folder"""
 DIGITS = 10
 """decimals of a weight; beyond them is rounding"""
 
@@ -101,6 +104,7 @@ class SweepConfig(PreferenceTrainingConfig):
         souped = list(named_values(self.soup, "--soup"))
         if souped and souped != names:
             raise UserError(f"--soup must name {', '.join(names)}, in this order; it names {', '.join(souped)}")
+        _check_souped(self)
 
 
 def grid(weights: str, step: float, objectives: int) -> list[tuple[float, ...]]:
@@ -147,6 +151,7 @@ def sweep(config: SweepConfig) -> Phase:
         return phase
     if jax.process_count() > 1:
         raise UserError("sweep samples in one process; run it on one host, and 'align modpo' on several")
+    _check_souped(config, read=True)
     session = Session()
     measure = _Measure(config, {name: _scorer(path, config) for name, path in scorers.items()}, session)
     fronts: dict[str, list[dict[str, Any]]] = {"modpo": [], "soup": []}
@@ -191,6 +196,35 @@ def _objectives(config: SweepConfig) -> tuple[list[str], dict[str, str]]:
     return names, scorers
 
 
+def _check_souped(config: SweepConfig, *, read: bool = False) -> None:
+    """Refuse what is neither an adapter nor pairs, before anything is measured.
+
+    Args:
+        config: the settings; what they name may not be there yet.
+        read: that it is there, and whole pairs can be read.
+
+    Raises:
+        UserError: naming the objective.
+    """
+    for name, path in named_values(config.soup, "--soup").items():
+        folder = Path(path)
+        try:
+            if _is_adapter(folder):
+                read_adapter_config(folder)
+            elif folder.is_dir() and not any((folder / file).is_file() for file in DATASETS_FILES):
+                raise UserError(
+                    f"{path} is neither a PEFT adapter (adapter_config.json) nor what datasets' save_to_disk wrote"
+                )
+            elif read:
+                load_pairs(folder, config.pairs_per_question)
+        except UserError as error:
+            raise UserError(f"--soup {name}: {error}") from None
+
+
+def _is_adapter(folder: Path) -> bool:
+    return (folder / "adapter_config.json").is_file()
+
+
 def _as(cls: type[Any], config: SweepConfig, **changes: Any) -> Any:
     """Return the settings of a method, as far as the sweep has them."""
     mine = {f.name: getattr(config, f.name) for f in fields(cls) if hasattr(config, f.name)}
@@ -201,7 +235,7 @@ def _ends(config: SweepConfig, souped: Mapping[str, str], session: Session) -> l
     """Return the adapters to average, trained here where pairs were given."""
     adapters = []
     for name, path in souped.items():
-        if (Path(path) / "adapter_config.json").is_file():
+        if _is_adapter(Path(path)):
             adapters.append(Path(path))
             continue
         folder = config.output_dir / "dpo" / name

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -100,6 +101,40 @@ def test_arms_are_compared_above_one_reference_point():
     assert [w["mean"] for w in between["soup"]["weighted"]] == pytest.approx([0.27, 0.27], abs=0.01)
     shown = fronts_table(results)
     assert "MODPO above on 2 seeds" in shown and "- soups from best-worst pairs" in shown
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "said"),
+    [
+        ("folder/notes.txt", "", "folder is neither a PEFT adapter .* nor what datasets'"),
+        ("folder/adapter_config.json", "[1]", "adapter_config.json must hold a mapping"),
+        ("file.txt", "", "pairs are read from .json"),
+        ("file.json", '[{"question_id": "a"}]', "row 1"),
+    ],
+)
+def test_a_soup_of_neither_adapters_nor_pairs_is_refused_before_anything_is_measured(
+    tmp_path, monkeypatch, file, content, said
+):
+    path = tmp_path / file
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(content)
+    for name in ("model", "pairs.json", "questions.csv"):
+        (tmp_path / name).touch()
+    souped = tmp_path / Path(file).parts[0]
+    config = SweepConfig(
+        model=tmp_path / "model", pairs=tmp_path / "pairs.json", questions=tmp_path / "questions.csv",
+        margin=("safety=column:m",), score=("empathy=rubric", "safety=rubric"),
+        soup=(f"empathy={tmp_path}/later", f"safety={souped}"), output_dir=tmp_path / "sweep", distributed="off",
+    )  # fmt: skip
+    if souped.is_dir():
+        with pytest.raises(UserError, match=f"--soup safety: .*{said}"):
+            config.check()
+    else:
+        config.check()  # phases before it may write what is not there yet
+    config = replace(config, soup=(f"empathy={souped}", f"safety={souped}"))
+    monkeypatch.setattr("jaxmodpo.search.sweep.Session", None)
+    with pytest.raises(UserError, match=f"--soup empathy: .*{said}"):
+        sweep(config)
 
 
 @pytest.mark.slow(seconds=60)
