@@ -17,7 +17,7 @@ from jaxmodpo.artifacts import Phase, atomic_path, write_json
 from jaxmodpo.errors import UserError
 from jaxmodpo.evaluation import figures
 from jaxmodpo.evaluation.reliability import analyse
-from jaxmodpo.judging.ledger import Ledger
+from jaxmodpo.judging.ledger import Ledger, full_place
 
 log = logging.getLogger(__name__)
 
@@ -47,34 +47,41 @@ class JudgesConfig:
 def judges(config: JudgesConfig) -> None:
     """Write judges.json and the figures, and print the main numbers.
 
-    Ledger files are read once; a database behind a URL is read each time, since nobody can tell
-    whether it has changed.
+    Counted again only where the ledgers have other votes than those that were counted; the folder is
+    written once everything is counted.
 
     Raises:
         UserError: bad settings, a ledger that is missing or empty, or a vote that cannot be one.
     """
     if config.bootstrap < 1:
         raise UserError(f"bootstrap is {config.bootstrap}; the intervals need at least one resample")
+    folder = config.output_dir
     with open_ledgers(config.ledger) as ledgers:
-        # Without passwords, which a URL may hold.
-        places = tuple(ledger.shown_place for ledger in ledgers)
-        files = {f"ledger.{n}": Path(place) for n, place in enumerate(places) if not is_url(place)}
-        phase = Phase.open("judges", replace(config, ledger=places), config.output_dir, files)
-        if phase.finished and len(files) == len(ledgers):
-            log.info("judges: %s is finished", config.output_dir)
-            return
+        # Without passwords, which a URL may hold. A file's hash would not see what another process has just added.
+        places = {f"ledger.{n}": full_place(ledger.place) for n, ledger in enumerate(ledgers)}
+        extents = [list(ledger.extent(config.run)) for ledger in ledgers]
+        phase = _open(config) if (folder / "manifest.json").is_file() else None
+        if phase is not None and phase.finished:
+            if phase.manifest["input_paths"] != places:
+                raise UserError(f"{folder} holds what was counted of other ledgers; choose another output folder")
+            if phase.results.get("extents") == extents:
+                log.info("judges: %s is finished", folder)
+                return
         said = analyse(ledgers, run=config.run, resamples=config.bootstrap, seed=config.seed)
-    write_json(config.output_dir / JUDGES, said)
+    phase = phase or _open(config)
+    phase.manifest["input_paths"] = places
+    write_json(folder / JUDGES, said)
+    for earlier in folder.glob("judge*-*.png"):
+        earlier.unlink()
     for drawn in draw(said):
-        with atomic_path(config.output_dir / f"{drawn.name}.png") as temporary:
+        with atomic_path(folder / f"{drawn.name}.png") as temporary:
             temporary.write_bytes(figures.png(drawn.figure))
-    phase.finish(**said["counts"], judges=len(said["judges"]))
+    phase.finish(**said["counts"], judges=len(said["judges"]), extents=extents)
     print(table(said))
 
 
-def is_url(place: str) -> bool:
-    """Tell a database's URL from a file."""
-    return "://" in place
+def _open(config: JudgesConfig) -> Phase:
+    return Phase.open("judges", replace(config, ledger=()), config.output_dir, {})
 
 
 @contextlib.contextmanager
@@ -86,14 +93,12 @@ def open_ledgers(places: Sequence[str]) -> Iterator[list[Ledger]]:
     """
     if not places:
         raise UserError("ledger: name at least one ledger of votes")
-    whole = [place if is_url(place) else str(Path(place).resolve()) for place in places]
-    for n, place in enumerate(places):
-        if not is_url(place) and not Path(place).is_file():
-            raise UserError(f"ledger: no such file: {place}")
-        if whole[n] in whole[:n]:
+    whole = [full_place(place) for place in places]
+    for n, place in enumerate(whole):
+        if place in whole[:n]:
             raise UserError(f"ledger: number {n + 1} is already given; a ledger is compared with others, not itself")
     with contextlib.ExitStack() as stack:
-        yield [stack.enter_context(Ledger(place)) for place in places]
+        yield [stack.enter_context(Ledger(place, read_only=True)) for place in places]
 
 
 # --------------------------------------------------------------------------- what is shown

@@ -16,6 +16,7 @@ from scipy import stats
 from sklearn.metrics import cohen_kappa_score
 
 from jaxmodpo.artifacts import Phase
+from jaxmodpo.cli import main
 from jaxmodpo.errors import UserError
 from jaxmodpo.evaluation import agreement
 from jaxmodpo.evaluation.judges import JudgesConfig, draw, judges, open_ledgers, table
@@ -594,6 +595,24 @@ def test_command_writes_file_figures_and_table(tmp_path, capsys):
     assert capsys.readouterr().out == ""  # finished
 
 
+def test_votes_added_since_are_counted_even_while_a_run_is_open(tmp_path):
+    path, out = tmp_path / "v.sqlite", tmp_path / "out"
+    config = JudgesConfig(ledger=(str(path),), output_dir=out, bootstrap=50)
+    with Ledger(path) as writing:  # what it adds lies beside the file until it is closed
+        writing.add(list(asked(judging(1), questions=4)))
+        for questions in (4, 8):
+            judges(config)
+            assert json.loads((out / "judges.json").read_text())["counts"]["votes"] == questions * 20
+            if questions == 4:
+                writing.add([v for v in asked(judging(1), questions=8) if int(v.question_id[1:]) >= 4])
+    before = (out / "judges.json").stat().st_mtime_ns
+    judges(config)
+    assert (out / "judges.json").stat().st_mtime_ns == before, "the file has changed, its votes have not"
+    other = stored(tmp_path / "w.sqlite", asked(judging(1), questions=4))
+    with pytest.raises(UserError, match="counted of other ledgers"):
+        judges(JudgesConfig(ledger=(str(other),), output_dir=out, bootstrap=50))
+
+
 @pytest.mark.parametrize(
     ("order", "shown"), [(["c"], ["a", "b"]), (["a", "b"], ["a", "b"]), (["a", "b"], ["a", "b", "c"])]
 )
@@ -604,11 +623,11 @@ def test_a_valid_vote_that_is_no_answer_is_refused(tmp_path, order, shown):
         said_of(stored(tmp_path / "w.sqlite", [vote(1, 1, ["a", "b"], None, status="bogus")]))
 
 
-def test_what_a_user_can_mend_is_said(tmp_path):
+def test_what_a_user_can_mend_is_said(tmp_path, capsys):
     path = str(stored(tmp_path / "v.sqlite", []))
     out = tmp_path / "out"
     (tmp_path / "x").mkdir()
-    with pytest.raises(UserError, match=r"no such file: .*nowhere\.sqlite"):
+    with pytest.raises(UserError, match=r"there is no ledger .*nowhere\.sqlite"):
         judges(JudgesConfig(ledger=(str(tmp_path / "nowhere.sqlite"),), output_dir=out))
     assert not (tmp_path / "nowhere.sqlite").exists()
     with pytest.raises(UserError, match="number 2 is already given"):
@@ -617,6 +636,15 @@ def test_what_a_user_can_mend_is_said(tmp_path):
         judges(JudgesConfig(ledger=(path,), output_dir=out))
     with pytest.raises(UserError, match="at least one resample"):
         judges(JudgesConfig(ledger=(path,), output_dir=out, bootstrap=0))
+    with pytest.raises(SystemExit):
+        main(["judges", "--ledger", path, "--output-dir", str(out), "--seed", "-1"])
+    assert "--seed must be from 0 to" in capsys.readouterr().err
+    assert not out.exists(), "what failed stands in nobody's way"
+    with pytest.raises(UserError, match=r"there is no ledger .*nowhere\.sqlite"):
+        judges(JudgesConfig(ledger=(f"sqlite:///{tmp_path}/nowhere.sqlite",), output_dir=out))
+    assert not (tmp_path / "nowhere.sqlite").exists()
+    with pytest.raises(UserError, match="number 2 is already given"):
+        judges(JudgesConfig(ledger=(path, f"sqlite:///{path}"), output_dir=out))
 
 
 def test_files_are_named_by_what_tells_them_apart():

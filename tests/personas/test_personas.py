@@ -309,6 +309,7 @@ def test_a_synthetic_survey_is_written_where_it_is_asked_for(tmp_path, blank_fig
         ([], "give --survey FILES or --synthesize N, one of the two"),
         (["--survey", "SURVEY", "--synthesize", "9"], "give --survey FILES or --synthesize N, not both"),
         (["--synthesize", "0"], "--synthesize must be a number of participants, at least 1, not 0"),
+        (["--synthesize", "200", "--seed", "-1"], "--seed must be from 0 to 4294967295, not -1"),
         (["--synthesize", "9", "--mapping", "paper"], "leave --mapping out"),
         (["--survey", "SURVEY", "--survey-output", "x.csv"], "leave it out with --survey"),
         (
