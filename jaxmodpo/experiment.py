@@ -211,13 +211,13 @@ def _check_settings(source: str, config: Any) -> None:
 def _check(source: str, config: Any) -> None:
     """Refuse what a phase would refuse after hours of others: its settings, or a judge without a key."""
     # Imported here, since they are heavy.
-    from jaxmodpo.judging.settings import JudgeConfig, make_judge
+    from jaxmodpo.judging.settings import JudgeConfig, check_judge
     from jaxmodpo.sampling.command import ResponsesConfig, check_engine
 
     _check_settings(source, config)
     try:
         if isinstance(config, JudgeConfig):
-            make_judge(config)
+            check_judge(config)
         if isinstance(config, ResponsesConfig):
             check_engine(config)
     except UserError as error:

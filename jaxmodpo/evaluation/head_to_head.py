@@ -34,7 +34,16 @@ from jaxmodpo.judging.collect import MakeRequests, cast, collect
 from jaxmodpo.judging.criteria import Criterion, load_criteria
 from jaxmodpo.judging.forecast import forecast
 from jaxmodpo.judging.judge import Request
-from jaxmodpo.judging.settings import JudgeConfig, check, groups, make_judge, open_ledger, open_phase, warn_of_failed
+from jaxmodpo.judging.settings import (
+    JudgeConfig,
+    check,
+    check_judge,
+    groups,
+    make_judge,
+    open_ledger,
+    open_phase,
+    warn_of_failed,
+)
 from jaxmodpo.judging.votes import Vote
 from jaxmodpo.judging.voting import (
     Missingness,
@@ -146,7 +155,7 @@ def evaluate(config: EvaluateConfig) -> Phase | None:
     if config.dry_run:
         forecast(config, config.output_dir, asked, total)
         return None
-    make_judge(config)  # refuses what cannot work before a folder is made
+    check_judge(config)
     phase = open_phase("evaluate", config, config.output_dir, inputs)
     if phase.finished and not config.retry_errors:
         log.info("evaluate: %s is finished", config.output_dir)

@@ -32,7 +32,16 @@ from jaxmodpo.judging.collect import MakeRequests, cast, collect
 from jaxmodpo.judging.criteria import Criterion, load_criteria
 from jaxmodpo.judging.forecast import forecast
 from jaxmodpo.judging.judge import Request
-from jaxmodpo.judging.settings import JudgeConfig, check, groups, make_judge, open_ledger, open_phase, warn_of_failed
+from jaxmodpo.judging.settings import (
+    JudgeConfig,
+    check,
+    check_judge,
+    groups,
+    make_judge,
+    open_ledger,
+    open_phase,
+    warn_of_failed,
+)
 from jaxmodpo.judging.votes import Vote
 from jaxmodpo.judging.voting import (
     Aggregate,
@@ -110,7 +119,7 @@ def preferences(config: PreferencesConfig) -> Phase | None:
         "personas": config.personas,
         "criteria": builtin("criteria", config.criteria),
     }
-    make_judge(config)  # refuses what cannot work before a folder is made
+    check_judge(config)
     phase = open_phase("preferences", config, config.output_dir, inputs)
     if phase.finished and not config.retry_errors:
         log.info("preferences: %s is finished", config.output_dir)
@@ -164,9 +173,11 @@ def _write(
         pairs, rankings, outcome = count_out(config, ballots, results[criterion.name])
         counts[criterion.name] = missing.by_criterion()[criterion.name] | outcome
         if not pairs:
+            advice = "'jaxmodpo votes' shows every answer, and --retry-errors asks failed votes again"
+            if config.judge == "replay":
+                advice = "what was recorded is of other replies, personas or settings than these"
             raise UserError(
-                f"{criterion.name}: no question gave a pair ({_described(counts[criterion.name])}); 'jaxmodpo votes' "
-                "shows every answer, and --retry-errors asks failed votes again"
+                f"{criterion.name}: no question gave a pair ({_described(counts[criterion.name])}); {advice}"
             )
         write_pairs(config.output_dir / f"{criterion.name}_pairs.json", pairs)
         write_rankings(config.output_dir / f"{criterion.name}_rankings.json", rankings)

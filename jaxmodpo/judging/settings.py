@@ -122,7 +122,8 @@ def inputs_of(config: JudgeConfig) -> dict[str, Path]:
     """Return the files besides the data that shape votes."""
     if config.judge in ("endpoint", "batch"):
         return {"prompts": builtin("judging", config.prompts)}
-    if config.judge == "replay" and "://" not in config.replay:
+    # An export is finished; a ledger may still grow.
+    if config.judge == "replay" and Path(config.replay).suffix in (".jsonl", ".parquet"):
         return {"replay": Path(config.replay)}
     return {}
 
@@ -152,6 +153,21 @@ def warn_of_failed(label: str, missing: Missingness) -> None:
     if failed:
         statuses = ", ".join(f"{count:,} {status}" for status, count in sorted(failed.items()))
         log.warning("%s: %d votes failed (%s); --retry-errors asks them again", label, failed.total(), statuses)
+
+
+def check_judge(config: JudgeConfig) -> None:
+    """Refuse a judge that cannot work, before a folder is made; a recording is looked at and not read.
+
+    Raises:
+        UserError: as :func:`make_judge`.
+    """
+    if config.judge != "replay":
+        make_judge(config)
+        return
+    from jaxmodpo.judging.replay import checked_recording
+
+    check(config)
+    checked_recording(config.replay)
 
 
 def make_judge(config: JudgeConfig, ledger: Ledger | None = None, output_dir: Path = Path()) -> Judge:

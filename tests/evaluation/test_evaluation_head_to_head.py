@@ -350,7 +350,8 @@ def test_failed_votes_of_a_finished_evaluation_are_asked_again_when_told_to(work
 
 def test_stand_in_judge_is_labelled_and_another_is_not(work, monkeypatch):
     assert "no clinical meaning" in run(work, monkeypatch, KnownOrder())["note"]
-    assert run(work, monkeypatch, KnownOrder(), out="endpoint", judge="endpoint", judge_model="m")["note"] == ""
+    local = {"judge": "endpoint", "base_url": "http://127.0.0.1:1/v1", "judge_model": "m"}
+    assert run(work, monkeypatch, KnownOrder(), out="endpoint", **local)["note"] == ""
 
 
 def test_killed_in_the_middle_it_goes_on_and_gives_the_same_bytes(work, monkeypatch):
