@@ -107,6 +107,7 @@ class EndpointJudge:
         self._limiter = Limiter(endpoint.max_concurrency, self._stop)
         self._failures, self._failures_lock = 0, threading.Lock()
         self.client = make_client(endpoint, self._key)
+        self._threads, self._certificates = threading.local(), _certificates()
 
     @property
     def identity(self) -> str:
@@ -176,7 +177,7 @@ class EndpointJudge:
         import openai
 
         try:
-            response = self.client.post("/chat/completions", body=body, cast_to=_response_class())
+            response = self._own_client().post("/chat/completions", body=body, cast_to=_response_class())
         except openai.APIStatusError as error:
             return self._status_error(error, request)
         except (openai.APIError, ValueError) as error:
@@ -190,6 +191,13 @@ class EndpointJudge:
             return _TryAgain(self.said(f"not JSON: {response.text}", request))
         answer = self.read(completion, request)
         return replace(answer, request_id=response.headers.get("x-request-id", "") or answer.request_id)
+
+    def _own_client(self) -> Any:
+        """Return this thread's client: a pool that all threads share looks through its connections at each call."""
+        if not hasattr(self._threads, "client"):
+            http = _http_client(self.endpoint, self._certificates)
+            self._threads.client = self.client.with_options(http_client=http)
+        return self._threads.client
 
     def read(self, completion: Any, request: Request) -> Answer:
         """Read a chat completion, whatever a server may have sent for one."""
@@ -334,18 +342,29 @@ def endpoint_identity(endpoint: Endpoint, prompts: Prompts) -> str:
 
 def make_client(endpoint: Endpoint, key: str) -> Any:
     """Make the client of one endpoint; attempts are counted here, so that it makes none of its own."""
-    from openai import DefaultHttpxClient, OpenAI
+    from openai import OpenAI
 
     return OpenAI(
         base_url=endpoint.base_url,
         api_key=key or "none",
         timeout=endpoint.timeout,
         max_retries=0,
-        # A proxy from the environment, or a redirect, would take profiles off this machine.
-        http_client=DefaultHttpxClient(trust_env=False, follow_redirects=False)
-        if is_local(endpoint.base_url)
-        else None,
+        http_client=_http_client(endpoint, True),
     )
+
+
+def _http_client(endpoint: Endpoint, certificates: Any) -> Any:
+    from openai import DefaultHttpxClient
+
+    # A redirect, or of a server on this machine a proxy from the environment, would take profiles elsewhere.
+    return DefaultHttpxClient(verify=certificates, trust_env=not is_local(endpoint.base_url), follow_redirects=False)
+
+
+def _certificates() -> Any:
+    """Read the authorities that are trusted, once for all threads: it takes longer than many a call."""
+    import httpx2
+
+    return httpx2.create_ssl_context()
 
 
 def _response_class() -> Any:
