@@ -79,6 +79,7 @@ COMMANDS = {
 }
 
 
+_INTERRUPTED = 130
 # A disk that is full, over its quota, of too large a file, read-only or not ours.
 _UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES)
 # A file where a folder belongs, or nothing at all.
@@ -171,8 +172,24 @@ def main(arguments: Sequence[str] | None = None) -> None:
         raise SystemExit(2) from None
     except KeyboardInterrupt:
         print("jaxmodpo: interrupted; the same command goes on from here", file=sys.stderr)
-        raise SystemExit(130) from None
+        raise SystemExit(_INTERRUPTED) from None
+
+
+def program() -> None:
+    """Run the command line as a process: what ``jaxmodpo`` starts.
+
+    After Ctrl-C threads may still compute in XLA; the interpreter's orderly end would take their buffers away and
+    crash. Everything worth keeping is on disk by then.
+    """
+    try:
+        main()
+    except SystemExit as end:
+        if end.code != _INTERRUPTED:
+            raise
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(_INTERRUPTED)
 
 
 if __name__ == "__main__":
-    main()
+    program()

@@ -158,14 +158,16 @@ def parse(cls: type[Config], arguments: Sequence[str], prog: str) -> Config:
         note = "--config FILE.yaml gives the same settings from a file."
         return tyro.cli(cls, args=["--help"], prog=prog, description=f"{(cls.__doc__ or '').strip()}\n\n{note}")
     from_file: dict[str, Any] = {}
-    while "--config" in arguments:
-        at = arguments.index("--config")
-        if at + 1 == len(arguments):
+    while (at := next((n for n, a in enumerate(arguments) if a.partition("=")[0] == "--config"), None)) is not None:
+        _, attached, name = arguments[at].partition("=")
+        if not attached:
+            name = arguments[at + 1] if at + 1 < len(arguments) else ""
+        if not name:
             raise UserError("--config needs a YAML file")
-        path = Path(arguments[at + 1])
-        from_file |= _values(cls, load_yaml(path), str(path))
-        del arguments[at : at + 2]
-    given = {a.split("=")[0].removeprefix("--").removeprefix("no-").replace("-", "_") for a in arguments}
+        from_file |= _values(cls, load_yaml(Path(name)), name)
+        del arguments[at : at + (1 if attached else 2)]
+    flags = (a.partition("=")[0] for a in arguments if a.startswith("--"))
+    given = {flag.removeprefix("--").removeprefix("no-").replace("-", "_") for flag in flags}
     defaults = {name: value for name, value in from_file.items() if name not in given}
     return _settings(cls, _arguments(defaults) + arguments, prog.removeprefix("jaxmodpo "))
 

@@ -32,6 +32,22 @@ def test_help_names_every_command_and_imports_nothing_heavy():
     assert not loaded & {"jax", "flax", "transformers", "pandas", "torch", "numpy", "tyro", "openai"}
 
 
+def test_an_interrupted_process_ends_at_once_with_what_it_said_and_130():
+    """No orderly end: it takes buffers from threads that still compute in XLA."""
+    code = """
+import atexit, jaxmodpo.cli as cli
+atexit.register(print, "torn down")
+def interrupted(): raise KeyboardInterrupt
+cli.find = lambda arguments: interrupted()
+print("said before")
+cli.sys.argv = ["jaxmodpo", "anything"]
+cli.program()
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (130, "said before\n")
+    assert done.stderr == "jaxmodpo: interrupted; the same command goes on from here\n"
+
+
 @pytest.mark.parametrize("name", COMMANDS)
 def test_every_command_has_settings_and_a_function(name):
     settings, function = load(name)

@@ -77,6 +77,19 @@ def test_flags_override_the_file_wherever_it_stands(tmp_path, order):
     assert (parsed.seed, parsed.remat, parsed.weights, parsed.output_dir) == (4, True, (1.0,), Path("o"))
 
 
+@pytest.mark.parametrize("attached", [False, True])
+def test_a_file_is_named_apart_or_attached(tmp_path, attached):
+    file = yaml(tmp_path, "output_dir: o\nseed: 3\n")
+    parsed = parse(Settings, [f"--config={file}"] if attached else ["--config", file], "x")
+    assert (parsed.output_dir, parsed.seed) == (Path("o"), 3)
+
+
+def test_a_value_that_is_a_settings_name_does_not_count_as_its_flag(tmp_path):
+    file = yaml(tmp_path, "output_dir: o\nseed: 3\n")
+    parsed = parse(Settings, ["--output-dir", "seed", "--config", file], "x")
+    assert (parsed.output_dir, parsed.seed) == (Path("seed"), 3)
+
+
 def test_an_unknown_key_names_the_nearest(tmp_path):
     with pytest.raises(UserError, match=r"s\.yaml: unknown setting 'learning_rte'; did you mean 'learning_rate'\?"):
         parse(Settings, ["--config", yaml(tmp_path, "output_dir: o\nlearning_rte: 1\n")], "x")
@@ -104,6 +117,7 @@ def test_a_mapping_that_does_not_fit_is_refused_with_its_source(settings, messag
         ),
         (["--output-dir", "o", "--seed"], "--seed"),
         (["o", "--output-dir", "o"], "o"),
+        (["--output-dir", "o", "--config="], "--config needs a YAML file"),
         (["--output-dir", "o", "--config"], "--config needs a YAML file"),
     ],
 )

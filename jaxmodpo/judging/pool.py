@@ -49,9 +49,10 @@ def drain(items: Iterator[Item], work: Callable[[Item], None], *, workers: int, 
             stop.set()
 
     threads = [threading.Thread(target=draw_and_work, name=f"judge {n}", daemon=True) for n in range(workers)]
-    for thread in threads:
-        thread.start()
     try:
+        # Ctrl-C may come while they start: those that run are waited for like all others.
+        for thread in threads:
+            thread.start()
         _wait(threads)
     except BaseException:
         stop.set()

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import itertools
+import os
+import signal
 import threading
 import time
 from collections.abc import Iterator
@@ -113,6 +115,23 @@ def test_ctrl_c_in_the_main_thread_waits_for_what_is_under_way(monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         drain(itertools.count(), work, workers=3, stop=threading.Event())
     assert sorted(done) == [0, 1, 2]
+
+
+def test_ctrl_c_while_the_threads_still_start_waits_for_what_is_under_way():
+    done, started = [], threading.Event()
+
+    def work(n: int) -> None:
+        if not started.is_set():
+            started.set()
+            os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(0.3)
+        done.append(n)
+
+    drawn = itertools.count()
+    with pytest.raises(KeyboardInterrupt):
+        drain(drawn, work, workers=400, stop=threading.Event())
+    assert len(done) == next(drawn)
+    assert not [t for t in threading.enumerate() if t.name.startswith("judge")]
 
 
 # --------------------------------------------------------------------------- Limiter
