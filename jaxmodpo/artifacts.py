@@ -15,6 +15,7 @@ import importlib.metadata
 import json
 import os
 import platform
+import re
 import shutil
 import sys
 import time
@@ -91,10 +92,28 @@ def write_jsonl(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
     write_text(path, "".join(json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n" for row in rows))
 
 
+_HALF_ESCAPED = re.compile(r"\\u[dD][89a-fA-F]")
+
+
+def parse_json(text: str) -> Any:
+    """Parse JSON.
+
+    Raises:
+        ValueError: no JSON, or a text with half of a surrogate pair, which can be neither hashed nor written.
+    """
+    value = json.loads(text)
+    if _HALF_ESCAPED.search(text):
+        try:
+            json.dumps(value, ensure_ascii=False).encode()
+        except UnicodeEncodeError as error:
+            raise ValueError(f"it holds half of a surrogate pair ({error.object[error.start]!a})") from None
+    return value
+
+
 def read_json(path: Path) -> Any:
     """Read JSON; a missing or broken file is the user's error."""
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return parse_json(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror}") from error
     except ValueError as error:
@@ -322,14 +341,6 @@ def pair_from_mapping(row: Any, where: str) -> Pair:
             f"{where}: a pair needs question_id, question_text, chosen and rejected, each with response_id "
             f"and response_text ({type(error).__name__}: {error})"
         ) from error
-
-
-def read_pairs(path: Path) -> list[Pair]:
-    """Read ``{criterion}_pairs.json``."""
-    rows = read_json(path)
-    if not isinstance(rows, list) or not rows:
-        raise UserError(f"{path} must hold a list of at least one pair")
-    return [pair_from_mapping(row, f"{path}, item {number}") for number, row in enumerate(rows)]
 
 
 def write_pairs(path: Path, pairs: Sequence[Pair]) -> None:

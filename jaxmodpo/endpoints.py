@@ -8,13 +8,18 @@ from __future__ import annotations
 
 import email.utils
 import ipaddress
+import logging
 import math
+import os
 import re
 import time
 from collections.abc import Mapping
+from typing import Any
 from urllib.parse import urlsplit
 
 from jaxmodpo.errors import UserError
+
+log = logging.getLogger(__name__)
 
 # Codes by which endpoints say that no request like this one can succeed.
 HOPELESS_CODES = frozenset(
@@ -84,3 +89,57 @@ def is_local(base_url: str) -> bool:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return False
+
+
+def checked_key(base_url: str, api_key_env: str, *, texts: str, allowed: bool, flag: str) -> str:
+    """Return the key from the environment; empty where a server on this machine needs none.
+
+    Args:
+        base_url: where texts would be sent.
+        api_key_env: the variable.
+        texts: what they are, for the sentence.
+        allowed: whether they may leave this machine.
+        flag: what allows it.
+
+    Raises:
+        UserError: an unusable URL, texts that may not be sent, or no key.
+    """
+    local, url = is_local(base_url), urlsplit(base_url)
+    if not (local or allowed):
+        raise UserError(
+            f"{texts} would be sent to {url.hostname}; give {flag} if that is allowed, or use a server on this machine"
+        )
+    key = os.environ.get(api_key_env, "")
+    if not (key or local):
+        raise UserError(f"the environment variable {api_key_env} holds no key for {base_url}; set it")
+    if not local and url.scheme == "http":
+        log.warning("%s and the key go to %s unencrypted (http)", texts, url.hostname)
+    return key
+
+
+def make_client(base_url: str, key: str, *, timeout: float, max_retries: int) -> Any:
+    """Make an endpoint's client of the ``openai`` package.
+
+    Args:
+        base_url: up to and with ``/v1``.
+        key: may be empty.
+        timeout: of one attempt, in seconds.
+        max_retries: of a call, by the client itself.
+    """
+    from openai import OpenAI
+
+    return OpenAI(
+        base_url=base_url,
+        api_key=key or "none",
+        timeout=timeout,
+        max_retries=max_retries,
+        http_client=http_client(base_url),
+    )
+
+
+def http_client(base_url: str, certificates: Any = True) -> Any:
+    """Make a connection pool; ``certificates`` is what the HTTP library takes as ``verify``."""
+    from openai import DefaultHttpxClient
+
+    # A redirect, or of a server on this machine a proxy from the environment, would take texts elsewhere.
+    return DefaultHttpxClient(verify=certificates, trust_env=not is_local(base_url), follow_redirects=False)

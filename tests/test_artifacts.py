@@ -18,7 +18,6 @@ from jaxmodpo.artifacts import (
     atomic_directory,
     fingerprint,
     read_json,
-    read_pairs,
     read_personas,
     read_questions,
     read_rankings,
@@ -30,6 +29,7 @@ from jaxmodpo.artifacts import (
     write_responses,
     write_text,
 )
+from jaxmodpo.data.pairs import load_pairs
 from jaxmodpo.errors import UserError
 
 AWKWARD = "He said: \"no, \n never\" – and 'left'; 100% über 😀"
@@ -78,6 +78,18 @@ def test_a_journal_drops_a_torn_last_line_and_goes_on(tmp_path):
         Journal(path)
 
 
+def test_half_of_a_surrogate_pair_is_refused_where_it_is_read(tmp_path):
+    """Python's JSON lets it in; hashing, databases and UTF-8 files do not let it out."""
+    file = tmp_path / "personas.json"
+    for text, whole in ((r"sad \ud83d\ude22", True), (r"\\ud83d is its code", True), (r"sad \ud83d", False)):
+        file.write_text(f'{{"p": "{text}"}}')
+        if whole:
+            assert len(read_personas(file)) == 1
+        else:
+            with pytest.raises(UserError, match=r"personas\.json is not valid JSON: .*surrogate pair \('\\ud83d'\)"):
+                read_personas(file)
+
+
 def test_records_survive_quotes_newlines_and_other_alphabets(tmp_path):
     questions = [Question("1", AWKWARD), Question("2", "plain")]
     write_questions(tmp_path / "q.csv", questions)
@@ -88,7 +100,7 @@ def test_records_survive_quotes_newlines_and_other_alphabets(tmp_path):
         assert read_responses(tmp_path / "r.csv") == responses
     pairs = [Pair("1", AWKWARD, Candidate("a", AWKWARD), Candidate("b", "no"))]
     write_pairs(tmp_path / "p.json", pairs)
-    assert read_pairs(tmp_path / "p.json") == pairs
+    assert load_pairs(tmp_path / "p.json") == pairs
     rankings = [Ranking("1", AWKWARD, (Candidate("b", "x"), Candidate("a", AWKWARD)))]
     write_rankings(tmp_path / "k.json", rankings)
     assert read_rankings(tmp_path / "k.json") == rankings

@@ -9,7 +9,6 @@ from __future__ import annotations
 import collections
 import gzip
 import itertools
-import json
 import logging
 import math
 import re
@@ -21,7 +20,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from jaxmodpo.artifacts import Candidate, Pair, Ranking, digest, pair_from_mapping, read_json, read_rankings
+from jaxmodpo.artifacts import Candidate, Pair, Ranking, digest, pair_from_mapping, parse_json, read_json, read_rankings
 from jaxmodpo.errors import UserError
 
 logger = logging.getLogger(__name__)
@@ -276,9 +275,9 @@ def _json_lines(path: Path) -> Iterator[Any]:
         with opener(path, "rt", encoding="utf-8") as file:
             for number, line in enumerate(file, 1):
                 try:
-                    yield json.loads(line)
+                    yield parse_json(line)
                 except ValueError as error:
-                    raise UserError(f"{path}, row {number}: not JSON") from error
+                    raise UserError(f"{path}, row {number}: not JSON: {error}") from error
     except (OSError, EOFError, zlib.error, UnicodeDecodeError) as error:
         raise UserError(f"cannot read {path}: {error}") from error
 
@@ -334,7 +333,7 @@ def _plain(value: Any) -> Any:
         value = value.tolist()
     if isinstance(value, str) and value.startswith('[{"'):
         try:
-            return json.loads(value)
+            return parse_json(value)
         except ValueError:
             return value
     return value

@@ -82,7 +82,7 @@ def collect(
                 ledger.release_all()
             if not run.elsewhere:
                 break
-            log.info("%s: %d votes are being asked by another process; waiting for it", label, run.elsewhere)
+            log.info("%s: %d votes were under way already (another process, an earlier batch)", label, run.elsewhere)
             time.sleep(pause)
             pause = min(2 * pause, _LOOK_SELDOM)
     return run.given
@@ -123,12 +123,15 @@ class _Run:
     bar: tqdm = field(init=False)
     given: Counter[Status] = field(init=False, default_factory=Counter)
     elsewhere: int = field(init=False, default=0)
-    _failed: set[str] = field(init=False, default_factory=set)
+    _before: int = field(init=False)
     _kept_later: list[Vote] = field(init=False, default_factory=list)
     _counted: int = field(init=False, default=0)
     _shown: int = field(init=False, default=0)
     _dollars: float = field(init=False, default=0.0)
     _lock: threading.Lock = field(init=False, default_factory=threading.Lock)
+
+    def __post_init__(self) -> None:
+        self._before = self.ledger.newest()
 
     def unanswered(self, requests: Iterable[Request]) -> Iterator[Asked]:
         """Yield what is to be asked, claimed where it costs; count the others."""
@@ -150,10 +153,10 @@ class _Run:
     def _wanted(self, batch: Sequence[Asked]) -> list[Asked]:
         keys = [vote_keys(asked) for asked in batch]
         statuses = self.ledger.statuses([key for some in keys for key in some])
-        return [asked for asked, some in zip(batch, keys, strict=True) if any(self._open(k, statuses) for k in some)]
-
-    def _open(self, key: str, statuses: dict[str, Status]) -> bool:
-        return key not in self._failed and is_open(statuses.get(key), self.retry)
+        open_keys = {key for some in keys for key in some if is_open(statuses.get(key), self.retry)}
+        # What failed in this run, here or in another process, is not asked a second time.
+        open_keys -= self.ledger.voted_since(self._before, [key for key in open_keys if key in statuses])
+        return [asked for asked, some in zip(batch, keys, strict=True) if not open_keys.isdisjoint(some)]
 
     def put(self, asked: Asked, answer: Answer) -> None:
         """Keep an answer; at once where it cost something."""
@@ -167,8 +170,6 @@ class _Run:
                 self._kept_later += votes
             for vote in votes:
                 self.given[vote.status] += 1
-                if vote.status != "valid":
-                    self._failed.add(vote.key)
             self._dollars += answer.cost or 0.0
             self._counted += len(votes)
             if self._dollars:

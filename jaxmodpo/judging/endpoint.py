@@ -9,15 +9,14 @@ anywhere, and an endpoint that pushes back is given the time that it asks for.
 from __future__ import annotations
 
 import json
-import os
 import random
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
-from urllib.parse import urlsplit
 
-from jaxmodpo.endpoints import HOPELESS_CODES, exhausted_for, is_local, retry_after
+from jaxmodpo import endpoints
+from jaxmodpo.endpoints import HOPELESS_CODES, exhausted_for, http_client, make_client, retry_after
 from jaxmodpo.errors import UserError
 from jaxmodpo.judging.budget import Budget
 from jaxmodpo.judging.families import Families, Family
@@ -106,7 +105,8 @@ class EndpointJudge:
         self._stop = threading.Event()
         self._limiter = Limiter(endpoint.max_concurrency, self._stop)
         self._failures, self._failures_lock = 0, threading.Lock()
-        self.client = make_client(endpoint, self._key)
+        # Attempts are counted here, so that the client makes none of its own.
+        self.client = make_client(endpoint.base_url, self._key, timeout=endpoint.timeout, max_retries=0)
         self._threads, self._certificates = threading.local(), _certificates()
 
     @property
@@ -195,7 +195,7 @@ class EndpointJudge:
     def _own_client(self) -> Any:
         """Return this thread's client: a pool that all threads share looks through its connections at each call."""
         if not hasattr(self._threads, "client"):
-            http = _http_client(self.endpoint, self._certificates)
+            http = http_client(self.endpoint.base_url, self._certificates)
             self._threads.client = self.client.with_options(http_client=http)
         return self._threads.client
 
@@ -301,18 +301,15 @@ def _own_texts(*texts: str) -> list[str]:
 
 def checked_key(endpoint: Endpoint) -> str:
     """Return the key from the environment, or refuse settings that cannot work."""
-    local = is_local(endpoint.base_url)
     if not endpoint.model:
         raise UserError("--judge endpoint needs --judge-model; there is no default model")
-    if not (local or endpoint.send_personas):
-        raise UserError(
-            f"persona profiles would be sent to {urlsplit(endpoint.base_url).hostname}; give --send-personas if "
-            "that is allowed, or use a server on this machine"
-        )
-    key = os.environ.get(endpoint.api_key_env, "")
-    if not (key or local):
-        raise UserError(f"the environment variable {endpoint.api_key_env} holds no key for {endpoint.base_url}; set it")
-    return key
+    return endpoints.checked_key(
+        endpoint.base_url,
+        endpoint.api_key_env,
+        texts="persona profiles",
+        allowed=endpoint.send_personas,
+        flag="--send-personas",
+    )
 
 
 def checked_family(endpoint: Endpoint) -> Family:
@@ -338,26 +335,6 @@ def endpoint_identity(endpoint: Endpoint, prompts: Prompts) -> str:
         "max_answer_tokens": endpoint.max_answer_tokens,
     }
     return "; ".join(f"{name} {value}" for name, value in parts.items())
-
-
-def make_client(endpoint: Endpoint, key: str) -> Any:
-    """Make the client of one endpoint; attempts are counted here, so that it makes none of its own."""
-    from openai import OpenAI
-
-    return OpenAI(
-        base_url=endpoint.base_url,
-        api_key=key or "none",
-        timeout=endpoint.timeout,
-        max_retries=0,
-        http_client=_http_client(endpoint, True),
-    )
-
-
-def _http_client(endpoint: Endpoint, certificates: Any) -> Any:
-    from openai import DefaultHttpxClient
-
-    # A redirect, or of a server on this machine a proxy from the environment, would take profiles elsewhere.
-    return DefaultHttpxClient(verify=certificates, trust_env=not is_local(endpoint.base_url), follow_redirects=False)
 
 
 def _certificates() -> Any:

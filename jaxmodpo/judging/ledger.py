@@ -328,6 +328,18 @@ class Ledger:
         count, newest = tuple(self._rows(query if run is None else query.where(_VOTES.c.run == run))[0])
         return count, newest or 0
 
+    def newest(self) -> int:
+        """Return the newest vote's number; 0 where there is none."""
+        return self._rows(sql.select(sql.func.max(_VOTES.c.id)))[0][0] or 0
+
+    def voted_since(self, number: int, keys: Sequence[str]) -> set[str]:
+        """Return the keys that have a vote newer than the one with that number, valid or failed."""
+        found = set[str]()
+        for some in _chunks(keys):
+            query = sql.select(_VOTES.c.key).where(_VOTES.c.key.in_(some) & (_VOTES.c.id > number))
+            found.update(key for (key,) in self._rows(query))
+        return found
+
     def spent(self, run: str) -> Spent:
         """Add up what a run has used."""
         return self._spent(_VOTES.c.run == run)

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import concurrent.futures
 import logging
-import os
 import sys
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -19,7 +18,7 @@ from tqdm import tqdm
 
 from jaxmodpo.artifacts import Journal, Question
 from jaxmodpo.data.text import INSTRUCTION
-from jaxmodpo.endpoints import HOPELESS_CODES, is_local
+from jaxmodpo.endpoints import HOPELESS_CODES, checked_key, make_client
 from jaxmodpo.errors import UserError
 
 logger = logging.getLogger(__name__)
@@ -55,17 +54,15 @@ def check(endpoint: Endpoint) -> str:
     Raises:
         UserError: no model, an unusable URL, no key, or posts that may not be sent.
     """
-    local = is_local(endpoint.base_url)
     if not endpoint.model:
         raise UserError("--engine endpoint needs --endpoint-model; there is no default model")
-    if not (local or endpoint.send_questions):
-        raise UserError(
-            f"people's posts would be sent to {urlsplit(endpoint.base_url).hostname}; give --send-questions if that is "
-            "allowed, or use a server on this machine"
-        )
-    key = os.environ.get(endpoint.api_key_env, "")
-    if not (key or local):
-        raise UserError(f"the environment variable {endpoint.api_key_env} holds no key for {endpoint.base_url}; set it")
+    key = checked_key(
+        endpoint.base_url,
+        endpoint.api_key_env,
+        texts="people's posts",
+        allowed=endpoint.send_questions,
+        flag="--send-questions",
+    )
     if endpoint.max_concurrency < 1:
         raise UserError(f"--max-concurrency is {endpoint.max_concurrency}; it must be at least 1")
     return key
@@ -85,19 +82,8 @@ def ask(endpoint: Endpoint, wanted: Sequence[tuple[Question, int]], journal: Jou
     Raises:
         UserError: the endpoint said what holds for every call; or some calls failed, which the next run asks again.
     """
-    from openai import DefaultHttpxClient, OpenAI
-
     key = check(endpoint)
-    client = OpenAI(
-        base_url=endpoint.base_url,
-        api_key=key or "none",
-        timeout=300.0,
-        max_retries=5,
-        # A proxy from the environment, or a redirect, would take posts off this machine.
-        http_client=DefaultHttpxClient(trust_env=False, follow_redirects=False)
-        if is_local(endpoint.base_url)
-        else None,
-    )
+    client = make_client(endpoint.base_url, key, timeout=300.0, max_retries=5)
     have = {row["place"] for row in journal.rows}
     missing = [place for place in range(len(wanted)) if place not in have]
     failures: list[str] = []

@@ -184,6 +184,7 @@ def test_a_bad_row_is_named_with_file_and_row(tmp_path, row, message):
 
 def test_files_that_cannot_be_read_are_named(tmp_path):
     (tmp_path / "torn.jsonl").write_text('{"prompt": ')
+    (tmp_path / "half.jsonl").write_text(r'{"prompt": "a\ud83d", "chosen": "b", "rejected": "c"}')
     cut = lines(tmp_path / "cut.jsonl.gz", ROWS)
     cut.write_bytes(cut.read_bytes()[:-12])
     (tmp_path / "not.parquet").write_text("no")
@@ -192,6 +193,7 @@ def test_files_that_cannot_be_read_are_named(tmp_path):
     (tmp_path / "folder").mkdir()
     for name, message in {
         "torn.jsonl": "row 1: not JSON",
+        "half.jsonl": "row 1: not JSON: it holds half of a surrogate pair",
         "cut.jsonl.gz": "cannot read",
         "not.parquet": "cannot be read",
         "object.json": "must hold a list",

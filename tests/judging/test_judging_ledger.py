@@ -69,6 +69,17 @@ def test_a_vote_reads_back_as_it_was_written(place):
         assert ledger.votes(keys("4")) == {} and list(ledger.every_vote()) == votes
 
 
+def test_votes_newer_than_a_number_are_told_apart(place):
+    with Ledger(place) as ledger:
+        assert ledger.newest() == 0
+        ledger.add([vote("1"), vote("2", "refusal")])
+        before = ledger.newest()
+        assert ledger.voted_since(before, keys("1", "2")) == set()
+        ledger.add([vote("2", "error"), vote("3")])
+        assert ledger.newest() > before
+        assert ledger.voted_since(before, keys("1", "2", "3", "4")) == set(keys("2", "3"))
+
+
 def test_every_field_of_a_vote_is_kept(place):
     request = dataclasses.replace(REQUEST, kind="rank", criteria=(EMPATHY, SAFETY), repeat=1)
     answer = Answer("valid", "wörds", {"empathy": ("b", "a")}, "m-1", Usage(100, 40, 10), 0.5, "req-1")

@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from jaxmodpo.artifacts import Response, read_pairs, read_rankings, write_json, write_responses
+from jaxmodpo.artifacts import Response, read_rankings, write_json, write_responses
 from jaxmodpo.config import parse
+from jaxmodpo.data.pairs import load_pairs
 from jaxmodpo.errors import UserError
 from jaxmodpo.judging import preferences as module
 from jaxmodpo.judging.judge import Answer, Asked, Request
@@ -100,7 +101,7 @@ def votes(work: Path, out: str = "out") -> list[Vote]:
 def pairs(work: Path, criterion: str, out: str = "out") -> list[tuple[str, str, str]]:
     return [
         (p.question_id, p.chosen.response_id, p.rejected.response_id)
-        for p in read_pairs(work / out / f"{criterion}_pairs.json")
+        for p in load_pairs(work / out / f"{criterion}_pairs.json")
     ]
 
 
