@@ -1,13 +1,12 @@
 """The figures of an evaluation, each a function from numbers to a matplotlib figure.
 
 Figures are drawn on :class:`~matplotlib.figure.Figure` objects with one fixed style and no global
-state, and :func:`png` writes no date or version, so that equal numbers give equal bytes. The module
+state, so that equal numbers give equal bytes. The module
 is apart from the report so that a notebook can draw the same figures from a results file.
 """
 
 from __future__ import annotations
 
-import io
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -20,24 +19,8 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.transforms import Bbox
 
-STYLE: dict[Any, Any] = {
-    "font.family": "DejaVu Sans",
-    "font.size": 9,
-    "text.parse_math": False,  # a model's name may hold a dollar sign
-    "axes.titlesize": 10,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.grid": True,
-    "axes.axisbelow": True,
-    "grid.color": "#e4e4e4",
-    "grid.linewidth": 0.6,
-    "legend.frameon": False,
-    "figure.dpi": 150,
-    "savefig.dpi": 150,
-}
-# Okabe and Ito's palette: told apart with every common form of colour blindness.
-PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#7A7A7A", "#000000")
-MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
+from jaxmodpo.pages import MARKERS, PALETTE, STYLE
+
 # Orange (loss) through white to blue (win): no red against green, and readable in grey by its numbers.
 _DIVERGING = LinearSegmentedColormap.from_list("loss_win", ["#D55E00", "#FAFAFA", "#0072B2"])
 
@@ -46,15 +29,6 @@ Series = Mapping[tuple[str, str], Any]
 """by who and criterion, an estimate of ``judges.json`` (value and interval) or a list of them"""
 Panel = tuple[Series, float | None]
 """a series and the value of no effect, if there is one"""
-
-
-def png(figure: Figure) -> bytes:
-    """Render a figure as PNG bytes that depend on nothing but what is drawn."""
-    buffer = io.BytesIO()
-    with matplotlib.rc_context(STYLE):
-        FigureCanvasAgg(figure)
-        figure.savefig(buffer, format="png", metadata={"Software": None})
-    return buffer.getvalue()
 
 
 def win_rate_scatter(

@@ -13,7 +13,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import ArrayLike, NDArray
 
-from jaxmodpo.evaluation.figures import MARKERS, PALETTE, STYLE
+from jaxmodpo.pages import MARKERS, PALETTE, STYLE
 
 Array = NDArray[np.float64]
 

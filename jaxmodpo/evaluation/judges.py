@@ -18,6 +18,7 @@ from jaxmodpo.errors import UserError
 from jaxmodpo.evaluation import figures
 from jaxmodpo.evaluation.reliability import analyse
 from jaxmodpo.judging.ledger import Ledger, full_place
+from jaxmodpo.pages import png
 
 log = logging.getLogger(__name__)
 
@@ -75,7 +76,7 @@ def judges(config: JudgesConfig) -> None:
         earlier.unlink()
     for drawn in draw(said):
         with atomic_path(folder / f"{drawn.name}.png") as temporary:
-            temporary.write_bytes(figures.png(drawn.figure))
+            temporary.write_bytes(png(drawn.figure))
     phase.finish(**said["counts"], judges=len(said["judges"]), extents=extents)
     print(table(said))
 

@@ -19,8 +19,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import jinja2
-
 from jaxmodpo.artifacts import Phase, atomic_path, read_json, write_text
 from jaxmodpo.errors import UserError
 from jaxmodpo.evaluation import figures
@@ -28,11 +26,13 @@ from jaxmodpo.evaluation.fronts import front_figure
 from jaxmodpo.evaluation.judges import JUDGES, draw, merged, words
 from jaxmodpo.evaluation.reliability import analyse
 from jaxmodpo.judging.ledger import Ledger, NoLedger
+from jaxmodpo.pages import png, template
 
 log = logging.getLogger(__name__)
 
 RESULTS, METRICS, DIVERGENCE, MALFORMED = "results.json", "metrics.jsonl", "kl.json", "malformed.json"
 VALIDATION, SWEEP, VOTES = "validation.json", "sweep.json", "votes.sqlite"
+_TEMPLATE = Path(__file__).parent / "templates" / "report.html"
 MANY = ("tune", "sweep")
 """commands whose folders hold other runs' folders, which are not listed"""
 
@@ -93,7 +93,7 @@ class Gallery:
         while file in self.images:
             number += 1
             file = f"{stem}-{number}.png"
-        self.images[file] = figures.png(figure)
+        self.images[file] = png(figure)
         return {"file": file, "caption": caption, "data": base64.b64encode(self.images[file]).decode()}
 
 
@@ -173,15 +173,8 @@ def render(title: str, runs: Sequence[Run], gallery: Gallery) -> str:
     evaluations = [run for run in runs if run.evaluates]
     results = {run.name: read_results(run.folder / RESULTS) for run in evaluations}
     divergences, malformed = read_divergences(runs), read_malformed_rates(runs)
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent / "templates"),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= {"percent": _percent, "p_value": _p_value, "flat": flat, "words": words}
-    return environment.get_template("report.html").render(
+    filters = {"percent": _percent, "p_value": _p_value, "flat": flat, "words": words}
+    return template(_TEMPLATE, filters).render(
         title=title,
         notes=notes(runs, results.values()),
         evaluations=[

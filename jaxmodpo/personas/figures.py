@@ -1,52 +1,25 @@
 """The figures of the personas' report, each a function from the report's numbers to a matplotlib figure.
 
-They follow the paper's Figure 1 and its Appendices A and B. The style is that of the evaluation's figures, held here
-again because this room imports no other.
+They follow the paper's Figure 1 and its Appendices A and B.
 """
 
 from __future__ import annotations
 
-import io
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from jaxmodpo.pages import PALETTE, STYLE
 from jaxmodpo.personas.profile import IMPORTANCE_LABELS
 
-STYLE: dict[Any, Any] = {
-    "font.family": "DejaVu Sans",
-    "font.size": 9,
-    "text.parse_math": False,  # an answer may hold a dollar sign
-    "axes.titlesize": 10,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.grid": True,
-    "axes.axisbelow": True,
-    "grid.color": "#e4e4e4",
-    "grid.linewidth": 0.6,
-    "legend.frameon": False,
-    "figure.dpi": 150,
-    "savefig.dpi": 150,
-}
-# From Okabe and Ito's palette: told apart with every common form of colour blindness.
-COLOURS = {"participants": "#7A7A7A", "selected": "#0072B2", "train": "#56B4E9", "test": "#D55E00"}
+COLOURS = {"participants": PALETTE[6], "selected": PALETTE[0], "train": PALETTE[5], "test": PALETTE[1]}
 NAMES = {"participants": "complete pool", "selected": "selected", "train": "training", "test": "test"}
 # Of a dimension with very many groups, a figure shows the largest; the report's numbers have them all.
 MOST_GROUPS = 14
-
-
-def png(figure: Figure) -> bytes:
-    """Render a figure as PNG bytes that depend on nothing but what is drawn."""
-    buffer = io.BytesIO()
-    with matplotlib.rc_context(STYLE):
-        FigureCanvasAgg(figure)
-        figure.savefig(buffer, format="png", metadata={"Software": None})
-    return buffer.getvalue()
 
 
 def primary_preferences(preferences: Mapping[str, Any]) -> Figure:

@@ -11,14 +11,15 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import jinja2
 from matplotlib.figure import Figure
 
 from jaxmodpo.artifacts import atomic_path, write_json, write_text
+from jaxmodpo.pages import png, template
 from jaxmodpo.personas import figures
 from jaxmodpo.personas.summary import COMPARED, STEPS
 
 PAGE, NUMBERS, FIGURES = "personas_report.html", "report.json", "figures"
+_TEMPLATE = Path(__file__).parent / "templates" / PAGE
 # The dimensions of the paper's Figure 9, and the survey that a participant came from.
 COMPOSED = ("age", "gender", "ethnicity", "population")
 _STEP_NAMES = {
@@ -35,7 +36,7 @@ def write_report(folder: Path, summary: Mapping[str, Any]) -> None:
     write_json(folder / NUMBERS, summary)
     shown = []
     for name, (figure, caption) in draw(summary).items():
-        image = figures.png(figure)
+        image = png(figure)
         with atomic_path(folder / FIGURES / f"{name}.png") as temporary:
             temporary.write_bytes(image)
         shown.append({"file": f"{FIGURES}/{name}.png", "caption": caption, "data": base64.b64encode(image).decode()})
@@ -72,19 +73,12 @@ def draw(summary: Mapping[str, Any]) -> dict[str, tuple[Figure, str]]:
 
 def render(summary: Mapping[str, Any], shown: list[dict[str, str]]) -> str:
     """Return the page."""
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent / "templates"),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= {
+    filters = {
         "percent": lambda share: f"{100 * share:.1f}",
         "p_value": figures.p_value,
         "plain": lambda name: name.replace("_", " "),
     }
     by_name = {Path(figure["file"]).stem: figure for figure in shown}
-    return environment.get_template("personas_report.html").render(
+    return template(_TEMPLATE, filters).render(
         summary=summary, figures=by_name, steps=STEPS, compared=COMPARED, step_names=_STEP_NAMES, composed=COMPOSED
     )

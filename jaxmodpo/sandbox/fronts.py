@@ -22,9 +22,9 @@ from scipy import stats
 from jaxmodpo.artifacts import atomic_path, read_json, write_json
 from jaxmodpo.config import builtin
 from jaxmodpo.errors import UserError
-from jaxmodpo.evaluation.figures import MARKERS, PALETTE, STYLE, png
 from jaxmodpo.evaluation.fronts import hypervolume
 from jaxmodpo.experiment import run_experiment
+from jaxmodpo.pages import MARKERS, PALETTE, STYLE, png
 
 logger = logging.getLogger(__name__)
 

@@ -34,7 +34,6 @@ from jaxmodpo.data.examples import reward_rankings
 from jaxmodpo.data.pairs import PairsPerQuestion, load_pairs
 from jaxmodpo.data.text import PolicyText, load_tokenizer
 from jaxmodpo.errors import UserError
-from jaxmodpo.evaluation.figures import png
 from jaxmodpo.evaluation.fronts import front_figure, hypervolume, percentile_interval, resample, undominated
 from jaxmodpo.judging.rubric import RubricJudge
 from jaxmodpo.methods.dpo import DPOConfig, dpo
@@ -44,6 +43,7 @@ from jaxmodpo.methods.reward import load_reward_model, score
 from jaxmodpo.methods.score import divergence, own_replies
 from jaxmodpo.methods.soup import SoupConfig, soup
 from jaxmodpo.models.adapters import read_adapter_config
+from jaxmodpo.pages import png
 from jaxmodpo.training.distributed import open_phase
 from jaxmodpo.training.policy import Policy, PreferenceTrainingConfig, with_adapter
 from jaxmodpo.training.session import Session

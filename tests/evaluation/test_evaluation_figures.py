@@ -8,6 +8,7 @@ import pytest
 from matplotlib.figure import Figure
 
 from jaxmodpo.evaluation import figures
+from jaxmodpo.pages import png
 
 MODELS = {
     "base": {"empathy": 0.3, "safety": 0.2},
@@ -53,7 +54,7 @@ def test_scatter_names_every_model_once_even_with_dollar_signs_and_equal_points(
     assert sorted(words(figure)) == sorted(MODELS)
     boxes = [text.get_window_extent() for text in figure.axes[0].texts]
     assert not any(a.overlaps(b) for n, a in enumerate(boxes) for b in boxes[:n])
-    assert figures.png(figure).startswith(b"\x89PNG")
+    assert png(figure).startswith(b"\x89PNG")
 
 
 def test_pairwise_matrix_orders_models_from_best_to_worst_and_shows_row_over_column():
@@ -89,7 +90,7 @@ def test_training_curves_leave_out_panels_without_values():
 
 def test_png_bytes_do_not_change_and_leave_the_global_style_alone():
     before = dict(matplotlib.rcParams)
-    first = figures.png(figures.win_rate_scatter(MODELS, INTERVALS, "safety", "empathy"))
-    assert first == figures.png(figures.win_rate_scatter(MODELS, INTERVALS, "safety", "empathy"))
+    first = png(figures.win_rate_scatter(MODELS, INTERVALS, "safety", "empathy"))
+    assert first == png(figures.win_rate_scatter(MODELS, INTERVALS, "safety", "empathy"))
     assert b"Software" not in first and b"matplotlib" not in first.lower()
     assert dict(matplotlib.rcParams) == before

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from scipy.stats import hypergeom
 
 from jaxmodpo.artifacts import read_json
+from jaxmodpo.pages import png
 from jaxmodpo.personas import figures
 from jaxmodpo.personas.anonymity import anonymity, group_sizes
 from jaxmodpo.personas.balance import RESAMPLES, balance, independence, primary
@@ -246,4 +247,4 @@ def test_answers_are_escaped_and_many_groups_are_cut():
     figure = figures.composition({"train": {f"group {n:02d} $": 1 + (n == 30) for n in range(40)}}, "gender")
     assert figure.axes[0].get_title() == "Gender (14 largest of 40)"
     assert "group 30 $" in [label.get_text() for label in figure.axes[0].get_yticklabels()]
-    assert figures.png(figure)[:4] == b"\x89PNG"
+    assert png(figure)[:4] == b"\x89PNG"
