@@ -449,6 +449,10 @@ class Phase:
     finished: bool
     writes: bool = True
     _started: float = dataclasses.field(default_factory=time.monotonic)
+    _found_finished: bool = dataclasses.field(init=False)
+
+    def __post_init__(self) -> None:
+        self._found_finished = self.finished
 
     @classmethod
     def open(cls, command: str, config: Any, directory: Path, inputs: Mapping[str, Path]) -> Phase:
@@ -515,6 +519,15 @@ class Phase:
             "seconds": round(time.monotonic() - self._started, 3),
         }
         write_json(self.directory / "manifest.json", self.manifest)
+
+    @property
+    def ending(self) -> str:
+        """Say in a few words what became of it; empty where another process says so."""
+        if not (self.finished and self.writes):
+            return ""
+        if self._found_finished:
+            return f"{self.directory} was finished before; there is nothing to do"
+        return f"finished: {self.directory}"
 
     @property
     def results(self) -> dict[str, Any]:

@@ -19,6 +19,8 @@ from typing import NamedTuple
 from jaxmodpo import __version__
 from jaxmodpo.errors import RESTART, Preempted, UserError, nearest
 
+log = logging.getLogger(__name__)
+
 
 class Command(NamedTuple):
     """Where a command lives: ``module:Dataclass`` and, in the same module, its function."""
@@ -156,7 +158,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         from jaxmodpo.config import parse
 
         settings, function = load(name)
-        function(parse(settings, rest, f"jaxmodpo {name}"))  # type: ignore[operator]
+        done = function(parse(settings, rest, f"jaxmodpo {name}"))  # type: ignore[operator]
+        if said := getattr(done, "ending", ""):
+            log.info("%s", said)
     except UserError as error:
         print(f"jaxmodpo: {error}", file=sys.stderr)
         raise SystemExit(2) from None

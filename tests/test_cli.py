@@ -32,6 +32,16 @@ def test_help_names_every_command_and_imports_nothing_heavy():
     assert not loaded & {"jax", "flax", "transformers", "pandas", "torch", "numpy", "tyro", "openai"}
 
 
+def test_a_command_says_when_it_is_finished_and_when_it_was_before(tmp_path):
+    (tmp_path / "posts.csv").write_text("question_id,question_text\n" + "".join(f"{n},post {n}\n" for n in range(9)))
+    arguments = ["questions", "--input", str(tmp_path / "posts.csv"), "--test-size", "2", "--min-words", "1"]
+    arguments += ["--output-dir", str(tmp_path / "out")]
+    first, again = called(*arguments), called(*arguments)
+    assert first.returncode == again.returncode == 0, first.stderr
+    assert first.stderr.endswith(f"finished: {tmp_path / 'out'}\n")
+    assert again.stderr.endswith(f"{tmp_path / 'out'} was finished before; there is nothing to do\n")
+
+
 def test_an_interrupted_process_ends_at_once_with_what_it_said_and_130():
     """No orderly end: it takes buffers from threads that still compute in XLA."""
     code = """

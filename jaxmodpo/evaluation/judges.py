@@ -17,7 +17,8 @@ from jaxmodpo.artifacts import Phase, atomic_path, write_json
 from jaxmodpo.errors import UserError
 from jaxmodpo.evaluation import figures
 from jaxmodpo.evaluation.reliability import analyse
-from jaxmodpo.judging.ledger import Ledger, full_place
+from jaxmodpo.judging.database import full_place
+from jaxmodpo.judging.ledger import Ledger
 from jaxmodpo.pages import png
 
 log = logging.getLogger(__name__)

@@ -25,7 +25,8 @@ from jaxmodpo.evaluation import figures
 from jaxmodpo.evaluation.fronts import front_figure
 from jaxmodpo.evaluation.judges import JUDGES, draw, merged, words
 from jaxmodpo.evaluation.reliability import analyse
-from jaxmodpo.judging.ledger import Ledger, NoLedger
+from jaxmodpo.judging.database import NoLedger
+from jaxmodpo.judging.ledger import Ledger
 from jaxmodpo.pages import png, template
 
 log = logging.getLogger(__name__)

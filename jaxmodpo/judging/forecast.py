@@ -14,10 +14,11 @@ from pathlib import Path
 
 from jaxmodpo.errors import UserError
 from jaxmodpo.judging.collect import MakeRequests, is_open
+from jaxmodpo.judging.database import NoLedger
 from jaxmodpo.judging.endpoint import endpoint_identity
 from jaxmodpo.judging.families import Families, Family
 from jaxmodpo.judging.judge import Asked, Request, Usage, call_key, vote_keys
-from jaxmodpo.judging.ledger import Ledger, NoLedger, Spent
+from jaxmodpo.judging.ledger import Ledger, Spent
 from jaxmodpo.judging.prompts import Prompts, answer_schema
 from jaxmodpo.judging.settings import JudgeConfig, endpoint_of
 

@@ -14,7 +14,6 @@ import json
 import logging
 import os
 import socket
-import sqlite3
 import threading
 import time
 import uuid
@@ -24,11 +23,10 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple, Self, TypeVar
 
 import sqlalchemy as sql
-from sqlalchemy import event
-from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError, OperationalError
-from sqlalchemy.pool import QueuePool
+from sqlalchemy.exc import DBAPIError
 
 from jaxmodpo.errors import UserError
+from jaxmodpo.judging.database import NoLedger, is_away, open_engine, said, upsert
 from jaxmodpo.judging.judge import Status
 from jaxmodpo.judging.votes import FIELDS, Vote
 
@@ -44,9 +42,6 @@ _RECONNECT = (1.0, 5.0, 15.0)
 
 # Databases limit the parameters of one statement.
 _CHUNK = 500
-
-# Milliseconds for which SQLite itself waits for a lock.
-_BUSY = 60_000
 
 _TABLES = sql.MetaData()
 
@@ -163,14 +158,14 @@ class Ledger:
 
     def __post_init__(self) -> None:
         self._owner = f"{_machine()} {os.getpid()} {uuid.uuid4().hex[:8]}"
-        self._engine = _engine(existing(self.place) if self.read_only else self.place, self.read_only)
+        self._engine = open_engine(self.place, self.read_only)
         try:
             self._check_table()
             if not self.read_only:
                 _create_tables(self._engine)
         except DBAPIError as error:
             self._engine.dispose()
-            raise UserError(f"the ledger {self.shown_place} cannot be opened: {_said(error)}") from None
+            raise UserError(f"the ledger {self.shown_place} cannot be opened: {said(error)}") from None
         except UserError:
             self._engine.dispose()
             raise
@@ -270,14 +265,14 @@ class Ledger:
                 with self._engine.begin() as connection:
                     return work(connection)
             except DBAPIError as error:
-                wait = next(waits, None) if _is_away(error) else None
+                wait = next(waits, None) if is_away(error) else None
                 if wait is None:
                     raise self._refusal(error) from None
             time.sleep(wait)
 
     def _refusal(self, error: DBAPIError) -> UserError:
         return UserError(
-            f"the ledger {self.shown_place} cannot be used: {_said(error)}; mend it and run the same command again"
+            f"the ledger {self.shown_place} cannot be used: {said(error)}; mend it and run the same command again"
         )
 
     def statuses(self, keys: Sequence[str]) -> dict[str, Status]:
@@ -393,7 +388,7 @@ class Ledger:
         if not keys:
             return set()
         now, mine = time.time(), set[str]()
-        insert = _upsert(self._engine)(_CLAIMS)
+        insert = upsert(self._engine)(_CLAIMS)
         taken_over = insert.on_conflict_do_update(
             index_elements=["key"],
             set_={"owner": insert.excluded.owner, "until": insert.excluded.until},
@@ -483,7 +478,7 @@ class Ledger:
                 with self._commit_lock, self._engine.begin() as connection:
                     connection.execute(change.values(until=time.time() + LEASE))
             except DBAPIError as error:
-                log.warning("the ledger's claims could not be renewed (%s)", _said(error))
+                log.warning("the ledger's claims could not be renewed (%s)", said(error))
 
     # ----------------------------------------------------------------------- batches
 
@@ -496,7 +491,7 @@ class Ledger:
     def keep_batch(self, batch: Batch) -> None:
         """Write a batch down, or its new state; durable when this returns."""
         now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
-        insert = _upsert(self._engine)(_BATCHES)
+        insert = upsert(self._engine)(_BATCHES)
         kept = insert.on_conflict_do_update(
             index_elements=["tag"], set_={name: insert.excluded[name] for name in ("batch_id", "state", "requests")}
         )
@@ -505,106 +500,7 @@ class Ledger:
             self._transact(lambda connection: connection.execute(kept, [row]))
 
 
-# --------------------------------------------------------------------------- databases
-
-
-class NoLedger(UserError):
-    """A ledger that is only read is not there."""
-
-
-def _engine(place: str | Path, read_only: bool) -> sql.Engine:
-    url = _url(place)
-    try:
-        if url.get_backend_name() != "sqlite":
-            return sql.create_engine(url, pool_size=5, max_overflow=20, pool_pre_ping=True)
-        settings: dict[str, Any] = {"poolclass": QueuePool, "pool_size": 5, "max_overflow": 20}
-        if read_only:
-            # What is left in a write-ahead log can be read, so that the file is opened for that; it is not made.
-            uri = Path(url.database or "").absolute().as_uri() + "?mode=rw"
-            settings["creator"] = lambda: sqlite3.connect(uri, uri=True, check_same_thread=False)
-        else:
-            Path(url.database or "").parent.mkdir(parents=True, exist_ok=True)
-        engine = sql.create_engine(url, **settings)
-    except OSError as error:
-        raise UserError(f"the ledger {url.database} cannot be opened: {error.strerror}") from None
-    except ModuleNotFoundError as error:
-        raise UserError(
-            f"the ledger's database needs the package {error.name}; for Postgres: pip install 'jaxmodpo[postgres]'"
-        ) from None
-    except (ArgumentError, NoSuchModuleError):
-        raise UserError(_NO_PLACE) from None
-    event.listen(engine, "connect", _prepare_sqlite_to_read if read_only else _prepare_sqlite)
-    return engine
-
-
-_NO_PLACE = "the ledger must be a file or a database URL such as postgresql://user@host/name"
-
-
-def _url(place: str | Path) -> sql.URL:
-    """Return a ledger's place as a database URL.
-
-    Raises:
-        UserError: it looks like a URL, and is none.
-    """
-    text = str(place)
-    if "://" not in text:
-        return sql.URL.create("sqlite", database=text)
-    if text.startswith(("postgres://", "postgresql://")):
-        text = "postgresql+psycopg://" + text.split("://", 1)[1]
-    try:
-        url = sql.make_url(text)
-    except (ArgumentError, ValueError):
-        raise UserError(_NO_PLACE) from None
-    if url.get_backend_name() == "sqlite" and url.database in (None, "", ":memory:"):
-        raise UserError("the ledger sqlite:// names no file; write sqlite:///folder/votes.sqlite, or the path alone")
-    return url
-
-
-def existing(place: str | Path) -> str | Path:
-    """Return where a ledger is that is only read: unlike a run's, it is not made where it is missing.
-
-    Raises:
-        NoLedger: there is no such file.
-        UserError: a URL that is none.
-    """
-    url = _url(place)
-    if url.get_backend_name() == "sqlite" and not Path(url.database or "").is_file():
-        raise NoLedger(f"there is no ledger {url.database}; give a run's ledger, or a database URL")
-    return place
-
-
-def full_place(place: str | Path) -> str:
-    """Return a ledger's place without a password: a file's path in full, or a URL."""
-    url = _url(place)
-    if url.get_backend_name() == "sqlite":
-        return str(Path(url.database or "").resolve())
-    return url.render_as_string(hide_password=True)
-
-
-def _prepare_sqlite(connection: Any, _: object) -> None:
-    # WAL lets others read while one writes; FULL syncs each commit, so that it outlives a power cut.
-    for setting in (f"busy_timeout={_BUSY}", "journal_mode=WAL", "synchronous=FULL"):
-        connection.execute(f"PRAGMA {setting}")
-
-
-def _prepare_sqlite_to_read(connection: Any, _: object) -> None:
-    for setting in (f"busy_timeout={_BUSY}", "query_only=ON"):
-        connection.execute(f"PRAGMA {setting}")
-
-
-def _said(error: DBAPIError) -> str:
-    return (str(error.orig).strip().splitlines() or [type(error.orig).__name__])[0]
-
-
-def _is_away(error: DBAPIError) -> bool:
-    """Whether a database may serve again soon: a server restarts, and who keeps a file locked ends some time.
-
-    What else a file refuses will not mend itself.
-    """
-    if isinstance(error.orig, sqlite3.Error):
-        # The lowest byte says what kind, the others why.
-        return getattr(error.orig, "sqlite_errorcode", 0) & 0xFF in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
-    return error.connection_invalidated or isinstance(error, OperationalError)
+# --------------------------------------------------------------------------- helpers
 
 
 def _create_tables(engine: sql.Engine) -> None:
@@ -614,14 +510,6 @@ def _create_tables(engine: sql.Engine) -> None:
     except DBAPIError:
         time.sleep(0.2)
         _TABLES.create_all(engine)
-
-
-def _upsert(engine: sql.Engine) -> Any:
-    if engine.dialect.name == "postgresql":
-        from sqlalchemy.dialects.postgresql import insert
-    else:
-        from sqlalchemy.dialects.sqlite import insert
-    return insert
 
 
 def _machine() -> str:

@@ -16,19 +16,16 @@ import dataclasses
 import logging
 import math
 import os
-import shutil
 import socket
-import time
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any
 
 import jax
 import numpy as np
 import optuna
-import sqlalchemy.exc
 from jax.experimental import multihost_utils
 from optuna.trial import FrozenTrial, TrialState
 
@@ -42,7 +39,9 @@ from jaxmodpo.methods.modpo import MODPOConfig, modpo
 from jaxmodpo.methods.reward import RewardConfig, reward
 from jaxmodpo.methods.sft import SFTConfig, sft
 from jaxmodpo.search.report import write_report
+from jaxmodpo.search.settings import TuneDPOConfig, TuneJointConfig, TuneMODPOConfig, TuneRewardConfig, TuneSFTConfig
 from jaxmodpo.search.space import Space, load_space
+from jaxmodpo.search.study import dead, free, open_storage, tried, try_again
 from jaxmodpo.training.distributed import DeviceConfig, agreed, leads, open_phase
 from jaxmodpo.training.session import Session
 from jaxmodpo.training.trainer import TrainingConfig
@@ -52,110 +51,8 @@ logger = logging.getLogger(__name__)
 TIE_BREAK = 1e-4
 """what a margin can add to an accuracy at most"""
 
-HEARTBEAT_SECONDS = 60
-RETRIES = 3
-"""how often settings are tried again whose process died; others may have killed it, but hardly each time"""
 GIVE_UP_AFTER = 5
 """failed trials in a row, with none before them that did not fail"""
-
-
-@dataclass(frozen=True, kw_only=True)
-class TuneSettings:
-    """What every search can be told besides."""
-
-    trials: int = 20
-    """in all, over all processes and earlier runs of this study; pruned and failed ones count"""
-    space: str = "paper"
-    """a YAML file with the settings to vary, or the name of one of ours (paper)"""
-    study: str | None = None
-    """the study's storage, as a URL that SQLAlchemy takes; by default study.db in output_dir"""
-    prune: bool = True
-    """stop trials whose evaluations lie below the median of the earlier ones' at the same point"""
-    keep_trials: bool = False
-    """keep every trial's adapter or model, not the best one's alone"""
-
-    def check_search(self, part: str, settings: type[TrainingConfig]) -> None:
-        """Refuse a search that has nothing to try or to compare by, and a space that is none.
-
-        Args:
-            part: which part of a space file is the method's.
-            settings: the method's dataclass.
-        """
-        validation_fraction = getattr(self, "validation_fraction", 0.0)
-        if self.trials < 1 or not validation_fraction > 0:
-            raise UserError(
-                "a search needs --trials of at least 1 and a --validation-fraction above 0 to compare them by"
-            )
-        load_space(self.space, part, settings)
-
-
-@dataclass(frozen=True, kw_only=True)
-class TuneSFTConfig(SFTConfig, TuneSettings):
-    """Search settings for 'align sft'."""
-
-    evaluations_per_epoch: int = 2
-    best_metric: Literal["loss"] = "loss"
-    """what trials are compared by, and so within them too"""
-
-    def check(self) -> None:
-        super().check()
-        self.check_search("sft", SFTConfig)
-
-
-@dataclass(frozen=True, kw_only=True)
-class TuneDPOConfig(DPOConfig, TuneSettings):
-    """Search settings for 'align dpo'."""
-
-    evaluations_per_epoch: int = 2
-    best_metric: Literal["accuracy"] = "accuracy"
-    """what trials are compared by, and so within them too"""
-
-    def check(self) -> None:
-        super().check()
-        self.check_search("preference", DPOConfig)
-
-
-@dataclass(frozen=True, kw_only=True)
-class TuneMODPOConfig(MODPOConfig, TuneSettings):
-    """Search settings for 'align modpo'."""
-
-    evaluations_per_epoch: int = 2
-    best_metric: Literal["accuracy"] = "accuracy"
-    """what trials are compared by, and so within them too"""
-
-    def check(self) -> None:
-        super().check()
-        self.check_search("preference", MODPOConfig)
-
-
-@dataclass(frozen=True, kw_only=True)
-class TuneJointConfig(JointConfig, TuneSettings):
-    """Search settings for 'align joint'."""
-
-    evaluations_per_epoch: int = 2
-    best_metric: Literal["accuracy"] = "accuracy"
-    """what trials are compared by, and so within them too"""
-
-    def check(self) -> None:
-        super().check()
-        self.check_search("preference", JointConfig)
-
-
-@dataclass(frozen=True, kw_only=True)
-class TuneRewardConfig(RewardConfig, TuneSettings):
-    """Search settings for 'reward'."""
-
-    evaluations_per_epoch: int = 2
-    best_metric: Literal["accuracy"] = "accuracy"
-    """what trials are compared by, and so within them too"""
-
-    def check(self) -> None:
-        if self.all or self.refit or self.validation is not None:
-            raise UserError(
-                "tune reward takes no --all, --refit or --validation: it searches for one criterion's settings"
-            )
-        super().check()
-        self.check_search("reward", RewardConfig)
 
 
 @dataclass(frozen=True)
@@ -238,7 +135,7 @@ def _tune(config: Any, method: _Method) -> Phase:
         study = search.study()
         search.continue_cut_off(study)
         while (number := search.counted(study)) < config.trials:
-            logger.info("trial %d of %d", number + 1, config.trials)
+            logger.info("%d of %d trials done or under way", number, config.trials)
             study.optimize(search.lead, n_trials=1, catch=(_Failed,))
             search.after(study)
     except Preempted:  # in the other processes too
@@ -288,7 +185,7 @@ class _Search:
         median = optuna.pruners.MedianPruner(n_startup_trials=5, n_warmup_steps=1)
         pruner = median if config.prune else optuna.pruners.NopPruner()
         try:
-            storage = _storage(url)
+            storage = open_storage(url)
             try:
                 study = optuna.create_study(storage=storage, study_name=self._name, direction="maximize", pruner=pruner)
             except optuna.exceptions.DuplicatedStudyError:
@@ -308,9 +205,9 @@ class _Search:
         for trial in trials:
             if trial.number in continued or not self._is_here(trial):
                 continue
-            if trial.state == TrialState.RUNNING and _dead(trial.user_attrs["process"]):
+            if trial.state == TrialState.RUNNING and dead(trial.user_attrs["process"]):
                 study.tell(trial.number, state=TrialState.FAIL)
-                _try_again(study, trial)
+                try_again(study, trial)
             elif trial.state == TrialState.FAIL and trial.user_attrs.get("cut_off"):
                 logger.info("trial %d was cut off and goes on", trial.number)
                 study.enqueue_trial(trial.params, user_attrs={"continues": trial.number})
@@ -331,7 +228,7 @@ class _Search:
         Those cut off do not count.
         """
         optuna.storages.fail_stale_trials(study)
-        return sum(t.state == TrialState.RUNNING or _tried(t) for t in study.get_trials(deepcopy=False))
+        return sum(t.state == TrialState.RUNNING or tried(t) for t in study.get_trials(deepcopy=False))
 
     def lead(self, trial: optuna.Trial) -> float:
         """Run a trial as the process that asks the study.
@@ -346,6 +243,7 @@ class _Search:
         seed = self._config.seed * 100_003 + trial.number
         trial.study.sampler = optuna.samplers.TPESampler(seed=seed)
         params = {name: dimension.suggest(trial, name) for name, dimension in self._space.items()}
+        logger.info("trial %d begins: %s", trial.number, _shown(params))
         folder = self._folder(params)
         trial.set_user_attr("folder", str(folder.absolute()))
         self.tell_others({"params": params})
@@ -411,14 +309,14 @@ class _Search:
 
     def after(self, study: optuna.Study) -> None:
         """Look at what became of the trials so far: give up where nothing works, and free what is not needed."""
-        tried = [trial for trial in study.get_trials(deepcopy=False) if _tried(trial)]
-        failed = [trial for trial in tried if "reason" in trial.user_attrs]
-        if len(failed) >= GIVE_UP_AFTER and len(failed) == len(tried):
+        ended = [trial for trial in study.get_trials(deepcopy=False) if tried(trial)]
+        failed = [trial for trial in ended if "reason" in trial.user_attrs]
+        if len(failed) >= GIVE_UP_AFTER and len(failed) == len(ended):
             raise UserError(
                 f"the first {len(failed)} trials all failed; the last one: {failed[-1].user_attrs['reason']}"
             )
         if not self._config.keep_trials:
-            _free(study, self._config.output_dir.absolute(), self._method.output)
+            free(study, self._config.output_dir.absolute(), self._method.output)
 
     def _on_evaluation(self, epoch: float, values: Mapping[str, float]) -> None:
         value, step = objective(values, self._beta), round(epoch * self._config.evaluations_per_epoch)
@@ -471,93 +369,11 @@ def _values(results: Mapping[str, Any]) -> dict[str, Any]:
     return values
 
 
-# --------------------------------------------------------------------------- the study
-
-
-def _storage(url: str) -> optuna.storages.RDBStorage:
-    """Open a study's database, or make it."""
-    for again in range(5, -1, -1):
-        try:
-            return optuna.storages.RDBStorage(
-                url,
-                heartbeat_interval=HEARTBEAT_SECONDS,
-                grace_period=5 * HEARTBEAT_SECONDS,
-                heartbeat_stale_trial_callback=_try_again,
-            )
-        except sqlalchemy.exc.DatabaseError as error:
-            # Optuna makes its tables one by one; who comes second meanwhile is told that some are there.
-            made = isinstance(error, sqlalchemy.exc.IntegrityError) or "exists" in str(error)
-            if not (made and again):
-                raise
-        time.sleep(0.2)
-    raise AssertionError
-
-
-def _tried(trial: FrozenTrial) -> bool:
-    """Whether a trial came to an end of its own: well, pruned, or failed for a reason."""
-    return trial.state in (TrialState.COMPLETE, TrialState.PRUNED) or "reason" in trial.user_attrs
-
-
-def _try_again(study: optuna.Study, trial: FrozenTrial) -> None:
-    """Queue again a failed trial whose process died; where that has happened too often, record why it is not."""
-    if "folder" not in trial.user_attrs:
-        return  # it had not begun
-    trials, deaths, number = study.get_trials(deepcopy=False), 0, trial.number
-    while number is not None:
-        deaths += not trials[number].user_attrs.get("cut_off")
-        number = trials[number].user_attrs.get("continues")
-    chained = {"continues": trial.number}
-    if deaths <= RETRIES:
-        logger.info("the process of trial %d died; it goes on", trial.number)
-        study.enqueue_trial(trial.params, user_attrs=chained)
-        return
-    reason = f"{deaths} processes that ran it died"
-    logger.warning("trial %d is not tried again: %s", trial.number, reason)
-    said = chained | {"reason": reason, "folder": trial.user_attrs["folder"]}
-    study.add_trial(
-        optuna.create_trial(
-            state=TrialState.FAIL, params=trial.params, distributions=trial.distributions, user_attrs=said
-        )
-    )
-
-
-def _dead(process: str) -> bool:
-    """Whether a process of this machine is gone."""
-    host, _, number = process.rpartition(":")
-    if host != socket.gethostname() or not number.isdigit():
-        return False
-    if int(number) == os.getpid():
-        return True  # this process has no trial under way while it looks
-    try:
-        os.kill(int(number), 0)
-    except ProcessLookupError:
-        return True
-    except PermissionError:
-        return False
-    return False
-
-
-Config = TypeVar("Config")
-
-
 def _settings(config: Any, method: _Method, params: Mapping[str, Any], folder: Path) -> Any:
     """Return a trial's settings: those of the search, with the trial's own."""
     mine = {f.name: getattr(config, f.name) for f in dataclasses.fields(method.settings)}
     changed: dict[str, Any] = {"output_dir": folder}
     return method.settings(**mine | changed | dict(params))
-
-
-def _free(study: optuna.Study, folder: Path, output: str) -> None:
-    """Remove what trials that are not the best left behind, but for their figures."""
-    done = [t for t in study.get_trials(deepcopy=False) if "folder" in t.user_attrs and t.state.is_finished()]
-    complete = [t for t in done if t.state == TrialState.COMPLETE]
-    best = max(complete, key=lambda t: t.value or 0.0).user_attrs["folder"] if complete else None
-    for trial in done:
-        own = Path(trial.user_attrs["folder"])
-        # Other processes that share the study look after their own folders.
-        if trial.user_attrs["folder"] != best and _tried(trial) and own.is_relative_to(folder):
-            for name in (output, "checkpoints"):
-                shutil.rmtree(own / name, ignore_errors=True)
 
 
 # --------------------------------------------------------------------------- the end
@@ -609,10 +425,7 @@ def _finish(phase: Phase, study: optuna.Study, config: Any, method: _Method) -> 
         "best: trial %d, %.4f, %s; jaxmodpo %s --config %s --output-dir … trains it",
         best.number,
         best.value,
-        ", ".join(
-            f"{name} {value:.4g}" if isinstance(value, float) else f"{name} {value}"
-            for name, value in best.params.items()
-        ),
+        _shown(best.params),
         method.command,
         config.output_dir / "best.yaml",
     )
@@ -630,6 +443,12 @@ def _finish(phase: Phase, study: optuna.Study, config: Any, method: _Method) -> 
         **_held_out(best),
     )
     return phase
+
+
+def _shown(params: Mapping[str, Any]) -> str:
+    return ", ".join(
+        f"{name} {value:.4g}" if isinstance(value, float) else f"{name} {value}" for name, value in params.items()
+    )
 
 
 def _unfinished(running: int) -> str:

@@ -36,6 +36,7 @@ from jaxmodpo.training.step import (
     LossTerms,
     OptimizerSettings,
     Parameters,
+    TrainState,
     evaluation_step,
     initial_state,
     means,
@@ -223,17 +224,8 @@ def _train(
     steps = batches.steps
     optimizer = OptimizerSettings(float(config.weight_decay), config.max_grad_norm)
     rates = _rates(config, steps)
-    everywhere = NamedSharding(mesh, PartitionSpec())
-    state = initial_state(optimizer, _on_mesh(trainable, everywhere))
-    key = jax.jit(lambda: jax.random.key(config.seed), out_shardings=everywhere)()
-    evaluations, start = _Evaluations(), 0
+    state, key, evaluations, start = _start(trainable, optimizer, batches, config.seed, mesh, checkpoints)
     eval_every = _eval_every(config, batches)
-    if found := checkpoints.last(state):
-        state, progress, start = found
-        batches.restore(progress["batches"])
-        evaluations = _Evaluations(**progress["evaluations"])
-        data = put(np.asarray(progress["random"], np.uint32), everywhere)
-        key = jax.jit(jax.random.wrap_key_data, out_shardings=everywhere)(data)
     logger.info(
         "training: %d examples, %d updates of %d, from update %d; rows of %d × %d tokens a microbatch, %.1f%% padding",
         len(batches.examples),
@@ -297,16 +289,45 @@ def _train(
     checkpoints.wait()
     report = {"updates": done, "skipped_updates": int(np.asarray(state.skipped.addressable_data(0)))}
     if evaluations.best_values is not None:
-        report |= {
-            "stopped_early": over and done < steps,
-            "best_update": evaluations.best_update,
-            "best_epoch": round(evaluations.best_update / batches.steps_per_epoch, 4),
-            **{f"held_out_{n}": v for n, v in evaluations.best_values.items() if math.isfinite(v)},
-        }
+        report |= {"stopped_early": over and done < steps} | _best(evaluations, batches)
         if evaluations.best_update != done:
             logger.info("update %d was the best of the evaluated ones", evaluations.best_update)
             state = checkpoints.at(evaluations.best_update, state)
     return Trained(state.trainable, report)
+
+
+def _start(
+    trainable: Parameters,
+    optimizer: OptimizerSettings,
+    batches: Batches,
+    seed: int,
+    mesh: Mesh,
+    checkpoints: Checkpoints,
+) -> tuple[TrainState, jax.Array, _Evaluations, int]:
+    """Return the state, the random key, the evaluations and the update to go on from: the last checkpoint's, or new.
+
+    ``batches`` are set to go on from there.
+    """
+    everywhere = NamedSharding(mesh, PartitionSpec())
+    state = initial_state(optimizer, _on_mesh(trainable, everywhere))
+    found = checkpoints.last(state)
+    if found is None:
+        return state, jax.jit(lambda: jax.random.key(seed), out_shardings=everywhere)(), _Evaluations(), 0
+    state, progress, start = found
+    batches.restore(progress["batches"])
+    data = put(np.asarray(progress["random"], np.uint32), everywhere)
+    key = jax.jit(jax.random.wrap_key_data, out_shardings=everywhere)(data)
+    return state, key, _Evaluations(**progress["evaluations"]), start
+
+
+def _best(evaluations: _Evaluations, batches: Batches) -> dict[str, Any]:
+    """Return the best evaluation's figures for the manifest."""
+    values = evaluations.best_values or {}
+    return {
+        "best_update": evaluations.best_update,
+        "best_epoch": round(evaluations.best_update / batches.steps_per_epoch, 4),
+        **{f"held_out_{name}": value for name, value in values.items() if math.isfinite(value)},
+    }
 
 
 def evaluate(loss: Loss, trainable: Parameters, frozen: Parameters, held_out: Batches, mesh: Mesh) -> dict[str, float]:

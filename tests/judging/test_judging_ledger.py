@@ -27,8 +27,9 @@ from jaxmodpo.artifacts import Candidate
 from jaxmodpo.errors import UserError
 from jaxmodpo.judging import ledger as module
 from jaxmodpo.judging.criteria import Criterion
+from jaxmodpo.judging.database import NoLedger, existing
 from jaxmodpo.judging.judge import Answer, Asked, Request, Status, Usage, call_key, vote_keys
-from jaxmodpo.judging.ledger import Batch, Ledger, NoLedger, Spent, existing, import_votes
+from jaxmodpo.judging.ledger import Batch, Ledger, Spent, import_votes
 from jaxmodpo.judging.votes import Vote, as_record, from_record, votes_of
 
 EMPATHY, SAFETY = Criterion("empathy", "d", "b", "w"), Criterion("safety", "e", "c", "x")

@@ -1,0 +1,138 @@
+"""Where a ledger lies: a file of SQLite, or a database on a server, opened so that a commit outlives a power cut.
+
+The module knows databases and nothing of votes: what a place is called, how it is opened to write or only to read, and
+which of its errors will pass.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from pathlib import Path
+from typing import Any
+
+import sqlalchemy as sql
+from sqlalchemy import event
+from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError, OperationalError
+from sqlalchemy.pool import QueuePool
+
+from jaxmodpo.errors import UserError
+
+# Milliseconds for which SQLite itself waits for a lock.
+_BUSY = 60_000
+
+
+class NoLedger(UserError):
+    """A ledger that is only read is not there."""
+
+
+def open_engine(place: str | Path, read_only: bool) -> sql.Engine:
+    """Open a database's connections; a file and its folder are made, unless it is only read.
+
+    Raises:
+        NoLedger: ``read_only``, and there is no such file.
+        UserError: it cannot be opened.
+    """
+    if read_only:
+        place = existing(place)
+    url = place_url(place)
+    try:
+        if url.get_backend_name() != "sqlite":
+            return sql.create_engine(url, pool_size=5, max_overflow=20, pool_pre_ping=True)
+        settings: dict[str, Any] = {"poolclass": QueuePool, "pool_size": 5, "max_overflow": 20}
+        if read_only:
+            # What is left in a write-ahead log can be read, so that the file is opened for that; it is not made.
+            uri = Path(url.database or "").absolute().as_uri() + "?mode=rw"
+            settings["creator"] = lambda: sqlite3.connect(uri, uri=True, check_same_thread=False)
+        else:
+            Path(url.database or "").parent.mkdir(parents=True, exist_ok=True)
+        engine = sql.create_engine(url, **settings)
+    except OSError as error:
+        raise UserError(f"the ledger {url.database} cannot be opened: {error.strerror}") from None
+    except ModuleNotFoundError as error:
+        raise UserError(
+            f"the ledger's database needs the package {error.name}; for Postgres: pip install 'jaxmodpo[postgres]'"
+        ) from None
+    except (ArgumentError, NoSuchModuleError):
+        raise UserError(_NO_PLACE) from None
+    event.listen(engine, "connect", _prepare_sqlite_to_read if read_only else _prepare_sqlite)
+    return engine
+
+
+_NO_PLACE = "the ledger must be a file or a database URL such as postgresql://user@host/name"
+
+
+def place_url(place: str | Path) -> sql.URL:
+    """Return a ledger's place as a database URL.
+
+    Raises:
+        UserError: it looks like a URL, and is none.
+    """
+    text = str(place)
+    if "://" not in text:
+        return sql.URL.create("sqlite", database=text)
+    if text.startswith(("postgres://", "postgresql://")):
+        text = "postgresql+psycopg://" + text.split("://", 1)[1]
+    try:
+        url = sql.make_url(text)
+    except (ArgumentError, ValueError):
+        raise UserError(_NO_PLACE) from None
+    if url.get_backend_name() == "sqlite" and url.database in (None, "", ":memory:"):
+        raise UserError("the ledger sqlite:// names no file; write sqlite:///folder/votes.sqlite, or the path alone")
+    return url
+
+
+def existing(place: str | Path) -> str | Path:
+    """Return where a ledger is that is only read: unlike a run's, it is not made where it is missing.
+
+    Raises:
+        NoLedger: there is no such file.
+        UserError: a URL that is none.
+    """
+    url = place_url(place)
+    if url.get_backend_name() == "sqlite" and not Path(url.database or "").is_file():
+        raise NoLedger(f"there is no ledger {url.database}; give a run's ledger, or a database URL")
+    return place
+
+
+def full_place(place: str | Path) -> str:
+    """Return a ledger's place without a password: a file's path in full, or a URL."""
+    url = place_url(place)
+    if url.get_backend_name() == "sqlite":
+        return str(Path(url.database or "").resolve())
+    return url.render_as_string(hide_password=True)
+
+
+def _prepare_sqlite(connection: Any, _: object) -> None:
+    # WAL lets others read while one writes; FULL syncs each commit, so that it outlives a power cut.
+    for setting in (f"busy_timeout={_BUSY}", "journal_mode=WAL", "synchronous=FULL"):
+        connection.execute(f"PRAGMA {setting}")
+
+
+def _prepare_sqlite_to_read(connection: Any, _: object) -> None:
+    for setting in (f"busy_timeout={_BUSY}", "query_only=ON"):
+        connection.execute(f"PRAGMA {setting}")
+
+
+def said(error: DBAPIError) -> str:
+    """Return what the database said, on one line."""
+    return (str(error.orig).strip().splitlines() or [type(error.orig).__name__])[0]
+
+
+def is_away(error: DBAPIError) -> bool:
+    """Whether a database may serve again soon: a server restarts, and who keeps a file locked ends some time.
+
+    What else a file refuses will not mend itself.
+    """
+    if isinstance(error.orig, sqlite3.Error):
+        # The lowest byte says what kind, the others why.
+        return getattr(error.orig, "sqlite_errorcode", 0) & 0xFF in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
+    return error.connection_invalidated or isinstance(error, OperationalError)
+
+
+def upsert(engine: sql.Engine) -> Any:
+    """Return the database's own form of an insert that may meet its row."""
+    if engine.dialect.name == "postgresql":
+        from sqlalchemy.dialects.postgresql import insert
+    else:
+        from sqlalchemy.dialects.sqlite import insert
+    return insert
