@@ -152,6 +152,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     for noisy in ("absl", "orbax", "httpx2", "httpx", "jax", "matplotlib"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
+    # transformers would say at each start that there is no PyTorch, which nothing here needs.
+    os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
     _look_for_devices()
     try:
         name, rest = find(arguments)

@@ -224,6 +224,9 @@ def _check(source: str, config: Any) -> None:
         raise UserError(f"{source}: {error}") from None
 
 
+_MISSING = "missing"
+
+
 def _label(number: int, count: int, phase: PhaseSpec) -> str:
     return f"[{number}/{count}] {phase.name} ({phase.command})"
 
@@ -241,6 +244,7 @@ def dry_run(path: Path, out: Path | None, seed: int | None, given: Mapping[str, 
     blocked: list[Path] = []
     following = 0
     made: list[tuple[Path, str]] = []
+    missing: dict[str, None] = {}
     for phase, config in zip(experiment.phases, resolved, strict=True):
         if not _finished(config):
             _check_settings(f"{path.name}, phase {phase.name}", config)
@@ -270,10 +274,15 @@ def dry_run(path: Path, out: Path | None, seed: int | None, given: Mapping[str, 
             if field.name == "output_dir" or value == field.default:
                 continue
             shown = " ".join(map(str, value)) if isinstance(value, tuple) else value
-            print(f"    {field.name}: {shown}{_origin(value, made)}")
+            origins = {} if field.name == "cache_dir" else _origins(value, made)
+            said = f"  [{', '.join(dict.fromkeys(origins.values()))}]" if origins else ""
+            print(f"    {field.name}: {shown}{said}")
+            missing |= dict.fromkeys(name for name, origin in origins.items() if origin == _MISSING)
         made.append((getattr(config, "output_dir", out), phase.name))
     total.while_running = peak
     print(f"in all, in hours of one {estimator.chip.name}: {_said(total)}")
+    if missing:
+        print(f"what it reads and is not there: {', '.join(missing)}")
     if unknown:
         also = f"; and {following} phases that follow from them" if following else ""
         print(f"without what cannot be known yet: {'; '.join(unknown)}{also}")
@@ -287,21 +296,20 @@ def _finished(config: Any) -> bool:
     return manifest.is_file() and read_json(manifest).get("status") == "finished"
 
 
-def _origin(value: Any, made: Sequence[tuple[Path, str]]) -> str:
-    """Say of a setting that names files which phases make them, or that they are missing."""
-    parts = value if isinstance(value, tuple) else (value,)
-    said = []
-    for part in parts:
+def _origins(value: Any, made: Sequence[tuple[Path, str]]) -> dict[str, str]:
+    """Say of a setting that names files which phases make each of them, or that it is missing."""
+    said: dict[str, str] = {}
+    for part in value if isinstance(value, tuple) else (value,):
         text = str(part).partition("=")[2] or str(part)
         path = Path(text.removeprefix("adapter:"))
         source = next((name for folder, name in reversed(made) if path.is_relative_to(folder)), None)
         if isinstance(part, Path) and any(folder != path and folder.is_relative_to(path) for folder, _ in made):
-            said.append("from the phases before")
+            said[str(path)] = "from the phases before"
         elif source is not None:
-            said.append(f"from {source}")
+            said[str(path)] = f"from {source}"
         elif isinstance(part, Path) and not path.exists():
-            said.append("missing")
-    return f"  [{', '.join(dict.fromkeys(said))}]" if said else ""
+            said[str(path)] = _MISSING
+    return said
 
 
 def _said(cost: Any) -> str:

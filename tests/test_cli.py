@@ -33,8 +33,8 @@ def test_help_names_every_command_and_imports_nothing_heavy():
 
 
 def test_a_command_says_when_it_is_finished_and_when_it_was_before(tmp_path):
-    (tmp_path / "posts.csv").write_text("question_id,question_text\n" + "".join(f"{n},post {n}\n" for n in range(9)))
-    arguments = ["questions", "--input", str(tmp_path / "posts.csv"), "--test-size", "2", "--min-words", "1"]
+    (tmp_path / "posts.csv").write_text("sp_id,seeker_post\n" + "".join(f"p{n},I feel low {n}\n" for n in range(12)))
+    arguments = ["questions", "--input", str(tmp_path / "posts.csv"), "--test-size", "4", "--min-words", "1"]
     arguments += ["--output-dir", str(tmp_path / "out")]
     first, again = called(*arguments), called(*arguments)
     assert first.returncode == again.returncode == 0, first.stderr

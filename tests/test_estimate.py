@@ -98,6 +98,8 @@ def test_a_dry_run_says_where_inputs_come_from_and_what_is_missing(tmp_path, cap
     said = capsys.readouterr().out
     assert "1,497,900 judge calls" in said and "in hours of one H100 SXM" in said
     assert "empathy_pairs.json  [from preferences]" in said and "survey: data/survey.csv  [missing]" in said
+    (absent,) = (line for line in said.splitlines() if line.startswith("what it reads and is not there: "))
+    assert "data/survey.csv" in absent and "posts.csv" not in absent
     assert "give --set judge=…" in said and not (tmp_path / "out").exists()
     run(RunConfig(experiment="phase1", output_dir=tmp_path / "out", dry_run=True))
     said = capsys.readouterr().out

@@ -11,7 +11,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from scipy import stats
 
 BINS = 5
 RESAMPLES = 2000
@@ -74,6 +73,8 @@ def interval(differences: np.ndarray, questions: Sequence[str], level: float = 0
     right = (differences > 0) + 0.5 * (differences == 0)
     if len(set(questions)) == len(questions):
         # Ties count half: round to a whole number of successes.
+        from scipy import stats  # takes a second to import, and not every command that trains needs it
+
         found = stats.binomtest(round(float(right.sum())), len(right)).proportion_ci(level, method="wilson")
         return [float(found.low), float(found.high)]
     _, owners = np.unique(list(questions), return_inverse=True)

@@ -29,6 +29,8 @@ from jaxmodpo.sandbox.models import save_tokenizer
 from jaxmodpo.search.tune import TuneMODPOConfig
 from jaxmodpo.training.distributed import DeviceConfig, detected, on_host, start
 
+pytestmark = pytest.mark.usefixtures("compiled_quickly")
+
 WORDS = ["a", "b", "c", "d", "e", "f", "g", "h"]
 STEPS = 20
 
