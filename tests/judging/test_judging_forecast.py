@@ -131,7 +131,7 @@ def test_the_dry_run_says_it_all_and_writes_and_asks_nothing(work, capsys):
     repeats = sum(r.repeat for r in plan(config_for(work, repeat_share=0.5)))
     assert 0 < repeats < 40
     assert said.startswith(f"{40 + repeats} calls for 60 votes; 0 are in the ledger, {40 + repeats} to come\n")
-    assert "at the prices of 2026-11" in said and "costs more" in said
+    assert "at the prices of 2026-06" in said and "costs more" in said
     assert sorted(work.rglob("*")) == before
     assert preferences(config_for(work, ledger=f"sqlite:///{work}/none.sqlite", repeat_share=0.5)) is None
     assert capsys.readouterr().out == said and sorted(work.rglob("*")) == before
