@@ -11,6 +11,8 @@ from jaxmodpo.bench.resume import BenchResumeConfig, bench_resume
 from jaxmodpo.bench.step import BenchStepConfig, bench_step
 from jaxmodpo.errors import UserError
 
+pytestmark = pytest.mark.usefixtures("compiled_quickly")
+
 SHAPE = {
     "model_type": "mistral",
     "vocab_size": 512,
