@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Callable, Iterator
+import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -19,17 +20,21 @@ SHARED = Path(__file__).parents[1].parent / "shared" / "data"
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Set up the process that runs tests: not the one that only hands them to workers."""
+    """Share what is compiled, and set up each process that runs tests."""
+    worker = os.environ.get("PYTEST_XDIST_WORKER")
+    if worker is None and "JAX_COMPILATION_CACHE_DIR" not in os.environ:
+        # Most of the time goes into compiling, and workers and runs that are started again compile the same.
+        compiled = tempfile.TemporaryDirectory(prefix="jaxmodpo-compiled-")
+        config.add_cleanup(compiled.cleanup)
+        os.environ |= {"JAX_COMPILATION_CACHE_DIR": compiled.name, "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.3"}
     if getattr(config.option, "numprocesses", None):
-        return
+        return  # it runs no test itself
     here = str(Path(__file__).parent / "without_torch")
     os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [here, os.environ.get("PYTHONPATH")]))
     # Two workers with two threads each on two cores are slower than with one each.
-    worker, workers = os.environ.get("PYTEST_XDIST_WORKER"), int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", 1))
     if worker is not None and hasattr(os, "sched_setaffinity"):
-        cores = sorted(os.sched_getaffinity(0))
-        mine = cores[int(worker.removeprefix("gw")) % len(cores) :: workers]
-        os.sched_setaffinity(0, mine)
+        cores, workers = sorted(os.sched_getaffinity(0)), int(os.environ["PYTEST_XDIST_WORKER_COUNT"])
+        os.sched_setaffinity(0, cores[int(worker.removeprefix("gw")) % len(cores) :: workers])
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -44,21 +49,6 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
     ranked = sorted(items, key=seconds, reverse=True)
     items[:] = ranked[::2] + ranked[1::2]
-
-
-@pytest.fixture(scope="module")
-def compiled_quickly() -> Iterator[None]:
-    """Have XLA leave out its costly passes, here and in processes started from here.
-
-    For tests of what commands do with their files, most of whose time is compilation; not for tests of numbers.
-    """
-    import jax
-
-    jax.config.update("jax_disable_most_optimizations", True)
-    os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "1"
-    yield
-    del os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"]
-    jax.config.update("jax_disable_most_optimizations", False)
 
 
 @pytest.fixture(scope="session")

@@ -18,8 +18,6 @@ from jaxmodpo.methods.reward import RewardConfig, reward
 from jaxmodpo.personas.command import PersonasConfig, personas
 from jaxmodpo.sampling.command import ResponsesConfig, responses
 
-pytestmark = pytest.mark.usefixtures("compiled_quickly")
-
 
 def test_upvotes_of_therapists_answers_become_pairs_within_a_question(real_data, tmp_path: Path):
     pairs(PairsConfig(input=real_data("counsel-chat/20200325_counsel_chat.csv"), output_dir=tmp_path))

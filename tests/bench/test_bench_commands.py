@@ -11,8 +11,6 @@ from jaxmodpo.bench.resume import BenchResumeConfig, bench_resume
 from jaxmodpo.bench.step import BenchStepConfig, bench_step
 from jaxmodpo.errors import UserError
 
-pytestmark = pytest.mark.usefixtures("compiled_quickly")
-
 SHAPE = {
     "model_type": "mistral",
     "vocab_size": 512,
@@ -32,11 +30,11 @@ def model(tmp_path: Path) -> str:
     return str(tmp_path / "shape.json")
 
 
-@pytest.mark.slow(seconds=60)
+@pytest.mark.slow(seconds=100)
 def test_a_run_that_is_killed_often_ends_where_an_undisturbed_one_does(capsys):
-    bench_resume(BenchResumeConfig(kills=4, epochs=8))
+    bench_resume(BenchResumeConfig(kills=6, epochs=12))
     printed = capsys.readouterr().out
-    assert "88 updates, 4 kills by SIGKILL" in printed and "equal the undisturbed run's to the bit" in printed
+    assert "132 updates, 6 kills by SIGKILL" in printed and "equal the undisturbed run's to the bit" in printed
 
 
 @pytest.mark.slow

@@ -50,8 +50,6 @@ from jaxmodpo.training.policy import load_policy
 from jaxmodpo.training.session import Session
 from jaxmodpo.training.step import train_step
 
-pytestmark = pytest.mark.usefixtures("compiled_quickly")
-
 
 def some_pairs(seed: int, count: int = 20) -> list[Pair]:
     generator = np.random.default_rng(seed)

@@ -22,8 +22,6 @@ from jaxmodpo.sampling.sampler import SamplingSettings, choose, sample
 from jaxmodpo.sandbox.models import save_tokenizer
 from jaxmodpo.training.policy import load_policy
 
-pytestmark = pytest.mark.usefixtures("compiled_quickly")
-
 WORDS = ["a", "b", "c", "d", "e", "f", "g", "h"]
 
 

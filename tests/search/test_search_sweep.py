@@ -17,8 +17,6 @@ from jaxmodpo.sandbox.fronts import combine
 from jaxmodpo.sandbox.fronts import table as fronts_table
 from jaxmodpo.search.sweep import SweepConfig, compare, grid, point_name, sweep, table
 
-pytestmark = pytest.mark.usefixtures("compiled_quickly")
-
 
 def test_the_grid_is_the_simplex_within_its_ends():
     assert [p[0] for p in grid("0.1..0.9", 0.1, 2)] == pytest.approx([0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2, 0.1])

@@ -43,8 +43,6 @@ from jaxmodpo.search.tune import (
 )
 from jaxmodpo.training.session import Session
 
-pytestmark = pytest.mark.usefixtures("compiled_quickly")
-
 SPACE = """
 reward:
   learning_rate: {low: 1.0e-5, high: 1.0e-2, log: true}

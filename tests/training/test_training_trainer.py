@@ -30,8 +30,6 @@ from jaxmodpo.training.mesh import make_mesh
 from jaxmodpo.training.step import LossTerms, OptimizerSettings, initial_state
 from jaxmodpo.training.trainer import TrainingConfig, train
 
-pytestmark = pytest.mark.usefixtures("compiled_quickly")
-
 
 @jax.tree_util.register_static
 class Pull:
