@@ -449,10 +449,7 @@ class Phase:
     finished: bool
     writes: bool = True
     _started: float = dataclasses.field(default_factory=time.monotonic)
-    _found_finished: bool = dataclasses.field(init=False)
-
-    def __post_init__(self) -> None:
-        self._found_finished = self.finished
+    _did_something: bool = False
 
     @classmethod
     def open(cls, command: str, config: Any, directory: Path, inputs: Mapping[str, Path]) -> Phase:
@@ -504,7 +501,7 @@ class Phase:
 
     def finish(self, **results: Any) -> None:
         """Record what the phase produced (counts, figures) and mark it finished, unless another process does."""
-        self.finished = True
+        self.finished = self._did_something = True
         if not self.writes:
             return
         self.manifest |= {
@@ -525,9 +522,9 @@ class Phase:
         """Say in a few words what became of it; empty where another process says so."""
         if not (self.finished and self.writes):
             return ""
-        if self._found_finished:
-            return f"{self.directory} was finished before; there is nothing to do"
-        return f"finished: {self.directory}"
+        if self._did_something:
+            return f"finished: {self.directory}"
+        return f"{self.directory} was finished before; there is nothing to do"
 
     @property
     def results(self) -> dict[str, Any]:

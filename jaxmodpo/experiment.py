@@ -224,14 +224,13 @@ def _check(source: str, config: Any) -> None:
         raise UserError(f"{source}: {error}") from None
 
 
-_MISSING = "missing"
-
-
 def _label(number: int, count: int, phase: PhaseSpec) -> str:
     return f"[{number}/{count}] {phase.name} ({phase.command})"
 
 
 # --------------------------------------------------------------------------- the dry run
+
+_MISSING = "missing"
 
 
 def dry_run(path: Path, out: Path | None, seed: int | None, given: Mapping[str, str], chip: str) -> None:

@@ -195,3 +195,19 @@ def test_a_phase_is_skipped_when_finished_resumed_when_not_and_refused_when_diff
     write_text(tmp_path / "input", "2")
     with pytest.raises(UserError, match="the input pairs has changed"):
         opened()
+
+
+def test_what_became_of_a_phase_is_said_even_where_a_finished_one_goes_on(tmp_path):
+    """A search with more trials, say, finishes a second time."""
+    settings = Settings(tmp_path / "out")
+    phase = Phase.open("x", settings, settings.output_dir, {})
+    assert phase.ending == ""
+    phase.finish()
+    assert phase.ending == f"finished: {settings.output_dir}"
+    again = Phase.open("x", settings, settings.output_dir, {})
+    assert again.ending == f"{settings.output_dir} was finished before; there is nothing to do"
+    again.finish()
+    assert again.ending == f"finished: {settings.output_dir}"
+    follower = Phase(settings.output_dir, {}, False, writes=False)
+    follower.finish()
+    assert follower.ending == ""

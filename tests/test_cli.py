@@ -32,6 +32,12 @@ def test_help_names_every_command_and_imports_nothing_heavy():
     assert not loaded & {"jax", "flax", "transformers", "pandas", "torch", "numpy", "tyro", "openai"}
 
 
+def test_commands_that_tests_start_find_no_torch():
+    code = "import importlib.util as u; print(u.find_spec('torch'), u.find_spec('jax') is None)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["None", "False"]
+
+
 def test_a_command_says_when_it_is_finished_and_when_it_was_before(tmp_path):
     (tmp_path / "posts.csv").write_text("sp_id,seeker_post\n" + "".join(f"p{n},I feel low {n}\n" for n in range(12)))
     arguments = ["questions", "--input", str(tmp_path / "posts.csv"), "--test-size", "4", "--min-words", "1"]

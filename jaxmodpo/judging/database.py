@@ -20,6 +20,8 @@ from jaxmodpo.errors import UserError
 # Milliseconds for which SQLite itself waits for a lock.
 _BUSY = 60_000
 
+_NO_PLACE = "the ledger must be a file or a database URL such as postgresql://user@host/name"
+
 
 class NoLedger(UserError):
     """A ledger that is only read is not there."""
@@ -56,9 +58,6 @@ def open_engine(place: str | Path, read_only: bool) -> sql.Engine:
         raise UserError(_NO_PLACE) from None
     event.listen(engine, "connect", _prepare_sqlite_to_read if read_only else _prepare_sqlite)
     return engine
-
-
-_NO_PLACE = "the ledger must be a file or a database URL such as postgresql://user@host/name"
 
 
 def place_url(place: str | Path) -> sql.URL:
@@ -113,7 +112,7 @@ def _prepare_sqlite_to_read(connection: Any, _: object) -> None:
         connection.execute(f"PRAGMA {setting}")
 
 
-def said(error: DBAPIError) -> str:
+def reason(error: DBAPIError) -> str:
     """Return what the database said, on one line."""
     return (str(error.orig).strip().splitlines() or [type(error.orig).__name__])[0]
 

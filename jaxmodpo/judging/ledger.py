@@ -8,12 +8,8 @@ persona's or a reply's text.
 
 from __future__ import annotations
 
-import contextlib
-import functools
-import json
 import logging
 import os
-import socket
 import threading
 import time
 import uuid
@@ -26,9 +22,11 @@ import sqlalchemy as sql
 from sqlalchemy.exc import DBAPIError
 
 from jaxmodpo.errors import UserError
-from jaxmodpo.judging.database import NoLedger, is_away, open_engine, said, upsert
+from jaxmodpo.judging.database import NoLedger, is_away, open_engine, reason, upsert
 from jaxmodpo.judging.judge import Status
-from jaxmodpo.judging.votes import FIELDS, Vote
+from jaxmodpo.judging.tables import BATCHES, CLAIMS, COLUMNS, VOTES, create_tables, row_of, vote_of
+from jaxmodpo.judging.votes import Vote
+from jaxmodpo.processes import is_gone, machine
 
 log = logging.getLogger(__name__)
 
@@ -42,58 +40,6 @@ _RECONNECT = (1.0, 5.0, 15.0)
 
 # Databases limit the parameters of one statement.
 _CHUNK = 500
-
-_TABLES = sql.MetaData()
-
-_VOTES = sql.Table(
-    "votes",
-    _TABLES,
-    sql.Column("id", sql.BigInteger().with_variant(sql.Integer, "sqlite"), primary_key=True),
-    sql.Column("key", sql.String(32), nullable=False),
-    sql.Column("run", sql.String(64), nullable=False),
-    sql.Column("judge", sql.Text, nullable=False),
-    sql.Column("call", sql.String(32), nullable=False),
-    sql.Column("kind", sql.String(8), nullable=False),
-    sql.Column("question_id", sql.Text, nullable=False),
-    sql.Column("persona_id", sql.Text, nullable=False),
-    sql.Column("criterion", sql.Text, nullable=False),
-    sql.Column("repeat", sql.Integer, nullable=False),
-    sql.Column("shown", sql.Text, nullable=False),
-    sql.Column("order", sql.Text),
-    sql.Column("status", sql.String(16), nullable=False),
-    sql.Column("raw", sql.Text, nullable=False),
-    sql.Column("model", sql.Text, nullable=False),
-    sql.Column("prompt_tokens", sql.Float),
-    sql.Column("cached_tokens", sql.Float),
-    sql.Column("completion_tokens", sql.Float),
-    sql.Column("cost", sql.Float),
-    sql.Column("request_id", sql.Text, nullable=False),
-    sql.Column("time", sql.String(24), nullable=False),
-    sql.Index("votes_by_key", "key"),
-    sql.Index("votes_by_run", "run"),
-)
-
-_CLAIMS = sql.Table(
-    "claims",
-    _TABLES,
-    sql.Column("key", sql.String(32), primary_key=True),
-    sql.Column("owner", sql.Text, nullable=False),
-    sql.Column("until", sql.Float, nullable=False),
-)
-
-_BATCHES = sql.Table(
-    "batches",
-    _TABLES,
-    sql.Column("tag", sql.String(32), primary_key=True),
-    sql.Column("run", sql.String(64), nullable=False),
-    sql.Column("batch_id", sql.Text, nullable=False),
-    sql.Column("state", sql.String(16), nullable=False),
-    sql.Column("requests", sql.Integer, nullable=False),
-    sql.Column("time", sql.String(24), nullable=False),
-)
-
-
-_COLUMNS = [_VOTES.c[name] for name in FIELDS]
 
 
 class Spent(NamedTuple):
@@ -157,15 +103,15 @@ class Ledger:
     _renewing: threading.Thread | None = field(init=False, default=None)
 
     def __post_init__(self) -> None:
-        self._owner = f"{_machine()} {os.getpid()} {uuid.uuid4().hex[:8]}"
+        self._owner = f"{machine()} {os.getpid()} {uuid.uuid4().hex[:8]}"
         self._engine = open_engine(self.place, self.read_only)
         try:
             self._check_table()
             if not self.read_only:
-                _create_tables(self._engine)
+                create_tables(self._engine)
         except DBAPIError as error:
             self._engine.dispose()
-            raise UserError(f"the ledger {self.shown_place} cannot be opened: {said(error)}") from None
+            raise UserError(f"the ledger {self.shown_place} cannot be opened: {reason(error)}") from None
         except UserError:
             self._engine.dispose()
             raise
@@ -173,12 +119,12 @@ class Ledger:
     def _check_table(self) -> None:
         """Refuse a table of votes that is somebody else's, and to read where there is none."""
         inspector = sql.inspect(self._engine)
-        if not inspector.has_table(_VOTES.name):
+        if not inspector.has_table(VOTES.name):
             if self.read_only:
                 raise NoLedger(f"{self.shown_place} is a database and no ledger: it has no table of votes")
             return
-        there = {column["name"] for column in inspector.get_columns(_VOTES.name)}
-        missing = [column.name for column in _VOTES.c if column.name not in there]
+        there = {column["name"] for column in inspector.get_columns(VOTES.name)}
+        missing = [column.name for column in VOTES.c if column.name not in there]
         if missing:
             lacks = ", ".join(missing[:3])
             raise UserError(
@@ -224,7 +170,7 @@ class Ledger:
             raise waiting.error
 
     def _commit(self, together: Sequence[_Waiting]) -> None:
-        rows = [_row(vote) for waiting in together for vote in waiting.votes]
+        rows = [row_of(vote) for waiting in together for vote in waiting.votes]
         released = [key for waiting in together for key in waiting.released]
         error = None
         try:
@@ -245,11 +191,11 @@ class Ledger:
             # Where the connection was lost, nobody knows whether what was written last is there.
             wanted = rows if attempts == 1 else _missing(connection, rows)
             if wanted:
-                connection.execute(sql.insert(_VOTES), wanted)
+                connection.execute(sql.insert(VOTES), wanted)
             for keys in _chunks(released):
                 # One that ran out meanwhile may be somebody else's by now.
-                ours = (_CLAIMS.c.owner == self._owner) | _CLAIMS.c.owner.like("batch %")
-                connection.execute(sql.delete(_CLAIMS).where(_CLAIMS.c.key.in_(keys) & ours))
+                ours = (CLAIMS.c.owner == self._owner) | CLAIMS.c.owner.like("batch %")
+                connection.execute(sql.delete(CLAIMS).where(CLAIMS.c.key.in_(keys) & ours))
 
         self._transact(write)
 
@@ -272,14 +218,14 @@ class Ledger:
 
     def _refusal(self, error: DBAPIError) -> UserError:
         return UserError(
-            f"the ledger {self.shown_place} cannot be used: {said(error)}; mend it and run the same command again"
+            f"the ledger {self.shown_place} cannot be used: {reason(error)}; mend it and run the same command again"
         )
 
     def statuses(self, keys: Sequence[str]) -> dict[str, Status]:
         """Return the status of the vote that counts under each key that has one."""
         found: dict[str, Status] = {}
         for some in _chunks(keys):
-            query = sql.select(_VOTES.c.key, _VOTES.c.status).where(_VOTES.c.key.in_(some)).order_by(_VOTES.c.id)
+            query = sql.select(VOTES.c.key, VOTES.c.status).where(VOTES.c.key.in_(some)).order_by(VOTES.c.id)
             for key, status in map(tuple, self._rows(query)):
                 if found.get(key) != "valid":
                     found[key] = status
@@ -289,11 +235,11 @@ class Ledger:
         """Return the vote that counts under each key that has one."""
         found: dict[str, Vote] = {}
         for some in _chunks(keys):
-            query = sql.select(*_COLUMNS).where(_VOTES.c.key.in_(some)).order_by(_VOTES.c.id)
+            query = sql.select(*COLUMNS).where(VOTES.c.key.in_(some)).order_by(VOTES.c.id)
             for row in self._rows(query):
                 earlier = found.get(row.key)
                 if earlier is None or earlier.status != "valid" or row.status == "valid":
-                    found[row.key] = _vote(row)
+                    found[row.key] = vote_of(row)
         return found
 
     def _rows(self, query: sql.Executable) -> Sequence[sql.Row[Any]]:
@@ -304,8 +250,8 @@ class Ledger:
 
         With ``counted``, of several votes under one key the one that counts, of the run or of all.
         """
-        c = _VOTES.c
-        query = sql.select(*_COLUMNS).order_by(c.id)
+        c = VOTES.c
+        query = sql.select(*COLUMNS).order_by(c.id)
         if run is not None:
             query = query.where(c.run == run)
         if counted:
@@ -313,38 +259,38 @@ class Ledger:
         try:
             with self._engine.connect().execution_options(stream_results=True, yield_per=5000) as connection:
                 for row in connection.execute(query):
-                    yield _vote(row)
+                    yield vote_of(row)
         except DBAPIError as error:
             raise self._refusal(error) from None
 
     def extent(self, run: str | None = None) -> tuple[int, int]:
         """Return how many votes there are, of one run or of all, and the newest one's number: both grow with each."""
-        query = sql.select(sql.func.count(), sql.func.max(_VOTES.c.id))
-        count, newest = tuple(self._rows(query if run is None else query.where(_VOTES.c.run == run))[0])
+        query = sql.select(sql.func.count(), sql.func.max(VOTES.c.id))
+        count, newest = tuple(self._rows(query if run is None else query.where(VOTES.c.run == run))[0])
         return count, newest or 0
 
     def newest(self) -> int:
         """Return the newest vote's number; 0 where there is none."""
-        return self._rows(sql.select(sql.func.max(_VOTES.c.id)))[0][0] or 0
+        return self._rows(sql.select(sql.func.max(VOTES.c.id)))[0][0] or 0
 
     def voted_since(self, number: int, keys: Sequence[str]) -> set[str]:
         """Return the keys that have a vote newer than the one with that number, valid or failed."""
         found = set[str]()
         for some in _chunks(keys):
-            query = sql.select(_VOTES.c.key).where(_VOTES.c.key.in_(some) & (_VOTES.c.id > number))
+            query = sql.select(VOTES.c.key).where(VOTES.c.key.in_(some) & (VOTES.c.id > number))
             found.update(key for (key,) in self._rows(query))
         return found
 
     def spent(self, run: str) -> Spent:
         """Add up what a run has used."""
-        return self._spent(_VOTES.c.run == run)
+        return self._spent(VOTES.c.run == run)
 
     def spent_by(self, judge: str) -> Spent:
         """Add up what a judge, by its identity, has used in all runs."""
-        return self._spent(_VOTES.c.judge == judge)
+        return self._spent(VOTES.c.judge == judge)
 
     def _spent(self, condition: sql.ColumnElement[bool]) -> Spent:
-        c, total = _VOTES.c, sql.func.sum
+        c, total = VOTES.c, sql.func.sum
         query = sql.select(
             sql.func.count(sql.distinct(c.call)),
             total(c.cost),
@@ -358,11 +304,11 @@ class Ledger:
 
     def identities(self) -> list[str]:
         """Return the identities of all judges that voted here, sorted."""
-        return sorted(name for (name,) in self._rows(sql.select(_VOTES.c.judge).distinct()))
+        return sorted(name for (name,) in self._rows(sql.select(VOTES.c.judge).distinct()))
 
     def runs(self) -> list[str]:
         """Return the names of all runs that voted here, sorted."""
-        return sorted(name for (name,) in self._rows(sql.select(_VOTES.c.run).distinct()))
+        return sorted(name for (name,) in self._rows(sql.select(VOTES.c.run).distinct()))
 
     # ----------------------------------------------------------------------- claims
 
@@ -388,11 +334,11 @@ class Ledger:
         if not keys:
             return set()
         now, mine = time.time(), set[str]()
-        insert = upsert(self._engine)(_CLAIMS)
+        insert = upsert(self._engine)(CLAIMS)
         taken_over = insert.on_conflict_do_update(
             index_elements=["key"],
             set_={"owner": insert.excluded.owner, "until": insert.excluded.until},
-            where=_CLAIMS.c.until < now,
+            where=CLAIMS.c.until < now,
         )
         # In one order, so that two processes cannot wait for each other's rows.
         rows = [{"key": key, "owner": self._owner, "until": now + LEASE} for key in sorted(keys)]
@@ -400,8 +346,8 @@ class Ledger:
         def claim(connection: sql.Connection) -> None:
             connection.execute(taken_over, rows)
             for some in _chunks(keys):
-                own = _CLAIMS.c.key.in_(some) & (_CLAIMS.c.owner == self._owner)
-                mine.update(connection.execute(sql.select(_CLAIMS.c.key).where(own)).scalars())
+                own = CLAIMS.c.key.in_(some) & (CLAIMS.c.owner == self._owner)
+                mine.update(connection.execute(sql.select(CLAIMS.c.key).where(own)).scalars())
 
         self._transact(claim)
         return mine
@@ -410,11 +356,11 @@ class Ledger:
         """Drop all claims of those who hold some of these and whose process on this machine is gone."""
         owners = set[str]()
         for some in _chunks(keys):
-            query = sql.select(_CLAIMS.c.owner).where(_CLAIMS.c.key.in_(some)).distinct()
+            query = sql.select(CLAIMS.c.owner).where(CLAIMS.c.key.in_(some)).distinct()
             owners.update(owner for (owner,) in self._rows(query))
         dead = [owner for owner in owners if _is_dead(owner)]
         for some in _chunks(dead):
-            forget = sql.delete(_CLAIMS).where(_CLAIMS.c.owner.in_(some))
+            forget = sql.delete(CLAIMS).where(CLAIMS.c.owner.in_(some))
             self._transact(lambda connection, forget=forget: connection.execute(forget))
         return bool(dead)
 
@@ -434,8 +380,8 @@ class Ledger:
 
         def hold(connection: sql.Connection) -> None:
             for some in _chunks(keys):
-                own = _CLAIMS.c.key.in_(some) & _CLAIMS.c.owner.in_([self._owner, f"batch {tag}"])
-                change = sql.update(_CLAIMS).where(own)
+                own = CLAIMS.c.key.in_(some) & CLAIMS.c.owner.in_([self._owner, f"batch {tag}"])
+                change = sql.update(CLAIMS).where(own)
                 connection.execute(change.values(owner=f"batch {tag}", until=time.time() + seconds))
 
         with self._commit_lock:
@@ -446,11 +392,11 @@ class Ledger:
     def take_back(self, tag: str) -> set[str]:
         """Turn a batch's claims into own ones, and return their keys."""
         self._start_renewing()
-        keys, own = set[str](), _CLAIMS.c.owner == f"batch {tag}"
+        keys, own = set[str](), CLAIMS.c.owner == f"batch {tag}"
 
         def take(connection: sql.Connection) -> None:
-            keys.update(connection.execute(sql.select(_CLAIMS.c.key).where(own)).scalars())
-            change = sql.update(_CLAIMS).where(own)
+            keys.update(connection.execute(sql.select(CLAIMS.c.key).where(own)).scalars())
+            change = sql.update(CLAIMS).where(own)
             connection.execute(change.values(owner=self._owner, until=time.time() + LEASE))
 
         with self._commit_lock:
@@ -461,7 +407,7 @@ class Ledger:
 
     def release_batch(self, tag: str) -> None:
         """Give back a batch's claims."""
-        forget = sql.delete(_CLAIMS).where(_CLAIMS.c.owner == f"batch {tag}")
+        forget = sql.delete(CLAIMS).where(CLAIMS.c.owner == f"batch {tag}")
         with self._commit_lock:
             self._transact(lambda connection: connection.execute(forget))
 
@@ -472,26 +418,26 @@ class Ledger:
                 self._renewing.start()
 
     def _renew(self) -> None:
-        change = sql.update(_CLAIMS).where(_CLAIMS.c.owner == self._owner)
+        change = sql.update(CLAIMS).where(CLAIMS.c.owner == self._owner)
         while not self._closing.wait(LEASE / 4):
             try:
                 with self._commit_lock, self._engine.begin() as connection:
                     connection.execute(change.values(until=time.time() + LEASE))
             except DBAPIError as error:
-                log.warning("the ledger's claims could not be renewed (%s)", said(error))
+                log.warning("the ledger's claims could not be renewed (%s)", reason(error))
 
     # ----------------------------------------------------------------------- batches
 
     def batches(self) -> list[Batch]:
         """Return this run's batches, oldest first."""
-        c = _BATCHES.c
+        c = BATCHES.c
         query = sql.select(c.tag, c.batch_id, c.state, c.requests).where(c.run == self.run).order_by(c.time, c.tag)
         return [Batch(*row) for row in self._rows(query)]
 
     def keep_batch(self, batch: Batch) -> None:
         """Write a batch down, or its new state; durable when this returns."""
         now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
-        insert = upsert(self._engine)(_BATCHES)
+        insert = upsert(self._engine)(BATCHES)
         kept = insert.on_conflict_do_update(
             index_elements=["tag"], set_={name: insert.excluded[name] for name in ("batch_id", "state", "requests")}
         )
@@ -503,53 +449,23 @@ class Ledger:
 # --------------------------------------------------------------------------- helpers
 
 
-def _create_tables(engine: sql.Engine) -> None:
-    """Create what is missing; of two processes that find nothing, one comes too late and looks again."""
-    try:
-        _TABLES.create_all(engine)
-    except DBAPIError:
-        time.sleep(0.2)
-        _TABLES.create_all(engine)
-
-
-def _machine() -> str:
-    """Name where a process number means the same process.
-
-    Containers may share their host's name and not its processes, and machines may have the same name:
-    the kernel's namespace of process numbers and its boot tell them apart, where it has them.
-    """
-    parts = [socket.gethostname().replace(" ", "-")]
-    with contextlib.suppress(OSError):
-        parts.append(Path("/proc/sys/kernel/random/boot_id").read_text().strip()[:8])
-        parts.append(str(Path("/proc/self/ns/pid").stat().st_ino))
-    return "/".join(parts)
-
-
 def _is_dead(owner: str) -> bool:
     """Whether the owner of a claim, "machine pid id", was a process of this machine that is gone."""
-    machine, *rest = owner.split(" ")
-    if len(rest) != 2 or machine != _machine():
-        return False
-    try:
-        os.kill(int(rest[0]), 0)
-    except ProcessLookupError:
-        return True
-    except PermissionError:
-        pass
-    return False
+    of, *rest = owner.split(" ")
+    return len(rest) == 2 and of == machine() and is_gone(int(rest[0]))
 
 
 def _missing(connection: sql.Connection, rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     """Return the rows that are not in the database; a call's votes are written together."""
     there = set[str]()
     for keys in _chunks([row["key"] for row in rows]):
-        there.update(connection.execute(sql.select(_VOTES.c.call).where(_VOTES.c.key.in_(keys))).scalars())
+        there.update(connection.execute(sql.select(VOTES.c.call).where(VOTES.c.key.in_(keys))).scalars())
     return [row for row in rows if row["call"] not in there]
 
 
 def _better_vote(run: str | None) -> sql.Exists:
     """Whether another vote under a vote's key counts rather than it; looked up key by key, without a sort."""
-    vote, other = _VOTES.c, _VOTES.alias("other").c
+    vote, other = VOTES.c, VOTES.alias("other").c
     newer = (other.id > vote.id) & ((other.status == "valid") | (vote.status != "valid"))
     better = (other.key == vote.key) & (newer | (other.status == "valid") & (vote.status != "valid"))
     return sql.exists().where(better if run is None else better & (other.run == run))
@@ -557,45 +473,6 @@ def _better_vote(run: str | None) -> sql.Exists:
 
 def _chunks(keys: Sequence[str]) -> Iterator[Sequence[str]]:
     return (keys[n : n + _CHUNK] for n in range(0, len(keys), _CHUNK))
-
-
-# --------------------------------------------------------------------------- rows
-
-
-def _row(vote: Vote) -> dict[str, Any]:
-    row = {name: getattr(vote, name) for name in FIELDS}
-    row["shown"] = _dumped(vote.shown)
-    row["order"] = None if vote.order is None else _dumped(vote.order)
-    # What a server said may be anything that JSON can hold.
-    row |= {name: _storable(getattr(vote, name)) for name in ("raw", "model", "request_id")}
-    return row
-
-
-def _storable(text: str) -> str:
-    """Return a text that a database takes: Postgres takes no zero bytes, and none takes half of a surrogate pair."""
-    text = text.replace("\x00", "\ufffd")
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return text.encode(errors="backslashreplace").decode()
-    return text
-
-
-def _vote(row: sql.Row[Any]) -> Vote:
-    values = row._asdict()
-    values["shown"] = _loaded(values["shown"])
-    values["order"] = None if values["order"] is None else _loaded(values["order"])
-    return Vote(**values)
-
-
-@functools.lru_cache(maxsize=2**16)
-def _dumped(ids: tuple[str, ...]) -> str:
-    return json.dumps(ids, ensure_ascii=False)
-
-
-@functools.lru_cache(maxsize=2**16)
-def _loaded(text: str) -> tuple[str, ...]:
-    return tuple(json.loads(text))
 
 
 def import_votes(ledger: Ledger, records: Iterable[Vote]) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 from jaxmodpo.errors import UserError
 from jaxmodpo.methods.dpo import DPOConfig
@@ -30,80 +30,62 @@ class TuneSettings:
     keep_trials: bool = False
     """keep every trial's adapter or model, not the best one's alone"""
 
-    def check_search(self, part: str, settings: type[TrainingConfig]) -> None:
-        """Refuse a search that has nothing to try or to compare by, and a space that is none.
+    evaluations_per_epoch: int = 2
+    best_metric: Literal["accuracy"] = "accuracy"
+    """what trials are compared by, and so within them too"""
 
-        Args:
-            part: which part of a space file is the method's.
-            settings: the method's dataclass.
-        """
+    trains: ClassVar[type[TrainingConfig]]
+    """the method's dataclass, which comes after this one in the bases"""
+    part: ClassVar[str] = "preference"
+    """which part of a space file is the method's"""
+
+    def check(self) -> None:
+        """Refuse what the method would, a search that has nothing to try or to compare by, and a space that is none."""
+        super().check()  # type: ignore[misc]
         validation_fraction = getattr(self, "validation_fraction", 0.0)
         if self.trials < 1 or not validation_fraction > 0:
             raise UserError(
                 "a search needs --trials of at least 1 and a --validation-fraction above 0 to compare them by"
             )
-        load_space(self.space, part, settings)
+        load_space(self.space, self.part, self.trains)
 
 
 @dataclass(frozen=True, kw_only=True)
-class TuneSFTConfig(SFTConfig, TuneSettings):
+class TuneSFTConfig(TuneSettings, SFTConfig):
     """Search settings for 'align sft'."""
 
-    evaluations_per_epoch: int = 2
-    best_metric: Literal["loss"] = "loss"
+    best_metric: Literal["loss"] = "loss"  # pyright: ignore[reportIncompatibleVariableOverride]
     """what trials are compared by, and so within them too"""
 
-    def check(self) -> None:
-        super().check()
-        self.check_search("sft", SFTConfig)
+    trains, part = SFTConfig, "sft"
 
 
 @dataclass(frozen=True, kw_only=True)
-class TuneDPOConfig(DPOConfig, TuneSettings):
+class TuneDPOConfig(TuneSettings, DPOConfig):
     """Search settings for 'align dpo'."""
 
-    evaluations_per_epoch: int = 2
-    best_metric: Literal["accuracy"] = "accuracy"
-    """what trials are compared by, and so within them too"""
-
-    def check(self) -> None:
-        super().check()
-        self.check_search("preference", DPOConfig)
+    trains = DPOConfig
 
 
 @dataclass(frozen=True, kw_only=True)
-class TuneMODPOConfig(MODPOConfig, TuneSettings):
+class TuneMODPOConfig(TuneSettings, MODPOConfig):
     """Search settings for 'align modpo'."""
 
-    evaluations_per_epoch: int = 2
-    best_metric: Literal["accuracy"] = "accuracy"
-    """what trials are compared by, and so within them too"""
-
-    def check(self) -> None:
-        super().check()
-        self.check_search("preference", MODPOConfig)
+    trains = MODPOConfig
 
 
 @dataclass(frozen=True, kw_only=True)
-class TuneJointConfig(JointConfig, TuneSettings):
+class TuneJointConfig(TuneSettings, JointConfig):
     """Search settings for 'align joint'."""
 
-    evaluations_per_epoch: int = 2
-    best_metric: Literal["accuracy"] = "accuracy"
-    """what trials are compared by, and so within them too"""
-
-    def check(self) -> None:
-        super().check()
-        self.check_search("preference", JointConfig)
+    trains = JointConfig
 
 
 @dataclass(frozen=True, kw_only=True)
-class TuneRewardConfig(RewardConfig, TuneSettings):
+class TuneRewardConfig(TuneSettings, RewardConfig):
     """Search settings for 'reward'."""
 
-    evaluations_per_epoch: int = 2
-    best_metric: Literal["accuracy"] = "accuracy"
-    """what trials are compared by, and so within them too"""
+    trains, part = RewardConfig, "reward"
 
     def check(self) -> None:
         if self.all or self.refit or self.validation is not None:
@@ -111,4 +93,3 @@ class TuneRewardConfig(RewardConfig, TuneSettings):
                 "tune reward takes no --all, --refit or --validation: it searches for one criterion's settings"
             )
         super().check()
-        self.check_search("reward", RewardConfig)

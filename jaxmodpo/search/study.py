@@ -13,6 +13,8 @@ import optuna
 import sqlalchemy.exc
 from optuna.trial import FrozenTrial, TrialState
 
+from jaxmodpo.processes import is_gone
+
 logger = logging.getLogger(__name__)
 
 HEARTBEAT_SECONDS = 60
@@ -72,15 +74,8 @@ def dead(process: str) -> bool:
     host, _, number = process.rpartition(":")
     if host != socket.gethostname() or not number.isdigit():
         return False
-    if int(number) == os.getpid():
-        return True  # this process has no trial under way while it looks
-    try:
-        os.kill(int(number), 0)
-    except ProcessLookupError:
-        return True
-    except PermissionError:
-        return False
-    return False
+    # This process has no trial under way while it looks.
+    return int(number) == os.getpid() or is_gone(int(number))
 
 
 def free(study: optuna.Study, folder: Path, output: str) -> None:

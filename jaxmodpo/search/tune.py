@@ -32,19 +32,18 @@ from optuna.trial import FrozenTrial, TrialState
 from jaxmodpo.artifacts import Phase, digest, read_json, write_json, write_text
 from jaxmodpo.config import as_mapping, named_values
 from jaxmodpo.errors import Preempted, UserError
-from jaxmodpo.methods.dpo import DPOConfig, dpo
+from jaxmodpo.methods.dpo import dpo
 from jaxmodpo.methods.joint import JointConfig, joint
 from jaxmodpo.methods.margins import margin_sources
 from jaxmodpo.methods.modpo import MODPOConfig, modpo
 from jaxmodpo.methods.reward import RewardConfig, reward
-from jaxmodpo.methods.sft import SFTConfig, sft
+from jaxmodpo.methods.sft import sft
 from jaxmodpo.search.report import write_report
 from jaxmodpo.search.settings import TuneDPOConfig, TuneJointConfig, TuneMODPOConfig, TuneRewardConfig, TuneSFTConfig
 from jaxmodpo.search.space import Space, load_space
 from jaxmodpo.search.study import dead, free, open_storage, tried, try_again
 from jaxmodpo.training.distributed import DeviceConfig, agreed, leads, open_phase
 from jaxmodpo.training.session import Session
-from jaxmodpo.training.trainer import TrainingConfig
 
 logger = logging.getLogger(__name__)
 
@@ -61,37 +60,33 @@ class _Method:
 
     Attributes:
         command: its name.
-        settings: its dataclass.
         run: trains one model in a session.
-        space: which part of a space file is its.
         output: the folder that a trial leaves behind.
     """
 
     command: str
-    settings: type[TrainingConfig]
     run: Callable[[Any, Session], Phase]
-    space: str
     output: str = "adapter"
 
 
 def tune_sft(config: TuneSFTConfig) -> Phase:
     """Run ``tune sft``."""
-    return _tune(config, _Method("align sft", SFTConfig, sft, "sft"))
+    return _tune(config, _Method("align sft", sft))
 
 
 def tune_dpo(config: TuneDPOConfig) -> Phase:
     """Run ``tune dpo``."""
-    return _tune(config, _Method("align dpo", DPOConfig, dpo, "preference"))
+    return _tune(config, _Method("align dpo", dpo))
 
 
 def tune_modpo(config: TuneMODPOConfig) -> Phase:
     """Run ``tune modpo``."""
-    return _tune(config, _Method("align modpo", MODPOConfig, modpo, "preference"))
+    return _tune(config, _Method("align modpo", modpo))
 
 
 def tune_joint(config: TuneJointConfig) -> Phase:
     """Run ``tune joint``."""
-    return _tune(config, _Method("align joint", JointConfig, joint, "preference"))
+    return _tune(config, _Method("align joint", joint))
 
 
 def tune_reward(config: TuneRewardConfig) -> Phase:
@@ -99,7 +94,7 @@ def tune_reward(config: TuneRewardConfig) -> Phase:
 
     They are another model's: the trial saw less data, and was stopped within a longer schedule than the final one's.
     """
-    return _tune(config, _Method("reward", RewardConfig, reward, "reward", "model"))
+    return _tune(config, _Method("reward", reward, "model"))
 
 
 def objective(values: Mapping[str, float], beta: float = 1.0) -> float:
@@ -121,7 +116,7 @@ def objective(values: Mapping[str, float], beta: float = 1.0) -> float:
 
 def _tune(config: Any, method: _Method) -> Phase:
     config.check()
-    space = load_space(config.space, method.space, method.settings)
+    space = load_space(config.space, config.part, config.trains)
     phase = open_phase(f"tune {method.command.split()[-1]}", config, _inputs(config))
     done = phase.finished and phase.results["trials"] >= config.trials
     if done and not phase.results.get("still_running"):
@@ -261,7 +256,7 @@ class _Search:
         for name in ("updates", "best_epoch"):
             trial.set_user_attr(name, results[name])
         trial.set_user_attr("held_out", {n: v for n, v in values.items() if isinstance(v, float)})
-        if self._method.settings is RewardConfig:
+        if self._config.trains is RewardConfig:
             trial.set_user_attr("validation", read_json(folder / "validation.json"))
         return objective(values, self._beta)
 
@@ -277,7 +272,7 @@ class _Search:
         self._reported = set()
         fault, results = "", {}
         try:
-            settings = _settings(self._config, self._method, params, self._folder(params))
+            settings = _settings(self._config, params, self._folder(params))
             results = self._method.run(settings, self._session).results
         except (optuna.TrialPruned, Preempted):
             raise
@@ -369,11 +364,11 @@ def _values(results: Mapping[str, Any]) -> dict[str, Any]:
     return values
 
 
-def _settings(config: Any, method: _Method, params: Mapping[str, Any], folder: Path) -> Any:
+def _settings(config: Any, params: Mapping[str, Any], folder: Path) -> Any:
     """Return a trial's settings: those of the search, with the trial's own."""
-    mine = {f.name: getattr(config, f.name) for f in dataclasses.fields(method.settings)}
+    mine = {f.name: getattr(config, f.name) for f in dataclasses.fields(config.trains)}
     changed: dict[str, Any] = {"output_dir": folder}
-    return method.settings(**mine | changed | dict(params))
+    return config.trains(**mine | changed | dict(params))
 
 
 # --------------------------------------------------------------------------- the end
@@ -398,11 +393,11 @@ def _finish(phase: Phase, study: optuna.Study, config: Any, method: _Method) -> 
         )
     best = study.best_trial
     left_in = Path(best.user_attrs["folder"]) / method.output
-    settings = as_mapping(_settings(config, method, best.params, Path(best.user_attrs["folder"])))
+    settings = as_mapping(_settings(config, best.params, Path(best.user_attrs["folder"])))
     # Where it is trained, and with how many others, is not among what was searched for.
     for name in ("output_dir", *(field.name for field in dataclasses.fields(DeviceConfig))):
         del settings[name]
-    if method.settings is RewardConfig:
+    if config.trains is RewardConfig:
         measured = (
             f"trial {best.number} of the search, after {best.user_attrs['best_epoch']:g} of {settings['epochs']} epochs"
         )

@@ -10,7 +10,6 @@ import hashlib
 import itertools
 import json
 import os
-import sqlite3
 import subprocess
 import sys
 import threading
@@ -20,43 +19,15 @@ from pathlib import Path
 
 import pytest
 import sqlalchemy as sql
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from some_votes import EMPATHY, REQUEST, SAFETY, asked, keys, vote
 
-from jaxmodpo.artifacts import Candidate
 from jaxmodpo.errors import UserError
-from jaxmodpo.judging import database
 from jaxmodpo.judging import ledger as module
-from jaxmodpo.judging.criteria import Criterion
-from jaxmodpo.judging.database import NoLedger, existing
-from jaxmodpo.judging.judge import Answer, Asked, Request, Status, Usage, call_key, vote_keys
+from jaxmodpo.judging.judge import Answer, Status, Usage, vote_keys
 from jaxmodpo.judging.ledger import Batch, Ledger, Spent, import_votes
-from jaxmodpo.judging.votes import Vote, as_record, from_record, votes_of
-
-EMPATHY, SAFETY = Criterion("empathy", "d", "b", "w"), Criterion("safety", "e", "c", "x")
-REQUEST = Request(
-    "compare",
-    "q1",
-    "a post",
-    "p1",
-    "a private profile",
-    (EMPATHY,),
-    (Candidate("a", "first text"), Candidate("b", "second text")),
-)
-
-
-def asked(name: str = "1", request: Request = REQUEST) -> Asked:
-    return Asked(hashlib.blake2b(name.encode(), digest_size=16).hexdigest(), request)
-
-
-def vote(name: str, status: Status = "valid", order: tuple[str, ...] | None = ("a",), run: str = "") -> Vote:
-    orders = {"empathy": order} if order is not None and status == "valid" else {}
-    return votes_of(asked(name), Answer(status, "said", orders, "m"), judge="j", run=run)[0]
-
-
-def keys(*names: str) -> list[str]:
-    return [asked(name).key for name in names]
-
+from jaxmodpo.judging.tables import TABLES, create_tables
+from jaxmodpo.judging.votes import as_record, from_record, votes_of
+from jaxmodpo.processes import machine
 
 # --------------------------------------------------------------------------- votes
 
@@ -125,7 +96,7 @@ def test_rows_hold_neither_profiles_nor_replies_nor_posts(place):
         ledger.add([vote("1")])
         ledger.claim(keys("2"))
         with ledger._engine.connect() as connection:
-            tables = [row for table in module._TABLES.sorted_tables for row in connection.execute(sql.select(table))]
+            tables = [row for table in TABLES.sorted_tables for row in connection.execute(sql.select(table))]
     text = repr(tables)
     assert "said" in text
     assert not any(private in text for private in ("a post", "a private profile", "first text", "second text"))
@@ -443,181 +414,26 @@ def test_two_processes_that_share_a_ledger_ask_each_request_once_in_total(place,
 # --------------------------------------------------------------------------- where a ledger may be
 
 
-def test_a_file_of_something_else_is_refused_by_name(tmp_path):
-    (tmp_path / "votes.sqlite").write_text("question_id,question_text\n" * 200)
-    with pytest.raises(UserError, match=r"the ledger .*votes\.sqlite cannot be opened: file is not a database"):
-        Ledger(tmp_path / "votes.sqlite")
-
-
-def test_a_place_that_cannot_be_is_refused_with_a_sentence(tmp_path):
-    (tmp_path / "file").touch()
-    with pytest.raises(UserError, match="cannot be opened"):
-        Ledger(tmp_path / "file" / "votes.sqlite")
-    (tmp_path / "folder.sqlite").mkdir()
-    with pytest.raises(UserError, match="cannot be opened: unable to open database file"):
-        Ledger(tmp_path / "folder.sqlite")
-    for url in ("nonsense://host/name", "://", "http://host/name", "postgresql://u@h:notaport/x"):
-        for read_only in (False, True):
-            with pytest.raises(UserError, match="must be a file or a database URL"):
-                Ledger(url, read_only=read_only)
-    with pytest.raises(UserError, match="names no file"):
-        Ledger("sqlite://")
-
-
-def test_a_database_of_another_program_is_refused_by_what_it_lacks(tmp_path):
-    with sqlite3.connect(tmp_path / "v.sqlite") as connection:
-        connection.execute("create table votes (id integer primary key, title text)")
-    connection.close()
-    before = (tmp_path / "v.sqlite").read_bytes()
-    for read_only in (True, False):
-        with pytest.raises(
-            UserError, match=r"v\.sqlite is no ledger: its table 'votes' .*\(no column key, run, judge\)"
-        ):
-            Ledger(tmp_path / "v.sqlite", read_only=read_only)
-        assert not read_only or (tmp_path / "v.sqlite").read_bytes() == before
-    with sqlite3.connect(tmp_path / "empty.sqlite") as connection:
-        connection.execute("create table other (id integer)")
-    connection.close()
-    before = (tmp_path / "empty.sqlite").read_bytes()
-    with pytest.raises(NoLedger, match="it has no table of votes"):
-        Ledger(tmp_path / "empty.sqlite", read_only=True)
-    assert (tmp_path / "empty.sqlite").read_bytes() == before
-
-
-def test_a_ledger_opened_to_be_read_writes_nothing_and_sees_what_others_add(place):
-    with pytest.raises(NoLedger):
-        Ledger(place, read_only=True)
-    with Ledger(place) as ledger:
-        ledger.add([vote("1")])
-        with Ledger(place, read_only=True) as reading:
-            assert reading.extent() == (1, 1) and reading.extent("nobody") == (0, 0)
-            ledger.add([vote("2", run="r")])
-            assert len(list(reading.every_vote())) == 2
-            assert reading.extent() == (2, 2) and reading.extent("r") == (1, 2)
-            if isinstance(place, Path):
-                with pytest.raises(UserError, match="readonly"):
-                    reading.add([vote("3")])
-
-
-def test_a_file_that_stays_locked_for_long_is_waited_for(tmp_path, monkeypatch):
-    monkeypatch.setattr(database, "_BUSY", 10)
-    monkeypatch.setattr(module, "_RECONNECT", (0.05, 0.3))
-    with Ledger(tmp_path / "v.sqlite") as ledger:
-        locking = sqlite3.connect(tmp_path / "v.sqlite", isolation_level=None, check_same_thread=False)
-        locking.execute("begin immediate")
-        with pytest.raises(UserError, match="database is locked"):
-            ledger.add([vote("1")])
-        freed = threading.Timer(0.15, lambda: locking.execute("rollback"))
-        freed.start()
-        ledger.add([vote("1")])
-        freed.join()
-        locking.close()
-        assert len(list(ledger.every_vote())) == 1
-
-
 def test_a_process_number_of_another_container_or_boot_says_nothing(monkeypatch):
     gone = child("pass")
     gone.communicate()
-    assert module._is_dead(f"{module._machine()} {gone.pid} id")
-    assert not module._is_dead(f"{module._machine()} {os.getpid()} id")
-    here, *others = module._machine().split("/")
-    for machine in (here, f"{here}/elsewhere", "/".join(["elsewhere", *others])):
-        assert machine == module._machine() or not module._is_dead(f"{machine} {gone.pid} id")
+    assert module._is_dead(f"{machine()} {gone.pid} id")
+    assert not module._is_dead(f"{machine()} {os.getpid()} id")
+    here, *others = machine().split("/")
+    for other in (here, f"{here}/elsewhere", "/".join(["elsewhere", *others])):
+        assert other == machine() or not module._is_dead(f"{other} {gone.pid} id")
     if Path("/proc/self/ns/pid").exists():
         assert others[-1] == str(Path("/proc/self/ns/pid").stat().st_ino) and len(others) == 2
 
 
-def test_a_ledger_that_is_only_read_is_not_made(tmp_path):
-    for place in (tmp_path / "none.sqlite", f"sqlite:///{tmp_path}/none.sqlite"):
-        with pytest.raises(UserError, match=r"there is no ledger .*none\.sqlite"):
-            existing(place)
-    assert list(tmp_path.iterdir()) == []
-    Ledger(tmp_path / "some.sqlite").close()
-    assert existing(tmp_path / "some.sqlite") == tmp_path / "some.sqlite"
-    assert existing("postgresql://host/name") == "postgresql://host/name"
-
-
-def test_a_torn_database_file_is_told_in_a_sentence(tmp_path):
-    path = tmp_path / "votes.sqlite"
-    with Ledger(path) as ledger:
-        ledger.add([vote(str(n)) for n in range(2000)])
-    with sqlite3.connect(path) as connection:
-        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-    connection.close()
-    path.write_bytes(path.read_bytes()[:2000])
-    with pytest.raises(UserError, match="cannot be opened"), Ledger(path) as ledger:
-        ledger.statuses(keys("1"))
-
-
 # --------------------------------------------------------------------------- keys
-
-
-def test_the_key_changes_with_everything_the_answer_depends_on():
-    replace = dataclasses.replace
-    first, second = REQUEST.responses
-    (criterion,) = REQUEST.criteria
-    variants = [
-        REQUEST,
-        replace(REQUEST, kind="rank"),
-        replace(REQUEST, question_id="q2"),
-        replace(REQUEST, question_text="another post"),
-        replace(REQUEST, persona_id="p2"),
-        replace(REQUEST, persona_text="another profile"),
-        *(replace(REQUEST, criteria=(replace(criterion, **{f: "x"}),)) for f in vars(criterion)),
-        replace(REQUEST, criteria=(EMPATHY, SAFETY)),
-        replace(REQUEST, criteria=(SAFETY, EMPATHY)),
-        replace(REQUEST, responses=(second, first)),
-        replace(REQUEST, responses=(first,)),
-        replace(REQUEST, responses=(first, replace(second, response_text="x"))),
-        replace(REQUEST, responses=(first, replace(second, response_id="x"))),
-        replace(REQUEST, repeat=1),
-        replace(REQUEST, ties=True),
-        # Texts that run into each other are still different.
-        replace(REQUEST, question_id="q1a", question_text=" post"),
-    ]
-    found = [call_key(v, "judge") for v in variants] + [call_key(REQUEST, "another judge")]
-    assert all(a != b for a, b in itertools.combinations(found, 2))
-    votes = [key for v in variants for key in vote_keys(Asked(call_key(v, "judge"), v))]
-    assert len(set(votes)) == len(votes) == len(variants) + 2
-
-
-@settings(deadline=None)
-@given(st.lists(st.text(max_size=3), min_size=4, max_size=4), st.lists(st.text(max_size=3), min_size=4, max_size=4))
-def test_equal_keys_mean_equal_requests(one, other):
-    def request(q: str, text: str, persona: str, profile: str) -> Request:
-        return dataclasses.replace(REQUEST, question_id=q, question_text=text, persona_id=persona, persona_text=profile)
-
-    first, second = request(*one), request(*other)
-    assert (call_key(first, "j") == call_key(second, "j")) == (first == second)
-
-
-def test_the_key_is_the_published_hash_so_that_old_ledgers_stay_valid():
-    def hashed(*texts: str) -> bytes:
-        digests = b"".join(hashlib.blake2b(text.encode(), digest_size=16).digest() for text in texts)
-        return hashlib.blake2b(digests, digest_size=16).digest()
-
-    def digests(*texts: str) -> bytes:
-        return b"".join(hashlib.blake2b(text.encode(), digest_size=16).digest() for text in texts)
-
-    criteria = [hashed("empathy", "d", "b", "w"), hashed("safety", "e", "c", "x")]
-    head = ["judge", "compare", "q1", "a post", "p1", "a private profile", "False", "0"]
-    tail = digests("a", "first text", "b", "second text")
-    one = hashlib.blake2b(digests(*head, "1") + criteria[0] + tail, digest_size=16).hexdigest()
-    assert call_key(REQUEST, "judge") == one
-    assert vote_keys(Asked(one, REQUEST)) == [one], "of one criterion the call's key is the vote's"
-    both = dataclasses.replace(REQUEST, criteria=(EMPATHY, SAFETY))
-    key = hashlib.blake2b(digests(*head, "2") + b"".join(criteria) + tail, digest_size=16).hexdigest()
-    assert call_key(both, "judge") == key
-    assert vote_keys(Asked(key, both)) == [
-        hashlib.blake2b(f"{key} {name}".encode(), digest_size=16).hexdigest() for name in ("empathy", "safety")
-    ]
 
 
 def test_a_database_that_refuses_is_told_in_a_sentence_whatever_was_wanted_of_it(place):
     with Ledger(place) as ledger, Ledger(place) as other:
         ledger.claim(keys("1"))
         with other._engine.begin() as connection:
-            for table in module._TABLES.sorted_tables:
+            for table in TABLES.sorted_tables:
                 connection.execute(sql.text(f"drop table {table.name}"))
         for use in (
             lambda: ledger.add([vote("1")]),
@@ -630,9 +446,4 @@ def test_a_database_that_refuses_is_told_in_a_sentence_whatever_was_wanted_of_it
             with pytest.raises(UserError, match=r"cannot be used: .*; mend it and run the same") as caught:
                 use()
             assert "\n" not in str(caught.value)
-        module._create_tables(other._engine)
-
-
-def test_a_path_is_made_where_its_folder_is_missing(tmp_path):
-    Ledger(Path(tmp_path / "deep" / "er" / "votes.sqlite")).close()
-    assert (tmp_path / "deep" / "er" / "votes.sqlite").is_file()
+        create_tables(other._engine)

@@ -1,0 +1,115 @@
+"""The ledger's tables, and a vote as a row of one.
+
+Rows hold ids, never a persona's or a reply's text.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import time
+from typing import Any
+
+import sqlalchemy as sql
+from sqlalchemy.exc import DBAPIError
+
+from jaxmodpo.judging.votes import FIELDS, Vote
+
+TABLES = sql.MetaData()
+
+VOTES = sql.Table(
+    "votes",
+    TABLES,
+    sql.Column("id", sql.BigInteger().with_variant(sql.Integer, "sqlite"), primary_key=True),
+    sql.Column("key", sql.String(32), nullable=False),
+    sql.Column("run", sql.String(64), nullable=False),
+    sql.Column("judge", sql.Text, nullable=False),
+    sql.Column("call", sql.String(32), nullable=False),
+    sql.Column("kind", sql.String(8), nullable=False),
+    sql.Column("question_id", sql.Text, nullable=False),
+    sql.Column("persona_id", sql.Text, nullable=False),
+    sql.Column("criterion", sql.Text, nullable=False),
+    sql.Column("repeat", sql.Integer, nullable=False),
+    sql.Column("shown", sql.Text, nullable=False),
+    sql.Column("order", sql.Text),
+    sql.Column("status", sql.String(16), nullable=False),
+    sql.Column("raw", sql.Text, nullable=False),
+    sql.Column("model", sql.Text, nullable=False),
+    sql.Column("prompt_tokens", sql.Float),
+    sql.Column("cached_tokens", sql.Float),
+    sql.Column("completion_tokens", sql.Float),
+    sql.Column("cost", sql.Float),
+    sql.Column("request_id", sql.Text, nullable=False),
+    sql.Column("time", sql.String(24), nullable=False),
+    sql.Index("votes_by_key", "key"),
+    sql.Index("votes_by_run", "run"),
+)
+
+CLAIMS = sql.Table(
+    "claims",
+    TABLES,
+    sql.Column("key", sql.String(32), primary_key=True),
+    sql.Column("owner", sql.Text, nullable=False),
+    sql.Column("until", sql.Float, nullable=False),
+)
+
+BATCHES = sql.Table(
+    "batches",
+    TABLES,
+    sql.Column("tag", sql.String(32), primary_key=True),
+    sql.Column("run", sql.String(64), nullable=False),
+    sql.Column("batch_id", sql.Text, nullable=False),
+    sql.Column("state", sql.String(16), nullable=False),
+    sql.Column("requests", sql.Integer, nullable=False),
+    sql.Column("time", sql.String(24), nullable=False),
+)
+
+
+COLUMNS = [VOTES.c[name] for name in FIELDS]
+
+
+def row_of(vote: Vote) -> dict[str, Any]:
+    """Return the columns of a vote."""
+    row = {name: getattr(vote, name) for name in FIELDS}
+    row["shown"] = _dumped(vote.shown)
+    row["order"] = None if vote.order is None else _dumped(vote.order)
+    # What a server said may be anything that JSON can hold.
+    row |= {name: _storable(getattr(vote, name)) for name in ("raw", "model", "request_id")}
+    return row
+
+
+def _storable(text: str) -> str:
+    """Return a text that a database takes: Postgres takes no zero bytes, and none takes half of a surrogate pair."""
+    text = text.replace("\x00", "\ufffd")
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return text.encode(errors="backslashreplace").decode()
+    return text
+
+
+def vote_of(row: sql.Row[Any]) -> Vote:
+    """Return the vote of a row that has :data:`COLUMNS`."""
+    values = row._asdict()
+    values["shown"] = _loaded(values["shown"])
+    values["order"] = None if values["order"] is None else _loaded(values["order"])
+    return Vote(**values)
+
+
+@functools.lru_cache(maxsize=2**16)
+def _dumped(ids: tuple[str, ...]) -> str:
+    return json.dumps(ids, ensure_ascii=False)
+
+
+@functools.lru_cache(maxsize=2**16)
+def _loaded(text: str) -> tuple[str, ...]:
+    return tuple(json.loads(text))
+
+
+def create_tables(engine: sql.Engine) -> None:
+    """Create what is missing; of two processes that find nothing, one comes too late and looks again."""
+    try:
+        TABLES.create_all(engine)
+    except DBAPIError:
+        time.sleep(0.2)
+        TABLES.create_all(engine)

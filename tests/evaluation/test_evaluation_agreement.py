@@ -1,0 +1,106 @@
+"""Coefficients of agreement against published values, other implementations and brute force."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from brute_force import alpha_by_pairs, tau_of
+from scipy import stats
+from sklearn.metrics import cohen_kappa_score
+
+from jaxmodpo.evaluation import agreement
+
+# Krippendorff, "Computing Krippendorff's Alpha-Reliability", 2011, example C: four observers, twelve units.
+OBSERVERS = [
+    [1, 2, 3, 3, 2, 1, 4, 1, 2, None, None, None],
+    [1, 2, 3, 3, 2, 2, 4, 1, 2, 5, None, 3],
+    [None, 3, 3, 3, 2, 3, 4, 2, 2, 5, 1, None],
+    [1, 2, 3, 3, 2, 4, 4, 1, 2, 5, 1, None],
+]
+
+
+def alpha(counts: np.ndarray, level: str) -> float:
+    return float(agreement.krippendorff_alpha(agreement.coincidences(counts).sum(axis=0), level))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(("level", "published"), [("nominal", 0.743), ("ordinal", 0.815)])
+def test_alpha_of_krippendorffs_own_example(level, published):
+    counts = np.array([[sum(o[u] == value for o in OBSERVERS) for value in range(1, 6)] for u in range(12)])
+    assert alpha(counts, level) == pytest.approx(published, abs=5e-4)
+
+
+@pytest.mark.parametrize("level", ["nominal", "ordinal"])
+def test_alpha_equals_the_pairwise_definition_with_missing_votes(level):
+    rng = np.random.default_rng(0)
+    for _ in range(20):
+        units = [list(rng.integers(4, size=rng.integers(0, 6))) for _ in range(12)]
+        counts = np.array([[unit.count(value) for value in range(4)] for unit in units])
+        assert alpha(counts, level) == pytest.approx(alpha_by_pairs(units, level), rel=1e-12)
+
+
+def test_alpha_is_one_of_agreement_and_undefined_of_one_value():
+    assert alpha(np.array([[3, 0], [0, 5]]), "nominal") == 1
+    assert math.isnan(alpha(np.array([[3, 0], [5, 0]]), "nominal"))
+    assert math.isnan(alpha(np.array([[1, 0], [0, 1]]), "ordinal"))
+
+
+def test_kappa_and_ac1_against_other_implementations_and_gwets_example():
+    rng = np.random.default_rng(1)
+    a, b = rng.integers(3, size=200), rng.integers(3, size=200)
+    b[:90] = a[:90]
+    confusion = np.array([[((a == i) & (b == j)).sum() for j in range(3)] for i in range(3)])
+    assert agreement.cohen_kappa(confusion) == pytest.approx(cohen_kappa_score(a, b), rel=1e-12)
+    # Gwet 2008: 125 subjects, 118 and 0 agreed on, 5 and 2 not.
+    skewed = [[118, 5], [2, 0]]
+    assert agreement.cohen_kappa(skewed) == pytest.approx(-0.0234, abs=1e-4)
+    assert agreement.gwet_ac1(skewed) == pytest.approx(0.9408, abs=1e-4)
+
+
+def test_kappa_is_zero_of_one_constant_judge_and_undefined_of_two():
+    assert agreement.cohen_kappa([[70, 30], [0, 0]]) == 0
+    assert math.isnan(agreement.cohen_kappa([[100, 0], [0, 0]]))
+    assert agreement.gwet_ac1([[100, 0], [0, 0]]) == 1
+    assert math.isnan(agreement.gwet_ac1([[0, 0], [0, 0]]))
+
+
+def test_both_ways_makes_chance_a_fair_coin():
+    two = agreement.both_ways([[60, 15], [5, 20]])
+    assert agreement.raw_agreement(two) == 0.8
+    assert agreement.cohen_kappa(two) == pytest.approx(0.6) == agreement.gwet_ac1(two)
+
+
+def test_orientations_multiply_to_kendalls_tau():
+    rng = np.random.default_rng(2)
+    for _ in range(10):
+        a, b = rng.permutation(5), rng.permutation(5)
+        tau = float((agreement.orientations(a) * agreement.orientations(b)).mean())
+        assert tau == pytest.approx(tau_of(a, b), abs=1e-12)
+
+
+@pytest.mark.parametrize(("won", "of"), [(0, 5), (5, 5), (37, 50), (5012, 10000)])
+def test_wilson_interval_equals_scipys(won, of):
+    ours, theirs = agreement.wilson_interval(won, of), stats.binomtest(won, of).proportion_ci(method="wilson")
+    assert ours == pytest.approx((theirs.low, theirs.high), abs=1e-12)
+    assert agreement.wilson_interval(0, 0) is None
+
+
+def test_friedman_equals_scipys():
+    ranks = np.array([np.random.default_rng(n).permutation(4) + 1 for n in range(30)])
+    statistic, p = agreement.friedman(ranks.mean(axis=0), 30)
+    theirs = stats.friedmanchisquare(*ranks.T)
+    assert (statistic, p) == pytest.approx((theirs.statistic, theirs.pvalue), rel=1e-10)
+
+
+def test_interval_of_a_mean_is_the_normal_one_and_reasons_are_said():
+    rng = np.random.default_rng(3)
+    values = rng.normal(size=400)
+    said = agreement.estimate(
+        np.stack([values, np.ones(400)], axis=1), lambda s: s[..., 0] / s[..., 1], "why", resamples=4000, seed=0
+    )
+    error = values.std() / 20
+    assert said["interval"] == pytest.approx([values.mean() - 1.96 * error, values.mean() + 1.96 * error], abs=0.01)
+    nan = agreement.estimate(np.zeros((3, 1)), lambda s: s[..., 0] * np.nan, "nothing met", resamples=10, seed=0)
+    assert nan == {"value": None, "interval": None, "undefined": "nothing met"}
+    assert agreement.estimate(np.ones((1, 1)), lambda s: s[..., 0], "", resamples=10, seed=0)["interval"] is None
