@@ -17,10 +17,11 @@ from typing import Annotated, Any
 
 import tyro
 
-from jaxmodpo.artifacts import Phase, read_json
+from jaxmodpo.artifacts import read_json
 from jaxmodpo.cli import COMMANDS, load
 from jaxmodpo.config import builtin, from_mapping, load_yaml, named_values
 from jaxmodpo.errors import UserError, nearest
+from jaxmodpo.phase import Phase
 
 logger = logging.getLogger(__name__)
 

@@ -11,12 +11,10 @@ from jaxmodpo.artifacts import (
     Candidate,
     Journal,
     Pair,
-    Phase,
     Question,
     Ranking,
     Response,
     atomic_directory,
-    fingerprint,
     read_json,
     read_personas,
     read_questions,
@@ -31,6 +29,8 @@ from jaxmodpo.artifacts import (
 )
 from jaxmodpo.data.pairs import load_pairs
 from jaxmodpo.errors import UserError
+from jaxmodpo.fingerprints import fingerprint
+from jaxmodpo.phase import Phase
 
 AWKWARD = "He said: \"no, \n never\" – and 'left'; 100% über 😀"
 

@@ -20,8 +20,9 @@ from typing import Any, Literal
 
 import numpy as np
 
-from jaxmodpo.artifacts import Candidate, Pair, Ranking, digest, pair_from_mapping, parse_json, read_json, read_rankings
+from jaxmodpo.artifacts import Candidate, Pair, Ranking, pair_from_mapping, parse_json, read_json, read_rankings
 from jaxmodpo.errors import UserError
+from jaxmodpo.fingerprints import digest
 
 logger = logging.getLogger(__name__)
 

@@ -14,8 +14,9 @@ from pathlib import Path
 
 import numpy as np
 
-from jaxmodpo.artifacts import Phase, Question, read_table, write_questions
+from jaxmodpo.artifacts import Question, read_table, write_questions
 from jaxmodpo.errors import UserError
+from jaxmodpo.phase import Phase
 
 logger = logging.getLogger(__name__)
 

@@ -12,8 +12,10 @@ import math
 from dataclasses import dataclass
 from pathlib import Path
 
-from jaxmodpo.artifacts import Candidate, Pair, Phase, digest, read_table, write_pairs
+from jaxmodpo.artifacts import Candidate, Pair, read_table, write_pairs
 from jaxmodpo.errors import UserError
+from jaxmodpo.fingerprints import digest
+from jaxmodpo.phase import Phase
 
 logger = logging.getLogger(__name__)
 

@@ -17,19 +17,11 @@ from typing import Any
 
 import numpy as np
 
-from jaxmodpo.artifacts import (
-    Candidate,
-    Phase,
-    Question,
-    digest,
-    read_personas,
-    read_responses,
-    write_json,
-    write_table,
-)
+from jaxmodpo.artifacts import Candidate, Question, read_personas, read_responses, write_json, write_table
 from jaxmodpo.config import builtin, named_values
 from jaxmodpo.errors import UserError
 from jaxmodpo.evaluation import statistics
+from jaxmodpo.fingerprints import digest
 from jaxmodpo.judging.collect import MakeRequests, cast, collect
 from jaxmodpo.judging.criteria import Criterion, load_criteria
 from jaxmodpo.judging.forecast import forecast
@@ -54,6 +46,7 @@ from jaxmodpo.judging.voting import (
     tally,
     with_repeats,
 )
+from jaxmodpo.phase import Phase
 
 log = logging.getLogger(__name__)
 

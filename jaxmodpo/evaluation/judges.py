@@ -13,13 +13,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from jaxmodpo.artifacts import Phase, atomic_path, write_json
+from jaxmodpo.artifacts import atomic_path, write_json
 from jaxmodpo.errors import UserError
 from jaxmodpo.evaluation import figures
 from jaxmodpo.evaluation.reliability import analyse
 from jaxmodpo.judging.database import full_place
 from jaxmodpo.judging.ledger import Ledger
 from jaxmodpo.pages import png
+from jaxmodpo.phase import Phase
 
 log = logging.getLogger(__name__)
 

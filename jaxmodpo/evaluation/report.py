@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from jaxmodpo.artifacts import Phase, atomic_path, read_json, write_text
+from jaxmodpo.artifacts import atomic_path, read_json, write_text
 from jaxmodpo.errors import UserError
 from jaxmodpo.evaluation import figures
 from jaxmodpo.evaluation.fronts import front_figure
@@ -28,6 +28,7 @@ from jaxmodpo.evaluation.reliability import analyse
 from jaxmodpo.judging.database import NoLedger
 from jaxmodpo.judging.ledger import Ledger
 from jaxmodpo.pages import png, template
+from jaxmodpo.phase import Phase
 
 log = logging.getLogger(__name__)
 

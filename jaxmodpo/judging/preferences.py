@@ -18,7 +18,6 @@ from typing import Any
 from jaxmodpo.artifacts import (
     Candidate,
     Pair,
-    Phase,
     Question,
     Ranking,
     read_personas,
@@ -56,6 +55,7 @@ from jaxmodpo.judging.voting import (
     shown_order,
     with_repeats,
 )
+from jaxmodpo.phase import Phase
 
 log = logging.getLogger(__name__)
 

@@ -16,9 +16,9 @@ from pathlib import Path
 from string import Template
 from typing import Any
 
-from jaxmodpo.artifacts import digest
 from jaxmodpo.config import builtin, load_yaml
 from jaxmodpo.errors import UserError, nearest
+from jaxmodpo.fingerprints import digest
 from jaxmodpo.judging.criteria import Criterion
 from jaxmodpo.judging.judge import Request
 

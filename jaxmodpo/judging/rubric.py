@@ -13,9 +13,10 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from statistics import NormalDist
 
-from jaxmodpo.artifacts import Candidate, digest
+from jaxmodpo.artifacts import Candidate
 from jaxmodpo.config import builtin, load_yaml
 from jaxmodpo.errors import UserError, nearest
+from jaxmodpo.fingerprints import digest
 from jaxmodpo.judging.criteria import OVERALL
 from jaxmodpo.judging.hashing import draw
 from jaxmodpo.judging.judge import Answer, Asked, Request

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from jaxmodpo.artifacts import Phase, digest
 from jaxmodpo.config import builtin
 from jaxmodpo.errors import UserError
+from jaxmodpo.fingerprints import digest
 from jaxmodpo.judging.budget import Budget
 from jaxmodpo.judging.criteria import Criterion
 from jaxmodpo.judging.endpoint import Endpoint, EndpointJudge, checked_family
@@ -20,6 +20,7 @@ from jaxmodpo.judging.families import Families
 from jaxmodpo.judging.judge import Judge
 from jaxmodpo.judging.ledger import Ledger
 from jaxmodpo.judging.voting import Missingness
+from jaxmodpo.phase import Phase
 
 log = logging.getLogger(__name__)
 

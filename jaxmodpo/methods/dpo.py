@@ -10,10 +10,10 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from jaxmodpo.artifacts import Phase
 from jaxmodpo.data.pairs import LeftOut, PairsPerQuestion, load_pairs
 from jaxmodpo.errors import UserError
 from jaxmodpo.losses import Link, dpo_loss
+from jaxmodpo.phase import Phase
 from jaxmodpo.training.distributed import open_phase
 from jaxmodpo.training.policy import (
     PreferenceTrainingConfig,

@@ -15,10 +15,11 @@ from typing import Any, Literal
 
 import numpy as np
 
-from jaxmodpo.artifacts import Pair, fingerprint, read_json
+from jaxmodpo.artifacts import Pair, read_json
 from jaxmodpo.data.examples import Examples
 from jaxmodpo.data.pairs import load_column
 from jaxmodpo.errors import UserError
+from jaxmodpo.fingerprints import fingerprint
 from jaxmodpo.methods.reward import rewards_of_pairs
 from jaxmodpo.training.cache import cached, examples_digest
 from jaxmodpo.training.policy import Policy, PolicyTrainingConfig, with_adapter

@@ -12,12 +12,12 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from jaxmodpo.artifacts import Phase
 from jaxmodpo.config import named_values
 from jaxmodpo.data.pairs import LeftOut, PairsPerQuestion, held_out, load_pairs
 from jaxmodpo.errors import UserError
 from jaxmodpo.losses import modpo_loss
 from jaxmodpo.methods.margins import Source, margin_sources, read_margins
+from jaxmodpo.phase import Phase
 from jaxmodpo.training.distributed import open_phase
 from jaxmodpo.training.policy import (
     PreferenceTrainingConfig,

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from jaxmodpo.artifacts import Pair, Phase, Ranking, fingerprint, read_json, write_json
+from jaxmodpo.artifacts import Pair, Ranking, read_json, write_json
 from jaxmodpo.data.batches import Batches, scored
 from jaxmodpo.data.examples import Examples, reward_pairs, reward_rankings
 from jaxmodpo.data.pairs import (
@@ -31,12 +31,14 @@ from jaxmodpo.data.pairs import (
 )
 from jaxmodpo.data.text import SHORTEST_REWARD_TEXT, RewardText, load_tokenizer
 from jaxmodpo.errors import UserError
+from jaxmodpo.fingerprints import fingerprint
 from jaxmodpo.judging.criteria import load_criteria
 from jaxmodpo.losses import bradley_terry_loss, plackett_luce_loss
 from jaxmodpo.methods.validation import sentence, validate
 from jaxmodpo.models.files import read_model_config
 from jaxmodpo.models.remat import Remat
 from jaxmodpo.models.roberta import Roberta, RobertaConfig, load_roberta, parameter_table, save_roberta
+from jaxmodpo.phase import Phase
 from jaxmodpo.training.cache import cached, examples_digest
 from jaxmodpo.training.distributed import agreed, leads, on_host, open_phase, start
 from jaxmodpo.training.mesh import make_mesh, put, shardings, spread

@@ -11,7 +11,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from jaxmodpo.artifacts import Phase, read_questions, write_json, write_jsonl
+from jaxmodpo.artifacts import read_questions, write_json, write_jsonl
 from jaxmodpo.data.examples import completions as completions_as_examples
 from jaxmodpo.data.examples import policy_pairs
 from jaxmodpo.data.pairs import load_pairs
@@ -19,6 +19,7 @@ from jaxmodpo.data.text import PolicyText, PromptStyle, load_tokenizer
 from jaxmodpo.errors import UserError
 from jaxmodpo.methods.reward import rewards_of_pairs
 from jaxmodpo.models.quantised import BaseDtype
+from jaxmodpo.phase import Phase
 from jaxmodpo.sampling.sampler import SamplingSettings, sample
 from jaxmodpo.training.policy import Policy, load_policy
 

@@ -9,8 +9,8 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from jaxmodpo.artifacts import Phase
 from jaxmodpo.data.pairs import LeftOut, load_pairs
+from jaxmodpo.phase import Phase
 from jaxmodpo.training.distributed import open_phase
 from jaxmodpo.training.policy import PolicyTrainingConfig, policy_examples, policy_text, train_policy
 from jaxmodpo.training.session import Session

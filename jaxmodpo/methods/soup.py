@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from jaxmodpo.artifacts import Phase
 from jaxmodpo.errors import UserError
 from jaxmodpo.models.adapters import load_adapter, read_adapter_settings, save_adapter
 from jaxmodpo.models.decoder import DecoderConfig
 from jaxmodpo.models.files import read_model_config
 from jaxmodpo.models.lora import Averaging, average
+from jaxmodpo.phase import Phase
 from jaxmodpo.training.policy import check_weights
 
 

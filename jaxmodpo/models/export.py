@@ -14,11 +14,12 @@ import numpy as np
 from safetensors import safe_open
 from safetensors.numpy import save_file
 
-from jaxmodpo.artifacts import Phase, atomic_directory
+from jaxmodpo.artifacts import atomic_directory
 from jaxmodpo.errors import UserError
 from jaxmodpo.models.adapters import load_adapter
 from jaxmodpo.models.decoder import DecoderConfig, parameter_table
 from jaxmodpo.models.files import Located, locate, read_model_config, tokenizer_files
+from jaxmodpo.phase import Phase
 
 logger = logging.getLogger(__name__)
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from jaxmodpo.artifacts import Phase, write_json
+from jaxmodpo.artifacts import write_json
 from jaxmodpo.errors import UserError
 from jaxmodpo.personas.anonymity import group_sizes
 from jaxmodpo.personas.mapping import CANONICAL, find_mapping, load_mapping
@@ -18,6 +18,7 @@ from jaxmodpo.personas.selection import groups_of, select_diverse, split_balance
 from jaxmodpo.personas.summary import STEPS, summarise
 from jaxmodpo.personas.survey import participants_of, read_surveys
 from jaxmodpo.personas.synthetic import survey_rows, write_rows
+from jaxmodpo.phase import Phase
 
 logger = logging.getLogger(__name__)
 

@@ -15,10 +15,11 @@ import jax.numpy as jnp
 from jax import Array
 from tqdm import tqdm
 
-from jaxmodpo.artifacts import Journal, Phase, Question, Response, read_questions, write_responses
+from jaxmodpo.artifacts import Journal, Question, Response, read_questions, write_responses
 from jaxmodpo.data.text import PolicyText, PromptStyle, load_tokenizer
 from jaxmodpo.errors import UserError
 from jaxmodpo.models.quantised import BaseDtype
+from jaxmodpo.phase import Phase
 from jaxmodpo.sampling.endpoint import Endpoint, ask, check
 from jaxmodpo.sampling.sampler import SamplingSettings, sample
 from jaxmodpo.training.policy import load_policy

@@ -7,7 +7,8 @@ import logging
 from dataclasses import dataclass
 from pathlib import Path
 
-from jaxmodpo.artifacts import Phase, read_responses, write_json
+from jaxmodpo.artifacts import read_responses, write_json
+from jaxmodpo.phase import Phase
 from jaxmodpo.sandbox.grammar import SENTENCES, parse
 
 logger = logging.getLogger(__name__)

@@ -9,9 +9,10 @@ from pathlib import Path
 
 import numpy as np
 
-from jaxmodpo.artifacts import Phase, write_table
+from jaxmodpo.artifacts import write_table
 from jaxmodpo.errors import UserError
 from jaxmodpo.personas.synthetic import write_survey
+from jaxmodpo.phase import Phase
 from jaxmodpo.sandbox import grammar
 from jaxmodpo.sandbox.models import make_mistral, make_roberta
 from jaxmodpo.training.trainer import TrainingConfig

@@ -19,16 +19,7 @@ from typing import Any, Literal
 import jax
 import numpy as np
 
-from jaxmodpo.artifacts import (
-    Candidate,
-    Phase,
-    Question,
-    Ranking,
-    atomic_path,
-    read_json,
-    read_questions,
-    write_json,
-)
+from jaxmodpo.artifacts import Candidate, Question, Ranking, atomic_path, read_json, read_questions, write_json
 from jaxmodpo.config import named_values
 from jaxmodpo.data.examples import reward_rankings
 from jaxmodpo.data.pairs import PairsPerQuestion, load_pairs
@@ -44,6 +35,7 @@ from jaxmodpo.methods.score import divergence, own_replies
 from jaxmodpo.methods.soup import SoupConfig, soup
 from jaxmodpo.models.adapters import read_adapter_config
 from jaxmodpo.pages import png
+from jaxmodpo.phase import Phase
 from jaxmodpo.training.distributed import open_phase
 from jaxmodpo.training.policy import Policy, PreferenceTrainingConfig, with_adapter
 from jaxmodpo.training.session import Session

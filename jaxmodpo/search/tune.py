@@ -29,15 +29,17 @@ import optuna
 from jax.experimental import multihost_utils
 from optuna.trial import FrozenTrial, TrialState
 
-from jaxmodpo.artifacts import Phase, digest, read_json, write_json, write_text
+from jaxmodpo.artifacts import read_json, write_json, write_text
 from jaxmodpo.config import as_mapping, named_values
 from jaxmodpo.errors import Preempted, UserError
+from jaxmodpo.fingerprints import digest
 from jaxmodpo.methods.dpo import dpo
 from jaxmodpo.methods.joint import JointConfig, joint
 from jaxmodpo.methods.margins import margin_sources
 from jaxmodpo.methods.modpo import MODPOConfig, modpo
 from jaxmodpo.methods.reward import RewardConfig, reward
 from jaxmodpo.methods.sft import sft
+from jaxmodpo.phase import Phase
 from jaxmodpo.search.report import write_report
 from jaxmodpo.search.settings import TuneDPOConfig, TuneJointConfig, TuneMODPOConfig, TuneRewardConfig, TuneSFTConfig
 from jaxmodpo.search.space import Space, load_space

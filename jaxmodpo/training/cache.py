@@ -16,9 +16,10 @@ import jax
 import numpy as np
 from safetensors.numpy import load_file, save_file
 
-from jaxmodpo.artifacts import atomic_path, digest
+from jaxmodpo.artifacts import atomic_path
 from jaxmodpo.data.examples import Examples
 from jaxmodpo.data.text import Cut
+from jaxmodpo.fingerprints import digest
 from jaxmodpo.training.distributed import agreed, leads, shared
 
 logger = logging.getLogger(__name__)

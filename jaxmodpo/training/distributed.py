@@ -20,8 +20,8 @@ import numpy as np
 from jax import Array
 from jax.experimental import multihost_utils
 
-from jaxmodpo.artifacts import Phase
 from jaxmodpo.errors import UserError
+from jaxmodpo.phase import Phase
 
 logger = logging.getLogger(__name__)
 

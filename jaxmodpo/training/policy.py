@@ -21,13 +21,14 @@ import numpy as np
 from jax import Array
 from jax.sharding import Mesh
 
-from jaxmodpo.artifacts import Pair, Phase, digest, fingerprint
+from jaxmodpo.artifacts import Pair
 from jaxmodpo.config import named_values
 from jaxmodpo.data.batches import PADDED_ARRAYS, ROW_ARRAYS, Batches, Batching, describe, scored
 from jaxmodpo.data.examples import Examples, policy_chosen, policy_pairs
 from jaxmodpo.data.pairs import held_out
 from jaxmodpo.data.text import PolicyText, PromptStyle, load_tokenizer, tokenizer_digest
 from jaxmodpo.errors import UserError
+from jaxmodpo.fingerprints import digest, fingerprint
 from jaxmodpo.models import flops
 from jaxmodpo.models.adapters import load_adapter, save_adapter
 from jaxmodpo.models.attention import Attention, Backend
@@ -38,6 +39,7 @@ from jaxmodpo.models.lora import PROJECTIONS, LoraConfig, adapter_table
 from jaxmodpo.models.parameters import initialise
 from jaxmodpo.models.quantised import BaseDtype
 from jaxmodpo.models.remat import Remat
+from jaxmodpo.phase import Phase
 from jaxmodpo.training.cache import cached, cached_examples, examples_digest
 from jaxmodpo.training.distributed import leads, on_host
 from jaxmodpo.training.mesh import check_heads, make_mesh, place_batch, put, shardings, spread

@@ -15,7 +15,6 @@ from brute_force import alpha_by_pairs, tau_of
 from scipy import stats
 from sklearn.metrics import cohen_kappa_score
 
-from jaxmodpo.artifacts import Phase
 from jaxmodpo.cli import main
 from jaxmodpo.errors import UserError
 from jaxmodpo.evaluation import agreement
@@ -25,6 +24,7 @@ from jaxmodpo.evaluation.report import ReportConfig, report
 from jaxmodpo.evaluation.vote_table import short_names, together
 from jaxmodpo.judging.ledger import Ledger
 from jaxmodpo.judging.votes import Vote
+from jaxmodpo.phase import Phase
 
 # --------------------------------------------------------------------------- coefficients
 

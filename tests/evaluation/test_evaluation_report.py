@@ -12,10 +12,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from jaxmodpo.artifacts import Phase, write_json, write_jsonl
+from jaxmodpo.artifacts import write_json, write_jsonl
 from jaxmodpo.errors import UserError
 from jaxmodpo.evaluation.report import ReportConfig, flat, report
 from jaxmodpo.methods.validation import validate
+from jaxmodpo.phase import Phase
 
 NOTE = "A stand-in judge without clinical meaning."
 
