@@ -19,6 +19,7 @@ from typing import Any, Literal
 import numpy as np
 
 from jaxmodpo.data.examples import Examples
+from jaxmodpo.data.packing import ROW_COUNTS, Packing, pack
 from jaxmodpo.errors import UserError
 
 Batching = Literal["packed", "padded"]
@@ -102,7 +103,11 @@ class Batches:
         self._step = 0
         self._planned: tuple[int, np.ndarray] | None = None
         if batching == "packed":
-            self.shape = self._packed_shape(spread, cost)
+            # All epochs are planned and packed here, once: the shape holds what this very packing needs.
+            self._members = self._all_members()
+            self._packing = self._pack(spread, cost)
+            packing = self._packing
+            self.shape = Shape(packing.rows, packing.length, packing.segments, self._members.shape[-1])
         else:
             if batch_size % spread:
                 raise UserError(
@@ -136,10 +141,17 @@ class Batches:
 
     def at(self, step: int) -> dict[str, np.ndarray]:
         """Return the batch of an update, whatever the iterator's state."""
-        return self._assemble(self.members(step))
+        members = self.members(step)
+        batch = self._fields(members)
+        if self.batching == "padded":
+            source = np.maximum(members, 0)
+            return batch | {name: getattr(self.examples, name)[source] for name in PADDED_ARRAYS}
+        return batch | self._packed(step, members)
 
     def members(self, step: int) -> np.ndarray:
-        """Return which examples an update has, ``[accumulation, P]``, −1 for empty places."""
+        """Return which examples an update has, ``[accumulation, P]``; empty places are −1 and stand last."""
+        if self.batching == "packed":
+            return self._members[step]
         epoch, update = divmod(step, self.steps_per_epoch)
         if self._planned is None or self._planned[0] != epoch:
             self._planned = epoch, self._plan(epoch)
@@ -177,66 +189,57 @@ class Batches:
         groups += [filled[whole * per_update :].reshape(-1, per_update)]
         return dealt(np.concatenate(groups), lengths, self.accumulation, min(per_update, 2 * size), generator)
 
-    def _packed_shape(self, spread: int, cost: Callable[[int], float]) -> Shape:
-        lengths = np.concatenate([self.examples.lengths, np.zeros((1, self.examples.lengths.shape[1]), np.int32)])
-        plans = [self._plan(epoch) for epoch in range(self.epochs)]
-        members = np.concatenate([plan.reshape(-1, plan.shape[-1]) for plan in plans])
-        sizes = lengths[members].reshape(len(members), -1)
-        used = int((members >= 0).sum(1).max())
-        best: tuple[float, Shape] | None = None
+    def _all_members(self) -> np.ndarray:
+        """Return the members of every update of the run, ``[steps, accumulation, P]``, P as small as it can be."""
+        members = np.concatenate([self._plan(epoch) for epoch in range(self.epochs)])
+        empties_last = np.argsort(members < 0, axis=-1, kind="stable")
+        members = np.take_along_axis(members, empties_last, axis=-1)
+        most = int((members >= 0).sum(-1).max())
+        return members[..., :most]
+
+    def _pack(self, spread: int, cost: Callable[[int], float]) -> Packing:
+        """Pack every microbatch of the run."""
+        sequences = self.examples.lengths.shape[1]
+        sizes = np.where(self._members[..., None] >= 0, self.examples.lengths[self._members], 0)
         # More rows than sequences are never needed; fewer make rows longer and attention dearer.
-        most = max(spread, self._batch_size * lengths.shape[1])
-        for rows in (spread * n for n in (1, 2, 3, 4, 6, 8, 12, 16, 24, 32) if spread * n <= most):
-            _, loads, counts = rows_of(sizes, rows)
-            longest = int(loads.max())
-            multiple = 64 if longest > 512 else 8
-            length = -(-longest // multiple) * multiple
-            price = rows * length * cost(length)
-            if best is None or price < best[0]:
-                best = price, Shape(rows, length, int(counts.max()), used)
-        assert best is not None
-        return best[1]
+        most = max(spread, self._batch_size * sequences)
+        row_counts = [spread * multiple for multiple in ROW_COUNTS if spread * multiple <= most]
+        return pack(sizes.reshape(self.steps * self.accumulation, -1), row_counts, cost)
 
     # ------------------------------------------------------------------ the arrays
 
-    def _assemble(self, members: np.ndarray) -> dict[str, np.ndarray]:
-        # Empty places go behind the others.
-        members = np.take_along_axis(members, np.argsort(members < 0, axis=1, kind="stable"), axis=1)
-        members = members[:, : self.shape.examples]
-        source = np.maximum(members, 0)  # an empty place holds a copy of the first example, without weight
-        batch = {name: array[source] for name, array in self.examples.fields.items()}
-        batch["row_weights"] = (members >= 0).astype(np.float32)
-        if self.batching == "padded":
-            for name in PADDED_ARRAYS:
-                batch[name] = getattr(self.examples, name)[source]
-            return batch
-        return batch | self._packed(members)
+    def _fields(self, members: np.ndarray) -> dict[str, np.ndarray]:
+        """Return the examples' own fields and weights; an empty place copies the first example, without weight."""
+        source = np.maximum(members, 0)
+        fields = {name: array[source] for name, array in self.examples.fields.items()}
+        return fields | {"row_weights": (members >= 0).astype(np.float32)}
 
-    def _packed(self, members: np.ndarray) -> dict[str, np.ndarray]:
-        shape, (microbatches, places) = self.shape, members.shape
+    def _packed(self, step: int, members: np.ndarray) -> dict[str, np.ndarray]:
+        """Return an update's rows, with each sequence in the place that the packing has for it."""
+        shape, packing, (microbatches, examples) = self.shape, self._packing, members.shape
         sequences = self.examples.lengths.shape[1]
-        lengths = np.where(members[..., None] >= 0, self.examples.lengths[members], 0)
-        rows, _, _ = rows_of(lengths.reshape(microbatches, -1), shape.rows)
         arrays = {name: np.zeros((microbatches, shape.rows, shape.length), np.int32) for name in ROW_ARRAYS}
-        found = np.zeros((microbatches, places, sequences), np.int32)
-        for part in range(microbatches):
-            ends = np.zeros(shape.rows, int)
-            counts = np.zeros(shape.rows, int)
-            for place, example in enumerate(members[part]):
-                for sequence in range(sequences) if example >= 0 else ():
-                    row = rows[part, place * sequences + sequence]
-                    size = int(self.examples.lengths[example, sequence])
-                    prompt = int(self.examples.prompt_lengths[example, sequence])
-                    start, end = ends[row], ends[row] + size
-                    counts[row] += 1
-                    arrays["tokens"][part, row, start:end] = self.examples.tokens[example, sequence, :size]
-                    arrays["segments"][part, row, start:end] = counts[row]
-                    arrays["positions"][part, row, start:end] = np.arange(size)
-                    arrays["completions"][part, row, start + prompt : end] = counts[row]
-                    found[part, place, sequence] = row * shape.segments + counts[row] - 1
-                    ends[row] = end
+        places = np.zeros((microbatches, examples, sequences), np.int32)
+        for part, place, sequence in np.ndindex(places.shape):
+            example = members[part, place]
+            if example < 0:
+                continue
+            # The packing numbers microbatches through the run, and a microbatch's sequences through its examples.
+            here = step * self.accumulation + part, place * sequences + sequence
+            row, segment = int(packing.row[here]), int(packing.segment[here])
+            size = int(self.examples.lengths[example, sequence])
+            prompt = int(self.examples.prompt_lengths[example, sequence])
+            start = int(packing.start[here])
+            end = start + size
+            assert end <= shape.length and 1 <= segment <= shape.segments
+            assert not arrays["segments"][part, row, start:end].any(), "two sequences share a place"
+            arrays["tokens"][part, row, start:end] = self.examples.tokens[example, sequence, :size]
+            arrays["segments"][part, row, start:end] = segment
+            arrays["positions"][part, row, start:end] = np.arange(size)
+            arrays["completions"][part, row, start + prompt : end] = segment
+            places[part, place, sequence] = row * shape.segments + segment - 1
         numbers = np.arange(1, shape.segments + 1, dtype=np.int32)
-        return {**arrays, "places": found, "segment_numbers": np.tile(numbers, (microbatches, 1))}
+        return {**arrays, "places": places, "segment_numbers": np.tile(numbers, (microbatches, 1))}
 
 
 def epoch_order(examples: int, epoch: int, seed: int) -> np.ndarray:
@@ -304,39 +307,6 @@ def dealt(
             count[every, part] += 1
         better = total.max(1) < fullest
         best[better], fullest[better] = made[better], total.max(1)[better]
-    return best
-
-
-def rows_of(sizes: np.ndarray, rows: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Put sequences into rows so that the fullest row is short: as :func:`dealt` does, each batch for itself.
-
-    Args:
-        sizes: ``[batches, sequences]`` tokens; 0 for none.
-        rows: of each batch.
-
-    Returns:
-        The row of each sequence ``[batches, sequences]``, and tokens and sequences of each row
-        ``[batches, rows]``.
-    """
-    every = np.arange(len(sizes))
-    shakes = np.random.default_rng(0).uniform(-0.5, 0.5, (DEALS // 4, sizes.shape[1]))
-    shakes[0] = 0
-    best: tuple[np.ndarray, np.ndarray, np.ndarray] | None = None
-    for shake in shakes if rows > 1 else shakes[:1]:
-        row = np.zeros(sizes.shape, np.int64)
-        loads, counts = (np.zeros((len(sizes), rows), np.int64) for _ in range(2))
-        for sequence in np.argsort(-sizes * (1 + shake), axis=1, kind="stable").T:
-            emptiest = loads.argmin(1)
-            row[every, sequence] = emptiest
-            loads[every, emptiest] += sizes[every, sequence]
-            counts[every, emptiest] += sizes[every, sequence] > 0
-        if best is None:
-            best = row, loads, counts
-            continue
-        better = loads.max(1) < best[1].max(1)
-        for kept, found in zip(best, (row, loads, counts), strict=True):
-            kept[better] = found[better]
-    assert best is not None
     return best
 
 

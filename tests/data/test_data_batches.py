@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from jaxmodpo.data.batches import Batches, balanced, dealt, describe, rows_of, scored
+from jaxmodpo.data.batches import Batches, balanced, dealt, describe, scored
 from jaxmodpo.data.examples import Examples
 from jaxmodpo.data.reference_lengths import reference_examples
 from jaxmodpo.errors import UserError
@@ -131,7 +131,7 @@ def test_scores_come_back_in_the_data_sets_order(batching):
     )
 
 
-def test_groups_parts_and_rows_are_evenly_filled():
+def test_groups_and_parts_are_evenly_filled():
     generator = np.random.default_rng(0)
     lengths = np.append(generator.lognormal(6, 0.4, 96).astype(int), 0)
     groups = balanced(generator.permutation(96), lengths, 16, generator)
@@ -140,5 +140,3 @@ def test_groups_parts_and_rows_are_evenly_filled():
     parts = dealt(groups, lengths, 4, 8, generator)
     np.testing.assert_array_equal(np.sort(parts[parts >= 0]), np.arange(96))
     assert lengths[parts].sum(2).max() < 1.1 * lengths[parts].sum(2).mean()
-    rows, loads, counts = rows_of(np.array([[5, 4, 3, 3, 3, 0]]), 2)
-    assert loads.tolist() == [[9, 9]] and counts.sum() == 5 and rows.shape == (1, 6)

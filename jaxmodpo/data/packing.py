@@ -1,0 +1,142 @@
+"""Bin packing: in which row each sequence of a microbatch lies, where it begins there, and under which number.
+
+Packed training lays sequences end to end in rows of one length, so that little of a batch is padding. The
+length must hold the fullest row of the whole run, since the step is compiled for one shape; so all of a run's
+microbatches are packed at once, before the first update. The packing is decided here and nowhere else: whoever
+builds a batch reads the places from :class:`Packing` and never packs again, because a second packing (of the
+same sequences in another order, or among another number of empty places) need not be the same one and may not
+fit the shape that the first one was measured for.
+
+In a row of three sequences, with L = 12::
+
+    tokens     a a a a b b b c c c c .
+    segments   1 1 1 1 2 2 2 3 3 3 3 0      a segment number tells attention where a sequence ends
+    starts     a at 0, b at 4, c at 7       its tokens' positions count from 0 again
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+import numpy as np
+
+SHAKES = 8
+"""tries at filling rows, each with the lengths shaken differently"""
+
+ROW_COUNTS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32)
+"""numbers of rows that are tried, as multiples of the devices that rows are spread over"""
+
+
+@dataclass(frozen=True)
+class Packing:
+    """Where every sequence of a run lies: ``M`` microbatches of up to ``N`` sequences in rows of one length.
+
+    Attributes:
+        rows: of each microbatch.
+        length: tokens that a row holds.
+        segments: most sequences in a row.
+        row: ``[M, N]``, each sequence's row.
+        start: ``[M, N]``, its first token's place in the row.
+        segment: ``[M, N]``, its number in the row, from 1; 0 where there is no sequence.
+    """
+
+    rows: int
+    length: int
+    segments: int
+    row: np.ndarray
+    start: np.ndarray
+    segment: np.ndarray
+
+
+def pack(sizes: np.ndarray, row_counts: Iterable[int], cost: Callable[[int], float]) -> Packing:
+    """Pack a run's sequences, with the number of rows that makes the run cheapest.
+
+    Few rows are long and make attention dear; many rows are short, but the fullest sequence of the run bounds
+    their length from below, so that they hold more padding.
+
+    Args:
+        sizes: ``[M, N]`` tokens of each microbatch's sequences; 0 for none.
+        row_counts: numbers of rows to try.
+        cost: what a row's token costs, given the row's length, in any unit.
+    """
+    best: tuple[float, int, int, np.ndarray] | None = None
+    for rows in row_counts:
+        row, loads = rows_of(sizes, rows)
+        longest = int(loads.max())
+        # Longer rows are rounded up further: attention kernels work in blocks.
+        multiple = 64 if longest > 512 else 8
+        length = -(-longest // multiple) * multiple
+        price = rows * length * cost(length)
+        if best is None or price < best[0]:
+            best = price, rows, length, row
+    assert best is not None, "no number of rows to try"
+    _, rows, length, row = best
+    return _laid_out(sizes, rows, length, row)
+
+
+def rows_of(sizes: np.ndarray, rows: int) -> tuple[np.ndarray, np.ndarray]:
+    """Put sequences into rows so that the fullest row is short, each microbatch for itself.
+
+    The longest sequence goes first, always into the emptiest row (Graham's rule, at most 4/3 of the best). To
+    come closer, the order is shaken: the lengths are multiplied by random factors before they are sorted, and
+    each microbatch keeps the try whose fullest row is shortest. The first try is unshaken.
+
+    Args:
+        sizes: ``[M, N]`` tokens; 0 for none.
+        rows: of each microbatch.
+
+    Returns:
+        The row of each sequence ``[M, N]``, and the tokens of each row ``[M, rows]``.
+    """
+    every = np.arange(len(sizes))
+    # The factors depend on N. That is harmless only because no one packs the same sequences twice.
+    shakes = np.random.default_rng(0).uniform(-0.5, 0.5, (SHAKES, sizes.shape[1]))
+    shakes[0] = 0
+    best_row = np.zeros(sizes.shape, np.int64)
+    best_loads = np.full((len(sizes), rows), np.iinfo(np.int64).max)
+    # With a single row there is nothing to choose.
+    for shake in shakes if rows > 1 else shakes[:1]:
+        row = np.zeros(sizes.shape, np.int64)
+        loads = np.zeros((len(sizes), rows), np.int64)
+        longest_first = np.argsort(-sizes * (1 + shake), axis=1, kind="stable")
+        for sequence in longest_first.T:
+            emptiest = loads.argmin(1)
+            row[every, sequence] = emptiest
+            loads[every, emptiest] += sizes[every, sequence]
+        better = loads.max(1) < best_loads.max(1)
+        best_row[better] = row[better]
+        best_loads[better] = loads[better]
+    return best_row, best_loads
+
+
+def _laid_out(sizes: np.ndarray, rows: int, length: int, row: np.ndarray) -> Packing:
+    """Number the sequences of each row and lay them end to end, in the order in which ``sizes`` has them."""
+    every = np.arange(len(sizes))
+    loads = np.zeros((len(sizes), rows), np.int64)
+    counts = np.zeros((len(sizes), rows), np.int64)
+    start = np.zeros(sizes.shape, np.int64)
+    segment = np.zeros(sizes.shape, np.int64)
+    for sequence in range(sizes.shape[1]):
+        size, here = sizes[:, sequence], row[:, sequence]
+        start[:, sequence] = loads[every, here]
+        counts[every, here] += size > 0
+        segment[:, sequence] = np.where(size > 0, counts[every, here], 0)
+        loads[every, here] += size
+    packing = Packing(rows, length, int(counts.max()), row, start, segment)
+    _check(packing, sizes)
+    return packing
+
+
+def _check(packing: Packing, sizes: np.ndarray) -> None:
+    """Assert that every sequence has a place of its own, within its row."""
+    taken = sizes > 0
+    assert packing.row.shape == packing.start.shape == packing.segment.shape == sizes.shape
+    assert ((packing.row >= 0) & (packing.row < packing.rows)).all(), "a sequence in a row that is not there"
+    assert ((packing.start + sizes)[taken] <= packing.length).all(), "a row holds more tokens than it is long"
+    assert (packing.segment[taken] >= 1).all(), "a sequence without a number"
+    assert (packing.segment <= packing.segments).all(), "a row holds more sequences than there are numbers"
+    # Two sequences in one place: equal numbers of microbatch, row and segment.
+    microbatch = np.broadcast_to(np.arange(len(sizes))[:, None], sizes.shape)
+    places = (microbatch * packing.rows + packing.row) * (packing.segments + 1) + packing.segment
+    assert len(np.unique(places[taken])) == taken.sum(), "two sequences share a place"
