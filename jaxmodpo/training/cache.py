@@ -14,7 +14,8 @@ from typing import Any
 
 import jax
 import numpy as np
-from safetensors.numpy import load_file, save_file
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save_file
 
 from jaxmodpo.artifacts import atomic_path
 from jaxmodpo.data.examples import Examples
@@ -60,14 +61,49 @@ def cached(
         }
     )
     path = (folder or default_folder()) / f"{what}-{key[:32]}.safetensors"
-    if agreed(path.is_file):
+    entry = _read(path) if leads() else None
+    if agreed(lambda: entry is not None):
         logger.info("%s: from the cache, %s", what, path)
-        return shared(load_file(path)["values"] if leads() else None)
+        return shared(entry["values"] if entry is not None else None)
     values = np.ascontiguousarray(compute())
     if leads():
-        with atomic_path(path) as temporary:
-            save_file({"values": values}, temporary)
+        _write(path, {"values": values})
     return values
+
+
+def _content_digest(arrays: Mapping[str, np.ndarray]) -> str:
+    """Hash an entry's arrays: names, types, shapes and values."""
+    hasher = hashlib.sha256()
+    for name in sorted(arrays):
+        array = np.ascontiguousarray(arrays[name])
+        hasher.update(repr((name, str(array.dtype), array.shape)).encode())
+        hasher.update(array.tobytes())
+    return hasher.hexdigest()
+
+
+def _write(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
+    with atomic_path(path) as temporary:
+        save_file(dict(arrays), temporary, metadata={"digest": _content_digest(arrays)})
+
+
+def _read(path: Path) -> dict[str, np.ndarray] | None:
+    """Return an entry's arrays, or None where there is no entry or a damaged one, which is warned of.
+
+    The file's name says what the entry depends on, but not that its bytes are still those that were written. An
+    entry without a digest counts as damaged: nobody can tell.
+    """
+    if not path.is_file():
+        return None
+    try:
+        with safe_open(path, framework="numpy") as file:
+            arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
+            recorded = (file.metadata() or {}).get("digest")
+        if recorded == _content_digest(arrays):
+            return arrays
+    except (SafetensorError, OSError, ValueError):
+        pass
+    logger.warning("%s is damaged or without a digest; it is computed anew", path)
+    return None
 
 
 def cached_examples(
@@ -83,16 +119,15 @@ def cached_examples(
         folder: of the cache; None for the default one.
     """
     path = (folder or default_folder()) / f"{what}-{digest({'what': what, **depends_on})[:32]}.safetensors"
-    if path.is_file():
+    entry = _read(path)
+    if entry is not None:
         logger.info("%s: from the cache, %s", what, path)
-        found = load_file(path)
-        cut.add(*found.pop("cut").tolist())
-        return Examples(**found, fields={})
+        cut.add(*entry.pop("cut").tolist())
+        return Examples(**entry, fields={})
     before = cut.counts
     examples = compute()
     if leads():
         counted = np.subtract(cut.counts, before)
-        with atomic_path(path) as temporary:
-            arrays = {name: getattr(examples, name) for name in ("tokens", "prompt_lengths", "lengths")}
-            save_file({**arrays, "cut": counted}, temporary)
+        arrays = {name: getattr(examples, name) for name in ("tokens", "prompt_lengths", "lengths")}
+        _write(path, {**arrays, "cut": counted})
     return examples

@@ -57,3 +57,17 @@ def test_examples_differ_in_their_digest_by_any_token_and_by_where_the_completio
     ]
     assert examples_digest(one) == examples_digest(completions([[1, 2], [3]], [[4], [5, 6]]))
     assert examples_digest(one) not in {examples_digest(other) for other in others}
+
+
+@pytest.mark.parametrize("damage", ["a value", "the end", "everything"])
+def test_a_damaged_entry_is_computed_anew_with_a_warning(tmp_path, caplog, damage):
+    values = np.arange(6, dtype=np.float32)
+    cached("reference", {}, lambda: values, tmp_path)
+    (path,) = tmp_path.iterdir()
+    content = bytearray(path.read_bytes())
+    if damage == "a value":
+        content[-2] ^= 1
+    path.write_bytes({"a value": bytes(content), "the end": bytes(content[:-4]), "everything": b""}[damage])
+    np.testing.assert_array_equal(cached("reference", {}, lambda: values, tmp_path), values)
+    assert "is damaged" in caplog.text
+    np.testing.assert_array_equal(cached("reference", {}, lambda: values * 0, tmp_path), values)
