@@ -10,6 +10,7 @@ import contextlib
 import csv
 import dataclasses
 import json
+import math
 import os
 import re
 import shutil
@@ -19,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from jaxmodpo.errors import UserError
+from jaxmodpo.parsing import is_serialized, parse_json
 
 # --------------------------------------------------------------------------- atomic writes
 
@@ -84,28 +86,10 @@ def write_jsonl(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
     write_text(path, "".join(json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n" for row in rows))
 
 
-_HALF_ESCAPED = re.compile(r"\\u[dD][89a-fA-F]")
-
-
-def parse_json(text: str) -> Any:
-    """Parse JSON.
-
-    Raises:
-        ValueError: no JSON, or a text with half of a surrogate pair, which can be neither hashed nor written.
-    """
-    value = json.loads(text)
-    if _HALF_ESCAPED.search(text):
-        try:
-            json.dumps(value, ensure_ascii=False).encode()
-        except UnicodeEncodeError as error:
-            raise ValueError(f"it holds half of a surrogate pair ({error.object[error.start]!a})") from None
-    return value
-
-
 def read_json(path: Path) -> Any:
-    """Read JSON; a missing or broken file is the user's error."""
+    """Read JSON; a missing or broken file is the user's error, and so is a key twice in one object."""
     try:
-        return parse_json(path.read_text(encoding="utf-8"))
+        return parse_json(path.read_bytes())
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror}") from error
     except ValueError as error:
@@ -238,18 +222,19 @@ def read_table(path: Path, required: Sequence[str]) -> list[dict[str, str]]:
     """Read a CSV file as text rows.
 
     Raises:
-        UserError: unreadable, not UTF-8, empty, or lacking a required column; the message names
-            the file and the column.
+        UserError: unreadable, not UTF-8, empty, lacking a required column, or with one name over two columns, of which
+            only one could be read; the message names the file and the column. Names count as equal where they differ
+            in case and spaces alone, since mappings find columns that way.
     """
     csv.field_size_limit(10**9)
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
             reader = csv.DictReader(file, strict=True)
             columns = reader.fieldnames or []
+            _refuse_doubled_columns(path, columns)
             missing = [name for name in required if name not in columns]
             if missing:
-                found = f"its columns are {', '.join(columns)}" if columns else "it is empty"
-                raise UserError(f"{path} lacks the column {', '.join(missing)}; {found}")
+                raise UserError(f"{path} lacks the column {', '.join(missing)}; {_columns_in_words(columns)}")
             rows = []
             for row in reader:
                 if None in row or None in row.values():
@@ -266,19 +251,60 @@ def read_table(path: Path, required: Sequence[str]) -> list[dict[str, str]]:
     return rows
 
 
+def _refuse_doubled_columns(path: Path, columns: Sequence[str]) -> None:
+    """Refuse a header that names a column twice; columns without any name belong to nobody and may be many."""
+    places: dict[str, int] = {}
+    for place, column in enumerate(columns, 1):
+        name = " ".join(column.replace("\u2019", "'").split()).casefold()
+        if name and (first := places.setdefault(name, place)) != place:
+            raise UserError(
+                f"{path}: the column '{_shortened(columns[first - 1])}' stands there twice, as the columns {first} and "
+                f"{place}; remove or rename one"
+            )
+
+
+def _columns_in_words(columns: Sequence[str]) -> str:
+    if not columns:
+        return "it is empty"
+    listed = f"its columns are {', '.join(map(_shortened, columns))}"
+    separator = next((s for s in (";", "\t") if len(columns) == 1 and s in columns[0]), None)
+    return f"{listed}; save it with commas between the fields, not {separator!r}" if separator else listed
+
+
+def _shortened(column: str) -> str:
+    """Cut a column's name that is a whole question."""
+    return column if len(column) <= 60 else f"{column[:59]}…"
+
+
 def write_table(path: Path, rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> None:
-    """Write a CSV file atomically."""
+    """Write a CSV file atomically, every field in quotes.
+
+    Before 3.11.9 and 3.12.3 Python leaves a bare carriage return without quotes, and then cannot read the file again.
+    Half of a surrogate pair, which no UTF-8 file can hold, becomes U+FFFD.
+    """
     with atomic_path(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.DictWriter(file, columns, extrasaction="ignore", lineterminator="\n")
+        writer = csv.DictWriter(
+            file, columns, extrasaction="ignore", lineterminator="\n", quoting=csv.QUOTE_ALL, strict=True
+        )
         writer.writeheader()
-        writer.writerows(rows)
+        writer.writerows({name: _whole_characters(row[name]) for name in columns if name in row} for row in rows)
+
+
+_HALF = re.compile("[\ud800-\udfff]")
+
+
+def _whole_characters(value: Any) -> Any:
+    return _HALF.sub("\ufffd", value) if isinstance(value, str) else value
 
 
 def read_questions(path: Path) -> list[Question]:
     """Read ``question_id, question_text``; ids must be unique."""
     rows = read_table(path, ["question_id", "question_text"])
     _refuse_doubles(path, "question_id", (row["question_id"] for row in rows))
-    return [Question(row["question_id"], row["question_text"]) for row in rows]
+    return [
+        Question(row["question_id"], plain_text(row["question_text"], f"{path}, row {number}, question_text"))
+        for number, row in enumerate(rows, 1)
+    ]
 
 
 def write_questions(path: Path, questions: Sequence[Question]) -> None:
@@ -290,6 +316,9 @@ def read_responses(path: Path) -> list[Response]:
     columns = ["question_id", "question_text", "response_id", "response_text"]
     rows = read_table(path, columns)
     _refuse_doubles(path, "response_id", (f"{row['question_id']}/{row['response_id']}" for row in rows))
+    for number, row in enumerate(rows, 1):
+        for column in ("question_text", "response_text"):
+            plain_text(row[column], f"{path}, row {number}, {column}")
     return [Response(*(row[c] for c in columns), model_name=row.get("model_name", "")) for row in rows]
 
 
@@ -319,20 +348,62 @@ def read_personas(path: Path) -> dict[str, str]:
     return personas
 
 
+def identifier(value: Any, where: str) -> str:
+    """Return an id as text: a text as it stands, a whole number without a point.
+
+    A column of whole numbers with a gap becomes one of floats in many tools, so that 12 comes as 12.0.
+
+    Raises:
+        UserError: nothing, an empty text, another kind of value, or a float beyond what floats hold exactly.
+    """
+    if isinstance(value, float) and value.is_integer() and abs(value) < 2**53:
+        return str(int(value))
+    if isinstance(value, int) and not isinstance(value, bool):
+        return str(value)
+    if isinstance(value, str) and value.strip():
+        return value
+    raise UserError(f"{where}: an id must be a text or a whole number, not {value!r:.60}")
+
+
+def plain_text(value: Any, where: str) -> str:
+    """Return a text as it stands.
+
+    Raises:
+        UserError: it is none, or a list of chat messages as Python or JSON write it, which nobody said.
+    """
+    if not isinstance(value, str):
+        raise UserError(f"{where}: must be a text, not {value!r:.60}")
+    if is_serialized(value):
+        raise UserError(
+            f"{where}: a list of messages in Python's or JSON's words stands where a text belongs: {value!r:.60}; "
+            "write the text alone, or keep the messages as JSON Lines or Parquet"
+        )
+    return value
+
+
 def pair_from_mapping(row: Any, where: str) -> Pair:
     """Read one pair in the authors' layout; ``where`` names it in errors ("f.json, item 3")."""
-    try:
-        return Pair(
-            str(row["question_id"]),
-            row["question_text"],
-            Candidate(str(row["chosen"]["response_id"]), row["chosen"]["response_text"]),
-            Candidate(str(row["rejected"]["response_id"]), row["rejected"]["response_text"]),
-        )
-    except (KeyError, TypeError) as error:
-        raise UserError(
-            f"{where}: a pair needs question_id, question_text, chosen and rejected, each with response_id "
-            f"and response_text ({type(error).__name__}: {error})"
-        ) from error
+    return Pair(*_question_of(row, where), _candidate(row, "chosen", where), _candidate(row, "rejected", where))
+
+
+def _question_of(row: Any, where: str) -> tuple[str, str]:
+    question = _value(row, "question_id", where), _value(row, "question_text", where)
+    return identifier(question[0], f"{where}, question_id"), plain_text(question[1], f"{where}, question_text")
+
+
+def _candidate(row: Any, field: str, where: str) -> Candidate:
+    reply = _value(row, field, where)
+    where = f"{where}, {field}"
+    response_id, text = _value(reply, "response_id", where), _value(reply, "response_text", where)
+    return Candidate(identifier(response_id, f"{where}, response_id"), plain_text(text, f"{where}, response_text"))
+
+
+def _value(row: Any, field: str, where: str) -> Any:
+    if not isinstance(row, Mapping):
+        raise UserError(f"{where}: must be a mapping with {field}, not {row!r:.60}")
+    if field not in row:
+        raise UserError(f"{where}: lacks the field {field}")
+    return row[field]
 
 
 def write_pairs(path: Path, pairs: Sequence[Pair]) -> None:
@@ -342,27 +413,34 @@ def write_pairs(path: Path, pairs: Sequence[Pair]) -> None:
 def read_rankings(path: Path) -> list[Ranking]:
     """Read ``{criterion}_rankings.json``, each best first; equal ranks are ties, in the file's order."""
     rows = read_json(path)
-    try:
-        return [_ranking(row) for row in rows]
-    except (KeyError, TypeError) as error:
-        raise UserError(
-            f"{path}: a ranking needs question_id, question_text and ranking, a list of rank, response_id, "
-            f"response_text ({type(error).__name__}: {error})"
-        ) from error
+    if not isinstance(rows, list):
+        raise UserError(f"{path} must hold a list of rankings, not {type(rows).__name__}")
+    rankings = [_ranking(row, f"{path}, ranking {number}") for number, row in enumerate(rows, 1)]
+    _refuse_doubles(path, "question_id", (ranking.question_id for ranking in rankings))
+    return rankings
 
 
-def _ranking(row: Any) -> Ranking:
+def _ranking(row: Any, where: str) -> Ranking:
     """Read one ranking; whatever numbers its ranks are, they become 1, 1, 3."""
-    listed = sorted(row["ranking"], key=lambda c: c["rank"])
-    given = [c["rank"] for c in listed]
-    if not all(isinstance(rank, int | float) for rank in given):
-        raise TypeError(f"the ranks of question {row['question_id']} are not all numbers")
-    return Ranking(
-        str(row["question_id"]),
-        row["question_text"],
-        tuple(Candidate(str(c["response_id"]), c["response_text"]) for c in listed),
-        tuple(given.index(rank) + 1 for rank in given),
-    )
+    question_id, question_text = _question_of(row, where)
+    listed = _value(row, "ranking", where)
+    if not isinstance(listed, list):
+        raise UserError(f"{where}: ranking must be a list of rank, response_id, response_text, not {listed!r:.60}")
+    ranked: list[tuple[float, Candidate]] = []
+    for number, reply in enumerate(listed):
+        rank = _value(reply, "rank", f"{where}, reply {number + 1}")
+        if isinstance(rank, bool) or not isinstance(rank, int | float) or not math.isfinite(rank):
+            raise UserError(f"{where}, reply {number + 1}: the rank must be a number, not {rank!r:.60}")
+        ranked.append((rank, _candidate({"reply": reply}, "reply", f"{where}, number {number + 1}")))
+    ranked.sort(key=lambda place: place[0])
+    candidates = tuple(candidate for _, candidate in ranked)
+    # The same reply may have been sampled twice; one id for two replies is a mistake.
+    texts: dict[str, str] = {}
+    for candidate in candidates:
+        if texts.setdefault(candidate.response_id, candidate.response_text) != candidate.response_text:
+            raise UserError(f"{where}: the response_id {candidate.response_id} stands for two different replies")
+    ranks = [rank for rank, _ in ranked]
+    return Ranking(question_id, question_text, candidates, tuple(ranks.index(rank) + 1 for rank in ranks))
 
 
 def write_rankings(path: Path, rankings: Sequence[Ranking]) -> None:

@@ -14,9 +14,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-import yaml
-
 from jaxmodpo.errors import UserError, nearest
+from jaxmodpo.parsing import parse_yaml
 
 Config = TypeVar("Config")
 
@@ -44,13 +43,13 @@ def builtin(kind: str, name: str | Path) -> Path:
 
 
 def load_yaml(path: Path) -> dict[str, Any]:
-    """Read a YAML file that holds a mapping."""
+    """Read a YAML file that holds a mapping; :func:`~jaxmodpo.parsing.parse_yaml` says what it takes."""
     try:
-        value = yaml.safe_load(path.read_text(encoding="utf-8"))
+        value = parse_yaml(path.read_text(encoding="utf-8-sig"))
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror}") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UserError(f"{path} is not YAML: {' '.join(str(error).split())}") from error
+    except ValueError as error:
+        raise UserError(f"{path} is not YAML that can be read: {error}") from error
     if not isinstance(value, dict):
         raise UserError(f"{path} must hold a mapping of settings, not {type(value).__name__}")
     return value
@@ -63,6 +62,8 @@ def _values(cls: type, settings: Mapping[str, Any], source: str) -> dict[str, An
         name = str(key).replace("-", "_")
         if name not in fields:
             raise UserError(f"{source}: unknown setting '{key}'{nearest(name, fields)}")
+        if name in values:
+            raise UserError(f"{source}: the setting '{name}' stands there twice, with a dash and with an underscore")
         values[name] = value
     return values
 
@@ -97,6 +98,50 @@ def from_mapping(cls: type[Config], settings: Mapping[str, Any], source: str) ->
         UserError: an unknown, missing or ill-typed setting.
     """
     return _settings(cls, _arguments(_values(cls, settings, source)), source)
+
+
+def _collected(cls: type, arguments: Sequence[str], source: str) -> list[str]:
+    """Put the values of a flag that was given several times behind its first occurrence.
+
+    ``--set a=1 --set b=2`` means both, as ``--set a=1 b=2`` does; tyro alone would keep the last.
+
+    Raises:
+        UserError: a flag that takes one value, or a fixed number of them, is given twice.
+    """
+    hints = typing.get_type_hints(cls)
+    parts: list[list[str]] = [[]]
+    first: dict[str, list[str]] = {}
+    for argument in arguments:
+        if not argument.startswith("--"):
+            parts[-1].append(argument)
+            continue
+        flag, attached, value = argument.partition("=")
+        name = flag[2:].replace("-", "_")
+        setting = name if name in hints else name.removeprefix("no_")
+        if setting not in hints:
+            # tyro's error names it.
+            parts.append([argument])
+        elif setting not in first:
+            first[setting] = [flag, value] if attached and _is_list(hints[setting]) else [argument]
+            parts.append(first[setting])
+        elif _is_list(hints[setting]):
+            # What follows belongs to the first occurrence, attached or apart.
+            first[setting].extend([value] if attached else [])
+            parts.append(first[setting])
+        else:
+            raise UserError(f"{source}: {flag} is given twice; it takes one value")
+    done: set[int] = set()
+    collected = []
+    for part in parts:
+        if id(part) not in done:
+            collected += part
+            done.add(id(part))
+    return collected
+
+
+def _is_list(hint: Any) -> bool:
+    """Return whether a setting takes any number of values: ``tuple[X, ...]``."""
+    return typing.get_origin(hint) is tuple and typing.get_args(hint)[-1:] == (Ellipsis,)
 
 
 def _settings(cls: type[Config], arguments: list[str], source: str) -> Config:
@@ -149,7 +194,11 @@ def _first_paragraph(box: str) -> str:
 def parse(cls: type[Config], arguments: Sequence[str], prog: str) -> Config:
     """Make a settings dataclass from command-line arguments.
 
-    ``--config FILE.yaml`` (anywhere among them) gives values that flags override.
+    ``--config FILE.yaml`` (anywhere among them) gives values that flags override. A flag that takes any number of
+    values may be given several times; any other once.
+
+    Raises:
+        UserError: an unknown, missing or ill-typed setting; a flag twice; two files that give the same setting.
     """
     arguments = list(arguments)
     if {"-h", "--help"} & set(arguments):
@@ -164,12 +213,17 @@ def parse(cls: type[Config], arguments: Sequence[str], prog: str) -> Config:
             name = arguments[at + 1] if at + 1 < len(arguments) else ""
         if not name:
             raise UserError("--config needs a YAML file")
-        from_file |= _values(cls, load_yaml(Path(name)), name)
+        added = _values(cls, load_yaml(Path(name)), name)
+        if twice := [setting for setting in added if setting in from_file]:
+            raise UserError(f"{name}: an earlier --config gives the setting '{twice[0]}' as well; leave one out")
+        from_file |= added
         del arguments[at : at + (1 if attached else 2)]
+    source = prog.removeprefix("jaxmodpo ")
+    arguments = _collected(cls, arguments, source)
     flags = (a.partition("=")[0] for a in arguments if a.startswith("--"))
     given = {flag.removeprefix("--").removeprefix("no-").replace("-", "_") for flag in flags}
     defaults = {name: value for name, value in from_file.items() if name not in given}
-    return _settings(cls, _arguments(defaults) + arguments, prog.removeprefix("jaxmodpo "))
+    return _settings(cls, _arguments(defaults) + arguments, source)
 
 
 def as_mapping(config: Any) -> dict[str, Any]:

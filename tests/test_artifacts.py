@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from jaxmodpo.artifacts import (
     Candidate,
@@ -15,16 +18,19 @@ from jaxmodpo.artifacts import (
     Ranking,
     Response,
     atomic_directory,
+    identifier,
     read_json,
     read_personas,
     read_questions,
     read_rankings,
     read_responses,
+    read_table,
     write_json,
     write_pairs,
     write_questions,
     write_rankings,
     write_responses,
+    write_table,
     write_text,
 )
 from jaxmodpo.data.pairs import load_pairs
@@ -126,7 +132,7 @@ def test_ranks_counted_in_another_way_are_read_as_places(tmp_path, given, ranks)
     assert read_rankings(tmp_path / "k.json")[0].ranks == ranks
     ranking[1]["rank"] = "second"
     write_json(tmp_path / "k.json", [{"question_id": "1", "question_text": "q", "ranking": ranking}])
-    with pytest.raises(UserError, match="a ranking needs"):
+    with pytest.raises(UserError, match=r"ranking 1, reply 2: the rank must be a number, not 'second'"):
         read_rankings(tmp_path / "k.json")
 
 
@@ -139,6 +145,16 @@ def test_ranks_counted_in_another_way_are_read_as_places(tmp_path, given, ranks)
         (b"question_id,question_text\n1,a\n1,b\n", "the question_id 1 stands there twice"),
         (b"question_id,question_text\n1,\xe9\n", "not UTF-8"),
         (b"question_id,question_text\n1,a,b\n", "line 2: not 2 fields"),
+        (
+            b"question_id,question_text,question_text\n1,a,b\n",
+            "'question_text' stands there twice, as the columns 2 and 3",
+        ),
+        (b"question_id,question_text,Question_Text \n1,a,b\n", "'question_text' stands there twice"),
+        (b"question_id;question_text\n1;a\n", "save it with commas between the fields, not ';'"),
+        (
+            b"question_id,question_text\n1,\"[{'role': 'user', 'content': 'a'}]\"\n",
+            "row 1, question_text: a list of messages",
+        ),
     ],
 )
 def test_a_broken_table_is_described_in_one_sentence(tmp_path, content, message):
@@ -211,3 +227,41 @@ def test_what_became_of_a_phase_is_said_even_where_a_finished_one_goes_on(tmp_pa
     follower = Phase(settings.output_dir, {}, False, writes=False)
     follower.finish()
     assert follower.ending == ""
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.tuples(st.text(), st.text(st.sampled_from("a\r\n\"',; \x00\u2028\x85\x0b\ud83d"))), min_size=1))
+def test_every_table_that_is_written_can_be_read(tmp_path_factory, cells):
+    """Python before 3.11.9 leaves a bare carriage return without quotes; half of a surrogate pair is no UTF-8."""
+    path = tmp_path_factory.mktemp("t") / "t.csv"
+    write_table(path, [{"one": a, "two": b} for a, b in cells], ["one", "two"])
+    whole = [[re.sub("[\ud800-\udfff]", "\ufffd", text) for text in row] for row in cells]
+    assert [[row["one"], row["two"]] for row in read_table(path, ["one"])] == whole
+
+
+def test_ids_keep_their_text_and_whole_floats_lose_their_point():
+    """A column of whole numbers with a gap becomes one of floats in pandas, and 12 becomes 12.0."""
+    for value, text in ((12, "12"), (12.0, "12"), ("012", "012"), ("12.0", "12.0"), (-3.0, "-3")):
+        assert identifier(value, "f, row 1") == text
+    for value in (None, "", " ", True, 1.5, 2.0**60, float("nan"), ["a"]):
+        with pytest.raises(UserError, match="f, row 1: an id must be"):
+            identifier(value, "f, row 1")
+
+
+def test_an_id_twice_in_rankings_is_refused(tmp_path):
+    row = {"question_id": "1", "question_text": "q", "ranking": [
+        {"rank": 1, "response_id": "a", "response_text": "x"}, {"rank": 2, "response_id": "a", "response_text": "y"},
+    ]}  # fmt: skip
+    write_json(tmp_path / "k.json", [row])
+    with pytest.raises(UserError, match="ranking 1: the response_id a stands for two different replies"):
+        read_rankings(tmp_path / "k.json")
+    row["ranking"][1]["response_id"] = "b"
+    write_json(tmp_path / "k.json", [row, row])
+    with pytest.raises(UserError, match="the question_id 1 stands there twice"):
+        read_rankings(tmp_path / "k.json")
+
+
+def test_a_persona_twice_is_refused_by_name(tmp_path):
+    (tmp_path / "p.json").write_text('{"p1": "One.", "p2": "Two.", "p1": "Three."}')
+    with pytest.raises(UserError, match=r"p\.json is not valid JSON: the key 'p1' stands twice"):
+        read_personas(tmp_path / "p.json")

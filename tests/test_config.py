@@ -136,7 +136,9 @@ def test_help_lists_every_setting(capsys):
     assert all(text in said for text in ("--output-dir", "peak", "(default: None)", "--config", "What a command"))
 
 
-@pytest.mark.parametrize(("text", "message"), [("- a\n", "must hold a mapping"), ("a: [", "not YAML")])
+@pytest.mark.parametrize(
+    ("text", "message"), [("- a\n", "must hold a mapping"), ("a: [", "not YAML"), ("", "must hold a mapping")]
+)
 def test_a_file_that_is_no_mapping_is_refused(tmp_path, text, message):
     with pytest.raises(UserError, match=message):
         load_yaml(Path(yaml(tmp_path, text)))
@@ -167,3 +169,45 @@ def test_our_files_are_found_by_name_and_others_by_path(tmp_path):
 def test_numbers_that_no_setting_can_be_are_refused_in_a_sentence(flags, message):
     with pytest.raises(UserError, match=message):
         parse(Settings, ["--output-dir", "o", *flags], "x")
+
+
+def test_a_list_given_in_several_flags_is_one_list():
+    flags = [
+        "--margin",
+        "a=1",
+        "--output-dir",
+        "o",
+        "--margin=b=2",
+        "--weights=1",
+        "--margin",
+        "c=3",
+        "d=4",
+        "--weights",
+        "2",
+    ]
+    parsed = parse(Settings, flags, "x")
+    assert parsed.margin == ("a=1", "b=2", "c=3", "d=4") and parsed.weights == (1.0, 2.0)
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--seed", "1", "--seed", "2"], "x: --seed is given twice; it takes one value"),
+        (["--seed=1", "--seed", "1"], "--seed is given twice"),
+        (["--remat", "--no-remat"], "--no-remat is given twice"),
+        (["--output_dir", "p"], "--output_dir is given twice"),
+    ],
+)
+def test_a_flag_for_one_value_given_twice_is_refused(flags, message):
+    with pytest.raises(UserError, match=message):
+        parse(Settings, ["--output-dir", "o", *flags], "x")
+
+
+def test_a_setting_in_two_spellings_or_two_files_is_refused(tmp_path):
+    with pytest.raises(UserError, match="'learning_rate' stands there twice"):
+        from_mapping(Settings, {"output_dir": "o", "learning_rate": 1, "learning-rate": 2}, "x")
+    file = yaml(tmp_path, "output_dir: o\n")
+    with pytest.raises(UserError, match="an earlier --config gives the setting 'output_dir' as well"):
+        parse(Settings, ["--config", file, "--config", file], "x")
+    with pytest.raises(UserError, match=r"s\.yaml is not YAML that can be read: the key 'seed' stands twice"):
+        load_yaml(Path(yaml(tmp_path, "seed: 1\nseed: 2\n")))

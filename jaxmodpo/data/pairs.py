@@ -20,9 +20,20 @@ from typing import Any, Literal
 
 import numpy as np
 
-from jaxmodpo.artifacts import Candidate, Pair, Ranking, pair_from_mapping, parse_json, read_json, read_rankings
+from jaxmodpo.artifacts import (
+    Candidate,
+    Pair,
+    Ranking,
+    identifier,
+    pair_from_mapping,
+    plain_text,
+    read_json,
+    read_rankings,
+    read_table,
+)
 from jaxmodpo.errors import UserError
 from jaxmodpo.fingerprints import digest
+from jaxmodpo.parsing import parse_json, serialized_messages
 
 logger = logging.getLogger(__name__)
 
@@ -61,7 +72,8 @@ def load_pairs(
 
     - the authors': ``question_id, question_text, chosen, rejected``, the last two with ``response_id``
       and ``response_text``;
-    - ``prompt, chosen, rejected`` as texts, or as lists of ``{role, content}`` messages;
+    - ``prompt, chosen, rejected`` as texts, or as lists of ``{role, content}`` messages; chosen and rejected may be
+      whole conversations that repeat the prompt, as UltraFeedback's are;
     - ``chosen, rejected`` alone, as message lists that begin alike, or as HH-RLHF's
       ``"\\n\\nHuman: … \\n\\nAssistant: …"`` transcripts: what they share is the prompt.
 
@@ -110,8 +122,8 @@ def holds_rankings(path: Path) -> bool:
     """Tell a file of rankings from one of pairs."""
     if path.suffix != ".json" or not path.is_file():
         return False
-    rows = read_json(path)
-    return isinstance(rows, list) and bool(rows) and isinstance(rows[0], Mapping) and "ranking" in rows[0]
+    first = next(_json_list(path), None)
+    return isinstance(first, Mapping) and "ranking" in first
 
 
 def load_rankings(path: Path) -> list[Ranking]:
@@ -248,39 +260,62 @@ def _rows(path: Path) -> Iterator[Any]:
     elif not path.is_file():
         raise UserError(f"no such file or folder: {path}")
     elif name.endswith(".json"):
-        rows = read_json(path)
-        if not isinstance(rows, list):
-            raise UserError(f"{path} must hold a list of pairs")
-        yield from rows
+        yield from _json_list(path)
     elif name.endswith((".jsonl", ".jsonl.gz")):
         yield from _json_lines(path)
-    elif name.endswith((".csv", ".parquet")):
-        import pandas
-
-        try:
-            table = (
-                pandas.read_csv(path, dtype=str, keep_default_na=False)
-                if name.endswith(".csv")
-                else pandas.read_parquet(path)
-            )
-        except (ValueError, OSError) as error:
-            raise UserError(f"{path} cannot be read: {str(error).splitlines()[0]}") from error
-        yield from table.to_dict("records")
+    elif name.endswith(".csv"):
+        yield from read_table(path, [])
+    elif name.endswith(".parquet"):
+        yield from _parquet(path)
     else:
         raise UserError(f"{path}: pairs are read from .json, .jsonl, .jsonl.gz, .parquet, .csv or a datasets folder")
 
 
+def _json_list(path: Path) -> Iterator[Any]:
+    """Yield the rows of a .json file: of its list, or of its lines where each is a row of its own."""
+    with path.open("rb") as file:
+        first = file.readline().removeprefix(b"\xef\xbb\xbf").strip()
+        second = next((line.strip() for line in file if line.strip()), b"")
+    if first.startswith(b"{") and first.endswith(b"}") and second.startswith(b"{"):
+        yield from _json_lines(path)
+        return
+    rows = read_json(path)
+    if not isinstance(rows, list):
+        raise UserError(f"{path} must hold a list of pairs")
+    yield from rows
+
+
 def _json_lines(path: Path) -> Iterator[Any]:
+    """Yield the rows of a file of JSON lines, which may begin with a byte-order mark and hold blank lines."""
     opener = gzip.open if path.suffix == ".gz" else open
     try:
-        with opener(path, "rt", encoding="utf-8") as file:
+        # Lines end at line feeds alone: a text may hold what Python takes for other line ends.
+        with opener(path, "rb") as file:
             for number, line in enumerate(file, 1):
+                if not line.removeprefix(b"\xef\xbb\xbf" if number == 1 else b"").strip():
+                    continue
                 try:
                     yield parse_json(line)
                 except ValueError as error:
                     raise UserError(f"{path}, row {number}: not JSON: {error}") from error
-    except (OSError, EOFError, zlib.error, UnicodeDecodeError) as error:
+    except (OSError, EOFError, zlib.error) as error:
         raise UserError(f"cannot read {path}: {error}") from error
+
+
+def _parquet(path: Path) -> Iterator[Any]:
+    """Yield the rows of a Parquet file; without pandas, which makes 12 of a column with gaps 12.0."""
+    import pyarrow
+    from pyarrow import parquet
+
+    try:
+        names = parquet.read_schema(path).names
+        if twice := [name for name, count in collections.Counter(names).items() if count > 1]:
+            raise UserError(f"{path}: the column '{twice[0]}' stands there twice; remove or rename one")
+        table = parquet.read_table(path)
+    except (OSError, pyarrow.ArrowException) as error:
+        raise UserError(f"{path} cannot be read: {str(error).splitlines()[0]}") from error
+    for batch in table.to_batches():
+        yield from batch.to_pylist()
 
 
 def _pair(row: Any, where: str) -> Pair | None:
@@ -289,33 +324,32 @@ def _pair(row: Any, where: str) -> Pair | None:
         raise UserError(f"{where}: not a mapping")
     if "question_text" in row and "prompt" not in row:
         pair = pair_from_mapping(row, where)
-        for text in (pair.question_text, pair.chosen.response_text, pair.rejected.response_text):
-            if not isinstance(text, str):
-                raise UserError(f"{where}: question_text and both response_text must be texts, not {text}")
         _refuse_equal(pair.chosen.response_text, pair.rejected.response_text, where)
         return pair
     missing = [name for name in ("chosen", "rejected") if not _given(row.get(name))]
     if missing:
         raise UserError(f"{where}: the field {' and '.join(missing)} is missing or empty")
-    chosen, rejected = _plain(row["chosen"]), _plain(row["rejected"])
+    chosen, rejected = (_messages_or_text(row[name], f"{where}, {name}") for name in ("chosen", "rejected"))
+    transcripts = all(isinstance(text, str) and text.lstrip().startswith("Human:") for text in (chosen, rejected))
+    if transcripts:
+        chosen, rejected = _transcript(chosen), _transcript(rejected)
     if _given(row.get("prompt")):
-        prompt = _text(_plain(row["prompt"]), where)
-        better, worse = _answer(chosen, where), _answer(rejected, where)
+        prompt, better, worse = _beside_prompt(
+            _messages_or_text(row["prompt"], f"{where}, prompt"), chosen, rejected, where
+        )
     elif isinstance(chosen, list) and isinstance(rejected, list):
         prompt, better, worse = _split_messages(chosen, rejected, where)
-    elif isinstance(chosen, str) and chosen.lstrip().startswith("Human:"):
-        prompt, better, worse = _split_messages(_transcript(chosen), _transcript(str(rejected)), where)
-        if better == worse:
-            return None
     else:
         raise UserError(f"{where}: the field prompt is missing")
+    if transcripts and better == worse:
+        return None
     _refuse_equal(better, worse, where)
-    question = _id(row, "question_id", digest(prompt)[:16])
+    question = _id(row, "question_id", where) or digest(prompt)[:16]
     return Pair(
         question,
         prompt,
-        Candidate(_id(row, "chosen_response_id", f"{question}_{digest(better)[:12]}"), better),
-        Candidate(_id(row, "rejected_response_id", f"{question}_{digest(worse)[:12]}"), worse),
+        Candidate(_id(row, "chosen_response_id", where) or f"{question}_{digest(better)[:12]}", better),
+        Candidate(_id(row, "rejected_response_id", where) or f"{question}_{digest(worse)[:12]}", worse),
     )
 
 
@@ -324,20 +358,41 @@ def _given(value: Any) -> bool:
     return value is not None and value == value if not hasattr(value, "__len__") else len(value) > 0
 
 
-def _id(row: Mapping[str, Any], field: str, otherwise: str) -> str:
-    return str(row[field]) if _given(row.get(field)) else otherwise
+def _id(row: Mapping[str, Any], field: str, where: str) -> str:
+    """Return the id that a row gives, or an empty text."""
+    return identifier(row[field], f"{where}, {field}") if _given(row.get(field)) else ""
 
 
-def _plain(value: Any) -> Any:
-    """Turn the arrays that Parquet gives into lists, and message lists kept as JSON text into messages."""
-    if hasattr(value, "tolist"):
-        value = value.tolist()
-    if isinstance(value, str) and value.startswith('[{"'):
-        try:
-            return parse_json(value)
-        except ValueError:
-            return value
-    return value
+def _messages_or_text(value: Any, where: str) -> Any:
+    """Return a list of messages, or a text; messages that a table keeps as JSON text become a list again."""
+    if not isinstance(value, str):
+        return value
+    messages = serialized_messages(value)
+    return plain_text(value, where) if messages is None else messages
+
+
+def _beside_prompt(prompt: Any, chosen: Any, rejected: Any, where: str) -> tuple[str, str, str]:
+    """Return prompt and answers of a row with a prompt, whose conversations may repeat it.
+
+    UltraFeedback's rows hold the first message as ``prompt``, and the whole conversation, that message included, in
+    ``chosen`` and ``rejected``. What they share is then the prompt, as TRL takes it; a row whose ``prompt`` is none of
+    what they share contradicts itself.
+    """
+    if not (_is_conversation(chosen) and _is_conversation(rejected)):
+        return _text(prompt, where), _answer(chosen, where), _answer(rejected, where)
+    shared, better, worse = _parted(chosen, rejected, where)
+    if isinstance(prompt, str):
+        wanted = [turn["content"] for turn in _transcript(prompt)] if prompt.lstrip().startswith("Human:") else [prompt]
+    else:
+        wanted = [message["content"] for message in _messages(prompt, where)]
+    contents = [message["content"].strip() for message in shared]
+    if not all(text.strip() in contents for text in wanted if text.strip()):
+        raise UserError(f"{where}: chosen and rejected are conversations that do not begin with the prompt")
+    return _text(shared, where), _text(better, where), _text(worse, where)
+
+
+def _is_conversation(value: Any) -> bool:
+    return isinstance(value, list) and len(value) > 1
 
 
 def _refuse_equal(chosen: str, rejected: str, where: str) -> None:
@@ -374,14 +429,20 @@ def _answer(value: Any, where: str) -> str:
 
 
 def _split_messages(chosen: list[Any], rejected: list[Any], where: str) -> tuple[str, str, str]:
-    """Part two conversations into the messages they share and the answers that follow."""
+    """Part two conversations into the messages they share and the answers that follow, all as texts."""
+    shared, better, worse = _parted(chosen, rejected, where)
+    return _text(shared, where), _text(better, where), _text(worse, where)
+
+
+def _parted(chosen: list[Any], rejected: list[Any], where: str) -> tuple[list[Any], list[Any], list[Any]]:
+    """Part two conversations into the messages they share and those that follow in each, at least the last."""
     first, second = _messages(chosen, where), _messages(rejected, where)
     shared = 0
     while shared < min(len(first), len(second)) - 1 and first[shared] == second[shared]:
         shared += 1
     if shared == 0:
         raise UserError(f"{where}: chosen and rejected must begin with the same message")
-    return _text(first[:shared], where), _text(first[shared:], where), _text(second[shared:], where)
+    return first[:shared], first[shared:], second[shared:]
 
 
 def _transcript(text: str) -> list[dict[str, str]]:

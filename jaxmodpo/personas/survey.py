@@ -21,8 +21,25 @@ from jaxmodpo.personas.participant import (
     shown,
 )
 
-# What stands in the column of a box that was not ticked, besides nothing.
-_UNTICKED = frozenset({"0", "no", "false", "off", "unchecked"})
+# What stands in the column of a box that was not ticked, besides nothing, and of one that was, besides its entry.
+_UNTICKED = frozenset(
+    {
+        *("0", "0.0", "n", "no", "f", "false", "off", "-", "–", "—", ".", "#n/a", "n/a", "na", "nan", "nil"),
+        *(
+            "none",
+            "null",
+            "missing",
+            "not selected",
+            "unselected",
+            "not checked",
+            "unchecked",
+            "not ticked",
+            "unticked",
+        ),
+        *("-1", "-9", "-99", "-999", "-99.0", "-999.0"),
+    }
+)
+_TICKED = frozenset({"1", "1.0", "y", "yes", "t", "true", "on", "x", "✓", "✔", "☑", "selected", "checked", "ticked"})
 
 
 def read_surveys(paths: Sequence[Path], mapping: SurveyMapping | None = None) -> list[Participant]:
@@ -90,7 +107,7 @@ class _Reader:
         return Participant(
             participant_id=self._identifier(row, number),
             texts={name: self._text(row, name, where) for name in TEXTS},
-            lists={name: self._list(row, name) for name in LISTS},
+            lists={name: self._list(row, name, where) for name in LISTS},
             ratings={name: self._rating(row, name, where) for name in (*ATTITUDES, *IMPORTANCES)},
             groups=self._groups(row),
             unasked=self.mapping.unasked(self.constants),
@@ -129,19 +146,30 @@ class _Reader:
             )
         return in_band
 
-    def _list(self, row: Mapping[str, str], name: str) -> tuple[str, ...]:
+    def _list(self, row: Mapping[str, str], name: str, where: str) -> tuple[str, ...]:
         source = self.mapping.sources.get(name)
         if source is None:
             return ()
         if source.ticks:
-            cells = {column: plain(row[self.actual[column]]) for column in source.ticks}
-            found = [source.ticks[c] for c, cell in cells.items() if cell not in self.mapping.missing | _UNTICKED]
+            found = [entry for column, entry in source.ticks.items() if self._ticked(row, column, entry, where)]
         else:
             found = (
                 entries(row[self.actual[source.column]], source) if source.column and self._answer(row, source) else []
             )
         meanings = (source.values.get(plain(entry), entry) for entry in found)
         return tuple(meaning for meaning in meanings if meaning)
+
+    def _ticked(self, row: Mapping[str, str], column: str, entry: str, where: str) -> bool:
+        """Return whether a box is ticked: a known yes or the entry's own text; what is not known is no yes."""
+        cell = row[self.actual[column]]
+        if plain(cell) in self.mapping.missing | _UNTICKED:
+            return False
+        if plain(cell) in _TICKED | {plain(entry), plain(column)}:
+            return True
+        raise UserError(
+            f"{where}: the box '{_short(column)}' holds {shown(cell)}, which is neither a yes nor a no nor '{entry}'; "
+            "list it under missing where it means that the box was not ticked"
+        )
 
     def _rating(self, row: Mapping[str, str], name: str, where: str) -> float | None:
         source = self.mapping.sources.get(name)

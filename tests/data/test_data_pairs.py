@@ -168,7 +168,7 @@ def test_a_missing_field_is_named_with_file_and_row(tmp_path, field, kind):
                 "chosen": {"response_id": "a", "response_text": None},
                 "rejected": {"response_id": "b", "response_text": "x"},
             },
-            "must be texts, not None",
+            "must be a text, not None",
         ),
         (ROWS[0] | {"chosen": 5}, "list of messages"),
         (ROWS[0] | {"chosen": [{"role": "assistant"}]}, "list of messages"),
@@ -178,7 +178,7 @@ def test_a_missing_field_is_named_with_file_and_row(tmp_path, field, kind):
     ],
 )
 def test_a_bad_row_is_named_with_file_and_row(tmp_path, row, message):
-    with pytest.raises(UserError, match=rf"p\.jsonl, row 2: .*{message}"):
+    with pytest.raises(UserError, match=rf"p\.jsonl, row 2[:,] .*{message}"):
         load_pairs(lines(tmp_path / "p.jsonl", [ROWS[0], row]))
 
 
@@ -288,3 +288,97 @@ def test_a_column_beside_the_pairs_is_read_in_their_order(tmp_path):
     write_jsonl(tmp_path / "bad.jsonl", [*rows, rows[0] | {"margin": "inf"}])
     with pytest.raises(UserError, match=r"row 4: the column 'margin' holds no finite number: inf"):
         load_column(tmp_path / "bad.jsonl", "margin")
+
+
+def test_conversations_beside_the_prompt_that_they_repeat_are_ultrafeedbacks(tmp_path):
+    """TRL parts such rows at what chosen and rejected share; the prompt stands in them once."""
+    user, better, worse = (
+        {"role": r, "content": c} for r, c in (("user", "q"), ("assistant", "a"), ("assistant", "b"))
+    )
+    whole = {"chosen": [user, better], "rejected": [user, worse]}
+    layouts = [
+        whole,
+        {"prompt": "q", **whole, "prompt_id": "1f", "messages": [user, better], "score_chosen": 8.0},
+        {"prompt": [user], **whole},
+        {"prompt": [user], "chosen": [better], "rejected": [worse]},
+        {"prompt": "\n\nHuman: q\n\nAssistant:", "chosen": "\n\nHuman: q\n\nAssistant: a",
+         "rejected": "\n\nHuman: q\n\nAssistant: b"},
+    ]  # fmt: skip
+    read = [load_pairs(write_lines(tmp_path / "p.jsonl", row)) for row in layouts]
+    assert all(pairs == read[0] for pairs in read)
+    assert (read[0][0].question_text, read[0][0].chosen.response_text) == ("q", "a")
+    with pytest.raises(
+        UserError, match="row 1: chosen and rejected are conversations that do not begin with the prompt"
+    ):
+        load_pairs(write_lines(tmp_path / "p.jsonl", layouts[1] | {"prompt": "another"}))
+
+
+def write_lines(path, *rows):
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+def test_json_lines_are_read_as_editors_leave_them(tmp_path):
+    rows = [{"prompt": "a\u2028b\x85", "chosen": "g", "rejected": "r"}, {"prompt": "p", "chosen": "g", "rejected": "r"}]
+    plain = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows).encode()
+    bom = b"\xef\xbb\xbf"
+    files = [
+        plain,
+        bom + plain,
+        plain.replace(b"\n", b"\r\n"),
+        plain + b"\n  \n",
+        plain.replace(b"\n", b"\n\n"),
+        plain[:-1],
+    ]
+    for name in ("p.jsonl", "p.json"):
+        for content in [*files, bom + b"\n" + plain] if name == "p.jsonl" else files:
+            (tmp_path / name).write_bytes(content)
+            assert [pair.question_text for pair in load_pairs(tmp_path / name)] == ["a\u2028b\x85", "p"]
+    (tmp_path / "p.jsonl").write_bytes(plain + b'{"prompt": 1, "prompt": 2}')
+    with pytest.raises(UserError, match="row 3: not JSON: the key 'prompt' stands twice"):
+        load_pairs(tmp_path / "p.jsonl")
+
+
+def test_ids_beside_gaps_keep_their_text(tmp_path):
+    pandas = pytest.importorskip("pandas")
+    rows = [
+        {"question_id": 12, "prompt": "p", "chosen": "a", "rejected": "b"},
+        {"prompt": "q", "chosen": "a", "rejected": "b"},
+    ]
+    pandas.DataFrame(rows).to_parquet(tmp_path / "p.parquet")
+    pandas.DataFrame(rows).astype({"question_id": "Int64"}).to_parquet(tmp_path / "i.parquet")
+    for name in ("p.parquet", "i.parquet"):
+        pairs = load_pairs(tmp_path / name)
+        assert pairs[0].question_id == "12" and len(pairs[1].question_id) == 16
+
+
+def test_messages_in_cells_are_parsed_or_refused(tmp_path):
+    import csv
+
+    reply = [{"role": "assistant", "content": "a"}]
+
+    def load(chosen: str, prompt: str = "p"):
+        with (tmp_path / "p.csv").open("w", newline="") as file:
+            csv.writer(file).writerows([["prompt", "chosen", "rejected"], [prompt, chosen, "b"]])
+        return load_pairs(tmp_path / "p.csv")[0].chosen.response_text
+
+    assert load("a") == load(json.dumps(reply)) == load(json.dumps(reply, indent=2)) == "a"
+    for wrong in (repr(reply), f"[{reply[0]!s}\n {reply[0]!s}]", "[{'type': 'text', 'text': 'a'}]"):
+        with pytest.raises(UserError, match=r"p\.csv, row 1, chosen: a list of messages in Python's or JSON's words"):
+            load(wrong)
+    with pytest.raises(UserError, match=r"row 1, prompt: a list of messages"):
+        load("a", repr([{"role": "user", "content": "p"}]))
+
+
+@pytest.mark.parametrize("name", ["p.csv", "p.parquet"])
+def test_a_column_twice_is_refused_by_name(tmp_path, name):
+    if name == "p.csv":
+        (tmp_path / name).write_text("prompt,chosen,rejected,chosen\np,a,b,c\n")
+    else:
+        import pyarrow
+        from pyarrow import parquet
+
+        names = ["prompt", "chosen", "rejected", "chosen"]
+        parquet.write_table(pyarrow.Table.from_arrays([pyarrow.array(["x"])] * 4, names), tmp_path / name)
+    with pytest.raises(UserError, match="'chosen' stands there twice"):
+        load_pairs(tmp_path / name)

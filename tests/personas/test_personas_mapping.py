@@ -268,3 +268,37 @@ def test_the_mapping_in_the_docs_and_every_one_of_ours_is_valid(tmp_path):
     assert load_mapping(tmp_path / "shown.yaml").unasked(["population"]) == {"severity"}
     ours = sorted(path.stem for path in builtin("personas", "canonical").parent.glob("*.yaml"))
     assert ours == ["canonical", "paper"] and all(load_mapping(name).sources for name in ours)
+
+
+def ticked(tmp_path: Path, cell: str) -> tuple[str, ...]:
+    row = survey_rows(1, seed=3)[0]
+    del row["diagnoses"]
+    fields = {name: name for name in COLUMNS} | {"diagnoses": {"ticks": {"Q6_1": "Depression"}}}
+    mapping = write_mapping(tmp_path / "m.yaml", {"fields": fields, "missing": ["not shown"]})
+    (participant,) = read_surveys([write_csv(tmp_path / "s.csv", [row | {"Q6_1": cell}])], load_mapping(mapping))
+    return participant.lists["diagnoses"]
+
+
+def test_a_box_is_ticked_where_its_cell_says_so_and_nowhere_else(tmp_path):
+    for yes in ("1", "1.0", "Yes", "y", "TRUE", "x", "Selected", "checked", "depression"):
+        assert ticked(tmp_path, yes) == ("Depression",), yes
+    for no in (
+        "",
+        "0",
+        "0.0",
+        "N",
+        "No",
+        "False",
+        "NaN",
+        "NA",
+        "None",
+        "-",
+        "Not Selected",
+        "Unchecked",
+        "-99",
+        "not shown",
+    ):
+        assert ticked(tmp_path, no) == (), no
+    for unknown in ("2", "maybe", "Anxiety", "CONSENT_REVOKED"):
+        with pytest.raises(UserError, match=rf"s\.csv, row 1: the box 'Q6_1' holds '{unknown}', which is neither"):
+            ticked(tmp_path, unknown)
