@@ -16,6 +16,7 @@ import optuna
 from optuna.trial import FrozenTrial, TrialState
 
 from jaxmodpo.artifacts import write_text
+from jaxmodpo.search.study import best_trial
 
 logger = logging.getLogger(__name__)
 
@@ -45,7 +46,9 @@ ties.</p>
 def write_report(study: optuna.Study, path: Path, command: str, note: str = "") -> None:
     """Write the report of a study that has a best trial, with a note at its top if there is one to make."""
     trials = study.get_trials(deepcopy=False)
-    names = list(study.best_trial.params)
+    best = best_trial(study)
+    assert best is not None
+    names = list(best.params)
     states = [trial.state for trial in trials]
     counts = ", ".join(
         f"{states.count(state)} {word}"
@@ -57,7 +60,7 @@ def write_report(study: optuna.Study, path: Path, command: str, note: str = "") 
     )
     page = jinja2.Environment(autoescape=True).from_string(_PAGE)
     continued = {trial.user_attrs.get("continues") for trial in trials}
-    rows = [_row(t, names, t.number == study.best_trial.number, t.number in continued) for t in trials]
+    rows = [_row(t, names, t.number == best.number, t.number in continued) for t in trials]
     write_text(
         path,
         page.render(

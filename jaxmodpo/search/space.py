@@ -45,6 +45,14 @@ class Dimension:
 Space = Mapping[str, Dimension]
 
 
+def as_rows(space: Space) -> dict[str, Any]:
+    """Return a space as its file has it, for manifests: a list of choices, or low, high and log."""
+    return {
+        name: list(d.choices) if d.choices else {"low": d.low, "high": d.high, "log": d.log}
+        for name, d in space.items()
+    }
+
+
 def load_space(source: str, part: str, settings: type) -> dict[str, Dimension]:
     """Read one method's space.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
 import shutil
 import socket
@@ -46,25 +47,65 @@ def tried(trial: FrozenTrial) -> bool:
     return trial.state in (TrialState.COMPLETE, TrialState.PRUNED) or "reason" in trial.user_attrs
 
 
-def try_again(study: optuna.Study, trial: FrozenTrial) -> None:
-    """Queue again a failed trial whose process died; where that has happened too often, record why it is not."""
+def continue_cut_off(study: optuna.Study, directory: Path) -> None:
+    """Queue again what was not brought to an end, since a process died, was told to end or met a fault.
+
+    Args:
+        study: the study.
+        directory: this search's output folder, absolute. Other processes look after their own trials.
+    """
+    trials = study.get_trials(deepcopy=False)
+    continued = {trial.user_attrs.get("continues") for trial in trials}
+    for trial in trials:
+        if trial.number in continued or tried(trial) or not _is_here(trial, directory):
+            continue
+        if not dead(trial.user_attrs.get("process", "")) and not trial.user_attrs.get("cut_off"):
+            continue
+        if trial.state == TrialState.RUNNING:
+            try:
+                study.tell(trial.number, state=TrialState.FAIL)
+            except (ValueError, optuna.exceptions.UpdateFinishedTrialError):
+                continue  # another process was quicker
+        if trial.state in (TrialState.RUNNING, TrialState.FAIL):
+            try_again(study, trial)
+
+
+def _is_here(trial: FrozenTrial, directory: Path) -> bool:
+    """Whether a trial's folder is one of this search's.
+
+    Machines may share a disk, or have a new name after a restart: there the folder itself tells. Others may have a
+    folder of the same name each. A trial whose process died before it had a folder is anybody's on that machine.
+    """
+    same_host = trial.user_attrs.get("process", "").startswith(f"{socket.gethostname()}:")
     if "folder" not in trial.user_attrs:
-        return  # it had not begun
+        return same_host
+    folder = Path(trial.user_attrs["folder"])
+    return folder.is_relative_to(directory) and (same_host or folder.is_dir())
+
+
+def try_again(study: optuna.Study, trial: FrozenTrial) -> None:
+    """Queue again a failed trial that was not brought to an end; where that happened too often, record why it is not.
+
+    One that has a folder has all its settings, and keeps them. One without may have some of them, and draws all anew:
+    drawn from the same place they are the same.
+    """
     trials, deaths, number = study.get_trials(deepcopy=False), 0, trial.number
     while number is not None:
         deaths += not trials[number].user_attrs.get("cut_off")
         number = trials[number].user_attrs.get("continues")
     chained = {"continues": trial.number}
     if deaths <= RETRIES:
-        logger.info("the process of trial %d died; it goes on", trial.number)
-        study.enqueue_trial(trial.params, user_attrs=chained)
+        logger.info("trial %d was cut off and goes on", trial.number)
+        study.enqueue_trial(trial.params if "folder" in trial.user_attrs else {}, user_attrs=chained)
         return
     reason = f"{deaths} processes that ran it died"
     logger.warning("trial %d is not tried again: %s", trial.number, reason)
-    said = chained | {"reason": reason, "folder": trial.user_attrs["folder"]}
+    given_up = chained | {"reason": reason}
+    if "folder" in trial.user_attrs:
+        given_up["folder"] = trial.user_attrs["folder"]
     study.add_trial(
         optuna.create_trial(
-            state=TrialState.FAIL, params=trial.params, distributions=trial.distributions, user_attrs=said
+            state=TrialState.FAIL, params=trial.params, distributions=trial.distributions, user_attrs=given_up
         )
     )
 
@@ -78,14 +119,24 @@ def dead(process: str) -> bool:
     return int(number) == os.getpid() or is_gone(int(number))
 
 
+def best_trial(study: optuna.Study) -> FrozenTrial | None:
+    """Return the best of the complete trials, the earliest of equals; None where there is none.
+
+    A database returns any of equals: not the one whose adapter was left in its place, nor the same each time.
+    """
+    complete = [t for t in study.get_trials(deepcopy=False) if t.state == TrialState.COMPLETE]
+    finite = [t for t in complete if t.value is not None and math.isfinite(t.value)]
+    return max(finite, key=lambda t: t.value or 0.0, default=None)
+
+
 def free(study: optuna.Study, folder: Path, output: str) -> None:
     """Remove what trials that are not the best left behind, but for their figures."""
     done = [t for t in study.get_trials(deepcopy=False) if "folder" in t.user_attrs and t.state.is_finished()]
-    complete = [t for t in done if t.state == TrialState.COMPLETE]
-    best = max(complete, key=lambda t: t.value or 0.0).user_attrs["folder"] if complete else None
+    best = best_trial(study)
+    best_folder = best and best.user_attrs.get("folder")
     for trial in done:
         own = Path(trial.user_attrs["folder"])
         # Other processes that share the study look after their own folders.
-        if trial.user_attrs["folder"] != best and tried(trial) and own.is_relative_to(folder):
+        if trial.user_attrs["folder"] != best_folder and tried(trial) and own.is_relative_to(folder):
             for name in (output, "checkpoints"):
                 shutil.rmtree(own / name, ignore_errors=True)

@@ -40,10 +40,11 @@ from jaxmodpo.methods.modpo import MODPOConfig, modpo
 from jaxmodpo.methods.reward import RewardConfig, reward
 from jaxmodpo.methods.sft import sft
 from jaxmodpo.phase import Phase
+from jaxmodpo.search.proposals import evaluations_before, propose
 from jaxmodpo.search.report import write_report
 from jaxmodpo.search.settings import TuneDPOConfig, TuneJointConfig, TuneMODPOConfig, TuneRewardConfig, TuneSFTConfig
-from jaxmodpo.search.space import Space, load_space
-from jaxmodpo.search.study import dead, free, open_storage, tried, try_again
+from jaxmodpo.search.space import Space, as_rows, load_space
+from jaxmodpo.search.study import best_trial, continue_cut_off, free, open_storage, tried
 from jaxmodpo.training.distributed import DeviceConfig, agreed, leads, open_phase
 from jaxmodpo.training.session import Session
 
@@ -100,7 +101,7 @@ def tune_reward(config: TuneRewardConfig) -> Phase:
 
 
 def objective(values: Mapping[str, float], beta: float = 1.0) -> float:
-    """Return what a trial is compared by, higher is better.
+    """Return what a trial is compared by, higher is better; NaN where a figure is not finite, which is never the best.
 
     Args:
         values: of a held-out evaluation.
@@ -109,7 +110,7 @@ def objective(values: Mapping[str, float], beta: float = 1.0) -> float:
     accuracy = values.get("rewards/weighted_accuracies", values.get("rewards/accuracies"))
     if accuracy is None:
         return -values["loss"]
-    margin = values["rewards/margins"] / beta
+    margin = values.get("rewards/margins", math.nan) / beta
     return accuracy + TIE_BREAK * margin / (1 + abs(margin))
 
 
@@ -119,7 +120,9 @@ def objective(values: Mapping[str, float], beta: float = 1.0) -> float:
 def _tune(config: Any, method: _Method) -> Phase:
     config.check()
     space = load_space(config.space, config.part, config.trains)
-    phase = open_phase(f"tune {method.command.split()[-1]}", config, _inputs(config))
+    # The space's content, wherever its file lies: a search over another one is another search.
+    recorded = dataclasses.replace(config, space=as_rows(space))
+    phase = open_phase(f"tune {method.command.split()[-1]}", recorded, _inputs(config))
     done = phase.finished and phase.results["trials"] >= config.trials
     if done and not phase.results.get("still_running"):
         return phase
@@ -130,7 +133,7 @@ def _tune(config: Any, method: _Method) -> Phase:
         return phase
     try:
         study = search.study()
-        search.continue_cut_off(study)
+        continue_cut_off(study, config.output_dir.absolute())
         while (number := search.counted(study)) < config.trials:
             logger.info("%d of %d trials done or under way", number, config.trials)
             study.optimize(search.lead, n_trials=1, catch=(_Failed,))
@@ -172,6 +175,7 @@ class _Search:
         self._trial: optuna.Trial | None = None
         self._beta = 1.0
         self._reported: set[int] = set()
+        self._before: dict[int, float] = {}
 
     def study(self) -> optuna.Study:
         """Open or make the study."""
@@ -183,41 +187,16 @@ class _Search:
         pruner = median if config.prune else optuna.pruners.NopPruner()
         try:
             storage = open_storage(url)
-            try:
-                study = optuna.create_study(storage=storage, study_name=self._name, direction="maximize", pruner=pruner)
-            except optuna.exceptions.DuplicatedStudyError:
-                return optuna.load_study(storage=storage, study_name=self._name, pruner=pruner)
+            others = [name for name in optuna.get_all_study_names(storage) if name != self._name]
+            study = optuna.create_study(
+                storage=storage, study_name=self._name, direction="maximize", pruner=pruner, load_if_exists=True
+            )
         except Exception as error:
             # Its message may repeat the URL, which may hold a password.
             raise UserError(f"cannot open the study's storage ({type(error).__name__}); see --study") from error
-        own = {name: getattr(config, name) for name in self._space}
-        if all(self._space[name].holds(value) for name, value in own.items()):
-            study.enqueue_trial(own)
+        if others and not study.get_trials(deepcopy=False):
+            logger.info("the storage holds %d other searches; they share nothing with this one", len(others))
         return study
-
-    def continue_cut_off(self, study: optuna.Study) -> None:
-        """Queue again what lies half done in this search's folder, since a process died or was told to end."""
-        trials = study.get_trials(deepcopy=False)
-        continued = {trial.user_attrs.get("continues") for trial in trials}
-        for trial in trials:
-            if trial.number in continued or not self._is_here(trial):
-                continue
-            if trial.state == TrialState.RUNNING and dead(trial.user_attrs["process"]):
-                study.tell(trial.number, state=TrialState.FAIL)
-                try_again(study, trial)
-            elif trial.state == TrialState.FAIL and trial.user_attrs.get("cut_off"):
-                logger.info("trial %d was cut off and goes on", trial.number)
-                study.enqueue_trial(trial.params, user_attrs={"continues": trial.number})
-
-    def _is_here(self, trial: FrozenTrial) -> bool:
-        """Whether a trial's folder is one of this search's; other processes look after theirs.
-
-        Machines may share a disk, or have a new name after a restart: there the folder itself tells. Others may have a
-        folder of the same name each.
-        """
-        folder = Path(trial.user_attrs.get("folder", "/"))
-        same_host = trial.user_attrs.get("process", "").startswith(f"{socket.gethostname()}:")
-        return folder.is_relative_to(self._config.output_dir.absolute()) and (same_host or folder.is_dir())
 
     def counted(self, study: optuna.Study) -> int:
         """Return how many trials are done or under way, after failing those whose process has long been silent.
@@ -236,18 +215,8 @@ class _Search:
             Preempted: the search is to end; as with Ctrl-C, the next run goes on with the trial.
         """
         trial.set_user_attr("process", f"{socket.gethostname()}:{os.getpid()}")
-        # Univariate sampling draws here: from the seed, the trial's number and the trials before it.
-        seed = self._config.seed * 100_003 + trial.number
-        trial.study.sampler = optuna.samplers.TPESampler(seed=seed)
-        params = {name: dimension.suggest(trial, name) for name, dimension in self._space.items()}
-        logger.info("trial %d begins: %s", trial.number, _shown(params))
-        folder = self._folder(params)
-        trial.set_user_attr("folder", str(folder.absolute()))
-        self.tell_others({"params": params})
-        self._trial = trial
         try:
-            results = self.run(params)
-            values = _values(results)
+            return self._run_asked(trial)
         except (Preempted, KeyboardInterrupt):
             trial.set_user_attr("cut_off", True)
             raise
@@ -255,12 +224,29 @@ class _Search:
             trial.set_user_attr("reason", str(error))
             logger.warning("trial %d failed: %s", trial.number, error)
             raise _Failed(str(error)) from error
+
+    def _run_asked(self, trial: optuna.Trial) -> float:
+        """Choose a trial's settings and run it; return what it is compared by."""
+        own = {name: getattr(self._config, name) for name in self._space}
+        params = propose(trial, self._space, self._config.seed, own)
+        logger.info("trial %d begins: %s", trial.number, _shown(params))
+        folder = self._folder(params)
+        trial.set_user_attr("folder", str(folder.absolute()))
+        self.tell_others({"params": params})
+        self._trial = trial
+        self._before = evaluations_before(trial.study, trial.number)
+        results = self.run(params)
+        values = _values(results)
+        self._report_earlier(math.inf)
+        compared = objective(values, self._beta)
+        if not math.isfinite(compared):
+            raise _Failed("its held-out figures are not finite")
         for name in ("updates", "best_epoch"):
             trial.set_user_attr(name, results[name])
         trial.set_user_attr("held_out", {n: v for n, v in values.items() if isinstance(v, float)})
         if self._config.trains is RewardConfig:
             trial.set_user_attr("validation", read_json(folder / "validation.json"))
-        return objective(values, self._beta)
+        return compared
 
     def run(self, params: Mapping[str, Any]) -> Mapping[str, Any]:
         """Train with a trial's settings, in every process; return the run's results, in the leading one.
@@ -322,6 +308,7 @@ class _Search:
             assert self._trial is not None
             try:
                 # A trial that goes on from a checkpoint may come by an evaluation twice.
+                self._report_earlier(step)
                 if step not in self._reported:
                     self._trial.report(value, step)
                     self._reported.add(step)
@@ -331,6 +318,18 @@ class _Search:
 
         if agreed(hopeless):
             raise optuna.TrialPruned(f"{value:.4f} after {epoch:.2f} epochs")
+
+    def _report_earlier(self, step: float) -> None:
+        """Report the evaluations before ``step`` that this trial had before it was cut off.
+
+        The checkpoint that it goes on from lies behind them. Without them, it and later trials would be pruned
+        otherwise than in a search that nothing disturbed.
+        """
+        assert self._trial is not None
+        for earlier in sorted(self._before.keys() - self._reported):
+            if earlier < step:
+                self._trial.report(self._before[earlier], earlier)
+                self._reported.add(earlier)
 
 
 class _Failed(Exception):
@@ -393,7 +392,8 @@ def _finish(phase: Phase, study: optuna.Study, config: Any, method: _Method) -> 
             f"no trial ended well; the last failure: {reasons[-1] if reasons else said}"
             + (f"; {unfinished}" if unfinished else "")
         )
-    best = study.best_trial
+    best = best_trial(study)
+    assert best is not None and best.value is not None
     left_in = Path(best.user_attrs["folder"]) / method.output
     settings = as_mapping(_settings(config, best.params, Path(best.user_attrs["folder"])))
     # Where it is trained, and with how many others, is not among what was searched for.
@@ -428,6 +428,8 @@ def _finish(phase: Phase, study: optuna.Study, config: Any, method: _Method) -> 
     )
     if not left_in.is_relative_to(config.output_dir.absolute()):
         logger.info("the best trial ran in another process: its %s lies in %s", method.output, left_in)
+    elif not left_in.is_dir():
+        logger.warning("the best trial's %s is gone from %s; best.yaml trains it again", method.output, left_in)
     if unfinished:
         logger.warning("%s", unfinished)
     phase.finish(

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import re
+import shutil
 import socket
 import sqlite3
 import subprocess
@@ -216,6 +218,146 @@ def test_trials_cut_off_are_queued_again_with_their_settings(pretended, inputs, 
         "the same settings in the same folder, where the checkpoint lies"
     )
     assert [trial.user_attrs.get("continues") for trial in stored(inputs).trials] == [None, 0, 1]
+
+
+@pytest.mark.slow(seconds=10)
+@pytest.mark.parametrize("prune", [True, False])
+def test_a_search_that_is_killed_often_tries_and_prunes_what_an_undisturbed_one_does(pretended, inputs, prune):
+    """Fourteen trials: those after the tenth depend on what the earlier ones came to, with their evaluations."""
+    kills = iter([])
+
+    def training(config: DPOConfig, session: Session) -> float:
+        config.output_dir.joinpath("begun").touch()
+        checkpoint = config.output_dir / "evaluated"
+        evaluated = int(checkpoint.read_text()) if checkpoint.exists() else 0
+        accuracy = 0.5 + abs(config.beta - 0.3)
+        for number in range(evaluated + 1, 5):
+            assert session.on_evaluation is not None
+            values = {"loss": 1.0, "rewards/accuracies": accuracy * number / 4, "rewards/margins": 0.0}
+            session.on_evaluation(number / 2, values)
+            checkpoint.write_text(str(number))
+            if (end := next(kills, None)) is not None:
+                raise end
+        return accuracy
+
+    def trials(name: str) -> list[tuple]:
+        ended = optuna.load_study(study_name=None, storage=f"sqlite:///{inputs}/{name}.db").trials
+        return [(t.params, t.state, t.value, t.intermediate_values) for t in ended if t.state != TrialState.FAIL]
+
+    settings = {"trials": 14, "prune": prune}
+    pretended(training, "undisturbed", study=f"sqlite:///{inputs}/undisturbed.db", **settings)
+    ends = [None, Killed(), KeyboardInterrupt(), None, Preempted("end"), *[None] * 20, Killed(), Preempted("end")]
+    kills = iter(ends)
+    study = f"sqlite:///{inputs}/disturbed.db"
+    for end in filter(None, ends):
+        with pytest.raises(type(end)):
+            pretended(training, "disturbed", study=study, **settings)
+    pretended(training, "disturbed", study=study, **settings)
+    assert trials("disturbed") == trials("undisturbed")
+    assert any(state == TrialState.PRUNED for _, state, *_ in trials("disturbed")) == prune
+
+
+@pytest.mark.parametrize("moment", ["asked", "proposed", "broken"])
+def test_a_trial_that_ended_before_it_had_a_folder_or_a_reason_keeps_its_place(pretended, inputs, monkeypatch, moment):
+    betas: list[float] = []
+
+    def training(config: DPOConfig, session: Session) -> float:
+        betas.append(config.beta)
+        return 0.6
+
+    pretended(training, "undisturbed", study=f"sqlite:///{inputs}/undisturbed.db", trials=3)
+    undisturbed, end = list(betas), OSError("the database is gone") if moment == "broken" else Killed()
+    betas.clear()
+    pretended(training, trials=1)
+
+    def killing(function):
+        def killed(*arguments, **named):
+            if moment != "asked":
+                function(*arguments, **named)
+            raise end
+
+        return killed
+
+    with monkeypatch.context() as patched:
+        patched.setattr(tune, "propose", killing(tune.propose))
+        with pytest.raises(type(end)):
+            pretended(training, trials=3)
+    pretended(training, trials=3)
+    assert betas == undisturbed
+
+
+@pytest.mark.parametrize("undefined", [{"rewards/margins": float("nan")}, {"rewards/accuracies": float("nan")}])
+def test_a_trial_whose_figures_are_not_finite_is_never_the_best(undefined):
+    values = {"loss": 1.0, "rewards/accuracies": 0.9, "rewards/margins": 1.0} | undefined
+    assert math.isnan(objective(values))
+
+
+def test_figures_that_are_missing_since_they_were_not_finite_fail_a_trial(pretended, monkeypatch):
+    monkeypatch.setattr(tune, "objective", lambda values, beta: float("nan") if beta == 0.1 else 0.5)
+    results = pretended(lambda *_: 0.9, trials=2).results
+    assert (results["best_trial"], results["failed"]) == (1, 1)
+
+
+def test_of_equal_trials_the_first_is_the_best_and_its_adapter_stays(pretended, inputs):
+    def training(config: DPOConfig, session: Session) -> float:
+        (config.output_dir / "adapter").mkdir()
+        return 0.6
+
+    assert pretended(training, trials=3).results["best_trial"] == 0
+    folders = [Path(trial.user_attrs["folder"]) for trial in stored(inputs).trials]
+    assert [(folder / "adapter").is_dir() for folder in folders] == [True, False, False]
+
+
+def test_a_best_trial_whose_folder_is_gone_is_said(pretended, inputs, caplog):
+    pretended(lambda *_: 0.6)
+    shutil.rmtree(inputs / "search" / "trials")
+    caplog.clear()
+    assert pretended(lambda *_: 0.5, trials=2).results["best_trial"] == 0
+    assert "adapter is gone from" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        ("beta: {low: 0.05, high: 0.7}\n  lora_alpha: [4, 8]", r"space\.beta\.high was 0\.5, is 0\.7"),
+        ("beta: {low: 0.05, high: 0.5}\n  lora_alpha: [4, 8, 16]", r"space\.lora_alpha was \[4, 8\], is \[4, 8, 16\]"),
+        ("beta: {low: 0.05, high: 0.5, log: true}\n  lora_alpha: [4, 8]", r"space\.beta\.log was False, is True"),
+        ("beta: {low: 0.05, high: 0.5}", r"space\.lora_alpha was \[4, 8\], is None"),
+    ],
+)
+@pytest.mark.parametrize("trials", [1, 2])
+def test_a_changed_space_is_refused_by_name_also_where_nothing_is_left_to_do(pretended, inputs, changed, said, trials):
+    pretended(lambda *_: 0.6)
+    (inputs / "space.yaml").write_text(f"preference:\n  {changed}\n")
+    with pytest.raises(UserError, match=said):
+        pretended(lambda *_: 0.6, trials=trials)
+    assert len(stored(inputs).trials) == 1
+
+
+def test_a_space_that_says_the_same_elsewhere_and_in_another_order_goes_on(pretended, inputs):
+    pretended(lambda *_: 0.6)
+    (inputs / "moved.yaml").write_text(
+        "preference:\n  lora_alpha: [4, 8]  # tried before\n  beta: {high: 5.0e-1, low: 0.05}\n"
+    )
+    assert pretended(lambda *_: 0.6, trials=2, space=str(inputs / "moved.yaml")).results["trials"] == 2
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"validation_fraction": 0.2}, "validation_fraction was 0.1, is 0.2"),
+        ({"prune": False}, "prune was True, is False"),
+        ({"evaluations_per_epoch": 4}, "evaluations_per_epoch was 2, is 4"),
+        ({"seed": 1}, "seed was 0, is 1"),
+        ({}, "the input pairs has changed"),
+    ],
+)
+def test_other_settings_or_pairs_are_no_part_of_a_search_that_began(pretended, inputs, changes, said):
+    pretended(lambda *_: 0.6)
+    if not changes:
+        write_pairs(inputs / "pairs.json", [])
+    with pytest.raises(UserError, match=said):
+        pretended(lambda *_: 0.6, trials=2, **changes)
 
 
 def test_a_trial_of_a_process_that_was_killed_goes_on_after_others_are_seen_to_live(pretended, inputs):
