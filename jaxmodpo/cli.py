@@ -18,6 +18,7 @@ from typing import NamedTuple
 
 from jaxmodpo import __version__
 from jaxmodpo.errors import RESTART, Preempted, UserError, nearest
+from jaxmodpo.terminal import PrintableFormatter, printable
 
 log = logging.getLogger(__name__)
 
@@ -150,6 +151,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         print(__version__)
         return
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    for handler in logging.getLogger().handlers:
+        handler.setFormatter(PrintableFormatter("%(message)s"))
     for noisy in ("absl", "orbax", "httpx2", "httpx", "jax", "matplotlib"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
     # transformers would say at each start that there is no PyTorch, which nothing here needs.
@@ -164,17 +167,18 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if said := getattr(done, "ending", ""):
             log.info("%s", said)
     except UserError as error:
-        print(f"jaxmodpo: {error}", file=sys.stderr)
+        print(printable(f"jaxmodpo: {error}"), file=sys.stderr)
         raise SystemExit(2) from None
     except Preempted as error:
-        print(f"jaxmodpo: {error}; the same command goes on from here", file=sys.stderr)
+        print(printable(f"jaxmodpo: {error}; the same command goes on from here"), file=sys.stderr)
         raise SystemExit(RESTART) from None
     except BrokenPipeError:
         raise SystemExit(0) from None
     except OSError as error:
         if not _users(error):
             raise
-        print(f"jaxmodpo: cannot read or write {error.filename or 'a file'}: {error.strerror}", file=sys.stderr)
+        told = f"jaxmodpo: cannot read or write {error.filename or 'a file'}: {error.strerror}"
+        print(printable(told), file=sys.stderr)
         raise SystemExit(2) from None
     except KeyboardInterrupt:
         print("jaxmodpo: interrupted; the same command goes on from here", file=sys.stderr)

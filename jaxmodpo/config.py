@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import re
 import typing
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -226,6 +227,17 @@ def parse(cls: type[Config], arguments: Sequence[str], prog: str) -> Config:
     return _settings(cls, _arguments(defaults) + arguments, source)
 
 
+_PASSWORD = re.compile(r"(?<=://)([^/?#@\s]*?):[^/?#\s]*@(?=[^@]*$)")
+_SECRET_QUERY = re.compile(r"([?&][^=&]*(?:pass|pwd|secret|token|key)[^=&]*=)[^&]*", re.IGNORECASE)
+
+
+def without_password(text: str) -> str:
+    """Return a setting without the passwords of the URL that it may be, before the host or in the query."""
+    if "://" not in text:
+        return text
+    return _SECRET_QUERY.sub(r"\1***", _PASSWORD.sub(r"\1:***@", text))
+
+
 def as_mapping(config: Any) -> dict[str, Any]:
     """Return a settings dataclass as plain JSON values, for manifests."""
 
@@ -236,7 +248,7 @@ def as_mapping(config: Any) -> dict[str, Any]:
             return {str(k): plain(v) for k, v in value.items()}
         if isinstance(value, list | tuple):
             return [plain(v) for v in value]
-        return value
+        return without_password(value) if isinstance(value, str) else value
 
     return {f.name: plain(getattr(config, f.name)) for f in dataclasses.fields(config)}
 

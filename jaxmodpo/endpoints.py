@@ -11,6 +11,7 @@ import ipaddress
 import logging
 import math
 import os
+import random
 import re
 import time
 from collections.abc import Mapping
@@ -21,22 +22,40 @@ from jaxmodpo.errors import UserError
 
 log = logging.getLogger(__name__)
 
-# Codes by which endpoints say that no request like this one can succeed.
-HOPELESS_CODES = frozenset(
-    {"unsupported_value", "unsupported_parameter", "model_not_found", "insufficient_quota", "invalid_api_key"}
-)
-
 
 def retry_after(headers: Mapping[str, str]) -> float | None:
-    """Return the seconds that an endpoint asks to wait: ``retry-after-ms``, or ``retry-after`` (seconds or a date)."""
+    """Return the seconds that an endpoint asks to wait: ``retry-after-ms``, or ``retry-after`` (seconds or a date).
+
+    A date counts from the server's own ``Date``, whose clock may be another. A time that is no wait, 0 or past, says
+    nothing, so that the caller's own back-off holds.
+    """
     milliseconds, value = _number(headers.get("retry-after-ms", "")), headers.get("retry-after", "")
     seconds = _number(value) if milliseconds is None else milliseconds / 1000
     if seconds is None:
         try:
-            seconds = email.utils.parsedate_to_datetime(value).timestamp() - time.time()
+            seconds = email.utils.parsedate_to_datetime(value).timestamp() - _now(headers)
         except (TypeError, ValueError, OverflowError):
             return None
-    return max(0.0, seconds)
+    return seconds if seconds > 0 else None
+
+
+def _now(headers: Mapping[str, str]) -> float:
+    try:
+        return email.utils.parsedate_to_datetime(headers.get("date", "")).timestamp()
+    except (TypeError, ValueError, OverflowError):
+        return time.time()
+
+
+def pause_before(attempt: int, asked: float | None, backoff: float) -> float:
+    """Return the seconds before a further attempt, the ``attempt``-th: spread, so that calls do not come back together.
+
+    Doubled for each attempt, up to a minute. What the endpoint asks for is waited for, and never less than a share of
+    the back-off: an endpoint that asks for a millisecond each time is not asked a thousand times a second.
+    """
+    if asked is None:
+        return min(60.0, backoff * 2 ** min(attempt - 1, 30)) * random.uniform(0.5, 1.0)
+    floor = backoff * 2 ** min(attempt - 1, 3) * random.uniform(0.5, 1.0)
+    return max(floor, asked + random.uniform(0.0, 0.1 * min(asked, 10.0)))
 
 
 def _number(text: str) -> float | None:
@@ -109,7 +128,12 @@ def checked_key(base_url: str, api_key_env: str, *, texts: str, allowed: bool, f
         raise UserError(
             f"{texts} would be sent to {url.hostname}; give {flag} if that is allowed, or use a server on this machine"
         )
-    key = os.environ.get(api_key_env, "")
+    # Keys that are read from files end with a line end.
+    key = os.environ.get(api_key_env, "").strip()
+    if not (key.isascii() and key.isprintable()):
+        raise UserError(
+            f"the key in {api_key_env} holds a character that no key has, such as a quotation mark or a line end"
+        )
     if not (key or local):
         raise UserError(f"the environment variable {api_key_env} holds no key for {base_url}; set it")
     if not local and url.scheme == "http":
@@ -123,7 +147,7 @@ def make_client(base_url: str, key: str, *, timeout: float, max_retries: int) ->
     Args:
         base_url: up to and with ``/v1``.
         key: may be empty.
-        timeout: of one attempt, in seconds.
+        timeout: of one attempt, from its beginning to the answer's last byte, in seconds.
         max_retries: of a call, by the client itself.
     """
     from openai import OpenAI
@@ -133,13 +157,13 @@ def make_client(base_url: str, key: str, *, timeout: float, max_retries: int) ->
         api_key=key or "none",
         timeout=timeout,
         max_retries=max_retries,
-        http_client=http_client(base_url),
+        http_client=http_client(base_url, timeout),
     )
 
 
-def http_client(base_url: str, certificates: Any = True) -> Any:
-    """Make a connection pool; ``certificates`` is what the HTTP library takes as ``verify``."""
-    from openai import DefaultHttpxClient
+def http_client(base_url: str, seconds: float, certificates: Any = True) -> Any:
+    """Make a connection pool whose answers end within ``seconds``; ``certificates`` is what HTTP takes as ``verify``."""
+    from jaxmodpo.bounded import BoundedClient
 
     # A redirect, or of a server on this machine a proxy from the environment, would take texts elsewhere.
-    return DefaultHttpxClient(verify=certificates, trust_env=not is_local(base_url), follow_redirects=False)
+    return BoundedClient(seconds=seconds, verify=certificates, trust_env=not is_local(base_url), follow_redirects=False)

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from jaxmodpo.errors import UserError
+from jaxmodpo.failures import ACCOUNT_CODES
 from jaxmodpo.judging.batch_api import HOPELESS, NO_ROOM, BatchAPI
 from jaxmodpo.judging.batch_files import EXPIRED, BatchFiles, Draft, Header, Outcome, input_line, outcomes
 from jaxmodpo.judging.budget import Budget
@@ -401,9 +402,9 @@ class _Work:
         self._forget(batch)
         self._full, self._refused = False, 0
         hopeless = HOPELESS & counts.keys()
-        if hopeless and not counts[""]:
+        if ACCOUNT_CODES & counts.keys() or (hopeless and not counts[""]):
             raise UserError(
-                f"the judge's model answered none of {sum(counts.values()):,} requests of a batch: "
+                f"the judge's model answered {counts['']:,} of {sum(counts.values()):,} requests of a batch: "
                 f"{sorted(hopeless)[0]}; change the settings or the account"
             )
         return True
@@ -458,6 +459,9 @@ class _Work:
             status = "content_filter"
         elif outcome.code == EXPIRED:
             status = "expired"
+        elif outcome.code in ACCOUNT_CODES or outcome.said.startswith("HTTP 402"):
+            # Of the account, not of the request: the same command asks it again once the account is paid.
+            status = "error"
         elif outcome.said.startswith("HTTP 4") and not outcome.passing:
             status = "rejected"
         return Answer(status, outcome.said, model=batch.header.model, request_id=outcome.request_id)
@@ -529,7 +533,7 @@ def _absent(key: str, number: int, seen: Seen) -> Outcome:
     if seen.status == "cancelled":
         return Outcome(key, False, code="batch_cancelled", said="the batch was cancelled", request_id=seen.id)
     said = "neither the output nor the errors of the batch have a line for this request that can be read"
-    return Outcome(key, False, code="no_line", said=said, request_id=seen.id)
+    return Outcome(key, False, code="no_line", said=said, passing=True, request_id=seen.id)
 
 
 def _in_lists(items: Iterable[Item], size: int) -> Iterator[list[Item]]:

@@ -15,8 +15,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
-from jaxmodpo.endpoints import HOPELESS_CODES, retry_after
+from jaxmodpo.endpoints import retry_after
 from jaxmodpo.errors import UserError
+from jaxmodpo.failures import ACCOUNT_CODES, failure_of_exception
+from jaxmodpo.failures import HOPELESS as HOPELESS_MEANINGS
 from jaxmodpo.judging.batch_files import URL, private_file
 
 if TYPE_CHECKING:
@@ -28,7 +30,9 @@ Result = TypeVar("Result")
 ATTEMPTS = 11
 """Of one call; with a backoff of a second they take a quarter of an hour."""
 
-HOPELESS = HOPELESS_CODES | {"billing_hard_limit_reached"}
+HOPELESS = ACCOUNT_CODES | {"unsupported_value", "unsupported_parameter", "model_not_found", "invalid_api_key"}
+"""Codes by which a batch, or a line of one, says that no request like this one can succeed."""
+
 NO_ROOM = "token_limit_exceeded"
 """The code of a batch that is refused while too many tokens wait in others."""
 
@@ -150,8 +154,8 @@ class BatchAPI:
         raise self._no_answer(last)
 
     def _pause(self, attempt: int, wait: float | None) -> None:
-        seconds = self.backoff * 2 ** (attempt - 1) * random.uniform(0.5, 1.0)
-        time.sleep(min(_LONGEST_PAUSE, seconds if wait is None else max(wait, seconds)))
+        own = self.backoff * 2 ** (attempt - 1) * random.uniform(0.5, 1.0)
+        time.sleep(min(_LONGEST_PAUSE, own if wait is None else max(wait, own)))
 
     def _refuse_hopeless(self, error: Exception) -> None:
         import openai
@@ -159,7 +163,8 @@ class BatchAPI:
         if not isinstance(error, openai.APIStatusError):
             return
         status, code = error.status_code, error.code
-        if code not in HOPELESS and (status >= 500 or status in (408, 409, 425, 429)):
+        meaning = failure_of_exception(error).meaning(wait=_asked_to_wait(error) is not None)
+        if meaning not in HOPELESS_MEANINGS and (status >= 500 or status in (408, 409, 425, 429)):
             return
         # The server's own words may repeat a part of the key.
         said = "refused the key" if status == 401 else f"said {code or ''} (HTTP {status})".replace("  ", " ")

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
 from jaxmodpo.artifacts import Candidate
+from jaxmodpo.failures import failure_in
 from jaxmodpo.judging.criteria import Criterion
 from jaxmodpo.judging.judge import Asked, Request
 
@@ -199,14 +200,21 @@ def outcome_of(line: bytes) -> Outcome | None:
         response = {}
     status, body = response.get("status_code"), response.get("body")
     request_id = str(response.get("request_id") or value.get("id") or "")
-    if status == 200:
+    inside = failure_in(body) if status == 200 else None
+    if status == 200 and inside is None:
         return Outcome(str(key), True, body, request_id=request_id)
+    if inside is not None and inside.status:
+        # An error in the place of an answer counts by its own status.
+        status = inside.status
     if not isinstance(error, dict):
         error = body.get("error") if isinstance(body, dict) else None
     if not isinstance(error, dict):
         error = {"message": "a line that says neither an answer nor an error"}
     code, said = str(error.get("code") or ""), str(error.get("message") or "")
-    passing = code == EXPIRED or (isinstance(status, int) and (status in (408, 409, 429) or status >= 500))
+    # Without a status nobody answered; a 200 without an answer is none.
+    unanswered = not error.get("code") and status in (None, 0, 200)
+    retried = isinstance(status, int) and (status in (408, 409, 425, 429) or status >= 500)
+    passing = code == EXPIRED or unanswered or retried
     # A code says enough; a message may repeat what was asked, and profiles belong in no ledger.
     said = code or said[:_LONGEST_SAID]
     said = f"HTTP {status}: {said}" if status else said

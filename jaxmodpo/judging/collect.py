@@ -74,14 +74,16 @@ def collect(
     run, pause = _Run(judge, ledger, retry), _LOOK_AGAIN
     with tqdm(total=total, desc=label, unit="vote", disable=None, smoothing=0.05) as run.bar:
         while True:
-            run.elsewhere = 0
+            run.elsewhere = run.again = 0
             try:
                 judge.ask(run.unanswered(requests()), run.put)
             finally:
                 run.keep()
                 ledger.release_all()
-            if not run.elsewhere:
+            if not run.elsewhere and not run.again:
                 break
+            if not run.elsewhere:
+                continue
             log.info("%s: %d votes were under way already (another process, an earlier batch)", label, run.elsewhere)
             time.sleep(pause)
             pause = min(2 * pause, _LOOK_SELDOM)
@@ -123,6 +125,7 @@ class _Run:
     bar: tqdm = field(init=False)
     given: Counter[Status] = field(init=False, default_factory=Counter)
     elsewhere: int = field(init=False, default=0)
+    again: int = field(init=False, default=0)
     _before: int = field(init=False)
     _kept_later: list[Vote] = field(init=False, default_factory=list)
     _counted: int = field(init=False, default=0)
@@ -140,6 +143,10 @@ class _Run:
             seen += _votes(batch)
             wanted = self._wanted(batch)
             if wanted and self.judge.costs:
+                # A request that this process is asking already, since it stands in the run twice, is nobody else's.
+                own = self.ledger.holds([asked.key for asked in wanted])
+                self.again += _votes([asked for asked in wanted if asked.key in own])
+                wanted = [asked for asked in wanted if asked.key not in own]
                 mine = self.ledger.claim([asked.key for asked in wanted])
                 # Another process may have answered between the look and the claim.
                 claimed = [asked for asked in wanted if asked.key in mine]
@@ -147,7 +154,7 @@ class _Run:
                 self.ledger.release([asked.key for asked in claimed if asked not in still])
                 self.elsewhere += _votes(wanted) - _votes(claimed)
                 wanted = _once(still)
-            self._show(seen - self.elsewhere - _votes(wanted))
+            self._show(seen - self.elsewhere - self.again - _votes(wanted))
             yield from wanted
 
     def _wanted(self, batch: Sequence[Asked]) -> list[Asked]:

@@ -98,7 +98,17 @@ def full_place(place: str | Path) -> str:
     url = place_url(place)
     if url.get_backend_name() == "sqlite":
         return str(Path(url.database or "").resolve())
-    return url.render_as_string(hide_password=True)
+    return shown_url(url)
+
+
+def shown_url(url: sql.URL) -> str:
+    """Return a URL without its passwords, of which some stand in the query."""
+    query = {name: "***" if _is_secret(name) else value for name, value in url.query.items()}
+    return url.set(query=query).render_as_string(hide_password=True)
+
+
+def _is_secret(name: str) -> bool:
+    return any(word in name.lower() for word in ("pass", "pwd", "secret", "token", "key"))
 
 
 def _prepare_sqlite(connection: Any, _: object) -> None:

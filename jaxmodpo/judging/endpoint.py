@@ -9,23 +9,27 @@ anywhere, and an endpoint that pushes back is given the time that it asks for.
 from __future__ import annotations
 
 import json
-import random
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from jaxmodpo import endpoints
-from jaxmodpo.endpoints import HOPELESS_CODES, exhausted_for, http_client, make_client, retry_after
+from jaxmodpo.endpoints import exhausted_for, http_client, make_client, pause_before, retry_after
 from jaxmodpo.errors import UserError
+from jaxmodpo.failures import HOPELESS, Failure, Meaning, failure_in, failure_of_exception
+from jaxmodpo.judging.answers import answer_text
 from jaxmodpo.judging.budget import Budget
 from jaxmodpo.judging.families import Families, Family
 from jaxmodpo.judging.judge import Answer, Asked, Request, Usage
 from jaxmodpo.judging.pool import Limiter, drain
 from jaxmodpo.judging.prompts import Prompts, answer_schema, parse_orders
+from jaxmodpo.messages import readable, refusal_text, without_key
 
 # A repeated text below so many characters tells nobody anything; answers as asked for are too short to repeat any.
 _SHORTEST, _SHORT_ANSWER, _LONGEST_SAID = 12, 60, 2000
+# Texts are cut before they are redacted, which takes time, and names before they are kept.
+_LONGEST_READ, _LONGEST_NAME = 100_000, 200
 
 LONGEST_WAIT = 3600.0
 """Seconds beyond which a run does not wait for an endpoint: it ends, to be continued later."""
@@ -35,6 +39,9 @@ PATIENCE = 100
 
 FAILURES_IN_A_ROW = 20
 """So many requests without an answer, one after the other, end a run: the endpoint is not there."""
+
+UNUSABLE_IN_A_ROW = 30
+"""So many answers in a row that are no votes, by three questions or more where the endpoint speaks of requests, end a run."""
 
 # Of one call; no model reads or says as many.
 _MOST_TOKENS = 2**40
@@ -98,13 +105,15 @@ class EndpointJudge:
     costs: bool = field(init=False, default=True)
 
     def __post_init__(self) -> None:
-        endpoint = self.endpoint
+        endpoint = self.endpoint = fitting_endpoint(self.endpoint)
         self._key = checked_key(endpoint)
         self.prompts = Prompts.load(endpoint.prompts)
         self.family = checked_family(endpoint)
         self._stop = threading.Event()
         self._limiter = Limiter(endpoint.max_concurrency, self._stop)
-        self._failures, self._failures_lock = 0, threading.Lock()
+        self._row, self._row_lock = _Row(), threading.Lock()
+        # As the family has it, until the endpoint names another.
+        self._limit = self.family.limit
         # Attempts are counted here, so that the client makes none of its own.
         self.client = make_client(endpoint.base_url, self._key, timeout=endpoint.timeout, max_retries=0)
         self._threads, self._certificates = threading.local(), _certificates()
@@ -124,7 +133,7 @@ class EndpointJudge:
         if self.endpoint.temperature is not None:
             body["temperature"] = self.endpoint.temperature
         if self.endpoint.max_answer_tokens is not None:
-            body[self.family.limit] = self.endpoint.max_answer_tokens
+            body[self._limit] = self.endpoint.max_answer_tokens
         return body
 
     def ask(self, requests: Iterator[Asked], put: Callable[[Asked, Answer], None]) -> None:
@@ -139,7 +148,7 @@ class EndpointJudge:
             answer = self.answer(asked.request)
             if answer is not None:
                 put(asked, answer)
-                self._count_failures(answer)
+                self._look_at_the_row(answer, asked.request)
 
         self._stop.clear()
         drain(requests, work, workers=self.endpoint.max_concurrency, stop=self._stop)
@@ -150,7 +159,6 @@ class EndpointJudge:
         Raises:
             UserError: as :meth:`ask`.
         """
-        body = self.body(request)
         failed, pushed_back = 0, 0
         while True:
             if not self.budget.reserve(self._stop):
@@ -161,7 +169,7 @@ class EndpointJudge:
                 return None
             outcome = Answer("error", "")
             try:
-                outcome = self._attempt(body, request)
+                outcome = self._attempt(self.body(request), request)
             finally:
                 self._limiter.leave(entered, isinstance(outcome, _TryAgain) and outcome.pushed_back)
                 self.budget.settle(outcome if isinstance(outcome, Answer) else None)
@@ -179,9 +187,12 @@ class EndpointJudge:
         try:
             response = self._own_client().post("/chat/completions", body=body, cast_to=_response_class())
         except openai.APIStatusError as error:
-            return self._status_error(error, request)
+            wait = retry_after(error.response.headers)
+            return self._failed(failure_of_exception(error), request, wait)
         except (openai.APIError, ValueError) as error:
-            return _TryAgain(self.said(f"{type(error).__name__}: {error}", request))
+            # The client's own words for a lost connection name no reason; what it was caused by does.
+            reason = error.__cause__ or error
+            return _TryAgain(self.said(f"{type(error).__name__}: {reason}", request))
         pause = exhausted_for(response.headers)
         if pause is not None:
             self._limiter.pause(min(pause, 60.0))
@@ -189,85 +200,115 @@ class EndpointJudge:
             completion = json.loads(response.content)
         except (ValueError, RecursionError):
             return _TryAgain(self.said(f"not JSON: {response.text}", request))
+        failure = failure_in(completion)
+        if failure is not None:
+            return self._failed(_with_body(failure, completion), request, None)
         answer = self.read(completion, request)
-        return replace(answer, request_id=response.headers.get("x-request-id", "") or answer.request_id)
+        named = self._name(response.headers.get("x-request-id", ""))
+        return replace(answer, request_id=named or answer.request_id)
 
     def _own_client(self) -> Any:
         """Return this thread's client: a pool that all threads share looks through its connections at each call."""
         if not hasattr(self._threads, "client"):
-            http = http_client(self.endpoint.base_url, self._certificates)
+            http = http_client(self.endpoint.base_url, self.endpoint.timeout, self._certificates)
             self._threads.client = self.client.with_options(http_client=http)
         return self._threads.client
 
     def read(self, completion: Any, request: Request) -> Answer:
-        """Read a chat completion, whatever a server may have sent for one."""
-        try:
-            choice, model = completion["choices"][0], str(completion.get("model") or self.endpoint.model)
-            message, finish = choice["message"], choice.get("finish_reason")
-            content, refusal = message.get("content"), message.get("refusal")
-        except (AttributeError, IndexError, KeyError, TypeError):
-            said = self.said(f"not a chat completion: {json.dumps(completion, ensure_ascii=False)}", request)
-            return Answer("error", said, model=self.endpoint.model)
+        """Read a chat completion, whatever a server may have sent for one.
+
+        Votes are read out of the whole answer; what is kept of it is shortened and redacted afterwards.
+        """
+        failure = failure_in(completion)
+        if failure is not None:
+            return Answer(
+                "error", self.said(_with_body(failure, completion).message, request), model=self.endpoint.model
+            )
+        choice = completion["choices"][0]
+        message, finish = choice["message"], choice.get("finish_reason")
+        refusal, content = refusal_text(message), answer_text(message)
         usage = _usage(completion.get("usage"))
         cost = None if usage is None else self.family.cost(usage)
         orders: dict[str, tuple[str, ...]] = {}
-        raw = self.said(str(refusal or content or ""), request)
         if refusal:
             status = "refusal"
         elif finish == "content_filter":
             status = "content_filter"
         else:
-            orders = parse_orders(raw, request)
+            orders = parse_orders(content, request, cut=finish == "length")
             status = "valid" if orders else "parse_error"
-        return Answer(status, raw, orders, model, usage, cost, str(completion.get("id") or ""))
+        # What is no text at all is shown as it came.
+        raw = self.said(refusal or content or _shown(message.get("content")), request)
+        model = self._name(completion.get("model")) or self.endpoint.model
+        return Answer(status, raw, orders, model, usage, cost, self._name(completion.get("id")))
 
-    def _status_error(self, error: Any, request: Request) -> Answer | _TryAgain:
-        code, status = error.code, error.status_code
-        if status in (401, 404) or code in HOPELESS_CODES:
-            reason = {
-                401: f"refused the key in {self.endpoint.api_key_env}; set a valid one",
-                404: f"has no model {self.endpoint.model} at this URL; see --base-url and --judge-model",
-            }.get(status)
-            if reason is None:
-                named = f" ({error.param})" if error.param else ""
-                reason = f"said {code}{named} for the model {self.endpoint.model}; change the settings or the account"
-            # The server's own words may repeat a part of the key.
-            raise UserError(f"the judge at {self.endpoint.base_url} {reason}") from None
-        said = self.said(f"HTTP {status}: {error.message}", request)
-        if code in ("content_filter", "content_policy_violation"):
-            return Answer("content_filter", said, model=self.endpoint.model)
-        wait = retry_after(error.response.headers)
-        if status in (429, 503, 529) and (status == 429 or wait is not None):
-            return _TryAgain(said, pushed_back=True, wait=wait)
-        if status in (408, 409, 425) or status >= 500:
-            return _TryAgain(said, wait=wait)
-        # A redirection, or what is forbidden, is said of the address or the account and not of the request.
-        rejected = 400 <= status < 500 and status != 403
-        return Answer("rejected" if rejected else "error", said, model=self.endpoint.model)
+    def _name(self, value: Any) -> str:
+        """Return a name that a server gives, without the key and of a length that names have."""
+        return without_key(readable(str(value or "")), self._key)[:_LONGEST_NAME]
+
+    def _failed(self, failure: Failure, request: Request, wait: float | None) -> Answer | _TryAgain:
+        failure = failure._replace(message=self.said(failure.message, request))
+        if failure.wants_other_limit and self._limit == "max_tokens" and self.endpoint.max_answer_tokens is not None:
+            self._limit = "max_completion_tokens"
+            return _TryAgain(failure.shown)
+        meaning = failure.meaning(wait=wait is not None)
+        if meaning in HOPELESS:
+            raise UserError(self.hopeless(meaning, failure)) from None
+        if meaning == "filter":
+            return Answer("content_filter", failure.shown, model=self.endpoint.model)
+        if meaning == "busy":
+            return _TryAgain(failure.shown, pushed_back=True, wait=wait)
+        if meaning == "passing":
+            return _TryAgain(failure.shown, wait=wait)
+        # A redirection, or what is forbidden, is said of the address and not of the request.
+        return Answer("rejected" if meaning == "request" else "error", failure.shown, model=self.endpoint.model)
+
+    def hopeless(self, meaning: Meaning, failure: Failure) -> str:
+        """Return the sentence that ends a run by what holds for every request."""
+        code, param = self._name(failure.code), self._name(failure.param)
+        named = f"{code or f'HTTP {failure.status}'}{f' ({param})' if param else ''}"
+        model = self.endpoint.model
+        # Words about a key may repeat a part of it.
+        words = f": '{failure.message[:300]}'" if failure.message and meaning != "key" else ""
+        reasons = {
+            "key": f"refused the key in {self.endpoint.api_key_env}; set a valid one",
+            "model": f"has no model {model} at this URL; see --base-url and --judge-model",
+            "account": f"gives no more credit, {named}{words}; pay, and the same command goes on; nothing is lost",
+            "schema": f"does not take the form of the answer, {named}{words}; give --structured json_object",
+            "setting": f"said {named} for the model {model}{words}; change the settings or the account",
+        }
+        return f"the judge at {self.endpoint.base_url} {reasons[meaning]}"
 
     def _wait(self, again: _TryAgain, times: int) -> None:
-        # Spread, so that calls that failed together do not come back together.
-        seconds = min(60.0, self.backoff * 2 ** (times - 1)) * random.uniform(0.5, 1.0)
-        if again.wait is not None:
-            if again.wait > LONGEST_WAIT:
-                raise UserError(
-                    f"the judge at {self.endpoint.base_url} asks to wait {again.wait:,.0f} seconds; "
-                    "run the same command again then"
-                )
-            seconds = again.wait + random.uniform(0.0, 0.1 * min(again.wait, 10.0))
+        if again.wait is not None and again.wait > LONGEST_WAIT:
+            raise UserError(
+                f"the judge at {self.endpoint.base_url} asks to wait {again.wait:,.0f} seconds; "
+                "run the same command again then"
+            )
+        seconds = pause_before(times, again.wait, self.backoff)
         if again.pushed_back:
             self._limiter.pause(seconds)
         else:
             self._limiter.wait(seconds)
 
-    def _count_failures(self, answer: Answer) -> None:
-        with self._failures_lock:
-            self._failures = self._failures + 1 if answer.status == "error" else 0
-            if self._failures >= FAILURES_IN_A_ROW:
-                raise UserError(
-                    f"the judge at {self.endpoint.base_url} failed {self._failures} requests in a row, the last with "
-                    f"'{answer.raw[:100]}'; nothing is lost: mend it and run the same command again"
-                )
+    def _look_at_the_row(self, answer: Answer, request: Request) -> None:
+        """End a run whose answers, one after the other, are of no use: no later one will be."""
+        with self._row_lock:
+            row = self._row = self._row.after(answer, request)
+        where, last = f"the judge at {self.endpoint.base_url}", f"the last with '{answer.raw[:300]}'"
+        if row.count >= FAILURES_IN_A_ROW and answer.status == "error":
+            raise UserError(
+                f"{where} failed {row.count} requests in a row, {last}; nothing is lost: mend it and run the same "
+                "command again"
+            )
+        # One question may be too long for an endpoint, or too grave; an answer that cannot be read speaks of none.
+        enough = len(row.questions) >= 3 or answer.status == "parse_error"
+        if row.count >= UNUSABLE_IN_A_ROW and enough and answer.status != "error":
+            told = "could not be read" if answer.status == "parse_error" else f"were no votes ({answer.status})"
+            raise UserError(
+                f"{where}: {row.count} answers in a row {told}, {last}; another --judge-model, --structured json_object or "
+                "a larger --max-answer-tokens may help, and --retry-errors asks failed votes again"
+            )
 
     def said(self, text: str, request: Request) -> str:
         """Return what an endpoint said without the key and without the request's own texts, which some repeat.
@@ -275,12 +316,41 @@ class EndpointJudge:
         Profiles and posts belong in no ledger. A sentence of a profile or post is left out as well as
         the whole.
         """
-        text = text.replace(self._key, "[key]") if self._key else text
+        text = without_key(readable(text[:_LONGEST_READ]), self._key)
         if len(text) > _SHORT_ANSWER:
             shown = (response.response_text for response in request.responses)
             for own in _own_texts(request.persona_text, request.question_text, *shown):
                 text = text.replace(own, "[...]")
         return text[:_LONGEST_SAID]
+
+
+@dataclass(frozen=True)
+class _Row:
+    """Answers of one status, one after the other, that are no votes, and the questions that they are about."""
+
+    status: str = ""
+    count: int = 0
+    questions: frozenset[str] = frozenset()
+
+    def after(self, answer: Answer, request: Request) -> _Row:
+        """Return the row with one more answer; a vote ends it, and so does another status."""
+        if answer.status == "valid":
+            return _Row()
+        if answer.status != self.status:
+            return _Row(answer.status, 1, frozenset({request.question_id}))
+        questions = self.questions if len(self.questions) >= 3 else self.questions | {request.question_id}
+        return _Row(answer.status, self.count + 1, questions)
+
+
+def _with_body(failure: Failure, completion: Any) -> Failure:
+    """Return a failure with the whole body as its words, where it has few of its own."""
+    if failure.message != "not a chat completion" and failure.message != "not a chat completion: ":
+        return failure
+    return failure._replace(message=f"not a chat completion: {_shown(completion)}")
+
+
+def _shown(value: Any) -> str:
+    return "" if value is None or value == "" else json.dumps(value, ensure_ascii=False)
 
 
 @dataclass(frozen=True)
@@ -319,9 +389,16 @@ def checked_family(endpoint: Endpoint) -> Family:
         raise UserError(
             f"the model {endpoint.model} was withdrawn in {family.withdrawn}; name another by --judge-model"
         )
-    if endpoint.temperature is not None and not family.temperature:
+    if endpoint.temperature and not family.temperature:
         raise UserError(f"the model {endpoint.model} takes no temperature; leave --temperature out")
     return family
+
+
+def fitting_endpoint(endpoint: Endpoint) -> Endpoint:
+    """Return the settings as they are sent: a temperature of 0, as experiments have it, only to models that take one."""
+    if endpoint.temperature == 0 and not Families.load(endpoint.model_table).of(endpoint.model).temperature:
+        return replace(endpoint, temperature=None)
+    return endpoint
 
 
 def endpoint_identity(endpoint: Endpoint, prompts: Prompts) -> str:

@@ -22,7 +22,7 @@ import sqlalchemy as sql
 from sqlalchemy.exc import DBAPIError
 
 from jaxmodpo.errors import UserError
-from jaxmodpo.judging.database import NoLedger, is_away, open_engine, reason, upsert
+from jaxmodpo.judging.database import NoLedger, is_away, open_engine, reason, shown_url, upsert
 from jaxmodpo.judging.judge import Status
 from jaxmodpo.judging.tables import BATCHES, CLAIMS, COLUMNS, VOTES, create_tables, row_of, vote_of
 from jaxmodpo.judging.votes import Vote
@@ -149,7 +149,7 @@ class Ledger:
     def shown_place(self) -> str:
         """Where the ledger is, without a password."""
         url = self._engine.url
-        return str(url.database) if url.get_backend_name() == "sqlite" else url.render_as_string(hide_password=True)
+        return str(url.database) if url.get_backend_name() == "sqlite" else shown_url(url)
 
     # ----------------------------------------------------------------------- votes
 
@@ -363,6 +363,11 @@ class Ledger:
             forget = sql.delete(CLAIMS).where(CLAIMS.c.owner.in_(some))
             self._transact(lambda connection, forget=forget: connection.execute(forget))
         return bool(dead)
+
+    def holds(self, keys: Sequence[str]) -> set[str]:
+        """Return those of these calls that this process itself has claimed."""
+        with self._held_lock:
+            return self._held.intersection(keys)
 
     def release(self, keys: Sequence[str]) -> None:
         """Give back claims without an answer."""

@@ -8,7 +8,6 @@ can forge a fence, and what a server might take for a control token is broken up
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -19,6 +18,7 @@ from typing import Any
 from jaxmodpo.config import builtin, load_yaml
 from jaxmodpo.errors import UserError, nearest
 from jaxmodpo.fingerprints import digest
+from jaxmodpo.judging.answers import answer_object
 from jaxmodpo.judging.criteria import Criterion
 from jaxmodpo.judging.judge import Request
 
@@ -198,17 +198,14 @@ def answer_schema(request: Request) -> dict[str, Any]:
     }
 
 
-def parse_orders(raw: str, request: Request) -> dict[str, tuple[str, ...]]:
+def parse_orders(raw: str, request: Request, *, cut: bool = False) -> dict[str, tuple[str, ...]]:
     """Read an answer of :func:`answer_schema`: each criterion's response ids, best first.
 
     A criterion whose field is missing or anything else, such as a ranking that is no permutation,
-    is left out.
+    is left out. ``cut`` says that the answer ended at its limit.
     """
-    try:
-        value = json.loads(raw)
-    except (ValueError, RecursionError):
-        return {}
-    if not isinstance(value, dict):
+    value = answer_object(raw, _answer_names(request), cut=cut)
+    if value is None:
         return {}
     read = _winner if request.kind == "compare" else _ranking
     found = {}

@@ -15,7 +15,7 @@ from jaxmodpo.errors import UserError
 from jaxmodpo.fingerprints import digest
 from jaxmodpo.judging.budget import Budget
 from jaxmodpo.judging.criteria import Criterion
-from jaxmodpo.judging.endpoint import Endpoint, EndpointJudge, checked_family
+from jaxmodpo.judging.endpoint import Endpoint, EndpointJudge, checked_family, fitting_endpoint
 from jaxmodpo.judging.families import Families
 from jaxmodpo.judging.judge import Judge
 from jaxmodpo.judging.ledger import Ledger
@@ -138,7 +138,7 @@ def open_phase(command: str, config: JudgeConfig, output_dir: Path, inputs: Mapp
 def endpoint_of(config: JudgeConfig) -> Endpoint:
     """Return the settings that concern the endpoint."""
     names = {field.name for field in dataclasses.fields(Endpoint)} & {f.name for f in dataclasses.fields(config)}
-    return Endpoint(model=config.judge_model, **{name: getattr(config, name) for name in names})
+    return fitting_endpoint(Endpoint(model=config.judge_model, **{name: getattr(config, name) for name in names}))
 
 
 def open_ledger(config: JudgeConfig, phase: Phase) -> Ledger:
@@ -197,6 +197,8 @@ def make_judge(config: JudgeConfig, ledger: Ledger | None = None, output_dir: Pa
     if spent is not None:
         budget = Budget(config.budget_calls, config.budget, spent.calls, spent.dollars, spent.counted_calls)
     judge = EndpointJudge(endpoint, budget)
+    if ledger is not None and config.temperature is not None and judge.endpoint.temperature is None:
+        log.info("the model %s takes no temperature; --temperature %s is left out", endpoint.model, config.temperature)
     if config.judge == "endpoint" or ledger is None:
         return judge
     from jaxmodpo.judging.batch import BatchJudge

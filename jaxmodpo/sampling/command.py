@@ -20,7 +20,7 @@ from jaxmodpo.data.text import PolicyText, PromptStyle, load_tokenizer
 from jaxmodpo.errors import UserError
 from jaxmodpo.models.quantised import BaseDtype
 from jaxmodpo.phase import Phase
-from jaxmodpo.sampling.endpoint import Endpoint, ask, check
+from jaxmodpo.sampling.endpoint import Endpoint, ask, check, refuse_empty
 from jaxmodpo.sampling.sampler import SamplingSettings, sample
 from jaxmodpo.training.policy import load_policy
 
@@ -169,9 +169,10 @@ def _asked(config: ResponsesConfig) -> Phase:
         rows = ask(_endpoint(config), wanted, journal)
     finally:
         journal.close()
+    empty = refuse_empty(rows)
     journal.rows = rows
     answered = collections.Counter(row["model"] for row in rows)
-    _write(config, wanted, journal, phase, answering_models=dict(answered))
+    _write(config, wanted, journal, phase, answering_models=dict(answered), empty_by_kind=empty)
     return phase
 
 

@@ -7,10 +7,14 @@ that was asked for. A reply is on disk before it counts, so that none is paid fo
 
 from __future__ import annotations
 
+import collections
 import concurrent.futures
+import json
 import logging
 import sys
+import threading
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
@@ -18,10 +22,15 @@ from tqdm import tqdm
 
 from jaxmodpo.artifacts import Journal, Question
 from jaxmodpo.data.text import INSTRUCTION
-from jaxmodpo.endpoints import HOPELESS_CODES, checked_key, make_client
+from jaxmodpo.endpoints import checked_key, make_client, pause_before, retry_after
 from jaxmodpo.errors import UserError
+from jaxmodpo.failures import HOPELESS, Failure, Meaning, failure_in, failure_of_exception
+from jaxmodpo.messages import message_text, readable, refusal_text, without_key, without_thoughts
 
 logger = logging.getLogger(__name__)
+
+ATTEMPTS, BACKOFF, LONGEST_WAIT = 6, 0.5, 60.0
+"""Of one reply; seconds before the second attempt, doubled for each further one; and the longest such wait."""
 
 
 class Endpoint(NamedTuple):
@@ -83,7 +92,8 @@ def ask(endpoint: Endpoint, wanted: Sequence[tuple[Question, int]], journal: Jou
         UserError: the endpoint said what holds for every call; or some calls failed, which the next run asks again.
     """
     key = check(endpoint)
-    client = make_client(endpoint.base_url, key, timeout=300.0, max_retries=5)
+    client = make_client(endpoint.base_url, key, timeout=300.0, max_retries=0)
+    caller = _Caller(client, endpoint, key)
     have = {row["place"] for row in journal.rows}
     missing = [place for place in range(len(wanted)) if place not in have]
     failures: list[str] = []
@@ -94,21 +104,22 @@ def ask(endpoint: Endpoint, wanted: Sequence[tuple[Question, int]], journal: Jou
         try:
             while True:
                 while len(running) < endpoint.max_concurrency and (place := next(queue, None)) is not None:
-                    running.add(pool.submit(_one, client, endpoint, place, wanted[place][0].question_text))
+                    running.add(pool.submit(caller.one, place, wanted[place][0].question_text))
                 if not running:
                     break
                 done, _ = concurrent.futures.wait(running, return_when=concurrent.futures.FIRST_COMPLETED)
                 for future in done:
-                    _keep(future.result(), journal, failures, key)
+                    _keep(future.result(), journal, failures)
                     running.discard(future)
                     bar.update()
         finally:
+            caller.stop.set()
             bar.close()
             pool.shutdown(wait=True, cancel_futures=True)
             # What was under way when another call ended the run is paid for all the same.
             for future in running:
                 if not future.cancelled() and future.exception() is None:
-                    _keep(future.result(), journal, failures, key)
+                    _keep(future.result(), journal, failures)
     if failures:
         raise UserError(
             f"{len(failures)} of {len(wanted)} calls to {endpoint.base_url} failed, the last one with: "
@@ -118,38 +129,139 @@ def ask(endpoint: Endpoint, wanted: Sequence[tuple[Question, int]], journal: Jou
     return [by_place[place] for place in range(len(wanted))]
 
 
-def _keep(row: dict[str, Any], journal: Journal, failures: list[str], key: str) -> None:
+def _keep(row: dict[str, Any], journal: Journal, failures: list[str]) -> None:
     if "error" in row:
-        failures.append(row["error"].replace(key, "[key]") if key else row["error"])
+        failures.append(row["error"])
     else:
         journal.append(row)
 
 
-def _one(client: Any, endpoint: Endpoint, place: int, question: str) -> dict[str, Any]:
-    import openai
+@dataclass(eq=False)
+class _Caller:
+    """Asks for single replies, with further attempts where these may help.
 
-    # OpenAI's newer models refuse max_tokens; other servers know nothing else.
-    openais = (urlsplit(endpoint.base_url).hostname or "").endswith("openai.com")
-    settings: dict[str, Any] = {"max_completion_tokens" if openais else "max_tokens": endpoint.max_tokens}
-    if endpoint.temperature is not None:
-        settings["temperature"] = endpoint.temperature
-    if endpoint.top_p < 1:
-        settings["top_p"] = endpoint.top_p
-    try:
-        completion = client.chat.completions.create(
-            model=endpoint.model,
-            messages=[{"role": "user", "content": INSTRUCTION.format(question=question)}],
-            **settings,
+    Attributes:
+        client: makes no attempts of its own.
+        endpoint: where and how.
+        key: is cut out of everything that the endpoint says.
+        stop: set when the run ends, so that nobody waits for another attempt.
+    """
+
+    client: Any
+    endpoint: Endpoint
+    key: str
+    stop: threading.Event = field(default_factory=threading.Event)
+    limit: str = field(init=False)
+
+    def __post_init__(self) -> None:
+        # OpenAI's newer models refuse max_tokens; other servers know nothing else.
+        openais = (urlsplit(self.endpoint.base_url).hostname or "").endswith("openai.com")
+        self.limit = "max_completion_tokens" if openais else "max_tokens"
+
+    def one(self, place: int, question: str) -> dict[str, Any]:
+        """Return the row of one reply, or what went wrong as ``error``.
+
+        Raises:
+            UserError: what holds for every call.
+        """
+        attempt, told = 0, ""
+        while attempt < ATTEMPTS and not self.stop.is_set():
+            outcome, wait = self._attempt(place, question)
+            if isinstance(outcome, dict):
+                return outcome
+            told = outcome.shown
+            if outcome.wants_other_limit and self.limit == "max_tokens":
+                # A deployment of any name may run such a model.
+                self.limit = "max_completion_tokens"
+                continue
+            meaning = outcome.meaning(wait=wait is not None)
+            if meaning in HOPELESS:
+                raise UserError(self._hopeless(meaning, outcome)) from None
+            if meaning not in ("busy", "passing"):
+                return {"error": told}
+            attempt += 1
+            if attempt < ATTEMPTS:
+                self.stop.wait(min(LONGEST_WAIT, pause_before(attempt, wait, BACKOFF)))
+        return {"error": told}
+
+    def _attempt(self, place: int, question: str) -> tuple[dict[str, Any] | Failure, float | None]:
+        import httpx2
+        import openai
+
+        endpoint = self.endpoint
+        body: dict[str, Any] = {
+            "model": endpoint.model,
+            "messages": [{"role": "user", "content": INSTRUCTION.format(question=question)}],
+            self.limit: endpoint.max_tokens,
+        }
+        if endpoint.temperature is not None:
+            body["temperature"] = endpoint.temperature
+        if endpoint.top_p < 1:
+            body["top_p"] = endpoint.top_p
+        try:
+            response = self.client.post("/chat/completions", body=body, cast_to=httpx2.Response)
+            completion = json.loads(response.content)
+        except openai.APIStatusError as error:
+            return self._clean(failure_of_exception(error)), retry_after(error.response.headers)
+        except (openai.APIError, ValueError, RecursionError) as error:
+            reason = f"{type(error).__name__}: {error.__cause__ or error}"
+            return self._clean(Failure(0, message=reason)), None
+        failure = failure_in(completion)
+        if failure is not None:
+            return self._clean(failure), None
+        return self._row(place, completion), None
+
+    def _row(self, place: int, completion: dict[str, Any]) -> dict[str, Any]:
+        """Return the row of an answer; ``kind`` says why a reply has no text."""
+        choice = completion["choices"][0]
+        message, finish = choice["message"], choice.get("finish_reason")
+        said = message_text(message.get("content"))
+        text = self._text(without_thoughts(said) or "").strip()
+        kind = "" if text else "empty"
+        if not text and refusal_text(message):
+            kind = "refusal"
+        elif not text and finish == "content_filter":
+            kind = "content_filter"
+        elif not text and (said.strip() or finish == "length"):
+            kind = "thoughts only"
+        model = self._text(str(completion.get("model") or self.endpoint.model))[:200]
+        return {"place": place, "response_text": text, "ended": finish == "stop", "model": model, "kind": kind}
+
+    def _text(self, text: str) -> str:
+        return without_key(readable(text), self.key)
+
+    def _clean(self, failure: Failure) -> Failure:
+        words = {name: self._text(getattr(failure, name)) for name in ("code", "kind", "param", "message")}
+        return failure._replace(**words)
+
+    def _hopeless(self, meaning: Meaning, failure: Failure) -> str:
+        named = failure.code or f"HTTP {failure.status}"
+        # Words about a key may repeat a part of it.
+        words = f": '{failure.message[:300]}'" if failure.message and meaning != "key" else ""
+        reasons = {
+            "key": f"refused the key in {self.endpoint.api_key_env}",
+            "model": f"has no model {self.endpoint.model}",
+            "account": f"gives no more credit, {named}{words}; pay, and the same command goes on",
+        }
+        told = reasons.get(meaning, f"said {named} for the model {self.endpoint.model}{words}")
+        return f"{self.endpoint.base_url} {told}"
+
+
+def refuse_empty(rows: Sequence[dict[str, Any]]) -> dict[str, int]:
+    """Count the replies without text by kind and warn of them.
+
+    Raises:
+        UserError: half of the replies or more have no text.
+    """
+    kinds = collections.Counter(row.get("kind") or "empty" for row in rows if not row["response_text"])
+    if not kinds:
+        return {}
+    listed = ", ".join(f"{count} {kind}" for kind, count in sorted(kinds.items()))
+    if 2 * kinds.total() >= len(rows):
+        raise UserError(
+            f"{kinds.total()} of {len(rows)} replies have no text ({listed}), so that nothing was written; a larger "
+            "--max-new-tokens leaves thinking models room to answer. Delete sampled.jsonl in the output folder and run "
+            "again to ask anew"
         )
-        choice = completion.choices[0]
-        text, ended = str(choice.message.content or "").strip(), choice.finish_reason == "stop"
-        model = str(completion.model or endpoint.model)
-    except openai.APIStatusError as error:
-        if error.status_code in (401, 404) or error.code in HOPELESS_CODES:
-            said = {401: f"refused the key in {endpoint.api_key_env}", 404: f"has no model {endpoint.model}"}
-            reason = said.get(error.status_code, f"said {error.code} for the model {endpoint.model}")
-            raise UserError(f"{endpoint.base_url} {reason}") from None
-        return {"error": f"HTTP {error.status_code}: {error.message}"}
-    except (openai.APIError, ValueError, AttributeError, IndexError, TypeError) as error:
-        return {"error": f"{type(error).__name__}: {error}"}
-    return {"place": place, "response_text": text, "ended": ended, "model": model}
+    logger.warning("%d of %d replies have no text (%s)", kinds.total(), len(rows), listed)
+    return dict(kinds)

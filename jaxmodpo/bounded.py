@@ -1,0 +1,119 @@
+"""A connection pool whose answers have an end: a limit for each whole answer, in seconds and in bytes.
+
+The HTTP library limits the wait for each read alone, so that a server which sends a byte now and then, or never stops
+sending, would hold a worker or fill the memory for good. Apart from :mod:`jaxmodpo.endpoints`, since it knows sockets and
+nothing of what is asked.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import httpcore2
+import httpx2
+from openai import DefaultHttpxClient
+
+MOST_BYTES = 16 * 2**20
+"""Of one answer."""
+
+MOST_ENCODED_BYTES = 2**18
+"""Of an answer that is compressed, although nobody asked for that: it may unpack to a thousand times as much."""
+
+_this_thread = threading.local()
+
+
+class BoundedClient(DefaultHttpxClient):
+    """Sends requests whose answers, headers and all, must be there within ``seconds``.
+
+    A request whose answer is streamed, as a batch's files are, has a limit for each read alone.
+    """
+
+    def __init__(self, *, seconds: float, **settings: Any):
+        super().__init__(**settings)
+        self._seconds = seconds
+        self.headers["Accept-Encoding"] = "identity"
+        for transport in (self._transport, *self._mounts.values()):
+            if isinstance(transport, httpx2.HTTPTransport):
+                # No public setting reaches the sockets below the pool; a test holds that this one does.
+                pool: Any = transport._pool
+                pool._network_backend = _Backend(pool._network_backend)
+
+    def send(self, request: httpx2.Request, *, stream: bool = False, **settings: Any) -> httpx2.Response:
+        if stream:
+            return super().send(request, stream=True, **settings)
+        _this_thread.deadline = time.monotonic() + self._seconds
+        try:
+            response = super().send(request, stream=True, **settings)
+            try:
+                encoded = response.headers.get("content-encoding", "identity") != "identity"
+                response.stream = _BoundedStream(response.stream, MOST_ENCODED_BYTES if encoded else MOST_BYTES)
+                response.read()
+            except BaseException:
+                response.close()
+                raise
+            return response
+        finally:
+            _this_thread.deadline = None
+
+
+class _BoundedStream(httpx2.SyncByteStream):
+    """An answer's body that ends with an error beyond so many bytes."""
+
+    def __init__(self, stream: Any, most_bytes: int):
+        self._stream, self._most_bytes = stream, most_bytes
+
+    def __iter__(self) -> Iterator[bytes]:
+        received = 0
+        for data in self._stream:
+            received += len(data)
+            if received > self._most_bytes:
+                raise httpx2.ReadError(f"the answer is longer than {self._most_bytes:,} bytes")
+            yield data
+
+    def close(self) -> None:
+        self._stream.close()
+
+
+class _Backend(httpcore2.NetworkBackend):
+    """Opens connections whose reads end at the deadline of the thread that reads."""
+
+    def __init__(self, backend: httpcore2.NetworkBackend):
+        self._backend = backend
+
+    def connect_tcp(self, *arguments: Any, **settings: Any) -> httpcore2.NetworkStream:
+        return _Stream(self._backend.connect_tcp(*arguments, **settings))
+
+    def connect_unix_socket(self, *arguments: Any, **settings: Any) -> httpcore2.NetworkStream:
+        return _Stream(self._backend.connect_unix_socket(*arguments, **settings))
+
+    def sleep(self, seconds: float) -> None:
+        self._backend.sleep(seconds)
+
+
+class _Stream(httpcore2.NetworkStream):
+    def __init__(self, stream: httpcore2.NetworkStream):
+        self._stream = stream
+
+    def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
+        deadline = getattr(_this_thread, "deadline", None)
+        if deadline is not None:
+            left = deadline - time.monotonic()
+            if left <= 0:
+                raise httpcore2.ReadTimeout("the whole answer took too long")
+            timeout = left if timeout is None else min(timeout, left)
+        return self._stream.read(max_bytes, timeout)
+
+    def write(self, buffer: bytes, timeout: float | None = None) -> None:
+        self._stream.write(buffer, timeout)
+
+    def close(self) -> None:
+        self._stream.close()
+
+    def start_tls(self, *arguments: Any, **settings: Any) -> httpcore2.NetworkStream:
+        return _Stream(self._stream.start_tls(*arguments, **settings))
+
+    def get_extra_info(self, info: str) -> Any:
+        return self._stream.get_extra_info(info)

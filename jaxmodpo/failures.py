@@ -1,0 +1,137 @@
+"""What a failed call means: for this request alone, for a while, or for every request of the account or the settings.
+
+Servers say it by a status, a code, a type, the name of a setting, or in words only; some say it in a body whose own status
+is 200. Judges, batches and the sampler ask here, so that the same answer ends all of them alike.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any, Literal, NamedTuple
+
+Meaning = Literal["account", "key", "model", "schema", "setting", "filter", "busy", "passing", "request", "other"]
+"""account: no credit; key, model, schema and setting hold for every request as well; filter: the request was filtered;
+busy: ask later; passing: ask again; request: this one is not taken; other: said of the address, such as a redirection."""
+
+HOPELESS: frozenset[Meaning] = frozenset({"account", "key", "model", "schema", "setting"})
+"""Meanings that hold for every request of a run."""
+
+ACCOUNT_CODES = frozenset(
+    {
+        *("insufficient_quota", "billing_hard_limit_reached", "billing_not_active", "insufficient_balance"),
+        *("insufficient_funds", "insufficient_credits", "payment_required", "account_deactivated", "access_terminated"),
+        *("quota_exceeded_billing", "billing_error", "credit_balance_too_low", "organization_deactivated"),
+    }
+)
+_KEY_CODES = frozenset({"invalid_api_key", "authentication_error", "invalid_authentication"})
+_MODEL_CODES = frozenset({"model_not_found", "DeploymentNotFound", "invalid_model", "model_not_available"})
+_SETTING_CODES = frozenset(
+    {"unsupported_value", "unsupported_parameter", "unsupported_country_region_territory", "unknown_parameter"}
+)
+_FILTER_CODES = frozenset({"content_filter", "content_policy_violation", "ResponsibleAIPolicyViolation"})
+# What a client sends alike with every request.
+_SETTINGS = frozenset({"model", "response_format", "temperature", "top_p", "max_tokens", "max_completion_tokens"})
+
+_NO_CREDIT = re.compile(
+    r"insufficient[ _](?:balance|credits?|funds)|credit balance is too low|billing (?:hard )?limit|out of credits|"
+    r"account is not active|check your billing",
+    re.IGNORECASE,
+)
+_NO_SCHEMA = re.compile(r"response_format|json_schema|structured outputs?|guided_(?:json|decoding)", re.IGNORECASE)
+_TOO_LONG = re.compile(r"context.length|context.window|maximum context|too many tokens|too long", re.IGNORECASE)
+
+
+class Failure(NamedTuple):
+    """A call without an answer, as the server told it."""
+
+    status: int
+    code: str = ""
+    kind: str = ""
+    param: str = ""
+    message: str = ""
+
+    @property
+    def shown(self) -> str:
+        return f"HTTP {self.status}: {self.message}" if self.status else self.message
+
+    def meaning(self, *, wait: bool = False) -> Meaning:
+        """Return what it means; ``wait`` says that the server names a time after which to ask again."""
+        status, code, words = self.status, self.code, self.message
+        names = {code, self.kind}
+        if status == 402 or names & ACCOUNT_CODES or (status in (400, 403) and _NO_CREDIT.search(words)):
+            return "account"
+        if status == 429 and not wait and _NO_CREDIT.search(words):
+            return "account"
+        if status == 401 or names & _KEY_CODES:
+            return "key"
+        if status == 404 or names & _MODEL_CODES:
+            return "model"
+        if names & _FILTER_CODES:
+            return "filter"
+        if status in (400, 422) and (self.param == "response_format" or _NO_SCHEMA.search(words)):
+            return "schema"
+        if names & _SETTING_CODES:
+            return "setting"
+        if status in (400, 422) and self.param in _SETTINGS and not _TOO_LONG.search(words):
+            return "setting"
+        if status == 429 or (status in (503, 529) and wait):
+            return "busy"
+        if status in (0, 408, 409, 425) or status >= 500:
+            return "passing"
+        return "request" if 400 <= status < 500 and status != 403 else "other"
+
+    @property
+    def wants_other_limit(self) -> bool:
+        """Whether the setting that limits an answer has its newer name here, as at deployments of any name."""
+        return self.status in (400, 422) and "max_tokens" in self.message and "max_completion_tokens" in self.message
+
+
+def failure_of(status: int, error: Any) -> Failure:
+    """Return what an ``error`` of a body says, beside the status of the call: its own status counts where it has one."""
+    if not isinstance(error, Mapping):
+        return Failure(status, message=error if isinstance(error, str) else "")
+    code = _word(error.get("code"))
+    own = [error.get(name) for name in ("code", "status", "status_code")]
+    inside = next((int(n) for n in own if _is_status(n)), None)
+    if status in (0, 200):
+        status = inside if inside is not None else 0
+    return Failure(status, code, _word(error.get("type")), _word(error.get("param")), _word(error.get("message")))
+
+
+def failure_in(completion: Any) -> Failure | None:
+    """Return the failure that a body with the status 200 holds; None where it is an answer.
+
+    An error beside the answers, or in place of one, or no answer at all.
+    """
+    if not isinstance(completion, Mapping):
+        return Failure(0, message="not a chat completion")
+    choices = completion.get("choices")
+    choice = choices[0] if isinstance(choices, list) and choices else None
+    if isinstance(choice, Mapping) and isinstance(choice.get("message"), Mapping):
+        # One that broke off in the middle says so beside what it had written.
+        return failure_of(200, choice["error"]) if isinstance(choice.get("error"), Mapping) else None
+    error = completion.get("error")
+    if not error:
+        return Failure(0, message="not a chat completion")
+    failure = failure_of(200, error)
+    return failure._replace(message=f"not a chat completion: {failure.message}")
+
+
+def failure_of_exception(error: Any) -> Failure:
+    """Return what an error of the ``openai`` client says: its body may be anything."""
+    body = error.body
+    if isinstance(body, Mapping) and isinstance(body.get("error"), Mapping):
+        body = body["error"]
+    if not isinstance(body, Mapping):
+        return Failure(error.status_code, message=str(error.message))
+    failure = failure_of(error.status_code, body)
+    return failure if failure.message else failure._replace(message=str(error.message))
+
+
+def _word(value: Any) -> str:
+    return str(value) if isinstance(value, str | int) and not isinstance(value, bool) else ""
+
+
+def _is_status(value: Any) -> bool:
+    return str(value).isdecimal() and 400 <= int(str(value)[:9]) < 600 if isinstance(value, str | int) else False

@@ -1,0 +1,89 @@
+"""What a model said, out of the message in which a server wraps it: its words, without its thoughts, and their JSON.
+
+Models fence their answers, think aloud before them, put them into a tool's call or into a list of pieces. All of that
+is read where only one reading is possible, and nothing where there are two: a vote that is lost is counted, a wrong one
+is not seen by anybody.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from jaxmodpo.messages import message_text, without_thoughts
+
+# Beyond so many objects nobody answers; a text of braces alone is not searched for long.
+_MOST_OBJECTS = 64
+_OBJECT = re.compile(r'\{\s*["}]')
+
+
+def answer_text(message: dict[str, Any]) -> str:
+    """Return a message's words; where there are none, what it gives the one tool that it calls."""
+    text = message_text(message.get("content"))
+    if text.strip():
+        return text
+    calls = message.get("tool_calls")
+    if isinstance(calls, list) and len(calls) == 1 and isinstance(calls[0], dict):
+        called = calls[0].get("function")
+    else:
+        called = message.get("function_call") if not calls else None
+    arguments = called.get("arguments") if isinstance(called, dict) else None
+    if isinstance(arguments, dict):
+        return json.dumps(arguments, ensure_ascii=False)
+    return arguments if isinstance(arguments, str) else text
+
+
+def answer_object(text: str, names: Sequence[str], *, cut: bool = False) -> dict[str, Any] | None:
+    """Return the JSON object of an answer that has one of these fields; None where it is not clear which that is.
+
+    The whole text, or else the objects in it that follow the thoughts, out of a fence and among other words. Several
+    count where they agree on all of the names. An object that does not end makes all of them unclear, since it may hold
+    the others; a text that was ``cut`` at its limit does, since more may have followed.
+    """
+    whole = _loaded(text)
+    if whole is not None:
+        return whole if isinstance(whole, dict) else None
+    if cut:
+        return None
+    spoken = without_thoughts(text)
+    objects = None if spoken is None else _objects(spoken)
+    fitting = [value for value in objects or () if not value.keys().isdisjoint(names)]
+    if not fitting:
+        return None
+    read = [[value.get(name) for name in names] for value in fitting]
+    return fitting[-1] if all(one == read[-1] for one in read) else None
+
+
+def _objects(text: str) -> list[dict[str, Any]] | None:
+    """Return the objects that stand in a text one after the other; None where one does not end, or is none."""
+    try:
+        return list(_each_object(text))
+    except (ValueError, RecursionError):
+        return None
+
+
+def _each_object(text: str) -> Iterator[dict[str, Any]]:
+    decoder, start = json.JSONDecoder(object_pairs_hook=_once), 0
+    for _ in range(_MOST_OBJECTS):
+        opening = _OBJECT.search(text, start)
+        if opening is None:
+            return
+        value, start = decoder.raw_decode(text, opening.start())
+        yield value
+    raise ValueError("too many objects")
+
+
+def _loaded(text: str) -> Any:
+    try:
+        return json.loads(text, object_pairs_hook=_once)
+    except (ValueError, RecursionError):
+        return None
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Return an object, whose fields must not stand in it twice: nobody knows which of the two is meant."""
+    if len({name for name, _ in pairs}) < len(pairs):
+        raise ValueError("a field stands there twice")
+    return dict(pairs)

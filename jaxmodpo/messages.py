@@ -1,0 +1,87 @@
+"""What an endpoint's messages say: text out of a string or a list of pieces, without thoughts, fit to be kept.
+
+Judges' answers and sampled replies come in the same wrapping; both read it here.
+"""
+
+from __future__ import annotations
+
+import base64
+import re
+from typing import Any
+
+# <think>, <thinking>, <seed:think>, [THINK] and their ends, and the channel in which some models answer.
+_THOUGHTS = re.compile(
+    r"<(?P<end>/?)(?:[a-z]+:)?(?:think|thinking|thoughts?|reasoning)>|\[(?P<end2>/?)THINK\]"
+    r"|(?P<end3><\|channel\|>final<\|message\|>)",
+    re.IGNORECASE,
+)
+_TEXTS = ("text", "output_text")
+# A shorter key, such as EMPTY or ollama, is no secret, and might stand in any text.
+_SHORTEST_KEY, _PART_OF_KEY = 8, 12
+
+
+def message_text(content: Any) -> str:
+    """Return a message's content as one text: a string as it is, or the text pieces of a list, joined.
+
+    Pieces that are no text, such as thoughts, are left out; what is neither a string nor a list has no text.
+    """
+    if isinstance(content, str):
+        return content
+    if not isinstance(content, list):
+        return ""
+    texts = [piece if isinstance(piece, str) else _piece(piece) for piece in content]
+    return "".join(texts)
+
+
+def _piece(piece: Any) -> str:
+    if not isinstance(piece, dict) or piece.get("type", "text") not in _TEXTS:
+        return ""
+    text = piece.get("text")
+    return text if isinstance(text, str) else ""
+
+
+def refusal_text(message: dict[str, Any]) -> str:
+    """Return the words with which a model refuses, of the message or of a piece of its content; empty where it does not."""
+    said = message.get("refusal")
+    content = message.get("content")
+    pieces = content if isinstance(content, list) else []
+    refused = [p.get("refusal") for p in pieces if isinstance(p, dict) and p.get("type") == "refusal"]
+    return str(said or next(filter(None, refused), "") or "")
+
+
+def without_thoughts(text: str) -> str | None:
+    """Return what follows the last end of thoughts, with or without their beginning; None where they do not end."""
+    last = None
+    for last in _THOUGHTS.finditer(text):
+        pass
+    if last is None:
+        return text
+    if last["end"] or last["end2"] or last["end3"]:
+        return text[last.end() :]
+    return None
+
+
+def readable(text: str) -> str:
+    """Return a text that every file and database takes: no half of a surrogate pair and no zero byte."""
+    text = text.replace("\x00", "\ufffd")
+    # Two halves that JSON wrote apart are one character.
+    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+
+
+def without_key(text: str, key: str) -> str:
+    """Return a text without a key, and without any part of it that is long enough to be of use."""
+    if len(key) < _SHORTEST_KEY:
+        return text
+    encoded = base64.b64encode(key.encode()).decode().rstrip("=")
+    text = text.replace(key, "[key]").replace(encoded, "[key]")
+    parts = {key[n : n + _PART_OF_KEY] for n in range(len(key) - _PART_OF_KEY + 1)}
+    if not any(part in text for part in parts):
+        return text
+    covered = [False] * len(text)
+    for part in parts:
+        at = text.find(part)
+        while at >= 0:
+            covered[at : at + len(part)] = [True] * len(part)
+            at = text.find(part, at + 1)
+    shown = "".join("\0" if hidden else letter for letter, hidden in zip(text, covered, strict=True))
+    return re.sub("\0+", "[key]", shown)
