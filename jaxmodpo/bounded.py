@@ -1,8 +1,8 @@
 """A connection pool whose answers have an end: a limit for each whole answer, in seconds and in bytes.
 
 The HTTP library limits the wait for each read alone, so that a server which sends a byte now and then, or never stops
-sending, would hold a worker or fill the memory for good. Apart from :mod:`jaxmodpo.endpoints`, since it knows sockets and
-nothing of what is asked.
+sending, would hold a worker or fill the memory for good. Apart from :mod:`jaxmodpo.endpoints`, since it knows sockets
+and nothing of what is asked.
 """
 
 from __future__ import annotations

@@ -162,7 +162,7 @@ def make_client(base_url: str, key: str, *, timeout: float, max_retries: int) ->
 
 
 def http_client(base_url: str, seconds: float, certificates: Any = True) -> Any:
-    """Make a connection pool whose answers end within ``seconds``; ``certificates`` is what HTTP takes as ``verify``."""
+    """Make a connection pool whose answers end within ``seconds``; ``certificates`` is what ``verify`` takes."""
     from jaxmodpo.bounded import BoundedClient
 
     # A redirect, or of a server on this machine a proxy from the environment, would take texts elsewhere.

@@ -1,7 +1,7 @@
 """What a failed call means: for this request alone, for a while, or for every request of the account or the settings.
 
-Servers say it by a status, a code, a type, the name of a setting, or in words only; some say it in a body whose own status
-is 200. Judges, batches and the sampler ask here, so that the same answer ends all of them alike.
+Servers say it by a status, a code, a type, the name of a setting, or in words only; some say it in a body whose
+own status is 200. Judges, batches and the sampler ask here, so that the same answer ends all of them alike.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Any, Literal, NamedTuple
 
 Meaning = Literal["account", "key", "model", "schema", "setting", "filter", "busy", "passing", "request", "other"]
 """account: no credit; key, model, schema and setting hold for every request as well; filter: the request was filtered;
-busy: ask later; passing: ask again; request: this one is not taken; other: said of the address, such as a redirection."""
+busy: ask later; passing: ask again; request: this one is not taken; other: said of the address (a redirection)."""
 
 HOPELESS: frozenset[Meaning] = frozenset({"account", "key", "model", "schema", "setting"})
 """Meanings that hold for every request of a run."""
@@ -88,12 +88,12 @@ class Failure(NamedTuple):
 
 
 def failure_of(status: int, error: Any) -> Failure:
-    """Return what an ``error`` of a body says, beside the status of the call: its own status counts where it has one."""
+    """Return what an ``error`` of a body says, beside the status of the call; its own status goes before a 200."""
     if not isinstance(error, Mapping):
-        return Failure(status, message=error if isinstance(error, str) else "")
+        return Failure(0 if status == 200 else status, message=error if isinstance(error, str) else "")
     code = _word(error.get("code"))
     own = [error.get(name) for name in ("code", "status", "status_code")]
-    inside = next((int(n) for n in own if _is_status(n)), None)
+    inside = next((int(str(n)) for n in own if _is_status(n)), None)
     if status in (0, 200):
         status = inside if inside is not None else 0
     return Failure(status, code, _word(error.get("type")), _word(error.get("param")), _word(error.get("message")))

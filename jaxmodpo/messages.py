@@ -41,7 +41,7 @@ def _piece(piece: Any) -> str:
 
 
 def refusal_text(message: dict[str, Any]) -> str:
-    """Return the words with which a model refuses, of the message or of a piece of its content; empty where it does not."""
+    """Return the words with which a model refuses, of the message or of a piece of its content, or nothing."""
     said = message.get("refusal")
     content = message.get("content")
     pieces = content if isinstance(content, list) else []
@@ -51,11 +51,10 @@ def refusal_text(message: dict[str, Any]) -> str:
 
 def without_thoughts(text: str) -> str | None:
     """Return what follows the last end of thoughts, with or without their beginning; None where they do not end."""
-    last = None
-    for last in _THOUGHTS.finditer(text):
-        pass
-    if last is None:
+    marks = list(_THOUGHTS.finditer(text))
+    if not marks:
         return text
+    last = marks[-1]
     if last["end"] or last["end2"] or last["end3"]:
         return text[last.end() :]
     return None

@@ -41,7 +41,7 @@ FAILURES_IN_A_ROW = 20
 """So many requests without an answer, one after the other, end a run: the endpoint is not there."""
 
 UNUSABLE_IN_A_ROW = 30
-"""So many answers in a row that are no votes, by three questions or more where the endpoint speaks of requests, end a run."""
+"""So many answers in a row that are no votes end a run; about three questions or more, unless they cannot be read."""
 
 # Of one call; no model reads or says as many.
 _MOST_TOKENS = 2**40
@@ -306,8 +306,8 @@ class EndpointJudge:
         if row.count >= UNUSABLE_IN_A_ROW and enough and answer.status != "error":
             told = "could not be read" if answer.status == "parse_error" else f"were no votes ({answer.status})"
             raise UserError(
-                f"{where}: {row.count} answers in a row {told}, {last}; another --judge-model, --structured json_object or "
-                "a larger --max-answer-tokens may help, and --retry-errors asks failed votes again"
+                f"{where}: {row.count} answers in a row {told}, {last}; another --judge-model, --structured "
+                "json_object or a larger --max-answer-tokens may help, and --retry-errors asks failed votes again"
             )
 
     def said(self, text: str, request: Request) -> str:
@@ -395,7 +395,7 @@ def checked_family(endpoint: Endpoint) -> Family:
 
 
 def fitting_endpoint(endpoint: Endpoint) -> Endpoint:
-    """Return the settings as they are sent: a temperature of 0, as experiments have it, only to models that take one."""
+    """Return the settings as they are sent: a temperature of 0, which files of settings have, where it is taken."""
     if endpoint.temperature == 0 and not Families.load(endpoint.model_table).of(endpoint.model).temperature:
         return replace(endpoint, temperature=None)
     return endpoint

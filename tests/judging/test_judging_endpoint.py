@@ -144,11 +144,8 @@ def test_a_comparison_is_read_as_the_winners_id(server):
         ((400, {"error": {"message": "filtered", "code": "content_filter"}}), "content_filter", "HTTP 400"),
         ((400, {"error": {"message": "too long", "code": "context_length_exceeded"}}), "rejected", "too long"),
         ((403, {"error": {"message": "flagged", "code": None}}), "error", "HTTP 403"),
-        ((200, {"choices": []}), "error", "not a chat completion"),
-        ((200, {"error": "overloaded"}), "error", "not a chat completion"),
-        ((200, b"null"), "error", "not a chat completion"),
         ((200, said({"text": "[1, 2, 3]"})), "parse_error", "text"),
-        ((200, said('{"ranking": [1, 2, 3]}{"ranking": [1, 2, 3]}')), "parse_error", "}{"),
+        ((200, said('{"ranking": [1, 2, 3]}{"ranking": [3, 2, 1]}')), "parse_error", "}{"),
         ((200, said("[" * 100_000)), "parse_error", "[[["),
         ((200, said('{"ranking": [1, 2, ' + "9" * 5000 + "]}")), "parse_error", "999"),
         ((400, {"error": {"message": "odd", "code": {"not": "a word"}}}), "rejected", "HTTP 400"),
@@ -165,8 +162,21 @@ def test_every_bad_answer_has_a_named_status(server, reply, status, raw):
     assert len(server.calls) == 1
 
 
-@pytest.mark.parametrize("body", [b'{"choices": [{"mess', b"", b"<html>busy</html>", b"\xff\xfe{}", b"[" * 100_000])
-def test_what_is_no_json_is_asked_again_and_ends_as_an_error(server, body):
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'{"choices": [{"mess',
+        b"",
+        b"<html>busy</html>",
+        b"\xff\xfe{}",
+        b"[" * 100_000,
+        b"null",
+        b'{"choices": []}',
+        b'{"error": "overloaded"}',
+        b'{"error": {"code": 502, "message": "upstream"}}',
+    ],
+)
+def test_what_is_no_answer_is_asked_again_and_ends_as_an_error(server, body):
     server.script = lambda _: (200, body)
     answer = answered(judge(server, attempts=3), request())
     assert (answer.status, answer.orders, len(server.calls)) == ("error", {}, 3)
@@ -210,6 +220,17 @@ def test_no_server_at_all_is_an_error(server):
             r"unsupported_value \(temperature\) for the model asked-model",
         ),
         ((429, {"error": {"message": "pay", "code": "insufficient_quota"}}), "insufficient_quota"),
+        ((429, {"error": {"message": "pay", "type": "insufficient_quota"}}), "gives no more credit"),
+        ((429, {"error": {"message": "pay", "code": "billing_not_active"}}), "gives no more credit"),
+        ((402, {"error": {"message": f"Insufficient Balance {KEY}", "code": "odd"}}), "gives no more credit"),
+        ((400, {"error": {"message": "Billing hard limit", "code": "billing_hard_limit_reached"}}), "no more credit"),
+        ((400, {"error": {"message": "Your credit balance is too low"}}), "gives no more credit"),
+        ((200, {"error": {"message": "Insufficient credits", "code": 402}}), "gives no more credit"),
+        (
+            (400, {"error": {"message": "'response_format' of type 'json_schema' is not supported", "code": None}}),
+            "'json_schema' is not supported.*give --structured json_object",
+        ),
+        ((400, {"error": {"message": "no", "code": "unsupported_value", "param": KEY}}), r"\(\[key\]\)"),
     ],
 )
 def test_what_no_retry_can_mend_stops_the_run_with_a_sentence(server, reply, words):
@@ -409,7 +430,14 @@ def test_a_server_without_schemas_is_asked_for_an_object(server):
 
 def test_a_temperature_that_the_family_does_not_take_is_refused(server):
     with pytest.raises(UserError, match="gpt-5-mini takes no temperature; leave --temperature out"):
-        judge(server, model="gpt-5-mini", temperature=0.0)
+        judge(server, model="gpt-5-mini", temperature=0.7)
+
+
+def test_a_temperature_of_0_is_not_sent_to_a_family_that_takes_none(server):
+    server.script = lambda body: (200, said('{"ranking": [1, 2, 3]}'))
+    there = judge(server, model="gpt-5-mini", temperature=0.0)
+    assert answered(there, request()).status == "valid"
+    assert "temperature" not in server.calls[0] and "temperature None" in there.identity
 
 
 def test_the_papers_withdrawn_model_is_refused_where_it_was(server, monkeypatch):
@@ -430,8 +458,11 @@ def test_the_papers_withdrawn_model_is_refused_where_it_was(server, monkeypatch)
         ({"retry-after-ms": "250", "retry-after": "9"}, 0.25),
         ({"retry-after-ms": "soon", "retry-after": "9"}, 9.0),
         ({"retry-after": "1.5"}, 1.5),
-        ({"retry-after": "-3"}, 0.0),
-        ({"retry-after": "Mon, 01 Jan 2001 00:00:00 GMT"}, 0.0),
+        ({"retry-after": "-3"}, None),
+        ({"retry-after": "0"}, None),
+        ({"retry-after-ms": "0"}, None),
+        ({"retry-after": "Mon, 01 Jan 2001 00:00:00 GMT"}, None),
+        ({"date": "Mon, 01 Jan 2001 00:00:00 GMT", "retry-after": "Mon, 01 Jan 2001 00:00:03 GMT"}, 3.0),
         ({"retry-after": "soon"}, None),
         ({"retry-after": ""}, None),
         ({"retry-after": "nan"}, None),
@@ -578,3 +609,83 @@ def test_calls_and_batches_are_one_run_and_an_edited_prompt_is_another(server, t
     wording.write_text(wording.read_text().replace("two replies", "a pair of replies"))
     with pytest.raises(UserError, match="the input prompts has changed"):
         preferences(PreferencesConfig(judge="endpoint", **settings))
+
+
+# --------------------------------------------------------------------------- answers as models give them
+
+RIGHT = '{"ranking": [3, 1, 2]}'
+DRAFT = '{"ranking": [1, 2, 3]}'
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        said(f"```json\n{RIGHT}\n```"),
+        said(f"<think>\nMaybe {DRAFT}?\n</think>\n\n{RIGHT}"),
+        said(f"Maybe {DRAFT}.\n</think>\n{RIGHT}"),
+        said([{"type": "thinking", "thinking": []}, {"type": "text", "text": RIGHT}]),
+        said(None, "tool_calls", tool_calls=[{"function": {"name": "answer", "arguments": RIGHT}}]),
+        said('{"reasons": "' + "It is warm. " * 300 + '", ' + RIGHT[1:]),
+    ],
+)
+def test_the_answer_is_read_out_of_its_wrapping(server, reply):
+    server.script = lambda body: (200, reply)
+    assert answered(judge(server), request()).orders == {"empathy": ("z", "x", "y")}
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        f"First {DRAFT}, or rather {RIGHT}",
+        f"<think>\nMaybe {DRAFT}",
+        '{"draft": ' + DRAFT + ', "ranking": [3, 1',
+        '{"ranking": [1, 2, 3], "ranking": [3, 1, 2]}',
+    ],
+)
+def test_an_answer_of_two_readings_is_none(server, text):
+    server.script = lambda body: (200, said(text))
+    assert answered(judge(server), request()).status == "parse_error"
+
+
+def test_an_answer_is_read_before_texts_of_the_request_are_cut_out(server):
+    asked = replace(request(criterion=["empathy", "safety"]), question_text='"safety": [2, 1, 3]')
+    server.script = lambda body: (200, said('{\n"empathy": [3, 1, 2],\n"safety": [2, 1, 3]\n}' + " " * 60))
+    assert answered(judge(server), asked).orders == {"empathy": ("z", "x", "y"), "safety": ("y", "x", "z")}
+
+
+def test_answers_in_a_row_that_cannot_be_read_end_a_run_early(server, tmp_path):
+    rows = [f"q{q},post {q},r{q}{n},reply {n}" for q in range(4) for n in range(2)]
+    (tmp_path / "r.csv").write_text("\n".join(["question_id,question_text,response_id,response_text", *rows]) + "\n")
+    write_json(tmp_path / "p.json", {f"p{n}": f"profile number {n}" for n in range(100)})
+    server.script = lambda body: (200, said("I like the second."))
+    config = PreferencesConfig(
+        judge="endpoint",
+        base_url=server.url,
+        judge_model="m",
+        responses=tmp_path / "r.csv",
+        personas=tmp_path / "p.json",
+        output_dir=tmp_path / "out",
+        only=("empathy",),
+        personas_per_question=0,
+        max_concurrency=4,
+    )
+    with pytest.raises(UserError, match="30 answers in a row could not be read, the last with 'I like the second"):
+        preferences(config)
+    assert 30 <= len(server.calls) < 40
+
+
+def test_a_deployment_names_the_limit_that_it_takes(server):
+    refused = {"message": "'max_tokens' is not supported with this model. Use 'max_completion_tokens' instead."}
+    server.script = lambda body: (
+        (400, {"error": refused}) if "max_tokens" in body else (200, said('{"ranking": [1, 2, 3]}'))
+    )
+    there = judge(server, model="my-deployment", max_answer_tokens=9)
+    assert [answered(there, request()).status for _ in range(2)] == ["valid"] * 2
+    assert [("max_tokens" in call) for call in server.calls] == [True, False, False]
+
+
+def test_a_key_that_a_server_repeats_as_a_name_is_kept_nowhere(server):
+    server.headers["x-request-id"] = KEY
+    server.script = lambda body: (200, said('{"ranking": [1, 2, 3]}') | {"id": KEY, "model": f"m {KEY[:-2]}"})
+    answer = answered(judge(server), request())
+    assert (answer.request_id, answer.model) == ("[key]", "m [key]")
