@@ -111,7 +111,7 @@ def test_what_holds_for_every_call_ends_the_run_and_keeps_what_was_answered(serv
     server.script = lambda body, number: (
         (200, said("fine")) if number < 5 else (429, {"error": {"message": "", "code": "insufficient_quota"}})
     )
-    with pytest.raises(UserError, match="said insufficient_quota for the model gpt"):
+    with pytest.raises(UserError, match="gives no more credit, insufficient_quota"):
         responses(config(tmp_path, server, max_concurrency=1))
     kept = (tmp_path / "out" / "sampled.jsonl").read_text().splitlines()
     assert len(kept) == 4
