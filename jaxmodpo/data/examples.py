@@ -14,6 +14,7 @@ import numpy as np
 
 from jaxmodpo.artifacts import Pair, Ranking
 from jaxmodpo.data.text import PolicyText, RewardText, pad_rows
+from jaxmodpo.errors import UserError
 
 # Lengths are rounded up to a multiple of this, so that data sets of similar length share a compiled step.
 LENGTH_MULTIPLE = 8
@@ -47,6 +48,32 @@ class Examples:
         """Return the examples at ``indices``."""
         fields = {name: array[indices] for name, array in self.fields.items()}
         return Examples(self.tokens[indices], self.prompt_lengths[indices], self.lengths[indices], fields)
+
+
+def check_tokens(largest: int, rows: int) -> None:
+    """Refuse a token that the embedding has no row for, since JAX would take the last row in its place.
+
+    Padding is 0, so that a tokenizer's unused padding token beyond the table does no harm.
+
+    Raises:
+        UserError: ``largest``, a token in use, is not below ``rows``.
+    """
+    if largest >= rows:
+        raise UserError(
+            f"the tokenizer does not fit the model: a text holds token {largest}, and the model's embedding has "
+            f"{rows} rows (0 to {rows - 1}); use the model's own tokenizer, or a model whose embedding was enlarged"
+        )
+
+
+def equal_pairs(examples: Examples) -> np.ndarray:
+    """Return which examples hold a chosen and a rejected sequence of the very same tokens, ``[n]`` bool.
+
+    Texts that differ may be equal once they are cut. Such a pair prefers nothing.
+    """
+    chosen, rejected = examples.tokens[:, 0::2], examples.tokens[:, 1::2]
+    same_tokens = (chosen == rejected).all(-1)
+    same_length = examples.lengths[:, 0::2] == examples.lengths[:, 1::2]
+    return (same_tokens & same_length).any(-1)
 
 
 def _examples(groups: Sequence[Sequence[tuple[list[int], int]]], least: int = 0) -> Examples:

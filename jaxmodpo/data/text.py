@@ -8,6 +8,7 @@ on their own without special tokens; a reward model reads the pair ``<s> questio
 from __future__ import annotations
 
 import hashlib
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,6 +18,8 @@ import numpy as np
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from jaxmodpo.errors import UserError
+
+logger = logging.getLogger(__name__)
 
 PromptStyle = Literal["instruct", "chat"]
 
@@ -67,6 +70,13 @@ class Cut:
             self.responses + responses,
             self.tokens + tokens,
         )
+
+    def warn(self) -> None:
+        """Say in the log what was cut, if anything was."""
+        if self.tokens:
+            logger.warning(
+                "texts cut to fit: %d prompts and %d replies lost %d tokens", self.prompts, self.responses, self.tokens
+            )
 
     def as_dict(self) -> dict[str, int]:
         return {"prompts_cut": self.prompts, "responses_cut": self.responses, "tokens_cut": self.tokens}

@@ -18,7 +18,7 @@ from jax import Array
 
 from jaxmodpo.artifacts import Pair, Ranking, read_json, write_json
 from jaxmodpo.data.batches import Batches, scored
-from jaxmodpo.data.examples import Examples, reward_pairs, reward_rankings
+from jaxmodpo.data.examples import Examples, check_tokens, equal_pairs, reward_pairs, reward_rankings
 from jaxmodpo.data.pairs import (
     LeftOut,
     PairsPerQuestion,
@@ -161,6 +161,8 @@ _score = functools.partial(jax.jit, static_argnames=("config",))(
 def score(config: RobertaConfig, parameters: Parameters, examples: Examples, rows: int) -> np.ndarray:
     """Return the reward of every sequence, ``[n, S]`` float32, without dropout."""
 
+    check_tokens(int(examples.tokens.max()), config.vocab_size)
+
     def compute(batch: dict[str, np.ndarray]) -> np.ndarray:
         arrays = {name: batch[name][0] for name in ("tokens", "lengths")}
         return np.asarray(_score(parameters, arrays, config=config))[None]
@@ -178,6 +180,11 @@ def load_reward_model(folder: Path, max_length: int | None = None) -> tuple[Robe
     if model.config.num_labels != 1:
         raise UserError(f"{folder} is not a reward model: it has {model.config.num_labels} outputs")
     trained = read_model_config(folder).get("reward_max_length", 512)
+    if max_length is not None and max_length > model.config.max_length:
+        raise UserError(
+            f"--max-length {max_length} is more than the {model.config.max_length} tokens that {folder} has "
+            "positions for"
+        )
     length = min(trained, model.config.max_length) if max_length is None else max_length
     return model, RewardText(load_tokenizer(folder), length)
 
@@ -196,6 +203,8 @@ def rewards_of_pairs(
     """
     model, text = load_reward_model(folder, max_length)
     examples = reward_pairs(pairs, text)
+    text.cut.warn()
+    check_tokens(int(examples.tokens.max()), model.config.vocab_size)
     parameters = {name: variable[...] for name, variable in model.parameters.items()}
     depends_on = {"model": fingerprint(folder), "examples": examples_digest(examples), "rows": batch_size}
     return cached("rewards", depends_on, lambda: score(model.config, parameters, examples, batch_size), cache_dir)
@@ -285,8 +294,20 @@ def _one(config: RewardConfig, session: Session, carried: dict[str, Any] | None 
     places = shardings(mesh)(parameter_table(shape))
     parameters = {name: put(variable[...], places[name]) for name, variable in model.parameters.items()}
     parts = spread(mesh)
+    examples = training_examples(config, kept, text, left_out)
+    check_tokens(int(examples.tokens.max()), shape.vocab_size)
+    if config.rankings is None:
+        equal = equal_pairs(examples)
+        if equal.all():
+            raise UserError("all pairs are equal once cut to --max-length: nothing is left to train on; raise it")
+        if equal.any():
+            logger.warning("%d pairs left out: their two replies are equal once cut to --max-length", equal.sum())
+        examples = examples.subset(~equal)
+        results["equal_once_cut_left_out"] = int(equal.sum())
+    if len(examples) == 1:
+        logger.warning("the reward model learns from a single pair: its rewards say nothing about other texts")
     batches = Batches(
-        training_examples(config, kept, text, left_out),
+        examples,
         batch_size=config.batch_size,
         accumulation=config.gradient_accumulation,
         epochs=config.epochs,
@@ -296,14 +317,15 @@ def _one(config: RewardConfig, session: Session, carried: dict[str, Any] | None 
     held_batches = None
     if out:
         held_batches = Batches(training_examples(config, out, text), batch_size=config.batch_size, spread=parts)
+    text.cut.warn()
     drops = max(shape.dropout, shape.classifier_dropout) > 0
     loss = RewardLoss(shape, config.remat, drops)
     trained = train(loss, parameters, {}, batches, config, mesh, held_batches, on_evaluation=session.on_evaluation)
     whole = on_host(trained.parameters)
     if out:
-        examples = reward_rankings(out, text)
-        rewards = score(model.config, whole, examples, config.batch_size)
-        carried = validate(rewards, examples.fields["ranks"], [r.question_id for r in out])
+        held = reward_rankings(out, text)
+        rewards = score(model.config, whole, held, config.batch_size)
+        carried = validate(rewards, held.fields["ranks"], [r.question_id for r in out])
     if leads():
         settings = read_model_config(config.model) | {"reward_max_length": text.max_length}
         save_roberta(config.output_dir / "model", Roberta(model.config, whole), settings, tokenizer_from=config.model)

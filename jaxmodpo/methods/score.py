@@ -15,6 +15,7 @@ from jaxmodpo.artifacts import read_questions, write_json, write_jsonl
 from jaxmodpo.data.examples import completions as completions_as_examples
 from jaxmodpo.data.examples import policy_pairs
 from jaxmodpo.data.pairs import load_pairs
+from jaxmodpo.data.prompting import warn_of_other_prompt
 from jaxmodpo.data.text import PolicyText, PromptStyle, load_tokenizer
 from jaxmodpo.errors import UserError
 from jaxmodpo.methods.reward import rewards_of_pairs
@@ -53,10 +54,12 @@ class ScorePolicyConfig:
 def score_policy(config: ScorePolicyConfig) -> None:
     """Run ``score policy``: ``question_id, chosen_logp, rejected_logp, chosen_tokens, rejected_tokens``."""
     _check_batch_size(config.batch_size)
+    warn_of_other_prompt(config.adapter, config.prompt_style)
     pairs = load_pairs(config.pairs)
     text = PolicyText(load_tokenizer(config.model), config.prompt_style, config.max_prompt_length, config.max_length)
     policy = load_policy(config.model, base_dtype=config.base_dtype, adapter=config.adapter)
     examples = policy_pairs([pairs], text)
+    text.cut.warn()
     logps = policy.logps(examples, config.batch_size)
     tokens = examples.lengths - examples.prompt_lengths
     write_jsonl(
@@ -107,8 +110,17 @@ def score_reward(config: ScoreRewardConfig) -> None:
             for pair, (chosen, rejected) in zip(pairs, rewards, strict=True)
         ],
     )
-    accuracy = float((rewards[:, 0] > rewards[:, 1]).mean())
-    logger.info("%d pairs scored, the chosen one higher in %.1f%%: %s", len(pairs), 100 * accuracy, config.output)
+    equal = int((rewards[:, 0] == rewards[:, 1]).sum())
+    higher = int((rewards[:, 0] > rewards[:, 1]).sum())
+    logger.info(
+        "%d pairs scored: the chosen reply is higher in %d, lower in %d, and %d have equal rewards (as "
+        "replies have that are the same once cut): %s",
+        len(pairs),
+        higher,
+        len(pairs) - higher - equal,
+        equal,
+        config.output,
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -146,11 +158,13 @@ def score_kl(config: ScoreKLConfig) -> Phase:
     phase = Phase.open("score kl", config, config.output_dir, inputs)
     if phase.finished:
         return phase
+    warn_of_other_prompt(config.adapter, config.prompt_style)
     tokenizer = load_tokenizer(config.model)
     length = config.max_prompt_length + config.max_new_tokens
     text = PolicyText(tokenizer, config.prompt_style, config.max_prompt_length, length)
     policy = load_policy(config.model, base_dtype=config.base_dtype, adapter=config.adapter)
     prompts = [text.prompt(q.question_text) for q in read_questions(config.questions) for _ in range(config.samples)]
+    text.cut.warn()
     replies = own_replies(policy, prompts, text.eos, config.max_new_tokens, config.batch_size, config.seed)
     ratios = divergence(policy, prompts, replies, config.batch_size)
     error = float(ratios.std(ddof=1) / np.sqrt(len(ratios))) if len(ratios) > 1 else None

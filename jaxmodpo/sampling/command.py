@@ -16,6 +16,7 @@ from jax import Array
 from tqdm import tqdm
 
 from jaxmodpo.artifacts import Journal, Question, Response, read_questions, write_responses
+from jaxmodpo.data.prompting import warn_of_other_prompt
 from jaxmodpo.data.text import PolicyText, PromptStyle, load_tokenizer
 from jaxmodpo.errors import UserError
 from jaxmodpo.models.quantised import BaseDtype
@@ -130,6 +131,7 @@ def responses(config: ResponsesConfig) -> Phase:
     if phase.finished:
         return phase
     questions = read_questions(config.questions)
+    warn_of_other_prompt(config.adapter, config.prompt_style)
     tokenizer = load_tokenizer(config.model)
     text = PolicyText(
         tokenizer, config.prompt_style, config.max_prompt_length, config.max_prompt_length + config.max_new_tokens

@@ -16,6 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
+from jaxmodpo.data.examples import check_tokens
 from jaxmodpo.data.text import pad_rows
 from jaxmodpo.errors import UserError
 from jaxmodpo.models.decoder import Decoder, DecoderConfig
@@ -65,6 +66,7 @@ def sample(
     Returns:
         Each reply's tokens; the end-of-sequence token is the last one where the reply ended itself.
     """
+    check_tokens(max(max(prompt) for prompt in prompts), policy.config.vocab_size)
     longest = max(map(len, prompts))
     length = -(-longest // PROMPT_MULTIPLE) * PROMPT_MULTIPLE
     filled = [*prompts, *[prompts[0]] * (rows - len(prompts))]

@@ -24,9 +24,10 @@ from jax.sharding import Mesh
 from jaxmodpo.artifacts import Pair
 from jaxmodpo.config import named_values
 from jaxmodpo.data.batches import PADDED_ARRAYS, ROW_ARRAYS, Batches, Batching, describe, scored
-from jaxmodpo.data.examples import Examples, policy_chosen, policy_pairs
+from jaxmodpo.data.examples import Examples, check_tokens, equal_pairs, policy_chosen, policy_pairs
 from jaxmodpo.data.pairs import held_out
-from jaxmodpo.data.text import PolicyText, PromptStyle, load_tokenizer, tokenizer_digest
+from jaxmodpo.data.prompting import record_prompt
+from jaxmodpo.data.text import PROMPT, PolicyText, PromptStyle, load_tokenizer, tokenizer_digest
 from jaxmodpo.errors import UserError
 from jaxmodpo.fingerprints import digest, fingerprint
 from jaxmodpo.models import flops
@@ -233,6 +234,7 @@ class Policy:
         self, examples: Examples, rows: int, *, reference: bool = False, batching: Batching = "packed"
     ) -> np.ndarray:
         """Score every completion, ``[n, S]`` float32, ``rows`` examples at a time."""
+        check_tokens(int(examples.tokens.max()), self.config.vocab_size)
         adapter = self.zero_adapter if reference else self.adapter
         settings: dict[str, Any] = {"config": self.config, "lora": self.lora, "attention": self.attention}
         batches = Batches(
@@ -440,6 +442,22 @@ def train_policy(
     """
     if text.cut.prompts or text.cut.responses:
         logger.warning("texts cut to fit: %s", text.cut.as_dict())
+    check_tokens(int(examples.tokens.max()), policy.config.vocab_size)
+    if isinstance(config, PreferenceTrainingConfig):
+        equal = equal_pairs(examples)
+        if equal.all():
+            raise UserError("all pairs are equal once cut to --max-length: nothing is left to train on; raise it")
+        if equal.any():
+            logger.warning("%d pairs left out: their two replies are equal once cut to --max-length", equal.sum())
+        examples = examples.subset(~equal)
+        questions = [question for question, out in zip(questions, equal, strict=True) if not out]
+        results["equal_once_cut_left_out"] = int(equal.sum())
+    if config.prompt_style == "instruct":
+        logger.info(
+            "every question is put to the model as the paper does: %r; --prompt-style chat takes the tokenizer's own "
+            "template and no therapist",
+            PROMPT,
+        )
     in_step = config.reference == "in_step" and isinstance(config, PreferenceTrainingConfig)
     drops = policy.lora.dropout > 0
     loss = PolicyLoss(policy.config, policy.lora, method, policy.attention, config.remat, in_step, drops)
@@ -473,6 +491,7 @@ def train_policy(
     adapter = on_host(trained.parameters)
     if leads():
         save_adapter(config.output_dir / "adapter", adapter, policy.lora, policy.config, str(config.model))
+        record_prompt(config.output_dir / "adapter", config.prompt_style)
     discard_checkpoints(config)
     phase.finish(
         examples=len(batches.examples),
