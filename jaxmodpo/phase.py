@@ -18,6 +18,7 @@ from jaxmodpo.artifacts import read_json, write_json
 from jaxmodpo.config import as_mapping
 from jaxmodpo.errors import UserError
 from jaxmodpo.fingerprints import fingerprint
+from jaxmodpo.hub import download_hint
 
 
 @dataclass
@@ -52,7 +53,7 @@ class Phase:
         """
         for name, path in inputs.items():
             if not path.exists():
-                raise UserError(f"{name}: no such file or folder: {path}")
+                raise UserError(f"{name}: no such file or folder: {path}{download_hint(path)}")
         identity = {
             "command": command,
             "settings": {k: v for k, v in as_mapping(config).items() if k not in NOT_IDENTITY},

@@ -179,7 +179,7 @@ def own_replies(
     policy: Policy, prompts: Sequence[Sequence[int]], eos: int, max_new_tokens: int, rows: int, seed: int
 ) -> list[list[int]]:
     """Sample a reply to each prompt at temperature 1 from the whole vocabulary, ``rows`` at a time."""
-    settings = SamplingSettings(1.0, 1.0, max_new_tokens, eos)
+    settings = SamplingSettings(1.0, 1.0, max_new_tokens, (eos,))
     keys = jax.random.split(jax.random.key(seed), len(prompts))
     replies = []
     for start in range(0, len(prompts), rows):

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from jaxmodpo.errors import UserError
-from jaxmodpo.models.adapters import load_adapter, read_adapter_settings, save_adapter
-from jaxmodpo.models.decoder import DecoderConfig
-from jaxmodpo.models.files import read_model_config
+from jaxmodpo.models.adapter_config import read_adapter_settings
+from jaxmodpo.models.adapters import load_adapter, save_adapter
+from jaxmodpo.models.files import read_decoder_config
 from jaxmodpo.models.lora import Averaging, average
 from jaxmodpo.phase import Phase
 from jaxmodpo.training.policy import check_weights
@@ -56,8 +56,9 @@ def soup(config: SoupConfig) -> Phase:
     if config.model is None and named == {"None"}:
         raise UserError("the adapters name no base model; --model says which it is")
     base = config.model or Path(named.pop())
-    model = DecoderConfig.from_mapping(read_model_config(base), f"{base}/config.json")
-    lora, merged = average([load_adapter(folder, model) for folder in config.adapters], config.weights, config.how)
+    model = read_decoder_config(base)
+    adapters = [load_adapter(folder, model, base) for folder in config.adapters]
+    lora, merged = average(adapters, config.weights, config.how)
     save_adapter(config.output_dir / "adapter", merged, lora, model, str(base))
     phase.finish(rank=lora.rank)
     return phase

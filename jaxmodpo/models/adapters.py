@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import json
+import logging
 from pathlib import Path
-from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
-from safetensors.numpy import save_file
 
-from jaxmodpo.artifacts import atomic_directory, read_json
+from jaxmodpo.artifacts import atomic_directory
 from jaxmodpo.errors import UserError
+from jaxmodpo.hub import model_name
+from jaxmodpo.models.adapter_config import base_named_in, read_adapter_config
 from jaxmodpo.models.decoder import DecoderConfig, parameter_table
 from jaxmodpo.models.files import load_parameters
-from jaxmodpo.models.lora import PROJECTIONS, LoraConfig, adapter_table
+from jaxmodpo.models.lora import LoraConfig, adapter_table
+from jaxmodpo.models.tensors import save_tensors
+
+logger = logging.getLogger(__name__)
 
 
 def save_adapter(
@@ -42,70 +46,43 @@ def save_adapter(
         "init_lora_weights": True,
     }
     with atomic_directory(folder) as temporary:
-        save_file(tensors, temporary / "adapter_model.safetensors", metadata={"format": "pt"})
+        save_tensors(tensors, temporary / "adapter_model.safetensors")
         (temporary / "adapter_config.json").write_text(json.dumps(settings, indent=2) + "\n")
 
 
-_PLAIN = {"bias": "none", "use_dora": False, "fan_in_fan_out": False, "modules_to_save": None}
+def load_adapter(folder: Path, model: DecoderConfig, base: Path | None = None) -> tuple[LoraConfig, dict[str, Array]]:
+    """Read a PEFT folder for a model of this shape.
 
-
-def read_adapter_settings(folder: Path) -> dict[str, Any]:
-    """Read ``adapter_config.json`` as it is.
-
-    Raises:
-        UserError: there is none, or it is no mapping.
-    """
-    path = folder / "adapter_config.json"
-    if not path.is_file():
-        raise UserError(f"{folder} is not a PEFT adapter: it has no adapter_config.json")
-    settings = read_json(path)
-    if not isinstance(settings, dict):
-        raise UserError(f"{path} must hold a mapping of settings, not {type(settings).__name__}")
-    return settings
-
-
-def read_adapter_config(folder: Path) -> LoraConfig:
-    """Read a LoRA adapter's settings; a PEFT feature that would change the mathematics is refused by name.
+    Args:
+        folder: the adapter's.
+        model: the base's shape.
+        base: the base's folder. An adapter that names another base is warned of, since its weights may be another's.
 
     Raises:
-        UserError: no adapter, another kind of adapter, or a setting that is missing, not supported or of another type.
+        UserError: not a plain LoRA adapter, one of another shape, or with numbers that are not finite.
     """
-    settings = read_adapter_settings(folder)
-    if settings.get("peft_type") != "LORA":
-        raise UserError(f"{folder} is a PEFT adapter of type {settings.get('peft_type')}; only LORA is supported")
-    for name, plain in _PLAIN.items():
-        if settings.get(name, plain) not in (plain, []):
-            raise UserError(f"{folder}/adapter_config.json: {name}={settings[name]} is not supported")
-    for name in ("rank_pattern", "alpha_pattern"):
-        if settings.get(name):
-            raise UserError(f"{folder}/adapter_config.json: {name} is not supported; use one rank and alpha throughout")
-    for name in ("r", "lora_alpha"):
-        if not isinstance(settings.get(name), int | float):
-            raise UserError(f"{folder}/adapter_config.json: {name} must be a number, not {settings.get(name)}")
-    targets, dropout = settings.get("target_modules"), settings.get("lora_dropout", 0.0)
-    if not isinstance(dropout, int | float):
-        raise UserError(f"{folder}/adapter_config.json: lora_dropout must be a number, not {dropout}")
-    if isinstance(targets, str):
-        raise UserError(f"{folder}/adapter_config.json: target_modules must be a list of projections, not a pattern")
-    if not isinstance(targets, list) or not all(isinstance(name, str) for name in targets):
-        raise UserError(f"{folder}/adapter_config.json: target_modules must be a list of projections, not {targets}")
-    return LoraConfig(
-        rank=settings["r"],
-        alpha=float(settings["lora_alpha"]),
-        dropout=float(dropout),
-        # PEFT may list every layer's module by its full name; a layer left out shows up as a missing tensor.
-        targets=_targets([name.rsplit(".", 1)[-1] for name in targets]),
-        rslora=bool(settings.get("use_rslora", False)),
-    )
-
-
-def _targets(names: list[str]) -> tuple[str, ...]:
-    unknown = sorted(set(names) - set(PROJECTIONS))
-    return (*(name for name in PROJECTIONS if name in names), *unknown)
-
-
-def load_adapter(folder: Path, model: DecoderConfig) -> tuple[LoraConfig, dict[str, Array]]:
-    """Read a PEFT folder for a model of this shape."""
     config = read_adapter_config(folder)
+    made_for = base_named_in(folder)
     table = adapter_table(parameter_table(model), config)
-    return config, load_parameters(folder, table, jnp.float32, weights_name="adapter_model")
+    try:
+        arrays = load_parameters(folder, table, jnp.float32, weights_name="adapter_model")
+    except UserError as error:
+        raise UserError(
+            f"{error} (the adapter says that its base is {made_for})" if made_for else str(error)
+        ) from error
+    if base is not None and made_for is not None and not _same_base(made_for, base):
+        logger.warning(
+            "%s was trained on %s and is used with %s: unless these are the same weights, its numbers mean nothing",
+            folder,
+            made_for,
+            base,
+        )
+    return config, arrays
+
+
+def _same_base(recorded: str, base: Path) -> bool:
+    """Return whether an adapter's base may be this folder, by what can be known without reading any weights."""
+    if Path(recorded).exists() and Path(recorded).resolve() == base.resolve():
+        return True
+    # Adapters move between machines: the name is all that stays.
+    return model_name(recorded).lower() == model_name(str(base.resolve())).lower()

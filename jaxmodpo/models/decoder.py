@@ -64,9 +64,28 @@ class Rope:
 
     @classmethod
     def from_mapping(cls, settings: Mapping[str, Any], source: str) -> Rope:
-        """Read ``rope_parameters``, or ``rope_theta`` and ``rope_scaling`` of older files."""
-        rope = dict(settings.get("rope_parameters") or settings.get("rope_scaling") or {})
-        theta = float(rope.pop("rope_theta", settings.get("rope_theta", 10_000.0)))
+        """Read ``rope_parameters``, or ``rope_theta`` and ``rope_scaling`` of older files.
+
+        Raises:
+            UserError: a kind that is not supported, values that are no numbers, or two places that disagree.
+        """
+        newer, older_place = settings.get("rope_parameters"), settings.get("rope_scaling")
+        for name, place in (("rope_parameters", newer), ("rope_scaling", older_place)):
+            if place is not None and not isinstance(place, Mapping):
+                raise UserError(f"{source}: {name} must be a mapping, not {json.dumps(place)}")
+        if newer and older_place and newer != older_place:
+            raise UserError(f"{source}: rope_parameters and rope_scaling disagree; remove the one that does not hold")
+        rope = dict(newer or older_place or {})
+        outside, inside = settings.get("rope_theta"), rope.pop("rope_theta", None)
+        if outside is not None and inside is not None and outside != inside:
+            raise UserError(f"{source}: rope_theta is {outside}, and {inside} in the rotary parameters; remove one")
+        theta = outside if inside is None else inside
+        theta = 10_000.0 if theta is None else theta
+        for name, value in {"rope_theta": theta, **rope}.items():
+            is_number = isinstance(value, int | float) and not isinstance(value, bool)
+            if name not in ("type", "rope_type") and value is not None and not (is_number and value > 0):
+                raise UserError(f"{source}: {name} must be a positive number, not {json.dumps(value)}")
+        theta = float(theta)
         older = rope.pop("type", "default")
         kind = rope.pop("rope_type", older)
         names = {
@@ -74,7 +93,7 @@ class Rope:
             "linear": ("factor",),
             "llama3": ("factor", "low_freq_factor", "high_freq_factor", "original_max_position_embeddings"),
         }
-        if kind not in names:
+        if not isinstance(kind, str) or kind not in names:
             raise UserError(f"{source}: rope_type '{kind}' is not supported; only {', '.join(names)} are")
         unknown = [name for name, value in rope.items() if name not in names[kind] and value is not None]
         missing = [name for name in names[kind] if rope.get(name) is None]
@@ -123,25 +142,23 @@ class DecoderConfig:
         Absent fields have the defaults of the architecture's class in transformers.
         """
         kind = settings.get("model_type")
-        if kind not in ARCHITECTURES:
+        if not isinstance(kind, str) or kind not in ARCHITECTURES:
             raise UserError(
                 f"{source}: model_type '{kind}' is not supported; a policy must be one of {', '.join(ARCHITECTURES)}"
             )
         left = {k: v for k, v in settings.items() if k not in _HARMLESS and not k.startswith("_")}
         architectures = settings.get("architectures") or [ARCHITECTURES[kind]]
         if architectures != [ARCHITECTURES[kind]]:
-            raise UserError(f"{source}: the architecture {', '.join(architectures)} is not supported as a policy")
+            listed = architectures if isinstance(architectures, list) else [architectures]
+            raise UserError(f"{source}: the architecture {', '.join(map(str, listed))} is not supported as a policy")
 
         def take(name: str, default: Any = None) -> Any:
             value = left.pop(name, None)
             return default if value is None else value
 
-        for name in ("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads"):
-            if not isinstance(settings.get(name), int):
-                raise UserError(f"{source}: the field '{name}' is missing or not a whole number")
+        _check_fields(settings, source)
         rope = Rope.from_mapping(
-            {k: left.pop(k, None) for k in ("rope_parameters", "rope_scaling")}
-            | {"rope_theta": take("rope_theta", 10_000.0)},
+            {k: left.pop(k, None) for k in ("rope_parameters", "rope_scaling")} | {"rope_theta": take("rope_theta")},
             source,
         )
         heads, width, layers = take("num_attention_heads"), take("hidden_size"), take("num_hidden_layers")
@@ -170,13 +187,42 @@ class DecoderConfig:
             max_position_embeddings=take("max_position_embeddings", 131_072 if kind == "mistral" else 2048),
             tie_word_embeddings=take("tie_word_embeddings", False),
         )
-        if unknown := sorted(name for name, value in left.items() if value not in (None, False, [], {})):
+        if unknown := sorted(
+            name for name, value in left.items() if not (value is None or value is False or value in ([], {}))
+        ):
             raise UserError(f"{source}: the field '{unknown[0]}' is not supported")
         if config.num_attention_heads % config.num_key_value_heads:
             raise UserError(
                 f"{source}: {config.num_key_value_heads} key-value heads do not divide {heads} attention heads"
             )
         return config
+
+
+_NEEDED = ("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads")
+_COUNTS = (*_NEEDED, "num_key_value_heads", "head_dim", "max_position_embeddings", "sliding_window")
+
+
+def _check_fields(settings: Mapping[str, Any], source: str) -> None:
+    """Refuse fields of another type than transformers writes; null stands for a field's default.
+
+    A window of 0 would hide every token from itself, which no model means.
+
+    Raises:
+        UserError: a count that is no positive whole number, or another field of another type.
+    """
+    for name in _COUNTS:
+        value = settings.get(name)
+        if value is None and name not in _NEEDED:
+            continue
+        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+            problem = "is missing" if value is None else f"must be a whole number from 1 on, not {value!r}"
+            raise UserError(f"{source}: the field '{name}' {problem}")
+    epsilon = settings.get("rms_norm_eps")
+    if epsilon is not None and (isinstance(epsilon, bool) or not isinstance(epsilon, int | float) or not epsilon > 0):
+        raise UserError(f"{source}: the field 'rms_norm_eps' must be a positive number, not {epsilon!r}")
+    tied = settings.get("tie_word_embeddings")
+    if tied is not None and not isinstance(tied, bool):
+        raise UserError(f"{source}: the field 'tie_word_embeddings' must be true or false, not {tied!r}")
 
 
 def parameter_table(config: DecoderConfig) -> dict[str, Spec]:

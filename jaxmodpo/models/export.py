@@ -12,13 +12,19 @@ from typing import Any
 
 import numpy as np
 from safetensors import safe_open
-from safetensors.numpy import save_file
 
-from jaxmodpo.artifacts import atomic_directory
+from jaxmodpo.artifacts import atomic_directory, write_json
 from jaxmodpo.errors import UserError
 from jaxmodpo.models.adapters import load_adapter
 from jaxmodpo.models.decoder import DecoderConfig, parameter_table
-from jaxmodpo.models.files import Located, locate, read_model_config, tokenizer_files
+from jaxmodpo.models.files import (
+    Located,
+    locate,
+    read_decoder_config,
+    read_model_config,
+    tokenizer_files,
+)
+from jaxmodpo.models.tensors import save_tensors
 from jaxmodpo.phase import Phase
 
 logger = logging.getLogger(__name__)
@@ -48,7 +54,7 @@ def export(config: ExportConfig) -> Phase:
     phase = Phase.open("export", config, config.output_dir, inputs)
     if phase.finished:
         return phase
-    model = DecoderConfig.from_mapping(read_model_config(config.model), f"{config.model}/config.json")
+    model = read_decoder_config(config.model)
     ignored = ("lm_head.",) if model.tie_word_embeddings else ()
     found = locate(config.model, parameter_table(model), ignored_prefixes=ignored)
     deltas = _Deltas(config.adapter, model, found)
@@ -56,11 +62,15 @@ def export(config: ExportConfig) -> Phase:
     with atomic_directory(config.output_dir / "model") as folder:
         for path in [*_settings_files(config.model), *tokenizer_files(config.model)]:
             shutil.copyfile(path, folder / path.name)
+        settings = read_model_config(config.model)
+        if settings.get("tie_word_embeddings") and not model.tie_word_embeddings:
+            # The folder has a head of its own, which not every reader would look for.
+            write_json(folder / "config.json", settings | {"tie_word_embeddings": False})
         total, places = 0, {}
         for number, keys in enumerate(shards, 1):
             name = "model.safetensors" if len(shards) == 1 else f"model-{number:05d}-of-{len(shards):05d}.safetensors"
             tensors = {key: deltas.merged(key) for key in keys}
-            save_file(tensors, folder / name, metadata={"format": "pt"})
+            save_tensors(tensors, folder / name)
             total += sum(tensor.nbytes for tensor in tensors.values())
             places |= dict.fromkeys(keys, name)
             logger.info("wrote %s", name)

@@ -7,8 +7,10 @@ remote code are never read.
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import json
+import logging
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -21,13 +23,15 @@ import numpy as np
 from jax import Array
 from jax.sharding import NamedSharding, PartitionSpec, Sharding
 from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save_file
 
 from jaxmodpo.artifacts import atomic_directory, read_json
 from jaxmodpo.errors import UserError
 from jaxmodpo.models.decoder import BaseParam, Decoder, DecoderConfig, parameter_table
 from jaxmodpo.models.parameters import Spec, Table
 from jaxmodpo.models.quantised import BaseDtype, is_quantised, quantise, stored_table
+from jaxmodpo.models.tensors import save_tensors
+
+logger = logging.getLogger(__name__)
 
 # Buffers that older transformers releases saved and that are computed here.
 _IGNORED = ("rotary_emb.inv_freq", "embeddings.position_ids")
@@ -44,6 +48,26 @@ def read_model_config(folder: Path) -> dict[str, Any]:
     return config
 
 
+def read_end_tokens(folder: Path, tokenizer_end: int) -> tuple[int, ...]:
+    """Return the tokens that end a reply: the tokenizer's, and those of the folder's ``generation_config.json``.
+
+    Chat models list several there, and transformers' ``generate`` ends at any of them.
+
+    Raises:
+        UserError: an ``eos_token_id`` that is neither an id nor a list of ids.
+    """
+    path = folder / "generation_config.json"
+    content = read_json(path) if path.is_file() else {}
+    if not isinstance(content, dict):
+        raise UserError(f"{path} must hold a mapping of settings, not {type(content).__name__}")
+    listed = content.get("eos_token_id")
+    ids = listed if isinstance(listed, list) else [] if listed is None else [listed]
+    for number in ids:
+        if isinstance(number, bool) or not isinstance(number, int) or number < 0:
+            raise UserError(f"{path}: eos_token_id must be an id or a list of ids, not {json.dumps(listed)}")
+    return tuple(dict.fromkeys([tokenizer_end, *ids]))
+
+
 def tensor_files(folder: Path, weights_name: str = "model") -> dict[str, Path]:
     """Map each tensor's name to the safetensors file that holds it, single or indexed.
 
@@ -52,7 +76,11 @@ def tensor_files(folder: Path, weights_name: str = "model") -> dict[str, Path]:
             say where the tensors are, a tensor in two files.
     """
     index = folder / f"{weights_name}.safetensors.index.json"
+    single = folder / f"{weights_name}.safetensors"
     placed: dict[str, str] = {}
+    if index.is_file() and single.is_file() and not _lists(index, single.name):
+        # transformers reads the single file too, but which of the two somebody meant is not known.
+        raise UserError(f"{folder} holds both {single.name} and {index.name}, which speaks of other files; remove one")
     if index.is_file():
         content = read_json(index)
         listed = content.get("weight_map") if isinstance(content, dict) else None
@@ -63,7 +91,7 @@ def tensor_files(folder: Path, weights_name: str = "model") -> dict[str, Path]:
             raise UserError(f"{index} names a file outside its folder: {elsewhere[0]}")
         paths = [folder / name for name in sorted(set(placed.values()))]
     else:
-        paths = [folder / f"{weights_name}.safetensors"]
+        paths = [single]
     found: dict[str, Path] = {}
     problems: list[str] = []
     for path in paths:
@@ -87,6 +115,13 @@ def tensor_files(folder: Path, weights_name: str = "model") -> dict[str, Path]:
     if problems:
         raise UserError(f"{folder}: {_some(problems)}")
     return found
+
+
+def _lists(index: Path, name: str) -> bool:
+    """Return whether an index places a tensor in this file."""
+    content = read_json(index)
+    listed = content.get("weight_map") if isinstance(content, dict) else None
+    return isinstance(listed, dict) and name in listed.values()
 
 
 class Located(NamedTuple):
@@ -187,7 +222,7 @@ def load_parameters(
         ignored_prefixes: tensors in the file that may be left unread.
 
     Raises:
-        UserError: missing, unexpected or misshapen tensors, all named in one message.
+        UserError: missing, unexpected or misshapen tensors, or some with NaN or infinity, all named in one message.
     """
     found = locate(folder, table, weights_name=weights_name, optional=optional, ignored_prefixes=ignored_prefixes)
     opened = {path: safe_open(path, framework="numpy") for path in sorted(set(found.files.values()))}
@@ -195,6 +230,7 @@ def load_parameters(
     stored = stored_table(present, base_dtype or "float32")
     default = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
     loaded: dict[str, Array] = {}
+    finite: dict[str, Array] = {}
     for name, spec in present.items():
         # The arrays this parameter is stored as: itself, or its quantised parts.
         parts = {n: s for n, s in stored.items() if n == name or (n.startswith(f"{name}.") and n not in present)}
@@ -205,8 +241,14 @@ def load_parameters(
         arrays = stacks() if spec.layers else {}
         for layer, key in enumerate(found.keys(spec)):
             # Waiting here is what bounds the host's memory: reading would run ahead of the devices.
-            arrays = jax.block_until_ready(encode(arrays, _read(opened[found.files[key]], key, spec, source), layer))
+            tensor = _read(opened[found.files[key]], key, spec, source)
+            arrays, finite[key] = jax.block_until_ready(encode(arrays, tensor, layer))
         loaded |= arrays
+    # The flags are fetched together at the end: each is the outcome of work that was waited for already.
+    if broken := [key for key, flag in finite.items() if not flag]:
+        raise UserError(
+            f"{folder} holds NaN or infinity, so that nothing computed from it has a meaning: {_some(broken)}"
+        )
     return loaded
 
 
@@ -237,20 +279,25 @@ def _stacks(shapes: tuple[tuple[str, tuple[int, ...], Any], ...], places: tuple[
 
 @functools.lru_cache(maxsize=256)
 def _encoder(spec: Spec, base_dtype: BaseDtype | None, dtype: Any, places: tuple[tuple[str, Sharding], ...]) -> Any:
-    """Return the jitted function that sets one tensor into its (donated) stack, or makes its array."""
+    """Return the jitted function that sets one tensor into its (donated) stack, or makes its array.
+
+    It also says whether every number of the tensor is finite, since the tensor is at hand here and read only once.
+    """
     name = places[0][0] if base_dtype is None else places[0][0].rsplit(".", 1)[0]
 
-    def encode(arrays: dict[str, Array], tensor: Array, layer: Array) -> dict[str, Array]:
+    def encode(arrays: dict[str, Array], tensor: Array, layer: Array) -> tuple[dict[str, Array], Array]:
+        finite = jnp.isfinite(tensor).all()
         tensor = tensor.T if spec.transposed else tensor
         if base_dtype is None:
             parts = {name: tensor.astype(dtype)}
         else:
             parts = {f"{name}.{part}": array for part, array in quantise(tensor, base_dtype).items()}
         if not spec.layers:
-            return parts
-        return {n: jax.lax.dynamic_update_index_in_dim(arrays[n], part, layer, 0) for n, part in parts.items()}
+            return parts, finite
+        stacks = {n: jax.lax.dynamic_update_index_in_dim(arrays[n], part, layer, 0) for n, part in parts.items()}
+        return stacks, finite
 
-    return jax.jit(encode, donate_argnums=0, out_shardings=dict(places))
+    return jax.jit(encode, donate_argnums=0, out_shardings=(dict(places), None))
 
 
 def _file_shape(spec: Spec) -> tuple[int, ...]:
@@ -282,7 +329,7 @@ def save_model(
             tensors[key] = np.ascontiguousarray(part.T if spec.transposed else part)
     kept = tokenizer_files(tokenizer_from)
     with atomic_directory(folder) as temporary:
-        save_file(tensors, temporary / "model.safetensors", metadata={"format": "pt"})
+        save_tensors(tensors, temporary / "model.safetensors")
         (temporary / "config.json").write_text(json.dumps(dict(config), indent=2, sort_keys=True) + "\n")
         for path in kept:
             shutil.copyfile(path, temporary / path.name)
@@ -308,8 +355,36 @@ def dtype_named(name: str) -> Any:
 
 
 def read_decoder_config(folder: Path) -> DecoderConfig:
-    """Read a Mistral's or Llama's ``config.json``."""
-    return DecoderConfig.from_mapping(read_model_config(folder), f"{folder}/config.json")
+    """Read a Mistral's or Llama's ``config.json``, and see whether the folder has a head of its own.
+
+    transformers keeps a head that is saved beside tied embeddings where the two differ, whatever ``config.json`` says.
+    """
+    config = DecoderConfig.from_mapping(read_model_config(folder), f"{folder}/config.json")
+    if config.tie_word_embeddings and _has_own_head(folder):
+        logger.warning(
+            "%s/config.json says tie_word_embeddings, but lm_head.weight differs from the embeddings: it is used, "
+            "as transformers does",
+            folder,
+        )
+        return dataclasses.replace(config, tie_word_embeddings=False)
+    return config
+
+
+def _has_own_head(folder: Path) -> bool:
+    """Return whether a folder's head differs from its embeddings."""
+    try:
+        files = tensor_files(folder)
+    except UserError:
+        return False  # a folder without weights, as for a compilation ahead of time; loading says what is missing
+    names = ("lm_head.weight", "model.embed_tokens.weight")
+    if any(name not in files for name in names):
+        return False
+    arrays = []
+    for name in names:
+        with safe_open(files[name], framework="numpy") as file:
+            arrays.append(file.get_tensor(name))
+    head, embeddings = arrays
+    return head.shape != embeddings.shape or head.dtype != embeddings.dtype or head.tobytes() != embeddings.tobytes()
 
 
 def load_decoder(folder: Path, base_dtype: BaseDtype = "bfloat16", shardings_for: Any | None = None) -> Decoder:

@@ -19,6 +19,7 @@ from jaxmodpo.artifacts import Journal, Question, Response, read_questions, writ
 from jaxmodpo.data.prompting import warn_of_other_prompt
 from jaxmodpo.data.text import PolicyText, PromptStyle, load_tokenizer
 from jaxmodpo.errors import UserError
+from jaxmodpo.models.files import read_end_tokens
 from jaxmodpo.models.quantised import BaseDtype
 from jaxmodpo.phase import Phase
 from jaxmodpo.sampling.endpoint import Endpoint, ask, check, refuse_empty
@@ -136,7 +137,8 @@ def responses(config: ResponsesConfig) -> Phase:
     text = PolicyText(
         tokenizer, config.prompt_style, config.max_prompt_length, config.max_prompt_length + config.max_new_tokens
     )
-    settings = SamplingSettings(config.temperature, config.top_p, config.max_new_tokens, text.eos)
+    end_tokens = read_end_tokens(config.model, text.eos)
+    settings = SamplingSettings(config.temperature, config.top_p, config.max_new_tokens, end_tokens)
     wanted = [(question, number) for question in questions for number in range(config.samples)]
     prompts = {question.question_id: text.prompt(question.question_text) for question in questions}
     journal = Journal(config.output_dir / "sampled.jsonl")
@@ -153,7 +155,7 @@ def responses(config: ResponsesConfig) -> Phase:
             keys = jnp.stack([reply_key(config.seed, question.question_id, number) for question, number in part])
             tokens = sample(policy, [prompts[q.question_id] for q, _ in part], keys, settings, rows=config.batch_size)
             journal.append(
-                *({"response_text": text.decode(reply), "ended": reply[-1] == settings.eos} for reply in tokens)
+                *({"response_text": text.decode(reply), "ended": reply[-1] in end_tokens} for reply in tokens)
             )
     journal.close()
     _write(config, wanted, journal, phase, **text.cut.as_dict())

@@ -35,13 +35,13 @@ class SamplingSettings:
         temperature: divides the logits; 0 takes the likeliest token.
         top_p: draw from the smallest set of tokens whose probabilities sum to at least this.
         max_new_tokens: end a reply after so many.
-        eos: the token that ends a reply.
+        end_tokens: the tokens that end a reply, the tokenizer's own first.
     """
 
     temperature: float
     top_p: float
     max_new_tokens: int
-    eos: int
+    end_tokens: tuple[int, ...]
 
     def __post_init__(self) -> None:
         if self.temperature < 0 or not 0 < self.top_p <= 1 or self.max_new_tokens < 1:
@@ -118,7 +118,8 @@ def generate(
     cache = model.empty_cache(batch, time + settings.max_new_tokens)
     hidden_BTD, cache = model.extend(prompts_BT, positions, cache)
     last_B1D = jnp.take_along_axis(hidden_BTD, (lengths_B - 1)[:, None, None], axis=1)
-    replies = jnp.full((batch, settings.max_new_tokens), settings.eos, jnp.int32)
+    end_tokens = jnp.asarray(settings.end_tokens, jnp.int32)
+    replies = jnp.full((batch, settings.max_new_tokens), end_tokens[0], jnp.int32)
 
     def unfinished(state: tuple) -> Array:
         step, _, _, _, _, ended = state
@@ -128,10 +129,10 @@ def generate(
         step, hidden_B1D, cache, replies, counts, ended = state
         step_keys = jax.vmap(jax.random.fold_in, (0, None))(keys_B, step)
         token_B = choose(model.logits(hidden_B1D)[:, 0], step_keys, settings.temperature, settings.top_p)
-        token_B = jnp.where(ended, settings.eos, token_B)
+        token_B = jnp.where(ended, end_tokens[0], token_B)
         replies = replies.at[:, step].set(token_B)
         counts = counts + ~ended
-        ended = ended | (token_B == settings.eos)
+        ended = ended | jnp.isin(token_B, end_tokens)
         hidden_B1D, cache = model.extend(token_B[:, None], (lengths_B + step)[:, None], cache)
         return step + 1, hidden_B1D, cache, replies, counts, ended
 

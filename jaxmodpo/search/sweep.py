@@ -33,7 +33,7 @@ from jaxmodpo.methods.modpo import MODPOConfig, modpo
 from jaxmodpo.methods.reward import load_reward_model, score
 from jaxmodpo.methods.score import divergence, own_replies
 from jaxmodpo.methods.soup import SoupConfig, soup
-from jaxmodpo.models.adapters import read_adapter_config
+from jaxmodpo.models.adapter_config import read_adapter_config
 from jaxmodpo.pages import png
 from jaxmodpo.phase import Phase
 from jaxmodpo.training.distributed import open_phase

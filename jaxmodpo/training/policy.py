@@ -287,7 +287,7 @@ def fresh_adapter(policy: Policy, lora: LoraConfig, seed: int) -> Policy:
 
 def with_adapter(policy: Policy, folder: Path) -> Policy:
     """Return the same base with the adapter of a PEFT folder."""
-    return _place_adapter(policy, *load_adapter(folder, policy.config))
+    return _place_adapter(policy, *load_adapter(folder, policy.config, policy.folder))
 
 
 def _place_adapter(policy: Policy, lora: LoraConfig, parameters: Parameters) -> Policy:

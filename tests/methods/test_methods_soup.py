@@ -10,7 +10,7 @@ import pytest
 
 from jaxmodpo.errors import UserError
 from jaxmodpo.methods.soup import SoupConfig, soup
-from jaxmodpo.models.adapters import read_adapter_config
+from jaxmodpo.models.adapter_config import read_adapter_config
 
 PLAIN = {"peft_type": "LORA", "r": 4, "lora_alpha": 8, "target_modules": ["q_proj"]}
 
@@ -27,8 +27,8 @@ def adapter(folder: Path, settings: Any) -> Path:
         ({"target_modules": None}, "target_modules must be a list of projections, not None"),
         ({"target_modules": [1]}, "target_modules must be a list of projections"),
         ({"target_modules": "all-linear"}, "target_modules must be a list of projections, not a pattern"),
-        ({"r": None}, "r must be a number, not None"),
-        ({"lora_alpha": "8"}, "lora_alpha must be a number, not 8"),
+        ({"r": None}, "the field 'r' is missing"),
+        ({"lora_alpha": "8"}, 'lora_alpha must be a number, not "8"'),
         ({"lora_dropout": "none"}, "lora_dropout must be a number"),
     ],
 )

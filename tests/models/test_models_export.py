@@ -9,7 +9,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from safetensors.numpy import load_file, save_file
 
+from jaxmodpo.artifacts import read_json
 from jaxmodpo.errors import UserError
 from jaxmodpo.models.adapters import save_adapter
 from jaxmodpo.models.decoder import Decoder, DecoderConfig, parameter_table
@@ -95,3 +97,16 @@ def test_what_cannot_be_merged_is_refused(folders, tmp_path: Path):
     with pytest.raises(UserError, match="shard-mib must be positive"):
         export(ExportConfig(model=base, adapter=adapter, output_dir=tmp_path / "out3", shard_mib=0))
     assert not (tmp_path / "out2" / "model").exists()
+
+
+def test_a_head_of_its_own_beside_tied_embeddings_is_exported_and_said_to_be_one(folders, tmp_path: Path):
+    base, adapter = folders
+    tensors = load_file(base / "model.safetensors")
+    head = tensors["model.embed_tokens.weight"] + np.float32(0.5)
+    save_file(tensors | {"lm_head.weight": head}, base / "model.safetensors")
+    expected = adapted_logits(base, adapter)
+    export(ExportConfig(model=base, adapter=adapter, output_dir=tmp_path / "out"))
+    merged = load_decoder(tmp_path / "out" / "model", "float32")
+    assert read_json(tmp_path / "out" / "model" / "config.json")["tie_word_embeddings"] is False
+    logits = np.asarray(merged.logits(merged.hidden_states(jnp.asarray(TOKENS))))
+    np.testing.assert_allclose(logits, expected, rtol=1e-4, atol=1e-4)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import subprocess
@@ -13,13 +14,14 @@ import jax.numpy as jnp
 import ml_dtypes
 import numpy as np
 import pytest
+from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
 from jaxmodpo.bench.load import fake_checkpoint
 from jaxmodpo.errors import UserError
-from jaxmodpo.models import quantised
+from jaxmodpo.models import quantised, tensors
 from jaxmodpo.models.decoder import Decoder, DecoderConfig, parameter_table
-from jaxmodpo.models.files import load_decoder, read_model_config, save_decoder
+from jaxmodpo.models.files import load_decoder, read_end_tokens, read_model_config, save_decoder
 from jaxmodpo.models.parameters import initialise
 
 SETTINGS = {
@@ -173,6 +175,26 @@ def test_every_fault_is_named_in_one_message(folder: Path):
         ({"num_key_value_heads": 3}, "3 key-value heads do not divide 4"),
         ({"hidden_size": None}, "'hidden_size' is missing"),
         ({"auto_map": {"AutoModel": "evil.py"}}, "the field 'auto_map' is not supported"),
+        ({"rope_parameters": {"rope_theta": 5.0}}, "rope_theta is 10000.0, and 5.0 in the rotary parameters"),
+        (
+            {
+                "rope_parameters": {"rope_type": "linear", "factor": 2.0},
+                "rope_scaling": {"type": "linear", "factor": 4.0},
+            },
+            "rope_parameters and rope_scaling disagree",
+        ),
+        ({"rope_theta": "1e4"}, "rope_theta must be a positive number"),
+        ({"rope_scaling": [1]}, "rope_scaling must be a mapping"),
+        ({"rope_scaling": {"rope_type": ["linear"]}}, "rope_type .* is not supported"),
+        ({"sliding_window": 0, "model_type": "mistral"}, "'sliding_window' must be a whole number from 1 on, not 0"),
+        ({"hidden_size": "64"}, "'hidden_size' must be a whole number"),
+        ({"vocab_size": True}, "'vocab_size' must be a whole number"),
+        ({"num_hidden_layers": 0}, "'num_hidden_layers' must be a whole number from 1"),
+        ({"num_key_value_heads": 2.0}, "'num_key_value_heads' must be a whole number"),
+        ({"rms_norm_eps": "1e-5"}, "'rms_norm_eps' must be a positive number"),
+        ({"tie_word_embeddings": "yes"}, "'tie_word_embeddings' must be true or false"),
+        ({"architectures": "LlamaModel"}, "LlamaModel is not supported"),
+        ({"model_type": ["llama"]}, "is not supported"),
     ],
 )
 def test_a_configuration_that_means_another_model_is_refused_by_name(folder: Path, changes: dict, said: str):
@@ -247,3 +269,77 @@ def test_loading_needs_at_most_two_tensors_of_host_memory(tmp_path: Path):
     found = measure(fake_checkpoint(tmp_path, layers=4, vocab_size=64_000), "bfloat16")
     assert found["largest"] == 64_000 * 2048 * 2
     assert found["beyond"] < 2 * found["largest"] < found["arrays"]
+
+
+def test_a_head_that_differs_from_tied_embeddings_is_kept_as_transformers_keeps_it(folder: Path, tmp_path: Path):
+    torch = pytest.importorskip("torch")
+    from transformers import AutoModelForCausalLM
+
+    config = read_model_config(folder) | {"tie_word_embeddings": True}
+    (folder / "config.json").write_text(json.dumps(config | {"architectures": ["LlamaForCausalLM"]}))
+    tokens = np.arange(12)[None]
+
+    def ours(model: Decoder) -> np.ndarray:
+        return np.asarray(model.logits(model.hidden_states(jnp.asarray(tokens))))
+
+    def theirs() -> np.ndarray:
+        model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
+        with torch.no_grad():
+            return model(torch.asarray(tokens)).logits.numpy()
+
+    own_head = load_decoder(folder, "float32")
+    assert not own_head.config.tie_word_embeddings
+    np.testing.assert_allclose(ours(own_head), theirs(), atol=1e-5, rtol=1e-4)
+    # A head that is a copy of the embeddings is no head of its own.
+    tensors = load_file(folder / "model.safetensors")
+    save_file(tensors | {"lm_head.weight": tensors["model.embed_tokens.weight"]}, folder / "model.safetensors")
+    tied = load_decoder(folder, "float32")
+    assert tied.config.tie_word_embeddings
+    np.testing.assert_allclose(ours(tied), theirs(), atol=1e-5, rtol=1e-4)
+
+
+def test_a_single_file_beside_an_index_of_others_is_refused(folder: Path):
+    single = (folder / "model.safetensors").read_bytes()
+    shard(folder)
+    (folder / "model.safetensors").write_bytes(single)
+    with pytest.raises(UserError, match=r"holds both model\.safetensors and model\.safetensors\.index\.json"):
+        load_decoder(folder, "float32")
+
+
+def test_an_index_of_the_single_file_itself_is_no_disagreement(folder: Path):
+    names = load_file(folder / "model.safetensors")
+    placed = dict.fromkeys(names, "model.safetensors")
+    (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": placed}))
+    load_decoder(folder, "float32")
+
+
+def test_replies_end_at_every_end_token_of_the_generation_config(folder: Path):
+    assert read_end_tokens(folder, 2) == (2,)
+    path = folder / "generation_config.json"
+    for listed, expected in (([7, 2, 9], (2, 7, 9)), (5, (2, 5)), (None, (2,)), ([], (2,))):
+        path.write_text(json.dumps({"eos_token_id": listed}))
+        assert read_end_tokens(folder, 2) == expected
+    for wrong in ("2", [2, "3"], [-1], True, {"a": 1}):
+        path.write_text(json.dumps({"eos_token_id": wrong}))
+        with pytest.raises(UserError, match="eos_token_id must be an id or a list of ids"):
+            read_end_tokens(folder, 2)
+
+
+def test_a_full_disk_is_told_as_the_system_tells_it(monkeypatch, tmp_path: Path):
+    def full(*_, **__):
+        raise SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
+
+    monkeypatch.setattr(tensors, "save_file", full)
+    with pytest.raises(OSError) as raised:
+        tensors.save_tensors({"a": np.zeros(1, np.float32)}, tmp_path / "a.safetensors")
+    assert raised.value.errno == errno.ENOSPC and raised.value.filename == str(tmp_path / "a.safetensors")
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_weights_that_are_not_finite_are_refused_by_the_tensors_name(folder: Path, value: float):
+    path = folder / "model.safetensors"
+    tensors = load_file(path)
+    tensors["model.layers.1.mlp.up_proj.weight"][3, 4] = value
+    save_file(tensors, path)
+    with pytest.raises(UserError, match=r"holds NaN or infinity.*: model.layers.1.mlp.up_proj.weight$"):
+        load_decoder(folder, "float32")

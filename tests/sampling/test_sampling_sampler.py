@@ -74,7 +74,7 @@ def test_temperature_zero_takes_the_likeliest_token():
 def test_greedy_replies_equal_token_by_token_full_passes(model: Path):
     policy = load_policy(model, base_dtype="float32")
     prompts = [[1, 5, 6, 7], [1, 9], [1, 4, 4, 8, 9, 10]]
-    settings = SamplingSettings(0.0, 1.0, 12, eos=2)
+    settings = SamplingSettings(0.0, 1.0, 12, end_tokens=(2,))
     replies = sample(policy, prompts, jax.random.split(jax.random.key(0), 3), settings, rows=4)
     bare = decoder.Decoder(policy.config, policy.base)
     for prompt, reply in zip(prompts, replies, strict=True):
@@ -87,11 +87,24 @@ def test_greedy_replies_equal_token_by_token_full_passes(model: Path):
         assert reply == tokens[len(prompt) :]
 
 
+def test_a_reply_ends_at_the_first_of_several_end_tokens(model: Path):
+    policy = load_policy(model, base_dtype="float32")
+    prompts = [[1, 5, 6, 7], [1, 9]]
+    keys = jax.random.split(jax.random.key(5), 2)
+    free = sample(policy, prompts, keys, SamplingSettings(1.0, 1.0, 12, end_tokens=(2,)), rows=2)
+    second = free[0][3]
+    ended = sample(policy, prompts, keys, SamplingSettings(1.0, 1.0, 12, end_tokens=(2, second)), rows=2)
+    for whole, cut in zip(free, ended, strict=True):
+        stops = [place for place, token in enumerate(whole) if token in (2, second)]
+        assert cut == (whole[: stops[0] + 1] if stops else whole)
+    assert len(ended[0]) < len(free[0])
+
+
 def test_a_reply_does_not_depend_on_its_neighbours(model: Path):
     policy = load_policy(model, base_dtype="float32")
     prompts = [[1, 5, 6], [1, 9], [1, 4, 4, 8]]
     keys = jax.random.split(jax.random.key(3), 3)
-    settings = SamplingSettings(1.0, 0.9, 10, eos=2)
+    settings = SamplingSettings(1.0, 0.9, 10, end_tokens=(2,))
     together = sample(policy, prompts, keys, settings, rows=3)
     alone = [sample(policy, [p], keys[n : n + 1], settings, rows=3)[0] for n, p in enumerate(prompts)]
     assert together == alone and together[0] != together[1]

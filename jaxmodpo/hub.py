@@ -1,0 +1,59 @@
+"""Folders as the Hugging Face Hub's client lays them out, and what to say where a Hub id stands for a folder.
+
+``hf download`` keeps a repository as ``models--ORG--NAME/snapshots/COMMIT/``, whose files are links into ``blobs``.
+Either folder may be given. Nothing is ever downloaded here.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from jaxmodpo.errors import UserError
+
+_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
+_FILES = re.compile(r"\.(json|jsonl|csv|tsv|txt|yaml|yml|parquet|safetensors|bin|pt|gz)$", re.IGNORECASE)
+
+
+def local_folder(path: Path) -> Path:
+    """Return the snapshot of a Hub repository's cache folder, and any other path as it is.
+
+    The snapshot is the one that ``refs/main`` names, or the only one.
+
+    Raises:
+        UserError: several snapshots, none of which is named.
+    """
+    snapshots = path / "snapshots"
+    if not path.name.startswith("models--") or not snapshots.is_dir():
+        return path
+    named = path / "refs" / "main"
+    if named.is_file():
+        commit = named.read_text(encoding="utf-8", errors="replace").strip()
+        if re.fullmatch(r"\w+", commit) and (snapshots / commit).is_dir():
+            return snapshots / commit
+    folders = sorted(folder for folder in snapshots.iterdir() if folder.is_dir())
+    if len(folders) != 1:
+        listed = ", ".join(folder.name for folder in folders) or "none"
+        raise UserError(f"{path} holds not one snapshot but {listed}; name the snapshot's folder itself")
+    return folders[0]
+
+
+def model_name(name: str) -> str:
+    """Return the last part of a model's name, by which a Hub id, its cache and a folder of that name are the same."""
+    path = Path(name)
+    for part in (path, *path.parents):
+        if part.name.startswith("models--"):
+            return part.name.split("--")[-1]
+    return path.name
+
+
+def download_hint(path: Path) -> str:
+    """Return how to download what looks like a Hub id, to be added to "no such folder"; else an empty text."""
+    name = str(path)
+    if not _ID.fullmatch(name) or _FILES.search(name) or path.parent.exists():
+        return ""
+    folder = path.name
+    return (
+        f"; if that is a model on the Hugging Face Hub, download it first (hf download {name} --local-dir {folder}) "
+        f"and give its folder, {folder}"
+    )
