@@ -20,6 +20,7 @@ from jaxmodpo.artifacts import Journal, Question
 from jaxmodpo.data.text import INSTRUCTION
 from jaxmodpo.endpoints import HOPELESS_CODES, checked_key, make_client
 from jaxmodpo.errors import UserError
+from jaxmodpo.sampling.journal import place, row, sampled
 
 logger = logging.getLogger(__name__)
 
@@ -68,13 +69,16 @@ def check(endpoint: Endpoint) -> str:
     return key
 
 
-def ask(endpoint: Endpoint, wanted: Sequence[tuple[Question, int]], journal: Journal) -> list[dict[str, Any]]:
+def ask(
+    endpoint: Endpoint, wanted: Sequence[tuple[Question, int]], journal: Journal, settings: str = ""
+) -> list[dict[str, Any]]:
     """Ask for what the journal does not hold yet.
 
     Args:
         endpoint: where.
         wanted: question and number of every reply.
-        journal: gains a row per reply: ``place`` in ``wanted``, ``response_text``, ``ended``, the answering ``model``.
+        journal: gains a row per reply: what it belongs to, ``response_text``, ``ended``, the answering ``model``.
+        settings: digest of the run's settings.
 
     Returns:
         A row for each of ``wanted``.
@@ -84,8 +88,8 @@ def ask(endpoint: Endpoint, wanted: Sequence[tuple[Question, int]], journal: Jou
     """
     key = check(endpoint)
     client = make_client(endpoint.base_url, key, timeout=300.0, max_retries=5)
-    have = {row["place"] for row in journal.rows}
-    missing = [place for place in range(len(wanted)) if place not in have]
+    have = sampled(journal, settings)
+    missing = [reply for reply in wanted if place(*reply) not in have]
     failures: list[str] = []
     bar = tqdm(total=len(wanted), initial=len(have), desc="asking", disable=not sys.stderr.isatty(), leave=False)
     with concurrent.futures.ThreadPoolExecutor(endpoint.max_concurrency) as pool:
@@ -93,8 +97,8 @@ def ask(endpoint: Endpoint, wanted: Sequence[tuple[Question, int]], journal: Jou
         queue, running = iter(missing), set()
         try:
             while True:
-                while len(running) < endpoint.max_concurrency and (place := next(queue, None)) is not None:
-                    running.add(pool.submit(_one, client, endpoint, place, wanted[place][0].question_text))
+                while len(running) < endpoint.max_concurrency and (reply := next(queue, None)) is not None:
+                    running.add(pool.submit(_one, client, endpoint, row(*reply, settings), reply[0].question_text))
                 if not running:
                     break
                 done, _ = concurrent.futures.wait(running, return_when=concurrent.futures.FIRST_COMPLETED)
@@ -114,18 +118,18 @@ def ask(endpoint: Endpoint, wanted: Sequence[tuple[Question, int]], journal: Jou
             f"{len(failures)} of {len(wanted)} calls to {endpoint.base_url} failed, the last one with: "
             f"{failures[-1][:300]}; the same command asks for those alone"
         )
-    by_place = {row["place"]: row for row in journal.rows}
-    return [by_place[place] for place in range(len(wanted))]
+    have = sampled(journal, settings)
+    return [have[place(*reply)] for reply in wanted]
 
 
-def _keep(row: dict[str, Any], journal: Journal, failures: list[str], key: str) -> None:
-    if "error" in row:
-        failures.append(row["error"].replace(key, "[key]") if key else row["error"])
+def _keep(answer: dict[str, Any], journal: Journal, failures: list[str], key: str) -> None:
+    if "error" in answer:
+        failures.append(answer["error"].replace(key, "[key]") if key else answer["error"])
     else:
-        journal.append(row)
+        journal.append(answer)
 
 
-def _one(client: Any, endpoint: Endpoint, place: int, question: str) -> dict[str, Any]:
+def _one(client: Any, endpoint: Endpoint, begun: dict[str, Any], question: str) -> dict[str, Any]:
     import openai
 
     # OpenAI's newer models refuse max_tokens; other servers know nothing else.
@@ -152,4 +156,4 @@ def _one(client: Any, endpoint: Endpoint, place: int, question: str) -> dict[str
         return {"error": f"HTTP {error.status_code}: {error.message}"}
     except (openai.APIError, ValueError, AttributeError, IndexError, TypeError) as error:
         return {"error": f"{type(error).__name__}: {error}"}
-    return {"place": place, "response_text": text, "ended": ended, "model": model}
+    return begun | {"response_text": text, "ended": ended, "model": model}

@@ -44,7 +44,7 @@ from jaxmodpo.training.cache import cached, cached_examples, examples_digest
 from jaxmodpo.training.distributed import leads, on_host
 from jaxmodpo.training.mesh import check_heads, make_mesh, place_batch, put, shardings, spread
 from jaxmodpo.training.step import Batch, LossTerms, Parameters
-from jaxmodpo.training.trainer import OnEvaluation, TrainingConfig, discard_checkpoints, train
+from jaxmodpo.training.trainer import OnEvaluation, TrainingConfig, passing, train
 
 logger = logging.getLogger(__name__)
 
@@ -473,8 +473,8 @@ def train_policy(
     adapter = on_host(trained.parameters)
     if leads():
         save_adapter(config.output_dir / "adapter", adapter, policy.lora, policy.config, str(config.model))
-    discard_checkpoints(config)
     phase.finish(
+        work=passing(config),
         examples=len(batches.examples),
         held_out_examples=int(held.sum()),
         sequence_length=int(examples.tokens.shape[-1]),
