@@ -177,7 +177,7 @@ def _refuse_remote(value: Any, flag: str, source: str) -> None:
         scheme = _REMOTE.search(str(part))
         if scheme and (isinstance(part, Path) or scheme[1].lower() in _STORES):
             raise UserError(
-                f"{source}: {flag} is {part}, and {scheme[1]}:// is not supported; copy it to this machine or mount it, "
+                f"{source}: {flag} is {part}, and {scheme[1]}:// is not supported; copy it here or mount it, "
                 "and give a local path"
             )
 

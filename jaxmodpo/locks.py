@@ -114,7 +114,7 @@ def _take(folder: Path, command: str) -> FolderLock:
 def _is_still(path: Path, descriptor: int) -> bool:
     """Whether the open file is the one that others would open."""
     try:
-        return os.path.samestat(os.fstat(descriptor), os.stat(path, follow_symlinks=False))
+        return os.path.samestat(os.fstat(descriptor), path.lstat())
     except FileNotFoundError:
         return False
 
