@@ -9,11 +9,14 @@ from __future__ import annotations
 import contextlib
 import csv
 import dataclasses
+import errno
+import hashlib
 import json
 import math
 import os
 import re
 import shutil
+import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,16 +24,27 @@ from typing import Any
 
 from jaxmodpo.errors import UserError
 from jaxmodpo.parsing import is_serialized, parse_json
+from jaxmodpo.processes import is_gone, machine
+
+PRIVATE = 0o600
+"""the mode of files that hold people's words: on a shared machine nobody else reads them"""
 
 # --------------------------------------------------------------------------- atomic writes
 
 
 @contextlib.contextmanager
-def atomic_path(path: Path) -> Iterator[Path]:
-    """Yield a temporary name beside ``path``; sync and rename it to ``path`` when the block ends."""
+def atomic_path(path: Path, *, private: bool = False) -> Iterator[Path]:
+    """Yield a temporary name beside ``path``; sync and rename it to ``path`` when the block ends.
+
+    Args:
+        path: the file.
+        private: it holds people's words, and is for its owner's eyes alone.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = _temporary(path)
     try:
+        if private:
+            os.close(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, PRIVATE))
         yield temporary
         _sync(temporary)
         temporary.replace(path)
@@ -42,7 +56,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
 @contextlib.contextmanager
 def atomic_directory(path: Path) -> Iterator[Path]:
     """Yield a temporary folder beside ``path``; it becomes ``path``, replacing it, when the block ends."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = _temporary(path)
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir(parents=True)
     try:
@@ -50,8 +64,10 @@ def atomic_directory(path: Path) -> Iterator[Path]:
         for file in temporary.rglob("*"):
             if file.is_file():
                 _sync(file)
+        if path.is_symlink():
+            path.unlink()
         if path.exists():
-            old = path.with_name(f".{path.name}.{os.getpid()}.old")
+            old = _temporary(path, "old")
             path.rename(old)
             temporary.rename(path)
             shutil.rmtree(old)
@@ -62,6 +78,58 @@ def atomic_directory(path: Path) -> Iterator[Path]:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
+def _temporary(path: Path, kind: str = "tmp") -> Path:
+    """Return a hidden name beside ``path`` that says which process uses it."""
+    temporary = path.with_name(f".{path.name}.{_here()}-{os.getpid()}.{kind}")
+    # A file of this name can only be the rest of a dead process that had this number, or planted.
+    if temporary.is_symlink() or temporary.is_file():
+        temporary.unlink()
+    return temporary
+
+
+def _here() -> str:
+    """Name this machine within a file's name."""
+    return hashlib.sha256(machine().encode()).hexdigest()[:8]
+
+
+_LEFTOVER = re.compile(r"\..+\.([0-9a-f]{8})-(\d+)\.(tmp|old)")
+
+
+def remove_leftovers(folder: Path, elsewhere_after: float | None = None) -> None:
+    """Remove what killed processes left under temporary names, in a folder and below it.
+
+    Args:
+        folder: where.
+        elsewhere_after: seconds after which those of other machines' processes, which cannot be looked for, are
+            taken for dead; by default never.
+    """
+    for parent, folders, files in os.walk(folder):
+        for name in [*folders, *files]:
+            match = _LEFTOVER.fullmatch(name)
+            if match is None:
+                continue
+            path = Path(parent, name)
+            if match[1] == _here():
+                dead = is_gone(int(match[2]))
+            else:
+                dead = elsewhere_after is not None and _age(path) > elsewhere_after
+            if not dead:
+                continue
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path, ignore_errors=True)
+            else:
+                path.unlink(missing_ok=True)
+        folders[:] = [name for name in folders if not _LEFTOVER.fullmatch(name)]
+
+
+def _age(path: Path) -> float:
+    """Return the seconds since a file was last written to; 0 where that cannot be told."""
+    try:
+        return time.time() - path.lstat().st_mtime
+    except OSError:
+        return 0.0
+
+
 def _sync(path: Path) -> None:
     descriptor = os.open(path, os.O_RDONLY)
     try:
@@ -70,20 +138,20 @@ def _sync(path: Path) -> None:
         os.close(descriptor)
 
 
-def write_text(path: Path, text: str) -> None:
-    """Write UTF-8 text atomically."""
-    with atomic_path(path) as temporary:
+def write_text(path: Path, text: str, *, private: bool = False) -> None:
+    """Write UTF-8 text atomically; see :func:`atomic_path`."""
+    with atomic_path(path, private=private) as temporary:
         temporary.write_text(text, encoding="utf-8")
 
 
-def write_json(path: Path, value: Any) -> None:
+def write_json(path: Path, value: Any, *, private: bool = False) -> None:
     """Write indented JSON atomically; NaN and infinities are refused."""
-    write_text(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+    write_text(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n", private=private)
 
 
 def write_jsonl(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
     """Write one JSON object a line, atomically."""
-    write_text(path, "".join(json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n" for row in rows))
+    write_text(path, "".join(json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n" for row in rows), private=True)
 
 
 def read_json(path: Path) -> Any:
@@ -108,6 +176,7 @@ class Journal:
         path.parent.mkdir(parents=True, exist_ok=True)
         self.rows: list[dict[str, Any]] = []
         good = 0
+        self._open()
         if path.exists():
             with path.open("rb") as file:
                 for number, line in enumerate(file, 1):
@@ -118,8 +187,17 @@ class Journal:
                     except ValueError as error:
                         raise UserError(f"{path}, line {number}: not JSON; move the file away") from error
                     good += len(line)
-        self._file = path.open("ab")
         self._file.truncate(good)
+
+    def _open(self) -> None:
+        """Open the file to append to, for its owner's eyes alone, and never through a link that somebody planted."""
+        try:
+            flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+            self._file = os.fdopen(os.open(self.path, flags, PRIVATE), "ab")
+        except OSError as error:
+            if error.errno != errno.ELOOP:
+                raise
+            raise UserError(f"{self.path} is a link, and nothing is written through one; remove it") from None
 
     def append(self, *rows: Mapping[str, Any]) -> None:
         """Add rows and sync them to disk in one go."""
@@ -142,7 +220,7 @@ class Journal:
             self._file.close()
             self.rows = self.rows[:rows]
             write_jsonl(self.path, self.rows)
-            self._file = self.path.open("ab")
+            self._open()
 
     def close(self) -> None:
         self.sync()
@@ -282,7 +360,7 @@ def write_table(path: Path, rows: Sequence[Mapping[str, Any]], columns: Sequence
     Before 3.11.9 and 3.12.3 Python leaves a bare carriage return without quotes, and then cannot read the file again.
     Half of a surrogate pair, which no UTF-8 file can hold, becomes U+FFFD.
     """
-    with atomic_path(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
+    with atomic_path(path, private=True) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
         writer = csv.DictWriter(
             file, columns, extrasaction="ignore", lineterminator="\n", quoting=csv.QUOTE_ALL, strict=True
         )
@@ -407,7 +485,7 @@ def _value(row: Any, field: str, where: str) -> Any:
 
 
 def write_pairs(path: Path, pairs: Sequence[Pair]) -> None:
-    write_json(path, [dataclasses.asdict(pair) for pair in pairs])
+    write_json(path, [dataclasses.asdict(pair) for pair in pairs], private=True)
 
 
 def read_rankings(path: Path) -> list[Ranking]:
@@ -457,4 +535,5 @@ def write_rankings(path: Path, rankings: Sequence[Ranking]) -> None:
             }
             for r in rankings
         ],
+        private=True,
     )

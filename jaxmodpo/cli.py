@@ -11,13 +11,15 @@ import importlib
 import importlib.util
 import logging
 import os
+import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from jaxmodpo import __version__
-from jaxmodpo.errors import RESTART, Preempted, UserError, nearest
+from jaxmodpo.errors import INTERRUPTED, RESTART, Preempted, UserError, nearest
+from jaxmodpo.interrupts import Interrupts, interrupts
 from jaxmodpo.terminal import PrintableFormatter, printable
 
 log = logging.getLogger(__name__)
@@ -82,7 +84,6 @@ COMMANDS = {
 }
 
 
-_INTERRUPTED = 130
 # A disk that is full, over its quota, of too large a file, read-only or not ours.
 _UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES)
 # A file where a folder belongs, or nothing at all.
@@ -158,6 +159,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     # transformers would say at each start that there is no PyTorch, which nothing here needs.
     os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
     _look_for_devices()
+    with interrupts() as state:
+        _run(arguments, state)
+
+
+def _run(arguments: Sequence[str], state: Interrupts) -> None:
+    """Run a command; whatever a signal turned into on its way, it ends as the signal asks."""
     try:
         name, rest = find(arguments)
         from jaxmodpo.config import parse
@@ -182,7 +189,28 @@ def main(arguments: Sequence[str] | None = None) -> None:
         raise SystemExit(2) from None
     except KeyboardInterrupt:
         print("jaxmodpo: interrupted; the same command goes on from here", file=sys.stderr)
-        raise SystemExit(_INTERRUPTED) from None
+        raise SystemExit(INTERRUPTED) from None
+    except BaseException as error:
+        # Libraries wrap what interrupts them, an import most of all.
+        if state.asked is None or isinstance(error, SystemExit):
+            raise
+        _end(state)
+
+
+def _end(state: Interrupts) -> None:
+    """Say that the command was interrupted, and end.
+
+    Raises:
+        SystemExit: always.
+    """
+    print("jaxmodpo: interrupted; the same command goes on from here", file=sys.stderr)
+    raise SystemExit(RESTART if state.asked == signal.SIGTERM else INTERRUPTED) from None
+
+
+def _several() -> bool:
+    """Whether this process belongs to a distributed run, which takes leave of the others at its end."""
+    distributed = sys.modules.get("jax.distributed")
+    return distributed is not None and distributed.is_initialized()
 
 
 def program() -> None:
@@ -194,11 +222,11 @@ def program() -> None:
     try:
         main()
     except SystemExit as end:
-        if end.code != _INTERRUPTED:
+        if end.code not in (INTERRUPTED, RESTART) or _several():
             raise
         sys.stdout.flush()
         sys.stderr.flush()
-        os._exit(_INTERRUPTED)
+        os._exit(int(end.code))
 
 
 if __name__ == "__main__":

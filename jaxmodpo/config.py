@@ -177,11 +177,54 @@ def _refuse_impossible_numbers(settings: Any, source: str) -> None:
     """Refuse what no setting of any command can be: an infinite or undefined number, a seed below 0."""
     for name, value in ((f.name, getattr(settings, f.name)) for f in dataclasses.fields(settings)):
         flag = f"--{name.replace('_', '-')}"
+        _refuse_remote(value, flag, source)
         for number in value if isinstance(value, list | tuple) else (value,):
             if isinstance(number, float) and not math.isfinite(number):
                 raise UserError(f"{source}: {flag} must be a finite number, not {number}")
         if name == "seed" and isinstance(value, int) and not 0 <= value < 2**32:
             raise UserError(f"{source}: {flag} must be from 0 to {2**32 - 1}, not {value}")
+
+
+_REMOTE = re.compile(r"(?:^|=)([A-Za-z][A-Za-z0-9+.-]+):/")
+_STORES = frozenset(
+    [
+        "gs",
+        "gcs",
+        "s3",
+        "s3a",
+        "az",
+        "abfs",
+        "abfss",
+        "adl",
+        "wasb",
+        "wasbs",
+        "hdfs",
+        "r2",
+        "oss",
+        "cos",
+        "obs",
+        "hf",
+        "dbfs",
+        "file",
+        "ftp",
+        "sftp",
+        "ssh",
+    ]
+)
+"""schemes that no setting takes; others may be a database's or an endpoint's, in a setting that is no path"""
+
+
+def _refuse_remote(value: Any, flag: str, source: str) -> None:
+    """Refuse ``gs://…`` and the like where a path belongs: they would become folders of that name here."""
+    for part in value if isinstance(value, list | tuple) else (value,):
+        if not isinstance(part, str | Path):
+            continue
+        scheme = _REMOTE.search(str(part))
+        if scheme and (isinstance(part, Path) or scheme[1].lower() in _STORES):
+            raise UserError(
+                f"{source}: {flag} is {part}, and {scheme[1]}:// is not supported; copy it here or mount it, "
+                "and give a local path"
+            )
 
 
 def _first_paragraph(box: str) -> str:

@@ -15,12 +15,18 @@ class UserError(Exception):
     """Bad input: the message says what was wrong, where (file, row, field), and what to do."""
 
 
-class Preempted(Exception):
-    """Asked to end (SIGTERM): everything is saved, and the same command goes on; see :data:`RESTART`."""
+class Preempted(BaseException):
+    """Asked to end (SIGTERM): everything is saved, and the same command goes on; see :data:`RESTART`.
+
+    Like Ctrl-C it may come anywhere, and nothing that handles failures takes it for one.
+    """
 
 
 RESTART = 75
 """The exit code of :class:`Preempted` (``EX_TEMPFAIL``): launchers run the same command again."""
+
+INTERRUPTED = 130
+"""The exit code after Ctrl-C."""
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

@@ -1,15 +1,29 @@
-"""Hashes of what phases read and make: of JSON values, of files and of folders."""
+"""Hashes of what phases read and make: of JSON values, of files and of folders.
+
+Every byte counts: a checkpoint that was edited anywhere has another fingerprint. So that gigabytes are not read at
+each command, the hash of a large file is remembered in the user's cache, under all that a file system changes
+when somebody writes to the file.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
+import os
+import time
 from pathlib import Path
 from typing import Any
 
+from jaxmodpo.artifacts import write_json
 from jaxmodpo.errors import UserError
 
-_WHOLE = 64 * 2**20
+REMEMBERED_FROM = 8 * 2**20
+"""bytes from which on a file's hash is remembered; smaller ones are hashed faster than looked up"""
+
+# A file that is written to twice within a tick of its clock shows one time for both: what was changed so recently
+# may change again without showing it. The coarsest clocks of file systems tick every two seconds.
+_SETTLED_NS = 3 * 10**9
 
 
 def digest(value: Any) -> str:
@@ -19,11 +33,12 @@ def digest(value: Any) -> str:
 
 
 def fingerprint(path: Path) -> str:
-    """Return a hash of a file's or folder's content.
+    """Return a hash of a file's or folder's whole content.
 
-    Files up to 64 MiB are hashed whole; larger ones by their size and 64 evenly spaced blocks of
-    1 MiB, since a 14 GB checkpoint would otherwise be read twice. Hidden files and manifests, which
-    hold times, do not count.
+    In folders, hidden files and manifests, which hold times, do not count.
+
+    Raises:
+        UserError: it cannot be read.
     """
     if path.is_dir():
         files = sorted(
@@ -32,17 +47,57 @@ def fingerprint(path: Path) -> str:
             if p.is_file() and p.name != "manifest.json" and not any(s[0] == "." for s in p.relative_to(path).parts)
         )
         return digest([[str(p.relative_to(path)), fingerprint(p)] for p in files])
-    hasher = hashlib.sha256()
     try:
-        with path.open("rb") as file:
-            size = path.stat().st_size
-            if size <= _WHOLE:
-                hasher.update(file.read())
-            else:
-                hasher.update(str(size).encode())
-                for block in range(64):
-                    file.seek((size - 2**20) * block // 63)
-                    hasher.update(file.read(2**20))
+        return _of_file(path)
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror}") from error
-    return hasher.hexdigest()
+
+
+def _of_file(path: Path) -> str:
+    now = time.time_ns()
+    with path.open("rb") as file:
+        before = _state(os.fstat(file.fileno()))
+        if before["size"] < REMEMBERED_FROM:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+        memory = _memory(path)
+        known = _remembered(memory, before)
+        if known is not None:
+            return known
+        sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+        unchanged = _state(os.fstat(file.fileno())) == before
+    if unchanged and _settled(before, now):
+        # A cache that cannot be written costs time alone.
+        with contextlib.suppress(OSError, UserError):
+            write_json(memory, before | {"sha256": sha256})
+    return sha256
+
+
+def _state(stat: os.stat_result) -> dict[str, int]:
+    """Return what changes when a file is written to or replaced; nobody can set the time of change (``ctime``)."""
+    return {
+        "size": stat.st_size,
+        "modified": stat.st_mtime_ns,
+        "changed": stat.st_ctime_ns,
+        "inode": stat.st_ino,
+        "device": stat.st_dev,
+    }
+
+
+def _settled(state: dict[str, int], now: int) -> bool:
+    """Whether a file was last changed so long ago that any later change shows."""
+    return max(state["modified"], state["changed"]) + _SETTLED_NS < now
+
+
+def _memory(path: Path) -> Path:
+    """Return where a file's hash is remembered: a small file for each, so that commands do not wait for one another."""
+    cache = Path(os.environ.get("JAXMODPO_CACHE", Path.home() / ".cache" / "jaxmodpo"))
+    return cache / "fingerprints" / f"{hashlib.sha256(os.fsencode(path.resolve())).hexdigest()[:32]}.json"
+
+
+def _remembered(memory: Path, state: dict[str, int]) -> str | None:
+    try:
+        entry = json.loads(memory.read_text(encoding="utf-8"))
+        sha256 = entry.pop("sha256")
+    except (OSError, ValueError, KeyError, AttributeError, TypeError):
+        return None
+    return sha256 if entry == state and isinstance(sha256, str) else None

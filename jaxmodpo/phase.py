@@ -5,20 +5,23 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import importlib.metadata
+import os
 import platform
+import shutil
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import jaxmodpo
-from jaxmodpo.artifacts import read_json, write_json
+from jaxmodpo.artifacts import read_json, remove_leftovers, write_json
 from jaxmodpo.config import as_mapping
 from jaxmodpo.errors import UserError
 from jaxmodpo.fingerprints import fingerprint
 from jaxmodpo.hub import download_hint
+from jaxmodpo.locks import LOCK, FolderLock, Held, lock
 
 
 @dataclass
@@ -37,6 +40,7 @@ class Phase:
     writes: bool = True
     _started: float = dataclasses.field(default_factory=time.monotonic)
     _did_something: bool = False
+    _lock: FolderLock | None = None
 
     @classmethod
     def open(cls, command: str, config: Any, directory: Path, inputs: Mapping[str, Path]) -> Phase:
@@ -60,34 +64,80 @@ class Phase:
             "inputs": {name: fingerprint(path) for name, path in inputs.items()},
         }
         path = directory / "manifest.json"
+        held: FolderLock | Held
         try:
             directory.mkdir(parents=True, exist_ok=True)
+            held = lock(directory, command)
+        except Held as error:
+            held = error
         except OSError as error:
-            raise UserError(f"cannot write to {directory}: {error.strerror}") from error
+            if not (path.is_file() and read_json(path).get("status") == "finished"):  # which may be read alone
+                raise UserError(f"cannot write to {directory}: {error.strerror}") from error
+            held = Held("nobody: it cannot be written to")
+        difference = ""
         if path.exists():
             manifest = read_json(path)
             difference = _difference(manifest.get("identity", {}), identity)
             # A start that was refused before it made anything claims no folder.
-            claimed = manifest.get("status") == "finished" or any(p != path for p in directory.iterdir())
+            # A folder that another process owns is claimed, whatever it made so far.
+            others = any(p.name not in (path.name, LOCK) for p in directory.iterdir())
+            claimed = manifest.get("status") == "finished" or others or isinstance(held, Held)
             if difference and claimed:
                 raise UserError(
                     f"{directory} holds a run with other settings ({difference}); choose another output "
                     "folder or remove that one"
                 )
-            if not difference:
-                return cls(directory, manifest, manifest.get("status") == "finished")
+            if not difference and manifest.get("status") == "finished":
+                _check_outputs(directory, manifest)
+                if isinstance(held, FolderLock):
+                    _remove(directory, manifest.get("removed", []))
+                    held.release()
+                return cls(directory, manifest, True)
+        if isinstance(held, Held):
+            raise UserError(
+                f"{directory} is in use by {held}; wait until that has ended, or choose another output folder"
+            )
+        # Of processes elsewhere nobody can say whether they live; the lock says that none is at work here.
+        remove_leftovers(directory, 3600 if held.real else None)
+        if path.exists() and not difference:
+            manifest.setdefault("lives", []).append(_life())
+            write_json(path, manifest)
+            return cls(directory, manifest, False, _lock=held)
         manifest = {
             "status": "running",
             "identity": identity,
             "input_paths": {name: str(p) for name, p in inputs.items()},
             "started": _now(),
             "environment": environment(),
+            "lives": [_life()],
         }
         write_json(path, manifest)
-        return cls(directory, manifest, False)
+        return cls(directory, manifest, False, _lock=held)
 
-    def finish(self, **results: Any) -> None:
-        """Record what the phase produced (counts, figures) and mark it finished, unless another process does."""
+    def reopen(self) -> None:
+        """Go on with a finished phase, to ask failed votes again or to try more settings.
+
+        Raises:
+            UserError: another process does.
+        """
+        if not (self.finished and self.writes):
+            return
+        try:
+            self._lock = lock(self.directory, str(self.manifest["identity"]["command"]))
+        except Held as held:
+            raise UserError(f"{self.directory} is in use by {held}; wait until that has ended") from None
+        self.manifest |= {"status": "running"}
+        self.manifest.setdefault("lives", []).append(_life())
+        write_json(self.directory / "manifest.json", self.manifest)
+
+    def finish(self, *, work: Sequence[Path] = (), **results: Any) -> None:
+        """Record what the phase produced and mark it finished, unless another process does.
+
+        Args:
+            work: journals, checkpoints and the like, which are no output. They are removed once it is on disk that
+                the phase is finished: a kill before that costs nothing, and one after it leaves them to the next start.
+            results: counts and figures.
+        """
         self.finished = self._did_something = True
         if not self.writes:
             return
@@ -95,14 +145,21 @@ class Phase:
             "status": "finished",
             "results": results,
             "outputs": {
-                str(p.relative_to(self.directory)): fingerprint(p)
+                str(p.relative_to(self.directory)): {"bytes": p.stat().st_size, "sha256": fingerprint(p)}
                 for p in sorted(self.directory.rglob("*"))
-                if p.is_file() and not _is_kept_apart(p)
+                if p.is_file() and not _is_kept_apart(p.relative_to(self.directory)) and not _is_within(p, work)
             },
+            "removed": [str(p.relative_to(self.directory)) for p in work],
+            "environment": environment(),
             "finished": _now(),
             "seconds": round(time.monotonic() - self._started, 3),
         }
+        if lives := self.manifest.get("lives"):
+            lives[-1] |= {"environment": environment(), "ended": _now()}
         write_json(self.directory / "manifest.json", self.manifest)
+        _remove(self.directory, self.manifest["removed"])
+        if self._lock is not None:
+            self._lock.release()
 
     @property
     def ending(self) -> str:
@@ -119,8 +176,51 @@ class Phase:
 
 
 def _is_kept_apart(path: Path) -> bool:
-    """Return whether a file holds times or work in progress, so that its hash says nothing of the outcome."""
-    return path.name == "manifest.json" or "checkpoints" in path.parts or ".sqlite" in path.name
+    """Return whether a file, by its place in the folder, is a manifest, a database, a temporary file or work."""
+    hidden = any(part.startswith(".") for part in path.parts)
+    return (
+        hidden
+        or path.name == "manifest.json"
+        or "checkpoints" in path.parts
+        or any(ending in path.name for ending in (".sqlite", ".db"))
+    )
+
+
+def _is_within(path: Path, folders: Sequence[Path]) -> bool:
+    return any(path.is_relative_to(folder) for folder in folders)
+
+
+def _remove(directory: Path, names: Sequence[str]) -> None:
+    """Remove a finished phase's work."""
+    for name in names:
+        path = directory / name
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
+
+
+def _check_outputs(directory: Path, manifest: Mapping[str, Any]) -> None:
+    """Refuse to call a phase finished whose files are missing or of another size.
+
+    Raises:
+        UserError: naming the first of them.
+    """
+    advice = "bring it back, or remove the folder and run the same command again"
+    for name, output in manifest.get("outputs", {}).items():
+        try:
+            size = (directory / name).stat().st_size
+        except OSError:
+            raise UserError(f"{directory} was finished, but its file {name} is missing; {advice}") from None
+        if isinstance(output, Mapping) and size != output["bytes"]:
+            raise UserError(
+                f"{directory} was finished, but its file {name} has {size} bytes and not {output['bytes']}; {advice}"
+            )
+
+
+def _life() -> dict[str, Any]:
+    """Describe this process, for a manifest that several one after the other may write."""
+    return {"started": _now(), "process": os.getpid(), "environment": environment()}
 
 
 # Settings that say where or how fast, never what: they may differ when a run is resumed.

@@ -52,6 +52,8 @@ def pairs(config: PairsConfig) -> Phase:
     """
     if not config.least_gap > 0 or config.most_per_question < 0 or config.max_words < 0:
         raise UserError("--least-gap must be positive, --most-per-question and --max-words at least 0")
+    if Path(config.name).name != config.name or config.name.startswith("."):
+        raise UserError(f"--name is {config.name!r}; it must be a file's name without a folder")
     phase = Phase.open("pairs", config, config.output_dir, {"input": config.input})
     if phase.finished:
         return phase

@@ -153,6 +153,7 @@ def evaluate(config: EvaluateConfig) -> Phase | None:
     if phase.finished and not config.retry_errors:
         log.info("evaluate: %s is finished", config.output_dir)
         return phase
+    phase.reopen()
     with open_ledger(config, phase) as ledger:
         judge = make_judge(config, ledger, config.output_dir)
         collect(asked, judge, ledger, label="evaluate", total=total, retry=config.retry_errors)

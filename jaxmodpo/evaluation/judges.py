@@ -72,6 +72,7 @@ def judges(config: JudgesConfig) -> None:
                 return
         said = analyse(ledgers, run=config.run, resamples=config.bootstrap, seed=config.seed)
     phase = phase or _open(config)
+    phase.reopen()
     phase.manifest["input_paths"] = places
     write_json(folder / JUDGES, said)
     for earlier in folder.glob("judge*-*.png"):

@@ -124,6 +124,7 @@ def preferences(config: PreferencesConfig) -> Phase | None:
     if phase.finished and not config.retry_errors:
         log.info("preferences: %s is finished", config.output_dir)
         return phase
+    phase.reopen()
     ballots, left_out = read_ballots(config)
     asked, total = _plan(config, criteria, ballots)
     with open_ledger(config, phase) as ledger:

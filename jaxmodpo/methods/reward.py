@@ -44,7 +44,7 @@ from jaxmodpo.training.distributed import agreed, leads, on_host, open_phase, st
 from jaxmodpo.training.mesh import make_mesh, put, shardings, spread
 from jaxmodpo.training.session import Session
 from jaxmodpo.training.step import Batch, LossTerms, Parameters
-from jaxmodpo.training.trainer import TrainingConfig, discard_checkpoints, train
+from jaxmodpo.training.trainer import TrainingConfig, passing, train
 
 logger = logging.getLogger(__name__)
 
@@ -331,7 +331,6 @@ def _one(config: RewardConfig, session: Session, carried: dict[str, Any] | None 
         save_roberta(config.output_dir / "model", Roberta(model.config, whole), settings, tokenizer_from=config.model)
         if carried is not None:
             write_json(config.output_dir / "validation.json", carried)
-    discard_checkpoints(config)
     if carried is not None:
         if not out:
             results.setdefault("held_out_on", carried.get("measured_in", str(config.validation)))
@@ -341,6 +340,7 @@ def _one(config: RewardConfig, session: Session, carried: dict[str, Any] | None 
         }
         logger.info("%s%s", "" if out else "of the model that was validated: ", sentence(carried))
     phase.finish(
+        work=passing(config),
         examples=len(batches.examples),
         held_out_examples=len(out),
         all_tied_rankings_left_out=all_tied,

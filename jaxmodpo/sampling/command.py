@@ -19,10 +19,12 @@ from jaxmodpo.artifacts import Journal, Question, Response, read_questions, writ
 from jaxmodpo.data.prompting import warn_of_other_prompt
 from jaxmodpo.data.text import PolicyText, PromptStyle, load_tokenizer
 from jaxmodpo.errors import UserError
+from jaxmodpo.fingerprints import digest
 from jaxmodpo.models.files import read_end_tokens
 from jaxmodpo.models.quantised import BaseDtype
 from jaxmodpo.phase import Phase
 from jaxmodpo.sampling.endpoint import Endpoint, ask, check, refuse_empty
+from jaxmodpo.sampling.journal import place, row, sampled
 from jaxmodpo.sampling.sampler import SamplingSettings, sample
 from jaxmodpo.training.policy import load_policy
 
@@ -143,11 +145,13 @@ def responses(config: ResponsesConfig) -> Phase:
     prompts = {question.question_id: text.prompt(question.question_text) for question in questions}
     journal = Journal(config.output_dir / "sampled.jsonl")
     # A batch is sampled whole or again: a reply's last bits may depend on how long its neighbours' prompts are.
-    whole = (
-        len(wanted) if len(journal.rows) == len(wanted) else len(journal.rows) // config.batch_size * config.batch_size
-    )
-    journal.truncate(whole)
-    starts = range(len(journal.rows), len(wanted), config.batch_size)
+    settings_key = digest(phase.manifest["identity"])[:16]
+    have = sampled(journal, settings_key)
+    starts = [
+        start
+        for start in range(0, len(wanted), config.batch_size)
+        if any(place(*reply) not in have for reply in wanted[start : start + config.batch_size])
+    ]
     if starts:
         policy = load_policy(config.model, base_dtype=config.base_dtype, adapter=config.adapter)
         for start in tqdm(starts, desc="sampling", disable=not sys.stderr.isatty(), leave=False):
@@ -155,10 +159,14 @@ def responses(config: ResponsesConfig) -> Phase:
             keys = jnp.stack([reply_key(config.seed, question.question_id, number) for question, number in part])
             tokens = sample(policy, [prompts[q.question_id] for q, _ in part], keys, settings, rows=config.batch_size)
             journal.append(
-                *({"response_text": text.decode(reply), "ended": reply[-1] in end_tokens} for reply in tokens)
+                *(
+                    row(question, number, settings_key)
+                    | {"response_text": text.decode(reply), "ended": reply[-1] in end_tokens}
+                    for (question, number), reply in zip(part, tokens, strict=True)
+                )
             )
     journal.close()
-    _write(config, wanted, journal, phase, **text.cut.as_dict())
+    _write(config, wanted, journal, phase, settings_key, **text.cut.as_dict())
     return phase
 
 
@@ -170,32 +178,38 @@ def _asked(config: ResponsesConfig) -> Phase:
     wanted = [(q, number) for q in read_questions(config.questions) for number in range(config.samples)]
     journal = Journal(config.output_dir / "sampled.jsonl")
     try:
-        rows = ask(_endpoint(config), wanted, journal)
+        settings_key = digest(phase.manifest["identity"])[:16]
+        rows = ask(_endpoint(config), wanted, journal, settings_key)
     finally:
         journal.close()
     empty = refuse_empty(rows)
-    journal.rows = rows
-    answered = collections.Counter(row["model"] for row in rows)
-    _write(config, wanted, journal, phase, answering_models=dict(answered), empty_by_kind=empty)
+    answered = collections.Counter(reply["model"] for reply in rows)
+    _write(config, wanted, journal, phase, settings_key, answering_models=dict(answered), empty_by_kind=empty)
     return phase
 
 
 def _write(
-    config: ResponsesConfig, wanted: list[tuple[Question, int]], journal: Journal, phase: Phase, **results: Any
+    config: ResponsesConfig,
+    wanted: list[tuple[Question, int]],
+    journal: Journal,
+    phase: Phase,
+    settings: str,
+    **results: Any,
 ) -> None:
+    have = sampled(journal, settings)
+    rows = [have[place(*reply)] for reply in wanted]
     replies = [
         Response(
             question.question_id,
             question.question_text,
             f"{question.question_id}_{number}",
-            row["response_text"],
+            reply["response_text"],
             config.model_name,
         )
-        for (question, number), row in zip(wanted, journal.rows, strict=True)
+        for (question, number), reply in zip(wanted, rows, strict=True)
     ]
     write_responses(config.output_dir / "responses.csv", replies)
-    journal.path.unlink()
-    unended = sum(not row["ended"] for row in journal.rows)
+    unended = sum(not reply["ended"] for reply in rows)
     empty = sum(not reply.response_text for reply in replies)
     logger.info("%d replies, %d cut at --max-new-tokens, %d empty", len(replies), unended, empty)
-    phase.finish(responses=len(replies), cut_at_max_new_tokens=unended, empty=empty, **results)
+    phase.finish(work=[journal.path], responses=len(replies), cut_at_max_new_tokens=unended, empty=empty, **results)

@@ -26,6 +26,7 @@ from jaxmodpo.endpoints import checked_key, make_client, pause_before, retry_aft
 from jaxmodpo.errors import UserError
 from jaxmodpo.failures import HOPELESS, Failure, Meaning, failure_in, failure_of_exception
 from jaxmodpo.messages import message_text, readable, refusal_text, without_key, without_thoughts
+from jaxmodpo.sampling.journal import place, row, sampled
 
 logger = logging.getLogger(__name__)
 
@@ -77,13 +78,16 @@ def check(endpoint: Endpoint) -> str:
     return key
 
 
-def ask(endpoint: Endpoint, wanted: Sequence[tuple[Question, int]], journal: Journal) -> list[dict[str, Any]]:
+def ask(
+    endpoint: Endpoint, wanted: Sequence[tuple[Question, int]], journal: Journal, settings: str = ""
+) -> list[dict[str, Any]]:
     """Ask for what the journal does not hold yet.
 
     Args:
         endpoint: where.
         wanted: question and number of every reply.
-        journal: gains a row per reply: ``place`` in ``wanted``, ``response_text``, ``ended``, the answering ``model``.
+        journal: gains a row per reply: what it belongs to, ``response_text``, ``ended``, the answering ``model``.
+        settings: digest of the run's settings.
 
     Returns:
         A row for each of ``wanted``.
@@ -94,8 +98,8 @@ def ask(endpoint: Endpoint, wanted: Sequence[tuple[Question, int]], journal: Jou
     key = check(endpoint)
     client = make_client(endpoint.base_url, key, timeout=300.0, max_retries=0)
     caller = _Caller(client, endpoint, key)
-    have = {row["place"] for row in journal.rows}
-    missing = [place for place in range(len(wanted)) if place not in have]
+    have = sampled(journal, settings)
+    missing = [reply for reply in wanted if place(*reply) not in have]
     failures: list[str] = []
     bar = tqdm(total=len(wanted), initial=len(have), desc="asking", disable=not sys.stderr.isatty(), leave=False)
     with concurrent.futures.ThreadPoolExecutor(endpoint.max_concurrency) as pool:
@@ -103,8 +107,8 @@ def ask(endpoint: Endpoint, wanted: Sequence[tuple[Question, int]], journal: Jou
         queue, running = iter(missing), set()
         try:
             while True:
-                while len(running) < endpoint.max_concurrency and (place := next(queue, None)) is not None:
-                    running.add(pool.submit(caller.one, place, wanted[place][0].question_text))
+                while len(running) < endpoint.max_concurrency and (reply := next(queue, None)) is not None:
+                    running.add(pool.submit(caller.one, row(*reply, settings), reply[0].question_text))
                 if not running:
                     break
                 done, _ = concurrent.futures.wait(running, return_when=concurrent.futures.FIRST_COMPLETED)
@@ -125,15 +129,15 @@ def ask(endpoint: Endpoint, wanted: Sequence[tuple[Question, int]], journal: Jou
             f"{len(failures)} of {len(wanted)} calls to {endpoint.base_url} failed, the last one with: "
             f"{failures[-1][:300]}; the same command asks for those alone"
         )
-    by_place = {row["place"]: row for row in journal.rows}
-    return [by_place[place] for place in range(len(wanted))]
+    have = sampled(journal, settings)
+    return [have[place(*reply)] for reply in wanted]
 
 
-def _keep(row: dict[str, Any], journal: Journal, failures: list[str]) -> None:
-    if "error" in row:
-        failures.append(row["error"])
+def _keep(answer: dict[str, Any], journal: Journal, failures: list[str]) -> None:
+    if "error" in answer:
+        failures.append(answer["error"])
     else:
-        journal.append(row)
+        journal.append(answer)
 
 
 @dataclass(eq=False)
@@ -158,7 +162,7 @@ class _Caller:
         openais = (urlsplit(self.endpoint.base_url).hostname or "").endswith("openai.com")
         self.limit = "max_completion_tokens" if openais else "max_tokens"
 
-    def one(self, place: int, question: str) -> dict[str, Any]:
+    def one(self, begun: dict[str, Any], question: str) -> dict[str, Any]:
         """Return the row of one reply, or what went wrong as ``error``.
 
         Raises:
@@ -166,7 +170,7 @@ class _Caller:
         """
         attempt, told = 0, ""
         while attempt < ATTEMPTS and not self.stop.is_set():
-            outcome, wait = self._attempt(place, question)
+            outcome, wait = self._attempt(begun, question)
             if isinstance(outcome, dict):
                 return outcome
             told = outcome.shown
@@ -184,7 +188,7 @@ class _Caller:
                 self.stop.wait(min(LONGEST_WAIT, pause_before(attempt, wait, BACKOFF)))
         return {"error": told}
 
-    def _attempt(self, place: int, question: str) -> tuple[dict[str, Any] | Failure, float | None]:
+    def _attempt(self, begun: dict[str, Any], question: str) -> tuple[dict[str, Any] | Failure, float | None]:
         import httpx2
         import openai
 
@@ -209,9 +213,9 @@ class _Caller:
         failure = failure_in(completion)
         if failure is not None:
             return self._clean(failure), None
-        return self._row(place, completion), None
+        return self._row(begun, completion), None
 
-    def _row(self, place: int, completion: dict[str, Any]) -> dict[str, Any]:
+    def _row(self, begun: dict[str, Any], completion: dict[str, Any]) -> dict[str, Any]:
         """Return the row of an answer; ``kind`` says why a reply has no text."""
         choice = completion["choices"][0]
         message, finish = choice["message"], choice.get("finish_reason")
@@ -225,7 +229,7 @@ class _Caller:
         elif not text and (said.strip() or finish == "length"):
             kind = "thoughts only"
         model = self._text(str(completion.get("model") or self.endpoint.model))[:200]
-        return {"place": place, "response_text": text, "ended": finish == "stop", "model": model, "kind": kind}
+        return begun | {"response_text": text, "ended": finish == "stop", "model": model, "kind": kind}
 
     def _text(self, text: str) -> str:
         return without_key(readable(text), self.key)

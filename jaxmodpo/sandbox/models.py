@@ -31,7 +31,7 @@ from jaxmodpo.models.parameters import initialise
 from jaxmodpo.training.mesh import make_mesh, spread
 from jaxmodpo.training.policy import completion_logps
 from jaxmodpo.training.step import Batch, LossTerms, Parameters
-from jaxmodpo.training.trainer import TrainingConfig, discard_checkpoints, train
+from jaxmodpo.training.trainer import TrainingConfig, train
 
 _SPACE = "\u2581"  # marks a word's start, as in SentencePiece
 
@@ -256,5 +256,4 @@ def _train(loss: Any, parameters: Parameters, examples: Examples, config: Traini
         spread=spread(mesh),
     )
     trained = train(loss, parameters, {}, batches, config, mesh)
-    discard_checkpoints(config)
     return trained.parameters

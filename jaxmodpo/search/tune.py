@@ -126,6 +126,7 @@ def _tune(config: Any, method: _Method) -> Phase:
     done = phase.finished and phase.results["trials"] >= config.trials
     if done and not phase.results.get("still_running"):
         return phase
+    phase.reopen()
     search = _Search(config, method, space, f"{phase.manifest['identity']['command']} {_name(phase)}")
     if not leads():
         search.follow()

@@ -45,7 +45,7 @@ from jaxmodpo.training.cache import cached, cached_examples, examples_digest
 from jaxmodpo.training.distributed import leads, on_host
 from jaxmodpo.training.mesh import check_heads, make_mesh, place_batch, put, shardings, spread
 from jaxmodpo.training.step import Batch, LossTerms, Parameters
-from jaxmodpo.training.trainer import OnEvaluation, TrainingConfig, discard_checkpoints, train
+from jaxmodpo.training.trainer import OnEvaluation, TrainingConfig, passing, train
 
 logger = logging.getLogger(__name__)
 
@@ -492,8 +492,8 @@ def train_policy(
     if leads():
         save_adapter(config.output_dir / "adapter", adapter, policy.lora, policy.config, str(config.model))
         record_prompt(config.output_dir / "adapter", config.prompt_style)
-    discard_checkpoints(config)
     phase.finish(
+        work=passing(config),
         examples=len(batches.examples),
         held_out_examples=int(held.sum()),
         sequence_length=int(examples.tokens.shape[-1]),

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import logging
 import math
-import shutil
 import sys
 import time
 from collections.abc import Callable, Mapping
@@ -342,10 +341,9 @@ def evaluate(loss: Loss, trainable: Parameters, frozen: Parameters, held_out: Ba
     return _fetch(means(total))
 
 
-def discard_checkpoints(config: TrainingConfig) -> None:
-    """Remove a finished run's checkpoints, unless they are to be kept."""
-    if not config.keep_checkpoints and leads():
-        shutil.rmtree(config.output_dir / "checkpoints", ignore_errors=True)
+def passing(config: TrainingConfig) -> list[Path]:
+    """Return what a run needs no more once it is finished: its checkpoints, unless they are to be kept."""
+    return [] if config.keep_checkpoints else [config.output_dir / "checkpoints"]
 
 
 class _Clock:

@@ -1,0 +1,26 @@
+"""Rows of ``sampled.jsonl``: a reply and what it belongs to, so that no row's place in the file means anything."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from jaxmodpo.artifacts import Journal, Question
+
+
+def place(question: Question, number: int) -> tuple[str, int]:
+    """Return what tells one reply of a run from all others."""
+    return question.question_id, number
+
+
+def row(question: Question, number: int, settings: str) -> dict[str, Any]:
+    """Begin a reply's row; ``settings`` is a digest of all that the run's replies depend on."""
+    return {"question_id": question.question_id, "number": number, "settings": settings}
+
+
+def sampled(journal: Journal, settings: str) -> dict[tuple[str, int], dict[str, Any]]:
+    """Return the replies of these settings by their place.
+
+    A reply that stands there twice was sampled twice; the last one counts, as its batch is whole.
+    """
+    mine = (entry for entry in journal.rows if entry.get("settings") == settings)
+    return {(entry["question_id"], entry["number"]): entry for entry in mine if {"question_id", "number"} <= set(entry)}
