@@ -56,13 +56,42 @@ def load_yaml(path: Path) -> dict[str, Any]:
     return value
 
 
+OTHER_NAMES = {
+    "lr": "learning_rate",
+    "lora_r": "lora_rank",
+    "r": "lora_rank",
+    "per_device_train_batch_size": "batch_size",
+    "train_batch_size": "batch_size",
+    "gradient_accumulation_steps": "gradient_accumulation",
+    "num_train_epochs": "epochs",
+    "num_epochs": "epochs",
+    "max_seq_length": "max_length",
+    "max_completion_length": "max_new_tokens",
+    "max_tokens": "max_new_tokens",
+    "output": "output_dir",
+    "out": "output_dir",
+    "model_name_or_path": "model",
+    "logging_steps": "log_every",
+    "save_steps": "save_every",
+    "eval_steps": "eval_every",
+}
+"""what other trainers call a setting of ours"""
+
+
+def _suggestion(name: str, known: Mapping[str, Any], flag: bool) -> str:
+    """Name the setting that an unknown one stands for: by what other trainers call it, or by its spelling."""
+    ours = OTHER_NAMES.get(name.removeprefix("--").replace("-", "_"), "")
+    shown = f"--{ours.replace('_', '-')}" if flag else ours
+    return f"; did you mean '{shown}'?" if shown in known else nearest(name, known)
+
+
 def _values(cls: type, settings: Mapping[str, Any], source: str) -> dict[str, Any]:
     fields = {f.name: f for f in dataclasses.fields(cls)}
     values = {}
     for key, value in settings.items():
         name = str(key).replace("-", "_")
         if name not in fields:
-            raise UserError(f"{source}: unknown setting '{key}'{nearest(name, fields)}")
+            raise UserError(f"{source}: unknown setting '{key}'{_suggestion(name, fields, flag=False)}")
         if name in values:
             raise UserError(f"{source}: the setting '{name}' stands there twice, with a dash and with an underscore")
         values[name] = value
@@ -158,7 +187,7 @@ def _settings(cls: type[Config], arguments: list[str], source: str) -> Config:
     known = [*flags, *(f"--no-{flag[2:]}" for flag in flags)]
     given = {argument.partition("=")[0].replace("_", "-") for argument in arguments if argument.startswith("--")}
     for flag in sorted(given - set(known)):
-        raise UserError(f"{source}: unknown flag '{flag}'{nearest(flag, known)}")
+        raise UserError(f"{source}: unknown flag '{flag}'{_suggestion(flag, dict.fromkeys(known), flag=True)}")
     none = dataclasses.MISSING
     needed = [flag for flag, f in flags.items() if f.default is none and f.default_factory is none]
     if missing := [flag for flag in needed if flag not in given]:

@@ -167,12 +167,30 @@ class Phase:
         if not (self.finished and self.writes):
             return ""
         if self._did_something:
-            return f"finished: {self.directory}"
+            return f"finished: {self.directory}{_figures(self.results)}"
         return f"{self.directory} was finished before; there is nothing to do"
 
     @property
     def results(self) -> dict[str, Any]:
         return self.manifest.get("results", {})
+
+
+FIGURES = {
+    "updates": "updates",
+    "held_out_loss": "held-out loss",
+    "held_out_rewards/accuracies": "held-out accuracy",
+    "held_out_rewards/weighted_accuracies": "weighted held-out accuracy",
+    "held_out_accuracy": "held-out accuracy",
+    "held_out_rewards/margins": "held-out margin",
+}
+"""results that a command ends with, and their names in words"""
+
+
+def _figures(results: Mapping[str, Any]) -> str:
+    """Return a training's figures in words, or nothing where there are none."""
+    named = {name: results.get(key) for key, name in FIGURES.items()}
+    shown = [f"{name} {value:.4g}" for name, value in named.items() if isinstance(value, int | float)]
+    return f"; {', '.join(shown)}" if shown else ""
 
 
 def _is_kept_apart(path: Path) -> bool:

@@ -128,6 +128,12 @@ def test_flags_that_do_not_fit_are_refused_in_one_sentence(flags, message):
     assert "\n" not in str(caught.value) and "──" not in str(caught.value) and "---" not in str(caught.value)
 
 
+def test_what_other_trainers_call_a_setting_names_ours(tmp_path):
+    for arguments in (["--lr", "1"], ["--config", yaml(tmp_path, "lr: 1\n")]):
+        with pytest.raises(UserError, match=r"did you mean '(--)?learning[-_]rate'\?"):
+            parse(Settings, ["--output-dir", "o", *arguments], "x")
+
+
 def test_help_lists_every_setting(capsys):
     with pytest.raises(SystemExit) as left:
         parse(Settings, ["--seed", "3", "--help"], "x")

@@ -45,6 +45,9 @@ from jaxmodpo.training.tracking import Tracker, Tracking, check_trackers
 
 logger = logging.getLogger(__name__)
 
+SECONDS_BETWEEN_LINES = 30
+"""between two lines about a training that nobody watches at a terminal, where a bar would be"""
+
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingConfig(DeviceConfig):
@@ -239,6 +242,7 @@ def _train(
     clock = _Clock(batches, flops, mesh)
     over = evaluations.over(config.patience)
     done = start
+    told = time.monotonic()
     with (
         closing(Tracking(config.output_dir, config.track, as_mapping(config), start, leads())) as tracking,
         tqdm(total=steps, initial=start, desc="training", disable=not sys.stderr.isatty(), leave=False) as progress_bar,
@@ -258,7 +262,12 @@ def _train(
             if done % config.log_every == 0 or last:
                 checkpoints.check()
                 values = _fetch(metrics)
-                tracking.write(now | values | {"learning_rate": float(rates[done - 1])} | clock.rates())
+                speed = clock.rates()
+                tracking.write(now | values | {"learning_rate": float(rates[done - 1])} | speed)
+                if not sys.stderr.isatty() and time.monotonic() - told > SECONDS_BETWEEN_LINES:
+                    told = time.monotonic()
+                    tokens = speed.get("tokens_per_second", 0)
+                    logger.info("update %d of %d: loss %.4f, %.0f tokens a second", done, steps, values["loss"], tokens)
                 if values["skipped_in_row"] >= min(config.max_skipped, steps):
                     checkpoints.save(done, state, _progress(batches, evaluations, random))
                     checkpoints.wait()
@@ -412,7 +421,9 @@ def _score(values: dict[str, float], metric: str) -> float:
         return -values["loss"] if math.isfinite(values["loss"]) else -math.inf
     for name in ("rewards/weighted_accuracies", "rewards/accuracies"):
         if name in values:
-            return values[name]
+            # Nothing is greater than NaN: as the first evaluation it would stay the best.
+            finite = math.isfinite(values["loss"]) and math.isfinite(values[name])
+            return values[name] if finite else -math.inf
     raise UserError("--best-metric accuracy needs a method that compares responses; this one has only a loss")
 
 

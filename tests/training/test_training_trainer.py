@@ -317,3 +317,15 @@ def test_texts_are_tokenised_once(tmp_path):
     assert cut.counts == (4, 6, 80)
     with pytest.raises(pytest.fail.Exception, match="again"):
         cached_examples("tokens", {"pairs": 2}, cut, lambda: pytest.fail("tokenised again"), tmp_path)
+
+
+def test_an_evaluation_that_is_not_finite_is_never_the_best():
+    from jaxmodpo.training.trainer import _Evaluations, _score
+
+    evaluations = _Evaluations()
+    undefined = {"loss": float("nan"), "rewards/accuracies": float("nan")}
+    finite = {"loss": 1.0, "rewards/accuracies": 0.1}
+    evaluations.add(_score(undefined, "accuracy"), 1, undefined)
+    assert evaluations.add(_score(finite, "accuracy"), 2, finite)
+    assert not evaluations.add(_score(undefined | {"rewards/accuracies": 0.9}, "accuracy"), 3, undefined)
+    assert evaluations.best_update == 2
