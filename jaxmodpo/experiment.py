@@ -97,8 +97,8 @@ def read_experiment(path: Path) -> Experiment:
                 f"{path}, phase {row['name']}: no command '{row['command']}'{nearest(str(row['command']), COMMANDS)}"
             )
         name = str(row["name"])
-        if not name.strip() or Path(name).name != name or name.startswith("."):
-            raise UserError(f"{path}, phase {name!r}: a phase's name is its folder's, without / and no dot before it")
+        if any(part.startswith(".") or not part.strip() for part in name.split("/")):
+            raise UserError(f"{path}, phase {name!r}: no part of a phase's name may be empty or begin with a dot")
         if any(row["name"] == phase.name for phase in phases):
             raise UserError(f"{path}: two phases are named '{row['name']}'")
         phases.append(PhaseSpec(str(row["name"]), row["command"], row.get("settings") or {}))

@@ -75,8 +75,10 @@ class Phase:
                 raise UserError(f"cannot write to {directory}: {error.strerror}") from error
             held = Held("nobody: it cannot be written to")
         difference = ""
+        manifest: dict[str, Any] | None = None
         if path.exists():
             manifest = read_json(path)
+            assert manifest is not None
             difference = _difference(manifest.get("identity", {}), identity)
             # A start that was refused before it made anything claims no folder.
             # A folder that another process owns is claimed, whatever it made so far.
@@ -99,7 +101,7 @@ class Phase:
             )
         # Of processes elsewhere nobody can say whether they live; the lock says that none is at work here.
         remove_leftovers(directory, 3600 if held.real else None)
-        if path.exists() and not difference:
+        if manifest is not None and not difference:
             manifest.setdefault("lives", []).append(_life())
             write_json(path, manifest)
             return cls(directory, manifest, False, _lock=held)

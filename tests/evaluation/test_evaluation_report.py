@@ -8,6 +8,7 @@ import re
 from dataclasses import dataclass
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -59,7 +60,7 @@ def results(**more: object) -> dict[str, object]:
     }
 
 
-def finished(folder: Path, command: str, files: dict[str, object], **counts: object) -> None:
+def finished(folder: Path, command: str, files: dict[str, object], **counts: Any) -> None:
     phase = Phase.open(command, SomeConfig(), folder, {})
     for name, value in files.items():
         if isinstance(value, list):
