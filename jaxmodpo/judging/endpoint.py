@@ -248,7 +248,12 @@ class EndpointJudge:
 
     def _failed(self, failure: Failure, request: Request, wait: float | None) -> Answer | _TryAgain:
         failure = failure._replace(message=self.said(failure.message, request))
-        if failure.wants_other_limit and self._limit == "max_tokens" and self.endpoint.max_answer_tokens is not None:
+        if (
+            failure.wants_other_limit
+            and self.family.limit == "max_tokens"
+            and self.endpoint.max_answer_tokens is not None
+        ):
+            # Calls that were under way with the older name come here after another call has changed it.
             self._limit = "max_completion_tokens"
             return _TryAgain(failure.shown)
         meaning = failure.meaning(wait=wait is not None)

@@ -168,15 +168,15 @@ class _Caller:
         Raises:
             UserError: what holds for every call.
         """
-        attempt, told = 0, ""
+        attempt, told, renamed = 0, "", False
         while attempt < ATTEMPTS and not self.stop.is_set():
             outcome, wait = self._attempt(begun, question)
             if isinstance(outcome, dict):
                 return outcome
             told = outcome.shown
-            if outcome.wants_other_limit and self.limit == "max_tokens":
-                # A deployment of any name may run such a model.
-                self.limit = "max_completion_tokens"
+            if outcome.wants_other_limit and not renamed:
+                # A deployment of any name may run such a model. Calls that were under way together all come here.
+                self.limit, renamed = "max_completion_tokens", True
                 continue
             meaning = outcome.meaning(wait=wait is not None)
             if meaning in HOPELESS:

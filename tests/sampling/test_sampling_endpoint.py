@@ -145,3 +145,18 @@ def test_a_foreign_endpoint_needs_leave_and_a_key(server, tmp_path, monkeypatch)
     foreign = config(tmp_path, server, base_url="https://api.example.com/v1", send_questions=True)
     with pytest.raises(UserError, match="OPENAI_API_KEY holds no key"):
         responses(foreign)
+
+
+def test_calls_under_way_together_all_take_the_newer_name_of_the_limit(server, tmp_path):
+    together = threading.Barrier(4, timeout=10)
+    refused = {"message": "'max_tokens' is not supported. Use 'max_completion_tokens' instead."}
+
+    def script(body, number):
+        if "max_tokens" not in body:
+            return 200, said("fine")
+        together.wait()
+        return 400, {"error": refused | {"code": "unsupported_parameter", "param": "max_tokens"}}
+
+    server.script = script
+    phase = responses(config(tmp_path, server, max_concurrency=4))
+    assert phase.results["responses"] == 12 and len(server.calls) == 16
