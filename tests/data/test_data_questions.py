@@ -90,10 +90,14 @@ def test_two_runs_write_the_same_bytes_and_another_seed_another_split(tmp_path):
 def test_a_finished_run_is_not_done_again(tmp_path):
     source = written(tmp_path / "a.csv", posts())
     run(tmp_path, source)
-    (tmp_path / "out" / "questions_test.csv").unlink()
+    test_questions = tmp_path / "out" / "questions_test.csv"
+    before = test_questions.stat()
     assert run(tmp_path, source).finished
-    assert not (tmp_path / "out" / "questions_test.csv").exists()
+    assert test_questions.stat().st_ino == before.st_ino, "writing gives a file a new inode"
     assert read_json(tmp_path / "out" / "manifest.json")["status"] == "finished"
+    test_questions.unlink()
+    with pytest.raises(UserError, match=r"was finished, but its file questions_test\.csv is missing"):
+        run(tmp_path, source)
 
 
 def test_an_id_with_two_texts_is_named_with_file_and_row_within_and_across_files(tmp_path):
