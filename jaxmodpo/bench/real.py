@@ -102,7 +102,7 @@ def bench_real(config: BenchRealConfig) -> None:
                     row["judged_on"],
                     str(row["pairs"]),
                     f"{row['accuracy']:.1%}",
-                    "{:.1%} to {:.1%}".format(*row["interval"]),
+                    "{:.1%} to {:.1%}".format(*row["interval"]) if row["interval"] else "one question: none",
                 ]
                 for row in rows
             ],

@@ -123,21 +123,6 @@ def orientations(values: ArrayLike) -> NDArray[np.int8]:
     return (upper > lower).astype(np.int8) - (upper < lower).astype(np.int8)
 
 
-def wilson_interval(successes: float, trials: float, confidence: float = 0.95) -> tuple[float, float] | None:
-    """Return Wilson's score interval of a share of independent trials; None of no trials.
-
-    References:
-        Wilson, "Probable Inference, the Law of Succession, and Statistical Inference", 1927.
-    """
-    if trials <= 0:
-        return None
-    z = float(stats.norm.ppf((1 + confidence) / 2))
-    share = successes / trials
-    middle = (share + z**2 / (2 * trials)) / (1 + z**2 / trials)
-    half = z * np.sqrt(share * (1 - share) / trials + z**2 / (4 * trials**2)) / (1 + z**2 / trials)
-    return float(max(middle - half, 0)), float(min(middle + half, 1))
-
-
 def friedman(mean_ranks: ArrayLike, votes: int) -> tuple[float, float]:
     """Test whether mean ranks differ more than chance would have it; return χ² and its p value.
 

@@ -24,7 +24,7 @@ from jaxmodpo.pages import MARKERS, PALETTE, STYLE
 # Orange (loss) through white to blue (win): no red against green, and readable in grey by its numbers.
 _DIVERGING = LinearSegmentedColormap.from_list("loss_win", ["#D55E00", "#FAFAFA", "#0072B2"])
 
-Intervals = Mapping[str, Mapping[str, Sequence[float]]]
+Intervals = Mapping[str, Mapping[str, Sequence[float] | None]]
 Series = Mapping[tuple[str, str], Any]
 """by who and criterion, an estimate of ``judges.json`` (value and interval) or a list of them"""
 Panel = tuple[Series, float | None]
@@ -48,8 +48,9 @@ def win_rate_scatter(
         points, arms = {}, []
         for n, (name, rates) in enumerate(models.items()):
             x, y = points[name] = 100 * rates[horizontal], 100 * rates[vertical]
-            left, right = (100 * limit for limit in intervals[name][horizontal])
-            low, high = (100 * limit for limit in intervals[name][vertical])
+            # Without an interval the bar has no length.
+            left, right = (100 * limit for limit in intervals[name][horizontal] or [rates[horizontal]] * 2)
+            low, high = (100 * limit for limit in intervals[name][vertical] or [rates[vertical]] * 2)
             arms += [((left, y), (right, y)), ((x, low), (x, high))]
             axes.errorbar(
                 x,
@@ -135,14 +136,14 @@ def significance_matrix(
 
     Args:
         pairwise: win rates, which order the models from best to worst.
-        tests: one mapping per pair, with ``a, b, wins, losses, p_value``.
+        tests: one mapping per pair, with ``a, b, wins, losses``, the p values and which is ``decisive``.
         title: the figure's title.
         level: the significance level.
     """
     names = best_first(pairwise)
     signs = np.full((len(names), len(names)), np.nan)
     for test in tests:
-        sign = np.sign(test["wins"] - test["losses"]) if test["p_value"] < level else 0.0
+        sign = np.sign(test["wins"] - test["losses"]) if test[test["decisive"]] < level else 0.0
         a, b = names.index(test["a"]), names.index(test["b"])
         signs[a, b], signs[b, a] = sign, -sign
     words = [["" if np.isnan(sign) else "▼=▲"[int(sign) + 1] for sign in row] for row in signs]

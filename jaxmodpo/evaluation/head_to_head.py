@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from jaxmodpo.artifacts import Candidate, Question, read_personas, read_responses, write_json, write_table
 from jaxmodpo.config import builtin, named_values
@@ -149,6 +150,7 @@ def evaluate(config: EvaluateConfig) -> Phase | None:
         forecast(config, config.output_dir, asked, total)
         return None
     check_judge(config)
+    warn_of_empty_replies(contest)
     phase = open_phase("evaluate", config, config.output_dir, inputs)
     if phase.finished and not config.retry_errors:
         log.info("evaluate: %s is finished", config.output_dir)
@@ -165,14 +167,27 @@ def evaluate(config: EvaluateConfig) -> Phase | None:
     results = summarise(contest, table, resamples=config.bootstrap, seed=config.seed) | {
         "counts": counts,
         "questions": len(contest.questions),
+        **judged_of_asked(contest, table),
+        "empty_replies": empty_replies(contest),
         "replies_per_question": contest.replies_per_question,
         "judge": judge.identity,
         "note": STAND_IN if config.judge == "rubric" else "",
     }
     write_table(config.output_dir / "outcomes.csv", rows, OUTCOME_COLUMNS)
     write_json(config.output_dir / "results.json", results)
-    phase.finish(**{name: value for name, value in counts.items() if name != "by_criterion"}, spent=used._asdict())
+    judged = results["questions_judged"]
+    if judged < len(contest.questions):
+        log.warning(
+            "evaluate: only %d of %d questions were judged by every criterion in every comparison; the win rates are "
+            "of those that were (questions_judged_by_comparison in results.json)",
+            judged,
+            len(contest.questions),
+        )
+    totals = {name: value for name, value in counts.items() if name != "by_criterion"}
+    phase.finish(questions=len(contest.questions), questions_judged=judged, **totals, spent=used._asdict())
     warn_of_failed("evaluate", missing)
+    for line in in_words(results):
+        log.info("evaluate: %s", line)
     log.info("evaluate: %d models, %d votes, in %s", len(contest.models), counts["votes_asked"], config.output_dir)
     return phase
 
@@ -199,6 +214,7 @@ def load_contest(config: EvaluateConfig) -> tuple[Contest, dict[str, Path]]:
     if len(files) < 2:
         raise UserError("responses: a comparison needs at least two models, NAME=FILE.csv each")
     questions, replies = read_replies(files)
+    refuse_empty_models(files, replies)
     criteria = load_criteria(config.criteria, config.only)
     personas = read_personas(config.personas)
     ids = [question.question_id for question in questions]
@@ -206,6 +222,19 @@ def load_contest(config: EvaluateConfig) -> tuple[Contest, dict[str, Path]]:
     inputs = {f"responses.{name}": path for name, path in files.items()}
     inputs |= {"personas": config.personas, "criteria": builtin("criteria", config.criteria)}
     return Contest(replies, questions, criteria, personas, voters), inputs
+
+
+def refuse_empty_models(files: Mapping[str, Path], replies: Mapping[str, Sequence[Sequence[Candidate]]]) -> None:
+    """Refuse a model without a word in any reply, before a vote is paid for.
+
+    Two such models would tie on every question and score 0.5, which reads like a result.
+    """
+    for name, answered in replies.items():
+        if not any(candidate.response_text.strip() for texts in answered for candidate in texts):
+            raise UserError(
+                f"{files[name]}: every reply of {name} is empty, so there is nothing to compare; "
+                "write its replies again with 'jaxmodpo responses', or leave the model out"
+            )
 
 
 def read_replies(files: Mapping[str, Path]) -> tuple[list[Question], dict[str, list[list[Candidate]]]]:
@@ -443,16 +472,70 @@ def summarise(contest: Contest, table: Mapping[str, statistics.Array], *, resamp
     return {
         "models": {name: {c: float(averages[c].value[n]) for c in criteria} for n, name in enumerate(names)},
         "intervals": {
-            name: {c: [float(averages[c].low[n]), float(averages[c].high[n])] for c in criteria}
-            for n, name in enumerate(names)
+            name: {c: ends(averages[c].low[n], averages[c].high[n]) for c in criteria} for n, name in enumerate(names)
         },
         "pairwise": {c: square(lambda i, j, c=c: float(pairs[c].value[i, j])) for c in criteria},
         "pairwise_intervals": {
-            c: square(lambda i, j, c=c: [float(pairs[c].low[i, j]), float(pairs[c].high[i, j])]) for c in criteria
+            c: square(lambda i, j, c=c: ends(pairs[c].low[i, j], pairs[c].high[i, j])) for c in criteria
         },
         "tests": {c: tests(names, table[c], **settings) for c in criteria},
         "criteria": criteria,
     }
+
+
+def ends(low: ArrayLike, high: ArrayLike) -> list[float] | None:
+    """Return an interval for JSON; None where there is none."""
+    both = np.array([low, high], dtype=np.float64)
+    return both.tolist() if np.isfinite(both).all() else None
+
+
+def judged_of_asked(contest: Contest, table: Mapping[str, statistics.Array]) -> dict[str, Any]:
+    """Count the questions with a valid outcome: in all comparisons alike, and in each that lacks some."""
+    comparisons = list(itertools.combinations(range(len(contest.models)), 2))
+    decided = {criterion: np.asarray(np.isfinite(outcomes).any(axis=-1)) for criterion, outcomes in table.items()}
+    everywhere = np.all([of[a, b] for of in decided.values() for a, b in comparisons], axis=0)
+    lacking = [
+        {"criterion": criterion, "a": contest.models[a], "b": contest.models[b], "judged": int(of[a, b].sum())}
+        for criterion, of in decided.items()
+        for a, b in comparisons
+        if not of[a, b].all()
+    ]
+    return {"questions_judged": int(everywhere.sum()), "questions_judged_by_comparison": lacking}
+
+
+def empty_replies(contest: Contest) -> dict[str, int]:
+    """Count each model's replies without any text."""
+    return {
+        name: sum(not candidate.response_text.strip() for replies in answered for candidate in replies)
+        for name, answered in contest.replies.items()
+    }
+
+
+def warn_of_empty_replies(contest: Contest) -> None:
+    """Say which models have empty replies: they are compared as they are, and two empty ones are a tie."""
+    total = len(contest.questions) * contest.replies_per_question
+    for name, count in empty_replies(contest).items():
+        if count:
+            log.warning(
+                "evaluate: %d of %s's %d replies are empty; two empty replies to a question count as a tie",
+                count,
+                name,
+                total,
+            )
+
+
+def in_words(results: Mapping[str, Any]) -> list[str]:
+    """Return one line for each criterion: every model's average win rate with its interval, best first."""
+    lines = []
+    for criterion in results["criteria"]:
+        rates = {name: by_criterion[criterion] for name, by_criterion in results["models"].items()}
+        words = []
+        for name in sorted(rates, key=lambda name: -rates[name]):
+            interval = results["intervals"][name][criterion]
+            width = f" [{100 * interval[0]:.1f}–{100 * interval[1]:.1f}]" if interval else ""
+            words.append(f"{name} {100 * rates[name]:.1f}%{width}")
+        lines.append(f"average win rates on {criterion}: {', '.join(words)}")
+    return lines
 
 
 def tests(names: Sequence[str], outcomes: statistics.Array, *, resamples: int, seed: int) -> list[dict[str, Any]]:
@@ -464,7 +547,7 @@ def tests(names: Sequence[str], outcomes: statistics.Array, *, resamples: int, s
             "b": names[j],
             **statistics.mcnemar(outcomes[i, j])._asdict(),
             "average_difference": float(differences.value[i, j]),
-            "average_difference_interval": [float(differences.low[i, j]), float(differences.high[i, j])],
+            "average_difference_interval": ends(differences.low[i, j], differences.high[i, j]),
         }
         for i, j in itertools.combinations(range(len(names)), 2)
     ]

@@ -20,6 +20,7 @@ from jaxmodpo.evaluation import agreement
 from jaxmodpo.evaluation.agreement import Array
 from jaxmodpo.evaluation.statistics import ratio
 from jaxmodpo.evaluation.vote_table import Numbers, Record, VoteTable, read_votes, together
+from jaxmodpo.intervals import wilson_interval
 from jaxmodpo.judging.ledger import Ledger
 
 ALL = "all criteria"
@@ -146,7 +147,7 @@ def _compared(votes: VoteTable, unit: Numbers, estimator: Estimator) -> Row:
     """
     won, decided = first_shown_won(votes)
     firsts, total = int(won.sum()), int(decided.sum())
-    wilson = agreement.wilson_interval(firsts, total)
+    wilson = wilson_interval(firsts, total)
     _, at, inverse = np.unique(unit, return_index=True, return_inverse=True)
     upper_first = votes.positions[:, 0] == 0
     upper_won = won == upper_first

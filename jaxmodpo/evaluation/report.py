@@ -25,6 +25,7 @@ from jaxmodpo.evaluation import figures
 from jaxmodpo.evaluation.fronts import front_figure
 from jaxmodpo.evaluation.judges import JUDGES, draw, merged, words
 from jaxmodpo.evaluation.reliability import analyse
+from jaxmodpo.evaluation.statistics import FEW_DISCORDANT, mcnemar_from_counts
 from jaxmodpo.judging.database import NoLedger
 from jaxmodpo.judging.ledger import Ledger
 from jaxmodpo.pages import png, template
@@ -173,6 +174,7 @@ def _read_manifest(path: Path) -> dict[str, Any]:
 def render(title: str, runs: Sequence[Run], gallery: Gallery) -> str:
     """Return the page, adding its figures to ``gallery``."""
     evaluations = [run for run in runs if run.evaluates]
+    open_ones = {run.name for run in runs if run.command == "evaluate" and run.manifest.get("status") != "finished"}
     results = {run.name: read_results(run.folder / RESULTS) for run in evaluations}
     divergences, malformed = read_divergences(runs), read_malformed_rates(runs)
     filters = {"percent": _percent, "p_value": _p_value, "flat": flat, "words": words}
@@ -183,6 +185,7 @@ def render(title: str, runs: Sequence[Run], gallery: Gallery) -> str:
             {
                 "name": name,
                 "results": values,
+                "unfinished": name in open_ones,
                 "figures": evaluation_figures(name, values, gallery, only_one=len(results) == 1),
             }
             for name, values in results.items()
@@ -200,6 +203,13 @@ def render(title: str, runs: Sequence[Run], gallery: Gallery) -> str:
 def notes(runs: Iterable[Run], results: Iterable[Mapping[str, Any]]) -> list[str]:
     """Return what must be read first: each evaluation's note on its judge, once, and made-up preferences."""
     said = list(dict.fromkeys(values["note"] for values in results if values.get("note")))
+    runs = list(runs)
+    unfinished = [run.name for run in runs if run.command == "evaluate" and run.manifest.get("status") != "finished"]
+    if unfinished:
+        said.append(
+            f"The evaluation in {', '.join(unfinished)} is not finished: run its command again. What is shown of it, "
+            "if anything, is not its result."
+        )
     made_up = [r.name for r in runs if r.command == "preferences" and r.settings.get("judge") == "rubric"]
     if made_up:
         said.append(
@@ -216,11 +226,38 @@ def read_results(path: Path) -> dict[str, Any]:
         UserError: a part that the report shows is missing.
     """
     results = read_json(path)
-    needed = ("models", "intervals", "pairwise", "tests", "counts", "criteria")
+    needed = (
+        "models",
+        "intervals",
+        "pairwise",
+        "tests",
+        "counts",
+        "criteria",
+        "questions",
+        "replies_per_question",
+        "judge",
+    )
     missing = [name for name in needed if not isinstance(results, dict) or name not in results]
     if missing:
         raise UserError(f"{path} lacks {', '.join(missing)}; write it with 'jaxmodpo evaluate'")
-    return results
+    completed = {
+        c: [_completed(test, f"{path}: tests: {c}") for test in tests] for c, tests in results["tests"].items()
+    }
+    return results | {"tests": completed}
+
+
+def _completed(test: Any, where: str) -> dict[str, Any]:
+    """Return a test with the p values that it lacks, and which of them decides, computed from its counts.
+
+    Files of earlier versions do not say which p value decides.
+    """
+    given: dict[str, Any] = {"ties": 0} | test if isinstance(test, dict) else {}
+    counts: list[Any] = [given.get(name) for name in ("wins", "losses", "ties")]
+    if not all(isinstance(count, int) and count >= 0 for count in counts):
+        raise UserError(
+            f"{where}: a test needs whole numbers of wins, losses and ties; write it with 'jaxmodpo evaluate'"
+        )
+    return mcnemar_from_counts(*counts)._asdict() | given
 
 
 def read_divergences(runs: Iterable[Run]) -> dict[str, float]:
@@ -299,7 +336,8 @@ def evaluation_figures(
         gallery.add(
             f"{prefix}significance-{criterion}",
             figures.significance_matrix(results["pairwise"][criterion], results["tests"][criterion], criterion),
-            f"McNemar's test on {criterion}, one majority outcome per question, uncorrected chi-square.",
+            f"McNemar's test on {criterion}, one majority outcome per question: uncorrected chi-square, "
+            f"or the exact test where fewer than {FEW_DISCORDANT} questions are won or lost.",
         )
         for criterion in criteria
     ]

@@ -15,11 +15,16 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import stats
 
+from jaxmodpo.intervals import wilson_interval
+
+FEW_DISCORDANT = 25
+"""Below so many questions won or lost the chi-square distribution is too rough, and the exact test decides."""
+
 Array = NDArray[np.float64]
 
 
 class Estimate(NamedTuple):
-    """A value with its interval; three arrays of one shape."""
+    """A value with its interval; three arrays of one shape. The ends are NaN where there is no interval."""
 
     value: Array
     low: Array
@@ -37,6 +42,8 @@ class McNemar(NamedTuple):
     statistic_corrected: float
     p_value_corrected: float
     p_value_exact: float
+    decisive: str
+    """the field whose p value decides: ``p_value``, or ``p_value_exact`` of few discordant questions"""
 
 
 def win_rate(outcomes: ArrayLike) -> Array:
@@ -94,9 +101,10 @@ def percentile_interval(samples: ArrayLike, *, confidence: float = 0.95) -> tupl
 def estimate_win_rate(
     outcomes: ArrayLike, *, resamples: int = 2000, seed: int = 0, confidence: float = 0.95
 ) -> Estimate:
-    """Return win rates with bootstrap intervals: ``[..., questions, replies]`` to ``[...]``."""
+    """Return win rates with bootstrap intervals: ``[..., questions, replies]`` to ``[...]``; see :func:`_widened`."""
     samples = bootstrap_win_rates(outcomes, resamples=resamples, seed=seed)
-    return Estimate(win_rate(outcomes), *percentile_interval(samples, confidence=confidence))
+    value, (low, high) = win_rate(outcomes), percentile_interval(samples, confidence=confidence)
+    return _widened(Estimate(value, low, high), questions_judged(outcomes), confidence)
 
 
 def estimate_average_win_rates(
@@ -111,7 +119,8 @@ def estimate_average_win_rates(
         Arrays ``[models]``.
     """
     samples = average_win_rates(bootstrap_win_rates(outcomes, resamples=resamples, seed=seed))
-    return Estimate(average_win_rates(win_rate(outcomes)), *percentile_interval(samples, confidence=confidence))
+    value, (low, high) = average_win_rates(win_rate(outcomes)), percentile_interval(samples, confidence=confidence)
+    return _widened(Estimate(value, low, high), _fewest_questions(outcomes), confidence)
 
 
 def estimate_average_differences(
@@ -132,7 +141,43 @@ def estimate_average_differences(
     samples = average_win_rates(bootstrap_win_rates(outcomes, resamples=resamples, seed=seed))
     averages = average_win_rates(win_rate(outcomes))
     differences = samples[:, :, None] - samples[:, None, :]
-    return Estimate(averages[:, None] - averages[None, :], *percentile_interval(differences, confidence=confidence))
+    fewest = _fewest_questions(outcomes)
+    low, high = percentile_interval(differences, confidence=confidence)
+    # A difference is no share of trials, so Wilson's interval says nothing of it: two models whose replies are the
+    # same differ by exactly 0. One question alone has no interval here either.
+    single = np.minimum(fewest[:, None], fewest[None, :]) < 2
+    return Estimate(
+        averages[:, None] - averages[None, :], np.where(single, np.nan, low), np.where(single, np.nan, high)
+    )
+
+
+def questions_judged(outcomes: ArrayLike) -> NDArray[np.int64]:
+    """Return how many questions have a valid outcome: ``[..., questions, replies]`` to ``[...]``."""
+    return np.isfinite(np.asarray(outcomes, dtype=np.float64)).any(axis=-1).sum(axis=-1)
+
+
+def _fewest_questions(outcomes: ArrayLike) -> NDArray[np.int64]:
+    """Return the fewest questions judged in any of a model's comparisons: ``[models, models, …]`` to ``[models]``."""
+    judged = questions_judged(outcomes)
+    return np.where(np.eye(len(judged), dtype=bool), np.iinfo(np.int64).max, judged).min(axis=-1)
+
+
+def _widened(estimate: Estimate, questions: NDArray[np.int64], confidence: float) -> Estimate:
+    """Replace bootstrap intervals that say too much: none of one question, Wilson's where there is no width.
+
+    Equal outcomes of all questions, such as 10 wins of 10, are equal in every resample, so that the bootstrap
+    says ± 0 of what 10 questions cannot know. Wilson's interval counts each question as one trial.
+    """
+    value, low, high = (np.array(x, dtype=np.float64) for x in estimate)
+    for at in np.ndindex(value.shape):
+        count = int(np.broadcast_to(questions, value.shape)[at])
+        if count < 2:
+            low[at] = high[at] = np.nan
+        elif np.isfinite(value[at]) and high[at] - low[at] < 1e-12:
+            ends = wilson_interval(float(np.clip(value[at], 0, 1)) * count, count, confidence)
+            assert ends is not None
+            low[at], high[at] = ends
+    return Estimate(value, low, high)
 
 
 def question_majorities(outcomes: ArrayLike) -> Array:
@@ -153,7 +198,8 @@ def mcnemar(outcomes: ArrayLike) -> McNemar:
     are left out. With b wins and c losses the statistic is (b − c)² / (b + c), referred to the
     chi-square distribution with one degree of freedom, as in the paper ("Statistical Analysis");
     the corrected one takes max(|b − c| − 1, 0)², and the exact p value is the two-sided binomial
-    one. Without a win or a loss the p values are 1.
+    one. Without a win or a loss the p values are 1. ``decisive`` names the p value to read: of fewer than
+    ``FEW_DISCORDANT`` questions won or lost the exact one.
     """
     majorities = question_majorities(outcomes)
     wins, losses, ties = (int((majorities == outcome).sum()) for outcome in (1.0, 0.0, 0.5))
@@ -164,7 +210,7 @@ def mcnemar_from_counts(wins: int, losses: int, ties: int = 0) -> McNemar:
     """McNemar's test from the number of questions won, lost and tied; see :func:`mcnemar`."""
     discordant = wins + losses
     if discordant == 0:
-        return McNemar(wins, losses, ties, 0.0, 1.0, 0.0, 1.0, 1.0)
+        return McNemar(wins, losses, ties, 0.0, 1.0, 0.0, 1.0, 1.0, "p_value_exact")
     difference = abs(wins - losses)
     statistic = difference**2 / discordant
     corrected = max(difference - 1, 0) ** 2 / discordant
@@ -177,6 +223,7 @@ def mcnemar_from_counts(wins: int, losses: int, ties: int = 0) -> McNemar:
         corrected,
         float(stats.chi2.sf(corrected, df=1)),
         float(stats.binomtest(wins, discordant).pvalue),
+        "p_value_exact" if discordant < FEW_DISCORDANT else "p_value",
     )
 
 

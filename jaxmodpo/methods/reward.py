@@ -460,8 +460,10 @@ def _every_criterion(config: RewardConfig, session: Session) -> Phase:
         figures[name] = {key: value for key, value in reward(one, session).results.items() if "accuracy" in key}
     for name, results in figures.items():
         if "held_out_accuracy" in results and leads():
-            low, high = results["held_out_accuracy_interval"]
-            print(f"{name:<{max(map(len, figures))}}  {results['held_out_accuracy']:6.1%} [{low:.1%}, {high:.1%}]")
+            # Of a single question there is no interval.
+            ends = results["held_out_accuracy_interval"]
+            width = f" [{ends[0]:.1%}, {ends[1]:.1%}]" if ends else ""
+            print(f"{name:<{max(map(len, figures))}}  {results['held_out_accuracy']:6.1%}{width}")
     if not whole.finished:
         whole.finish(criteria=figures, shared=shared)
     return whole

@@ -12,6 +12,8 @@ from typing import Any
 
 import numpy as np
 
+from jaxmodpo.intervals import wilson_interval
+
 BINS = 5
 RESAMPLES = 2000
 QUANTILES = (5, 25, 50, 75, 95)
@@ -64,24 +66,31 @@ def accuracy(differences: np.ndarray) -> float:
     return float(np.mean((differences > 0) + 0.5 * (differences == 0)))
 
 
-def interval(differences: np.ndarray, questions: Sequence[str], level: float = 0.95) -> list[float]:
-    """Return a confidence interval of the accuracy.
+def interval(differences: np.ndarray, questions: Sequence[str], level: float = 0.95) -> list[float] | None:
+    """Return a confidence interval of the accuracy; None of a single question, which says nothing of others.
 
     Wilson's, where each question has one pair; otherwise the percentiles of a bootstrap over questions, since
-    pairs of the same responses go right and wrong together.
+    pairs of the same responses go right and wrong together. Where all resamples are equal (every question's share
+    is the same) the bootstrap has no width, and Wilson's interval over the questions takes its place.
     """
+    count = len(set(questions))
+    if count < 2:
+        return None
     right = (differences > 0) + 0.5 * (differences == 0)
-    if len(set(questions)) == len(questions):
-        # Ties count half: round to a whole number of successes.
-        from scipy import stats  # takes a second to import, and not every command that trains needs it
-
-        found = stats.binomtest(round(float(right.sum())), len(right)).proportion_ci(level, method="wilson")
-        return [float(found.low), float(found.high)]
+    if count == len(questions):
+        return _wilson(float(right.sum()), count, level)
     _, owners = np.unique(list(questions), return_inverse=True)
     sums, counts = np.bincount(owners, right), np.bincount(owners)
     drawn = np.random.default_rng(0).integers(len(sums), size=(RESAMPLES, len(sums)))
     means = sums[drawn].sum(1) / counts[drawn].sum(1)
-    return [float(q) for q in np.quantile(means, [(1 - level) / 2, (1 + level) / 2])]
+    low, high = (float(q) for q in np.quantile(means, [(1 - level) / 2, (1 + level) / 2]))
+    return [low, high] if low < high else _wilson(float(right.mean()) * count, count, level)
+
+
+def _wilson(successes: float, trials: int, level: float) -> list[float]:
+    ends = wilson_interval(successes, trials, level)
+    assert ends is not None
+    return list(ends)
 
 
 def calibration(differences: np.ndarray, bins: int = BINS) -> dict[str, Any]:
@@ -132,5 +141,7 @@ def sentence(said: dict[str, Any]) -> str:
 
 
 def _percent(said: dict[str, Any]) -> str:
+    if said["accuracy_interval"] is None:
+        return f"{said['accuracy']:.1%}"
     low, high = said["accuracy_interval"]
     return f"{said['accuracy']:.1%} [{low:.1%}, {high:.1%}]"

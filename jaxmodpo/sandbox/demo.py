@@ -78,9 +78,14 @@ def collect_results(out: Path, seed: int) -> dict[str, Any]:
 def expectations(results: Mapping[str, Any]) -> list[Expectation]:
     """State what a working system shows in this world.
 
-    Intervals are 95% bootstrap intervals over test questions; "apart" means that they do not overlap.
+    Intervals are 95% bootstrap intervals over test questions; "apart" means that they do not overlap. Of a single
+    question there is none: the rate may be anything from 0 to 1.
     """
-    rates, intervals = results["models"], results["intervals"]
+    rates = results["models"]
+    intervals = {
+        name: {criterion: ends or [0.0, 1.0] for criterion, ends in by_criterion.items()}
+        for name, by_criterion in results["intervals"].items()
+    }
 
     def empathy(name: str) -> float:
         return rates[name]["empathy"]
@@ -154,8 +159,9 @@ def table(results: Mapping[str, Any]) -> str:
     for name in ordered:
         cells = []
         for criterion in ("empathy", "safety"):
-            low, high = results["intervals"][name][criterion]
-            cells.append(f"{100 * results['models'][name][criterion]:5.1f}% [{100 * low:4.1f}, {100 * high:4.1f}]")
+            ends = results["intervals"][name][criterion]
+            width = f" [{100 * ends[0]:4.1f}, {100 * ends[1]:4.1f}]" if ends else ""
+            cells.append(f"{100 * results['models'][name][criterion]:5.1f}%{width}")
         moved, broken = results["kl"][name], 100 * results["malformed"][name]
         lines.append(f"{name:<16}{cells[0]:>22}{cells[1]:>22}{moved:>10.2f}{broken:>10.1f}%")
     lines.append("")

@@ -66,12 +66,30 @@ def test_pairwise_matrix_orders_models_from_best_to_worst_and_shows_row_over_col
 
 def test_significance_matrix_points_to_the_winner_on_both_sides_of_the_diagonal():
     tests = [
-        {"a": "base", "b": "dpo", "wins": 20, "losses": 60, "p_value": 1e-5},
-        {"a": "base", "b": "modpo", "wins": 30, "losses": 40, "p_value": 0.23},
-        {"a": "dpo", "b": "modpo", "wins": 50, "losses": 10, "p_value": 0.001},
+        {"a": "base", "b": "dpo", "wins": 20, "losses": 60, "p_value": 1e-5, "decisive": "p_value"},
+        {"a": "base", "b": "modpo", "wins": 30, "losses": 40, "p_value": 0.23, "decisive": "p_value"},
+        {"a": "dpo", "b": "modpo", "wins": 50, "losses": 10, "p_value": 0.001, "decisive": "p_value"},
     ]
     figure = figures.significance_matrix(PAIRWISE, tests, "Empathy")
     assert matrix_words(figure, 3) == [["", "▲", "▲"], ["▼", "", "="], ["▼", "=", ""]]
+
+
+def test_significance_matrix_goes_by_the_decisive_p_value():
+    """Five wins of five have a chi-square p of 0.03 and an exact p of 0.06."""
+    test = {"a": "base", "b": "dpo", "wins": 0, "losses": 5, "p_value": 0.0253, "p_value_exact": 0.0625}
+    pair = {"base": {"dpo": 0.0}, "dpo": {"base": 1.0}}
+    drawn = {
+        decisive: matrix_words(figures.significance_matrix(pair, [test | {"decisive": decisive}], "Empathy"), 2)
+        for decisive in ("p_value", "p_value_exact")
+    }
+    assert drawn == {"p_value": [["", "▲"], ["▼", ""]], "p_value_exact": [["", "="], ["=", ""]]}
+
+
+def test_scatter_draws_no_bar_where_there_is_no_interval():
+    none: figures.Intervals = {name: {"empathy": None, "safety": None} for name in MODELS}
+    axes = figures.win_rate_scatter(MODELS, none, "safety", "empathy").axes[0]
+    across, _ = axes.containers[0].lines[2]  # type: ignore[attr-defined]
+    np.testing.assert_allclose(across.get_segments()[0], [[20, 30], [20, 30]])
 
 
 def test_training_curves_draw_training_and_held_out_values_against_steps():

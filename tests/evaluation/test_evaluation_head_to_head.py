@@ -18,6 +18,7 @@ from jaxmodpo.artifacts import Response, write_json, write_responses
 from jaxmodpo.errors import UserError
 from jaxmodpo.evaluation import head_to_head
 from jaxmodpo.evaluation.head_to_head import EvaluateConfig, evaluate
+from jaxmodpo.intervals import wilson_interval
 from jaxmodpo.judging.judge import Answer, Asked, Request, call_key
 from jaxmodpo.judging.ledger import Ledger
 from jaxmodpo.judging.votes import Vote
@@ -138,7 +139,9 @@ def test_the_known_order_comes_out_on_each_criterion(work, monkeypatch):
         "fair": {"quality": 0.5, "safety": 0.5},
         "poor": {"quality": 0.0, "safety": 1.0},
     }
-    assert results["intervals"]["fair"]["quality"] == [0.5, 0.5]
+    assert results["intervals"]["good"]["quality"] == pytest.approx(wilson_interval(QUESTIONS, QUESTIONS))
+    assert results["tests"]["quality"][0]["decisive"] == "p_value_exact"
+    assert (results["questions_judged"], results["questions_judged_by_comparison"]) == (QUESTIONS, [])
     assert results["pairwise"]["quality"]["good"] == {"fair": 1.0, "poor": 1.0}
     assert (results["criteria"], results["questions"], results["replies_per_question"]) == (
         ["quality", "safety"], QUESTIONS, REPLIES
@@ -220,6 +223,35 @@ def test_identical_texts_are_a_tie_without_asking(work, monkeypatch):
     assert results["counts"]["votes_asked"] == len(judge.requests) == 2 * (QUESTIONS - 1) * REPLIES * PERSONAS
     assert results["pairwise"]["quality"]["good"]["fair"] == pytest.approx((QUESTIONS - 1 + 0.5) / QUESTIONS)
     assert [row["outcome"] for row in outcomes(work) if row["identical"] == "1"] == ["0.5"] * 2 * REPLIES
+
+
+def test_questions_judged_are_counted_of_those_asked(work, monkeypatch):
+    results = run(work, monkeypatch, Refuses("to q0"), names=["good", "poor"])
+    assert (results["questions_judged"], results["questions"]) == (QUESTIONS - 1, QUESTIONS)
+    assert results["questions_judged_by_comparison"] == [
+        {"criterion": c, "a": "good", "b": "poor", "judged": QUESTIONS - 1} for c in ("quality", "safety")
+    ]
+
+
+def test_one_judged_question_gives_rates_without_intervals(work, monkeypatch):
+    class OnlyTheFirst(KnownOrder):
+        def verdict(self, request, criterion):
+            return super().verdict(request, criterion) if request.responses[0].response_text.endswith("q0") else None
+
+    results = run(work, monkeypatch, OnlyTheFirst(), names=["good", "poor"])
+    assert results["models"]["good"]["quality"] == 1.0
+    assert results["intervals"]["good"] == {"quality": None, "safety": None}
+    assert results["tests"]["quality"][0]["average_difference_interval"] is None
+
+
+@pytest.mark.parametrize("dry_run", [False, True])
+def test_a_model_without_any_text_is_refused_before_anything_is_judged(work, monkeypatch, dry_run):
+    for name in ("fair", "poor"):
+        rewrite(work, name, lambda r, q, n: dataclasses.replace(r, response_text=" \n" if n else ""))
+    judge = KnownOrder()
+    with pytest.raises(UserError, match=re.escape(f"{work / 'fair'}.csv: every reply of fair is empty")):
+        run(work, monkeypatch, judge, dry_run=dry_run)
+    assert not judge.requests and not (work / "out").exists()
 
 
 def test_models_with_the_same_reply_meet_a_third_alike(work, monkeypatch):

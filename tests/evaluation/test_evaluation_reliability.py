@@ -22,6 +22,7 @@ from jaxmodpo.evaluation.judges import JudgesConfig, draw, judges, open_ledgers,
 from jaxmodpo.evaluation.reliability import ALL, analyse
 from jaxmodpo.evaluation.report import ReportConfig, report
 from jaxmodpo.evaluation.vote_table import short_names, together
+from jaxmodpo.intervals import wilson_interval
 from jaxmodpo.judging.ledger import Ledger
 from jaxmodpo.judging.votes import Vote
 from jaxmodpo.phase import Phase
@@ -135,7 +136,7 @@ def test_ties_and_failed_votes_are_counted_and_nothing_else(tmp_path):
     row = only(said["position"])
     assert (row["votes"], row["first"], row["second"], row["ties"]) == (6, 3, 1, 2)
     assert row["first_share"]["value"] == 0.75
-    assert row["wilson"] == pytest.approx(agreement.wilson_interval(3, 4))
+    assert row["wilson"] == pytest.approx(wilson_interval(3, 4))
     assert said["counts"] == {"votes": 8, "valid": 6, "failed": 2, "superseded": 0}
     missing = said["missing"]
     assert missing["statuses"] == {"refusal": 1, "parse_error": 1}

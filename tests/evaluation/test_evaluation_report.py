@@ -15,7 +15,7 @@ import pytest
 
 from jaxmodpo.artifacts import write_json, write_jsonl
 from jaxmodpo.errors import UserError
-from jaxmodpo.evaluation.report import ReportConfig, flat, report
+from jaxmodpo.evaluation.report import ReportConfig, flat, read_results, report
 from jaxmodpo.methods.validation import validate
 from jaxmodpo.phase import Phase
 
@@ -41,6 +41,7 @@ def results(**more: object) -> dict[str, object]:
         "p_value": 1e-9,
         "p_value_corrected": 0.0421,
         "p_value_exact": 1e-9,
+        "decisive": "p_value",
         "average_difference": -0.5,
         "average_difference_interval": [-0.6, -0.4],
     }
@@ -285,6 +286,46 @@ def test_page_shows_a_sweeps_fronts_and_leaves_its_models_out(work):
     assert "Fronts: weights" in text and "modpo 0.0123 0.0101–0.0149 soup" in text
     assert (work / "report" / "fronts-weights.png").is_file()
     assert "weights/modpo_0.50" not in page
+
+
+def test_page_says_how_many_of_the_questions_were_judged_and_that_one_has_no_interval(work):
+    lacking = [{"criterion": "safety", "a": "base", "b": "<dpo>", "judged": 5}]
+    values = results(questions=30, questions_judged=5, questions_judged_by_comparison=lacking)
+    values["intervals"] = {name: dict.fromkeys(("empathy", "safety")) for name in ("base", "<dpo>")}
+    write_json(work / "evaluation" / "results.json", values)
+    text = words_of(page_of(work))
+    assert "5 of 30 questions judged" in text and "5 of 30 for base and <dpo> on safety" in text
+    assert "base 25.0 one question: no interval" in text
+
+
+def test_an_unfinished_evaluation_is_called_so(work):
+    path = work / "evaluation" / "manifest.json"
+    write_json(path, json.loads(path.read_text()) | {"status": "running"})
+    text = words_of(page_of(work))
+    assert "The evaluation in evaluation is not finished" in text
+    assert "Evaluation: evaluation (not finished)" in text
+
+
+def test_results_without_a_decisive_test_take_it_from_the_counts(tmp_path):
+    pair = {"a": "base", "b": "<dpo>", "wins": 0, "losses": 5}
+    write_json(tmp_path / "results.json", results(tests={"empathy": [pair], "safety": [pair | {"wins": 90}]}))
+    tests = read_results(tmp_path / "results.json")["tests"]
+    assert tests["empathy"][0]["decisive"] == "p_value_exact"
+    assert tests["empathy"][0]["p_value_exact"] == pytest.approx(0.0625)
+    assert tests["safety"][0]["decisive"] == "p_value"
+
+
+@pytest.mark.parametrize(
+    ("without", "says"), [("questions", "lacks questions"), ("wins", "tests: empathy: a test needs whole numbers")]
+)
+def test_results_that_lack_a_count_are_named(tmp_path, without, says):
+    values = json.loads(json.dumps(results()))
+    values.pop(without, None)
+    for tests in values["tests"].values():
+        tests[0].pop(without, None)
+    write_json(tmp_path / "results.json", values)
+    with pytest.raises(UserError, match=says):
+        read_results(tmp_path / "results.json")
 
 
 @pytest.mark.parametrize(

@@ -63,7 +63,7 @@ def test_average_win_rate_refuses_what_is_not_a_square_of_models():
         average_win_rates(np.zeros((2, 3)))
 
 
-@given(st.integers(2, 6), st.integers(1, 8), st.integers(1, 3), st.integers(0, 99))
+@given(st.integers(2, 6), st.integers(2, 8), st.integers(1, 3), st.integers(0, 99))
 @settings(max_examples=30, deadline=None)
 def test_average_win_rates_of_all_models_sum_to_half_their_number(models, questions, replies, seed):
     averages = estimate_average_win_rates(table_of_pairs(models, questions, replies, seed), resamples=20)
@@ -115,9 +115,32 @@ def test_percentile_interval_of_known_samples():
     assert (low, high) == (pytest.approx(0.05), pytest.approx(0.95))
 
 
-def test_constant_outcomes_have_an_interval_of_no_width():
-    estimate = estimate_win_rate(np.ones((20, 2)))
-    assert tuple(map(float, estimate)) == (1.0, 1.0, 1.0)
+@pytest.mark.parametrize("won", [0, 30])
+def test_equal_outcomes_of_all_questions_have_wilsons_interval(won):
+    wilson = stats.binomtest(won, 30).proportion_ci(method="wilson")
+    expected = pytest.approx((won / 30, wilson.low, wilson.high))
+    outcomes = np.full((30, 2), won / 30)
+    assert tuple(map(float, estimate_win_rate(outcomes))) == expected
+    pair = np.full((2, 2, 30, 1), NAN)
+    pair[0, 1], pair[1, 0] = won / 30, 1 - won / 30
+    average = estimate_average_win_rates(pair)
+    assert tuple(float(part[0]) for part in average) == expected
+
+
+def test_only_judged_questions_are_trials_of_wilsons_interval():
+    outcomes = np.repeat([1.0, NAN], [5, 25])[:, None]
+    assert float(estimate_win_rate(outcomes).low) == pytest.approx(
+        stats.binomtest(5, 5).proportion_ci(method="wilson").low
+    )
+
+
+def test_one_question_has_no_interval():
+    one = np.concatenate([np.ones((1, 3)), np.full((4, 3), NAN)])
+    estimate = estimate_win_rate(one)
+    assert float(estimate.value) == 1.0 and np.isnan([estimate.low, estimate.high]).all()
+    table = table_of_pairs(3, 1, 2)
+    for estimate in (estimate_average_win_rates(table), estimate_average_differences(table)):
+        assert np.isfinite(estimate.value).all() and np.isnan([estimate.low, estimate.high]).all()
 
 
 def test_differences_are_antisymmetric_and_of_the_averages():
@@ -160,7 +183,7 @@ def test_mcnemar_agrees_with_statsmodels(wins, losses, expected):
     outcomes = np.repeat([1.0, 0.0, 0.5, NAN], [wins, losses, 7, 2])[:, None]
     test = mcnemar(outcomes)
     assert test[:3] == (wins, losses, 7)
-    assert test[3:] == pytest.approx(expected, rel=1e-9)
+    assert test[3:8] == pytest.approx(expected, rel=1e-9)
 
 
 @pytest.mark.parametrize(("wins", "losses", "printed"), [(315, 285, "0.221"), (310, 288, "0.368"), (307, 292, "0.540")])
@@ -172,7 +195,14 @@ def test_uncorrected_chi_square_attains_the_papers_p_values_at_600_questions(win
 
 def test_mcnemar_without_a_win_or_loss_has_p_one():
     test = mcnemar(np.full((5, 2), 0.5))
-    assert test == (0, 0, 5, 0.0, 1.0, 0.0, 1.0, 1.0)
+    assert test == (0, 0, 5, 0.0, 1.0, 0.0, 1.0, 1.0, "p_value_exact")
+
+
+@pytest.mark.parametrize(
+    ("wins", "losses", "decisive"), [(5, 0, "p_value_exact"), (24, 0, "p_value_exact"), (15, 10, "p_value")]
+)
+def test_exact_test_decides_below_25_questions_won_or_lost(wins, losses, decisive):
+    assert mcnemar_from_counts(wins, losses, ties=100).decisive == decisive
 
 
 def test_mcnemar_correction_does_not_make_equal_counts_differ():

@@ -22,7 +22,14 @@ def test_pairs_of_one_question_widen_the_interval():
     right = np.repeat(np.where(generator.random(40) < 0.7, 1.0, -1.0), 10)
     apart = interval(right, [str(n) for n in range(400)])
     together = interval(right, [str(n // 10) for n in range(400)])
+    assert apart is not None and together is not None
     assert together[1] - together[0] > 2 * (apart[1] - apart[0])
+
+
+def test_one_question_has_no_interval_and_equal_ones_have_wilsons():
+    assert interval(np.ones(10), ["q"] * 10) is None
+    expected = stats.binomtest(30, 30).proportion_ci(0.95, method="wilson")
+    assert interval(np.ones(60), [str(n // 2) for n in range(60)]) == pytest.approx([expected.low, expected.high])
 
 
 def test_a_model_that_is_as_sure_as_it_is_right_is_calibrated():

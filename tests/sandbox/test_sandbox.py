@@ -140,6 +140,14 @@ def test_over_seeds_an_expectation_holds_only_where_all_do():
     assert "seed 0, 1" in said and said.count("  yes  ") == 4 and said.count("  NO   ") == 1
 
 
+def test_a_rate_of_one_question_is_shown_without_an_interval():
+    results = outcome()
+    results["intervals"] = {name: dict.fromkeys(rates) for name, rates in results["models"].items()}
+    results["expectations"] = [e._asdict() for e in expectations(results)]
+    assert not results["expectations"][1]["holds"]
+    assert "[" not in table(results)
+
+
 def test_no_seeds_are_refused(tmp_path):
     with pytest.raises(UserError, match="--seeds must be at least 1"):
         demo(DemoConfig(output_dir=tmp_path, seeds=0))
