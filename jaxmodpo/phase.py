@@ -190,8 +190,8 @@ FIGURES = {
 
 def _figures(results: Mapping[str, Any]) -> str:
     """Return a training's figures in words, or nothing where there are none."""
-    named = {name: results.get(key) for key, name in FIGURES.items()}
-    shown = [f"{name} {value:.4g}" for name, value in named.items() if isinstance(value, int | float)]
+    named = [(name, results.get(key)) for key, name in FIGURES.items()]  # two keys share a name
+    shown = [f"{name} {value:.4g}" for name, value in named if isinstance(value, int | float)]
     return f"; {', '.join(shown)}" if shown else ""
 
 
