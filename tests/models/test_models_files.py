@@ -309,8 +309,10 @@ def test_a_single_file_beside_an_index_of_others_is_refused(folder: Path):
 def test_an_index_of_the_single_file_itself_is_no_disagreement(folder: Path):
     names = load_file(folder / "model.safetensors")
     placed = dict.fromkeys(names, "model.safetensors")
+    alone = arrays(load_decoder(folder, "float32"))
     (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": placed}))
-    load_decoder(folder, "float32")
+    for name, array in arrays(load_decoder(folder, "float32")).items():
+        np.testing.assert_array_equal(array, alone[name])
 
 
 def test_replies_end_at_every_end_token_of_the_generation_config(folder: Path):
