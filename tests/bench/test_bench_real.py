@@ -84,7 +84,10 @@ def test_every_model_is_judged_on_both_held_out_sets(tiny_world, tmp_path, capsy
     assert {(row["model"], row["judged_on"]) for row in rows} == {
         (m, d) for m in models for d in ("harmless", "counsel")
     }
-    assert all(0 <= row["interval"][0] <= row["accuracy"] <= row["interval"][1] <= 1 for row in rows)
+    # One question of counsel is held out: nothing can be said of others from it, so it has no interval.
+    assert {row["judged_on"] for row in rows if row["interval"] is None} == {"counsel"}
+    intervals = [(row["interval"], row["accuracy"]) for row in rows if row["interval"] is not None]
+    assert all(0 <= low <= accuracy <= high <= 1 for (low, high), accuracy in intervals)
     # A fresh adapter is its own reference: no reply is any likelier.
     assert {row["accuracy"] for row in rows if "DPO" in row["model"]} == {0.5}
     for name in ("harmless", "counsel"):
