@@ -7,6 +7,7 @@ step compiles once.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -15,6 +16,8 @@ import numpy as np
 from jaxmodpo.artifacts import Pair, Ranking
 from jaxmodpo.data.text import PolicyText, RewardText, pad_rows
 from jaxmodpo.errors import UserError
+
+logger = logging.getLogger(__name__)
 
 # Lengths are rounded up to a multiple of this, so that data sets of similar length share a compiled step.
 LENGTH_MULTIPLE = 8
@@ -74,6 +77,23 @@ def equal_pairs(examples: Examples) -> np.ndarray:
     same_tokens = (chosen == rejected).all(-1)
     same_length = examples.lengths[:, 0::2] == examples.lengths[:, 1::2]
     return (same_tokens & same_length).any(-1)
+
+
+def leave_out_equal_pairs(examples: Examples) -> tuple[Examples, np.ndarray]:
+    """Leave out the pairs whose two replies are equal once they are cut, and say how many those were.
+
+    Returns:
+        The remaining examples, and which of the given ones were left out, ``[n]`` bool.
+
+    Raises:
+        UserError: nothing remains.
+    """
+    equal = equal_pairs(examples)
+    if equal.all():
+        raise UserError("all pairs are equal once cut to --max-length: nothing is left to train on; raise it")
+    if equal.any():
+        logger.warning("%d pairs left out: their two replies are equal once cut to --max-length", equal.sum())
+    return examples.subset(~equal), equal
 
 
 def _examples(groups: Sequence[Sequence[tuple[list[int], int]]], least: int = 0) -> Examples:

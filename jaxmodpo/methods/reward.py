@@ -18,7 +18,7 @@ from jax import Array
 
 from jaxmodpo.artifacts import Pair, Ranking, read_json, write_json
 from jaxmodpo.data.batches import Batches, scored
-from jaxmodpo.data.examples import Examples, check_tokens, equal_pairs, reward_pairs, reward_rankings
+from jaxmodpo.data.examples import Examples, check_tokens, leave_out_equal_pairs, reward_pairs, reward_rankings
 from jaxmodpo.data.pairs import (
     LeftOut,
     PairsPerQuestion,
@@ -297,12 +297,7 @@ def _one(config: RewardConfig, session: Session, carried: dict[str, Any] | None 
     examples = training_examples(config, kept, text, left_out)
     check_tokens(int(examples.tokens.max()), shape.vocab_size)
     if config.rankings is None:
-        equal = equal_pairs(examples)
-        if equal.all():
-            raise UserError("all pairs are equal once cut to --max-length: nothing is left to train on; raise it")
-        if equal.any():
-            logger.warning("%d pairs left out: their two replies are equal once cut to --max-length", equal.sum())
-        examples = examples.subset(~equal)
+        examples, equal = leave_out_equal_pairs(examples)
         results["equal_once_cut_left_out"] = int(equal.sum())
     if len(examples) == 1:
         logger.warning("the reward model learns from a single pair: its rewards say nothing about other texts")

@@ -24,7 +24,7 @@ from jax.sharding import Mesh
 from jaxmodpo.artifacts import Pair
 from jaxmodpo.config import named_values
 from jaxmodpo.data.batches import PADDED_ARRAYS, ROW_ARRAYS, Batches, Batching, describe, scored
-from jaxmodpo.data.examples import Examples, check_tokens, equal_pairs, policy_chosen, policy_pairs
+from jaxmodpo.data.examples import Examples, check_tokens, leave_out_equal_pairs, policy_chosen, policy_pairs
 from jaxmodpo.data.pairs import held_out
 from jaxmodpo.data.prompting import record_prompt
 from jaxmodpo.data.text import PROMPT, PolicyText, PromptStyle, load_tokenizer, tokenizer_digest
@@ -440,16 +440,10 @@ def train_policy(
         on_evaluation: see ``trainer.train``.
         results: further figures for the manifest.
     """
-    if text.cut.prompts or text.cut.responses:
-        logger.warning("texts cut to fit: %s", text.cut.as_dict())
+    text.cut.warn()
     check_tokens(int(examples.tokens.max()), policy.config.vocab_size)
     if isinstance(config, PreferenceTrainingConfig):
-        equal = equal_pairs(examples)
-        if equal.all():
-            raise UserError("all pairs are equal once cut to --max-length: nothing is left to train on; raise it")
-        if equal.any():
-            logger.warning("%d pairs left out: their two replies are equal once cut to --max-length", equal.sum())
-        examples = examples.subset(~equal)
+        examples, equal = leave_out_equal_pairs(examples)
         questions = [question for question, out in zip(questions, equal, strict=True) if not out]
         results["equal_once_cut_left_out"] = int(equal.sum())
     if config.prompt_style == "instruct":
@@ -461,6 +455,42 @@ def train_policy(
     in_step = config.reference == "in_step" and isinstance(config, PreferenceTrainingConfig)
     drops = policy.lora.dropout > 0
     loss = PolicyLoss(policy.config, policy.lora, method, policy.attention, config.remat, in_step, drops)
+    batches, held_batches = _batches(examples, questions, policy, config)
+    trained = train(
+        loss,
+        policy.adapter,
+        policy.base,
+        batches,
+        config,
+        policy.mesh,
+        held_batches,
+        lambda lengths: flops.training(policy.config, policy.lora, lengths, in_step),
+        on_evaluation,
+    )
+    adapter = on_host(trained.parameters)
+    if leads():
+        save_adapter(config.output_dir / "adapter", adapter, policy.lora, policy.config, str(config.model))
+        record_prompt(config.output_dir / "adapter", config.prompt_style)
+    phase.finish(
+        work=passing(config),
+        examples=len(batches.examples),
+        held_out_examples=len(held_batches.examples) if held_batches else 0,
+        sequence_length=int(examples.tokens.shape[-1]),
+        **describe(batches),
+        **trained.report,
+        **text.cut.as_dict(),
+        **results,
+    )
+
+
+def _batches(
+    examples: Examples, questions: Sequence[str], policy: Policy, config: PolicyTrainingConfig
+) -> tuple[Batches, Batches | None]:
+    """Return the batches to train on, and those of the held-out questions if any are held out.
+
+    Raises:
+        UserError: ``--validation-fraction`` leaves none to train on.
+    """
     held = held_out(questions, config.validation_fraction, config.seed)
     if held.all():
         raise UserError(f"{len(held)} examples leave none to train on; lower --validation-fraction")
@@ -477,31 +507,7 @@ def train_policy(
         seed=config.seed,
         **shared,
     )
-    trained = train(
-        loss,
-        policy.adapter,
-        policy.base,
-        batches,
-        config,
-        policy.mesh,
-        Batches(examples.subset(held), **shared) if held.any() else None,
-        lambda lengths: flops.training(policy.config, policy.lora, lengths, in_step),
-        on_evaluation,
-    )
-    adapter = on_host(trained.parameters)
-    if leads():
-        save_adapter(config.output_dir / "adapter", adapter, policy.lora, policy.config, str(config.model))
-        record_prompt(config.output_dir / "adapter", config.prompt_style)
-    phase.finish(
-        work=passing(config),
-        examples=len(batches.examples),
-        held_out_examples=int(held.sum()),
-        sequence_length=int(examples.tokens.shape[-1]),
-        **describe(batches),
-        **trained.report,
-        **text.cut.as_dict(),
-        **results,
-    )
+    return batches, Batches(examples.subset(held), **shared) if held.any() else None
 
 
 def named_weights(weights: Sequence[float | str], names: Sequence[str], *, primary: bool = False) -> tuple[float, ...]:
