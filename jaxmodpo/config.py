@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import re
+import types
 import typing
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -17,6 +18,7 @@ from typing import Any, TypeVar
 
 from jaxmodpo.errors import UserError, nearest
 from jaxmodpo.parsing import parse_yaml
+from jaxmodpo.schema import read_as, shown
 
 Config = TypeVar("Config")
 
@@ -98,22 +100,69 @@ def _values(cls: type, settings: Mapping[str, Any], source: str) -> dict[str, An
     return values
 
 
-def _arguments(values: Mapping[str, Any]) -> list[str]:
-    """Turn settings into flags, so that YAML values are checked and converted as flags are."""
+def _arguments(cls: type, values: Mapping[str, Any], source: str) -> list[str]:
+    """Turn settings into flags, so that YAML values are checked and converted as flags are.
+
+    Raises:
+        UserError: a value that no flag could give.
+    """
+    hints = typing.get_type_hints(cls)
     arguments: list[str] = []
     for name, value in values.items():
         flag = "--" + name.replace("_", "-")
         if value is None:
+            if not _takes(hints[name], types.NoneType):
+                raise UserError(f"{source}: {name} is empty; give a value, or leave it out")
             arguments += [flag, "None"]
         elif isinstance(value, bool):
+            if not _takes(hints[name], bool):
+                raise UserError(f"{source}: {name} is no switch, and takes no {shown(value)}")
             arguments.append(flag if value else "--no-" + flag[2:])
-        elif isinstance(value, Mapping):
-            arguments += [flag, *(f"{k}={v}" for k, v in value.items())]
-        elif isinstance(value, list | tuple):
-            arguments += [flag, *map(str, value)]
         else:
-            arguments += [flag, str(value)]
+            arguments += [flag, *_words(value, hints[name], source, name)]
     return arguments
+
+
+def _words(value: Any, hint: Any, source: str, name: str) -> list[str]:
+    """Return a setting's value as the words that follow its flag."""
+    if isinstance(value, Mapping):
+        if not any(_takes(part, str) for part in _parts(hint)):
+            raise UserError(f"{source}: {name} takes no mapping, but is {shown(value)}")
+        for key, part in value.items():
+            read_as(part, _Scalar, source, name, str(key))
+        words = [f"{key}={part}" for key, part in value.items()]
+    elif isinstance(value, list | tuple):
+        if not _parts(hint):
+            raise UserError(f"{source}: {name} takes one value, but is {shown(value)}")
+        for number, part in enumerate(value, 1):
+            read_as(part, _Scalar, source, name, f"item {number}")
+        words = [str(part) for part in value]
+    else:
+        words = [str(value)]
+    for word in words:
+        # It would be read as a flag of its own.
+        if word.startswith("--"):
+            raise UserError(f"{source}: {name} is {shown(word)}, and no value may begin with two dashes")
+    return words
+
+
+_Scalar: Any = str | int | float
+
+
+def _parts(hint: Any) -> tuple[Any, ...]:
+    """Return what a setting takes several of; nothing where it takes one value."""
+    if typing.get_origin(hint) in (typing.Union, types.UnionType):
+        return tuple(part for alternative in typing.get_args(hint) for part in _parts(alternative))
+    if typing.get_origin(hint) is not tuple:
+        return ()
+    return tuple(part for part in typing.get_args(hint) if part is not Ellipsis)
+
+
+def _takes(hint: Any, kind: type) -> bool:
+    """Return whether a setting's type is a kind, or has it among its alternatives."""
+    if typing.get_origin(hint) in (typing.Union, types.UnionType):
+        return any(_takes(part, kind) for part in typing.get_args(hint))
+    return hint is kind
 
 
 def from_mapping(cls: type[Config], settings: Mapping[str, Any], source: str) -> Config:
@@ -127,7 +176,7 @@ def from_mapping(cls: type[Config], settings: Mapping[str, Any], source: str) ->
     Raises:
         UserError: an unknown, missing or ill-typed setting.
     """
-    return _settings(cls, _arguments(_values(cls, settings, source)), source)
+    return _settings(cls, _arguments(cls, _values(cls, settings, source), source), source)
 
 
 def _collected(cls: type, arguments: Sequence[str], source: str) -> list[str]:
@@ -248,6 +297,8 @@ def _refuse_remote(value: Any, flag: str, source: str) -> None:
     for part in value if isinstance(value, list | tuple) else (value,):
         if not isinstance(part, str | Path):
             continue
+        if "\0" in str(part):
+            raise UserError(f"{source}: {flag} holds a zero byte, which no path and no name can")
         scheme = _REMOTE.search(str(part))
         if scheme and (isinstance(part, Path) or scheme[1].lower() in _STORES):
             raise UserError(
@@ -287,6 +338,7 @@ def parse(cls: type[Config], arguments: Sequence[str], prog: str) -> Config:
         if not name:
             raise UserError("--config needs a YAML file")
         added = _values(cls, load_yaml(Path(name)), name)
+        _arguments(cls, added, name)
         if twice := [setting for setting in added if setting in from_file]:
             raise UserError(f"{name}: an earlier --config gives the setting '{twice[0]}' as well; leave one out")
         from_file |= added
@@ -296,7 +348,7 @@ def parse(cls: type[Config], arguments: Sequence[str], prog: str) -> Config:
     flags = (a.partition("=")[0] for a in arguments if a.startswith("--"))
     given = {flag.removeprefix("--").removeprefix("no-").replace("-", "_") for flag in flags}
     defaults = {name: value for name, value in from_file.items() if name not in given}
-    return _settings(cls, _arguments(defaults) + arguments, source)
+    return _settings(cls, _arguments(cls, defaults, source) + arguments, source)
 
 
 _PASSWORD = re.compile(r"(?<=://)([^/?#@\s]*?):[^/?#\s]*@(?=[^@]*$)")

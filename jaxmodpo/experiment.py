@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import math
+import re
 import string
 import time
 from collections.abc import Mapping, Sequence
@@ -22,6 +23,7 @@ from jaxmodpo.cli import COMMANDS, load
 from jaxmodpo.config import builtin, from_mapping, load_yaml, named_values
 from jaxmodpo.errors import UserError, nearest
 from jaxmodpo.phase import Phase
+from jaxmodpo.schema import Range, read_as
 
 logger = logging.getLogger(__name__)
 
@@ -70,44 +72,68 @@ class Experiment:
     phases: tuple[PhaseSpec, ...]
 
 
-_KEYS = ("name", "seed", "variables", "phases", "shared")
+@dataclass(frozen=True)
+class _Row:
+    """A phase as the file has it."""
+
+    name: str | int
+    command: str
+    settings: dict[str, Any] | None = None
+
+
+@dataclass(frozen=True)
+class _File:
+    """An experiment file as it is written; ``shared`` may hold anything, for YAML anchors to refer to."""
+
+    phases: list[_Row]
+    name: str | int | None = None
+    seed: Annotated[int, Range(least=0, most=2**32 - 1)] | None = None
+    variables: dict[str, str | float | bool | None] | None = None
+    shared: Any = None
 
 
 def read_experiment(path: Path) -> Experiment:
     """Read an experiment file; ``shared`` may hold anything, for YAML anchors to refer to.
 
     Raises:
-        UserError: an unknown key or command, a phase without a name or a command, a name twice.
+        UserError: an unknown key or command, a value of another type, a phase without a name or a command, a name
+            twice or one that would leave the experiment's folder.
     """
-    content = load_yaml(path)
-    for key in content:
-        if key not in _KEYS:
-            raise UserError(f"{path}: unknown key '{key}'{nearest(str(key), _KEYS)}")
-    phases: list[PhaseSpec] = []
-    for number, row in enumerate(content.get("phases") or [], 1):
-        if not isinstance(row, Mapping) or not {"name", "command"} <= set(row):
-            raise UserError(f"{path}, phase {number}: a phase needs a name and a command")
-        unknown = sorted(set(row) - {f.name for f in fields(PhaseSpec)})
-        if unknown:
-            raise UserError(
-                f"{path}, phase {row['name']}: unknown key '{unknown[0]}'{nearest(unknown[0], ['settings'])}"
-            )
-        if row["command"] not in COMMANDS:
-            raise UserError(
-                f"{path}, phase {row['name']}: no command '{row['command']}'{nearest(str(row['command']), COMMANDS)}"
-            )
-        name = str(row["name"])
-        if any(part.startswith(".") or not part.strip() for part in name.split("/")):
-            raise UserError(f"{path}, phase {name!r}: no part of a phase's name may be empty or begin with a dot")
-        if any(row["name"] == phase.name for phase in phases):
-            raise UserError(f"{path}: two phases are named '{row['name']}'")
-        phases.append(PhaseSpec(str(row["name"]), row["command"], row.get("settings") or {}))
-    if not phases:
+    content = read_as(load_yaml(path), _File, str(path))
+    if not content.phases:
         raise UserError(f"{path} has no phases")
-    variables = content.get("variables") or {}
-    if not isinstance(variables, Mapping) or {"out", "seed"} & set(variables):
-        raise UserError(f"{path}: variables must be NAME: VALUE, and neither out nor seed")
-    return Experiment(str(content.get("name", path.stem)), int(content.get("seed", 0)), variables, tuple(phases))
+    phases: list[PhaseSpec] = []
+    for row in content.phases:
+        name = str(row.name)
+        _refuse_misplaced(name, f"{path}, phase {name!r}", "phase")
+        if row.command not in COMMANDS:
+            raise UserError(f"{path}, phase {name}: no command '{row.command}'{nearest(row.command, COMMANDS)}")
+        if row.command == "run":
+            raise UserError(f"{path}, phase {name}: an experiment cannot be a phase of one; list its phases here")
+        if any(name == phase.name for phase in phases):
+            raise UserError(f"{path}: two phases are named '{name}'")
+        phases.append(PhaseSpec(name, row.command, row.settings or {}))
+    name = path.stem if content.name is None else str(content.name)
+    _refuse_misplaced(name, str(path), "experiment")
+    variables = content.variables or {}
+    for variable in variables:
+        if variable in ("out", "seed") or not _VARIABLE.fullmatch(variable):
+            raise UserError(
+                f"{path}: variables, {variable}: a variable's name is made of letters, digits and underscores, and is "
+                "neither out nor seed"
+            )
+    return Experiment(name, content.seed or 0, variables, tuple(phases))
+
+
+# What string.Template takes for a name.
+_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+
+
+def _refuse_misplaced(name: str, where: str, what: str) -> None:
+    """Refuse a name that is no folder's name below the output folder."""
+    if any(part.startswith(".") or not part.strip() for part in name.split("/")):
+        article = "an" if what == "experiment" else "a"
+        raise UserError(f"{where}: no part of {article} {what}'s name may be empty or begin with a dot")
 
 
 def set_variables(experiment: Experiment, given: Mapping[str, str]) -> dict[str, str]:

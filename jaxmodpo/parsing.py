@@ -19,7 +19,8 @@ _DEPTH = 64
 # Of a YAML file once its aliases are unfolded; our largest file has some hundreds.
 _NODES = 200_000
 
-_HALF_ESCAPED = re.compile(r"\\u[dD][89a-fA-F]")
+# YAML has longer escapes, too: \U0000d800.
+_HALF_ESCAPED = re.compile(r"\\(?:u|U0000)[dD][89a-fA-F]")
 
 
 def parse_json(text: str | bytes) -> Any:
@@ -35,12 +36,18 @@ def parse_json(text: str | bytes) -> Any:
         value = json.loads(text, object_pairs_hook=_object)
     except RecursionError:
         raise ValueError("it is nested too deeply") from None
-    if _HALF_ESCAPED.search(text):
-        try:
-            json.dumps(value, ensure_ascii=False).encode()
-        except UnicodeEncodeError as error:
-            raise ValueError(f"it holds half of a surrogate pair ({error.object[error.start]!a})") from None
+    _refuse_halves(text, value)
     return value
+
+
+def _refuse_halves(text: str, value: Any) -> None:
+    """Refuse half of a surrogate pair, which only an escape can bring into a text."""
+    if not _HALF_ESCAPED.search(text):
+        return
+    try:
+        json.dumps(value, ensure_ascii=False, default=str, skipkeys=True).encode()
+    except UnicodeEncodeError as error:
+        raise ValueError(f"it holds half of a surrogate pair ({error.object[error.start]!a})") from None
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -82,8 +89,8 @@ def parse_yaml(text: str) -> Any:
     other bases; ``1e-6`` is a number, as everybody means it.
 
     Raises:
-        ValueError: no YAML, a key twice in one mapping, a value of another type, nesting deeper than 64, an alias
-            inside of what it stands for, or aliases that unfold into more than 200,000 values.
+        ValueError: no YAML, a key twice in one mapping, a value of another type, half of a surrogate pair, nesting
+            deeper than 64, an alias inside of what it stands for, or aliases that unfold into more than 200,000 values.
     """
     try:
         _refuse_depth(text)
@@ -93,7 +100,9 @@ def parse_yaml(text: str) -> Any:
             if node is None:
                 return None
             _size(node, {}, set())
-            return loader.construct_document(node)
+            value = loader.construct_document(node)
+            _refuse_halves(text, value)
+            return value
         finally:
             loader.dispose()
     except yaml.YAMLError as error:

@@ -70,7 +70,15 @@ def test_a_phase_that_is_there_already_says_so(tmp_path, caplog):
         ("test_size: 12", "test_siz: 12", "unknown setting 'test_siz'; did you mean 'test_size'"),
         ("$out/posts.csv], test_size", "$outt/posts.csv], test_size", r"only \$out, \$seed"),
         ("seed: 5", "sede: 5", "unknown key 'sede'; did you mean 'seed'"),
-        ("name: deep/second, ", "", "phase 2: a phase needs a name and a command"),
+        ("name: deep/second, ", "", "phases, item 2 lacks the field 'name'"),
+        ("test_size: 12", "test_size: [1, 2]", r"deep/second: test_size takes one value, but is \[1, 2\]"),
+        ("test_size: 12", "test_size: {a: 1}", r"test_size takes no mapping, but is "),
+        ("test_size: 12", "test_size: true", "test_size is no switch, and takes no true"),
+        ("test_size: 12", "test_size:", "test_size is empty; give a value, or leave it out"),
+        ("$out/posts.csv], test_size", "[x]], test_size", r"input, item 1 must be a text or .*, not \["),
+        ("$out/posts.csv], test_size", "{a: b}], test_size", "input, item 1 must be a text or"),
+        ("$out/posts.csv], test_size", "--seed], test_size", 'input is "--seed", and no value may begin with two'),
+        ("$out/posts.csv], test_size", '"a\\0"], test_size', "--input holds a zero byte"),
         ("test_size: 12", "test_size: many", "many"),
     ],
 )
@@ -108,3 +116,37 @@ def test_searches_and_sweeps_that_cannot_run_stop_the_first_phase(tmp_path, comm
     with pytest.raises(UserError, match=message):
         run_experiment(experiment(tmp_path, f"{TWO.rstrip()}\n  - {last}\n"), tmp_path / "out")
     assert not (tmp_path / "out" / "first").exists()
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("seed: abc", "seed must be a whole number from 0 to 4294967295 or null, not \"abc\""),
+        ("seed: -1", "seed must be a whole number from 0 to 4294967295, not -1"),
+        ("name: [a]", "name must be a text or a whole number or null, not [\"a\"]"),
+        ("name: ../../elsewhere", "no part of an experiment's name may be empty or begin with a dot"),
+        ("variables: [a]", "variables must be a mapping with texts as keys or null, not [\"a\"]"),
+        ("variables: {a: [1]}", "variables, a must be a text or a number or true or false or null, not [1]"),
+        ("variables: {a b: 1}", "variables, a b: a variable's name is made of letters, digits and underscores, and is "
+         "neither out nor seed"),
+        ("phases: 5", "phases must be a list, not 5"),
+        ("phases: [1, 2]", "phases, item 1 must be a mapping with texts as keys, not 1"),
+        ("phases: []", "has no phases"),
+        ("phases: [{name: a, command: [x]}]", "phases, item 1, command must be a text, not [\"x\"]"),
+        ("phases: [{name: [a], command: x}]", "phases, item 1, name must be a text or a whole number, not [\"a\"]"),
+        ("phases: [{name: a, command: questions, settings: abc}]",
+         "phases, item 1, settings must be a mapping with texts as keys or null, not \"abc\""),
+        ("phases: [{name: a, command: questions, 5: x}]",
+         "phases, item 1 must be a mapping with texts as keys, not {\"name\": \"a\""),
+        ("phases: [{name: a, command: run, settings: {experiment: e.yaml}}]",
+         "phase a: an experiment cannot be a phase of one; list its phases here"),
+        ("shared: \"\\ud800\"", "half of a surrogate pair"),
+    ],
+)  # fmt: skip
+def test_a_file_of_another_shape_is_refused_by_its_key(tmp_path, text, sentence):
+    path = tmp_path / "e.yaml"
+    phases = "" if "phases" in text else "phases: [{name: a, command: questions}]\n"
+    path.write_text(f"{text}\n{phases}")
+    with pytest.raises(UserError) as refused:
+        read_experiment(path)
+    assert sentence in str(refused.value) and str(path) in str(refused.value)

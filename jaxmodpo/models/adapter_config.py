@@ -13,8 +13,8 @@ from typing import Any
 from jaxmodpo.artifacts import read_json
 from jaxmodpo.errors import UserError
 from jaxmodpo.hub import local_folder
-from jaxmodpo.models.fields import Fields
 from jaxmodpo.models.lora import PROJECTIONS, LoraConfig
+from jaxmodpo.schema import Fields
 
 # What says where the adapter came from or how it is stored, not what it computes.
 _HARMLESS = frozenset(

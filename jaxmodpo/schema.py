@@ -1,0 +1,293 @@
+"""What a file must hold, as Python types, and the sentence that says where it holds something else.
+
+A settings or state file may have valid syntax and another shape than its reader expects: a number where a list
+belongs, a key that is missing. :func:`read_as` compares what was parsed with a shape, a Python type, so that readers
+can rely on it; :class:`Fields` hands out one field of a mapping at a time and refuses fields that no reader knows.
+Every refusal is one sentence with the file and the key.
+
+Shapes are ``str``, ``int``, ``float`` (finite, and whole numbers too), ``bool``, ``None``, ``Any``, ``Literal``,
+unions, ``list``, ``tuple``, ``dict`` with texts as keys, ``Annotated`` with a :class:`Range`, and two kinds of mapping:
+
+- A ``TypedDict`` is for files that programs write: further keys are left alone, since a later version may add some.
+- A dataclass is for files that people write: an unknown key is refused with the nearest known one, fields with
+  defaults may be absent, and what comes back is the dataclass.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import json
+import math
+import types
+import typing
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal, TypeVar
+
+from jaxmodpo.errors import UserError, nearest
+
+LARGEST = 2**31 - 1
+"""the largest whole number that a shape may have: array indices are 32-bit"""
+
+_LONGEST_SHOWN = 80
+
+Shape = TypeVar("Shape")
+
+
+@dataclass(frozen=True)
+class Range:
+    """Bounds of a number, as ``Annotated[int, Range(least=1)]``; ``above`` and ``below`` leave the bound itself out."""
+
+    least: float | None = None
+    most: float | None = None
+    above: float | None = None
+    below: float | None = None
+
+    def holds(self, value: float) -> bool:
+        """Return whether a number lies within the bounds."""
+        return not (
+            (self.least is not None and value < self.least)
+            or (self.most is not None and value > self.most)
+            or (self.above is not None and value <= self.above)
+            or (self.below is not None and value >= self.below)
+        )
+
+    def in_words(self) -> str:
+        """Return the bounds as they follow "a number"."""
+        bounds = ((" above", self.above), (" from", self.least), (" to", self.most), (" to below", self.below))
+        return "".join(f"{word} {bound}" for word, bound in bounds if bound is not None)
+
+
+Positive = Annotated[float, Range(above=0)]
+Count = Annotated[int, Range(least=0, most=2**63 - 1)]
+"""how many of something there are"""
+
+
+def read_as(value: Any, shape: type[Shape], source: str, *path: str) -> Shape:
+    """Return a parsed value that has a shape.
+
+    Args:
+        value: what a file holds.
+        shape: what it must be; see the module's first paragraph.
+        source: the file, for errors.
+        path: where in the file the value stands: keys, and "item 3" of a list.
+
+    Raises:
+        UserError: it is of another shape; the message names the file and the key.
+    """
+    kind, arguments = typing.get_origin(shape), typing.get_args(shape)
+    if kind is Annotated:
+        return _ranged(value, shape, source, path)
+    if kind in (typing.Union, types.UnionType):
+        return _one_of(value, arguments, source, path)
+    if shape is not Any and not _is_of_kind(value, shape):
+        raise _wrong(value, _in_words(shape), source, path)
+    if kind in (list, tuple, Sequence):
+        return _items(value, kind, arguments, source, path)  # type: ignore[return-value]
+    if kind in (dict, Mapping):
+        inner = {key: read_as(part, arguments[1], source, *path, str(key)) for key, part in value.items()}
+        return inner  # type: ignore[return-value]
+    if typing.is_typeddict(shape):
+        return _typed_mapping(value, shape, source, path)
+    return _dataclass(value, shape, source, path) if dataclasses.is_dataclass(shape) else value
+
+
+def place(source: str, *path: str) -> str:
+    """Return how a part of a file is named in errors: ``results.json: tests, empathy, item 1``."""
+    return f"{source}: {', '.join(path)}" if path else source
+
+
+def is_integer(value: Any) -> bool:
+    """Return whether a JSON value is a whole number; Python counts ``true`` as one, JSON does not."""
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def is_number(value: Any) -> bool:
+    """Return whether a JSON value is a number that a float can hold: neither NaN nor infinite."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return False
+    try:
+        return math.isfinite(value)
+    except OverflowError:
+        return False
+
+
+def _is_of_kind(value: Any, shape: Any) -> bool:
+    """Return whether a value is of a shape's outermost kind: a mapping, a list, a text, a number."""
+    kind = typing.get_origin(shape) or shape
+    if kind is Annotated:
+        return _is_of_kind(value, typing.get_args(shape)[0])
+    if kind is Any:
+        return True
+    if kind in (None, types.NoneType):
+        return value is None
+    if kind is Literal:
+        # Compared with their types, since Python's True equals 1.
+        return any(type(value) is type(one) and value == one for one in typing.get_args(shape))
+    if kind in (list, tuple, Sequence):
+        return isinstance(value, list)
+    if kind in (dict, Mapping) or typing.is_typeddict(kind) or dataclasses.is_dataclass(kind):
+        return isinstance(value, dict) and all(isinstance(key, str) for key in value)
+    if kind is int:
+        return is_integer(value)
+    if kind is float:
+        return is_number(value)
+    return isinstance(value, kind)
+
+
+def _ranged(value: Any, shape: Any, source: str, path: Sequence[str]) -> Any:
+    kind, *extras = typing.get_args(shape)
+    bounds = [extra for extra in extras if isinstance(extra, Range)]
+    if not _is_of_kind(value, kind) or not all(bound.holds(value) for bound in bounds):
+        raise _wrong(value, _in_words(shape), source, path)
+    return value
+
+
+def _one_of(value: Any, shapes: Sequence[Any], source: str, path: Sequence[str]) -> Any:
+    fitting = [shape for shape in shapes if _is_of_kind(value, shape)]
+    if not fitting:
+        raise _wrong(value, " or ".join(map(_in_words, shapes)), source, path)
+    for shape in fitting[:-1]:
+        try:
+            return read_as(value, shape, source, *path)
+        except UserError:
+            continue
+    return read_as(value, fitting[-1], source, *path)
+
+
+def _items(value: Any, kind: Any, arguments: Sequence[Any], source: str, path: Sequence[str]) -> Any:
+    if kind is tuple and arguments[-1] is not Ellipsis:
+        if len(value) != len(arguments):
+            raise _wrong(value, f"a list of {len(arguments)}", source, path)
+        shapes = arguments
+    else:
+        shapes = [arguments[0]] * len(value)
+    numbered = enumerate(zip(value, shapes, strict=True), 1)
+    items = [read_as(part, shape, source, *path, f"item {number}") for number, (part, shape) in numbered]
+    return tuple(items) if kind is tuple else items
+
+
+def _typed_mapping(value: Mapping[str, Any], shape: Any, source: str, path: Sequence[str]) -> Any:
+    known = _hints(shape)
+    for name in known:
+        if name not in value and name in _required(shape):
+            raise UserError(f"{place(source, *path)} lacks the field '{name}'")
+    return {k: read_as(part, known[k], source, *path, k) if k in known else part for k, part in value.items()}
+
+
+def _dataclass(value: Mapping[str, Any], shape: Any, source: str, path: Sequence[str]) -> Any:
+    known = {field.name: field for field in dataclasses.fields(shape) if field.init}
+    for key in value:
+        if key not in known:
+            raise UserError(f"{place(source, *path)}: unknown key '{key}'{nearest(key, known)}")
+    for name, field in known.items():
+        optional = field.default is not dataclasses.MISSING or field.default_factory is not dataclasses.MISSING
+        if name not in value and not optional:
+            raise UserError(f"{place(source, *path)} lacks the field '{name}'")
+    hints = _hints(shape)
+    return shape(**{k: read_as(part, hints[k], source, *path, k) for k, part in value.items()})
+
+
+@functools.cache
+def _required(shape: Any) -> frozenset[str]:
+    """Return a TypedDict's required keys; its own list misses NotRequired where annotations are texts."""
+    hints = typing.get_type_hints(shape, include_extras=True)
+    optional = {name for name, hint in hints.items() if typing.get_origin(hint) is typing.NotRequired}
+    return frozenset(shape.__required_keys__ - optional)
+
+
+@functools.cache
+def _hints(shape: Any) -> dict[str, Any]:
+    hints = typing.get_type_hints(shape, include_extras=True)
+    wrappers = (typing.Required, typing.NotRequired)
+    return {k: typing.get_args(hint)[0] if typing.get_origin(hint) in wrappers else hint for k, hint in hints.items()}
+
+
+def _in_words(shape: Any) -> str:
+    kind, arguments = typing.get_origin(shape) or shape, typing.get_args(shape)
+    if kind is Annotated:
+        bounds = [extra.in_words() for extra in arguments[1:] if isinstance(extra, Range)]
+        return _in_words(arguments[0]) + "".join(bounds)
+    if kind is Literal:
+        return " or ".join(map(str, arguments))
+    if kind in (typing.Union, types.UnionType):
+        return " or ".join(map(_in_words, arguments))
+    if kind in (list, tuple, Sequence):
+        return "a list"
+    words = {int: "a whole number", float: "a number", str: "a text", bool: "true or false", types.NoneType: "null"}
+    return words.get(kind, "a mapping with texts as keys")
+
+
+def _wrong(value: Any, needed: str, source: str, path: Sequence[str]) -> UserError:
+    return UserError(f"{place(source, *path)} must {'be' if path else 'hold'} {needed}, not {shown(value)}")
+
+
+def shown(value: Any) -> str:
+    """Return a parsed value as an error shows it: as JSON, cut where it is long."""
+    text = json.dumps(value, default=str, skipkeys=True)
+    return text if len(text) <= _LONGEST_SHOWN else text[:_LONGEST_SHOWN] + "…"
+
+
+class Fields:
+    """The fields of one mapping, each read once.
+
+    Args:
+        settings: what the file holds.
+        source: the file, for errors.
+    """
+
+    def __init__(self, settings: Mapping[str, Any], source: str):
+        self.source = source
+        self._left = dict(settings)
+
+    def take(self, name: str, default: Any = None) -> Any:
+        """Return a field of any type; ``default`` where it is absent or null."""
+        value = self._left.pop(name, None)
+        return default if value is None else value
+
+    def read(self, name: str, shape: type[Shape], default: Shape | None = None) -> Shape:
+        """Return a field of a shape; ``default`` where it is absent or null, and without one the field is needed."""
+        value = self.take(name)
+        if value is None and default is None:
+            raise UserError(f"{self.source}: the field '{name}' is missing")
+        return default if value is None else read_as(value, shape, self.source, name)  # type: ignore[return-value]
+
+    def integer(self, name: str, default: int | None = None, *, least: int = 1, most: int = LARGEST) -> int:
+        """Return a whole number from ``least`` to ``most``; without a default the field is needed."""
+        return self.read(name, Annotated[int, Range(least=least, most=most)], default)  # type: ignore[arg-type]
+
+    def number(self, name: str, default: float | None = None, *, above: float | None = None) -> float:
+        """Return a finite number, greater than ``above`` where that is given."""
+        return float(self.read(name, Annotated[float, Range(above=above)], default))  # type: ignore[arg-type]
+
+    def rate(self, name: str, default: float) -> float:
+        """Return a rate of dropout, in [0, 1)."""
+        return float(self.read(name, Annotated[float, Range(least=0, below=1)], default))  # type: ignore[arg-type]
+
+    def boolean(self, name: str, default: bool) -> bool:
+        """Return true or false."""
+        return self.read(name, bool, default)
+
+    def only(self, name: str, *supported: Any) -> None:
+        """Refuse a field that is there and holds none of ``supported``; null is as good as absent."""
+        value = self.take(name, supported[0])
+        if not _is_of_kind(value, Literal[supported]):  # type: ignore[valid-type]
+            raise UserError(f"{self.source}: {name} {shown(value)} is not supported")
+
+    def refuse_rest(self, harmless: Collection[str]) -> None:
+        """Refuse the first field that was not read, is not harmless, and holds more than nothing."""
+        for name in sorted(self._left):
+            if name not in harmless and not _is_nothing(self._left[name]):
+                raise UserError(
+                    f"{self.source}: the field '{name}' is not supported (it holds {shown(self._left[name])})"
+                )
+
+    def has(self, name: str) -> bool:
+        """Return whether a field is there and not yet read, be it null."""
+        return name in self._left
+
+
+def _is_nothing(value: Any) -> bool:
+    """Return whether a value says as much as an absent field; 0 says more, though it equals ``False`` in Python."""
+    return value is None or value is False or (isinstance(value, str | list | dict) and not value)
