@@ -14,6 +14,7 @@ from jaxmodpo.personas.anonymity import group_sizes
 from jaxmodpo.personas.mapping import CANONICAL, find_mapping, load_mapping
 from jaxmodpo.personas.participant import Participant
 from jaxmodpo.personas.profile import profile_text, quality
+from jaxmodpo.personas.rows import LeftOut
 from jaxmodpo.personas.selection import groups_of, select_diverse, split_balanced
 from jaxmodpo.personas.summary import STEPS, summarise
 from jaxmodpo.personas.survey import participants_of, read_surveys
@@ -60,9 +61,10 @@ def personas(config: PersonasConfig) -> Phase:
         UserError: unreadable surveys, a wrong mapping, or too few good profiles.
     """
     check(config)
+    left_out = LeftOut()
     inputs = {f"survey {number}": path for number, path in enumerate(config.survey, 1)}
     if config.survey:
-        participants = read_surveys(config.survey, load_mapping(config.mapping))
+        participants = read_surveys(config.survey, load_mapping(config.mapping), left_out)
         inputs["mapping"] = find_mapping(config.mapping)
         rows = []
     else:
@@ -79,11 +81,13 @@ def personas(config: PersonasConfig) -> Phase:
     sets = choose(participants, good, config)
     _write_personas(config.output_dir, sets, rated)
     summary = summarise(
-        sets, rated, least=config.min_quality, seed=config.seed, synthetic=config.synthesize is not None
+        sets, rated, left_out, least=config.min_quality, seed=config.seed, synthetic=config.synthesize is not None
     )
     from jaxmodpo.personas.report import write_report
 
     write_report(config.output_dir, summary)
+    if said := left_out.words():
+        logger.info("%s", said)
     _say(summary, config.output_dir)
     phase.finish(**_results(summary))
     return phase
@@ -184,6 +188,7 @@ def _results(summary: Mapping[str, Any]) -> dict[str, Any]:
     """Return the manifest's counts."""
     found, said = summary["quality"]["sets"]["participants"], summary["anonymity"]["sets"]["selected"]
     return {
+        **({"survey": summary["survey"]} if summary["survey"] else {}),
         "participants": summary["counts"]["participants"],
         "good": summary["counts"]["above_quality"],
         "quality_mean": round(found["mean"], 4),

@@ -19,7 +19,7 @@ from jaxmodpo.errors import UserError, nearest
 from jaxmodpo.personas.participant import ATTITUDES, COLUMNS, IDENTIFIER, IMPORTANCES, LISTS, TEXTS, parse_rating
 
 CANONICAL = "canonical"
-KEYS = ("fields", "files", "scales", "missing", "separator", "skip_rows")
+KEYS = ("fields", "files", "scales", "missing", "separator", "skip_rows", "keep", "drop")
 # What may stand under a field, by the kind of field.
 _ID_KEYS = ("column", "number")
 _TEXT_KEYS = ("column", "constant", "values", "groups")
@@ -29,6 +29,24 @@ _RATING_KEYS = ("column", "values", "scale")
 ID_PREFIX = "id_prefix"
 # Without these there is nothing to balance, or to hide.
 _NEEDED = (IDENTIFIER, "population", "age", "gender", "ethnicity")
+
+YES = frozenset({"1", "1.0", "y", "yes", "t", "true", "on", "x", "✓", "✔", "☑", "selected", "checked", "ticked"})
+"""known spellings of a yes, as :func:`plain` gives them"""
+
+NO = frozenset({"0", "0.0", "n", "no", "f", "false", "off", "not selected", "not checked", "not ticked"})
+"""known spellings of a no"""
+
+REVOKED, EXPIRED = "consent_revoked", "data_expired"
+"""what Prolific writes in place of the data of those who withdrew, and of data that are too old"""
+
+NO_ANSWER = frozenset(
+    {
+        *("na", "n/a", "#n/a", "nan", "null", EXPIRED, REVOKED),
+        *("prefer not to say", "prefer not to answer", "prefer not to disclose", "rather not say", "decline to answer"),
+        *("i prefer not to say", "i prefer not to answer", "i'd rather not say", "i would rather not say"),
+    }
+)
+"""answers that are none in any survey, unless a mapping's ``values`` say what they mean"""
 
 
 @dataclass(frozen=True)
@@ -71,6 +89,8 @@ class SurveyMapping:
         files: constants by pattern of file name.
         missing: :func:`plain` answers that count as none.
         skip_rows: rows below the header that are no answers.
+        keep: by column, the answers of which a participant's row has one: their wording, by :func:`plain` answer.
+        drop: by column, those that no participant's row has.
     """
 
     name: str
@@ -78,6 +98,8 @@ class SurveyMapping:
     files: Mapping[str, Mapping[str, str]]
     missing: frozenset[str]
     skip_rows: int
+    keep: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    drop: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
 
     def constants(self, path: Path) -> dict[str, str]:
         """Return what the mapping says of a file's every row."""
@@ -133,7 +155,27 @@ def load_mapping(name: str | Path = CANONICAL) -> SurveyMapping:
         files=files,
         missing=frozenset({"", *(plain(_text(answer, f"{path}: missing")) for answer in missing)}),
         skip_rows=skip_rows,
+        keep=_row_rule(content, "keep", path),
+        drop=_row_rule(content, "drop", path),
     )
+
+
+def _row_rule(content: Mapping[str, Any], rule: str, path: Path) -> dict[str, dict[str, str]]:
+    """Read ``keep`` or ``drop``: a bare yes or no stands for all its spellings, and nothing for an empty cell."""
+    columns: dict[str, dict[str, str]] = {}
+    for column, said in _mapping(content.get(rule) or {}, f"{path}: {rule}").items():
+        where = f"{path}: {rule}, {column}"
+        answers: dict[str, str] = {}
+        for answer in said if isinstance(said, list) else [said]:
+            if isinstance(answer, bool):
+                answers |= dict.fromkeys(YES if answer else NO, "yes" if answer else "no")
+            else:
+                word = "" if answer is None else _text(answer, where)
+                answers[plain(word)] = word
+        if not answers:
+            raise UserError(f"{where}: name at least one answer")
+        columns[_text(column, f"{path}: {rule}")] = answers
+    return columns
 
 
 def _sources(content: Mapping[str, Any], files: Mapping[str, Mapping[str, str]], path: Path) -> dict[str, Source]:

@@ -11,6 +11,7 @@ from jaxmodpo.personas.anonymity import QUASI_IDENTIFIERS, anonymity
 from jaxmodpo.personas.balance import DIMENSIONS, balance, counts
 from jaxmodpo.personas.participant import IMPORTANCES, Participant, primary_preferences
 from jaxmodpo.personas.profile import QUALITY_WEIGHTS
+from jaxmodpo.personas.rows import LeftOut
 
 Sets = Mapping[str, Sequence[Participant]]
 # The steps in order; the sets that the paper's figures compare are all but the second.
@@ -24,19 +25,27 @@ IDENTIFIER_SETS = (
 
 
 def summarise(
-    sets: Sets, qualities: Mapping[str, Mapping[str, float]], *, least: float, seed: int, synthetic: bool
+    sets: Sets,
+    qualities: Mapping[str, Mapping[str, float]],
+    left_out: LeftOut | None = None,
+    *,
+    least: float,
+    seed: int,
+    synthetic: bool,
 ) -> dict[str, Any]:
     """Return everything that the report shows.
 
     Args:
         sets: the participants of each of :data:`STEPS`.
         qualities: of every participant, with its parts, by id.
+        left_out: what of the survey's files became no participant.
         least: the quality that was asked for.
         seed: of the tests that draw random tables.
         synthetic: whether the survey was made up.
     """
     return {
         "synthetic": synthetic,
+        "survey": left_out.summary() if left_out and left_out.rows else {},
         "counts": {step: len(sets[step]) for step in STEPS},
         "composition": {name: {step: counts(sets[step], name) for step in STEPS} for name in DIMENSIONS},
         "quality": {

@@ -9,7 +9,19 @@ from pathlib import Path
 
 from jaxmodpo.artifacts import read_table
 from jaxmodpo.errors import UserError, nearest
-from jaxmodpo.personas.mapping import ID_PREFIX, Source, SurveyMapping, band, group_of, load_mapping, plain
+from jaxmodpo.personas.mapping import (
+    EXPIRED,
+    ID_PREFIX,
+    NO,
+    NO_ANSWER,
+    YES,
+    Source,
+    SurveyMapping,
+    band,
+    group_of,
+    load_mapping,
+    plain,
+)
 from jaxmodpo.personas.participant import (
     ATTITUDES,
     IDENTIFIER,
@@ -20,43 +32,34 @@ from jaxmodpo.personas.participant import (
     parse_rating,
     shown,
 )
+from jaxmodpo.personas.rows import LeftOut, participants_rows
 
-# What stands in the column of a box that was not ticked, besides nothing, and of one that was, besides its entry.
-_UNTICKED = frozenset(
-    {
-        *("0", "0.0", "n", "no", "f", "false", "off", "-", "–", "—", ".", "#n/a", "n/a", "na", "nan", "nil"),
-        *(
-            "none",
-            "null",
-            "missing",
-            "not selected",
-            "unselected",
-            "not checked",
-            "unchecked",
-            "not ticked",
-            "unticked",
-        ),
-        *("-1", "-9", "-99", "-999", "-99.0", "-999.0"),
-    }
-)
-_TICKED = frozenset({"1", "1.0", "y", "yes", "t", "true", "on", "x", "✓", "✔", "☑", "selected", "checked", "ticked"})
+# What stands in the column of a box that was not ticked, besides nothing.
+_UNTICKED = NO | {
+    *("-", "–", "—", ".", "#n/a", "n/a", "na", "nan", "nil", "none", "null", "missing"),
+    *("unselected", "unchecked", "unticked", "-1", "-9", "-99", "-999", "-99.0", "-999.0"),
+}
 
 
-def read_surveys(paths: Sequence[Path], mapping: SurveyMapping | None = None) -> list[Participant]:
+def read_surveys(
+    paths: Sequence[Path], mapping: SurveyMapping | None = None, left_out: LeftOut | None = None
+) -> list[Participant]:
     """Read survey files.
 
     Args:
         paths: CSV files.
         mapping: of their columns; without one, the columns are the canonical ones.
+        left_out: counts rows that are no participants', and answers that are too old.
 
     Raises:
-        UserError: a missing column, an answer that is none, or a participant twice; it names file, row and field,
-            never the participant.
+        UserError: a missing column, an answer that is none, a row of which nobody can say that it is a participant's,
+            or a participant twice; it names file, row and field, never the participant.
     """
     mapping = mapping or load_mapping()
+    left_out = LeftOut() if left_out is None else left_out
     participants: dict[str, Participant] = {}
     for path in paths:
-        for number, participant in _read(path, read_table(path, []), mapping):
+        for number, participant in _read(path, read_table(path, []), mapping, left_out):
             if participant.participant_id in participants:
                 raise UserError(f"{path}, row {number}: the participant_id has been given before; ids must be unique")
             participants[participant.participant_id] = participant
@@ -65,15 +68,18 @@ def read_surveys(paths: Sequence[Path], mapping: SurveyMapping | None = None) ->
 
 def participants_of(rows: Sequence[Mapping[str, str]]) -> list[Participant]:
     """Return rows of the canonical layout, which no file need hold, as participants."""
-    return [participant for _, participant in _read(Path("survey.csv"), rows, load_mapping())]
+    return [participant for _, participant in _read(Path("survey.csv"), rows, load_mapping(), LeftOut())]
 
 
-def _read(path: Path, rows: Sequence[Mapping[str, str]], mapping: SurveyMapping) -> Iterator[tuple[int, Participant]]:
+def _read(
+    path: Path, rows: Sequence[Mapping[str, str]], mapping: SurveyMapping, left_out: LeftOut
+) -> Iterator[tuple[int, Participant]]:
     """Yield one file's participants, each with the number of its row."""
     reader = _Reader.of(path, list(rows[0]), mapping)
     if len(rows) <= mapping.skip_rows:
         raise UserError(f"{path} has no rows below the {mapping.skip_rows} that {mapping.name} skips")
-    for number, row in enumerate(rows[mapping.skip_rows :], mapping.skip_rows + 1):
+    for number, row in participants_rows(path, rows, mapping, left_out):
+        left_out.expired += sum(plain(row[column]) == EXPIRED for column in reader.actual.values())
         yield number, reader.participant(row, number)
 
 
@@ -127,7 +133,8 @@ class _Reader:
         if source.column is None:
             return source.constant or ""
         text = " ".join(row[self.actual[source.column]].split())
-        return "" if plain(text) in self.mapping.missing else text
+        said = plain(text)
+        return "" if said in self.mapping.missing or (said in NO_ANSWER and said not in source.values) else text
 
     def _text(self, row: Mapping[str, str], name: str, where: str) -> str:
         if name in self.constants:
@@ -156,7 +163,11 @@ class _Reader:
             found = (
                 entries(row[self.actual[source.column]], source) if source.column and self._answer(row, source) else []
             )
-        meanings = (source.values.get(plain(entry), entry) for entry in found)
+        meanings = (
+            source.values.get(plain(entry), entry)
+            for entry in found
+            if plain(entry) not in NO_ANSWER - source.values.keys()
+        )
         return tuple(meaning for meaning in meanings if meaning)
 
     def _ticked(self, row: Mapping[str, str], column: str, entry: str, where: str) -> bool:
@@ -164,7 +175,7 @@ class _Reader:
         cell = row[self.actual[column]]
         if plain(cell) in self.mapping.missing | _UNTICKED:
             return False
-        if plain(cell) in _TICKED | {plain(entry), plain(column)}:
+        if plain(cell) in YES | {plain(entry), plain(column)}:
             return True
         raise UserError(
             f"{where}: the box '{_short(column)}' holds {shown(cell)}, which is neither a yes nor a no nor '{entry}'; "

@@ -299,6 +299,6 @@ def test_a_box_is_ticked_where_its_cell_says_so_and_nowhere_else(tmp_path):
         "not shown",
     ):
         assert ticked(tmp_path, no) == (), no
-    for unknown in ("2", "maybe", "Anxiety", "CONSENT_REVOKED"):
+    for unknown in ("2", "maybe", "Anxiety", "WITHDRAWN"):
         with pytest.raises(UserError, match=rf"s\.csv, row 1: the box 'Q6_1' holds '{unknown}', which is neither"):
             ticked(tmp_path, unknown)
