@@ -165,18 +165,22 @@ def _takes(hint: Any, kind: type) -> bool:
     return hint is kind
 
 
-def from_mapping(cls: type[Config], settings: Mapping[str, Any], source: str) -> Config:
+def from_mapping(
+    cls: type[Config], settings: Mapping[str, Any], source: str, defaults: Mapping[str, Any] | None = None
+) -> Config:
     """Make a settings dataclass from a mapping, as ``--config`` or an experiment file gives it.
 
     Args:
         cls: the dataclass.
         settings: names to values; a dash in a name counts as an underscore.
         source: what to call the mapping in an error ("demo.yaml, phase dpo").
+        defaults: for settings that it leaves out.
 
     Raises:
         UserError: an unknown, missing or ill-typed setting.
     """
-    return _settings(cls, _arguments(cls, _values(cls, settings, source), source), source)
+    values = {**_values(cls, defaults or {}, source), **_values(cls, settings, source)}
+    return _settings(cls, _arguments(cls, values, source), source)
 
 
 def _collected(cls: type, arguments: Sequence[str], source: str) -> list[str]:

@@ -1,7 +1,9 @@
 """An experiment file: phases in order, each a command with its settings; finished ones are skipped.
 
 In a setting, ``$out`` stands for the experiment's folder, ``$seed`` for its seed, and ``$NAME`` for what the file's
-``variables`` or ``--set NAME=VALUE`` say. A phase writes to ``$out/NAME`` unless its settings say otherwise.
+``variables`` or ``--set NAME=VALUE`` say. A phase writes to ``$out/NAME`` unless its settings say otherwise. Its
+``config`` names a YAML file whose settings stand where its own say nothing, as ``--config`` does: most often the
+``best.yaml`` of a search, which an earlier phase may still have to write.
 """
 
 from __future__ import annotations
@@ -12,7 +14,7 @@ import re
 import string
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -20,7 +22,7 @@ import tyro
 
 from jaxmodpo.artifacts import read_json
 from jaxmodpo.cli import COMMANDS, load
-from jaxmodpo.config import builtin, from_mapping, load_yaml, named_values
+from jaxmodpo.config import as_mapping, builtin, from_mapping, load_yaml, named_values
 from jaxmodpo.errors import UserError, nearest
 from jaxmodpo.phase import Phase
 from jaxmodpo.schema import Range, read_as
@@ -48,11 +50,19 @@ class RunConfig:
 
 @dataclass(frozen=True)
 class PhaseSpec:
-    """One phase of an experiment file."""
+    """One phase of an experiment file.
+
+    Attributes:
+        name: and its folder's.
+        command: what it runs.
+        settings: of the command.
+        config: a YAML file with more of them, for those that ``settings`` leaves out; empty for none.
+    """
 
     name: str
     command: str
     settings: Mapping[str, Any]
+    config: str = ""
 
 
 @dataclass(frozen=True)
@@ -79,6 +89,7 @@ class _Row:
     name: str | int
     command: str
     settings: dict[str, Any] | None = None
+    config: str | None = None
 
 
 @dataclass(frozen=True)
@@ -112,7 +123,7 @@ def read_experiment(path: Path) -> Experiment:
             raise UserError(f"{path}, phase {name}: an experiment cannot be a phase of one; list its phases here")
         if any(name == phase.name for phase in phases):
             raise UserError(f"{path}: two phases are named '{name}'")
-        phases.append(PhaseSpec(name, row.command, row.settings or {}))
+        phases.append(PhaseSpec(name, row.command, row.settings or {}, row.config or ""))
     name = path.stem if content.name is None else str(content.name)
     _refuse_misplaced(name, str(path), "experiment")
     variables = content.variables or {}
@@ -152,29 +163,59 @@ def set_variables(experiment: Experiment, given: Mapping[str, str]) -> dict[str,
     return {name: f"${name}" if value is None else str(value) for name, value in merged.items()}
 
 
-def resolve(phase: PhaseSpec, out: Path, seed: int, source: str, variables: Mapping[str, str] | None = None) -> Any:
-    """Return a phase's settings as its command's dataclass."""
+def resolve(
+    phase: PhaseSpec,
+    out: Path,
+    seed: int,
+    source: str,
+    variables: Mapping[str, str] | None = None,
+    earlier: Sequence[Any] = (),
+) -> Any:
+    """Return a phase's settings as its command's dataclass.
+
+    Where its ``config`` is not there yet, the settings that the search among ``earlier`` phases starts from stand in.
+
+    Raises:
+        UserError: an unknown variable or setting; a ``config`` that is not there and that no earlier phase writes.
+    """
     known = {**(variables or {}), "out": out, "seed": seed}
-
-    def fill(value: Any) -> Any:
-        if isinstance(value, str):
-            try:
-                filled = string.Template(value).substitute(known)
-                # A variable alone may stand for a switch.
-                switch = {"true": True, "false": False}.get(filled.lower()) if value.startswith("$") else None
-                return filled if switch is None else switch
-            except (KeyError, ValueError) as error:
-                names = ", ".join(f"${name}" for name in known)
-                raise UserError(f"{source}: in '{value}' only {names} can be used ({error})") from error
-        if isinstance(value, Mapping):
-            return {key: fill(item) for key, item in value.items()}
-        return [fill(item) for item in value] if isinstance(value, list) else value
-
     cls, _ = load(phase.command)
-    settings = {key: fill(value) for key, value in phase.settings.items()}
+    settings = {key: _filled(value, known, source) for key, value in phase.settings.items()}
     if any(field.name == "output_dir" for field in fields(cls)):
         settings.setdefault("output_dir", str(out / phase.name))
-    return from_mapping(cls, settings, source)
+    if not phase.config:
+        return from_mapping(cls, settings, source)
+    path = Path(str(_filled(phase.config, known, source)))
+    return from_mapping(cls, settings, f"{source}, with {path}", _settings_of(path, cls, earlier, source))
+
+
+def _filled(value: Any, known: Mapping[str, Any], source: str) -> Any:
+    """Return a setting with the variables' values in place of their names, however deep they stand in it."""
+    if isinstance(value, str):
+        try:
+            filled = string.Template(value).substitute(known)
+        except (KeyError, ValueError) as error:
+            names = ", ".join(f"${name}" for name in known)
+            raise UserError(f"{source}: in '{value}' only {names} can be used ({error})") from error
+        # A variable alone may stand for a switch.
+        switch = {"true": True, "false": False}.get(filled.lower()) if value.startswith("$") else None
+        return filled if switch is None else switch
+    if isinstance(value, Mapping):
+        return {key: _filled(item, known, source) for key, item in value.items()}
+    return [_filled(item, known, source) for item in value] if isinstance(value, list) else value
+
+
+def _settings_of(path: Path, cls: type, earlier: Sequence[Any], source: str) -> Mapping[str, Any]:
+    """Return what a phase's ``config`` holds, or where a search has yet to write it, what that starts from."""
+    if path.is_file():
+        return load_yaml(path)
+    search = next((c for c in reversed(earlier) if hasattr(c, "trials") and c.output_dir / "best.yaml" == path), None)
+    if search is None:
+        raise UserError(f"{source}: config: there is no file {path}, and no search in an earlier phase writes it")
+    if search.trains is not cls:
+        raise UserError(f"{source}: config: {path} will hold the settings of another command")
+    known = {field.name for field in fields(cls)} - {"output_dir"}
+    return {name: value for name, value in as_mapping(search).items() if name in known}
 
 
 def run_experiment(
@@ -206,6 +247,10 @@ def run_experiment(
         if not _finished(config):
             _check(f"{path.name}, phase {phase.name}", config)
     for number, (phase, config) in enumerate(zip(experiment.phases, resolved, strict=True), 1):
+        if phase.config:
+            # The search that writes it may have ended only now.
+            config = _resolve_all(path, experiment, out, given or {})[number - 1]
+            _check(f"{path.name}, phase {phase.name}", config)
         started = time.monotonic()
         _, function = load(phase.command)
         logger.info(_label(number, len(resolved), phase))
@@ -219,13 +264,20 @@ def run_experiment(
 def _resolved(
     path: Path, out: Path | None, seed: int | None, given: Mapping[str, str]
 ) -> tuple[Experiment, Path, list[Any]]:
-    """Return an experiment, its folder, and the settings of its phases."""
+    """Return an experiment with its seed, its folder, and the settings of its phases."""
     experiment = read_experiment(path)
+    experiment = replace(experiment, seed=experiment.seed if seed is None else seed)
     out = out or Path("out") / experiment.name
-    seed = experiment.seed if seed is None else seed
+    return experiment, out, _resolve_all(path, experiment, out, given)
+
+
+def _resolve_all(path: Path, experiment: Experiment, out: Path, given: Mapping[str, str]) -> list[Any]:
     variables = set_variables(experiment, given)
-    source = f"{path.name}, phase "
-    return experiment, out, [resolve(phase, out, seed, source + phase.name, variables) for phase in experiment.phases]
+    configs: list[Any] = []
+    for phase in experiment.phases:
+        source = f"{path.name}, phase {phase.name}"
+        configs.append(resolve(phase, out, experiment.seed, source, variables, configs))
+    return configs
 
 
 def _check_settings(source: str, config: Any) -> None:
@@ -298,6 +350,8 @@ def dry_run(path: Path, out: Path | None, seed: int | None, given: Mapping[str, 
             for name in ("judge_calls", "chip_hours", "disk", "endpoint_replies"):
                 setattr(total, name, getattr(total, name) + getattr(cost, name))
             peak = max(peak, cost.while_running)
+        if phase.config:
+            print(f"    config: {phase.config}  [what it leaves open until it is there: as the search begins]")
         for field in fields(config):
             value = getattr(config, field.name)
             if field.name == "output_dir" or value == field.default:

@@ -5,13 +5,18 @@ from __future__ import annotations
 import json
 import logging
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from jaxmodpo.artifacts import read_json
+from jaxmodpo import experiment as experiment_module
+from jaxmodpo.artifacts import read_json, write_text
+from jaxmodpo.cli import load
 from jaxmodpo.config import builtin
 from jaxmodpo.errors import UserError
-from jaxmodpo.experiment import RunConfig, read_experiment, run, run_experiment
+from jaxmodpo.experiment import RunConfig, _resolved, read_experiment, run, run_experiment
+from jaxmodpo.methods.dpo import DPOConfig
+from jaxmodpo.search.settings import TuneDPOConfig
 
 TWO = """
 name: two
@@ -150,3 +155,59 @@ def test_a_file_of_another_shape_is_refused_by_its_key(tmp_path, text, sentence)
     with pytest.raises(UserError) as refused:
         read_experiment(path)
     assert sentence in str(refused.value) and str(path) in str(refused.value)
+
+
+SEARCHED = """
+phases:
+  - name: tuned
+    command: tune dpo
+    settings: {model: $out/model, pairs: $out/pairs.json, beta: 0.2, epochs: 1, trials: 2}
+  - name: dpo
+    command: align dpo
+    config: $out/tuned/best.yaml
+    settings: {epochs: 4}
+"""
+
+
+def searched(folder: Path, text: str = SEARCHED) -> list[Any]:
+    (folder / "e.yaml").write_text(text)
+    return _resolved(folder / "e.yaml", folder / "out", 3, {})[2]
+
+
+def test_a_phase_takes_the_best_settings_of_a_search_where_its_own_say_nothing(tmp_path):
+    search, before = searched(tmp_path)
+    assert isinstance(before, DPOConfig), "until the search has ended, what it begins with"
+    assert (before.beta, before.epochs, before.output_dir) == (0.2, 4, tmp_path / "out" / "dpo")
+    write_text(search.output_dir / "best.yaml", "model: m\npairs: p.json\nbeta: 0.37\nlora-rank: 8\nepochs: 2\n")
+    after = searched(tmp_path)[1]
+    assert (after.beta, after.lora_rank, after.epochs, after.model) == (0.37, 8, 4, Path("m"))
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("$out/tuned/best", "$out/tunde/best", "phase dpo: config: there is no file .*tunde/best.yaml, and no search"),
+        ("align dpo", "align sft", "phase dpo: config: .*best.yaml will hold the settings of another command"),
+        ("{epochs: 4}", "{epoch: 4}", "unknown setting 'epoch'; did you mean 'epochs'"),
+        ("config: $out", "confg: $out", "unknown key 'confg'; did you mean 'config'"),
+    ],
+)
+def test_a_phases_config_that_cannot_be_is_refused(tmp_path, old, new, message):
+    assert old in SEARCHED
+    with pytest.raises(UserError, match=message):
+        searched(tmp_path, SEARCHED.replace(old, new))
+
+
+def test_best_settings_are_read_when_their_phase_begins(tmp_path, monkeypatch):
+    """The search ends after the run has begun, and what it found is what the next phase trains with."""
+    ran = []
+
+    def run_phase(config: Any) -> None:
+        ran.append(config)
+        if isinstance(config, TuneDPOConfig):
+            write_text(config.output_dir / "best.yaml", "model: m\npairs: p.json\nbeta: 0.37\n")
+
+    monkeypatch.setattr(experiment_module, "load", lambda name: (load(name)[0], run_phase))
+    searched(tmp_path)
+    run_experiment(tmp_path / "e.yaml", tmp_path / "out")
+    assert [(type(c).__name__, c.beta) for c in ran] == [("TuneDPOConfig", 0.2), ("DPOConfig", 0.37)]
