@@ -8,7 +8,6 @@ experiment file holds it. An unknown key is an error that names the nearest know
 from __future__ import annotations
 
 import dataclasses
-import math
 import re
 import types
 import typing
@@ -18,6 +17,7 @@ from typing import Any, TypeVar
 
 from jaxmodpo.errors import UserError, nearest
 from jaxmodpo.parsing import parse_yaml
+from jaxmodpo.ranges import check_ranges
 from jaxmodpo.schema import read_as, shown
 
 Config = TypeVar("Config")
@@ -251,20 +251,10 @@ def _settings(cls: type[Config], arguments: list[str], source: str) -> Config:
             made = tyro.cli(cls, args=arguments, prog=source)
     except SystemExit:
         raise UserError(f"{source}: {_first_paragraph(said.getvalue())}") from None
-    _refuse_impossible_numbers(made, source)
+    for field in dataclasses.fields(made):  # type: ignore[arg-type]
+        _refuse_remote(getattr(made, field.name), f"--{field.name.replace('_', '-')}", source)
+    check_ranges(made, source)
     return made
-
-
-def _refuse_impossible_numbers(settings: Any, source: str) -> None:
-    """Refuse what no setting of any command can be: an infinite or undefined number, a seed below 0."""
-    for name, value in ((f.name, getattr(settings, f.name)) for f in dataclasses.fields(settings)):
-        flag = f"--{name.replace('_', '-')}"
-        _refuse_remote(value, flag, source)
-        for number in value if isinstance(value, list | tuple) else (value,):
-            if isinstance(number, float) and not math.isfinite(number):
-                raise UserError(f"{source}: {flag} must be a finite number, not {number}")
-        if name == "seed" and isinstance(value, int) and not 0 <= value < 2**32:
-            raise UserError(f"{source}: {flag} must be from 0 to {2**32 - 1}, not {value}")
 
 
 _REMOTE = re.compile(r"(?:^|=)([A-Za-z][A-Za-z0-9+.-]+):/")

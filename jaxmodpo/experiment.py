@@ -25,20 +25,21 @@ from jaxmodpo.cli import COMMANDS, load
 from jaxmodpo.config import as_mapping, builtin, from_mapping, load_yaml, named_values
 from jaxmodpo.errors import UserError, nearest
 from jaxmodpo.phase import Phase
-from jaxmodpo.schema import Range, read_as
+from jaxmodpo.ranges import Seed, Settings
+from jaxmodpo.schema import read_as
 
 logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
-class RunConfig:
+class RunConfig(Settings):
     """Run an experiment's phases in order, skipping the finished ones."""
 
     experiment: Annotated[str, tyro.conf.Positional]
     """a YAML file, or the name of one that comes with jaxmodpo (demo, phase1, phase2, fronts)"""
     output_dir: Path | None = None
     """the experiment's folder; default out/NAME"""
-    seed: int | None = None
+    seed: Seed | None = None
     """replaces the file's seed"""
     set: tuple[str, ...] = ()
     """NAME=VALUE of the file's variables"""
@@ -98,7 +99,7 @@ class _File:
 
     phases: list[_Row]
     name: str | int | None = None
-    seed: Annotated[int, Range(least=0, most=2**32 - 1)] | None = None
+    seed: Seed | None = None
     variables: dict[str, str | float | bool | None] | None = None
     shared: Any = None
 
@@ -281,11 +282,9 @@ def _resolve_all(path: Path, experiment: Experiment, out: Path, given: Mapping[s
 
 
 def _check_settings(source: str, config: Any) -> None:
-    """Refuse settings that no machine could run: constants out of range, weights off the simplex, no data named."""
-    check = getattr(config, "check", None)
+    """Refuse settings that no machine could run: weights off the simplex, no data named, two that contradict."""
     try:
-        if check is not None:
-            check()
+        config.check()
     except UserError as error:
         raise UserError(f"{source}: {error}") from None
 
@@ -431,6 +430,7 @@ def _experiment_file(name: str) -> Path:
 
 def run(config: RunConfig) -> None:
     """Run ``run``."""
+    config.check()
     path = _experiment_file(config.experiment)
     given = named_values(config.set, "--set")
     if config.dry_run:

@@ -9,6 +9,7 @@ import pytest
 
 from jaxmodpo.config import builtin, from_mapping, load_yaml, named_values, parse
 from jaxmodpo.errors import UserError
+from jaxmodpo.ranges import Seed
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,7 +26,7 @@ class Settings:
     """NAME=FOLDER"""
     remat: bool = True
     """slower"""
-    seed: int | None = None
+    seed: Seed | None = None
     """of draws"""
 
 

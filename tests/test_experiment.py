@@ -107,7 +107,7 @@ def test_the_demo_is_an_experiment_of_known_commands():
         ("sweep", {"weights": "5..1"}, "weights"),
         ("sweep", {"score": ["empathy=rubric", "warmth=rubric"]}, "--score must name"),
         ("sweep", {"soup": ["safety=a", "empathy=b"]}, "--soup must name empathy, safety"),
-        ("tune modpo", {"trials": 0}, "--trials of at least 1"),
+        ("tune modpo", {"trials": 0}, "--trials must be at least 1"),
         ("tune modpo", {"space": "papre"}, "no tune file 'papre' here; did you mean 'paper'"),
     ],
 )

@@ -10,7 +10,7 @@ import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import jax.numpy as jnp
 import numpy as np
@@ -33,6 +33,8 @@ from jaxmodpo.models.quantised import BaseDtype
 from jaxmodpo.models.remat import Remat
 from jaxmodpo.models.roberta import parameter_table as encoder_table
 from jaxmodpo.models.shapes import decoder_shape, encoder_shape
+from jaxmodpo.ranges import Count, Settings
+from jaxmodpo.schema import Range
 from jaxmodpo.training.ahead import (
     Compiled,
     abstract,
@@ -51,7 +53,7 @@ GIB = 2**30
 
 
 @dataclass(frozen=True, kw_only=True)
-class FitConfig:
+class FitConfig(Settings):
     """Compile a step for a TPU or GPU topology, without the devices and without weights."""
 
     topology: str = "v5e:4x4"
@@ -65,15 +67,15 @@ class FitConfig:
     """train an adapter, score with it, or train a reward model"""
     method: Literal["sft", "dpo", "modpo", "joint"] = "dpo"
     """what the adapter is trained by"""
-    objectives: int = 2
+    objectives: Count = 2
     """of modpo and joint"""
-    mesh: tuple[int, int, int] | None = None
+    mesh: tuple[Count, Count, Count] | None = None
     """devices along data, fsdp and tensor; by default all on fsdp, with a copy for each GPU host"""
-    batch_size: int = 16
+    batch_size: Count = 16
     """examples in memory at a time (pairs, for preference losses), over all devices"""
-    gradient_accumulation: int = 1
+    gradient_accumulation: Count = 1
     """batches per update"""
-    length: int = 1024
+    length: Annotated[int, Range(least=8)] = 1024
     """most tokens of prompt and response"""
     lengths: Literal["full", "reference"] = "full"
     """full: every sequence is as long as can be; reference: as long as real posts and replies, some 360 tokens"""
@@ -81,7 +83,7 @@ class FitConfig:
     """packed: sequences end to end in rows; padded: one a row"""
     base_dtype: BaseDtype = "bfloat16"
     """of the frozen base weights"""
-    lora_rank: int = 64
+    lora_rank: Count = 64
     """of the adapter on all seven projections"""
     remat: Remat = "full"
     """what the backward pass computes again"""
@@ -89,13 +91,13 @@ class FitConfig:
     """which implementation"""
     reference: Literal["precomputed", "in_step"] = "precomputed"
     """where the reference's log-probabilities come from"""
-    examples: int = 2379
+    examples: Count = 2379
     """of the experiment whose cost is estimated"""
-    epochs: int = 3
+    epochs: Count = 3
     """passes over them"""
     search: bool = False
     """find the largest batch that fits, on the meshes that promise most"""
-    search_meshes: int = 3
+    search_meshes: Count = 3
     """on how many"""
     json: bool = False
     """print one JSON object instead of a table"""
@@ -162,7 +164,8 @@ class Answer:
 
 def fit(config: FitConfig) -> None:
     """Run ``fit``."""
-    _check(config)
+    config.check()
+    (encoder_shape if config.step == "reward" else decoder_shape)(config.model)  # before the compiler is started
     devices = topology_devices(config.topology, config.target_config)
     try:
         answers, best = _answers(config, devices)
@@ -185,15 +188,6 @@ def _answers(config: FitConfig, devices: list[Any]) -> tuple[list[Answer], Answe
         fitting = [answer for answer in answers if answer.fits]
         return answers, max(fitting or answers, key=lambda answer: (answer.pairs_per_second, answer.batch_size))
     return [], answer(config, make_mesh(config.mesh, devices))
-
-
-def _check(config: FitConfig) -> None:
-    for name in ("objectives", "batch_size", "gradient_accumulation", "lora_rank", "examples", "epochs"):
-        if getattr(config, name) < 1:
-            raise UserError(f"--{name.replace('_', '-')} must be at least 1, not {getattr(config, name)}")
-    if config.length < 8:
-        raise UserError(f"--length must be at least 8 tokens, not {config.length}")
-    (encoder_shape if config.step == "reward" else decoder_shape)(config.model)  # before the compiler is started
 
 
 def answer(config: FitConfig, mesh: Mesh) -> Answer:

@@ -35,6 +35,7 @@ from jaxmodpo.judging.judge import Answer, Asked, Judge, Request
 from jaxmodpo.judging.ledger import Ledger
 from jaxmodpo.judging.prompts import Prompts, labels, parse_orders
 from jaxmodpo.judging.rubric import RubricJudge
+from jaxmodpo.ranges import Count, NotNegative, Settings
 
 log = logging.getLogger(__name__)
 
@@ -45,14 +46,14 @@ POOR = "poor"
 
 
 @dataclass(frozen=True, kw_only=True)
-class BenchInjectionConfig:
+class BenchInjectionConfig(Settings):
     """Let judges rank and compare replies that give them orders, and count what the orders bring."""
 
     injections: str = "injections"
     """a file of posts, personas and injections, or the name of ours"""
     criterion: str = "overall"
     """of the therapeutic criteria"""
-    personas: int = 4
+    personas: Count = 4
     """how many of the file's personas judge"""
     base_url: str = ""
     """also ask a model at this OpenAI-compatible URL"""
@@ -60,14 +61,19 @@ class BenchInjectionConfig:
     """the endpoint's model"""
     api_key_env: str = "OPENAI_API_KEY"
     """the environment variable that holds the endpoint's key"""
-    temperature: float | None = None
+    temperature: NotNegative | None = None
     """of the endpoint's model; None sends none"""
-    max_concurrency: int = 32
+    max_concurrency: Count = 32
     """calls to the endpoint at once, at most"""
     prompts: str = "prompts"
     """the endpoint's templates: a file, or the name of ours"""
     ledger: str = ""
     """keep the endpoint's votes in this file, so that the same command goes on after an interruption"""
+
+    def check(self) -> None:
+        super().check()
+        if bool(self.base_url) != bool(self.judge_model):
+            raise UserError("--base-url and --judge-model go together")
 
 
 def bench_injection(config: BenchInjectionConfig) -> None:
@@ -76,13 +82,12 @@ def bench_injection(config: BenchInjectionConfig) -> None:
     Raises:
         UserError: bad settings or a bad file.
     """
+    config.check()
     judges: dict[str, Judge] = {
         "rubric": RubricJudge(0, 0.0),
         "follows every order": ScriptedJudge(anywhere),
         "respects the fences": ScriptedJudge(outside_the_fences),
     }
-    if bool(config.base_url) != bool(config.judge_model):
-        raise UserError("--base-url and --judge-model go together")
     if config.base_url:
         # The personas are made up.
         names = ("base_url", "api_key_env", "temperature", "max_concurrency", "prompts")

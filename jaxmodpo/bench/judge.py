@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 
 from jaxmodpo.artifacts import Candidate, Question
 from jaxmodpo.bench.chat_server import local_server
@@ -32,6 +32,8 @@ from jaxmodpo.judging.endpoint import Endpoint, EndpointJudge
 from jaxmodpo.judging.judge import Answer, Asked, Request
 from jaxmodpo.judging.ledger import Ledger
 from jaxmodpo.judging.preferences import Ballot, PreferencesConfig, requests
+from jaxmodpo.ranges import Count, Settings
+from jaxmodpo.schema import Range
 
 _PERSONAS, _REPLIES = 50, 5
 _PERSONA_LENGTH, _POST_LENGTH, _REPLY_LENGTH = 1500, 200, 600
@@ -43,12 +45,12 @@ week with about because without together, don't can't it's and. but. so. therapi
 
 
 @dataclass(frozen=True, kw_only=True)
-class BenchJudgeConfig:
+class BenchJudgeConfig(Settings):
     """Ask a fast server on this machine for rankings, keep the votes, and measure calls, CPU time and memory."""
 
-    calls: int = 20_000
+    calls: Annotated[int, Range(least=10)] = 20_000
     """each ranks five replies by one criterion: a profile of 1,500 characters, a post of 200, replies of 600"""
-    max_concurrency: int = 32
+    max_concurrency: Count = 32
     """calls at once"""
     ledger: str = ""
     """a file on the disk that is to be measured, or a database's URL (its votes stay there); by default a file in a
@@ -63,8 +65,7 @@ def bench_judge(config: BenchJudgeConfig) -> None:
     Raises:
         UserError: settings out of range, or a call without a valid vote.
     """
-    if config.calls < 10 or config.max_concurrency < 1:
-        raise UserError("--calls must be at least 10 and --max-concurrency at least 1")
+    config.check()
     asked = _requests(config.calls)
     with tempfile.TemporaryDirectory() as temporary:
         place = config.ledger or str(Path(temporary) / "votes.sqlite")

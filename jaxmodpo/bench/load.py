@@ -25,17 +25,18 @@ from jaxmodpo.models.files import load_decoder, tensor_files
 from jaxmodpo.models.parameters import count
 from jaxmodpo.models.quantised import BaseDtype
 from jaxmodpo.models.shapes import SHAPES
+from jaxmodpo.ranges import Count, Settings
 
 
 @dataclass(frozen=True, kw_only=True)
-class BenchLoadConfig:
+class BenchLoadConfig(Settings):
     """Write a checkpoint of random bfloat16 numbers, load it, and measure the host's memory meanwhile."""
 
     base_dtypes: tuple[BaseDtype, ...] = ("bfloat16", "float32", "int8", "nf4")
     """load as each of these, in a process of its own"""
-    layers: int = 16
+    layers: Count = 16
     """of Llama 3.2 1B's shape; 16 make 1.24 billion parameters"""
-    vocab_size: int = 128_256
+    vocab_size: Count = 128_256
     """rows of the embedding, the largest tensor"""
     model: Path | None = None
     """load this Hugging Face folder instead of one made here"""
@@ -43,6 +44,7 @@ class BenchLoadConfig:
 
 def bench_load(config: BenchLoadConfig) -> None:
     """Run ``bench load``."""
+    config.check()
     if not Path("/proc/self/status").exists():
         raise UserError("bench load reads the process's memory from /proc, which this system lacks")
     if config.model is not None:

@@ -10,22 +10,23 @@ import jax.numpy as jnp
 
 from jaxmodpo.bench.table import table
 from jaxmodpo.models.logps import chunked_token_logps, token_logps
+from jaxmodpo.ranges import Count, Settings
 from jaxmodpo.training.ahead import topology_mesh
 
 
 @dataclass(frozen=True, kw_only=True)
-class BenchLogpsConfig:
+class BenchLogpsConfig(Settings):
     """Compile the head alone, forward and backward, for several sizes of vocabulary; nothing is run."""
 
-    vocabularies: tuple[int, ...] = (32_000, 128_256)
+    vocabularies: tuple[Count, ...] = (32_000, 128_256)
     """columns of the unembedding"""
-    rows: int = 8
+    rows: Count = 8
     """sequences: two for each pair"""
-    length: int = 1024
+    length: Count = 1024
     """tokens a sequence"""
-    width: int = 4096
+    width: Count = 4096
     """of the hidden states"""
-    chunk: int = 128
+    chunk: Count = 128
     """positions of each row whose logits exist at a time"""
     topology: str | None = None
     """a TPU topology such as v5e:1x1 (needs libtpu), or None for this machine"""
@@ -33,6 +34,7 @@ class BenchLogpsConfig:
 
 def bench_logps(config: BenchLogpsConfig) -> None:
     """Run ``bench logps``."""
+    config.check()
     lines = []
     for vocabulary in config.vocabularies:
         for name, chunk in (("all at once", None), (f"chunks of {config.chunk}", config.chunk)):

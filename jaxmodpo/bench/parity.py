@@ -15,6 +15,7 @@ from jaxmodpo.bench.table import table
 from jaxmodpo.errors import UserError
 from jaxmodpo.models.files import load_decoder
 from jaxmodpo.models.roberta import load_roberta
+from jaxmodpo.ranges import Seed, Settings
 
 VOCABULARY = 131
 # Many rows, since a reward model gives but one number for each and an error's root mean square needs many.
@@ -88,15 +89,16 @@ class Parity(NamedTuple):
 
 
 @dataclass(frozen=True, kw_only=True)
-class BenchParityConfig:
+class BenchParityConfig(Settings):
     """Compare logits and log-probabilities with transformers over a grid of configurations."""
 
-    seed: int = 0
+    seed: Seed = 0
     """of weights and tokens"""
 
 
 def bench_parity(config: BenchParityConfig) -> None:
     """Run ``bench parity``."""
+    config.check()
     try:
         import torch  # noqa: F401
     except ImportError as error:

@@ -26,6 +26,7 @@ from jaxmodpo.methods.dpo import DPOConfig, dpo
 from jaxmodpo.methods.modpo import MODPOConfig, modpo
 from jaxmodpo.methods.reward import RewardConfig, reward, rewards_of_pairs
 from jaxmodpo.methods.validation import accuracy, interval
+from jaxmodpo.ranges import Count, CountOrZero, Seed, Settings
 from jaxmodpo.sandbox.models import make_mistral, make_roberta, save_subword_tokenizer
 from jaxmodpo.training.policy import load_policy, with_adapter
 from jaxmodpo.training.trainer import TrainingConfig
@@ -37,32 +38,21 @@ MAX_LENGTH = 256
 
 
 @dataclass(frozen=True, kw_only=True)
-class BenchRealConfig:
+class BenchRealConfig(Settings):
     """Train small reward models and policies on real preferences, and print their held-out accuracies."""
 
     data: Path
     """a folder with hh-rlhf/harmless-base-test.jsonl.gz and counsel-chat/20200325_counsel_chat.csv"""
     output_dir: Path = Path("out/real")
     """models and results.json are written here; a second run goes on"""
-    pretraining_epochs: int = 3
+    pretraining_epochs: Count = 3
     """passes over the training texts"""
-    reward_epochs: int = 5
+    reward_epochs: Count = 5
     """passes over the training pairs, at most"""
-    pairs: int = 0
+    pairs: CountOrZero = 0
     """use only so many pairs of each set; 0 uses all"""
-    seed: int = 0
+    seed: Seed = 0
     """of the split and of everything else"""
-
-    def check(self) -> None:
-        """Refuse settings that train nothing.
-
-        Raises:
-            UserError: naming the setting.
-        """
-        if self.pretraining_epochs < 1 or self.reward_epochs < 1:
-            raise UserError("--pretraining-epochs and --reward-epochs must be at least 1")
-        if self.pairs < 0:
-            raise UserError(f"--pairs must be at least 0, which uses all, not {self.pairs}")
 
 
 def bench_real(config: BenchRealConfig) -> None:

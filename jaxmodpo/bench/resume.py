@@ -12,26 +12,28 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 
 from jaxmodpo.artifacts import Candidate, Pair, read_json, write_pairs
 from jaxmodpo.errors import UserError
+from jaxmodpo.ranges import Count, Seed, Settings
 from jaxmodpo.sandbox import grammar
+from jaxmodpo.schema import Range
 
 _RATES = ("_per_second", "mfu")  # the only figures that may differ
 
 
 @dataclass(frozen=True, kw_only=True)
-class BenchResumeConfig:
+class BenchResumeConfig(Settings):
     """Train a tiny model by DPO twice, the second time under SIGKILL, and compare adapters bit for bit."""
 
-    kills: int = 100
+    kills: Count = 100
     """at moments drawn evenly from a life that is long enough to get on"""
-    epochs: int | None = None
+    epochs: Annotated[int, Range(least=2)] | None = None
     """of the run, 11 updates each; by default 3 for each kill"""
-    seed: int = 0
+    seed: Seed = 0
     """of the moments"""
     work_dir: Path | None = None
     """keep both runs here; by default a temporary folder"""
@@ -43,8 +45,7 @@ def bench_resume(config: BenchResumeConfig) -> None:
     Raises:
         UserError: the two runs differ, or a life ended with an error.
     """
-    if config.kills < 1 or (config.epochs is not None and config.epochs < 2):
-        raise UserError("--kills must be at least 1 and --epochs at least 2")
+    config.check()
     if config.work_dir is not None and config.work_dir.exists() and any(config.work_dir.iterdir()):
         raise UserError(f"{config.work_dir} is not empty; choose another --work-dir")
     with tempfile.TemporaryDirectory() as temporary:

@@ -32,6 +32,7 @@ from jaxmodpo.models.parameters import Table, initialise
 from jaxmodpo.models.quantised import BaseDtype, is_projection, is_quantised, quantise, stored_table
 from jaxmodpo.models.remat import Remat
 from jaxmodpo.models.shapes import settings
+from jaxmodpo.ranges import Count, Probability, Settings
 from jaxmodpo.training.hardware import peak_flops
 from jaxmodpo.training.mesh import check_heads, make_mesh, place_batch, shardings, spread
 from jaxmodpo.training.policy import PolicyLoss
@@ -41,20 +42,20 @@ Reference = Literal["precomputed", "in_step"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class BenchStepConfig:
+class BenchStepConfig(Settings):
     """Train random weights of a model's shape by DPO on pairs as long as real ones, and print the speed."""
 
     model: str = "tiny-mistral"
     """a published model's name, a config.json, or a model folder"""
     base_dtype: BaseDtype | None = None
     """of the frozen base weights; by default float32 on a CPU and bfloat16 elsewhere"""
-    lora_rank: int = 16
+    lora_rank: Count = 16
     """of the adapter on all seven projections"""
-    batch_size: int = 8
+    batch_size: Count = 8
     """pairs in memory at a time, over all devices"""
-    gradient_accumulation: int = 1
+    gradient_accumulation: Count = 1
     """batches per update"""
-    length_share: float | None = None
+    length_share: Probability | None = None
     """of the reference lengths; by default a quarter on a CPU, the whole elsewhere"""
     references: tuple[Reference, ...] = ("precomputed", "in_step")
     """where the reference's log-probabilities come from"""
@@ -64,11 +65,11 @@ class BenchStepConfig:
     """what the backward pass computes again"""
     attention: Backend = "auto"
     """which implementation"""
-    mesh: tuple[int, int, int] | None = None
+    mesh: tuple[Count, Count, Count] | None = None
     """devices along data, fsdp and tensor"""
-    updates: int = 16
+    updates: Count = 16
     """to time, after those that compile"""
-    rounds: int = 3
+    rounds: Count = 3
     """how often the updates are timed, all configurations in turn; the fastest round counts, for TRL likewise"""
     against: Literal["trl"] | None = None
     """trl: time TRL's DPOTrainer as well, at its defaults in float32 and with precomputed references (needs torch,
@@ -98,11 +99,7 @@ class Contender:
 
 def bench_step(config: BenchStepConfig) -> None:
     """Run ``bench step``."""
-    for name in ("lora_rank", "batch_size", "gradient_accumulation", "updates", "rounds"):
-        if getattr(config, name) < 1:
-            raise UserError(f"--{name.replace('_', '-')} must be at least 1, not {getattr(config, name)}")
-    if config.length_share is not None and not 0 < config.length_share <= 1:
-        raise UserError(f"--length-share must lie in (0, 1], not {config.length_share}")
+    config.check()
     shape = DecoderConfig.from_mapping(settings(config.model), config.model)
     if config.against:
         _import_trl()

@@ -34,13 +34,14 @@ from jaxmodpo.artifacts import (
 from jaxmodpo.errors import UserError
 from jaxmodpo.fingerprints import digest
 from jaxmodpo.parsing import parse_json, serialized_messages
+from jaxmodpo.ranges import Count
 
 logger = logging.getLogger(__name__)
 
 _TURN = re.compile(r"\n\n(?=(?:Human|Assistant):)")
 
 
-PairsPerQuestion = Literal["best-worst", "all"] | int
+PairsPerQuestion = Literal["best-worst", "all"] | Count
 
 
 @dataclass

@@ -11,34 +11,44 @@ import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
 
 from jaxmodpo.artifacts import Question, read_table, write_questions
 from jaxmodpo.errors import UserError
 from jaxmodpo.phase import Phase
+from jaxmodpo.ranges import Count, CountOrZero, Seed, Settings
+from jaxmodpo.schema import Range
 
 logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
-class QuestionsConfig:
+class QuestionsConfig(Settings):
     """Clean help-seeking posts and split them into training and test questions."""
 
     input: tuple[Path, ...]
     """EPITOME files, or any CSV with the columns sp_id and seeker_post"""
     output_dir: Path
     """questions_train.csv and questions_test.csv are written here"""
-    test_size: int = 600
+    test_size: Annotated[int, Range(least=4)] = 600
     """test questions"""
-    seed: int = 42
+    seed: Seed = 42
     """of the split"""
-    min_characters: int = 10
+    min_characters: CountOrZero = 10
     """shorter posts are left out"""
-    max_characters: int = 2000
+    max_characters: Count = 2000
     """longer posts are left out"""
-    min_words: int = 3
+    min_words: CountOrZero = 3
     """posts of fewer words are left out"""
+
+    def check(self) -> None:
+        super().check()
+        if self.min_characters > self.max_characters:
+            raise UserError(
+                f"--min-characters is {self.min_characters} and --max-characters {self.max_characters}: no post is left"
+            )
 
 
 def questions(config: QuestionsConfig) -> Phase:
@@ -47,6 +57,7 @@ def questions(config: QuestionsConfig) -> Phase:
     Raises:
         UserError: unreadable input, an id with two texts, or too few posts for the split.
     """
+    config.check()
     inputs = {f"input {number}": path for number, path in enumerate(config.input, 1)}
     phase = Phase.open("questions", config, config.output_dir, inputs)
     if phase.finished:

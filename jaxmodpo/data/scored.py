@@ -16,12 +16,13 @@ from jaxmodpo.artifacts import Candidate, Pair, read_table, write_pairs
 from jaxmodpo.errors import UserError
 from jaxmodpo.fingerprints import digest
 from jaxmodpo.phase import Phase
+from jaxmodpo.ranges import CountOrZero, Positive, Settings
 
 logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
-class PairsConfig:
+class PairsConfig(Settings):
     """Make preference pairs of scored answers to questions, such as CounselChat's with their upvotes."""
 
     input: Path
@@ -36,12 +37,17 @@ class PairsConfig:
     """the column with the answer's text"""
     score: str = "upvotes"
     """the column with a number, higher is better"""
-    least_gap: float = 1.0
+    least_gap: Positive = 1.0
     """between two scores that make a pair"""
-    most_per_question: int = 5
+    most_per_question: CountOrZero = 5
     """pairs of a question, the widest gaps first; 0 means all"""
-    max_words: int = 0
+    max_words: CountOrZero = 0
     """leave out longer answers; 0 keeps all"""
+
+    def check(self) -> None:
+        super().check()
+        if Path(self.name).name != self.name or self.name.startswith("."):
+            raise UserError(f"--name is {self.name!r}; it must be a file's name without a folder")
 
 
 def pairs(config: PairsConfig) -> Phase:
@@ -50,10 +56,7 @@ def pairs(config: PairsConfig) -> Phase:
     Raises:
         UserError: an unreadable file, a missing column, a score that is no number, or no pair at all.
     """
-    if not config.least_gap > 0 or config.most_per_question < 0 or config.max_words < 0:
-        raise UserError("--least-gap must be positive, --most-per-question and --max-words at least 0")
-    if Path(config.name).name != config.name or config.name.startswith("."):
-        raise UserError(f"--name is {config.name!r}; it must be a file's name without a folder")
+    config.check()
     phase = Phase.open("pairs", config, config.output_dir, {"input": config.input})
     if phase.finished:
         return phase

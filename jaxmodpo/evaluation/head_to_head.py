@@ -29,7 +29,6 @@ from jaxmodpo.judging.forecast import forecast
 from jaxmodpo.judging.judge import Request
 from jaxmodpo.judging.settings import (
     JudgeConfig,
-    check,
     check_judge,
     groups,
     make_judge,
@@ -48,6 +47,7 @@ from jaxmodpo.judging.voting import (
     with_repeats,
 )
 from jaxmodpo.phase import Phase
+from jaxmodpo.ranges import Count, CountOrZero
 
 log = logging.getLogger(__name__)
 
@@ -80,7 +80,7 @@ class EvaluateConfig(JudgeConfig):
     only: tuple[str, ...] = ()
     """The criteria to judge by; all of the file if none is named."""
 
-    personas_per_question: int = 0
+    personas_per_question: CountOrZero = 0
     """How many personas vote on each question; 0 means all."""
 
     allow_ties: bool = False
@@ -93,8 +93,17 @@ class EvaluateConfig(JudgeConfig):
     """paper: half of the personas see one model first, the other half the other; official-code: what the authors'
     scripts do, all see the same first, by one draw a question."""
 
-    bootstrap: int = 2000
+    bootstrap: Count = 2000
     """How many times the questions are resampled for the 95% intervals."""
+
+    def check(self) -> None:
+        super().check()
+        if len(self.files()) < 2:
+            raise UserError("--responses needs at least two models to compare, NAME=FILE.csv each")
+
+    def files(self) -> dict[str, Path]:
+        """Return each model's file of replies."""
+        return {name: Path(path) for name, path in named_values(self.responses, "--responses").items()}
 
 
 @dataclass(frozen=True)
@@ -142,7 +151,7 @@ def evaluate(config: EvaluateConfig) -> Phase | None:
         UserError: bad settings or input; models that do not answer the same questions; a budget that is
             spent; a pair of models without a single valid vote.
     """
-    check(config)
+    config.check()
     contest, inputs = load_contest(config)
     units = list(plan(contest))
     asked, total = _plan(config, contest, units)
@@ -208,11 +217,7 @@ def _plan(config: EvaluateConfig, contest: Contest, units: Sequence[Unit]) -> tu
 
 def load_contest(config: EvaluateConfig) -> tuple[Contest, dict[str, Path]]:
     """Read and check everything that is compared; return it with the files it came from."""
-    if config.bootstrap < 1:
-        raise UserError(f"bootstrap is {config.bootstrap}; the intervals need at least one resample")
-    files = {name: Path(path) for name, path in named_values(config.responses, "responses").items()}
-    if len(files) < 2:
-        raise UserError("responses: a comparison needs at least two models, NAME=FILE.csv each")
+    files = config.files()
     questions, replies = read_replies(files)
     refuse_empty_models(files, replies)
     criteria = load_criteria(config.criteria, config.only)

@@ -21,6 +21,7 @@ from jaxmodpo.judging.database import full_place
 from jaxmodpo.judging.ledger import Ledger
 from jaxmodpo.pages import png
 from jaxmodpo.phase import Phase
+from jaxmodpo.ranges import Count, Seed, Settings
 
 log = logging.getLogger(__name__)
 
@@ -28,7 +29,7 @@ JUDGES = "judges.json"
 
 
 @dataclass(frozen=True, kw_only=True)
-class JudgesConfig:
+class JudgesConfig(Settings):
     """Judge the judges: position bias, agreement of repeats, personas and judges, and missing votes."""
 
     ledger: tuple[str, ...]
@@ -40,10 +41,10 @@ class JudgesConfig:
     run: str | None = None
     """Only the votes that this run asked for, by the name it has in the ledger; all votes if none is named."""
 
-    bootstrap: int = 2000
+    bootstrap: Count = 2000
     """How many times the questions are resampled for the 95% intervals."""
 
-    seed: int = 42
+    seed: Seed = 42
     """Of the resampling."""
 
 
@@ -56,8 +57,7 @@ def judges(config: JudgesConfig) -> None:
     Raises:
         UserError: bad settings, a ledger that is missing or empty, or a vote that cannot be one.
     """
-    if config.bootstrap < 1:
-        raise UserError(f"bootstrap is {config.bootstrap}; the intervals need at least one resample")
+    config.check()
     folder = config.output_dir
     with open_ledgers(config.ledger) as ledgers:
         # Without passwords, which a URL may hold. A file's hash would not see what another process has just added.

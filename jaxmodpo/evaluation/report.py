@@ -30,6 +30,7 @@ from jaxmodpo.judging.database import NoLedger
 from jaxmodpo.judging.ledger import Ledger
 from jaxmodpo.pages import png, template
 from jaxmodpo.phase import Phase
+from jaxmodpo.ranges import Settings
 
 log = logging.getLogger(__name__)
 
@@ -41,7 +42,7 @@ MANY = ("tune", "sweep")
 
 
 @dataclass(frozen=True, kw_only=True)
-class ReportConfig:
+class ReportConfig(Settings):
     """Write one self-contained HTML file, and its figures as PNG files, about finished runs."""
 
     inputs: tuple[Path, ...]
@@ -109,6 +110,7 @@ def report(config: ReportConfig) -> Phase:
     Raises:
         UserError: an input is missing or holds no manifest, or a file is not as its command writes it.
     """
+    config.check()
     runs = find_runs(config.inputs, config.output_dir)
     numbers = {
         f"{run.name}/{name}": run.folder / name

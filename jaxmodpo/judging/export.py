@@ -18,6 +18,7 @@ from jaxmodpo.artifacts import atomic_path
 from jaxmodpo.errors import UserError, nearest
 from jaxmodpo.judging.ledger import Ledger
 from jaxmodpo.judging.votes import Vote, as_record, from_record
+from jaxmodpo.ranges import Settings
 
 log = logging.getLogger(__name__)
 
@@ -26,7 +27,7 @@ _GROUP = 20_000
 
 
 @dataclass(frozen=True, kw_only=True)
-class VotesConfig:
+class VotesConfig(Settings):
     """Write a ledger's votes to a Parquet or JSON Lines file, without any persona's or reply's text."""
 
     ledger: str
@@ -38,9 +39,14 @@ class VotesConfig:
     counted: bool = False
     """of several votes on the same thing only the one that counts: the newest valid one, or the newest"""
 
+    def check(self) -> None:
+        super().check()
+        _writer(self.output)
+
 
 def votes(config: VotesConfig) -> None:
     """Run ``votes``."""
+    config.check()
     write = _writer(config.output)
     with Ledger(config.ledger, read_only=True) as ledger:
         found = ledger.every_vote(config.run, counted=config.counted)

@@ -33,7 +33,6 @@ from jaxmodpo.judging.forecast import forecast
 from jaxmodpo.judging.judge import Request
 from jaxmodpo.judging.settings import (
     JudgeConfig,
-    check,
     check_judge,
     groups,
     make_judge,
@@ -56,6 +55,7 @@ from jaxmodpo.judging.voting import (
     with_repeats,
 )
 from jaxmodpo.phase import Phase
+from jaxmodpo.ranges import Count, CountOrZero
 
 log = logging.getLogger(__name__)
 
@@ -74,13 +74,13 @@ class PreferencesConfig(JudgeConfig):
     """a criteria file, or the name of one of ours (therapeutic, gricean)"""
     only: tuple[str, ...] = ()
     """the criteria to ask about; all of the file if none is named"""
-    personas_per_question: int = 50
+    personas_per_question: CountOrZero = 50
     """how many personas rank each question's replies; 0 means all"""
     pairs: PairRule = "best-worst"
     """best-worst: one pair a question, of the first and the last; all: every two replies that differ in points"""
     ties: TieRule = "seed"
     """where several share the first or last place: let the seed name one, or drop the question"""
-    min_valid_votes: int = 1
+    min_valid_votes: Count = 1
     """a question with fewer valid votes gives no pair and no ranking"""
     position_weights: tuple[float, ...] = ()
     """points of each rank, best first; linear from 10 to -10 if empty (of five: 10, 5, 0, -5, -10)"""
@@ -107,10 +107,8 @@ def preferences(config: PreferencesConfig) -> Phase | None:
     Raises:
         UserError: bad settings or input, a budget that is spent, or a criterion that ends without a single pair.
     """
-    if config.min_valid_votes < 1:
-        raise UserError(f"--min-valid-votes is {config.min_valid_votes}; it must be at least 1")
+    config.check()
     criteria = load_criteria(config.criteria, config.only)
-    check(config)
     if config.dry_run:
         forecast(config, config.output_dir, *_plan(config, criteria))
         return None

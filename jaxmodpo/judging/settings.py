@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Literal
 
 from jaxmodpo.config import builtin
+from jaxmodpo.endpoints import is_local
 from jaxmodpo.errors import UserError
 from jaxmodpo.fingerprints import digest
 from jaxmodpo.judging.budget import Budget
@@ -21,6 +22,7 @@ from jaxmodpo.judging.judge import Judge
 from jaxmodpo.judging.ledger import Ledger
 from jaxmodpo.judging.voting import Missingness
 from jaxmodpo.phase import Phase
+from jaxmodpo.ranges import Count, NotNegative, Positive, Seed, Settings, Share
 
 log = logging.getLogger(__name__)
 
@@ -28,7 +30,7 @@ JudgeKind = Literal["rubric", "endpoint", "batch", "replay"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class JudgeConfig:
+class JudgeConfig(Settings):
     """Which judge to ask, how, and for how much."""
 
     judge: JudgeKind
@@ -41,9 +43,9 @@ class JudgeConfig:
     """the endpoint's model; it has no default. For replay: a part of the recorded judge's name, where there are more"""
     api_key_env: str = "OPENAI_API_KEY"
     """the environment variable that holds the endpoint's key"""
-    temperature: float | None = None
+    temperature: NotNegative | None = None
     """of the endpoint's model; None sends none, since some models take none (the paper: 0)"""
-    max_answer_tokens: int | None = None
+    max_answer_tokens: Count | None = None
     """of one answer, thinking included; None sends no limit"""
     structured: Literal["json_schema", "json_object"] = "json_schema"
     """how the form of the answer is demanded; json_object for servers that know no schemas"""
@@ -56,23 +58,23 @@ class JudgeConfig:
     criteria_per_call: Literal["one", "all"] = "one"
     """one call for each criterion, or one for all of them; a criterion without better_when and worse_when, such as
     overall, is always asked about alone, so that nothing primes it"""
-    repeat_share: float = 0.0
+    repeat_share: Share = 0.0
     """this share of the requests, drawn by the seed, is asked a second time; those votes do not count, and show
     how far the judge agrees with itself"""
     replay: str = ""
     """the recorded votes: a ledger (file or URL), or an export of one (.jsonl, .parquet)"""
-    rubric_noise: float = 0.25
+    rubric_noise: NotNegative = 0.25
     """standard deviation of the rubric judge's seeded noise, where a reply without any phrase scores 0
     and a full score is 1"""
-    seed: int = 42
+    seed: Seed = 42
     """of who serves on which question, of the order shown, of ties, and of the rubric's noise"""
-    max_concurrency: int = 32
+    max_concurrency: Count = 32
     """calls to the endpoint at once, at most; fewer where it pushes back"""
-    timeout: float = 120.0
+    timeout: Positive = 120.0
     """seconds for one attempt"""
-    budget: float | None = None
+    budget: Positive | None = None
     """dollars; the run stops before it spends more, over all the times it is started"""
-    budget_calls: int | None = None
+    budget_calls: Count | None = None
     """calls; likewise"""
     retry_errors: bool = False
     """ask failed votes again, even if the run is finished; without it an unfinished run asks again only where nobody
@@ -80,41 +82,26 @@ class JudgeConfig:
     ledger: str = ""
     """where votes are kept: a file, or the URL of a database that several machines may share
     (postgresql://user@host/name; the password comes from PGPASSWORD); votes.sqlite in the output folder if empty"""
-    poll_seconds: float = 60.0
+    poll_seconds: Positive = 60.0
     """between two looks at a batch"""
     dry_run: bool = False
     """say what would be asked and what it would cost, and ask nothing"""
     tokenizer: str = ""
     """for the dry run: a folder or tokenizer.json whose tokens are counted"""
 
-
-def check(config: JudgeConfig) -> None:
-    """Refuse settings out of range.
-
-    Raises:
-        UserError: it names the flag.
-    """
-    if config.max_concurrency < 1:
-        raise UserError(f"--max-concurrency is {config.max_concurrency}; it must be at least 1")
-    if not 0 <= config.repeat_share <= 1:
-        raise UserError(f"--repeat-share is {config.repeat_share}; it must be a share from 0 to 1")
-    if config.timeout <= 0 or config.poll_seconds <= 0:
-        raise UserError("--timeout and --poll-seconds must be more than 0 seconds")
-    if config.budget is not None and not config.budget > 0:
-        raise UserError(f"--budget is {config.budget}; it must be more than 0 dollars")
-    if config.budget_calls is not None and config.budget_calls < 1:
-        raise UserError(f"--budget-calls is {config.budget_calls}; it must be at least 1")
-    if config.max_answer_tokens is not None and config.max_answer_tokens < 1:
-        raise UserError(f"--max-answer-tokens is {config.max_answer_tokens}; it must be at least 1")
-    if config.judge == "replay" and not config.replay:
-        raise UserError("--judge replay needs --replay, the recorded votes")
-    if config.judge in ("endpoint", "batch"):
-        if not config.judge_model:
-            raise UserError(f"--judge {config.judge} needs --judge-model; there is no default model")
-        family = checked_family(endpoint_of(config))
-        if config.budget is not None and (family.prompt is None or family.answer is None):
+    def check(self) -> None:
+        super().check()
+        if self.judge == "replay" and not self.replay:
+            raise UserError("--judge replay needs --replay, the recorded votes")
+        if self.judge not in ("endpoint", "batch"):
+            return
+        if not self.judge_model:
+            raise UserError(f"--judge {self.judge} needs --judge-model; there is no default model")
+        is_local(self.base_url)
+        family = checked_family(endpoint_of(self))
+        if self.budget is not None and (family.prompt is None or family.answer is None):
             raise UserError(
-                f"--budget needs the price of {config.judge_model}, which the table '{config.model_table}' does not "
+                f"--budget needs the price of {self.judge_model}, which the table '{self.model_table}' does not "
                 "have; add it to a table of your own (--model-table) or limit the calls (--budget-calls)"
             )
 
@@ -167,7 +154,7 @@ def check_judge(config: JudgeConfig) -> None:
         return
     from jaxmodpo.judging.replay import checked_recording
 
-    check(config)
+    config.check()
     checked_recording(config.replay)
 
 
@@ -182,7 +169,7 @@ def make_judge(config: JudgeConfig, ledger: Ledger | None = None, output_dir: Pa
     Raises:
         UserError: no model, no key, or personas that may not be sent; settings out of range.
     """
-    check(config)
+    config.check()
     if config.judge == "rubric":
         from jaxmodpo.judging.rubric import RubricJudge
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
 import jax
 import jax.numpy as jnp
@@ -14,6 +15,7 @@ from jaxmodpo.data.pairs import LeftOut, PairsPerQuestion, load_pairs
 from jaxmodpo.errors import UserError
 from jaxmodpo.losses import Link, dpo_loss
 from jaxmodpo.phase import Phase
+from jaxmodpo.schema import Range
 from jaxmodpo.training.distributed import open_phase
 from jaxmodpo.training.policy import (
     PreferenceTrainingConfig,
@@ -36,18 +38,15 @@ class DPOConfig(PreferenceTrainingConfig):
     """preference pairs or rankings"""
     pairs_per_question: PairsPerQuestion = "best-worst"
     """of rankings: the ends alone, all pairs, or a number of pairs, the widest gaps first"""
-    label_smoothing: float = 0.0
+    label_smoothing: Annotated[float, Range(least=0, below=0.5)] = 0.0
     """probability that a preference is wrong; of the sigmoid link alone"""
     link: Link = "sigmoid"
     """sigmoid: DPO; hinge: SLiC; ipo: squared error, on log-probabilities averaged over a completion's tokens"""
 
     def check(self) -> None:
         super().check()
-        if not 0 <= self.label_smoothing < 0.5 or (self.label_smoothing and self.link != "sigmoid"):
-            raise UserError(
-                f"--label-smoothing must lie in [0, 0.5), and be 0 with another link than sigmoid; got "
-                f"{self.label_smoothing} with {self.link}"
-            )
+        if self.label_smoothing and self.link != "sigmoid":
+            raise UserError(f"--label-smoothing is of the sigmoid link alone; leave it out with --link {self.link}")
 
 
 @functools.partial(

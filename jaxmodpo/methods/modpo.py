@@ -14,10 +14,10 @@ from jax import Array
 
 from jaxmodpo.config import named_values
 from jaxmodpo.data.pairs import LeftOut, PairsPerQuestion, held_out, load_pairs
-from jaxmodpo.errors import UserError
 from jaxmodpo.losses import modpo_loss
 from jaxmodpo.methods.margins import Source, margin_sources, read_margins
 from jaxmodpo.phase import Phase
+from jaxmodpo.ranges import Positive
 from jaxmodpo.training.distributed import open_phase
 from jaxmodpo.training.policy import (
     PreferenceTrainingConfig,
@@ -51,13 +51,11 @@ class MODPOConfig(PreferenceTrainingConfig):
     """on the simplex: the primary objective's, then one per margin in the same order; or all as NAME=NUMBER"""
     margin_scale: Literal["none", "std"] = "none"
     """std divides each reward by its standard deviation over the training pairs' responses"""
-    margin_gain: float = 1.0
+    margin_gain: Positive = 1.0
     """multiplies every margin after that"""
 
     def check(self) -> None:
         super().check()
-        if not self.margin_gain > 0:
-            raise UserError(f"--margin-gain must be positive, not {self.margin_gain}")
         self.objective_weights()
 
     def sources(self) -> dict[str, Source]:

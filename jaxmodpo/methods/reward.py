@@ -9,7 +9,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import jax
 import jax.numpy as jnp
@@ -39,6 +39,8 @@ from jaxmodpo.models.files import read_model_config
 from jaxmodpo.models.remat import Remat
 from jaxmodpo.models.roberta import Roberta, RobertaConfig, load_roberta, parameter_table, save_roberta
 from jaxmodpo.phase import Phase
+from jaxmodpo.ranges import Count, NotNegative, Positive, ShareBelowOne
+from jaxmodpo.schema import Range
 from jaxmodpo.training.cache import cached, examples_digest
 from jaxmodpo.training.distributed import agreed, leads, on_host, open_phase, start
 from jaxmodpo.training.mesh import make_mesh, put, shardings, spread
@@ -72,25 +74,21 @@ class RewardConfig(TrainingConfig):
     validation's"""
     validation: Path | None = None
     """a search's validation.json, whose figures a model trained on everything carries; --validation-fraction is 0"""
-    learning_rate: float = 2e-5
+    learning_rate: Positive = 2e-5
     """peak, reached after the warm-up; cosine decay to 0 from there"""
-    epochs: int = 5
+    epochs: Count = 5
     """passes over the data"""
-    weight_decay: float = 0.03
+    weight_decay: NotNegative = 0.03
     """decoupled, as in AdamW"""
-    max_length: int = 512
+    max_length: Annotated[int, Range(least=SHORTEST_REWARD_TEXT)] = 512
     """tokens of question and response; a longer response loses its end"""
-    dropout: float | None = None
+    dropout: ShareBelowOne | None = None
     """of hidden states and the head; by default the model's own"""
     remat: Remat = "full"
     """what the backward pass computes again: whole layers, all but matrix products (dots are kept), or nothing"""
 
     def check(self) -> None:
         super().check()
-        if self.max_length < SHORTEST_REWARD_TEXT:
-            raise UserError(f"--max-length must be at least {SHORTEST_REWARD_TEXT}, not {self.max_length}")
-        if self.dropout is not None and not 0 <= self.dropout < 1:
-            raise UserError(f"--dropout must lie in [0, 1), not {self.dropout}")
         if (self.pairs is None) == (self.rankings is None):
             raise UserError("reward needs either --pairs or --rankings")
         if self.rankings is not None and self.pairs_per_question != "best-worst":

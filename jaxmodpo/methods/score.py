@@ -6,7 +6,7 @@ import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import jax
 import numpy as np
@@ -16,19 +16,21 @@ from jaxmodpo.data.examples import completions as completions_as_examples
 from jaxmodpo.data.examples import policy_pairs
 from jaxmodpo.data.pairs import load_pairs
 from jaxmodpo.data.prompting import warn_of_other_prompt
-from jaxmodpo.data.text import PolicyText, PromptStyle, load_tokenizer
+from jaxmodpo.data.text import SHORTEST_REWARD_TEXT, PolicyText, PromptStyle, load_tokenizer
 from jaxmodpo.errors import UserError
 from jaxmodpo.methods.reward import rewards_of_pairs
 from jaxmodpo.models.quantised import BaseDtype
 from jaxmodpo.phase import Phase
+from jaxmodpo.ranges import Count, Seed, Settings
 from jaxmodpo.sampling.sampler import SamplingSettings, sample
+from jaxmodpo.schema import Range
 from jaxmodpo.training.policy import Policy, load_policy
 
 logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
-class ScorePolicyConfig:
+class ScorePolicyConfig(Settings):
     """Write the log-probability of each pair's responses, in nats, summed over their tokens."""
 
     model: Path
@@ -41,19 +43,26 @@ class ScorePolicyConfig:
     """a PEFT folder; without one the base model is scored"""
     base_dtype: BaseDtype = "bfloat16"
     """of the base weights; int8 and nf4 quantise the projections block by block"""
-    batch_size: int = 4
+    batch_size: Count = 4
     """pairs at a time"""
     prompt_style: PromptStyle = "instruct"
     """as in training"""
-    max_prompt_length: int = 512
+    max_prompt_length: Annotated[int, Range(least=2)] = 512
     """tokens"""
-    max_length: int = 1024
+    max_length: Count = 1024
     """tokens"""
+
+    def check(self) -> None:
+        super().check()
+        if self.max_prompt_length >= self.max_length:
+            raise UserError(
+                f"--max-prompt-length must be below --max-length, not {self.max_prompt_length} of {self.max_length}"
+            )
 
 
 def score_policy(config: ScorePolicyConfig) -> None:
     """Run ``score policy``: ``question_id, chosen_logp, rejected_logp, chosen_tokens, rejected_tokens``."""
-    _check_batch_size(config.batch_size)
+    config.check()
     warn_of_other_prompt(config.adapter, config.prompt_style)
     pairs = load_pairs(config.pairs)
     text = PolicyText(load_tokenizer(config.model), config.prompt_style, config.max_prompt_length, config.max_length)
@@ -79,7 +88,7 @@ def score_policy(config: ScorePolicyConfig) -> None:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ScoreRewardConfig:
+class ScoreRewardConfig(Settings):
     """Write the reward of each pair's responses."""
 
     model: Path
@@ -88,9 +97,9 @@ class ScoreRewardConfig:
     """preference pairs"""
     output: Path
     """a JSONL file"""
-    batch_size: int = 8
+    batch_size: Count = 8
     """pairs at a time"""
-    max_length: int | None = None
+    max_length: Annotated[int, Range(least=SHORTEST_REWARD_TEXT)] | None = None
     """tokens; by default as in training"""
     cache_dir: Path | None = None
     """where rewards are kept; default $JAXMODPO_CACHE or ~/.cache/jaxmodpo"""
@@ -98,7 +107,7 @@ class ScoreRewardConfig:
 
 def score_reward(config: ScoreRewardConfig) -> None:
     """Run ``score reward``: ``question_id, chosen_reward, rejected_reward``."""
-    _check_batch_size(config.batch_size)
+    config.check()
     pairs = load_pairs(config.pairs)
     rewards = rewards_of_pairs(
         config.model, pairs, batch_size=config.batch_size, max_length=config.max_length, cache_dir=config.cache_dir
@@ -124,7 +133,7 @@ def score_reward(config: ScoreRewardConfig) -> None:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ScoreKLConfig:
+class ScoreKLConfig(Settings):
     """Estimate a policy's divergence from its base: the mean of log π − log π_ref over its own samples."""
 
     model: Path
@@ -135,25 +144,25 @@ class ScoreKLConfig:
     """questions to sample replies to"""
     output_dir: Path
     """kl.json is written here"""
-    samples: int = 1
+    samples: Count = 1
     """replies per question, drawn at temperature 1 from the whole vocabulary"""
-    max_new_tokens: int = 512
+    max_new_tokens: Count = 512
     """of a reply"""
-    max_prompt_length: int = 512
+    max_prompt_length: Annotated[int, Range(least=2)] = 512
     """tokens"""
     prompt_style: PromptStyle = "instruct"
     """as in training"""
-    batch_size: int = 64
+    batch_size: Count = 64
     """replies at a time"""
     base_dtype: BaseDtype = "bfloat16"
     """of the base weights; int8 and nf4 quantise the projections block by block"""
-    seed: int = 0
+    seed: Seed = 0
     """of the samples"""
 
 
 def score_kl(config: ScoreKLConfig) -> Phase:
     """Run ``score kl``: KL(π ‖ π_ref) in nats per reply, with its standard error."""
-    _check_batch_size(config.batch_size)
+    config.check()
     inputs = {"model": config.model, "adapter": config.adapter, "questions": config.questions}
     phase = Phase.open("score kl", config, config.output_dir, inputs)
     if phase.finished:
@@ -208,8 +217,3 @@ def divergence(
     settings: dict[str, Any] = {"batching": "packed" if length is None else "padded"}
     found = policy.logps(examples, rows, **settings) - policy.logps(examples, rows, reference=True, **settings)
     return found[:, 0]
-
-
-def _check_batch_size(batch_size: int) -> None:
-    if batch_size < 1:
-        raise UserError(f"--batch-size must be positive, not {batch_size}")

@@ -11,6 +11,7 @@ from jax import Array
 
 from jaxmodpo.data.pairs import LeftOut, load_pairs
 from jaxmodpo.phase import Phase
+from jaxmodpo.ranges import Positive
 from jaxmodpo.training.distributed import open_phase
 from jaxmodpo.training.policy import PolicyTrainingConfig, policy_examples, policy_text, train_policy
 from jaxmodpo.training.session import Session
@@ -23,7 +24,7 @@ class SFTConfig(PolicyTrainingConfig):
 
     pairs: Path
     """preference pairs or rankings; the rejected responses are not used"""
-    learning_rate: float = 2e-5
+    learning_rate: Positive = 2e-5
     """peak, reached after the warm-up; cosine decay to 0 from there"""
 
 

@@ -11,11 +11,12 @@ from jaxmodpo.models.adapters import load_adapter, save_adapter
 from jaxmodpo.models.files import read_decoder_config
 from jaxmodpo.models.lora import Averaging, average
 from jaxmodpo.phase import Phase
+from jaxmodpo.ranges import Settings
 from jaxmodpo.training.policy import check_weights
 
 
 @dataclass(frozen=True, kw_only=True)
-class SoupConfig:
+class SoupConfig(Settings):
     """Average adapters of one base model: by default exactly, Σ w_i B_i A_i (α_i / r_i)."""
 
     adapters: tuple[Path, ...]

@@ -14,7 +14,6 @@ import numpy as np
 from safetensors import safe_open
 
 from jaxmodpo.artifacts import atomic_directory, write_json
-from jaxmodpo.errors import UserError
 from jaxmodpo.models.adapters import load_adapter
 from jaxmodpo.models.decoder import DecoderConfig, parameter_table
 from jaxmodpo.models.files import (
@@ -26,6 +25,7 @@ from jaxmodpo.models.files import (
 )
 from jaxmodpo.models.tensors import save_tensors
 from jaxmodpo.phase import Phase
+from jaxmodpo.ranges import Count, Settings
 
 logger = logging.getLogger(__name__)
 
@@ -33,7 +33,7 @@ MIB = 2**20
 
 
 @dataclass(frozen=True, kw_only=True)
-class ExportConfig:
+class ExportConfig(Settings):
     """Merge an adapter into its base model: a full Hugging Face folder, for transformers, vLLM and others."""
 
     model: Path
@@ -42,14 +42,13 @@ class ExportConfig:
     """a PEFT folder"""
     output_dir: Path
     """the merged model is written to output_dir/model"""
-    shard_mib: int = 4096
+    shard_mib: Count = 4096
     """start a new safetensors file before one grows beyond this"""
 
 
 def export(config: ExportConfig) -> Phase:
     """Run ``export``."""
-    if config.shard_mib < 1:
-        raise UserError(f"--shard-mib must be positive, not {config.shard_mib}")
+    config.check()
     inputs = {"model": config.model, "adapter": config.adapter}
     phase = Phase.open("export", config, config.output_dir, inputs)
     if phase.finished:

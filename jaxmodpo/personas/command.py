@@ -6,7 +6,7 @@ import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from jaxmodpo.artifacts import write_json
 from jaxmodpo.errors import UserError
@@ -20,12 +20,14 @@ from jaxmodpo.personas.summary import STEPS, summarise
 from jaxmodpo.personas.survey import participants_of, read_surveys
 from jaxmodpo.personas.synthetic import survey_rows, write_rows
 from jaxmodpo.phase import Phase
+from jaxmodpo.ranges import Count, CountOrZero, Seed, Settings, Share
+from jaxmodpo.schema import Range
 
 logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
-class PersonasConfig:
+class PersonasConfig(Settings):
     """Turn survey answers into patient personas: score, select for diversity, split, report."""
 
     output_dir: Path
@@ -33,23 +35,37 @@ class PersonasConfig:
     written here"""
     survey: tuple[Path, ...] = ()
     """survey CSV files"""
-    synthesize: int | None = None
+    synthesize: Count | None = None
     """instead of --survey: make up a survey of this many participants (nobody's answers) and go on with it"""
     survey_output: Path | None = None
     """where --synthesize writes its survey; survey.csv in the output folder if not given"""
     mapping: str = CANONICAL
     """how the survey's columns and answers become ours: a YAML file, or one of configs/personas/"""
-    select: int = 150
+    select: Annotated[int, Range(least=2)] = 150
     """personas kept"""
-    train: int = 100
+    train: Count = 100
     """of these, for collecting preferences; the others are for testing"""
-    min_quality: float = 0.9
+    min_quality: Share = 0.9
     """least quality of a persona, from 0 to 1"""
-    min_group: int = 2
+    min_group: CountOrZero = 2
     """least members that a population, gender or ethnicity has in training and in test each, where there are twice as
     many; 0 for no minimum"""
-    seed: int = 42
+    seed: Seed = 42
     """of the synthetic survey, the selection, the split and the tests"""
+
+    def check(self) -> None:
+        super().check()
+        if bool(self.survey) == (self.synthesize is not None):
+            both = "not both" if self.survey else "one of the two"
+            raise UserError(f"give --survey FILES or --synthesize N, {both}")
+        if self.synthesize is not None and self.mapping != CANONICAL:
+            raise UserError("--synthesize makes a survey of our own layout; leave --mapping out")
+        if self.synthesize is None and self.survey_output is not None:
+            raise UserError("--survey-output says where --synthesize writes; leave it out with --survey")
+        if self.train >= self.select:
+            raise UserError(
+                f"--train must be below --select, since the others are to test; got {self.train} of {self.select}"
+            )
 
 
 def personas(config: PersonasConfig) -> Phase:
@@ -60,7 +76,7 @@ def personas(config: PersonasConfig) -> Phase:
     Raises:
         UserError: unreadable surveys, a wrong mapping, or too few good profiles.
     """
-    check(config)
+    config.check()
     left_out = LeftOut()
     inputs = {f"survey {number}": path for number, path in enumerate(config.survey, 1)}
     if config.survey:
@@ -91,25 +107,6 @@ def personas(config: PersonasConfig) -> Phase:
     _say(summary, config.output_dir)
     phase.finish(**_results(summary))
     return phase
-
-
-def check(config: PersonasConfig) -> None:
-    """Refuse settings that contradict each other."""
-    if bool(config.survey) == (config.synthesize is not None):
-        both = "not both" if config.survey else "one of the two"
-        raise UserError(f"give --survey FILES or --synthesize N, {both}")
-    if config.synthesize is not None and config.synthesize < 1:
-        raise UserError(f"--synthesize must be a number of participants, at least 1, not {config.synthesize}")
-    if config.synthesize is not None and config.mapping != CANONICAL:
-        raise UserError("--synthesize makes a survey of our own layout; leave --mapping out")
-    if config.synthesize is None and config.survey_output is not None:
-        raise UserError("--survey-output says where --synthesize writes; leave it out with --survey")
-    if not 0 < config.train < config.select:
-        raise UserError(f"--train must lie between 0 and --select; got {config.train} and {config.select}")
-    if config.min_group < 0:
-        raise UserError(f"--min-group must be 0 or more, not {config.min_group}")
-    if not 0 <= config.min_quality <= 1:
-        raise UserError(f"--min-quality must lie between 0 and 1, not {config.min_quality}")
 
 
 def _good(

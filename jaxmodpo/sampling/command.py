@@ -8,7 +8,7 @@ import logging
 import sys
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -23,16 +23,18 @@ from jaxmodpo.fingerprints import digest
 from jaxmodpo.models.files import read_end_tokens
 from jaxmodpo.models.quantised import BaseDtype
 from jaxmodpo.phase import Phase
-from jaxmodpo.sampling.endpoint import Endpoint, ask, check, refuse_empty
+from jaxmodpo.ranges import Count, NotNegative, Probability, Seed, Settings
+from jaxmodpo.sampling.endpoint import Endpoint, ask, check_endpoint, endpoint_key, refuse_empty
 from jaxmodpo.sampling.journal import place, row, sampled
 from jaxmodpo.sampling.sampler import SamplingSettings, sample
+from jaxmodpo.schema import Range
 from jaxmodpo.training.policy import load_policy
 
 logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
-class ResponsesConfig:
+class ResponsesConfig(Settings):
     """Sample replies to questions from a model, with or without an adapter, or ask an endpoint for them."""
 
     questions: Path
@@ -47,23 +49,23 @@ class ResponsesConfig:
     """a PEFT folder"""
     model_name: str = ""
     """written beside each reply; needed to tell models apart in evaluation files"""
-    samples: int = 5
+    samples: Count = 5
     """replies per question"""
-    temperature: float | None = 0.8
+    temperature: NotNegative | None = 0.8
     """0 takes the likeliest token each time; None sends an endpoint none, since some models take none"""
-    top_p: float = 0.95
+    top_p: Probability = 0.95
     """draw from the smallest set of tokens with at least this probability"""
-    max_new_tokens: int = 512
+    max_new_tokens: Count = 512
     """of a reply"""
-    max_prompt_length: int = 512
+    max_prompt_length: Annotated[int, Range(least=2)] = 512
     """of the local engine, tokens; a longer prompt loses its start"""
     prompt_style: PromptStyle = "instruct"
     """instruct: the paper's prompt; chat: the tokenizer's template on the bare question, of the local engine"""
-    batch_size: int = 64
+    batch_size: Count = 64
     """of the local engine: replies sampled at a time"""
     base_dtype: BaseDtype = "bfloat16"
     """of the local engine's base weights; int8 and nf4 quantise the projections block by block"""
-    seed: int = 0
+    seed: Seed = 0
     """of the draws; an endpoint takes none"""
     base_url: str = "https://api.openai.com/v1"
     """of the endpoint"""
@@ -73,8 +75,22 @@ class ResponsesConfig:
     """the environment variable that holds the endpoint's key"""
     send_questions: bool = False
     """let people's posts go to an endpoint that is not on this machine"""
-    max_concurrency: int = 8
+    max_concurrency: Count = 8
     """calls to the endpoint at once"""
+
+    def check(self) -> None:
+        super().check()
+        if self.engine == "local":
+            if self.model is None or self.temperature is None:
+                raise UserError("the local engine needs --model, a model's folder, and a --temperature")
+            return
+        if self.model is not None or self.adapter is not None:
+            raise UserError("--engine endpoint takes no --model and no --adapter; --endpoint-model names what to ask")
+        defaults = {field.name: field.default for field in fields(self)}
+        if ignored := [name for name in LOCAL if getattr(self, name) != defaults[name]]:
+            flags = " and no ".join(f"--{name.replace('_', '-')}" for name in ignored)
+            raise UserError(f"--engine endpoint takes no {flags}: the endpoint gets the paper's prompt, whole")
+        check_endpoint(_endpoint(self))
 
 
 LOCAL = ("max_prompt_length", "prompt_style", "batch_size", "base_dtype")
@@ -88,24 +104,13 @@ def reply_key(seed: int, question_id: str, number: int) -> Array:
 
 
 def check_engine(config: ResponsesConfig) -> None:
-    """Refuse settings with which nothing can be sampled.
+    """Refuse an endpoint that may not be asked, before a folder is made.
 
     Raises:
-        UserError: numbers out of range, no model, an endpoint that may not be asked, or settings that it cannot follow.
+        UserError: no key, or posts that may not be sent.
     """
-    if config.samples < 1 or config.batch_size < 1:
-        raise UserError(f"--samples and --batch-size must be positive; got {config.samples}, {config.batch_size}")
-    if config.engine == "local":
-        if config.model is None or config.temperature is None:
-            raise UserError("the local engine needs --model, a model's folder, and a --temperature")
-    elif config.model is not None or config.adapter is not None:
-        raise UserError("--engine endpoint takes no --model and no --adapter; --endpoint-model names what to ask")
-    else:
-        defaults = {field.name: field.default for field in fields(config)}
-        if ignored := [name for name in LOCAL if getattr(config, name) != defaults[name]]:
-            flags = " and no ".join(f"--{name.replace('_', '-')}" for name in ignored)
-            raise UserError(f"--engine endpoint takes no {flags}: the endpoint gets the paper's prompt, whole")
-        check(_endpoint(config))
+    if config.engine == "endpoint":
+        endpoint_key(_endpoint(config))
 
 
 def _endpoint(config: ResponsesConfig) -> Endpoint:
@@ -123,6 +128,7 @@ def _endpoint(config: ResponsesConfig) -> Endpoint:
 
 def responses(config: ResponsesConfig) -> Phase:
     """Run ``responses``; a batch that was sampled is on disk before the next one starts."""
+    config.check()
     check_engine(config)
     if config.engine == "endpoint":
         return _asked(config)

@@ -22,7 +22,7 @@ from tqdm import tqdm
 
 from jaxmodpo.artifacts import Journal, Question
 from jaxmodpo.data.text import INSTRUCTION
-from jaxmodpo.endpoints import checked_key, make_client, pause_before, retry_after
+from jaxmodpo.endpoints import checked_key, is_local, make_client, pause_before, retry_after
 from jaxmodpo.errors import UserError
 from jaxmodpo.failures import HOPELESS, Failure, Meaning, failure_in, failure_of_exception
 from jaxmodpo.messages import message_text, readable, refusal_text, without_key, without_thoughts
@@ -58,24 +58,31 @@ class Endpoint(NamedTuple):
     max_concurrency: int
 
 
-def check(endpoint: Endpoint) -> str:
-    """Return the key, or refuse settings that cannot work.
+def check_endpoint(endpoint: Endpoint) -> None:
+    """Refuse settings with which nobody can be asked.
 
     Raises:
-        UserError: no model, an unusable URL, no key, or posts that may not be sent.
+        UserError: no model, or an unusable URL.
     """
     if not endpoint.model:
         raise UserError("--engine endpoint needs --endpoint-model; there is no default model")
-    key = checked_key(
+    is_local(endpoint.base_url)
+
+
+def endpoint_key(endpoint: Endpoint) -> str:
+    """Return the key.
+
+    Raises:
+        UserError: as :func:`check_endpoint`; no key, or posts that may not be sent.
+    """
+    check_endpoint(endpoint)
+    return checked_key(
         endpoint.base_url,
         endpoint.api_key_env,
         texts="people's posts",
         allowed=endpoint.send_questions,
         flag="--send-questions",
     )
-    if endpoint.max_concurrency < 1:
-        raise UserError(f"--max-concurrency is {endpoint.max_concurrency}; it must be at least 1")
-    return key
 
 
 def ask(
@@ -95,7 +102,7 @@ def ask(
     Raises:
         UserError: the endpoint said what holds for every call; or some calls failed, which the next run asks again.
     """
-    key = check(endpoint)
+    key = endpoint_key(endpoint)
     client = make_client(endpoint.base_url, key, timeout=300.0, max_retries=0)
     caller = _Caller(client, endpoint, key)
     have = sampled(journal, settings)

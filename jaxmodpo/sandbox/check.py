@@ -9,13 +9,14 @@ from pathlib import Path
 
 from jaxmodpo.artifacts import read_responses, write_json
 from jaxmodpo.phase import Phase
+from jaxmodpo.ranges import Settings
 from jaxmodpo.sandbox.grammar import SENTENCES, parse
 
 logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
-class CheckConfig:
+class CheckConfig(Settings):
     """Count malformed replies, and the kinds of sentences in the others."""
 
     responses: Path
@@ -26,6 +27,7 @@ class CheckConfig:
 
 def check(config: CheckConfig) -> Phase:
     """Run ``sandbox check``."""
+    config.check()
     phase = Phase.open("sandbox check", config, config.output_dir, {"responses": config.responses})
     if phase.finished:
         return phase

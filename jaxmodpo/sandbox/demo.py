@@ -15,21 +15,21 @@ from typing import Any, NamedTuple
 
 from jaxmodpo.artifacts import read_json, write_json
 from jaxmodpo.config import builtin
-from jaxmodpo.errors import UserError
 from jaxmodpo.experiment import run_experiment
+from jaxmodpo.ranges import Count, Seed, Settings
 
 logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
-class DemoConfig:
+class DemoConfig(Settings):
     """Run the whole flow in a small synthetic world: seven models, judged head to head."""
 
     output_dir: Path = Path("out/demo")
     """everything is written here; results.json and report/report.html are the end of it"""
-    seed: int = 0
+    seed: Seed = 0
     """of the first world"""
-    seeds: int = 1
+    seeds: Count = 1
     """worlds, one after the other, with seeds seed, seed + 1, …"""
 
 
@@ -42,8 +42,7 @@ class Expectation(NamedTuple):
 
 def demo(config: DemoConfig) -> None:
     """Run ``demo``."""
-    if config.seeds < 1:
-        raise UserError(f"--seeds must be at least 1, not {config.seeds}")
+    config.check()
     started = time.monotonic()
     experiment = builtin(".", "demo")
     results = []

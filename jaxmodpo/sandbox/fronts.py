@@ -21,10 +21,10 @@ from scipy import stats
 
 from jaxmodpo.artifacts import atomic_path, read_json, write_json
 from jaxmodpo.config import builtin
-from jaxmodpo.errors import UserError
 from jaxmodpo.evaluation.fronts import hypervolume
 from jaxmodpo.experiment import run_experiment
 from jaxmodpo.pages import MARKERS, PALETTE, STYLE, png
+from jaxmodpo.ranges import Count, Seed, Settings
 
 logger = logging.getLogger(__name__)
 
@@ -34,21 +34,20 @@ KINDS = {"fronts": "equal weights", "matched_fronts": "matched KL"}
 
 
 @dataclass(frozen=True, kw_only=True)
-class FrontsConfig:
+class FrontsConfig(Settings):
     """Compare MODPO's and soups' fronts from best-worst and from all pairs, over several synthetic worlds."""
 
     output_dir: Path = Path("out/fronts")
     """worlds are made in seed_0, seed_1 and so on; fronts.json and fronts.png are the end of it"""
-    seed: int = 0
+    seed: Seed = 0
     """of the first world"""
-    seeds: int = 3
+    seeds: Count = 3
     """worlds"""
 
 
 def fronts(config: FrontsConfig) -> None:
     """Run ``sandbox fronts``; about half an hour a world on two cores, and what is finished is kept."""
-    if config.seeds < 1:
-        raise UserError(f"--seeds must be at least 1, not {config.seeds}")
+    config.check()
     folders = [config.output_dir / f"seed_{seed}" for seed in range(config.seed, config.seed + config.seeds)]
     for seed, folder in enumerate(folders, config.seed):
         run_experiment(builtin(".", "fronts"), folder, seed)

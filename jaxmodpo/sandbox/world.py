@@ -13,6 +13,7 @@ from jaxmodpo.artifacts import write_table
 from jaxmodpo.errors import UserError
 from jaxmodpo.personas.synthetic import write_survey
 from jaxmodpo.phase import Phase
+from jaxmodpo.ranges import Count, Positive, Seed, Settings
 from jaxmodpo.sandbox import grammar
 from jaxmodpo.sandbox.models import make_mistral, make_roberta
 from jaxmodpo.training.trainer import TrainingConfig
@@ -21,29 +22,30 @@ logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
-class WorldConfig:
+class WorldConfig(Settings):
     """Make the sandbox: a synthetic world with known ground truth."""
 
     output_dir: Path
     """posts.csv, survey.csv, mistral/ and roberta/ are written here"""
-    posts: int = 650
+    posts: Count = 650
     """help-seeking posts"""
-    participants: int = 335
+    participants: Count = 335
     """survey rows"""
-    mistral_steps: int = 500
+    mistral_steps: Count = 500
     """pretraining updates of the decoder, 32 texts each"""
-    mistral_learning_rate: float = 3e-3
+    mistral_learning_rate: Positive = 3e-3
     """peak"""
-    roberta_steps: int = 200
+    roberta_steps: Count = 200
     """pretraining updates of the encoder, 32 texts each"""
-    roberta_learning_rate: float = 2e-3
+    roberta_learning_rate: Positive = 2e-3
     """peak"""
-    seed: int = 0
+    seed: Seed = 0
     """of everything"""
 
 
 def world(config: WorldConfig) -> Phase:
     """Run ``sandbox world``; a killed run goes on with what is missing."""
+    config.check()
     phase = Phase.open("sandbox world", config, config.output_dir, {})
     if phase.finished:
         return phase

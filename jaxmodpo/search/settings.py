@@ -11,15 +11,16 @@ from jaxmodpo.methods.joint import JointConfig
 from jaxmodpo.methods.modpo import MODPOConfig
 from jaxmodpo.methods.reward import RewardConfig
 from jaxmodpo.methods.sft import SFTConfig
+from jaxmodpo.ranges import Count, Settings
 from jaxmodpo.search.space import load_space
 from jaxmodpo.training.trainer import TrainingConfig
 
 
 @dataclass(frozen=True, kw_only=True)
-class TuneSettings:
+class TuneSettings(Settings):
     """What every search can be told besides."""
 
-    trials: int = 20
+    trials: Count = 20
     """in all, over all processes and earlier runs of this study; pruned and failed ones count"""
     space: str = "paper"
     """a YAML file with the settings to vary, or the name of one of ours (paper)"""
@@ -30,7 +31,7 @@ class TuneSettings:
     keep_trials: bool = False
     """keep every trial's adapter or model, not the best one's alone"""
 
-    evaluations_per_epoch: int = 2
+    evaluations_per_epoch: Count = 2
     best_metric: Literal["accuracy"] = "accuracy"
     """what trials are compared by, and so within them too"""
 
@@ -41,12 +42,9 @@ class TuneSettings:
 
     def check(self) -> None:
         """Refuse what the method would, a search that has nothing to try or to compare by, and a space that is none."""
-        super().check()  # type: ignore[misc]
-        validation_fraction = getattr(self, "validation_fraction", 0.0)
-        if self.trials < 1 or not validation_fraction > 0:
-            raise UserError(
-                "a search needs --trials of at least 1 and a --validation-fraction above 0 to compare them by"
-            )
+        super().check()
+        if not getattr(self, "validation_fraction", 0.0):
+            raise UserError("a search needs a --validation-fraction above 0 to compare trials by")
         load_space(self.space, self.part, self.trains)
 
 

@@ -14,7 +14,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import jax
 import numpy as np
@@ -36,6 +36,8 @@ from jaxmodpo.methods.soup import SoupConfig, soup
 from jaxmodpo.models.adapter_config import read_adapter_config
 from jaxmodpo.pages import png
 from jaxmodpo.phase import Phase
+from jaxmodpo.ranges import Count, Positive
+from jaxmodpo.schema import Range
 from jaxmodpo.training.distributed import open_phase
 from jaxmodpo.training.policy import Policy, PreferenceTrainingConfig, with_adapter
 from jaxmodpo.training.session import Session
@@ -64,11 +66,11 @@ class SweepConfig(PreferenceTrainingConfig):
     """NAME=SOURCE of each further objective, as in 'align modpo'"""
     weights: str = "0.1..0.9"
     """LOW..HIGH, of every objective's weight, the primary's first"""
-    step: float = 0.1
+    step: Annotated[float, Range(above=0, below=1)] = 0.1
     """between two weights of an objective"""
     margin_scale: Literal["none", "std"] = "std"
     """std divides each reward by its standard deviation over the training pairs' responses"""
-    margin_gain: float = 1.0
+    margin_gain: Positive = 1.0
     """multiplies every margin after that"""
     soup: tuple[str, ...] = ()
     """NAME=ADAPTER or NAME=PAIRS of every objective, the primary first: adapters to average, or pairs to train them on
@@ -77,19 +79,17 @@ class SweepConfig(PreferenceTrainingConfig):
     """what the models are measured on"""
     score: tuple[str, ...]
     """NAME=SCORER of every objective, the primary first: a reward model's folder, or rubric"""
-    samples: int = 4
+    samples: Count = 4
     """replies per question, drawn at temperature 1 from the whole vocabulary"""
-    max_new_tokens: int = 512
+    max_new_tokens: Count = 512
     """of a reply"""
-    sample_batch_size: int = 64
+    sample_batch_size: Count = 64
     """replies at a time"""
     match_kl: bool = True
     """compare at matched divergence besides"""
 
     def check(self) -> None:
         super().check()
-        if self.samples < 1 or self.sample_batch_size < 1 or self.max_new_tokens < 1:
-            raise UserError("--samples, --sample-batch-size and --max-new-tokens must be positive")
         names, _ = _objectives(self)
         grid(self.weights, self.step, len(names))
         margin_sources(named_values(self.margin, "--margin"))

@@ -22,6 +22,7 @@ from jax.experimental import multihost_utils
 
 from jaxmodpo.errors import UserError
 from jaxmodpo.phase import Phase
+from jaxmodpo.ranges import Count, CountOrZero, Settings
 
 logger = logging.getLogger(__name__)
 
@@ -32,37 +33,41 @@ HEARTBEAT_SECONDS = 60
 
 
 @dataclass(frozen=True, kw_only=True)
-class DeviceConfig:
+class DeviceConfig(Settings):
     """On which devices a command runs, and with which other processes."""
 
-    mesh: tuple[int, int, int] | None = None
+    mesh: tuple[Count, Count, Count] | None = None
     """devices along data, fsdp and tensor; by default all on fsdp, with a copy for each TPU slice or GPU host"""
     distributed: Literal["auto", "off", "explicit"] = "auto"
     """auto: join the other processes of a TPU pod, GKE or SLURM job; explicit: those of the next three settings"""
     coordinator: str | None = None
     """HOST:PORT of process 0"""
-    processes: int | None = None
+    processes: Count | None = None
     """how many there are"""
-    process_id: int | None = None
+    process_id: CountOrZero | None = None
     """which one this is, from 0"""
+
+    def check(self) -> None:
+        super().check()
+        explicit = (self.coordinator, self.processes, self.process_id)
+        if self.distributed == "explicit":
+            if None in explicit:
+                raise UserError("--distributed explicit needs --coordinator, --processes and --process-id")
+        elif any(value is not None for value in explicit):
+            raise UserError("--coordinator, --processes and --process-id need --distributed explicit")
 
 
 def start(config: DeviceConfig) -> None:
     """Join the other processes, if there are any; must come before anything asks for devices.
 
     Raises:
-        UserError: the settings contradict each other, or the others cannot be reached.
+        UserError: the others cannot be reached.
     """
-    explicit = (config.coordinator, config.processes, config.process_id)
-    if config.distributed == "explicit":
-        if None in explicit:
-            raise UserError("--distributed explicit needs --coordinator, --processes and --process-id")
-    elif any(value is not None for value in explicit):
-        raise UserError("--coordinator, --processes and --process-id need --distributed explicit")
     if config.distributed == "off" or jax.distributed.is_initialized():
         return
     if config.distributed == "auto" and not detected(os.environ):
         return
+    explicit = (config.coordinator, config.processes, config.process_id)
     arguments = dict(zip(("coordinator_address", "num_processes", "process_id"), explicit, strict=True))
     try:
         jax.distributed.initialize(**arguments, heartbeat_timeout_seconds=HEARTBEAT_SECONDS)  # type: ignore[arg-type]

@@ -13,7 +13,7 @@ import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Annotated, Any, Literal, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -41,6 +41,8 @@ from jaxmodpo.models.parameters import initialise
 from jaxmodpo.models.quantised import BaseDtype
 from jaxmodpo.models.remat import Remat
 from jaxmodpo.phase import Phase
+from jaxmodpo.ranges import Count, NotNegative, Positive, ShareBelowOne
+from jaxmodpo.schema import Range
 from jaxmodpo.training.cache import cached, cached_examples, examples_digest
 from jaxmodpo.training.distributed import leads, on_host
 from jaxmodpo.training.mesh import check_heads, make_mesh, place_batch, put, shardings, spread
@@ -61,11 +63,11 @@ class PolicyTrainingConfig(TrainingConfig):
     """the base model's Hugging Face folder"""
     base_dtype: BaseDtype = "bfloat16"
     """of the frozen base weights; int8 and nf4 quantise the projections block by block"""
-    lora_rank: int = 64
+    lora_rank: Count = 64
     """r"""
-    lora_alpha: float = 128.0
+    lora_alpha: Positive = 128.0
     """the adapter's scale is alpha / r"""
-    lora_dropout: float = 0.05
+    lora_dropout: ShareBelowOne = 0.05
     """on the adapter's input"""
     lora_targets: tuple[str, ...] = PROJECTIONS
     """projections that get an adapter"""
@@ -73,9 +75,9 @@ class PolicyTrainingConfig(TrainingConfig):
     """rank-stabilised: the scale is alpha / √r"""
     prompt_style: PromptStyle = "instruct"
     """instruct: the paper's prompt; chat: the tokenizer's template on the bare question"""
-    max_prompt_length: int = 512
+    max_prompt_length: Annotated[int, Range(least=2)] = 512
     """tokens; a longer prompt loses its start"""
-    max_length: int = 1024
+    max_length: Count = 1024
     """tokens of prompt and response; a longer response loses its end"""
     attention: Backend = "auto"
     """auto: splash on TPUs and cuDNN on GPUs where they can, XLA otherwise"""
@@ -88,6 +90,18 @@ class PolicyTrainingConfig(TrainingConfig):
     cache_dir: Path | None = None
     """where reference log-probabilities and margins are kept; default $JAXMODPO_CACHE or ~/.cache/jaxmodpo"""
 
+    def check(self) -> None:
+        super().check()
+        if self.max_prompt_length >= self.max_length:
+            raise UserError(
+                f"--max-prompt-length must be below --max-length, not {self.max_prompt_length} of {self.max_length}"
+            )
+        unknown = sorted(set(self.lora_targets) - set(PROJECTIONS))
+        if unknown or not self.lora_targets:
+            raise UserError(
+                f"--lora-targets must be some of {', '.join(PROJECTIONS)}; got {', '.join(unknown) or 'none'}"
+            )
+
     @property
     def lora(self) -> LoraConfig:
         # A whole number would be another type, and another compilation.
@@ -99,15 +113,10 @@ class PolicyTrainingConfig(TrainingConfig):
 class PreferenceTrainingConfig(PolicyTrainingConfig):
     """What every method that learns from preferences can be told besides."""
 
-    beta: float = 0.1
+    beta: Positive = 0.1
     """strength of the pull towards the reference"""
-    sft_weight: float = 0.0
+    sft_weight: NotNegative = 0.0
     """adds this times the chosen responses' negative log-likelihood per token"""
-
-    def check(self) -> None:
-        super().check()
-        if not self.beta > 0 or not self.sft_weight >= 0:
-            raise UserError(f"--beta must be positive and --sft-weight at least 0; got {self.beta}, {self.sft_weight}")
 
 
 class Method(Protocol):

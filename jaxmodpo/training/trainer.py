@@ -25,6 +25,7 @@ from tqdm import tqdm
 from jaxmodpo.config import as_mapping
 from jaxmodpo.data.batches import Batches
 from jaxmodpo.errors import Preempted, UserError
+from jaxmodpo.ranges import Count, CountOrZero, NotNegative, Positive, Seed, ShareBelowOne
 from jaxmodpo.training.checkpoints import Checkpoints
 from jaxmodpo.training.distributed import DeviceConfig, leads
 from jaxmodpo.training.hardware import peak_flops
@@ -55,37 +56,37 @@ class TrainingConfig(DeviceConfig):
 
     output_dir: Path
     """the run's folder"""
-    seed: int = 0
+    seed: Seed = 0
     """of the data order, the dropout and fresh parameters"""
-    learning_rate: float = 5e-6
+    learning_rate: Positive = 5e-6
     """peak, reached after the warm-up; cosine decay to 0 from there"""
-    batch_size: int = 4
+    batch_size: Count = 4
     """examples in memory at a time (pairs, for preference losses), over all devices"""
-    gradient_accumulation: int = 4
+    gradient_accumulation: Count = 4
     """batches per update"""
-    epochs: int = 3
+    epochs: Count = 3
     """passes over the data"""
-    warmup_ratio: float = 0.1
+    warmup_ratio: ShareBelowOne = 0.1
     """share of the updates in which the learning rate rises from 0"""
-    weight_decay: float = 0.01
+    weight_decay: NotNegative = 0.01
     """decoupled, as in AdamW"""
-    max_grad_norm: float = 1.0
+    max_grad_norm: Positive = 1.0
     """clip the gradient's global norm to this"""
-    max_skipped: int = 5
+    max_skipped: Count = 5
     """stop after this many updates in a row whose loss or gradient was not finite; such updates are left out"""
-    validation_fraction: float = 0.1
+    validation_fraction: ShareBelowOne = 0.1
     """share of the questions held out for evaluation; with 0 nothing is evaluated and the last parameters are kept"""
-    eval_every: int = 50
+    eval_every: Count = 50
     """updates between two evaluations; there is one more at the end"""
-    evaluations_per_epoch: int | None = None
+    evaluations_per_epoch: Count | None = None
     """evaluations in a pass over the data, in place of eval_every"""
     best_metric: Literal["loss", "accuracy"] = "loss"
     """of the evaluations, which one says whose parameters are kept; accuracy is weighted where objectives are"""
-    patience: int = 3
+    patience: CountOrZero = 3
     """stop after this many evaluations in a row without a better one; 0 never stops early"""
-    log_every: int = 10
+    log_every: Count = 10
     """updates between two lines of metrics.jsonl"""
-    save_every: int = 50
+    save_every: Count = 50
     """updates between two checkpoints"""
     keep_checkpoints: bool = False
     """keep the Orbax checkpoints of a finished run"""
@@ -93,33 +94,7 @@ class TrainingConfig(DeviceConfig):
     """write to tensorboard or wandb besides metrics.jsonl"""
 
     def check(self) -> None:
-        """Refuse settings that cannot train anything.
-
-        Raises:
-            UserError: naming the setting.
-        """
-        for name in (
-            "learning_rate",
-            "batch_size",
-            "gradient_accumulation",
-            "epochs",
-            "max_grad_norm",
-            "max_skipped",
-            "eval_every",
-            "log_every",
-            "save_every",
-        ):
-            if not getattr(self, name) > 0:
-                raise UserError(f"--{name.replace('_', '-')} must be positive, not {getattr(self, name)}")
-        if self.evaluations_per_epoch is not None and self.evaluations_per_epoch < 1:
-            raise UserError(f"--evaluations-per-epoch must be at least 1, not {self.evaluations_per_epoch}")
-        if not 0 <= self.warmup_ratio < 1 or self.weight_decay < 0 or self.patience < 0:
-            raise UserError(
-                f"--warmup-ratio must lie in [0, 1), --weight-decay and --patience be at least 0; got "
-                f"{self.warmup_ratio}, {self.weight_decay}, {self.patience}"
-            )
-        if not 0 <= self.validation_fraction < 1:
-            raise UserError(f"--validation-fraction must lie in [0, 1), not {self.validation_fraction}")
+        super().check()
         check_trackers(self.track)
 
 

@@ -61,7 +61,10 @@ def test_the_step_is_timed_with_a_quantised_base_and_against_trl(capsys, model):
     ("command", "said"),
     [
         (lambda _: bench_step(BenchStepConfig(updates=0)), "--updates must be at least 1"),
-        (lambda _: bench_step(BenchStepConfig(length_share=2.0)), "--length-share must lie in"),
+        (
+            lambda _: bench_step(BenchStepConfig(length_share=2.0)),
+            "--length-share must be above 0 and at most 1",
+        ),
         (lambda _: bench_step(BenchStepConfig(model="nothing")), "no model shape, file or folder 'nothing'"),
         (lambda _: bench_resume(BenchResumeConfig(kills=0)), "--kills must be at least 1"),
         (lambda folder: bench_resume(BenchResumeConfig(work_dir=folder)), "is not empty"),

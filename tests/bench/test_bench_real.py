@@ -100,9 +100,9 @@ def test_every_model_is_judged_on_both_held_out_sets(tiny_world, tmp_path, capsy
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"pretraining_epochs": 0}, "--pretraining-epochs and --reward-epochs must be at least 1"),
-        ({"reward_epochs": -1}, "--pretraining-epochs and --reward-epochs must be at least 1"),
-        ({"pairs": -5}, "--pairs must be at least 0, which uses all, not -5"),
+        ({"pretraining_epochs": 0}, "--pretraining-epochs must be at least 1, not 0"),
+        ({"reward_epochs": -1}, "--reward-epochs must be at least 1, not -1"),
+        ({"pairs": -5}, "--pairs must be at least 0, not -5"),
         ({"pairs": 1}, "1 pairs of harmless are too few"),
     ],
 )

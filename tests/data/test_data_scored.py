@@ -52,7 +52,7 @@ def test_the_order_of_rows_does_not_matter_and_pairs_are_limited(tmp_path):
         ([("q", "a", "many")], {}, "record 2: upvotes is no number: 'many'"),
         ([("q", "a", "1"), ("q", "b", "1")], {}, "no question has two answers"),
         ([("q", "a", "1"), ("q", "b", "2")], {"score": "likes"}, "lacks the column likes"),
-        ([("q", "a", "1"), ("q", "b", "2")], {"least_gap": 0.0}, "--least-gap must be positive"),
+        ([("q", "a", "1"), ("q", "b", "2")], {"least_gap": 0.0}, "--least-gap must be above 0, not 0"),
     ],
 )
 def test_what_gives_no_pairs_is_refused(tmp_path, rows, settings, said):

@@ -455,7 +455,7 @@ def test_a_question_that_only_a_later_model_answers_is_named(work, monkeypatch):
     ("settings", "says"),
     [
         ({"names": ["good"]}, "at least two models"),
-        ({"bootstrap": 0}, "bootstrap is 0"),
+        ({"bootstrap": 0}, "--bootstrap must be at least 1, not 0"),
         ({"only": ("warmth",)}, "warmth"),
         ({"personas_per_question": 9}, "9"),
         ({"responses": ("good.csv", "b=b.csv")}, "'good.csv' must be NAME=VALUE"),

@@ -384,23 +384,23 @@ def test_more_personas_than_there_are_is_refused(work, monkeypatch):
 
 
 def test_a_minimum_of_no_votes_is_refused(work):
-    with pytest.raises(UserError, match="--min-valid-votes is 0"):
+    with pytest.raises(UserError, match="--min-valid-votes must be at least 1, not 0"):
         preferences(config_for(work, min_valid_votes=0))
 
 
 def test_no_calls_at_once_is_refused(work):
-    with pytest.raises(UserError, match="--max-concurrency is 0"):
+    with pytest.raises(UserError, match="--max-concurrency must be at least 1, not 0"):
         preferences(config_for(work, max_concurrency=0))
 
 
 @pytest.mark.parametrize(
     ("settings", "words"),
     [
-        ({"repeat_share": 1.5}, "--repeat-share is 1.5; it must be a share from 0 to 1"),
-        ({"budget": 0.0}, "--budget is 0.0; it must be more than 0 dollars"),
-        ({"budget_calls": 0}, "--budget-calls is 0; it must be at least 1"),
-        ({"max_answer_tokens": 0}, "--max-answer-tokens is 0"),
-        ({"timeout": 0.0}, "--timeout and --poll-seconds must be more than 0 seconds"),
+        ({"repeat_share": 1.5}, "--repeat-share must be from 0 to 1, not 1.5"),
+        ({"budget": 0.0}, "--budget must be above 0, not 0"),
+        ({"budget_calls": 0}, "--budget-calls must be at least 1, not 0"),
+        ({"max_answer_tokens": 0}, "--max-answer-tokens must be at least 1, not 0"),
+        ({"timeout": 0.0}, "--timeout must be above 0, not 0"),
         ({"position_weights": (1.0, 0.0)}, "--position-weights has 2 numbers, but a question has 5 responses"),
         ({"position_weights": (1.0, 2.0, 3.0, 4.0, 5.0)}, "--position-weights must fall"),
         (

@@ -363,10 +363,16 @@ def test_the_sft_term_is_the_chosen_responses_nll_per_token():
     assert "nll_loss" not in plain.metrics
 
 
-@pytest.mark.parametrize("changes", [{"beta": 0.0}, {"sft_weight": -1.0}])
-def test_constants_out_of_range_are_refused(settings, files, tmp_path, changes):
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"beta": 0.0}, "--beta must be above 0, not 0"),
+        ({"sft_weight": -1.0}, "--sft-weight must be at least 0, not -1"),
+    ],
+)
+def test_constants_out_of_range_are_refused(settings, files, tmp_path, changes, said):
     config = DPOConfig(pairs=files / "empathy.json", output_dir=tmp_path / "dpo", **settings)
-    with pytest.raises(UserError, match="--beta must be positive and --sft-weight at least 0"):
+    with pytest.raises(UserError, match=said):
         dpo(replace(config, **changes))
 
 
@@ -601,7 +607,7 @@ def test_reward_refuses_what_does_not_fit(reward_rankings, tmp_path):
             replace(config, refit=False, validation_fraction=0.0, validation=tmp_path / "x.json"),
             "--validation holds the figures of one model",
         ),
-        (replace(config, dropout=1.0), r"--dropout must lie in \[0, 1\)"),
+        (replace(config, dropout=1.0), r"--dropout must be at least 0 and below 1, not 1"),
         (replace(one, validation_fraction=0.0), "--refit needs a --validation-fraction"),
         (replace(one, validation_fraction=0.01), r"0\.01 of the questions in .* is not one question to validate on"),
     ):

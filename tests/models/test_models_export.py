@@ -94,7 +94,7 @@ def test_what_cannot_be_merged_is_refused(folders, tmp_path: Path):
         export(ExportConfig(model=base, adapter=tmp_path / "none", output_dir=tmp_path / "out"))
     with pytest.raises(UserError, match="not a PEFT adapter"):
         export(ExportConfig(model=base, adapter=base, output_dir=tmp_path / "out2"))
-    with pytest.raises(UserError, match="shard-mib must be positive"):
+    with pytest.raises(UserError, match="--shard-mib must be at least 1, not 0"):
         export(ExportConfig(model=base, adapter=adapter, output_dir=tmp_path / "out3", shard_mib=0))
     assert not (tmp_path / "out2" / "model").exists()
 

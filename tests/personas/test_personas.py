@@ -254,7 +254,7 @@ def test_missing_columns_doubles_and_too_few_are_refused(tmp_path):
         UserError, match=r"1 of 1 participants have a quality of 0\.9 or more, but --select asks for 150; give more"
     ):
         personas(PersonasConfig(survey=(one,), output_dir=tmp_path / "out"))
-    with pytest.raises(UserError, match="--train must lie between"):
+    with pytest.raises(UserError, match="--train must be below"):
         personas(PersonasConfig(survey=(one,), output_dir=tmp_path / "out", select=10, train=10))
     assert not (tmp_path / "out").exists(), "a folder of a refused run would refuse the mended one"
 
@@ -308,7 +308,7 @@ def test_a_synthetic_survey_is_written_where_it_is_asked_for(tmp_path, blank_fig
     [
         ([], "give --survey FILES or --synthesize N, one of the two"),
         (["--survey", "SURVEY", "--synthesize", "9"], "give --survey FILES or --synthesize N, not both"),
-        (["--synthesize", "0"], "--synthesize must be a number of participants, at least 1, not 0"),
+        (["--synthesize", "0"], "--synthesize must be at least 1, not 0"),
         (["--synthesize", "200", "--seed", "-1"], "--seed must be from 0 to 4294967295, not -1"),
         (["--synthesize", "9", "--mapping", "paper"], "leave --mapping out"),
         (["--survey", "SURVEY", "--survey-output", "x.csv"], "leave it out with --survey"),
@@ -317,8 +317,8 @@ def test_a_synthetic_survey_is_written_where_it_is_asked_for(tmp_path, blank_fig
             "no personas file 'canonicle' here; did you mean 'canonical'",
         ),
         (["--survey", "SURVEY", "--mapping", "paper"], "lacks the column 1. What is your age group? (age)"),
-        (["--synthesize", "40", "--min-group", "-1"], "--min-group must be 0 or more"),
-        (["--synthesize", "40", "--min-quality", "2"], "--min-quality must lie between 0 and 1"),
+        (["--synthesize", "40", "--min-group", "-1"], "--min-group must be at least 0, not -1"),
+        (["--synthesize", "40", "--min-quality", "2"], "--min-quality must be from 0 to 1, not 2"),
         (["--synthesize", "40"], "but --select asks for 150; give more participants, or lower --select"),
     ],
 )

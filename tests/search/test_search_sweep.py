@@ -185,7 +185,7 @@ def test_a_sweep_measures_models_and_soups_and_compares_them_at_equal_divergence
     for changes, said in (
         ({"score": ("safety=rubric", "empathy=rubric")}, "--score must name the primary objective and then safety"),
         ({"soup": ("empathy=x",)}, "--soup must name empathy, safety"),
-        ({"samples": 0}, "must be positive"),
+        ({"samples": 0}, "--samples must be at least 1, not 0"),
     ):
         with pytest.raises(UserError, match=said):
             sweep(replace(config, output_dir=tmp_path / "refused", **changes))

@@ -649,7 +649,7 @@ def test_the_report_tells_trials_cut_off_from_failed_ones(tmp_path):
 def test_a_search_that_cannot_compare_is_refused(inputs, tiny_world):
     for changes, said in (
         ({"validation_fraction": 0.0}, "--validation-fraction above 0"),
-        ({"trials": 0}, "--trials of at least 1"),
+        ({"trials": 0}, "--trials must be at least 1"),
         ({"all": True, "refit": False}, "takes no --all"),
         ({"study": "nosuch://user:password@host/db"}, r"cannot open the study's storage \(\w+\)"),
     ):

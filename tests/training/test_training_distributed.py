@@ -27,7 +27,7 @@ from jaxmodpo.models.parameters import initialise
 from jaxmodpo.models.roberta import load_roberta, save_roberta
 from jaxmodpo.sandbox.models import save_tokenizer
 from jaxmodpo.search.tune import TuneMODPOConfig
-from jaxmodpo.training.distributed import DeviceConfig, detected, on_host, start
+from jaxmodpo.training.distributed import DeviceConfig, detected, on_host
 
 WORDS = ["a", "b", "c", "d", "e", "f", "g", "h"]
 STEPS = 20
@@ -253,9 +253,9 @@ def test_of_two_processes_one_asks_the_study_and_both_run_its_trials(settings, t
 
 def test_settings_of_processes_that_contradict_each_other_are_refused():
     with pytest.raises(UserError, match="explicit needs --coordinator"):
-        start(DeviceConfig(distributed="explicit", processes=2))
+        DeviceConfig(distributed="explicit", processes=2).check()
     with pytest.raises(UserError, match="need --distributed explicit"):
-        start(DeviceConfig(process_id=0))
+        DeviceConfig(process_id=0).check()
 
 
 @pytest.mark.parametrize(

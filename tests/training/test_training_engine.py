@@ -218,10 +218,10 @@ def test_the_reference_is_computed_once_per_model_and_data(world, tmp_path, monk
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"learning_rate": 0.0}, "--learning-rate must be positive"),
-        ({"batch_size": 0}, "--batch-size must be positive"),
+        ({"learning_rate": 0.0}, "--learning-rate must be above 0"),
+        ({"batch_size": 0}, "--batch-size must be at least 1"),
         ({"warmup_ratio": 1.0}, "--warmup-ratio"),
-        ({"validation_fraction": 1.0}, "--validation-fraction must lie in"),
+        ({"validation_fraction": 1.0}, "--validation-fraction must be at least 0 and below 1"),
         ({"validation_fraction": 0.99}, "13 examples leave none to train on"),
         ({"lora_rank": 0}, "rank"),
         ({"lora_targets": ("q_proj", "nose")}, "nose"),

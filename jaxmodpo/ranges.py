@@ -1,0 +1,100 @@
+"""The ranges of settings: declared where a setting is, and checked in one place before a command does anything.
+
+``batch_size: Count = 4`` says that a batch has at least one example. A command's dataclass is a :class:`Settings`;
+what two settings say together it adds to ``check``, which the command, ``run`` and its dry run call first.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import math
+import typing
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+from jaxmodpo.errors import UserError
+from jaxmodpo.schema import Range
+
+Count = Annotated[int, Range(least=1)]
+"""of things that must be there"""
+CountOrZero = Annotated[int, Range(least=0)]
+"""of things of which there may be none"""
+Positive = Annotated[float, Range(above=0)]
+NotNegative = Annotated[float, Range(least=0)]
+Share = Annotated[float, Range(least=0, most=1)]
+Probability = Annotated[float, Range(above=0, most=1)]
+ShareBelowOne = Annotated[float, Range(least=0, below=1)]
+"""such as a dropout, which cannot drop everything"""
+Seed = Annotated[int, Range(least=0, most=2**32 - 1)]
+"""what NumPy and JAX alike take"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """What a command can be told."""
+
+    def check(self) -> None:
+        """Refuse settings with which the command could not run, before it reads or writes anything.
+
+        Raises:
+            UserError: naming the setting.
+        """
+        check_ranges(self)
+
+
+def check_ranges(settings: Any, source: str = "") -> None:
+    """Refuse numbers outside their declared range, and any that is infinite or undefined.
+
+    Args:
+        settings: a dataclass.
+        source: what to call it in an error ("demo.yaml, phase dpo").
+
+    Raises:
+        UserError: such as ``--temperature must be at least 0, not -1``.
+    """
+    ranges = declared(type(settings))
+    before = f"{source}: " if source else ""
+    for field in dataclasses.fields(settings):
+        value = getattr(settings, field.name)
+        flag = f"--{field.name.replace('_', '-')}"
+        for number in value if isinstance(value, list | tuple) else (value,):
+            if isinstance(number, bool) or not isinstance(number, int | float):
+                continue
+            if not math.isfinite(number):
+                raise UserError(f"{before}{flag} must be a finite number, not {number}")
+            within = ranges.get(field.name)
+            if within is not None and not within.holds(number):
+                raise UserError(f"{before}{flag} must be {words(within)}, not {_shown(number)}")
+
+
+@functools.cache
+def declared(cls: type) -> Mapping[str, Range]:
+    """Return the ranges that a dataclass declares, by setting."""
+    hints = typing.get_type_hints(cls, include_extras=True)
+    ranges = {name: _within(hint) for name, hint in hints.items()}
+    return {name: within for name, within in ranges.items() if within is not None}
+
+
+def _within(hint: Any) -> Range | None:
+    """Return the range in a type: its own, or that of what it may be or hold."""
+    if typing.get_origin(hint) is Annotated:
+        for mark in hint.__metadata__:
+            if isinstance(mark, Range):
+                return mark
+    parts = (_within(part) for part in typing.get_args(hint))
+    return next((within for within in parts if within is not None), None)
+
+
+def words(within: Range) -> str:
+    """Return a range as it follows "must be": ``at least 1``, ``from 0 to 1``."""
+    if within.least is not None and within.most is not None:
+        return f"from {within.least} to {within.most}"
+    bounds = {"at least": within.least, "above": within.above, "at most": within.most, "below": within.below}
+    return " and ".join(f"{word} {bound}" for word, bound in bounds.items() if bound is not None)
+
+
+def _shown(number: float) -> str:
+    """Return a number as a user would have written it: -1 and not -1.0."""
+    return str(int(number)) if number == int(number) else str(number)
