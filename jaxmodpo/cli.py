@@ -66,6 +66,7 @@ COMMANDS = {
     "judges": Command("evaluation.judges", "JudgesConfig", "judges", "how far judges' votes can be believed"),
     "report": Command("evaluation.report", "ReportConfig", "report", "one HTML file with every figure"),
     "run": Command("experiment", "RunConfig", "run", "run an experiment file, skipping finished phases"),
+    "verify": Command("verify", "VerifyConfig", "verify", "finished folders against their manifests, byte for byte"),
     "sandbox world": Command("sandbox.world", "WorldConfig", "world", "make synthetic posts, a survey and tiny models"),
     "sandbox check": Command("sandbox.check", "CheckConfig", "check", "count replies that the sandbox cannot parse"),
     "fit": Command("bench.fit", "FitConfig", "fit", "whether a step fits a TPU or GPU topology, and its cost"),
@@ -173,6 +174,8 @@ def _run(arguments: Sequence[str], state: Interrupts) -> None:
         done = function(parse(settings, rest, f"jaxmodpo {name}"))  # type: ignore[operator]
         if said := getattr(done, "ending", ""):
             log.info("%s", said)
+        if code := getattr(done, "exit_code", 0):
+            raise SystemExit(code)
     except UserError as error:
         print(printable(f"jaxmodpo: {error}"), file=sys.stderr)
         raise SystemExit(2) from None

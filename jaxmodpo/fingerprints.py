@@ -32,10 +32,14 @@ def digest(value: Any) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def fingerprint(path: Path) -> str:
+def fingerprint(path: Path, *, remembered: bool = True) -> str:
     """Return a hash of a file's or folder's whole content.
 
     In folders, hidden files and manifests, which hold times, do not count.
+
+    Args:
+        path: the file or folder.
+        remembered: a large file that has not been written to since it was hashed is not read again.
 
     Raises:
         UserError: it cannot be read.
@@ -46,18 +50,18 @@ def fingerprint(path: Path) -> str:
             for p in path.rglob("*")
             if p.is_file() and p.name != "manifest.json" and not any(s[0] == "." for s in p.relative_to(path).parts)
         )
-        return digest([[str(p.relative_to(path)), fingerprint(p)] for p in files])
+        return digest([[str(p.relative_to(path)), fingerprint(p, remembered=remembered)] for p in files])
     try:
-        return _of_file(path)
+        return _of_file(path, remembered)
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror}") from error
 
 
-def _of_file(path: Path) -> str:
+def _of_file(path: Path, remembered: bool) -> str:
     now = time.time_ns()
     with path.open("rb") as file:
         before = _state(os.fstat(file.fileno()))
-        if before["size"] < REMEMBERED_FROM:
+        if before["size"] < REMEMBERED_FROM or not remembered:
             return hashlib.file_digest(file, "sha256").hexdigest()
         memory = _memory(path)
         known = _remembered(memory, before)

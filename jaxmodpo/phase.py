@@ -23,6 +23,9 @@ from jaxmodpo.fingerprints import fingerprint
 from jaxmodpo.hub import download_hint
 from jaxmodpo.locks import LOCK, FolderLock, Held, lock
 
+MANIFEST = "manifest.json"
+"""the file's name, in a phase's folder"""
+
 
 @dataclass
 class Phase:
@@ -63,7 +66,7 @@ class Phase:
             "settings": {k: v for k, v in as_mapping(config).items() if k not in NOT_IDENTITY},
             "inputs": {name: fingerprint(path) for name, path in inputs.items()},
         }
-        path = directory / "manifest.json"
+        path = directory / MANIFEST
         held: FolderLock | Held
         try:
             directory.mkdir(parents=True, exist_ok=True)
@@ -130,7 +133,7 @@ class Phase:
             raise UserError(f"{self.directory} is in use by {held}; wait until that has ended") from None
         self.manifest |= {"status": "running"}
         self.manifest.setdefault("lives", []).append(_life())
-        write_json(self.directory / "manifest.json", self.manifest)
+        write_json(self.directory / MANIFEST, self.manifest)
 
     def finish(self, *, work: Sequence[Path] = (), **results: Any) -> None:
         """Record what the phase produced and mark it finished, unless another process does.
@@ -149,7 +152,7 @@ class Phase:
             "outputs": {
                 str(p.relative_to(self.directory)): {"bytes": p.stat().st_size, "sha256": fingerprint(p)}
                 for p in sorted(self.directory.rglob("*"))
-                if p.is_file() and not _is_kept_apart(p.relative_to(self.directory)) and not _is_within(p, work)
+                if p.is_file() and not is_kept_apart(p.relative_to(self.directory)) and not _is_within(p, work)
             },
             "removed": [str(p.relative_to(self.directory)) for p in work],
             "environment": environment(),
@@ -158,7 +161,7 @@ class Phase:
         }
         if lives := self.manifest.get("lives"):
             lives[-1] |= {"environment": environment(), "ended": _now()}
-        write_json(self.directory / "manifest.json", self.manifest)
+        write_json(self.directory / MANIFEST, self.manifest)
         _remove(self.directory, self.manifest["removed"])
         if self._lock is not None:
             self._lock.release()
@@ -195,12 +198,12 @@ def _figures(results: Mapping[str, Any]) -> str:
     return f"; {', '.join(shown)}" if shown else ""
 
 
-def _is_kept_apart(path: Path) -> bool:
+def is_kept_apart(path: Path) -> bool:
     """Return whether a file, by its place in the folder, is a manifest, a database, a temporary file or work."""
     hidden = any(part.startswith(".") for part in path.parts)
     return (
         hidden
-        or path.name == "manifest.json"
+        or path.name == MANIFEST
         or "checkpoints" in path.parts
         or any(ending in path.name for ending in (".sqlite", ".db"))
     )
