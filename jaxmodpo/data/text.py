@@ -2,13 +2,17 @@
 
 Sampling, training and scoring all tokenise here, so that a log-probability means the same thing
 in each of them. A policy reads ``[bos] + prompt + response + [eos]``, prompt and response encoded
-on their own without special tokens; a reward model reads the pair ``<s> question </s></s> response </s>``.
+on their own without special tokens; a reward model reads the pair ``<s> question </s></s> response </s>``. Control
+tokens that questions and responses name are plain text.
 """
 
 from __future__ import annotations
 
+import dataclasses
+import datetime
 import hashlib
 import logging
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,6 +21,8 @@ from typing import Literal, cast
 import numpy as np
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
+from jaxmodpo.data.chat_template import Surroundings, surroundings
+from jaxmodpo.data.controls import ControlTokens
 from jaxmodpo.errors import UserError
 
 logger = logging.getLogger(__name__)
@@ -25,6 +31,10 @@ PromptStyle = Literal["instruct", "chat"]
 
 INSTRUCTION = "You are a therapist. Respond to this person's question:\n{question}"
 PROMPT = f"[INST] {INSTRUCTION} [/INST]"
+INSTRUCT = Surroundings(head=PROMPT.partition("{question}")[0], tail=PROMPT.partition("{question}")[2])
+
+LONGEST_WORD = 30
+"""characters that a question may lose besides, so that it does not begin within a word"""
 
 SHORTEST_REWARD_TEXT = 6
 """tokens: a pair's four marks, and one of the question and of the response"""
@@ -54,32 +64,54 @@ def tokenizer_digest(tokenizer: PreTrainedTokenizerBase) -> str:
 
 @dataclass
 class Cut:
-    """How often, and by how many tokens, texts were too long."""
+    """How often, and by how many tokens, texts were too long, and what else they lost.
+
+    Attributes:
+        prompts: too long ones.
+        responses: too long ones.
+        tokens: lost by both.
+        ended: responses that were written with their end token.
+        named: texts that name a control token, which is plain text there.
+    """
 
     prompts: int = 0
     responses: int = 0
     tokens: int = 0
+    ended: int = 0
+    named: int = 0
 
     @property
-    def counts(self) -> tuple[int, int, int]:
-        return self.prompts, self.responses, self.tokens
+    def counts(self) -> tuple[int, ...]:
+        return dataclasses.astuple(self)
 
-    def add(self, prompts: int, responses: int, tokens: int) -> None:
-        self.prompts, self.responses, self.tokens = (
-            self.prompts + prompts,
-            self.responses + responses,
-            self.tokens + tokens,
-        )
+    def add(self, *counts: int) -> None:
+        """Add what another one counted."""
+        names = [field.name for field in dataclasses.fields(self)]
+        for name, count in zip(names, counts, strict=True):
+            setattr(self, name, getattr(self, name) + count)
 
     def warn(self) -> None:
-        """Say in the log what was cut, if anything was."""
+        """Say in the log what texts lost, if anything."""
         if self.tokens:
             logger.warning(
                 "texts cut to fit: %d prompts and %d replies lost %d tokens", self.prompts, self.responses, self.tokens
             )
+        if self.ended:
+            logger.warning(
+                "%d replies are written with their end token, which was left out: each reply gets one anyway",
+                self.ended,
+            )
+        if self.named:
+            logger.warning("%d texts name a control token of the model; it is plain text there", self.named)
 
     def as_dict(self) -> dict[str, int]:
-        return {"prompts_cut": self.prompts, "responses_cut": self.responses, "tokens_cut": self.tokens}
+        return {
+            "prompts_cut": self.prompts,
+            "responses_cut": self.responses,
+            "tokens_cut": self.tokens,
+            "end_tokens_left_out": self.ended,
+            "texts_naming_control_tokens": self.named,
+        }
 
 
 @dataclass
@@ -89,8 +121,11 @@ class PolicyText:
     Attributes:
         tokenizer: the model's own.
         prompt_style: ``instruct`` is the paper's prompt; ``chat`` the tokenizer's template on the bare question.
-        max_prompt_length: tokens of ``[bos] + prompt``; what is too long loses its start (after the bos).
+        max_prompt_length: tokens of ``[bos] + prompt``; a question that is too long for it loses its start.
         max_length: tokens of all; a response that is too long loses its end, its eos too.
+        day: ``YYYY-MM-DD``, which a chat template takes for today; by default today.
+        rows: of the model's embedding, if known; see :class:`jaxmodpo.data.controls.ControlTokens`.
+        end_tokens: that end a response besides eos; one that is written at a response's end is no part of its text.
         cut: what was cut so far.
     """
 
@@ -98,6 +133,9 @@ class PolicyText:
     prompt_style: PromptStyle = "instruct"
     max_prompt_length: int = 512
     max_length: int = 1024
+    day: str | None = None
+    rows: int | None = None
+    end_tokens: Sequence[int] = ()
     cut: Cut = field(default_factory=Cut)
 
     def __post_init__(self) -> None:
@@ -108,8 +146,29 @@ class PolicyText:
             )
         if self.tokenizer.eos_token_id is None or self.tokenizer.bos_token_id is None:
             raise UserError("the policy's tokenizer needs a bos and an eos token")
-        if self.prompt_style == "chat" and not self.tokenizer.chat_template:
-            raise UserError("prompt_style chat needs a tokenizer with a chat template")
+        self.day = self.day or datetime.date.today().isoformat()
+        around, source = self._chat() if self.prompt_style == "chat" else (INSTRUCT, PROMPT)
+        self.surroundings = around
+        self._controls = ControlTokens(self.tokenizer, f"{around.head} {source} {around.tail}", self.rows)
+        # A template that writes the bos token itself writes it where the model learned it.
+        bos = cast(int, self.tokenizer.bos_token_id)
+        self._start = [] if bos in self.tokenizer.encode(around.head, add_special_tokens=False) else [bos]
+        self._ends = self._controls.marks([self.eos, *self.end_tokens])
+        needed = len(self._prompt("")[0])
+        if needed >= self.max_prompt_length:
+            raise UserError(
+                f"max_prompt_length {self.max_prompt_length} leaves no room for a question: the text around it takes "
+                f"{needed} tokens"
+            )
+
+    def _chat(self) -> tuple[Surroundings, str]:
+        """Return what the chat template writes around a question, and the template."""
+        where = str(self.tokenizer.name_or_path)
+        try:
+            template = self.tokenizer.get_chat_template()
+        except ValueError as error:
+            raise UserError(f"--prompt-style chat: {where} has no chat template to use: {error}") from error
+        return surroundings(template, self.tokenizer.special_tokens_map, cast(str, self.day), where), template
 
     @property
     def eos(self) -> int:
@@ -118,30 +177,48 @@ class PolicyText:
 
     def prompt(self, question: str) -> list[int]:
         """Return ``[bos] + prompt`` with exactly one bos."""
-        bos = cast(int, self.tokenizer.bos_token_id)
-        if self.prompt_style == "chat":
-            text = cast(
-                str,
-                self.tokenizer.apply_chat_template(
-                    [{"role": "user", "content": question}], tokenize=False, add_generation_prompt=True
-                ),
-            )
-            text = text.removeprefix(cast(str, self.tokenizer.bos_token))
-        else:
-            text = PROMPT.format(question=question)
-        tokens = self.tokenizer.encode(text, add_special_tokens=False)
-        excess = len(tokens) + 1 - self.max_prompt_length
-        if excess > 0:
-            self.cut.prompts += 1
-            self.cut.tokens += excess
-            tokens = tokens[excess:]
-        return [bos, *tokens]
+        tokens, named = self._prompt(question)
+        self.cut.named += named
+        if len(tokens) <= self.max_prompt_length:
+            return tokens
+        shorter, _ = self._prompt(self._shortened(question))
+        self.cut.prompts += 1
+        self.cut.tokens += len(tokens) - len(shorter)
+        return shorter
+
+    def _shortened(self, question: str) -> str:
+        """Return the longest end of a question with which the prompt fits, from a word's start where one is near.
+
+        The text around the question stays whole, since a prompt without its head is none that the model knows.
+        """
+
+        def fits(start: int) -> bool:
+            return len(self._prompt(question[start:])[0]) <= self.max_prompt_length
+
+        too_long, start = 0, len(question)
+        while too_long + 1 < start:
+            middle = (too_long + start) // 2
+            if fits(middle):
+                start = middle
+            else:
+                too_long = middle
+        word = re.compile(r"(?<=\s)\S").search(question, start, start + LONGEST_WORD)
+        return question[word.start() :] if word and fits(word.start()) else question[start:]
+
+    def _prompt(self, question: str) -> tuple[list[int], bool]:
+        """Return a whole prompt's tokens, and whether the question names a control token."""
+        around = self.surroundings
+        tokens, named = self._controls.encode(around.fit(question), around.head, around.tail)
+        return [*self._start, *tokens], named
 
     def example(self, question: str, response: str) -> tuple[list[int], int]:
         """Return all tokens, and how many of them are the prompt's."""
         prompt = self.prompt(question)
-        completion = self.tokenizer.encode(response, add_special_tokens=False)
+        text = without_ends(response, self._ends)
+        completion, named = self._controls.encode(text)
         completion.append(self.eos)
+        self.cut.ended += text != response
+        self.cut.named += named
         room = self.max_length - len(prompt)
         if len(completion) > room:
             self.cut.responses += 1
@@ -154,12 +231,23 @@ class PolicyText:
         return cast(str, self.tokenizer.decode(list(tokens), skip_special_tokens=True)).strip()
 
 
+def without_ends(text: str, ends: Sequence[str]) -> str:
+    """Return a text without the end tokens that are written at its end, as exports of chat templates have them."""
+    while True:
+        trimmed = text.rstrip()
+        end = next((end for end in ends if end and trimmed.endswith(end)), None)
+        if end is None:
+            return text
+        text = trimmed.removesuffix(end)
+
+
 @dataclass
 class RewardText:
     """Turns questions and responses into a reward model's tokens; the response is what gets cut."""
 
     tokenizer: PreTrainedTokenizerBase
     max_length: int = 512
+    rows: int | None = None
     cut: Cut = field(default_factory=Cut)
 
     def __post_init__(self) -> None:
@@ -168,6 +256,7 @@ class RewardText:
                 raise UserError(f"the reward model's tokenizer has no {name.removesuffix('_id')}")
         if self.max_length < SHORTEST_REWARD_TEXT:
             raise UserError(f"max_length must be at least {SHORTEST_REWARD_TEXT}, not {self.max_length}")
+        self._controls = ControlTokens(self.tokenizer, rows=self.rows)
 
     def example(self, question: str, response: str) -> list[int]:
         """Return ``<s> question </s></s> response </s>`` of at most ``max_length`` tokens.
@@ -175,8 +264,9 @@ class RewardText:
         A question that leaves the response less than half the room keeps its end.
         """
         start, end = cast(int, self.tokenizer.cls_token_id), cast(int, self.tokenizer.sep_token_id)
-        asked = self.tokenizer.encode(question, add_special_tokens=False)
-        replied = self.tokenizer.encode(response, add_special_tokens=False)
+        asked, asked_names = self._controls.encode(question)
+        replied, replied_names = self._controls.encode(response)
+        self.cut.named += asked_names + replied_names
         room = self.max_length - 4
         if len(asked) + len(replied) > room:
             asked_room = max(room // 2, room - len(replied))

@@ -184,7 +184,7 @@ def load_reward_model(folder: Path, max_length: int | None = None) -> tuple[Robe
             "positions for"
         )
     length = min(trained, model.config.max_length) if max_length is None else max_length
-    return model, RewardText(load_tokenizer(folder), length)
+    return model, RewardText(load_tokenizer(folder), length, model.config.vocab_size)
 
 
 def rewards_of_pairs(
@@ -287,7 +287,7 @@ def _one(config: RewardConfig, session: Session, carried: dict[str, Any] | None 
     shape = model.config
     if config.dropout is not None:
         shape = dataclasses.replace(shape, dropout=config.dropout, classifier_dropout=config.dropout)
-    text = RewardText(load_tokenizer(config.model), min(config.max_length, shape.max_length))
+    text = RewardText(load_tokenizer(config.model), min(config.max_length, shape.max_length), shape.vocab_size)
     mesh = make_mesh(config.mesh)
     places = shardings(mesh)(parameter_table(shape))
     parameters = {name: put(variable[...], places[name]) for name, variable in model.parameters.items()}

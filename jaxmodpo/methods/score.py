@@ -16,7 +16,7 @@ from jaxmodpo.data.examples import completions as completions_as_examples
 from jaxmodpo.data.examples import policy_pairs
 from jaxmodpo.data.pairs import load_pairs
 from jaxmodpo.data.prompting import warn_of_other_prompt
-from jaxmodpo.data.text import SHORTEST_REWARD_TEXT, PolicyText, PromptStyle, load_tokenizer
+from jaxmodpo.data.text import SHORTEST_REWARD_TEXT, PromptStyle
 from jaxmodpo.errors import UserError
 from jaxmodpo.methods.reward import rewards_of_pairs
 from jaxmodpo.models.quantised import BaseDtype
@@ -24,7 +24,7 @@ from jaxmodpo.phase import Phase
 from jaxmodpo.ranges import Count, Seed, Settings
 from jaxmodpo.sampling.sampler import SamplingSettings, sample
 from jaxmodpo.schema import Range
-from jaxmodpo.training.policy import Policy, load_policy
+from jaxmodpo.training.policy import Policy, load_policy, load_policy_text
 
 logger = logging.getLogger(__name__)
 
@@ -65,7 +65,7 @@ def score_policy(config: ScorePolicyConfig) -> None:
     config.check()
     warn_of_other_prompt(config.adapter, config.prompt_style)
     pairs = load_pairs(config.pairs)
-    text = PolicyText(load_tokenizer(config.model), config.prompt_style, config.max_prompt_length, config.max_length)
+    text = load_policy_text(config.model, config.prompt_style, config.max_prompt_length, config.max_length)
     policy = load_policy(config.model, base_dtype=config.base_dtype, adapter=config.adapter)
     examples = policy_pairs([pairs], text)
     text.cut.warn()
@@ -168,9 +168,8 @@ def score_kl(config: ScoreKLConfig) -> Phase:
     if phase.finished:
         return phase
     warn_of_other_prompt(config.adapter, config.prompt_style)
-    tokenizer = load_tokenizer(config.model)
     length = config.max_prompt_length + config.max_new_tokens
-    text = PolicyText(tokenizer, config.prompt_style, config.max_prompt_length, length)
+    text = load_policy_text(config.model, config.prompt_style, config.max_prompt_length, length)
     policy = load_policy(config.model, base_dtype=config.base_dtype, adapter=config.adapter)
     prompts = [text.prompt(q.question_text) for q in read_questions(config.questions) for _ in range(config.samples)]
     text.cut.warn()

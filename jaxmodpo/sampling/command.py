@@ -17,10 +17,9 @@ from tqdm import tqdm
 
 from jaxmodpo.artifacts import Journal, Question, Response, read_questions, write_responses
 from jaxmodpo.data.prompting import warn_of_other_prompt
-from jaxmodpo.data.text import PolicyText, PromptStyle, load_tokenizer
+from jaxmodpo.data.text import PromptStyle
 from jaxmodpo.errors import UserError
 from jaxmodpo.fingerprints import digest
-from jaxmodpo.models.files import read_end_tokens
 from jaxmodpo.models.quantised import BaseDtype
 from jaxmodpo.phase import Phase
 from jaxmodpo.ranges import Count, NotNegative, Probability, Seed, Settings
@@ -28,7 +27,7 @@ from jaxmodpo.sampling.endpoint import Endpoint, ask, check_endpoint, endpoint_k
 from jaxmodpo.sampling.journal import place, row, sampled
 from jaxmodpo.sampling.sampler import SamplingSettings, sample
 from jaxmodpo.schema import Range
-from jaxmodpo.training.policy import load_policy
+from jaxmodpo.training.policy import load_policy, load_policy_text
 
 logger = logging.getLogger(__name__)
 
@@ -58,7 +57,7 @@ class ResponsesConfig(Settings):
     max_new_tokens: Count = 512
     """of a reply"""
     max_prompt_length: Annotated[int, Range(least=2)] = 512
-    """of the local engine, tokens; a longer prompt loses its start"""
+    """of the local engine, tokens; in a longer prompt the question loses its start"""
     prompt_style: PromptStyle = "instruct"
     """instruct: the paper's prompt; chat: the tokenizer's template on the bare question, of the local engine"""
     batch_size: Count = 64
@@ -141,14 +140,13 @@ def responses(config: ResponsesConfig) -> Phase:
         return phase
     questions = read_questions(config.questions)
     warn_of_other_prompt(config.adapter, config.prompt_style)
-    tokenizer = load_tokenizer(config.model)
-    text = PolicyText(
-        tokenizer, config.prompt_style, config.max_prompt_length, config.max_prompt_length + config.max_new_tokens
-    )
-    end_tokens = read_end_tokens(config.model, text.eos)
+    length = config.max_prompt_length + config.max_new_tokens
+    text = load_policy_text(config.model, config.prompt_style, config.max_prompt_length, length)
+    end_tokens = tuple(text.end_tokens)
     settings = SamplingSettings(config.temperature, config.top_p, config.max_new_tokens, end_tokens)
     wanted = [(question, number) for question in questions for number in range(config.samples)]
     prompts = {question.question_id: text.prompt(question.question_text) for question in questions}
+    text.cut.warn()
     journal = Journal(config.output_dir / "sampled.jsonl")
     # A batch is sampled whole or again: a reply's last bits may depend on how long its neighbours' prompts are.
     settings_key = digest(phase.manifest["identity"])[:16]

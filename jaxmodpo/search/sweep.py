@@ -23,7 +23,6 @@ from jaxmodpo.artifacts import Candidate, Question, Ranking, atomic_path, read_j
 from jaxmodpo.config import named_values
 from jaxmodpo.data.examples import reward_rankings
 from jaxmodpo.data.pairs import PairsPerQuestion, load_pairs
-from jaxmodpo.data.text import PolicyText, load_tokenizer
 from jaxmodpo.errors import UserError
 from jaxmodpo.evaluation.fronts import front_figure, hypervolume, percentile_interval, resample, undominated
 from jaxmodpo.judging.rubric import RubricJudge
@@ -39,7 +38,7 @@ from jaxmodpo.phase import Phase
 from jaxmodpo.ranges import Count, Positive
 from jaxmodpo.schema import Range
 from jaxmodpo.training.distributed import open_phase
-from jaxmodpo.training.policy import Policy, PreferenceTrainingConfig, with_adapter
+from jaxmodpo.training.policy import Policy, PreferenceTrainingConfig, load_policy_text, with_adapter
 from jaxmodpo.training.session import Session
 
 logger = logging.getLogger(__name__)
@@ -269,7 +268,7 @@ class _Measure:
         self._bare = session.policy(config)
         self._questions = read_questions(config.questions)
         length = config.max_prompt_length + config.max_new_tokens
-        self._text = PolicyText(load_tokenizer(config.model), config.prompt_style, config.max_prompt_length, length)
+        self._text = load_policy_text(config.model, config.prompt_style, config.max_prompt_length, length)
 
     def __call__(
         self, label: str, adapter: Path | None, weights: Sequence[float] | None, scale: float = 1.0

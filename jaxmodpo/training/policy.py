@@ -35,7 +35,7 @@ from jaxmodpo.models.adapters import load_adapter, save_adapter
 from jaxmodpo.models.attention import Attention, Backend
 from jaxmodpo.models.axes import constrain
 from jaxmodpo.models.decoder import Decoder, DecoderConfig, parameter_table
-from jaxmodpo.models.files import load_decoder, read_decoder_config
+from jaxmodpo.models.files import load_decoder, read_decoder_config, read_end_tokens
 from jaxmodpo.models.lora import PROJECTIONS, LoraConfig, adapter_table
 from jaxmodpo.models.parameters import initialise
 from jaxmodpo.models.quantised import BaseDtype
@@ -76,7 +76,7 @@ class PolicyTrainingConfig(TrainingConfig):
     prompt_style: PromptStyle = "instruct"
     """instruct: the paper's prompt; chat: the tokenizer's template on the bare question"""
     max_prompt_length: Annotated[int, Range(least=2)] = 512
-    """tokens; a longer prompt loses its start"""
+    """tokens; in a longer prompt the question loses its start"""
     max_length: Count = 1024
     """tokens of prompt and response; a longer response loses its end"""
     attention: Backend = "auto"
@@ -305,9 +305,18 @@ def _place_adapter(policy: Policy, lora: LoraConfig, parameters: Parameters) -> 
     return dataclasses.replace(policy, lora=lora, adapter=adapter)
 
 
+def load_policy_text(model: Path, prompt_style: PromptStyle, max_prompt_length: int, max_length: int) -> PolicyText:
+    """Return the tokenisation of a base model's folder."""
+    tokenizer = load_tokenizer(model)
+    end = tokenizer.eos_token_id
+    ends = read_end_tokens(model, end) if isinstance(end, int) else ()
+    rows = read_decoder_config(model).vocab_size
+    return PolicyText(tokenizer, prompt_style, max_prompt_length, max_length, rows=rows, end_tokens=ends)
+
+
 def policy_text(config: PolicyTrainingConfig) -> PolicyText:
     """Return the tokenisation that a training command's settings name."""
-    return PolicyText(load_tokenizer(config.model), config.prompt_style, config.max_prompt_length, config.max_length)
+    return load_policy_text(config.model, config.prompt_style, config.max_prompt_length, config.max_length)
 
 
 def policy_examples(
@@ -317,7 +326,7 @@ def policy_examples(
     depends_on = {
         "pairs": [digest([dataclasses.asdict(pair) for pair in pairs]) for pairs in pair_sets],
         "tokenizer": tokenizer_digest(text.tokenizer),
-        "text": [text.prompt_style, text.max_prompt_length, text.max_length],
+        "text": [dataclasses.asdict(text.surroundings), text.max_prompt_length, text.max_length, list(text.end_tokens)],
         "chosen_only": chosen_only,
     }
 

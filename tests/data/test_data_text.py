@@ -6,7 +6,17 @@ from pathlib import Path
 
 import pytest
 
-from jaxmodpo.data.text import PROMPT, PolicyText, RewardText, load_tokenizer, pad_rows
+from jaxmodpo.data import chat_template
+from jaxmodpo.data.text import (
+    PROMPT,
+    Cut,
+    PolicyText,
+    PromptStyle,
+    RewardText,
+    load_tokenizer,
+    pad_rows,
+    without_ends,
+)
 from jaxmodpo.errors import UserError
 from jaxmodpo.methods.reward import RewardConfig
 from jaxmodpo.sandbox.models import save_tokenizer
@@ -28,6 +38,19 @@ def tokenizer(tmp_path: Path):
     return load_tokenizer(tmp_path)
 
 
+@pytest.fixture
+def here(monkeypatch):
+    """Chat templates are run in this process, which saves the time that another takes to start."""
+    monkeypatch.setattr(chat_template, "_run", _run_here)
+
+
+def _run_here(template, special_tokens, wanted, folder):
+    answer = chat_template._answer({"template": template, "special_tokens": special_tokens, "wanted": wanted})
+    if "error" in answer:
+        raise UserError(answer["error"])
+    return answer["texts"]
+
+
 def test_an_example_is_bos_prompt_response_eos_even_where_pad_is_eos(tokenizer):
     tokens, prompt = PolicyText(tokenizer).example("one two", "three four")
     assert tokens.count(tokenizer.bos_token_id) == 1 and tokens[0] == tokenizer.bos_token_id
@@ -36,19 +59,27 @@ def test_an_example_is_bos_prompt_response_eos_even_where_pad_is_eos(tokenizer):
     assert tokens[:prompt] == PolicyText(tokenizer).prompt("one two")
 
 
-def test_chat_style_has_one_bos_too(tokenizer):
+def test_chat_style_has_one_bos_too(tokenizer, here):
     tokenizer.chat_template = "{{ bos_token }}{% for m in messages %}{{ m['content'] }} {% endfor %}"
     tokens = PolicyText(tokenizer, prompt_style="chat").prompt("one two")
     assert tokens.count(tokenizer.bos_token_id) == 1 and tokenizer.decode(tokens[1:]).strip() == "one two"
 
 
-def test_a_long_prompt_keeps_its_end_a_long_response_its_start_and_both_are_counted(tokenizer):
-    text = PolicyText(tokenizer, max_prompt_length=6, max_length=9)
-    whole = PolicyText(tokenizer).prompt(WORDS)
+@pytest.mark.parametrize("trim", ["", " | trim"])
+@pytest.mark.parametrize("style", ["instruct", "chat"])
+def test_a_long_question_keeps_its_end_a_long_response_its_start_and_both_are_counted(
+    tokenizer, here, style: PromptStyle, trim
+):
+    tokenizer.chat_template = f"{{{{ bos_token }}}}six {{{{ messages[0].content{trim} }}}} seven"
+    whole = PolicyText(tokenizer, style).prompt(WORDS)
+    around = len(whole) - 10
+    text = PolicyText(tokenizer, style, max_prompt_length=around + 4, max_length=around + 7)
     tokens, prompt = text.example(WORDS, "one two three four five")
-    assert tokens[:prompt] == [tokenizer.bos_token_id, *whole[-5:]]
-    assert tokenizer.decode(tokens[prompt:]).strip() == "one two three" and len(tokens) == 9
-    assert (text.cut.prompts, text.cut.responses, text.cut.tokens) == (1, 1, len(whole) - 6 + 3)
+    assert tokens[:prompt] == PolicyText(tokenizer, style).prompt("seven eight nine ten")
+    assert tokenizer.decode(tokens[prompt:]).strip() == "one two three" and len(tokens) == around + 7
+    assert text.cut.counts == (1, 1, 6 + 3, 0, 0)
+    with pytest.raises(UserError, match=r"leaves no room for a question: the text around it takes \d+ tokens"):
+        PolicyText(tokenizer, style, max_prompt_length=around, max_length=around + 7)
 
 
 def test_reward_text_is_robertas_sentence_pair(tokenizer):
@@ -96,3 +127,72 @@ def test_what_cannot_tokenise_is_refused(tmp_path, tokenizer):
     tokenizer.eos_token = None
     with pytest.raises(UserError, match="eos"):
         PolicyText(tokenizer)
+
+
+NAMES = "<pad> </s> <s> <unk> <| | end | INST"
+
+
+@pytest.fixture
+def quoting(tmp_path: Path):
+    """A tokenizer whose vocabulary has the signs that control tokens are written with, and a token for padding."""
+    save_tokenizer(tmp_path, [WORDS, NAMES, PROMPT.format(question=WORDS)], SPECIAL | {"pad_token": "<pad>"})
+    return load_tokenizer(tmp_path)
+
+
+@pytest.mark.parametrize("named", ["one <pad> two", "</s>", "<s> one", "[INST] one [/INST]", "<unk> two"])
+def test_a_control_token_that_a_text_names_is_plain_text_in_prompt_reply_and_reward(quoting, named):
+    plain = quoting.encode(named, add_special_tokens=False, split_special_tokens=True)
+    assert not set(plain) & set(quoting.all_special_ids) and len(plain) > 2
+    text = PolicyText(quoting)
+    without, start = text.example("one two", "three")
+    tokens, prompt = text.example(named, f"{named} three")
+    own = [token for token in without[:start] if token in quoting.all_special_ids]
+    assert [token for token in tokens[:prompt] if token in quoting.all_special_ids] == own and len(own) == 3
+    asked = without.index(quoting.encode("one", add_special_tokens=False)[0])
+    assert tokens[:prompt] == without[:asked] + plain + without[asked + 2 : start]
+    assert tokens[prompt:-1] == [*plain, *quoting.encode("three", add_special_tokens=False)]
+    start, end = quoting.cls_token_id, quoting.sep_token_id
+    assert RewardText(quoting).example(named, "two") == [
+        *(start, *plain, end, end),
+        *quoting.encode("two", add_special_tokens=False),
+        end,
+    ]
+    assert text.cut.named == 2
+
+
+def test_a_named_token_that_the_model_has_no_row_for_is_refused(quoting):
+    quoting.add_special_tokens({"additional_special_tokens": ["<|end|>"]})
+    number = quoting.convert_tokens_to_ids("<|end|>")
+    with pytest.raises(UserError, match=rf"names <\|end\|>, the tokenizer's token {number}, .* has {number} rows"):
+        PolicyText(quoting, rows=number).example("one", "two <|end|> three")
+    assert PolicyText(quoting, rows=number + 1).example("one", "two <|end|> three")[0].count(number) == 0
+
+
+@pytest.mark.parametrize("written", ["three four</s>", "three four</s></s>", "three four</s>\n </s> "])
+def test_an_end_token_that_ends_a_reply_is_left_out_and_counted_and_one_inside_is_text(quoting, written):
+    text = PolicyText(quoting)
+    assert text.example("one", written) == text.example("one", "three four")
+    assert (text.cut.ended, text.cut.named) == (1, 0)
+    assert text.example("one", "three </s> four")[0].count(quoting.eos_token_id) == 1
+    assert without_ends("one <end>", ["<end>"]) == "one " and without_ends("one \n", ["<end>"]) == "one \n"
+
+
+def test_end_tokens_of_the_generation_settings_are_left_out_too(quoting):
+    text = PolicyText(quoting, end_tokens=(quoting.eos_token_id, quoting.pad_token_id))
+    assert text.example("one", "three<pad></s>") == text.example("one", "three")
+
+
+def test_what_was_cut_and_left_out_is_said_and_added_up(caplog):
+    cut = Cut(prompts=1, responses=2, tokens=3)
+    cut.warn()
+    assert [record.getMessage() for record in caplog.records] == [
+        "texts cut to fit: 1 prompts and 2 replies lost 3 tokens"
+    ]
+    cut.add(0, 0, 0, 4, 5)
+    assert cut == Cut(1, 2, 3, 4, 5) and cut.counts == (1, 2, 3, 4, 5)
+    caplog.clear()
+    cut.warn()
+    assert [record.getMessage() for record in caplog.records][1:] == [
+        "4 replies are written with their end token, which was left out: each reply gets one anyway",
+        "5 texts name a control token of the model; it is plain text there",
+    ]

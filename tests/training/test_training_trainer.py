@@ -308,13 +308,13 @@ def test_texts_are_tokenised_once(tmp_path):
     cut = Cut()
 
     def tokenise() -> Examples:
-        cut.add(2, 3, 40)
+        cut.add(2, 3, 40, 5, 6)
         return data([1.0])
 
     first = cached_examples("tokens", {"pairs": 1}, cut, tokenise, tmp_path)
     second = cached_examples("tokens", {"pairs": 1}, cut, lambda: pytest.fail("tokenised again"), tmp_path)
     np.testing.assert_array_equal(first.tokens, second.tokens)
-    assert cut.counts == (4, 6, 80)
+    assert cut.counts == (4, 6, 80, 10, 12)
     with pytest.raises(pytest.fail.Exception, match="again"):
         cached_examples("tokens", {"pairs": 2}, cut, lambda: pytest.fail("tokenised again"), tmp_path)
 

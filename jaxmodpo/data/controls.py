@@ -1,0 +1,147 @@
+"""User texts as tokens: what a person wrote is never a control token.
+
+Tokenizers take ``</s>``, ``<pad>`` or ``[INST]`` for the token of that name wherever it stands, in a post as in the
+prompt's own text. A post that quotes one would end a turn, or be padding that attention leaves out. Here such a text is
+cut as any other text is, while the prompt's own text around it keeps its control tokens.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import re
+import secrets
+from collections.abc import Iterable, Mapping
+from typing import Any, cast
+
+from tokenizers import Tokenizer
+from transformers import PreTrainedTokenizerBase
+
+from jaxmodpo.errors import UserError
+
+
+class ControlTokens:
+    """Encodes texts of users, alone or within a prompt's own text.
+
+    Control tokens are the tokenizer's special tokens, and those of its other added tokens that the prompt's own text
+    holds (some chat templates mark turns with tokens that are not flagged as special). Other added tokens, such as runs
+    of spaces, are vocabulary and stay so.
+
+    Args:
+        tokenizer: the model's own.
+        own_text: all that the prompts' own text may hold.
+        rows: of the model's embedding; a text that names a control token beyond them is refused, because the
+            tokenizer is then not the model's. None if they are not known.
+    """
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, own_text: str = "", rows: int | None = None):
+        self._tokenizer = tokenizer
+        self._rows = rows
+        special = set(map(str, tokenizer.all_special_tokens))
+        added = {str(token.content): (number, token) for number, token in tokenizer.added_tokens_decoder.items()}
+        self._ids: dict[str, int] = {
+            mark: number
+            for mark, (number, token) in added.items()
+            if mark and (token.special or mark in special or mark in own_text)
+        }
+        longest_first = sorted(self._ids, key=len, reverse=True)
+        self._pattern = re.compile("|".join(map(re.escape, longest_first)) or "(?!)")
+        self._own: dict[tuple[str, str], list[int]] = {}
+        # A text of signs that the vocabulary lacks holds the unknown token too.
+        self._decisive = set(self._ids.values()) - {cast(int, tokenizer.unk_token_id)}
+
+    def marks(self, numbers: Iterable[int]) -> list[str]:
+        """Return the texts of those of some tokens that are control tokens."""
+        return [mark for mark, number in self._ids.items() if number in set(numbers)]
+
+    def encode(self, text: str, head: str = "", tail: str = "") -> tuple[list[int], bool]:
+        """Return the tokens of ``head + text + tail``, and whether the text names a control token.
+
+        A text that names none gives the tokens that the tokenizer gives the whole.
+
+        Raises:
+            UserError: the text names a token that the model has no row for, or the tokenizer makes a control token of
+                plain text.
+        """
+        tokens = self._whole(head + text + tail)
+        own = self._of_own_text(head, tail)
+        if not self._pattern.search(text) and self._controls(tokens) == own:
+            return tokens, False
+        for match in self._pattern.finditer(text):
+            if self._rows is not None and self._ids[match[0]] >= self._rows:
+                raise UserError(
+                    f"the tokenizer does not fit the model: a text names {match[0]}, the tokenizer's token "
+                    f"{self._ids[match[0]]}, and the model's embedding has {self._rows} rows; use the model's own "
+                    "tokenizer, or a model whose embedding was enlarged"
+                )
+        tokens = self._plain(text, head, tail)
+        if self._controls(tokens) != own:
+            raise UserError(
+                f"the tokenizer makes a control token of plain text: {text[:80]!r} holds one of "
+                f"{', '.join(sorted(self._ids))}; take it out of the text"
+            )
+        return tokens, True
+
+    def _whole(self, text: str) -> list[int]:
+        return list(self._tokenizer.encode(text, add_special_tokens=False))
+
+    def _controls(self, tokens: list[int]) -> list[int]:
+        return [token for token in tokens if token in self._decisive]
+
+    def _of_own_text(self, head: str, tail: str) -> list[int]:
+        if (head, tail) not in self._own:
+            self._own[head, tail] = self._controls(self._whole(f"{head}a{tail}"))
+        return self._own[head, tail]
+
+    def _plain(self, text: str, head: str, tail: str) -> list[int]:
+        if getattr(self._tokenizer, "backend_tokenizer", None) is None:
+            # Tokenizers in Python take user texts alone, so that the border to the prompt's own text is one of tokens.
+            inside = self._tokenizer.encode(text, add_special_tokens=False, split_special_tokens=True)
+            return self._whole(head) + list(inside) + self._whole(tail)
+        tokenizer, names, numbers = self._unspellable
+        own_head, own_tail = (self._pattern.sub(lambda one: names[one[0]], part) for part in (head, tail))
+        tokens = tokenizer.encode(own_head + text + own_tail, add_special_tokens=False).ids
+        return [numbers.get(token, token) for token in tokens]
+
+    @functools.cached_property
+    def _unspellable(self) -> tuple[Tokenizer, dict[str, str], dict[int, int]]:
+        """Return the same tokenizer with names for its control tokens that nobody can write.
+
+        The prompt's own text takes the new names, a user's text has the old ones, and everything else, such as merges
+        across the border of the two, is as it always is.
+
+        Returns:
+            The tokenizer, the new names by the old ones, and the usual ids by that tokenizer's.
+        """
+        key = secrets.token_hex(8)
+        names = {mark: f"\ue000{key}.{number}\ue001" for number, mark in enumerate(self._ids)}
+        rules = json.loads(self._tokenizer.backend_tokenizer.to_str())  # type: ignore[attr-defined]
+        for token in rules["added_tokens"]:
+            token["content"] = names.get(token["content"], token["content"])
+        rules["model"] = _renamed(rules["model"], names)
+        tokenizer = Tokenizer.from_str(json.dumps(rules))
+        tokenizer.no_truncation()
+        tokenizer.no_padding()
+        # An added token that is no part of the model's vocabulary gets the next free id.
+        numbers = {}
+        for number, token in self._tokenizer.added_tokens_decoder.items():
+            mark = str(token.content)
+            numbers[tokenizer.token_to_id(names.get(mark, mark))] = number
+        return tokenizer, names, numbers
+
+
+def _renamed(model: Mapping[str, Any], names: Mapping[str, str]) -> dict[str, Any]:
+    """Return a tokenizer's model, as its JSON has it, whose vocabulary has other names for some pieces."""
+    renamed = dict(model)
+    vocabulary = model["vocab"]
+    if isinstance(vocabulary, dict):
+        renamed["vocab"] = {names.get(piece, piece): number for piece, number in vocabulary.items()}
+    else:  # Unigram: pieces with their scores
+        renamed["vocab"] = [[names.get(piece, piece), *scores] for piece, *scores in vocabulary]
+    if "merges" in model:
+        # A merge that makes a renamed piece would make it of plain text.
+        merges = [tuple(merge.split(" ")) if isinstance(merge, str) else tuple(merge) for merge in model["merges"]]
+        renamed["merges"] = [list(merge) for merge in merges if not {*merge, "".join(merge)} & set(names)]
+    if model.get("unk_token") in names:
+        renamed["unk_token"] = names[model["unk_token"]]
+    return renamed
