@@ -183,9 +183,12 @@ class Journal:
                     if not line.endswith(b"\n"):
                         break
                     try:
-                        self.rows.append(json.loads(line))
+                        row = json.loads(line)
                     except ValueError as error:
                         raise UserError(f"{path}, line {number}: not JSON; move the file away") from error
+                    if not isinstance(row, dict):
+                        raise UserError(f"{path}, line {number}: not a JSON object; move the file away")
+                    self.rows.append(row)
                     good += len(line)
         self._file.truncate(good)
 
@@ -214,11 +217,12 @@ class Journal:
         self._file.flush()
         os.fsync(self._file.fileno())
 
-    def truncate(self, rows: int) -> None:
-        """Keep the first ``rows`` rows, atomically."""
-        if rows < len(self.rows):
+    def replace(self, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Hold these rows and no others, atomically."""
+        rows = [dict(row) for row in rows]
+        if rows != self.rows:
             self._file.close()
-            self.rows = self.rows[:rows]
+            self.rows = rows
             write_jsonl(self.path, self.rows)
             self._open()
 

@@ -75,12 +75,15 @@ def test_a_journal_drops_a_torn_last_line_and_goes_on(tmp_path):
     journal = Journal(path)
     assert journal.rows == [{"n": 1}, {"n": 2}]
     journal.append({"n": 4})
-    journal.truncate(2)
+    journal.replace(journal.rows[:2])
     journal.append({"n": 5})
     journal.close()
     assert [row["n"] for row in Journal(path).rows] == [1, 2, 5]
     path.write_bytes(b'not json\n{"n": 1}\n')
     with pytest.raises(UserError, match="line 1: not JSON"):
+        Journal(path)
+    path.write_bytes(b'{"n": 1}\n[2]\n')
+    with pytest.raises(UserError, match="line 2: not a JSON object"):
         Journal(path)
 
 

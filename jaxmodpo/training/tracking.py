@@ -10,6 +10,7 @@ from typing import Any, Literal, Protocol
 
 from jaxmodpo.artifacts import Journal
 from jaxmodpo.errors import UserError
+from jaxmodpo.schema import is_integer
 
 Tracker = Literal["tensorboard", "wandb"]
 
@@ -42,11 +43,11 @@ class Tracking:
         folder: the run's; ``metrics.jsonl`` and the trackers' files lie there.
         trackers: besides the file.
         settings: what the trackers are told about the run.
-        from_update: rows after it are from a part of the run that is done again, and are dropped.
+        from_update: rows of later updates are from a part of the run that is done again, and are dropped.
         writes: False makes all of this do nothing, for processes that do not lead.
 
     Raises:
-        UserError: a tracker is not installed.
+        UserError: a tracker is not installed, or a row of the file does not say of which update it is.
     """
 
     def __init__(
@@ -57,7 +58,7 @@ class Tracking:
         if not writes:
             return
         self._journal = Journal(folder / "metrics.jsonl")
-        self._journal.truncate(sum(row["step"] <= from_update for row in self._journal.rows))
+        self._journal.replace(_until(from_update, self._journal))
         check_trackers(trackers)
         makers = {"tensorboard": _TensorBoard, "wandb": _WandB}
         self._sinks = [makers[name](folder, settings) for name in dict.fromkeys(trackers)]
@@ -80,6 +81,19 @@ class Tracking:
             self._journal.close()
         for sink in self._sinks:
             sink.close()
+
+
+def _until(update: int, journal: Journal) -> list[dict[str, Any]]:
+    """Return the rows up to an update, known by what they say of themselves: each once, in the order of updates."""
+    rows: dict[tuple[int, bool], dict[str, Any]] = {}
+    for line, row in enumerate(journal.rows, 1):
+        if not is_integer(row.get("step")):
+            raise UserError(f"{journal.path}, line {line} does not say of which step it is; remove the line")
+        step = int(row["step"])
+        if step <= update:
+            # Of one update there may be a row of training and one of its evaluation.
+            rows.setdefault((step, any(name.startswith("eval_") for name in row)), row)
+    return [rows[key] for key in sorted(rows)]
 
 
 class _TensorBoard:

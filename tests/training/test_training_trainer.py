@@ -154,6 +154,37 @@ def test_sigterm_ends_with_a_checkpoint_from_which_the_run_goes_on(tmp_path, mon
     np.testing.assert_array_equal(done.parameters["w"], whole.parameters["w"])
 
 
+@pytest.mark.parametrize("damage", ["doubled", "removed", "reordered"])
+def test_rows_of_an_interrupted_training_are_known_by_their_step_and_not_by_their_line(tmp_path, damage):
+    """Six of eight updates are in a checkpoint; the rows of the last two are of a part that is done again."""
+    how = {"epochs": 2, "save_every": 2, "eval_every": 2}
+    run(settings(tmp_path / "whole", **how), [1.0] * 8, [1.0, 1.0])
+    shutil.copytree(tmp_path / "whole", tmp_path / "run")
+    shutil.rmtree(tmp_path / "run" / "checkpoints" / "8")
+    lines = (tmp_path / "run" / "metrics.jsonl").read_text().splitlines(keepends=True)
+    later = [n for n, line in enumerate(lines) if json.loads(line)["step"] > 6]
+    assert len(lines) == 12 and len(later) == 3
+    if damage == "doubled":
+        lines.insert(1, lines[0])
+    elif damage == "removed":
+        del lines[0]
+    else:
+        lines[0], lines[later[0]] = lines[later[0]], lines[0]
+    (tmp_path / "run" / "metrics.jsonl").write_text("".join(lines))
+    run(settings(tmp_path / "run", **how), [1.0] * 8, [1.0, 1.0])
+    whole, found = (
+        [{name: value for name, value in row.items() if not name.endswith("per_second")} for row in rows(folder)]
+        for folder in (tmp_path / "whole", tmp_path / "run")
+    )
+    assert found == (whole[1:] if damage == "removed" else whole)
+
+
+def test_a_row_without_a_step_is_named(tmp_path):
+    (tmp_path / "metrics.jsonl").write_text('{"step": 1, "loss": 1.0}\n{"loss": 1.0}\n')
+    with pytest.raises(UserError, match=r"metrics\.jsonl, line 2 does not say of which step it is; remove the line"):
+        run(settings(tmp_path), [1.0] * 4)
+
+
 def test_figures_go_to_trackers_too_and_missing_ones_are_named(tmp_path, monkeypatch):
     scalars: list[tuple] = []
     board = SimpleNamespace(add_scalar=lambda *values: scalars.append(values), close=lambda: None)
