@@ -22,6 +22,9 @@ from jaxmodpo.errors import UserError
 
 log = logging.getLogger(__name__)
 
+SLOW_ATTEMPTS = 2
+"""attempts of one call that may take all the time that an attempt has: a server that drips is not waited for longer"""
+
 
 def retry_after(headers: Mapping[str, str]) -> float | None:
     """Return the seconds that an endpoint asks to wait: ``retry-after-ms``, or ``retry-after`` (seconds or a date).

@@ -181,21 +181,60 @@ class Phase:
 
 
 FIGURES = {
+    "train": "training questions",
+    "test": "test questions",
+    "participants": "participants",
+    "good": "of good quality",
+    "pairs": "pairs",
+    "responses": "replies",
+    "cut_at_max_new_tokens": "cut at --max-new-tokens",
+    "empty": "empty",
+    "questions": "questions",
+    "questions_judged": "questions judged",
+    "votes_asked": "votes",
+    "votes_valid": "valid votes",
+    "valid": "valid votes",
+    "points": "weights",
+    "trials": "trials",
+    "best_trial": "best trial",
+    "best_value": "its value",
     "updates": "updates",
     "held_out_loss": "held-out loss",
     "held_out_rewards/accuracies": "held-out accuracy",
     "held_out_rewards/weighted_accuracies": "weighted held-out accuracy",
     "held_out_accuracy": "held-out accuracy",
     "held_out_rewards/margins": "held-out margin",
+    "kl": "KL in nats per reply",
+    "standard_error": "standard error",
+    "rank": "rank",
+    "tensors": "tensors",
+    "merged": "of them merged",
+    "malformed": "share of malformed replies",
+    "hypervolume": "hypervolume",
+    "runs": "runs",
+    "figures": "figures",
 }
 """results that a command ends with, and their names in words"""
 
 
 def _figures(results: Mapping[str, Any]) -> str:
-    """Return a training's figures in words, or nothing where there are none."""
+    """Return a phase's figures in words, or nothing where there are none."""
     named = [(name, results.get(key)) for key, name in FIGURES.items()]  # two keys share a name
-    shown = [f"{name} {value:.4g}" for name, value in named if isinstance(value, int | float)]
+    shown = [f"{name} {_in_words(value)}" for name, value in named if _is_figure(value)]
     return f"; {', '.join(shown)}" if shown else ""
+
+
+def _is_figure(value: Any) -> bool:
+    """Return whether a result is a number, or a number for each of several names."""
+    if isinstance(value, Mapping):
+        return bool(value) and all(isinstance(v, int | float) for v in value.values())
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _in_words(value: Any) -> str:
+    if isinstance(value, Mapping):
+        return ", ".join(f"{name} {_in_words(number)}" for name, number in value.items())
+    return f"{value:,}" if isinstance(value, int) else f"{value:.4g}"
 
 
 def is_kept_apart(path: Path) -> bool:

@@ -22,11 +22,21 @@ def machine() -> str:
 
 
 def is_gone(number: int) -> bool:
-    """Whether no process of this machine has this number."""
+    """Whether no process of this machine with this number runs; one that was killed stays listed for a while."""
     try:
         os.kill(number, 0)
     except ProcessLookupError:
         return True
     except PermissionError:
         pass
-    return False
+    return _has_ended(number)
+
+
+def _has_ended(number: int) -> bool:
+    """Whether a process has ended and is listed only until its parent asks how; False where nobody says so."""
+    try:
+        stat = Path(f"/proc/{number}/stat").read_text()
+    except OSError:
+        return False
+    # "number (name) state …"; a name may hold brackets.
+    return stat.rpartition(")")[2].split()[0] in ("Z", "X")

@@ -21,6 +21,7 @@ import numpy as np
 from jaxmodpo.data.examples import Examples
 from jaxmodpo.data.packing import ROW_COUNTS, Packing, pack
 from jaxmodpo.errors import UserError
+from jaxmodpo.progress import Progress
 
 Batching = Literal["packed", "padded"]
 
@@ -321,11 +322,13 @@ def scored(batches: Batches, compute: Callable[[dict[str, np.ndarray]], np.ndarr
         ``[n, S]`` float32, in the data set's order.
     """
     found = np.full(batches.examples.lengths.shape, np.nan, np.float32)
-    for step in range(batches.steps_per_epoch):
-        members = batches.members(step)
-        batch = batches.at(step)
-        members = members[members >= 0]
-        found[members] = compute(batch)[0, : len(members)]
+    with Progress("scoring", len(found), "examples", leave=False) as bar:
+        for step in range(batches.steps_per_epoch):
+            members = batches.members(step)
+            batch = batches.at(step)
+            members = members[members >= 0]
+            found[members] = compute(batch)[0, : len(members)]
+            bar.update(len(members))
     return found
 
 

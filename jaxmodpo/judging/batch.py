@@ -14,7 +14,7 @@ import threading
 import time
 import uuid
 from collections import Counter
-from collections.abc import Callable, Container, Iterable, Iterator
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -74,6 +74,8 @@ class BatchJudge:
         max_batches: at the endpoint at once.
         rounds: batches in which a request that was not come to is asked, at most.
         backoff: seconds before a failed call's second attempt.
+        said: returns what an endpoint said without the key and without the request's own texts.
+        look: takes each answer in turn, and raises where one after the other was of no use.
     """
 
     client: OpenAI
@@ -91,6 +93,8 @@ class BatchJudge:
     max_batches: int = 20
     rounds: int = 3
     backoff: float = 1.0
+    said: Callable[[str, Request], str] = lambda text, request: text
+    look: Callable[[Answer, Request], None] = lambda answer, request: None
     costs: bool = field(init=False, default=True)
 
     @classmethod
@@ -109,6 +113,8 @@ class BatchJudge:
             judge.budget,
             judge.family.cost,
             poll_seconds,
+            said=judge.said,
+            look=judge.look_at_the_row,
         )
 
     def ask(self, requests: Iterator[Asked], put: Callable[[Asked, Answer], None]) -> None:
@@ -178,6 +184,7 @@ class _Work:
         waiting: written, and to be created as soon as there is room.
         running: at the endpoint, by tag.
         exhausted: there are no more requests to draw, or none may be (``refusal``).
+        useless: answers were, and no further batch is sent; those that wait are given back at the end.
         most: requests of a new batch; lowered where the endpoint has room for small ones only.
     """
 
@@ -189,6 +196,7 @@ class _Work:
     running: dict[str, _Mine] = field(default_factory=dict)
     exhausted: bool = False
     refusal: Exception | None = None
+    useless: bool = False
     most: int = field(init=False)
     _api: BatchAPI = field(init=False)
     _full: bool = False
@@ -202,7 +210,7 @@ class _Work:
 
     @property
     def done(self) -> bool:
-        return self.exhausted and not (self.running or self.waiting)
+        return self.exhausted and not (self.running or (self.waiting and not self.useless))
 
     # ------------------------------------------------------------------ earlier starts
 
@@ -312,7 +320,7 @@ class _Work:
 
     def send(self) -> None:
         """Create the batches that wait, as far as there is room."""
-        while self.waiting and self._room():
+        while self.waiting and self._room() and not self.useless:
             batch = self.waiting[0]
             batch.file_id = batch.file_id or self._api.upload(batch.files.input)
             batch.unsure = True
@@ -413,6 +421,7 @@ class _Work:
         """Put what a batch says; return the keys of what is to be asked again, and count codes (none: answered)."""
         again = set[str]()
         last = batch.header.round >= self.judge.rounds
+        offsets = batch.files.offsets()
         with ThreadPoolExecutor(_THREADS) as threads:
             for some in _in_lists(self._outcomes(batch, seen), _TOGETHER):
                 if batch.resumed:
@@ -420,12 +429,31 @@ class _Work:
                 final = list[tuple[Asked, Answer]]()
                 for asked, outcome in some:
                     counts[outcome.code] += 1
+                    asked = self._with_texts(batch, asked, offsets)
                     if outcome.passing and outcome.code not in HOPELESS and not last:
                         again.add(asked.key)
                     else:
                         final.append((asked, self._answer(batch, outcome, asked.request)))
                 list(threads.map(lambda pair: self._settle(*pair), final))
+                for asked, answer in final:
+                    self._look_at(asked, answer)
         return again
+
+    def _with_texts(self, batch: _Mine, asked: Asked, offsets: Mapping[str, int]) -> Asked:
+        """Return a request with what was sent as its persona's text, since an endpoint's words may repeat it."""
+        if asked.key not in offsets:
+            return asked
+        return Asked(asked.key, replace(asked.request, persona_text=batch.files.sent(offsets[asked.key])))
+
+    def _look_at(self, asked: Asked, answer: Answer) -> None:
+        """Send and write no further batch where the answers so far, one after the other, were of no use."""
+        # What the endpoint did not come to says nothing of the model.
+        if self.useless or answer.status in ("error", "expired"):
+            return
+        try:
+            self.judge.look(answer, asked.request)
+        except UserError as error:
+            self.refusal, self.exhausted, self.useless, self.drawn = error, True, True, None
 
     def _outcomes(self, batch: _Mine, seen: Seen) -> Iterator[tuple[Asked, Outcome]]:
         """Yield an outcome for each request of a batch, once: of its output, its errors, or its absence in both."""
@@ -464,7 +492,8 @@ class _Work:
             status = "error"
         elif outcome.said.startswith("HTTP 4") and not outcome.passing:
             status = "rejected"
-        return Answer(status, outcome.said, model=batch.header.model, request_id=outcome.request_id)
+        said = self.judge.said(outcome.said, request)
+        return Answer(status, said, model=batch.header.model, request_id=outcome.request_id)
 
     def _discounted(self, dollars: float | None) -> float | None:
         return None if dollars is None else dollars * (1 - self.judge.discount)

@@ -18,6 +18,7 @@ from jaxmodpo.artifacts import Candidate
 from jaxmodpo.failures import failure_in
 from jaxmodpo.judging.criteria import Criterion
 from jaxmodpo.judging.judge import Asked, Request
+from jaxmodpo.messages import message_text
 
 URL = "/v1/chat/completions"
 
@@ -89,6 +90,25 @@ class BatchFiles:
             file.readline()
             for line in file:
                 yield _asked(json.loads(line))
+
+    def offsets(self) -> dict[str, int]:
+        """Return where each request's line of the input file begins, by key; none where that file is gone."""
+        offsets: dict[str, int] = {}
+        if not self.input.exists():
+            return offsets
+        with self.input.open("rb") as file:
+            at = 0
+            for asked, line in zip(self.asked(), file, strict=True):
+                offsets[asked.key] = at
+                at += len(line)
+        return offsets
+
+    def sent(self, offset: int) -> str:
+        """Return the texts of the messages that the input file's line at ``offset`` sends, end to end."""
+        with self.input.open("rb") as file:
+            file.seek(offset)
+            messages = json.loads(file.readline())["body"]["messages"]
+        return "\n".join(message_text(message.get("content")) for message in messages)
 
     def lines(self) -> Iterator[tuple[Asked, bytes]]:
         """Yield each request with its line of the input file."""

@@ -16,11 +16,10 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
-from tqdm import tqdm
-
 from jaxmodpo.judging.judge import Answer, Asked, Judge, Request, Status, call_key, vote_keys
 from jaxmodpo.judging.ledger import Ledger
 from jaxmodpo.judging.votes import Vote, votes_of
+from jaxmodpo.progress import Progress
 
 log = logging.getLogger(__name__)
 
@@ -72,9 +71,10 @@ def collect(
         UserError: the judge found that no request of this run can succeed, or the budget is spent.
     """
     run, pause = _Run(judge, ledger, retry), _LOOK_AGAIN
-    with tqdm(total=total, desc=label, unit="vote", disable=None, smoothing=0.05) as run.bar:
+    with Progress(label, total, "votes", smoothing=0.05) as run.bar:
         while True:
             run.elsewhere = run.again = 0
+            before = run.given.total()
             try:
                 judge.ask(run.unanswered(requests()), run.put)
             finally:
@@ -82,9 +82,10 @@ def collect(
                 ledger.release_all()
             if not run.elsewhere and not run.again:
                 break
-            if not run.elsewhere:
+            # What was under way when it was looked at may be answered by now, as a batch of an earlier start is.
+            if not run.elsewhere or run.given.total() > before:
                 continue
-            log.info("%s: %d votes were under way already (another process, an earlier batch)", label, run.elsewhere)
+            log.info("%s: %d votes are under way in another process; waiting for them", label, run.elsewhere)
             time.sleep(pause)
             pause = min(2 * pause, _LOOK_SELDOM)
     return run.given
@@ -122,7 +123,7 @@ class _Run:
     judge: Judge
     ledger: Ledger
     retry: bool
-    bar: tqdm = field(init=False)
+    bar: Progress = field(init=False)
     given: Counter[Status] = field(init=False, default_factory=Counter)
     elsewhere: int = field(init=False, default=0)
     again: int = field(init=False, default=0)
@@ -208,9 +209,7 @@ class _Run:
             ahead = known - self._shown - self._counted
             if ahead > 0:
                 self._shown += ahead
-                if not self.bar.disable:
-                    self.bar.initial += ahead
-                    self.bar.update(ahead)
+                self.bar.skip(ahead)
 
 
 def _votes(asked: Sequence[Asked]) -> int:

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from jaxmodpo import endpoints
-from jaxmodpo.endpoints import exhausted_for, http_client, make_client, pause_before, retry_after
+from jaxmodpo.endpoints import SLOW_ATTEMPTS, exhausted_for, http_client, make_client, pause_before, retry_after
 from jaxmodpo.errors import UserError
 from jaxmodpo.failures import HOPELESS, Failure, Meaning, failure_in, failure_of_exception
 from jaxmodpo.judging.answers import answer_text
@@ -148,7 +148,7 @@ class EndpointJudge:
             answer = self.answer(asked.request)
             if answer is not None:
                 put(asked, answer)
-                self._look_at_the_row(answer, asked.request)
+                self.look_at_the_row(answer, asked.request)
 
         self._stop.clear()
         drain(requests, work, workers=self.endpoint.max_concurrency, stop=self._stop)
@@ -159,7 +159,7 @@ class EndpointJudge:
         Raises:
             UserError: as :meth:`ask`.
         """
-        failed, pushed_back = 0, 0
+        failed, pushed_back, slow = 0, 0, 0
         while True:
             if not self.budget.reserve(self._stop):
                 return None
@@ -177,7 +177,8 @@ class EndpointJudge:
                 return outcome
             pushed_back += outcome.pushed_back
             failed += not outcome.pushed_back
-            if failed >= self.endpoint.attempts or pushed_back >= PATIENCE:
+            slow += outcome.slow
+            if failed >= self.endpoint.attempts or pushed_back >= PATIENCE or slow >= SLOW_ATTEMPTS:
                 return Answer("error", outcome.said, model=self.endpoint.model)
             self._wait(outcome, pushed_back if outcome.pushed_back else failed)
 
@@ -192,7 +193,8 @@ class EndpointJudge:
         except (openai.APIError, ValueError) as error:
             # The client's own words for a lost connection name no reason; what it was caused by does.
             reason = error.__cause__ or error
-            return _TryAgain(self.said(f"{type(error).__name__}: {reason}", request))
+            told = self.said(f"{type(error).__name__}: {reason}", request)
+            return _TryAgain(told, slow=isinstance(error, openai.APITimeoutError))
         pause = exhausted_for(response.headers)
         if pause is not None:
             self._limiter.pause(min(pause, 60.0))
@@ -296,7 +298,7 @@ class EndpointJudge:
         else:
             self._limiter.wait(seconds)
 
-    def _look_at_the_row(self, answer: Answer, request: Request) -> None:
+    def look_at_the_row(self, answer: Answer, request: Request) -> None:
         """End a run whose answers, one after the other, are of no use: no later one will be."""
         with self._row_lock:
             row = self._row = self._row.after(answer, request)
@@ -360,11 +362,15 @@ def _shown(value: Any) -> str:
 
 @dataclass(frozen=True)
 class _TryAgain:
-    """An attempt that failed in a way that may pass; ``wait`` is what the endpoint asked for, in seconds."""
+    """An attempt that failed in a way that may pass.
+
+    ``wait`` is what the endpoint asked for, in seconds; ``slow`` says that the attempt took all its time.
+    """
 
     said: str
     pushed_back: bool = False
     wait: float | None = None
+    slow: bool = False
 
 
 def _own_texts(*texts: str) -> list[str]:

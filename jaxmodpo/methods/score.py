@@ -21,6 +21,7 @@ from jaxmodpo.errors import UserError
 from jaxmodpo.methods.reward import rewards_of_pairs
 from jaxmodpo.models.quantised import BaseDtype
 from jaxmodpo.phase import Phase
+from jaxmodpo.progress import Progress
 from jaxmodpo.ranges import Count, Seed, Settings
 from jaxmodpo.sampling.sampler import SamplingSettings, sample
 from jaxmodpo.schema import Range
@@ -189,10 +190,13 @@ def own_replies(
     """Sample a reply to each prompt at temperature 1 from the whole vocabulary, ``rows`` at a time."""
     settings = SamplingSettings(1.0, 1.0, max_new_tokens, (eos,))
     keys = jax.random.split(jax.random.key(seed), len(prompts))
-    replies = []
+    replies: list[list[int]] = []
+    bar = Progress("sampling", len(prompts), "replies", leave=False)
     for start in range(0, len(prompts), rows):
         part = slice(start, start + rows)
         replies += sample(policy, prompts[part], keys[part], settings, rows=rows)
+        bar.update(len(replies) - start)
+    bar.close()
     return replies
 
 

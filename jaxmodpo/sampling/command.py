@@ -5,7 +5,6 @@ from __future__ import annotations
 import collections
 import hashlib
 import logging
-import sys
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -13,7 +12,6 @@ from typing import Annotated, Any, Literal
 import jax
 import jax.numpy as jnp
 from jax import Array
-from tqdm import tqdm
 
 from jaxmodpo.artifacts import Journal, Question, Response, read_questions, write_responses
 from jaxmodpo.data.prompting import warn_of_other_prompt
@@ -22,6 +20,7 @@ from jaxmodpo.errors import UserError
 from jaxmodpo.fingerprints import digest
 from jaxmodpo.models.quantised import BaseDtype
 from jaxmodpo.phase import Phase
+from jaxmodpo.progress import Progress
 from jaxmodpo.ranges import Count, NotNegative, Probability, Seed, Settings
 from jaxmodpo.sampling.endpoint import Endpoint, ask, check_endpoint, endpoint_key, refuse_empty
 from jaxmodpo.sampling.journal import place, row, sampled
@@ -158,7 +157,9 @@ def responses(config: ResponsesConfig) -> Phase:
     ]
     if starts:
         policy = load_policy(config.model, base_dtype=config.base_dtype, adapter=config.adapter)
-        for start in tqdm(starts, desc="sampling", disable=not sys.stderr.isatty(), leave=False):
+        left = sum(len(wanted[start : start + config.batch_size]) for start in starts)
+        bar = Progress("sampling", len(wanted), "replies", len(wanted) - left, leave=False)
+        for start in starts:
             part = wanted[start : start + config.batch_size]
             keys = jnp.stack([reply_key(config.seed, question.question_id, number) for question, number in part])
             tokens = sample(policy, [prompts[q.question_id] for q, _ in part], keys, settings, rows=config.batch_size)
@@ -169,6 +170,8 @@ def responses(config: ResponsesConfig) -> Phase:
                     for (question, number), reply in zip(part, tokens, strict=True)
                 )
             )
+            bar.update(len(part))
+        bar.close()
     journal.close()
     _write(config, wanted, journal, phase, settings_key, **text.cut.as_dict())
     return phase

@@ -11,27 +11,30 @@ import collections
 import concurrent.futures
 import json
 import logging
-import sys
 import threading
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
-from tqdm import tqdm
-
 from jaxmodpo.artifacts import Journal, Question
 from jaxmodpo.data.text import INSTRUCTION
-from jaxmodpo.endpoints import checked_key, is_local, make_client, pause_before, retry_after
+from jaxmodpo.endpoints import SLOW_ATTEMPTS, checked_key, is_local, make_client, pause_before, retry_after
 from jaxmodpo.errors import UserError
 from jaxmodpo.failures import HOPELESS, Failure, Meaning, failure_in, failure_of_exception
 from jaxmodpo.messages import message_text, readable, refusal_text, without_key, without_thoughts
+from jaxmodpo.progress import Progress
 from jaxmodpo.sampling.journal import place, row, sampled
 
 logger = logging.getLogger(__name__)
 
 ATTEMPTS, BACKOFF, LONGEST_WAIT = 6, 0.5, 60.0
 """Of one reply; seconds before the second attempt, doubled for each further one; and the longest such wait."""
+
+
+TIMEOUT = 300.0
+"""Seconds for one attempt, from its beginning to the answer's last byte."""
 
 
 class Endpoint(NamedTuple):
@@ -103,12 +106,12 @@ def ask(
         UserError: the endpoint said what holds for every call; or some calls failed, which the next run asks again.
     """
     key = endpoint_key(endpoint)
-    client = make_client(endpoint.base_url, key, timeout=300.0, max_retries=0)
+    client = make_client(endpoint.base_url, key, timeout=TIMEOUT, max_retries=0)
     caller = _Caller(client, endpoint, key)
     have = sampled(journal, settings)
     missing = [reply for reply in wanted if place(*reply) not in have]
     failures: list[str] = []
-    bar = tqdm(total=len(wanted), initial=len(have), desc="asking", disable=not sys.stderr.isatty(), leave=False)
+    bar = Progress("asking", len(wanted), "replies", len(have), leave=False)
     with concurrent.futures.ThreadPoolExecutor(endpoint.max_concurrency) as pool:
         # Never more waiting than are asked: a hopeless answer ends the run with few calls still under way.
         queue, running = iter(missing), set()
@@ -175,8 +178,9 @@ class _Caller:
         Raises:
             UserError: what holds for every call.
         """
-        attempt, told, renamed = 0, "", False
+        attempt, slow, told, renamed = 0, 0, "", False
         while attempt < ATTEMPTS and not self.stop.is_set():
+            began = time.monotonic()
             outcome, wait = self._attempt(begun, question)
             if isinstance(outcome, dict):
                 return outcome
@@ -191,6 +195,9 @@ class _Caller:
             if meaning not in ("busy", "passing"):
                 return {"error": told}
             attempt += 1
+            slow += time.monotonic() - began >= TIMEOUT
+            if slow >= SLOW_ATTEMPTS:
+                break
             if attempt < ATTEMPTS:
                 self.stop.wait(min(LONGEST_WAIT, pause_before(attempt, wait, BACKOFF)))
         return {"error": told}

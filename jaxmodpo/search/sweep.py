@@ -167,7 +167,7 @@ def sweep(config: SweepConfig) -> Phase:
         with atomic_path(config.output_dir / "fronts.png") as temporary:
             temporary.write_bytes(png(front_figure(fronts, (names[0], names[1]), base)))
     print(table(results))
-    phase.finish(**{key: results[key] for key in ("objectives", "hypervolume") if key in results})
+    phase.finish(points=len(points), **{key: results[key] for key in ("objectives", "hypervolume") if key in results})
     return phase
 
 

@@ -25,6 +25,7 @@ from tqdm import tqdm
 from jaxmodpo.config import as_mapping
 from jaxmodpo.data.batches import Batches
 from jaxmodpo.errors import Preempted, UserError
+from jaxmodpo.progress import SECONDS_BETWEEN_LINES
 from jaxmodpo.ranges import Count, CountOrZero, NotNegative, Positive, Seed, ShareBelowOne
 from jaxmodpo.training.checkpoints import Checkpoints
 from jaxmodpo.training.distributed import DeviceConfig, leads
@@ -45,9 +46,6 @@ from jaxmodpo.training.step import (
 from jaxmodpo.training.tracking import Tracker, Tracking, check_trackers
 
 logger = logging.getLogger(__name__)
-
-SECONDS_BETWEEN_LINES = 30
-"""between two lines about a training that nobody watches at a terminal, where a bar would be"""
 
 
 @dataclass(frozen=True, kw_only=True)

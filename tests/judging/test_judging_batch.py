@@ -603,3 +603,65 @@ def test_two_runs_that_share_a_ledger_ask_nothing_twice(server, tmp_path, runs):
         assert statuses(ledger) == {"valid": 60}
         all_done(ledger, tmp_path / "b")
     assert max(server.billed().values()) == 1 and len(server.billed()) == 30
+
+
+# --------------------------------------------------------------------------- answers of no use
+
+
+def test_answers_that_cannot_be_read_end_the_run_before_the_next_batch_is_paid(server, tmp_path):
+    server.script = lambda number, lines: Outcome(
+        status="completed", output=[answered(line, "I prefer the first.") for line in lines]
+    )
+    with Ledger(tmp_path / "v.sqlite", "r") as ledger:
+        asking = EndpointJudge(Endpoint(base_url=server.url, model="a-llama"))
+        judge = BatchJudge.of(asking, ledger, tmp_path / "batches", 0.5, poll_seconds=0.01)
+        judge.max_requests = 40
+        wanted = requests(200)
+        with pytest.raises(UserError, match=r"30 answers in a row could not be read, the last with 'I prefer"):
+            collect(lambda: wanted, judge, ledger, label="t")
+        assert sum(len(lines) for lines in server.asked) == 40
+        assert statuses(ledger) == {"parse_error": 80}
+        all_done(ledger, tmp_path / "batches")
+
+
+def test_what_an_endpoint_repeats_of_a_profile_is_in_no_vote_of_a_batch(server, tmp_path):
+    def script(number: int, lines: Lines) -> Outcome:
+        said = f"I cannot say more than this: {SECRET}, which was sent to me with a post and two replies."
+        refusals = [answered(line, said) for line in lines[::2]]
+        errors = []
+        for line in lines[1::2]:
+            body = {"error": {"message": f"{said} The line is too long.", "code": None}}
+            response = {"status_code": 400, "request_id": "r", "body": body}
+            errors.append(json.dumps({"custom_id": line["custom_id"], "response": response, "error": None}))
+        return Outcome(status="completed", output=refusals, error=errors)
+
+    server.script = script
+    with Ledger(tmp_path / "v.sqlite", "r") as ledger:
+        asking = EndpointJudge(Endpoint(base_url=server.url, model="a-llama"))
+        judge = BatchJudge.of(asking, ledger, tmp_path / "batches", 0.5, poll_seconds=0.01)
+        collect(lambda: requests(4), judge, ledger, label="t")
+        votes = list(ledger.every_vote())
+    assert {vote.status for vote in votes} == {"parse_error", "rejected"}
+    assert all("I cannot say more" in vote.raw and SECRET not in vote.raw for vote in votes)
+
+
+def test_votes_of_an_earlier_starts_batch_are_not_said_to_be_under_way_elsewhere(server, tmp_path, caplog):
+    """The batch of a start that ended is read by the next one, and nobody else asks what it asks."""
+    caplog.set_level(logging.INFO)
+    server.looks = 10_000
+    with Ledger(tmp_path / "v.sqlite", "r") as ledger:
+        judge = make_judge(server.url, ledger, tmp_path / "batches")
+
+        def interrupted(_: float) -> None:
+            raise KeyboardInterrupt
+
+        with pytest.MonkeyPatch.context() as patch, pytest.raises(KeyboardInterrupt):
+            patch.setattr("jaxmodpo.judging.batch.time.sleep", interrupted)
+            collect(lambda: requests(14), judge, ledger, label="t")
+    server.looks = 1
+    with Ledger(tmp_path / "v.sqlite", "r") as ledger:
+        judge = make_judge(server.url, ledger, tmp_path / "batches")
+        began = time.monotonic()
+        assert collect(lambda: requests(14), judge, ledger, label="t") == {"valid": 28}
+    assert "going on with 1 batches of an earlier start" in caplog.text
+    assert "under way" not in caplog.text and time.monotonic() - began < 2

@@ -689,3 +689,14 @@ def test_a_key_that_a_server_repeats_as_a_name_is_kept_nowhere(server):
     server.script = lambda body: (200, said('{"ranking": [1, 2, 3]}') | {"id": KEY, "model": f"m {KEY[:-2]}"})
     answer = answered(judge(server), request())
     assert (answer.request_id, answer.model) == ("[key]", "m [key]")
+
+
+def test_two_attempts_that_take_all_their_time_end_a_call(server):
+    def script(body: dict[str, Any]) -> Reply:
+        time.sleep(0.4)
+        return 200, said("{}")
+
+    server.script = script
+    answer = answered(judge(server, timeout=0.1), request())
+    assert answer.status == "error" and "Timeout" in answer.raw
+    assert len(server.calls) == 2

@@ -187,6 +187,17 @@ def test_a_finished_run_asks_its_failed_votes_again_and_nothing_else_when_told_t
     assert again.requests == []
 
 
+def test_a_finished_run_that_asked_again_does_not_end_with_nothing_to_do(work, monkeypatch):
+    run(work, monkeypatch, KnownOrder(refuses=("q2",)))
+    monkeypatch.setattr(module, "make_judge", lambda *_: KnownOrder())
+    phase = preferences(config_for(work, retry_errors=True))
+    assert phase is not None
+    asked = 2 * 6 * 4
+    assert phase.ending == f"finished: {work / 'out'}; questions 6, votes {asked}, valid votes {asked}"
+    phase = preferences(config_for(work))
+    assert phase is not None and phase.ending.endswith("was finished before; there is nothing to do")
+
+
 def test_refusals_of_an_unfinished_run_are_asked_again_only_when_told_to(work, monkeypatch):
     run(work, monkeypatch, KnownOrder(refuses=("q2",)))
     (work / "out" / "manifest.json").unlink()
