@@ -12,7 +12,6 @@ import dataclasses
 import errno
 import hashlib
 import json
-import math
 import os
 import re
 import shutil
@@ -25,6 +24,7 @@ from typing import Any
 from jaxmodpo.errors import UserError
 from jaxmodpo.parsing import is_serialized, parse_json
 from jaxmodpo.processes import is_gone, machine
+from jaxmodpo.schema import is_number, read_as
 
 PRIVATE = 0o600
 """the mode of files that hold people's words: on a shared machine nobody else reads them"""
@@ -154,14 +154,42 @@ def write_jsonl(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
     write_text(path, "".join(json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n" for row in rows), private=True)
 
 
-def read_json(path: Path) -> Any:
-    """Read JSON; a missing or broken file is the user's error, and so is a key twice in one object."""
+def read_json(path: Path, shape: Any = Any) -> Any:
+    """Read JSON of a shape; a missing or broken file is the user's error, and so is a key twice in one object.
+
+    Args:
+        path: the file.
+        shape: what it must hold; see :mod:`jaxmodpo.schema`.
+    """
     try:
-        return parse_json(path.read_bytes())
+        value = parse_json(path.read_bytes())
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror}") from error
     except ValueError as error:
         raise UserError(f"{path} is not valid JSON: {error}") from error
+    return read_as(value, shape, str(path))
+
+
+def read_json_lines(path: Path, shape: Any = Any) -> Iterator[Any]:
+    """Yield the rows of a file of one JSON value a line, of a shape.
+
+    A last line without its end is still being written, or was when its process died, and is left out.
+
+    Raises:
+        UserError: the file cannot be read, or a line is no JSON or of another shape.
+    """
+    try:
+        with path.open("rb") as file:
+            for number, line in enumerate(file, 1):
+                if not line.endswith(b"\n"):
+                    return
+                try:
+                    value = parse_json(line)
+                except ValueError as error:
+                    raise UserError(f"{path}, line {number}: not JSON ({error})") from error
+                yield read_as(value, shape, f"{path}, line {number}")
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror}") from error
 
 
 class Journal:
@@ -183,7 +211,7 @@ class Journal:
                     if not line.endswith(b"\n"):
                         break
                     try:
-                        row = json.loads(line)
+                        row = parse_json(line)
                     except ValueError as error:
                         raise UserError(f"{path}, line {number}: not JSON; move the file away") from error
                     if not isinstance(row, dict):
@@ -511,7 +539,7 @@ def _ranking(row: Any, where: str) -> Ranking:
     ranked: list[tuple[float, Candidate]] = []
     for number, reply in enumerate(listed):
         rank = _value(reply, "rank", f"{where}, reply {number + 1}")
-        if isinstance(rank, bool) or not isinstance(rank, int | float) or not math.isfinite(rank):
+        if not is_number(rank):
             raise UserError(f"{where}, reply {number + 1}: the rank must be a number, not {rank!r:.60}")
         ranked.append((rank, _candidate({"reply": reply}, "reply", f"{where}, number {number + 1}")))
     ranked.sort(key=lambda place: place[0])

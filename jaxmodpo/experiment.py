@@ -20,11 +20,10 @@ from typing import Annotated, Any
 
 import tyro
 
-from jaxmodpo.artifacts import read_json
 from jaxmodpo.cli import COMMANDS, load
 from jaxmodpo.config import as_mapping, builtin, from_mapping, load_yaml, named_values
 from jaxmodpo.errors import UserError, nearest
-from jaxmodpo.phase import Phase
+from jaxmodpo.phase import Phase, is_finished
 from jaxmodpo.ranges import Seed, Settings
 from jaxmodpo.schema import read_as
 
@@ -374,8 +373,7 @@ def dry_run(path: Path, out: Path | None, seed: int | None, given: Mapping[str, 
 
 def _finished(config: Any) -> bool:
     folder = getattr(config, "phase_dir", getattr(config, "output_dir", Path()))
-    manifest = folder / "manifest.json"
-    return manifest.is_file() and read_json(manifest).get("status") == "finished"
+    return is_finished(folder / "manifest.json")
 
 
 def _origins(value: Any, made: Sequence[tuple[Path, str]]) -> dict[str, str]:

@@ -22,6 +22,7 @@ from jaxmodpo.errors import UserError
 from jaxmodpo.fingerprints import fingerprint
 from jaxmodpo.hub import download_hint
 from jaxmodpo.locks import LOCK, FolderLock, Held, lock
+from jaxmodpo.results import Manifest
 
 MANIFEST = "manifest.json"
 """the file's name, in a phase's folder"""
@@ -74,14 +75,13 @@ class Phase:
         except Held as error:
             held = error
         except OSError as error:
-            if not (path.is_file() and read_json(path).get("status") == "finished"):  # which may be read alone
+            if not is_finished(path):  # which may be read alone
                 raise UserError(f"cannot write to {directory}: {error.strerror}") from error
             held = Held("nobody: it cannot be written to")
         difference = ""
         manifest: dict[str, Any] | None = None
         if path.exists():
-            manifest = read_json(path)
-            assert manifest is not None
+            manifest = read_manifest(path)
             difference = _difference(manifest.get("identity", {}), identity)
             # A start that was refused before it made anything claims no folder.
             # A folder that another process owns is claimed, whatever it made so far.
@@ -178,6 +178,25 @@ class Phase:
     @property
     def results(self) -> dict[str, Any]:
         return self.manifest.get("results", {})
+
+
+def read_manifest(path: Path) -> dict[str, Any]:
+    """Read a ``manifest.json``.
+
+    Raises:
+        UserError: it cannot be read, is of another shape, or names work outside of its folder, which is removed once a
+            phase is finished.
+    """
+    manifest = read_json(path, Manifest)
+    for name in manifest.get("removed", []):
+        if Path(name).is_absolute() or ".." in Path(name).parts or not Path(name).parts:
+            raise UserError(f"{path}: removed, {name!r} is no file or folder below its own")
+    return dict(manifest)
+
+
+def is_finished(manifest: Path) -> bool:
+    """Return whether a ``manifest.json`` is there and says that its phase is finished."""
+    return manifest.is_file() and read_manifest(manifest).get("status") == "finished"
 
 
 FIGURES = {

@@ -23,7 +23,7 @@ import types
 import typing
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal
 
 from jaxmodpo.errors import UserError, nearest
 
@@ -31,8 +31,6 @@ LARGEST = 2**31 - 1
 """the largest whole number that a shape may have: array indices are 32-bit"""
 
 _LONGEST_SHOWN = 80
-
-Shape = TypeVar("Shape")
 
 
 @dataclass(frozen=True)
@@ -64,7 +62,7 @@ Count = Annotated[int, Range(least=0, most=2**63 - 1)]
 """how many of something there are"""
 
 
-def read_as(value: Any, shape: type[Shape], source: str, *path: str) -> Shape:
+def read_as(value: Any, shape: Any, source: str, *path: str) -> Any:
     """Return a parsed value that has a shape.
 
     Args:
@@ -84,10 +82,10 @@ def read_as(value: Any, shape: type[Shape], source: str, *path: str) -> Shape:
     if shape is not Any and not _is_of_kind(value, shape):
         raise _wrong(value, _in_words(shape), source, path)
     if kind in (list, tuple, Sequence):
-        return _items(value, kind, arguments, source, path)  # type: ignore[return-value]
+        return _items(value, kind, arguments, source, path)
     if kind in (dict, Mapping):
         inner = {key: read_as(part, arguments[1], source, *path, str(key)) for key, part in value.items()}
-        return inner  # type: ignore[return-value]
+        return inner
     if typing.is_typeddict(shape):
         return _typed_mapping(value, shape, source, path)
     return _dataclass(value, shape, source, path) if dataclasses.is_dataclass(shape) else value
@@ -146,6 +144,8 @@ def _ranged(value: Any, shape: Any, source: str, path: Sequence[str]) -> Any:
 
 def _one_of(value: Any, shapes: Sequence[Any], source: str, path: Sequence[str]) -> Any:
     fitting = [shape for shape in shapes if _is_of_kind(value, shape)]
+    # Of several kinds of mapping the one that the value names: {"kind": "rank"}.
+    fitting = [shape for shape in fitting if not typing.is_typeddict(shape) or _is_named(value, shape)] or fitting
     if not fitting:
         raise _wrong(value, " or ".join(map(_in_words, shapes)), source, path)
     for shape in fitting[:-1]:
@@ -154,6 +154,12 @@ def _one_of(value: Any, shapes: Sequence[Any], source: str, path: Sequence[str])
         except UserError:
             continue
     return read_as(value, fitting[-1], source, *path)
+
+
+def _is_named(value: Mapping[str, Any], shape: Any) -> bool:
+    """Return whether a mapping's fields that can hold certain words alone hold a TypedDict's."""
+    words = {name: hint for name, hint in _hints(shape).items() if typing.get_origin(hint) is Literal}
+    return all(name in value and _is_of_kind(value[name], hint) for name, hint in words.items())
 
 
 def _items(value: Any, kind: Any, arguments: Sequence[Any], source: str, path: Sequence[str]) -> Any:
@@ -246,24 +252,24 @@ class Fields:
         value = self._left.pop(name, None)
         return default if value is None else value
 
-    def read(self, name: str, shape: type[Shape], default: Shape | None = None) -> Shape:
+    def read(self, name: str, shape: Any, default: Any = None) -> Any:
         """Return a field of a shape; ``default`` where it is absent or null, and without one the field is needed."""
         value = self.take(name)
         if value is None and default is None:
             raise UserError(f"{self.source}: the field '{name}' is missing")
-        return default if value is None else read_as(value, shape, self.source, name)  # type: ignore[return-value]
+        return default if value is None else read_as(value, shape, self.source, name)
 
     def integer(self, name: str, default: int | None = None, *, least: int = 1, most: int = LARGEST) -> int:
         """Return a whole number from ``least`` to ``most``; without a default the field is needed."""
-        return self.read(name, Annotated[int, Range(least=least, most=most)], default)  # type: ignore[arg-type]
+        return self.read(name, Annotated[int, Range(least=least, most=most)], default)
 
     def number(self, name: str, default: float | None = None, *, above: float | None = None) -> float:
         """Return a finite number, greater than ``above`` where that is given."""
-        return float(self.read(name, Annotated[float, Range(above=above)], default))  # type: ignore[arg-type]
+        return float(self.read(name, Annotated[float, Range(above=above)], default))
 
     def rate(self, name: str, default: float) -> float:
         """Return a rate of dropout, in [0, 1)."""
-        return float(self.read(name, Annotated[float, Range(least=0, below=1)], default))  # type: ignore[arg-type]
+        return float(self.read(name, Annotated[float, Range(least=0, below=1)], default))
 
     def boolean(self, name: str, default: bool) -> bool:
         """Return true or false."""
@@ -272,7 +278,7 @@ class Fields:
     def only(self, name: str, *supported: Any) -> None:
         """Refuse a field that is there and holds none of ``supported``; null is as good as absent."""
         value = self.take(name, supported[0])
-        if not _is_of_kind(value, Literal[supported]):  # type: ignore[valid-type]
+        if not _is_of_kind(value, Literal[supported]):
             raise UserError(f"{self.source}: {name} {shown(value)} is not supported")
 
     def refuse_rest(self, harmless: Collection[str]) -> None:

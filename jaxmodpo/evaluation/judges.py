@@ -65,7 +65,7 @@ def judges(config: JudgesConfig) -> None:
         extents = [list(ledger.extent(config.run)) for ledger in ledgers]
         phase = _open(config) if (folder / "manifest.json").is_file() else None
         if phase is not None and phase.finished:
-            if phase.manifest["input_paths"] != places:
+            if phase.manifest.get("input_paths") != places:
                 raise UserError(f"{folder} holds what was counted of other ledgers; choose another output folder")
             if phase.results.get("extents") == extents:
                 log.info("judges: %s is finished", folder)

@@ -11,15 +11,14 @@ from __future__ import annotations
 
 import base64
 import contextlib
-import json
 import logging
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-from jaxmodpo.artifacts import atomic_path, read_json, write_text
+from jaxmodpo.artifacts import atomic_path, read_json, read_json_lines, write_text
 from jaxmodpo.errors import UserError
 from jaxmodpo.evaluation import figures
 from jaxmodpo.evaluation.fronts import front_figure
@@ -29,8 +28,10 @@ from jaxmodpo.evaluation.statistics import FEW_DISCORDANT, mcnemar_from_counts
 from jaxmodpo.judging.database import NoLedger
 from jaxmodpo.judging.ledger import Ledger
 from jaxmodpo.pages import png, template
-from jaxmodpo.phase import Phase
+from jaxmodpo.phase import Phase, read_manifest
 from jaxmodpo.ranges import Settings
+from jaxmodpo.results import Divergence, Judges, Malformed, OfModels, Results, Sweep, Test, Validation
+from jaxmodpo.schema import read_as
 
 log = logging.getLogger(__name__)
 
@@ -166,9 +167,8 @@ def find_runs(inputs: Sequence[Path], output_dir: Path) -> list[Run]:
 
 
 def _read_manifest(path: Path) -> dict[str, Any]:
-    manifest = read_json(path)
-    identity = manifest.get("identity") if isinstance(manifest, dict) else None
-    if not (isinstance(identity, dict) and {"command", "settings", "inputs"} <= set(identity)):
+    manifest = read_manifest(path)
+    if not {"command", "settings", "inputs"} <= set(manifest.get("identity", {})):
         raise UserError(f"{path} is not a manifest of ours: it has no identity with command, settings and inputs")
     return manifest
 
@@ -227,39 +227,38 @@ def read_results(path: Path) -> dict[str, Any]:
     Raises:
         UserError: a part that the report shows is missing.
     """
-    results = read_json(path)
-    needed = (
-        "models",
-        "intervals",
-        "pairwise",
-        "tests",
-        "counts",
-        "criteria",
-        "questions",
-        "replies_per_question",
-        "judge",
-    )
-    missing = [name for name in needed if not isinstance(results, dict) or name not in results]
-    if missing:
-        raise UserError(f"{path} lacks {', '.join(missing)}; write it with 'jaxmodpo evaluate'")
-    completed = {
-        c: [_completed(test, f"{path}: tests: {c}") for test in tests] for c, tests in results["tests"].items()
-    }
-    return results | {"tests": completed}
+    results: Results = read_json(path, Results)
+    models, criteria = set(results["models"]), results["criteria"]
+    if not models or not criteria:
+        raise UserError(f"{path} holds no models or no criteria; write it with 'jaxmodpo evaluate'")
+    for name in models:
+        for part in ("models", "intervals"):
+            _needs(criteria, results[part].get(name, {}), f"{path}: {part}, {name}")
+        if "empty_replies" in results:
+            _needs([name], results["empty_replies"], f"{path}: empty_replies")
+    for criterion in criteria:
+        for part in ("pairwise", "tests"):
+            _needs([criterion], results[part], f"{path}: {part}")
+        _needs(models, results["pairwise"][criterion], f"{path}: pairwise, {criterion}")
+        for number, test in enumerate(results["tests"][criterion], 1):
+            _needs((test["a"], test["b"]), models, f"{path}: models, beside tests, {criterion}, item {number},")
+    completed = {criterion: list(map(_completed, results["tests"][criterion])) for criterion in criteria}
+    return dict(results) | {"tests": completed}
 
 
-def _completed(test: Any, where: str) -> dict[str, Any]:
+def _needs(names: Iterable[str], mapping: Collection[str], where: str) -> None:
+    for name in names:
+        if name not in mapping:
+            raise UserError(f"{where} lacks '{name}'; write the file with the command that its folder's manifest names")
+
+
+def _completed(test: Test) -> dict[str, Any]:
     """Return a test with the p values that it lacks, and which of them decides, computed from its counts.
 
     Files of earlier versions do not say which p value decides.
     """
-    given: dict[str, Any] = {"ties": 0} | test if isinstance(test, dict) else {}
-    counts: list[Any] = [given.get(name) for name in ("wins", "losses", "ties")]
-    if not all(isinstance(count, int) and count >= 0 for count in counts):
-        raise UserError(
-            f"{where}: a test needs whole numbers of wins, losses and ties; write it with 'jaxmodpo evaluate'"
-        )
-    return mcnemar_from_counts(*counts)._asdict() | given
+    counted = mcnemar_from_counts(test["wins"], test["losses"], test.get("ties", 0))
+    return counted._asdict() | dict(test)
 
 
 def read_divergences(runs: Iterable[Run]) -> dict[str, float]:
@@ -272,11 +271,9 @@ def read_divergences(runs: Iterable[Run]) -> dict[str, float]:
     for run in runs:
         path = run.folder / DIVERGENCE
         if path.is_file():
-            value = read_json(path)
-            if not (isinstance(value, dict) and isinstance(value.get("kl"), int | float)):
-                raise UserError(f'{path} must hold {{"model": name, "kl": nats per reply, …}}')
+            value = read_json(path, Divergence)
             named[run.folder.name] = value["kl"]
-            named[str(value.get("model", run.name))] = value["kl"]
+            named[value.get("model", run.name)] = value["kl"]
     return named | _values_of_models(runs, "kl")
 
 
@@ -288,22 +285,19 @@ def read_malformed_rates(runs: Iterable[Run]) -> dict[str, float]:
     """
     runs = list(runs)
     named = {
-        run.folder.name: read_json(run.folder / MALFORMED)["malformed"]
+        run.folder.name: read_json(run.folder / MALFORMED, Malformed)["malformed"]
         for run in runs
         if (run.folder / MALFORMED).is_file()
     }
     return named | _values_of_models(runs, "malformed")
 
 
-def _values_of_models(runs: Iterable[Run], key: str) -> dict[str, float]:
+def _values_of_models(runs: Iterable[Run], key: Literal["kl", "malformed"]) -> dict[str, float]:
     named: dict[str, float] = {}
     for run in runs:
         path = run.folder / RESULTS
-        results = read_json(path) if path.is_file() else {}
-        values = results.get(key, {}) if isinstance(results, dict) else {}
-        if not (isinstance(values, dict) and all(isinstance(v, int | float) for v in values.values())):
-            raise UserError(f'{path}: {key} must hold {{"model": number, …}}')
-        named |= values
+        if path.is_file():
+            named |= read_json(path, OfModels).get(key, {})
     return named
 
 
@@ -354,7 +348,8 @@ def reward_models(runs: Iterable[Run], gallery: Gallery) -> list[dict[str, Any]]
         path = run.folder / VALIDATION
         # A refitted model carries the figures of the one in its subfolder: they are shown once.
         if run.folder.name != "validation" or run.folder.parent not in validated:
-            values = read_json(path)
+            values: Validation = read_json(path, Validation)
+            _check_histograms(values, path)
             figure = gallery.add(
                 f"reward-{run.name}",
                 figures.reward_validation(values, run.name),
@@ -365,13 +360,36 @@ def reward_models(runs: Iterable[Run], gallery: Gallery) -> list[dict[str, Any]]
     return found
 
 
+def _check_histograms(values: Validation, path: Path) -> None:
+    """Refuse rewards whose bins and edges do not belong together."""
+    edges = values["rewards"]["histogram_edges"]
+    for name in ("best", "worst"):
+        if len(values["rewards"][name]["histogram"]) + 1 != len(edges):
+            raise UserError(f"{path}: rewards, {name}, histogram must have one bin less than histogram_edges has edges")
+
+
+def _check_points(values: Sweep, path: Path) -> None:
+    """Refuse points that lack an objective's score or weight."""
+    objectives = values["objectives"]
+    _needs(objectives, values["base"]["scores"], f"{path}: base, scores")
+    for method, points in values["fronts"].items():
+        if not points:
+            raise UserError(f"{path}: fronts, {method} holds no point")
+        for number, point in enumerate(points, 1):
+            where = f"{path}: fronts, {method}, item {number}"
+            _needs(objectives, point["scores"], f"{where}, scores")
+            if not len(point["weights"]) == len(point["scores"]) == len(values["base"]["scores"]):
+                raise UserError(f"{where}: as many weights and scores are needed as the base has scores")
+
+
 def sweeps(runs: Iterable[Run], gallery: Gallery) -> list[dict[str, Any]]:
     """Return each sweep's hypervolumes and, of two objectives, its fronts."""
     found = []
     for run in runs:
         path = run.folder / SWEEP
         if run.command == "sweep" and path.is_file():
-            values = read_json(path)
+            values: Sweep = read_json(path, Sweep)
+            _check_points(values, path)
             shown = []
             if len(values["objectives"]) == 2:
                 first, second = values["objectives"]
@@ -399,7 +417,7 @@ def settle(ledger: Path) -> None:
 
 def judge_sections(runs: Sequence[Run], gallery: Gallery) -> list[dict[str, Any]]:
     """Return what is said of the judges: as ``judges`` wrote it, or counted here from the votes of a folder."""
-    said = {run.name: read_json(run.folder / JUDGES) for run in runs if run.judges}
+    said = {run.name: read_json(run.folder / JUDGES, Judges) for run in runs if run.judges}
     for run in with_votes(runs):
         # A run killed as it began leaves a file without tables.
         with contextlib.suppress(NoLedger), Ledger(run.folder / VOTES, read_only=True) as ledger:
@@ -428,16 +446,15 @@ def curves(runs: Iterable[Run], gallery: Gallery) -> list[dict[str, str]]:
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
     """Read a training run's metrics; a last line still being written is left out."""
-    rows = []
-    with path.open(encoding="utf-8") as file:
-        for number, line in enumerate(file, 1):
-            if not line.endswith("\n"):
-                break
-            try:
-                rows.append(json.loads(line))
-            except ValueError as error:
-                raise UserError(f"{path}, line {number}: not JSON; train the run again") from error
-    return rows
+    rows = list(read_json_lines(path, dict[str, Any]))
+    shown = {"step", *(name for names in figures.CURVES.values() for name in names)}
+    for number, row in enumerate(rows, 1):
+        for name in sorted(shown & set(row)):
+            read_as(row[name], _OptionalNumber, f"{path}, line {number}", name)
+    return [row for row in rows if row.get("step") is not None]
+
+
+_OptionalNumber: Any = float | None
 
 
 def flat(value: Any, name: str = "") -> list[tuple[str, str]]:

@@ -15,12 +15,14 @@ from typing import Any, Literal
 
 import numpy as np
 
-from jaxmodpo.artifacts import Pair, read_json
+from jaxmodpo.artifacts import Pair
 from jaxmodpo.data.examples import Examples
 from jaxmodpo.data.pairs import load_column
 from jaxmodpo.errors import UserError
 from jaxmodpo.fingerprints import fingerprint
 from jaxmodpo.methods.reward import rewards_of_pairs
+from jaxmodpo.phase import read_manifest
+from jaxmodpo.schema import Positive, read_as
 from jaxmodpo.training.cache import cached, examples_digest
 from jaxmodpo.training.policy import Policy, PolicyTrainingConfig, with_adapter
 
@@ -245,5 +247,5 @@ def _beta_of(adapter: Path) -> float | None:
     manifest = adapter.parent / "manifest.json"
     if not manifest.is_file():
         return None
-    found = read_json(manifest).get("identity", {}).get("settings", {}).get("beta")
-    return float(found) if found else None
+    found = read_manifest(manifest).get("identity", {}).get("settings", {}).get("beta")
+    return None if found is None else float(read_as(found, Positive, str(manifest), "identity", "settings", "beta"))

@@ -38,8 +38,9 @@ from jaxmodpo.methods.validation import sentence, validate
 from jaxmodpo.models.files import read_model_config
 from jaxmodpo.models.remat import Remat
 from jaxmodpo.models.roberta import Roberta, RobertaConfig, load_roberta, parameter_table, save_roberta
-from jaxmodpo.phase import Phase
+from jaxmodpo.phase import Phase, read_manifest
 from jaxmodpo.ranges import Count, NotNegative, Positive, ShareBelowOne
+from jaxmodpo.results import Validation
 from jaxmodpo.schema import Range
 from jaxmodpo.training.cache import cached, examples_digest
 from jaxmodpo.training.distributed import agreed, leads, on_host, open_phase, start
@@ -349,10 +350,7 @@ def _carried(path: Path) -> dict[str, Any]:
     """Read a ``validation.json``, in every process."""
 
     def read() -> dict[str, Any]:
-        found = read_json(path)
-        if not isinstance(found, dict) or not {"accuracy", "accuracy_interval", "calibration"} <= set(found):
-            raise UserError(f"{path} is no validation.json of 'reward' or 'tune reward'")
-        return found
+        return dict(read_json(path, Validation))
 
     return agreed(read)
 
@@ -425,7 +423,7 @@ def planned(config: RewardConfig) -> tuple[dict[str, Path], dict[str, str]]:
 def _trained_on(folder: Path) -> str | None:
     """Return the data of a finished reward model's folder."""
     manifest = folder / "manifest.json"
-    found = read_json(manifest) if manifest.is_file() else {}
+    found = read_manifest(manifest) if manifest.is_file() else {}
     paths = found.get("input_paths", {})
     return paths.get("rankings", paths.get("pairs")) if found.get("status") == "finished" else None
 

@@ -36,6 +36,7 @@ from jaxmodpo.models.adapter_config import read_adapter_config
 from jaxmodpo.pages import png
 from jaxmodpo.phase import Phase
 from jaxmodpo.ranges import Count, Positive
+from jaxmodpo.results import Measured
 from jaxmodpo.schema import Range
 from jaxmodpo.training.distributed import open_phase
 from jaxmodpo.training.policy import Policy, PreferenceTrainingConfig, load_policy_text, with_adapter
@@ -276,7 +277,7 @@ class _Measure:
         """Return ``adapter``, ``scale``, ``weights``, means and per-question values of every score and of KL."""
         path = self._config.output_dir / "points" / f"{label}.json"
         if path.is_file():
-            return read_json(path)
+            return dict(read_json(path, Measured))
         policy = self._bare if adapter is None else with_adapter(self._bare, adapter)
         policy = replace(policy, lora=replace(policy.lora, alpha=policy.lora.alpha * scale))
         said = {

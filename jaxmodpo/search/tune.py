@@ -40,6 +40,7 @@ from jaxmodpo.methods.modpo import MODPOConfig, modpo
 from jaxmodpo.methods.reward import RewardConfig, reward
 from jaxmodpo.methods.sft import sft
 from jaxmodpo.phase import Phase
+from jaxmodpo.results import Validation
 from jaxmodpo.search.proposals import evaluations_before, propose
 from jaxmodpo.search.report import write_report
 from jaxmodpo.search.settings import TuneDPOConfig, TuneJointConfig, TuneMODPOConfig, TuneRewardConfig, TuneSFTConfig
@@ -123,7 +124,7 @@ def _tune(config: Any, method: _Method) -> Phase:
     # The space's content, wherever its file lies: a search over another one is another search.
     recorded = dataclasses.replace(config, space=as_rows(space))
     phase = open_phase(f"tune {method.command.split()[-1]}", recorded, _inputs(config))
-    done = phase.finished and phase.results["trials"] >= config.trials
+    done = phase.finished and phase.results.get("trials", 0) >= config.trials
     if done and not phase.results.get("still_running"):
         return phase
     phase.reopen()
@@ -249,7 +250,7 @@ class _Search:
             trial.set_user_attr(name, results[name])
         trial.set_user_attr("held_out", {n: v for n, v in values.items() if isinstance(v, float)})
         if self._config.trains is RewardConfig:
-            trial.set_user_attr("validation", read_json(folder / "validation.json"))
+            trial.set_user_attr("validation", dict(read_json(folder / "validation.json", Validation)))
         return compared
 
     def run(self, params: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -316,7 +316,11 @@ def test_results_without_a_decisive_test_take_it_from_the_counts(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("without", "says"), [("questions", "lacks questions"), ("wins", "tests: empathy: a test needs whole numbers")]
+    ("without", "says"),
+    [
+        ("questions", "results.json lacks the field 'questions'"),
+        ("wins", "results.json: tests, empathy, item 1 lacks the field 'wins'"),
+    ],
 )
 def test_results_that_lack_a_count_are_named(tmp_path, without, says):
     values = json.loads(json.dumps(results()))
@@ -332,10 +336,22 @@ def test_results_that_lack_a_count_are_named(tmp_path, without, says):
     ("file", "content", "says"),
     [
         ("models/dpo/metrics.jsonl", "{\n", "metrics.jsonl, line 1: not JSON"),
-        ("evaluation/results.json", '{"models": {}}', "results.json lacks intervals, pairwise"),
+        ("evaluation/results.json", '{"models": {}}', "results.json lacks the field"),
         ("evaluation/results.json", '{"malformed": [1]}', "results.json"),
-        ("responses/results.json", '{"kl": {"base": "far"}}', "kl must hold"),
-        ("kl/<dpo>/kl.json", '{"kl": "far"}', "kl.json must hold"),
+        ("responses/results.json", '{"kl": {"base": "far"}}', "results.json: kl, base must be a number, not"),
+        ("kl/<dpo>/kl.json", '{"kl": "far"}', "kl.json: kl must be a number, not"),
+        (
+            "evaluation/results.json",
+            '{"models": 5}',
+            "results.json: models must be a mapping with texts as keys, not 5",
+        ),
+        (
+            "models/dpo/metrics.jsonl",
+            '{"step": "a"}\n',
+            'metrics.jsonl, line 1: step must be a number or null, not "a"',
+        ),
+        ("responses/manifest.json", '{"removed": ["../x"]}', "removed, '../x' is no file or folder below its own"),
+        ("responses/manifest.json", '{"identity": [1]}', "identity must be a mapping with texts as keys, not [1]"),
         ("responses/manifest.json", '{"status": "finished"}', "responses/manifest.json is not a manifest of ours"),
     ],
 )
