@@ -68,13 +68,13 @@ class FitConfig(Settings):
     method: Literal["sft", "dpo", "modpo", "joint"] = "dpo"
     """what the adapter is trained by"""
     objectives: Count = 2
-    """of modpo and joint"""
+    """how many objectives modpo and joint have"""
     mesh: tuple[Count, Count, Count] | None = None
     """devices along data, fsdp and tensor; by default all on fsdp, with a copy for each GPU host"""
     batch_size: Count = 16
     """examples in memory at a time (pairs, for preference losses), over all devices"""
     gradient_accumulation: Count = 1
-    """batches per update"""
+    """batches that are added up for one update"""
     length: Annotated[int, Range(least=8)] = 1024
     """most tokens of prompt and response"""
     lengths: Literal["full", "reference"] = "full"
@@ -94,11 +94,11 @@ class FitConfig(Settings):
     examples: Count = 2379
     """of the experiment whose cost is estimated"""
     epochs: Count = 3
-    """passes over them"""
+    """passes over these examples"""
     search: bool = False
     """find the largest batch that fits, on the meshes that promise most"""
     search_meshes: Count = 3
-    """on how many"""
+    """how many meshes a search tries"""
     json: bool = False
     """print one JSON object instead of a table"""
 

@@ -51,7 +51,7 @@ class BenchJudgeConfig(Settings):
     calls: Annotated[int, Range(least=10)] = 20_000
     """each ranks five replies by one criterion: a profile of 1,500 characters, a post of 200, replies of 600"""
     max_concurrency: Count = 32
-    """calls at once"""
+    """calls that are under way at once"""
     ledger: str = ""
     """a file on the disk that is to be measured, or a database's URL (its votes stay there); by default a file in a
     temporary folder"""

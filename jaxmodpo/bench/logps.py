@@ -23,7 +23,7 @@ class BenchLogpsConfig(Settings):
     rows: Count = 8
     """sequences: two for each pair"""
     length: Count = 1024
-    """tokens a sequence"""
+    """tokens of each sequence"""
     width: Count = 4096
     """of the hidden states"""
     chunk: Count = 128

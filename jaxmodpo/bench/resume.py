@@ -34,7 +34,7 @@ class BenchResumeConfig(Settings):
     epochs: Annotated[int, Range(least=2)] | None = None
     """of the run, 11 updates each; by default 3 for each kill"""
     seed: Seed = 0
-    """of the moments"""
+    """seed of the moments of the kills"""
     work_dir: Path | None = None
     """keep both runs here; by default a temporary folder"""
 

@@ -54,7 +54,7 @@ class BenchStepConfig(Settings):
     batch_size: Count = 8
     """pairs in memory at a time, over all devices"""
     gradient_accumulation: Count = 1
-    """batches per update"""
+    """batches that are added up for one update"""
     length_share: Probability | None = None
     """of the reference lengths; by default a quarter on a CPU, the whole elsewhere"""
     references: tuple[Reference, ...] = ("precomputed", "in_step")

@@ -33,9 +33,9 @@ class QuestionsConfig(Settings):
     output_dir: Path
     """questions_train.csv and questions_test.csv are written here"""
     test_size: Annotated[int, Range(least=4)] = 600
-    """test questions"""
+    """how many questions are for testing"""
     seed: Seed = 42
-    """of the split"""
+    """seed of the split into training and test"""
     min_characters: CountOrZero = 10
     """shorter posts are left out"""
     max_characters: Count = 2000

@@ -30,7 +30,7 @@ class PairsConfig(Settings):
     output_dir: Path
     """NAME_pairs.json is written here"""
     name: str = "upvotes"
-    """of the pairs' file"""
+    """how the pairs' file begins: NAME_pairs.json"""
     question: str = "questionText"
     """the column with the question's text"""
     response: str = "answerText"

@@ -45,7 +45,7 @@ class JudgesConfig(Settings):
     """How many times the questions are resampled for the 95% intervals."""
 
     seed: Seed = 42
-    """Of the resampling."""
+    """Seed of the resampling."""
 
 
 def judges(config: JudgesConfig) -> None:

@@ -53,7 +53,7 @@ class ReportConfig(Settings):
     """Folder for report.html and the PNG files; it may lie inside an input."""
 
     title: str = "Alignment to several therapeutic objectives"
-    """The page's title."""
+    """The title of the page."""
 
 
 @dataclass(frozen=True)

@@ -67,9 +67,9 @@ class PreferencesConfig(JudgeConfig):
     responses: Path
     """question_id, question_text, response_id, response_text: two or more replies to a question"""
     personas: Path
-    """{persona_id: persona text}; not those who will evaluate"""
+    """a JSON file of {persona_id: persona text}; not those who will evaluate"""
     output_dir: Path
-    """{criterion}_pairs.json, {criterion}_rankings.json and votes.sqlite are written here"""
+    """folder for {criterion}_pairs.json, {criterion}_rankings.json and votes.sqlite"""
     criteria: str = "therapeutic"
     """a criteria file, or the name of one of ours (therapeutic, gricean)"""
     only: tuple[str, ...] = ()

@@ -38,7 +38,7 @@ class JudgeConfig(Settings):
     price within a day; replay: votes recorded before; rubric: the built-in phrase counter, a stand-in without
     clinical meaning"""
     base_url: str = "https://api.openai.com/v1"
-    """of the endpoint"""
+    """the endpoint's address, up to and with /v1"""
     judge_model: str = ""
     """the endpoint's model; it has no default. For replay: a part of the recorded judge's name, where there are more"""
     api_key_env: str = "OPENAI_API_KEY"
@@ -75,7 +75,7 @@ class JudgeConfig(Settings):
     budget: Positive | None = None
     """dollars; the run stops before it spends more, over all the times it is started"""
     budget_calls: Count | None = None
-    """calls; likewise"""
+    """calls; the run stops before it makes more, over all the times it is started"""
     retry_errors: bool = False
     """ask failed votes again, even if the run is finished; without it an unfinished run asks again only where nobody
     answered"""

@@ -37,21 +37,21 @@ class ScorePolicyConfig(Settings):
     model: Path
     """the base model's Hugging Face folder"""
     pairs: Path
-    """preference pairs"""
+    """preference pairs, as every command reads them"""
     output: Path
-    """a JSONL file"""
+    """a JSON Lines file, with a row for each pair"""
     adapter: Path | None = None
     """a PEFT folder; without one the base model is scored"""
     base_dtype: BaseDtype = "bfloat16"
     """of the base weights; int8 and nf4 quantise the projections block by block"""
     batch_size: Count = 4
-    """pairs at a time"""
+    """pairs that are scored at a time"""
     prompt_style: PromptStyle = "instruct"
-    """as in training"""
+    """how a question is put, as in training; instruct: the paper's prompt; chat: the tokenizer's template"""
     max_prompt_length: Annotated[int, Range(least=2)] = 512
-    """tokens"""
+    """most tokens of a prompt"""
     max_length: Count = 1024
-    """tokens"""
+    """most tokens of prompt and response"""
 
     def check(self) -> None:
         super().check()
@@ -95,11 +95,11 @@ class ScoreRewardConfig(Settings):
     model: Path
     """a reward model's folder"""
     pairs: Path
-    """preference pairs"""
+    """preference pairs, as every command reads them"""
     output: Path
-    """a JSONL file"""
+    """a JSON Lines file, with a row for each pair"""
     batch_size: Count = 8
-    """pairs at a time"""
+    """pairs that are scored at a time"""
     max_length: Annotated[int, Range(least=SHORTEST_REWARD_TEXT)] | None = None
     """tokens; by default as in training"""
     cache_dir: Path | None = None
@@ -140,7 +140,7 @@ class ScoreKLConfig(Settings):
     model: Path
     """the base model's Hugging Face folder"""
     adapter: Path
-    """a PEFT folder"""
+    """a PEFT folder, trained on this base"""
     questions: Path
     """questions to sample replies to"""
     output_dir: Path
@@ -148,17 +148,17 @@ class ScoreKLConfig(Settings):
     samples: Count = 1
     """replies per question, drawn at temperature 1 from the whole vocabulary"""
     max_new_tokens: Count = 512
-    """of a reply"""
+    """most tokens of a reply"""
     max_prompt_length: Annotated[int, Range(least=2)] = 512
-    """tokens"""
+    """most tokens of a prompt"""
     prompt_style: PromptStyle = "instruct"
-    """as in training"""
+    """how a question is put, as in training; instruct: the paper's prompt; chat: the tokenizer's template"""
     batch_size: Count = 64
-    """replies at a time"""
+    """replies sampled and scored at a time"""
     base_dtype: BaseDtype = "bfloat16"
     """of the base weights; int8 and nf4 quantise the projections block by block"""
     seed: Seed = 0
-    """of the samples"""
+    """seed of the samples that are drawn"""
 
 
 def score_kl(config: ScoreKLConfig) -> Phase:

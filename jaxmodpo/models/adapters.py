@@ -50,13 +50,14 @@ def save_adapter(
         (temporary / "adapter_config.json").write_text(json.dumps(settings, indent=2) + "\n")
 
 
-def load_adapter(folder: Path, model: DecoderConfig, base: Path | None = None) -> tuple[LoraConfig, dict[str, Array]]:
+def load_adapter(folder: Path, model: DecoderConfig, base: Path) -> tuple[LoraConfig, dict[str, Array]]:
     """Read a PEFT folder for a model of this shape.
 
     Args:
         folder: the adapter's.
         model: the base's shape.
-        base: the base's folder. An adapter that names another base is warned of, since its weights may be another's.
+        base: the base's folder. An adapter that names another base is refused where it has another shape, and warned
+            of where it fits, since the weights may be another's.
 
     Raises:
         UserError: not a plain LoRA adapter, one of another shape, or with numbers that are not finite.
@@ -67,10 +68,10 @@ def load_adapter(folder: Path, model: DecoderConfig, base: Path | None = None) -
     try:
         arrays = load_parameters(folder, table, jnp.float32, weights_name="adapter_model")
     except UserError as error:
-        raise UserError(
-            f"{error} (the adapter says that its base is {made_for})" if made_for else str(error)
-        ) from error
-    if base is not None and made_for is not None and not _same_base(made_for, base):
+        if made_for is None or _same_base(made_for, base):
+            raise
+        raise UserError(f"{folder} was trained on {made_for} and does not fit {base}: {error}") from error
+    if made_for is not None and not _same_base(made_for, base):
         logger.warning(
             "%s was trained on %s and is used with %s: unless these are the same weights, its numbers mean nothing",
             folder,

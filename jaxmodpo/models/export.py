@@ -39,7 +39,7 @@ class ExportConfig(Settings):
     model: Path
     """the base model's Hugging Face folder"""
     adapter: Path
-    """a PEFT folder"""
+    """a PEFT folder, trained on this base"""
     output_dir: Path
     """the merged model is written to output_dir/model"""
     shard_mib: Count = 4096
@@ -56,7 +56,7 @@ def export(config: ExportConfig) -> Phase:
     model = read_decoder_config(config.model)
     ignored = ("lm_head.",) if model.tie_word_embeddings else ()
     found = locate(config.model, parameter_table(model), ignored_prefixes=ignored)
-    deltas = _Deltas(config.adapter, model, found)
+    deltas = _Deltas(config, model, found)
     shards = _plan(found, config.shard_mib * MIB)
     with atomic_directory(config.output_dir / "model") as folder:
         for path in [*_settings_files(config.model), *tokenizer_files(config.model)]:
@@ -83,8 +83,8 @@ def export(config: ExportConfig) -> Phase:
 class _Deltas:
     """The base's tensors one by one, with what the adapter changes added in float32."""
 
-    def __init__(self, adapter: Path, model: DecoderConfig, found: Located):
-        lora, arrays = load_adapter(adapter, model)
+    def __init__(self, config: ExportConfig, model: DecoderConfig, found: Located):
+        lora, arrays = load_adapter(config.adapter, model, config.model)
         self.files = found.files
         self.scale = lora.scale
         table = parameter_table(model)

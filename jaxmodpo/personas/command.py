@@ -34,7 +34,7 @@ class PersonasConfig(Settings):
     """train_personas.json, test_personas.json, all_personas.json, personas_report.html, report.json and figures/ are
     written here"""
     survey: tuple[Path, ...] = ()
-    """survey CSV files"""
+    """CSV files of the survey's answers"""
     synthesize: Count | None = None
     """instead of --survey: make up a survey of this many participants (nobody's answers) and go on with it"""
     survey_output: Path | None = None
@@ -42,7 +42,7 @@ class PersonasConfig(Settings):
     mapping: str = CANONICAL
     """how the survey's columns and answers become ours: a YAML file, or one of configs/personas/"""
     select: Annotated[int, Range(least=2)] = 150
-    """personas kept"""
+    """how many personas are kept"""
     train: Count = 100
     """of these, for collecting preferences; the others are for testing"""
     min_quality: Share = 0.9

@@ -44,17 +44,17 @@ class ResponsesConfig(Settings):
     model: Path | None = None
     """the base model's Hugging Face folder, of the local engine"""
     adapter: Path | None = None
-    """a PEFT folder"""
+    """a PEFT folder, trained on this base"""
     model_name: str = ""
     """written beside each reply; needed to tell models apart in evaluation files"""
     samples: Count = 5
     """replies per question"""
     temperature: NotNegative | None = 0.8
-    """0 takes the likeliest token each time; None sends an endpoint none, since some models take none"""
+    """of the draws; 0 takes the likeliest token each time; None sends an endpoint none, since some models take none"""
     top_p: Probability = 0.95
     """draw from the smallest set of tokens with at least this probability"""
     max_new_tokens: Count = 512
-    """of a reply"""
+    """most tokens of a reply"""
     max_prompt_length: Annotated[int, Range(least=2)] = 512
     """of the local engine, tokens; in a longer prompt the question loses its start"""
     prompt_style: PromptStyle = "instruct"
@@ -66,7 +66,7 @@ class ResponsesConfig(Settings):
     seed: Seed = 0
     """of the draws; an endpoint takes none"""
     base_url: str = "https://api.openai.com/v1"
-    """of the endpoint"""
+    """the endpoint's address, up to and with /v1"""
     endpoint_model: str = ""
     """the endpoint's model; it has no default"""
     api_key_env: str = "OPENAI_API_KEY"

@@ -28,7 +28,7 @@ class DemoConfig(Settings):
     output_dir: Path = Path("out/demo")
     """everything is written here; results.json and report/report.html are the end of it"""
     seed: Seed = 0
-    """of the first world"""
+    """the first world's seed"""
     seeds: Count = 1
     """worlds, one after the other, with seeds seed, seed + 1, …"""
 

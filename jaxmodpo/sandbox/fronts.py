@@ -40,9 +40,9 @@ class FrontsConfig(Settings):
     output_dir: Path = Path("out/fronts")
     """worlds are made in seed_0, seed_1 and so on; fronts.json and fronts.png are the end of it"""
     seed: Seed = 0
-    """of the first world"""
+    """the first world's seed"""
     seeds: Count = 3
-    """worlds"""
+    """how many worlds are made"""
 
 
 def fronts(config: FrontsConfig) -> None:

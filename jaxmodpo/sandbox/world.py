@@ -28,19 +28,19 @@ class WorldConfig(Settings):
     output_dir: Path
     """posts.csv, survey.csv, mistral/ and roberta/ are written here"""
     posts: Count = 650
-    """help-seeking posts"""
+    """how many help-seeking posts are made"""
     participants: Count = 335
-    """survey rows"""
+    """how many people answer the survey"""
     mistral_steps: Count = 500
     """pretraining updates of the decoder, 32 texts each"""
     mistral_learning_rate: Positive = 3e-3
-    """peak"""
+    """peak of the decoder's learning rate"""
     roberta_steps: Count = 200
     """pretraining updates of the encoder, 32 texts each"""
     roberta_learning_rate: Positive = 2e-3
-    """peak"""
+    """peak of the encoder's learning rate"""
     seed: Seed = 0
-    """of everything"""
+    """seed of posts, survey and models"""
 
 
 def world(config: WorldConfig) -> Phase:
@@ -93,6 +93,7 @@ def distinct_posts(count: int, generator: np.random.Generator) -> list[str]:
         UserError: the grammar has too few.
     """
     posts: dict[str, None] = {}
+    """how many help-seeking posts are made"""
     for _ in range(50 * count):
         posts.setdefault(grammar.post(generator))
         if len(posts) == count:

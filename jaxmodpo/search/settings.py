@@ -32,6 +32,7 @@ class TuneSettings(Settings):
     """keep every trial's adapter or model, not the best one's alone"""
 
     evaluations_per_epoch: Count = 2
+    """evaluations in a pass over the data, at which trials are compared and pruned"""
     best_metric: Literal["accuracy"] = "accuracy"
     """what trials are compared by, and so within them too"""
 

@@ -33,6 +33,8 @@ from jaxmodpo.methods.reward import load_reward_model, score
 from jaxmodpo.methods.score import divergence, own_replies
 from jaxmodpo.methods.soup import SoupConfig, soup
 from jaxmodpo.models.adapter_config import read_adapter_config
+from jaxmodpo.models.adapters import load_adapter
+from jaxmodpo.models.files import read_decoder_config
 from jaxmodpo.pages import png
 from jaxmodpo.phase import Phase
 from jaxmodpo.ranges import Count, Positive
@@ -82,9 +84,9 @@ class SweepConfig(PreferenceTrainingConfig):
     samples: Count = 4
     """replies per question, drawn at temperature 1 from the whole vocabulary"""
     max_new_tokens: Count = 512
-    """of a reply"""
+    """most tokens of a reply"""
     sample_batch_size: Count = 64
-    """replies at a time"""
+    """replies sampled at a time"""
     match_kl: bool = True
     """compare at matched divergence besides"""
 
@@ -203,6 +205,8 @@ def _check_souped(config: SweepConfig, *, read: bool = False) -> None:
         try:
             if _is_adapter(folder):
                 read_adapter_config(folder)
+                if read:
+                    load_adapter(folder, read_decoder_config(config.model), config.model)
             elif folder.is_dir() and not any((folder / file).is_file() for file in DATASETS_FILES):
                 raise UserError(
                     f"{path} is neither a PEFT adapter (adapter_config.json) nor what datasets' save_to_disk wrote"

@@ -43,7 +43,7 @@ class DeviceConfig(Settings):
     coordinator: str | None = None
     """HOST:PORT of process 0"""
     processes: Count | None = None
-    """how many there are"""
+    """how many processes there are in all"""
     process_id: CountOrZero | None = None
     """which one this is, from 0"""
 

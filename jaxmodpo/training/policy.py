@@ -64,7 +64,7 @@ class PolicyTrainingConfig(TrainingConfig):
     base_dtype: BaseDtype = "bfloat16"
     """of the frozen base weights; int8 and nf4 quantise the projections block by block"""
     lora_rank: Count = 64
-    """r"""
+    """r, the inner dimension of the adapter's matrices"""
     lora_alpha: Positive = 128.0
     """the adapter's scale is alpha / r"""
     lora_dropout: ShareBelowOne = 0.05
@@ -280,12 +280,15 @@ def load_policy(
     """
     devices = make_mesh(mesh)
     place = shardings(devices)
-    check_heads(read_decoder_config(model), devices)
+    shape = read_decoder_config(model)
+    check_heads(shape, devices)
+    # Read first: whether it fits is known before the base is loaded.
+    ready = None if adapter is None else load_adapter(adapter, shape, model)
     loaded = load_decoder(model, base_dtype, place)
     base = {name: variable[...] for name, variable in loaded.base.items()}
     lora = fresh or LoraConfig(rank=1, alpha=1.0, dropout=0.0)
     bare = Policy(model, loaded.config, base, lora, {}, devices, Attention(attention, devices))
-    return fresh_adapter(bare, lora, seed) if adapter is None else with_adapter(bare, adapter)
+    return fresh_adapter(bare, lora, seed) if ready is None else _place_adapter(bare, *ready)
 
 
 def fresh_adapter(policy: Policy, lora: LoraConfig, seed: int) -> Policy:

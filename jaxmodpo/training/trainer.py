@@ -53,7 +53,7 @@ class TrainingConfig(DeviceConfig):
     """What every training command can be told."""
 
     output_dir: Path
-    """the run's folder"""
+    """the run's folder, for its model, metrics and checkpoints"""
     seed: Seed = 0
     """of the data order, the dropout and fresh parameters"""
     learning_rate: Positive = 5e-6
@@ -61,7 +61,7 @@ class TrainingConfig(DeviceConfig):
     batch_size: Count = 4
     """examples in memory at a time (pairs, for preference losses), over all devices"""
     gradient_accumulation: Count = 4
-    """batches per update"""
+    """batches that are added up for one update"""
     epochs: Count = 3
     """passes over the data"""
     warmup_ratio: ShareBelowOne = 0.1

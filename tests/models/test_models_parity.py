@@ -185,7 +185,7 @@ def test_adapters_load_in_peft_and_peft_adapters_load_here(tmp_path: Path, lora:
     assert np.abs(np.asarray(logits) - np.asarray(ours.logits(ours.hidden_states(jnp.asarray(TOKENS))))).max() > 0.1
 
     adapted.save_pretrained(tmp_path / "theirs")
-    config, loaded = load_adapter(tmp_path / "theirs", ours.config)
+    config, loaded = load_adapter(tmp_path / "theirs", ours.config, tmp_path)
     assert config == lora
     for name, array in adapter.items():
         np.testing.assert_array_equal(np.asarray(loaded[name]), np.asarray(array))
