@@ -9,7 +9,6 @@ In a setting, ``$out`` stands for the experiment's folder, ``$seed`` for its see
 from __future__ import annotations
 
 import logging
-import math
 import re
 import string
 import time
@@ -35,7 +34,7 @@ class RunConfig(Settings):
     """Run an experiment's phases in order, skipping the finished ones."""
 
     experiment: Annotated[str, tyro.conf.Positional]
-    """a YAML file, or the name of one that comes with jaxmodpo (demo, phase1, phase2, fronts)"""
+    """a YAML file, or the name of one that comes with jaxmodpo (demo, phase1, phase2, phase2_all_pairs, fronts)"""
     output_dir: Path | None = None
     """the experiment's folder; default out/NAME"""
     seed: Seed | None = None
@@ -43,7 +42,8 @@ class RunConfig(Settings):
     set: tuple[str, ...] = ()
     """NAME=VALUE of the file's variables"""
     dry_run: bool = False
-    """print the phases, their inputs, and what they cost in judge calls, chip-hours and disk, without running them"""
+    """print the phases, their inputs, and what they cost in judge calls, dollars, chip-hours and disk, without running
+    them"""
     chip: str = "H100 SXM"
     """whose hours a dry run counts: a name in configs/hardware/chips.yaml, or v5e, v5p, v6e"""
 
@@ -239,21 +239,21 @@ def run_experiment(
     Raises:
         UserError: a variable without a value, or what a phase raises.
     """
-    experiment, out, resolved = _resolved(path, out, seed, given or {})
+    experiment, out, resolved = resolve_all(path, out, seed, given or {})
     variables = set_variables(experiment, given or {})
     if unset := [name for name, value in variables.items() if value == f"${name}"]:
         raise UserError(f"{path.name} needs {' and '.join(f'--set {name}=…' for name in unset)}")
     for phase, config in zip(experiment.phases, resolved, strict=True):
-        if not _finished(config):
+        if not finished_before(config):
             _check(f"{path.name}, phase {phase.name}", config)
     for number, (phase, config) in enumerate(zip(experiment.phases, resolved, strict=True), 1):
         if phase.config:
             # The search that writes it may have ended only now.
-            config = _resolve_all(path, experiment, out, given or {})[number - 1]
+            config = _resolve_phases(path, experiment, out, given or {})[number - 1]
             _check(f"{path.name}, phase {phase.name}", config)
         started = time.monotonic()
         _, function = load(phase.command)
-        logger.info(_label(number, len(resolved), phase))
+        logger.info(label(number, len(resolved), phase))
         done: Phase | None = function(config)  # type: ignore[operator]
         took = time.monotonic() - started
         recorded = done.manifest.get("seconds", 0.0) if done else took
@@ -261,17 +261,17 @@ def run_experiment(
     return out
 
 
-def _resolved(
+def resolve_all(
     path: Path, out: Path | None, seed: int | None, given: Mapping[str, str]
 ) -> tuple[Experiment, Path, list[Any]]:
     """Return an experiment with its seed, its folder, and the settings of its phases."""
     experiment = read_experiment(path)
     experiment = replace(experiment, seed=experiment.seed if seed is None else seed)
     out = out or Path("out") / experiment.name
-    return experiment, out, _resolve_all(path, experiment, out, given)
+    return experiment, out, _resolve_phases(path, experiment, out, given)
 
 
-def _resolve_all(path: Path, experiment: Experiment, out: Path, given: Mapping[str, str]) -> list[Any]:
+def _resolve_phases(path: Path, experiment: Experiment, out: Path, given: Mapping[str, str]) -> list[Any]:
     variables = set_variables(experiment, given)
     configs: list[Any] = []
     for phase in experiment.phases:
@@ -280,7 +280,7 @@ def _resolve_all(path: Path, experiment: Experiment, out: Path, given: Mapping[s
     return configs
 
 
-def _check_settings(source: str, config: Any) -> None:
+def check_settings(source: str, config: Any) -> None:
     """Refuse settings that no machine could run: weights off the simplex, no data named, two that contradict."""
     try:
         config.check()
@@ -294,7 +294,7 @@ def _check(source: str, config: Any) -> None:
     from jaxmodpo.judging.settings import JudgeConfig, check_judge
     from jaxmodpo.sampling.command import ResponsesConfig, check_engine
 
-    _check_settings(source, config)
+    check_settings(source, config)
     try:
         if isinstance(config, JudgeConfig):
             check_judge(config)
@@ -304,111 +304,15 @@ def _check(source: str, config: Any) -> None:
         raise UserError(f"{source}: {error}") from None
 
 
-def _label(number: int, count: int, phase: PhaseSpec) -> str:
+def label(number: int, count: int, phase: PhaseSpec) -> str:
+    """Return what stands above a phase in logs and in a dry run."""
     return f"[{number}/{count}] {phase.name} ({phase.command})"
 
 
-# --------------------------------------------------------------------------- the dry run
-
-_MISSING = "missing"
-
-
-def dry_run(path: Path, out: Path | None, seed: int | None, given: Mapping[str, str], chip: str) -> None:
-    """Print every phase with its inputs, its settings and its cost, and the sums."""
-    from jaxmodpo.estimate import Cost, Estimator, Unknown, chip_named
-
-    experiment, out, resolved = _resolved(path, out, seed, given)
-    estimator, total, peak = Estimator(chip_named(chip)), Cost(), 0.0
-    unknown: list[str] = []
-    blocked: list[Path] = []
-    following = 0
-    made: list[tuple[Path, str]] = []
-    missing: dict[str, None] = {}
-    for phase, config in zip(experiment.phases, resolved, strict=True):
-        if not _finished(config):
-            _check_settings(f"{path.name}, phase {phase.name}", config)
-    for number, (phase, config) in enumerate(zip(experiment.phases, resolved, strict=True), 1):
-        print(_label(number, len(resolved), phase))
-        finished = _finished(config)
-        try:
-            cost = estimator.phase(phase.command, config)
-        except Unknown as error:
-            cost = None
-            if any(error.path.is_relative_to(folder) for folder in blocked):
-                following += 1
-            else:
-                unknown.append(f"{phase.name} ({error})")
-            blocked.append(getattr(config, "output_dir", out / phase.name))
-        if finished:
-            print("    finished already")
-        elif cost is None:
-            print("    cost not known yet")
-        else:
-            print(f"    {_said(cost)}")
-            for name in ("judge_calls", "chip_hours", "disk", "endpoint_replies"):
-                setattr(total, name, getattr(total, name) + getattr(cost, name))
-            peak = max(peak, cost.while_running)
-        if phase.config:
-            print(f"    config: {phase.config}  [what it leaves open until it is there: as the search begins]")
-        for field in fields(config):
-            value = getattr(config, field.name)
-            if field.name == "output_dir" or value == field.default:
-                continue
-            shown = " ".join(map(str, value)) if isinstance(value, tuple) else value
-            origins = {} if field.name == "cache_dir" else _origins(value, made)
-            said = f"  [{', '.join(dict.fromkeys(origins.values()))}]" if origins else ""
-            print(f"    {field.name}: {shown}{said}")
-            missing |= dict.fromkeys(name for name, origin in origins.items() if origin == _MISSING)
-        made.append((getattr(config, "output_dir", out), phase.name))
-    total.while_running = peak
-    print(f"in all, in hours of one {estimator.chip.name}: {_said(total)}")
-    if missing:
-        print(f"what it reads and is not there: {', '.join(missing)}")
-    if unknown:
-        also = f"; and {following} phases that follow from them" if following else ""
-        print(f"without what cannot be known yet: {'; '.join(unknown)}{also}")
-    if unset := [name for name, value in set_variables(experiment, given).items() if value == f"${name}"]:
-        print(f"to run it, give {' and '.join(f'--set {name}=…' for name in unset)}")
-
-
-def _finished(config: Any) -> bool:
+def finished_before(config: Any) -> bool:
+    """Return whether the folder that a phase's settings name holds a finished run."""
     folder = getattr(config, "phase_dir", getattr(config, "output_dir", Path()))
     return is_finished(folder / "manifest.json")
-
-
-def _origins(value: Any, made: Sequence[tuple[Path, str]]) -> dict[str, str]:
-    """Say of a setting that names files which phases make each of them, or that it is missing."""
-    said: dict[str, str] = {}
-    for part in value if isinstance(value, tuple) else (value,):
-        text = str(part).partition("=")[2] or str(part)
-        path = Path(text.removeprefix("adapter:"))
-        source = next((name for folder, name in reversed(made) if path.is_relative_to(folder)), None)
-        if isinstance(part, Path) and any(folder != path and folder.is_relative_to(path) for folder, _ in made):
-            said[str(path)] = "from the phases before"
-        elif source is not None:
-            said[str(path)] = f"from {source}"
-        elif isinstance(part, Path) and not path.exists():
-            said[str(path)] = _MISSING
-    return said
-
-
-def _said(cost: Any) -> str:
-    parts = [f"{cost.judge_calls:,} judge calls"] if cost.judge_calls else []
-    if cost.endpoint_replies:
-        parts.append(f"{cost.endpoint_replies:,} replies of an endpoint")
-    if cost.chip_hours:
-        parts.append(
-            f"{cost.chip_hours:.2g} chip-hours" if cost.chip_hours < 10 else f"{cost.chip_hours:.0f} chip-hours"
-        )
-    parts.append(f"{_size(cost.disk)} on disk")
-    if cost.while_running:
-        parts.append(f"{_size(cost.while_running)} more while it runs")
-    return ", ".join(parts)
-
-
-def _size(size: float) -> str:
-    power = min(4, int(math.log10(max(size, 1)) / 3))
-    return f"{size / 1000**power:.3g} {('B', 'kB', 'MB', 'GB', 'TB')[power]}"
 
 
 def _experiment_file(name: str) -> Path:
@@ -432,6 +336,8 @@ def run(config: RunConfig) -> None:
     path = _experiment_file(config.experiment)
     given = named_values(config.set, "--set")
     if config.dry_run:
+        from jaxmodpo.dry_run import dry_run
+
         dry_run(path, config.output_dir, config.seed, given, config.chip)
     else:
         run_experiment(path, config.output_dir, config.seed, given=given)

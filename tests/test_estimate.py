@@ -2,31 +2,46 @@
 
 from __future__ import annotations
 
-import re
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import NamedTuple
 
 import datasets
 import pytest
 
 from jaxmodpo.artifacts import Question, write_json, write_jsonl, write_questions
 from jaxmodpo.config import builtin
+from jaxmodpo.dry_run import dry_run
 from jaxmodpo.errors import UserError
 from jaxmodpo.estimate import Cost, Estimator, Unknown, chip_named
 from jaxmodpo.evaluation.report import Run, find_runs
-from jaxmodpo.experiment import RunConfig, dry_run, read_experiment, resolve, run, run_experiment, set_variables
+from jaxmodpo.experiment import RunConfig, read_experiment, resolve, run, run_experiment, set_variables
 from jaxmodpo.methods.dpo import DPOConfig
 from jaxmodpo.methods.reward import RewardConfig
+from jaxmodpo.models.shapes import SHAPES
 from jaxmodpo.search.sweep import SweepConfig
 
 POSTS = "sp_id,seeker_post\n" + "".join(f"s{n},a post of some words {n}\n" for n in range(2979))
 
 
-def costs(name: str, folder: Path) -> dict[str, tuple]:
+class Known(NamedTuple):
+    """What of a cost is known."""
+
+    chip_hours: float
+    disk: float
+
+
+def known(cost: Cost) -> Known:
+    assert cost.chip_hours is not None and cost.disk is not None
+    return Known(cost.chip_hours, cost.disk)
+
+
+def costs(name: str, folder: Path, given: Mapping[str, str] | None = None) -> dict[str, tuple]:
     """Every phase's cost of one of our experiments, on as many posts as the paper's."""
     (folder / "posts.csv").write_text(POSTS)
     experiment = read_experiment(builtin(".", name))
-    variables = set_variables(experiment, {"posts": str(folder / "posts.csv"), "judge": "m"})
+    variables = set_variables(experiment, {"posts": str(folder / "posts.csv"), "judge": "m"} | {**(given or {})})
     estimator = Estimator(chip_named("v5e"))
     found = {}
     for phase in experiment.phases:
@@ -76,6 +91,20 @@ def test_what_both_phases_share_is_the_same_phase(tmp_path):
         assert one[name][1] == two[name][1]
 
 
+def test_the_better_variant_of_phase_2_shares_all_but_what_it_betters(tmp_path):
+    """It may run in phase2's folder: no vote and no reward model is made twice."""
+    paper, better = costs("phase2", tmp_path), costs("phase2_all_pairs", tmp_path)
+    shared = [name for name in paper if name in better]
+    assert len(shared) == 10 and all(paper[name][1] == better[name][1] for name in shared)
+    for name in ("modpo_survey", "modpo_survey4", "modpo_maxim"):
+        (_, one, cost), (_, other, more) = paper[name], better[f"{name}_all"]
+        assert one.weights[0] == pytest.approx(1 / len(one.weights), abs=1e-6) and other.weights[0] == 0.5
+        assert (other.pairs_per_question, other.margin_scale, other.epochs) == ("all", "std", 1)
+        assert other.margin == one.margin and other.pairs.name.endswith("_rankings.json")
+        # Ten times the pairs, a third of the epochs; references are computed once for each.
+        assert more.chip_hours / cost.chip_hours == pytest.approx(10 * (2 * 1 + 1) / (2 * 3 + 1), rel=0.1)
+
+
 def test_each_phases_report_stays_as_it_is_beside_the_other_phase(tmp_path):
     """Both phases may have one folder: a report must take its own phase's runs, no more and no fewer."""
     made: dict[str, list[Run]] = {}
@@ -101,9 +130,77 @@ def test_a_dry_run_says_where_inputs_come_from_and_what_is_missing(tmp_path, cap
     (absent,) = (line for line in said.splitlines() if line.startswith("what it reads and is not there: "))
     assert "data/survey.csv" in absent and "posts.csv" not in absent
     assert "give --set judge=…" in said and not (tmp_path / "out").exists()
-    run(RunConfig(experiment="phase1", output_dir=tmp_path / "out", dry_run=True))
-    said = capsys.readouterr().out
-    assert "cost not known yet" in said and "interpretations-reddit.csv is not there" in said
+
+
+def dry(name: str, out: Path, capsys: pytest.CaptureFixture[str], chip: str = "v5e", **given: str) -> list[str]:
+    """The lines of a dry run."""
+    set_ = tuple(f"{key}={value}" for key, value in given.items())
+    run(RunConfig(experiment=name, output_dir=out, dry_run=True, chip=chip, set=set_))
+    return capsys.readouterr().out.splitlines()
+
+
+def test_before_the_data_are_there_the_papers_counts_are_assumed_and_said(tmp_path, capsys):
+    said = dry("phase1", tmp_path / "out", capsys, judge="gpt-4.1-mini")
+    (total,) = (line for line in said if line.startswith("in all"))
+    assert "1,497,900 judge calls, 600 replies of an endpoint, $" in total and "unknown" not in total
+    assert "assumed: data/interpretations-reddit.csv is not there: taken for the paper's 2,979 posts" in said
+    mistral = "models/Mistral-7B-Instruct-v0.2 is not there: taken to be as large as mistral-7b-v0.2"
+    assert f"assumed: {mistral}, after which it is named" in said
+
+
+def test_dollars_follow_the_price_table_and_the_batch_apis_discount(tmp_path):
+    def dollars(**given: str) -> float:
+        costs_of = costs("phase1", tmp_path, {"judge": "gpt-4.1-mini"} | given)
+        found = costs_of["preferences"][2].dollars
+        assert found is not None
+        return found
+
+    # 237,900 calls of five replies of 320 tokens, a profile of 330, a post of 55 and some 500 of instructions, at 0.40
+    # dollars a million, and 27 tokens of answers at 1.60.
+    assert dollars() == pytest.approx(237_900 * ((5 * 320 + 330 + 55 + 500) * 0.4 + 27 * 1.6) / 1e6, rel=0.1)
+    assert dollars(ask_by="batch") == pytest.approx(dollars() / 2)
+    assert dollars(judge="o3") == pytest.approx(5 * dollars(), rel=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("judge", "why"),
+    [
+        ("llama-3.1-70b", "unknown: the table 'models' has no price of llama-3.1-70b (preferences and 1 more)"),
+        ("", "unknown: no model is named for the endpoint (preferences and 1 more)"),
+    ],
+)
+def test_a_price_that_is_not_known_makes_the_sum_unknown(tmp_path, capsys, judge, why):
+    said = dry("phase1", tmp_path / "out", capsys, **({"judge": judge} if judge else {}))
+    (total,) = (line for line in said if line.startswith("in all"))
+    assert "1,497,900 judge calls, 600 replies of an endpoint, dollars unknown, " in total and why in said
+
+
+def test_what_cannot_be_on_one_chip_is_said_so(tmp_path, capsys):
+    said = dry("phase1", tmp_path / "out", capsys, judge="m")
+    assert sum("does not fit on one TPU v5e" in line for line in said) == 12
+    what = "bfloat16 weights, the adapter, its gradients and moments"
+    sentence = f"{what} alone are 16.0 GiB of 15.75; set base_dtype: nf4, or take several chips"
+    assert f"    does not fit on one TPU v5e: {sentence}" in said
+    for chip, base_dtype in (("v5e", "nf4"), ("H100 SXM", "bfloat16")):
+        said = dry("phase1", tmp_path / "out", capsys, chip, judge="m", base_dtype=base_dtype)
+        assert not any("does not fit" in line for line in said)
+
+
+def test_a_model_folder_is_as_large_as_its_own_config_says(tmp_path):
+    folder = tmp_path / "Mistral-7B-Instruct-v0.2"
+    write_json(folder / "config.json", SHAPES["tiny-mistral"])
+    write_json(tmp_path / "pairs.json", [{}] * 10)
+    config = DPOConfig(model=folder, pairs=tmp_path / "pairs.json", lora_rank=8, output_dir=tmp_path / "out")
+    cost = Estimator(chip_named("v5e")).phase("align dpo", config)
+    assert cost.disk == 4 * 8 * 4 * (3 * (256 + 704) + 2 * (256 + 256) + 2 * (256 + 128))
+
+
+def test_fewer_posts_than_the_test_set_are_refused_and_never_counted_below_zero(tmp_path):
+    (tmp_path / "posts.csv").write_text("\n".join(POSTS.splitlines()[:31]))
+    given = {"posts": str(tmp_path / "posts.csv"), "judge": "m"}
+    sentence = r"^phase1.yaml, phase questions: --test-size 600 does not fit 30 posts: test and training set need"
+    with pytest.raises(UserError, match=sentence):
+        dry_run(builtin(".", "phase1"), tmp_path / "out", None, given, "v5e")
 
 
 def test_a_run_is_refused_before_its_first_phase(tmp_path):
@@ -161,13 +258,13 @@ def test_a_later_phases_settings_are_refused_before_anything_runs(tmp_path, comm
 
 
 @pytest.mark.parametrize("name", ["demo", "fronts"])
-def test_a_dry_run_goes_on_where_models_and_posts_are_not_made_yet(name, tmp_path, capsys):
-    dry_run(builtin(".", name), tmp_path / "out", None, {}, "v5e")
-    printed = capsys.readouterr().out
-    last = printed.splitlines()[-1]
-    assert f"questions ({tmp_path}/out/world/posts.csv is not there)" in last
-    assert re.search(r"and \d+ phases that follow from them$", last)
-    assert printed.count("is not there") == 2, "what follows from a missing file is not told again"
+def test_a_dry_run_goes_on_where_models_are_not_made_yet(name, tmp_path, capsys):
+    """The sandbox's posts are as many as it is told to make; what depends on its models is unknown, not nothing."""
+    said = dry(name, tmp_path / "out", capsys)
+    (total,) = (line for line in said if line.startswith("in all"))
+    assert "chip-hours unknown, disk unknown" in total and not any("posts.csv is not there" in line for line in said)
+    why = f"unknown: {tmp_path}/out/world/mistral is not there ("
+    assert sum(line.startswith(why) for line in said) == 1, "what is missing is told once"
 
 
 def test_counts_come_from_files_that_are_there_or_not_at_all(tmp_path):
@@ -191,7 +288,7 @@ def test_pairs_of_every_kind_of_file_are_counted(tmp_path):
     estimator = Estimator(chip_named("v5e"))
     assert estimator.rows(tmp_path / "pairs.jsonl") == estimator.rows(tmp_path / "folder") == 30
     config = DPOConfig(model=Path("Mistral-7B-Instruct-v0.2"), pairs=tmp_path / "folder", output_dir=tmp_path / "out")
-    assert estimator.phase("align dpo", config).chip_hours > 0
+    assert known(estimator.phase("align dpo", config)).chip_hours > 0
 
 
 def test_reward_models_of_every_criterion_are_those_that_are_trained(tmp_path):
@@ -200,7 +297,7 @@ def test_reward_models_of_every_criterion_are_those_that_are_trained(tmp_path):
     config = RewardConfig(model=Path("roberta-large"), pairs=tmp_path, all=True, output_dir=tmp_path / "out")
     estimator = Estimator(chip_named("v5e"))
     one = estimator.phase("reward", replace(config, all=False, pairs=tmp_path / "safety_pairs.json"))
-    assert estimator.phase("reward", config).disk == 6 * one.disk
+    assert estimator.phase("reward", config).disk == 6 * known(one).disk
 
 
 def test_a_sweep_counts_what_it_measures_and_only_what_it_trains(tmp_path):
@@ -212,8 +309,8 @@ def test_a_sweep_counts_what_it_measures_and_only_what_it_trains(tmp_path):
     )  # fmt: skip
     estimator = Estimator(chip_named("H100 SXM"))
 
-    def cost(*soup: str, **changes) -> Cost:
-        return estimator.phase("sweep", replace(config, soup=soup, **changes))
+    def cost(*soup: str, **changes) -> Known:
+        return known(estimator.phase("sweep", replace(config, soup=soup, **changes)))
 
     alone, more = cost(), cost(samples=8)
     # Ten models of 800 replies more: 125 batches of 64, each of 512 tokens at half of 3.35 TB/s, for 14.5 GB of

@@ -14,7 +14,7 @@ from jaxmodpo.artifacts import read_json, write_text
 from jaxmodpo.cli import load
 from jaxmodpo.config import builtin
 from jaxmodpo.errors import UserError
-from jaxmodpo.experiment import RunConfig, _resolved, read_experiment, run, run_experiment
+from jaxmodpo.experiment import RunConfig, read_experiment, resolve_all, run, run_experiment
 from jaxmodpo.methods.dpo import DPOConfig
 from jaxmodpo.search.settings import TuneDPOConfig
 
@@ -171,7 +171,7 @@ phases:
 
 def searched(folder: Path, text: str = SEARCHED) -> list[Any]:
     (folder / "e.yaml").write_text(text)
-    return _resolved(folder / "e.yaml", folder / "out", 3, {})[2]
+    return resolve_all(folder / "e.yaml", folder / "out", 3, {})[2]
 
 
 def test_a_phase_takes_the_best_settings_of_a_search_where_its_own_say_nothing(tmp_path):

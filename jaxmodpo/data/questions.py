@@ -137,10 +137,7 @@ def split_by_length(posts: Sequence[Question], test_size: int, seed: int) -> tup
     import pandas
     from sklearn.model_selection import train_test_split
 
-    if not 4 <= test_size <= len(posts) - 4:
-        raise UserError(
-            f"--test-size {test_size} does not fit {len(posts)} posts: test and training set need at least 4 each"
-        )
+    check_test_size(test_size, len(posts))
     lengths = pandas.Series([len(post.question_text) for post in posts])
     if lengths.nunique() == 1:
         raise UserError(f"the {len(posts)} posts are all equally long: there are no length quartiles to split by")
@@ -152,6 +149,18 @@ def split_by_length(posts: Sequence[Question], test_size: int, seed: int) -> tup
     except ValueError as error:
         raise UserError(f"the posts cannot be split by length quartile: {error}") from error
     return [posts[n] for n in train], [posts[n] for n in test]
+
+
+def check_test_size(test_size: int, posts: int) -> None:
+    """Refuse a test set that leaves too few posts for either part.
+
+    Raises:
+        UserError: always with both numbers.
+    """
+    if not 4 <= test_size <= posts - 4:
+        raise UserError(
+            f"--test-size {test_size} does not fit {posts} posts: test and training set need at least 4 each"
+        )
 
 
 def _mean_length(part: Sequence[Question]) -> float:

@@ -107,7 +107,7 @@ def _count(
     requests: Iterable[Request], identity: str, ledger: Ledger | None, prompts: Prompts, retry: bool
 ) -> tuple[int, int, _Texts]:
     """Count calls, those answered, and the texts of the others."""
-    texts, frame = _Texts({}), functools.cache(lambda *shape: _frame(prompts, *shape))
+    texts, frame = _Texts({}), functools.cache(lambda *shape: framing(prompts, *shape))
     calls = answered = 0
     batch: list[Asked] = []
 
@@ -141,10 +141,15 @@ def _add(texts: _Texts, request: Request, frame: Callable[..., str]) -> None:
     for part in parts:
         texts.prompts[part] = texts.prompts.get(part, 0) + 1
     texts.messages += 2
-    texts.answers += len(request.criteria) * (3 * len(request.responses) if request.kind == "rank" else 1) + 12
+    texts.answers += answer_tokens(request.kind, len(request.criteria), len(request.responses))
 
 
-def _frame(prompts: Prompts, kind, criteria, responses: int, ties: bool) -> str:
+def answer_tokens(kind: str, criteria: int, responses: int) -> int:
+    """Return about how many tokens an answer has, without thinking."""
+    return criteria * (3 * responses if kind == "rank" else 1) + 12
+
+
+def framing(prompts: Prompts, kind, criteria, responses: int, ties: bool) -> str:
     """Return everything that a request says around its texts, the schema of its answer included."""
     from jaxmodpo.artifacts import Candidate
 

@@ -1,0 +1,147 @@
+"""``run --dry-run``: every phase of an experiment with its inputs, its settings and its cost, and the sums."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+from jaxmodpo.errors import UserError
+from jaxmodpo.estimate import Cost, Estimator, Unknown, chip_named
+from jaxmodpo.experiment import PhaseSpec, check_settings, finished_before, label, resolve_all, set_variables
+from jaxmodpo.judging.families import Families
+
+_MISSING = "missing"
+
+
+def dry_run(path: Path, out: Path | None, seed: int | None, given: Mapping[str, str], chip: str) -> None:
+    """Print an experiment's phases and what they cost, and run none.
+
+    Raises:
+        UserError: settings that no machine could run, or data that are too few for them.
+    """
+    experiment, out, resolved = resolve_all(path, out, seed, given)
+    phases = list(zip(experiment.phases, resolved, strict=True))
+    for phase, config in phases:
+        if not finished_before(config):
+            check_settings(f"{path.name}, phase {phase.name}", config)
+    estimator, total = Estimator(chip_named(chip)), Cost()
+    made: list[tuple[Path, str]] = []
+    missing: dict[str, None] = {}
+    unknown: dict[str, list[str]] = {}
+    for number, (phase, config) in enumerate(phases, 1):
+        print(label(number, len(phases), phase))
+        try:
+            cost = _cost(estimator, phase, config)
+        except UserError as error:
+            raise UserError(f"{path.name}, phase {phase.name}: {error}") from None
+        if finished_before(config):
+            print("    finished already")
+        else:
+            print("\n".join(f"    {line}" for line in [_said(cost), *cost.notes]))
+            total.add(cost)
+            for why in cost.unknown:
+                unknown.setdefault(why, []).append(phase.name)
+        if phase.config:
+            print(f"    config: {phase.config}  [what it leaves open until it is there: as the search begins]")
+        missing |= dict.fromkeys(_print_settings(config, made))
+        made.append((getattr(config, "output_dir", out), phase.name))
+    print(f"in all, in hours of one {estimator.chip.name}: {_said(total)}")
+    _print_grounds(estimator, total, missing, unknown)
+    if unset := [name for name, value in set_variables(experiment, given).items() if value == f"${name}"]:
+        print(f"to run it, give {' and '.join(f'--set {name}=…' for name in unset)}")
+
+
+def _cost(estimator: Estimator, phase: PhaseSpec, config: Any) -> Cost:
+    """Return a phase's cost; of one that cannot be known at all, everything that such a command may cost is unknown."""
+    try:
+        return estimator.phase(phase.command, config)
+    except Unknown as error:
+        asks = phase.command in ("preferences", "evaluate")
+        cost = Cost(unknown=[str(error)], disk=None)
+        if asks:
+            cost.judge_calls = cost.dollars = None
+        elif getattr(config, "engine", "local") == "endpoint":
+            cost.endpoint_replies = cost.dollars = None
+        elif phase.command != "soup":
+            cost.chip_hours = None
+        return cost
+
+
+def _print_settings(config: Any, made: Sequence[tuple[Path, str]]) -> list[str]:
+    """Print what a phase is told besides the defaults; return the files it reads that nothing makes."""
+    missing: list[str] = []
+    for field in fields(config):
+        value = getattr(config, field.name)
+        if field.name == "output_dir" or value == field.default:
+            continue
+        shown = " ".join(map(str, value)) if isinstance(value, tuple) else value
+        origins = {} if field.name == "cache_dir" else _origins(value, made)
+        said = f"  [{', '.join(dict.fromkeys(origins.values()))}]" if origins else ""
+        print(f"    {field.name}: {shown}{said}")
+        missing += [name for name, origin in origins.items() if origin == _MISSING]
+    return missing
+
+
+def _print_grounds(
+    estimator: Estimator, total: Cost, missing: Mapping[str, None], unknown: Mapping[str, Sequence[str]]
+) -> None:
+    """Print what the sums rest on, and what they leave out."""
+    if total.dollars:
+        print(
+            f"dollars at the prices of {Families.load().as_of} (configs/judging/models.yaml), for profiles, posts and "
+            "replies of usual length; a model that thinks before it answers costs more"
+        )
+    for said in estimator.assumed:
+        print(f"assumed: {said}")
+    if missing:
+        print(f"what it reads and is not there: {', '.join(missing)}")
+    for why, names in unknown.items():
+        others = f" and {len(names) - 1} more" if len(names) > 1 else ""
+        print(f"unknown: {why} ({names[0]}{others})")
+
+
+def _origins(value: Any, made: Sequence[tuple[Path, str]]) -> dict[str, str]:
+    """Say of a setting that names files which phases make each of them, or that it is missing."""
+    said: dict[str, str] = {}
+    for part in value if isinstance(value, tuple) else (value,):
+        text = str(part).partition("=")[2] or str(part)
+        path = Path(text.removeprefix("adapter:"))
+        source = next((name for folder, name in reversed(made) if path.is_relative_to(folder)), None)
+        if isinstance(part, Path) and any(folder != path and folder.is_relative_to(path) for folder, _ in made):
+            said[str(path)] = "from the phases before"
+        elif source is not None:
+            said[str(path)] = f"from {source}"
+        elif isinstance(part, Path) and not path.exists():
+            said[str(path)] = _MISSING
+    return said
+
+
+def _said(cost: Cost) -> str:
+    parts = []
+    if cost.judge_calls != 0:
+        parts.append(_counted(cost.judge_calls, "judge calls"))
+    if cost.endpoint_replies != 0:
+        parts.append(_counted(cost.endpoint_replies, "replies of an endpoint"))
+    if cost.dollars != 0:
+        parts.append("dollars unknown" if cost.dollars is None else f"${cost.dollars:,.2f}")
+    if cost.chip_hours is None:
+        parts.append("chip-hours unknown")
+    elif cost.chip_hours:
+        shown = f"{cost.chip_hours:.2g}" if cost.chip_hours < 10 else f"{cost.chip_hours:.0f}"
+        parts.append(f"{shown} chip-hours")
+    parts.append("disk unknown" if cost.disk is None else f"{_size(cost.disk)} on disk")
+    if cost.while_running:
+        parts.append(f"{_size(cost.while_running)} more while it runs")
+    return ", ".join(parts)
+
+
+def _counted(count: int | None, what: str) -> str:
+    return f"{what} unknown" if count is None else f"{count:,} {what}"
+
+
+def _size(size: float) -> str:
+    power = min(4, int(math.log10(max(size, 1)) / 3))
+    return f"{size / 1000**power:.3g} {('B', 'kB', 'MB', 'GB', 'TB')[power]}"
