@@ -64,7 +64,7 @@ COMMANDS = {
     "evaluate": Command("evaluation.head_to_head", "EvaluateConfig", "evaluate", "blinded head-to-head judging"),
     "votes": Command("judging.export", "VotesConfig", "votes", "write a ledger's votes to Parquet or JSON Lines"),
     "judges": Command("evaluation.judges", "JudgesConfig", "judges", "how far judges' votes can be believed"),
-    "report": Command("evaluation.report", "ReportConfig", "report", "one HTML file with every figure"),
+    "report": Command("evaluation.report", "ReportConfig", "report", "one HTML file about finished runs, with figures"),
     "run": Command("experiment", "RunConfig", "run", "run an experiment file, skipping finished phases"),
     "verify": Command("verify", "VerifyConfig", "verify", "finished folders against their manifests, byte for byte"),
     "sandbox world": Command("sandbox.world", "WorldConfig", "world", "make synthetic posts, a survey and tiny models"),

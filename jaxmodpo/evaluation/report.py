@@ -2,7 +2,7 @@
 
 The command searches folders for manifests, reads the evaluations', the training runs' and the
 divergences' files beside them, counts the votes of judged folders, and writes ``report.html`` with
-every figure inside, together with the figures as PNG files. The page needs no network and no scripts,
+its figures inside, together with the figures as PNG files. The page needs no network and no scripts,
 and holds no times, so that equal inputs give equal bytes. It is apart from the evaluation because it
 shows finished work of any kind, and asks no judge.
 """
