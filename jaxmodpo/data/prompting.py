@@ -8,37 +8,84 @@ from __future__ import annotations
 
 import json
 import logging
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
-from jaxmodpo.data.text import PROMPT
+from jaxmodpo.data.text import PROMPT, PolicyText, is_day
 
 logger = logging.getLogger(__name__)
 
 FILE = "jaxmodpo_prompt.json"
 
 
-def record_prompt(adapter: Path, prompt_style: str) -> None:
-    """Write beside an adapter how its questions were put."""
-    template = PROMPT if prompt_style == "instruct" else "the tokenizer's chat template"
-    settings = {"prompt_style": prompt_style, "template": template}
-    (adapter / FILE).write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
+def record_prompt(adapter: Path, text: PolicyText) -> None:
+    """Write beside an adapter how its questions were put, and on what day where that is part of the prompt."""
+    around = text.surroundings
+    settings: dict[str, Any] = {
+        "prompt_style": text.prompt_style,
+        "template": PROMPT if text.prompt_style == "instruct" else "the tokenizer's chat template",
+        "before_question": around.head,
+        "after_question": around.tail,
+    }
+    if around.dated:
+        settings["prompt_date"] = text.day
+    _write(adapter, settings)
 
 
-def warn_of_other_prompt(adapter: Path | None, prompt_style: str) -> None:
-    """Warn if an adapter was trained under another prompt style; a folder of another tool does not say."""
+def record_common_prompt(adapter: Path, sources: Sequence[Path]) -> None:
+    """Write beside an adapter made of others how they were prompted; warn where they differ, and write nothing."""
+    recorded = [_read(source) for source in sources]
+    if any(settings != recorded[0] for settings in recorded):
+        logger.warning(
+            "the adapters %s were prompted in different ways, or some do not say how",
+            ", ".join(map(str, sources)),
+        )
+    elif recorded[0] is not None:
+        _write(adapter, recorded[0])
+
+
+def prompt_day(adapter: Path | None) -> str | None:
+    """Return the day that an adapter's prompts named, ``YYYY-MM-DD``, or None where they named none."""
+    day = (_read(adapter) or {}).get("prompt_date")
+    return day if isinstance(day, str) and is_day(day) else None
+
+
+def warn_of_other_prompt(adapter: Path | None, text: PolicyText) -> None:
+    """Warn if an adapter was trained under another prompt; a folder of another tool does not say."""
     if adapter is None or not (adapter / FILE).is_file():
         return
-    try:
-        settings = json.loads((adapter / FILE).read_text(encoding="utf-8"))
-    except ValueError:
-        settings = None
-    trained = settings.get("prompt_style") if isinstance(settings, dict) else None
+    settings = _read(adapter) or {}
+    trained = settings.get("prompt_style")
+    around = [settings.get("before_question"), settings.get("after_question")]
     if trained is None:
         logger.warning("%s does not say how the adapter was prompted", adapter / FILE)
-    elif trained != prompt_style:
+    elif trained != text.prompt_style:
         logger.warning(
             "%s was trained with --prompt-style %s and is used here with %s: its figures are those of another prompt",
             adapter,
             trained,
-            prompt_style,
+            text.prompt_style,
         )
+    elif around not in ([None, None], [text.surroundings.head, text.surroundings.tail]):
+        logger.warning(
+            "%s was trained with other text around its questions (%s says which) than the tokenizer's template writes "
+            "here: its figures are those of another prompt",
+            adapter,
+            FILE,
+        )
+
+
+def _write(adapter: Path, settings: dict[str, Any]) -> None:
+    (adapter / FILE).write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
+
+
+def _read(adapter: Path | None) -> dict[str, Any] | None:
+    """Return what an adapter's file says, or None where there is none that can be read."""
+    if adapter is None or not (adapter / FILE).is_file():
+        return None
+    try:
+        settings = json.loads((adapter / FILE).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return settings if isinstance(settings, dict) else None

@@ -40,6 +40,24 @@ SHORTEST_REWARD_TEXT = 6
 """tokens: a pair's four marks, and one of the question and of the response"""
 
 
+def check_day(text: str | None) -> None:
+    """Refuse a --prompt-date that is no day; None is the day on which the command is run.
+
+    Raises:
+        UserError: naming it.
+    """
+    if text is not None and not is_day(text):
+        raise UserError(f"--prompt-date must be a day such as 2026-01-31, not {text!r}")
+
+
+def is_day(text: str) -> bool:
+    """Return whether a text is a day as ``YYYY-MM-DD``."""
+    try:
+        return datetime.date.fromisoformat(text).isoformat() == text
+    except ValueError:
+        return False
+
+
 def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
     """Load a tokenizer from a local folder; remote code is never run.
 
@@ -146,6 +164,7 @@ class PolicyText:
             )
         if self.tokenizer.eos_token_id is None or self.tokenizer.bos_token_id is None:
             raise UserError("the policy's tokenizer needs a bos and an eos token")
+        check_day(self.day)
         self.day = self.day or datetime.date.today().isoformat()
         around, source = self._chat() if self.prompt_style == "chat" else (INSTRUCT, PROMPT)
         self.surroundings = around

@@ -20,12 +20,12 @@ from jaxmodpo.training.distributed import open_phase
 from jaxmodpo.training.policy import (
     PreferenceTrainingConfig,
     policy_examples,
-    policy_text,
     preference_terms,
     train_policy,
     with_reference,
     with_sft_term,
 )
+from jaxmodpo.training.prompts import policy_text
 from jaxmodpo.training.session import Session
 from jaxmodpo.training.step import Batch, LossTerms
 
@@ -82,7 +82,7 @@ def dpo(config: DPOConfig, session: Session | None = None) -> Phase:
     phase = open_phase("align dpo", config, {"model": config.model, "pairs": config.pairs})
     if phase.finished:
         return phase
-    text = policy_text(config)
+    text = policy_text(config, phase)
     left_out = LeftOut()
     pairs = load_pairs(config.pairs, config.pairs_per_question, left_out)
     examples = policy_examples([pairs], text, config)

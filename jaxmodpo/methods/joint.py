@@ -24,12 +24,12 @@ from jaxmodpo.training.policy import (
     PreferenceTrainingConfig,
     named_weights,
     policy_examples,
-    policy_text,
     preference_terms,
     train_policy,
     with_reference,
     with_sft_term,
 )
+from jaxmodpo.training.prompts import policy_text
 from jaxmodpo.training.session import Session
 from jaxmodpo.training.step import Batch, LossTerms
 
@@ -135,7 +135,7 @@ def joint(config: JointConfig, session: Session | None = None) -> Phase:
     phase = open_phase("align joint", config, inputs)
     if phase.finished:
         return phase
-    text = policy_text(config)
+    text = policy_text(config, phase)
     left_out = LeftOut()
     aligned, unused = align_pairs(
         {name: load_pairs(file, config.pairs_per_question, left_out) for name, file in files.items()}

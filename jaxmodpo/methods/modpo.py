@@ -23,12 +23,12 @@ from jaxmodpo.training.policy import (
     PreferenceTrainingConfig,
     named_weights,
     policy_examples,
-    policy_text,
     preference_terms,
     train_policy,
     with_reference,
     with_sft_term,
 )
+from jaxmodpo.training.prompts import policy_text
 from jaxmodpo.training.session import Session
 from jaxmodpo.training.step import Batch, LossTerms
 
@@ -104,7 +104,7 @@ def modpo(config: MODPOConfig, session: Session | None = None) -> Phase:
     phase = open_phase("align modpo", config, inputs)
     if phase.finished:
         return phase
-    text = policy_text(config)
+    text = policy_text(config, phase)
     left_out = LeftOut()
     pairs = load_pairs(config.pairs, config.pairs_per_question, left_out)
     questions = [pair.question_id for pair in pairs]

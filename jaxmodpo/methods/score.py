@@ -15,8 +15,7 @@ from jaxmodpo.artifacts import read_questions, write_json, write_jsonl
 from jaxmodpo.data.examples import completions as completions_as_examples
 from jaxmodpo.data.examples import policy_pairs
 from jaxmodpo.data.pairs import load_pairs
-from jaxmodpo.data.prompting import warn_of_other_prompt
-from jaxmodpo.data.text import SHORTEST_REWARD_TEXT, PromptStyle
+from jaxmodpo.data.text import SHORTEST_REWARD_TEXT, PromptStyle, check_day
 from jaxmodpo.errors import UserError
 from jaxmodpo.methods.reward import rewards_of_pairs
 from jaxmodpo.models.quantised import BaseDtype
@@ -25,7 +24,8 @@ from jaxmodpo.progress import Progress
 from jaxmodpo.ranges import Count, Seed, Settings
 from jaxmodpo.sampling.sampler import SamplingSettings, sample
 from jaxmodpo.schema import Range
-from jaxmodpo.training.policy import Policy, load_policy, load_policy_text
+from jaxmodpo.training.policy import Policy, load_policy
+from jaxmodpo.training.prompts import load_policy_text
 
 logger = logging.getLogger(__name__)
 
@@ -48,6 +48,8 @@ class ScorePolicyConfig(Settings):
     """pairs that are scored at a time"""
     prompt_style: PromptStyle = "instruct"
     """how a question is put, as in training; instruct: the paper's prompt; chat: the tokenizer's template"""
+    prompt_date: str | None = None
+    """YYYY-MM-DD, which a chat template takes for today; by default as the adapter was trained, or today"""
     max_prompt_length: Annotated[int, Range(least=2)] = 512
     """most tokens of a prompt"""
     max_length: Count = 1024
@@ -55,6 +57,7 @@ class ScorePolicyConfig(Settings):
 
     def check(self) -> None:
         super().check()
+        check_day(self.prompt_date)
         if self.max_prompt_length >= self.max_length:
             raise UserError(
                 f"--max-prompt-length must be below --max-length, not {self.max_prompt_length} of {self.max_length}"
@@ -64,9 +67,15 @@ class ScorePolicyConfig(Settings):
 def score_policy(config: ScorePolicyConfig) -> None:
     """Run ``score policy``: ``question_id, chosen_logp, rejected_logp, chosen_tokens, rejected_tokens``."""
     config.check()
-    warn_of_other_prompt(config.adapter, config.prompt_style)
     pairs = load_pairs(config.pairs)
-    text = load_policy_text(config.model, config.prompt_style, config.max_prompt_length, config.max_length)
+    text = load_policy_text(
+        config.model,
+        config.prompt_style,
+        config.max_prompt_length,
+        config.max_length,
+        day=config.prompt_date,
+        adapter=config.adapter,
+    )
     policy = load_policy(config.model, base_dtype=config.base_dtype, adapter=config.adapter)
     examples = policy_pairs([pairs], text)
     text.cut.warn()
@@ -153,6 +162,8 @@ class ScoreKLConfig(Settings):
     """most tokens of a prompt"""
     prompt_style: PromptStyle = "instruct"
     """how a question is put, as in training; instruct: the paper's prompt; chat: the tokenizer's template"""
+    prompt_date: str | None = None
+    """YYYY-MM-DD, which a chat template takes for today; by default as the adapter was trained, or today"""
     batch_size: Count = 64
     """replies sampled and scored at a time"""
     base_dtype: BaseDtype = "bfloat16"
@@ -168,9 +179,16 @@ def score_kl(config: ScoreKLConfig) -> Phase:
     phase = Phase.open("score kl", config, config.output_dir, inputs)
     if phase.finished:
         return phase
-    warn_of_other_prompt(config.adapter, config.prompt_style)
     length = config.max_prompt_length + config.max_new_tokens
-    text = load_policy_text(config.model, config.prompt_style, config.max_prompt_length, length)
+    text = load_policy_text(
+        config.model,
+        config.prompt_style,
+        config.max_prompt_length,
+        length,
+        day=config.prompt_date,
+        adapter=config.adapter,
+        phase=phase,
+    )
     policy = load_policy(config.model, base_dtype=config.base_dtype, adapter=config.adapter)
     prompts = [text.prompt(q.question_text) for q in read_questions(config.questions) for _ in range(config.samples)]
     text.cut.warn()

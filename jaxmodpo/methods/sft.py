@@ -13,7 +13,8 @@ from jaxmodpo.data.pairs import LeftOut, load_pairs
 from jaxmodpo.phase import Phase
 from jaxmodpo.ranges import Positive
 from jaxmodpo.training.distributed import open_phase
-from jaxmodpo.training.policy import PolicyTrainingConfig, policy_examples, policy_text, train_policy
+from jaxmodpo.training.policy import PolicyTrainingConfig, policy_examples, train_policy
+from jaxmodpo.training.prompts import policy_text
 from jaxmodpo.training.session import Session
 from jaxmodpo.training.step import Batch, LossTerms
 
@@ -52,7 +53,7 @@ def sft(config: SFTConfig, session: Session | None = None) -> Phase:
     phase = open_phase("align sft", config, {"model": config.model, "pairs": config.pairs})
     if phase.finished:
         return phase
-    text = policy_text(config)
+    text = policy_text(config, phase)
     left_out = LeftOut()
     pairs = load_pairs(config.pairs, left_out=left_out)
     examples = policy_examples([pairs], text, config, chosen_only=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from jaxmodpo.data.prompting import record_common_prompt
 from jaxmodpo.errors import UserError
 from jaxmodpo.models.adapter_config import read_adapter_settings
 from jaxmodpo.models.adapters import load_adapter, save_adapter
@@ -61,5 +62,6 @@ def soup(config: SoupConfig) -> Phase:
     adapters = [load_adapter(folder, model, base) for folder in config.adapters]
     lora, merged = average(adapters, config.weights, config.how)
     save_adapter(config.output_dir / "adapter", merged, lora, model, str(base))
+    record_common_prompt(config.output_dir / "adapter", config.adapters)
     phase.finish(rank=lora.rank)
     return phase

@@ -14,8 +14,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from jaxmodpo.artifacts import Journal, Question, Response, read_questions, write_responses
-from jaxmodpo.data.prompting import warn_of_other_prompt
-from jaxmodpo.data.text import PromptStyle
+from jaxmodpo.data.text import PromptStyle, check_day
 from jaxmodpo.errors import UserError
 from jaxmodpo.fingerprints import digest
 from jaxmodpo.models.quantised import BaseDtype
@@ -26,7 +25,8 @@ from jaxmodpo.sampling.endpoint import Endpoint, ask, check_endpoint, endpoint_k
 from jaxmodpo.sampling.journal import place, row, sampled
 from jaxmodpo.sampling.sampler import SamplingSettings, sample
 from jaxmodpo.schema import Range
-from jaxmodpo.training.policy import load_policy, load_policy_text
+from jaxmodpo.training.policy import load_policy
+from jaxmodpo.training.prompts import load_policy_text
 
 logger = logging.getLogger(__name__)
 
@@ -59,6 +59,9 @@ class ResponsesConfig(Settings):
     """of the local engine, tokens; in a longer prompt the question loses its start"""
     prompt_style: PromptStyle = "instruct"
     """instruct: the paper's prompt; chat: the tokenizer's template on the bare question, of the local engine"""
+    prompt_date: str | None = None
+    """YYYY-MM-DD, which a chat template takes for today; by default as the adapter was trained, or the day on which the
+    run began; of the local engine"""
     batch_size: Count = 64
     """of the local engine: replies sampled at a time"""
     base_dtype: BaseDtype = "bfloat16"
@@ -78,6 +81,7 @@ class ResponsesConfig(Settings):
 
     def check(self) -> None:
         super().check()
+        check_day(self.prompt_date)
         if self.engine == "local":
             if self.model is None or self.temperature is None:
                 raise UserError("the local engine needs --model, a model's folder, and a --temperature")
@@ -91,7 +95,7 @@ class ResponsesConfig(Settings):
         check_endpoint(_endpoint(self))
 
 
-LOCAL = ("max_prompt_length", "prompt_style", "batch_size", "base_dtype")
+LOCAL = ("max_prompt_length", "prompt_style", "prompt_date", "batch_size", "base_dtype")
 """settings that an endpoint cannot be told"""
 
 
@@ -138,9 +142,16 @@ def responses(config: ResponsesConfig) -> Phase:
     if phase.finished:
         return phase
     questions = read_questions(config.questions)
-    warn_of_other_prompt(config.adapter, config.prompt_style)
     length = config.max_prompt_length + config.max_new_tokens
-    text = load_policy_text(config.model, config.prompt_style, config.max_prompt_length, length)
+    text = load_policy_text(
+        config.model,
+        config.prompt_style,
+        config.max_prompt_length,
+        length,
+        day=config.prompt_date,
+        adapter=config.adapter,
+        phase=phase,
+    )
     end_tokens = tuple(text.end_tokens)
     settings = SamplingSettings(config.temperature, config.top_p, config.max_new_tokens, end_tokens)
     wanted = [(question, number) for question in questions for number in range(config.samples)]

@@ -41,7 +41,8 @@ from jaxmodpo.ranges import Count, Positive
 from jaxmodpo.results import Measured
 from jaxmodpo.schema import Range
 from jaxmodpo.training.distributed import open_phase
-from jaxmodpo.training.policy import Policy, PreferenceTrainingConfig, load_policy_text, with_adapter
+from jaxmodpo.training.policy import Policy, PreferenceTrainingConfig, with_adapter
+from jaxmodpo.training.prompts import load_policy_text, on_one_day
 from jaxmodpo.training.session import Session
 
 logger = logging.getLogger(__name__)
@@ -146,6 +147,7 @@ def sweep(config: SweepConfig) -> Phase:
     if jax.process_count() > 1:
         raise UserError("sweep samples in one process; run it on one host, and 'align modpo' on several")
     _check_souped(config, read=True)
+    config = on_one_day(config, phase)
     session = Session()
     measure = _Measure(config, {name: _scorer(path, config) for name, path in scorers.items()}, session)
     fronts: dict[str, list[dict[str, Any]]] = {"modpo": [], "soup": []}
@@ -273,7 +275,9 @@ class _Measure:
         self._bare = session.policy(config)
         self._questions = read_questions(config.questions)
         length = config.max_prompt_length + config.max_new_tokens
-        self._text = load_policy_text(config.model, config.prompt_style, config.max_prompt_length, length)
+        self._text = load_policy_text(
+            config.model, config.prompt_style, config.max_prompt_length, length, day=config.prompt_date
+        )
 
     def __call__(
         self, label: str, adapter: Path | None, weights: Sequence[float] | None, scale: float = 1.0

@@ -47,6 +47,7 @@ from jaxmodpo.search.settings import TuneDPOConfig, TuneJointConfig, TuneMODPOCo
 from jaxmodpo.search.space import Space, as_rows, load_space
 from jaxmodpo.search.study import best_trial, continue_cut_off, free, open_storage, tried
 from jaxmodpo.training.distributed import DeviceConfig, agreed, leads, open_phase
+from jaxmodpo.training.prompts import on_one_day
 from jaxmodpo.training.session import Session
 
 logger = logging.getLogger(__name__)
@@ -128,6 +129,7 @@ def _tune(config: Any, method: _Method) -> Phase:
     if done and not phase.results.get("still_running"):
         return phase
     phase.reopen()
+    config = on_one_day(config, phase)
     search = _Search(config, method, space, f"{phase.manifest['identity']['command']} {_name(phase)}")
     if not leads():
         search.follow()

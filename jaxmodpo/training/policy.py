@@ -27,7 +27,7 @@ from jaxmodpo.data.batches import PADDED_ARRAYS, ROW_ARRAYS, Batches, Batching, 
 from jaxmodpo.data.examples import Examples, check_tokens, leave_out_equal_pairs, policy_chosen, policy_pairs
 from jaxmodpo.data.pairs import held_out
 from jaxmodpo.data.prompting import record_prompt
-from jaxmodpo.data.text import PROMPT, PolicyText, PromptStyle, load_tokenizer, tokenizer_digest
+from jaxmodpo.data.text import PROMPT, PolicyText, PromptStyle, check_day, tokenizer_digest
 from jaxmodpo.errors import UserError
 from jaxmodpo.fingerprints import digest, fingerprint
 from jaxmodpo.models import flops
@@ -35,7 +35,7 @@ from jaxmodpo.models.adapters import load_adapter, save_adapter
 from jaxmodpo.models.attention import Attention, Backend
 from jaxmodpo.models.axes import constrain
 from jaxmodpo.models.decoder import Decoder, DecoderConfig, parameter_table
-from jaxmodpo.models.files import load_decoder, read_decoder_config, read_end_tokens
+from jaxmodpo.models.files import load_decoder, read_decoder_config
 from jaxmodpo.models.lora import PROJECTIONS, LoraConfig, adapter_table
 from jaxmodpo.models.parameters import initialise
 from jaxmodpo.models.quantised import BaseDtype
@@ -75,6 +75,8 @@ class PolicyTrainingConfig(TrainingConfig):
     """rank-stabilised: the scale is alpha / √r"""
     prompt_style: PromptStyle = "instruct"
     """instruct: the paper's prompt; chat: the tokenizer's template on the bare question"""
+    prompt_date: str | None = None
+    """YYYY-MM-DD, which a chat template takes for today; by default the day on which the run began"""
     max_prompt_length: Annotated[int, Range(least=2)] = 512
     """tokens; in a longer prompt the question loses its start"""
     max_length: Count = 1024
@@ -92,6 +94,7 @@ class PolicyTrainingConfig(TrainingConfig):
 
     def check(self) -> None:
         super().check()
+        check_day(self.prompt_date)
         if self.max_prompt_length >= self.max_length:
             raise UserError(
                 f"--max-prompt-length must be below --max-length, not {self.max_prompt_length} of {self.max_length}"
@@ -308,20 +311,6 @@ def _place_adapter(policy: Policy, lora: LoraConfig, parameters: Parameters) -> 
     return dataclasses.replace(policy, lora=lora, adapter=adapter)
 
 
-def load_policy_text(model: Path, prompt_style: PromptStyle, max_prompt_length: int, max_length: int) -> PolicyText:
-    """Return the tokenisation of a base model's folder."""
-    tokenizer = load_tokenizer(model)
-    end = tokenizer.eos_token_id
-    ends = read_end_tokens(model, end) if isinstance(end, int) else ()
-    rows = read_decoder_config(model).vocab_size
-    return PolicyText(tokenizer, prompt_style, max_prompt_length, max_length, rows=rows, end_tokens=ends)
-
-
-def policy_text(config: PolicyTrainingConfig) -> PolicyText:
-    """Return the tokenisation that a training command's settings name."""
-    return load_policy_text(config.model, config.prompt_style, config.max_prompt_length, config.max_length)
-
-
 def policy_examples(
     pair_sets: Sequence[Sequence[Pair]], text: PolicyText, config: PolicyTrainingConfig, *, chosen_only: bool = False
 ) -> Examples:
@@ -491,7 +480,7 @@ def train_policy(
     adapter = on_host(trained.parameters)
     if leads():
         save_adapter(config.output_dir / "adapter", adapter, policy.lora, policy.config, str(config.model))
-        record_prompt(config.output_dir / "adapter", config.prompt_style)
+        record_prompt(config.output_dir / "adapter", text)
     phase.finish(
         work=passing(config),
         examples=len(batches.examples),

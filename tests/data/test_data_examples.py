@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 
 from jaxmodpo.data.examples import Examples, check_tokens, equal_pairs
-from jaxmodpo.data.prompting import record_prompt, warn_of_other_prompt
 from jaxmodpo.errors import UserError
 
 
@@ -21,13 +20,3 @@ def test_equal_pairs_are_those_of_the_same_tokens_in_any_objective():
     lengths = np.array([[2, 2], [2, 2], [1, 2]], np.int32)
     examples = Examples(tokens, np.zeros_like(lengths), lengths, {})
     assert equal_pairs(examples).tolist() == [True, False, False]
-
-
-def test_an_adapter_says_how_it_was_prompted_and_another_prompt_is_warned_of(tmp_path, caplog):
-    warn_of_other_prompt(None, "chat")
-    warn_of_other_prompt(tmp_path, "chat")
-    record_prompt(tmp_path, "instruct")
-    warn_of_other_prompt(tmp_path, "instruct")
-    assert not caplog.records
-    warn_of_other_prompt(tmp_path, "chat")
-    assert "trained with --prompt-style instruct and is used here with chat" in caplog.text

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 from pathlib import Path
 
 import pytest
@@ -116,6 +117,16 @@ def test_a_response_that_fits_is_not_cut_because_the_question_is_long(tokenizer)
 
 def test_padding_goes_to_the_right():
     assert pad_rows([[1], [2, 3]], 3).tolist() == [[1, 0, 0], [2, 3, 0]]
+
+
+def test_the_day_of_a_chat_prompt_is_the_one_that_is_given_or_today(tokenizer, here):
+    tokenizer.chat_template = "{{ strftime_now('%Y') }} one {{ messages[0].content }}"
+    text = PolicyText(tokenizer, "chat", day="1999-05-06")
+    assert text.surroundings == chat_template.Surroundings("1999 one ", "", dated=True)
+    assert PolicyText(tokenizer, "chat").day == datetime.date.today().isoformat()
+    for wrong in ("yesterday", "20260131", "2026-02-30"):
+        with pytest.raises(UserError, match=f"--prompt-date must be a day such as 2026-01-31, not '{wrong}'"):
+            PolicyText(tokenizer, day=wrong)
 
 
 def test_what_cannot_tokenise_is_refused(tmp_path, tokenizer):

@@ -1,0 +1,88 @@
+"""How a command puts questions to a model: the tokenisation that its settings name, on one day.
+
+Some chat templates write today's date. A run that is resumed on another day, an adapter that is sampled from on another
+day than it was trained on, and the trials of a search that lasts over midnight name the first day all along.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime
+import logging
+from pathlib import Path
+from typing import Any, TypeVar
+
+from jaxmodpo.data.prompting import prompt_day, warn_of_other_prompt
+from jaxmodpo.data.text import PolicyText, PromptStyle, load_tokenizer
+from jaxmodpo.models.files import read_decoder_config, read_end_tokens
+from jaxmodpo.phase import Phase
+from jaxmodpo.ranges import Settings
+from jaxmodpo.training.distributed import agreed
+from jaxmodpo.training.policy import PolicyTrainingConfig
+
+logger = logging.getLogger(__name__)
+
+Runs = TypeVar("Runs", bound=Settings)
+
+
+def load_policy_text(
+    model: Path,
+    prompt_style: PromptStyle,
+    max_prompt_length: int,
+    max_length: int,
+    *,
+    day: str | None = None,
+    adapter: Path | None = None,
+    phase: Phase | None = None,
+) -> PolicyText:
+    """Return the tokenisation of a base model's folder, on one day; warn where an adapter learned other prompts.
+
+    Args:
+        model: the base model's folder.
+        prompt_style: see :class:`PolicyText`, as the two lengths.
+        max_prompt_length: tokens.
+        max_length: tokens.
+        day: as the settings have it, if they do.
+        adapter: that is used, if any.
+        phase: what the tokens are for, which keeps the day if the template writes one.
+    """
+    tokenizer = load_tokenizer(model)
+    end = tokenizer.eos_token_id
+    ends = read_end_tokens(model, end) if isinstance(end, int) else ()
+    rows = read_decoder_config(model).vocab_size
+    day = agreed(lambda: _day(day, adapter, phase))
+    text = PolicyText(tokenizer, prompt_style, max_prompt_length, max_length, day, rows, ends)
+    if text.surroundings.dated:
+        logger.info("the chat template writes a date into every prompt: %s; --prompt-date sets another", day)
+        if phase is not None:
+            phase.remember(prompt_date=day)
+    warn_of_other_prompt(adapter, text)
+    return text
+
+
+def _day(given: str | None, adapter: Path | None, phase: Phase | None) -> str:
+    """Return the day that a run's prompts name: the settings', the adapter's, that of an earlier life, or today."""
+    recorded = phase.manifest.get("prompt_date") if phase is not None else None
+    return given or prompt_day(adapter) or recorded or datetime.date.today().isoformat()
+
+
+def on_one_day(config: Runs, phase: Phase) -> Runs:
+    """Return the settings of a command that makes several runs, such that all of them name one day in their prompts."""
+    if getattr(config, "prompt_style", "instruct") != "chat":
+        return config
+    day = agreed(lambda: _day(getattr(config, "prompt_date", None), None, phase))
+    phase.remember(prompt_date=day)
+    changes: dict[str, Any] = {"prompt_date": day}
+    return dataclasses.replace(config, **changes)
+
+
+def policy_text(config: PolicyTrainingConfig, phase: Phase) -> PolicyText:
+    """Return the tokenisation that a training command's settings name."""
+    return load_policy_text(
+        config.model,
+        config.prompt_style,
+        config.max_prompt_length,
+        config.max_length,
+        day=config.prompt_date,
+        phase=phase,
+    )
