@@ -5,6 +5,7 @@ Nothing heavy is imported before a command is chosen, so that ``jaxmodpo --help`
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import glob
 import importlib
@@ -20,7 +21,7 @@ from typing import NamedTuple
 from jaxmodpo import __version__
 from jaxmodpo.errors import INTERRUPTED, RESTART, Preempted, UserError, nearest
 from jaxmodpo.interrupts import Interrupts, interrupts
-from jaxmodpo.terminal import PrintableFormatter, printable
+from jaxmodpo.terminal import PrintableFormatter, PrintableStream, printable
 
 log = logging.getLogger(__name__)
 
@@ -171,7 +172,9 @@ def _run(arguments: Sequence[str], state: Interrupts) -> None:
         from jaxmodpo.config import parse
 
         settings, function = load(name)
-        done = function(parse(settings, rest, f"jaxmodpo {name}"))  # type: ignore[operator]
+        config = parse(settings, rest, f"jaxmodpo {name}")
+        with contextlib.redirect_stdout(PrintableStream(sys.stdout)):
+            done = function(config)  # type: ignore[operator]
         if said := getattr(done, "ending", ""):
             log.info("%s", said)
         if code := getattr(done, "exit_code", 0):

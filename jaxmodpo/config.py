@@ -331,6 +331,7 @@ def parse(cls: type[Config], arguments: Sequence[str], prog: str) -> Config:
             name = arguments[at + 1] if at + 1 < len(arguments) else ""
         if not name:
             raise UserError("--config needs a YAML file")
+        _refuse_remote(name, "--config", prog.removeprefix("jaxmodpo "))
         added = _values(cls, load_yaml(Path(name)), name)
         _arguments(cls, added, name)
         if twice := [setting for setting in added if setting in from_file]:

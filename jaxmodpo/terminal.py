@@ -5,8 +5,10 @@ The command line prints and logs through here alone.
 
 from __future__ import annotations
 
+import io
 import logging
 import re
+from typing import TextIO
 
 # Controls but the end of a line and the tab (C0, DEL, C1), marks that turn the direction of writing, ends of lines that
 # are none, and halves of surrogate pairs, which no stream can encode.
@@ -18,6 +20,26 @@ _UNPRINTABLE = re.compile(
 def printable(text: str) -> str:
     """Return a text with its control characters written out: the escape character becomes ``\\x1b``."""
     return _UNPRINTABLE.sub(lambda one: one[0].encode("unicode_escape").decode(), text)
+
+
+class PrintableStream(io.TextIOBase):
+    """Writes to a stream what :func:`printable` shows: a command's tables hold names of files and people's ids."""
+
+    def __init__(self, stream: TextIO):
+        self._stream = stream
+
+    def write(self, text: str, /) -> int:
+        self._stream.write(printable(text))
+        return len(text)
+
+    def flush(self) -> None:
+        self._stream.flush()
+
+    def isatty(self) -> bool:
+        return self._stream.isatty()
+
+    def fileno(self) -> int:
+        return self._stream.fileno()
 
 
 class PrintableFormatter(logging.Formatter):

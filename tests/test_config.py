@@ -218,3 +218,8 @@ def test_a_setting_in_two_spellings_or_two_files_is_refused(tmp_path):
         parse(Settings, ["--config", file, "--config", file], "x")
     with pytest.raises(UserError, match=r"s\.yaml is not YAML that can be read: the key 'seed' stands twice"):
         load_yaml(Path(yaml(tmp_path, "seed: 1\nseed: 2\n")))
+
+
+def test_settings_from_a_store_are_refused_by_its_name():
+    with pytest.raises(UserError, match=r"^x: --config is gs://bucket/s.yaml, and gs:// is not supported"):
+        parse(Settings, ["--output-dir", "o", "--config", "gs://bucket/s.yaml"], "x")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from jaxmodpo.cli import main
 from jaxmodpo.config import without_password
 from jaxmodpo.messages import message_text, readable, without_key, without_thoughts
 from jaxmodpo.terminal import printable
@@ -53,3 +54,36 @@ def test_pieces_of_a_content_are_joined():
 )
 def test_a_setting_is_written_down_without_its_password(url, shown):
     assert without_password(url) == shown
+
+
+ESCAPE = "\x1b]0;owned\x07"
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        [f"que{ESCAPE}stions"],
+        ["questions", f"--inp{ESCAPE}ut", "x"],
+        ["questions", "--input", f"{ESCAPE}.csv", "--output-dir", "o"],
+        ["questions", "--input", "x", "--output-dir", "o", "--seed", f"{ESCAPE}"],
+        ["questions", "--input", "x", "--output-dir", "o", f"stray{ESCAPE}"],
+        ["questions", "--config", f"{ESCAPE}.yaml"],
+        ["run", f"{ESCAPE}.yaml"],
+    ],
+)
+def test_no_argument_and_no_files_name_moves_the_terminal(capsys, monkeypatch, tmp_path, arguments):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit) as left:
+        main(arguments)
+    said = "".join(capsys.readouterr())
+    assert left.value.code == 2
+    assert "\x1b" not in said and "\x07" not in said and "\\x1b]0;owned\\x07" in said
+
+
+def test_what_a_command_prints_moves_the_terminal_no_more(capsys, tmp_path):
+    (tmp_path / "e.yaml").write_text(
+        f'name: e\nphases:\n  - {{name: a, command: questions, settings: {{input: ["x{repr(ESCAPE)[1:-1]}.csv"]}}}}\n'
+    )
+    main(["run", str(tmp_path / "e.yaml"), "--dry-run", "--output-dir", str(tmp_path / "o")])
+    said = capsys.readouterr().out
+    assert "input: x\\x1b]0;owned\\x07.csv" in said and "\x1b" not in said

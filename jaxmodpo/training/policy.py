@@ -46,6 +46,7 @@ from jaxmodpo.schema import Range
 from jaxmodpo.training.cache import cached, cached_examples, examples_digest
 from jaxmodpo.training.distributed import leads, on_host
 from jaxmodpo.training.mesh import check_heads, make_mesh, place_batch, put, shardings, spread
+from jaxmodpo.training.preemption import heed
 from jaxmodpo.training.step import Batch, LossTerms, Parameters
 from jaxmodpo.training.trainer import OnEvaluation, TrainingConfig, passing, train
 
@@ -261,7 +262,9 @@ class Policy:
             wanted = {n: a for n, a in batch.items() if n in SCORED_ARRAYS}
             placed = place_batch(self.mesh, wanted, batches.by_rows)
             scored = sequence_logps(self.base, adapter, {n: a[0] for n, a in placed.items()}, **settings)
-            return np.asarray(scored.addressable_data(0))[None]
+            values = np.asarray(scored.addressable_data(0))[None]
+            heed("while log-probabilities were computed")
+            return values
 
         return scored(batches, compute)
 

@@ -1,7 +1,13 @@
-"""Ending early on request: SIGTERM, which is also how TPU VMs, GKE and SLURM announce a preemption."""
+"""Ending early on request: SIGTERM, which is also how TPU VMs, GKE and SLURM announce a preemption.
+
+A process alone is interrupted by the signal itself, and only its update loop finishes the update at hand. Of several
+processes that train together none may leave on its own, since the others would wait for its numbers: JAX takes the
+signal, passes it on, and picks a look that all of them reach.
+"""
 
 from __future__ import annotations
 
+import itertools
 import signal
 import threading
 from collections.abc import Iterator
@@ -11,12 +17,32 @@ from typing import Any
 import jax
 from jax.experimental import multihost_utils
 
+from jaxmodpo.errors import Preempted
+
+# JAX picks one of these numbers, so that they rise by one over the whole life of a process, whatever it trains.
+_looks = itertools.count(1)
+
+
+def _asked_together() -> bool:
+    """Whether all processes end here; each must look at the same places, in the same order."""
+    return multihost_utils.reached_preemption_sync_point(next(_looks))
+
+
+def heed(place: str) -> None:
+    """End here, outside of the update loop, where one of several processes was asked to; all must come by.
+
+    Args:
+        place: where that is, after "asked to end".
+
+    Raises:
+        Preempted: in all of them.
+    """
+    if jax.process_count() > 1 and _asked_together():
+        raise Preempted(f"asked to end {place}")
+
 
 class Notice:
-    """Whether training was asked to end.
-
-    With several processes, JAX passes one process's notice on to all and picks an update that all reach.
-    """
+    """Whether training was asked to end."""
 
     def __init__(self) -> None:
         self._given = False
@@ -25,11 +51,9 @@ class Notice:
         """Ask training to end after the update at hand."""
         self._given = True
 
-    def heeded(self, update: int) -> bool:
+    def heeded(self) -> bool:
         """Whether to end after this update; every process must ask after every one."""
-        if jax.process_count() > 1:
-            return multihost_utils.reached_preemption_sync_point(update)
-        return self._given
+        return _asked_together() if jax.process_count() > 1 else self._given
 
 
 @contextmanager

@@ -260,7 +260,7 @@ def _train(
                 if on_evaluation is not None:
                     on_evaluation(epoch, values)
                 clock.restart()
-            ending = preemption.heeded(done)
+            ending = preemption.heeded()
             if done % config.save_every == 0 or last or over or score is not None or ending:
                 tracking.sync()
                 checkpoints.save(done, state, _progress(batches, evaluations, random), score)

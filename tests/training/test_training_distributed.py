@@ -112,6 +112,7 @@ RUN = """
 import json, os, signal, sys
 arguments = json.loads(sys.argv[1])
 import jaxmodpo.training.distributed as distributed
+import jaxmodpo.training.policy as policy
 import jaxmodpo.training.trainer as trainer
 from jaxmodpo.cli import main
 distributed.HEARTBEAT_SECONDS = 10
@@ -126,7 +127,17 @@ def watched(state, *positional, **named):
         if not moment.sharding.is_equivalent_to(parameter, moment.ndim):
             sys.exit(f"{name} lies in {parameter}, its moments in {moment.sharding}")
     return step(state, *positional, **named)
-trainer.train_step = watched
+def watched_scoring(*positional, **named):
+    global calls
+    calls += 1
+    if calls == arguments["after"]:
+        os.kill(os.getpid(), getattr(signal, arguments["signal"]))
+    return scoring(*positional, **named)
+scoring = policy.sequence_logps
+if arguments["scoring"]:
+    policy.sequence_logps = watched_scoring
+else:
+    trainer.train_step = watched
 for flags in arguments["runs"]:
     main(flags)
 """
@@ -146,19 +157,29 @@ def flags(config: MODPOConfig, **changes) -> list[str]:
     return listed
 
 
-def launch(runs: list[list[str]], devices: int, after: int = 0, kind: str = "SIGTERM") -> subprocess.Popen:
+def launch(
+    runs: list[list[str]], devices: int, after: int = 0, kind: str = "SIGTERM", scoring: bool = False
+) -> subprocess.Popen:
     environment = os.environ | {
         "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices} --xla_cpu_multi_thread_eigen=false",
         "JAX_PLATFORMS": "cpu",
     }
-    arguments = json.dumps({"runs": runs, "after": after, "signal": kind})
+    arguments = json.dumps({"runs": runs, "after": after, "signal": kind, "scoring": scoring})
     return subprocess.Popen(
         [sys.executable, "-c", RUN, arguments], env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
     )
 
 
-def several(config: MODPOConfig, count: int, devices: int, after: int = 0, kind: str = "SIGTERM", **changes) -> list:
-    """Start processes that know each other; the last one gets a signal after some updates."""
+def several(
+    config: MODPOConfig,
+    count: int,
+    devices: int,
+    after: int = 0,
+    kind: str = "SIGTERM",
+    scoring: bool = False,
+    **changes,
+) -> list:
+    """Start processes that know each other; the last one gets a signal after some updates, or batches scored."""
     with socket.socket() as free:
         free.bind(("localhost", 0))
         port = free.getsockname()[1]
@@ -177,6 +198,7 @@ def several(config: MODPOConfig, count: int, devices: int, after: int = 0, kind:
             devices,
             after if number == count - 1 else 0,
             kind,
+            scoring,
         )
         for number in range(count)
     ]
@@ -222,6 +244,16 @@ def test_two_processes_then_one_then_four_end_where_one_does(settings, alone, tm
     rows = [json.loads(line)["step"] for line in (run / "metrics.jsonl").read_text().splitlines()]
     assert rows == sorted(rows), "only process 0 writes reports"
     assert read_json(run / "manifest.json")["status"] == "finished"
+
+
+@pytest.mark.slow(seconds=40)
+def test_two_processes_end_together_while_reference_log_probabilities_are_computed(settings, tmp_path):
+    """SIGTERM comes to one of them long before the first update."""
+    changes = {"output_dir": tmp_path / "run", "cache_dir": tmp_path / "cache", "batch_size": 2}
+    results = ended(several(settings, 2, 1, after=2, scoring=True, **changes))
+    assert [code for code, _ in results] == [RESTART, RESTART], "\n\n".join(said[-2000:] for _, said in results)
+    assert all("asked to end while log-probabilities were computed" in said for _, said in results)
+    assert not (tmp_path / "run" / "metrics.jsonl").exists()
 
 
 @pytest.mark.slow(seconds=40)
