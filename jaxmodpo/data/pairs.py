@@ -14,7 +14,7 @@ import math
 import re
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -181,6 +181,34 @@ def pairs_of(
             found.identical,
         )
     return pairs
+
+
+def without_repeats(rankings: Sequence[Ranking], left_out: LeftOut) -> list[Ranking]:
+    """Return rankings in which no text stands twice, since none is better than itself; its best place is kept.
+
+    Args:
+        rankings: best first; those that prefer nothing any more are left out.
+        left_out: counts the pairs of the same text.
+    """
+    kept = []
+    for ranking in rankings:
+        texts = collections.Counter(candidate.response_text for candidate in ranking.candidates)
+        repeated = sum(math.comb(count, 2) for count in texts.values())
+        if not repeated:
+            kept.append(ranking)
+            continue
+        left_out.identical += repeated
+        first: dict[str, tuple[Candidate, int]] = {}
+        for candidate, rank in zip(ranking.candidates, ranking.ranks, strict=True):
+            first.setdefault(candidate.response_text, (candidate, rank))
+        places = list(first.values())
+        ranks = [rank for _, rank in places]
+        shorter = replace(
+            ranking, candidates=tuple(c for c, _ in places), ranks=tuple(ranks.index(rank) + 1 for rank in ranks)
+        )
+        if not shorter.all_tied:
+            kept.append(shorter)
+    return kept
 
 
 def tied_pairs(rankings: Sequence[Ranking]) -> int:

@@ -64,12 +64,21 @@ def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
     Raises:
         UserError: no tokenizer there, or one that needs code of its own.
     """
-    if not any((folder / name).is_file() for name in ("tokenizer.json", "tokenizer.model", "vocab.json")):
+    if not any((folder / name).is_file() for name in ("tokenizer.json", "vocab.json")):
+        if (folder / "tokenizer.model").is_file():
+            raise UserError(
+                f"{folder} has its tokenizer as tokenizer.model alone, and tokenizer.json is needed; transformers "
+                "writes it where sentencepiece is installed: AutoTokenizer.from_pretrained(FOLDER).save_pretrained(FOLDER)"
+            )
         raise UserError(f"{folder} has no tokenizer (tokenizer.json)")
     try:
         return AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
-    except (OSError, ValueError) as error:
-        raise UserError(f"the tokenizer in {folder} cannot be loaded: {str(error).splitlines()[0]}") from error
+    except Exception as error:  # tokenizers raises plain ones, and transformers whatever a wrong shape leads to
+        words = " ".join(str(error).split())[:300] or "no reason is given"
+        raise UserError(
+            f"the tokenizer in {folder} cannot be loaded ({type(error).__name__}: {words}); compare its tokenizer.json "
+            "and tokenizer_config.json with the published ones, and the versions of transformers and tokenizers"
+        ) from error
 
 
 def tokenizer_digest(tokenizer: PreTrainedTokenizerBase) -> str:

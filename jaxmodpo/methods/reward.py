@@ -28,6 +28,7 @@ from jaxmodpo.data.pairs import (
     load_rankings,
     pairs_of,
     tied_pairs,
+    without_repeats,
 )
 from jaxmodpo.data.text import SHORTEST_REWARD_TEXT, RewardText, load_tokenizer
 from jaxmodpo.errors import UserError
@@ -256,8 +257,14 @@ def training_examples(
     """
     if config.rankings is None:
         return reward_pairs(pairs_of(rankings, config.pairs_per_question, left_out), text)
+    repeats = LeftOut()
+    rankings = without_repeats(rankings, repeats)
+    if not rankings:
+        raise UserError("the rankings prefer nothing: all replies to each question have the same text or are tied")
+    if repeats.identical:
+        logger.warning("%d pairs of the same text in the rankings left out; its best place counts", repeats.identical)
     if left_out is not None:
-        left_out.add(LeftOut(tied=tied_pairs(rankings)))
+        left_out.add(LeftOut(tied=tied_pairs(rankings), identical=repeats.identical))
     return reward_rankings(rankings, text)
 
 
@@ -283,11 +290,20 @@ def _one(config: RewardConfig, session: Session, carried: dict[str, Any] | None 
         carried = _carried(config.validation)
     rankings, all_tied = ranked(config)
     kept, out = split(rankings, config)
+    if config.rankings is not None:
+        out = without_repeats(out, LeftOut())
     left_out = LeftOut()
     model = session.encoder(config.model, config.seed)
     shape = model.config
     if config.dropout is not None:
         shape = dataclasses.replace(shape, dropout=config.dropout, classifier_dropout=config.dropout)
+    if config.max_length > shape.max_length:
+        logger.warning(
+            "%s has positions for %d tokens: texts are cut there, and not at --max-length %d",
+            config.model,
+            shape.max_length,
+            config.max_length,
+        )
     text = RewardText(load_tokenizer(config.model), min(config.max_length, shape.max_length), shape.vocab_size)
     mesh = make_mesh(config.mesh)
     places = shardings(mesh)(parameter_table(shape))

@@ -14,14 +14,15 @@ import numpy as np
 from safetensors import safe_open
 
 from jaxmodpo.artifacts import atomic_directory, write_json
+from jaxmodpo.errors import UserError
 from jaxmodpo.models.adapters import load_adapter
 from jaxmodpo.models.decoder import DecoderConfig, parameter_table
 from jaxmodpo.models.files import (
     Located,
+    copy_tokenizer,
     locate,
     read_decoder_config,
     read_model_config,
-    tokenizer_files,
 )
 from jaxmodpo.models.tensors import save_tensors
 from jaxmodpo.phase import Phase
@@ -59,8 +60,9 @@ def export(config: ExportConfig) -> Phase:
     deltas = _Deltas(config, model, found)
     shards = _plan(found, config.shard_mib * MIB)
     with atomic_directory(config.output_dir / "model") as folder:
-        for path in [*_settings_files(config.model), *tokenizer_files(config.model)]:
+        for path in _settings_files(config.model):
             shutil.copyfile(path, folder / path.name)
+        copy_tokenizer(config.model, folder)
         settings = read_model_config(config.model)
         if settings.get("tie_word_embeddings") and not model.tie_word_embeddings:
             # The folder has a head of its own, which not every reader would look for.
@@ -99,13 +101,24 @@ class _Deltas:
         return len(self.factors)
 
     def merged(self, key: str) -> np.ndarray:
-        """Return W + s (A B)ᵀ as the file lays it out, rounded once to the file's type."""
+        """Return W + s (A B)ᵀ as the file lays it out, rounded once to the file's type.
+
+        Raises:
+            UserError: the sum is beyond what that type can hold, as float16 ends at 65,504.
+        """
         with safe_open(self.files[key], framework="numpy") as file:
             weight: np.ndarray = file.get_tensor(key)
         if key not in self.factors:
             return weight
         a, b = self.factors[key]
-        return (weight.astype(np.float32) + self.scale * (a @ b).T).astype(weight.dtype)
+        with np.errstate(over="ignore"):
+            merged = (weight.astype(np.float32) + self.scale * (a @ b).T).astype(weight.dtype)
+        if not np.isfinite(merged.astype(np.float32)).all():
+            raise UserError(
+                f"{self.files[key]}: {key} with the adapter added has values that {weight.dtype} cannot hold; save the "
+                "base model as bfloat16 or float32 first"
+            )
+        return merged
 
 
 def _plan(found: Located, limit: int) -> list[list[str]]:

@@ -327,15 +327,15 @@ def save_model(
         layers = list(array) if spec.layers else [array]
         for key, part in zip(spec.tensor_names(), layers, strict=True):
             tensors[key] = np.ascontiguousarray(part.T if spec.transposed else part)
-    kept = tokenizer_files(tokenizer_from)
     with atomic_directory(folder) as temporary:
         save_tensors(tensors, temporary / "model.safetensors")
         (temporary / "config.json").write_text(json.dumps(dict(config), indent=2, sort_keys=True) + "\n")
-        for path in kept:
-            shutil.copyfile(path, temporary / path.name)
+        if tokenizer_from is not None:
+            copy_tokenizer(tokenizer_from, temporary)
 
 
-def tokenizer_files(folder: Path | None) -> list[Path]:
+def copy_tokenizer(folder: Path, target: Path) -> None:
+    """Copy a tokenizer's files, the chat templates that have names among them."""
     names = (
         "tokenizer.json",
         "tokenizer_config.json",
@@ -346,7 +346,11 @@ def tokenizer_files(folder: Path | None) -> list[Path]:
         "chat_template.jinja",
         "added_tokens.json",
     )
-    return [] if folder is None else [folder / name for name in names if (folder / name).is_file()]
+    templates = [path.relative_to(folder) for path in sorted((folder / "additional_chat_templates").glob("*.jinja"))]
+    for name in [*map(Path, names), *templates]:
+        if (folder / name).is_file():
+            (target / name).parent.mkdir(exist_ok=True)
+            shutil.copyfile(folder / name, target / name)
 
 
 def dtype_named(name: str) -> Any:

@@ -13,7 +13,7 @@ import pandas
 import pytest
 
 from jaxmodpo.artifacts import Candidate, Pair, Ranking, write_jsonl, write_pairs, write_rankings
-from jaxmodpo.data.pairs import LeftOut, count_rows, load_column, load_pairs, load_rankings, pairs_of
+from jaxmodpo.data.pairs import LeftOut, count_rows, load_column, load_pairs, load_rankings, pairs_of, without_repeats
 from jaxmodpo.errors import UserError
 
 HARMLESS = Path(__file__).parents[2].parent / "shared" / "data" / "hh-rlhf" / "harmless-base-test.jsonl.gz"
@@ -233,6 +233,17 @@ def test_pairs_of_rankings_are_nested_from_best_worst_to_all():
     assert texts(3) == [("a", "d"), ("a", "c"), ("b", "d")]
     assert texts("all") == texts(99) and len(texts("all")) == 6
     assert texts("all")[:3] == texts(3)
+
+
+def test_a_text_that_a_ranking_holds_twice_keeps_its_best_place_and_its_pairs_are_counted():
+    left_out = LeftOut()
+    plain, twice = ranking("1", "a", "b"), ranking("2", "a", "b", "a", "c", "a")
+    tied = replace(ranking("3", "a", "b", "b", "c"), ranks=(1, 1, 3, 4))
+    found = without_repeats([plain, twice, tied, ranking("4", "a", "a")], left_out)
+    assert found[0] is plain and [r.question_id for r in found] == ["1", "2", "3"]
+    assert [[c.response_text for c in r.candidates] for r in found[1:]] == [["a", "b", "c"]] * 2
+    assert [r.ranks for r in found[1:]] == [(1, 2, 3), (1, 1, 3)]
+    assert left_out == LeftOut(identical=3 + 1 + 1)
 
 
 def test_tied_replies_make_no_pair_and_are_counted(tmp_path, caplog):

@@ -129,6 +129,28 @@ def test_the_day_of_a_chat_prompt_is_the_one_that_is_given_or_today(tokenizer, h
             PolicyText(tokenizer, day=wrong)
 
 
+@pytest.mark.parametrize(
+    ("file", "content"),
+    [
+        ("tokenizer.json", ""),
+        ("tokenizer.json", '{"model": {"type": "Fancy"}}'),
+        ("tokenizer.json", "[]"),
+        ("tokenizer_config.json", '{"extra_special_tokens": [[1]], "added_tokens_decoder": 3}'),
+        ("tokenizer_config.json", "[]"),
+    ],
+)
+def test_a_tokenizer_that_does_not_load_is_refused_in_a_sentence(tmp_path, tokenizer, file, content):
+    (tmp_path / file).write_text(content)
+    with pytest.raises(UserError, match=r"the tokenizer in .* cannot be loaded \(\w+: .*; compare its tokenizer.json"):
+        load_tokenizer(tmp_path)
+
+
+def test_a_tokenizer_in_sentencepieces_own_file_alone_is_refused_with_the_way_to_convert_it(tmp_path):
+    (tmp_path / "tokenizer.model").write_bytes(b"pieces")
+    with pytest.raises(UserError, match=r"tokenizer.model alone, and tokenizer.json is needed"):
+        load_tokenizer(tmp_path)
+
+
 def test_what_cannot_tokenise_is_refused(tmp_path, tokenizer):
     (tmp_path / "empty").mkdir()
     with pytest.raises(UserError, match="no tokenizer"):

@@ -88,6 +88,28 @@ def test_shards_and_index_load_in_transformers(folders, tmp_path: Path, monkeypa
     np.testing.assert_allclose(logits, expected, atol=1e-4 * np.abs(expected).max())
 
 
+def test_chat_templates_that_have_names_are_exported_too(folders, tmp_path: Path):
+    base, adapter = folders
+    (base / "additional_chat_templates").mkdir()
+    (base / "additional_chat_templates" / "tool_use.jinja").write_text("{{ messages }}")
+    export(ExportConfig(model=base, adapter=adapter, output_dir=tmp_path / "out"))
+    assert (tmp_path / "out/model/additional_chat_templates/tool_use.jinja").read_text() == "{{ messages }}"
+
+
+def test_a_merge_beyond_float16_is_refused_and_infinities_written(folders, tmp_path: Path):
+    base, adapter = folders
+    path = base / "model.safetensors"
+    tensors = {name: tensor.astype(np.float16) for name, tensor in load_file(path).items()}
+    name = "model.layers.0.self_attn.v_proj.weight"
+    tensors[name] = np.full_like(tensors[name], 65504)
+    save_file(tensors, path)
+    factors = {name: 300 * tensor for name, tensor in load_file(adapter / "adapter_model.safetensors").items()}
+    save_file(factors, adapter / "adapter_model.safetensors")
+    with pytest.raises(UserError, match=rf"{name} with the adapter added has values that float16 cannot hold"):
+        export(ExportConfig(model=base, adapter=adapter, output_dir=tmp_path / "out"))
+    assert not (tmp_path / "out/model").exists()
+
+
 def test_what_cannot_be_merged_is_refused(folders, tmp_path: Path):
     base, adapter = folders
     with pytest.raises(UserError, match="no such file"):
