@@ -88,8 +88,8 @@ COMMANDS = {
 
 # A disk that is full, over its quota, of too large a file, read-only or not ours.
 _UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES)
-# A file where a folder belongs, or nothing at all.
-_MISPLACED = (errno.ENOTDIR, errno.EEXIST, errno.ENOENT)
+# A file where a folder belongs, a folder for a file, a name that cannot be, or nothing at all.
+_MISPLACED = (errno.ENOTDIR, errno.EEXIST, errno.ENOENT, errno.EISDIR, errno.ENAMETOOLONG, errno.ELOOP)
 
 
 def usage() -> str:

@@ -31,6 +31,6 @@ INTERRUPTED = 130
 
 def nearest(name: str, known: Iterable[str]) -> str:
     """Return ``"; did you mean X?"`` for the closest of ``known``, or the list of them all."""
-    known = sorted(known)
+    known = sorted(map(str, known))
     match = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
     return f"; did you mean '{match[0]}'?" if match else f"; known: {', '.join(known)}"

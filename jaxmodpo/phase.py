@@ -194,10 +194,18 @@ def read_manifest(path: Path) -> dict[str, Any]:
             phase is finished.
     """
     manifest = read_json(path, Manifest)
-    for name in manifest.get("removed", []):
-        if Path(name).is_absolute() or ".." in Path(name).parts or not Path(name).parts:
-            raise UserError(f"{path}: removed, {name!r} is no file or folder below its own")
+    for part in ("removed", "outputs"):
+        for name in manifest.get(part, ()):
+            if not _is_below(name):
+                raise UserError(f"{path}: {part}, {name!r:.80} is no file or folder below its own")
     return dict(manifest)
+
+
+def _is_below(name: str) -> bool:
+    """Return whether a name is one of a file or folder below the one that it is relative to."""
+    parts = Path(name).parts
+    whole = bool(parts) and "\0" not in name and all(len(part) < 256 for part in parts)
+    return whole and not Path(name).is_absolute() and ".." not in parts
 
 
 def is_finished(manifest: Path) -> bool:

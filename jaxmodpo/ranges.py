@@ -21,6 +21,8 @@ Count = Annotated[int, Range(least=1)]
 """of things that must be there"""
 CountOrZero = Annotated[int, Range(least=0)]
 """of things of which there may be none"""
+Tally = Annotated[int, Range(least=0, most=2**63 - 1)]
+"""what was counted, as files record it"""
 Positive = Annotated[float, Range(above=0)]
 NotNegative = Annotated[float, Range(least=0)]
 Share = Annotated[float, Range(least=0, most=1)]
@@ -62,7 +64,7 @@ def check_ranges(settings: Any, source: str = "") -> None:
         for number in value if isinstance(value, list | tuple) else (value,):
             if isinstance(number, bool) or not isinstance(number, int | float):
                 continue
-            if not math.isfinite(number):
+            if isinstance(number, float) and not math.isfinite(number):
                 raise UserError(f"{before}{flag} must be a finite number, not {number}")
             within = ranges.get(field.name)
             if within is not None and not within.holds(number):

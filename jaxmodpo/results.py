@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any, Literal, NotRequired, TypedDict
 
-from jaxmodpo.schema import Count
+from jaxmodpo.ranges import Tally
 
 Interval = tuple[float, float] | None
 """both ends; null where there is none"""
@@ -28,7 +28,7 @@ class Identity(TypedDict):
 class Output(TypedDict):
     """A file that a finished run left."""
 
-    bytes: Count
+    bytes: Tally
 
 
 class Manifest(TypedDict):
@@ -53,9 +53,9 @@ class Test(TypedDict):
 
     a: str
     b: str
-    wins: Count
-    losses: Count
-    ties: NotRequired[Count]
+    wins: Tally
+    losses: Tally
+    ties: NotRequired[Tally]
     statistic: NotRequired[float]
     p_value: NotRequired[float]
     p_value_corrected: NotRequired[float]
@@ -71,7 +71,7 @@ class Judged(TypedDict):
     criterion: str
     a: str
     b: str
-    judged: Count
+    judged: Tally
 
 
 class Results(TypedDict):
@@ -83,11 +83,11 @@ class Results(TypedDict):
     tests: dict[str, list[Test]]
     counts: dict[str, Any]
     criteria: list[str]
-    questions: Count
-    questions_judged: NotRequired[Count]
+    questions: Tally
+    questions_judged: NotRequired[Tally]
     questions_judged_by_comparison: NotRequired[list[Judged]]
-    empty_replies: NotRequired[dict[str, Count]]
-    replies_per_question: Count
+    empty_replies: NotRequired[dict[str, Tally]]
+    replies_per_question: Tally
     judge: str
     note: NotRequired[str]
     kl: NotRequired[dict[str, float]]
@@ -120,7 +120,7 @@ class Malformed(TypedDict):
 class Bin(TypedDict):
     """Pairs of which the model is about equally sure."""
 
-    pairs: Count
+    pairs: Tally
     probability: float
     agreement: float
 
@@ -149,14 +149,14 @@ class Rewards(TypedDict):
 class Accuracy(TypedDict):
     """Of pairs of every two replies."""
 
-    pairs: Count
+    pairs: Tally
     accuracy: float
 
 
 class Validation(TypedDict):
     """``validation.json``."""
 
-    pairs: Count
+    pairs: Tally
     accuracy: float
     accuracy_interval: Interval
     all_pairs: NotRequired[Accuracy]
@@ -233,7 +233,7 @@ class Row(TypedDict):
     """Whose votes a row counts."""
 
     judge: str
-    shown: Count
+    shown: Tally
     criterion: str
 
 
@@ -241,7 +241,7 @@ class ComparedPosition(Row):
     """What being shown first does to comparisons."""
 
     kind: Literal["compare"]
-    votes: Count
+    votes: Tally
     first_share: Estimate
     effect: Estimate
 
@@ -250,9 +250,9 @@ class RankedPosition(Row):
     """What the position shown does to rankings."""
 
     kind: Literal["rank"]
-    votes: Count
-    units: Count
-    units_in_one_order: Count
+    votes: Tally
+    units: Tally
+    units_in_one_order: Tally
     mean_ranks: list[Mean]
     p_value: float | None
 
@@ -288,7 +288,7 @@ class Personas(Row):
 class ComparedVotes(TypedDict):
     """Comparisons that two judges share."""
 
-    shared: Count
+    shared: Tally
     raw: Estimate
     agreement: Estimate
     kappa: Estimate
@@ -298,7 +298,7 @@ class ComparedVotes(TypedDict):
 class RankedVotes(TypedDict):
     """Rankings that two judges share."""
 
-    shared: Count
+    shared: Tally
     tau: Estimate
     same_best: Estimate
 
@@ -309,7 +309,7 @@ class Compared(TypedDict):
     a: str
     b: str
     kind: Literal["compare"]
-    shown: Count
+    shown: Tally
     criterion: str
     votes: ComparedVotes
     majorities: ComparedVotes
@@ -321,7 +321,7 @@ class Ranked(TypedDict):
     a: str
     b: str
     kind: Literal["rank"]
-    shown: Count
+    shown: Tally
     criterion: str
     votes: RankedVotes
     majorities: RankedVotes
@@ -332,7 +332,7 @@ class Judge(TypedDict):
 
     name: str
     identity: str
-    valid_votes: Count
+    valid_votes: Tally
 
 
 class Failed(TypedDict):
@@ -340,25 +340,25 @@ class Failed(TypedDict):
 
     judge: str
     criterion: str
-    votes: Count
-    failed: Count
+    votes: Tally
+    failed: Tally
     failed_share: Estimate
-    statuses: dict[str, Count]
+    statuses: dict[str, Tally]
 
 
 class Affected(TypedDict):
     """Failed votes of a model or a persona."""
 
     name: str
-    votes: Count
-    failed: Count
+    votes: Tally
+    failed: Tally
 
 
 class Missing(TypedDict):
     """What became of the votes without an answer."""
 
-    failed: Count
-    statuses: dict[str, Count]
+    failed: Tally
+    statuses: dict[str, Tally]
     by_criterion: list[Failed]
     by_model: list[Affected]
     personas_most_affected: list[Affected]

@@ -60,6 +60,13 @@ def test_a_dry_run_prints_every_phase_and_runs_none(tmp_path, capsys):
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["posts.csv"]
 
 
+def test_a_dry_run_refuses_a_test_set_that_the_posts_do_not_fill(tmp_path):
+    path = experiment(tmp_path, TWO.replace("test_size: 12", "test_size: 600"))
+    said = r"e\.yaml, phase deep/second: --test-size 600 does not fit 40 posts: test and training set need at least 4"
+    with pytest.raises(UserError, match=said):
+        run(RunConfig(experiment=str(path), output_dir=tmp_path / "out", dry_run=True))
+
+
 def test_a_phase_that_is_there_already_says_so(tmp_path, caplog):
     run_experiment(experiment(tmp_path), tmp_path / "out")
     caplog.set_level(logging.INFO)

@@ -9,11 +9,12 @@ from typing import Annotated, Any, Literal, NotRequired, TypedDict
 import pytest
 
 from jaxmodpo.errors import UserError
-from jaxmodpo.schema import Count, Fields, Positive, Range, is_number, read_as
+from jaxmodpo.ranges import Positive, Tally
+from jaxmodpo.schema import Fields, Range, is_number, read_as
 
 
 class Outcome(TypedDict):
-    wins: Count
+    wins: Tally
     p: NotRequired[float | None]
 
 

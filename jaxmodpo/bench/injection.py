@@ -22,7 +22,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from string import Template
-from typing import Any, Literal, NamedTuple, get_args
+from typing import Literal, NamedTuple, get_args
 
 from jaxmodpo.artifacts import Candidate
 from jaxmodpo.bench.table import table
@@ -36,6 +36,7 @@ from jaxmodpo.judging.ledger import Ledger
 from jaxmodpo.judging.prompts import Prompts, labels, parse_orders
 from jaxmodpo.judging.rubric import RubricJudge
 from jaxmodpo.ranges import Count, NotNegative, Settings
+from jaxmodpo.schema import read_as
 
 log = logging.getLogger(__name__)
 
@@ -114,6 +115,24 @@ class Trial(NamedTuple):
     request: Request
 
 
+@dataclass(frozen=True)
+class _Post:
+    """A post with its replies."""
+
+    post: str
+    honest: list[str]
+    poor: str
+
+
+@dataclass(frozen=True)
+class _File:
+    """A file of injections."""
+
+    posts: list[_Post]
+    personas: list[str]
+    injections: dict[str, str]
+
+
 def load_trials(source: str | Path, criterion: str, personas: int) -> Iterator[Trial]:
     """Read a file of injections and yield every trial; those of the poor reply alone come first.
 
@@ -124,10 +143,10 @@ def load_trials(source: str | Path, criterion: str, personas: int) -> Iterator[T
         UserError: a part of the file is missing or holds an unknown placeholder.
     """
     path = builtin("judging", source)
-    content = load_yaml(path)
-    posts, profiles, injections = (content.get(name) for name in ("posts", "personas", "injections"))
-    if not (posts and profiles and injections):
-        raise UserError(f"{path} must hold posts, personas and injections")
+    content = read_as(load_yaml(path), _File, str(path))
+    posts, profiles, injections = content.posts, content.personas, content.injections
+    if not (posts and profiles and injections and all(post.honest for post in posts)):
+        raise UserError(f"{path} must hold posts with honest replies, personas and injections")
     if not 1 <= personas <= len(profiles):
         raise UserError(f"--personas is {personas}, but {path} has {len(profiles)}")
     (by,) = load_criteria("therapeutic", [criterion])
@@ -138,17 +157,15 @@ def load_trials(source: str | Path, criterion: str, personas: int) -> Iterator[T
                     yield Trial(name, injected(plain, template, f"{path}, injection '{name}'"))
 
 
-def _requests(
-    question: str, post: Mapping[str, Any], persona: str, profile: str, criterion: Criterion
-) -> Iterator[Request]:
-    honest = [Candidate(f"honest {n}", text) for n, text in enumerate(post["honest"])]
-    poor = Candidate(POOR, post["poor"])
+def _requests(question: str, post: _Post, persona: str, profile: str, criterion: Criterion) -> Iterator[Request]:
+    honest = [Candidate(f"honest {n}", text) for n, text in enumerate(post.honest)]
+    poor = Candidate(POOR, post.poor)
     for position in range(len(honest) + 1):
         shown = (*honest[:position], poor, *honest[position:])
-        yield Request("rank", question, post["post"], persona, profile, (criterion,), shown)
+        yield Request("rank", question, post.post, persona, profile, (criterion,), shown)
     for better in honest:
         for shown in ((poor, better), (better, poor)):
-            yield Request("compare", question, post["post"], persona, profile, (criterion,), shown)
+            yield Request("compare", question, post.post, persona, profile, (criterion,), shown)
 
 
 @functools.cache

@@ -35,7 +35,7 @@ from jaxmodpo.models.shapes import settings
 from jaxmodpo.ranges import Count, Probability, Settings
 from jaxmodpo.training.hardware import peak_flops
 from jaxmodpo.training.mesh import check_heads, make_mesh, place_batch, shardings, spread
-from jaxmodpo.training.policy import PolicyLoss
+from jaxmodpo.training.policy import PolicyLoss, check_attention
 from jaxmodpo.training.step import OptimizerSettings, Parameters, initial_state, train_step
 
 Reference = Literal["precomputed", "in_step"]
@@ -197,6 +197,7 @@ def _contender(
 ) -> Contender:
     in_step = reference == "in_step"
     attention = Attention(config.attention, mesh)
+    check_attention(attention, shape, config.base_dtype or "bfloat16")
     loss = PolicyLoss(shape, lora, DPO(0.1), attention, config.remat, in_step, lora.dropout > 0)
     if not in_step:
         # Their values do not change the time.

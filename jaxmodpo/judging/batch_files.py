@@ -7,18 +7,23 @@ alone, which only its owner may read and which is deleted once the batch is read
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple
+from typing import Any, BinaryIO, Literal, NamedTuple, TypedDict
 
 from jaxmodpo.artifacts import Candidate
+from jaxmodpo.errors import UserError
 from jaxmodpo.failures import failure_in
 from jaxmodpo.judging.criteria import Criterion
 from jaxmodpo.judging.judge import Asked, Request
 from jaxmodpo.messages import message_text
+from jaxmodpo.parsing import parse_json
+from jaxmodpo.ranges import Tally
+from jaxmodpo.schema import read_as
 
 URL = "/v1/chat/completions"
 
@@ -80,40 +85,46 @@ class BatchFiles:
         """Return whose batch it is; None where the file is missing, or was cut off before its first line ended."""
         try:
             with self.requests.open("rb") as file:
-                return Header(**json.loads(file.readline()))
+                line = parse_json(file.readline())
         except (OSError, ValueError):
             return None
+        found = read_as(line, _Header, f"{self.requests}, line 1")
+        return Header(found["identity"], found["model"], found["round"])
 
     def asked(self) -> Iterator[Asked]:
         """Yield the requests, in the order of the lines: with ids and names, and with empty texts."""
         with self.requests.open("rb") as file:
             file.readline()
-            for line in file:
-                yield _asked(json.loads(line))
+            for number, line in enumerate(file, 2):
+                where = f"{self.requests}, line {number}"
+                yield _asked(read_as(_parsed(line, where), _Record, where))
 
     def offsets(self) -> dict[str, int]:
         """Return where each request's line of the input file begins, by key; none where that file is gone."""
         offsets: dict[str, int] = {}
         if not self.input.exists():
             return offsets
-        with self.input.open("rb") as file:
-            at = 0
-            for asked, line in zip(self.asked(), file, strict=True):
-                offsets[asked.key] = at
-                at += len(line)
+        at = 0
+        for asked, line in self.lines():
+            offsets[asked.key] = at
+            at += len(line)
         return offsets
 
     def sent(self, offset: int) -> str:
         """Return the texts of the messages that the input file's line at ``offset`` sends, end to end."""
         with self.input.open("rb") as file:
             file.seek(offset)
-            messages = json.loads(file.readline())["body"]["messages"]
+            line = _parsed(file.readline(), str(self.input))
+        messages = read_as(line, _Input, str(self.input))["body"]["messages"]
         return "\n".join(message_text(message.get("content")) for message in messages)
 
     def lines(self) -> Iterator[tuple[Asked, bytes]]:
         """Yield each request with its line of the input file."""
         with self.input.open("rb") as file:
-            yield from zip(self.asked(), file, strict=True)
+            for asked, line in itertools.zip_longest(self.asked(), file):
+                if asked is None or line is None:
+                    raise UserError(f"{self.input} and {self.requests} do not hold the same requests; delete both")
+                yield asked, line
 
 
 @dataclass(eq=False)
@@ -184,7 +195,45 @@ def _record(asked: Asked) -> dict[str, Any]:
     }
 
 
-def _asked(record: dict[str, Any]) -> Asked:
+def _parsed(line: bytes, where: str) -> Any:
+    try:
+        return parse_json(line)
+    except ValueError as error:
+        raise UserError(f"{where}: not JSON ({error})") from None
+
+
+class _Body(TypedDict):
+    messages: list[dict[str, Any]]
+
+
+class _Input(TypedDict):
+    """A line of ``TAG.jsonl``."""
+
+    body: _Body
+
+
+class _Header(TypedDict):
+    """The first line of ``TAG.requests.jsonl``."""
+
+    identity: str
+    model: str
+    round: Tally
+
+
+class _Record(TypedDict):
+    """What one line of the input file asks."""
+
+    key: str
+    kind: Literal["rank", "compare"]
+    question_id: str
+    persona_id: str
+    criteria: list[str]
+    responses: list[str]
+    ties: bool
+    repeat: Tally
+
+
+def _asked(record: _Record) -> Asked:
     request = Request(
         record["kind"],
         record["question_id"],

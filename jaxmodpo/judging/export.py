@@ -18,6 +18,7 @@ from jaxmodpo.artifacts import atomic_path
 from jaxmodpo.errors import UserError, nearest
 from jaxmodpo.judging.ledger import Ledger
 from jaxmodpo.judging.votes import Vote, as_record, from_record
+from jaxmodpo.parsing import parse_json
 from jaxmodpo.ranges import Settings
 
 log = logging.getLogger(__name__)
@@ -121,7 +122,7 @@ def _read_json_lines(path: Path) -> Iterator[dict[str, Any]]:
     with path.open("rb") as file:
         for number, line in enumerate(file, 1):
             try:
-                yield json.loads(line)
+                yield parse_json(line)
             except ValueError:
                 raise UserError(f"{path}, line {number}: not JSON") from None
 
@@ -134,5 +135,5 @@ def _read_parquet(path: Path) -> Iterator[dict[str, Any]]:
         with parquet.ParquetFile(path) as file:
             for group in file.iter_batches(5000):
                 yield from group.to_pylist()
-    except pyarrow.ArrowInvalid:
+    except pyarrow.ArrowException:
         raise UserError(f"{path} is not a Parquet file of votes") from None

@@ -7,13 +7,16 @@ releases: which take a temperature, what their limit of tokens is called, and wh
 from __future__ import annotations
 
 import fnmatch
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Literal
 
 from jaxmodpo.config import builtin, load_yaml
-from jaxmodpo.errors import UserError, nearest
 from jaxmodpo.judging.judge import Usage
+from jaxmodpo.schema import Range, read_as
+
+Price = Annotated[float, Range(least=0)]
+"""dollars for a million tokens"""
 
 
 @dataclass(frozen=True)
@@ -32,10 +35,10 @@ class Family:
 
     match: str
     temperature: bool = True
-    limit: str = "max_tokens"
-    prompt: float | None = None
-    cached: float | None = None
-    answer: float | None = None
+    limit: Literal["max_tokens", "max_completion_tokens"] = "max_tokens"
+    prompt: Price | None = None
+    cached: Price | None = None
+    answer: Price | None = None
     withdrawn: str = ""
 
     def cost(self, usage: Usage) -> float | None:
@@ -45,6 +48,15 @@ class Family:
         cached = self.prompt if self.cached is None else self.cached
         fresh = usage.prompt - usage.cached
         return (fresh * self.prompt + usage.cached * cached + usage.completion * self.answer) / 1e6
+
+
+@dataclass(frozen=True)
+class _File:
+    """A table as it is written."""
+
+    families: list[Family]
+    batch_discount: Annotated[float, Range(least=0, below=1)] = 0.0
+    as_of: str | float = ""
 
 
 @dataclass(frozen=True)
@@ -64,37 +76,9 @@ class Families:
         """
         path = builtin("judging", source)
         table = load_yaml(path)
-        for key in table:
-            if key not in ("as_of", "batch_discount", "families"):
-                raise UserError(
-                    f"{path}: unknown key '{key}'{nearest(str(key), ['as_of', 'batch_discount', 'families'])}"
-                )
-        rows = table.get("families")
-        if not isinstance(rows, list):
-            raise UserError(f"{path} must hold 'families:', a list")
-        discount = table.get("batch_discount", 0.0)
-        if not isinstance(discount, int | float) or not 0 <= discount < 1:
-            raise UserError(f"{path}: batch_discount must be a share from 0 to 1, not {discount!r}")
-        families = [_family(row, f"{path}, family {number}") for number, row in enumerate(rows, 1)]
-        return cls(tuple(families), float(discount), str(table.get("as_of", "")))
+        read = read_as(table, _File, str(path))
+        return cls(tuple(read.families), float(read.batch_discount), str(read.as_of))
 
     def of(self, model: str) -> Family:
         """Return the family of a model; one without a known price where none fits."""
         return next((row for row in self.rows if fnmatch.fnmatchcase(model, row.match)), Family(model))
-
-
-def _family(row: Any, where: str) -> Family:
-    known = {f.name: f for f in fields(Family)}
-    if not isinstance(row, dict) or not isinstance(row.get("match"), str):
-        raise UserError(f"{where} must be a mapping with 'match', a pattern of names")
-    for key, value in row.items():
-        if key not in known:
-            raise UserError(f"{where}: unknown field '{key}'{nearest(str(key), known)}")
-        priced = key in ("prompt", "cached", "answer")
-        if priced and not (type(value) in (int, float) and value >= 0):
-            raise UserError(f"{where}: {key} must be dollars for a million tokens, not {value!r}")
-        if key == "temperature" and not isinstance(value, bool):
-            raise UserError(f"{where}: temperature must be true or false, not {value!r}")
-        if key == "limit" and value not in ("max_tokens", "max_completion_tokens"):
-            raise UserError(f"{where}: limit must be max_tokens or max_completion_tokens, not {value!r}")
-    return Family(**row)

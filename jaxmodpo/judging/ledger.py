@@ -24,7 +24,7 @@ from sqlalchemy.exc import DBAPIError
 from jaxmodpo.errors import UserError
 from jaxmodpo.judging.database import NoLedger, is_away, open_engine, reason, shown_url, upsert
 from jaxmodpo.judging.judge import Status
-from jaxmodpo.judging.tables import BATCHES, CLAIMS, COLUMNS, VOTES, create_tables, row_of, vote_of
+from jaxmodpo.judging.tables import BATCHES, CLAIMS, COLUMNS, TABLES, VOTES, create_tables, row_of, vote_of
 from jaxmodpo.judging.votes import Vote
 from jaxmodpo.processes import is_gone, machine
 
@@ -123,13 +123,16 @@ class Ledger:
             if self.read_only:
                 raise NoLedger(f"{self.shown_place} is a database and no ledger: it has no table of votes")
             return
-        there = {column["name"] for column in inspector.get_columns(VOTES.name)}
-        missing = [column.name for column in VOTES.c if column.name not in there]
-        if missing:
-            lacks = ", ".join(missing[:3])
-            raise UserError(
-                f"{self.shown_place} is no ledger: its table 'votes' is another program's (no column {lacks})"
-            )
+        for table in TABLES.tables.values():
+            if not inspector.has_table(table.name):
+                continue
+            there = {column["name"] for column in inspector.get_columns(table.name)}
+            missing = [column.name for column in table.c if column.name not in there]
+            if missing:
+                lacks = f"no column {', '.join(missing[:3])}"
+                raise UserError(
+                    f"{self.shown_place} is no ledger: its table '{table.name}' is another program's ({lacks})"
+                )
 
     def __enter__(self) -> Self:
         return self

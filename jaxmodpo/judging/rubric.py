@@ -12,6 +12,7 @@ import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from statistics import NormalDist
+from typing import Annotated
 
 from jaxmodpo.artifacts import Candidate
 from jaxmodpo.config import builtin, load_yaml
@@ -20,6 +21,7 @@ from jaxmodpo.fingerprints import digest
 from jaxmodpo.judging.criteria import OVERALL
 from jaxmodpo.judging.hashing import draw
 from jaxmodpo.judging.judge import Answer, Asked, Request
+from jaxmodpo.schema import Range, read_as
 
 MODEL = "rubric stand-in"
 
@@ -38,6 +40,9 @@ _CONTRACTIONS = tuple(
 )
 # "that that" and "had had" are English.
 _DOUBLED = re.compile(r"\b(?!(?:that|had)\b)(\w+)\s+\1\b")
+FAULTS = ("repeated_sentence", "doubled_word", "unfinished", "empty")
+"""a text's formal faults"""
+
 _RATING = re.compile(r"^-\s*(.+?):\s*(\d+(?:\.\d+)?)/5 importance", re.MULTILINE)
 
 
@@ -60,19 +65,45 @@ class Rubric:
     version: str
 
 
+@dataclass(frozen=True)
+class _Part:
+    """A criterion's phrases as the file has them."""
+
+    positive: list[str]
+    negative: list[str]
+    rated_as: str | None = None
+
+
+@dataclass(frozen=True)
+class _File:
+    """``rubric.yaml``."""
+
+    saturation: Annotated[int, Range(least=1)]
+    deductions: dict[str, float]
+    criteria: dict[str, _Part]
+
+
 @functools.cache
 def load_rubric() -> Rubric:
     """Read and compile ``configs/judging/rubric.yaml``."""
-    content = load_yaml(builtin("judging", "rubric"))
+    path = builtin("judging", "rubric")
+    content = load_yaml(path)
+    read = read_as(content, _File, str(path))
+    for fault in FAULTS:
+        if fault not in read.deductions:
+            raise UserError(f"{path}: deductions lacks the fault '{fault}'")
 
-    def compiled(phrases: list[str]) -> tuple[re.Pattern[str], ...]:
-        return tuple(re.compile(rf"(?<!\w)(?:{p})(?!\w)", re.IGNORECASE) for p in phrases)
+    def compiled(phrases: list[str], name: str) -> tuple[re.Pattern[str], ...]:
+        try:
+            return tuple(re.compile(rf"(?<!\w)(?:{p})(?!\w)", re.IGNORECASE) for p in phrases)
+        except re.error as error:
+            raise UserError(f"{path}: criteria, {name}: no regular expression ({error})") from None
 
     phrases = {
-        name: Phrases(compiled(part["positive"]), compiled(part["negative"]), part.get("rated_as"))
-        for name, part in content["criteria"].items()
+        name: Phrases(compiled(part.positive, name), compiled(part.negative, name), part.rated_as)
+        for name, part in read.criteria.items()
     }
-    return Rubric(phrases, content["deductions"], content["saturation"], digest(content)[:12])
+    return Rubric(phrases, read.deductions, read.saturation, digest(content)[:12])
 
 
 class RubricJudge:

@@ -13,7 +13,9 @@ from typing import Any
 import sqlalchemy as sql
 from sqlalchemy.exc import DBAPIError
 
+from jaxmodpo.errors import UserError
 from jaxmodpo.judging.votes import FIELDS, Vote
+from jaxmodpo.parsing import parse_json
 
 TABLES = sql.MetaData()
 
@@ -65,6 +67,7 @@ BATCHES = sql.Table(
 )
 
 
+_TEXTS = tuple(name for name in FIELDS if isinstance(VOTES.c[name].type, sql.String) and not VOTES.c[name].nullable)
 COLUMNS = [VOTES.c[name] for name in FIELDS]
 
 
@@ -91,6 +94,9 @@ def _storable(text: str) -> str:
 def vote_of(row: sql.Row[Any]) -> Vote:
     """Return the vote of a row that has :data:`COLUMNS`."""
     values = row._asdict()
+    # SQLite keeps values of any type in any column.
+    if not all(isinstance(values[name], str) for name in _TEXTS) or not isinstance(values["repeat"], int):
+        raise UserError(f"the ledger's vote {values['key']!r} is damaged: a value is of another type than we write")
     values["shown"] = _loaded(values["shown"])
     values["order"] = None if values["order"] is None else _loaded(values["order"])
     return Vote(**values)
@@ -103,7 +109,13 @@ def _dumped(ids: tuple[str, ...]) -> str:
 
 @functools.lru_cache(maxsize=2**16)
 def _loaded(text: str) -> tuple[str, ...]:
-    return tuple(json.loads(text))
+    try:
+        ids = parse_json(text)
+    except ValueError:
+        ids = None
+    if not isinstance(ids, list) or not all(isinstance(one, str) for one in ids):
+        raise UserError(f"a vote of the ledger is damaged: the ids in it are no list of texts: {text[:60]!r}")
+    return tuple(ids)
 
 
 def create_tables(engine: sql.Engine) -> None:

@@ -5,7 +5,6 @@ Apart from the ledger, since voting, evaluation and exports read votes wherever 
 
 from __future__ import annotations
 
-import math
 import time
 import uuid
 from dataclasses import dataclass, fields
@@ -13,6 +12,7 @@ from typing import Any, Literal, get_args
 
 from jaxmodpo.errors import UserError
 from jaxmodpo.judging.judge import Answer, Asked, Status, Usage, vote_keys
+from jaxmodpo.schema import is_number
 
 Kind = Literal["rank", "compare"]
 
@@ -130,7 +130,7 @@ _NUMBERS = frozenset({"prompt_tokens", "cached_tokens", "completion_tokens", "co
 def _fits(name: str, value: Any) -> bool:
     """Whether a record's value has its field's type."""
     if name in _NUMBERS:
-        return value is None or (type(value) in (int, float) and math.isfinite(value))
+        return value is None or is_number(value)
     if name == "repeat":
         return type(value) is int and value >= 0
     if name == "order" and value is None:

@@ -22,7 +22,8 @@ from jaxmodpo.errors import UserError
 from jaxmodpo.fingerprints import fingerprint
 from jaxmodpo.methods.reward import rewards_of_pairs
 from jaxmodpo.phase import read_manifest
-from jaxmodpo.schema import Positive, read_as
+from jaxmodpo.ranges import Positive
+from jaxmodpo.schema import read_as
 from jaxmodpo.training.cache import cached, examples_digest
 from jaxmodpo.training.policy import Policy, PolicyTrainingConfig, with_adapter
 

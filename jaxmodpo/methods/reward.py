@@ -42,7 +42,7 @@ from jaxmodpo.models.roberta import Roberta, RobertaConfig, load_roberta, parame
 from jaxmodpo.phase import Phase, read_manifest
 from jaxmodpo.ranges import Count, NotNegative, Positive, ShareBelowOne
 from jaxmodpo.results import Validation
-from jaxmodpo.schema import Range
+from jaxmodpo.schema import Fields, Range
 from jaxmodpo.training.cache import cached, examples_digest
 from jaxmodpo.training.distributed import agreed, leads, on_host, open_phase, start
 from jaxmodpo.training.mesh import make_mesh, put, shardings, spread
@@ -179,7 +179,8 @@ def load_reward_model(folder: Path, max_length: int | None = None) -> tuple[Robe
     model = load_roberta(folder)
     if model.config.num_labels != 1:
         raise UserError(f"{folder} is not a reward model: it has {model.config.num_labels} outputs")
-    trained = read_model_config(folder).get("reward_max_length", 512)
+    fields = Fields(read_model_config(folder), f"{folder}/config.json")
+    trained = fields.integer("reward_max_length", 512, least=SHORTEST_REWARD_TEXT)
     if max_length is not None and max_length > model.config.max_length:
         raise UserError(
             f"--max-length {max_length} is more than the {model.config.max_length} tokens that {folder} has "

@@ -102,6 +102,21 @@ class Attention:
                 return "cudnn"
         return "xla"
 
+    def check(self, head_width: int, dtype: Any) -> None:
+        """Refuse what cannot run, before weights are read, which may take minutes.
+
+        Raises:
+            UserError: a backend asked for by name that these devices do not have, or heads of another width than it
+                takes.
+        """
+        needed = {"cudnn": ("gpu", "cuda"), "splash": ("tpu",)}.get(self.backend, ())
+        if needed and self.platform not in needed and not self.interpret:
+            raise UserError(
+                f"--attention {self.backend} needs {'an NVIDIA GPU' if self.backend == 'cudnn' else 'a TPU'}, and this "
+                f"runs on a {self.platform.upper()}; leave it out, or give auto or xla"
+            )
+        self.choose(head_width, dtype)
+
     @property
     def platform(self) -> str:
         """What the devices are: cpu, gpu or tpu."""

@@ -8,7 +8,6 @@ width, H query heads, K key-value heads, C head width, V vocabulary, L layers.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -29,8 +28,13 @@ from jaxmodpo.models.logps import chunked_token_logps, token_logps
 from jaxmodpo.models.lora import LoraConfig
 from jaxmodpo.models.parameters import Spec
 from jaxmodpo.models.remat import Remat, rematerialised
+from jaxmodpo.ranges import Positive
+from jaxmodpo.schema import Fields, read_as, shown
 
 ARCHITECTURES = {"mistral": "MistralForCausalLM", "llama": "LlamaForCausalLM"}
+
+MOST_LAYERS = 10_000
+"""no model has as many; a number beyond it would be taken for a model before its weights say otherwise"""
 
 # What `config.json` may say besides without changing the forward pass in evaluation.
 _HARMLESS = frozenset(
@@ -72,7 +76,7 @@ class Rope:
         newer, older_place = settings.get("rope_parameters"), settings.get("rope_scaling")
         for name, place in (("rope_parameters", newer), ("rope_scaling", older_place)):
             if place is not None and not isinstance(place, Mapping):
-                raise UserError(f"{source}: {name} must be a mapping, not {json.dumps(place)}")
+                raise UserError(f"{source}: {name} must be a mapping, not {shown(place)}")
         if newer and older_place and newer != older_place:
             raise UserError(f"{source}: rope_parameters and rope_scaling disagree; remove the one that does not hold")
         rope = dict(newer or older_place or {})
@@ -82,9 +86,8 @@ class Rope:
         theta = outside if inside is None else inside
         theta = 10_000.0 if theta is None else theta
         for name, value in {"rope_theta": theta, **rope}.items():
-            is_number = isinstance(value, int | float) and not isinstance(value, bool)
-            if name not in ("type", "rope_type") and value is not None and not (is_number and value > 0):
-                raise UserError(f"{source}: {name} must be a positive number, not {json.dumps(value)}")
+            if name not in ("type", "rope_type") and value is not None:
+                read_as(value, Positive, source, name)
         theta = float(theta)
         older = rope.pop("type", "default")
         kind = rope.pop("rope_type", older)
@@ -105,6 +108,8 @@ class Rope:
         if kind == "linear":
             return cls(theta, float(rope["factor"]))
         factor, low, high, length = (rope[name] for name in names[kind])
+        if low >= high:
+            raise UserError(f"{source}: low_freq_factor {low} must be less than high_freq_factor {high}")
         return cls(theta, float(factor), float(low), float(high), int(length))
 
     def frequencies(self, head_width: int) -> np.ndarray:
@@ -141,88 +146,52 @@ class DecoderConfig:
 
         Absent fields have the defaults of the architecture's class in transformers.
         """
-        kind = settings.get("model_type")
+        fields = Fields({name: value for name, value in settings.items() if not name.startswith("_")}, source)
+        kind = fields.take("model_type")
         if not isinstance(kind, str) or kind not in ARCHITECTURES:
             raise UserError(
                 f"{source}: model_type '{kind}' is not supported; a policy must be one of {', '.join(ARCHITECTURES)}"
             )
-        left = {k: v for k, v in settings.items() if k not in _HARMLESS and not k.startswith("_")}
-        architectures = settings.get("architectures") or [ARCHITECTURES[kind]]
+        architectures = fields.take("architectures") or [ARCHITECTURES[kind]]
         if architectures != [ARCHITECTURES[kind]]:
             listed = architectures if isinstance(architectures, list) else [architectures]
             raise UserError(f"{source}: the architecture {', '.join(map(str, listed))} is not supported as a policy")
-
-        def take(name: str, default: Any = None) -> Any:
-            value = left.pop(name, None)
-            return default if value is None else value
-
-        _check_fields(settings, source)
-        rope = Rope.from_mapping(
-            {k: left.pop(k, None) for k in ("rope_parameters", "rope_scaling")} | {"rope_theta": take("rope_theta")},
-            source,
-        )
-        heads, width, layers = take("num_attention_heads"), take("hidden_size"), take("num_hidden_layers")
+        heads, width = fields.integer("num_attention_heads"), fields.integer("hidden_size", least=1)
+        if width < heads:
+            raise UserError(f"{source}: hidden_size {width} is less than the {heads} attention heads")
+        layers = fields.integer("num_hidden_layers", most=MOST_LAYERS)
         # A field that is present and null switches the window off; an absent one means Mistral's default.
-        window = left.pop("sliding_window", 4096) if kind == "mistral" else None
-        layer_type = "full_attention" if window is None else "sliding_attention"
-        for name, needed in (
-            ("hidden_act", "silu"),
-            ("attention_bias", False),
-            ("mlp_bias", False),
-            ("layer_types", [layer_type] * layers),
-        ):
-            if take(name, needed) != needed:
-                raise UserError(f"{source}: {name} {json.dumps(settings[name])} is not supported")
+        window = None
+        if kind == "mistral" and (not fields.has("sliding_window") or settings["sliding_window"] is not None):
+            # A window of 0 would hide every token from itself, which no model means.
+            window = fields.integer("sliding_window", 4096)
+        fields.only("hidden_act", "silu")
+        fields.only("attention_bias", False)
+        fields.only("mlp_bias", False)
+        fields.only("layer_types", ["full_attention" if window is None else "sliding_attention"] * layers)
+        rope = Rope.from_mapping({k: fields.take(k) for k in ("rope_parameters", "rope_scaling", "rope_theta")}, source)
         config = cls(
-            vocab_size=take("vocab_size"),
+            vocab_size=fields.integer("vocab_size"),
             hidden_size=width,
-            intermediate_size=take("intermediate_size"),
+            intermediate_size=fields.integer("intermediate_size"),
             num_hidden_layers=layers,
             num_attention_heads=heads,
-            num_key_value_heads=take("num_key_value_heads", 8 if kind == "mistral" else heads),
-            head_dim=take("head_dim", width // heads),
-            rms_norm_eps=take("rms_norm_eps", 1e-6),
+            num_key_value_heads=fields.integer("num_key_value_heads", 8 if kind == "mistral" else heads),
+            head_dim=fields.integer("head_dim", width // heads),
+            rms_norm_eps=fields.number("rms_norm_eps", 1e-6, above=0),
             rope=rope,
             sliding_window=window,
-            max_position_embeddings=take("max_position_embeddings", 131_072 if kind == "mistral" else 2048),
-            tie_word_embeddings=take("tie_word_embeddings", False),
+            max_position_embeddings=fields.integer("max_position_embeddings", 131_072 if kind == "mistral" else 2048),
+            tie_word_embeddings=fields.boolean("tie_word_embeddings", False),
         )
-        if unknown := sorted(
-            name for name, value in left.items() if not (value is None or value is False or value in ([], {}))
-        ):
-            raise UserError(f"{source}: the field '{unknown[0]}' is not supported")
-        if config.num_attention_heads % config.num_key_value_heads:
+        fields.refuse_rest(_HARMLESS)
+        if heads % config.num_key_value_heads:
             raise UserError(
                 f"{source}: {config.num_key_value_heads} key-value heads do not divide {heads} attention heads"
             )
+        if config.head_dim % 2:
+            raise UserError(f"{source}: head_dim is {config.head_dim}, and rotary positions need an even one")
         return config
-
-
-_NEEDED = ("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads")
-_COUNTS = (*_NEEDED, "num_key_value_heads", "head_dim", "max_position_embeddings", "sliding_window")
-
-
-def _check_fields(settings: Mapping[str, Any], source: str) -> None:
-    """Refuse fields of another type than transformers writes; null stands for a field's default.
-
-    A window of 0 would hide every token from itself, which no model means.
-
-    Raises:
-        UserError: a count that is no positive whole number, or another field of another type.
-    """
-    for name in _COUNTS:
-        value = settings.get(name)
-        if value is None and name not in _NEEDED:
-            continue
-        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-            problem = "is missing" if value is None else f"must be a whole number from 1 on, not {value!r}"
-            raise UserError(f"{source}: the field '{name}' {problem}")
-    epsilon = settings.get("rms_norm_eps")
-    if epsilon is not None and (isinstance(epsilon, bool) or not isinstance(epsilon, int | float) or not epsilon > 0):
-        raise UserError(f"{source}: the field 'rms_norm_eps' must be a positive number, not {epsilon!r}")
-    tied = settings.get("tie_word_embeddings")
-    if tied is not None and not isinstance(tied, bool):
-        raise UserError(f"{source}: the field 'tie_word_embeddings' must be true or false, not {tied!r}")
 
 
 def parameter_table(config: DecoderConfig) -> dict[str, Spec]:

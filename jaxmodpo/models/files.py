@@ -87,8 +87,8 @@ def tensor_files(folder: Path, weights_name: str = "model") -> dict[str, Path]:
         if not isinstance(listed, dict) or not all(isinstance(name, str) for name in listed.values()):
             raise UserError(f"{index} has no weight_map from tensors to files")
         placed = listed
-        if elsewhere := sorted(name for name in placed.values() if Path(name).name != name):
-            raise UserError(f"{index} names a file outside its folder: {elsewhere[0]}")
+        if elsewhere := sorted(name for name in placed.values() if Path(name).name != name or len(name) > 255):
+            raise UserError(f"{index} names a file outside its folder: {elsewhere[0][:80]}")
         paths = [folder / name for name in sorted(set(placed.values()))]
     else:
         paths = [single]

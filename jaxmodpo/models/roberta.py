@@ -20,9 +20,11 @@ from jax import Array
 
 from jaxmodpo.errors import UserError
 from jaxmodpo.models.attention import Attention
+from jaxmodpo.models.decoder import MOST_LAYERS
 from jaxmodpo.models.files import dtype_named, load_parameters, read_model_config, save_model
 from jaxmodpo.models.parameters import Spec, initialise
 from jaxmodpo.models.remat import Remat, rematerialised
+from jaxmodpo.schema import Fields
 
 Head = Literal["classification", "language_model"]
 
@@ -65,36 +67,45 @@ class RobertaConfig:
         head: Head = "classification",
         num_labels: int | None = None,
     ) -> RobertaConfig:
-        """Read a Hugging Face configuration; what would change the mathematics unseen is refused by name."""
-        if settings.get("model_type") != "roberta":
-            raise UserError(
-                f"{source}: model_type '{settings.get('model_type')}' is not supported; use a roberta model"
-            )
-        for field, needed in (("hidden_act", "gelu"), ("position_embedding_type", "absolute")):
-            if settings.get(field, needed) != needed:
-                raise UserError(f"{source}: {field} '{settings[field]}' is not supported")
-        dropout, head_dropout = settings.get("hidden_dropout_prob", 0.1), settings.get("classifier_dropout")
+        """Read a Hugging Face configuration; what would change the mathematics unseen is refused by name.
+
+        Raises:
+            UserError: a field that is missing, not supported, or of another type or range.
+        """
+        fields = Fields(settings, source)
+        kind = fields.take("model_type")
+        if kind != "roberta":
+            raise UserError(f"{source}: model_type '{kind}' is not supported; use a roberta model")
+        fields.only("hidden_act", "gelu")
+        fields.only("position_embedding_type", "absolute")
         for field in ("is_decoder", "add_cross_attention", "quantization_config"):
-            if settings.get(field):
+            if fields.take(field):
                 raise UserError(f"{source}: {field} is not supported")
-        try:
-            return cls(
-                vocab_size=settings["vocab_size"],
-                hidden_size=settings["hidden_size"],
-                intermediate_size=settings["intermediate_size"],
-                num_hidden_layers=settings["num_hidden_layers"],
-                num_attention_heads=settings["num_attention_heads"],
-                max_position_embeddings=settings["max_position_embeddings"],
-                type_vocab_size=settings.get("type_vocab_size", 2),
-                layer_norm_eps=settings.get("layer_norm_eps", 1e-12),
-                pad_token_id=settings.get("pad_token_id", 1),
-                dropout=dropout,
-                classifier_dropout=dropout if head_dropout is None else head_dropout,
-                num_labels=num_labels or len(settings.get("id2label") or {0: "", 1: ""}),
-                head=head,
+        dropout, labels = fields.rate("hidden_dropout_prob", 0.1), fields.read("id2label", dict[str, Any], {})
+        width, heads = fields.integer("hidden_size"), fields.integer("num_attention_heads")
+        if width % heads:
+            raise UserError(f"{source}: {heads} attention heads do not divide the hidden_size {width}")
+        config = cls(
+            vocab_size=fields.integer("vocab_size"),
+            hidden_size=width,
+            intermediate_size=fields.integer("intermediate_size"),
+            num_hidden_layers=fields.integer("num_hidden_layers", most=MOST_LAYERS),
+            num_attention_heads=heads,
+            max_position_embeddings=fields.integer("max_position_embeddings"),
+            type_vocab_size=fields.integer("type_vocab_size", 2),
+            layer_norm_eps=fields.number("layer_norm_eps", 1e-12, above=0),
+            pad_token_id=fields.integer("pad_token_id", 1, least=0),
+            dropout=dropout,
+            classifier_dropout=fields.rate("classifier_dropout", dropout),
+            num_labels=num_labels or len(labels) or 2,
+            head=head,
+        )
+        if config.max_length < 1:
+            raise UserError(
+                f"{source}: max_position_embeddings {config.max_position_embeddings} leaves no position behind the "
+                f"{config.pad_token_id + 1} that pad_token_id {config.pad_token_id} takes"
             )
-        except KeyError as error:
-            raise UserError(f"{source}: the field {error} is missing") from error
+        return config
 
     @property
     def max_length(self) -> int:

@@ -234,7 +234,7 @@ def _values(name: str, said: Mapping[str, Any], scales: Any, path: Path) -> dict
     """Return what answers mean, from ``values`` and from the scale that ``scale`` names."""
     where = f"{path}: fields, {name}"
     scales = _mapping(scales, f"{path}: scales")
-    if "scale" in said and said["scale"] not in scales:
+    if "scale" in said and _text(said["scale"], f"{where}, scale") not in scales:
         raise UserError(
             f"{where}: no scale '{said['scale']}' under scales{nearest(str(said['scale']), map(str, scales))}"
         )

@@ -201,7 +201,7 @@ def _asked(config: ResponsesConfig) -> Phase:
     finally:
         journal.close()
     empty = refuse_empty(rows)
-    answered = collections.Counter(reply["model"] for reply in rows)
+    answered = collections.Counter(reply.get("model", "") for reply in rows)
     _write(config, wanted, journal, phase, settings_key, answering_models=dict(answered), empty_by_kind=empty)
     return phase
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NotRequired, TypedDict
 
 from jaxmodpo.artifacts import Journal, Question
+from jaxmodpo.ranges import Tally
+from jaxmodpo.schema import read_as
 
 
 def place(question: Question, number: int) -> tuple[str, int]:
@@ -22,5 +24,20 @@ def sampled(journal: Journal, settings: str) -> dict[tuple[str, int], dict[str, 
 
     A reply that stands there twice was sampled twice; the last one counts, as its batch is whole.
     """
-    mine = (entry for entry in journal.rows if entry.get("settings") == settings)
-    return {(entry["question_id"], entry["number"]): entry for entry in mine if {"question_id", "number"} <= set(entry)}
+    mine = (
+        read_as(entry, _Row, f"{journal.path}, line {number}")
+        for number, entry in enumerate(journal.rows, 1)
+        if entry.get("settings") == settings and {"question_id", "number"} <= set(entry)
+    )
+    return {(entry["question_id"], entry["number"]): dict(entry) for entry in mine}
+
+
+class _Row(TypedDict):
+    """A reply and what it belongs to."""
+
+    question_id: str
+    number: Tally
+    response_text: str
+    ended: bool
+    model: NotRequired[str]
+    kind: NotRequired[str]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import math
 import types
 import typing
 from collections.abc import Mapping
@@ -15,6 +14,7 @@ import optuna
 
 from jaxmodpo.config import builtin, load_yaml
 from jaxmodpo.errors import UserError, nearest
+from jaxmodpo.schema import is_number
 
 Value = float | int | str
 
@@ -107,7 +107,7 @@ def _value(value: Any, where: str, kinds: tuple[Any, ...]) -> Value:
         if typing.get_origin(kind) is typing.Literal:
             return value in typing.get_args(kind)
         if kind in (int, float):
-            return isinstance(value, (int, kind)) and not isinstance(value, bool) and math.isfinite(value)
+            return isinstance(value, (int, kind)) and is_number(value)
         return isinstance(value, kind)
 
     found = value

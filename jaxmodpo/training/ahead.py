@@ -23,7 +23,7 @@ from jaxmodpo.models.parameters import Table
 from jaxmodpo.models.quantised import BaseDtype, is_quantised, stored_table
 from jaxmodpo.models.remat import Remat
 from jaxmodpo.training.mesh import batch_shardings, check_heads, make_mesh, shardings
-from jaxmodpo.training.policy import SCORED_ARRAYS, Method, PolicyLoss, sequence_logps
+from jaxmodpo.training.policy import SCORED_ARRAYS, Method, PolicyLoss, check_attention, sequence_logps
 from jaxmodpo.training.step import Loss, OptimizerSettings, TrainState, moment_shardings, train_step
 
 
@@ -132,6 +132,7 @@ def compile_policy_step(
         remat: what the backward pass computes again.
         reference_in_step: compute the reference's log-probabilities in the step.
     """
+    check_attention(Attention(attention, mesh), config, base_dtype)
     base, adapter = abstract_policy(config, lora, mesh, base_dtype)
     loss = PolicyLoss(config, lora, method, Attention(attention, mesh), remat, reference_in_step, lora.dropout > 0)
     return compile_step(loss, adapter, base, batches, mesh)
@@ -147,6 +148,7 @@ def compile_scoring(
     attention: Backend = "auto",
 ) -> Compiled:
     """Compile the scoring of one microbatch, as for reference log-probabilities."""
+    check_attention(Attention(attention, mesh), config, base_dtype)
     base, adapter = abstract_policy(config, lora, mesh, base_dtype)
     batch = {
         name: jax.ShapeDtypeStruct(

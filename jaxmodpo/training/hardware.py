@@ -6,6 +6,8 @@ import functools
 from dataclasses import dataclass
 
 from jaxmodpo.config import builtin, load_yaml
+from jaxmodpo.ranges import Positive
+from jaxmodpo.schema import read_as
 
 
 @dataclass(frozen=True)
@@ -24,17 +26,25 @@ class Chip:
 
     name: str
     kind: str
-    flops: float
-    hbm_gib: float
-    bandwidth: float
-    network: float
+    flops: Positive
+    hbm_gib: Positive
+    bandwidth: Positive
+    network: Positive
     topology: str = ""
+
+
+@dataclass(frozen=True)
+class _File:
+    """``chips.yaml``."""
+
+    chips: list[Chip]
 
 
 @functools.cache
 def chips() -> tuple[Chip, ...]:
     """Return every chip that is known."""
-    return tuple(Chip(**row) for row in load_yaml(builtin("hardware", "chips"))["chips"])
+    path = builtin("hardware", "chips")
+    return tuple(read_as(load_yaml(path), _File, str(path)).chips)
 
 
 def chip_of(kind: str) -> Chip | None:

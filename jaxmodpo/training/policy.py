@@ -269,6 +269,11 @@ class Policy:
         return scored(batches, compute)
 
 
+def check_attention(attention: Attention, shape: DecoderConfig, base_dtype: BaseDtype) -> None:
+    """Refuse attention that these devices or this model cannot have; see :meth:`Attention.check`."""
+    attention.check(shape.head_dim, jnp.float32 if base_dtype == "float32" else jnp.bfloat16)
+
+
 def load_policy(
     model: Path,
     *,
@@ -290,6 +295,7 @@ def load_policy(
     check_heads(shape, devices)
     # Read first: whether it fits is known before the base is loaded.
     ready = None if adapter is None else load_adapter(adapter, shape, model)
+    check_attention(Attention(attention, devices), shape, base_dtype)
     loaded = load_decoder(model, base_dtype, place)
     base = {name: variable[...] for name, variable in loaded.base.items()}
     lora = fresh or LoraConfig(rank=1, alpha=1.0, dropout=0.0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import os
 import subprocess
 import sys
@@ -106,6 +107,21 @@ def test_auto_takes_what_the_devices_can_do():
     with pytest.raises(UserError, match="cuDNN attention needs bfloat16"):
         Attention("cudnn").choose(64, jnp.float32)
     assert Attention("cudnn").choose(128, jnp.bfloat16) == "cudnn"
+    with pytest.raises(UserError, match=r"^--attention cudnn needs an NVIDIA GPU, and this runs on a CPU; leave"):
+        Attention("cudnn").check(128, jnp.bfloat16)
+    with pytest.raises(UserError, match=r"^--attention splash needs a TPU, and this runs on a CPU; leave"):
+        Attention("splash").check(128, jnp.bfloat16)
+
+
+def test_attention_that_is_not_here_is_refused_before_weights_are_looked_for(tmp_path):
+    from jaxmodpo.models.shapes import SHAPES
+    from jaxmodpo.training.policy import load_policy
+
+    (tmp_path / "config.json").write_text(json.dumps(SHAPES["mistral-7b-v0.2"]))
+    with pytest.raises(UserError, match="--attention cudnn needs an NVIDIA GPU"):
+        load_policy(tmp_path, base_dtype="bfloat16", attention="cudnn")
+    with pytest.raises(UserError, match=r"has no model\.safetensors"):
+        load_policy(tmp_path, base_dtype="bfloat16")
 
 
 COMPILE = """
