@@ -132,10 +132,11 @@ def _said(cost: Cost) -> str:
     elif cost.chip_hours:
         shown = f"{cost.chip_hours:.2g}" if cost.chip_hours < 10 else f"{cost.chip_hours:.0f}"
         parts.append(f"{shown} chip-hours")
-    parts.append("disk unknown" if cost.disk is None else f"{_size(cost.disk)} on disk")
+    if cost.disk != 0:
+        parts.append("disk unknown" if cost.disk is None else f"{_size(cost.disk)} on disk")
     if cost.while_running:
         parts.append(f"{_size(cost.while_running)} more while it runs")
-    return ", ".join(parts)
+    return ", ".join(parts) or "next to nothing"
 
 
 def _counted(count: int | None, what: str) -> str:

@@ -143,6 +143,7 @@ def test_before_the_data_are_there_the_papers_counts_are_assumed_and_said(tmp_pa
     said = dry("phase1", tmp_path / "out", capsys, judge="gpt-4.1-mini")
     (total,) = (line for line in said if line.startswith("in all"))
     assert "1,497,900 judge calls, 600 replies of an endpoint, $" in total and "unknown" not in total
+    assert said[said.index("[20/20] report_phase1 (report)") + 1] == "    next to nothing"
     assert "assumed: data/interpretations-reddit.csv is not there: taken for the paper's 2,979 posts" in said
     mistral = "models/Mistral-7B-Instruct-v0.2 is not there: taken to be as large as mistral-7b-v0.2"
     assert f"assumed: {mistral}, after which it is named" in said

@@ -131,7 +131,7 @@ def votes_of(out: Path, models: tuple[str, ...]) -> int:
     )
 
 
-@pytest.mark.slow(seconds=240)
+@pytest.mark.slow(seconds=140)
 @pytest.mark.timeout(1800)
 def test_both_phases_run_from_posts_to_report_and_once(tiny_world, tmp_path, chat, monkeypatch):
     url, asked = chat
