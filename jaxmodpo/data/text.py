@@ -68,7 +68,8 @@ def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
         if (folder / "tokenizer.model").is_file():
             raise UserError(
                 f"{folder} has its tokenizer as tokenizer.model alone, and tokenizer.json is needed; transformers "
-                "writes it where sentencepiece is installed: AutoTokenizer.from_pretrained(FOLDER).save_pretrained(FOLDER)"
+                "writes it, where sentencepiece is installed, by "
+                "AutoTokenizer.from_pretrained(FOLDER).save_pretrained(FOLDER)"
             )
         raise UserError(f"{folder} has no tokenizer (tokenizer.json)")
     try:
