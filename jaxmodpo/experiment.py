@@ -41,6 +41,8 @@ class RunConfig(Settings):
     """replaces the file's seed"""
     set: tuple[str, ...] = ()
     """NAME=VALUE of the file's variables"""
+    only: tuple[str, ...] = ()
+    """names of the phases to run, in the file's order; all of them if none is named (a dry run shows all)"""
     dry_run: bool = False
     """print the phases, their inputs, and what they cost in judge calls, dollars, chip-hours and disk, without running
     them"""
@@ -224,6 +226,7 @@ def run_experiment(
     seed: int | None = None,
     *,
     given: Mapping[str, str] | None = None,
+    only: Sequence[str] = (),
 ) -> Path:
     """Run an experiment; all settings of all phases are checked before the first one starts.
 
@@ -232,21 +235,28 @@ def run_experiment(
         out: its folder; by default out/NAME.
         seed: in place of the file's.
         given: its variables' values.
+        only: names of the phases to run; all if there are none.
 
     Returns:
         The experiment's folder.
 
     Raises:
-        UserError: a variable without a value, or what a phase raises.
+        UserError: a variable without a value, a name that no phase has, or what a phase raises.
     """
     experiment, out, resolved = resolve_all(path, out, seed, given or {})
     variables = set_variables(experiment, given or {})
     if unset := [name for name, value in variables.items() if value == f"${name}"]:
         raise UserError(f"{path.name} needs {' and '.join(f'--set {name}=…' for name in unset)}")
+    names = [phase.name for phase in experiment.phases]
+    for name in only:
+        if name not in names:
+            raise UserError(f"--only: {path.name} has no phase '{name}'{nearest(name, names)}")
     for phase, config in zip(experiment.phases, resolved, strict=True):
-        if not finished_before(config):
+        if _is_wanted(phase, only) and not finished_before(config):
             _check(f"{path.name}, phase {phase.name}", config)
     for number, (phase, config) in enumerate(zip(experiment.phases, resolved, strict=True), 1):
+        if not _is_wanted(phase, only):
+            continue
         if phase.config:
             # The search that writes it may have ended only now.
             config = _resolve_phases(path, experiment, out, given or {})[number - 1]
@@ -259,6 +269,11 @@ def run_experiment(
         recorded = done.manifest.get("seconds", 0.0) if done else took
         logger.info("    %s", f"{took:.0f} s" if took + 1 >= recorded else "already finished")
     return out
+
+
+def _is_wanted(phase: PhaseSpec, only: Sequence[str]) -> bool:
+    """Return whether a phase is to run: all are where none is named."""
+    return not only or phase.name in only
 
 
 def resolve_all(
@@ -340,4 +355,4 @@ def run(config: RunConfig) -> None:
 
         dry_run(path, config.output_dir, config.seed, given, config.chip)
     else:
-        run_experiment(path, config.output_dir, config.seed, given=given)
+        run_experiment(path, config.output_dir, config.seed, given=given, only=config.only)

@@ -218,3 +218,12 @@ def test_best_settings_are_read_when_their_phase_begins(tmp_path, monkeypatch):
     searched(tmp_path)
     run_experiment(tmp_path / "e.yaml", tmp_path / "out")
     assert [(type(c).__name__, c.beta) for c in ran] == [("TuneDPOConfig", 0.2), ("DPOConfig", 0.37)]
+
+
+def test_only_the_named_phases_run_and_a_wrong_name_names_the_nearest(tmp_path):
+    with pytest.raises(UserError, match=r"--only: .* has no phase 'frist'; did you mean 'first'\?"):
+        run_experiment(experiment(tmp_path), tmp_path / "out", only=["frist"])
+    assert not (tmp_path / "out" / "first").exists()
+    run_experiment(experiment(tmp_path), tmp_path / "out", only=["first"])
+    assert (tmp_path / "out" / "first" / "manifest.json").is_file()
+    assert not (tmp_path / "out" / "deep").exists()
