@@ -208,7 +208,8 @@ class Measured(TypedDict):
     weights: list[float] | None
     scores: dict[str, float]
     kl: float
-    per_question: dict[str, list[float]]
+    # By score and question; early versions wrote the values alone, which are measured again.
+    per_question: dict[str, dict[str, float] | list[float]]
 
 
 # --------------------------------------------------------------------------- judges.json

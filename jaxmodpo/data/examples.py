@@ -116,6 +116,8 @@ def policy_pairs(pair_sets: Sequence[Sequence[Pair]], text: PolicyText) -> Examp
         pair_sets: one list of pairs per objective, all of the same length and questions in the same order.
         text: the tokenisation.
     """
+    for row in zip(*pair_sets, strict=True):
+        assert len({pair.question_id for pair in row}) == 1, f"one example of several questions: {row[0].question_id}"
     return _examples(
         [
             [

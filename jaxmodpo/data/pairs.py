@@ -232,19 +232,28 @@ def _pairs_of_one(ranking: Ranking, per_question: PairsPerQuestion, left_out: Le
             yield Pair(ranking.question_id, ranking.question_text, replies[better], replies[worse])
 
 
-def load_column(path: Path, name: str) -> np.ndarray:
-    """Read a column of numbers that stands beside the pairs, ``[pairs]`` float64, in the order of :func:`load_pairs`.
+def load_column(path: Path, name: str, pairs: Sequence[Pair]) -> np.ndarray:
+    """Read a column of numbers that stands beside pairs, ``[pairs]`` float64.
+
+    Args:
+        path: the file that the pairs were read from.
+        name: the column's.
+        pairs: what :func:`load_pairs` gave; each number belongs to the pair of its row.
 
     Raises:
-        UserError: the file holds rankings; a row lacks the column, or holds no finite number there.
+        UserError: the file holds rankings, a row lacks the column or holds no finite number there, or the file holds
+            other pairs than these.
     """
     if holds_rankings(path):
         raise UserError(f"{path} holds rankings, which have no column '{name}'; give pairs")
-    values = []
+    values: list[float] = []
     for number, row in enumerate(_rows(path), 1):
         where = f"{path}, row {number}"
-        if _pair(row, where) is None:
+        pair = _pair(row, where)
+        if pair is None:
             continue
+        if len(values) == len(pairs) or pair != pairs[len(values)]:
+            raise UserError(f"{where}: another pair than when the pairs were read; let nobody write to the file")
         try:
             value = float(row[name])
         except (KeyError, TypeError, ValueError):
@@ -252,6 +261,8 @@ def load_column(path: Path, name: str) -> np.ndarray:
         if not math.isfinite(value):
             raise UserError(f"{where}: the column '{name}' holds no finite number: {row.get(name, 'it is missing')}")
         values.append(value)
+    if len(values) < len(pairs):
+        raise UserError(f"{path} holds {len(values)} pairs and not {len(pairs)} as when they were read")
     return np.array(values)
 
 

@@ -13,6 +13,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import ArrayLike, NDArray
 
+from jaxmodpo.errors import UserError
 from jaxmodpo.pages import MARKERS, PALETTE, STYLE
 
 Array = NDArray[np.float64]
@@ -54,6 +55,18 @@ def hypervolume(points: ArrayLike, reference: ArrayLike) -> float:
     )
 
 
+def by_weights(rows: Sequence[Sequence[Mapping[str, Any]]]) -> list[tuple[Mapping[str, Any], ...]]:
+    """Bring the rows of several lists that have the same ``weights`` together, in the first list's order.
+
+    Raises:
+        UserError: one has weights that another has not, or has some twice.
+    """
+    keyed = [{tuple(row["weights"]): row for row in some} for some in rows]
+    if any(len(own) != len(some) or own.keys() != keyed[0].keys() for own, some in zip(keyed, rows, strict=True)):
+        raise UserError("results that are compared at equal weights were made at different ones")
+    return [tuple(own[weights] for own in keyed) for weights in keyed[0]]
+
+
 def resample(questions: int, count: int = 2000, seed: int = 0) -> NDArray[np.intp]:
     """Draw bootstrap samples of questions, ``[count, questions]`` indices."""
     return np.random.default_rng(seed).integers(questions, size=(count, questions))
@@ -83,10 +96,9 @@ def front_figure(
             left.plot(xy[:, 0], xy[:, 1], label=name, linewidth=1.2, **look)
             for point, (x, y) in zip(points, xy, strict=True):
                 left.annotate(f"{point['weights'][0]:.1f}", (x, y), (3, 3), textcoords="offset points", fontsize=6)
-            weighted = [np.dot(point["weights"], list(point["scores"].values())) for point in points]
-            gained = [
-                w - np.dot(p["weights"], list(base["scores"].values())) for w, p in zip(weighted, points, strict=True)
-            ]
+            # By name: in a file the scores may stand in another order than the weights.
+            over_base = xy - [base["scores"][objective] for objective in objectives]
+            gained = [np.dot(point["weights"], over) for point, over in zip(points, over_base, strict=True)]
             right.plot([point["kl"] for point in points], gained, linestyle="", label=name, **look)
         left.plot(*[[base["scores"][objective]] for objective in objectives], "x", color="black", label="base")
         left.set(xlabel=objectives[0], ylabel=objectives[1], title="Front; numbers are the first objective's weight")

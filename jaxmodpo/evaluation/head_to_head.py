@@ -36,7 +36,7 @@ from jaxmodpo.judging.settings import (
     open_phase,
     warn_of_failed,
 )
-from jaxmodpo.judging.votes import Vote
+from jaxmodpo.judging.votes import Vote, check_votes
 from jaxmodpo.judging.voting import (
     Missingness,
     Protocol,
@@ -375,9 +375,11 @@ def outcome_rows(
     rows: dict[str, list[dict[str, Any]]] = {criterion.name: [] for criterion in contest.criteria}
     for unit in units:
         question_id = contest.questions[unit.question].question_id
-        voters = 0 if unit.identical else len(contest.voters[question_id])
+        voters = () if unit.identical else contest.voters[question_id]
         for group in groups(contest.criteria, config.criteria_per_call):
-            cast_here = list(itertools.islice(first, voters * (2 if config.both_orders else 1)))
+            orders = 2 if config.both_orders else 1
+            cast_here = list(itertools.islice(first, orders * len(voters)))
+            check_votes(cast_here, question_id, [persona for persona in voters for _ in range(orders)], group)
             for n, criterion in enumerate(group):
                 own = [some[n] for some in cast_here]
                 for vote in own:

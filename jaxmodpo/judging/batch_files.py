@@ -7,7 +7,6 @@ alone, which only its owner may read and which is deleted once the batch is read
 
 from __future__ import annotations
 
-import itertools
 import json
 import os
 from collections.abc import Iterator
@@ -119,12 +118,21 @@ class BatchFiles:
         return "\n".join(message_text(message.get("content")) for message in messages)
 
     def lines(self) -> Iterator[tuple[Asked, bytes]]:
-        """Yield each request with its line of the input file."""
+        """Yield each request with its line of the input file.
+
+        Raises:
+            UserError: the lines are of other requests.
+        """
+        asked = {one.key: one for one in self.asked()}
         with self.input.open("rb") as file:
-            for asked, line in itertools.zip_longest(self.asked(), file):
-                if asked is None or line is None:
-                    raise UserError(f"{self.input} and {self.requests} do not hold the same requests; delete both")
-                yield asked, line
+            for number, line in enumerate(file, 1):
+                where = f"{self.input}, line {number}"
+                key = read_as(_parsed(line, where), _Line, where)["custom_id"]
+                if key not in asked:
+                    raise UserError(f"{where} is of no request in {self.requests}; remove both")
+                yield asked.pop(key), line
+        if asked:
+            raise UserError(f"{self.input} lacks {len(asked)} of the requests in {self.requests}; remove both")
 
 
 @dataclass(eq=False)
@@ -204,6 +212,12 @@ def _parsed(line: bytes, where: str) -> Any:
 
 class _Body(TypedDict):
     messages: list[dict[str, Any]]
+
+
+class _Line(TypedDict):
+    """Whose line of ``TAG.jsonl`` it is."""
+
+    custom_id: str
 
 
 class _Input(TypedDict):

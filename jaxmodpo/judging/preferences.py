@@ -40,7 +40,7 @@ from jaxmodpo.judging.settings import (
     open_phase,
     warn_of_failed,
 )
-from jaxmodpo.judging.votes import Vote
+from jaxmodpo.judging.votes import Vote, check_votes
 from jaxmodpo.judging.voting import (
     Aggregate,
     Missingness,
@@ -199,6 +199,7 @@ def count_votes(
     for group in groups(criteria, config.criteria_per_call):
         for ballot in ballots:
             cast_here = list(itertools.islice(first, len(ballot.voters)))
+            check_votes(cast_here, ballot.question.question_id, ballot.voters, group)
             names = list(ballot.replies)
             for n, criterion in enumerate(group):
                 own = [some[n] for some in cast_here]

@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import time
 import uuid
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from typing import Any, Literal, get_args
 
 from jaxmodpo.errors import UserError
+from jaxmodpo.judging.criteria import Criterion
 from jaxmodpo.judging.judge import Answer, Asked, Status, Usage, vote_keys
 from jaxmodpo.schema import is_number
 
@@ -63,6 +65,29 @@ class Vote:
 
 
 FIELDS = tuple(f.name for f in fields(Vote))
+
+
+def check_votes(
+    votes: Sequence[Sequence[Vote]], question_id: str, voters: Sequence[str], criteria: Sequence[Criterion]
+) -> None:
+    """Compare votes, which come in the order of the requests, with what they are about to be counted as.
+
+    Args:
+        votes: those of each request, one per criterion.
+        question_id: what they are on.
+        voters: who cast them, one for each request.
+        criteria: by what.
+
+    Raises:
+        UserError: they are others.
+    """
+    wanted = [(question_id, voter, criterion.name) for voter in voters for criterion in criteria]
+    found = [(vote.question_id, vote.persona_id, vote.criterion) for some in votes for vote in some]
+    if found != wanted:
+        raise UserError(
+            f"the ledger's votes on question {question_id} are not those that were asked for: a persona, question or "
+            "criterion was changed in it"
+        )
 
 
 def votes_of(asked: Asked, answer: Answer, *, judge: str, run: str) -> list[Vote]:

@@ -149,6 +149,7 @@ def read_margins(
     columns, description = [], {}
     for name, source in sources.items():
         rewards = _rewards(name, source, path, pairs, examples, policy, config, beta)
+        assert len(rewards) == len(pairs) == len(training), name
         if not np.isfinite(rewards).all():
             raise UserError(f"the margin {name} ({source.where}) is not finite on {_count_bad(rewards)} pairs")
         known = rewards[training]
@@ -216,7 +217,7 @@ def _rewards(
 ) -> np.ndarray:
     """Return rewards ``[pairs, 2]``, chosen then rejected, or where only margins are known ``[pairs]``."""
     if source.kind == "column":
-        columns = [load_column(path, column) for column in source.where.split(",")]
+        columns = [load_column(path, column, pairs) for column in source.where.split(",")]
         return columns[0] if len(columns) == 1 else np.stack(columns, axis=1)
     folder = Path(source.where)
     if source.kind == "reward":

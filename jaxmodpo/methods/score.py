@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import jax
 import numpy as np
 
-from jaxmodpo.artifacts import read_questions, write_json, write_jsonl
+from jaxmodpo.artifacts import Pair, read_questions, write_json, write_jsonl
 from jaxmodpo.data.examples import completions as completions_as_examples
 from jaxmodpo.data.examples import policy_pairs
 from jaxmodpo.data.pairs import load_pairs
@@ -65,7 +65,7 @@ class ScorePolicyConfig(Settings):
 
 
 def score_policy(config: ScorePolicyConfig) -> None:
-    """Run ``score policy``: ``question_id, chosen_logp, rejected_logp, chosen_tokens, rejected_tokens``."""
+    """Run ``score policy``: a row for each pair, with its ids, ``chosen_logp``, ``chosen_tokens`` and so on."""
     config.check()
     pairs = load_pairs(config.pairs)
     text = load_policy_text(
@@ -85,7 +85,7 @@ def score_policy(config: ScorePolicyConfig) -> None:
         config.output,
         [
             {
-                "question_id": pair.question_id,
+                **_ids(pair),
                 "chosen_logp": float(logp[0]),
                 "rejected_logp": float(logp[1]),
                 "chosen_tokens": int(count[0]),
@@ -95,6 +95,15 @@ def score_policy(config: ScorePolicyConfig) -> None:
         ],
     )
     logger.info("%d pairs scored: %s", len(pairs), config.output)
+
+
+def _ids(pair: Pair) -> dict[str, str]:
+    """Return what tells a pair from the others of its question."""
+    return {
+        "question_id": pair.question_id,
+        "chosen_response_id": pair.chosen.response_id,
+        "rejected_response_id": pair.rejected.response_id,
+    }
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -116,7 +125,7 @@ class ScoreRewardConfig(Settings):
 
 
 def score_reward(config: ScoreRewardConfig) -> None:
-    """Run ``score reward``: ``question_id, chosen_reward, rejected_reward``."""
+    """Run ``score reward``: a row for each pair, with its ids, ``chosen_reward`` and ``rejected_reward``."""
     config.check()
     pairs = load_pairs(config.pairs)
     rewards = rewards_of_pairs(
@@ -125,7 +134,7 @@ def score_reward(config: ScoreRewardConfig) -> None:
     write_jsonl(
         config.output,
         [
-            {"question_id": pair.question_id, "chosen_reward": float(chosen), "rejected_reward": float(rejected)}
+            {**_ids(pair), "chosen_reward": float(chosen), "rejected_reward": float(rejected)}
             for pair, (chosen, rejected) in zip(pairs, rewards, strict=True)
         ],
     )

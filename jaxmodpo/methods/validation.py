@@ -35,6 +35,7 @@ def validate(rewards: np.ndarray, ranks: np.ndarray, questions: Sequence[str]) -
         probability, how often the ranking agrees, and the number of pairs, with the expected calibration error;
         ``rewards``: quantiles and a histogram of the best's and the worst's.
     """
+    assert rewards.shape == ranks.shape and len(rewards) == len(questions), (rewards.shape, ranks.shape)
     taken = (ranks > 0).sum(1)
     assert all(row[0] < row[count - 1] for row, count in zip(ranks, taken, strict=True))
     best, worst = rewards[:, 0], rewards[np.arange(len(taken)), taken - 1]

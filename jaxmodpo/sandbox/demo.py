@@ -132,6 +132,7 @@ def mean_of(results: list[dict[str, Any]]) -> dict[str, Any]:
             return {key: span([value[key] for value in values]) for key in values[0]}
         return [min(values), max(values)]
 
+    of_seeds = [{said["statement"]: said["holds"] for said in result["expectations"]} for result in results]
     return {
         "seeds": [result["seed"] for result in results],
         "models": over([result["models"] for result in results]),
@@ -140,8 +141,7 @@ def mean_of(results: list[dict[str, Any]]) -> dict[str, Any]:
         "kl": over([result["kl"] for result in results]),
         "malformed": over([result["malformed"] for result in results]),
         "expectations": [
-            Expectation(parts[0]["statement"], all(part["holds"] for part in parts))._asdict()
-            for parts in zip(*(result["expectations"] for result in results), strict=True)
+            Expectation(statement, all(holds[statement] for holds in of_seeds))._asdict() for statement in of_seeds[0]
         ],
     }
 

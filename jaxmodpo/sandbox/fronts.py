@@ -21,7 +21,7 @@ from scipy import stats
 
 from jaxmodpo.artifacts import atomic_path, read_json, write_json
 from jaxmodpo.config import builtin
-from jaxmodpo.evaluation.fronts import hypervolume
+from jaxmodpo.evaluation.fronts import by_weights, hypervolume
 from jaxmodpo.experiment import run_experiment
 from jaxmodpo.pages import MARKERS, PALETTE, STYLE, png
 from jaxmodpo.ranges import Count, Seed, Settings
@@ -74,8 +74,13 @@ def combine(sweeps: Mapping[str, Sequence[Mapping[str, Any]]]) -> dict[str, Any]
     """
     first, second = sweeps
     names = sweeps[first][0]["objectives"]
+    places = sweeps[first][0]["fronts"]["modpo"]
+    weights = [point["weights"] for point in places]
     scores = {
-        (arm, method): [[[p["scores"][n] for n in names] for p in sweep["fronts"][method]] for sweep in of_arm]
+        (arm, method): [
+            [[point["scores"][n] for n in names] for _, point in by_weights([places, sweep["fronts"][method]])]
+            for sweep in of_arm
+        ]
         for arm, of_arm in sweeps.items()
         for method in LABELS
     }
@@ -83,8 +88,10 @@ def combine(sweeps: Mapping[str, Sequence[Mapping[str, Any]]]) -> dict[str, Any]
         [min(sweep["reference_point"][n] for sweep in seed) for n in names]
         for seed in zip(*sweeps.values(), strict=True)
     ]
-    volumes = {key: [*map(hypervolume, fronts, references)] for key, fronts in scores.items()}
-    weights = [point["weights"] for point in sweeps[first][0]["fronts"]["modpo"]]
+    volumes = {
+        key: [hypervolume(front, reference) for front, reference in zip(of_seeds, references, strict=True)]
+        for key, of_seeds in scores.items()
+    }
     weighted = {key: np.einsum("spo,po->ps", fronts, weights).tolist() for key, fronts in scores.items()}
     ours = (second, "modpo")
     return {
@@ -92,7 +99,9 @@ def combine(sweeps: Mapping[str, Sequence[Mapping[str, Any]]]) -> dict[str, Any]
         "between": {
             method: {
                 "hypervolume": _difference(volumes[ours], volumes[first, method]),
-                "weighted": [*map(_difference, weighted[ours], weighted[first, method])],
+                "weighted": [
+                    _difference(own, other) for own, other in zip(weighted[ours], weighted[first, method], strict=True)
+                ],
             }
             for method in LABELS
         },
@@ -118,7 +127,7 @@ def _arm(sweeps: Sequence[Mapping[str, Any]], volumes: Mapping[str, Sequence[flo
                 **{name: _over([r["modpo - soup"][name]["value"] for r in rows]) for name in names},
                 "kl": {m: _over([r["kl"][m] for r in rows]) for m in LABELS},
             }
-            for rows in zip(*(s[kind] for s in sweeps), strict=True)
+            for rows in by_weights([sweep[kind] for sweep in sweeps])
         ]
     return said
 
@@ -131,7 +140,7 @@ def _front(of_seeds: Sequence[Sequence[Mapping[str, Any]]], names: Sequence[str]
             "scores": {name: _over([p["scores"][name] for p in points]) for name in names},
             "kl": _over([p["kl"] for p in points]),
         }
-        for points in zip(*of_seeds, strict=True)
+        for points in by_weights(of_seeds)
     ]
 
 
@@ -142,8 +151,7 @@ def matched_fronts(sweep: Mapping[str, Any]) -> dict[str, list[dict[str, Any]]]:
     was, so that the scaled one's scores follow from the difference.
     """
     fronts: dict[str, list[dict[str, Any]]] = {"modpo": [], "soup": []}
-    places = zip(sweep["matched_kl"], sweep["fronts"]["modpo"], sweep["fronts"]["soup"], strict=True)
-    for row, modpo, soup in places:
+    for row, modpo, soup in by_weights([sweep["matched_kl"], sweep["fronts"]["modpo"], sweep["fronts"]["soup"]]):
         scores = {"modpo": dict(modpo["scores"]), "soup": dict(soup["scores"])}
         for name in sweep["objectives"]:
             apart = row["modpo - soup"][name]["value"]
@@ -185,7 +193,7 @@ def table(results: Mapping[str, Any]) -> str:
             "| weights | MODPO - soup, weighted score | KL, nats | at matched KL | KL, nats |",
             "|---|---|---|---|---|",
         ]
-        for equal, matched in zip(said["equal_weights"], said["matched_kl"], strict=True):
+        for equal, matched in by_weights([said["equal_weights"], said["matched_kl"]]):
             cells = ["/".join(f"{w:.1f}" for w in equal["weights"])]
             for row in (equal, matched):
                 cells += [

@@ -24,7 +24,7 @@ from jaxmodpo.config import named_values
 from jaxmodpo.data.examples import reward_rankings
 from jaxmodpo.data.pairs import PairsPerQuestion, load_pairs
 from jaxmodpo.errors import UserError
-from jaxmodpo.evaluation.fronts import front_figure, hypervolume, percentile_interval, resample, undominated
+from jaxmodpo.evaluation.fronts import by_weights, front_figure, hypervolume, percentile_interval, resample, undominated
 from jaxmodpo.judging.rubric import RubricJudge
 from jaxmodpo.methods.dpo import DPOConfig, dpo
 from jaxmodpo.methods.margins import margin_sources
@@ -164,7 +164,7 @@ def sweep(config: SweepConfig) -> Phase:
             fronts["soup"].append(measure(f"soup_{name}", adapter, weights))
     matched = []
     if ends and config.match_kl:
-        matched = [measure.matched(*pair) for pair in zip(fronts["modpo"], fronts["soup"], strict=True)]
+        matched = [measure.matched(one, other) for one, other in by_weights([fronts["modpo"], fronts["soup"]])]
     fronts = {name: front for name, front in fronts.items() if front}
     results = compare(names, base, fronts, matched)
     write_json(config.output_dir / "sweep.json", results)
@@ -284,8 +284,8 @@ class _Measure:
     ) -> dict[str, Any]:
         """Return ``adapter``, ``scale``, ``weights``, means and per-question values of every score and of KL."""
         path = self._config.output_dir / "points" / f"{label}.json"
-        if path.is_file():
-            return dict(read_json(path, Measured))
+        if path.is_file() and (measured := self._measured(path, label, adapter, weights, scale)):
+            return measured
         policy = self._bare if adapter is None else with_adapter(self._bare, adapter)
         policy = replace(policy, lora=replace(policy.lora, alpha=policy.lora.alpha * scale))
         said = {
@@ -300,6 +300,20 @@ class _Measure:
         logger.info("%s: %s; KL %.2f nats", label, numbers, said["kl"])
         return said
 
+    def _measured(
+        self, path: Path, label: str, adapter: Path | None, weights: Sequence[float] | None, scale: float
+    ) -> dict[str, Any] | None:
+        """Return what was measured before, if it is of this model, these questions and scores."""
+        said = dict(read_json(path, Measured))
+        of = {"label": label, "scale": scale, "weights": weights and list(weights)}
+        questions = {question.question_id for question in self._questions}
+        scores = said["per_question"]
+        asked = all(isinstance(one, dict) and one.keys() == questions for one in scores.values())
+        if asked and scores.keys() == self._scorers.keys() and of.items() <= said.items():
+            return said | {"adapter": adapter and str(adapter)}  # the folder may have been moved
+        logger.warning("%s is of another model, other questions or another version; it is measured again", path)
+        return None
+
     def _values(self, policy: Policy, is_base: bool) -> dict[str, Any]:
         config, repeated = self._config, [q for q in self._questions for _ in range(self._config.samples)]
         prompts = [self._text.prompt(question.question_text) for question in repeated]
@@ -307,7 +321,8 @@ class _Measure:
             policy, prompts, self._text.eos, config.max_new_tokens, config.sample_batch_size, config.seed
         )
         texts = [self._text.decode(reply) for reply in replies]
-        shape = (len(self._questions), config.samples)
+        ids = [question.question_id for question in self._questions]
+        shape = (len(ids), config.samples)
         length = max(map(len, prompts)) + config.max_new_tokens
         ratios = (
             np.zeros(shape)
@@ -321,12 +336,14 @@ class _Measure:
             "kl_standard_error": float(ratios.mean(1).std(ddof=1) / math.sqrt(len(ratios)))
             if len(ratios) > 1
             else None,
-            "per_question": {name: values.mean(1).round(6).tolist() for name, values in scores.items()},
+            "per_question": {
+                name: dict(zip(ids, values.mean(1).round(6).tolist(), strict=True)) for name, values in scores.items()
+            },
         }
 
     def matched(
-        self, first: dict[str, Any], second: dict[str, Any], tries: int = 7
-    ) -> tuple[dict[str, Any], dict[str, Any]]:
+        self, first: Mapping[str, Any], second: Mapping[str, Any], tries: int = 7
+    ) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
         """Scale back the one of two models that moved further, by bisection, until both diverge alike."""
         far, near = (first, second) if first["kl"] > second["kl"] else (second, first)
         found, low, high = far, 0.0, 1.0
@@ -354,14 +371,16 @@ def compare(
     The reference point of the hypervolumes is the lowest score of each objective over all points and the base.
     """
 
+    questions = list(base["per_question"][names[0]])
+
     def arrays(points: Sequence[Mapping[str, Any]]) -> np.ndarray:
         """``[points, objectives, questions]``."""
-        return np.array([[point["per_question"][name] for name in names] for point in points])
+        return np.array([[_scores_of(point, name, questions) for name in names] for point in points])
 
     values = {method: arrays(points) for method, points in fronts.items()}
     everything = np.concatenate([*(v.mean(-1) for v in values.values()), arrays([base]).mean(-1)])
     reference = everything.min(0)
-    drawn = resample(len(base["per_question"][names[0]]))
+    drawn = resample(len(questions))
     volumes = {
         method: np.array([hypervolume(v[:, :, rows].mean(-1), reference) for rows in drawn[:500]])
         for method, v in values.items()
@@ -387,10 +406,23 @@ def compare(
             "interval": percentile_interval(difference),
         }
         said["equal_weights"] = [
-            _difference(*pair, names, drawn) for pair in zip(fronts["modpo"], fronts["soup"], strict=True)
+            _difference(one, other, names, questions, drawn)
+            for one, other in by_weights([fronts["modpo"], fronts["soup"]])
         ]
-        said["matched_kl"] = [_difference(*pair, names, drawn) for pair in matched]
+        said["matched_kl"] = [_difference(one, other, names, questions, drawn) for one, other in matched]
     return said
+
+
+def _scores_of(point: Mapping[str, Any], name: str, questions: Sequence[str]) -> list[float]:
+    """Return a point's scores of these questions, in their order.
+
+    Raises:
+        UserError: it has another set of questions.
+    """
+    values = point["per_question"][name]
+    if values.keys() != set(questions):
+        raise UserError(f"{point['label']} was measured on other questions than the base; remove its file in points/")
+    return [values[question] for question in questions]
 
 
 def _without_questions(point: Mapping[str, Any]) -> dict[str, Any]:
@@ -398,13 +430,19 @@ def _without_questions(point: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _difference(
-    modpo_point: Mapping[str, Any], soup_point: Mapping[str, Any], names: Sequence[str], drawn: np.ndarray
+    modpo_point: Mapping[str, Any],
+    soup_point: Mapping[str, Any],
+    names: Sequence[str],
+    questions: Sequence[str],
+    drawn: np.ndarray,
 ) -> dict[str, Any]:
     """Return MODPO's score minus the soup's, of each objective and weighted, with intervals."""
     weights = modpo_point["weights"]
-    apart = np.array(
-        [np.subtract(modpo_point["per_question"][n], soup_point["per_question"][n]) for n in names]
-    )  # [objectives, questions]
+    assert weights == soup_point["weights"], (weights, soup_point["weights"])
+    ours, theirs = (
+        np.array([_scores_of(point, name, questions) for name in names]) for point in (modpo_point, soup_point)
+    )
+    apart = ours - theirs  # [objectives, questions]
     rows = dict(zip(names, apart, strict=True)) | {"weighted": np.asarray(weights) @ apart}
     return {
         "weights": list(weights),

@@ -334,7 +334,9 @@ def policy_examples(
     def tokenise() -> Examples:
         return policy_chosen(pair_sets[0], text) if chosen_only else policy_pairs(pair_sets, text)
 
-    return cached_examples("tokens", depends_on, text.cut, tokenise, config.cache_dir)
+    examples = cached_examples("tokens", depends_on, text.cut, tokenise, config.cache_dir)
+    assert len(examples) == len(pair_sets[0])
+    return examples
 
 
 def with_reference(policy: Policy, examples: Examples, config: PolicyTrainingConfig) -> Examples:
@@ -459,6 +461,7 @@ def train_policy(
         on_evaluation: see ``trainer.train``.
         results: further figures for the manifest.
     """
+    assert len(examples) == len(questions)
     text.cut.warn()
     check_tokens(int(examples.tokens.max()), policy.config.vocab_size)
     if isinstance(config, PreferenceTrainingConfig):

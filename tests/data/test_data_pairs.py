@@ -293,12 +293,31 @@ def test_a_file_of_rankings_is_read_as_pairs_and_a_file_of_pairs_takes_no_number
 def test_a_column_beside_the_pairs_is_read_in_their_order(tmp_path):
     rows = [{"prompt": f"p{n}", "chosen": "a", "rejected": "b", "margin": n / 2} for n in range(3)]
     write_jsonl(tmp_path / "p.jsonl", rows)
-    assert load_column(tmp_path / "p.jsonl", "margin").tolist() == [0.0, 0.5, 1.0]
+    pairs = load_pairs(tmp_path / "p.jsonl")
+    assert load_column(tmp_path / "p.jsonl", "margin", pairs).tolist() == [0.0, 0.5, 1.0]
     with pytest.raises(UserError, match=r"row 1: the column 'margins' holds no finite number: it is missing"):
-        load_column(tmp_path / "p.jsonl", "margins")
+        load_column(tmp_path / "p.jsonl", "margins", pairs)
     write_jsonl(tmp_path / "bad.jsonl", [*rows, rows[0] | {"margin": "inf"}])
     with pytest.raises(UserError, match=r"row 4: the column 'margin' holds no finite number: inf"):
-        load_column(tmp_path / "bad.jsonl", "margin")
+        load_column(tmp_path / "bad.jsonl", "margin", [*pairs, pairs[0]])
+
+
+@pytest.mark.parametrize(
+    ("order", "said"),
+    [
+        ((0, 2), r"p\.jsonl, row 2: another pair than when the pairs were read"),
+        ((0, 0, 1, 2), r"p\.jsonl, row 2: another pair than when the pairs were read"),
+        ((1, 0, 2), r"p\.jsonl, row 1: another pair than when the pairs were read"),
+        ((0, 1), r"p\.jsonl holds 2 pairs and not 3 as when they were read"),
+    ],
+)
+def test_a_column_of_a_file_that_changed_belongs_to_no_pair(tmp_path, order, said):
+    rows = [{"prompt": f"p{n}", "chosen": "a", "rejected": "b", "margin": n / 2} for n in range(3)]
+    write_jsonl(tmp_path / "p.jsonl", rows)
+    pairs = load_pairs(tmp_path / "p.jsonl")
+    write_jsonl(tmp_path / "p.jsonl", [rows[n] for n in order])
+    with pytest.raises(UserError, match=said):
+        load_column(tmp_path / "p.jsonl", "margin", pairs)
 
 
 def test_conversations_beside_the_prompt_that_they_repeat_are_ultrafeedbacks(tmp_path):

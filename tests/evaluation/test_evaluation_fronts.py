@@ -42,3 +42,10 @@ def test_fronts_are_drawn():
     figure = front_figure({"modpo": points, "soup": points}, ("a", "b"), {"scores": {"a": 0.0, "b": 0.0}})
     left, right = figure.axes
     assert (left.get_xlabel(), left.get_ylabel()) == ("a", "b") and len(right.lines) == 2
+
+
+def test_a_points_scores_are_weighted_by_name_in_whatever_order_they_stand():
+    points = [{"weights": [0.9, 0.1], "scores": {"b": 1.0, "a": 2.0}, "kl": 0.5}]
+    figure = front_figure({"modpo": points}, ("a", "b"), {"scores": {"b": 0.5, "a": 1.0}})
+    (line,) = figure.axes[1].lines
+    assert np.asarray(line.get_ydata()) == pytest.approx([0.9 * 1.0 + 0.1 * 0.5])

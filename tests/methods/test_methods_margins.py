@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from jaxmodpo.data.pairs import load_pairs
 from jaxmodpo.errors import UserError
 from jaxmodpo.methods.margins import Margins, Source, describe, margin_sources, read_margins
 from jaxmodpo.training.policy import named_weights
@@ -67,12 +68,13 @@ def test_the_table_says_whether_an_objective_repeats_or_conflicts():
 def test_margins_too_large_for_float32_are_refused(tmp_path, values, standardise, gain, refused):
     rows = [{"prompt": f"q{n}", "chosen": "a", "rejected": "b", "m": value} for n, value in enumerate(values)]
     (tmp_path / "p.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    pairs = load_pairs(tmp_path / "p.jsonl")
     none: Any = None  # a column needs no model
     given: dict[str, Any] = {"beta": 0.1, "standardise": standardise, "gain": gain, "training": np.ones(3, bool)}
 
     def margins() -> np.ndarray:
         source = {"safety": Source("column", "m")}
-        return read_margins(source, tmp_path / "p.jsonl", [], none, none, none, **given).values
+        return read_margins(source, tmp_path / "p.jsonl", pairs, none, none, none, **given).values
 
     if refused:
         with pytest.raises(UserError, match=r"the margin safety \(m\) is too large to train with: its values reach"):

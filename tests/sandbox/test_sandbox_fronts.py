@@ -23,7 +23,8 @@ WEIGHTS = ([0.7, 0.3], [0.3, 0.7])
 def point(weights: list[float] | None, a: float, b: float, kl: float, scale: float = 1.0) -> dict[str, Any]:
     return {
         "label": "x", "adapter": None, "scale": scale, "weights": weights, "kl": kl, "kl_standard_error": 0.1,
-        "scores": {"a": a, "b": b}, "per_question": {"a": [a] * 4, "b": [b] * 4},
+        "scores": {"a": a, "b": b},
+        "per_question": {"a": dict.fromkeys(("q0", "q1", "q2"), a), "b": dict.fromkeys(("q0", "q1", "q2"), b)},
     }  # fmt: skip
 
 
@@ -58,6 +59,25 @@ def test_fronts_are_drawn_at_equal_weights_and_at_matched_divergence():
     ]  # fmt: skip
     drawn = [axes.containers[0].lines[0].get_xdata().tolist() for axes in panels]  # type: ignore[attr-defined]
     assert drawn == [pytest.approx(x) for x in ([1.05, 0.4], [1.25, 0.4], [0.85, 0.4], [1.05, 0.4])]
+
+
+def reordered(sweep: dict[str, Any]) -> dict[str, Any]:
+    """Put every list of a sweep's rows the other way round."""
+    fronts = {method: points[::-1] for method, points in sweep["fronts"].items()}
+    return sweep | {"fronts": fronts} | {kind: sweep[kind][::-1] for kind in ("equal_weights", "matched_kl")}
+
+
+def test_sweeps_are_put_together_by_their_weights_and_not_by_their_places():
+    straight = combine({"best_worst": [swept(), swept(0.1)], "all_pairs": [swept(0.2), swept(0.3)]})
+    turned = combine({"best_worst": [swept(), reordered(swept(0.1))], "all_pairs": [reordered(swept(0.2)), swept(0.3)]})
+    assert turned["arms"]["best_worst"] == straight["arms"]["best_worst"]
+    assert turned["between"] == straight["between"]
+    lacking, doubled = swept(), swept()
+    lacking["matched_kl"].pop()
+    doubled["fronts"]["soup"][0] = doubled["fronts"]["soup"][1]
+    for other in (lacking, doubled):
+        with pytest.raises(UserError, match="compared at equal weights were made at different ones"):
+            combine({"best_worst": [swept(), other], "all_pairs": [swept(), swept()]})
 
 
 def test_the_command_runs_a_world_per_seed_and_puts_them_together(tmp_path, monkeypatch, capsys):

@@ -55,7 +55,9 @@ def point(weights, first, second, kl, questions: int = 40) -> dict:
     return {
         "label": "x", "adapter": None, "scale": 1.0, "weights": weights, "kl": kl, "kl_standard_error": 0.1,
         "scores": {name: float(values.mean()) for name, values in scores.items()},
-        "per_question": {name: values.tolist() for name, values in scores.items()},
+        "per_question": {
+            name: dict(zip(map(str, range(questions)), values.tolist(), strict=True)) for name, values in scores.items()
+        },
     }  # fmt: skip
 
 
@@ -76,6 +78,29 @@ def test_a_front_above_the_other_has_the_larger_hypervolume_and_intervals_say_so
     assert over["hypervolume"]["modpo - soup"]["seeds_above"] == 3
     assert over["hypervolume"]["modpo"]["mean"] == pytest.approx(said["hypervolume"]["modpo"]["value"])
     assert over["equal_weights"][0]["weighted"]["mean"] == pytest.approx(weighted["value"])
+
+
+def test_points_are_compared_by_weights_and_questions_and_not_by_their_places():
+    base = point(None, 0.0, 0.0, 0.0)
+    fronts = {
+        "modpo": [point([0.7, 0.3], 1.0, 0.4, 1.0), point([0.3, 0.7], 0.4, 1.0, 1.0)],
+        "soup": [point([0.7, 0.3], 0.9, 0.3, 1.0), point([0.3, 0.7], 0.3, 0.9, 1.0)],
+    }
+    expected = compare(["a", "b"], base, fronts)
+    turned = [
+        one | {"per_question": {n: dict(reversed(values.items())) for n, values in one["per_question"].items()}}
+        for one in fronts["soup"][::-1]
+    ]
+    found = compare(["a", "b"], base, {"modpo": fronts["modpo"], "soup": turned})
+    assert found["equal_weights"] == expected["equal_weights"]
+    assert found["hypervolume"]["soup"]["value"] == pytest.approx(expected["hypervolume"]["soup"]["value"])
+    other = point([0.3, 0.7], 0.3, 0.9, 1.0)
+    other["per_question"]["a"]["another"] = other["per_question"]["a"].pop("7")
+    with pytest.raises(UserError, match="x was measured on other questions than the base"):
+        compare(["a", "b"], base, {"modpo": fronts["modpo"], "soup": [fronts["soup"][0], other]})
+    for wrong in (fronts["soup"][:1], [fronts["soup"][0]] * 2):
+        with pytest.raises(UserError, match="compared at equal weights were made at different ones"):
+            compare(["a", "b"], base, {"modpo": fronts["modpo"], "soup": wrong})
 
 
 def test_arms_are_compared_above_one_reference_point():
