@@ -29,7 +29,48 @@ from jaxmodpo.schema import is_number, read_as
 PRIVATE = 0o600
 """the mode of files that hold people's words: on a shared machine nobody else reads them"""
 
+DATABASE_FILES = ("-wal", "-shm", "-journal")
+"""endings of the files that SQLite keeps beside a database"""
+
 # --------------------------------------------------------------------------- atomic writes
+
+
+def private_database(path: Path) -> None:
+    """Make a database file of SQLite's for its owner's eyes alone, before SQLite opens or makes it.
+
+    What SQLite keeps beside it takes over its mode. A file that everybody may read is closed to them; one that its
+    owner shares with a group stays as it is, and so does another owner's.
+
+    Raises:
+        UserError: one of the files is a link.
+    """
+    beside = [path.with_name(f"{path.name}{ending}") for ending in DATABASE_FILES]
+    for file in (path, *(file for file in beside if file.is_symlink() or file.exists())):
+        try:
+            descriptor = os.open(file, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, PRIVATE)
+        except OSError as error:
+            if error.errno != errno.ELOOP:
+                raise
+            raise UserError(_link(file)) from None
+        stat = os.fstat(descriptor)
+        if stat.st_mode & 0o007 and stat.st_uid == os.geteuid():
+            os.fchmod(descriptor, PRIVATE)
+        os.close(descriptor)
+
+
+def refuse_links(folder: Path, names: Iterable[str]) -> None:
+    """Refuse a folder in which somebody planted links under names that are about to be written to.
+
+    Raises:
+        UserError: naming the first.
+    """
+    for name in names:
+        if (folder / name).is_symlink():
+            raise UserError(_link(folder / name))
+
+
+def _link(path: Path) -> str:
+    return f"{path} is a link, and nothing is written through one; remove it"
 
 
 @contextlib.contextmanager
@@ -228,7 +269,7 @@ class Journal:
         except OSError as error:
             if error.errno != errno.ELOOP:
                 raise
-            raise UserError(f"{self.path} is a link, and nothing is written through one; remove it") from None
+            raise UserError(_link(self.path)) from None
 
     def append(self, *rows: Mapping[str, Any]) -> None:
         """Add rows and sync them to disk in one go."""

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import jaxmodpo
-from jaxmodpo.artifacts import read_json, remove_leftovers, write_json
+from jaxmodpo.artifacts import DATABASE_FILES, read_json, refuse_links, remove_leftovers, write_json
 from jaxmodpo.config import as_mapping
 from jaxmodpo.errors import UserError
 from jaxmodpo.fingerprints import fingerprint
@@ -26,6 +26,14 @@ from jaxmodpo.results import Manifest
 
 MANIFEST = "manifest.json"
 """the file's name, in a phase's folder"""
+
+
+# Names in a phase's folder under which something is written to in place, or into; other files are replaced whole.
+_WRITTEN_TO = (
+    *(MANIFEST, "sampled.jsonl", "metrics.jsonl", "votes.sqlite", "study.db"),
+    *(f"{name}{ending}" for name in ("votes.sqlite", "study.db") for ending in DATABASE_FILES),
+    *("checkpoints", "batches", "points", "trials", "figures", "tensorboard", "wandb", "dpo", "modpo", "soup"),
+)
 
 
 @dataclass
@@ -57,7 +65,8 @@ class Phase:
             inputs: what it reads, by name: files or folders.
 
         Raises:
-            UserError: an input is missing, or the folder holds a run with other settings.
+            UserError: an input is missing, the folder holds a run with other settings, or a link lies where something
+                is written to.
         """
         for name, path in inputs.items():
             if not path.exists():
@@ -68,6 +77,7 @@ class Phase:
             "inputs": {name: fingerprint(path) for name, path in inputs.items()},
         }
         path = directory / MANIFEST
+        refuse_links(directory, _WRITTEN_TO)
         held: FolderLock | Held
         try:
             directory.mkdir(parents=True, exist_ok=True)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
+import sqlite3
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,6 +21,7 @@ from jaxmodpo.artifacts import (
     Response,
     atomic_directory,
     identifier,
+    private_database,
     read_json,
     read_personas,
     read_questions,
@@ -268,3 +271,37 @@ def test_a_persona_twice_is_refused_by_name(tmp_path):
     (tmp_path / "p.json").write_text('{"p1": "One.", "p2": "Two.", "p1": "Three."}')
     with pytest.raises(UserError, match=r"p\.json is not valid JSON: the key 'p1' stands twice"):
         read_personas(tmp_path / "p.json")
+
+
+def mode(path: Path) -> int:
+    return path.stat().st_mode & 0o777
+
+
+def test_a_database_and_what_sqlite_keeps_beside_it_are_their_owners_alone(tmp_path):
+    path = tmp_path / "votes.sqlite"
+    for _ in range(2):
+        private_database(path)
+        with contextlib.closing(sqlite3.connect(path)) as database:
+            database.execute("PRAGMA journal_mode=WAL")
+            database.execute("CREATE TABLE IF NOT EXISTS words (said TEXT)")
+            database.commit()
+            beside = [tmp_path / f"votes.sqlite{ending}" for ending in ("", "-wal", "-shm")]
+            assert [mode(file) for file in beside] == [0o600] * 3
+            for file in beside:
+                file.chmod(0o644)  # as an earlier version left them
+            private_database(path)
+            assert [mode(file) for file in beside] == [0o600] * 3
+        path.chmod(0o644)
+    path.chmod(0o660)
+    private_database(path)
+    assert mode(path) == 0o660, "shared with a group on purpose"
+
+
+@pytest.mark.parametrize("name", ["votes.sqlite", "votes.sqlite-wal"])
+def test_no_database_is_made_through_a_link(tmp_path, name):
+    elsewhere = tmp_path / "elsewhere"
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / name).symlink_to(elsewhere)
+    with pytest.raises(UserError, match=rf"{name} is a link, and nothing is written through one; remove it"):
+        private_database(tmp_path / "out" / "votes.sqlite")
+    assert not elsewhere.exists()

@@ -106,3 +106,17 @@ def test_every_life_of_a_run_is_recorded(tmp_path):
     second.finish()
     lives = second.manifest["lives"]
     assert len(lives) == 2 and "ended" in lives[1] and lives[0]["environment"]["versions"]["jaxmodpo"]
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["manifest.json", "metrics.jsonl", "sampled.jsonl", "votes.sqlite", "study.db-wal", "checkpoints", "batches"],
+)
+def test_a_link_where_a_phase_writes_is_refused_and_not_followed(tmp_path, name):
+    settings = Settings(tmp_path / "out")
+    settings.output_dir.mkdir()
+    elsewhere = tmp_path / "elsewhere"
+    (settings.output_dir / name).symlink_to(elsewhere)
+    with pytest.raises(UserError, match=rf"out/{name} is a link, and nothing is written through one; remove it"):
+        Phase.open("x", settings, settings.output_dir, {})
+    assert not elsewhere.exists() and [path.name for path in settings.output_dir.iterdir()] == [name]

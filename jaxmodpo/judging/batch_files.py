@@ -177,7 +177,7 @@ class Draft:
 
 def private_file(path: Path) -> BinaryIO:
     """Create a file, or empty it, that only its owner may read."""
-    return os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb")
+    return os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600), "wb")
 
 
 def input_line(key: str, body: dict[str, Any]) -> bytes:

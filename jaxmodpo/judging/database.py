@@ -15,6 +15,7 @@ from sqlalchemy import event
 from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError, OperationalError
 from sqlalchemy.pool import QueuePool
 
+from jaxmodpo.artifacts import private_database
 from jaxmodpo.errors import UserError
 
 # Milliseconds for which SQLite itself waits for a lock.
@@ -47,6 +48,9 @@ def open_engine(place: str | Path, read_only: bool) -> sql.Engine:
             settings["creator"] = lambda: sqlite3.connect(uri, uri=True, check_same_thread=False)
         else:
             Path(url.database or "").parent.mkdir(parents=True, exist_ok=True)
+            # A link that was named as the ledger's place is followed; phases refuse one in their own folder.
+            if not url.query:
+                private_database(Path(url.database or "").resolve())
         engine = sql.create_engine(url, **settings)
     except OSError as error:
         raise UserError(f"the ledger {url.database} cannot be opened: {error.strerror}") from None

@@ -55,7 +55,7 @@ def votes(config: VotesConfig) -> None:
         if first is None:
             of_run = "" if config.run is None else f" of the run '{config.run}'{nearest(config.run, ledger.runs())}"
             raise UserError(f"the ledger {ledger.shown_place} holds no votes{of_run}")
-        with atomic_path(config.output) as temporary:
+        with atomic_path(config.output, private=True) as temporary:
             count = write(temporary, itertools.chain([first], found))
     log.info("%s: %d votes", config.output, count)
 

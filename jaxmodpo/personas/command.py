@@ -140,7 +140,9 @@ def _write_personas(
 ) -> None:
     split: dict[str, str] = {}
     for name in ("train", "test"):
-        write_json(folder / f"{name}_personas.json", {p.participant_id: profile_text(p) for p in sets[name]})
+        write_json(
+            folder / f"{name}_personas.json", {p.participant_id: profile_text(p) for p in sets[name]}, private=True
+        )
         split |= {p.participant_id: name for p in sets[name]}
     sizes = group_sizes(sets["selected"])
     everyone = [
@@ -155,7 +157,7 @@ def _write_personas(
         }
         for p in sets["participants"]
     ]
-    write_json(folder / "all_personas.json", everyone)
+    write_json(folder / "all_personas.json", everyone, private=True)
 
 
 def _say(summary: Mapping[str, Any], folder: Path) -> None:

@@ -14,6 +14,7 @@ import optuna
 import sqlalchemy.exc
 from optuna.trial import FrozenTrial, TrialState
 
+from jaxmodpo.artifacts import private_database
 from jaxmodpo.processes import is_gone
 
 logger = logging.getLogger(__name__)
@@ -24,7 +25,10 @@ RETRIES = 3
 
 
 def open_storage(url: str) -> optuna.storages.RDBStorage:
-    """Open a study's database, or make it."""
+    """Open a study's database, or make it; a file is for its owner's eyes alone."""
+    place = sqlalchemy.make_url(url)
+    if place.get_backend_name() == "sqlite" and place.database and not place.query:
+        private_database(Path(place.database).resolve())
     for again in range(5, -1, -1):
         try:
             return optuna.storages.RDBStorage(

@@ -195,6 +195,8 @@ class _Search:
             study = optuna.create_study(
                 storage=storage, study_name=self._name, direction="maximize", pruner=pruner, load_if_exists=True
             )
+        except UserError:
+            raise
         except Exception as error:
             # Its message may repeat the URL, which may hold a password.
             raise UserError(f"cannot open the study's storage ({type(error).__name__}); see --study") from error

@@ -82,7 +82,8 @@ def _content_digest(arrays: Mapping[str, np.ndarray]) -> str:
 
 
 def _write(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
-    with atomic_path(path) as temporary:
+    # Tokens are people's words.
+    with atomic_path(path, private=True) as temporary:
         save_file(dict(arrays), temporary, metadata={"digest": _content_digest(arrays)})
 
 

@@ -27,7 +27,7 @@ def test_a_place_that_cannot_be_is_refused_with_a_sentence(tmp_path):
     with pytest.raises(UserError, match="cannot be opened"):
         Ledger(tmp_path / "file" / "votes.sqlite")
     (tmp_path / "folder.sqlite").mkdir()
-    with pytest.raises(UserError, match="cannot be opened: unable to open database file"):
+    with pytest.raises(UserError, match="cannot be opened: Is a directory"):
         Ledger(tmp_path / "folder.sqlite")
     for url in ("nonsense://host/name", "://", "http://host/name", "postgresql://u@h:notaport/x"):
         for read_only in (False, True):

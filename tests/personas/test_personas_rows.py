@@ -163,6 +163,8 @@ def test_log_manifest_and_report_say_what_was_left_out(tmp_path, monkeypatch, ca
     )
     with caplog.at_level(logging.INFO):
         results = personas(config).results
+    for name in ("train_personas.json", "test_personas.json", "all_personas.json"):
+        assert (tmp_path / "out" / name).stat().st_mode & 0o777 == 0o600, name
     said = {"rows": 60, "left_out": 3, "by_rule": {"drop Status: Spam": 3}, "expired_answers": 1}
     assert results["survey"] == read_json(tmp_path / "out" / "report.json")["survey"] == said
     sentence = "3 of 60 survey rows were left out: drop Status: Spam (3)"

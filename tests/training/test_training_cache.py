@@ -64,6 +64,7 @@ def test_a_damaged_entry_is_computed_anew_with_a_warning(tmp_path, caplog, damag
     values = np.arange(6, dtype=np.float32)
     cached("reference", {}, lambda: values, tmp_path)
     (path,) = tmp_path.iterdir()
+    assert path.stat().st_mode & 0o777 == 0o600, "tokens are people's words"
     content = bytearray(path.read_bytes())
     if damage == "a value":
         content[-2] ^= 1
