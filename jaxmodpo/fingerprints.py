@@ -17,6 +17,7 @@ from typing import Any
 
 from jaxmodpo.artifacts import write_json
 from jaxmodpo.errors import UserError
+from jaxmodpo.hub import local_folder
 
 REMEMBERED_FROM = 8 * 2**20
 """bytes from which on a file's hash is remembered; smaller ones are hashed faster than looked up"""
@@ -35,7 +36,8 @@ def digest(value: Any) -> str:
 def fingerprint(path: Path, *, remembered: bool = True) -> str:
     """Return a hash of a file's or folder's whole content.
 
-    In folders, hidden files and manifests, which hold times, do not count.
+    In folders, hidden files and manifests, which hold times, do not count. Of a Hub repository's cache folder the
+    snapshot counts that is used.
 
     Args:
         path: the file or folder.
@@ -44,6 +46,7 @@ def fingerprint(path: Path, *, remembered: bool = True) -> str:
     Raises:
         UserError: it cannot be read.
     """
+    path = local_folder(path)
     if path.is_dir():
         files = sorted(
             p

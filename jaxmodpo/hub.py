@@ -24,7 +24,9 @@ def local_folder(path: Path) -> Path:
         UserError: several snapshots, none of which is named.
     """
     snapshots = path / "snapshots"
-    if not path.name.startswith("models--") or not snapshots.is_dir():
+    # A link to it may have another name.
+    is_cache = path.resolve().name.startswith("models--") or (path / "refs").is_dir()
+    if not (is_cache and snapshots.is_dir()):
         return path
     named = path / "refs" / "main"
     if named.is_file():

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from jaxmodpo.data.text import PROMPT, PolicyText, is_day
+from jaxmodpo.hub import local_folder
 
 logger = logging.getLogger(__name__)
 
@@ -53,7 +54,10 @@ def prompt_day(adapter: Path | None) -> str | None:
 
 def warn_of_other_prompt(adapter: Path | None, text: PolicyText) -> None:
     """Warn if an adapter was trained under another prompt; a folder of another tool does not say."""
-    if adapter is None or not (adapter / FILE).is_file():
+    if adapter is None:
+        return
+    adapter = local_folder(adapter)
+    if not (adapter / FILE).is_file():
         return
     settings = _read(adapter) or {}
     trained = settings.get("prompt_style")
@@ -82,10 +86,11 @@ def _write(adapter: Path, settings: dict[str, Any]) -> None:
 
 def _read(adapter: Path | None) -> dict[str, Any] | None:
     """Return what an adapter's file says, or None where there is none that can be read."""
-    if adapter is None or not (adapter / FILE).is_file():
+    path = adapter and local_folder(adapter) / FILE
+    if path is None or not path.is_file():
         return None
     try:
-        settings = json.loads((adapter / FILE).read_text(encoding="utf-8"))
+        settings = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
     return settings if isinstance(settings, dict) else None

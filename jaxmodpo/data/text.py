@@ -24,6 +24,7 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase
 from jaxmodpo.data.chat_template import Surroundings, surroundings
 from jaxmodpo.data.controls import ControlTokens
 from jaxmodpo.errors import UserError
+from jaxmodpo.hub import local_folder
 
 logger = logging.getLogger(__name__)
 
@@ -64,6 +65,7 @@ def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
     Raises:
         UserError: no tokenizer there, or one that needs code of its own.
     """
+    folder = local_folder(folder)
     if not any((folder / name).is_file() for name in ("tokenizer.json", "vocab.json")):
         if (folder / "tokenizer.model").is_file():
             raise UserError(

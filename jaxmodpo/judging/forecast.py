@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from jaxmodpo.errors import UserError
+from jaxmodpo.hub import local_folder
 from jaxmodpo.judging.collect import MakeRequests, is_open
 from jaxmodpo.judging.database import NoLedger
 from jaxmodpo.judging.endpoint import endpoint_identity
@@ -185,7 +186,7 @@ def _tokens(config: JudgeConfig, texts: _Texts, calls: int, spent: Spent | None)
 def _tokenizer(place: str) -> tuple[Callable[[str], int], str]:
     from tokenizers import Tokenizer
 
-    path = Path(place)
+    path = local_folder(Path(place))
     path = path / "tokenizer.json" if path.is_dir() else path
     try:
         tokenizer = Tokenizer.from_file(str(path))

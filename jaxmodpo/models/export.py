@@ -15,6 +15,7 @@ from safetensors import safe_open
 
 from jaxmodpo.artifacts import atomic_directory, write_json
 from jaxmodpo.errors import UserError
+from jaxmodpo.hub import local_folder
 from jaxmodpo.models.adapters import load_adapter
 from jaxmodpo.models.decoder import DecoderConfig, parameter_table
 from jaxmodpo.models.files import (
@@ -140,4 +141,5 @@ def _plan(found: Located, limit: int) -> list[list[str]]:
 
 
 def _settings_files(folder: Path) -> list[Path]:
+    folder = local_folder(folder)
     return [folder / name for name in ("config.json", "generation_config.json") if (folder / name).is_file()]

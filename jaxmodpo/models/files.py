@@ -26,6 +26,7 @@ from safetensors import SafetensorError, safe_open
 
 from jaxmodpo.artifacts import atomic_directory, read_json
 from jaxmodpo.errors import UserError
+from jaxmodpo.hub import local_folder
 from jaxmodpo.models.decoder import BaseParam, Decoder, DecoderConfig, parameter_table
 from jaxmodpo.models.parameters import Spec, Table
 from jaxmodpo.models.quantised import BaseDtype, is_quantised, quantise, stored_table
@@ -40,6 +41,7 @@ _FLOATS = ("F32", "BF16", "F16")
 
 def read_model_config(folder: Path) -> dict[str, Any]:
     """Read ``config.json`` of a model folder."""
+    folder = local_folder(folder)
     if not (folder / "config.json").is_file():
         raise UserError(f"{folder} is not a model folder: it has no config.json")
     config = read_json(folder / "config.json")
@@ -56,7 +58,7 @@ def read_end_tokens(folder: Path, tokenizer_end: int) -> tuple[int, ...]:
     Raises:
         UserError: an ``eos_token_id`` that is neither an id nor a list of ids.
     """
-    path = folder / "generation_config.json"
+    path = local_folder(folder) / "generation_config.json"
     content = read_json(path) if path.is_file() else {}
     if not isinstance(content, dict):
         raise UserError(f"{path} must hold a mapping of settings, not {type(content).__name__}")
@@ -75,6 +77,7 @@ def tensor_files(folder: Path, weights_name: str = "model") -> dict[str, Path]:
         UserError: no safetensors file, a listed file missing, a corrupt file, an index that does not
             say where the tensors are, a tensor in two files.
     """
+    folder = local_folder(folder)
     index = folder / f"{weights_name}.safetensors.index.json"
     single = folder / f"{weights_name}.safetensors"
     placed: dict[str, str] = {}
@@ -346,6 +349,7 @@ def copy_tokenizer(folder: Path, target: Path) -> None:
         "chat_template.jinja",
         "added_tokens.json",
     )
+    folder = local_folder(folder)
     templates = [path.relative_to(folder) for path in sorted((folder / "additional_chat_templates").glob("*.jinja"))]
     for name in [*map(Path, names), *templates]:
         if (folder / name).is_file():

@@ -25,6 +25,7 @@ from jaxmodpo.data.examples import reward_rankings
 from jaxmodpo.data.pairs import PairsPerQuestion, load_pairs
 from jaxmodpo.errors import UserError
 from jaxmodpo.evaluation.fronts import by_weights, front_figure, hypervolume, percentile_interval, resample, undominated
+from jaxmodpo.hub import local_folder
 from jaxmodpo.judging.rubric import RubricJudge
 from jaxmodpo.methods.dpo import DPOConfig, dpo
 from jaxmodpo.methods.margins import margin_sources
@@ -220,7 +221,7 @@ def _check_souped(config: SweepConfig, *, read: bool = False) -> None:
 
 
 def _is_adapter(folder: Path) -> bool:
-    return (folder / "adapter_config.json").is_file()
+    return (local_folder(folder) / "adapter_config.json").is_file()
 
 
 def _as(cls: type[Any], config: SweepConfig, **changes: Any) -> Any:
