@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import math
 import os
 import shutil
 import socket
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import optuna
@@ -15,6 +17,7 @@ import sqlalchemy.exc
 from optuna.trial import FrozenTrial, TrialState
 
 from jaxmodpo.artifacts import private_database
+from jaxmodpo.errors import UserError
 from jaxmodpo.processes import is_gone
 
 logger = logging.getLogger(__name__)
@@ -44,6 +47,24 @@ def open_storage(url: str) -> optuna.storages.RDBStorage:
                 raise
         time.sleep(0.2)
     raise AssertionError
+
+
+@contextlib.contextmanager
+def storage_in_words() -> Iterator[None]:
+    """Say in one sentence what a study's database refuses, such as to write to a full disk.
+
+    Raises:
+        UserError: whatever the database, or Optuna for it, raises in the block.
+    """
+    try:
+        yield
+    except (sqlalchemy.exc.DBAPIError, optuna.exceptions.StorageInternalError) as error:
+        cause = error if isinstance(error, sqlalchemy.exc.DBAPIError) else error.__cause__
+        # Without the statement; and of what is no database's error the name alone, for it may repeat the URL.
+        said = str(getattr(cause, "orig", None) or type(error).__name__).strip().splitlines()[0]
+        raise UserError(
+            f"the study's storage cannot be used: {said}; mend it and run the same command again, which goes on"
+        ) from error
 
 
 def tried(trial: FrozenTrial) -> bool:

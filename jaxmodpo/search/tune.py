@@ -45,7 +45,7 @@ from jaxmodpo.search.proposals import evaluations_before, propose
 from jaxmodpo.search.report import write_report
 from jaxmodpo.search.settings import TuneDPOConfig, TuneJointConfig, TuneMODPOConfig, TuneRewardConfig, TuneSFTConfig
 from jaxmodpo.search.space import Space, as_rows, load_space
-from jaxmodpo.search.study import best_trial, continue_cut_off, free, open_storage, tried
+from jaxmodpo.search.study import best_trial, continue_cut_off, free, open_storage, storage_in_words, tried
 from jaxmodpo.training.distributed import DeviceConfig, agreed, leads, open_phase
 from jaxmodpo.training.prompts import on_one_day
 from jaxmodpo.training.session import Session
@@ -137,18 +137,20 @@ def _tune(config: Any, method: _Method) -> Phase:
         return phase
     try:
         study = search.study()
-        continue_cut_off(study, config.output_dir.absolute())
-        while (number := search.counted(study)) < config.trials:
-            logger.info("%d of %d trials done or under way", number, config.trials)
-            study.optimize(search.lead, n_trials=1, catch=(_Failed,))
-            search.after(study)
+        with storage_in_words():
+            continue_cut_off(study, config.output_dir.absolute())
+            while (number := search.counted(study)) < config.trials:
+                logger.info("%d of %d trials done or under way", number, config.trials)
+                study.optimize(search.lead, n_trials=1, catch=(_Failed,))
+                search.after(study)
     except Preempted:  # in the other processes too
         raise
     except Exception as error:
         search.tell_others({"error": _sentence(error)})
         raise
     search.tell_others({"stop": True})
-    return _finish(phase, study, config, method)
+    with storage_in_words():
+        return _finish(phase, study, config, method)
 
 
 def _name(phase: Phase) -> str:

@@ -32,6 +32,7 @@ from jaxmodpo.phase import Phase
 from jaxmodpo.sandbox import grammar
 from jaxmodpo.search import tune
 from jaxmodpo.search.report import write_report
+from jaxmodpo.search.study import storage_in_words
 from jaxmodpo.search.tune import (
     TuneDPOConfig,
     TuneJointConfig,
@@ -681,3 +682,16 @@ def test_trials_of_equal_shapes_compile_once_and_hopeless_ones_are_pruned(inputs
     assert phase.results["pruned"] == 1
     settings = yaml.safe_load((inputs / "search" / "best.yaml").read_text())
     assert from_mapping(DPOConfig, settings | {"output_dir": "x"}, "best.yaml").beta == phase.results["best"]["beta"]
+
+
+@pytest.mark.parametrize("wrapped", [False, True])
+def test_a_full_disk_under_the_studys_storage_is_a_sentence(wrapped):
+    full = sqlalchemy.exc.OperationalError("CREATE TABLE x", {}, sqlite3.OperationalError("database or disk is full"))
+    sentence = (
+        "the study's storage cannot be used: database or disk is full; mend it and run the same command again, which "
+        "goes on"
+    )
+    with pytest.raises(UserError, match=f"^{sentence}$"), storage_in_words():
+        if wrapped:
+            raise optuna.exceptions.StorageInternalError("an error about postgresql://me:secret@host") from full
+        raise full
