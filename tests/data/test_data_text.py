@@ -66,6 +66,14 @@ def test_chat_style_has_one_bos_too(tokenizer, here):
     assert tokens.count(tokenizer.bos_token_id) == 1 and tokenizer.decode(tokens[1:]).strip() == "one two"
 
 
+@pytest.mark.parametrize("before", ["{{ bos_token }}", "six\n{{ bos_token }}"])
+def test_a_template_that_writes_the_bos_gives_transformers_own_tokens(tokenizer, here, before):
+    tokenizer.chat_template = before + "[INST] {{ messages[0].content }} [/INST]"
+    theirs = tokenizer.apply_chat_template([{"role": "user", "content": "one two"}], tokenize=True, return_dict=True)
+    ours = PolicyText(tokenizer, "chat").prompt("one two")
+    assert ours == theirs["input_ids"] and ours.count(tokenizer.bos_token_id) == 1
+
+
 @pytest.mark.parametrize("trim", ["", " | trim"])
 @pytest.mark.parametrize("style", ["instruct", "chat"])
 def test_a_long_question_keeps_its_end_a_long_response_its_start_and_both_are_counted(
