@@ -112,6 +112,10 @@ class Ledger:
         except DBAPIError as error:
             self._engine.dispose()
             raise UserError(f"the ledger {self.shown_place} cannot be opened: {reason(error)}") from None
+        except UnicodeDecodeError:
+            # SQLite quotes the damaged part in its error, which Python cannot read then.
+            self._engine.dispose()
+            raise UserError(f"the ledger {self.shown_place} cannot be opened: it is damaged") from None
         except UserError:
             self._engine.dispose()
             raise

@@ -447,3 +447,22 @@ def test_a_database_that_refuses_is_told_in_a_sentence_whatever_was_wanted_of_it
                 use()
             assert "\n" not in str(caught.value)
         create_tables(other._engine)
+
+
+def test_a_ledger_whose_tables_are_damaged_is_refused_in_a_sentence(tmp_path):
+    place = tmp_path / "votes.sqlite"
+    Ledger(place).close()
+    place.write_bytes(place.read_bytes().replace(b"CREATE TABLE votes", b"CREATE \xf2\x28BLE votes"))
+    for read_only in (True, False):
+        with pytest.raises(UserError, match=r"votes\.sqlite cannot be opened: "):
+            Ledger(place, read_only=read_only)
+
+
+@pytest.mark.parametrize("shown", ["5", "x", '["a", 1]'])
+def test_a_vote_whose_ids_are_no_list_of_texts_is_named(tmp_path, shown):
+    with Ledger(tmp_path / "votes.sqlite") as ledger:
+        ledger.add([vote("1")])
+        with ledger._engine.begin() as connection:
+            connection.exec_driver_sql("UPDATE votes SET shown = ?", (shown,))
+        with pytest.raises(UserError, match="a vote of the ledger is damaged: the ids in it are no list of texts"):
+            list(ledger.every_vote())
