@@ -18,7 +18,8 @@ from jaxmodpo.artifacts import read_json
 from jaxmodpo.errors import UserError
 from jaxmodpo.fingerprints import fingerprint
 from jaxmodpo.phase import MANIFEST, is_kept_apart
-from jaxmodpo.schema import Count, read_as
+from jaxmodpo.ranges import Tally
+from jaxmodpo.schema import read_as
 from jaxmodpo.terminal import printable
 
 Verdict = Literal["OK", "changed", "missing"]
@@ -35,7 +36,7 @@ class VerifyConfig:
 
 
 class _Output(TypedDict):
-    bytes: Count
+    bytes: Tally
     sha256: NotRequired[str]
 
 
