@@ -96,10 +96,9 @@ def work(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def run(work: Path, monkeypatch: pytest.MonkeyPatch, voter: KnownOrder, out: str = "out", **settings) -> dict:
-    monkeypatch.setattr(head_to_head, "make_judge", lambda *_: voter)
+def config_for(work: Path, out: str = "out", **settings) -> EvaluateConfig:
     names = settings.pop("names", list(WORTH))
-    config = EvaluateConfig(
+    return EvaluateConfig(
         **{
             "judge": "rubric",
             "responses": tuple(f"{name}={work / name}.csv" for name in names),
@@ -110,7 +109,11 @@ def run(work: Path, monkeypatch: pytest.MonkeyPatch, voter: KnownOrder, out: str
             **settings,
         }
     )
-    evaluate(config)
+
+
+def run(work: Path, monkeypatch: pytest.MonkeyPatch, voter: KnownOrder, out: str = "out", **settings) -> dict:
+    monkeypatch.setattr(head_to_head, "make_judge", lambda *_: voter)
+    evaluate(config_for(work, out, **settings))
     return json.loads((work / out / "results.json").read_text())
 
 
@@ -378,6 +381,15 @@ def test_failed_votes_of_a_finished_evaluation_are_asked_again_when_told_to(work
     assert len(judge.requests) == 2 * 3 * PERSONAS
     for name in ("results.json", "outcomes.csv"):
         assert (work / "out" / name).read_bytes() == (work / "whole" / name).read_bytes()
+
+
+def test_a_finished_evaluation_that_asked_again_does_not_end_with_nothing_to_do(work, monkeypatch):
+    run(work, monkeypatch, Refuses("reply 1 to q2"))
+    monkeypatch.setattr(head_to_head, "make_judge", lambda *_: KnownOrder())
+    phase = evaluate(config_for(work, retry_errors=True))
+    assert phase is not None and phase.ending.startswith(f"finished: {work / 'out'}; questions 6")
+    phase = evaluate(config_for(work))
+    assert phase is not None and phase.ending.endswith("was finished before; there is nothing to do")
 
 
 def test_stand_in_judge_is_labelled_and_another_is_not(work, monkeypatch):
