@@ -81,6 +81,7 @@ COMMANDS = {
     "bench step": Command("bench.step", "BenchStepConfig", "bench_step", "training speed, also against TRL"),
     "bench resume": Command("bench.resume", "BenchResumeConfig", "bench_resume", "kill a run often, compare its end"),
     "sandbox fronts": Command("sandbox.fronts", "FrontsConfig", "fronts", "MODPO against soups with known rewards"),
+    "sandbox tune": Command("sandbox.tuning", "TuneConfig", "tune", "how the demo's settings were chosen"),
     "bench real": Command("bench.real", "BenchRealConfig", "bench_real", "small models on real preferences"),
     "demo": Command("sandbox.demo", "DemoConfig", "demo", "the whole flow in a small synthetic world"),
 }

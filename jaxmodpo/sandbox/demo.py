@@ -1,7 +1,7 @@
-"""The ``demo`` command: the sandbox's experiment, its results in one file, and what they should show.
+"""The ``demo`` command: the sandbox's experiment, its results in one file, and what they show.
 
-The sandbox's ground truth is known, so the outcome can be checked: :func:`expectations` lists what the
-methods must deliver there. Whether they did is reported, never assumed.
+The sandbox's ground truth is known, so the outcome can be checked: :mod:`jaxmodpo.sandbox.expectations` lists what
+the methods must deliver there, and what the paper found. Whether they did is reported, never assumed.
 """
 
 from __future__ import annotations
@@ -11,12 +11,13 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from jaxmodpo.artifacts import read_json, write_json
 from jaxmodpo.config import builtin
 from jaxmodpo.experiment import run_experiment
 from jaxmodpo.ranges import Count, Seed, Settings
+from jaxmodpo.sandbox.expectations import figure_2, required
 
 logger = logging.getLogger(__name__)
 
@@ -33,15 +34,12 @@ class DemoConfig(Settings):
     """worlds, one after the other, with seeds seed, seed + 1, …"""
 
 
-class Expectation(NamedTuple):
-    """One statement about the outcome, and whether it holds."""
-
-    statement: str
-    holds: bool
-
-
 def demo(config: DemoConfig) -> None:
-    """Run ``demo``."""
+    """Run ``demo``.
+
+    Raises:
+        SystemExit: with code 1 where something that must hold in this world does not.
+    """
     config.check()
     started = time.monotonic()
     experiment = builtin(".", "demo")
@@ -55,6 +53,8 @@ def demo(config: DemoConfig) -> None:
         write_json(config.output_dir / "results.json", mean_of(results))
         print(table(mean_of(results)))
     logger.info("%.0f s in all; open %s", time.monotonic() - started, _report(config))
+    if not all(e["holds"] for result in results for e in result["required"]):
+        raise SystemExit(1)
 
 
 def _report(config: DemoConfig) -> Path:
@@ -69,54 +69,10 @@ def collect_results(out: Path, seed: int) -> dict[str, Any]:
     results["seed"] = seed
     results["kl"] = {name: 0.0 if name == "base" else read_json(out / "kl" / name / "kl.json")["kl"] for name in names}
     results["malformed"] = {name: read_json(out / "check" / name / "malformed.json")["malformed"] for name in names}
-    results["expectations"] = [e._asdict() for e in expectations(results)]
+    results["required"] = [e._asdict() for e in required(results)]
+    results["figure_2"] = [e._asdict() for e in figure_2(results)]
     write_json(out / "results.json", results)
     return results
-
-
-def expectations(results: Mapping[str, Any]) -> list[Expectation]:
-    """State what a working system shows in this world.
-
-    Intervals are 95% bootstrap intervals over test questions; "apart" means that they do not overlap. Of a single
-    question there is none: the rate may be anything from 0 to 1.
-    """
-    rates = results["models"]
-    intervals = {
-        name: {criterion: ends or [0.0, 1.0] for criterion, ends in by_criterion.items()}
-        for name, by_criterion in results["intervals"].items()
-    }
-
-    def empathy(name: str) -> float:
-        return rates[name]["empathy"]
-
-    def apart(better: str, worse: str) -> bool:
-        return intervals[better]["safety"][0] > intervals[worse]["safety"][1]
-
-    def between(criterion: str) -> bool:
-        ends = sorted(rates[name][criterion] for name in ("dpo_empathy", "dpo_safety"))
-        return ends[0] <= rates["dpo_soup"][criterion] <= ends[1]
-
-    others = [name for name in rates if name not in ("dpo_empathy", "modpo_empathy")]
-    tie = intervals["modpo_empathy"]["empathy"][0] <= intervals["dpo_empathy"]["empathy"][1]
-    aligned = [name for name in rates if name not in ("base", "dpo_safety")]
-    return [
-        Expectation(
-            "dpo_empathy is best on empathy (modpo_empathy may tie it)",
-            all(empathy("dpo_empathy") > empathy(name) for name in others)
-            and (empathy("dpo_empathy") > empathy("modpo_empathy") or tie),
-        ),
-        Expectation(
-            "modpo_empathy is above dpo_empathy on safety, intervals apart", apart("modpo_empathy", "dpo_empathy")
-        ),
-        Expectation(
-            "joint_loss_dpo is above dpo_empathy on safety, intervals apart", apart("joint_loss_dpo", "dpo_empathy")
-        ),
-        Expectation(
-            "every aligned model but dpo_safety is above base on empathy",
-            all(empathy(name) > empathy("base") for name in aligned),
-        ),
-        Expectation("dpo_soup lies between the two DPOs on both criteria", between("empathy") and between("safety")),
-    ]
 
 
 def mean_of(results: list[dict[str, Any]]) -> dict[str, Any]:
@@ -132,7 +88,6 @@ def mean_of(results: list[dict[str, Any]]) -> dict[str, Any]:
             return {key: span([value[key] for value in values]) for key in values[0]}
         return [min(values), max(values)]
 
-    of_seeds = [{said["statement"]: said["holds"] for said in result["expectations"]} for result in results]
     return {
         "seeds": [result["seed"] for result in results],
         "models": over([result["models"] for result in results]),
@@ -140,14 +95,24 @@ def mean_of(results: list[dict[str, Any]]) -> dict[str, Any]:
         "pairwise": over([result["pairwise"] for result in results]),
         "kl": over([result["kl"] for result in results]),
         "malformed": over([result["malformed"] for result in results]),
-        "expectations": [
-            Expectation(statement, all(holds[statement] for holds in of_seeds))._asdict() for statement in of_seeds[0]
-        ],
+        "required": _held([result["required"] for result in results]),
+        "figure_2": _held([result["figure_2"] for result in results]),
     }
 
 
+def _held(by_seed: list[list[dict[str, Any]]]) -> list[dict[str, Any]]:
+    """Put every expectation of several seeds together, by its statement: it holds where it does on all of them."""
+    of_seeds = [{e["statement"]: e["holds"] for e in seed} for seed in by_seed]
+    rows = []
+    for statement in of_seeds[0]:
+        held = sum(holds[statement] for holds in of_seeds)
+        figures = f"on {held} of {len(of_seeds)} seeds"
+        rows.append({"statement": statement, "holds": held == len(of_seeds), "figures": figures})
+    return rows
+
+
 def table(results: Mapping[str, Any]) -> str:
-    """Lay out win rates, KL, malformed rates and the expectations as text."""
+    """Lay out win rates, KL, malformed rates and what they were held against as text."""
     seeds = results.get("seeds", [results.get("seed")])
     lines = [
         "",
@@ -163,6 +128,14 @@ def table(results: Mapping[str, Any]) -> str:
             cells.append(f"{100 * results['models'][name][criterion]:5.1f}%{width}")
         moved, broken = results["kl"][name], 100 * results["malformed"][name]
         lines.append(f"{name:<16}{cells[0]:>22}{cells[1]:>22}{moved:>10.2f}{broken:>10.1f}%")
-    lines.append("")
-    lines += [f"  {'yes' if e['holds'] else 'NO '}  {e['statement']}" for e in results["expectations"]]
+    lines += ["", "What a working system shows here:"]
+    lines += [_line(e) for e in results["required"]]
+    held = sum(e["holds"] for e in results["figure_2"])
+    lines += ["", f"The paper's Figure 2, of which {held} of {len(results['figure_2'])} comparisons hold here:"]
+    lines += [_line(e) for e in results["figure_2"]]
     return "\n".join(lines)
+
+
+def _line(expectation: Mapping[str, Any]) -> str:
+    figures = f" ({expectation['figures']})" if expectation["figures"] else ""
+    return f"  {'holds' if expectation['holds'] else 'does not hold here':<20}{expectation['statement']}{figures}"

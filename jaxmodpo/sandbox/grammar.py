@@ -1,37 +1,57 @@
 """The sandbox's language: synthetic help-seeking posts, and therapist replies from a small grammar.
 
-A reply is three or four sentences of sixteen kinds: warmth, validation, safety resources, directive
-advice, dismissal and so on, mixed independently of the post. There is room for four sentences, so a
-reply that is all warmth names no safety resource: the objectives compete. Because the grammar
-is known, every reply can be parsed, and one that cannot be is counted as malformed.
+A reply is four sentences in four fixed places, and each place is filled by one of four kinds: a warm, a safe, a
+plain or a bad sentence, mixed independently of the post. What is warm is not safe: the objectives compete for the
+places. A bad sentence costs empathy and safety alike. Because every place has sentences of its own, a reply can be
+parsed exactly, and one that cannot be is counted as malformed.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from typing import Literal
 
 import numpy as np
 
-# Every kind of sentence, with what may stand at each slot.
-SENTENCES: Mapping[str, str] = {
-    "warmth": "I am so sorry you are {carrying|facing} this.",
-    "validation": "It makes sense that you feel {this way|so much}.",
-    "presence": "I hear how {hard|painful} this is for you.",
-    "company": "You are not alone {in this|here}.",
-    "strength": "Sharing this was {brave|strong} of you.",
-    "crisis": "Please call {988|a crisis line} if you feel unsafe.",
-    "professional": "A {licensed therapist|doctor} can help you stay safe.",
-    "plan": "Let us make a safety plan for {tonight|bad days}.",
-    "emergency": "Go to {the hospital|an emergency room} if it gets worse.",
-    "directive": "You must {work harder|forget it}.",
-    "dismissal": "Other people have it {worse|harder} than you.",
-    "advice": "Try {a walk|deep breaths} before bed.",
-    "question": "What do you need most {right now|today}?",
-    "autonomy": "Your own pace is {fine|best} here.",
-    "risky": "Just {ignore it|skip your medication} and move on.",
-    "fact": "Many {people|students} have worries like this.",
+Kind = Literal["warm", "safe", "plain", "bad"]
+
+# Every kind's sentence for each of the four places, with what may stand at its slots. By the rubric a warm sentence
+# is one point of empathy, a safe one a point of safety, a plain one neither, and a bad one a point off both. The
+# rubric counts a phrase once a reply, so no two places share one.
+SENTENCES: Mapping[Kind, tuple[str, str, str, str]] = {
+    "warm": (
+        "I am so sorry you are {carrying|facing} this.",
+        "It makes sense that you feel {this way|so much}.",
+        "I hear how {hard|painful} this is for you.",
+        "You are not alone {in this|here}.",
+    ),
+    "safe": (
+        "Please call {988|a crisis line} if it gets worse.",
+        "A {licensed therapist|doctor} can help with the nights.",
+        "Let us make a safety plan for {tonight|bad days}.",
+        "Keep an emergency number {close|at hand}.",
+    ),
+    "plain": (
+        "Many {people|students} have worries like this.",
+        "Try {a walk|deep breaths} before bed.",
+        "What do you need most {right now|today}?",
+        "Your own pace is {fine|best} here.",
+    ),
+    "bad": (
+        "Other people have it {worse|harder}, so just ignore it.",
+        "Get over it and skip your {medication|therapy}.",
+        "Snap out of it and keep it {a secret|to yourself}.",
+        "Stop {whining|complaining} and have a drink.",
+    ),
 }
+
+PLACES = 4
+
+# How much of each kind the mixes of replies hold: the parameters of their Dirichlet distribution. Most of what the base
+# says is plain or bad, as of a model that nobody aligned. Where good sentences are rare, the best of five replies has
+# few, so that whoever imitates it stays behind a method that learns in which direction to go.
+MIX: Mapping[Kind, float] = {"warm": 2.0, "safe": 2.0, "plain": 8.0, "bad": 4.0}
 
 _FEELINGS = ("sad", "anxious", "lonely", "tired", "angry", "empty")
 _TOPICS = ("my job", "my family", "school", "money", "my partner", "my health", "my friends")
@@ -55,10 +75,14 @@ def _choices(pattern: str) -> list[list[str]]:
     return [part[1:-1].split("|") if part[0] == "{" else [part] for part in re.split(r"(\{.*?\})", pattern) if part]
 
 
-_MATCHERS = {
-    kind: re.compile("".join("(?:" + "|".join(map(re.escape, part)) + ")" for part in _choices(pattern)))
-    for kind, pattern in SENTENCES.items()
-}
+def _matcher(pattern: str) -> re.Pattern[str]:
+    return re.compile("".join("(?:" + "|".join(map(re.escape, part)) + ")" for part in _choices(pattern)))
+
+
+# By place, what a sentence of each kind looks like there.
+_MATCHERS: list[dict[Kind, re.Pattern[str]]] = [
+    {kind: _matcher(patterns[place]) for kind, patterns in SENTENCES.items()} for place in range(PLACES)
+]
 
 
 def post(generator: np.random.Generator) -> str:
@@ -70,44 +94,32 @@ def post(generator: np.random.Generator) -> str:
     return f"I feel {pick(_FEELINGS)} {pick(_TIMES)} because of {pick(_TOPICS)}. {pick(_DETAILS)}."
 
 
-def sentence(kind: str, generator: np.random.Generator) -> str:
-    """Draw a sentence of one kind."""
-    return "".join(part[generator.integers(len(part))] for part in _choices(SENTENCES[kind]))
+def sentence(kind: Kind, place: int, generator: np.random.Generator) -> str:
+    """Draw a sentence of one kind for one place, 0 to 3."""
+    return "".join(part[generator.integers(len(part))] for part in _choices(SENTENCES[kind][place]))
 
 
-def reply(generator: np.random.Generator, concentration: float = 1.0) -> str:
-    """Draw a reply of three or four different sentences.
+def reply(generator: np.random.Generator) -> str:
+    """Draw a reply: its mix of kinds from the Dirichlet distribution of :data:`MIX`, then each place from the mix."""
+    kinds = list(MIX)
+    mix = generator.dirichlet(list(MIX.values()))
+    drawn = generator.choice(len(kinds), size=PLACES, p=mix)
+    return " ".join(sentence(kinds[kind], place, generator) for place, kind in enumerate(drawn))
 
-    Args:
-        generator: of the draws.
-        concentration: of the Dirichlet mix of kinds; small values make replies of few kinds.
+
+def parse(text: str) -> list[Kind] | None:
+    """Return the kinds of a reply's four sentences in order, or None where it is malformed.
+
+    Malformed is another number of sentences than four, and a sentence that is outside the grammar or in another
+    sentence's place.
     """
-    kinds = list(SENTENCES)
-    mix = generator.dirichlet(np.full(len(kinds), concentration))
-    wanted = int(generator.integers(3, 5))
-    sentences: list[str] = []
-    while len(sentences) < wanted:
-        drawn = sentence(kinds[generator.choice(len(kinds), p=mix)], generator)
-        if drawn not in sentences:
-            sentences.append(drawn)
-        elif generator.random() < 0.5:  # a mix of one kind may have too few different sentences
-            mix = 0.5 * mix + 0.5 / len(kinds)
-    return " ".join(sentences)
-
-
-def parse(text: str) -> list[str] | None:
-    """Return the kinds of a reply's sentences in order, or None where it is malformed.
-
-    Malformed is a sentence outside the grammar, the same sentence twice, none at all, or more than four.
-    """
-    sentences = re.findall(r"[^.?]+[.?]|[^.?]+$", text)
-    sentences = [s.strip() for s in sentences if s.strip()]
-    if not 1 <= len(sentences) <= 4 or len(set(sentences)) < len(sentences):
+    sentences = [match.strip() for match in re.findall(r"[^.?]+[.?]|[^.?]+$", text) if match.strip()]
+    if len(sentences) != PLACES:
         return None
-    kinds = []
-    for candidate in sentences:
-        kind = next((k for k, matcher in _MATCHERS.items() if matcher.fullmatch(candidate)), None)
-        if kind is None:
+    kinds: list[Kind] = []
+    for candidate, matchers in zip(sentences, _MATCHERS, strict=True):
+        matching: list[Kind] = [kind for kind, matcher in matchers.items() if matcher.fullmatch(candidate)]
+        if not matching:
             return None
-        kinds.append(kind)
+        kinds += matching
     return kinds

@@ -57,8 +57,8 @@ def some_pairs(seed: int, count: int = 20) -> list[Pair]:
         Pair(
             f"q{number}",
             grammar.post(generator),
-            Candidate(f"c{number}", "Please call 988 if you feel unsafe. " + grammar.reply(generator)),
-            Candidate(f"r{number}", "You must work harder. " + grammar.reply(generator)),
+            Candidate(f"c{number}", "Please call 988 if it gets worse. " + grammar.reply(generator)),
+            Candidate(f"r{number}", "Get over it and skip your therapy. " + grammar.reply(generator)),
         )
         for number in range(count)
     ]
@@ -519,9 +519,9 @@ def reward_rankings(tiny_world, tmp_path_factory) -> RewardConfig:
     rankings = []
     for number in range(24):
         texts = [
-            "Please call 988 if you feel unsafe. " + grammar.reply(generator),
+            "Please call 988 if it gets worse. " + grammar.reply(generator),
             grammar.reply(generator),
-            "You must work harder. " + grammar.reply(generator),
+            "Get over it and skip your therapy. " + grammar.reply(generator),
         ]
         candidates = tuple(Candidate(f"q{number}_{n}", text) for n, text in enumerate(texts[: 3 - number % 2]))
         ranks = {4: (1, 1, 3), 8: (1, 2, 2), 9: (1, 1)}.get(number, ())

@@ -63,8 +63,8 @@ def inputs(tmp_path: Path) -> Path:
         Pair(
             f"q{number}",
             grammar.post(generator),
-            Candidate("c", "Please call 988 if you feel unsafe. " + grammar.reply(generator)),
-            Candidate("r", "You must work harder. " + grammar.reply(generator)),
+            Candidate("c", "Please call 988 if it gets worse. " + grammar.reply(generator)),
+            Candidate("r", "Get over it and skip your therapy. " + grammar.reply(generator)),
         )
         for number in range(20)
     ]
