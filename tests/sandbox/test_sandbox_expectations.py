@@ -118,9 +118,9 @@ def test_each_thing_that_must_hold_can_fail(changed, expected):
 
 def test_too_many_malformed_replies_fail():
     results = outcome()
-    results["malformed"] = dict(results["malformed"], dpo_safety=0.021)
+    results["malformed"] = dict(results["malformed"], dpo_safety=0.051)
     last = required(results)[-1]
-    assert not last.holds and last.figures == "most: dpo_safety, 2.1%"
+    assert not last.holds and last.figures == "most: dpo_safety, 5.1%"
 
 
 def collected(seed: int, **changed: tuple[float, float]) -> dict[str, Any]:
