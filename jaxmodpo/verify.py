@@ -18,7 +18,7 @@ from jaxmodpo.artifacts import read_json
 from jaxmodpo.errors import UserError
 from jaxmodpo.fingerprints import fingerprint
 from jaxmodpo.phase import MANIFEST, is_kept_apart
-from jaxmodpo.ranges import Tally
+from jaxmodpo.ranges import Settings, Tally
 from jaxmodpo.schema import read_as
 from jaxmodpo.terminal import printable
 
@@ -26,13 +26,23 @@ Verdict = Literal["OK", "changed", "missing"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class VerifyConfig:
+class VerifyConfig(Settings):
     """Compare finished folders with their manifests, byte for byte; exit code 1 where a file differs or is missing."""
 
     folders: Annotated[tuple[Path, ...], tyro.conf.Positional]
     """output folders of finished commands, each with its manifest.json"""
     inputs: bool = True
     """compare what the commands read as well, where it lay then"""
+
+    def check(self) -> None:
+        """Refuse to compare nothing.
+
+        Raises:
+            UserError: no folder is named.
+        """
+        super().check()
+        if not self.folders:
+            raise UserError("name at least one folder to verify")
 
 
 class _Output(TypedDict):
@@ -87,8 +97,7 @@ def verify(config: VerifyConfig) -> Verification:
     Raises:
         UserError: a folder has no manifest of a finished command.
     """
-    if not config.folders:
-        raise UserError("name at least one folder to verify")
+    config.check()
     found = Verification()
     for folder, manifest in [(folder, _manifest(folder)) for folder in config.folders]:
         for name, output in manifest.get("outputs", {}).items():

@@ -44,7 +44,7 @@ def test_a_command_says_when_it_is_finished_and_when_it_was_before(tmp_path):
     arguments += ["--output-dir", str(tmp_path / "out")]
     first, again = called(*arguments), called(*arguments)
     assert first.returncode == again.returncode == 0, first.stderr
-    assert first.stderr.endswith(f"finished: {tmp_path / 'out'}\n")
+    assert first.stderr.endswith(f"finished: {tmp_path / 'out'}; training questions 8, test questions 4\n")
     assert again.stderr.endswith(f"{tmp_path / 'out'} was finished before; there is nothing to do\n")
 
 

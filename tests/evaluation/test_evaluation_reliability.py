@@ -521,7 +521,7 @@ def test_what_a_user_can_mend_is_said(tmp_path, capsys):
         judges(JudgesConfig(ledger=(path, str(tmp_path / "x" / ".." / "v.sqlite")), output_dir=out))
     with pytest.raises(UserError, match="no votes in"):
         judges(JudgesConfig(ledger=(path,), output_dir=out))
-    with pytest.raises(UserError, match="at least one resample"):
+    with pytest.raises(UserError, match="--bootstrap must be at least 1, not 0"):
         judges(JudgesConfig(ledger=(path,), output_dir=out, bootstrap=0))
     with pytest.raises(SystemExit):
         main(["judges", "--ledger", path, "--output-dir", str(out), "--seed", "-1"])

@@ -341,11 +341,6 @@ def test_results_that_lack_a_count_are_named(tmp_path, without, says):
         ("responses/results.json", '{"kl": {"base": "far"}}', "results.json: kl, base must be a number, not"),
         ("kl/<dpo>/kl.json", '{"kl": "far"}', "kl.json: kl must be a number, not"),
         (
-            "evaluation/results.json",
-            '{"models": 5}',
-            "results.json: models must be a mapping with texts as keys, not 5",
-        ),
-        (
             "models/dpo/metrics.jsonl",
             '{"step": "a"}\n',
             'metrics.jsonl, line 1: step must be a number or null, not "a"',

@@ -226,7 +226,7 @@ def test_the_reference_is_computed_once_per_model_and_data(world, tmp_path, monk
         ({"lora_rank": 0}, "rank"),
         ({"lora_targets": ("q_proj", "nose")}, "nose"),
         ({"mesh": (1, 3, 1)}, "needs 3 devices"),
-        ({"max_prompt_length": 1024}, "below max_length"),
+        ({"max_prompt_length": 1024}, "must be below --max-length"),
     ],
 )
 def test_settings_that_cannot_train_are_refused_in_one_sentence(world, tmp_path, changes, said):
