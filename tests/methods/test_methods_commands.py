@@ -122,11 +122,11 @@ def adapter_arrays(folder: Path) -> dict[str, np.ndarray]:
     return load_file(folder / "adapter_model.safetensors")
 
 
-def assert_same_adapter(left: Path, right: Path) -> None:
+def assert_same_adapter(left: Path, right: Path, atol: float = 1e-5) -> None:
     ours, theirs = adapter_arrays(left), adapter_arrays(right)
     assert ours.keys() == theirs.keys()
     for name, array in ours.items():
-        np.testing.assert_allclose(array, theirs[name], rtol=1e-3, atol=1e-5, err_msg=name)
+        np.testing.assert_allclose(array, theirs[name], rtol=1e-3, atol=atol, err_msg=name)
 
 
 def scores(settings, files: Path, tmp_path: Path, adapter: Path | None, name: str = "empathy") -> list[dict[str, Any]]:
@@ -193,7 +193,7 @@ def test_divergence_is_nothing_for_no_change_and_grows_with_the_change(settings,
             adapter=scaled(dpo_adapter, factor, tmp_path / f"adapter{factor}"),
             questions=tmp_path / "q.csv",
             output_dir=tmp_path / f"kl{factor}",
-            samples=4,
+            samples=16,
             max_new_tokens=60,
             max_prompt_length=64,
             batch_size=24,
@@ -204,7 +204,7 @@ def test_divergence_is_nothing_for_no_change_and_grows_with_the_change(settings,
         return read_json(tmp_path / f"kl{factor}" / "kl.json")
 
     none, half, whole = divergence(0.0), divergence(0.5), divergence(1.0)
-    assert (none["kl"], none["standard_error"], none["replies"]) == (0.0, 0.0, 48)
+    assert (none["kl"], none["standard_error"], none["replies"]) == (0.0, 0.0, 192)
     assert half["kl"] > 2 * half["standard_error"] > 0
     assert whole["kl"] - half["kl"] > 2 * (whole["standard_error"] + half["standard_error"])
 
@@ -272,7 +272,8 @@ def test_modpo_refuses_what_does_not_fit(settings, files, tmp_path, reward_folde
 def test_joint_loss_over_twice_the_same_pairs_is_dpo(settings, files, tmp_path, dpo_adapter):
     pairs = (f"one={files / 'empathy.json'}", f"two={files / 'empathy.json'}")
     joint(JointConfig(pairs=pairs, weights=(0.5, 0.5), beta=0.5, output_dir=tmp_path / "joint", **settings))
-    assert_same_adapter(tmp_path / "joint" / "adapter", dpo_adapter)
+    # Other rows add in another order, and Adam makes a whole step of a gradient that is nothing but rounding.
+    assert_same_adapter(tmp_path / "joint" / "adapter", dpo_adapter, atol=5e-4)
 
 
 def test_joint_pairs_meet_by_question_in_the_first_objectives_order():
