@@ -10,33 +10,62 @@ from typing import Any
 
 from jaxmodpo.errors import UserError
 from jaxmodpo.estimate import Cost, Estimator, Unknown, chip_named
-from jaxmodpo.experiment import PhaseSpec, check_settings, finished_before, label, resolve_all, set_variables
+from jaxmodpo.experiment import (
+    PhaseSpec,
+    check_only,
+    check_settings,
+    finished_before,
+    is_wanted,
+    label,
+    resolve_all,
+    set_variables,
+)
 from jaxmodpo.judging.families import Families
 
 _MISSING = "missing"
 
 
-def dry_run(path: Path, out: Path | None, seed: int | None, given: Mapping[str, str], chip: str) -> None:
+def dry_run(
+    path: Path,
+    out: Path | None,
+    seed: int | None,
+    given: Mapping[str, str],
+    chip: str,
+    only: Sequence[str] = (),
+) -> None:
     """Print an experiment's phases and what they cost, and run none.
+
+    Args:
+        path: the experiment file.
+        out: its folder; by default out/NAME.
+        seed: in place of the file's.
+        given: its variables' values.
+        chip: whose hours are counted.
+        only: names of the phases to print and to sum up; all if there are none.
 
     Raises:
         UserError: settings that no machine could run, or data that are too few for them.
     """
     experiment, out, resolved = resolve_all(path, out, seed, given)
+    check_only(path, experiment, only)
     phases = list(zip(experiment.phases, resolved, strict=True))
     for phase, config in phases:
-        if not finished_before(config):
+        if is_wanted(phase, only) and not finished_before(config):
             check_settings(f"{path.name}, phase {phase.name}", config)
     estimator, total = Estimator(chip_named(chip)), Cost()
     made: list[tuple[Path, str]] = []
     missing: dict[str, None] = {}
     unknown: dict[str, list[str]] = {}
     for number, (phase, config) in enumerate(phases, 1):
-        print(label(number, len(phases), phase))
         try:
+            # Also of a phase that is not to be run, since later ones count with what it makes.
             cost = _cost(estimator, phase, config)
         except UserError as error:
             raise UserError(f"{path.name}, phase {phase.name}: {error}") from None
+        made.append((getattr(config, "output_dir", out), phase.name))
+        if not is_wanted(phase, only):
+            continue
+        print(label(number, len(phases), phase))
         if finished_before(config):
             print("    finished already")
         else:
@@ -46,8 +75,7 @@ def dry_run(path: Path, out: Path | None, seed: int | None, given: Mapping[str, 
                 unknown.setdefault(why, []).append(phase.name)
         if phase.config:
             print(f"    config: {phase.config}  [what it leaves open until it is there: as the search begins]")
-        missing |= dict.fromkeys(_print_settings(config, made))
-        made.append((getattr(config, "output_dir", out), phase.name))
+        missing |= dict.fromkeys(_print_settings(config, made[:-1]))
     print(f"in all, in hours of one {estimator.chip.name}: {_said(total)}")
     _print_grounds(estimator, total, missing, unknown)
     if unset := [name for name, value in set_variables(experiment, given).items() if value == f"${name}"]:

@@ -42,7 +42,7 @@ class RunConfig(Settings):
     set: tuple[str, ...] = ()
     """NAME=VALUE of the file's variables"""
     only: tuple[str, ...] = ()
-    """names of the phases to run, in the file's order; all of them if none is named (a dry run shows all)"""
+    """names of the phases to run, in the file's order; all of them if none is named"""
     dry_run: bool = False
     """print the phases, their inputs, and what they cost in judge calls, dollars, chip-hours and disk, without running
     them"""
@@ -247,15 +247,12 @@ def run_experiment(
     variables = set_variables(experiment, given or {})
     if unset := [name for name, value in variables.items() if value == f"${name}"]:
         raise UserError(f"{path.name} needs {' and '.join(f'--set {name}=…' for name in unset)}")
-    names = [phase.name for phase in experiment.phases]
-    for name in only:
-        if name not in names:
-            raise UserError(f"--only: {path.name} has no phase '{name}'{nearest(name, names)}")
+    check_only(path, experiment, only)
     for phase, config in zip(experiment.phases, resolved, strict=True):
-        if _is_wanted(phase, only) and not finished_before(config):
+        if is_wanted(phase, only) and not finished_before(config):
             _check(f"{path.name}, phase {phase.name}", config)
     for number, (phase, config) in enumerate(zip(experiment.phases, resolved, strict=True), 1):
-        if not _is_wanted(phase, only):
+        if not is_wanted(phase, only):
             continue
         if phase.config:
             # The search that writes it may have ended only now.
@@ -271,7 +268,19 @@ def run_experiment(
     return out
 
 
-def _is_wanted(phase: PhaseSpec, only: Sequence[str]) -> bool:
+def check_only(path: Path, experiment: Experiment, only: Sequence[str]) -> None:
+    """Refuse names in ``--only`` that no phase has.
+
+    Raises:
+        UserError: naming the nearest phase.
+    """
+    names = [phase.name for phase in experiment.phases]
+    for name in only:
+        if name not in names:
+            raise UserError(f"--only: {path.name} has no phase '{name}'{nearest(name, names)}")
+
+
+def is_wanted(phase: PhaseSpec, only: Sequence[str]) -> bool:
     """Return whether a phase is to run: all are where none is named."""
     return not only or phase.name in only
 
@@ -353,6 +362,6 @@ def run(config: RunConfig) -> None:
     if config.dry_run:
         from jaxmodpo.dry_run import dry_run
 
-        dry_run(path, config.output_dir, config.seed, given, config.chip)
+        dry_run(path, config.output_dir, config.seed, given, config.chip, config.only)
     else:
         run_experiment(path, config.output_dir, config.seed, given=given, only=config.only)

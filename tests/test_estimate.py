@@ -139,6 +139,18 @@ def dry(name: str, out: Path, capsys: pytest.CaptureFixture[str], chip: str = "v
     return capsys.readouterr().out.splitlines()
 
 
+def test_a_dry_run_of_some_phases_counts_those_alone_with_what_the_others_make(tmp_path, capsys):
+    settings = {"experiment": "phase1", "output_dir": tmp_path / "out", "dry_run": True, "set": ("judge=gpt-4.1-mini",)}
+    run(RunConfig(**settings, only=("evaluation_phase1",)))
+    said = capsys.readouterr().out.splitlines()
+    assert [line for line in said if line.startswith("[")] == ["[19/20] evaluation_phase1 (evaluate)"]
+    (total,) = (line for line in said if line.startswith("in all"))
+    assert "1,260,000 judge calls, $" in total and "chip-hours" not in total
+    assert any(line.endswith("test_personas.json  [from personas]") for line in said)
+    with pytest.raises(UserError, match=r"--only: phase1\.yaml has no phase 'dpoo'"):
+        run(RunConfig(**settings, only=("dpoo",)))
+
+
 def test_before_the_data_are_there_the_papers_counts_are_assumed_and_said(tmp_path, capsys):
     said = dry("phase1", tmp_path / "out", capsys, judge="gpt-4.1-mini")
     (total,) = (line for line in said if line.startswith("in all"))
