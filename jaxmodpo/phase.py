@@ -149,7 +149,7 @@ class Phase:
         """Keep in the manifest what this run goes by besides its settings, for its next lives to read there."""
         self.manifest |= facts
         if self.writes:
-            write_json(self.directory / "manifest.json", self.manifest)
+            write_json(self.directory / MANIFEST, self.manifest)
 
     def finish(self, *, work: Sequence[Path] = (), **results: Any) -> None:
         """Record what the phase produced and mark it finished, unless another process does.

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from jaxmodpo.artifacts import write_json
 from jaxmodpo.data.text import PROMPT, PolicyText, is_day
 from jaxmodpo.hub import local_folder
 
@@ -81,7 +82,7 @@ def warn_of_other_prompt(adapter: Path | None, text: PolicyText) -> None:
 
 
 def _write(adapter: Path, settings: dict[str, Any]) -> None:
-    (adapter / FILE).write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
+    write_json(adapter / FILE, settings)
 
 
 def _read(adapter: Path | None) -> dict[str, Any] | None:

@@ -23,6 +23,7 @@ from jaxmodpo.errors import UserError, nearest
 from jaxmodpo.experiment import Experiment, PhaseSpec, read_experiment, resolve
 from jaxmodpo.ranges import Seed, Settings
 from jaxmodpo.sandbox.grammar import PLACES, Kind, parse
+from jaxmodpo.schema import read_as
 
 logger = logging.getLogger(__name__)
 
@@ -98,12 +99,10 @@ def read_trials(path: Path, experiment: Experiment) -> dict[str, list[dict[str, 
         UserError: a name that is no phase of the demo, or trials that are not a list of settings.
     """
     names = [phase.name for phase in experiment.phases]
-    trials = load_yaml(path)
-    for name, rows in trials.items():
+    trials = read_as(load_yaml(path), dict[str, list[dict[str, Any]]], str(path))
+    for name in trials:
         if name not in names:
-            raise UserError(f"{path}: the demo has no phase '{name}'{nearest(str(name), names)}")
-        if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
-            raise UserError(f"{path}, {name}: trials must be a list of settings, as in [{{learning_rate: 1.0e-3}}]")
+            raise UserError(f"{path}: the demo has no phase '{name}'{nearest(name, names)}")
     return trials
 
 

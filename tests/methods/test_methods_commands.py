@@ -122,11 +122,15 @@ def adapter_arrays(folder: Path) -> dict[str, np.ndarray]:
     return load_file(folder / "adapter_model.safetensors")
 
 
-def assert_same_adapter(left: Path, right: Path, atol: float = 1e-5) -> None:
+def assert_same_adapter(left: Path, right: Path, strays: float = 0.0) -> None:
+    """Compare adapters to 1e-5; of all elements a share ``strays`` may differ by 5e-4, a tenth of a step of Adam."""
     ours, theirs = adapter_arrays(left), adapter_arrays(right)
     assert ours.keys() == theirs.keys()
+    apart = 0
     for name, array in ours.items():
-        np.testing.assert_allclose(array, theirs[name], rtol=1e-3, atol=atol, err_msg=name)
+        np.testing.assert_allclose(array, theirs[name], rtol=1e-3, atol=5e-4 if strays else 1e-5, err_msg=name)
+        apart += int((~np.isclose(array, theirs[name], rtol=1e-3, atol=1e-5)).sum())
+    assert apart <= strays * sum(array.size for array in ours.values()), apart
 
 
 def scores(settings, files: Path, tmp_path: Path, adapter: Path | None, name: str = "empathy") -> list[dict[str, Any]]:
@@ -273,7 +277,7 @@ def test_joint_loss_over_twice_the_same_pairs_is_dpo(settings, files, tmp_path, 
     pairs = (f"one={files / 'empathy.json'}", f"two={files / 'empathy.json'}")
     joint(JointConfig(pairs=pairs, weights=(0.5, 0.5), beta=0.5, output_dir=tmp_path / "joint", **settings))
     # Other rows add in another order, and Adam makes a whole step of a gradient that is nothing but rounding.
-    assert_same_adapter(tmp_path / "joint" / "adapter", dpo_adapter, atol=5e-4)
+    assert_same_adapter(tmp_path / "joint" / "adapter", dpo_adapter, strays=1e-3)
 
 
 def test_joint_pairs_meet_by_question_in_the_first_objectives_order():

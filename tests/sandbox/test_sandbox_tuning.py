@@ -60,15 +60,17 @@ def test_every_trial_is_a_setting_of_its_command():
     for phase in DEMO.phases:
         for changes in trials.get(phase.name, []):
             changed = PhaseSpec(phase.name, phase.command, {**phase.settings, **changes})
-            resolve(changed, Path("out"), 0, phase.name)  # an unknown setting is refused
+            settings = resolve(changed, Path("out"), 0, phase.name)  # an unknown setting is refused
+            for name, value in changes.items():
+                assert getattr(settings, name) == (tuple(value) if isinstance(value, list) else value), name
 
 
 @pytest.mark.parametrize(
     ("content", "told"),
     [
         ("dpo_empthy: [{beta: 1.0}]", "the demo has no phase 'dpo_empthy'; did you mean 'dpo_empathy'?"),
-        ("dpo_empathy: {beta: 1.0}", "dpo_empathy: trials must be a list of settings"),
-        ("dpo_empathy: [1.0]", "dpo_empathy: trials must be a list of settings"),
+        ("dpo_empathy: {beta: 1.0}", "dpo_empathy must be a list, not"),
+        ("dpo_empathy: [1.0]", "dpo_empathy, item 1 must be a mapping with texts as keys, not 1.0"),
     ],
 )
 def test_trials_of_another_shape_are_refused(tmp_path, content, told):
