@@ -28,7 +28,7 @@ class Progress(tqdm):
 
     def __init__(self, label: str, total: int | None, unit: str, initial: int = 0, **settings: Any):
         self.is_watched = sys.stderr.isatty()
-        self._label, self._unit, self._done, self._told = label, unit, initial, time.monotonic()
+        self._label, self._unit, self._done, self._told, self._note = label, unit, initial, time.monotonic(), ""
         super().__init__(
             total=total, desc=label, unit=f" {unit}", initial=initial, disable=not self.is_watched, **settings
         )
@@ -41,8 +41,14 @@ class Progress(tqdm):
         if time.monotonic() - self._told >= SECONDS_BETWEEN_LINES:
             self._told = time.monotonic()
             of = "" if self.total is None else f" of {self.total:,}"
-            logger.info("%s: %s%s %s", self._label, f"{self._done:,}", of, self._unit)
+            logger.info("%s: %s%s %s%s", self._label, f"{self._done:,}", of, self._unit, self._note and f", {self._note}")
         return None
+
+    def note(self, text: str) -> None:
+        """Say this behind the count from now on, such as ``loss 0.6931``."""
+        self._note = text
+        if self.is_watched:
+            self.set_postfix_str(text, refresh=False)
 
     def skip(self, n: int) -> None:
         """Move on over what was done before; it is no sign of speed."""

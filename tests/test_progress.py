@@ -28,3 +28,12 @@ def test_what_was_done_before_is_counted_without_a_line(monkeypatch, caplog):
     monkeypatch.setattr(progress, "SECONDS_BETWEEN_LINES", 0)
     bar.update()
     assert caplog.messages == ["judging: 8 votes"]
+
+
+def test_a_note_stands_behind_the_count(monkeypatch, caplog):
+    caplog.set_level(logging.INFO)
+    monkeypatch.setattr(progress, "SECONDS_BETWEEN_LINES", 0)
+    bar = Progress("training", 50, "updates")
+    bar.note("loss 0.6931, 3,200 tokens a second")
+    bar.update()
+    assert caplog.messages == ["training: 1 of 50 updates, loss 0.6931, 3,200 tokens a second"]

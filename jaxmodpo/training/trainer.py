@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import logging
 import math
-import sys
 import time
 from collections.abc import Callable, Mapping
 from contextlib import closing
@@ -20,12 +19,11 @@ import jax
 import numpy as np
 import optax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
-from tqdm import tqdm
 
 from jaxmodpo.config import as_mapping
 from jaxmodpo.data.batches import Batches
 from jaxmodpo.errors import Preempted, UserError
-from jaxmodpo.progress import SECONDS_BETWEEN_LINES
+from jaxmodpo.progress import Progress
 from jaxmodpo.ranges import Count, CountOrZero, NotNegative, Positive, Seed, ShareBelowOne
 from jaxmodpo.training.checkpoints import Checkpoints
 from jaxmodpo.training.distributed import DeviceConfig, leads
@@ -215,10 +213,9 @@ def _train(
     clock = _Clock(batches, flops, mesh)
     over = evaluations.over(config.patience)
     done = start
-    told = time.monotonic()
     with (
         closing(Tracking(config.output_dir, config.track, as_mapping(config), start, leads())) as tracking,
-        tqdm(total=steps, initial=start, desc="training", disable=not sys.stderr.isatty(), leave=False) as progress_bar,
+        Progress("training", steps, "updates", start, leave=False) as progress,
         notice() as preemption,
     ):
         while done < steps and not over:
@@ -230,17 +227,14 @@ def _train(
             done += 1
             epoch = done / batches.steps_per_epoch
             now = {"step": done, "epoch": round(epoch, 4)}
-            progress_bar.update()
             last = done == steps
             if done % config.log_every == 0 or last:
                 checkpoints.check()
                 values = _fetch(metrics)
                 speed = clock.rates()
                 tracking.write(now | values | {"learning_rate": float(rates[done - 1])} | speed)
-                if not sys.stderr.isatty() and time.monotonic() - told > SECONDS_BETWEEN_LINES:
-                    told = time.monotonic()
-                    tokens = speed.get("tokens_per_second", 0)
-                    logger.info("update %d of %d: loss %.4f, %.0f tokens a second", done, steps, values["loss"], tokens)
+                pace = f", {speed['tokens_per_second']:,.0f} tokens a second" if speed else ""
+                progress.note(f"loss {values['loss']:.4f}{pace}")
                 if values["skipped_in_row"] >= min(config.max_skipped, steps):
                     checkpoints.save(done, state, _progress(batches, evaluations, random))
                     checkpoints.wait()
@@ -249,6 +243,7 @@ def _train(
                         "or gradient that was not finite, and were left out; a lower --learning-rate or "
                         "--max-grad-norm helps"
                     )
+            progress.update()
             score = None
             if held_out is not None and (done % eval_every == 0 or last):
                 values = evaluate(loss, state.trainable, frozen, held_out, mesh)
