@@ -41,7 +41,8 @@ class Progress(tqdm):
         if time.monotonic() - self._told >= SECONDS_BETWEEN_LINES:
             self._told = time.monotonic()
             of = "" if self.total is None else f" of {self.total:,}"
-            logger.info("%s: %s%s %s%s", self._label, f"{self._done:,}", of, self._unit, self._note and f", {self._note}")
+            note = f", {self._note}" if self._note else ""
+            logger.info("%s: %s%s %s%s", self._label, f"{self._done:,}", of, self._unit, note)
         return None
 
     def note(self, text: str) -> None:
