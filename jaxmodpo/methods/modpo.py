@@ -14,6 +14,7 @@ from jax import Array
 
 from jaxmodpo.config import named_values
 from jaxmodpo.data.pairs import LeftOut, PairsPerQuestion, held_out, load_pairs
+from jaxmodpo.data.prompting import warn_of_other_prompt
 from jaxmodpo.losses import modpo_loss
 from jaxmodpo.methods.margins import Source, margin_sources, read_margins
 from jaxmodpo.phase import Phase
@@ -105,6 +106,8 @@ def modpo(config: MODPOConfig, session: Session | None = None) -> Phase:
     if phase.finished:
         return phase
     text = policy_text(config, phase)
+    for source in sources.values():
+        warn_of_other_prompt(source.folder if source.kind == "adapter" else None, text)
     left_out = LeftOut()
     pairs = load_pairs(config.pairs, config.pairs_per_question, left_out)
     questions = [pair.question_id for pair in pairs]

@@ -61,7 +61,7 @@ class Tracking:
         self._journal.replace(_until(from_update, self._journal))
         check_trackers(trackers)
         makers = {"tensorboard": _TensorBoard, "wandb": _WandB}
-        self._sinks = [makers[name](folder, settings) for name in dict.fromkeys(trackers)]
+        self._sinks = [makers[name](folder, settings, from_update) for name in dict.fromkeys(trackers)]
 
     def write(self, row: Mapping[str, Any]) -> None:
         """Add a row; it has ``step``. What is not finite is left out, since JSON has no word for it."""
@@ -97,8 +97,12 @@ def _until(update: int, journal: Journal) -> list[dict[str, Any]]:
 
 
 class _TensorBoard:
-    def __init__(self, folder: Path, settings: Mapping[str, Any]):
-        self._writer = importlib.import_module(_MODULES["tensorboard"]).SummaryWriter(str(folder / "tensorboard"))
+    """TensorBoard's event files; points of updates that are done again are hidden by the new ones."""
+
+    def __init__(self, folder: Path, settings: Mapping[str, Any], from_update: int):
+        module = importlib.import_module(_MODULES["tensorboard"])
+        again = from_update + 1 if from_update else None
+        self._writer = module.SummaryWriter(str(folder / "tensorboard"), purge_step=again)
 
     def write(self, step: int, values: Mapping[str, float]) -> None:
         for name, value in values.items():
@@ -109,9 +113,12 @@ class _TensorBoard:
 
 
 class _WandB:
-    """Weights & Biases; ``WANDB_MODE=offline`` keeps everything on this machine."""
+    """Weights & Biases; ``WANDB_MODE=offline`` keeps everything on this machine.
 
-    def __init__(self, folder: Path, settings: Mapping[str, Any]):
+    It takes no row of a step that it has, so that of updates that are done again the first rows stay there.
+    """
+
+    def __init__(self, folder: Path, settings: Mapping[str, Any], from_update: int):
         wandb = importlib.import_module(_MODULES["wandb"])
         # The same id after an interruption: one run there for one run here.
         marker = folder / "wandb" / "run_id"

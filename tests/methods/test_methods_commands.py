@@ -27,6 +27,7 @@ from jaxmodpo.artifacts import (
 )
 from jaxmodpo.data.examples import policy_pairs
 from jaxmodpo.data.pairs import held_out
+from jaxmodpo.data.prompting import FILE as PROMPT_FILE
 from jaxmodpo.data.text import PolicyText, load_tokenizer
 from jaxmodpo.errors import UserError
 from jaxmodpo.methods.dpo import DPOConfig, dpo
@@ -431,6 +432,24 @@ def test_margins_come_from_adapters_and_columns_too(settings, files, tmp_path, d
     ratios = 0.5 * (policy.logps(examples, 10) - policy.logps(examples, 10, reference=True))
     assert said["implicit"]["reward_std"] == pytest.approx(float(ratios[trained].std()), rel=1e-3)
     assert "repeats the primary" in caplog.text or "goes partly" in caplog.text
+
+
+def test_a_margin_of_an_adapter_that_learned_another_prompt_is_warned_of(
+    settings, files, tmp_path, dpo_adapter, caplog
+):
+    other = tmp_path / "other"
+    shutil.copytree(dpo_adapter, other)
+    write_json(other / PROMPT_FILE, {"prompt_style": "chat"})
+    config = MODPOConfig(
+        pairs=files / "empathy.json",
+        margin=("safety=column:nothing", f"implicit=adapter:{other}"),
+        weights=(0.4, 0.3, 0.3),
+        output_dir=tmp_path / "modpo",
+        **settings,
+    )
+    with pytest.raises(UserError, match="the column 'nothing' holds no finite number"):
+        modpo(config)
+    assert f"{other} was trained with --prompt-style chat and is used here with instruct" in caplog.text
 
 
 @pytest.mark.parametrize(

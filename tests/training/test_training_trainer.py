@@ -28,6 +28,7 @@ from jaxmodpo.training.cache import cached_examples
 from jaxmodpo.training.checkpoints import Checkpoints
 from jaxmodpo.training.mesh import make_mesh
 from jaxmodpo.training.step import LossTerms, OptimizerSettings, initial_state
+from jaxmodpo.training.tracking import Tracking
 from jaxmodpo.training.trainer import TrainingConfig, train
 
 
@@ -188,7 +189,7 @@ def test_a_row_without_a_step_is_named(tmp_path):
 def test_figures_go_to_trackers_too_and_missing_ones_are_named(tmp_path, monkeypatch):
     scalars: list[tuple] = []
     board = SimpleNamespace(add_scalar=lambda *values: scalars.append(values), close=lambda: None)
-    monkeypatch.setitem(sys.modules, "tensorboardX", SimpleNamespace(SummaryWriter=lambda folder: board))
+    monkeypatch.setitem(sys.modules, "tensorboardX", SimpleNamespace(SummaryWriter=lambda folder, purge_step: board))
     logged: list[dict] = []
     started: list[dict] = []
     wandb = SimpleNamespace(
@@ -208,10 +209,20 @@ def test_figures_go_to_trackers_too_and_missing_ones_are_named(tmp_path, monkeyp
         run(settings(tmp_path / "other", track=("wandb",)), [1.0] * 4)
 
 
+@pytest.mark.parametrize(("done_before", "purged"), [(0, None), (3, 4)])
+def test_points_of_updates_that_are_done_again_are_purged(tmp_path, monkeypatch, done_before, purged):
+    said: list[int | None] = []
+    board = SimpleNamespace(close=lambda: None)
+    writer = SimpleNamespace(SummaryWriter=lambda folder, purge_step: said.append(purge_step) or board)
+    monkeypatch.setitem(sys.modules, "tensorboardX", writer)
+    Tracking(tmp_path, ("tensorboard",), {}, done_before, True).close()
+    assert said == [purged]
+
+
 def test_a_run_that_is_stopped_from_outside_closes_its_trackers(tmp_path, monkeypatch):
     closed: list[bool] = []
     board = SimpleNamespace(add_scalar=lambda *_: None, close=lambda: closed.append(True))
-    monkeypatch.setitem(sys.modules, "tensorboardX", SimpleNamespace(SummaryWriter=lambda folder: board))
+    monkeypatch.setitem(sys.modules, "tensorboardX", SimpleNamespace(SummaryWriter=lambda folder, purge_step: board))
     config = settings(tmp_path, epochs=1, track=("tensorboard",))
 
     def hopeless(epoch, values):
