@@ -1,9 +1,9 @@
 """The one place where a question and a response become tokens.
 
-Sampling, training and scoring all tokenise here, so that a log-probability means the same thing
-in each of them. A policy reads ``[bos] + prompt + response + [eos]``, prompt and response encoded
-on their own without special tokens; a reward model reads the pair ``<s> question </s></s> response </s>``. Control
-tokens that questions and responses name are plain text.
+Sampling, training and scoring all tokenise here, so that a log-probability means the same thing in each of them. A
+policy reads ``[bos] + prompt + response + [eos]``, prompt and response encoded on their own without special tokens; a
+chat template writes the bos itself, or leaves it out. A reward model reads the pair
+``<s> question </s></s> response </s>``. Control tokens that questions and responses name are plain text.
 """
 
 from __future__ import annotations
@@ -151,7 +151,7 @@ class PolicyText:
     Attributes:
         tokenizer: the model's own.
         prompt_style: ``instruct`` is the paper's prompt; ``chat`` the tokenizer's template on the bare question.
-        max_prompt_length: tokens of ``[bos] + prompt``; a question that is too long for it loses its start.
+        max_prompt_length: tokens of the prompt with its bos; a question that is too long for it loses its start.
         max_length: tokens of all; a response that is too long loses its end, its eos too.
         day: ``YYYY-MM-DD``, which a chat template takes for today; by default today.
         rows: of the model's embedding, if known; see :class:`jaxmodpo.data.controls.ControlTokens`.
@@ -174,16 +174,18 @@ class PolicyText:
                 f"max_prompt_length must be at least 2 and below max_length; got {self.max_prompt_length}, "
                 f"{self.max_length}"
             )
-        if self.tokenizer.eos_token_id is None or self.tokenizer.bos_token_id is None:
-            raise UserError("the policy's tokenizer needs a bos and an eos token")
+        if self.tokenizer.eos_token_id is None:
+            raise UserError("the policy's tokenizer needs an eos token")
+        if self.tokenizer.bos_token_id is None and self.prompt_style == "instruct":
+            raise UserError("the policy's tokenizer has no bos token, which --prompt-style instruct begins with")
         check_day(self.day)
         self.day = self.day or datetime.date.today().isoformat()
         around, source = self._chat() if self.prompt_style == "chat" else (INSTRUCT, PROMPT)
         self.surroundings = around
         self._controls = ControlTokens(self.tokenizer, f"{around.head} {source} {around.tail}", self.rows)
-        # A template that writes the bos token itself writes it where the model learned it.
-        bos = cast(int, self.tokenizer.bos_token_id)
-        self._start = [] if bos in self.tokenizer.encode(around.head, add_special_tokens=False) else [bos]
+        # A chat template writes the bos token itself, where the model learned it; one without any gets none, as in
+        # transformers' apply_chat_template.
+        self._start = [cast(int, self.tokenizer.bos_token_id)] if self.prompt_style == "instruct" else []
         self._ends = self._controls.marks([self.eos, *self.end_tokens])
         needed = len(self._prompt("")[0])
         if needed >= self.max_prompt_length:
@@ -202,13 +204,20 @@ class PolicyText:
         return surroundings(template, self.tokenizer.special_tokens_map, cast(str, self.day), where), template
 
     @property
+    def has_bos(self) -> bool:
+        """Whether prompts have a bos token."""
+        return self.tokenizer.bos_token_id in self._prompt("")[0]
+
+    @property
     def eos(self) -> int:
         """The token that ends a response."""
         return cast(int, self.tokenizer.eos_token_id)
 
     def prompt(self, question: str) -> list[int]:
-        """Return ``[bos] + prompt`` with exactly one bos."""
+        """Return a prompt's tokens: a bos before the paper's prompt, and whatever a chat template writes."""
         tokens, named = self._prompt(question)
+        if not tokens:
+            raise UserError("a question without text gives a prompt without tokens, to which no model can reply")
         self.cut.named += named
         if len(tokens) <= self.max_prompt_length:
             return tokens

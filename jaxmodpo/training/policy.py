@@ -328,6 +328,7 @@ def policy_examples(
         "pairs": [digest([dataclasses.asdict(pair) for pair in pairs]) for pairs in pair_sets],
         "tokenizer": tokenizer_digest(text.tokenizer),
         "text": [dataclasses.asdict(text.surroundings), text.max_prompt_length, text.max_length, list(text.end_tokens)],
+        "prompt_style": text.prompt_style,
         "chosen_only": chosen_only,
     }
 

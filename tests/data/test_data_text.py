@@ -66,12 +66,23 @@ def test_chat_style_has_one_bos_too(tokenizer, here):
     assert tokens.count(tokenizer.bos_token_id) == 1 and tokenizer.decode(tokens[1:]).strip() == "one two"
 
 
-@pytest.mark.parametrize("before", ["{{ bos_token }}", "six\n{{ bos_token }}"])
-def test_a_template_that_writes_the_bos_gives_transformers_own_tokens(tokenizer, here, before):
+@pytest.mark.parametrize("before", ["{{ bos_token }}", "six\n{{ bos_token }}", "", "six "])
+def test_a_template_gives_transformers_own_tokens(tokenizer, here, before):
     tokenizer.chat_template = before + "[INST] {{ messages[0].content }} [/INST]"
     theirs = tokenizer.apply_chat_template([{"role": "user", "content": "one two"}], tokenize=True, return_dict=True)
     ours = PolicyText(tokenizer, "chat").prompt("one two")
-    assert ours == theirs["input_ids"] and ours.count(tokenizer.bos_token_id) == 1
+    assert ours == theirs["input_ids"] and ours.count(tokenizer.bos_token_id) == before.count("bos_token")
+
+
+def test_a_tokenizer_without_bos_needs_a_template_and_a_prompt_needs_a_token(tokenizer, here):
+    tokenizer.bos_token = None
+    with pytest.raises(UserError, match="has no bos token, which --prompt-style instruct begins with"):
+        PolicyText(tokenizer)
+    tokenizer.chat_template = "{{ messages[0].content }}"
+    text = PolicyText(tokenizer, "chat")
+    assert tokenizer.decode(text.prompt("one two")).strip() == "one two" and not text.has_bos
+    with pytest.raises(UserError, match="a question without text gives a prompt without tokens"):
+        text.prompt("")
 
 
 @pytest.mark.parametrize("trim", ["", " | trim"])
