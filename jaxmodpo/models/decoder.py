@@ -43,7 +43,11 @@ _HARMLESS = frozenset(
         *("bos_token_id", "eos_token_id", "pad_token_id", "id2label", "label2id", "problem_type"),
         *("dtype", "torch_dtype", "initializer_range", "attention_dropout", "pretraining_tp"),
         *("output_attentions", "output_hidden_states", "return_dict", "use_cache"),
-        *("chunk_size_feed_forward", "is_encoder_decoder"),
+        *("chunk_size_feed_forward", "is_encoder_decoder", "tokenizer_class", "max_sequence_length"),
+        # Settings of sampling, which early files keep here and which commands here take as flags.
+        *("do_sample", "temperature", "top_k", "top_p", "typical_p", "num_beams", "num_beam_groups", "early_stopping"),
+        *("max_length", "min_length", "length_penalty", "repetition_penalty", "diversity_penalty"),
+        *("no_repeat_ngram_size", "encoder_no_repeat_ngram_size", "num_return_sequences", "remove_invalid_values"),
     )
 )
 
@@ -168,6 +172,7 @@ class DecoderConfig:
         fields.only("hidden_act", "silu")
         fields.only("attention_bias", False)
         fields.only("mlp_bias", False)
+        fields.only("rope_interleaved", False)
         fields.only("layer_types", ["full_attention" if window is None else "sliding_attention"] * layers)
         rope = Rope.from_mapping({k: fields.take(k) for k in ("rope_parameters", "rope_scaling", "rope_theta")}, source)
         config = cls(

@@ -171,6 +171,7 @@ def test_every_fault_is_named_in_one_message(folder: Path):
         ({"quantization_config": {"bits": 4}}, "the field 'quantization_config' is not supported"),
         ({"rope_scaling": {"rope_type": "dynamic", "factor": 2.0}}, "rope_type 'dynamic' is not supported"),
         ({"rope_scaling": {"rope_type": "llama3", "factor": 2.0}}, "'low_freq_factor' is missing"),
+        ({"rope_interleaved": True}, "rope_interleaved true is not supported"),
         ({"partial_rotary_factor": 0.5}, "the field 'partial_rotary_factor' is not supported"),
         ({"num_key_value_heads": 3}, "3 key-value heads do not divide 4"),
         ({"hidden_size": None}, "'hidden_size' is missing"),
@@ -221,6 +222,20 @@ def test_a_configuration_that_means_another_model_is_refused_by_name(folder: Pat
     path.write_text(json.dumps(read_model_config(folder) | changes))
     with pytest.raises(UserError, match=said):
         load_decoder(folder, "float32")
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        {"max_sequence_length": 2048},
+        {"do_sample": True, "temperature": 0.9, "top_p": 0.6, "max_length": 4096},
+        {"tokenizer_class": "LlamaTokenizer"},
+        {"rope_interleaved": False},
+    ],
+)
+def test_what_early_files_say_besides_changes_nothing(folder: Path, said: dict):
+    settings = read_model_config(folder)
+    assert DecoderConfig.from_mapping(settings | said, "config.json") == DecoderConfig.from_mapping(settings, "")
 
 
 def test_published_shapes_count_as_many_parameters_as_their_authors_state():
