@@ -75,6 +75,7 @@ class BatchJudge:
         rounds: batches in which a request that was not come to is asked, at most.
         backoff: seconds before a failed call's second attempt.
         said: returns what an endpoint said without the key and without the request's own texts.
+        name: returns a name that an endpoint gave without the key, and of a length that names have.
         look: takes each answer in turn, and raises where one after the other was of no use.
     """
 
@@ -94,6 +95,7 @@ class BatchJudge:
     rounds: int = 3
     backoff: float = 1.0
     said: Callable[[str, Request], str] = lambda text, request: text
+    name: Callable[[str], str] = lambda text: text
     look: Callable[[Answer, Request], None] = lambda answer, request: None
     costs: bool = field(init=False, default=True)
 
@@ -114,6 +116,7 @@ class BatchJudge:
             judge.family.cost,
             poll_seconds,
             said=judge.said,
+            name=judge.name,
             look=judge.look_at_the_row,
         )
 
@@ -456,7 +459,10 @@ class _Work:
             self.refusal, self.exhausted, self.useless, self.drawn = error, True, True, None
 
     def _outcomes(self, batch: _Mine, seen: Seen) -> Iterator[tuple[Asked, Outcome]]:
-        """Yield an outcome for each request of a batch, once: of its output, its errors, or its absence in both."""
+        """Yield an outcome for each request of a batch, once: of its output, its errors, or its absence in both.
+
+        Request ids come as they are kept, since a resumed batch compares them with those of votes.
+        """
         unread = {asked.key: asked for asked in batch.files.asked()}
         numbers = {key: number for number, key in enumerate(unread, 1)}
         for kind, file_id in (("output", seen.output_file_id), ("errors", seen.error_file_id)):
@@ -465,9 +471,10 @@ class _Work:
                 for outcome in outcomes(batch.files.answers(kind)):
                     asked = unread.pop(outcome.key, None)
                     if asked is not None:
-                        yield asked, outcome
+                        yield asked, outcome._replace(request_id=self.judge.name(outcome.request_id))
         for key, asked in unread.items():
-            yield asked, _absent(key, numbers[key], seen)
+            outcome = _absent(key, numbers[key], seen)
+            yield asked, outcome._replace(request_id=self.judge.name(outcome.request_id))
 
     def _not_yet_put(self, some: list[tuple[Asked, Outcome]]) -> list[tuple[Asked, Outcome]]:
         """Leave out what an earlier process put before it died."""
@@ -510,11 +517,26 @@ class _Work:
         own, draft = self.judge.ledger.take_back(batch.tag), None
         if not own:
             return
-        for asked, line in batch.files.lines():
+        for asked, line in self._lines(batch):
             if asked.key in keys and asked.key in own:
                 draft = self._write(draft, header, asked, line)
         if draft is not None:
             self._close(draft)
+
+    def _lines(self, batch: _Mine) -> Iterator[tuple[Asked, bytes]]:
+        """Yield a batch's requests with their lines.
+
+        Raises:
+            UserError: the lines are damaged or gone. The batch is done with, or every start would end here.
+        """
+        try:
+            yield from batch.files.lines()
+        except (UserError, FileNotFoundError) as error:
+            self._forget(batch)
+            raise UserError(
+                f"what the batch {batch.batch_id or batch.tag} did not come to cannot be sent again: {error}; its "
+                "answers are kept, and the same command asks its other requests anew"
+            ) from None
 
     # ------------------------------------------------------------------ ending
 

@@ -7,6 +7,7 @@ alone, which only its owner may read and which is deleted once the batch is read
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 from collections.abc import Iterator
@@ -99,14 +100,19 @@ class BatchFiles:
                 yield _asked(read_as(_parsed(line, where), _Record, where))
 
     def offsets(self) -> dict[str, int]:
-        """Return where each request's line of the input file begins, by key; none where that file is gone."""
+        """Return where each request's line of the input file begins, by key.
+
+        Lines that are gone or damaged have none: answers that are paid for are read all the same.
+        """
         offsets: dict[str, int] = {}
         if not self.input.exists():
             return offsets
         at = 0
-        for asked, line in self.lines():
-            offsets[asked.key] = at
-            at += len(line)
+        with self.input.open("rb") as file:
+            for line in file:
+                with contextlib.suppress(UserError):
+                    offsets[read_as(_parsed(line, ""), _Input, "")["custom_id"]] = at
+                at += len(line)
         return offsets
 
     def sent(self, offset: int) -> str:
@@ -129,10 +135,10 @@ class BatchFiles:
                 where = f"{self.input}, line {number}"
                 key = read_as(_parsed(line, where), _Line, where)["custom_id"]
                 if key not in asked:
-                    raise UserError(f"{where} is of no request in {self.requests}; remove both")
+                    raise UserError(f"{where} is of no request in {self.requests}")
                 yield asked.pop(key), line
         if asked:
-            raise UserError(f"{self.input} lacks {len(asked)} of the requests in {self.requests}; remove both")
+            raise UserError(f"{self.input} lacks {len(asked)} of the requests in {self.requests}")
 
 
 @dataclass(eq=False)
@@ -220,7 +226,7 @@ class _Line(TypedDict):
     custom_id: str
 
 
-class _Input(TypedDict):
+class _Input(_Line):
     """A line of ``TAG.jsonl``."""
 
     body: _Body

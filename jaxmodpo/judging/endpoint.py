@@ -206,7 +206,7 @@ class EndpointJudge:
         if failure is not None:
             return self._failed(_with_body(failure, completion), request, None)
         answer = self.read(completion, request)
-        named = self._name(response.headers.get("x-request-id", ""))
+        named = self.name(response.headers.get("x-request-id", ""))
         return replace(answer, request_id=named or answer.request_id)
 
     def _own_client(self) -> Any:
@@ -241,10 +241,10 @@ class EndpointJudge:
             status = "valid" if orders else "parse_error"
         # What is no text at all is shown as it came.
         raw = self.said(refusal or content or _shown(message.get("content")), request)
-        model = self._name(completion.get("model")) or self.endpoint.model
-        return Answer(status, raw, orders, model, usage, cost, self._name(completion.get("id")))
+        model = self.name(completion.get("model")) or self.endpoint.model
+        return Answer(status, raw, orders, model, usage, cost, self.name(completion.get("id")))
 
-    def _name(self, value: Any) -> str:
+    def name(self, value: Any) -> str:
         """Return a name that a server gives, without the key and of a length that names have."""
         return without_key(readable(str(value or "")), self._key)[:_LONGEST_NAME]
 
@@ -272,7 +272,7 @@ class EndpointJudge:
 
     def hopeless(self, meaning: Meaning, failure: Failure) -> str:
         """Return the sentence that ends a run by what holds for every request."""
-        code, param = self._name(failure.code), self._name(failure.param)
+        code, param = self.name(failure.code), self.name(failure.param)
         named = f"{code or f'HTTP {failure.status}'}{f' ({param})' if param else ''}"
         model = self.endpoint.model
         # Words about a key may repeat a part of it.

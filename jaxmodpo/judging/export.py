@@ -135,5 +135,5 @@ def _read_parquet(path: Path) -> Iterator[dict[str, Any]]:
         with parquet.ParquetFile(path) as file:
             for group in file.iter_batches(5000):
                 yield from group.to_pylist()
-    except pyarrow.ArrowException:
+    except (pyarrow.ArrowException, UnicodeDecodeError):
         raise UserError(f"{path} is not a Parquet file of votes") from None

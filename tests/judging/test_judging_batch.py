@@ -665,3 +665,69 @@ def test_votes_of_an_earlier_starts_batch_are_not_said_to_be_under_way_elsewhere
         assert collect(lambda: requests(14), judge, ledger, label="t") == {"valid": 28}
     assert "going on with 1 batches of an earlier start" in caplog.text
     assert "under way" not in caplog.text and time.monotonic() - began < 2
+
+
+def test_a_key_that_a_server_puts_into_a_request_id_is_in_no_vote(server, tmp_path, monkeypatch):
+    key = "sk-very-secret-0123456789"
+    monkeypatch.setenv("OPENAI_API_KEY", key)
+
+    def script(number: int, lines: Lines) -> Outcome:
+        told = [json.loads(answered(line)) for line in lines[:2]]
+        for answer in told:
+            answer["response"]["request_id"] = f"r {key}"
+        return Outcome(status="completed", output=[json.dumps(answer) for answer in told])
+
+    server.script = script
+    with Ledger(tmp_path / "v.sqlite", "r") as ledger:
+        asking = EndpointJudge(Endpoint(base_url=server.url, model="a-llama"))
+        judge = BatchJudge.of(asking, ledger, tmp_path / "batches", 0.5, poll_seconds=0.01)
+        collect(lambda: requests(2), judge, ledger, label="t")
+        assert {vote.request_id for vote in ledger.every_vote()} == {"r [key]"}
+
+
+def interrupted_batch(server: Server, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Leave a batch of eight requests at the endpoint, and return the file of what was sent."""
+
+    def interrupt(seconds: float) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, Ledger(folder / "votes.sqlite") as ledger:
+        patch.setattr("jaxmodpo.judging.batch.time.sleep", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            ask(make_judge(server.url, ledger, folder / "b"), requests(8))
+    (sent,) = (path for path in (folder / "b").iterdir() if not path.name.endswith(".requests.jsonl"))
+    return sent
+
+
+@pytest.mark.parametrize("left", [None, 0, 1000])
+def test_paid_answers_are_read_though_the_file_of_what_was_sent_is_damaged(server, tmp_path, monkeypatch, left):
+    sent = interrupted_batch(server, tmp_path, monkeypatch)
+    content = sent.read_bytes()
+    assert len(content) > 1000
+    sent.unlink() if left is None else sent.write_bytes(content[:left])
+    with Ledger(tmp_path / "votes.sqlite") as ledger:
+        ask(make_judge(server.url, ledger, tmp_path / "b"), requests(8))
+        assert statuses(ledger) == {"valid": 16}
+        all_done(ledger, tmp_path / "b")
+    assert len(server.asked) == 1
+
+
+@pytest.mark.parametrize("left", [None, 1000])
+def test_requests_whose_lines_are_damaged_are_asked_anew_and_answered_ones_are_not(server, tmp_path, monkeypatch, left):
+    def script(number: int, lines: Lines) -> Outcome:
+        come_to = lines[:3] if number == 1 else lines
+        return Outcome(status="expired" if number == 1 else "completed", output=[answered(line) for line in come_to])
+
+    server.script = script
+    sent = interrupted_batch(server, tmp_path, monkeypatch)
+    content = sent.read_bytes()
+    sent.unlink() if left is None else sent.write_bytes(content[:left])
+    with Ledger(tmp_path / "votes.sqlite") as ledger:
+        with pytest.raises(UserError, match=r"batch-1 did not come to cannot be sent again: .*; its answers are kept"):
+            ask(make_judge(server.url, ledger, tmp_path / "b"), requests(8))
+        assert statuses(ledger) == {"valid": 6}
+    with Ledger(tmp_path / "votes.sqlite") as ledger:
+        ask(make_judge(server.url, ledger, tmp_path / "b"), requests(8))
+        assert statuses(ledger) == {"valid": 16}
+        all_done(ledger, tmp_path / "b")
+    assert [len(lines) for lines in server.asked] == [8, 5] and max(server.billed().values()) == 1

@@ -167,6 +167,16 @@ def test_a_file_that_holds_no_votes_is_a_sentence(tmp_path, name, content, words
         list(read_votes(tmp_path / name))
 
 
+def test_a_parquet_file_whose_texts_are_no_texts_is_a_sentence(ledger, tmp_path):
+    path = tmp_path / "v.parquet"
+    votes(VotesConfig(ledger=str(ledger), output=path))
+    content = path.read_bytes()
+    assert b"rank" in content or b"compare" in content
+    path.write_bytes(content.replace(b"rank", b"r\xffnk").replace(b"compare", b"comp\xffre"))
+    with pytest.raises(UserError, match=r"v\.parquet is not a Parquet file of votes"):
+        list(read_votes(path))
+
+
 @pytest.mark.parametrize(
     ("row", "field", "value", "words"),
     [
