@@ -37,6 +37,10 @@ TIMEOUT = 300.0
 """Seconds for one attempt, from its beginning to the answer's last byte."""
 
 
+USELESS_IN_A_ROW = 30
+"""So many calls in a row without a reply's text, about three questions or more, end a run: no later one has any."""
+
+
 class Endpoint(NamedTuple):
     """Where to ask, and how.
 
@@ -103,7 +107,8 @@ def ask(
         A row for each of ``wanted``.
 
     Raises:
-        UserError: the endpoint said what holds for every call; or some calls failed, which the next run asks again.
+        UserError: the endpoint said what holds for every call, or gave no text many times in a row; or some calls
+            failed, which the next run asks again.
     """
     key = endpoint_key(endpoint)
     client = make_client(endpoint.base_url, key, timeout=TIMEOUT, max_retries=0)
@@ -111,21 +116,27 @@ def ask(
     have = sampled(journal, settings)
     missing = [reply for reply in wanted if place(*reply) not in have]
     failures: list[str] = []
+    useless: list[str] = []
     bar = Progress("asking", len(wanted), "replies", len(have), leave=False)
     with concurrent.futures.ThreadPoolExecutor(endpoint.max_concurrency) as pool:
         # Never more waiting than are asked: a hopeless answer ends the run with few calls still under way.
-        queue, running = iter(missing), set()
+        queue, running = iter(missing), dict[concurrent.futures.Future[dict[str, Any]], str]()
         try:
             while True:
                 while len(running) < endpoint.max_concurrency and (reply := next(queue, None)) is not None:
-                    running.add(pool.submit(caller.one, row(*reply, settings), reply[0].question_text))
+                    question = reply[0]
+                    call = pool.submit(caller.one, row(*reply, settings), question.question_text)
+                    running[call] = question.question_id
                 if not running:
                     break
                 done, _ = concurrent.futures.wait(running, return_when=concurrent.futures.FIRST_COMPLETED)
                 for future in done:
-                    _keep(future.result(), journal, failures)
-                    running.discard(future)
+                    answer = future.result()
+                    _keep(answer, journal, failures)
+                    of = running.pop(future)
                     bar.update()
+                    useless = [] if answer.get("response_text") else [*useless, of]
+                _refuse_useless(endpoint, useless, failures)
         finally:
             caller.stop.set()
             bar.close()
@@ -141,6 +152,24 @@ def ask(
         )
     have = sampled(journal, settings)
     return [have[place(*reply)] for reply in wanted]
+
+
+def _refuse_useless(endpoint: Endpoint, useless: Sequence[str], failures: Sequence[str]) -> None:
+    """End a run whose calls bring nothing, before all of them are paid.
+
+    Args:
+        endpoint: that was asked.
+        useless: the question of each call since the last one that brought a text.
+        failures: what was said of those that failed.
+    """
+    # One question may be too grave for an endpoint, or too long.
+    if len(useless) < USELESS_IN_A_ROW or len(set(useless)) < 3:
+        return
+    told = f", the last failure with: {failures[-1][:300]}" if failures else ""
+    raise UserError(
+        f"{len(useless)} calls in a row to {endpoint.base_url} brought no text{told}; a larger --max-new-tokens leaves "
+        "thinking models room to answer. What was answered is kept, and the same command goes on"
+    )
 
 
 def _keep(answer: dict[str, Any], journal: Journal, failures: list[str]) -> None:

@@ -13,6 +13,7 @@ import pytest
 
 from jaxmodpo.artifacts import Question, read_json, read_responses, write_questions
 from jaxmodpo.errors import UserError
+from jaxmodpo.sampling import endpoint
 from jaxmodpo.sampling.command import ResponsesConfig, responses
 
 KEY = "sk-very-secret-0123456789"
@@ -160,3 +161,33 @@ def test_calls_under_way_together_all_take_the_newer_name_of_the_limit(server, t
     server.script = script
     phase = responses(config(tmp_path, server, max_concurrency=4))
     assert phase.results["responses"] == 12 and len(server.calls) == 16
+
+
+@pytest.mark.parametrize(
+    ("reply", "told"),
+    [
+        ((200, {"choices": []}), r"brought no text, the last failure with: .*; a larger --max-new-tokens"),
+        ((200, None), r"brought no text; a larger --max-new-tokens"),
+        ((400, {"error": {"message": "no such luck"}}), r"brought no text, the last failure with: .*no such luck"),
+    ],
+)
+def test_calls_that_bring_no_text_end_the_run_before_all_are_paid(server, tmp_path, monkeypatch, reply, told):
+    monkeypatch.setattr(endpoint, "ATTEMPTS", 1)
+    status, body = reply
+    server.script = lambda *_: (status, said("", "length") if body is None else body)
+    settings = config(tmp_path, server, samples=20)
+    with pytest.raises(UserError, match=rf"\d\d calls in a row to http://127.0.0.1:\d+/v1 {told}"):
+        responses(settings)
+    # 41 are needed for three questions of 20 replies each; a few more are under way by then.
+    assert 41 <= len(server.calls) <= 41 + 3
+    before = len(server.calls)
+    server.script = lambda *_: (200, said("a reply"))
+    responses(settings)
+    assert len(server.calls) == 120 + (0 if body is None else before)
+    assert len(read_responses(tmp_path / "out" / "responses.csv")) == 120
+
+
+def test_one_question_that_an_endpoint_refuses_ends_no_run(server, tmp_path):
+    server.script = lambda body, _: (200, said("" if "post 3" in body["messages"][0]["content"] else "a reply"))
+    phase = responses(config(tmp_path, server, samples=40))
+    assert len(server.calls) == 240 and phase.results["empty_by_kind"] == {"empty": 40}
