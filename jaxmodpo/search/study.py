@@ -28,10 +28,17 @@ RETRIES = 3
 
 
 def open_storage(url: str) -> optuna.storages.RDBStorage:
-    """Open a study's database, or make it; a file is for its owner's eyes alone."""
+    """Open a study's database, or make it; a file is for its owner's eyes alone.
+
+    Raises:
+        UserError: a database in memory, which no later start would find.
+    """
     place = sqlalchemy.make_url(url)
-    if place.get_backend_name() == "sqlite" and place.database and not place.query:
-        private_database(Path(place.database).resolve())
+    if place.get_backend_name() == "sqlite":
+        if place.database in (None, "", ":memory:"):
+            raise UserError("--study names no file; write sqlite:///folder/study.db, or leave it out")
+        if not place.query:
+            private_database(Path(place.database).resolve())
     for again in range(5, -1, -1):
         try:
             return optuna.storages.RDBStorage(

@@ -32,7 +32,7 @@ from jaxmodpo.phase import Phase
 from jaxmodpo.sandbox import grammar
 from jaxmodpo.search import tune
 from jaxmodpo.search.report import write_report
-from jaxmodpo.search.study import storage_in_words
+from jaxmodpo.search.study import open_storage, storage_in_words
 from jaxmodpo.search.tune import (
     TuneDPOConfig,
     TuneJointConfig,
@@ -682,6 +682,14 @@ def test_trials_of_equal_shapes_compile_once_and_hopeless_ones_are_pruned(inputs
     assert phase.results["pruned"] == 1
     settings = yaml.safe_load((inputs / "search" / "best.yaml").read_text())
     assert from_mapping(DPOConfig, settings | {"output_dir": "x"}, "best.yaml").beta == phase.results["best"]["beta"]
+
+
+@pytest.mark.parametrize("url", ["sqlite://", "sqlite:///:memory:"])
+def test_a_study_in_memory_is_refused_since_no_later_start_would_find_it(tmp_path, monkeypatch, url):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match=r"^--study names no file; write sqlite:///folder/study\.db, or leave it out$"):
+        open_storage(url)
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("wrapped", [False, True])
