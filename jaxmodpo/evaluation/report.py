@@ -206,11 +206,15 @@ def notes(runs: Iterable[Run], results: Iterable[Mapping[str, Any]]) -> list[str
     """Return what must be read first: each evaluation's note on its judge, once, and made-up preferences."""
     said = list(dict.fromkeys(values["note"] for values in results if values.get("note")))
     runs = list(runs)
-    unfinished = [run.name for run in runs if run.command == "evaluate" and run.manifest.get("status") != "finished"]
-    if unfinished:
+    unfinished = [run for run in runs if run.manifest.get("status") != "finished"]
+    if evaluations := [run.name for run in unfinished if run.command == "evaluate"]:
         said.append(
-            f"The evaluation in {', '.join(unfinished)} is not finished: run its command again. What is shown of it, "
+            f"The evaluation in {', '.join(evaluations)} is not finished: run its command again. What is shown of it, "
             "if anything, is not its result."
+        )
+    if others := [f"{run.name} ({run.command})" for run in unfinished if run.command != "evaluate"]:
+        said.append(
+            f"Not finished yet: {', '.join(others)}. What is shown of them, if anything, is a part of the whole."
         )
     made_up = [r.name for r in runs if r.command == "preferences" and r.settings.get("judge") == "rubric"]
     if made_up:

@@ -306,6 +306,15 @@ def test_an_unfinished_evaluation_is_called_so(work):
     assert "Evaluation: evaluation (not finished)" in text
 
 
+def test_other_runs_that_are_not_finished_are_named(work):
+    assert "Not finished yet" not in words_of(page_of(work))
+    path = work / "models" / "dpo" / "manifest.json"
+    write_json(path, json.loads(path.read_text()) | {"status": "running"})
+    (work / "report" / "manifest.json").unlink(missing_ok=True)
+    said = "Not finished yet: models/dpo (align dpo). What is shown of them, if anything, is a part of the whole."
+    assert said in words_of(page_of(work))
+
+
 def test_results_without_a_decisive_test_take_it_from_the_counts(tmp_path):
     pair = {"a": "base", "b": "<dpo>", "wins": 0, "losses": 5}
     write_json(tmp_path / "results.json", results(tests={"empathy": [pair], "safety": [pair | {"wins": 90}]}))
