@@ -74,7 +74,7 @@ class Run:
 
     @property
     def trains(self) -> bool:
-        return self.command.split()[0] in ("align", "reward") and (self.folder / METRICS).is_file()
+        return self.command.partition(" ")[0] in ("align", "reward") and (self.folder / METRICS).is_file()
 
     @property
     def evaluates(self) -> bool:
@@ -161,7 +161,7 @@ def find_runs(inputs: Sequence[Path], output_dir: Path) -> list[Run]:
             f"inputs: no manifest.json in {', '.join(map(str, inputs))} or below; give folders that other "
             "commands wrote to"
         )
-    many = [folder for folder, run in found.items() if run.command.split()[0] in MANY]
+    many = [folder for folder, run in found.items() if run.command.partition(" ")[0] in MANY]
     alone = {f: run for f, run in found.items() if not any(f != whole and f.is_relative_to(whole) for whole in many)}
     return sorted(alone.values(), key=lambda run: run.name)
 

@@ -315,6 +315,15 @@ def test_other_runs_that_are_not_finished_are_named(work):
     assert said in words_of(page_of(work))
 
 
+def test_results_of_an_earlier_version_and_a_run_of_no_command_are_shown(work):
+    pair = {"a": "base", "b": "<dpo>", "wins": 3, "losses": 5, "average_difference": -0.125}
+    write_json(work / "evaluation" / "results.json", results(tests={"empathy": [pair], "safety": [pair]}))
+    path = work / "responses" / "manifest.json"
+    manifest = json.loads(path.read_text())
+    write_json(path, manifest | {"identity": manifest["identity"] | {"command": ""}})
+    assert "base <dpo> 3 0 5" in words_of(page_of(work))
+
+
 def test_results_without_a_decisive_test_take_it_from_the_counts(tmp_path):
     pair = {"a": "base", "b": "<dpo>", "wins": 0, "losses": 5}
     write_json(tmp_path / "results.json", results(tests={"empathy": [pair], "safety": [pair | {"wins": 90}]}))
