@@ -94,6 +94,23 @@ def atomic_path(path: Path, *, private: bool = False) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
+def check_writable(path: Path) -> None:
+    """Refuse a file that could not be written at the end, before the work whose outcome it is to hold.
+
+    Raises:
+        UserError: it is a folder, or its folder takes no files.
+    """
+    if path.is_dir():
+        raise UserError(f"cannot write to {path}: it is a folder; name a file")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = _temporary(path)
+        temporary.touch()
+        temporary.unlink()
+    except OSError as error:
+        raise UserError(f"cannot write to {path}: {error.strerror}") from error
+
+
 @contextlib.contextmanager
 def atomic_directory(path: Path) -> Iterator[Path]:
     """Yield a temporary folder beside ``path``; it becomes ``path``, replacing it, when the block ends."""
@@ -206,6 +223,8 @@ def read_json(path: Path, shape: Any = Any) -> Any:
         value = parse_json(path.read_bytes())
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path} is not UTF-8 text (byte {error.start}); save it as UTF-8") from error
     except ValueError as error:
         raise UserError(f"{path} is not valid JSON: {error}") from error
     return read_as(value, shape, str(path))
@@ -398,7 +417,7 @@ def read_table(path: Path, required: Sequence[str]) -> list[dict[str, str]]:
     except csv.Error as error:
         raise UserError(f"{path} is not a well-formed CSV file: {error}") from error
     if not rows:
-        raise UserError(f"{path} has a header but no rows")
+        raise UserError(f"{path} has a header but no rows" if columns else f"{path} is empty")
     return rows
 
 

@@ -51,10 +51,14 @@ def load_yaml(path: Path) -> dict[str, Any]:
         value = parse_yaml(path.read_text(encoding="utf-8-sig"))
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path} is not UTF-8 text (byte {error.start}); save it as UTF-8") from error
     except ValueError as error:
         raise UserError(f"{path} is not YAML that can be read: {error}") from error
+    if value is None:
+        raise UserError(f"{path} is empty, and must hold settings, as in 'seed: 1'")
     if not isinstance(value, dict):
-        raise UserError(f"{path} must hold a mapping of settings, not {type(value).__name__}")
+        raise UserError(f"{path} must hold a mapping of settings, as in 'seed: 1', but is {shown(value)}")
     return value
 
 
@@ -84,7 +88,11 @@ def _suggestion(name: str, known: Mapping[str, Any], flag: bool) -> str:
     """Name the setting that an unknown one stands for: by what other trainers call it, or by its spelling."""
     ours = OTHER_NAMES.get(name.removeprefix("--").replace("-", "_"), "")
     shown = f"--{ours.replace('_', '-')}" if flag else ours
-    return f"; did you mean '{shown}'?" if shown in known else nearest(name, known)
+    if shown not in known:
+        # A last word alone, as rank of lora_rank, looks more like other short names to difflib.
+        ending = "-_"[not flag] + name.removeprefix("--")
+        shown = min((one for one in known if one.endswith(ending)), key=len, default="")
+    return f"; did you mean '{shown}'?" if shown else nearest(name, known)
 
 
 def _values(cls: type, settings: Mapping[str, Any], source: str) -> dict[str, Any]:
@@ -245,16 +253,38 @@ def _settings(cls: type[Config], arguments: list[str], source: str) -> Config:
     needed = [flag for flag, f in flags.items() if f.default is none and f.default_factory is none]
     if missing := [flag for flag in needed if flag not in given]:
         raise UserError(f"{source}: {' and '.join(missing)} must be given")
+    _refuse_empty_paths(arguments, hints, source)
     said = io.StringIO()
     try:
         with redirect_stderr(said), redirect_stdout(said):
             made = tyro.cli(cls, args=arguments, prog=source)
     except SystemExit:
-        raise UserError(f"{source}: {_first_paragraph(said.getvalue())}") from None
+        raise UserError(f"{source}: {_in_words(_first_paragraph(said.getvalue()))}") from None
     for field in dataclasses.fields(made):  # type: ignore[arg-type]
-        _refuse_remote(getattr(made, field.name), f"--{field.name.replace('_', '-')}", source)
+        if field.name != "base_url":  # which is remote, and says itself how it must begin
+            _refuse_remote(getattr(made, field.name), f"--{field.name.replace('_', '-')}", source)
     check_ranges(made, source)
     return made
+
+
+def _refuse_empty_paths(arguments: Sequence[str], hints: Mapping[str, Any], source: str) -> None:
+    """Refuse an empty path, as ``"$OUT"`` is in a shell that knows no OUT: Python takes it for the current folder."""
+    hint: Any = Path  # before the first flag stand only files' and folders' names
+    flag = "a path"
+    for argument in arguments:
+        value = argument
+        if argument.startswith("--"):
+            flag, attached, value = argument.partition("=")
+            hint = hints.get(flag[2:].replace("-", "_"))
+            if not attached:
+                continue
+        if not value and _holds_path(hint):
+            raise UserError(f"{source}: {flag} is empty; give a path, or . for the current folder")
+
+
+def _holds_path(hint: Any) -> bool:
+    """Return whether a setting's type is a path, an optional one, or several."""
+    return hint is Path or any(_holds_path(part) for part in typing.get_args(hint))
 
 
 _REMOTE = re.compile(r"(?:^|=)([A-Za-z][A-Za-z0-9+.-]+):/")
@@ -299,6 +329,23 @@ def _refuse_remote(value: Any, flag: str, source: str) -> None:
                 f"{source}: {flag} is {part}, and {scheme[1]}:// is not supported; copy it here or mount it, "
                 "and give a local path"
             )
+
+
+_PYTHONS = (
+    (r"Error parsing (\S+): invalid literal for int\(\) with base 10: (.*)", r"\1 must be a whole number, not \2"),
+    (r"Error parsing (\S+): could not convert string to float: (.*)", r"\1 must be a number, not \2"),
+    (r"Error parsing (\S+): no type matching (.*) could be instantiated from \[(.*)\]\.?", r"\1 must be \2, not \3"),
+    (r"Missing value for argument '(\S+)'\. Expected 1 values\.", r"\1 needs a value"),
+    (r"Unrecognized options: (.*)", r"\1 belongs to no flag; leave it out, or put its flag before it"),
+)
+"""what tyro passes on of Python's own errors, and the same as a sentence about the flag"""
+
+
+def _in_words(told: str) -> str:
+    """Return what tyro says of a flag as a sentence."""
+    for pattern, sentence in _PYTHONS:
+        told = re.sub(pattern, sentence, told)
+    return told
 
 
 def _first_paragraph(box: str) -> str:

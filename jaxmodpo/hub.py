@@ -49,6 +49,16 @@ def model_name(name: str) -> str:
     return path.name
 
 
+def refuse_missing(path: Path) -> None:
+    """Refuse a folder that is not there by that alone, before it is said what the folder lacks.
+
+    Raises:
+        UserError: nothing is there; of what looks like a Hub id with how to download it.
+    """
+    if not path.exists():
+        raise UserError(f"no such file or folder: {path}{download_hint(path)}")
+
+
 def download_hint(path: Path) -> str:
     """Return how to download what looks like a Hub id, to be added to "no such folder"; else an empty text."""
     name = str(path)

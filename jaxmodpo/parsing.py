@@ -106,7 +106,8 @@ def parse_yaml(text: str) -> Any:
         finally:
             loader.dispose()
     except yaml.YAMLError as error:
-        raise ValueError(" ".join(str(error).split())) from None
+        told = str(error).replace(' in "<unicode string>",', " at")
+        raise ValueError(" ".join(told.split())) from None
 
 
 def _refuse_depth(text: str) -> None:

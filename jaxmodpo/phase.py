@@ -262,8 +262,9 @@ FIGURES = {
 
 def _figures(results: Mapping[str, Any]) -> str:
     """Return a phase's figures in words, or nothing where there are none."""
-    named = [(name, results.get(key)) for key, name in FIGURES.items()]  # two keys share a name
-    shown = [f"{name} {_in_words(value)}" for name, value in named if _is_figure(value)]
+    # Two keys share a name: where a command has both, what it measured of the outcome stands for the training's own.
+    named = {name: results[key] for key, name in FIGURES.items() if _is_figure(results.get(key))}
+    shown = [f"{name} {_in_words(value)}" for name, value in named.items()]
     return f"; {', '.join(shown)}" if shown else ""
 
 
@@ -352,7 +353,8 @@ def _difference(old: Any, new: Any, name: str = "") -> str:
     if old == new:
         return ""
     if name.startswith("inputs."):
-        return f"the input {name.removeprefix('inputs.')} has changed"
+        change = "is new" if old is None else "is left out" if new is None else "has changed"
+        return f"the input {name.removeprefix('inputs.')} {change}"
     return f"{name.removeprefix('settings.')} was {old}, is {new}"
 
 

@@ -20,6 +20,7 @@ from jaxmodpo.artifacts import (
     Ranking,
     Response,
     atomic_directory,
+    check_writable,
     identifier,
     private_database,
     read_json,
@@ -305,3 +306,48 @@ def test_no_database_is_made_through_a_link(tmp_path, name):
     with pytest.raises(UserError, match=rf"{name} is a link, and nothing is written through one; remove it"):
         private_database(tmp_path / "out" / "votes.sqlite")
     assert not elsewhere.exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [
+        ("folder", "folder: it is a folder; name a file"),
+        ("folder/..", "folder/..: it is a folder; name a file"),
+        ("file/rows.jsonl", "file/rows.jsonl: File exists"),
+    ],
+)
+def test_a_file_that_cannot_be_written_is_refused_before_the_work(tmp_path, name, told):
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match=f"^cannot write to .*{re.escape(told)}$"):
+        check_writable(tmp_path / name)
+    check_writable(tmp_path / "new" / "rows.jsonl")
+    assert list((tmp_path / "new").iterdir()) == []
+
+
+def test_a_csv_file_without_a_header_is_empty(tmp_path):
+    path = tmp_path / "survey.csv"
+    for content, told in [("", "is empty"), ("a,b\n", "has a header but no rows")]:
+        path.write_text(content)
+        with pytest.raises(UserError, match=f"^{re.escape(str(path))} {told}$"):
+            read_table(path, ())
+
+
+def test_json_in_another_encoding_is_refused_in_words(tmp_path):
+    path = tmp_path / "personas.json"
+    path.write_bytes('{"a": 1}'.encode("utf-16"))
+    with pytest.raises(UserError, match=r"personas.json is not UTF-8 text \(byte 0\); save it as UTF-8$"):
+        read_json(path)
+
+
+def test_a_refused_folder_says_of_an_input_whether_it_is_new_or_left_out(tmp_path):
+    """A report on one more run, say."""
+    settings = Settings(tmp_path / "out")
+    files = {name: tmp_path / name for name in ("first", "second")}
+    for name, path in files.items():
+        write_text(path, name)
+    Phase.open("report", settings, settings.output_dir, {"first": files["first"]}).finish()
+    with pytest.raises(UserError, match="the input second is new"):
+        Phase.open("report", settings, settings.output_dir, files)
+    with pytest.raises(UserError, match="the input first is left out"):
+        Phase.open("report", settings, settings.output_dir, {})

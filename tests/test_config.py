@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+import tyro
 
 from jaxmodpo.config import builtin, from_mapping, load_yaml, named_values, parse
 from jaxmodpo.errors import UserError
@@ -114,7 +116,7 @@ def test_a_mapping_that_does_not_fit_is_refused_with_its_source(settings, messag
         (["--seed", "3"], "x: --output-dir must be given"),
         (
             ["--output-dir", "o", "--learning-rate", "fast"],
-            "x: Error parsing --learning-rate: could not convert string to float: 'fast'",
+            "x: --learning-rate must be a number, not 'fast'",
         ),
         (["--output-dir", "o", "--seed"], "--seed"),
         (["o", "--output-dir", "o"], "o"),
@@ -144,7 +146,8 @@ def test_help_lists_every_setting(capsys):
 
 
 @pytest.mark.parametrize(
-    ("text", "message"), [("- a\n", "must hold a mapping"), ("a: [", "not YAML"), ("", "must hold a mapping")]
+    ("text", "message"),
+    [("- a\n", "must hold a mapping"), ("a: [", "not YAML"), ("", "is empty, and must hold settings")],
 )
 def test_a_file_that_is_no_mapping_is_refused(tmp_path, text, message):
     with pytest.raises(UserError, match=message):
@@ -223,3 +226,77 @@ def test_a_setting_in_two_spellings_or_two_files_is_refused(tmp_path):
 def test_settings_from_a_store_are_refused_by_its_name():
     with pytest.raises(UserError, match=r"^x: --config is gs://bucket/s.yaml, and gs:// is not supported"):
         parse(Settings, ["--output-dir", "o", "--config", "gs://bucket/s.yaml"], "x")
+
+
+@pytest.mark.parametrize("flags", [["--output-dir", ""], ["--output-dir="]])
+def test_an_empty_path_is_refused_and_not_taken_for_the_current_folder(flags):
+    with pytest.raises(UserError, match=r"^x: --output-dir is empty; give a path, or \. for the current folder$"):
+        parse(Settings, flags, "x")
+
+
+def test_an_empty_path_among_several_and_one_without_a_flag_are_refused():
+    @dataclass(frozen=True)
+    class Several:
+        folders: tyro.conf.Positional[tuple[Path, ...]]
+        inputs: tuple[Path, ...] = ()
+        cache_dir: Path | None = None
+        name: str = "n"
+
+    for flags, told in [
+        (["a", ""], "a path"),
+        (["a", "--inputs", "b", ""], "--inputs"),
+        (["a", "--cache-dir", ""], "--cache-dir"),
+    ]:
+        with pytest.raises(UserError, match=f"^x: {told} is empty; give a path"):
+            parse(Several, flags, "x")
+    assert parse(Several, ["a", "--name", ""], "x") == Several((Path("a"),), name="")
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--count", "a"], "x: --count must be a whole number, not 'a'"),
+        (["--seed", "a"], "x: --seed must be {None}|INT, not 'a'"),
+        (["--learning-rate", "1e"], "x: --learning-rate must be a number, not '1e'"),
+        (["--seed"], "x: --seed needs a value"),
+        (["--seed", "1", "2"], "x: 2 belongs to no flag; leave it out, or put its flag before it"),
+        (["--rate", "1"], "x: unknown flag '--rate'; did you mean '--learning-rate'?"),
+    ],
+)
+def test_what_python_says_of_a_flag_is_said_as_a_sentence(flags, message):
+    @dataclass(frozen=True)
+    class Counted(Settings):
+        count: int = 1
+
+    with pytest.raises(UserError, match=f"^{re.escape(message)}$"):
+        parse(Counted, ["--output-dir", "o", *flags], "x")
+
+
+def test_the_last_word_of_a_setting_names_it_in_flags_and_files():
+    from jaxmodpo.methods.dpo import DPOConfig
+
+    with pytest.raises(UserError, match=r"unknown flag '--rank'; did you mean '--lora-rank'\?$"):
+        parse(DPOConfig, ["--rank", "4"], "x")
+    with pytest.raises(UserError, match=r"unknown setting 'rank'; did you mean 'lora_rank'\?$"):
+        from_mapping(DPOConfig, {"rank": 4}, "x")
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "{} is empty, and must hold settings, as in 'seed: 1'"),
+        (b"- a\n", "{} must hold a mapping of settings, as in 'seed: 1', but is [\"a\"]"),
+        ("seed: 1".encode("utf-16"), "{} is not UTF-8 text (byte 0); save it as UTF-8"),
+        (
+            b"a:\n\t- b\n",
+            "{} is not YAML that can be read: while scanning for the next token found character '\\t' "
+            "that cannot start any token at line 2, column 1: - b ^",
+        ),
+    ],
+)
+def test_a_settings_file_that_holds_no_settings_is_refused_in_words(tmp_path, content, message):
+    path = tmp_path / "s.yaml"
+    path.write_bytes(content)
+    with pytest.raises(UserError) as refused:
+        load_yaml(path)
+    assert str(refused.value) == message.format(path)

@@ -12,7 +12,8 @@ from jaxmodpo.data.text import load_tokenizer
 from jaxmodpo.errors import UserError
 from jaxmodpo.fingerprints import fingerprint
 from jaxmodpo.hub import download_hint, local_folder, model_name
-from jaxmodpo.models.files import copy_tokenizer, load_decoder, read_end_tokens
+from jaxmodpo.models.adapter_config import read_adapter_settings
+from jaxmodpo.models.files import copy_tokenizer, load_decoder, read_end_tokens, read_model_config
 from jaxmodpo.models.roberta import load_roberta
 
 
@@ -74,3 +75,14 @@ def test_a_model_has_one_name_as_an_id_a_cache_and_a_folder():
 def test_a_hub_id_is_answered_with_how_to_download_it():
     assert "hf download mistralai/Mistral-7B-v0.1" in download_hint(Path("mistralai/Mistral-7B-v0.1"))
     assert not download_hint(Path("missing/pairs.json")) and not download_hint(Path("a/b/c"))
+
+
+@pytest.mark.parametrize("read", [load_tokenizer, read_model_config, read_adapter_settings])
+def test_a_folder_that_is_not_there_is_refused_by_that_and_not_by_what_it_lacks(tmp_path, monkeypatch, read):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match=f"^no such file or folder: {tmp_path}/none$"):
+        read(tmp_path / "none")
+    with pytest.raises(UserError, match=r"^no such file or folder: org/name; if that is a model on the"):
+        read(Path("org/name"))
+    with pytest.raises(UserError, match=f"^{tmp_path} (has no|is not a) "):
+        read(tmp_path)

@@ -24,7 +24,7 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase
 from jaxmodpo.data.chat_template import Surroundings, surroundings
 from jaxmodpo.data.controls import ControlTokens
 from jaxmodpo.errors import UserError
-from jaxmodpo.hub import local_folder
+from jaxmodpo.hub import local_folder, refuse_missing
 
 logger = logging.getLogger(__name__)
 
@@ -73,6 +73,7 @@ def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
                 "writes it, where sentencepiece is installed, by "
                 "AutoTokenizer.from_pretrained(FOLDER).save_pretrained(FOLDER)"
             )
+        refuse_missing(folder)
         raise UserError(f"{folder} has no tokenizer (tokenizer.json)")
     try:
         return AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)

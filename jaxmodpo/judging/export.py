@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from jaxmodpo.artifacts import atomic_path
+from jaxmodpo.artifacts import atomic_path, check_writable
 from jaxmodpo.errors import UserError, nearest
 from jaxmodpo.judging.ledger import Ledger
 from jaxmodpo.judging.votes import Vote, as_record, from_record
@@ -55,6 +55,7 @@ def votes(config: VotesConfig) -> None:
         if first is None:
             of_run = "" if config.run is None else f" of the run '{config.run}'{nearest(config.run, ledger.runs())}"
             raise UserError(f"the ledger {ledger.shown_place} holds no votes{of_run}")
+        check_writable(config.output)
         with atomic_path(config.output, private=True) as temporary:
             count = write(temporary, itertools.chain([first], found))
     log.info("%s: %d votes", config.output, count)

@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import jax
 import numpy as np
 
-from jaxmodpo.artifacts import Pair, read_questions, write_json, write_jsonl
+from jaxmodpo.artifacts import Pair, check_writable, read_questions, write_json, write_jsonl
 from jaxmodpo.data.examples import completions as completions_as_examples
 from jaxmodpo.data.examples import policy_pairs
 from jaxmodpo.data.pairs import load_pairs
@@ -67,6 +67,7 @@ class ScorePolicyConfig(Settings):
 def score_policy(config: ScorePolicyConfig) -> None:
     """Run ``score policy``: a row for each pair, with its ids, ``chosen_logp``, ``chosen_tokens`` and so on."""
     config.check()
+    check_writable(config.output)
     pairs = load_pairs(config.pairs)
     text = load_policy_text(
         config.model,
@@ -127,6 +128,7 @@ class ScoreRewardConfig(Settings):
 def score_reward(config: ScoreRewardConfig) -> None:
     """Run ``score reward``: a row for each pair, with its ids, ``chosen_reward`` and ``rejected_reward``."""
     config.check()
+    check_writable(config.output)
     pairs = load_pairs(config.pairs)
     rewards = rewards_of_pairs(
         config.model, pairs, batch_size=config.batch_size, max_length=config.max_length, cache_dir=config.cache_dir

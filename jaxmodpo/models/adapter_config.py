@@ -12,7 +12,7 @@ from typing import Any
 
 from jaxmodpo.artifacts import read_json
 from jaxmodpo.errors import UserError
-from jaxmodpo.hub import local_folder
+from jaxmodpo.hub import local_folder, refuse_missing
 from jaxmodpo.models.lora import PROJECTIONS, LoraConfig
 from jaxmodpo.schema import Fields
 
@@ -43,6 +43,7 @@ def read_adapter_settings(folder: Path) -> dict[str, Any]:
     """
     path = local_folder(folder) / "adapter_config.json"
     if not path.is_file():
+        refuse_missing(folder)
         raise UserError(f"{folder} is not a PEFT adapter: it has no adapter_config.json")
     settings = read_json(path)
     if not isinstance(settings, dict):

@@ -26,7 +26,7 @@ from safetensors import SafetensorError, safe_open
 
 from jaxmodpo.artifacts import atomic_directory, read_json
 from jaxmodpo.errors import UserError
-from jaxmodpo.hub import local_folder
+from jaxmodpo.hub import local_folder, refuse_missing
 from jaxmodpo.models.decoder import BaseParam, Decoder, DecoderConfig, parameter_table
 from jaxmodpo.models.parameters import Spec, Table
 from jaxmodpo.models.quantised import BaseDtype, is_quantised, quantise, stored_table
@@ -43,6 +43,7 @@ def read_model_config(folder: Path) -> dict[str, Any]:
     """Read ``config.json`` of a model folder."""
     folder = local_folder(folder)
     if not (folder / "config.json").is_file():
+        refuse_missing(folder)
         raise UserError(f"{folder} is not a model folder: it has no config.json")
     config = read_json(folder / "config.json")
     if not isinstance(config, dict):
