@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from jaxmodpo.artifacts import Pair, write_json, write_pairs
+from jaxmodpo.artifacts import Pair, read_json, write_json, write_pairs
 from jaxmodpo.bench.table import table
 from jaxmodpo.data.examples import policy_pairs
 from jaxmodpo.data.pairs import held_out, load_pairs
@@ -62,6 +62,7 @@ def bench_real(config: BenchRealConfig) -> None:
     for name in (HARMLESS, COUNSEL):
         if not (config.data / name).is_file():
             raise UserError(f"no such file: {config.data / name}")
+    _keep_settings(config)
     pairs(PairsConfig(input=config.data / COUNSEL, output_dir=out / "counsel"))
     sets = {
         "harmless": load_pairs(config.data / HARMLESS),
@@ -98,6 +99,21 @@ def bench_real(config: BenchRealConfig) -> None:
             ],
         )
     )
+
+
+def _keep_settings(config: BenchRealConfig) -> None:
+    """Write down the settings at the first run, and refuse others later: what is pretrained here would be of those.
+
+    Raises:
+        UserError: naming what differs.
+    """
+    path = config.output_dir / "settings.json"
+    mine = {name: getattr(config, name) for name in ("pretraining_epochs", "reward_epochs", "pairs", "seed")}
+    theirs = read_json(path, dict[str, int]) if path.is_file() else mine
+    different = [f"--{name.replace('_', '-')} {theirs.get(name)}" for name in mine if theirs.get(name) != mine[name]]
+    if different:
+        raise UserError(f"{config.output_dir} was begun with {', '.join(different)}; choose another --output-dir")
+    write_json(path, mine)
 
 
 def _pretrain(config: BenchRealConfig, known: Sequence[Pair]) -> None:

@@ -6,6 +6,7 @@ import gzip
 import json
 import shutil
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -115,3 +116,13 @@ def test_what_trains_nothing_is_refused(tmp_path, monkeypatch, changes, said):
 def test_a_set_that_is_not_there_is_named(tmp_path):
     with pytest.raises(UserError, match=f"no such file: .*{HARMLESS}"):
         bench_real(BenchRealConfig(data=tmp_path, output_dir=tmp_path / "out"))
+
+
+def test_a_folder_that_was_begun_with_other_settings_is_refused(tmp_path):
+    """Its models were pretrained by those, and would be judged as if by these."""
+    config = BenchRealConfig(data=tmp_path, output_dir=tmp_path / "out", pretraining_epochs=2)
+    real._keep_settings(config)
+    real._keep_settings(config)
+    with pytest.raises(UserError, match=r"out was begun with --pretraining-epochs 2, --seed 0; choose another"):
+        real._keep_settings(replace(config, pretraining_epochs=3, seed=1))
+    assert read_json(tmp_path / "out" / "settings.json")["pretraining_epochs"] == 2
