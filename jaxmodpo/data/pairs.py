@@ -352,10 +352,14 @@ def _parquet(path: Path) -> Iterator[Any]:
         if twice := [name for name, count in collections.Counter(names).items() if count > 1]:
             raise UserError(f"{path}: the column '{twice[0]}' stands there twice; remove or rename one")
         table = parquet.read_table(path)
-    except (OSError, pyarrow.ArrowException) as error:
+    except (OSError, pyarrow.ArrowException, UnicodeDecodeError) as error:
         raise UserError(f"{path} cannot be read: {str(error).splitlines()[0]}") from error
     for batch in table.to_batches():
-        yield from batch.to_pylist()
+        try:
+            rows = batch.to_pylist()
+        except UnicodeDecodeError as error:
+            raise UserError(f"{path} is damaged: a text in it is not UTF-8 ({error})") from None
+        yield from rows
 
 
 def _pair(row: Any, where: str) -> Pair | None:

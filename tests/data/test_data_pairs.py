@@ -412,3 +412,13 @@ def test_a_column_twice_is_refused_by_name(tmp_path, name):
         parquet.write_table(pyarrow.Table.from_arrays([pyarrow.array(["x"])] * 4, names), tmp_path / name)
     with pytest.raises(UserError, match="'chosen' stands there twice"):
         load_pairs(tmp_path / name)
+
+
+def test_a_parquet_file_with_a_text_that_is_none_is_a_sentence(tmp_path):
+    path = tmp_path / "p.parquet"
+    pandas.DataFrame([{"prompt": "p", "chosen": "a good one", "rejected": "b"}]).to_parquet(path)
+    content = path.read_bytes()
+    assert b"a good one" in content
+    path.write_bytes(content.replace(b"a good one", b"a go\xffd one"))
+    with pytest.raises(UserError, match=r"p\.parquet is damaged: a text in it is not UTF-8"):
+        load_pairs(path)
