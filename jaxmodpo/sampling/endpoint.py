@@ -272,7 +272,9 @@ class _Caller:
         elif not text and (said.strip() or finish == "length"):
             kind = "thoughts only"
         model = self._text(str(completion.get("model") or self.endpoint.model))[:200]
-        return begun | {"response_text": text, "ended": finish == "stop", "model": model, "kind": kind}
+        # Servers have many words for a whole reply (stop, eos_token, none at all) and few for one cut at its limit.
+        ended = finish not in ("length", "max_tokens")
+        return begun | {"response_text": text, "ended": ended, "model": model, "kind": kind}
 
     def _text(self, text: str) -> str:
         return without_key(readable(text), self.key)

@@ -50,7 +50,7 @@ class Server:
         threading.Thread(target=self.http.serve_forever, args=(0.01,), daemon=True).start()
 
 
-def said(content: str, finish: str = "stop") -> dict[str, Any]:
+def said(content: str, finish: str | None = "stop") -> dict[str, Any]:
     message = {"role": "assistant", "content": content}
     choice = {"index": 0, "finish_reason": finish, "message": message}
     return {"id": "c", "object": "chat.completion", "created": 0, "model": "gpt-that-answered", "choices": [choice]}
@@ -191,3 +191,11 @@ def test_one_question_that_an_endpoint_refuses_ends_no_run(server, tmp_path):
     server.script = lambda body, _: (200, said("" if "post 3" in body["messages"][0]["content"] else "a reply"))
     phase = responses(config(tmp_path, server, samples=40))
     assert len(server.calls) == 240 and phase.results["empty_by_kind"] == {"empty": 40}
+
+
+@pytest.mark.parametrize(
+    ("finish", "cut"), [("stop", 0), ("eos_token", 0), (None, 0), ("length", 12), ("max_tokens", 12)]
+)
+def test_only_what_was_cut_at_its_limit_counts_as_cut(server, tmp_path, finish, cut):
+    server.script = lambda *_: (200, said("a reply", finish))
+    assert responses(config(tmp_path, server)).results["cut_at_max_new_tokens"] == cut
