@@ -56,6 +56,10 @@ def open_storage(url: str) -> optuna.storages.RDBStorage:
     raise AssertionError
 
 
+STORAGE_FAULTS = (sqlalchemy.exc.DBAPIError, optuna.exceptions.StorageInternalError)
+"""what a study's database raises, or Optuna for it"""
+
+
 @contextlib.contextmanager
 def storage_in_words() -> Iterator[None]:
     """Say in one sentence what a study's database refuses, such as to write to a full disk.
@@ -65,7 +69,7 @@ def storage_in_words() -> Iterator[None]:
     """
     try:
         yield
-    except (sqlalchemy.exc.DBAPIError, optuna.exceptions.StorageInternalError) as error:
+    except STORAGE_FAULTS as error:
         cause = error if isinstance(error, sqlalchemy.exc.DBAPIError) else error.__cause__
         # Without the statement; and of what is no database's error the name alone, for it may repeat the URL.
         said = str(getattr(cause, "orig", None) or type(error).__name__).strip().splitlines()[0]

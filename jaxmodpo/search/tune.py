@@ -45,7 +45,15 @@ from jaxmodpo.search.proposals import evaluations_before, propose
 from jaxmodpo.search.report import write_report
 from jaxmodpo.search.settings import TuneDPOConfig, TuneJointConfig, TuneMODPOConfig, TuneRewardConfig, TuneSFTConfig
 from jaxmodpo.search.space import Space, as_rows, load_space
-from jaxmodpo.search.study import best_trial, continue_cut_off, free, open_storage, storage_in_words, tried
+from jaxmodpo.search.study import (
+    STORAGE_FAULTS,
+    best_trial,
+    continue_cut_off,
+    free,
+    open_storage,
+    storage_in_words,
+    tried,
+)
 from jaxmodpo.training.distributed import DeviceConfig, agreed, leads, open_phase
 from jaxmodpo.training.prompts import on_one_day
 from jaxmodpo.training.session import Session
@@ -182,6 +190,7 @@ class _Search:
         self._beta = 1.0
         self._reported: set[int] = set()
         self._before: dict[int, float] = {}
+        self._storage_fault = ""
 
     def study(self) -> optuna.Study:
         """Open or make the study."""
@@ -221,6 +230,7 @@ class _Search:
             _Failed: it failed, and the trial has its reason.
             optuna.TrialPruned: it was hopeless.
             Preempted: the search is to end; as with Ctrl-C, the next run goes on with the trial.
+            UserError: the study's storage failed, which is no fault of the trial's; likewise.
         """
         trial.set_user_attr("process", f"{socket.gethostname()}:{os.getpid()}")
         try:
@@ -232,6 +242,9 @@ class _Search:
                 trial.study.tell(trial, state=TrialState.FAIL)
             raise
         except (_Failed, UserError) as error:
+            if self._storage_fault:
+                trial.set_user_attr("cut_off", True)
+                raise UserError(f"{self._storage_fault}; run the same command again, which goes on") from error
             trial.set_user_attr("reason", str(error))
             logger.warning("trial %d failed: %s", trial.number, error)
             raise _Failed(str(error)) from error
@@ -325,7 +338,9 @@ class _Search:
                     self._reported.add(step)
                 return self._trial.should_prune()
             except Exception as error:  # the others wait for an answer, and hear of a UserError alone
-                raise UserError(f"the study did not take an evaluation: {_sentence(error)}") from error
+                said = f"the study did not take an evaluation: {_sentence(error)}"
+                self._storage_fault = said if isinstance(error, STORAGE_FAULTS) else ""
+                raise UserError(said) from error
 
         if agreed(hopeless):
             raise optuna.TrialPruned(f"{value:.4f} after {epoch:.2f} epochs")

@@ -15,6 +15,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import optuna
@@ -509,6 +510,7 @@ GIVEN = """
 import json, sys, time
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 import optuna
 from jaxmodpo.search import tune
 tune.write_report = lambda *_: None
@@ -703,3 +705,27 @@ def test_a_full_disk_under_the_studys_storage_is_a_sentence(wrapped):
         if wrapped:
             raise optuna.exceptions.StorageInternalError("an error about postgresql://me:secret@host") from full
         raise full
+
+
+def test_a_trial_whose_evaluation_the_storage_did_not_take_goes_on_at_the_next_start(tmp_path, monkeypatch):
+    """It has not failed: a search that a busy disk met would choose other settings than one that nothing met."""
+    settings = SimpleNamespace(output_dir=tmp_path, beta=0.1, evaluations_per_epoch=2, seed=0, trains=None)
+
+    def away(*_: Any) -> None:
+        raise sqlalchemy.exc.OperationalError("INSERT", {}, sqlite3.OperationalError("database is locked"))
+
+    def run(*_: Any) -> Any:
+        monkeypatch.setattr(optuna.Trial, "report", away)
+        searching._on_evaluation(0.5, {"rewards/accuracies": 0.5})
+
+    monkeypatch.setattr(tune, "_settings", lambda *_: None)
+    searching = tune._Search(settings, tune._Method("align dpo", run), {}, "name")
+    study = optuna.create_study()
+    sentence = r"did not take an evaluation: .*database is locked; run the same command again, which goes on$"
+    with pytest.raises(UserError, match=sentence):
+        study.optimize(searching.lead, n_trials=1, catch=(tune._Failed,))
+    monkeypatch.undo()
+    tune.continue_cut_off(study, tmp_path)
+    first, again = study.trials
+    assert "reason" not in first.user_attrs and first.user_attrs["cut_off"]
+    assert (again.state, again.user_attrs["continues"]) == (TrialState.WAITING, first.number)
