@@ -8,23 +8,26 @@ BIN := $(VENV)/bin
 # XLA takes its buffers anew at every step; in pages of 2 MiB they cost the kernel half the time.
 export GLIBC_TUNABLES ?= glibc.malloc.hugetlb=1
 
-.PHONY: demo test fast lint setup clean
+.PHONY: help demo test fast lint setup clean
 
-demo: $(VENV)/.runtime
+help:  ## say what each target does
+	@sed -n 's/^\([a-z]*\):.*## /\1: /p' $(MAKEFILE_LIST) | sed 's/^\([a-z]*\): /  make \1\t/'
+
+demo: $(VENV)/.runtime  ## the whole experiment in a small synthetic world, about 15 minutes on one core
 	$(BIN)/jaxmodpo demo --output-dir $(DEMO_DIR)
 
-test: lint
+test: lint  ## linters, type checks and all tests
 	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
 
-fast: $(VENV)/.test
+fast: $(VENV)/.test  ## the tests that take a few seconds each
 	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -m "not slow"
 
-lint: $(VENV)/.test
+lint: $(VENV)/.test  ## ruff and pyright
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/pyright
 
-setup: $(VENV)/.test
+setup: $(VENV)/.test  ## make .venv with everything that the tests need
 
 $(VENV)/bin/python:
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or later is needed: make PYTHON=python3.12")'
@@ -40,5 +43,5 @@ $(VENV)/.test: pyproject.toml | $(VENV)/bin/python
 	$(BIN)/pip install --quiet --no-compile --editable '.[test]'
 	touch $@ $(VENV)/.runtime
 
-clean:
+clean:  ## remove .venv and out
 	rm -rf $(VENV) out
