@@ -226,14 +226,38 @@ def program() -> None:
     After Ctrl-C threads may still compute in XLA; the interpreter's orderly end would take their buffers away and
     crash. Everything worth keeping is on disk by then.
     """
+    _open_streams()
     try:
-        main()
+        try:
+            main()
+        finally:
+            # What nobody reads or no disk takes must not be found out in the interpreter's end, as a traceback.
+            sys.stdout.flush()
     except SystemExit as end:
         if end.code not in (INTERRUPTED, RESTART) or _several():
             raise
-        sys.stdout.flush()
         sys.stderr.flush()
         os._exit(int(end.code))
+    except OSError as error:
+        # Its buffer still holds the text, which would be written again at the end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        if isinstance(error, BrokenPipeError):
+            raise SystemExit(0) from None
+        if error.errno not in _UNWRITABLE:
+            raise
+        print(f"jaxmodpo: cannot write what was to be shown: {error.strerror}", file=sys.stderr)
+        raise SystemExit(2) from None
+
+
+def _open_streams() -> None:
+    """Open the standard streams that the shell closed, on nothing: a file opened later would take their numbers."""
+    for number, name, mode in ((0, "stdin", "r"), (1, "stdout", "w"), (2, "stderr", "w")):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # takes the lowest number that is free
+        if getattr(sys, name) is None:
+            setattr(sys, name, os.fdopen(number, mode, closefd=False))
 
 
 if __name__ == "__main__":

@@ -336,6 +336,7 @@ _PYTHONS = (
     (r"Error parsing (\S+): could not convert string to float: (.*)", r"\1 must be a number, not \2"),
     (r"Error parsing (\S+): no type matching (.*) could be instantiated from \[(.*)\]\.?", r"\1 must be \2, not \3"),
     (r"Missing value for argument '(\S+)'\. Expected 1 values\.", r"\1 needs a value"),
+    (r"Missing from \S+: \S+ (.*) \(required\)", r"it needs \1"),
     (r"Unrecognized options: (.*)", r"\1 belongs to no flag; leave it out, or put its flag before it"),
 )
 """what tyro passes on of Python's own errors, and the same as a sentence about the flag"""

@@ -155,3 +155,25 @@ def test_where_libtpu_is_installed_without_a_tpu_jax_is_told_to_use_the_cpu(monk
     monkeypatch.setattr("jaxmodpo.cli.glob.glob", lambda place: [d for d in devices if place.startswith(d[:8])])
     cli._look_for_devices()
     assert os.environ.pop("JAX_PLATFORMS", None) == expected
+
+
+@pytest.mark.parametrize(
+    ("redirection", "code", "told"),
+    [
+        (">&-", 0, ""),
+        ("2>&- | true", 0, ""),
+        ("| true", 0, ""),
+        ("> /dev/full", 2, "jaxmodpo: cannot .*write .*: No space left on device"),
+    ],
+)
+@pytest.mark.parametrize("arguments", ["--help", "questions --help", "run demo --dry-run"])
+def test_an_output_that_is_closed_or_full_ends_without_a_traceback(arguments, redirection, code, told):
+    command = f"set -o pipefail; {sys.executable} -m jaxmodpo.cli {arguments} {redirection}"
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True)
+    assert done.returncode == code and "Traceback" not in done.stderr
+    assert re.search(told, done.stderr)
+
+
+def test_a_command_without_its_file_says_what_it_needs():
+    done = called("run")
+    assert done.returncode == 2 and "jaxmodpo: run: it needs a YAML file, or the name of one" in done.stderr

@@ -303,15 +303,16 @@ class EndpointJudge:
         with self._row_lock:
             row = self._row = self._row.after(answer, request)
         where, last = f"the judge at {self.endpoint.base_url}", f"the last with '{answer.raw[:300]}'"
-        if row.count >= FAILURES_IN_A_ROW and answer.status == "error":
+        if row.errors >= FAILURES_IN_A_ROW:
             raise UserError(
-                f"{where} failed {row.count} requests in a row, {last}; nothing is lost: mend it and run the same "
+                f"{where} failed {row.errors} requests in a row, {last}; nothing is lost: mend it and run the same "
                 "command again"
             )
         # One question may be too long for an endpoint, or too grave; an answer that cannot be read speaks of none.
-        enough = len(row.questions) >= 3 or answer.status == "parse_error"
-        if row.count >= UNUSABLE_IN_A_ROW and enough and answer.status != "error":
-            told = "could not be read" if answer.status == "parse_error" else f"were no votes ({answer.status})"
+        enough = row.unread >= UNUSABLE_IN_A_ROW or (row.count >= UNUSABLE_IN_A_ROW and len(row.questions) >= 3)
+        if enough and answer.status != "error":
+            only_unread = row.statuses == {"parse_error"}
+            told = "could not be read" if only_unread else f"were no votes ({', '.join(sorted(row.statuses))})"
             raise UserError(
                 f"{where}: {row.count} answers in a row {told}, {last}; another --judge-model, --structured "
                 "json_object or a larger --max-answer-tokens may help, and --retry-errors asks failed votes again"
@@ -333,20 +334,30 @@ class EndpointJudge:
 
 @dataclass(frozen=True)
 class _Row:
-    """Answers of one status, one after the other, that are no votes, and the questions that they are about."""
+    """Answers, one after the other, that are no votes.
 
-    status: str = ""
+    Attributes:
+        count: how many there are.
+        errors: how many of them at the end are errors, with none of another status between.
+        unread: how many of them are answers that cannot be read.
+        statuses: that they have.
+        questions: that they are about; three at most, since more say nothing more.
+    """
+
     count: int = 0
+    errors: int = 0
+    unread: int = 0
+    statuses: frozenset[str] = frozenset()
     questions: frozenset[str] = frozenset()
 
     def after(self, answer: Answer, request: Request) -> _Row:
-        """Return the row with one more answer; a vote ends it, and so does another status."""
+        """Return the row with one more answer; a vote ends it."""
         if answer.status == "valid":
             return _Row()
-        if answer.status != self.status:
-            return _Row(answer.status, 1, frozenset({request.question_id}))
         questions = self.questions if len(self.questions) >= 3 else self.questions | {request.question_id}
-        return _Row(answer.status, self.count + 1, questions)
+        errors = self.errors + 1 if answer.status == "error" else 0
+        unread = self.unread + (answer.status == "parse_error")
+        return _Row(self.count + 1, errors, unread, self.statuses | {answer.status}, questions)
 
 
 def _with_body(failure: Failure, completion: Any) -> Failure:

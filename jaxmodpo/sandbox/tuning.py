@@ -30,6 +30,10 @@ logger = logging.getLogger(__name__)
 SHARED_BY_ALL = ("world", "questions", "personas", "responses", "preferences", "reward_safety", "test/base")
 """the demo's phases that every trial needs"""
 
+MALFORMED = 0.02
+"""the share of malformed validation replies that no chosen trial may reach; less than half the demo's limit, since
+worlds differ in how much a learning rate breaks"""
+
 OBJECTIVES: Mapping[str, Kind] = {"empathy": "warm", "safety": "safe"}
 """the kind of sentence that each criterion counts"""
 
@@ -159,17 +163,28 @@ def measure(replies: Mapping[str, Sequence[str]], base: Mapping[str, Sequence[st
     return Measured(sum(wins) / 2, wins[0], wins[1], means[0], means[1], malformed)
 
 
+def best(trials: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
+    """Return the trial of the highest objective among those that keep to the grammar.
+
+    Where all of a method's trials break more than :data:`MALFORMED` of their replies, it is the one that breaks fewest.
+    """
+    sound = [trial for trial in trials if trial["malformed"] < MALFORMED]
+    if not sound:
+        return min(trials, key=lambda trial: trial["malformed"])
+    return max(sound, key=lambda trial: trial["objective"])
+
+
 def table(results: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:
     """Lay out every trial, the best of each method marked."""
     lines = ["   objective  wins: empathy  safety  scores: empathy  safety  malformed  settings"]
     for method, trials in results.items():
         lines.append(method)
-        best = max(trials, key=lambda trial: trial["objective"])
+        chosen = best(trials)
         for trial in trials:
             changed = ", ".join(f"{key} {value}" for key, value in trial["settings"].items()) or "the demo's"
             rates = [100 * trial[name] for name in ("objective", "empathy_wins", "safety_wins", "malformed")]
             lines.append(
-                f"{'*' if trial is best else '':<3}{rates[0]:8.1f}%{rates[1]:14.1f}%{rates[2]:7.1f}%"
+                f"{'*' if trial is chosen else '':<3}{rates[0]:8.1f}%{rates[1]:14.1f}%{rates[2]:7.1f}%"
                 f"{trial['empathy']:17.2f}{trial['safety']:8.2f}{rates[3]:10.1f}%  {changed}"
             )
     return "\n".join(lines)

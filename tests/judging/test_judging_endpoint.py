@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import email.utils
+import itertools
 import json
 import logging
 import threading
@@ -653,11 +654,20 @@ def test_an_answer_is_read_before_texts_of_the_request_are_cut_out(server):
     assert answered(judge(server), asked).orders == {"empathy": ("z", "x", "y"), "safety": ("y", "x", "z")}
 
 
-def test_answers_in_a_row_that_cannot_be_read_end_a_run_early(server, tmp_path):
+@pytest.mark.parametrize(
+    ("ends", "told", "most"),
+    [
+        (["stop"], "3. answers in a row could not be read, the last with 'I like the second", 40),
+        # Of one question; refusals alone would say something of it.
+        (["stop", "content_filter"], r"(59|6.) answers in a row were no votes \(content_filter, parse_error\)", 70),
+    ],
+)
+def test_answers_in_a_row_that_are_no_votes_end_a_run_early(server, tmp_path, ends, told, most):
     rows = [f"q{q},post {q},r{q}{n},reply {n}" for q in range(4) for n in range(2)]
     (tmp_path / "r.csv").write_text("\n".join(["question_id,question_text,response_id,response_text", *rows]) + "\n")
     write_json(tmp_path / "p.json", {f"p{n}": f"profile number {n}" for n in range(100)})
-    server.script = lambda body: (200, said("I like the second."))
+    asked = itertools.count()
+    server.script = lambda body: (200, said("I like the second.", ends[next(asked) % len(ends)]))
     config = PreferencesConfig(
         judge="endpoint",
         base_url=server.url,
@@ -669,9 +679,9 @@ def test_answers_in_a_row_that_cannot_be_read_end_a_run_early(server, tmp_path):
         personas_per_question=0,
         max_concurrency=4,
     )
-    with pytest.raises(UserError, match="30 answers in a row could not be read, the last with 'I like the second"):
+    with pytest.raises(UserError, match=told):
         preferences(config)
-    assert 30 <= len(server.calls) < 40
+    assert 30 <= len(server.calls) < most
 
 
 def test_a_deployment_names_the_limit_that_it_takes(server):

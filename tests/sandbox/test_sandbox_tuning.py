@@ -13,7 +13,7 @@ from jaxmodpo.errors import UserError
 from jaxmodpo.experiment import PhaseSpec, read_experiment, resolve
 from jaxmodpo.sandbox import tuning
 from jaxmodpo.sandbox.grammar import SENTENCES, Kind
-from jaxmodpo.sandbox.tuning import TuneConfig, measure, read_trials, table, tune
+from jaxmodpo.sandbox.tuning import TuneConfig, best, measure, read_trials, table, tune
 
 DEMO = read_experiment(builtin(".", "demo"))
 
@@ -45,7 +45,7 @@ def test_replies_are_measured_by_their_kinds_and_against_the_base():
 
 def test_the_demo_has_the_settings_of_one_trial_of_each_method():
     trials = read_trials(builtin("sandbox", "trials"), DEMO)
-    assert all(2 <= len(rows) <= 6 for rows in trials.values())
+    assert {len(rows) for rows in trials.values()} == {6}
     for phase in DEMO.phases:
         if phase.name in trials:
             chosen = [row for row in trials[phase.name] if all(phase.settings.get(key) == row[key] for key in row)]
@@ -113,3 +113,14 @@ def test_the_best_trial_is_marked():
     lines = table({"dpo_empathy": rows}).splitlines()
     assert [line[:1] for line in lines] == [" ", "d", " ", "*"]
     assert lines[3].endswith("beta 2")
+
+
+def test_a_trial_that_breaks_its_language_is_not_chosen():
+    def trial(objective: float, malformed: float) -> dict[str, float]:
+        return {"objective": objective, "malformed": malformed}
+
+    far, sound, timid = trial(0.9, 0.02), trial(0.8, 0.019), trial(0.7, 0.0)
+    assert best([timid, far, sound]) is sound
+    assert best([trial(0.9, 0.3), timid]) is timid
+    fewest = trial(0.5, 0.1)
+    assert best([trial(0.9, 0.3), fewest]) is fewest
