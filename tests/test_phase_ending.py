@@ -19,7 +19,8 @@ def test_a_training_ends_with_its_figures_in_words_whichever_key_holds_the_accur
 
 def test_an_accuracy_that_stands_under_both_keys_is_said_once_as_it_was_measured_of_the_outcome(tmp_path):
     phase = Phase(tmp_path, {}, False)
-    phase.finish(**{"held_out_rewards/accuracies": 0.5, "held_out_accuracy": 0.75})
+    results: dict[str, Any] = {"held_out_rewards/accuracies": 0.5, "held_out_accuracy": 0.75}
+    phase.finish(**results)
     assert phase.ending == f"finished: {tmp_path}; held-out accuracy 0.75"
 
 
