@@ -8,6 +8,7 @@ experiment file holds it. An unknown key is an error that names the nearest know
 from __future__ import annotations
 
 import dataclasses
+import difflib
 import re
 import types
 import typing
@@ -88,11 +89,11 @@ def _suggestion(name: str, known: Mapping[str, Any], flag: bool) -> str:
     """Name the setting that an unknown one stands for: by what other trainers call it, or by its spelling."""
     ours = OTHER_NAMES.get(name.removeprefix("--").replace("-", "_"), "")
     shown = f"--{ours.replace('_', '-')}" if flag else ours
-    if shown not in known:
+    if shown not in known and not difflib.get_close_matches(name, known, n=1, cutoff=0.8):
         # A last word alone, as rank of lora_rank, looks more like other short names to difflib.
         ending = "-_"[not flag] + name.removeprefix("--")
         shown = min((one for one in known if one.endswith(ending)), key=len, default="")
-    return f"; did you mean '{shown}'?" if shown else nearest(name, known)
+    return f"; did you mean '{shown}'?" if shown in known else nearest(name, known)
 
 
 def _values(cls: type, settings: Mapping[str, Any], source: str) -> dict[str, Any]:
