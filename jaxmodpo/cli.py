@@ -1,4 +1,4 @@
-"""Every command on one screen: its name, its settings, its function, one line about it.
+"""The command line: help, one command with its settings, and how it ends: exit codes, sentences, signals.
 
 Nothing heavy is imported before a command is chosen, so that ``jaxmodpo --help`` answers at once.
 """
@@ -8,7 +8,6 @@ from __future__ import annotations
 import contextlib
 import errno
 import glob
-import importlib
 import importlib.util
 import logging
 import os
@@ -16,9 +15,9 @@ import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
 
 from jaxmodpo import __version__
+from jaxmodpo.commands import COMMANDS, FAMILIES, load, members, overview, overview_of
 from jaxmodpo.errors import INTERRUPTED, RESTART, Preempted, UserError, nearest
 from jaxmodpo.interrupts import Interrupts, interrupts
 from jaxmodpo.terminal import PrintableFormatter, PrintableStream, printable
@@ -26,87 +25,11 @@ from jaxmodpo.terminal import PrintableFormatter, PrintableStream, printable
 log = logging.getLogger(__name__)
 
 
-class Command(NamedTuple):
-    """Where a command lives: ``module:Dataclass`` and, in the same module, its function."""
-
-    module: str
-    settings: str
-    function: str
-    about: str
-
-
-COMMANDS = {
-    "questions": Command("data.questions", "QuestionsConfig", "questions", "clean and split help-seeking posts"),
-    "personas": Command("personas.command", "PersonasConfig", "personas", "turn a survey into patient personas"),
-    "responses": Command("sampling.command", "ResponsesConfig", "responses", "sample replies from a model"),
-    "preferences": Command(
-        "judging.preferences",
-        "PreferencesConfig",
-        "preferences",
-        "personas rank replies into preference pairs",
-    ),
-    "pairs": Command("data.scored", "PairsConfig", "pairs", "preference pairs from scored answers, such as upvotes"),
-    "reward": Command("methods.reward", "RewardConfig", "reward", "train a reward model on preference pairs"),
-    "align sft": Command("methods.sft", "SFTConfig", "sft", "fine-tune on chosen replies"),
-    "align dpo": Command("methods.dpo", "DPOConfig", "dpo", "align to one objective"),
-    "align modpo": Command("methods.modpo", "MODPOConfig", "modpo", "align to several, reward models as margins"),
-    "align joint": Command("methods.joint", "JointConfig", "joint", "align to several, one loss over their pairs"),
-    "soup": Command("methods.soup", "SoupConfig", "soup", "average adapters"),
-    "tune reward": Command("search.tune", "TuneRewardConfig", "tune_reward", "search a reward model's settings"),
-    "tune sft": Command("search.tune", "TuneSFTConfig", "tune_sft", "search SFT's settings"),
-    "tune dpo": Command("search.tune", "TuneDPOConfig", "tune_dpo", "search DPO's settings"),
-    "tune modpo": Command("search.tune", "TuneMODPOConfig", "tune_modpo", "search MODPO's settings"),
-    "tune joint": Command("search.tune", "TuneJointConfig", "tune_joint", "search Joint-Loss DPO's settings"),
-    "sweep": Command("search.sweep", "SweepConfig", "sweep", "MODPO and soups over a grid of weights: their fronts"),
-    "export": Command("models.export", "ExportConfig", "export", "merge an adapter into a full model folder"),
-    "score policy": Command("methods.score", "ScorePolicyConfig", "score_policy", "log-probabilities of pairs"),
-    "score reward": Command("methods.score", "ScoreRewardConfig", "score_reward", "rewards of pairs"),
-    "score kl": Command("methods.score", "ScoreKLConfig", "score_kl", "how far a policy moved from its base"),
-    "evaluate": Command("evaluation.head_to_head", "EvaluateConfig", "evaluate", "blinded head-to-head judging"),
-    "votes": Command("judging.export", "VotesConfig", "votes", "write a ledger's votes to Parquet or JSON Lines"),
-    "judges": Command("evaluation.judges", "JudgesConfig", "judges", "how far judges' votes can be believed"),
-    "report": Command("evaluation.report", "ReportConfig", "report", "one HTML file about finished runs, with figures"),
-    "run": Command("experiment", "RunConfig", "run", "run an experiment file, skipping finished phases"),
-    "verify": Command("verify", "VerifyConfig", "verify", "finished folders against their manifests, byte for byte"),
-    "sandbox world": Command("sandbox.world", "WorldConfig", "world", "make synthetic posts, a survey and tiny models"),
-    "sandbox check": Command("sandbox.check", "CheckConfig", "check", "count replies that the sandbox cannot parse"),
-    "fit": Command("bench.fit", "FitConfig", "fit", "whether a step fits a TPU or GPU topology, and its cost"),
-    "bench injection": Command(
-        "bench.injection", "BenchInjectionConfig", "bench_injection", "whether replies that give orders win by it"
-    ),
-    "bench judge": Command("bench.judge", "BenchJudgeConfig", "bench_judge", "calls a second, and memory, of judging"),
-    "bench load": Command("bench.load", "BenchLoadConfig", "bench_load", "host memory and time of loading a model"),
-    "bench logps": Command("bench.logps", "BenchLogpsConfig", "bench_logps", "memory of log-probabilities, chunked"),
-    "bench parity": Command("bench.parity", "BenchParityConfig", "bench_parity", "our models against transformers'"),
-    "bench step": Command("bench.step", "BenchStepConfig", "bench_step", "training speed, also against TRL"),
-    "bench resume": Command("bench.resume", "BenchResumeConfig", "bench_resume", "kill a run often, compare its end"),
-    "sandbox fronts": Command("sandbox.fronts", "FrontsConfig", "fronts", "MODPO against soups with known rewards"),
-    "sandbox tune": Command("sandbox.tuning", "TuneConfig", "tune", "how the demo's settings were chosen"),
-    "bench real": Command("bench.real", "BenchRealConfig", "bench_real", "small models on real preferences"),
-    "demo": Command("sandbox.demo", "DemoConfig", "demo", "the whole flow in a small synthetic world"),
-}
-
-
+_HELP = ("-h", "--help", "help")
 # A disk that is full, over its quota, of too large a file, read-only or not ours.
 _UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES)
 # A file where a folder belongs, a folder for a file, a name that cannot be, or nothing at all.
 _MISPLACED = (errno.ENOTDIR, errno.EEXIST, errno.ENOENT, errno.EISDIR, errno.ENAMETOOLONG, errno.ELOOP)
-
-
-def usage() -> str:
-    width = max(map(len, COMMANDS))
-    lines = [f"  {name:<{width}}  {command.about}" for name, command in COMMANDS.items()]
-    return "\n".join(
-        [
-            "usage: jaxmodpo COMMAND [--config FILE.yaml] [--setting value …]",
-            "",
-            "Align a language model to several objectives at once, and measure whether it worked.",
-            "",
-            *lines,
-            "",
-            "jaxmodpo COMMAND --help lists a command's settings; jaxmodpo --version the version.",
-        ]
-    )
 
 
 def find(arguments: Sequence[str]) -> tuple[str, list[str]]:
@@ -116,18 +39,11 @@ def find(arguments: Sequence[str]) -> tuple[str, list[str]]:
         return words, list(arguments[2:])
     if arguments[0] in COMMANDS:
         return arguments[0], list(arguments[1:])
-    group = [name for name in COMMANDS if name.startswith(arguments[0] + " ")]
-    if group:
-        kind = ", ".join(name.split()[1] for name in group)
-        raise UserError(f"'jaxmodpo {arguments[0]}' needs one of: {kind}")
-    raise UserError(f"no command '{arguments[0]}'{nearest(arguments[0], COMMANDS)}")
-
-
-def load(name: str) -> tuple[type, object]:
-    """Import a command and return its settings dataclass and its function."""
-    command = COMMANDS[name]
-    module = importlib.import_module(f"jaxmodpo.{command.module}")
-    return getattr(module, command.settings), getattr(module, command.function)
+    family = members(arguments[0])
+    if not family:
+        known = [*FAMILIES, *(name for name in COMMANDS if " " not in name)]
+        raise UserError(f"no command '{arguments[0]}'{nearest(arguments[0], known)}")
+    raise UserError(f"'jaxmodpo {arguments[0]}' has no '{arguments[1]}'; it has {', '.join(family)}")
 
 
 def _look_for_devices() -> None:
@@ -148,8 +64,11 @@ def _users(error: OSError) -> bool:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line; exit code 2 and one sentence where the user can mend it."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
-    if not arguments or arguments[0] in ("-h", "--help", "help"):
-        print(usage())
+    if not arguments or arguments[0] in _HELP:
+        print(overview())
+        return
+    if arguments[0] in FAMILIES and (len(arguments) == 1 or arguments[1] in _HELP):
+        print(overview_of(arguments[0]))
         return
     if arguments[0] == "--version":
         print(__version__)

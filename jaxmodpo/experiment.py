@@ -19,7 +19,7 @@ from typing import Annotated, Any
 
 import tyro
 
-from jaxmodpo.cli import COMMANDS, load
+from jaxmodpo.commands import COMMANDS, load
 from jaxmodpo.config import as_mapping, builtin, from_mapping, load_yaml, named_values
 from jaxmodpo.errors import UserError, nearest
 from jaxmodpo.phase import Phase, is_finished

@@ -22,6 +22,7 @@ from jaxmodpo.errors import UserError
 from jaxmodpo.fingerprints import fingerprint
 from jaxmodpo.hub import download_hint
 from jaxmodpo.locks import LOCK, FolderLock, Held, lock
+from jaxmodpo.ranges import incidental
 from jaxmodpo.results import Manifest
 
 MANIFEST = "manifest.json"
@@ -73,7 +74,7 @@ class Phase:
                 raise UserError(f"{name}: no such file or folder: {path}{download_hint(path)}")
         identity = {
             "command": command,
-            "settings": {k: v for k, v in as_mapping(config).items() if k not in NOT_IDENTITY},
+            "settings": {k: v for k, v in as_mapping(config).items() if k not in incidental(type(config))},
             "inputs": {name: fingerprint(path) for name, path in inputs.items()},
         }
         path = directory / MANIFEST
@@ -327,19 +328,6 @@ def _check_outputs(directory: Path, manifest: Mapping[str, Any]) -> None:
 def _life() -> dict[str, Any]:
     """Describe this process, for a manifest that several one after the other may write."""
     return {"started": _now(), "process": os.getpid(), "environment": environment()}
-
-
-# Settings that say where or how fast, never what: they may differ when a run is resumed.
-NOT_IDENTITY = frozenset(
-    {
-        *("output_dir", "output", "cache_dir", "keep_checkpoints", "track", "log_every", "save_every"),
-        *("mesh", "distributed", "coordinator", "processes", "process_id"),
-        *("max_concurrency", "api_key_env", "send_personas", "send_questions"),
-        *("timeout", "budget", "budget_calls", "retry_errors", "ledger", "poll_seconds", "dry_run"),
-        *("tokenizer", "model_table"),
-        *("trials", "study", "keep_trials"),
-    }
-)
 
 
 def _difference(old: Any, new: Any, name: str = "") -> str:

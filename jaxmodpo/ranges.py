@@ -1,7 +1,9 @@
-"""The ranges of settings: declared where a setting is, and checked in one place before a command does anything.
+"""What a command's settings say of themselves where they are declared.
 
-``batch_size: Count = 4`` says that a batch has at least one example. A command's dataclass is a :class:`Settings`;
-what two settings say together it adds to ``check``, which the command, ``run`` and its dry run call first.
+``batch_size: Count = 4`` says that a batch has at least one example; ranges are checked in one place, before a command
+does anything. ``log_every: Incidental[Count] = 10`` says besides that it is no part of what a run computes, so that a
+resumed run may have another. A command's dataclass is a :class:`Settings`; what two settings say together it adds to
+``check``, which the command, ``run`` and its dry run call first.
 """
 
 from __future__ import annotations
@@ -12,7 +14,7 @@ import math
 import typing
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 from jaxmodpo.errors import UserError
 from jaxmodpo.schema import Range
@@ -31,6 +33,16 @@ ShareBelowOne = Annotated[float, Range(least=0, below=1)]
 """such as a dropout, which cannot drop everything"""
 Seed = Annotated[int, Range(least=0, most=2**32 - 1)]
 """what NumPy and JAX alike take"""
+
+
+class _Mark:
+    """Stands in a type beside what it says of a setting."""
+
+
+_INCIDENTAL = _Mark()
+_T = TypeVar("_T")
+Incidental = Annotated[_T, _INCIDENTAL]
+"""a setting that says where or how fast, and never what comes out; it may differ when a run is resumed"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,6 +89,13 @@ def declared(cls: type) -> Mapping[str, Range]:
     hints = typing.get_type_hints(cls, include_extras=True)
     ranges = {name: _within(hint) for name, hint in hints.items()}
     return {name: within for name, within in ranges.items() if within is not None}
+
+
+@functools.cache
+def incidental(cls: type) -> frozenset[str]:
+    """Return the settings of a dataclass that are no part of a run's identity."""
+    hints = typing.get_type_hints(cls, include_extras=True)
+    return frozenset(name for name, hint in hints.items() if _INCIDENTAL in getattr(hint, "__metadata__", ()))
 
 
 def _within(hint: Any) -> Range | None:

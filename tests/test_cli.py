@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 
 from jaxmodpo import __version__, cli
-from jaxmodpo.cli import COMMANDS, find, load, main
+from jaxmodpo.cli import find, main
+from jaxmodpo.commands import COMMANDS, FAMILIES, load, members
 from jaxmodpo.config import parse
 
 README = Path(__file__).parent.parent / "README.md"
@@ -27,9 +28,26 @@ def test_help_names_every_command_and_imports_nothing_heavy():
     code = "import sys; from jaxmodpo.cli import main; main(['--help']); print('\\n'.join(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     for name, command in COMMANDS.items():
-        assert f"  {name} " in done.stdout and command.about in done.stdout
+        family, _, member = name.partition(" ")
+        line = next(line for line in done.stdout.splitlines() if line.startswith(f"  {family} "))
+        assert line.endswith(command.about) if not member else re.search(rf"[:,] {member}(,|$)", line)
     loaded = {line.split(".")[0] for line in done.stdout.splitlines()}
     assert not loaded & {"jax", "flax", "transformers", "pandas", "torch", "numpy", "tyro", "openai"}
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_family_lists_its_members(family, capsys):
+    main([family])
+    alone = capsys.readouterr().out
+    main([family, "--help"])
+    assert alone == capsys.readouterr().out
+    found = members(family)
+    assert found and all(f"  {family} {member} " in alone and one.about in alone for member, one in found.items())
+
+
+def test_every_command_of_two_words_belongs_to_a_family():
+    assert {name.partition(" ")[0] for name in COMMANDS if " " in name} == set(FAMILIES)
+    assert not set(FAMILIES) & set(COMMANDS)
 
 
 def test_commands_that_tests_start_find_no_torch():
@@ -79,8 +97,8 @@ def test_version(capsys):
     ("arguments", "message"),
     [
         (["question"], "no command 'question'; did you mean 'questions'?"),
-        (["align"], "'jaxmodpo align' needs one of: sft, dpo, modpo, joint"),
-        (["align", "dpoo"], "needs one of"),
+        (["algn"], "no command 'algn'; did you mean 'align'?"),
+        (["align", "dpoo"], "'jaxmodpo align' has no 'dpoo'; it has sft, dpo, modpo, joint"),
         (["run", "nothing.yaml"], "nothing.yaml"),
         (["questions", "--input", "nowhere.csv", "--output-dir", "o"], "no such file or folder: nowhere.csv"),
     ],

@@ -9,7 +9,8 @@ import typing
 import pytest
 import tyro
 
-from jaxmodpo.cli import COMMANDS, load, main
+from jaxmodpo.cli import main
+from jaxmodpo.commands import COMMANDS, load
 from jaxmodpo.config import OTHER_NAMES, parse
 from jaxmodpo.errors import UserError
 

@@ -11,7 +11,7 @@ import pytest
 
 from jaxmodpo import experiment as experiment_module
 from jaxmodpo.artifacts import read_json, write_text
-from jaxmodpo.cli import load
+from jaxmodpo.commands import load
 from jaxmodpo.config import builtin
 from jaxmodpo.errors import UserError
 from jaxmodpo.experiment import RunConfig, read_experiment, resolve_all, run, run_experiment

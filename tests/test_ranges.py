@@ -11,14 +11,14 @@ from typing import Any, Literal
 
 import pytest
 
-from jaxmodpo.cli import COMMANDS, load
+from jaxmodpo.commands import COMMANDS, load
 from jaxmodpo.config import from_mapping
 from jaxmodpo.data.scored import PairsConfig
 from jaxmodpo.errors import UserError
 from jaxmodpo.methods.dpo import DPOConfig
 from jaxmodpo.methods.score import ScoreKLConfig, score_kl
 from jaxmodpo.personas.command import PersonasConfig, personas
-from jaxmodpo.ranges import Count, Probability, Seed, Settings, ShareBelowOne, declared, words
+from jaxmodpo.ranges import Count, Probability, Seed, Settings, ShareBelowOne, declared, incidental, words
 from jaxmodpo.sampling.command import ResponsesConfig, responses
 from jaxmodpo.schema import Range
 
@@ -133,3 +133,31 @@ def test_a_wrong_setting_is_complained_of_before_a_missing_model(tmp_path):
 def test_a_file_of_settings_is_refused_by_its_name():
     with pytest.raises(UserError, match=r"^demo.yaml, phase pairs: --least-gap must be above 0, not -1$"):
         from_mapping(PairsConfig, {"input": "i", "output_dir": "o", "least_gap": -1}, "demo.yaml, phase pairs")
+
+
+@pytest.mark.parametrize(
+    ("command", "names"),
+    [
+        ("questions", {"output_dir"}),
+        ("score kl", {"output_dir"}),
+        ("responses", {"output_dir", "api_key_env", "send_questions", "max_concurrency"}),
+        (
+            "align dpo",
+            {"output_dir", "cache_dir", "keep_checkpoints", "track", "log_every", "save_every"}
+            | {"mesh", "distributed", "coordinator", "processes", "process_id"},
+        ),
+        (
+            "evaluate",
+            {"output_dir", "max_concurrency", "api_key_env", "send_personas", "timeout", "budget", "budget_calls"}
+            | {"retry_errors", "ledger", "poll_seconds", "dry_run", "tokenizer", "model_table"},
+        ),
+    ],
+)
+def test_what_is_no_part_of_a_runs_identity_is_said_where_it_is_declared(command, names):
+    settings, _ = load(command)
+    assert incidental(settings) == names
+
+
+def test_a_search_has_incidental_settings_besides_its_trainings():
+    search, training = load("tune dpo")[0], load("align dpo")[0]
+    assert incidental(search) - incidental(training) == {"trials", "study", "keep_trials"}

@@ -45,7 +45,8 @@ from jaxmodpo.models.files import read_end_tokens, read_model_config, tensor_fil
 from jaxmodpo.models.roberta import RobertaConfig
 from jaxmodpo.models.shapes import SHAPES
 from jaxmodpo.personas.mapping import load_mapping
-from jaxmodpo.phase import NOT_IDENTITY, Phase
+from jaxmodpo.phase import Phase
+from jaxmodpo.ranges import incidental
 from jaxmodpo.results import Judges, Sweep, Validation
 from jaxmodpo.sampling.journal import row, sampled
 from jaxmodpo.search.space import load_space
@@ -107,7 +108,7 @@ _JUDGES = {
     "missing": {"failed": 0, "statuses": {}, "by_criterion": [], "by_model": [], "personas_most_affected": []},
 }
 _CONFIG = QuestionsConfig(input=(Path("a.csv"),), test_size=8, output_dir=Path("out"))
-_QUESTIONS = {name: value for name, value in as_mapping(_CONFIG).items() if name not in NOT_IDENTITY}
+_QUESTIONS = {name: value for name, value in as_mapping(_CONFIG).items() if name not in incidental(type(_CONFIG))}
 _MANIFEST = {
     "status": "finished",
     "identity": {"command": "questions", "settings": _QUESTIONS, "inputs": {}},

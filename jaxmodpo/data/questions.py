@@ -18,7 +18,7 @@ import numpy as np
 from jaxmodpo.artifacts import Question, read_table, write_questions
 from jaxmodpo.errors import UserError
 from jaxmodpo.phase import Phase
-from jaxmodpo.ranges import Count, CountOrZero, Seed, Settings
+from jaxmodpo.ranges import Count, CountOrZero, Incidental, Seed, Settings
 from jaxmodpo.schema import Range
 
 logger = logging.getLogger(__name__)
@@ -30,7 +30,7 @@ class QuestionsConfig(Settings):
 
     input: tuple[Path, ...]
     """EPITOME files, or any CSV with the columns sp_id and seeker_post"""
-    output_dir: Path
+    output_dir: Incidental[Path]
     """questions_train.csv and questions_test.csv are written here"""
     test_size: Annotated[int, Range(least=4)] = 600
     """how many questions are for testing"""

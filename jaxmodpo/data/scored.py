@@ -16,7 +16,7 @@ from jaxmodpo.artifacts import Candidate, Pair, read_table, write_pairs
 from jaxmodpo.errors import UserError
 from jaxmodpo.fingerprints import digest
 from jaxmodpo.phase import Phase
-from jaxmodpo.ranges import CountOrZero, Positive, Settings
+from jaxmodpo.ranges import CountOrZero, Incidental, Positive, Settings
 
 logger = logging.getLogger(__name__)
 
@@ -27,7 +27,7 @@ class PairsConfig(Settings):
 
     input: Path
     """a CSV file with a row per answer"""
-    output_dir: Path
+    output_dir: Incidental[Path]
     """NAME_pairs.json is written here"""
     name: str = "upvotes"
     """how the pairs' file begins: NAME_pairs.json"""

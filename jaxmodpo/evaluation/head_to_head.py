@@ -47,7 +47,7 @@ from jaxmodpo.judging.voting import (
     with_repeats,
 )
 from jaxmodpo.phase import Phase
-from jaxmodpo.ranges import Count, CountOrZero
+from jaxmodpo.ranges import Count, CountOrZero, Incidental
 
 log = logging.getLogger(__name__)
 
@@ -71,7 +71,7 @@ class EvaluateConfig(JudgeConfig):
     personas: Path
     """The personas who vote, a JSON file from id to text; not those used in training."""
 
-    output_dir: Path
+    output_dir: Incidental[Path]
     """Folder for results.json, outcomes.csv and votes.sqlite."""
 
     criteria: str = "therapeutic"

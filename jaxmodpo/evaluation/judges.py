@@ -21,7 +21,7 @@ from jaxmodpo.judging.database import full_place
 from jaxmodpo.judging.ledger import Ledger
 from jaxmodpo.pages import png
 from jaxmodpo.phase import Phase
-from jaxmodpo.ranges import Count, Seed, Settings
+from jaxmodpo.ranges import Count, Incidental, Seed, Settings
 
 log = logging.getLogger(__name__)
 
@@ -32,10 +32,10 @@ JUDGES = "judges.json"
 class JudgesConfig(Settings):
     """Judge the judges: position bias, agreement of repeats, personas and judges, and missing votes."""
 
-    ledger: tuple[str, ...]
+    ledger: Incidental[tuple[str, ...]]
     """Ledgers of votes, files or database URLs; several are compared with each other."""
 
-    output_dir: Path
+    output_dir: Incidental[Path]
     """Folder for judges.json and its figures."""
 
     run: str | None = None

@@ -29,7 +29,7 @@ from jaxmodpo.judging.database import NoLedger
 from jaxmodpo.judging.ledger import Ledger
 from jaxmodpo.pages import png, template
 from jaxmodpo.phase import Phase, read_manifest
-from jaxmodpo.ranges import Settings
+from jaxmodpo.ranges import Incidental, Settings
 from jaxmodpo.results import Divergence, Judges, Malformed, OfModels, Results, Sweep, Test, Validation
 from jaxmodpo.schema import read_as
 
@@ -49,7 +49,7 @@ class ReportConfig(Settings):
     inputs: tuple[Path, ...]
     """Folders to search, with everything below them, for the output folders of other commands."""
 
-    output_dir: Path
+    output_dir: Incidental[Path]
     """Folder for report.html and the PNG files; it may lie inside an input."""
 
     title: str = "Alignment to several therapeutic objectives"

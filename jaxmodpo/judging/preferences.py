@@ -55,7 +55,7 @@ from jaxmodpo.judging.voting import (
     with_repeats,
 )
 from jaxmodpo.phase import Phase
-from jaxmodpo.ranges import Count, CountOrZero
+from jaxmodpo.ranges import Count, CountOrZero, Incidental
 
 log = logging.getLogger(__name__)
 
@@ -68,7 +68,7 @@ class PreferencesConfig(JudgeConfig):
     """question_id, question_text, response_id, response_text: two or more replies to a question"""
     personas: Path
     """a JSON file of {persona_id: persona text}; not those who will evaluate"""
-    output_dir: Path
+    output_dir: Incidental[Path]
     """folder for {criterion}_pairs.json, {criterion}_rankings.json and votes.sqlite"""
     criteria: str = "therapeutic"
     """a criteria file, or the name of one of ours (therapeutic, gricean)"""

@@ -22,7 +22,7 @@ from jaxmodpo.judging.judge import Judge
 from jaxmodpo.judging.ledger import Ledger
 from jaxmodpo.judging.voting import Missingness
 from jaxmodpo.phase import Phase
-from jaxmodpo.ranges import Count, NotNegative, Positive, Seed, Settings, Share
+from jaxmodpo.ranges import Count, Incidental, NotNegative, Positive, Seed, Settings, Share
 
 log = logging.getLogger(__name__)
 
@@ -41,7 +41,7 @@ class JudgeConfig(Settings):
     """the endpoint's address, up to and with /v1"""
     judge_model: str = ""
     """the endpoint's model; it has no default. For replay: a part of the recorded judge's name, where there are more"""
-    api_key_env: str = "OPENAI_API_KEY"
+    api_key_env: Incidental[str] = "OPENAI_API_KEY"
     """the environment variable that holds the endpoint's key"""
     temperature: NotNegative | None = None
     """of the endpoint's model; None sends none, since some models take none (the paper: 0)"""
@@ -49,11 +49,11 @@ class JudgeConfig(Settings):
     """of one answer, thinking included; None sends no limit"""
     structured: Literal["json_schema", "json_object"] = "json_schema"
     """how the form of the answer is demanded; json_object for servers that know no schemas"""
-    send_personas: bool = False
+    send_personas: Incidental[bool] = False
     """let persona profiles go to an endpoint that is not on this machine"""
     prompts: str = "prompts"
     """a file of templates, or the name of ours"""
-    model_table: str = "models"
+    model_table: Incidental[str] = "models"
     """a table of what models take and cost, or the name of ours"""
     criteria_per_call: Literal["one", "all"] = "one"
     """one call for each criterion, or one for all of them; a criterion without better_when and worse_when, such as
@@ -68,25 +68,25 @@ class JudgeConfig(Settings):
     and a full score is 1"""
     seed: Seed = 42
     """of who serves on which question, of the order shown, of ties, and of the rubric's noise"""
-    max_concurrency: Count = 32
+    max_concurrency: Incidental[Count] = 32
     """calls to the endpoint at once, at most; fewer where it pushes back"""
-    timeout: Positive = 120.0
+    timeout: Incidental[Positive] = 120.0
     """seconds for one attempt"""
-    budget: Positive | None = None
+    budget: Incidental[Positive | None] = None
     """dollars; the run stops before it spends more, over all the times it is started"""
-    budget_calls: Count | None = None
+    budget_calls: Incidental[Count | None] = None
     """calls; the run stops before it makes more, over all the times it is started"""
-    retry_errors: bool = False
+    retry_errors: Incidental[bool] = False
     """ask failed votes again, even if the run is finished; without it an unfinished run asks again only where nobody
     answered"""
-    ledger: str = ""
+    ledger: Incidental[str] = ""
     """where votes are kept: a file, or the URL of a database that several machines may share
     (postgresql://user@host/name; the password comes from PGPASSWORD); votes.sqlite in the output folder if empty"""
-    poll_seconds: Positive = 60.0
+    poll_seconds: Incidental[Positive] = 60.0
     """between two looks at a batch"""
-    dry_run: bool = False
+    dry_run: Incidental[bool] = False
     """say what would be asked and what it would cost, and ask nothing"""
-    tokenizer: str = ""
+    tokenizer: Incidental[str] = ""
     """for the dry run: a folder or tokenizer.json whose tokens are counted"""
 
     def check(self) -> None:

@@ -21,7 +21,7 @@ from jaxmodpo.methods.reward import rewards_of_pairs
 from jaxmodpo.models.quantised import BaseDtype
 from jaxmodpo.phase import Phase
 from jaxmodpo.progress import Progress
-from jaxmodpo.ranges import Count, Seed, Settings
+from jaxmodpo.ranges import Count, Incidental, Seed, Settings
 from jaxmodpo.sampling.sampler import SamplingSettings, sample
 from jaxmodpo.schema import Range
 from jaxmodpo.training.policy import Policy, load_policy
@@ -38,7 +38,7 @@ class ScorePolicyConfig(Settings):
     """the base model's Hugging Face folder"""
     pairs: Path
     """preference pairs, as every command reads them"""
-    output: Path
+    output: Incidental[Path]
     """a JSON Lines file, with a row for each pair"""
     adapter: Path | None = None
     """a PEFT folder; without one the base model is scored"""
@@ -115,13 +115,13 @@ class ScoreRewardConfig(Settings):
     """a reward model's folder"""
     pairs: Path
     """preference pairs, as every command reads them"""
-    output: Path
+    output: Incidental[Path]
     """a JSON Lines file, with a row for each pair"""
     batch_size: Count = 8
     """pairs that are scored at a time"""
     max_length: Annotated[int, Range(least=SHORTEST_REWARD_TEXT)] | None = None
     """tokens; by default as in training"""
-    cache_dir: Path | None = None
+    cache_dir: Incidental[Path | None] = None
     """where rewards are kept; default $JAXMODPO_CACHE or ~/.cache/jaxmodpo"""
 
 
@@ -163,7 +163,7 @@ class ScoreKLConfig(Settings):
     """a PEFT folder, trained on this base"""
     questions: Path
     """questions to sample replies to"""
-    output_dir: Path
+    output_dir: Incidental[Path]
     """kl.json is written here"""
     samples: Count = 1
     """replies per question, drawn at temperature 1 from the whole vocabulary"""

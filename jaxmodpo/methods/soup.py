@@ -12,7 +12,7 @@ from jaxmodpo.models.adapters import load_adapter, save_adapter
 from jaxmodpo.models.files import read_decoder_config
 from jaxmodpo.models.lora import Averaging, average
 from jaxmodpo.phase import Phase
-from jaxmodpo.ranges import Settings
+from jaxmodpo.ranges import Incidental, Settings
 from jaxmodpo.training.policy import check_weights
 
 
@@ -24,7 +24,7 @@ class SoupConfig(Settings):
     """PEFT folders, two or more"""
     weights: tuple[float, ...]
     """on the simplex, one per adapter"""
-    output_dir: Path
+    output_dir: Incidental[Path]
     """the averaged adapter is written to output_dir/adapter"""
     how: Averaging = "exact"
     """exact: the mean of what the adapters change; factors: of A and of B apart, another thing; slerp: two adapters'

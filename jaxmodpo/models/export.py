@@ -27,7 +27,7 @@ from jaxmodpo.models.files import (
 )
 from jaxmodpo.models.tensors import save_tensors
 from jaxmodpo.phase import Phase
-from jaxmodpo.ranges import Count, Settings
+from jaxmodpo.ranges import Count, Incidental, Settings
 
 logger = logging.getLogger(__name__)
 
@@ -42,7 +42,7 @@ class ExportConfig(Settings):
     """the base model's Hugging Face folder"""
     adapter: Path
     """a PEFT folder, trained on this base"""
-    output_dir: Path
+    output_dir: Incidental[Path]
     """the merged model is written to output_dir/model"""
     shard_mib: Count = 4096
     """start a new safetensors file before one grows beyond this"""

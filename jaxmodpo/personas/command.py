@@ -20,7 +20,7 @@ from jaxmodpo.personas.summary import STEPS, summarise
 from jaxmodpo.personas.survey import participants_of, read_surveys
 from jaxmodpo.personas.synthetic import survey_rows, write_rows
 from jaxmodpo.phase import Phase
-from jaxmodpo.ranges import Count, CountOrZero, Seed, Settings, Share
+from jaxmodpo.ranges import Count, CountOrZero, Incidental, Seed, Settings, Share
 from jaxmodpo.schema import Range
 
 logger = logging.getLogger(__name__)
@@ -30,7 +30,7 @@ logger = logging.getLogger(__name__)
 class PersonasConfig(Settings):
     """Turn survey answers into patient personas: score, select for diversity, split, report."""
 
-    output_dir: Path
+    output_dir: Incidental[Path]
     """train_personas.json, test_personas.json, all_personas.json, personas_report.html, report.json and figures/ are
     written here"""
     survey: tuple[Path, ...] = ()

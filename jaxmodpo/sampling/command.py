@@ -20,7 +20,7 @@ from jaxmodpo.fingerprints import digest
 from jaxmodpo.models.quantised import BaseDtype
 from jaxmodpo.phase import Phase
 from jaxmodpo.progress import Progress
-from jaxmodpo.ranges import Count, NotNegative, Probability, Seed, Settings
+from jaxmodpo.ranges import Count, Incidental, NotNegative, Probability, Seed, Settings
 from jaxmodpo.sampling.endpoint import Endpoint, ask, check_endpoint, endpoint_key, refuse_empty
 from jaxmodpo.sampling.journal import place, row, sampled
 from jaxmodpo.sampling.sampler import SamplingSettings, sample
@@ -37,7 +37,7 @@ class ResponsesConfig(Settings):
 
     questions: Path
     """question_id, question_text"""
-    output_dir: Path
+    output_dir: Incidental[Path]
     """responses.csv is written here"""
     engine: Literal["local", "endpoint"] = "local"
     """local: a model of this machine; endpoint: one behind an OpenAI-compatible URL, such as GPT-4o"""
@@ -72,11 +72,11 @@ class ResponsesConfig(Settings):
     """the endpoint's address, up to and with /v1"""
     endpoint_model: str = ""
     """the endpoint's model; it has no default"""
-    api_key_env: str = "OPENAI_API_KEY"
+    api_key_env: Incidental[str] = "OPENAI_API_KEY"
     """the environment variable that holds the endpoint's key"""
-    send_questions: bool = False
+    send_questions: Incidental[bool] = False
     """let people's posts go to an endpoint that is not on this machine"""
-    max_concurrency: Count = 8
+    max_concurrency: Incidental[Count] = 8
     """calls to the endpoint at once"""
 
     def check(self) -> None:

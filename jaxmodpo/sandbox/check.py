@@ -9,7 +9,7 @@ from pathlib import Path
 
 from jaxmodpo.artifacts import read_responses, write_json
 from jaxmodpo.phase import Phase
-from jaxmodpo.ranges import Settings
+from jaxmodpo.ranges import Incidental, Settings
 from jaxmodpo.sandbox.grammar import SENTENCES, parse
 
 logger = logging.getLogger(__name__)
@@ -21,7 +21,7 @@ class CheckConfig(Settings):
 
     responses: Path
     """replies sampled from a sandbox model"""
-    output_dir: Path
+    output_dir: Incidental[Path]
     """malformed.json is written here"""
 
 

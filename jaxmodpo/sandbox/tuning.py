@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from jaxmodpo.artifacts import read_responses, write_json
-from jaxmodpo.cli import load
+from jaxmodpo.commands import load
 from jaxmodpo.config import builtin, load_yaml
 from jaxmodpo.errors import UserError, nearest
 from jaxmodpo.experiment import Experiment, PhaseSpec, read_experiment, resolve

@@ -13,7 +13,7 @@ from jaxmodpo.artifacts import write_table
 from jaxmodpo.errors import UserError
 from jaxmodpo.personas.synthetic import write_survey
 from jaxmodpo.phase import Phase
-from jaxmodpo.ranges import Count, Positive, Seed, Settings
+from jaxmodpo.ranges import Count, Incidental, Positive, Seed, Settings
 from jaxmodpo.sandbox import grammar
 from jaxmodpo.sandbox.models import make_mistral, make_roberta
 from jaxmodpo.training.trainer import TrainingConfig
@@ -25,7 +25,7 @@ logger = logging.getLogger(__name__)
 class WorldConfig(Settings):
     """Make the sandbox: a synthetic world with known ground truth."""
 
-    output_dir: Path
+    output_dir: Incidental[Path]
     """posts.csv, survey.csv, mistral/ and roberta/ are written here"""
     posts: Count = 650
     """how many help-seeking posts are made"""

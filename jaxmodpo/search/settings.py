@@ -11,7 +11,7 @@ from jaxmodpo.methods.joint import JointConfig
 from jaxmodpo.methods.modpo import MODPOConfig
 from jaxmodpo.methods.reward import RewardConfig
 from jaxmodpo.methods.sft import SFTConfig
-from jaxmodpo.ranges import Count, Settings
+from jaxmodpo.ranges import Count, Incidental, Settings
 from jaxmodpo.search.space import load_space
 from jaxmodpo.training.trainer import TrainingConfig
 
@@ -20,15 +20,15 @@ from jaxmodpo.training.trainer import TrainingConfig
 class TuneSettings(Settings):
     """What every search can be told besides."""
 
-    trials: Count = 20
+    trials: Incidental[Count] = 20
     """in all, over all processes and earlier runs of this study; pruned and failed ones count"""
     space: str = "paper"
     """a YAML file with the settings to vary, or the name of one of ours (paper)"""
-    study: str | None = None
+    study: Incidental[str | None] = None
     """the study's storage, as a URL that SQLAlchemy takes; by default study.db in output_dir"""
     prune: bool = True
     """stop trials whose evaluations lie below the median of the earlier ones' at the same point"""
-    keep_trials: bool = False
+    keep_trials: Incidental[bool] = False
     """keep every trial's adapter or model, not the best one's alone"""
 
     evaluations_per_epoch: Count = 2

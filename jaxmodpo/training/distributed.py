@@ -22,7 +22,7 @@ from jax.experimental import multihost_utils
 
 from jaxmodpo.errors import UserError
 from jaxmodpo.phase import Phase
-from jaxmodpo.ranges import Count, CountOrZero, Settings
+from jaxmodpo.ranges import Count, CountOrZero, Incidental, Settings
 
 logger = logging.getLogger(__name__)
 
@@ -36,15 +36,15 @@ HEARTBEAT_SECONDS = 60
 class DeviceConfig(Settings):
     """On which devices a command runs, and with which other processes."""
 
-    mesh: tuple[Count, Count, Count] | None = None
+    mesh: Incidental[tuple[Count, Count, Count] | None] = None
     """devices along data, fsdp and tensor; by default all on fsdp, with a copy for each TPU slice or GPU host"""
-    distributed: Literal["auto", "off", "explicit"] = "auto"
+    distributed: Incidental[Literal["auto", "off", "explicit"]] = "auto"
     """auto: join the other processes of a TPU pod, GKE or SLURM job; explicit: those of the next three settings"""
-    coordinator: str | None = None
+    coordinator: Incidental[str | None] = None
     """HOST:PORT of process 0"""
-    processes: Count | None = None
+    processes: Incidental[Count | None] = None
     """how many processes there are in all"""
-    process_id: CountOrZero | None = None
+    process_id: Incidental[CountOrZero | None] = None
     """which one this is, from 0"""
 
     def check(self) -> None:

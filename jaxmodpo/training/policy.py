@@ -41,7 +41,7 @@ from jaxmodpo.models.parameters import initialise
 from jaxmodpo.models.quantised import BaseDtype
 from jaxmodpo.models.remat import Remat
 from jaxmodpo.phase import Phase
-from jaxmodpo.ranges import Count, NotNegative, Positive, ShareBelowOne
+from jaxmodpo.ranges import Count, Incidental, NotNegative, Positive, ShareBelowOne
 from jaxmodpo.schema import Range
 from jaxmodpo.training.cache import cached, cached_examples, examples_digest
 from jaxmodpo.training.distributed import leads, on_host
@@ -90,7 +90,7 @@ class PolicyTrainingConfig(TrainingConfig):
     """packed: sequences end to end in rows, told apart by segments; padded: one a row"""
     reference: Literal["precomputed", "in_step"] = "precomputed"
     """the reference's log-probabilities once and kept on disk, or anew in every step"""
-    cache_dir: Path | None = None
+    cache_dir: Incidental[Path | None] = None
     """where reference log-probabilities and margins are kept; default $JAXMODPO_CACHE or ~/.cache/jaxmodpo"""
 
     def check(self) -> None:

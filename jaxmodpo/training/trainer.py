@@ -24,7 +24,7 @@ from jaxmodpo.config import as_mapping
 from jaxmodpo.data.batches import Batches
 from jaxmodpo.errors import Preempted, UserError
 from jaxmodpo.progress import Progress
-from jaxmodpo.ranges import Count, CountOrZero, NotNegative, Positive, Seed, ShareBelowOne
+from jaxmodpo.ranges import Count, CountOrZero, Incidental, NotNegative, Positive, Seed, ShareBelowOne
 from jaxmodpo.training.checkpoints import Checkpoints
 from jaxmodpo.training.distributed import DeviceConfig, leads
 from jaxmodpo.training.hardware import peak_flops
@@ -50,7 +50,7 @@ logger = logging.getLogger(__name__)
 class TrainingConfig(DeviceConfig):
     """What every training command can be told."""
 
-    output_dir: Path
+    output_dir: Incidental[Path]
     """the run's folder, for its model, metrics and checkpoints"""
     seed: Seed = 0
     """of the data order, the dropout and fresh parameters"""
@@ -80,13 +80,13 @@ class TrainingConfig(DeviceConfig):
     """of the evaluations, which one says whose parameters are kept; accuracy is weighted where objectives are"""
     patience: CountOrZero = 3
     """stop after this many evaluations in a row without a better one; 0 never stops early"""
-    log_every: Count = 10
+    log_every: Incidental[Count] = 10
     """updates between two lines of metrics.jsonl"""
-    save_every: Count = 50
+    save_every: Incidental[Count] = 50
     """updates between two checkpoints"""
-    keep_checkpoints: bool = False
+    keep_checkpoints: Incidental[bool] = False
     """keep the Orbax checkpoints of a finished run"""
-    track: tuple[Tracker, ...] = ()
+    track: Incidental[tuple[Tracker, ...]] = ()
     """write to tensorboard or wandb besides metrics.jsonl"""
 
     def check(self) -> None:
