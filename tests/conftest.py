@@ -16,7 +16,8 @@ os.environ.setdefault("JAX_PLATFORMS", "cpu")
 # A shell starts what it runs in the background with Ctrl-C ignored, and so would be all that the tests interrupt.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
-SHARED = Path(__file__).parents[1].parent / "shared" / "data"
+REAL_DATA = Path(os.environ.get("JAXMODPO_TEST_DATA", Path(__file__).parents[1].parent / "shared" / "data"))
+"""where real inputs lie, which are no part of the project; CONTRIBUTING.md says which"""
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -66,9 +67,9 @@ def real_data() -> Callable[[str], Path]:
     """Find a file of real inputs, or skip the test where it is not at hand."""
 
     def find(name: str) -> Path:
-        path = SHARED / name
+        path = REAL_DATA / name
         if not path.exists():
-            pytest.skip(f"{path} is not here")
+            pytest.skip(f"{path} is not here; JAXMODPO_TEST_DATA names the folder of real inputs")
         return path
 
     return find

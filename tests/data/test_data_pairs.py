@@ -16,7 +16,6 @@ from jaxmodpo.artifacts import Candidate, Pair, Ranking, write_jsonl, write_pair
 from jaxmodpo.data.pairs import LeftOut, count_rows, load_column, load_pairs, load_rankings, pairs_of, without_repeats
 from jaxmodpo.errors import UserError
 
-HARMLESS = Path(__file__).parents[2].parent / "shared" / "data" / "hh-rlhf" / "harmless-base-test.jsonl.gz"
 TEXTS = [("Why, though?", "Because.", "No idea."), ("Zwei\nZeilen", "gut", "schlecht")]
 ROWS: list[dict[str, Any]] = [dict(zip(("prompt", "chosen", "rejected"), texts, strict=True)) for texts in TEXTS]
 
@@ -124,13 +123,12 @@ def test_transcripts_with_equal_replies_are_left_out_and_counted(tmp_path, caplo
         load_pairs(lines(tmp_path / "p.jsonl", rows[:1]))
 
 
-def test_the_real_harmless_test_set_reads_whole_as_its_last_turns(caplog):
-    if not HARMLESS.exists():
-        pytest.skip(f"{HARMLESS} is not here")
-    pairs = load_pairs(HARMLESS)
+def test_the_real_harmless_test_set_reads_whole_as_its_last_turns(caplog, real_data):
+    harmless = real_data("hh-rlhf/harmless-base-test.jsonl.gz")
+    pairs = load_pairs(harmless)
     assert len(pairs) == 2312 and not caplog.text
     mark, alike = "\n\nAssistant:", 0
-    with gzip.open(HARMLESS, "rt", encoding="utf-8") as file:
+    with gzip.open(harmless, "rt", encoding="utf-8") as file:
         for pair, row in zip(pairs, map(json.loads, file), strict=True):
             (start, _, better), (other, _, worse) = (row[side].rpartition(mark) for side in ("chosen", "rejected"))
             if start == other:

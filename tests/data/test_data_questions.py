@@ -11,8 +11,6 @@ from jaxmodpo.artifacts import read_json, read_questions
 from jaxmodpo.data.questions import QuestionsConfig, questions
 from jaxmodpo.errors import UserError
 
-EPITOME = Path(__file__).parents[2].parent / "shared" / "data" / "epitome" / "interpretations-reddit.csv"
-
 
 def posts(count: int = 40) -> list[tuple[str, str]]:
     return [(f"s{n}", "a post " + "word " * (1 + n)) for n in range(count)]
@@ -28,17 +26,16 @@ def run(folder: Path, *inputs: Path, **settings: int):
     return questions(QuestionsConfig(input=inputs, output_dir=folder / "out", **{"test_size": 8, **settings}))
 
 
-def test_epitome_splits_into_the_papers_sizes_and_mean_lengths(tmp_path):
-    if not EPITOME.exists():
-        pytest.skip(f"{EPITOME} is not here")
-    run(tmp_path, EPITOME, test_size=600)
+def test_epitome_splits_into_the_papers_sizes_and_mean_lengths(tmp_path, real_data):
+    epitome = real_data("epitome/interpretations-reddit.csv")
+    run(tmp_path, epitome, test_size=600)
     train = read_questions(tmp_path / "out" / "questions_train.csv")
     test = read_questions(tmp_path / "out" / "questions_test.csv")
     assert (len(train), len(test)) == (2379, 600)
     means = [sum(len(q.question_text) for q in part) / len(part) for part in (train, test)]
     assert means == pytest.approx([183.0, 182.3], abs=0.06)  # 182.98 and 182.35
     assert not {q.question_id for q in train} & {q.question_id for q in test}
-    with EPITOME.open(encoding="utf-8", newline="") as file:
+    with epitome.open(encoding="utf-8", newline="") as file:
         assert {q.question_id for q in train + test} == {row["sp_id"] for row in csv.DictReader(file)}
 
 
