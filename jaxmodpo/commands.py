@@ -33,7 +33,7 @@ class Command(NamedTuple):
 SECTIONS: Mapping[str, Mapping[str, Command]] = {
     "Start here": {
         "demo": Command("sandbox.demo", "DemoConfig", "demo", "the whole experiment in a small synthetic world"),
-        "run": Command("experiment", "RunConfig", "run", "run an experiment file, skipping finished phases"),
+        "run": Command("run", "RunConfig", "run", "run an experiment file, skipping finished phases"),
         "fit": Command("bench.fit", "FitConfig", "fit", "whether a training step fits a TPU or GPU, and its cost"),
     },
     "Data": {

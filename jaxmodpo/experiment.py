@@ -15,39 +15,16 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Annotated, Any
-
-import tyro
+from typing import Any
 
 from jaxmodpo.commands import COMMANDS, load
-from jaxmodpo.config import as_mapping, builtin, from_mapping, load_yaml, named_values
+from jaxmodpo.config import as_mapping, from_mapping, load_yaml
 from jaxmodpo.errors import UserError, nearest
 from jaxmodpo.phase import Phase, is_finished
-from jaxmodpo.ranges import Seed, Settings
+from jaxmodpo.ranges import Seed
 from jaxmodpo.schema import read_as
 
 logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, kw_only=True)
-class RunConfig(Settings):
-    """Run an experiment's phases in order, skipping the finished ones."""
-
-    experiment: Annotated[str, tyro.conf.Positional]
-    """a YAML file, or the name of one that comes with jaxmodpo (demo, phase1, phase2, phase2_all_pairs, fronts)"""
-    output_dir: Path | None = None
-    """the experiment's folder; default out/NAME"""
-    seed: Seed | None = None
-    """replaces the file's seed"""
-    set: tuple[str, ...] = ()
-    """NAME=VALUE of the file's variables"""
-    only: tuple[str, ...] = ()
-    """names of the phases to run, in the file's order; all of them if none is named"""
-    dry_run: bool = False
-    """print the phases, their inputs, and what they cost in judge calls, dollars, chip-hours and disk, without running
-    them"""
-    chip: str = "H100 SXM"
-    """whose hours a dry run counts: a name in configs/hardware/chips.yaml, or v5e, v5p, v6e"""
 
 
 @dataclass(frozen=True)
@@ -337,31 +314,3 @@ def finished_before(config: Any) -> bool:
     """Return whether the folder that a phase's settings name holds a finished run."""
     folder = getattr(config, "phase_dir", getattr(config, "output_dir", Path()))
     return is_finished(folder / "manifest.json")
-
-
-def _experiment_file(name: str) -> Path:
-    """Return a YAML file, or the one of ours that has this name.
-
-    Raises:
-        UserError: no file of ours, or a folder.
-    """
-    if Path(name).suffix in (".yaml", ".yml"):
-        return Path(name)
-    try:
-        return builtin(".", name)
-    except UserError as error:
-        # Experiments lie in no folder below configs/ whose name would say what they are.
-        raise UserError(str(error).replace("no . file", "no experiment file", 1)) from None
-
-
-def run(config: RunConfig) -> None:
-    """Run ``run``."""
-    config.check()
-    path = _experiment_file(config.experiment)
-    given = named_values(config.set, "--set")
-    if config.dry_run:
-        from jaxmodpo.dry_run import dry_run
-
-        dry_run(path, config.output_dir, config.seed, given, config.chip, config.only)
-    else:
-        run_experiment(path, config.output_dir, config.seed, given=given, only=config.only)

@@ -16,10 +16,11 @@ from jaxmodpo.dry_run import dry_run
 from jaxmodpo.errors import UserError
 from jaxmodpo.estimate import Cost, Estimator, Unknown, chip_named
 from jaxmodpo.evaluation.report import Run, find_runs
-from jaxmodpo.experiment import RunConfig, read_experiment, resolve, run, run_experiment, set_variables
+from jaxmodpo.experiment import read_experiment, resolve, run_experiment, set_variables
 from jaxmodpo.methods.dpo import DPOConfig
 from jaxmodpo.methods.reward import RewardConfig
 from jaxmodpo.models.shapes import SHAPES
+from jaxmodpo.run import RunConfig, run
 from jaxmodpo.search.sweep import SweepConfig
 
 POSTS = "sp_id,seeker_post\n" + "".join(f"s{n},a post of some words {n}\n" for n in range(2979))

@@ -14,8 +14,9 @@ from jaxmodpo.artifacts import read_json, write_text
 from jaxmodpo.commands import load
 from jaxmodpo.config import builtin
 from jaxmodpo.errors import UserError
-from jaxmodpo.experiment import RunConfig, read_experiment, resolve_all, run, run_experiment
+from jaxmodpo.experiment import read_experiment, resolve_all, run_experiment
 from jaxmodpo.methods.dpo import DPOConfig
+from jaxmodpo.run import RunConfig, run
 from jaxmodpo.search.settings import TuneDPOConfig
 
 TWO = """
