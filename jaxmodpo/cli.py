@@ -43,7 +43,7 @@ def find(arguments: Sequence[str]) -> tuple[str, list[str]]:
     if not family:
         known = [*FAMILIES, *(name for name in COMMANDS if " " not in name)]
         raise UserError(f"no command '{arguments[0]}'{nearest(arguments[0], known)}")
-    raise UserError(f"'jaxmodpo {arguments[0]}' has no '{arguments[1]}'; it has {', '.join(family)}")
+    raise UserError(f"'jaxmodpo {arguments[0]}' has no '{' '.join(arguments[1:2])}'; it has {', '.join(family)}")
 
 
 def _look_for_devices() -> None:

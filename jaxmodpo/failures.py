@@ -14,6 +14,10 @@ Meaning = Literal["account", "key", "model", "schema", "setting", "filter", "bus
 """account: no credit; key, model, schema and setting hold for every request as well; filter: the request was filtered;
 busy: ask later; passing: ask again; request: this one is not taken; other: said of the address (a redirection)."""
 
+USELESS_IN_A_ROW, USELESS_QUESTIONS = 30, 3
+"""So many answers in a row that bring nothing, about so many questions or more, end a run: no later one brings any.
+One question alone may be too long for an endpoint, or too grave."""
+
 HOPELESS: frozenset[Meaning] = frozenset({"account", "key", "model", "schema", "setting"})
 """Meanings that hold for every request of a run."""
 

@@ -9,7 +9,6 @@ from typing import Annotated
 import tyro
 
 from jaxmodpo.config import builtin, named_values
-from jaxmodpo.dry_run import dry_run
 from jaxmodpo.errors import UserError
 from jaxmodpo.experiment import run_experiment
 from jaxmodpo.ranges import Seed, Settings
@@ -42,6 +41,9 @@ def run(config: RunConfig) -> None:
     path = _experiment_file(config.experiment)
     given = named_values(config.set, "--set")
     if config.dry_run:
+        # Estimates import every model; help and a real run's first phases do without.
+        from jaxmodpo.dry_run import dry_run
+
         dry_run(path, config.output_dir, config.seed, given, config.chip, config.only)
     else:
         run_experiment(path, config.output_dir, config.seed, given=given, only=config.only)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import logging
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -85,7 +85,7 @@ def judges(config: JudgesConfig) -> None:
 
 
 def _open(config: JudgesConfig) -> Phase:
-    return Phase.open("judges", replace(config, ledger=()), config.output_dir, {})
+    return Phase.open("judges", config, config.output_dir, {})
 
 
 @contextlib.contextmanager

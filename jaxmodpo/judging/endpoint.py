@@ -17,7 +17,15 @@ from typing import Any
 from jaxmodpo import endpoints
 from jaxmodpo.endpoints import SLOW_ATTEMPTS, exhausted_for, http_client, make_client, pause_before, retry_after
 from jaxmodpo.errors import UserError
-from jaxmodpo.failures import HOPELESS, Failure, Meaning, failure_in, failure_of_exception
+from jaxmodpo.failures import (
+    HOPELESS,
+    USELESS_IN_A_ROW,
+    USELESS_QUESTIONS,
+    Failure,
+    Meaning,
+    failure_in,
+    failure_of_exception,
+)
 from jaxmodpo.judging.answers import answer_text
 from jaxmodpo.judging.budget import Budget
 from jaxmodpo.judging.families import Families, Family
@@ -39,9 +47,6 @@ PATIENCE = 100
 
 FAILURES_IN_A_ROW = 20
 """So many requests without an answer, one after the other, end a run: the endpoint is not there."""
-
-UNUSABLE_IN_A_ROW = 30
-"""So many answers in a row that are no votes end a run; about three questions or more, unless they cannot be read."""
 
 # Of one call; no model reads or says as many.
 _MOST_TOKENS = 2**40
@@ -308,8 +313,9 @@ class EndpointJudge:
                 f"{where} failed {row.errors} requests in a row, {last}; nothing is lost: mend it and run the same "
                 "command again"
             )
-        # One question may be too long for an endpoint, or too grave; an answer that cannot be read speaks of none.
-        enough = row.unread >= UNUSABLE_IN_A_ROW or (row.count >= UNUSABLE_IN_A_ROW and len(row.questions) >= 3)
+        # An answer that cannot be read says nothing of its question.
+        of_several = row.count >= USELESS_IN_A_ROW and len(row.questions) >= USELESS_QUESTIONS
+        enough = of_several or row.unread >= USELESS_IN_A_ROW
         if enough and answer.status != "error":
             only_unread = row.statuses == {"parse_error"}
             told = "could not be read" if only_unread else f"were no votes ({', '.join(sorted(row.statuses))})"
@@ -341,7 +347,7 @@ class _Row:
         errors: how many of them at the end are errors, with none of another status between.
         unread: how many of them are answers that cannot be read.
         statuses: that they have.
-        questions: that they are about; three at most, since more say nothing more.
+        questions: that they are about; no more than are looked for.
     """
 
     count: int = 0
@@ -354,7 +360,8 @@ class _Row:
         """Return the row with one more answer; a vote ends it."""
         if answer.status == "valid":
             return _Row()
-        questions = self.questions if len(self.questions) >= 3 else self.questions | {request.question_id}
+        full = len(self.questions) >= USELESS_QUESTIONS
+        questions = self.questions if full else self.questions | {request.question_id}
         errors = self.errors + 1 if answer.status == "error" else 0
         unread = self.unread + (answer.status == "parse_error")
         return _Row(self.count + 1, errors, unread, self.statuses | {answer.status}, questions)

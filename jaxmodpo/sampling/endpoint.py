@@ -22,7 +22,15 @@ from jaxmodpo.artifacts import Journal, Question
 from jaxmodpo.data.text import INSTRUCTION
 from jaxmodpo.endpoints import SLOW_ATTEMPTS, checked_key, is_local, make_client, pause_before, retry_after
 from jaxmodpo.errors import UserError
-from jaxmodpo.failures import HOPELESS, Failure, Meaning, failure_in, failure_of_exception
+from jaxmodpo.failures import (
+    HOPELESS,
+    USELESS_IN_A_ROW,
+    USELESS_QUESTIONS,
+    Failure,
+    Meaning,
+    failure_in,
+    failure_of_exception,
+)
 from jaxmodpo.messages import message_text, readable, refusal_text, without_key, without_thoughts
 from jaxmodpo.progress import Progress
 from jaxmodpo.sampling.journal import place, row, sampled
@@ -35,10 +43,6 @@ ATTEMPTS, BACKOFF, LONGEST_WAIT = 6, 0.5, 60.0
 
 TIMEOUT = 300.0
 """Seconds for one attempt, from its beginning to the answer's last byte."""
-
-
-USELESS_IN_A_ROW = 30
-"""So many calls in a row without a reply's text, about three questions or more, end a run: no later one has any."""
 
 
 class Endpoint(NamedTuple):
@@ -135,7 +139,10 @@ def ask(
                     _keep(answer, journal, failures)
                     of = running.pop(future)
                     bar.update()
-                    useless = [] if answer.get("response_text") else [*useless, of]
+                    if answer.get("response_text"):
+                        useless.clear()
+                    else:
+                        useless.append(of)
                 _refuse_useless(endpoint, useless, failures)
         finally:
             caller.stop.set()
@@ -162,8 +169,7 @@ def _refuse_useless(endpoint: Endpoint, useless: Sequence[str], failures: Sequen
         useless: the question of each call since the last one that brought a text.
         failures: what was said of those that failed.
     """
-    # One question may be too grave for an endpoint, or too long.
-    if len(useless) < USELESS_IN_A_ROW or len(set(useless)) < 3:
+    if len(useless) < USELESS_IN_A_ROW or len(set(useless)) < USELESS_QUESTIONS:
         return
     told = f", the last failure with: {failures[-1][:300]}" if failures else ""
     raise UserError(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
@@ -60,8 +60,11 @@ class Tracking:
         self._journal = Journal(folder / "metrics.jsonl")
         self._journal.replace(_until(from_update, self._journal))
         check_trackers(trackers)
-        makers = {"tensorboard": _TensorBoard, "wandb": _WandB}
-        self._sinks = [makers[name](folder, settings, from_update) for name in dict.fromkeys(trackers)]
+        makers: dict[Tracker, Callable[[], _Sink]] = {
+            "tensorboard": lambda: _TensorBoard(folder, from_update),
+            "wandb": lambda: _WandB(folder, settings),
+        }
+        self._sinks = [makers[name]() for name in dict.fromkeys(trackers)]
 
     def write(self, row: Mapping[str, Any]) -> None:
         """Add a row; it has ``step``. What is not finite is left out, since JSON has no word for it."""
@@ -99,7 +102,7 @@ def _until(update: int, journal: Journal) -> list[dict[str, Any]]:
 class _TensorBoard:
     """TensorBoard's event files; points of updates that are done again are hidden by the new ones."""
 
-    def __init__(self, folder: Path, settings: Mapping[str, Any], from_update: int):
+    def __init__(self, folder: Path, from_update: int):
         module = importlib.import_module(_MODULES["tensorboard"])
         again = from_update + 1 if from_update else None
         self._writer = module.SummaryWriter(str(folder / "tensorboard"), purge_step=again)
@@ -118,7 +121,7 @@ class _WandB:
     It takes no row of a step that it has, so that of updates that are done again the first rows stay there.
     """
 
-    def __init__(self, folder: Path, settings: Mapping[str, Any], from_update: int):
+    def __init__(self, folder: Path, settings: Mapping[str, Any]):
         wandb = importlib.import_module(_MODULES["wandb"])
         # The same id after an interruption: one run there for one run here.
         marker = folder / "wandb" / "run_id"
