@@ -41,7 +41,9 @@ REVOKED, EXPIRED = "consent_revoked", "data_expired"
 
 NO_ANSWER = frozenset(
     {
-        *("na", "n/a", "#n/a", "nan", "null", EXPIRED, REVOKED),
+        *("na", "n/a", "#n/a", "<na>", "nan", "nat", "null", "#null!", "undefined", EXPIRED, REVOKED),
+        *("-9", "-99", "-999", "-9.0", "-99.0", "-999.0", ".", "-", "–", "—", "missing"),
+        *("no answer", "not answered", "unanswered", "seen but unanswered", "no response", "skipped"),
         *("prefer not to say", "prefer not to answer", "prefer not to disclose", "rather not say", "decline to answer"),
         *("i prefer not to say", "i prefer not to answer", "i'd rather not say", "i would rather not say"),
     }
@@ -166,6 +168,8 @@ def _row_rule(content: Mapping[str, Any], rule: str, path: Path) -> dict[str, di
     for column, said in _mapping(content.get(rule) or {}, f"{path}: {rule}").items():
         where = f"{path}: {rule}, {column}"
         answers: dict[str, str] = {}
+        name = _text(column, f"{path}: {rule}")
+        _refuse_doubled(name, columns, f"{path}: {rule}")
         for answer in said if isinstance(said, list) else [said]:
             if isinstance(answer, bool):
                 answers |= dict.fromkeys(YES if answer else NO, "yes" if answer else "no")
@@ -174,7 +178,7 @@ def _row_rule(content: Mapping[str, Any], rule: str, path: Path) -> dict[str, di
                 answers[plain(word)] = word
         if not answers:
             raise UserError(f"{where}: name at least one answer")
-        columns[_text(column, f"{path}: {rule}")] = answers
+        columns[name] = answers
     return columns
 
 
@@ -219,7 +223,7 @@ def _source(name: str, said: Any, content: Mapping[str, Any], path: Path) -> Sou
         raise UserError(f"{where}: separator must be a text, such as ';'")
     return Source(
         column=_text(said["column"], where) if "column" in said else None,
-        ticks=_texts(_mapping(said.get("ticks", {}), f"{where}, ticks"), f"{where}, ticks"),
+        ticks=_ticks(_mapping(said.get("ticks", {}), f"{where}, ticks"), f"{where}, ticks"),
         constant=_text(said["constant"], where) if "constant" in said else None,
         number=bool(said.get("number", False)),
         values=_values(name, said, content.get("scales") or {}, path),
@@ -230,6 +234,15 @@ def _source(name: str, said: Any, content: Mapping[str, Any], path: Path) -> Sou
     )
 
 
+def _ticks(said: Mapping[Any, Any], where: str) -> dict[str, str]:
+    """Return the entry that each column's box stands for."""
+    ticks: dict[str, str] = {}
+    for column, entry in said.items():
+        _refuse_doubled(_text(column, where), ticks, where)
+        ticks[_text(column, where)] = _text(entry, where)
+    return ticks
+
+
 def _values(name: str, said: Mapping[str, Any], scales: Any, path: Path) -> dict[str, str | None]:
     """Return what answers mean, from ``values`` and from the scale that ``scale`` names."""
     where = f"{path}: fields, {name}"
@@ -238,17 +251,32 @@ def _values(name: str, said: Mapping[str, Any], scales: Any, path: Path) -> dict
         raise UserError(
             f"{where}: no scale '{said['scale']}' under scales{nearest(str(said['scale']), map(str, scales))}"
         )
-    meanings = dict(_mapping(scales[said["scale"]], f"{path}: scales, {said['scale']}")) if "scale" in said else {}
-    meanings |= _mapping(said.get("values", {}), f"{where}, values")
-    values = {
-        plain(_text(answer, f"{where}, values")): None if meaning is None else _text(meaning, f"{where}, values")
-        for answer, meaning in meanings.items()
-    }
+    values: dict[str, str | None] = {}
+    if "scale" in said:
+        place = f"{path}: scales, {said['scale']}"
+        values |= _meanings(_mapping(scales[said["scale"]], place), place)
+    values |= _meanings(_mapping(said.get("values", {}), f"{where}, values"), f"{where}, values")
     if name in (*ATTITUDES, *IMPORTANCES):
         for meaning in values.values():
             if meaning is not None:
                 parse_rating(meaning, name, where)
     return values
+
+
+def _meanings(said: Mapping[Any, Any], where: str) -> dict[str, str | None]:
+    """Return what each answer means; two spellings of one answer may not mean different things."""
+    meanings: dict[str, str | None] = {}
+    for answer, meaning in said.items():
+        word, text = _text(answer, where), None if meaning is None else _text(meaning, where)
+        if meanings.setdefault(plain(word), text) != text:
+            _refuse_doubled(word, [plain(word)], where)
+    return meanings
+
+
+def _refuse_doubled(name: str, before: Iterable[str], where: str) -> None:
+    """Refuse a name that stands there already in other capitals or spaces, since one of the two would be lost."""
+    if plain(name) in map(plain, before):
+        raise UserError(f"{where}: '{name}' stands there twice, in other capitals or spaces; leave one out")
 
 
 def _bands(said: Any, where: str) -> tuple[int, ...]:

@@ -8,6 +8,7 @@ nothing, the survey is refused.
 
 from __future__ import annotations
 
+import functools
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -23,28 +24,40 @@ _CONSENTS = YES | {
     *("yes, i consent", "yes, i agree", "yes, i accept", "yes i consent", "yes i agree"),
 }
 _NOT_REVOKED = NO | NO_ANSWER - {REVOKED} | {""}
-_UNFINISHED = NO | {"", "incomplete", "partial", "no, incomplete"}
-_NOT_PARTICIPANTS = {
-    "status": frozenset(
-        {
-            *("survey preview", "survey test", "spam", "possible spam", "survey preview spam", "imported spam"),
-            *("offline survey preview", "returned", "timed out", "rejected", "screened out", "active", "reserved"),
-            *("partial", "incomplete", "in progress", "disqualified", "abandoned", "deleted"),
-        }
-    ),
-    "distributionchannel": frozenset({"preview", "test"}),
-    **dict.fromkeys(("finished", "completed", "submitted"), _UNFINISHED),
-}
+_UNFINISHED = NO | {"", "incomplete", "partial", "partially completed", "no, incomplete", "unfinished"}
+
+# Services and their exports write a column's name with spaces, underscores or neither: all are left out here.
+_STATUS = re.compile(r"(response|survey|submission|participant|record)?status|responsetype")
+_CHANNEL = "distributionchannel"
+_ENDED = re.compile(r"(is|has|was|survey|response|questionnaire)?(finished|completed?|submitted)")
+_NOT_PARTICIPANTS = frozenset(
+    {
+        *("survey test", "test", "returned", "rejected", "active", "reserved", "partial", "partial complete"),
+        *("partially completed", "in progress", "deleted", "terminated", "excluded", "declined", "expired", "timeout"),
+        *("cancelled", "canceled", "not completed", "not complete", "not finished", "over quota", "overquota"),
+    }
+)
+# Words that call a response no participant's wherever they stand in its status.
+_NO_PARTICIPANT = re.compile(
+    r"(?<![a-z])(preview|spam|timed out|screened out|withdrawn|withdrew|revoked|disqualified|abandoned|incomplete|"
+    r"unfinished|ineligible)(?![a-z])"
+)
+_NOT_BY_CHANNEL = frozenset({"preview", "test"})
 # Status as a number, where other columns show that it is Qualtrics'.
 _STATUS_CODES = frozenset({"1", "2", "8", "9", "12", "17", "40"})
 _OF_QUALTRICS = frozenset({"responseid", "recordeddate", "distributionchannel", "ipaddress"})
-_UNDER_WAY = frozenset(map(str, range(100)))
 
 _REVOCATION = re.compile(r"consent[\s_-]*(revoked|withdrawn)|(revoked|withdrawn|withdrew)([\s_-]*consent)?")
 _CONSENT = re.compile(r"(?<![a-z])consent(ed)?(?![a-z])")
-_CONSENT_QUESTION = re.compile(r"(?<![a-z])(i|you)(?![a-z])[^?]*(?<![a-z])consent(ed)?(?![a-z])")
-# A short name with one of these says when, by whom or on which form somebody consented.
-_ABOUT_CONSENT = re.compile(r"(?<![a-z])(date|time|timestamp|version|signature|name|id|ip|email|initials)(?![a-z])")
+_CONSENT_QUESTION = re.compile(
+    r"(?<![a-z])(i|you)(?![a-z])[^?]*(?<![a-z])"
+    r"(consent(ed)?|agree to (participate|take part)(?![^?]*(future|follow|again)))(?![a-z])"
+)
+# A short name with one of these says when, by whom or on which form somebody consented, or how long it took.
+_ABOUT_CONSENT = re.compile(
+    r"(?<![a-z])(date|time|timestamp|version|signature|name|id|ip|email|initials|click|submit|count)(?![a-z])"
+    r"|(?<![a-z])(at|on|by)$"
+)
 _HYPHEN = re.compile(r"(?<=[a-z])[-_](?=[a-z])")
 _SHORT_NAME = 30
 _SHOWN_VALUES, _SHOWN_LENGTH = 6, 24
@@ -175,22 +188,45 @@ def _doubts(
         labels: rows below the header that hold the questions in words.
         keep: columns whose answers that count are listed.
     """
-    names = {plain(column) for column in columns}
+    names = {_squashed(column) for column in columns}
+    coded = bool(names & _OF_QUALTRICS)
     doubts: dict[str, Callable[[str], bool]] = {}
     for column in columns:
-        name = plain(column)
+        name, squashed = plain(column), _squashed(column)
         if column in keep:
             continue
-        if name in _NOT_PARTICIPANTS:
-            codes = _STATUS_CODES if name == "status" and names & _OF_QUALTRICS else frozenset()
-            doubts[column] = (_NOT_PARTICIPANTS[name] | codes).__contains__
-        elif name == "progress" and "finished" not in names:
-            doubts[column] = _UNDER_WAY.__contains__
+        if _STATUS.fullmatch(squashed):
+            doubts[column] = functools.partial(_is_no_participants, coded=coded)
+        elif squashed == _CHANNEL:
+            doubts[column] = _NOT_BY_CHANNEL.__contains__
+        elif _ENDED.fullmatch(squashed):
+            doubts[column] = _UNFINISHED.__contains__
+        elif squashed == "submitdate":  # LimeSurvey's, empty where somebody left
+            doubts[column] = frozenset({""}).__contains__
+        elif squashed == "progress" and not names & {"finished", "isfinished"}:
+            doubts[column] = _is_under_way
         elif _REVOCATION.fullmatch(name):
             doubts[column] = lambda answer: answer not in _NOT_REVOKED
         elif any(_asks_for_consent(plain(text)) for text in (column, *(row[column] for row in labels))):
             doubts[column] = lambda answer: answer not in _CONSENTS
     return doubts
+
+
+def _squashed(column: str) -> str:
+    """Return a column's name without what its spellings differ in."""
+    return re.sub(r"[\s_.?-]", "", plain(column))
+
+
+def _is_no_participants(answer: str, *, coded: bool) -> bool:
+    """Return whether a status calls a response no participant's; ``coded`` says that numbers are Qualtrics' codes."""
+    known = answer in _NOT_PARTICIPANTS or _NO_PARTICIPANT.search(answer) is not None
+    return known or (coded and re.sub(r"\.0+$", "", answer) in _STATUS_CODES)
+
+
+def _is_under_way(answer: str) -> bool:
+    """Return whether a progress in percent is not known to be the end."""
+    number = re.fullmatch(r"(\d{1,3}(?:\.\d+)?)\s*%?", answer)
+    return answer == "" or (number is not None and float(number[1]) < 100)
 
 
 def _asks_for_consent(text: str) -> bool:

@@ -146,7 +146,7 @@ class _Reader:
         meaning = source.values.get(plain(answer), answer) or ""
         if not (source.bands and meaning):
             return meaning
-        in_band = band(int(float(meaning)), source.bands) if re.fullmatch(r"\d+(\.0*)?", meaning) else None
+        in_band = band(int(float(meaning)), source.bands) if re.fullmatch(r"\d{1,3}(\.0*)?", meaning) else None
         if in_band is None:
             raise UserError(
                 f"{where}: {name} must be a whole number of years from {source.bands[0]}, not {shown(answer)}"
@@ -158,7 +158,7 @@ class _Reader:
         if source is None:
             return ()
         if source.ticks:
-            found = [entry for column, entry in source.ticks.items() if self._ticked(row, column, entry, where)]
+            found = [entry for column, entry in source.ticks.items() if self._ticked(row, column, entry, source, where)]
         else:
             found = (
                 entries(row[self.actual[source.column]], source) if source.column and self._answer(row, source) else []
@@ -170,11 +170,22 @@ class _Reader:
         )
         return tuple(meaning for meaning in meanings if meaning)
 
-    def _ticked(self, row: Mapping[str, str], column: str, entry: str, where: str) -> bool:
+    def _ticked(self, row: Mapping[str, str], column: str, entry: str, source: Source, where: str) -> bool:
         """Return whether a box is ticked: a known yes or the entry's own text; what is not known is no yes."""
         cell = row[self.actual[column]]
-        if plain(cell) in self.mapping.missing | _UNTICKED:
+        if plain(cell) in self.mapping.missing:
             return False
+        if plain(cell) in _UNTICKED:
+            if plain(cell) != plain(entry):
+                return False
+            # "None" of an entry None: its text, or what a program writes into an empty cell.
+            if plain(entry) not in source.values:
+                raise UserError(
+                    f"{where}: the box '{_short(column)}' holds {shown(cell)}, which is its entry's text and also a "
+                    "way to write that a box was not ticked; list it under missing where it means that, and under "
+                    "the field's values where it means the entry"
+                )
+            return True
         if plain(cell) in YES | {plain(entry), plain(column)}:
             return True
         raise UserError(

@@ -169,6 +169,12 @@ def changed(path: str, value: Any) -> dict[str, Any]:
         (changed("fields.gender.ticks", {}), r"fields, gender: unknown key 'ticks'"),
         (changed("fields.attitude_trust.scale", "agrement"), r"no scale 'agrement' under scales; did you mean 'agree"),
         (changed("files.x", {"populaton": "A"}), r"files, x: unknown key 'populaton'; did you mean 'population'\?"),
+        (
+            changed("fields.gender.values", {"M": "Male", "m ": "Female"}),
+            r"fields, gender, values: 'm ' stands there twice, in other capitals or spaces; leave one out",
+        ),
+        (changed("scales.agreement", {"Agree": 4, "agree": 5}), r"scales, agreement: 'agree' stands there twice"),
+        (changed("fields.diagnoses", {"ticks": {"Q6": "A", "q6": "B"}}), r"diagnoses, ticks: 'q6' stands there twice"),
         (changed("fields.gender", None), r"fields, gender cannot be null"),
         (changed("fields.age.bands", [25, 18]), r"fields, age: bands must be rising ages"),
         (changed("fields.diagnoses.column", "Q6"), r"fields, diagnoses must have exactly one of column or ticks"),
@@ -202,6 +208,7 @@ def test_a_wrong_mapping_is_named_with_its_place(tmp_path, content, message):
         ("How old  are you? ", "young", "row 2: age must be a whole number of years"),
         ("Q_attitude_trust", "Agreee", r"row 2: attitude_trust: 'Agreee' is not among the answers of .*'agree'\?"),
         ("Q_attitude_trust", "What I never told anybody before", "a text of 32 characters is not among the answers"),
+        ("How old  are you? ", "9" * 400, "age must be a whole number of years from 18, not a text of 400 characters"),
         ("Q_importance_empathy", "10", "row 2: importance_empathy must be from 1 to 5"),
     ],
 )
@@ -302,3 +309,19 @@ def test_a_box_is_ticked_where_its_cell_says_so_and_nowhere_else(tmp_path):
     for unknown in ("2", "maybe", "Anxiety", "WITHDRAWN"):
         with pytest.raises(UserError, match=rf"s\.csv, row 1: the box 'Q6_1' holds '{unknown}', which is neither"):
             ticked(tmp_path, unknown)
+
+
+def test_a_box_whose_entry_reads_like_an_empty_cell_is_ticked_or_not_as_the_mapping_says(tmp_path):
+    row = survey_rows(1, seed=0)[0]
+    del row["diagnoses"]
+    path = write_csv(tmp_path / "s.csv", [row | {"Q6_9": "None"}])
+
+    def diagnoses(said: dict, **more: list) -> tuple[str, ...]:
+        fields = {name: name for name in COLUMNS} | {"diagnoses": {"ticks": {"Q6_9": "None"}} | said}
+        mapping = write_mapping(tmp_path / "m.yaml", {"fields": fields} | more)
+        return read_surveys([path], load_mapping(mapping))[0].lists["diagnoses"]
+
+    with pytest.raises(UserError, match=r"s\.csv, row 1: the box 'Q6_9' holds 'None', which is its entry's text and"):
+        diagnoses({})
+    assert diagnoses({}, missing=["None"]) == ()
+    assert diagnoses({"values": {"None": "No diagnosis"}}) == ("No diagnosis",)

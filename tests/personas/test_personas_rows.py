@@ -101,6 +101,20 @@ def test_a_survey_of_rows_that_are_nobodys_is_refused_with_the_lines_to_add(tmp_
         ("Consent", "2", "1"),
         ("informed_consent", "NA", "Yes"),
         ("Do you consent to take part?", "No", "Yes"),
+        ("I agree to take part", "No", "Yes"),
+        ("Distribution Channel", "preview", "anonymous"),
+        ("Response Type", "Survey Preview", "IP Address"),
+        ("submission_status", "RETURNED", "APPROVED"),
+        ("Status", "withdrawn", "Complete"),
+        ("Status", "Survey Preview (spam)", "Imported"),
+        ("Status", "Partial Complete", "Complete"),
+        ("Is Finished", "False", "True"),
+        ("Completed?", "No", "Yes"),
+        ("survey_complete", "0", "2"),
+        ("submitdate", "", "2026-03-01"),
+        ("Progress", "99.5", "100"),
+        ("Progress", "50%", "100%"),
+        ("Progress", "", "100.0"),
     ],
 )
 def test_what_well_known_columns_call_no_participant_is_not_passed_over(tmp_path, column, answer, good):
@@ -121,6 +135,30 @@ def test_codes_are_read_where_the_columns_are_qualtrics_and_consent_by_its_quest
     assert len(read(tmp_path, [{"consent_date": "2026-03-01", "Q3": "4"}])[0]) == 1
     with pytest.raises(UserError, match=r"row 1: Qualtrics names its columns in this row.*skip_rows: 1"):
         read(tmp_path, [{"Q1": "Yes"}], labels={"Q1": json.dumps({"ImportId": "QID1"})})
+
+
+@pytest.mark.parametrize(
+    ("column", "answers"),
+    [
+        ("Status", ["Student", "Employed full time", "Returned to work"]),
+        ("consented_at", ["2026-03-01", ""]),
+        ("Consent_First Click", ["1.2", "3.4"]),
+        ("Would you agree to take part in a follow-up?", ["No", "Yes"]),
+    ],
+)
+def test_what_only_looks_like_a_well_known_column_is_passed_over(tmp_path, column, answers):
+    assert len(read(tmp_path, [{column: answer} for answer in answers])[0]) == len(answers)
+
+
+def test_codes_are_read_as_whole_numbers(tmp_path):
+    with pytest.raises(UserError, match=r"Status is '8\.0' in 1"):
+        read(tmp_path, [{"Status": "8.0", "Response ID": "R_1"}])
+
+
+@pytest.mark.parametrize("rule", ["keep", "drop"])
+def test_a_rule_of_a_column_that_another_spelling_names_is_refused(tmp_path, rule):
+    with pytest.raises(UserError, match=rf"map.yaml: {rule}: 'status' stands there twice, in other capitals or spaces"):
+        read(tmp_path, QUALTRICS, **{rule: {"Status": ["IP Address"], "status": ["Spam"]}})
 
 
 def test_a_rule_of_another_shape_or_column_is_refused_by_name(tmp_path):
@@ -145,6 +183,8 @@ def test_who_withdrew_is_left_out_and_what_is_no_answer_is_none(tmp_path):
     assert by_id["p0001"].texts["gender"] == by_id["p0002"].texts["gender"] == by_id["p0003"].texts["age"] == ""
     assert by_id["p0004"].texts["ethnicity"] == ""
     assert (by_id["p0005"].lists["diagnoses"], by_id["p0006"].lists["diagnoses"]) == (("Anxiety",), ())
+    codes = [{"gender": code} for code in ("-99", "-999.0", ".", "-", "Missing", "#NULL!", "No answer")]
+    assert {p.texts["gender"] for p in read(tmp_path, codes)[0]} == {""}
     assert (left_out.by_rule, left_out.expired) == ({"CONSENT_REVOKED": 1}, 1)
     fields = FIELDS | {"gender": {"column": "gender", "values": {"Prefer not to say": "Undisclosed"}}}
     found, _ = read(tmp_path, extra, fields=fields)
