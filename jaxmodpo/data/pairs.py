@@ -13,7 +13,7 @@ import logging
 import math
 import re
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -183,24 +183,31 @@ def pairs_of(
     return pairs
 
 
-def without_repeats(rankings: Sequence[Ranking], left_out: LeftOut) -> list[Ranking]:
+def _text_of(_: Ranking, candidate: Candidate) -> Hashable:
+    return candidate.response_text
+
+
+def without_repeats(
+    rankings: Sequence[Ranking], left_out: LeftOut, key: Callable[[Ranking, Candidate], Hashable] = _text_of
+) -> list[Ranking]:
     """Return rankings in which no text stands twice, since none is better than itself; its best place is kept.
 
     Args:
         rankings: best first; those that prefer nothing any more are left out.
         left_out: counts the pairs of the same text.
+        key: what makes two replies of a ranking the same; their texts, unless it is given.
     """
     kept = []
     for ranking in rankings:
-        texts = collections.Counter(candidate.response_text for candidate in ranking.candidates)
-        repeated = sum(math.comb(count, 2) for count in texts.values())
+        texts = [key(ranking, candidate) for candidate in ranking.candidates]
+        repeated = sum(math.comb(count, 2) for count in collections.Counter(texts).values())
         if not repeated:
             kept.append(ranking)
             continue
         left_out.identical += repeated
-        first: dict[str, tuple[Candidate, int]] = {}
-        for candidate, rank in zip(ranking.candidates, ranking.ranks, strict=True):
-            first.setdefault(candidate.response_text, (candidate, rank))
+        first: dict[Hashable, tuple[Candidate, int]] = {}
+        for text, candidate, rank in zip(texts, ranking.candidates, ranking.ranks, strict=True):
+            first.setdefault(text, (candidate, rank))
         places = list(first.values())
         ranks = [rank for _, rank in places]
         shorter = replace(
@@ -256,10 +263,11 @@ def load_column(path: Path, name: str, pairs: Sequence[Pair]) -> np.ndarray:
             raise UserError(f"{where}: another pair than when the pairs were read; let nobody write to the file")
         try:
             value = float(row[name])
-        except (KeyError, TypeError, ValueError):
+        except (KeyError, TypeError, ValueError, OverflowError):
             value = math.nan
         if not math.isfinite(value):
-            raise UserError(f"{where}: the column '{name}' holds no finite number: {row.get(name, 'it is missing')}")
+            value_in_words = f"{row.get(name, 'it is missing')}"[:60]
+            raise UserError(f"{where}: the column '{name}' holds no finite number: {value_in_words}")
         values.append(value)
     if len(values) < len(pairs):
         raise UserError(f"{path} holds {len(values)} pairs and not {len(pairs)} as when they were read")
@@ -286,17 +294,7 @@ def held_out(questions: Sequence[str], fraction: float, seed: int) -> np.ndarray
 def _rows(path: Path) -> Iterator[Any]:
     name = path.name
     if path.is_dir():
-        import datasets
-
-        try:
-            loaded = datasets.load_from_disk(str(path))
-        except (FileNotFoundError, ValueError) as error:
-            raise UserError(f"{path} is not a folder that datasets' save_to_disk wrote") from error
-        if isinstance(loaded, datasets.DatasetDict):
-            raise UserError(
-                f"{path} holds the splits {', '.join(map(str, loaded))}; give the folder of one, as in {path}/train"
-            )
-        yield from loaded
+        yield from _datasets_folder(path)
     elif not path.is_file():
         raise UserError(f"no such file or folder: {path}")
     elif name.endswith(".json"):
@@ -309,6 +307,31 @@ def _rows(path: Path) -> Iterator[Any]:
         yield from _parquet(path)
     else:
         raise UserError(f"{path}: pairs are read from .json, .jsonl, .jsonl.gz, .parquet, .csv or a datasets folder")
+
+
+def _datasets_folder(path: Path) -> Iterator[Any]:
+    """Yield the rows of a folder that datasets wrote."""
+    import datasets
+
+    try:
+        loaded = datasets.load_from_disk(str(path))
+    except (FileNotFoundError, ValueError) as error:
+        raise UserError(f"{path} is not a folder that datasets' save_to_disk wrote") from error
+    except Exception as error:  # whatever the library comes to in a file of another shape
+        raise _damaged(path, error) from error
+    if isinstance(loaded, datasets.DatasetDict):
+        raise UserError(
+            f"{path} holds the splits {', '.join(map(str, loaded))}; give the folder of one, as in {path}/train"
+        )
+    try:
+        yield from loaded
+    except Exception as error:
+        raise _damaged(path, error) from error
+
+
+def _damaged(path: Path, error: Exception) -> UserError:
+    words = " ".join(str(error).split())[:200]
+    return UserError(f"{path} is damaged and cannot be read ({type(error).__name__}: {words}); write it again")
 
 
 def _json_list(path: Path) -> Iterator[Any]:
@@ -359,6 +382,10 @@ def _parquet(path: Path) -> Iterator[Any]:
             rows = batch.to_pylist()
         except UnicodeDecodeError as error:
             raise UserError(f"{path} is damaged: a text in it is not UTF-8 ({error})") from None
+        except (ValueError, OverflowError) as error:
+            # Two fields of one name inside a column, or a date beyond Python's.
+            words = " ".join(str(error).split())
+            raise UserError(f"{path} holds what Python cannot: {words}; mend or remove that column") from None
         yield from rows
 
 

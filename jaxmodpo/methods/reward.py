@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from jaxmodpo.artifacts import Pair, Ranking, read_json, write_json
+from jaxmodpo.artifacts import Candidate, Pair, Ranking, read_json, write_json
 from jaxmodpo.data.batches import Batches, scored
 from jaxmodpo.data.examples import Examples, check_tokens, leave_out_equal_pairs, reward_pairs, reward_rankings
 from jaxmodpo.data.pairs import (
@@ -30,7 +30,7 @@ from jaxmodpo.data.pairs import (
     tied_pairs,
     without_repeats,
 )
-from jaxmodpo.data.text import SHORTEST_REWARD_TEXT, RewardText, load_tokenizer
+from jaxmodpo.data.text import SHORTEST_REWARD_TEXT, Cut, RewardText, load_tokenizer
 from jaxmodpo.errors import UserError
 from jaxmodpo.fingerprints import fingerprint
 from jaxmodpo.judging.criteria import load_criteria
@@ -251,13 +251,18 @@ def split(rankings: Sequence[Ranking], config: RewardConfig) -> tuple[list[Ranki
 
 def training_examples(
     config: RewardConfig, rankings: Sequence[Ranking], text: RewardText, left_out: LeftOut | None = None
-) -> Examples:
+) -> tuple[Examples, int]:
     """Tokenise rankings as they are trained on: whole, or as the pairs that the settings make of them.
 
     ``left_out`` counts what ties and equal texts cost.
+
+    Returns:
+        The examples, and how many pairs were left out because their replies are equal once they are cut.
     """
     if config.rankings is None:
-        return reward_pairs(pairs_of(rankings, config.pairs_per_question, left_out), text)
+        pairs = reward_pairs(pairs_of(rankings, config.pairs_per_question, left_out), text)
+        examples, equal = leave_out_equal_pairs(pairs)
+        return examples, int(equal.sum())
     repeats = LeftOut()
     rankings = without_repeats(rankings, repeats)
     if not rankings:
@@ -266,7 +271,28 @@ def training_examples(
         logger.warning("%d pairs of the same text in the rankings left out; its best place counts", repeats.identical)
     if left_out is not None:
         left_out.add(LeftOut(tied=tied_pairs(rankings), identical=repeats.identical))
-    return reward_rankings(rankings, text)
+    rankings, equal = distinct_once_cut(rankings, text)
+    if not rankings:
+        raise UserError("all replies to each question are equal once cut to --max-length, or tied; raise it")
+    if equal:
+        logger.warning("%d pairs left out: their two replies are equal once cut to --max-length", equal)
+    return reward_rankings(rankings, text), equal
+
+
+def distinct_once_cut(rankings: Sequence[Ranking], text: RewardText) -> tuple[list[Ranking], int]:
+    """Leave out replies that are equal to a better one of their ranking once they are cut.
+
+    Returns:
+        The rankings that still prefer something, and how many pairs of equal replies there were.
+    """
+    # These texts are tokenised again where they are used, and counted there.
+    quiet = dataclasses.replace(text, cut=Cut())
+
+    def tokens(ranking: Ranking, candidate: Candidate) -> tuple[int, ...]:
+        return tuple(quiet.example(ranking.question_text, candidate.response_text))
+
+    equal = LeftOut()
+    return without_repeats(rankings, equal, tokens), equal.identical
 
 
 def reward(config: RewardConfig, session: Session | None = None) -> Phase:
@@ -291,8 +317,6 @@ def _one(config: RewardConfig, session: Session, carried: dict[str, Any] | None 
         carried = _carried(config.validation)
     rankings, all_tied = ranked(config)
     kept, out = split(rankings, config)
-    if config.rankings is not None:
-        out = without_repeats(out, LeftOut())
     left_out = LeftOut()
     model = session.encoder(config.model, config.seed)
     shape = model.config
@@ -310,11 +334,8 @@ def _one(config: RewardConfig, session: Session, carried: dict[str, Any] | None 
     places = shardings(mesh)(parameter_table(shape))
     parameters = {name: put(variable[...], places[name]) for name, variable in model.parameters.items()}
     parts = spread(mesh)
-    examples = training_examples(config, kept, text, left_out)
+    examples, results["equal_once_cut_left_out"] = training_examples(config, kept, text, left_out)
     check_tokens(int(examples.tokens.max()), shape.vocab_size)
-    if config.rankings is None:
-        examples, equal = leave_out_equal_pairs(examples)
-        results["equal_once_cut_left_out"] = int(equal.sum())
     if len(examples) == 1:
         logger.warning("the reward model learns from a single pair: its rewards say nothing about other texts")
     batches = Batches(
@@ -327,7 +348,14 @@ def _one(config: RewardConfig, session: Session, carried: dict[str, Any] | None 
     )
     held_batches = None
     if out:
-        held_batches = Batches(training_examples(config, out, text), batch_size=config.batch_size, spread=parts)
+        out, _ = distinct_once_cut(out, text)
+        if not out:
+            raise UserError(
+                "the replies to every held-out question are equal once cut to --max-length, so that nothing could be "
+                "evaluated; raise it, or give --validation-fraction 0"
+            )
+        held_examples, _ = training_examples(config, out, text)
+        held_batches = Batches(held_examples, batch_size=config.batch_size, spread=parts)
     text.cut.warn()
     drops = max(shape.dropout, shape.classifier_dropout) > 0
     loss = RewardLoss(shape, config.remat, drops)

@@ -10,7 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import pandas
+import pyarrow as pa
 import pytest
+from pyarrow import parquet
 
 from jaxmodpo.artifacts import Candidate, Pair, Ranking, write_jsonl, write_pairs, write_rankings
 from jaxmodpo.data.pairs import LeftOut, count_rows, load_column, load_pairs, load_rankings, pairs_of, without_repeats
@@ -242,6 +244,42 @@ def test_a_text_that_a_ranking_holds_twice_keeps_its_best_place_and_its_pairs_ar
     assert [[c.response_text for c in r.candidates] for r in found[1:]] == [["a", "b", "c"]] * 2
     assert [r.ranks for r in found[1:]] == [(1, 2, 3), (1, 1, 3)]
     assert left_out == LeftOut(identical=3 + 1 + 1)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "said"),
+    [
+        (lambda folder: (folder / "dataset_info.json").write_text("[]"), "AttributeError"),
+        (lambda folder: (folder / "state.json").write_text("{}"), "KeyError: '_data_files'"),
+        (lambda folder: _halve(next(folder.glob("*.arrow"))), "OSError"),
+    ],
+)
+def test_a_damaged_folder_of_datasets_is_refused_in_a_sentence(tmp_path, spoil, said):
+    folder = saved(tmp_path, "folder", ROWS * 50)
+    spoil(folder)
+    with pytest.raises(UserError, match=rf"pairs.folder is damaged and cannot be read \({said}.*; write it again"):
+        load_pairs(folder)
+
+
+def _halve(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+def test_a_parquet_column_that_python_cannot_hold_is_refused_in_a_sentence(tmp_path):
+    columns = {name: pa.array([row[name] for row in ROWS]) for name in ROWS[0]}
+    parts = [pa.field("content", pa.string())] * 2
+    twice = pa.StructArray.from_arrays([pa.array(["x", "y"])] * 2, fields=parts)
+    late = pa.array([2**62] * 2, pa.timestamp("ms"))
+    for name, column, said in (("twice", twice, "duplicate field names"), ("late", late, "too large to convert")):
+        parquet.write_table(pa.table(columns | {"more": column}), tmp_path / f"{name}.parquet")
+        with pytest.raises(UserError, match=rf"{name}.parquet holds what Python cannot: .*{said}"):
+            load_pairs(tmp_path / f"{name}.parquet")
+
+
+def test_a_number_beside_pairs_that_no_float_holds_is_refused(tmp_path):
+    path = lines(tmp_path / "p.jsonl", [ROWS[0] | {"margin": 10**400}])
+    with pytest.raises(UserError, match=r"row 1: the column 'margin' holds no finite number: 10{59}$"):
+        load_column(path, "margin", load_pairs(path))
 
 
 def test_tied_replies_make_no_pair_and_are_counted(tmp_path, caplog):

@@ -598,6 +598,43 @@ def test_a_reward_models_training_on_ties_is_refused_where_nothing_else_is_there
         reward(config)
 
 
+def test_replies_that_are_equal_once_cut_are_neither_trained_on_nor_evaluated(reward_rankings, tmp_path, monkeypatch):
+    """Of each question's three replies the last two differ behind the cut alone; of a pair of them nothing is left."""
+
+    class Trained(Exception):
+        pass
+
+    def trained_on(**changes: Any) -> list[tuple[int, ...]]:
+        """Return the shapes of the tokens to train on and of those held out, without a training."""
+        with pytest.raises(Trained) as shapes:
+            reward(replace(config, output_dir=tmp_path / "out", **changes))
+        shutil.rmtree(tmp_path / "out")
+        return list(shapes.value.args)
+
+    def train(loss, parameters, frozen, batches, config, mesh, held, **_):
+        raise Trained(batches.examples.tokens.shape[:2], held.examples.tokens.shape[:2])
+
+    monkeypatch.setattr("jaxmodpo.methods.reward.train", train)
+    config = replace(reward_rankings, all=False, only=(), refit=False, max_length=24)
+    long = "word " * 60
+    replies = [tuple(map(Candidate, "abc", ("Short.", f"{long}{n} first", f"{long}{n} second"))) for n in range(8)]
+    rankings = [Ranking(f"q{n}", "post", candidates) for n, candidates in enumerate(replies)]
+    write_rankings(tmp_path / "r.json", rankings)
+    assert trained_on(rankings=tmp_path / "r.json") == [(6, 2), (2, 2)]
+
+    held = held_out([r.question_id for r in rankings], config.validation_fraction, config.seed)
+    equal = {int(np.flatnonzero(held)[0]), int(np.flatnonzero(~held)[0])}
+
+    def pairs(equal: set[int]) -> Path:
+        rows = [Pair(f"q{n}", "post", three[n in equal], three[2]) for n, three in enumerate(replies)]
+        write_pairs(tmp_path / "p.json", rows)
+        return tmp_path / "p.json"
+
+    assert trained_on(rankings=None, pairs=pairs(equal)) == [(5, 2), (1, 2)]
+    with pytest.raises(UserError, match="the replies to every held-out question are equal once cut to --max-length"):
+        reward(replace(config, rankings=None, pairs=pairs(set(np.flatnonzero(held))), output_dir=tmp_path / "none"))
+
+
 def test_every_criterion_leaves_out_what_is_no_objective_and_shares_what_is_trained(tmp_path):
     for name in ("therapeutic", "gricean"):
         (tmp_path / name).mkdir()
