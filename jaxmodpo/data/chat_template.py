@@ -12,6 +12,7 @@ import contextlib
 import datetime
 import functools
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -83,6 +84,11 @@ def surroundings(template: str, special_tokens: Mapping[str, Any], day: str, fol
 def _surroundings(template: str, special_tokens: str, day: str, folder: str) -> Surroundings:
     wanted = [(STAND_IN, day), (LONG_STAND_IN, day), *((STAND_IN, other) for other in OTHER_DAYS)]
     short, long, *elsewhen = _run(template, json.loads(special_tokens), wanted, folder)
+    if re.search("[\ud800-\udfff]", short):
+        raise UserError(
+            f"the chat template of {folder} writes half of a surrogate pair, which is no character; mend the template, "
+            "or take --prompt-style instruct"
+        )
     head, *tails = short.split(STAND_IN)
     if len(tails) != 1:
         raise UserError(

@@ -19,13 +19,16 @@ from transformers import PreTrainedTokenizerBase
 
 from jaxmodpo.errors import UserError
 
+_SIGN = re.compile(r"[^\w\s]")
+"""what a mark of a turn holds, as in ``<|end|>``, and neither a word nor the indentation of a template"""
+
 
 class ControlTokens:
     """Encodes texts of users, alone or within a prompt's own text.
 
     Control tokens are the tokenizer's special tokens, and those of its other added tokens that the prompt's own text
-    holds (some chat templates mark turns with tokens that are not flagged as special). Other added tokens, such as runs
-    of spaces, are vocabulary and stay so.
+    holds (some chat templates mark turns with tokens that are not flagged as special). Other added tokens are
+    vocabulary and stay so, and so are words and runs of spaces even where a template holds them.
 
     Args:
         tokenizer: the model's own.
@@ -42,13 +45,18 @@ class ControlTokens:
         self._ids: dict[str, int] = {
             mark: number
             for mark, (number, token) in added.items()
-            if mark and (token.special or mark in special or mark in own_text)
+            if mark and (token.special or mark in special or (mark in own_text and _SIGN.search(mark)))
         }
         longest_first = sorted(self._ids, key=len, reverse=True)
         self._pattern = re.compile("|".join(map(re.escape, longest_first)) or "(?!)")
         self._own: dict[tuple[str, str], list[int]] = {}
         # A text of signs that the vocabulary lacks holds the unknown token too.
         self._decisive = set(self._ids.values()) - {cast(int, tokenizer.unk_token_id)}
+
+    @property
+    def ids(self) -> list[int]:
+        """The control tokens, which decide how texts that name one are cut."""
+        return sorted(self._ids.values())
 
     def marks(self, numbers: Iterable[int]) -> list[str]:
         """Return the texts of those of some tokens that are control tokens."""

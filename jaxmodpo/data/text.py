@@ -184,6 +184,7 @@ class PolicyText:
         around, source = self._chat() if self.prompt_style == "chat" else (INSTRUCT, PROMPT)
         self.surroundings = around
         self._controls = ControlTokens(self.tokenizer, f"{around.head} {source} {around.tail}", self.rows)
+        self.control_tokens = self._controls.ids
         # A chat template writes the bos token itself, where the model learned it; one without any gets none, as in
         # transformers' apply_chat_template.
         self._start = [cast(int, self.tokenizer.bos_token_id)] if self.prompt_style == "instruct" else []

@@ -15,12 +15,12 @@ from typing import Any
 import jax
 import numpy as np
 from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save_file
 
 from jaxmodpo.artifacts import atomic_path
 from jaxmodpo.data.examples import Examples
 from jaxmodpo.data.text import Cut
 from jaxmodpo.fingerprints import digest
+from jaxmodpo.models.tensors import save_tensors
 from jaxmodpo.training.distributed import agreed, leads, shared
 
 logger = logging.getLogger(__name__)
@@ -84,7 +84,7 @@ def _content_digest(arrays: Mapping[str, np.ndarray]) -> str:
 def _write(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
     # Tokens are people's words.
     with atomic_path(path, private=True) as temporary:
-        save_file(dict(arrays), temporary, metadata={"digest": _content_digest(arrays)})
+        save_tensors(arrays, temporary, digest=_content_digest(arrays))
 
 
 def _read(path: Path) -> dict[str, np.ndarray] | None:

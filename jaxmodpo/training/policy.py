@@ -329,6 +329,7 @@ def policy_examples(
         "tokenizer": tokenizer_digest(text.tokenizer),
         "text": [dataclasses.asdict(text.surroundings), text.max_prompt_length, text.max_length, list(text.end_tokens)],
         "prompt_style": text.prompt_style,
+        "control_tokens": text.control_tokens,
         "chosen_only": chosen_only,
     }
 

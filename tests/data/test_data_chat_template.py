@@ -68,6 +68,7 @@ def test_the_day_is_the_one_that_is_asked_for(here):
         ("{{ messages[0].content }}{{ messages[0].content }}", "writes a question 2 times"),
         ("{{ messages[0].content[:300] }}", "changes a question's own text"),
         ("{{ messages[0].content | escape }}", "changes a question's own text"),
+        ("{{ '\\ud800' }}{{ messages[0].content }}", "writes half of a surrogate pair"),
         ("{{ lipsum() }}{{ messages[0].content }}", "or writes another text each time"),
         ("{{ 'ab' * 1000000 }}{{ messages[0].content }}", "it writes 2000012 characters around a question"),
     ],

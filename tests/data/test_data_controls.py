@@ -97,6 +97,16 @@ def test_an_added_token_is_plain_text_where_the_prompts_own_text_holds_it_and_vo
     assert not named and tokens.count(end) == 1
 
 
+def test_words_and_runs_of_spaces_stay_vocabulary_where_a_template_holds_them():
+    tokenizer = _tokenizer("byte level")
+    tokenizer.add_tokens(["    ", "  ", "therapist", "<|user|>"])
+    template = "{%- for m in messages %}\n    {{ '<|user|>You ask a therapist.' }}\n{%- endfor %}"
+    text = "my therapist said  two"
+    tokens, named = ControlTokens(tokenizer, template).encode(text)
+    assert not named and tokens == tokenizer.encode(text, add_special_tokens=False)
+    assert ControlTokens(tokenizer, template).encode("one <|user|>")[1]
+
+
 def test_marks_are_the_texts_of_control_tokens_alone():
     tokenizer = _tokenizer("byte level")
     ids = [tokenizer.get_vocab()[piece] for piece in ("</s>", "a")]
