@@ -77,7 +77,7 @@ def read_adapter_config(folder: Path) -> LoraConfig:
     _check_start(fields)
     config = LoraConfig(
         rank=fields.integer("r"),
-        alpha=fields.number("lora_alpha"),
+        alpha=fields.number("lora_alpha", above=0),
         dropout=fields.rate("lora_dropout", 0.0),
         targets=_targets(fields),
         rslora=fields.boolean("use_rslora", False),
@@ -107,4 +107,8 @@ def _targets(fields: Fields) -> tuple[str, ...]:
         raise UserError(f"{fields.source}: target_modules must be a list of projections, not {targets}")
     # PEFT may list every layer's module by its full name; a layer left out shows up as a missing tensor.
     names = {name.rsplit(".", 1)[-1] for name in targets}
-    return (*(name for name in PROJECTIONS if name in names), *sorted(names - set(PROJECTIONS)))
+    if unknown := sorted(names - set(PROJECTIONS)) or ([] if names else ["none"]):
+        raise UserError(
+            f"{fields.source}: target_modules must be some of {', '.join(PROJECTIONS)}, not {', '.join(unknown)}"
+        )
+    return tuple(name for name in PROJECTIONS if name in names)

@@ -44,6 +44,8 @@ _HARMLESS = frozenset(
         *("dtype", "torch_dtype", "initializer_range", "attention_dropout", "pretraining_tp"),
         *("output_attentions", "output_hidden_states", "return_dict", "use_cache"),
         *("chunk_size_feed_forward", "is_encoder_decoder", "tokenizer_class", "max_sequence_length"),
+        # Of other programs, of how the model was trained, and of its tokenizer.
+        *("is_llama_config", "transformers.js_config", "neftune_noise_alpha", "model_max_length"),
         # Settings of sampling, which early files keep here and which commands here take as flags.
         *("do_sample", "temperature", "top_k", "top_p", "typical_p", "num_beams", "num_beam_groups", "early_stopping"),
         *("max_length", "min_length", "length_penalty", "repetition_penalty", "diversity_penalty"),

@@ -54,12 +54,15 @@ def read_model_config(folder: Path) -> dict[str, Any]:
 def read_end_tokens(folder: Path, tokenizer_end: int) -> tuple[int, ...]:
     """Return the tokens that end a reply: the tokenizer's, and those of the folder's ``generation_config.json``.
 
-    Chat models list several there, and transformers' ``generate`` ends at any of them.
+    Chat models list several there, and transformers' ``generate`` ends at any of them. In a folder without that file
+    it takes those of ``config.json``.
 
     Raises:
         UserError: an ``eos_token_id`` that is neither an id nor a list of ids.
     """
     path = local_folder(folder) / "generation_config.json"
+    if not path.is_file():
+        path = path.with_name("config.json")
     content = read_json(path) if path.is_file() else {}
     if not isinstance(content, dict):
         raise UserError(f"{path} must hold a mapping of settings, not {type(content).__name__}")

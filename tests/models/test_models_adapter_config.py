@@ -46,6 +46,9 @@ def test_a_start_that_sets_the_factors_alone_is_read(tmp_path, start):
         ({"use_rslora": "yes"}, "use_rslora must be true or false"),
         ({"r": True}, "r must be a whole number"),
         ({"r": 4.0}, "r must be a whole number"),
+        ({"lora_alpha": 0}, "lora_alpha must be a number above 0, not 0"),
+        ({"target_modules": ["q_proj", "lm_head"]}, "target_modules must be some of .*, not lm_head"),
+        ({"target_modules": []}, "target_modules must be some of .*, not none"),
     ],
 )
 def test_what_is_not_understood_is_refused_by_name(tmp_path, changes, said):

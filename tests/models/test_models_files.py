@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
+from transformers import GenerationConfig, MistralConfig
 
 from jaxmodpo.bench.load import fake_checkpoint
 from jaxmodpo.errors import UserError
@@ -231,6 +232,8 @@ def test_a_configuration_that_means_another_model_is_refused_by_name(folder: Pat
         {"do_sample": True, "temperature": 0.9, "top_p": 0.6, "max_length": 4096},
         {"tokenizer_class": "LlamaTokenizer"},
         {"rope_interleaved": False},
+        {"is_llama_config": True, "rope_interleaved": False, "pretraining_tp": 1, "model_max_length": 8192},
+        {"transformers.js_config": {"kv_cache_dtype": {"q4f16": "float16"}}, "neftune_noise_alpha": 5},
     ],
 )
 def test_what_early_files_say_besides_changes_nothing(folder: Path, said: dict):
@@ -359,6 +362,15 @@ def test_replies_end_at_every_end_token_of_the_generation_config(folder: Path):
         path.write_text(json.dumps({"eos_token_id": wrong}))
         with pytest.raises(UserError, match="eos_token_id must be an id or a list of ids"):
             read_end_tokens(folder, 2)
+
+
+def test_replies_end_at_the_configs_end_tokens_where_there_are_no_generation_settings(folder: Path):
+    settings = read_model_config(folder) | {"eos_token_id": [7, 2, 9]}
+    (folder / "config.json").write_text(json.dumps(settings))
+    theirs = GenerationConfig.from_model_config(MistralConfig(**settings)).eos_token_id
+    assert read_end_tokens(folder, 2) == (2, 7, 9) and set(theirs) == {2, 7, 9}
+    (folder / "generation_config.json").write_text(json.dumps({"eos_token_id": 5}))
+    assert read_end_tokens(folder, 2) == (2, 5)
 
 
 def test_a_full_disk_is_told_as_the_system_tells_it(monkeypatch, tmp_path: Path):
