@@ -28,7 +28,7 @@ def adapter(folder: Path, settings: Any) -> Path:
         ({"target_modules": [1]}, "target_modules must be a list of projections"),
         ({"target_modules": "all-linear"}, "target_modules must be a list of projections, not a pattern"),
         ({"r": None}, "the field 'r' is missing"),
-        ({"lora_alpha": "8"}, 'lora_alpha must be a number, not "8"'),
+        ({"lora_alpha": "8"}, 'lora_alpha must be a number above 0, not "8"'),
         ({"lora_dropout": "none"}, "lora_dropout must be a number"),
     ],
 )
