@@ -9,6 +9,7 @@ import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -22,14 +23,14 @@ REAL_DATA = Path(os.environ.get("JAXMODPO_TEST_DATA", Path(__file__).parents[1].
 """where real inputs lie, which are no part of the project; CONTRIBUTING.md says which"""
 
 
-def _ignore_hung_up(self: socketserver.BaseServer, request: object, client_address: object) -> None:
+def _ignore_hung_up(self: socketserver.BaseServer, request: Any, client_address: Any) -> None:
     """Say nothing where a client has hung up, which many tests are about; its traceback would stand in another's."""
     if not isinstance(sys.exc_info()[1], OSError | ValueError):  # ValueError: the file of a closed connection
         _handle_error(self, request, client_address)
 
 
 _handle_error = socketserver.BaseServer.handle_error
-socketserver.BaseServer.handle_error = _ignore_hung_up  # type: ignore[method-assign, assignment]
+socketserver.BaseServer.handle_error = _ignore_hung_up
 
 
 def pytest_configure(config: pytest.Config) -> None:

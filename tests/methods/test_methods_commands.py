@@ -632,7 +632,11 @@ def test_replies_that_are_equal_once_cut_are_neither_trained_on_nor_evaluated(re
 
     assert trained_on(rankings=None, pairs=pairs(equal)) == [(5, 2), (1, 2)]
     with pytest.raises(UserError, match="the replies to every held-out question are equal once cut to --max-length"):
-        reward(replace(config, rankings=None, pairs=pairs(set(np.flatnonzero(held))), output_dir=tmp_path / "none"))
+        reward(
+            replace(
+                config, rankings=None, pairs=pairs(set(np.flatnonzero(held).tolist())), output_dir=tmp_path / "none"
+            )
+        )
 
 
 def test_every_criterion_leaves_out_what_is_no_objective_and_shares_what_is_trained(tmp_path):

@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -365,7 +366,7 @@ def test_replies_end_at_every_end_token_of_the_generation_config(folder: Path):
 
 
 def test_replies_end_at_the_configs_end_tokens_where_there_are_no_generation_settings(folder: Path):
-    settings = read_model_config(folder) | {"eos_token_id": [7, 2, 9]}
+    settings: dict[str, Any] = read_model_config(folder) | {"eos_token_id": [7, 2, 9]}
     (folder / "config.json").write_text(json.dumps(settings))
     theirs = GenerationConfig.from_model_config(MistralConfig(**settings)).eos_token_id
     assert read_end_tokens(folder, 2) == (2, 7, 9) and set(theirs) == {2, 7, 9}
