@@ -351,12 +351,22 @@ class Candidate:
 
 @dataclass(frozen=True)
 class Pair:
-    """A preference: ``chosen`` is better than ``rejected`` on one criterion."""
+    """A preference: ``chosen`` is better than ``rejected`` on one criterion.
+
+    Attributes:
+        question_id: the question.
+        question_text: its text.
+        chosen: the better reply.
+        rejected: the worse one.
+        conversation: whether ``question_text`` was put together from several messages, or from one that is not the
+            user's. It is no part of a pair's file, which knows the text alone.
+    """
 
     question_id: str
     question_text: str
     chosen: Candidate
     rejected: Candidate
+    conversation: bool = dataclasses.field(default=False, compare=False)
 
 
 @dataclass(frozen=True)
@@ -577,7 +587,10 @@ def _value(row: Any, field: str, where: str) -> Any:
 
 
 def write_pairs(path: Path, pairs: Sequence[Pair]) -> None:
-    write_json(path, [dataclasses.asdict(pair) for pair in pairs], private=True)
+    rows = [dataclasses.asdict(pair) for pair in pairs]
+    for row in rows:
+        del row["conversation"]
+    write_json(path, rows, private=True)
 
 
 def read_rankings(path: Path) -> list[Ranking]:

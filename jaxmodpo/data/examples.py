@@ -109,6 +109,24 @@ def _examples(groups: Sequence[Sequence[tuple[list[int], int]]], least: int = 0)
     )
 
 
+def _refuse_conversations(pairs: Sequence[Pair], text: PolicyText) -> None:
+    """Refuse conversations where a chat template would give each of their messages a turn of its own.
+
+    Raises:
+        UserError: with ``chat``, a prompt is several messages, or one that is not the user's.
+    """
+    if text.prompt_style != "chat":
+        return
+    several = [pair for pair in pairs if pair.conversation]
+    if several:
+        raise UserError(
+            f"--prompt-style chat: the prompts of {len(several)} of {len(pairs)} pairs, that of question "
+            f"{several[0].question_id} first, are conversations with several messages or a system's; the chat "
+            "template is applied to one message of the user's alone; leave those pairs out, or give --prompt-style "
+            "instruct, which puts conversations as text"
+        )
+
+
 def policy_pairs(pair_sets: Sequence[Sequence[Pair]], text: PolicyText) -> Examples:
     """Tokenise aligned pair sets: sequences are chosen, rejected of the first set, then of the next.
 
@@ -116,6 +134,8 @@ def policy_pairs(pair_sets: Sequence[Sequence[Pair]], text: PolicyText) -> Examp
         pair_sets: one list of pairs per objective, all of the same length and questions in the same order.
         text: the tokenisation.
     """
+    for pairs in pair_sets:
+        _refuse_conversations(pairs, text)
     for row in zip(*pair_sets, strict=True):
         assert len({pair.question_id for pair in row}) == 1, f"one example of several questions: {row[0].question_id}"
     return _examples(
@@ -132,6 +152,7 @@ def policy_pairs(pair_sets: Sequence[Sequence[Pair]], text: PolicyText) -> Examp
 
 def policy_chosen(pairs: Sequence[Pair], text: PolicyText) -> Examples:
     """Tokenise the chosen responses alone, for SFT."""
+    _refuse_conversations(pairs, text)
     return _examples([[text.example(pair.question_text, pair.chosen.response_text)] for pair in pairs])
 
 

@@ -405,13 +405,15 @@ def _pair(row: Any, where: str) -> Pair | None:
     if transcripts:
         chosen, rejected = _transcript(chosen), _transcript(rejected)
     if _given(row.get("prompt")):
-        prompt, better, worse = _beside_prompt(
+        asked, better, worse = _beside_prompt(
             _messages_or_text(row["prompt"], f"{where}, prompt"), chosen, rejected, where
         )
     elif isinstance(chosen, list) and isinstance(rejected, list):
-        prompt, better, worse = _split_messages(chosen, rejected, where)
+        asked, better, worse = _parted(chosen, rejected, where)
     else:
         raise UserError(f"{where}: the field prompt is missing")
+    several = _is_several(asked) or len(better) > 1 or len(worse) > 1
+    prompt, better, worse = (_text(part, where) for part in (asked, better, worse))
     if transcripts and better == worse:
         return None
     _refuse_equal(better, worse, where)
@@ -421,6 +423,7 @@ def _pair(row: Any, where: str) -> Pair | None:
         prompt,
         Candidate(_id(row, "chosen_response_id", where) or f"{question}_{digest(better)[:12]}", better),
         Candidate(_id(row, "rejected_response_id", where) or f"{question}_{digest(worse)[:12]}", worse),
+        conversation=several,
     )
 
 
@@ -442,15 +445,18 @@ def _messages_or_text(value: Any, where: str) -> Any:
     return plain_text(value, where) if messages is None else messages
 
 
-def _beside_prompt(prompt: Any, chosen: Any, rejected: Any, where: str) -> tuple[str, str, str]:
-    """Return prompt and answers of a row with a prompt, whose conversations may repeat it.
+def _beside_prompt(
+    prompt: Any, chosen: Any, rejected: Any, where: str
+) -> tuple[Any, list[dict[str, str]], list[dict[str, str]]]:
+    """Return the prompt, a text or messages, and the answers of a row with a prompt, whose conversations may repeat it.
 
     UltraFeedback's rows hold the first message as ``prompt``, and the whole conversation, that message included, in
     ``chosen`` and ``rejected``. What they share is then the prompt, as TRL takes it; a row whose ``prompt`` is none of
     what they share contradicts itself.
     """
     if not (_is_conversation(chosen) and _is_conversation(rejected)):
-        return _text(prompt, where), _answer(chosen, where), _answer(rejected, where)
+        asked = prompt if isinstance(prompt, str) else _messages(prompt, where)
+        return asked, _answer(chosen, where), _answer(rejected, where)
     shared, better, worse = _parted(chosen, rejected, where)
     if isinstance(prompt, str):
         wanted = [turn["content"] for turn in _transcript(prompt)] if prompt.lstrip().startswith("Human:") else [prompt]
@@ -459,7 +465,7 @@ def _beside_prompt(prompt: Any, chosen: Any, rejected: Any, where: str) -> tuple
     contents = [message["content"].strip() for message in shared]
     if not all(text.strip() in contents for text in wanted if text.strip()):
         raise UserError(f"{where}: chosen and rejected are conversations that do not begin with the prompt")
-    return _text(shared, where), _text(better, where), _text(worse, where)
+    return shared, better, worse
 
 
 def _is_conversation(value: Any) -> bool:
@@ -490,22 +496,25 @@ def _text(prompt: Any, where: str) -> str:
     return "\n".join(f"{m['role'].capitalize()}: {m['content']}" for m in messages)
 
 
-def _answer(value: Any, where: str) -> str:
+def _answer(value: Any, where: str) -> list[dict[str, str]]:
     if isinstance(value, str):
-        return value
+        return [{"role": "assistant", "content": value}]
     messages = _messages(value, where)
     if len(messages) != 1:
         raise UserError(f"{where}: beside a prompt, chosen and rejected must be one message each")
-    return messages[0]["content"]
+    return messages
 
 
-def _split_messages(chosen: list[Any], rejected: list[Any], where: str) -> tuple[str, str, str]:
-    """Part two conversations into the messages they share and the answers that follow, all as texts."""
-    shared, better, worse = _parted(chosen, rejected, where)
-    return _text(shared, where), _text(better, where), _text(worse, where)
+def _is_several(messages: Any) -> bool:
+    """Return whether a prompt is other than a text or one message of the user's."""
+    if not isinstance(messages, list):
+        return False
+    return len(messages) != 1 or messages[0]["role"] != "user"
 
 
-def _parted(chosen: list[Any], rejected: list[Any], where: str) -> tuple[list[Any], list[Any], list[Any]]:
+def _parted(
+    chosen: list[Any], rejected: list[Any], where: str
+) -> tuple[list[dict[str, str]], list[dict[str, str]], list[dict[str, str]]]:
     """Part two conversations into the messages they share and those that follow in each, at least the last."""
     first, second = _messages(chosen, where), _messages(rejected, where)
     shared = 0

@@ -106,6 +106,24 @@ def test_conversations_that_part_early_keep_their_later_turns_in_the_response(tm
     assert texts(load_pairs(lines(tmp_path / "p.jsonl", [row]))) == [("a", "Assistant: b\nUser: c\nAssistant: d", "x")]
 
 
+@pytest.mark.parametrize(
+    ("row", "several"),
+    [
+        ({"prompt": "a", "chosen": "b", "rejected": "c"}, False),
+        ({"chosen": messages("a", "b"), "rejected": messages("a", "c")}, False),
+        ({"chosen": messages("a", "b", "c", "d"), "rejected": messages("a", "b", "c", "e")}, True),
+        ({"chosen": messages("a", "b", "c", "d"), "rejected": messages("a", "x")}, True),
+        ({"prompt": messages("a", "b", "c"), "chosen": "d", "rejected": "e"}, True),
+        ({"prompt": [{"role": "system", "content": "a"}], "chosen": "d", "rejected": "e"}, True),
+    ],
+)
+def test_a_conversation_of_several_messages_is_known_as_one_and_its_file_holds_the_text_alone(tmp_path, row, several):
+    pairs = load_pairs(lines(tmp_path / "p.jsonl", [row]))
+    assert [pair.conversation for pair in pairs] == [several]
+    write_pairs(tmp_path / "pairs.json", pairs)
+    assert "conversation" not in json.loads((tmp_path / "pairs.json").read_text())[0]
+
+
 def test_a_transcript_splits_at_speakers_and_keeps_blank_lines_inside_a_turn(tmp_path):
     start = "\n\nHuman: first\n\nAssistant: reply\n\nHuman: second\n\npart\n\nAssistant:"
     row = {"chosen": f"{start} good\n\nindeed", "rejected": f"{start} bad"}

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
 import datetime
 from pathlib import Path
 
 import pytest
 
+from jaxmodpo.artifacts import Candidate, Pair
 from jaxmodpo.data import chat_template
+from jaxmodpo.data.examples import policy_chosen, policy_pairs
 from jaxmodpo.data.text import (
     PROMPT,
     Cut,
@@ -83,6 +86,18 @@ def test_a_tokenizer_without_bos_needs_a_template_and_a_prompt_needs_a_token(tok
     assert tokenizer.decode(text.prompt("one two")).strip() == "one two" and not text.has_bos
     with pytest.raises(UserError, match="a question without text gives a prompt without tokens"):
         text.prompt("")
+
+
+def test_conversations_of_several_messages_are_refused_in_chat_style_and_texts_in_the_papers(tokenizer, here):
+    tokenizer.chat_template = "{{ messages[0].content }}"
+    chat, instruct = PolicyText(tokenizer, "chat"), PolicyText(tokenizer, "instruct")
+    alone = Pair("q1", "one", Candidate("a", "two"), Candidate("b", "three"))
+    several = dataclasses.replace(alone, question_id="q2", conversation=True)
+    assert len(policy_pairs([[alone]], chat)) == len(policy_chosen([alone], chat)) == 1
+    assert len(policy_pairs([[several]], instruct)) == len(policy_chosen([several], instruct)) == 1
+    for tokenize in (lambda: policy_pairs([[alone, several]], chat), lambda: policy_chosen([alone, several], chat)):
+        with pytest.raises(UserError, match="prompts of 1 of 2 pairs, that of question q2 first, are conversations"):
+            tokenize()
 
 
 @pytest.mark.parametrize("trim", ["", " | trim"])
