@@ -18,11 +18,11 @@ from typing import Any, Literal
 
 import numpy as np
 
-from jaxmodpo.artifacts import read_personas, read_table
 from jaxmodpo.config import named_values
 from jaxmodpo.data.pairs import count_rows, holds_rankings
 from jaxmodpo.data.reference_lengths import reference_lengths
 from jaxmodpo.errors import UserError, nearest
+from jaxmodpo.files import read_table
 from jaxmodpo.judging.criteria import load_criteria
 from jaxmodpo.judging.settings import groups
 from jaxmodpo.models import flops
@@ -31,6 +31,7 @@ from jaxmodpo.models.lora import adapter_table
 from jaxmodpo.models.parameters import count
 from jaxmodpo.models.roberta import parameter_table as encoder_table
 from jaxmodpo.models.shapes import SHAPES, decoder_shape, encoder_shape, name_of_folder
+from jaxmodpo.records import read_personas
 from jaxmodpo.training.hardware import Chip, chips
 
 EFFICIENCY = 0.5

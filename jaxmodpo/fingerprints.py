@@ -15,8 +15,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-from jaxmodpo.artifacts import write_json
 from jaxmodpo.errors import UserError
+from jaxmodpo.files import write_json
 from jaxmodpo.hub import local_folder
 
 REMEMBERED_FROM = 8 * 2**20

@@ -16,9 +16,9 @@ from pathlib import Path
 from typing import Any
 
 import jaxmodpo
-from jaxmodpo.artifacts import DATABASE_FILES, read_json, refuse_links, remove_leftovers, write_json
 from jaxmodpo.config import as_mapping
 from jaxmodpo.errors import UserError
+from jaxmodpo.files import DATABASE_FILES, read_json, refuse_links, remove_leftovers, write_json
 from jaxmodpo.fingerprints import fingerprint
 from jaxmodpo.hub import download_hint
 from jaxmodpo.locks import LOCK, FolderLock, Held, lock

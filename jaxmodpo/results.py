@@ -1,7 +1,7 @@
 """What the files hold that commands write and other commands read: figures, measurements and manifests, as shapes.
 
 Written by programs, they may come from another version, another tool, or an editor; whoever reads one says with
-:func:`~jaxmodpo.artifacts.read_json` and a shape of this module what it relies on.
+:func:`~jaxmodpo.files.read_json` and a shape of this module what it relies on.
 """
 
 from __future__ import annotations

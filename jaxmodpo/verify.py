@@ -14,8 +14,8 @@ from typing import Annotated, Any, Literal, NotRequired, TypedDict
 
 import tyro
 
-from jaxmodpo.artifacts import read_json
 from jaxmodpo.errors import UserError
+from jaxmodpo.files import read_json
 from jaxmodpo.fingerprints import fingerprint
 from jaxmodpo.phase import MANIFEST, is_kept_apart
 from jaxmodpo.ranges import Settings, Tally

@@ -12,35 +12,37 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jaxmodpo.artifacts import (
-    Candidate,
+from jaxmodpo.data.pairs import load_pairs
+from jaxmodpo.errors import UserError
+from jaxmodpo.files import (
     Journal,
+    atomic_directory,
+    check_writable,
+    private_database,
+    read_json,
+    read_table,
+    write_json,
+    write_table,
+    write_text,
+)
+from jaxmodpo.fingerprints import fingerprint
+from jaxmodpo.phase import Phase
+from jaxmodpo.records import (
+    Candidate,
     Pair,
     Question,
     Ranking,
     Response,
-    atomic_directory,
-    check_writable,
     identifier,
-    private_database,
-    read_json,
     read_personas,
     read_questions,
     read_rankings,
     read_responses,
-    read_table,
-    write_json,
     write_pairs,
     write_questions,
     write_rankings,
     write_responses,
-    write_table,
-    write_text,
 )
-from jaxmodpo.data.pairs import load_pairs
-from jaxmodpo.errors import UserError
-from jaxmodpo.fingerprints import fingerprint
-from jaxmodpo.phase import Phase
 
 AWKWARD = "He said: \"no, \n never\" – and 'left'; 100% über 😀"
 

@@ -10,16 +10,17 @@ from typing import NamedTuple
 import datasets
 import pytest
 
-from jaxmodpo.artifacts import Question, write_json, write_jsonl, write_questions
 from jaxmodpo.config import builtin
 from jaxmodpo.dry_run import dry_run
 from jaxmodpo.errors import UserError
 from jaxmodpo.estimate import Cost, Estimator, Unknown, chip_named
 from jaxmodpo.evaluation.report import Run, find_runs
 from jaxmodpo.experiment import read_experiment, resolve, run_experiment, set_variables
+from jaxmodpo.files import write_json, write_jsonl
 from jaxmodpo.methods.dpo import DPOConfig
 from jaxmodpo.methods.reward import RewardConfig
 from jaxmodpo.models.shapes import SHAPES
+from jaxmodpo.records import Question, write_questions
 from jaxmodpo.run import RunConfig, run
 from jaxmodpo.search.sweep import SweepConfig
 

@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 
 from jaxmodpo import experiment as experiment_module
-from jaxmodpo.artifacts import read_json, write_text
 from jaxmodpo.commands import load
 from jaxmodpo.config import builtin
 from jaxmodpo.errors import UserError
 from jaxmodpo.experiment import read_experiment, resolve_all, run_experiment
+from jaxmodpo.files import read_json, write_text
 from jaxmodpo.methods.dpo import DPOConfig
 from jaxmodpo.run import RunConfig, run
 from jaxmodpo.search.settings import TuneDPOConfig

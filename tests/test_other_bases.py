@@ -9,7 +9,6 @@ from pathlib import Path
 import jax
 import pytest
 
-from jaxmodpo.artifacts import Candidate, Pair, Question, write_pairs, write_questions
 from jaxmodpo.errors import UserError
 from jaxmodpo.methods.modpo import MODPOConfig, modpo
 from jaxmodpo.methods.score import ScoreKLConfig, ScorePolicyConfig, score_kl, score_policy
@@ -20,6 +19,7 @@ from jaxmodpo.models.export import ExportConfig, export
 from jaxmodpo.models.files import read_decoder_config
 from jaxmodpo.models.lora import LoraConfig, adapter_table
 from jaxmodpo.models.parameters import initialise
+from jaxmodpo.records import Candidate, Pair, Question, write_pairs, write_questions
 from jaxmodpo.sampling.command import ResponsesConfig, responses
 from jaxmodpo.search.sweep import SweepConfig, sweep
 

@@ -16,9 +16,10 @@ from typing import Any
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from jaxmodpo.artifacts import read_json, read_responses, write_json
 from jaxmodpo.cli import main
 from jaxmodpo.experiment import read_experiment
+from jaxmodpo.files import read_json, write_json
+from jaxmodpo.records import read_responses
 
 ROOT = Path(__file__).parents[1]
 SIZES = {

@@ -8,14 +8,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from jaxmodpo.artifacts import read_json, read_responses
 from jaxmodpo.data.pairs import load_pairs
 from jaxmodpo.data.questions import QuestionsConfig, questions
 from jaxmodpo.data.scored import PairsConfig, pairs
+from jaxmodpo.files import read_json
 from jaxmodpo.judging.preferences import PreferencesConfig, preferences
 from jaxmodpo.methods.modpo import MODPOConfig, modpo
 from jaxmodpo.methods.reward import RewardConfig, reward
 from jaxmodpo.personas.command import PersonasConfig, personas
+from jaxmodpo.records import read_responses
 from jaxmodpo.sampling.command import ResponsesConfig, responses
 
 

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from jaxmodpo import fingerprints
-from jaxmodpo.artifacts import read_json, write_json
 from jaxmodpo.cli import main
+from jaxmodpo.files import read_json, write_json
 from jaxmodpo.phase import Phase
 
 

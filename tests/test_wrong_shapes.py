@@ -17,15 +17,6 @@ from typing import Any
 import pytest
 import yaml
 
-from jaxmodpo.artifacts import (
-    Journal,
-    Question,
-    read_json,
-    read_personas,
-    read_questions,
-    read_rankings,
-    read_responses,
-)
 from jaxmodpo.bench.injection import load_trials
 from jaxmodpo.config import as_mapping, builtin, load_yaml, parse
 from jaxmodpo.data.pairs import load_pairs
@@ -33,6 +24,7 @@ from jaxmodpo.data.questions import QuestionsConfig
 from jaxmodpo.errors import UserError
 from jaxmodpo.evaluation.report import read_metrics, read_results
 from jaxmodpo.experiment import read_experiment, resolve
+from jaxmodpo.files import Journal, read_json
 from jaxmodpo.judging.batch_files import BatchFiles
 from jaxmodpo.judging.criteria import load_criteria
 from jaxmodpo.judging.export import read_votes
@@ -47,6 +39,7 @@ from jaxmodpo.models.shapes import SHAPES
 from jaxmodpo.personas.mapping import load_mapping
 from jaxmodpo.phase import Phase
 from jaxmodpo.ranges import incidental
+from jaxmodpo.records import Question, read_personas, read_questions, read_rankings, read_responses
 from jaxmodpo.results import Judges, Sweep, Validation
 from jaxmodpo.sampling.journal import row, sampled
 from jaxmodpo.search.space import load_space

@@ -24,7 +24,6 @@ from pathlib import Path
 from string import Template
 from typing import Literal, NamedTuple, get_args
 
-from jaxmodpo.artifacts import Candidate
 from jaxmodpo.bench.table import table
 from jaxmodpo.config import builtin, load_yaml
 from jaxmodpo.errors import UserError
@@ -36,6 +35,7 @@ from jaxmodpo.judging.ledger import Ledger
 from jaxmodpo.judging.prompts import Prompts, labels, parse_orders
 from jaxmodpo.judging.rubric import RubricJudge
 from jaxmodpo.ranges import Count, NotNegative, Settings
+from jaxmodpo.records import Candidate
 from jaxmodpo.schema import read_as
 
 log = logging.getLogger(__name__)

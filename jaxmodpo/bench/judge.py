@@ -22,7 +22,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, NamedTuple
 
-from jaxmodpo.artifacts import Candidate, Question
 from jaxmodpo.bench.chat_server import local_server
 from jaxmodpo.bench.table import table
 from jaxmodpo.errors import UserError
@@ -33,6 +32,7 @@ from jaxmodpo.judging.judge import Answer, Asked, Request
 from jaxmodpo.judging.ledger import Ledger
 from jaxmodpo.judging.preferences import Ballot, PreferencesConfig, requests
 from jaxmodpo.ranges import Count, Settings
+from jaxmodpo.records import Candidate, Question
 from jaxmodpo.schema import Range
 
 _PERSONAS, _REPLIES = 50, 5

@@ -15,18 +15,19 @@ from typing import Any
 
 import numpy as np
 
-from jaxmodpo.artifacts import Pair, read_json, write_json, write_pairs
 from jaxmodpo.bench.table import table
 from jaxmodpo.data.examples import policy_pairs
 from jaxmodpo.data.pairs import held_out, load_pairs
 from jaxmodpo.data.scored import PairsConfig, pairs
 from jaxmodpo.data.text import PolicyText, load_tokenizer
 from jaxmodpo.errors import UserError
+from jaxmodpo.files import read_json, write_json
 from jaxmodpo.methods.dpo import DPOConfig, dpo
 from jaxmodpo.methods.modpo import MODPOConfig, modpo
 from jaxmodpo.methods.reward import RewardConfig, reward, rewards_of_pairs
 from jaxmodpo.methods.validation import accuracy, interval
 from jaxmodpo.ranges import Count, CountOrZero, Seed, Settings
+from jaxmodpo.records import Pair, write_pairs
 from jaxmodpo.sandbox.models import make_mistral, make_roberta, save_subword_tokenizer
 from jaxmodpo.training.policy import load_policy, with_adapter
 from jaxmodpo.training.trainer import TrainingConfig

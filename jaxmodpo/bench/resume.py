@@ -16,9 +16,10 @@ from typing import Annotated, Any
 
 import numpy as np
 
-from jaxmodpo.artifacts import Candidate, Pair, read_json, write_pairs
 from jaxmodpo.errors import UserError
+from jaxmodpo.files import read_json
 from jaxmodpo.ranges import Count, Seed, Settings
+from jaxmodpo.records import Candidate, Pair, write_pairs
 from jaxmodpo.sandbox import grammar
 from jaxmodpo.schema import Range
 

@@ -13,9 +13,9 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from jaxmodpo.artifacts import Pair, Ranking
 from jaxmodpo.data.text import PolicyText, RewardText, pad_rows
 from jaxmodpo.errors import UserError
+from jaxmodpo.records import Pair, Ranking
 
 logger = logging.getLogger(__name__)
 

@@ -1,6 +1,6 @@
 """Preference pairs in every layout that people have: the authors', TRL's, HH-RLHF's; and pairs made of rankings.
 
-All become :class:`~jaxmodpo.artifacts.Pair`, so that training knows one layout. Question and
+All become :class:`~jaxmodpo.records.Pair`, so that training knows one layout. Question and
 response ids are made from the texts where a file has none.
 """
 
@@ -20,21 +20,12 @@ from typing import Any, Literal
 
 import numpy as np
 
-from jaxmodpo.artifacts import (
-    Candidate,
-    Pair,
-    Ranking,
-    identifier,
-    pair_from_mapping,
-    plain_text,
-    read_json,
-    read_rankings,
-    read_table,
-)
 from jaxmodpo.errors import UserError
+from jaxmodpo.files import read_json, read_table
 from jaxmodpo.fingerprints import digest
 from jaxmodpo.parsing import parse_json, serialized_messages
 from jaxmodpo.ranges import Count
+from jaxmodpo.records import Candidate, Pair, Ranking, identifier, pair_from_mapping, plain_text, read_rankings
 
 logger = logging.getLogger(__name__)
 

@@ -12,8 +12,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from jaxmodpo.artifacts import write_json
 from jaxmodpo.data.text import PROMPT, PolicyText, is_day
+from jaxmodpo.files import write_json
 from jaxmodpo.hub import local_folder
 
 logger = logging.getLogger(__name__)

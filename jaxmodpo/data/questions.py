@@ -15,10 +15,11 @@ from typing import Annotated
 
 import numpy as np
 
-from jaxmodpo.artifacts import Question, read_table, write_questions
 from jaxmodpo.errors import UserError
+from jaxmodpo.files import read_table
 from jaxmodpo.phase import Phase
 from jaxmodpo.ranges import Count, CountOrZero, Incidental, Seed, Settings
+from jaxmodpo.records import Question, write_questions
 from jaxmodpo.schema import Range
 
 logger = logging.getLogger(__name__)

@@ -12,11 +12,12 @@ import math
 from dataclasses import dataclass
 from pathlib import Path
 
-from jaxmodpo.artifacts import Candidate, Pair, read_table, write_pairs
 from jaxmodpo.errors import UserError
+from jaxmodpo.files import read_table
 from jaxmodpo.fingerprints import digest
 from jaxmodpo.phase import Phase
 from jaxmodpo.ranges import CountOrZero, Incidental, Positive, Settings
+from jaxmodpo.records import Candidate, Pair, write_pairs
 
 logger = logging.getLogger(__name__)
 

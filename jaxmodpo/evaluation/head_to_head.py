@@ -18,10 +18,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from jaxmodpo.artifacts import Candidate, Question, read_personas, read_responses, write_json, write_table
 from jaxmodpo.config import builtin, named_values
 from jaxmodpo.errors import UserError
 from jaxmodpo.evaluation import statistics
+from jaxmodpo.files import write_json, write_table
 from jaxmodpo.fingerprints import digest
 from jaxmodpo.judging.collect import MakeRequests, cast, collect
 from jaxmodpo.judging.criteria import Criterion, load_criteria
@@ -48,6 +48,7 @@ from jaxmodpo.judging.voting import (
 )
 from jaxmodpo.phase import Phase
 from jaxmodpo.ranges import Count, CountOrZero, Incidental
+from jaxmodpo.records import Candidate, Question, read_personas, read_responses
 
 log = logging.getLogger(__name__)
 

@@ -13,10 +13,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from jaxmodpo.artifacts import atomic_path, write_json
 from jaxmodpo.errors import UserError
 from jaxmodpo.evaluation import figures
 from jaxmodpo.evaluation.reliability import analyse
+from jaxmodpo.files import atomic_path, write_json
 from jaxmodpo.judging.database import full_place
 from jaxmodpo.judging.ledger import Ledger
 from jaxmodpo.pages import png

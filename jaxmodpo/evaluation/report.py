@@ -18,13 +18,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from jaxmodpo.artifacts import atomic_path, read_json, read_json_lines, write_text
 from jaxmodpo.errors import UserError
 from jaxmodpo.evaluation import figures
 from jaxmodpo.evaluation.fronts import front_figure
 from jaxmodpo.evaluation.judges import JUDGES, draw, merged, words
 from jaxmodpo.evaluation.reliability import analyse
 from jaxmodpo.evaluation.statistics import FEW_DISCORDANT, mcnemar_from_counts
+from jaxmodpo.files import atomic_path, read_json, read_json_lines, write_text
 from jaxmodpo.judging.database import NoLedger
 from jaxmodpo.judging.ledger import Ledger
 from jaxmodpo.pages import png, template

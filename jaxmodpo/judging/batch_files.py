@@ -15,7 +15,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO, Literal, NamedTuple, TypedDict
 
-from jaxmodpo.artifacts import Candidate
 from jaxmodpo.errors import UserError
 from jaxmodpo.failures import failure_in
 from jaxmodpo.judging.criteria import Criterion
@@ -23,6 +22,7 @@ from jaxmodpo.judging.judge import Asked, Request
 from jaxmodpo.messages import message_text
 from jaxmodpo.parsing import parse_json
 from jaxmodpo.ranges import Tally
+from jaxmodpo.records import Candidate
 from jaxmodpo.schema import read_as
 
 URL = "/v1/chat/completions"

@@ -15,8 +15,8 @@ from sqlalchemy import event
 from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError, OperationalError
 from sqlalchemy.pool import QueuePool
 
-from jaxmodpo.artifacts import private_database
 from jaxmodpo.errors import UserError
+from jaxmodpo.files import private_database
 
 # Milliseconds for which SQLite itself waits for a lock.
 _BUSY = 60_000

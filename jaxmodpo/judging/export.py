@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from jaxmodpo.artifacts import atomic_path, check_writable
 from jaxmodpo.errors import UserError, nearest
+from jaxmodpo.files import atomic_path, check_writable
 from jaxmodpo.judging.ledger import Ledger
 from jaxmodpo.judging.votes import Vote, as_record, from_record
 from jaxmodpo.parsing import parse_json

@@ -152,7 +152,7 @@ def answer_tokens(kind: str, criteria: int, responses: int) -> int:
 
 def framing(prompts: Prompts, kind, criteria, responses: int, ties: bool) -> str:
     """Return everything that a request says around its texts, the schema of its answer included."""
-    from jaxmodpo.artifacts import Candidate
+    from jaxmodpo.records import Candidate
 
     empty = Request(kind, "", "", "", "", criteria, tuple(Candidate(str(n), "") for n in range(responses)), ties)
     said = [message["content"] for message in prompts.messages(empty)]

@@ -13,9 +13,9 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple, Protocol
 
-from jaxmodpo.artifacts import Candidate
 from jaxmodpo.judging.criteria import Criterion
 from jaxmodpo.judging.hashing import text_digest
+from jaxmodpo.records import Candidate
 
 Status = Literal["valid", "parse_error", "refusal", "content_filter", "rejected", "expired", "error"]
 """valid, or what went wrong: an answer that cannot be read, a refusal, a filter, a request that the

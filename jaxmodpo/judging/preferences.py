@@ -15,16 +15,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from jaxmodpo.artifacts import (
-    Candidate,
-    Pair,
-    Question,
-    Ranking,
-    read_personas,
-    read_responses,
-    write_pairs,
-    write_rankings,
-)
 from jaxmodpo.config import builtin
 from jaxmodpo.errors import UserError
 from jaxmodpo.judging.collect import MakeRequests, cast, collect
@@ -56,6 +46,16 @@ from jaxmodpo.judging.voting import (
 )
 from jaxmodpo.phase import Phase
 from jaxmodpo.ranges import Count, CountOrZero, Incidental
+from jaxmodpo.records import (
+    Candidate,
+    Pair,
+    Question,
+    Ranking,
+    read_personas,
+    read_responses,
+    write_pairs,
+    write_rankings,
+)
 
 log = logging.getLogger(__name__)
 

@@ -14,13 +14,13 @@ from dataclasses import dataclass
 from statistics import NormalDist
 from typing import Annotated
 
-from jaxmodpo.artifacts import Candidate
 from jaxmodpo.config import builtin, load_yaml
 from jaxmodpo.errors import UserError, nearest
 from jaxmodpo.fingerprints import digest
 from jaxmodpo.judging.criteria import OVERALL
 from jaxmodpo.judging.hashing import draw
 from jaxmodpo.judging.judge import Answer, Asked, Request
+from jaxmodpo.records import Candidate
 from jaxmodpo.schema import Range, read_as
 
 MODEL = "rubric stand-in"

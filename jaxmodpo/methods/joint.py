@@ -13,12 +13,12 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from jaxmodpo.artifacts import Pair
 from jaxmodpo.config import named_values
 from jaxmodpo.data.pairs import LeftOut, PairsPerQuestion, load_pairs
 from jaxmodpo.errors import UserError
 from jaxmodpo.losses import joint_dpo_loss
 from jaxmodpo.phase import Phase
+from jaxmodpo.records import Pair
 from jaxmodpo.training.distributed import open_phase
 from jaxmodpo.training.policy import (
     PreferenceTrainingConfig,

@@ -15,7 +15,6 @@ from typing import Any, Literal
 
 import numpy as np
 
-from jaxmodpo.artifacts import Pair
 from jaxmodpo.data.examples import Examples
 from jaxmodpo.data.pairs import load_column
 from jaxmodpo.errors import UserError
@@ -23,6 +22,7 @@ from jaxmodpo.fingerprints import fingerprint
 from jaxmodpo.methods.reward import rewards_of_pairs
 from jaxmodpo.phase import read_manifest
 from jaxmodpo.ranges import Positive
+from jaxmodpo.records import Pair
 from jaxmodpo.schema import read_as
 from jaxmodpo.training.cache import cached, examples_digest
 from jaxmodpo.training.policy import Policy, PolicyTrainingConfig, with_adapter

@@ -16,7 +16,6 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from jaxmodpo.artifacts import Candidate, Pair, Ranking, read_json, write_json
 from jaxmodpo.data.batches import Batches, scored
 from jaxmodpo.data.examples import Examples, check_tokens, leave_out_equal_pairs, reward_pairs, reward_rankings
 from jaxmodpo.data.pairs import (
@@ -32,6 +31,7 @@ from jaxmodpo.data.pairs import (
 )
 from jaxmodpo.data.text import SHORTEST_REWARD_TEXT, Cut, RewardText, load_tokenizer
 from jaxmodpo.errors import UserError
+from jaxmodpo.files import read_json, write_json
 from jaxmodpo.fingerprints import fingerprint
 from jaxmodpo.judging.criteria import load_criteria
 from jaxmodpo.losses import bradley_terry_loss, plackett_luce_loss
@@ -41,6 +41,7 @@ from jaxmodpo.models.remat import Remat
 from jaxmodpo.models.roberta import Roberta, RobertaConfig, load_roberta, parameter_table, save_roberta
 from jaxmodpo.phase import Phase, read_manifest
 from jaxmodpo.ranges import Count, NotNegative, Positive, ShareBelowOne
+from jaxmodpo.records import Candidate, Pair, Ranking
 from jaxmodpo.results import Validation
 from jaxmodpo.schema import Fields, Range
 from jaxmodpo.training.cache import cached, examples_digest

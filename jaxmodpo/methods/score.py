@@ -11,17 +11,18 @@ from typing import Annotated, Any
 import jax
 import numpy as np
 
-from jaxmodpo.artifacts import Pair, check_writable, read_questions, write_json, write_jsonl
 from jaxmodpo.data.examples import completions as completions_as_examples
 from jaxmodpo.data.examples import policy_pairs
 from jaxmodpo.data.pairs import load_pairs
 from jaxmodpo.data.text import SHORTEST_REWARD_TEXT, PromptStyle, check_day
 from jaxmodpo.errors import UserError
+from jaxmodpo.files import check_writable, write_json, write_jsonl
 from jaxmodpo.methods.reward import rewards_of_pairs
 from jaxmodpo.models.quantised import BaseDtype
 from jaxmodpo.phase import Phase
 from jaxmodpo.progress import Progress
 from jaxmodpo.ranges import Count, Incidental, Seed, Settings
+from jaxmodpo.records import Pair, read_questions
 from jaxmodpo.sampling.sampler import SamplingSettings, sample
 from jaxmodpo.schema import Range
 from jaxmodpo.training.policy import Policy, load_policy

@@ -10,8 +10,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from jaxmodpo.artifacts import read_json
 from jaxmodpo.errors import UserError
+from jaxmodpo.files import read_json
 from jaxmodpo.hub import local_folder, refuse_missing
 from jaxmodpo.models.lora import PROJECTIONS, LoraConfig
 from jaxmodpo.schema import Fields

@@ -10,8 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from jaxmodpo.artifacts import atomic_directory
 from jaxmodpo.errors import UserError
+from jaxmodpo.files import atomic_directory
 from jaxmodpo.hub import model_name
 from jaxmodpo.models.adapter_config import base_named_in, read_adapter_config
 from jaxmodpo.models.decoder import DecoderConfig, parameter_table

@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 from safetensors import safe_open
 
-from jaxmodpo.artifacts import atomic_directory, write_json
 from jaxmodpo.errors import UserError
+from jaxmodpo.files import atomic_directory, write_json
 from jaxmodpo.hub import local_folder
 from jaxmodpo.models.adapters import load_adapter
 from jaxmodpo.models.decoder import DecoderConfig, parameter_table

@@ -24,8 +24,8 @@ from jax import Array
 from jax.sharding import NamedSharding, PartitionSpec, Sharding
 from safetensors import SafetensorError, safe_open
 
-from jaxmodpo.artifacts import atomic_directory, read_json
 from jaxmodpo.errors import UserError
+from jaxmodpo.files import atomic_directory, read_json
 from jaxmodpo.hub import local_folder, refuse_missing
 from jaxmodpo.models.decoder import BaseParam, Decoder, DecoderConfig, parameter_table
 from jaxmodpo.models.parameters import Spec, Table

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from jaxmodpo.artifacts import read_json
 from jaxmodpo.errors import UserError, nearest
+from jaxmodpo.files import read_json
 from jaxmodpo.models.decoder import DecoderConfig
 from jaxmodpo.models.files import read_model_config
 from jaxmodpo.models.roberta import RobertaConfig

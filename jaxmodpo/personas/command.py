@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
-from jaxmodpo.artifacts import write_json
 from jaxmodpo.errors import UserError
+from jaxmodpo.files import write_json
 from jaxmodpo.personas.anonymity import group_sizes
 from jaxmodpo.personas.mapping import CANONICAL, find_mapping, load_mapping
 from jaxmodpo.personas.participant import Participant

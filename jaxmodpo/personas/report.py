@@ -13,7 +13,7 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from jaxmodpo.artifacts import atomic_path, write_json, write_text
+from jaxmodpo.files import atomic_path, write_json, write_text
 from jaxmodpo.pages import png, template
 from jaxmodpo.personas import figures
 from jaxmodpo.personas.summary import COMPARED, STEPS

@@ -7,8 +7,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from jaxmodpo.artifacts import read_table
 from jaxmodpo.errors import UserError, nearest
+from jaxmodpo.files import read_table
 from jaxmodpo.personas.mapping import (
     EXPIRED,
     ID_PREFIX,

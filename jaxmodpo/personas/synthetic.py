@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from jaxmodpo.artifacts import write_table
+from jaxmodpo.files import write_table
 from jaxmodpo.personas.participant import COLUMNS, IMPORTANCES
 
 _AGE = {"18-24": 0.37, "25-34": 0.29, "35-44": 0.19, "45-54": 0.1, "55+": 0.05}

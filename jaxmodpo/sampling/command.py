@@ -13,14 +13,15 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from jaxmodpo.artifacts import Journal, Question, Response, read_questions, write_responses
 from jaxmodpo.data.text import PromptStyle, check_day
 from jaxmodpo.errors import UserError
+from jaxmodpo.files import Journal
 from jaxmodpo.fingerprints import digest
 from jaxmodpo.models.quantised import BaseDtype
 from jaxmodpo.phase import Phase
 from jaxmodpo.progress import Progress
 from jaxmodpo.ranges import Count, Incidental, NotNegative, Probability, Seed, Settings
+from jaxmodpo.records import Question, Response, read_questions, write_responses
 from jaxmodpo.sampling.endpoint import Endpoint, ask, check_endpoint, endpoint_key, refuse_empty
 from jaxmodpo.sampling.journal import place, row, sampled
 from jaxmodpo.sampling.sampler import SamplingSettings, sample

@@ -18,7 +18,6 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
-from jaxmodpo.artifacts import Journal, Question
 from jaxmodpo.data.text import INSTRUCTION
 from jaxmodpo.endpoints import SLOW_ATTEMPTS, checked_key, is_local, make_client, pause_before, retry_after
 from jaxmodpo.errors import UserError
@@ -31,8 +30,10 @@ from jaxmodpo.failures import (
     failure_in,
     failure_of_exception,
 )
+from jaxmodpo.files import Journal
 from jaxmodpo.messages import message_text, readable, refusal_text, without_key, without_thoughts
 from jaxmodpo.progress import Progress
+from jaxmodpo.records import Question
 from jaxmodpo.sampling.journal import place, row, sampled
 
 logger = logging.getLogger(__name__)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Any, NotRequired, TypedDict
 
-from jaxmodpo.artifacts import Journal, Question
+from jaxmodpo.files import Journal
 from jaxmodpo.ranges import Tally
+from jaxmodpo.records import Question
 from jaxmodpo.schema import read_as
 
 

@@ -7,9 +7,10 @@ import logging
 from dataclasses import dataclass
 from pathlib import Path
 
-from jaxmodpo.artifacts import read_responses, write_json
+from jaxmodpo.files import write_json
 from jaxmodpo.phase import Phase
 from jaxmodpo.ranges import Incidental, Settings
+from jaxmodpo.records import read_responses
 from jaxmodpo.sandbox.grammar import SENTENCES, parse
 
 logger = logging.getLogger(__name__)

@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from jaxmodpo.artifacts import read_json, write_json
 from jaxmodpo.config import builtin
 from jaxmodpo.experiment import run_experiment
+from jaxmodpo.files import read_json, write_json
 from jaxmodpo.ranges import Count, Seed, Settings
 from jaxmodpo.sandbox.expectations import figure_2, required
 

@@ -19,10 +19,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from scipy import stats
 
-from jaxmodpo.artifacts import atomic_path, read_json, write_json
 from jaxmodpo.config import builtin
 from jaxmodpo.evaluation.fronts import by_weights, hypervolume
 from jaxmodpo.experiment import run_experiment
+from jaxmodpo.files import atomic_path, read_json, write_json
 from jaxmodpo.pages import MARKERS, PALETTE, STYLE, png
 from jaxmodpo.ranges import Count, Seed, Settings
 

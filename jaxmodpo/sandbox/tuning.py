@@ -16,12 +16,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from jaxmodpo.artifacts import read_responses, write_json
 from jaxmodpo.commands import load
 from jaxmodpo.config import builtin, load_yaml
 from jaxmodpo.errors import UserError, nearest
 from jaxmodpo.experiment import Experiment, PhaseSpec, read_experiment, resolve
+from jaxmodpo.files import write_json
 from jaxmodpo.ranges import Seed, Settings
+from jaxmodpo.records import read_responses
 from jaxmodpo.sandbox.grammar import PLACES, Kind, parse
 from jaxmodpo.schema import read_as
 

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
-from jaxmodpo.artifacts import write_table
 from jaxmodpo.errors import UserError
+from jaxmodpo.files import write_table
 from jaxmodpo.personas.synthetic import write_survey
 from jaxmodpo.phase import Phase
 from jaxmodpo.ranges import Count, Incidental, Positive, Seed, Settings

@@ -15,7 +15,7 @@ import matplotlib
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
-from jaxmodpo.artifacts import write_text
+from jaxmodpo.files import write_text
 from jaxmodpo.search.study import best_trial
 
 logger = logging.getLogger(__name__)

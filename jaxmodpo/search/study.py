@@ -16,8 +16,8 @@ import optuna
 import sqlalchemy.exc
 from optuna.trial import FrozenTrial, TrialState
 
-from jaxmodpo.artifacts import private_database
 from jaxmodpo.errors import UserError
+from jaxmodpo.files import private_database
 from jaxmodpo.processes import is_gone
 
 logger = logging.getLogger(__name__)

@@ -29,9 +29,9 @@ import optuna
 from jax.experimental import multihost_utils
 from optuna.trial import FrozenTrial, TrialState
 
-from jaxmodpo.artifacts import read_json, write_json, write_text
 from jaxmodpo.config import as_mapping, named_values
 from jaxmodpo.errors import Preempted, UserError
+from jaxmodpo.files import read_json, write_json, write_text
 from jaxmodpo.fingerprints import digest
 from jaxmodpo.methods.dpo import dpo
 from jaxmodpo.methods.joint import JointConfig, joint

@@ -16,9 +16,9 @@ import jax
 import numpy as np
 from safetensors import SafetensorError, safe_open
 
-from jaxmodpo.artifacts import atomic_path
 from jaxmodpo.data.examples import Examples
 from jaxmodpo.data.text import Cut
+from jaxmodpo.files import atomic_path
 from jaxmodpo.fingerprints import digest
 from jaxmodpo.models.tensors import save_tensors
 from jaxmodpo.training.distributed import agreed, leads, shared

@@ -21,7 +21,6 @@ import numpy as np
 from jax import Array
 from jax.sharding import Mesh
 
-from jaxmodpo.artifacts import Pair
 from jaxmodpo.config import named_values
 from jaxmodpo.data.batches import PADDED_ARRAYS, ROW_ARRAYS, Batches, Batching, describe, scored
 from jaxmodpo.data.examples import Examples, check_tokens, leave_out_equal_pairs, policy_chosen, policy_pairs
@@ -42,6 +41,7 @@ from jaxmodpo.models.quantised import BaseDtype
 from jaxmodpo.models.remat import Remat
 from jaxmodpo.phase import Phase
 from jaxmodpo.ranges import Count, Incidental, NotNegative, Positive, ShareBelowOne
+from jaxmodpo.records import Pair
 from jaxmodpo.schema import Range
 from jaxmodpo.training.cache import cached, cached_examples, examples_digest
 from jaxmodpo.training.distributed import leads, on_host

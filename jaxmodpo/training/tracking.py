@@ -8,8 +8,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
-from jaxmodpo.artifacts import Journal
 from jaxmodpo.errors import UserError
+from jaxmodpo.files import Journal
 from jaxmodpo.schema import is_integer
 
 Tracker = Literal["tensorboard", "wandb"]

@@ -13,7 +13,6 @@ from tokenizers import AddedToken, Tokenizer
 from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import Whitespace
 
-from jaxmodpo.artifacts import Candidate
 from jaxmodpo.bench import injection
 from jaxmodpo.bench.chat_server import local_server
 from jaxmodpo.bench.injection import (
@@ -36,6 +35,7 @@ from jaxmodpo.judging import prompts as module
 from jaxmodpo.judging.criteria import load_criteria
 from jaxmodpo.judging.judge import Request
 from jaxmodpo.judging.prompts import Prompts, fence_mark, labels, without_control_tokens
+from jaxmodpo.records import Candidate
 
 PROMPTS = Prompts.load()
 CRITERIA = tuple(load_criteria("therapeutic"))

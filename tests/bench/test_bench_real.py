@@ -13,17 +13,18 @@ from typing import Any
 import numpy as np
 import pytest
 
-from jaxmodpo.artifacts import Pair, read_json, write_table
 from jaxmodpo.bench import real
 from jaxmodpo.bench.real import COUNSEL, HARMLESS, BenchRealConfig, bench_real
 from jaxmodpo.data.pairs import load_pairs
 from jaxmodpo.errors import UserError
+from jaxmodpo.files import read_json, write_table
 from jaxmodpo.methods.dpo import DPOConfig
 from jaxmodpo.methods.modpo import MODPOConfig
 from jaxmodpo.methods.reward import RewardConfig
 from jaxmodpo.models.adapters import save_adapter
 from jaxmodpo.models.files import read_model_config
 from jaxmodpo.models.roberta import load_roberta, save_roberta
+from jaxmodpo.records import Pair
 from jaxmodpo.sandbox import grammar
 from jaxmodpo.training.policy import load_policy
 

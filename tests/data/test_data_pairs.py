@@ -14,9 +14,10 @@ import pyarrow as pa
 import pytest
 from pyarrow import parquet
 
-from jaxmodpo.artifacts import Candidate, Pair, Ranking, write_jsonl, write_pairs, write_rankings
 from jaxmodpo.data.pairs import LeftOut, count_rows, load_column, load_pairs, load_rankings, pairs_of, without_repeats
 from jaxmodpo.errors import UserError
+from jaxmodpo.files import write_jsonl
+from jaxmodpo.records import Candidate, Pair, Ranking, write_pairs, write_rankings
 
 TEXTS = [("Why, though?", "Because.", "No idea."), ("Zwei\nZeilen", "gut", "schlecht")]
 ROWS: list[dict[str, Any]] = [dict(zip(("prompt", "chosen", "rejected"), texts, strict=True)) for texts in TEXTS]

@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from jaxmodpo.artifacts import read_json, read_questions
 from jaxmodpo.data.questions import QuestionsConfig, questions
 from jaxmodpo.errors import UserError
+from jaxmodpo.files import read_json
+from jaxmodpo.records import read_questions
 
 
 def posts(count: int = 40) -> list[tuple[str, str]]:

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from jaxmodpo.artifacts import write_table
 from jaxmodpo.data.pairs import load_pairs
 from jaxmodpo.data.scored import PairsConfig, pairs
 from jaxmodpo.errors import UserError
+from jaxmodpo.files import write_table
 
 COLUMNS = ["questionText", "answerText", "upvotes"]
 

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 
-from jaxmodpo.artifacts import Candidate, Pair
 from jaxmodpo.data import chat_template
 from jaxmodpo.data.examples import policy_chosen, policy_pairs
 from jaxmodpo.data.text import (
@@ -23,6 +22,7 @@ from jaxmodpo.data.text import (
 )
 from jaxmodpo.errors import UserError
 from jaxmodpo.methods.reward import RewardConfig
+from jaxmodpo.records import Candidate, Pair
 from jaxmodpo.sandbox.models import save_tokenizer
 
 WORDS = "one two three four five six seven eight nine ten"

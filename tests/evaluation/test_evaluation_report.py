@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from jaxmodpo.artifacts import write_json, write_jsonl
 from jaxmodpo.errors import UserError
 from jaxmodpo.evaluation.report import ReportConfig, flat, read_results, report
+from jaxmodpo.files import write_json, write_jsonl
 from jaxmodpo.methods.validation import validate
 from jaxmodpo.phase import Phase
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import hashlib
 
-from jaxmodpo.artifacts import Candidate
 from jaxmodpo.judging.criteria import Criterion
 from jaxmodpo.judging.judge import Answer, Asked, Request, Status
 from jaxmodpo.judging.votes import Vote, votes_of
+from jaxmodpo.records import Candidate
 
 EMPATHY, SAFETY = Criterion("empathy", "d", "b", "w"), Criterion("safety", "e", "c", "x")
 

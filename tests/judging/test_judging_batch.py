@@ -19,7 +19,6 @@ from typing import Any
 import pytest
 from batch_server import Lines, Outcome, Server, answered, failed, good, not_come_to
 
-from jaxmodpo.artifacts import Candidate
 from jaxmodpo.errors import UserError
 from jaxmodpo.judging import batch_api
 from jaxmodpo.judging.batch import BatchJudge
@@ -30,6 +29,7 @@ from jaxmodpo.judging.endpoint import Endpoint, EndpointJudge
 from jaxmodpo.judging.judge import Answer, Asked, Request, Usage, call_key, vote_keys
 from jaxmodpo.judging.ledger import Ledger
 from jaxmodpo.judging.votes import votes_of
+from jaxmodpo.records import Candidate
 
 IDENTITY = "endpoint u; model m"
 SECRET = "a private profile"

@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterable, Iterator
 
 import pytest
 
-from jaxmodpo.artifacts import Candidate
 from jaxmodpo.judging import collect as module
 from jaxmodpo.judging.collect import cast, collect
 from jaxmodpo.judging.criteria import Criterion
@@ -19,6 +18,7 @@ from jaxmodpo.judging.judge import Answer, Asked, Request, Status, call_key
 from jaxmodpo.judging.ledger import Ledger
 from jaxmodpo.judging.pool import drain
 from jaxmodpo.judging.votes import Vote, votes_of
+from jaxmodpo.records import Candidate
 
 CRITERION, OTHER = Criterion("empathy", "d", "b", "w"), Criterion("safety", "d", "b", "w")
 

@@ -15,14 +15,15 @@ from typing import Any, Literal
 
 import pytest
 
-from jaxmodpo.artifacts import Candidate, write_json
 from jaxmodpo.config import builtin
 from jaxmodpo.errors import UserError
+from jaxmodpo.files import write_json
 from jaxmodpo.judging.criteria import load_criteria
 from jaxmodpo.judging.endpoint import PATIENCE, Endpoint, EndpointJudge, exhausted_for, retry_after
 from jaxmodpo.judging.judge import Answer, Request, Usage
 from jaxmodpo.judging.preferences import PreferencesConfig, preferences
 from jaxmodpo.judging.prompts import Prompts, answer_schema, parse_orders
+from jaxmodpo.records import Candidate
 
 KEY = "sk-very-secret-0123456789"
 Reply = tuple[int, Any]

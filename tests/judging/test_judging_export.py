@@ -10,7 +10,6 @@ from pathlib import Path
 
 import pytest
 
-from jaxmodpo.artifacts import Candidate
 from jaxmodpo.cli import main
 from jaxmodpo.errors import UserError
 from jaxmodpo.judging import export
@@ -19,6 +18,7 @@ from jaxmodpo.judging.export import VotesConfig, read_votes, votes
 from jaxmodpo.judging.judge import Answer, Asked, Request, Usage, call_key
 from jaxmodpo.judging.ledger import Ledger, import_votes
 from jaxmodpo.judging.votes import Vote, as_record, votes_of
+from jaxmodpo.records import Candidate
 
 CRITERIA = (Criterion("empathy", "d", "b", "w"), Criterion("safety", "d", "b", "w"))
 SUFFIXES = [".jsonl", ".parquet"]

@@ -16,8 +16,8 @@ from typing import Any
 import pytest
 from faulty_server import FAULTS, MODEL, OUTCOMES, PASSING, FaultyServer, marked, ranking_of
 
-from jaxmodpo.artifacts import Candidate, Response, write_json, write_responses
 from jaxmodpo.errors import UserError
+from jaxmodpo.files import write_json
 from jaxmodpo.judging.budget import Budget
 from jaxmodpo.judging.collect import cast, collect
 from jaxmodpo.judging.criteria import Criterion
@@ -25,6 +25,7 @@ from jaxmodpo.judging.endpoint import FAILURES_IN_A_ROW, Endpoint, EndpointJudge
 from jaxmodpo.judging.judge import Answer, Request
 from jaxmodpo.judging.ledger import Ledger
 from jaxmodpo.judging.votes import Vote
+from jaxmodpo.records import Candidate, Response, write_responses
 
 CRITERION = Criterion("empathy", "d", "b", "w")
 SHOWN = tuple(Candidate(f"r{n}", f"reply {n}") for n in range(3))

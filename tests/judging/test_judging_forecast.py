@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 
-from jaxmodpo.artifacts import Response, write_json, write_responses
 from jaxmodpo.errors import UserError
+from jaxmodpo.files import write_json
 from jaxmodpo.judging.criteria import load_criteria
 from jaxmodpo.judging.endpoint import endpoint_identity
 from jaxmodpo.judging.forecast import CHARACTERS_PER_TOKEN, Forecast, forecast
@@ -19,6 +19,7 @@ from jaxmodpo.judging.preferences import PreferencesConfig, _plan, preferences
 from jaxmodpo.judging.prompts import Prompts, answer_schema
 from jaxmodpo.judging.settings import endpoint_of
 from jaxmodpo.judging.votes import votes_of
+from jaxmodpo.records import Response, write_responses
 
 QUESTIONS, REPLIES, PERSONAS = 5, 3, 8
 SAID = "I am so sorry that this is hard for you; it makes sense to feel alone, and you can ask for help today"

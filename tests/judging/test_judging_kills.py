@@ -15,8 +15,9 @@ from pathlib import Path
 import pytest
 from faulty_server import FaultyServer, marked
 
-from jaxmodpo.artifacts import Response, read_json, write_json, write_responses
+from jaxmodpo.files import read_json, write_json
 from jaxmodpo.judging.ledger import Ledger
+from jaxmodpo.records import Response, write_responses
 
 QUESTIONS, REPLIES, PERSONAS, KILLS = 100, 3, 50, 20
 CALLS = QUESTIONS * PERSONAS

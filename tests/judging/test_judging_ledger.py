@@ -365,7 +365,7 @@ def test_the_claims_of_a_process_that_was_killed_are_free_at_once(place):
 SHARES = """
 import sys, threading, time
 from pathlib import Path
-from jaxmodpo.artifacts import Candidate
+from jaxmodpo.records import Candidate
 from jaxmodpo.judging import collect as module
 from jaxmodpo.judging.criteria import Criterion
 from jaxmodpo.judging.judge import Answer, Request

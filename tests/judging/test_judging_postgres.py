@@ -14,14 +14,15 @@ import pytest
 from faulty_server import FaultyServer
 from postgres_server import PASSWORD, Postgres
 
-from jaxmodpo.artifacts import Candidate, Response, read_json, write_json, write_responses
 from jaxmodpo.errors import UserError
+from jaxmodpo.files import read_json, write_json
 from jaxmodpo.judging import ledger as module
 from jaxmodpo.judging.criteria import Criterion
 from jaxmodpo.judging.judge import Answer, Asked, Request, call_key
 from jaxmodpo.judging.ledger import Ledger
 from jaxmodpo.judging.preferences import PreferencesConfig, preferences
 from jaxmodpo.judging.votes import Vote, votes_of
+from jaxmodpo.records import Candidate, Response, write_responses
 
 
 def vote(name: str) -> Vote:

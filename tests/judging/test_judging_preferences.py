@@ -10,15 +10,16 @@ from pathlib import Path
 
 import pytest
 
-from jaxmodpo.artifacts import Response, read_rankings, write_json, write_responses
 from jaxmodpo.config import parse
 from jaxmodpo.data.pairs import load_pairs
 from jaxmodpo.errors import UserError
+from jaxmodpo.files import write_json
 from jaxmodpo.judging import preferences as module
 from jaxmodpo.judging.judge import Answer, Asked, Request
 from jaxmodpo.judging.ledger import Ledger
 from jaxmodpo.judging.preferences import PreferencesConfig, preferences
 from jaxmodpo.judging.votes import Vote
+from jaxmodpo.records import Response, read_rankings, write_responses
 
 QUESTIONS, REPLIES, PERSONAS = 6, 5, 8
 

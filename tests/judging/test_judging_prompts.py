@@ -11,11 +11,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jaxmodpo.artifacts import Candidate
 from jaxmodpo.errors import UserError
 from jaxmodpo.judging.criteria import load_criteria
 from jaxmodpo.judging.judge import Request
 from jaxmodpo.judging.prompts import Prompts, answer_schema, parse_orders
+from jaxmodpo.records import Candidate
 
 OURS = Prompts.load()
 ONE_FIRST = ("model-0", "model-1")

@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 
-from jaxmodpo.artifacts import Candidate
 from jaxmodpo.errors import UserError
 from jaxmodpo.judging.criteria import Criterion
 from jaxmodpo.judging.export import VotesConfig, votes
@@ -17,6 +16,7 @@ from jaxmodpo.judging.judge import Answer, Asked, Request, Usage, call_key, vote
 from jaxmodpo.judging.ledger import Ledger, import_votes
 from jaxmodpo.judging.replay import ReplayJudge, checked_recording
 from jaxmodpo.judging.votes import Vote, as_record, votes_of
+from jaxmodpo.records import Candidate
 
 IDENTITY = "endpoint u; model gpt"
 CRITERIA = (Criterion("empathy", "d", "b", "w"), Criterion("safety", "d", "b", "w"))

@@ -10,9 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from jaxmodpo.artifacts import Response, write_json, write_responses
+from jaxmodpo.files import write_json
 from jaxmodpo.judging.ledger import Ledger
 from jaxmodpo.judging.votes import Vote
+from jaxmodpo.records import Response, write_responses
 
 KILLER = """
 import os, signal, sys

@@ -11,13 +11,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jaxmodpo.artifacts import Candidate
 from jaxmodpo.config import builtin
 from jaxmodpo.errors import UserError
 from jaxmodpo.judging import rubric
 from jaxmodpo.judging.criteria import Criterion, load_criteria
 from jaxmodpo.judging.judge import Request
 from jaxmodpo.judging.rubric import RubricJudge, faults, load_rubric, written_out
+from jaxmodpo.records import Candidate
 
 PERSONA = """THERAPY PREFERENCES (importance ratings out of 5):
 - Empathy and warmth: 4.0/5 importance

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import pytest
 
-from jaxmodpo.artifacts import Candidate
 from jaxmodpo.errors import UserError
 from jaxmodpo.judging.batch_files import BatchFiles, Draft, Header, input_line
 from jaxmodpo.judging.criteria import Criterion
 from jaxmodpo.judging.judge import Asked, Request
 from jaxmodpo.judging.votes import Vote, check_votes
+from jaxmodpo.records import Candidate
 
 CRITERIA = (Criterion("empathy", "", "", ""), Criterion("safety", "", "", ""))
 

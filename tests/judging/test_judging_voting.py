@@ -11,7 +11,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jaxmodpo.artifacts import Candidate
 from jaxmodpo.errors import UserError
 from jaxmodpo.judging.criteria import Criterion
 from jaxmodpo.judging.judge import Request
@@ -31,6 +30,7 @@ from jaxmodpo.judging.voting import (
     tally,
     with_repeats,
 )
+from jaxmodpo.records import Candidate
 
 
 def ids(letter: str, count: int) -> list[str]:

@@ -14,22 +14,12 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from jaxmodpo.artifacts import (
-    Candidate,
-    Pair,
-    Question,
-    Ranking,
-    read_json,
-    write_json,
-    write_pairs,
-    write_questions,
-    write_rankings,
-)
 from jaxmodpo.data.examples import policy_pairs
 from jaxmodpo.data.pairs import held_out
 from jaxmodpo.data.prompting import FILE as PROMPT_FILE
 from jaxmodpo.data.text import PolicyText, load_tokenizer
 from jaxmodpo.errors import UserError
+from jaxmodpo.files import read_json, write_json
 from jaxmodpo.methods.dpo import DPOConfig, dpo
 from jaxmodpo.methods.joint import JointConfig, JointDPO, align_pairs, joint
 from jaxmodpo.methods.margins import Margins, describe
@@ -46,6 +36,7 @@ from jaxmodpo.methods.score import (
 from jaxmodpo.methods.sft import SFTConfig, sft
 from jaxmodpo.methods.soup import SoupConfig, soup
 from jaxmodpo.models.roberta import load_roberta
+from jaxmodpo.records import Candidate, Pair, Question, Ranking, write_pairs, write_questions, write_rankings
 from jaxmodpo.sandbox import grammar
 from jaxmodpo.training.policy import load_policy
 from jaxmodpo.training.session import Session

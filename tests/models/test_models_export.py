@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from jaxmodpo.artifacts import read_json
 from jaxmodpo.errors import UserError
+from jaxmodpo.files import read_json
 from jaxmodpo.models.adapters import save_adapter
 from jaxmodpo.models.decoder import Decoder, DecoderConfig, parameter_table
 from jaxmodpo.models.export import ExportConfig, export

@@ -7,14 +7,15 @@ from pathlib import Path
 
 import pytest
 
-from jaxmodpo.artifacts import read_json, read_personas
 from jaxmodpo.cli import main
 from jaxmodpo.errors import UserError
+from jaxmodpo.files import read_json
 from jaxmodpo.personas.command import PersonasConfig, personas
 from jaxmodpo.personas.participant import COLUMNS, Participant
 from jaxmodpo.personas.profile import profile_text, quality
 from jaxmodpo.personas.survey import read_surveys
 from jaxmodpo.personas.synthetic import survey_rows, write_survey
+from jaxmodpo.records import read_personas
 
 # The paper's Figure 7, whose values are synthetic, and the answers that it shows.
 FIGURE_7 = """\

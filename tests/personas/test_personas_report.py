@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import hypergeom
 
-from jaxmodpo.artifacts import read_json
+from jaxmodpo.files import read_json
 from jaxmodpo.pages import png
 from jaxmodpo.personas import figures
 from jaxmodpo.personas.anonymity import anonymity, group_sizes

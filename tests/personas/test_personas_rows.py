@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 import yaml
 
-from jaxmodpo.artifacts import read_json
 from jaxmodpo.errors import UserError
+from jaxmodpo.files import read_json
 from jaxmodpo.personas.command import PersonasConfig, personas
 from jaxmodpo.personas.mapping import load_mapping
 from jaxmodpo.personas.participant import COLUMNS, Participant

@@ -11,8 +11,9 @@ from typing import Any
 
 import pytest
 
-from jaxmodpo.artifacts import Question, read_json, read_responses, write_questions
 from jaxmodpo.errors import UserError
+from jaxmodpo.files import read_json
+from jaxmodpo.records import Question, read_responses, write_questions
 from jaxmodpo.sampling import endpoint
 from jaxmodpo.sampling.command import ResponsesConfig, responses
 

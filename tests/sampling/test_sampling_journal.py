@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from jaxmodpo.artifacts import Journal, Question
+from jaxmodpo.files import Journal
+from jaxmodpo.records import Question
 from jaxmodpo.sampling.journal import place, row, sampled
 
 

@@ -12,11 +12,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxmodpo.artifacts import Question, read_json, read_responses, write_questions
 from jaxmodpo.errors import UserError
+from jaxmodpo.files import read_json
 from jaxmodpo.models import decoder
 from jaxmodpo.models.files import save_model
 from jaxmodpo.models.parameters import initialise
+from jaxmodpo.records import Question, read_responses, write_questions
 from jaxmodpo.sampling.command import ResponsesConfig, responses
 from jaxmodpo.sampling.sampler import SamplingSettings, choose, sample
 from jaxmodpo.sandbox.models import save_tokenizer

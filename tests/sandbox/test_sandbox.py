@@ -9,11 +9,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from jaxmodpo.artifacts import Response, read_json, write_responses
 from jaxmodpo.errors import UserError
+from jaxmodpo.files import read_json
 from jaxmodpo.judging.rubric import RubricJudge
 from jaxmodpo.personas.survey import read_surveys
 from jaxmodpo.personas.synthetic import write_survey
+from jaxmodpo.records import Response, write_responses
 from jaxmodpo.sandbox import grammar
 from jaxmodpo.sandbox.check import CheckConfig, check
 from jaxmodpo.sandbox.demo import DemoConfig, demo

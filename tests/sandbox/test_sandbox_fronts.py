@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from jaxmodpo.artifacts import read_json, write_json
 from jaxmodpo.errors import UserError
+from jaxmodpo.files import read_json, write_json
 from jaxmodpo.sandbox.fronts import FrontsConfig, combine, figure, fronts, matched_fronts
 from jaxmodpo.search.sweep import compare
 

@@ -7,10 +7,11 @@ from typing import Any
 
 import pytest
 
-from jaxmodpo.artifacts import Response, read_json, write_responses
 from jaxmodpo.config import builtin
 from jaxmodpo.errors import UserError
 from jaxmodpo.experiment import PhaseSpec, read_experiment, resolve
+from jaxmodpo.files import read_json
+from jaxmodpo.records import Response, write_responses
 from jaxmodpo.sandbox import tuning
 from jaxmodpo.sandbox.grammar import SENTENCES, Kind
 from jaxmodpo.sandbox.tuning import TuneConfig, best, measure, read_trials, table, tune

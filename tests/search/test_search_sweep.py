@@ -9,9 +9,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from jaxmodpo.artifacts import Candidate, Question, Ranking, read_json, write_questions, write_rankings
 from jaxmodpo.errors import UserError
+from jaxmodpo.files import read_json
 from jaxmodpo.methods.dpo import DPOConfig, dpo
+from jaxmodpo.records import Candidate, Question, Ranking, write_questions, write_rankings
 from jaxmodpo.sandbox import grammar
 from jaxmodpo.sandbox.fronts import combine
 from jaxmodpo.sandbox.fronts import table as fronts_table

@@ -24,12 +24,13 @@ import sqlalchemy.exc
 import yaml
 from optuna.trial import TrialState
 
-from jaxmodpo.artifacts import Candidate, Pair, read_json, write_pairs
 from jaxmodpo.config import from_mapping
 from jaxmodpo.errors import Preempted, UserError
+from jaxmodpo.files import read_json
 from jaxmodpo.methods.dpo import DPOConfig
 from jaxmodpo.methods.reward import RewardConfig, reward
 from jaxmodpo.phase import Phase
+from jaxmodpo.records import Candidate, Pair, write_pairs
 from jaxmodpo.sandbox import grammar
 from jaxmodpo.search import tune
 from jaxmodpo.search.report import write_report

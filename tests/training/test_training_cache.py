@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 from safetensors import SafetensorError
 
-from jaxmodpo.artifacts import Candidate, Pair
 from jaxmodpo.data.examples import completions
 from jaxmodpo.data.text import PolicyText, load_tokenizer
 from jaxmodpo.models import tensors
+from jaxmodpo.records import Candidate, Pair
 from jaxmodpo.training.cache import cached, default_folder, examples_digest
 from jaxmodpo.training.policy import PolicyTrainingConfig, policy_examples
 

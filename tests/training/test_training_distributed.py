@@ -18,13 +18,14 @@ import optuna
 import pytest
 from safetensors.numpy import load_file
 
-from jaxmodpo.artifacts import Candidate, Pair, read_json, write_pairs
 from jaxmodpo.errors import RESTART, UserError
+from jaxmodpo.files import read_json
 from jaxmodpo.methods.modpo import MODPOConfig, modpo
 from jaxmodpo.models import decoder
 from jaxmodpo.models.files import read_model_config, save_model
 from jaxmodpo.models.parameters import initialise
 from jaxmodpo.models.roberta import load_roberta, save_roberta
+from jaxmodpo.records import Candidate, Pair, write_pairs
 from jaxmodpo.sandbox.models import save_tokenizer
 from jaxmodpo.search.tune import TuneMODPOConfig
 from jaxmodpo.training.distributed import DeviceConfig, detected, on_host

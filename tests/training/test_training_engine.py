@@ -12,7 +12,6 @@ import optax
 import pytest
 from jax.sharding import NamedSharding, PartitionSpec
 
-from jaxmodpo.artifacts import Candidate, Pair, write_pairs
 from jaxmodpo.data import examples as examples_module
 from jaxmodpo.data.batches import Batches
 from jaxmodpo.data.examples import Examples, policy_pairs
@@ -23,6 +22,7 @@ from jaxmodpo.models import decoder
 from jaxmodpo.models.files import save_model
 from jaxmodpo.models.lora import LoraConfig
 from jaxmodpo.models.parameters import initialise
+from jaxmodpo.records import Candidate, Pair, write_pairs
 from jaxmodpo.sandbox.models import save_tokenizer
 from jaxmodpo.training.mesh import make_mesh
 from jaxmodpo.training.policy import PolicyLoss, load_policy, with_reference

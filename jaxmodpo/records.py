@@ -1,0 +1,265 @@
+"""Questions, responses, pairs, rankings and personas, and the files they lie in: the formats of the paper's authors.
+
+A pair from a file to its use::
+
+    write_pairs(path, [Pair("q1", "I cannot sleep.", Candidate("a", "That is hard."), Candidate("b", "So what?"))])
+    pair_from_mapping(read_json(path)[0], str(path))
+
+Which other layouts of pairs are read is up to :mod:`jaxmodpo.data.pairs`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from jaxmodpo.errors import UserError
+from jaxmodpo.files import read_json, read_table, write_json, write_table
+from jaxmodpo.parsing import is_serialized
+from jaxmodpo.schema import is_number
+
+
+@dataclass(frozen=True)
+class Question:
+    """A help-seeking post."""
+
+    question_id: str
+    question_text: str
+
+
+@dataclass(frozen=True)
+class Response:
+    """A reply to a question; ``model_name`` is empty while only one model is at work."""
+
+    question_id: str
+    question_text: str
+    response_id: str
+    response_text: str
+    model_name: str = ""
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A reply inside a pair or a ranking."""
+
+    response_id: str
+    response_text: str
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A preference: ``chosen`` is better than ``rejected`` on one criterion.
+
+    Attributes:
+        question_id: the question.
+        question_text: its text.
+        chosen: the better reply.
+        rejected: the worse one.
+        conversation: whether ``question_text`` was put together from several messages, or from one that is not the
+            user's. It is no part of a pair's file, which knows the text alone.
+    """
+
+    question_id: str
+    question_text: str
+    chosen: Candidate
+    rejected: Candidate
+    conversation: bool = dataclasses.field(default=False, compare=False)
+
+
+@dataclass(frozen=True)
+class Ranking:
+    """All replies to one question, best first, on one criterion.
+
+    Attributes:
+        question_id: the question.
+        question_text: its text.
+        candidates: the replies.
+        ranks: of each, from 1; tied replies share one, and what follows them takes its place in the list, as in
+            1, 1, 3. By default no two replies are tied.
+    """
+
+    question_id: str
+    question_text: str
+    candidates: tuple[Candidate, ...]
+    ranks: tuple[int, ...] = ()
+
+    def __post_init__(self) -> None:
+        ranks = self.ranks or tuple(range(1, len(self.candidates) + 1))
+        assert len(ranks) == len(self.candidates), self.question_id
+        assert all(r in (n, before) for n, (before, r) in enumerate(zip((0, *ranks), ranks, strict=False), 1)), ranks
+        object.__setattr__(self, "ranks", ranks)
+
+    @property
+    def all_tied(self) -> bool:
+        """Whether it prefers no reply to another."""
+        return len(set(self.ranks)) < 2
+
+
+def read_questions(path: Path) -> list[Question]:
+    """Read ``question_id, question_text``; ids must be unique."""
+    rows = read_table(path, ["question_id", "question_text"])
+    _refuse_doubles(path, "question_id", (row["question_id"] for row in rows))
+    return [
+        Question(row["question_id"], plain_text(row["question_text"], f"{path}, row {number}, question_text"))
+        for number, row in enumerate(rows, 1)
+    ]
+
+
+def write_questions(path: Path, questions: Sequence[Question]) -> None:
+    write_table(path, [dataclasses.asdict(q) for q in questions], ["question_id", "question_text"])
+
+
+def read_responses(path: Path) -> list[Response]:
+    """Read ``question_id, question_text, response_id, response_text`` and, if there, ``model_name``."""
+    columns = ["question_id", "question_text", "response_id", "response_text"]
+    rows = read_table(path, columns)
+    _refuse_doubles(path, "response_id", (f"{row['question_id']}/{row['response_id']}" for row in rows))
+    for number, row in enumerate(rows, 1):
+        for column in ("question_text", "response_text"):
+            plain_text(row[column], f"{path}, row {number}, {column}")
+    return [Response(*(row[c] for c in columns), model_name=row.get("model_name", "")) for row in rows]
+
+
+def write_responses(path: Path, responses: Sequence[Response]) -> None:
+    columns = ["question_id", "question_text", "response_id", "response_text"]
+    if any(r.model_name for r in responses):
+        columns.append("model_name")
+    write_table(path, [dataclasses.asdict(r) for r in responses], columns)
+
+
+def _refuse_doubles(path: Path, field: str, values: Iterable[str]) -> None:
+    seen: set[str] = set()
+    for value in values:
+        if value in seen:
+            raise UserError(f"{path}: the {field} {value} stands there twice")
+        seen.add(value)
+
+
+def read_personas(path: Path) -> dict[str, str]:
+    """Read ``{persona_id: persona_text}``."""
+    personas = read_json(path)
+    if not isinstance(personas, dict) or not personas:
+        raise UserError(f'{path} must hold {{"persona_id": "persona text", …}}, at least one')
+    wrong = [key for key, text in personas.items() if not (isinstance(text, str) and text.strip())]
+    if wrong:
+        raise UserError(f"{path}: the persona {wrong[0]} has no text")
+    return personas
+
+
+def identifier(value: Any, where: str) -> str:
+    """Return an id as text: a text as it stands, a whole number without a point.
+
+    A column of whole numbers with a gap becomes one of floats in many tools, so that 12 comes as 12.0.
+
+    Raises:
+        UserError: nothing, an empty text, another kind of value, or a float beyond what floats hold exactly.
+    """
+    if isinstance(value, float) and value.is_integer() and abs(value) < 2**53:
+        return str(int(value))
+    if isinstance(value, int) and not isinstance(value, bool):
+        return str(value)
+    if isinstance(value, str) and value.strip():
+        return value
+    raise UserError(f"{where}: an id must be a text or a whole number, not {value!r:.60}")
+
+
+def plain_text(value: Any, where: str) -> str:
+    """Return a text as it stands.
+
+    Raises:
+        UserError: it is none, or a list of chat messages as Python or JSON write it, which nobody said.
+    """
+    if not isinstance(value, str):
+        raise UserError(f"{where}: must be a text, not {value!r:.60}")
+    if is_serialized(value):
+        raise UserError(
+            f"{where}: a list of messages in Python's or JSON's words stands where a text belongs: {value!r:.60}; "
+            "write the text alone, or keep the messages as JSON Lines or Parquet"
+        )
+    return value
+
+
+def pair_from_mapping(row: Any, where: str) -> Pair:
+    """Read one pair in the authors' layout; ``where`` names it in errors ("f.json, item 3")."""
+    return Pair(*_question_of(row, where), _candidate(row, "chosen", where), _candidate(row, "rejected", where))
+
+
+def _question_of(row: Any, where: str) -> tuple[str, str]:
+    question = _value(row, "question_id", where), _value(row, "question_text", where)
+    return identifier(question[0], f"{where}, question_id"), plain_text(question[1], f"{where}, question_text")
+
+
+def _candidate(row: Any, field: str, where: str) -> Candidate:
+    reply = _value(row, field, where)
+    where = f"{where}, {field}"
+    response_id, text = _value(reply, "response_id", where), _value(reply, "response_text", where)
+    return Candidate(identifier(response_id, f"{where}, response_id"), plain_text(text, f"{where}, response_text"))
+
+
+def _value(row: Any, field: str, where: str) -> Any:
+    if not isinstance(row, Mapping):
+        raise UserError(f"{where}: must be a mapping with {field}, not {row!r:.60}")
+    if field not in row:
+        raise UserError(f"{where}: lacks the field {field}")
+    return row[field]
+
+
+def write_pairs(path: Path, pairs: Sequence[Pair]) -> None:
+    rows = [dataclasses.asdict(pair) for pair in pairs]
+    for row in rows:
+        del row["conversation"]
+    write_json(path, rows, private=True)
+
+
+def read_rankings(path: Path) -> list[Ranking]:
+    """Read ``{criterion}_rankings.json``, each best first; equal ranks are ties, in the file's order."""
+    rows = read_json(path)
+    if not isinstance(rows, list):
+        raise UserError(f"{path} must hold a list of rankings, not {type(rows).__name__}")
+    rankings = [_ranking(row, f"{path}, ranking {number}") for number, row in enumerate(rows, 1)]
+    _refuse_doubles(path, "question_id", (ranking.question_id for ranking in rankings))
+    return rankings
+
+
+def _ranking(row: Any, where: str) -> Ranking:
+    """Read one ranking; whatever numbers its ranks are, they become 1, 1, 3."""
+    question_id, question_text = _question_of(row, where)
+    listed = _value(row, "ranking", where)
+    if not isinstance(listed, list):
+        raise UserError(f"{where}: ranking must be a list of rank, response_id, response_text, not {listed!r:.60}")
+    ranked: list[tuple[float, Candidate]] = []
+    for number, reply in enumerate(listed):
+        rank = _value(reply, "rank", f"{where}, reply {number + 1}")
+        if not is_number(rank):
+            raise UserError(f"{where}, reply {number + 1}: the rank must be a number, not {rank!r:.60}")
+        ranked.append((rank, _candidate({"reply": reply}, "reply", f"{where}, number {number + 1}")))
+    ranked.sort(key=lambda place: place[0])
+    candidates = tuple(candidate for _, candidate in ranked)
+    # The same reply may have been sampled twice; one id for two replies is a mistake.
+    texts: dict[str, str] = {}
+    for candidate in candidates:
+        if texts.setdefault(candidate.response_id, candidate.response_text) != candidate.response_text:
+            raise UserError(f"{where}: the response_id {candidate.response_id} stands for two different replies")
+    ranks = [rank for rank, _ in ranked]
+    return Ranking(question_id, question_text, candidates, tuple(ranks.index(rank) + 1 for rank in ranks))
+
+
+def write_rankings(path: Path, rankings: Sequence[Ranking]) -> None:
+    """Write ``{criterion}_rankings.json``; tied replies have the same ``rank``."""
+    write_json(
+        path,
+        [
+            {
+                "question_id": r.question_id,
+                "question_text": r.question_text,
+                "ranking": [
+                    {"rank": rank, **dataclasses.asdict(c)} for rank, c in zip(r.ranks, r.candidates, strict=True)
+                ],
+            }
+            for r in rankings
+        ],
+        private=True,
+    )
