@@ -46,7 +46,7 @@ from jaxmodpo.training.ahead import (
 )
 from jaxmodpo.training.hardware import Chip, chip_of
 from jaxmodpo.training.mesh import make_mesh, spread
-from jaxmodpo.training.policy import Method
+from jaxmodpo.training.policy_loss import Method
 from jaxmodpo.training.roofline import Work, policy_training, reward_training, scoring
 
 GIB = 2**30

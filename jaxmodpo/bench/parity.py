@@ -173,7 +173,7 @@ def _completions(logits: np.ndarray, tokens: np.ndarray, real: np.ndarray) -> np
 
 
 def _our_completions(folder: Path, tokens: np.ndarray) -> np.ndarray:
-    from jaxmodpo.training.policy import completion_logps
+    from jaxmodpo.models.completions import completion_logps
 
     batch = {
         "tokens": jnp.asarray(tokens)[:, None],

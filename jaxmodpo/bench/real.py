@@ -29,8 +29,8 @@ from jaxmodpo.methods.validation import accuracy, interval
 from jaxmodpo.ranges import Count, CountOrZero, Seed, Settings
 from jaxmodpo.records import Pair, write_pairs
 from jaxmodpo.sandbox.models import make_mistral, make_roberta, save_subword_tokenizer
-from jaxmodpo.training.policy import load_policy, with_adapter
-from jaxmodpo.training.trainer import TrainingConfig
+from jaxmodpo.training.loaded_policy import load_policy, with_adapter
+from jaxmodpo.training.settings import TrainingConfig
 
 logger = logging.getLogger(__name__)
 

@@ -34,8 +34,9 @@ from jaxmodpo.models.remat import Remat
 from jaxmodpo.models.shapes import settings
 from jaxmodpo.ranges import Count, Probability, Settings
 from jaxmodpo.training.hardware import peak_flops
+from jaxmodpo.training.loaded_policy import check_attention
 from jaxmodpo.training.mesh import check_heads, make_mesh, place_batch, shardings, spread
-from jaxmodpo.training.policy import PolicyLoss, check_attention
+from jaxmodpo.training.policy_loss import PolicyLoss
 from jaxmodpo.training.step import OptimizerSettings, Parameters, initial_state, train_step
 
 Reference = Literal["precomputed", "in_step"]

@@ -29,6 +29,10 @@ ROW_ARRAYS = ("tokens", "segments", "positions", "completions")
 """arrays of packed batches whose second axis is rows; that of the others is examples"""
 
 PADDED_ARRAYS = ("tokens", "prompt_lengths", "lengths")
+"""arrays of padded batches, besides the examples' own fields"""
+
+SCORED_ARRAYS = (*ROW_ARRAYS, "places", "segment_numbers", *PADDED_ARRAYS)
+"""what scoring needs of a batch, packed or padded"""
 
 WINDOW = 64
 """updates among which examples are exchanged to even out the number of tokens"""

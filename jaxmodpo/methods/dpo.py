@@ -14,19 +14,13 @@ from jax import Array
 from jaxmodpo.data.pairs import LeftOut, PairsPerQuestion, load_pairs
 from jaxmodpo.errors import UserError
 from jaxmodpo.losses import Link, dpo_loss
+from jaxmodpo.methods.align import policy_examples, preference_terms, train_policy, with_reference, with_sft_term
 from jaxmodpo.phase import Phase
 from jaxmodpo.schema import Range
 from jaxmodpo.training.distributed import open_phase
-from jaxmodpo.training.policy import (
-    PreferenceTrainingConfig,
-    policy_examples,
-    preference_terms,
-    train_policy,
-    with_reference,
-    with_sft_term,
-)
 from jaxmodpo.training.prompts import policy_text
 from jaxmodpo.training.session import Session
+from jaxmodpo.training.settings import PreferenceTrainingConfig
 from jaxmodpo.training.step import Batch, LossTerms
 
 

@@ -17,20 +17,14 @@ from jaxmodpo.config import named_values
 from jaxmodpo.data.pairs import LeftOut, PairsPerQuestion, load_pairs
 from jaxmodpo.errors import UserError
 from jaxmodpo.losses import joint_dpo_loss
+from jaxmodpo.methods.align import policy_examples, preference_terms, train_policy, with_reference, with_sft_term
+from jaxmodpo.methods.weights import named_weights
 from jaxmodpo.phase import Phase
 from jaxmodpo.records import Pair
 from jaxmodpo.training.distributed import open_phase
-from jaxmodpo.training.policy import (
-    PreferenceTrainingConfig,
-    named_weights,
-    policy_examples,
-    preference_terms,
-    train_policy,
-    with_reference,
-    with_sft_term,
-)
 from jaxmodpo.training.prompts import policy_text
 from jaxmodpo.training.session import Session
+from jaxmodpo.training.settings import PreferenceTrainingConfig
 from jaxmodpo.training.step import Batch, LossTerms
 
 logger = logging.getLogger(__name__)

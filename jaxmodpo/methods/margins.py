@@ -25,7 +25,8 @@ from jaxmodpo.ranges import Positive
 from jaxmodpo.records import Pair
 from jaxmodpo.schema import read_as
 from jaxmodpo.training.cache import cached, examples_digest
-from jaxmodpo.training.policy import Policy, PolicyTrainingConfig, with_adapter
+from jaxmodpo.training.loaded_policy import Policy, with_adapter
+from jaxmodpo.training.settings import PolicyTrainingConfig
 
 logger = logging.getLogger(__name__)
 

@@ -16,21 +16,15 @@ from jaxmodpo.config import named_values
 from jaxmodpo.data.pairs import LeftOut, PairsPerQuestion, held_out, load_pairs
 from jaxmodpo.data.prompting import warn_of_other_prompt
 from jaxmodpo.losses import modpo_loss
+from jaxmodpo.methods.align import policy_examples, preference_terms, train_policy, with_reference, with_sft_term
 from jaxmodpo.methods.margins import Source, margin_sources, read_margins
+from jaxmodpo.methods.weights import named_weights
 from jaxmodpo.phase import Phase
 from jaxmodpo.ranges import Positive
 from jaxmodpo.training.distributed import open_phase
-from jaxmodpo.training.policy import (
-    PreferenceTrainingConfig,
-    named_weights,
-    policy_examples,
-    preference_terms,
-    train_policy,
-    with_reference,
-    with_sft_term,
-)
 from jaxmodpo.training.prompts import policy_text
 from jaxmodpo.training.session import Session
+from jaxmodpo.training.settings import PreferenceTrainingConfig
 from jaxmodpo.training.step import Batch, LossTerms
 
 logger = logging.getLogger(__name__)

@@ -48,8 +48,9 @@ from jaxmodpo.training.cache import cached, examples_digest
 from jaxmodpo.training.distributed import agreed, leads, on_host, open_phase, start
 from jaxmodpo.training.mesh import make_mesh, put, shardings, spread
 from jaxmodpo.training.session import Session
+from jaxmodpo.training.settings import TrainingConfig
 from jaxmodpo.training.step import Batch, LossTerms, Parameters
-from jaxmodpo.training.trainer import TrainingConfig, passing, train
+from jaxmodpo.training.trainer import passing, train
 
 logger = logging.getLogger(__name__)
 

@@ -25,7 +25,7 @@ from jaxmodpo.ranges import Count, Incidental, Seed, Settings
 from jaxmodpo.records import Pair, read_questions
 from jaxmodpo.sampling.sampler import SamplingSettings, sample
 from jaxmodpo.schema import Range
-from jaxmodpo.training.policy import Policy, load_policy
+from jaxmodpo.training.loaded_policy import Policy, load_policy
 from jaxmodpo.training.prompts import load_policy_text
 
 logger = logging.getLogger(__name__)

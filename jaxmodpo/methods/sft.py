@@ -10,12 +10,13 @@ import jax.numpy as jnp
 from jax import Array
 
 from jaxmodpo.data.pairs import LeftOut, load_pairs
+from jaxmodpo.methods.align import policy_examples, train_policy
 from jaxmodpo.phase import Phase
 from jaxmodpo.ranges import Positive
 from jaxmodpo.training.distributed import open_phase
-from jaxmodpo.training.policy import PolicyTrainingConfig, policy_examples, train_policy
 from jaxmodpo.training.prompts import policy_text
 from jaxmodpo.training.session import Session
+from jaxmodpo.training.settings import PolicyTrainingConfig
 from jaxmodpo.training.step import Batch, LossTerms
 
 

@@ -7,13 +7,13 @@ from pathlib import Path
 
 from jaxmodpo.data.prompting import record_common_prompt
 from jaxmodpo.errors import UserError
+from jaxmodpo.methods.weights import check_weights
 from jaxmodpo.models.adapter_config import read_adapter_settings
 from jaxmodpo.models.adapters import load_adapter, save_adapter
 from jaxmodpo.models.files import read_decoder_config
 from jaxmodpo.models.lora import Averaging, average
 from jaxmodpo.phase import Phase
 from jaxmodpo.ranges import Incidental, Settings
-from jaxmodpo.training.policy import check_weights
 
 
 @dataclass(frozen=True, kw_only=True)

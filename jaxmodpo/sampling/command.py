@@ -26,7 +26,7 @@ from jaxmodpo.sampling.endpoint import Endpoint, ask, check_endpoint, endpoint_k
 from jaxmodpo.sampling.journal import place, row, sampled
 from jaxmodpo.sampling.sampler import SamplingSettings, sample
 from jaxmodpo.schema import Range
-from jaxmodpo.training.policy import load_policy
+from jaxmodpo.training.loaded_policy import load_policy
 from jaxmodpo.training.prompts import load_policy_text
 
 logger = logging.getLogger(__name__)

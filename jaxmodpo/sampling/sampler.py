@@ -21,7 +21,7 @@ from jaxmodpo.data.text import pad_rows
 from jaxmodpo.errors import UserError
 from jaxmodpo.models.decoder import Decoder, DecoderConfig
 from jaxmodpo.models.lora import LoraConfig
-from jaxmodpo.training.policy import Policy
+from jaxmodpo.training.loaded_policy import Policy
 from jaxmodpo.training.step import Parameters
 
 PROMPT_MULTIPLE = 16

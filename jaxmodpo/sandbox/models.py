@@ -26,12 +26,13 @@ from jaxmodpo.data.text import PROMPT, PolicyText, RewardText, load_tokenizer, p
 from jaxmodpo.losses import sft_loss
 from jaxmodpo.methods.sft import SFT
 from jaxmodpo.models import decoder, roberta
+from jaxmodpo.models.completions import completion_logps
 from jaxmodpo.models.files import save_model
 from jaxmodpo.models.parameters import initialise
 from jaxmodpo.training.mesh import make_mesh, spread
-from jaxmodpo.training.policy import completion_logps
+from jaxmodpo.training.settings import TrainingConfig
 from jaxmodpo.training.step import Batch, LossTerms, Parameters
-from jaxmodpo.training.trainer import TrainingConfig, train
+from jaxmodpo.training.trainer import train
 
 _SPACE = "\u2581"  # marks a word's start, as in SentencePiece
 

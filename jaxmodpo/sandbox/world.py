@@ -16,7 +16,7 @@ from jaxmodpo.phase import Phase
 from jaxmodpo.ranges import Count, Incidental, Positive, Seed, Settings
 from jaxmodpo.sandbox import grammar
 from jaxmodpo.sandbox.models import make_mistral, make_roberta
-from jaxmodpo.training.trainer import TrainingConfig
+from jaxmodpo.training.settings import TrainingConfig
 
 logger = logging.getLogger(__name__)
 

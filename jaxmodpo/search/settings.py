@@ -13,7 +13,7 @@ from jaxmodpo.methods.reward import RewardConfig
 from jaxmodpo.methods.sft import SFTConfig
 from jaxmodpo.ranges import Count, Incidental, Settings
 from jaxmodpo.search.space import load_space
-from jaxmodpo.training.trainer import TrainingConfig
+from jaxmodpo.training.settings import TrainingConfig
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -43,9 +43,10 @@ from jaxmodpo.records import Candidate, Question, Ranking, read_questions
 from jaxmodpo.results import Measured
 from jaxmodpo.schema import Range
 from jaxmodpo.training.distributed import open_phase
-from jaxmodpo.training.policy import Policy, PreferenceTrainingConfig, with_adapter
+from jaxmodpo.training.loaded_policy import Policy, with_adapter
 from jaxmodpo.training.prompts import load_policy_text, on_one_day
 from jaxmodpo.training.session import Session
+from jaxmodpo.training.settings import PreferenceTrainingConfig
 
 logger = logging.getLogger(__name__)
 

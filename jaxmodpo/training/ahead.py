@@ -13,17 +13,19 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from jaxmodpo.data.batches import Batches
+from jaxmodpo.data.batches import SCORED_ARRAYS, Batches
 from jaxmodpo.errors import UserError
 from jaxmodpo.models.attention import Attention, Backend
+from jaxmodpo.models.completions import sequence_logps
 from jaxmodpo.models.decoder import DecoderConfig, parameter_table
 from jaxmodpo.models.files import dtype_named
 from jaxmodpo.models.lora import LoraConfig, adapter_table
 from jaxmodpo.models.parameters import Table
 from jaxmodpo.models.quantised import BaseDtype, is_quantised, stored_table
 from jaxmodpo.models.remat import Remat
+from jaxmodpo.training.loaded_policy import check_attention
 from jaxmodpo.training.mesh import batch_shardings, check_heads, make_mesh, shardings
-from jaxmodpo.training.policy import SCORED_ARRAYS, Method, PolicyLoss, check_attention, sequence_logps
+from jaxmodpo.training.policy_loss import Method, PolicyLoss
 from jaxmodpo.training.step import Loss, OptimizerSettings, TrainState, moment_shardings, train_step
 
 

@@ -18,7 +18,7 @@ from jaxmodpo.models.files import read_decoder_config, read_end_tokens
 from jaxmodpo.phase import Phase
 from jaxmodpo.ranges import Settings
 from jaxmodpo.training.distributed import agreed
-from jaxmodpo.training.policy import PolicyTrainingConfig
+from jaxmodpo.training.settings import PolicyTrainingConfig
 
 logger = logging.getLogger(__name__)
 

@@ -12,8 +12,9 @@ from typing import Any
 import jax.numpy as jnp
 
 from jaxmodpo.models.roberta import Roberta, load_roberta
-from jaxmodpo.training.policy import Policy, PolicyTrainingConfig, fresh_adapter, load_policy
+from jaxmodpo.training.loaded_policy import Policy, fresh_adapter, load_policy
 from jaxmodpo.training.preemption import heed
+from jaxmodpo.training.settings import PolicyTrainingConfig
 from jaxmodpo.training.trainer import OnEvaluation
 
 

@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 
 import jax
 import numpy as np
@@ -24,12 +24,12 @@ from jaxmodpo.config import as_mapping
 from jaxmodpo.data.batches import Batches
 from jaxmodpo.errors import Preempted, UserError
 from jaxmodpo.progress import Progress
-from jaxmodpo.ranges import Count, CountOrZero, Incidental, NotNegative, Positive, Seed, ShareBelowOne
 from jaxmodpo.training.checkpoints import Checkpoints
-from jaxmodpo.training.distributed import DeviceConfig, leads
+from jaxmodpo.training.distributed import leads
 from jaxmodpo.training.hardware import peak_flops
 from jaxmodpo.training.mesh import place_batch, put
 from jaxmodpo.training.preemption import notice
+from jaxmodpo.training.settings import TrainingConfig
 from jaxmodpo.training.step import (
     Loss,
     LossTerms,
@@ -41,57 +41,9 @@ from jaxmodpo.training.step import (
     means,
     train_step,
 )
-from jaxmodpo.training.tracking import Tracker, Tracking, check_trackers
+from jaxmodpo.training.tracking import Tracking
 
 logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, kw_only=True)
-class TrainingConfig(DeviceConfig):
-    """What every training command can be told."""
-
-    output_dir: Incidental[Path]
-    """the run's folder, for its model, metrics and checkpoints"""
-    seed: Seed = 0
-    """of the data order, the dropout and fresh parameters"""
-    learning_rate: Positive = 5e-6
-    """peak, reached after the warm-up; cosine decay to 0 from there"""
-    batch_size: Count = 4
-    """examples in memory at a time (pairs, for preference losses), over all devices"""
-    gradient_accumulation: Count = 4
-    """batches that are added up for one update"""
-    epochs: Count = 3
-    """passes over the data"""
-    warmup_ratio: ShareBelowOne = 0.1
-    """share of the updates in which the learning rate rises from 0"""
-    weight_decay: NotNegative = 0.01
-    """decoupled, as in AdamW"""
-    max_grad_norm: Positive = 1.0
-    """clip the gradient's global norm to this"""
-    max_skipped: Count = 5
-    """stop after this many updates in a row whose loss or gradient was not finite; such updates are left out"""
-    validation_fraction: ShareBelowOne = 0.1
-    """share of the questions held out for evaluation; with 0 nothing is evaluated and the last parameters are kept"""
-    eval_every: Count = 50
-    """updates between two evaluations; there is one more at the end"""
-    evaluations_per_epoch: Count | None = None
-    """evaluations in a pass over the data, in place of eval_every"""
-    best_metric: Literal["loss", "accuracy"] = "loss"
-    """of the evaluations, which one says whose parameters are kept; accuracy is weighted where objectives are"""
-    patience: CountOrZero = 3
-    """stop after this many evaluations in a row without a better one; 0 never stops early"""
-    log_every: Incidental[Count] = 10
-    """updates between two lines of metrics.jsonl"""
-    save_every: Incidental[Count] = 50
-    """updates between two checkpoints"""
-    keep_checkpoints: Incidental[bool] = False
-    """keep the Orbax checkpoints of a finished run"""
-    track: Incidental[tuple[Tracker, ...]] = ()
-    """write to tensorboard or wandb besides metrics.jsonl"""
-
-    def check(self) -> None:
-        super().check()
-        check_trackers(self.track)
 
 
 class OnEvaluation(Protocol):

@@ -26,7 +26,7 @@ from jaxmodpo.models.files import read_model_config
 from jaxmodpo.models.roberta import load_roberta, save_roberta
 from jaxmodpo.records import Pair
 from jaxmodpo.sandbox import grammar
-from jaxmodpo.training.policy import load_policy
+from jaxmodpo.training.loaded_policy import load_policy
 
 
 def made_up(folder: Path, questions: int = 20) -> Path:

@@ -38,7 +38,7 @@ from jaxmodpo.methods.soup import SoupConfig, soup
 from jaxmodpo.models.roberta import load_roberta
 from jaxmodpo.records import Candidate, Pair, Question, Ranking, write_pairs, write_questions, write_rankings
 from jaxmodpo.sandbox import grammar
-from jaxmodpo.training.policy import load_policy
+from jaxmodpo.training.loaded_policy import load_policy
 from jaxmodpo.training.session import Session
 from jaxmodpo.training.step import train_step
 

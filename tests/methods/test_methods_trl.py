@@ -17,7 +17,8 @@ import transformers  # noqa: E402
 
 from jaxmodpo.methods.dpo import DPO  # noqa: E402
 from jaxmodpo.sandbox.models import save_tokenizer  # noqa: E402
-from jaxmodpo.training.policy import PolicyLoss, load_policy  # noqa: E402
+from jaxmodpo.training.loaded_policy import load_policy  # noqa: E402
+from jaxmodpo.training.policy_loss import PolicyLoss  # noqa: E402
 
 ROWS = [("how are you ?", "fine thanks .", "bad ."), ("what now ?", "go on .", "no idea what now .")]
 
@@ -104,7 +105,7 @@ def _batch(batch) -> dict:
 
 
 def _logps(base, adapter, batch, policy):
-    from jaxmodpo.training.policy import sequence_logps
+    from jaxmodpo.models.completions import sequence_logps
 
     arrays = {name: batch[name] for name in ("tokens", "prompt_lengths", "lengths")}
     return sequence_logps(base, adapter, arrays, config=policy.config, lora=policy.lora, attention=policy.attention)

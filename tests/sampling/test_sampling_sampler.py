@@ -21,7 +21,7 @@ from jaxmodpo.records import Question, read_responses, write_questions
 from jaxmodpo.sampling.command import ResponsesConfig, responses
 from jaxmodpo.sampling.sampler import SamplingSettings, choose, sample
 from jaxmodpo.sandbox.models import save_tokenizer
-from jaxmodpo.training.policy import load_policy
+from jaxmodpo.training.loaded_policy import load_policy
 
 WORDS = ["a", "b", "c", "d", "e", "f", "g", "h"]
 

@@ -10,11 +10,8 @@ import pytest
 from safetensors import SafetensorError
 
 from jaxmodpo.data.examples import completions
-from jaxmodpo.data.text import PolicyText, load_tokenizer
 from jaxmodpo.models import tensors
-from jaxmodpo.records import Candidate, Pair
 from jaxmodpo.training.cache import cached, default_folder, examples_digest
-from jaxmodpo.training.policy import PolicyTrainingConfig, policy_examples
 
 
 def test_an_array_is_computed_once_and_comes_back_to_the_bit(tmp_path):
@@ -56,19 +53,6 @@ def test_a_full_disk_is_told_as_the_system_tells_it(tmp_path, monkeypatch):
     with pytest.raises(OSError, match="No space left on device") as raised:
         cached("reference", {}, lambda: np.zeros(1), tmp_path)
     assert raised.value.errno == errno.ENOSPC and list(tmp_path.iterdir()) == []
-
-
-def test_tokens_are_known_by_the_control_tokens_that_cut_them(tiny_world, tmp_path):
-    model = tiny_world / "mistral"
-    text = PolicyText(load_tokenizer(model))
-    config = PolicyTrainingConfig(model=model, output_dir=tmp_path / "out", cache_dir=tmp_path)
-    pairs = [Pair("q", "I feel low", Candidate("a", "I hear you."), Candidate("b", "No."))]
-    for _ in range(2):
-        policy_examples([pairs], text, config)
-    assert len(list(tmp_path.iterdir())) == 1
-    text.control_tokens = text.control_tokens[1:]
-    policy_examples([pairs], text, config)
-    assert len(list(tmp_path.iterdir())) == 2
 
 
 def test_the_folder_can_be_set(tmp_path, monkeypatch):

@@ -113,7 +113,7 @@ RUN = """
 import json, os, signal, sys
 arguments = json.loads(sys.argv[1])
 import jaxmodpo.training.distributed as distributed
-import jaxmodpo.training.policy as policy
+import jaxmodpo.training.loaded_policy as loaded_policy
 import jaxmodpo.training.trainer as trainer
 from jaxmodpo.cli import main
 distributed.HEARTBEAT_SECONDS = 10
@@ -134,9 +134,9 @@ def watched_scoring(*positional, **named):
     if calls == arguments["after"]:
         os.kill(os.getpid(), getattr(signal, arguments["signal"]))
     return scoring(*positional, **named)
-scoring = policy.sequence_logps
+scoring = loaded_policy.sequence_logps
 if arguments["scoring"]:
-    policy.sequence_logps = watched_scoring
+    loaded_policy.sequence_logps = watched_scoring
 else:
     trainer.train_step = watched
 for flags in arguments["runs"]:

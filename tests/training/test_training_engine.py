@@ -17,6 +17,7 @@ from jaxmodpo.data.batches import Batches
 from jaxmodpo.data.examples import Examples, policy_pairs
 from jaxmodpo.data.text import PolicyText, load_tokenizer
 from jaxmodpo.errors import UserError
+from jaxmodpo.methods.align import with_reference
 from jaxmodpo.methods.dpo import DPO, DPOConfig, dpo
 from jaxmodpo.models import decoder
 from jaxmodpo.models.files import save_model
@@ -24,10 +25,12 @@ from jaxmodpo.models.lora import LoraConfig
 from jaxmodpo.models.parameters import initialise
 from jaxmodpo.records import Candidate, Pair, write_pairs
 from jaxmodpo.sandbox.models import save_tokenizer
+from jaxmodpo.training.loaded_policy import load_policy
 from jaxmodpo.training.mesh import make_mesh
-from jaxmodpo.training.policy import PolicyLoss, load_policy, with_reference
+from jaxmodpo.training.policy_loss import PolicyLoss
+from jaxmodpo.training.settings import TrainingConfig
 from jaxmodpo.training.step import LossTerms, OptimizerSettings, initial_state, train_step
-from jaxmodpo.training.trainer import TrainingConfig, train
+from jaxmodpo.training.trainer import train
 
 WORDS = ["a", "b", "c", "d", "e", "f", "g", "h"]
 

@@ -27,9 +27,10 @@ from jaxmodpo.training import trainer
 from jaxmodpo.training.cache import cached_examples
 from jaxmodpo.training.checkpoints import Checkpoints
 from jaxmodpo.training.mesh import make_mesh
+from jaxmodpo.training.settings import TrainingConfig
 from jaxmodpo.training.step import LossTerms, OptimizerSettings, initial_state
 from jaxmodpo.training.tracking import Tracking
-from jaxmodpo.training.trainer import TrainingConfig, train
+from jaxmodpo.training.trainer import train
 
 
 @jax.tree_util.register_static

@@ -1,0 +1,90 @@
+"""The log-probabilities of a batch's completions, whichever way the batch lays its sequences out."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from jaxmodpo.models.attention import Attention
+from jaxmodpo.models.axes import constrain
+from jaxmodpo.models.decoder import Decoder, DecoderConfig
+from jaxmodpo.models.lora import LoraConfig
+from jaxmodpo.models.remat import Remat
+
+
+def completion_logps(
+    model: Decoder,
+    batch: Mapping[str, Array],
+    dropout_key: Array | None,
+    *,
+    remat: Remat = "none",
+    chunk: int | None = 128,
+) -> tuple[Array, Array]:
+    """Return each completion's log-probability, and how many tokens it has, both ``[P, S]`` float32.
+
+    Args:
+        model: the policy.
+        batch: one microbatch of :class:`jaxmodpo.data.batches.Batches`, packed or padded.
+        dropout_key: draws the adapter's dropout; None switches it off.
+        remat: see :meth:`Decoder.hidden_states`.
+        chunk: see :meth:`Decoder.token_logps`.
+    """
+    if "segments" in batch:
+        return _packed_completion_logps(model, batch, dropout_key, remat, chunk)
+    return _padded_completion_logps(model, batch, dropout_key, remat, chunk)
+
+
+def _padded_completion_logps(
+    model: Decoder, batch: Mapping[str, Array], dropout_key: Array | None, remat: Remat, chunk: int | None
+) -> tuple[Array, Array]:
+    """Score a batch whose ``tokens`` ``[P, S, T]`` hold one sequence a row."""
+    rows, sequences, time = batch["tokens"].shape
+    flat_tokens = batch["tokens"].reshape(rows * sequences, time)
+    logps = model.token_logps(flat_tokens, dropout_key, remat=remat, chunk=chunk).reshape(rows, sequences, time)
+    positions = jnp.arange(time)
+    after_prompt = positions >= batch["prompt_lengths"][..., None]
+    before_padding = positions < batch["lengths"][..., None]
+    in_completion = after_prompt & before_padding
+    sums = jnp.sum(jnp.where(in_completion, logps, 0.0), axis=-1)
+    return sums, jnp.sum(in_completion, axis=-1, dtype=jnp.float32)
+
+
+def _packed_completion_logps(
+    model: Decoder, batch: Mapping[str, Array], dropout_key: Array | None, remat: Remat, chunk: int | None
+) -> tuple[Array, Array]:
+    """Score a batch whose rows hold several sequences end to end, told apart by their segments."""
+    logps = model.token_logps(
+        batch["tokens"],
+        dropout_key,
+        remat=remat,
+        chunk=chunk,
+        segments_BT=batch["segments"],
+        positions_BT=batch["positions"],
+    )
+    # [rows, time, segments]: whether a token belongs to a segment's completion. A comparison and a sum, not a scatter,
+    # whose order of additions GPUs leave to chance.
+    in_completion = batch["completions"][..., None] == batch["segment_numbers"]
+    sums = jnp.sum(jnp.where(in_completion, logps[..., None], 0.0), axis=1)
+    counts = jnp.sum(in_completion, axis=1, dtype=jnp.float32)
+    # An example's sequences may lie in rows of other devices than its own, so that every device gets all sums.
+    both = constrain(jnp.stack([sums, counts]), model.attention.mesh, None, None, None).reshape(2, -1)
+    return both[0][batch["places"]], both[1][batch["places"]]
+
+
+@functools.partial(jax.jit, static_argnames=("config", "attention"))
+def sequence_logps(
+    base: dict[str, Array],
+    adapter: dict[str, Array],
+    batch: Mapping[str, Array],
+    *,
+    config: DecoderConfig,
+    lora: LoraConfig,
+    attention: Attention,
+) -> Array:
+    """Return each completion's log-probability, ``[P, S]`` float32, without dropout; on every device."""
+    logps, _ = completion_logps(Decoder(config, base, lora, adapter, attention), batch, None)
+    return constrain(logps, attention.mesh, None, None)

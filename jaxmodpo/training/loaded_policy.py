@@ -1,0 +1,134 @@
+"""A policy in memory: a base model and one adapter on it, placed on a mesh, and what it gives for completions.
+
+The reference is the same base with an adapter of zeros, through the same compiled function and shapes: a fresh adapter
+gives the very same bits::
+
+    lora = LoraConfig(rank=64, alpha=128.0, dropout=0.05)
+    policy = load_policy(Path("mistral-7b"), base_dtype="bfloat16", fresh=lora)
+    logps = policy.logps(examples, rows=4)
+    reference_logps = policy.logps(examples, rows=4, reference=True)
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh
+
+from jaxmodpo.data.batches import SCORED_ARRAYS, Batches, Batching, scored
+from jaxmodpo.data.examples import Examples, check_tokens
+from jaxmodpo.models import flops
+from jaxmodpo.models.adapters import load_adapter
+from jaxmodpo.models.attention import Attention, Backend
+from jaxmodpo.models.completions import sequence_logps
+from jaxmodpo.models.decoder import DecoderConfig, parameter_table
+from jaxmodpo.models.files import load_decoder, read_decoder_config
+from jaxmodpo.models.lora import LoraConfig, adapter_table
+from jaxmodpo.models.parameters import initialise
+from jaxmodpo.models.quantised import BaseDtype
+from jaxmodpo.training.mesh import check_heads, make_mesh, place_batch, put, shardings, spread
+from jaxmodpo.training.preemption import heed
+from jaxmodpo.training.step import Parameters
+
+
+@dataclass(frozen=True)
+class Policy:
+    """A loaded base model with one adapter, both placed on a mesh."""
+
+    folder: Path
+    config: DecoderConfig
+    base: Parameters
+    lora: LoraConfig
+    adapter: Parameters
+    mesh: Mesh
+    attention: Attention
+
+    @property
+    def zero_adapter(self) -> Parameters:
+        """The adapter that makes the policy its own reference."""
+        return jax.tree.map(jnp.zeros_like, self.adapter)
+
+    def logps(
+        self, examples: Examples, rows: int, *, reference: bool = False, batching: Batching = "packed"
+    ) -> np.ndarray:
+        """Score every completion, ``[n, S]`` float32, ``rows`` examples at a time."""
+        check_tokens(int(examples.tokens.max()), self.config.vocab_size)
+        adapter = self.zero_adapter if reference else self.adapter
+        settings: dict[str, Any] = {"config": self.config, "lora": self.lora, "attention": self.attention}
+        batches = Batches(
+            examples,
+            batch_size=rows,
+            batching=batching,
+            spread=spread(self.mesh),
+            cost=functools.partial(flops.token_cost, self.config),
+        )
+
+        def compute(batch: dict[str, np.ndarray]) -> np.ndarray:
+            needed = {name: array for name, array in batch.items() if name in SCORED_ARRAYS}
+            placed = place_batch(self.mesh, needed, batches.by_rows)
+            microbatch = {name: array[0] for name, array in placed.items()}
+            logps = sequence_logps(self.base, adapter, microbatch, **settings)
+            # Every device holds all of them; this process reads its first device's copy.
+            values = np.asarray(logps.addressable_data(0))[None]
+            heed("while log-probabilities were computed")
+            return values
+
+        return scored(batches, compute)
+
+
+def check_attention(attention: Attention, shape: DecoderConfig, base_dtype: BaseDtype) -> None:
+    """Refuse attention that these devices or this model cannot have; see :meth:`Attention.check`."""
+    attention.check(shape.head_dim, jnp.float32 if base_dtype == "float32" else jnp.bfloat16)
+
+
+def load_policy(
+    model: Path,
+    *,
+    base_dtype: BaseDtype,
+    mesh: tuple[int, int, int] | None = None,
+    adapter: Path | None = None,
+    fresh: LoraConfig | None = None,
+    seed: int = 0,
+    attention: Backend = "auto",
+) -> Policy:
+    """Load a base model with an adapter from a folder, a fresh one, or (neither given) one of rank 1 that is 0.
+
+    Raises:
+        UserError: the model or adapter folder is not one, or they do not fit each other or the mesh.
+    """
+    devices = make_mesh(mesh)
+    place = shardings(devices)
+    shape = read_decoder_config(model)
+    check_heads(shape, devices)
+    # Read first: whether it fits is known before the base is loaded.
+    ready = None if adapter is None else load_adapter(adapter, shape, model)
+    check_attention(Attention(attention, devices), shape, base_dtype)
+    loaded = load_decoder(model, base_dtype, place)
+    base = {name: variable[...] for name, variable in loaded.base.items()}
+    lora = fresh or LoraConfig(rank=1, alpha=1.0, dropout=0.0)
+    bare = Policy(model, loaded.config, base, lora, {}, devices, Attention(attention, devices))
+    return fresh_adapter(bare, lora, seed) if ready is None else _place_adapter(bare, *ready)
+
+
+def fresh_adapter(policy: Policy, lora: LoraConfig, seed: int) -> Policy:
+    """Return the same base with a fresh adapter."""
+    table = adapter_table(parameter_table(policy.config), lora)
+    return _place_adapter(policy, lora, initialise(table, jax.random.key(seed)))
+
+
+def with_adapter(policy: Policy, folder: Path) -> Policy:
+    """Return the same base with the adapter of a PEFT folder."""
+    return _place_adapter(policy, *load_adapter(folder, policy.config, policy.folder))
+
+
+def _place_adapter(policy: Policy, lora: LoraConfig, parameters: Parameters) -> Policy:
+    placed = shardings(policy.mesh)(adapter_table(parameter_table(policy.config), lora))
+    adapter = {name: put(array, placed[name]) for name, array in parameters.items()}
+    return dataclasses.replace(policy, lora=lora, adapter=adapter)

@@ -1,0 +1,71 @@
+"""A method applied to a policy: what the training step compiles for every method that trains an adapter.
+
+The methods differ only in what they do with log-probabilities; everything up to there is here.
+"""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import dataclass
+from typing import Protocol
+
+import jax
+from jax import Array
+
+from jaxmodpo.models.attention import Attention
+from jaxmodpo.models.completions import completion_logps
+from jaxmodpo.models.decoder import Decoder, DecoderConfig
+from jaxmodpo.models.lora import LoraConfig
+from jaxmodpo.models.remat import Remat
+from jaxmodpo.training.step import Batch, LossTerms, Parameters
+
+
+class Method(Protocol):
+    """What a method does with log-probabilities: a pytree, as :class:`jaxmodpo.training.step.Loss` is."""
+
+    def __call__(self, logps: Array, tokens: Array, batch: Batch) -> LossTerms:
+        """Return the loss of completions.
+
+        Args:
+            logps: ``[P, S]``, each completion's log-probability.
+            tokens: ``[P, S]``, how many tokens it has.
+            batch: the examples' other arrays, ``[P, …]``.
+        """
+        ...
+
+
+@functools.partial(
+    jax.tree_util.register_dataclass,
+    data_fields=["lora", "method"],
+    meta_fields=["config", "attention", "remat", "reference_in_step", "drops"],
+)
+@dataclass(frozen=True)
+class PolicyLoss:
+    """A method applied to a policy: the callable that the training step compiles.
+
+    Attributes:
+        config: the base model's shape.
+        lora: the adapter's settings.
+        method: what is done with log-probabilities.
+        attention: which implementation, over which devices.
+        remat: what the backward pass computes again.
+        reference_in_step: compute the reference's log-probabilities here, with the adapter off, instead of
+            reading them from the batch.
+        drops: whether there is dropout at all; how much, ``lora`` says.
+    """
+
+    config: DecoderConfig
+    lora: LoraConfig
+    method: Method
+    attention: Attention
+    remat: Remat
+    reference_in_step: bool = False
+    drops: bool = True
+
+    def __call__(self, trainable: Parameters, frozen: Parameters, batch: Batch, dropout_key: Array | None) -> LossTerms:
+        if self.reference_in_step:
+            reference, _ = completion_logps(Decoder(self.config, frozen, attention=self.attention), batch, None)
+            batch = {**batch, "reference_logps": reference}
+        model = Decoder(self.config, frozen, self.lora, trainable, self.attention)
+        key = dropout_key if self.drops else None
+        return self.method(*completion_logps(model, batch, key, remat=self.remat), batch)

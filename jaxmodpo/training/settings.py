@@ -1,0 +1,141 @@
+"""The settings that every training command takes: of any run, of a policy's run, of a run on preferences.
+
+A method's own settings inherit the closest of the three, as in::
+
+    @dataclass(frozen=True, kw_only=True)
+    class DPOConfig(PreferenceTrainingConfig):
+        pairs: Path
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+from jaxmodpo.data.batches import Batching
+from jaxmodpo.data.text import PromptStyle, check_day
+from jaxmodpo.errors import UserError
+from jaxmodpo.models.attention import Backend
+from jaxmodpo.models.lora import PROJECTIONS, LoraConfig
+from jaxmodpo.models.quantised import BaseDtype
+from jaxmodpo.models.remat import Remat
+from jaxmodpo.ranges import Count, CountOrZero, Incidental, NotNegative, Positive, Seed, ShareBelowOne
+from jaxmodpo.schema import Range
+from jaxmodpo.training.distributed import DeviceConfig
+from jaxmodpo.training.tracking import Tracker, check_trackers
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingConfig(DeviceConfig):
+    """What every training command can be told."""
+
+    output_dir: Incidental[Path]
+    """the run's folder, for its model, metrics and checkpoints"""
+    seed: Seed = 0
+    """of the data order, the dropout and fresh parameters"""
+    learning_rate: Positive = 5e-6
+    """peak, reached after the warm-up; cosine decay to 0 from there"""
+    batch_size: Count = 4
+    """examples in memory at a time (pairs, for preference losses), over all devices"""
+    gradient_accumulation: Count = 4
+    """batches that are added up for one update"""
+    epochs: Count = 3
+    """passes over the data"""
+    warmup_ratio: ShareBelowOne = 0.1
+    """share of the updates in which the learning rate rises from 0"""
+    weight_decay: NotNegative = 0.01
+    """decoupled, as in AdamW"""
+    max_grad_norm: Positive = 1.0
+    """clip the gradient's global norm to this"""
+    max_skipped: Count = 5
+    """stop after this many updates in a row whose loss or gradient was not finite; such updates are left out"""
+    validation_fraction: ShareBelowOne = 0.1
+    """share of the questions held out for evaluation; with 0 nothing is evaluated and the last parameters are kept"""
+    eval_every: Count = 50
+    """updates between two evaluations; there is one more at the end"""
+    evaluations_per_epoch: Count | None = None
+    """evaluations in a pass over the data, in place of eval_every"""
+    best_metric: Literal["loss", "accuracy"] = "loss"
+    """of the evaluations, which one says whose parameters are kept; accuracy is weighted where objectives are"""
+    patience: CountOrZero = 3
+    """stop after this many evaluations in a row without a better one; 0 never stops early"""
+    log_every: Incidental[Count] = 10
+    """updates between two lines of metrics.jsonl"""
+    save_every: Incidental[Count] = 50
+    """updates between two checkpoints"""
+    keep_checkpoints: Incidental[bool] = False
+    """keep the Orbax checkpoints of a finished run"""
+    track: Incidental[tuple[Tracker, ...]] = ()
+    """write to tensorboard or wandb besides metrics.jsonl"""
+
+    def check(self) -> None:
+        super().check()
+        check_trackers(self.track)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PolicyTrainingConfig(TrainingConfig):
+    """What every ``align`` command can be told."""
+
+    model: Path
+    """the base model's Hugging Face folder"""
+    base_dtype: BaseDtype = "bfloat16"
+    """of the frozen base weights; int8 and nf4 quantise the projections block by block"""
+    lora_rank: Count = 64
+    """r, the inner dimension of the adapter's matrices"""
+    lora_alpha: Positive = 128.0
+    """the adapter's scale is alpha / r"""
+    lora_dropout: ShareBelowOne = 0.05
+    """on the adapter's input"""
+    lora_targets: tuple[str, ...] = PROJECTIONS
+    """projections that get an adapter"""
+    lora_rslora: bool = False
+    """rank-stabilised: the scale is alpha / √r"""
+    prompt_style: PromptStyle = "instruct"
+    """instruct: the paper's prompt; chat: the tokenizer's template on the bare question"""
+    prompt_date: str | None = None
+    """YYYY-MM-DD, which a chat template takes for today; by default the day on which the run began"""
+    max_prompt_length: Annotated[int, Range(least=2)] = 512
+    """tokens; in a longer prompt the question loses its start"""
+    max_length: Count = 1024
+    """tokens of prompt and response; a longer response loses its end"""
+    attention: Backend = "auto"
+    """auto: splash on TPUs and cuDNN on GPUs where they can, XLA otherwise"""
+    remat: Remat = "full"
+    """what the backward pass computes again: whole layers, all but matrix products (dots are kept), or nothing"""
+    batching: Batching = "packed"
+    """packed: sequences end to end in rows, told apart by segments; padded: one a row"""
+    reference: Literal["precomputed", "in_step"] = "precomputed"
+    """the reference's log-probabilities once and kept on disk, or anew in every step"""
+    cache_dir: Incidental[Path | None] = None
+    """where reference log-probabilities and margins are kept; default $JAXMODPO_CACHE or ~/.cache/jaxmodpo"""
+
+    def check(self) -> None:
+        super().check()
+        check_day(self.prompt_date)
+        if self.max_prompt_length >= self.max_length:
+            raise UserError(
+                f"--max-prompt-length must be below --max-length, not {self.max_prompt_length} of {self.max_length}"
+            )
+        unknown = sorted(set(self.lora_targets) - set(PROJECTIONS))
+        if unknown or not self.lora_targets:
+            raise UserError(
+                f"--lora-targets must be some of {', '.join(PROJECTIONS)}; got {', '.join(unknown) or 'none'}"
+            )
+
+    @property
+    def lora(self) -> LoraConfig:
+        # A whole number would be another type, and another compilation.
+        alpha, dropout = float(self.lora_alpha), float(self.lora_dropout)
+        return LoraConfig(self.lora_rank, alpha, dropout, self.lora_targets, self.lora_rslora)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PreferenceTrainingConfig(PolicyTrainingConfig):
+    """What every method that learns from preferences can be told besides."""
+
+    beta: Positive = 0.1
+    """strength of the pull towards the reference"""
+    sft_weight: NotNegative = 0.0
+    """adds this times the chosen responses' negative log-likelihood per token"""
