@@ -27,7 +27,7 @@ from typing import Literal, NamedTuple, get_args
 from jaxmodpo.bench.table import table
 from jaxmodpo.config import builtin, load_yaml
 from jaxmodpo.errors import UserError
-from jaxmodpo.judging.collect import cast, collect
+from jaxmodpo.judging.collect import collect, votes_by_request
 from jaxmodpo.judging.criteria import Criterion, load_criteria
 from jaxmodpo.judging.endpoint import Endpoint, EndpointJudge
 from jaxmodpo.judging.judge import Answer, Asked, Judge, Request
@@ -340,11 +340,13 @@ def count_wins(trials: Sequence[Trial], judge: Judge, ledger: Ledger) -> Wins:
     """Ask a judge for every trial and count how often the poor reply wins."""
 
     def requests() -> Iterator[Request]:
-        return (trial.request for trial in trials)
+        for slot, trial in enumerate(trials):
+            yield replace(trial.request, slot=slot)
 
     collect(requests, judge, ledger, label="bench injection", total=len(trials))
     first, valid, failed = Counter[tuple[str, Kind]](), Counter[tuple[str, Kind]](), 0
-    for trial, (vote,) in zip(trials, cast(requests, judge.identity, ledger), strict=True):
+    for request, (vote,) in votes_by_request(requests, judge.identity, ledger):
+        trial = trials[request.slot]
         if vote.order is None:
             failed += 1
             continue

@@ -25,7 +25,7 @@ from typing import Annotated, NamedTuple
 from jaxmodpo.bench.chat_server import local_server
 from jaxmodpo.bench.table import table
 from jaxmodpo.errors import UserError
-from jaxmodpo.judging.collect import MakeRequests, cast, collect
+from jaxmodpo.judging.collect import MakeRequests, collect, votes_by_request
 from jaxmodpo.judging.criteria import load_criteria
 from jaxmodpo.judging.endpoint import Endpoint, EndpointJudge
 from jaxmodpo.judging.judge import Answer, Asked, Request
@@ -78,7 +78,7 @@ def bench_judge(config: BenchJudgeConfig) -> None:
             if given != {"valid": config.calls}:
                 raise UserError(f"of {config.calls:,} calls to the benchmark's own server came {dict(given)}")
             began = time.perf_counter()
-            read = sum(len(votes) for votes in cast(asked, judge.identity, ledger))
+            read = sum(len(votes) for _, votes in votes_by_request(asked, judge.identity, ledger))
             reading = read / (time.perf_counter() - began)
         size = _size(place) - size
     rows = [course.row("jaxmodpo, with its ledger", server.cpu)]

@@ -23,7 +23,7 @@ from jaxmodpo.errors import UserError
 from jaxmodpo.evaluation import statistics
 from jaxmodpo.files import write_json, write_table
 from jaxmodpo.fingerprints import digest
-from jaxmodpo.judging.collect import MakeRequests, cast, collect
+from jaxmodpo.judging.collect import MakeRequests, SlotVotes, collect, votes_by_slot
 from jaxmodpo.judging.criteria import Criterion, load_criteria
 from jaxmodpo.judging.forecast import forecast
 from jaxmodpo.judging.judge import Request
@@ -36,10 +36,11 @@ from jaxmodpo.judging.settings import (
     open_phase,
     warn_of_failed,
 )
-from jaxmodpo.judging.votes import Vote, check_votes
+from jaxmodpo.judging.votes import Vote
 from jaxmodpo.judging.voting import (
     Missingness,
     Protocol,
+    Tally,
     assign_personas,
     both_orders,
     head_to_head_positions,
@@ -169,8 +170,9 @@ def evaluate(config: EvaluateConfig) -> Phase | None:
     with open_ledger(config, phase) as ledger:
         judge = make_judge(config, ledger, config.output_dir)
         collect(asked, judge, ledger, label="evaluate", total=total, retry=config.retry_errors)
-        rows, missing = outcome_rows(config, contest, units, cast(asked, judge.identity, ledger))
+        tallies, missing = count_votes(config, units, votes_by_slot(asked, judge.identity, ledger))
         used = ledger.spent(ledger.run)
+    rows = outcome_rows(contest, units, tallies)
     table = outcome_table(contest, rows)
     _refuse_pairs_without_votes(contest, table)
     counts = count(contest, rows, missing)
@@ -319,9 +321,10 @@ def requests(config: EvaluateConfig, contest: Contest, units: Iterable[Unit]) ->
     There are none where the texts are identical. Half of a unit's personas see one model first and
     half the other, whichever model was named first in the settings: the pair is put in the order of
     its names before the positions are drawn. With ``both_orders`` each persona's other order follows.
+    A request's slot is the number of its unit.
     """
     names = contest.models
-    for unit in units:
+    for slot, unit in enumerate(units):
         if unit.identical:
             continue
         question = contest.questions[unit.question]
@@ -347,68 +350,77 @@ def requests(config: EvaluateConfig, contest: Contest, units: Iterable[Unit]) ->
                         group,
                         order,
                         ties=config.allow_ties,
+                        slot=slot,
                     )
 
 
 # --------------------------------------------------------------------------- outcomes
 
 
-def outcome_rows(
-    config: EvaluateConfig, contest: Contest, units: Sequence[Unit], votes: Iterator[list[Vote]]
-) -> tuple[list[dict[str, Any]], Missingness]:
-    """Decide each unit by the majority of its votes: one row per criterion and unit, criteria outermost.
-
-    ``outcome`` is 1 where a won, 0 where b won, 0.5 for as many votes for each or identical texts,
-    and empty where no vote was valid. ``reply`` counts from 1. With ``both_orders`` a persona's two votes
-    are one verdict.
+def count_votes(
+    config: EvaluateConfig, units: Sequence[Unit], cast: Iterable[SlotVotes]
+) -> tuple[dict[tuple[str, int], Tally], Missingness]:
+    """Count the votes on each unit by each criterion.
 
     Args:
         config: the settings.
-        contest: what is compared.
         units: :func:`plan`'s.
-        votes: those of each request, in the order of :func:`requests`.
+        cast: the votes, whose slot is the number of their unit.
 
     Returns:
-        The rows, and what is missing. Votes of a second asking are in neither.
+        The counts by criterion and number of the unit, and what is missing. With ``both_orders`` a persona's two
+        votes are one verdict. Units of identical texts have no votes and no counts.
     """
-    names, missing = contest.models, Missingness()
-    first = (some for some in votes if some[0].repeat == 0)
-    rows: dict[str, list[dict[str, Any]]] = {criterion.name: [] for criterion in contest.criteria}
-    for unit in units:
-        question_id = contest.questions[unit.question].question_id
-        voters = () if unit.identical else contest.voters[question_id]
-        for group in groups(contest.criteria, config.criteria_per_call):
-            orders = 2 if config.both_orders else 1
-            cast_here = list(itertools.islice(first, orders * len(voters)))
-            check_votes(cast_here, question_id, [persona for persona in voters for _ in range(orders)], group)
-            for n, criterion in enumerate(group):
-                own = [some[n] for some in cast_here]
-                for vote in own:
-                    missing.add(vote)
-                said = tally(_verdicts(own, config.both_orders), unit.a.response_id, unit.b.response_id)
-                decided = unit.identical or said.a + said.b + said.ties > 0
-                rows[criterion.name].append(
-                    {
-                        "criterion": criterion.name,
-                        "a": names[unit.model_a],
-                        "b": names[unit.model_b],
-                        "question_id": question_id,
-                        "reply": unit.reply + 1,
-                        "votes_a": said.a,
-                        "votes_b": said.b,
-                        "ties": said.ties,
-                        "failed": said.failed,
-                        "identical": int(unit.identical),
-                        "outcome": 0.5 * (1 + (said.a > said.b) - (said.a < said.b)) if decided else "",
-                    }
-                )
-    return list(itertools.chain.from_iterable(rows.values())), missing
+    tallies: dict[tuple[str, int], Tally] = {}
+    missing = Missingness()
+    for slot, criterion, votes in cast:
+        for vote in votes:
+            missing.add(vote)
+        unit = units[slot]
+        verdicts = _verdicts(votes, config.both_orders)
+        tallies[criterion, slot] = tally(verdicts, unit.a.response_id, unit.b.response_id)
+    return tallies, missing
 
 
 def _verdicts(votes: Sequence[Vote], in_both_orders: bool) -> list[tuple[str, ...] | None]:
     if not in_both_orders:
         return [vote.order for vote in votes]
-    return [both_orders(first, second) for first, second in zip(votes[::2], votes[1::2], strict=True)]
+    by_persona: dict[str, list[Vote]] = {}
+    for vote in votes:
+        by_persona.setdefault(vote.persona_id, []).append(vote)
+    return [both_orders(first, second) for first, second in by_persona.values()]
+
+
+def outcome_rows(
+    contest: Contest, units: Sequence[Unit], tallies: Mapping[tuple[str, int], Tally]
+) -> list[dict[str, Any]]:
+    """Decide each unit by the majority of its votes: one row per criterion and unit, criteria outermost.
+
+    ``outcome`` is 1 where a won, 0 where b won, 0.5 for as many votes for each or identical texts,
+    and empty where no vote was valid. ``reply`` counts from 1.
+    """
+    names = contest.models
+    rows: list[dict[str, Any]] = []
+    for criterion in contest.criteria:
+        for slot, unit in enumerate(units):
+            counts = Tally(0, 0, 0, 0) if unit.identical else tallies[criterion.name, slot]
+            decided = unit.identical or counts.a + counts.b + counts.ties > 0
+            rows.append(
+                {
+                    "criterion": criterion.name,
+                    "a": names[unit.model_a],
+                    "b": names[unit.model_b],
+                    "question_id": contest.questions[unit.question].question_id,
+                    "reply": unit.reply + 1,
+                    "votes_a": counts.a,
+                    "votes_b": counts.b,
+                    "ties": counts.ties,
+                    "failed": counts.failed,
+                    "identical": int(unit.identical),
+                    "outcome": 0.5 * (1 + (counts.a > counts.b) - (counts.a < counts.b)) if decided else "",
+                }
+            )
+    return rows
 
 
 def outcome_table(contest: Contest, rows: Sequence[Mapping[str, Any]]) -> dict[str, statistics.Array]:

@@ -15,10 +15,11 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from jaxmodpo.judging.judge import Answer, Asked, Judge, Request, Status, call_key, vote_keys
 from jaxmodpo.judging.ledger import Ledger
-from jaxmodpo.judging.votes import Vote, votes_of
+from jaxmodpo.judging.votes import Vote, check_votes, votes_of
 from jaxmodpo.progress import Progress
 
 log = logging.getLogger(__name__)
@@ -53,7 +54,7 @@ def collect(
 
     A judge that costs has each answer on disk before it counts; votes of a free one are kept in
     batches. What another process is asking is left to it and waited for. Votes are read back by
-    :func:`cast`.
+    :func:`votes_by_slot`.
 
     Args:
         requests: generates the requests.
@@ -91,17 +92,52 @@ def collect(
     return run.given
 
 
-def cast(requests: MakeRequests, identity: str, ledger: Ledger) -> Iterator[list[Vote]]:
-    """Yield each request's votes, one for each of its criteria, in the order of the requests.
+def votes_by_request(requests: MakeRequests, identity: str, ledger: Ledger) -> Iterator[tuple[Request, list[Vote]]]:
+    """Yield each request with its votes, one for each of its criteria, in the order of the requests.
 
     Raises:
         KeyError: a request without a vote.
+        UserError: a vote in the ledger names another question, persona or criterion than its request.
     """
     for batch in _batches(_asked(requests(), identity)):
-        keys = [vote_keys(asked) for asked in batch]
-        found = ledger.votes([key for some in keys for key in some])
-        for some in keys:
-            yield [found[key] for key in some]
+        keys_by_request = [vote_keys(asked) for asked in batch]
+        votes = ledger.votes([key for keys in keys_by_request for key in keys])
+        for asked, keys in zip(batch, keys_by_request, strict=True):
+            votes_of_request = [votes[key] for key in keys]
+            check_votes(asked.request, votes_of_request)
+            yield asked.request, votes_of_request
+
+
+class SlotVotes(NamedTuple):
+    """All votes on one ballot or unit by one criterion; ``slot`` is the number that its requests carried."""
+
+    slot: int
+    criterion: str
+    votes: list[Vote]
+
+
+def votes_by_slot(requests: MakeRequests, identity: str, ledger: Ledger) -> Iterator[SlotVotes]:
+    """Yield the votes of each slot by each criterion, ready to be counted.
+
+    Only one slot's votes are in memory at a time, so a slot's requests must follow one another. Votes of a repeated
+    request are left out: they show how steady the judge is, and decide nothing.
+
+    Raises:
+        KeyError, UserError: as :func:`votes_by_request`.
+        ValueError: a slot's requests by one criterion are scattered, so that its votes would be counted in parts.
+    """
+    complete = set[tuple[int, str]]()
+    asked_once = (pair for pair in votes_by_request(requests, identity, ledger) if pair[0].repeat == 0)
+    for slot, pairs in itertools.groupby(asked_once, key=lambda pair: pair[0].slot):
+        by_criterion: dict[str, list[Vote]] = {}
+        for _, votes in pairs:
+            for vote in votes:
+                by_criterion.setdefault(vote.criterion, []).append(vote)
+        for criterion, votes in by_criterion.items():
+            if (slot, criterion) in complete:
+                raise ValueError(f"the requests of slot {slot} by {criterion} do not follow one another")
+            complete.add((slot, criterion))
+            yield SlotVotes(slot, criterion, votes)
 
 
 def _batches(asked: Iterator[Asked]) -> Iterator[list[Asked]]:

@@ -8,16 +8,15 @@ module joins it to files.
 
 from __future__ import annotations
 
-import itertools
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from jaxmodpo.config import builtin
 from jaxmodpo.errors import UserError
-from jaxmodpo.judging.collect import MakeRequests, cast, collect
+from jaxmodpo.judging.collect import MakeRequests, SlotVotes, collect, votes_by_slot
 from jaxmodpo.judging.criteria import Criterion, load_criteria
 from jaxmodpo.judging.forecast import forecast
 from jaxmodpo.judging.judge import Request
@@ -30,7 +29,6 @@ from jaxmodpo.judging.settings import (
     open_phase,
     warn_of_failed,
 )
-from jaxmodpo.judging.votes import Vote, check_votes
 from jaxmodpo.judging.voting import (
     Aggregate,
     Missingness,
@@ -128,7 +126,7 @@ def preferences(config: PreferencesConfig) -> Phase | None:
     with open_ledger(config, phase) as ledger:
         judge = make_judge(config, ledger, config.output_dir)
         collect(asked, judge, ledger, label="preferences", total=total, retry=config.retry_errors)
-        results, missing = count_votes(config, criteria, ballots, cast(asked, judge.identity, ledger))
+        results, missing = count_votes(config, criteria, ballots, votes_by_slot(asked, judge.identity, ledger))
         used = ledger.spent(ledger.run)
     counts = _write(config, criteria, ballots, results, missing)
     phase.finish(
@@ -185,36 +183,33 @@ def _write(
 
 
 def count_votes(
-    config: PreferencesConfig, criteria: Sequence[Criterion], ballots: Sequence[Ballot], votes: Iterator[list[Vote]]
+    config: PreferencesConfig, criteria: Sequence[Criterion], ballots: Sequence[Ballot], cast: Iterable[SlotVotes]
 ) -> tuple[dict[str, list[Aggregate | None]], Missingness]:
-    """Add up the votes on each ballot by each criterion, as they come, in the order of the requests.
+    """Add up the votes on each ballot by each criterion.
+
+    Args:
+        config: the settings.
+        criteria: by which votes were cast.
+        ballots: in the order that :func:`requests` numbered them in.
+        cast: the votes, whose slot is the number of their ballot.
 
     Returns:
         By criterion, a result for each ballot (None below the minimum of valid votes); and what is missing.
-        Votes of a second asking are in neither.
     """
-    results: dict[str, list[Aggregate | None]] = {criterion.name: [] for criterion in criteria}
+    results: dict[str, list[Aggregate | None]] = {criterion.name: [None] * len(ballots) for criterion in criteria}
     missing = Missingness()
-    first = (some for some in votes if some[0].repeat == 0)
-    for group in groups(criteria, config.criteria_per_call):
-        for ballot in ballots:
-            cast_here = list(itertools.islice(first, len(ballot.voters)))
-            check_votes(cast_here, ballot.question.question_id, ballot.voters, group)
-            names = list(ballot.replies)
-            for n, criterion in enumerate(group):
-                own = [some[n] for some in cast_here]
-                for vote in own:
-                    missing.add(vote)
-                results[criterion.name].append(
-                    aggregate(
-                        own,
-                        names,
-                        position_weights(len(names), config.position_weights),
-                        seed=config.seed,
-                        min_valid_votes=config.min_valid_votes,
-                        protocol=config.protocol,
-                    )
-                )
+    for slot, criterion, votes in cast:
+        for vote in votes:
+            missing.add(vote)
+        names = list(ballots[slot].replies)
+        results[criterion][slot] = aggregate(
+            votes,
+            names,
+            position_weights(len(names), config.position_weights),
+            seed=config.seed,
+            min_valid_votes=config.min_valid_votes,
+            protocol=config.protocol,
+        )
     return results, missing
 
 
@@ -251,9 +246,12 @@ def read_ballots(config: PreferencesConfig) -> tuple[list[Ballot], int]:
 def requests(
     config: PreferencesConfig, ballots: Sequence[Ballot], criteria: Sequence[Criterion], personas: Mapping[str, str]
 ) -> Iterator[Request]:
-    """Yield what is asked: by criterion (or all that one call asks about), then by question, then by persona."""
+    """Yield what is asked: by criterion (or all that one call asks about), then by question, then by persona.
+
+    A request's slot is the number of its ballot.
+    """
     for group in groups(criteria, config.criteria_per_call):
-        for ballot in ballots:
+        for slot, ballot in enumerate(ballots):
             question = ballot.question
             for persona in ballot.voters:
                 shown = shown_order(list(ballot.replies), question.question_id, persona, config.seed, config.protocol)
@@ -265,6 +263,7 @@ def requests(
                     personas[persona],
                     group,
                     tuple(ballot.replies[name] for name in shown),
+                    slot=slot,
                 )
 
 

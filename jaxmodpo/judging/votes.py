@@ -12,8 +12,7 @@ from dataclasses import dataclass, fields
 from typing import Any, Literal, get_args
 
 from jaxmodpo.errors import UserError
-from jaxmodpo.judging.criteria import Criterion
-from jaxmodpo.judging.judge import Answer, Asked, Status, Usage, vote_keys
+from jaxmodpo.judging.judge import Answer, Asked, Request, Status, Usage, vote_keys
 from jaxmodpo.schema import is_number
 
 Kind = Literal["rank", "compare"]
@@ -67,23 +66,22 @@ class Vote:
 FIELDS = tuple(f.name for f in fields(Vote))
 
 
-def check_votes(
-    votes: Sequence[Sequence[Vote]], question_id: str, voters: Sequence[str], criteria: Sequence[Criterion]
-) -> None:
-    """Compare votes, which come in the order of the requests, with what they are about to be counted as.
+def check_votes(request: Request, votes: Sequence[Vote]) -> None:
+    """Refuse votes that stand under a request's keys and speak of something else than the request.
+
+    A key is a hash of the request, so that such votes were changed in the database by hand.
 
     Args:
-        votes: those of each request, one per criterion.
-        question_id: what they are on.
-        voters: who cast them, one for each request.
-        criteria: by what.
+        request: what was asked.
+        votes: one for each of its criteria, in its order.
 
     Raises:
-        UserError: they are others.
+        UserError: a vote names another question, persona or criterion.
     """
-    wanted = [(question_id, voter, criterion.name) for voter in voters for criterion in criteria]
-    found = [(vote.question_id, vote.persona_id, vote.criterion) for some in votes for vote in some]
-    if found != wanted:
+    question_id, persona_id = request.question_id, request.persona_id
+    expected = [(question_id, persona_id, criterion.name) for criterion in request.criteria]
+    recorded = [(vote.question_id, vote.persona_id, vote.criterion) for vote in votes]
+    if recorded != expected:
         raise UserError(
             f"the ledger's votes on question {question_id} are not those that were asked for: a persona, question or "
             "criterion was changed in it"

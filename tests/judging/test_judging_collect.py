@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator
 import pytest
 
 from jaxmodpo.judging import collect as module
-from jaxmodpo.judging.collect import cast, collect
+from jaxmodpo.judging.collect import collect, votes_by_request, votes_by_slot
 from jaxmodpo.judging.criteria import Criterion
 from jaxmodpo.judging.judge import Answer, Asked, Request, Status, call_key
 from jaxmodpo.judging.ledger import Ledger
@@ -71,7 +71,7 @@ def run(path, asked: Iterable[Request], judge: Scripted, *, retry: bool = False)
     asked = list(asked)
     with Ledger(path) as ledger:
         collect(lambda: asked, judge, ledger, label="test", retry=retry)
-        return [vote for votes in cast(lambda: asked, judge.identity, ledger) for vote in votes]
+        return [vote for _, votes in votes_by_request(lambda: asked, judge.identity, ledger) for vote in votes]
 
 
 def stored(path) -> list[Vote]:
@@ -236,7 +236,7 @@ def test_no_more_requests_are_drawn_than_one_look_into_the_ledger_takes(tmp_path
 
     with Ledger(tmp_path / "v.sqlite") as ledger:
         collect(counted, Counting(costs=True, workers=3), ledger, label="test")
-        assert sum(1 for _ in cast(counted, "scripted", ledger)) == 1200
+        assert sum(1 for _ in votes_by_request(counted, "scripted", ledger)) == 1200
     assert most <= 2 * module._LOOK_UP + 4
 
 
@@ -248,7 +248,7 @@ def test_two_responses_with_one_id_are_refused(tmp_path):
 
 def test_a_request_without_a_vote_is_not_passed_over(tmp_path):
     with Ledger(tmp_path / "v.sqlite") as ledger, pytest.raises(KeyError):
-        list(cast(lambda: requests(1), "scripted", ledger))
+        list(votes_by_request(lambda: requests(1), "scripted", ledger))
 
 
 def test_what_another_process_asks_is_left_to_it_and_waited_for(tmp_path, monkeypatch):
@@ -271,7 +271,7 @@ def test_what_another_process_asks_is_left_to_it_and_waited_for(tmp_path, monkey
         helper.join()
         # The one that the other gave up is asked here.
         assert sorted(judge.asked) == ["q2", "q3", "q4", "q5"]
-        models = [votes[0].model for votes in cast(lambda: requests(6), "scripted", own)]
+        models = [votes[0].model for _, votes in votes_by_request(lambda: requests(6), "scripted", own)]
         assert models == ["other", "other", "m", "m", "m", "m"]
 
 
@@ -303,10 +303,33 @@ def test_a_call_for_one_missing_criterion_changes_nothing_of_the_others(tmp_path
     with Ledger(tmp_path / "v.sqlite", "r") as ledger:
         collect(lambda: asked, Half(True), ledger, label="t")
         collect(lambda: asked, Whole(True), ledger, label="t", retry=True)
-        (votes,) = cast(lambda: asked, "scripted", ledger)
+        ((_, votes),) = votes_by_request(lambda: asked, "scripted", ledger)
         assert [(v.criterion, v.status, v.order) for v in votes] == [
             ("empathy", "valid", ("a",)),
             ("safety", "valid", ("b",)),
         ]
         # Both calls are paid for, whatever is kept of them.
         assert ledger.spent("r").dollars == 2.0
+
+
+def test_votes_come_back_by_slot_and_criterion_without_those_of_a_second_asking(tmp_path):
+    both = (CRITERION, OTHER)
+    asked = [dataclasses.replace(request, slot=n // 2) for n, request in enumerate(requests(4, both))]
+    asked.insert(1, dataclasses.replace(asked[0], repeat=1))
+    run(tmp_path / "v.sqlite", asked, Scripted(costs=False))
+    with Ledger(tmp_path / "v.sqlite") as ledger:
+        by_slot = list(votes_by_slot(lambda: asked, "scripted", ledger))
+        assert [(s.slot, s.criterion, [v.question_id for v in s.votes]) for s in by_slot] == [
+            (0, "empathy", ["q0", "q1"]),
+            (0, "safety", ["q0", "q1"]),
+            (1, "empathy", ["q2", "q3"]),
+            (1, "safety", ["q2", "q3"]),
+        ]
+        assert {v.criterion for s in by_slot for v in s.votes if v.criterion != s.criterion} == set()
+        # A vote is found under whatever number its ballot has in a later run.
+        moved = [dataclasses.replace(request, slot=request.slot + 7) for request in asked]
+        assert [s.slot for s in votes_by_slot(lambda: moved, "scripted", ledger)] == [7, 7, 8, 8]
+        # The other criterion's requests of a slot may come later; those of one criterion may not be scattered.
+        scattered = [asked[0], asked[3], asked[2]]
+        with pytest.raises(ValueError, match="the requests of slot 0 by empathy do not follow one another"):
+            list(votes_by_slot(lambda: scattered, "scripted", ledger))

@@ -19,7 +19,7 @@ from faulty_server import FAULTS, MODEL, OUTCOMES, PASSING, FaultyServer, marked
 from jaxmodpo.errors import UserError
 from jaxmodpo.files import write_json
 from jaxmodpo.judging.budget import Budget
-from jaxmodpo.judging.collect import cast, collect
+from jaxmodpo.judging.collect import collect, votes_by_request
 from jaxmodpo.judging.criteria import Criterion
 from jaxmodpo.judging.endpoint import FAILURES_IN_A_ROW, Endpoint, EndpointJudge
 from jaxmodpo.judging.judge import Answer, Request
@@ -46,7 +46,7 @@ def votes_of_run(server: FaultyServer, ledger: Ledger, count: int, **settings: A
     """Collect, and return the votes in the requests' order."""
     asking = judge(server, **{k: v for k, v in settings.items() if k != "retry"})
     collect(lambda: requests(count), asking, ledger, label="t", retry=settings.get("retry", False))
-    return [votes[0] for votes in cast(lambda: requests(count), asking.identity, ledger)]
+    return [votes[0] for _, votes in votes_by_request(lambda: requests(count), asking.identity, ledger)]
 
 
 def rightly_answered(server: FaultyServer, votes: list[Vote]) -> None:

@@ -391,7 +391,7 @@ with Ledger(place, name) as ledger:
     while not start.exists():
         time.sleep(0.01)
     module.collect(requests, Judge(), ledger, label=name)
-    votes = [v for some in module.cast(requests, "shared", ledger) for v in some]
+    votes = [v for _, some in module.votes_by_request(requests, "shared", ledger) for v in some]
 print(len(asked_here), len(votes), sum(v.status == "valid" for v in votes), flush=True)
 """
 
