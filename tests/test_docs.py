@@ -1,0 +1,58 @@
+"""What the documentation says of itself: its links, its table of rooms, its glossary."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+from test_architecture import ROOMS
+
+ROOT = Path(__file__).parents[1]
+PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("launch/*.md")])
+ARCHITECTURE = (ROOT / "docs" / "architecture.md").read_text()
+GLOSSARY = ROOT / "docs" / "glossary.md"
+
+
+def anchors(page: Path) -> set[str]:
+    """Return the anchors of a page's headings, as GitHub makes them."""
+    headings = re.findall(r"^#+ (.+)$", page.read_text(), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+def glossary_words() -> list[str]:
+    """Return the words that the glossary explains."""
+    return re.findall(r"^- \*\*(.+?)\*\*: ", GLOSSARY.read_text(), re.MULTILINE)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_lead_somewhere(page: Path):
+    for link in re.findall(r"\]\(([^)\s]+)\)", page.read_text()):
+        if link.startswith(("http:", "https:")):
+            continue
+        name, _, anchor = link.partition("#")
+        target = page.parent / name if name else page
+        assert target.exists(), link
+        assert not anchor or anchor in anchors(target), link
+
+
+def test_the_architecture_page_has_the_table_that_the_code_is_held_to():
+    rows = re.findall(r"^\| `(\w+)` \| .+? \|(.*)\|$", ARCHITECTURE, re.MULTILINE)
+    assert {room: set(re.findall(r"`(\w+)`", allowed)) for room, allowed in rows} == ROOMS
+
+
+def test_the_architecture_page_names_files_that_exist():
+    names = set(re.findall(r"`(?:jaxmodpo/)?([\w/]+\.py)`", ARCHITECTURE))
+    places = (ROOT, ROOT / "jaxmodpo")
+    assert [name for name in sorted(names) if not any((place / name).is_file() for place in places)] == []
+    assert len(names) > 15
+
+
+def test_the_glossary_explains_words_once_and_only_those_in_use():
+    words = glossary_words()
+    assert len(words) >= 40
+    assert len({word.lower() for word in words}) == len(words)
+    text = "\n".join(page.read_text() for page in PAGES if page != GLOSSARY)
+    text += "\n".join(path.read_text() for path in ROOT.glob("jaxmodpo/**/*.py"))
+    in_use = text.lower()
+    assert [word for word in words if not re.search(rf"\b{re.escape(word.lower())}(s|es)?\b", in_use)] == []
