@@ -17,7 +17,8 @@ import numpy as np
 
 from jaxmodpo.bench.table import table
 from jaxmodpo.data.examples import policy_pairs
-from jaxmodpo.data.pairs import held_out, load_pairs
+from jaxmodpo.data.held_out import held_out, split_rows
+from jaxmodpo.data.pairs import load_pairs
 from jaxmodpo.data.scored import PairsConfig, pairs
 from jaxmodpo.data.text import PolicyText, load_tokenizer
 from jaxmodpo.errors import UserError
@@ -73,8 +74,7 @@ def bench_real(config: BenchRealConfig) -> None:
     for name, found in sets.items():
         found = found[: config.pairs or None]
         held = held_out([pair.question_id for pair in found], 0.2, config.seed)
-        train[name] = [pair for pair, out_ in zip(found, held, strict=True) if not out_]
-        test[name] = [pair for pair, out_ in zip(found, held, strict=True) if out_]
+        train[name], test[name] = split_rows(found, held)
         if not train[name] or not test[name]:
             raise UserError(f"{len(found)} pairs of {name} are too few to train on some and hold out others")
         write_pairs(out / f"{name}_train.json", train[name])

@@ -6,7 +6,6 @@ scores are never paired, whatever their order.
 
 from __future__ import annotations
 
-import itertools
 import logging
 import math
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from jaxmodpo.files import read_table
 from jaxmodpo.fingerprints import digest
 from jaxmodpo.phase import Phase
 from jaxmodpo.ranges import CountOrZero, Incidental, Positive, Settings
+from jaxmodpo.rankings import two_by_two
 from jaxmodpo.records import Candidate, Pair, write_pairs
 
 logger = logging.getLogger(__name__)
@@ -92,16 +92,15 @@ def read_scored(config: PairsConfig) -> dict[str, list[tuple[float, str]]]:
 
 def _pairs_of(question: str, scored: list[tuple[float, str]], config: PairsConfig) -> list[Pair]:
     """Return a question's pairs, the widest gaps first; among equal gaps digests of the texts decide."""
-    name = digest(question)[:16]
-    ranked = sorted(((score, Candidate(f"{name}_{digest(text)[:12]}", text)) for score, text in scored), key=_by_score)
-    found = [
-        (better[0] - worse[0], Pair(name, question, better[1], worse[1]))
-        for better, worse in itertools.combinations(ranked, 2)
-        if better[0] - worse[0] >= config.least_gap
+    question_id = digest(question)[:16]
+    answers = [(score, Candidate(f"{question_id}_{digest(text)[:12]}", text)) for score, text in scored]
+    answers.sort(key=lambda answer: (-answer[0], answer[1].response_id))
+    candidates = [candidate for _, candidate in answers]
+    comparisons = [pair for pair in two_by_two([score for score, _ in answers]) if pair.gap >= config.least_gap]
+    comparisons.sort(
+        key=lambda pair: (-pair.gap, candidates[pair.better].response_id, candidates[pair.worse].response_id)
+    )
+    return [
+        Pair(question_id, question, candidates[pair.better], candidates[pair.worse])
+        for pair in comparisons[: config.most_per_question or None]
     ]
-    found.sort(key=lambda row: (-row[0], row[1].chosen.response_id, row[1].rejected.response_id))
-    return [pair for _, pair in found[: config.most_per_question or None]]
-
-
-def _by_score(row: tuple[float, Candidate]) -> tuple[float, str]:
-    return -row[0], row[1].response_id

@@ -19,6 +19,7 @@ from jaxmodpo.errors import UserError
 from jaxmodpo.judging.hashing import draw
 from jaxmodpo.judging.judge import Request
 from jaxmodpo.judging.votes import Vote
+from jaxmodpo.rankings import two_by_two
 
 PairRule = Literal["best-worst", "all"]
 TieRule = Literal["seed", "drop"]
@@ -230,17 +231,16 @@ def preference_pairs(result: Aggregate, rule: PairRule, ties: TieRule) -> list[t
         ties: where several share the first or the last place, ``seed`` lets the seed name one of them
             and ``drop`` makes no best-worst pair.
     """
-    if rule == "all":
-        return [
-            (better, worse)
-            for group, lower in itertools.combinations(result.ranking, 2)
-            for better in group
-            for worse in lower
-        ]
-    first, last = result.ranking[0], result.ranking[-1]
-    if len(result.ranking) == 1 or (ties == "drop" and len(first) + len(last) > 2):
-        return []
-    return [(first[0], last[-1])]
+    order, ranks = result.order, result.ranks
+    comparisons = [comparison for comparison in two_by_two([-rank for rank in ranks]) if not comparison.is_tie]
+    if rule == "best-worst":
+        first, last = result.ranking[0], result.ranking[-1]
+        ends_are_shared = len(first) + len(last) > 2
+        comparisons = [] if ties == "drop" and ends_are_shared else comparisons[:1]
+    else:
+        # The file lists the pairs of the best group first, against the groups below it in turn.
+        comparisons.sort(key=lambda pair: (ranks[pair.better], ranks[pair.worse], pair.better, pair.worse))
+    return [(order[comparison.better], order[comparison.worse]) for comparison in comparisons]
 
 
 # --------------------------------------------------------------------------- comparisons

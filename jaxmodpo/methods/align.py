@@ -23,7 +23,6 @@ from jax import Array
 
 from jaxmodpo.data.batches import Batches, describe
 from jaxmodpo.data.examples import Examples, check_tokens, leave_out_equal_pairs, policy_chosen, policy_pairs
-from jaxmodpo.data.pairs import held_out
 from jaxmodpo.data.prompting import record_prompt
 from jaxmodpo.data.text import PROMPT, PolicyText, tokenizer_digest
 from jaxmodpo.errors import UserError
@@ -239,7 +238,7 @@ def _batches(
     Raises:
         UserError: ``--validation-fraction`` leaves none to train on.
     """
-    held = held_out(questions, config.validation_fraction, config.seed)
+    held = config.held_out(questions)
     if held.all():
         raise UserError(f"{len(held)} examples leave none to train on; lower --validation-fraction")
     shared = {

@@ -11,11 +11,12 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from jaxmodpo.data.pairs import LeftOut, PairsPerQuestion, load_pairs
+from jaxmodpo.data.pairs import load_pairs
 from jaxmodpo.errors import UserError
 from jaxmodpo.losses import Link, dpo_loss
 from jaxmodpo.methods.align import policy_examples, preference_terms, train_policy, with_reference, with_sft_term
 from jaxmodpo.phase import Phase
+from jaxmodpo.rankings import LeftOut, PairsPerQuestion
 from jaxmodpo.schema import Range
 from jaxmodpo.training.distributed import open_phase
 from jaxmodpo.training.prompts import policy_text

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from jaxmodpo.config import named_values
-from jaxmodpo.data.pairs import LeftOut, PairsPerQuestion, held_out, load_pairs
+from jaxmodpo.data.pairs import load_pairs
 from jaxmodpo.data.prompting import warn_of_other_prompt
 from jaxmodpo.losses import modpo_loss
 from jaxmodpo.methods.align import policy_examples, preference_terms, train_policy, with_reference, with_sft_term
@@ -21,6 +21,7 @@ from jaxmodpo.methods.margins import Source, margin_sources, read_margins
 from jaxmodpo.methods.weights import named_weights
 from jaxmodpo.phase import Phase
 from jaxmodpo.ranges import Positive
+from jaxmodpo.rankings import LeftOut, PairsPerQuestion
 from jaxmodpo.training.distributed import open_phase
 from jaxmodpo.training.prompts import policy_text
 from jaxmodpo.training.session import Session
@@ -116,7 +117,7 @@ def modpo(config: MODPOConfig, session: Session | None = None) -> Phase:
         config,
         beta=config.beta,
         standardise=config.margin_scale == "std",
-        training=~held_out(questions, config.validation_fraction, config.seed),
+        training=~config.held_out(questions),
         gain=config.margin_gain,
     )
     logger.info("%s", margins.table())

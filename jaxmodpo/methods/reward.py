@@ -18,17 +18,8 @@ from jax import Array
 
 from jaxmodpo.data.batches import Batches, scored
 from jaxmodpo.data.examples import Examples, check_tokens, leave_out_equal_pairs, reward_pairs, reward_rankings
-from jaxmodpo.data.pairs import (
-    LeftOut,
-    PairsPerQuestion,
-    held_out,
-    holds_rankings,
-    load_pairs,
-    load_rankings,
-    pairs_of,
-    tied_pairs,
-    without_repeats,
-)
+from jaxmodpo.data.held_out import split_rows
+from jaxmodpo.data.pairs import holds_rankings, load_pairs, load_rankings
 from jaxmodpo.data.text import SHORTEST_REWARD_TEXT, Cut, RewardText, load_tokenizer
 from jaxmodpo.errors import UserError
 from jaxmodpo.files import read_json, write_json
@@ -41,6 +32,7 @@ from jaxmodpo.models.remat import Remat
 from jaxmodpo.models.roberta import Roberta, RobertaConfig, load_roberta, parameter_table, save_roberta
 from jaxmodpo.phase import Phase, read_manifest
 from jaxmodpo.ranges import Count, NotNegative, Positive, ShareBelowOne
+from jaxmodpo.rankings import LeftOut, PairsPerQuestion, pairs_of, tied_pairs, without_repeats
 from jaxmodpo.records import Candidate, Pair, Ranking
 from jaxmodpo.results import Validation
 from jaxmodpo.schema import Fields, Range
@@ -244,11 +236,10 @@ def split(rankings: Sequence[Ranking], config: RewardConfig) -> tuple[list[Ranki
     Raises:
         UserError: nothing is left to train on.
     """
-    held = held_out([r.question_id for r in rankings], config.validation_fraction, config.seed)
+    held = config.held_out([ranking.question_id for ranking in rankings])
     if held.all():
         raise UserError(f"{config.pairs or config.rankings} leaves nothing to train on; lower --validation-fraction")
-    kept = [r for r, out in zip(rankings, held, strict=True) if not out]
-    return kept, [r for r, out in zip(rankings, held, strict=True) if out]
+    return split_rows(rankings, held)
 
 
 def training_examples(

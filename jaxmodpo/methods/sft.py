@@ -9,10 +9,11 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from jaxmodpo.data.pairs import LeftOut, load_pairs
+from jaxmodpo.data.pairs import load_pairs
 from jaxmodpo.methods.align import policy_examples, train_policy
 from jaxmodpo.phase import Phase
 from jaxmodpo.ranges import Positive
+from jaxmodpo.rankings import LeftOut
 from jaxmodpo.training.distributed import open_phase
 from jaxmodpo.training.prompts import policy_text
 from jaxmodpo.training.session import Session

@@ -21,7 +21,7 @@ import numpy as np
 
 from jaxmodpo.config import named_values
 from jaxmodpo.data.examples import reward_rankings
-from jaxmodpo.data.pairs import PairsPerQuestion, load_pairs
+from jaxmodpo.data.pairs import load_pairs
 from jaxmodpo.errors import UserError
 from jaxmodpo.evaluation.fronts import by_weights, front_figure, hypervolume, percentile_interval, resample, undominated
 from jaxmodpo.files import atomic_path, read_json, write_json
@@ -39,6 +39,7 @@ from jaxmodpo.models.files import read_decoder_config
 from jaxmodpo.pages import png
 from jaxmodpo.phase import Phase
 from jaxmodpo.ranges import Count, Positive
+from jaxmodpo.rankings import PairsPerQuestion
 from jaxmodpo.records import Candidate, Question, Ranking, read_questions
 from jaxmodpo.results import Measured
 from jaxmodpo.schema import Range

@@ -9,11 +9,15 @@ A method's own settings inherit the closest of the three, as in::
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
+import numpy as np
+
 from jaxmodpo.data.batches import Batching
+from jaxmodpo.data.held_out import held_out
 from jaxmodpo.data.text import PromptStyle, check_day
 from jaxmodpo.errors import UserError
 from jaxmodpo.models.attention import Backend
@@ -72,6 +76,10 @@ class TrainingConfig(DeviceConfig):
     def check(self) -> None:
         super().check()
         check_trackers(self.track)
+
+    def held_out(self, questions: Sequence[str]) -> np.ndarray:
+        """Return which examples of these questions are evaluated and not trained on, ``[examples]`` bool."""
+        return held_out(questions, self.validation_fraction, self.seed)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -15,7 +15,7 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from jaxmodpo.data.examples import policy_pairs
-from jaxmodpo.data.pairs import held_out
+from jaxmodpo.data.held_out import held_out
 from jaxmodpo.data.prompting import FILE as PROMPT_FILE
 from jaxmodpo.data.text import PolicyText, load_tokenizer
 from jaxmodpo.errors import UserError
@@ -329,16 +329,6 @@ def test_a_policy_is_refused_as_a_reward_model(settings, files, tmp_path):
     config = ScoreRewardConfig(model=settings["model"], pairs=files / "safety.json", output=tmp_path / "r.jsonl")
     with pytest.raises(UserError, match="mistral"):
         score_reward(config)
-
-
-def test_held_out_pairs_are_whole_questions():
-    pairs = some_pairs(1, 10) + some_pairs(3, 10)
-    questions = [pair.question_id for pair in pairs]
-    held = held_out(questions, 0.3, seed=4)
-    assert held.sum() == 6
-    assert not {q for q, h in zip(questions, held, strict=True) if h} & set(np.array(questions)[~held])
-    np.testing.assert_array_equal(held_out(questions, 0.3, seed=4), held)
-    assert not held_out(questions, 0.0, seed=4).any()
 
 
 def test_the_sft_term_is_the_chosen_responses_nll_per_token():
