@@ -11,7 +11,8 @@ import jax
 import numpy as np
 import pytest
 
-from jaxmodpo.models.decoder import DecoderConfig, parameter_table
+from jaxmodpo.models.decoder import parameter_table
+from jaxmodpo.models.decoder_config import DecoderConfig
 from jaxmodpo.models.files import save_model
 from jaxmodpo.models.parameters import initialise
 from jaxmodpo.sandbox.models import save_tokenizer

@@ -101,6 +101,7 @@ def _make_world(folder: Path) -> None:
     import jax
 
     from jaxmodpo.models import decoder
+    from jaxmodpo.models.decoder_config import DecoderConfig
     from jaxmodpo.models.files import save_model
     from jaxmodpo.models.parameters import initialise
     from jaxmodpo.sandbox.models import save_tokenizer
@@ -131,7 +132,7 @@ def _make_world(folder: Path) -> None:
         "bos_token_id": 1,
         "eos_token_id": 2,
     }
-    table = decoder.parameter_table(decoder.DecoderConfig.from_mapping(settings, "bench resume"))
+    table = decoder.parameter_table(DecoderConfig.from_mapping(settings, "bench resume"))
     parameters = jax.tree.map(lambda array: 5 * array, initialise(table, jax.random.key(0)))
     save_model(folder / "model", settings, table, parameters, tokenizer_from=folder / "tokenizer")
 

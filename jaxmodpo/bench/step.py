@@ -25,7 +25,8 @@ from jaxmodpo.errors import UserError
 from jaxmodpo.methods.dpo import DPO
 from jaxmodpo.models import flops
 from jaxmodpo.models.attention import Attention, Backend
-from jaxmodpo.models.decoder import DecoderConfig, parameter_table
+from jaxmodpo.models.decoder import parameter_table
+from jaxmodpo.models.decoder_config import DecoderConfig
 from jaxmodpo.models.files import dtype_named
 from jaxmodpo.models.lora import LoraConfig, adapter_table
 from jaxmodpo.models.parameters import Table, initialise

@@ -11,7 +11,8 @@ from jax import Array
 
 from jaxmodpo.models.attention import Attention
 from jaxmodpo.models.axes import constrain
-from jaxmodpo.models.decoder import Decoder, DecoderConfig
+from jaxmodpo.models.decoder import Decoder
+from jaxmodpo.models.decoder_config import DecoderConfig
 from jaxmodpo.models.lora import LoraConfig
 from jaxmodpo.models.remat import Remat
 

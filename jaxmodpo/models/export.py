@@ -17,7 +17,8 @@ from jaxmodpo.errors import UserError
 from jaxmodpo.files import atomic_directory, write_json
 from jaxmodpo.hub import local_folder
 from jaxmodpo.models.adapters import load_adapter
-from jaxmodpo.models.decoder import DecoderConfig, parameter_table
+from jaxmodpo.models.decoder import parameter_table
+from jaxmodpo.models.decoder_config import DecoderConfig
 from jaxmodpo.models.files import (
     Located,
     copy_tokenizer,

@@ -27,7 +27,8 @@ from safetensors import SafetensorError, safe_open
 from jaxmodpo.errors import UserError
 from jaxmodpo.files import atomic_directory, read_json
 from jaxmodpo.hub import local_folder, refuse_missing
-from jaxmodpo.models.decoder import BaseParam, Decoder, DecoderConfig, parameter_table
+from jaxmodpo.models.decoder import BaseParam, Decoder, parameter_table
+from jaxmodpo.models.decoder_config import DecoderConfig
 from jaxmodpo.models.parameters import Spec, Table
 from jaxmodpo.models.quantised import BaseDtype, is_quantised, quantise, stored_table
 from jaxmodpo.models.tensors import save_tensors

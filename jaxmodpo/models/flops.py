@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from jaxmodpo.models.decoder import DecoderConfig, parameter_table
+from jaxmodpo.models.decoder import parameter_table
+from jaxmodpo.models.decoder_config import DecoderConfig
 from jaxmodpo.models.lora import LoraConfig
 from jaxmodpo.models.quantised import is_projection
 from jaxmodpo.models.remat import Remat

@@ -20,7 +20,7 @@ from jax import Array
 
 from jaxmodpo.errors import UserError
 from jaxmodpo.models.attention import Attention
-from jaxmodpo.models.decoder import MOST_LAYERS
+from jaxmodpo.models.decoder_config import MOST_LAYERS
 from jaxmodpo.models.files import dtype_named, load_parameters, read_model_config, save_model
 from jaxmodpo.models.parameters import Spec, initialise
 from jaxmodpo.models.remat import Remat, rematerialised

@@ -7,7 +7,7 @@ from typing import Any
 
 from jaxmodpo.errors import UserError, nearest
 from jaxmodpo.files import read_json
-from jaxmodpo.models.decoder import DecoderConfig
+from jaxmodpo.models.decoder_config import DecoderConfig
 from jaxmodpo.models.files import read_model_config
 from jaxmodpo.models.roberta import RobertaConfig
 

@@ -19,7 +19,8 @@ from jax import Array
 from jaxmodpo.data.examples import check_tokens
 from jaxmodpo.data.text import pad_rows
 from jaxmodpo.errors import UserError
-from jaxmodpo.models.decoder import Decoder, DecoderConfig
+from jaxmodpo.models.decoder import Decoder
+from jaxmodpo.models.decoder_config import DecoderConfig
 from jaxmodpo.models.lora import LoraConfig
 from jaxmodpo.training.loaded_policy import Policy
 from jaxmodpo.training.step import Parameters

@@ -27,6 +27,7 @@ from jaxmodpo.losses import sft_loss
 from jaxmodpo.methods.sft import SFT
 from jaxmodpo.models import decoder, roberta
 from jaxmodpo.models.completions import completion_logps
+from jaxmodpo.models.decoder_config import DecoderConfig
 from jaxmodpo.models.files import save_model
 from jaxmodpo.models.parameters import initialise
 from jaxmodpo.training.mesh import make_mesh, spread
@@ -89,7 +90,7 @@ def save_subword_tokenizer(folder: Path, texts: Sequence[str], special: dict[str
 class LanguageModelLoss:
     """Next-token loss of all of a decoder's parameters on the replies."""
 
-    config: decoder.DecoderConfig
+    config: DecoderConfig
 
     def __call__(self, trainable: Parameters, frozen: Parameters, batch: Batch, dropout_key: Array | None) -> LossTerms:
         model = decoder.Decoder(self.config, trainable)
@@ -167,7 +168,7 @@ def make_mistral(
         "pad_token_id": tokenizer.pad_token_id,
         "dtype": "float32",
     }
-    shape = decoder.DecoderConfig.from_mapping(settings, "sandbox")
+    shape = DecoderConfig.from_mapping(settings, "sandbox")
     table = decoder.parameter_table(shape)
     text = PolicyText(tokenizer, max_prompt_length=max_length // 2, max_length=max_length)
     rows = [text.example(post, reply) for post, reply in texts]

@@ -17,7 +17,8 @@ from jaxmodpo.data.batches import SCORED_ARRAYS, Batches
 from jaxmodpo.errors import UserError
 from jaxmodpo.models.attention import Attention, Backend
 from jaxmodpo.models.completions import sequence_logps
-from jaxmodpo.models.decoder import DecoderConfig, parameter_table
+from jaxmodpo.models.decoder import parameter_table
+from jaxmodpo.models.decoder_config import DecoderConfig
 from jaxmodpo.models.files import dtype_named
 from jaxmodpo.models.lora import LoraConfig, adapter_table
 from jaxmodpo.models.parameters import Table

@@ -14,7 +14,7 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from jaxmodpo.errors import UserError
 from jaxmodpo.models.axes import MESH_AXES, RULES, mesh_axes
-from jaxmodpo.models.decoder import DecoderConfig
+from jaxmodpo.models.decoder_config import DecoderConfig
 from jaxmodpo.models.parameters import Spec, Table
 
 UNPARTED = 0.02

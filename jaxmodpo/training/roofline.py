@@ -14,7 +14,8 @@ from jax.sharding import Mesh
 
 from jaxmodpo.data.batches import Batches
 from jaxmodpo.models import flops
-from jaxmodpo.models.decoder import DecoderConfig, parameter_table
+from jaxmodpo.models.decoder import parameter_table
+from jaxmodpo.models.decoder_config import DecoderConfig
 from jaxmodpo.models.lora import LoraConfig, adapter_table
 from jaxmodpo.models.parameters import Table, count
 from jaxmodpo.models.quantised import BaseDtype, is_projection, stored_table

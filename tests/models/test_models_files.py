@@ -22,7 +22,8 @@ from transformers import GenerationConfig, MistralConfig
 from jaxmodpo.bench.load import fake_checkpoint
 from jaxmodpo.errors import UserError
 from jaxmodpo.models import quantised, tensors
-from jaxmodpo.models.decoder import Decoder, DecoderConfig, parameter_table
+from jaxmodpo.models.decoder import Decoder, parameter_table
+from jaxmodpo.models.decoder_config import DecoderConfig
 from jaxmodpo.models.files import load_decoder, read_end_tokens, read_model_config, save_decoder
 from jaxmodpo.models.parameters import initialise
 

@@ -15,6 +15,7 @@ import pytest
 from jaxmodpo.errors import UserError
 from jaxmodpo.files import read_json
 from jaxmodpo.models import decoder
+from jaxmodpo.models.decoder_config import DecoderConfig
 from jaxmodpo.models.files import save_model
 from jaxmodpo.models.parameters import initialise
 from jaxmodpo.records import Question, read_responses, write_questions
@@ -42,7 +43,7 @@ def model(tmp_path_factory) -> Path:
         "head_dim": 8,
         "rope_theta": 10000.0,
     }
-    table = decoder.parameter_table(decoder.DecoderConfig.from_mapping(settings, "test"))
+    table = decoder.parameter_table(DecoderConfig.from_mapping(settings, "test"))
     parameters = jax.tree.map(lambda a: 8 * a, initialise(table, jax.random.key(0)))
     save_model(folder / "model", settings, table, parameters, tokenizer_from=folder / "tokenizer")
     return folder / "model"

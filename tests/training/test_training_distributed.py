@@ -22,6 +22,7 @@ from jaxmodpo.errors import RESTART, UserError
 from jaxmodpo.files import read_json
 from jaxmodpo.methods.modpo import MODPOConfig, modpo
 from jaxmodpo.models import decoder
+from jaxmodpo.models.decoder_config import DecoderConfig
 from jaxmodpo.models.files import read_model_config, save_model
 from jaxmodpo.models.parameters import initialise
 from jaxmodpo.models.roberta import load_roberta, save_roberta
@@ -54,7 +55,7 @@ def world(tmp_path_factory, tiny_world) -> dict[str, Path]:
         "bos_token_id": 1,
         "eos_token_id": 2,
     }
-    table = decoder.parameter_table(decoder.DecoderConfig.from_mapping(settings, "test"))
+    table = decoder.parameter_table(DecoderConfig.from_mapping(settings, "test"))
     parameters = jax.tree.map(lambda a: 5 * a, initialise(table, jax.random.key(0)))
     save_model(folder / "model", settings, table, parameters, tokenizer_from=folder / "tokenizer")
     roberta = tiny_world / "roberta"

@@ -20,6 +20,7 @@ from jaxmodpo.errors import UserError
 from jaxmodpo.methods.align import with_reference
 from jaxmodpo.methods.dpo import DPO, DPOConfig, dpo
 from jaxmodpo.models import decoder
+from jaxmodpo.models.decoder_config import DecoderConfig
 from jaxmodpo.models.files import save_model
 from jaxmodpo.models.lora import LoraConfig
 from jaxmodpo.models.parameters import initialise
@@ -52,7 +53,7 @@ def tiny_model(folder: Path) -> Path:
         "bos_token_id": 1,
         "eos_token_id": 2,
     }
-    config = decoder.DecoderConfig.from_mapping(settings, "test")
+    config = DecoderConfig.from_mapping(settings, "test")
     table = decoder.parameter_table(config)
     parameters = jax.tree.map(lambda a: 5 * a, initialise(table, jax.random.key(0)))
     tokenizer = folder.rename(folder.with_name("tokenizer"))

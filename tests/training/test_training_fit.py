@@ -20,7 +20,8 @@ from jaxmodpo.errors import UserError
 from jaxmodpo.methods.dpo import DPO
 from jaxmodpo.models import flops
 from jaxmodpo.models.attention import Attention
-from jaxmodpo.models.decoder import Decoder, DecoderConfig, parameter_table
+from jaxmodpo.models.decoder import Decoder, parameter_table
+from jaxmodpo.models.decoder_config import DecoderConfig
 from jaxmodpo.models.lora import PROJECTIONS, LoraConfig, adapter_table
 from jaxmodpo.models.parameters import count, initialise
 from jaxmodpo.models.quantised import BaseDtype

@@ -11,7 +11,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 
 from jaxmodpo.errors import UserError
 from jaxmodpo.models.axes import MESH_AXES
-from jaxmodpo.models.decoder import DecoderConfig
+from jaxmodpo.models.decoder_config import DecoderConfig
 from jaxmodpo.models.parameters import Spec
 from jaxmodpo.training.mesh import check_heads, default_shape, make_mesh, place_batch, shardings
 
