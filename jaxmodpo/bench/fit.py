@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
-from jaxmodpo.bench.table import table
+from jaxmodpo.bench.fit_tables import compared, described
 from jaxmodpo.data.batches import Batches, Batching
 from jaxmodpo.data.examples import LENGTH_MULTIPLE, Examples
 from jaxmodpo.data.reference_lengths import full_examples, reference_examples
@@ -24,7 +24,7 @@ from jaxmodpo.errors import UserError
 from jaxmodpo.methods.dpo import DPO
 from jaxmodpo.methods.joint import JointDPO
 from jaxmodpo.methods.modpo import MODPO
-from jaxmodpo.methods.reward import RewardLoss
+from jaxmodpo.methods.reward_model import RewardLoss
 from jaxmodpo.methods.sft import SFT
 from jaxmodpo.models import flops
 from jaxmodpo.models.attention import Backend
@@ -44,12 +44,11 @@ from jaxmodpo.training.ahead import (
     compile_step,
     topology_devices,
 )
+from jaxmodpo.training.fit import GIB, Answer, answer_of, largest_batch, mesh_shapes
 from jaxmodpo.training.hardware import Chip, chip_of
 from jaxmodpo.training.mesh import make_mesh, spread
 from jaxmodpo.training.policy_loss import Method
 from jaxmodpo.training.roofline import Work, policy_training, reward_training, scoring
-
-GIB = 2**30
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,65 +102,6 @@ class FitConfig(Settings):
     """print one JSON object instead of a table"""
 
 
-@dataclass(frozen=True)
-class Answer:
-    """What is known of a configuration; sizes in bytes per chip, operations and times per update.
-
-    Attributes:
-        fits: whether the step compiles and its peak is within the chip's memory.
-        hbm_bytes: the chip's memory; None where it is not known.
-        over_bytes: by how much it is too large, at least; 0 if it fits.
-        useful_flops: that real tokens need, on one chip.
-        executed_flops: with padding and what is computed again, on one chip.
-        moved_bytes: read and written in memory.
-        network_bytes: received from other chips.
-        roofline_seconds: the least an update can take; None for an unknown chip, like all that follow.
-        bound: what sets it: arithmetic, memory or network.
-        half_mfu_seconds: an update at 50% model FLOPs utilisation.
-        updates: of the experiment.
-        roofline_chip_hours: of the experiment, with the reference's scoring.
-        half_mfu_chip_hours: likewise.
-        advice: what to try where it does not fit.
-    """
-
-    model: str
-    step: str
-    method: str
-    topology: str
-    chip: str
-    chips: int
-    mesh: tuple[int, int, int]
-    batch_size: int
-    gradient_accumulation: int
-    rows: int
-    row_length: int
-    padding_waste: float
-    fits: bool
-    argument_bytes: int
-    temporary_bytes: int
-    peak_bytes: int
-    hbm_bytes: int | None
-    over_bytes: int
-    compile_seconds: float
-    useful_flops: float
-    executed_flops: float
-    moved_bytes: float
-    network_bytes: float
-    roofline_seconds: float | None
-    bound: str | None
-    half_mfu_seconds: float | None
-    updates: int
-    roofline_chip_hours: float | None
-    half_mfu_chip_hours: float | None
-    advice: tuple[str, ...] = ()
-
-    @property
-    def pairs_per_second(self) -> float:
-        """At the roofline; 0 where that is not known."""
-        examples = self.batch_size * self.gradient_accumulation
-        return examples / self.roofline_seconds if self.roofline_seconds else 0.0
-
-
 def fit(config: FitConfig) -> None:
     """Run ``fit``."""
     config.check()
@@ -177,8 +117,8 @@ def fit(config: FitConfig) -> None:
         print(json.dumps(dataclasses.asdict(best)))
         return
     if answers:
-        print(_compared(answers) + "\n")
-    print(_described(config, best))
+        print(compared(answers) + "\n")
+    print(described(best, config.examples, config.epochs))
 
 
 def _answers(config: FitConfig, devices: list[Any]) -> tuple[list[Answer], Answer]:
@@ -193,69 +133,30 @@ def _answers(config: FitConfig, devices: list[Any]) -> tuple[list[Answer], Answe
 def answer(config: FitConfig, mesh: Mesh) -> Answer:
     """Compile the step for a mesh and say what it needs."""
     batches = _batches(config, mesh)
-    found, work, before = _compiled_step(config, batches, mesh)
-    chip = chip_of(mesh.devices.flat[0].device_kind)
-    hbm = int(chip.hbm_gib * GIB) if chip else None
-    fits = found.fits and (hbm is None or found.peak <= hbm)
-    data, fsdp, tensor = (int(size) for size in mesh.shape.values())
-    bounds = work.bounds(chip) if chip else {}
-    bound = max(bounds, key=lambda name: bounds[name]) if bounds else None
-    half = work.seconds_at(0.5, chip) if chip else None
-
-    def hours(seconds: float | None, once: float) -> float | None:
-        return None if seconds is None else mesh.size * (seconds * batches.steps + once) / 3600
-
-    once_roofline = max(before.bounds(chip).values()) * batches.steps_per_epoch if before and chip else 0.0
-    once_half = before.seconds_at(0.5, chip) * batches.steps_per_epoch if before and chip else 0.0
-    return Answer(
+    compiled, work, scoring_work = _compiled_step(config, batches, mesh)
+    return answer_of(
+        compiled,
+        work,
+        scoring_work,
+        batches,
+        mesh,
+        chip_of(mesh.devices.flat[0].device_kind),
         model=config.model,
         step=config.step,
         method=config.method if config.step == "train" else config.step,
         topology=config.topology,
-        chip=chip.name if chip else str(mesh.devices.flat[0].device_kind),
-        chips=mesh.size,
-        mesh=(data, fsdp, tensor),
         batch_size=config.batch_size,
-        gradient_accumulation=batches.accumulation,
-        rows=batches.shape.rows,
-        row_length=batches.shape.length,
-        padding_waste=round(batches.waste, 4),
-        fits=fits,
-        argument_bytes=found.arguments,
-        temporary_bytes=found.temporary,
-        peak_bytes=found.peak,
-        hbm_bytes=found.available or hbm,
-        over_bytes=0 if fits else max(0, found.peak - (found.available or hbm or 0)),
-        compile_seconds=round(found.seconds, 1),
-        useful_flops=work.useful / mesh.size,
-        executed_flops=work.executed / mesh.size,
-        moved_bytes=work.memory,
-        network_bytes=work.network,
-        roofline_seconds=bounds[bound] if bound else None,
-        bound=bound,
-        half_mfu_seconds=half,
-        updates=batches.steps,
-        roofline_chip_hours=hours(bounds[bound] if bound else None, once_roofline),
-        half_mfu_chip_hours=hours(half, once_half),
-        advice=() if fits else tuple(_advice(config, mesh)),
+        advice=tuple(_advice(config, mesh)),
     )
 
 
 def _batches(config: FitConfig, mesh: Mesh) -> Batches:
     """Return batches of examples as long as the configuration says, with all that the method reads."""
-    sequences = {"sft": 1, "joint": 2 * config.objectives}.get(config.method, 2) if config.step != "reward" else 2
+    sequences = _sequences(config)
     if config.lengths == "full":
         examples = full_examples(config.examples, config.length, sequences)
     else:
-        # Of independent lengths: what a benchmark's pairs have, as often as the method needs.
-        made = [reference_examples(config.examples, seed=n) for n in range(-(-sequences // 2))]
-        prompts, lengths = (
-            np.minimum(np.concatenate([getattr(e, name) for e in made], axis=1)[:, :sequences], config.length)
-            for name in ("prompt_lengths", "lengths")
-        )
-        longest = -(-int(lengths.max()) // LENGTH_MULTIPLE) * LENGTH_MULTIPLE
-        tokens = np.zeros((config.examples, sequences, longest), np.int32)
-        examples = Examples(tokens, prompts, lengths, {})
+        examples = _reference_examples(config, sequences)
     fields = {"reference_logps": np.zeros((config.examples, sequences), np.float32)}
     if config.method == "modpo":
         fields["reward_margins"] = np.zeros((config.examples, config.objectives - 1), np.float32)
@@ -275,6 +176,25 @@ def _batches(config: FitConfig, mesh: Mesh) -> Batches:
         spread=spread(mesh),
         **settings,
     )
+
+
+def _sequences(config: FitConfig) -> int:
+    """Return how many sequences an example has."""
+    if config.step == "reward":
+        return 2
+    return {"sft": 1, "joint": 2 * config.objectives}.get(config.method, 2)
+
+
+def _reference_examples(config: FitConfig, sequences: int) -> Examples:
+    """Return examples as long as real posts and replies, of independent lengths, as many sequences as are needed."""
+    pairs = [reference_examples(config.examples, seed=number) for number in range(-(-sequences // 2))]
+    prompt_lengths = np.concatenate([pair.prompt_lengths for pair in pairs], axis=1)[:, :sequences]
+    lengths = np.concatenate([pair.lengths for pair in pairs], axis=1)[:, :sequences]
+    prompt_lengths = np.minimum(prompt_lengths, config.length)
+    lengths = np.minimum(lengths, config.length)
+    longest = -(-int(lengths.max()) // LENGTH_MULTIPLE) * LENGTH_MULTIPLE
+    tokens = np.zeros((config.examples, sequences, longest), np.int32)
+    return Examples(tokens, prompt_lengths, lengths, {})
 
 
 def _compiled_step(config: FitConfig, batches: Batches, mesh: Mesh) -> tuple[Compiled, Work, Work | None]:
@@ -300,6 +220,7 @@ def _compiled_step(config: FitConfig, batches: Batches, mesh: Mesh) -> tuple[Com
 
 
 def _method(config: FitConfig) -> Method:
+    """Return the method that the settings name, with equal weights."""
     weights = (1 / config.objectives,) * config.objectives
     methods: dict[str, Method] = {
         "sft": SFT(),
@@ -346,7 +267,7 @@ def search(config: FitConfig, devices: list[Any]) -> Iterator[Answer]:
 def _promising(config: FitConfig, devices: list[Any], chip: Chip) -> list[Mesh]:
     """Return meshes on which the weights leave room, the fastest by the roofline first."""
     ranked = []
-    for shape in _shapes(len(devices)):
+    for shape in mesh_shapes(len(devices)):
         try:
             mesh = make_mesh(shape, devices)
             if _argument_bytes(config, mesh) > 0.9 * chip.hbm_gib * GIB:
@@ -367,14 +288,6 @@ def _promising(config: FitConfig, devices: list[Any], chip: Chip) -> list[Mesh]:
     return [mesh for _, mesh in sorted(ranked, key=lambda pair: pair[0])]
 
 
-def _shapes(devices: int) -> Iterator[tuple[int, int, int]]:
-    for tensor in (1, 2, 4, 8):
-        if devices % tensor == 0:
-            for data in range(1, devices // tensor + 1):
-                if devices // tensor % data == 0:
-                    yield data, devices // tensor // data, tensor
-
-
 def _argument_bytes(config: FitConfig, mesh: Mesh) -> float:
     """Return the bytes of weights, adapter and moments on one chip."""
     if config.step == "reward":
@@ -386,6 +299,7 @@ def _argument_bytes(config: FitConfig, mesh: Mesh) -> float:
 
 
 def _shard_bytes(arrays: dict[str, Any]) -> float:
+    """Return the bytes of arrays on one chip."""
     return sum(math.prod(a.sharding.shard_shape(a.shape)) * a.dtype.itemsize for a in arrays.values())
 
 
@@ -397,97 +311,17 @@ def _unit(config: FitConfig, mesh: Mesh) -> int:
 
 
 def _largest(config: FitConfig, mesh: Mesh, chip: Chip) -> Answer:
-    update, unit = config.batch_size * config.gradient_accumulation, _unit(config, mesh)
-    room = chip.hbm_gib * GIB
-    tried: dict[int, Answer] = {}
+    """Return the answer for the largest batch that fits on a mesh; an update keeps about as many examples."""
+    examples_per_update = config.batch_size * config.gradient_accumulation
 
     def attempt(size: int) -> Answer:
-        if size not in tried:
-            parts = max(1, round(update / size))
-            tried[size] = answer(dataclasses.replace(config, batch_size=size, gradient_accumulation=parts), mesh)
-            found = tried[size]
-            said = "fits" if found.fits else "does not fit"
-            print(
-                f"mesh {' '.join(map(str, found.mesh))}, batch {size}: {said}, {found.peak_bytes / GIB:.2f} GiB",
-                file=sys.stderr,
-            )
-        return tried[size]
+        microbatches = max(1, round(examples_per_update / size))
+        tried = answer(dataclasses.replace(config, batch_size=size, gradient_accumulation=microbatches), mesh)
+        verdict = "fits" if tried.fits else "does not fit"
+        print(
+            f"mesh {' '.join(map(str, tried.mesh))}, batch {size}: {verdict}, {tried.peak_bytes / GIB:.2f} GiB",
+            file=sys.stderr,
+        )
+        return tried
 
-    first = attempt(unit)
-    if not first.fits:
-        return first
-    second = attempt(2 * unit)
-    low, high = unit, None
-    if second.fits:
-        low = 2 * unit
-    else:
-        high = 2 * unit
-    for _ in range(5):
-        sizes = sorted(tried)[-2:]
-        slope = (tried[sizes[1]].peak_bytes - tried[sizes[0]].peak_bytes) / (sizes[1] - sizes[0])
-        guess = low + int((room - tried[low].peak_bytes) / max(slope, 1.0))
-        guess = min(guess, 8 * low, config.examples)
-        guess -= guess % unit
-        if high is not None:
-            guess = min(guess, high - unit)
-        if guess <= low:
-            break
-        if attempt(guess).fits:
-            low = guess
-        else:
-            high = guess
-    return tried[low]
-
-
-# ---------------------------------------------------------------------- what is printed
-
-
-def _compared(answers: list[Answer]) -> str:
-    rows = [
-        [
-            " ".join(map(str, a.mesh)),
-            str(a.batch_size) if a.fits else "none",
-            f"{a.peak_bytes / GIB:.2f}",
-            f"{a.pairs_per_second:.1f}",
-            a.bound or "",
-        ]
-        for a in answers
-    ]
-    return table(["mesh", "largest batch", "peak GiB", "examples/s at the roofline", "bound"], rows)
-
-
-def _described(config: FitConfig, a: Answer) -> str:
-    head = [
-        f"{a.model}: {a.method} step on {a.topology}, {a.chips} × {a.chip}, mesh data {a.mesh[0]} × fsdp {a.mesh[1]} × "
-        f"tensor {a.mesh[2]}",
-        f"update of {a.batch_size * a.gradient_accumulation} examples: {a.gradient_accumulation} × {a.rows} rows of "
-        f"{a.row_length:,} tokens, {a.padding_waste:.1%} padding",
-        "",
-    ]
-    memory = f"{a.peak_bytes / GIB:.2f}" + (f" of {a.hbm_bytes / GIB:.2f} GiB" if a.hbm_bytes else " GiB")
-    if a.fits:
-        verdict = "fits"
-    else:
-        verdict = f"does not fit: at least {a.over_bytes / GIB:.2f} GiB too much" if a.over_bytes else "does not fit"
-    rows = [
-        ["peak memory", f"{memory}: {verdict}"],
-        ["arguments", f"{a.argument_bytes / GIB:.2f} GiB" if a.argument_bytes else ""],
-        ["temporaries", f"{a.temporary_bytes / GIB:.2f} GiB" if a.temporary_bytes else ""],
-        ["useful arithmetic", f"{a.useful_flops / 1e12:.2f} TFLOP"],
-        ["executed arithmetic", f"{a.executed_flops / 1e12:.2f} TFLOP"],
-        ["memory traffic", f"{a.moved_bytes / 1e9:.1f} GB"],
-        ["received from other chips", f"{a.network_bytes / 1e9:.1f} GB"],
-    ]
-    if a.roofline_seconds is not None and a.half_mfu_seconds is not None:
-        rows += [
-            ["update at the roofline", f"{a.roofline_seconds:.3f} s, bound by {a.bound}"],
-            ["update at 50% MFU", f"{a.half_mfu_seconds:.3f} s"],
-            [
-                f"{config.examples:,} examples × {1 if a.step == 'score' else config.epochs}",
-                f"{a.updates} updates: {a.roofline_chip_hours:.2f} chip-hours at the roofline, "
-                f"{a.half_mfu_chip_hours:.2f} at 50% MFU",
-            ],
-        ]
-    rows.append(["compiled here in", f"{a.compile_seconds:.0f} s"])
-    tail = ["", "To make it fit, try: " + "; ".join(a.advice) + "."] if a.advice else []
-    return "\n".join([*head, table(["for one chip and update", ""], rows), *tail])
+    return largest_batch(attempt, _unit(config, mesh), config.examples, chip.hbm_gib * GIB)

@@ -19,7 +19,7 @@ from jaxmodpo.data.examples import Examples
 from jaxmodpo.data.pairs import load_column
 from jaxmodpo.errors import UserError
 from jaxmodpo.fingerprints import fingerprint
-from jaxmodpo.methods.reward import rewards_of_pairs
+from jaxmodpo.methods.reward_model import rewards_of_pairs
 from jaxmodpo.phase import read_manifest
 from jaxmodpo.ranges import Positive
 from jaxmodpo.records import Pair

@@ -17,7 +17,7 @@ from jaxmodpo.data.pairs import load_pairs
 from jaxmodpo.data.text import SHORTEST_REWARD_TEXT, PromptStyle, check_day
 from jaxmodpo.errors import UserError
 from jaxmodpo.files import check_writable, write_json, write_jsonl
-from jaxmodpo.methods.reward import rewards_of_pairs
+from jaxmodpo.methods.reward_model import rewards_of_pairs
 from jaxmodpo.models.quantised import BaseDtype
 from jaxmodpo.phase import Phase
 from jaxmodpo.progress import Progress

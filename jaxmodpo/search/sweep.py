@@ -30,7 +30,7 @@ from jaxmodpo.judging.rubric import RubricJudge
 from jaxmodpo.methods.dpo import DPOConfig, dpo
 from jaxmodpo.methods.margins import margin_sources
 from jaxmodpo.methods.modpo import MODPOConfig, modpo
-from jaxmodpo.methods.reward import load_reward_model, score
+from jaxmodpo.methods.reward_model import load_reward_model, score
 from jaxmodpo.methods.score import divergence, own_replies
 from jaxmodpo.methods.soup import SoupConfig, soup
 from jaxmodpo.models.adapter_config import read_adapter_config

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import logging
 import math
-import time
 from collections.abc import Callable, Mapping
 from contextlib import closing
 from dataclasses import dataclass
@@ -26,7 +25,6 @@ from jaxmodpo.errors import Preempted, UserError
 from jaxmodpo.progress import Progress
 from jaxmodpo.training.checkpoints import Checkpoints
 from jaxmodpo.training.distributed import leads
-from jaxmodpo.training.hardware import peak_flops
 from jaxmodpo.training.mesh import place_batch, put
 from jaxmodpo.training.preemption import notice
 from jaxmodpo.training.settings import TrainingConfig
@@ -41,6 +39,7 @@ from jaxmodpo.training.step import (
     means,
     train_step,
 )
+from jaxmodpo.training.throughput import Throughput
 from jaxmodpo.training.tracking import Tracking
 
 logger = logging.getLogger(__name__)
@@ -85,7 +84,10 @@ class _Evaluations:
         """Take a score, higher is better; return whether it is the best."""
         better = self.best is None or score > self.best
         if better:
-            self.best, self.best_update, self.without_better, self.best_values = score, update, 0, values
+            self.best = score
+            self.best_update = update
+            self.best_values = values
+            self.without_better = 0
         else:
             self.without_better += 1
         return better
@@ -127,101 +129,188 @@ def train(
             lacks ``config.best_metric``.
         Preempted: SIGTERM came; everything so far is in a checkpoint.
     """
-    checkpoints = Checkpoints(config.output_dir / "checkpoints")
-    try:
-        return _train(loss, trainable, frozen, batches, config, mesh, held_out, flops, on_evaluation, checkpoints)
-    finally:
-        checkpoints.close()
+    with closing(Checkpoints(config.output_dir / "checkpoints")) as checkpoints:
+        run = _Run(loss, frozen, batches, config, mesh, held_out, on_evaluation, checkpoints, trainable)
+        run.log_start()
+        run.go(Throughput(batches, flops, mesh))
+        return run.result()
 
 
-def _train(
-    loss: Loss,
-    trainable: Parameters,
-    frozen: Parameters,
-    batches: Batches,
-    config: TrainingConfig,
-    mesh: Mesh,
-    held_out: Batches | None,
-    flops: Callable[[np.ndarray], float] | None,
-    on_evaluation: OnEvaluation | None,
-    checkpoints: Checkpoints,
-) -> Trained:
-    steps = batches.steps
-    optimizer = OptimizerSettings(float(config.weight_decay), config.max_grad_norm)
-    rates = _rates(config, steps)
-    state, key, evaluations, start = _start(trainable, optimizer, batches, config.seed, mesh, checkpoints)
-    eval_every = _eval_every(config, batches)
-    logger.info(
-        "training: %d examples, %d updates of %d, from update %d; rows of %d × %d tokens a microbatch, %.1f%% padding",
-        len(batches.examples),
-        steps,
-        batches.examples_per_update,
-        start,
-        batches.shape.rows,
-        batches.shape.length,
-        100 * batches.waste,
-    )
-    random = np.asarray(jax.random.key_data(key).addressable_data(0)).tolist()
-    clock = _Clock(batches, flops, mesh)
-    over = evaluations.over(config.patience)
-    done = start
-    with (
-        closing(Tracking(config.output_dir, config.track, as_mapping(config), start, leads())) as tracking,
-        Progress("training", steps, "updates", start, leave=False) as progress,
-        notice() as preemption,
+class _Run:
+    """A run on its way: what changes with every update, and the settings that say what happens after one.
+
+    Attributes:
+        done: updates made so far.
+        state: parameters, the optimizer's moments and what was skipped, after those updates.
+        evaluations: how they went so far.
+        is_over: whether no evaluation can be expected to be better.
+    """
+
+    def __init__(
+        self,
+        loss: Loss,
+        frozen: Parameters,
+        batches: Batches,
+        config: TrainingConfig,
+        mesh: Mesh,
+        held_out: Batches | None,
+        on_evaluation: OnEvaluation | None,
+        checkpoints: Checkpoints,
+        trainable: Parameters,
     ):
-        while done < steps and not over:
-            batch = place_batch(mesh, next(batches), batches.by_rows)
-            state, metrics = train_step(
-                state, frozen, batch, key, np.int32(done), np.float32(rates[done]), loss=loss, optimizer=optimizer
-            )
-            clock.count(done, metrics)
-            done += 1
-            epoch = done / batches.steps_per_epoch
-            now = {"step": done, "epoch": round(epoch, 4)}
-            last = done == steps
-            if done % config.log_every == 0 or last:
-                checkpoints.check()
-                values = _fetch(metrics)
-                speed = clock.rates()
-                tracking.write(now | values | {"learning_rate": float(rates[done - 1])} | speed)
-                pace = f", {speed['tokens_per_second']:,.0f} tokens a second" if speed else ""
-                progress.note(f"loss {values['loss']:.4f}{pace}")
-                if values["skipped_in_row"] >= min(config.max_skipped, steps):
-                    checkpoints.save(done, state, _progress(batches, evaluations, random))
-                    checkpoints.wait()
-                    raise UserError(
-                        f"training broke down: the last {values['skipped_in_row']:.0f} updates up to {done} had a loss "
-                        "or gradient that was not finite, and were left out; a lower --learning-rate or "
-                        "--max-grad-norm helps"
+        self._loss = loss
+        self._frozen = frozen
+        self._batches = batches
+        self._config = config
+        self._mesh = mesh
+        self._held_out = held_out
+        self._on_evaluation = on_evaluation
+        self._checkpoints = checkpoints
+        self._steps = batches.steps
+        self._optimizer = OptimizerSettings(float(config.weight_decay), config.max_grad_norm)
+        self._rates = _rates(config, self._steps)
+        self._eval_every = _eval_every(config, batches)
+        self.state, self._key, self.evaluations, self.done = _start(
+            trainable, self._optimizer, batches, config.seed, mesh, checkpoints
+        )
+        self.is_over = self.evaluations.over(config.patience)
+
+    @property
+    def _is_last(self) -> bool:
+        return self.done == self._steps
+
+    @property
+    def _epoch(self) -> float:
+        return self.done / self._batches.steps_per_epoch
+
+    def log_start(self) -> None:
+        """Say what is trained on, and from where."""
+        shape = self._batches.shape
+        logger.info(
+            "training: %d examples, %d updates of %d, from update %d; rows of %d × %d tokens a microbatch, "
+            "%.1f%% padding",
+            len(self._batches.examples),
+            self._steps,
+            self._batches.examples_per_update,
+            self.done,
+            shape.rows,
+            shape.length,
+            100 * self._batches.waste,
+        )
+
+    def go(self, throughput: Throughput) -> None:
+        """Make updates until all are done or no better evaluation comes.
+
+        Raises:
+            UserError: too many updates in a row were not finite.
+            Preempted: SIGTERM came; everything so far is in a checkpoint.
+        """
+        config = self._config
+        with (
+            closing(Tracking(config.output_dir, config.track, as_mapping(config), self.done, leads())) as tracking,
+            Progress("training", self._steps, "updates", self.done, leave=False) as progress,
+            notice() as preemption,
+        ):
+            while not (self._is_last or self.is_over):
+                metrics = self._update()
+                throughput.count(self.done - 1, metrics)
+                if self.done % config.log_every == 0 or self._is_last:
+                    self._log(metrics, throughput, tracking, progress)
+                progress.update()
+                score = None
+                if self._held_out is not None and (self.done % self._eval_every == 0 or self._is_last):
+                    score = self._evaluate(self._held_out, tracking)
+                    throughput.restart()
+                # All processes learn of a signal at the same update, so that all of them stop after the same one.
+                must_stop = preemption.heeded()
+                is_due = self.done % config.save_every == 0 or self._is_last or self.is_over
+                if is_due or score is not None or must_stop:
+                    # First the metrics: a checkpoint must never be ahead of the rows that belong to it.
+                    tracking.sync()
+                    self._save(score)
+                if must_stop and not (self._is_last or self.is_over):
+                    self._checkpoints.wait()
+                    raise Preempted(
+                        f"asked to end; everything up to update {self.done} of {self._steps} is in a checkpoint"
                     )
-            progress.update()
-            score = None
-            if held_out is not None and (done % eval_every == 0 or last):
-                values = evaluate(loss, state.trainable, frozen, held_out, mesh)
-                candidate = _score(values, config.best_metric)
-                better = evaluations.add(candidate, done, values)
-                score = candidate if better else None
-                tracking.write(now | {f"eval_{name}": value for name, value in values.items()})
-                over = evaluations.over(config.patience)
-                if on_evaluation is not None:
-                    on_evaluation(epoch, values)
-                clock.restart()
-            ending = preemption.heeded()
-            if done % config.save_every == 0 or last or over or score is not None or ending:
-                tracking.sync()
-                checkpoints.save(done, state, _progress(batches, evaluations, random), score)
-            if ending and not (last or over):
-                checkpoints.wait()
-                raise Preempted(f"asked to end; everything up to update {done} of {steps} is in a checkpoint")
-    checkpoints.wait()
-    report = {"updates": done, "skipped_updates": int(np.asarray(state.skipped.addressable_data(0)))}
-    if evaluations.best_values is not None:
-        report |= {"stopped_early": over and done < steps} | _best(evaluations, batches)
-        if evaluations.best_update != done:
-            logger.info("update %d was the best of the evaluated ones", evaluations.best_update)
-            state = checkpoints.at(evaluations.best_update, state)
-    return Trained(state.trainable, report)
+        self._checkpoints.wait()
+
+    def result(self) -> Trained:
+        """Return the best parameters, or the last where nothing was held out, and the manifest's figures."""
+        state = self.state
+        skipped = int(np.asarray(state.skipped.addressable_data(0)))
+        report = {"updates": self.done, "skipped_updates": skipped}
+        if self.evaluations.best_values is not None:
+            report["stopped_early"] = self.is_over and not self._is_last
+            report |= _best(self.evaluations, self._batches)
+            if self.evaluations.best_update != self.done:
+                logger.info("update %d was the best of the evaluated ones", self.evaluations.best_update)
+                state = self._checkpoints.at(self.evaluations.best_update, state)
+        return Trained(state.trainable, report)
+
+    def _update(self) -> dict[str, jax.Array]:
+        """Make one update and return its metrics, which are still being computed."""
+        batch = place_batch(self._mesh, next(self._batches), self._batches.by_rows)
+        self.state, metrics = train_step(
+            self.state,
+            self._frozen,
+            batch,
+            self._key,
+            np.int32(self.done),
+            np.float32(self._rates[self.done]),
+            loss=self._loss,
+            optimizer=self._optimizer,
+        )
+        self.done += 1
+        return metrics
+
+    def _log(
+        self, metrics: dict[str, jax.Array], throughput: Throughput, tracking: Tracking, progress: Progress
+    ) -> None:
+        """Write a row of metrics; here alone the host waits for the devices.
+
+        Raises:
+            UserError: too many updates in a row were not finite.
+        """
+        self._checkpoints.check()
+        values = _fetch(metrics)
+        speed = throughput.rates()
+        rate = {"learning_rate": float(self._rates[self.done - 1])}
+        tracking.write(self._place() | values | rate | speed)
+        pace = f", {speed['tokens_per_second']:,.0f} tokens a second" if speed else ""
+        progress.note(f"loss {values['loss']:.4f}{pace}")
+        if values["skipped_in_row"] >= min(self._config.max_skipped, self._steps):
+            self._save(None)
+            self._checkpoints.wait()
+            raise UserError(
+                f"training broke down: the last {values['skipped_in_row']:.0f} updates up to {self.done} had a loss "
+                "or gradient that was not finite, and were left out; a lower --learning-rate or "
+                "--max-grad-norm helps"
+            )
+
+    def _evaluate(self, held_out: Batches, tracking: Tracking) -> float | None:
+        """Evaluate the parameters as they are; return their score if it is the best so far."""
+        values = evaluate(self._loss, self.state.trainable, self._frozen, held_out, self._mesh)
+        score = _score(values, self._config.best_metric)
+        is_best = self.evaluations.add(score, self.done, values)
+        tracking.write(self._place() | {f"eval_{name}": value for name, value in values.items()})
+        self.is_over = self.evaluations.over(self._config.patience)
+        if self._on_evaluation is not None:
+            self._on_evaluation(self._epoch, values)
+        return score if is_best else None
+
+    def _place(self) -> dict[str, float]:
+        """Return the columns that say where in the run a row of metrics belongs."""
+        return {"step": self.done, "epoch": round(self._epoch, 4)}
+
+    def _save(self, score: float | None) -> None:
+        """Save a checkpoint; one with a score is kept until a better one comes.
+
+        It holds all that training changes besides the state: where the batches stand, how the evaluations went, and
+        the random key, so that a run that goes on from it makes the very updates of one that was never stopped.
+        """
+        random = np.asarray(jax.random.key_data(self._key).addressable_data(0)).tolist()
+        self._checkpoints.save(self.done, self.state, _progress(self._batches, self.evaluations, random), score)
 
 
 def _start(
@@ -238,14 +327,16 @@ def _start(
     """
     everywhere = NamedSharding(mesh, PartitionSpec())
     state = initial_state(optimizer, _on_mesh(trainable, everywhere))
-    found = checkpoints.last(state)
-    if found is None:
-        return state, jax.jit(lambda: jax.random.key(seed), out_shardings=everywhere)(), _Evaluations(), 0
-    state, progress, start = found
+    checkpoint = checkpoints.last(state)
+    if checkpoint is None:
+        key = jax.jit(lambda: jax.random.key(seed), out_shardings=everywhere)()
+        return state, key, _Evaluations(), 0
+    state, progress, done = checkpoint
     batches.restore(progress["batches"])
+    # The run's own key, whatever JAX makes of the seed today.
     data = put(np.asarray(progress["random"], np.uint32), everywhere)
     key = jax.jit(jax.random.wrap_key_data, out_shardings=everywhere)(data)
-    return state, key, _Evaluations(**progress["evaluations"]), start
+    return state, key, _Evaluations(**progress["evaluations"]), done
 
 
 def _best(evaluations: _Evaluations, batches: Batches) -> dict[str, Any]:
@@ -264,7 +355,8 @@ def evaluate(loss: Loss, trainable: Parameters, frozen: Parameters, held_out: Ba
     for step in range(held_out.steps_per_epoch):
         batch = place_batch(mesh, held_out.at(step), held_out.by_rows)
         for part in range(held_out.accumulation):
-            terms = evaluation_step(trainable, frozen, {name: a[part] for name, a in batch.items()}, loss=loss)
+            microbatch = {name: array[part] for name, array in batch.items()}
+            terms = evaluation_step(trainable, frozen, microbatch, loss=loss)
             total = terms if total is None else jax.tree.map(jax.numpy.add, total, terms)
     assert total is not None
     return _fetch(means(total))
@@ -273,48 +365,6 @@ def evaluate(loss: Loss, trainable: Parameters, frozen: Parameters, held_out: Ba
 def passing(config: TrainingConfig) -> list[Path]:
     """Return what a run needs no more once it is finished: its checkpoints, unless they are to be kept."""
     return [] if config.keep_checkpoints else [config.output_dir / "checkpoints"]
-
-
-class _Clock:
-    """Counts what was trained since the last look, and how long that took."""
-
-    def __init__(self, batches: Batches, flops: Callable[[np.ndarray], float] | None, mesh: Mesh):
-        self._batches = batches
-        self._flops = flops
-        self._devices = mesh.size
-        self._peak = peak_flops(mesh.devices.flat[0].device_kind)
-        self._compiled = False
-        self.restart()
-
-    def restart(self) -> None:
-        self._since, self._tokens, self._examples, self._operations = time.perf_counter(), 0, 0, 0.0
-
-    def count(self, step: int, metrics: dict[str, jax.Array]) -> None:
-        """Count an update; the first one is waited for and does not count, since it is compiled."""
-        if not self._compiled:
-            jax.block_until_ready(metrics)
-            self._compiled = True
-            self.restart()
-            return
-        members = self._batches.members(step)
-        lengths = self._batches.examples.lengths[members[members >= 0]]
-        self._tokens += int(lengths.sum())
-        self._examples += len(lengths)
-        self._operations += self._flops(lengths) if self._flops else 0.0
-
-    def rates(self) -> dict[str, float]:
-        """Return tokens and examples a second and the share of peak, of real tokens alone; and start anew."""
-        took = time.perf_counter() - self._since
-        found: dict[str, float] = {}
-        if self._examples:
-            found = {
-                "tokens_per_second": round(self._tokens / took, 1),
-                "examples_per_second": round(self._examples / took, 3),
-            }
-            if self._peak and self._operations:
-                found["mfu"] = round(self._operations / took / self._peak / self._devices, 4)
-        self.restart()
-        return found
 
 
 def _eval_every(config: TrainingConfig, batches: Batches) -> int:
@@ -333,10 +383,12 @@ def _rates(config: TrainingConfig, steps: int) -> np.ndarray:
 
 
 def _fetch(metrics: dict[str, jax.Array]) -> dict[str, float]:
+    """Return metrics as numbers; this waits until the devices have computed them."""
     return {name: round(float(np.asarray(value.addressable_data(0))), 7) for name, value in sorted(metrics.items())}
 
 
 def _score(values: dict[str, float], metric: str) -> float:
+    """Return an evaluation's score by which the best is chosen, higher is better; −∞ where it is not finite."""
     if metric == "loss":
         return -values["loss"] if math.isfinite(values["loss"]) else -math.inf
     for name in ("rewards/weighted_accuracies", "rewards/accuracies"):
@@ -348,10 +400,12 @@ def _score(values: dict[str, float], metric: str) -> float:
 
 
 def _progress(batches: Batches, evaluations: _Evaluations, random: list[int]) -> dict[str, Any]:
+    """Return what a checkpoint holds beside the arrays, as JSON values."""
     return {"batches": batches.state, "evaluations": vars(evaluations).copy(), "random": random}
 
 
 def _on_mesh(parameters: Parameters, everywhere: NamedSharding) -> Parameters:
+    """Return parameters of which those without a place on a mesh are copied to all its devices."""
     return {
         name: array if isinstance(array.sharding, NamedSharding) else jax.device_put(array, everywhere)
         for name, array in parameters.items()

@@ -24,7 +24,8 @@ from jaxmodpo.methods.dpo import DPOConfig, dpo
 from jaxmodpo.methods.joint import JointConfig, JointDPO, align_pairs, joint
 from jaxmodpo.methods.margins import Margins, describe
 from jaxmodpo.methods.modpo import MODPO, MODPOConfig, modpo
-from jaxmodpo.methods.reward import RewardConfig, planned, reward, rewards_of_pairs
+from jaxmodpo.methods.reward import RewardConfig, planned, reward
+from jaxmodpo.methods.reward_model import rewards_of_pairs
 from jaxmodpo.methods.score import (
     ScoreKLConfig,
     ScorePolicyConfig,

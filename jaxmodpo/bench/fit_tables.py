@@ -1,0 +1,83 @@
+"""What ``fit`` prints: a table of one configuration, and one of the meshes that a search tried."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from jaxmodpo.bench.table import table
+from jaxmodpo.training.fit import GIB, Answer
+
+
+def compared(answers: Sequence[Answer]) -> str:
+    """Return a table of what a search found on each mesh."""
+    rows = [
+        [
+            " ".join(map(str, answer.mesh)),
+            str(answer.batch_size) if answer.fits else "none",
+            f"{answer.peak_bytes / GIB:.2f}",
+            f"{answer.pairs_per_second:.1f}",
+            answer.bound or "",
+        ]
+        for answer in answers
+    ]
+    return table(["mesh", "largest batch", "peak GiB", "examples/s at the roofline", "bound"], rows)
+
+
+def described(answer: Answer, examples: int, epochs: int) -> str:
+    """Return what is known of a configuration, as text; the experiment has ``examples`` and ``epochs``."""
+    data, fsdp, tensor = answer.mesh
+    head = [
+        f"{answer.model}: {answer.method} step on {answer.topology}, {answer.chips} × {answer.chip}, "
+        f"mesh data {data} × fsdp {fsdp} × tensor {tensor}",
+        f"update of {answer.batch_size * answer.gradient_accumulation} examples: {answer.gradient_accumulation} × "
+        f"{answer.rows} rows of {answer.row_length:,} tokens, {answer.padding_waste:.1%} padding",
+        "",
+    ]
+    rows = [*_memory_rows(answer), *_work_rows(answer), *_time_rows(answer, examples, epochs)]
+    rows.append(["compiled here in", f"{answer.compile_seconds:.0f} s"])
+    tail = ["", "To make it fit, try: " + "; ".join(answer.advice) + "."] if answer.advice else []
+    return "\n".join([*head, table(["for one chip and update", ""], rows), *tail])
+
+
+def _memory_rows(answer: Answer) -> list[list[str]]:
+    """Return the rows about a chip's memory."""
+    if answer.hbm_bytes:
+        memory = f"{answer.peak_bytes / GIB:.2f} of {answer.hbm_bytes / GIB:.2f} GiB"
+    else:
+        memory = f"{answer.peak_bytes / GIB:.2f} GiB"
+    if answer.fits:
+        verdict = "fits"
+    elif answer.over_bytes:
+        verdict = f"does not fit: at least {answer.over_bytes / GIB:.2f} GiB too much"
+    else:
+        verdict = "does not fit"
+    return [
+        ["peak memory", f"{memory}: {verdict}"],
+        ["arguments", f"{answer.argument_bytes / GIB:.2f} GiB" if answer.argument_bytes else ""],
+        ["temporaries", f"{answer.temporary_bytes / GIB:.2f} GiB" if answer.temporary_bytes else ""],
+    ]
+
+
+def _work_rows(answer: Answer) -> list[list[str]]:
+    """Return the rows about what an update asks of a chip."""
+    return [
+        ["useful arithmetic", f"{answer.useful_flops / 1e12:.2f} TFLOP"],
+        ["executed arithmetic", f"{answer.executed_flops / 1e12:.2f} TFLOP"],
+        ["memory traffic", f"{answer.moved_bytes / 1e9:.1f} GB"],
+        ["received from other chips", f"{answer.network_bytes / 1e9:.1f} GB"],
+    ]
+
+
+def _time_rows(answer: Answer, examples: int, epochs: int) -> list[list[str]]:
+    """Return the rows about times; none for an unknown chip."""
+    if answer.roofline_seconds is None or answer.half_mfu_seconds is None:
+        return []
+    return [
+        ["update at the roofline", f"{answer.roofline_seconds:.3f} s, bound by {answer.bound}"],
+        ["update at 50% MFU", f"{answer.half_mfu_seconds:.3f} s"],
+        [
+            f"{examples:,} examples × {1 if answer.step == 'score' else epochs}",
+            f"{answer.updates} updates: {answer.roofline_chip_hours:.2f} chip-hours at the roofline, "
+            f"{answer.half_mfu_chip_hours:.2f} at 50% MFU",
+        ],
+    ]

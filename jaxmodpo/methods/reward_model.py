@@ -1,0 +1,135 @@
+"""A reward model as others use it: its loss, its rewards, and how a folder of one is loaded.
+
+Rewards of pairs, chosen then rejected::
+
+    rewards = rewards_of_pairs(Path("reward/model"), pairs, batch_size=16)   # [pairs, 2]
+    margins = rewards[:, 0] - rewards[:, 1]
+"""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import dataclass
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from jaxmodpo.data.batches import Batches, scored
+from jaxmodpo.data.examples import Examples, check_tokens, reward_pairs
+from jaxmodpo.data.text import SHORTEST_REWARD_TEXT, RewardText, load_tokenizer
+from jaxmodpo.errors import UserError
+from jaxmodpo.fingerprints import fingerprint
+from jaxmodpo.losses import bradley_terry_loss, plackett_luce_loss
+from jaxmodpo.models.files import read_model_config
+from jaxmodpo.models.remat import Remat
+from jaxmodpo.models.roberta import Roberta, RobertaConfig, load_roberta
+from jaxmodpo.records import Pair
+from jaxmodpo.schema import Fields
+from jaxmodpo.training.cache import cached, examples_digest
+from jaxmodpo.training.step import Batch, LossTerms, Parameters
+
+
+@functools.partial(jax.tree_util.register_dataclass, data_fields=["config"], meta_fields=["remat", "drops"])
+@dataclass(frozen=True)
+class RewardLoss:
+    """The loss of a RoBERTa reward model: Bradley–Terry's, or Plackett–Luce's where the batch has ``ranks``."""
+
+    config: RobertaConfig
+    remat: Remat = "none"
+    drops: bool = True
+
+    def __call__(self, trainable: Parameters, frozen: Parameters, batch: Batch, dropout_key: Array | None) -> LossTerms:
+        key = dropout_key if self.drops else None
+        rewards = _rewards(self.config, trainable, batch, key, self.remat)
+        weights, chosen = batch["row_weights"], rewards[:, 0]
+        if "ranks" in batch:
+            last = jnp.sum(batch["ranks"] > 0, axis=1) - 1
+            rejected = jnp.take_along_axis(rewards, last[:, None], axis=1)[:, 0]
+            losses = plackett_luce_loss(rewards, batch["ranks"])
+        else:
+            rejected = rewards[:, 1]
+            losses = bradley_terry_loss(chosen, rejected)
+        rows = {
+            "rewards/chosen": chosen,
+            "rewards/rejected": rejected,
+            "rewards/accuracies": (chosen > rejected).astype(jnp.float32),
+            "rewards/margins": chosen - rejected,
+        }
+        total = jnp.sum(weights)
+        return LossTerms(
+            total=jnp.sum(losses * weights),
+            denominator=total,
+            metrics={name: jnp.sum(values * weights) for name, values in rows.items()},
+            rows=total,
+        )
+
+
+def _rewards(
+    config: RobertaConfig, parameters: Parameters, batch: Batch, dropout_key: Array | None, remat: Remat = "none"
+) -> Array:
+    """Return ``[rows, S]`` rewards of ``[rows, S, T]`` tokens."""
+    rows, sequences, time = batch["tokens"].shape
+    model = Roberta(config, parameters)
+    flat = model.rewards(batch["tokens"].reshape(-1, time), batch["lengths"].reshape(-1), dropout_key, remat)
+    return flat.reshape(rows, sequences)
+
+
+@functools.partial(jax.jit, static_argnames=("config",))
+def _score(parameters: Parameters, batch: Batch, *, config: RobertaConfig) -> Array:
+    """Return ``[rows, S]`` rewards without dropout."""
+    return _rewards(config, parameters, batch, None)
+
+
+def score(config: RobertaConfig, parameters: Parameters, examples: Examples, rows: int) -> np.ndarray:
+    """Return the reward of every sequence, ``[n, S]`` float32, without dropout."""
+    check_tokens(int(examples.tokens.max()), config.vocab_size)
+
+    def compute(batch: dict[str, np.ndarray]) -> np.ndarray:
+        arrays = {name: batch[name][0] for name in ("tokens", "lengths")}
+        return np.asarray(_score(parameters, arrays, config=config))[None]
+
+    return scored(Batches(examples, batch_size=rows), compute)
+
+
+def load_reward_model(folder: Path, max_length: int | None = None) -> tuple[Roberta, RewardText]:
+    """Load a reward model and the tokenisation it was trained with.
+
+    Raises:
+        UserError: the folder is no reward model, or has no tokenizer.
+    """
+    model = load_roberta(folder)
+    if model.config.num_labels != 1:
+        raise UserError(f"{folder} is not a reward model: it has {model.config.num_labels} outputs")
+    fields = Fields(read_model_config(folder), f"{folder}/config.json")
+    trained = fields.integer("reward_max_length", 512, least=SHORTEST_REWARD_TEXT)
+    if max_length is not None and max_length > model.config.max_length:
+        raise UserError(
+            f"--max-length {max_length} is more than the {model.config.max_length} tokens that {folder} has "
+            "positions for"
+        )
+    length = min(trained, model.config.max_length) if max_length is None else max_length
+    return model, RewardText(load_tokenizer(folder), length, model.config.vocab_size)
+
+
+def rewards_of_pairs(
+    folder: Path, pairs: list[Pair], *, batch_size: int, max_length: int | None = None, cache_dir: Path | None = None
+) -> np.ndarray:
+    """Return ``[pairs, 2]`` rewards, chosen then rejected; computed once per model and data set.
+
+    Args:
+        folder: a reward model.
+        pairs: what to score.
+        batch_size: pairs at a time.
+        max_length: tokens; by default what the model was trained with, or can take.
+        cache_dir: see ``training.cache``.
+    """
+    model, text = load_reward_model(folder, max_length)
+    examples = reward_pairs(pairs, text)
+    text.cut.warn()
+    check_tokens(int(examples.tokens.max()), model.config.vocab_size)
+    parameters = {name: variable[...] for name, variable in model.parameters.items()}
+    depends_on = {"model": fingerprint(folder), "examples": examples_digest(examples), "rows": batch_size}
+    return cached("rewards", depends_on, lambda: score(model.config, parameters, examples, batch_size), cache_dir)

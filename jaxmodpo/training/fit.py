@@ -1,0 +1,224 @@
+"""Whether a compiled step fits a chip, how fast it can be there at best, and the largest batch that fits.
+
+What a step needs is compiled by :mod:`jaxmodpo.training.ahead` and counted by :mod:`jaxmodpo.training.roofline`;
+here both are held against a chip::
+
+    compiled = compile_policy_step(config, lora, DPO(0.1), batches, mesh)
+    work = policy_training(config, lora, batches, mesh, base_dtype="bfloat16")
+    answer = answer_of(compiled, work, None, batches, mesh, chip_of("TPU v5 lite"), model="mistral-7b", ...)
+    answer.fits, answer.roofline_seconds, answer.bound
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from jax.sharding import Mesh
+
+from jaxmodpo.data.batches import Batches
+from jaxmodpo.training.ahead import Compiled
+from jaxmodpo.training.hardware import Chip
+from jaxmodpo.training.roofline import Work
+
+GIB = 2**30
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What is known of a configuration; sizes in bytes per chip, operations and times per update.
+
+    Attributes:
+        fits: whether the step compiles and its peak is within the chip's memory.
+        hbm_bytes: the chip's memory; None where it is not known.
+        over_bytes: by how much it is too large, at least; 0 if it fits.
+        useful_flops: that real tokens need, on one chip.
+        executed_flops: with padding and what is computed again, on one chip.
+        moved_bytes: read and written in memory.
+        network_bytes: received from other chips.
+        roofline_seconds: the least an update can take; None for an unknown chip, like all that follow.
+        bound: what sets it: arithmetic, memory or network.
+        half_mfu_seconds: an update at 50% model FLOPs utilisation.
+        updates: of the experiment.
+        roofline_chip_hours: of the experiment, with the reference's scoring.
+        half_mfu_chip_hours: likewise.
+        advice: what to try where it does not fit.
+    """
+
+    model: str
+    step: str
+    method: str
+    topology: str
+    chip: str
+    chips: int
+    mesh: tuple[int, int, int]
+    batch_size: int
+    gradient_accumulation: int
+    rows: int
+    row_length: int
+    padding_waste: float
+    fits: bool
+    argument_bytes: int
+    temporary_bytes: int
+    peak_bytes: int
+    hbm_bytes: int | None
+    over_bytes: int
+    compile_seconds: float
+    useful_flops: float
+    executed_flops: float
+    moved_bytes: float
+    network_bytes: float
+    roofline_seconds: float | None
+    bound: str | None
+    half_mfu_seconds: float | None
+    updates: int
+    roofline_chip_hours: float | None
+    half_mfu_chip_hours: float | None
+    advice: tuple[str, ...] = ()
+
+    @property
+    def pairs_per_second(self) -> float:
+        """Examples a second at the roofline; 0 where that is not known."""
+        examples = self.batch_size * self.gradient_accumulation
+        return examples / self.roofline_seconds if self.roofline_seconds else 0.0
+
+
+def answer_of(
+    compiled: Compiled,
+    work: Work,
+    scoring_work: Work | None,
+    batches: Batches,
+    mesh: Mesh,
+    chip: Chip | None,
+    *,
+    model: str,
+    step: str,
+    method: str,
+    topology: str,
+    batch_size: int,
+    advice: tuple[str, ...],
+) -> Answer:
+    """Hold a compiled step against a chip.
+
+    Args:
+        compiled: what the compiler says of the step.
+        work: what an update asks of the chips.
+        scoring_work: of a batch that is scored once before training, if any is.
+        batches: of the experiment whose cost is estimated.
+        mesh: the chips.
+        chip: their data sheet; None for an unknown one.
+        model: as the user named it, like the next three.
+        step: train, score or reward.
+        method: what the adapter is trained by.
+        topology: of the chips.
+        batch_size: examples in memory at a time.
+        advice: what to try where it does not fit.
+    """
+    hbm = int(chip.hbm_gib * GIB) if chip else None
+    fits = compiled.fits and (hbm is None or compiled.peak <= hbm)
+    available = compiled.available or hbm
+    data, fsdp, tensor = (int(size) for size in mesh.shape.values())
+    bounds = work.bounds(chip) if chip else {}
+    bound = max(bounds, key=lambda name: bounds[name]) if bounds else None
+    roofline_seconds = bounds[bound] if bound else None
+    half_mfu_seconds = work.seconds_at(0.5, chip) if chip else None
+    scoring_roofline = 0.0
+    scoring_half_mfu = 0.0
+    if scoring_work is not None and chip is not None:
+        scoring_roofline = max(scoring_work.bounds(chip).values()) * batches.steps_per_epoch
+        scoring_half_mfu = scoring_work.seconds_at(0.5, chip) * batches.steps_per_epoch
+
+    def chip_hours(update_seconds: float | None, scoring_seconds: float) -> float | None:
+        if update_seconds is None:
+            return None
+        return mesh.size * (update_seconds * batches.steps + scoring_seconds) / 3600
+
+    return Answer(
+        model=model,
+        step=step,
+        method=method,
+        topology=topology,
+        chip=chip.name if chip else str(mesh.devices.flat[0].device_kind),
+        chips=mesh.size,
+        mesh=(data, fsdp, tensor),
+        batch_size=batch_size,
+        gradient_accumulation=batches.accumulation,
+        rows=batches.shape.rows,
+        row_length=batches.shape.length,
+        padding_waste=round(batches.waste, 4),
+        fits=fits,
+        argument_bytes=compiled.arguments,
+        temporary_bytes=compiled.temporary,
+        peak_bytes=compiled.peak,
+        hbm_bytes=available,
+        over_bytes=0 if fits else max(0, compiled.peak - (available or 0)),
+        compile_seconds=round(compiled.seconds, 1),
+        useful_flops=work.useful / mesh.size,
+        executed_flops=work.executed / mesh.size,
+        moved_bytes=work.memory,
+        network_bytes=work.network,
+        roofline_seconds=roofline_seconds,
+        bound=bound,
+        half_mfu_seconds=half_mfu_seconds,
+        updates=batches.steps,
+        roofline_chip_hours=chip_hours(roofline_seconds, scoring_roofline),
+        half_mfu_chip_hours=chip_hours(half_mfu_seconds, scoring_half_mfu),
+        advice=() if fits else advice,
+    )
+
+
+def mesh_shapes(devices: int) -> Iterator[tuple[int, int, int]]:
+    """Yield the shapes (data, fsdp, tensor) in which so many devices can be arranged, with at most 8 along tensor."""
+    for tensor in (1, 2, 4, 8):
+        if devices % tensor != 0:
+            continue
+        rest = devices // tensor
+        for data in range(1, rest + 1):
+            if rest % data == 0:
+                yield data, rest // data, tensor
+
+
+def largest_batch(attempt: Callable[[int], Answer], unit: int, most: int, room: float) -> Answer:
+    """Return the answer for the largest batch that fits, or for the smallest where none does.
+
+    Memory grows about linearly with the batch: two sizes tell the slope, the slope tells where the room ends, and each
+    further attempt corrects the guess. A compiler may change its plan with the size, so that a guess that does not fit
+    bounds those that follow.
+
+    Args:
+        attempt: compiles the step for a batch size; a size is tried once.
+        unit: sizes are multiples of it.
+        most: the largest size that makes sense.
+        room: bytes of a chip's memory.
+    """
+    tried: dict[int, Answer] = {}
+
+    def fits(size: int) -> bool:
+        if size not in tried:
+            tried[size] = attempt(size)
+        return tried[size].fits
+
+    if not fits(unit):
+        return tried[unit]
+    fitting = unit
+    too_large: int | None = None
+    if fits(2 * unit):
+        fitting = 2 * unit
+    else:
+        too_large = 2 * unit
+    for _ in range(5):
+        smaller, larger = sorted(tried)[-2:]
+        slope = (tried[larger].peak_bytes - tried[smaller].peak_bytes) / (larger - smaller)
+        guess = fitting + int((room - tried[fitting].peak_bytes) / max(slope, 1.0))
+        # Not too far from what was measured, where the line may bend.
+        guess = min(guess, 8 * fitting, most)
+        guess -= guess % unit
+        if too_large is not None:
+            guess = min(guess, too_large - unit)
+        if guess <= fitting:
+            break
+        if fits(guess):
+            fitting = guess
+        else:
+            too_large = guess
+    return tried[fitting]

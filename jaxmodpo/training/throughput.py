@@ -1,0 +1,62 @@
+"""How fast a run trains: tokens and examples a second, and the share of the chips' arithmetic that it uses."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+import jax
+import numpy as np
+from jax.sharding import Mesh
+
+from jaxmodpo.data.batches import Batches
+from jaxmodpo.training.hardware import peak_flops
+
+
+class Throughput:
+    """Counts what was trained since the last row of metrics, and how long that took."""
+
+    def __init__(self, batches: Batches, flops: Callable[[np.ndarray], float] | None, mesh: Mesh):
+        self._batches = batches
+        self._flops = flops
+        self._devices = mesh.size
+        self._peak = peak_flops(mesh.devices.flat[0].device_kind)
+        self._compiled = False
+        self.restart()
+
+    def restart(self) -> None:
+        """Count from here."""
+        self._since = time.perf_counter()
+        self._tokens = 0
+        self._examples = 0
+        self._operations = 0.0
+
+    def count(self, step: int, metrics: dict[str, jax.Array]) -> None:
+        """Count an update; the first one is waited for and does not count, since it is compiled.
+
+        Args:
+            step: the update's number, from 0.
+            metrics: what it computes; waiting for them is waiting for the update.
+        """
+        if not self._compiled:
+            jax.block_until_ready(metrics)
+            self._compiled = True
+            self.restart()
+            return
+        members = self._batches.members(step)
+        lengths = self._batches.examples.lengths[members[members >= 0]]
+        self._tokens += int(lengths.sum())
+        self._examples += len(lengths)
+        self._operations += self._flops(lengths) if self._flops else 0.0
+
+    def rates(self) -> dict[str, float]:
+        """Return tokens and examples a second and the share of peak, of real tokens alone; and start anew."""
+        seconds = time.perf_counter() - self._since
+        rates: dict[str, float] = {}
+        if self._examples:
+            rates["tokens_per_second"] = round(self._tokens / seconds, 1)
+            rates["examples_per_second"] = round(self._examples / seconds, 3)
+            if self._peak and self._operations:
+                rates["mfu"] = round(self._operations / seconds / self._peak / self._devices, 4)
+        self.restart()
+        return rates
