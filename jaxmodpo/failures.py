@@ -6,6 +6,7 @@ own status is 200. Judges, batches and the sampler ask here, so that the same an
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Mapping
 from typing import Any, Literal, NamedTuple
@@ -34,6 +35,8 @@ _SETTING_CODES = frozenset(
     {"unsupported_value", "unsupported_parameter", "unsupported_country_region_territory", "unknown_parameter"}
 )
 _FILTER_CODES = frozenset({"content_filter", "content_policy_violation", "ResponsibleAIPolicyViolation"})
+# Characters of a body that are shown: nobody reads more, and taking secrets out of them takes time.
+_LONGEST_BODY = 100_000
 # What a client sends alike with every request.
 _SETTINGS = frozenset({"model", "response_format", "temperature", "top_p", "max_tokens", "max_completion_tokens"})
 
@@ -109,17 +112,22 @@ def failure_in(completion: Any) -> Failure | None:
     An error beside the answers, or in place of one, or no answer at all.
     """
     if not isinstance(completion, Mapping):
-        return Failure(0, message="not a chat completion")
+        return Failure(0, message=_no_completion(completion))
     choices = completion.get("choices")
     choice = choices[0] if isinstance(choices, list) and choices else None
     if isinstance(choice, Mapping) and isinstance(choice.get("message"), Mapping):
         # One that broke off in the middle says so beside what it had written.
         return failure_of(200, choice["error"]) if isinstance(choice.get("error"), Mapping) else None
     error = completion.get("error")
-    if not error:
-        return Failure(0, message="not a chat completion")
-    failure = failure_of(200, error)
-    return failure._replace(message=f"not a chat completion: {failure.message}")
+    failure = failure_of(200, error) if error else Failure(0)
+    words = f"not a chat completion: {failure.message}" if failure.message else _no_completion(completion)
+    return failure._replace(message=words)
+
+
+def _no_completion(body: Any) -> str:
+    """Show a body that is no answer and says nothing of why."""
+    shown = "" if body is None or body == "" else json.dumps(body, ensure_ascii=False)
+    return f"not a chat completion: {shown[:_LONGEST_BODY]}"
 
 
 def failure_of_exception(error: Any) -> Failure:

@@ -21,6 +21,26 @@ def machine() -> str:
     return "/".join(parts)
 
 
+def this_process() -> str:
+    """Name this process to whoever finds what it leaves: its machine, a space and its number."""
+    return f"{machine()} {os.getpid()}"
+
+
+def is_known_gone(process: str) -> bool:
+    """Whether a process, by the name that :func:`this_process` gave it, was one of this machine and is gone.
+
+    Of another machine's processes, another container's or an earlier boot's nobody here can tell: they count as
+    running, and what they hold has to run out by itself.
+    """
+    where, _, number = process.rpartition(" ")
+    return where == machine() and number.isdecimal() and is_gone(int(number))
+
+
+def host_of(process: str) -> str:
+    """Return the host of a process by its name, which containers and boots of that host share."""
+    return process.rpartition(" ")[0].partition("/")[0]
+
+
 def is_gone(number: int) -> bool:
     """Whether no process of this machine with this number runs; one that was killed stays listed for a while."""
     try:

@@ -15,7 +15,8 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from jaxmodpo import endpoints
-from jaxmodpo.endpoints import SLOW_ATTEMPTS, exhausted_for, http_client, make_client, pause_before, retry_after
+from jaxmodpo.chat_calls import FailedCall, TokenLimit, post_chat
+from jaxmodpo.endpoints import SLOW_ATTEMPTS, http_client, make_client, pause_before
 from jaxmodpo.errors import UserError
 from jaxmodpo.failures import (
     HOPELESS,
@@ -24,7 +25,6 @@ from jaxmodpo.failures import (
     Failure,
     Meaning,
     failure_in,
-    failure_of_exception,
 )
 from jaxmodpo.judging.answers import answer_text
 from jaxmodpo.judging.budget import Budget
@@ -117,8 +117,7 @@ class EndpointJudge:
         self._stop = threading.Event()
         self._limiter = Limiter(endpoint.max_concurrency, self._stop)
         self._row, self._row_lock = _Row(), threading.Lock()
-        # As the family has it, until the endpoint names another.
-        self._limit = self.family.limit
+        self._limit = TokenLimit(endpoint.base_url, self.family.limit)
         # Attempts are counted here, so that the client makes none of its own.
         self.client = make_client(endpoint.base_url, self._key, timeout=endpoint.timeout, max_retries=0)
         self._threads, self._certificates = threading.local(), _certificates()
@@ -138,7 +137,7 @@ class EndpointJudge:
         if self.endpoint.temperature is not None:
             body["temperature"] = self.endpoint.temperature
         if self.endpoint.max_answer_tokens is not None:
-            body[self._limit] = self.endpoint.max_answer_tokens
+            body[self._limit.name] = self.endpoint.max_answer_tokens
         return body
 
     def ask(self, requests: Iterator[Asked], put: Callable[[Asked, Answer], None]) -> None:
@@ -188,31 +187,13 @@ class EndpointJudge:
             self._wait(outcome, pushed_back if outcome.pushed_back else failed)
 
     def _attempt(self, body: Mapping[str, Any], request: Request) -> Answer | _TryAgain:
-        import openai
-
-        try:
-            response = self._own_client().post("/chat/completions", body=body, cast_to=_response_class())
-        except openai.APIStatusError as error:
-            wait = retry_after(error.response.headers)
-            return self._failed(failure_of_exception(error), request, wait)
-        except (openai.APIError, ValueError) as error:
-            # The client's own words for a lost connection name no reason; what it was caused by does.
-            reason = error.__cause__ or error
-            told = self.said(f"{type(error).__name__}: {reason}", request)
-            return _TryAgain(told, slow=isinstance(error, openai.APITimeoutError))
-        pause = exhausted_for(response.headers)
-        if pause is not None:
-            self._limiter.pause(min(pause, 60.0))
-        try:
-            completion = json.loads(response.content)
-        except (ValueError, RecursionError):
-            return _TryAgain(self.said(f"not JSON: {response.text}", request))
-        failure = failure_in(completion)
-        if failure is not None:
-            return self._failed(_with_body(failure, completion), request, None)
-        answer = self.read(completion, request)
-        named = self.name(response.headers.get("x-request-id", ""))
-        return replace(answer, request_id=named or answer.request_id)
+        outcome = post_chat(self._own_client(), body)
+        if outcome.exhausted_for is not None:
+            self._limiter.pause(min(outcome.exhausted_for, 60.0))
+        if isinstance(outcome, FailedCall):
+            return self._failed(outcome, body, request)
+        answer = self.read(outcome.body, request)
+        return replace(answer, request_id=self.name(outcome.request_id) or answer.request_id)
 
     def _own_client(self) -> Any:
         """Return this thread's client: a pool that all threads share looks through its connections at each call."""
@@ -228,9 +209,7 @@ class EndpointJudge:
         """
         failure = failure_in(completion)
         if failure is not None:
-            return Answer(
-                "error", self.said(_with_body(failure, completion).message, request), model=self.endpoint.model
-            )
+            return Answer("error", self.said(failure.message, request), model=self.endpoint.model)
         choice = completion["choices"][0]
         message, finish = choice["message"], choice.get("finish_reason")
         refusal, content = refusal_text(message), answer_text(message)
@@ -253,15 +232,10 @@ class EndpointJudge:
         """Return a name that a server gives, without the key and of a length that names have."""
         return without_key(readable(str(value or "")), self._key)[:_LONGEST_NAME]
 
-    def _failed(self, failure: Failure, request: Request, wait: float | None) -> Answer | _TryAgain:
-        failure = failure._replace(message=self.said(failure.message, request))
-        if (
-            failure.wants_other_limit
-            and self.family.limit == "max_tokens"
-            and self.endpoint.max_answer_tokens is not None
-        ):
-            # Calls that were under way with the older name come here after another call has changed it.
-            self._limit = "max_completion_tokens"
+    def _failed(self, failed: FailedCall, body: Mapping[str, Any], request: Request) -> Answer | _TryAgain:
+        wait = failed.wait
+        failure = failed.failure._replace(message=self.said(failed.failure.message, request))
+        if self._limit.renamed_after(failure, body):
             return _TryAgain(failure.shown)
         meaning = failure.meaning(wait=wait is not None)
         if meaning in HOPELESS:
@@ -271,7 +245,7 @@ class EndpointJudge:
         if meaning == "busy":
             return _TryAgain(failure.shown, pushed_back=True, wait=wait)
         if meaning == "passing":
-            return _TryAgain(failure.shown, wait=wait)
+            return _TryAgain(failure.shown, wait=wait, slow=failed.slow)
         # A redirection, or what is forbidden, is said of the address and not of the request.
         return Answer("rejected" if meaning == "request" else "error", failure.shown, model=self.endpoint.model)
 
@@ -367,13 +341,6 @@ class _Row:
         return _Row(self.count + 1, errors, unread, self.statuses | {answer.status}, questions)
 
 
-def _with_body(failure: Failure, completion: Any) -> Failure:
-    """Return a failure with the whole body as its words, where it has few of its own."""
-    if failure.message != "not a chat completion" and failure.message != "not a chat completion: ":
-        return failure
-    return failure._replace(message=f"not a chat completion: {_shown(completion)}")
-
-
 def _shown(value: Any) -> str:
     return "" if value is None or value == "" else json.dumps(value, ensure_ascii=False)
 
@@ -448,13 +415,6 @@ def _certificates() -> Any:
     import httpx2
 
     return httpx2.create_ssl_context()
-
-
-def _response_class() -> Any:
-    """Return the HTTP library's response: the client then parses and checks nothing, which is half of a call's time."""
-    import httpx2
-
-    return httpx2.Response
 
 
 def _usage(value: Any) -> Usage | None:

@@ -9,7 +9,6 @@ persona's or a reply's text.
 from __future__ import annotations
 
 import logging
-import os
 import threading
 import time
 import uuid
@@ -26,7 +25,7 @@ from jaxmodpo.judging.database import NoLedger, is_away, open_engine, reason, sh
 from jaxmodpo.judging.judge import Status
 from jaxmodpo.judging.tables import BATCHES, CLAIMS, COLUMNS, TABLES, VOTES, create_tables, row_of, vote_of
 from jaxmodpo.judging.votes import Vote
-from jaxmodpo.processes import is_gone, machine
+from jaxmodpo.processes import is_known_gone, this_process
 
 log = logging.getLogger(__name__)
 
@@ -103,7 +102,7 @@ class Ledger:
     _renewing: threading.Thread | None = field(init=False, default=None)
 
     def __post_init__(self) -> None:
-        self._owner = f"{machine()} {os.getpid()} {uuid.uuid4().hex[:8]}"
+        self._owner = f"{this_process()} {uuid.uuid4().hex[:8]}"
         self._engine = open_engine(self.place, self.read_only)
         try:
             self._check_table()
@@ -462,9 +461,9 @@ class Ledger:
 
 
 def _is_dead(owner: str) -> bool:
-    """Whether the owner of a claim, "machine pid id", was a process of this machine that is gone."""
-    of, *rest = owner.split(" ")
-    return len(rest) == 2 and of == machine() and is_gone(int(rest[0]))
+    """Whether the owner of a claim, a process and the ledger's own mark, is a process that is known to be gone."""
+    process, _, _mark = owner.rpartition(" ")
+    return is_known_gone(process)
 
 
 def _missing(connection: sql.Connection, rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -9,17 +9,15 @@ from __future__ import annotations
 
 import collections
 import concurrent.futures
-import json
 import logging
 import threading
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
-from urllib.parse import urlsplit
 
+from jaxmodpo.chat_calls import FailedCall, TokenLimit, post_chat
 from jaxmodpo.data.text import INSTRUCTION
-from jaxmodpo.endpoints import SLOW_ATTEMPTS, checked_key, is_local, make_client, pause_before, retry_after
+from jaxmodpo.endpoints import SLOW_ATTEMPTS, checked_key, is_local, make_client, pause_before
 from jaxmodpo.errors import UserError
 from jaxmodpo.failures import (
     HOPELESS,
@@ -27,8 +25,6 @@ from jaxmodpo.failures import (
     USELESS_QUESTIONS,
     Failure,
     Meaning,
-    failure_in,
-    failure_of_exception,
 )
 from jaxmodpo.files import Journal
 from jaxmodpo.messages import message_text, readable, refusal_text, without_key, without_thoughts
@@ -201,12 +197,10 @@ class _Caller:
     endpoint: Endpoint
     key: str
     stop: threading.Event = field(default_factory=threading.Event)
-    limit: str = field(init=False)
+    limit: TokenLimit = field(init=False)
 
     def __post_init__(self) -> None:
-        # OpenAI's newer models refuse max_tokens; other servers know nothing else.
-        openais = (urlsplit(self.endpoint.base_url).hostname or "").endswith("openai.com")
-        self.limit = "max_completion_tokens" if openais else "max_tokens"
+        self.limit = TokenLimit(self.endpoint.base_url)
 
     def one(self, begun: dict[str, Any], question: str) -> dict[str, Any]:
         """Return the row of one reply, or what went wrong as ``error``.
@@ -214,56 +208,45 @@ class _Caller:
         Raises:
             UserError: what holds for every call.
         """
-        attempt, slow, told, renamed = 0, 0, "", False
-        while attempt < ATTEMPTS and not self.stop.is_set():
-            began = time.monotonic()
-            outcome, wait = self._attempt(begun, question)
-            if isinstance(outcome, dict):
-                return outcome
-            told = outcome.shown
-            if outcome.wants_other_limit and not renamed:
-                # A deployment of any name may run such a model. Calls that were under way together all come here.
-                self.limit, renamed = "max_completion_tokens", True
+        attempts = 0
+        slow_attempts = 0
+        error = ""
+        while attempts < ATTEMPTS and not self.stop.is_set():
+            body = self._body(question)
+            outcome = post_chat(self.client, body)
+            if not isinstance(outcome, FailedCall):
+                return self._row(begun, outcome.body)
+            failure = self._clean(outcome.failure)
+            error = failure.shown
+            # Asking again under the name that the endpoint wants is no further attempt.
+            if self.limit.renamed_after(failure, body):
                 continue
-            meaning = outcome.meaning(wait=wait is not None)
+            meaning = failure.meaning(wait=outcome.wait is not None)
             if meaning in HOPELESS:
-                raise UserError(self._hopeless(meaning, outcome)) from None
+                raise UserError(self._hopeless(meaning, failure)) from None
             if meaning not in ("busy", "passing"):
-                return {"error": told}
-            attempt += 1
-            slow += time.monotonic() - began >= TIMEOUT
-            if slow >= SLOW_ATTEMPTS:
                 break
-            if attempt < ATTEMPTS:
-                self.stop.wait(min(LONGEST_WAIT, pause_before(attempt, wait, BACKOFF)))
-        return {"error": told}
+            attempts += 1
+            slow_attempts += outcome.slow
+            if slow_attempts >= SLOW_ATTEMPTS:
+                break
+            if attempts < ATTEMPTS:
+                self.stop.wait(min(LONGEST_WAIT, pause_before(attempts, outcome.wait, BACKOFF)))
+        return {"error": error}
 
-    def _attempt(self, begun: dict[str, Any], question: str) -> tuple[dict[str, Any] | Failure, float | None]:
-        import httpx2
-        import openai
-
+    def _body(self, question: str) -> dict[str, Any]:
+        """Return the JSON of the call that asks for a reply to a question."""
         endpoint = self.endpoint
         body: dict[str, Any] = {
             "model": endpoint.model,
             "messages": [{"role": "user", "content": INSTRUCTION.format(question=question)}],
-            self.limit: endpoint.max_tokens,
+            self.limit.name: endpoint.max_tokens,
         }
         if endpoint.temperature is not None:
             body["temperature"] = endpoint.temperature
         if endpoint.top_p < 1:
             body["top_p"] = endpoint.top_p
-        try:
-            response = self.client.post("/chat/completions", body=body, cast_to=httpx2.Response)
-            completion = json.loads(response.content)
-        except openai.APIStatusError as error:
-            return self._clean(failure_of_exception(error)), retry_after(error.response.headers)
-        except (openai.APIError, ValueError, RecursionError) as error:
-            reason = f"{type(error).__name__}: {error.__cause__ or error}"
-            return self._clean(Failure(0, message=reason)), None
-        failure = failure_in(completion)
-        if failure is not None:
-            return self._clean(failure), None
-        return self._row(begun, completion), None
+        return body
 
     def _row(self, begun: dict[str, Any], completion: dict[str, Any]) -> dict[str, Any]:
         """Return the row of an answer; ``kind`` says why a reply has no text."""

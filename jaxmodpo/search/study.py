@@ -5,9 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import math
-import os
 import shutil
-import socket
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,7 +16,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from jaxmodpo.errors import UserError
 from jaxmodpo.files import private_database
-from jaxmodpo.processes import is_gone
+from jaxmodpo.processes import host_of, is_known_gone, this_process
 
 logger = logging.getLogger(__name__)
 
@@ -112,7 +110,7 @@ def _is_here(trial: FrozenTrial, directory: Path) -> bool:
     Machines may share a disk, or have a new name after a restart: there the folder itself tells. Others may have a
     folder of the same name each. A trial whose process died before it had a folder is anybody's on that machine.
     """
-    same_host = trial.user_attrs.get("process", "").startswith(f"{socket.gethostname()}:")
+    same_host = host_of(trial.user_attrs.get("process", "")) == host_of(this_process())
     if "folder" not in trial.user_attrs:
         return same_host
     folder = Path(trial.user_attrs["folder"])
@@ -147,12 +145,9 @@ def try_again(study: optuna.Study, trial: FrozenTrial) -> None:
 
 
 def dead(process: str) -> bool:
-    """Whether a process of this machine is gone."""
-    host, _, number = process.rpartition(":")
-    if host != socket.gethostname() or not number.isdigit():
-        return False
+    """Whether the process that ran a trial is known to be gone, by the name that it gave itself."""
     # This process has no trial under way while it looks.
-    return int(number) == os.getpid() or is_gone(int(number))
+    return process == this_process() or is_known_gone(process)
 
 
 def best_trial(study: optuna.Study) -> FrozenTrial | None:

@@ -15,8 +15,6 @@ from __future__ import annotations
 import dataclasses
 import logging
 import math
-import os
-import socket
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -40,6 +38,7 @@ from jaxmodpo.methods.modpo import MODPOConfig, modpo
 from jaxmodpo.methods.reward import RewardConfig, reward
 from jaxmodpo.methods.sft import sft
 from jaxmodpo.phase import Phase
+from jaxmodpo.processes import this_process
 from jaxmodpo.results import Validation
 from jaxmodpo.search.proposals import evaluations_before, propose
 from jaxmodpo.search.report import write_report
@@ -232,7 +231,7 @@ class _Search:
             Preempted: the search is to end; as with Ctrl-C, the next run goes on with the trial.
             UserError: the study's storage failed, which is no fault of the trial's; likewise.
         """
-        trial.set_user_attr("process", f"{socket.gethostname()}:{os.getpid()}")
+        trial.set_user_attr("process", this_process())
         try:
             return self._run_asked(trial)
         except (Preempted, KeyboardInterrupt) as end:

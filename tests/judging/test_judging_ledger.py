@@ -15,7 +15,6 @@ import sys
 import threading
 import time
 from collections import Counter
-from pathlib import Path
 
 import pytest
 import sqlalchemy as sql
@@ -27,7 +26,6 @@ from jaxmodpo.judging.judge import Answer, Status, Usage, vote_keys
 from jaxmodpo.judging.ledger import Batch, Ledger, Spent, import_votes
 from jaxmodpo.judging.tables import TABLES, create_tables
 from jaxmodpo.judging.votes import as_record, from_record, votes_of
-from jaxmodpo.processes import machine
 
 # --------------------------------------------------------------------------- votes
 
@@ -409,21 +407,6 @@ def test_two_processes_that_share_a_ledger_ask_each_request_once_in_total(place,
         votes = list(ledger.every_vote())
         assert len(votes) == len({v.key for v in votes}) == 1400
         assert ledger.spent("one").calls == counts[0][0] and ledger.spent("two").calls == counts[1][0]
-
-
-# --------------------------------------------------------------------------- where a ledger may be
-
-
-def test_a_process_number_of_another_container_or_boot_says_nothing(monkeypatch):
-    gone = child("pass")
-    gone.communicate()
-    assert module._is_dead(f"{machine()} {gone.pid} id")
-    assert not module._is_dead(f"{machine()} {os.getpid()} id")
-    here, *others = machine().split("/")
-    for other in (here, f"{here}/elsewhere", "/".join(["elsewhere", *others])):
-        assert other == machine() or not module._is_dead(f"{other} {gone.pid} id")
-    if Path("/proc/self/ns/pid").exists():
-        assert others[-1] == str(Path("/proc/self/ns/pid").stat().st_ino) and len(others) == 2
 
 
 # --------------------------------------------------------------------------- keys

@@ -30,6 +30,7 @@ from jaxmodpo.files import read_json
 from jaxmodpo.methods.dpo import DPOConfig
 from jaxmodpo.methods.reward import RewardConfig, reward
 from jaxmodpo.phase import Phase
+from jaxmodpo.processes import machine
 from jaxmodpo.records import Candidate, Pair, write_pairs
 from jaxmodpo.sandbox import grammar
 from jaxmodpo.search import tune
@@ -367,14 +368,14 @@ def test_a_trial_of_a_process_that_was_killed_goes_on_after_others_are_seen_to_l
     with pytest.raises(Killed):
         pretended(ending(Killed(), []))
     with sqlite3.connect(inputs / "shared.db") as database:
-        value = f'"{socket.gethostname()}:{os.getppid()}"'
+        value = f'"{machine()} {os.getppid()}"'
         database.execute("update trial_user_attributes set value_json = ? where key = 'process'", (value,))
     with pytest.raises(UserError, match="no trial ended well"):
         pretended(lambda *_: 0.6)  # the one trial is under way, by a process that lives
     dead = subprocess.Popen([sys.executable, "-S", "-c", ""])
     dead.wait()
     with sqlite3.connect(inputs / "shared.db") as database:
-        value = f'"{socket.gethostname()}:{dead.pid}"'
+        value = f'"{machine()} {dead.pid}"'
         database.execute("update trial_user_attributes set value_json = ? where key = 'process'", (value,))
     assert pretended(lambda *_: 0.6).results["best_trial"] == 1
 

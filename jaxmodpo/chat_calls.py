@@ -1,0 +1,120 @@
+"""One call to an OpenAI-compatible chat endpoint, and what became of it.
+
+Judges ask for votes and the sampler for replies through the same call, so that both read the same failures, waits and
+names of settings. How often a call is made again is the caller's own rule, since a vote and a reply are worth
+different patience; :func:`jaxmodpo.endpoints.pause_before` says how long to wait in between.
+
+    outcome = post_chat(client, {"model": "m", "messages": [{"role": "user", "content": "Hello"}]})
+    if isinstance(outcome, FailedCall):
+        print(outcome.failure.shown, outcome.wait)
+    else:
+        print(outcome.body["choices"][0]["message"]["content"])
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+from urllib.parse import urlsplit
+
+from jaxmodpo.endpoints import exhausted_for, retry_after
+from jaxmodpo.failures import Failure, failure_in, failure_of_exception
+
+LimitName = Literal["max_tokens", "max_completion_tokens"]
+
+
+@dataclass(frozen=True)
+class Completion:
+    """An answered call.
+
+    Attributes:
+        body: a chat completion; its first choice has a message.
+        request_id: by which the endpoint knows the call; empty where it does not say.
+        exhausted_for: seconds for which the endpoint has no more requests or tokens to give; None while it has.
+    """
+
+    body: dict[str, Any]
+    request_id: str = ""
+    exhausted_for: float | None = None
+
+
+@dataclass(frozen=True)
+class FailedCall:
+    """A call without an answer.
+
+    Attributes:
+        failure: what the endpoint or the network said.
+        wait: seconds that the endpoint asks to wait before the next call; None where it names none.
+        slow: whether the attempt took all the time that an attempt has.
+        exhausted_for: as in :class:`Completion`.
+    """
+
+    failure: Failure
+    wait: float | None = None
+    slow: bool = False
+    exhausted_for: float | None = None
+
+
+def post_chat(client: Any, body: Mapping[str, Any]) -> Completion | FailedCall:
+    """Make one call; every failure of the endpoint or the network is returned, and none is raised.
+
+    Args:
+        client: of :func:`jaxmodpo.endpoints.make_client`, which makes no further attempts of its own.
+        body: the call's JSON.
+    """
+    import httpx2
+    import openai
+
+    try:
+        # The HTTP library's own response: the client then parses and checks nothing, which is half of a call's time.
+        response = client.post("/chat/completions", body=body, cast_to=httpx2.Response)
+    except openai.APIStatusError as error:
+        return FailedCall(failure_of_exception(error), retry_after(error.response.headers))
+    except (openai.APIError, ValueError) as error:
+        # The client's own words for a lost connection name no reason; what it was caused by does.
+        reason = error.__cause__ or error
+        failure = Failure(0, message=f"{type(error).__name__}: {reason}")
+        return FailedCall(failure, slow=isinstance(error, openai.APITimeoutError))
+    exhausted = exhausted_for(response.headers)
+    try:
+        completion = json.loads(response.content)
+    except (ValueError, RecursionError):
+        return FailedCall(Failure(0, message=f"not JSON: {response.text}"), exhausted_for=exhausted)
+    failure = failure_in(completion)
+    if failure is not None:
+        return FailedCall(failure, exhausted_for=exhausted)
+    return Completion(completion, response.headers.get("x-request-id", ""), exhausted)
+
+
+class TokenLimit:
+    """The name of the setting that limits an answer's tokens, which OpenAI has renamed.
+
+    OpenAI's newer models refuse ``max_tokens``, and many other servers know nothing else. OpenAI's own hosts take the
+    newer name for all their models. Elsewhere the model's family says which, and a deployment whose name tells nothing
+    may ask for the newer one: it is used from then on.
+
+    Args:
+        base_url: the endpoint's.
+        family: the name that the model's family takes.
+    """
+
+    def __init__(self, base_url: str, family: LimitName = "max_tokens"):
+        host = urlsplit(base_url).hostname or ""
+        self.name: LimitName = "max_completion_tokens" if host.endswith("openai.com") else family
+
+    def renamed_after(self, failure: Failure, body: Mapping[str, Any]) -> bool:
+        """Take the newer name where an endpoint asks for it; return whether to make the call again with that name.
+
+        Calls that were under way together with the older name all fail alike, so that what this call sent decides,
+        and not which name is in use by now.
+
+        Args:
+            failure: of the call.
+            body: that the call sent.
+        """
+        if "max_tokens" not in body or not failure.wants_other_limit:
+            return False
+        self.name = "max_completion_tokens"
+        return True
