@@ -33,7 +33,7 @@ def dpo_loss(
     label_smoothing: float = 0.0,
     link: Link = "sigmoid",
 ) -> Array:
-    r"""Direct preference optimisation.
+    r"""Direct preference optimization.
 
     With :math:`d = (\log\pi_w - \log\pi^{ref}_w) - (\log\pi_l - \log\pi^{ref}_l)` and
     label smoothing :math:`\varepsilon`, the loss is
@@ -96,7 +96,7 @@ def modpo_loss(
     beta: float,
     weights: Sequence[float] | ArrayLike,
 ) -> Array:
-    r"""Multi-objective direct preference optimisation.
+    r"""Multi-objective direct preference optimization.
 
     On pairs of the primary objective :math:`k`, with the margins
     :math:`m_j = r_j(x, y_w) - r_j(x, y_l)` of the other objectives' rewards,

@@ -14,7 +14,7 @@ import pytest
 from jaxmodpo.models.decoder import parameter_table
 from jaxmodpo.models.decoder_config import DecoderConfig
 from jaxmodpo.models.files import save_model
-from jaxmodpo.models.parameters import initialise
+from jaxmodpo.models.parameters import initialize
 from jaxmodpo.sandbox.models import save_tokenizer
 from jaxmodpo.training.loaded_policy import load_policy
 
@@ -40,7 +40,7 @@ def make_model(folder: Path, texts: list[str]) -> None:
         "eos_token_id": 2,
     }
     table = parameter_table(DecoderConfig.from_mapping(settings, "test"))
-    parameters = jax.tree.map(lambda array: 5 * array, initialise(table, jax.random.key(0)))
+    parameters = jax.tree.map(lambda array: 5 * array, initialize(table, jax.random.key(0)))
     save_model(folder, settings, table, parameters, tokenizer_from=folder.with_name("tokenizer"))
 
 

@@ -19,7 +19,7 @@ from jaxmodpo.models.decoder_config import DecoderConfig
 from jaxmodpo.models.export import ExportConfig, export
 from jaxmodpo.models.files import read_decoder_config
 from jaxmodpo.models.lora import LoraConfig, adapter_table
-from jaxmodpo.models.parameters import initialise
+from jaxmodpo.models.parameters import initialize
 from jaxmodpo.records import Candidate, Pair, Question, write_pairs, write_questions
 from jaxmodpo.sampling.command import ResponsesConfig, responses
 from jaxmodpo.search.sweep import SweepConfig, sweep
@@ -40,7 +40,7 @@ def work(base: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     wider = DecoderConfig.from_mapping(settings | {"hidden_size": 2 * settings["hidden_size"]}, "wider")
     for name, shape in (("wider", wider), ("same", read_decoder_config(base))):
         lora = LoraConfig(rank=2, alpha=4.0)
-        adapter = initialise(adapter_table(parameter_table(shape), lora), jax.random.key(0))
+        adapter = initialize(adapter_table(parameter_table(shape), lora), jax.random.key(0))
         save_adapter(folder / name, adapter, lora, shape, OTHER)
     pairs = [Pair(f"q{n}", "I feel low", Candidate("a", "I hear you."), Candidate("b", "No.")) for n in range(8)]
     write_pairs(folder / "pairs.json", pairs)

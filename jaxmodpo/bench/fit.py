@@ -29,7 +29,7 @@ from jaxmodpo.methods.sft import SFT
 from jaxmodpo.models import flops
 from jaxmodpo.models.attention import Backend
 from jaxmodpo.models.lora import LoraConfig
-from jaxmodpo.models.quantised import BaseDtype
+from jaxmodpo.models.quantized import BaseDtype
 from jaxmodpo.models.remat import Remat
 from jaxmodpo.models.roberta import parameter_table as encoder_table
 from jaxmodpo.models.shapes import decoder_shape, encoder_shape

@@ -24,7 +24,7 @@ from jaxmodpo.models.decoder import parameter_table
 from jaxmodpo.models.decoder_config import DecoderConfig
 from jaxmodpo.models.files import load_decoder, tensor_files
 from jaxmodpo.models.parameters import count
-from jaxmodpo.models.quantised import BaseDtype
+from jaxmodpo.models.quantized import BaseDtype
 from jaxmodpo.models.shapes import SHAPES
 from jaxmodpo.ranges import Count, Settings
 

@@ -103,7 +103,7 @@ def _make_world(folder: Path) -> None:
     from jaxmodpo.models import decoder
     from jaxmodpo.models.decoder_config import DecoderConfig
     from jaxmodpo.models.files import save_model
-    from jaxmodpo.models.parameters import initialise
+    from jaxmodpo.models.parameters import initialize
     from jaxmodpo.sandbox.models import save_tokenizer
 
     generator = np.random.default_rng(0)
@@ -133,7 +133,7 @@ def _make_world(folder: Path) -> None:
         "eos_token_id": 2,
     }
     table = decoder.parameter_table(DecoderConfig.from_mapping(settings, "bench resume"))
-    parameters = jax.tree.map(lambda array: 5 * array, initialise(table, jax.random.key(0)))
+    parameters = jax.tree.map(lambda array: 5 * array, initialize(table, jax.random.key(0)))
     save_model(folder / "model", settings, table, parameters, tokenizer_from=folder / "tokenizer")
 
 

@@ -29,8 +29,8 @@ from jaxmodpo.models.decoder import parameter_table
 from jaxmodpo.models.decoder_config import DecoderConfig
 from jaxmodpo.models.files import dtype_named
 from jaxmodpo.models.lora import LoraConfig, adapter_table
-from jaxmodpo.models.parameters import Table, initialise
-from jaxmodpo.models.quantised import BaseDtype, is_projection, is_quantised, quantise, stored_table
+from jaxmodpo.models.parameters import Table, initialize
+from jaxmodpo.models.quantized import BaseDtype, is_projection, is_quantized, quantize, stored_table
 from jaxmodpo.models.remat import Remat
 from jaxmodpo.models.shapes import settings
 from jaxmodpo.ranges import Count, Probability, Settings
@@ -170,17 +170,17 @@ def _ours(
 
 def _random_base(shape: DecoderConfig, base_dtype: BaseDtype, mesh: Mesh) -> Parameters:
     """Return random weights in their format; never whole in float32."""
-    dtype = dtype_named("bfloat16" if is_quantised(base_dtype) else base_dtype)
-    stored_table(parameter_table(shape), base_dtype)  # refuses what cannot be quantised
+    dtype = dtype_named("bfloat16" if is_quantized(base_dtype) else base_dtype)
+    stored_table(parameter_table(shape), base_dtype)  # refuses what cannot be quantized
     base: Parameters = {}
     for number, (name, spec) in enumerate(parameter_table(shape).items()):
         one: Table = {name: spec}
         place = shardings(mesh)(parameter_table(shape))[name]
-        array = jax.jit(lambda key, one=one, name=name: initialise(one, key, dtype)[name], out_shardings=place)(
+        array = jax.jit(lambda key, one=one, name=name: initialize(one, key, dtype)[name], out_shardings=place)(
             jax.random.key(number)
         )
-        if is_quantised(base_dtype) and is_projection(spec):
-            for part, values in jax.lax.map(lambda layer: quantise(layer, base_dtype), array).items():
+        if is_quantized(base_dtype) and is_projection(spec):
+            for part, values in jax.lax.map(lambda layer: quantize(layer, base_dtype), array).items():
                 base[f"{name}.{part}"] = values
         else:
             base[name] = array
@@ -215,7 +215,7 @@ def _contender(
     constants = {"loss": loss, "optimizer": OptimizerSettings(0.01, 1.0)}
     table_ = adapter_table(parameter_table(shape), lora)
     place = shardings(mesh)(table_)
-    adapter = jax.jit(lambda key: initialise(table_, key), out_shardings=place)(jax.random.key(1))
+    adapter = jax.jit(lambda key: initialize(table_, key), out_shardings=place)(jax.random.key(1))
     key = jax.jit(lambda: jax.random.key(0), out_shardings=NamedSharding(mesh, PartitionSpec()))()
     rate = np.float32(5e-6)
 

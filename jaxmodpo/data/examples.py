@@ -128,11 +128,11 @@ def _refuse_conversations(pairs: Sequence[Pair], text: PolicyText) -> None:
 
 
 def policy_pairs(pair_sets: Sequence[Sequence[Pair]], text: PolicyText) -> Examples:
-    """Tokenise aligned pair sets: sequences are chosen, rejected of the first set, then of the next.
+    """Tokenize aligned pair sets: sequences are chosen, rejected of the first set, then of the next.
 
     Args:
         pair_sets: one list of pairs per objective, all of the same length and questions in the same order.
-        text: the tokenisation.
+        text: the tokenization.
     """
     for pairs in pair_sets:
         _refuse_conversations(pairs, text)
@@ -151,13 +151,13 @@ def policy_pairs(pair_sets: Sequence[Sequence[Pair]], text: PolicyText) -> Examp
 
 
 def policy_chosen(pairs: Sequence[Pair], text: PolicyText) -> Examples:
-    """Tokenise the chosen responses alone, for SFT."""
+    """Tokenize the chosen responses alone, for SFT."""
     _refuse_conversations(pairs, text)
     return _examples([[text.example(pair.question_text, pair.chosen.response_text)] for pair in pairs])
 
 
 def reward_pairs(pairs: Sequence[Pair], text: RewardText) -> Examples:
-    """Tokenise pairs for a reward model."""
+    """Tokenize pairs for a reward model."""
     return _examples(
         [
             [(text.example(pair.question_text, c.response_text), 0) for c in (pair.chosen, pair.rejected)]
@@ -167,7 +167,7 @@ def reward_pairs(pairs: Sequence[Pair], text: RewardText) -> Examples:
 
 
 def reward_rankings(rankings: Sequence[Ranking], text: RewardText) -> Examples:
-    """Tokenise rankings for a reward model: sequences are candidates, best first.
+    """Tokenize rankings for a reward model: sequences are candidates, best first.
 
     The field ``ranks`` ``[n, S]`` holds their ranks, equal ones of ties; it is 0 in the places that shorter rankings
     leave empty, whose tokens repeat the last candidate's.

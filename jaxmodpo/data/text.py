@@ -1,6 +1,6 @@
 """The one place where a question and a response become tokens.
 
-Sampling, training and scoring all tokenise here, so that a log-probability means the same thing in each of them. A
+Sampling, training and scoring all tokenize here, so that a log-probability means the same thing in each of them. A
 policy reads ``[bos] + prompt + response + [eos]``, prompt and response encoded on their own without special tokens; a
 chat template writes the bos itself, or leaves it out. A reward model reads the pair
 ``<s> question </s></s> response </s>``. Control tokens that questions and responses name are plain text.

@@ -46,7 +46,7 @@ logger = logging.getLogger(__name__)
 def policy_examples(
     pair_sets: Sequence[Sequence[Pair]], text: PolicyText, config: PolicyTrainingConfig, *, chosen_only: bool = False
 ) -> Examples:
-    """Tokenise aligned pair sets, or the first one's chosen responses; once, and then from the cache."""
+    """Tokenize aligned pair sets, or the first one's chosen responses; once, and then from the cache."""
     depends_on = {
         "pairs": [digest([dataclasses.asdict(pair) for pair in pairs]) for pairs in pair_sets],
         "tokenizer": tokenizer_digest(text.tokenizer),
@@ -56,10 +56,10 @@ def policy_examples(
         "chosen_only": chosen_only,
     }
 
-    def tokenise() -> Examples:
+    def tokenize() -> Examples:
         return policy_chosen(pair_sets[0], text) if chosen_only else policy_pairs(pair_sets, text)
 
-    examples = cached_examples("tokens", depends_on, text.cut, tokenise, config.cache_dir)
+    examples = cached_examples("tokens", depends_on, text.cut, tokenize, config.cache_dir)
     assert len(examples) == len(pair_sets[0])
     return examples
 
@@ -182,7 +182,7 @@ def train_policy(
         questions: each example's question id; held-out ones share none with the others.
         method: what is done with log-probabilities.
         config: the run's settings.
-        text: the tokenisation that made the examples; it counts what was cut.
+        text: the tokenization that made the examples; it counts what was cut.
         on_evaluation: see ``trainer.train``.
         results: further figures for the manifest.
     """

@@ -1,4 +1,4 @@
-"""Direct preference optimisation towards one objective."""
+"""Direct preference optimization towards one objective."""
 
 from __future__ import annotations
 

@@ -121,7 +121,7 @@ def read_margins(
     config: PolicyTrainingConfig,
     *,
     beta: float,
-    standardise: bool,
+    standardize: bool,
     gain: float,
     training: np.ndarray,
 ) -> Margins:
@@ -135,7 +135,7 @@ def read_margins(
         policy: whose base the adapters belong to.
         config: batch size and cache.
         beta: of implicit rewards, where the adapter's run does not say which it was trained with.
-        standardise: divide each reward by its standard deviation over the training pairs' responses. Of a margin
+        standardize: divide each reward by its standard deviation over the training pairs' responses. Of a margin
             column the rewards are not known; its root mean square over √2 stands for it, which is the same where a
             pair's two rewards are independent.
         gain: multiplies every margin after that.
@@ -143,7 +143,7 @@ def read_margins(
 
     Raises:
         UserError: a source is not what it should be, rewards are not finite, too large for float32, or all equal and to
-            be standardised; or nothing is left to train on.
+            be standardized; or nothing is left to train on.
     """
     if not training.any():
         raise UserError(f"{len(pairs)} examples leave none to train on; lower --validation-fraction")
@@ -160,9 +160,9 @@ def read_margins(
                 spread, margins = float(known.std()), rewards[:, 0] - rewards[:, 1]
             else:
                 spread, margins = float(np.sqrt(np.mean(known**2) / 2)), rewards
-            if standardise and spread == 0:
+            if standardize and spread == 0:
                 raise UserError(f"the margin {name} ({source.where}) gives every response the same reward")
-            scale = gain / (spread if standardise else 1.0)
+            scale = gain / (spread if standardize else 1.0)
             columns.append((scale * margins).astype(np.float32))
         if not math.isfinite(spread) or not np.isfinite(columns[-1]).all():
             largest = float(np.abs(rewards).max())

@@ -116,7 +116,7 @@ def modpo(config: MODPOConfig, session: Session | None = None) -> Phase:
         policy,
         config,
         beta=config.beta,
-        standardise=config.margin_scale == "std",
+        standardize=config.margin_scale == "std",
         training=~config.held_out(questions),
         gain=config.margin_gain,
     )

@@ -164,7 +164,7 @@ def _trained_shape(config: RewardConfig, shape: RobertaConfig) -> RobertaConfig:
 
 
 def _text(config: RewardConfig, shape: RobertaConfig) -> RewardText:
-    """Return the tokenisation that the settings name, as far as the encoder has positions."""
+    """Return the tokenization that the settings name, as far as the encoder has positions."""
     if config.max_length > shape.max_length:
         logger.warning(
             "%s has positions for %d tokens: texts are cut there, and not at --max-length %d",

@@ -112,7 +112,7 @@ def tokenized(
 def training_examples(
     config: RewardConfig, rankings: Sequence[Ranking], text: RewardText, left_out: LeftOut | None = None
 ) -> tuple[Examples, int]:
-    """Tokenise rankings as they are trained on: whole, or as the pairs that the settings make of them.
+    """Tokenize rankings as they are trained on: whole, or as the pairs that the settings make of them.
 
     ``left_out`` counts what ties and equal texts cost.
 
@@ -145,7 +145,7 @@ def distinct_once_cut(rankings: Sequence[Ranking], text: RewardText) -> tuple[li
     Returns:
         The rankings that still prefer something, and how many pairs of equal replies there were.
     """
-    # These texts are tokenised again where they are used, and counted there.
+    # These texts are tokenized again where they are used, and counted there.
     quiet = dataclasses.replace(text, cut=Cut())
 
     def tokens(ranking: Ranking, candidate: Candidate) -> tuple[int, ...]:

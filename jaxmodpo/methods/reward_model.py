@@ -95,7 +95,7 @@ def score(config: RobertaConfig, parameters: Parameters, examples: Examples, row
 
 
 def load_reward_model(folder: Path, max_length: int | None = None) -> tuple[Roberta, RewardText]:
-    """Load a reward model and the tokenisation it was trained with.
+    """Load a reward model and the tokenization it was trained with.
 
     Raises:
         UserError: the folder is no reward model, or has no tokenizer.

@@ -18,7 +18,7 @@ from jaxmodpo.data.text import SHORTEST_REWARD_TEXT, PromptStyle, check_day
 from jaxmodpo.errors import UserError
 from jaxmodpo.files import check_writable, write_json, write_jsonl
 from jaxmodpo.methods.reward_model import rewards_of_pairs
-from jaxmodpo.models.quantised import BaseDtype
+from jaxmodpo.models.quantized import BaseDtype
 from jaxmodpo.phase import Phase
 from jaxmodpo.progress import Progress
 from jaxmodpo.ranges import Count, Incidental, Seed, Settings
@@ -44,7 +44,7 @@ class ScorePolicyConfig(Settings):
     adapter: Path | None = None
     """a PEFT folder; without one the base model is scored"""
     base_dtype: BaseDtype = "bfloat16"
-    """of the base weights; int8 and nf4 quantise the projections block by block"""
+    """of the base weights; int8 and nf4 quantize the projections block by block"""
     batch_size: Count = 4
     """pairs that are scored at a time"""
     prompt_style: PromptStyle = "instruct"
@@ -179,7 +179,7 @@ class ScoreKLConfig(Settings):
     batch_size: Count = 64
     """replies sampled and scored at a time"""
     base_dtype: BaseDtype = "bfloat16"
-    """of the base weights; int8 and nf4 quantise the projections block by block"""
+    """of the base weights; int8 and nf4 quantize the projections block by block"""
     seed: Seed = 0
     """seed of the samples that are drawn"""
 

@@ -25,7 +25,7 @@ _HARMLESS = frozenset(
     )
 )
 
-# Initialisations that set A and B alone: once they are loaded, nothing of them is left.
+# Initializations that set A and B alone: once they are loaded, nothing of them is left.
 _PLAIN_STARTS = ("gaussian", "orthogonal", "eva")
 
 _CHANGES_THE_BASE = (
@@ -87,7 +87,7 @@ def read_adapter_config(folder: Path) -> LoraConfig:
 
 
 def _check_start(fields: Fields) -> None:
-    """Refuse an adapter whose initialisation took something out of the base's weights."""
+    """Refuse an adapter whose initialization took something out of the base's weights."""
     start = fields.take("init_lora_weights", True)
     if not isinstance(start, bool) and start not in _PLAIN_STARTS:
         raise UserError(f"{fields.source}: init_lora_weights '{start}' is not supported: {_CHANGES_THE_BASE}")

@@ -18,14 +18,14 @@ from jax import Array
 from jax.typing import ArrayLike
 
 from jaxmodpo.models import lora as lora_module
-from jaxmodpo.models import quantised
+from jaxmodpo.models import quantized
 from jaxmodpo.models.attention import Attention
 from jaxmodpo.models.axes import constrain
 from jaxmodpo.models.decoder_config import DecoderConfig
 from jaxmodpo.models.logps import chunked_token_logps, token_logps
 from jaxmodpo.models.lora import LoraConfig
 from jaxmodpo.models.parameters import Spec
-from jaxmodpo.models.remat import Remat, rematerialised
+from jaxmodpo.models.remat import Remat, rematerialized
 
 
 def parameter_table(config: DecoderConfig) -> dict[str, Spec]:
@@ -83,7 +83,7 @@ class Decoder(nnx.Module):
 
     Args:
         config: shapes and constants.
-        base: the arrays of :func:`parameter_table`, or of what ``quantised.stored_table`` makes of it.
+        base: the arrays of :func:`parameter_table`, or of what ``quantized.stored_table`` makes of it.
         lora: the adapter's settings, or None.
         adapter: the arrays of ``lora.adapter_table``; needed with ``lora``.
         attention: which implementation, over which devices; by default the best for one of this machine's.
@@ -112,7 +112,7 @@ class Decoder(nnx.Module):
         segments_BT: Array | None = None,
         positions_BT: Array | None = None,
     ) -> Array:
-        """Return the normalised last hidden states, ``[B, T, D]``.
+        """Return the normalized last hidden states, ``[B, T, D]``.
 
         Rows are padded on the right: causality alone keeps padding from real tokens.
 
@@ -144,7 +144,7 @@ class Decoder(nnx.Module):
             x_BTD = self._layer(x_BTD, weights, rotation, attend, dropout)
             return constrain(x_BTD, mesh, "batch", None, None), None
 
-        body = rematerialised(block, remat)
+        body = rematerialized(block, remat)
         depth = self.config.num_hidden_layers
         # Unrolling a few layers makes a CPU a fifth faster; a deep model would only compile longer.
         x_BTD, _ = jax.lax.scan(body, x_BTD, (layers, jnp.arange(depth)), unroll=depth if depth <= 4 else 1)
@@ -259,7 +259,7 @@ class Decoder(nnx.Module):
         scale = self.lora.scale if self.lora else 0.0
 
         def project(x: Array, name: str) -> Array:
-            return quantised.matmul(x, weights, name) + lora_module.apply(x, weights, name, scale, dropout)
+            return quantized.matmul(x, weights, name) + lora_module.apply(x, weights, name, scale, dropout)
 
         h_BTD = _rms_norm(x_BTD, weights["input_norm"], config.rms_norm_eps)
         q_BTHC = _heads(project(h_BTD, "q_proj"), config.num_attention_heads)
@@ -274,8 +274,8 @@ class Decoder(nnx.Module):
 
 def _rms_norm(x: Array, weight: Array, epsilon: float) -> Array:
     x32 = x.astype(jnp.float32)
-    normalised = x32 * jax.lax.rsqrt(jnp.mean(x32 * x32, axis=-1, keepdims=True) + epsilon)
-    return weight * normalised.astype(x.dtype)
+    normalized = x32 * jax.lax.rsqrt(jnp.mean(x32 * x32, axis=-1, keepdims=True) + epsilon)
+    return weight * normalized.astype(x.dtype)
 
 
 def _heads(x: Array, heads: int) -> Array:

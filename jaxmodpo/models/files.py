@@ -30,7 +30,7 @@ from jaxmodpo.hub import local_folder, refuse_missing
 from jaxmodpo.models.decoder import BaseParam, Decoder, parameter_table
 from jaxmodpo.models.decoder_config import DecoderConfig
 from jaxmodpo.models.parameters import Spec, Table
-from jaxmodpo.models.quantised import BaseDtype, is_quantised, quantise, stored_table
+from jaxmodpo.models.quantized import BaseDtype, is_quantized, quantize, stored_table
 from jaxmodpo.models.tensors import save_tensors
 
 logger = logging.getLogger(__name__)
@@ -216,7 +216,7 @@ def load_parameters(
     """Load every parameter of ``table`` from a folder's safetensors, tensor by tensor.
 
     Each tensor is read once, goes to the devices that hold it as its sharding says, is cast,
-    transposed and perhaps quantised there, and set into the stack of its layers, in place: the host
+    transposed and perhaps quantized there, and set into the stack of its layers, in place: the host
     never holds more than one tensor's numbers, of which each process reads the part it needs.
 
     Args:
@@ -224,7 +224,7 @@ def load_parameters(
         table: what to load, from where, in which shape.
         dtype: of the arrays made.
         weights_name: the file's stem.
-        base_dtype: ``int8`` or ``nf4`` quantise the projections; the result is that of ``stored_table``.
+        base_dtype: ``int8`` or ``nf4`` quantize the projections; the result is that of ``stored_table``.
         shardings: a sharding per array of the result; without, the default device.
         optional: parameters that may be absent from the file (a fresh head) and are then left out.
         ignored_prefixes: tensors in the file that may be left unread.
@@ -240,7 +240,7 @@ def load_parameters(
     loaded: dict[str, Array] = {}
     finite: dict[str, Array] = {}
     for name, spec in present.items():
-        # The arrays this parameter is stored as: itself, or its quantised parts.
+        # The arrays this parameter is stored as: itself, or its quantized parts.
         parts = {n: s for n, s in stored.items() if n == name or (n.startswith(f"{name}.") and n not in present)}
         places = {n: (shardings or {}).get(n, default) for n in parts}
         encode = _encoder(spec, base_dtype if name not in parts else None, dtype, tuple(places.items()))
@@ -299,7 +299,7 @@ def _encoder(spec: Spec, base_dtype: BaseDtype | None, dtype: Any, places: tuple
         if base_dtype is None:
             parts = {name: tensor.astype(dtype)}
         else:
-            parts = {f"{name}.{part}": array for part, array in quantise(tensor, base_dtype).items()}
+            parts = {f"{name}.{part}": array for part, array in quantize(tensor, base_dtype).items()}
         if not spec.layers:
             return parts, finite
         stacks = {n: jax.lax.dynamic_update_index_in_dim(arrays[n], part, layer, 0) for n, part in parts.items()}
@@ -417,8 +417,8 @@ def load_decoder(folder: Path, base_dtype: BaseDtype = "bfloat16", shardings_for
     base = load_parameters(
         folder,
         table,
-        dtype_named("bfloat16" if is_quantised(base_dtype) else base_dtype),
-        base_dtype=base_dtype if is_quantised(base_dtype) else None,
+        dtype_named("bfloat16" if is_quantized(base_dtype) else base_dtype),
+        base_dtype=base_dtype if is_quantized(base_dtype) else None,
         shardings=shardings,
         ignored_prefixes=("lm_head.",) if config.tie_word_embeddings else (),
     )

@@ -12,7 +12,7 @@ import numpy as np
 from jaxmodpo.models.decoder import parameter_table
 from jaxmodpo.models.decoder_config import DecoderConfig
 from jaxmodpo.models.lora import LoraConfig
-from jaxmodpo.models.quantised import is_projection
+from jaxmodpo.models.quantized import is_projection
 from jaxmodpo.models.remat import Remat
 from jaxmodpo.models.roberta import RobertaConfig
 from jaxmodpo.models.roberta import parameter_table as encoder_table

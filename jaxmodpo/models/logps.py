@@ -26,7 +26,7 @@ def chunked_token_logps(hidden_BTD: Array, unembedding_DV: Array, targets_BT: Ar
     chunk's logits are at hand, so that the backward pass neither keeps nor repeats them.
 
     Args:
-        hidden_BTD: normalised last hidden states.
+        hidden_BTD: normalized last hidden states.
         unembedding_DV: the frozen matrix W.
         targets_BT: token ids.
         chunk: positions at a time.

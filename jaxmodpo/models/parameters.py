@@ -1,6 +1,6 @@
-"""One table per architecture: name → shape, logical axes, initialiser, Hugging Face key.
+"""One table per architecture: name → shape, logical axes, initializer, Hugging Face key.
 
-Initialisation, sharding, loading and saving all read the same table, so a parameter cannot exist
+Initialization, sharding, loading and saving all read the same table, so a parameter cannot exist
 for one of them and be forgotten by another. Layers are stacked along a leading ``layers`` axis,
 which lets the forward pass scan over them.
 """
@@ -25,16 +25,16 @@ class Spec:
         shape: as used here; a leading layer count for stacked parameters.
         axes: a logical axis name per dimension (see ``models.axes.RULES``), or None.
         key: the Hugging Face tensor's name, with ``{layer}`` where stacked.
-        initialiser: ``normal`` (standard deviation 0.02), ``zeros``, ``ones`` or ``kaiming``
+        initializer: ``normal`` (standard deviation 0.02), ``zeros``, ``ones`` or ``kaiming``
             (uniform with a = √5, PyTorch's default for linear layers).
         transposed: the file holds ``[out, in]`` where we hold ``[in, out]``.
-        dtype: where it is not the model's: codes and scales of quantised weights.
+        dtype: where it is not the model's: codes and scales of quantized weights.
     """
 
     shape: tuple[int, ...]
     axes: tuple[str | None, ...]
     key: str
-    initialiser: Literal["normal", "zeros", "ones", "kaiming"] = "normal"
+    initializer: Literal["normal", "zeros", "ones", "kaiming"] = "normal"
     transposed: bool = False
     dtype: str | None = None
 
@@ -54,7 +54,7 @@ class Spec:
 Table = Mapping[str, Spec]
 
 
-def initialise(table: Table, key: Array, dtype: jnp.dtype | type = jnp.float32) -> dict[str, Array]:
+def initialize(table: Table, key: Array, dtype: jnp.dtype | type = jnp.float32) -> dict[str, Array]:
     """Draw every parameter of ``table``; each has its own key, so that a table may grow."""
     return {
         name: _draw(spec, jax.random.fold_in(key, number), dtype)
@@ -63,11 +63,11 @@ def initialise(table: Table, key: Array, dtype: jnp.dtype | type = jnp.float32) 
 
 
 def _draw(spec: Spec, key: Array, dtype: jnp.dtype | type) -> Array:
-    if spec.initialiser == "zeros":
+    if spec.initializer == "zeros":
         return jnp.zeros(spec.shape, dtype)
-    if spec.initialiser == "ones":
+    if spec.initializer == "ones":
         return jnp.ones(spec.shape, dtype)
-    if spec.initialiser == "normal":
+    if spec.initializer == "normal":
         return (0.02 * jax.random.normal(key, spec.shape)).astype(dtype)
     # torch's kaiming_uniform_ with a = sqrt(5): the bound is 1 / sqrt(fan_in), fan_in the input width.
     bound = 1 / math.sqrt(spec.shape[-2])

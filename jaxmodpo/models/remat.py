@@ -11,7 +11,7 @@ Remat = Literal["full", "dots", "none"]
 """full: whole layers; dots: all but matrix products; none: everything is kept"""
 
 
-def rematerialised(block: Callable[..., Any], remat: Remat) -> Callable[..., Any]:
+def rematerialized(block: Callable[..., Any], remat: Remat) -> Callable[..., Any]:
     """Return the body of a scan over layers, under a policy.
 
     Args:

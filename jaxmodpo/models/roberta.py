@@ -22,8 +22,8 @@ from jaxmodpo.errors import UserError
 from jaxmodpo.models.attention import Attention
 from jaxmodpo.models.decoder_config import MOST_LAYERS
 from jaxmodpo.models.files import dtype_named, load_parameters, read_model_config, save_model
-from jaxmodpo.models.parameters import Spec, initialise
-from jaxmodpo.models.remat import Remat, rematerialised
+from jaxmodpo.models.parameters import Spec, initialize
+from jaxmodpo.models.remat import Remat, rematerialized
 from jaxmodpo.schema import Fields
 
 Head = Literal["classification", "language_model"]
@@ -230,7 +230,7 @@ class Roberta(nnx.Module):
             fed = self._dropout(fed, key, 2 * number + 1)
             return _layer_norm(x_BTD + fed, inner, "output_norm", config.layer_norm_eps), None
 
-        x_BTD, _ = jax.lax.scan(rematerialised(block, remat), x_BTD, (stacked, jnp.arange(config.num_hidden_layers)))
+        x_BTD, _ = jax.lax.scan(rematerialized(block, remat), x_BTD, (stacked, jnp.arange(config.num_hidden_layers)))
         return x_BTD
 
     def _dropout(self, x: Array, key: Array | None, place: Any, rate: float | None = None) -> Array:
@@ -251,8 +251,8 @@ def _linear(x: Array, weights: Mapping[str, Array], name: str) -> Array:
 def _layer_norm(x: Array, weights: Mapping[str, Array], name: str, epsilon: float) -> Array:
     x32 = x.astype(jnp.float32)
     centred = x32 - jnp.mean(x32, axis=-1, keepdims=True)
-    normalised = centred * jax.lax.rsqrt(jnp.mean(centred * centred, axis=-1, keepdims=True) + epsilon)
-    return weights[name] * normalised.astype(x.dtype) + weights[f"{name}.bias"]
+    normalized = centred * jax.lax.rsqrt(jnp.mean(centred * centred, axis=-1, keepdims=True) + epsilon)
+    return weights[name] * normalized.astype(x.dtype) + weights[f"{name}.bias"]
 
 
 def load_roberta(folder: Path, *, dtype: str = "float32", fresh_head_seed: int | None = None) -> Roberta:
@@ -284,7 +284,7 @@ def load_roberta(folder: Path, *, dtype: str = "float32", fresh_head_seed: int |
     )
     absent = {name: spec for name, spec in table.items() if name not in parameters}
     if absent:
-        parameters |= initialise(absent, jax.random.key(fresh_head_seed or 0), dtype_named(dtype))
+        parameters |= initialize(absent, jax.random.key(fresh_head_seed or 0), dtype_named(dtype))
     return Roberta(config, parameters)
 
 

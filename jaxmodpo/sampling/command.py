@@ -17,7 +17,7 @@ from jaxmodpo.data.text import PromptStyle, check_day
 from jaxmodpo.errors import UserError
 from jaxmodpo.files import Journal
 from jaxmodpo.fingerprints import digest
-from jaxmodpo.models.quantised import BaseDtype
+from jaxmodpo.models.quantized import BaseDtype
 from jaxmodpo.phase import Phase
 from jaxmodpo.progress import Progress
 from jaxmodpo.ranges import Count, Incidental, NotNegative, Probability, Seed, Settings
@@ -66,7 +66,7 @@ class ResponsesConfig(Settings):
     batch_size: Count = 64
     """of the local engine: replies sampled at a time"""
     base_dtype: BaseDtype = "bfloat16"
-    """of the local engine's base weights; int8 and nf4 quantise the projections block by block"""
+    """of the local engine's base weights; int8 and nf4 quantize the projections block by block"""
     seed: Seed = 0
     """of the draws; an endpoint takes none"""
     base_url: str = "https://api.openai.com/v1"

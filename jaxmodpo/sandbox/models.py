@@ -29,7 +29,7 @@ from jaxmodpo.models import decoder, roberta
 from jaxmodpo.models.completions import completion_logps
 from jaxmodpo.models.decoder_config import DecoderConfig
 from jaxmodpo.models.files import save_model
-from jaxmodpo.models.parameters import initialise
+from jaxmodpo.models.parameters import initialize
 from jaxmodpo.training.mesh import make_mesh, spread
 from jaxmodpo.training.settings import TrainingConfig
 from jaxmodpo.training.step import Batch, LossTerms, Parameters
@@ -173,7 +173,7 @@ def make_mistral(
     text = PolicyText(tokenizer, max_prompt_length=max_length // 2, max_length=max_length)
     rows = [text.example(post, reply) for post, reply in texts]
     examples = completions([r[:n] for r, n in rows], [r[n:] for r, n in rows])
-    parameters = _train(LanguageModelLoss(shape), initialise(table, jax.random.key(config.seed)), examples, config)
+    parameters = _train(LanguageModelLoss(shape), initialize(table, jax.random.key(config.seed)), examples, config)
     save_model(folder, settings, table, parameters, tokenizer_from=work)
 
 
@@ -239,7 +239,7 @@ def make_roberta(
     )
     loss = MaskedLanguageModelLoss(shape, tokenizer.get_vocab()[special["mask_token"]], len(set(special.values())))
     table = roberta.parameter_table(shape)
-    parameters = _train(loss, initialise(table, jax.random.key(config.seed)), examples, config)
+    parameters = _train(loss, initialize(table, jax.random.key(config.seed)), examples, config)
     save_model(folder, settings, table, parameters, tokenizer_from=work)
 
 

@@ -22,7 +22,7 @@ from jaxmodpo.models.decoder_config import DecoderConfig
 from jaxmodpo.models.files import dtype_named
 from jaxmodpo.models.lora import LoraConfig, adapter_table
 from jaxmodpo.models.parameters import Table
-from jaxmodpo.models.quantised import BaseDtype, is_quantised, stored_table
+from jaxmodpo.models.quantized import BaseDtype, is_quantized, stored_table
 from jaxmodpo.models.remat import Remat
 from jaxmodpo.training.loaded_policy import check_attention
 from jaxmodpo.training.mesh import batch_shardings, check_heads, make_mesh, shardings
@@ -201,7 +201,7 @@ def abstract_policy(config: DecoderConfig, lora: LoraConfig, mesh: Mesh, base_dt
     """
     check_heads(config, mesh)
     table = parameter_table(config)
-    dtype = dtype_named("bfloat16" if is_quantised(base_dtype) else base_dtype)
+    dtype = dtype_named("bfloat16" if is_quantized(base_dtype) else base_dtype)
     return abstract(stored_table(table, base_dtype), dtype, mesh), abstract(
         adapter_table(table, lora), jnp.float32, mesh
     )

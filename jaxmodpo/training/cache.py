@@ -110,13 +110,13 @@ def _read(path: Path) -> dict[str, np.ndarray] | None:
 def cached_examples(
     what: str, depends_on: Mapping[str, Any], cut: Cut, compute: Callable[[], Examples], folder: Path | None
 ) -> Examples:
-    """Return tokenised examples, from disk where they were tokenised before; every process for itself.
+    """Return tokenized examples, from disk where they were tokenized before; every process for itself.
 
     Args:
         what: names the examples.
         depends_on: JSON values: texts' digest, tokenizer's digest, settings.
         cut: counts what was too long, while computing; what was counted then is added when reading.
-        compute: tokenises.
+        compute: tokenizes.
         folder: of the cache; None for the default one.
     """
     path = (folder or default_folder()) / f"{what}-{digest({'what': what, **depends_on})[:32]}.safetensors"

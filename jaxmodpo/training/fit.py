@@ -38,7 +38,7 @@ class Answer:
         network_bytes: received from other chips.
         roofline_seconds: the least an update can take; None for an unknown chip, like all that follow.
         bound: what sets it: arithmetic, memory or network.
-        half_mfu_seconds: an update at 50% model FLOPs utilisation.
+        half_mfu_seconds: an update at 50% model FLOPs utilization.
         updates: of the experiment.
         roofline_chip_hours: of the experiment, with the reference's scoring.
         half_mfu_chip_hours: likewise.

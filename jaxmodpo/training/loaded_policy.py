@@ -32,8 +32,8 @@ from jaxmodpo.models.decoder import parameter_table
 from jaxmodpo.models.decoder_config import DecoderConfig
 from jaxmodpo.models.files import load_decoder, read_decoder_config
 from jaxmodpo.models.lora import LoraConfig, adapter_table
-from jaxmodpo.models.parameters import initialise
-from jaxmodpo.models.quantised import BaseDtype
+from jaxmodpo.models.parameters import initialize
+from jaxmodpo.models.quantized import BaseDtype
 from jaxmodpo.training.mesh import check_heads, make_mesh, place_batch, put, shardings, spread
 from jaxmodpo.training.preemption import heed
 from jaxmodpo.training.step import Parameters
@@ -121,7 +121,7 @@ def load_policy(
 def fresh_adapter(policy: Policy, lora: LoraConfig, seed: int) -> Policy:
     """Return the same base with a fresh adapter."""
     table = adapter_table(parameter_table(policy.config), lora)
-    return _place_adapter(policy, lora, initialise(table, jax.random.key(seed)))
+    return _place_adapter(policy, lora, initialize(table, jax.random.key(seed)))
 
 
 def with_adapter(policy: Policy, folder: Path) -> Policy:

@@ -1,4 +1,4 @@
-"""How a command puts questions to a model: the tokenisation that its settings name, on one day.
+"""How a command puts questions to a model: the tokenization that its settings name, on one day.
 
 Some chat templates write today's date. A run that is resumed on another day, an adapter that is sampled from on another
 day than it was trained on, and the trials of a search that lasts over midnight name the first day all along.
@@ -35,7 +35,7 @@ def load_policy_text(
     adapter: Path | None = None,
     phase: Phase | None = None,
 ) -> PolicyText:
-    """Return the tokenisation of a base model's folder, on one day; warn where an adapter learned other prompts.
+    """Return the tokenization of a base model's folder, on one day; warn where an adapter learned other prompts.
 
     Args:
         model: the base model's folder.
@@ -81,7 +81,7 @@ def on_one_day(config: Runs, phase: Phase) -> Runs:
 
 
 def policy_text(config: PolicyTrainingConfig, phase: Phase) -> PolicyText:
-    """Return the tokenisation that a training command's settings name."""
+    """Return the tokenization that a training command's settings name."""
     return load_policy_text(
         config.model,
         config.prompt_style,

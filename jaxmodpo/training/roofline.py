@@ -18,7 +18,7 @@ from jaxmodpo.models.decoder import parameter_table
 from jaxmodpo.models.decoder_config import DecoderConfig
 from jaxmodpo.models.lora import LoraConfig, adapter_table
 from jaxmodpo.models.parameters import Table, count
-from jaxmodpo.models.quantised import BaseDtype, is_projection, stored_table
+from jaxmodpo.models.quantized import BaseDtype, is_projection, stored_table
 from jaxmodpo.models.remat import Remat
 from jaxmodpo.models.roberta import RobertaConfig
 from jaxmodpo.models.roberta import parameter_table as encoder_table
@@ -52,9 +52,9 @@ class Work:
             "network": self.network / chip.network,
         }
 
-    def seconds_at(self, utilisation: float, chip: Chip) -> float:
+    def seconds_at(self, utilization: float, chip: Chip) -> float:
         """Return the seconds of an update that makes this much use of the chips' arithmetic."""
-        return self.useful / self.chips / chip.flops / utilisation
+        return self.useful / self.chips / chip.flops / utilization
 
 
 def policy_training(

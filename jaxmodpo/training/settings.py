@@ -22,7 +22,7 @@ from jaxmodpo.data.text import PromptStyle, check_day
 from jaxmodpo.errors import UserError
 from jaxmodpo.models.attention import Backend
 from jaxmodpo.models.lora import PROJECTIONS, LoraConfig
-from jaxmodpo.models.quantised import BaseDtype
+from jaxmodpo.models.quantized import BaseDtype
 from jaxmodpo.models.remat import Remat
 from jaxmodpo.ranges import Count, CountOrZero, Incidental, NotNegative, Positive, Seed, ShareBelowOne
 from jaxmodpo.schema import Range
@@ -89,7 +89,7 @@ class PolicyTrainingConfig(TrainingConfig):
     model: Path
     """the base model's Hugging Face folder"""
     base_dtype: BaseDtype = "bfloat16"
-    """of the frozen base weights; int8 and nf4 quantise the projections block by block"""
+    """of the frozen base weights; int8 and nf4 quantize the projections block by block"""
     lora_rank: Count = 64
     """r, the inner dimension of the adapter's matrices"""
     lora_alpha: Positive = 128.0

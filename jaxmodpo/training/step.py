@@ -1,4 +1,4 @@
-"""One optimisation step, compiled once and shared by every method.
+"""One optimization step, compiled once and shared by every method.
 
 A loss is a callable from trainable parameters, frozen parameters, a batch and a dropout key
 to :class:`LossTerms`: an unreduced sum and its denominator, so that accumulation over microbatches of

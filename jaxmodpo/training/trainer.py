@@ -121,7 +121,7 @@ def train(
         config: schedule and so on.
         mesh: the devices.
         held_out: evaluated now and then; the parameters that do best are kept.
-        flops: operations of an update whose sequences have these lengths, for the utilisation.
+        flops: operations of an update whose sequences have these lengths, for the utilization.
         on_evaluation: called after each evaluation, in every process; what it raises ends the run.
 
     Raises:

@@ -48,7 +48,7 @@ def test_the_step_is_timed_packed_and_padded_and_with_either_reference(capsys, m
 
 
 @pytest.mark.slow
-def test_the_step_is_timed_with_a_quantised_base_and_against_trl(capsys, model):
+def test_the_step_is_timed_with_a_quantized_base_and_against_trl(capsys, model):
     pytest.importorskip("trl", reason="compares with TRL")
     bench_step(
         BenchStepConfig(**SMALL, base_dtype="int8", batchings=("packed",), references=("precomputed",), against="trl")

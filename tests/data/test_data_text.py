@@ -1,4 +1,4 @@
-"""Tokenisation: one BOS, a learned EOS, cuts that are counted, one rule for sampling and scoring."""
+"""Tokenization: one BOS, a learned EOS, cuts that are counted, one rule for sampling and scoring."""
 
 from __future__ import annotations
 
@@ -185,7 +185,7 @@ def test_a_tokenizer_in_sentencepieces_own_file_alone_is_refused_with_the_way_to
         load_tokenizer(tmp_path)
 
 
-def test_what_cannot_tokenise_is_refused(tmp_path, tokenizer):
+def test_what_cannot_tokenize_is_refused(tmp_path, tokenizer):
     (tmp_path / "empty").mkdir()
     with pytest.raises(UserError, match="no tokenizer"):
         load_tokenizer(tmp_path / "empty")

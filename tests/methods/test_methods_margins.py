@@ -55,7 +55,7 @@ def test_the_table_says_whether_an_objective_repeats_or_conflicts():
 
 
 @pytest.mark.parametrize(
-    ("values", "standardise", "gain", "refused"),
+    ("values", "standardize", "gain", "refused"),
     [
         ([1e39, 1.0, 2.0], False, 1.0, True),
         ([3e38, 1.0, 2.0], False, 10.0, True),
@@ -64,12 +64,12 @@ def test_the_table_says_whether_an_objective_repeats_or_conflicts():
         ([3e38, 1.0, 2.0], False, 1.0, False),
     ],
 )
-def test_margins_too_large_for_float32_are_refused(tmp_path, values, standardise, gain, refused):
+def test_margins_too_large_for_float32_are_refused(tmp_path, values, standardize, gain, refused):
     rows = [{"prompt": f"q{n}", "chosen": "a", "rejected": "b", "m": value} for n, value in enumerate(values)]
     (tmp_path / "p.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     pairs = load_pairs(tmp_path / "p.jsonl")
     none: Any = None  # a column needs no model
-    given: dict[str, Any] = {"beta": 0.1, "standardise": standardise, "gain": gain, "training": np.ones(3, bool)}
+    given: dict[str, Any] = {"beta": 0.1, "standardize": standardize, "gain": gain, "training": np.ones(3, bool)}
 
     def margins() -> np.ndarray:
         source = {"safety": Source("column", "m")}

@@ -19,7 +19,7 @@ from jaxmodpo.models.decoder_config import DecoderConfig
 from jaxmodpo.models.export import ExportConfig, export
 from jaxmodpo.models.files import load_decoder, save_decoder
 from jaxmodpo.models.lora import LoraConfig, adapter_table
-from jaxmodpo.models.parameters import initialise
+from jaxmodpo.models.parameters import initialize
 
 SETTINGS = {
     "architectures": ["LlamaForCausalLM"],
@@ -39,12 +39,12 @@ TOKENS = np.random.default_rng(0).integers(0, 80, (2, 11))
 @pytest.fixture
 def folders(tmp_path: Path) -> tuple[Path, Path]:
     config = DecoderConfig.from_mapping(SETTINGS, "test")
-    base = jax.tree.map(lambda a: a * 10, initialise(parameter_table(config), jax.random.key(0)))
+    base = jax.tree.map(lambda a: a * 10, initialize(parameter_table(config), jax.random.key(0)))
     save_decoder(tmp_path / "base", Decoder(config, base), SETTINGS)
     (tmp_path / "base" / "tokenizer.json").write_text("{}")
     (tmp_path / "base" / "generation_config.json").write_text("{}")
     lora = LoraConfig(rank=3, alpha=4.0, dropout=0.0, targets=("v_proj", "down_proj"))
-    adapter = initialise(adapter_table(parameter_table(config), lora), jax.random.key(1))
+    adapter = initialize(adapter_table(parameter_table(config), lora), jax.random.key(1))
     adapter = {n: a + 0.1 * jax.random.normal(jax.random.key(2), a.shape) for n, a in adapter.items()}
     save_adapter(tmp_path / "adapter", adapter, lora, config, str(tmp_path / "base"))
     return tmp_path / "base", tmp_path / "adapter"

@@ -21,11 +21,11 @@ from transformers import GenerationConfig, MistralConfig
 
 from jaxmodpo.bench.load import fake_checkpoint
 from jaxmodpo.errors import UserError
-from jaxmodpo.models import quantised, tensors
+from jaxmodpo.models import quantized, tensors
 from jaxmodpo.models.decoder import Decoder, parameter_table
 from jaxmodpo.models.decoder_config import DecoderConfig
 from jaxmodpo.models.files import load_decoder, read_end_tokens, read_model_config, save_decoder
-from jaxmodpo.models.parameters import initialise
+from jaxmodpo.models.parameters import initialize
 
 SETTINGS = {
     "model_type": "llama",
@@ -42,7 +42,7 @@ SETTINGS = {
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     config = DecoderConfig.from_mapping(SETTINGS, "test")
-    model = Decoder(config, initialise(parameter_table(config), jax.random.key(0)))
+    model = Decoder(config, initialize(parameter_table(config), jax.random.key(0)))
     save_decoder(tmp_path / "model", model, SETTINGS)
     return tmp_path / "model"
 
@@ -81,14 +81,14 @@ def test_bfloat16_and_float32_come_from_either(folder: Path):
 
 
 @pytest.mark.parametrize("base_dtype", ["int8", "nf4"])
-def test_projections_are_quantised_layer_by_layer_on_the_way_in(folder: Path, base_dtype):
+def test_projections_are_quantized_layer_by_layer_on_the_way_in(folder: Path, base_dtype):
     full, found = arrays(load_decoder(folder, "float32")), arrays(load_decoder(folder, base_dtype))
-    table = quantised.stored_table(parameter_table(DecoderConfig.from_mapping(SETTINGS, "")), base_dtype)
+    table = quantized.stored_table(parameter_table(DecoderConfig.from_mapping(SETTINGS, "")), base_dtype)
     assert set(found) == set(table)
     for name, spec in table.items():
         assert found[name].shape == spec.shape and found[name].dtype == jnp.dtype(spec.dtype or "bfloat16")
     for layer in range(2):
-        parts = quantised.quantise(jnp.asarray(full["layers.down_proj"][layer]), base_dtype)
+        parts = quantized.quantize(jnp.asarray(full["layers.down_proj"][layer]), base_dtype)
         for part, array in parts.items():
             np.testing.assert_allclose(
                 found[f"layers.down_proj.{part}"][layer].astype(np.float32),
@@ -287,7 +287,7 @@ for name, variable in model.base.items():
 def test_each_device_gets_its_part(tmp_path: Path, base_dtype: str):
     settings = SETTINGS | {"hidden_size": 128, "intermediate_size": 256}
     config = DecoderConfig.from_mapping(settings, "test")
-    model = Decoder(config, initialise(parameter_table(config), jax.random.key(0)))
+    model = Decoder(config, initialize(parameter_table(config), jax.random.key(0)))
     save_decoder(tmp_path / "model", model, settings)
     environment = {"XLA_FLAGS": "--xla_force_host_platform_device_count=4", "JAX_PLATFORMS": "cpu"}
     done = subprocess.run(

@@ -20,7 +20,7 @@ from jaxmodpo.models.attention import Attention  # noqa: E402
 from jaxmodpo.models.decoder import Decoder, parameter_table  # noqa: E402
 from jaxmodpo.models.files import load_decoder, save_decoder  # noqa: E402
 from jaxmodpo.models.lora import LoraConfig, adapter_table, average  # noqa: E402
-from jaxmodpo.models.parameters import initialise  # noqa: E402
+from jaxmodpo.models.parameters import initialize  # noqa: E402
 from jaxmodpo.models.roberta import load_roberta, save_roberta  # noqa: E402
 
 VOCABULARY = 99
@@ -142,7 +142,7 @@ def test_gradients_through_remat_and_chunks_equal_the_plain_ones(tmp_path: Path)
     base = {name: variable[...] for name, variable in model.base.items()}
     lora = LoraConfig(rank=3, alpha=6.0, dropout=0.0)
     adapter = jax.tree.map(
-        lambda a: a + 0.05, initialise(adapter_table(parameter_table(model.config), lora), jax.random.key(0))
+        lambda a: a + 0.05, initialize(adapter_table(parameter_table(model.config), lora), jax.random.key(0))
     )
 
     def chunked(adapter):
@@ -172,7 +172,7 @@ def test_adapters_load_in_peft_and_peft_adapters_load_here(tmp_path: Path, lora:
     theirs = mistral_folder(tmp_path / "model")
     ours = load_decoder(tmp_path / "model", "float32")
     base = {name: variable[...] for name, variable in ours.base.items()}
-    adapter = initialise(adapter_table(parameter_table(ours.config), lora), jax.random.key(1))
+    adapter = initialize(adapter_table(parameter_table(ours.config), lora), jax.random.key(1))
     adapter = {n: a + 0.1 * jax.random.normal(jax.random.key(2), a.shape) for n, a in adapter.items()}
     save_adapter(tmp_path / "adapter", adapter, lora, ours.config, "somewhere")
 
@@ -197,7 +197,7 @@ def test_a_fresh_adapter_changes_nothing_to_the_last_bit(tmp_path: Path):
         model = load_decoder(tmp_path, dtype)
         base = {name: variable[...] for name, variable in model.base.items()}
         lora = LoraConfig(rank=4, alpha=8.0, dropout=0.5)
-        fresh = initialise(adapter_table(parameter_table(model.config), lora), jax.random.key(1))
+        fresh = initialize(adapter_table(parameter_table(model.config), lora), jax.random.key(1))
         zeros = jax.tree.map(jnp.zeros_like, fresh)
 
         @jax.jit
@@ -212,7 +212,7 @@ def test_dropout_leaves_the_adapters_mean_and_is_off_without_a_key(tmp_path: Pat
     model = load_decoder(tmp_path, "float32")
     base = {name: variable[...] for name, variable in model.base.items()}
     lora = LoraConfig(rank=4, alpha=0.4, dropout=0.3, targets=("down_proj",))
-    adapter = initialise(adapter_table(parameter_table(model.config), lora), jax.random.key(1))
+    adapter = initialize(adapter_table(parameter_table(model.config), lora), jax.random.key(1))
     adapter["down_proj.B"] = 0.1 * jax.random.normal(jax.random.key(2), adapter["down_proj.B"].shape)
     policy = Decoder(model.config, base, lora, adapter)
     tokens = jnp.asarray(TOKENS)
@@ -230,7 +230,7 @@ def test_average_is_the_exact_mean_of_the_deltas(tmp_path: Path):
     adapters, deltas = [], []
     for seed, (rank, alpha) in enumerate([(2, 4.0), (5, 1.0)]):
         lora = LoraConfig(rank=rank, alpha=alpha, dropout=0.0)
-        arrays = initialise(adapter_table(parameter_table(config), lora), jax.random.key(seed))
+        arrays = initialize(adapter_table(parameter_table(config), lora), jax.random.key(seed))
         arrays = {n: a + jax.random.normal(jax.random.key(7), a.shape) for n, a in arrays.items()}
         adapters.append((lora, arrays))
         deltas.append({n: lora.scale * arrays[f"{n}.A"] @ arrays[f"{n}.B"] for n in lora.targets})

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxmodpo.models.parameters import initialise
+from jaxmodpo.models.parameters import initialize
 from jaxmodpo.models.remat import Remat
 from jaxmodpo.models.roberta import Roberta, RobertaConfig, parameter_table
 
@@ -15,7 +15,7 @@ from jaxmodpo.models.roberta import Roberta, RobertaConfig, parameter_table
 @pytest.mark.parametrize("remat", ["full", "dots"])
 def test_an_encoders_gradients_are_the_same(remat: Remat):
     config = RobertaConfig(32, 16, 24, 2, 2, 20, dropout=0.1)
-    parameters = initialise(parameter_table(config), jax.random.key(0))
+    parameters = initialize(parameter_table(config), jax.random.key(0))
     tokens = jax.random.randint(jax.random.key(1), (3, 12), 0, 32)
 
     def loss(parameters, remat):

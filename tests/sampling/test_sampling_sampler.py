@@ -17,7 +17,7 @@ from jaxmodpo.files import read_json
 from jaxmodpo.models import decoder
 from jaxmodpo.models.decoder_config import DecoderConfig
 from jaxmodpo.models.files import save_model
-from jaxmodpo.models.parameters import initialise
+from jaxmodpo.models.parameters import initialize
 from jaxmodpo.records import Question, read_responses, write_questions
 from jaxmodpo.sampling.command import ResponsesConfig, responses
 from jaxmodpo.sampling.sampler import SamplingSettings, choose, sample
@@ -44,7 +44,7 @@ def model(tmp_path_factory) -> Path:
         "rope_theta": 10000.0,
     }
     table = decoder.parameter_table(DecoderConfig.from_mapping(settings, "test"))
-    parameters = jax.tree.map(lambda a: 8 * a, initialise(table, jax.random.key(0)))
+    parameters = jax.tree.map(lambda a: 8 * a, initialize(table, jax.random.key(0)))
     save_model(folder / "model", settings, table, parameters, tokenizer_from=folder / "tokenizer")
     return folder / "model"
 

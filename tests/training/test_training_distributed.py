@@ -24,7 +24,7 @@ from jaxmodpo.methods.modpo import MODPOConfig, modpo
 from jaxmodpo.models import decoder
 from jaxmodpo.models.decoder_config import DecoderConfig
 from jaxmodpo.models.files import read_model_config, save_model
-from jaxmodpo.models.parameters import initialise
+from jaxmodpo.models.parameters import initialize
 from jaxmodpo.models.roberta import load_roberta, save_roberta
 from jaxmodpo.records import Candidate, Pair, write_pairs
 from jaxmodpo.sandbox.models import save_tokenizer
@@ -56,7 +56,7 @@ def world(tmp_path_factory, tiny_world) -> dict[str, Path]:
         "eos_token_id": 2,
     }
     table = decoder.parameter_table(DecoderConfig.from_mapping(settings, "test"))
-    parameters = jax.tree.map(lambda a: 5 * a, initialise(table, jax.random.key(0)))
+    parameters = jax.tree.map(lambda a: 5 * a, initialize(table, jax.random.key(0)))
     save_model(folder / "model", settings, table, parameters, tokenizer_from=folder / "tokenizer")
     roberta = tiny_world / "roberta"
     save_roberta(folder / "reward", load_roberta(roberta, fresh_head_seed=1), read_model_config(roberta), roberta)

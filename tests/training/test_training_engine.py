@@ -23,7 +23,7 @@ from jaxmodpo.models import decoder
 from jaxmodpo.models.decoder_config import DecoderConfig
 from jaxmodpo.models.files import save_model
 from jaxmodpo.models.lora import LoraConfig
-from jaxmodpo.models.parameters import initialise
+from jaxmodpo.models.parameters import initialize
 from jaxmodpo.records import Candidate, Pair, write_pairs
 from jaxmodpo.sandbox.models import save_tokenizer
 from jaxmodpo.training.loaded_policy import load_policy
@@ -55,7 +55,7 @@ def tiny_model(folder: Path) -> Path:
     }
     config = DecoderConfig.from_mapping(settings, "test")
     table = decoder.parameter_table(config)
-    parameters = jax.tree.map(lambda a: 5 * a, initialise(table, jax.random.key(0)))
+    parameters = jax.tree.map(lambda a: 5 * a, initialize(table, jax.random.key(0)))
     tokenizer = folder.rename(folder.with_name("tokenizer"))
     save_model(folder, settings, table, parameters, tokenizer_from=tokenizer)
     return folder

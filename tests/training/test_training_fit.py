@@ -23,8 +23,8 @@ from jaxmodpo.models.attention import Attention
 from jaxmodpo.models.decoder import Decoder, parameter_table
 from jaxmodpo.models.decoder_config import DecoderConfig
 from jaxmodpo.models.lora import PROJECTIONS, LoraConfig, adapter_table
-from jaxmodpo.models.parameters import count, initialise
-from jaxmodpo.models.quantised import BaseDtype
+from jaxmodpo.models.parameters import count, initialize
+from jaxmodpo.models.quantized import BaseDtype
 from jaxmodpo.models.roberta import Roberta
 from jaxmodpo.models.roberta import parameter_table as encoder_table
 from jaxmodpo.models.shapes import decoder_shape, encoder_shape
@@ -81,9 +81,9 @@ def test_microbatches_lower_what_the_step_needs():
 
 def test_counted_operations_are_those_of_the_traced_programs():
     lengths = np.full(3, 32)
-    base = initialise(parameter_table(CONFIG), jax.random.key(0))
+    base = initialize(parameter_table(CONFIG), jax.random.key(0))
     lora = LoraConfig(rank=8, alpha=8.0, dropout=0.0, targets=PROJECTIONS)
-    adapter = initialise(adapter_table(parameter_table(CONFIG), lora), jax.random.key(0))
+    adapter = initialize(adapter_table(parameter_table(CONFIG), lora), jax.random.key(0))
     tokens = jnp.zeros((3, 32), jnp.int32)
 
     def total(adapter: dict[str, jax.Array], lora: LoraConfig | None) -> jax.Array:
@@ -105,7 +105,7 @@ def test_counted_operations_are_those_of_the_traced_programs():
 def test_an_encoders_counted_operations_are_those_of_the_traced_program():
     config = encoder_shape("roberta-base")
     config = type(config)(**{**vars(config), "num_hidden_layers": 2, "vocab_size": 64})
-    parameters = initialise(encoder_table(config), jax.random.key(0))
+    parameters = initialize(encoder_table(config), jax.random.key(0))
     program = jax.make_jaxpr(
         lambda p: Roberta(config, p).rewards(jnp.zeros((2, 32), jnp.int32), jnp.full(2, 32), None)
     )(parameters)

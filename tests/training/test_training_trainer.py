@@ -347,14 +347,14 @@ def test_the_best_checkpoint_outlives_later_ones_and_a_restart(tmp_path):
     second.at(1, state)
 
 
-def test_texts_are_tokenised_once(tmp_path):
+def test_texts_are_tokenized_once(tmp_path):
     cut = Cut()
 
-    def tokenise() -> Examples:
+    def tokenize() -> Examples:
         cut.add(2, 3, 40, 5, 6)
         return data([1.0])
 
-    first = cached_examples("tokens", {"pairs": 1}, cut, tokenise, tmp_path)
+    first = cached_examples("tokens", {"pairs": 1}, cut, tokenize, tmp_path)
     second = cached_examples("tokens", {"pairs": 1}, cut, lambda: pytest.fail("tokenised again"), tmp_path)
     np.testing.assert_array_equal(first.tokens, second.tokens)
     assert cut.counts == (4, 6, 80, 10, 12)

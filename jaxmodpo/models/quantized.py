@@ -1,9 +1,9 @@
-"""Frozen projections in 8 or 4 bits, dequantised where they are multiplied.
+"""Frozen projections in 8 or 4 bits, dequantized where they are multiplied.
 
 Two formats, both block-wise: 64 consecutive inputs of one output share a scale, their largest
 absolute value. ``int8`` keeps whole numbers from −127 to 127 and float32 scales. ``nf4`` is QLoRA's:
-the sixteen NormalFloat levels, with the scales themselves quantised to 8 bits in blocks of 256
-("double quantisation"), all as bitsandbytes defines and computes them. A weight stays stacked over
+the sixteen NormalFloat levels, with the scales themselves quantized to 8 bits in blocks of 256
+("double quantization"), all as bitsandbytes defines and computes them. A weight stays stacked over
 layers and keeps its sharding: blocks run along the inputs.
 
 Axis suffixes: L layers, I inputs, O outputs, G groups of 64 inputs.
@@ -67,7 +67,7 @@ def dynamic_levels() -> np.ndarray:
 DYNAMIC_LEVELS = dynamic_levels()
 
 
-def is_quantised(base_dtype: BaseDtype) -> bool:
+def is_quantized(base_dtype: BaseDtype) -> bool:
     return base_dtype in ("int8", "nf4")
 
 
@@ -77,7 +77,7 @@ def stored_table(table: Table, base_dtype: BaseDtype) -> dict[str, Spec]:
     Raises:
         UserError: a projection whose inputs 64 does not divide.
     """
-    if not is_quantised(base_dtype):
+    if not is_quantized(base_dtype):
         return dict(table)
     stored: dict[str, Spec] = {}
     for name, spec in table.items():
@@ -108,12 +108,12 @@ def stored_table(table: Table, base_dtype: BaseDtype) -> dict[str, Spec]:
 
 
 def is_projection(spec: Spec) -> bool:
-    """Whether a weight is one that gets quantised: the stacked matrices, not embeddings, norms or the head."""
+    """Whether a weight is one that gets quantized: the stacked matrices, not embeddings, norms or the head."""
     return spec.layers > 0 and spec.transposed
 
 
-def quantise(weight_IO: Array, base_dtype: BaseDtype) -> dict[str, Array]:
-    """Quantise one layer's matrix into the parts that :func:`stored_table` names."""
+def quantize(weight_IO: Array, base_dtype: BaseDtype) -> dict[str, Array]:
+    """Quantize one layer's matrix into the parts that :func:`stored_table` names."""
     inputs, outputs = weight_IO.shape
     blocks_GBO = weight_IO.astype(jnp.float32).reshape(inputs // BLOCK, BLOCK, outputs)
     largest_GO = jnp.max(jnp.abs(blocks_GBO), axis=1)
@@ -136,7 +136,7 @@ def quantise(weight_IO: Array, base_dtype: BaseDtype) -> dict[str, Array]:
     }
 
 
-def dequantise(parts: Mapping[str, Array], dtype: Any) -> Array:
+def dequantize(parts: Mapping[str, Array], dtype: Any) -> Array:
     """Return one layer's matrix ``[I, O]``; every step but the last cast is float32."""
     codes_IO, scales_GO = parts["codes"], parts["scales"]
     inputs, outputs = codes_IO.shape
@@ -154,7 +154,7 @@ def dequantise(parts: Mapping[str, Array], dtype: Any) -> Array:
 def matmul(x: Array, weights: Mapping[str, Array], name: str) -> Array:
     """Return ``x @ W`` for the weight ``name``, whichever way it is stored.
 
-    A quantised weight gets no gradient, and its dequantised form is not kept for the backward pass:
+    A quantized weight gets no gradient, and its dequantized form is not kept for the backward pass:
     it is made again there.
 
     Args:
@@ -171,7 +171,7 @@ def matmul(x: Array, weights: Mapping[str, Array], name: str) -> Array:
 
 @jax.custom_vjp
 def _matmul(x: Array, parts: dict[str, Array]) -> Array:
-    return x @ dequantise(parts, x.dtype)
+    return x @ dequantize(parts, x.dtype)
 
 
 def _forward(x: Array, parts: dict[str, Array]) -> tuple[Array, dict[str, Array]]:
@@ -179,7 +179,7 @@ def _forward(x: Array, parts: dict[str, Array]) -> tuple[Array, dict[str, Array]
 
 
 def _backward(parts: dict[str, Array], cotangent: Array) -> tuple[Array, None]:
-    return cotangent @ dequantise(parts, cotangent.dtype).T, None
+    return cotangent @ dequantize(parts, cotangent.dtype).T, None
 
 
 _matmul.defvjp(_forward, _backward)
