@@ -83,6 +83,7 @@ SECTIONS: Mapping[str, Mapping[str, Command]] = {
         "bench injection": Command(
             "bench.injection", "BenchInjectionConfig", "bench_injection", "do replies that give orders win?"
         ),
+        "schemas": Command("json_schemas", "SchemasConfig", "schemas", "JSON Schemas of settings files, for editors"),
         "sandbox world": Command("sandbox.world", "WorldConfig", "world", "posts, a survey and tiny models"),
         "sandbox check": Command("sandbox.check", "CheckConfig", "check", "count malformed replies"),
         "sandbox fronts": Command("sandbox.fronts", "FrontsConfig", "fronts", "MODPO against soups, true rewards"),

@@ -51,7 +51,7 @@ class Family:
 
 
 @dataclass(frozen=True)
-class _File:
+class FamiliesFile:
     """A table as it is written."""
 
     families: list[Family]
@@ -76,7 +76,7 @@ class Families:
         """
         path = builtin("judging", source)
         table = load_yaml(path)
-        read = read_as(table, _File, str(path))
+        read = read_as(table, FamiliesFile, str(path))
         return cls(tuple(read.families), float(read.batch_discount), str(read.as_of))
 
     def of(self, model: str) -> Family:

@@ -22,8 +22,7 @@ from jaxmodpo.judging.answers import answer_object
 from jaxmodpo.judging.criteria import Criterion
 from jaxmodpo.judging.judge import Request
 
-# Every part of the wording and what is filled into it.
-_PARTS = {
+PARTS: Mapping[str, set[str]] = {
     "system": {"persona"},
     "rank": {"question", "criteria", "replies", "count", "answer", "mark"},
     "compare": {"question", "criteria", "replies", "ties", "answer", "mark"},
@@ -35,6 +34,8 @@ _PARTS = {
     "several": {"criteria"},
     "ties": set(),
 }
+"""every part of the wording, and what is filled into it"""
+
 _TEXT = re.compile(r"\$(?:text\b|\{text\})")
 _FENCED = re.compile(r"(?s).*\$(mark\b|\{mark\}).*\n\$(text|\{text\})\n.*\$(mark\b|\{mark\}).*")
 
@@ -69,9 +70,9 @@ class Prompts:
         path = builtin("judging", source)
         parts = load_yaml(path)
         for name in parts:
-            if name not in _PARTS:
-                raise UserError(f"{path}: unknown part '{name}'{nearest(str(name), _PARTS)}")
-        for name, values in _PARTS.items():
+            if name not in PARTS:
+                raise UserError(f"{path}: unknown part '{name}'{nearest(str(name), PARTS)}")
+        for name, values in PARTS.items():
             if not isinstance(parts.get(name), str):
                 raise UserError(f"{path} lacks the part '{name}', a text")
             template = Template(parts[name])

@@ -204,13 +204,7 @@ def _source(name: str, said: Any, content: Mapping[str, Any], path: Path) -> Sou
     where = f"{path}: fields, {name}"
     if not isinstance(said, Mapping):
         said = {"column": _text(said, where)}
-    allowed = (
-        _ID_KEYS if name == IDENTIFIER
-        else _AGE_KEYS if name == "age"
-        else _TEXT_KEYS if name in TEXTS
-        else _LIST_KEYS if name in LISTS
-        else _RATING_KEYS
-    )  # fmt: skip
+    allowed = keys_of(name)
     _refuse_unknown(said, allowed, where)
     origins = [key for key in ("column", "ticks", "constant", "number") if key in said]
     if len(origins) != 1:
@@ -232,6 +226,17 @@ def _source(name: str, said: Any, content: Mapping[str, Any], path: Path) -> Sou
         bands=_bands(said.get("bands", []), where),
         groups=_texts(_mapping(said.get("groups", {}), f"{where}, groups"), f"{where}, groups"),
     )
+
+
+def keys_of(name: str) -> tuple[str, ...]:
+    """Return the keys that may stand under a field."""
+    if name == IDENTIFIER:
+        return _ID_KEYS
+    if name == "age":
+        return _AGE_KEYS
+    if name in TEXTS:
+        return _TEXT_KEYS
+    return _LIST_KEYS if name in LISTS else _RATING_KEYS
 
 
 def _ticks(said: Mapping[Any, Any], where: str) -> dict[str, str]:
