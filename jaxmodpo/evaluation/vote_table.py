@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from jaxmodpo.errors import UserError
+from jaxmodpo.judging.effective import effective_positions
 from jaxmodpo.judging.ledger import Ledger
 from jaxmodpo.judging.votes import Vote, fault_of
 
@@ -147,8 +148,7 @@ class _Growing:
 def read_votes(ledgers: Sequence[Ledger], run: str | None = None) -> Record:
     """Read the votes of ledgers, of one run or of all.
 
-    Of several votes of one judge under one key, which says everything that was asked, the newest valid
-    one counts, or the newest where none is valid.
+    Of several votes of one judge under one key, which says everything that was asked, the effective one is kept.
 
     Raises:
         UserError: a vote is not what its kind needs, or there is none.
@@ -220,7 +220,7 @@ def _ranks(vote: Vote, responses: tuple[str, ...]) -> bytes:
 
 
 def _table(kind: str, shown: int, grown: _Growing, valid: int) -> tuple[VoteTable, int]:
-    """Return the votes that count, and how many were read."""
+    """Return the effective votes, and how many were read."""
     columns = {name: np.frombuffer(column, np.uint32) for name, column in grown.columns.items()}
     ranks, positions = (np.frombuffer(rows, np.uint8).reshape(-1, shown) for rows in (grown.ranks, grown.positions))
     nobody = np.full(len(ranks), -1, np.int32)
@@ -229,14 +229,10 @@ def _table(kind: str, shown: int, grown: _Growing, valid: int) -> tuple[VoteTabl
 
 
 def _latest(table: VoteTable, keys: Numbers, valid: int) -> VoteTable:
-    """Keep the vote that counts under each key, in the order read."""
+    """Keep the effective vote under each key, in the order read."""
     named = np.stack([table.source.astype(np.uint64), *keys.T], axis=1)
-    by_key = np.lexsort((table.status == valid, *named.T))  # stable: among equals the newest is last
-    changes = (named[by_key[1:]] != named[by_key[:-1]]).any(axis=1)
-    counted, first = by_key[np.append(changes, True)], np.flatnonzero(np.append(True, changes))
-    met = np.minimum.reduceat(by_key, first)
-    in_order = np.argsort(counted)
-    return _told_apart(table.where(counted[in_order]), met[in_order])
+    effective = effective_positions(named, table.status == valid)
+    return _told_apart(table.where(effective.positions), effective.first)
 
 
 def _told_apart(table: VoteTable, met: Numbers) -> VoteTable:

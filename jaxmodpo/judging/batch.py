@@ -24,9 +24,10 @@ from jaxmodpo.errors import UserError
 from jaxmodpo.failures import ACCOUNT_CODES
 from jaxmodpo.judging.batch_api import HOPELESS, NO_ROOM, BatchAPI
 from jaxmodpo.judging.batch_files import EXPIRED, BatchFiles, Draft, Header, Outcome, input_line, outcomes
+from jaxmodpo.judging.batch_records import Batch
 from jaxmodpo.judging.budget import Budget
 from jaxmodpo.judging.judge import Answer, Asked, Request, Usage, vote_keys
-from jaxmodpo.judging.ledger import Batch, Ledger
+from jaxmodpo.judging.ledger import Ledger
 
 if TYPE_CHECKING:
     from openai import OpenAI
@@ -220,16 +221,16 @@ class _Work:
     def take_over(self) -> None:
         """Look after this run's unread batches whose process is gone."""
         ledger = self.judge.ledger
-        mine = ledger.claim([batch.tag for batch in ledger.batches() if batch.state != "read"])
+        mine = ledger.claims.take([batch.tag for batch in ledger.batches.all() if batch.state != "read"])
         tagged: dict[str, Seen] | None = None
         # Looked at again: another process may have read one before the claim.
-        for batch in ledger.batches():
+        for batch in ledger.batches.all():
             if batch.tag not in mine:
                 continue
             files = BatchFiles(self.judge.folder, batch.tag)
             header = files.header()
             if batch.state == "read" or (header is not None and header.identity != self.judge.identity):
-                ledger.release([batch.tag])
+                ledger.claims.release([batch.tag])
                 continue
             batch_id = batch.batch_id
             if batch.state == "prepared":
@@ -273,7 +274,7 @@ class _Work:
                 self.put(asked, Answer("error", f"the request has {len(line):,} bytes, more than a batch may have"))
                 continue
             if not self._reserve(asked.request, line):
-                self.judge.ledger.release([asked.key])
+                self.judge.ledger.claims.release([asked.key])
                 break
             header = Header(self.judge.identity, str(body.get("model") or ""), 1)
             self.drawn = self._write(self.drawn, header, asked, line)
@@ -304,8 +305,8 @@ class _Work:
         if draft is None:
             tag = uuid.uuid4().hex
             # Written down first, so that files are never left behind.
-            self.judge.ledger.claim([tag])
-            self.judge.ledger.keep_batch(Batch(tag, "", "prepared", 0))
+            self.judge.ledger.claims.take([tag])
+            self.judge.ledger.batches.record(Batch(tag, "", "prepared", 0))
             draft = Draft(BatchFiles(self.judge.folder, tag), header, self.most, self.judge.max_bytes)
             self.drafts[tag] = draft
         draft.add(asked, line)
@@ -314,8 +315,8 @@ class _Work:
     def _close(self, draft: Draft) -> None:
         draft.close()
         batch = _Mine(draft.files, draft.header, len(draft.keys))
-        self.judge.ledger.keep_batch(Batch(batch.tag, "", "prepared", batch.requests))
-        self.judge.ledger.hold_for(draft.keys, batch.tag, HOLD)
+        self.judge.ledger.batches.record(Batch(batch.tag, "", "prepared", batch.requests))
+        self.judge.ledger.claims.give_to_batch(draft.keys, batch.tag, HOLD)
         del self.drafts[batch.tag]
         self.waiting.append(batch)
 
@@ -341,18 +342,18 @@ class _Work:
         return len(self.running) < self.judge.max_batches and not validating and not self._full
 
     def _is_running(self, batch: _Mine) -> None:
-        self.judge.ledger.keep_batch(Batch(batch.tag, batch.batch_id, "submitted", batch.requests))
+        self.judge.ledger.batches.record(Batch(batch.tag, batch.batch_id, "submitted", batch.requests))
         self.running[batch.tag] = batch
         self._hold(batch)
         log.info("batch %s has %d requests", batch.batch_id, batch.requests)
 
     def _hold(self, batch: _Mine) -> None:
-        self.judge.ledger.hold_for([asked.key for asked in batch.files.asked()], batch.tag, HOLD)
+        self.judge.ledger.claims.give_to_batch([asked.key for asked in batch.files.asked()], batch.tag, HOLD)
         batch.held = time.monotonic()
 
     def _no_room(self, batch: _Mine) -> None:
         """Keep a batch that was refused for later, or halve it where nothing else is in its way."""
-        self.judge.ledger.keep_batch(Batch(batch.tag, "", "prepared", batch.requests))
+        self.judge.ledger.batches.record(Batch(batch.tag, "", "prepared", batch.requests))
         batch.unsure = False
         if self.running.pop(batch.tag, None) is not None:
             self.waiting.insert(0, batch)
@@ -514,7 +515,7 @@ class _Work:
 
     def _again(self, batch: _Mine, keys: Container[str], header: Header) -> None:
         """Write some of a batch's requests into new batches: those that are still its own."""
-        own, draft = self.judge.ledger.take_back(batch.tag), None
+        own, draft = self.judge.ledger.claims.take_from_batch(batch.tag), None
         if not own:
             return
         for asked, line in self._lines(batch):
@@ -543,13 +544,13 @@ class _Work:
     def _forget(self, batch: _Mine) -> None:
         """Be done with a batch: its requests are free, its files deleted."""
         ledger = self.judge.ledger
-        ledger.release_batch(batch.tag)
+        ledger.claims.release_batch(batch.tag)
         # Before it counts as read, since nobody would look for it then.
         batch.files.input.unlink(missing_ok=True)
-        ledger.keep_batch(Batch(batch.tag, batch.batch_id, "read", batch.requests))
+        ledger.batches.record(Batch(batch.tag, batch.batch_id, "read", batch.requests))
         batch.files.delete()
         self.running.pop(batch.tag, None)
-        ledger.release([batch.tag])
+        ledger.claims.release([batch.tag])
         if batch.file_id:
             self._api.delete(batch.file_id)
 
@@ -557,13 +558,13 @@ class _Work:
         """Give back what was not sent; what is at the endpoint, or may be, stays for a later start."""
         for tag, draft in list(self.drafts.items()):
             draft.close()
-            self.judge.ledger.release(draft.keys)
+            self.judge.ledger.claims.release(draft.keys)
             self._forget(_Mine(draft.files, draft.header, len(draft.keys)))
             del self.drafts[tag]
         for batch in self.waiting:
             if not batch.unsure:
                 self._forget(batch)
-        self.judge.ledger.release([batch.tag for batch in [*self.running.values(), *self.waiting]])
+        self.judge.ledger.claims.release([batch.tag for batch in [*self.running.values(), *self.waiting]])
         for _ in range(self._reserved):
             self.judge.budget.settle(None)
         self._reserved = 0

@@ -80,7 +80,7 @@ def collect(
                 judge.ask(run.unanswered(requests()), run.put)
             finally:
                 run.keep()
-                ledger.release_all()
+                ledger.claims.release_all()
             if not run.elsewhere and not run.again:
                 break
             # What was under way when it was looked at may be answered by now, as a batch of an earlier start is.
@@ -181,14 +181,14 @@ class _Run:
             wanted = self._wanted(batch)
             if wanted and self.judge.costs:
                 # A request that this process is asking already, since it stands in the run twice, is nobody else's.
-                own = self.ledger.holds([asked.key for asked in wanted])
+                own = self.ledger.claims.held([asked.key for asked in wanted])
                 self.again += _votes([asked for asked in wanted if asked.key in own])
                 wanted = [asked for asked in wanted if asked.key not in own]
-                mine = self.ledger.claim([asked.key for asked in wanted])
+                mine = self.ledger.claims.take([asked.key for asked in wanted])
                 # Another process may have answered between the look and the claim.
                 claimed = [asked for asked in wanted if asked.key in mine]
                 still = self._wanted(claimed)
-                self.ledger.release([asked.key for asked in claimed if asked not in still])
+                self.ledger.claims.release([asked.key for asked in claimed if asked not in still])
                 self.elsewhere += _votes(wanted) - _votes(claimed)
                 wanted = _once(still)
             self._show(seen - self.elsewhere - self.again - _votes(wanted))

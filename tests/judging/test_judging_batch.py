@@ -101,12 +101,12 @@ def ask(judge: BatchJudge, wanted: list[Request]) -> int:
                 asked = Asked(call_key(request, judge.identity), request)
                 if not unanswered(asked):
                     continue
-                if not ledger.claim([asked.key]):
+                if not ledger.claims.take([asked.key]):
                     elsewhere += 1
                 elif unanswered(asked):
                     yield asked
                 else:
-                    ledger.release([asked.key])
+                    ledger.claims.release([asked.key])
 
         judge.ask(draw(), put)
         if not elsewhere:
@@ -120,10 +120,10 @@ def statuses(ledger: Ledger) -> Counter[str]:
 
 def all_done(ledger: Ledger, folder: Path) -> None:
     """Every batch is read, no file is left, and no request is claimed."""
-    assert all(batch.state == "read" for batch in ledger.batches())
+    assert all(batch.state == "read" for batch in ledger.batches.all())
     assert not folder.exists() or list(folder.iterdir()) == []
     keys = [call_key(request, IDENTITY) for request in requests(100)]
-    assert ledger.claim(keys) == set(keys)
+    assert ledger.claims.take(keys) == set(keys)
 
 
 # --------------------------------------------------------------------------- what comes back
@@ -416,7 +416,7 @@ def test_an_endpoint_that_is_gone_leaves_its_batches_to_the_next_start(server, t
     with Ledger(tmp_path / "votes.sqlite") as ledger:
         with pytest.raises(UserError, match=words):
             ask(make_judge(server.url, ledger, folder), requests(6))
-        assert [batch.state for batch in ledger.batches()] == ["submitted"] and statuses(ledger) == {}
+        assert [batch.state for batch in ledger.batches.all()] == ["submitted"] and statuses(ledger) == {}
     server.statuses = lambda method, path: 200
     with Ledger(tmp_path / "votes.sqlite") as ledger:
         ask(make_judge(server.url, ledger, folder), requests(6))
@@ -482,12 +482,11 @@ def test_a_lost_file_of_an_unread_batch_is_a_sentence(server, tmp_path, monkeypa
 
 CHILD = textwrap.dedent(
     """
-    import json, os, signal, sys, time
+    import functools, importlib, json, os, signal, sys
     from pathlib import Path
     sys.path.insert(0, sys.argv[1])
     import openai
     import test_judging_batch as tests
-    from jaxmodpo.judging import batch
     from jaxmodpo.judging.ledger import Ledger
     url, folder, starts = sys.argv[2], Path(sys.argv[3]), json.loads(sys.argv[4])
 
@@ -503,7 +502,9 @@ CHILD = textwrap.dedent(
 
     def start(run, count, point, after):
         if point:
-            owner, name = getattr(batch, point.split(".")[0]), point.split(".")[1]
+            module, _, path = point.partition(":")
+            *owners, name = path.split(".")
+            owner = functools.reduce(getattr, owners, importlib.import_module(module))
             setattr(owner, name, killing(getattr(owner, name), after))
         with Ledger(folder / "votes.sqlite", run) as ledger:
             tests.ask(tests.make_judge(url, ledger, folder / "b", max_requests=6, rounds=9), tests.requests(count))
@@ -558,8 +559,10 @@ def test_a_judge_killed_anywhere_goes_on_and_pays_nothing_twice(server, tmp_path
         return Outcome(status="completed" if number % 3 else "expired", output=[answered(line) for line in come_to])
 
     server.script = script
-    points = ["Draft.close", "BatchAPI.upload", "BatchAPI.create", "time.sleep", "_Work._settle", "_Work._forget"]
-    points += ["_Work._is_running", "_Work._again", "_Work._read", "Ledger.keep_batch", "Ledger.hold_for"]
+    methods = ["batch_files:Draft.close", "batch_api:BatchAPI.upload", "batch_api:BatchAPI.create"]
+    methods += ["batch:_Work._settle", "batch:_Work._forget", "batch:_Work._is_running", "batch:_Work._again"]
+    methods += ["batch:_Work._read", "batch_records:BatchRecords.record", "claims:Claims.give_to_batch"]
+    points = ["time:sleep", *(f"jaxmodpo.judging.{method}" for method in methods)]
     # Each has new requests to ask, so that it does not end before its kill.
     starts = [("r", 8 * number, point, number % 2) for number, point in enumerate(points, 1)]
     assert endings(start_child(server, tmp_path, *starts)).count(-signal.SIGKILL) >= 10
@@ -585,7 +588,7 @@ def test_a_batch_created_while_the_process_dies_is_found_by_its_tag(server, tmp_
     pids.append(int(process.stdout.readline().split()[1]))
     assert endings(process) == [-signal.SIGKILL]
     with Ledger(tmp_path / "votes.sqlite", "r") as ledger:
-        assert [batch.state for batch in ledger.batches()] == ["prepared"]
+        assert [batch.state for batch in ledger.batches.all()] == ["prepared"]
         ask(make_judge(server.url, ledger, tmp_path / "b", max_requests=6), requests(20))
         assert statuses(ledger) == {"valid": 40}
         all_done(ledger, tmp_path / "b")

@@ -255,14 +255,14 @@ def test_what_another_process_asks_is_left_to_it_and_waited_for(tmp_path, monkey
     monkeypatch.setattr(module, "_LOOK_AGAIN", 0.02)
     with Ledger(tmp_path / "v.sqlite") as other, Ledger(tmp_path / "v.sqlite") as own:
         theirs = [Asked(call_key(r, "scripted"), r) for r in requests(3)]
-        assert other.claim([a.key for a in theirs]) == {a.key for a in theirs}
+        assert other.claims.take([a.key for a in theirs]) == {a.key for a in theirs}
 
         def answer_later() -> None:
             time.sleep(0.3)
             for asked in theirs[:2]:
                 answer = Answer("valid", "", {"empathy": ("a",)}, "other")
                 other.add(votes_of(asked, answer, judge="scripted", run=""), [asked.key])
-            other.release([theirs[2].key])
+            other.claims.release([theirs[2].key])
 
         helper = threading.Thread(target=answer_later)
         helper.start()
@@ -285,7 +285,7 @@ def test_after_any_end_no_claim_is_left(tmp_path):
             except BaseException as raised:
                 assert error is not None and isinstance(raised, error)
             keys = [call_key(r, "scripted") for r in requests(20)]
-            assert other.claim(keys) == set(keys)
+            assert other.claims.take(keys) == set(keys)
 
 
 def test_a_call_for_one_missing_criterion_changes_nothing_of_the_others(tmp_path):

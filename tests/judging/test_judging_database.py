@@ -10,8 +10,7 @@ import pytest
 from some_votes import keys, vote
 
 from jaxmodpo.errors import UserError
-from jaxmodpo.judging import database
-from jaxmodpo.judging import ledger as module
+from jaxmodpo.judging import database, store
 from jaxmodpo.judging.database import NoLedger, existing
 from jaxmodpo.judging.ledger import Ledger
 
@@ -74,7 +73,7 @@ def test_a_ledger_opened_to_be_read_writes_nothing_and_sees_what_others_add(plac
 
 def test_a_file_that_stays_locked_for_long_is_waited_for(tmp_path, monkeypatch):
     monkeypatch.setattr(database, "_BUSY", 10)
-    monkeypatch.setattr(module, "_RECONNECT", (0.05, 0.3))
+    monkeypatch.setattr(store, "RECONNECT", (0.05, 0.3))
     with Ledger(tmp_path / "v.sqlite") as ledger:
         locking = sqlite3.connect(tmp_path / "v.sqlite", isolation_level=None, check_same_thread=False)
         locking.execute("begin immediate")

@@ -21,9 +21,10 @@ import sqlalchemy as sql
 from some_votes import EMPATHY, REQUEST, SAFETY, asked, keys, vote
 
 from jaxmodpo.errors import UserError
-from jaxmodpo.judging import ledger as module
+from jaxmodpo.judging import claims
+from jaxmodpo.judging.batch_records import Batch
 from jaxmodpo.judging.judge import Answer, Status, Usage, vote_keys
-from jaxmodpo.judging.ledger import Batch, Ledger, Spent, import_votes
+from jaxmodpo.judging.ledger import Ledger, Spent, import_votes
 from jaxmodpo.judging.tables import TABLES, create_tables
 from jaxmodpo.judging.votes import as_record, from_record, votes_of
 
@@ -84,7 +85,7 @@ def test_a_vote_is_seen_by_others_once_it_is_added(place):
 
 
 def test_a_vote_in_a_file_is_synced_before_it_counts(tmp_path):
-    with Ledger(tmp_path / "v.sqlite") as ledger, ledger._engine.connect() as connection:
+    with Ledger(tmp_path / "v.sqlite") as ledger, ledger._store.engine.connect() as connection:
         assert connection.execute(sql.text("PRAGMA journal_mode")).scalar() == "wal"
         assert connection.execute(sql.text("PRAGMA synchronous")).scalar() == 2, "FULL"
 
@@ -92,8 +93,8 @@ def test_a_vote_in_a_file_is_synced_before_it_counts(tmp_path):
 def test_rows_hold_neither_profiles_nor_replies_nor_posts(place):
     with Ledger(place) as ledger:
         ledger.add([vote("1")])
-        ledger.claim(keys("2"))
-        with ledger._engine.connect() as connection:
+        ledger.claims.take(keys("2"))
+        with ledger._store.engine.connect() as connection:
             tables = [row for table in TABLES.sorted_tables for row in connection.execute(sql.select(table))]
     text = repr(tables)
     assert "said" in text
@@ -153,8 +154,8 @@ def test_more_keys_than_a_database_takes_parameters_are_looked_up(place):
         ledger.add(votes)
         wanted = [v.key for v in votes]
         assert len(ledger.votes(wanted)) == len(ledger.statuses(wanted)) == 1203
-        assert ledger.claim(wanted) == set(wanted)
-        ledger.release(wanted)
+        assert ledger.claims.take(wanted) == set(wanted)
+        ledger.claims.release(wanted)
 
 
 def test_what_was_spent_is_counted_by_call_and_by_run(place):
@@ -251,21 +252,21 @@ def test_a_commit_that_fails_is_told_to_every_thread_whose_votes_were_in_it(plac
 
 def test_a_claim_keeps_others_out_until_it_is_released_or_answered(place):
     with Ledger(place) as one, Ledger(place) as two:
-        assert one.claim(keys("1", "2", "3")) == set(keys("1", "2", "3"))
-        assert two.claim(keys("2", "3", "4")) == set(keys("4"))
-        assert one.claim(keys("1", "4")) == set(), "neither one's own again nor another's"
-        one.release(keys("2"))
+        assert one.claims.take(keys("1", "2", "3")) == set(keys("1", "2", "3"))
+        assert two.claims.take(keys("2", "3", "4")) == set(keys("4"))
+        assert one.claims.take(keys("1", "4")) == set(), "neither one's own again nor another's"
+        one.claims.release(keys("2"))
         one.add([vote("3")], keys("3"))
-        assert two.claim(keys("1", "2", "3")) == set(keys("2", "3"))
-        one.release_all()
-        assert two.claim(keys("1")) == set(keys("1"))
+        assert two.claims.take(keys("1", "2", "3")) == set(keys("2", "3"))
+        one.claims.release_all()
+        assert two.claims.take(keys("1")) == set(keys("1"))
 
 
 def test_closing_gives_back_what_is_claimed(place):
     with Ledger(place) as one:
-        one.claim(keys("1"))
+        one.claims.take(keys("1"))
     with Ledger(place) as two:
-        assert two.claim(keys("1")) == set(keys("1"))
+        assert two.claims.take(keys("1")) == set(keys("1"))
 
 
 def test_of_many_threads_and_ledgers_that_claim_the_same_each_key_goes_to_one(place):
@@ -276,7 +277,7 @@ def test_of_many_threads_and_ledgers_that_claim_the_same_each_key_goes_to_one(pl
         def claim(ledger: Ledger, turn: int) -> None:
             for start in range(0, 60, 10):
                 at = (start + 10 * turn) % 60
-                got.append(ledger.claim(wanted[at : at + 10]))
+                got.append(ledger.claims.take(wanted[at : at + 10]))
 
         threads = [threading.Thread(target=claim, args=((one, two)[n % 2], n)) for n in range(6)]
         for thread in threads:
@@ -287,47 +288,47 @@ def test_of_many_threads_and_ledgers_that_claim_the_same_each_key_goes_to_one(pl
 
 
 def test_a_lease_that_is_not_renewed_runs_out_and_one_that_is_does_not(place, monkeypatch):
-    monkeypatch.setattr(module, "LEASE", 0.4)
+    monkeypatch.setattr(claims, "LEASE", 0.4)
     with Ledger(place) as renewing, Ledger(place) as lost, Ledger(place) as other:
-        monkeypatch.setattr(lost, "_start_renewing", lambda: None)
-        assert renewing.claim(keys("1")) and lost.claim(keys("2"))
-        assert other.claim(keys("1", "2")) == set()
+        monkeypatch.setattr(lost.claims, "_start_renewing", lambda: None)
+        assert renewing.claims.take(keys("1")) and lost.claims.take(keys("2"))
+        assert other.claims.take(keys("1", "2")) == set()
         time.sleep(1.0)
-        assert other.claim(keys("1", "2")) == set(keys("2"))
+        assert other.claims.take(keys("1", "2")) == set(keys("2"))
         # Who lost it gives back nothing that is another's.
-        lost.release(keys("2"))
+        lost.claims.release(keys("2"))
         with Ledger(place) as third:
-            assert third.claim(keys("2")) == set()
+            assert third.claims.take(keys("2")) == set()
 
 
 def test_claims_of_a_batch_outlive_their_process_and_can_be_taken_back(place):
     with Ledger(place) as one:
-        one.claim(keys("1", "2", "3"))
-        one.hold_for(keys("1", "2"), "tag", 60.0)
+        one.claims.take(keys("1", "2", "3"))
+        one.claims.give_to_batch(keys("1", "2"), "tag", 60.0)
     with Ledger(place) as two, Ledger(place) as three:
-        assert two.claim(keys("1", "2", "3")) == set(keys("3"))
-        assert three.take_back("tag") == set(keys("1", "2"))
+        assert two.claims.take(keys("1", "2", "3")) == set(keys("3"))
+        assert three.claims.take_from_batch("tag") == set(keys("1", "2"))
         three.add([vote("1")], keys("1"))
-        assert two.claim(keys("1", "2")) == set(keys("1"))
-        three.hold_for(keys("2"), "other", 60.0)
-        three.release_batch("other")
-        assert two.claim(keys("2")) == set(keys("2"))
+        assert two.claims.take(keys("1", "2")) == set(keys("1"))
+        three.claims.give_to_batch(keys("2"), "other", 60.0)
+        three.claims.release_batch("other")
+        assert two.claims.take(keys("2")) == set(keys("2"))
 
 
 def test_batches_are_kept_by_run_with_their_newest_state(place):
     with Ledger(place, "r") as ledger, Ledger(place, "other") as other:
-        ledger.keep_batch(Batch("a", "", "prepared", 5))
-        ledger.keep_batch(Batch("a", "batch-1", "submitted", 5))
-        other.keep_batch(Batch("b", "", "prepared", 1))
-        assert ledger.batches() == [Batch("a", "batch-1", "submitted", 5)]
-        assert other.batches() == [Batch("b", "", "prepared", 1)]
+        ledger.batches.record(Batch("a", "", "prepared", 5))
+        ledger.batches.record(Batch("a", "batch-1", "submitted", 5))
+        other.batches.record(Batch("b", "", "prepared", 1))
+        assert ledger.batches.all() == [Batch("a", "batch-1", "submitted", 5)]
+        assert other.batches.all() == [Batch("b", "", "prepared", 1)]
 
 
 CLAIMS_AND_WAITS = """
 import sys, time
 from jaxmodpo.judging.ledger import Ledger
 ledger = Ledger(sys.argv[1])
-print(len(ledger.claim(sys.argv[2:])), flush=True)
+print(len(ledger.claims.take(sys.argv[2:])), flush=True)
 time.sleep(600)
 """
 
@@ -352,12 +353,12 @@ def test_the_claims_of_a_process_that_was_killed_are_free_at_once(place):
     process = child(CLAIMS_AND_WAITS, place, *wanted)
     assert first_line(process) == "3"
     with Ledger(place) as ledger:
-        assert ledger.claim([*wanted, *keys("4")]) == set(keys("4")), "it lives"
+        assert ledger.claims.take([*wanted, *keys("4")]) == set(keys("4")), "it lives"
         process.kill()
         process.communicate()
         # The ledger was open before: what is dead is seen whenever it stands in the way.
-        assert ledger.claim(wanted[:1]) == set(wanted[:1])
-        assert ledger.claim(wanted) == set(wanted[1:])
+        assert ledger.claims.take(wanted[:1]) == set(wanted[:1])
+        assert ledger.claims.take(wanted) == set(wanted[1:])
 
 
 SHARES = """
@@ -414,22 +415,22 @@ def test_two_processes_that_share_a_ledger_ask_each_request_once_in_total(place,
 
 def test_a_database_that_refuses_is_told_in_a_sentence_whatever_was_wanted_of_it(place):
     with Ledger(place) as ledger, Ledger(place) as other:
-        ledger.claim(keys("1"))
-        with other._engine.begin() as connection:
+        ledger.claims.take(keys("1"))
+        with other._store.engine.begin() as connection:
             for table in TABLES.sorted_tables:
                 connection.execute(sql.text(f"drop table {table.name}"))
         for use in (
             lambda: ledger.add([vote("1")]),
             lambda: ledger.statuses(keys("1")),
             lambda: ledger.votes(keys("1")),
-            lambda: ledger.claim(keys("2")),
+            lambda: ledger.claims.take(keys("2")),
             lambda: ledger.spent("r"),
-            ledger.batches,
+            ledger.batches.all,
         ):
             with pytest.raises(UserError, match=r"cannot be used: .*; mend it and run the same") as caught:
                 use()
             assert "\n" not in str(caught.value)
-        create_tables(other._engine)
+        create_tables(other._store.engine)
 
 
 def test_a_ledger_whose_tables_are_damaged_is_refused_in_a_sentence(tmp_path):
@@ -445,7 +446,7 @@ def test_a_ledger_whose_tables_are_damaged_is_refused_in_a_sentence(tmp_path):
 def test_a_vote_whose_ids_are_no_list_of_texts_is_named(tmp_path, shown):
     with Ledger(tmp_path / "votes.sqlite") as ledger:
         ledger.add([vote("1")])
-        with ledger._engine.begin() as connection:
+        with ledger._store.engine.begin() as connection:
             connection.exec_driver_sql("UPDATE votes SET shown = ?", (shown,))
         with pytest.raises(UserError, match="a vote of the ledger is damaged: the ids in it are no list of texts"):
             list(ledger.every_vote())

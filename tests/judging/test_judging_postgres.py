@@ -16,7 +16,7 @@ from postgres_server import PASSWORD, Postgres
 
 from jaxmodpo.errors import UserError
 from jaxmodpo.files import read_json, write_json
-from jaxmodpo.judging import ledger as module
+from jaxmodpo.judging import store
 from jaxmodpo.judging.criteria import Criterion
 from jaxmodpo.judging.judge import Answer, Asked, Request, call_key
 from jaxmodpo.judging.ledger import Ledger
@@ -104,7 +104,7 @@ def test_a_commit_whose_outcome_is_unknown_is_not_written_twice(postgres, monkey
     with Ledger(postgres.new_place()) as ledger:
         cut = [True]
 
-        @event.listens_for(ledger._engine, "commit")
+        @event.listens_for(ledger._store.engine, "commit")
         def commit_and_lose_the_connection(connection) -> None:
             if cut:
                 cut.pop()
@@ -114,7 +114,7 @@ def test_a_commit_whose_outcome_is_unknown_is_not_written_twice(postgres, monkey
                 time.sleep(0.1)
                 connection.exec_driver_sql("select 1")  # finds it gone
 
-        monkeypatch.setattr(module, "_RECONNECT", (0.1,))
+        monkeypatch.setattr(store, "RECONNECT", (0.1,))
         votes = [vote(str(n)) for n in range(3)]
         ledger.add(votes)
         assert not cut and list(ledger.every_vote()) == votes
@@ -125,7 +125,7 @@ def test_a_server_that_restarts_in_the_middle_of_a_run_costs_no_vote(tmp_path, m
     """A server of its own, since others are using the shared one."""
     from postgres_server import Missing
 
-    monkeypatch.setattr(module, "_RECONNECT", (0.5, 1.0, 2.0, 4.0))
+    monkeypatch.setattr(store, "RECONNECT", (0.5, 1.0, 2.0, 4.0))
     try:
         postgres = Postgres()
     except Missing as reason:

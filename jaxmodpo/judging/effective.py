@@ -1,0 +1,62 @@
+"""Which of several votes under one key counts: the effective vote.
+
+The same may be asked more than once, since a call failed or a criterion could not be read. The ledger keeps all of
+these votes, and one under each key is effective: the newest valid one, or the newest where none is valid. The rule
+stands here alone, once for each form that votes are held in: rows of a database, and columns of numbers.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+import sqlalchemy as sql
+from numpy.typing import NDArray
+
+from jaxmodpo.judging.tables import VOTES
+
+
+def is_effective(run: str | None = None) -> sql.ColumnElement[bool]:
+    """Return the condition that a row of the votes is effective; with ``run``, among that run's votes alone.
+
+    Other votes are looked up by the vote's key, which has an index, so that a million votes need no sort.
+    """
+    vote = VOTES.c
+    other = VOTES.alias("other").c
+    is_valid, other_is_valid = vote.status == "valid", other.status == "valid"
+    is_newer = other.id > vote.id
+    replaces = (other_is_valid & ~is_valid) | (is_newer & (other_is_valid | ~is_valid))
+    condition = (other.key == vote.key) & replaces
+    if run is not None:
+        condition &= other.run == run
+    return ~sql.exists().where(condition)
+
+
+class Effective(NamedTuple):
+    """Where effective votes stand, and where a vote under the same key stood first; one of each for every key."""
+
+    positions: NDArray[np.int64]
+    first: NDArray[np.int64]
+
+
+def effective_positions(keys: NDArray[Any], valid: NDArray[np.bool_]) -> Effective:
+    """Find the effective votes among columns of votes, oldest first.
+
+    Args:
+        keys: ``[votes, parts]``, numbers that are equal where votes have one key.
+        valid: ``[votes]``, whether a vote is valid.
+
+    Returns:
+        Positions among the votes, in the order of the effective votes.
+    """
+    # Sorted by key, then failed before valid, then oldest before newest, since the sort is stable: the effective vote
+    # is the last of its key.
+    by_key = np.lexsort((valid, *keys.T))
+    sorted_keys = keys[by_key]
+    differs_from_next = (sorted_keys[1:] != sorted_keys[:-1]).any(axis=1)
+    is_last = np.append(differs_from_next, True)
+    is_first = np.append(True, differs_from_next)
+    positions = by_key[is_last]
+    first = np.minimum.reduceat(by_key, np.flatnonzero(is_first))
+    in_order = np.argsort(positions)
+    return Effective(positions[in_order], first[in_order])
