@@ -8,7 +8,6 @@ have another licence; the tests check them against published values and brute fo
 
 from __future__ import annotations
 
-import functools
 import itertools
 from collections.abc import Callable
 from typing import Any, Literal
@@ -17,7 +16,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import stats
 
-from jaxmodpo.evaluation.statistics import percentile_interval, ratio
+from jaxmodpo.evaluation.statistics import ratio
+from jaxmodpo.intervals import percentile_interval, times_drawn
 
 Array = NDArray[np.float64]
 
@@ -163,14 +163,7 @@ def estimate(
         return {"value": None, "interval": None, "undefined": undefined}
     if len(sums) < 2:
         return {"value": value, "interval": None}
-    drawn = _times_drawn(len(sums), resamples, seed)
+    drawn = times_drawn(len(sums), resamples, seed)
     samples = [statistic(drawn[row : row + _ROWS] @ sums) for row in range(0, resamples, _ROWS)]
     low, high = map(float, percentile_interval(np.concatenate(samples)))
     return {"value": value, "interval": [low, high] if np.isfinite(low) else None}
-
-
-@functools.lru_cache(maxsize=4)
-def _times_drawn(questions: int, resamples: int, seed: int) -> NDArray[Any]:
-    """Draw how often each resample holds each question; the same for every statistic, so that they are paired."""
-    drawn = np.random.default_rng(seed).multinomial(questions, np.full(questions, 1 / questions), size=resamples)
-    return drawn.astype(np.uint16 if questions < 2**16 else np.uint32)

@@ -67,16 +67,6 @@ def by_weights(rows: Sequence[Sequence[Mapping[str, Any]]]) -> list[tuple[Mappin
     return [tuple(own[weights] for own in keyed) for weights in keyed[0]]
 
 
-def resample(questions: int, count: int = 2000, seed: int = 0) -> NDArray[np.intp]:
-    """Draw bootstrap samples of questions, ``[count, questions]`` indices."""
-    return np.random.default_rng(seed).integers(questions, size=(count, questions))
-
-
-def percentile_interval(values: ArrayLike, level: float = 0.95) -> list[float]:
-    """Return the middle ``level`` of bootstrap values."""
-    return [float(q) for q in np.quantile(np.asarray(values), [(1 - level) / 2, (1 + level) / 2])]
-
-
 def front_figure(
     fronts: Mapping[str, Sequence[Mapping[str, Any]]], objectives: tuple[str, str], base: Mapping[str, Any]
 ) -> Figure:

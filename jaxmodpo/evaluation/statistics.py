@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import stats
 
-from jaxmodpo.intervals import wilson_interval
+from jaxmodpo.intervals import percentile_interval, times_drawn, wilson_interval
 
 FEW_DISCORDANT = 25
 """Below so many questions won or lost the chi-square distribution is too rough, and the exact test decides."""
@@ -79,23 +79,11 @@ def bootstrap_win_rates(outcomes: ArrayLike, *, resamples: int = 2000, seed: int
     """
     outcomes = np.asarray(outcomes, dtype=np.float64)
     questions = outcomes.shape[-2]
-    times_drawn = np.random.default_rng(seed).multinomial(questions, np.full(questions, 1 / questions), size=resamples)
+    drawn = times_drawn(questions, resamples, seed)
     won = np.nansum(outcomes, axis=-1).reshape(-1, questions)
     valid = np.isfinite(outcomes).sum(axis=-1).reshape(-1, questions)
-    rates = ratio(times_drawn @ won.T, times_drawn @ valid.T)
+    rates = ratio(drawn @ won.T, drawn @ valid.T)
     return rates.reshape(resamples, *outcomes.shape[:-2])
-
-
-def percentile_interval(samples: ArrayLike, *, confidence: float = 0.95) -> tuple[Array, Array]:
-    """Return the percentile interval over the first axis: ``[resamples, ...]`` to two of ``[...]``.
-
-    Resamples without a valid unit (NaN) do not count; NaN where none has one.
-    """
-    samples = np.asarray(samples, dtype=np.float64)
-    tail = (1 - confidence) / 2
-    defined = np.isfinite(samples).any(axis=0)
-    low, high = np.nanquantile(np.where(defined, samples, 0.0), [tail, 1 - tail], axis=0)
-    return np.where(defined, low, np.nan), np.where(defined, high, np.nan)
 
 
 def estimate_win_rate(

@@ -12,10 +12,9 @@ from typing import Any
 
 import numpy as np
 
-from jaxmodpo.intervals import wilson_interval
+from jaxmodpo.intervals import percentile_interval, resampled_questions, wilson_interval
 
 BINS = 5
-RESAMPLES = 2000
 QUANTILES = (5, 25, 50, 75, 95)
 
 
@@ -82,10 +81,12 @@ def interval(differences: np.ndarray, questions: Sequence[str], level: float = 0
         return _wilson(float(right.sum()), count, level)
     _, owners = np.unique(list(questions), return_inverse=True)
     sums, counts = np.bincount(owners, right), np.bincount(owners)
-    drawn = np.random.default_rng(0).integers(len(sums), size=(RESAMPLES, len(sums)))
+    drawn = resampled_questions(count)
     means = sums[drawn].sum(1) / counts[drawn].sum(1)
-    low, high = (float(q) for q in np.quantile(means, [(1 - level) / 2, (1 + level) / 2]))
-    return [low, high] if low < high else _wilson(float(right.mean()) * count, count, level)
+    low, high = percentile_interval(means, confidence=level)
+    if low < high:
+        return [float(low), float(high)]
+    return _wilson(float(right.mean()) * count, count, level)
 
 
 def _wilson(successes: float, trials: int, level: float) -> list[float]:

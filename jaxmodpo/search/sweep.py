@@ -23,9 +23,10 @@ from jaxmodpo.config import named_values
 from jaxmodpo.data.examples import reward_rankings
 from jaxmodpo.data.pairs import load_pairs
 from jaxmodpo.errors import UserError
-from jaxmodpo.evaluation.fronts import by_weights, front_figure, hypervolume, percentile_interval, resample, undominated
+from jaxmodpo.evaluation.fronts import by_weights, front_figure, hypervolume, undominated
 from jaxmodpo.files import atomic_path, read_json, write_json
 from jaxmodpo.hub import local_folder
+from jaxmodpo.intervals import percentile_interval, resampled_questions
 from jaxmodpo.judging.rubric import RubricJudge
 from jaxmodpo.methods.dpo import DPOConfig, dpo
 from jaxmodpo.methods.margins import margin_sources
@@ -384,7 +385,7 @@ def compare(
     values = {method: arrays(points) for method, points in fronts.items()}
     everything = np.concatenate([*(v.mean(-1) for v in values.values()), arrays([base]).mean(-1)])
     reference = everything.min(0)
-    drawn = resample(len(questions))
+    drawn = resampled_questions(len(questions))
     volumes = {
         method: np.array([hypervolume(v[:, :, rows].mean(-1), reference) for rows in drawn[:500]])
         for method, v in values.items()
@@ -397,7 +398,7 @@ def compare(
         "hypervolume": {
             method: {
                 "value": hypervolume(v.mean(-1), reference),
-                "interval": percentile_interval(volumes[method]),
+                "interval": _interval(volumes[method]),
                 "undominated": int(undominated(v.mean(-1)).sum()),
             }
             for method, v in values.items()
@@ -407,7 +408,7 @@ def compare(
         difference = volumes["modpo"] - volumes["soup"]
         said["hypervolume"]["modpo - soup"] = {
             "value": said["hypervolume"]["modpo"]["value"] - said["hypervolume"]["soup"]["value"],
-            "interval": percentile_interval(difference),
+            "interval": _interval(difference),
         }
         said["equal_weights"] = [
             _difference(one, other, names, questions, drawn)
@@ -415,6 +416,12 @@ def compare(
         ]
         said["matched_kl"] = [_difference(one, other, names, questions, drawn) for one, other in matched]
     return said
+
+
+def _interval(samples: np.ndarray) -> list[float]:
+    """Return both ends of the 95% interval of bootstrap samples, as JSON takes them."""
+    low, high = percentile_interval(samples)
+    return [float(low), float(high)]
 
 
 def _scores_of(point: Mapping[str, Any], name: str, questions: Sequence[str]) -> list[float]:
@@ -453,7 +460,7 @@ def _difference(
         "kl": {"modpo": modpo_point["kl"], "soup": soup_point["kl"]},
         "scale": {"modpo": modpo_point["scale"], "soup": soup_point["scale"]},
         "modpo - soup": {
-            name: {"value": float(values.mean()), "interval": percentile_interval(values[drawn].mean(1))}
+            name: {"value": float(values.mean()), "interval": _interval(values[drawn].mean(1))}
             for name, values in rows.items()
         },
     }

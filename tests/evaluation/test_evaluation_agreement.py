@@ -11,7 +11,6 @@ from scipy import stats
 from sklearn.metrics import cohen_kappa_score
 
 from jaxmodpo.evaluation import agreement
-from jaxmodpo.intervals import wilson_interval
 
 # Krippendorff, "Computing Krippendorff's Alpha-Reliability", 2011, example C: four observers, twelve units.
 OBSERVERS = [
@@ -78,13 +77,6 @@ def test_orientations_multiply_to_kendalls_tau():
         a, b = rng.permutation(5), rng.permutation(5)
         tau = float((agreement.orientations(a) * agreement.orientations(b)).mean())
         assert tau == pytest.approx(tau_of(a, b), abs=1e-12)
-
-
-@pytest.mark.parametrize(("won", "of"), [(0, 5), (5, 5), (37, 50), (5012, 10000)])
-def test_wilson_interval_equals_scipys(won, of):
-    ours, theirs = wilson_interval(won, of), stats.binomtest(won, of).proportion_ci(method="wilson")
-    assert ours == pytest.approx((theirs.low, theirs.high), abs=1e-12)
-    assert wilson_interval(0, 0) is None
 
 
 def test_friedman_equals_scipys():

@@ -7,7 +7,7 @@ import itertools
 import numpy as np
 import pytest
 
-from jaxmodpo.evaluation.fronts import front_figure, hypervolume, percentile_interval, resample, undominated
+from jaxmodpo.evaluation.fronts import front_figure, hypervolume, undominated
 
 
 @pytest.mark.parametrize("objectives", [1, 2, 3, 4])
@@ -27,14 +27,6 @@ def test_points_that_do_not_beat_the_reference_add_nothing():
 def test_only_undominated_points_remain():
     points = [[1.0, 3.0], [2.0, 2.0], [1.0, 2.0], [3.0, 1.0], [2.0, 2.0]]
     assert undominated(points).tolist() == [True, True, False, True, True]
-
-
-def test_bootstrap_samples_and_intervals_are_seeded():
-    drawn = resample(30, 400)
-    assert drawn.shape == (400, 30) and drawn.max() < 30
-    np.testing.assert_array_equal(drawn, resample(30, 400))
-    low, high = percentile_interval(np.random.default_rng(0).normal(size=20_000))
-    assert low == pytest.approx(-1.96, abs=0.06) and high == pytest.approx(1.96, abs=0.06)
 
 
 def test_fronts_are_drawn():

@@ -18,7 +18,6 @@ from jaxmodpo.evaluation.statistics import (
     estimate_win_rate,
     mcnemar,
     mcnemar_from_counts,
-    percentile_interval,
     question_majorities,
     win_rate,
 )
@@ -108,11 +107,6 @@ def test_bootstrap_is_the_same_for_a_seed_and_another_for_another():
     first = bootstrap_win_rates(outcomes, resamples=10, seed=1)
     np.testing.assert_array_equal(first, bootstrap_win_rates(outcomes, resamples=10, seed=1))
     assert (first[:, 0, 1] != bootstrap_win_rates(outcomes, resamples=10, seed=2)[:, 0, 1]).any()
-
-
-def test_percentile_interval_of_known_samples():
-    low, high = percentile_interval(np.linspace(0, 1, 101), confidence=0.9)
-    assert (low, high) == (pytest.approx(0.05), pytest.approx(0.95))
 
 
 @pytest.mark.parametrize("won", [0, 30])
