@@ -486,7 +486,7 @@ CHILD = textwrap.dedent(
     from pathlib import Path
     sys.path.insert(0, sys.argv[1])
     import openai
-    import test_judging_batch as tests
+    import test_batch as tests
     from jaxmodpo.judging.ledger import Ledger
     url, folder, starts = sys.argv[2], Path(sys.argv[3]), json.loads(sys.argv[4])
 
