@@ -14,7 +14,7 @@ from jaxmodpo.config import builtin
 from jaxmodpo.dry_run import dry_run
 from jaxmodpo.errors import UserError
 from jaxmodpo.estimate import Cost, Estimator, Unknown, chip_named
-from jaxmodpo.evaluation.report import Run, find_runs
+from jaxmodpo.evaluation.run_folders import Run, find_runs
 from jaxmodpo.experiment import read_experiment, resolve, run_experiment, set_variables
 from jaxmodpo.files import write_json, write_jsonl
 from jaxmodpo.methods.dpo import DPOConfig

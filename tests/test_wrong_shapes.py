@@ -22,7 +22,7 @@ from jaxmodpo.config import as_mapping, builtin, load_yaml, parse
 from jaxmodpo.data.pairs import load_pairs
 from jaxmodpo.data.questions import QuestionsConfig
 from jaxmodpo.errors import UserError
-from jaxmodpo.evaluation.report import read_metrics, read_results
+from jaxmodpo.evaluation.run_folders import read_metrics, read_results
 from jaxmodpo.experiment import read_experiment, resolve
 from jaxmodpo.files import Journal, read_json
 from jaxmodpo.judging.batch_files import BatchFiles

@@ -1,9 +1,8 @@
 """``jaxmodpo report``: one HTML file that shows what a set of runs did and how they compare.
 
-The command searches folders for manifests, reads the evaluations', the training runs' and the
-divergences' files beside them, counts the votes of judged folders, and writes ``report.html`` with
-its figures inside, together with the figures as PNG files. The page needs no network and no scripts,
-and holds no times, so that equal inputs give equal bytes. It is apart from the evaluation because it
+The command finds the runs and reads their files (:mod:`jaxmodpo.evaluation.run_folders`), counts the
+votes of judged folders, and writes ``report.html`` with its figures inside, together with the figures
+as PNG files. The page needs no network and no scripts, and holds no times, so that equal inputs give equal bytes. It is apart from the evaluation because it
 shows finished work of any kind, and asks no judge.
 """
 
@@ -13,33 +12,46 @@ import base64
 import contextlib
 import logging
 import re
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-from jaxmodpo.errors import UserError
 from jaxmodpo.evaluation import figures
 from jaxmodpo.evaluation.fronts import front_figure
 from jaxmodpo.evaluation.judges import JUDGES, draw, merged, words
 from jaxmodpo.evaluation.reliability import analyse
-from jaxmodpo.evaluation.statistics import FEW_DISCORDANT, mcnemar_from_counts
-from jaxmodpo.files import atomic_path, read_json, read_json_lines, write_text
+from jaxmodpo.evaluation.run_folders import (
+    DIVERGENCE,
+    MALFORMED,
+    METRICS,
+    RESULTS,
+    SWEEP,
+    VALIDATION,
+    VOTES,
+    Run,
+    find_runs,
+    read_divergences,
+    read_malformed_rates,
+    read_metrics,
+    read_results,
+    read_sweep,
+    read_validation,
+    settle,
+    with_votes,
+)
+from jaxmodpo.evaluation.statistics import FEW_DISCORDANT
+from jaxmodpo.files import atomic_path, read_json, write_text
 from jaxmodpo.judging.database import NoLedger
 from jaxmodpo.judging.ledger import Ledger
 from jaxmodpo.pages import png, template
-from jaxmodpo.phase import Phase, read_manifest
+from jaxmodpo.phase import Phase
 from jaxmodpo.ranges import Incidental, Settings
-from jaxmodpo.results import Divergence, Judges, Malformed, OfModels, Results, Sweep, Test, Validation
-from jaxmodpo.schema import read_as
+from jaxmodpo.results import Judges
 
-log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
-RESULTS, METRICS, DIVERGENCE, MALFORMED = "results.json", "metrics.jsonl", "kl.json", "malformed.json"
-VALIDATION, SWEEP, VOTES = "validation.json", "sweep.json", "votes.sqlite"
 _TEMPLATE = Path(__file__).parent / "templates" / "report.html"
-MANY = ("tune", "sweep")
-"""commands whose folders hold other runs' folders, which are not listed"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,35 +66,6 @@ class ReportConfig(Settings):
 
     title: str = "Alignment to several therapeutic objectives"
     """The title of the page."""
-
-
-@dataclass(frozen=True)
-class Run:
-    """The output folder of one command, with the name the report gives it."""
-
-    name: str
-    folder: Path
-    manifest: Mapping[str, Any]
-
-    @property
-    def command(self) -> str:
-        return self.manifest["identity"]["command"]
-
-    @property
-    def settings(self) -> Mapping[str, Any]:
-        return self.manifest["identity"]["settings"]
-
-    @property
-    def trains(self) -> bool:
-        return self.command.partition(" ")[0] in ("align", "reward") and (self.folder / METRICS).is_file()
-
-    @property
-    def evaluates(self) -> bool:
-        return self.command == "evaluate" and (self.folder / RESULTS).is_file()
-
-    @property
-    def judges(self) -> bool:
-        return self.command == "judges" and (self.folder / JUDGES).is_file()
 
 
 @dataclass
@@ -124,7 +107,7 @@ def report(config: ReportConfig) -> Phase:
         numbers[f"{run.name}/{VOTES}"] = run.folder / VOTES
     phase = Phase.open("report", config, config.output_dir, numbers)
     if phase.finished:
-        log.info("report: %s is finished", config.output_dir)
+        logger.info("report: %s is finished", config.output_dir)
         return phase
     gallery = Gallery()
     page = render(config.title, runs, gallery)
@@ -133,44 +116,8 @@ def report(config: ReportConfig) -> Phase:
             temporary.write_bytes(image)
     write_text(config.output_dir / "report.html", page)
     phase.finish(runs=len(runs), figures=len(gallery.images))
-    log.info("report: %d runs, %d figures in %s", len(runs), len(gallery.images), config.output_dir)
+    logger.info("report: %d runs, %d figures in %s", len(runs), len(gallery.images), config.output_dir)
     return phase
-
-
-def find_runs(inputs: Sequence[Path], output_dir: Path) -> list[Run]:
-    """Find every folder with a manifest below ``inputs``, by name; ``output_dir`` is left out.
-
-    A run is named by its path below its input, or by the input where it is that folder itself;
-    with several inputs, by its whole path.
-    """
-    found: dict[Path, Run] = {}
-    for root in inputs:
-        if not root.is_dir():
-            raise UserError(f"inputs: {root} is not a folder; give folders that other commands wrote to")
-        manifests = sorted(root.rglob("manifest.json"))
-        for path in manifests:
-            folder = path.parent
-            below = folder.relative_to(root)
-            hidden = any(part.startswith(".") for part in below.parts)
-            if hidden or folder.resolve().is_relative_to(output_dir.resolve()):
-                continue
-            name = str(folder) if len(inputs) > 1 else str(below) if below.parts else root.resolve().name
-            found.setdefault(folder.resolve(), Run(name, folder, _read_manifest(path)))
-    if not found:
-        raise UserError(
-            f"inputs: no manifest.json in {', '.join(map(str, inputs))} or below; give folders that other "
-            "commands wrote to"
-        )
-    many = [folder for folder, run in found.items() if run.command.partition(" ")[0] in MANY]
-    alone = {f: run for f, run in found.items() if not any(f != whole and f.is_relative_to(whole) for whole in many)}
-    return sorted(alone.values(), key=lambda run: run.name)
-
-
-def _read_manifest(path: Path) -> dict[str, Any]:
-    manifest = read_manifest(path)
-    if not {"command", "settings", "inputs"} <= set(manifest.get("identity", {})):
-        raise UserError(f"{path} is not a manifest of ours: it has no identity with command, settings and inputs")
-    return manifest
 
 
 def render(title: str, runs: Sequence[Run], gallery: Gallery) -> str:
@@ -204,105 +151,25 @@ def render(title: str, runs: Sequence[Run], gallery: Gallery) -> str:
 
 def notes(runs: Iterable[Run], results: Iterable[Mapping[str, Any]]) -> list[str]:
     """Return what must be read first: each evaluation's note on its judge, once, and made-up preferences."""
-    said = list(dict.fromkeys(values["note"] for values in results if values.get("note")))
+    sentences = list(dict.fromkeys(values["note"] for values in results if values.get("note")))
     runs = list(runs)
     unfinished = [run for run in runs if run.manifest.get("status") != "finished"]
     if evaluations := [run.name for run in unfinished if run.command == "evaluate"]:
-        said.append(
+        sentences.append(
             f"The evaluation in {', '.join(evaluations)} is not finished: run its command again. What is shown of it, "
             "if anything, is not its result."
         )
     if others := [f"{run.name} ({run.command})" for run in unfinished if run.command != "evaluate"]:
-        said.append(
+        sentences.append(
             f"Not finished yet: {', '.join(others)}. What is shown of them, if anything, is a part of the whole."
         )
     made_up = [r.name for r in runs if r.command == "preferences" and r.settings.get("judge") == "rubric"]
     if made_up:
-        said.append(
+        sentences.append(
             f"The preferences in {', '.join(made_up)} come from the built-in rubric, a stand-in for patients "
             "that scores words: models trained on them have no clinical meaning."
         )
-    return said
-
-
-def read_results(path: Path) -> dict[str, Any]:
-    """Read an evaluation's results.
-
-    Raises:
-        UserError: a part that the report shows is missing.
-    """
-    results: Results = read_json(path, Results)
-    models, criteria = set(results["models"]), results["criteria"]
-    if not models or not criteria:
-        raise UserError(f"{path} holds no models or no criteria; write it with 'jaxmodpo evaluate'")
-    for name in models:
-        for part in ("models", "intervals"):
-            _needs(criteria, results[part].get(name, {}), f"{path}: {part}, {name}")
-        if "empty_replies" in results:
-            _needs([name], results["empty_replies"], f"{path}: empty_replies")
-    for criterion in criteria:
-        for part in ("pairwise", "tests"):
-            _needs([criterion], results[part], f"{path}: {part}")
-        _needs(models, results["pairwise"][criterion], f"{path}: pairwise, {criterion}")
-        for number, test in enumerate(results["tests"][criterion], 1):
-            _needs((test["a"], test["b"]), models, f"{path}: models, beside tests, {criterion}, item {number},")
-    completed = {criterion: list(map(_completed, results["tests"][criterion])) for criterion in criteria}
-    return dict(results) | {"tests": completed}
-
-
-def _needs(names: Iterable[str], mapping: Collection[str], where: str) -> None:
-    for name in names:
-        if name not in mapping:
-            raise UserError(f"{where} lacks '{name}'; write the file with the command that its folder's manifest names")
-
-
-def _completed(test: Test) -> dict[str, Any]:
-    """Return a test with the p values that it lacks, and which of them decides, computed from its counts.
-
-    Files of earlier versions do not say which p value decides.
-    """
-    counted = mcnemar_from_counts(test["wins"], test["losses"], test.get("ties", 0))
-    return counted._asdict() | dict(test)
-
-
-def read_divergences(runs: Iterable[Run]) -> dict[str, float]:
-    """Return nats per reply between each model and its reference.
-
-    They stand under ``kl`` in a results file, or in a ``kl.json``, which counts both for the model
-    that it names and for one named as its folder.
-    """
-    named: dict[str, float] = {}
-    for run in runs:
-        path = run.folder / DIVERGENCE
-        if path.is_file():
-            value = read_json(path, Divergence)
-            named[run.folder.name] = value["kl"]
-            named[value.get("model", run.name)] = value["kl"]
-    return named | _values_of_models(runs, "kl")
-
-
-def read_malformed_rates(runs: Iterable[Run]) -> dict[str, float]:
-    """Return the share of malformed replies of each model.
-
-    It stands under ``malformed`` in a results file, or in a ``malformed.json``, which counts for the
-    model of its folder's name.
-    """
-    runs = list(runs)
-    named = {
-        run.folder.name: read_json(run.folder / MALFORMED, Malformed)["malformed"]
-        for run in runs
-        if (run.folder / MALFORMED).is_file()
-    }
-    return named | _values_of_models(runs, "malformed")
-
-
-def _values_of_models(runs: Iterable[Run], key: Literal["kl", "malformed"]) -> dict[str, float]:
-    named: dict[str, float] = {}
-    for run in runs:
-        path = run.folder / RESULTS
-        if path.is_file():
-            named |= read_json(path, OfModels).get(key, {})
-    return named
+    return sentences
 
 
 def evaluation_figures(
@@ -346,95 +213,55 @@ def evaluation_figures(
 
 def reward_models(runs: Iterable[Run], gallery: Gallery) -> list[dict[str, Any]]:
     """Return each validated reward model's accuracies and its figure."""
-    found = []
+    sections = []
     validated = {run.folder: run for run in runs if run.command == "reward" and (run.folder / VALIDATION).is_file()}
     for run in validated.values():
-        path = run.folder / VALIDATION
         # A refitted model carries the figures of the one in its subfolder: they are shown once.
         if run.folder.name != "validation" or run.folder.parent not in validated:
-            values: Validation = read_json(path, Validation)
-            _check_histograms(values, path)
+            values = read_validation(run.folder / VALIDATION)
             figure = gallery.add(
                 f"reward-{run.name}",
                 figures.reward_validation(values, run.name),
                 f"{run.name}: how often held-out rankings agree with the model, by the probability it gives its own "
                 "preference, and the rewards of the best and the worst responses.",
             )
-            found.append({"name": run.name, "values": values, "figure": figure})
-    return found
-
-
-def _check_histograms(values: Validation, path: Path) -> None:
-    """Refuse rewards whose bins and edges do not belong together."""
-    edges = values["rewards"]["histogram_edges"]
-    for name in ("best", "worst"):
-        if len(values["rewards"][name]["histogram"]) + 1 != len(edges):
-            raise UserError(f"{path}: rewards, {name}, histogram must have one bin less than histogram_edges has edges")
-
-
-def _check_points(values: Sweep, path: Path) -> None:
-    """Refuse points that lack an objective's score or weight."""
-    objectives = values["objectives"]
-    _needs(objectives, values["base"]["scores"], f"{path}: base, scores")
-    for method, points in values["fronts"].items():
-        if not points:
-            raise UserError(f"{path}: fronts, {method} holds no point")
-        for number, point in enumerate(points, 1):
-            where = f"{path}: fronts, {method}, item {number}"
-            _needs(objectives, point["scores"], f"{where}, scores")
-            if not len(point["weights"]) == len(point["scores"]) == len(values["base"]["scores"]):
-                raise UserError(f"{where}: as many weights and scores are needed as the base has scores")
+            sections.append({"name": run.name, "values": values, "figure": figure})
+    return sections
 
 
 def sweeps(runs: Iterable[Run], gallery: Gallery) -> list[dict[str, Any]]:
     """Return each sweep's hypervolumes and, of two objectives, its fronts."""
-    found = []
+    sections = []
     for run in runs:
         path = run.folder / SWEEP
         if run.command == "sweep" and path.is_file():
-            values: Sweep = read_json(path, Sweep)
-            _check_points(values, path)
-            shown = []
+            values = read_sweep(path)
+            fronts = []
             if len(values["objectives"]) == 2:
                 first, second = values["objectives"]
-                drawn = front_figure(values["fronts"], (first, second), values["base"])
-                shown.append(gallery.add(f"fronts-{run.name}", drawn, f"{run.name}: fronts over a grid of weights."))
-            found.append({"name": run.name, "hypervolume": values["hypervolume"], "figures": shown})
-    return found
-
-
-def with_votes(runs: Iterable[Run]) -> list[Run]:
-    """Return the runs whose folders hold votes that no ``judges`` run among them has read."""
-    runs = list(runs)
-    read = {
-        Path(place).resolve() for run in runs if run.judges for place in run.manifest.get("input_paths", {}).values()
-    }
-    held = [run for run in runs if (run.folder / VOTES).is_file()]
-    return [run for run in held if (run.folder / VOTES).resolve() not in read]
-
-
-def settle(ledger: Path) -> None:
-    """Let the database put into its file what an interrupted run left beside it, so that reading changes nothing."""
-    with contextlib.suppress(NoLedger), Ledger(ledger, read_only=True):
-        pass
+                figure = front_figure(values["fronts"], (first, second), values["base"])
+                caption = f"{run.name}: fronts over a grid of weights."
+                fronts.append(gallery.add(f"fronts-{run.name}", figure, caption))
+            sections.append({"name": run.name, "hypervolume": values["hypervolume"], "figures": fronts})
+    return sections
 
 
 def judge_sections(runs: Sequence[Run], gallery: Gallery) -> list[dict[str, Any]]:
     """Return what is said of the judges: as ``judges`` wrote it, or counted here from the votes of a folder."""
-    said = {run.name: read_json(run.folder / JUDGES, Judges) for run in runs if run.judges}
+    analyses = {run.name: read_json(run.folder / JUDGES, Judges) for run in runs if run.judges}
     for run in with_votes(runs):
         # A run killed as it began leaves a file without tables.
         with contextlib.suppress(NoLedger), Ledger(run.folder / VOTES, read_only=True) as ledger:
             if next(ledger.every_vote(), None) is not None:
-                said[run.name] = analyse([ledger])
+                analyses[run.name] = analyse([ledger])
     return [
         {
             "name": name,
             "said": values,
             "rows": merged(values),
-            "figures": [gallery.add(f"{name}-{drawn.name}", drawn.figure, drawn.caption) for drawn in draw(values)],
+            "figures": [gallery.add(f"{name}-{one.name}", one.figure, one.caption) for one in draw(values)],
         }
-        for name, values in sorted(said.items())
+        for name, values in sorted(analyses.items())
     ]
 
 
@@ -446,19 +273,6 @@ def curves(runs: Iterable[Run], gallery: Gallery) -> list[dict[str, str]]:
         if figure is not None:
             drawn.append(gallery.add(f"curves-{run.name}", figure, f"{run.name} ({run.command})"))
     return drawn
-
-
-def read_metrics(path: Path) -> list[dict[str, Any]]:
-    """Read a training run's metrics; a last line still being written is left out."""
-    rows = list(read_json_lines(path, dict[str, Any]))
-    shown = {"step", *(name for names in figures.CURVES.values() for name in names)}
-    for number, row in enumerate(rows, 1):
-        for name in sorted(shown & set(row)):
-            read_as(row[name], _OptionalNumber, f"{path}, line {number}", name)
-    return [row for row in rows if row.get("step") is not None]
-
-
-_OptionalNumber: Any = float | None
 
 
 def flat(value: Any, name: str = "") -> list[tuple[str, str]]:

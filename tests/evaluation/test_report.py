@@ -14,7 +14,8 @@ import numpy as np
 import pytest
 
 from jaxmodpo.errors import UserError
-from jaxmodpo.evaluation.report import ReportConfig, flat, read_results, report
+from jaxmodpo.evaluation.report import ReportConfig, flat, report
+from jaxmodpo.evaluation.run_folders import read_results
 from jaxmodpo.files import write_json, write_jsonl
 from jaxmodpo.methods.validation import validate
 from jaxmodpo.phase import Phase
