@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 # XLA takes its buffers anew at every step; in pages of 2 MiB they cost the kernel half the time.
 export GLIBC_TUNABLES ?= glibc.malloc.hugetlb=1
 
-.PHONY: help demo test fast lint setup clean
+.PHONY: help demo test fast lint setup docs clean
 
 help:  ## say what each target does
 	@sed -n 's/^\([a-z]*\):.*## /\1: /p' $(MAKEFILE_LIST) | sed 's/^\([a-z]*\): /  make \1\t/'
@@ -26,6 +26,10 @@ lint: $(VENV)/.test  ## ruff and pyright
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/pyright
+
+docs: $(VENV)/.runtime  ## pages of the library's functions, from their docstrings, in out/api
+	$(BIN)/pip install --quiet --no-compile --editable '.[docs]'
+	JAX_PLATFORMS=cpu $(BIN)/python -W "ignore:Error parsing type annotation" -m pdoc --docformat google --output-directory out/api jaxmodpo
 
 setup: $(VENV)/.test  ## make .venv with everything that the tests need
 

@@ -9,7 +9,7 @@ import pytest
 from test_architecture import ROOMS
 
 ROOT = Path(__file__).parents[1]
-PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("launch/*.md")])
+PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("launch/*.md"), ROOT / "llms.txt"])
 ARCHITECTURE = (ROOT / "docs" / "architecture.md").read_text()
 GLOSSARY = ROOT / "docs" / "glossary.md"
 
