@@ -93,3 +93,49 @@ class Budget:
                 self.priced += answer.cost is not None
                 self._unpriced += answer.status == "valid" and answer.cost is None
             self._settled.notify_all()
+
+
+class Reservations:
+    """The calls of a run of batches that a budget counts as under way: each until it is settled or given back.
+
+    A batch's calls are begun hours before they are answered, and some of them by an earlier process.
+
+    Args:
+        budget: that the calls are reserved in.
+    """
+
+    def __init__(self, budget: Budget):
+        self._budget = budget
+        self._count = 0
+        self._lock = threading.Lock()
+
+    def take(self) -> None:
+        """Reserve one call.
+
+        Raises:
+            UserError: the budget is spent.
+        """
+        self._budget.reserve()
+        self._count += 1
+
+    def take_earlier(self, calls: int) -> None:
+        """Reserve calls that were begun earlier; where they are beyond the budget, no other will begin."""
+        for _ in range(calls):
+            try:
+                self.take()
+            except UserError:
+                return
+
+    def settle(self, answer: Answer) -> None:
+        """Count a call's answer; one of an earlier start that had no room in the budget is not counted."""
+        with self._lock:
+            is_reserved = self._count > 0
+            self._count = max(0, self._count - 1)
+        if is_reserved:
+            self._budget.settle(answer)
+
+    def give_back(self) -> None:
+        """Give back what was not settled: the calls will not be answered in this run."""
+        for _ in range(self._count):
+            self._budget.settle(None)
+        self._count = 0

@@ -3,75 +3,20 @@
 from __future__ import annotations
 
 import itertools
-import json
-import logging
-import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import replace
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any, Literal
+from typing import Any
 
 import pytest
+from chat_server import KEY, Reply, Server, answered, judge, request, said
 
-from jaxmodpo.config import builtin
 from jaxmodpo.errors import UserError
 from jaxmodpo.files import write_json
-from jaxmodpo.judging.criteria import load_criteria
-from jaxmodpo.judging.endpoint import PATIENCE, Endpoint, EndpointJudge
-from jaxmodpo.judging.judge import Answer, Request, Usage
+from jaxmodpo.judging.endpoint import PATIENCE
+from jaxmodpo.judging.judge import Usage
 from jaxmodpo.judging.preferences import PreferencesConfig, preferences
 from jaxmodpo.judging.prompts import Prompts, answer_schema, parse_orders
-from jaxmodpo.records import Candidate
-
-KEY = "sk-very-secret-0123456789"
-Reply = tuple[int, Any]
-
-
-class Server:
-    """Answers each call with ``script(body)``: a status and a body; keeps the calls."""
-
-    def __init__(self) -> None:
-        self.calls: list[dict[str, Any]] = []
-        self.headers = {"retry-after-ms": "1"}
-        self.script: Callable[[dict[str, Any]], Reply] = lambda body: (200, said("{}"))
-        server = self
-
-        class Handler(BaseHTTPRequestHandler):
-            protocol_version = "HTTP/1.1"
-
-            def do_POST(self) -> None:
-                body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-                server.calls.append(body | {"authorization": self.headers["Authorization"], "path": self.path})
-                status, reply = server.script(body)
-                data = reply if isinstance(reply, bytes) else json.dumps(reply).encode()
-                self.send_response(status)
-                self.send_header("Content-Type", "application/json")
-                self.send_header("Content-Length", str(len(data)))
-                for name, value in server.headers.items():
-                    self.send_header(name, value)
-                self.end_headers()
-                self.wfile.write(data)
-
-            def log_message(self, format: str, *args: object) -> None:
-                pass
-
-        self.http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.url = f"http://127.0.0.1:{self.http.server_port}/v1"
-        threading.Thread(target=self.http.serve_forever, args=(0.01,), daemon=True).start()
-
-
-def said(content: Any, finish: str = "stop", **message: Any) -> dict[str, Any]:
-    """A chat completion, as an endpoint sends it."""
-    return {
-        "id": "c",
-        "object": "chat.completion",
-        "created": 0,
-        "model": "model-that-answered",
-        "choices": [
-            {"index": 0, "finish_reason": finish, "message": {"role": "assistant", "content": content, **message}}
-        ],
-    }
 
 
 @pytest.fixture
@@ -81,32 +26,6 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
     yield server
     server.http.shutdown()
     server.http.server_close()
-
-
-def judge(server: Server, **settings: Any) -> EndpointJudge:
-    settings = {"base_url": server.url, "model": "asked-model"} | settings
-    return EndpointJudge(Endpoint(**settings), backoff=0.001)
-
-
-def answered(judge: EndpointJudge, asked: Request) -> Answer:
-    answer = judge.answer(asked)
-    assert answer is not None, "only a stop leaves a request without an answer"
-    return answer
-
-
-def request(
-    kind: Literal["rank", "compare"] = "rank", count=3, criterion: str | Sequence[str] = "empathy", ties=False
-) -> Request:
-    return Request(
-        kind,
-        "q",
-        "the $post",
-        "p",
-        "You are a patient.\n",
-        tuple(load_criteria("therapeutic", [criterion] if isinstance(criterion, str) else criterion)),
-        tuple(Candidate("xyzuv"[n], f"reply {n}") for n in range(count)),
-        ties,
-    )
 
 
 # --------------------------------------------------------------------------- answers
@@ -446,111 +365,6 @@ def test_the_papers_withdrawn_model_is_refused_where_it_was(server, monkeypatch)
     with pytest.raises(UserError, match="gpt-5-chat-latest was withdrawn in July 2026; name another by --judge-model"):
         judge(server, model="gpt-5-chat-latest", **there)
     judge(server, model="gpt-5-chat-latest")  # elsewhere somebody may serve one by that name
-
-
-# --------------------------------------------------------------------------- settings
-
-
-@pytest.mark.parametrize(
-    ("url", "model", "settings", "words"),
-    [
-        ("http://localhost:1/v1", "", {}, "--judge endpoint needs --judge-model"),
-        ("https://api.example.com/v1", "m", {}, "sent to api.example.com; give --send-personas"),
-        ("https://127.0.0.1.example.com/v1", "m", {}, "give --send-personas"),
-        ("https://localhost.example.com/v1", "m", {}, "give --send-personas"),
-        ("http://192.168.0.7:8000/v1", "m", {}, "give --send-personas"),
-        ("https://api.example.com/v1", "m", {"send_personas": True, "api_key_env": "NOT_SET"}, "NOT_SET holds no key"),
-        ("https://me:pw@api.example.com/v1", "m", {}, "neither a user name nor a query"),
-        ("http://localhost/v1?key=pw", "m", {}, "neither a user name nor a query"),
-        ("localhost:8000", "m", {}, "must begin with http"),
-        ("http://[::1/v1", "m", {}, "is not a URL"),
-    ],
-)
-def test_settings_that_cannot_serve_are_refused_with_a_sentence(monkeypatch, url, model, settings, words):
-    monkeypatch.setenv("OPENAI_API_KEY", KEY)
-    with pytest.raises(UserError) as caught:
-        EndpointJudge(Endpoint(base_url=url, model=model, **settings))
-    assert words in str(caught.value)
-    assert KEY not in str(caught.value) and ":pw" not in str(caught.value)
-
-
-@pytest.mark.parametrize("url", ["http://localhost:1/v1", "http://127.0.0.9:1/v1", "http://[::1]:1/v1"])
-def test_loopback_hosts_are_this_machine(monkeypatch, url):
-    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
-    assert url in EndpointJudge(Endpoint(base_url=url, model="m")).identity, (
-        "neither a key nor --send-personas is asked for"
-    )
-
-
-def test_another_machine_is_allowed_with_the_flag_and_a_key(monkeypatch):
-    monkeypatch.setenv("MY_KEY", KEY)
-    made = EndpointJudge(
-        Endpoint(base_url="https://api.example.com/v1", model="m", send_personas=True, api_key_env="MY_KEY")
-    )
-    assert made.costs and KEY not in made.identity
-
-
-def test_the_identity_tells_models_urls_and_temperatures_apart(server):
-    identities = {
-        judge(server).identity,
-        judge(server, temperature=0.0).identity,
-        judge(server, model="other").identity,
-        judge(server, base_url=server.url + "/x").identity,
-    }
-    assert len(identities) == 4
-
-
-# --------------------------------------------------------------------------- the key
-
-
-def test_the_key_appears_in_no_file_log_or_output(server, tmp_path, caplog, capsys):
-    caplog.set_level(logging.DEBUG, logger="jaxmodpo")
-    (tmp_path / "r.csv").write_text("question_id,question_text,response_id,response_text\nq,post,a,x\nq,post,b,y\n")
-    write_json(tmp_path / "p.json", {f"p{n}": "profile" for n in range(4)})
-    replies = iter(
-        [
-            (200, said('{"ranking": [1, 2]}')),
-            (200, said(f"my key is {KEY}")),
-            (400, {"error": {"message": f"the key {KEY} asks too much", "code": "odd"}}),
-            (200, {"error": KEY}),
-        ]
-    )
-    server.script = lambda body: next(replies)
-    config = PreferencesConfig(
-        judge="endpoint",
-        base_url=server.url,
-        judge_model="m",
-        responses=tmp_path / "r.csv",
-        personas=tmp_path / "p.json",
-        output_dir=tmp_path / "out",
-        only=("empathy",),
-        personas_per_question=0,
-        max_concurrency=1,
-    )
-    phase = preferences(config)
-    assert phase is not None
-    assert phase.results["criteria"]["empathy"]["failed"] == {"error": 1, "parse_error": 1, "rejected": 1}
-    files = [path for path in (tmp_path / "out").rglob("*") if path.is_file()]
-    assert {"votes.sqlite", "manifest.json", "empathy_pairs.json"} <= {path.name for path in files}
-    assert not any(KEY.encode() in path.read_bytes() for path in files)
-    assert KEY not in caplog.text and KEY not in "".join(capsys.readouterr())
-
-
-def test_calls_and_batches_are_one_run_and_an_edited_prompt_is_another(server, tmp_path, monkeypatch):
-    (tmp_path / "r.csv").write_text("question_id,question_text,response_id,response_text\nq,post,a,x\nq,post,b,y\n")
-    write_json(tmp_path / "p.json", {"p": "profile"})
-    wording = tmp_path / "prompts.yaml"
-    wording.write_text(builtin("judging", "prompts").read_text())
-    settings: dict[str, Any] = {"base_url": server.url, "judge_model": "m", "prompts": str(wording)}
-    settings |= {"responses": tmp_path / "r.csv", "personas": tmp_path / "p.json", "output_dir": tmp_path / "out"}
-    settings |= {"only": ("empathy",), "personas_per_question": 0}
-    server.script = lambda body: (200, said('{"ranking": [1, 2]}'))
-    preferences(PreferencesConfig(judge="endpoint", **settings))
-    done = preferences(PreferencesConfig(judge="batch", **settings))
-    assert done is not None and done.finished and len(server.calls) == 1
-    wording.write_text(wording.read_text().replace("two replies", "a pair of replies"))
-    with pytest.raises(UserError, match="the input prompts has changed"):
-        preferences(PreferencesConfig(judge="endpoint", **settings))
 
 
 # --------------------------------------------------------------------------- answers as models give them

@@ -1,0 +1,141 @@
+"""What an ended batch says of each of its requests, as the answers that a call would have brought.
+
+Apart from the run of batches, because it decides nothing: it reads the endpoint's two files, one of answers and one of
+errors, in any order and with lines missing, and gives every request one outcome.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, TypeVar
+
+from jaxmodpo.failures import ACCOUNT_CODES
+from jaxmodpo.judging.batch_api import BatchAPI
+from jaxmodpo.judging.batch_files import EXPIRED, BatchFiles, Outcome, outcomes
+from jaxmodpo.judging.judge import Answer, Asked, Status, vote_keys
+
+if TYPE_CHECKING:
+    from openai.types import Batch as EndpointsBatch
+
+    from jaxmodpo.judging.batch import BatchJudge
+
+Item = TypeVar("Item")
+
+# Outcomes are looked up in the ledger, and their answers kept, so many together.
+_TOGETHER = 512
+
+
+@dataclass(eq=False)
+class BatchAnswers:
+    """The outcomes of one batch that ended.
+
+    Attributes:
+        judge: whose batch it is.
+        api: where its files are downloaded.
+        files: the batch's own.
+        ended: the batch as the endpoint shows it.
+        model: that was asked for.
+        resumed: whether an earlier process may have put some of the answers.
+    """
+
+    judge: BatchJudge
+    api: BatchAPI
+    files: BatchFiles
+    ended: EndpointsBatch
+    model: str
+    resumed: bool
+    _offsets: dict[str, int] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._offsets = self.files.offsets()
+
+    def outcomes(self) -> Iterator[list[tuple[Asked, Outcome]]]:
+        """Yield an outcome for each request that no earlier process put, some hundreds together."""
+        for together in _in_lists(self._every_outcome(), _TOGETHER):
+            yield self._not_yet_put(together) if self.resumed else together
+
+    def _every_outcome(self) -> Iterator[tuple[Asked, Outcome]]:
+        """Yield an outcome for each request of the batch, once: of its output, its errors, or its absence in both.
+
+        Request ids come as they are kept, since a resumed batch compares them with those of votes.
+        """
+        unread = {asked.key: asked for asked in self.files.asked()}
+        line_numbers = {key: number for number, key in enumerate(unread, 1)}
+        for kind, file_id in (("output", self.ended.output_file_id), ("errors", self.ended.error_file_id)):
+            if not file_id:
+                continue
+            self.api.download(file_id, self.files.answers(kind))
+            for outcome in outcomes(self.files.answers(kind)):
+                # A request that has a line already, or that is none of this batch's, is passed over.
+                asked = unread.pop(outcome.key, None)
+                if asked is not None:
+                    yield asked, self._with_clean_id(outcome)
+        for key, asked in unread.items():
+            yield asked, self._with_clean_id(_absent(key, line_numbers[key], self.ended))
+
+    def _with_clean_id(self, outcome: Outcome) -> Outcome:
+        return outcome._replace(request_id=self.judge.name(outcome.request_id))
+
+    def _not_yet_put(self, together: list[tuple[Asked, Outcome]]) -> list[tuple[Asked, Outcome]]:
+        """Leave out what an earlier process put before it died: its votes have the outcome's request id."""
+        first_keys = {asked.key: vote_keys(asked)[0] for asked, _ in together}
+        votes = self.judge.ledger.votes(list(first_keys.values()))
+        put = {key: votes[first].request_id for key, first in first_keys.items() if first in votes}
+        return [(asked, outcome) for asked, outcome in together if put.get(asked.key) != outcome.request_id]
+
+    def with_texts(self, asked: Asked) -> Asked:
+        """Return a request with what was sent as its persona's text, since an endpoint's words may repeat it."""
+        if asked.key not in self._offsets:
+            return asked
+        sent = self.files.sent(self._offsets[asked.key])
+        return Asked(asked.key, replace(asked.request, persona_text=sent))
+
+    def answer(self, asked: Asked, outcome: Outcome) -> Answer:
+        """Return what a request's outcome amounts to; ``asked`` comes :meth:`with_texts`."""
+        if outcome.answered:
+            answer = self.judge.read(outcome.completion, asked.request)
+            request_id = outcome.request_id or answer.request_id
+            return replace(answer, cost=self.judge.discounted(answer.cost), request_id=request_id)
+        words = self.judge.said(outcome.said, asked.request)
+        return Answer(_status(outcome), words, model=self.model, request_id=outcome.request_id)
+
+
+def _status(outcome: Outcome) -> Status:
+    """Return the status of a request that was not answered."""
+    if outcome.code in ("content_filter", "content_policy_violation"):
+        return "content_filter"
+    if outcome.code == EXPIRED:
+        return "expired"
+    if outcome.code in ACCOUNT_CODES or outcome.said.startswith("HTTP 402"):
+        # Of the account, not of the request: the same command asks it again once the account is paid.
+        return "error"
+    if outcome.said.startswith("HTTP 4") and not outcome.passing:
+        return "rejected"
+    return "error"
+
+
+def _absent(key: str, number: int, ended: EndpointsBatch) -> Outcome:
+    """Return what became of a request, the ``number``-th line of its batch, that no file speaks of."""
+    if ended.status == "failed":
+        errors = (ended.errors.data if ended.errors else None) or []
+        error_of_line = next((error for error in errors if error.line == number), None)
+        if error_of_line is not None:
+            words = f"refused: {error_of_line.message}"
+            return Outcome(key, False, code=error_of_line.code or "", said=words, request_id=ended.id)
+        told = f"the batch failed: {errors[0].code}: {errors[0].message}" if errors else "the batch failed"
+        return Outcome(key, False, code="batch_failed", said=told, passing=True, request_id=ended.id)
+    if ended.status == "expired":
+        said = "the batch expired before it came to this request"
+        return Outcome(key, False, code=EXPIRED, said=said, passing=True, request_id=ended.id)
+    if ended.status == "cancelled":
+        return Outcome(key, False, code="batch_cancelled", said="the batch was cancelled", request_id=ended.id)
+    said = "neither the output nor the errors of the batch have a line for this request that can be read"
+    return Outcome(key, False, code="no_line", said=said, passing=True, request_id=ended.id)
+
+
+def _in_lists(items: Iterable[Item], size: int) -> Iterator[list[Item]]:
+    iterator = iter(items)
+    while together := list(itertools.islice(iterator, size)):
+        yield together

@@ -1,0 +1,403 @@
+"""The run of batches: written, sent as there is room, looked at until they end, read, and cleaned up after.
+
+A batch goes through these states. Each is on disk before the next is begun, so that a process may die anywhere:
+
+    draft ──close──► waiting ──create──► running ──ends──► read ──► its files and claims are gone
+                        ▲                   │                │
+                        └──── no room ──────┘                └── what it did not come to goes into a new draft
+
+Its requests are claimed by this process while it is a draft, and by the batch itself from then on: they belong to
+nobody else however long the endpoint takes, and a later start that finds the batch finds them claimed.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+import uuid
+from collections import Counter
+from collections.abc import Callable, Container, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from jaxmodpo.errors import UserError
+from jaxmodpo.failures import ACCOUNT_CODES
+from jaxmodpo.judging.batch_answers import BatchAnswers
+from jaxmodpo.judging.batch_api import HOPELESS, NO_ROOM, BatchAPI
+from jaxmodpo.judging.batch_files import BatchFiles, Draft, Header, input_line
+from jaxmodpo.judging.batch_records import Batch
+from jaxmodpo.judging.budget import Reservations
+from jaxmodpo.judging.judge import Answer, Asked, Request, Usage
+
+if TYPE_CHECKING:
+    from openai.types import Batch as EndpointsBatch
+
+    from jaxmodpo.judging.batch import BatchJudge
+
+log = logging.getLogger(__name__)
+
+HOLD = 26 * 3600.0
+"""Seconds for which a batch's requests are its own: its 24 hours, and time to read it."""
+
+_ENDED = frozenset({"completed", "expired", "cancelled", "failed"})
+# Refusals for want of room, one after the other with nothing else under way, before a batch is halved.
+_REFUSALS = 3
+# For a budget's first guess.
+_BYTES_PER_TOKEN, _ANSWER_TOKENS = 4, 40
+# Answers are kept by several threads, since those that come together are committed together.
+_THREADS = 16
+
+
+@dataclass(eq=False)
+class HeldBatch:
+    """A batch that this process looks after.
+
+    ``unsure`` means that it may be at the endpoint without our knowing; ``resumed`` that an earlier
+    process may have put some of its answers; ``held`` is when its claims were last made to hold.
+    """
+
+    files: BatchFiles
+    header: Header
+    requests: int
+    batch_id: str = ""
+    file_id: str = ""
+    status: str = ""
+    unsure: bool = False
+    resumed: bool = False
+    held: float = 0.0
+
+    @property
+    def tag(self) -> str:
+        return self.files.tag
+
+
+@dataclass(eq=False)
+class BatchRun:
+    """The state of one :meth:`BatchJudge.ask`.
+
+    Attributes:
+        judge: whose it is.
+        put: keeps an answer.
+        drafts: being written, by tag; ``drawn`` is the one that new requests go to.
+        waiting: written, and to be created as soon as there is room.
+        running: at the endpoint, by tag.
+        exhausted: there are no more requests to draw, or none may be (``refusal``).
+        useless: answers were, and no further batch is sent; those that wait are given back at the end.
+        most: requests of a new batch; lowered where the endpoint has room for small ones only.
+    """
+
+    judge: BatchJudge
+    put: Callable[[Asked, Answer], None]
+    drafts: dict[str, Draft] = field(default_factory=dict)
+    drawn: Draft | None = None
+    waiting: list[HeldBatch] = field(default_factory=list)
+    running: dict[str, HeldBatch] = field(default_factory=dict)
+    exhausted: bool = False
+    refusal: Exception | None = None
+    useless: bool = False
+    most: int = field(init=False)
+    _api: BatchAPI = field(init=False)
+    _reservations: Reservations = field(init=False)
+    _full: bool = False
+    _refused: int = 0
+
+    def __post_init__(self) -> None:
+        self.most = self.judge.max_requests
+        self._api = BatchAPI(self.judge.client, self.judge.backoff)
+        self._reservations = Reservations(self.judge.budget)
+
+    @property
+    def done(self) -> bool:
+        return self.exhausted and not (self.running or (self.waiting and not self.useless))
+
+    # ------------------------------------------------------------------ earlier starts
+
+    def take_over(self) -> None:
+        """Look after this run's unread batches whose process is gone."""
+        ledger = self.judge.ledger
+        mine = ledger.claims.take([batch.tag for batch in ledger.batches.all() if batch.state != "read"])
+        tagged: dict[str, EndpointsBatch] | None = None
+        # Looked at again: another process may have read one before the claim.
+        for batch in ledger.batches.all():
+            if batch.tag not in mine:
+                continue
+            files = BatchFiles(self.judge.folder, batch.tag)
+            header = files.header()
+            if batch.state == "read" or (header is not None and header.identity != self.judge.identity):
+                ledger.claims.release([batch.tag])
+                continue
+            batch_id = batch.batch_id
+            if batch.state == "prepared":
+                tagged = self._api.tagged() if tagged is None else tagged
+                batch_id = tagged[batch.tag].id if batch.tag in tagged else ""
+            if header is None and batch_id:
+                raise UserError(
+                    f"the file {files.requests}, which says what the batch {batch_id} of this run asked, is gone; put "
+                    "it back, or start another run in another ledger"
+                )
+            taken = HeldBatch(files, header or Header("", "", 1), batch.requests, batch_id, resumed=True)
+            if batch_id:
+                self._is_running(taken)
+                self._reservations.take_earlier(taken.requests)
+            else:
+                self._forget(taken)
+        if self.running:
+            log.info("going on with %d batches of an earlier start", len(self.running))
+
+    # ------------------------------------------------------------------ writing
+
+    def draw(self, requests: Iterator[Asked]) -> None:
+        """Write drafts, as long as one that is written could be sent at once."""
+        while not self.exhausted and self._room() and not self.waiting:
+            asked = next(requests, None)
+            if asked is None:
+                self.exhausted = True
+                break
+            body = self.judge.body(asked.request)
+            line = input_line(asked.key, body)
+            if len(line) > self.judge.max_bytes:
+                self.put(asked, Answer("error", f"the request has {len(line):,} bytes, more than a batch may have"))
+                continue
+            if not self._reserve(asked.request, line):
+                self.judge.ledger.claims.release([asked.key])
+                break
+            header = Header(self.judge.identity, str(body.get("model") or ""), 1)
+            self.drawn = self._write(self.drawn, header, asked, line)
+        if self.exhausted and self.drawn is not None:
+            self._close(self.drawn)
+            self.drawn = None
+
+    def _reserve(self, request: Request, line: bytes) -> bool:
+        budget = self.judge.budget
+        if budget.most_dollars is not None:
+            # A whole batch is under way before the first call has a price.
+            guessed = Usage(len(line) // _BYTES_PER_TOKEN, 0, _ANSWER_TOKENS * len(request.criteria))
+            budget.expected = 0.0 if budget.priced else self.judge.discounted(self.judge.price(guessed)) or 0.0
+        try:
+            self._reservations.take()
+        except UserError as error:
+            # What is under way is read before the run ends.
+            self.refusal = error
+            self.exhausted = True
+            return False
+        return True
+
+    def _write(self, draft: Draft | None, header: Header, asked: Asked, line: bytes) -> Draft:
+        """Add a request to a draft, or to a new one where it is full; return the one now open."""
+        if draft is not None and not draft.fits(line):
+            self._close(draft)
+            draft = None
+        if draft is None:
+            tag = uuid.uuid4().hex
+            # Written down first, so that files are never left behind.
+            self.judge.ledger.claims.take([tag])
+            self.judge.ledger.batches.record(Batch(tag, "", "prepared", 0))
+            draft = Draft(BatchFiles(self.judge.folder, tag), header, self.most, self.judge.max_bytes)
+            self.drafts[tag] = draft
+        draft.add(asked, line)
+        return draft
+
+    def _close(self, draft: Draft) -> None:
+        draft.close()
+        batch = HeldBatch(draft.files, draft.header, len(draft.keys))
+        self.judge.ledger.batches.record(Batch(batch.tag, "", "prepared", batch.requests))
+        self.judge.ledger.claims.give_to_batch(draft.keys, batch.tag, HOLD)
+        del self.drafts[batch.tag]
+        self.waiting.append(batch)
+
+    # ------------------------------------------------------------------ sending
+
+    def send(self) -> None:
+        """Create the batches that wait, as far as there is room."""
+        while self.waiting and self._room() and not self.useless:
+            batch = self.waiting[0]
+            batch.file_id = batch.file_id or self._api.upload(batch.files.input)
+            # From here until the endpoint's answer is on disk the batch may be there without our knowing. A start
+            # that finds it prepared looks for its tag at the endpoint.
+            batch.unsure = True
+            created = self._api.create(batch.file_id, batch.tag)
+            if created is None:
+                self._no_room(batch)
+                return
+            batch.batch_id = created.id
+            self._is_running(batch)
+            self.waiting.remove(batch)
+
+    def _room(self) -> bool:
+        """Return whether another batch may be created now: one at a time, since each may be refused."""
+        validating = any(batch.status in ("", "validating") for batch in self.running.values())
+        return len(self.running) < self.judge.max_batches and not validating and not self._full
+
+    def _is_running(self, batch: HeldBatch) -> None:
+        self.judge.ledger.batches.record(Batch(batch.tag, batch.batch_id, "submitted", batch.requests))
+        self.running[batch.tag] = batch
+        self._hold(batch)
+        log.info("batch %s has %d requests", batch.batch_id, batch.requests)
+
+    def _hold(self, batch: HeldBatch) -> None:
+        self.judge.ledger.claims.give_to_batch([asked.key for asked in batch.files.asked()], batch.tag, HOLD)
+        batch.held = time.monotonic()
+
+    def _no_room(self, batch: HeldBatch) -> None:
+        """Keep a batch that was refused for later, or halve it where nothing else is in its way."""
+        self.judge.ledger.batches.record(Batch(batch.tag, "", "prepared", batch.requests))
+        batch.unsure = False
+        if self.running.pop(batch.tag, None) is not None:
+            self.waiting.insert(0, batch)
+        self._full = True
+        if self.running:
+            return
+        self._refused += 1
+        if self._refused < _REFUSALS:
+            return
+        if batch.requests == 1:
+            raise UserError(
+                "the Batch API has no room for a single request (enqueued tokens); run the same command again when "
+                "other batches of the account have ended"
+            )
+        self._refused, self.most = 0, (batch.requests + 1) // 2
+        log.info("batches have %d requests at most from here on: the account's limit of enqueued tokens", self.most)
+        self.waiting.remove(batch)
+        self._again(batch, {asked.key for asked in batch.files.asked()}, batch.header)
+        self._forget(batch)
+
+    # ------------------------------------------------------------------ reading
+
+    def poll(self) -> bool:
+        """Look how the batches stand and read those that ended; return whether there were any."""
+        any_ended = False
+        # While nothing runs, the room that was lacking is looked for again at every poll.
+        self._full = self._full and bool(self.running)
+        for batch in list(self.running.values()):
+            polled = self._api.retrieve(batch.batch_id)
+            if polled.status != batch.status:
+                log.info("batch %s is %s", batch.batch_id, polled.status.replace("_", " "))
+            batch.status = polled.status
+            if time.monotonic() - batch.held > HOLD / 2:
+                self._hold(batch)
+            if polled.status in _ENDED:
+                any_ended |= self._end(batch, polled)
+            elif polled.status != "validating":
+                # It has begun, so that the account has room for batches of this size.
+                self._refused = 0
+        return any_ended
+
+    def _end(self, batch: HeldBatch, ended: EndpointsBatch) -> bool:
+        """Read a batch that ended; return False where it had not begun."""
+        batch.file_id = ended.input_file_id or batch.file_id
+        codes = [error.code or "" for error in (ended.errors.data or [] if ended.errors else [])]
+        if ended.status == "failed":
+            if NO_ROOM in codes:
+                self._no_room(batch)
+                return False
+            if hopeless := HOPELESS.intersection(codes):
+                self._forget(batch)
+                code = sorted(hopeless)[0]
+                raise UserError(f"the Batch API refused a batch ({code}); change the settings or the account")
+        counts = Counter[str]()
+        again = self._read(batch, ended, counts)
+        if again:
+            log.info("batch %s did not come to %d of its requests; asking them again", batch.batch_id, len(again))
+            self._again(batch, again, batch.header._replace(round=batch.header.round + 1))
+        self._forget(batch)
+        self._full, self._refused = False, 0
+        hopeless = HOPELESS & counts.keys()
+        if ACCOUNT_CODES & counts.keys() or (hopeless and not counts[""]):
+            raise UserError(
+                f"the judge's model answered {counts['']:,} of {sum(counts.values()):,} requests of a batch: "
+                f"{sorted(hopeless)[0]}; change the settings or the account"
+            )
+        return True
+
+    def _read(self, batch: HeldBatch, ended: EndpointsBatch, counts: Counter[str]) -> set[str]:
+        """Store the answers of a batch that ended; return the keys of requests to ask again, and count error codes.
+
+        Answered requests are counted under the empty code.
+        """
+        ask_again = set[str]()
+        is_last_round = batch.header.round >= self.judge.rounds
+        answers = BatchAnswers(self.judge, self._api, batch.files, ended, batch.header.model, batch.resumed)
+        with ThreadPoolExecutor(_THREADS) as threads:
+            for together in answers.outcomes():
+                final = list[tuple[Asked, Answer]]()
+                for asked, outcome in together:
+                    counts[outcome.code] += 1
+                    if outcome.passing and outcome.code not in HOPELESS and not is_last_round:
+                        ask_again.add(asked.key)
+                        continue
+                    asked = answers.with_texts(asked)
+                    final.append((asked, answers.answer(asked, outcome)))
+                # On several threads, since the ledger commits together what comes together.
+                list(threads.map(lambda pair: self._settle(*pair), final))
+                for asked, answer in final:
+                    self._judge_the_row(asked, answer)
+        return ask_again
+
+    def _judge_the_row(self, asked: Asked, answer: Answer) -> None:
+        """Send and write no further batch where the answers so far, one after the other, were of no use."""
+        # What the endpoint did not come to says nothing of the model.
+        if self.useless or answer.status in ("error", "expired"):
+            return
+        try:
+            self.judge.look(answer, asked.request)
+        except UserError as error:
+            self.refusal, self.exhausted, self.useless, self.drawn = error, True, True, None
+
+    def _settle(self, asked: Asked, answer: Answer) -> None:
+        self.put(asked, answer)
+        self._reservations.settle(answer)
+
+    def _again(self, batch: HeldBatch, keys: Container[str], header: Header) -> None:
+        """Write some of a batch's requests into new batches: those that are still its own."""
+        own, draft = self.judge.ledger.claims.take_from_batch(batch.tag), None
+        if not own:
+            return
+        for asked, line in self._lines(batch):
+            if asked.key in keys and asked.key in own:
+                draft = self._write(draft, header, asked, line)
+        if draft is not None:
+            self._close(draft)
+
+    def _lines(self, batch: HeldBatch) -> Iterator[tuple[Asked, bytes]]:
+        """Yield a batch's requests with their lines.
+
+        Raises:
+            UserError: the lines are damaged or gone. The batch is done with, or every start would end here.
+        """
+        try:
+            yield from batch.files.lines()
+        except (UserError, FileNotFoundError) as error:
+            self._forget(batch)
+            raise UserError(
+                f"what the batch {batch.batch_id or batch.tag} did not come to cannot be sent again: {error}; its "
+                "answers are kept, and the same command asks its other requests anew"
+            ) from None
+
+    # ------------------------------------------------------------------ ending
+
+    def _forget(self, batch: HeldBatch) -> None:
+        """Be done with a batch: its requests are free, its files deleted."""
+        ledger = self.judge.ledger
+        ledger.claims.release_batch(batch.tag)
+        # Before it counts as read, since nobody would look for it then.
+        batch.files.input.unlink(missing_ok=True)
+        ledger.batches.record(Batch(batch.tag, batch.batch_id, "read", batch.requests))
+        batch.files.delete()
+        self.running.pop(batch.tag, None)
+        ledger.claims.release([batch.tag])
+        if batch.file_id:
+            self._api.delete(batch.file_id)
+
+    def leave(self) -> None:
+        """Give back what was not sent; what is at the endpoint, or may be, stays for a later start."""
+        for tag, draft in list(self.drafts.items()):
+            draft.close()
+            self.judge.ledger.claims.release(draft.keys)
+            self._forget(HeldBatch(draft.files, draft.header, len(draft.keys)))
+            del self.drafts[tag]
+        for batch in self.waiting:
+            if not batch.unsure:
+                self._forget(batch)
+        self.judge.ledger.claims.release([batch.tag for batch in [*self.running.values(), *self.waiting]])
+        self._reservations.give_back()
