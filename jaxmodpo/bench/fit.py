@@ -46,7 +46,7 @@ from jaxmodpo.training.ahead import (
 )
 from jaxmodpo.training.fit import GIB, Answer, answer_of, largest_batch, mesh_shapes
 from jaxmodpo.training.hardware import Chip, chip_of
-from jaxmodpo.training.mesh import make_mesh, spread
+from jaxmodpo.training.mesh import make_mesh, row_shards
 from jaxmodpo.training.policy_loss import Method
 from jaxmodpo.training.roofline import Work, policy_training, reward_training, scoring
 
@@ -173,7 +173,7 @@ def _batches(config: FitConfig, mesh: Mesh) -> Batches:
         batch_size=config.batch_size,
         accumulation=1 if config.step == "score" else config.gradient_accumulation,
         epochs=1 if config.step == "score" else config.epochs,
-        spread=spread(mesh),
+        row_shards=row_shards(mesh),
         **settings,
     )
 
@@ -235,7 +235,7 @@ def _advice(config: FitConfig, mesh: Mesh) -> Iterator[str]:
     """Say what would make a step smaller, the cheapest first."""
     if config.step != "score" and config.remat != "full":
         yield "--remat full"
-    if config.batch_size > spread(mesh):
+    if config.batch_size > row_shards(mesh):
         yield "a smaller --batch-size, with a larger --gradient-accumulation"
     if mesh.shape["data"] > 1:
         yield "a --mesh with fewer copies (its first number) and more parts"
@@ -306,8 +306,8 @@ def _shard_bytes(arrays: dict[str, Any]) -> float:
 def _unit(config: FitConfig, mesh: Mesh) -> int:
     """Return what batch sizes should be multiples of, so that every device has the same number of sequences."""
     if config.step != "reward" and config.batching == "packed" and config.method != "sft":
-        return max(1, spread(mesh) // 2)
-    return spread(mesh)
+        return max(1, row_shards(mesh) // 2)
+    return row_shards(mesh)
 
 
 def _largest(config: FitConfig, mesh: Mesh, chip: Chip) -> Answer:

@@ -36,7 +36,7 @@ from jaxmodpo.models.shapes import settings
 from jaxmodpo.ranges import Count, Probability, Settings
 from jaxmodpo.training.hardware import peak_flops
 from jaxmodpo.training.loaded_policy import check_attention
-from jaxmodpo.training.mesh import check_heads, make_mesh, place_batch, shardings, spread
+from jaxmodpo.training.mesh import check_heads, make_mesh, place_batch, row_shards, shardings
 from jaxmodpo.training.policy_loss import PolicyLoss
 from jaxmodpo.training.step import OptimizerSettings, Parameters, initial_state, train_step
 
@@ -209,7 +209,7 @@ def _contender(
         batch_size=config.batch_size,
         accumulation=config.gradient_accumulation,
         batching=batching,
-        spread=spread(mesh),
+        row_shards=row_shards(mesh),
         cost=functools.partial(flops.token_cost, shape),
     )
     constants = {"loss": loss, "optimizer": OptimizerSettings(0.01, 1.0)}

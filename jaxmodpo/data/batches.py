@@ -8,6 +8,13 @@ sequences (chosen and rejected) are always in the same microbatch, though not in
 
 Everything is a function of the seed and the update's number: the iterator's state is one number, and
 no batch has to be replayed to find another. Nothing here depends on the devices but the number of rows.
+
+An iterator, and one that goes on where it stopped::
+
+    batches = Batches(examples, batch_size=4, accumulation=4, epochs=3, batching="packed")
+    first = next(batches)           # first["tokens"] has the shape [4 microbatches, rows, row length]
+    state = batches.state           # {"epoch": 0, "update": 1}
+    batches.restore(state)          # the next batch is that of update 1
 """
 
 from __future__ import annotations
@@ -19,6 +26,7 @@ from typing import Any, Literal
 import numpy as np
 
 from jaxmodpo.data.examples import Examples
+from jaxmodpo.data.grouping import balanced_microbatches, balanced_updates, epoch_order
 from jaxmodpo.data.packing import ROW_COUNTS, Packing, pack
 from jaxmodpo.errors import UserError
 from jaxmodpo.progress import Progress
@@ -36,9 +44,6 @@ SCORED_ARRAYS = (*ROW_ARRAYS, "places", "segment_numbers", *PADDED_ARRAYS)
 
 WINDOW = 64
 """updates among which examples are exchanged to even out the number of tokens"""
-
-DEALS = 32
-"""tries at cutting an update into microbatches of equally many tokens"""
 
 
 @dataclass(frozen=True)
@@ -76,12 +81,12 @@ class Batches:
         epochs: passes over the data.
         seed: of the order.
         batching: packed or padded.
-        spread: devices that a microbatch's rows are spread over; must divide the rows.
+        row_shards: devices that share a microbatch's rows evenly; padded rows must be a multiple of it.
         cost: what a row's token costs, given the row's length, in any unit: packed rows get the length
             that makes the whole run cheapest. By default all tokens cost the same.
 
     Raises:
-        UserError: padded rows that ``spread`` does not divide.
+        UserError: padded rows that ``row_shards`` does not divide.
     """
 
     def __init__(
@@ -93,7 +98,7 @@ class Batches:
         epochs: int = 1,
         seed: int = 0,
         batching: Batching = "padded",
-        spread: int = 1,
+        row_shards: int = 1,
         cost: Callable[[int], float] = lambda length: 1.0,
     ):
         self.examples = examples
@@ -110,14 +115,14 @@ class Batches:
         if batching == "packed":
             # All epochs are planned and packed here, once: the shape holds what this very packing needs.
             self._members = self._all_members()
-            self._packing = self._pack(spread, cost)
+            self._packing = self._pack(row_shards, cost)
             packing = self._packing
             self.shape = Shape(packing.rows, packing.length, packing.segments, self._members.shape[-1])
         else:
-            if batch_size % spread:
+            if batch_size % row_shards:
                 raise UserError(
-                    f"a batch of {batch_size} rows cannot be spread over {spread} devices; make it a multiple "
-                    f"of {spread}"
+                    f"a batch of {batch_size} rows cannot be spread over {row_shards} devices; make it a multiple "
+                    f"of {row_shards}"
                 )
             sequences, length = examples.tokens.shape[1:]
             self.shape = Shape(batch_size * sequences, length, 1, batch_size)
@@ -140,17 +145,17 @@ class Batches:
     def __next__(self) -> dict[str, np.ndarray]:
         if self._step >= self.steps:
             raise StopIteration
-        made = self.at(self._step)
+        batch = self.at(self._step)
         self._step += 1
-        return made
+        return batch
 
     def at(self, step: int) -> dict[str, np.ndarray]:
         """Return the batch of an update, whatever the iterator's state."""
         members = self.members(step)
         batch = self._fields(members)
         if self.batching == "padded":
-            source = np.maximum(members, 0)
-            return batch | {name: getattr(self.examples, name)[source] for name in PADDED_ARRAYS}
+            rows = np.maximum(members, 0)  # an empty place repeats the first example, without weight
+            return batch | {name: getattr(self.examples, name)[rows] for name in PADDED_ARRAYS}
         return batch | self._packed(step, members)
 
     def members(self, step: int) -> np.ndarray:
@@ -178,50 +183,56 @@ class Batches:
     def _plan(self, epoch: int) -> np.ndarray:
         """Return an epoch's members, ``[updates, accumulation, P]``."""
         order = epoch_order(len(self.examples), epoch, self.seed)
-        size, per_update, updates = self._batch_size, self.examples_per_update, self.steps_per_epoch
-        whole = len(order) // per_update
-        filled = np.concatenate([order, np.full(updates * per_update - len(order), -1)])
+        size = self.examples_per_update
+        empty_places = self.steps_per_epoch * size - len(order)
+        filled = np.concatenate([order, np.full(empty_places, -1)])
         if self.batching == "padded":
-            return filled.reshape(updates, self.accumulation, size)
-        lengths = np.append(self.examples.lengths.sum(1), 0)  # a place that is empty (−1) has length 0
+            return filled.reshape(self.steps_per_epoch, self.accumulation, self._batch_size)
+        # A place that is empty (−1) reads the last length, which is 0.
+        lengths = np.append(self.examples.lengths.sum(1), 0)
         generator = np.random.default_rng([self.seed, epoch, 1])
-        groups = [
-            balanced(
-                order[start * per_update : min(start + WINDOW, whole) * per_update], lengths, per_update, generator
-            )
-            for start in range(0, whole, WINDOW)
-        ]
-        groups += [filled[whole * per_update :].reshape(-1, per_update)]
-        return dealt(np.concatenate(groups), lengths, self.accumulation, min(per_update, 2 * size), generator)
+        full_updates = len(order) // size
+        groups = []
+        # Examples change places within a window only, so that the order stays about what the seed says.
+        for start in range(0, full_updates, WINDOW):
+            end = min(start + WINDOW, full_updates)
+            groups.append(balanced_updates(order[start * size : end * size], lengths, size, generator))
+        last_update = filled[full_updates * size :].reshape(-1, size)
+        updates = np.concatenate([*groups, last_update])
+        # Room for twice the average: a microbatch of many short examples balances one of few long ones.
+        most = min(size, 2 * self._batch_size)
+        return balanced_microbatches(updates, lengths, self.accumulation, most, generator)
 
     def _all_members(self) -> np.ndarray:
         """Return the members of every update of the run, ``[steps, accumulation, P]``, P as small as it can be."""
         members = np.concatenate([self._plan(epoch) for epoch in range(self.epochs)])
+        # With the empty places last, P can be cut to what the fullest microbatch of the run needs.
         empties_last = np.argsort(members < 0, axis=-1, kind="stable")
         members = np.take_along_axis(members, empties_last, axis=-1)
         most = int((members >= 0).sum(-1).max())
         return members[..., :most]
 
-    def _pack(self, spread: int, cost: Callable[[int], float]) -> Packing:
+    def _pack(self, row_shards: int, cost: Callable[[int], float]) -> Packing:
         """Pack every microbatch of the run."""
         sequences = self.examples.lengths.shape[1]
         sizes = np.where(self._members[..., None] >= 0, self.examples.lengths[self._members], 0)
         # More rows than sequences are never needed; fewer make rows longer and attention dearer.
-        most = max(spread, self._batch_size * sequences)
-        row_counts = [spread * multiple for multiple in ROW_COUNTS if spread * multiple <= most]
+        most = max(row_shards, self._batch_size * sequences)
+        row_counts = [row_shards * multiple for multiple in ROW_COUNTS if row_shards * multiple <= most]
         return pack(sizes.reshape(self.steps * self.accumulation, -1), row_counts, cost)
 
     # ------------------------------------------------------------------ the arrays
 
     def _fields(self, members: np.ndarray) -> dict[str, np.ndarray]:
         """Return the examples' own fields and weights; an empty place copies the first example, without weight."""
-        source = np.maximum(members, 0)
-        fields = {name: array[source] for name, array in self.examples.fields.items()}
+        rows = np.maximum(members, 0)
+        fields = {name: array[rows] for name, array in self.examples.fields.items()}
         return fields | {"row_weights": (members >= 0).astype(np.float32)}
 
     def _packed(self, step: int, members: np.ndarray) -> dict[str, np.ndarray]:
         """Return an update's rows, with each sequence in the place that the packing has for it."""
-        shape, packing, (microbatches, examples) = self.shape, self._packing, members.shape
+        shape = self.shape
+        microbatches, examples = members.shape
         sequences = self.examples.lengths.shape[1]
         arrays = {name: np.zeros((microbatches, shape.rows, shape.length), np.int32) for name in ROW_ARRAYS}
         places = np.zeros((microbatches, examples, sequences), np.int32)
@@ -230,92 +241,27 @@ class Batches:
             if example < 0:
                 continue
             # The packing numbers microbatches through the run, and a microbatch's sequences through its examples.
-            here = step * self.accumulation + part, place * sequences + sequence
-            row, segment = int(packing.row[here]), int(packing.segment[here])
+            packed = step * self.accumulation + part, place * sequences + sequence
+            row = int(self._packing.row[packed])
+            segment = int(self._packing.segment[packed])
+            start = int(self._packing.start[packed])
             size = int(self.examples.lengths[example, sequence])
             prompt = int(self.examples.prompt_lengths[example, sequence])
-            start = int(packing.start[here])
             end = start + size
+            # A packing that does not fit its batch would train on wrong tokens without a word.
             assert end <= shape.length and 1 <= segment <= shape.segments
             assert not arrays["segments"][part, row, start:end].any(), "two sequences share a place"
             arrays["tokens"][part, row, start:end] = self.examples.tokens[example, sequence, :size]
             arrays["segments"][part, row, start:end] = segment
             arrays["positions"][part, row, start:end] = np.arange(size)
+            # The prompt is read and not learned: its tokens are no part of the completion.
             arrays["completions"][part, row, start + prompt : end] = segment
             places[part, place, sequence] = row * shape.segments + segment - 1
         numbers = np.arange(1, shape.segments + 1, dtype=np.int32)
         return {**arrays, "places": places, "segment_numbers": np.tile(numbers, (microbatches, 1))}
 
 
-def epoch_order(examples: int, epoch: int, seed: int) -> np.ndarray:
-    """Return the order of one epoch: any position can be found without replaying those before it."""
-    return np.random.default_rng([seed, epoch]).permutation(examples)
-
-
-def balanced(members: np.ndarray, lengths: np.ndarray, size: int, generator: np.random.Generator) -> np.ndarray:
-    """Group examples, ``size`` to a group, so that all groups have about equally many tokens.
-
-    The longest examples go to a group each, then the next longest, always to the emptiest group first.
-
-    Args:
-        members: indices into ``lengths``, in random order; as many as fill the groups.
-        lengths: tokens of each example.
-        size: examples in a group.
-        generator: shuffles the groups, which the dealing leaves in no particular order, and their members.
-
-    Returns:
-        ``[groups, size]``.
-    """
-    groups = len(members) // size
-    longest_first = members[np.argsort(-lengths[members], kind="stable")]
-    totals = np.zeros(groups, np.int64)
-    made = np.empty((groups, size), members.dtype)
-    for number, round_ in enumerate(longest_first.reshape(size, groups)):
-        emptiest_first = np.argsort(totals, kind="stable")
-        made[emptiest_first, number] = round_
-        totals[emptiest_first] += lengths[round_]
-    return generator.permuted(generator.permutation(made), axis=1)
-
-
-def dealt(
-    groups: np.ndarray, lengths: np.ndarray, parts: int, places: int, generator: np.random.Generator
-) -> np.ndarray:
-    """Deal each group's examples to ``parts`` parts of about equally many tokens, at most ``places`` each.
-
-    The longest example comes first and goes to the emptiest part. That is seldom the best there is, so
-    the order is shaken a few times, and each group keeps the deal whose fullest part has the fewest tokens.
-
-    Args:
-        groups: ``[groups, size]`` indices into ``lengths``, −1 for empty.
-        lengths: tokens of each example.
-        parts: into how many.
-        places: most examples in a part.
-        generator: shakes.
-
-    Returns:
-        ``[groups, parts, places]``, −1 where a part has fewer.
-    """
-    if parts == 1:
-        return groups[:, None]
-    every = np.arange(len(groups))
-    best = np.full((len(groups), parts, places), -1, groups.dtype)
-    fullest = np.full(len(groups), np.iinfo(np.int64).max)
-    for shake in np.linspace(0, 0.5, DEALS):
-        noise = 1 + shake * generator.uniform(-1, 1, groups.shape)
-        ordered = np.take_along_axis(groups, np.argsort(-lengths[groups] * noise, axis=1, kind="stable"), axis=1)
-        count, total = (np.zeros((len(groups), parts), np.int64) for _ in range(2))
-        made = np.full_like(best, -1)
-        for column in ordered.T:
-            part = np.where(count < places, total, np.iinfo(np.int64).max).argmin(1)
-            made[every, part, count[every, part]] = column
-            total[every, part] += lengths[column]
-            count[every, part] += 1
-        better = total.max(1) < fullest
-        best[better], fullest[better] = made[better], total.max(1)[better]
-    return best
-
-
-def scored(batches: Batches, compute: Callable[[dict[str, np.ndarray]], np.ndarray]) -> np.ndarray:
+def score_in_batches(batches: Batches, compute: Callable[[dict[str, np.ndarray]], np.ndarray]) -> np.ndarray:
     """Score every example of a data set once, in the batches' first epoch.
 
     Args:
@@ -325,15 +271,16 @@ def scored(batches: Batches, compute: Callable[[dict[str, np.ndarray]], np.ndarr
     Returns:
         ``[n, S]`` float32, in the data set's order.
     """
-    found = np.full(batches.examples.lengths.shape, np.nan, np.float32)
-    with Progress("scoring", len(found), "examples", leave=False) as bar:
+    # Not a number until it is scored: an example that was forgotten is never taken for one with a score of 0.
+    scores = np.full(batches.examples.lengths.shape, np.nan, np.float32)
+    with Progress("scoring", len(scores), "examples", leave=False) as bar:
         for step in range(batches.steps_per_epoch):
             members = batches.members(step)
             batch = batches.at(step)
             members = members[members >= 0]
-            found[members] = compute(batch)[0, : len(members)]
+            scores[members] = compute(batch)[0, : len(members)]
             bar.update(len(members))
-    return found
+    return scores
 
 
 def describe(batches: Batches) -> dict[str, Any]:

@@ -21,11 +21,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-SHAKES = 8
-"""tries at filling rows, each with the lengths shaken differently"""
+RESTARTS = 8
+"""tries at filling rows, each in another order of the sequences"""
 
 ROW_COUNTS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32)
-"""numbers of rows that are tried, as multiples of the devices that rows are spread over"""
+"""numbers of rows that are tried, as multiples of the devices that share them"""
 
 
 @dataclass(frozen=True)
@@ -79,8 +79,8 @@ def rows_of(sizes: np.ndarray, rows: int) -> tuple[np.ndarray, np.ndarray]:
     """Put sequences into rows so that the fullest row is short, each microbatch for itself.
 
     The longest sequence goes first, always into the emptiest row (Graham's rule, at most 4/3 of the best). To
-    come closer, the order is shaken: the lengths are multiplied by random factors before they are sorted, and
-    each microbatch keeps the try whose fullest row is shortest. The first try is unshaken.
+    come closer, the rule is restarted in other orders: the lengths are multiplied by random factors before they are
+    sorted, and each microbatch keeps the try whose fullest row is shortest. The first try has no factors.
 
     Args:
         sizes: ``[M, N]`` tokens; 0 for none.
@@ -89,40 +89,42 @@ def rows_of(sizes: np.ndarray, rows: int) -> tuple[np.ndarray, np.ndarray]:
     Returns:
         The row of each sequence ``[M, N]``, and the tokens of each row ``[M, rows]``.
     """
-    every = np.arange(len(sizes))
+    every_microbatch = np.arange(len(sizes))
     # The factors depend on N. That is harmless only because no one packs the same sequences twice.
-    shakes = np.random.default_rng(0).uniform(-0.5, 0.5, (SHAKES, sizes.shape[1]))
-    shakes[0] = 0
+    noise = np.random.default_rng(0).uniform(-0.5, 0.5, (RESTARTS, sizes.shape[1]))
+    noise[0] = 0
     best_row = np.zeros(sizes.shape, np.int64)
     best_loads = np.full((len(sizes), rows), np.iinfo(np.int64).max)
     # With a single row there is nothing to choose.
-    for shake in shakes if rows > 1 else shakes[:1]:
+    for change in noise if rows > 1 else noise[:1]:
         row = np.zeros(sizes.shape, np.int64)
         loads = np.zeros((len(sizes), rows), np.int64)
-        longest_first = np.argsort(-sizes * (1 + shake), axis=1, kind="stable")
+        longest_first = np.argsort(-sizes * (1 + change), axis=1, kind="stable")
         for sequence in longest_first.T:
             emptiest = loads.argmin(1)
-            row[every, sequence] = emptiest
-            loads[every, emptiest] += sizes[every, sequence]
-        better = loads.max(1) < best_loads.max(1)
-        best_row[better] = row[better]
-        best_loads[better] = loads[better]
+            row[every_microbatch, sequence] = emptiest
+            loads[every_microbatch, emptiest] += sizes[every_microbatch, sequence]
+        is_better = loads.max(1) < best_loads.max(1)
+        best_row[is_better] = row[is_better]
+        best_loads[is_better] = loads[is_better]
     return best_row, best_loads
 
 
 def _laid_out(sizes: np.ndarray, rows: int, length: int, row: np.ndarray) -> Packing:
     """Number the sequences of each row and lay them end to end, in the order in which ``sizes`` has them."""
-    every = np.arange(len(sizes))
+    every_microbatch = np.arange(len(sizes))
     loads = np.zeros((len(sizes), rows), np.int64)
     counts = np.zeros((len(sizes), rows), np.int64)
     start = np.zeros(sizes.shape, np.int64)
     segment = np.zeros(sizes.shape, np.int64)
     for sequence in range(sizes.shape[1]):
-        size, here = sizes[:, sequence], row[:, sequence]
-        start[:, sequence] = loads[every, here]
-        counts[every, here] += size > 0
-        segment[:, sequence] = np.where(size > 0, counts[every, here], 0)
-        loads[every, here] += size
+        size = sizes[:, sequence]
+        own_row = row[:, sequence]
+        start[:, sequence] = loads[every_microbatch, own_row]
+        # A place without a sequence (size 0) takes neither room nor a number.
+        counts[every_microbatch, own_row] += size > 0
+        segment[:, sequence] = np.where(size > 0, counts[every_microbatch, own_row], 0)
+        loads[every_microbatch, own_row] += size
     packing = Packing(rows, length, int(counts.max()), row, start, segment)
     _check(packing, sizes)
     return packing

@@ -34,7 +34,7 @@ from jaxmodpo.records import Pair
 from jaxmodpo.training.cache import cached, cached_examples, examples_digest
 from jaxmodpo.training.distributed import leads, on_host
 from jaxmodpo.training.loaded_policy import Policy
-from jaxmodpo.training.mesh import spread
+from jaxmodpo.training.mesh import row_shards
 from jaxmodpo.training.policy_loss import Method, PolicyLoss
 from jaxmodpo.training.settings import PolicyTrainingConfig, PreferenceTrainingConfig
 from jaxmodpo.training.step import LossTerms
@@ -244,7 +244,7 @@ def _batches(
     shared = {
         "batch_size": config.batch_size,
         "batching": config.batching,
-        "spread": spread(policy.mesh),
+        "row_shards": row_shards(policy.mesh),
         "cost": functools.partial(flops.token_cost, policy.config),
     }
     batches = Batches(

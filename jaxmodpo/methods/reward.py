@@ -35,7 +35,7 @@ from jaxmodpo.records import Ranking
 from jaxmodpo.results import Validation
 from jaxmodpo.schema import Range
 from jaxmodpo.training.distributed import agreed, leads, on_host, open_phase, start
-from jaxmodpo.training.mesh import make_mesh, put, shardings, spread
+from jaxmodpo.training.mesh import make_mesh, put, row_shards, shardings
 from jaxmodpo.training.session import Session
 from jaxmodpo.training.settings import TrainingConfig
 from jaxmodpo.training.trainer import passing, train
@@ -177,18 +177,18 @@ def _text(config: RewardConfig, shape: RobertaConfig) -> RewardText:
 
 def _batches(config: RewardConfig, data: RewardData, mesh: Mesh) -> tuple[Batches, Batches | None]:
     """Return the batches to train on, and those of the held-out part if there is one."""
-    row_shards = spread(mesh)
+    shards = row_shards(mesh)
     batches = Batches(
         data.examples,
         batch_size=config.batch_size,
         accumulation=config.gradient_accumulation,
         epochs=config.epochs,
         seed=config.seed,
-        spread=row_shards,
+        row_shards=shards,
     )
     if data.held_out_examples is None:
         return batches, None
-    return batches, Batches(data.held_out_examples, batch_size=config.batch_size, spread=row_shards)
+    return batches, Batches(data.held_out_examples, batch_size=config.batch_size, row_shards=shards)
 
 
 def _validated(model: Roberta, held_out: list[Ranking], text: RewardText, batch_size: int) -> dict[str, Any]:

@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from jaxmodpo.data.batches import Batches, scored
+from jaxmodpo.data.batches import Batches, score_in_batches
 from jaxmodpo.data.examples import Examples, check_tokens, reward_pairs
 from jaxmodpo.data.text import SHORTEST_REWARD_TEXT, RewardText, load_tokenizer
 from jaxmodpo.errors import UserError
@@ -91,7 +91,7 @@ def score(config: RobertaConfig, parameters: Parameters, examples: Examples, row
         arrays = {name: batch[name][0] for name in ("tokens", "lengths")}
         return np.asarray(_score(parameters, arrays, config=config))[None]
 
-    return scored(Batches(examples, batch_size=rows), compute)
+    return score_in_batches(Batches(examples, batch_size=rows), compute)
 
 
 def load_reward_model(folder: Path, max_length: int | None = None) -> tuple[Roberta, RewardText]:

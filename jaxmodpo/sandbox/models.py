@@ -30,7 +30,7 @@ from jaxmodpo.models.completions import completion_logps
 from jaxmodpo.models.decoder_config import DecoderConfig
 from jaxmodpo.models.files import save_model
 from jaxmodpo.models.parameters import initialize
-from jaxmodpo.training.mesh import make_mesh, spread
+from jaxmodpo.training.mesh import make_mesh, row_shards
 from jaxmodpo.training.settings import TrainingConfig
 from jaxmodpo.training.step import Batch, LossTerms, Parameters
 from jaxmodpo.training.trainer import train
@@ -255,7 +255,7 @@ def _train(loss: Any, parameters: Parameters, examples: Examples, config: Traini
         accumulation=config.gradient_accumulation,
         epochs=config.epochs,
         seed=config.seed,
-        spread=spread(mesh),
+        row_shards=row_shards(mesh),
     )
     trained = train(loss, parameters, {}, batches, config, mesh)
     return trained.parameters

@@ -22,7 +22,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
-from jaxmodpo.data.batches import SCORED_ARRAYS, Batches, Batching, scored
+from jaxmodpo.data.batches import SCORED_ARRAYS, Batches, Batching, score_in_batches
 from jaxmodpo.data.examples import Examples, check_tokens
 from jaxmodpo.models import flops
 from jaxmodpo.models.adapters import load_adapter
@@ -34,7 +34,7 @@ from jaxmodpo.models.files import load_decoder, read_decoder_config
 from jaxmodpo.models.lora import LoraConfig, adapter_table
 from jaxmodpo.models.parameters import initialize
 from jaxmodpo.models.quantized import BaseDtype
-from jaxmodpo.training.mesh import check_heads, make_mesh, place_batch, put, shardings, spread
+from jaxmodpo.training.mesh import check_heads, make_mesh, place_batch, put, row_shards, shardings
 from jaxmodpo.training.preemption import heed
 from jaxmodpo.training.step import Parameters
 
@@ -67,7 +67,7 @@ class Policy:
             examples,
             batch_size=rows,
             batching=batching,
-            spread=spread(self.mesh),
+            row_shards=row_shards(self.mesh),
             cost=functools.partial(flops.token_cost, self.config),
         )
 
@@ -81,7 +81,7 @@ class Policy:
             heed("while log-probabilities were computed")
             return values
 
-        return scored(batches, compute)
+        return score_in_batches(batches, compute)
 
 
 def check_attention(attention: Attention, shape: DecoderConfig, base_dtype: BaseDtype) -> None:

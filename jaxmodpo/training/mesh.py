@@ -121,8 +121,8 @@ def check_heads(config: DecoderConfig, mesh: Mesh) -> None:
             )
 
 
-def spread(mesh: Mesh) -> int:
-    """Return how many devices a batch's rows are spread over."""
+def row_shards(mesh: Mesh) -> int:
+    """Return among how many devices a batch's rows are shared out."""
     return _parts(mesh, RULES["batch"])
 
 
@@ -134,7 +134,7 @@ def place_batch(
     Args:
         mesh: the devices.
         batch: arrays ``[microbatches, rows, …]``, the same in every process.
-        by_rows: the arrays whose second axis is spread; the others are copied. None: all.
+        by_rows: the arrays whose second axis is sharded; the others are copied. None: all.
     """
     places = batch_shardings(mesh, batch, by_rows)
     return {name: put(array, places[name]) for name, array in batch.items()}

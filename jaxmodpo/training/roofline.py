@@ -23,7 +23,7 @@ from jaxmodpo.models.remat import Remat
 from jaxmodpo.models.roberta import RobertaConfig
 from jaxmodpo.models.roberta import parameter_table as encoder_table
 from jaxmodpo.training.hardware import Chip
-from jaxmodpo.training.mesh import array_bytes, spread
+from jaxmodpo.training.mesh import array_bytes, row_shards
 
 
 @dataclass(frozen=True)
@@ -117,7 +117,7 @@ def reward_training(config: RobertaConfig, batches: Batches, mesh: Mesh, *, rema
         useful=3 * flops.encoder_forward(config, batches.examples.lengths) / batches.steps_per_epoch,
         executed=(3 + again) * flops.encoder_forward(config, _filled(batches)),
         memory=(2 + again) * batches.accumulation * _whole_weights(table, mesh, 4)
-        + positions * 4 * dense / spread(mesh) / mesh.shape["tensor"] * (4 + again)
+        + positions * 4 * dense / row_shards(mesh) / mesh.shape["tensor"] * (4 + again)
         + weights * (2 * batches.accumulation + 6),
         network=(3 + again) * batches.accumulation * _gathered(table, mesh, 4)
         + positions * _reduced(config.num_hidden_layers, config.hidden_size, mesh, 4) * (2 + again)
@@ -146,10 +146,10 @@ def _activations(table: Table, config: DecoderConfig, mesh: Mesh) -> float:
     """Return the bytes of inputs and outputs of all matrix products, for a position and a chip."""
     dense = sum(spec.shape[0] * (spec.shape[1] + spec.shape[2]) for spec in table.values() if is_projection(spec))
     logits = 2 * 4 * config.vocab_size
-    return (2 * dense + logits) / spread(mesh) / mesh.shape["tensor"]
+    return (2 * dense + logits) / row_shards(mesh) / mesh.shape["tensor"]
 
 
 def _reduced(layers: int, width: int, mesh: Mesh, size: int = 2) -> float:
     """Return the bytes of activations that a chip receives for a position in one pass: two sums in each layer."""
     parts = mesh.shape["tensor"]
-    return 2 * layers * 2 * math.prod((size, width)) * (parts - 1) / parts / spread(mesh)
+    return 2 * layers * 2 * math.prod((size, width)) * (parts - 1) / parts / row_shards(mesh)

@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from jaxmodpo.data.batches import Batches, balanced, dealt, describe, scored
+from jaxmodpo.data.batches import Batches, describe
 from jaxmodpo.data.examples import Examples
+from jaxmodpo.data.grouping import balanced_microbatches, balanced_updates
 from jaxmodpo.data.reference_lengths import reference_examples
 from jaxmodpo.errors import UserError
 from jaxmodpo.models.flops import token_cost
@@ -118,8 +119,8 @@ def test_the_order_is_the_seeds(batching):
 
 def test_padded_rows_that_devices_do_not_divide_are_refused_and_packed_ones_made_to_divide():
     with pytest.raises(UserError, match="3 rows cannot be spread over 4 devices"):
-        Batches(examples(), batch_size=3, spread=4)
-    assert Batches(examples(), batch_size=3, spread=4, batching="packed").shape.rows % 4 == 0
+        Batches(examples(), batch_size=3, row_shards=4)
+    assert Batches(examples(), batch_size=3, row_shards=4, batching="packed").shape.rows % 4 == 0
 
 
 @BOTH
@@ -127,16 +128,16 @@ def test_scores_come_back_in_the_data_sets_order(batching):
     data = examples()
     batches = Batches(data, batch_size=4, batching=batching)
     np.testing.assert_array_equal(
-        scored(batches, lambda batch: batch["reference_logps"]), data.fields["reference_logps"]
+        score_in_batches(batches, lambda batch: batch["reference_logps"]), data.fields["reference_logps"]
     )
 
 
 def test_groups_and_parts_are_evenly_filled():
     generator = np.random.default_rng(0)
     lengths = np.append(generator.lognormal(6, 0.4, 96).astype(int), 0)
-    groups = balanced(generator.permutation(96), lengths, 16, generator)
+    groups = balanced_updates(generator.permutation(96), lengths, 16, generator)
     totals = lengths[groups].sum(1)
     assert totals.max() < 1.03 * totals.mean()
-    parts = dealt(groups, lengths, 4, 8, generator)
+    parts = balanced_microbatches(groups, lengths, 4, 8, generator)
     np.testing.assert_array_equal(np.sort(parts[parts >= 0]), np.arange(96))
     assert lengths[parts].sum(2).max() < 1.1 * lengths[parts].sum(2).mean()

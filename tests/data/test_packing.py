@@ -53,13 +53,13 @@ def assert_rows_hold_the_examples(batches: Batches) -> None:
     batch_size=st.integers(1, 5),
     accumulation=st.integers(1, 6),
     epochs=st.integers(1, 3),
-    spread=st.sampled_from([1, 2, 3, 8]),
+    shards=st.sampled_from([1, 2, 3, 8]),
     dear_attention=st.booleans(),
     seed=st.integers(0, 2**16),
 )
 @example(30, 2, 700, 2, 8, 3, 1, True, 0)
 def test_what_comes_out_of_the_rows_is_what_went_in(
-    count, sequences, longest, batch_size, accumulation, epochs, spread, dear_attention, seed
+    count, sequences, longest, batch_size, accumulation, epochs, shards, dear_attention, seed
 ):
     generator = np.random.default_rng(seed)
     lengths = generator.integers(2, longest, (count, sequences), endpoint=True)
@@ -71,10 +71,10 @@ def test_what_comes_out_of_the_rows_is_what_went_in(
         epochs=epochs,
         seed=seed,
         batching="packed",
-        spread=spread,
+        row_shards=shards,
         cost=lambda length: 1 + dear_attention * length / 64,
     )
-    assert batches.shape.rows % spread == 0
+    assert batches.shape.rows % shards == 0
     assert_rows_hold_the_examples(batches)
     for epoch in range(epochs):
         steps = range(epoch * batches.steps_per_epoch, (epoch + 1) * batches.steps_per_epoch)

@@ -1,0 +1,103 @@
+"""Which examples meet in an update, and in which of its microbatches, so that all have about equally many tokens.
+
+A packed microbatch is as long as the fullest one of the run. Were examples grouped at random, one update of long texts
+would stretch the rows of all others, and the difference would be padding. So examples change places with others of
+about the same time, never far from where the seed has put them::
+
+    order = epoch_order(len(lengths), epoch=0, seed=0)
+    updates = balanced_updates(order, lengths, 16, generator)             # [updates, 16]
+    parts = balanced_microbatches(updates, lengths, 4, 8, generator)      # [updates, 4, 8], -1 for an empty place
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+RESTARTS = 32
+"""tries at cutting an update into microbatches of equally many tokens"""
+
+
+def epoch_order(examples: int, epoch: int, seed: int) -> np.ndarray:
+    """Return the order of one epoch: any position can be found without replaying those before it."""
+    return np.random.default_rng([seed, epoch]).permutation(examples)
+
+
+def balanced_updates(members: np.ndarray, lengths: np.ndarray, size: int, generator: np.random.Generator) -> np.ndarray:
+    """Group examples, ``size`` to an update, so that all updates have about equally many tokens.
+
+    The longest examples go to an update each, then the next longest, always to the emptiest update first.
+
+    Args:
+        members: indices into ``lengths``, in random order; as many as fill the updates.
+        lengths: tokens of each example.
+        size: examples in an update.
+        generator: shuffles the updates, which would otherwise be sorted by their longest example, and their members.
+
+    Returns:
+        ``[updates, size]``.
+    """
+    count = len(members) // size
+    longest_first = members[np.argsort(-lengths[members], kind="stable")]
+    tokens = np.zeros(count, np.int64)
+    updates = np.empty((count, size), members.dtype)
+    # One example for each update at a time, so that all are full at the same moment.
+    for number, one_for_each in enumerate(longest_first.reshape(size, count)):
+        emptiest_first = np.argsort(tokens, kind="stable")
+        updates[emptiest_first, number] = one_for_each
+        tokens[emptiest_first] += lengths[one_for_each]
+    return generator.permuted(generator.permutation(updates), axis=1)
+
+
+def balanced_microbatches(
+    updates: np.ndarray, lengths: np.ndarray, microbatches: int, most: int, generator: np.random.Generator
+) -> np.ndarray:
+    """Cut each update into microbatches of about equally many tokens.
+
+    The longest example comes first and goes to the emptiest microbatch that has a place left (Graham's rule). That is
+    seldom the best there is, so the greedy rule is restarted with the lengths multiplied by random factors, from none
+    to a half off, and each update keeps the try whose fullest microbatch has the fewest tokens.
+
+    Args:
+        updates: ``[updates, size]`` indices into ``lengths``, −1 for empty.
+        lengths: tokens of each example; the last one, which −1 means, is 0.
+        microbatches: of an update.
+        most: examples in a microbatch at most.
+        generator: draws the factors.
+
+    Returns:
+        ``[updates, microbatches, most]``, −1 where a microbatch has fewer.
+    """
+    if microbatches == 1:
+        return updates[:, None]
+    best = np.full((len(updates), microbatches, most), -1, updates.dtype)
+    best_fullest = np.full(len(updates), np.iinfo(np.int64).max)
+    for noise in np.linspace(0, 0.5, RESTARTS):
+        factors = 1 + noise * generator.uniform(-1, 1, updates.shape)
+        longest_first = np.argsort(-lengths[updates] * factors, axis=1, kind="stable")
+        ordered = np.take_along_axis(updates, longest_first, axis=1)
+        attempt, tokens = _greedy(ordered, lengths, microbatches, most)
+        fullest = tokens.max(1)
+        is_better = fullest < best_fullest
+        best[is_better] = attempt[is_better]
+        best_fullest[is_better] = fullest[is_better]
+    return best
+
+
+def _greedy(ordered: np.ndarray, lengths: np.ndarray, microbatches: int, most: int) -> tuple[np.ndarray, np.ndarray]:
+    """Put each update's examples, in the order given, into the emptiest of its microbatches with a place left.
+
+    Returns:
+        The examples ``[updates, microbatches, most]``, −1 for empty, and the tokens ``[updates, microbatches]``.
+    """
+    every_update = np.arange(len(ordered))
+    counts = np.zeros((len(ordered), microbatches), np.int64)
+    tokens = np.zeros((len(ordered), microbatches), np.int64)
+    members = np.full((len(ordered), microbatches, most), -1, ordered.dtype)
+    # All updates side by side: the loop runs over the examples of one, not over the run.
+    for example in ordered.T:
+        tokens_where_free = np.where(counts < most, tokens, np.iinfo(np.int64).max)
+        emptiest = tokens_where_free.argmin(1)
+        members[every_update, emptiest, counts[every_update, emptiest]] = example
+        tokens[every_update, emptiest] += lengths[example]
+        counts[every_update, emptiest] += 1
+    return members, tokens
