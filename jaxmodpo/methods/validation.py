@@ -15,7 +15,9 @@ import numpy as np
 from jaxmodpo.intervals import percentile_interval, resampled_questions, wilson_interval
 
 BINS = 5
+"""of probability, from 0.5 to 1"""
 QUANTILES = (5, 25, 50, 75, 95)
+"""percentages"""
 
 
 def validate(rewards: np.ndarray, ranks: np.ndarray, questions: Sequence[str]) -> dict[str, Any]:
@@ -36,34 +38,67 @@ def validate(rewards: np.ndarray, ranks: np.ndarray, questions: Sequence[str]) -
     """
     assert rewards.shape == ranks.shape and len(rewards) == len(questions), (rewards.shape, ranks.shape)
     taken = (ranks > 0).sum(1)
-    assert all(row[0] < row[count - 1] for row, count in zip(ranks, taken, strict=True))
-    best, worst = rewards[:, 0], rewards[np.arange(len(taken)), taken - 1]
+    best_rank = ranks[:, 0]
+    worst_rank = ranks[np.arange(len(ranks)), taken - 1]
+    assert (best_rank < worst_rank).all(), "a ranking that prefers nothing"
+    best = rewards[:, 0]
+    worst = rewards[np.arange(len(rewards)), taken - 1]
     ends = (best - worst).astype(np.float64)
-    both = [(n, i, j) for n, count in enumerate(taken) for i, j in itertools.combinations(range(count), 2)]
-    places = [(n, i, j) for n, i, j in both if ranks[n, i] < ranks[n, j]]
-    differences = np.array([rewards[n, i] - rewards[n, j] for n, i, j in places], np.float64)
-    owners = [questions[n] for n, _, _ in places]
-    said: dict[str, Any] = {
+    pairs, tied = preferred_pairs(ranks)
+    differences = np.array([rewards[row, better] - rewards[row, worse] for row, better, worse in pairs], np.float64)
+    figures: dict[str, Any] = {
         "questions": len(set(questions)),
         "pairs": len(ends),
-        "tied_pairs_left_out": len(both) - len(places),
+        "tied_pairs_left_out": tied,
         "accuracy": accuracy(ends),
         "accuracy_interval": interval(ends, questions),
-        "loss": float(np.mean(np.logaddexp(0, -ends))),
+        "loss": bradley_terry_loss(ends),
     }
+    # Where every ranking is a pair, all pairs are the ends, and the figures would be said twice.
     if len(differences) > len(ends):
-        said["all_pairs"] = {
+        owners = [questions[row] for row, _, _ in pairs]
+        figures["all_pairs"] = {
             "pairs": len(differences),
             "accuracy": accuracy(differences),
             "accuracy_interval": interval(differences, owners),
-            "loss": float(np.mean(np.logaddexp(0, -differences))),
+            "loss": bradley_terry_loss(differences),
         }
-    return said | {"calibration": calibration(differences), "rewards": distribution(best, worst)}
+    figures["calibration"] = calibration(differences)
+    figures["rewards"] = distribution(best, worst)
+    return figures
+
+
+def preferred_pairs(ranks: np.ndarray) -> tuple[list[tuple[int, int, int]], int]:
+    """Return the pairs of every ranking as (row, better place, worse place), and how many others are tied.
+
+    Args:
+        ranks: as in :func:`validate`.
+    """
+    pairs: list[tuple[int, int, int]] = []
+    tied = 0
+    for row, row_ranks in enumerate(ranks):
+        places = np.flatnonzero(row_ranks > 0).tolist()
+        for better, worse in itertools.combinations(places, 2):
+            if row_ranks[better] < row_ranks[worse]:
+                pairs.append((row, better, worse))
+            else:
+                tied += 1
+    return pairs, tied
+
+
+def bradley_terry_loss(differences: np.ndarray) -> float:
+    """Return the mean of −log σ(r_better − r_worse); ln 2 for a model that tells nothing apart."""
+    return float(np.mean(np.logaddexp(0, -differences)))
 
 
 def accuracy(differences: np.ndarray) -> float:
     """Return the share of pairs whose better response has the higher reward; equal rewards count half."""
-    return float(np.mean((differences > 0) + 0.5 * (differences == 0)))
+    return float(np.mean(_agreement(differences)))
+
+
+def _agreement(differences: np.ndarray) -> np.ndarray:
+    """Return 1 for each pair whose better response has the higher reward, 0.5 for equal rewards, 0 otherwise."""
+    return (differences > 0) + 0.5 * (differences == 0)
 
 
 def interval(differences: np.ndarray, questions: Sequence[str], level: float = 0.95) -> list[float] | None:
@@ -76,20 +111,23 @@ def interval(differences: np.ndarray, questions: Sequence[str], level: float = 0
     count = len(set(questions))
     if count < 2:
         return None
-    right = (differences > 0) + 0.5 * (differences == 0)
+    agreement = _agreement(differences)
     if count == len(questions):
-        return _wilson(float(right.sum()), count, level)
+        return _wilson(float(agreement.sum()), count, level)
     _, owners = np.unique(list(questions), return_inverse=True)
-    sums, counts = np.bincount(owners, right), np.bincount(owners)
-    drawn = resampled_questions(count)
-    means = sums[drawn].sum(1) / counts[drawn].sum(1)
-    low, high = percentile_interval(means, confidence=level)
+    agreement_by_question = np.bincount(owners, agreement)
+    pairs_by_question = np.bincount(owners)
+    # Questions are drawn and not pairs: a question's pairs come and go together, as they would in new data.
+    resamples = resampled_questions(count)
+    accuracies = agreement_by_question[resamples].sum(1) / pairs_by_question[resamples].sum(1)
+    low, high = percentile_interval(accuracies, confidence=level)
     if low < high:
         return [float(low), float(high)]
-    return _wilson(float(right.mean()) * count, count, level)
+    return _wilson(float(agreement.mean()) * count, count, level)
 
 
 def _wilson(successes: float, trials: int, level: float) -> list[float]:
+    """Return Wilson's interval as JSON has it; there is one, since there is a trial."""
     ends = wilson_interval(successes, trials, level)
     assert ends is not None
     return list(ends)
@@ -97,22 +135,27 @@ def _wilson(successes: float, trials: int, level: float) -> list[float]:
 
 def calibration(differences: np.ndarray, bins: int = BINS) -> dict[str, Any]:
     """Return how often pairs agree that the model is this sure of: equal bins of probability from 0.5 to 1."""
-    sure = 1 / (1 + np.exp(-np.abs(differences)))
-    right = (differences > 0) + 0.5 * (differences == 0)
+    # The probability that the model gives to the response that it prefers itself, whichever the ranking prefers.
+    probability = 1 / (1 + np.exp(-np.abs(differences)))
+    agreement = _agreement(differences)
     edges = np.linspace(0.5, 1.0, bins + 1)
-    place = np.clip(np.searchsorted(edges, sure, side="right") - 1, 0, bins - 1)
-    rows = [
-        {
-            "from": float(edges[n]),
-            "to": float(edges[n + 1]),
-            "pairs": int((place == n).sum()),
-            "probability": float(sure[place == n].mean()),
-            "agreement": float(right[place == n].mean()),
-        }
-        for n in range(bins)
-        if (place == n).any()
-    ]
-    error = sum(row["pairs"] * abs(row["probability"] - row["agreement"]) for row in rows) / len(sure)
+    # A probability of exactly 1 belongs to the last bin.
+    bin_of_pair = np.clip(np.searchsorted(edges, probability, side="right") - 1, 0, bins - 1)
+    rows: list[dict[str, Any]] = []
+    for number in range(bins):
+        in_bin = bin_of_pair == number
+        if not in_bin.any():
+            continue
+        rows.append(
+            {
+                "from": float(edges[number]),
+                "to": float(edges[number + 1]),
+                "pairs": int(in_bin.sum()),
+                "probability": float(probability[in_bin].mean()),
+                "agreement": float(agreement[in_bin].mean()),
+            }
+        )
+    error = sum(row["pairs"] * abs(row["probability"] - row["agreement"]) for row in rows) / len(differences)
     return {"bins": rows, "expected_calibration_error": float(error)}
 
 
@@ -122,28 +165,32 @@ def distribution(best: np.ndarray, worst: np.ndarray, bins: int = 20) -> dict[st
     return {
         "quantiles": list(QUANTILES),
         "histogram_edges": [float(edge) for edge in edges],
-        **{
-            name: {
-                "mean": float(np.mean(values)),
-                "std": float(np.std(values)),
-                "quantiles": [float(q) for q in np.percentile(values, QUANTILES)],
-                "histogram": np.histogram(values, edges)[0].tolist(),
-            }
-            for name, values in (("best", best), ("worst", worst))
-        },
+        "best": _summary(best, edges),
+        "worst": _summary(worst, edges),
     }
 
 
-def sentence(said: dict[str, Any]) -> str:
+def _summary(rewards: np.ndarray, edges: np.ndarray) -> dict[str, Any]:
+    """Return mean, standard deviation, quantiles and histogram of rewards."""
+    return {
+        "mean": float(np.mean(rewards)),
+        "std": float(np.std(rewards)),
+        "quantiles": [float(quantile) for quantile in np.percentile(rewards, QUANTILES)],
+        "histogram": np.histogram(rewards, edges)[0].tolist(),
+    }
+
+
+def sentence(figures: dict[str, Any]) -> str:
     """Put the accuracies into one line."""
-    parts = [f"{_percent(said)} on {said['pairs']} held-out best-worst pairs"]
-    if "all_pairs" in said:
-        parts.append(f"{_percent(said['all_pairs'])} on all {said['all_pairs']['pairs']} pairs of them")
-    return f"accuracy {', '.join(parts)}; calibration error {said['calibration']['expected_calibration_error']:.3f}"
+    parts = [f"{_percent(figures)} on {figures['pairs']} held-out best-worst pairs"]
+    if "all_pairs" in figures:
+        parts.append(f"{_percent(figures['all_pairs'])} on all {figures['all_pairs']['pairs']} pairs of them")
+    return f"accuracy {', '.join(parts)}; calibration error {figures['calibration']['expected_calibration_error']:.3f}"
 
 
-def _percent(said: dict[str, Any]) -> str:
-    if said["accuracy_interval"] is None:
-        return f"{said['accuracy']:.1%}"
-    low, high = said["accuracy_interval"]
-    return f"{said['accuracy']:.1%} [{low:.1%}, {high:.1%}]"
+def _percent(figures: dict[str, Any]) -> str:
+    """Return an accuracy with its interval, if there is one."""
+    if figures["accuracy_interval"] is None:
+        return f"{figures['accuracy']:.1%}"
+    low, high = figures["accuracy_interval"]
+    return f"{figures['accuracy']:.1%} [{low:.1%}, {high:.1%}]"

@@ -1,6 +1,10 @@
 """What is computed once and kept: tokens, reference log-probabilities, reward margins.
 
-An entry's file is named by a digest of everything it depends on, so that it is either right or not found.
+An entry's file is named by a digest of everything it depends on, so that it is either right or not there. Deleting the
+folder costs time and nothing else::
+
+    depends_on = {"model": fingerprint(folder), "examples": examples_digest(examples)}
+    logps = cached("reference-logps", depends_on, lambda: policy.logps(examples, rows=4, reference=True), None)
 """
 
 from __future__ import annotations
@@ -35,6 +39,7 @@ def examples_digest(examples: Examples) -> str:
     """Hash the token arrays that a score depends on."""
     hasher = hashlib.sha256()
     for array in (examples.tokens, examples.prompt_lengths, examples.lengths):
+        # Without the shape, the same bytes cut into other rows would have the same hash.
         hasher.update(repr(array.shape).encode())
         hasher.update(np.ascontiguousarray(array).tobytes())
     return hasher.hexdigest()
@@ -52,15 +57,11 @@ def cached(
         compute: makes the array, float32, in every process together.
         folder: of the cache; None for the default one. The leading process alone reads and writes it.
     """
-    key = digest(
-        {
-            "what": what,
-            **depends_on,
-            "jax": jax.__version__,
-            "device": jax.devices()[0].device_kind,
-        }
-    )
+    device = jax.devices()[0].device_kind
+    key = digest({"what": what, **depends_on, "jax": jax.__version__, "device": device})
     path = (folder or default_folder()) / f"{what}-{key[:32]}.safetensors"
+    # The leader alone looks, and all hear what it saw: processes whose folders differ would part ways here, and those
+    # that compute would wait in a collective for those that do not.
     entry = _read(path) if leads() else None
     if agreed(lambda: entry is not None):
         logger.info("%s: from the cache, %s", what, path)
@@ -82,6 +83,7 @@ def _content_digest(arrays: Mapping[str, np.ndarray]) -> str:
 
 
 def _write(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
+    """Write an entry, whole or not at all."""
     # Tokens are people's words.
     with atomic_path(path, private=True) as temporary:
         save_tensors(arrays, temporary, digest=_content_digest(arrays))
@@ -115,7 +117,7 @@ def cached_examples(
     Args:
         what: names the examples.
         depends_on: JSON values: texts' digest, tokenizer's digest, settings.
-        cut: counts what was too long, while computing; what was counted then is added when reading.
+        cut: the truncation counter. Its counts are cached with the tokens, and added again when they are read.
         compute: tokenizes.
         folder: of the cache; None for the default one.
     """
@@ -125,10 +127,10 @@ def cached_examples(
         logger.info("%s: from the cache, %s", what, path)
         cut.add(*entry.pop("cut").tolist())
         return Examples(**entry, fields={})
-    before = cut.counts
+    # The counter may have counted other texts before: only what these add belongs to the entry.
+    counts_before = cut.counts
     examples = compute()
     if leads():
-        counted = np.subtract(cut.counts, before)
         arrays = {name: getattr(examples, name) for name in ("tokens", "prompt_lengths", "lengths")}
-        _write(path, {**arrays, "cut": counted})
+        _write(path, {**arrays, "cut": np.subtract(cut.counts, counts_before)})
     return examples

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from jaxmodpo.data.batches import Batches, describe
+from jaxmodpo.data.batches import Batches, describe, score_in_batches
 from jaxmodpo.data.examples import Examples
 from jaxmodpo.data.grouping import balanced_microbatches, balanced_updates
 from jaxmodpo.data.reference_lengths import reference_examples
