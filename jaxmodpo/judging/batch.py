@@ -93,9 +93,9 @@ class BatchJudge:
             judge.budget,
             judge.family.cost,
             poll_seconds,
-            said=judge.said,
-            name=judge.name,
-            look=judge.look_at_the_row,
+            said=judge.redaction.words,
+            name=judge.redaction.name,
+            look=judge.row.add,
         )
 
     def ask(self, requests: Iterator[Asked], put: Callable[[Asked, Answer], None]) -> None:

@@ -18,35 +18,22 @@ from jaxmodpo import endpoints
 from jaxmodpo.chat_calls import FailedCall, TokenLimit, post_chat
 from jaxmodpo.endpoints import SLOW_ATTEMPTS, http_client, make_client, pause_before
 from jaxmodpo.errors import UserError
-from jaxmodpo.failures import (
-    HOPELESS,
-    USELESS_IN_A_ROW,
-    USELESS_QUESTIONS,
-    Failure,
-    Meaning,
-    failure_in,
-)
+from jaxmodpo.failures import HOPELESS, Failure, Meaning, failure_in
 from jaxmodpo.judging.answers import answer_text
 from jaxmodpo.judging.budget import Budget
 from jaxmodpo.judging.families import Families, Family
 from jaxmodpo.judging.judge import Answer, Asked, Request, Usage
 from jaxmodpo.judging.pool import Limiter, drain
 from jaxmodpo.judging.prompts import Prompts, answer_schema, parse_orders
-from jaxmodpo.messages import readable, refusal_text, without_key
-
-# A repeated text below so many characters tells nobody anything; answers as asked for are too short to repeat any.
-_SHORTEST, _SHORT_ANSWER, _LONGEST_SAID = 12, 60, 2000
-# Texts are cut before they are redacted, which takes time, and names before they are kept.
-_LONGEST_READ, _LONGEST_NAME = 100_000, 200
+from jaxmodpo.judging.redaction import Redaction
+from jaxmodpo.judging.useless_row import UselessRow
+from jaxmodpo.messages import refusal_text
 
 LONGEST_WAIT = 3600.0
 """Seconds beyond which a run does not wait for an endpoint: it ends, to be continued later."""
 
 PATIENCE = 100
 """So often one request waits for an endpoint that pushes back."""
-
-FAILURES_IN_A_ROW = 20
-"""So many requests without an answer, one after the other, end a run: the endpoint is not there."""
 
 # Of one call; no model reads or says as many.
 _MOST_TOKENS = 2**40
@@ -98,6 +85,8 @@ class EndpointJudge:
         endpoint: where and how to ask.
         budget: what may be spent.
         backoff: seconds before the second attempt; doubled for each further one.
+        redaction: takes out of what the endpoint says what must not be kept.
+        row: ends a run whose answers are of no use.
 
     Raises:
         UserError: no model, an unusable URL, no key, personas that may not be sent, or a setting
@@ -116,7 +105,8 @@ class EndpointJudge:
         self.family = checked_family(endpoint)
         self._stop = threading.Event()
         self._limiter = Limiter(endpoint.max_concurrency, self._stop)
-        self._row, self._row_lock = _Row(), threading.Lock()
+        self.redaction = Redaction(self._key)
+        self.row = UselessRow(endpoint.base_url)
         self._limit = TokenLimit(endpoint.base_url, self.family.limit)
         # Attempts are counted here, so that the client makes none of its own.
         self.client = make_client(endpoint.base_url, self._key, timeout=endpoint.timeout, max_retries=0)
@@ -152,7 +142,7 @@ class EndpointJudge:
             answer = self.answer(asked.request)
             if answer is not None:
                 put(asked, answer)
-                self.look_at_the_row(answer, asked.request)
+                self.row.add(answer, asked.request)
 
         self._stop.clear()
         drain(requests, work, workers=self.endpoint.max_concurrency, stop=self._stop)
@@ -163,7 +153,7 @@ class EndpointJudge:
         Raises:
             UserError: as :meth:`ask`.
         """
-        failed, pushed_back, slow = 0, 0, 0
+        failed = pushed_back = slow = 0
         while True:
             if not self.budget.reserve(self._stop):
                 return None
@@ -171,6 +161,7 @@ class EndpointJudge:
             if entered is None:
                 self.budget.settle(None)
                 return None
+            # What the budget and the limiter are told where the attempt ends by an exception.
             outcome = Answer("error", "")
             try:
                 outcome = self._attempt(self.body(request), request)
@@ -180,10 +171,11 @@ class EndpointJudge:
             if isinstance(outcome, Answer):
                 return outcome
             pushed_back += outcome.pushed_back
+            # A server that only asks to wait has not failed, and is asked more patiently.
             failed += not outcome.pushed_back
             slow += outcome.slow
             if failed >= self.endpoint.attempts or pushed_back >= PATIENCE or slow >= SLOW_ATTEMPTS:
-                return Answer("error", outcome.said, model=self.endpoint.model)
+                return Answer("error", outcome.words, model=self.endpoint.model)
             self._wait(outcome, pushed_back if outcome.pushed_back else failed)
 
     def _attempt(self, body: Mapping[str, Any], request: Request) -> Answer | _TryAgain:
@@ -193,7 +185,7 @@ class EndpointJudge:
         if isinstance(outcome, FailedCall):
             return self._failed(outcome, body, request)
         answer = self.read(outcome.body, request)
-        return replace(answer, request_id=self.name(outcome.request_id) or answer.request_id)
+        return replace(answer, request_id=self.redaction.name(outcome.request_id) or answer.request_id)
 
     def _own_client(self) -> Any:
         """Return this thread's client: a pool that all threads share looks through its connections at each call."""
@@ -209,7 +201,7 @@ class EndpointJudge:
         """
         failure = failure_in(completion)
         if failure is not None:
-            return Answer("error", self.said(failure.message, request), model=self.endpoint.model)
+            return Answer("error", self.redaction.words(failure.message, request), model=self.endpoint.model)
         choice = completion["choices"][0]
         message, finish = choice["message"], choice.get("finish_reason")
         refusal, content = refusal_text(message), answer_text(message)
@@ -224,17 +216,13 @@ class EndpointJudge:
             orders = parse_orders(content, request, cut=finish == "length")
             status = "valid" if orders else "parse_error"
         # What is no text at all is shown as it came.
-        raw = self.said(refusal or content or _shown(message.get("content")), request)
-        model = self.name(completion.get("model")) or self.endpoint.model
-        return Answer(status, raw, orders, model, usage, cost, self.name(completion.get("id")))
-
-    def name(self, value: Any) -> str:
-        """Return a name that a server gives, without the key and of a length that names have."""
-        return without_key(readable(str(value or "")), self._key)[:_LONGEST_NAME]
+        raw = self.redaction.words(refusal or content or _shown(message.get("content")), request)
+        model = self.redaction.name(completion.get("model")) or self.endpoint.model
+        return Answer(status, raw, orders, model, usage, cost, self.redaction.name(completion.get("id")))
 
     def _failed(self, failed: FailedCall, body: Mapping[str, Any], request: Request) -> Answer | _TryAgain:
         wait = failed.wait
-        failure = failed.failure._replace(message=self.said(failed.failure.message, request))
+        failure = failed.failure._replace(message=self.redaction.words(failed.failure.message, request))
         if self._limit.renamed_after(failure, body):
             return _TryAgain(failure.shown)
         meaning = failure.meaning(wait=wait is not None)
@@ -251,7 +239,7 @@ class EndpointJudge:
 
     def hopeless(self, meaning: Meaning, failure: Failure) -> str:
         """Return the sentence that ends a run by what holds for every request."""
-        code, param = self.name(failure.code), self.name(failure.param)
+        code, param = self.redaction.name(failure.code), self.redaction.name(failure.param)
         named = f"{code or f'HTTP {failure.status}'}{f' ({param})' if param else ''}"
         model = self.endpoint.model
         # Words about a key may repeat a part of it.
@@ -277,69 +265,6 @@ class EndpointJudge:
         else:
             self._limiter.wait(seconds)
 
-    def look_at_the_row(self, answer: Answer, request: Request) -> None:
-        """End a run whose answers, one after the other, are of no use: no later one will be."""
-        with self._row_lock:
-            row = self._row = self._row.after(answer, request)
-        where, last = f"the judge at {self.endpoint.base_url}", f"the last with '{answer.raw[:300]}'"
-        if row.errors >= FAILURES_IN_A_ROW:
-            raise UserError(
-                f"{where} failed {row.errors} requests in a row, {last}; nothing is lost: mend it and run the same "
-                "command again"
-            )
-        # An answer that cannot be read says nothing of its question.
-        of_several = row.count >= USELESS_IN_A_ROW and len(row.questions) >= USELESS_QUESTIONS
-        enough = of_several or row.unread >= USELESS_IN_A_ROW
-        if enough and answer.status != "error":
-            only_unread = row.statuses == {"parse_error"}
-            told = "could not be read" if only_unread else f"were no votes ({', '.join(sorted(row.statuses))})"
-            raise UserError(
-                f"{where}: {row.count} answers in a row {told}, {last}; another --judge-model, --structured "
-                "json_object or a larger --max-answer-tokens may help, and --retry-errors asks failed votes again"
-            )
-
-    def said(self, text: str, request: Request) -> str:
-        """Return what an endpoint said without the key and without the request's own texts, which some repeat.
-
-        Profiles and posts belong in no ledger. A sentence of a profile or post is left out as well as
-        the whole.
-        """
-        text = without_key(readable(text[:_LONGEST_READ]), self._key)
-        if len(text) > _SHORT_ANSWER:
-            shown = (response.response_text for response in request.responses)
-            for own in _own_texts(request.persona_text, request.question_text, *shown):
-                text = text.replace(own, "[...]")
-        return text[:_LONGEST_SAID]
-
-
-@dataclass(frozen=True)
-class _Row:
-    """Answers, one after the other, that are no votes.
-
-    Attributes:
-        count: how many there are.
-        errors: how many of them at the end are errors, with none of another status between.
-        unread: how many of them are answers that cannot be read.
-        statuses: that they have.
-        questions: that they are about; no more than are looked for.
-    """
-
-    count: int = 0
-    errors: int = 0
-    unread: int = 0
-    statuses: frozenset[str] = frozenset()
-    questions: frozenset[str] = frozenset()
-
-    def after(self, answer: Answer, request: Request) -> _Row:
-        """Return the row with one more answer; a vote ends it."""
-        if answer.status == "valid":
-            return _Row()
-        full = len(self.questions) >= USELESS_QUESTIONS
-        questions = self.questions if full else self.questions | {request.question_id}
-        errors = self.errors + 1 if answer.status == "error" else 0
-        unread = self.unread + (answer.status == "parse_error")
-        return _Row(self.count + 1, errors, unread, self.statuses | {answer.status}, questions)
-
 
 def _shown(value: Any) -> str:
     return "" if value is None or value == "" else json.dumps(value, ensure_ascii=False)
@@ -352,17 +277,10 @@ class _TryAgain:
     ``wait`` is what the endpoint asked for, in seconds; ``slow`` says that the attempt took all its time.
     """
 
-    said: str
+    words: str
     pushed_back: bool = False
     wait: float | None = None
     slow: bool = False
-
-
-def _own_texts(*texts: str) -> list[str]:
-    """Return texts and their lines as a message may repeat them, plain or in JSON; longest first, none very short."""
-    parts = {part.strip() for text in texts for part in (text, *text.splitlines())}
-    in_json = {json.dumps(part, ensure_ascii=ascii)[1:-1] for part in parts for ascii in (True, False)}
-    return sorted((form for form in parts | in_json if len(form) >= _SHORTEST), key=len, reverse=True)
 
 
 def checked_key(endpoint: Endpoint) -> str:
@@ -424,5 +342,7 @@ def _usage(value: Any) -> Usage | None:
     cached = details.get("cached_tokens") if isinstance(details, dict) else 0
     counts = [value.get("prompt_tokens"), cached or 0, value.get("completion_tokens")]
     # A server may send anything: what no call can have used is not counted.
-    found = [n for n in counts if type(n) is int and 0 <= n < _MOST_TOKENS]
-    return Usage(*found) if len(found) == 3 and found[1] <= found[0] else None
+    if not all(type(count) is int and 0 <= count < _MOST_TOKENS for count in counts):
+        return None
+    usage = Usage(*counts)
+    return usage if usage.cached <= usage.prompt else None

@@ -21,9 +21,10 @@ from jaxmodpo.files import write_json
 from jaxmodpo.judging.budget import Budget
 from jaxmodpo.judging.collect import collect, votes_by_request
 from jaxmodpo.judging.criteria import Criterion
-from jaxmodpo.judging.endpoint import FAILURES_IN_A_ROW, Endpoint, EndpointJudge
+from jaxmodpo.judging.endpoint import Endpoint, EndpointJudge
 from jaxmodpo.judging.judge import Answer, Request
 from jaxmodpo.judging.ledger import Ledger
+from jaxmodpo.judging.useless_row import FAILURES_IN_A_ROW
 from jaxmodpo.judging.votes import Vote
 from jaxmodpo.records import Candidate, Response, write_responses
 

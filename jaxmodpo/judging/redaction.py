@@ -1,0 +1,62 @@
+"""What an endpoint said, without what must not be kept: the key, and the texts of the request.
+
+Profiles and posts are people's, and belong in no ledger; a key belongs nowhere. Endpoints repeat both: in an error that
+quotes the request, in an answer that quotes the post, in a header that quotes the key.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from jaxmodpo.judging.judge import Request
+from jaxmodpo.messages import readable, without_key
+
+# A repeated text of fewer characters tells nobody anything.
+_SHORTEST_REPETITION = 12
+# An answer as it was asked for is too short to repeat anything.
+_SHORT_ANSWER = 60
+_LONGEST_WORDS, _LONGEST_NAME = 2000, 200
+# Texts are cut before anything is taken out of them, which takes time.
+_LONGEST_READ = 100_000
+
+
+class Redaction:
+    """Takes out of an endpoint's words what must not be kept.
+
+    Args:
+        key: the endpoint's; may be empty.
+    """
+
+    def __init__(self, key: str):
+        self._key = key
+
+    def words(self, text: str, request: Request) -> str:
+        """Return what an endpoint said without the key and without the request's own texts.
+
+        A line of a profile, a post or a reply is taken out as well as the whole.
+        """
+        text = without_key(readable(text[:_LONGEST_READ]), self._key)
+        if len(text) > _SHORT_ANSWER:
+            replies = (response.response_text for response in request.responses)
+            for repeated in _as_repeated(request.persona_text, request.question_text, *replies):
+                text = text.replace(repeated, "[...]")
+        return text[:_LONGEST_WORDS]
+
+    def name(self, value: Any) -> str:
+        """Return a name that an endpoint gives, without the key and of a length that names have."""
+        return without_key(readable(str(value or "")), self._key)[:_LONGEST_NAME]
+
+
+def _as_repeated(*texts: str) -> list[str]:
+    """Return texts and their lines as a message may repeat them, plain or in JSON; longest first, none very short."""
+    parts = set[str]()
+    for text in texts:
+        parts.update(part.strip() for part in (text, *text.splitlines()))
+    forms = set(parts)
+    for part in parts:
+        # With and without escapes for what is not ASCII, and without the quotation marks around it.
+        forms.add(json.dumps(part, ensure_ascii=True)[1:-1])
+        forms.add(json.dumps(part, ensure_ascii=False)[1:-1])
+    # The longest first, or a line would be cut out of a text that would then no longer be recognized.
+    return sorted((form for form in forms if len(form) >= _SHORTEST_REPETITION), key=len, reverse=True)
