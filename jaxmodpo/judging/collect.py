@@ -180,27 +180,37 @@ class _Run:
             seen += _votes(batch)
             wanted = self._wanted(batch)
             if wanted and self.judge.costs:
-                # A request that this process is asking already, since it stands in the run twice, is nobody else's.
-                own = self.ledger.claims.held([asked.key for asked in wanted])
-                self.again += _votes([asked for asked in wanted if asked.key in own])
-                wanted = [asked for asked in wanted if asked.key not in own]
-                mine = self.ledger.claims.take([asked.key for asked in wanted])
-                # Another process may have answered between the look and the claim.
-                claimed = [asked for asked in wanted if asked.key in mine]
-                still = self._wanted(claimed)
-                self.ledger.claims.release([asked.key for asked in claimed if asked not in still])
-                self.elsewhere += _votes(wanted) - _votes(claimed)
-                wanted = _once(still)
+                wanted = self._claimed(wanted)
             self._show(seen - self.elsewhere - self.again - _votes(wanted))
             yield from wanted
 
+    def _claimed(self, wanted: list[Asked]) -> list[Asked]:
+        """Claim requests, and return those that are this process's to ask; count the votes of the others."""
+        claims = self.ledger.claims
+        # A request that stands in the run twice may be under way here already. It is nobody else's, and is looked at
+        # again when it has its answer.
+        under_way_here = claims.held([asked.key for asked in wanted])
+        self.again += _votes([asked for asked in wanted if asked.key in under_way_here])
+        wanted = [asked for asked in wanted if asked.key not in under_way_here]
+        taken = claims.take([asked.key for asked in wanted])
+        claimed = [asked for asked in wanted if asked.key in taken]
+        self.elsewhere += _votes(wanted) - _votes(claimed)
+        # Another process may have answered between the look at the votes and the claim, and given its claim back:
+        # only now that nobody else can ask is what the ledger lacks certain.
+        still_wanted = self._wanted(claimed)
+        claims.release([asked.key for asked in claimed if asked not in still_wanted])
+        return _once(still_wanted)
+
     def _wanted(self, batch: Sequence[Asked]) -> list[Asked]:
-        keys = [vote_keys(asked) for asked in batch]
-        statuses = self.ledger.statuses([key for some in keys for key in some])
-        open_keys = {key for some in keys for key in some if is_open(statuses.get(key), self.retry)}
+        """Return the requests that lack a vote by one of their criteria at least."""
+        keys_by_request = [vote_keys(asked) for asked in batch]
+        keys = list(itertools.chain.from_iterable(keys_by_request))
+        statuses = self.ledger.statuses(keys)
+        open_keys = {key for key in keys if is_open(statuses.get(key), self.retry)}
         # What failed in this run, here or in another process, is not asked a second time.
         open_keys -= self.ledger.voted_since(self._before, [key for key in open_keys if key in statuses])
-        return [asked for asked, some in zip(batch, keys, strict=True) if not open_keys.isdisjoint(some)]
+        requests = zip(batch, keys_by_request, strict=True)
+        return [asked for asked, own_keys in requests if not open_keys.isdisjoint(own_keys)]
 
     def put(self, asked: Asked, answer: Answer) -> None:
         """Keep an answer; at once where it cost something."""
@@ -228,9 +238,9 @@ class _Run:
         new = [vote for vote in votes if before.get(vote.key) != "valid"]
         if len(new) in (0, len(votes)):
             return votes
+        # A call's cost is divided among its votes, and those that are left out take none of it.
         share = len(votes) / len(new)
-        paid = ("prompt_tokens", "cached_tokens", "completion_tokens", "cost")
-        return [dataclasses.replace(v, **{n: x * share for n in paid if (x := getattr(v, n)) is not None}) for v in new]
+        return [_times_paid(vote, share) for vote in new]
 
     def keep(self) -> None:
         """Write down what waits to be."""
@@ -248,9 +258,21 @@ class _Run:
                 self.bar.skip(ahead)
 
 
+def _times_paid(vote: Vote, factor: float) -> Vote:
+    """Return a vote whose share of its call's tokens and cost is multiplied; what is unknown stays so."""
+    paid: dict[str, float] = {}
+    for name in ("prompt_tokens", "cached_tokens", "completion_tokens", "cost"):
+        amount = getattr(vote, name)
+        if amount is not None:
+            paid[name] = amount * factor
+    return dataclasses.replace(vote, **paid)
+
+
 def _votes(asked: Sequence[Asked]) -> int:
+    """Return how many votes requests will bring."""
     return sum(len(one.request.criteria) for one in asked)
 
 
 def _once(asked: Sequence[Asked]) -> list[Asked]:
+    """Leave out requests that ask the same as an earlier one."""
     return list({one.key: one for one in asked}.values())

@@ -90,14 +90,15 @@ class ReplayJudge:
 
     def ask(self, requests: Iterator[Asked], put: Callable[[Asked, Answer], None]) -> None:
         """Answer all requests from what was recorded."""
-        while some := list(itertools.islice(requests, _LOOK_UP)):
-            keys = [vote_keys(asked) for asked in some]
-            found = self._ledger.votes([key for one in keys for key in one])
-            for vote in found.values():
+        while together := list(itertools.islice(requests, _LOOK_UP)):
+            keys_by_request = [vote_keys(asked) for asked in together]
+            recorded = self._ledger.votes([key for keys in keys_by_request for key in keys])
+            for vote in recorded.values():
                 if fault := fault_of(vote):
                     raise UserError(f"{self.recorded_place}: the vote {vote.key} is none: {fault}")
-            for asked, own in zip(some, keys, strict=True):
-                for part, answer in _answers(asked, [found.get(key) for key in own], own):
+            for asked, keys in zip(together, keys_by_request, strict=True):
+                votes = [recorded.get(key) for key in keys]
+                for part, answer in _answers(asked, votes, keys):
                     put(part, answer)
 
 
