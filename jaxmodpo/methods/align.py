@@ -200,8 +200,8 @@ def train_policy(
             PROMPT,
         )
     in_step = config.reference == "in_step" and isinstance(config, PreferenceTrainingConfig)
-    drops = policy.lora.dropout > 0
-    loss = PolicyLoss(policy.config, policy.lora, method, policy.attention, config.remat, in_step, drops)
+    has_dropout = policy.lora.dropout > 0
+    loss = PolicyLoss(policy.config, policy.lora, method, policy.attention, config.remat, in_step, has_dropout)
     batches, held_batches = _batches(examples, questions, policy, config)
     trained = train(
         loss,

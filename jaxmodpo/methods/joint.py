@@ -81,8 +81,8 @@ class JointDPO:
             weights=self.weights,
         )
         ratios = logps - reference
-        agreed = (ratios[:, 0::2] > ratios[:, 1::2]) @ jnp.asarray(self.weights)
-        terms = preference_terms(losses, logps, reference, batch["row_weights"], self.beta, agreed)
+        agreement = (ratios[:, 0::2] > ratios[:, 1::2]) @ jnp.asarray(self.weights)
+        terms = preference_terms(losses, logps, reference, batch["row_weights"], self.beta, agreement)
         return with_sft_term(terms, logps, tokens, batch["row_weights"], self.sft_weight, self.weights)
 
 

@@ -85,8 +85,8 @@ class MODPO:
         )
         implicit = (logps - reference)[:, :1] - (logps - reference)[:, 1:]
         # The primary prefers the chosen response of every pair, another objective the one that its margin says.
-        agreed = jnp.concatenate([implicit > 0, implicit * margins > 0], axis=1) @ jnp.asarray(self.weights)
-        terms = preference_terms(losses, logps, reference, batch["row_weights"], self.beta, agreed)
+        agreement = jnp.concatenate([implicit > 0, implicit * margins > 0], axis=1) @ jnp.asarray(self.weights)
+        terms = preference_terms(losses, logps, reference, batch["row_weights"], self.beta, agreement)
         return with_sft_term(terms, logps, tokens, batch["row_weights"], self.sft_weight)
 
 

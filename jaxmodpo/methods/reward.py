@@ -34,7 +34,7 @@ from jaxmodpo.rankings import PairsPerQuestion
 from jaxmodpo.records import Ranking
 from jaxmodpo.results import Validation
 from jaxmodpo.schema import Range
-from jaxmodpo.training.distributed import agreed, leads, on_host, open_phase, start
+from jaxmodpo.training.distributed import broadcast, leads, on_host, open_phase, start
 from jaxmodpo.training.mesh import make_mesh, put, row_shards, shardings
 from jaxmodpo.training.session import Session
 from jaxmodpo.training.settings import TrainingConfig
@@ -130,7 +130,7 @@ def _one(config: RewardConfig, session: Session, carried: dict[str, Any] | None 
     results["equal_once_cut_left_out"] = data.equal_once_cut
     text.cut.warn()
     batches, held_out_batches = _batches(config, data, mesh)
-    loss = RewardLoss(shape, config.remat, drops=max(shape.dropout, shape.classifier_dropout) > 0)
+    loss = RewardLoss(shape, config.remat, has_dropout=max(shape.dropout, shape.classifier_dropout) > 0)
     trained = train(loss, parameters, {}, batches, config, mesh, held_out_batches, on_evaluation=session.on_evaluation)
     whole = Roberta(model.config, on_host(trained.parameters))
     if data.held_out:
@@ -213,7 +213,7 @@ def _carried(path: Path) -> dict[str, Any]:
     def read() -> dict[str, Any]:
         return dict(read_json(path, Validation))
 
-    return agreed(read)
+    return broadcast(read)
 
 
 def _refitted(config: RewardConfig, session: Session) -> Phase:
@@ -298,7 +298,7 @@ def _every_criterion(config: RewardConfig, session: Session) -> Phase:
     if folder is None or not folder.is_dir():
         raise UserError("reward --all needs --pairs or --rankings, the folder that 'jaxmodpo preferences' wrote")
     start(config)
-    data, shared = agreed(lambda: [{n: str(p) for n, p in part.items()} for part in planned(config)])
+    data, shared = broadcast(lambda: [{n: str(p) for n, p in part.items()} for part in planned(config)])
     files = {name: Path(path) for name, path in data.items()}
     for name, path in files.items():
         if not path.is_file():

@@ -32,17 +32,17 @@ from jaxmodpo.training.cache import cached, examples_digest
 from jaxmodpo.training.step import Batch, LossTerms, Parameters
 
 
-@functools.partial(jax.tree_util.register_dataclass, data_fields=["config"], meta_fields=["remat", "drops"])
+@functools.partial(jax.tree_util.register_dataclass, data_fields=["config"], meta_fields=["remat", "has_dropout"])
 @dataclass(frozen=True)
 class RewardLoss:
     """The loss of a RoBERTa reward model: Bradley–Terry's, or Plackett–Luce's where the batch has ``ranks``."""
 
     config: RobertaConfig
     remat: Remat = "none"
-    drops: bool = True
+    has_dropout: bool = True
 
     def __call__(self, trainable: Parameters, frozen: Parameters, batch: Batch, dropout_key: Array | None) -> LossTerms:
-        key = dropout_key if self.drops else None
+        key = dropout_key if self.has_dropout else None
         rewards = _rewards(self.config, trainable, batch, key, self.remat)
         weights, chosen = batch["row_weights"], rewards[:, 0]
         if "ranks" in batch:

@@ -53,7 +53,7 @@ from jaxmodpo.search.study import (
     storage_in_words,
     tried,
 )
-from jaxmodpo.training.distributed import DeviceConfig, agreed, leads, open_phase
+from jaxmodpo.training.distributed import DeviceConfig, broadcast, leads, open_phase
 from jaxmodpo.training.prompts import on_one_day
 from jaxmodpo.training.session import Session
 
@@ -300,7 +300,7 @@ class _Search:
     def follow(self) -> None:
         """Run what the leading process asks for, until it says stop."""
         while True:
-            message = agreed(lambda: None)
+            message = broadcast(lambda: None)
             if "error" in message:
                 raise UserError(message["error"])
             if "stop" in message:
@@ -311,7 +311,7 @@ class _Search:
                 logger.debug("the trial ended: %s", error)
 
     def tell_others(self, message: Mapping[str, Any]) -> None:
-        agreed(lambda: message)
+        broadcast(lambda: message)
 
     def after(self, study: optuna.Study) -> None:
         """Look at what became of the trials so far: give up where nothing works, and free what is not needed."""
@@ -341,7 +341,7 @@ class _Search:
                 self._storage_fault = said if isinstance(error, STORAGE_FAULTS) else ""
                 raise UserError(said) from error
 
-        if agreed(hopeless):
+        if broadcast(hopeless):
             raise optuna.TrialPruned(f"{value:.4f} after {epoch:.2f} epochs")
 
     def _report_earlier(self, step: float) -> None:

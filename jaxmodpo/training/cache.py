@@ -25,7 +25,7 @@ from jaxmodpo.data.text import Cut
 from jaxmodpo.files import atomic_path
 from jaxmodpo.fingerprints import digest
 from jaxmodpo.models.tensors import save_tensors
-from jaxmodpo.training.distributed import agreed, leads, shared
+from jaxmodpo.training.distributed import broadcast, broadcast_array, leads
 
 logger = logging.getLogger(__name__)
 
@@ -63,9 +63,9 @@ def cached(
     # The leader alone looks, and all hear what it saw: processes whose folders differ would part ways here, and those
     # that compute would wait in a collective for those that do not.
     entry = _read(path) if leads() else None
-    if agreed(lambda: entry is not None):
+    if broadcast(lambda: entry is not None):
         logger.info("%s: from the cache, %s", what, path)
-        return shared(entry["values"] if entry is not None else None)
+        return broadcast_array(entry["values"] if entry is not None else None)
     values = np.ascontiguousarray(compute())
     if leads():
         _write(path, {"values": values})

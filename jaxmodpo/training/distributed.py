@@ -105,7 +105,7 @@ def leads() -> bool:
     return jax.process_index() == 0
 
 
-def agreed(decide: Callable[[], Any]) -> Any:
+def broadcast(decide: Callable[[], Any]) -> Any:
     """Let the leader decide, and return its decision in every process.
 
     Args:
@@ -136,12 +136,12 @@ def _broadcast(array: np.ndarray) -> np.ndarray:
     )
 
 
-def shared(array: np.ndarray | None) -> np.ndarray:
+def broadcast_array(array: np.ndarray | None) -> np.ndarray:
     """Return the leader's float32 array in every process; the others pass None."""
     if jax.process_count() == 1:
         assert array is not None
         return array
-    shape = agreed(lambda: list(array.shape) if array is not None else [])
+    shape = broadcast(lambda: list(array.shape) if array is not None else [])
     mine = array if leads() and array is not None else np.zeros(shape, np.float32)
     return np.asarray(multihost_utils.broadcast_one_to_all(mine.astype(np.float32)))
 
@@ -175,5 +175,5 @@ def open_phase(command: str, config: Any, inputs: Mapping[str, Path]) -> Phase:
         opened.append(Phase.open(command, config, config.output_dir, inputs))
         return {"finished": opened[0].finished, "manifest": opened[0].manifest}
 
-    outcome = agreed(decide)
+    outcome = broadcast(decide)
     return opened[0] if opened else Phase(config.output_dir, outcome["manifest"], outcome["finished"], writes=False)

@@ -35,7 +35,7 @@ from jaxmodpo.models.lora import LoraConfig, adapter_table
 from jaxmodpo.models.parameters import initialize
 from jaxmodpo.models.quantized import BaseDtype
 from jaxmodpo.training.mesh import check_heads, make_mesh, place_batch, put, row_shards, shardings
-from jaxmodpo.training.preemption import heed
+from jaxmodpo.training.preemption import stop_if_asked
 from jaxmodpo.training.step import Parameters
 
 
@@ -78,7 +78,7 @@ class Policy:
             logps = sequence_logps(self.base, adapter, microbatch, **settings)
             # Every device holds all of them; this process reads its first device's copy.
             values = np.asarray(logps.addressable_data(0))[None]
-            heed("while log-probabilities were computed")
+            stop_if_asked("while log-probabilities were computed")
             return values
 
         return score_in_batches(batches, compute)

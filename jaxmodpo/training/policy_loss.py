@@ -38,7 +38,7 @@ class Method(Protocol):
 @functools.partial(
     jax.tree_util.register_dataclass,
     data_fields=["lora", "method"],
-    meta_fields=["config", "attention", "remat", "reference_in_step", "drops"],
+    meta_fields=["config", "attention", "remat", "reference_in_step", "has_dropout"],
 )
 @dataclass(frozen=True)
 class PolicyLoss:
@@ -52,7 +52,7 @@ class PolicyLoss:
         remat: what the backward pass computes again.
         reference_in_step: compute the reference's log-probabilities here, with the adapter off, instead of
             reading them from the batch.
-        drops: whether there is dropout at all; how much, ``lora`` says.
+        has_dropout: whether there is dropout at all; how much, ``lora`` says.
     """
 
     config: DecoderConfig
@@ -61,12 +61,12 @@ class PolicyLoss:
     attention: Attention
     remat: Remat
     reference_in_step: bool = False
-    drops: bool = True
+    has_dropout: bool = True
 
     def __call__(self, trainable: Parameters, frozen: Parameters, batch: Batch, dropout_key: Array | None) -> LossTerms:
         if self.reference_in_step:
             reference, _ = completion_logps(Decoder(self.config, frozen, attention=self.attention), batch, None)
             batch = {**batch, "reference_logps": reference}
         model = Decoder(self.config, frozen, self.lora, trainable, self.attention)
-        key = dropout_key if self.drops else None
+        key = dropout_key if self.has_dropout else None
         return self.method(*completion_logps(model, batch, key, remat=self.remat), batch)

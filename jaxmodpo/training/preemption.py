@@ -2,7 +2,7 @@
 
 A process alone is interrupted by the signal itself, and only its update loop finishes the update at hand. Of several
 processes that train together none may leave on its own, since the others would wait for its numbers: JAX takes the
-signal, passes it on, and picks a look that all of them reach.
+signal, passes it on, and picks a poll that all of them reach.
 """
 
 from __future__ import annotations
@@ -19,16 +19,16 @@ from jax.experimental import multihost_utils
 
 from jaxmodpo.errors import Preempted
 
-# JAX picks one of these numbers, so that they rise by one over the whole life of a process, whatever it trains.
-_looks = itertools.count(1)
+# JAX picks one of these numbers, so they must rise by one over the whole life of a process, whatever it trains.
+_poll_numbers = itertools.count(1)
 
 
 def _asked_together() -> bool:
-    """Whether all processes end here; each must look at the same places, in the same order."""
-    return multihost_utils.reached_preemption_sync_point(next(_looks))
+    """Whether all processes end here; each must poll at the same places, in the same order."""
+    return multihost_utils.reached_preemption_sync_point(next(_poll_numbers))
 
 
-def heed(place: str) -> None:
+def stop_if_asked(place: str) -> None:
     """End here, outside of the update loop, where one of several processes was asked to; all must come by.
 
     Args:
@@ -51,7 +51,7 @@ class Notice:
         """Ask training to end after the update at hand."""
         self._given = True
 
-    def heeded(self) -> bool:
+    def should_stop(self) -> bool:
         """Whether to end after this update; every process must ask after every one."""
         return _asked_together() if jax.process_count() > 1 else self._given
 

@@ -17,7 +17,7 @@ from jaxmodpo.data.text import PolicyText, PromptStyle, load_tokenizer
 from jaxmodpo.models.files import read_decoder_config, read_end_tokens
 from jaxmodpo.phase import Phase
 from jaxmodpo.ranges import Settings
-from jaxmodpo.training.distributed import agreed
+from jaxmodpo.training.distributed import broadcast
 from jaxmodpo.training.settings import PolicyTrainingConfig
 
 logger = logging.getLogger(__name__)
@@ -50,7 +50,7 @@ def load_policy_text(
     end = tokenizer.eos_token_id
     ends = read_end_tokens(model, end) if isinstance(end, int) else ()
     rows = read_decoder_config(model).vocab_size
-    day = agreed(lambda: _day(day, adapter, phase))
+    day = broadcast(lambda: _day(day, adapter, phase))
     text = PolicyText(tokenizer, prompt_style, max_prompt_length, max_length, day, rows, ends)
     if not text.has_bos and tokenizer.bos_token_id is not None:
         logger.info(
@@ -74,7 +74,7 @@ def on_one_day(config: Runs, phase: Phase) -> Runs:
     """Return the settings of a command that makes several runs, such that all of them name one day in their prompts."""
     if getattr(config, "prompt_style", "instruct") != "chat":
         return config
-    day = agreed(lambda: _day(getattr(config, "prompt_date", None), None, phase))
+    day = broadcast(lambda: _day(getattr(config, "prompt_date", None), None, phase))
     phase.remember(prompt_date=day)
     changes: dict[str, Any] = {"prompt_date": day}
     return dataclasses.replace(config, **changes)

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 
 from jaxmodpo.models.roberta import Roberta, load_roberta
 from jaxmodpo.training.loaded_policy import Policy, fresh_adapter, load_policy
-from jaxmodpo.training.preemption import heed
+from jaxmodpo.training.preemption import stop_if_asked
 from jaxmodpo.training.settings import PolicyTrainingConfig
 from jaxmodpo.training.trainer import OnEvaluation
 
@@ -42,7 +42,7 @@ class Session:
                 seed=config.seed,
                 attention=config.attention,
             )
-            heed("when the model was loaded")
+            stop_if_asked("when the model was loaded")
         return fresh_adapter(self._policies[key], config.lora, config.seed)
 
     def encoder(self, folder: Path, seed: int) -> Roberta:
@@ -50,7 +50,7 @@ class Session:
         key = (folder, seed)
         if key not in self._encoders:
             self._encoders[key] = load_roberta(folder, fresh_head_seed=seed)
-            heed("when the model was loaded")
+            stop_if_asked("when the model was loaded")
         loaded = self._encoders[key]
         # A copy, since training gives its arrays away.
         return Roberta(loaded.config, {name: jnp.copy(a[...]) for name, a in loaded.parameters.items()})

@@ -222,7 +222,7 @@ class _Run:
                     score = self._evaluate(self._held_out, tracking)
                     throughput.restart()
                 # All processes learn of a signal at the same update, so that all of them stop after the same one.
-                must_stop = preemption.heeded()
+                must_stop = preemption.should_stop()
                 is_due = self.done % config.save_every == 0 or self._is_last or self.is_over
                 if is_due or score is not None or must_stop:
                     # First the metrics: a checkpoint must never be ahead of the rows that belong to it.

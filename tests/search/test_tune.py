@@ -533,13 +533,13 @@ while len(list(given["model"].glob("ready.*"))) < 2:
 
 TOGETHER = """
 import jax
-from jaxmodpo.training.distributed import DeviceConfig, agreed, start
+from jaxmodpo.training.distributed import DeviceConfig, broadcast, start
 me = given["process_id"]
 begun = 0
 def training(config, session):
     global begun
     begun += 1
-    agreed(lambda: "all are here")
+    broadcast(lambda: "all are here")
     if begun == 1 or begun == 2 + me:  # in both, then in one, then in the other
         raise RuntimeError(f"trial {begun} ran out of memory in {me}")
     if begun == 4:
