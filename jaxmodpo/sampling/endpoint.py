@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import collections
 import concurrent.futures
+import itertools
 import logging
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -113,42 +114,11 @@ def ask(
     """
     key = endpoint_key(endpoint)
     client = make_client(endpoint.base_url, key, timeout=TIMEOUT, max_retries=0)
-    caller = _Caller(client, endpoint, key)
-    have = sampled(journal, settings)
-    missing = [reply for reply in wanted if place(*reply) not in have]
-    failures: list[str] = []
-    useless: list[str] = []
-    bar = Progress("asking", len(wanted), "replies", len(have), leave=False)
-    with concurrent.futures.ThreadPoolExecutor(endpoint.max_concurrency) as pool:
-        # Never more waiting than are asked: a hopeless answer ends the run with few calls still under way.
-        queue, running = iter(missing), dict[concurrent.futures.Future[dict[str, Any]], str]()
-        try:
-            while True:
-                while len(running) < endpoint.max_concurrency and (reply := next(queue, None)) is not None:
-                    question = reply[0]
-                    call = pool.submit(caller.one, row(*reply, settings), question.question_text)
-                    running[call] = question.question_id
-                if not running:
-                    break
-                done, _ = concurrent.futures.wait(running, return_when=concurrent.futures.FIRST_COMPLETED)
-                for future in done:
-                    answer = future.result()
-                    _keep(answer, journal, failures)
-                    of = running.pop(future)
-                    bar.update()
-                    if answer.get("response_text"):
-                        useless.clear()
-                    else:
-                        useless.append(of)
-                _refuse_useless(endpoint, useless, failures)
-        finally:
-            caller.stop.set()
-            bar.close()
-            pool.shutdown(wait=True, cancel_futures=True)
-            # What was under way when another call ended the run is paid for all the same.
-            for future in running:
-                if not future.cancelled() and future.exception() is None:
-                    _keep(future.result(), journal, failures)
+    answered = sampled(journal, settings)
+    missing = [reply for reply in wanted if place(*reply) not in answered]
+    calls = [(question, row(question, number, settings)) for question, number in missing]
+    with Progress("asking", len(wanted), "replies", len(answered), leave=False) as bar:
+        failures = _ask_all(_Caller(client, endpoint, key), calls, journal, bar)
     if failures:
         raise UserError(
             f"{len(failures)} of {len(wanted)} calls to {endpoint.base_url} failed, the last one with: "
@@ -156,6 +126,54 @@ def ask(
         )
     have = sampled(journal, settings)
     return [have[place(*reply)] for reply in wanted]
+
+
+def _ask_all(
+    caller: _Caller, calls: Iterable[tuple[Question, dict[str, Any]]], journal: Journal, bar: Progress
+) -> list[str]:
+    """Make calls side by side and keep each answer as it comes; return what those that failed were told.
+
+    Args:
+        caller: makes a call.
+        calls: the question and the begun row of each.
+        journal: gains the rows that were answered.
+        bar: moves on with each call.
+
+    Raises:
+        UserError: the endpoint said what holds for every call, or gave no text many times in a row.
+    """
+    failures: list[str] = []
+    useless: list[str] = []
+    queue = iter(calls)
+    running: dict[concurrent.futures.Future[dict[str, Any]], str] = {}
+    most = caller.endpoint.max_concurrency
+    with concurrent.futures.ThreadPoolExecutor(most) as pool:
+        try:
+            while True:
+                # Never more waiting than are asked: a hopeless answer ends the run with few calls still under way.
+                for question, begun in itertools.islice(queue, most - len(running)):
+                    running[pool.submit(caller.one, begun, question.question_text)] = question.question_id
+                if not running:
+                    return failures
+                done, _ = concurrent.futures.wait(running, return_when=concurrent.futures.FIRST_COMPLETED)
+                for future in done:
+                    # Taken off the running ones only once it is kept, or a failure here would lose it.
+                    answer = future.result()
+                    _keep(answer, journal, failures)
+                    question_id = running.pop(future)
+                    bar.update()
+                    if answer.get("response_text"):
+                        useless.clear()
+                    else:
+                        useless.append(question_id)
+                _refuse_useless(caller.endpoint, useless, failures)
+        finally:
+            caller.stop.set()
+            pool.shutdown(wait=True, cancel_futures=True)
+            # What was under way when another call ended the run is paid for all the same.
+            for future in running:
+                if not future.cancelled() and future.exception() is None:
+                    _keep(future.result(), journal, failures)
 
 
 def _refuse_useless(endpoint: Endpoint, useless: Sequence[str], failures: Sequence[str]) -> None:
