@@ -22,7 +22,7 @@ from jaxmodpo.methods.reward import RewardConfig
 from jaxmodpo.models.shapes import SHAPES
 from jaxmodpo.records import Question, write_questions
 from jaxmodpo.run import RunConfig, run
-from jaxmodpo.search.sweep import SweepConfig
+from jaxmodpo.search.sweep_settings import SweepConfig
 
 POSTS = "sp_id,seeker_post\n" + "".join(f"s{n},a post of some words {n}\n" for n in range(2979))
 

@@ -22,7 +22,8 @@ from jaxmodpo.models.lora import LoraConfig, adapter_table
 from jaxmodpo.models.parameters import initialize
 from jaxmodpo.records import Candidate, Pair, Question, write_pairs, write_questions
 from jaxmodpo.sampling.command import ResponsesConfig, responses
-from jaxmodpo.search.sweep import SweepConfig, sweep
+from jaxmodpo.search.sweep import sweep
+from jaxmodpo.search.sweep_settings import SweepConfig
 
 OTHER = "somebody/a-wider-base"
 

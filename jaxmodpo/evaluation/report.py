@@ -2,8 +2,8 @@
 
 The command finds the runs and reads their files (:mod:`jaxmodpo.evaluation.run_folders`), counts the
 votes of judged folders, and writes ``report.html`` with its figures inside, together with the figures
-as PNG files. The page needs no network and no scripts, and holds no times, so that equal inputs give equal bytes. It is apart from the evaluation because it
-shows finished work of any kind, and asks no judge.
+as PNG files. The page needs no network and no scripts, and holds no times, so that equal inputs give
+equal bytes. It is apart from the evaluation because it shows finished work of any kind, and asks no judge.
 """
 
 from __future__ import annotations

@@ -16,7 +16,9 @@ from jaxmodpo.records import Candidate, Question, Ranking, write_questions, writ
 from jaxmodpo.sandbox import grammar
 from jaxmodpo.sandbox.fronts import combine
 from jaxmodpo.sandbox.fronts import table as fronts_table
-from jaxmodpo.search.sweep import SweepConfig, compare, grid, point_name, sweep, table
+from jaxmodpo.search.comparison import compare, table
+from jaxmodpo.search.sweep import sweep
+from jaxmodpo.search.sweep_settings import SweepConfig, grid, point_name
 
 
 def test_the_grid_is_the_simplex_within_its_ends():

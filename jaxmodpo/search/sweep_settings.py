@@ -1,0 +1,151 @@
+"""The settings of ``jaxmodpo sweep``, what they are checked for, and the grid of weights that they ask for."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+from jaxmodpo.config import named_values
+from jaxmodpo.data.pairs import load_pairs
+from jaxmodpo.errors import UserError
+from jaxmodpo.hub import local_folder
+from jaxmodpo.methods.margins import margin_sources
+from jaxmodpo.models.adapter_config import read_adapter_config
+from jaxmodpo.models.adapters import load_adapter
+from jaxmodpo.models.files import read_decoder_config
+from jaxmodpo.ranges import Count, Positive
+from jaxmodpo.rankings import PairsPerQuestion
+from jaxmodpo.schema import Range
+from jaxmodpo.training.settings import PreferenceTrainingConfig
+
+DATASETS_FILES = ("state.json", "dataset_dict.json")
+"""what datasets' save_to_disk leaves in a folder"""
+DIGITS = 10
+"""decimals of a weight; beyond them is rounding"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SweepConfig(PreferenceTrainingConfig):
+    """Train MODPO over a grid of weights, make soups over the same grid, and compare their fronts."""
+
+    pairs: Path
+    """File or folder of the preference pairs or rankings of the primary objective."""
+    pairs_per_question: PairsPerQuestion = "all"
+    """Pairs made from each question's ranking: all; best-worst, as in the paper; or a number of pairs, the widest
+    gaps first. Best-worst leaves MODPO little to reweigh. A file of pairs is taken as it is."""
+    margin: tuple[str, ...]
+    """NAME=SOURCE of the margins of each further objective, as in 'align modpo'."""
+    weights: str = "0.1..0.9"
+    """Range LOW..HIGH, within 0 and 1, that the weight of every objective is taken from; weights sum to 1."""
+    step: Annotated[float, Range(above=0, below=1)] = 0.1
+    """Distance between neighboring weights of an objective; a smaller step trains more models."""
+    margin_scale: Literal["none", "std"] = "std"
+    """How rewards are scaled before they become margins: std divides each by its standard deviation over the
+    responses of the training pairs; none leaves them as they are."""
+    margin_gain: Positive = 1.0
+    """Factor that every margin is multiplied by after that scaling."""
+    soup: tuple[str, ...] = ()
+    """NAME=ADAPTER or NAME=PAIRS of every objective, the primary first: the adapters to average, or the pairs to train
+    them on by DPO with the settings of this command. Without it no soups are made."""
+    questions: Path
+    """File of the questions that every model replies to when it is measured."""
+    score: tuple[str, ...]
+    """NAME=SCORER of every objective, the primary first; a scorer is the folder of a reward model, or rubric."""
+    samples: Count = 4
+    """Replies sampled for each question, at temperature 1 from the whole vocabulary."""
+    max_new_tokens: Count = 512
+    """Maximum number of tokens in a sampled reply."""
+    sample_batch_size: Count = 64
+    """Replies sampled at the same time; lower it when sampling runs out of memory."""
+    match_kl: bool = True
+    """Also compare MODPO and soups after scaling the one that moved further from the base back to the divergence of
+    the other."""
+
+    def check(self) -> None:
+        super().check()
+        names, _ = objectives_and_scorers(self)
+        grid(self.weights, self.step, len(names))
+        margin_sources(named_values(self.margin, "--margin"))
+        souped = list(named_values(self.soup, "--soup"))
+        if souped and souped != names:
+            raise UserError(f"--soup must name {', '.join(names)}, in this order; it names {', '.join(souped)}")
+        check_soups(self)
+
+
+def objectives_and_scorers(config: SweepConfig) -> tuple[list[str], dict[str, str]]:
+    """Return the objectives' names, the primary first, and their scorers."""
+    scorers = named_values(config.score, "--score")
+    margins = list(named_values(config.margin, "--margin"))
+    names = list(scorers)
+    if names[1:] != margins:
+        raise UserError(
+            f"--score must name the primary objective and then {', '.join(margins)}, as --margin does; it names "
+            f"{', '.join(names)}"
+        )
+    return names, scorers
+
+
+def grid(weights: str, step: float, objectives: int) -> list[tuple[float, ...]]:
+    """Return the simplex's points whose coordinates are ``LOW, LOW + step, …, HIGH``, the first falling.
+
+    Raises:
+        UserError: no range, or no point of it lies on the simplex.
+    """
+    try:
+        low, high = (float(end) for end in weights.split(".."))
+        if not (0 < low <= high < 1 and step > 0):
+            raise ValueError
+    except ValueError as error:
+        raise UserError(
+            f"--weights must be LOW..HIGH within 0 and 1, as in 0.1..0.9, and --step above 0; got {weights}, {step}"
+        ) from error
+    # In floating point 0.8 / 0.1 is less than 8, which would lose the last weight.
+    count = math.floor((high - low) / step + 1e-6)
+    falling = [round(low + n * step, DIGITS) for n in reversed(range(count + 1))]
+    combinations = itertools.product(falling, repeat=objectives)
+    points = [point for point in combinations if math.isclose(sum(point), 1, abs_tol=1e-6)]
+    if not points:
+        raise UserError(f"no weights of {weights} in steps of {step} sum to 1 over {objectives} objectives")
+    return points
+
+
+def point_name(weights: Sequence[float], between: str = "_") -> str:
+    """Return a point's name: its weights, with two decimals or as many as they have, so that no two share one."""
+    decimals = [f"{weight:.{DIGITS}f}" for weight in weights]
+    return between.join(text[:4] + text[4:].rstrip("0") for text in decimals)
+
+
+def check_soups(config: SweepConfig, *, read: bool = False) -> None:
+    """Refuse what is neither an adapter nor pairs, before anything is measured.
+
+    Args:
+        config: the settings; what they name may not be there yet.
+        read: that it is there, and whole pairs can be read.
+
+    Raises:
+        UserError: naming the objective.
+    """
+    for name, path in named_values(config.soup, "--soup").items():
+        folder = Path(path)
+        try:
+            if is_adapter(folder):
+                read_adapter_config(folder)
+                if read:
+                    load_adapter(folder, read_decoder_config(config.model), config.model)
+            elif folder.is_dir() and not any((folder / file).is_file() for file in DATASETS_FILES):
+                raise UserError(
+                    f"{path} is neither a PEFT adapter (adapter_config.json) nor what datasets' save_to_disk wrote"
+                )
+            elif read:
+                load_pairs(folder, config.pairs_per_question)
+        except UserError as error:
+            raise UserError(f"--soup {name}: {error}") from None
+
+
+def is_adapter(folder: Path) -> bool:
+    """Tell whether a folder, here or on the hub, holds a PEFT adapter."""
+    return (local_folder(folder) / "adapter_config.json").is_file()
