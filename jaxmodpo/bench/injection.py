@@ -51,21 +51,21 @@ class BenchInjectionConfig(Settings):
     """Let judges rank and compare replies that give them orders, and count what the orders bring."""
 
     injections: str = "injections"
-    """a file of posts, personas and injections, or the name of ours"""
+    """File of posts, personas and injections, or the name of one that comes with jaxmodpo."""
     criterion: str = "overall"
-    """of the therapeutic criteria"""
+    """Name of the therapeutic criterion that replies are judged by."""
     personas: Count = 4
-    """how many of the file's personas judge"""
+    """Number of the file's personas that judge."""
     base_url: str = ""
     """also ask a model at this OpenAI-compatible URL"""
     judge_model: str = ""
-    """the endpoint's model"""
+    """Name of the model that is asked at the endpoint."""
     api_key_env: str = "OPENAI_API_KEY"
     """the environment variable that holds the endpoint's key"""
     temperature: NotNegative | None = None
-    """of the endpoint's model; None sends none"""
+    """Temperature of the endpoint's model; with None the request names none."""
     max_concurrency: Count = 32
-    """calls to the endpoint at once, at most"""
+    """Maximum number of calls to the endpoint that are under way at once."""
     prompts: str = "prompts"
     """the endpoint's templates: a file, or the name of ours"""
     ledger: str = ""

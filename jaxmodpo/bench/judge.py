@@ -49,9 +49,10 @@ class BenchJudgeConfig(Settings):
     """Ask a fast server on this machine for rankings, keep the votes, and measure calls, CPU time and memory."""
 
     calls: Annotated[int, Range(least=10)] = 20_000
-    """each ranks five replies by one criterion: a profile of 1,500 characters, a post of 200, replies of 600"""
+    """Number of calls, at least 10. Each ranks five replies of 600 characters by one criterion, with a profile of
+    1,500 characters and a post of 200."""
     max_concurrency: Count = 32
-    """calls that are under way at once"""
+    """Maximum number of calls that are under way at once."""
     ledger: str = ""
     """a file on the disk that is to be measured, or a database's URL (its votes stay there); by default a file in a
     temporary folder"""

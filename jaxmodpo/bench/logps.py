@@ -19,13 +19,13 @@ class BenchLogpsConfig(Settings):
     """Compile the head alone, forward and backward, for several sizes of vocabulary; nothing is run."""
 
     vocabularies: tuple[Count, ...] = (32_000, 128_256)
-    """columns of the unembedding"""
+    """Sizes of the vocabulary, which are columns of the unembedding, that are measured."""
     rows: Count = 8
-    """sequences: two for each pair"""
+    """Number of sequences in a batch, two for each pair."""
     length: Count = 1024
-    """tokens of each sequence"""
+    """Length of each sequence in tokens."""
     width: Count = 4096
-    """of the hidden states"""
+    """Width of the hidden states."""
     chunk: Count = 128
     """positions of each row whose logits exist at a time"""
     topology: str | None = None

@@ -93,7 +93,7 @@ class BenchParityConfig(Settings):
     """Compare logits and log-probabilities with transformers over a grid of configurations."""
 
     seed: Seed = 0
-    """of weights and tokens"""
+    """Seed of the weights and the tokens that are compared."""
 
 
 def bench_parity(config: BenchParityConfig) -> None:

@@ -49,13 +49,13 @@ class BenchRealConfig(Settings):
     output_dir: Path = Path("out/real")
     """models and results.json are written here; a second run goes on"""
     pretraining_epochs: Count = 3
-    """passes over the training texts"""
+    """Number of passes of the pretraining over the training texts."""
     reward_epochs: Count = 5
-    """passes over the training pairs, at most"""
+    """Maximum number of passes of the reward models over the training pairs."""
     pairs: CountOrZero = 0
-    """use only so many pairs of each set; 0 uses all"""
+    """Number of pairs used from each set; 0 uses all."""
     seed: Seed = 0
-    """of the split and of everything else"""
+    """Seed of the split and of everything else that is drawn."""
 
 
 def bench_real(config: BenchRealConfig) -> None:

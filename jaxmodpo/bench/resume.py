@@ -31,11 +31,12 @@ class BenchResumeConfig(Settings):
     """Train a tiny model by DPO twice, the second time under SIGKILL, and compare adapters bit for bit."""
 
     kills: Count = 100
-    """at moments drawn evenly from a life that is long enough to get on"""
+    """Number of times that the run is killed; each life ends at a moment drawn evenly from a span that is long enough
+    to make progress."""
     epochs: Annotated[int, Range(least=2)] | None = None
-    """of the run, 11 updates each; by default 3 for each kill"""
+    """Epochs of the run, at least 2, with 11 updates each; by default 3 for each kill."""
     seed: Seed = 0
-    """seed of the moments of the kills"""
+    """Seed that the moments of the kills are drawn with."""
     work_dir: Path | None = None
     """keep both runs here; by default a temporary folder"""
 

@@ -50,27 +50,27 @@ class BenchStepConfig(Settings):
     model: str = "tiny-mistral"
     """a published model's name, a config.json, or a model folder"""
     base_dtype: BaseDtype | None = None
-    """of the frozen base weights; by default float32 on a CPU and bfloat16 elsewhere"""
+    """Type of the frozen base weights; by default float32 on a CPU and bfloat16 elsewhere."""
     lora_rank: Count = 16
-    """of the adapter on all seven projections"""
+    """Rank of the adapter, which lies on all seven projections."""
     batch_size: Count = 8
     """pairs in memory at a time, over all devices"""
     gradient_accumulation: Count = 1
     """batches that are added up for one update"""
     length_share: Probability | None = None
-    """of the reference lengths; by default a quarter on a CPU, the whole elsewhere"""
+    """Share of the reference lengths that sequences have; by default a quarter on a CPU and the whole elsewhere."""
     references: tuple[Reference, ...] = ("precomputed", "in_step")
     """where the reference's log-probabilities come from"""
     batchings: tuple[Batching, ...] = ("packed", "padded")
-    """how sequences lie in rows"""
+    """Layouts that are timed: packed puts several sequences into a row, padded one."""
     remat: Remat = "none"
     """what the backward pass computes again"""
     attention: Backend = "auto"
-    """which implementation"""
+    """Implementation of attention; auto takes splash on TPUs and cuDNN on GPUs where they can, and XLA otherwise."""
     mesh: tuple[Count, Count, Count] | None = None
-    """devices along data, fsdp and tensor"""
+    """Number of devices along the mesh axes data, fsdp and tensor."""
     updates: Count = 16
-    """to time, after those that compile"""
+    """Number of updates that are timed, after those that compile."""
     rounds: Count = 3
     """how often the updates are timed, all configurations in turn; the fastest round counts, for TRL likewise"""
     against: Literal["trl"] | None = None

@@ -34,24 +34,25 @@ class PersonasConfig(Settings):
     """train_personas.json, test_personas.json, all_personas.json, personas_report.html, report.json and figures/ are
     written here"""
     survey: tuple[Path, ...] = ()
-    """CSV files of the survey's answers"""
+    """CSV files with the answers to the survey."""
     synthesize: Count | None = None
-    """instead of --survey: make up a survey of this many participants (nobody's answers) and go on with it"""
+    """Number of participants of a made-up survey, which takes the place of --survey; its answers are nobody's."""
     survey_output: Path | None = None
-    """where --synthesize writes its survey; survey.csv in the output folder if not given"""
+    """File that --synthesize writes its survey to; by default survey.csv in the output folder."""
     mapping: str = CANONICAL
-    """how the survey's columns and answers become ours: a YAML file, or one of configs/personas/"""
+    """YAML file that maps the survey's columns and answers to those of a persona, or the name of one of
+    configs/personas/."""
     select: Annotated[int, Range(least=2)] = 150
-    """how many personas are kept"""
+    """Number of personas selected, at least 2, for training and testing together."""
     train: Count = 100
-    """of these, for collecting preferences; the others are for testing"""
+    """Number of the selected personas that are for collecting preferences; the others are for testing."""
     min_quality: Share = 0.9
-    """least quality of a persona, from 0 to 1"""
+    """Minimum quality of a selected persona, from 0 to 1."""
     min_group: CountOrZero = 2
     """least members that a population, gender or ethnicity has in training and in test each, where there are twice as
     many; 0 for no minimum"""
     seed: Seed = 42
-    """of the synthetic survey, the selection, the split and the tests"""
+    """Seed of the synthetic survey, the selection, the split and the tests."""
 
     def check(self) -> None:
         super().check()

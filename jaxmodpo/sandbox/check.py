@@ -21,9 +21,9 @@ class CheckConfig(Settings):
     """Count malformed replies, and the kinds of sentences in the others."""
 
     responses: Path
-    """replies sampled from a sandbox model"""
+    """CSV file of the replies sampled from a sandbox model."""
     output_dir: Incidental[Path]
-    """malformed.json is written here"""
+    """Folder that malformed.json is written to."""
 
 
 def check(config: CheckConfig) -> Phase:

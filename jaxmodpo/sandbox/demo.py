@@ -29,9 +29,9 @@ class DemoConfig(Settings):
     output_dir: Path = Path("out/demo")
     """everything is written here; results.json and report/report.html are the end of it"""
     seed: Seed = 0
-    """the first world's seed"""
+    """Seed of the first world; each further world has the next number."""
     seeds: Count = 1
-    """worlds, one after the other, with seeds seed, seed + 1, …"""
+    """Number of worlds that are made, one after the other, with the seeds seed, seed + 1, …"""
 
 
 def demo(config: DemoConfig) -> None:

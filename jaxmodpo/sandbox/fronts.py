@@ -40,9 +40,9 @@ class FrontsConfig(Settings):
     output_dir: Path = Path("out/fronts")
     """worlds are made in seed_0, seed_1 and so on; fronts.json and fronts.png are the end of it"""
     seed: Seed = 0
-    """the first world's seed"""
+    """Seed of the first world; each further world has the next number."""
     seeds: Count = 3
-    """how many worlds are made"""
+    """Number of worlds that are made, one after the other."""
 
 
 def fronts(config: FrontsConfig) -> None:

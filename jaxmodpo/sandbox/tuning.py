@@ -46,11 +46,11 @@ class TuneConfig(Settings):
     output_dir: Path = Path("out/sandbox_tune")
     """the world, every trial and tuning.json are written here"""
     trials: str = "trials"
-    """a file of trials by method, or the name of ours"""
+    """File of trials by method, or the name of one that comes with jaxmodpo."""
     only: tuple[str, ...] = ()
-    """the methods to try; all of the file if none is named"""
+    """Methods to try; without it, all methods of the file."""
     seed: Seed = 100
-    """of the world; not one of those that the demo is reported on"""
+    """Seed of the world; take none of those that the demo is reported on."""
 
 
 class Measured(NamedTuple):

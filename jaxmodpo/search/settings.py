@@ -21,20 +21,21 @@ class TuneSettings(Settings):
     """What every search can be told besides."""
 
     trials: Incidental[Count] = 20
-    """in all, over all processes and earlier runs of this study; pruned and failed ones count"""
+    """Trials of the whole study, over all processes and earlier runs; pruned and failed ones count."""
     space: str = "paper"
-    """a YAML file with the settings to vary, or the name of one of ours (paper)"""
+    """YAML file with the settings to vary and their ranges, or the name of one that comes with jaxmodpo (paper)."""
     study: Incidental[str | None] = None
-    """the study's storage, as a URL that SQLAlchemy takes; by default study.db in output_dir"""
+    """Database of the study, as a URL that SQLAlchemy takes, so that several processes can share it; by default
+    study.db in the output folder."""
     prune: bool = True
-    """stop trials whose evaluations lie below the median of the earlier ones' at the same point"""
+    """Stop a trial early where its evaluation lies below the median of earlier trials at the same point."""
     keep_trials: Incidental[bool] = False
-    """keep every trial's adapter or model, not the best one's alone"""
+    """Keep the adapter or model of every trial, and not of the best one alone."""
 
     evaluations_per_epoch: Count = 2
-    """evaluations in a pass over the data, at which trials are compared and pruned"""
+    """Held-out evaluations in each pass over the data, at which trials are compared and pruned."""
     best_metric: Literal["accuracy"] = "accuracy"
-    """what trials are compared by, and so within them too"""
+    """Held-out metric that trials are compared by; it also selects the checkpoint within a trial."""
 
     trains: ClassVar[type[TrainingConfig]]
     """the method's dataclass, which comes after this one in the bases"""
@@ -54,7 +55,7 @@ class TuneSFTConfig(TuneSettings, SFTConfig):
     """Search settings for 'align sft'."""
 
     best_metric: Literal["loss"] = "loss"  # pyright: ignore[reportIncompatibleVariableOverride]
-    """what trials are compared by, and so within them too"""
+    """Held-out metric that trials are compared by; it also selects the checkpoint within a trial."""
 
     trains, part = SFTConfig, "sft"
 
