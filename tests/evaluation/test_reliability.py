@@ -19,8 +19,9 @@ from jaxmodpo.cli import main
 from jaxmodpo.errors import UserError
 from jaxmodpo.evaluation import agreement
 from jaxmodpo.evaluation.judges import JudgesConfig, draw, judges, open_ledgers, table
-from jaxmodpo.evaluation.reliability import ALL, analyse
+from jaxmodpo.evaluation.reliability import analyse
 from jaxmodpo.evaluation.report import ReportConfig, report
+from jaxmodpo.evaluation.sums import ALL
 from jaxmodpo.evaluation.vote_table import short_names, together
 from jaxmodpo.intervals import wilson_interval
 from jaxmodpo.judging.ledger import Ledger

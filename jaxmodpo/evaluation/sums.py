@@ -1,0 +1,56 @@
+"""Sums of votes by question, which every figure about judges is a function of.
+
+A figure's interval resamples questions, so that it needs a table of sums with one row per question and nothing else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from jaxmodpo.evaluation.agreement import Array
+from jaxmodpo.evaluation.statistics import ratio
+from jaxmodpo.evaluation.vote_table import Numbers, VoteTable
+
+ALL = "all criteria"
+Row = dict[str, Any]
+Estimator = Callable[[Array, Callable[[Array], Array], str], Row]
+"""sums by question, a statistic of sums, and why it may be undefined: its value and interval"""
+
+
+def by_question(questions: Numbers, *values: Numbers) -> Array:
+    """Add up values by question: each ``[rows]`` or ``[rows, …]``, to ``[questions, sums]`` in their order."""
+    distinct, question = np.unique(questions, return_inverse=True)
+    flat = [column for value in values for column in np.reshape(value, (len(questions), -1)).T]
+    return add_up(question, np.stack(flat, axis=1), len(distinct))
+
+
+def add_up(group: Numbers, values: Numbers, groups: int) -> Array:
+    """Add up rows by group: ``[rows, values]`` to ``[groups, values]``."""
+    sums = np.empty((groups, values.shape[1]), np.float64)
+    for column in range(values.shape[1]):
+        sums[:, column] = np.bincount(group, values[:, column], groups)
+    return sums
+
+
+def share(sums: Array) -> Array:
+    """Return the first of two sums as a share of the second."""
+    return ratio(sums[..., 0], sums[..., 1])
+
+
+def count_values(unit: Numbers, value: Numbers, units: int, values: int) -> Array:
+    """Count values by unit: ``[units, values]``."""
+    return np.bincount(unit * values + value, minlength=units * values).reshape(units, values).astype(np.float64)
+
+
+def square_tables(sums: Array) -> Array:
+    """Undo the flattening of square tables."""
+    side = round(sums.shape[-1] ** 0.5)
+    return sums.reshape(*sums.shape[:-1], side, side)
+
+
+def verdicts(ballots: VoteTable) -> Numbers:
+    """Return of each comparison 0 for the first response by id, 1 for the second, 2 for a tie."""
+    return np.where(ballots.ranks[:, 0] == ballots.ranks[:, 1], 2, ballots.ranks[:, 1] == 0)
