@@ -81,7 +81,7 @@ class RobertaConfig:
         for field in ("is_decoder", "add_cross_attention", "quantization_config"):
             if fields.take(field):
                 raise UserError(f"{source}: {field} is not supported")
-        dropout, labels = fields.rate("hidden_dropout_prob", 0.1), fields.read("id2label", dict[str, Any], {})
+        dropout = fields.rate("hidden_dropout_prob", 0.1)
         width, heads = fields.integer("hidden_size"), fields.integer("num_attention_heads")
         if width % heads:
             raise UserError(f"{source}: {heads} attention heads do not divide the hidden_size {width}")
@@ -97,7 +97,7 @@ class RobertaConfig:
             pad_token_id=fields.integer("pad_token_id", 1, least=0),
             dropout=dropout,
             classifier_dropout=fields.rate("classifier_dropout", dropout),
-            num_labels=num_labels or len(labels) or 2,
+            num_labels=num_labels or _outputs(fields),
             head=head,
         )
         if config.max_length < 1:
@@ -244,6 +244,12 @@ class Roberta(nnx.Module):
         return jnp.where(kept, x / (1 - rate), 0).astype(x.dtype)
 
 
+def _outputs(fields: Fields) -> int:
+    """Return how many outputs a classifier has; as in transformers ``num_labels`` counts before the names, or 2."""
+    names = fields.read("id2label", dict[str, Any], {})
+    return fields.integer("num_labels", len(names) or 2)
+
+
 def _linear(x: Array, weights: Mapping[str, Array], name: str) -> Array:
     return x @ weights[name] + weights[f"{name}.bias"]
 
@@ -262,7 +268,8 @@ def load_roberta(folder: Path, *, dtype: str = "float32", fresh_head_seed: int |
         folder: ``config.json`` and safetensors.
         dtype: of the arrays.
         fresh_head_seed: where the folder has no classification head (a pretrained encoder, an MLM
-            checkpoint), draw one with a single output from this seed; None refuses such a folder.
+            checkpoint), draw one with a single output from this seed, and refuse a head of several outputs; None
+            refuses a folder without a head.
 
     Raises:
         UserError: not a model folder, an unsupported architecture, or weights that do not fit it.
@@ -273,6 +280,11 @@ def load_roberta(folder: Path, *, dtype: str = "float32", fresh_head_seed: int |
     if not classifier and fresh_head_seed is None:
         raise UserError(f"{folder} is not a reward model: its architecture is {settings.get('architectures')}")
     config = RobertaConfig.from_mapping(settings, source, num_labels=None if classifier else 1)
+    if fresh_head_seed is not None and config.num_labels != 1:
+        raise UserError(
+            f"{folder} is a classifier with {config.num_labels} outputs, and a reward model has one; take the "
+            "pretrained encoder that it was made of"
+        )
     table = parameter_table(config)
     head = frozenset() if classifier else frozenset(name for name in table if name.startswith("head."))
     parameters = load_parameters(
@@ -302,6 +314,10 @@ def save_roberta(folder: Path, model: Roberta, settings: Mapping[str, Any], toke
         labels = {str(n): f"LABEL_{n}" for n in range(model.config.num_labels)}
         if len(settings.get("id2label") or {}) != len(labels):
             settings |= {"id2label": labels, "label2id": {name: int(n) for n, name in labels.items()}}
+        # What the base says of another head would go before the names, or be refused by transformers.
+        settings.pop("num_labels", None)
+        if len(labels) == 1 and settings.get("problem_type") == "single_label_classification":
+            del settings["problem_type"]
         settings["architectures"] = ["RobertaForSequenceClassification"]
     else:
         settings["architectures"] = ["RobertaForMaskedLM"]

@@ -284,6 +284,42 @@ def rewrite_config(folder: Path, **changes) -> None:
 
 
 @pytest.mark.parametrize(
+    ("stale", "outputs"),
+    [
+        ({"num_labels": 1}, 1),
+        ({"num_labels": 3}, 3),
+        ({"num_labels": 3, "id2label": {"0": "only"}}, 3),
+        ({"id2label": {"0": "only"}}, 1),
+        ({}, 2),
+    ],
+)
+def test_a_classifier_has_as_many_outputs_as_transformers_reads_in_its_configuration(tmp_path: Path, stale, outputs):
+    roberta_folder(tmp_path, transformers.RobertaForMaskedLM)
+    settings = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps({k: v for k, v in settings.items() if k != "id2label"} | stale))
+    assert transformers.AutoConfig.from_pretrained(tmp_path).num_labels == outputs
+    assert (
+        roberta.RobertaConfig.from_mapping(json.loads((tmp_path / "config.json").read_text()), "").num_labels == outputs
+    )
+
+
+@pytest.mark.parametrize("stale", [{"num_labels": 2}, {"problem_type": "single_label_classification"}])
+def test_what_a_base_says_of_another_head_is_not_written_beside_a_reward_models(tmp_path: Path, stale):
+    roberta_folder(tmp_path / "mlm", transformers.RobertaForMaskedLM)
+    rewrite_config(tmp_path / "mlm", **stale)
+    model = load_roberta(tmp_path / "mlm", fresh_head_seed=3)
+    save_roberta(tmp_path / "reward", model, json.loads((tmp_path / "mlm" / "config.json").read_text()))
+    theirs = transformers.AutoModelForSequenceClassification.from_pretrained(tmp_path / "reward").eval()
+    assert theirs.config.num_labels == load_roberta(tmp_path / "reward").config.num_labels == 1
+
+
+def test_a_classifier_of_several_outputs_is_no_base_of_a_reward_model(tmp_path: Path):
+    roberta_folder(tmp_path, transformers.RobertaForSequenceClassification, num_labels=2)
+    with pytest.raises(UserError, match="is a classifier with 2 outputs, and a reward model has one"):
+        load_roberta(tmp_path, fresh_head_seed=0)
+
+
+@pytest.mark.parametrize(
     ("spoil", "said"),
     [
         (lambda f: (f / "config.json").unlink(), "no config.json"),
