@@ -8,10 +8,10 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
+from jaxmodpo.costs import Cost
 from jaxmodpo.errors import UserError
-from jaxmodpo.estimate import Cost, Estimator, Unknown, chip_named
+from jaxmodpo.estimate import Estimator, chip_named
 from jaxmodpo.experiment import (
-    PhaseSpec,
     check_only,
     check_settings,
     finished_before,
@@ -59,7 +59,7 @@ def dry_run(
     for number, (phase, config) in enumerate(phases, 1):
         try:
             # Also of a phase that is not to be run, since later ones count with what it makes.
-            cost = _cost(estimator, phase, config)
+            cost = estimator.phase(config)
         except UserError as error:
             raise UserError(f"{path.name}, phase {phase.name}: {error}") from None
         made.append((getattr(config, "output_dir", out), phase.name))
@@ -80,22 +80,6 @@ def dry_run(
     _print_grounds(estimator, total, missing, unknown)
     if unset := [name for name, value in set_variables(experiment, given).items() if value == f"${name}"]:
         print(f"to run it, give {' and '.join(f'--set {name}=…' for name in unset)}")
-
-
-def _cost(estimator: Estimator, phase: PhaseSpec, config: Any) -> Cost:
-    """Return a phase's cost; of one that cannot be known at all, everything that such a command may cost is unknown."""
-    try:
-        return estimator.phase(phase.command, config)
-    except Unknown as error:
-        asks = phase.command in ("preferences", "evaluate")
-        cost = Cost(unknown=[str(error)], disk=None)
-        if asks:
-            cost.judge_calls = cost.dollars = None
-        elif getattr(config, "engine", "local") == "endpoint":
-            cost.endpoint_replies = cost.dollars = None
-        elif phase.command != "soup":
-            cost.chip_hours = None
-        return cost
 
 
 def _print_settings(config: Any, made: Sequence[tuple[Path, str]]) -> list[str]:

@@ -20,7 +20,7 @@ from typing import Any
 from jaxmodpo.commands import COMMANDS, load
 from jaxmodpo.config import as_mapping, from_mapping, load_yaml
 from jaxmodpo.errors import UserError, nearest
-from jaxmodpo.phase import Phase, is_finished
+from jaxmodpo.phase import MANIFEST, Phase, is_finished, output_folder
 from jaxmodpo.ranges import Seed
 from jaxmodpo.schema import read_as
 
@@ -291,16 +291,9 @@ def check_settings(source: str, config: Any) -> None:
 
 def _check(source: str, config: Any) -> None:
     """Refuse what a phase would refuse after hours of others: its settings, or a judge without a key."""
-    # Imported here, since they are heavy.
-    from jaxmodpo.judging.settings import JudgeConfig, check_judge
-    from jaxmodpo.sampling.command import ResponsesConfig, check_engine
-
     check_settings(source, config)
     try:
-        if isinstance(config, JudgeConfig):
-            check_judge(config)
-        if isinstance(config, ResponsesConfig):
-            check_engine(config)
+        config.check_machine()
     except UserError as error:
         raise UserError(f"{source}: {error}") from None
 
@@ -312,5 +305,4 @@ def label(number: int, count: int, phase: PhaseSpec) -> str:
 
 def finished_before(config: Any) -> bool:
     """Return whether the folder that a phase's settings name holds a finished run."""
-    folder = getattr(config, "phase_dir", getattr(config, "output_dir", Path()))
-    return is_finished(folder / "manifest.json")
+    return hasattr(config, "output_dir") and is_finished(output_folder(config) / MANIFEST)

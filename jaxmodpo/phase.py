@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import importlib.metadata
 import os
 import platform
 import shutil
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Concatenate, ParamSpec, TypeVar
 
 import jaxmodpo
 from jaxmodpo.config import as_mapping
@@ -22,7 +23,7 @@ from jaxmodpo.files import DATABASE_FILES, read_json, refuse_links, remove_lefto
 from jaxmodpo.fingerprints import fingerprint
 from jaxmodpo.hub import download_hint
 from jaxmodpo.locks import LOCK, FolderLock, Held, lock
-from jaxmodpo.ranges import incidental
+from jaxmodpo.ranges import Settings, incidental
 from jaxmodpo.results import Manifest
 
 MANIFEST = "manifest.json"
@@ -195,6 +196,61 @@ class Phase:
     @property
     def results(self) -> dict[str, Any]:
         return self.manifest.get("results", {})
+
+
+def open_phase(command: str, settings: Settings) -> Phase:
+    """Start, resume or recognize the phase that a command's settings name, in one process; see :meth:`Phase.open`."""
+    return Phase.open(command, settings.recorded(), output_folder(settings), settings.input_paths())
+
+
+def output_folder(settings: Any) -> Path:
+    """Return where a command's manifest lies: its ``phase_dir``, or else its ``output_dir``."""
+    folder: Path = getattr(settings, "phase_dir", settings.output_dir)
+    return folder
+
+
+_Settings = TypeVar("_Settings", bound=Settings)
+_Arguments = ParamSpec("_Arguments")
+
+
+_Work = Callable[Concatenate[_Settings, Phase, _Arguments], None]
+_Command = Callable[Concatenate[_Settings, _Arguments], Phase]
+
+
+def in_phase(
+    command: str, opened_by: Callable[[str, Settings], Phase] = open_phase
+) -> Callable[[_Work[_Settings, _Arguments]], _Command[_Settings, _Arguments]]:
+    """Make a command of a function that does a phase's work: the one way in which a command runs.
+
+    The function is given its settings and the open phase, does the work and finishes the phase. What is made of it
+    takes the settings alone, checks them, opens the phase, leaves a finished one as it is unless there is more to do,
+    and returns it::
+
+        @in_phase("questions")
+        def questions(config: QuestionsConfig, phase: Phase) -> None:
+            ...
+            phase.finish(train=len(train), test=len(test))
+
+    Args:
+        command: its name in the table of commands.
+        opened_by: opens the phase; a training joins its other processes first.
+    """
+
+    def wrap(work: _Work[_Settings, _Arguments]) -> _Command[_Settings, _Arguments]:
+        @functools.wraps(work)
+        def run(settings: _Settings, *args: _Arguments.args, **kwargs: _Arguments.kwargs) -> Phase:
+            settings.check()
+            settings.check_machine()
+            phase = opened_by(command, settings)
+            if phase.finished and not settings.goes_on(phase.results):
+                return phase
+            phase.reopen()
+            work(settings, phase, *args, **kwargs)
+            return phase
+
+        return run
+
+    return wrap
 
 
 def read_manifest(path: Path) -> dict[str, Any]:

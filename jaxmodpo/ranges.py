@@ -3,7 +3,16 @@
 ``batch_size: Count = 4`` says that a batch has at least one example; ranges are checked in one place, before a command
 does anything. ``log_every: Incidental[Count] = 10`` says besides that it is no part of what a run computes, so that a
 resumed run may have another. A command's dataclass is a :class:`Settings`; what two settings say together it adds to
-``check``, which the command, ``run`` and its dry run call first.
+``check``, which the command, ``run`` and its dry run call first::
+
+    @dataclass(frozen=True, kw_only=True)
+    class CountConfig(Settings):
+        questions: Path  # an input: its hash is part of the run's identity
+        output_dir: Incidental[Path]
+        least: Count = 1
+
+        def cost(self, estimator: Estimates) -> Cost:
+            return Cost()  # takes seconds, and leaves little behind
 """
 
 from __future__ import annotations
@@ -14,8 +23,10 @@ import math
 import typing
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any, TypeVar
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, TypeVar
 
+from jaxmodpo.costs import Cost, Estimates
 from jaxmodpo.errors import UserError
 from jaxmodpo.schema import Range
 
@@ -47,15 +58,68 @@ Incidental = Annotated[_T, _INCIDENTAL]
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """What a command can be told."""
+    """What a command can be told, and what follows from it: whether it can run, what it reads, what it costs."""
+
+    spends: ClassVar[tuple[str, ...]] = ("chip_hours",)
+    """fields of ``Cost`` that such a command may spend on, besides disk: unknown where its data are not known yet"""
 
     def check(self) -> None:
-        """Refuse settings with which the command could not run, before it reads or writes anything.
+        """Refuse settings with which the command could not run anywhere, before it reads or writes anything.
 
         Raises:
             UserError: naming the setting.
         """
         check_ranges(self)
+
+    def check_machine(self) -> None:
+        """Refuse what this machine lacks for it, such as the key of an endpoint; a dry run does without.
+
+        Raises:
+            UserError: what is missing.
+        """
+
+    def input_paths(self) -> dict[str, Path]:
+        """Return the files and folders that decide what comes out, by the names they have in the manifest.
+
+        By default every setting that is a path, or several, and not incidental.
+        """
+        apart = incidental(type(self))
+        paths: dict[str, Path] = {}
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            if field.name in apart:
+                continue
+            if isinstance(value, Path):
+                paths[field.name] = value
+            elif isinstance(value, tuple):
+                parts = [part for part in value if isinstance(part, Path)]
+                paths |= {f"{field.name} {number}": part for number, part in enumerate(parts, 1)}
+        return paths
+
+    def recorded(self) -> Settings:
+        """Return the settings as the manifest records them; those that are recorded alike go on with each other."""
+        return self
+
+    def goes_on(self, results: Mapping[str, Any]) -> bool:
+        """Return whether a finished run with these results has more to do, as after ``--retry-errors``."""
+        return False
+
+    def cost(self, estimator: Estimates) -> Cost:
+        """Return what the command will ask for, and tell the estimator how many rows it will have written.
+
+        Raises:
+            Unknown: all of it depends on data that are not there and that no earlier phase writes.
+            UserError: the data that are there are too few for the settings.
+        """
+        raise NotImplementedError(type(self).__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Unestimated(Settings):
+    """Settings of a command that computes something and whose cost nobody estimates: unknown, and not nothing."""
+
+    def cost(self, estimator: Estimates) -> Cost:
+        return Cost.not_estimated("such a command")
 
 
 def check_ranges(settings: Any, source: str = "") -> None:

@@ -14,6 +14,7 @@ from typing import Annotated, Any, Literal, NotRequired, TypedDict
 
 import tyro
 
+from jaxmodpo.costs import Cost, Estimates
 from jaxmodpo.errors import UserError
 from jaxmodpo.files import read_json
 from jaxmodpo.fingerprints import fingerprint
@@ -43,6 +44,9 @@ class VerifyConfig(Settings):
         super().check()
         if not self.folders:
             raise UserError("name at least one folder to verify")
+
+    def cost(self, estimator: Estimates) -> Cost:
+        return Cost()  # reads, and leaves nothing behind
 
 
 class _Output(TypedDict):

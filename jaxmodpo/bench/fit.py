@@ -33,7 +33,7 @@ from jaxmodpo.models.quantized import BaseDtype
 from jaxmodpo.models.remat import Remat
 from jaxmodpo.models.roberta import parameter_table as encoder_table
 from jaxmodpo.models.shapes import decoder_shape, encoder_shape
-from jaxmodpo.ranges import Count, Settings
+from jaxmodpo.ranges import Count, Unestimated
 from jaxmodpo.schema import Range
 from jaxmodpo.training.ahead import (
     Compiled,
@@ -52,7 +52,7 @@ from jaxmodpo.training.roofline import Work, policy_training, reward_training, s
 
 
 @dataclass(frozen=True, kw_only=True)
-class FitConfig(Settings):
+class FitConfig(Unestimated):
     """Compile a step for a TPU or GPU topology, without the devices and without weights."""
 
     topology: str = "v5e:4x4"

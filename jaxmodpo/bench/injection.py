@@ -34,7 +34,7 @@ from jaxmodpo.judging.judge import Answer, Asked, Judge, Request
 from jaxmodpo.judging.ledger import Ledger
 from jaxmodpo.judging.prompts import Prompts, labels, parse_orders
 from jaxmodpo.judging.rubric import RubricJudge
-from jaxmodpo.ranges import Count, NotNegative, Settings
+from jaxmodpo.ranges import Count, NotNegative, Unestimated
 from jaxmodpo.records import Candidate
 from jaxmodpo.schema import read_as
 
@@ -47,7 +47,7 @@ POOR = "poor"
 
 
 @dataclass(frozen=True, kw_only=True)
-class BenchInjectionConfig(Settings):
+class BenchInjectionConfig(Unestimated):
     """Let judges rank and compare replies that give them orders, and count what the orders bring."""
 
     injections: str = "injections"

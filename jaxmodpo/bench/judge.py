@@ -31,7 +31,7 @@ from jaxmodpo.judging.endpoint import Endpoint, EndpointJudge
 from jaxmodpo.judging.judge import Answer, Asked, Request
 from jaxmodpo.judging.ledger import Ledger
 from jaxmodpo.judging.preferences import Ballot, PreferencesConfig, requests
-from jaxmodpo.ranges import Count, Settings
+from jaxmodpo.ranges import Count, Unestimated
 from jaxmodpo.records import Candidate, Question
 from jaxmodpo.schema import Range
 
@@ -45,7 +45,7 @@ week with about because without together, don't can't it's and. but. so. therapi
 
 
 @dataclass(frozen=True, kw_only=True)
-class BenchJudgeConfig(Settings):
+class BenchJudgeConfig(Unestimated):
     """Ask a fast server on this machine for rankings, keep the votes, and measure calls, CPU time and memory."""
 
     calls: Annotated[int, Range(least=10)] = 20_000

@@ -26,11 +26,11 @@ from jaxmodpo.models.files import load_decoder, tensor_files
 from jaxmodpo.models.parameters import count
 from jaxmodpo.models.quantized import BaseDtype
 from jaxmodpo.models.shapes import SHAPES
-from jaxmodpo.ranges import Count, Settings
+from jaxmodpo.ranges import Count, Unestimated
 
 
 @dataclass(frozen=True, kw_only=True)
-class BenchLoadConfig(Settings):
+class BenchLoadConfig(Unestimated):
     """Write a checkpoint of random bfloat16 numbers, load it, and measure the host's memory meanwhile."""
 
     base_dtypes: tuple[BaseDtype, ...] = ("bfloat16", "float32", "int8", "nf4")

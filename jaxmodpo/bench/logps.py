@@ -10,12 +10,12 @@ import jax.numpy as jnp
 
 from jaxmodpo.bench.table import table
 from jaxmodpo.models.logps import chunked_token_logps, token_logps
-from jaxmodpo.ranges import Count, Settings
+from jaxmodpo.ranges import Count, Unestimated
 from jaxmodpo.training.ahead import topology_mesh
 
 
 @dataclass(frozen=True, kw_only=True)
-class BenchLogpsConfig(Settings):
+class BenchLogpsConfig(Unestimated):
     """Compile the head alone, forward and backward, for several sizes of vocabulary; nothing is run."""
 
     vocabularies: tuple[Count, ...] = (32_000, 128_256)

@@ -15,7 +15,7 @@ from jaxmodpo.bench.table import table
 from jaxmodpo.errors import UserError
 from jaxmodpo.models.files import load_decoder
 from jaxmodpo.models.roberta import load_roberta
-from jaxmodpo.ranges import Seed, Settings
+from jaxmodpo.ranges import Seed, Unestimated
 
 VOCABULARY = 131
 # Many rows, since a reward model gives but one number for each and an error's root mean square needs many.
@@ -89,7 +89,7 @@ class Parity(NamedTuple):
 
 
 @dataclass(frozen=True, kw_only=True)
-class BenchParityConfig(Settings):
+class BenchParityConfig(Unestimated):
     """Compare logits and log-probabilities with transformers over a grid of configurations."""
 
     seed: Seed = 0

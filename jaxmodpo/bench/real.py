@@ -28,7 +28,7 @@ from jaxmodpo.methods.modpo import MODPOConfig, modpo
 from jaxmodpo.methods.reward import RewardConfig, reward
 from jaxmodpo.methods.reward_model import rewards_of_pairs
 from jaxmodpo.methods.validation import accuracy, interval
-from jaxmodpo.ranges import Count, CountOrZero, Seed, Settings
+from jaxmodpo.ranges import Count, CountOrZero, Seed, Unestimated
 from jaxmodpo.records import Pair, write_pairs
 from jaxmodpo.sandbox.models import make_mistral, make_roberta, save_subword_tokenizer
 from jaxmodpo.training.loaded_policy import load_policy, with_adapter
@@ -41,7 +41,7 @@ MAX_LENGTH = 256
 
 
 @dataclass(frozen=True, kw_only=True)
-class BenchRealConfig(Settings):
+class BenchRealConfig(Unestimated):
     """Train small reward models and policies on real preferences, and print their held-out accuracies."""
 
     data: Path

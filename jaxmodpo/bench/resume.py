@@ -18,7 +18,7 @@ import numpy as np
 
 from jaxmodpo.errors import UserError
 from jaxmodpo.files import read_json
-from jaxmodpo.ranges import Count, Seed, Settings
+from jaxmodpo.ranges import Count, Seed, Unestimated
 from jaxmodpo.records import Candidate, Pair, write_pairs
 from jaxmodpo.sandbox import grammar
 from jaxmodpo.schema import Range
@@ -27,7 +27,7 @@ _RATES = ("_per_second", "mfu")  # the only figures that may differ
 
 
 @dataclass(frozen=True, kw_only=True)
-class BenchResumeConfig(Settings):
+class BenchResumeConfig(Unestimated):
     """Train a tiny model by DPO twice, the second time under SIGKILL, and compare adapters bit for bit."""
 
     kills: Count = 100

@@ -33,7 +33,7 @@ from jaxmodpo.models.parameters import Table, initialize
 from jaxmodpo.models.quantized import BaseDtype, is_projection, is_quantized, quantize, stored_table
 from jaxmodpo.models.remat import Remat
 from jaxmodpo.models.shapes import settings
-from jaxmodpo.ranges import Count, Probability, Settings
+from jaxmodpo.ranges import Count, Probability, Unestimated
 from jaxmodpo.training.hardware import peak_flops
 from jaxmodpo.training.loaded_policy import check_attention
 from jaxmodpo.training.mesh import check_heads, make_mesh, place_batch, row_shards, shardings
@@ -44,7 +44,7 @@ Reference = Literal["precomputed", "in_step"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class BenchStepConfig(Settings):
+class BenchStepConfig(Unestimated):
     """Train random weights of a model's shape by DPO on pairs as long as real ones, and print the speed."""
 
     model: str = "tiny-mistral"

@@ -15,9 +15,10 @@ from typing import Annotated
 
 import numpy as np
 
+from jaxmodpo.costs import Cost, Estimates
 from jaxmodpo.errors import UserError
 from jaxmodpo.files import read_table
-from jaxmodpo.phase import Phase
+from jaxmodpo.phase import Phase, in_phase
 from jaxmodpo.ranges import Count, CountOrZero, Incidental, Seed, Settings
 from jaxmodpo.records import Question, write_questions
 from jaxmodpo.schema import Range
@@ -51,19 +52,26 @@ class QuestionsConfig(Settings):
                 f"--min-characters is {self.min_characters} and --max-characters {self.max_characters}: no post is left"
             )
 
+    def cost(self, estimator: Estimates) -> Cost:
+        absent = [path for path in self.input if not path.is_file()]
+        if absent:
+            number = estimator.posts_to_come(self.input, absent)
+        else:
+            posts, _ = read_posts(self.input)
+            number = len(filter_posts(posts, self)[0])
+        check_test_size(self.test_size, number)
+        estimator.counts[self.output_dir / "questions_train.csv"] = number - self.test_size
+        estimator.counts[self.output_dir / "questions_test.csv"] = self.test_size
+        return Cost(disk=300.0 * number)
 
-def questions(config: QuestionsConfig) -> Phase:
+
+@in_phase("questions")
+def questions(config: QuestionsConfig, phase: Phase) -> None:
     """Run ``questions``.
 
     Raises:
         UserError: unreadable input, an id with two texts, or too few posts for the split.
     """
-    config.check()
-    inputs = {f"input {number}": path for number, path in enumerate(config.input, 1)}
-    phase = Phase.open("questions", config, config.output_dir, inputs)
-    if phase.finished:
-        logger.info("questions: %s is finished", config.output_dir)
-        return phase
     posts, rows = read_posts(config.input)
     kept, dropped = filter_posts(posts, config)
     train, test = split_by_length(kept, config.test_size, config.seed)
@@ -88,7 +96,6 @@ def questions(config: QuestionsConfig) -> Phase:
         mean_length_train=round(lengths["train"], 2),
         mean_length_test=round(lengths["test"], 2),
     )
-    return phase
 
 
 def read_posts(paths: Sequence[Path]) -> tuple[list[Question], int]:

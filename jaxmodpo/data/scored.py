@@ -11,10 +11,11 @@ import math
 from dataclasses import dataclass
 from pathlib import Path
 
+from jaxmodpo.costs import Cost, Estimates
 from jaxmodpo.errors import UserError
 from jaxmodpo.files import read_table
 from jaxmodpo.fingerprints import digest
-from jaxmodpo.phase import Phase
+from jaxmodpo.phase import Phase, in_phase
 from jaxmodpo.ranges import CountOrZero, Incidental, Positive, Settings
 from jaxmodpo.rankings import two_by_two
 from jaxmodpo.records import Candidate, Pair, write_pairs
@@ -50,17 +51,17 @@ class PairsConfig(Settings):
         if Path(self.name).name != self.name or self.name.startswith("."):
             raise UserError(f"--name is {self.name!r}; it must be a file's name without a folder")
 
+    def cost(self, estimator: Estimates) -> Cost:
+        return Cost()  # takes seconds, and leaves little behind
 
-def pairs(config: PairsConfig) -> Phase:
+
+@in_phase("pairs")
+def pairs(config: PairsConfig, phase: Phase) -> None:
     """Run ``pairs``.
 
     Raises:
         UserError: an unreadable file, a missing column, a score that is no number, or no pair at all.
     """
-    config.check()
-    phase = Phase.open("pairs", config, config.output_dir, {"input": config.input})
-    if phase.finished:
-        return phase
     answers = read_scored(config)
     made = [pair for question, scored in answers.items() for pair in _pairs_of(question, scored, config)]
     if not made:
@@ -69,7 +70,6 @@ def pairs(config: PairsConfig) -> Phase:
     questions = len({pair.question_id for pair in made})
     logger.info("%d pairs of %d questions; %d questions have none", len(made), questions, len(answers) - questions)
     phase.finish(pairs=len(made), questions=questions, questions_without_pair=len(answers) - questions)
-    return phase
 
 
 def read_scored(config: PairsConfig) -> dict[str, list[tuple[float, str]]]:

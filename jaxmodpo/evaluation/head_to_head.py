@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import itertools
 import logging
+import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +20,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from jaxmodpo.config import builtin, named_values
+from jaxmodpo.costs import Cost, Estimates
 from jaxmodpo.errors import UserError
 from jaxmodpo.evaluation import statistics
 from jaxmodpo.files import write_json, write_table
@@ -29,11 +31,9 @@ from jaxmodpo.judging.forecast import forecast
 from jaxmodpo.judging.judge import Request
 from jaxmodpo.judging.settings import (
     JudgeConfig,
-    check_judge,
     groups,
     make_judge,
     open_ledger,
-    open_phase,
     warn_of_failed,
 )
 from jaxmodpo.judging.votes import Vote
@@ -47,7 +47,7 @@ from jaxmodpo.judging.voting import (
     tally,
     with_repeats,
 )
-from jaxmodpo.phase import Phase
+from jaxmodpo.phase import Phase, open_phase
 from jaxmodpo.ranges import Count, CountOrZero, Incidental
 from jaxmodpo.records import Candidate, Question, read_personas, read_responses
 
@@ -57,6 +57,8 @@ OUTCOME_COLUMNS = (
     "criterion", "a", "b", "question_id", "reply", "votes_a", "votes_b", "ties", "failed", "identical", "outcome"
 )  # fmt: skip
 
+VOTE_BYTES = 550
+"""a row of the ledger with its index: ids, shown order, raw and parsed answer, model, tokens"""
 STAND_IN = (
     "The judge was the built-in rubric, a stand-in for patients that scores words: these numbers have no "
     "clinical meaning."
@@ -102,6 +104,22 @@ class EvaluateConfig(JudgeConfig):
         super().check()
         if len(self.files()) < 2:
             raise UserError("--responses needs at least two models to compare, NAME=FILE.csv each")
+
+    def input_paths(self) -> dict[str, Path]:
+        paths = {f"responses.{name}": path for name, path in self.files().items()}
+        return super().input_paths() | paths | {"criteria": builtin("criteria", self.criteria)}
+
+    def cost(self, estimator: Estimates) -> Cost:
+        files = self.files().values()
+        units = min(estimator.rows(path) for path in files)
+        personas = self.personas_per_question or estimator.rows(self.personas)
+        criteria = load_criteria(self.criteria, self.only)
+        requests = units * math.comb(len(files), 2) * personas * (2 if self.both_orders else 1)
+        requests = round(requests * (1 + self.repeat_share))
+        calls = groups(criteria, self.criteria_per_call)
+        cost = Cost(judge_calls=requests * len(calls), disk=VOTE_BYTES * requests * len(criteria))
+        estimator.pay_judge(cost, self, "compare", 2, round(len(criteria) / len(calls)))
+        return cost
 
     def files(self) -> dict[str, Path]:
         """Return each model's file of replies."""
@@ -154,17 +172,16 @@ def evaluate(config: EvaluateConfig) -> Phase | None:
             spent; a pair of models without a single valid vote.
     """
     config.check()
-    contest, inputs = load_contest(config)
+    contest = load_contest(config)
     units = list(plan(contest))
     asked, total = _plan(config, contest, units)
     if config.dry_run:
         forecast(config, config.output_dir, asked, total)
         return None
-    check_judge(config)
+    config.check_machine()
     warn_of_empty_replies(contest)
-    phase = open_phase("evaluate", config, config.output_dir, inputs)
-    if phase.finished and not config.retry_errors:
-        log.info("evaluate: %s is finished", config.output_dir)
+    phase = open_phase("evaluate", config)
+    if phase.finished and not config.goes_on(phase.results):
         return phase
     phase.reopen()
     with open_ledger(config, phase) as ledger:
@@ -218,8 +235,8 @@ def _plan(config: EvaluateConfig, contest: Contest, units: Sequence[Unit]) -> tu
 # --------------------------------------------------------------------------- input
 
 
-def load_contest(config: EvaluateConfig) -> tuple[Contest, dict[str, Path]]:
-    """Read and check everything that is compared; return it with the files it came from."""
+def load_contest(config: EvaluateConfig) -> Contest:
+    """Read and check everything that is compared."""
     files = config.files()
     questions, replies = read_replies(files)
     refuse_empty_models(files, replies)
@@ -227,9 +244,7 @@ def load_contest(config: EvaluateConfig) -> tuple[Contest, dict[str, Path]]:
     personas = read_personas(config.personas)
     ids = [question.question_id for question in questions]
     voters = assign_personas(ids, list(personas), config.personas_per_question, config.seed)
-    inputs = {f"responses.{name}": path for name, path in files.items()}
-    inputs |= {"personas": config.personas, "criteria": builtin("criteria", config.criteria)}
-    return Contest(replies, questions, criteria, personas, voters), inputs
+    return Contest(replies, questions, criteria, personas, voters)
 
 
 def refuse_empty_models(files: Mapping[str, Path], replies: Mapping[str, Sequence[Sequence[Candidate]]]) -> None:

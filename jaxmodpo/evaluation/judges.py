@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from jaxmodpo.costs import Cost, Estimates
 from jaxmodpo.errors import UserError
 from jaxmodpo.evaluation import figures
 from jaxmodpo.evaluation.reliability import analyse
@@ -20,7 +21,7 @@ from jaxmodpo.files import atomic_path, write_json
 from jaxmodpo.judging.database import full_place
 from jaxmodpo.judging.ledger import Ledger
 from jaxmodpo.pages import png
-from jaxmodpo.phase import Phase
+from jaxmodpo.phase import Phase, open_phase
 from jaxmodpo.ranges import Count, Incidental, Seed, Settings
 
 log = logging.getLogger(__name__)
@@ -46,6 +47,9 @@ class JudgesConfig(Settings):
 
     seed: Seed = 42
     """Seed of the resampling."""
+
+    def cost(self, estimator: Estimates) -> Cost:
+        return Cost()  # takes seconds, and leaves little behind
 
 
 def judges(config: JudgesConfig) -> None:
@@ -85,7 +89,7 @@ def judges(config: JudgesConfig) -> None:
 
 
 def _open(config: JudgesConfig) -> Phase:
-    return Phase.open("judges", config, config.output_dir, {})
+    return open_phase("judges", config)
 
 
 @contextlib.contextmanager

@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from jaxmodpo.costs import Cost, Estimates
 from jaxmodpo.evaluation import figures
 from jaxmodpo.evaluation.fronts import front_figure
 from jaxmodpo.evaluation.judges import JUDGES, draw, merged, words
@@ -45,7 +46,7 @@ from jaxmodpo.files import atomic_path, read_json, write_text
 from jaxmodpo.judging.database import NoLedger
 from jaxmodpo.judging.ledger import Ledger
 from jaxmodpo.pages import png, template
-from jaxmodpo.phase import Phase
+from jaxmodpo.phase import Phase, in_phase
 from jaxmodpo.ranges import Incidental, Settings
 from jaxmodpo.results import Judges
 
@@ -67,6 +68,23 @@ class ReportConfig(Settings):
     title: str = "Alignment to several therapeutic objectives"
     """The title of the page."""
 
+    def input_paths(self) -> dict[str, Path]:
+        """Return the files with numbers that the page shows; other manifests hold times and do not count."""
+        runs = find_runs(self.inputs, self.output_dir)
+        numbers = {
+            f"{run.name}/{name}": run.folder / name
+            for run in runs
+            for name in (RESULTS, METRICS, DIVERGENCE, MALFORMED, VALIDATION, SWEEP, JUDGES)
+            if (run.folder / name).is_file()
+        }
+        for run in with_votes(runs):
+            settle(run.folder / VOTES)
+            numbers[f"{run.name}/{VOTES}"] = run.folder / VOTES
+        return numbers
+
+    def cost(self, estimator: Estimates) -> Cost:
+        return Cost()  # takes seconds, and leaves little behind
+
 
 @dataclass
 class Gallery:
@@ -85,30 +103,14 @@ class Gallery:
         return {"file": file, "caption": caption, "data": base64.b64encode(self.images[file]).decode()}
 
 
-def report(config: ReportConfig) -> Phase:
+@in_phase("report")
+def report(config: ReportConfig, phase: Phase) -> None:
     """Write the report.
-
-    Its inputs, for its own manifest, are the files with numbers that it shows; other manifests hold
-    times and do not count.
 
     Raises:
         UserError: an input is missing or holds no manifest, or a file is not as its command writes it.
     """
-    config.check()
     runs = find_runs(config.inputs, config.output_dir)
-    numbers = {
-        f"{run.name}/{name}": run.folder / name
-        for run in runs
-        for name in (RESULTS, METRICS, DIVERGENCE, MALFORMED, VALIDATION, SWEEP, JUDGES)
-        if (run.folder / name).is_file()
-    }
-    for run in with_votes(runs):
-        settle(run.folder / VOTES)
-        numbers[f"{run.name}/{VOTES}"] = run.folder / VOTES
-    phase = Phase.open("report", config, config.output_dir, numbers)
-    if phase.finished:
-        logger.info("report: %s is finished", config.output_dir)
-        return phase
     gallery = Gallery()
     page = render(config.title, runs, gallery)
     for name, image in gallery.images.items():
@@ -117,7 +119,6 @@ def report(config: ReportConfig) -> Phase:
     write_text(config.output_dir / "report.html", page)
     phase.finish(runs=len(runs), figures=len(gallery.images))
     logger.info("report: %d runs, %d figures in %s", len(runs), len(gallery.images), config.output_dir)
-    return phase
 
 
 def render(title: str, runs: Sequence[Run], gallery: Gallery) -> str:

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from jaxmodpo.costs import Cost, Estimates
 from jaxmodpo.errors import UserError, nearest
 from jaxmodpo.files import atomic_path, check_writable
 from jaxmodpo.judging.ledger import Ledger
@@ -43,6 +44,9 @@ class VotesConfig(Settings):
     def check(self) -> None:
         super().check()
         _writer(self.output)
+
+    def cost(self, estimator: Estimates) -> Cost:
+        return Cost()  # takes seconds, and leaves little behind
 
 
 def votes(config: VotesConfig) -> None:

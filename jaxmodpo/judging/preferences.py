@@ -9,12 +9,14 @@ module joins it to files.
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from jaxmodpo.config import builtin
+from jaxmodpo.costs import Cost, Estimates
 from jaxmodpo.errors import UserError
 from jaxmodpo.judging.collect import MakeRequests, SlotVotes, collect, votes_by_slot
 from jaxmodpo.judging.criteria import Criterion, load_criteria
@@ -22,11 +24,9 @@ from jaxmodpo.judging.forecast import forecast
 from jaxmodpo.judging.judge import Request
 from jaxmodpo.judging.settings import (
     JudgeConfig,
-    check_judge,
     groups,
     make_judge,
     open_ledger,
-    open_phase,
     warn_of_failed,
 )
 from jaxmodpo.judging.voting import (
@@ -42,7 +42,7 @@ from jaxmodpo.judging.voting import (
     shown_order,
     with_repeats,
 )
-from jaxmodpo.phase import Phase
+from jaxmodpo.phase import Phase, in_phase
 from jaxmodpo.ranges import Count, CountOrZero, Incidental
 from jaxmodpo.records import (
     Candidate,
@@ -56,6 +56,11 @@ from jaxmodpo.records import (
 )
 
 log = logging.getLogger(__name__)
+
+VOTE_BYTES = 680
+"""a row of the ledger with its index: ids, shown order, raw and parsed answer, model, tokens"""
+PAIR_BYTES = 3_600
+"""a pair in JSON: two replies and the question"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,6 +91,28 @@ class PreferencesConfig(JudgeConfig):
     """paper: each persona sees the replies in an order of its own; official-code: what the authors' scripts do, all see
     the file's order, which also breaks ties"""
 
+    def input_paths(self) -> dict[str, Path]:
+        return super().input_paths() | {"criteria": builtin("criteria", self.criteria)}
+
+    def cost(self, estimator: Estimates) -> Cost:
+        replies = estimator.rows(self.responses)
+        each = estimator.replies_per_question(self.responses)
+        questions = replies // each
+        personas = self.personas_per_question or estimator.rows(self.personas)
+        criteria = load_criteria(self.criteria, self.only)
+        pairs_per_question = math.comb(each, 2) if self.pairs == "all" else 1
+        for criterion in criteria:
+            pairs = self.output_dir / f"{criterion.name}_pairs.json"
+            rankings = self.output_dir / f"{criterion.name}_rankings.json"
+            estimator.counts[pairs] = questions * pairs_per_question
+            estimator.counts[rankings], estimator.per_question[rankings] = questions, each
+        requests = round(questions * personas * (1 + self.repeat_share))
+        calls = groups(criteria, self.criteria_per_call)
+        votes, files = requests * len(criteria), questions * len(criteria)
+        cost = Cost(judge_calls=requests * len(calls), disk=VOTE_BYTES * votes + 2 * PAIR_BYTES * files)
+        estimator.pay_judge(cost, self, "rank", each, round(len(criteria) / len(calls)))
+        return cost
+
 
 @dataclass(frozen=True)
 class Ballot:
@@ -110,17 +137,13 @@ def preferences(config: PreferencesConfig) -> Phase | None:
     if config.dry_run:
         forecast(config, config.output_dir, *_plan(config, criteria))
         return None
-    inputs = {
-        "responses": config.responses,
-        "personas": config.personas,
-        "criteria": builtin("criteria", config.criteria),
-    }
-    check_judge(config)
-    phase = open_phase("preferences", config, config.output_dir, inputs)
-    if phase.finished and not config.retry_errors:
-        log.info("preferences: %s is finished", config.output_dir)
-        return phase
-    phase.reopen()
+    return _collect(config)
+
+
+@in_phase("preferences")
+def _collect(config: PreferencesConfig, phase: Phase) -> None:
+    """Ask for the votes, count them, and write pairs and rankings."""
+    criteria = load_criteria(config.criteria, config.only)
     ballots, left_out = read_ballots(config)
     asked, total = _plan(config, criteria, ballots)
     with open_ledger(config, phase) as ledger:
@@ -140,7 +163,6 @@ def preferences(config: PreferencesConfig) -> Phase | None:
         spent=used._asdict(),
     )
     warn_of_failed("preferences", missing)
-    return phase
 
 
 def _plan(

@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from jaxmodpo.config import builtin
 from jaxmodpo.endpoints import is_local
@@ -32,6 +32,8 @@ JudgeKind = Literal["rubric", "endpoint", "batch", "replay"]
 @dataclass(frozen=True, kw_only=True)
 class JudgeConfig(Settings):
     """Which judge to ask, how, and for how much."""
+
+    spends = ("judge_calls", "dollars")
 
     judge: JudgeKind
     """endpoint: a model behind an OpenAI-compatible URL; batch: the same through OpenAI's Batch API, at half the
@@ -105,21 +107,35 @@ class JudgeConfig(Settings):
                 "have; add it to a table of your own (--model-table) or limit the calls (--budget-calls)"
             )
 
+    def check_machine(self) -> None:
+        """Refuse a judge that cannot work here; a recording is looked at and not read.
 
-def inputs_of(config: JudgeConfig) -> dict[str, Path]:
-    """Return the files besides the data that shape votes."""
-    if config.judge in ("endpoint", "batch"):
-        return {"prompts": builtin("judging", config.prompts)}
-    # An export is finished; a ledger may still grow.
-    if config.judge == "replay" and Path(config.replay).suffix in (".jsonl", ".parquet"):
-        return {"replay": Path(config.replay)}
-    return {}
+        Raises:
+            UserError: no key, personas that may not be sent, or no recording.
+        """
+        if self.judge != "replay":
+            make_judge(self)
+            return
+        from jaxmodpo.judging.replay import checked_recording
 
+        checked_recording(self.replay)
 
-def open_phase(command: str, config: JudgeConfig, output_dir: Path, inputs: Mapping[str, Path]) -> Phase:
-    """Open a phase that asks a judge; calls and batches are one way of asking, and go on with each other."""
-    same = dataclasses.replace(config, judge="endpoint") if config.judge == "batch" else config
-    return Phase.open(command, same, output_dir, {**inputs, **inputs_of(config)})
+    def input_paths(self) -> dict[str, Path]:
+        """Return the data, and the files besides that shape votes."""
+        paths = super().input_paths()
+        if self.judge in ("endpoint", "batch"):
+            paths["prompts"] = builtin("judging", self.prompts)
+        # An export is finished; a ledger may still grow.
+        if self.judge == "replay" and Path(self.replay).suffix in (".jsonl", ".parquet"):
+            paths["replay"] = Path(self.replay)
+        return paths
+
+    def recorded(self) -> JudgeConfig:
+        """Calls and batches are one way of asking, and go on with each other."""
+        return dataclasses.replace(self, judge="endpoint") if self.judge == "batch" else self
+
+    def goes_on(self, results: Mapping[str, Any]) -> bool:
+        return self.retry_errors
 
 
 def endpoint_of(config: JudgeConfig) -> Endpoint:
@@ -141,21 +157,6 @@ def warn_of_failed(label: str, missing: Missingness) -> None:
     if failed:
         statuses = ", ".join(f"{count:,} {status}" for status, count in sorted(failed.items()))
         log.warning("%s: %d votes failed (%s); --retry-errors asks them again", label, failed.total(), statuses)
-
-
-def check_judge(config: JudgeConfig) -> None:
-    """Refuse a judge that cannot work, before a folder is made; a recording is looked at and not read.
-
-    Raises:
-        UserError: as :func:`make_judge`.
-    """
-    if config.judge != "replay":
-        make_judge(config)
-        return
-    from jaxmodpo.judging.replay import checked_recording
-
-    config.check()
-    checked_recording(config.replay)
 
 
 def make_judge(config: JudgeConfig, ledger: Ledger | None = None, output_dir: Path = Path()) -> Judge:

@@ -11,14 +11,15 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from jaxmodpo.costs import Cost, Estimates
 from jaxmodpo.data.pairs import load_pairs
 from jaxmodpo.errors import UserError
 from jaxmodpo.losses import Link, dpo_loss
 from jaxmodpo.methods.align import policy_examples, preference_terms, train_policy, with_reference, with_sft_term
-from jaxmodpo.phase import Phase
+from jaxmodpo.phase import Phase, in_phase
 from jaxmodpo.rankings import LeftOut, PairsPerQuestion
 from jaxmodpo.schema import Range
-from jaxmodpo.training.distributed import open_phase
+from jaxmodpo.training.distributed import open_together
 from jaxmodpo.training.prompts import policy_text
 from jaxmodpo.training.session import Session
 from jaxmodpo.training.settings import PreferenceTrainingConfig
@@ -42,6 +43,9 @@ class DPOConfig(PreferenceTrainingConfig):
         super().check()
         if self.label_smoothing and self.link != "sigmoid":
             raise UserError(f"--label-smoothing is of the sigmoid link alone; leave it out with --link {self.link}")
+
+    def cost(self, estimator: Estimates) -> Cost:
+        return estimator.training(self, estimator.pairs(self.pairs, self.pairs_per_question), sequences=2)
 
 
 @functools.partial(
@@ -70,13 +74,10 @@ class DPO:
         return with_sft_term(terms, logps, tokens, batch["row_weights"], self.sft_weight)
 
 
-def dpo(config: DPOConfig, session: Session | None = None) -> Phase:
+@in_phase("align dpo", open_together)
+def dpo(config: DPOConfig, phase: Phase, session: Session | None = None) -> None:
     """Run ``align dpo``."""
-    config.check()
     session = session or Session()
-    phase = open_phase("align dpo", config, {"model": config.model, "pairs": config.pairs})
-    if phase.finished:
-        return phase
     text = policy_text(config, phase)
     left_out = LeftOut()
     pairs = load_pairs(config.pairs, config.pairs_per_question, left_out)
@@ -86,4 +87,3 @@ def dpo(config: DPOConfig, session: Session | None = None) -> Phase:
     method = DPO(float(config.beta), config.label_smoothing, config.link, config.sft_weight)
     questions = [pair.question_id for pair in pairs]
     train_policy(phase, policy, examples, questions, method, config, text, session.on_evaluation, **left_out.as_dict())
-    return phase

@@ -14,15 +14,16 @@ import jax.numpy as jnp
 from jax import Array
 
 from jaxmodpo.config import named_values
+from jaxmodpo.costs import Cost, Estimates
 from jaxmodpo.data.pairs import load_pairs
 from jaxmodpo.errors import UserError
 from jaxmodpo.losses import joint_dpo_loss
 from jaxmodpo.methods.align import policy_examples, preference_terms, train_policy, with_reference, with_sft_term
 from jaxmodpo.methods.weights import named_weights
-from jaxmodpo.phase import Phase
+from jaxmodpo.phase import Phase, in_phase
 from jaxmodpo.rankings import LeftOut, PairsPerQuestion
 from jaxmodpo.records import Pair
-from jaxmodpo.training.distributed import open_phase
+from jaxmodpo.training.distributed import open_together
 from jaxmodpo.training.prompts import policy_text
 from jaxmodpo.training.session import Session
 from jaxmodpo.training.settings import PreferenceTrainingConfig
@@ -51,6 +52,14 @@ class JointConfig(PreferenceTrainingConfig):
         if len(self.files()) < 2:
             raise UserError("align joint needs at least two --pairs NAME=FILE")
         self.objective_weights()
+
+    def input_paths(self) -> dict[str, Path]:
+        return super().input_paths() | {f"pairs {name}": file for name, file in self.files().items()}
+
+    def cost(self, estimator: Estimates) -> Cost:
+        files = self.files().values()
+        pairs = min(estimator.pairs(path, self.pairs_per_question) for path in files)
+        return estimator.training(self, pairs, sequences=2 * len(files))
 
     def files(self) -> dict[str, Path]:
         """Return each objective's pairs or rankings."""
@@ -121,19 +130,14 @@ def align_pairs(
     return [list(column) for column in zip(*rows, strict=True)], {"lacking": lacking, "surplus": surplus}
 
 
-def joint(config: JointConfig, session: Session | None = None) -> Phase:
+@in_phase("align joint", open_together)
+def joint(config: JointConfig, phase: Phase, session: Session | None = None) -> None:
     """Run ``align joint``."""
-    config.check()
     session = session or Session()
-    files = config.files()
-    inputs = {"model": config.model} | {f"pairs {name}": file for name, file in files.items()}
-    phase = open_phase("align joint", config, inputs)
-    if phase.finished:
-        return phase
     text = policy_text(config, phase)
     left_out = LeftOut()
     aligned, unused = align_pairs(
-        {name: load_pairs(file, config.pairs_per_question, left_out) for name, file in files.items()}
+        {name: load_pairs(file, config.pairs_per_question, left_out) for name, file in config.files().items()}
     )
     logger.info(
         "joint: %d examples of a pair per objective; pairs left out because their question has none of another "
@@ -156,4 +160,3 @@ def joint(config: JointConfig, session: Session | None = None) -> Phase:
         pairs_beyond_partners=unused["surplus"],
         **left_out.as_dict(),
     )
-    return phase

@@ -13,16 +13,17 @@ import jax.numpy as jnp
 from jax import Array
 
 from jaxmodpo.config import named_values
+from jaxmodpo.costs import Cost, Estimates
 from jaxmodpo.data.pairs import load_pairs
 from jaxmodpo.data.prompting import warn_of_other_prompt
 from jaxmodpo.losses import modpo_loss
 from jaxmodpo.methods.align import policy_examples, preference_terms, train_policy, with_reference, with_sft_term
 from jaxmodpo.methods.margins import Source, margin_sources, read_margins
 from jaxmodpo.methods.weights import named_weights
-from jaxmodpo.phase import Phase
+from jaxmodpo.phase import Phase, in_phase
 from jaxmodpo.ranges import Positive
 from jaxmodpo.rankings import LeftOut, PairsPerQuestion
-from jaxmodpo.training.distributed import open_phase
+from jaxmodpo.training.distributed import open_together
 from jaxmodpo.training.prompts import policy_text
 from jaxmodpo.training.session import Session
 from jaxmodpo.training.settings import PreferenceTrainingConfig
@@ -53,6 +54,13 @@ class MODPOConfig(PreferenceTrainingConfig):
     def check(self) -> None:
         super().check()
         self.objective_weights()
+
+    def input_paths(self) -> dict[str, Path]:
+        folders = {f"margin {name}": source.folder for name, source in self.sources().items()}
+        return super().input_paths() | {name: folder for name, folder in folders.items() if folder is not None}
+
+    def cost(self, estimator: Estimates) -> Cost:
+        return estimator.training(self, estimator.pairs(self.pairs, self.pairs_per_question), sequences=2)
 
     def sources(self) -> dict[str, Source]:
         """Return where the margins come from, by objective."""
@@ -90,16 +98,11 @@ class MODPO:
         return with_sft_term(terms, logps, tokens, batch["row_weights"], self.sft_weight)
 
 
-def modpo(config: MODPOConfig, session: Session | None = None) -> Phase:
+@in_phase("align modpo", open_together)
+def modpo(config: MODPOConfig, phase: Phase, session: Session | None = None) -> None:
     """Run ``align modpo``."""
-    config.check()
     session = session or Session()
     sources = config.sources()
-    inputs = {"model": config.model, "pairs": config.pairs}
-    inputs |= {f"margin {name}": source.folder for name, source in sources.items() if source.folder is not None}
-    phase = open_phase("align modpo", config, inputs)
-    if phase.finished:
-        return phase
     text = policy_text(config, phase)
     for source in sources.values():
         warn_of_other_prompt(source.folder if source.kind == "adapter" else None, text)
@@ -134,4 +137,3 @@ def modpo(config: MODPOConfig, session: Session | None = None) -> Phase:
         margins=margins.description,
         **left_out.as_dict(),
     )
-    return phase

@@ -16,6 +16,7 @@ from typing import Annotated, Any
 
 from jax.sharding import Mesh
 
+from jaxmodpo.costs import REPLIES_PER_RANKING, Cost, Estimates
 from jaxmodpo.data.batches import Batches
 from jaxmodpo.data.examples import reward_rankings
 from jaxmodpo.data.text import SHORTEST_REWARD_TEXT, RewardText, load_tokenizer
@@ -28,13 +29,13 @@ from jaxmodpo.methods.validation import sentence, validate
 from jaxmodpo.models.files import read_model_config
 from jaxmodpo.models.remat import Remat
 from jaxmodpo.models.roberta import Roberta, RobertaConfig, parameter_table, save_roberta
-from jaxmodpo.phase import Phase, read_manifest
+from jaxmodpo.phase import Phase, in_phase, read_manifest
 from jaxmodpo.ranges import Count, NotNegative, Positive, ShareBelowOne
 from jaxmodpo.rankings import PairsPerQuestion
 from jaxmodpo.records import Ranking
 from jaxmodpo.results import Validation
 from jaxmodpo.schema import Range
-from jaxmodpo.training.distributed import broadcast, leads, on_host, open_phase, start
+from jaxmodpo.training.distributed import broadcast, leads, on_host, open_together, start
 from jaxmodpo.training.mesh import make_mesh, put, row_shards, shardings
 from jaxmodpo.training.session import Session
 from jaxmodpo.training.settings import TrainingConfig
@@ -92,6 +93,21 @@ class RewardConfig(TrainingConfig):
         if self.refit and self.validation_fraction == 0:
             raise UserError("--refit needs a --validation-fraction to validate on first")
 
+    def input_paths(self) -> dict[str, Path]:
+        if not self.all:
+            return super().input_paths()
+        return {"model": self.model} | planned(self)[0]
+
+    def cost(self, estimator: Estimates) -> Cost:
+        files = list(planned(self)[0].values()) if self.all else [self.rankings or self.pairs]
+        return estimator.reward_training(self, [self._sequences(estimator, path) for path in files if path])
+
+    def _sequences(self, estimator: Estimates, data: Path) -> int:
+        """Return how many replies a file of pairs or rankings brings into training."""
+        if self.rankings:
+            return estimator.rows(data) * estimator.per_question.get(data, REPLIES_PER_RANKING)
+        return 2 * estimator.pairs(data, self.pairs_per_question)
+
     @property
     def phase_dir(self) -> Path:
         """Where the command's own manifest lies: with --all beside the models, which several criteria files share."""
@@ -109,13 +125,11 @@ def reward(config: RewardConfig, session: Session | None = None) -> Phase:
     return _one(config, session)
 
 
-def _one(config: RewardConfig, session: Session, carried: dict[str, Any] | None = None, **results: Any) -> Phase:
+@in_phase("reward", open_together)
+def _one(
+    config: RewardConfig, phase: Phase, session: Session, carried: dict[str, Any] | None = None, **results: Any
+) -> None:
     """Train one reward model; ``carried`` is a validation measured on another model of the same settings."""
-    data = {"pairs": config.pairs, "rankings": config.rankings, "validation": config.validation}
-    inputs = {"model": config.model} | {name: path for name, path in data.items() if path is not None}
-    phase = open_phase("reward", config, inputs)
-    if phase.finished:
-        return phase
     if config.validation is not None:
         carried = _carried(config.validation)
     rankings, all_tied = ranked(config)
@@ -153,7 +167,6 @@ def _one(config: RewardConfig, session: Session, carried: dict[str, Any] | None 
         **results,
         **text.cut.as_dict(),
     )
-    return phase
 
 
 def _trained_shape(config: RewardConfig, shape: RobertaConfig) -> RobertaConfig:
@@ -305,8 +318,7 @@ def _every_criterion(config: RewardConfig, session: Session) -> Phase:
             raise UserError(f"reward --all: no such file: {path} (--only names the criteria to train, {name} is one)")
     for name, trained_on in shared.items():
         logger.info("%s: shared, the model in %s was trained on %s", name, config.output_dir / name, trained_on)
-    own = dataclasses.replace(config, output_dir=config.phase_dir)
-    whole = open_phase("reward --all", own, {"model": config.model} | files)
+    whole = open_together("reward --all", config)
     figures: dict[str, Any] = {}
     kind = "rankings" if config.rankings else "pairs"
     for name, path in files.items():

@@ -11,6 +11,7 @@ from typing import Annotated, Any
 import jax
 import numpy as np
 
+from jaxmodpo.costs import Cost, Estimates
 from jaxmodpo.data.examples import completions as completions_as_examples
 from jaxmodpo.data.examples import policy_pairs
 from jaxmodpo.data.pairs import load_pairs
@@ -19,7 +20,7 @@ from jaxmodpo.errors import UserError
 from jaxmodpo.files import check_writable, write_json, write_jsonl
 from jaxmodpo.methods.reward_model import rewards_of_pairs
 from jaxmodpo.models.quantized import BaseDtype
-from jaxmodpo.phase import Phase
+from jaxmodpo.phase import Phase, in_phase
 from jaxmodpo.progress import Progress
 from jaxmodpo.ranges import Count, Incidental, Seed, Settings
 from jaxmodpo.records import Pair, read_questions
@@ -29,6 +30,11 @@ from jaxmodpo.training.loaded_policy import Policy, load_policy
 from jaxmodpo.training.prompts import load_policy_text
 
 logger = logging.getLogger(__name__)
+
+ROW_BYTES = 250
+"""of what is written about a pair: three ids and four numbers"""
+LONGEST_REWARD_TEXT = 512
+"""tokens that a reward model reads, for estimates, where the settings leave it to the model"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,6 +69,10 @@ class ScorePolicyConfig(Settings):
             raise UserError(
                 f"--max-prompt-length must be below --max-length, not {self.max_prompt_length} of {self.max_length}"
             )
+
+    def cost(self, estimator: Estimates) -> Cost:
+        pairs = estimator.rows(self.pairs)
+        return Cost(chip_hours=estimator.scoring(self.model, 2 * pairs), disk=ROW_BYTES * pairs)
 
 
 def score_policy(config: ScorePolicyConfig) -> None:
@@ -125,6 +135,11 @@ class ScoreRewardConfig(Settings):
     cache_dir: Incidental[Path | None] = None
     """where rewards are kept; default $JAXMODPO_CACHE or ~/.cache/jaxmodpo"""
 
+    def cost(self, estimator: Estimates) -> Cost:
+        pairs = estimator.rows(self.pairs)
+        hours = estimator.rewarding(self.model, 2 * pairs, self.max_length or LONGEST_REWARD_TEXT)
+        return Cost(chip_hours=hours, disk=ROW_BYTES * pairs)
+
 
 def score_reward(config: ScoreRewardConfig) -> None:
     """Run ``score reward``: a row for each pair, with its ids, ``chosen_reward`` and ``rejected_reward``."""
@@ -183,14 +198,16 @@ class ScoreKLConfig(Settings):
     seed: Seed = 0
     """seed of the samples that are drawn"""
 
+    def cost(self, estimator: Estimates) -> Cost:
+        replies = estimator.rows(self.questions) * self.samples
+        # Then the policy and the base go over every reply once.
+        hours = estimator.sampling(self, replies, self.batch_size) + estimator.scoring(self.model, replies, models=2)
+        return Cost(chip_hours=hours)
 
-def score_kl(config: ScoreKLConfig) -> Phase:
+
+@in_phase("score kl")
+def score_kl(config: ScoreKLConfig, phase: Phase) -> None:
     """Run ``score kl``: KL(π ‖ π_ref) in nats per reply, with its standard error."""
-    config.check()
-    inputs = {"model": config.model, "adapter": config.adapter, "questions": config.questions}
-    phase = Phase.open("score kl", config, config.output_dir, inputs)
-    if phase.finished:
-        return phase
     length = config.max_prompt_length + config.max_new_tokens
     text = load_policy_text(
         config.model,
@@ -211,7 +228,6 @@ def score_kl(config: ScoreKLConfig) -> Phase:
     write_json(config.output_dir / "kl.json", result)
     logger.info("KL from the base: %.2f nats per reply", result["kl"])
     phase.finish(**result)
-    return phase
 
 
 def own_replies(

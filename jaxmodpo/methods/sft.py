@@ -9,12 +9,13 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from jaxmodpo.costs import Cost, Estimates
 from jaxmodpo.data.pairs import load_pairs
 from jaxmodpo.methods.align import policy_examples, train_policy
-from jaxmodpo.phase import Phase
+from jaxmodpo.phase import Phase, in_phase
 from jaxmodpo.ranges import Positive
 from jaxmodpo.rankings import LeftOut
-from jaxmodpo.training.distributed import open_phase
+from jaxmodpo.training.distributed import open_together
 from jaxmodpo.training.prompts import policy_text
 from jaxmodpo.training.session import Session
 from jaxmodpo.training.settings import PolicyTrainingConfig
@@ -29,6 +30,9 @@ class SFTConfig(PolicyTrainingConfig):
     """preference pairs or rankings; the rejected responses are not used"""
     learning_rate: Positive = 2e-5
     """peak, reached after the warm-up; cosine decay to 0 from there"""
+
+    def cost(self, estimator: Estimates) -> Cost:
+        return estimator.training(self, estimator.pairs(self.pairs), sequences=1)
 
 
 @jax.tree_util.register_static
@@ -48,13 +52,10 @@ class SFT:
         )
 
 
-def sft(config: SFTConfig, session: Session | None = None) -> Phase:
+@in_phase("align sft", open_together)
+def sft(config: SFTConfig, phase: Phase, session: Session | None = None) -> None:
     """Run ``align sft``."""
-    config.check()
     session = session or Session()
-    phase = open_phase("align sft", config, {"model": config.model, "pairs": config.pairs})
-    if phase.finished:
-        return phase
     text = policy_text(config, phase)
     left_out = LeftOut()
     pairs = load_pairs(config.pairs, left_out=left_out)
@@ -62,4 +63,3 @@ def sft(config: SFTConfig, session: Session | None = None) -> Phase:
     questions = [pair.question_id for pair in pairs]
     policy = session.policy(config)
     train_policy(phase, policy, examples, questions, SFT(), config, text, session.on_evaluation, **left_out.as_dict())
-    return phase

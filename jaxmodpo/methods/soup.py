@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from jaxmodpo.costs import Cost, Estimates
 from jaxmodpo.data.prompting import record_common_prompt
 from jaxmodpo.errors import UserError
 from jaxmodpo.methods.weights import check_weights
@@ -12,13 +13,15 @@ from jaxmodpo.models.adapter_config import read_adapter_settings
 from jaxmodpo.models.adapters import load_adapter, save_adapter
 from jaxmodpo.models.files import read_decoder_config
 from jaxmodpo.models.lora import Averaging, average
-from jaxmodpo.phase import Phase
+from jaxmodpo.phase import Phase, in_phase
 from jaxmodpo.ranges import Incidental, Settings
 
 
 @dataclass(frozen=True, kw_only=True)
 class SoupConfig(Settings):
     """Average adapters of one base model: by default exactly, Σ w_i B_i A_i (α_i / r_i)."""
+
+    spends = ()
 
     adapters: tuple[Path, ...]
     """PEFT folders, two or more"""
@@ -42,14 +45,16 @@ class SoupConfig(Settings):
             raise UserError("soup needs at least two --adapters")
         check_weights(self.weights, [str(folder) for folder in self.adapters])
 
+    def cost(self, estimator: Estimates) -> Cost:
+        sizes = [estimator.adapter_bytes(folder) for folder in self.adapters]
+        estimator.adapters[self.output_dir / "adapter"] = sum(sizes)
+        # The mean of the factors has one adapter's rank; an exact mean has all ranks side by side.
+        return Cost(disk=max(sizes) if self.how == "factors" else sum(sizes))
 
-def soup(config: SoupConfig) -> Phase:
+
+@in_phase("soup")
+def soup(config: SoupConfig, phase: Phase) -> None:
     """Run ``soup``."""
-    config.check()
-    inputs = {f"adapter {number}": folder for number, folder in enumerate(config.adapters, 1)}
-    phase = Phase.open("soup", config, config.output_dir, inputs)
-    if phase.finished:
-        return phase
     named = {str(read_adapter_settings(folder).get("base_model_name_or_path")) for folder in config.adapters}
     if config.model is None and len(named) > 1:
         raise UserError(
@@ -64,4 +69,3 @@ def soup(config: SoupConfig) -> Phase:
     save_adapter(config.output_dir / "adapter", merged, lora, model, str(base))
     record_common_prompt(config.output_dir / "adapter", config.adapters)
     phase.finish(rank=lora.rank)
-    return phase

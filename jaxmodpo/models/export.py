@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from safetensors import safe_open
 
+from jaxmodpo.costs import Cost, Estimates
 from jaxmodpo.errors import UserError
 from jaxmodpo.files import atomic_directory, write_json
 from jaxmodpo.hub import local_folder
@@ -27,7 +28,7 @@ from jaxmodpo.models.files import (
     read_model_config,
 )
 from jaxmodpo.models.tensors import save_tensors
-from jaxmodpo.phase import Phase
+from jaxmodpo.phase import Phase, in_phase
 from jaxmodpo.ranges import Count, Incidental, Settings
 
 logger = logging.getLogger(__name__)
@@ -48,14 +49,13 @@ class ExportConfig(Settings):
     shard_mib: Count = 4096
     """start a new safetensors file before one grows beyond this"""
 
+    def cost(self, estimator: Estimates) -> Cost:
+        return Cost(disk=estimator.model_bytes(self.model))
 
-def export(config: ExportConfig) -> Phase:
+
+@in_phase("export")
+def export(config: ExportConfig, phase: Phase) -> None:
     """Run ``export``."""
-    config.check()
-    inputs = {"model": config.model, "adapter": config.adapter}
-    phase = Phase.open("export", config, config.output_dir, inputs)
-    if phase.finished:
-        return phase
     model = read_decoder_config(config.model)
     ignored = ("lm_head.",) if model.tie_word_embeddings else ()
     found = locate(config.model, parameter_table(model), ignored_prefixes=ignored)
@@ -81,7 +81,6 @@ def export(config: ExportConfig) -> Phase:
             index = {"metadata": {"total_size": total}, "weight_map": dict(sorted(places.items()))}
             (folder / "model.safetensors.index.json").write_text(json.dumps(index, indent=2) + "\n")
     phase.finish(tensors=len(places), bytes=total, files=len(shards), merged=deltas.count)
-    return phase
 
 
 class _Deltas:

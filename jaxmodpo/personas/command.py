@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
+from jaxmodpo.costs import Cost, Estimates
 from jaxmodpo.errors import UserError
 from jaxmodpo.files import write_json
 from jaxmodpo.personas.anonymity import group_sizes
@@ -19,7 +20,7 @@ from jaxmodpo.personas.selection import groups_of, select_diverse, split_balance
 from jaxmodpo.personas.summary import STEPS, summarise
 from jaxmodpo.personas.survey import participants_of, read_surveys
 from jaxmodpo.personas.synthetic import survey_rows, write_rows
-from jaxmodpo.phase import Phase
+from jaxmodpo.phase import Phase, open_phase
 from jaxmodpo.ranges import Count, CountOrZero, Incidental, Seed, Settings, Share
 from jaxmodpo.schema import Range
 
@@ -68,6 +69,15 @@ class PersonasConfig(Settings):
                 f"--train must be below --select, since the others are to test; got {self.train} of {self.select}"
             )
 
+    def input_paths(self) -> dict[str, Path]:
+        paths = {f"survey {number}": path for number, path in enumerate(self.survey, 1)}
+        return paths | {"mapping": find_mapping(self.mapping)} if self.survey else paths
+
+    def cost(self, estimator: Estimates) -> Cost:
+        estimator.counts[self.output_dir / "train_personas.json"] = self.train
+        estimator.counts[self.output_dir / "test_personas.json"] = self.select - self.train
+        return Cost(disk=3_000.0 * self.select)
+
 
 def personas(config: PersonasConfig) -> Phase:
     """Run ``personas``.
@@ -79,19 +89,16 @@ def personas(config: PersonasConfig) -> Phase:
     """
     config.check()
     left_out = LeftOut()
-    inputs = {f"survey {number}": path for number, path in enumerate(config.survey, 1)}
     if config.survey:
         participants = read_surveys(config.survey, load_mapping(config.mapping), left_out)
-        inputs["mapping"] = find_mapping(config.mapping)
         rows = []
     else:
         rows = survey_rows(config.synthesize or 0, seed=config.seed)
         participants = participants_of(rows)
     rated = {p.participant_id: quality(p) for p in participants}
     good = _good(participants, rated, config)
-    phase = Phase.open("personas", config, config.output_dir, inputs)
+    phase = open_phase("personas", config)
     if phase.finished:
-        logger.info("personas: %s is finished", config.output_dir)
         return phase
     if rows:
         write_rows(config.survey_output or config.output_dir / "survey.csv", rows)

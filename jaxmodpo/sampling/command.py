@@ -13,12 +13,13 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from jaxmodpo.costs import Cost, Estimates, Unknown
 from jaxmodpo.data.text import PromptStyle, check_day
 from jaxmodpo.errors import UserError
 from jaxmodpo.files import Journal
 from jaxmodpo.fingerprints import digest
 from jaxmodpo.models.quantized import BaseDtype
-from jaxmodpo.phase import Phase
+from jaxmodpo.phase import Phase, in_phase
 from jaxmodpo.progress import Progress
 from jaxmodpo.ranges import Count, Incidental, NotNegative, Probability, Seed, Settings
 from jaxmodpo.records import Question, Response, read_questions, write_responses
@@ -95,7 +96,47 @@ class ResponsesConfig(Settings):
             raise UserError(f"--engine endpoint takes no {flags}: the endpoint gets the paper's prompt, whole")
         check_endpoint(_endpoint(self))
 
+    def check_machine(self) -> None:
+        """Refuse an endpoint that may not be asked.
 
+        Raises:
+            UserError: no key, or posts that may not be sent.
+        """
+        if self.engine == "endpoint":
+            endpoint_key(_endpoint(self))
+
+    def cost(self, estimator: Estimates) -> Cost:
+        if self.engine == "endpoint":
+            return self._cost_of_endpoint(estimator)
+        assert self.model is not None
+        replies = self._replies(estimator)
+        cost = Cost(disk=REPLY_BYTES * replies)
+        try:
+            cost.chip_hours = estimator.sampling(self, replies, self.batch_size)
+            cost.notes = estimator.sampler_notes(self)
+        except Unknown as missing:
+            cost.chip_hours, cost.unknown = None, [str(missing)]
+        return cost
+
+    def _cost_of_endpoint(self, estimator: Estimates) -> Cost:
+        try:
+            replies = self._replies(estimator)
+        except Unknown as missing:
+            return Cost(endpoint_replies=None, dollars=None, disk=None, unknown=[str(missing)])
+        cost = Cost(disk=REPLY_BYTES * replies, endpoint_replies=replies)
+        estimator.pay_replies(cost, self.endpoint_model, replies, self.max_new_tokens)
+        return cost
+
+    def _replies(self, estimator: Estimates) -> int:
+        """Return how many replies there will be, and let later phases know."""
+        replies = estimator.rows(self.questions) * self.samples
+        responses = self.output_dir / "responses.csv"
+        estimator.counts[responses], estimator.per_question[responses] = replies, self.samples
+        return replies
+
+
+REPLY_BYTES = 1_900
+"""a row of responses.csv: a reply of some 300 tokens and its question"""
 LOCAL = ("max_prompt_length", "prompt_style", "prompt_date", "batch_size", "base_dtype")
 """settings that an endpoint cannot be told"""
 
@@ -104,16 +145,6 @@ def reply_key(seed: int, question_id: str, number: int) -> Array:
     """Return the random key of one reply: it depends on nothing but the seed, the question and the number."""
     words = hashlib.sha256(f"{question_id}\x1f{number}".encode()).digest()
     return jax.random.fold_in(jax.random.key(seed), int.from_bytes(words[:4], "little"))
-
-
-def check_engine(config: ResponsesConfig) -> None:
-    """Refuse an endpoint that may not be asked, before a folder is made.
-
-    Raises:
-        UserError: no key, or posts that may not be sent.
-    """
-    if config.engine == "endpoint":
-        endpoint_key(_endpoint(config))
 
 
 def _endpoint(config: ResponsesConfig) -> Endpoint:
@@ -129,19 +160,18 @@ def _endpoint(config: ResponsesConfig) -> Endpoint:
     )
 
 
-def responses(config: ResponsesConfig) -> Phase:
-    """Run ``responses``; a batch that was sampled is on disk before the next one starts."""
-    config.check()
-    check_engine(config)
+@in_phase("responses")
+def responses(config: ResponsesConfig, phase: Phase) -> None:
+    """Run ``responses``: what was sampled or bought is on disk before the next reply is asked for."""
     if config.engine == "endpoint":
-        return _asked(config)
+        _ask(config, phase)
+    else:
+        _sample(config, phase)
+
+
+def _sample(config: ResponsesConfig, phase: Phase) -> None:
+    """Sample the replies from a model of this machine."""
     assert config.model is not None and config.temperature is not None
-    inputs = {"model": config.model, "questions": config.questions}
-    if config.adapter is not None:
-        inputs["adapter"] = config.adapter
-    phase = Phase.open("responses", config, config.output_dir, inputs)
-    if phase.finished:
-        return phase
     questions = read_questions(config.questions)
     length = config.max_prompt_length + config.max_new_tokens
     text = load_policy_text(
@@ -186,14 +216,10 @@ def responses(config: ResponsesConfig) -> Phase:
         bar.close()
     journal.close()
     _write(config, wanted, journal, phase, settings_key, **text.cut.as_dict())
-    return phase
 
 
-def _asked(config: ResponsesConfig) -> Phase:
+def _ask(config: ResponsesConfig, phase: Phase) -> None:
     """Ask an endpoint for the replies."""
-    phase = Phase.open("responses", config, config.output_dir, {"questions": config.questions})
-    if phase.finished:
-        return phase
     wanted = [(q, number) for q in read_questions(config.questions) for number in range(config.samples)]
     journal = Journal(config.output_dir / "sampled.jsonl")
     try:
@@ -204,7 +230,6 @@ def _asked(config: ResponsesConfig) -> Phase:
     empty = refuse_empty(rows)
     answered = collections.Counter(reply.get("model", "") for reply in rows)
     _write(config, wanted, journal, phase, settings_key, answering_models=dict(answered), empty_by_kind=empty)
-    return phase
 
 
 def _write(

@@ -7,8 +7,9 @@ import logging
 from dataclasses import dataclass
 from pathlib import Path
 
+from jaxmodpo.costs import Cost, Estimates
 from jaxmodpo.files import write_json
-from jaxmodpo.phase import Phase
+from jaxmodpo.phase import Phase, in_phase
 from jaxmodpo.ranges import Incidental, Settings
 from jaxmodpo.records import read_responses
 from jaxmodpo.sandbox.grammar import SENTENCES, parse
@@ -25,13 +26,13 @@ class CheckConfig(Settings):
     output_dir: Incidental[Path]
     """Folder that malformed.json is written to."""
 
+    def cost(self, estimator: Estimates) -> Cost:
+        return Cost()  # takes seconds, and leaves little behind
 
-def check(config: CheckConfig) -> Phase:
+
+@in_phase("sandbox check")
+def check(config: CheckConfig, phase: Phase) -> None:
     """Run ``sandbox check``."""
-    config.check()
-    phase = Phase.open("sandbox check", config, config.output_dir, {"responses": config.responses})
-    if phase.finished:
-        return phase
     parsed = [parse(reply.response_text) for reply in read_responses(config.responses)]
     kinds = collections.Counter(kind for reply in parsed if reply for kind in reply)
     result = {
@@ -42,4 +43,3 @@ def check(config: CheckConfig) -> Phase:
     write_json(config.output_dir / "malformed.json", result)
     logger.info("malformed replies: %.1f%%", 100 * result["malformed"])
     phase.finish(**result)
-    return phase

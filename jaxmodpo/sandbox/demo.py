@@ -16,14 +16,14 @@ from typing import Any
 from jaxmodpo.config import builtin
 from jaxmodpo.experiment import run_experiment
 from jaxmodpo.files import read_json, write_json
-from jaxmodpo.ranges import Count, Seed, Settings
+from jaxmodpo.ranges import Count, Seed, Unestimated
 from jaxmodpo.sandbox.expectations import figure_2, required
 
 logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
-class DemoConfig(Settings):
+class DemoConfig(Unestimated):
     """Run the whole flow in a small synthetic world: seven models, judged head to head."""
 
     output_dir: Path = Path("out/demo")

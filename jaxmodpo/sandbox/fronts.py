@@ -24,7 +24,7 @@ from jaxmodpo.evaluation.fronts import by_weights, hypervolume
 from jaxmodpo.experiment import run_experiment
 from jaxmodpo.files import atomic_path, read_json, write_json
 from jaxmodpo.pages import MARKERS, PALETTE, STYLE, png
-from jaxmodpo.ranges import Count, Seed, Settings
+from jaxmodpo.ranges import Count, Seed, Unestimated
 
 logger = logging.getLogger(__name__)
 
@@ -34,7 +34,7 @@ KINDS = {"fronts": "equal weights", "matched_fronts": "matched KL"}
 
 
 @dataclass(frozen=True, kw_only=True)
-class FrontsConfig(Settings):
+class FrontsConfig(Unestimated):
     """Compare MODPO's and soups' fronts from best-worst and from all pairs, over several synthetic worlds."""
 
     output_dir: Path = Path("out/fronts")

@@ -21,7 +21,7 @@ from jaxmodpo.config import builtin, load_yaml
 from jaxmodpo.errors import UserError, nearest
 from jaxmodpo.experiment import Experiment, PhaseSpec, read_experiment, resolve
 from jaxmodpo.files import write_json
-from jaxmodpo.ranges import Seed, Settings
+from jaxmodpo.ranges import Seed, Unestimated
 from jaxmodpo.records import read_responses
 from jaxmodpo.sandbox.grammar import PLACES, Kind, parse
 from jaxmodpo.schema import read_as
@@ -40,7 +40,7 @@ OBJECTIVES: Mapping[str, Kind] = {"empathy": "warm", "safety": "safe"}
 
 
 @dataclass(frozen=True, kw_only=True)
-class TuneConfig(Settings):
+class TuneConfig(Unestimated):
     """Try a few settings for every method of the demo on validation questions, and say which is best."""
 
     output_dir: Path = Path("out/sandbox_tune")

@@ -9,10 +9,11 @@ from pathlib import Path
 
 import numpy as np
 
+from jaxmodpo.costs import Cost, Estimates
 from jaxmodpo.errors import UserError
 from jaxmodpo.files import write_table
 from jaxmodpo.personas.synthetic import write_survey
-from jaxmodpo.phase import Phase
+from jaxmodpo.phase import Phase, in_phase
 from jaxmodpo.ranges import Count, Incidental, Positive, Seed, Settings
 from jaxmodpo.sandbox import grammar
 from jaxmodpo.sandbox.models import make_mistral, make_roberta
@@ -42,13 +43,14 @@ class WorldConfig(Settings):
     seed: Seed = 0
     """seed of posts, survey and models"""
 
+    def cost(self, estimator: Estimates) -> Cost:
+        estimator.counts[self.output_dir / "posts.csv"] = self.posts
+        return Cost.not_estimated("the sandbox's pretraining")
 
-def world(config: WorldConfig) -> Phase:
+
+@in_phase("sandbox world")
+def world(config: WorldConfig, phase: Phase) -> None:
     """Run ``sandbox world``; a killed run goes on with what is missing."""
-    config.check()
-    phase = Phase.open("sandbox world", config, config.output_dir, {})
-    if phase.finished:
-        return phase
     generator = np.random.default_rng(config.seed)
     posts = distinct_posts(config.posts, generator)
     rows = [{"sp_id": f"post{number:05d}", "seeker_post": text} for number, text in enumerate(posts)]
@@ -83,7 +85,6 @@ def world(config: WorldConfig) -> Phase:
         (work / "metrics.jsonl").replace(config.output_dir / f"pretraining_{name}.jsonl")
         shutil.rmtree(work)
     phase.finish(posts=len(posts), participants=config.participants)
-    return phase
 
 
 def distinct_posts(count: int, generator: np.random.Generator) -> list[str]:

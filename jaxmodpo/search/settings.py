@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
+from jaxmodpo.costs import Cost, Estimates
 from jaxmodpo.errors import UserError
 from jaxmodpo.methods.dpo import DPOConfig
 from jaxmodpo.methods.joint import JointConfig
@@ -12,7 +15,7 @@ from jaxmodpo.methods.modpo import MODPOConfig
 from jaxmodpo.methods.reward import RewardConfig
 from jaxmodpo.methods.sft import SFTConfig
 from jaxmodpo.ranges import Count, Incidental, Settings
-from jaxmodpo.search.space import load_space
+from jaxmodpo.search.space import as_rows, load_space
 from jaxmodpo.training.settings import TrainingConfig
 
 
@@ -48,6 +51,20 @@ class TuneSettings(Settings):
         if not getattr(self, "validation_fraction", 0.0):
             raise UserError("a search needs a --validation-fraction above 0 to compare trials by")
         load_space(self.space, self.part, self.trains)
+
+    def recorded(self) -> TuneSettings:
+        """Record the space's content, wherever its file lies: a search over another one is another search."""
+        return dataclasses.replace(self, space=as_rows(load_space(self.space, self.part, self.trains)))
+
+    def goes_on(self, results: Mapping[str, Any]) -> bool:
+        """Return whether more trials are asked for than there are, or some were still under way elsewhere."""
+        return results.get("trials", 0) < self.trials or bool(results.get("still_running"))
+
+    def cost(self, estimator: Estimates) -> Cost:
+        """Return the cost of a search: every trial as long as the settings would take, none pruned."""
+        one = super().cost(estimator)
+        assert one.chip_hours is not None
+        return dataclasses.replace(one, chip_hours=one.chip_hours * self.trials)
 
 
 @dataclass(frozen=True, kw_only=True)

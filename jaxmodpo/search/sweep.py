@@ -20,11 +20,10 @@ from jaxmodpo.errors import UserError
 from jaxmodpo.evaluation.fronts import by_weights, front_figure
 from jaxmodpo.files import atomic_path, write_json
 from jaxmodpo.methods.dpo import DPOConfig, dpo
-from jaxmodpo.methods.margins import margin_sources
 from jaxmodpo.methods.modpo import MODPOConfig, modpo
 from jaxmodpo.methods.soup import SoupConfig, soup
 from jaxmodpo.pages import png
-from jaxmodpo.phase import Phase
+from jaxmodpo.phase import Phase, in_phase
 from jaxmodpo.search.comparison import compare, table
 from jaxmodpo.search.measuring import Measure, make_scorer
 from jaxmodpo.search.sweep_settings import (
@@ -35,25 +34,17 @@ from jaxmodpo.search.sweep_settings import (
     objectives_and_scorers,
     point_name,
 )
-from jaxmodpo.training.distributed import open_phase
+from jaxmodpo.training.distributed import open_together
 from jaxmodpo.training.prompts import on_one_day
 from jaxmodpo.training.session import Session
 
 
-def sweep(config: SweepConfig) -> Phase:
+@in_phase("sweep", open_together)
+def sweep(config: SweepConfig, phase: Phase) -> None:
     """Run ``sweep``; models and measurements that are finished are not made again."""
-    config.check()
     names, scorers = objectives_and_scorers(config)
     points = grid(config.weights, config.step, len(names))
     souped = named_values(config.soup, "--soup")
-    inputs = {"model": config.model, "pairs": config.pairs, "questions": config.questions}
-    inputs |= {f"soup {name}": Path(path) for name, path in souped.items()}
-    inputs |= {f"score {name}": Path(path) for name, path in scorers.items() if path != "rubric"}
-    sources = margin_sources(named_values(config.margin, "--margin"))
-    inputs |= {f"margin {name}": s.folder for name, s in sources.items() if s.folder is not None}
-    phase = open_phase("sweep", config, inputs)
-    if phase.finished:
-        return phase
     if jax.process_count() > 1:
         raise UserError("sweep samples in one process; run it on one host, and 'align modpo' on several")
     check_soups(config, read=True)
@@ -83,7 +74,6 @@ def sweep(config: SweepConfig) -> Phase:
             temporary.write_bytes(png(front_figure(fronts, (names[0], names[1]), base)))
     print(table(results))
     phase.finish(points=len(points), **{key: results[key] for key in ("objectives", "hypervolume") if key in results})
-    return phase
 
 
 def _as(cls: type[Any], config: SweepConfig, **changes: Any) -> Any:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 from jaxmodpo.config import named_values
+from jaxmodpo.costs import Cost, Estimates
 from jaxmodpo.data.pairs import load_pairs
 from jaxmodpo.errors import UserError
 from jaxmodpo.hub import local_folder
@@ -24,6 +25,8 @@ from jaxmodpo.training.settings import PreferenceTrainingConfig
 
 DATASETS_FILES = ("state.json", "dataset_dict.json")
 """what datasets' save_to_disk leaves in a folder"""
+BISECTIONS = 7
+"""models that are measured at most to bring two to the same divergence"""
 DIGITS = 10
 """decimals of a weight; beyond them is rounding"""
 
@@ -74,6 +77,46 @@ class SweepConfig(PreferenceTrainingConfig):
         if souped and souped != names:
             raise UserError(f"--soup must name {', '.join(names)}, in this order; it names {', '.join(souped)}")
         check_soups(self)
+
+    def input_paths(self) -> dict[str, Path]:
+        paths = super().input_paths()
+        for name, path in named_values(self.soup, "--soup").items():
+            paths[f"soup {name}"] = Path(path)
+        for name, path in named_values(self.score, "--score").items():
+            if path != "rubric":
+                paths[f"score {name}"] = Path(path)
+        for name, source in margin_sources(named_values(self.margin, "--margin")).items():
+            if source.folder is not None:
+                paths[f"margin {name}"] = source.folder
+        return paths
+
+    def cost(self, estimator: Estimates) -> Cost:
+        """Return the cost of its training, and of measuring every model at each divergence that is tried.
+
+        Adapters that are given are not trained. Of the bisections to matched divergence the most are counted.
+        """
+        objectives = len(named_values(self.margin, "--margin")) + 1
+        points = len(grid(self.weights, self.step, objectives))
+        pairs = estimator.pairs(self.pairs, self.pairs_per_question)
+        cost = estimator.training(self, pairs, sequences=2, runs=points)
+        assert cost.chip_hours is not None and cost.disk is not None
+        adapter, averaged = cost.disk / points, 0.0
+        for path in map(Path, named_values(self.soup, "--soup").values()):
+            if path in estimator.adapters or (path / "adapter_config.json").is_file():
+                averaged += estimator.adapters.get(path, adapter)
+                continue
+            one = estimator.training(self, estimator.pairs(path, self.pairs_per_question), sequences=2)
+            cost.chip_hours += one.chip_hours or 0.0
+            cost.disk += adapter
+            averaged += adapter
+        models = 1 + points
+        if self.soup:
+            cost.disk += points * averaged
+            models += points * (1 + BISECTIONS * self.match_kl)
+        replies = models * estimator.rows(self.questions) * self.samples
+        cost.chip_hours += estimator.sampling(self, replies, self.sample_batch_size)
+        cost.chip_hours += estimator.scoring(self.model, replies, models=2)
+        return cost
 
 
 def objectives_and_scorers(config: SweepConfig) -> tuple[list[str], dict[str, str]]:

@@ -27,23 +27,22 @@ import optuna
 from jax.experimental import multihost_utils
 from optuna.trial import FrozenTrial, TrialState
 
-from jaxmodpo.config import as_mapping, named_values
+from jaxmodpo.config import as_mapping
 from jaxmodpo.errors import Preempted, UserError
 from jaxmodpo.files import read_json, write_json, write_text
 from jaxmodpo.fingerprints import digest
 from jaxmodpo.methods.dpo import dpo
-from jaxmodpo.methods.joint import JointConfig, joint
-from jaxmodpo.methods.margins import margin_sources
-from jaxmodpo.methods.modpo import MODPOConfig, modpo
+from jaxmodpo.methods.joint import joint
+from jaxmodpo.methods.modpo import modpo
 from jaxmodpo.methods.reward import RewardConfig, reward
 from jaxmodpo.methods.sft import sft
-from jaxmodpo.phase import Phase
+from jaxmodpo.phase import Phase, in_phase
 from jaxmodpo.processes import this_process
 from jaxmodpo.results import Validation
 from jaxmodpo.search.proposals import evaluations_before, propose
 from jaxmodpo.search.report import write_report
 from jaxmodpo.search.settings import TuneDPOConfig, TuneJointConfig, TuneMODPOConfig, TuneRewardConfig, TuneSFTConfig
-from jaxmodpo.search.space import Space, as_rows, load_space
+from jaxmodpo.search.space import Space, load_space
 from jaxmodpo.search.study import (
     STORAGE_FAULTS,
     best_trial,
@@ -53,7 +52,7 @@ from jaxmodpo.search.study import (
     storage_in_words,
     tried,
 )
-from jaxmodpo.training.distributed import DeviceConfig, broadcast, leads, open_phase
+from jaxmodpo.training.distributed import DeviceConfig, broadcast, leads, open_together
 from jaxmodpo.training.prompts import on_one_day
 from jaxmodpo.training.session import Session
 
@@ -81,32 +80,37 @@ class _Method:
     output: str = "adapter"
 
 
-def tune_sft(config: TuneSFTConfig) -> Phase:
+@in_phase("tune sft", open_together)
+def tune_sft(config: TuneSFTConfig, phase: Phase) -> None:
     """Run ``tune sft``."""
-    return _tune(config, _Method("align sft", sft))
+    _tune(config, phase, _Method("align sft", sft))
 
 
-def tune_dpo(config: TuneDPOConfig) -> Phase:
+@in_phase("tune dpo", open_together)
+def tune_dpo(config: TuneDPOConfig, phase: Phase) -> None:
     """Run ``tune dpo``."""
-    return _tune(config, _Method("align dpo", dpo))
+    _tune(config, phase, _Method("align dpo", dpo))
 
 
-def tune_modpo(config: TuneMODPOConfig) -> Phase:
+@in_phase("tune modpo", open_together)
+def tune_modpo(config: TuneMODPOConfig, phase: Phase) -> None:
     """Run ``tune modpo``."""
-    return _tune(config, _Method("align modpo", modpo))
+    _tune(config, phase, _Method("align modpo", modpo))
 
 
-def tune_joint(config: TuneJointConfig) -> Phase:
+@in_phase("tune joint", open_together)
+def tune_joint(config: TuneJointConfig, phase: Phase) -> None:
     """Run ``tune joint``."""
-    return _tune(config, _Method("align joint", joint))
+    _tune(config, phase, _Method("align joint", joint))
 
 
-def tune_reward(config: TuneRewardConfig) -> Phase:
+@in_phase("tune reward", open_together)
+def tune_reward(config: TuneRewardConfig, phase: Phase) -> None:
     """Run ``tune reward``; its ``best.yaml`` trains a model on everything, which carries the best trial's figures.
 
     They are another model's: the trial saw less data, and was stopped within a longer schedule than the final one's.
     """
-    return _tune(config, _Method("reward", reward, "model"))
+    _tune(config, phase, _Method("reward", reward, "model"))
 
 
 def objective(values: Mapping[str, float], beta: float = 1.0) -> float:
@@ -126,22 +130,14 @@ def objective(values: Mapping[str, float], beta: float = 1.0) -> float:
 # --------------------------------------------------------------------------- the search
 
 
-def _tune(config: Any, method: _Method) -> Phase:
-    config.check()
+def _tune(config: Any, phase: Phase, method: _Method) -> None:
     space = load_space(config.space, config.part, config.trains)
-    # The space's content, wherever its file lies: a search over another one is another search.
-    recorded = dataclasses.replace(config, space=as_rows(space))
-    phase = open_phase(f"tune {method.command.split()[-1]}", recorded, _inputs(config))
-    done = phase.finished and phase.results.get("trials", 0) >= config.trials
-    if done and not phase.results.get("still_running"):
-        return phase
-    phase.reopen()
     config = on_one_day(config, phase)
     search = _Search(config, method, space, f"{phase.manifest['identity']['command']} {_name(phase)}")
     if not leads():
         search.follow()
         phase.finish()
-        return phase
+        return
     try:
         study = search.study()
         with storage_in_words():
@@ -157,23 +153,12 @@ def _tune(config: Any, method: _Method) -> Phase:
         raise
     search.tell_others({"stop": True})
     with storage_in_words():
-        return _finish(phase, study, config, method)
+        _finish(phase, study, config, method)
 
 
 def _name(phase: Phase) -> str:
     """Return what tells searches in one storage apart: equal settings and inputs, wherever they run, share a study."""
     return digest(phase.manifest["identity"])[:12]
-
-
-def _inputs(config: Any) -> dict[str, Path]:
-    inputs = {"model": config.model}
-    if isinstance(config, JointConfig):
-        return inputs | {f"pairs {n}": Path(f) for n, f in named_values(config.pairs, "--pairs").items()}
-    if isinstance(config, MODPOConfig):
-        sources = margin_sources(named_values(config.margin, "--margin"))
-        inputs |= {f"margin {name}": s.folder for name, s in sources.items() if s.folder is not None}
-    data = {"pairs": config.pairs, "rankings": getattr(config, "rankings", None)}
-    return inputs | {name: path for name, path in data.items() if path is not None}
 
 
 class _Search:
@@ -400,7 +385,7 @@ def _settings(config: Any, params: Mapping[str, Any], folder: Path) -> Any:
 # --------------------------------------------------------------------------- the end
 
 
-def _finish(phase: Phase, study: optuna.Study, config: Any, method: _Method) -> Phase:
+def _finish(phase: Phase, study: optuna.Study, config: Any, method: _Method) -> None:
     """Write the best settings and the report; where trials still run in other processes, both are of those that ended.
 
     Raises:
@@ -466,7 +451,6 @@ def _finish(phase: Phase, study: optuna.Study, config: Any, method: _Method) -> 
         **({"unfinished": unfinished} if unfinished else {}),
         **_held_out(best),
     )
-    return phase
 
 
 def _shown(params: Mapping[str, Any]) -> str:

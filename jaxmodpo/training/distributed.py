@@ -21,7 +21,7 @@ from jax import Array
 from jax.experimental import multihost_utils
 
 from jaxmodpo.errors import UserError
-from jaxmodpo.phase import Phase
+from jaxmodpo.phase import Phase, open_phase, output_folder
 from jaxmodpo.ranges import Count, CountOrZero, Incidental, Settings
 
 logger = logging.getLogger(__name__)
@@ -157,23 +157,24 @@ def on_host(tree: Tree) -> Tree:
     return jax.tree.map(fetch, tree)
 
 
-def open_phase(command: str, config: Any, inputs: Mapping[str, Path]) -> Phase:
-    """Start, resume or recognise a training phase: join the other processes, then :meth:`Phase.open` in the leader.
+def open_together(command: str, settings: Any) -> Phase:
+    """Start, resume or recognize a training phase: join the other processes, then open it in the leader.
 
     Args:
         command: the command's name.
-        config: its settings, with ``output_dir`` and those of :class:`DeviceConfig`.
-        inputs: what it reads, by name.
+        settings: with ``output_dir`` and those of :class:`DeviceConfig`.
 
     Returns:
         The phase; in processes that do not lead, one that writes nothing.
     """
-    start(config)
+    start(settings)
     opened: list[Phase] = []
 
     def decide() -> dict[str, Any]:
-        opened.append(Phase.open(command, config, config.output_dir, inputs))
+        opened.append(open_phase(command, settings))
         return {"finished": opened[0].finished, "manifest": opened[0].manifest}
 
     outcome = broadcast(decide)
-    return opened[0] if opened else Phase(config.output_dir, outcome["manifest"], outcome["finished"], writes=False)
+    if opened:
+        return opened[0]
+    return Phase(output_folder(settings), outcome["manifest"], outcome["finished"], writes=False)

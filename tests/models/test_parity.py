@@ -21,7 +21,7 @@ from jaxmodpo.models.decoder import Decoder, parameter_table  # noqa: E402
 from jaxmodpo.models.files import load_decoder, save_decoder  # noqa: E402
 from jaxmodpo.models.lora import LoraConfig, adapter_table, average  # noqa: E402
 from jaxmodpo.models.parameters import initialize  # noqa: E402
-from jaxmodpo.models.roberta import load_roberta, save_roberta  # noqa: E402
+from jaxmodpo.models.roberta import RobertaConfig, load_roberta, save_roberta  # noqa: E402
 
 VOCABULARY = 99
 
@@ -298,9 +298,7 @@ def test_a_classifier_has_as_many_outputs_as_transformers_reads_in_its_configura
     settings = json.loads((tmp_path / "config.json").read_text())
     (tmp_path / "config.json").write_text(json.dumps({k: v for k, v in settings.items() if k != "id2label"} | stale))
     assert transformers.AutoConfig.from_pretrained(tmp_path).num_labels == outputs
-    assert (
-        roberta.RobertaConfig.from_mapping(json.loads((tmp_path / "config.json").read_text()), "").num_labels == outputs
-    )
+    assert RobertaConfig.from_mapping(json.loads((tmp_path / "config.json").read_text()), "").num_labels == outputs
 
 
 @pytest.mark.parametrize("stale", [{"num_labels": 2}, {"problem_type": "single_label_classification"}])

@@ -1,0 +1,101 @@
+"""What a phase costs: judge calls, dollars, chip-hours and disk, where None is what nobody knows.
+
+Every command's settings say theirs by :meth:`jaxmodpo.ranges.Settings.cost`, which is given
+:class:`Estimates` to ask for counts and prices::
+
+    def cost(self, estimator: Estimates) -> Cost:
+        return Cost(disk=300.0 * estimator.rows(self.questions))
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+REPLIES_PER_RANKING = 5
+"""where the file of rankings is not there yet, as in the paper"""
+
+
+@dataclass
+class Cost:
+    """Of one phase; None where it depends on what is not known.
+
+    Attributes:
+        judge_calls: to the judge; of an endpoint judge each is paid for.
+        endpoint_replies: replies asked of an endpoint.
+        dollars: for both.
+        chip_hours: of one chip.
+        disk: bytes left behind.
+        while_running: bytes besides, until the phase ends (checkpoints).
+        unknown: why something is None, in words.
+        notes: what else is to be said, in words.
+    """
+
+    judge_calls: int | None = 0
+    endpoint_replies: int | None = 0
+    dollars: float | None = 0.0
+    chip_hours: float | None = 0.0
+    disk: float | None = 0.0
+    while_running: float = 0.0
+    unknown: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+    @classmethod
+    def not_estimated(cls, what: str) -> Cost:
+        """Return the cost of a command that computes and that nobody estimates: unknown, not nothing."""
+        return cls(chip_hours=None, disk=None, unknown=[f"{what} is not estimated"])
+
+    def add(self, other: Cost) -> None:
+        """Add another phase's cost; what is unknown of either is unknown of both."""
+        for name in ("judge_calls", "endpoint_replies", "dollars", "chip_hours", "disk"):
+            one, two = getattr(self, name), getattr(other, name)
+            setattr(self, name, None if one is None or two is None else one + two)
+        self.while_running = max(self.while_running, other.while_running)
+        self.unknown += other.unknown
+
+
+class Unknown(Exception):
+    """What depends on a file or folder that is not there, or on what nobody estimates.
+
+    Attributes:
+        path: what is missing.
+    """
+
+    def __init__(self, path: Path, why: str = "is not there"):
+        super().__init__(f"{path} {why}")
+        self.path = path
+
+
+class Estimates(Protocol):
+    """What settings ask for to say a command's cost; :class:`jaxmodpo.estimate.Estimator` computes it.
+
+    What depends on a file that is not there and that no earlier phase writes raises :class:`Unknown`.
+
+    Attributes:
+        counts: rows by file that the phases so far will have written; a command adds its own.
+        per_question: of these, replies to a question, or of a ranking.
+        adapters: bytes by folder.
+    """
+
+    counts: dict[Path, int]
+    per_question: dict[Path, int]
+    adapters: dict[Path, float]
+
+    def rows(self, path: Path) -> int: ...
+    def posts_to_come(self, files: Sequence[Path], absent: Sequence[Path]) -> int: ...
+    def replies_per_question(self, responses: Path) -> int: ...
+    def pairs(self, path: Path, per_question: Any = "best-worst") -> int: ...
+    def adapter_bytes(self, folder: Path) -> float: ...
+    def model_bytes(self, model: Path) -> float: ...
+    def sampling(self, config: Any, replies: int, rows: int) -> float: ...
+    def sampler_notes(self, config: Any) -> list[str]: ...
+    def scoring(self, model: Path, sequences: int, models: int = 1) -> float: ...
+    def rewarding(self, model: Path, sequences: int, longest: int) -> float: ...
+    def training(self, config: Any, pairs: int, sequences: int, runs: int = 1) -> Cost: ...
+    def reward_training(self, config: Any, sequences: Sequence[int]) -> Cost: ...
+    def pay_replies(self, cost: Cost, model: str, replies: int, longest: int) -> None: ...
+    def pay_judge(
+        self, cost: Cost, config: Any, kind: Literal["rank", "compare"], replies: int, criteria: int
+    ) -> None: ...
