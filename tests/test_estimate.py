@@ -11,9 +11,10 @@ import datasets
 import pytest
 
 from jaxmodpo.config import builtin
+from jaxmodpo.costs import Cost
 from jaxmodpo.dry_run import dry_run
 from jaxmodpo.errors import UserError
-from jaxmodpo.estimate import Cost, Estimator, Unknown, chip_named
+from jaxmodpo.estimate import Estimator, chip_named
 from jaxmodpo.evaluation.run_folders import Run, find_runs
 from jaxmodpo.experiment import read_experiment, resolve, run_experiment, set_variables
 from jaxmodpo.files import write_json, write_jsonl
@@ -48,7 +49,7 @@ def costs(name: str, folder: Path, given: Mapping[str, str] | None = None) -> di
     found = {}
     for phase in experiment.phases:
         config = resolve(phase, folder / "out", 42, name, variables)
-        found[phase.name] = (phase.command, config, estimator.phase(phase.command, config))
+        found[phase.name] = (phase.command, config, estimator.phase(config))
     return found
 
 
@@ -206,7 +207,7 @@ def test_a_model_folder_is_as_large_as_its_own_config_says(tmp_path):
     write_json(folder / "config.json", SHAPES["tiny-mistral"])
     write_json(tmp_path / "pairs.json", [{}] * 10)
     config = DPOConfig(model=folder, pairs=tmp_path / "pairs.json", lora_rank=8, output_dir=tmp_path / "out")
-    cost = Estimator(chip_named("v5e")).phase("align dpo", config)
+    cost = Estimator(chip_named("v5e")).phase(config)
     assert cost.disk == 4 * 8 * 4 * (3 * (256 + 704) + 2 * (256 + 256) + 2 * (256 + 128))
 
 
@@ -285,10 +286,11 @@ def test_a_dry_run_goes_on_where_models_are_not_made_yet(name, tmp_path, capsys)
 def test_counts_come_from_files_that_are_there_or_not_at_all(tmp_path):
     estimator = Estimator(chip_named("H100 SXM"))
     config = DPOConfig(model=Path("Mistral-7B-Instruct-v0.2"), pairs=tmp_path / "pairs.json", output_dir=tmp_path)
-    with pytest.raises(Unknown, match="is not there"):
-        estimator.phase("align dpo", config)
+    unknown = estimator.phase(config)
+    assert unknown.unknown == [f"{tmp_path}/pairs.json is not there"]
+    assert (unknown.chip_hours, unknown.disk, unknown.judge_calls, unknown.dollars) == (None, None, 0, 0.0)
     (tmp_path / "pairs.json").write_text("[" + ",".join(["{}"] * 1000) + "]")
-    cost = estimator.phase("align dpo", config)
+    cost = estimator.phase(config)
     # About 2 x 360 tokens a pair, 14.5 billion multiplications forward and as many back, three epochs and a scoring.
     expected = 1000 * 2 * 375 * 14.5e9 * (2 * 3 + 1) / 989e12 / 0.5 / 3600
     assert cost.chip_hours == pytest.approx(expected, rel=0.15)
@@ -303,7 +305,7 @@ def test_pairs_of_every_kind_of_file_are_counted(tmp_path):
     estimator = Estimator(chip_named("v5e"))
     assert estimator.rows(tmp_path / "pairs.jsonl") == estimator.rows(tmp_path / "folder") == 30
     config = DPOConfig(model=Path("Mistral-7B-Instruct-v0.2"), pairs=tmp_path / "folder", output_dir=tmp_path / "out")
-    assert known(estimator.phase("align dpo", config)).chip_hours > 0
+    assert known(estimator.phase(config)).chip_hours > 0
 
 
 def test_reward_models_of_every_criterion_are_those_that_are_trained(tmp_path):
@@ -311,8 +313,8 @@ def test_reward_models_of_every_criterion_are_those_that_are_trained(tmp_path):
         write_json(tmp_path / f"{name}_pairs.json", [{}] * 10)
     config = RewardConfig(model=Path("roberta-large"), pairs=tmp_path, all=True, output_dir=tmp_path / "out")
     estimator = Estimator(chip_named("v5e"))
-    one = estimator.phase("reward", replace(config, all=False, pairs=tmp_path / "safety_pairs.json"))
-    assert estimator.phase("reward", config).disk == 6 * known(one).disk
+    one = estimator.phase(replace(config, all=False, pairs=tmp_path / "safety_pairs.json"))
+    assert estimator.phase(config).disk == 6 * known(one).disk
 
 
 def test_a_sweep_counts_what_it_measures_and_only_what_it_trains(tmp_path):
@@ -325,7 +327,7 @@ def test_a_sweep_counts_what_it_measures_and_only_what_it_trains(tmp_path):
     estimator = Estimator(chip_named("H100 SXM"))
 
     def cost(*soup: str, **changes) -> Known:
-        return known(estimator.phase("sweep", replace(config, soup=soup, **changes)))
+        return known(estimator.phase(replace(config, soup=soup, **changes)))
 
     alone, more = cost(), cost(samples=8)
     # Ten models of 800 replies more: 125 batches of 64, each of 512 tokens at half of 3.35 TB/s, for 14.5 GB of

@@ -72,7 +72,7 @@ def test_a_phase_that_is_there_already_says_so(tmp_path, caplog):
     run_experiment(experiment(tmp_path), tmp_path / "out")
     caplog.set_level(logging.INFO)
     run_experiment(experiment(tmp_path), tmp_path / "out")
-    assert caplog.text.count("is finished") == 2
+    assert caplog.text.count("already finished") == 2
 
 
 @pytest.mark.parametrize(
