@@ -55,6 +55,7 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
     "tune modpo": (SEARCH | MARGINS | {"weights": [0.5, 0.6]}, "sum to 1"),
     "tune joint": (SEARCH | SEVERAL | {"pairs": {"a": "p.json"}}, "at least two --pairs"),
     "sweep": (POLICY | {"margin": {"safety": "r"}, "questions": "q.csv", "score": ["empathy=rubric"]}, "--score must"),
+    "schemas": ({"output_dir": [1]}, "output_dir"),
     "bench step": ({"batch_size": 0}, "--batch-size must be at least 1"),
     "bench logps": ({"rows": 0}, "must be at least 1"),
     "bench parity": ({"seed": -1}, "must be"),
@@ -121,6 +122,6 @@ def test_what_a_command_costs_is_a_number_or_unknown_and_never_forgotten(command
         if required or (field.name == "model" and field.default is None):
             values[field.name] = given.get(field.name, tmp_path / "absent")
     cost = Estimator(chip_named("v5e")).phase(settings(**values))
-    quick = {"pairs", "votes", "judges", "report", "verify", "sandbox check", "questions", "personas"}
+    quick = {"schemas", "pairs", "votes", "judges", "report", "verify", "sandbox check", "questions", "personas"}
     assert isinstance(cost, Cost)
     assert bool(cost.unknown) == (command not in quick), cost
