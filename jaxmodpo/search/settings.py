@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 from jaxmodpo.costs import Cost, Estimates
@@ -110,3 +111,10 @@ class TuneRewardConfig(TuneSettings, RewardConfig):
                 "tune reward takes no --all, --refit or --validation: it searches for one criterion's settings"
             )
         super().check()
+
+
+def trial_settings(config: Any, params: Mapping[str, Any], folder: Path) -> Any:
+    """Return a trial's settings: those of the search, with the trial's own."""
+    mine = {f.name: getattr(config, f.name) for f in dataclasses.fields(config.trains)}
+    changed: dict[str, Any] = {"output_dir": folder}
+    return config.trains(**mine | changed | dict(params))

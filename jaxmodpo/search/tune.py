@@ -12,12 +12,10 @@ and all run every trial.
 
 from __future__ import annotations
 
-import dataclasses
 import logging
 import math
 import warnings
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -25,11 +23,10 @@ import jax
 import numpy as np
 import optuna
 from jax.experimental import multihost_utils
-from optuna.trial import FrozenTrial, TrialState
+from optuna.trial import TrialState
 
-from jaxmodpo.config import as_mapping
 from jaxmodpo.errors import Preempted, UserError
-from jaxmodpo.files import read_json, write_json, write_text
+from jaxmodpo.files import read_json
 from jaxmodpo.fingerprints import digest
 from jaxmodpo.methods.dpo import dpo
 from jaxmodpo.methods.joint import joint
@@ -39,20 +36,26 @@ from jaxmodpo.methods.sft import sft
 from jaxmodpo.phase import Phase, in_phase
 from jaxmodpo.processes import this_process
 from jaxmodpo.results import Validation
+from jaxmodpo.search.best import Method, finish_search, params_in_words
 from jaxmodpo.search.proposals import evaluations_before, propose
-from jaxmodpo.search.report import write_report
-from jaxmodpo.search.settings import TuneDPOConfig, TuneJointConfig, TuneMODPOConfig, TuneRewardConfig, TuneSFTConfig
+from jaxmodpo.search.settings import (
+    TuneDPOConfig,
+    TuneJointConfig,
+    TuneMODPOConfig,
+    TuneRewardConfig,
+    TuneSFTConfig,
+    trial_settings,
+)
 from jaxmodpo.search.space import Space, load_space
 from jaxmodpo.search.study import (
     STORAGE_FAULTS,
-    best_trial,
     continue_cut_off,
     free,
     open_storage,
     storage_in_words,
     tried,
 )
-from jaxmodpo.training.distributed import DeviceConfig, broadcast, leads, open_together
+from jaxmodpo.training.distributed import broadcast, leads, open_together
 from jaxmodpo.training.prompts import on_one_day
 from jaxmodpo.training.session import Session
 
@@ -65,43 +68,28 @@ GIVE_UP_AFTER = 5
 """failed trials in a row, with none before them that did not fail"""
 
 
-@dataclass(frozen=True)
-class _Method:
-    """A command that is searched for.
-
-    Attributes:
-        command: its name.
-        run: trains one model in a session.
-        output: the folder that a trial leaves behind.
-    """
-
-    command: str
-    run: Callable[[Any, Session], Phase]
-    output: str = "adapter"
-
-
 @in_phase("tune sft", open_together)
 def tune_sft(config: TuneSFTConfig, phase: Phase) -> None:
     """Run ``tune sft``."""
-    _tune(config, phase, _Method("align sft", sft))
+    _tune(config, phase, Method("align sft", sft))
 
 
 @in_phase("tune dpo", open_together)
 def tune_dpo(config: TuneDPOConfig, phase: Phase) -> None:
     """Run ``tune dpo``."""
-    _tune(config, phase, _Method("align dpo", dpo))
+    _tune(config, phase, Method("align dpo", dpo))
 
 
 @in_phase("tune modpo", open_together)
 def tune_modpo(config: TuneMODPOConfig, phase: Phase) -> None:
     """Run ``tune modpo``."""
-    _tune(config, phase, _Method("align modpo", modpo))
+    _tune(config, phase, Method("align modpo", modpo))
 
 
 @in_phase("tune joint", open_together)
 def tune_joint(config: TuneJointConfig, phase: Phase) -> None:
     """Run ``tune joint``."""
-    _tune(config, phase, _Method("align joint", joint))
+    _tune(config, phase, Method("align joint", joint))
 
 
 @in_phase("tune reward", open_together)
@@ -110,7 +98,7 @@ def tune_reward(config: TuneRewardConfig, phase: Phase) -> None:
 
     They are another model's: the trial saw less data, and was stopped within a longer schedule than the final one's.
     """
-    _tune(config, phase, _Method("reward", reward, "model"))
+    _tune(config, phase, Method("reward", reward, "model"))
 
 
 def objective(values: Mapping[str, float], beta: float = 1.0) -> float:
@@ -130,7 +118,7 @@ def objective(values: Mapping[str, float], beta: float = 1.0) -> float:
 # --------------------------------------------------------------------------- the search
 
 
-def _tune(config: Any, phase: Phase, method: _Method) -> None:
+def _tune(config: Any, phase: Phase, method: Method) -> None:
     space = load_space(config.space, config.part, config.trains)
     config = on_one_day(config, phase)
     search = _Search(config, method, space, f"{phase.manifest['identity']['command']} {_name(phase)}")
@@ -153,7 +141,7 @@ def _tune(config: Any, phase: Phase, method: _Method) -> None:
         raise
     search.tell_others({"stop": True})
     with storage_in_words():
-        _finish(phase, study, config, method)
+        finish_search(phase, study, config, method)
 
 
 def _name(phase: Phase) -> str:
@@ -164,7 +152,7 @@ def _name(phase: Phase) -> str:
 class _Search:
     """Asks the study and runs its trials."""
 
-    def __init__(self, config: Any, method: _Method, space: Space, name: str):
+    def __init__(self, config: Any, method: Method, space: Space, name: str):
         self._config = config
         self._name = name
         self._method = method
@@ -237,7 +225,7 @@ class _Search:
         """Choose a trial's settings and run it; return what it is compared by."""
         own = {name: getattr(self._config, name) for name in self._space}
         params = propose(trial, self._space, self._config.seed, own)
-        logger.info("trial %d begins: %s", trial.number, _shown(params))
+        logger.info("trial %d begins: %s", trial.number, params_in_words(params))
         folder = self._folder(params)
         trial.set_user_attr("folder", str(folder.absolute()))
         self.tell_others({"params": params})
@@ -268,7 +256,7 @@ class _Search:
         self._reported = set()
         fault, results = "", {}
         try:
-            settings = _settings(self._config, params, self._folder(params))
+            settings = trial_settings(self._config, params, self._folder(params))
             results = self._method.run(settings, self._session).results
         except (optuna.TrialPruned, Preempted):
             raise
@@ -373,109 +361,3 @@ def _values(results: Mapping[str, Any]) -> dict[str, Any]:
     if "loss" not in values:
         raise UserError("no evaluation was finite")
     return values
-
-
-def _settings(config: Any, params: Mapping[str, Any], folder: Path) -> Any:
-    """Return a trial's settings: those of the search, with the trial's own."""
-    mine = {f.name: getattr(config, f.name) for f in dataclasses.fields(config.trains)}
-    changed: dict[str, Any] = {"output_dir": folder}
-    return config.trains(**mine | changed | dict(params))
-
-
-# --------------------------------------------------------------------------- the end
-
-
-def _finish(phase: Phase, study: optuna.Study, config: Any, method: _Method) -> None:
-    """Write the best settings and the report; where trials still run in other processes, both are of those that ended.
-
-    Raises:
-        UserError: none ended well.
-    """
-    trials = study.get_trials(deepcopy=False)
-    complete = [trial for trial in trials if trial.state == TrialState.COMPLETE]
-    reasons = [trial.user_attrs["reason"] for trial in trials if "reason" in trial.user_attrs]
-    running = sum(trial.state == TrialState.RUNNING for trial in trials)
-    unfinished = _unfinished(running)
-    if not complete:
-        said = "none so far" if running else "none, all were pruned"
-        raise UserError(
-            f"no trial ended well; the last failure: {reasons[-1] if reasons else said}"
-            + (f"; {unfinished}" if unfinished else "")
-        )
-    best = best_trial(study)
-    assert best is not None and best.value is not None
-    left_in = Path(best.user_attrs["folder"]) / method.output
-    settings = as_mapping(_settings(config, best.params, Path(best.user_attrs["folder"])))
-    # Where it is trained, and with how many others, is not among what was searched for.
-    for name in ("output_dir", *(field.name for field in dataclasses.fields(DeviceConfig))):
-        del settings[name]
-    if config.trains is RewardConfig:
-        measured = (
-            f"trial {best.number} of the search, after {best.user_attrs['best_epoch']:g} of {settings['epochs']} epochs"
-        )
-        write_json(config.output_dir / "validation.json", best.user_attrs["validation"] | {"measured_in": measured})
-        settings |= {
-            "validation": str(config.output_dir / "validation.json"),
-            "validation_fraction": 0.0,
-            "epochs": max(1, math.ceil(best.user_attrs["best_epoch"])),
-        }
-    write_text(config.output_dir / "best.yaml", _yaml(settings, best, method.command))
-    write_report(study, config.output_dir / "tune.html", method.command, unfinished)
-    counts = {
-        "trials": len(complete) + sum(t.state == TrialState.PRUNED for t in trials) + len(reasons),
-        "complete": len(complete),
-        "pruned": sum(trial.state == TrialState.PRUNED for trial in trials),
-        "failed": len(reasons),
-        "still_running": running,
-    }
-    logger.info(
-        "best: trial %d, %.4f, %s; jaxmodpo %s --config %s --output-dir … trains it",
-        best.number,
-        best.value,
-        _shown(best.params),
-        method.command,
-        config.output_dir / "best.yaml",
-    )
-    if not left_in.is_relative_to(config.output_dir.absolute()):
-        logger.info("the best trial ran in another process: its %s lies in %s", method.output, left_in)
-    elif not left_in.is_dir():
-        logger.warning("the best trial's %s is gone from %s; best.yaml trains it again", method.output, left_in)
-    if unfinished:
-        logger.warning("%s", unfinished)
-    phase.finish(
-        **counts,
-        best_trial=best.number,
-        best_value=best.value,
-        best=best.params,
-        best_folder=str(left_in),
-        **({"unfinished": unfinished} if unfinished else {}),
-        **_held_out(best),
-    )
-
-
-def _shown(params: Mapping[str, Any]) -> str:
-    return ", ".join(
-        f"{name} {value:.4g}" if isinstance(value, float) else f"{name} {value}" for name, value in params.items()
-    )
-
-
-def _unfinished(running: int) -> str:
-    """Say that trials run elsewhere, any of which may be better; this process has none when it ends."""
-    if not running:
-        return ""
-    if running == 1:
-        return "1 trial still runs in another process; run the same command again when it has ended"
-    return f"{running} trials still run in another process; run the same command again when they have ended"
-
-
-def _held_out(best: FrozenTrial) -> dict[str, Any]:
-    return {f"held_out_{name}": value for name, value in best.user_attrs.get("held_out", {}).items()}
-
-
-def _yaml(settings: Mapping[str, Any], best: FrozenTrial, command: str) -> str:
-    import yaml
-
-    head = (
-        f"# Trial {best.number} of a search, {best.value:.4f}: jaxmodpo {command} --config FILE --output-dir FOLDER\n"
-    )
-    return head + yaml.safe_dump(dict(settings), sort_keys=False, allow_unicode=True)

@@ -33,6 +33,7 @@ from jaxmodpo.phase import Phase
 from jaxmodpo.processes import machine
 from jaxmodpo.records import Candidate, Pair, write_pairs
 from jaxmodpo.sandbox import grammar
+from jaxmodpo.search import best as best_of_search
 from jaxmodpo.search import tune
 from jaxmodpo.search.report import write_report
 from jaxmodpo.search.study import open_storage, storage_in_words
@@ -186,7 +187,7 @@ def pretended(inputs: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Ph
         }  # fmt: skip
         with monkeypatch.context() as patched:
             patched.setattr(tune, "dpo", run)
-            patched.setattr(tune, "write_report", lambda *_: None)  # its plots take seconds
+            patched.setattr(best_of_search, "write_report", lambda *_: None)  # its plots take seconds
             return tune_dpo(TuneDPOConfig(**settings | changes))
 
     return pretend
@@ -514,8 +515,8 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 import optuna
-from jaxmodpo.search import tune
-tune.write_report = lambda *_: None
+from jaxmodpo.search import best, tune
+best.write_report = lambda *_: None
 given = json.loads(sys.argv[1])
 given |= {name: Path(given[name]) for name in ("model", "pairs", "output_dir")}
 """
@@ -720,8 +721,8 @@ def test_a_trial_whose_evaluation_the_storage_did_not_take_goes_on_at_the_next_s
         monkeypatch.setattr(optuna.Trial, "report", away)
         searching._on_evaluation(0.5, {"rewards/accuracies": 0.5})
 
-    monkeypatch.setattr(tune, "_settings", lambda *_: None)
-    searching = tune._Search(settings, tune._Method("align dpo", run), {}, "name")
+    monkeypatch.setattr(tune, "trial_settings", lambda *_: None)
+    searching = tune._Search(settings, tune.Method("align dpo", run), {}, "name")
     study = optuna.create_study()
     sentence = r"did not take an evaluation: .*database is locked; run the same command again, which goes on$"
     with pytest.raises(UserError, match=sentence):
