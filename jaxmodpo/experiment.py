@@ -240,8 +240,7 @@ def run_experiment(
         logger.info(label(number, len(resolved), phase))
         done: Phase | None = function(config)  # type: ignore[operator]
         took = time.monotonic() - started
-        recorded = done.manifest.get("seconds", 0.0) if done else took
-        logger.info("    %s", f"{took:.0f} s" if took + 1 >= recorded else "already finished")
+        logger.info("    %s", "already finished" if done and done.was_finished else f"{took:.0f} s")
     return out
 
 

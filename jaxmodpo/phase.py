@@ -185,6 +185,11 @@ class Phase:
             self._lock.release()
 
     @property
+    def was_finished(self) -> bool:
+        """Whether there was nothing to do, since an earlier start had finished it."""
+        return self.finished and not self._did_something
+
+    @property
     def ending(self) -> str:
         """Say in a few words what became of it; empty where another process says so."""
         if not (self.finished and self.writes):
