@@ -72,7 +72,7 @@ class _Row:
 
 
 @dataclass(frozen=True)
-class _File:
+class ExperimentFile:
     """An experiment file as it is written; ``shared`` may hold anything, for YAML anchors to refer to."""
 
     phases: list[_Row]
@@ -89,7 +89,7 @@ def read_experiment(path: Path) -> Experiment:
         UserError: an unknown key or command, a value of another type, a phase without a name or a command, a name
             twice or one that would leave the experiment's folder.
     """
-    content = read_as(load_yaml(path), _File, str(path))
+    content = read_as(load_yaml(path), ExperimentFile, str(path))
     if not content.phases:
         raise UserError(f"{path} has no phases")
     phases: list[PhaseSpec] = []

@@ -29,7 +29,7 @@ import tyro
 
 from jaxmodpo.commands import COMMANDS, load
 from jaxmodpo.costs import Cost, Estimates
-from jaxmodpo.experiment import _File as ExperimentFile  # the file's shape, as its reader has it
+from jaxmodpo.experiment import ExperimentFile
 from jaxmodpo.files import write_json
 from jaxmodpo.judging.criteria import Criterion
 from jaxmodpo.judging.families import FamiliesFile
