@@ -34,7 +34,7 @@ from jaxmodpo.evaluation.outcomes import (
     outcome_rows,
     outcome_table,
     refuse_pairs_without_votes,
-    summarise,
+    summarize,
     verdicts_of,
 )
 from jaxmodpo.files import write_json, write_table
@@ -167,7 +167,7 @@ def evaluate(config: EvaluateConfig) -> Phase | None:
     table = outcome_table(contest, rows)
     refuse_pairs_without_votes(contest, table)
     counts = count(contest, rows, missing)
-    results = summarise(contest, table, resamples=config.bootstrap, seed=config.seed) | {
+    results = summarize(contest, table, resamples=config.bootstrap, seed=config.seed) | {
         "counts": counts,
         "questions": len(contest.questions),
         **judged_of_asked(contest, table),

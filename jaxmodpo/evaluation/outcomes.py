@@ -121,7 +121,7 @@ def count(contest: Contest, rows: Sequence[Mapping[str, Any]], missing: Missingn
     return totals | {"by_criterion": by_criterion, "missing": missing.summary()}
 
 
-def summarise(contest: Contest, table: Mapping[str, statistics.Array], *, resamples: int, seed: int) -> dict[str, Any]:
+def summarize(contest: Contest, table: Mapping[str, statistics.Array], *, resamples: int, seed: int) -> dict[str, Any]:
     """Turn outcomes into average win rates, pairwise win rates, their intervals, and tests."""
     names, criteria = contest.models, list(table)
     settings = {"resamples": resamples, "seed": seed}

@@ -137,13 +137,12 @@ def preferences(config: PreferencesConfig) -> Phase | None:
     if config.dry_run:
         forecast(config, config.output_dir, *_plan(config, criteria))
         return None
-    return _collect(config)
+    return _collect(config, criteria)
 
 
 @in_phase("preferences")
-def _collect(config: PreferencesConfig, phase: Phase) -> None:
+def _collect(config: PreferencesConfig, phase: Phase, criteria: Sequence[Criterion]) -> None:
     """Ask for the votes, count them, and write pairs and rankings."""
-    criteria = load_criteria(config.criteria, config.only)
     ballots, left_out = read_ballots(config)
     asked, total = _plan(config, criteria, ballots)
     with open_ledger(config, phase) as ledger:

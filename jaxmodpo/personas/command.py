@@ -17,7 +17,7 @@ from jaxmodpo.personas.participant import Participant
 from jaxmodpo.personas.profile import profile_text, quality
 from jaxmodpo.personas.rows import LeftOut
 from jaxmodpo.personas.selection import groups_of, select_diverse, split_balanced
-from jaxmodpo.personas.summary import STEPS, summarise
+from jaxmodpo.personas.summary import STEPS, summarize
 from jaxmodpo.personas.survey import participants_of, read_surveys
 from jaxmodpo.personas.synthetic import survey_rows, write_rows
 from jaxmodpo.phase import Phase, open_phase
@@ -104,7 +104,7 @@ def personas(config: PersonasConfig) -> Phase:
         write_rows(config.survey_output or config.output_dir / "survey.csv", rows)
     sets = choose(participants, good, config)
     _write_personas(config.output_dir, sets, rated)
-    summary = summarise(
+    summary = summarize(
         sets, rated, left_out, least=config.min_quality, seed=config.seed, synthetic=config.synthesize is not None
     )
     from jaxmodpo.personas.report import write_report

@@ -24,7 +24,7 @@ IDENTIFIER_SETS = (
 )
 
 
-def summarise(
+def summarize(
     sets: Sets,
     qualities: Mapping[str, Mapping[str, float]],
     left_out: LeftOut | None = None,

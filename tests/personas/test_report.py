@@ -24,7 +24,7 @@ from jaxmodpo.personas.command import PersonasConfig, personas
 from jaxmodpo.personas.participant import IMPORTANCES, LISTS, Participant
 from jaxmodpo.personas.profile import quality
 from jaxmodpo.personas.report import draw, render
-from jaxmodpo.personas.summary import STEPS, preferences, summarise
+from jaxmodpo.personas.summary import STEPS, preferences, summarize
 from jaxmodpo.personas.survey import participants_of
 from jaxmodpo.personas.synthetic import survey_rows, write_rows
 
@@ -240,7 +240,7 @@ def test_answers_are_escaped_and_many_groups_are_cut():
     wild = dataclasses.replace(people[0], texts=people[0].texts | {"gender": "<b>$x$</b>"})
     sets: dict[str, list[Participant]] = {step: [wild, *people[1:]] for step in STEPS}
     rated = {p.participant_id: quality(p) for p in people}
-    summary = summarise(sets, rated, least=0.9, seed=0, synthetic=False)
+    summary = summarize(sets, rated, least=0.9, seed=0, synthetic=False)
     shown = [{"file": f"figures/{name}.png", "caption": text, "data": ""} for name, (_, text) in draw(summary).items()]
     page = render(json.loads(json.dumps(summary)), shown)
     assert "&lt;b&gt;$x$&lt;/b&gt;" in page and "<b>$x$" not in page
