@@ -165,6 +165,9 @@ class DecoderConfig:
         if kind == "mistral" and (not fields.has("sliding_window") or settings["sliding_window"] is not None):
             # A window of 0 would hide every token from itself, which no model means.
             window = fields.integer("sliding_window", 4096)
+        if kind == "mistral" and fields.has("num_key_value_heads") and settings["num_key_value_heads"] is None:
+            # Absent means 8, Mistral's default; transformers does not load a Mistral where it is null.
+            raise UserError(f"{source}: num_key_value_heads is null; give the number of key-value heads")
         fields.only("hidden_act", "silu")
         fields.only("attention_bias", False)
         fields.only("mlp_bias", False)

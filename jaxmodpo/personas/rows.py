@@ -58,6 +58,8 @@ _ABOUT_CONSENT = re.compile(
     r"(?<![a-z])(date|time|timestamp|version|signature|name|id|ip|email|initials|click|submit|count)(?![a-z])"
     r"|(?<![a-z])(at|on|by)$"
 )
+# Of these, what shows that somebody consented. Where some rows have it, a row without it is of somebody who did not.
+_RECORD_OF_CONSENT = re.compile(r"(?<![a-z])(date|timestamp|signature|initials)(?![a-z])|(?<![a-z])(at|on)$")
 _HYPHEN = re.compile(r"(?<=[a-z])[-_](?=[a-z])")
 _SHORT_NAME = 30
 _SHOWN_VALUES, _SHOWN_LENGTH = 6, 24
@@ -123,7 +125,7 @@ def participants_rows(
         else:
             taken.append((number, row))
     _refuse_headers(path, taken)
-    _refuse_doubtful(path, taken, _doubts(columns, rows[: mapping.skip_rows], keep))
+    _refuse_doubtful(path, taken, _doubts(columns, rows[: mapping.skip_rows], rows[mapping.skip_rows :], keep))
     if not taken:
         of = len(rows) - mapping.skip_rows
         raise UserError(
@@ -179,18 +181,23 @@ def _refuse_headers(path: Path, rows: Iterable[tuple[int, Mapping[str, str]]]) -
 
 
 def _doubts(
-    columns: Sequence[str], labels: Sequence[Mapping[str, str]], keep: Mapping[str, object]
+    columns: Sequence[str],
+    labels: Sequence[Mapping[str, str]],
+    rows: Sequence[Mapping[str, str]],
+    keep: Mapping[str, object],
 ) -> dict[str, Callable[[str], bool]]:
     """Return, for each well-known column of which ``keep`` says nothing, whether an answer is no participant's.
 
     Args:
         columns: the file's.
         labels: rows below the header that hold the questions in words.
+        rows: the rows of answers.
         keep: columns whose answers that count are listed.
     """
     names = {_squashed(column) for column in columns}
     coded = bool(names & _OF_QUALTRICS)
     doubts: dict[str, Callable[[str], bool]] = {}
+    is_empty = frozenset({""}).__contains__
     for column in columns:
         name, squashed = plain(column), _squashed(column)
         if column in keep:
@@ -202,7 +209,11 @@ def _doubts(
         elif _ENDED.fullmatch(squashed):
             doubts[column] = _UNFINISHED.__contains__
         elif squashed == "submitdate":  # LimeSurvey's, empty where somebody left
-            doubts[column] = frozenset({""}).__contains__
+            doubts[column] = is_empty
+        elif _records_consent(name):
+            # Where nobody has a date or a signature, the survey does not keep any.
+            if any(plain(row[column]) for row in rows):
+                doubts[column] = is_empty
         elif squashed == "progress" and not names & {"finished", "isfinished"}:
             doubts[column] = _is_under_way
         elif _REVOCATION.fullmatch(name):
@@ -233,6 +244,11 @@ def _asks_for_consent(text: str) -> bool:
     if _CONSENT_QUESTION.search(text):
         return True
     return len(text) <= _SHORT_NAME and bool(_CONSENT.search(text)) and not _ABOUT_CONSENT.search(text)
+
+
+def _records_consent(text: str) -> bool:
+    """Return whether a short name is of the date, the signature or the like that comes with a consent."""
+    return len(text) <= _SHORT_NAME and bool(_CONSENT.search(text)) and bool(_RECORD_OF_CONSENT.search(text))
 
 
 def _refuse_doubtful(

@@ -177,6 +177,7 @@ def test_every_fault_is_named_in_one_message(folder: Path):
         ({"rope_interleaved": True}, "rope_interleaved true is not supported"),
         ({"partial_rotary_factor": 0.5}, "the field 'partial_rotary_factor' is not supported"),
         ({"num_key_value_heads": 3}, "3 key-value heads do not divide 4"),
+        ({"num_key_value_heads": None, "model_type": "mistral"}, "num_key_value_heads is null"),
         ({"hidden_size": None}, "'hidden_size' is missing"),
         ({"auto_map": {"AutoModel": "evil.py"}}, "the field 'auto_map' is not supported"),
         ({"rope_parameters": {"rope_theta": 5.0}}, "rope_theta is 10000.0, and 5.0 in the rotary parameters"),
