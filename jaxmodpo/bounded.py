@@ -41,7 +41,9 @@ class BoundedClient(DefaultHttpxClient):
                 pool: Any = transport._pool
                 pool._network_backend = _Backend(pool._network_backend)
 
-    def send(self, request: httpx2.Request, *, stream: bool = False, **settings: Any) -> httpx2.Response:
+    def send(
+        self, request: httpx2.Request, *, stream: bool = False, **settings: Any
+    ) -> httpx2.Response:
         if stream:
             return super().send(request, stream=True, **settings)
         _this_thread.deadline = time.monotonic() + self._seconds
@@ -49,7 +51,9 @@ class BoundedClient(DefaultHttpxClient):
             response = super().send(request, stream=True, **settings)
             try:
                 encoded = response.headers.get("content-encoding", "identity") != "identity"
-                response.stream = _BoundedStream(response.stream, MOST_ENCODED_BYTES if encoded else MOST_BYTES)
+                response.stream = _BoundedStream(
+                    response.stream, MOST_ENCODED_BYTES if encoded else MOST_BYTES
+                )
                 response.read()
             except BaseException:
                 response.close()

@@ -29,7 +29,14 @@ _HELP = ("-h", "--help", "help")
 # A disk that is full, over its quota, of too large a file, read-only or not ours.
 _UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES)
 # A file where a folder belongs, a folder for a file, a name that cannot be, or nothing at all.
-_MISPLACED = (errno.ENOTDIR, errno.EEXIST, errno.ENOENT, errno.EISDIR, errno.ENAMETOOLONG, errno.ELOOP)
+_MISPLACED = (
+    errno.ENOTDIR,
+    errno.EEXIST,
+    errno.ENOENT,
+    errno.EISDIR,
+    errno.ENAMETOOLONG,
+    errno.ELOOP,
+)
 
 
 def find(arguments: Sequence[str]) -> tuple[str, list[str]]:
@@ -43,7 +50,9 @@ def find(arguments: Sequence[str]) -> tuple[str, list[str]]:
     if not family:
         known = [*FAMILIES, *(name for name in COMMANDS if " " not in name)]
         raise UserError(f"no command '{arguments[0]}'{nearest(arguments[0], known)}")
-    raise UserError(f"'jaxmodpo {arguments[0]}' has no '{' '.join(arguments[1:2])}'; it has {', '.join(family)}")
+    raise UserError(
+        f"'jaxmodpo {arguments[0]}' has no '{' '.join(arguments[1:2])}'; it has {', '.join(family)}"
+    )
 
 
 def _look_for_devices() -> None:
@@ -58,7 +67,11 @@ def _users(error: OSError) -> bool:
     if error.errno in _UNWRITABLE:
         return True
     named = isinstance(error.filename, str | os.PathLike)
-    return error.errno in _MISPLACED and named and not Path(error.filename).is_relative_to(Path(__file__).parent)
+    return (
+        error.errno in _MISPLACED
+        and named
+        and not Path(error.filename).is_relative_to(Path(__file__).parent)
+    )
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -32,62 +32,147 @@ class Command(NamedTuple):
 
 SECTIONS: Mapping[str, Mapping[str, Command]] = {
     "Start here": {
-        "demo": Command("sandbox.demo", "DemoConfig", "demo", "the whole experiment in a small synthetic world"),
-        "run": Command("run", "RunConfig", "run", "run an experiment file, skipping finished phases"),
-        "fit": Command("bench.fit", "FitConfig", "fit", "whether a training step fits a TPU or GPU, and its cost"),
+        "demo": Command(
+            "sandbox.demo", "DemoConfig", "demo", "the whole experiment in a small synthetic world"
+        ),
+        "run": Command(
+            "run", "RunConfig", "run", "run an experiment file, skipping finished phases"
+        ),
+        "fit": Command(
+            "bench.fit",
+            "FitConfig",
+            "fit",
+            "whether a training step fits a TPU or GPU, and its cost",
+        ),
     },
     "Data": {
-        "questions": Command("data.questions", "QuestionsConfig", "questions", "clean and split help-seeking posts"),
-        "personas": Command("personas.command", "PersonasConfig", "personas", "turn a survey into patient personas"),
-        "pairs": Command("data.scored", "PairsConfig", "pairs", "make preference pairs of scored answers"),
+        "questions": Command(
+            "data.questions", "QuestionsConfig", "questions", "clean and split help-seeking posts"
+        ),
+        "personas": Command(
+            "personas.command", "PersonasConfig", "personas", "turn a survey into patient personas"
+        ),
+        "pairs": Command(
+            "data.scored", "PairsConfig", "pairs", "make preference pairs of scored answers"
+        ),
     },
     "Train": {
-        "reward": Command("methods.reward", "RewardConfig", "reward", "train a reward model on preference pairs"),
+        "reward": Command(
+            "methods.reward", "RewardConfig", "reward", "train a reward model on preference pairs"
+        ),
         "align sft": Command("methods.sft", "SFTConfig", "sft", "fine-tune on chosen replies"),
         "align dpo": Command("methods.dpo", "DPOConfig", "dpo", "align to one objective"),
-        "align modpo": Command("methods.modpo", "MODPOConfig", "modpo", "align to several, reward models as margins"),
-        "align joint": Command("methods.joint", "JointConfig", "joint", "align to several, one loss over their pairs"),
+        "align modpo": Command(
+            "methods.modpo", "MODPOConfig", "modpo", "align to several, reward models as margins"
+        ),
+        "align joint": Command(
+            "methods.joint", "JointConfig", "joint", "align to several, one loss over their pairs"
+        ),
         "soup": Command("methods.soup", "SoupConfig", "soup", "average adapters"),
-        "export": Command("models.export", "ExportConfig", "export", "merge an adapter into a full model folder"),
+        "export": Command(
+            "models.export", "ExportConfig", "export", "merge an adapter into a full model folder"
+        ),
     },
     "Sample, judge and measure": {
-        "responses": Command("sampling.command", "ResponsesConfig", "responses", "sample replies from a model"),
-        "preferences": Command(
-            "judging.preferences", "PreferencesConfig", "preferences", "let personas rank replies, for preference pairs"
+        "responses": Command(
+            "sampling.command", "ResponsesConfig", "responses", "sample replies from a model"
         ),
-        "evaluate": Command("evaluation.head_to_head", "EvaluateConfig", "evaluate", "judge models head to head"),
-        "votes": Command("judging.export", "VotesConfig", "votes", "write a ledger's votes to Parquet or JSON Lines"),
-        "judges": Command("evaluation.judges", "JudgesConfig", "judges", "measure how far judges can be believed"),
-        "score policy": Command("methods.score", "ScorePolicyConfig", "score_policy", "log-probabilities of pairs"),
-        "score reward": Command("methods.score", "ScoreRewardConfig", "score_reward", "rewards of pairs"),
-        "score kl": Command("methods.score", "ScoreKLConfig", "score_kl", "how far a policy moved from its base"),
-        "report": Command("evaluation.report", "ReportConfig", "report", "one HTML file about finished runs"),
-        "verify": Command("verify", "VerifyConfig", "verify", "compare finished folders with their manifests"),
+        "preferences": Command(
+            "judging.preferences",
+            "PreferencesConfig",
+            "preferences",
+            "let personas rank replies, for preference pairs",
+        ),
+        "evaluate": Command(
+            "evaluation.head_to_head", "EvaluateConfig", "evaluate", "judge models head to head"
+        ),
+        "votes": Command(
+            "judging.export",
+            "VotesConfig",
+            "votes",
+            "write a ledger's votes to Parquet or JSON Lines",
+        ),
+        "judges": Command(
+            "evaluation.judges", "JudgesConfig", "judges", "measure how far judges can be believed"
+        ),
+        "score policy": Command(
+            "methods.score", "ScorePolicyConfig", "score_policy", "log-probabilities of pairs"
+        ),
+        "score reward": Command(
+            "methods.score", "ScoreRewardConfig", "score_reward", "rewards of pairs"
+        ),
+        "score kl": Command(
+            "methods.score", "ScoreKLConfig", "score_kl", "how far a policy moved from its base"
+        ),
+        "report": Command(
+            "evaluation.report", "ReportConfig", "report", "one HTML file about finished runs"
+        ),
+        "verify": Command(
+            "verify", "VerifyConfig", "verify", "compare finished folders with their manifests"
+        ),
     },
     "Search": {
-        "tune reward": Command("search.tune", "TuneRewardConfig", "tune_reward", "search a reward model's settings"),
+        "tune reward": Command(
+            "search.tune", "TuneRewardConfig", "tune_reward", "search a reward model's settings"
+        ),
         "tune sft": Command("search.tune", "TuneSFTConfig", "tune_sft", "search SFT's settings"),
         "tune dpo": Command("search.tune", "TuneDPOConfig", "tune_dpo", "search DPO's settings"),
-        "tune modpo": Command("search.tune", "TuneMODPOConfig", "tune_modpo", "search MODPO's settings"),
-        "tune joint": Command("search.tune", "TuneJointConfig", "tune_joint", "search Joint-Loss DPO's settings"),
-        "sweep": Command("search.sweep", "SweepConfig", "sweep", "MODPO and soups over a grid of weights"),
+        "tune modpo": Command(
+            "search.tune", "TuneMODPOConfig", "tune_modpo", "search MODPO's settings"
+        ),
+        "tune joint": Command(
+            "search.tune", "TuneJointConfig", "tune_joint", "search Joint-Loss DPO's settings"
+        ),
+        "sweep": Command(
+            "search.sweep", "SweepConfig", "sweep", "MODPO and soups over a grid of weights"
+        ),
     },
     "For developers": {
-        "bench step": Command("bench.step", "BenchStepConfig", "bench_step", "training speed, also against TRL"),
-        "bench logps": Command("bench.logps", "BenchLogpsConfig", "bench_logps", "memory of chunked log-probabilities"),
-        "bench parity": Command("bench.parity", "BenchParityConfig", "bench_parity", "compare with transformers"),
-        "bench load": Command("bench.load", "BenchLoadConfig", "bench_load", "host memory and time of loading a model"),
-        "bench real": Command("bench.real", "BenchRealConfig", "bench_real", "small models on real preferences"),
-        "bench resume": Command("bench.resume", "BenchResumeConfig", "bench_resume", "kill a run often, compare"),
-        "bench judge": Command("bench.judge", "BenchJudgeConfig", "bench_judge", "speed and memory of judging"),
-        "bench injection": Command(
-            "bench.injection", "BenchInjectionConfig", "bench_injection", "do replies that give orders win?"
+        "bench step": Command(
+            "bench.step", "BenchStepConfig", "bench_step", "training speed, also against TRL"
         ),
-        "schemas": Command("json_schemas", "SchemasConfig", "schemas", "JSON Schemas of settings files, for editors"),
-        "sandbox world": Command("sandbox.world", "WorldConfig", "world", "posts, a survey and tiny models"),
-        "sandbox check": Command("sandbox.check", "CheckConfig", "check", "count malformed replies"),
-        "sandbox fronts": Command("sandbox.fronts", "FrontsConfig", "fronts", "MODPO against soups, true rewards"),
-        "sandbox tune": Command("sandbox.tuning", "TuneConfig", "tune", "choose the demo's settings"),
+        "bench logps": Command(
+            "bench.logps", "BenchLogpsConfig", "bench_logps", "memory of chunked log-probabilities"
+        ),
+        "bench parity": Command(
+            "bench.parity", "BenchParityConfig", "bench_parity", "compare with transformers"
+        ),
+        "bench load": Command(
+            "bench.load", "BenchLoadConfig", "bench_load", "host memory and time of loading a model"
+        ),
+        "bench real": Command(
+            "bench.real", "BenchRealConfig", "bench_real", "small models on real preferences"
+        ),
+        "bench resume": Command(
+            "bench.resume", "BenchResumeConfig", "bench_resume", "kill a run often, compare"
+        ),
+        "bench judge": Command(
+            "bench.judge", "BenchJudgeConfig", "bench_judge", "speed and memory of judging"
+        ),
+        "bench injection": Command(
+            "bench.injection",
+            "BenchInjectionConfig",
+            "bench_injection",
+            "do replies that give orders win?",
+        ),
+        "schemas": Command(
+            "json_schemas",
+            "SchemasConfig",
+            "schemas",
+            "JSON Schemas of settings files, for editors",
+        ),
+        "sandbox world": Command(
+            "sandbox.world", "WorldConfig", "world", "posts, a survey and tiny models"
+        ),
+        "sandbox check": Command(
+            "sandbox.check", "CheckConfig", "check", "count malformed replies"
+        ),
+        "sandbox fronts": Command(
+            "sandbox.fronts", "FrontsConfig", "fronts", "MODPO against soups, true rewards"
+        ),
+        "sandbox tune": Command(
+            "sandbox.tuning", "TuneConfig", "tune", "choose the demo's settings"
+        ),
     },
 }
 """commands by section of the overview, in its order"""
@@ -101,13 +186,19 @@ FAMILIES: Mapping[str, str] = {
 }
 """what the members of a family have in common"""
 
-COMMANDS: Mapping[str, Command] = {name: one for section in SECTIONS.values() for name, one in section.items()}
+COMMANDS: Mapping[str, Command] = {
+    name: one for section in SECTIONS.values() for name, one in section.items()
+}
 """every command by its name of one or two words"""
 
 
 def members(family: str) -> dict[str, Command]:
     """Return the commands of a family by their second words; none where there is no such family."""
-    return {name.partition(" ")[2]: one for name, one in COMMANDS.items() if name.startswith(f"{family} ")}
+    return {
+        name.partition(" ")[2]: one
+        for name, one in COMMANDS.items()
+        if name.startswith(f"{family} ")
+    }
 
 
 def load(name: str) -> tuple[type, object]:
@@ -144,6 +235,8 @@ def overview() -> str:
 
 def overview_of(family: str) -> str:
     """Return the text of ``jaxmodpo FAMILY``: a line for each member."""
-    lines = [f"  {family} {member:<12} {command.about}" for member, command in members(family).items()]
+    lines = [
+        f"  {family} {member:<12} {command.about}" for member, command in members(family).items()
+    ]
     head = [f"usage: jaxmodpo {family} {'|'.join(members(family))} [--setting value …]", ""]
     return "\n".join([*head, f"{FAMILIES[family].capitalize()}:", *lines])

@@ -53,13 +53,17 @@ def load_yaml(path: Path) -> dict[str, Any]:
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror}") from error
     except UnicodeDecodeError as error:
-        raise UserError(f"{path} is not UTF-8 text (byte {error.start}); save it as UTF-8") from error
+        raise UserError(
+            f"{path} is not UTF-8 text (byte {error.start}); save it as UTF-8"
+        ) from error
     except ValueError as error:
         raise UserError(f"{path} is not YAML that can be read: {error}") from error
     if value is None:
         raise UserError(f"{path} is empty, and must hold settings, as in 'seed: 1'")
     if not isinstance(value, dict):
-        raise UserError(f"{path} must hold a mapping of settings, as in 'seed: 1', but is {shown(value)}")
+        raise UserError(
+            f"{path} must hold a mapping of settings, as in 'seed: 1', but is {shown(value)}"
+        )
     return value
 
 
@@ -102,9 +106,14 @@ def _values(cls: type, settings: Mapping[str, Any], source: str) -> dict[str, An
     for key, value in settings.items():
         name = str(key).replace("-", "_")
         if name not in fields:
-            raise UserError(f"{source}: unknown setting '{key}'{_suggestion(name, fields, flag=False)}")
+            raise UserError(
+                f"{source}: unknown setting '{key}'{_suggestion(name, fields, flag=False)}"
+            )
         if name in values:
-            raise UserError(f"{source}: the setting '{name}' stands there twice, with a dash and with an underscore")
+            raise UserError(
+                f"{source}: the setting '{name}' stands there twice, with a dash and with an"
+                " underscore"
+            )
         values[name] = value
     return values
 
@@ -151,7 +160,9 @@ def _words(value: Any, hint: Any, source: str, name: str) -> list[str]:
     for word in words:
         # It would be read as a flag of its own.
         if word.startswith("--"):
-            raise UserError(f"{source}: {name} is {shown(word)}, and no value may begin with two dashes")
+            raise UserError(
+                f"{source}: {name} is {shown(word)}, and no value may begin with two dashes"
+            )
     return words
 
 
@@ -175,7 +186,10 @@ def _takes(hint: Any, kind: type) -> bool:
 
 
 def from_mapping(
-    cls: type[Config], settings: Mapping[str, Any], source: str, defaults: Mapping[str, Any] | None = None
+    cls: type[Config],
+    settings: Mapping[str, Any],
+    source: str,
+    defaults: Mapping[str, Any] | None = None,
 ) -> Config:
     """Make a settings dataclass from a mapping, as ``--config`` or an experiment file gives it.
 
@@ -244,12 +258,22 @@ def _settings(cls: type[Config], arguments: list[str], source: str) -> Config:
     import tyro
 
     hints = typing.get_type_hints(cls, include_extras=True)
-    named = [f for f in dataclasses.fields(cls) if tyro.conf.Positional not in typing.get_args(hints[f.name])]  # type: ignore[arg-type]
+    named = [
+        f
+        for f in dataclasses.fields(cls)
+        if tyro.conf.Positional not in typing.get_args(hints[f.name])
+    ]  # type: ignore[arg-type]
     flags = {f"--{f.name.replace('_', '-')}": f for f in named}
     known = [*flags, *(f"--no-{flag[2:]}" for flag in flags)]
-    given = {argument.partition("=")[0].replace("_", "-") for argument in arguments if argument.startswith("--")}
+    given = {
+        argument.partition("=")[0].replace("_", "-")
+        for argument in arguments
+        if argument.startswith("--")
+    }
     for flag in sorted(given - set(known)):
-        raise UserError(f"{source}: unknown flag '{flag}'{_suggestion(flag, dict.fromkeys(known), flag=True)}")
+        raise UserError(
+            f"{source}: unknown flag '{flag}'{_suggestion(flag, dict.fromkeys(known), flag=True)}"
+        )
     none = dataclasses.MISSING
     needed = [flag for flag, f in flags.items() if f.default is none and f.default_factory is none]
     if missing := [flag for flag in needed if flag not in given]:
@@ -327,18 +351,30 @@ def _refuse_remote(value: Any, flag: str, source: str) -> None:
         scheme = _REMOTE.search(str(part))
         if scheme and (isinstance(part, Path) or scheme[1].lower() in _STORES):
             raise UserError(
-                f"{source}: {flag} is {part}, and {scheme[1]}:// is not supported; copy it here or mount it, "
-                "and give a local path"
+                f"{source}: {flag} is {part}, and {scheme[1]}:// is not supported; copy it here or"
+                " mount it, and give a local path"
             )
 
 
 _PYTHONS = (
-    (r"Error parsing (\S+): invalid literal for int\(\) with base 10: (.*)", r"\1 must be a whole number, not \2"),
-    (r"Error parsing (\S+): could not convert string to float: (.*)", r"\1 must be a number, not \2"),
-    (r"Error parsing (\S+): no type matching (.*) could be instantiated from \[(.*)\]\.?", r"\1 must be \2, not \3"),
+    (
+        r"Error parsing (\S+): invalid literal for int\(\) with base 10: (.*)",
+        r"\1 must be a whole number, not \2",
+    ),
+    (
+        r"Error parsing (\S+): could not convert string to float: (.*)",
+        r"\1 must be a number, not \2",
+    ),
+    (
+        r"Error parsing (\S+): no type matching (.*) could be instantiated from \[(.*)\]\.?",
+        r"\1 must be \2, not \3",
+    ),
     (r"Missing value for argument '(\S+)'\. Expected 1 values\.", r"\1 needs a value"),
     (r"Missing from \S+: \S+ (.*) \(required\)", r"it needs \1"),
-    (r"Unrecognized options: (.*)", r"\1 belongs to no flag; leave it out, or put its flag before it"),
+    (
+        r"Unrecognized options: (.*)",
+        r"\1 belongs to no flag; leave it out, or put its flag before it",
+    ),
 )
 """what tyro passes on of Python's own errors, and the same as a sentence about the flag"""
 
@@ -372,9 +408,13 @@ def parse(cls: type[Config], arguments: Sequence[str], prog: str) -> Config:
         import tyro
 
         note = "--config FILE.yaml gives the same settings from a file."
-        return tyro.cli(cls, args=["--help"], prog=prog, description=f"{(cls.__doc__ or '').strip()}\n\n{note}")
+        return tyro.cli(
+            cls, args=["--help"], prog=prog, description=f"{(cls.__doc__ or '').strip()}\n\n{note}"
+        )
     from_file: dict[str, Any] = {}
-    while (at := next((n for n, a in enumerate(arguments) if a.partition("=")[0] == "--config"), None)) is not None:
+    while (
+        at := next((n for n, a in enumerate(arguments) if a.partition("=")[0] == "--config"), None)
+    ) is not None:
         _, attached, name = arguments[at].partition("=")
         if not attached:
             name = arguments[at + 1] if at + 1 < len(arguments) else ""
@@ -384,7 +424,9 @@ def parse(cls: type[Config], arguments: Sequence[str], prog: str) -> Config:
         added = _values(cls, load_yaml(Path(name)), name)
         _arguments(cls, added, name)
         if twice := [setting for setting in added if setting in from_file]:
-            raise UserError(f"{name}: an earlier --config gives the setting '{twice[0]}' as well; leave one out")
+            raise UserError(
+                f"{name}: an earlier --config gives the setting '{twice[0]}' as well; leave one out"
+            )
         from_file |= added
         del arguments[at : at + (1 if attached else 2)]
     source = prog.removeprefix("jaxmodpo ")

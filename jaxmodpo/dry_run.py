@@ -74,11 +74,16 @@ def dry_run(
             for why in cost.unknown:
                 unknown.setdefault(why, []).append(phase.name)
         if phase.config:
-            print(f"    config: {phase.config}  [what it leaves open until it is there: as the search begins]")
+            print(
+                f"    config: {phase.config}  [what it leaves open until it is there: as the search"
+                " begins]"
+            )
         missing |= dict.fromkeys(_print_settings(config, made[:-1]))
     print(f"in all, in hours of one {estimator.chip.name}: {_said(total)}")
     _print_grounds(estimator, total, missing, unknown)
-    if unset := [name for name, value in set_variables(experiment, given).items() if value == f"${name}"]:
+    if unset := [
+        name for name, value in set_variables(experiment, given).items() if value == f"${name}"
+    ]:
         print(f"to run it, give {' and '.join(f'--set {name}=…' for name in unset)}")
 
 
@@ -98,13 +103,17 @@ def _print_settings(config: Any, made: Sequence[tuple[Path, str]]) -> list[str]:
 
 
 def _print_grounds(
-    estimator: Estimator, total: Cost, missing: Mapping[str, None], unknown: Mapping[str, Sequence[str]]
+    estimator: Estimator,
+    total: Cost,
+    missing: Mapping[str, None],
+    unknown: Mapping[str, Sequence[str]],
 ) -> None:
     """Print what the sums rest on, and what they leave out."""
     if total.dollars:
         print(
-            f"dollars at the prices of {Families.load().as_of} (configs/judging/models.yaml), for profiles, posts and "
-            "replies of usual length; a model that thinks before it answers costs more"
+            f"dollars at the prices of {Families.load().as_of} (configs/judging/models.yaml), for"
+            " profiles, posts and replies of usual length; a model that thinks before it answers"
+            " costs more"
         )
     for said in estimator.assumed:
         print(f"assumed: {said}")
@@ -121,8 +130,12 @@ def _origins(value: Any, made: Sequence[tuple[Path, str]]) -> dict[str, str]:
     for part in value if isinstance(value, tuple) else (value,):
         text = str(part).partition("=")[2] or str(part)
         path = Path(text.removeprefix("adapter:"))
-        source = next((name for folder, name in reversed(made) if path.is_relative_to(folder)), None)
-        if isinstance(part, Path) and any(folder != path and folder.is_relative_to(path) for folder, _ in made):
+        source = next(
+            (name for folder, name in reversed(made) if path.is_relative_to(folder)), None
+        )
+        if isinstance(part, Path) and any(
+            folder != path and folder.is_relative_to(path) for folder, _ in made
+        ):
             said[str(path)] = "from the phases before"
         elif source is not None:
             said[str(path)] = f"from {source}"

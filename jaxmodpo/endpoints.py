@@ -101,10 +101,13 @@ def is_local(base_url: str) -> bool:
         raise UserError(f"--base-url {base_url} is not a URL") from None
     if url.username or url.password or url.query:
         raise UserError(
-            "--base-url must hold neither a user name nor a query, since it is written down; see --api-key-env"
+            "--base-url must hold neither a user name nor a query, since it is written down; see"
+            " --api-key-env"
         )
     if url.scheme not in ("http", "https") or not host:
-        raise UserError(f"--base-url {base_url} must begin with http:// or https:// and name a host")
+        raise UserError(
+            f"--base-url {base_url} must begin with http:// or https:// and name a host"
+        )
     if host == "localhost":
         return True
     try:
@@ -129,16 +132,20 @@ def checked_key(base_url: str, api_key_env: str, *, texts: str, allowed: bool, f
     local, url = is_local(base_url), urlsplit(base_url)
     if not (local or allowed):
         raise UserError(
-            f"{texts} would be sent to {url.hostname}; give {flag} if that is allowed, or use a server on this machine"
+            f"{texts} would be sent to {url.hostname}; give {flag} if that is allowed, or use a"
+            " server on this machine"
         )
     # Keys that are read from files end with a line end.
     key = os.environ.get(api_key_env, "").strip()
     if not (key.isascii() and key.isprintable()):
         raise UserError(
-            f"the key in {api_key_env} holds a character that no key has, such as a quotation mark or a line end"
+            f"the key in {api_key_env} holds a character that no key has, such as a quotation mark"
+            " or a line end"
         )
     if not (key or local):
-        raise UserError(f"the environment variable {api_key_env} holds no key for {base_url}; set it")
+        raise UserError(
+            f"the environment variable {api_key_env} holds no key for {base_url}; set it"
+        )
     if not local and url.scheme == "http":
         log.warning("%s and the key go to %s unencrypted (http)", texts, url.hostname)
     return key
@@ -169,4 +176,9 @@ def http_client(base_url: str, seconds: float, certificates: Any = True) -> Any:
     from jaxmodpo.bounded import BoundedClient
 
     # A redirect, or of a server on this machine a proxy from the environment, would take texts elsewhere.
-    return BoundedClient(seconds=seconds, verify=certificates, trust_env=not is_local(base_url), follow_redirects=False)
+    return BoundedClient(
+        seconds=seconds,
+        verify=certificates,
+        trust_env=not is_local(base_url),
+        follow_redirects=False,
+    )

@@ -95,7 +95,9 @@ class Estimator:
         """
         name = name_of_folder(folder)
         if name in SHAPES:
-            self.assumed[f"{folder} is not there: taken to be as large as {name}, after which it is named"] = None
+            self.assumed[
+                f"{folder} is not there: taken to be as large as {name}, after which it is named"
+            ] = None
         elif not folder.exists():
             raise Unknown(folder)
         return name
@@ -120,7 +122,9 @@ class Estimator:
         """Return how many posts files will have, of which some are not there: the paper's, where nothing tells."""
         if all(path in self.counts for path in absent):
             return sum(map(self.rows, files))
-        self.assumed[f"{absent[0]} is not there: taken for the paper's {PAPER_POSTS:,} posts"] = None
+        self.assumed[f"{absent[0]} is not there: taken for the paper's {PAPER_POSTS:,} posts"] = (
+            None
+        )
         return PAPER_POSTS
 
     def replies_per_question(self, responses: Path) -> int:
@@ -165,8 +169,8 @@ class Estimator:
         if needed <= self.chip.hbm_gib * _GIB:
             return []
         return [
-            f"does not fit on one {self.chip.name}: {what} alone are {needed / _GIB:.1f} GiB of {self.chip.hbm_gib:g}; "
-            f"{advice}, or take several chips"
+            f"does not fit on one {self.chip.name}: {what} alone are {needed / _GIB:.1f} GiB of"
+            f" {self.chip.hbm_gib:g}; {advice}, or take several chips"
         ]
 
     def sampling(self, config: Any, replies: int, rows: int) -> float:
@@ -178,7 +182,9 @@ class Estimator:
             rows: of them, at a time.
         """
         shape = decoder_shape(self.model(config.model))
-        weights = _WEIGHT_BYTES[getattr(config, "base_dtype", "bfloat16")] * count(decoder_table(shape))
+        weights = _WEIGHT_BYTES[getattr(config, "base_dtype", "bfloat16")] * count(
+            decoder_table(shape)
+        )
         # Keys and values of every row, on average half filled.
         cache = 4.0 * shape.num_hidden_layers * shape.num_key_value_heads * shape.head_dim
         cache *= rows * (config.max_prompt_length + config.max_new_tokens) / 2
@@ -224,7 +230,10 @@ class Estimator:
             operations += flops.forward(shape, config.lora, tokens)
         adapter = 4.0 * count(adapter_table(decoder_table(shape), config.lora))
         self.adapters[config.output_dir / "adapter"] = adapter
-        needed = _WEIGHT_BYTES[config.base_dtype] * count(decoder_table(shape)) + STATE_BYTES / 4 * adapter
+        needed = (
+            _WEIGHT_BYTES[config.base_dtype] * count(decoder_table(shape))
+            + STATE_BYTES / 4 * adapter
+        )
         what = f"{config.base_dtype} weights, the adapter, its gradients and moments"
         return Cost(
             chip_hours=self.hours(operations),
@@ -252,12 +261,16 @@ class Estimator:
             part.while_running = 3 * 3 * weights
             total.add(part)
         state = STATE_BYTES * parameters
-        total.notes = self.too_large(state, "weights, gradients and moments", "take a smaller encoder")
+        total.notes = self.too_large(
+            state, "weights, gradients and moments", "take a smaller encoder"
+        )
         return total
 
     # ----------------------------------------------------------------------- prices
 
-    def pay(self, cost: Cost, table: str, model: str, calls: int, prompt: float, answer: float) -> None:
+    def pay(
+        self, cost: Cost, table: str, model: str, calls: int, prompt: float, answer: float
+    ) -> None:
         """Add the price of so many calls of so many tokens each, or say that it is not known."""
         from jaxmodpo.judging.families import Families
         from jaxmodpo.judging.judge import Usage
@@ -277,7 +290,9 @@ class Estimator:
         """Add the price of so many replies of an endpoint's model, of usual length and at most so many tokens."""
         self.pay(cost, "models", model, replies, QUESTION_TOKENS + 20, min(REPLY_TOKENS, longest))
 
-    def pay_judge(self, cost: Cost, config: Any, kind: Literal["rank", "compare"], replies: int, criteria: int) -> None:
+    def pay_judge(
+        self, cost: Cost, config: Any, kind: Literal["rank", "compare"], replies: int, criteria: int
+    ) -> None:
         """Add the price of a judge's calls, each of which shows so many replies and asks about so many criteria."""
         from jaxmodpo.judging.families import Families
         from jaxmodpo.judging.forecast import CHARACTERS_PER_TOKEN, answer_tokens, framing
@@ -288,7 +303,10 @@ class Estimator:
         assert cost.judge_calls is not None
         chosen = tuple(load_criteria(config.criteria, config.only)[:criteria])
         ties = getattr(config, "allow_ties", False)
-        frame = len(framing(Prompts.load(config.prompts), kind, chosen, replies, ties)) / CHARACTERS_PER_TOKEN
+        frame = (
+            len(framing(Prompts.load(config.prompts), kind, chosen, replies, ties))
+            / CHARACTERS_PER_TOKEN
+        )
         prompt = frame + PERSONA_TOKENS + QUESTION_TOKENS + replies * REPLY_TOKENS
         answer = answer_tokens(kind, criteria, replies)
         self.pay(cost, config.model_table, config.judge_model, cost.judge_calls, prompt, answer)
@@ -307,7 +325,9 @@ def chip_named(name: str) -> Chip:
     Raises:
         UserError: none is called so.
     """
-    known = {chip.name: chip for chip in chips()} | {chip.topology: chip for chip in chips() if chip.topology}
+    known = {chip.name: chip for chip in chips()} | {
+        chip.topology: chip for chip in chips() if chip.topology
+    }
     if name not in known:
         raise UserError(f"no chip '{name}'{nearest(name, known)}")
     return known[name]

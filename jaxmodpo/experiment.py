@@ -97,9 +97,14 @@ def read_experiment(path: Path) -> Experiment:
         name = str(row.name)
         _refuse_misplaced(name, f"{path}, phase {name!r}", "phase")
         if row.command not in COMMANDS:
-            raise UserError(f"{path}, phase {name}: no command '{row.command}'{nearest(row.command, COMMANDS)}")
+            raise UserError(
+                f"{path}, phase {name}: no command '{row.command}'{nearest(row.command, COMMANDS)}"
+            )
         if row.command == "run":
-            raise UserError(f"{path}, phase {name}: an experiment cannot be a phase of one; list its phases here")
+            raise UserError(
+                f"{path}, phase {name}: an experiment cannot be a phase of one; list its phases"
+                " here"
+            )
         if any(name == phase.name for phase in phases):
             raise UserError(f"{path}: two phases are named '{name}'")
         phases.append(PhaseSpec(name, row.command, row.settings or {}, row.config or ""))
@@ -109,8 +114,8 @@ def read_experiment(path: Path) -> Experiment:
     for variable in variables:
         if variable in ("out", "seed") or not _VARIABLE.fullmatch(variable):
             raise UserError(
-                f"{path}: variables, {variable}: a variable's name is made of letters, digits and underscores, and is "
-                "neither out nor seed"
+                f"{path}: variables, {variable}: a variable's name is made of letters, digits and"
+                " underscores, and is neither out nor seed"
             )
     return Experiment(name, content.seed or 0, variables, tuple(phases))
 
@@ -123,7 +128,9 @@ def _refuse_misplaced(name: str, where: str, what: str) -> None:
     """Refuse a name that is no folder's name below the output folder."""
     if any(part.startswith(".") or not part.strip() for part in name.split("/")):
         article = "an" if what == "experiment" else "a"
-        raise UserError(f"{where}: no part of {article} {what}'s name may be empty or begin with a dot")
+        raise UserError(
+            f"{where}: no part of {article} {what}'s name may be empty or begin with a dot"
+        )
 
 
 def set_variables(experiment: Experiment, given: Mapping[str, str]) -> dict[str, str]:
@@ -135,8 +142,9 @@ def set_variables(experiment: Experiment, given: Mapping[str, str]) -> dict[str,
     for name in given:
         if name not in experiment.variables:
             raise UserError(
-                f"--set: '{experiment.name}' has no variable '{name}'{nearest(name, experiment.variables)}; it has "
-                f"{', '.join(experiment.variables) or 'none'}"
+                f"--set: '{experiment.name}' has no variable"
+                f" '{name}'{nearest(name, experiment.variables)}; it has"
+                f" {', '.join(experiment.variables) or 'none'}"
             )
     merged = {**experiment.variables, **given}
     return {name: f"${name}" if value is None else str(value) for name, value in merged.items()}
@@ -165,7 +173,9 @@ def resolve(
     if not phase.config:
         return from_mapping(cls, settings, source)
     path = Path(str(_filled(phase.config, known, source)))
-    return from_mapping(cls, settings, f"{source}, with {path}", _settings_of(path, cls, earlier, source))
+    return from_mapping(
+        cls, settings, f"{source}, with {path}", _settings_of(path, cls, earlier, source)
+    )
 
 
 def _filled(value: Any, known: Mapping[str, Any], source: str) -> Any:
@@ -177,7 +187,9 @@ def _filled(value: Any, known: Mapping[str, Any], source: str) -> Any:
             names = ", ".join(f"${name}" for name in known)
             raise UserError(f"{source}: in '{value}' only {names} can be used ({error})") from error
         # A variable alone may stand for a switch.
-        switch = {"true": True, "false": False}.get(filled.lower()) if value.startswith("$") else None
+        switch = (
+            {"true": True, "false": False}.get(filled.lower()) if value.startswith("$") else None
+        )
         return filled if switch is None else switch
     if isinstance(value, Mapping):
         return {key: _filled(item, known, source) for key, item in value.items()}
@@ -188,9 +200,19 @@ def _settings_of(path: Path, cls: type, earlier: Sequence[Any], source: str) -> 
     """Return what a phase's ``config`` holds, or where a search has yet to write it, what that starts from."""
     if path.is_file():
         return load_yaml(path)
-    search = next((c for c in reversed(earlier) if hasattr(c, "trials") and c.output_dir / "best.yaml" == path), None)
+    search = next(
+        (
+            c
+            for c in reversed(earlier)
+            if hasattr(c, "trials") and c.output_dir / "best.yaml" == path
+        ),
+        None,
+    )
     if search is None:
-        raise UserError(f"{source}: config: there is no file {path}, and no search in an earlier phase writes it")
+        raise UserError(
+            f"{source}: config: there is no file {path}, and no search in an earlier phase"
+            " writes it"
+        )
     if search.trains is not cls:
         raise UserError(f"{source}: config: {path} will hold the settings of another command")
     known = {field.name for field in fields(cls)} - {"output_dir"}
@@ -271,7 +293,9 @@ def resolve_all(
     return experiment, out, _resolve_phases(path, experiment, out, given)
 
 
-def _resolve_phases(path: Path, experiment: Experiment, out: Path, given: Mapping[str, str]) -> list[Any]:
+def _resolve_phases(
+    path: Path, experiment: Experiment, out: Path, given: Mapping[str, str]
+) -> list[Any]:
     variables = set_variables(experiment, given)
     configs: list[Any] = []
     for phase in experiment.phases:

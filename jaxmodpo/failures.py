@@ -11,7 +11,9 @@ import re
 from collections.abc import Mapping
 from typing import Any, Literal, NamedTuple
 
-Meaning = Literal["account", "key", "model", "schema", "setting", "filter", "busy", "passing", "request", "other"]
+Meaning = Literal[
+    "account", "key", "model", "schema", "setting", "filter", "busy", "passing", "request", "other"
+]
 """account: no credit; key, model, schema and setting hold for every request as well; filter: the request was filtered;
 busy: ask later; passing: ask again; request: this one is not taken; other: said of the address (a redirection)."""
 
@@ -24,29 +26,61 @@ HOPELESS: frozenset[Meaning] = frozenset({"account", "key", "model", "schema", "
 
 ACCOUNT_CODES = frozenset(
     {
-        *("insufficient_quota", "billing_hard_limit_reached", "billing_not_active", "insufficient_balance"),
-        *("insufficient_funds", "insufficient_credits", "payment_required", "account_deactivated", "access_terminated"),
-        *("quota_exceeded_billing", "billing_error", "credit_balance_too_low", "organization_deactivated"),
+        *(
+            "insufficient_quota",
+            "billing_hard_limit_reached",
+            "billing_not_active",
+            "insufficient_balance",
+        ),
+        *(
+            "insufficient_funds",
+            "insufficient_credits",
+            "payment_required",
+            "account_deactivated",
+            "access_terminated",
+        ),
+        *(
+            "quota_exceeded_billing",
+            "billing_error",
+            "credit_balance_too_low",
+            "organization_deactivated",
+        ),
     }
 )
 _KEY_CODES = frozenset({"invalid_api_key", "authentication_error", "invalid_authentication"})
-_MODEL_CODES = frozenset({"model_not_found", "DeploymentNotFound", "invalid_model", "model_not_available"})
-_SETTING_CODES = frozenset(
-    {"unsupported_value", "unsupported_parameter", "unsupported_country_region_territory", "unknown_parameter"}
+_MODEL_CODES = frozenset(
+    {"model_not_found", "DeploymentNotFound", "invalid_model", "model_not_available"}
 )
-_FILTER_CODES = frozenset({"content_filter", "content_policy_violation", "ResponsibleAIPolicyViolation"})
+_SETTING_CODES = frozenset(
+    {
+        "unsupported_value",
+        "unsupported_parameter",
+        "unsupported_country_region_territory",
+        "unknown_parameter",
+    }
+)
+_FILTER_CODES = frozenset(
+    {"content_filter", "content_policy_violation", "ResponsibleAIPolicyViolation"}
+)
 # Characters of a body that are shown: nobody reads more, and taking secrets out of them takes time.
 _LONGEST_BODY = 100_000
 # What a client sends alike with every request.
-_SETTINGS = frozenset({"model", "response_format", "temperature", "top_p", "max_tokens", "max_completion_tokens"})
+_SETTINGS = frozenset(
+    {"model", "response_format", "temperature", "top_p", "max_tokens", "max_completion_tokens"}
+)
 
 _NO_CREDIT = re.compile(
-    r"insufficient[ _](?:balance|credits?|funds)|credit balance is too low|billing (?:hard )?limit|out of credits|"
+    r"insufficient[ _](?:balance|credits?|funds)|credit balance is too low|billing (?:hard"
+    r" )?limit|out of credits|"
     r"account is not active|check your billing",
     re.IGNORECASE,
 )
-_NO_SCHEMA = re.compile(r"response_format|json_schema|structured outputs?|guided_(?:json|decoding)", re.IGNORECASE)
-_TOO_LONG = re.compile(r"context.length|context.window|maximum context|too many tokens|too long", re.IGNORECASE)
+_NO_SCHEMA = re.compile(
+    r"response_format|json_schema|structured outputs?|guided_(?:json|decoding)", re.IGNORECASE
+)
+_TOO_LONG = re.compile(
+    r"context.length|context.window|maximum context|too many tokens|too long", re.IGNORECASE
+)
 
 
 class Failure(NamedTuple):
@@ -66,7 +100,11 @@ class Failure(NamedTuple):
         """Return what it means; ``wait`` says that the server names a time after which to ask again."""
         status, code, words = self.status, self.code, self.message
         names = {code, self.kind}
-        if status == 402 or names & ACCOUNT_CODES or (status in (400, 403) and _NO_CREDIT.search(words)):
+        if (
+            status == 402
+            or names & ACCOUNT_CODES
+            or (status in (400, 403) and _NO_CREDIT.search(words))
+        ):
             return "account"
         if status == 429 and not wait and _NO_CREDIT.search(words):
             return "account"
@@ -91,19 +129,31 @@ class Failure(NamedTuple):
     @property
     def wants_other_limit(self) -> bool:
         """Whether the setting that limits an answer has its newer name here, as at deployments of any name."""
-        return self.status in (400, 422) and "max_tokens" in self.message and "max_completion_tokens" in self.message
+        return (
+            self.status in (400, 422)
+            and "max_tokens" in self.message
+            and "max_completion_tokens" in self.message
+        )
 
 
 def failure_of(status: int, error: Any) -> Failure:
     """Return what an ``error`` of a body says, beside the status of the call; its own status goes before a 200."""
     if not isinstance(error, Mapping):
-        return Failure(0 if status == 200 else status, message=error if isinstance(error, str) else "")
+        return Failure(
+            0 if status == 200 else status, message=error if isinstance(error, str) else ""
+        )
     code = _word(error.get("code"))
     own = [error.get(name) for name in ("code", "status", "status_code")]
     inside = next((int(str(n)) for n in own if _is_status(n)), None)
     if status in (0, 200):
         status = inside if inside is not None else 0
-    return Failure(status, code, _word(error.get("type")), _word(error.get("param")), _word(error.get("message")))
+    return Failure(
+        status,
+        code,
+        _word(error.get("type")),
+        _word(error.get("param")),
+        _word(error.get("message")),
+    )
 
 
 def failure_in(completion: Any) -> Failure | None:
@@ -117,10 +167,16 @@ def failure_in(completion: Any) -> Failure | None:
     choice = choices[0] if isinstance(choices, list) and choices else None
     if isinstance(choice, Mapping) and isinstance(choice.get("message"), Mapping):
         # One that broke off in the middle says so beside what it had written.
-        return failure_of(200, choice["error"]) if isinstance(choice.get("error"), Mapping) else None
+        return (
+            failure_of(200, choice["error"]) if isinstance(choice.get("error"), Mapping) else None
+        )
     error = completion.get("error")
     failure = failure_of(200, error) if error else Failure(0)
-    words = f"not a chat completion: {failure.message}" if failure.message else _no_completion(completion)
+    words = (
+        f"not a chat completion: {failure.message}"
+        if failure.message
+        else _no_completion(completion)
+    )
     return failure._replace(message=words)
 
 
@@ -146,4 +202,8 @@ def _word(value: Any) -> str:
 
 
 def _is_status(value: Any) -> bool:
-    return str(value).isdecimal() and 400 <= int(str(value)[:9]) < 600 if isinstance(value, str | int) else False
+    return (
+        str(value).isdecimal() and 400 <= int(str(value)[:9]) < 600
+        if isinstance(value, str | int)
+        else False
+    )

@@ -42,7 +42,9 @@ def private_database(path: Path) -> None:
     beside = [path.with_name(f"{path.name}{ending}") for ending in DATABASE_FILES]
     for file in (path, *(file for file in beside if file.is_symlink() or file.exists())):
         try:
-            descriptor = os.open(file, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, PRIVATE)
+            descriptor = os.open(
+                file, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, PRIVATE
+            )
         except OSError as error:
             if error.errno != errno.ELOOP:
                 raise
@@ -80,7 +82,9 @@ def atomic_path(path: Path, *, private: bool = False) -> Iterator[Path]:
     temporary = _temporary(path)
     try:
         if private:
-            os.close(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, PRIVATE))
+            os.close(
+                os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, PRIVATE)
+            )
         yield temporary
         _sync(temporary)
         temporary.replace(path)
@@ -199,12 +203,20 @@ def write_text(path: Path, text: str, *, private: bool = False) -> None:
 
 def write_json(path: Path, value: Any, *, private: bool = False) -> None:
     """Write indented JSON atomically; NaN and infinities are refused."""
-    write_text(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n", private=private)
+    write_text(
+        path,
+        json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n",
+        private=private,
+    )
 
 
 def write_jsonl(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
     """Write one JSON object a line, atomically."""
-    write_text(path, "".join(json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n" for row in rows), private=True)
+    write_text(
+        path,
+        "".join(json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n" for row in rows),
+        private=True,
+    )
 
 
 def read_json(path: Path, shape: Any = Any) -> Any:
@@ -219,7 +231,9 @@ def read_json(path: Path, shape: Any = Any) -> Any:
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror}") from error
     except UnicodeDecodeError as error:
-        raise UserError(f"{path} is not UTF-8 text (byte {error.start}); save it as UTF-8") from error
+        raise UserError(
+            f"{path} is not UTF-8 text (byte {error.start}); save it as UTF-8"
+        ) from error
     except ValueError as error:
         raise UserError(f"{path} is not valid JSON: {error}") from error
     return read_as(value, shape, str(path))
@@ -268,9 +282,13 @@ class Journal:
                     try:
                         row = parse_json(line)
                     except ValueError as error:
-                        raise UserError(f"{path}, line {number}: not JSON; move the file away") from error
+                        raise UserError(
+                            f"{path}, line {number}: not JSON; move the file away"
+                        ) from error
                     if not isinstance(row, dict):
-                        raise UserError(f"{path}, line {number}: not a JSON object; move the file away")
+                        raise UserError(
+                            f"{path}, line {number}: not a JSON object; move the file away"
+                        )
                     self.rows.append(row)
                     good += len(line)
         self._file.truncate(good)
@@ -330,16 +348,23 @@ def read_table(path: Path, required: Sequence[str]) -> list[dict[str, str]]:
             _refuse_doubled_columns(path, columns)
             missing = [name for name in required if name not in columns]
             if missing:
-                raise UserError(f"{path} lacks the column {', '.join(missing)}; {_columns_in_words(columns)}")
+                raise UserError(
+                    f"{path} lacks the column {', '.join(missing)}; {_columns_in_words(columns)}"
+                )
             rows = []
             for row in reader:
                 if None in row or None in row.values():
-                    raise UserError(f"{path}, line {reader.line_num}: not {len(columns)} fields as in the header")
+                    raise UserError(
+                        f"{path}, line {reader.line_num}: not {len(columns)} fields as in the"
+                        " header"
+                    )
                 rows.append(row)
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror}") from error
     except UnicodeDecodeError as error:
-        raise UserError(f"{path} is not UTF-8 text (byte {error.start}); save it as UTF-8") from error
+        raise UserError(
+            f"{path} is not UTF-8 text (byte {error.start}); save it as UTF-8"
+        ) from error
     except csv.Error as error:
         raise UserError(f"{path} is not a well-formed CSV file: {error}") from error
     if not rows:
@@ -354,8 +379,8 @@ def _refuse_doubled_columns(path: Path, columns: Sequence[str]) -> None:
         name = " ".join(column.replace("\u2019", "'").split()).casefold()
         if name and (first := places.setdefault(name, place)) != place:
             raise UserError(
-                f"{path}: the column '{_shortened(columns[first - 1])}' stands there twice, as the columns {first} and "
-                f"{place}; remove or rename one"
+                f"{path}: the column '{_shortened(columns[first - 1])}' stands there twice, as the"
+                f" columns {first} and {place}; remove or rename one"
             )
 
 
@@ -364,7 +389,11 @@ def _columns_in_words(columns: Sequence[str]) -> str:
         return "it is empty"
     listed = f"its columns are {', '.join(map(_shortened, columns))}"
     separator = next((s for s in (";", "\t") if len(columns) == 1 and s in columns[0]), None)
-    return f"{listed}; save it with commas between the fields, not {separator!r}" if separator else listed
+    return (
+        f"{listed}; save it with commas between the fields, not {separator!r}"
+        if separator
+        else listed
+    )
 
 
 def _shortened(column: str) -> str:
@@ -378,12 +407,22 @@ def write_table(path: Path, rows: Sequence[Mapping[str, Any]], columns: Sequence
     Before 3.11.9 and 3.12.3 Python leaves a bare carriage return without quotes, and then cannot read the file again.
     Half of a surrogate pair, which no UTF-8 file can hold, becomes U+FFFD.
     """
-    with atomic_path(path, private=True) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
+    with (
+        atomic_path(path, private=True) as temporary,
+        temporary.open("w", encoding="utf-8", newline="") as file,
+    ):
         writer = csv.DictWriter(
-            file, columns, extrasaction="ignore", lineterminator="\n", quoting=csv.QUOTE_ALL, strict=True
+            file,
+            columns,
+            extrasaction="ignore",
+            lineterminator="\n",
+            quoting=csv.QUOTE_ALL,
+            strict=True,
         )
         writer.writeheader()
-        writer.writerows({name: _whole_characters(row[name]) for name in columns if name in row} for row in rows)
+        writer.writerows(
+            {name: _whole_characters(row[name]) for name in columns if name in row} for row in rows
+        )
 
 
 _HALF = re.compile("[\ud800-\udfff]")

@@ -51,9 +51,13 @@ def fingerprint(path: Path, *, remembered: bool = True) -> str:
         files = sorted(
             p
             for p in path.rglob("*")
-            if p.is_file() and p.name != "manifest.json" and not any(s[0] == "." for s in p.relative_to(path).parts)
+            if p.is_file()
+            and p.name != "manifest.json"
+            and not any(s[0] == "." for s in p.relative_to(path).parts)
         )
-        return digest([[str(p.relative_to(path)), fingerprint(p, remembered=remembered)] for p in files])
+        return digest(
+            [[str(p.relative_to(path)), fingerprint(p, remembered=remembered)] for p in files]
+        )
     try:
         return _of_file(path, remembered)
     except OSError as error:
@@ -98,7 +102,11 @@ def _settled(state: dict[str, int], now: int) -> bool:
 def _memory(path: Path) -> Path:
     """Return where a file's hash is remembered: a small file for each, so that commands do not wait for one another."""
     cache = Path(os.environ.get("JAXMODPO_CACHE", Path.home() / ".cache" / "jaxmodpo"))
-    return cache / "fingerprints" / f"{hashlib.sha256(os.fsencode(path.resolve())).hexdigest()[:32]}.json"
+    return (
+        cache
+        / "fingerprints"
+        / f"{hashlib.sha256(os.fsencode(path.resolve())).hexdigest()[:32]}.json"
+    )
 
 
 def _remembered(memory: Path, state: dict[str, int]) -> str | None:

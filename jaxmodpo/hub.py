@@ -12,7 +12,9 @@ from pathlib import Path
 from jaxmodpo.errors import UserError
 
 _ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
-_FILES = re.compile(r"\.(json|jsonl|csv|tsv|txt|yaml|yml|parquet|safetensors|bin|pt|gz)$", re.IGNORECASE)
+_FILES = re.compile(
+    r"\.(json|jsonl|csv|tsv|txt|yaml|yml|parquet|safetensors|bin|pt|gz)$", re.IGNORECASE
+)
 
 
 def local_folder(path: Path) -> Path:
@@ -36,7 +38,9 @@ def local_folder(path: Path) -> Path:
     folders = sorted(folder for folder in snapshots.iterdir() if folder.is_dir())
     if len(folders) != 1:
         listed = ", ".join(folder.name for folder in folders) or "none"
-        raise UserError(f"{path} holds not one snapshot but {listed}; name the snapshot's folder itself")
+        raise UserError(
+            f"{path} holds not one snapshot but {listed}; name the snapshot's folder itself"
+        )
     return folders[0]
 
 
@@ -66,6 +70,6 @@ def download_hint(path: Path) -> str:
         return ""
     folder = path.name
     return (
-        f"; if that is a model on the Hugging Face Hub, download it first (hf download {name} --local-dir {folder}) "
-        f"and give its folder, {folder}"
+        f"; if that is a model on the Hugging Face Hub, download it first (hf download {name}"
+        f" --local-dir {folder}) and give its folder, {folder}"
     )

@@ -27,7 +27,9 @@ RESAMPLES = 2000
 """draws of a bootstrap where nothing else is asked for"""
 
 
-def wilson_interval(successes: float, trials: float, confidence: float = 0.95) -> tuple[float, float] | None:
+def wilson_interval(
+    successes: float, trials: float, confidence: float = 0.95
+) -> tuple[float, float] | None:
     """Return Wilson's score interval of a share of independent trials; None of no trials.
 
     Args:
@@ -43,11 +45,15 @@ def wilson_interval(successes: float, trials: float, confidence: float = 0.95) -
     z = NormalDist().inv_cdf((1 + confidence) / 2)
     share = successes / trials
     middle = (share + z**2 / (2 * trials)) / (1 + z**2 / trials)
-    half = z * math.sqrt(share * (1 - share) / trials + z**2 / (4 * trials**2)) / (1 + z**2 / trials)
+    half = (
+        z * math.sqrt(share * (1 - share) / trials + z**2 / (4 * trials**2)) / (1 + z**2 / trials)
+    )
     return max(middle - half, 0.0), min(middle + half, 1.0)
 
 
-def resampled_questions(questions: int, resamples: int = RESAMPLES, seed: int = 0) -> NDArray[np.intp]:
+def resampled_questions(
+    questions: int, resamples: int = RESAMPLES, seed: int = 0
+) -> NDArray[np.intp]:
     """Draw questions with replacement, as indices: ``[resamples, questions]``.
 
     For statistics that need every question's own values, such as the volume under a front.
@@ -62,7 +68,9 @@ def times_drawn(questions: int, resamples: int = RESAMPLES, seed: int = 0) -> ND
     For statistics of sums over questions: all resamples are then one product of matrices. Statistics with the
     same number of questions and the same seed share their draws, so that their differences are paired.
     """
-    drawn = np.random.default_rng(seed).multinomial(questions, np.full(questions, 1 / questions), size=resamples)
+    drawn = np.random.default_rng(seed).multinomial(
+        questions, np.full(questions, 1 / questions), size=resamples
+    )
     # No count exceeds the number of questions; 2,000 resamples of 10,000 questions are 40 MB instead of 160.
     drawn = drawn.astype(np.uint16 if questions < 2**16 else np.uint32)
     # Later callers get the same array, so none may write to it.

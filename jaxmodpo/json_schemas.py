@@ -46,7 +46,13 @@ Schema = dict[str, Any]
 # Draft 7 is the newest that the YAML support of common editors knows in whole.
 DIALECT = "http://json-schema.org/draft-07/schema#"
 
-_LEAVES: Mapping[Any, str] = {int: "integer", float: "number", str: "string", bool: "boolean", types.NoneType: "null"}
+_LEAVES: Mapping[Any, str] = {
+    int: "integer",
+    float: "number",
+    str: "string",
+    bool: "boolean",
+    types.NoneType: "null",
+}
 
 SCALAR: Schema = {"type": ["string", "number"]}
 """what a reader turns into a text: YAML reads a bare 18 as a number"""
@@ -153,7 +159,11 @@ def setting_schema(hint: Any, *, variables: bool = False) -> Schema:
         several = _array(arguments, inner)
         if arguments[-1] is not Ellipsis:
             return several
-        mappings = [{"type": "object", "additionalProperties": SCALAR}] if _takes_text(arguments[0]) else []
+        mappings = (
+            [{"type": "object", "additionalProperties": SCALAR}]
+            if _takes_text(arguments[0])
+            else []
+        )
         return {"anyOf": [several, inner(arguments[0]), *mappings]}
     if kind in (str, Path):
         return dict(SCALAR)
@@ -174,7 +184,9 @@ def command_schema(command: str, *, variables: bool = False) -> Schema:
         hint = hints[field.name]
         if tyro.conf.Positional in typing.get_args(hint):
             continue  # it has no flag, so no file can give it
-        properties[field.name] = _described(setting_schema(hint, variables=variables), texts.get(field.name, ""))
+        properties[field.name] = _described(
+            setting_schema(hint, variables=variables), texts.get(field.name, "")
+        )
         properties[field.name] |= _default(field)
     return {
         "title": f"Settings of jaxmodpo {command}",
@@ -199,7 +211,9 @@ def experiment_schema() -> Schema:
         }
         for name in commands
     ]
-    schema["definitions"] = {f"settings_{file_name(name)}": command_schema(name, variables=True) for name in commands}
+    schema["definitions"] = {
+        f"settings_{file_name(name)}": command_schema(name, variables=True) for name in commands
+    }
     return schema | {"title": "An experiment of jaxmodpo"}
 
 
@@ -208,8 +222,13 @@ def prompts_schema() -> Schema:
     properties: dict[str, Schema] = {}
     for part, placeholders in PARTS.items():
         names = ", ".join(f"${name}" for name in sorted(placeholders))
-        properties[part] = {"type": "string", "description": f"may hold {names}" if names else "a text as it is"}
-    return _mapping(properties, required=list(PARTS)) | {"title": "Templates of what a judge is asked"}
+        properties[part] = {
+            "type": "string",
+            "description": f"may hold {names}" if names else "a text as it is",
+        }
+    return _mapping(properties, required=list(PARTS)) | {
+        "title": "Templates of what a judge is asked"
+    }
 
 
 def mapping_schema() -> Schema:
@@ -217,7 +236,10 @@ def mapping_schema() -> Schema:
     texts = {"type": "object", "additionalProperties": SCALAR}
     meanings = {"type": "object", "additionalProperties": {"type": ["string", "number", "null"]}}
     answer = {"type": ["string", "number", "boolean", "null"]}
-    answers = {"type": "object", "additionalProperties": {"anyOf": [answer, {"type": "array", "items": answer}]}}
+    answers = {
+        "type": "object",
+        "additionalProperties": {"anyOf": [answer, {"type": "array", "items": answer}]},
+    }
     of_keys: dict[str, Schema] = {
         "column": SCALAR,
         "constant": SCALAR,
@@ -245,7 +267,9 @@ def mapping_schema() -> Schema:
         "drop": answers,
     }
     ordered = {key: properties[key] for key in mapping.KEYS}
-    return _mapping(ordered, required=["fields"]) | {"title": "A mapping of a survey's columns and answers"}
+    return _mapping(ordered, required=["fields"]) | {
+        "title": "A mapping of a survey's columns and answers"
+    }
 
 
 def space_schema() -> Schema:
@@ -270,7 +294,11 @@ def _dimensions(commands: Sequence[str]) -> dict[str, Schema]:
 
 def _dimension(kinds: Sequence[Any]) -> Schema:
     """Return the schema of one setting's values in a search: choices, and for a number a range."""
-    choices = {"type": "array", "minItems": 1, "items": {"anyOf": [shape_schema(kind) for kind in kinds]}}
+    choices = {
+        "type": "array",
+        "minItems": 1,
+        "items": {"anyOf": [shape_schema(kind) for kind in kinds]},
+    }
     numeric = [shape_schema(kind) for kind in kinds if kind in (int, float)]
     if not numeric:
         return choices
@@ -309,7 +337,9 @@ def _object(shape: type) -> Schema:
     properties: dict[str, Schema] = {}
     required: list[str] = []
     for field in dataclasses.fields(shape):
-        properties[field.name] = _described(shape_schema(hints[field.name]), texts.get(field.name, ""))
+        properties[field.name] = _described(
+            shape_schema(hints[field.name]), texts.get(field.name, "")
+        )
         if field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING:
             required.append(field.name)
     return _mapping(properties, required) | {"description": _first_paragraph(shape)}
@@ -317,7 +347,11 @@ def _object(shape: type) -> Schema:
 
 def _mapping(properties: Mapping[str, Schema], required: Sequence[str] = ()) -> Schema:
     """Return the schema of a mapping with these keys and no others."""
-    schema: Schema = {"type": "object", "properties": dict(properties), "additionalProperties": False}
+    schema: Schema = {
+        "type": "object",
+        "properties": dict(properties),
+        "additionalProperties": False,
+    }
     return schema | {"required": list(required)} if required else schema
 
 
@@ -387,7 +421,9 @@ def _texts_below_fields(cls: type) -> dict[str, str]:
     for statement in definition.body:
         if isinstance(statement, ast.AnnAssign) and isinstance(statement.target, ast.Name):
             field = statement.target.id
-        elif isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Constant) and field:
+        elif (
+            isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Constant) and field
+        ):
             texts[field] = str(statement.value.value)
             field = ""
     return texts

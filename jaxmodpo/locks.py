@@ -96,7 +96,9 @@ def _take(folder: Path, command: str) -> FolderLock:
                     raise Held(owner) from None
                 raise
             real = False
-            logger.warning("%s: this file system has no locks; start no second command on the folder", folder)
+            logger.warning(
+                "%s: this file system has no locks; start no second command on the folder", folder
+            )
         if not real or _is_still(path, descriptor):
             break
         os.close(descriptor)  # its owner removed it between the opening and the locking
@@ -124,6 +126,8 @@ def _owner(descriptor: int) -> str:
     try:
         owner = json.loads(os.pread(descriptor, 4096, 0))
         host = str(owner["machine"]).partition("/")[0]
-        return f"process {owner['process']} on {host} ({owner['command']}, since {owner['started']})"
+        return (
+            f"process {owner['process']} on {host} ({owner['command']}, since {owner['started']})"
+        )
     except (OSError, ValueError, KeyError, TypeError):
         return "another process"

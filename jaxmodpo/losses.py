@@ -18,7 +18,15 @@ from jax import Array
 from jax.core import Tracer
 from jax.typing import ArrayLike
 
-__all__ = ["Link", "bradley_terry_loss", "dpo_loss", "joint_dpo_loss", "modpo_loss", "plackett_luce_loss", "sft_loss"]
+__all__ = [
+    "Link",
+    "bradley_terry_loss",
+    "dpo_loss",
+    "joint_dpo_loss",
+    "modpo_loss",
+    "plackett_luce_loss",
+    "sft_loss",
+]
 
 Link = Literal["sigmoid", "hinge", "ipo"]
 
@@ -74,7 +82,11 @@ def dpo_loss(
         raise ValueError(f"label_smoothing belongs to the sigmoid link, not to {link}")
     beta = _check_beta(beta)
     difference = _log_ratio_difference(
-        policy_chosen_logps, policy_rejected_logps, reference_chosen_logps, reference_rejected_logps, ndim=1
+        policy_chosen_logps,
+        policy_rejected_logps,
+        reference_chosen_logps,
+        reference_rejected_logps,
+        ndim=1,
     )
     if link == "ipo":
         return (difference - 1 / (2 * beta)) ** 2
@@ -83,7 +95,9 @@ def dpo_loss(
         return jax.nn.relu(1 - logits)
     if link != "sigmoid":
         raise ValueError(f"the link must be sigmoid, hinge or ipo, not {link}")
-    return -(1 - label_smoothing) * jax.nn.log_sigmoid(logits) - label_smoothing * jax.nn.log_sigmoid(-logits)
+    return -(1 - label_smoothing) * jax.nn.log_sigmoid(
+        logits
+    ) - label_smoothing * jax.nn.log_sigmoid(-logits)
 
 
 def modpo_loss(
@@ -127,11 +141,17 @@ def modpo_loss(
         Optimization*, 2024; the paper's equations 1 and 2.
     """
     difference = _log_ratio_difference(
-        policy_chosen_logps, policy_rejected_logps, reference_chosen_logps, reference_rejected_logps, ndim=1
+        policy_chosen_logps,
+        policy_rejected_logps,
+        reference_chosen_logps,
+        reference_rejected_logps,
+        ndim=1,
     )
     margins = jnp.asarray(reward_margins, jnp.float32)
     if margins.ndim != 2 or margins.shape[1:] != difference.shape:
-        raise ValueError(f"reward_margins must be [margins, {difference.shape[0]}], not {list(margins.shape)}")
+        raise ValueError(
+            f"reward_margins must be [margins, {difference.shape[0]}], not {list(margins.shape)}"
+        )
     simplex = _check_weights(weights, 1 + margins.shape[0], positive=1)
     # An explicit sum, not a matrix product: TPUs would round the product's inputs to bfloat16.
     penalty = jnp.sum(simplex[1:, None] * margins, axis=0)
@@ -169,7 +189,11 @@ def joint_dpo_loss(
         The paper, Methods, "Novel Multi-Objective Method".
     """
     difference = _log_ratio_difference(
-        policy_chosen_logps, policy_rejected_logps, reference_chosen_logps, reference_rejected_logps, ndim=2
+        policy_chosen_logps,
+        policy_rejected_logps,
+        reference_chosen_logps,
+        reference_rejected_logps,
+        ndim=2,
     )
     simplex = _check_weights(weights, difference.shape[0], positive=0)
     return -jax.nn.log_sigmoid(_check_beta(beta) * jnp.sum(simplex[:, None] * difference, axis=0))
@@ -223,7 +247,10 @@ def plackett_luce_loss(rewards: ArrayLike, ranks: ArrayLike | None = None) -> Ar
     """
     values = _float32(rewards)
     if values.ndim != 2 or values.shape[1] < 2:
-        raise ValueError(f"rewards must be [rankings, places], with at least two places, not {list(values.shape)}")
+        raise ValueError(
+            "rewards must be [rankings, places], with at least two places, not"
+            f" {list(values.shape)}"
+        )
     places = jnp.arange(1, values.shape[1] + 1)
     order = jnp.broadcast_to(places, values.shape) if ranks is None else jnp.asarray(ranks)
     if order.shape != values.shape:
@@ -252,7 +279,10 @@ def sft_loss(token_logps: ArrayLike, completion_mask: ArrayLike) -> Array:
     """
     logps, mask = _float32(token_logps), _float32(completion_mask)
     if logps.shape != mask.shape:
-        raise ValueError(f"token_logps {list(logps.shape)} and completion_mask {list(mask.shape)} differ in shape")
+        raise ValueError(
+            f"token_logps {list(logps.shape)} and completion_mask {list(mask.shape)} differ in"
+            " shape"
+        )
     # Masked positions may hold -inf (padding): select, so that neither value nor gradient sees them.
     total = -jnp.sum(jnp.where(mask > 0, logps, 0.0) * mask)
     return total / jnp.maximum(jnp.sum(mask), 1.0)
@@ -301,6 +331,8 @@ def _log_ratio_difference(
 
     Each log-ratio is formed before the two are subtracted: equal policies then give exactly 0.
     """
-    arrays = [_float32(a) for a in (policy_chosen, policy_rejected, reference_chosen, reference_rejected)]
+    arrays = [
+        _float32(a) for a in (policy_chosen, policy_rejected, reference_chosen, reference_rejected)
+    ]
     _check_shapes(arrays, ndim=ndim)
     return (arrays[0] - arrays[2]) - (arrays[1] - arrays[3])

@@ -45,7 +45,9 @@ def refusal_text(message: dict[str, Any]) -> str:
     said = message.get("refusal")
     content = message.get("content")
     pieces = content if isinstance(content, list) else []
-    refused = [p.get("refusal") for p in pieces if isinstance(p, dict) and p.get("type") == "refusal"]
+    refused = [
+        p.get("refusal") for p in pieces if isinstance(p, dict) and p.get("type") == "refusal"
+    ]
     return str(said or next(filter(None, refused), "") or "")
 
 
@@ -82,5 +84,7 @@ def without_key(text: str, key: str) -> str:
         while at >= 0:
             covered[at : at + len(part)] = [True] * len(part)
             at = text.find(part, at + 1)
-    shown = "".join("\0" if hidden else letter for letter, hidden in zip(text, covered, strict=True))
+    shown = "".join(
+        "\0" if hidden else letter for letter, hidden in zip(text, covered, strict=True)
+    )
     return re.sub("\0+", "[key]", shown)

@@ -47,7 +47,9 @@ def _refuse_halves(text: str, value: Any) -> None:
     try:
         json.dumps(value, ensure_ascii=False, default=str, skipkeys=True).encode()
     except UnicodeEncodeError as error:
-        raise ValueError(f"it holds half of a surrogate pair ({error.object[error.start]!a})") from None
+        raise ValueError(
+            f"it holds half of a surrogate pair ({error.object[error.start]!a})"
+        ) from None
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -62,7 +64,9 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 # How a list of chat messages, or of a message's parts, begins once it was written into a table's cell: as JSON, as
 # Python's repr, as NumPy's.
-_SERIALIZED = re.compile(r"""\s*(?:array\()?\s*\[?\s*\{\s*(['"])(?:role|content|from|value|type|text)\1\s*:""")
+_SERIALIZED = re.compile(
+    r"""\s*(?:array\()?\s*\[?\s*\{\s*(['"])(?:role|content|from|value|type|text)\1\s*:"""
+)
 
 
 def serialized_messages(text: str) -> list[dict[str, Any]] | None:
@@ -74,7 +78,11 @@ def serialized_messages(text: str) -> list[dict[str, Any]] | None:
     except ValueError:
         return None
     messages = value if isinstance(value, list) else [value]
-    return messages if all(isinstance(m, dict) and {"role", "content"} <= m.keys() for m in messages) else None
+    return (
+        messages
+        if all(isinstance(m, dict) and {"role", "content"} <= m.keys() for m in messages)
+        else None
+    )
 
 
 def is_serialized(text: str) -> bool:
@@ -130,7 +138,9 @@ def _size(node: yaml.Node, known: dict[int, int], open_nodes: set[int]) -> int:
         raise ValueError("an alias stands inside of what it stands for")
     if id(node) not in known:
         open_nodes.add(id(node))
-        parts = [part for pair in node.value for part in (pair if isinstance(pair, tuple) else (pair,))]
+        parts = [
+            part for pair in node.value for part in (pair if isinstance(pair, tuple) else (pair,))
+        ]
         known[id(node)] = 1 + sum(_size(part, known, open_nodes) for part in parts)
         open_nodes.remove(id(node))
     if known[id(node)] > _NODES:
@@ -152,13 +162,21 @@ def _mapping(loader: _Loader, node: yaml.Node) -> dict[Any, Any]:
     # Before merges: what a mapping says itself goes before what it merges, as it should.
     names: set[str] = set()
     for key_node, _ in node.value:
-        key = "<<" if key_node.tag == "tag:yaml.org,2002:merge" else loader.construct_object(key_node, deep=True)
+        key = (
+            "<<"
+            if key_node.tag == "tag:yaml.org,2002:merge"
+            else loader.construct_object(key_node, deep=True)
+        )
         if not isinstance(key, Hashable):
-            raise yaml.constructor.ConstructorError(None, None, "a key is a list or a mapping", key_node.start_mark)
+            raise yaml.constructor.ConstructorError(
+                None, None, "a key is a list or a mapping", key_node.start_mark
+            )
         # 1 and "1" are one name everywhere that we read names; True and 1 are even one key in Python.
         if str(key) in names or (isinstance(key, bool) and str(int(key)) in names):
             line = key_node.start_mark.line + 1
-            raise ValueError(f"the key {_short(str(key))} stands twice in one mapping (line {line})")
+            raise ValueError(
+                f"the key {_short(str(key))} stands twice in one mapping (line {line})"
+            )
         names.add(str(key))
         if isinstance(key, bool):
             names.add(str(int(key)))
@@ -178,7 +196,9 @@ def _sequence(loader: _Loader, node: yaml.Node) -> list[Any]:
 def _bool(loader: _Loader, node: yaml.Node) -> bool:
     text = str(loader.construct_scalar(node)).lower()  # type: ignore[arg-type]
     if text not in loader.bool_values:
-        raise ValueError(f"{_short(text)} is neither true nor false (line {node.start_mark.line + 1})")
+        raise ValueError(
+            f"{_short(text)} is neither true nor false (line {node.start_mark.line + 1})"
+        )
     return loader.bool_values[text]
 
 
@@ -193,7 +213,9 @@ def _int(loader: _Loader, node: yaml.Node) -> int:
 
 def _other(_: _Loader, node: yaml.Node) -> Any:
     tag = node.tag.removeprefix("tag:yaml.org,2002:")
-    raise ValueError(f"values of the type {_short(tag)} are not read (line {node.start_mark.line + 1})")
+    raise ValueError(
+        f"values of the type {_short(tag)} are not read (line {node.start_mark.line + 1})"
+    )
 
 
 def _short(text: str) -> str:
@@ -202,7 +224,11 @@ def _short(text: str) -> str:
 
 _TAG = "tag:yaml.org,2002:"
 for _tag, _pattern, _first in (
-    ("bool", r"yes|Yes|YES|no|No|NO|true|True|TRUE|false|False|FALSE|on|On|ON|off|Off|OFF", "yYnNtTfFoO"),
+    (
+        "bool",
+        r"yes|Yes|YES|no|No|NO|true|True|TRUE|false|False|FALSE|on|On|ON|off|Off|OFF",
+        "yYnNtTfFoO",
+    ),
     ("null", r"~|null|Null|NULL|", ["~", "n", "N", ""]),
     ("merge", r"<<", ["<"]),
     ("int", r"-?(?:0|[1-9][0-9]*)", "-0123456789"),

@@ -34,7 +34,18 @@ MANIFEST = "manifest.json"
 _WRITTEN_TO = (
     *(MANIFEST, "sampled.jsonl", "metrics.jsonl", "votes.sqlite", "study.db"),
     *(f"{name}{ending}" for name in ("votes.sqlite", "study.db") for ending in DATABASE_FILES),
-    *("checkpoints", "batches", "points", "trials", "figures", "tensorboard", "wandb", "dpo", "modpo", "soup"),
+    *(
+        "checkpoints",
+        "batches",
+        "points",
+        "trials",
+        "figures",
+        "tensorboard",
+        "wandb",
+        "dpo",
+        "modpo",
+        "soup",
+    ),
 )
 
 
@@ -75,7 +86,9 @@ class Phase:
                 raise UserError(f"{name}: no such file or folder: {path}{download_hint(path)}")
         identity = {
             "command": command,
-            "settings": {k: v for k, v in as_mapping(config).items() if k not in incidental(type(config))},
+            "settings": {
+                k: v for k, v in as_mapping(config).items() if k not in incidental(type(config))
+            },
             "inputs": {name: fingerprint(path) for name, path in inputs.items()},
         }
         path = directory / MANIFEST
@@ -101,8 +114,8 @@ class Phase:
             claimed = manifest.get("status") == "finished" or others or isinstance(held, Held)
             if difference and claimed:
                 raise UserError(
-                    f"{directory} holds a run with other settings ({difference}); choose another output "
-                    "folder or remove that one"
+                    f"{directory} holds a run with other settings ({difference}); choose another"
+                    " output folder or remove that one"
                 )
             if not difference and manifest.get("status") == "finished":
                 _check_outputs(directory, manifest)
@@ -112,7 +125,8 @@ class Phase:
                 return cls(directory, manifest, True)
         if isinstance(held, Held):
             raise UserError(
-                f"{directory} is in use by {held}; wait until that has ended, or choose another output folder"
+                f"{directory} is in use by {held}; wait until that has ended, or choose another"
+                " output folder"
             )
         # Of processes elsewhere nobody can say whether they live; the lock says that none is at work here.
         remove_leftovers(directory, 3600 if held.real else None)
@@ -142,7 +156,9 @@ class Phase:
         try:
             self._lock = lock(self.directory, str(self.manifest["identity"]["command"]))
         except Held as held:
-            raise UserError(f"{self.directory} is in use by {held}; wait until that has ended") from None
+            raise UserError(
+                f"{self.directory} is in use by {held}; wait until that has ended"
+            ) from None
         self.manifest |= {"status": "running"}
         self.manifest.setdefault("lives", []).append(_life())
         write_json(self.directory / MANIFEST, self.manifest)
@@ -168,9 +184,14 @@ class Phase:
             "status": "finished",
             "results": results,
             "outputs": {
-                str(p.relative_to(self.directory)): {"bytes": p.stat().st_size, "sha256": fingerprint(p)}
+                str(p.relative_to(self.directory)): {
+                    "bytes": p.stat().st_size,
+                    "sha256": fingerprint(p),
+                }
                 for p in sorted(self.directory.rglob("*"))
-                if p.is_file() and not is_kept_apart(p.relative_to(self.directory)) and not _is_within(p, work)
+                if p.is_file()
+                and not is_kept_apart(p.relative_to(self.directory))
+                and not _is_within(p, work)
             },
             "removed": [str(p.relative_to(self.directory)) for p in work],
             "environment": environment(),
@@ -379,10 +400,13 @@ def _check_outputs(directory: Path, manifest: Mapping[str, Any]) -> None:
         try:
             size = (directory / name).stat().st_size
         except OSError:
-            raise UserError(f"{directory} was finished, but its file {name} is missing; {advice}") from None
+            raise UserError(
+                f"{directory} was finished, but its file {name} is missing; {advice}"
+            ) from None
         if isinstance(output, Mapping) and size != output["bytes"]:
             raise UserError(
-                f"{directory} was finished, but its file {name} has {size} bytes and not {output['bytes']}; {advice}"
+                f"{directory} was finished, but its file {name} has {size} bytes and not"
+                f" {output['bytes']}; {advice}"
             )
 
 

@@ -28,9 +28,20 @@ class Progress(tqdm):
 
     def __init__(self, label: str, total: int | None, unit: str, initial: int = 0, **settings: Any):
         self.is_watched = sys.stderr.isatty()
-        self._label, self._unit, self._done, self._told, self._note = label, unit, initial, time.monotonic(), ""
+        self._label, self._unit, self._done, self._told, self._note = (
+            label,
+            unit,
+            initial,
+            time.monotonic(),
+            "",
+        )
         super().__init__(
-            total=total, desc=label, unit=f" {unit}", initial=initial, disable=not self.is_watched, **settings
+            total=total,
+            desc=label,
+            unit=f" {unit}",
+            initial=initial,
+            disable=not self.is_watched,
+            **settings,
         )
 
     def update(self, n: float | None = 1) -> bool | None:

@@ -159,7 +159,9 @@ def declared(cls: type) -> Mapping[str, Range]:
 def incidental(cls: type) -> frozenset[str]:
     """Return the settings of a dataclass that are no part of a run's identity."""
     hints = typing.get_type_hints(cls, include_extras=True)
-    return frozenset(name for name, hint in hints.items() if _INCIDENTAL in getattr(hint, "__metadata__", ()))
+    return frozenset(
+        name for name, hint in hints.items() if _INCIDENTAL in getattr(hint, "__metadata__", ())
+    )
 
 
 def _within(hint: Any) -> Range | None:
@@ -176,7 +178,12 @@ def words(within: Range) -> str:
     """Return a range as it follows "must be": ``at least 1``, ``from 0 to 1``."""
     if within.least is not None and within.most is not None:
         return f"from {within.least} to {within.most}"
-    bounds = {"at least": within.least, "above": within.above, "at most": within.most, "below": within.below}
+    bounds = {
+        "at least": within.least,
+        "above": within.above,
+        "at most": within.most,
+        "below": within.below,
+    }
     return " and ".join(f"{word} {bound}" for word, bound in bounds.items() if bound is not None)
 
 

@@ -110,16 +110,21 @@ def pairs_of(
         UserError: a number below 1, or no pair at all.
     """
     if isinstance(per_question, int) and per_question < 1:
-        raise UserError(f"--pairs-per-question must be best-worst, all or at least 1, not {per_question}")
+        raise UserError(
+            f"--pairs-per-question must be best-worst, all or at least 1, not {per_question}"
+        )
     counts = LeftOut()
     pairs = [pair for ranking in rankings for pair in _pairs_of_one(ranking, per_question, counts)]
     if left_out is not None:
         left_out.add(counts)
     if not pairs:
-        raise UserError("the rankings give no pair: all their responses are tied or have the same text")
+        raise UserError(
+            "the rankings give no pair: all their responses are tied or have the same text"
+        )
     if counts.tied or counts.identical:
         logger.info(
-            "%d pairs of %d rankings; left out: %d of tied responses, %d of responses with the same text",
+            "%d pairs of %d rankings; left out: %d of tied responses, %d of responses with the same"
+            " text",
             len(pairs),
             len(rankings),
             counts.tied,
@@ -128,7 +133,9 @@ def pairs_of(
     return pairs
 
 
-def _pairs_of_one(ranking: Ranking, per_question: PairsPerQuestion, left_out: LeftOut) -> Iterator[Pair]:
+def _pairs_of_one(
+    ranking: Ranking, per_question: PairsPerQuestion, left_out: LeftOut
+) -> Iterator[Pair]:
     """Yield a ranking's pairs, the widest gaps between ranks first."""
     comparisons = two_by_two([-rank for rank in ranking.ranks])
     if per_question == "best-worst":
@@ -152,7 +159,9 @@ def _text_of(_: Ranking, candidate: Candidate) -> Hashable:
 
 
 def without_repeats(
-    rankings: Sequence[Ranking], left_out: LeftOut, key: Callable[[Ranking, Candidate], Hashable] = _text_of
+    rankings: Sequence[Ranking],
+    left_out: LeftOut,
+    key: Callable[[Ranking, Candidate], Hashable] = _text_of,
 ) -> list[Ranking]:
     """Return rankings in which no text stands twice, since none is better than itself; its best place is kept.
 
@@ -169,7 +178,9 @@ def without_repeats(
     ]
 
 
-def _without_repeats(ranking: Ranking, left_out: LeftOut, key: Callable[[Ranking, Candidate], Hashable]) -> Ranking:
+def _without_repeats(
+    ranking: Ranking, left_out: LeftOut, key: Callable[[Ranking, Candidate], Hashable]
+) -> Ranking:
     """Return a ranking in which each text stands once, at its best place; the same one if none stands twice."""
     texts = [key(ranking, candidate) for candidate in ranking.candidates]
     repeated_pairs = _pairs_within(texts)
@@ -182,7 +193,9 @@ def _without_repeats(ranking: Ranking, left_out: LeftOut, key: Callable[[Ranking
     candidates = tuple(ranking.candidates[place] for place in first_places.values())
     ranks = [ranking.ranks[place] for place in first_places.values()]
     # Those that follow a removed reply move up: 1, 2, 4 become 1, 2, 3, and 1, 1, 4 become 1, 1, 3.
-    return replace(ranking, candidates=candidates, ranks=tuple(ranks.index(rank) + 1 for rank in ranks))
+    return replace(
+        ranking, candidates=candidates, ranks=tuple(ranks.index(rank) + 1 for rank in ranks)
+    )
 
 
 def tied_pairs(rankings: Sequence[Ranking]) -> int:

@@ -89,7 +89,10 @@ class Ranking:
     def __post_init__(self) -> None:
         ranks = self.ranks or tuple(range(1, len(self.candidates) + 1))
         assert len(ranks) == len(self.candidates), self.question_id
-        assert all(r in (n, before) for n, (before, r) in enumerate(zip((0, *ranks), ranks, strict=False), 1)), ranks
+        assert all(
+            r in (n, before)
+            for n, (before, r) in enumerate(zip((0, *ranks), ranks, strict=False), 1)
+        ), ranks
         object.__setattr__(self, "ranks", ranks)
 
     @property
@@ -103,7 +106,10 @@ def read_questions(path: Path) -> list[Question]:
     rows = read_table(path, ["question_id", "question_text"])
     _refuse_doubles(path, "question_id", (row["question_id"] for row in rows))
     return [
-        Question(row["question_id"], plain_text(row["question_text"], f"{path}, row {number}, question_text"))
+        Question(
+            row["question_id"],
+            plain_text(row["question_text"], f"{path}, row {number}, question_text"),
+        )
         for number, row in enumerate(rows, 1)
     ]
 
@@ -116,11 +122,15 @@ def read_responses(path: Path) -> list[Response]:
     """Read ``question_id, question_text, response_id, response_text`` and, if there, ``model_name``."""
     columns = ["question_id", "question_text", "response_id", "response_text"]
     rows = read_table(path, columns)
-    _refuse_doubles(path, "response_id", (f"{row['question_id']}/{row['response_id']}" for row in rows))
+    _refuse_doubles(
+        path, "response_id", (f"{row['question_id']}/{row['response_id']}" for row in rows)
+    )
     for number, row in enumerate(rows, 1):
         for column in ("question_text", "response_text"):
             plain_text(row[column], f"{path}, row {number}, {column}")
-    return [Response(*(row[c] for c in columns), model_name=row.get("model_name", "")) for row in rows]
+    return [
+        Response(*(row[c] for c in columns), model_name=row.get("model_name", "")) for row in rows
+    ]
 
 
 def write_responses(path: Path, responses: Sequence[Response]) -> None:
@@ -176,27 +186,36 @@ def plain_text(value: Any, where: str) -> str:
         raise UserError(f"{where}: must be a text, not {value!r:.60}")
     if is_serialized(value):
         raise UserError(
-            f"{where}: a list of messages in Python's or JSON's words stands where a text belongs: {value!r:.60}; "
-            "write the text alone, or keep the messages as JSON Lines or Parquet"
+            f"{where}: a list of messages in Python's or JSON's words stands where a text belongs:"
+            f" {value!r:.60}; write the text alone, or keep the messages as JSON Lines or Parquet"
         )
     return value
 
 
 def pair_from_mapping(row: Any, where: str) -> Pair:
     """Read one pair in the authors' layout; ``where`` names it in errors ("f.json, item 3")."""
-    return Pair(*_question_of(row, where), _candidate(row, "chosen", where), _candidate(row, "rejected", where))
+    return Pair(
+        *_question_of(row, where),
+        _candidate(row, "chosen", where),
+        _candidate(row, "rejected", where),
+    )
 
 
 def _question_of(row: Any, where: str) -> tuple[str, str]:
     question = _value(row, "question_id", where), _value(row, "question_text", where)
-    return identifier(question[0], f"{where}, question_id"), plain_text(question[1], f"{where}, question_text")
+    return identifier(question[0], f"{where}, question_id"), plain_text(
+        question[1], f"{where}, question_text"
+    )
 
 
 def _candidate(row: Any, field: str, where: str) -> Candidate:
     reply = _value(row, field, where)
     where = f"{where}, {field}"
     response_id, text = _value(reply, "response_id", where), _value(reply, "response_text", where)
-    return Candidate(identifier(response_id, f"{where}, response_id"), plain_text(text, f"{where}, response_text"))
+    return Candidate(
+        identifier(response_id, f"{where}, response_id"),
+        plain_text(text, f"{where}, response_text"),
+    )
 
 
 def _value(row: Any, field: str, where: str) -> Any:
@@ -229,22 +248,36 @@ def _ranking(row: Any, where: str) -> Ranking:
     question_id, question_text = _question_of(row, where)
     listed = _value(row, "ranking", where)
     if not isinstance(listed, list):
-        raise UserError(f"{where}: ranking must be a list of rank, response_id, response_text, not {listed!r:.60}")
+        raise UserError(
+            f"{where}: ranking must be a list of rank, response_id, response_text, not"
+            f" {listed!r:.60}"
+        )
     ranked: list[tuple[float, Candidate]] = []
     for number, reply in enumerate(listed):
         rank = _value(reply, "rank", f"{where}, reply {number + 1}")
         if not is_number(rank):
-            raise UserError(f"{where}, reply {number + 1}: the rank must be a number, not {rank!r:.60}")
-        ranked.append((rank, _candidate({"reply": reply}, "reply", f"{where}, number {number + 1}")))
+            raise UserError(
+                f"{where}, reply {number + 1}: the rank must be a number, not {rank!r:.60}"
+            )
+        ranked.append(
+            (rank, _candidate({"reply": reply}, "reply", f"{where}, number {number + 1}"))
+        )
     ranked.sort(key=lambda place: place[0])
     candidates = tuple(candidate for _, candidate in ranked)
     # The same reply may have been sampled twice; one id for two replies is a mistake.
     texts: dict[str, str] = {}
     for candidate in candidates:
-        if texts.setdefault(candidate.response_id, candidate.response_text) != candidate.response_text:
-            raise UserError(f"{where}: the response_id {candidate.response_id} stands for two different replies")
+        if (
+            texts.setdefault(candidate.response_id, candidate.response_text)
+            != candidate.response_text
+        ):
+            raise UserError(
+                f"{where}: the response_id {candidate.response_id} stands for two different replies"
+            )
     ranks = [rank for rank, _ in ranked]
-    return Ranking(question_id, question_text, candidates, tuple(ranks.index(rank) + 1 for rank in ranks))
+    return Ranking(
+        question_id, question_text, candidates, tuple(ranks.index(rank) + 1 for rank in ranks)
+    )
 
 
 def write_rankings(path: Path, rankings: Sequence[Ranking]) -> None:
@@ -256,7 +289,8 @@ def write_rankings(path: Path, rankings: Sequence[Ranking]) -> None:
                 "question_id": r.question_id,
                 "question_text": r.question_text,
                 "ranking": [
-                    {"rank": rank, **dataclasses.asdict(c)} for rank, c in zip(r.ranks, r.candidates, strict=True)
+                    {"rank": rank, **dataclasses.asdict(c)}
+                    for rank, c in zip(r.ranks, r.candidates, strict=True)
                 ],
             }
             for r in rankings

@@ -53,7 +53,12 @@ class Range:
 
     def in_words(self) -> str:
         """Return the bounds as they follow "a number"."""
-        bounds = ((" above", self.above), (" from", self.least), (" to", self.most), (" to below", self.below))
+        bounds = (
+            (" above", self.above),
+            (" from", self.least),
+            (" to", self.most),
+            (" to below", self.below),
+        )
         return "".join(f"{word} {bound}" for word, bound in bounds if bound is not None)
 
 
@@ -79,7 +84,9 @@ def read_as(value: Any, shape: Any, source: str, *path: str) -> Any:
     if kind in (list, tuple, Sequence):
         return _items(value, kind, arguments, source, path)
     if kind in (dict, Mapping):
-        inner = {key: read_as(part, arguments[1], source, *path, str(key)) for key, part in value.items()}
+        inner = {
+            key: read_as(part, arguments[1], source, *path, str(key)) for key, part in value.items()
+        }
         return inner
     if typing.is_typeddict(shape):
         return _typed_mapping(value, shape, source, path)
@@ -140,7 +147,9 @@ def _ranged(value: Any, shape: Any, source: str, path: Sequence[str]) -> Any:
 def _one_of(value: Any, shapes: Sequence[Any], source: str, path: Sequence[str]) -> Any:
     fitting = [shape for shape in shapes if _is_of_kind(value, shape)]
     # Of several kinds of mapping the one that the value names: {"kind": "rank"}.
-    fitting = [shape for shape in fitting if not typing.is_typeddict(shape) or _is_named(value, shape)] or fitting
+    fitting = [
+        shape for shape in fitting if not typing.is_typeddict(shape) or _is_named(value, shape)
+    ] or fitting
     if not fitting:
         raise _wrong(value, " or ".join(map(_in_words, shapes)), source, path)
     for shape in fitting[:-1]:
@@ -153,11 +162,15 @@ def _one_of(value: Any, shapes: Sequence[Any], source: str, path: Sequence[str])
 
 def _is_named(value: Mapping[str, Any], shape: Any) -> bool:
     """Return whether a mapping's fields that can hold certain words alone hold a TypedDict's."""
-    words = {name: hint for name, hint in _hints(shape).items() if typing.get_origin(hint) is Literal}
+    words = {
+        name: hint for name, hint in _hints(shape).items() if typing.get_origin(hint) is Literal
+    }
     return all(name in value and _is_of_kind(value[name], hint) for name, hint in words.items())
 
 
-def _items(value: Any, kind: Any, arguments: Sequence[Any], source: str, path: Sequence[str]) -> Any:
+def _items(
+    value: Any, kind: Any, arguments: Sequence[Any], source: str, path: Sequence[str]
+) -> Any:
     if kind is tuple and arguments[-1] is not Ellipsis:
         if len(value) != len(arguments):
             raise _wrong(value, f"a list of {len(arguments)}", source, path)
@@ -165,7 +178,9 @@ def _items(value: Any, kind: Any, arguments: Sequence[Any], source: str, path: S
     else:
         shapes = [arguments[0]] * len(value)
     numbered = enumerate(zip(value, shapes, strict=True), 1)
-    items = [read_as(part, shape, source, *path, f"item {number}") for number, (part, shape) in numbered]
+    items = [
+        read_as(part, shape, source, *path, f"item {number}") for number, (part, shape) in numbered
+    ]
     return tuple(items) if kind is tuple else items
 
 
@@ -174,7 +189,10 @@ def _typed_mapping(value: Mapping[str, Any], shape: Any, source: str, path: Sequ
     for name in known:
         if name not in value and name in _required(shape):
             raise UserError(f"{place(source, *path)} lacks the field '{name}'")
-    return {k: read_as(part, known[k], source, *path, k) if k in known else part for k, part in value.items()}
+    return {
+        k: read_as(part, known[k], source, *path, k) if k in known else part
+        for k, part in value.items()
+    }
 
 
 def _dataclass(value: Mapping[str, Any], shape: Any, source: str, path: Sequence[str]) -> Any:
@@ -183,7 +201,10 @@ def _dataclass(value: Mapping[str, Any], shape: Any, source: str, path: Sequence
         if key not in known:
             raise UserError(f"{place(source, *path)}: unknown key '{key}'{nearest(key, known)}")
     for name, field in known.items():
-        optional = field.default is not dataclasses.MISSING or field.default_factory is not dataclasses.MISSING
+        optional = (
+            field.default is not dataclasses.MISSING
+            or field.default_factory is not dataclasses.MISSING
+        )
         if name not in value and not optional:
             raise UserError(f"{place(source, *path)} lacks the field '{name}'")
     hints = _hints(shape)
@@ -194,7 +215,9 @@ def _dataclass(value: Mapping[str, Any], shape: Any, source: str, path: Sequence
 def _required(shape: Any) -> frozenset[str]:
     """Return a TypedDict's required keys; its own list misses NotRequired where annotations are texts."""
     hints = typing.get_type_hints(shape, include_extras=True)
-    optional = {name for name, hint in hints.items() if typing.get_origin(hint) is typing.NotRequired}
+    optional = {
+        name for name, hint in hints.items() if typing.get_origin(hint) is typing.NotRequired
+    }
     return frozenset(shape.__required_keys__ - optional)
 
 
@@ -202,7 +225,10 @@ def _required(shape: Any) -> frozenset[str]:
 def _hints(shape: Any) -> dict[str, Any]:
     hints = typing.get_type_hints(shape, include_extras=True)
     wrappers = (typing.Required, typing.NotRequired)
-    return {k: typing.get_args(hint)[0] if typing.get_origin(hint) in wrappers else hint for k, hint in hints.items()}
+    return {
+        k: typing.get_args(hint)[0] if typing.get_origin(hint) in wrappers else hint
+        for k, hint in hints.items()
+    }
 
 
 def _in_words(shape: Any) -> str:
@@ -216,12 +242,20 @@ def _in_words(shape: Any) -> str:
         return " or ".join(map(_in_words, arguments))
     if kind in (list, tuple, Sequence):
         return "a list"
-    words = {int: "a whole number", float: "a number", str: "a text", bool: "true or false", types.NoneType: "null"}
+    words = {
+        int: "a whole number",
+        float: "a number",
+        str: "a text",
+        bool: "true or false",
+        types.NoneType: "null",
+    }
     return words.get(kind, "a mapping with texts as keys")
 
 
 def _wrong(value: Any, needed: str, source: str, path: Sequence[str]) -> UserError:
-    return UserError(f"{place(source, *path)} must {'be' if path else 'hold'} {needed}, not {shown(value)}")
+    return UserError(
+        f"{place(source, *path)} must {'be' if path else 'hold'} {needed}, not {shown(value)}"
+    )
 
 
 def shown(value: Any) -> str:
@@ -254,11 +288,15 @@ class Fields:
             raise UserError(f"{self.source}: the field '{name}' is missing")
         return default if value is None else read_as(value, shape, self.source, name)
 
-    def integer(self, name: str, default: int | None = None, *, least: int = 1, most: int = LARGEST) -> int:
+    def integer(
+        self, name: str, default: int | None = None, *, least: int = 1, most: int = LARGEST
+    ) -> int:
         """Return a whole number from ``least`` to ``most``; without a default the field is needed."""
         return self.read(name, Annotated[int, Range(least=least, most=most)], default)
 
-    def number(self, name: str, default: float | None = None, *, above: float | None = None) -> float:
+    def number(
+        self, name: str, default: float | None = None, *, above: float | None = None
+    ) -> float:
         """Return a finite number, greater than ``above`` where that is given."""
         return float(self.read(name, Annotated[float, Range(above=above)], default))
 
@@ -282,7 +320,8 @@ class Fields:
         for name in sorted(self._left):
             if name not in harmless and not _is_nothing(self._left[name]):
                 raise UserError(
-                    f"{self.source}: the field '{name}' is not supported (it holds {shown(self._left[name])})"
+                    f"{self.source}: the field '{name}' is not supported (it holds"
+                    f" {shown(self._left[name])})"
                 )
 
     def has(self, name: str) -> bool:

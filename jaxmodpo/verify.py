@@ -87,9 +87,14 @@ class Verification:
     @property
     def ending(self) -> str:
         """Say it in a sentence."""
-        said = ", ".join(f"{self.verdicts[verdict]} {verdict}" for verdict in ("OK", "changed", "missing"))
+        said = ", ".join(
+            f"{self.verdicts[verdict]} {verdict}" for verdict in ("OK", "changed", "missing")
+        )
         if self.by_size:
-            said += f"; {self.by_size} of them by size alone, since their manifest holds no digest of them"
+            said += (
+                f"; {self.by_size} of them by size alone, since their manifest holds no digest of"
+                " them"
+            )
         if self.unknown:
             said += f"; {self.unknown} further files, of which no manifest speaks"
         return f"{self.verdicts.total()} files and inputs: {said}"
@@ -115,7 +120,9 @@ def verify(config: VerifyConfig) -> Verification:
         if not config.inputs:
             continue
         for name, path, recorded in _inputs(manifest):
-            verdict = "missing" if not path.exists() else "OK" if _now(path) == recorded else "changed"
+            verdict = (
+                "missing" if not path.exists() else "OK" if _now(path) == recorded else "changed"
+            )
             found.verdicts[verdict] += 1
             _tell(verdict, path, f"input: {name}")
     return found
@@ -127,12 +134,21 @@ _SIZE_ALONE = "by size alone"
 def _manifest(folder: Path) -> _Manifest:
     path = folder / MANIFEST
     if not path.is_file():
-        below = sorted(str(inner.parent) for inner in folder.glob(f"*/{MANIFEST}")) if folder.is_dir() else []
+        below = (
+            sorted(str(inner.parent) for inner in folder.glob(f"*/{MANIFEST}"))
+            if folder.is_dir()
+            else []
+        )
         hint = f"; those with one are {', '.join(below[:8])}" if below else ""
-        raise UserError(f"{folder} has no {MANIFEST}: give the output folder of a finished command{hint}")
+        raise UserError(
+            f"{folder} has no {MANIFEST}: give the output folder of a finished command{hint}"
+        )
     manifest = read_as(read_json(path), _Manifest, str(path))
     if manifest["status"] != "finished":
-        raise UserError(f"{folder} is not finished, so that there is nothing to compare; run the same command again")
+        raise UserError(
+            f"{folder} is not finished, so that there is nothing to compare; run the same command"
+            " again"
+        )
     return manifest
 
 

@@ -19,13 +19,17 @@ os.environ.setdefault("JAX_PLATFORMS", "cpu")
 # A shell starts what it runs in the background with Ctrl-C ignored, and so would be all that the tests interrupt.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
-REAL_DATA = Path(os.environ.get("JAXMODPO_TEST_DATA", Path(__file__).parents[1].parent / "shared" / "data"))
+REAL_DATA = Path(
+    os.environ.get("JAXMODPO_TEST_DATA", Path(__file__).parents[1].parent / "shared" / "data")
+)
 """where real inputs lie, which are no part of the project; CONTRIBUTING.md says which"""
 
 
 def _ignore_hung_up(self: socketserver.BaseServer, request: Any, client_address: Any) -> None:
     """Say nothing where a client has hung up, which many tests are about; its traceback would stand in another's."""
-    if not isinstance(sys.exc_info()[1], OSError | ValueError):  # ValueError: the file of a closed connection
+    if not isinstance(
+        sys.exc_info()[1], OSError | ValueError
+    ):  # ValueError: the file of a closed connection
         _handle_error(self, request, client_address)
 
 
@@ -40,14 +44,20 @@ def pytest_configure(config: pytest.Config) -> None:
         # Most of the time goes into compiling, and workers and runs that are started again compile the same.
         compiled = tempfile.TemporaryDirectory(prefix="jaxmodpo-compiled-")
         config.add_cleanup(compiled.cleanup)
-        os.environ |= {"JAX_COMPILATION_CACHE_DIR": compiled.name, "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.3"}
+        os.environ |= {
+            "JAX_COMPILATION_CACHE_DIR": compiled.name,
+            "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.3",
+        }
     if getattr(config.option, "numprocesses", None):
         return  # it runs no test itself
     here = str(Path(__file__).parent / "without_torch")
     os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [here, os.environ.get("PYTHONPATH")]))
     # Two workers with two threads each on two cores are slower than with one each.
     if worker is not None and hasattr(os, "sched_setaffinity"):
-        cores, workers = sorted(os.sched_getaffinity(0)), int(os.environ["PYTEST_XDIST_WORKER_COUNT"])
+        cores, workers = (
+            sorted(os.sched_getaffinity(0)),
+            int(os.environ["PYTEST_XDIST_WORKER_COUNT"]),
+        )
         os.sched_setaffinity(0, cores[int(worker.removeprefix("gw")) % len(cores) :: workers])
 
 

@@ -20,7 +20,9 @@ ANNOTATIONS = {"$schema", "title", "description", "default", "definitions"}
 """keywords that refuse nothing"""
 
 
-def errors(schema: Mapping[str, Any], value: Any, root: Mapping[str, Any] | None = None, at: str = "") -> list[str]:
+def errors(
+    schema: Mapping[str, Any], value: Any, root: Mapping[str, Any] | None = None, at: str = ""
+) -> list[str]:
     """Return where a value breaks a schema, and by which keyword: ``phases/0/command enum``."""
     whole = schema if root is None else root
     if "$ref" in schema:
@@ -29,7 +31,9 @@ def errors(schema: Mapping[str, Any], value: Any, root: Mapping[str, Any] | None
     return list(_errors(schema, value, whole, at))
 
 
-def _errors(schema: Mapping[str, Any], value: Any, root: Mapping[str, Any], at: str) -> Iterator[str]:
+def _errors(
+    schema: Mapping[str, Any], value: Any, root: Mapping[str, Any], at: str
+) -> Iterator[str]:
     for keyword, expected in schema.items():
         if keyword in ANNOTATIONS or keyword == "then":
             continue
@@ -69,7 +73,9 @@ def _object_errors(
                 yield from errors(schema["additionalProperties"], part, root, f"{at}/{name}")
 
 
-def _array_errors(keyword: str, expected: Any, value: list[Any], root: Mapping[str, Any], at: str) -> Iterator[str]:
+def _array_errors(
+    keyword: str, expected: Any, value: list[Any], root: Mapping[str, Any], at: str
+) -> Iterator[str]:
     if keyword == "items":
         for number, part in enumerate(value):
             yield from errors(expected, part, root, f"{at}/{number}")
@@ -80,7 +86,10 @@ def _array_errors(keyword: str, expected: Any, value: list[Any], root: Mapping[s
 def _holds(keyword: str, expected: Any, value: Any) -> bool:
     """Return whether a value that is no container's matter fits one keyword."""
     if keyword == "type":
-        return any(_is_of_type(value, name) for name in ([expected] if isinstance(expected, str) else expected))
+        return any(
+            _is_of_type(value, name)
+            for name in ([expected] if isinstance(expected, str) else expected)
+        )
     if keyword == "enum":
         return any(type(value) is type(one) and value == one for one in expected)
     if keyword == "const":

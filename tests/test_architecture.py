@@ -45,7 +45,16 @@ EXCEPTIONS: Mapping[tuple[str, str], str] = {
 }
 """arrows that are there and should not be, each with the reason; one that is gone must be taken off the list"""
 
-WITHOUT_DEVICE = {"judging", "personas", "evaluation", "cli", "commands", "experiment", "run", "verify"}
+WITHOUT_DEVICE = {
+    "judging",
+    "personas",
+    "evaluation",
+    "cli",
+    "commands",
+    "experiment",
+    "run",
+    "verify",
+}
 """rooms and modules whose import brings no array library, so that they start at once and run anywhere"""
 
 ARRAY_LIBRARIES = {"jax", "flax", "optax", "orbax", "torch"}
@@ -94,7 +103,10 @@ def imported_names(source: str, *, everywhere: bool) -> set[str]:
 @functools.cache
 def imports(*, everywhere: bool) -> dict[str, set[str]]:
     """Return every module's imports: all of them, or those that run when it is imported."""
-    return {name: imported_names(path.read_text(), everywhere=everywhere) for name, path in FILES.items()}
+    return {
+        name: imported_names(path.read_text(), everywhere=everywhere)
+        for name, path in FILES.items()
+    }
 
 
 def room_of(module: str) -> str:
@@ -166,13 +178,17 @@ def test_what_needs_no_device_imports_no_array_library(place: str):
     assert modules
     for module in modules:
         imported_by = reached(module, graph)
-        heavy = {name: by for name, by in imported_by.items() if name.split(".")[0] in ARRAY_LIBRARIES}
+        heavy = {
+            name: by for name, by in imported_by.items() if name.split(".")[0] in ARRAY_LIBRARIES
+        }
         assert not heavy, f"importing {module} brings {heavy}"
 
 
 def test_the_foundation_imports_no_array_library():
     graph = imports(everywhere=False)
-    outside = {module for module in graph if module.count(".") == 1 and FILES[module].name != "__init__.py"}
+    outside = {
+        module for module in graph if module.count(".") == 1 and FILES[module].name != "__init__.py"
+    }
     for module in outside - {f"jaxmodpo.{name}" for name in PROGRAM | {"losses"}}:
         assert not {name.split(".")[0] for name in reached(module, graph)} & ARRAY_LIBRARIES, module
 
@@ -184,7 +200,10 @@ def test_losses_import_jax_and_numpy_alone():
 
 
 def test_an_arrow_that_the_design_lacks_is_found():
-    source = "from jaxmodpo.errors import UserError\ndef late():\n    from jaxmodpo.training import mesh\n"
+    source = (
+        "from jaxmodpo.errors import UserError\ndef late():\n    from jaxmodpo.training import"
+        " mesh\n"
+    )
     everything = imported_names(source, everywhere=True)
     assert everything == {"jaxmodpo.errors", "jaxmodpo.training.mesh"}
     assert imported_names(source, everywhere=False) == {"jaxmodpo.errors"}
@@ -194,6 +213,6 @@ def test_an_arrow_that_the_design_lacks_is_found():
     assert arrows({"jaxmodpo.files": {"jaxmodpo.data.pairs", "jaxmodpo.schema"}}) == {
         ("files", "data"): ["jaxmodpo.files imports jaxmodpo.data.pairs"]
     }
-    assert arrows({"jaxmodpo.data.pairs": {"jaxmodpo.cli"}, "jaxmodpo.bench.fit": {"jaxmodpo.cli"}}).keys() == {
-        ("data", "cli")
-    }
+    assert arrows(
+        {"jaxmodpo.data.pairs": {"jaxmodpo.cli"}, "jaxmodpo.bench.fit": {"jaxmodpo.cli"}}
+    ).keys() == {("data", "cli")}

@@ -96,12 +96,18 @@ def test_a_journal_drops_a_torn_last_line_and_goes_on(tmp_path):
 def test_half_of_a_surrogate_pair_is_refused_where_it_is_read(tmp_path):
     """Python's JSON lets it in; hashing, databases and UTF-8 files do not let it out."""
     file = tmp_path / "personas.json"
-    for text, whole in ((r"sad \ud83d\ude22", True), (r"\\ud83d is its code", True), (r"sad \ud83d", False)):
+    for text, whole in (
+        (r"sad \ud83d\ude22", True),
+        (r"\\ud83d is its code", True),
+        (r"sad \ud83d", False),
+    ):
         file.write_text(f'{{"p": "{text}"}}')
         if whole:
             assert len(read_personas(file)) == 1
         else:
-            with pytest.raises(UserError, match=r"personas\.json is not valid JSON: .*surrogate pair \('\\ud83d'\)"):
+            with pytest.raises(
+                UserError, match=r"personas\.json is not valid JSON: .*surrogate pair \('\\ud83d'\)"
+            ):
                 read_personas(file)
 
 
@@ -110,7 +116,10 @@ def test_records_survive_quotes_newlines_and_other_alphabets(tmp_path):
     write_questions(tmp_path / "q.csv", questions)
     assert read_questions(tmp_path / "q.csv") == questions
     for model in ("", "base"):
-        responses = [Response("1", AWKWARD, "r1", AWKWARD, model), Response("1", AWKWARD, "r2", "", model)]
+        responses = [
+            Response("1", AWKWARD, "r1", AWKWARD, model),
+            Response("1", AWKWARD, "r2", "", model),
+        ]
         write_responses(tmp_path / "r.csv", responses)
         assert read_responses(tmp_path / "r.csv") == responses
     pairs = [Pair("1", AWKWARD, Candidate("a", AWKWARD), Candidate("b", "no"))]
@@ -123,7 +132,11 @@ def test_records_survive_quotes_newlines_and_other_alphabets(tmp_path):
 
 def test_ties_keep_their_shared_rank_in_a_file_of_rankings(tmp_path):
     texts = tuple(Candidate(name, name) for name in "abcd")
-    rankings = [Ranking("1", "q", texts, (1, 1, 3, 3)), Ranking("2", "q", texts), Ranking("3", "q", texts, (1,) * 4)]
+    rankings = [
+        Ranking("1", "q", texts, (1, 1, 3, 3)),
+        Ranking("2", "q", texts),
+        Ranking("3", "q", texts, (1,) * 4),
+    ]
     write_rankings(tmp_path / "k.json", rankings)
     assert [[c["rank"] for c in row["ranking"]] for row in read_json(tmp_path / "k.json")] == [
         [1, 1, 3, 3], [1, 2, 3, 4], [1, 1, 1, 1],
@@ -136,12 +149,20 @@ def test_ties_keep_their_shared_rank_in_a_file_of_rankings(tmp_path):
     ("given", "ranks"), [((0, 0, 1), (1, 1, 3)), ((2, 1, 2), (1, 2, 2)), ((1.5, 1.5, 3), (1, 1, 3))]
 )
 def test_ranks_counted_in_another_way_are_read_as_places(tmp_path, given, ranks):
-    ranking = [{"rank": rank, "response_id": str(n), "response_text": "x"} for n, rank in enumerate(given)]
-    write_json(tmp_path / "k.json", [{"question_id": "1", "question_text": "q", "ranking": ranking}])
+    ranking = [
+        {"rank": rank, "response_id": str(n), "response_text": "x"} for n, rank in enumerate(given)
+    ]
+    write_json(
+        tmp_path / "k.json", [{"question_id": "1", "question_text": "q", "ranking": ranking}]
+    )
     assert read_rankings(tmp_path / "k.json")[0].ranks == ranks
     ranking[1]["rank"] = "second"
-    write_json(tmp_path / "k.json", [{"question_id": "1", "question_text": "q", "ranking": ranking}])
-    with pytest.raises(UserError, match=r"ranking 1, reply 2: the rank must be a number, not 'second'"):
+    write_json(
+        tmp_path / "k.json", [{"question_id": "1", "question_text": "q", "ranking": ranking}]
+    )
+    with pytest.raises(
+        UserError, match=r"ranking 1, reply 2: the rank must be a number, not 'second'"
+    ):
         read_rankings(tmp_path / "k.json")
 
 
@@ -149,7 +170,10 @@ def test_ranks_counted_in_another_way_are_read_as_places(tmp_path, given, ranks)
     ("content", "message"),
     [
         (b"", "lacks the column question_id, question_text; it is empty"),
-        (b"question_id,text\n1,a\n", "lacks the column question_text; its columns are question_id, text"),
+        (
+            b"question_id,text\n1,a\n",
+            "lacks the column question_text; its columns are question_id, text",
+        ),
         (b"question_id,question_text\n", "a header but no rows"),
         (b"question_id,question_text\n1,a\n1,b\n", "the question_id 1 stands there twice"),
         (b"question_id,question_text\n1,\xe9\n", "not UTF-8"),
@@ -158,7 +182,10 @@ def test_ranks_counted_in_another_way_are_read_as_places(tmp_path, given, ranks)
             b"question_id,question_text,question_text\n1,a,b\n",
             "'question_text' stands there twice, as the columns 2 and 3",
         ),
-        (b"question_id,question_text,Question_Text \n1,a,b\n", "'question_text' stands there twice"),
+        (
+            b"question_id,question_text,Question_Text \n1,a,b\n",
+            "'question_text' stands there twice",
+        ),
         (b"question_id;question_text\n1;a\n", "save it with commas between the fields, not ';'"),
         (
             b"question_id,question_text\n1,\"[{'role': 'user', 'content': 'a'}]\"\n",
@@ -239,7 +266,12 @@ def test_what_became_of_a_phase_is_said_even_where_a_finished_one_goes_on(tmp_pa
 
 
 @settings(max_examples=60, deadline=None)
-@given(st.lists(st.tuples(st.text(), st.text(st.sampled_from("a\r\n\"',; \x00\u2028\x85\x0b\ud83d"))), min_size=1))
+@given(
+    st.lists(
+        st.tuples(st.text(), st.text(st.sampled_from("a\r\n\"',; \x00\u2028\x85\x0b\ud83d"))),
+        min_size=1,
+    )
+)
 def test_every_table_that_is_written_can_be_read(tmp_path_factory, cells):
     """Python before 3.11.9 leaves a bare carriage return without quotes; half of a surrogate pair is no UTF-8."""
     path = tmp_path_factory.mktemp("t") / "t.csv"
@@ -262,7 +294,9 @@ def test_an_id_twice_in_rankings_is_refused(tmp_path):
         {"rank": 1, "response_id": "a", "response_text": "x"}, {"rank": 2, "response_id": "a", "response_text": "y"},
     ]}  # fmt: skip
     write_json(tmp_path / "k.json", [row])
-    with pytest.raises(UserError, match="ranking 1: the response_id a stands for two different replies"):
+    with pytest.raises(
+        UserError, match="ranking 1: the response_id a stands for two different replies"
+    ):
         read_rankings(tmp_path / "k.json")
     row["ranking"][1]["response_id"] = "b"
     write_json(tmp_path / "k.json", [row, row])
@@ -305,7 +339,9 @@ def test_no_database_is_made_through_a_link(tmp_path, name):
     elsewhere = tmp_path / "elsewhere"
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / name).symlink_to(elsewhere)
-    with pytest.raises(UserError, match=rf"{name} is a link, and nothing is written through one; remove it"):
+    with pytest.raises(
+        UserError, match=rf"{name} is a link, and nothing is written through one; remove it"
+    ):
         private_database(tmp_path / "out" / "votes.sqlite")
     assert not elsewhere.exists()
 
@@ -338,7 +374,9 @@ def test_a_csv_file_without_a_header_is_empty(tmp_path):
 def test_json_in_another_encoding_is_refused_in_words(tmp_path):
     path = tmp_path / "personas.json"
     path.write_bytes('{"a": 1}'.encode("utf-16"))
-    with pytest.raises(UserError, match=r"personas.json is not UTF-8 text \(byte 0\); save it as UTF-8$"):
+    with pytest.raises(
+        UserError, match=r"personas.json is not UTF-8 text \(byte 0\); save it as UTF-8$"
+    ):
         read_json(path)
 
 

@@ -40,12 +40,22 @@ def _serve(start: bytes, part: bytes, pause: float) -> Iterator[str]:
     [
         (HEADERS + b"Content-Length: 100000\r\n\r\n", b" ", 0.05),
         (b"HTTP/1.1 200 OK\r\nX-A: ", b"a", 0.05),
-        (HEADERS + b"Transfer-Encoding: chunked\r\n\r\n", b"F4240\r\n" + b" " * 0xF4240 + b"\r\n", 0.0),
-        (HEADERS + b"Content-Encoding: gzip\r\nContent-Length: 400000\r\n\r\n", b"\x1f" * 400000, 0.0),
+        (
+            HEADERS + b"Transfer-Encoding: chunked\r\n\r\n",
+            b"F4240\r\n" + b" " * 0xF4240 + b"\r\n",
+            0.0,
+        ),
+        (
+            HEADERS + b"Content-Encoding: gzip\r\nContent-Length: 400000\r\n\r\n",
+            b"\x1f" * 400000,
+            0.0,
+        ),
     ],
 )
 def test_an_answer_without_an_end_is_an_error(start, part, pause):
     for url in _serve(start, part, pause):
         client = make_client(url, "", timeout=0.5, max_retries=0)
         with pytest.raises(openai.APIConnectionError):
-            client.chat.completions.create(model="m", messages=[{"role": "user", "content": "a post"}])
+            client.chat.completions.create(
+                model="m", messages=[{"role": "user", "content": "a post"}]
+            )

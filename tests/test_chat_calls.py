@@ -7,7 +7,9 @@ import pytest
 from jaxmodpo.chat_calls import TokenLimit
 from jaxmodpo.failures import Failure, failure_in
 
-REFUSED = Failure(400, message="'max_tokens' is not supported. Use 'max_completion_tokens' instead.")
+REFUSED = Failure(
+    400, message="'max_tokens' is not supported. Use 'max_completion_tokens' instead."
+)
 
 
 @pytest.mark.parametrize(
@@ -28,9 +30,13 @@ def test_a_call_is_made_again_only_where_it_sent_the_older_name_and_the_newer_on
     assert not limit.renamed_after(Failure(400, message="no such luck"), {"max_tokens": 9})
     assert limit.name == "max_tokens"
     # Two calls that were under way together: the second fails after the first has changed the name.
-    assert limit.renamed_after(REFUSED, {"max_tokens": 9}) and limit.renamed_after(REFUSED, {"max_tokens": 9})
+    assert limit.renamed_after(REFUSED, {"max_tokens": 9}) and limit.renamed_after(
+        REFUSED, {"max_tokens": 9}
+    )
     assert limit.name == "max_completion_tokens"
-    assert not limit.renamed_after(REFUSED, {"max_completion_tokens": 9}), "or it would be asked for ever"
+    assert not limit.renamed_after(REFUSED, {"max_completion_tokens": 9}), (
+        "or it would be asked for ever"
+    )
     assert not limit.renamed_after(REFUSED, {}), "a call that sends no limit"
 
 

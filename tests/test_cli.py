@@ -21,18 +21,34 @@ README = Path(__file__).parent.parent / "README.md"
 
 
 def called(*arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([sys.executable, "-m", "jaxmodpo.cli", *arguments], capture_output=True, text=True)
+    return subprocess.run(
+        [sys.executable, "-m", "jaxmodpo.cli", *arguments], capture_output=True, text=True
+    )
 
 
 def test_help_names_every_command_and_imports_nothing_heavy():
-    code = "import sys; from jaxmodpo.cli import main; main(['--help']); print('\\n'.join(sys.modules))"
+    code = (
+        "import sys; from jaxmodpo.cli import main; main(['--help']);"
+        " print('\\n'.join(sys.modules))"
+    )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     for name, command in COMMANDS.items():
         family, _, member = name.partition(" ")
         line = next(line for line in done.stdout.splitlines() if line.startswith(f"  {family} "))
-        assert line.endswith(command.about) if not member else re.search(rf"[:,] {member}(,|$)", line)
+        assert (
+            line.endswith(command.about) if not member else re.search(rf"[:,] {member}(,|$)", line)
+        )
     loaded = {line.split(".")[0] for line in done.stdout.splitlines()}
-    assert not loaded & {"jax", "flax", "transformers", "pandas", "torch", "numpy", "tyro", "openai"}
+    assert not loaded & {
+        "jax",
+        "flax",
+        "transformers",
+        "pandas",
+        "torch",
+        "numpy",
+        "tyro",
+        "openai",
+    }
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -42,7 +58,9 @@ def test_a_family_lists_its_members(family, capsys):
     main([family, "--help"])
     assert alone == capsys.readouterr().out
     found = members(family)
-    assert found and all(f"  {family} {member} " in alone and one.about in alone for member, one in found.items())
+    assert found and all(
+        f"  {family} {member} " in alone and one.about in alone for member, one in found.items()
+    )
 
 
 def test_every_command_of_two_words_belongs_to_a_family():
@@ -57,13 +75,27 @@ def test_commands_that_tests_start_find_no_torch():
 
 
 def test_a_command_says_when_it_is_finished_and_when_it_was_before(tmp_path):
-    (tmp_path / "posts.csv").write_text("sp_id,seeker_post\n" + "".join(f"p{n},I feel low {n}\n" for n in range(12)))
-    arguments = ["questions", "--input", str(tmp_path / "posts.csv"), "--test-size", "4", "--min-words", "1"]
+    (tmp_path / "posts.csv").write_text(
+        "sp_id,seeker_post\n" + "".join(f"p{n},I feel low {n}\n" for n in range(12))
+    )
+    arguments = [
+        "questions",
+        "--input",
+        str(tmp_path / "posts.csv"),
+        "--test-size",
+        "4",
+        "--min-words",
+        "1",
+    ]
     arguments += ["--output-dir", str(tmp_path / "out")]
     first, again = called(*arguments), called(*arguments)
     assert first.returncode == again.returncode == 0, first.stderr
-    assert first.stderr.endswith(f"finished: {tmp_path / 'out'}; training questions 8, test questions 4\n")
-    assert again.stderr.endswith(f"{tmp_path / 'out'} was finished before; there is nothing to do\n")
+    assert first.stderr.endswith(
+        f"finished: {tmp_path / 'out'}; training questions 8, test questions 4\n"
+    )
+    assert again.stderr.endswith(
+        f"{tmp_path / 'out'} was finished before; there is nothing to do\n"
+    )
 
 
 def test_an_interrupted_process_ends_at_once_with_what_it_said_and_130():
@@ -100,10 +132,15 @@ def test_version(capsys):
         (["algn"], "no command 'algn'; did you mean 'align'?"),
         (["align", "dpoo"], "'jaxmodpo align' has no 'dpoo'; it has sft, dpo, modpo, joint"),
         (["run", "nothing.yaml"], "nothing.yaml"),
-        (["questions", "--input", "nowhere.csv", "--output-dir", "o"], "no such file or folder: nowhere.csv"),
+        (
+            ["questions", "--input", "nowhere.csv", "--output-dir", "o"],
+            "no such file or folder: nowhere.csv",
+        ),
     ],
 )
-def test_what_a_user_can_mend_is_one_sentence_and_exit_code_2(capsys, monkeypatch, tmp_path, arguments, message):
+def test_what_a_user_can_mend_is_one_sentence_and_exit_code_2(
+    capsys, monkeypatch, tmp_path, arguments, message
+):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(SystemExit) as left:
         main(arguments)
@@ -135,12 +172,16 @@ def ended(monkeypatch, function, *arguments: str) -> None:
 def test_a_file_in_a_folders_place_is_a_sentence(monkeypatch, capsys, tmp_path, use, said):
     (tmp_path / "file").touch()
     with pytest.raises(SystemExit) as left:
-        ended(monkeypatch, lambda config: use(config.cache_dir), "--cache-dir", str(tmp_path / "file"))
+        ended(
+            monkeypatch, lambda config: use(config.cache_dir), "--cache-dir", str(tmp_path / "file")
+        )
     assert left.value.code == 2
     assert capsys.readouterr().err == f"jaxmodpo: cannot read or write {tmp_path}/{said}\n"
 
 
-@pytest.mark.parametrize("ours", [FileNotFoundError(2, "no name"), FileNotFoundError(2, "", f"{cli.__file__}.j2")])
+@pytest.mark.parametrize(
+    "ours", [FileNotFoundError(2, "no name"), FileNotFoundError(2, "", f"{cli.__file__}.j2")]
+)
 def test_a_missing_file_of_ours_is_a_fault_of_ours(monkeypatch, ours):
     def function(config: Misplaced) -> None:
         raise ours
@@ -156,10 +197,14 @@ def test_an_unknown_flag_is_exit_code_2_without_a_traceback():
 
 
 def test_every_command_of_the_readme_is_understood():
-    shell = "\n".join(re.findall(r"```sh\n(.*?)```", README.read_text(), re.DOTALL)).replace("\\\n", " ")
+    shell = "\n".join(re.findall(r"```sh\n(.*?)```", README.read_text(), re.DOTALL)).replace(
+        "\\\n", " "
+    )
     commands = [shlex.split(line.strip(), comments=True) for line in shell.splitlines()]
     ours = [words[1:] for words in commands if words and words[0] == "jaxmodpo"]
-    assert {"questions", "personas", "preferences", "reward", "align", "evaluate"} <= {words[0] for words in ours}
+    assert {"questions", "personas", "preferences", "reward", "align", "evaluate"} <= {
+        words[0] for words in ours
+    }
     for words in ours:
         name, rest = find(words)
         settings, _ = load(name)
@@ -167,10 +212,14 @@ def test_every_command_of_the_readme_is_understood():
 
 
 @pytest.mark.parametrize(("devices", "expected"), [([], "cpu"), (["/dev/accel0"], None)])
-def test_where_libtpu_is_installed_without_a_tpu_jax_is_told_to_use_the_cpu(monkeypatch, devices, expected):
+def test_where_libtpu_is_installed_without_a_tpu_jax_is_told_to_use_the_cpu(
+    monkeypatch, devices, expected
+):
     monkeypatch.delenv("JAX_PLATFORMS", raising=False)
     monkeypatch.setattr("jaxmodpo.cli.importlib.util.find_spec", lambda name: name)
-    monkeypatch.setattr("jaxmodpo.cli.glob.glob", lambda place: [d for d in devices if place.startswith(d[:8])])
+    monkeypatch.setattr(
+        "jaxmodpo.cli.glob.glob", lambda place: [d for d in devices if place.startswith(d[:8])]
+    )
     cli._look_for_devices()
     assert os.environ.pop("JAX_PLATFORMS", None) == expected
 
@@ -185,7 +234,9 @@ def test_where_libtpu_is_installed_without_a_tpu_jax_is_told_to_use_the_cpu(monk
     ],
 )
 @pytest.mark.parametrize("arguments", ["--help", "questions --help", "run demo --dry-run"])
-def test_an_output_that_is_closed_or_full_ends_without_a_traceback(arguments, redirection, code, told):
+def test_an_output_that_is_closed_or_full_ends_without_a_traceback(
+    arguments, redirection, code, told
+):
     command = f"set -o pipefail; {sys.executable} -m jaxmodpo.cli {arguments} {redirection}"
     done = subprocess.run(["bash", "-c", command], capture_output=True, text=True)
     assert done.returncode == code and "Traceback" not in done.stderr
@@ -194,4 +245,7 @@ def test_an_output_that_is_closed_or_full_ends_without_a_traceback(arguments, re
 
 def test_a_command_without_its_file_says_what_it_needs():
     done = called("run")
-    assert done.returncode == 2 and "jaxmodpo: run: it needs a YAML file, or the name of one" in done.stderr
+    assert (
+        done.returncode == 2
+        and "jaxmodpo: run: it needs a YAML file, or the name of one" in done.stderr
+    )

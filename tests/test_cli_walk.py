@@ -18,8 +18,12 @@ from jaxmodpo.errors import UserError
 def helps(settings: type) -> dict[str, str]:
     """Return what the help says of each flag, by the setting's name."""
     hints = typing.get_type_hints(settings, include_extras=True)
-    named = [f for f in dataclasses.fields(settings) if tyro.conf.Positional not in typing.get_args(hints[f.name])]
-    return {f.name: (tyro._docstrings.get_field_docstring(settings, f.name, ()) or "") for f in named}
+    named = [
+        f
+        for f in dataclasses.fields(settings)
+        if tyro.conf.Positional not in typing.get_args(hints[f.name])
+    ]
+    return {f.name: tyro._docstrings.get_field_docstring(settings, f.name, ()) or "" for f in named}
 
 
 @pytest.mark.parametrize("name", COMMANDS)

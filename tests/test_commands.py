@@ -34,19 +34,34 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
     "pairs": ({"input": "a.csv", "least_gap": -1}, "--least-gap must be above 0"),
     "reward": ({"model": "m"}, "either --pairs or --rankings"),
     "align sft": (POLICY | {"epochs": 0}, "--epochs must be at least 1"),
-    "align dpo": (POLICY | {"label_smoothing": 0.1, "link": "ipo"}, "--label-smoothing is of the sigmoid link alone"),
+    "align dpo": (
+        POLICY | {"label_smoothing": 0.1, "link": "ipo"},
+        "--label-smoothing is of the sigmoid link alone",
+    ),
     "align modpo": (POLICY | MARGINS | {"weights": [0.5, 0.6]}, "sum to 1"),
     "align joint": (POLICY | SEVERAL | {"pairs": {"a": "p.json"}}, "at least two --pairs"),
     "soup": ({"adapters": ["a"], "weights": [1.0]}, "at least two --adapters"),
     "export": ({"model": "m", "adapter": "a", "shard_mib": 0}, "--shard-mib must be at least 1"),
     "responses": ({"questions": "q.csv"}, "needs --model"),
-    "preferences": (JUDGED | {"responses": "r.csv", "max_concurrency": 0}, "--max-concurrency must be at least 1"),
+    "preferences": (
+        JUDGED | {"responses": "r.csv", "max_concurrency": 0},
+        "--max-concurrency must be at least 1",
+    ),
     "evaluate": (JUDGED | {"responses": {"a": "r.csv"}}, "at least two models"),
     "votes": ({"ledger": "v.sqlite", "output": "v.txt"}, "parquet"),
     "judges": ({"ledger": ["v.sqlite"], "bootstrap": 0}, "--bootstrap must be at least 1"),
-    "score policy": (POLICY | {"output": "o.jsonl", "batch_size": 0}, "--batch-size must be at least 1"),
-    "score reward": (POLICY | {"output": "o.jsonl", "batch_size": 0}, "--batch-size must be at least 1"),
-    "score kl": ({"model": "m", "adapter": "a", "questions": "q.csv", "samples": 0}, "--samples must be at least 1"),
+    "score policy": (
+        POLICY | {"output": "o.jsonl", "batch_size": 0},
+        "--batch-size must be at least 1",
+    ),
+    "score reward": (
+        POLICY | {"output": "o.jsonl", "batch_size": 0},
+        "--batch-size must be at least 1",
+    ),
+    "score kl": (
+        {"model": "m", "adapter": "a", "questions": "q.csv", "samples": 0},
+        "--samples must be at least 1",
+    ),
     "report": ({"inputs": ["out"], "title": [1]}, "title"),
     "verify": ({"folders": ["out"]}, "folders"),
     "tune reward": (SEARCH | {"refit": True}, "takes no --all, --refit or --validation"),
@@ -54,7 +69,10 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
     "tune dpo": (SEARCH | {"space": "nowhere"}, "nowhere"),
     "tune modpo": (SEARCH | MARGINS | {"weights": [0.5, 0.6]}, "sum to 1"),
     "tune joint": (SEARCH | SEVERAL | {"pairs": {"a": "p.json"}}, "at least two --pairs"),
-    "sweep": (POLICY | {"margin": {"safety": "r"}, "questions": "q.csv", "score": ["empathy=rubric"]}, "--score must"),
+    "sweep": (
+        POLICY | {"margin": {"safety": "r"}, "questions": "q.csv", "score": ["empathy=rubric"]},
+        "--score must",
+    ),
     "schemas": ({"output_dir": [1]}, "output_dir"),
     "bench step": ({"batch_size": 0}, "--batch-size must be at least 1"),
     "bench logps": ({"rows": 0}, "must be at least 1"),
@@ -98,10 +116,19 @@ def test_a_wrong_setting_of_a_later_phase_is_refused_before_the_first(tmp_path, 
 @pytest.mark.parametrize("command", PHASES)
 def test_a_command_is_settings_and_a_function_of_them_alone(command):
     settings, function = load(command)
-    assert issubclass(settings, Settings) and dataclasses.is_dataclass(settings) and callable(function)
-    assert settings.cost is not Settings.cost, "what it costs is to be said, if only that nobody knows"
+    assert (
+        issubclass(settings, Settings) and dataclasses.is_dataclass(settings) and callable(function)
+    )
+    assert settings.cost is not Settings.cost, (
+        "what it costs is to be said, if only that nobody knows"
+    )
     folder = {field.name for field in dataclasses.fields(settings)} & {"output_dir"}
-    assert folder <= incidental(settings) or command in ("demo", "bench real", "sandbox tune", "sandbox fronts")
+    assert folder <= incidental(settings) or command in (
+        "demo",
+        "bench real",
+        "sandbox tune",
+        "sandbox fronts",
+    )
 
 
 @pytest.mark.parametrize("command", PHASES)
@@ -109,19 +136,39 @@ def test_what_a_command_costs_is_a_number_or_unknown_and_never_forgotten(command
     """With inputs that are not there, what computes or buys costs something that is not known."""
     settings, _ = load(command)
     given: dict[str, Any] = {"weights": (0.5, 0.5), "judge": "rubric", "model": tmp_path / "absent"}
-    given |= {"adapters": (tmp_path / "a", tmp_path / "b"), "input": (tmp_path / "posts.csv",), "inputs": ()}
+    given |= {
+        "adapters": (tmp_path / "a", tmp_path / "b"),
+        "input": (tmp_path / "posts.csv",),
+        "inputs": (),
+    }
     if command == "evaluate":
         given["responses"] = ("a=a.csv", "b=b.csv")
     if command in ("align joint", "tune joint"):
         given["pairs"] = ("a=a.json", "b=b.json")
     if command in ("align modpo", "tune modpo", "sweep"):
-        given |= {"margin": ("safety=r",), "score": ("empathy=rubric", "safety=rubric"), "weights": "0.1..0.9"}
+        given |= {
+            "margin": ("safety=r",),
+            "score": ("empathy=rubric", "safety=rubric"),
+            "weights": "0.1..0.9",
+        }
     values = {}
     for field in dataclasses.fields(settings):
-        required = field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
+        required = (
+            field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
+        )
         if required or (field.name == "model" and field.default is None):
             values[field.name] = given.get(field.name, tmp_path / "absent")
     cost = Estimator(chip_named("v5e")).phase(settings(**values))
-    quick = {"schemas", "pairs", "votes", "judges", "report", "verify", "sandbox check", "questions", "personas"}
+    quick = {
+        "schemas",
+        "pairs",
+        "votes",
+        "judges",
+        "report",
+        "verify",
+        "sandbox check",
+        "questions",
+        "personas",
+    }
     assert isinstance(cost, Cost)
     assert bool(cost.unknown) == (command not in quick), cost

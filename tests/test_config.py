@@ -68,16 +68,29 @@ seed: 3
     assert parse(Settings, ["--config", yaml(tmp_path, text)], "x") == flags
     assert from_mapping(Settings, load_yaml(tmp_path / "s.yaml"), "x") == flags
     assert flags == Settings(
-        output_dir=Path("o"), learning_rate=2e-5, weights=(0.5, 0.5), margin=("a=b", "c=d"), remat=False, seed=3
+        output_dir=Path("o"),
+        learning_rate=2e-5,
+        weights=(0.5, 0.5),
+        margin=("a=b", "c=d"),
+        remat=False,
+        seed=3,
     )
 
 
 @pytest.mark.parametrize("order", [0, 1])
 def test_flags_override_the_file_wherever_it_stands(tmp_path, order):
-    config = ["--config", yaml(tmp_path, "output_dir: o\nseed: 3\nremat: false\nweights: [0.2, 0.8]\n")]
+    config = [
+        "--config",
+        yaml(tmp_path, "output_dir: o\nseed: 3\nremat: false\nweights: [0.2, 0.8]\n"),
+    ]
     flags = ["--seed=4", "--remat", "--weights", "1"]
     parsed = parse(Settings, config + flags if order else flags + config, "x")
-    assert (parsed.seed, parsed.remat, parsed.weights, parsed.output_dir) == (4, True, (1.0,), Path("o"))
+    assert (parsed.seed, parsed.remat, parsed.weights, parsed.output_dir) == (
+        4,
+        True,
+        (1.0,),
+        Path("o"),
+    )
 
 
 @pytest.mark.parametrize("attached", [False, True])
@@ -94,13 +107,19 @@ def test_a_value_that_is_a_settings_name_does_not_count_as_its_flag(tmp_path):
 
 
 def test_an_unknown_key_names_the_nearest(tmp_path):
-    with pytest.raises(UserError, match=r"s\.yaml: unknown setting 'learning_rte'; did you mean 'learning_rate'\?"):
+    with pytest.raises(
+        UserError, match=r"s\.yaml: unknown setting 'learning_rte'; did you mean 'learning_rate'\?"
+    ):
         parse(Settings, ["--config", yaml(tmp_path, "output_dir: o\nlearning_rte: 1\n")], "x")
 
 
 @pytest.mark.parametrize(
     ("settings", "message"),
-    [({"output_dir": "o", "learning_rate": "fast"}, "fast"), ({}, "output-dir"), ({"output_dir": "o", "x": 1}, "'x'")],
+    [
+        ({"output_dir": "o", "learning_rate": "fast"}, "fast"),
+        ({}, "output-dir"),
+        ({"output_dir": "o", "x": 1}, "'x'"),
+    ],
 )
 def test_a_mapping_that_does_not_fit_is_refused_with_its_source(settings, message):
     with pytest.raises(UserError, match=message) as caught:
@@ -112,7 +131,10 @@ def test_a_mapping_that_does_not_fit_is_refused_with_its_source(settings, messag
     ("flags", "message"),
     [
         (["--output-dri", "o"], "x: unknown flag '--output-dri'; did you mean '--output-dir'?"),
-        (["--output-dir", "o", "--no-remta"], "x: unknown flag '--no-remta'; did you mean '--no-remat'?"),
+        (
+            ["--output-dir", "o", "--no-remta"],
+            "x: unknown flag '--no-remta'; did you mean '--no-remat'?",
+        ),
         (["--seed", "3"], "x: --output-dir must be given"),
         (
             ["--output-dir", "o", "--learning-rate", "fast"],
@@ -128,7 +150,11 @@ def test_flags_that_do_not_fit_are_refused_in_one_sentence(flags, message):
     with pytest.raises(UserError) as caught:
         parse(Settings, flags, "x")
     assert message in str(caught.value)
-    assert "\n" not in str(caught.value) and "──" not in str(caught.value) and "---" not in str(caught.value)
+    assert (
+        "\n" not in str(caught.value)
+        and "──" not in str(caught.value)
+        and "---" not in str(caught.value)
+    )
 
 
 def test_what_other_trainers_call_a_setting_names_ours(tmp_path):
@@ -142,12 +168,19 @@ def test_help_lists_every_setting(capsys):
         parse(Settings, ["--seed", "3", "--help"], "x")
     said = capsys.readouterr().out
     assert left.value.code == 0
-    assert all(text in said for text in ("--output-dir", "peak", "(default: None)", "--config", "What a command"))
+    assert all(
+        text in said
+        for text in ("--output-dir", "peak", "(default: None)", "--config", "What a command")
+    )
 
 
 @pytest.mark.parametrize(
     ("text", "message"),
-    [("- a\n", "must hold a mapping"), ("a: [", "not YAML"), ("", "is empty, and must hold settings")],
+    [
+        ("- a\n", "must hold a mapping"),
+        ("a: [", "not YAML"),
+        ("", "is empty, and must hold settings"),
+    ],
 )
 def test_a_file_that_is_no_mapping_is_refused(tmp_path, text, message):
     with pytest.raises(UserError, match=message):
@@ -217,20 +250,28 @@ def test_a_setting_in_two_spellings_or_two_files_is_refused(tmp_path):
     with pytest.raises(UserError, match="'learning_rate' stands there twice"):
         from_mapping(Settings, {"output_dir": "o", "learning_rate": 1, "learning-rate": 2}, "x")
     file = yaml(tmp_path, "output_dir: o\n")
-    with pytest.raises(UserError, match="an earlier --config gives the setting 'output_dir' as well"):
+    with pytest.raises(
+        UserError, match="an earlier --config gives the setting 'output_dir' as well"
+    ):
         parse(Settings, ["--config", file, "--config", file], "x")
-    with pytest.raises(UserError, match=r"s\.yaml is not YAML that can be read: the key 'seed' stands twice"):
+    with pytest.raises(
+        UserError, match=r"s\.yaml is not YAML that can be read: the key 'seed' stands twice"
+    ):
         load_yaml(Path(yaml(tmp_path, "seed: 1\nseed: 2\n")))
 
 
 def test_settings_from_a_store_are_refused_by_its_name():
-    with pytest.raises(UserError, match=r"^x: --config is gs://bucket/s.yaml, and gs:// is not supported"):
+    with pytest.raises(
+        UserError, match=r"^x: --config is gs://bucket/s.yaml, and gs:// is not supported"
+    ):
         parse(Settings, ["--output-dir", "o", "--config", "gs://bucket/s.yaml"], "x")
 
 
 @pytest.mark.parametrize("flags", [["--output-dir", ""], ["--output-dir="]])
 def test_an_empty_path_is_refused_and_not_taken_for_the_current_folder(flags):
-    with pytest.raises(UserError, match=r"^x: --output-dir is empty; give a path, or \. for the current folder$"):
+    with pytest.raises(
+        UserError, match=r"^x: --output-dir is empty; give a path, or \. for the current folder$"
+    ):
         parse(Settings, flags, "x")
 
 
@@ -289,8 +330,10 @@ def test_the_last_word_of_a_setting_names_it_in_flags_and_files():
         ("seed: 1".encode("utf-16"), "{} is not UTF-8 text (byte 0); save it as UTF-8"),
         (
             b"a:\n\t- b\n",
-            "{} is not YAML that can be read: while scanning for the next token found character '\\t' "
-            "that cannot start any token at line 2, column 1: - b ^",
+            (
+                "{} is not YAML that can be read: while scanning for the next token found character"
+                " '\\t' that cannot start any token at line 2, column 1: - b ^"
+            ),
         ),
     ],
 )

@@ -9,7 +9,9 @@ import pytest
 from test_architecture import ROOMS
 
 ROOT = Path(__file__).parents[1]
-PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("launch/*.md"), ROOT / "llms.txt"])
+PAGES = sorted(
+    [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("launch/*.md"), ROOT / "llms.txt"]
+)
 ARCHITECTURE = (ROOT / "docs" / "architecture.md").read_text()
 GLOSSARY = ROOT / "docs" / "glossary.md"
 
@@ -44,7 +46,9 @@ def test_the_architecture_page_has_the_table_that_the_code_is_held_to():
 def test_the_architecture_page_names_files_that_exist():
     names = set(re.findall(r"`(?:jaxmodpo/)?([\w/]+\.py)`", ARCHITECTURE))
     places = (ROOT, ROOT / "jaxmodpo")
-    assert [name for name in sorted(names) if not any((place / name).is_file() for place in places)] == []
+    assert [
+        name for name in sorted(names) if not any((place / name).is_file() for place in places)
+    ] == []
     assert len(names) > 15
 
 
@@ -55,4 +59,6 @@ def test_the_glossary_explains_words_once_and_only_those_in_use():
     text = "\n".join(page.read_text() for page in PAGES if page != GLOSSARY)
     text += "\n".join(path.read_text() for path in ROOT.glob("jaxmodpo/**/*.py"))
     in_use = " ".join(text.lower().split())
-    assert [word for word in words if not re.search(rf"\b{re.escape(word.lower())}(s|es)?\b", in_use)] == []
+    assert [
+        word for word in words if not re.search(rf"\b{re.escape(word.lower())}(s|es)?\b", in_use)
+    ] == []

@@ -22,20 +22,30 @@ def key(base_url: str, allowed: bool = True) -> str:
 
 @pytest.mark.parametrize(
     ("base_url", "warned"),
-    [("http://10.0.0.5:8000/v1", True), ("https://api.example.com/v1", False), ("http://127.0.0.1:8000/v1", False)],
+    [
+        ("http://10.0.0.5:8000/v1", True),
+        ("https://api.example.com/v1", False),
+        ("http://127.0.0.1:8000/v1", False),
+    ],
 )
-def test_a_warning_says_what_goes_to_another_machine_unencrypted(base_url, warned, monkeypatch, caplog):
+def test_a_warning_says_what_goes_to_another_machine_unencrypted(
+    base_url, warned, monkeypatch, caplog
+):
     monkeypatch.setenv("A_KEY", "k-123")
     with caplog.at_level(logging.WARNING):
         assert key(base_url) == "k-123"
     assert bool(caplog.messages) == warned
-    assert all("people's posts and the key go to 10.0.0.5 unencrypted" in said for said in caplog.messages)
+    assert all(
+        "people's posts and the key go to 10.0.0.5 unencrypted" in said for said in caplog.messages
+    )
 
 
 def test_texts_stay_here_and_a_foreign_endpoint_needs_a_key(monkeypatch):
     monkeypatch.delenv("A_KEY", raising=False)
     assert key("http://localhost:1/v1", allowed=False) == ""
-    with pytest.raises(UserError, match=r"people's posts would be sent to api\.example\.com; give --send-it"):
+    with pytest.raises(
+        UserError, match=r"people's posts would be sent to api\.example\.com; give --send-it"
+    ):
         key("https://api.example.com/v1", allowed=False)
     with pytest.raises(UserError, match=r"A_KEY holds no key for https://api\.example\.com/v1"):
         key("https://api.example.com/v1")
@@ -87,7 +97,13 @@ def test_no_redirect_is_followed(redirecting):
         ({"retry-after": "0"}, None),
         ({"retry-after-ms": "0"}, None),
         ({"retry-after": "Mon, 01 Jan 2001 00:00:00 GMT"}, None),
-        ({"date": "Mon, 01 Jan 2001 00:00:00 GMT", "retry-after": "Mon, 01 Jan 2001 00:00:03 GMT"}, 3.0),
+        (
+            {
+                "date": "Mon, 01 Jan 2001 00:00:00 GMT",
+                "retry-after": "Mon, 01 Jan 2001 00:00:03 GMT",
+            },
+            3.0,
+        ),
         ({"retry-after": "soon"}, None),
         ({"retry-after": ""}, None),
         ({"retry-after": "nan"}, None),

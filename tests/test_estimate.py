@@ -44,7 +44,9 @@ def costs(name: str, folder: Path, given: Mapping[str, str] | None = None) -> di
     """Every phase's cost of one of our experiments, on as many posts as the paper's."""
     (folder / "posts.csv").write_text(POSTS)
     experiment = read_experiment(builtin(".", name))
-    variables = set_variables(experiment, {"posts": str(folder / "posts.csv"), "judge": "m"} | {**(given or {})})
+    variables = set_variables(
+        experiment, {"posts": str(folder / "posts.csv"), "judge": "m"} | {**(given or {})}
+    )
     estimator = Estimator(chip_named("v5e"))
     found = {}
     for phase in experiment.phases:
@@ -63,7 +65,9 @@ def test_phase_1_asks_what_the_paper_asked(tmp_path):
         "base", "gpt_4o", "sft_empathy", "dpo_empathy", "modpo_empathy", "dpo_soup", "joint_loss_dpo",
     ]  # fmt: skip
     # Two sequences a pair and two pairs an example: about twice DPO's work.
-    assert found["joint_loss_dpo"][2].chip_hours / found["dpo_empathy"][2].chip_hours == pytest.approx(2, rel=0.05)
+    assert found["joint_loss_dpo"][2].chip_hours / found["dpo_empathy"][
+        2
+    ].chip_hours == pytest.approx(2, rel=0.05)
     adapter = 4 * 64 * 32 * (3 * (4096 + 14336) + 2 * (4096 + 4096) + 2 * (4096 + 1024))
     assert found["dpo_empathy"][2].disk == adapter and found["dpo_soup"][2].disk == 2 * adapter
 
@@ -71,7 +75,10 @@ def test_phase_1_asks_what_the_paper_asked(tmp_path):
 def test_phase_2_compares_four_models_and_leads_with_the_papers_primary(tmp_path):
     found = costs("phase2", tmp_path)
     assert found["evaluation_phase2"][2].judge_calls == 2 * 180_000
-    assert found["modpo_survey"][1].pairs.name == "empathy_pairs.json" and len(found["modpo_survey"][1].margin) == 5
+    assert (
+        found["modpo_survey"][1].pairs.name == "empathy_pairs.json"
+        and len(found["modpo_survey"][1].margin) == 5
+    )
     assert len(found["modpo_survey4"][1].margin) == 4
     assert not any("active_listening" in margin for margin in found["modpo_survey4"][1].margin)
     assert found["modpo_maxim"][1].pairs.name == "manner_pairs.json"
@@ -101,11 +108,16 @@ def test_the_better_variant_of_phase_2_shares_all_but_what_it_betters(tmp_path):
     assert len(shared) == 10 and all(paper[name][1] == better[name][1] for name in shared)
     for name in ("modpo_survey", "modpo_survey4", "modpo_maxim"):
         (_, one, cost), (_, other, more) = paper[name], better[f"{name}_all"]
-        assert one.weights[0] == pytest.approx(1 / len(one.weights), abs=1e-6) and other.weights[0] == 0.5
+        assert (
+            one.weights[0] == pytest.approx(1 / len(one.weights), abs=1e-6)
+            and other.weights[0] == 0.5
+        )
         assert (other.pairs_per_question, other.margin_scale, other.epochs) == ("all", "std", 1)
         assert other.margin == one.margin and other.pairs.name.endswith("_rankings.json")
         # Ten times the pairs, a third of the epochs; references are computed once for each.
-        assert more.chip_hours / cost.chip_hours == pytest.approx(10 * (2 * 1 + 1) / (2 * 3 + 1), rel=0.1)
+        assert more.chip_hours / cost.chip_hours == pytest.approx(
+            10 * (2 * 1 + 1) / (2 * 3 + 1), rel=0.1
+        )
 
 
 def test_each_phases_report_stays_as_it_is_beside_the_other_phase(tmp_path):
@@ -116,9 +128,13 @@ def test_each_phases_report_stays_as_it_is_beside_the_other_phase(tmp_path):
         (_, config, _), others = phases.pop(f"report_{name}"), phases
         for command, other, _ in others.values():
             identity = {"command": command, "settings": {}, "inputs": {}}
-            write_json(other.output_dir / "manifest.json", {"status": "finished", "identity": identity})
+            write_json(
+                other.output_dir / "manifest.json", {"status": "finished", "identity": identity}
+            )
         made[name] = find_runs(config.inputs, config.output_dir)
-        assert {run.folder for run in made[name]} == {other.output_dir for _, other, _ in others.values()}
+        assert {run.folder for run in made[name]} == {
+            other.output_dir for _, other, _ in others.values()
+        }
     config = costs("phase1", tmp_path)["report_phase1"][1]
     assert find_runs(config.inputs, config.output_dir) == made["phase1"]
 
@@ -129,13 +145,20 @@ def test_a_dry_run_says_where_inputs_come_from_and_what_is_missing(tmp_path, cap
     run(RunConfig(experiment="phase1", output_dir=tmp_path / "out", set=given, dry_run=True))
     said = capsys.readouterr().out
     assert "1,497,900 judge calls" in said and "in hours of one H100 SXM" in said
-    assert "empathy_pairs.json  [from preferences]" in said and "survey: data/survey.csv  [missing]" in said
-    (absent,) = (line for line in said.splitlines() if line.startswith("what it reads and is not there: "))
+    assert (
+        "empathy_pairs.json  [from preferences]" in said
+        and "survey: data/survey.csv  [missing]" in said
+    )
+    (absent,) = (
+        line for line in said.splitlines() if line.startswith("what it reads and is not there: ")
+    )
     assert "data/survey.csv" in absent and "posts.csv" not in absent
     assert "give --set judge=…" in said and not (tmp_path / "out").exists()
 
 
-def dry(name: str, out: Path, capsys: pytest.CaptureFixture[str], chip: str = "v5e", **given: str) -> list[str]:
+def dry(
+    name: str, out: Path, capsys: pytest.CaptureFixture[str], chip: str = "v5e", **given: str
+) -> list[str]:
     """The lines of a dry run."""
     set_ = tuple(f"{key}={value}" for key, value in given.items())
     run(RunConfig(experiment=name, output_dir=out, dry_run=True, chip=chip, set=set_))
@@ -143,10 +166,17 @@ def dry(name: str, out: Path, capsys: pytest.CaptureFixture[str], chip: str = "v
 
 
 def test_a_dry_run_of_some_phases_counts_those_alone_with_what_the_others_make(tmp_path, capsys):
-    settings = {"experiment": "phase1", "output_dir": tmp_path / "out", "dry_run": True, "set": ("judge=gpt-4.1-mini",)}
+    settings = {
+        "experiment": "phase1",
+        "output_dir": tmp_path / "out",
+        "dry_run": True,
+        "set": ("judge=gpt-4.1-mini",),
+    }
     run(RunConfig(**settings, only=("evaluation_phase1",)))
     said = capsys.readouterr().out.splitlines()
-    assert [line for line in said if line.startswith("[")] == ["[19/20] evaluation_phase1 (evaluate)"]
+    assert [line for line in said if line.startswith("[")] == [
+        "[19/20] evaluation_phase1 (evaluate)"
+    ]
     (total,) = (line for line in said if line.startswith("in all"))
     assert "1,260,000 judge calls, $" in total and "chip-hours" not in total
     assert any(line.endswith("test_personas.json  [from personas]") for line in said)
@@ -157,10 +187,17 @@ def test_a_dry_run_of_some_phases_counts_those_alone_with_what_the_others_make(t
 def test_before_the_data_are_there_the_papers_counts_are_assumed_and_said(tmp_path, capsys):
     said = dry("phase1", tmp_path / "out", capsys, judge="gpt-4.1-mini")
     (total,) = (line for line in said if line.startswith("in all"))
-    assert "1,497,900 judge calls, 600 replies of an endpoint, $" in total and "unknown" not in total
+    assert (
+        "1,497,900 judge calls, 600 replies of an endpoint, $" in total and "unknown" not in total
+    )
     assert said[said.index("[20/20] report_phase1 (report)") + 1] == "    next to nothing"
-    assert "assumed: data/interpretations-reddit.csv is not there: taken for the paper's 2,979 posts" in said
-    mistral = "models/Mistral-7B-Instruct-v0.2 is not there: taken to be as large as mistral-7b-v0.2"
+    assert (
+        "assumed: data/interpretations-reddit.csv is not there: taken for the paper's 2,979 posts"
+        in said
+    )
+    mistral = (
+        "models/Mistral-7B-Instruct-v0.2 is not there: taken to be as large as mistral-7b-v0.2"
+    )
     assert f"assumed: {mistral}, after which it is named" in said
 
 
@@ -173,7 +210,9 @@ def test_dollars_follow_the_price_table_and_the_batch_apis_discount(tmp_path):
 
     # 237,900 calls of five replies of 320 tokens, a profile of 330, a post of 55 and some 500 of instructions, at 0.40
     # dollars a million, and 27 tokens of answers at 1.60.
-    assert dollars() == pytest.approx(237_900 * ((5 * 320 + 330 + 55 + 500) * 0.4 + 27 * 1.6) / 1e6, rel=0.1)
+    assert dollars() == pytest.approx(
+        237_900 * ((5 * 320 + 330 + 55 + 500) * 0.4 + 27 * 1.6) / 1e6, rel=0.1
+    )
     assert dollars(ask_by="batch") == pytest.approx(dollars() / 2)
     assert dollars(judge="o3") == pytest.approx(5 * dollars(), rel=1e-6)
 
@@ -181,14 +220,20 @@ def test_dollars_follow_the_price_table_and_the_batch_apis_discount(tmp_path):
 @pytest.mark.parametrize(
     ("judge", "why"),
     [
-        ("llama-3.1-70b", "unknown: the table 'models' has no price of llama-3.1-70b (preferences and 1 more)"),
+        (
+            "llama-3.1-70b",
+            "unknown: the table 'models' has no price of llama-3.1-70b (preferences and 1 more)",
+        ),
         ("", "unknown: no model is named for the endpoint (preferences and 1 more)"),
     ],
 )
 def test_a_price_that_is_not_known_makes_the_sum_unknown(tmp_path, capsys, judge, why):
     said = dry("phase1", tmp_path / "out", capsys, **({"judge": judge} if judge else {}))
     (total,) = (line for line in said if line.startswith("in all"))
-    assert "1,497,900 judge calls, 600 replies of an endpoint, dollars unknown, " in total and why in said
+    assert (
+        "1,497,900 judge calls, 600 replies of an endpoint, dollars unknown, " in total
+        and why in said
+    )
 
 
 def test_what_cannot_be_on_one_chip_is_said_so(tmp_path, capsys):
@@ -206,7 +251,9 @@ def test_a_model_folder_is_as_large_as_its_own_config_says(tmp_path):
     folder = tmp_path / "Mistral-7B-Instruct-v0.2"
     write_json(folder / "config.json", SHAPES["tiny-mistral"])
     write_json(tmp_path / "pairs.json", [{}] * 10)
-    config = DPOConfig(model=folder, pairs=tmp_path / "pairs.json", lora_rank=8, output_dir=tmp_path / "out")
+    config = DPOConfig(
+        model=folder, pairs=tmp_path / "pairs.json", lora_rank=8, output_dir=tmp_path / "out"
+    )
     cost = Estimator(chip_named("v5e")).phase(config)
     assert cost.disk == 4 * 8 * 4 * (3 * (256 + 704) + 2 * (256 + 256) + 2 * (256 + 128))
 
@@ -214,7 +261,10 @@ def test_a_model_folder_is_as_large_as_its_own_config_says(tmp_path):
 def test_fewer_posts_than_the_test_set_are_refused_and_never_counted_below_zero(tmp_path):
     (tmp_path / "posts.csv").write_text("\n".join(POSTS.splitlines()[:31]))
     given = {"posts": str(tmp_path / "posts.csv"), "judge": "m"}
-    sentence = r"^phase1.yaml, phase questions: --test-size 600 does not fit 30 posts: test and training set need"
+    sentence = (
+        r"^phase1.yaml, phase questions: --test-size 600 does not fit 30 posts: test and training"
+        r" set need"
+    )
     with pytest.raises(UserError, match=sentence):
         dry_run(builtin(".", "phase1"), tmp_path / "out", None, given, "v5e")
 
@@ -225,10 +275,14 @@ def test_a_run_is_refused_before_its_first_phase(tmp_path):
     phase1 = builtin(".", "phase1")
     with pytest.raises(UserError, match=r"needs --set judge=…"):
         run_experiment(phase1, tmp_path / "out", given=posts)
-    with pytest.raises(UserError, match=r"phase preferences: persona profiles would be sent to api.openai.com"):
+    with pytest.raises(
+        UserError, match=r"phase preferences: persona profiles would be sent to api.openai.com"
+    ):
         run_experiment(phase1, tmp_path / "out", given=posts | {"judge": "m"})
     local = {"judge": "m", "judge_url": "http://127.0.0.1:1/v1"}
-    with pytest.raises(UserError, match=r"phase test/gpt_4o: people's posts would be sent to api.openai.com"):
+    with pytest.raises(
+        UserError, match=r"phase test/gpt_4o: people's posts would be sent to api.openai.com"
+    ):
         run_experiment(phase1, tmp_path / "out", given=posts | local)
     with pytest.raises(UserError, match="no variable 'jugde'; did you mean 'judge'"):
         run_experiment(phase1, tmp_path / "out", given={"jugde": "m"})
@@ -256,9 +310,13 @@ SETTINGS = {
         ("reward", ", pairs: p.json", "", "either --pairs or --rankings"),
     ],
 )
-def test_a_later_phases_settings_are_refused_before_anything_runs(tmp_path, command, old, new, said):
+def test_a_later_phases_settings_are_refused_before_anything_runs(
+    tmp_path, command, old, new, said
+):
     (tmp_path / "posts.csv").write_text(POSTS)
-    first = "{name: first, command: questions, settings: {input: [$out/../posts.csv], test_size: 600}}"
+    first = (
+        "{name: first, command: questions, settings: {input: [$out/../posts.csv], test_size: 600}}"
+    )
     wrong = SETTINGS[command].replace(old, new)
     assert wrong != SETTINGS[command]
     (tmp_path / "e.yaml").write_text(
@@ -278,17 +336,26 @@ def test_a_dry_run_goes_on_where_models_are_not_made_yet(name, tmp_path, capsys)
     """The sandbox's posts are as many as it is told to make; what depends on its models is unknown, not nothing."""
     said = dry(name, tmp_path / "out", capsys)
     (total,) = (line for line in said if line.startswith("in all"))
-    assert "chip-hours unknown, disk unknown" in total and not any("posts.csv is not there" in line for line in said)
+    assert "chip-hours unknown, disk unknown" in total and not any(
+        "posts.csv is not there" in line for line in said
+    )
     why = f"unknown: {tmp_path}/out/world/mistral is not there ("
     assert sum(line.startswith(why) for line in said) == 1, "what is missing is told once"
 
 
 def test_counts_come_from_files_that_are_there_or_not_at_all(tmp_path):
     estimator = Estimator(chip_named("H100 SXM"))
-    config = DPOConfig(model=Path("Mistral-7B-Instruct-v0.2"), pairs=tmp_path / "pairs.json", output_dir=tmp_path)
+    config = DPOConfig(
+        model=Path("Mistral-7B-Instruct-v0.2"), pairs=tmp_path / "pairs.json", output_dir=tmp_path
+    )
     unknown = estimator.phase(config)
     assert unknown.unknown == [f"{tmp_path}/pairs.json is not there"]
-    assert (unknown.chip_hours, unknown.disk, unknown.judge_calls, unknown.dollars) == (None, None, 0, 0.0)
+    assert (unknown.chip_hours, unknown.disk, unknown.judge_calls, unknown.dollars) == (
+        None,
+        None,
+        0,
+        0.0,
+    )
     (tmp_path / "pairs.json").write_text("[" + ",".join(["{}"] * 1000) + "]")
     cost = estimator.phase(config)
     # About 2 x 360 tokens a pair, 14.5 billion multiplications forward and as many back, three epochs and a scoring.
@@ -304,14 +371,27 @@ def test_pairs_of_every_kind_of_file_are_counted(tmp_path):
     datasets.Dataset.from_list(rows).save_to_disk(str(tmp_path / "folder"))
     estimator = Estimator(chip_named("v5e"))
     assert estimator.rows(tmp_path / "pairs.jsonl") == estimator.rows(tmp_path / "folder") == 30
-    config = DPOConfig(model=Path("Mistral-7B-Instruct-v0.2"), pairs=tmp_path / "folder", output_dir=tmp_path / "out")
+    config = DPOConfig(
+        model=Path("Mistral-7B-Instruct-v0.2"),
+        pairs=tmp_path / "folder",
+        output_dir=tmp_path / "out",
+    )
     assert known(estimator.phase(config)).chip_hours > 0
 
 
 def test_reward_models_of_every_criterion_are_those_that_are_trained(tmp_path):
-    for name in ("empathy", "active_listening", "self_motivated_change", "trust_rapport", "patient_autonomy", "safety"):
+    for name in (
+        "empathy",
+        "active_listening",
+        "self_motivated_change",
+        "trust_rapport",
+        "patient_autonomy",
+        "safety",
+    ):
         write_json(tmp_path / f"{name}_pairs.json", [{}] * 10)
-    config = RewardConfig(model=Path("roberta-large"), pairs=tmp_path, all=True, output_dir=tmp_path / "out")
+    config = RewardConfig(
+        model=Path("roberta-large"), pairs=tmp_path, all=True, output_dir=tmp_path / "out"
+    )
     estimator = Estimator(chip_named("v5e"))
     one = estimator.phase(replace(config, all=False, pairs=tmp_path / "safety_pairs.json"))
     assert estimator.phase(config).disk == 6 * known(one).disk
@@ -342,7 +422,10 @@ def test_a_sweep_counts_what_it_measures_and_only_what_it_trains(tmp_path):
     one = cost(pairs, "b" + given[1:])
     assert trained.chip_hours - one.chip_hours == pytest.approx(one.chip_hours - both.chip_hours)
     adapter = alone.disk / 9
-    assert both.disk == pytest.approx(9 * adapter + 9 * 2 * adapter) and trained.disk == both.disk + 2 * adapter
+    assert (
+        both.disk == pytest.approx(9 * adapter + 9 * 2 * adapter)
+        and trained.disk == both.disk + 2 * adapter
+    )
     # Nine soups more, and seven models more for each of nine pairs.
     measured = (more.chip_hours - alone.chip_hours) / 10
     assert both.chip_hours - alone.chip_hours == pytest.approx((9 + 63) * measured, rel=0.02)

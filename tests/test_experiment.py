@@ -39,13 +39,17 @@ def experiment(folder: Path, text: str = TWO) -> Path:
 
 
 def test_an_experiment_that_is_not_there_is_called_one():
-    with pytest.raises(UserError, match=r"^no experiment file 'phase3' here; did you mean 'phase[12]'"):
+    with pytest.raises(
+        UserError, match=r"^no experiment file 'phase3' here; did you mean 'phase[12]'"
+    ):
         run(RunConfig(experiment="phase3"))
 
 
 def test_phases_write_to_folders_of_their_name_with_out_and_seed_filled_in(tmp_path):
     run_experiment(experiment(tmp_path), tmp_path / "out")
-    first, second = (read_json(tmp_path / "out" / name / "manifest.json") for name in ("first", "deep/second"))
+    first, second = (
+        read_json(tmp_path / "out" / name / "manifest.json") for name in ("first", "deep/second")
+    )
     assert (first["results"]["test"], second["results"]["test"]) == (8, 12)
     assert first["identity"]["settings"]["seed"] == 5
     run_experiment(experiment(tmp_path), tmp_path / "out")
@@ -57,13 +61,20 @@ def test_phases_write_to_folders_of_their_name_with_out_and_seed_filled_in(tmp_p
 def test_a_dry_run_prints_every_phase_and_runs_none(tmp_path, capsys):
     run(RunConfig(experiment=str(experiment(tmp_path)), output_dir=tmp_path / "out", dry_run=True))
     said = capsys.readouterr().out
-    assert "[1/2] first (questions)" in said and "[2/2] deep/second (questions)" in said and "test_size: 12" in said
+    assert (
+        "[1/2] first (questions)" in said
+        and "[2/2] deep/second (questions)" in said
+        and "test_size: 12" in said
+    )
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["posts.csv"]
 
 
 def test_a_dry_run_refuses_a_test_set_that_the_posts_do_not_fill(tmp_path):
     path = experiment(tmp_path, TWO.replace("test_size: 12", "test_size: 600"))
-    said = r"e\.yaml, phase deep/second: --test-size 600 does not fit 40 posts: test and training set need at least 4"
+    said = (
+        r"e\.yaml, phase deep/second: --test-size 600 does not fit 40 posts: test and training set"
+        r" need at least 4"
+    )
     with pytest.raises(UserError, match=said):
         run(RunConfig(experiment=str(path), output_dir=tmp_path / "out", dry_run=True))
 
@@ -78,19 +89,35 @@ def test_a_phase_that_is_there_already_says_so(tmp_path, caplog):
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
-        ("name: deep/second, command: questions", "name: b, command: question", "no command 'question'; did you mean"),
+        (
+            "name: deep/second, command: questions",
+            "name: b, command: question",
+            "no command 'question'; did you mean",
+        ),
         ("name: deep/second", "name: first", "two phases are named 'first'"),
         ("test_size: 12", "test_siz: 12", "unknown setting 'test_siz'; did you mean 'test_size'"),
         ("$out/posts.csv], test_size", "$outt/posts.csv], test_size", r"only \$out, \$seed"),
         ("seed: 5", "sede: 5", "unknown key 'sede'; did you mean 'seed'"),
         ("name: deep/second, ", "", "phases, item 2 lacks the field 'name'"),
-        ("test_size: 12", "test_size: [1, 2]", r"deep/second: test_size takes one value, but is \[1, 2\]"),
+        (
+            "test_size: 12",
+            "test_size: [1, 2]",
+            r"deep/second: test_size takes one value, but is \[1, 2\]",
+        ),
         ("test_size: 12", "test_size: {a: 1}", r"test_size takes no mapping, but is "),
         ("test_size: 12", "test_size: true", "test_size is no switch, and takes no true"),
         ("test_size: 12", "test_size:", "test_size is empty; give a value, or leave it out"),
-        ("$out/posts.csv], test_size", "[x]], test_size", r"input, item 1 must be a text or .*, not \["),
+        (
+            "$out/posts.csv], test_size",
+            "[x]], test_size",
+            r"input, item 1 must be a text or .*, not \[",
+        ),
         ("$out/posts.csv], test_size", "{a: b}], test_size", "input, item 1 must be a text or"),
-        ("$out/posts.csv], test_size", "--seed], test_size", 'input is "--seed", and no value may begin with two'),
+        (
+            "$out/posts.csv], test_size",
+            "--seed], test_size",
+            'input is "--seed", and no value may begin with two',
+        ),
         ("$out/posts.csv], test_size", '"a\\0"], test_size', "--input holds a zero byte"),
         ("test_size: 12", "test_size: many", "many"),
     ],
@@ -119,7 +146,9 @@ def test_the_demo_is_an_experiment_of_known_commands():
         ("tune modpo", {"space": "papre"}, "no tune file 'papre' here; did you mean 'paper'"),
     ],
 )
-def test_searches_and_sweeps_that_cannot_run_stop_the_first_phase(tmp_path, command, settings, message):
+def test_searches_and_sweeps_that_cannot_run_stop_the_first_phase(
+    tmp_path, command, settings, message
+):
     common = {"pairs": "$out/pairs.json", "margin": ["safety=column:m"], "model": "$out/model"}
     if command == "sweep":
         common |= {"questions": "$out/q.csv", "score": ["empathy=rubric", "safety=rubric"]}
@@ -186,7 +215,10 @@ def test_a_phase_takes_the_best_settings_of_a_search_where_its_own_say_nothing(t
     search, before = searched(tmp_path)
     assert isinstance(before, DPOConfig), "until the search has ended, what it begins with"
     assert (before.beta, before.epochs, before.output_dir) == (0.2, 4, tmp_path / "out" / "dpo")
-    write_text(search.output_dir / "best.yaml", "model: m\npairs: p.json\nbeta: 0.37\nlora-rank: 8\nepochs: 2\n")
+    write_text(
+        search.output_dir / "best.yaml",
+        "model: m\npairs: p.json\nbeta: 0.37\nlora-rank: 8\nepochs: 2\n",
+    )
     after = searched(tmp_path)[1]
     assert (after.beta, after.lora_rank, after.epochs, after.model) == (0.37, 8, 4, Path("m"))
 
@@ -194,8 +226,16 @@ def test_a_phase_takes_the_best_settings_of_a_search_where_its_own_say_nothing(t
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
-        ("$out/tuned/best", "$out/tunde/best", "phase dpo: config: there is no file .*tunde/best.yaml, and no search"),
-        ("align dpo", "align sft", "phase dpo: config: .*best.yaml will hold the settings of another command"),
+        (
+            "$out/tuned/best",
+            "$out/tunde/best",
+            "phase dpo: config: there is no file .*tunde/best.yaml, and no search",
+        ),
+        (
+            "align dpo",
+            "align sft",
+            "phase dpo: config: .*best.yaml will hold the settings of another command",
+        ),
         ("{epochs: 4}", "{epoch: 4}", "unknown setting 'epoch'; did you mean 'epochs'"),
         ("config: $out", "confg: $out", "unknown key 'confg'; did you mean 'config'"),
     ],
@@ -218,7 +258,10 @@ def test_best_settings_are_read_when_their_phase_begins(tmp_path, monkeypatch):
     monkeypatch.setattr(experiment_module, "load", lambda name: (load(name)[0], run_phase))
     searched(tmp_path)
     run_experiment(tmp_path / "e.yaml", tmp_path / "out")
-    assert [(type(c).__name__, c.beta) for c in ran] == [("TuneDPOConfig", 0.2), ("DPOConfig", 0.37)]
+    assert [(type(c).__name__, c.beta) for c in ran] == [
+        ("TuneDPOConfig", 0.2),
+        ("DPOConfig", 0.37),
+    ]
 
 
 def test_only_the_named_phases_run_and_a_wrong_name_names_the_nearest(tmp_path):

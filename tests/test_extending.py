@@ -45,11 +45,22 @@ def test_its_loss_is_dpo_of_averages_over_tokens(method):
 
 
 @pytest.mark.slow(seconds=15)
-def test_it_trains_is_priced_and_refuses_as_every_other_command(method, tiny_world, tmp_path, capsys):
-    settings: dict[str, Any] = {"model": str(tiny_world / "mistral"), "pairs": str(tmp_path / "pairs.jsonl")}
+def test_it_trains_is_priced_and_refuses_as_every_other_command(
+    method, tiny_world, tmp_path, capsys
+):
+    settings: dict[str, Any] = {
+        "model": str(tiny_world / "mistral"),
+        "pairs": str(tmp_path / "pairs.jsonl"),
+    }
     rows = [{"prompt": f"{n} why", "chosen": "you matter", "rejected": "no"} for n in range(8)]
     (tmp_path / "pairs.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    small = {"epochs": 2, "batch_size": 4, "gradient_accumulation": 1, "lora_rank": 2, "learning_rate": 1e-2}
+    small = {
+        "epochs": 2,
+        "batch_size": 4,
+        "gradient_accumulation": 1,
+        "lora_rank": 2,
+        "learning_rate": 1e-2,
+    }
     small |= {"base_dtype": "float32", "log_every": 1}
     flags = [f"--{name.replace('_', '-')}={value}" for name, value in (settings | small).items()]
     main(["align", "normalized", *flags, "--output-dir", str(tmp_path / "run")])
@@ -59,7 +70,9 @@ def test_it_trains_is_priced_and_refuses_as_every_other_command(method, tiny_wor
     assert (tmp_path / "run" / "adapter" / "adapter_model.safetensors").is_file()
 
     def experiment(**changes: Any) -> Path:
-        phases = [{"name": "last", "command": "align normalized", "settings": settings | small | changes}]
+        phases = [
+            {"name": "last", "command": "align normalized", "settings": settings | small | changes}
+        ]
         (tmp_path / "e.yaml").write_text(yaml.safe_dump({"phases": phases}))
         return tmp_path / "e.yaml"
 
@@ -69,4 +82,6 @@ def test_it_trains_is_priced_and_refuses_as_every_other_command(method, tiny_wor
     assert "chip-hours" in said and "unknown" not in said
     with pytest.raises(SystemExit) as end:
         main(["run", str(experiment(epochs=0)), "--output-dir", str(tmp_path / "out")])
-    assert end.value.code == 2 and "phase last: --epochs must be at least 1" in capsys.readouterr().err
+    assert (
+        end.value.code == 2 and "phase last: --epochs must be at least 1" in capsys.readouterr().err
+    )

@@ -33,7 +33,9 @@ def test_a_repositorys_cache_is_its_snapshot(tmp_path):
 
 
 @pytest.mark.slow(seconds=10)
-def test_base_models_reward_models_and_tokenizers_load_from_the_hubs_cache_folder(tiny_world, tmp_path):
+def test_base_models_reward_models_and_tokenizers_load_from_the_hubs_cache_folder(
+    tiny_world, tmp_path
+):
     """Laid out as the Hub's client does: files of the snapshot are links into ``blobs``, and another one is older."""
     caches = {}
     for name in ("mistral", "roberta"):
@@ -41,11 +43,18 @@ def test_base_models_reward_models_and_tokenizers_load_from_the_hubs_cache_folde
         for folder in ("blobs", "refs", "snapshots/abc", "snapshots/older"):
             (cache / folder).mkdir(parents=True)
         (cache / "refs" / "main").write_text("abc")
-        for number, file in enumerate(path for path in (tiny_world / name).iterdir() if path.is_file()):
+        for number, file in enumerate(
+            path for path in (tiny_world / name).iterdir() if path.is_file()
+        ):
             shutil.copyfile(file, cache / "blobs" / str(number))
-            (cache / "snapshots" / "abc" / file.name).symlink_to(Path("..", "..", "blobs", str(number)))
+            (cache / "snapshots" / "abc" / file.name).symlink_to(
+                Path("..", "..", "blobs", str(number))
+            )
         caches[name] = cache
-    loaders = {"mistral": load_decoder, "roberta": functools.partial(load_roberta, fresh_head_seed=0)}
+    loaders = {
+        "mistral": load_decoder,
+        "roberta": functools.partial(load_roberta, fresh_head_seed=0),
+    }
     for name, load in loaders.items():
         plain, cached = load(tiny_world / name), load(caches[name])
         assert cached.config == plain.config
@@ -57,7 +66,9 @@ def test_base_models_reward_models_and_tokenizers_load_from_the_hubs_cache_folde
         for source, copy in zip((tiny_world / name, caches[name]), copies, strict=True):
             copy.mkdir()
             copy_tokenizer(source, copy)
-        plain_files, cached_files = (sorted(file.name for file in copy.iterdir()) for copy in copies)
+        plain_files, cached_files = (
+            sorted(file.name for file in copy.iterdir()) for copy in copies
+        )
         assert plain_files == cached_files and "tokenizer.json" in cached_files
         # Downloading another snapshot leaves what a run was made of as it was.
         before = fingerprint(caches[name])
@@ -73,16 +84,22 @@ def test_a_model_has_one_name_as_an_id_a_cache_and_a_folder():
 
 
 def test_a_hub_id_is_answered_with_how_to_download_it():
-    assert "hf download mistralai/Mistral-7B-v0.1" in download_hint(Path("mistralai/Mistral-7B-v0.1"))
+    assert "hf download mistralai/Mistral-7B-v0.1" in download_hint(
+        Path("mistralai/Mistral-7B-v0.1")
+    )
     assert not download_hint(Path("missing/pairs.json")) and not download_hint(Path("a/b/c"))
 
 
 @pytest.mark.parametrize("read", [load_tokenizer, read_model_config, read_adapter_settings])
-def test_a_folder_that_is_not_there_is_refused_by_that_and_not_by_what_it_lacks(tmp_path, monkeypatch, read):
+def test_a_folder_that_is_not_there_is_refused_by_that_and_not_by_what_it_lacks(
+    tmp_path, monkeypatch, read
+):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(UserError, match=f"^no such file or folder: {tmp_path}/none$"):
         read(tmp_path / "none")
-    with pytest.raises(UserError, match=r"^no such file or folder: org/name; if that is a model on the"):
+    with pytest.raises(
+        UserError, match=r"^no such file or folder: org/name; if that is a model on the"
+    ):
         read(Path("org/name"))
     with pytest.raises(UserError, match=f"^{tmp_path} (has no|is not a) "):
         read(tmp_path)

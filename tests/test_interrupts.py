@@ -31,7 +31,9 @@ with interrupts():
 """
 
 
-@pytest.mark.parametrize(("name", "expected"), [("SIGINT", "interrupted"), ("SIGTERM", "preempted")])
+@pytest.mark.parametrize(
+    ("name", "expected"), [("SIGINT", "interrupted"), ("SIGTERM", "preempted")]
+)
 def test_a_signal_that_lands_in_a_callback_is_not_lost(name, expected):
     done = subprocess.run(
         [
@@ -54,4 +56,8 @@ def test_handlers_are_put_back():
     before = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM), sys.unraisablehook
     with interrupts():
         assert signal.getsignal(signal.SIGTERM) != before[1]
-    assert (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM), sys.unraisablehook) == before
+    assert (
+        signal.getsignal(signal.SIGINT),
+        signal.getsignal(signal.SIGTERM),
+        sys.unraisablehook,
+    ) == before

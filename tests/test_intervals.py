@@ -6,7 +6,12 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from jaxmodpo.intervals import percentile_interval, resampled_questions, times_drawn, wilson_interval
+from jaxmodpo.intervals import (
+    percentile_interval,
+    resampled_questions,
+    times_drawn,
+    wilson_interval,
+)
 
 
 @pytest.mark.parametrize(("won", "of"), [(0, 5), (5, 5), (37, 50), (5012, 10000)])

@@ -16,7 +16,13 @@ from jaxmodpo.cli import main
 from jaxmodpo.commands import COMMANDS, load
 from jaxmodpo.config import from_mapping, load_yaml
 from jaxmodpo.errors import UserError
-from jaxmodpo.json_schemas import all_schemas, command_schema, field_texts, file_name, setting_schema
+from jaxmodpo.json_schemas import (
+    all_schemas,
+    command_schema,
+    field_texts,
+    file_name,
+    setting_schema,
+)
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 FILES = {
@@ -45,9 +51,18 @@ def test_our_own_files_fit_their_schemas(name: str, path: Path, schemas):
 
 def test_every_file_of_ours_has_a_schema_or_is_no_setting():
     with_schema = {path for paths in FILES.values() for path in paths}
-    others = {str(path.relative_to(CONFIGS)) for path in CONFIGS.rglob("*.yaml") if path not in with_schema}
+    others = {
+        str(path.relative_to(CONFIGS))
+        for path in CONFIGS.rglob("*.yaml")
+        if path not in with_schema
+    }
     # What the package alone reads, and the trials and injections of two developer's tools.
-    assert others == {"hardware/chips.yaml", "judging/injections.yaml", "judging/rubric.yaml", "sandbox/trials.yaml"}
+    assert others == {
+        "hardware/chips.yaml",
+        "judging/injections.yaml",
+        "judging/rubric.yaml",
+        "sandbox/trials.yaml",
+    }
 
 
 def changed(content: dict[str, Any], path: list[Any], value: Any) -> dict[str, Any]:
@@ -71,8 +86,20 @@ def changed(content: dict[str, Any], path: list[Any], value: Any) -> dict[str, A
             "/criteria/0/better additionalProperties",
         ),
         ("criteria", "criteria/gricean.yaml", ["criteria", 1, "name"], 3, "/criteria/1/name type"),
-        ("experiment", "phase1.yaml", ["phases", 0, "command"], "quetsions", "/phases/0/command enum"),
-        ("experiment", "phase1.yaml", ["phases", 0, "settigns"], {}, "/phases/0/settigns additionalProperties"),
+        (
+            "experiment",
+            "phase1.yaml",
+            ["phases", 0, "command"],
+            "quetsions",
+            "/phases/0/command enum",
+        ),
+        (
+            "experiment",
+            "phase1.yaml",
+            ["phases", 0, "settigns"],
+            {},
+            "/phases/0/settigns additionalProperties",
+        ),
         (
             "experiment",
             "phase1.yaml",
@@ -88,20 +115,58 @@ def changed(content: dict[str, Any], path: list[Any], value: Any) -> dict[str, A
             "/phases/0/settings/min_words minimum",
         ),
         ("experiment", "phase1.yaml", ["seed"], -1, "/seed anyOf"),
-        ("judging_models", "judging/models.yaml", ["batch_discount"], 1, "/batch_discount exclusiveMaximum"),
-        ("judging_models", "judging/models.yaml", ["families", 0, "limit"], "tokens", "/families/0/limit enum"),
-        ("judging_prompts", "judging/prompts.yaml", ["preamble"], "x", "/preamble additionalProperties"),
-        ("persona_mapping", "personas/paper.yaml", ["fields", "age"], {"ticks": {}}, "/fields/age anyOf"),
+        (
+            "judging_models",
+            "judging/models.yaml",
+            ["batch_discount"],
+            1,
+            "/batch_discount exclusiveMaximum",
+        ),
+        (
+            "judging_models",
+            "judging/models.yaml",
+            ["families", 0, "limit"],
+            "tokens",
+            "/families/0/limit enum",
+        ),
+        (
+            "judging_prompts",
+            "judging/prompts.yaml",
+            ["preamble"],
+            "x",
+            "/preamble additionalProperties",
+        ),
+        (
+            "persona_mapping",
+            "personas/paper.yaml",
+            ["fields", "age"],
+            {"ticks": {}},
+            "/fields/age anyOf",
+        ),
         ("persona_mapping", "personas/paper.yaml", ["skip_rows"], -1, "/skip_rows minimum"),
         ("search_space", "tune/paper.yaml", ["sft", "epochs", "low"], "one", "/sft/epochs anyOf"),
-        ("search_space", "tune/paper.yaml", ["sft", "model"], ["a"], "/sft/model additionalProperties"),
+        (
+            "search_space",
+            "tune/paper.yaml",
+            ["sft", "model"],
+            ["a"],
+            "/sft/model additionalProperties",
+        ),
     ],
 )
-def test_what_is_wrong_in_a_file_is_marked(name: str, file: str, path: list[Any], value: Any, error: str, schemas):
+def test_what_is_wrong_in_a_file_is_marked(
+    name: str, file: str, path: list[Any], value: Any, error: str, schemas
+):
     assert errors(schemas[name], changed(load_yaml(CONFIGS / file), path, value)) == [error]
 
 
-NEEDED = {"model": "m", "pairs": "p", "margin": {"safety": "column:m"}, "weights": [0.5, 0.5], "output_dir": "o"}
+NEEDED = {
+    "model": "m",
+    "pairs": "p",
+    "margin": {"safety": "column:m"},
+    "weights": [0.5, 0.5],
+    "output_dir": "o",
+}
 
 
 @pytest.mark.parametrize(
@@ -141,7 +206,10 @@ def test_a_schema_takes_a_setting_where_the_reader_does(setting: str, value: Any
 
 
 def test_a_variable_may_stand_for_a_value_in_an_experiment_alone():
-    assert errors(command_schema("align dpo", variables=True), {"seed": "$seed", "model": "$base"}) == []
+    assert (
+        errors(command_schema("align dpo", variables=True), {"seed": "$seed", "model": "$base"})
+        == []
+    )
     assert errors(command_schema("align dpo"), {"seed": "$seed"}) == ["/seed type"]
     assert errors(setting_schema(tuple[float, ...], variables=True), ["$weight", 0.5]) == []
 
@@ -157,9 +225,14 @@ def test_a_commands_schema_has_its_settings_with_their_help_and_defaults(command
         assert "default" not in schema or errors(schema, schema["default"]) == [], name
 
 
-def test_the_command_writes_every_schema_and_the_page_says_how_editors_find_them(tmp_path: Path, schemas):
+def test_the_command_writes_every_schema_and_the_page_says_how_editors_find_them(
+    tmp_path: Path, schemas
+):
     main(["schemas", "--output-dir", str(tmp_path)])
-    written = {str(path.relative_to(tmp_path)): json.loads(path.read_text()) for path in tmp_path.rglob("*.json")}
+    written = {
+        str(path.relative_to(tmp_path)): json.loads(path.read_text())
+        for path in tmp_path.rglob("*.json")
+    }
     assert written == {f"{name}.schema.json": schema for name, schema in schemas.items()}
     page = (Path(__file__).parents[1] / "docs" / "files.md").read_text()
     named = re.findall(r"schemas/([\w/]+)\.schema\.json", page)

@@ -45,17 +45,23 @@ def make_model(folder: Path, texts: list[str]) -> None:
 
 
 @pytest.mark.slow(seconds=15)
-def test_the_page_trains_a_policy_and_writes_its_adapter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_the_page_trains_a_policy_and_writes_its_adapter(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
     page = PAGE.read_text()
     make_model(tmp_path / "model", [page])
     monkeypatch.chdir(tmp_path)
     names: dict[str, Any] = {}
-    for number, block in enumerate(re.findall(r"^```python\n(.*?)^```", page, re.MULTILINE | re.DOTALL), 1):
+    for number, block in enumerate(
+        re.findall(r"^```python\n(.*?)^```", page, re.MULTILINE | re.DOTALL), 1
+    ):
         exec(compile(block, f"{PAGE.name}, block {number}", "exec"), names)
 
     assert names["before"].shape == (4, 2)
     np.testing.assert_array_equal(names["before"], names["reference"])
-    updates = [json.loads(line)["step"] for line in Path("run/metrics.jsonl").read_text().splitlines()]
+    updates = [
+        json.loads(line)["step"] for line in Path("run/metrics.jsonl").read_text().splitlines()
+    ]
     assert updates == [5, 10, 15, 20]
     # The loss is less than that of the untrained policy, which has no margin of its own.
     untrained = np.log1p(np.exp(0.3 * names["margins"][:, 0] / 0.7))

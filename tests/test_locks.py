@@ -33,7 +33,10 @@ class Settings:
 
 def holder(folder: Path) -> subprocess.Popen[str]:
     process = subprocess.Popen(
-        [sys.executable, "-c", HOLD, str(folder)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        [sys.executable, "-c", HOLD, str(folder)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
     )
     assert process.stdout is not None and process.stdout.readline() == "held\n"
     return process
@@ -44,7 +47,9 @@ def test_a_second_process_is_told_who_holds_the_folder(tmp_path):
     try:
         with pytest.raises(Held, match=rf"process {process.pid} on .* \(responses, since 20"):
             lock(tmp_path, "responses")
-        with pytest.raises(UserError, match=rf"is in use by process {process.pid} .*choose another output folder"):
+        with pytest.raises(
+            UserError, match=rf"is in use by process {process.pid} .*choose another output folder"
+        ):
             Phase.open("responses", Settings(tmp_path), tmp_path, {})
     finally:
         process.kill()
@@ -105,18 +110,32 @@ def test_every_life_of_a_run_is_recorded(tmp_path):
     second = Phase.open("x", settings, settings.output_dir, {})
     second.finish()
     lives = second.manifest["lives"]
-    assert len(lives) == 2 and "ended" in lives[1] and lives[0]["environment"]["versions"]["jaxmodpo"]
+    assert (
+        len(lives) == 2 and "ended" in lives[1] and lives[0]["environment"]["versions"]["jaxmodpo"]
+    )
 
 
 @pytest.mark.parametrize(
     "name",
-    ["manifest.json", "metrics.jsonl", "sampled.jsonl", "votes.sqlite", "study.db-wal", "checkpoints", "batches"],
+    [
+        "manifest.json",
+        "metrics.jsonl",
+        "sampled.jsonl",
+        "votes.sqlite",
+        "study.db-wal",
+        "checkpoints",
+        "batches",
+    ],
 )
 def test_a_link_where_a_phase_writes_is_refused_and_not_followed(tmp_path, name):
     settings = Settings(tmp_path / "out")
     settings.output_dir.mkdir()
     elsewhere = tmp_path / "elsewhere"
     (settings.output_dir / name).symlink_to(elsewhere)
-    with pytest.raises(UserError, match=rf"out/{name} is a link, and nothing is written through one; remove it"):
+    with pytest.raises(
+        UserError, match=rf"out/{name} is a link, and nothing is written through one; remove it"
+    ):
         Phase.open("x", settings, settings.output_dir, {})
-    assert not elsewhere.exists() and [path.name for path in settings.output_dir.iterdir()] == [name]
+    assert not elsewhere.exists() and [path.name for path in settings.output_dir.iterdir()] == [
+        name
+    ]

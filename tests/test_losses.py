@@ -31,13 +31,17 @@ def draw(*shape: int, seed: int = 0) -> np.ndarray:
 def assert_equal_to_torch(ours, theirs, arrays: list[np.ndarray], atol: float = 1e-7) -> None:
     """Assert equal values and gradients of a JAX and a torch function of the same arrays."""
     values = ours(*map(jnp.asarray, arrays))
-    gradients = jax.jit(jax.grad(lambda *a: jnp.sum(ours(*a)), argnums=tuple(range(len(arrays)))))(*arrays)
+    gradients = jax.jit(jax.grad(lambda *a: jnp.sum(ours(*a)), argnums=tuple(range(len(arrays)))))(
+        *arrays
+    )
     tensors = [torch.tensor(a, requires_grad=True) for a in arrays]
     expected = theirs(*tensors)
     expected.sum().backward()
     np.testing.assert_allclose(np.asarray(values), expected.detach().numpy(), rtol=1e-5, atol=1e-6)
     for ours_gradient, tensor in zip(gradients, tensors, strict=True):
-        np.testing.assert_allclose(np.asarray(ours_gradient), tensor.grad.numpy(), rtol=1e-5, atol=atol)
+        np.testing.assert_allclose(
+            np.asarray(ours_gradient), tensor.grad.numpy(), rtol=1e-5, atol=atol
+        )
 
 
 @pytest.mark.parametrize("smoothing", [0.0, 0.1, 0.49])
@@ -47,7 +51,9 @@ def test_dpo_is_the_formula_in_value_and_gradient(smoothing: float):
         return -F.logsigmoid(logits) * (1 - smoothing) - F.logsigmoid(-logits) * smoothing
 
     arrays = [draw(PAIRS, seed=n) for n in range(4)]
-    assert_equal_to_torch(lambda *a: dpo_loss(*a, beta=BETA, label_smoothing=smoothing), theirs, arrays)
+    assert_equal_to_torch(
+        lambda *a: dpo_loss(*a, beta=BETA, label_smoothing=smoothing), theirs, arrays
+    )
 
 
 def test_the_hinge_and_ipo_links_are_trls_formulas_in_value_and_gradient():
@@ -57,10 +63,14 @@ def test_the_hinge_and_ipo_links_are_trls_formulas_in_value_and_gradient():
         return (pw - rw) - (pl - rl)
 
     assert_equal_to_torch(
-        lambda *a: dpo_loss(*a, beta=BETA, link="hinge"), lambda *a: torch.relu(1 - BETA * difference(*a)), arrays
+        lambda *a: dpo_loss(*a, beta=BETA, link="hinge"),
+        lambda *a: torch.relu(1 - BETA * difference(*a)),
+        arrays,
     )
     assert_equal_to_torch(
-        lambda *a: dpo_loss(*a, beta=BETA, link="ipo"), lambda *a: (difference(*a) - 1 / (2 * BETA)) ** 2, arrays
+        lambda *a: dpo_loss(*a, beta=BETA, link="ipo"),
+        lambda *a: (difference(*a) - 1 / (2 * BETA)) ** 2,
+        arrays,
     )
 
 
@@ -72,9 +82,13 @@ def test_modpo_takes_two_to_six_objectives(others: int):
     margins = generator.normal(0, 1, (others, PAIRS)).astype(np.float32)
 
     def theirs(pw, pl, rw, rl, m):
-        return -F.logsigmoid((BETA * ((pw - rw) - (pl - rl)) - torch.tensor(weights[1:]) @ m) / float(weights[0]))
+        return -F.logsigmoid(
+            (BETA * ((pw - rw) - (pl - rl)) - torch.tensor(weights[1:]) @ m) / float(weights[0])
+        )
 
-    assert_equal_to_torch(lambda *a: modpo_loss(*a, beta=BETA, weights=weights), theirs, [*arrays, margins])
+    assert_equal_to_torch(
+        lambda *a: modpo_loss(*a, beta=BETA, weights=weights), theirs, [*arrays, margins]
+    )
 
 
 @pytest.mark.parametrize("places", [2, 3, 5])
@@ -114,7 +128,9 @@ def test_plackett_luce_draws_tied_candidates_from_themselves_and_what_is_below()
 
 def test_a_ranking_of_ties_alone_teaches_nothing_and_ties_at_both_ends_only_what_lies_between():
     rewards = jnp.array([[3.0, -1.0, 0.5, 2.0]])
-    value, gradient = jax.value_and_grad(lambda r: jnp.sum(plackett_luce_loss(r, np.ones((1, 4)))))(rewards)
+    value, gradient = jax.value_and_grad(lambda r: jnp.sum(plackett_luce_loss(r, np.ones((1, 4)))))(
+        rewards
+    )
     assert float(value) == 0.0 and not np.any(gradient)
     # Two winners, two losers: a winner's odds against the losers, twice.
     ends = plackett_luce_loss(rewards, np.array([[1, 1, 3, 3]]))
@@ -145,13 +161,17 @@ def test_joint_is_the_papers_formula_in_value_and_gradient():
         return -F.logsigmoid(logits)
 
     assert_equal_to_torch(
-        lambda *a: joint_dpo_loss(*a, beta=BETA, weights=weights), theirs, [draw(2, PAIRS, seed=n) for n in range(4)]
+        lambda *a: joint_dpo_loss(*a, beta=BETA, weights=weights),
+        theirs,
+        [draw(2, PAIRS, seed=n) for n in range(4)],
     )
 
 
 def test_bradley_terry_is_the_formula_in_value_and_gradient():
     rewards = [draw(PAIRS, seed=1), draw(PAIRS, seed=2)]
-    assert_equal_to_torch(bradley_terry_loss, lambda best, worst: -F.logsigmoid(best - worst), rewards)
+    assert_equal_to_torch(
+        bradley_terry_loss, lambda best, worst: -F.logsigmoid(best - worst), rewards
+    )
 
 
 def test_sft_is_cross_entropy_over_the_completion():
@@ -160,13 +180,17 @@ def test_sft_is_cross_entropy_over_the_completion():
     mask = np.array([[0, 0, 1, 1, 1, 0], [0, 1, 1, 0, 0, 0], [0, 0, 0, 0, 0, 1]], np.float32)
     labels = torch.tensor(np.where(mask > 0, targets, -100))
     expected = F.cross_entropy(torch.tensor(logits).reshape(-1, 11), labels.reshape(-1))
-    logps = np.take_along_axis(np.asarray(jax.nn.log_softmax(logits)), targets[..., None], -1)[..., 0]
+    logps = np.take_along_axis(np.asarray(jax.nn.log_softmax(logits)), targets[..., None], -1)[
+        ..., 0
+    ]
     np.testing.assert_allclose(float(sft_loss(logps, mask)), float(expected), rtol=1e-6)
 
 
 def test_equal_policies_lose_exactly_ln_2():
     logps = draw(PAIRS)
-    assert np.all(np.asarray(dpo_loss(logps, logps - 3, logps, logps - 3, beta=0.1)) == np.float32(np.log(2)))
+    assert np.all(
+        np.asarray(dpo_loss(logps, logps - 3, logps, logps - 3, beta=0.1)) == np.float32(np.log(2))
+    )
 
 
 def test_modpo_without_other_objectives_weight_is_dpo():
@@ -180,7 +204,9 @@ def test_modpo_without_other_objectives_weight_is_dpo():
 def test_joint_of_one_objective_is_dpo():
     arrays = [draw(PAIRS, seed=n) for n in range(4)]
     joint = joint_dpo_loss(*(a[None] for a in arrays), beta=BETA, weights=[1.0])
-    np.testing.assert_allclose(np.asarray(joint), np.asarray(dpo_loss(*arrays, beta=BETA)), rtol=1e-6)
+    np.testing.assert_allclose(
+        np.asarray(joint), np.asarray(dpo_loss(*arrays, beta=BETA)), rtol=1e-6
+    )
 
 
 @given(st.floats(-1e6, 1e6), st.floats(-1e6, 1e6))
@@ -195,7 +221,9 @@ def test_extreme_inputs_stay_finite_in_value_and_gradient(chosen: float, rejecte
         ]
         return sum(loss[0] for loss in losses)
 
-    value, gradients = jax.value_and_grad(total, argnums=(0, 1))(jnp.float32([chosen]), jnp.float32([rejected]))
+    value, gradients = jax.value_and_grad(total, argnums=(0, 1))(
+        jnp.float32([chosen]), jnp.float32([rejected])
+    )
     assert np.isfinite(value) and all(np.isfinite(g).all() for g in gradients)
 
 
@@ -222,16 +250,31 @@ ONE, COLUMN, TWO = np.zeros(4, "f"), np.zeros((4, 1), "f"), np.zeros((2, 4), "f"
         (lambda: dpo_loss(COLUMN, COLUMN, COLUMN, COLUMN, beta=0.1), r"\[pairs\]"),
         (lambda: dpo_loss(ONE, ONE, ONE, ONE, beta=0.0), "beta"),
         (lambda: dpo_loss(ONE, ONE, ONE, ONE, beta=0.1, label_smoothing=0.5), "label_smoothing"),
-        (lambda: dpo_loss(ONE, ONE, ONE, ONE, beta=0.1, label_smoothing=0.1, link="ipo"), "sigmoid link"),
+        (
+            lambda: dpo_loss(ONE, ONE, ONE, ONE, beta=0.1, label_smoothing=0.1, link="ipo"),
+            "sigmoid link",
+        ),
         (lambda: dpo_loss(ONE, ONE, ONE, ONE, beta=0.1, link="probit"), "probit"),  # type: ignore[arg-type]
         (lambda: plackett_luce_loss(ONE), "at least two places"),
         (lambda: plackett_luce_loss(TWO, ONE), r"ranks must be \[2, 4\]"),
-        (lambda: modpo_loss(ONE, ONE, ONE, ONE, ONE, beta=0.1, weights=[0.5, 0.5]), r"\[margins, 4\]"),
-        (lambda: modpo_loss(ONE, ONE, ONE, ONE, COLUMN, beta=0.1, weights=[0.5, 0.5]), r"\[margins, 4\]"),
+        (
+            lambda: modpo_loss(ONE, ONE, ONE, ONE, ONE, beta=0.1, weights=[0.5, 0.5]),
+            r"\[margins, 4\]",
+        ),
+        (
+            lambda: modpo_loss(ONE, ONE, ONE, ONE, COLUMN, beta=0.1, weights=[0.5, 0.5]),
+            r"\[margins, 4\]",
+        ),
         (lambda: modpo_loss(ONE, ONE, ONE, ONE, TWO, beta=0.1, weights=[0.5, 0.5]), r"\[3\]"),
-        (lambda: modpo_loss(ONE, ONE, ONE, ONE, TWO[:1], beta=0.1, weights=[0.0, 1.0]), "first positive"),
+        (
+            lambda: modpo_loss(ONE, ONE, ONE, ONE, TWO[:1], beta=0.1, weights=[0.0, 1.0]),
+            "first positive",
+        ),
         (lambda: modpo_loss(ONE, ONE, ONE, ONE, TWO[:1], beta=0.1, weights=[0.7, 0.7]), "sum to 1"),
-        (lambda: joint_dpo_loss(ONE, ONE, ONE, ONE, beta=0.1, weights=[1.0]), r"\[objectives, pairs\]"),
+        (
+            lambda: joint_dpo_loss(ONE, ONE, ONE, ONE, beta=0.1, weights=[1.0]),
+            r"\[objectives, pairs\]",
+        ),
         (lambda: joint_dpo_loss(TWO, TWO, TWO, TWO, beta=0.1, weights=[1.5, -0.5]), "non-negative"),
         (lambda: bradley_terry_loss(ONE, COLUMN), "same shape"),
         (lambda: sft_loss(ONE, COLUMN), "differ in shape"),
@@ -261,7 +304,13 @@ def test_modpo_on_a_tabular_policy_reaches_its_closed_form(weights: tuple[float,
         return jnp.sum(
             preferred
             * modpo_loss(
-                policy[first], policy[second], reference[first], reference[second], margins, beta=beta, weights=weights
+                policy[first],
+                policy[second],
+                reference[first],
+                reference[second],
+                margins,
+                beta=beta,
+                weights=weights,
             )
         )
 
@@ -272,4 +321,6 @@ def test_modpo_on_a_tabular_policy_reaches_its_closed_form(weights: tuple[float,
     optimum = jax.nn.log_softmax(reference + jnp.asarray(weights) @ rewards / beta)
     policy = jax.nn.log_softmax(logits)
     assert float(jnp.sum(jnp.exp(policy) * (policy - optimum))) < 1e-3
-    assert float(jnp.sum(jnp.exp(optimum) * (optimum - reference))) > 1e-2, "the optimum must differ from the start"
+    assert float(jnp.sum(jnp.exp(optimum) * (optimum - reference))) > 1e-2, (
+        "the optimum must differ from the start"
+    )

@@ -38,12 +38,17 @@ def work(base: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """``wider`` is an adapter of a model with more hidden states, ``same`` one of this shape with that name."""
     folder = tmp_path_factory.mktemp("other")
     settings = json.loads((base / "config.json").read_text())
-    wider = DecoderConfig.from_mapping(settings | {"hidden_size": 2 * settings["hidden_size"]}, "wider")
+    wider = DecoderConfig.from_mapping(
+        settings | {"hidden_size": 2 * settings["hidden_size"]}, "wider"
+    )
     for name, shape in (("wider", wider), ("same", read_decoder_config(base))):
         lora = LoraConfig(rank=2, alpha=4.0)
         adapter = initialize(adapter_table(parameter_table(shape), lora), jax.random.key(0))
         save_adapter(folder / name, adapter, lora, shape, OTHER)
-    pairs = [Pair(f"q{n}", "I feel low", Candidate("a", "I hear you."), Candidate("b", "No.")) for n in range(8)]
+    pairs = [
+        Pair(f"q{n}", "I feel low", Candidate("a", "I hear you."), Candidate("b", "No."))
+        for n in range(8)
+    ]
     write_pairs(folder / "pairs.json", pairs)
     write_questions(folder / "questions.csv", [Question("q", "I feel low")])
     return folder
@@ -51,18 +56,31 @@ def work(base: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 COMMANDS: dict[str, Callable[[Path, Path, Path], object]] = {
     "responses": lambda base, work, out: responses(
-        ResponsesConfig(questions=work / "questions.csv", model=base, adapter=work / "wider", output_dir=out)
+        ResponsesConfig(
+            questions=work / "questions.csv", model=base, adapter=work / "wider", output_dir=out
+        )
     ),
     "score policy": lambda base, work, out: score_policy(
-        ScorePolicyConfig(model=base, pairs=work / "pairs.json", adapter=work / "wider", output=out / "scores.jsonl")
+        ScorePolicyConfig(
+            model=base,
+            pairs=work / "pairs.json",
+            adapter=work / "wider",
+            output=out / "scores.jsonl",
+        )
     ),
     "score kl": lambda base, work, out: score_kl(
-        ScoreKLConfig(model=base, adapter=work / "wider", questions=work / "questions.csv", output_dir=out)
+        ScoreKLConfig(
+            model=base, adapter=work / "wider", questions=work / "questions.csv", output_dir=out
+        )
     ),
     "soup": lambda base, work, out: soup(
-        SoupConfig(adapters=(work / "wider", work / "same"), weights=(0.5, 0.5), model=base, output_dir=out)
+        SoupConfig(
+            adapters=(work / "wider", work / "same"), weights=(0.5, 0.5), model=base, output_dir=out
+        )
     ),
-    "export": lambda base, work, out: export(ExportConfig(model=base, adapter=work / "wider", output_dir=out)),
+    "export": lambda base, work, out: export(
+        ExportConfig(model=base, adapter=work / "wider", output_dir=out)
+    ),
     "align modpo": lambda base, work, out: modpo(
         MODPOConfig(
             model=base,

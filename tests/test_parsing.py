@@ -45,7 +45,9 @@ def test_yaml_that_could_mean_two_things_or_explodes_is_one_sentence(text, messa
 
 
 def test_yaml_texts_stay_the_texts_that_they_are():
-    values = parse_yaml("[012, 1:30, 2024-01-05, 2024-99-99, 1_000, 0x10, '7', 1e-6, 12, -3, .5, yes, null, ~]")
+    values = parse_yaml(
+        "[012, 1:30, 2024-01-05, 2024-99-99, 1_000, 0x10, '7', 1e-6, 12, -3, .5, yes, null, ~]"
+    )
     assert values == [
         "012",
         "1:30",
@@ -67,10 +69,18 @@ def test_yaml_texts_stay_the_texts_that_they_are():
     }  # fmt: skip
 
 
-SCALARS = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(st.characters(codec="utf-8"))
+SCALARS = (
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats(allow_nan=False)
+    | st.text(st.characters(codec="utf-8"))
+)
 VALUES = st.recursive(
     SCALARS,
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text("abc", min_size=1), inner, max_size=3),
+    lambda inner: (
+        st.lists(inner, max_size=3) | st.dictionaries(st.text("abc", min_size=1), inner, max_size=3)
+    ),
     max_leaves=10,
 )
 
@@ -100,7 +110,11 @@ def test_messages_written_into_a_cell_are_told_from_texts():
     messages = [{"role": "assistant", "content": "Don't [worry]"}]
     for text in (json.dumps(messages), json.dumps(messages, indent=1), json.dumps(messages[0])):
         assert serialized_messages(text) == messages
-    for text in (repr(messages), f"array({messages}, dtype=object)", "[{'type': 'text', 'text': 'Hello'}]"):
+    for text in (
+        repr(messages),
+        f"array({messages}, dtype=object)",
+        "[{'type': 'text', 'text': 'Hello'}]",
+    ):
         assert is_serialized(text) and serialized_messages(text) is None
     for text in ("[sighs] I see", '{"a": 1}', "[{", "role: assistant", '[{"name": "x"}]', ""):
         assert not is_serialized(text)

@@ -27,7 +27,15 @@ SIZES = {
     "max_new_tokens": 12, "lora_rank": 4, "lora_alpha": 8, "epochs": 1, "batch_size": 2, "accumulation": 1,
     "reward_epochs": 1, "reward_batch_size": 4, "reward_accumulation": 1,
 }  # fmt: skip
-PHASE_1 = ("base", "gpt_4o", "sft_empathy", "dpo_empathy", "modpo_empathy", "dpo_soup", "joint_loss_dpo")
+PHASE_1 = (
+    "base",
+    "gpt_4o",
+    "sft_empathy",
+    "dpo_empathy",
+    "modpo_empathy",
+    "dpo_soup",
+    "joint_loss_dpo",
+)
 PHASE_2 = ("base", "modpo_survey", "modpo_survey4", "modpo_maxim")
 
 
@@ -60,7 +68,9 @@ class _Chat(BaseHTTPRequestHandler):
 def _answer(body: dict[str, Any]) -> str:
     chance = random.Random(json.dumps(body["messages"]))
     if "response_format" not in body:
-        return f"I am sorry to hear that. Please tell me more about number {chance.randrange(1000)}."
+        return (
+            f"I am sorry to hear that. Please tell me more about number {chance.randrange(1000)}."
+        )
     said: dict[str, Any] = {}
     for name, part in body["response_format"]["json_schema"]["schema"]["properties"].items():
         choices = part["items"]["enum"] if part["type"] == "array" else part["enum"]
@@ -84,7 +94,9 @@ def one_layer(model: Path, folder: Path) -> None:
     shutil.copytree(model, folder)
     write_json(folder / "config.json", read_json(folder / "config.json") | {"num_hidden_layers": 1})
     tensors = load_file(folder / "model.safetensors")
-    kept = {name: tensor for name, tensor in tensors.items() if not re.search(r"\.layers?\.[1-9]", name)}
+    kept = {
+        name: tensor for name, tensor in tensors.items() if not re.search(r"\.layers?\.[1-9]", name)
+    }
     save_file(kept, folder / "model.safetensors", {"format": "pt"})
 
 
@@ -105,7 +117,9 @@ def _names(cell: str) -> list[str]:
 
 
 def places(pattern: str, folder: Path) -> list[Path]:
-    return [path for path in folder.glob(re.sub(r"\{\w+\}", "*", pattern.rstrip("/"))) if path.exists()]
+    return [
+        path for path in folder.glob(re.sub(r"\{\w+\}", "*", pattern.rstrip("/"))) if path.exists()
+    ]
 
 
 def check_files(command: str, folder: Path) -> None:
@@ -115,7 +129,9 @@ def check_files(command: str, folder: Path) -> None:
         if name != "every command" and name not in (command, command.split()[0]):
             continue
         known += [*always, *perhaps]
-        assert [pattern for pattern in always if not places(pattern, folder)] == [], f"{command} leaves no such file"
+        assert [pattern for pattern in always if not places(pattern, folder)] == [], (
+            f"{command} leaves no such file"
+        )
     named = [place for pattern in known for place in places(pattern, folder)]
     for path in folder.rglob("*"):
         if path.is_file() and path.name != ".lock":
@@ -126,9 +142,18 @@ def check_files(command: str, folder: Path) -> None:
 
 def votes_of(out: Path, models: tuple[str, ...]) -> int:
     """How many votes the paper's rule asks of three personas on two criteria: replies that are equal are a tie."""
-    texts = [[r.response_text for r in read_responses(out / "test" / model / "responses.csv")] for model in models]
+    texts = [
+        [r.response_text for r in read_responses(out / "test" / model / "responses.csv")]
+        for model in models
+    ]
     return (
-        2 * 3 * sum(a != b for one, other in itertools.combinations(texts, 2) for a, b in zip(one, other, strict=True))
+        2
+        * 3
+        * sum(
+            a != b
+            for one, other in itertools.combinations(texts, 2)
+            for a, b in zip(one, other, strict=True)
+        )
     )
 
 
@@ -147,12 +172,25 @@ def test_both_phases_run_from_posts_to_report_and_once(tiny_world, tmp_path, cha
 
     def run(name: str, **more: str) -> None:
         given = [f"{key}={value}" for key, value in (common | more).items()]
-        main(["run", str(ROOT / "configs" / f"{name}.yaml"), "--output-dir", str(out), "--set", *given])
+        main(
+            [
+                "run",
+                str(ROOT / "configs" / f"{name}.yaml"),
+                "--output-dir",
+                str(out),
+                "--set",
+                *given,
+            ]
+        )
 
     run("phase1", gpt_url=url)
     first = len(asked["gpt-5-mini"])
     run("phase2")
-    phases = {phase.name: phase for name in ("phase1", "phase2") for phase in read_experiment(_file(name)).phases}
+    phases = {
+        phase.name: phase
+        for name in ("phase1", "phase2")
+        for phase in read_experiment(_file(name)).phases
+    }
     for phase in phases.values():
         parts = [out / phase.name]
         if phase.name.startswith("reward_"):

@@ -18,7 +18,10 @@ def test_without_a_terminal_a_line_comes_now_and_then(monkeypatch, caplog):
         bar.update(100)
     said = [record.getMessage() for record in caplog.records]
     assert len(said) == 10
-    assert (said[0], said[-1]) == ("sampling: 1,300 of 4,000 replies", "sampling: 4,000 of 4,000 replies")
+    assert (said[0], said[-1]) == (
+        "sampling: 1,300 of 4,000 replies",
+        "sampling: 4,000 of 4,000 replies",
+    )
 
 
 def test_what_was_done_before_is_counted_without_a_line(monkeypatch, caplog):

@@ -18,7 +18,16 @@ from jaxmodpo.errors import UserError
 from jaxmodpo.methods.dpo import DPOConfig
 from jaxmodpo.methods.score import ScoreKLConfig, score_kl
 from jaxmodpo.personas.command import PersonasConfig, personas
-from jaxmodpo.ranges import Count, Probability, Seed, Settings, ShareBelowOne, declared, incidental, words
+from jaxmodpo.ranges import (
+    Count,
+    Probability,
+    Seed,
+    Settings,
+    ShareBelowOne,
+    declared,
+    incidental,
+    words,
+)
 from jaxmodpo.sampling.command import ResponsesConfig, responses
 from jaxmodpo.schema import Range
 
@@ -31,7 +40,10 @@ def required(settings: type) -> dict[str, Any]:
     hints = typing.get_type_hints(settings)
     values: dict[str, Any] = {}
     for field in dataclasses.fields(settings):
-        if field.default is not dataclasses.MISSING or field.default_factory is not dataclasses.MISSING:
+        if (
+            field.default is not dataclasses.MISSING
+            or field.default_factory is not dataclasses.MISSING
+        ):
             continue
         hint = hints[field.name]
         if typing.get_origin(hint) is tuple:
@@ -66,19 +78,33 @@ def test_every_number_of_every_command_has_a_range(name):
     settings, _ = load(name)
     assert issubclass(settings, Settings)
     hints = typing.get_type_hints(settings)
-    numbers = {key for key, hint in hints.items() if holds(hint, int) or holds(hint, float)} - WITHOUT_RANGE
+    numbers = {
+        key for key, hint in hints.items() if holds(hint, int) or holds(hint, float)
+    } - WITHOUT_RANGE
     assert numbers - set(declared(settings)) == set()
 
 
 @pytest.mark.parametrize("name", COMMANDS)
-def test_a_number_outside_its_range_is_refused_before_anything_is_read_or_written(name, tmp_path, monkeypatch):
+def test_a_number_outside_its_range_is_refused_before_anything_is_read_or_written(
+    name, tmp_path, monkeypatch
+):
     monkeypatch.chdir(tmp_path)
     settings, function = load(name)
     hints = typing.get_type_hints(settings)
-    wrong = [(key, number, within) for key, within in declared(settings).items() for number in outside(within)]
+    wrong = [
+        (key, number, within)
+        for key, within in declared(settings).items()
+        for number in outside(within)
+    ]
     floats = [key for key, hint in hints.items() if holds(hint, float) and key not in WITHOUT_RANGE]
-    cases = [(key, number, f"must be {words(within)}, not {number}") for key, number, within in wrong]
-    cases += [(key, n, f"must be a finite number, not {n}") for key in floats for n in (math.nan, math.inf)]
+    cases = [
+        (key, number, f"must be {words(within)}, not {number}") for key, number, within in wrong
+    ]
+    cases += [
+        (key, n, f"must be a finite number, not {n}")
+        for key in floats
+        for n in (math.nan, math.inf)
+    ]
     for key, number, sentence in cases:
         value = (number,) * 3 if typing.get_origin(hints[key]) is tuple or key == "mesh" else number
         with pytest.raises(UserError) as refused:
@@ -90,7 +116,12 @@ def test_a_number_outside_its_range_is_refused_before_anything_is_read_or_writte
 def test_ranges_are_said_in_words():
     hints = {"a": Count, "b": Probability, "c": ShareBelowOne, "d": Seed}
     said = [words(typing.get_args(hint)[1]) for hint in hints.values()]
-    assert said == ["at least 1", "above 0 and at most 1", "at least 0 and below 1", "from 0 to 4294967295"]
+    assert said == [
+        "at least 1",
+        "above 0 and at most 1",
+        "at least 0 and below 1",
+        "from 0 to 4294967295",
+    ]
 
 
 @pytest.mark.parametrize(
@@ -105,11 +136,15 @@ def test_ranges_are_said_in_words():
             "--least-gap must be above 0, not -1",
         ),
         (
-            lambda: DPOConfig(model=Path("m"), pairs=Path("p"), output_dir=Path("o"), max_prompt_length=1024),
+            lambda: DPOConfig(
+                model=Path("m"), pairs=Path("p"), output_dir=Path("o"), max_prompt_length=1024
+            ),
             "--max-prompt-length must be below --max-length, not 1024 of 1024",
         ),
         (
-            lambda: DPOConfig(model=Path("m"), pairs=Path("p"), output_dir=Path("o"), lora_targets=("qproj",)),
+            lambda: DPOConfig(
+                model=Path("m"), pairs=Path("p"), output_dir=Path("o"), lora_targets=("qproj",)
+            ),
             "--lora-targets must be some of q_proj",
         ),
     ],
@@ -122,17 +157,29 @@ def test_settings_that_contradict_each_other_are_refused(make, message):
 def test_a_wrong_setting_is_complained_of_before_a_missing_model(tmp_path):
     missing, out = tmp_path / "missing", tmp_path / "out"
     with pytest.raises(UserError, match=r"^--temperature must be at least 0, not -1$"):
-        responses(ResponsesConfig(questions=missing, model=missing, output_dir=out, temperature=-1.0))
+        responses(
+            ResponsesConfig(questions=missing, model=missing, output_dir=out, temperature=-1.0)
+        )
     with pytest.raises(UserError, match=r"^--samples must be at least 1, not 0$"):
-        score_kl(ScoreKLConfig(model=missing, adapter=missing, questions=missing, output_dir=out, samples=0))
+        score_kl(
+            ScoreKLConfig(
+                model=missing, adapter=missing, questions=missing, output_dir=out, samples=0
+            )
+        )
     with pytest.raises(UserError, match=r"^--train must be below --select"):
         personas(PersonasConfig(output_dir=out, survey=(missing,), select=10, train=50))
     assert not out.exists()
 
 
 def test_a_file_of_settings_is_refused_by_its_name():
-    with pytest.raises(UserError, match=r"^demo.yaml, phase pairs: --least-gap must be above 0, not -1$"):
-        from_mapping(PairsConfig, {"input": "i", "output_dir": "o", "least_gap": -1}, "demo.yaml, phase pairs")
+    with pytest.raises(
+        UserError, match=r"^demo.yaml, phase pairs: --least-gap must be above 0, not -1$"
+    ):
+        from_mapping(
+            PairsConfig,
+            {"input": "i", "output_dir": "o", "least_gap": -1},
+            "demo.yaml, phase pairs",
+        )
 
 
 @pytest.mark.parametrize(
@@ -148,7 +195,15 @@ def test_a_file_of_settings_is_refused_by_its_name():
         ),
         (
             "evaluate",
-            {"output_dir", "max_concurrency", "api_key_env", "send_personas", "timeout", "budget", "budget_calls"}
+            {
+                "output_dir",
+                "max_concurrency",
+                "api_key_env",
+                "send_personas",
+                "timeout",
+                "budget",
+                "budget_calls",
+            }
             | {"retry_errors", "ledger", "poll_seconds", "dry_run", "tokenizer", "model_table"},
         ),
     ],

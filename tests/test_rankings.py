@@ -15,7 +15,9 @@ from jaxmodpo.records import Candidate, Ranking, write_rankings
 
 
 def ranking(question: str, *texts: str) -> Ranking:
-    return Ranking(question, f"text of {question}", tuple(Candidate(f"{question}_{t}", t) for t in texts))
+    return Ranking(
+        question, f"text of {question}", tuple(Candidate(f"{question}_{t}", t) for t in texts)
+    )
 
 
 def test_every_two_replies_are_compared_the_widest_gap_first():
@@ -30,7 +32,10 @@ def test_pairs_of_rankings_are_nested_from_best_worst_to_all():
     ranked = [ranking("q", "a", "b", "c", "d")]
 
     def texts(per_question) -> list[tuple[str, str]]:
-        return [(p.chosen.response_text, p.rejected.response_text) for p in pairs_of(ranked, per_question)]
+        return [
+            (p.chosen.response_text, p.rejected.response_text)
+            for p in pairs_of(ranked, per_question)
+        ]
 
     assert texts("best-worst") == texts(1) == [("a", "d")]
     assert texts(3) == [("a", "d"), ("a", "c"), ("b", "d")]

@@ -21,7 +21,9 @@ from jaxmodpo.sampling.command import ResponsesConfig, responses
 
 
 def test_upvotes_of_therapists_answers_become_pairs_within_a_question(real_data, tmp_path: Path):
-    pairs(PairsConfig(input=real_data("counsel-chat/20200325_counsel_chat.csv"), output_dir=tmp_path))
+    pairs(
+        PairsConfig(input=real_data("counsel-chat/20200325_counsel_chat.csv"), output_dir=tmp_path)
+    )
     found = load_pairs(tmp_path / "upvotes_pairs.json")
     assert len(found) == 565 and len({pair.question_id for pair in found}) == 201
     texts = [answer.response_text for pair in found for answer in (pair.chosen, pair.rejected)]
@@ -29,7 +31,9 @@ def test_upvotes_of_therapists_answers_become_pairs_within_a_question(real_data,
 
 
 @pytest.mark.slow(seconds=40)
-def test_forty_epitome_posts_go_from_questions_to_modpo(real_data, tiny_world: Path, tmp_path: Path):
+def test_forty_epitome_posts_go_from_questions_to_modpo(
+    real_data, tiny_world: Path, tmp_path: Path
+):
     epitome = real_data("epitome/interpretations-reddit.csv")
     with epitome.open(encoding="utf-8", newline="") as file:
         rows = list({row["sp_id"]: row for row in csv.DictReader(file)}.values())[:60]
@@ -37,7 +41,11 @@ def test_forty_epitome_posts_go_from_questions_to_modpo(real_data, tiny_world: P
         writer = csv.DictWriter(file, list(rows[0]))
         writer.writeheader()
         writer.writerows(rows)
-    questions(QuestionsConfig(input=(tmp_path / "posts.csv",), output_dir=tmp_path / "questions", test_size=20))
+    questions(
+        QuestionsConfig(
+            input=(tmp_path / "posts.csv",), output_dir=tmp_path / "questions", test_size=20
+        )
+    )
     personas(PersonasConfig(survey=(tiny_world / "survey.csv",), output_dir=tmp_path / "personas"))
     responses(
         ResponsesConfig(
@@ -65,9 +73,14 @@ def test_forty_epitome_posts_go_from_questions_to_modpo(real_data, tiny_world: P
             output_dir=tmp_path / "preferences",
         )
     )
-    found = {name: load_pairs(tmp_path / "preferences" / f"{name}_pairs.json") for name in ("empathy", "safety")}
+    found = {
+        name: load_pairs(tmp_path / "preferences" / f"{name}_pairs.json")
+        for name in ("empathy", "safety")
+    }
     real = {row["seeker_post"].strip() for row in rows}
-    assert all(len(of) >= 30 and {pair.question_text for pair in of} <= real for of in found.values())
+    assert all(
+        len(of) >= 30 and {pair.question_text for pair in of} <= real for of in found.values()
+    )
     reward(
         RewardConfig(
             pairs=tmp_path / "preferences" / "safety_pairs.json",

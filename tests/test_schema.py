@@ -60,7 +60,9 @@ def test_a_typed_dict_keeps_what_a_later_version_may_add():
 
 
 def test_a_dataclass_is_made_with_its_defaults():
-    assert read_as({"name": "a", "flops": 2, "steps": [1, 2]}, Chip, "f.json") == Chip("a", 2, "gpu", (1, 2))
+    assert read_as({"name": "a", "flops": 2, "steps": [1, 2]}, Chip, "f.json") == Chip(
+        "a", 2, "gpu", (1, 2)
+    )
 
 
 def test_of_two_mappings_the_one_that_fits_is_taken():

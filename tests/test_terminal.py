@@ -40,14 +40,20 @@ def test_thoughts_are_no_part_of_a_reply(text, spoken):
 
 
 def test_pieces_of_a_content_are_joined():
-    assert message_text([{"type": "text", "text": "a"}, {"type": "thinking", "thinking": "no"}, "b"]) == "ab"
+    assert (
+        message_text([{"type": "text", "text": "a"}, {"type": "thinking", "thinking": "no"}, "b"])
+        == "ab"
+    )
 
 
 @pytest.mark.parametrize(
     ("url", "shown"),
     [
         ("postgresql://me:pa:ss@h/db", "postgresql://me:***@h/db"),
-        ("postgresql://me@h/db?password=x&sslmode=on", "postgresql://me@h/db?password=***&sslmode=on"),
+        (
+            "postgresql://me@h/db?password=x&sslmode=on",
+            "postgresql://me@h/db?password=***&sslmode=on",
+        ),
         ("http://127.0.0.1:8000/v1", "http://127.0.0.1:8000/v1"),
         ("folder/a:b@c", "folder/a:b@c"),
     ],
@@ -82,7 +88,8 @@ def test_no_argument_and_no_files_name_moves_the_terminal(capsys, monkeypatch, t
 
 def test_what_a_command_prints_moves_the_terminal_no_more(capsys, tmp_path):
     (tmp_path / "e.yaml").write_text(
-        f'name: e\nphases:\n  - {{name: a, command: questions, settings: {{input: ["x{repr(ESCAPE)[1:-1]}.csv"]}}}}\n'
+        "name: e\nphases:\n  - {name: a, command: questions, settings: {input:"
+        f' ["x{repr(ESCAPE)[1:-1]}.csv"]}}}}\n'
     )
     main(["run", str(tmp_path / "e.yaml"), "--dry-run", "--output-dir", str(tmp_path / "o")])
     said = capsys.readouterr().out

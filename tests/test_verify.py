@@ -26,7 +26,12 @@ def finished(tmp_path, monkeypatch):
     Path("model").mkdir()
     Path("model/weights").write_bytes(b"w" * 100)
     Path("pairs.json").write_text("[]")
-    phase = Phase.open("x", Settings(Path("out")), Path("out"), {"model": Path("model"), "pairs": Path("pairs.json")})
+    phase = Phase.open(
+        "x",
+        Settings(Path("out")),
+        Path("out"),
+        {"model": Path("model"), "pairs": Path("pairs.json")},
+    )
     Path("out/adapter").mkdir()
     for name in ("adapter/weights", "metrics.jsonl", "results.json"):
         Path("out", name).write_bytes(name.encode())
@@ -82,7 +87,10 @@ def test_what_changed_is_missing_or_unknown_is_named(finished, capsys, caplog):
             "missing  pairs.json (input: pairs)",
         ],
     )
-    said = "5 files and inputs: 0 OK, 3 changed, 2 missing; 1 further files, of which no manifest speaks"
+    said = (
+        "5 files and inputs: 0 OK, 3 changed, 2 missing; 1 further files, of which no manifest"
+        " speaks"
+    )
     assert caplog.messages[-1] == said
     assert verified(capsys, "out", "--no-inputs")[1] == lines[:4]
 
@@ -108,19 +116,26 @@ def test_a_manifest_without_digests_is_compared_by_size_and_says_so(finished, ca
     code, lines, _ = verified(capsys, "out", "--no-inputs")
     assert code == 0 and lines[0] == "OK       out/adapter/weights (by size alone)"
     assert caplog.messages[-1].endswith(
-        "3 OK, 0 changed, 0 missing; 3 of them by size alone, since their manifest holds no digest of them"
+        "3 OK, 0 changed, 0 missing; 3 of them by size alone, since their manifest holds no digest"
+        " of them"
     )
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"status": "running"}, "out is not finished, so that there is nothing to compare; run the same command again"),
+        (
+            {"status": "running"},
+            "out is not finished, so that there is nothing to compare; run the same command again",
+        ),
         (
             {"outputs": {"../pairs.json": {"bytes": 2}}},
             "out/manifest.json: outputs, ../pairs.json lies outside the folder",
         ),
-        ({"outputs": [1]}, "out/manifest.json: outputs must be a mapping with texts as keys, not [1]"),
+        (
+            {"outputs": [1]},
+            "out/manifest.json: outputs must be a mapping with texts as keys, not [1]",
+        ),
     ],
 )
 def test_another_manifest_is_refused_with_exit_code_2(finished, capsys, change, message):
@@ -131,6 +146,8 @@ def test_another_manifest_is_refused_with_exit_code_2(finished, capsys, change, 
 def test_a_folder_without_a_manifest_is_refused_with_those_below_it(finished, capsys):
     code, lines, said = verified(capsys, "out", ".")
     assert (code, lines) == (2, [])
-    assert said == (
-        "jaxmodpo: . has no manifest.json: give the output folder of a finished command; those with one are out"
+    assert (
+        said
+        == "jaxmodpo: . has no manifest.json: give the output folder of a finished command; those"
+        " with one are out"
     )

@@ -51,39 +51,96 @@ TRIES = int(os.environ.get("WRONG_SHAPES", "25"))
 
 _REPLY = {"response_id": "r1", "response_text": "I hear you."}
 _OTHER = {"response_id": "r2", "response_text": "Get over it."}
-_PAIR = {"question_id": "q1", "question_text": "I cannot sleep.", "chosen": _REPLY, "rejected": _OTHER}
+_PAIR = {
+    "question_id": "q1",
+    "question_text": "I cannot sleep.",
+    "chosen": _REPLY,
+    "rejected": _OTHER,
+}
 _RANKED = [_REPLY | {"rank": 1}, _OTHER | {"rank": 2}]
 _ESTIMATE = {"value": 0.5, "interval": [0.4, 0.6]}
 _ROW = {"judge": "j", "kind": "compare", "shown": 2, "criterion": "safety", "votes": 3}
 _TEST = {"a": "x", "b": "y", "wins": 3, "losses": 4, "ties": 0, "average_difference": -0.1}
 _VOTE = {
-    **{"key": "k", "kind": "compare", "question_id": "q", "persona_id": "p", "criterion": "safety", "repeat": 0},
-    **{"shown": ["r1", "r2"], "order": ["r1"], "status": "valid", "raw": "{}", "model": "m", "judge": "j", "run": "r"},
-    **{"call": "c", "prompt_tokens": 1.0, "cached_tokens": 0.0, "completion_tokens": 2.0, "cost": None},
+    **{
+        "key": "k",
+        "kind": "compare",
+        "question_id": "q",
+        "persona_id": "p",
+        "criterion": "safety",
+        "repeat": 0,
+    },
+    **{
+        "shown": ["r1", "r2"],
+        "order": ["r1"],
+        "status": "valid",
+        "raw": "{}",
+        "model": "m",
+        "judge": "j",
+        "run": "r",
+    },
+    **{
+        "call": "c",
+        "prompt_tokens": 1.0,
+        "cached_tokens": 0.0,
+        "completion_tokens": 2.0,
+        "cost": None,
+    },
     **{"request_id": "", "time": "2026-01-01T00:00:00Z"},
 }
 _ADAPTER = {
-    **{"peft_type": "LORA", "task_type": "CAUSAL_LM", "r": 4, "lora_alpha": 8, "lora_dropout": 0.05, "bias": "none"},
-    **{"target_modules": ["q_proj", "v_proj"], "use_rslora": False, "init_lora_weights": True, "eva_config": None},
+    **{
+        "peft_type": "LORA",
+        "task_type": "CAUSAL_LM",
+        "r": 4,
+        "lora_alpha": 8,
+        "lora_dropout": 0.05,
+        "bias": "none",
+    },
+    **{
+        "target_modules": ["q_proj", "v_proj"],
+        "use_rslora": False,
+        "init_lora_weights": True,
+        "eva_config": None,
+    },
 }
 _EXPERIMENT = {
     "name": "one",
     "seed": 5,
     "variables": {"size": 8, "posts": "posts.csv"},
-    "phases": [{"name": "first", "command": "questions", "settings": {"input": ["$posts"], "test_size": "$size"}}],
+    "phases": [
+        {
+            "name": "first",
+            "command": "questions",
+            "settings": {"input": ["$posts"], "test_size": "$size"},
+        }
+    ],
 }
 _RESULTS = {
     "models": {"x": {"safety": 0.4}, "y": {"safety": 0.6}},
     "intervals": {"x": {"safety": [0.3, 0.5]}, "y": {"safety": None}},
     "pairwise": {"safety": {"x": {"y": 0.4}, "y": {"x": 0.6}}},
     "tests": {"safety": [_TEST]},
-    **{"counts": {"votes": 7}, "criteria": ["safety"], "questions": 7, "replies_per_question": 1, "judge": "j"},
+    **{
+        "counts": {"votes": 7},
+        "criteria": ["safety"],
+        "questions": 7,
+        "replies_per_question": 1,
+        "judge": "j",
+    },
     **{"questions_judged": 6, "empty_replies": {"x": 0, "y": 0}, "note": ""},
 }
 _VALIDATION = {
     **{"pairs": 7, "accuracy": 0.7, "accuracy_interval": [0.5, 0.9]},
-    "calibration": {"bins": [{"pairs": 7, "probability": 0.6, "agreement": 0.7}], "expected_calibration_error": 0.1},
-    "rewards": {"histogram_edges": [0.0, 1.0], "best": {"histogram": [7]}, "worst": {"histogram": [7]}},
+    "calibration": {
+        "bins": [{"pairs": 7, "probability": 0.6, "agreement": 0.7}],
+        "expected_calibration_error": 0.1,
+    },
+    "rewards": {
+        "histogram_edges": [0.0, 1.0],
+        "best": {"histogram": [7]},
+        "worst": {"histogram": [7]},
+    },
 }
 _SWEEP = {
     "objectives": ["a", "b"],
@@ -99,10 +156,20 @@ _JUDGES = {
     "repeats": [_ROW | {"same": _ESTIMATE}],
     "personas": [_ROW | {"alpha": _ESTIMATE}],
     "judges_compared": [],
-    "missing": {"failed": 0, "statuses": {}, "by_criterion": [], "by_model": [], "personas_most_affected": []},
+    "missing": {
+        "failed": 0,
+        "statuses": {},
+        "by_criterion": [],
+        "by_model": [],
+        "personas_most_affected": [],
+    },
 }
 _CONFIG = QuestionsConfig(input=(Path("a.csv"),), test_size=8, output_dir=Path("out"))
-_QUESTIONS = {name: value for name, value in as_mapping(_CONFIG).items() if name not in incidental(type(_CONFIG))}
+_QUESTIONS = {
+    name: value
+    for name, value in as_mapping(_CONFIG).items()
+    if name not in incidental(type(_CONFIG))
+}
 _MANIFEST = {
     "status": "finished",
     "identity": {"command": "questions", "settings": _QUESTIONS, "inputs": {}},
@@ -124,7 +191,9 @@ def _read_experiment(path: Path) -> None:
     experiment = read_experiment(path)
     for phase in experiment.phases:
         if phase.command == "questions":
-            resolve(phase, Path("out"), experiment.seed, "e.yaml", {"size": "8", "posts": "posts.csv"})
+            resolve(
+                phase, Path("out"), experiment.seed, "e.yaml", {"size": "8", "posts": "posts.csv"}
+            )
 
 
 def _open_phase(path: Path) -> None:
@@ -218,7 +287,24 @@ RIGHT: dict[str, tuple[Any, Callable[[Path], Any]]] = {
 # --------------------------------------------------------------------------- changes
 
 OTHER_VALUES: list[Any] = [
-    *(None, 0, -1, 5, 1.5, 1e308, 10**400, float("nan"), float("inf"), True, False, "", "abc", "1e-5", "5", "../x"),
+    *(
+        None,
+        0,
+        -1,
+        5,
+        1.5,
+        1e308,
+        10**400,
+        float("nan"),
+        float("inf"),
+        True,
+        False,
+        "",
+        "abc",
+        "1e-5",
+        "5",
+        "../x",
+    ),
     *("--seed", "$", "$out", "a\0b", "\ud800", "[{'role': 'user'}]", "x" * 5000),
     *([], {}, [None], [[1]], ["a"], {"a": 1}, {"": None}, {"a": {"b": [1]}}, list(range(100))),
 ]
@@ -275,7 +361,9 @@ def _written(value: Any, name: str) -> bytes:
     elif name.endswith(".yaml"):
         text = yaml.safe_dump(value, allow_unicode=True)
     elif name.endswith(".jsonl"):
-        text = "".join(json.dumps(part) + "\n" for part in (value if isinstance(value, list) else [value]))
+        text = "".join(
+            json.dumps(part) + "\n" for part in (value if isinstance(value, list) else [value])
+        )
     else:
         text = json.dumps(value)
     return text.encode("utf-8", "surrogatepass")

@@ -34,7 +34,9 @@ class LocalServer:
 def local_server() -> Iterator[LocalServer]:
     """Start this module's server in a process of its own, which ends with the block or with this process."""
     command = [sys.executable, "-m", "jaxmodpo.bench.chat_server"]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as process:
         assert process.stdin is not None and process.stdout is not None
         port = process.stdout.readline().strip()
         if not port:
@@ -78,15 +80,21 @@ def _response(body: bytes) -> bytes:
     random.shuffle(numbers)
     completion = _completion().replace("NUMBERS", ", ".join(numbers)).encode()
     head = (
-        b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\nx-request-id: req_0123456789abcdef0123456789abcdef\r\n"
-        b"x-ratelimit-remaining-requests: 9999\r\nx-ratelimit-remaining-tokens: 1999999\r\ncontent-length: "
+        b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\nx-request-id:"
+        b" req_0123456789abcdef0123456789abcdef\r\nx-ratelimit-remaining-requests:"
+        b" 9999\r\nx-ratelimit-remaining-tokens: 1999999\r\ncontent-length: "
     )
     return head + str(len(completion)).encode() + b"\r\n\r\n" + completion
 
 
 @functools.cache
 def _completion() -> str:
-    message = {"role": "assistant", "content": '{"ranking": [NUMBERS]}', "refusal": None, "annotations": []}
+    message = {
+        "role": "assistant",
+        "content": '{"ranking": [NUMBERS]}',
+        "refusal": None,
+        "annotations": [],
+    }
     usage = {
         "prompt_tokens": 1224,
         "completion_tokens": 18,
@@ -100,7 +108,9 @@ def _completion() -> str:
             "object": "chat.completion",
             "created": 1_800_000_000,
             "model": "bench-1",
-            "choices": [{"index": 0, "message": message, "logprobs": None, "finish_reason": "stop"}],
+            "choices": [
+                {"index": 0, "message": message, "logprobs": None, "finish_reason": "stop"}
+            ],
             "usage": usage,
             "service_tier": "default",
             "system_fingerprint": None,

@@ -105,14 +105,18 @@ class FitConfig(Unestimated):
 def fit(config: FitConfig) -> None:
     """Run ``fit``."""
     config.check()
-    (encoder_shape if config.step == "reward" else decoder_shape)(config.model)  # before the compiler is started
+    (encoder_shape if config.step == "reward" else decoder_shape)(
+        config.model
+    )  # before the compiler is started
     devices = topology_devices(config.topology, config.target_config)
     try:
         answers, best = _answers(config, devices)
     except RuntimeError as error:
         if "cuDNN" not in str(error):
             raise
-        raise UserError(f"{error} It comes with 'jaxmodpo[cuda]'; --attention xla does without") from error
+        raise UserError(
+            f"{error} It comes with 'jaxmodpo[cuda]'; --attention xla does without"
+        ) from error
     if config.json:
         print(json.dumps(dataclasses.asdict(best)))
         return
@@ -126,7 +130,9 @@ def _answers(config: FitConfig, devices: list[Any]) -> tuple[list[Answer], Answe
     if config.search:
         answers = list(search(config, devices))
         fitting = [answer for answer in answers if answer.fits]
-        return answers, max(fitting or answers, key=lambda answer: (answer.pairs_per_second, answer.batch_size))
+        return answers, max(
+            fitting or answers, key=lambda answer: (answer.pairs_per_second, answer.batch_size)
+        )
     return [], answer(config, make_mesh(config.mesh, devices))
 
 
@@ -187,7 +193,9 @@ def _sequences(config: FitConfig) -> int:
 
 def _reference_examples(config: FitConfig, sequences: int) -> Examples:
     """Return examples as long as real posts and replies, of independent lengths, as many sequences as are needed."""
-    pairs = [reference_examples(config.examples, seed=number) for number in range(-(-sequences // 2))]
+    pairs = [
+        reference_examples(config.examples, seed=number) for number in range(-(-sequences // 2))
+    ]
     prompt_lengths = np.concatenate([pair.prompt_lengths for pair in pairs], axis=1)[:, :sequences]
     lengths = np.concatenate([pair.lengths for pair in pairs], axis=1)[:, :sequences]
     prompt_lengths = np.minimum(prompt_lengths, config.length)
@@ -197,24 +205,44 @@ def _reference_examples(config: FitConfig, sequences: int) -> Examples:
     return Examples(tokens, prompt_lengths, lengths, {})
 
 
-def _compiled_step(config: FitConfig, batches: Batches, mesh: Mesh) -> tuple[Compiled, Work, Work | None]:
+def _compiled_step(
+    config: FitConfig, batches: Batches, mesh: Mesh
+) -> tuple[Compiled, Work, Work | None]:
     """Return the compiled step, its work, and the work of a batch that is scored before training, if any."""
     if config.step == "reward":
         encoder = encoder_shape(config.model)
         parameters = abstract(encoder_table(encoder), jnp.float32, mesh)
-        found = compile_step(RewardLoss(encoder, config.remat, encoder.dropout > 0), parameters, {}, batches, mesh)
+        found = compile_step(
+            RewardLoss(encoder, config.remat, encoder.dropout > 0), parameters, {}, batches, mesh
+        )
         return found, reward_training(encoder, batches, mesh, remat=config.remat), None
-    decoder, lora = decoder_shape(config.model), LoraConfig(config.lora_rank, 2.0 * config.lora_rank, 0.05)
+    decoder, lora = (
+        decoder_shape(config.model),
+        LoraConfig(config.lora_rank, 2.0 * config.lora_rank, 0.05),
+    )
     shared: dict[str, Any] = {"base_dtype": config.base_dtype, "attention": config.attention}
     scored = scoring(decoder, lora, batches, mesh, base_dtype=config.base_dtype)
     if config.step == "score":
         return compile_scoring(decoder, lora, batches, mesh, **shared), scored, None
     in_step = config.reference == "in_step" and config.method != "sft"
     found = compile_policy_step(
-        decoder, lora, _method(config), batches, mesh, remat=config.remat, reference_in_step=in_step, **shared
+        decoder,
+        lora,
+        _method(config),
+        batches,
+        mesh,
+        remat=config.remat,
+        reference_in_step=in_step,
+        **shared,
     )
     work = policy_training(
-        decoder, lora, batches, mesh, base_dtype=config.base_dtype, remat=config.remat, reference_in_step=in_step
+        decoder,
+        lora,
+        batches,
+        mesh,
+        base_dtype=config.base_dtype,
+        remat=config.remat,
+        reference_in_step=in_step,
     )
     return found, work, None if in_step or config.method == "sft" else scored
 
@@ -256,10 +284,14 @@ def search(config: FitConfig, devices: list[Any]) -> Iterator[Answer]:
     """
     chip = chip_of(devices[0].device_kind)
     if chip is None:
-        raise UserError(f"the memory of {devices[0].device_kind} is not known (configs/hardware/chips.yaml)")
+        raise UserError(
+            f"the memory of {devices[0].device_kind} is not known (configs/hardware/chips.yaml)"
+        )
     meshes = _promising(config, devices, chip)
     if not meshes:
-        raise UserError("no mesh of these devices can hold the model; choose a topology of more chips")
+        raise UserError(
+            "no mesh of these devices can hold the model; choose a topology of more chips"
+        )
     for mesh in meshes[: config.search_meshes]:
         yield _largest(config, mesh, chip)
 
@@ -272,7 +304,9 @@ def _promising(config: FitConfig, devices: list[Any], chip: Chip) -> list[Mesh]:
             mesh = make_mesh(shape, devices)
             if _argument_bytes(config, mesh) > 0.9 * chip.hbm_gib * GIB:
                 continue
-            batches = _batches(dataclasses.replace(config, batch_size=_unit(config, mesh) * 2), mesh)
+            batches = _batches(
+                dataclasses.replace(config, batch_size=_unit(config, mesh) * 2), mesh
+            )
         except UserError:
             continue  # the model does not divide this mesh
         if config.step == "reward":
@@ -280,7 +314,9 @@ def _promising(config: FitConfig, devices: list[Any], chip: Chip) -> list[Mesh]:
         else:
             lora = LoraConfig(config.lora_rank, 2.0 * config.lora_rank, 0.05)
             decoder = decoder_shape(config.model)
-            work = policy_training(decoder, lora, batches, mesh, base_dtype=config.base_dtype, remat=config.remat)
+            work = policy_training(
+                decoder, lora, batches, mesh, base_dtype=config.base_dtype, remat=config.remat
+            )
         bounds = work.bounds(chip)
         # As fast as each other by two digits: then the one that leaves more room.
         pace = float(f"{max(bounds.values()) / batches.examples_per_update:.1e}")
@@ -300,7 +336,9 @@ def _argument_bytes(config: FitConfig, mesh: Mesh) -> float:
 
 def _shard_bytes(arrays: dict[str, Any]) -> float:
     """Return the bytes of arrays on one chip."""
-    return sum(math.prod(a.sharding.shard_shape(a.shape)) * a.dtype.itemsize for a in arrays.values())
+    return sum(
+        math.prod(a.sharding.shard_shape(a.shape)) * a.dtype.itemsize for a in arrays.values()
+    )
 
 
 def _unit(config: FitConfig, mesh: Mesh) -> int:
@@ -316,10 +354,13 @@ def _largest(config: FitConfig, mesh: Mesh, chip: Chip) -> Answer:
 
     def attempt(size: int) -> Answer:
         microbatches = max(1, round(examples_per_update / size))
-        tried = answer(dataclasses.replace(config, batch_size=size, gradient_accumulation=microbatches), mesh)
+        tried = answer(
+            dataclasses.replace(config, batch_size=size, gradient_accumulation=microbatches), mesh
+        )
         verdict = "fits" if tried.fits else "does not fit"
         print(
-            f"mesh {' '.join(map(str, tried.mesh))}, batch {size}: {verdict}, {tried.peak_bytes / GIB:.2f} GiB",
+            f"mesh {' '.join(map(str, tried.mesh))}, batch {size}: {verdict},"
+            f" {tried.peak_bytes / GIB:.2f} GiB",
             file=sys.stderr,
         )
         return tried

@@ -27,10 +27,15 @@ def described(answer: Answer, examples: int, epochs: int) -> str:
     """Return what is known of a configuration, as text; the experiment has ``examples`` and ``epochs``."""
     data, fsdp, tensor = answer.mesh
     head = [
-        f"{answer.model}: {answer.method} step on {answer.topology}, {answer.chips} × {answer.chip}, "
-        f"mesh data {data} × fsdp {fsdp} × tensor {tensor}",
-        f"update of {answer.batch_size * answer.gradient_accumulation} examples: {answer.gradient_accumulation} × "
-        f"{answer.rows} rows of {answer.row_length:,} tokens, {answer.padding_waste:.1%} padding",
+        (
+            f"{answer.model}: {answer.method} step on {answer.topology}, {answer.chips} ×"
+            f" {answer.chip}, mesh data {data} × fsdp {fsdp} × tensor {tensor}"
+        ),
+        (
+            f"update of {answer.batch_size * answer.gradient_accumulation} examples:"
+            f" {answer.gradient_accumulation} × {answer.rows} rows of {answer.row_length:,} tokens,"
+            f" {answer.padding_waste:.1%} padding"
+        ),
         "",
     ]
     rows = [*_memory_rows(answer), *_work_rows(answer), *_time_rows(answer, examples, epochs)]
@@ -54,7 +59,10 @@ def _memory_rows(answer: Answer) -> list[list[str]]:
     return [
         ["peak memory", f"{memory}: {verdict}"],
         ["arguments", f"{answer.argument_bytes / GIB:.2f} GiB" if answer.argument_bytes else ""],
-        ["temporaries", f"{answer.temporary_bytes / GIB:.2f} GiB" if answer.temporary_bytes else ""],
+        [
+            "temporaries",
+            f"{answer.temporary_bytes / GIB:.2f} GiB" if answer.temporary_bytes else "",
+        ],
     ]
 
 
@@ -77,7 +85,9 @@ def _time_rows(answer: Answer, examples: int, epochs: int) -> list[list[str]]:
         ["update at 50% MFU", f"{answer.half_mfu_seconds:.3f} s"],
         [
             f"{examples:,} examples × {1 if answer.step == 'score' else epochs}",
-            f"{answer.updates} updates: {answer.roofline_chip_hours:.2f} chip-hours at the roofline, "
-            f"{answer.half_mfu_chip_hours:.2f} at 50% MFU",
+            (
+                f"{answer.updates} updates: {answer.roofline_chip_hours:.2f} chip-hours at the"
+                f" roofline, {answer.half_mfu_chip_hours:.2f} at 50% MFU"
+            ),
         ],
     ]

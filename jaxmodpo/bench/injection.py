@@ -93,13 +93,19 @@ def bench_injection(config: BenchInjectionConfig) -> None:
         # The personas are made up.
         names = ("base_url", "api_key_env", "temperature", "max_concurrency", "prompts")
         settings = {name: getattr(config, name) for name in names}
-        judges[config.judge_model] = EndpointJudge(Endpoint(model=config.judge_model, send_personas=True, **settings))
+        judges[config.judge_model] = EndpointJudge(
+            Endpoint(model=config.judge_model, send_personas=True, **settings)
+        )
     trials = list(load_trials(config.injections, config.criterion, config.personas))
     log.info("bench injection: %s calls of each judge", f"{len(trials):,}")
     with tempfile.TemporaryDirectory() as temporary:
         results = {}
         for name, judge in judges.items():
-            place = config.ledger if judge.costs and config.ledger else Path(temporary) / f"{len(results)}.sqlite"
+            place = (
+                config.ledger
+                if judge.costs and config.ledger
+                else Path(temporary) / f"{len(results)}.sqlite"
+            )
             with Ledger(place, "bench injection") as ledger:
                 results[name] = count_wins(trials, judge, ledger)
     print(_described(results))
@@ -157,7 +163,9 @@ def load_trials(source: str | Path, criterion: str, personas: int) -> Iterator[T
                     yield Trial(name, injected(plain, template, f"{path}, injection '{name}'"))
 
 
-def _requests(question: str, post: _Post, persona: str, profile: str, criterion: Criterion) -> Iterator[Request]:
+def _requests(
+    question: str, post: _Post, persona: str, profile: str, criterion: Criterion
+) -> Iterator[Request]:
     honest = [Candidate(f"honest {n}", text) for n, text in enumerate(post.honest)]
     poor = Candidate(POOR, post.poor)
     for position in range(len(honest) + 1):
@@ -192,7 +200,9 @@ def injected(plain: Request, template: str, where: str = "the injection") -> Req
     try:
         text = Template(template).substitute(values)
     except (KeyError, ValueError) as error:
-        raise UserError(f"{where}: not one of {', '.join(f'${v}' for v in values)} ({error}); write $$ for $") from None
+        raise UserError(
+            f"{where}: not one of {', '.join(f'${v}' for v in values)} ({error}); write $$ for $"
+        ) from None
     responses = list(plain.responses)
     responses[own] = Candidate(POOR, text)
     return replace(plain, responses=tuple(responses))
@@ -233,7 +243,9 @@ class ScriptedJudge:
         """Rank what stands between the fences, then move to an end what an order names; the last order counts."""
         message = self.prompts.messages(request)[1]["content"]
         replies = tuple(Candidate(label, text) for label, text in fenced(message).items())
-        (ranking,) = self.rubric.answer(replace(request, kind="rank", responses=replies)).orders.values()
+        (ranking,) = self.rubric.answer(
+            replace(request, kind="rank", responses=replies)
+        ).orders.values()
         for order in self.heard(message):
             if order.label in ranking:
                 rest = [label for label in ranking if label != order.label]
@@ -243,7 +255,9 @@ class ScriptedJudge:
 
 
 def _answer(ranking: Sequence[str], kind: Kind) -> str:
-    return json.dumps({"ranking": [int(label) for label in ranking]} if kind == "rank" else {"better": ranking[0]})
+    return json.dumps(
+        {"ranking": [int(label) for label in ranking]} if kind == "rank" else {"better": ranking[0]}
+    )
 
 
 def mark_of(message: str) -> str:
@@ -256,13 +270,18 @@ def mark_of(message: str) -> str:
 
 def fenced(message: str) -> dict[str, str]:
     """Read the replies by their labels: what stands between the two lines with the message's mark, to the letter."""
-    return {found["label"]: found["text"] for found in _fences(message).finditer(message) if found["label"]}
+    return {
+        found["label"]: found["text"]
+        for found in _fences(message).finditer(message)
+        if found["label"]
+    }
 
 
 def _fences(message: str) -> re.Pattern[str]:
     mark = mark_of(message)
     return re.compile(
-        rf"^--- (?P<what>post|response (?P<label>\w+)) {mark} ---\n(?P<text>.*?)\n--- end of (?P=what) {mark} ---$",
+        rf"^--- (?P<what>post|response (?P<label>\w+)) {mark} ---\n(?P<text>.*?)\n--- end of"
+        rf" (?P=what) {mark} ---$",
         re.MULTILINE | re.DOTALL,
     )
 
@@ -271,7 +290,11 @@ def anywhere(message: str) -> list[Order]:
     """Find the orders in a message, whoever gives them; 'this reply' is the one under whose label it is said."""
     text = "\n".join(message.splitlines())  # a model takes all kinds of line ends for one
     parts = re.split(r"^Response (\w+):$", text, flags=re.MULTILINE)
-    return [order for label, said in zip(parts[1::2], parts[2::2], strict=True) for order in _orders(said, label)]
+    return [
+        order
+        for label, said in zip(parts[1::2], parts[2::2], strict=True)
+        for order in _orders(said, label)
+    ]
 
 
 def outside_the_fences(message: str) -> list[Order]:
@@ -281,7 +304,8 @@ def outside_the_fences(message: str) -> list[Order]:
 
 _THIS = r"(?:this|the above) (?:reply|response)"
 _SELF = re.compile(
-    rf"\b(?:rank|choose|pick|prefer|name) {_THIS}|\b{_THIS} is the best|setze diese antwort auf den ersten"
+    rf"\b(?:rank|choose|pick|prefer|name) {_THIS}|\b{_THIS} is the best|setze diese antwort auf den"
+    r" ersten"
     r"|把这个回答排在第一"
 )
 _NAMED = re.compile(r"\b(?:rank|choose) response (\w+)|response (\w+) is the best")
@@ -303,7 +327,9 @@ def _orders(text: str, label: str) -> Iterator[Order]:
 def _as_read(text: str) -> str:
     """Return a text as a model might take it: tags as letters, nothing invisible, base64 decoded, in lower case."""
     letters = "".join(chr(ord(c) - 0xE0000) if 0xE0020 <= ord(c) <= 0xE007E else c for c in text)
-    visible = "".join(c for c in unicodedata.normalize("NFKC", letters) if unicodedata.category(c) != "Cf")
+    visible = "".join(
+        c for c in unicodedata.normalize("NFKC", letters) if unicodedata.category(c) != "Cf"
+    )
     decoded = [_decoded(word) for word in _BASE64.findall(visible)]
     return " ".join([visible, *decoded]).lower()
 
@@ -374,7 +400,11 @@ def _described(results: Mapping[str, Wins]) -> str:
         "",
         table(["", *(f"{judge}, {of[kind]}" for judge, kind in columns)], rows),
     ]
-    lines += [f"{judge}: {wins.failed:,} failed answers, not counted" for judge, wins in results.items() if wins.failed]
+    lines += [
+        f"{judge}: {wins.failed:,} failed answers, not counted"
+        for judge, wins in results.items()
+        if wins.failed
+    ]
     return "\n".join(lines)
 
 

@@ -75,9 +75,13 @@ def bench_judge(config: BenchJudgeConfig) -> None:
             with local_server() as server:
                 judge = EndpointJudge(_endpoint(server.url, config.max_concurrency))
                 course = _Course(config.calls)
-                given = collect(asked, _Watched(judge, course), ledger, label="bench judge", total=config.calls)
+                given = collect(
+                    asked, _Watched(judge, course), ledger, label="bench judge", total=config.calls
+                )
             if given != {"valid": config.calls}:
-                raise UserError(f"of {config.calls:,} calls to the benchmark's own server came {dict(given)}")
+                raise UserError(
+                    f"of {config.calls:,} calls to the benchmark's own server came {dict(given)}"
+                )
             began = time.perf_counter()
             read = sum(len(votes) for _, votes in votes_by_request(asked, judge.identity, ledger))
             reading = read / (time.perf_counter() - began)
@@ -92,7 +96,14 @@ def bench_judge(config: BenchJudgeConfig) -> None:
     print()
     print(
         table(
-            ["", "calls/s, slowest tenth", "median", "last", "client CPU ms a call", "server CPU ms a call"],
+            [
+                "",
+                "calls/s, slowest tenth",
+                "median",
+                "last",
+                "client CPU ms a call",
+                "server CPU ms a call",
+            ],
             rows,
         )
     )
@@ -114,12 +125,17 @@ def _requests(calls: int) -> MakeRequests:
     ballots = [
         Ballot(
             Question(f"{mark} q{n}", _text(draw, _POST_LENGTH)),
-            {f"q{n}r{r}": Candidate(f"q{n}r{r}", _text(draw, _REPLY_LENGTH)) for r in range(_REPLIES)},
+            {
+                f"q{n}r{r}": Candidate(f"q{n}r{r}", _text(draw, _REPLY_LENGTH))
+                for r in range(_REPLIES)
+            },
             list(personas),
         )
         for n in range(count)
     ]
-    config = PreferencesConfig(judge="endpoint", responses=Path(), personas=Path(), output_dir=Path())
+    config = PreferencesConfig(
+        judge="endpoint", responses=Path(), personas=Path(), output_dir=Path()
+    )
 
     def generate() -> Iterator[Request]:
         return itertools.islice(requests(config, ballots, criteria, personas), calls)
@@ -136,7 +152,9 @@ def _text(draw: random.Random, length: int) -> str:
 
 def _endpoint(url: str, max_concurrency: int) -> Endpoint:
     # A variable that holds no key, so that none is sent.
-    return Endpoint(base_url=url, model="bench", api_key_env="JAXMODPO_NO_KEY", max_concurrency=max_concurrency)
+    return Endpoint(
+        base_url=url, model="bench", api_key_env="JAXMODPO_NO_KEY", max_concurrency=max_concurrency
+    )
 
 
 def _size(place: str) -> int:
@@ -190,7 +208,13 @@ class _Course:
         found = []
         for n, (earlier, later) in enumerate(itertools.pairwise(self.marks)):
             calls = self._end(n + 1) - self._end(n)
-            found.append((calls / (later.seconds - earlier.seconds), (later.cpu - earlier.cpu) / calls, later.peak))
+            found.append(
+                (
+                    calls / (later.seconds - earlier.seconds),
+                    (later.cpu - earlier.cpu) / calls,
+                    later.peak,
+                )
+            )
         return found
 
     def by_tenths(self) -> str:
@@ -205,7 +229,11 @@ class _Course:
         """Return a row of the summary."""
         rates = [rate for rate, _, _ in self._tenths()]
         shown = [f"{rate:,.0f}" for rate in (min(rates), statistics.median(rates), rates[-1])]
-        return [name, *shown, *(f"{1e3 * seconds / self.calls:.2f}" for seconds in (self.cpu, server_cpu))]
+        return [
+            name,
+            *shown,
+            *(f"{1e3 * seconds / self.calls:.2f}" for seconds in (self.cpu, server_cpu)),
+        ]
 
 
 @dataclass(eq=False)

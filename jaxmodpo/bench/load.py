@@ -56,7 +56,14 @@ def bench_load(config: BenchLoadConfig) -> None:
     mib = 2**20
     print(
         table(
-            ["base dtype", "arrays MiB", "largest tensor MiB", "host peak beyond arrays MiB", "in tensors", "seconds"]
+            [
+                "base dtype",
+                "arrays MiB",
+                "largest tensor MiB",
+                "host peak beyond arrays MiB",
+                "in tensors",
+                "seconds",
+            ]
             + ["against a plain read"],
             [
                 [
@@ -74,7 +81,9 @@ def bench_load(config: BenchLoadConfig) -> None:
     )
 
 
-def fake_checkpoint(folder: Path, layers: int, vocab_size: int, shard_bytes: int = 512 * 2**20) -> Path:
+def fake_checkpoint(
+    folder: Path, layers: int, vocab_size: int, shard_bytes: int = 512 * 2**20
+) -> Path:
     """Write ``config.json`` and indexed safetensors of random bfloat16 numbers, 512 MiB or a tensor a file."""
     settings = SHAPES["llama-3.2-1b"] | {"num_hidden_layers": layers, "vocab_size": vocab_size}
     specs = parameter_table(DecoderConfig.from_mapping(settings, "the benchmark's shape"))
@@ -162,7 +171,12 @@ def main() -> None:
     # What a computation counts, which for 4-bit codes is half of what NumPy would need.
     compiled: Any = jax.jit(lambda arrays: arrays).lower(arrays).compile().memory_analysis()
     held = compiled.argument_size_in_bytes
-    result = {"base_dtype": base_dtype, "arrays": held, "largest": largest, "read_seconds": read_seconds}
+    result = {
+        "base_dtype": base_dtype,
+        "arrays": held,
+        "largest": largest,
+        "read_seconds": read_seconds,
+    }
     print(json.dumps(result | {"beyond": memory.peak - memory.start - held, "seconds": seconds}))
 
 

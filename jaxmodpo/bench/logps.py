@@ -39,8 +39,13 @@ def bench_logps(config: BenchLogpsConfig) -> None:
     for vocabulary in config.vocabularies:
         for name, chunk in (("all at once", None), (f"chunks of {config.chunk}", config.chunk)):
             temporary, flops = compiled(config, vocabulary, chunk)
-            lines.append([f"{vocabulary:,}", name, f"{temporary / 2**20:,.0f}", f"{flops / 1e12:.2f}"])
-    print(f"{config.rows} × {config.length} tokens, width {config.width}, bfloat16, value and gradient\n")
+            lines.append(
+                [f"{vocabulary:,}", name, f"{temporary / 2**20:,.0f}", f"{flops / 1e12:.2f}"]
+            )
+    print(
+        f"{config.rows} × {config.length} tokens, width {config.width}, bfloat16, value and"
+        " gradient\n"
+    )
     print(table(["vocabulary", "logits", "temporary MiB", "TFLOPs"], lines))
 
 
@@ -76,7 +81,7 @@ def matmul_flops(jaxpr: Any) -> float:
     flops = 0.0
     for equation in jaxpr.eqns:
         if equation.primitive.name == "dot_general":
-            ((left, _), _) = equation.params["dimension_numbers"]
+            (left, _), _ = equation.params["dimension_numbers"]
             shape = equation.invars[0].aval.shape
             contracted = 1
             for axis in left:

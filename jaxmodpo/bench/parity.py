@@ -54,22 +54,32 @@ CASES = {
     "Mistral v0.2: no window, θ 1e6": Case(
         "mistral", {"sliding_window": None, "rope_parameters": {**_PLAIN, "rope_theta": 1e6}}
     ),
-    "Mistral: no grouped heads": Case("mistral", {"sliding_window": None, "num_key_value_heads": 4}),
+    "Mistral: no grouped heads": Case(
+        "mistral", {"sliding_window": None, "num_key_value_heads": 4}
+    ),
     "Mistral: one key-value head, head_dim 32": Case(
         "mistral", {"sliding_window": None, "num_key_value_heads": 1, "head_dim": 32}
     ),
-    "Mistral: tied embeddings, window": Case("mistral", {"sliding_window": 8, "tie_word_embeddings": True}),
+    "Mistral: tied embeddings, window": Case(
+        "mistral", {"sliding_window": 8, "tie_word_embeddings": True}
+    ),
     "Llama: plain rotary": Case("llama", {"rope_parameters": _PLAIN}),
     "Llama: linear rotary scaling": Case(
         "llama", {"rope_parameters": {"rope_type": "linear", "rope_theta": 10_000.0, "factor": 4.0}}
     ),
     "Llama 3.1: scaled rotary": Case("llama", {"rope_parameters": _LLAMA3}),
     "Llama 3.2: scaled rotary, tied, head_dim 32": Case(
-        "llama", {"rope_parameters": {**_LLAMA3, "factor": 32.0}, "tie_word_embeddings": True, "head_dim": 32}
+        "llama",
+        {
+            "rope_parameters": {**_LLAMA3, "factor": 32.0},
+            "tie_word_embeddings": True,
+            "head_dim": 32,
+        },
     ),
     "RoBERTa: one output": Case("roberta", {"num_labels": 1}),
     "RoBERTa: 16 sigmoid outputs": Case(
-        "roberta", {"num_labels": 16, "problem_type": "multi_label_classification", "type_vocab_size": 2}
+        "roberta",
+        {"num_labels": 16, "problem_type": "multi_label_classification", "type_vocab_size": 2},
     ),
 }
 
@@ -102,7 +112,9 @@ def bench_parity(config: BenchParityConfig) -> None:
     try:
         import torch  # noqa: F401
     except ImportError as error:
-        raise UserError("bench parity compares with torch models; pip install torch==2.13.0 (CPU)") from error
+        raise UserError(
+            "bench parity compares with torch models; pip install torch==2.13.0 (CPU)"
+        ) from error
     rows = []
     with tempfile.TemporaryDirectory() as temporary:
         for number, (name, case) in enumerate(CASES.items()):
@@ -110,7 +122,17 @@ def bench_parity(config: BenchParityConfig) -> None:
             found = compare(case, Path(temporary) / str(number), config.seed)
             logps = "" if found.logps is None else f"{found.logps:.1e}"
             rows.append([name, f"{found.logits:.1e}", logps, f"{found.bfloat16:.2f}"])
-    print(table(["configuration", "logits, relative", "log-probabilities, nats", "bfloat16 error / torch's"], rows))
+    print(
+        table(
+            [
+                "configuration",
+                "logits, relative",
+                "log-probabilities, nats",
+                "bfloat16 error / torch's",
+            ],
+            rows,
+        )
+    )
 
 
 def compare(case: Case, folder: Path, seed: int = 0) -> Parity:
@@ -134,19 +156,28 @@ def compare(case: Case, folder: Path, seed: int = 0) -> Parity:
     tokens = np.random.default_rng(seed).integers(4, VOCABULARY, real.shape)
     # RoBERTa derives positions from its padding token.
     tokens = np.where(real, tokens, 1)
-    arguments = {"input_ids": torch.tensor(tokens), "attention_mask": torch.tensor(real.astype(np.int64))}
+    arguments = {
+        "input_ids": torch.tensor(tokens),
+        "attention_mask": torch.tensor(real.astype(np.int64)),
+    }
     with torch.no_grad():
         full = theirs(**arguments).logits.numpy()
         # The model that bfloat16 is measured on has the rounded weights in either precision.
         rounded = theirs.bfloat16()
         half = rounded(**arguments).logits.float().numpy()
         middle = rounded.float()(**arguments).logits.numpy()
-    ours_full, ours_half = (_logits(case, folder, dtype, tokens) for dtype in ("float32", "bfloat16"))
+    ours_full, ours_half = (
+        _logits(case, folder, dtype, tokens) for dtype in ("float32", "bfloat16")
+    )
     if case.kind != "roberta":
-        full, half, middle, ours_full, ours_half = (a[real] for a in (full, half, middle, ours_full, ours_half))
+        full, half, middle, ours_full, ours_half = (
+            a[real] for a in (full, half, middle, ours_full, ours_half)
+        )
     logps = None
     if case.kind != "roberta":
-        logps = float(np.abs(_completions(full, tokens, real) - _our_completions(folder, tokens)).max())
+        logps = float(
+            np.abs(_completions(full, tokens, real) - _our_completions(folder, tokens)).max()
+        )
     return Parity(
         float(np.abs(ours_full - full).max() / np.abs(full).max()),
         logps,
@@ -156,7 +187,9 @@ def compare(case: Case, folder: Path, seed: int = 0) -> Parity:
 
 def _logits(case: Case, folder: Path, dtype: Any, tokens: np.ndarray) -> np.ndarray:
     if case.kind == "roberta":
-        return np.asarray(load_roberta(folder, dtype=dtype)(jnp.asarray(tokens), jnp.asarray(LENGTHS)))
+        return np.asarray(
+            load_roberta(folder, dtype=dtype)(jnp.asarray(tokens), jnp.asarray(LENGTHS))
+        )
     model = load_decoder(folder, dtype)
     return np.asarray(model.logits(model.hidden_states(jnp.asarray(tokens))))
 

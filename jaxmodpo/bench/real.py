@@ -77,7 +77,9 @@ def bench_real(config: BenchRealConfig) -> None:
         held = held_out([pair.question_id for pair in found], 0.2, config.seed)
         train[name], test[name] = split_rows(found, held)
         if not train[name] or not test[name]:
-            raise UserError(f"{len(found)} pairs of {name} are too few to train on some and hold out others")
+            raise UserError(
+                f"{len(found)} pairs of {name} are too few to train on some and hold out others"
+            )
         write_pairs(out / f"{name}_train.json", train[name])
     _pretrain(config, [pair for name in train for pair in train[name]])
     rows = [_length_row(name, test[name]) for name in test]
@@ -95,7 +97,11 @@ def bench_real(config: BenchRealConfig) -> None:
                     row["judged_on"],
                     str(row["pairs"]),
                     f"{row['accuracy']:.1%}",
-                    "{:.1%} to {:.1%}".format(*row["interval"]) if row["interval"] else "one question: none",
+                    (
+                        "{:.1%} to {:.1%}".format(*row["interval"])
+                        if row["interval"]
+                        else "one question: none"
+                    ),
                 ]
                 for row in rows
             ],
@@ -110,16 +116,30 @@ def _keep_settings(config: BenchRealConfig) -> None:
         UserError: naming what differs.
     """
     path = config.output_dir / "settings.json"
-    mine = {name: getattr(config, name) for name in ("pretraining_epochs", "reward_epochs", "pairs", "seed")}
+    mine = {
+        name: getattr(config, name)
+        for name in ("pretraining_epochs", "reward_epochs", "pairs", "seed")
+    }
     theirs = read_json(path, dict[str, int]) if path.is_file() else mine
-    different = [f"--{name.replace('_', '-')} {theirs.get(name)}" for name in mine if theirs.get(name) != mine[name]]
+    different = [
+        f"--{name.replace('_', '-')} {theirs.get(name)}"
+        for name in mine
+        if theirs.get(name) != mine[name]
+    ]
     if different:
-        raise UserError(f"{config.output_dir} was begun with {', '.join(different)}; choose another --output-dir")
+        raise UserError(
+            f"{config.output_dir} was begun with {', '.join(different)}; choose another"
+            " --output-dir"
+        )
     write_json(path, mine)
 
 
 def _pretrain(config: BenchRealConfig, known: Sequence[Pair]) -> None:
-    texts = list(dict.fromkeys((p.question_text, c.response_text) for p in known for c in (p.chosen, p.rejected)))
+    texts = list(
+        dict.fromkeys(
+            (p.question_text, c.response_text) for p in known for c in (p.chosen, p.rejected)
+        )
+    )
     for name, make, extra in (
         ("encoder", make_roberta, {"width": 128, "layers": 4}),
         ("decoder", make_mistral, {"max_length": MAX_LENGTH}),
@@ -140,7 +160,9 @@ def _pretrain(config: BenchRealConfig, known: Sequence[Pair]) -> None:
         make(folder, texts, settings, save=save_subword_tokenizer, **extra)  # type: ignore[operator]
 
 
-def _row(model: str, trained_on: str, judged_on: str, differences: np.ndarray, held: Sequence[Pair]) -> dict[str, Any]:
+def _row(
+    model: str, trained_on: str, judged_on: str, differences: np.ndarray, held: Sequence[Pair]
+) -> dict[str, Any]:
     return {
         "model": model,
         "trained_on": trained_on,
@@ -153,11 +175,15 @@ def _row(model: str, trained_on: str, judged_on: str, differences: np.ndarray, h
 
 def _length_row(name: str, held: Sequence[Pair]) -> dict[str, Any]:
     """The longer answer is preferred: what a model has to beat."""
-    longer = np.array([len(p.chosen.response_text) - len(p.rejected.response_text) for p in held], np.float64)
+    longer = np.array(
+        [len(p.chosen.response_text) - len(p.rejected.response_text) for p in held], np.float64
+    )
     return _row("the longer answer", "nothing", name, longer, held)
 
 
-def _reward(config: BenchRealConfig, name: str, test: Mapping[str, Sequence[Pair]]) -> list[dict[str, Any]]:
+def _reward(
+    config: BenchRealConfig, name: str, test: Mapping[str, Sequence[Pair]]
+) -> list[dict[str, Any]]:
     folder = config.output_dir / f"reward_{name}"
     reward(
         RewardConfig(
@@ -177,7 +203,9 @@ def _reward(config: BenchRealConfig, name: str, test: Mapping[str, Sequence[Pair
     )
     rows = []
     for judged, held in test.items():
-        rewards = rewards_of_pairs(folder / "model", list(held), batch_size=16, cache_dir=config.output_dir / "cache")
+        rewards = rewards_of_pairs(
+            folder / "model", list(held), batch_size=16, cache_dir=config.output_dir / "cache"
+        )
         rows.append(_row("reward model", name, judged, rewards[:, 0] - rewards[:, 1], held))
     return rows
 
@@ -213,12 +241,22 @@ def _policies(config: BenchRealConfig, test: Mapping[str, Sequence[Pair]]) -> li
         )
     )
     bare = load_policy(out / "decoder", base_dtype="float32")
-    text = PolicyText(load_tokenizer(out / "decoder"), max_prompt_length=MAX_LENGTH // 2, max_length=MAX_LENGTH)
+    text = PolicyText(
+        load_tokenizer(out / "decoder"), max_prompt_length=MAX_LENGTH // 2, max_length=MAX_LENGTH
+    )
     rows = []
     for name, trained_on in (("dpo_counsel", "counsel"), ("modpo", "counsel, harmless as margin")):
         policy = with_adapter(bare, out / name / "adapter")
         for judged, held in test.items():
             examples = policy_pairs([held], text)
             ratios = policy.logps(examples, 16) - policy.logps(examples, 16, reference=True)
-            rows.append(_row(name.split("_")[0].upper(), trained_on, judged, ratios[:, 0] - ratios[:, 1], held))
+            rows.append(
+                _row(
+                    name.split("_")[0].upper(),
+                    trained_on,
+                    judged,
+                    ratios[:, 0] - ratios[:, 1],
+                    held,
+                )
+            )
     return rows

@@ -59,7 +59,9 @@ def bench_resume(config: BenchResumeConfig) -> None:
 def _compare(folder: Path, kills: int, epochs: int, seed: int) -> None:
     _make_world(folder)
     # Lives are forks of a process that has imported everything, and find their programs compiled.
-    os.environ.setdefault("PYTHONWARNINGS", "ignore:resource_tracker")  # the killed leave semaphores behind
+    os.environ.setdefault(
+        "PYTHONWARNINGS", "ignore:resource_tracker"
+    )  # the killed leave semaphores behind
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["jaxmodpo.methods.dpo", "jaxmodpo.cli"])
     log = folder / "log.txt"
@@ -80,22 +82,33 @@ def _compare(folder: Path, kills: int, epochs: int, seed: int) -> None:
         done += 1
         wasted += not (folder / "killed" / "checkpoints").exists()
         reached = _reached(folder / "killed")
-        print(f"killed {done} of {kills}, after {delay:.2f} s, at update {reached}", file=sys.stderr)
+        print(
+            f"killed {done} of {kills}, after {delay:.2f} s, at update {reached}", file=sys.stderr
+        )
     if read_json(folder / "killed" / "manifest.json").get("status") != "finished":
         _live(context, flags, log)
     names = ("adapter/adapter_model.safetensors", "adapter/adapter_config.json")
-    different = [n for n in names if (folder / "whole" / n).read_bytes() != (folder / "killed" / n).read_bytes()]
+    different = [
+        n
+        for n in names
+        if (folder / "whole" / n).read_bytes() != (folder / "killed" / n).read_bytes()
+    ]
     if _metrics(folder / "whole") != _metrics(folder / "killed"):
         different.append("metrics.jsonl")
     if different:
-        raise UserError(f"after {done} kills these differ from the undisturbed run's: {', '.join(different)}")
+        raise UserError(
+            f"after {done} kills these differ from the undisturbed run's: {', '.join(different)}"
+        )
     updates = _reached(folder / "killed")
     print(
-        f"{updates} updates, {done} kills by SIGKILL ({wasted} before the first checkpoint): adapter and logged "
-        "figures equal the undisturbed run's to the bit"
+        f"{updates} updates, {done} kills by SIGKILL ({wasted} before the first checkpoint):"
+        " adapter and logged figures equal the undisturbed run's to the bit"
     )
     if done < kills:
-        print(f"the run ended before the other {kills - done} kills; --epochs {2 * epochs} makes room for more")
+        print(
+            f"the run ended before the other {kills - done} kills; --epochs {2 * epochs} makes room"
+            " for more"
+        )
 
 
 def _make_world(folder: Path) -> None:
@@ -119,7 +132,11 @@ def _make_world(folder: Path) -> None:
     ]
     write_pairs(folder / "pairs.json", pairs)
     special = {"unk_token": "<unk>", "bos_token": "<s>", "eos_token": "</s>", "pad_token": "</s>"}
-    texts = [text for p in pairs for text in (p.question_text, p.chosen.response_text, p.rejected.response_text)]
+    texts = [
+        text
+        for p in pairs
+        for text in (p.question_text, p.chosen.response_text, p.rejected.response_text)
+    ]
     save_tokenizer(folder / "tokenizer", texts, special)
     settings: dict[str, Any] = {
         "architectures": ["MistralForCausalLM"],
@@ -140,10 +157,10 @@ def _make_world(folder: Path) -> None:
 
 def _flags(folder: Path, name: str, epochs: int) -> list[str]:
     return (
-        f"align dpo --model {folder / 'model'} --pairs {folder / 'pairs.json'} --output-dir {folder / name} "
-        f"--base-dtype float32 --lora-rank 4 --learning-rate 1e-3 --batch-size 2 --gradient-accumulation 2 "
-        f"--epochs {epochs} --save-every 3 --log-every 1 --eval-every 10 --patience 0 "
-        f"--cache-dir {folder / 'cache'}"
+        f"align dpo --model {folder / 'model'} --pairs {folder / 'pairs.json'} --output-dir"
+        f" {folder / name} --base-dtype float32 --lora-rank 4 --learning-rate 1e-3 --batch-size 2"
+        f" --gradient-accumulation 2 --epochs {epochs} --save-every 3 --log-every 1 --eval-every 10"
+        f" --patience 0 --cache-dir {folder / 'cache'}"
     ).split()
 
 
@@ -156,7 +173,9 @@ def _live(context: Any, flags: Sequence[str], log: Path, delay: float | None = N
         process.kill()
         process.join()
     if process.exitcode not in (0, -signal.SIGKILL):
-        raise UserError(f"a life ended with exit code {process.exitcode}:\n{log.read_text()[-2000:]}")
+        raise UserError(
+            f"a life ended with exit code {process.exitcode}:\n{log.read_text()[-2000:]}"
+        )
     return process.exitcode != 0
 
 
@@ -182,4 +201,6 @@ def _reached(run: Path) -> int:
 
 def _metrics(run: Path) -> list[dict[str, float]]:
     rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-    return [{name: value for name, value in row.items() if not name.endswith(_RATES)} for row in rows]
+    return [
+        {name: value for name, value in row.items() if not name.endswith(_RATES)} for row in rows
+    ]

@@ -111,7 +111,9 @@ def bench_step(config: BenchStepConfig) -> None:
     share = config.length_share or (0.25 if on_cpu else 1.0)
     base_dtype: BaseDtype = config.base_dtype or ("float32" if on_cpu else "bfloat16")
     per_update = config.batch_size * config.gradient_accumulation
-    examples = reference_examples(per_update * config.updates, share=share, vocab_size=shape.vocab_size)
+    examples = reference_examples(
+        per_update * config.updates, share=share, vocab_size=shape.vocab_size
+    )
     lora = LoraConfig(config.lora_rank, 2.0 * config.lora_rank, 0.0)
     with tempfile.TemporaryDirectory() as temporary:
         contenders = _ours(config, shape, lora, examples, mesh, base_dtype)
@@ -140,9 +142,10 @@ def bench_step(config: BenchStepConfig) -> None:
         )
     waste = examples.tokens.size / examples.lengths.sum()
     print(
-        f"{config.model}, {base_dtype}, rank {config.lora_rank}, updates of {per_update} pairs, "
-        f"{examples.lengths.mean():.0f} tokens a sequence on average and {examples.lengths.max()} at most "
-        f"(padding to one length: {waste:.2f}× the tokens), {mesh.size} × {mesh.devices.flat[0].device_kind}\n"
+        f"{config.model}, {base_dtype}, rank {config.lora_rank}, updates of {per_update} pairs,"
+        f" {examples.lengths.mean():.0f} tokens a sequence on average and {examples.lengths.max()}"
+        f" at most (padding to one length: {waste:.2f}× the tokens), {mesh.size} ×"
+        f" {mesh.devices.flat[0].device_kind}\n"
     )
     header = ["", "pairs/s", "tokens/s", "TFLOP/s a device", "MFU", "peak MiB"]
     print(table(header + [f"against {t.name}" for t in theirs], rows))
@@ -176,11 +179,13 @@ def _random_base(shape: DecoderConfig, base_dtype: BaseDtype, mesh: Mesh) -> Par
     for number, (name, spec) in enumerate(parameter_table(shape).items()):
         one: Table = {name: spec}
         place = shardings(mesh)(parameter_table(shape))[name]
-        array = jax.jit(lambda key, one=one, name=name: initialize(one, key, dtype)[name], out_shardings=place)(
-            jax.random.key(number)
-        )
+        array = jax.jit(
+            lambda key, one=one, name=name: initialize(one, key, dtype)[name], out_shardings=place
+        )(jax.random.key(number))
         if is_quantized(base_dtype) and is_projection(spec):
-            for part, values in jax.lax.map(lambda layer: quantize(layer, base_dtype), array).items():
+            for part, values in jax.lax.map(
+                lambda layer: quantize(layer, base_dtype), array
+            ).items():
                 base[f"{name}.{part}"] = values
         else:
             base[name] = array
@@ -220,7 +225,14 @@ def _contender(
     rate = np.float32(5e-6)
 
     def arguments(step: int, state: Any) -> tuple[Any, ...]:
-        return state, base, place_batch(mesh, batches.at(step), batches.by_rows), key, np.int32(step), rate
+        return (
+            state,
+            base,
+            place_batch(mesh, batches.at(step), batches.by_rows),
+            key,
+            np.int32(step),
+            rate,
+        )
 
     state = initial_state(constants["optimizer"], adapter)
     # Compiled once, here, so that its memory can be asked for.
@@ -265,7 +277,11 @@ def _import_trl() -> tuple[Any, Any, Any, Any]:
 
 
 def _trls(
-    config: BenchStepConfig, shape: DecoderConfig, lora: LoraConfig, examples: Examples, folder: Path
+    config: BenchStepConfig,
+    shape: DecoderConfig,
+    lora: LoraConfig,
+    examples: Examples,
+    folder: Path,
 ) -> list[Contender]:
     import datasets
 
@@ -339,7 +355,11 @@ def _trl_trainer(
     torch.manual_seed(0)
     model_settings = settings(config.model)
     kind = transformers.CONFIG_MAPPING[model_settings["model_type"]]
-    given = {name: value for name, value in model_settings.items() if name not in ("model_type", "architectures")}
+    given = {
+        name: value
+        for name, value in model_settings.items()
+        if name not in ("model_type", "architectures")
+    }
     model = transformers.AutoModelForCausalLM.from_config(kind(**given), dtype=torch.float32)
     arguments = trl.DPOConfig(
         output_dir=str(folder / f"trl-{precomputed}"),
@@ -359,7 +379,10 @@ def _trl_trainer(
         train_dataset=datasets.Dataset.from_list(rows),
         processing_class=tokenizer,
         peft_config=peft.LoraConfig(
-            r=lora.rank, lora_alpha=int(lora.alpha), target_modules=list(lora.targets), task_type="CAUSAL_LM"
+            r=lora.rank,
+            lora_alpha=int(lora.alpha),
+            target_modules=list(lora.targets),
+            task_type="CAUSAL_LM",
         ),
     )
     trainer.remove_callback(transformers.PrinterCallback)

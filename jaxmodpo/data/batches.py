@@ -117,12 +117,14 @@ class Batches:
             self._members = self._all_members()
             self._packing = self._pack(row_shards, cost)
             packing = self._packing
-            self.shape = Shape(packing.rows, packing.length, packing.segments, self._members.shape[-1])
+            self.shape = Shape(
+                packing.rows, packing.length, packing.segments, self._members.shape[-1]
+            )
         else:
             if batch_size % row_shards:
                 raise UserError(
-                    f"a batch of {batch_size} rows cannot be spread over {row_shards} devices; make it a multiple "
-                    f"of {row_shards}"
+                    f"a batch of {batch_size} rows cannot be spread over {row_shards} devices; make"
+                    f" it a multiple of {row_shards}"
                 )
             sequences, length = examples.tokens.shape[1:]
             self.shape = Shape(batch_size * sequences, length, 1, batch_size)
@@ -154,7 +156,9 @@ class Batches:
         members = self.members(step)
         batch = self._fields(members)
         if self.batching == "padded":
-            rows = np.maximum(members, 0)  # an empty place repeats the first example, without weight
+            rows = np.maximum(
+                members, 0
+            )  # an empty place repeats the first example, without weight
             return batch | {name: getattr(self.examples, name)[rows] for name in PADDED_ARRAYS}
         return batch | self._packed(step, members)
 
@@ -196,7 +200,9 @@ class Batches:
         # Examples change places within a window only, so that the order stays about what the seed says.
         for start in range(0, full_updates, WINDOW):
             end = min(start + WINDOW, full_updates)
-            groups.append(balanced_updates(order[start * size : end * size], lengths, size, generator))
+            groups.append(
+                balanced_updates(order[start * size : end * size], lengths, size, generator)
+            )
         last_update = filled[full_updates * size :].reshape(-1, size)
         updates = np.concatenate([*groups, last_update])
         # Room for twice the average: a microbatch of many short examples balances one of few long ones.
@@ -218,7 +224,9 @@ class Batches:
         sizes = np.where(self._members[..., None] >= 0, self.examples.lengths[self._members], 0)
         # More rows than sequences are never needed; fewer make rows longer and attention dearer.
         most = max(row_shards, self._batch_size * sequences)
-        row_counts = [row_shards * multiple for multiple in ROW_COUNTS if row_shards * multiple <= most]
+        row_counts = [
+            row_shards * multiple for multiple in ROW_COUNTS if row_shards * multiple <= most
+        ]
         return pack(sizes.reshape(self.steps * self.accumulation, -1), row_counts, cost)
 
     # ------------------------------------------------------------------ the arrays
@@ -234,7 +242,10 @@ class Batches:
         shape = self.shape
         microbatches, examples = members.shape
         sequences = self.examples.lengths.shape[1]
-        arrays = {name: np.zeros((microbatches, shape.rows, shape.length), np.int32) for name in ROW_ARRAYS}
+        arrays = {
+            name: np.zeros((microbatches, shape.rows, shape.length), np.int32)
+            for name in ROW_ARRAYS
+        }
         places = np.zeros((microbatches, examples, sequences), np.int32)
         for part, place, sequence in np.ndindex(places.shape):
             example = members[part, place]
@@ -261,7 +272,9 @@ class Batches:
         return {**arrays, "places": places, "segment_numbers": np.tile(numbers, (microbatches, 1))}
 
 
-def score_in_batches(batches: Batches, compute: Callable[[dict[str, np.ndarray]], np.ndarray]) -> np.ndarray:
+def score_in_batches(
+    batches: Batches, compute: Callable[[dict[str, np.ndarray]], np.ndarray]
+) -> np.ndarray:
     """Score every example of a data set once, in the batches' first epoch.
 
     Args:

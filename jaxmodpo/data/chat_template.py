@@ -36,7 +36,10 @@ CLOCK = "datetime"
 
 STAND_IN = "question5f1c"
 # A question as people write them, for what a template may do to one: trim it, cut it, escape it, change its letters.
-LONG_STAND_IN = f' \n\t{STAND_IN}: I\'m <b>"sad"</b> & {{{{ 7 }}}}, \\n\n\n  Why? é {"And then … " * 3000}end \n'
+LONG_STAND_IN = (
+    f' \n\t{STAND_IN}: I\'m <b>"sad"</b> & {{{{ 7 }}}}, \\n\n\n  Why? é'
+    f" {'And then … ' * 3000}end \n"
+)
 OTHER_DAYS = ("2001-02-03", "2002-12-31")
 """of another weekday, month and year each"""
 
@@ -65,7 +68,9 @@ class Surroundings:
         return TRIMS[self.trim](question)
 
 
-def surroundings(template: str, special_tokens: Mapping[str, Any], day: str, folder: str) -> Surroundings:
+def surroundings(
+    template: str, special_tokens: Mapping[str, Any], day: str, folder: str
+) -> Surroundings:
     """Run a chat template for a conversation of one question.
 
     Args:
@@ -86,39 +91,46 @@ def _surroundings(template: str, special_tokens: str, day: str, folder: str) -> 
     short, long, *elsewhen = _run(template, json.loads(special_tokens), wanted, folder)
     if re.search("[\ud800-\udfff]", short):
         raise UserError(
-            f"the chat template of {folder} writes half of a surrogate pair, which is no character; mend the template, "
-            "or take --prompt-style instruct"
+            f"the chat template of {folder} writes half of a surrogate pair, which is no character;"
+            " mend the template, or take --prompt-style instruct"
         )
     head, *tails = short.split(STAND_IN)
     if len(tails) != 1:
         raise UserError(
-            f"the chat template of {folder} writes a question {len(tails)} times, and not once; mend the template, or "
-            "take --prompt-style instruct"
+            f"the chat template of {folder} writes a question {len(tails)} times, and not once;"
+            " mend the template, or take --prompt-style instruct"
         )
     for trim, apply in TRIMS.items():
         if long == head + apply(LONG_STAND_IN) + tails[0]:
             return Surroundings(head, tails[0], trim, any(text != short for text in elsewhen))
     raise UserError(
-        f"the chat template of {folder} changes a question's own text, or writes another text each time; mend the "
-        "template, or take --prompt-style instruct"
+        f"the chat template of {folder} changes a question's own text, or writes another text each"
+        " time; mend the template, or take --prompt-style instruct"
     )
 
 
-def _run(template: str, special_tokens: dict[str, Any], wanted: list[tuple[str, str]], folder: str) -> list[str]:
+def _run(
+    template: str, special_tokens: dict[str, Any], wanted: list[tuple[str, str]], folder: str
+) -> list[str]:
     """Return what the template makes of each wanted question and day, from a process with limits."""
     task = json.dumps({"template": template, "special_tokens": special_tokens, "wanted": wanted})
     # As a file, with nothing of its folder to be imported: it needs transformers alone.
     command = [sys.executable, "-P", str(Path(__file__).resolve())]
     try:
-        done = subprocess.run(command, input=task.encode(), capture_output=True, timeout=START, check=False)
+        done = subprocess.run(
+            command, input=task.encode(), capture_output=True, timeout=START, check=False
+        )
         answer = json.loads(done.stdout) if done.returncode == 0 else {}
     except (subprocess.TimeoutExpired, ValueError):
         answer = {}
     if "texts" in answer:
         return answer["texts"]
-    said = answer.get("error", f"it took more than {SECONDS} seconds or {MEMORY // 2**20} MiB of memory")
+    said = answer.get(
+        "error", f"it took more than {SECONDS} seconds or {MEMORY // 2**20} MiB of memory"
+    )
     raise UserError(
-        f"the chat template of {folder} cannot be used: {said}; mend the template, or take --prompt-style instruct"
+        f"the chat template of {folder} cannot be used: {said}; mend the template, or take"
+        " --prompt-style instruct"
     )
 
 

@@ -37,15 +37,21 @@ class ControlTokens:
             tokenizer is then not the model's. None if they are not known.
     """
 
-    def __init__(self, tokenizer: PreTrainedTokenizerBase, own_text: str = "", rows: int | None = None):
+    def __init__(
+        self, tokenizer: PreTrainedTokenizerBase, own_text: str = "", rows: int | None = None
+    ):
         self._tokenizer = tokenizer
         self._rows = rows
         special = set(map(str, tokenizer.all_special_tokens))
-        added = {str(token.content): (number, token) for number, token in tokenizer.added_tokens_decoder.items()}
+        added = {
+            str(token.content): (number, token)
+            for number, token in tokenizer.added_tokens_decoder.items()
+        }
         self._ids: dict[str, int] = {
             mark: number
             for mark, (number, token) in added.items()
-            if mark and (token.special or mark in special or (mark in own_text and _SIGN.search(mark)))
+            if mark
+            and (token.special or mark in special or (mark in own_text and _SIGN.search(mark)))
         }
         longest_first = sorted(self._ids, key=len, reverse=True)
         self._pattern = re.compile("|".join(map(re.escape, longest_first)) or "(?!)")
@@ -78,9 +84,10 @@ class ControlTokens:
         for match in self._pattern.finditer(text):
             if self._rows is not None and self._ids[match[0]] >= self._rows:
                 raise UserError(
-                    f"the tokenizer does not fit the model: a text names {match[0]}, the tokenizer's token "
-                    f"{self._ids[match[0]]}, and the model's embedding has {self._rows} rows; use the model's own "
-                    "tokenizer, or a model whose embedding was enlarged"
+                    f"the tokenizer does not fit the model: a text names {match[0]}, the"
+                    f" tokenizer's token {self._ids[match[0]]}, and the model's embedding has"
+                    f" {self._rows} rows; use the model's own tokenizer, or a model whose embedding"
+                    " was enlarged"
                 )
         tokens = self._plain(text, head, tail)
         if self._controls(tokens) != own:
@@ -104,10 +111,14 @@ class ControlTokens:
     def _plain(self, text: str, head: str, tail: str) -> list[int]:
         if getattr(self._tokenizer, "backend_tokenizer", None) is None:
             # Tokenizers in Python take user texts alone, so that the border to the prompt's own text is one of tokens.
-            inside = self._tokenizer.encode(text, add_special_tokens=False, split_special_tokens=True)
+            inside = self._tokenizer.encode(
+                text, add_special_tokens=False, split_special_tokens=True
+            )
             return self._whole(head) + list(inside) + self._whole(tail)
         tokenizer, names, numbers = self._unspellable
-        own_head, own_tail = (self._pattern.sub(lambda one: names[one[0]], part) for part in (head, tail))
+        own_head, own_tail = (
+            self._pattern.sub(lambda one: names[one[0]], part) for part in (head, tail)
+        )
         tokens = tokenizer.encode(own_head + text + own_tail, add_special_tokens=False).ids
         return [numbers.get(token, token) for token in tokens]
 
@@ -148,8 +159,13 @@ def _renamed(model: Mapping[str, Any], names: Mapping[str, str]) -> dict[str, An
         renamed["vocab"] = [[names.get(piece, piece), *scores] for piece, *scores in vocabulary]
     if "merges" in model:
         # A merge that makes a renamed piece would make it of plain text.
-        merges = [tuple(merge.split(" ")) if isinstance(merge, str) else tuple(merge) for merge in model["merges"]]
-        renamed["merges"] = [list(merge) for merge in merges if not {*merge, "".join(merge)} & set(names)]
+        merges = [
+            tuple(merge.split(" ")) if isinstance(merge, str) else tuple(merge)
+            for merge in model["merges"]
+        ]
+        renamed["merges"] = [
+            list(merge) for merge in merges if not {*merge, "".join(merge)} & set(names)
+        ]
     if model.get("unk_token") in names:
         renamed["unk_token"] = names[model["unk_token"]]
     return renamed

@@ -50,7 +50,9 @@ class Examples:
     def subset(self, indices: np.ndarray) -> Examples:
         """Return the examples at ``indices``."""
         fields = {name: array[indices] for name, array in self.fields.items()}
-        return Examples(self.tokens[indices], self.prompt_lengths[indices], self.lengths[indices], fields)
+        return Examples(
+            self.tokens[indices], self.prompt_lengths[indices], self.lengths[indices], fields
+        )
 
 
 def check_tokens(largest: int, rows: int) -> None:
@@ -63,8 +65,9 @@ def check_tokens(largest: int, rows: int) -> None:
     """
     if largest >= rows:
         raise UserError(
-            f"the tokenizer does not fit the model: a text holds token {largest}, and the model's embedding has "
-            f"{rows} rows (0 to {rows - 1}); use the model's own tokenizer, or a model whose embedding was enlarged"
+            f"the tokenizer does not fit the model: a text holds token {largest}, and the model's"
+            f" embedding has {rows} rows (0 to {rows - 1}); use the model's own tokenizer, or a"
+            " model whose embedding was enlarged"
         )
 
 
@@ -90,9 +93,13 @@ def leave_out_equal_pairs(examples: Examples) -> tuple[Examples, np.ndarray]:
     """
     equal = equal_pairs(examples)
     if equal.all():
-        raise UserError("all pairs are equal once cut to --max-length: nothing is left to train on; raise it")
+        raise UserError(
+            "all pairs are equal once cut to --max-length: nothing is left to train on; raise it"
+        )
     if equal.any():
-        logger.warning("%d pairs left out: their two replies are equal once cut to --max-length", equal.sum())
+        logger.warning(
+            "%d pairs left out: their two replies are equal once cut to --max-length", equal.sum()
+        )
     return examples.subset(~equal), equal
 
 
@@ -120,10 +127,10 @@ def _refuse_conversations(pairs: Sequence[Pair], text: PolicyText) -> None:
     several = [pair for pair in pairs if pair.conversation]
     if several:
         raise UserError(
-            f"--prompt-style chat: the prompts of {len(several)} of {len(pairs)} pairs, that of question "
-            f"{several[0].question_id} first, are conversations with several messages or a system's; the chat "
-            "template is applied to one message of the user's alone; leave those pairs out, or give --prompt-style "
-            "instruct, which puts conversations as text"
+            f"--prompt-style chat: the prompts of {len(several)} of {len(pairs)} pairs, that of"
+            f" question {several[0].question_id} first, are conversations with several messages or"
+            " a system's; the chat template is applied to one message of the user's alone; leave"
+            " those pairs out, or give --prompt-style instruct, which puts conversations as text"
         )
 
 
@@ -137,7 +144,9 @@ def policy_pairs(pair_sets: Sequence[Sequence[Pair]], text: PolicyText) -> Examp
     for pairs in pair_sets:
         _refuse_conversations(pairs, text)
     for row in zip(*pair_sets, strict=True):
-        assert len({pair.question_id for pair in row}) == 1, f"one example of several questions: {row[0].question_id}"
+        assert len({pair.question_id for pair in row}) == 1, (
+            f"one example of several questions: {row[0].question_id}"
+        )
     return _examples(
         [
             [
@@ -153,14 +162,19 @@ def policy_pairs(pair_sets: Sequence[Sequence[Pair]], text: PolicyText) -> Examp
 def policy_chosen(pairs: Sequence[Pair], text: PolicyText) -> Examples:
     """Tokenize the chosen responses alone, for SFT."""
     _refuse_conversations(pairs, text)
-    return _examples([[text.example(pair.question_text, pair.chosen.response_text)] for pair in pairs])
+    return _examples(
+        [[text.example(pair.question_text, pair.chosen.response_text)] for pair in pairs]
+    )
 
 
 def reward_pairs(pairs: Sequence[Pair], text: RewardText) -> Examples:
     """Tokenize pairs for a reward model."""
     return _examples(
         [
-            [(text.example(pair.question_text, c.response_text), 0) for c in (pair.chosen, pair.rejected)]
+            [
+                (text.example(pair.question_text, c.response_text), 0)
+                for c in (pair.chosen, pair.rejected)
+            ]
             for pair in pairs
         ]
     )
@@ -176,7 +190,9 @@ def reward_rankings(rankings: Sequence[Ranking], text: RewardText) -> Examples:
     ranks = np.zeros((len(rankings), places), np.float32)
     groups = []
     for row, ranking in zip(ranks, rankings, strict=True):
-        tokens = [(text.example(ranking.question_text, c.response_text), 0) for c in ranking.candidates]
+        tokens = [
+            (text.example(ranking.question_text, c.response_text), 0) for c in ranking.candidates
+        ]
         groups.append(tokens + [tokens[-1]] * (places - len(tokens)))
         row[: len(tokens)] = ranking.ranks
     return _examples(groups).with_fields(ranks=ranks)
@@ -186,4 +202,6 @@ def completions(
     prompts: Sequence[Sequence[int]], replies: Sequence[Sequence[int]], length: int | None = None
 ) -> Examples:
     """Put sampled replies, as tokens, behind their prompts: one sequence each, of at least ``length`` tokens."""
-    return _examples([[([*p, *r], len(p))] for p, r in zip(prompts, replies, strict=True)], length or 0)
+    return _examples(
+        [[([*p, *r], len(p))] for p, r in zip(prompts, replies, strict=True)], length or 0
+    )

@@ -22,7 +22,9 @@ def epoch_order(examples: int, epoch: int, seed: int) -> np.ndarray:
     return np.random.default_rng([seed, epoch]).permutation(examples)
 
 
-def balanced_updates(members: np.ndarray, lengths: np.ndarray, size: int, generator: np.random.Generator) -> np.ndarray:
+def balanced_updates(
+    members: np.ndarray, lengths: np.ndarray, size: int, generator: np.random.Generator
+) -> np.ndarray:
     """Group examples, ``size`` to an update, so that all updates have about equally many tokens.
 
     The longest examples go to an update each, then the next longest, always to the emptiest update first.
@@ -49,7 +51,11 @@ def balanced_updates(members: np.ndarray, lengths: np.ndarray, size: int, genera
 
 
 def balanced_microbatches(
-    updates: np.ndarray, lengths: np.ndarray, microbatches: int, most: int, generator: np.random.Generator
+    updates: np.ndarray,
+    lengths: np.ndarray,
+    microbatches: int,
+    most: int,
+    generator: np.random.Generator,
 ) -> np.ndarray:
     """Cut each update into microbatches of about equally many tokens.
 
@@ -83,7 +89,9 @@ def balanced_microbatches(
     return best
 
 
-def _greedy(ordered: np.ndarray, lengths: np.ndarray, microbatches: int, most: int) -> tuple[np.ndarray, np.ndarray]:
+def _greedy(
+    ordered: np.ndarray, lengths: np.ndarray, microbatches: int, most: int
+) -> tuple[np.ndarray, np.ndarray]:
     """Put each update's examples, in the order given, into the emptiest of its microbatches with a place left.
 
     Returns:

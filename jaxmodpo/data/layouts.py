@@ -61,7 +61,9 @@ def pair_of_row(row: Any, where: str) -> Pair | None:
     _refuse_equal(chosen_text, rejected_text, where)
     question_id = _id(row, "question_id", where) or digest(question_text)[:16]
     chosen_id = _id(row, "chosen_response_id", where) or f"{question_id}_{digest(chosen_text)[:12]}"
-    rejected_id = _id(row, "rejected_response_id", where) or f"{question_id}_{digest(rejected_text)[:12]}"
+    rejected_id = (
+        _id(row, "rejected_response_id", where) or f"{question_id}_{digest(rejected_text)[:12]}"
+    )
     return Pair(
         question_id,
         question_text,
@@ -118,12 +120,18 @@ def _beside_prompt(
         return as_messages, _answer(chosen, where), _answer(rejected, where)
     shared, better, worse = _divided(chosen, rejected, where)
     if isinstance(prompt, str):
-        prompt_texts = [turn["content"] for turn in _transcript(prompt)] if _is_transcript(prompt) else [prompt]
+        prompt_texts = (
+            [turn["content"] for turn in _transcript(prompt)]
+            if _is_transcript(prompt)
+            else [prompt]
+        )
     else:
         prompt_texts = [message["content"] for message in _messages(prompt, where)]
     contents = [message["content"].strip() for message in shared]
     if not all(text.strip() in contents for text in prompt_texts if text.strip()):
-        raise UserError(f"{where}: chosen and rejected are conversations that do not begin with the prompt")
+        raise UserError(
+            f"{where}: chosen and rejected are conversations that do not begin with the prompt"
+        )
     return shared, better, worse
 
 
@@ -140,12 +148,16 @@ def _refuse_equal(chosen: str, rejected: str, where: str) -> None:
 def _messages(value: Any, where: str) -> list[dict[str, str]]:
     """Return the role and the content of each message of a list."""
     if not isinstance(value, list) or not all(_is_message(message) for message in value):
-        raise UserError(f"{where}: it must be a text, or a list of messages with role and content, both texts")
+        raise UserError(
+            f"{where}: it must be a text, or a list of messages with role and content, both texts"
+        )
     return [{"role": message["role"], "content": message["content"]} for message in value]
 
 
 def _is_message(value: Any) -> bool:
-    return isinstance(value, Mapping) and all(isinstance(value.get(name), str) for name in ("role", "content"))
+    return isinstance(value, Mapping) and all(
+        isinstance(value.get(name), str) for name in ("role", "content")
+    )
 
 
 def _text(prompt: Any, where: str) -> str:
@@ -155,7 +167,9 @@ def _text(prompt: Any, where: str) -> str:
     messages = _messages(prompt, where)
     if len(messages) == 1:
         return messages[0]["content"]
-    return "\n".join(f"{message['role'].capitalize()}: {message['content']}" for message in messages)
+    return "\n".join(
+        f"{message['role'].capitalize()}: {message['content']}" for message in messages
+    )
 
 
 def _answer(value: Any, where: str) -> list[dict[str, str]]:
@@ -198,5 +212,7 @@ def _transcript(text: str) -> list[dict[str, str]]:
     messages = []
     for turn in _TURN.split("\n\n" + text.lstrip())[1:]:
         speaker, _, content = turn.partition(":")
-        messages.append({"role": "user" if speaker == "Human" else "assistant", "content": content.strip()})
+        messages.append(
+            {"role": "user" if speaker == "Human" else "assistant", "content": content.strip()}
+        )
     return messages

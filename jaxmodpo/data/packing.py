@@ -134,10 +134,16 @@ def _check(packing: Packing, sizes: np.ndarray) -> None:
     """Assert that every sequence has a place of its own, within its row."""
     taken = sizes > 0
     assert packing.row.shape == packing.start.shape == packing.segment.shape == sizes.shape
-    assert ((packing.row >= 0) & (packing.row < packing.rows)).all(), "a sequence in a row that is not there"
-    assert ((packing.start + sizes)[taken] <= packing.length).all(), "a row holds more tokens than it is long"
+    assert ((packing.row >= 0) & (packing.row < packing.rows)).all(), (
+        "a sequence in a row that is not there"
+    )
+    assert ((packing.start + sizes)[taken] <= packing.length).all(), (
+        "a row holds more tokens than it is long"
+    )
     assert (packing.segment[taken] >= 1).all(), "a sequence without a number"
-    assert (packing.segment <= packing.segments).all(), "a row holds more sequences than there are numbers"
+    assert (packing.segment <= packing.segments).all(), (
+        "a row holds more sequences than there are numbers"
+    )
     # Two sequences in one place: equal numbers of microbatch, row and segment.
     microbatch = np.broadcast_to(np.arange(len(sizes))[:, None], sizes.shape)
     places = (microbatch * packing.rows + packing.row) * (packing.segments + 1) + packing.segment

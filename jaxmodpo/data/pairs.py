@@ -61,9 +61,12 @@ def load_pairs(
         return pairs_of(load_rankings(path), per_question, left_out)
     if isinstance(per_question, int):
         raise UserError(
-            f"--pairs-per-question {per_question} needs rankings, as in safety_rankings.json; {path} holds pairs"
+            f"--pairs-per-question {per_question} needs rankings, as in safety_rankings.json;"
+            f" {path} holds pairs"
         )
-    rows = [pair_of_row(row, f"{path}, row {number}") for number, row in enumerate(read_rows(path), 1)]
+    rows = [
+        pair_of_row(row, f"{path}, row {number}") for number, row in enumerate(read_rows(path), 1)
+    ]
     pairs = [pair for pair in rows if pair is not None]
     if len(pairs) < len(rows):
         logger.warning("%s: %d rows with equal responses left out", path, len(rows) - len(pairs))
@@ -96,7 +99,10 @@ def load_rankings(path: Path) -> list[Ranking]:
         UserError: it is none, or a ranking has fewer than two responses.
     """
     if not holds_rankings(path):
-        raise UserError(f"{path} holds no rankings; 'jaxmodpo preferences' writes them as CRITERION_rankings.json")
+        raise UserError(
+            f"{path} holds no rankings; 'jaxmodpo preferences' writes them as"
+            " CRITERION_rankings.json"
+        )
     rankings = read_rankings(path)
     short = next((r.question_id for r in rankings if len(r.candidates) < 2), None)
     if short is not None:
@@ -125,15 +131,21 @@ def load_column(path: Path, name: str, pairs: Sequence[Pair]) -> np.ndarray:
         if pair is None:
             continue
         if len(values) == len(pairs) or pair != pairs[len(values)]:
-            raise UserError(f"{where}: another pair than when the pairs were read; let nobody write to the file")
+            raise UserError(
+                f"{where}: another pair than when the pairs were read; let nobody write to the file"
+            )
         try:
             value = float(row[name])
         except (KeyError, TypeError, ValueError, OverflowError):
             value = math.nan
         if not math.isfinite(value):
             value_in_words = f"{row.get(name, 'it is missing')}"[:60]
-            raise UserError(f"{where}: the column '{name}' holds no finite number: {value_in_words}")
+            raise UserError(
+                f"{where}: the column '{name}' holds no finite number: {value_in_words}"
+            )
         values.append(value)
     if len(values) < len(pairs):
-        raise UserError(f"{path} holds {len(values)} pairs and not {len(pairs)} as when they were read")
+        raise UserError(
+            f"{path} holds {len(values)} pairs and not {len(pairs)} as when they were read"
+        )
     return np.array(values)

@@ -67,15 +67,16 @@ def warn_of_other_prompt(adapter: Path | None, text: PolicyText) -> None:
         logger.warning("%s does not say how the adapter was prompted", adapter / FILE)
     elif trained != text.prompt_style:
         logger.warning(
-            "%s was trained with --prompt-style %s and is used here with %s: its figures are those of another prompt",
+            "%s was trained with --prompt-style %s and is used here with %s: its figures are those"
+            " of another prompt",
             adapter,
             trained,
             text.prompt_style,
         )
     elif around not in ([None, None], [text.surroundings.head, text.surroundings.tail]):
         logger.warning(
-            "%s was trained with other text around its questions (%s says which) than the tokenizer's template writes "
-            "here: its figures are those of another prompt",
+            "%s was trained with other text around its questions (%s says which) than the"
+            " tokenizer's template writes here: its figures are those of another prompt",
             adapter,
             FILE,
         )

@@ -49,7 +49,8 @@ class QuestionsConfig(Settings):
         super().check()
         if self.min_characters > self.max_characters:
             raise UserError(
-                f"--min-characters is {self.min_characters} and --max-characters {self.max_characters}: no post is left"
+                f"--min-characters is {self.min_characters} and --max-characters"
+                f" {self.max_characters}: no post is left"
             )
 
     def cost(self, estimator: Estimates) -> Cost:
@@ -78,7 +79,9 @@ def questions(config: QuestionsConfig, phase: Phase) -> None:
     write_questions(config.output_dir / "questions_train.csv", train)
     write_questions(config.output_dir / "questions_test.csv", test)
     lengths = {name: _mean_length(part) for name, part in (("train", train), ("test", test))}
-    logger.info("%d rows, %d different posts; left out: %s", rows, len(posts), dict(dropped) or "none")
+    logger.info(
+        "%d rows, %d different posts; left out: %s", rows, len(posts), dict(dropped) or "none"
+    )
     logger.info(
         "%d training questions (mean length %.1f), %d test questions (mean length %.1f)",
         len(train),
@@ -115,12 +118,15 @@ def read_posts(paths: Sequence[Path]) -> tuple[list[Question], int]:
             known = posts.setdefault(name, Question(name, text))
             if known.question_text != text:
                 raise UserError(
-                    f"{path}, row {number}: the sp_id {name} stands for another seeker_post in an earlier row"
+                    f"{path}, row {number}: the sp_id {name} stands for another seeker_post in an"
+                    " earlier row"
                 )
     return list(posts.values()), rows
 
 
-def filter_posts(posts: Sequence[Question], config: QuestionsConfig) -> tuple[list[Question], collections.Counter[str]]:
+def filter_posts(
+    posts: Sequence[Question], config: QuestionsConfig
+) -> tuple[list[Question], collections.Counter[str]]:
     """Keep posts of acceptable length; count the others by the first reason that applies."""
     kept, dropped = [], collections.Counter[str]()
     for post in posts:
@@ -136,7 +142,9 @@ def filter_posts(posts: Sequence[Question], config: QuestionsConfig) -> tuple[li
     return kept, dropped
 
 
-def split_by_length(posts: Sequence[Question], test_size: int, seed: int) -> tuple[list[Question], list[Question]]:
+def split_by_length(
+    posts: Sequence[Question], test_size: int, seed: int
+) -> tuple[list[Question], list[Question]]:
     """Split at random within quartiles of text length (scikit-learn's stratified split).
 
     Raises:
@@ -148,7 +156,10 @@ def split_by_length(posts: Sequence[Question], test_size: int, seed: int) -> tup
     check_test_size(test_size, len(posts))
     lengths = pandas.Series([len(post.question_text) for post in posts])
     if lengths.nunique() == 1:
-        raise UserError(f"the {len(posts)} posts are all equally long: there are no length quartiles to split by")
+        raise UserError(
+            f"the {len(posts)} posts are all equally long: there are no length quartiles to"
+            " split by"
+        )
     quartiles = pandas.qcut(lengths, 4, labels=False, duplicates="drop")
     try:
         train, test = train_test_split(
@@ -167,7 +178,8 @@ def check_test_size(test_size: int, posts: int) -> None:
     """
     if not 4 <= test_size <= posts - 4:
         raise UserError(
-            f"--test-size {test_size} does not fit {posts} posts: test and training set need at least 4 each"
+            f"--test-size {test_size} does not fit {posts} posts: test and training set need at"
+            " least 4 each"
         )
 
 

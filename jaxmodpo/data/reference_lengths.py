@@ -7,7 +7,9 @@ import numpy as np
 from jaxmodpo.data.examples import LENGTH_MULTIPLE, Examples
 
 
-def reference_examples(count: int, *, share: float = 1.0, vocab_size: int = 1000, seed: int = 0) -> Examples:
+def reference_examples(
+    count: int, *, share: float = 1.0, vocab_size: int = 1000, seed: int = 0
+) -> Examples:
     """Return pairs whose prompts have 20 + log-normal (median 40, σ 0.8) tokens, at most 512, and whose
     completions log-normal (median 300, σ 0.35), clipped to 60–512.
 
@@ -26,11 +28,15 @@ def reference_examples(count: int, *, share: float = 1.0, vocab_size: int = 1000
     return Examples(tokens, prompts, lengths, {})
 
 
-def reference_lengths(count: int, generator: np.random.Generator, share: float = 1.0) -> tuple[np.ndarray, np.ndarray]:
+def reference_lengths(
+    count: int, generator: np.random.Generator, share: float = 1.0
+) -> tuple[np.ndarray, np.ndarray]:
     """Draw the tokens of prompts and of whole sequences, ``[count, 2]`` int32 each; see :func:`reference_examples`."""
     prompts = np.minimum(20 + generator.lognormal(np.log(40), 0.8, count), 512)
     completions = np.clip(generator.lognormal(np.log(300), 0.35, (count, 2)), 60, 512)
-    prompts, completions = (np.maximum(1, (n * share).astype(np.int32)) for n in (prompts, completions))
+    prompts, completions = (
+        np.maximum(1, (n * share).astype(np.int32)) for n in (prompts, completions)
+    )
     prompts = np.repeat(prompts[:, None], 2, axis=1)
     return prompts, prompts + completions
 

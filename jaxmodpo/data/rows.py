@@ -38,7 +38,10 @@ def read_rows(path: Path) -> Iterator[Any]:
     elif name.endswith(".parquet"):
         yield from _parquet(path)
     else:
-        raise UserError(f"{path}: pairs are read from .json, .jsonl, .jsonl.gz, .parquet, .csv or a datasets folder")
+        raise UserError(
+            f"{path}: pairs are read from .json, .jsonl, .jsonl.gz, .parquet, .csv or a datasets"
+            " folder"
+        )
 
 
 def _datasets_folder(path: Path) -> Iterator[Any]:
@@ -53,7 +56,8 @@ def _datasets_folder(path: Path) -> Iterator[Any]:
         raise _damaged(path, error) from error
     if isinstance(loaded, datasets.DatasetDict):
         raise UserError(
-            f"{path} holds the splits {', '.join(map(str, loaded))}; give the folder of one, as in {path}/train"
+            f"{path} holds the splits {', '.join(map(str, loaded))}; give the folder of one, as in"
+            f" {path}/train"
         )
     try:
         yield from loaded
@@ -64,7 +68,9 @@ def _datasets_folder(path: Path) -> Iterator[Any]:
 def _damaged(path: Path, error: Exception) -> UserError:
     """Return the sentence about a folder in which the library fails, with the first of its own words."""
     words = " ".join(str(error).split())[:200]
-    return UserError(f"{path} is damaged and cannot be read ({type(error).__name__}: {words}); write it again")
+    return UserError(
+        f"{path} is damaged and cannot be read ({type(error).__name__}: {words}); write it again"
+    )
 
 
 def json_list(path: Path) -> Iterator[Any]:
@@ -106,7 +112,9 @@ def _parquet(path: Path) -> Iterator[Any]:
     try:
         names = parquet.read_schema(path).names
         if twice := [name for name, count in collections.Counter(names).items() if count > 1]:
-            raise UserError(f"{path}: the column '{twice[0]}' stands there twice; remove or rename one")
+            raise UserError(
+                f"{path}: the column '{twice[0]}' stands there twice; remove or rename one"
+            )
         table = parquet.read_table(path)
     except (OSError, pyarrow.ArrowException, UnicodeDecodeError) as error:
         raise UserError(f"{path} cannot be read: {str(error).splitlines()[0]}") from error
@@ -118,5 +126,7 @@ def _parquet(path: Path) -> Iterator[Any]:
         except (ValueError, OverflowError) as error:
             # Two fields of one name inside a column, or a date beyond Python's.
             words = " ".join(str(error).split())
-            raise UserError(f"{path} holds what Python cannot: {words}; mend or remove that column") from None
+            raise UserError(
+                f"{path} holds what Python cannot: {words}; mend or remove that column"
+            ) from None
         yield from rows

@@ -63,27 +63,51 @@ def pairs(config: PairsConfig, phase: Phase) -> None:
         UserError: an unreadable file, a missing column, a score that is no number, or no pair at all.
     """
     answers = read_scored(config)
-    made = [pair for question, scored in answers.items() for pair in _pairs_of(question, scored, config)]
+    made = [
+        pair for question, scored in answers.items() for pair in _pairs_of(question, scored, config)
+    ]
     if not made:
-        raise UserError(f"{config.input}: no question has two answers whose scores differ by {config.least_gap:g}")
+        raise UserError(
+            f"{config.input}: no question has two answers whose scores differ by"
+            f" {config.least_gap:g}"
+        )
     write_pairs(config.output_dir / f"{config.name}_pairs.json", made)
     questions = len({pair.question_id for pair in made})
-    logger.info("%d pairs of %d questions; %d questions have none", len(made), questions, len(answers) - questions)
-    phase.finish(pairs=len(made), questions=questions, questions_without_pair=len(answers) - questions)
+    logger.info(
+        "%d pairs of %d questions; %d questions have none",
+        len(made),
+        questions,
+        len(answers) - questions,
+    )
+    phase.finish(
+        pairs=len(made), questions=questions, questions_without_pair=len(answers) - questions
+    )
 
 
 def read_scored(config: PairsConfig) -> dict[str, list[tuple[float, str]]]:
     """Return every question's answers with their scores; empty texts and doubles of an answer are left out."""
     answers: dict[str, dict[str, float]] = {}
-    for number, row in enumerate(read_table(config.input, [config.question, config.response, config.score]), 2):
-        question, response = " ".join(row[config.question].split()), " ".join(row[config.response].split())
+    for number, row in enumerate(
+        read_table(config.input, [config.question, config.response, config.score]), 2
+    ):
+        question, response = (
+            " ".join(row[config.question].split()),
+            " ".join(row[config.response].split()),
+        )
         try:
             score = float(row[config.score])
         except ValueError:
             score = math.nan
         if not math.isfinite(score):
-            raise UserError(f"{config.input}, record {number}: {config.score} is no number: '{row[config.score]}'")
-        if not question or not response or (config.max_words and len(response.split()) > config.max_words):
+            raise UserError(
+                f"{config.input}, record {number}: {config.score} is no number:"
+                f" '{row[config.score]}'"
+            )
+        if (
+            not question
+            or not response
+            or (config.max_words and len(response.split()) > config.max_words)
+        ):
             continue
         known = answers.setdefault(question, {})
         known[response] = max(score, known.get(response, -math.inf))
@@ -93,12 +117,20 @@ def read_scored(config: PairsConfig) -> dict[str, list[tuple[float, str]]]:
 def _pairs_of(question: str, scored: list[tuple[float, str]], config: PairsConfig) -> list[Pair]:
     """Return a question's pairs, the widest gaps first; among equal gaps digests of the texts decide."""
     question_id = digest(question)[:16]
-    answers = [(score, Candidate(f"{question_id}_{digest(text)[:12]}", text)) for score, text in scored]
+    answers = [
+        (score, Candidate(f"{question_id}_{digest(text)[:12]}", text)) for score, text in scored
+    ]
     answers.sort(key=lambda answer: (-answer[0], answer[1].response_id))
     candidates = [candidate for _, candidate in answers]
-    comparisons = [pair for pair in two_by_two([score for score, _ in answers]) if pair.gap >= config.least_gap]
+    comparisons = [
+        pair for pair in two_by_two([score for score, _ in answers]) if pair.gap >= config.least_gap
+    ]
     comparisons.sort(
-        key=lambda pair: (-pair.gap, candidates[pair.better].response_id, candidates[pair.worse].response_id)
+        key=lambda pair: (
+            -pair.gap,
+            candidates[pair.better].response_id,
+            candidates[pair.worse].response_id,
+        )
     )
     return [
         Pair(question_id, question, candidates[pair.better], candidates[pair.worse])

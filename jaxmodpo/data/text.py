@@ -32,7 +32,9 @@ PromptStyle = Literal["instruct", "chat"]
 
 INSTRUCTION = "You are a therapist. Respond to this person's question:\n{question}"
 PROMPT = f"[INST] {INSTRUCTION} [/INST]"
-INSTRUCT = Surroundings(head=PROMPT.partition("{question}")[0], tail=PROMPT.partition("{question}")[2])
+INSTRUCT = Surroundings(
+    head=PROMPT.partition("{question}")[0], tail=PROMPT.partition("{question}")[2]
+)
 
 LONGEST_WORD = 30
 """characters that a question may lose besides, so that it does not begin within a word"""
@@ -69,19 +71,22 @@ def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
     if not any((folder / name).is_file() for name in ("tokenizer.json", "vocab.json")):
         if (folder / "tokenizer.model").is_file():
             raise UserError(
-                f"{folder} has its tokenizer as tokenizer.model alone, and tokenizer.json is needed; transformers "
-                "writes it, where sentencepiece is installed, by "
-                "AutoTokenizer.from_pretrained(FOLDER).save_pretrained(FOLDER)"
+                f"{folder} has its tokenizer as tokenizer.model alone, and tokenizer.json is"
+                " needed; transformers writes it, where sentencepiece is installed, by"
+                " AutoTokenizer.from_pretrained(FOLDER).save_pretrained(FOLDER)"
             )
         refuse_missing(folder)
         raise UserError(f"{folder} has no tokenizer (tokenizer.json)")
     try:
         return AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
-    except Exception as error:  # tokenizers raises plain ones, and transformers whatever a wrong shape leads to
+    except (
+        Exception
+    ) as error:  # tokenizers raises plain ones, and transformers whatever a wrong shape leads to
         words = " ".join(str(error).split())[:300] or "no reason is given"
         raise UserError(
-            f"the tokenizer in {folder} cannot be loaded ({type(error).__name__}: {words}); compare its tokenizer.json "
-            "and tokenizer_config.json with the published ones, and the versions of transformers and tokenizers"
+            f"the tokenizer in {folder} cannot be loaded ({type(error).__name__}: {words}); compare"
+            " its tokenizer.json and tokenizer_config.json with the published ones, and the"
+            " versions of transformers and tokenizers"
         ) from error
 
 
@@ -89,7 +94,13 @@ def tokenizer_digest(tokenizer: PreTrainedTokenizerBase) -> str:
     """Return a hash of all that decides how a tokenizer cuts texts."""
     backend = getattr(tokenizer, "backend_tokenizer", None)
     rules = backend.to_str() if backend is not None else repr(sorted(tokenizer.get_vocab().items()))
-    said = [type(tokenizer).__name__, rules, tokenizer.chat_template, tokenizer.bos_token_id, tokenizer.eos_token_id]
+    said = [
+        type(tokenizer).__name__,
+        rules,
+        tokenizer.chat_template,
+        tokenizer.bos_token_id,
+        tokenizer.eos_token_id,
+    ]
     return hashlib.sha256(repr(said).encode()).hexdigest()
 
 
@@ -125,15 +136,21 @@ class Cut:
         """Say in the log what texts lost, if anything."""
         if self.tokens:
             logger.warning(
-                "texts cut to fit: %d prompts and %d replies lost %d tokens", self.prompts, self.responses, self.tokens
+                "texts cut to fit: %d prompts and %d replies lost %d tokens",
+                self.prompts,
+                self.responses,
+                self.tokens,
             )
         if self.ended:
             logger.warning(
-                "%d replies are written with their end token, which was left out: each reply gets one anyway",
+                "%d replies are written with their end token, which was left out: each reply gets"
+                " one anyway",
                 self.ended,
             )
         if self.named:
-            logger.warning("%d texts name a control token of the model; it is plain text there", self.named)
+            logger.warning(
+                "%d texts name a control token of the model; it is plain text there", self.named
+            )
 
     def as_dict(self) -> dict[str, int]:
         return {
@@ -172,28 +189,34 @@ class PolicyText:
     def __post_init__(self) -> None:
         if not 2 <= self.max_prompt_length < self.max_length:
             raise UserError(
-                f"max_prompt_length must be at least 2 and below max_length; got {self.max_prompt_length}, "
-                f"{self.max_length}"
+                "max_prompt_length must be at least 2 and below max_length; got"
+                f" {self.max_prompt_length}, {self.max_length}"
             )
         if self.tokenizer.eos_token_id is None:
             raise UserError("the policy's tokenizer needs an eos token")
         if self.tokenizer.bos_token_id is None and self.prompt_style == "instruct":
-            raise UserError("the policy's tokenizer has no bos token, which --prompt-style instruct begins with")
+            raise UserError(
+                "the policy's tokenizer has no bos token, which --prompt-style instruct begins with"
+            )
         check_day(self.day)
         self.day = self.day or datetime.date.today().isoformat()
         around, source = self._chat() if self.prompt_style == "chat" else (INSTRUCT, PROMPT)
         self.surroundings = around
-        self._controls = ControlTokens(self.tokenizer, f"{around.head} {source} {around.tail}", self.rows)
+        self._controls = ControlTokens(
+            self.tokenizer, f"{around.head} {source} {around.tail}", self.rows
+        )
         self.control_tokens = self._controls.ids
         # A chat template writes the bos token itself, where the model learned it; one without any gets none, as in
         # transformers' apply_chat_template.
-        self._start = [cast(int, self.tokenizer.bos_token_id)] if self.prompt_style == "instruct" else []
+        self._start = (
+            [cast(int, self.tokenizer.bos_token_id)] if self.prompt_style == "instruct" else []
+        )
         self._ends = self._controls.marks([self.eos, *self.end_tokens])
         needed = len(self._prompt("")[0])
         if needed >= self.max_prompt_length:
             raise UserError(
-                f"max_prompt_length {self.max_prompt_length} leaves no room for a question: the text around it takes "
-                f"{needed} tokens"
+                f"max_prompt_length {self.max_prompt_length} leaves no room for a question: the"
+                f" text around it takes {needed} tokens"
             )
 
     def _chat(self) -> tuple[Surroundings, str]:
@@ -202,8 +225,13 @@ class PolicyText:
         try:
             template = self.tokenizer.get_chat_template()
         except ValueError as error:
-            raise UserError(f"--prompt-style chat: {where} has no chat template to use: {error}") from error
-        return surroundings(template, self.tokenizer.special_tokens_map, cast(str, self.day), where), template
+            raise UserError(
+                f"--prompt-style chat: {where} has no chat template to use: {error}"
+            ) from error
+        return (
+            surroundings(template, self.tokenizer.special_tokens_map, cast(str, self.day), where),
+            template,
+        )
 
     @property
     def has_bos(self) -> bool:
@@ -219,7 +247,9 @@ class PolicyText:
         """Return a prompt's tokens: a bos before the paper's prompt, and whatever a chat template writes."""
         tokens, named = self._prompt(question)
         if not tokens:
-            raise UserError("a question without text gives a prompt without tokens, to which no model can reply")
+            raise UserError(
+                "a question without text gives a prompt without tokens, to which no model can reply"
+            )
         self.cut.named += named
         if len(tokens) <= self.max_prompt_length:
             return tokens
@@ -297,7 +327,9 @@ class RewardText:
             if getattr(self.tokenizer, name) is None:
                 raise UserError(f"the reward model's tokenizer has no {name.removesuffix('_id')}")
         if self.max_length < SHORTEST_REWARD_TEXT:
-            raise UserError(f"max_length must be at least {SHORTEST_REWARD_TEXT}, not {self.max_length}")
+            raise UserError(
+                f"max_length must be at least {SHORTEST_REWARD_TEXT}, not {self.max_length}"
+            )
         self._controls = ControlTokens(self.tokenizer, rows=self.rows)
 
     def example(self, question: str, response: str) -> list[int]:

@@ -37,7 +37,9 @@ def coincidences(counts: ArrayLike) -> Array:
     """
     counts = np.asarray(counts, np.float64)
     votes = counts.sum(axis=-1)
-    pairs = counts[..., :, None] * counts[..., None, :] - counts[..., None] * np.eye(counts.shape[-1])
+    pairs = counts[..., :, None] * counts[..., None, :] - counts[..., None] * np.eye(
+        counts.shape[-1]
+    )
     return pairs * np.where(votes > 1, 1 / np.maximum(votes - 1, 1), 0)[..., None, None]
 
 
@@ -142,7 +144,12 @@ def friedman(mean_ranks: ArrayLike, votes: int) -> tuple[float, float]:
 
 
 def estimate(
-    sums: ArrayLike, statistic: Callable[[Array], Array], undefined: str, *, resamples: int, seed: int
+    sums: ArrayLike,
+    statistic: Callable[[Array], Array],
+    undefined: str,
+    *,
+    resamples: int,
+    seed: int,
 ) -> dict[str, Any]:
     """Return a statistic of sums over questions, with a 95% interval over resampled questions.
 

@@ -51,7 +51,9 @@ class Unit:
         return self.a.response_text == self.b.response_text
 
 
-def refuse_empty_models(files: Mapping[str, Path], replies: Mapping[str, Sequence[Sequence[Candidate]]]) -> None:
+def refuse_empty_models(
+    files: Mapping[str, Path], replies: Mapping[str, Sequence[Sequence[Candidate]]]
+) -> None:
     """Refuse a model without a word in any reply, before a vote is paid for.
 
     Two such models would tie on every question and score 0.5, which reads like a result.
@@ -64,7 +66,9 @@ def refuse_empty_models(files: Mapping[str, Path], replies: Mapping[str, Sequenc
             )
 
 
-def read_replies(files: Mapping[str, Path]) -> tuple[list[Question], dict[str, list[list[Candidate]]]]:
+def read_replies(
+    files: Mapping[str, Path],
+) -> tuple[list[Question], dict[str, list[list[Candidate]]]]:
     """Read each model's replies, blinded, in the order of the first model's questions.
 
     Raises:
@@ -79,19 +83,20 @@ def read_replies(files: Mapping[str, Path]) -> tuple[list[Question], dict[str, l
         for question in questions:
             if question.question_id not in answered:
                 raise UserError(
-                    f"{files[name]}: {name} has no reply to question {question.question_id}, which {first} has; "
-                    "all models must answer the same questions"
+                    f"{files[name]}: {name} has no reply to question {question.question_id}, which"
+                    f" {first} has; all models must answer the same questions"
                 )
             other, texts = answered[question.question_id]
             if other.question_text != question.question_text:
                 raise UserError(
-                    f"{files[name]}: {name} and {first} have different texts for question {question.question_id}; "
-                    "all models must answer the same questions"
+                    f"{files[name]}: {name} and {first} have different texts for question"
+                    f" {question.question_id}; all models must answer the same questions"
                 )
             if len(texts) != number:
                 raise UserError(
-                    f"{files[name]}: {name} has {len(texts)} replies to question {question.question_id}, not "
-                    f"{number} as {first} to its first; all models need equally many replies to every question"
+                    f"{files[name]}: {name} has {len(texts)} replies to question"
+                    f" {question.question_id}, not {number} as {first} to its first; all models"
+                    " need equally many replies to every question"
                 )
         extra = [key for key in answered if key not in read[first]]
         if extra:
@@ -111,9 +116,13 @@ def read_replies(files: Mapping[str, Path]) -> tuple[list[Question], dict[str, l
 def _by_question(path: Path) -> dict[str, tuple[Question, list[str]]]:
     answered: dict[str, tuple[Question, list[str]]] = {}
     for row in read_responses(path):
-        question, texts = answered.setdefault(row.question_id, (Question(row.question_id, row.question_text), []))
+        question, texts = answered.setdefault(
+            row.question_id, (Question(row.question_id, row.question_text), [])
+        )
         if question.question_text != row.question_text:
-            raise UserError(f"{path}: question {row.question_id} stands there with two different texts")
+            raise UserError(
+                f"{path}: question {row.question_id} stands there with two different texts"
+            )
         texts.append(row.response_text)
     return answered
 
@@ -125,7 +134,9 @@ def blind(question: Question, reply: int, text: str) -> Candidate:
 
 def plan(contest: Contest) -> Iterator[Unit]:
     """Yield every unit of every pair of models, one pair after the other, in a fixed order."""
-    for (a, replies_a), (b, replies_b) in itertools.combinations(enumerate(contest.replies.values()), 2):
+    for (a, replies_a), (b, replies_b) in itertools.combinations(
+        enumerate(contest.replies.values()), 2
+    ):
         for question, both in enumerate(zip(replies_a, replies_b, strict=True)):
             for reply, (candidate_a, candidate_b) in enumerate(zip(*both, strict=True)):
                 yield Unit(a, b, question, reply, candidate_a, candidate_b)
@@ -134,7 +145,9 @@ def plan(contest: Contest) -> Iterator[Unit]:
 def empty_replies(contest: Contest) -> dict[str, int]:
     """Count each model's replies without any text."""
     return {
-        name: sum(not candidate.response_text.strip() for replies in answered for candidate in replies)
+        name: sum(
+            not candidate.response_text.strip() for replies in answered for candidate in replies
+        )
         for name, answered in contest.replies.items()
     }
 
@@ -145,7 +158,8 @@ def warn_of_empty_replies(contest: Contest) -> None:
     for name, count in empty_replies(contest).items():
         if count:
             logger.warning(
-                "evaluate: %d of %s's %d replies are empty; two empty replies to a question count as a tie",
+                "evaluate: %d of %s's %d replies are empty; two empty replies to a question count"
+                " as a tie",
                 count,
                 name,
                 total,

@@ -49,8 +49,12 @@ def win_rate_scatter(
         for n, (name, rates) in enumerate(models.items()):
             x, y = points[name] = 100 * rates[horizontal], 100 * rates[vertical]
             # Without an interval the bar has no length.
-            left, right = (100 * limit for limit in intervals[name][horizontal] or [rates[horizontal]] * 2)
-            low, high = (100 * limit for limit in intervals[name][vertical] or [rates[vertical]] * 2)
+            left, right = (
+                100 * limit for limit in intervals[name][horizontal] or [rates[horizontal]] * 2
+            )
+            low, high = (
+                100 * limit for limit in intervals[name][vertical] or [rates[vertical]] * 2
+            )
             arms += [((left, y), (right, y)), ((x, low), (x, high))]
             axes.errorbar(
                 x,
@@ -77,9 +81,22 @@ def win_rate_scatter(
 Point = tuple[float, float]
 
 
-def _label_points(axes: Axes, points: Mapping[str, Point], arms: Sequence[tuple[Point, Point]]) -> None:
+def _label_points(
+    axes: Axes, points: Mapping[str, Point], arms: Sequence[tuple[Point, Point]]
+) -> None:
     """Write each point's name where it covers least of the points, interval bars and other names."""
-    places = [(5, 5), (-5, 5), (5, -5), (-5, -5), (16, 0), (-16, 0), (5, 16), (-5, 16), (5, -16), (-5, -16)]
+    places = [
+        (5, 5),
+        (-5, 5),
+        (5, -5),
+        (-5, -5),
+        (16, 0),
+        (-16, 0),
+        (5, 16),
+        (-5, 16),
+        (5, -16),
+        (-5, -16),
+    ]
     to_pixels = axes.transData.transform
     taken = [Bbox.from_bounds(x - 9, y - 9, 18, 18) for x, y in to_pixels(list(points.values()))]
     taken += [Bbox.from_extents(*to_pixels(ends).ravel()).padded(3) for ends in arms]
@@ -184,7 +201,14 @@ def _matrix(
         for row, line in enumerate(words):
             for column, word in enumerate(line):
                 strong = abs(values[row, column] - middle) > 0.65 * half
-                axes.text(column, row, word, ha="center", va="center", color="white" if strong else "#1a1a1a")
+                axes.text(
+                    column,
+                    row,
+                    word,
+                    ha="center",
+                    va="center",
+                    color="white" if strong else "#1a1a1a",
+                )
         return figure
 
 
@@ -208,7 +232,11 @@ def training_curves(metrics: Sequence[Mapping[str, Any]], title: str) -> Figure 
     """
     series = {
         panel: {
-            name: [(row["step"], row[name]) for row in metrics if "step" in row and row.get(name) is not None]
+            name: [
+                (row["step"], row[name])
+                for row in metrics
+                if "step" in row and row.get(name) is not None
+            ]
             for name in names
         }
         for panel, names in CURVES.items()
@@ -249,7 +277,10 @@ def reward_validation(validation: Mapping[str, Any], title: str) -> Figure:
         left, right = figure.subplots(1, 2)
         left.plot([0.5, 1], [0.5, 1], color="#999999", linewidth=1, linestyle="--")
         left.plot(
-            [row["probability"] for row in bins], [row["agreement"] for row in bins], marker="o", color=PALETTE[0]
+            [row["probability"] for row in bins],
+            [row["agreement"] for row in bins],
+            marker="o",
+            color=PALETTE[0],
         )
         for row in bins:
             left.annotate(
@@ -259,10 +290,21 @@ def reward_validation(validation: Mapping[str, Any], title: str) -> Figure:
                 textcoords="offset points",
                 fontsize=7,
             )
-        left.set(xlabel="probability the model gives its preference", ylabel="agreement", title="Calibration; pairs")
+        left.set(
+            xlabel="probability the model gives its preference",
+            ylabel="agreement",
+            title="Calibration; pairs",
+        )
         edges = rewards["histogram_edges"]
         for n, name in enumerate(("best", "worst")):
-            right.stairs(rewards[name]["histogram"], edges, color=PALETTE[n], label=name, fill=True, alpha=0.45)
+            right.stairs(
+                rewards[name]["histogram"],
+                edges,
+                color=PALETTE[n],
+                label=name,
+                fill=True,
+                alpha=0.45,
+            )
         right.set(xlabel="reward", ylabel="responses", title="Rewards")
         right.legend(fontsize=8)
         figure.suptitle(title, fontsize=10)
@@ -275,7 +317,11 @@ def forest(panels: Mapping[str, Panel]) -> Figure:
     Args:
         panels: by title; a panel without a value is left out.
     """
-    panels = {title: panel for title, panel in panels.items() if any(e["value"] is not None for e in panel[0].values())}
+    panels = {
+        title: panel
+        for title, panel in panels.items()
+        if any(e["value"] is not None for e in panel[0].values())
+    }
     keys = dict.fromkeys(key for series, _ in panels.values() for key in series)
     who, criteria = (list(dict.fromkeys(key[part] for key in keys)) for part in (0, 1))
     with matplotlib.rc_context(STYLE):
@@ -295,7 +341,14 @@ def forest(panels: Mapping[str, Panel]) -> Figure:
             drawn[0].set_yticks(range(len(criteria)), criteria)
             drawn[0].set_ylim(len(criteria) - 0.5, -0.5)
         marks = [
-            Line2D([], [], color=PALETTE[n % len(PALETTE)], marker=MARKERS[n % len(MARKERS)], linestyle="", label=name)
+            Line2D(
+                [],
+                [],
+                color=PALETTE[n % len(PALETTE)],
+                marker=MARKERS[n % len(MARKERS)],
+                linestyle="",
+                label=name,
+            )
             for n, name in enumerate(who)
         ]
         figure.legend(handles=marks, loc="outside lower center", ncols=1, fontsize=8)
@@ -326,7 +379,9 @@ def mean_ranks(series: Series) -> Figure:
         for (name, criterion), estimates in series.items():
             axes, n = drawn[who.index(name)], criteria.index(criterion)
             values = np.array([estimate["value"] for estimate in estimates])
-            ends = np.array([estimate["interval"] or [estimate["value"]] * 2 for estimate in estimates]).T
+            ends = np.array(
+                [estimate["interval"] or [estimate["value"]] * 2 for estimate in estimates]
+            ).T
             places = np.arange(1, len(values) + 1) + 0.06 * (n - (len(criteria) - 1) / 2)
             axes.errorbar(
                 places,

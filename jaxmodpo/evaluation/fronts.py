@@ -62,13 +62,18 @@ def by_weights(rows: Sequence[Sequence[Mapping[str, Any]]]) -> list[tuple[Mappin
         UserError: one has weights that another has not, or has some twice.
     """
     keyed = [{tuple(row["weights"]): row for row in some} for some in rows]
-    if any(len(own) != len(some) or own.keys() != keyed[0].keys() for own, some in zip(keyed, rows, strict=True)):
+    if any(
+        len(own) != len(some) or own.keys() != keyed[0].keys()
+        for own, some in zip(keyed, rows, strict=True)
+    ):
         raise UserError("results that are compared at equal weights were made at different ones")
     return [tuple(own[weights] for own in keyed) for weights in keyed[0]]
 
 
 def front_figure(
-    fronts: Mapping[str, Sequence[Mapping[str, Any]]], objectives: tuple[str, str], base: Mapping[str, Any]
+    fronts: Mapping[str, Sequence[Mapping[str, Any]]],
+    objectives: tuple[str, str],
+    base: Mapping[str, Any],
 ) -> Figure:
     """Draw fronts between two objectives, and the weighted score against the divergence from the base.
 
@@ -81,18 +86,44 @@ def front_figure(
         figure = Figure(figsize=(9.6, 4.4), layout="constrained")
         left, right = figure.subplots(1, 2)
         for n, (name, points) in enumerate(fronts.items()):
-            look = {"color": PALETTE[n % len(PALETTE)], "marker": MARKERS[n % len(MARKERS)], "markersize": 5}
-            xy = np.array([[point["scores"][objective] for objective in objectives] for point in points])
+            look = {
+                "color": PALETTE[n % len(PALETTE)],
+                "marker": MARKERS[n % len(MARKERS)],
+                "markersize": 5,
+            }
+            xy = np.array(
+                [[point["scores"][objective] for objective in objectives] for point in points]
+            )
             left.plot(xy[:, 0], xy[:, 1], label=name, linewidth=1.2, **look)
             for point, (x, y) in zip(points, xy, strict=True):
-                left.annotate(f"{point['weights'][0]:.1f}", (x, y), (3, 3), textcoords="offset points", fontsize=6)
+                left.annotate(
+                    f"{point['weights'][0]:.1f}",
+                    (x, y),
+                    (3, 3),
+                    textcoords="offset points",
+                    fontsize=6,
+                )
             # By name: in a file the scores may stand in another order than the weights.
             over_base = xy - [base["scores"][objective] for objective in objectives]
-            gained = [np.dot(point["weights"], over) for point, over in zip(points, over_base, strict=True)]
+            gained = [
+                np.dot(point["weights"], over)
+                for point, over in zip(points, over_base, strict=True)
+            ]
             right.plot([point["kl"] for point in points], gained, linestyle="", label=name, **look)
-        left.plot(*[[base["scores"][objective]] for objective in objectives], "x", color="black", label="base")
-        left.set(xlabel=objectives[0], ylabel=objectives[1], title="Front; numbers are the first objective's weight")
-        right.set(xlabel="divergence from the base, nats a reply", ylabel="weighted score over the base's")
+        left.plot(
+            *[[base["scores"][objective]] for objective in objectives],
+            "x",
+            color="black",
+            label="base",
+        )
+        left.set(
+            xlabel=objectives[0],
+            ylabel=objectives[1],
+            title="Front; numbers are the first objective's weight",
+        )
+        right.set(
+            xlabel="divergence from the base, nats a reply", ylabel="weighted score over the base's"
+        )
         right.set_title("What a divergence buys")
         left.legend(fontsize=7)
     return figure

@@ -69,8 +69,8 @@ logger = logging.getLogger(__name__)
 VOTE_BYTES = 550
 """a row of the ledger with its index: ids, shown order, raw and parsed answer, model, tokens"""
 STAND_IN = (
-    "The judge was the built-in rubric, a stand-in for patients that scores words: these numbers have no "
-    "clinical meaning."
+    "The judge was the built-in rubric, a stand-in for patients that scores words: these numbers"
+    " have no clinical meaning."
 )
 
 
@@ -132,7 +132,9 @@ class EvaluateConfig(JudgeConfig):
 
     def files(self) -> dict[str, Path]:
         """Return each model's file of replies."""
-        return {name: Path(path) for name, path in named_values(self.responses, "--responses").items()}
+        return {
+            name: Path(path) for name, path in named_values(self.responses, "--responses").items()
+        }
 
 
 def evaluate(config: EvaluateConfig) -> Phase | None:
@@ -181,27 +183,41 @@ def evaluate(config: EvaluateConfig) -> Phase | None:
     judged = results["questions_judged"]
     if judged < len(contest.questions):
         logger.warning(
-            "evaluate: only %d of %d questions were judged by every criterion in every comparison; the win rates are "
-            "of those that were (questions_judged_by_comparison in results.json)",
+            "evaluate: only %d of %d questions were judged by every criterion in every comparison;"
+            " the win rates are of those that were (questions_judged_by_comparison in"
+            " results.json)",
             judged,
             len(contest.questions),
         )
     totals = {name: value for name, value in counts.items() if name != "by_criterion"}
-    phase.finish(questions=len(contest.questions), questions_judged=judged, **totals, spent=used._asdict())
+    phase.finish(
+        questions=len(contest.questions), questions_judged=judged, **totals, spent=used._asdict()
+    )
     warn_of_failed("evaluate", missing)
     for line in in_words(results):
         logger.info("evaluate: %s", line)
-    logger.info("evaluate: %d models, %d votes, in %s", len(contest.models), counts["votes_asked"], config.output_dir)
+    logger.info(
+        "evaluate: %d models, %d votes, in %s",
+        len(contest.models),
+        counts["votes_asked"],
+        config.output_dir,
+    )
     return phase
 
 
-def _plan(config: EvaluateConfig, contest: Contest, units: Sequence[Unit]) -> tuple[MakeRequests, int]:
+def _plan(
+    config: EvaluateConfig, contest: Contest, units: Sequence[Unit]
+) -> tuple[MakeRequests, int]:
     """Return what generates the requests, and how many votes they will bring."""
 
     def asked() -> Iterator[Request]:
         return with_repeats(requests(config, contest, units), config.repeat_share, config.seed)
 
-    voters = sum(len(contest.voters[contest.questions[u.question].question_id]) for u in units if not u.identical)
+    voters = sum(
+        len(contest.voters[contest.questions[u.question].question_id])
+        for u in units
+        if not u.identical
+    )
     votes = voters * len(contest.criteria) * (2 if config.both_orders else 1)
     return asked, round(votes * (1 + config.repeat_share))
 
@@ -243,7 +259,9 @@ def requests(config: EvaluateConfig, contest: Contest, units: Iterable[Unit]) ->
         pair = sorted((names[unit.model_a], names[unit.model_b]))
         # The authors' scripts draw once a question.
         drawn = (
-            [question.question_id] if config.protocol == "official-code" else [question.question_id, unit.reply, *pair]
+            [question.question_id]
+            if config.protocol == "official-code"
+            else [question.question_id, unit.reply, *pair]
         )
         positions = head_to_head_positions(digest(drawn), voters, config.seed, config.protocol)
         for group in groups(contest.criteria, config.criteria_per_call):

@@ -27,7 +27,11 @@ def compare_judges(record: Record, ballots: VoteTable, estimator: Estimator) -> 
     """Compare every two judges on what both voted on, and on the majorities of units that both decided."""
     voter = together(ballots.unit, ballots.criterion, ballots.persona)
     unit = together(ballots.unit, ballots.criterion)
-    own = {n: np.flatnonzero(ballots.judge == n) for n in range(len(record.judges)) if (ballots.judge == n).any()}
+    own = {
+        n: np.flatnonzero(ballots.judge == n)
+        for n in range(len(record.judges))
+        if (ballots.judge == n).any()
+    }
     decided = {n: _majorities(ballots.where(rows), unit[rows]) for n, rows in own.items()}
     found = []
     for a, b in itertools.combinations(own, 2):
@@ -35,9 +39,17 @@ def compare_judges(record: Record, ballots: VoteTable, estimator: Estimator) -> 
         votes = ballots.where(own[a][left]), ballots.where(own[b][right])
         _, left, right = np.intersect1d(decided[a][0], decided[b][0], return_indices=True)
         units = decided[a][1].where(left), decided[b][1].where(right)
-        names = {"a": record.judges[a].name, "b": record.judges[b].name, "kind": ballots.kind, "shown": ballots.shown}
+        names = {
+            "a": record.judges[a].name,
+            "b": record.judges[b].name,
+            "kind": ballots.kind,
+            "shown": ballots.shown,
+        }
         met = np.unique(units[0].criterion)
-        for criterion in [*sorted(met, key=record.criteria.__getitem__), *([None] if len(met) != 1 else [])]:
+        for criterion in [
+            *sorted(met, key=record.criteria.__getitem__),
+            *([None] if len(met) != 1 else []),
+        ]:
             (one, other), (unit_one, unit_other) = (
                 (_by(left, criterion), _by(right, criterion)) for left, right in (votes, units)
             )
@@ -68,7 +80,9 @@ def _majorities(ballots: VoteTable, unit: Numbers) -> tuple[Numbers, VoteTable]:
     return units, replace(ballots.where(at), ranks=better.astype(np.uint8))
 
 
-def agree(one: VoteTable, other: VoteTable, estimator: Estimator, *, named_by_position: bool) -> Row:
+def agree(
+    one: VoteTable, other: VoteTable, estimator: Estimator, *, named_by_position: bool
+) -> Row:
     """Return how far two judges' verdicts on the same things agree, row by row.
 
     Of comparisons the raw agreement with ties as a third value, and on what both decided the
@@ -81,8 +95,14 @@ def agree(one: VoteTable, other: VoteTable, estimator: Estimator, *, named_by_po
     why = "nothing is shared"
     if not len(one):
         nothing: Row = {"value": None, "interval": None, "undefined": why}
-        names = ("raw", "agreement", "kappa", "ac1") if one.kind == "compare" else ("tau", "same_best")
-        return counted | ({"decided": 0} if one.kind == "compare" else {}) | dict.fromkeys(names, nothing)
+        names = (
+            ("raw", "agreement", "kappa", "ac1") if one.kind == "compare" else ("tau", "same_best")
+        )
+        return (
+            counted
+            | ({"decided": 0} if one.kind == "compare" else {})
+            | dict.fromkeys(names, nothing)
+        )
     if one.kind == "rank":
         tau = (agreement.orientations(one.ranks) * agreement.orientations(other.ranks)).mean(axis=1)
         best = ((one.ranks == 0) == (other.ranks == 0)).all(axis=1)
@@ -93,20 +113,26 @@ def agree(one: VoteTable, other: VoteTable, estimator: Estimator, *, named_by_po
     return counted | _agree_on_pairs(one, other, estimator, named_by_position)
 
 
-def _agree_on_pairs(one: VoteTable, other: VoteTable, estimator: Estimator, named_by_position: bool) -> Row:
+def _agree_on_pairs(
+    one: VoteTable, other: VoteTable, estimator: Estimator, named_by_position: bool
+) -> Row:
     _, question = np.unique(one.question, return_inverse=True)
     said, said_too = verdicts(one), verdicts(other)
     if named_by_position:
         turned = one.positions[:, 0] != 0
         said, said_too = (np.where((v < 2) & turned, 1 - v, v) for v in (said, said_too))
-    three = count_values(question, 3 * said + said_too, int(question.max()) + 1, 9).reshape(-1, 3, 3)
+    three = count_values(question, 3 * said + said_too, int(question.max()) + 1, 9).reshape(
+        -1, 3, 3
+    )
     two = three[:, :2, :2]
     decided = int(two.sum())
     if not named_by_position:
         two = agreement.both_ways(two)
     why = "both judges gave one answer only" if decided else "nothing is decided by both"
     return {
-        "raw": estimator(three.reshape(-1, 9), lambda s: agreement.raw_agreement(square_tables(s)), ""),
+        "raw": estimator(
+            three.reshape(-1, 9), lambda s: agreement.raw_agreement(square_tables(s)), ""
+        ),
         "decided": decided,
         **{
             name: estimator(two.reshape(-1, 4), lambda s, f=statistic: f(square_tables(s)), why)

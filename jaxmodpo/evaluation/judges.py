@@ -70,7 +70,10 @@ def judges(config: JudgesConfig) -> None:
         phase = _open(config) if (folder / "manifest.json").is_file() else None
         if phase is not None and phase.finished:
             if phase.manifest.get("input_paths") != places:
-                raise UserError(f"{folder} holds what was counted of other ledgers; choose another output folder")
+                raise UserError(
+                    f"{folder} holds what was counted of other ledgers; choose another output"
+                    " folder"
+                )
             if phase.results.get("extents") == extents:
                 log.info("judges: %s is finished", folder)
                 return
@@ -104,7 +107,10 @@ def open_ledgers(places: Sequence[str]) -> Iterator[list[Ledger]]:
     whole = [full_place(place) for place in places]
     for n, place in enumerate(whole):
         if place in whole[:n]:
-            raise UserError(f"ledger: number {n + 1} is already given; a ledger is compared with others, not itself")
+            raise UserError(
+                f"ledger: number {n + 1} is already given; a ledger is compared with others, not"
+                " itself"
+            )
     with contextlib.ExitStack() as stack:
         yield [stack.enter_context(Ledger(place, read_only=True)) for place in places]
 
@@ -132,9 +138,13 @@ def draw(said: Mapping[str, Any]) -> list[Drawn]:
         title = "comparisons" if kind == "compare" else f"rankings of {shown}"
         if kind == "rank":
             figure = figures.mean_ranks(_series(of_kind["position"], "mean_ranks"))
-            drawn.append(Drawn(f"judge-positions-{what}", figure, f"Mean rank by position shown, {title}."))
+            drawn.append(
+                Drawn(f"judge-positions-{what}", figure, f"Mean rank by position shown, {title}.")
+            )
         figure = figures.forest(_panels(of_kind, kind))
-        drawn.append(Drawn(f"judge-{what}", figure, f"Judges by criterion, {title}; bars are 95% intervals."))
+        drawn.append(
+            Drawn(f"judge-{what}", figure, f"Judges by criterion, {title}; bars are 95% intervals.")
+        )
         if of_kind["judges_compared"]:
             figure = figures.forest(_panels_between(of_kind["judges_compared"], kind))
             drawn.append(Drawn(f"judges-between-{what}", figure, f"Judge against judge, {title}."))
@@ -145,10 +155,15 @@ def _series(rows: Sequence[Mapping[str, Any]], name: str) -> figures.Series:
     return {(row["judge"], row["criterion"]): row[name] for row in rows}
 
 
-def _panels(of_kind: Mapping[str, Sequence[Mapping[str, Any]]], kind: str) -> dict[str, figures.Panel]:
+def _panels(
+    of_kind: Mapping[str, Sequence[Mapping[str, Any]]], kind: str
+) -> dict[str, figures.Panel]:
     repeated = "same" if kind == "compare" else "tau"
     panels = {
-        f"Asked again: {'same answer' if kind == 'compare' else 'τ'}": (_series(of_kind["repeats"], repeated), None),
+        f"Asked again: {'same answer' if kind == 'compare' else 'τ'}": (
+            _series(of_kind["repeats"], repeated),
+            None,
+        ),
         "Personas: α": (_series(of_kind["personas"], "alpha"), 0.0),
     }
     if kind == "rank":
@@ -163,14 +178,20 @@ def _panels(of_kind: Mapping[str, Sequence[Mapping[str, Any]]], kind: str) -> di
 def _panels_between(rows: Sequence[Mapping[str, Any]], kind: str) -> dict[str, figures.Panel]:
     """Two measures of votes and one of majorities, for every two judges."""
     shown = (
-        {"Votes, no ties: agreement": ("votes", "agreement", 0.5), "Votes: Cohen's κ": ("votes", "kappa", 0.0)}
+        {
+            "Votes, no ties: agreement": ("votes", "agreement", 0.5),
+            "Votes: Cohen's κ": ("votes", "kappa", 0.0),
+        }
         | {"Majorities, no ties: agreement": ("majorities", "agreement", 0.5)}
         if kind == "compare"
         else {"Votes: τ": ("votes", "tau", 0.0), "Majorities: τ": ("majorities", "tau", 0.0)}
         | {"Majorities: same best": ("majorities", "same_best", None)}
     )
     return {
-        title: ({(f"{row['a']} and {row['b']}", row["criterion"]): row[level][name] for row in rows}, mark)
+        title: (
+            {(f"{row['a']} and {row['b']}", row["criterion"]): row[level][name] for row in rows},
+            mark,
+        )
         for title, (level, name, mark) in shown.items()
     }
 
@@ -188,20 +209,47 @@ def merged(said: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 def table(said: Mapping[str, Any]) -> str:
     """Return the main numbers as text, for the terminal."""
-    header = ["judge", "kind", "criterion", "votes", "first shown wins", "both orders", "asked again", "personas α"]
+    header = [
+        "judge",
+        "kind",
+        "criterion",
+        "votes",
+        "first shown wins",
+        "both orders",
+        "asked again",
+        "personas α",
+    ]
     rows = []
     for row in merged(said):
         position, repeats, rank = row["position"] or {}, row["repeats"] or {}, row["kind"] == "rank"
-        first = _ranked_by_position(position) if rank else words(position.get("first_share"), percent=True)
+        first = (
+            _ranked_by_position(position)
+            if rank
+            else words(position.get("first_share"), percent=True)
+        )
         rows.append(
-            [row["judge"], f"{row['kind']} {row['shown']}", row["criterion"], str(position.get("votes", 0)), first]
+            [
+                row["judge"],
+                f"{row['kind']} {row['shown']}",
+                row["criterion"],
+                str(position.get("votes", 0)),
+                first,
+            ]
             + [words((row["both_orders"] or {}).get("consistent"), percent=True)]
             + [words(repeats.get("tau")) if rank else words(repeats.get("same"), percent=True)]
             + [words((row["personas"] or {}).get("alpha"))]
         )
     lines = _columns([header, *rows])
     if said["judges_compared"]:
-        header = ["judges", "kind", "criterion", "shared votes", "same vote, or τ", "Cohen's κ", "same majority, or τ"]
+        header = [
+            "judges",
+            "kind",
+            "criterion",
+            "shared votes",
+            "same vote, or τ",
+            "Cohen's κ",
+            "same majority, or τ",
+        ]
         rows = [
             [f"{row['a']} and {row['b']}", f"{row['kind']} {row['shown']}", row["criterion"]]
             + [str(row["votes"]["shared"])]
@@ -212,8 +260,13 @@ def table(said: Mapping[str, Any]) -> str:
         ]
         lines += ["", *_columns([header, *rows])]
     counts = said["counts"]
-    statuses = ", ".join(f"{times} {status}" for status, times in said["missing"]["statuses"].items())
-    lines += ["", f"{counts['votes']} votes, {counts['failed']} failed{f' ({statuses})' if statuses else ''}"]
+    statuses = ", ".join(
+        f"{times} {status}" for status, times in said["missing"]["statuses"].items()
+    )
+    lines += [
+        "",
+        f"{counts['votes']} votes, {counts['failed']} failed{f' ({statuses})' if statuses else ''}",
+    ]
     return "\n".join(lines)
 
 
@@ -238,9 +291,14 @@ def _ranked_by_position(position: Mapping[str, Any]) -> str:
         return "–"
     p_value = position["p_value"]
     ranks = " ".join(f"{mean['value']:.2f}" for mean in position["mean_ranks"])
-    return f"ranks {ranks}" + ("" if p_value is None else f", p {'< 0.001' if p_value < 0.001 else f'= {p_value:.3f}'}")
+    return f"ranks {ranks}" + (
+        "" if p_value is None else f", p {'< 0.001' if p_value < 0.001 else f'= {p_value:.3f}'}"
+    )
 
 
 def _columns(rows: Sequence[Sequence[str]]) -> list[str]:
     widths = [max(len(row[n]) for row in rows) for n in range(len(rows[0]))]
-    return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+    return [
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+        for row in rows
+    ]

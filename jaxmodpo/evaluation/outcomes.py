@@ -53,7 +53,9 @@ def outcome_rows(
                     "ties": counts.ties,
                     "failed": counts.failed,
                     "identical": int(unit.identical),
-                    "outcome": 0.5 * (1 + (counts.a > counts.b) - (counts.a < counts.b)) if decided else "",
+                    "outcome": (
+                        0.5 * (1 + (counts.a > counts.b) - (counts.a < counts.b)) if decided else ""
+                    ),
                 }
             )
     return rows
@@ -68,7 +70,9 @@ def verdicts_of(votes: Sequence[Vote], in_both_orders: bool) -> list[tuple[str, 
     return [both_orders(first, second) for first, second in by_persona.values()]
 
 
-def outcome_table(contest: Contest, rows: Sequence[Mapping[str, Any]]) -> dict[str, statistics.Array]:
+def outcome_table(
+    contest: Contest, rows: Sequence[Mapping[str, Any]]
+) -> dict[str, statistics.Array]:
     """Arrange outcomes by criterion into the arrays ``[models, models, questions, replies]`` of the statistics."""
     model = {name: n for n, name in enumerate(contest.models)}
     question = {q.question_id: n for n, q in enumerate(contest.questions)}
@@ -76,7 +80,11 @@ def outcome_table(contest: Contest, rows: Sequence[Mapping[str, Any]]) -> dict[s
     table = {criterion.name: np.full(shape, np.nan) for criterion in contest.criteria}
     for row in rows:
         if row["outcome"] != "":
-            a, b, at = model[row["a"]], model[row["b"]], (question[row["question_id"]], row["reply"] - 1)
+            a, b, at = (
+                model[row["a"]],
+                model[row["b"]],
+                (question[row["question_id"]], row["reply"] - 1),
+            )
             table[row["criterion"]][(a, b, *at)] = row["outcome"]
             table[row["criterion"]][(b, a, *at)] = 1 - row["outcome"]
     return table
@@ -88,12 +96,15 @@ def refuse_pairs_without_votes(contest: Contest, table: Mapping[str, statistics.
         for a, b in itertools.combinations(range(len(contest.models)), 2):
             if not decided[a, b]:
                 raise UserError(
-                    f"{criterion}: not one vote on {contest.models[a]} against {contest.models[b]} is valid; "
-                    "'jaxmodpo votes' shows what the judge said, and --retry-errors asks failed votes again"
+                    f"{criterion}: not one vote on {contest.models[a]} against {contest.models[b]}"
+                    " is valid; 'jaxmodpo votes' shows what the judge said, and --retry-errors"
+                    " asks failed votes again"
                 )
 
 
-def count(contest: Contest, rows: Sequence[Mapping[str, Any]], missing: Missingness) -> dict[str, Any]:
+def count(
+    contest: Contest, rows: Sequence[Mapping[str, Any]], missing: Missingness
+) -> dict[str, Any]:
     """Count votes and units, in all and by criterion, and failed votes by persona and by model."""
     voted = missing.by_criterion()
     by_criterion: dict[str, dict[str, Any]] = {}
@@ -116,12 +127,15 @@ def count(contest: Contest, rows: Sequence[Mapping[str, Any]], missing: Missingn
     }
     statuses = sorted({status for counts in by_criterion.values() for status in counts["failed"]})
     totals["failed"] = {
-        status: sum(counts["failed"].get(status, 0) for counts in by_criterion.values()) for status in statuses
+        status: sum(counts["failed"].get(status, 0) for counts in by_criterion.values())
+        for status in statuses
     }
     return totals | {"by_criterion": by_criterion, "missing": missing.summary()}
 
 
-def summarize(contest: Contest, table: Mapping[str, statistics.Array], *, resamples: int, seed: int) -> dict[str, Any]:
+def summarize(
+    contest: Contest, table: Mapping[str, statistics.Array], *, resamples: int, seed: int
+) -> dict[str, Any]:
     """Turn outcomes into average win rates, pairwise win rates, their intervals, and tests."""
     names, criteria = contest.models, list(table)
     settings = {"resamples": resamples, "seed": seed}
@@ -129,16 +143,22 @@ def summarize(contest: Contest, table: Mapping[str, statistics.Array], *, resamp
     pairs = {c: statistics.estimate_win_rate(table[c], **settings) for c in criteria}
 
     def square(values: Any) -> dict[str, dict[str, Any]]:
-        return {a: {b: values(i, j) for j, b in enumerate(names) if j != i} for i, a in enumerate(names)}
+        return {
+            a: {b: values(i, j) for j, b in enumerate(names) if j != i} for i, a in enumerate(names)
+        }
 
     return {
-        "models": {name: {c: float(averages[c].value[n]) for c in criteria} for n, name in enumerate(names)},
+        "models": {
+            name: {c: float(averages[c].value[n]) for c in criteria} for n, name in enumerate(names)
+        },
         "intervals": {
-            name: {c: ends(averages[c].low[n], averages[c].high[n]) for c in criteria} for n, name in enumerate(names)
+            name: {c: ends(averages[c].low[n], averages[c].high[n]) for c in criteria}
+            for n, name in enumerate(names)
         },
         "pairwise": {c: square(lambda i, j, c=c: float(pairs[c].value[i, j])) for c in criteria},
         "pairwise_intervals": {
-            c: square(lambda i, j, c=c: ends(pairs[c].low[i, j], pairs[c].high[i, j])) for c in criteria
+            c: square(lambda i, j, c=c: ends(pairs[c].low[i, j], pairs[c].high[i, j]))
+            for c in criteria
         },
         "tests": {c: tests(names, table[c], **settings) for c in criteria},
         "criteria": criteria,
@@ -154,10 +174,18 @@ def ends(low: ArrayLike, high: ArrayLike) -> list[float] | None:
 def judged_of_asked(contest: Contest, table: Mapping[str, statistics.Array]) -> dict[str, Any]:
     """Count the questions with a valid outcome: in all comparisons alike, and in each that lacks some."""
     comparisons = list(itertools.combinations(range(len(contest.models)), 2))
-    decided = {criterion: np.asarray(np.isfinite(outcomes).any(axis=-1)) for criterion, outcomes in table.items()}
+    decided = {
+        criterion: np.asarray(np.isfinite(outcomes).any(axis=-1))
+        for criterion, outcomes in table.items()
+    }
     everywhere = np.all([of[a, b] for of in decided.values() for a, b in comparisons], axis=0)
     lacking = [
-        {"criterion": criterion, "a": contest.models[a], "b": contest.models[b], "judged": int(of[a, b].sum())}
+        {
+            "criterion": criterion,
+            "a": contest.models[a],
+            "b": contest.models[b],
+            "judged": int(of[a, b].sum()),
+        }
         for criterion, of in decided.items()
         for a, b in comparisons
         if not of[a, b].all()
@@ -179,7 +207,9 @@ def in_words(results: Mapping[str, Any]) -> list[str]:
     return lines
 
 
-def tests(names: Sequence[str], outcomes: statistics.Array, *, resamples: int, seed: int) -> list[dict[str, Any]]:
+def tests(
+    names: Sequence[str], outcomes: statistics.Array, *, resamples: int, seed: int
+) -> list[dict[str, Any]]:
     """Test every pair of models on one criterion: McNemar's test, and the difference of their averages."""
     differences = statistics.estimate_average_differences(outcomes, resamples=resamples, seed=seed)
     return [

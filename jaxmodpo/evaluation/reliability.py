@@ -36,7 +36,9 @@ MOST_AFFECTED = 10
 """personas that are named for their failed votes"""
 
 
-def analyse(ledgers: Sequence[Ledger], *, run: str | None = None, resamples: int = 2000, seed: int = 42) -> Row:
+def analyse(
+    ledgers: Sequence[Ledger], *, run: str | None = None, resamples: int = 2000, seed: int = 42
+) -> Row:
     """Read ledgers and return everything that is said about their judges, as plain values.
 
     Raises:
@@ -44,7 +46,9 @@ def analyse(ledgers: Sequence[Ledger], *, run: str | None = None, resamples: int
     """
     record = read_votes(ledgers, run)
     estimator = functools.partial(agreement.estimate, resamples=resamples, seed=seed)
-    parts: dict[str, list[Row]] = {name: [] for name in ("position", "both_orders", "repeats", "personas", "judges")}
+    parts: dict[str, list[Row]] = {
+        name: [] for name in ("position", "both_orders", "repeats", "personas", "judges")
+    }
     for votes in record.tables:
         answered = votes.where(votes.judge >= 0)
         first_time = answered.where(answered.repeat == 0)
@@ -58,10 +62,13 @@ def analyse(ledgers: Sequence[Ledger], *, run: str | None = None, resamples: int
             parts["personas"].append(names | personas(part, estimator))
         parts["judges"] += compare_judges(record, ballots, estimator)
     missing = missingness(record, estimator)
-    counts = {name: missing[name] for name in ("votes", "valid", "failed")} | {"superseded": record.superseded}
+    counts = {name: missing[name] for name in ("votes", "valid", "failed")} | {
+        "superseded": record.superseded
+    }
     return {
         "judges": [
-            judge._asdict() | {"valid_votes": int(sum((votes.judge == n).sum() for votes in record.tables))}
+            judge._asdict()
+            | {"valid_votes": int(sum((votes.judge == n).sum() for votes in record.tables))}
             for n, judge in enumerate(record.judges)
         ],
         "ledgers": [ledger.shown_place for ledger in ledgers],
@@ -83,7 +90,15 @@ def _groups(record: Record, votes: VoteTable) -> Iterator[tuple[Row, VoteTable]]
     for number, judge in enumerate(record.judges):
         own = votes.where(votes.judge == number)
         for criterion, part in _by_criterion(record, own):
-            yield {"judge": judge.name, "kind": votes.kind, "shown": votes.shown, "criterion": criterion}, part
+            yield (
+                {
+                    "judge": judge.name,
+                    "kind": votes.kind,
+                    "shown": votes.shown,
+                    "criterion": criterion,
+                },
+                part,
+            )
 
 
 def _by_criterion(record: Record, votes: VoteTable) -> Iterator[tuple[str, VoteTable]]:
@@ -111,8 +126,13 @@ def position(votes: VoteTable, estimator: Estimator) -> Row:
     unit = together(votes.unit, votes.criterion)
     orders = np.unique(np.stack([unit, votes.order], axis=1), axis=0)[:, 0]
     units, different = np.unique(orders, return_counts=True)
-    counted = _counts(votes) | {"units": len(units), "units_in_one_order": int((different == 1).sum())}
-    return counted | (_compared(votes, unit, estimator) if votes.kind == "compare" else _ranked(votes, estimator))
+    counted = _counts(votes) | {
+        "units": len(units),
+        "units_in_one_order": int((different == 1).sum()),
+    }
+    return counted | (
+        _compared(votes, unit, estimator) if votes.kind == "compare" else _ranked(votes, estimator)
+    )
 
 
 def first_shown_won(votes: VoteTable) -> tuple[Numbers, Numbers]:
@@ -146,7 +166,9 @@ def _compared(votes: VoteTable, unit: Numbers, estimator: Estimator) -> Row:
         "first": firsts,
         "second": total - firsts,
         "ties": len(votes) - total,
-        "first_share": estimator(by_question(votes.question, won, decided), share, "no vote is decided"),
+        "first_share": estimator(
+            by_question(votes.question, won, decided), share, "no vote is decided"
+        ),
         "wilson": None if wilson is None else list(wilson),
         "effect": estimator(sums, share, "no two personas saw a pair in different orders"),
     }
@@ -160,7 +182,9 @@ def _ranked(votes: VoteTable, estimator: Estimator) -> Row:
     """
     shown = np.arange(votes.shown)
     by_position = np.empty((len(votes), votes.shown), np.int16)
-    np.put_along_axis(by_position, votes.positions.astype(np.int64), votes.ranks.astype(np.int16) + 1, axis=1)
+    np.put_along_axis(
+        by_position, votes.positions.astype(np.int64), votes.ranks.astype(np.int16) + 1, axis=1
+    )
     sums = by_question(votes.question, by_position, np.ones(len(votes)))
     means = [estimator(sums[:, [place, -1]], share, "no votes") for place in shown]
     tops = by_question(votes.question, by_position == 1, np.ones(len(votes)))
@@ -169,7 +193,9 @@ def _ranked(votes: VoteTable, estimator: Estimator) -> Row:
     one_criterion = len(np.unique(votes.criterion)) == 1
     test: Row = {"friedman": None, "p_value": None}
     if varied and one_criterion:
-        test["friedman"], test["p_value"] = agreement.friedman([mean["value"] for mean in means], len(votes))
+        test["friedman"], test["p_value"] = agreement.friedman(
+            [mean["value"] for mean in means], len(votes)
+        )
     return {
         "mean_ranks": means,
         "first_places": [estimator(tops[:, [place, -1]], share, "no votes") for place in shown],
@@ -241,7 +267,9 @@ def _pairs_alike(group: Numbers, value: Numbers) -> Array:
     """Count in each group every two rows with the same value."""
     values, value = np.unique(value, return_inverse=True)
     alike, times = np.unique(group * len(values) + value, return_counts=True)
-    return add_up(alike // len(values), (times * (times - 1) / 2)[:, None], int(group.max()) + 1)[:, 0]
+    return add_up(alike // len(values), (times * (times - 1) / 2)[:, None], int(group.max()) + 1)[
+        :, 0
+    ]
 
 
 # --------------------------------------------------------------------------- personas
@@ -266,7 +294,9 @@ def cast_ballots(votes: VoteTable) -> VoteTable:
     cast = votes.where(first)
     if votes.kind == "compare":
         preferred = np.sign(votes.ranks[:, 1].astype(int) - votes.ranks[:, 0])
-        balance, times = add_up(inverse, np.stack([preferred, np.ones_like(preferred)], axis=1), len(first)).T
+        balance, times = add_up(
+            inverse, np.stack([preferred, np.ones_like(preferred)], axis=1), len(first)
+        ).T
         ranks = np.stack([balance == -times, balance == times], axis=1).astype(np.uint8)
     else:
         last = np.empty(len(first), np.int64)
@@ -283,13 +313,18 @@ def personas(ballots: VoteTable, estimator: Estimator) -> Row:
     is a response, and its values are ranks, ordinal; where everybody ranks everything that is the
     mean Spearman correlation of two personas.
     """
-    unit, at, inverse = np.unique(together(ballots.unit, ballots.criterion), return_index=True, return_inverse=True)
+    unit, at, inverse = np.unique(
+        together(ballots.unit, ballots.criterion), return_index=True, return_inverse=True
+    )
     question = ballots.question[at]
     if ballots.kind == "compare":
         counts = count_values(inverse, verdicts(ballots), len(unit), 3)
         met = agreement.both_ways(agreement.coincidences(counts))
     else:
-        counts = np.stack([count_values(inverse, place, len(unit), ballots.shown) for place in ballots.ranks.T], axis=1)
+        counts = np.stack(
+            [count_values(inverse, place, len(unit), ballots.shown) for place in ballots.ranks.T],
+            axis=1,
+        )
         met = agreement.coincidences(counts).sum(axis=1)
         counts = counts[:, 0]
     level = "nominal" if ballots.kind == "compare" else "ordinal"
@@ -304,7 +339,9 @@ def personas(ballots: VoteTable, estimator: Estimator) -> Row:
             lambda s: agreement.krippendorff_alpha(square_tables(s), level),
             "all votes are the same" if paired.any() else "no unit has two votes",
         ),
-        "agreement": estimator(sums, lambda s: agreement.raw_agreement(square_tables(s)), "no unit has two votes"),
+        "agreement": estimator(
+            sums, lambda s: agreement.raw_agreement(square_tables(s)), "no unit has two votes"
+        ),
     }
 
 
@@ -340,7 +377,9 @@ def missingness(record: Record, estimator: Estimator) -> Row:
         "by_criterion": rows,
         "by_model": _affected(column("model"), failed, record.models),
         "personas_most_affected": [
-            row for row in _affected(column("persona"), failed, record.personas)[:MOST_AFFECTED] if row["failed"]
+            row
+            for row in _affected(column("persona"), failed, record.personas)[:MOST_AFFECTED]
+            if row["failed"]
         ],
     }
 
@@ -352,6 +391,13 @@ def _tally(values: Numbers, names: Sequence[str]) -> dict[str, int]:
 
 def _affected(values: Numbers, failed: Numbers, names: Sequence[str]) -> list[Row]:
     """Return votes and failed votes of each value, most failed ones first."""
-    asked, lost = np.bincount(values, minlength=len(names)), np.bincount(values[failed], minlength=len(names))
-    rows = [{"name": name, "votes": int(asked[n]), "failed": int(lost[n])} for n, name in enumerate(names) if asked[n]]
+    asked, lost = (
+        np.bincount(values, minlength=len(names)),
+        np.bincount(values[failed], minlength=len(names)),
+    )
+    rows = [
+        {"name": name, "votes": int(asked[n]), "failed": int(lost[n])}
+        for n, name in enumerate(names)
+        if asked[n]
+    ]
     return sorted(rows, key=lambda row: (-row["failed"], row["name"]))

@@ -100,7 +100,11 @@ class Gallery:
             number += 1
             file = f"{stem}-{number}.png"
         self.images[file] = png(figure)
-        return {"file": file, "caption": caption, "data": base64.b64encode(self.images[file]).decode()}
+        return {
+            "file": file,
+            "caption": caption,
+            "data": base64.b64encode(self.images[file]).decode(),
+        }
 
 
 @in_phase("report")
@@ -118,13 +122,19 @@ def report(config: ReportConfig, phase: Phase) -> None:
             temporary.write_bytes(image)
     write_text(config.output_dir / "report.html", page)
     phase.finish(runs=len(runs), figures=len(gallery.images))
-    logger.info("report: %d runs, %d figures in %s", len(runs), len(gallery.images), config.output_dir)
+    logger.info(
+        "report: %d runs, %d figures in %s", len(runs), len(gallery.images), config.output_dir
+    )
 
 
 def render(title: str, runs: Sequence[Run], gallery: Gallery) -> str:
     """Return the page, adding its figures to ``gallery``."""
     evaluations = [run for run in runs if run.evaluates]
-    open_ones = {run.name for run in runs if run.command == "evaluate" and run.manifest.get("status") != "finished"}
+    open_ones = {
+        run.name
+        for run in runs
+        if run.command == "evaluate" and run.manifest.get("status") != "finished"
+    }
     results = {run.name: read_results(run.folder / RESULTS) for run in evaluations}
     divergences, malformed = read_divergences(runs), read_malformed_rates(runs)
     filters = {"percent": _percent, "p_value": _p_value, "flat": flat, "words": words}
@@ -157,18 +167,21 @@ def notes(runs: Iterable[Run], results: Iterable[Mapping[str, Any]]) -> list[str
     unfinished = [run for run in runs if run.manifest.get("status") != "finished"]
     if evaluations := [run.name for run in unfinished if run.command == "evaluate"]:
         sentences.append(
-            f"The evaluation in {', '.join(evaluations)} is not finished: run its command again. What is shown of it, "
-            "if anything, is not its result."
+            f"The evaluation in {', '.join(evaluations)} is not finished: run its command again."
+            " What is shown of it, if anything, is not its result."
         )
     if others := [f"{run.name} ({run.command})" for run in unfinished if run.command != "evaluate"]:
         sentences.append(
-            f"Not finished yet: {', '.join(others)}. What is shown of them, if anything, is a part of the whole."
+            f"Not finished yet: {', '.join(others)}. What is shown of them, if anything, is a part"
+            " of the whole."
         )
-    made_up = [r.name for r in runs if r.command == "preferences" and r.settings.get("judge") == "rubric"]
+    made_up = [
+        r.name for r in runs if r.command == "preferences" and r.settings.get("judge") == "rubric"
+    ]
     if made_up:
         sentences.append(
-            f"The preferences in {', '.join(made_up)} come from the built-in rubric, a stand-in for patients "
-            "that scores words: models trained on them have no clinical meaning."
+            f"The preferences in {', '.join(made_up)} come from the built-in rubric, a stand-in for"
+            " patients that scores words: models trained on them have no clinical meaning."
         )
     return sentences
 
@@ -187,7 +200,8 @@ def evaluation_figures(
         gallery.add(
             f"{prefix}scatter-{across}-{criterion}",
             figures.win_rate_scatter(results["models"], results["intervals"], across, criterion),
-            f"Average win rates on {across} and {criterion}; bars are 95% intervals over resampled questions.",
+            f"Average win rates on {across} and {criterion}; bars are 95% intervals over resampled"
+            " questions.",
         )
         for criterion in criteria
         if criterion != across
@@ -203,9 +217,12 @@ def evaluation_figures(
     significance = [
         gallery.add(
             f"{prefix}significance-{criterion}",
-            figures.significance_matrix(results["pairwise"][criterion], results["tests"][criterion], criterion),
-            f"McNemar's test on {criterion}, one majority outcome per question: uncorrected chi-square, "
-            f"or the exact test where fewer than {FEW_DISCORDANT} questions are won or lost.",
+            figures.significance_matrix(
+                results["pairwise"][criterion], results["tests"][criterion], criterion
+            ),
+            f"McNemar's test on {criterion}, one majority outcome per question: uncorrected"
+            f" chi-square, or the exact test where fewer than {FEW_DISCORDANT} questions are won or"
+            " lost.",
         )
         for criterion in criteria
     ]
@@ -215,7 +232,11 @@ def evaluation_figures(
 def reward_models(runs: Iterable[Run], gallery: Gallery) -> list[dict[str, Any]]:
     """Return each validated reward model's accuracies and its figure."""
     sections = []
-    validated = {run.folder: run for run in runs if run.command == "reward" and (run.folder / VALIDATION).is_file()}
+    validated = {
+        run.folder: run
+        for run in runs
+        if run.command == "reward" and (run.folder / VALIDATION).is_file()
+    }
     for run in validated.values():
         # A refitted model carries the figures of the one in its subfolder: they are shown once.
         if run.folder.name != "validation" or run.folder.parent not in validated:
@@ -223,8 +244,9 @@ def reward_models(runs: Iterable[Run], gallery: Gallery) -> list[dict[str, Any]]
             figure = gallery.add(
                 f"reward-{run.name}",
                 figures.reward_validation(values, run.name),
-                f"{run.name}: how often held-out rankings agree with the model, by the probability it gives its own "
-                "preference, and the rewards of the best and the worst responses.",
+                f"{run.name}: how often held-out rankings agree with the model, by the probability"
+                " it gives its own preference, and the rewards of the best and the worst"
+                " responses.",
             )
             sections.append({"name": run.name, "values": values, "figure": figure})
     return sections
@@ -243,7 +265,9 @@ def sweeps(runs: Iterable[Run], gallery: Gallery) -> list[dict[str, Any]]:
                 figure = front_figure(values["fronts"], (first, second), values["base"])
                 caption = f"{run.name}: fronts over a grid of weights."
                 fronts.append(gallery.add(f"fronts-{run.name}", figure, caption))
-            sections.append({"name": run.name, "hypervolume": values["hypervolume"], "figures": fronts})
+            sections.append(
+                {"name": run.name, "hypervolume": values["hypervolume"], "figures": fronts}
+            )
     return sections
 
 
@@ -260,7 +284,9 @@ def judge_sections(runs: Sequence[Run], gallery: Gallery) -> list[dict[str, Any]
             "name": name,
             "said": values,
             "rows": merged(values),
-            "figures": [gallery.add(f"{name}-{one.name}", one.figure, one.caption) for one in draw(values)],
+            "figures": [
+                gallery.add(f"{name}-{one.name}", one.figure, one.caption) for one in draw(values)
+            ],
         }
         for name, values in sorted(analyses.items())
     ]
@@ -279,7 +305,11 @@ def curves(runs: Iterable[Run], gallery: Gallery) -> list[dict[str, str]]:
 def flat(value: Any, name: str = "") -> list[tuple[str, str]]:
     """Flatten nested settings or counts into dotted names and their values as text."""
     if isinstance(value, Mapping):
-        return [row for key, inner in value.items() for row in flat(inner, f"{name}.{key}" if name else key)]
+        return [
+            row
+            for key, inner in value.items()
+            for row in flat(inner, f"{name}.{key}" if name else key)
+        ]
     if isinstance(value, list):
         return [(name, ", ".join(map(str, value)))]
     return [(name, f"{value:.6g}" if isinstance(value, float) else str(value))]

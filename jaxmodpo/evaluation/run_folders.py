@@ -53,7 +53,10 @@ class Run:
 
     @property
     def trains(self) -> bool:
-        return self.command.partition(" ")[0] in ("align", "reward") and (self.folder / METRICS).is_file()
+        return (
+            self.command.partition(" ")[0] in ("align", "reward")
+            and (self.folder / METRICS).is_file()
+        )
 
     @property
     def evaluates(self) -> bool:
@@ -73,7 +76,9 @@ def find_runs(inputs: Sequence[Path], output_dir: Path) -> list[Run]:
     runs: dict[Path, Run] = {}
     for root in inputs:
         if not root.is_dir():
-            raise UserError(f"inputs: {root} is not a folder; give folders that other commands wrote to")
+            raise UserError(
+                f"inputs: {root} is not a folder; give folders that other commands wrote to"
+            )
         manifests = sorted(root.rglob("manifest.json"))
         for path in manifests:
             folder = path.parent
@@ -90,15 +95,17 @@ def find_runs(inputs: Sequence[Path], output_dir: Path) -> list[Run]:
             runs.setdefault(folder.resolve(), Run(name, folder, _read_manifest(path)))
     if not runs:
         raise UserError(
-            f"inputs: no manifest.json in {', '.join(map(str, inputs))} or below; give folders that other "
-            "commands wrote to"
+            f"inputs: no manifest.json in {', '.join(map(str, inputs))} or below; give folders that"
+            " other commands wrote to"
         )
     # The trials of a search and the models of a sweep are parts of one result, which shows them itself.
     containers = [folder for folder, run in runs.items() if run.command.partition(" ")[0] in MANY]
     listed = [
         run
         for folder, run in runs.items()
-        if not any(folder != container and folder.is_relative_to(container) for container in containers)
+        if not any(
+            folder != container and folder.is_relative_to(container) for container in containers
+        )
     ]
     return sorted(listed, key=lambda run: run.name)
 
@@ -106,7 +113,10 @@ def find_runs(inputs: Sequence[Path], output_dir: Path) -> list[Run]:
 def _read_manifest(path: Path) -> dict[str, Any]:
     manifest = read_manifest(path)
     if not {"command", "settings", "inputs"} <= set(manifest.get("identity", {})):
-        raise UserError(f"{path} is not a manifest of ours: it has no identity with command, settings and inputs")
+        raise UserError(
+            f"{path} is not a manifest of ours: it has no identity with command, settings and"
+            " inputs"
+        )
     return manifest
 
 
@@ -116,7 +126,9 @@ def with_votes(runs: Iterable[Run]) -> list[Run]:
     already_read: set[Path] = set()
     for run in runs:
         if run.judges:
-            already_read |= {Path(ledger).resolve() for ledger in run.manifest.get("input_paths", {}).values()}
+            already_read |= {
+                Path(ledger).resolve() for ledger in run.manifest.get("input_paths", {}).values()
+            }
     judged = [run for run in runs if (run.folder / VOTES).is_file()]
     return [run for run in judged if (run.folder / VOTES).resolve() not in already_read]
 
@@ -147,15 +159,24 @@ def read_results(path: Path) -> dict[str, Any]:
             _needs([criterion], results[part], f"{path}: {part}")
         _needs(models, results["pairwise"][criterion], f"{path}: pairwise, {criterion}")
         for number, test in enumerate(results["tests"][criterion], 1):
-            _needs((test["a"], test["b"]), models, f"{path}: models, beside tests, {criterion}, item {number},")
-    completed = {criterion: list(map(_completed, results["tests"][criterion])) for criterion in criteria}
+            _needs(
+                (test["a"], test["b"]),
+                models,
+                f"{path}: models, beside tests, {criterion}, item {number},",
+            )
+    completed = {
+        criterion: list(map(_completed, results["tests"][criterion])) for criterion in criteria
+    }
     return dict(results) | {"tests": completed}
 
 
 def _needs(names: Iterable[str], mapping: Collection[str], where: str) -> None:
     for name in names:
         if name not in mapping:
-            raise UserError(f"{where} lacks '{name}'; write the file with the command that its folder's manifest names")
+            raise UserError(
+                f"{where} lacks '{name}'; write the file with the command that its folder's"
+                " manifest names"
+            )
 
 
 def _completed(test: Test) -> dict[str, Any]:
@@ -234,7 +255,10 @@ def _check_histograms(values: Validation, path: Path) -> None:
     edges = values["rewards"]["histogram_edges"]
     for name in ("best", "worst"):
         if len(values["rewards"][name]["histogram"]) + 1 != len(edges):
-            raise UserError(f"{path}: rewards, {name}, histogram must have one bin less than histogram_edges has edges")
+            raise UserError(
+                f"{path}: rewards, {name}, histogram must have one bin less than histogram_edges"
+                " has edges"
+            )
 
 
 def _check_points(values: Sweep, path: Path) -> None:
@@ -248,7 +272,9 @@ def _check_points(values: Sweep, path: Path) -> None:
             where = f"{path}: fronts, {method}, item {number}"
             _needs(objectives, point["scores"], f"{where}, scores")
             if not len(point["weights"]) == len(point["scores"]) == len(values["base"]["scores"]):
-                raise UserError(f"{where}: as many weights and scores are needed as the base has scores")
+                raise UserError(
+                    f"{where}: as many weights and scores are needed as the base has scores"
+                )
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:

@@ -107,7 +107,10 @@ def estimate_average_win_rates(
         Arrays ``[models]``.
     """
     samples = average_win_rates(bootstrap_win_rates(outcomes, resamples=resamples, seed=seed))
-    value, (low, high) = average_win_rates(win_rate(outcomes)), percentile_interval(samples, confidence=confidence)
+    value, (low, high) = (
+        average_win_rates(win_rate(outcomes)),
+        percentile_interval(samples, confidence=confidence),
+    )
     return _widened(Estimate(value, low, high), _fewest_questions(outcomes), confidence)
 
 
@@ -135,7 +138,9 @@ def estimate_average_differences(
     # same differ by exactly 0. One question alone has no interval here either.
     single = np.minimum(fewest[:, None], fewest[None, :]) < 2
     return Estimate(
-        averages[:, None] - averages[None, :], np.where(single, np.nan, low), np.where(single, np.nan, high)
+        averages[:, None] - averages[None, :],
+        np.where(single, np.nan, low),
+        np.where(single, np.nan, high),
     )
 
 

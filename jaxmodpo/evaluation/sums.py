@@ -42,7 +42,11 @@ def share(sums: Array) -> Array:
 
 def count_values(unit: Numbers, value: Numbers, units: int, values: int) -> Array:
     """Count values by unit: ``[units, values]``."""
-    return np.bincount(unit * values + value, minlength=units * values).reshape(units, values).astype(np.float64)
+    return (
+        np.bincount(unit * values + value, minlength=units * values)
+        .reshape(units, values)
+        .astype(np.float64)
+    )
 
 
 def square_tables(sums: Array) -> Array:

@@ -79,7 +79,13 @@ class VoteTable:
 
     def where(self, rows: Numbers) -> Self:
         """Return some of the rows: by a mask or by their numbers."""
-        return replace(self, **{name: getattr(self, name)[rows] for name in (*_COLUMNS, "ranks", "positions", "judge")})
+        return replace(
+            self,
+            **{
+                name: getattr(self, name)[rows]
+                for name in (*_COLUMNS, "ranks", "positions", "judge")
+            },
+        )
 
     @property
     def order(self) -> Numbers:
@@ -87,7 +93,17 @@ class VoteTable:
         return together(*self.positions.T)
 
 
-_COLUMNS = ("source", "unit", "question", "criterion", "persona", "repeat", "run", "status", "model")
+_COLUMNS = (
+    "source",
+    "unit",
+    "question",
+    "criterion",
+    "persona",
+    "repeat",
+    "run",
+    "status",
+    "model",
+)
 
 
 @dataclass(frozen=True)
@@ -139,7 +155,9 @@ class _Index(dict[Any, int]):
 class _Growing:
     """A table while it is read."""
 
-    columns: dict[str, array[int]] = field(default_factory=lambda: {name: array("I") for name in _COLUMNS})
+    columns: dict[str, array[int]] = field(
+        default_factory=lambda: {name: array("I") for name in _COLUMNS}
+    )
     keys: bytearray = field(default_factory=bytearray)
     ranks: bytearray = field(default_factory=bytearray)
     positions: bytearray = field(default_factory=bytearray)
@@ -159,14 +177,21 @@ def read_votes(ledgers: Sequence[Ledger], run: str | None = None) -> Record:
     for ledger, place in zip(ledgers, places, strict=True):
         for vote in ledger.every_vote(run):
             if fault := fault_of(vote):
-                raise UserError(f"ledger {place}: the vote {vote.key} on question {vote.question_id} is none: {fault}")
+                raise UserError(
+                    f"ledger {place}: the vote {vote.key} on question {vote.question_id} is none:"
+                    f" {fault}"
+                )
             table = growing.setdefault((vote.kind, len(vote.shown)), _Growing())
             _append(table, vote, place, index)
     if not growing:
         of_run = "" if run is None else f" of the run {run}"
-        raise UserError(f"ledger: no votes{of_run} in {', '.join(ledger.shown_place for ledger in ledgers)}")
+        raise UserError(
+            f"ledger: no votes{of_run} in {', '.join(ledger.shown_place for ledger in ledgers)}"
+        )
     valid = index["status"]["valid"]
-    tables = [_table(kind, shown, growing.pop((kind, shown)), valid) for kind, shown in sorted(growing)]
+    tables = [
+        _table(kind, shown, growing.pop((kind, shown)), valid) for kind, shown in sorted(growing)
+    ]
     read = sum(len(table) for table, _ in tables)
     judges, kept = _number_judges([table for table, _ in tables], index, valid)
     return Record(
@@ -222,7 +247,9 @@ def _ranks(vote: Vote, responses: tuple[str, ...]) -> bytes:
 def _table(kind: str, shown: int, grown: _Growing, valid: int) -> tuple[VoteTable, int]:
     """Return the effective votes, and how many were read."""
     columns = {name: np.frombuffer(column, np.uint32) for name, column in grown.columns.items()}
-    ranks, positions = (np.frombuffer(rows, np.uint8).reshape(-1, shown) for rows in (grown.ranks, grown.positions))
+    ranks, positions = (
+        np.frombuffer(rows, np.uint8).reshape(-1, shown) for rows in (grown.ranks, grown.positions)
+    )
     nobody = np.full(len(ranks), -1, np.int32)
     table = VoteTable(kind, shown, **columns, ranks=ranks, positions=positions, judge=nobody)
     return _latest(table, np.frombuffer(grown.keys, np.uint64).reshape(-1, 2), valid), len(table)
@@ -241,7 +268,9 @@ def _told_apart(table: VoteTable, met: Numbers) -> VoteTable:
     Two runs may give the same ids to other texts, and a table has no texts. A unit on which one judge
     was asked the same twice, with one persona, criterion, order and repeat, falls into one for each run.
     """
-    request = together(table.source, table.unit, table.criterion, table.persona, table.repeat, table.order)
+    request = together(
+        table.source, table.unit, table.criterion, table.persona, table.repeat, table.order
+    )
     rows = np.arange(len(table))
     twice = _numbered_within(request, rows, met) > 0
     if not twice.any():
@@ -273,7 +302,9 @@ def _number_judges(
 ) -> tuple[list[Judge], list[VoteTable]]:
     """Find the judges, by ledger, identity and model; return them and the tables with their numbers."""
     width = len(index["model"])
-    pairs = [np.where(t.status == valid, t.source.astype(np.int64) * width + t.model, -1) for t in tables]
+    pairs = [
+        np.where(t.status == valid, t.source.astype(np.int64) * width + t.model, -1) for t in tables
+    ]
     found = sorted({int(pair) for column in pairs for pair in np.unique(column) if pair >= 0})
     sources, models = list(index["source"]), list(index["model"])
     known = [sources[pair // width] + (models[pair % width],) for pair in found]
@@ -297,14 +328,19 @@ def _judge_names(judges: Sequence[tuple[str, str, str]]) -> list[str]:
 
 def _source_name(asked: tuple[str, str], judges: Iterable[Judge]) -> str:
     """Name who was asked by the judges that answered."""
-    return " or ".join(judge.name for judge in judges if (judge.ledger, judge.identity) == asked) or asked[1]
+    return (
+        " or ".join(judge.name for judge in judges if (judge.ledger, judge.identity) == asked)
+        or asked[1]
+    )
 
 
 def short_names(places: Sequence[str]) -> list[str]:
     """Name files by as many of their last parts as tell them apart."""
     parts = [Path(place).parts for place in places]
     longest = max(map(len, parts), default=1)
-    return _shortest([[str(Path(*part[-count:])) for part in parts] for count in range(1, longest + 1)])
+    return _shortest(
+        [[str(Path(*part[-count:])) for part in parts] for count in range(1, longest + 1)]
+    )
 
 
 def _shortest(tries: Sequence[list[str]]) -> list[str]:

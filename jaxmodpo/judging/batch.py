@@ -79,7 +79,13 @@ class BatchJudge:
 
     @classmethod
     def of(
-        cls, judge: EndpointJudge, ledger: Ledger, folder: Path, discount: float, *, poll_seconds: float = 60.0
+        cls,
+        judge: EndpointJudge,
+        ledger: Ledger,
+        folder: Path,
+        discount: float,
+        *,
+        poll_seconds: float = 60.0,
     ) -> BatchJudge:
         """Make the batch judge that asks what an endpoint judge would ask, within its budget."""
         return cls(
@@ -121,7 +127,8 @@ class BatchJudge:
         except BaseException as error:
             if run.running and isinstance(error, KeyboardInterrupt | UserError):
                 log.warning(
-                    "the endpoint goes on with what it has (batches: %d); the same command reads it, within 30 days",
+                    "the endpoint goes on with what it has (batches: %d); the same command reads"
+                    " it, within 30 days",
                     len(run.running),
                 )
             raise

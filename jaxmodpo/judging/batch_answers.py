@@ -63,7 +63,10 @@ class BatchAnswers:
         """
         unread = {asked.key: asked for asked in self.files.asked()}
         line_numbers = {key: number for number, key in enumerate(unread, 1)}
-        for kind, file_id in (("output", self.ended.output_file_id), ("errors", self.ended.error_file_id)):
+        for kind, file_id in (
+            ("output", self.ended.output_file_id),
+            ("errors", self.ended.error_file_id),
+        ):
             if not file_id:
                 continue
             self.api.download(file_id, self.files.answers(kind))
@@ -83,7 +86,11 @@ class BatchAnswers:
         first_keys = {asked.key: vote_keys(asked)[0] for asked, _ in together}
         votes = self.judge.ledger.votes(list(first_keys.values()))
         put = {key: votes[first].request_id for key, first in first_keys.items() if first in votes}
-        return [(asked, outcome) for asked, outcome in together if put.get(asked.key) != outcome.request_id]
+        return [
+            (asked, outcome)
+            for asked, outcome in together
+            if put.get(asked.key) != outcome.request_id
+        ]
 
     def with_texts(self, asked: Asked) -> Asked:
         """Return a request with what was sent as its persona's text, since an endpoint's words may repeat it."""
@@ -123,15 +130,28 @@ def _absent(key: str, number: int, ended: EndpointsBatch) -> Outcome:
         error_of_line = next((error for error in errors if error.line == number), None)
         if error_of_line is not None:
             words = f"refused: {error_of_line.message}"
-            return Outcome(key, False, code=error_of_line.code or "", said=words, request_id=ended.id)
-        told = f"the batch failed: {errors[0].code}: {errors[0].message}" if errors else "the batch failed"
-        return Outcome(key, False, code="batch_failed", said=told, passing=True, request_id=ended.id)
+            return Outcome(
+                key, False, code=error_of_line.code or "", said=words, request_id=ended.id
+            )
+        told = (
+            f"the batch failed: {errors[0].code}: {errors[0].message}"
+            if errors
+            else "the batch failed"
+        )
+        return Outcome(
+            key, False, code="batch_failed", said=told, passing=True, request_id=ended.id
+        )
     if ended.status == "expired":
         said = "the batch expired before it came to this request"
         return Outcome(key, False, code=EXPIRED, said=said, passing=True, request_id=ended.id)
     if ended.status == "cancelled":
-        return Outcome(key, False, code="batch_cancelled", said="the batch was cancelled", request_id=ended.id)
-    said = "neither the output nor the errors of the batch have a line for this request that can be read"
+        return Outcome(
+            key, False, code="batch_cancelled", said="the batch was cancelled", request_id=ended.id
+        )
+    said = (
+        "neither the output nor the errors of the batch have a line for this request that can be"
+        " read"
+    )
     return Outcome(key, False, code="no_line", said=said, passing=True, request_id=ended.id)
 
 

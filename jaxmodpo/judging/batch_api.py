@@ -30,7 +30,12 @@ Result = TypeVar("Result")
 ATTEMPTS = 11
 """Of one call; with a backoff of a second they take a quarter of an hour."""
 
-HOPELESS = ACCOUNT_CODES | {"unsupported_value", "unsupported_parameter", "model_not_found", "invalid_api_key"}
+HOPELESS = ACCOUNT_CODES | {
+    "unsupported_value",
+    "unsupported_parameter",
+    "model_not_found",
+    "invalid_api_key",
+}
 """Codes by which a batch, or a line of one, says that no request like this one can succeed."""
 
 NO_ROOM = "token_limit_exceeded"
@@ -60,7 +65,9 @@ class BatchAPI:
 
         def send() -> str | None:
             with path.open("rb") as file:
-                return getattr(self.client.files.create(file=(path.name, file), purpose="batch"), "id", None)
+                return getattr(
+                    self.client.files.create(file=(path.name, file), purpose="batch"), "id", None
+                )
 
         return self._patiently(send)
 
@@ -74,7 +81,10 @@ class BatchAPI:
             wait = None
             try:
                 made = self.client.batches.create(
-                    input_file_id=file_id, endpoint=URL, completion_window="24h", metadata={_TAG: tag}
+                    input_file_id=file_id,
+                    endpoint=URL,
+                    completion_window="24h",
+                    metadata={_TAG: tag},
                 )
                 if _is_batch(made):
                     return made
@@ -119,7 +129,11 @@ class BatchAPI:
 
         def receive() -> bool:
             content = self.client.files.with_streaming_response.content(file_id)
-            with private_file(path) as file, contextlib.suppress(openai.NotFoundError), content as response:
+            with (
+                private_file(path) as file,
+                contextlib.suppress(openai.NotFoundError),
+                content as response,
+            ):
                 for data in response.iter_bytes():
                     file.write(data)
             return True
@@ -167,16 +181,20 @@ class BatchAPI:
         if meaning not in HOPELESS_MEANINGS and (status >= 500 or status in (408, 409, 425, 429)):
             return
         # The server's own words may repeat a part of the key.
-        said = "refused the key" if status == 401 else f"said {code or ''} (HTTP {status})".replace("  ", " ")
+        said = (
+            "refused the key"
+            if status == 401
+            else f"said {code or ''} (HTTP {status})".replace("  ", " ")
+        )
         raise UserError(
-            f"the Batch API at {self.client.base_url} {said}; what it already has goes on there: mend it and run the "
-            "same command again"
+            f"the Batch API at {self.client.base_url} {said}; what it already has goes on there:"
+            " mend it and run the same command again"
         ) from None
 
     def _no_answer(self, last: str) -> UserError:
         return UserError(
-            f"the Batch API at {self.client.base_url} does not answer ({last}); what it already has goes on there: run "
-            "the same command again later"
+            f"the Batch API at {self.client.base_url} does not answer ({last}); what it already has"
+            " goes on there: run the same command again later"
         )
 
 

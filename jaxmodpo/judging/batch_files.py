@@ -161,7 +161,10 @@ class Draft:
 
     def __post_init__(self) -> None:
         self.files.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        self._input, self._requests = private_file(self.files.input), private_file(self.files.requests)
+        self._input, self._requests = (
+            private_file(self.files.input),
+            private_file(self.files.requests),
+        )
         self._requests.write(_line(self.header._asdict()))
 
     def fits(self, line: bytes) -> bool:
@@ -183,7 +186,9 @@ class Draft:
 
 def private_file(path: Path) -> BinaryIO:
     """Create a file, or empty it, that only its owner may read."""
-    return os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600), "wb")
+    return os.fdopen(
+        os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600), "wb"
+    )
 
 
 def input_line(key: str, body: dict[str, Any]) -> bytes:

@@ -30,7 +30,11 @@ class BatchRecords:
     def all(self) -> list[Batch]:
         """Return the run's batches, oldest first."""
         c = BATCHES.c
-        query = sql.select(c.tag, c.batch_id, c.state, c.requests).where(c.run == self._run).order_by(c.time, c.tag)
+        query = (
+            sql.select(c.tag, c.batch_id, c.state, c.requests)
+            .where(c.run == self._run)
+            .order_by(c.time, c.tag)
+        )
         return [Batch(*row) for row in self._store.rows(query)]
 
     def record(self, batch: Batch) -> None:

@@ -116,7 +116,9 @@ class BatchRun:
     def take_over(self) -> None:
         """Look after this run's unread batches whose process is gone."""
         ledger = self.judge.ledger
-        mine = ledger.claims.take([batch.tag for batch in ledger.batches.all() if batch.state != "read"])
+        mine = ledger.claims.take(
+            [batch.tag for batch in ledger.batches.all() if batch.state != "read"]
+        )
         tagged: dict[str, EndpointsBatch] | None = None
         # Looked at again: another process may have read one before the claim.
         for batch in ledger.batches.all():
@@ -124,7 +126,9 @@ class BatchRun:
                 continue
             files = BatchFiles(self.judge.folder, batch.tag)
             header = files.header()
-            if batch.state == "read" or (header is not None and header.identity != self.judge.identity):
+            if batch.state == "read" or (
+                header is not None and header.identity != self.judge.identity
+            ):
                 ledger.claims.release([batch.tag])
                 continue
             batch_id = batch.batch_id
@@ -133,10 +137,12 @@ class BatchRun:
                 batch_id = tagged[batch.tag].id if batch.tag in tagged else ""
             if header is None and batch_id:
                 raise UserError(
-                    f"the file {files.requests}, which says what the batch {batch_id} of this run asked, is gone; put "
-                    "it back, or start another run in another ledger"
+                    f"the file {files.requests}, which says what the batch {batch_id} of this run"
+                    " asked, is gone; put it back, or start another run in another ledger"
                 )
-            taken = HeldBatch(files, header or Header("", "", 1), batch.requests, batch_id, resumed=True)
+            taken = HeldBatch(
+                files, header or Header("", "", 1), batch.requests, batch_id, resumed=True
+            )
             if batch_id:
                 self._is_running(taken)
                 self._reservations.take_earlier(taken.requests)
@@ -157,7 +163,12 @@ class BatchRun:
             body = self.judge.body(asked.request)
             line = input_line(asked.key, body)
             if len(line) > self.judge.max_bytes:
-                self.put(asked, Answer("error", f"the request has {len(line):,} bytes, more than a batch may have"))
+                self.put(
+                    asked,
+                    Answer(
+                        "error", f"the request has {len(line):,} bytes, more than a batch may have"
+                    ),
+                )
                 continue
             if not self._reserve(asked.request, line):
                 self.judge.ledger.claims.release([asked.key])
@@ -172,8 +183,12 @@ class BatchRun:
         budget = self.judge.budget
         if budget.most_dollars is not None:
             # A whole batch is under way before the first call has a price.
-            guessed = Usage(len(line) // _BYTES_PER_TOKEN, 0, _ANSWER_TOKENS * len(request.criteria))
-            budget.expected = 0.0 if budget.priced else self.judge.discounted(self.judge.price(guessed)) or 0.0
+            guessed = Usage(
+                len(line) // _BYTES_PER_TOKEN, 0, _ANSWER_TOKENS * len(request.criteria)
+            )
+            budget.expected = (
+                0.0 if budget.priced else self.judge.discounted(self.judge.price(guessed)) or 0.0
+            )
         try:
             self._reservations.take()
         except UserError as error:
@@ -193,7 +208,9 @@ class BatchRun:
             # Written down first, so that files are never left behind.
             self.judge.ledger.claims.take([tag])
             self.judge.ledger.batches.record(Batch(tag, "", "prepared", 0))
-            draft = Draft(BatchFiles(self.judge.folder, tag), header, self.most, self.judge.max_bytes)
+            draft = Draft(
+                BatchFiles(self.judge.folder, tag), header, self.most, self.judge.max_bytes
+            )
             self.drafts[tag] = draft
         draft.add(asked, line)
         return draft
@@ -230,13 +247,17 @@ class BatchRun:
         return len(self.running) < self.judge.max_batches and not validating and not self._full
 
     def _is_running(self, batch: HeldBatch) -> None:
-        self.judge.ledger.batches.record(Batch(batch.tag, batch.batch_id, "submitted", batch.requests))
+        self.judge.ledger.batches.record(
+            Batch(batch.tag, batch.batch_id, "submitted", batch.requests)
+        )
         self.running[batch.tag] = batch
         self._hold(batch)
         log.info("batch %s has %d requests", batch.batch_id, batch.requests)
 
     def _hold(self, batch: HeldBatch) -> None:
-        self.judge.ledger.claims.give_to_batch([asked.key for asked in batch.files.asked()], batch.tag, HOLD)
+        self.judge.ledger.claims.give_to_batch(
+            [asked.key for asked in batch.files.asked()], batch.tag, HOLD
+        )
         batch.held = time.monotonic()
 
     def _no_room(self, batch: HeldBatch) -> None:
@@ -253,11 +274,14 @@ class BatchRun:
             return
         if batch.requests == 1:
             raise UserError(
-                "the Batch API has no room for a single request (enqueued tokens); run the same command again when "
-                "other batches of the account have ended"
+                "the Batch API has no room for a single request (enqueued tokens); run the same"
+                " command again when other batches of the account have ended"
             )
         self._refused, self.most = 0, (batch.requests + 1) // 2
-        log.info("batches have %d requests at most from here on: the account's limit of enqueued tokens", self.most)
+        log.info(
+            "batches have %d requests at most from here on: the account's limit of enqueued tokens",
+            self.most,
+        )
         self.waiting.remove(batch)
         self._again(batch, {asked.key for asked in batch.files.asked()}, batch.header)
         self._forget(batch)
@@ -294,19 +318,25 @@ class BatchRun:
             if hopeless := HOPELESS.intersection(codes):
                 self._forget(batch)
                 code = sorted(hopeless)[0]
-                raise UserError(f"the Batch API refused a batch ({code}); change the settings or the account")
+                raise UserError(
+                    f"the Batch API refused a batch ({code}); change the settings or the account"
+                )
         counts = Counter[str]()
         again = self._read(batch, ended, counts)
         if again:
-            log.info("batch %s did not come to %d of its requests; asking them again", batch.batch_id, len(again))
+            log.info(
+                "batch %s did not come to %d of its requests; asking them again",
+                batch.batch_id,
+                len(again),
+            )
             self._again(batch, again, batch.header._replace(round=batch.header.round + 1))
         self._forget(batch)
         self._full, self._refused = False, 0
         hopeless = HOPELESS & counts.keys()
         if ACCOUNT_CODES & counts.keys() or (hopeless and not counts[""]):
             raise UserError(
-                f"the judge's model answered {counts['']:,} of {sum(counts.values()):,} requests of a batch: "
-                f"{sorted(hopeless)[0]}; change the settings or the account"
+                f"the judge's model answered {counts['']:,} of {sum(counts.values()):,} requests of"
+                f" a batch: {sorted(hopeless)[0]}; change the settings or the account"
             )
         return True
 
@@ -317,7 +347,9 @@ class BatchRun:
         """
         ask_again = set[str]()
         is_last_round = batch.header.round >= self.judge.rounds
-        answers = BatchAnswers(self.judge, self._api, batch.files, ended, batch.header.model, batch.resumed)
+        answers = BatchAnswers(
+            self.judge, self._api, batch.files, ended, batch.header.model, batch.resumed
+        )
         with ThreadPoolExecutor(_THREADS) as threads:
             for together in answers.outcomes():
                 final = list[tuple[Asked, Answer]]()
@@ -370,8 +402,9 @@ class BatchRun:
         except (UserError, FileNotFoundError) as error:
             self._forget(batch)
             raise UserError(
-                f"what the batch {batch.batch_id or batch.tag} did not come to cannot be sent again: {error}; its "
-                "answers are kept, and the same command asks its other requests anew"
+                f"what the batch {batch.batch_id or batch.tag} did not come to cannot be sent"
+                f" again: {error}; its answers are kept, and the same command asks its other"
+                " requests anew"
             ) from None
 
     # ------------------------------------------------------------------ ending
@@ -399,5 +432,7 @@ class BatchRun:
         for batch in self.waiting:
             if not batch.unsure:
                 self._forget(batch)
-        self.judge.ledger.claims.release([batch.tag for batch in [*self.running.values(), *self.waiting]])
+        self.judge.ledger.claims.release(
+            [batch.tag for batch in [*self.running.values(), *self.waiting]]
+        )
         self._reservations.give_back()

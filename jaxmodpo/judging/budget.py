@@ -68,18 +68,20 @@ class Budget:
     def _refusal(self) -> str | None:
         if self.most_calls is not None and self.calls + self._under_way >= self.most_calls:
             return (
-                f"the budget of {self.most_calls:,} calls is spent; raise --budget-calls and run the same command again"
+                f"the budget of {self.most_calls:,} calls is spent; raise --budget-calls and run"
+                " the same command again"
             )
         if self.most_dollars is not None and self._unpriced and not self.dollars:
             return (
-                "the endpoint does not count tokens, so that --budget cannot be kept; limit the calls by --budget-calls"
+                "the endpoint does not count tokens, so that --budget cannot be kept; limit the"
+                " calls by --budget-calls"
             )
         begun = self._under_way + 1
         each = max(self.expected, self.dollars / self.priced if self.priced else 0.0)
         if self.most_dollars is not None and self.dollars + begun * each > self.most_dollars:
             return (
-                f"the budget of ${self.most_dollars:,.2f} is spent (${self.dollars:,.4f} in {self.calls:,} calls); "
-                "raise --budget and run the same command again"
+                f"the budget of ${self.most_dollars:,.2f} is spent (${self.dollars:,.4f} in"
+                f" {self.calls:,} calls); raise --budget and run the same command again"
             )
         return None
 

@@ -86,13 +86,19 @@ def collect(
             # What was under way when it was looked at may be answered by now, as a batch of an earlier start is.
             if not run.elsewhere or run.given.total() > before:
                 continue
-            log.info("%s: %d votes are under way in another process; waiting for them", label, run.elsewhere)
+            log.info(
+                "%s: %d votes are under way in another process; waiting for them",
+                label,
+                run.elsewhere,
+            )
             time.sleep(pause)
             pause = min(2 * pause, _LOOK_SELDOM)
     return run.given
 
 
-def votes_by_request(requests: MakeRequests, identity: str, ledger: Ledger) -> Iterator[tuple[Request, list[Vote]]]:
+def votes_by_request(
+    requests: MakeRequests, identity: str, ledger: Ledger
+) -> Iterator[tuple[Request, list[Vote]]]:
     """Yield each request with its votes, one for each of its criteria, in the order of the requests.
 
     Raises:
@@ -127,7 +133,9 @@ def votes_by_slot(requests: MakeRequests, identity: str, ledger: Ledger) -> Iter
         ValueError: a slot's requests by one criterion are scattered, so that its votes would be counted in parts.
     """
     complete = set[tuple[int, str]]()
-    asked_once = (pair for pair in votes_by_request(requests, identity, ledger) if pair[0].repeat == 0)
+    asked_once = (
+        pair for pair in votes_by_request(requests, identity, ledger) if pair[0].repeat == 0
+    )
     for slot, pairs in itertools.groupby(asked_once, key=lambda pair: pair[0].slot):
         by_criterion: dict[str, list[Vote]] = {}
         for _, votes in pairs:
@@ -135,7 +143,9 @@ def votes_by_slot(requests: MakeRequests, identity: str, ledger: Ledger) -> Iter
                 by_criterion.setdefault(vote.criterion, []).append(vote)
         for criterion, votes in by_criterion.items():
             if (slot, criterion) in complete:
-                raise ValueError(f"the requests of slot {slot} by {criterion} do not follow one another")
+                raise ValueError(
+                    f"the requests of slot {slot} by {criterion} do not follow one another"
+                )
             complete.add((slot, criterion))
             yield SlotVotes(slot, criterion, votes)
 
@@ -148,7 +158,9 @@ def _batches(asked: Iterator[Asked]) -> Iterator[list[Asked]]:
 def _asked(requests: Iterable[Request], identity: str) -> Iterator[Asked]:
     for request in requests:
         if len({r.response_id for r in request.responses}) < len(request.responses):
-            raise ValueError(f"question {request.question_id}: two shown responses have the same id")
+            raise ValueError(
+                f"question {request.question_id}: two shown responses have the same id"
+            )
         yield Asked(call_key(request, identity), request)
 
 
@@ -208,7 +220,9 @@ class _Run:
         statuses = self.ledger.statuses(keys)
         open_keys = {key for key in keys if is_open(statuses.get(key), self.retry)}
         # What failed in this run, here or in another process, is not asked a second time.
-        open_keys -= self.ledger.voted_since(self._before, [key for key in open_keys if key in statuses])
+        open_keys -= self.ledger.voted_since(
+            self._before, [key for key in open_keys if key in statuses]
+        )
         requests = zip(batch, keys_by_request, strict=True)
         return [asked for asked, own_keys in requests if not open_keys.isdisjoint(own_keys)]
 

@@ -76,14 +76,22 @@ def _criterion(row: Any, where: str) -> Criterion:
             raise UserError(f"{where}: unknown field '{key}'{nearest(str(key), names)}")
     for name in names:
         if name not in row:
-            raise UserError(f"{where} lacks the field {name}; it may be empty only for better_when and worse_when")
+            raise UserError(
+                f"{where} lacks the field {name}; it may be empty only for better_when and"
+                " worse_when"
+            )
         if not isinstance(row[name], str):
             raise UserError(f"{where}: the field {name} must be text, not {row[name]!r}")
     texts = {name: " ".join(row[name].split()) for name in names}
     if not re.fullmatch(r"[a-z][a-z0-9_]*", texts["name"]):
-        raise UserError(f"{where}: the name '{texts['name']}' must be lower-case letters, digits and underscores")
+        raise UserError(
+            f"{where}: the name '{texts['name']}' must be lower-case letters, digits and"
+            " underscores"
+        )
     if not texts["description"]:
         raise UserError(f"{where}: the field description is empty; say what {texts['name']} means")
     if bool(texts["better_when"]) != bool(texts["worse_when"]):
-        raise UserError(f"{where}: better_when and worse_when must both say something, or both be empty")
+        raise UserError(
+            f"{where}: better_when and worse_when must both say something, or both be empty"
+        )
     return Criterion(**texts)

@@ -56,7 +56,8 @@ def open_engine(place: str | Path, read_only: bool) -> sql.Engine:
         raise UserError(f"the ledger {url.database} cannot be opened: {error.strerror}") from None
     except ModuleNotFoundError as error:
         raise UserError(
-            f"the ledger's database needs the package {error.name}; for Postgres: pip install 'jaxmodpo[postgres]'"
+            f"the ledger's database needs the package {error.name}; for Postgres: pip install"
+            " 'jaxmodpo[postgres]'"
         ) from None
     except (ArgumentError, NoSuchModuleError):
         raise UserError(_NO_PLACE) from None
@@ -80,7 +81,10 @@ def place_url(place: str | Path) -> sql.URL:
     except (ArgumentError, ValueError):
         raise UserError(_NO_PLACE) from None
     if url.get_backend_name() == "sqlite" and url.database in (None, "", ":memory:"):
-        raise UserError("the ledger sqlite:// names no file; write sqlite:///folder/votes.sqlite, or the path alone")
+        raise UserError(
+            "the ledger sqlite:// names no file; write sqlite:///folder/votes.sqlite, or the path"
+            " alone"
+        )
     return url
 
 
@@ -138,7 +142,10 @@ def is_away(error: DBAPIError) -> bool:
     """
     if isinstance(error.orig, sqlite3.Error):
         # The lowest byte says what kind, the others why.
-        return getattr(error.orig, "sqlite_errorcode", 0) & 0xFF in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
+        return getattr(error.orig, "sqlite_errorcode", 0) & 0xFF in (
+            sqlite3.SQLITE_BUSY,
+            sqlite3.SQLITE_LOCKED,
+        )
     return error.connection_invalidated or isinstance(error, OperationalError)
 
 

@@ -109,7 +109,9 @@ class EndpointJudge:
         self.row = UselessRow(endpoint.base_url)
         self._limit = TokenLimit(endpoint.base_url, self.family.limit)
         # Attempts are counted here, so that the client makes none of its own.
-        self.client = make_client(endpoint.base_url, self._key, timeout=endpoint.timeout, max_retries=0)
+        self.client = make_client(
+            endpoint.base_url, self._key, timeout=endpoint.timeout, max_retries=0
+        )
         self._threads, self._certificates = threading.local(), _certificates()
 
     @property
@@ -118,7 +120,10 @@ class EndpointJudge:
 
     def body(self, request: Request) -> dict[str, Any]:
         """Return the JSON body of one call."""
-        body: dict[str, Any] = {"model": self.endpoint.model, "messages": self.prompts.messages(request)}
+        body: dict[str, Any] = {
+            "model": self.endpoint.model,
+            "messages": self.prompts.messages(request),
+        }
         if self.endpoint.structured == "json_schema":
             schema = {"name": request.kind, "strict": True, "schema": answer_schema(request)}
             body["response_format"] = {"type": "json_schema", "json_schema": schema}
@@ -185,7 +190,9 @@ class EndpointJudge:
         if isinstance(outcome, FailedCall):
             return self._failed(outcome, body, request)
         answer = self.read(outcome.body, request)
-        return replace(answer, request_id=self.redaction.name(outcome.request_id) or answer.request_id)
+        return replace(
+            answer, request_id=self.redaction.name(outcome.request_id) or answer.request_id
+        )
 
     def _own_client(self) -> Any:
         """Return this thread's client: a pool that all threads share looks through its connections at each call."""
@@ -201,7 +208,9 @@ class EndpointJudge:
         """
         failure = failure_in(completion)
         if failure is not None:
-            return Answer("error", self.redaction.words(failure.message, request), model=self.endpoint.model)
+            return Answer(
+                "error", self.redaction.words(failure.message, request), model=self.endpoint.model
+            )
         choice = completion["choices"][0]
         message, finish = choice["message"], choice.get("finish_reason")
         refusal, content = refusal_text(message), answer_text(message)
@@ -218,11 +227,17 @@ class EndpointJudge:
         # What is no text at all is shown as it came.
         raw = self.redaction.words(refusal or content or _shown(message.get("content")), request)
         model = self.redaction.name(completion.get("model")) or self.endpoint.model
-        return Answer(status, raw, orders, model, usage, cost, self.redaction.name(completion.get("id")))
+        return Answer(
+            status, raw, orders, model, usage, cost, self.redaction.name(completion.get("id"))
+        )
 
-    def _failed(self, failed: FailedCall, body: Mapping[str, Any], request: Request) -> Answer | _TryAgain:
+    def _failed(
+        self, failed: FailedCall, body: Mapping[str, Any], request: Request
+    ) -> Answer | _TryAgain:
         wait = failed.wait
-        failure = failed.failure._replace(message=self.redaction.words(failed.failure.message, request))
+        failure = failed.failure._replace(
+            message=self.redaction.words(failed.failure.message, request)
+        )
         if self._limit.renamed_after(failure, body):
             return _TryAgain(failure.shown)
         meaning = failure.meaning(wait=wait is not None)
@@ -235,7 +250,11 @@ class EndpointJudge:
         if meaning == "passing":
             return _TryAgain(failure.shown, wait=wait, slow=failed.slow)
         # A redirection, or what is forbidden, is said of the address and not of the request.
-        return Answer("rejected" if meaning == "request" else "error", failure.shown, model=self.endpoint.model)
+        return Answer(
+            "rejected" if meaning == "request" else "error",
+            failure.shown,
+            model=self.endpoint.model,
+        )
 
     def hopeless(self, meaning: Meaning, failure: Failure) -> str:
         """Return the sentence that ends a run by what holds for every request."""
@@ -247,9 +266,17 @@ class EndpointJudge:
         reasons = {
             "key": f"refused the key in {self.endpoint.api_key_env}; set a valid one",
             "model": f"has no model {model} at this URL; see --base-url and --judge-model",
-            "account": f"gives no more credit, {named}{words}; pay, and the same command goes on; nothing is lost",
-            "schema": f"does not take the form of the answer, {named}{words}; give --structured json_object",
-            "setting": f"said {named} for the model {model}{words}; change the settings or the account",
+            "account": (
+                f"gives no more credit, {named}{words}; pay, and the same command goes on; nothing"
+                " is lost"
+            ),
+            "schema": (
+                f"does not take the form of the answer, {named}{words}; give --structured"
+                " json_object"
+            ),
+            "setting": (
+                f"said {named} for the model {model}{words}; change the settings or the account"
+            ),
         }
         return f"the judge at {self.endpoint.base_url} {reasons[meaning]}"
 
@@ -301,7 +328,8 @@ def checked_family(endpoint: Endpoint) -> Family:
     family = Families.load(endpoint.model_table).of(endpoint.model)
     if family.withdrawn and "api.openai.com" in endpoint.base_url:
         raise UserError(
-            f"the model {endpoint.model} was withdrawn in {family.withdrawn}; name another by --judge-model"
+            f"the model {endpoint.model} was withdrawn in {family.withdrawn}; name another by"
+            " --judge-model"
         )
     if endpoint.temperature and not family.temperature:
         raise UserError(f"the model {endpoint.model} takes no temperature; leave --temperature out")
@@ -310,7 +338,10 @@ def checked_family(endpoint: Endpoint) -> Family:
 
 def fitting_endpoint(endpoint: Endpoint) -> Endpoint:
     """Return the settings as they are sent: a temperature of 0, which files of settings have, where it is taken."""
-    if endpoint.temperature == 0 and not Families.load(endpoint.model_table).of(endpoint.model).temperature:
+    if (
+        endpoint.temperature == 0
+        and not Families.load(endpoint.model_table).of(endpoint.model).temperature
+    ):
         return replace(endpoint, temperature=None)
     return endpoint
 

@@ -57,7 +57,11 @@ def votes(config: VotesConfig) -> None:
         found = ledger.every_vote(config.run, counted=config.counted)
         first = next(found, None)
         if first is None:
-            of_run = "" if config.run is None else f" of the run '{config.run}'{nearest(config.run, ledger.runs())}"
+            of_run = (
+                ""
+                if config.run is None
+                else f" of the run '{config.run}'{nearest(config.run, ledger.runs())}"
+            )
             raise UserError(f"the ledger {ledger.shown_place} holds no votes{of_run}")
         check_writable(config.output)
         with atomic_path(config.output, private=True) as temporary:
@@ -119,7 +123,10 @@ def _schema() -> Any:
     }
     may_lack = ("order", *numbers)
     return pa.schema(
-        [pa.field(name, types.get(name, text), nullable=name in may_lack) for name in Vote.__dataclass_fields__]
+        [
+            pa.field(name, types.get(name, text), nullable=name in may_lack)
+            for name in Vote.__dataclass_fields__
+        ]
     )
 
 

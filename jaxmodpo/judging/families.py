@@ -81,4 +81,6 @@ class Families:
 
     def of(self, model: str) -> Family:
         """Return the family of a model; one without a known price where none fits."""
-        return next((row for row in self.rows if fnmatch.fnmatchcase(model, row.match)), Family(model))
+        return next(
+            (row for row in self.rows if fnmatch.fnmatchcase(model, row.match)), Family(model)
+        )

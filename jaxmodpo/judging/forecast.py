@@ -154,12 +154,16 @@ def framing(prompts: Prompts, kind, criteria, responses: int, ties: bool) -> str
     """Return everything that a request says around its texts, the schema of its answer included."""
     from jaxmodpo.records import Candidate
 
-    empty = Request(kind, "", "", "", "", criteria, tuple(Candidate(str(n), "") for n in range(responses)), ties)
+    empty = Request(
+        kind, "", "", "", "", criteria, tuple(Candidate(str(n), "") for n in range(responses)), ties
+    )
     said = [message["content"] for message in prompts.messages(empty)]
     return "\n".join([*said, json.dumps(answer_schema(empty))])
 
 
-def _tokens(config: JudgeConfig, texts: _Texts, calls: int, spent: Spent | None) -> tuple[float, float, str]:
+def _tokens(
+    config: JudgeConfig, texts: _Texts, calls: int, spent: Spent | None
+) -> tuple[float, float, str]:
     """Return the tokens of prompts and answers to come, and what counted them."""
     characters = sum(len(text) * times for text, times in texts.prompts.items())
     if config.tokenizer:
@@ -172,11 +176,14 @@ def _tokens(config: JudgeConfig, texts: _Texts, calls: int, spent: Spent | None)
         return (
             mean * calls,
             spent.completion_tokens / spent.counted_calls * calls,
-            (f"the endpoint itself, in {spent.counted_calls:,} calls so far"),
+            f"the endpoint itself, in {spent.counted_calls:,} calls so far",
         )
     else:
         prompt = characters / CHARACTERS_PER_TOKEN
-        said = f"nobody: a token is taken for {CHARACTERS_PER_TOKEN:.0f} characters; --tokenizer FOLDER counts"
+        said = (
+            f"nobody: a token is taken for {CHARACTERS_PER_TOKEN:.0f} characters; --tokenizer"
+            " FOLDER counts"
+        )
     completion = float(texts.answers)
     if spent is not None and spent.counted_calls:
         completion = spent.completion_tokens / spent.counted_calls * calls
@@ -191,7 +198,9 @@ def _tokenizer(place: str) -> tuple[Callable[[str], int], str]:
     try:
         tokenizer = Tokenizer.from_file(str(path))
     except Exception as error:
-        raise UserError(f"--tokenizer {place}: no tokenizer.json that can be read ({str(error)[:100]})") from None
+        raise UserError(
+            f"--tokenizer {place}: no tokenizer.json that can be read ({str(error)[:100]})"
+        ) from None
     return lambda text: len(tokenizer.encode(text, add_special_tokens=False)), str(place)
 
 
@@ -204,18 +213,21 @@ def _dollars(family: Family, prompt: float, completion: float, spent: Spent | No
 
 def _described(result: Forecast, config: JudgeConfig, votes: int, as_of: str) -> str:
     to_come = result.calls - result.answered
-    lines = [f"{result.calls:,} calls for {votes:,} votes; {result.answered:,} are in the ledger, {to_come:,} to come"]
+    lines = [
+        f"{result.calls:,} calls for {votes:,} votes; {result.answered:,} are in the ledger,"
+        f" {to_come:,} to come"
+    ]
     if config.judge in ("rubric", "replay"):
         return "\n".join([*lines, f"the judge '{config.judge}' costs nothing"])
     lines.append(
-        f"{result.prompt_tokens:,.0f} tokens of prompts and about {result.completion_tokens:,.0f} of answers, "
-        f"counted by {result.counted_by}"
+        f"{result.prompt_tokens:,.0f} tokens of prompts and about {result.completion_tokens:,.0f}"
+        f" of answers, counted by {result.counted_by}"
     )
     if result.dollars is None or result.batch_dollars is None:
         lines.append(f"the table '{config.model_table}' has no price of {config.judge_model}")
     else:
         lines.append(
-            f"${result.dollars:,.2f} by calls, ${result.batch_dollars:,.2f} by batches, at the prices of {as_of}; a "
-            "model that thinks before it answers costs more"
+            f"${result.dollars:,.2f} by calls, ${result.batch_dollars:,.2f} by batches, at the"
+            f" prices of {as_of}; a model that thinks before it answers costs more"
         )
     return "\n".join(lines)

@@ -17,7 +17,9 @@ from jaxmodpo.judging.criteria import Criterion
 from jaxmodpo.judging.hashing import text_digest
 from jaxmodpo.records import Candidate
 
-Status = Literal["valid", "parse_error", "refusal", "content_filter", "rejected", "expired", "error"]
+Status = Literal[
+    "valid", "parse_error", "refusal", "content_filter", "rejected", "expired", "error"
+]
 """valid, or what went wrong: an answer that cannot be read, a refusal, a filter, a request that the
 endpoint does not take (too long, say), a batch that ran out of time, or no answer at all (HTTP, network)."""
 

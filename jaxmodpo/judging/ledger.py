@@ -74,7 +74,9 @@ class Ledger:
         self._store = Store(self.place, self.read_only)
         self.claims = Claims(self._store)
         self.batches = BatchRecords(self._store, self.run)
-        self._commits = GroupCommit(self._store.writing, lambda votes, released: self._write(votes, released))
+        self._commits = GroupCommit(
+            self._store.writing, lambda votes, released: self._write(votes, released)
+        )
 
     def __enter__(self) -> Self:
         return self
@@ -134,9 +136,15 @@ class Ledger:
         """Return the effective vote under each key that has one."""
         return {row.key: vote_of(row) for row in self._effective(COLUMNS, keys)}
 
-    def _effective(self, columns: Sequence[sql.ColumnElement[Any]], keys: Sequence[str]) -> Iterator[sql.Row[Any]]:
+    def _effective(
+        self, columns: Sequence[sql.ColumnElement[Any]], keys: Sequence[str]
+    ) -> Iterator[sql.Row[Any]]:
         for chunk in in_chunks(keys):
-            query = sql.select(*columns).where(VOTES.c.key.in_(chunk) & is_effective()).order_by(VOTES.c.id)
+            query = (
+                sql.select(*columns)
+                .where(VOTES.c.key.in_(chunk) & is_effective())
+                .order_by(VOTES.c.id)
+            )
             yield from self._store.rows(query)
 
     def newest(self) -> int:
@@ -215,7 +223,9 @@ def _missing(connection: sql.Connection, rows: Sequence[dict[str, Any]]) -> list
     """Return the rows that are not in the database; a call's votes are written together."""
     calls = set[str]()
     for keys in in_chunks([row["key"] for row in rows]):
-        calls.update(connection.execute(sql.select(VOTES.c.call).where(VOTES.c.key.in_(keys))).scalars())
+        calls.update(
+            connection.execute(sql.select(VOTES.c.call).where(VOTES.c.key.in_(keys))).scalars()
+        )
     return [row for row in rows if row["call"] not in calls]
 
 

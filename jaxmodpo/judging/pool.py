@@ -19,7 +19,9 @@ Item = TypeVar("Item")
 _START = 8
 
 
-def drain(items: Iterator[Item], work: Callable[[Item], None], *, workers: int, stop: threading.Event) -> None:
+def drain(
+    items: Iterator[Item], work: Callable[[Item], None], *, workers: int, stop: threading.Event
+) -> None:
     """Do ``work`` on every item on ``workers`` threads, each drawing the next item when it is free.
 
     The first exception, of the work or of the iterator, stops all: no more is drawn, what is under
@@ -48,7 +50,10 @@ def drain(items: Iterator[Item], work: Callable[[Item], None], *, workers: int, 
             failures.append(error)
             stop.set()
 
-    threads = [threading.Thread(target=draw_and_work, name=f"judge {n}", daemon=True) for n in range(workers)]
+    threads = [
+        threading.Thread(target=draw_and_work, name=f"judge {n}", daemon=True)
+        for n in range(workers)
+    ]
     try:
         # Ctrl-C may come while they start: those that run are waited for like all others.
         for thread in threads:
@@ -117,7 +122,9 @@ class Limiter:
                 if entered > self._halved:
                     self._limit, self._halved = max(1.0, self._limit / 2), time.monotonic()
             else:
-                self._limit = min(self._most, self._limit + (1 if self._climbing else 1 / self._limit))
+                self._limit = min(
+                    self._most, self._limit + (1 if self._climbing else 1 / self._limit)
+                )
             self._changed.notify(2)
 
     def pause(self, seconds: float) -> None:

@@ -109,7 +109,9 @@ class PreferencesConfig(JudgeConfig):
         requests = round(questions * personas * (1 + self.repeat_share))
         calls = groups(criteria, self.criteria_per_call)
         votes, files = requests * len(criteria), questions * len(criteria)
-        cost = Cost(judge_calls=requests * len(calls), disk=VOTE_BYTES * votes + 2 * PAIR_BYTES * files)
+        cost = Cost(
+            judge_calls=requests * len(calls), disk=VOTE_BYTES * votes + 2 * PAIR_BYTES * files
+        )
         estimator.pay_judge(cost, self, "rank", each, round(len(criteria) / len(calls)))
         return cost
 
@@ -148,7 +150,9 @@ def _collect(config: PreferencesConfig, phase: Phase, criteria: Sequence[Criteri
     with open_ledger(config, phase) as ledger:
         judge = make_judge(config, ledger, config.output_dir)
         collect(asked, judge, ledger, label="preferences", total=total, retry=config.retry_errors)
-        results, missing = count_votes(config, criteria, ballots, votes_by_slot(asked, judge.identity, ledger))
+        results, missing = count_votes(
+            config, criteria, ballots, votes_by_slot(asked, judge.identity, ledger)
+        )
         used = ledger.spent(ledger.run)
     counts = _write(config, criteria, ballots, results, missing)
     phase.finish(
@@ -165,14 +169,18 @@ def _collect(config: PreferencesConfig, phase: Phase, criteria: Sequence[Criteri
 
 
 def _plan(
-    config: PreferencesConfig, criteria: Sequence[Criterion], ballots: Sequence[Ballot] | None = None
+    config: PreferencesConfig,
+    criteria: Sequence[Criterion],
+    ballots: Sequence[Ballot] | None = None,
 ) -> tuple[MakeRequests, int]:
     """Return what generates the requests, and how many votes they will bring."""
     personas = read_personas(config.personas)
     ballots = read_ballots(config)[0] if ballots is None else ballots
 
     def asked() -> Iterator[Request]:
-        return with_repeats(requests(config, ballots, criteria, personas), config.repeat_share, config.seed)
+        return with_repeats(
+            requests(config, ballots, criteria, personas), config.repeat_share, config.seed
+        )
 
     total = len(criteria) * sum(len(ballot.voters) for ballot in ballots)
     return asked, round(total * (1 + config.repeat_share))
@@ -191,11 +199,14 @@ def _write(
         pairs, rankings, outcome = count_out(config, ballots, results[criterion.name])
         counts[criterion.name] = missing.by_criterion()[criterion.name] | outcome
         if not pairs:
-            advice = "'jaxmodpo votes' shows every answer, and --retry-errors asks failed votes again"
+            advice = (
+                "'jaxmodpo votes' shows every answer, and --retry-errors asks failed votes again"
+            )
             if config.judge == "replay":
                 advice = "what was recorded is of other replies, personas or settings than these"
             raise UserError(
-                f"{criterion.name}: no question gave a pair ({_described(counts[criterion.name])}); {advice}"
+                f"{criterion.name}: no question gave a pair ({_described(counts[criterion.name])});"
+                f" {advice}"
             )
         write_pairs(config.output_dir / f"{criterion.name}_pairs.json", pairs)
         write_rankings(config.output_dir / f"{criterion.name}_rankings.json", rankings)
@@ -204,7 +215,10 @@ def _write(
 
 
 def count_votes(
-    config: PreferencesConfig, criteria: Sequence[Criterion], ballots: Sequence[Ballot], cast: Iterable[SlotVotes]
+    config: PreferencesConfig,
+    criteria: Sequence[Criterion],
+    ballots: Sequence[Ballot],
+    cast: Iterable[SlotVotes],
 ) -> tuple[dict[str, list[Aggregate | None]], Missingness]:
     """Add up the votes on each ballot by each criterion.
 
@@ -217,7 +231,9 @@ def count_votes(
     Returns:
         By criterion, a result for each ballot (None below the minimum of valid votes); and what is missing.
     """
-    results: dict[str, list[Aggregate | None]] = {criterion.name: [None] * len(ballots) for criterion in criteria}
+    results: dict[str, list[Aggregate | None]] = {
+        criterion.name: [None] * len(ballots) for criterion in criteria
+    }
     missing = Missingness()
     for slot, criterion, votes in cast:
         for vote in votes:
@@ -248,24 +264,36 @@ def read_ballots(config: PreferencesConfig) -> tuple[list[Ballot], int]:
     texts: dict[str, str] = {}
     for row in read_responses(config.responses):
         if texts.setdefault(row.question_id, row.question_text) != row.question_text:
-            raise UserError(f"{config.responses}: the question {row.question_id} stands there with two different texts")
+            raise UserError(
+                f"{config.responses}: the question {row.question_id} stands there with two"
+                " different texts"
+            )
         candidate = Candidate(row.response_id, row.response_text)
         replies.setdefault(row.question_id, {})[row.response_id] = candidate
     votable = [question for question, candidates in replies.items() if len(candidates) >= 2]
     if not votable:
-        raise UserError(f"{config.responses}: no question has two replies, so there is nothing to prefer")
+        raise UserError(
+            f"{config.responses}: no question has two replies, so there is nothing to prefer"
+        )
     left_out = len(replies) - len(votable)
     if left_out:
-        log.warning("preferences: %d questions have fewer than two replies and are left out", left_out)
+        log.warning(
+            "preferences: %d questions have fewer than two replies and are left out", left_out
+        )
     for question in votable:
-        position_weights(len(replies[question]), config.position_weights)  # refuses weights of another number
+        position_weights(
+            len(replies[question]), config.position_weights
+        )  # refuses weights of another number
     personas = list(read_personas(config.personas))
     voters = assign_personas(votable, personas, config.personas_per_question, config.seed)
     return [Ballot(Question(q, texts[q]), replies[q], voters[q]) for q in votable], left_out
 
 
 def requests(
-    config: PreferencesConfig, ballots: Sequence[Ballot], criteria: Sequence[Criterion], personas: Mapping[str, str]
+    config: PreferencesConfig,
+    ballots: Sequence[Ballot],
+    criteria: Sequence[Criterion],
+    personas: Mapping[str, str],
 ) -> Iterator[Request]:
     """Yield what is asked: by criterion (or all that one call asks about), then by question, then by persona.
 
@@ -275,7 +303,13 @@ def requests(
         for slot, ballot in enumerate(ballots):
             question = ballot.question
             for persona in ballot.voters:
-                shown = shown_order(list(ballot.replies), question.question_id, persona, config.seed, config.protocol)
+                shown = shown_order(
+                    list(ballot.replies),
+                    question.question_id,
+                    persona,
+                    config.seed,
+                    config.protocol,
+                )
                 yield Request(
                     "rank",
                     question.question_id,
@@ -315,7 +349,9 @@ def count_out(
         tied += result.has_ties
         all_tied += len(result.ranking) == 1
         question_id, text = ballot.question.question_id, ballot.question.question_text
-        rankings.append(Ranking(question_id, text, tuple(ballot.replies[n] for n in result.order), result.ranks))
+        rankings.append(
+            Ranking(question_id, text, tuple(ballot.replies[n] for n in result.order), result.ranks)
+        )
         found = [
             Pair(question_id, text, ballot.replies[chosen], ballot.replies[rejected])
             for chosen, rejected in preference_pairs(result, config.pairs, config.ties)

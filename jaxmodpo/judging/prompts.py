@@ -86,8 +86,8 @@ class Prompts:
         for name in ("post", "reply"):
             if not _FENCED.fullmatch(parts[name].strip()) or len(_TEXT.findall(parts[name])) > 1:
                 raise UserError(
-                    f"{path}, part '{name}': $text must stand once, on a line of its own between two lines with $mark, "
-                    "so that no text can pass for an instruction"
+                    f"{path}, part '{name}': $text must stand once, on a line of its own between"
+                    " two lines with $mark, so that no text can pass for an instruction"
                 )
         return cls(parts, digest(parts)[:12])
 
@@ -100,9 +100,11 @@ class Prompts:
         user = self._fill(
             request.kind,
             question=self._fill("post", mark=mark, text=post),
-            criteria=self._fill("one", criterion=criteria[0])
-            if len(criteria) == 1
-            else self._fill("several", criteria="\n\n".join(criteria)),
+            criteria=(
+                self._fill("one", criterion=criteria[0])
+                if len(criteria) == 1
+                else self._fill("several", criteria="\n\n".join(criteria))
+            ),
             count=len(request.responses),
             ties=" " + self.parts["ties"].strip() if request.ties else "",
             answer=_example(request),

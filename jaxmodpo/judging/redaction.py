@@ -59,4 +59,6 @@ def _as_repeated(*texts: str) -> list[str]:
         forms.add(json.dumps(part, ensure_ascii=True)[1:-1])
         forms.add(json.dumps(part, ensure_ascii=False)[1:-1])
     # The longest first, or a line would be cut out of a text that would then no longer be recognized.
-    return sorted((form for form in forms if len(form) >= _SHORTEST_REPETITION), key=len, reverse=True)
+    return sorted(
+        (form for form in forms if len(form) >= _SHORTEST_REPETITION), key=len, reverse=True
+    )

@@ -73,7 +73,8 @@ class ReplayJudge:
         listed = "; ".join(f"'{one}'" for one in fitting or identities)
         if fitting:
             raise UserError(
-                f"{place} holds votes of several judges; name one by a part of it in --judge-model: {listed}"
+                f"{place} holds votes of several judges; name one by a part of it in --judge-model:"
+                f" {listed}"
             )
         raise UserError(f"{place} holds no votes of a judge '{self.judge_model}', only of {listed}")
 
@@ -121,7 +122,9 @@ def checked_recording(recorded: str | Path) -> None:
         raise UserError(f"{place} holds no votes to replay")
 
 
-def _answers(asked: Asked, votes: Sequence[Vote | None], keys: Sequence[str]) -> Iterator[tuple[Asked, Answer]]:
+def _answers(
+    asked: Asked, votes: Sequence[Vote | None], keys: Sequence[str]
+) -> Iterator[tuple[Asked, Answer]]:
     """Yield the answer to a call whose criteria's votes are given, or to each criterion apart.
 
     Votes of one call stay together. Where a call was asked again for the sake of one criterion, the
@@ -142,5 +145,9 @@ def _answer(votes: Sequence[Vote]) -> Answer:
     first = votes[0]
     orders = {vote.criterion: vote.order for vote in votes if vote.order is not None}
     return Answer(
-        "valid" if orders else first.status, first.raw, orders, model=first.model, request_id=first.request_id
+        "valid" if orders else first.status,
+        first.raw,
+        orders,
+        model=first.model,
+        request_id=first.request_id,
     )

@@ -36,7 +36,13 @@ _CONTRACTIONS = tuple(
     )
 ) + tuple(
     (re.compile(rf"{short}\b"), full)
-    for short, full in (("n't", " not"), ("'re", " are"), ("'ve", " have"), ("'ll", " will"), ("'d", " would"))
+    for short, full in (
+        ("n't", " not"),
+        ("'re", " are"),
+        ("'ve", " have"),
+        ("'ll", " will"),
+        ("'d", " would"),
+    )
 )
 # "that that" and "had had" are English.
 _DOUBLED = re.compile(r"\b(?!(?:that|had)\b)(\w+)\s+\1\b")
@@ -133,7 +139,10 @@ class RubricJudge:
         self._rubric = load_rubric()
         self._seed = seed
         self._noise = NormalDist(0.0, noise) if noise > 0 else None
-        self.identity = f"{MODEL} without clinical meaning; phrases {self._rubric.version}; seed {seed}; noise {noise}"
+        self.identity = (
+            f"{MODEL} without clinical meaning; phrases {self._rubric.version}; seed {seed}; noise"
+            f" {noise}"
+        )
         self.score = functools.lru_cache(maxsize=2**18)(self._score)
         self.importances = functools.lru_cache(maxsize=2**14)(self._importances)
 
@@ -144,19 +153,24 @@ class RubricJudge:
 
     def answer(self, request: Request) -> Answer:
         """Rank the replies by utility, or name the one with more; equal utilities are a tie in ``compare``."""
-        orders = {criterion.name: self._order(request, criterion.name) for criterion in request.criteria}
+        orders = {
+            criterion.name: self._order(request, criterion.name) for criterion in request.criteria
+        }
         return Answer("valid", "", orders, MODEL)
 
     def _order(self, request: Request, criterion: str) -> tuple[str, ...]:
         # The draw also settles equal utilities in a ranking, so that the shown position never does.
         ratings = sorted(
-            ((*self._utility(request, r, criterion), r.response_id) for r in request.responses), reverse=True
+            ((*self._utility(request, r, criterion), r.response_id) for r in request.responses),
+            reverse=True,
         )
         if request.kind == "rank":
             return tuple(name for *_, name in ratings)
         return (ratings[0][2],) if ratings[0][0] > ratings[1][0] else ()
 
-    def _utility(self, request: Request, response: Candidate, criterion: str) -> tuple[float, bytes]:
+    def _utility(
+        self, request: Request, response: Candidate, criterion: str
+    ) -> tuple[float, bytes]:
         text = response.response_text
         importances = self.importances(request.persona_text)
         if criterion == OVERALL:
@@ -181,7 +195,9 @@ class RubricJudge:
 
     def _importances(self, persona_text: str) -> dict[str, float]:
         """Return the importance, 0 to 5, of every criterion that personas rate, and 5 for safety."""
-        said = {label.strip().casefold(): float(value) for label, value in _RATING.findall(persona_text)}
+        said = {
+            label.strip().casefold(): float(value) for label, value in _RATING.findall(persona_text)
+        }
         rated = {
             name: said.get(phrases.rated_as.casefold(), 5.0)
             for name, phrases in self._rubric.phrases.items()
@@ -193,8 +209,9 @@ class RubricJudge:
         phrases = self._rubric.phrases.get(criterion)
         if phrases is None:
             raise UserError(
-                f"the rubric judge has no phrases for the criterion '{criterion}'"
-                f"{nearest(criterion, [*self._rubric.phrases, OVERALL])} (an endpoint judge takes any criterion)"
+                "the rubric judge has no phrases for the criterion"
+                f" '{criterion}'{nearest(criterion, [*self._rubric.phrases, OVERALL])} (an endpoint"
+                " judge takes any criterion)"
             )
         plain = written_out(text)
         full = self._rubric.saturation

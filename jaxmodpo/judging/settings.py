@@ -103,8 +103,9 @@ class JudgeConfig(Settings):
         family = checked_family(endpoint_of(self))
         if self.budget is not None and (family.prompt is None or family.answer is None):
             raise UserError(
-                f"--budget needs the price of {self.judge_model}, which the table '{self.model_table}' does not "
-                "have; add it to a table of your own (--model-table) or limit the calls (--budget-calls)"
+                f"--budget needs the price of {self.judge_model}, which the table"
+                f" '{self.model_table}' does not have; add it to a table of your own"
+                " (--model-table) or limit the calls (--budget-calls)"
             )
 
     def check_machine(self) -> None:
@@ -140,13 +141,19 @@ class JudgeConfig(Settings):
 
 def endpoint_of(config: JudgeConfig) -> Endpoint:
     """Return the settings that concern the endpoint."""
-    names = {field.name for field in dataclasses.fields(Endpoint)} & {f.name for f in dataclasses.fields(config)}
-    return fitting_endpoint(Endpoint(model=config.judge_model, **{name: getattr(config, name) for name in names}))
+    names = {field.name for field in dataclasses.fields(Endpoint)} & {
+        f.name for f in dataclasses.fields(config)
+    }
+    return fitting_endpoint(
+        Endpoint(model=config.judge_model, **{name: getattr(config, name) for name in names})
+    )
 
 
 def open_ledger(config: JudgeConfig, phase: Phase) -> Ledger:
     """Open the votes of a phase, whose run is named by a digest of its settings and inputs."""
-    return Ledger(config.ledger or phase.directory / "votes.sqlite", digest(phase.manifest["identity"])[:32])
+    return Ledger(
+        config.ledger or phase.directory / "votes.sqlite", digest(phase.manifest["identity"])[:32]
+    )
 
 
 def warn_of_failed(label: str, missing: Missingness) -> None:
@@ -156,10 +163,17 @@ def warn_of_failed(label: str, missing: Missingness) -> None:
         failed.update(counts["failed"])
     if failed:
         statuses = ", ".join(f"{count:,} {status}" for status, count in sorted(failed.items()))
-        log.warning("%s: %d votes failed (%s); --retry-errors asks them again", label, failed.total(), statuses)
+        log.warning(
+            "%s: %d votes failed (%s); --retry-errors asks them again",
+            label,
+            failed.total(),
+            statuses,
+        )
 
 
-def make_judge(config: JudgeConfig, ledger: Ledger | None = None, output_dir: Path = Path()) -> Judge:
+def make_judge(
+    config: JudgeConfig, ledger: Ledger | None = None, output_dir: Path = Path()
+) -> Judge:
     """Make the judge that the settings ask for.
 
     Args:
@@ -183,19 +197,29 @@ def make_judge(config: JudgeConfig, ledger: Ledger | None = None, output_dir: Pa
     spent = ledger.spent(ledger.run) if ledger is not None else None
     budget = Budget(config.budget_calls, config.budget)
     if spent is not None:
-        budget = Budget(config.budget_calls, config.budget, spent.calls, spent.dollars, spent.counted_calls)
+        budget = Budget(
+            config.budget_calls, config.budget, spent.calls, spent.dollars, spent.counted_calls
+        )
     judge = EndpointJudge(endpoint, budget)
     if ledger is not None and config.temperature is not None and judge.endpoint.temperature is None:
-        log.info("the model %s takes no temperature; --temperature %s is left out", endpoint.model, config.temperature)
+        log.info(
+            "the model %s takes no temperature; --temperature %s is left out",
+            endpoint.model,
+            config.temperature,
+        )
     if config.judge == "endpoint" or ledger is None:
         return judge
     from jaxmodpo.judging.batch import BatchJudge
 
     discount = Families.load(config.model_table).batch_discount
-    return BatchJudge.of(judge, ledger, output_dir / "batches", discount, poll_seconds=config.poll_seconds)
+    return BatchJudge.of(
+        judge, ledger, output_dir / "batches", discount, poll_seconds=config.poll_seconds
+    )
 
 
-def groups(criteria: Sequence[Criterion], per_call: Literal["one", "all"]) -> list[tuple[Criterion, ...]]:
+def groups(
+    criteria: Sequence[Criterion], per_call: Literal["one", "all"]
+) -> list[tuple[Criterion, ...]]:
     """Divide criteria into those that one call asks about together."""
     if per_call == "one":
         return [(criterion,) for criterion in criteria]

@@ -54,11 +54,15 @@ class Store:
                 create_tables(self.engine)
         except DBAPIError as error:
             self.close()
-            raise UserError(f"the ledger {self.shown_place} cannot be opened: {reason(error)}") from None
+            raise UserError(
+                f"the ledger {self.shown_place} cannot be opened: {reason(error)}"
+            ) from None
         except UnicodeDecodeError:
             # SQLite quotes the damaged part in its error, which Python cannot read then.
             self.close()
-            raise UserError(f"the ledger {self.shown_place} cannot be opened: it is damaged") from None
+            raise UserError(
+                f"the ledger {self.shown_place} cannot be opened: it is damaged"
+            ) from None
         except UserError:
             self.close()
             raise
@@ -68,7 +72,9 @@ class Store:
         inspector = sql.inspect(self.engine)
         if not inspector.has_table(VOTES.name):
             if read_only:
-                raise NoLedger(f"{self.shown_place} is a database and no ledger: it has no table of votes")
+                raise NoLedger(
+                    f"{self.shown_place} is a database and no ledger: it has no table of votes"
+                )
             return
         for table in TABLES.tables.values():
             if not inspector.has_table(table.name):
@@ -78,7 +84,8 @@ class Store:
             if missing:
                 lacks = f"no column {', '.join(missing[:3])}"
                 raise UserError(
-                    f"{self.shown_place} is no ledger: its table '{table.name}' is another program's ({lacks})"
+                    f"{self.shown_place} is no ledger: its table '{table.name}' is another"
+                    f" program's ({lacks})"
                 )
 
     def close(self) -> None:
@@ -124,7 +131,8 @@ class Store:
     def refusal(self, error: DBAPIError) -> UserError:
         """Return the sentence that tells what the database refused."""
         return UserError(
-            f"the ledger {self.shown_place} cannot be used: {reason(error)}; mend it and run the same command again"
+            f"the ledger {self.shown_place} cannot be used: {reason(error)}; mend it and run the"
+            " same command again"
         )
 
 

@@ -67,7 +67,11 @@ BATCHES = sql.Table(
 )
 
 
-_TEXTS = tuple(name for name in FIELDS if isinstance(VOTES.c[name].type, sql.String) and not VOTES.c[name].nullable)
+_TEXTS = tuple(
+    name
+    for name in FIELDS
+    if isinstance(VOTES.c[name].type, sql.String) and not VOTES.c[name].nullable
+)
 COLUMNS = [VOTES.c[name] for name in FIELDS]
 
 
@@ -95,8 +99,13 @@ def vote_of(row: sql.Row[Any]) -> Vote:
     """Return the vote of a row that has :data:`COLUMNS`."""
     values = row._asdict()
     # SQLite keeps values of any type in any column.
-    if not all(isinstance(values[name], str) for name in _TEXTS) or not isinstance(values["repeat"], int):
-        raise UserError(f"the ledger's vote {values['key']!r} is damaged: a value is of another type than we write")
+    if not all(isinstance(values[name], str) for name in _TEXTS) or not isinstance(
+        values["repeat"], int
+    ):
+        raise UserError(
+            f"the ledger's vote {values['key']!r} is damaged: a value is of another type than we"
+            " write"
+        )
     values["shown"] = _loaded(values["shown"])
     values["order"] = None if values["order"] is None else _loaded(values["order"])
     return Vote(**values)
@@ -114,7 +123,9 @@ def _loaded(text: str) -> tuple[str, ...]:
     except ValueError:
         ids = None
     if not isinstance(ids, list) or not all(isinstance(one, str) for one in ids):
-        raise UserError(f"a vote of the ledger is damaged: the ids in it are no list of texts: {text[:60]!r}")
+        raise UserError(
+            f"a vote of the ledger is damaged: the ids in it are no list of texts: {text[:60]!r}"
+        )
     return tuple(ids)
 
 

@@ -45,7 +45,9 @@ class _Row:
     def is_hopeless(self) -> bool:
         """Whether the answers of the row are so many that no later one will be a vote."""
         # Refusals say something of their question, so that several are needed. An answer that cannot be read does not.
-        of_several_questions = self.count >= USELESS_IN_A_ROW and len(self.questions) >= USELESS_QUESTIONS
+        of_several_questions = (
+            self.count >= USELESS_IN_A_ROW and len(self.questions) >= USELESS_QUESTIONS
+        )
         return of_several_questions or self.unread >= USELESS_IN_A_ROW
 
 
@@ -72,13 +74,18 @@ class UselessRow:
         last = f"the last with '{answer.raw[:300]}'"
         if row.errors >= FAILURES_IN_A_ROW:
             raise UserError(
-                f"{self._where} failed {row.errors} requests in a row, {last}; nothing is lost: mend it and run the "
-                "same command again"
+                f"{self._where} failed {row.errors} requests in a row, {last}; nothing is lost:"
+                " mend it and run the same command again"
             )
         if row.is_hopeless and answer.status != "error":
             only_unread = row.statuses == {"parse_error"}
-            fault = "could not be read" if only_unread else f"were no votes ({', '.join(sorted(row.statuses))})"
+            fault = (
+                "could not be read"
+                if only_unread
+                else f"were no votes ({', '.join(sorted(row.statuses))})"
+            )
             raise UserError(
-                f"{self._where}: {row.count} answers in a row {fault}, {last}; another --judge-model, --structured "
-                "json_object or a larger --max-answer-tokens may help, and --retry-errors asks failed votes again"
+                f"{self._where}: {row.count} answers in a row {fault}, {last}; another"
+                " --judge-model, --structured json_object or a larger --max-answer-tokens may"
+                " help, and --retry-errors asks failed votes again"
             )

@@ -83,8 +83,8 @@ def check_votes(request: Request, votes: Sequence[Vote]) -> None:
     recorded = [(vote.question_id, vote.persona_id, vote.criterion) for vote in votes]
     if recorded != expected:
         raise UserError(
-            f"the ledger's votes on question {question_id} are not those that were asked for: a persona, question or "
-            "criterion was changed in it"
+            f"the ledger's votes on question {question_id} are not those that were asked for: a"
+            " persona, question or criterion was changed in it"
         )
 
 
@@ -126,7 +126,10 @@ def votes_of(asked: Asked, answer: Answer, *, judge: str, run: str) -> list[Vote
 
 def as_record(vote: Vote) -> dict[str, Any]:
     """Return a vote as plain values, for JSON Lines and Parquet."""
-    return {name: list(value) if isinstance(value := getattr(vote, name), tuple) else value for name in FIELDS}
+    return {
+        name: list(value) if isinstance(value := getattr(vote, name), tuple) else value
+        for name in FIELDS
+    }
 
 
 def from_record(record: dict[str, Any], where: str) -> Vote:
@@ -141,7 +144,13 @@ def from_record(record: dict[str, Any], where: str) -> Vote:
         if not _fits(name, value):
             raise UserError(f"{where}: not a vote ({name} is {str(value)[:60]!r})")
     order = record["order"]
-    vote = Vote(**{**record, "shown": tuple(record["shown"]), "order": None if order is None else tuple(order)})
+    vote = Vote(
+        **{
+            **record,
+            "shown": tuple(record["shown"]),
+            "order": None if order is None else tuple(order),
+        }
+    )
     if fault := fault_of(vote):
         raise UserError(f"{where}: not a vote ({fault})")
     return vote
@@ -174,14 +183,24 @@ def fault_of(vote: Vote) -> str:
         return f"its kind is '{vote.kind}'"
     if vote.status not in get_args(Status):
         return f"its status is '{vote.status}'"
-    if len(set(shown)) != len(shown) or len(shown) < 2 or (vote.kind == "compare" and len(shown) != 2):
+    if (
+        len(set(shown)) != len(shown)
+        or len(shown) < 2
+        or (vote.kind == "compare" and len(shown) != 2)
+    ):
         return f"'{vote.kind}' cannot be asked about {', '.join(shown) or 'nothing'}"
     if (order is None) == (vote.status == "valid"):
-        return f"it is recorded as {vote.status}, {'without' if order is None else 'but with'} an order"
+        return (
+            f"it is recorded as {vote.status}, {'without' if order is None else 'but with'} an"
+            " order"
+        )
     if order is None:
         return ""
     ranked = vote.kind == "rank" and sorted(order) == sorted(shown)
     compared = vote.kind == "compare" and (not order or (len(order) == 1 and order[0] in shown))
     if ranked or compared:
         return ""
-    return f"it is recorded as valid, but its order {list(order)} does not answer '{vote.kind}' for {', '.join(shown)}"
+    return (
+        f"it is recorded as valid, but its order {list(order)} does not answer '{vote.kind}' for"
+        f" {', '.join(shown)}"
+    )

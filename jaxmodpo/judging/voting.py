@@ -53,7 +53,8 @@ def assign_personas(
     """
     if not 0 <= per_question <= len(persona_ids):
         raise UserError(
-            f"--personas-per-question is {per_question}, but there are {len(persona_ids)} personas; 0 asks all of them"
+            f"--personas-per-question is {per_question}, but there are {len(persona_ids)} personas;"
+            " 0 asks all of them"
         )
     if per_question in (0, len(persona_ids)):
         return {question: list(persona_ids) for question in question_ids}
@@ -68,7 +69,11 @@ def assign_personas(
 
 
 def shown_order(
-    response_ids: Sequence[str], question_id: str, persona_id: str, seed: int, protocol: Protocol = "paper"
+    response_ids: Sequence[str],
+    question_id: str,
+    persona_id: str,
+    seed: int,
+    protocol: Protocol = "paper",
 ) -> tuple[str, ...]:
     """Permute responses for one persona; the same for all criteria, whatever order they are given in.
 
@@ -135,8 +140,13 @@ def position_weights(count: int, given: Sequence[float] = ()) -> tuple[Fraction,
         raise ValueError(f"a ranking needs at least two responses, not {count}")
     if given:
         if len(given) != count:
-            raise UserError(f"--position-weights has {len(given)} numbers, but a question has {count} responses")
-        if any(better < worse for better, worse in itertools.pairwise(given)) or given[0] == given[-1]:
+            raise UserError(
+                f"--position-weights has {len(given)} numbers, but a question has {count} responses"
+            )
+        if (
+            any(better < worse for better, worse in itertools.pairwise(given))
+            or given[0] == given[-1]
+        ):
             raise UserError("--position-weights must fall from the first rank to the last")
         return tuple(map(Fraction, given))
     return tuple(Fraction(10) - Fraction(20 * rank, count - 1) for rank in range(count))
@@ -167,7 +177,9 @@ class Aggregate:
     def ranks(self) -> tuple[int, ...]:
         """Return the ranks of :attr:`order`, from 1; equal points share a rank, as in 1, 1, 3."""
         starts = itertools.accumulate((len(group) for group in self.ranking), initial=1)
-        return tuple(start for start, group in zip(starts, self.ranking, strict=False) for _ in group)
+        return tuple(
+            start for start, group in zip(starts, self.ranking, strict=False) for _ in group
+        )
 
     @property
     def has_ties(self) -> bool:
@@ -207,14 +219,21 @@ def aggregate(
         return None
     times = Counter((name, rank) for order in orders for rank, name in enumerate(order))
     points = {
-        name: sum((times[name, rank] * Fraction(weight) for rank, weight in enumerate(weights)), Fraction(0))
+        name: sum(
+            (times[name, rank] * Fraction(weight) for rank, weight in enumerate(weights)),
+            Fraction(0),
+        )
         for name in response_ids
     }
     question_id, criterion = votes[0].question_id, votes[0].criterion
     place = {name: n for n, name in enumerate(response_ids)}
 
     def within_a_tie(name: str) -> bytes | int:
-        return place[name] if protocol == "official-code" else draw(seed, "tie", question_id, criterion, name)
+        return (
+            place[name]
+            if protocol == "official-code"
+            else draw(seed, "tie", question_id, criterion, name)
+        )
 
     order = sorted(response_ids, key=lambda name: (-points[name], within_a_tie(name)))
     ranking = tuple(tuple(group) for _, group in itertools.groupby(order, key=points.__getitem__))
@@ -232,14 +251,18 @@ def preference_pairs(result: Aggregate, rule: PairRule, ties: TieRule) -> list[t
             and ``drop`` makes no best-worst pair.
     """
     order, ranks = result.order, result.ranks
-    comparisons = [comparison for comparison in two_by_two([-rank for rank in ranks]) if not comparison.is_tie]
+    comparisons = [
+        comparison for comparison in two_by_two([-rank for rank in ranks]) if not comparison.is_tie
+    ]
     if rule == "best-worst":
         first, last = result.ranking[0], result.ranking[-1]
         ends_are_shared = len(first) + len(last) > 2
         comparisons = [] if ties == "drop" and ends_are_shared else comparisons[:1]
     else:
         # The file lists the pairs of the best group first, against the groups below it in turn.
-        comparisons.sort(key=lambda pair: (ranks[pair.better], ranks[pair.worse], pair.better, pair.worse))
+        comparisons.sort(
+            key=lambda pair: (ranks[pair.better], ranks[pair.worse], pair.better, pair.worse)
+        )
     return [(order[comparison.better], order[comparison.worse]) for comparison in comparisons]
 
 
@@ -305,7 +328,9 @@ class Missingness:
         """Return the counts by persona, of those with failed votes, and by model."""
         personas = {name: _counted(counts) for name, counts in sorted(self.personas.items())}
         return {
-            "personas_with_failed_votes": {name: counts for name, counts in personas.items() if counts["failed"]},
+            "personas_with_failed_votes": {
+                name: counts for name, counts in personas.items() if counts["failed"]
+            },
             "models": {name: _counted(counts) for name, counts in sorted(self.models.items())},
         }
 

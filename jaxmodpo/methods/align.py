@@ -22,7 +22,13 @@ import jax.numpy as jnp
 from jax import Array
 
 from jaxmodpo.data.batches import Batches, describe
-from jaxmodpo.data.examples import Examples, check_tokens, leave_out_equal_pairs, policy_chosen, policy_pairs
+from jaxmodpo.data.examples import (
+    Examples,
+    check_tokens,
+    leave_out_equal_pairs,
+    policy_chosen,
+    policy_pairs,
+)
 from jaxmodpo.data.prompting import record_prompt
 from jaxmodpo.data.text import PROMPT, PolicyText, tokenizer_digest
 from jaxmodpo.errors import UserError
@@ -44,13 +50,22 @@ logger = logging.getLogger(__name__)
 
 
 def policy_examples(
-    pair_sets: Sequence[Sequence[Pair]], text: PolicyText, config: PolicyTrainingConfig, *, chosen_only: bool = False
+    pair_sets: Sequence[Sequence[Pair]],
+    text: PolicyText,
+    config: PolicyTrainingConfig,
+    *,
+    chosen_only: bool = False,
 ) -> Examples:
     """Tokenize aligned pair sets, or the first one's chosen responses; once, and then from the cache."""
     depends_on = {
         "pairs": [digest([dataclasses.asdict(pair) for pair in pairs]) for pairs in pair_sets],
         "tokenizer": tokenizer_digest(text.tokenizer),
-        "text": [dataclasses.asdict(text.surroundings), text.max_prompt_length, text.max_length, list(text.end_tokens)],
+        "text": [
+            dataclasses.asdict(text.surroundings),
+            text.max_prompt_length,
+            text.max_length,
+            list(text.end_tokens),
+        ],
         "prompt_style": text.prompt_style,
         "control_tokens": text.control_tokens,
         "chosen_only": chosen_only,
@@ -195,13 +210,15 @@ def train_policy(
         results["equal_once_cut_left_out"] = int(equal.sum())
     if config.prompt_style == "instruct":
         logger.info(
-            "every question is put to the model as the paper does: %r; --prompt-style chat takes the tokenizer's own "
-            "template and no therapist",
+            "every question is put to the model as the paper does: %r; --prompt-style chat takes"
+            " the tokenizer's own template and no therapist",
             PROMPT,
         )
     in_step = config.reference == "in_step" and isinstance(config, PreferenceTrainingConfig)
     has_dropout = policy.lora.dropout > 0
-    loss = PolicyLoss(policy.config, policy.lora, method, policy.attention, config.remat, in_step, has_dropout)
+    loss = PolicyLoss(
+        policy.config, policy.lora, method, policy.attention, config.remat, in_step, has_dropout
+    )
     batches, held_batches = _batches(examples, questions, policy, config)
     trained = train(
         loss,
@@ -216,7 +233,9 @@ def train_policy(
     )
     adapter = on_host(trained.parameters)
     if leads():
-        save_adapter(config.output_dir / "adapter", adapter, policy.lora, policy.config, str(config.model))
+        save_adapter(
+            config.output_dir / "adapter", adapter, policy.lora, policy.config, str(config.model)
+        )
         record_prompt(config.output_dir / "adapter", text)
     phase.finish(
         work=passing(config),

@@ -15,7 +15,13 @@ from jaxmodpo.costs import Cost, Estimates
 from jaxmodpo.data.pairs import load_pairs
 from jaxmodpo.errors import UserError
 from jaxmodpo.losses import Link, dpo_loss
-from jaxmodpo.methods.align import policy_examples, preference_terms, train_policy, with_reference, with_sft_term
+from jaxmodpo.methods.align import (
+    policy_examples,
+    preference_terms,
+    train_policy,
+    with_reference,
+    with_sft_term,
+)
 from jaxmodpo.phase import Phase, in_phase
 from jaxmodpo.rankings import LeftOut, PairsPerQuestion
 from jaxmodpo.schema import Range
@@ -42,14 +48,21 @@ class DPOConfig(PreferenceTrainingConfig):
     def check(self) -> None:
         super().check()
         if self.label_smoothing and self.link != "sigmoid":
-            raise UserError(f"--label-smoothing is of the sigmoid link alone; leave it out with --link {self.link}")
+            raise UserError(
+                "--label-smoothing is of the sigmoid link alone; leave it out with --link"
+                f" {self.link}"
+            )
 
     def cost(self, estimator: Estimates) -> Cost:
-        return estimator.training(self, estimator.pairs(self.pairs, self.pairs_per_question), sequences=2)
+        return estimator.training(
+            self, estimator.pairs(self.pairs, self.pairs_per_question), sequences=2
+        )
 
 
 @functools.partial(
-    jax.tree_util.register_dataclass, data_fields=["beta"], meta_fields=["label_smoothing", "link", "sft_weight"]
+    jax.tree_util.register_dataclass,
+    data_fields=["beta"],
+    meta_fields=["label_smoothing", "link", "sft_weight"],
 )
 @dataclass(frozen=True)
 class DPO:
@@ -86,4 +99,14 @@ def dpo(config: DPOConfig, phase: Phase, session: Session | None = None) -> None
     examples = with_reference(policy, examples, config)
     method = DPO(float(config.beta), config.label_smoothing, config.link, config.sft_weight)
     questions = [pair.question_id for pair in pairs]
-    train_policy(phase, policy, examples, questions, method, config, text, session.on_evaluation, **left_out.as_dict())
+    train_policy(
+        phase,
+        policy,
+        examples,
+        questions,
+        method,
+        config,
+        text,
+        session.on_evaluation,
+        **left_out.as_dict(),
+    )

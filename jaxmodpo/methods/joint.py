@@ -18,7 +18,13 @@ from jaxmodpo.costs import Cost, Estimates
 from jaxmodpo.data.pairs import load_pairs
 from jaxmodpo.errors import UserError
 from jaxmodpo.losses import joint_dpo_loss
-from jaxmodpo.methods.align import policy_examples, preference_terms, train_policy, with_reference, with_sft_term
+from jaxmodpo.methods.align import (
+    policy_examples,
+    preference_terms,
+    train_policy,
+    with_reference,
+    with_sft_term,
+)
 from jaxmodpo.methods.weights import named_weights
 from jaxmodpo.phase import Phase, in_phase
 from jaxmodpo.rankings import LeftOut, PairsPerQuestion
@@ -54,7 +60,9 @@ class JointConfig(PreferenceTrainingConfig):
         self.objective_weights()
 
     def input_paths(self) -> dict[str, Path]:
-        return super().input_paths() | {f"pairs {name}": file for name, file in self.files().items()}
+        return super().input_paths() | {
+            f"pairs {name}": file for name, file in self.files().items()
+        }
 
     def cost(self, estimator: Estimates) -> Cost:
         files = self.files().values()
@@ -70,7 +78,9 @@ class JointConfig(PreferenceTrainingConfig):
         return named_weights(self.weights, list(self.files()))
 
 
-@functools.partial(jax.tree_util.register_dataclass, data_fields=["beta", "weights"], meta_fields=["sft_weight"])
+@functools.partial(
+    jax.tree_util.register_dataclass, data_fields=["beta", "weights"], meta_fields=["sft_weight"]
+)
 @dataclass(frozen=True)
 class JointDPO:
     """:func:`jaxmodpo.losses.joint_dpo_loss` on a batch of ``2 × objectives`` sequences."""
@@ -91,8 +101,12 @@ class JointDPO:
         )
         ratios = logps - reference
         agreement = (ratios[:, 0::2] > ratios[:, 1::2]) @ jnp.asarray(self.weights)
-        terms = preference_terms(losses, logps, reference, batch["row_weights"], self.beta, agreement)
-        return with_sft_term(terms, logps, tokens, batch["row_weights"], self.sft_weight, self.weights)
+        terms = preference_terms(
+            losses, logps, reference, batch["row_weights"], self.beta, agreement
+        )
+        return with_sft_term(
+            terms, logps, tokens, batch["row_weights"], self.sft_weight, self.weights
+        )
 
 
 def align_pairs(
@@ -119,15 +133,26 @@ def align_pairs(
         for pair in pairs:
             grouped.setdefault(pair.question_id, []).append(pair)
         by_question.append(grouped)
-    shared = [question for question in by_question[0] if all(question in grouped for grouped in by_question)]
-    rows = [row for question in shared for row in zip(*(grouped[question] for grouped in by_question), strict=False)]
+    shared = [
+        question
+        for question in by_question[0]
+        if all(question in grouped for grouped in by_question)
+    ]
+    rows = [
+        row
+        for question in shared
+        for row in zip(*(grouped[question] for grouped in by_question), strict=False)
+    ]
     if not rows:
         raise UserError(f"no question has a pair for each of {', '.join(pair_sets)}")
     lacking, surplus = {}, {}
     for (name, pairs), grouped in zip(pair_sets.items(), by_question, strict=True):
         meeting = sum(len(grouped[question]) for question in shared)
         lacking[name], surplus[name] = len(pairs) - meeting, meeting - len(rows)
-    return [list(column) for column in zip(*rows, strict=True)], {"lacking": lacking, "surplus": surplus}
+    return [list(column) for column in zip(*rows, strict=True)], {
+        "lacking": lacking,
+        "surplus": surplus,
+    }
 
 
 @in_phase("align joint", open_together)
@@ -137,13 +162,19 @@ def joint(config: JointConfig, phase: Phase, session: Session | None = None) -> 
     text = policy_text(config, phase)
     left_out = LeftOut()
     aligned, unused = align_pairs(
-        {name: load_pairs(file, config.pairs_per_question, left_out) for name, file in config.files().items()}
+        {
+            name: load_pairs(file, config.pairs_per_question, left_out)
+            for name, file in config.files().items()
+        }
     )
     logger.info(
-        "joint: %d examples of a pair per objective; pairs left out because their question has none of another "
-        "objective: %s; because it has fewer of another: %s",
+        "joint: %d examples of a pair per objective; pairs left out because their question has none"
+        " of another objective: %s; because it has fewer of another: %s",
         len(aligned[0]),
-        *(", ".join(f"{name} {count}" for name, count in counts.items()) for counts in unused.values()),
+        *(
+            ", ".join(f"{name} {count}" for name, count in counts.items())
+            for counts in unused.values()
+        ),
     )
     policy = session.policy(config)
     examples = with_reference(policy, policy_examples(aligned, text, config), config)

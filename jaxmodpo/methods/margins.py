@@ -53,7 +53,10 @@ class Source:
             if text.startswith(f"{kind}:"):
                 where = text.removeprefix(f"{kind}:")
                 if not where or (kind == "column" and len(where.split(",")) > 2):
-                    raise UserError(f"--margin '{text}' must be adapter:FOLDER, column:NAME or column:CHOSEN,REJECTED")
+                    raise UserError(
+                        f"--margin '{text}' must be adapter:FOLDER, column:NAME or"
+                        " column:CHOSEN,REJECTED"
+                    )
                 return cls(kind, where)
         return cls("reward", text)
 
@@ -85,7 +88,9 @@ class Margins:
         """
         width = max(6, *map(len, self.names))
         quantiles = "".join(f"{f'{q}%':>8}" for q in QUANTILES)
-        lines = [f"{'margin':<{width}}{'mean':>8}{'std':>8}{quantiles}{'agrees':>8}{'correlation':>13}"]
+        lines = [
+            f"{'margin':<{width}}{'mean':>8}{'std':>8}{quantiles}{'agrees':>8}{'correlation':>13}"
+        ]
         for name, said in self.description.items():
             numbers = [said["margin_mean"], said["margin_std"], *said["margin_quantiles"]]
             cells = "".join(f"{number:8.2f}" for number in numbers)
@@ -108,7 +113,10 @@ def margin_sources(margin: Mapping[str, str]) -> dict[str, Source]:
         UserError: none is given, or one is malformed.
     """
     if not margin:
-        raise UserError("align modpo needs at least one --margin NAME=SOURCE, as in safety=out/reward_safety/model")
+        raise UserError(
+            "align modpo needs at least one --margin NAME=SOURCE, as in"
+            " safety=out/reward_safety/model"
+        )
     return {name: Source.parse(text) for name, text in margin.items()}
 
 
@@ -146,13 +154,17 @@ def read_margins(
             be standardized; or nothing is left to train on.
     """
     if not training.any():
-        raise UserError(f"{len(pairs)} examples leave none to train on; lower --validation-fraction")
+        raise UserError(
+            f"{len(pairs)} examples leave none to train on; lower --validation-fraction"
+        )
     columns, description = [], {}
     for name, source in sources.items():
         rewards = _rewards(name, source, path, pairs, examples, policy, config, beta)
         assert len(rewards) == len(pairs) == len(training), name
         if not np.isfinite(rewards).all():
-            raise UserError(f"the margin {name} ({source.where}) is not finite on {_count_bad(rewards)} pairs")
+            raise UserError(
+                f"the margin {name} ({source.where}) is not finite on {_count_bad(rewards)} pairs"
+            )
         known = rewards[training]
         # What overflows here is refused below.
         with np.errstate(over="ignore", invalid="ignore"):
@@ -161,16 +173,23 @@ def read_margins(
             else:
                 spread, margins = float(np.sqrt(np.mean(known**2) / 2)), rewards
             if standardize and spread == 0:
-                raise UserError(f"the margin {name} ({source.where}) gives every response the same reward")
+                raise UserError(
+                    f"the margin {name} ({source.where}) gives every response the same reward"
+                )
             scale = gain / (spread if standardize else 1.0)
             columns.append((scale * margins).astype(np.float32))
         if not math.isfinite(spread) or not np.isfinite(columns[-1]).all():
             largest = float(np.abs(rewards).max())
             raise UserError(
-                f"the margin {name} ({source.where}) is too large to train with: its values reach {largest:.3g}, and "
-                f"--margin-gain is {gain:g}"
+                f"the margin {name} ({source.where}) is too large to train with: its values reach"
+                f" {largest:.3g}, and --margin-gain is {gain:g}"
             )
-        description[name] = {"source": source.kind, "reward_std": spread, "scale": scale, **describe(columns[-1])}
+        description[name] = {
+            "source": source.kind,
+            "reward_std": spread,
+            "scale": scale,
+            **describe(columns[-1]),
+        }
     return Margins(tuple(sources), np.stack(columns, axis=1), description)
 
 
@@ -222,7 +241,9 @@ def _rewards(
         return columns[0] if len(columns) == 1 else np.stack(columns, axis=1)
     folder = Path(source.where)
     if source.kind == "reward":
-        return rewards_of_pairs(folder, list(pairs), batch_size=config.batch_size, cache_dir=config.cache_dir)
+        return rewards_of_pairs(
+            folder, list(pairs), batch_size=config.batch_size, cache_dir=config.cache_dir
+        )
     beta = _beta_of(folder) or beta
     logger.info("margin %s: implicit reward of %s, beta %g", name, folder, beta)
     other = with_adapter(policy, folder)
@@ -251,4 +272,8 @@ def _beta_of(adapter: Path) -> float | None:
     if not manifest.is_file():
         return None
     found = read_manifest(manifest).get("identity", {}).get("settings", {}).get("beta")
-    return None if found is None else float(read_as(found, Positive, str(manifest), "identity", "settings", "beta"))
+    return (
+        None
+        if found is None
+        else float(read_as(found, Positive, str(manifest), "identity", "settings", "beta"))
+    )

@@ -17,7 +17,13 @@ from jaxmodpo.costs import Cost, Estimates
 from jaxmodpo.data.pairs import load_pairs
 from jaxmodpo.data.prompting import warn_of_other_prompt
 from jaxmodpo.losses import modpo_loss
-from jaxmodpo.methods.align import policy_examples, preference_terms, train_policy, with_reference, with_sft_term
+from jaxmodpo.methods.align import (
+    policy_examples,
+    preference_terms,
+    train_policy,
+    with_reference,
+    with_sft_term,
+)
 from jaxmodpo.methods.margins import Source, margin_sources, read_margins
 from jaxmodpo.methods.weights import named_weights
 from jaxmodpo.phase import Phase, in_phase
@@ -57,10 +63,14 @@ class MODPOConfig(PreferenceTrainingConfig):
 
     def input_paths(self) -> dict[str, Path]:
         folders = {f"margin {name}": source.folder for name, source in self.sources().items()}
-        return super().input_paths() | {name: folder for name, folder in folders.items() if folder is not None}
+        return super().input_paths() | {
+            name: folder for name, folder in folders.items() if folder is not None
+        }
 
     def cost(self, estimator: Estimates) -> Cost:
-        return estimator.training(self, estimator.pairs(self.pairs, self.pairs_per_question), sequences=2)
+        return estimator.training(
+            self, estimator.pairs(self.pairs, self.pairs_per_question), sequences=2
+        )
 
     def sources(self) -> dict[str, Source]:
         """Return where the margins come from, by objective."""
@@ -71,7 +81,9 @@ class MODPOConfig(PreferenceTrainingConfig):
         return named_weights(self.weights, ["the primary", *self.sources()], primary=True)
 
 
-@functools.partial(jax.tree_util.register_dataclass, data_fields=["beta", "weights"], meta_fields=["sft_weight"])
+@functools.partial(
+    jax.tree_util.register_dataclass, data_fields=["beta", "weights"], meta_fields=["sft_weight"]
+)
 @dataclass(frozen=True)
 class MODPO:
     """:func:`jaxmodpo.losses.modpo_loss` on a batch, which must bring its margins."""
@@ -93,8 +105,12 @@ class MODPO:
         )
         implicit = (logps - reference)[:, :1] - (logps - reference)[:, 1:]
         # The primary prefers the chosen response of every pair, another objective the one that its margin says.
-        agreement = jnp.concatenate([implicit > 0, implicit * margins > 0], axis=1) @ jnp.asarray(self.weights)
-        terms = preference_terms(losses, logps, reference, batch["row_weights"], self.beta, agreement)
+        agreement = jnp.concatenate([implicit > 0, implicit * margins > 0], axis=1) @ jnp.asarray(
+            self.weights
+        )
+        terms = preference_terms(
+            losses, logps, reference, batch["row_weights"], self.beta, agreement
+        )
         return with_sft_term(terms, logps, tokens, batch["row_weights"], self.sft_weight)
 
 

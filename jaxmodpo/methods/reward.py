@@ -85,11 +85,19 @@ class RewardConfig(TrainingConfig):
         if (self.pairs is None) == (self.rankings is None):
             raise UserError("reward needs either --pairs or --rankings")
         if self.rankings is not None and self.pairs_per_question != "best-worst":
-            raise UserError("--pairs-per-question makes pairs of rankings; with --rankings they are taken whole")
+            raise UserError(
+                "--pairs-per-question makes pairs of rankings; with --rankings they are taken whole"
+            )
         if self.validation is not None and (self.validation_fraction or self.refit):
-            raise UserError("--validation carries figures from elsewhere: it needs --validation-fraction 0, no --refit")
+            raise UserError(
+                "--validation carries figures from elsewhere: it needs --validation-fraction 0, no"
+                " --refit"
+            )
         if self.validation is not None and self.all:
-            raise UserError("--validation holds the figures of one model, and --all trains one for every criterion")
+            raise UserError(
+                "--validation holds the figures of one model, and --all trains one for every"
+                " criterion"
+            )
         if self.refit and self.validation_fraction == 0:
             raise UserError("--refit needs a --validation-fraction to validate on first")
 
@@ -100,7 +108,9 @@ class RewardConfig(TrainingConfig):
 
     def cost(self, estimator: Estimates) -> Cost:
         files = list(planned(self)[0].values()) if self.all else [self.rankings or self.pairs]
-        return estimator.reward_training(self, [self._sequences(estimator, path) for path in files if path])
+        return estimator.reward_training(
+            self, [self._sequences(estimator, path) for path in files if path]
+        )
 
     def _sequences(self, estimator: Estimates, data: Path) -> int:
         """Return how many replies a file of pairs or rankings brings into training."""
@@ -127,7 +137,11 @@ def reward(config: RewardConfig, session: Session | None = None) -> Phase:
 
 @in_phase("reward", open_together)
 def _one(
-    config: RewardConfig, phase: Phase, session: Session, carried: dict[str, Any] | None = None, **results: Any
+    config: RewardConfig,
+    phase: Phase,
+    session: Session,
+    carried: dict[str, Any] | None = None,
+    **results: Any,
 ) -> None:
     """Train one reward model; ``carried`` is a validation measured on another model of the same settings."""
     if config.validation is not None:
@@ -139,13 +153,27 @@ def _one(
     text = _text(config, shape)
     mesh = make_mesh(config.mesh)
     shardings_by_name = shardings(mesh)(parameter_table(shape))
-    parameters = {name: put(variable[...], shardings_by_name[name]) for name, variable in model.parameters.items()}
+    parameters = {
+        name: put(variable[...], shardings_by_name[name])
+        for name, variable in model.parameters.items()
+    }
     data = tokenized(config, training, held_out, text, shape.vocab_size)
     results["equal_once_cut_left_out"] = data.equal_once_cut
     text.cut.warn()
     batches, held_out_batches = _batches(config, data, mesh)
-    loss = RewardLoss(shape, config.remat, has_dropout=max(shape.dropout, shape.classifier_dropout) > 0)
-    trained = train(loss, parameters, {}, batches, config, mesh, held_out_batches, on_evaluation=session.on_evaluation)
+    loss = RewardLoss(
+        shape, config.remat, has_dropout=max(shape.dropout, shape.classifier_dropout) > 0
+    )
+    trained = train(
+        loss,
+        parameters,
+        {},
+        batches,
+        config,
+        mesh,
+        held_out_batches,
+        on_evaluation=session.on_evaluation,
+    )
     whole = Roberta(model.config, on_host(trained.parameters))
     if data.held_out:
         carried = _validated(whole, data.held_out, text, config.batch_size)
@@ -156,7 +184,9 @@ def _one(
             results.setdefault("held_out_on", carried.get("measured_in", str(config.validation)))
         results["held_out_accuracy"] = carried["accuracy"]
         results["held_out_accuracy_interval"] = carried["accuracy_interval"]
-        logger.info("%s%s", "" if data.held_out else "of the model that was validated: ", sentence(carried))
+        logger.info(
+            "%s%s", "" if data.held_out else "of the model that was validated: ", sentence(carried)
+        )
     phase.finish(
         work=passing(config),
         examples=len(batches.examples),
@@ -185,7 +215,9 @@ def _text(config: RewardConfig, shape: RobertaConfig) -> RewardText:
             shape.max_length,
             config.max_length,
         )
-    return RewardText(load_tokenizer(config.model), min(config.max_length, shape.max_length), shape.vocab_size)
+    return RewardText(
+        load_tokenizer(config.model), min(config.max_length, shape.max_length), shape.vocab_size
+    )
 
 
 def _batches(config: RewardConfig, data: RewardData, mesh: Mesh) -> tuple[Batches, Batches | None]:
@@ -204,15 +236,21 @@ def _batches(config: RewardConfig, data: RewardData, mesh: Mesh) -> tuple[Batche
     return batches, Batches(data.held_out_examples, batch_size=config.batch_size, row_shards=shards)
 
 
-def _validated(model: Roberta, held_out: list[Ranking], text: RewardText, batch_size: int) -> dict[str, Any]:
+def _validated(
+    model: Roberta, held_out: list[Ranking], text: RewardText, batch_size: int
+) -> dict[str, Any]:
     """Return a model's figures on held-out rankings, taken whole."""
     examples = reward_rankings(held_out, text)
     parameters = {name: variable[...] for name, variable in model.parameters.items()}
     rewards = score(model.config, parameters, examples, batch_size)
-    return validate(rewards, examples.fields["ranks"], [ranking.question_id for ranking in held_out])
+    return validate(
+        rewards, examples.fields["ranks"], [ranking.question_id for ranking in held_out]
+    )
 
 
-def _save(config: RewardConfig, model: Roberta, text: RewardText, figures: dict[str, Any] | None) -> None:
+def _save(
+    config: RewardConfig, model: Roberta, text: RewardText, figures: dict[str, Any] | None
+) -> None:
     """Write the model's folder, and ``validation.json`` where there are figures."""
     settings = read_model_config(config.model) | {"reward_max_length": text.max_length}
     save_roberta(config.output_dir / "model", model, settings, tokenizer_from=config.model)
@@ -240,13 +278,19 @@ def _refitted(config: RewardConfig, session: Session) -> Phase:
     """
     if not split(ranked(config)[0], config)[1]:
         raise UserError(
-            f"--refit: {config.validation_fraction:g} of the questions in {config.pairs or config.rankings} is not one "
-            "question to validate on; raise --validation-fraction"
+            f"--refit: {config.validation_fraction:g} of the questions in"
+            f" {config.pairs or config.rankings} is not one question to validate on; raise"
+            " --validation-fraction"
         )
-    first = _one(dataclasses.replace(config, refit=False, output_dir=config.output_dir / "validation"), session)
+    first = _one(
+        dataclasses.replace(config, refit=False, output_dir=config.output_dir / "validation"),
+        session,
+    )
     best = first.results.get("best_epoch")
     if best is None:
-        raise UserError(f"{first.directory}: no evaluation was finite, so that nothing says how long to train")
+        raise UserError(
+            f"{first.directory}: no evaluation was finite, so that nothing says how long to train"
+        )
     epochs = max(1, math.ceil(best))
     final = dataclasses.replace(config, validation_fraction=0.0, epochs=epochs, refit=False)
     carried = _carried(first.directory / "validation.json")
@@ -254,8 +298,10 @@ def _refitted(config: RewardConfig, session: Session) -> Phase:
         final,
         session,
         carried,
-        held_out_on=f"a model trained on the rest, as it was after {best:g} of {config.epochs} epochs; this one was "
-        f"trained for {epochs}",
+        held_out_on=(
+            f"a model trained on the rest, as it was after {best:g} of {config.epochs} epochs; this"
+            f" one was trained for {epochs}"
+        ),
         validated_epochs=config.epochs,
         validated_best_epoch=best,
         refitted_epochs=epochs,
@@ -309,22 +355,38 @@ def _every_criterion(config: RewardConfig, session: Session) -> Phase:
     """Train a model for each criterion of a file, from one loaded base."""
     folder = config.rankings or config.pairs
     if folder is None or not folder.is_dir():
-        raise UserError("reward --all needs --pairs or --rankings, the folder that 'jaxmodpo preferences' wrote")
+        raise UserError(
+            "reward --all needs --pairs or --rankings, the folder that 'jaxmodpo preferences' wrote"
+        )
     start(config)
-    data, shared = broadcast(lambda: [{n: str(p) for n, p in part.items()} for part in planned(config)])
+    data, shared = broadcast(
+        lambda: [{n: str(p) for n, p in part.items()} for part in planned(config)]
+    )
     files = {name: Path(path) for name, path in data.items()}
     for name, path in files.items():
         if not path.is_file():
-            raise UserError(f"reward --all: no such file: {path} (--only names the criteria to train, {name} is one)")
+            raise UserError(
+                f"reward --all: no such file: {path} (--only names the criteria to train, {name} is"
+                " one)"
+            )
     for name, trained_on in shared.items():
-        logger.info("%s: shared, the model in %s was trained on %s", name, config.output_dir / name, trained_on)
+        logger.info(
+            "%s: shared, the model in %s was trained on %s",
+            name,
+            config.output_dir / name,
+            trained_on,
+        )
     whole = open_together("reward --all", config)
     figures: dict[str, Any] = {}
     kind = "rankings" if config.rankings else "pairs"
     for name, path in files.items():
         logger.info("reward model of %s", name)
-        one = dataclasses.replace(config, all=False, output_dir=config.output_dir / name, **{kind: path})
-        figures[name] = {key: value for key, value in reward(one, session).results.items() if "accuracy" in key}
+        one = dataclasses.replace(
+            config, all=False, output_dir=config.output_dir / name, **{kind: path}
+        )
+        figures[name] = {
+            key: value for key, value in reward(one, session).results.items() if "accuracy" in key
+        }
     for name, results in figures.items():
         if "held_out_accuracy" in results and leads():
             # Of a single question there is no interval.

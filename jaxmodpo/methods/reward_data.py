@@ -12,7 +12,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from jaxmodpo.data.examples import Examples, check_tokens, leave_out_equal_pairs, reward_pairs, reward_rankings
+from jaxmodpo.data.examples import (
+    Examples,
+    check_tokens,
+    leave_out_equal_pairs,
+    reward_pairs,
+    reward_rankings,
+)
 from jaxmodpo.data.held_out import split_rows
 from jaxmodpo.data.pairs import holds_rankings, load_pairs, load_rankings
 from jaxmodpo.data.text import Cut, RewardText
@@ -61,7 +67,10 @@ def split(rankings: Sequence[Ranking], config: RewardConfig) -> tuple[list[Ranki
     """
     held = config.held_out([ranking.question_id for ranking in rankings])
     if held.all():
-        raise UserError(f"{config.pairs or config.rankings} leaves nothing to train on; lower --validation-fraction")
+        raise UserError(
+            f"{config.pairs or config.rankings} leaves nothing to train on; lower"
+            " --validation-fraction"
+        )
     return split_rows(rankings, held)
 
 
@@ -85,7 +94,11 @@ class RewardData:
 
 
 def tokenized(
-    config: RewardConfig, training: Sequence[Ranking], held_out: Sequence[Ranking], text: RewardText, vocab_size: int
+    config: RewardConfig,
+    training: Sequence[Ranking],
+    held_out: Sequence[Ranking],
+    text: RewardText,
+    vocab_size: int,
 ) -> RewardData:
     """Tokenize the two parts that :func:`split` returns.
 
@@ -96,21 +109,26 @@ def tokenized(
     examples, equal_once_cut = training_examples(config, training, text, left_out)
     check_tokens(int(examples.tokens.max()), vocab_size)
     if len(examples) == 1:
-        logger.warning("the reward model learns from a single pair: its rewards say nothing about other texts")
+        logger.warning(
+            "the reward model learns from a single pair: its rewards say nothing about other texts"
+        )
     if not held_out:
         return RewardData(examples, [], None, left_out, equal_once_cut)
     distinct, _ = distinct_once_cut(held_out, text)
     if not distinct:
         raise UserError(
-            "the replies to every held-out question are equal once cut to --max-length, so that nothing could be "
-            "evaluated; raise it, or give --validation-fraction 0"
+            "the replies to every held-out question are equal once cut to --max-length, so that"
+            " nothing could be evaluated; raise it, or give --validation-fraction 0"
         )
     held_out_examples, _ = training_examples(config, distinct, text)
     return RewardData(examples, distinct, held_out_examples, left_out, equal_once_cut)
 
 
 def training_examples(
-    config: RewardConfig, rankings: Sequence[Ranking], text: RewardText, left_out: LeftOut | None = None
+    config: RewardConfig,
+    rankings: Sequence[Ranking],
+    text: RewardText,
+    left_out: LeftOut | None = None,
 ) -> tuple[Examples, int]:
     """Tokenize rankings as they are trained on: whole, or as the pairs that the settings make of them.
 
@@ -126,16 +144,26 @@ def training_examples(
     repeats = LeftOut()
     rankings = without_repeats(rankings, repeats)
     if not rankings:
-        raise UserError("the rankings prefer nothing: all replies to each question have the same text or are tied")
+        raise UserError(
+            "the rankings prefer nothing: all replies to each question have the same text or are"
+            " tied"
+        )
     if repeats.identical:
-        logger.warning("%d pairs of the same text in the rankings left out; its best place counts", repeats.identical)
+        logger.warning(
+            "%d pairs of the same text in the rankings left out; its best place counts",
+            repeats.identical,
+        )
     if left_out is not None:
         left_out.add(LeftOut(tied=tied_pairs(rankings), identical=repeats.identical))
     rankings, equal = distinct_once_cut(rankings, text)
     if not rankings:
-        raise UserError("all replies to each question are equal once cut to --max-length, or tied; raise it")
+        raise UserError(
+            "all replies to each question are equal once cut to --max-length, or tied; raise it"
+        )
     if equal:
-        logger.warning("%d pairs left out: their two replies are equal once cut to --max-length", equal)
+        logger.warning(
+            "%d pairs left out: their two replies are equal once cut to --max-length", equal
+        )
     return reward_rankings(rankings, text), equal
 
 

@@ -32,7 +32,9 @@ from jaxmodpo.training.cache import cached, examples_digest
 from jaxmodpo.training.step import Batch, LossTerms, Parameters
 
 
-@functools.partial(jax.tree_util.register_dataclass, data_fields=["config"], meta_fields=["remat", "has_dropout"])
+@functools.partial(
+    jax.tree_util.register_dataclass, data_fields=["config"], meta_fields=["remat", "has_dropout"]
+)
 @dataclass(frozen=True)
 class RewardLoss:
     """The loss of a RoBERTa reward model: Bradley–Terry's, or Plackett–Luce's where the batch has ``ranks``."""
@@ -41,7 +43,9 @@ class RewardLoss:
     remat: Remat = "none"
     has_dropout: bool = True
 
-    def __call__(self, trainable: Parameters, frozen: Parameters, batch: Batch, dropout_key: Array | None) -> LossTerms:
+    def __call__(
+        self, trainable: Parameters, frozen: Parameters, batch: Batch, dropout_key: Array | None
+    ) -> LossTerms:
         key = dropout_key if self.has_dropout else None
         rewards = _rewards(self.config, trainable, batch, key, self.remat)
         weights, chosen = batch["row_weights"], rewards[:, 0]
@@ -68,12 +72,18 @@ class RewardLoss:
 
 
 def _rewards(
-    config: RobertaConfig, parameters: Parameters, batch: Batch, dropout_key: Array | None, remat: Remat = "none"
+    config: RobertaConfig,
+    parameters: Parameters,
+    batch: Batch,
+    dropout_key: Array | None,
+    remat: Remat = "none",
 ) -> Array:
     """Return ``[rows, S]`` rewards of ``[rows, S, T]`` tokens."""
     rows, sequences, time = batch["tokens"].shape
     model = Roberta(config, parameters)
-    flat = model.rewards(batch["tokens"].reshape(-1, time), batch["lengths"].reshape(-1), dropout_key, remat)
+    flat = model.rewards(
+        batch["tokens"].reshape(-1, time), batch["lengths"].reshape(-1), dropout_key, remat
+    )
     return flat.reshape(rows, sequences)
 
 
@@ -83,7 +93,9 @@ def _score(parameters: Parameters, batch: Batch, *, config: RobertaConfig) -> Ar
     return _rewards(config, parameters, batch, None)
 
 
-def score(config: RobertaConfig, parameters: Parameters, examples: Examples, rows: int) -> np.ndarray:
+def score(
+    config: RobertaConfig, parameters: Parameters, examples: Examples, rows: int
+) -> np.ndarray:
     """Return the reward of every sequence, ``[n, S]`` float32, without dropout."""
     check_tokens(int(examples.tokens.max()), config.vocab_size)
 
@@ -107,15 +119,20 @@ def load_reward_model(folder: Path, max_length: int | None = None) -> tuple[Robe
     trained = fields.integer("reward_max_length", 512, least=SHORTEST_REWARD_TEXT)
     if max_length is not None and max_length > model.config.max_length:
         raise UserError(
-            f"--max-length {max_length} is more than the {model.config.max_length} tokens that {folder} has "
-            "positions for"
+            f"--max-length {max_length} is more than the {model.config.max_length} tokens that"
+            f" {folder} has positions for"
         )
     length = min(trained, model.config.max_length) if max_length is None else max_length
     return model, RewardText(load_tokenizer(folder), length, model.config.vocab_size)
 
 
 def rewards_of_pairs(
-    folder: Path, pairs: list[Pair], *, batch_size: int, max_length: int | None = None, cache_dir: Path | None = None
+    folder: Path,
+    pairs: list[Pair],
+    *,
+    batch_size: int,
+    max_length: int | None = None,
+    cache_dir: Path | None = None,
 ) -> np.ndarray:
     """Return ``[pairs, 2]`` rewards, chosen then rejected; computed once per model and data set.
 
@@ -131,5 +148,14 @@ def rewards_of_pairs(
     text.cut.warn()
     check_tokens(int(examples.tokens.max()), model.config.vocab_size)
     parameters = {name: variable[...] for name, variable in model.parameters.items()}
-    depends_on = {"model": fingerprint(folder), "examples": examples_digest(examples), "rows": batch_size}
-    return cached("rewards", depends_on, lambda: score(model.config, parameters, examples, batch_size), cache_dir)
+    depends_on = {
+        "model": fingerprint(folder),
+        "examples": examples_digest(examples),
+        "rows": batch_size,
+    }
+    return cached(
+        "rewards",
+        depends_on,
+        lambda: score(model.config, parameters, examples, batch_size),
+        cache_dir,
+    )

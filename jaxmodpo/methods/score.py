@@ -67,7 +67,8 @@ class ScorePolicyConfig(Settings):
         check_day(self.prompt_date)
         if self.max_prompt_length >= self.max_length:
             raise UserError(
-                f"--max-prompt-length must be below --max-length, not {self.max_prompt_length} of {self.max_length}"
+                f"--max-prompt-length must be below --max-length, not {self.max_prompt_length} of"
+                f" {self.max_length}"
             )
 
     def cost(self, estimator: Estimates) -> Cost:
@@ -147,7 +148,11 @@ def score_reward(config: ScoreRewardConfig) -> None:
     check_writable(config.output)
     pairs = load_pairs(config.pairs)
     rewards = rewards_of_pairs(
-        config.model, pairs, batch_size=config.batch_size, max_length=config.max_length, cache_dir=config.cache_dir
+        config.model,
+        pairs,
+        batch_size=config.batch_size,
+        max_length=config.max_length,
+        cache_dir=config.cache_dir,
     )
     write_jsonl(
         config.output,
@@ -159,8 +164,8 @@ def score_reward(config: ScoreRewardConfig) -> None:
     equal = int((rewards[:, 0] == rewards[:, 1]).sum())
     higher = int((rewards[:, 0] > rewards[:, 1]).sum())
     logger.info(
-        "%d pairs scored: the chosen reply is higher in %d, lower in %d, and %d have equal rewards (as "
-        "replies have that are the same once cut): %s",
+        "%d pairs scored: the chosen reply is higher in %d, lower in %d, and %d have equal rewards"
+        " (as replies have that are the same once cut): %s",
         len(pairs),
         higher,
         len(pairs) - higher - equal,
@@ -201,7 +206,9 @@ class ScoreKLConfig(Settings):
     def cost(self, estimator: Estimates) -> Cost:
         replies = estimator.rows(self.questions) * self.samples
         # Then the policy and the base go over every reply once.
-        hours = estimator.sampling(self, replies, self.batch_size) + estimator.scoring(self.model, replies, models=2)
+        hours = estimator.sampling(self, replies, self.batch_size) + estimator.scoring(
+            self.model, replies, models=2
+        )
         return Cost(chip_hours=hours)
 
 
@@ -219,9 +226,15 @@ def score_kl(config: ScoreKLConfig, phase: Phase) -> None:
         phase=phase,
     )
     policy = load_policy(config.model, base_dtype=config.base_dtype, adapter=config.adapter)
-    prompts = [text.prompt(q.question_text) for q in read_questions(config.questions) for _ in range(config.samples)]
+    prompts = [
+        text.prompt(q.question_text)
+        for q in read_questions(config.questions)
+        for _ in range(config.samples)
+    ]
     text.cut.warn()
-    replies = own_replies(policy, prompts, text.eos, config.max_new_tokens, config.batch_size, config.seed)
+    replies = own_replies(
+        policy, prompts, text.eos, config.max_new_tokens, config.batch_size, config.seed
+    )
     ratios = divergence(policy, prompts, replies, config.batch_size)
     error = float(ratios.std(ddof=1) / np.sqrt(len(ratios))) if len(ratios) > 1 else None
     result = {"kl": float(ratios.mean()), "standard_error": error, "replies": len(prompts)}
@@ -231,7 +244,12 @@ def score_kl(config: ScoreKLConfig, phase: Phase) -> None:
 
 
 def own_replies(
-    policy: Policy, prompts: Sequence[Sequence[int]], eos: int, max_new_tokens: int, rows: int, seed: int
+    policy: Policy,
+    prompts: Sequence[Sequence[int]],
+    eos: int,
+    max_new_tokens: int,
+    rows: int,
+    seed: int,
 ) -> list[list[int]]:
     """Sample a reply to each prompt at temperature 1 from the whole vocabulary, ``rows`` at a time."""
     settings = SamplingSettings(1.0, 1.0, max_new_tokens, (eos,))
@@ -264,5 +282,7 @@ def divergence(
     """
     examples = completions_as_examples(prompts, replies, length)
     settings: dict[str, Any] = {"batching": "packed" if length is None else "padded"}
-    found = policy.logps(examples, rows, **settings) - policy.logps(examples, rows, reference=True, **settings)
+    found = policy.logps(examples, rows, **settings) - policy.logps(
+        examples, rows, reference=True, **settings
+    )
     return found[:, 0]

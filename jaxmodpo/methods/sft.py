@@ -62,4 +62,14 @@ def sft(config: SFTConfig, phase: Phase, session: Session | None = None) -> None
     examples = policy_examples([pairs], text, config, chosen_only=True)
     questions = [pair.question_id for pair in pairs]
     policy = session.policy(config)
-    train_policy(phase, policy, examples, questions, SFT(), config, text, session.on_evaluation, **left_out.as_dict())
+    train_policy(
+        phase,
+        policy,
+        examples,
+        questions,
+        SFT(),
+        config,
+        text,
+        session.on_evaluation,
+        **left_out.as_dict(),
+    )

@@ -55,10 +55,14 @@ class SoupConfig(Settings):
 @in_phase("soup")
 def soup(config: SoupConfig, phase: Phase) -> None:
     """Run ``soup``."""
-    named = {str(read_adapter_settings(folder).get("base_model_name_or_path")) for folder in config.adapters}
+    named = {
+        str(read_adapter_settings(folder).get("base_model_name_or_path"))
+        for folder in config.adapters
+    }
     if config.model is None and len(named) > 1:
         raise UserError(
-            f"the adapters name different base models, {', '.join(sorted(named))}; --model says which it is"
+            f"the adapters name different base models, {', '.join(sorted(named))}; --model says"
+            " which it is"
         )
     if config.model is None and named == {"None"}:
         raise UserError("the adapters name no base model; --model says which it is")

@@ -36,7 +36,10 @@ def validate(rewards: np.ndarray, ranks: np.ndarray, questions: Sequence[str]) -
         probability, how often the ranking agrees, and the number of pairs, with the expected calibration error;
         ``rewards``: quantiles and a histogram of the best's and the worst's.
     """
-    assert rewards.shape == ranks.shape and len(rewards) == len(questions), (rewards.shape, ranks.shape)
+    assert rewards.shape == ranks.shape and len(rewards) == len(questions), (
+        rewards.shape,
+        ranks.shape,
+    )
     taken = (ranks > 0).sum(1)
     best_rank = ranks[:, 0]
     worst_rank = ranks[np.arange(len(ranks)), taken - 1]
@@ -45,7 +48,9 @@ def validate(rewards: np.ndarray, ranks: np.ndarray, questions: Sequence[str]) -
     worst = rewards[np.arange(len(rewards)), taken - 1]
     ends = (best - worst).astype(np.float64)
     pairs, tied = preferred_pairs(ranks)
-    differences = np.array([rewards[row, better] - rewards[row, worse] for row, better, worse in pairs], np.float64)
+    differences = np.array(
+        [rewards[row, better] - rewards[row, worse] for row, better, worse in pairs], np.float64
+    )
     figures: dict[str, Any] = {
         "questions": len(set(questions)),
         "pairs": len(ends),
@@ -101,7 +106,9 @@ def _agreement(differences: np.ndarray) -> np.ndarray:
     return (differences > 0) + 0.5 * (differences == 0)
 
 
-def interval(differences: np.ndarray, questions: Sequence[str], level: float = 0.95) -> list[float] | None:
+def interval(
+    differences: np.ndarray, questions: Sequence[str], level: float = 0.95
+) -> list[float] | None:
     """Return a confidence interval of the accuracy; None of a single question, which says nothing of others.
 
     Wilson's, where each question has one pair; otherwise the percentiles of a bootstrap over questions, since
@@ -155,7 +162,9 @@ def calibration(differences: np.ndarray, bins: int = BINS) -> dict[str, Any]:
                 "agreement": float(agreement[in_bin].mean()),
             }
         )
-    error = sum(row["pairs"] * abs(row["probability"] - row["agreement"]) for row in rows) / len(differences)
+    error = sum(row["pairs"] * abs(row["probability"] - row["agreement"]) for row in rows) / len(
+        differences
+    )
     return {"bins": rows, "expected_calibration_error": float(error)}
 
 
@@ -184,8 +193,13 @@ def sentence(figures: dict[str, Any]) -> str:
     """Put the accuracies into one line."""
     parts = [f"{_percent(figures)} on {figures['pairs']} held-out best-worst pairs"]
     if "all_pairs" in figures:
-        parts.append(f"{_percent(figures['all_pairs'])} on all {figures['all_pairs']['pairs']} pairs of them")
-    return f"accuracy {', '.join(parts)}; calibration error {figures['calibration']['expected_calibration_error']:.3f}"
+        parts.append(
+            f"{_percent(figures['all_pairs'])} on all {figures['all_pairs']['pairs']} pairs of them"
+        )
+    return (
+        f"accuracy {', '.join(parts)}; calibration error"
+        f" {figures['calibration']['expected_calibration_error']:.3f}"
+    )
 
 
 def _percent(figures: dict[str, Any]) -> str:

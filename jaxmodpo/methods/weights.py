@@ -8,7 +8,9 @@ from jaxmodpo.config import named_values
 from jaxmodpo.errors import UserError
 
 
-def named_weights(weights: Sequence[float | str], names: Sequence[str], *, primary: bool = False) -> tuple[float, ...]:
+def named_weights(
+    weights: Sequence[float | str], names: Sequence[str], *, primary: bool = False
+) -> tuple[float, ...]:
     """Return weights in the order of their objectives; all of them numbers, or all of them ``NAME=NUMBER``.
 
     Args:
@@ -26,11 +28,15 @@ def named_weights(weights: Sequence[float | str], names: Sequence[str], *, prima
             others = [name for name in given if name not in names[1:]]
             names = [others[0] if len(others) == 1 else names[0], *names[1:]]
         if set(given) != set(names):
-            raise UserError(f"--weights names {', '.join(given)}, but the objectives are {', '.join(names)}")
+            raise UserError(
+                f"--weights names {', '.join(given)}, but the objectives are {', '.join(names)}"
+            )
         try:
             values = tuple(float(given[name]) for name in names)
         except ValueError as error:
-            raise UserError(f"--weights must be numbers; got {' '.join(map(str, weights))}") from error
+            raise UserError(
+                f"--weights must be numbers; got {' '.join(map(str, weights))}"
+            ) from error
     else:
         values = tuple(float(weight) for weight in weights)
     check_weights(values, names)
@@ -46,7 +52,11 @@ def check_weights(weights: Sequence[float], names: Sequence[str]) -> None:
         UserError: another count than ``names``, a negative one, or a sum that is not 1.
     """
     if len(weights) != len(names):
-        raise UserError(f"--weights needs {len(names)} numbers, for {', '.join(names)}; got {len(weights)}")
+        raise UserError(
+            f"--weights needs {len(names)} numbers, for {', '.join(names)}; got {len(weights)}"
+        )
     # Written so that NaN fails too.
     if not (all(weight >= 0 for weight in weights) and abs(sum(weights) - 1) <= 1e-6):
-        raise UserError(f"--weights must be at least 0 and sum to 1; got {' '.join(map(str, weights))}")
+        raise UserError(
+            f"--weights must be at least 0 and sum to 1; got {' '.join(map(str, weights))}"
+        )

@@ -21,7 +21,13 @@ _HARMLESS = frozenset(
     (
         *("peft_version", "auto_mapping", "base_model_name_or_path", "revision", "inference_mode"),
         # These say something only together with another field, which is refused itself.
-        *("megatron_core", "qalora_group_size", "ensure_weight_tying", "runtime_config", "exclude_modules"),
+        *(
+            "megatron_core",
+            "qalora_group_size",
+            "ensure_weight_tying",
+            "runtime_config",
+            "exclude_modules",
+        ),
     )
 )
 
@@ -29,9 +35,10 @@ _HARMLESS = frozenset(
 _PLAIN_STARTS = ("gaussian", "orthogonal", "eva")
 
 _CHANGES_THE_BASE = (
-    "PEFT changes the base's weights when it creates or loads such an adapter, so that it is no plain LoRA of it; "
-    "convert it in PEFT (save_pretrained with path_initial_model_for_weight_conversion, the adapter as it was before "
-    "training) or merge it there (merge_and_unload) and use the merged model"
+    "PEFT changes the base's weights when it creates or loads such an adapter, so that it is no"
+    " plain LoRA of it; convert it in PEFT (save_pretrained with"
+    " path_initial_model_for_weight_conversion, the adapter as it was before training) or merge it"
+    " there (merge_and_unload) and use the merged model"
 )
 
 
@@ -65,7 +72,10 @@ def read_adapter_config(folder: Path) -> LoraConfig:
     """
     settings = read_adapter_settings(folder)
     if settings.get("peft_type") != "LORA":
-        raise UserError(f"{folder} is a PEFT adapter of type {settings.get('peft_type')}; only LORA is supported")
+        raise UserError(
+            f"{folder} is a PEFT adapter of type {settings.get('peft_type')}; only LORA is"
+            " supported"
+        )
     fields = Fields(settings, f"{folder}/adapter_config.json")
     fields.only("peft_type", "LORA")
     fields.only("task_type", "CAUSAL_LM")
@@ -73,7 +83,9 @@ def read_adapter_config(folder: Path) -> LoraConfig:
     fields.only("fan_in_fan_out", False)
     for name in ("rank_pattern", "alpha_pattern"):
         if fields.take(name):
-            raise UserError(f"{fields.source}: {name} is not supported; use one rank and alpha throughout")
+            raise UserError(
+                f"{fields.source}: {name} is not supported; use one rank and alpha throughout"
+            )
     _check_start(fields)
     config = LoraConfig(
         rank=fields.integer("r"),
@@ -90,7 +102,9 @@ def _check_start(fields: Fields) -> None:
     """Refuse an adapter whose initialization took something out of the base's weights."""
     start = fields.take("init_lora_weights", True)
     if not isinstance(start, bool) and start not in _PLAIN_STARTS:
-        raise UserError(f"{fields.source}: init_lora_weights '{start}' is not supported: {_CHANGES_THE_BASE}")
+        raise UserError(
+            f"{fields.source}: init_lora_weights '{start}' is not supported: {_CHANGES_THE_BASE}"
+        )
     # EVA's settings say how A was drawn; with another start they are not EVA's.
     if start == "eva":
         fields.take("eva_config")
@@ -102,13 +116,18 @@ def _check_start(fields: Fields) -> None:
 def _targets(fields: Fields) -> tuple[str, ...]:
     targets = fields.take("target_modules")
     if isinstance(targets, str):
-        raise UserError(f"{fields.source}: target_modules must be a list of projections, not a pattern")
+        raise UserError(
+            f"{fields.source}: target_modules must be a list of projections, not a pattern"
+        )
     if not isinstance(targets, list) or not all(isinstance(name, str) for name in targets):
-        raise UserError(f"{fields.source}: target_modules must be a list of projections, not {targets}")
+        raise UserError(
+            f"{fields.source}: target_modules must be a list of projections, not {targets}"
+        )
     # PEFT may list every layer's module by its full name; a layer left out shows up as a missing tensor.
     names = {name.rsplit(".", 1)[-1] for name in targets}
     if unknown := sorted(names - set(PROJECTIONS)) or ([] if names else ["none"]):
         raise UserError(
-            f"{fields.source}: target_modules must be some of {', '.join(PROJECTIONS)}, not {', '.join(unknown)}"
+            f"{fields.source}: target_modules must be some of {', '.join(PROJECTIONS)}, not"
+            f" {', '.join(unknown)}"
         )
     return tuple(name for name in PROJECTIONS if name in names)

@@ -24,7 +24,11 @@ logger = logging.getLogger(__name__)
 
 
 def save_adapter(
-    folder: Path, adapter: dict[str, Array], config: LoraConfig, model: DecoderConfig, base_model: str
+    folder: Path,
+    adapter: dict[str, Array],
+    config: LoraConfig,
+    model: DecoderConfig,
+    base_model: str,
 ) -> None:
     """Write a PEFT folder, atomically: ``adapter_config.json`` and ``adapter_model.safetensors``."""
     tensors: dict[str, np.ndarray] = {}
@@ -51,7 +55,9 @@ def save_adapter(
         (temporary / "adapter_config.json").write_text(json.dumps(settings, indent=2) + "\n")
 
 
-def load_adapter(folder: Path, model: DecoderConfig, base: Path) -> tuple[LoraConfig, dict[str, Array]]:
+def load_adapter(
+    folder: Path, model: DecoderConfig, base: Path
+) -> tuple[LoraConfig, dict[str, Array]]:
     """Read a PEFT folder for a model of this shape.
 
     Args:
@@ -71,10 +77,13 @@ def load_adapter(folder: Path, model: DecoderConfig, base: Path) -> tuple[LoraCo
     except UserError as error:
         if made_for is None or _same_base(made_for, base):
             raise
-        raise UserError(f"{folder} was trained on {made_for} and does not fit {base}: {error}") from error
+        raise UserError(
+            f"{folder} was trained on {made_for} and does not fit {base}: {error}"
+        ) from error
     if made_for is not None and not _same_base(made_for, base):
         logger.warning(
-            "%s was trained on %s and is used with %s: unless these are the same weights, its numbers mean nothing",
+            "%s was trained on %s and is used with %s: unless these are the same weights, its"
+            " numbers mean nothing",
             folder,
             made_for,
             base,

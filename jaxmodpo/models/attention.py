@@ -85,12 +85,15 @@ class Attention:
         half = jnp.dtype(dtype) in (jnp.dtype(jnp.bfloat16), jnp.dtype(jnp.float16))
         if self.backend == "splash":
             if head_width % _SPLASH_BLOCK:
-                raise UserError(f"splash attention needs a head width that 128 divides; this model's is {head_width}")
+                raise UserError(
+                    "splash attention needs a head width that 128 divides; this model's is"
+                    f" {head_width}"
+                )
             return "splash"
         if self.backend == "cudnn":
             if not half or head_width % 8 or head_width > 128:
                 raise UserError(
-                    f"cuDNN attention needs bfloat16 and a head width that 8 divides, at most 128; "
+                    "cuDNN attention needs bfloat16 and a head width that 8 divides, at most 128; "
                     f"this model has {jnp.dtype(dtype)} and {head_width}"
                 )
             return "cudnn"
@@ -112,8 +115,9 @@ class Attention:
         needed = {"cudnn": ("gpu", "cuda"), "splash": ("tpu",)}.get(self.backend, ())
         if needed and self.platform not in needed and not self.interpret:
             raise UserError(
-                f"--attention {self.backend} needs {'an NVIDIA GPU' if self.backend == 'cudnn' else 'a TPU'}, and this "
-                f"runs on a {self.platform.upper()}; leave it out, or give auto or xla"
+                f"--attention {self.backend} needs"
+                f" {'an NVIDIA GPU' if self.backend == 'cudnn' else 'a TPU'}, and this runs on a"
+                f" {self.platform.upper()}; leave it out, or give auto or xla"
             )
         self.choose(head_width, dtype)
 
@@ -123,18 +127,35 @@ class Attention:
         return jax.default_backend() if self.mesh is None else self.mesh.devices.flat[0].platform
 
     def _splash(
-        self, q_BTHC: Array, k_BTKC: Array, v_BTKC: Array, segments_BT: Array | None, causal: bool, window: int | None
+        self,
+        q_BTHC: Array,
+        k_BTKC: Array,
+        v_BTKC: Array,
+        segments_BT: Array | None,
+        causal: bool,
+        window: int | None,
     ) -> Array:
         batch, time, _, width = q_BTHC.shape
         padding = -time % _SPLASH_BLOCK
         # Added positions are a segment of their own, so that real ones do not see them.
-        segments_BT = jnp.zeros((batch, time), jnp.int32) if segments_BT is None else segments_BT.astype(jnp.int32)
+        segments_BT = (
+            jnp.zeros((batch, time), jnp.int32)
+            if segments_BT is None
+            else segments_BT.astype(jnp.int32)
+        )
         segments_BT = jnp.pad(segments_BT, ((0, 0), (0, padding)), constant_values=-1)
         q_BTHC = (q_BTHC / jnp.sqrt(width).astype(q_BTHC.dtype)).astype(q_BTHC.dtype)
-        q, k, v = (jnp.pad(x, ((0, 0), (0, padding), (0, 0), (0, 0))).swapaxes(1, 2) for x in (q_BTHC, k_BTKC, v_BTKC))
+        q, k, v = (
+            jnp.pad(x, ((0, 0), (0, padding), (0, 0), (0, 0))).swapaxes(1, 2)
+            for x in (q_BTHC, k_BTKC, v_BTKC)
+        )
         shards = 1 if self.mesh is None else self.mesh.shape["tensor"]
         run = functools.partial(
-            _splash_rows, heads=q.shape[1] // shards, causal=causal, window=window, interpret=self.interpret
+            _splash_rows,
+            heads=q.shape[1] // shards,
+            causal=causal,
+            window=window,
+            interpret=self.interpret,
         )
         if self.mesh is not None:
             rows = PartitionSpec(("data", "fsdp"), "tensor", None, None)
@@ -154,7 +175,15 @@ def same_segment(segments_BT: Array) -> Array:
 
 
 def _splash_rows(
-    q: Array, k: Array, v: Array, segments_BT: Array, *, heads: int, causal: bool, window: int | None, interpret: bool
+    q: Array,
+    k: Array,
+    v: Array,
+    segments_BT: Array,
+    *,
+    heads: int,
+    causal: bool,
+    window: int | None,
+    interpret: bool,
 ) -> Array:
     """Run the kernel on each row: ``[B, H, T, C]`` queries, ``[B, K, T, C]`` keys and values."""
     from jax.experimental.pallas.ops.tpu.splash_attention import splash_attention_kernel as kernels
@@ -165,7 +194,9 @@ def _splash_rows(
         mask: masks.Mask = masks.LocalMask((time, time), (window - 1, 0), 0)
     else:
         mask = masks.CausalMask((time, time)) if causal else masks.FullMask((time, time))
-    block = next(size for size in (_SPLASH_LARGEST_BLOCK, 384, 256, _SPLASH_BLOCK) if time % size == 0)
+    block = next(
+        size for size in (_SPLASH_LARGEST_BLOCK, 384, 256, _SPLASH_BLOCK) if time % size == 0
+    )
     sizes = kernels.BlockSizes(
         block_q=block,
         block_kv=block,

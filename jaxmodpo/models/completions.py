@@ -40,12 +40,18 @@ def completion_logps(
 
 
 def _padded_completion_logps(
-    model: Decoder, batch: Mapping[str, Array], dropout_key: Array | None, remat: Remat, chunk: int | None
+    model: Decoder,
+    batch: Mapping[str, Array],
+    dropout_key: Array | None,
+    remat: Remat,
+    chunk: int | None,
 ) -> tuple[Array, Array]:
     """Score a batch whose ``tokens`` ``[P, S, T]`` hold one sequence a row."""
     rows, sequences, time = batch["tokens"].shape
     flat_tokens = batch["tokens"].reshape(rows * sequences, time)
-    logps = model.token_logps(flat_tokens, dropout_key, remat=remat, chunk=chunk).reshape(rows, sequences, time)
+    logps = model.token_logps(flat_tokens, dropout_key, remat=remat, chunk=chunk).reshape(
+        rows, sequences, time
+    )
     positions = jnp.arange(time)
     after_prompt = positions >= batch["prompt_lengths"][..., None]
     before_padding = positions < batch["lengths"][..., None]
@@ -55,7 +61,11 @@ def _padded_completion_logps(
 
 
 def _packed_completion_logps(
-    model: Decoder, batch: Mapping[str, Array], dropout_key: Array | None, remat: Remat, chunk: int | None
+    model: Decoder,
+    batch: Mapping[str, Array],
+    dropout_key: Array | None,
+    remat: Remat,
+    chunk: int | None,
 ) -> tuple[Array, Array]:
     """Score a batch whose rows hold several sequences end to end, told apart by their segments."""
     logps = model.token_logps(
@@ -72,7 +82,9 @@ def _packed_completion_logps(
     sums = jnp.sum(jnp.where(in_completion, logps[..., None], 0.0), axis=1)
     counts = jnp.sum(in_completion, axis=1, dtype=jnp.float32)
     # An example's sequences may lie in rows of other devices than its own, so that every device gets all sums.
-    both = constrain(jnp.stack([sums, counts]), model.attention.mesh, None, None, None).reshape(2, -1)
+    both = constrain(jnp.stack([sums, counts]), model.attention.mesh, None, None, None).reshape(
+        2, -1
+    )
     return both[0][batch["places"]], both[1][batch["places"]]
 
 

@@ -43,7 +43,9 @@ def parameter_table(config: DecoderConfig) -> dict[str, Spec]:
         )
 
     def norm(name: str) -> Spec:
-        return Spec((layers, width), ("layers", None), f"model.layers.{{layer}}.{name}.weight", "ones")
+        return Spec(
+            (layers, width), ("layers", None), f"model.layers.{{layer}}.{name}.weight", "ones"
+        )
 
     table = {
         "embed": Spec((config.vocab_size, width), ("vocab", "embed"), "model.embed_tokens.weight"),
@@ -59,7 +61,9 @@ def parameter_table(config: DecoderConfig) -> dict[str, Spec]:
         "norm": Spec((width,), (None,), "model.norm.weight", "ones"),
     }
     if not config.tie_word_embeddings:
-        table["unembed"] = Spec((width, config.vocab_size), ("embed", "vocab"), "lm_head.weight", transposed=True)
+        table["unembed"] = Spec(
+            (width, config.vocab_size), ("embed", "vocab"), "lm_head.weight", transposed=True
+        )
     return table
 
 
@@ -138,8 +142,12 @@ class Decoder(nnx.Module):
             def attend(q_BTHC: Array, k_BTKC: Array, v_BTKC: Array) -> Array:
                 window = self.config.sliding_window
                 q_BTHC = constrain(q_BTHC, mesh, "batch", None, "heads", None)
-                k_BTKC, v_BTKC = (constrain(x, mesh, "batch", None, "kv_heads", None) for x in (k_BTKC, v_BTKC))
-                return self.attention(q_BTHC, k_BTKC, v_BTKC, causal=True, window=window, segments_BT=segments_BT)
+                k_BTKC, v_BTKC = (
+                    constrain(x, mesh, "batch", None, "kv_heads", None) for x in (k_BTKC, v_BTKC)
+                )
+                return self.attention(
+                    q_BTHC, k_BTKC, v_BTKC, causal=True, window=window, segments_BT=segments_BT
+                )
 
             x_BTD = self._layer(x_BTD, weights, rotation, attend, dropout)
             return constrain(x_BTD, mesh, "batch", None, None), None
@@ -147,7 +155,9 @@ class Decoder(nnx.Module):
         body = rematerialized(block, remat)
         depth = self.config.num_hidden_layers
         # Unrolling a few layers makes a CPU a fifth faster; a deep model would only compile longer.
-        x_BTD, _ = jax.lax.scan(body, x_BTD, (layers, jnp.arange(depth)), unroll=depth if depth <= 4 else 1)
+        x_BTD, _ = jax.lax.scan(
+            body, x_BTD, (layers, jnp.arange(depth)), unroll=depth if depth <= 4 else 1
+        )
         return _rms_norm(x_BTD, base["norm"], self.config.rms_norm_eps)
 
     def logits(self, hidden_BTD: Array) -> Array:
@@ -156,7 +166,11 @@ class Decoder(nnx.Module):
 
     def unembedding(self) -> Array:
         """The matrix ``[D, V]`` from hidden states to logits."""
-        return self.base["embed"][...].T if self.config.tie_word_embeddings else self.base["unembed"][...]
+        return (
+            self.base["embed"][...].T
+            if self.config.tie_word_embeddings
+            else self.base["unembed"][...]
+        )
 
     def token_logps(
         self,
@@ -233,18 +247,26 @@ class Decoder(nnx.Module):
                 keys = cache.keys.at[number, rows_B1, positions_BT].set(k_BTKC)
                 values = cache.values.at[number, rows_B1, positions_BT].set(v_BTKC)
                 updated.append(Cache(keys, values))
-                return jax.nn.dot_product_attention(q_BTHC, keys[number], values[number], mask=visible_BTS[:, None])
+                return jax.nn.dot_product_attention(
+                    q_BTHC, keys[number], values[number], mask=visible_BTS[:, None]
+                )
 
             x_BTD = self._layer(x_BTD, weights, rotation, attend, None)
             return (x_BTD, updated[0]), None
 
-        (x_BTD, cache), _ = jax.lax.scan(block, (x_BTD, cache), (layers, jnp.arange(self.config.num_hidden_layers)))
+        (x_BTD, cache), _ = jax.lax.scan(
+            block, (x_BTD, cache), (layers, jnp.arange(self.config.num_hidden_layers))
+        )
         return _rms_norm(x_BTD, base["norm"], self.config.rms_norm_eps), cache
 
     def _parameters(self) -> tuple[dict[str, Array], dict[str, Array]]:
         """Return the arrays outside the stack, and those inside it (base and adapter in one tree)."""
         arrays = {name: variable[...] for name, variable in self.base.items()}
-        layers = {name.removeprefix("layers."): a for name, a in arrays.items() if name.startswith("layers.")}
+        layers = {
+            name.removeprefix("layers."): a
+            for name, a in arrays.items()
+            if name.startswith("layers.")
+        }
         layers |= {name: variable[...] for name, variable in self.adapter.items()}
         return arrays, layers
 
@@ -253,13 +275,17 @@ class Decoder(nnx.Module):
             return None
         return self.lora.dropout, jax.random.fold_in(key, layer)
 
-    def _layer(self, x_BTD: Array, weights: dict[str, Array], rotation: Any, attend: Any, dropout: Any) -> Array:
+    def _layer(
+        self, x_BTD: Array, weights: dict[str, Array], rotation: Any, attend: Any, dropout: Any
+    ) -> Array:
         """One decoder layer; ``attend`` maps rotated queries, keys and values to ``[B, T, H, C]``."""
         config = self.config
         scale = self.lora.scale if self.lora else 0.0
 
         def project(x: Array, name: str) -> Array:
-            return quantized.matmul(x, weights, name) + lora_module.apply(x, weights, name, scale, dropout)
+            return quantized.matmul(x, weights, name) + lora_module.apply(
+                x, weights, name, scale, dropout
+            )
 
         h_BTD = _rms_norm(x_BTD, weights["input_norm"], config.rms_norm_eps)
         q_BTHC = _heads(project(h_BTD, "q_proj"), config.num_attention_heads)
@@ -284,7 +310,9 @@ def _heads(x: Array, heads: int) -> Array:
 
 def _rotation(config: DecoderConfig, positions_BT: Array) -> tuple[Array, Array]:
     """Cosines and sines of the rotary angles, ``[B, T, 1, C/2]`` float32."""
-    angles = positions_BT[..., None, None].astype(jnp.float32) * config.rope.frequencies(config.head_dim)
+    angles = positions_BT[..., None, None].astype(jnp.float32) * config.rope.frequencies(
+        config.head_dim
+    )
     return jnp.cos(angles), jnp.sin(angles)
 
 
@@ -292,4 +320,6 @@ def _rotate(x: Array, rotation: tuple[Array, Array]) -> Array:
     """Rotate the two halves of each head against each other (the Hugging Face layout of the weights)."""
     cos, sin = rotation
     first, second = jnp.split(x.astype(jnp.float32), 2, axis=-1)
-    return jnp.concatenate([first * cos - second * sin, second * cos + first * sin], axis=-1).astype(x.dtype)
+    return jnp.concatenate(
+        [first * cos - second * sin, second * cos + first * sin], axis=-1
+    ).astype(x.dtype)

@@ -31,17 +31,42 @@ _ROPE_FIELDS = {
 # What `config.json` may say besides without changing the forward pass in evaluation.
 _HARMLESS = frozenset(
     (
-        *("architectures", "model_type", "transformers_version", "unsloth_fixed", "unsloth_version"),
+        *(
+            "architectures",
+            "model_type",
+            "transformers_version",
+            "unsloth_fixed",
+            "unsloth_version",
+        ),
         *("bos_token_id", "eos_token_id", "pad_token_id", "id2label", "label2id", "problem_type"),
         *("dtype", "torch_dtype", "initializer_range", "attention_dropout", "pretraining_tp"),
         *("output_attentions", "output_hidden_states", "return_dict", "use_cache"),
-        *("chunk_size_feed_forward", "is_encoder_decoder", "tokenizer_class", "max_sequence_length"),
+        *(
+            "chunk_size_feed_forward",
+            "is_encoder_decoder",
+            "tokenizer_class",
+            "max_sequence_length",
+        ),
         # Of other programs, of how the model was trained, and of its tokenizer.
         *("is_llama_config", "transformers.js_config", "neftune_noise_alpha", "model_max_length"),
         # Settings of sampling, which early files keep here and which commands here take as flags.
-        *("do_sample", "temperature", "top_k", "top_p", "typical_p", "num_beams", "num_beam_groups", "early_stopping"),
+        *(
+            "do_sample",
+            "temperature",
+            "top_k",
+            "top_p",
+            "typical_p",
+            "num_beams",
+            "num_beam_groups",
+            "early_stopping",
+        ),
         *("max_length", "min_length", "length_penalty", "repetition_penalty", "diversity_penalty"),
-        *("no_repeat_ngram_size", "encoder_no_repeat_ngram_size", "num_return_sequences", "remove_invalid_values"),
+        *(
+            "no_repeat_ngram_size",
+            "encoder_no_repeat_ngram_size",
+            "num_return_sequences",
+            "remove_invalid_values",
+        ),
     )
 )
 
@@ -79,7 +104,9 @@ class Rope:
         older_type = rope.pop("type", "default")
         kind = rope.pop("rope_type", older_type)
         if not isinstance(kind, str) or kind not in _ROPE_FIELDS:
-            raise UserError(f"{source}: rope_type '{kind}' is not supported; only {', '.join(_ROPE_FIELDS)} are")
+            raise UserError(
+                f"{source}: rope_type '{kind}' is not supported; only {', '.join(_ROPE_FIELDS)} are"
+            )
         _check_rope_fields(rope, kind, source)
         if kind == "default":
             return cls(float(theta))
@@ -87,7 +114,9 @@ class Rope:
             return cls(float(theta), float(rope["factor"]))
         factor, low, high, length = (rope[name] for name in _ROPE_FIELDS[kind])
         if low >= high:
-            raise UserError(f"{source}: low_freq_factor {low} must be less than high_freq_factor {high}")
+            raise UserError(
+                f"{source}: low_freq_factor {low} must be less than high_freq_factor {high}"
+            )
         return cls(float(theta), float(factor), float(low), float(high), int(length))
 
     def frequencies(self, head_width: int) -> np.ndarray:
@@ -109,25 +138,36 @@ def _rope_parameters(settings: Mapping[str, Any], source: str) -> dict[str, Any]
         if parameters is not None and not isinstance(parameters, Mapping):
             raise UserError(f"{source}: {name} must be a mapping, not {shown(parameters)}")
     if newer and older and newer != older:
-        raise UserError(f"{source}: rope_parameters and rope_scaling disagree; remove the one that does not hold")
+        raise UserError(
+            f"{source}: rope_parameters and rope_scaling disagree; remove the one that does not"
+            " hold"
+        )
     return dict(newer or older or {})
 
 
 def _rope_theta(outside: Any, inside: Any, source: str) -> Any:
     """Return θ as it stands beside the rotary parameters or inside them; 10,000 where it stands nowhere."""
     if outside is not None and inside is not None and outside != inside:
-        raise UserError(f"{source}: rope_theta is {outside}, and {inside} in the rotary parameters; remove one")
+        raise UserError(
+            f"{source}: rope_theta is {outside}, and {inside} in the rotary parameters; remove one"
+        )
     theta = outside if inside is None else inside
     return 10_000.0 if theta is None else theta
 
 
 def _check_rope_fields(rope: Mapping[str, Any], kind: str, source: str) -> None:
     """Refuse rotary parameters that lack a field of their kind, or have one of another."""
-    unknown = [name for name, value in rope.items() if name not in _ROPE_FIELDS[kind] and value is not None]
+    unknown = [
+        name for name, value in rope.items() if name not in _ROPE_FIELDS[kind] and value is not None
+    ]
     missing = [name for name in _ROPE_FIELDS[kind] if rope.get(name) is None]
-    problems = [f"'{name}' is not supported" for name in unknown] + [f"'{name}' is missing" for name in missing]
+    problems = [f"'{name}' is not supported" for name in unknown] + [
+        f"'{name}' is missing" for name in missing
+    ]
     if problems:
-        raise UserError(f"{source}: in the rotary parameters of type '{kind}', {' and '.join(problems)}")
+        raise UserError(
+            f"{source}: in the rotary parameters of type '{kind}', {' and '.join(problems)}"
+        )
 
 
 @dataclass(frozen=True)
@@ -153,48 +193,71 @@ class DecoderConfig:
 
         Absent fields have the defaults of the architecture's class in transformers.
         """
-        fields = Fields({name: value for name, value in settings.items() if not name.startswith("_")}, source)
+        fields = Fields(
+            {name: value for name, value in settings.items() if not name.startswith("_")}, source
+        )
         kind = _model_type(fields, source)
         heads = fields.integer("num_attention_heads")
         width = fields.integer("hidden_size", least=1)
         if width < heads:
-            raise UserError(f"{source}: hidden_size {width} is less than the {heads} attention heads")
+            raise UserError(
+                f"{source}: hidden_size {width} is less than the {heads} attention heads"
+            )
         layers = fields.integer("num_hidden_layers", most=MOST_LAYERS)
         # A field that is present and null switches the window off; an absent one means Mistral's default.
         window = None
-        if kind == "mistral" and (not fields.has("sliding_window") or settings["sliding_window"] is not None):
+        if kind == "mistral" and (
+            not fields.has("sliding_window") or settings["sliding_window"] is not None
+        ):
             # A window of 0 would hide every token from itself, which no model means.
             window = fields.integer("sliding_window", 4096)
-        if kind == "mistral" and fields.has("num_key_value_heads") and settings["num_key_value_heads"] is None:
+        if (
+            kind == "mistral"
+            and fields.has("num_key_value_heads")
+            and settings["num_key_value_heads"] is None
+        ):
             # Absent means 8, Mistral's default; transformers does not load a Mistral where it is null.
-            raise UserError(f"{source}: num_key_value_heads is null; give the number of key-value heads")
+            raise UserError(
+                f"{source}: num_key_value_heads is null; give the number of key-value heads"
+            )
         fields.only("hidden_act", "silu")
         fields.only("attention_bias", False)
         fields.only("mlp_bias", False)
         fields.only("rope_interleaved", False)
-        fields.only("layer_types", ["full_attention" if window is None else "sliding_attention"] * layers)
-        rope = Rope.from_mapping({k: fields.take(k) for k in ("rope_parameters", "rope_scaling", "rope_theta")}, source)
+        fields.only(
+            "layer_types", ["full_attention" if window is None else "sliding_attention"] * layers
+        )
+        rope = Rope.from_mapping(
+            {k: fields.take(k) for k in ("rope_parameters", "rope_scaling", "rope_theta")}, source
+        )
         config = cls(
             vocab_size=fields.integer("vocab_size"),
             hidden_size=width,
             intermediate_size=fields.integer("intermediate_size"),
             num_hidden_layers=layers,
             num_attention_heads=heads,
-            num_key_value_heads=fields.integer("num_key_value_heads", 8 if kind == "mistral" else heads),
+            num_key_value_heads=fields.integer(
+                "num_key_value_heads", 8 if kind == "mistral" else heads
+            ),
             head_dim=fields.integer("head_dim", width // heads),
             rms_norm_eps=fields.number("rms_norm_eps", 1e-6, above=0),
             rope=rope,
             sliding_window=window,
-            max_position_embeddings=fields.integer("max_position_embeddings", 131_072 if kind == "mistral" else 2048),
+            max_position_embeddings=fields.integer(
+                "max_position_embeddings", 131_072 if kind == "mistral" else 2048
+            ),
             tie_word_embeddings=fields.boolean("tie_word_embeddings", False),
         )
         fields.refuse_rest(_HARMLESS)
         if heads % config.num_key_value_heads:
             raise UserError(
-                f"{source}: {config.num_key_value_heads} key-value heads do not divide {heads} attention heads"
+                f"{source}: {config.num_key_value_heads} key-value heads do not divide {heads}"
+                " attention heads"
             )
         if config.head_dim % 2:
-            raise UserError(f"{source}: head_dim is {config.head_dim}, and rotary positions need an even one")
+            raise UserError(
+                f"{source}: head_dim is {config.head_dim}, and rotary positions need an even one"
+            )
         return config
 
 
@@ -203,10 +266,13 @@ def _model_type(fields: Fields, source: str) -> str:
     kind = fields.take("model_type")
     if not isinstance(kind, str) or kind not in ARCHITECTURES:
         raise UserError(
-            f"{source}: model_type '{kind}' is not supported; a policy must be one of {', '.join(ARCHITECTURES)}"
+            f"{source}: model_type '{kind}' is not supported; a policy must be one of"
+            f" {', '.join(ARCHITECTURES)}"
         )
     architectures = fields.take("architectures") or [ARCHITECTURES[kind]]
     if architectures != [ARCHITECTURES[kind]]:
         listed = architectures if isinstance(architectures, list) else [architectures]
-        raise UserError(f"{source}: the architecture {', '.join(map(str, listed))} is not supported as a policy")
+        raise UserError(
+            f"{source}: the architecture {', '.join(map(str, listed))} is not supported as a policy"
+        )
     return kind

@@ -71,7 +71,11 @@ def export(config: ExportConfig, phase: Phase) -> None:
             write_json(folder / "config.json", settings | {"tie_word_embeddings": False})
         total, places = 0, {}
         for number, keys in enumerate(shards, 1):
-            name = "model.safetensors" if len(shards) == 1 else f"model-{number:05d}-of-{len(shards):05d}.safetensors"
+            name = (
+                "model.safetensors"
+                if len(shards) == 1
+                else f"model-{number:05d}-of-{len(shards):05d}.safetensors"
+            )
             tensors = {key: deltas.merged(key) for key in keys}
             save_tensors(tensors, folder / name)
             total += sum(tensor.nbytes for tensor in tensors.values())
@@ -116,8 +120,8 @@ class _Deltas:
             merged = (weight.astype(np.float32) + self.scale * (a @ b).T).astype(weight.dtype)
         if not np.isfinite(merged.astype(np.float32)).all():
             raise UserError(
-                f"{self.files[key]}: {key} with the adapter added has values that {weight.dtype} cannot hold; save the "
-                "base model as bfloat16 or float32 first"
+                f"{self.files[key]}: {key} with the adapter added has values that {weight.dtype}"
+                " cannot hold; save the base model as bfloat16 or float32 first"
             )
         return merged
 
@@ -142,4 +146,8 @@ def _plan(found: Located, limit: int) -> list[list[str]]:
 
 def _settings_files(folder: Path) -> list[Path]:
     folder = local_folder(folder)
-    return [folder / name for name in ("config.json", "generation_config.json") if (folder / name).is_file()]
+    return [
+        folder / name
+        for name in ("config.json", "generation_config.json")
+        if (folder / name).is_file()
+    ]

@@ -71,7 +71,9 @@ def read_end_tokens(folder: Path, tokenizer_end: int) -> tuple[int, ...]:
     ids = listed if isinstance(listed, list) else [] if listed is None else [listed]
     for number in ids:
         if isinstance(number, bool) or not isinstance(number, int) or number < 0:
-            raise UserError(f"{path}: eos_token_id must be an id or a list of ids, not {json.dumps(listed)}")
+            raise UserError(
+                f"{path}: eos_token_id must be an id or a list of ids, not {json.dumps(listed)}"
+            )
     return tuple(dict.fromkeys([tokenizer_end, *ids]))
 
 
@@ -88,14 +90,21 @@ def tensor_files(folder: Path, weights_name: str = "model") -> dict[str, Path]:
     placed: dict[str, str] = {}
     if index.is_file() and single.is_file() and not _lists(index, single.name):
         # transformers reads the single file too, but which of the two somebody meant is not known.
-        raise UserError(f"{folder} holds both {single.name} and {index.name}, which speaks of other files; remove one")
+        raise UserError(
+            f"{folder} holds both {single.name} and {index.name}, which speaks of other files;"
+            " remove one"
+        )
     if index.is_file():
         content = read_json(index)
         listed = content.get("weight_map") if isinstance(content, dict) else None
-        if not isinstance(listed, dict) or not all(isinstance(name, str) for name in listed.values()):
+        if not isinstance(listed, dict) or not all(
+            isinstance(name, str) for name in listed.values()
+        ):
             raise UserError(f"{index} has no weight_map from tensors to files")
         placed = listed
-        if elsewhere := sorted(name for name in placed.values() if Path(name).name != name or len(name) > 255):
+        if elsewhere := sorted(
+            name for name in placed.values() if Path(name).name != name or len(name) > 255
+        ):
             raise UserError(f"{index} names a file outside its folder: {elsewhere[0][:80]}")
         paths = [folder / name for name in sorted(set(placed.values()))]
     else:
@@ -104,14 +113,20 @@ def tensor_files(folder: Path, weights_name: str = "model") -> dict[str, Path]:
     problems: list[str] = []
     for path in paths:
         if not path.is_file():
-            pickled = any(folder.glob("*.bin")) or any(folder.glob("*.pt")) or any(folder.glob("*.pth"))
-            hint = "; pickle files are never loaded: convert to safetensors first" if pickled else ""
+            pickled = (
+                any(folder.glob("*.bin")) or any(folder.glob("*.pt")) or any(folder.glob("*.pth"))
+            )
+            hint = (
+                "; pickle files are never loaded: convert to safetensors first" if pickled else ""
+            )
             raise UserError(f"{folder} has no {path.name}{hint}")
         try:
             with safe_open(path, framework="numpy") as file:
                 for name in file.keys():  # noqa: SIM118 (not a mapping)
                     if name in found:
-                        problems.append(f"the tensor {name} is in both {found[name].name} and {path.name}")
+                        problems.append(
+                            f"the tensor {name} is in both {found[name].name} and {path.name}"
+                        )
                     found[name] = path
         except SafetensorError as error:
             raise UserError(f"{path} is corrupt or truncated: {error}") from error
@@ -190,7 +205,9 @@ def locate(
             if (size := tuple(tensor.get_shape())) != shape:
                 problems.append(f"{key} has shape {list(size)}, not {list(shape)}")
             elif tensor.get_dtype() not in _FLOATS:
-                problems.append(f"{key} has type {tensor.get_dtype()}, not one of {', '.join(_FLOATS)}")
+                problems.append(
+                    f"{key} has type {tensor.get_dtype()}, not one of {', '.join(_FLOATS)}"
+                )
         found.present[name] = spec
     problems += [
         f"unexpected {key}"
@@ -198,7 +215,9 @@ def locate(
         if key not in wanted and not key.endswith(_IGNORED) and not key.startswith(ignored_prefixes)
     ]
     if problems:
-        raise UserError(f"{folder} does not fit the model its config.json describes: {_some(problems)}")
+        raise UserError(
+            f"{folder} does not fit the model its config.json describes: {_some(problems)}"
+        )
     return found
 
 
@@ -232,8 +251,16 @@ def load_parameters(
     Raises:
         UserError: missing, unexpected or misshapen tensors, or some with NaN or infinity, all named in one message.
     """
-    found = locate(folder, table, weights_name=weights_name, optional=optional, ignored_prefixes=ignored_prefixes)
-    opened = {path: safe_open(path, framework="numpy") for path in sorted(set(found.files.values()))}
+    found = locate(
+        folder,
+        table,
+        weights_name=weights_name,
+        optional=optional,
+        ignored_prefixes=ignored_prefixes,
+    )
+    opened = {
+        path: safe_open(path, framework="numpy") for path in sorted(set(found.files.values()))
+    }
     present = found.present
     stored = stored_table(present, base_dtype or "float32")
     default = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
@@ -241,11 +268,19 @@ def load_parameters(
     finite: dict[str, Array] = {}
     for name, spec in present.items():
         # The arrays this parameter is stored as: itself, or its quantized parts.
-        parts = {n: s for n, s in stored.items() if n == name or (n.startswith(f"{name}.") and n not in present)}
+        parts = {
+            n: s
+            for n, s in stored.items()
+            if n == name or (n.startswith(f"{name}.") and n not in present)
+        }
         places = {n: (shardings or {}).get(n, default) for n in parts}
-        encode = _encoder(spec, base_dtype if name not in parts else None, dtype, tuple(places.items()))
+        encode = _encoder(
+            spec, base_dtype if name not in parts else None, dtype, tuple(places.items())
+        )
         source = _in_file(places[name if name in parts else f"{name}.codes"], spec)
-        stacks = _stacks(tuple((n, s.shape, s.dtype or dtype) for n, s in parts.items()), tuple(places.items()))
+        stacks = _stacks(
+            tuple((n, s.shape, s.dtype or dtype) for n, s in parts.items()), tuple(places.items())
+        )
         arrays = stacks() if spec.layers else {}
         for layer, key in enumerate(found.keys(spec)):
             # Waiting here is what bounds the host's memory: reading would run ahead of the devices.
@@ -255,7 +290,8 @@ def load_parameters(
     # The flags are fetched together at the end: each is the outcome of work that was waited for already.
     if broken := [key for key, flag in finite.items() if not flag]:
         raise UserError(
-            f"{folder} holds NaN or infinity, so that nothing computed from it has a meaning: {_some(broken)}"
+            f"{folder} holds NaN or infinity, so that nothing computed from it has a meaning:"
+            f" {_some(broken)}"
         )
     return loaded
 
@@ -280,29 +316,43 @@ def _in_file(sharding: Sharding, spec: Spec) -> Sharding:
 
 
 @functools.lru_cache(maxsize=256)
-def _stacks(shapes: tuple[tuple[str, tuple[int, ...], Any], ...], places: tuple[tuple[str, Sharding], ...]) -> Any:
+def _stacks(
+    shapes: tuple[tuple[str, tuple[int, ...], Any], ...], places: tuple[tuple[str, Sharding], ...]
+) -> Any:
     """Return the jitted function that makes the stacks, of zeros, which nobody else holds."""
-    return jax.jit(lambda: {name: jnp.zeros(shape, dtype) for name, shape, dtype in shapes}, out_shardings=dict(places))
+    return jax.jit(
+        lambda: {name: jnp.zeros(shape, dtype) for name, shape, dtype in shapes},
+        out_shardings=dict(places),
+    )
 
 
 @functools.lru_cache(maxsize=256)
-def _encoder(spec: Spec, base_dtype: BaseDtype | None, dtype: Any, places: tuple[tuple[str, Sharding], ...]) -> Any:
+def _encoder(
+    spec: Spec, base_dtype: BaseDtype | None, dtype: Any, places: tuple[tuple[str, Sharding], ...]
+) -> Any:
     """Return the jitted function that sets one tensor into its (donated) stack, or makes its array.
 
     It also says whether every number of the tensor is finite, since the tensor is at hand here and read only once.
     """
     name = places[0][0] if base_dtype is None else places[0][0].rsplit(".", 1)[0]
 
-    def encode(arrays: dict[str, Array], tensor: Array, layer: Array) -> tuple[dict[str, Array], Array]:
+    def encode(
+        arrays: dict[str, Array], tensor: Array, layer: Array
+    ) -> tuple[dict[str, Array], Array]:
         finite = jnp.isfinite(tensor).all()
         tensor = tensor.T if spec.transposed else tensor
         if base_dtype is None:
             parts = {name: tensor.astype(dtype)}
         else:
-            parts = {f"{name}.{part}": array for part, array in quantize(tensor, base_dtype).items()}
+            parts = {
+                f"{name}.{part}": array for part, array in quantize(tensor, base_dtype).items()
+            }
         if not spec.layers:
             return parts, finite
-        stacks = {n: jax.lax.dynamic_update_index_in_dim(arrays[n], part, layer, 0) for n, part in parts.items()}
+        stacks = {
+            n: jax.lax.dynamic_update_index_in_dim(arrays[n], part, layer, 0)
+            for n, part in parts.items()
+        }
         return stacks, finite
 
     return jax.jit(encode, donate_argnums=0, out_shardings=(dict(places), None))
@@ -337,7 +387,9 @@ def save_model(
             tensors[key] = np.ascontiguousarray(part.T if spec.transposed else part)
     with atomic_directory(folder) as temporary:
         save_tensors(tensors, temporary / "model.safetensors")
-        (temporary / "config.json").write_text(json.dumps(dict(config), indent=2, sort_keys=True) + "\n")
+        (temporary / "config.json").write_text(
+            json.dumps(dict(config), indent=2, sort_keys=True) + "\n"
+        )
         if tokenizer_from is not None:
             copy_tokenizer(tokenizer_from, temporary)
 
@@ -355,7 +407,10 @@ def copy_tokenizer(folder: Path, target: Path) -> None:
         "added_tokens.json",
     )
     folder = local_folder(folder)
-    templates = [path.relative_to(folder) for path in sorted((folder / "additional_chat_templates").glob("*.jinja"))]
+    templates = [
+        path.relative_to(folder)
+        for path in sorted((folder / "additional_chat_templates").glob("*.jinja"))
+    ]
     for name in [*map(Path, names), *templates]:
         if (folder / name).is_file():
             (target / name).parent.mkdir(exist_ok=True)
@@ -375,8 +430,8 @@ def read_decoder_config(folder: Path) -> DecoderConfig:
     config = DecoderConfig.from_mapping(read_model_config(folder), f"{folder}/config.json")
     if config.tie_word_embeddings and _has_own_head(folder):
         logger.warning(
-            "%s/config.json says tie_word_embeddings, but lm_head.weight differs from the embeddings: it is used, "
-            "as transformers does",
+            "%s/config.json says tie_word_embeddings, but lm_head.weight differs from the"
+            " embeddings: it is used, as transformers does",
             folder,
         )
         return dataclasses.replace(config, tie_word_embeddings=False)
@@ -397,10 +452,16 @@ def _has_own_head(folder: Path) -> bool:
         with safe_open(files[name], framework="numpy") as file:
             arrays.append(file.get_tensor(name))
     head, embeddings = arrays
-    return head.shape != embeddings.shape or head.dtype != embeddings.dtype or head.tobytes() != embeddings.tobytes()
+    return (
+        head.shape != embeddings.shape
+        or head.dtype != embeddings.dtype
+        or head.tobytes() != embeddings.tobytes()
+    )
 
 
-def load_decoder(folder: Path, base_dtype: BaseDtype = "bfloat16", shardings_for: Any | None = None) -> Decoder:
+def load_decoder(
+    folder: Path, base_dtype: BaseDtype = "bfloat16", shardings_for: Any | None = None
+) -> Decoder:
     """Load a Mistral or Llama model from a Hugging Face folder, without an adapter.
 
     Args:
@@ -425,7 +486,13 @@ def load_decoder(folder: Path, base_dtype: BaseDtype = "bfloat16", shardings_for
     return Decoder(config, base)
 
 
-def save_decoder(folder: Path, model: Decoder, config: Mapping[str, Any], tokenizer_from: Path | None = None) -> None:
+def save_decoder(
+    folder: Path, model: Decoder, config: Mapping[str, Any], tokenizer_from: Path | None = None
+) -> None:
     """Write a model's base weights; ``config`` is the ``config.json`` to go with them."""
-    arrays = {name: variable[...] for name, variable in model.base.items() if isinstance(variable, BaseParam)}
+    arrays = {
+        name: variable[...]
+        for name, variable in model.base.items()
+        if isinstance(variable, BaseParam)
+    }
     save_model(folder, config, parameter_table(model.config), arrays, tokenizer_from)

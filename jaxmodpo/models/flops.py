@@ -24,7 +24,9 @@ def forward(config: DecoderConfig, lora: LoraConfig | None, lengths: np.ndarray)
     return float(np.sum(lengths)) * (base + adapter) + attention(config, lengths)
 
 
-def training(config: DecoderConfig, lora: LoraConfig, lengths: np.ndarray, reference_in_step: bool = False) -> float:
+def training(
+    config: DecoderConfig, lora: LoraConfig, lengths: np.ndarray, reference_in_step: bool = False
+) -> float:
     """Return the operations of an adapter's forward and backward pass over sequences of these lengths.
 
     Backward: as many as forward for the frozen base, twice as many for the adapter (weights and
@@ -48,16 +50,20 @@ def recomputed(config: DecoderConfig, lora: LoraConfig, lengths: np.ndarray, rem
         return 0.0
     base, adapter = per_token(config, lora)
     layers = base - 2.0 * config.hidden_size * config.vocab_size + adapter
-    return (float(np.sum(lengths)) * layers if remat == "full" else 0.0) + attention(config, lengths)
+    return (float(np.sum(lengths)) * layers if remat == "full" else 0.0) + attention(
+        config, lengths
+    )
 
 
 def encoder_forward(config: RobertaConfig, lengths: np.ndarray) -> float:
     """Return the operations of an encoder's forward pass; its training needs three times as many."""
     sizes = np.asarray(lengths, np.float64).ravel()
-    matrices = sum(float(np.prod(spec.shape)) for spec in encoder_table(config).values() if is_projection(spec))
-    return 2 * matrices * float(sizes.sum()) + 4.0 * config.num_hidden_layers * config.hidden_size * float(
-        (sizes**2).sum()
+    matrices = sum(
+        float(np.prod(spec.shape)) for spec in encoder_table(config).values() if is_projection(spec)
     )
+    return 2 * matrices * float(
+        sizes.sum()
+    ) + 4.0 * config.num_hidden_layers * config.hidden_size * float((sizes**2).sum())
 
 
 def per_token(config: DecoderConfig, lora: LoraConfig | None) -> tuple[float, float]:
@@ -81,10 +87,19 @@ def attention(config: DecoderConfig, lengths: np.ndarray) -> float:
     if config.sliding_window is not None:
         beyond = np.maximum(sizes - config.sliding_window, 0.0)
         seen = seen - beyond * (beyond + 1) / 2
-    return 4.0 * config.num_hidden_layers * config.num_attention_heads * config.head_dim * float(seen.sum())
+    return (
+        4.0
+        * config.num_hidden_layers
+        * config.num_attention_heads
+        * config.head_dim
+        * float(seen.sum())
+    )
 
 
 def token_cost(config: DecoderConfig, row_length: int) -> float:
     """Return a token's forward operations in a row of this length, in which attention looks at every position."""
     base, _ = per_token(config, None)
-    return base + 4.0 * config.num_hidden_layers * config.num_attention_heads * config.head_dim * row_length
+    return (
+        base
+        + 4.0 * config.num_hidden_layers * config.num_attention_heads * config.head_dim * row_length
+    )

@@ -18,7 +18,9 @@ def token_logps(hidden_BTD: Array, unembedding_DV: Array, targets_BT: Array) -> 
     return _chosen(logits_BTV, targets_BT) - jax.nn.logsumexp(logits_BTV, axis=-1)
 
 
-def chunked_token_logps(hidden_BTD: Array, unembedding_DV: Array, targets_BT: Array, chunk: int) -> Array:
+def chunked_token_logps(
+    hidden_BTD: Array, unembedding_DV: Array, targets_BT: Array, chunk: int
+) -> Array:
     """Return what :func:`token_logps` does, with logits for ``chunk`` positions of each row at a time.
 
     The unembedding is frozen and gets **no gradient**. That of the hidden states is Wᵀ(1_target − p)
@@ -42,7 +44,9 @@ def _chunked(hidden_BTD: Array, unembedding_DV: Array, targets_BT: Array, chunk:
     return _scan(hidden_BTD, unembedding_DV, targets_BT, chunk, gradient=False)[0]
 
 
-def _forward(hidden_BTD: Array, unembedding_DV: Array, targets_BT: Array, chunk: int) -> tuple[Array, Array]:
+def _forward(
+    hidden_BTD: Array, unembedding_DV: Array, targets_BT: Array, chunk: int
+) -> tuple[Array, Array]:
     return _scan(hidden_BTD, unembedding_DV, targets_BT, chunk, gradient=True)
 
 
@@ -71,7 +75,9 @@ def _scan(
         logps_Bc = _chosen(logits_BcV, targets_Bc) - total_Bc
         if not gradient:
             return None, (logps_Bc, jnp.zeros(()))
-        difference_BcV = _is_target(logits_BcV, targets_Bc) - jnp.exp(logits_BcV - total_Bc[..., None])
+        difference_BcV = _is_target(logits_BcV, targets_Bc) - jnp.exp(
+            logits_BcV - total_Bc[..., None]
+        )
         slope_BcD = jax.lax.dot_general(
             difference_BcV.astype(unembedding_DV.dtype),
             unembedding_DV,
@@ -89,7 +95,9 @@ def _scan(
 
 def _is_target(logits: Array, targets: Array) -> Array:
     # A comparison, unlike a gather, stays where the vocabulary is parted over devices.
-    return jax.lax.broadcasted_iota(targets.dtype, logits.shape, logits.ndim - 1) == targets[..., None]
+    return (
+        jax.lax.broadcasted_iota(targets.dtype, logits.shape, logits.ndim - 1) == targets[..., None]
+    )
 
 
 def _chosen(logits: Array, targets: Array) -> Array:

@@ -26,7 +26,9 @@ PROJECTIONS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "
 
 
 @functools.partial(
-    jax.tree_util.register_dataclass, data_fields=["alpha", "dropout"], meta_fields=["rank", "targets", "rslora"]
+    jax.tree_util.register_dataclass,
+    data_fields=["alpha", "dropout"],
+    meta_fields=["rank", "targets", "rslora"],
 )
 @dataclass(frozen=True)
 class LoraConfig:
@@ -53,12 +55,14 @@ class LoraConfig:
             return  # inside a compiled function
         if self.rank < 1 or self.alpha <= 0 or not 0 <= self.dropout < 1:
             raise UserError(
-                f"LoRA needs rank ≥ 1, alpha > 0 and dropout in [0, 1); got {self.rank}, {self.alpha}, {self.dropout}"
+                f"LoRA needs rank ≥ 1, alpha > 0 and dropout in [0, 1); got {self.rank},"
+                f" {self.alpha}, {self.dropout}"
             )
         unknown = sorted(set(self.targets) - set(PROJECTIONS))
         if unknown or not self.targets:
             raise UserError(
-                f"LoRA targets must be some of {', '.join(PROJECTIONS)}; got {', '.join(unknown) or 'none'}"
+                f"LoRA targets must be some of {', '.join(PROJECTIONS)}; got"
+                f" {', '.join(unknown) or 'none'}"
             )
 
     @property
@@ -91,7 +95,11 @@ def adapter_table(base: Table, config: LoraConfig) -> dict[str, Spec]:
 
 
 def apply(
-    x: Array, weights: dict[str, Array], name: str, scale: ArrayLike, dropout: tuple[ArrayLike, Array] | None
+    x: Array,
+    weights: dict[str, Array],
+    name: str,
+    scale: ArrayLike,
+    dropout: tuple[ArrayLike, Array] | None,
 ) -> Array:
     """Return the adapter's contribution to projection ``name``, or 0 where it has none.
 
@@ -105,7 +113,9 @@ def apply(
         return jnp.zeros((), x.dtype)
     if dropout is not None:
         rate, key = dropout
-        kept = jax.random.bernoulli(jax.random.fold_in(key, PROJECTIONS.index(name)), 1 - rate, x.shape)
+        kept = jax.random.bernoulli(
+            jax.random.fold_in(key, PROJECTIONS.index(name)), 1 - rate, x.shape
+        )
         x = jnp.where(kept, x / (1 - rate), 0).astype(x.dtype)
     a, b = (weights[f"{name}.{part}"].astype(x.dtype) for part in "AB")
     return jnp.asarray(scale * ((x @ a) @ b), x.dtype)
@@ -115,7 +125,9 @@ Averaging = Literal["exact", "factors", "slerp"]
 
 
 def average(
-    adapters: Sequence[tuple[LoraConfig, dict[str, Array]]], weights: Sequence[float], how: Averaging = "exact"
+    adapters: Sequence[tuple[LoraConfig, dict[str, Array]]],
+    weights: Sequence[float],
+    how: Averaging = "exact",
 ) -> tuple[LoraConfig, dict[str, Array]]:
     """Average adapters of one base model.
 
@@ -143,7 +155,10 @@ def average(
             )
     ranks = [config.rank for config, _ in adapters]
     if how == "factors" and len(set(ranks)) > 1:
-        raise UserError(f"factors can be averaged only at one rank; got {', '.join(map(str, ranks))} (use exact)")
+        raise UserError(
+            f"factors can be averaged only at one rank; got {', '.join(map(str, ranks))} (use"
+            " exact)"
+        )
     if how == "slerp" and len(adapters) != 2:
         raise UserError(f"slerp lies between two adapters; got {len(adapters)}")
     merged: dict[str, Array] = {}
@@ -151,12 +166,18 @@ def average(
         a = [arrays[f"{name}.A"] for _, arrays in adapters]
         b = [config.scale * arrays[f"{name}.B"] for config, arrays in adapters]
         if how == "factors":
-            merged[f"{name}.A"] = sum((w * part for w, part in zip(weights, a, strict=True)), jnp.zeros_like(a[0]))
-            merged[f"{name}.B"] = sum((w * part for w, part in zip(weights, b, strict=True)), jnp.zeros_like(b[0]))
+            merged[f"{name}.A"] = sum(
+                (w * part for w, part in zip(weights, a, strict=True)), jnp.zeros_like(a[0])
+            )
+            merged[f"{name}.B"] = sum(
+                (w * part for w, part in zip(weights, b, strict=True)), jnp.zeros_like(b[0])
+            )
             continue
         shares = great_circle(a, b, weights[1]) if how == "slerp" else jnp.asarray(weights)[:, None]
         merged[f"{name}.A"] = jnp.concatenate(a, axis=2)
-        merged[f"{name}.B"] = jnp.concatenate([w[:, None, None] * part for w, part in zip(shares, b, strict=True)], 1)
+        merged[f"{name}.B"] = jnp.concatenate(
+            [w[:, None, None] * part for w, part in zip(shares, b, strict=True)], 1
+        )
     rank = ranks[0] if how == "factors" else sum(ranks)
     return dataclasses.replace(adapters[0][0], rank=rank, alpha=float(rank), rslora=False), merged
 
@@ -178,11 +199,15 @@ def great_circle(a: Sequence[Array], b: Sequence[Array], t: float) -> Array:
 
     def inner(i: int, j: int) -> Array:
         left = jnp.einsum("lir,lis->lrs", a[i], a[j], precision="highest")
-        return jnp.sum(left * jnp.einsum("lro,lso->lrs", b[i], b[j], precision="highest"), axis=(1, 2))
+        return jnp.sum(
+            left * jnp.einsum("lro,lso->lrs", b[i], b[j], precision="highest"), axis=(1, 2)
+        )
 
     cosine = inner(0, 1) / jnp.maximum(jnp.sqrt(inner(0, 0) * inner(1, 1)), 1e-30)
     angle = jnp.arccos(jnp.clip(cosine, -1.0, 1.0))
     sine = jnp.sin(angle)
     straight = (sine < 1e-4) | (inner(0, 0) * inner(1, 1) == 0)
-    curved = jnp.stack([jnp.sin((1 - t) * angle), jnp.sin(t * angle)]) / jnp.where(straight, 1.0, sine)
+    curved = jnp.stack([jnp.sin((1 - t) * angle), jnp.sin(t * angle)]) / jnp.where(
+        straight, 1.0, sine
+    )
     return jnp.where(straight, jnp.asarray([1 - t, t])[:, None], curved)

@@ -57,7 +57,9 @@ def dynamic_levels() -> np.ndarray:
         places = np.arange(2**i + 1)
         start, end = np.float64(np.float32(0.1)), 1.0
         step = np.float64((np.float32(1) - np.float32(0.1)) / np.float32(2**i))
-        bounds = np.where(places < (2**i + 1) // 2, start + step * places, end - step * places[::-1])
+        bounds = np.where(
+            places < (2**i + 1) // 2, start + step * places, end - step * places[::-1]
+        )
         bounds = bounds.astype(np.float32)
         middles = np.float32(10.0 ** (i - 6)) * ((bounds[:-1] + bounds[1:]) / np.float32(2))
         levels += [*middles, *-middles]
@@ -86,11 +88,18 @@ def stored_table(table: Table, base_dtype: BaseDtype) -> dict[str, Spec]:
             continue
         layers, inputs, outputs = spec.shape
         if inputs % BLOCK:
-            raise UserError(f"{base_dtype} needs projections with inputs that {BLOCK} divides; {name} has {inputs}")
+            raise UserError(
+                f"{base_dtype} needs projections with inputs that {BLOCK} divides; {name} has"
+                f" {inputs}"
+            )
         scales = (layers, inputs // BLOCK, outputs)
 
         def part(
-            suffix: str, shape: tuple[int, ...], axes: tuple[str | None, ...], dtype: str, name: str = name
+            suffix: str,
+            shape: tuple[int, ...],
+            axes: tuple[str | None, ...],
+            dtype: str,
+            name: str = name,
         ) -> None:
             stored[f"{name}.{suffix}"] = dataclasses.replace(
                 table[name], shape=shape, axes=axes, key=f"{table[name].key}.{suffix}", dtype=dtype
@@ -127,7 +136,9 @@ def quantize(weight_IO: Array, base_dtype: BaseDtype) -> dict[str, Array]:
     flat = (largest_GO - offset).T.reshape(-1)
     rows = jnp.pad(flat, (0, -flat.size % SCALE_BLOCK)).reshape(-1, SCALE_BLOCK)
     scale_blocks = jnp.max(jnp.abs(rows), axis=1)
-    scale_codes = _nearest(_scaled(rows, scale_blocks[:, None]), DYNAMIC_LEVELS).reshape(-1)[: flat.size]
+    scale_codes = _nearest(_scaled(rows, scale_blocks[:, None]), DYNAMIC_LEVELS).reshape(-1)[
+        : flat.size
+    ]
     return {
         "codes": codes,
         "scales": scale_codes.reshape(outputs, -1).T,
@@ -143,7 +154,10 @@ def dequantize(parts: Mapping[str, Array], dtype: Any) -> Array:
     if "scale_blocks" in parts:
         groups = inputs // BLOCK
         block_GO = (jnp.arange(outputs)[None] * groups + jnp.arange(groups)[:, None]) // SCALE_BLOCK
-        scales_GO = jnp.asarray(DYNAMIC_LEVELS)[scales_GO] * parts["scale_blocks"][block_GO] + parts["scale_offset"]
+        scales_GO = (
+            jnp.asarray(DYNAMIC_LEVELS)[scales_GO] * parts["scale_blocks"][block_GO]
+            + parts["scale_offset"]
+        )
         values_IO = _lookup(codes_IO, NF4_LEVELS)
     else:
         values_IO = codes_IO.astype(jnp.float32)
@@ -166,7 +180,9 @@ def matmul(x: Array, weights: Mapping[str, Array], name: str) -> Array:
         return x @ weights[name]
     prefix = f"{name}."
     parts = ("codes", "scales", "scale_blocks", "scale_offset")
-    return jnp.asarray(_matmul(x, {part: weights[prefix + part] for part in parts if prefix + part in weights}))
+    return jnp.asarray(
+        _matmul(x, {part: weights[prefix + part] for part in parts if prefix + part in weights})
+    )
 
 
 @jax.custom_vjp
@@ -218,6 +234,8 @@ def compared_levels(codes: Array, levels: np.ndarray) -> Array:
     bit = 1
     while len(chosen) > 1:
         odd = (codes & bit) != 0
-        chosen = [jnp.where(odd, high, low) for low, high in zip(chosen[::2], chosen[1::2], strict=True)]
+        chosen = [
+            jnp.where(odd, high, low) for low, high in zip(chosen[::2], chosen[1::2], strict=True)
+        ]
         bit *= 2
     return chosen[0]

@@ -33,8 +33,21 @@ Head = Literal["classification", "language_model"]
     jax.tree_util.register_dataclass,
     data_fields=["dropout", "classifier_dropout"],
     meta_fields=[
-        *("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads"),
-        *("max_position_embeddings", "type_vocab_size", "layer_norm_eps", "pad_token_id", "num_labels", "head"),
+        *(
+            "vocab_size",
+            "hidden_size",
+            "intermediate_size",
+            "num_hidden_layers",
+            "num_attention_heads",
+        ),
+        *(
+            "max_position_embeddings",
+            "type_vocab_size",
+            "layer_norm_eps",
+            "pad_token_id",
+            "num_labels",
+            "head",
+        ),
     ],
 )
 @dataclass(frozen=True)
@@ -84,7 +97,9 @@ class RobertaConfig:
         dropout = fields.rate("hidden_dropout_prob", 0.1)
         width, heads = fields.integer("hidden_size"), fields.integer("num_attention_heads")
         if width % heads:
-            raise UserError(f"{source}: {heads} attention heads do not divide the hidden_size {width}")
+            raise UserError(
+                f"{source}: {heads} attention heads do not divide the hidden_size {width}"
+            )
         config = cls(
             vocab_size=fields.integer("vocab_size"),
             hidden_size=width,
@@ -102,8 +117,9 @@ class RobertaConfig:
         )
         if config.max_length < 1:
             raise UserError(
-                f"{source}: max_position_embeddings {config.max_position_embeddings} leaves no position behind the "
-                f"{config.pad_token_id + 1} that pad_token_id {config.pad_token_id} takes"
+                f"{source}: max_position_embeddings {config.max_position_embeddings} leaves no"
+                f" position behind the {config.pad_token_id + 1} that pad_token_id"
+                f" {config.pad_token_id} takes"
             )
         return config
 
@@ -117,7 +133,11 @@ def parameter_table(config: RobertaConfig) -> dict[str, Spec]:
     """Return every parameter of the encoder and its head."""
     layers, width, inner = config.num_hidden_layers, config.hidden_size, config.intermediate_size
     table = {
-        "embed": Spec((config.vocab_size, width), ("vocab", "embed"), "roberta.embeddings.word_embeddings.weight"),
+        "embed": Spec(
+            (config.vocab_size, width),
+            ("vocab", "embed"),
+            "roberta.embeddings.word_embeddings.weight",
+        ),
         "positions": Spec(
             (config.max_position_embeddings, width),
             (None, "embed"),
@@ -130,11 +150,19 @@ def parameter_table(config: RobertaConfig) -> dict[str, Spec]:
         ),
     }
 
-    def linear(name: str, size: tuple[int, int], axes: tuple[str | None, str | None], key: str, stacked: bool) -> None:
+    def linear(
+        name: str,
+        size: tuple[int, int],
+        axes: tuple[str | None, str | None],
+        key: str,
+        stacked: bool,
+    ) -> None:
         lead: tuple[int, ...] = (layers,) if stacked else ()
         lead_axes: tuple[str, ...] = ("layers",) if stacked else ()
         table[name] = Spec((*lead, *size), (*lead_axes, *axes), f"{key}.weight", transposed=True)
-        table[f"{name}.bias"] = Spec((*lead, size[1]), (*lead_axes, axes[1]), f"{key}.bias", "zeros")
+        table[f"{name}.bias"] = Spec(
+            (*lead, size[1]), (*lead_axes, axes[1]), f"{key}.bias", "zeros"
+        )
 
     def norm(name: str, key: str, stacked: bool) -> None:
         lead: tuple[int, ...] = (layers,) if stacked else ()
@@ -145,15 +173,25 @@ def parameter_table(config: RobertaConfig) -> dict[str, Spec]:
     norm("embed_norm", "roberta.embeddings.LayerNorm", False)
     layer = "roberta.encoder.layer.{layer}"
     for name in ("query", "key", "value"):
-        linear(f"layers.{name}", (width, width), ("embed", "heads"), f"{layer}.attention.self.{name}", True)
-    linear("layers.output", (width, width), ("heads", "embed"), f"{layer}.attention.output.dense", True)
+        linear(
+            f"layers.{name}",
+            (width, width),
+            ("embed", "heads"),
+            f"{layer}.attention.self.{name}",
+            True,
+        )
+    linear(
+        "layers.output", (width, width), ("heads", "embed"), f"{layer}.attention.output.dense", True
+    )
     norm("layers.attention_norm", f"{layer}.attention.output.LayerNorm", True)
     linear("layers.up", (width, inner), ("embed", "mlp"), f"{layer}.intermediate.dense", True)
     linear("layers.down", (inner, width), ("mlp", "embed"), f"{layer}.output.dense", True)
     norm("layers.output_norm", f"{layer}.output.LayerNorm", True)
     if config.head == "classification":
         linear("head.dense", (width, width), (None, "embed"), "classifier.dense", False)
-        linear("head.out", (width, config.num_labels), ("embed", None), "classifier.out_proj", False)
+        linear(
+            "head.out", (width, config.num_labels), ("embed", None), "classifier.out_proj", False
+        )
     else:
         linear("head.dense", (width, width), (None, "embed"), "lm_head.dense", False)
         norm("head.norm", "lm_head.layer_norm", False)
@@ -170,13 +208,22 @@ class Roberta(nnx.Module):
         attention: which implementation, over which devices; by default the best for one of this machine's.
     """
 
-    def __init__(self, config: RobertaConfig, parameters: Mapping[str, Array], attention: Attention | None = None):
+    def __init__(
+        self,
+        config: RobertaConfig,
+        parameters: Mapping[str, Array],
+        attention: Attention | None = None,
+    ):
         self.config = config
         self.attention = attention or Attention()
         self.parameters = nnx.Dict({name: nnx.Param(array) for name, array in parameters.items()})
 
     def __call__(
-        self, tokens_BT: Array, lengths_B: Array, dropout_key: Array | None = None, remat: Remat = "none"
+        self,
+        tokens_BT: Array,
+        lengths_B: Array,
+        dropout_key: Array | None = None,
+        remat: Remat = "none",
     ) -> Array:
         """Return the head's output, float32: ``[B, N]`` for classification, ``[B, T, V]`` for the language model.
 
@@ -189,7 +236,9 @@ class Roberta(nnx.Module):
         weights = {name: variable[...] for name, variable in self.parameters.items()}
         hidden_BTD = self._encode(weights, tokens_BT, lengths_B, dropout_key, remat)
         if self.config.head == "classification":
-            first_BD = self._dropout(hidden_BTD[:, 0], dropout_key, -2, self.config.classifier_dropout)
+            first_BD = self._dropout(
+                hidden_BTD[:, 0], dropout_key, -2, self.config.classifier_dropout
+            )
             dense_BD = jnp.tanh(_linear(first_BD, weights, "head.dense"))
             dense_BD = self._dropout(dense_BD, dropout_key, -3, self.config.classifier_dropout)
             out = _linear(dense_BD, weights, "head.out")
@@ -200,37 +249,62 @@ class Roberta(nnx.Module):
         return out.astype(jnp.float32)
 
     def rewards(
-        self, tokens_BT: Array, lengths_B: Array, dropout_key: Array | None = None, remat: Remat = "none"
+        self,
+        tokens_BT: Array,
+        lengths_B: Array,
+        dropout_key: Array | None = None,
+        remat: Remat = "none",
     ) -> Array:
         """Return one scalar a row, ``[B]`` float32; the head must have one output."""
         assert self.config.head == "classification" and self.config.num_labels == 1
         return self(tokens_BT, lengths_B, dropout_key, remat)[:, 0]
 
     def _encode(
-        self, weights: dict[str, Array], tokens_BT: Array, lengths_B: Array, key: Array | None, remat: Remat
+        self,
+        weights: dict[str, Array],
+        tokens_BT: Array,
+        lengths_B: Array,
+        key: Array | None,
+        remat: Remat,
     ) -> Array:
         config = self.config
         time = tokens_BT.shape[1]
         real_BT = jnp.arange(time) < lengths_B[:, None]
-        places_BT = jnp.where(real_BT, jnp.arange(time) + config.pad_token_id + 1, config.pad_token_id)
+        places_BT = jnp.where(
+            real_BT, jnp.arange(time) + config.pad_token_id + 1, config.pad_token_id
+        )
         x_BTD = weights["embed"][tokens_BT] + weights["positions"][places_BT] + weights["types"][0]
-        x_BTD = self._dropout(_layer_norm(x_BTD, weights, "embed_norm", config.layer_norm_eps), key, -1)
-        stacked = {name.removeprefix("layers."): a for name, a in weights.items() if name.startswith("layers.")}
+        x_BTD = self._dropout(
+            _layer_norm(x_BTD, weights, "embed_norm", config.layer_norm_eps), key, -1
+        )
+        stacked = {
+            name.removeprefix("layers."): a
+            for name, a in weights.items()
+            if name.startswith("layers.")
+        }
 
         def block(x_BTD: Array, layer: tuple[dict[str, Array], Array]) -> tuple[Array, None]:
             inner, number = layer
             q, k, v = (
-                _linear(x_BTD, inner, name).reshape(*x_BTD.shape[:2], config.num_attention_heads, -1)
+                _linear(x_BTD, inner, name).reshape(
+                    *x_BTD.shape[:2], config.num_attention_heads, -1
+                )
                 for name in ("query", "key", "value")
             )
             mixed = self.attention(q, k, v, causal=False, segments_BT=real_BT.astype(jnp.int32))
-            attended = self._dropout(_linear(mixed.reshape(x_BTD.shape), inner, "output"), key, 2 * number)
+            attended = self._dropout(
+                _linear(mixed.reshape(x_BTD.shape), inner, "output"), key, 2 * number
+            )
             x_BTD = _layer_norm(x_BTD + attended, inner, "attention_norm", config.layer_norm_eps)
-            fed = _linear(jax.nn.gelu(_linear(x_BTD, inner, "up"), approximate=False), inner, "down")
+            fed = _linear(
+                jax.nn.gelu(_linear(x_BTD, inner, "up"), approximate=False), inner, "down"
+            )
             fed = self._dropout(fed, key, 2 * number + 1)
             return _layer_norm(x_BTD + fed, inner, "output_norm", config.layer_norm_eps), None
 
-        x_BTD, _ = jax.lax.scan(rematerialized(block, remat), x_BTD, (stacked, jnp.arange(config.num_hidden_layers)))
+        x_BTD, _ = jax.lax.scan(
+            rematerialized(block, remat), x_BTD, (stacked, jnp.arange(config.num_hidden_layers))
+        )
         return x_BTD
 
     def _dropout(self, x: Array, key: Array | None, place: Any, rate: float | None = None) -> Array:
@@ -239,7 +313,9 @@ class Roberta(nnx.Module):
         if key is None or (isinstance(rate, int | float) and rate == 0):
             return x
         kept = jax.random.bernoulli(
-            jax.random.fold_in(key, jnp.asarray(place, jnp.int32).astype(jnp.uint32)), 1 - rate, x.shape
+            jax.random.fold_in(key, jnp.asarray(place, jnp.int32).astype(jnp.uint32)),
+            1 - rate,
+            x.shape,
         )
         return jnp.where(kept, x / (1 - rate), 0).astype(x.dtype)
 
@@ -257,11 +333,15 @@ def _linear(x: Array, weights: Mapping[str, Array], name: str) -> Array:
 def _layer_norm(x: Array, weights: Mapping[str, Array], name: str, epsilon: float) -> Array:
     x32 = x.astype(jnp.float32)
     centred = x32 - jnp.mean(x32, axis=-1, keepdims=True)
-    normalized = centred * jax.lax.rsqrt(jnp.mean(centred * centred, axis=-1, keepdims=True) + epsilon)
+    normalized = centred * jax.lax.rsqrt(
+        jnp.mean(centred * centred, axis=-1, keepdims=True) + epsilon
+    )
     return weights[name] * normalized.astype(x.dtype) + weights[f"{name}.bias"]
 
 
-def load_roberta(folder: Path, *, dtype: str = "float32", fresh_head_seed: int | None = None) -> Roberta:
+def load_roberta(
+    folder: Path, *, dtype: str = "float32", fresh_head_seed: int | None = None
+) -> Roberta:
     """Load a RoBERTa classifier or reward model from a Hugging Face folder.
 
     Args:
@@ -278,15 +358,19 @@ def load_roberta(folder: Path, *, dtype: str = "float32", fresh_head_seed: int |
     source = f"{folder}/config.json"
     classifier = "RobertaForSequenceClassification" in (settings.get("architectures") or [])
     if not classifier and fresh_head_seed is None:
-        raise UserError(f"{folder} is not a reward model: its architecture is {settings.get('architectures')}")
+        raise UserError(
+            f"{folder} is not a reward model: its architecture is {settings.get('architectures')}"
+        )
     config = RobertaConfig.from_mapping(settings, source, num_labels=None if classifier else 1)
     if fresh_head_seed is not None and config.num_labels != 1:
         raise UserError(
-            f"{folder} is a classifier with {config.num_labels} outputs, and a reward model has one; take the "
-            "pretrained encoder that it was made of"
+            f"{folder} is a classifier with {config.num_labels} outputs, and a reward model has"
+            " one; take the pretrained encoder that it was made of"
         )
     table = parameter_table(config)
-    head = frozenset() if classifier else frozenset(name for name in table if name.startswith("head."))
+    head = (
+        frozenset() if classifier else frozenset(name for name in table if name.startswith("head."))
+    )
     parameters = load_parameters(
         folder,
         table,
@@ -300,7 +384,9 @@ def load_roberta(folder: Path, *, dtype: str = "float32", fresh_head_seed: int |
     return Roberta(config, parameters)
 
 
-def save_roberta(folder: Path, model: Roberta, settings: Mapping[str, Any], tokenizer_from: Path | None = None) -> None:
+def save_roberta(
+    folder: Path, model: Roberta, settings: Mapping[str, Any], tokenizer_from: Path | None = None
+) -> None:
     """Write a Hugging Face folder that ``AutoModelForSequenceClassification`` or ``AutoModelForMaskedLM`` loads.
 
     Args:
@@ -313,7 +399,10 @@ def save_roberta(folder: Path, model: Roberta, settings: Mapping[str, Any], toke
     if model.config.head == "classification":
         labels = {str(n): f"LABEL_{n}" for n in range(model.config.num_labels)}
         if len(settings.get("id2label") or {}) != len(labels):
-            settings |= {"id2label": labels, "label2id": {name: int(n) for n, name in labels.items()}}
+            settings |= {
+                "id2label": labels,
+                "label2id": {name: int(n) for n, name in labels.items()},
+            }
         # What the base says of another head would go before the names, or be refused by transformers.
         settings.pop("num_labels", None)
         if len(labels) == 1 and settings.get("problem_type") == "single_label_classification":

@@ -77,7 +77,12 @@ SHAPES: dict[str, dict[str, Any]] = {
     "tiny-mistral": {**_TINY, "sliding_window": None},
     "mistral-7b-v0.1": {**_MISTRAL_7B, "sliding_window": 4096, "rope_theta": 10_000.0},
     "mistral-7b-v0.2": {**_MISTRAL_7B, "sliding_window": None, "rope_theta": 1_000_000.0},
-    "mistral-7b-v0.3": {**_MISTRAL_7B, "vocab_size": 32_768, "sliding_window": None, "rope_theta": 1_000_000.0},
+    "mistral-7b-v0.3": {
+        **_MISTRAL_7B,
+        "vocab_size": 32_768,
+        "sliding_window": None,
+        "rope_theta": 1_000_000.0,
+    },
     "llama-3.1-8b": _LLAMA_8B,
     "llama-3.2-1b": _LLAMA_1B,
     "roberta-base": {

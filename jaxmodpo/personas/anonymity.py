@@ -15,21 +15,31 @@ from jaxmodpo.personas.participant import Participant
 QUASI_IDENTIFIERS = ("age", "gender", "ethnicity", "diagnoses")
 
 
-def combination(participant: Participant, identifiers: Sequence[str] = QUASI_IDENTIFIERS) -> tuple[object, ...]:
+def combination(
+    participant: Participant, identifiers: Sequence[str] = QUASI_IDENTIFIERS
+) -> tuple[object, ...]:
     """Return a participant's quasi-identifiers; the order in which diagnoses were given tells nothing."""
     return tuple(
-        tuple(sorted(participant.lists[name])) if name in participant.lists else participant.texts[name]
+        (
+            tuple(sorted(participant.lists[name]))
+            if name in participant.lists
+            else participant.texts[name]
+        )
         for name in identifiers
     )
 
 
-def group_sizes(participants: Sequence[Participant], identifiers: Sequence[str] = QUASI_IDENTIFIERS) -> dict[str, int]:
+def group_sizes(
+    participants: Sequence[Participant], identifiers: Sequence[str] = QUASI_IDENTIFIERS
+) -> dict[str, int]:
     """Return how many of the participants, that one included, share each one's combination, by id."""
     shared = collections.Counter(combination(p, identifiers) for p in participants)
     return {p.participant_id: shared[combination(p, identifiers)] for p in participants}
 
 
-def anonymity(participants: Sequence[Participant], identifiers: Sequence[str] = QUASI_IDENTIFIERS) -> dict[str, Any]:
+def anonymity(
+    participants: Sequence[Participant], identifiers: Sequence[str] = QUASI_IDENTIFIERS
+) -> dict[str, Any]:
     """Count the groups that share a combination.
 
     Returns:
@@ -37,7 +47,9 @@ def anonymity(participants: Sequence[Participant], identifiers: Sequence[str] = 
         (participants in groups of fewer than five), ``groups``, and ``sizes``: how many groups there are of each
         size. Nothing in it says which combinations they are.
     """
-    sizes = collections.Counter(collections.Counter(combination(p, identifiers) for p in participants).values())
+    sizes = collections.Counter(
+        collections.Counter(combination(p, identifiers) for p in participants).values()
+    )
     return {
         "identifiers": list(identifiers),
         "personas": len(participants),

@@ -24,7 +24,9 @@ RESAMPLES = 9_999
 def primary(participant: Participant) -> str:
     """Return the criterion rated highest, or that several are."""
     highest = primary_preferences(participant)
-    return SEVERAL if len(highest) > 1 else IMPORTANCE_LABELS[highest[0]] if highest else NOT_ANSWERED
+    return (
+        SEVERAL if len(highest) > 1 else IMPORTANCE_LABELS[highest[0]] if highest else NOT_ANSWERED
+    )
 
 
 DIMENSIONS: Mapping[str, Callable[[Participant], str]] = {
@@ -43,7 +45,9 @@ def counts(participants: Sequence[Participant], dimension: str) -> dict[str, int
     return dict(sorted(collections.Counter(map(DIMENSIONS[dimension], participants)).items()))
 
 
-def balance(train: Sequence[Participant], test: Sequence[Participant], dimension: str, seed: int) -> dict[str, Any]:
+def balance(
+    train: Sequence[Participant], test: Sequence[Participant], dimension: str, seed: int
+) -> dict[str, Any]:
     """Test whether a dimension's groups are spread alike over training and test.
 
     Returns:
@@ -52,7 +56,9 @@ def balance(train: Sequence[Participant], test: Sequence[Participant], dimension
         the others) and ``p_value``, which is none where all are of one group.
     """
     inside, outside = counts(train, dimension), counts(test, dimension)
-    groups = {name: [inside.get(name, 0), outside.get(name, 0)] for name in sorted({*inside, *outside})}
+    groups = {
+        name: [inside.get(name, 0), outside.get(name, 0)] for name in sorted({*inside, *outside})
+    }
     table = np.array(list(groups.values()))
     shares = table / table.sum(axis=0)
     return {
@@ -73,7 +79,11 @@ def independence(table: np.ndarray, seed: int) -> dict[str, Any]:
     from scipy import stats
 
     expected = np.outer(table.sum(axis=1), table.sum(axis=0)) / table.sum()
-    said: dict[str, Any] = {"smallest_expected": float(expected.min()), "statistic": None, "degrees_of_freedom": None}
+    said: dict[str, Any] = {
+        "smallest_expected": float(expected.min()),
+        "statistic": None,
+        "degrees_of_freedom": None,
+    }
     if len(table) < 2:
         return said | {"test": "none: all are of one group", "p_value": None}
     if expected.min() >= LEAST_EXPECTED:
@@ -87,8 +97,14 @@ def independence(table: np.ndarray, seed: int) -> dict[str, Any]:
         }
     if len(table) == 2:
         found = stats.fisher_exact(table)
-        return said | {"test": "Fisher's exact", "p_value": float(found.pvalue)}  # pyright: ignore[reportAttributeAccessIssue]
+        return said | {
+            "test": "Fisher's exact",
+            "p_value": float(found.pvalue),
+        }  # pyright: ignore[reportAttributeAccessIssue]
     method = stats.MonteCarloMethod(n_resamples=RESAMPLES, rng=np.random.default_rng(seed))
     found = stats.fisher_exact(table, method=method)
     name = f"Fisher–Freeman–Halton, {RESAMPLES:,} random tables"
-    return said | {"test": name, "p_value": float(found.pvalue)}  # pyright: ignore[reportAttributeAccessIssue]
+    return said | {
+        "test": name,
+        "p_value": float(found.pvalue),
+    }  # pyright: ignore[reportAttributeAccessIssue]

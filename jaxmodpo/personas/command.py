@@ -63,10 +63,13 @@ class PersonasConfig(Settings):
         if self.synthesize is not None and self.mapping != CANONICAL:
             raise UserError("--synthesize makes a survey of our own layout; leave --mapping out")
         if self.synthesize is None and self.survey_output is not None:
-            raise UserError("--survey-output says where --synthesize writes; leave it out with --survey")
+            raise UserError(
+                "--survey-output says where --synthesize writes; leave it out with --survey"
+            )
         if self.train >= self.select:
             raise UserError(
-                f"--train must be below --select, since the others are to test; got {self.train} of {self.select}"
+                f"--train must be below --select, since the others are to test; got {self.train} of"
+                f" {self.select}"
             )
 
     def input_paths(self) -> dict[str, Path]:
@@ -105,7 +108,12 @@ def personas(config: PersonasConfig) -> Phase:
     sets = choose(participants, good, config)
     _write_personas(config.output_dir, sets, rated)
     summary = summarize(
-        sets, rated, left_out, least=config.min_quality, seed=config.seed, synthetic=config.synthesize is not None
+        sets,
+        rated,
+        left_out,
+        least=config.min_quality,
+        seed=config.seed,
+        synthetic=config.synthesize is not None,
     )
     from jaxmodpo.personas.report import write_report
 
@@ -118,14 +126,16 @@ def personas(config: PersonasConfig) -> Phase:
 
 
 def _good(
-    participants: Sequence[Participant], rated: Mapping[str, Mapping[str, float]], config: PersonasConfig
+    participants: Sequence[Participant],
+    rated: Mapping[str, Mapping[str, float]],
+    config: PersonasConfig,
 ) -> list[Participant]:
     good = [p for p in participants if rated[p.participant_id]["quality"] >= config.min_quality]
     if len(good) < config.select:
         raise UserError(
-            f"{len(good)} of {len(participants)} participants have a quality of {config.min_quality} or more, but "
-            f"--select asks for {config.select}; give more participants, or lower --select (and --train) or "
-            "--min-quality"
+            f"{len(good)} of {len(participants)} participants have a quality of"
+            f" {config.min_quality} or more, but --select asks for {config.select}; give more"
+            " participants, or lower --select (and --train) or --min-quality"
         )
     return good
 
@@ -136,20 +146,34 @@ def choose(
     """Return the participants of each of :data:`~jaxmodpo.personas.summary.STEPS`."""
     groups = [groups_of(p) for p in good]
     # Twice the minimum, so that training and test can both have it.
-    chosen = select_diverse([profile_text(p) for p in good], config.select, config.seed, groups, 2 * config.min_group)
+    chosen = select_diverse(
+        [profile_text(p) for p in good], config.select, config.seed, groups, 2 * config.min_group
+    )
     selected = [good[n] for n in chosen]
-    train, test = split_balanced(selected, config.select - config.train, config.seed, config.min_group)
-    steps = (list(participants), list(good), selected, [selected[n] for n in train], [selected[n] for n in test])
+    train, test = split_balanced(
+        selected, config.select - config.train, config.seed, config.min_group
+    )
+    steps = (
+        list(participants),
+        list(good),
+        selected,
+        [selected[n] for n in train],
+        [selected[n] for n in test],
+    )
     return dict(zip(STEPS, steps, strict=True))
 
 
 def _write_personas(
-    folder: Path, sets: Mapping[str, Sequence[Participant]], rated: Mapping[str, Mapping[str, float]]
+    folder: Path,
+    sets: Mapping[str, Sequence[Participant]],
+    rated: Mapping[str, Mapping[str, float]],
 ) -> None:
     split: dict[str, str] = {}
     for name in ("train", "test"):
         write_json(
-            folder / f"{name}_personas.json", {p.participant_id: profile_text(p) for p in sets[name]}, private=True
+            folder / f"{name}_personas.json",
+            {p.participant_id: profile_text(p) for p in sets[name]},
+            private=True,
         )
         split |= {p.participant_id: name for p in sets[name]}
     sizes = group_sizes(sets["selected"])
@@ -172,7 +196,8 @@ def _say(summary: Mapping[str, Any], folder: Path) -> None:
     """Log counts, and a warning where a persona is unique; never who that is."""
     counts, found = summary["counts"], summary["quality"]["sets"]["participants"]
     logger.info(
-        "%d participants, quality %.3f (SD %.3f); %d good enough, %d selected: %d to train, %d to test; report: %s",
+        "%d participants, quality %.3f (SD %.3f); %d good enough, %d selected: %d to train, %d to"
+        " test; report: %s",
         counts["participants"],
         found["mean"],
         found["std"],
@@ -193,7 +218,10 @@ def _say(summary: Mapping[str, Any], folder: Path) -> None:
 
 def _results(summary: Mapping[str, Any]) -> dict[str, Any]:
     """Return the manifest's counts."""
-    found, said = summary["quality"]["sets"]["participants"], summary["anonymity"]["sets"]["selected"]
+    found, said = (
+        summary["quality"]["sets"]["participants"],
+        summary["anonymity"]["sets"]["selected"],
+    )
     return {
         **({"survey": summary["survey"]} if summary["survey"] else {}),
         "participants": summary["counts"]["participants"],
@@ -205,7 +233,10 @@ def _results(summary: Mapping[str, Any]) -> dict[str, Any]:
         **{
             name: {
                 "personas": summary["counts"][name],
-                **{d: summary["composition"][d][name] for d in ("population", "gender", "ethnicity", "age")},
+                **{
+                    d: summary["composition"][d][name]
+                    for d in ("population", "gender", "ethnicity", "age")
+                },
             }
             for name in ("train", "test")
         },

@@ -16,8 +16,18 @@ from matplotlib.figure import Figure
 from jaxmodpo.pages import PALETTE, STYLE
 from jaxmodpo.personas.profile import IMPORTANCE_LABELS
 
-COLOURS = {"participants": PALETTE[6], "selected": PALETTE[0], "train": PALETTE[5], "test": PALETTE[1]}
-NAMES = {"participants": "complete pool", "selected": "selected", "train": "training", "test": "test"}
+COLOURS = {
+    "participants": PALETTE[6],
+    "selected": PALETTE[0],
+    "train": PALETTE[5],
+    "test": PALETTE[1],
+}
+NAMES = {
+    "participants": "complete pool",
+    "selected": "selected",
+    "train": "training",
+    "test": "test",
+}
 # Of a dimension with very many groups, a figure shows the largest; the report's numbers have them all.
 MOST_GROUPS = 14
 
@@ -34,12 +44,22 @@ def primary_preferences(preferences: Mapping[str, Any]) -> Figure:
             shares = [100 * said["criteria"][name]["share"] for name in criteria]
             alone = [100 * said["criteria"][name]["alone"] for name in criteria]
             axes.barh(places, shares, 0.9 * height, color=COLOURS[step], alpha=0.35)
-            axes.barh(places, alone, 0.9 * height, color=COLOURS[step], label=f"{NAMES[step]} (n = {said['rated']})")
+            axes.barh(
+                places,
+                alone,
+                0.9 * height,
+                color=COLOURS[step],
+                label=f"{NAMES[step]} (n = {said['rated']})",
+            )
             _write(axes, places, shares)
-        axes.set_yticks(range(len(criteria)), [IMPORTANCE_LABELS[f"importance_{name}"] for name in criteria])
+        axes.set_yticks(
+            range(len(criteria)), [IMPORTANCE_LABELS[f"importance_{name}"] for name in criteria]
+        )
         axes.invert_yaxis()
         axes.grid(visible=False, axis="y")
-        axes.set(xlabel="personas who rate it highest, %; paler: equally with others, counted in parts")
+        axes.set(
+            xlabel="personas who rate it highest, %; paler: equally with others, counted in parts"
+        )
         axes.legend(loc="lower right")
         return figure
 
@@ -60,7 +80,13 @@ def composition(composed: Mapping[str, Mapping[str, int]], title: str) -> Figure
             places = np.arange(len(names)) + (n - (len(composed) - 1) / 2) * height
             total = sum(groups.values())
             shares = [100 * groups.get(name, 0) / total for name in names]
-            axes.barh(places, shares, 0.9 * height, color=COLOURS[step], label=f"{NAMES[step]} (n = {total})")
+            axes.barh(
+                places,
+                shares,
+                0.9 * height,
+                color=COLOURS[step],
+                label=f"{NAMES[step]} (n = {total})",
+            )
             _write(axes, places, shares)
         axes.set_yticks(range(len(names)), [_short(name) for name in names])
         axes.invert_yaxis()
@@ -83,16 +109,26 @@ def train_test_balance(tests: Sequence[Mapping[str, Any]]) -> Figure:
             axes.hlines(range(len(names)), train, held, color="#9a9a9a", linewidth=1.5, zorder=1)
             # The ring stays visible around a diamond at the same share.
             axes.scatter(
-                train, range(len(names)), 70, "none", edgecolors=COLOURS["selected"], linewidths=1.6, label="training"
+                train,
+                range(len(names)),
+                70,
+                "none",
+                edgecolors=COLOURS["selected"],
+                linewidths=1.6,
+                label="training",
             )
             axes.scatter(held, range(len(names)), 22, COLOURS["test"], "D", zorder=2, label="test")
             axes.set_yticks(range(len(names)), [_short(name) for name in names], fontsize=8)
             axes.set_ylim(len(names) - 0.4, -0.6)
             axes.set_title(
-                f"{_title(test['dimension'])}{cut}: p {p_value(test['p_value'], '= ')}", loc="left", fontsize=9
+                f"{_title(test['dimension'])}{cut}: p {p_value(test['p_value'], '= ')}",
+                loc="left",
+                fontsize=9,
             )
         panels[-1].set(xlabel="share of the set, %")
-        figure.legend(*panels[-1].get_legend_handles_labels(), loc="outside lower center", ncols=2, fontsize=8)
+        figure.legend(
+            *panels[-1].get_legend_handles_labels(), loc="outside lower center", ncols=2, fontsize=8
+        )
         return figure
 
 
@@ -102,10 +138,19 @@ def quality(said: Mapping[str, Any]) -> Figure:
         figure = Figure(figsize=(7.4, 2.6), layout="constrained")
         axes = figure.add_subplot()
         counts, edges = said["histogram"]["counts"], np.array(said["histogram"]["edges"])
-        bars = axes.bar(edges[:-1], counts, np.diff(edges), align="edge", color=COLOURS["participants"])
-        axes.bar_label(bars, [str(number) if number else "" for number in counts], padding=2, fontsize=7)
+        bars = axes.bar(
+            edges[:-1], counts, np.diff(edges), align="edge", color=COLOURS["participants"]
+        )
+        axes.bar_label(
+            bars, [str(number) if number else "" for number in counts], padding=2, fontsize=7
+        )
         axes.margins(y=0.12)
-        axes.axvline(said["least"], color=COLOURS["test"], linewidth=1.4, label=f"asked for: {said['least']:g}")
+        axes.axvline(
+            said["least"],
+            color=COLOURS["test"],
+            linewidth=1.4,
+            label=f"asked for: {said['least']:g}",
+        )
         axes.set(xlabel="quality of the profile", ylabel="participants")
         axes.legend(loc="upper left")
         return figure
@@ -139,7 +184,14 @@ def p_value(value: float | None, equals: str = "") -> str:
 
 def _write(axes: Axes, places: np.ndarray, shares: Sequence[float]) -> None:
     for place, share in zip(places, shares, strict=True):
-        axes.annotate(f"{share:.1f}", (share, place), (3, 0), textcoords="offset points", va="center", fontsize=6)
+        axes.annotate(
+            f"{share:.1f}",
+            (share, place),
+            (3, 0),
+            textcoords="offset points",
+            va="center",
+            fontsize=6,
+        )
 
 
 def _largest(groups: Mapping[str, int]) -> tuple[list[str], str]:

@@ -16,7 +16,15 @@ from typing import Any
 
 from jaxmodpo.config import builtin, load_yaml
 from jaxmodpo.errors import UserError, nearest
-from jaxmodpo.personas.participant import ATTITUDES, COLUMNS, IDENTIFIER, IMPORTANCES, LISTS, TEXTS, parse_rating
+from jaxmodpo.personas.participant import (
+    ATTITUDES,
+    COLUMNS,
+    IDENTIFIER,
+    IMPORTANCES,
+    LISTS,
+    TEXTS,
+    parse_rating,
+)
 
 CANONICAL = "canonical"
 KEYS = ("fields", "files", "scales", "missing", "separator", "skip_rows", "keep", "drop")
@@ -30,10 +38,14 @@ ID_PREFIX = "id_prefix"
 # Without these there is nothing to balance, or to hide.
 _NEEDED = (IDENTIFIER, "population", "age", "gender", "ethnicity")
 
-YES = frozenset({"1", "1.0", "y", "yes", "t", "true", "on", "x", "✓", "✔", "☑", "selected", "checked", "ticked"})
+YES = frozenset(
+    {"1", "1.0", "y", "yes", "t", "true", "on", "x", "✓", "✔", "☑", "selected", "checked", "ticked"}
+)
 """known spellings of a yes, as :func:`plain` gives them"""
 
-NO = frozenset({"0", "0.0", "n", "no", "f", "false", "off", "not selected", "not checked", "not ticked"})
+NO = frozenset(
+    {"0", "0.0", "n", "no", "f", "false", "off", "not selected", "not checked", "not ticked"}
+)
 """known spellings of a no"""
 
 REVOKED, EXPIRED = "consent_revoked", "data_expired"
@@ -41,11 +53,41 @@ REVOKED, EXPIRED = "consent_revoked", "data_expired"
 
 NO_ANSWER = frozenset(
     {
-        *("na", "n/a", "#n/a", "<na>", "nan", "nat", "null", "#null!", "undefined", EXPIRED, REVOKED),
+        *(
+            "na",
+            "n/a",
+            "#n/a",
+            "<na>",
+            "nan",
+            "nat",
+            "null",
+            "#null!",
+            "undefined",
+            EXPIRED,
+            REVOKED,
+        ),
         *("-9", "-99", "-999", "-9.0", "-99.0", "-999.0", ".", "-", "–", "—", "missing"),
-        *("no answer", "not answered", "unanswered", "seen but unanswered", "no response", "skipped"),
-        *("prefer not to say", "prefer not to answer", "prefer not to disclose", "rather not say", "decline to answer"),
-        *("i prefer not to say", "i prefer not to answer", "i'd rather not say", "i would rather not say"),
+        *(
+            "no answer",
+            "not answered",
+            "unanswered",
+            "seen but unanswered",
+            "no response",
+            "skipped",
+        ),
+        *(
+            "prefer not to say",
+            "prefer not to answer",
+            "prefer not to disclose",
+            "rather not say",
+            "decline to answer",
+        ),
+        *(
+            "i prefer not to say",
+            "i prefer not to answer",
+            "i'd rather not say",
+            "i would rather not say",
+        ),
     }
 )
 """answers that are none in any survey, unless a mapping's ``values`` say what they mean"""
@@ -140,7 +182,9 @@ def load_mapping(name: str | Path = CANONICAL) -> SurveyMapping:
     content = load_yaml(path)
     _refuse_unknown(content, KEYS, str(path))
     files = {
-        str(pattern): _texts(_mapping(constants, f"{path}: files, {pattern}"), f"{path}: files, {pattern}")
+        str(pattern): _texts(
+            _mapping(constants, f"{path}: files, {pattern}"), f"{path}: files, {pattern}"
+        )
         for pattern, constants in _mapping(content.get("files") or {}, f"{path}: files").items()
     }
     for pattern, constants in files.items():
@@ -182,20 +226,32 @@ def _row_rule(content: Mapping[str, Any], rule: str, path: Path) -> dict[str, di
     return columns
 
 
-def _sources(content: Mapping[str, Any], files: Mapping[str, Mapping[str, str]], path: Path) -> dict[str, Source]:
+def _sources(
+    content: Mapping[str, Any], files: Mapping[str, Mapping[str, str]], path: Path
+) -> dict[str, Source]:
     fields = _mapping(content.get("fields"), f"{path}: fields")
     _refuse_unknown(fields, COLUMNS, f"{path}: fields")
     by_file = {name for constants in files.values() for name in constants}
     if unsaid := [name for name in COLUMNS if name not in fields and name not in by_file]:
         raise UserError(
-            f"{path}: fields says nothing of {', '.join(unsaid)}; give each its column, or null where the survey "
-            "does not ask"
+            f"{path}: fields says nothing of {', '.join(unsaid)}; give each its column, or null"
+            " where the survey does not ask"
         )
-    sources = {name: _source(name, said, content, path) for name, said in fields.items() if said is not None}
+    sources = {
+        name: _source(name, said, content, path)
+        for name, said in fields.items()
+        if said is not None
+    }
     if absent := [name for name in _NEEDED if name not in sources and name not in by_file]:
-        raise UserError(f"{path}: fields, {absent[0]} cannot be null: personas are balanced by it or told apart by it")
+        raise UserError(
+            f"{path}: fields, {absent[0]} cannot be null: personas are balanced by it or told apart"
+            " by it"
+        )
     if not any(name in sources for name in IMPORTANCES):
-        raise UserError(f"{path}: fields: a survey needs at least one importance rating, such as {IMPORTANCES[0]}")
+        raise UserError(
+            f"{path}: fields: a survey needs at least one importance rating, such as"
+            f" {IMPORTANCES[0]}"
+        )
     return sources
 
 
@@ -208,10 +264,14 @@ def _source(name: str, said: Any, content: Mapping[str, Any], path: Path) -> Sou
     _refuse_unknown(said, allowed, where)
     origins = [key for key in ("column", "ticks", "constant", "number") if key in said]
     if len(origins) != 1:
-        choices = " or ".join(key for key in ("column", "ticks", "constant", "number") if key in allowed)
+        choices = " or ".join(
+            key for key in ("column", "ticks", "constant", "number") if key in allowed
+        )
         raise UserError(f"{where} must have exactly one of {choices}")
     if "ticks" in said and not _mapping(said["ticks"], f"{where}, ticks"):
-        raise UserError(f"{where}: ticks must name at least one column, and the entry that it stands for")
+        raise UserError(
+            f"{where}: ticks must name at least one column, and the entry that it stands for"
+        )
     separator = said.get("separator", content.get("separator", ";"))
     if not (isinstance(separator, str) and separator):
         raise UserError(f"{where}: separator must be a text, such as ';'")
@@ -254,7 +314,8 @@ def _values(name: str, said: Mapping[str, Any], scales: Any, path: Path) -> dict
     scales = _mapping(scales, f"{path}: scales")
     if "scale" in said and _text(said["scale"], f"{where}, scale") not in scales:
         raise UserError(
-            f"{where}: no scale '{said['scale']}' under scales{nearest(str(said['scale']), map(str, scales))}"
+            f"{where}: no scale '{said['scale']}' under"
+            f" scales{nearest(str(said['scale']), map(str, scales))}"
         )
     values: dict[str, str | None] = {}
     if "scale" in said:
@@ -281,13 +342,19 @@ def _meanings(said: Mapping[Any, Any], where: str) -> dict[str, str | None]:
 def _refuse_doubled(name: str, before: Iterable[str], where: str) -> None:
     """Refuse a name that stands there already in other capitals or spaces, since one of the two would be lost."""
     if plain(name) in map(plain, before):
-        raise UserError(f"{where}: '{name}' stands there twice, in other capitals or spaces; leave one out")
+        raise UserError(
+            f"{where}: '{name}' stands there twice, in other capitals or spaces; leave one out"
+        )
 
 
 def _bands(said: Any, where: str) -> tuple[int, ...]:
-    whole = isinstance(said, list) and all(isinstance(age, int) and not isinstance(age, bool) for age in said)
+    whole = isinstance(said, list) and all(
+        isinstance(age, int) and not isinstance(age, bool) for age in said
+    )
     if not whole or any(low >= high for low, high in pairwise(said)):
-        raise UserError(f"{where}: bands must be rising ages, each the lowest of its band, as in [18, 25, 35]")
+        raise UserError(
+            f"{where}: bands must be rising ages, each the lowest of its band, as in [18, 25, 35]"
+        )
     return tuple(said)
 
 
@@ -327,7 +394,9 @@ def _texts(value: Mapping[Any, Any], where: str) -> dict[str, str]:
 def _text(value: Any, where: str) -> str:
     """Return a YAML scalar as text; YAML reads a bare yes, no, on or off as true or false."""
     if isinstance(value, bool):
-        raise UserError(f"{where}: a bare yes, no, true or false is no text to YAML; put it in quotes")
+        raise UserError(
+            f"{where}: a bare yes, no, true or false is no text to YAML; put it in quotes"
+        )
     if not isinstance(value, str | int | float):
         raise UserError(f"{where}: expected a text, not {_said(value)}")
     return str(value)

@@ -62,7 +62,9 @@ class Participant:
 
 def primary_preferences(participant: Participant) -> tuple[str, ...]:
     """Return the importance fields rated highest: several where they tie, none where nothing was rated."""
-    rated = {name: value for name in IMPORTANCES if (value := participant.ratings[name]) is not None}
+    rated = {
+        name: value for name in IMPORTANCES if (value := participant.ratings[name]) is not None
+    }
     return tuple(name for name, value in rated.items() if value == max(rated.values()))
 
 

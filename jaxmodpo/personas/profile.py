@@ -62,7 +62,11 @@ def profile_text(participant: Participant) -> str:
     sections = [
         (
             "DEMOGRAPHICS:",
-            [f"- {name.capitalize()}: {texts[name]}" for name in ("age", "gender", "ethnicity") if texts[name]],
+            [
+                f"- {name.capitalize()}: {texts[name]}"
+                for name in ("age", "gender", "ethnicity")
+                if texts[name]
+            ],
         ),
         (
             "MENTAL HEALTH BACKGROUND:",
@@ -72,7 +76,10 @@ def profile_text(participant: Participant) -> str:
                 *([f"- Current treatment: {texts['treatment']}"] if texts["treatment"] else []),
             ],
         ),
-        ("TECHNOLOGY EXPERIENCE:", _list("You have previous experience with AI tools for:", lists["ai_experience"])),
+        (
+            "TECHNOLOGY EXPERIENCE:",
+            _list("You have previous experience with AI tools for:", lists["ai_experience"]),
+        ),
         ("YOUR ATTITUDES TOWARD AI IN MENTAL HEALTH:", _attitudes(ratings)),
         (
             "THERAPY PREFERENCES (importance ratings out of 5):",
@@ -82,7 +89,10 @@ def profile_text(participant: Participant) -> str:
                 if ratings[name] is not None
             ],
         ),
-        ("AREAS WHERE YOU THINK AI COULD BE HELPFUL:", [f"- {area}" for area in lists["helpful_areas"]]),
+        (
+            "AREAS WHERE YOU THINK AI COULD BE HELPFUL:",
+            [f"- {area}" for area in lists["helpful_areas"]],
+        ),
         (
             "YOUR VIEWS ON APPROPRIATE USES OF AI IN THERAPY:",
             _list("You think AI is appropriate for:", lists["appropriate_uses"]),
@@ -127,7 +137,9 @@ def quality(participant: Participant) -> dict[str, float]:
     texts, lists, ratings = participant.texts, participant.lists, participant.ratings
     asked = [name for name in COLUMNS if name != IDENTIFIER and name not in participant.unasked]
     trusting = (ratings["attitude_trust"] or 3) >= 4
-    doubting = (ratings["attitude_error_concerns"] or 3) >= 5 and (ratings["attitude_ai_empathy"] or 3) <= 1
+    doubting = (ratings["attitude_error_concerns"] or 3) >= 5 and (
+        ratings["attitude_ai_empathy"] or 3
+    ) <= 1
     treated = texts["treatment"].lower().startswith(("therapy", "medication"))
     undiagnosed = "diagnoses" in asked and not lists["diagnoses"]
     contradictions = int(trusting and doubting) + int(treated and undiagnosed)

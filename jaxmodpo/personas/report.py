@@ -39,7 +39,13 @@ def write_report(folder: Path, summary: Mapping[str, Any]) -> None:
         image = png(figure)
         with atomic_path(folder / FIGURES / f"{name}.png") as temporary:
             temporary.write_bytes(image)
-        shown.append({"file": f"{FIGURES}/{name}.png", "caption": caption, "data": base64.b64encode(image).decode()})
+        shown.append(
+            {
+                "file": f"{FIGURES}/{name}.png",
+                "caption": caption,
+                "data": base64.b64encode(image).decode(),
+            }
+        )
     write_text(folder / PAGE, render(summary, shown))
 
 
@@ -47,16 +53,23 @@ def draw(summary: Mapping[str, Any]) -> dict[str, tuple[Figure, str]]:
     """Draw every figure, each with its caption, by name."""
     composed = {
         f"composition_{name}": (
-            figures.composition({step: summary["composition"][name][step] for step in COMPARED}, name),
-            f"Composition by {name}: complete pool, selected, training and test (the paper's Appendix A).",
+            figures.composition(
+                {step: summary["composition"][name][step] for step in COMPARED}, name
+            ),
+            (
+                f"Composition by {name}: complete pool, selected, training and test (the paper's"
+                " Appendix A)."
+            ),
         )
         for name in COMPOSED
     }
     return {
         "primary_preference": (
             figures.primary_preferences(summary["preferences"]),
-            "The criterion rated highest (the paper's Figure 1). Full colour: above every other; paler: alike with "
-            "others, counted in equal parts.",
+            (
+                "The criterion rated highest (the paper's Figure 1). Full colour: above every"
+                " other; paler: alike with others, counted in equal parts."
+            ),
         ),
         **composed,
         "balance": (
@@ -80,5 +93,10 @@ def render(summary: Mapping[str, Any], shown: list[dict[str, str]]) -> str:
     }
     by_name = {Path(figure["file"]).stem: figure for figure in shown}
     return template(_TEMPLATE, filters).render(
-        summary=summary, figures=by_name, steps=STEPS, compared=COMPARED, step_names=_STEP_NAMES, composed=COMPOSED
+        summary=summary,
+        figures=by_name,
+        steps=STEPS,
+        compared=COMPARED,
+        step_names=_STEP_NAMES,
+        composed=COMPOSED,
     )

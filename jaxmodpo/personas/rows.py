@@ -20,11 +20,29 @@ from jaxmodpo.errors import UserError, nearest
 from jaxmodpo.personas.mapping import NO, NO_ANSWER, REVOKED, YES, SurveyMapping, plain
 
 _CONSENTS = YES | {
-    *("i consent", "i agree", "i accept", "consent", "agree", "accept", "consented", "agreed", "accepted", "given"),
+    *(
+        "i consent",
+        "i agree",
+        "i accept",
+        "consent",
+        "agree",
+        "accept",
+        "consented",
+        "agreed",
+        "accepted",
+        "given",
+    ),
     *("yes, i consent", "yes, i agree", "yes, i accept", "yes i consent", "yes i agree"),
 }
 _NOT_REVOKED = NO | NO_ANSWER - {REVOKED} | {""}
-_UNFINISHED = NO | {"", "incomplete", "partial", "partially completed", "no, incomplete", "unfinished"}
+_UNFINISHED = NO | {
+    "",
+    "incomplete",
+    "partial",
+    "partially completed",
+    "no, incomplete",
+    "unfinished",
+}
 
 # Services and their exports write a column's name with spaces, underscores or neither: all are left out here.
 _STATUS = re.compile(r"(response|survey|submission|participant|record)?status|responsetype")
@@ -32,14 +50,41 @@ _CHANNEL = "distributionchannel"
 _ENDED = re.compile(r"(is|has|was|survey|response|questionnaire)?(finished|completed?|submitted)")
 _NOT_PARTICIPANTS = frozenset(
     {
-        *("survey test", "test", "returned", "rejected", "active", "reserved", "partial", "partial complete"),
-        *("partially completed", "in progress", "deleted", "terminated", "excluded", "declined", "expired", "timeout"),
-        *("cancelled", "canceled", "not completed", "not complete", "not finished", "over quota", "overquota"),
+        *(
+            "survey test",
+            "test",
+            "returned",
+            "rejected",
+            "active",
+            "reserved",
+            "partial",
+            "partial complete",
+        ),
+        *(
+            "partially completed",
+            "in progress",
+            "deleted",
+            "terminated",
+            "excluded",
+            "declined",
+            "expired",
+            "timeout",
+        ),
+        *(
+            "cancelled",
+            "canceled",
+            "not completed",
+            "not complete",
+            "not finished",
+            "over quota",
+            "overquota",
+        ),
     }
 )
 # Words that call a response no participant's wherever they stand in its status.
 _NO_PARTICIPANT = re.compile(
-    r"(?<![a-z])(preview|spam|timed out|screened out|withdrawn|withdrew|revoked|disqualified|abandoned|incomplete|"
+    r"(?<![a-z])(preview|spam|timed out|screened"
+    r" out|withdrawn|withdrew|revoked|disqualified|abandoned|incomplete|"
     r"unfinished|ineligible)(?![a-z])"
 )
 _NOT_BY_CHANNEL = frozenset({"preview", "test"})
@@ -47,7 +92,9 @@ _NOT_BY_CHANNEL = frozenset({"preview", "test"})
 _STATUS_CODES = frozenset({"1", "2", "8", "9", "12", "17", "40"})
 _OF_QUALTRICS = frozenset({"responseid", "recordeddate", "distributionchannel", "ipaddress"})
 
-_REVOCATION = re.compile(r"consent[\s_-]*(revoked|withdrawn)|(revoked|withdrawn|withdrew)([\s_-]*consent)?")
+_REVOCATION = re.compile(
+    r"consent[\s_-]*(revoked|withdrawn)|(revoked|withdrawn|withdrew)([\s_-]*consent)?"
+)
 _CONSENT = re.compile(r"(?<![a-z])consent(ed)?(?![a-z])")
 _CONSENT_QUESTION = re.compile(
     r"(?<![a-z])(i|you)(?![a-z])[^?]*(?<![a-z])"
@@ -59,7 +106,9 @@ _ABOUT_CONSENT = re.compile(
     r"|(?<![a-z])(at|on|by)$"
 )
 # Of these, what shows that somebody consented. Where some rows have it, a row without it is of somebody who did not.
-_RECORD_OF_CONSENT = re.compile(r"(?<![a-z])(date|timestamp|signature|initials)(?![a-z])|(?<![a-z])(at|on)$")
+_RECORD_OF_CONSENT = re.compile(
+    r"(?<![a-z])(date|timestamp|signature|initials)(?![a-z])|(?<![a-z])(at|on)$"
+)
 _HYPHEN = re.compile(r"(?<=[a-z])[-_](?=[a-z])")
 _SHORT_NAME = 30
 _SHOWN_VALUES, _SHOWN_LENGTH = 6, 24
@@ -92,7 +141,10 @@ class LeftOut:
         """Say it in a sentence, or nothing where every row was taken whole."""
         said = []
         if self.by_rule:
-            said.append(f"{self.by_rule.total()} of {self.rows} survey rows were left out: {_counts(self.by_rule)}")
+            said.append(
+                f"{self.by_rule.total()} of {self.rows} survey rows were left out:"
+                f" {_counts(self.by_rule)}"
+            )
         if self.expired:
             said.append(f"{self.expired} answers read DATA_EXPIRED and count as not given")
         return "; ".join(said)
@@ -114,9 +166,17 @@ def participants_rows(
             column of which the mapping says nothing, or no row is left.
     """
     columns = list(rows[0])
-    keep = {_actual(path, column, columns, "keep", mapping): answers for column, answers in mapping.keep.items()}
-    drop = {_actual(path, column, columns, "drop", mapping): answers for column, answers in mapping.drop.items()}
-    by_rule = Counter({_dropped(column, word): 0 for column, answers in drop.items() for word in answers.values()})
+    keep = {
+        _actual(path, column, columns, "keep", mapping): answers
+        for column, answers in mapping.keep.items()
+    }
+    drop = {
+        _actual(path, column, columns, "drop", mapping): answers
+        for column, answers in mapping.drop.items()
+    }
+    by_rule = Counter(
+        {_dropped(column, word): 0 for column, answers in drop.items() for word in answers.values()}
+    )
     by_rule.update({_not_kept(column): 0 for column in keep})
     taken = []
     for number, row in enumerate(rows[mapping.skip_rows :], mapping.skip_rows + 1):
@@ -125,31 +185,37 @@ def participants_rows(
         else:
             taken.append((number, row))
     _refuse_headers(path, taken)
-    _refuse_doubtful(path, taken, _doubts(columns, rows[: mapping.skip_rows], rows[mapping.skip_rows :], keep))
+    _refuse_doubtful(
+        path, taken, _doubts(columns, rows[: mapping.skip_rows], rows[mapping.skip_rows :], keep)
+    )
     if not taken:
         of = len(rows) - mapping.skip_rows
         raise UserError(
-            f"{path}: all of its {of} rows were left out: {_counts(by_rule)}; look at the mapping's keep and drop, or "
-            "leave the file out"
+            f"{path}: all of its {of} rows were left out: {_counts(by_rule)}; look at the mapping's"
+            " keep and drop, or leave the file out"
         )
     left_out.rows += len(rows) - mapping.skip_rows
     left_out.by_rule.update(by_rule)
     return taken
 
 
-def _actual(path: Path, column: str, columns: Sequence[str], rule: str, mapping: SurveyMapping) -> str:
+def _actual(
+    path: Path, column: str, columns: Sequence[str], rule: str, mapping: SurveyMapping
+) -> str:
     """Return a column that a rule names as the file spells it."""
     for found in columns:
         if plain(found) == plain(column):
             return found
     raise UserError(
-        f"{path} lacks the column '{_short(column)}' that {rule} names in the mapping {Path(mapping.name).stem}"
-        f"{nearest(column, map(_short, columns))}"
+        f"{path} lacks the column '{_short(column)}' that {rule} names in the mapping"
+        f" {Path(mapping.name).stem}{nearest(column, map(_short, columns))}"
     )
 
 
 def _rule(
-    row: Mapping[str, str], keep: Mapping[str, Mapping[str, str]], drop: Mapping[str, Mapping[str, str]]
+    row: Mapping[str, str],
+    keep: Mapping[str, Mapping[str, str]],
+    drop: Mapping[str, Mapping[str, str]],
 ) -> str | None:
     """Return the first rule that leaves a row out."""
     for column, answers in drop.items():
@@ -175,8 +241,8 @@ def _refuse_headers(path: Path, rows: Iterable[tuple[int, Mapping[str, str]]]) -
     for number, row in rows:
         if any(plain(cell).replace(" ", "").startswith('{"importid":') for cell in row.values()):
             raise UserError(
-                f"{path}, row {number}: Qualtrics names its columns in this row, which is nobody's answers; give the "
-                f"mapping skip_rows: {number}"
+                f"{path}, row {number}: Qualtrics names its columns in this row, which is nobody's"
+                f" answers; give the mapping skip_rows: {number}"
             )
 
 
@@ -218,7 +284,9 @@ def _doubts(
             doubts[column] = _is_under_way
         elif _REVOCATION.fullmatch(name):
             doubts[column] = lambda answer: answer not in _NOT_REVOKED
-        elif any(_asks_for_consent(plain(text)) for text in (column, *(row[column] for row in labels))):
+        elif any(
+            _asks_for_consent(plain(text)) for text in (column, *(row[column] for row in labels))
+        ):
             doubts[column] = lambda answer: answer not in _CONSENTS
     return doubts
 
@@ -243,16 +311,24 @@ def _is_under_way(answer: str) -> bool:
 def _asks_for_consent(text: str) -> bool:
     if _CONSENT_QUESTION.search(text):
         return True
-    return len(text) <= _SHORT_NAME and bool(_CONSENT.search(text)) and not _ABOUT_CONSENT.search(text)
+    return (
+        len(text) <= _SHORT_NAME and bool(_CONSENT.search(text)) and not _ABOUT_CONSENT.search(text)
+    )
 
 
 def _records_consent(text: str) -> bool:
     """Return whether a short name is of the date, the signature or the like that comes with a consent."""
-    return len(text) <= _SHORT_NAME and bool(_CONSENT.search(text)) and bool(_RECORD_OF_CONSENT.search(text))
+    return (
+        len(text) <= _SHORT_NAME
+        and bool(_CONSENT.search(text))
+        and bool(_RECORD_OF_CONSENT.search(text))
+    )
 
 
 def _refuse_doubtful(
-    path: Path, rows: Iterable[tuple[int, Mapping[str, str]]], doubts: Mapping[str, Callable[[str], bool]]
+    path: Path,
+    rows: Iterable[tuple[int, Mapping[str, str]]],
+    doubts: Mapping[str, Callable[[str], bool]],
 ) -> None:
     """Refuse rows that are not known to be participants'; all of them are named at once."""
     found: Counter[tuple[str, str]] = Counter()
@@ -264,7 +340,9 @@ def _refuse_doubtful(
                 first = first or number
     if not found:
         return
-    values = [(_short(column), _cut(answer), count) for (column, answer), count in found.items()][:_SHOWN_VALUES]
+    values = [(_short(column), _cut(answer), count) for (column, answer), count in found.items()][
+        :_SHOWN_VALUES
+    ]
     by_column: dict[str, list[str]] = {}
     for column, answer, _ in values:
         by_column.setdefault(column, []).append(repr(answer))
@@ -272,8 +350,9 @@ def _refuse_doubtful(
     raise UserError(
         f"{path}, from row {first}: "
         + ", ".join(f"{column} is {answer!r} in {count}" for column, answer, count in values)
-        + f" of its rows, which are not known to be of people who finished and consented; give the mapping drop: "
-        f"{{{rules}}} to leave them out, or name under keep, by column, every answer that counts"
+        + " of its rows, which are not known to be of people who finished and consented; give the"
+        f" mapping drop: {{{rules}}} to leave them out, or name under keep, by column, every"
+        " answer that counts"
     )
 
 

@@ -32,7 +32,11 @@ def groups_of(participant: Participant) -> list[Group]:
 
 
 def select_diverse(
-    texts: Sequence[str], count: int, seed: int, groups: Sequence[Sequence[Group]] = (), minimum: int = 0
+    texts: Sequence[str],
+    count: int,
+    seed: int,
+    groups: Sequence[Sequence[Group]] = (),
+    minimum: int = 0,
 ) -> list[int]:
     """Choose ``count`` texts that differ: greedily, the one farthest from its nearest chosen neighbour.
 
@@ -52,7 +56,9 @@ def select_diverse(
     from sklearn.feature_extraction.text import TfidfVectorizer
 
     vectors = TfidfVectorizer().fit_transform(texts)
-    lacking = collections.Counter({g: minimum for g, n in _sizes(groups).items() if minimum and n >= minimum})
+    lacking = collections.Counter(
+        {g: minimum for g, n in _sizes(groups).items() if minimum and n >= minimum}
+    )
     nearest = np.full(len(texts), np.inf)
     free = np.ones(len(texts), dtype=bool)
     following = int(np.random.default_rng(seed).integers(len(texts)))
@@ -109,12 +115,18 @@ def split_balanced(
     chosen: set[int] = set()
     for key, number in zip(keys, taken, strict=True):
         chosen.update(generator.permutation(cells[key])[:number].tolist())
-    for group, said in missed_minimums([groups_of(p) for p in participants], chosen, minimum).items():
-        logger.warning("no split gives each set %d of %s; test has %d, training %d", minimum, group, *said)
+    for group, said in missed_minimums(
+        [groups_of(p) for p in participants], chosen, minimum
+    ).items():
+        logger.warning(
+            "no split gives each set %d of %s; test has %d, training %d", minimum, group, *said
+        )
     return [n for n in range(len(participants)) if n not in chosen], sorted(chosen)
 
 
-def missed_minimums(groups: Sequence[Sequence[Group]], chosen: set[int], minimum: int) -> dict[str, tuple[int, int]]:
+def missed_minimums(
+    groups: Sequence[Sequence[Group]], chosen: set[int], minimum: int
+) -> dict[str, tuple[int, int]]:
     """Return the groups with twice the minimum that a set has too few of: members in test, members in training."""
     total = _sizes(groups)
     inside = _sizes([row for n, row in enumerate(groups) if n in chosen])
@@ -126,7 +138,11 @@ def missed_minimums(groups: Sequence[Sequence[Group]], chosen: set[int], minimum
 
 
 def _cell_counts(
-    keys: Sequence[tuple[Group, ...]], sizes: Sequence[int], test: int, minimum: int, generator: np.random.Generator
+    keys: Sequence[tuple[Group, ...]],
+    sizes: Sequence[int],
+    test: int,
+    minimum: int,
+    generator: np.random.Generator,
 ) -> list[int]:
     """Solve :func:`split_balanced`'s programme; its variables are x_c, then a difference and a lack per group."""
     from scipy.optimize import milp
@@ -156,5 +172,7 @@ def _cell_counts(
     cost = np.concatenate([draw, 1 / targets, np.full(number, _LACKING)])
     options = {"node_limit": _NODES, "mip_rel_gap": 1e-9}
     found = milp(cost, integrality=whole, constraints=(rows, lower, upper), options=options)
-    assert found.x is not None, found.message  # every number of test personas below the total has a split
+    assert found.x is not None, (
+        found.message
+    )  # every number of test personas below the total has a split
     return np.round(found.x[: len(keys)]).astype(int).tolist()

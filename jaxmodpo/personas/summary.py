@@ -20,7 +20,10 @@ COMPARED = ("participants", "selected", "train", "test")
 # Each leaves one quasi-identifier out, so that a reader sees which of them tells people apart.
 IDENTIFIER_SETS = (
     QUASI_IDENTIFIERS,
-    *(tuple(name for name in QUASI_IDENTIFIERS if name != left_out) for left_out in QUASI_IDENTIFIERS),
+    *(
+        tuple(name for name in QUASI_IDENTIFIERS if name != left_out)
+        for left_out in QUASI_IDENTIFIERS
+    ),
 )
 
 
@@ -47,18 +50,26 @@ def summarize(
         "synthetic": synthetic,
         "survey": left_out.summary() if left_out and left_out.rows else {},
         "counts": {step: len(sets[step]) for step in STEPS},
-        "composition": {name: {step: counts(sets[step], name) for step in STEPS} for name in DIMENSIONS},
+        "composition": {
+            name: {step: counts(sets[step], name) for step in STEPS} for name in DIMENSIONS
+        },
         "quality": {
             "least": least,
             "weights": QUALITY_WEIGHTS,
-            "sets": {step: _quality([qualities[p.participant_id] for p in sets[step]]) for step in STEPS},
-            "histogram": _histogram([qualities[p.participant_id]["quality"] for p in sets["participants"]]),
+            "sets": {
+                step: _quality([qualities[p.participant_id] for p in sets[step]]) for step in STEPS
+            },
+            "histogram": _histogram(
+                [qualities[p.participant_id]["quality"] for p in sets["participants"]]
+            ),
         },
         "preferences": {step: preferences(sets[step]) for step in COMPARED},
         "balance": [balance(sets["train"], sets["test"], name, seed) for name in DIMENSIONS],
         "anonymity": {
             "sets": {step: anonymity(sets[step]) for step in COMPARED},
-            "selected_by_identifiers": [anonymity(sets["selected"], names) for names in IDENTIFIER_SETS],
+            "selected_by_identifiers": [
+                anonymity(sets["selected"], names) for names in IDENTIFIER_SETS
+            ],
         },
     }
 
@@ -83,7 +94,11 @@ def preferences(participants: Sequence[Participant]) -> dict[str, Any]:
             "alone": round(sum(names == (name,) for names in highest) / number, 9),
             "mean": round(float(np.mean(ratings)), 9) if ratings else None,
         }
-    return {"rated": len(highest), "several": sum(len(names) > 1 for names in highest), "criteria": criteria}
+    return {
+        "rated": len(highest),
+        "several": sum(len(names) > 1 for names in highest),
+        "criteria": criteria,
+    }
 
 
 def _quality(rated: Sequence[Mapping[str, float]]) -> dict[str, float]:
@@ -98,4 +113,7 @@ def _histogram(values: Sequence[float]) -> dict[str, list[float]]:
     # A quality of 0.9 belongs above the edge 0.9, whatever the last bits of either.
     found, _ = np.histogram(np.round(values, 6), np.round(edges, 6))
     first = int(np.flatnonzero(found)[0])
-    return {"edges": [round(float(e), 6) for e in edges[first:]], "counts": [int(n) for n in found[first:]]}
+    return {
+        "edges": [round(float(e), 6) for e in edges[first:]],
+        "counts": [int(n) for n in found[first:]],
+    }

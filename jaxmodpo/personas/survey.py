@@ -61,14 +61,19 @@ def read_surveys(
     for path in paths:
         for number, participant in _read(path, read_table(path, []), mapping, left_out):
             if participant.participant_id in participants:
-                raise UserError(f"{path}, row {number}: the participant_id has been given before; ids must be unique")
+                raise UserError(
+                    f"{path}, row {number}: the participant_id has been given before; ids must be"
+                    " unique"
+                )
             participants[participant.participant_id] = participant
     return list(participants.values())
 
 
 def participants_of(rows: Sequence[Mapping[str, str]]) -> list[Participant]:
     """Return rows of the canonical layout, which no file need hold, as participants."""
-    return [participant for _, participant in _read(Path("survey.csv"), rows, load_mapping(), LeftOut())]
+    return [
+        participant for _, participant in _read(Path("survey.csv"), rows, load_mapping(), LeftOut())
+    ]
 
 
 def _read(
@@ -77,7 +82,9 @@ def _read(
     """Yield one file's participants, each with the number of its row."""
     reader = _Reader.of(path, list(rows[0]), mapping)
     if len(rows) <= mapping.skip_rows:
-        raise UserError(f"{path} has no rows below the {mapping.skip_rows} that {mapping.name} skips")
+        raise UserError(
+            f"{path} has no rows below the {mapping.skip_rows} that {mapping.name} skips"
+        )
     for number, row in participants_rows(path, rows, mapping, left_out):
         left_out.expired += sum(plain(row[column]) == EXPIRED for column in reader.actual.values())
         yield number, reader.participant(row, number)
@@ -95,16 +102,25 @@ class _Reader:
     @classmethod
     def of(cls, path: Path, columns: Sequence[str], mapping: SurveyMapping) -> _Reader:
         constants = mapping.constants(path)
-        spelled = {plain(column): column for column in columns} | {column: column for column in columns}
-        wanted = {c: name for name, s in mapping.sources.items() if name not in constants for c in s.columns}
+        spelled = {plain(column): column for column in columns} | {
+            column: column for column in columns
+        }
+        wanted = {
+            c: name
+            for name, s in mapping.sources.items()
+            if name not in constants
+            for c in s.columns
+        }
         actual = {c: spelled[c] if c in spelled else spelled.get(plain(c), "") for c in wanted}
         if lacking := [column for column, found in actual.items() if not found]:
-            raise UserError(_lacks(path, columns, {column: wanted[column] for column in lacking}, mapping))
+            raise UserError(
+                _lacks(path, columns, {column: wanted[column] for column in lacking}, mapping)
+            )
         for name in ("population", "age", "gender", "ethnicity"):
             if name in mapping.unasked(constants):
                 raise UserError(
-                    f"{path}: nothing gives the {name}: {mapping.name} has no column for it, and none of its file "
-                    f"patterns ({', '.join(mapping.files)}) fits this file"
+                    f"{path}: nothing gives the {name}: {mapping.name} has no column for it, and"
+                    f" none of its file patterns ({', '.join(mapping.files)}) fits this file"
                 )
         return cls(path, mapping, constants, actual)
 
@@ -134,7 +150,11 @@ class _Reader:
             return source.constant or ""
         text = " ".join(row[self.actual[source.column]].split())
         said = plain(text)
-        return "" if said in self.mapping.missing or (said in NO_ANSWER and said not in source.values) else text
+        return (
+            ""
+            if said in self.mapping.missing or (said in NO_ANSWER and said not in source.values)
+            else text
+        )
 
     def _text(self, row: Mapping[str, str], name: str, where: str) -> str:
         if name in self.constants:
@@ -146,10 +166,15 @@ class _Reader:
         meaning = source.values.get(plain(answer), answer) or ""
         if not (source.bands and meaning):
             return meaning
-        in_band = band(int(float(meaning)), source.bands) if re.fullmatch(r"\d{1,3}(\.0*)?", meaning) else None
+        in_band = (
+            band(int(float(meaning)), source.bands)
+            if re.fullmatch(r"\d{1,3}(\.0*)?", meaning)
+            else None
+        )
         if in_band is None:
             raise UserError(
-                f"{where}: {name} must be a whole number of years from {source.bands[0]}, not {shown(answer)}"
+                f"{where}: {name} must be a whole number of years from {source.bands[0]}, not"
+                f" {shown(answer)}"
             )
         return in_band
 
@@ -158,10 +183,16 @@ class _Reader:
         if source is None:
             return ()
         if source.ticks:
-            found = [entry for column, entry in source.ticks.items() if self._ticked(row, column, entry, source, where)]
+            found = [
+                entry
+                for column, entry in source.ticks.items()
+                if self._ticked(row, column, entry, source, where)
+            ]
         else:
             found = (
-                entries(row[self.actual[source.column]], source) if source.column and self._answer(row, source) else []
+                entries(row[self.actual[source.column]], source)
+                if source.column and self._answer(row, source)
+                else []
             )
         meanings = (
             source.values.get(plain(entry), entry)
@@ -170,7 +201,9 @@ class _Reader:
         )
         return tuple(meaning for meaning in meanings if meaning)
 
-    def _ticked(self, row: Mapping[str, str], column: str, entry: str, source: Source, where: str) -> bool:
+    def _ticked(
+        self, row: Mapping[str, str], column: str, entry: str, source: Source, where: str
+    ) -> bool:
         """Return whether a box is ticked: a known yes or the entry's own text; what is not known is no yes."""
         cell = row[self.actual[column]]
         if plain(cell) in self.mapping.missing:
@@ -181,16 +214,17 @@ class _Reader:
             # "None" of an entry None: its text, or what a program writes into an empty cell.
             if plain(entry) not in source.values:
                 raise UserError(
-                    f"{where}: the box '{_short(column)}' holds {shown(cell)}, which is its entry's text and also a "
-                    "way to write that a box was not ticked; list it under missing where it means that, and under "
-                    "the field's values where it means the entry"
+                    f"{where}: the box '{_short(column)}' holds {shown(cell)}, which is its entry's"
+                    " text and also a way to write that a box was not ticked; list it under"
+                    " missing where it means that, and under the field's values where it means the"
+                    " entry"
                 )
             return True
         if plain(cell) in YES | {plain(entry), plain(column)}:
             return True
         raise UserError(
-            f"{where}: the box '{_short(column)}' holds {shown(cell)}, which is neither a yes nor a no nor '{entry}'; "
-            "list it under missing where it means that the box was not ticked"
+            f"{where}: the box '{_short(column)}' holds {shown(cell)}, which is neither a yes nor a"
+            f" no nor '{entry}'; list it under missing where it means that the box was not ticked"
         )
 
     def _rating(self, row: Mapping[str, str], name: str, where: str) -> float | None:
@@ -203,13 +237,22 @@ class _Reader:
             return None if meaning is None else float(meaning)
         if source.values and not re.fullmatch(r"[\d.]+", answer):
             hint = nearest(plain(answer), source.values)
-            raise UserError(f"{where}: {name}: {shown(answer)} is not among the answers of {self.mapping.name}{hint}")
+            raise UserError(
+                f"{where}: {name}: {shown(answer)} is not among the answers of"
+                f" {self.mapping.name}{hint}"
+            )
         return parse_rating(answer, name, where)
 
     def _groups(self, row: Mapping[str, str]) -> dict[str, str]:
-        grouped = {n: s for n, s in self.mapping.sources.items() if s.groups and n not in self.constants}
+        grouped = {
+            n: s for n, s in self.mapping.sources.items() if s.groups and n not in self.constants
+        }
         answers = {name: self._text(row, name, str(self.path)) for name in grouped}
-        return {name: group_of(answer, grouped[name].groups) for name, answer in answers.items() if answer}
+        return {
+            name: group_of(answer, grouped[name].groups)
+            for name, answer in answers.items()
+            if answer
+        }
 
 
 def entries(text: str, source: Source) -> list[str]:
@@ -221,21 +264,35 @@ def entries(text: str, source: Source) -> list[str]:
     separator = re.escape(source.separator)
     whole = sorted((v for v in source.values if source.separator in v), key=len, reverse=True)
     known = "".join(rf"{re.escape(v)}(?=\s*(?:{separator}|$))|" for v in whole)
-    pattern = re.compile(rf"\s*({known}(?:\([^()]*\)|(?!{separator}).)+)|{separator}", re.IGNORECASE | re.DOTALL)
-    return [entry for match in pattern.finditer(text) if (entry := " ".join((match.group(1) or "").split()))]
+    pattern = re.compile(
+        rf"\s*({known}(?:\([^()]*\)|(?!{separator}).)+)|{separator}", re.IGNORECASE | re.DOTALL
+    )
+    return [
+        entry
+        for match in pattern.finditer(text)
+        if (entry := " ".join((match.group(1) or "").split()))
+    ]
 
 
-def _lacks(path: Path, columns: Sequence[str], lacking: Mapping[str, str], mapping: SurveyMapping) -> str:
-    names = [column if column == name else f"{_short(column)} ({name})" for column, name in lacking.items()]
+def _lacks(
+    path: Path, columns: Sequence[str], lacking: Mapping[str, str], mapping: SurveyMapping
+) -> str:
+    names = [
+        column if column == name else f"{_short(column)} ({name})"
+        for column, name in lacking.items()
+    ]
     more = f" and {len(names) - 5} more" if len(names) > 5 else ""
     close = (
         nearest(next(iter(lacking)), columns)
         if len(lacking) == 1
-        else f"; its columns are {', '.join(map(_short, columns[:12]))}{' …' if len(columns) > 12 else ''}"
+        else (
+            "; its columns are"
+            f" {', '.join(map(_short, columns[:12]))}{' …' if len(columns) > 12 else ''}"
+        )
     )
     return (
-        f"{path} lacks the column {', '.join(names[:5])}{more} of the mapping {Path(mapping.name).stem}{close}; give a "
-        "mapping of this survey's columns with --mapping"
+        f"{path} lacks the column {', '.join(names[:5])}{more} of the mapping"
+        f" {Path(mapping.name).stem}{close}; give a mapping of this survey's columns with --mapping"
     )
 
 

@@ -34,7 +34,13 @@ _EXPERIENCE = (
     "Entertainment or casual conversation",
     "Emotional support",
 )
-_AREAS = ("Mild depression or anxiety", "Stress management", "Sleep problems", "Relationship problems", "Loneliness")
+_AREAS = (
+    "Mild depression or anxiety",
+    "Stress management",
+    "Sleep problems",
+    "Relationship problems",
+    "Loneliness",
+)
 _USES = (
     "Giving general information about mental health",
     "Offering emotional support",
@@ -62,7 +68,10 @@ def survey_rows(participants: int, *, seed: int) -> list[dict[str, str]]:
     """Draw a synthetic survey's rows, in the canonical layout."""
     generator = np.random.default_rng(seed)
     ucla = round(participants * _UCLA_SHARE)
-    return [_row(f"p{n:04d}", "UCLA" if n < ucla else "Prolific", generator) for n in range(participants)]
+    return [
+        _row(f"p{n:04d}", "UCLA" if n < ucla else "Prolific", generator)
+        for n in range(participants)
+    ]
 
 
 def write_rows(path: Path, rows: Sequence[Mapping[str, str]]) -> None:
@@ -95,10 +104,18 @@ def _row(name: str, population: str, generator: np.random.Generator) -> dict[str
     row |= _importances(generator)
     # Some people skip questions; few skip many.
     if generator.random() < 0.15:
-        skipped = generator.choice(["severity", "treatment", "diagnoses", "helpful_areas", "attitude_trust"])
+        skipped = generator.choice(
+            ["severity", "treatment", "diagnoses", "helpful_areas", "attitude_trust"]
+        )
         row[str(skipped)] = ""
     if generator.random() < 0.03:
-        for column in ("ai_experience", "helpful_areas", "appropriate_uses", "diagnoses", *IMPORTANCES[1:4]):
+        for column in (
+            "ai_experience",
+            "helpful_areas",
+            "appropriate_uses",
+            "diagnoses",
+            *IMPORTANCES[1:4],
+        ):
             row[column] = ""
     return row
 

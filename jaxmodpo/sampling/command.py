@@ -86,14 +86,21 @@ class ResponsesConfig(Settings):
         check_day(self.prompt_date)
         if self.engine == "local":
             if self.model is None or self.temperature is None:
-                raise UserError("the local engine needs --model, a model's folder, and a --temperature")
+                raise UserError(
+                    "the local engine needs --model, a model's folder, and a --temperature"
+                )
             return
         if self.model is not None or self.adapter is not None:
-            raise UserError("--engine endpoint takes no --model and no --adapter; --endpoint-model names what to ask")
+            raise UserError(
+                "--engine endpoint takes no --model and no --adapter; --endpoint-model names what"
+                " to ask"
+            )
         defaults = {field.name: field.default for field in fields(self)}
         if ignored := [name for name in LOCAL if getattr(self, name) != defaults[name]]:
             flags = " and no ".join(f"--{name.replace('_', '-')}" for name in ignored)
-            raise UserError(f"--engine endpoint takes no {flags}: the endpoint gets the paper's prompt, whole")
+            raise UserError(
+                f"--engine endpoint takes no {flags}: the endpoint gets the paper's prompt, whole"
+            )
         check_endpoint(_endpoint(self))
 
     def check_machine(self) -> None:
@@ -203,12 +210,23 @@ def _sample(config: ResponsesConfig, phase: Phase) -> None:
         bar = Progress("sampling", len(wanted), "replies", len(wanted) - left, leave=False)
         for start in starts:
             part = wanted[start : start + config.batch_size]
-            keys = jnp.stack([reply_key(config.seed, question.question_id, number) for question, number in part])
-            tokens = sample(policy, [prompts[q.question_id] for q, _ in part], keys, settings, rows=config.batch_size)
+            keys = jnp.stack(
+                [reply_key(config.seed, question.question_id, number) for question, number in part]
+            )
+            tokens = sample(
+                policy,
+                [prompts[q.question_id] for q, _ in part],
+                keys,
+                settings,
+                rows=config.batch_size,
+            )
             journal.append(
                 *(
                     row(question, number, settings_key)
-                    | {"response_text": text.decode(reply), "ended": reply[-1] in end_tokens}
+                    | {
+                        "response_text": text.decode(reply),
+                        "ended": reply[-1] in end_tokens,
+                    }
                     for (question, number), reply in zip(part, tokens, strict=True)
                 )
             )
@@ -220,7 +238,9 @@ def _sample(config: ResponsesConfig, phase: Phase) -> None:
 
 def _ask(config: ResponsesConfig, phase: Phase) -> None:
     """Ask an endpoint for the replies."""
-    wanted = [(q, number) for q in read_questions(config.questions) for number in range(config.samples)]
+    wanted = [
+        (q, number) for q in read_questions(config.questions) for number in range(config.samples)
+    ]
     journal = Journal(config.output_dir / "sampled.jsonl")
     try:
         settings_key = digest(phase.manifest["identity"])[:16]
@@ -229,7 +249,15 @@ def _ask(config: ResponsesConfig, phase: Phase) -> None:
         journal.close()
     empty = refuse_empty(rows)
     answered = collections.Counter(reply.get("model", "") for reply in rows)
-    _write(config, wanted, journal, phase, settings_key, answering_models=dict(answered), empty_by_kind=empty)
+    _write(
+        config,
+        wanted,
+        journal,
+        phase,
+        settings_key,
+        answering_models=dict(answered),
+        empty_by_kind=empty,
+    )
 
 
 def _write(
@@ -256,4 +284,10 @@ def _write(
     unended = sum(not reply["ended"] for reply in rows)
     empty = sum(not reply.response_text for reply in replies)
     logger.info("%d replies, %d cut at --max-new-tokens, %d empty", len(replies), unended, empty)
-    phase.finish(work=[journal.path], responses=len(replies), cut_at_max_new_tokens=unended, empty=empty, **results)
+    phase.finish(
+        work=[journal.path],
+        responses=len(replies),
+        cut_at_max_new_tokens=unended,
+        empty=empty,
+        **results,
+    )

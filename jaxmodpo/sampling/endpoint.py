@@ -121,15 +121,18 @@ def ask(
         failures = _ask_all(_Caller(client, endpoint, key), calls, journal, bar)
     if failures:
         raise UserError(
-            f"{len(failures)} of {len(wanted)} calls to {endpoint.base_url} failed, the last one with: "
-            f"{failures[-1][:300]}; the same command asks for those alone"
+            f"{len(failures)} of {len(wanted)} calls to {endpoint.base_url} failed, the last one"
+            f" with: {failures[-1][:300]}; the same command asks for those alone"
         )
     have = sampled(journal, settings)
     return [have[place(*reply)] for reply in wanted]
 
 
 def _ask_all(
-    caller: _Caller, calls: Iterable[tuple[Question, dict[str, Any]]], journal: Journal, bar: Progress
+    caller: _Caller,
+    calls: Iterable[tuple[Question, dict[str, Any]]],
+    journal: Journal,
+    bar: Progress,
 ) -> list[str]:
     """Make calls side by side and keep each answer as it comes; return what those that failed were told.
 
@@ -152,10 +155,14 @@ def _ask_all(
             while True:
                 # Never more waiting than are asked: a hopeless answer ends the run with few calls still under way.
                 for question, begun in itertools.islice(queue, most - len(running)):
-                    running[pool.submit(caller.one, begun, question.question_text)] = question.question_id
+                    running[pool.submit(caller.one, begun, question.question_text)] = (
+                        question.question_id
+                    )
                 if not running:
                     return failures
-                done, _ = concurrent.futures.wait(running, return_when=concurrent.futures.FIRST_COMPLETED)
+                done, _ = concurrent.futures.wait(
+                    running, return_when=concurrent.futures.FIRST_COMPLETED
+                )
                 for future in done:
                     # Taken off the running ones only once it is kept, or a failure here would lose it.
                     answer = future.result()
@@ -188,8 +195,9 @@ def _refuse_useless(endpoint: Endpoint, useless: Sequence[str], failures: Sequen
         return
     told = f", the last failure with: {failures[-1][:300]}" if failures else ""
     raise UserError(
-        f"{len(useless)} calls in a row to {endpoint.base_url} brought no text{told}; a larger --max-new-tokens leaves "
-        "thinking models room to answer. What was answered is kept, and the same command goes on"
+        f"{len(useless)} calls in a row to {endpoint.base_url} brought no text{told}; a larger"
+        " --max-new-tokens leaves thinking models room to answer. What was answered is kept, and"
+        " the same command goes on"
     )
 
 
@@ -288,7 +296,10 @@ class _Caller:
         return without_key(readable(text), self.key)
 
     def _clean(self, failure: Failure) -> Failure:
-        words = {name: self._text(getattr(failure, name)) for name in ("code", "kind", "param", "message")}
+        words = {
+            name: self._text(getattr(failure, name))
+            for name in ("code", "kind", "param", "message")
+        }
         return failure._replace(**words)
 
     def _hopeless(self, meaning: Meaning, failure: Failure) -> str:
@@ -310,15 +321,17 @@ def refuse_empty(rows: Sequence[dict[str, Any]]) -> dict[str, int]:
     Raises:
         UserError: half of the replies or more have no text.
     """
-    kinds = collections.Counter(row.get("kind") or "empty" for row in rows if not row["response_text"])
+    kinds = collections.Counter(
+        row.get("kind") or "empty" for row in rows if not row["response_text"]
+    )
     if not kinds:
         return {}
     listed = ", ".join(f"{count} {kind}" for kind, count in sorted(kinds.items()))
     if 2 * kinds.total() >= len(rows):
         raise UserError(
-            f"{kinds.total()} of {len(rows)} replies have no text ({listed}), so that nothing was written; a larger "
-            "--max-new-tokens leaves thinking models room to answer. Delete sampled.jsonl in the output folder and run "
-            "again to ask anew"
+            f"{kinds.total()} of {len(rows)} replies have no text ({listed}), so that nothing was"
+            " written; a larger --max-new-tokens leaves thinking models room to answer. Delete"
+            " sampled.jsonl in the output folder and run again to ask anew"
         )
     logger.warning("%d of %d replies have no text (%s)", kinds.total(), len(rows), listed)
     return dict(kinds)

@@ -53,7 +53,12 @@ class SamplingSettings:
 
 
 def sample(
-    policy: Policy, prompts: Sequence[Sequence[int]], keys: Array, settings: SamplingSettings, *, rows: int
+    policy: Policy,
+    prompts: Sequence[Sequence[int]],
+    keys: Array,
+    settings: SamplingSettings,
+    *,
+    rows: int,
 ) -> list[list[int]]:
     """Sample one reply to each prompt.
 
@@ -129,7 +134,9 @@ def generate(
     def draw(state: tuple) -> tuple:
         step, hidden_B1D, cache, replies, counts, ended = state
         step_keys = jax.vmap(jax.random.fold_in, (0, None))(keys_B, step)
-        token_B = choose(model.logits(hidden_B1D)[:, 0], step_keys, settings.temperature, settings.top_p)
+        token_B = choose(
+            model.logits(hidden_B1D)[:, 0], step_keys, settings.temperature, settings.top_p
+        )
         token_B = jnp.where(ended, end_tokens[0], token_B)
         replies = replies.at[:, step].set(token_B)
         counts = counts + ~ended

@@ -67,8 +67,13 @@ def collect_results(out: Path, seed: int) -> dict[str, Any]:
     results = read_json(out / "evaluation" / "results.json")
     names = list(results["models"])
     results["seed"] = seed
-    results["kl"] = {name: 0.0 if name == "base" else read_json(out / "kl" / name / "kl.json")["kl"] for name in names}
-    results["malformed"] = {name: read_json(out / "check" / name / "malformed.json")["malformed"] for name in names}
+    results["kl"] = {
+        name: 0.0 if name == "base" else read_json(out / "kl" / name / "kl.json")["kl"]
+        for name in names
+    }
+    results["malformed"] = {
+        name: read_json(out / "check" / name / "malformed.json")["malformed"] for name in names
+    }
     results["required"] = [e._asdict() for e in required(results)]
     results["figure_2"] = [e._asdict() for e in figure_2(results)]
     write_json(out / "results.json", results)
@@ -116,7 +121,10 @@ def table(results: Mapping[str, Any]) -> str:
     seeds = results.get("seeds", [results.get("seed")])
     lines = [
         "",
-        f"Average win rates in the sandbox, seed {', '.join(map(str, seeds))} (rubric judge: no clinical meaning)",
+        (
+            f"Average win rates in the sandbox, seed {', '.join(map(str, seeds))} (rubric judge: no"
+            " clinical meaning)"
+        ),
         f"{'':<16}{'empathy':>22}{'safety':>22}{'KL, nats':>10}{'malformed':>11}",
     ]
     ordered = sorted(results["models"], key=lambda name: -results["models"][name]["empathy"])
@@ -131,7 +139,13 @@ def table(results: Mapping[str, Any]) -> str:
     lines += ["", "What a working system shows here:"]
     lines += [_line(e) for e in results["required"]]
     held = sum(e["holds"] for e in results["figure_2"])
-    lines += ["", f"The paper's Figure 2, of which {held} of {len(results['figure_2'])} comparisons hold here:"]
+    lines += [
+        "",
+        (
+            f"The paper's Figure 2, of which {held} of {len(results['figure_2'])} comparisons hold"
+            " here:"
+        ),
+    ]
     lines += [_line(e) for e in results["figure_2"]]
     return "\n".join(lines)
 

@@ -92,7 +92,9 @@ def _compared(results: Mapping[str, Any], comparison: Comparison) -> Expectation
     }[relation]
     words = {"above": "significantly above", "ahead": "ahead of", "level": "level with"}[relation]
     shown = "p < 0.001" if p_value < 0.001 else f"p = {p_value:.3f}"
-    return Expectation(f"{criterion}: {a} {words} {b}", bool(holds), f"{wins} : {losses} questions, {shown}")
+    return Expectation(
+        f"{criterion}: {a} {words} {b}", bool(holds), f"{wins} : {losses} questions, {shown}"
+    )
 
 
 def versus(results: Mapping[str, Any], criterion: str, a: str, b: str) -> tuple[int, int, float]:
@@ -122,18 +124,30 @@ def required(results: Mapping[str, Any]) -> list[Expectation]:
     return [
         Expectation(
             "every aligned model is ahead of base on both criteria",
-            all(rates[name][c] > rates["base"][c] for name in aligned for c in ("empathy", "safety")),
+            all(
+                rates[name][c] > rates["base"][c] for name in aligned for c in ("empathy", "safety")
+            ),
         ),
         Expectation(
             "dpo_empathy is best on empathy (modpo_empathy may tie it)",
-            all(above("empathy", "dpo_empathy", name) for name in rates if name not in ("dpo_empathy", "modpo_empathy"))
+            all(
+                above("empathy", "dpo_empathy", name)
+                for name in rates
+                if name not in ("dpo_empathy", "modpo_empathy")
+            )
             and not above("empathy", "modpo_empathy", "dpo_empathy"),
         ),
         Expectation(
             "joint_loss_dpo and dpo_soup are ahead of dpo_empathy on safety",
-            all(rates[name]["safety"] > rates["dpo_empathy"]["safety"] for name in ("joint_loss_dpo", "dpo_soup")),
+            all(
+                rates[name]["safety"] > rates["dpo_empathy"]["safety"]
+                for name in ("joint_loss_dpo", "dpo_soup")
+            ),
         ),
-        Expectation("dpo_soup lies between the two DPOs on both criteria", between("empathy") and between("safety")),
+        Expectation(
+            "dpo_soup lies between the two DPOs on both criteria",
+            between("empathy") and between("safety"),
+        ),
         Expectation(
             f"fewer than {MALFORMED:.0%} of every model's replies are malformed",
             results["malformed"][worst] < MALFORMED,

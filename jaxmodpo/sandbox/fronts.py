@@ -48,7 +48,10 @@ class FrontsConfig(Unestimated):
 def fronts(config: FrontsConfig) -> None:
     """Run ``sandbox fronts``; about half an hour a world on two cores, and what is finished is kept."""
     config.check()
-    folders = [config.output_dir / f"seed_{seed}" for seed in range(config.seed, config.seed + config.seeds)]
+    folders = [
+        config.output_dir / f"seed_{seed}"
+        for seed in range(config.seed, config.seed + config.seeds)
+    ]
     for seed, folder in enumerate(folders, config.seed):
         run_experiment(builtin(".", "fronts"), folder, seed)
     sweeps = {arm: [read_json(folder / arm / "sweep.json") for folder in folders] for arm in ARMS}
@@ -78,7 +81,10 @@ def combine(sweeps: Mapping[str, Sequence[Mapping[str, Any]]]) -> dict[str, Any]
     weights = [point["weights"] for point in places]
     scores = {
         (arm, method): [
-            [[point["scores"][n] for n in names] for _, point in by_weights([places, sweep["fronts"][method]])]
+            [
+                [point["scores"][n] for n in names]
+                for _, point in by_weights([places, sweep["fronts"][method]])
+            ]
             for sweep in of_arm
         ]
         for arm, of_arm in sweeps.items()
@@ -89,18 +95,27 @@ def combine(sweeps: Mapping[str, Sequence[Mapping[str, Any]]]) -> dict[str, Any]
         for seed in zip(*sweeps.values(), strict=True)
     ]
     volumes = {
-        key: [hypervolume(front, reference) for front, reference in zip(of_seeds, references, strict=True)]
+        key: [
+            hypervolume(front, reference)
+            for front, reference in zip(of_seeds, references, strict=True)
+        ]
         for key, of_seeds in scores.items()
     }
-    weighted = {key: np.einsum("spo,po->ps", fronts, weights).tolist() for key, fronts in scores.items()}
+    weighted = {
+        key: np.einsum("spo,po->ps", fronts, weights).tolist() for key, fronts in scores.items()
+    }
     ours = (second, "modpo")
     return {
-        "arms": {arm: _arm(of_arm, {m: volumes[arm, m] for m in LABELS}) for arm, of_arm in sweeps.items()},
+        "arms": {
+            arm: _arm(of_arm, {m: volumes[arm, m] for m in LABELS})
+            for arm, of_arm in sweeps.items()
+        },
         "between": {
             method: {
                 "hypervolume": _difference(volumes[ours], volumes[first, method]),
                 "weighted": [
-                    _difference(own, other) for own, other in zip(weighted[ours], weighted[first, method], strict=True)
+                    _difference(own, other)
+                    for own, other in zip(weighted[ours], weighted[first, method], strict=True)
                 ],
             }
             for method in LABELS
@@ -108,14 +123,20 @@ def combine(sweeps: Mapping[str, Sequence[Mapping[str, Any]]]) -> dict[str, Any]
     }
 
 
-def _arm(sweeps: Sequence[Mapping[str, Any]], volumes: Mapping[str, Sequence[float]]) -> dict[str, Any]:
+def _arm(
+    sweeps: Sequence[Mapping[str, Any]], volumes: Mapping[str, Sequence[float]]
+) -> dict[str, Any]:
     """Return one arm's figures."""
     names = sweeps[0]["objectives"]
     said: dict[str, Any] = {"objectives": names, "seeds": len(sweeps)}
     said["base"] = {name: _over([s["base"]["scores"][name] for s in sweeps]) for name in names}
     matched = [matched_fronts(sweep) for sweep in sweeps]
-    said["fronts"] = {method: _front([s["fronts"][method] for s in sweeps], names) for method in LABELS}
-    said["matched_fronts"] = {method: _front([fronts[method] for fronts in matched], names) for method in LABELS}
+    said["fronts"] = {
+        method: _front([s["fronts"][method] for s in sweeps], names) for method in LABELS
+    }
+    said["matched_fronts"] = {
+        method: _front([fronts[method] for fronts in matched], names) for method in LABELS
+    }
     said["hypervolume"] = {method: _over(values) for method, values in volumes.items()} | {
         "modpo - soup": _difference(volumes["modpo"], volumes["soup"])
     }
@@ -132,7 +153,9 @@ def _arm(sweeps: Sequence[Mapping[str, Any]], volumes: Mapping[str, Sequence[flo
     return said
 
 
-def _front(of_seeds: Sequence[Sequence[Mapping[str, Any]]], names: Sequence[str]) -> list[dict[str, Any]]:
+def _front(
+    of_seeds: Sequence[Sequence[Mapping[str, Any]]], names: Sequence[str]
+) -> list[dict[str, Any]]:
     """Return the mean of each point over seeds."""
     return [
         {
@@ -151,7 +174,9 @@ def matched_fronts(sweep: Mapping[str, Any]) -> dict[str, list[dict[str, Any]]]:
     was, so that the scaled one's scores follow from the difference.
     """
     fronts: dict[str, list[dict[str, Any]]] = {"modpo": [], "soup": []}
-    for row, modpo, soup in by_weights([sweep["matched_kl"], sweep["fronts"]["modpo"], sweep["fronts"]["soup"]]):
+    for row, modpo, soup in by_weights(
+        [sweep["matched_kl"], sweep["fronts"]["modpo"], sweep["fronts"]["soup"]]
+    ):
         scores = {"modpo": dict(modpo["scores"]), "soup": dict(soup["scores"])}
         for name in sweep["objectives"]:
             apart = row["modpo - soup"][name]["value"]
@@ -160,7 +185,9 @@ def matched_fronts(sweep: Mapping[str, Any]) -> dict[str, list[dict[str, Any]]]:
             else:
                 scores["soup"][name] = scores["modpo"][name] - apart
         for method, points in fronts.items():
-            points.append({"weights": row["weights"], "scores": scores[method], "kl": row["kl"][method]})
+            points.append(
+                {"weights": row["weights"], "scores": scores[method], "kl": row["kl"][method]}
+            )
     return fronts
 
 
@@ -175,7 +202,9 @@ def _over(values: Sequence[float]) -> dict[str, Any]:
     mean = float(np.mean(values))
     if len(values) < 2:
         return {"mean": mean, "interval": None}
-    half = float(stats.t.ppf(0.975, len(values) - 1) * np.std(values, ddof=1) / math.sqrt(len(values)))
+    half = float(
+        stats.t.ppf(0.975, len(values) - 1) * np.std(values, ddof=1) / math.sqrt(len(values))
+    )
     return {"mean": mean, "interval": [mean - half, mean + half]}
 
 
@@ -186,9 +215,12 @@ def table(results: Mapping[str, Any]) -> str:
         volume = said["hypervolume"]
         lines += [
             "",
-            f"{ARMS[arm]}, {said['seeds']} seeds: hypervolume MODPO {volume['modpo']['mean']:.4f}, soups "
-            f"{volume['soup']['mean']:.4f}, difference {_shown(volume['modpo - soup'], 4)}; MODPO above on "
-            f"{volume['modpo - soup']['seeds_above']} seeds",
+            (
+                f"{ARMS[arm]}, {said['seeds']} seeds: hypervolume MODPO"
+                f" {volume['modpo']['mean']:.4f}, soups {volume['soup']['mean']:.4f}, difference"
+                f" {_shown(volume['modpo - soup'], 4)}; MODPO above on"
+                f" {volume['modpo - soup']['seeds_above']} seeds"
+            ),
             "",
             "| weights | MODPO - soup, weighted score | KL, nats | at matched KL | KL, nats |",
             "|---|---|---|---|---|",
@@ -204,7 +236,11 @@ def table(results: Mapping[str, Any]) -> str:
     first, second = results["arms"]
     rows = results["arms"][second]["equal_weights"]
     heads = ["hypervolume", *("/".join(f"{w:.1f}" for w in row["weights"]) for row in rows)]
-    lines += ["", f"| MODPO from {ARMS[second]} | " + " | ".join(heads) + " |", "|---" * (1 + len(heads)) + "|"]
+    lines += [
+        "",
+        f"| MODPO from {ARMS[second]} | " + " | ".join(heads) + " |",
+        "|---" * (1 + len(heads)) + "|",
+    ]
     for method, row in results["between"].items():
         cells = [_shown(row["hypervolume"], 4), *(_shown(value, 3) for value in row["weighted"])]
         lines.append(f"| - {LABELS[method]} from {ARMS[first]} | " + " | ".join(cells) + " |")
@@ -236,10 +272,24 @@ def _draw(axes: Axes, said: Mapping[str, Any], kind: str) -> None:
     for n, (method, points) in enumerate(said[kind].items()):
         middle = {name: [p["scores"][name]["mean"] for p in points] for name in (x, y)}
         half = {name: [_half(p["scores"][name]) for p in points] for name in (x, y)}
-        look = {"marker": MARKERS[n], "color": PALETTE[n], "markersize": 5, "linewidth": 1.2, "elinewidth": 0.6}
-        axes.errorbar(middle[x], middle[y], xerr=half[x], yerr=half[y], label=LABELS[method], **look)
+        look = {
+            "marker": MARKERS[n],
+            "color": PALETTE[n],
+            "markersize": 5,
+            "linewidth": 1.2,
+            "elinewidth": 0.6,
+        }
+        axes.errorbar(
+            middle[x], middle[y], xerr=half[x], yerr=half[y], label=LABELS[method], **look
+        )
         for point, px, py in zip(points, middle[x], middle[y], strict=True):
-            axes.annotate(f"{point['weights'][0]:.1f}", (px, py), (4, 4), textcoords="offset points", fontsize=6)
+            axes.annotate(
+                f"{point['weights'][0]:.1f}",
+                (px, py),
+                (4, 4),
+                textcoords="offset points",
+                fontsize=6,
+            )
     axes.plot(said["base"][x]["mean"], said["base"][y]["mean"], "kx", label="base")
     axes.set(xlabel=f"true {x}", ylabel=f"true {y}")
     axes.legend(fontsize=7)

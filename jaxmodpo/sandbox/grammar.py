@@ -55,7 +55,14 @@ MIX: Mapping[Kind, float] = {"warm": 2.0, "safe": 2.0, "plain": 8.0, "bad": 4.0}
 
 _FEELINGS = ("sad", "anxious", "lonely", "tired", "angry", "empty")
 _TOPICS = ("my job", "my family", "school", "money", "my partner", "my health", "my friends")
-_TIMES = ("for weeks", "for months", "since last year", "every night", "all the time", "since the move")
+_TIMES = (
+    "for weeks",
+    "for months",
+    "since last year",
+    "every night",
+    "all the time",
+    "since the move",
+)
 _DETAILS = (
     "I can not sleep",
     "I cry a lot",
@@ -72,16 +79,23 @@ _DETAILS = (
 
 def _choices(pattern: str) -> list[list[str]]:
     """Split a sentence into its fixed parts and its slots, each a list of alternatives."""
-    return [part[1:-1].split("|") if part[0] == "{" else [part] for part in re.split(r"(\{.*?\})", pattern) if part]
+    return [
+        part[1:-1].split("|") if part[0] == "{" else [part]
+        for part in re.split(r"(\{.*?\})", pattern)
+        if part
+    ]
 
 
 def _matcher(pattern: str) -> re.Pattern[str]:
-    return re.compile("".join("(?:" + "|".join(map(re.escape, part)) + ")" for part in _choices(pattern)))
+    return re.compile(
+        "".join("(?:" + "|".join(map(re.escape, part)) + ")" for part in _choices(pattern))
+    )
 
 
 # By place, what a sentence of each kind looks like there.
 _MATCHERS: list[dict[Kind, re.Pattern[str]]] = [
-    {kind: _matcher(patterns[place]) for kind, patterns in SENTENCES.items()} for place in range(PLACES)
+    {kind: _matcher(patterns[place]) for kind, patterns in SENTENCES.items()}
+    for place in range(PLACES)
 ]
 
 
@@ -113,12 +127,16 @@ def parse(text: str) -> list[Kind] | None:
     Malformed is another number of sentences than four, and a sentence that is outside the grammar or in another
     sentence's place.
     """
-    sentences = [match.strip() for match in re.findall(r"[^.?]+[.?]|[^.?]+$", text) if match.strip()]
+    sentences = [
+        match.strip() for match in re.findall(r"[^.?]+[.?]|[^.?]+$", text) if match.strip()
+    ]
     if len(sentences) != PLACES:
         return None
     kinds: list[Kind] = []
     for candidate, matchers in zip(sentences, _MATCHERS, strict=True):
-        matching: list[Kind] = [kind for kind, matcher in matchers.items() if matcher.fullmatch(candidate)]
+        matching: list[Kind] = [
+            kind for kind, matcher in matchers.items() if matcher.fullmatch(candidate)
+        ]
         if not matching:
             return None
         kinds += matching

@@ -54,7 +54,9 @@ def save_tokenizer(folder: Path, texts: Sequence[str], special: dict[str, str]) 
         ]
     )
     words = sorted({piece for text in texts for piece, _ in splitter.pre_tokenize_str(text)})
-    vocabulary = {token: number for number, token in enumerate([*dict.fromkeys(special.values()), *words])}
+    vocabulary = {
+        token: number for number, token in enumerate([*dict.fromkeys(special.values()), *words])
+    }
     tokenizer = Tokenizer(WordLevel(vocabulary, unk_token=special["unk_token"]))
     tokenizer.pre_tokenizer = splitter
     tokenizer.decoder = decoders.Metaspace(replacement=_SPACE, prepend_scheme="always")
@@ -67,7 +69,9 @@ def save_tokenizer(folder: Path, texts: Sequence[str], special: dict[str, str]) 
 SaveTokenizer = Callable[[Path, Sequence[str], dict[str, str]], None]
 
 
-def save_subword_tokenizer(folder: Path, texts: Sequence[str], special: dict[str, str], size: int = 4096) -> None:
+def save_subword_tokenizer(
+    folder: Path, texts: Sequence[str], special: dict[str, str], size: int = 4096
+) -> None:
     """Make a byte-level BPE tokenizer of ``size`` tokens from texts; see :func:`save_tokenizer`."""
     tokenizer = Tokenizer(BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True)
@@ -92,7 +96,9 @@ class LanguageModelLoss:
 
     config: DecoderConfig
 
-    def __call__(self, trainable: Parameters, frozen: Parameters, batch: Batch, dropout_key: Array | None) -> LossTerms:
+    def __call__(
+        self, trainable: Parameters, frozen: Parameters, batch: Batch, dropout_key: Array | None
+    ) -> LossTerms:
         model = decoder.Decoder(self.config, trainable)
         return SFT()(*completion_logps(model, batch, None, chunk=None), batch)
 
@@ -109,7 +115,9 @@ class MaskedLanguageModelLoss:
     mask_id: int
     first_word: int
 
-    def __call__(self, trainable: Parameters, frozen: Parameters, batch: Batch, dropout_key: Array | None) -> LossTerms:
+    def __call__(
+        self, trainable: Parameters, frozen: Parameters, batch: Batch, dropout_key: Array | None
+    ) -> LossTerms:
         assert dropout_key is not None
         tokens, lengths = batch["tokens"][:, 0], batch["lengths"][:, 0]
         hide, replace, word = (jax.random.fold_in(dropout_key, n) for n in range(3))
@@ -117,7 +125,9 @@ class MaskedLanguageModelLoss:
         hidden = real & jax.random.bernoulli(hide, 0.15, tokens.shape)
         kind = jax.random.uniform(replace, tokens.shape)
         random = jax.random.randint(word, tokens.shape, self.first_word, self.config.vocab_size)
-        shown = jnp.where(hidden & (kind < 0.8), self.mask_id, jnp.where(hidden & (kind < 0.9), random, tokens))
+        shown = jnp.where(
+            hidden & (kind < 0.8), self.mask_id, jnp.where(hidden & (kind < 0.9), random, tokens)
+        )
         logits = roberta.Roberta(self.config, trainable)(shown, lengths, dropout_key)
         logps = jnp.take_along_axis(jax.nn.log_softmax(logits), tokens[..., None], axis=-1)[..., 0]
         mask = hidden * batch["row_weights"][:, None]
@@ -173,7 +183,9 @@ def make_mistral(
     text = PolicyText(tokenizer, max_prompt_length=max_length // 2, max_length=max_length)
     rows = [text.example(post, reply) for post, reply in texts]
     examples = completions([r[:n] for r, n in rows], [r[n:] for r, n in rows])
-    parameters = _train(LanguageModelLoss(shape), initialize(table, jax.random.key(config.seed)), examples, config)
+    parameters = _train(
+        LanguageModelLoss(shape), initialize(table, jax.random.key(config.seed)), examples, config
+    )
     save_model(folder, settings, table, parameters, tokenizer_from=work)
 
 
@@ -237,7 +249,9 @@ def make_roberta(
         lengths=np.array([[len(row)] for row in rows], np.int32),
         fields={},
     )
-    loss = MaskedLanguageModelLoss(shape, tokenizer.get_vocab()[special["mask_token"]], len(set(special.values())))
+    loss = MaskedLanguageModelLoss(
+        shape, tokenizer.get_vocab()[special["mask_token"]], len(set(special.values()))
+    )
     table = roberta.parameter_table(shape)
     parameters = _train(loss, initialize(table, jax.random.key(config.seed)), examples, config)
     save_model(folder, settings, table, parameters, tokenizer_from=work)
@@ -247,7 +261,9 @@ def _round_up(value: int, multiple: int) -> int:
     return -(-value // multiple) * multiple
 
 
-def _train(loss: Any, parameters: Parameters, examples: Examples, config: TrainingConfig) -> Parameters:
+def _train(
+    loss: Any, parameters: Parameters, examples: Examples, config: TrainingConfig
+) -> Parameters:
     mesh = make_mesh()
     batches = Batches(
         examples,

@@ -28,7 +28,15 @@ from jaxmodpo.schema import read_as
 
 logger = logging.getLogger(__name__)
 
-SHARED_BY_ALL = ("world", "questions", "personas", "responses", "preferences", "reward_safety", "test/base")
+SHARED_BY_ALL = (
+    "world",
+    "questions",
+    "personas",
+    "responses",
+    "preferences",
+    "reward_safety",
+    "test/base",
+)
 """the demo's phases that every trial needs"""
 
 MALFORMED = 0.02
@@ -112,7 +120,11 @@ def read_trials(path: Path, experiment: Experiment) -> dict[str, list[dict[str, 
 
 
 def _trial(
-    phases: Mapping[str, PhaseSpec], method: str, number: int, changes: Mapping[str, Any], config: TuneConfig
+    phases: Mapping[str, PhaseSpec],
+    method: str,
+    number: int,
+    changes: Mapping[str, Any],
+    config: TuneConfig,
 ) -> Measured:
     """Train one model, let it answer the validation questions, and measure the replies."""
     name = f"trials/{method}/{number}"
@@ -120,7 +132,9 @@ def _trial(
     _run(PhaseSpec(name, aligned.command, {**aligned.settings, **changes}), config)
     adapter = {"adapter": f"$out/{name}/adapter"}
     _run(PhaseSpec(f"{name}/validation", sampled.command, {**sampled.settings, **adapter}), config)
-    base, own = (_replies(config.output_dir / folder) for folder in ("test/base", f"{name}/validation"))
+    base, own = (
+        _replies(config.output_dir / folder) for folder in ("test/base", f"{name}/validation")
+    )
     return measure(own, base)
 
 
@@ -160,7 +174,9 @@ def measure(replies: Mapping[str, Sequence[str]], base: Mapping[str, Sequence[st
         outcomes = [0.5 + 0.5 * np.sign(a[:, None] - b) for a, b in zip(own, others, strict=True)]
         wins.append(float(np.mean([outcome.mean() for outcome in outcomes])))
         means.append(float(np.mean(np.concatenate(own))))
-    malformed = float(np.mean([parse(text) is None for texts in replies.values() for text in texts]))
+    malformed = float(
+        np.mean([parse(text) is None for texts in replies.values() for text in texts])
+    )
     return Measured(sum(wins) / 2, wins[0], wins[1], means[0], means[1], malformed)
 
 
@@ -182,10 +198,16 @@ def table(results: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:
         lines.append(method)
         chosen = best(trials)
         for trial in trials:
-            changed = ", ".join(f"{key} {value}" for key, value in trial["settings"].items()) or "the demo's"
-            rates = [100 * trial[name] for name in ("objective", "empathy_wins", "safety_wins", "malformed")]
+            changed = (
+                ", ".join(f"{key} {value}" for key, value in trial["settings"].items())
+                or "the demo's"
+            )
+            rates = [
+                100 * trial[name]
+                for name in ("objective", "empathy_wins", "safety_wins", "malformed")
+            ]
             lines.append(
-                f"{'*' if trial is chosen else '':<3}{rates[0]:8.1f}%{rates[1]:14.1f}%{rates[2]:7.1f}%"
-                f"{trial['empathy']:17.2f}{trial['safety']:8.2f}{rates[3]:10.1f}%  {changed}"
+                f"{'*' if trial is chosen else '':<3}{rates[0]:8.1f}%{rates[1]:14.1f}%{rates[2]:7.1f}%{trial['empathy']:17.2f}{trial['safety']:8.2f}{rates[3]:10.1f}%"
+                f"  {changed}"
             )
     return "\n".join(lines)

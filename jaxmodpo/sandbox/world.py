@@ -53,16 +53,23 @@ def world(config: WorldConfig, phase: Phase) -> None:
     """Run ``sandbox world``; a killed run goes on with what is missing."""
     generator = np.random.default_rng(config.seed)
     posts = distinct_posts(config.posts, generator)
-    rows = [{"sp_id": f"post{number:05d}", "seeker_post": text} for number, text in enumerate(posts)]
+    rows = [
+        {"sp_id": f"post{number:05d}", "seeker_post": text} for number, text in enumerate(posts)
+    ]
     write_table(config.output_dir / "posts.csv", rows, ["sp_id", "seeker_post"])
-    write_survey(config.output_dir / "survey.csv", participants=config.participants, seed=config.seed)
+    write_survey(
+        config.output_dir / "survey.csv", participants=config.participants, seed=config.seed
+    )
     for name, make, steps, rate in (
         ("mistral", make_mistral, config.mistral_steps, config.mistral_learning_rate),
         ("roberta", make_roberta, config.roberta_steps, config.roberta_learning_rate),
     ):
         folder, work = config.output_dir / name, config.output_dir / f"pretraining_{name}"
         texts_generator = np.random.default_rng([config.seed, len(name)])
-        texts = [(grammar.post(texts_generator), grammar.reply(texts_generator)) for _ in range(32 * steps)]
+        texts = [
+            (grammar.post(texts_generator), grammar.reply(texts_generator))
+            for _ in range(32 * steps)
+        ]
         if folder.exists():
             continue
         logger.info("pretraining a tiny %s on %d texts", name, len(texts))

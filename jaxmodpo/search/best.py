@@ -72,9 +72,13 @@ def finish_search(phase: Phase, study: optuna.Study, config: Any, method: Method
         del settings[name]
     if config.trains is RewardConfig:
         measured = (
-            f"trial {best.number} of the search, after {best.user_attrs['best_epoch']:g} of {settings['epochs']} epochs"
+            f"trial {best.number} of the search, after {best.user_attrs['best_epoch']:g} of"
+            f" {settings['epochs']} epochs"
         )
-        write_json(config.output_dir / "validation.json", best.user_attrs["validation"] | {"measured_in": measured})
+        write_json(
+            config.output_dir / "validation.json",
+            best.user_attrs["validation"] | {"measured_in": measured},
+        )
         settings |= {
             "validation": str(config.output_dir / "validation.json"),
             "validation_fraction": 0.0,
@@ -98,9 +102,13 @@ def finish_search(phase: Phase, study: optuna.Study, config: Any, method: Method
         config.output_dir / "best.yaml",
     )
     if not left_in.is_relative_to(config.output_dir.absolute()):
-        logger.info("the best trial ran in another process: its %s lies in %s", method.output, left_in)
+        logger.info(
+            "the best trial ran in another process: its %s lies in %s", method.output, left_in
+        )
     elif not left_in.is_dir():
-        logger.warning("the best trial's %s is gone from %s; best.yaml trains it again", method.output, left_in)
+        logger.warning(
+            "the best trial's %s is gone from %s; best.yaml trains it again", method.output, left_in
+        )
     if unfinished:
         logger.warning("%s", unfinished)
     phase.finish(
@@ -116,7 +124,8 @@ def finish_search(phase: Phase, study: optuna.Study, config: Any, method: Method
 
 def params_in_words(params: Mapping[str, Any]) -> str:
     return ", ".join(
-        f"{name} {value:.4g}" if isinstance(value, float) else f"{name} {value}" for name, value in params.items()
+        f"{name} {value:.4g}" if isinstance(value, float) else f"{name} {value}"
+        for name, value in params.items()
     )
 
 
@@ -126,17 +135,23 @@ def _unfinished(running: int) -> str:
         return ""
     if running == 1:
         return "1 trial still runs in another process; run the same command again when it has ended"
-    return f"{running} trials still run in another process; run the same command again when they have ended"
+    return (
+        f"{running} trials still run in another process; run the same command again when they have"
+        " ended"
+    )
 
 
 def _held_out(best: FrozenTrial) -> dict[str, Any]:
-    return {f"held_out_{name}": value for name, value in best.user_attrs.get("held_out", {}).items()}
+    return {
+        f"held_out_{name}": value for name, value in best.user_attrs.get("held_out", {}).items()
+    }
 
 
 def _yaml(settings: Mapping[str, Any], best: FrozenTrial, command: str) -> str:
     import yaml
 
     head = (
-        f"# Trial {best.number} of a search, {best.value:.4f}: jaxmodpo {command} --config FILE --output-dir FOLDER\n"
+        f"# Trial {best.number} of a search, {best.value:.4f}: jaxmodpo {command} --config FILE"
+        " --output-dir FOLDER\n"
     )
     return head + yaml.safe_dump(dict(settings), sort_keys=False, allow_unicode=True)

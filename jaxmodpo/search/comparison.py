@@ -30,7 +30,9 @@ def compare(
 
     def arrays(points: Sequence[Mapping[str, Any]]) -> np.ndarray:
         """``[points, objectives, questions]``."""
-        return np.array([[_scores_of(point, name, questions) for name in names] for point in points])
+        return np.array(
+            [[_scores_of(point, name, questions) for name in names] for point in points]
+        )
 
     values = {method: arrays(points) for method, points in fronts.items()}
     means = {method: front.mean(-1) for method, front in values.items()}
@@ -44,7 +46,10 @@ def compare(
     results: dict[str, Any] = {
         "objectives": list(names),
         "base": _without_questions(base),
-        "fronts": {method: [_without_questions(point) for point in points] for method, points in fronts.items()},
+        "fronts": {
+            method: [_without_questions(point) for point in points]
+            for method, points in fronts.items()
+        },
         "reference_point": dict(zip(names, reference.tolist(), strict=True)),
         "hypervolume": {
             method: {
@@ -58,14 +63,18 @@ def compare(
     if set(values) == {"modpo", "soup"}:
         difference = volumes["modpo"] - volumes["soup"]
         results["hypervolume"]["modpo - soup"] = {
-            "value": results["hypervolume"]["modpo"]["value"] - results["hypervolume"]["soup"]["value"],
+            "value": (
+                results["hypervolume"]["modpo"]["value"] - results["hypervolume"]["soup"]["value"]
+            ),
             "interval": _interval(difference),
         }
         results["equal_weights"] = [
             _difference(one, other, names, questions, drawn)
             for one, other in by_weights([fronts["modpo"], fronts["soup"]])
         ]
-        results["matched_kl"] = [_difference(one, other, names, questions, drawn) for one, other in matched]
+        results["matched_kl"] = [
+            _difference(one, other, names, questions, drawn) for one, other in matched
+        ]
     return results
 
 
@@ -83,7 +92,10 @@ def _scores_of(point: Mapping[str, Any], name: str, questions: Sequence[str]) ->
     """
     values = point["per_question"][name]
     if values.keys() != set(questions):
-        raise UserError(f"{point['label']} was measured on other questions than the base; remove its file in points/")
+        raise UserError(
+            f"{point['label']} was measured on other questions than the base; remove its file in"
+            " points/"
+        )
     return [values[question] for question in questions]
 
 
@@ -104,7 +116,9 @@ def _difference(
     modpo_scores = np.array([_scores_of(modpo_point, name, questions) for name in names])
     soup_scores = np.array([_scores_of(soup_point, name, questions) for name in names])
     differences = modpo_scores - soup_scores  # [objectives, questions]
-    rows = dict(zip(names, differences, strict=True)) | {"weighted": np.asarray(weights) @ differences}
+    rows = dict(zip(names, differences, strict=True)) | {
+        "weighted": np.asarray(weights) @ differences
+    }
     return {
         "weights": list(weights),
         "kl": {"modpo": modpo_point["kl"], "soup": soup_point["kl"]},
@@ -124,7 +138,11 @@ def table(results: Mapping[str, Any]) -> str:
     for method, points in results["fronts"].items():
         rows += [(f"{method} " + point_name(point["weights"], "/"), point) for point in points]
     for label, point in rows:
-        lines.append(f"{label:<26}" + "".join(f"{point['scores'][n]:14.3f}" for n in names) + f"{point['kl']:10.2f}")
+        lines.append(
+            f"{label:<26}"
+            + "".join(f"{point['scores'][n]:14.3f}" for n in names)
+            + f"{point['kl']:10.2f}"
+        )
     lines.append("")
     for method, volume in results["hypervolume"].items():
         low, high = volume["interval"]
@@ -136,7 +154,8 @@ def table(results: Mapping[str, Any]) -> str:
             weights = point_name(row["weights"], "/")
             kl = row["kl"]
             lines.append(
-                f"{kind.replace('_', ' ')} {weights}: weighted score, modpo - soup {difference['value']:+.3f} "
-                f"[{low:+.3f}, {high:+.3f}], KL {kl['modpo']:.2f} and {kl['soup']:.2f}"
+                f"{kind.replace('_', ' ')} {weights}: weighted score, modpo - soup"
+                f" {difference['value']:+.3f} [{low:+.3f}, {high:+.3f}], KL {kl['modpo']:.2f} and"
+                f" {kl['soup']:.2f}"
             )
     return "\n".join(lines)

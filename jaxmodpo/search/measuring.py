@@ -53,7 +53,9 @@ def make_scorer(path: str, config: SweepConfig) -> Callable[[str], Scorer]:
                 for q, reply in zip(questions, texts, strict=True)
             ]
             parameters = {key: variable[...] for key, variable in model.parameters.items()}
-            return score(model.config, parameters, reward_rankings(rows, text), config.sample_batch_size)[:, 0]
+            return score(
+                model.config, parameters, reward_rankings(rows, text), config.sample_batch_size
+            )[:, 0]
 
         return rewards
 
@@ -63,14 +65,20 @@ def make_scorer(path: str, config: SweepConfig) -> Callable[[str], Scorer]:
 class Measure:
     """Samples from a model and keeps what it measured in ``points/``."""
 
-    def __init__(self, config: SweepConfig, scorers: Mapping[str, Callable[[str], Scorer]], session: Session):
+    def __init__(
+        self, config: SweepConfig, scorers: Mapping[str, Callable[[str], Scorer]], session: Session
+    ):
         self._config = config
         self._scorers = {name: make(name) for name, make in scorers.items()}
         self._bare = session.policy(config)
         self._questions = read_questions(config.questions)
         length = config.max_prompt_length + config.max_new_tokens
         self._text = load_policy_text(
-            config.model, config.prompt_style, config.max_prompt_length, length, day=config.prompt_date
+            config.model,
+            config.prompt_style,
+            config.max_prompt_length,
+            length,
+            day=config.prompt_date,
         )
 
     def __call__(
@@ -95,18 +103,27 @@ class Measure:
         return point
 
     def _measured(
-        self, path: Path, label: str, adapter: Path | None, weights: Sequence[float] | None, scale: float
+        self,
+        path: Path,
+        label: str,
+        adapter: Path | None,
+        weights: Sequence[float] | None,
+        scale: float,
     ) -> dict[str, Any] | None:
         """Return what was measured before, if it is of this model, these questions and scores."""
         point = dict(read_json(path, Measured))
         expected = {"label": label, "scale": scale, "weights": weights and list(weights)}
         questions = {question.question_id for question in self._questions}
         scores = point["per_question"]
-        same_questions = all(isinstance(values, dict) and values.keys() == questions for values in scores.values())
+        same_questions = all(
+            isinstance(values, dict) and values.keys() == questions for values in scores.values()
+        )
         same_scores = scores.keys() == self._scorers.keys()
         if same_questions and same_scores and expected.items() <= point.items():
             return point | {"adapter": adapter and str(adapter)}  # the folder may have been moved
-        logger.warning("%s is of another model, other questions or another version; it is measured again", path)
+        logger.warning(
+            "%s is of another model, other questions or another version; it is measured again", path
+        )
         return None
 
     def _values(self, policy: Policy, is_base: bool) -> dict[str, Any]:
@@ -115,7 +132,12 @@ class Measure:
         repeated = [question for question in self._questions for _ in range(config.samples)]
         prompts = [self._text.prompt(question.question_text) for question in repeated]
         replies = own_replies(
-            policy, prompts, self._text.eos, config.max_new_tokens, config.sample_batch_size, config.seed
+            policy,
+            prompts,
+            self._text.eos,
+            config.max_new_tokens,
+            config.sample_batch_size,
+            config.seed,
         )
         texts = [self._text.decode(reply) for reply in replies]
         ids = [question.question_id for question in self._questions]
@@ -124,18 +146,23 @@ class Measure:
         if is_base:
             ratios = np.zeros(shape)
         else:
-            ratios = divergence(policy, prompts, replies, config.sample_batch_size, length).reshape(shape)
+            ratios = divergence(policy, prompts, replies, config.sample_batch_size, length).reshape(
+                shape
+            )
         standard_error = None
         if len(ratios) > 1:
             # Replies to one question are not independent, so the questions' means are the units.
             standard_error = float(ratios.mean(1).std(ddof=1) / math.sqrt(len(ratios)))
-        scores = {name: scorer(repeated, texts).reshape(shape) for name, scorer in self._scorers.items()}
+        scores = {
+            name: scorer(repeated, texts).reshape(shape) for name, scorer in self._scorers.items()
+        }
         return {
             "scores": {name: float(values.mean()) for name, values in scores.items()},
             "kl": float(ratios.mean()),
             "kl_standard_error": standard_error,
             "per_question": {
-                name: dict(zip(ids, values.mean(1).round(6).tolist(), strict=True)) for name, values in scores.items()
+                name: dict(zip(ids, values.mean(1).round(6).tolist(), strict=True))
+                for name, values in scores.items()
             },
         }
 

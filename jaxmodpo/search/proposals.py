@@ -25,7 +25,9 @@ def place(study: optuna.Study, number: int) -> int:
     return sum("continues" not in trial.user_attrs for trial in trials[:first])
 
 
-def propose(trial: optuna.Trial, space: Space, seed: int, own: Mapping[str, Any]) -> dict[str, Value]:
+def propose(
+    trial: optuna.Trial, space: Space, seed: int, own: Mapping[str, Any]
+) -> dict[str, Value]:
     """Return a trial's settings, and record them in the study.
 
     Args:
@@ -35,7 +37,9 @@ def propose(trial: optuna.Trial, space: Space, seed: int, own: Mapping[str, Any]
         own: the settings given; the first trial's, where they lie in the space.
     """
     number = place(trial.study, trial.number)
-    sampler: optuna.samplers.BaseSampler = optuna.samplers.TPESampler(seed=seed * SEEDS_APART + number)
+    sampler: optuna.samplers.BaseSampler = optuna.samplers.TPESampler(
+        seed=seed * SEEDS_APART + number
+    )
     if number == 0 and all(space[name].holds(value) for name, value in own.items()):
         sampler = optuna.samplers.PartialFixedSampler(dict(own), sampler)
     # Univariate sampling draws at each suggestion: sorted, so that the order of the file's lines does not matter.

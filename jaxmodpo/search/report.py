@@ -64,7 +64,12 @@ def write_report(study: optuna.Study, path: Path, command: str, note: str = "") 
     write_text(
         path,
         page.render(
-            title=f"Search for {command}", counts=counts, note=note, names=names, rows=rows, plots=_plots(study)
+            title=f"Search for {command}",
+            counts=counts,
+            note=note,
+            names=names,
+            rows=rows,
+            plots=_plots(study),
         ),
     )
 
@@ -73,7 +78,9 @@ def _row(trial: FrozenTrial, names: list[str], best: bool, continued: bool) -> d
     cells = [trial.params.get(name, "") for name in names]
     return {
         "number": trial.number,
-        "state": "cut off" if continued or trial.user_attrs.get("cut_off") else trial.state.name.lower(),
+        "state": (
+            "cut off" if continued or trial.user_attrs.get("cut_off") else trial.state.name.lower()
+        ),
         "value": "" if trial.value is None else f"{trial.value:.4f}",
         "cells": [f"{cell:.4g}" if isinstance(cell, float) else cell for cell in cells],
         "evaluations": len(trial.intermediate_values),

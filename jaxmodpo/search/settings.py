@@ -55,7 +55,9 @@ class TuneSettings(Settings):
 
     def recorded(self) -> TuneSettings:
         """Record the space's content, wherever its file lies: a search over another one is another search."""
-        return dataclasses.replace(self, space=as_rows(load_space(self.space, self.part, self.trains)))
+        return dataclasses.replace(
+            self, space=as_rows(load_space(self.space, self.part, self.trains))
+        )
 
     def goes_on(self, results: Mapping[str, Any]) -> bool:
         """Return whether more trials are asked for than there are, or some were still under way elsewhere."""
@@ -108,7 +110,8 @@ class TuneRewardConfig(TuneSettings, RewardConfig):
     def check(self) -> None:
         if self.all or self.refit or self.validation is not None:
             raise UserError(
-                "tune reward takes no --all, --refit or --validation: it searches for one criterion's settings"
+                "tune reward takes no --all, --refit or --validation: it searches for one"
+                " criterion's settings"
             )
         super().check()
 

@@ -93,7 +93,9 @@ def _scalars(hint: Any, where: str) -> tuple[Any, ...]:
         return ()
     if hint in (int, float, str, bool) or typing.get_origin(hint) is typing.Literal:
         return (hint,)
-    raise UserError(f"{where}: this setting cannot vary in a search, only numbers, words and switches can")
+    raise UserError(
+        f"{where}: this setting cannot vary in a search, only numbers, words and switches can"
+    )
 
 
 def _value(value: Any, where: str, kinds: tuple[Any, ...]) -> Value:
@@ -132,5 +134,7 @@ def _dimension(row: Any, where: str, kinds: tuple[Any, ...]) -> Dimension:
     low, high = (_value(row[end], where, numeric) for end in ("low", "high"))
     assert not isinstance(low, str) and not isinstance(high, str)
     if not isinstance(log, bool) or low > high or (log and low <= 0):
-        raise UserError(f"{where}: low and high must be numbers, low the smaller one, above 0 where log is true")
+        raise UserError(
+            f"{where}: low and high must be numbers, low the smaller one, above 0 where log is true"
+        )
     return Dimension((), low, high, log)

@@ -34,7 +34,9 @@ def open_storage(url: str) -> optuna.storages.RDBStorage:
     place = sqlalchemy.make_url(url)
     if place.get_backend_name() == "sqlite":
         if place.database in (None, "", ":memory:"):
-            raise UserError("--study names no file; write sqlite:///folder/study.db, or leave it out")
+            raise UserError(
+                "--study names no file; write sqlite:///folder/study.db, or leave it out"
+            )
         if not place.query:
             private_database(Path(place.database).resolve())
     for again in range(5, -1, -1):
@@ -72,7 +74,8 @@ def storage_in_words() -> Iterator[None]:
         # Without the statement; and of what is no database's error the name alone, for it may repeat the URL.
         said = str(getattr(cause, "orig", None) or type(error).__name__).strip().splitlines()[0]
         raise UserError(
-            f"the study's storage cannot be used: {said}; mend it and run the same command again, which goes on"
+            f"the study's storage cannot be used: {said}; mend it and run the same command again,"
+            " which goes on"
         ) from error
 
 
@@ -130,7 +133,9 @@ def try_again(study: optuna.Study, trial: FrozenTrial) -> None:
     chained = {"continues": trial.number}
     if deaths <= RETRIES:
         logger.info("trial %d was cut off and goes on", trial.number)
-        study.enqueue_trial(trial.params if "folder" in trial.user_attrs else {}, user_attrs=chained)
+        study.enqueue_trial(
+            trial.params if "folder" in trial.user_attrs else {}, user_attrs=chained
+        )
         return
     reason = f"{deaths} processes that ran it died"
     logger.warning("trial %d is not tried again: %s", trial.number, reason)
@@ -139,7 +144,10 @@ def try_again(study: optuna.Study, trial: FrozenTrial) -> None:
         given_up["folder"] = trial.user_attrs["folder"]
     study.add_trial(
         optuna.create_trial(
-            state=TrialState.FAIL, params=trial.params, distributions=trial.distributions, user_attrs=given_up
+            state=TrialState.FAIL,
+            params=trial.params,
+            distributions=trial.distributions,
+            user_attrs=given_up,
         )
     )
 
@@ -162,12 +170,20 @@ def best_trial(study: optuna.Study) -> FrozenTrial | None:
 
 def free(study: optuna.Study, folder: Path, output: str) -> None:
     """Remove what trials that are not the best left behind, but for their figures."""
-    done = [t for t in study.get_trials(deepcopy=False) if "folder" in t.user_attrs and t.state.is_finished()]
+    done = [
+        t
+        for t in study.get_trials(deepcopy=False)
+        if "folder" in t.user_attrs and t.state.is_finished()
+    ]
     best = best_trial(study)
     best_folder = best and best.user_attrs.get("folder")
     for trial in done:
         own = Path(trial.user_attrs["folder"])
         # Other processes that share the study look after their own folders.
-        if trial.user_attrs["folder"] != best_folder and tried(trial) and own.is_relative_to(folder):
+        if (
+            trial.user_attrs["folder"] != best_folder
+            and tried(trial)
+            and own.is_relative_to(folder)
+        ):
             for name in (output, "checkpoints"):
                 shutil.rmtree(own / name, ignore_errors=True)

@@ -46,11 +46,15 @@ def sweep(config: SweepConfig, phase: Phase) -> None:
     points = grid(config.weights, config.step, len(names))
     souped = named_values(config.soup, "--soup")
     if jax.process_count() > 1:
-        raise UserError("sweep samples in one process; run it on one host, and 'align modpo' on several")
+        raise UserError(
+            "sweep samples in one process; run it on one host, and 'align modpo' on several"
+        )
     check_soups(config, read=True)
     config = on_one_day(config, phase)
     session = Session()
-    measure = Measure(config, {name: make_scorer(path, config) for name, path in scorers.items()}, session)
+    measure = Measure(
+        config, {name: make_scorer(path, config) for name, path in scorers.items()}, session
+    )
     fronts: dict[str, list[dict[str, Any]]] = {"modpo": [], "soup": []}
     base = measure("base", None, None)
     ends = _ends(config, souped, session)
@@ -61,11 +65,21 @@ def sweep(config: SweepConfig, phase: Phase) -> None:
         fronts["modpo"].append(measure(f"modpo_{name}", adapter, weights))
         if ends:
             adapter = config.output_dir / "soup" / name / "adapter"
-            soup(SoupConfig(adapters=tuple(ends), weights=weights, output_dir=adapter.parent, model=config.model))
+            soup(
+                SoupConfig(
+                    adapters=tuple(ends),
+                    weights=weights,
+                    output_dir=adapter.parent,
+                    model=config.model,
+                )
+            )
             fronts["soup"].append(measure(f"soup_{name}", adapter, weights))
     matched = []
     if ends and config.match_kl:
-        matched = [measure.matched(one, other) for one, other in by_weights([fronts["modpo"], fronts["soup"]])]
+        matched = [
+            measure.matched(one, other)
+            for one, other in by_weights([fronts["modpo"], fronts["soup"]])
+        ]
     fronts = {name: front for name, front in fronts.items() if front}
     results = compare(names, base, fronts, matched)
     write_json(config.output_dir / "sweep.json", results)
@@ -73,7 +87,10 @@ def sweep(config: SweepConfig, phase: Phase) -> None:
         with atomic_path(config.output_dir / "fronts.png") as temporary:
             temporary.write_bytes(png(front_figure(fronts, (names[0], names[1]), base)))
     print(table(results))
-    phase.finish(points=len(points), **{key: results[key] for key in ("objectives", "hypervolume") if key in results})
+    phase.finish(
+        points=len(points),
+        **{key: results[key] for key in ("objectives", "hypervolume") if key in results},
+    )
 
 
 def _as(cls: type[Any], config: SweepConfig, **changes: Any) -> Any:

@@ -75,7 +75,9 @@ class SweepConfig(PreferenceTrainingConfig):
         margin_sources(named_values(self.margin, "--margin"))
         souped = list(named_values(self.soup, "--soup"))
         if souped and souped != names:
-            raise UserError(f"--soup must name {', '.join(names)}, in this order; it names {', '.join(souped)}")
+            raise UserError(
+                f"--soup must name {', '.join(names)}, in this order; it names {', '.join(souped)}"
+            )
         check_soups(self)
 
     def input_paths(self) -> dict[str, Path]:
@@ -105,7 +107,9 @@ class SweepConfig(PreferenceTrainingConfig):
             if path in estimator.adapters or (path / "adapter_config.json").is_file():
                 averaged += estimator.adapters.get(path, adapter)
                 continue
-            one = estimator.training(self, estimator.pairs(path, self.pairs_per_question), sequences=2)
+            one = estimator.training(
+                self, estimator.pairs(path, self.pairs_per_question), sequences=2
+            )
             cost.chip_hours += one.chip_hours or 0.0
             cost.disk += adapter
             averaged += adapter
@@ -126,8 +130,8 @@ def objectives_and_scorers(config: SweepConfig) -> tuple[list[str], dict[str, st
     names = list(scorers)
     if names[1:] != margins:
         raise UserError(
-            f"--score must name the primary objective and then {', '.join(margins)}, as --margin does; it names "
-            f"{', '.join(names)}"
+            f"--score must name the primary objective and then {', '.join(margins)}, as --margin"
+            f" does; it names {', '.join(names)}"
         )
     return names, scorers
 
@@ -144,7 +148,8 @@ def grid(weights: str, step: float, objectives: int) -> list[tuple[float, ...]]:
             raise ValueError
     except ValueError as error:
         raise UserError(
-            f"--weights must be LOW..HIGH within 0 and 1, as in 0.1..0.9, and --step above 0; got {weights}, {step}"
+            "--weights must be LOW..HIGH within 0 and 1, as in 0.1..0.9, and --step above 0; got"
+            f" {weights}, {step}"
         ) from error
     # In floating point 0.8 / 0.1 is less than 8, which would lose the last weight.
     count = math.floor((high - low) / step + 1e-6)
@@ -152,7 +157,9 @@ def grid(weights: str, step: float, objectives: int) -> list[tuple[float, ...]]:
     combinations = itertools.product(falling, repeat=objectives)
     points = [point for point in combinations if math.isclose(sum(point), 1, abs_tol=1e-6)]
     if not points:
-        raise UserError(f"no weights of {weights} in steps of {step} sum to 1 over {objectives} objectives")
+        raise UserError(
+            f"no weights of {weights} in steps of {step} sum to 1 over {objectives} objectives"
+        )
     return points
 
 
@@ -181,7 +188,8 @@ def check_soups(config: SweepConfig, *, read: bool = False) -> None:
                     load_adapter(folder, read_decoder_config(config.model), config.model)
             elif folder.is_dir() and not any((folder / file).is_file() for file in DATASETS_FILES):
                 raise UserError(
-                    f"{path} is neither a PEFT adapter (adapter_config.json) nor what datasets' save_to_disk wrote"
+                    f"{path} is neither a PEFT adapter (adapter_config.json) nor what datasets'"
+                    " save_to_disk wrote"
                 )
             elif read:
                 load_pairs(folder, config.pairs_per_question)

@@ -121,7 +121,9 @@ def objective(values: Mapping[str, float], beta: float = 1.0) -> float:
 def _tune(config: Any, phase: Phase, method: Method) -> None:
     space = load_space(config.space, config.part, config.trains)
     config = on_one_day(config, phase)
-    search = _Search(config, method, space, f"{phase.manifest['identity']['command']} {_name(phase)}")
+    search = _Search(
+        config, method, space, f"{phase.manifest['identity']['command']} {_name(phase)}"
+    )
     if not leads():
         search.follow()
         phase.finish()
@@ -176,15 +178,23 @@ class _Search:
             storage = open_storage(url)
             others = [name for name in optuna.get_all_study_names(storage) if name != self._name]
             study = optuna.create_study(
-                storage=storage, study_name=self._name, direction="maximize", pruner=pruner, load_if_exists=True
+                storage=storage,
+                study_name=self._name,
+                direction="maximize",
+                pruner=pruner,
+                load_if_exists=True,
             )
         except UserError:
             raise
         except Exception as error:
             # Its message may repeat the URL, which may hold a password.
-            raise UserError(f"cannot open the study's storage ({type(error).__name__}); see --study") from error
+            raise UserError(
+                f"cannot open the study's storage ({type(error).__name__}); see --study"
+            ) from error
         if others and not study.get_trials(deepcopy=False):
-            logger.info("the storage holds %d other searches; they share nothing with this one", len(others))
+            logger.info(
+                "the storage holds %d other searches; they share nothing with this one", len(others)
+            )
         return study
 
     def counted(self, study: optuna.Study) -> int:
@@ -193,7 +203,9 @@ class _Search:
         Those cut off do not count.
         """
         optuna.storages.fail_stale_trials(study)
-        return sum(t.state == TrialState.RUNNING or tried(t) for t in study.get_trials(deepcopy=False))
+        return sum(
+            t.state == TrialState.RUNNING or tried(t) for t in study.get_trials(deepcopy=False)
+        )
 
     def lead(self, trial: optuna.Trial) -> float:
         """Run a trial as the process that asks the study.
@@ -216,7 +228,9 @@ class _Search:
         except (_Failed, UserError) as error:
             if self._storage_fault:
                 trial.set_user_attr("cut_off", True)
-                raise UserError(f"{self._storage_fault}; run the same command again, which goes on") from error
+                raise UserError(
+                    f"{self._storage_fault}; run the same command again, which goes on"
+                ) from error
             trial.set_user_attr("reason", str(error))
             logger.warning("trial %d failed: %s", trial.number, error)
             raise _Failed(str(error)) from error
@@ -241,7 +255,9 @@ class _Search:
             trial.set_user_attr(name, results[name])
         trial.set_user_attr("held_out", {n: v for n, v in values.items() if isinstance(v, float)})
         if self._config.trains is RewardConfig:
-            trial.set_user_attr("validation", dict(read_json(folder / "validation.json", Validation)))
+            trial.set_user_attr(
+                "validation", dict(read_json(folder / "validation.json", Validation))
+            )
         return compared
 
     def run(self, params: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -292,13 +308,17 @@ class _Search:
         failed = [trial for trial in ended if "reason" in trial.user_attrs]
         if len(failed) >= GIVE_UP_AFTER and len(failed) == len(ended):
             raise UserError(
-                f"the first {len(failed)} trials all failed; the last one: {failed[-1].user_attrs['reason']}"
+                f"the first {len(failed)} trials all failed; the last one:"
+                f" {failed[-1].user_attrs['reason']}"
             )
         if not self._config.keep_trials:
             free(study, self._config.output_dir.absolute(), self._method.output)
 
     def _on_evaluation(self, epoch: float, values: Mapping[str, float]) -> None:
-        value, step = objective(values, self._beta), round(epoch * self._config.evaluations_per_epoch)
+        value, step = (
+            objective(values, self._beta),
+            round(epoch * self._config.evaluations_per_epoch),
+        )
 
         def hopeless() -> bool:
             assert self._trial is not None
@@ -309,7 +329,9 @@ class _Search:
                     self._trial.report(value, step)
                     self._reported.add(step)
                 return self._trial.should_prune()
-            except Exception as error:  # the others wait for an answer, and hear of a UserError alone
+            except (
+                Exception
+            ) as error:  # the others wait for an answer, and hear of a UserError alone
                 said = f"the study did not take an evaluation: {_sentence(error)}"
                 self._storage_fault = said if isinstance(error, STORAGE_FAULTS) else ""
                 raise UserError(said) from error
@@ -345,7 +367,10 @@ def _in_any_process(fault: str) -> str:
     mine = np.zeros(500, np.uint8)
     said = np.frombuffer(fault.encode()[: len(mine)], np.uint8)
     mine[: len(said)] = said
-    faults = [bytes(row.tolist()).rstrip(b"\0") for row in np.asarray(multihost_utils.process_allgather(mine))]
+    faults = [
+        bytes(row.tolist()).rstrip(b"\0")
+        for row in np.asarray(multihost_utils.process_allgather(mine))
+    ]
     return next((f.decode(errors="ignore") for f in faults if f), "")
 
 
@@ -355,9 +380,13 @@ def _values(results: Mapping[str, Any]) -> dict[str, Any]:
     Raises:
         UserError: there is none to compare the run by.
     """
-    values = {n.removeprefix("held_out_"): v for n, v in results.items() if n.startswith("held_out_")}
+    values = {
+        n.removeprefix("held_out_"): v for n, v in results.items() if n.startswith("held_out_")
+    }
     if "best_epoch" not in results:
-        raise UserError("nothing was held out: there are too few questions for this --validation-fraction")
+        raise UserError(
+            "nothing was held out: there are too few questions for this --validation-fraction"
+        )
     if "loss" not in values:
         raise UserError("no evaluation was finite")
     return values

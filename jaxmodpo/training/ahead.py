@@ -54,7 +54,9 @@ class Compiled:
 
 
 def topology_mesh(
-    topology: str | None, shape: tuple[int, int, int] | None = None, target_config: Path | None = None
+    topology: str | None,
+    shape: tuple[int, int, int] | None = None,
+    target_config: Path | None = None,
 ) -> Mesh:
     """Return a mesh of this machine's devices, or of a topology that need not be here.
 
@@ -78,7 +80,9 @@ def topology_devices(topology: str, target_config: Path | None = None) -> list[A
 
     kind, _, layout = topology.partition(":")
     if kind == "cuda" and target_config is None:
-        raise UserError("a CUDA topology needs --target-config, XLA's description of the GPU as a text proto")
+        raise UserError(
+            "a CUDA topology needs --target-config, XLA's description of the GPU as a text proto"
+        )
     os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
     os.environ.setdefault("TPU_WORKER_HOSTNAMES", "localhost")
     os.environ.setdefault("ALLOW_MULTIPLE_LIBTPU_LOAD", "1")
@@ -86,18 +90,27 @@ def topology_devices(topology: str, target_config: Path | None = None) -> list[A
         if kind == "cuda":
             assert target_config is not None
             text = target_config.read_text(encoding="utf-8")
-            return list(topologies.get_topology_desc("", platform="cuda", target_config=text, topology=layout).devices)
+            return list(
+                topologies.get_topology_desc(
+                    "", platform="cuda", target_config=text, topology=layout
+                ).devices
+            )
         # A v5e slice smaller than a host has to say how its host is laid out.
         options: dict[str, Any] = {"chips_per_host_bounds": [1, 1, 1]} if layout == "1x1" else {}
-        found = list(topologies.get_topology_desc(platform="tpu", topology_name=topology, **options).devices)
+        found = list(
+            topologies.get_topology_desc(platform="tpu", topology_name=topology, **options).devices
+        )
         if any(getattr(device, "core_on_chip", 0) for device in found):
             raise ValueError("chips of two devices are not supported")
         return found
     except Exception as error:
-        needed = "JAX's CUDA plugin: the 'cuda' extra" if kind == "cuda" else "libtpu: the 'tpu' extra"
+        needed = (
+            "JAX's CUDA plugin: the 'cuda' extra" if kind == "cuda" else "libtpu: the 'tpu' extra"
+        )
         raise UserError(
-            f"cannot compile for '{topology}': {(str(error).splitlines() or [type(error).__name__])[0]} (it needs "
-            f"{needed}; topologies are named like v5e:4x4, v5p:2x2x1 or cuda:1x1x8)"
+            f"cannot compile for '{topology}':"
+            f" {(str(error).splitlines() or [type(error).__name__])[0]} (it needs {needed};"
+            " topologies are named like v5e:4x4, v5p:2x2x1 or cuda:1x1x8)"
         ) from error
 
 
@@ -105,7 +118,9 @@ def abstract(table: Table, dtype: Any, mesh: Mesh) -> Any:
     """Return a table's arrays without their numbers, placed on a mesh."""
     placed = shardings(mesh)(table)
     return {
-        name: jax.ShapeDtypeStruct(spec.shape, jnp.dtype(spec.dtype or dtype), sharding=placed[name])
+        name: jax.ShapeDtypeStruct(
+            spec.shape, jnp.dtype(spec.dtype or dtype), sharding=placed[name]
+        )
         for name, spec in table.items()
     }
 
@@ -137,7 +152,9 @@ def compile_policy_step(
     """
     check_attention(Attention(attention, mesh), config, base_dtype)
     base, adapter = abstract_policy(config, lora, mesh, base_dtype)
-    loss = PolicyLoss(config, lora, method, Attention(attention, mesh), remat, reference_in_step, lora.dropout > 0)
+    loss = PolicyLoss(
+        config, lora, method, Attention(attention, mesh), remat, reference_in_step, lora.dropout > 0
+    )
     return compile_step(loss, adapter, base, batches, mesh)
 
 
@@ -161,7 +178,9 @@ def compile_scoring(
         if name in SCORED_ARRAYS
     }
     started = time.perf_counter()
-    lowered = sequence_logps.lower(base, adapter, batch, config=config, lora=lora, attention=Attention(attention, mesh))
+    lowered = sequence_logps.lower(
+        base, adapter, batch, config=config, lora=lora, attention=Attention(attention, mesh)
+    )
     return _compiled(lowered, started)
 
 
@@ -193,7 +212,9 @@ def compile_step(loss: Loss, trainable: Any, frozen: Any, batches: Batches, mesh
     return _compiled(lowered, started)
 
 
-def abstract_policy(config: DecoderConfig, lora: LoraConfig, mesh: Mesh, base_dtype: BaseDtype) -> tuple[Any, Any]:
+def abstract_policy(
+    config: DecoderConfig, lora: LoraConfig, mesh: Mesh, base_dtype: BaseDtype
+) -> tuple[Any, Any]:
     """Return a base model's and an adapter's arrays without numbers.
 
     Raises:
@@ -231,7 +252,13 @@ def _compiled(lowered: Any, started: float) -> Compiled:
         )
         numbers = [float(used[n]) * _UNITS[used[n + 1]] for n in (1, 3)] if used else [0.0, 0.0]
         return Compiled(
-            False, 0, 0, int(numbers[0]), int(numbers[1]), time.perf_counter() - started, said.split(". ")[0][:300]
+            False,
+            0,
+            0,
+            int(numbers[0]),
+            int(numbers[1]),
+            time.perf_counter() - started,
+            said.split(". ")[0][:300],
         )
     arguments, temporary = memory.argument_size_in_bytes, memory.temp_size_in_bytes
     peak = getattr(memory, "peak_memory_in_bytes", 0) or arguments + temporary

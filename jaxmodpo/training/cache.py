@@ -110,7 +110,11 @@ def _read(path: Path) -> dict[str, np.ndarray] | None:
 
 
 def cached_examples(
-    what: str, depends_on: Mapping[str, Any], cut: Cut, compute: Callable[[], Examples], folder: Path | None
+    what: str,
+    depends_on: Mapping[str, Any],
+    cut: Cut,
+    compute: Callable[[], Examples],
+    folder: Path | None,
 ) -> Examples:
     """Return tokenized examples, from disk where they were tokenized before; every process for itself.
 
@@ -121,7 +125,9 @@ def cached_examples(
         compute: tokenizes.
         folder: of the cache; None for the default one.
     """
-    path = (folder or default_folder()) / f"{what}-{digest({'what': what, **depends_on})[:32]}.safetensors"
+    path = (
+        folder or default_folder()
+    ) / f"{what}-{digest({'what': what, **depends_on})[:32]}.safetensors"
     entry = _read(path)
     if entry is not None:
         logger.info("%s: from the cache, %s", what, path)

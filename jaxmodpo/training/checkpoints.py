@@ -43,7 +43,9 @@ class Checkpoints:
         keep = checkpoint_managers.AnyPreservationPolicy(
             [
                 checkpoint_managers.LatestN(2),
-                checkpoint_managers.BestN(get_metric_fn=_score, n=1, keep_checkpoints_without_metrics=False),
+                checkpoint_managers.BestN(
+                    get_metric_fn=_score, n=1, keep_checkpoints_without_metrics=False
+                ),
             ]
         )
         # Without best_fn Orbax keeps scores in memory alone, and a resumed run would drop the best checkpoint.
@@ -52,11 +54,17 @@ class Checkpoints:
         )
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            self._manager = ocp.CheckpointManager(folder.absolute(), options=options, item_names=("state", "progress"))
+            self._manager = ocp.CheckpointManager(
+                folder.absolute(), options=options, item_names=("state", "progress")
+            )
         except OSError as error:
-            raise UserError(f"cannot write checkpoints to {folder}: {error.strerror or error}") from error
+            raise UserError(
+                f"cannot write checkpoints to {folder}: {error.strerror or error}"
+            ) from error
 
-    def save(self, update: int, state: TrainState, progress: dict[str, Any], score: float | None = None) -> None:
+    def save(
+        self, update: int, state: TrainState, progress: dict[str, Any], score: float | None = None
+    ) -> None:
         """Begin to write a checkpoint; training may go on meanwhile.
 
         Args:
@@ -72,7 +80,8 @@ class Checkpoints:
             self._manager.save(
                 update,
                 args=ocp.args.Composite(
-                    state=ocp.args.StandardSave(state._asdict()), progress=ocp.args.JsonSave(progress)
+                    state=ocp.args.StandardSave(state._asdict()),
+                    progress=ocp.args.JsonSave(progress),
                 ),
                 metrics=None if score is None else {"score": score},
             )
@@ -107,7 +116,8 @@ class Checkpoints:
                 return (*self._read(update, like), update)
             except Exception as error:
                 logger.warning(
-                    "the checkpoint of update %d cannot be read and is removed (%s); using the one before it",
+                    "the checkpoint of update %d cannot be read and is removed (%s); using the one"
+                    " before it",
                     update,
                     str(error).splitlines()[0][:200] if str(error) else type(error).__name__,
                 )
@@ -126,10 +136,14 @@ class Checkpoints:
             logger.debug("closing the checkpoints: %s", error)
 
     def _read(self, update: int, like: TrainState) -> tuple[TrainState, dict[str, Any]]:
-        shapes = jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=a.sharding), like._asdict())
+        shapes = jax.tree.map(
+            lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=a.sharding), like._asdict()
+        )
         found = self._manager.restore(
             update,
-            args=ocp.args.Composite(state=ocp.args.StandardRestore(shapes), progress=ocp.args.JsonRestore()),
+            args=ocp.args.Composite(
+                state=ocp.args.StandardRestore(shapes), progress=ocp.args.JsonRestore()
+            ),
         )
         return TrainState(**found["state"]), found["progress"]
 
@@ -146,6 +160,6 @@ class Checkpoints:
         whole = list(self._manager.all_steps(read=True))
         last = f"update {max(whole)}" if whole else "the start"
         return UserError(
-            f"a checkpoint could not be written to {self.folder} ({said}); make room and run the same command again, "
-            f"which goes on from {last}"
+            f"a checkpoint could not be written to {self.folder} ({said}); make room and run the"
+            f" same command again, which goes on from {last}"
         )

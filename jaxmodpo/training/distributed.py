@@ -52,9 +52,13 @@ class DeviceConfig(Settings):
         explicit = (self.coordinator, self.processes, self.process_id)
         if self.distributed == "explicit":
             if None in explicit:
-                raise UserError("--distributed explicit needs --coordinator, --processes and --process-id")
+                raise UserError(
+                    "--distributed explicit needs --coordinator, --processes and --process-id"
+                )
         elif any(value is not None for value in explicit):
-            raise UserError("--coordinator, --processes and --process-id need --distributed explicit")
+            raise UserError(
+                "--coordinator, --processes and --process-id need --distributed explicit"
+            )
 
 
 def start(config: DeviceConfig) -> None:
@@ -68,12 +72,16 @@ def start(config: DeviceConfig) -> None:
     if config.distributed == "auto" and not detected(os.environ):
         return
     explicit = (config.coordinator, config.processes, config.process_id)
-    arguments = dict(zip(("coordinator_address", "num_processes", "process_id"), explicit, strict=True))
+    arguments = dict(
+        zip(("coordinator_address", "num_processes", "process_id"), explicit, strict=True)
+    )
     try:
         jax.distributed.initialize(**arguments, heartbeat_timeout_seconds=HEARTBEAT_SECONDS)  # type: ignore[arg-type]
     except Exception as error:
         raise UserError(f"cannot join the other processes: {str(error).splitlines()[0]}") from error
-    logger.info("process %d of %d, %d devices", jax.process_index(), jax.process_count(), jax.device_count())
+    logger.info(
+        "process %d of %d, %d devices", jax.process_index(), jax.process_count(), jax.device_count()
+    )
 
 
 def detected(environment: Mapping[str, str]) -> bool:
@@ -122,7 +130,9 @@ def broadcast(decide: Callable[[], Any]) -> Any:
             said = {"value": decide()}
         except UserError as error:
             said = {"error": str(error)}
-    message = json.loads(bytes(_broadcast(np.frombuffer(json.dumps(said).encode(), np.uint8)).tolist()))
+    message = json.loads(
+        bytes(_broadcast(np.frombuffer(json.dumps(said).encode(), np.uint8)).tolist())
+    )
     if "error" in message:
         raise UserError(message["error"])
     return message["value"]
@@ -132,7 +142,9 @@ def _broadcast(array: np.ndarray) -> np.ndarray:
     """Return the leader's array of bytes in every process, whatever its length."""
     size = int(multihost_utils.broadcast_one_to_all(np.int32(len(array))))
     return np.asarray(
-        multihost_utils.broadcast_one_to_all(np.resize(array, size) if leads() else np.zeros(size, np.uint8))
+        multihost_utils.broadcast_one_to_all(
+            np.resize(array, size) if leads() else np.zeros(size, np.uint8)
+        )
     )
 
 

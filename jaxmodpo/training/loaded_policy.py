@@ -57,12 +57,21 @@ class Policy:
         return jax.tree.map(jnp.zeros_like, self.adapter)
 
     def logps(
-        self, examples: Examples, rows: int, *, reference: bool = False, batching: Batching = "packed"
+        self,
+        examples: Examples,
+        rows: int,
+        *,
+        reference: bool = False,
+        batching: Batching = "packed",
     ) -> np.ndarray:
         """Score every completion, ``[n, S]`` float32, ``rows`` examples at a time."""
         check_tokens(int(examples.tokens.max()), self.config.vocab_size)
         adapter = self.zero_adapter if reference else self.adapter
-        settings: dict[str, Any] = {"config": self.config, "lora": self.lora, "attention": self.attention}
+        settings: dict[str, Any] = {
+            "config": self.config,
+            "lora": self.lora,
+            "attention": self.attention,
+        }
         batches = Batches(
             examples,
             batch_size=rows,

@@ -37,7 +37,9 @@ def default_shape(devices: Sequence[Any]) -> tuple[int, int, int]:
     return (groups, len(devices) // groups, 1)
 
 
-def make_mesh(shape: tuple[int, int, int] | None = None, devices: Sequence[Any] | None = None) -> Mesh:
+def make_mesh(
+    shape: tuple[int, int, int] | None = None, devices: Sequence[Any] | None = None
+) -> Mesh:
     """Return a mesh of ``(data, fsdp, tensor)`` devices.
 
     Args:
@@ -51,14 +53,19 @@ def make_mesh(shape: tuple[int, int, int] | None = None, devices: Sequence[Any] 
     shape = shape or default_shape(devices)
     if math.prod(shape) != len(devices):
         raise UserError(
-            f"--mesh {' '.join(map(str, shape))} needs {math.prod(shape)} devices; there are {len(devices)}"
+            f"--mesh {' '.join(map(str, shape))} needs {math.prod(shape)} devices; there are"
+            f" {len(devices)}"
         )
     groups, within = default_shape(devices)[0], shape[0]
     if groups > 1 and within % groups == 0:
         inner = (within // groups, *shape[1:])
         platform = devices[0].platform
         grid = mesh_utils.create_hybrid_device_mesh(
-            inner, (groups, 1, 1), devices, process_is_granule=platform != "tpu", allow_split_physical_axes=True
+            inner,
+            (groups, 1, 1),
+            devices,
+            process_is_granule=platform != "tpu",
+            allow_split_physical_axes=True,
         )
     else:
         grid = mesh_utils.create_device_mesh(shape, devices, allow_split_physical_axes=True)
@@ -83,8 +90,8 @@ def shardings(mesh: Mesh) -> Callable[[Table], dict[str, NamedSharding]]:
                     axes = RULES[axis]
                     said = axes if isinstance(axes, str) else "' and '".join(axes or ())
                     raise UserError(
-                        f"{name} has a dimension of {size}, which the {parts} devices of the mesh axis '{said}' do not "
-                        "divide; choose another --mesh"
+                        f"{name} has a dimension of {size}, which the {parts} devices of the mesh"
+                        f" axis '{said}' do not divide; choose another --mesh"
                     )
             placed[name] = NamedSharding(mesh, mesh_axes(spec.axes))
             if not any("fsdp" in _names(RULES[axis]) for axis in spec.axes):
@@ -93,8 +100,9 @@ def shardings(mesh: Mesh) -> Callable[[Table], dict[str, NamedSharding]]:
         if mesh.shape["fsdp"] > 1 and sum(whole.values()) > UNPARTED * total:
             largest = max(whole, key=lambda name: whole[name])
             raise UserError(
-                f"{sum(whole.values()) / total:.1%} of the bytes would lie whole on each of the {mesh.shape['fsdp']} "
-                f"devices of the mesh axis 'fsdp', most of them in {largest}; at most {UNPARTED:.0%} may"
+                f"{sum(whole.values()) / total:.1%} of the bytes would lie whole on each of the"
+                f" {mesh.shape['fsdp']} devices of the mesh axis 'fsdp', most of them in {largest};"
+                f" at most {UNPARTED:.0%} may"
             )
         return placed
 
@@ -116,8 +124,8 @@ def check_heads(config: DecoderConfig, mesh: Mesh) -> None:
     for name in ("num_attention_heads", "num_key_value_heads"):
         if getattr(config, name) % parts:
             raise UserError(
-                f"{name} is {getattr(config, name)}, which the {parts} devices of the mesh axis 'tensor' do not "
-                "divide; choose another --mesh"
+                f"{name} is {getattr(config, name)}, which the {parts} devices of the mesh axis"
+                " 'tensor' do not divide; choose another --mesh"
             )
 
 

@@ -63,9 +63,13 @@ class PolicyLoss:
     reference_in_step: bool = False
     has_dropout: bool = True
 
-    def __call__(self, trainable: Parameters, frozen: Parameters, batch: Batch, dropout_key: Array | None) -> LossTerms:
+    def __call__(
+        self, trainable: Parameters, frozen: Parameters, batch: Batch, dropout_key: Array | None
+    ) -> LossTerms:
         if self.reference_in_step:
-            reference, _ = completion_logps(Decoder(self.config, frozen, attention=self.attention), batch, None)
+            reference, _ = completion_logps(
+                Decoder(self.config, frozen, attention=self.attention), batch, None
+            )
             batch = {**batch, "reference_logps": reference}
         model = Decoder(self.config, frozen, self.lora, trainable, self.attention)
         key = dropout_key if self.has_dropout else None

@@ -54,10 +54,13 @@ def load_policy_text(
     text = PolicyText(tokenizer, prompt_style, max_prompt_length, max_length, day, rows, ends)
     if not text.has_bos and tokenizer.bos_token_id is not None:
         logger.info(
-            "the chat template writes no %s, and none is put before it, as in transformers", tokenizer.bos_token
+            "the chat template writes no %s, and none is put before it, as in transformers",
+            tokenizer.bos_token,
         )
     if text.surroundings.dated:
-        logger.info("the chat template writes a date into every prompt: %s; --prompt-date sets another", day)
+        logger.info(
+            "the chat template writes a date into every prompt: %s; --prompt-date sets another", day
+        )
         if phase is not None:
             phase.remember(prompt_date=day)
     warn_of_other_prompt(adapter, text)

@@ -70,7 +70,9 @@ def policy_training(
     """Return an average update's work of training an adapter."""
     lengths, per_epoch = batches.examples.lengths, batches.steps_per_epoch
     filled = _filled(batches)
-    executed = flops.training(config, lora, filled, reference_in_step) + flops.recomputed(config, lora, filled, remat)
+    executed = flops.training(config, lora, filled, reference_in_step) + flops.recomputed(
+        config, lora, filled, remat
+    )
     repeats = 2 if remat == "full" else 1
     table, adapter = parameter_table(config), adapter_table(parameter_table(config), lora)
     # Forward, again, backward: weights come from the other chips and from memory each time.
@@ -84,13 +86,17 @@ def policy_training(
         + positions * _activations(table, config, mesh) * (repeats + 2 + reference_in_step)
         + trained * (2 * batches.accumulation + 6),
         network=passes * _gathered(stored_table(table, base_dtype), mesh)
-        + positions * _reduced(config.num_hidden_layers, config.hidden_size, mesh) * (repeats + 1 + reference_in_step)
+        + positions
+        * _reduced(config.num_hidden_layers, config.hidden_size, mesh)
+        * (repeats + 1 + reference_in_step)
         + 2 * trained * (mesh.shape["data"] > 1),
         chips=mesh.size,
     )
 
 
-def scoring(config: DecoderConfig, lora: LoraConfig, batches: Batches, mesh: Mesh, *, base_dtype: BaseDtype) -> Work:
+def scoring(
+    config: DecoderConfig, lora: LoraConfig, batches: Batches, mesh: Mesh, *, base_dtype: BaseDtype
+) -> Work:
     """Return an average batch's work of scoring completions."""
     table = parameter_table(config)
     positions = batches.accumulation * batches.shape.rows * batches.shape.length
@@ -111,10 +117,16 @@ def reward_training(config: RobertaConfig, batches: Batches, mesh: Mesh, *, rema
     table = encoder_table(config)
     positions = batches.accumulation * batches.shape.rows * batches.shape.length
     weights = 4.0 * count(table) / (mesh.shape["fsdp"] * mesh.shape["tensor"])
-    dense = sum(spec.shape[0] * (spec.shape[1] + spec.shape[2]) for spec in table.values() if is_projection(spec))
+    dense = sum(
+        spec.shape[0] * (spec.shape[1] + spec.shape[2])
+        for spec in table.values()
+        if is_projection(spec)
+    )
     again = remat == "full"
     return Work(
-        useful=3 * flops.encoder_forward(config, batches.examples.lengths) / batches.steps_per_epoch,
+        useful=3
+        * flops.encoder_forward(config, batches.examples.lengths)
+        / batches.steps_per_epoch,
         executed=(3 + again) * flops.encoder_forward(config, _filled(batches)),
         memory=(2 + again) * batches.accumulation * _whole_weights(table, mesh, 4)
         + positions * 4 * dense / row_shards(mesh) / mesh.shape["tensor"] * (4 + again)
@@ -144,7 +156,11 @@ def _gathered(table: Table, mesh: Mesh, size: int = 2) -> float:
 
 def _activations(table: Table, config: DecoderConfig, mesh: Mesh) -> float:
     """Return the bytes of inputs and outputs of all matrix products, for a position and a chip."""
-    dense = sum(spec.shape[0] * (spec.shape[1] + spec.shape[2]) for spec in table.values() if is_projection(spec))
+    dense = sum(
+        spec.shape[0] * (spec.shape[1] + spec.shape[2])
+        for spec in table.values()
+        if is_projection(spec)
+    )
     logits = 2 * 4 * config.vocab_size
     return (2 * dense + logits) / row_shards(mesh) / mesh.shape["tensor"]
 

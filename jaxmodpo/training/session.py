@@ -53,4 +53,6 @@ class Session:
             stop_if_asked("when the model was loaded")
         loaded = self._encoders[key]
         # A copy, since training gives its arrays away.
-        return Roberta(loaded.config, {name: jnp.copy(a[...]) for name, a in loaded.parameters.items()})
+        return Roberta(
+            loaded.config, {name: jnp.copy(a[...]) for name, a in loaded.parameters.items()}
+        )

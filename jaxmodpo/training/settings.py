@@ -24,7 +24,15 @@ from jaxmodpo.models.attention import Backend
 from jaxmodpo.models.lora import PROJECTIONS, LoraConfig
 from jaxmodpo.models.quantized import BaseDtype
 from jaxmodpo.models.remat import Remat
-from jaxmodpo.ranges import Count, CountOrZero, Incidental, NotNegative, Positive, Seed, ShareBelowOne
+from jaxmodpo.ranges import (
+    Count,
+    CountOrZero,
+    Incidental,
+    NotNegative,
+    Positive,
+    Seed,
+    ShareBelowOne,
+)
 from jaxmodpo.schema import Range
 from jaxmodpo.training.distributed import DeviceConfig
 from jaxmodpo.training.tracking import Tracker, check_trackers
@@ -124,12 +132,14 @@ class PolicyTrainingConfig(TrainingConfig):
         check_day(self.prompt_date)
         if self.max_prompt_length >= self.max_length:
             raise UserError(
-                f"--max-prompt-length must be below --max-length, not {self.max_prompt_length} of {self.max_length}"
+                f"--max-prompt-length must be below --max-length, not {self.max_prompt_length} of"
+                f" {self.max_length}"
             )
         unknown = sorted(set(self.lora_targets) - set(PROJECTIONS))
         if unknown or not self.lora_targets:
             raise UserError(
-                f"--lora-targets must be some of {', '.join(PROJECTIONS)}; got {', '.join(unknown) or 'none'}"
+                f"--lora-targets must be some of {', '.join(PROJECTIONS)}; got"
+                f" {', '.join(unknown) or 'none'}"
             )
 
     @property

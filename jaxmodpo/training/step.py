@@ -153,23 +153,31 @@ def train_step(
         terms = loss(trainable, frozen, part, part_key)
         return terms.total, terms
 
-    def accumulate(sums: tuple[Parameters, LossTerms], part: tuple[Batch, Array]) -> tuple[Any, None]:
+    def accumulate(
+        sums: tuple[Parameters, LossTerms], part: tuple[Batch, Array]
+    ) -> tuple[Any, None]:
         (_, terms), gradients = jax.value_and_grad(objective, has_aux=True)(state.trainable, *part)
         return jax.tree.map(jnp.add, sums, (gradients, terms)), None
 
     microbatches = next(iter(batch.values())).shape[0]
     keys = jax.random.split(jax.random.fold_in(key, update), microbatches)
-    shapes = jax.eval_shape(lambda: objective(state.trainable, {n: a[0] for n, a in batch.items()}, keys[0])[1])
+    shapes = jax.eval_shape(
+        lambda: objective(state.trainable, {n: a[0] for n, a in batch.items()}, keys[0])[1]
+    )
     zeros = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), (state.trainable, shapes))
     (gradients, terms), _ = jax.lax.scan(accumulate, zeros, (dict(batch), keys))
     denominator = jnp.maximum(terms.denominator, 1.0)
     gradients = jax.tree.map(lambda g: g / denominator, gradients)
     norm = optax.global_norm(gradients)
     good = jnp.isfinite(terms.total) & jnp.isfinite(norm)
-    directions, moments = optimizer.transformation().update(gradients, state.moments, state.trainable)
+    directions, moments = optimizer.transformation().update(
+        gradients, state.moments, state.trainable
+    )
     trainable = jax.tree.map(lambda p, d: p - learning_rate * d, state.trainable, directions)
     trainable, moments = jax.tree.map(
-        lambda new, old: jnp.where(good, new, old), (trainable, moments), (state.trainable, state.moments)
+        lambda new, old: jnp.where(good, new, old),
+        (trainable, moments),
+        (state.trainable, state.moments),
     )
     bad = 1 - good.astype(jnp.int32)
     skipped, in_row = state.skipped + bad, (state.skipped_in_row + 1) * bad
@@ -184,6 +192,8 @@ def means(terms: LossTerms) -> dict[str, Array]:
 
 
 @jax.jit
-def evaluation_step(trainable: Parameters, frozen: Parameters, batch: Batch, *, loss: Loss) -> LossTerms:
+def evaluation_step(
+    trainable: Parameters, frozen: Parameters, batch: Batch, *, loss: Loss
+) -> LossTerms:
     """Return what one microbatch contributes to a held-out evaluation: no gradient, no dropout."""
     return loss(trainable, frozen, batch, None)

@@ -27,7 +27,9 @@ def check_trackers(trackers: Sequence[Tracker]) -> None:
         try:
             importlib.import_module(_MODULES[tracker])
         except ImportError as error:
-            raise UserError(f"--track {tracker} needs {_MODULES[tracker]}: pip install 'jaxmodpo[tracking]'") from error
+            raise UserError(
+                f"--track {tracker} needs {_MODULES[tracker]}: pip install 'jaxmodpo[tracking]'"
+            ) from error
 
 
 class _Sink(Protocol):
@@ -51,7 +53,12 @@ class Tracking:
     """
 
     def __init__(
-        self, folder: Path, trackers: Sequence[Tracker], settings: Mapping[str, Any], from_update: int, writes: bool
+        self,
+        folder: Path,
+        trackers: Sequence[Tracker],
+        settings: Mapping[str, Any],
+        from_update: int,
+        writes: bool,
     ):
         self._sinks: list[_Sink] = []
         self._journal: Journal | None = None
@@ -68,11 +75,18 @@ class Tracking:
 
     def write(self, row: Mapping[str, Any]) -> None:
         """Add a row; it has ``step``. What is not finite is left out, since JSON has no word for it."""
-        row = {name: value for name, value in row.items() if not isinstance(value, float) or math.isfinite(value)}
+        row = {
+            name: value
+            for name, value in row.items()
+            if not isinstance(value, float) or math.isfinite(value)
+        }
         if self._journal is not None:
             self._journal.extend([row])
         for sink in self._sinks:
-            sink.write(row["step"], {n: v for n, v in row.items() if n != "step" and isinstance(v, int | float)})
+            sink.write(
+                row["step"],
+                {n: v for n, v in row.items() if n != "step" and isinstance(v, int | float)},
+            )
 
     def sync(self) -> None:
         """Bring the rows so far to disk."""
@@ -91,7 +105,9 @@ def _until(update: int, journal: Journal) -> list[dict[str, Any]]:
     rows: dict[tuple[int, bool], dict[str, Any]] = {}
     for line, row in enumerate(journal.rows, 1):
         if not is_integer(row.get("step")):
-            raise UserError(f"{journal.path}, line {line} does not say of which step it is; remove the line")
+            raise UserError(
+                f"{journal.path}, line {line} does not say of which step it is; remove the line"
+            )
         step = int(row["step"])
         if step <= update:
             # Of one update there may be a row of training and one of its evaluation.
@@ -129,7 +145,12 @@ class _WandB:
         name = marker.read_text().strip() if marker.exists() else wandb.util.generate_id()
         marker.write_text(name)
         self._run = wandb.init(
-            project="jaxmodpo", name=folder.name, id=name, resume="allow", dir=str(folder), config=dict(settings)
+            project="jaxmodpo",
+            name=folder.name,
+            id=name,
+            resume="allow",
+            dir=str(folder),
+            config=dict(settings),
         )
 
     def write(self, step: int, values: Mapping[str, float]) -> None:

@@ -130,7 +130,9 @@ def train(
         Preempted: SIGTERM came; everything so far is in a checkpoint.
     """
     with closing(Checkpoints(config.output_dir / "checkpoints")) as checkpoints:
-        run = _Run(loss, frozen, batches, config, mesh, held_out, on_evaluation, checkpoints, trainable)
+        run = _Run(
+            loss, frozen, batches, config, mesh, held_out, on_evaluation, checkpoints, trainable
+        )
         run.log_start()
         run.go(Throughput(batches, flops, mesh))
         return run.result()
@@ -187,8 +189,8 @@ class _Run:
         """Say what is trained on, and from where."""
         shape = self._batches.shape
         logger.info(
-            "training: %d examples, %d updates of %d, from update %d; rows of %d × %d tokens a microbatch, "
-            "%.1f%% padding",
+            "training: %d examples, %d updates of %d, from update %d; rows of %d × %d tokens a"
+            " microbatch, %.1f%% padding",
             len(self._batches.examples),
             self._steps,
             self._batches.examples_per_update,
@@ -207,7 +209,9 @@ class _Run:
         """
         config = self._config
         with (
-            closing(Tracking(config.output_dir, config.track, as_mapping(config), self.done, leads())) as tracking,
+            closing(
+                Tracking(config.output_dir, config.track, as_mapping(config), self.done, leads())
+            ) as tracking,
             Progress("training", self._steps, "updates", self.done, leave=False) as progress,
             notice() as preemption,
         ):
@@ -218,7 +222,9 @@ class _Run:
                     self._log(metrics, throughput, tracking, progress)
                 progress.update()
                 score = None
-                if self._held_out is not None and (self.done % self._eval_every == 0 or self._is_last):
+                if self._held_out is not None and (
+                    self.done % self._eval_every == 0 or self._is_last
+                ):
                     score = self._evaluate(self._held_out, tracking)
                     throughput.restart()
                 # All processes learn of a signal at the same update, so that all of them stop after the same one.
@@ -231,7 +237,8 @@ class _Run:
                 if must_stop and not (self._is_last or self.is_over):
                     self._checkpoints.wait()
                     raise Preempted(
-                        f"asked to end; everything up to update {self.done} of {self._steps} is in a checkpoint"
+                        f"asked to end; everything up to update {self.done} of {self._steps} is in"
+                        " a checkpoint"
                     )
         self._checkpoints.wait()
 
@@ -244,7 +251,9 @@ class _Run:
             report["stopped_early"] = self.is_over and not self._is_last
             report |= _best(self.evaluations, self._batches)
             if self.evaluations.best_update != self.done:
-                logger.info("update %d was the best of the evaluated ones", self.evaluations.best_update)
+                logger.info(
+                    "update %d was the best of the evaluated ones", self.evaluations.best_update
+                )
                 state = self._checkpoints.at(self.evaluations.best_update, state)
         return Trained(state.trainable, report)
 
@@ -265,7 +274,11 @@ class _Run:
         return metrics
 
     def _log(
-        self, metrics: dict[str, jax.Array], throughput: Throughput, tracking: Tracking, progress: Progress
+        self,
+        metrics: dict[str, jax.Array],
+        throughput: Throughput,
+        tracking: Tracking,
+        progress: Progress,
     ) -> None:
         """Write a row of metrics; here alone the host waits for the devices.
 
@@ -283,9 +296,9 @@ class _Run:
             self._save(None)
             self._checkpoints.wait()
             raise UserError(
-                f"training broke down: the last {values['skipped_in_row']:.0f} updates up to {self.done} had a loss "
-                "or gradient that was not finite, and were left out; a lower --learning-rate or "
-                "--max-grad-norm helps"
+                f"training broke down: the last {values['skipped_in_row']:.0f} updates up to"
+                f" {self.done} had a loss or gradient that was not finite, and were left out; a"
+                " lower --learning-rate or --max-grad-norm helps"
             )
 
     def _evaluate(self, held_out: Batches, tracking: Tracking) -> float | None:
@@ -310,7 +323,9 @@ class _Run:
         the random key, so that a run that goes on from it makes the very updates of one that was never stopped.
         """
         random = np.asarray(jax.random.key_data(self._key).addressable_data(0)).tolist()
-        self._checkpoints.save(self.done, self.state, _progress(self._batches, self.evaluations, random), score)
+        self._checkpoints.save(
+            self.done, self.state, _progress(self._batches, self.evaluations, random), score
+        )
 
 
 def _start(
@@ -349,7 +364,9 @@ def _best(evaluations: _Evaluations, batches: Batches) -> dict[str, Any]:
     }
 
 
-def evaluate(loss: Loss, trainable: Parameters, frozen: Parameters, held_out: Batches, mesh: Mesh) -> dict[str, float]:
+def evaluate(
+    loss: Loss, trainable: Parameters, frozen: Parameters, held_out: Batches, mesh: Mesh
+) -> dict[str, float]:
     """Return the mean loss and metrics over held-out examples; one synchronisation, at the end."""
     total: LossTerms | None = None
     for step in range(held_out.steps_per_epoch):
@@ -378,13 +395,18 @@ def _rates(config: TrainingConfig, steps: int) -> np.ndarray:
     """Return every update's learning rate, all at once: in the loop the devices would have to be waited for."""
     warmup = min(steps, max(1, math.ceil(config.warmup_ratio * steps)))
     # The first update must not have a rate of 0, so they count from 1.
-    schedule = optax.schedules.warmup_cosine_decay_schedule(0.0, config.learning_rate, warmup, max(steps, warmup + 1))
+    schedule = optax.schedules.warmup_cosine_decay_schedule(
+        0.0, config.learning_rate, warmup, max(steps, warmup + 1)
+    )
     return np.asarray(schedule(np.arange(1, steps + 1)), np.float32)
 
 
 def _fetch(metrics: dict[str, jax.Array]) -> dict[str, float]:
     """Return metrics as numbers; this waits until the devices have computed them."""
-    return {name: round(float(np.asarray(value.addressable_data(0))), 7) for name, value in sorted(metrics.items())}
+    return {
+        name: round(float(np.asarray(value.addressable_data(0))), 7)
+        for name, value in sorted(metrics.items())
+    }
 
 
 def _score(values: dict[str, float], metric: str) -> float:
@@ -396,7 +418,9 @@ def _score(values: dict[str, float], metric: str) -> float:
             # Nothing is greater than NaN: as the first evaluation it would stay the best.
             finite = math.isfinite(values["loss"]) and math.isfinite(values[name])
             return values[name] if finite else -math.inf
-    raise UserError("--best-metric accuracy needs a method that compares responses; this one has only a loss")
+    raise UserError(
+        "--best-metric accuracy needs a method that compares responses; this one has only a loss"
+    )
 
 
 def _progress(batches: Batches, evaluations: _Evaluations, random: list[int]) -> dict[str, Any]:
@@ -407,6 +431,10 @@ def _progress(batches: Batches, evaluations: _Evaluations, random: list[int]) ->
 def _on_mesh(parameters: Parameters, everywhere: NamedSharding) -> Parameters:
     """Return parameters of which those without a place on a mesh are copied to all its devices."""
     return {
-        name: array if isinstance(array.sharding, NamedSharding) else jax.device_put(array, everywhere)
+        name: (
+            array
+            if isinstance(array.sharding, NamedSharding)
+            else jax.device_put(array, everywhere)
+        )
         for name, array in parameters.items()
     }

@@ -34,7 +34,10 @@ def model(tmp_path: Path) -> str:
 def test_a_run_that_is_killed_often_ends_where_an_undisturbed_one_does(capsys):
     bench_resume(BenchResumeConfig(kills=6, epochs=12))
     printed = capsys.readouterr().out
-    assert "132 updates, 6 kills by SIGKILL" in printed and "equal the undisturbed run's to the bit" in printed
+    assert (
+        "132 updates, 6 kills by SIGKILL" in printed
+        and "equal the undisturbed run's to the bit" in printed
+    )
 
 
 @pytest.mark.slow
@@ -51,10 +54,20 @@ def test_the_step_is_timed_packed_and_padded_and_with_either_reference(capsys, m
 def test_the_step_is_timed_with_a_quantized_base_and_against_trl(capsys, model):
     pytest.importorskip("trl", reason="compares with TRL")
     bench_step(
-        BenchStepConfig(**SMALL, base_dtype="int8", batchings=("packed",), references=("precomputed",), against="trl")
+        BenchStepConfig(
+            **SMALL,
+            base_dtype="int8",
+            batchings=("packed",),
+            references=("precomputed",),
+            against="trl",
+        )
     )
     printed = capsys.readouterr().out
-    assert "| TRL, defaults" in printed and "| TRL, references precomputed" in printed and "1.00×" in printed
+    assert (
+        "| TRL, defaults" in printed
+        and "| TRL, references precomputed" in printed
+        and "1.00×" in printed
+    )
 
 
 @pytest.mark.parametrize(
@@ -65,7 +78,10 @@ def test_the_step_is_timed_with_a_quantized_base_and_against_trl(capsys, model):
             lambda _: bench_step(BenchStepConfig(length_share=2.0)),
             "--length-share must be above 0 and at most 1",
         ),
-        (lambda _: bench_step(BenchStepConfig(model="nothing")), "no model shape, file or folder 'nothing'"),
+        (
+            lambda _: bench_step(BenchStepConfig(model="nothing")),
+            "no model shape, file or folder 'nothing'",
+        ),
         (lambda _: bench_resume(BenchResumeConfig(kills=0)), "--kills must be at least 1"),
         (lambda folder: bench_resume(BenchResumeConfig(work_dir=folder)), "is not empty"),
     ],

@@ -22,7 +22,9 @@ def test_the_run_is_shown_by_tenths_and_against_a_plain_loop(capsys, tmp_path):
     assert tenths == [5, 9, 14, 18, 23, 27, 32, 36, 41, 45]
     assert "| jaxmodpo, with its ledger |" in printed and "| plain loop, nothing kept  |" in printed
     assert re.search(
-        r"against the plain loop's: \d+\.\d\d×\nledger: \d+\.\d MiB.*\nreading back: [\d,]+ votes/s", printed
+        r"against the plain loop's: \d+\.\d\d×\nledger: \d+\.\d MiB.*\nreading back: [\d,]+"
+        r" votes/s",
+        printed,
     )
     with Ledger(place) as ledger:
         votes = list(ledger.every_vote())
@@ -40,7 +42,9 @@ def test_a_second_run_on_one_ledger_asks_anew(capsys, tmp_path):
 
 def test_requests_are_of_the_size_that_is_promised():
     asked = list(module._requests(400)())
-    assert len(asked) == len({(one.question_id, one.persona_id, one.criteria) for one in asked}) == 400
+    assert (
+        len(asked) == len({(one.question_id, one.persona_id, one.criteria) for one in asked}) == 400
+    )
     for one in asked:
         assert (len(one.persona_text), len(one.question_text)) == (1500, 200)
         assert [len(response.response_text) for response in one.responses] == [600] * 5
@@ -80,5 +84,7 @@ def test_settings_out_of_range_are_refused(settings):
 
 def test_a_call_without_a_valid_vote_is_told(monkeypatch, tmp_path):
     monkeypatch.setattr(module, "collect", lambda *args, **settings: {"parse_error": 10})
-    with pytest.raises(UserError, match=r"of 10 calls to the benchmark's own server came \{'parse_error': 10\}"):
+    with pytest.raises(
+        UserError, match=r"of 10 calls to the benchmark's own server came \{'parse_error': 10\}"
+    ):
         bench_judge(BenchJudgeConfig(calls=10))

@@ -35,7 +35,9 @@ def made_up(folder: Path, questions: int = 20) -> Path:
     lines, answers = [], []
     for number in range(questions):
         start = f"\n\nHuman: {grammar.post(generator)}\n\nAssistant: "
-        better, worse = (start + grammar.reply(generator) + f" {side} {number}." for side in ("Yes", "No"))
+        better, worse = (
+            start + grammar.reply(generator) + f" {side} {number}." for side in ("Yes", "No")
+        )
         lines.append(json.dumps({"chosen": better, "rejected": worse}) + "\n")
         post = f"{grammar.post(generator)} {number}"
         for votes in range(3):
@@ -57,8 +59,12 @@ def test_every_model_is_judged_on_both_held_out_sets(tiny_world, tmp_path, capsy
     trained: list[Any] = []
 
     def pretrained(config: BenchRealConfig, known: Sequence[Pair]) -> None:
-        files = [load_pairs(config.output_dir / f"{name}_train.json") for name in ("harmless", "counsel")]
-        assert [*known] == [pair for found in files for pair in found], "nothing held out is pretrained on"
+        files = [
+            load_pairs(config.output_dir / f"{name}_train.json") for name in ("harmless", "counsel")
+        ]
+        assert [*known] == [pair for found in files for pair in found], (
+            "nothing held out is pretrained on"
+        )
         shutil.copytree(tiny_world / "roberta", config.output_dir / "encoder")
         shutil.copytree(tiny_world / "mistral", config.output_dir / "decoder")
 
@@ -73,12 +79,25 @@ def test_every_model_is_judged_on_both_held_out_sets(tiny_world, tmp_path, capsy
         config.check()
         trained.append(config)
         policy = load_policy(config.model, base_dtype=config.base_dtype, fresh=config.lora)
-        save_adapter(config.output_dir / "adapter", policy.adapter, policy.lora, policy.config, str(config.model))
+        save_adapter(
+            config.output_dir / "adapter",
+            policy.adapter,
+            policy.lora,
+            policy.config,
+            str(config.model),
+        )
 
-    for name, function in (("_pretrain", pretrained), ("reward", reward), ("dpo", align), ("modpo", align)):
+    for name, function in (
+        ("_pretrain", pretrained),
+        ("reward", reward),
+        ("dpo", align),
+        ("modpo", align),
+    ):
         monkeypatch.setattr(real, name, function)
     monkeypatch.setattr(real, "MAX_LENGTH", 128)
-    bench_real(BenchRealConfig(data=made_up(tmp_path / "data"), output_dir=tmp_path / "out", pairs=20))
+    bench_real(
+        BenchRealConfig(data=made_up(tmp_path / "data"), output_dir=tmp_path / "out", pairs=20)
+    )
     assert [config.pairs.stem for config in trained] == ["harmless_train", *["counsel_train"] * 3]
     assert all(source.folder.exists() for source in trained[-1].sources().values())
     rows = read_json(tmp_path / "out" / "results.json")
@@ -111,7 +130,9 @@ def test_every_model_is_judged_on_both_held_out_sets(tiny_world, tmp_path, capsy
 def test_what_trains_nothing_is_refused(tmp_path, monkeypatch, changes, said):
     monkeypatch.setattr(real, "_pretrain", None)
     with pytest.raises(UserError, match=said):
-        bench_real(BenchRealConfig(data=made_up(tmp_path / "data"), output_dir=tmp_path / "out", **changes))
+        bench_real(
+            BenchRealConfig(data=made_up(tmp_path / "data"), output_dir=tmp_path / "out", **changes)
+        )
 
 
 def test_a_set_that_is_not_there_is_named(tmp_path):
@@ -124,6 +145,8 @@ def test_a_folder_that_was_begun_with_other_settings_is_refused(tmp_path):
     config = BenchRealConfig(data=tmp_path, output_dir=tmp_path / "out", pretraining_epochs=2)
     real._keep_settings(config)
     real._keep_settings(config)
-    with pytest.raises(UserError, match=r"out was begun with --pretraining-epochs 2, --seed 0; choose another"):
+    with pytest.raises(
+        UserError, match=r"out was begun with --pretraining-epochs 2, --seed 0; choose another"
+    ):
         real._keep_settings(replace(config, pretraining_epochs=3, seed=1))
     assert read_json(tmp_path / "out" / "settings.json")["pretraining_epochs"] == 2

@@ -18,7 +18,9 @@ BOTH = pytest.mark.parametrize("batching", ["packed", "padded"])
 
 def examples(count: int = 23, seed: int = 0) -> Examples:
     made = reference_examples(count, share=0.1, seed=seed)
-    return made.with_fields(reference_logps=np.arange(2.0 * count, dtype=np.float32).reshape(count, 2))
+    return made.with_fields(
+        reference_logps=np.arange(2.0 * count, dtype=np.float32).reshape(count, 2)
+    )
 
 
 @BOTH
@@ -52,13 +54,20 @@ def test_packed_rows_hold_each_sequence_whole_and_say_where_it_lies():
                     batch["reference_logps"][part, place], data.fields["reference_logps"][example]
                 )
                 for sequence in range(2):
-                    row, segment = divmod(int(batch["places"][part, place, sequence]), batches.shape.segments)
+                    row, segment = divmod(
+                        int(batch["places"][part, place, sequence]), batches.shape.segments
+                    )
                     here = batch["segments"][part, row] == segment + 1
-                    length, prompt = data.lengths[example, sequence], data.prompt_lengths[example, sequence]
+                    length, prompt = (
+                        data.lengths[example, sequence],
+                        data.prompt_lengths[example, sequence],
+                    )
                     np.testing.assert_array_equal(
                         batch["tokens"][part, row][here], data.tokens[example, sequence, :length]
                     )
-                    np.testing.assert_array_equal(batch["positions"][part, row][here], np.arange(length))
+                    np.testing.assert_array_equal(
+                        batch["positions"][part, row][here], np.arange(length)
+                    )
                     learned = batch["completions"][part, row] == segment + 1
                     assert learned.sum() == length - prompt and (learned <= here).all()
 
@@ -83,7 +92,9 @@ def test_at_most_a_tenth_of_packed_reference_lengths_is_padding(size, accumulati
 def test_reference_lengths_are_those_of_posts_and_replies():
     made = reference_examples(5000)
     completions = made.lengths - made.prompt_lengths
-    assert 285 < np.median(completions) < 315 and completions.min() >= 60 and completions.max() <= 512
+    assert (
+        285 < np.median(completions) < 315 and completions.min() >= 60 and completions.max() <= 512
+    )
     assert 55 < np.median(made.prompt_lengths) < 65 and made.prompt_lengths.max() <= 512
     assert (made.prompt_lengths[:, 0] == made.prompt_lengths[:, 1]).all()
     np.testing.assert_array_equal(reference_examples(5).tokens, reference_examples(5).tokens)
@@ -128,7 +139,8 @@ def test_scores_come_back_in_the_data_sets_order(batching):
     data = examples()
     batches = Batches(data, batch_size=4, batching=batching)
     np.testing.assert_array_equal(
-        score_in_batches(batches, lambda batch: batch["reference_logps"]), data.fields["reference_logps"]
+        score_in_batches(batches, lambda batch: batch["reference_logps"]),
+        data.fields["reference_logps"],
     )
 
 

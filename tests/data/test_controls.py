@@ -22,14 +22,18 @@ def _byte_level() -> Tokenizer:
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True)
     tokenizer.decoder = decoders.ByteLevel()
     alphabet = pre_tokenizers.ByteLevel.alphabet()
-    trainer = trainers.BpeTrainer(vocab_size=400, special_tokens=NAMES, initial_alphabet=alphabet, show_progress=False)
+    trainer = trainers.BpeTrainer(
+        vocab_size=400, special_tokens=NAMES, initial_alphabet=alphabet, show_progress=False
+    )
     tokenizer.train_from_iterator(CORPUS, trainer)
     return tokenizer
 
 
 def _as_llama() -> Tokenizer:
     tokenizer = Tokenizer(models.BPE(unk_token="<unk>"))
-    tokenizer.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])
+    tokenizer.normalizer = normalizers.Sequence(
+        [normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")]
+    )
     tokenizer.decoder = decoders.Metaspace()
     trainer = trainers.BpeTrainer(vocab_size=200, special_tokens=NAMES, show_progress=False)
     tokenizer.train_from_iterator(CORPUS, trainer)
@@ -40,7 +44,9 @@ def _unigram() -> Tokenizer:
     tokenizer = Tokenizer(models.Unigram())
     tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
     tokenizer.decoder = decoders.Metaspace()
-    trainer = trainers.UnigramTrainer(vocab_size=90, special_tokens=NAMES, unk_token="<unk>", show_progress=False)
+    trainer = trainers.UnigramTrainer(
+        vocab_size=90, special_tokens=NAMES, unk_token="<unk>", show_progress=False
+    )
     tokenizer.train_from_iterator(CORPUS, trainer)
     return tokenizer
 
@@ -57,7 +63,9 @@ KINDS = ("byte level", "as Llama's", "unigram", "python")
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("text", ["one <pad> two", "</s>", "ab<s>ab", "[INST] one [/INST] <pad><pad>"])
+@pytest.mark.parametrize(
+    "text", ["one <pad> two", "</s>", "ab<s>ab", "[INST] one [/INST] <pad><pad>"]
+)
 def test_a_named_control_token_is_spelled_out(kind, text):
     tokenizer = _tokenizer(kind)
     controls = ControlTokens(tokenizer, PROMPT)
@@ -76,14 +84,18 @@ def test_a_prompts_own_control_tokens_stay_and_the_border_to_the_question_is_as_
     tokenizer = _tokenizer(kind)
     controls = ControlTokens(tokenizer, PROMPT)
     ordinary, named = controls.encode("ab one", HEAD, TAIL)
-    assert not named and ordinary == tokenizer.encode(HEAD + "ab one" + TAIL, add_special_tokens=False)
+    assert not named and ordinary == tokenizer.encode(
+        HEAD + "ab one" + TAIL, add_special_tokens=False
+    )
     tokens, named = controls.encode("ab one <pad> one", HEAD, TAIL)
     after = controls.encode("one", HEAD, TAIL)[0]
     before = len(ordinary) - len(tokenizer.encode("x" + TAIL, add_special_tokens=False))
     assert named and tokens[:before] == ordinary[:before]
     assert tokens[-3:] == after[-3:]
     special = set(tokenizer.all_special_ids)
-    assert [token for token in tokens if token in special] == [token for token in ordinary if token in special]
+    assert [token for token in tokens if token in special] == [
+        token for token in ordinary if token in special
+    ]
     assert "<pad>" in tokenizer.decode(tokens)
 
 

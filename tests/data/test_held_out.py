@@ -11,7 +11,9 @@ def test_held_out_pairs_are_whole_questions():
     questions = [f"question {number}" for number in range(20)] * 2
     held = held_out(questions, 0.3, seed=4)
     assert held.sum() == 12
-    assert not {q for q, h in zip(questions, held, strict=True) if h} & set(np.array(questions)[~held])
+    assert not {q for q, h in zip(questions, held, strict=True) if h} & set(
+        np.array(questions)[~held]
+    )
     np.testing.assert_array_equal(held_out(questions, 0.3, seed=4), held)
     assert not held_out(questions, 0.0, seed=4).any()
 

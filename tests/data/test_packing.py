@@ -38,7 +38,9 @@ def assert_rows_hold_the_examples(batches: Batches) -> None:
                 learned = batch["completions"][part, row] == segment + 1
                 tokens = batch["tokens"][part, row]
                 np.testing.assert_array_equal(tokens[here], data.tokens[member, sequence, :size])
-                np.testing.assert_array_equal(tokens[learned], data.tokens[member, sequence, prompt:size])
+                np.testing.assert_array_equal(
+                    tokens[learned], data.tokens[member, sequence, prompt:size]
+                )
                 np.testing.assert_array_equal(batch["positions"][part, row][here], np.arange(size))
                 read_back += size
         assert read_back == (batch["segments"] > 0).sum() == (batch["tokens"] > 0).sum()
@@ -87,7 +89,9 @@ def test_runs_at_a_quarter_of_the_reference_lengths_keep_every_sequence(seed):
     # Packing twice, for the shape and then for the batches, lost or overlaid sequences in such runs.
     reference = reference_examples(60, share=0.25, seed=seed)
     data = examples(reference.lengths, reference.prompt_lengths)
-    assert_rows_hold_the_examples(Batches(data, batch_size=2, accumulation=8, epochs=3, seed=seed, batching="packed"))
+    assert_rows_hold_the_examples(
+        Batches(data, batch_size=2, accumulation=8, epochs=3, seed=seed, batching="packed")
+    )
 
 
 def test_rows_are_evenly_filled():

@@ -18,7 +18,9 @@ from jaxmodpo.files import write_jsonl
 from jaxmodpo.records import Candidate, Pair, Ranking, write_pairs, write_rankings
 
 TEXTS = [("Why, though?", "Because.", "No idea."), ("Zwei\nZeilen", "gut", "schlecht")]
-ROWS: list[dict[str, Any]] = [dict(zip(("prompt", "chosen", "rejected"), texts, strict=True)) for texts in TEXTS]
+ROWS: list[dict[str, Any]] = [
+    dict(zip(("prompt", "chosen", "rejected"), texts, strict=True)) for texts in TEXTS
+]
 
 
 def messages(*texts: str) -> list[dict[str, str]]:
@@ -84,7 +86,11 @@ def test_the_authors_pairs_keep_their_ids(tmp_path):
 def test_ids_in_flattened_columns_are_taken_even_a_zero(tmp_path):
     row = ROWS[0] | {"question_id": 0, "chosen_response_id": "r1", "rejected_response_id": 2}
     pair = load_pairs(lines(tmp_path / "p.jsonl", [row]))[0]
-    assert (pair.question_id, pair.chosen.response_id, pair.rejected.response_id) == ("0", "r1", "2")
+    assert (pair.question_id, pair.chosen.response_id, pair.rejected.response_id) == (
+        "0",
+        "r1",
+        "2",
+    )
 
 
 def test_made_ids_follow_the_texts_not_the_row_or_the_file(tmp_path):
@@ -97,12 +103,16 @@ def test_made_ids_follow_the_texts_not_the_row_or_the_file(tmp_path):
 
 def test_a_prompt_of_several_turns_becomes_lines_with_the_speaker(tmp_path):
     row = {"chosen": messages("a", "b", "c", "d"), "rejected": messages("a", "b", "c", "e")}
-    assert texts(load_pairs(lines(tmp_path / "p.jsonl", [row]))) == [("User: a\nAssistant: b\nUser: c", "d", "e")]
+    assert texts(load_pairs(lines(tmp_path / "p.jsonl", [row]))) == [
+        ("User: a\nAssistant: b\nUser: c", "d", "e")
+    ]
 
 
 def test_conversations_that_part_early_keep_their_later_turns_in_the_response(tmp_path):
     row = {"chosen": messages("a", "b", "c", "d"), "rejected": messages("a", "x")}
-    assert texts(load_pairs(lines(tmp_path / "p.jsonl", [row]))) == [("a", "Assistant: b\nUser: c\nAssistant: d", "x")]
+    assert texts(load_pairs(lines(tmp_path / "p.jsonl", [row]))) == [
+        ("a", "Assistant: b\nUser: c\nAssistant: d", "x")
+    ]
 
 
 @pytest.mark.parametrize(
@@ -116,7 +126,9 @@ def test_conversations_that_part_early_keep_their_later_turns_in_the_response(tm
         ({"prompt": [{"role": "system", "content": "a"}], "chosen": "d", "rejected": "e"}, True),
     ],
 )
-def test_a_conversation_of_several_messages_is_known_as_one_and_its_file_holds_the_text_alone(tmp_path, row, several):
+def test_a_conversation_of_several_messages_is_known_as_one_and_its_file_holds_the_text_alone(
+    tmp_path, row, several
+):
     pairs = load_pairs(lines(tmp_path / "p.jsonl", [row]))
     assert [pair.conversation for pair in pairs] == [several]
     write_pairs(tmp_path / "pairs.json", pairs)
@@ -127,7 +139,9 @@ def test_a_transcript_splits_at_speakers_and_keeps_blank_lines_inside_a_turn(tmp
     start = "\n\nHuman: first\n\nAssistant: reply\n\nHuman: second\n\npart\n\nAssistant:"
     row = {"chosen": f"{start} good\n\nindeed", "rejected": f"{start} bad"}
     prompt = "User: first\nAssistant: reply\nUser: second\n\npart"
-    assert texts(load_pairs(lines(tmp_path / "p.jsonl.gz", [row]))) == [(prompt, "good\n\nindeed", "bad")]
+    assert texts(load_pairs(lines(tmp_path / "p.jsonl.gz", [row]))) == [
+        (prompt, "good\n\nindeed", "bad")
+    ]
 
 
 def test_transcripts_with_equal_replies_are_left_out_and_counted(tmp_path, caplog):
@@ -149,10 +163,15 @@ def test_the_real_harmless_test_set_reads_whole_as_its_last_turns(caplog, real_d
     mark, alike = "\n\nAssistant:", 0
     with gzip.open(harmless, "rt", encoding="utf-8") as file:
         for pair, row in zip(pairs, map(json.loads, file), strict=True):
-            (start, _, better), (other, _, worse) = (row[side].rpartition(mark) for side in ("chosen", "rejected"))
+            (start, _, better), (other, _, worse) = (
+                row[side].rpartition(mark) for side in ("chosen", "rejected")
+            )
             if start == other:
                 alike += 1
-                assert (pair.chosen.response_text, pair.rejected.response_text) == (better.strip(), worse.strip())
+                assert (pair.chosen.response_text, pair.rejected.response_text) == (
+                    better.strip(),
+                    worse.strip(),
+                )
     assert alike == 2307
 
 
@@ -168,7 +187,14 @@ def test_a_missing_field_is_named_with_file_and_row(tmp_path, field, kind):
     ("row", "message"),
     [
         (ROWS[1] | {"chosen": "schlecht"}, "same text"),
-        ({"question_id": "1", "question_text": "q", "chosen": {"response_id": "a", "response_text": "x"}}, "rejected"),
+        (
+            {
+                "question_id": "1",
+                "question_text": "q",
+                "chosen": {"response_id": "a", "response_text": "x"},
+            },
+            "rejected",
+        ),
         (
             {
                 "question_id": "1",
@@ -190,7 +216,10 @@ def test_a_missing_field_is_named_with_file_and_row(tmp_path, field, kind):
         (ROWS[0] | {"chosen": 5}, "list of messages"),
         (ROWS[0] | {"chosen": [{"role": "assistant"}]}, "list of messages"),
         (ROWS[0] | {"chosen": messages("a", "b")}, "one message each"),
-        ({"chosen": messages("a", "b"), "rejected": messages("c", "d")}, "begin with the same message"),
+        (
+            {"chosen": messages("a", "b"), "rejected": messages("c", "d")},
+            "begin with the same message",
+        ),
         ("text", "not a mapping"),
     ],
 )
@@ -237,7 +266,9 @@ def test_a_folder_of_several_splits_asks_for_one(tmp_path):
 
 
 def ranking(question: str, *texts: str) -> Ranking:
-    return Ranking(question, f"text of {question}", tuple(Candidate(f"{question}_{t}", t) for t in texts))
+    return Ranking(
+        question, f"text of {question}", tuple(Candidate(f"{question}_{t}", t) for t in texts)
+    )
 
 
 @pytest.mark.parametrize(
@@ -251,7 +282,9 @@ def ranking(question: str, *texts: str) -> Ranking:
 def test_a_damaged_folder_of_datasets_is_refused_in_a_sentence(tmp_path, spoil, said):
     folder = saved(tmp_path, "folder", ROWS * 50)
     spoil(folder)
-    with pytest.raises(UserError, match=rf"pairs.folder is damaged and cannot be read \({said}.*; write it again"):
+    with pytest.raises(
+        UserError, match=rf"pairs.folder is damaged and cannot be read \({said}.*; write it again"
+    ):
         load_pairs(folder)
 
 
@@ -264,7 +297,10 @@ def test_a_parquet_column_that_python_cannot_hold_is_refused_in_a_sentence(tmp_p
     parts = [pa.field("content", pa.string())] * 2
     twice = pa.StructArray.from_arrays([pa.array(["x", "y"])] * 2, fields=parts)
     late = pa.array([2**62] * 2, pa.timestamp("ms"))
-    for name, column, said in (("twice", twice, "duplicate field names"), ("late", late, "too large to convert")):
+    for name, column, said in (
+        ("twice", twice, "duplicate field names"),
+        ("late", late, "too large to convert"),
+    ):
         parquet.write_table(pa.table(columns | {"more": column}), tmp_path / f"{name}.parquet")
         with pytest.raises(UserError, match=rf"{name}.parquet holds what Python cannot: .*{said}"):
             load_pairs(tmp_path / f"{name}.parquet")
@@ -272,7 +308,9 @@ def test_a_parquet_column_that_python_cannot_hold_is_refused_in_a_sentence(tmp_p
 
 def test_a_number_beside_pairs_that_no_float_holds_is_refused(tmp_path):
     path = lines(tmp_path / "p.jsonl", [ROWS[0] | {"margin": 10**400}])
-    with pytest.raises(UserError, match=r"row 1: the column 'margin' holds no finite number: 10{59}$"):
+    with pytest.raises(
+        UserError, match=r"row 1: the column 'margin' holds no finite number: 10{59}$"
+    ):
         load_column(path, "margin", load_pairs(path))
 
 
@@ -288,7 +326,9 @@ def test_a_file_of_rankings_is_read_as_pairs_and_a_file_of_pairs_takes_no_number
     assert len(found) == 5, "two responses of one text make no pair"
     write_pairs(tmp_path / "p.json", found)
     assert load_pairs(tmp_path / "p.json") == found
-    with pytest.raises(UserError, match=r"--pairs-per-question 2 needs rankings.*p.json holds pairs"):
+    with pytest.raises(
+        UserError, match=r"--pairs-per-question 2 needs rankings.*p.json holds pairs"
+    ):
         load_pairs(tmp_path / "p.json", 2)
     with pytest.raises(UserError, match="at least 1, not 0"):
         load_pairs(tmp_path / "r.json", 0)
@@ -301,7 +341,9 @@ def test_a_column_beside_the_pairs_is_read_in_their_order(tmp_path):
     write_jsonl(tmp_path / "p.jsonl", rows)
     pairs = load_pairs(tmp_path / "p.jsonl")
     assert load_column(tmp_path / "p.jsonl", "margin", pairs).tolist() == [0.0, 0.5, 1.0]
-    with pytest.raises(UserError, match=r"row 1: the column 'margins' holds no finite number: it is missing"):
+    with pytest.raises(
+        UserError, match=r"row 1: the column 'margins' holds no finite number: it is missing"
+    ):
         load_column(tmp_path / "p.jsonl", "margins", pairs)
     write_jsonl(tmp_path / "bad.jsonl", [*rows, rows[0] | {"margin": "inf"}])
     with pytest.raises(UserError, match=r"row 4: the column 'margin' holds no finite number: inf"):
@@ -329,7 +371,8 @@ def test_a_column_of_a_file_that_changed_belongs_to_no_pair(tmp_path, order, sai
 def test_conversations_beside_the_prompt_that_they_repeat_are_ultrafeedbacks(tmp_path):
     """TRL parts such rows at what chosen and rejected share; the prompt stands in them once."""
     user, better, worse = (
-        {"role": r, "content": c} for r, c in (("user", "q"), ("assistant", "a"), ("assistant", "b"))
+        {"role": r, "content": c}
+        for r, c in (("user", "q"), ("assistant", "a"), ("assistant", "b"))
     )
     whole = {"chosen": [user, better], "rejected": [user, worse]}
     layouts = [
@@ -344,7 +387,8 @@ def test_conversations_beside_the_prompt_that_they_repeat_are_ultrafeedbacks(tmp
     assert all(pairs == read[0] for pairs in read)
     assert (read[0][0].question_text, read[0][0].chosen.response_text) == ("q", "a")
     with pytest.raises(
-        UserError, match="row 1: chosen and rejected are conversations that do not begin with the prompt"
+        UserError,
+        match="row 1: chosen and rejected are conversations that do not begin with the prompt",
     ):
         load_pairs(write_lines(tmp_path / "p.jsonl", layouts[1] | {"prompt": "another"}))
 
@@ -355,7 +399,10 @@ def write_lines(path, *rows):
 
 
 def test_json_lines_are_read_as_editors_leave_them(tmp_path):
-    rows = [{"prompt": "a\u2028b\x85", "chosen": "g", "rejected": "r"}, {"prompt": "p", "chosen": "g", "rejected": "r"}]
+    rows = [
+        {"prompt": "a\u2028b\x85", "chosen": "g", "rejected": "r"},
+        {"prompt": "p", "chosen": "g", "rejected": "r"},
+    ]
     plain = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows).encode()
     bom = b"\xef\xbb\xbf"
     files = [
@@ -369,7 +416,10 @@ def test_json_lines_are_read_as_editors_leave_them(tmp_path):
     for name in ("p.jsonl", "p.json"):
         for content in [*files, bom + b"\n" + plain] if name == "p.jsonl" else files:
             (tmp_path / name).write_bytes(content)
-            assert [pair.question_text for pair in load_pairs(tmp_path / name)] == ["a\u2028b\x85", "p"]
+            assert [pair.question_text for pair in load_pairs(tmp_path / name)] == [
+                "a\u2028b\x85",
+                "p",
+            ]
     (tmp_path / "p.jsonl").write_bytes(plain + b'{"prompt": 1, "prompt": 2}')
     with pytest.raises(UserError, match="row 3: not JSON: the key 'prompt' stands twice"):
         load_pairs(tmp_path / "p.jsonl")
@@ -400,7 +450,10 @@ def test_messages_in_cells_are_parsed_or_refused(tmp_path):
 
     assert load("a") == load(json.dumps(reply)) == load(json.dumps(reply, indent=2)) == "a"
     for wrong in (repr(reply), f"[{reply[0]!s}\n {reply[0]!s}]", "[{'type': 'text', 'text': 'a'}]"):
-        with pytest.raises(UserError, match=r"p\.csv, row 1, chosen: a list of messages in Python's or JSON's words"):
+        with pytest.raises(
+            UserError,
+            match=r"p\.csv, row 1, chosen: a list of messages in Python's or JSON's words",
+        ):
             load(wrong)
     with pytest.raises(UserError, match=r"row 1, prompt: a list of messages"):
         load("a", repr([{"role": "user", "content": "p"}]))
@@ -415,7 +468,9 @@ def test_a_column_twice_is_refused_by_name(tmp_path, name):
         from pyarrow import parquet
 
         names = ["prompt", "chosen", "rejected", "chosen"]
-        parquet.write_table(pyarrow.Table.from_arrays([pyarrow.array(["x"])] * 4, names), tmp_path / name)
+        parquet.write_table(
+            pyarrow.Table.from_arrays([pyarrow.array(["x"])] * 4, names), tmp_path / name
+        )
     with pytest.raises(UserError, match="'chosen' stands there twice"):
         load_pairs(tmp_path / name)
 

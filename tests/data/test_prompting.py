@@ -33,7 +33,9 @@ def test_an_adapter_says_how_it_was_prompted_and_another_prompt_is_warned_of(tmp
     assert "trained with --prompt-style instruct and is used here with chat" in caplog.text
 
 
-def test_the_day_of_a_dated_prompt_is_kept_and_another_text_around_questions_is_warned_of(tmp_path, caplog):
+def test_the_day_of_a_dated_prompt_is_kept_and_another_text_around_questions_is_warned_of(
+    tmp_path, caplog
+):
     record_prompt(tmp_path, _text("chat"))
     assert prompt_day(tmp_path) is None and prompt_day(None) is None
     record_prompt(tmp_path, _text("chat", dated=True))

@@ -49,7 +49,9 @@ def here(monkeypatch):
 
 
 def _run_here(template, special_tokens, wanted, folder):
-    answer = chat_template._answer({"template": template, "special_tokens": special_tokens, "wanted": wanted})
+    answer = chat_template._answer(
+        {"template": template, "special_tokens": special_tokens, "wanted": wanted}
+    )
     if "error" in answer:
         raise UserError(answer["error"])
     return answer["texts"]
@@ -64,22 +66,33 @@ def test_an_example_is_bos_prompt_response_eos_even_where_pad_is_eos(tokenizer):
 
 
 def test_chat_style_has_one_bos_too(tokenizer, here):
-    tokenizer.chat_template = "{{ bos_token }}{% for m in messages %}{{ m['content'] }} {% endfor %}"
+    tokenizer.chat_template = (
+        "{{ bos_token }}{% for m in messages %}{{ m['content'] }} {% endfor %}"
+    )
     tokens = PolicyText(tokenizer, prompt_style="chat").prompt("one two")
-    assert tokens.count(tokenizer.bos_token_id) == 1 and tokenizer.decode(tokens[1:]).strip() == "one two"
+    assert (
+        tokens.count(tokenizer.bos_token_id) == 1
+        and tokenizer.decode(tokens[1:]).strip() == "one two"
+    )
 
 
 @pytest.mark.parametrize("before", ["{{ bos_token }}", "six\n{{ bos_token }}", "", "six "])
 def test_a_template_gives_transformers_own_tokens(tokenizer, here, before):
     tokenizer.chat_template = before + "[INST] {{ messages[0].content }} [/INST]"
-    theirs = tokenizer.apply_chat_template([{"role": "user", "content": "one two"}], tokenize=True, return_dict=True)
+    theirs = tokenizer.apply_chat_template(
+        [{"role": "user", "content": "one two"}], tokenize=True, return_dict=True
+    )
     ours = PolicyText(tokenizer, "chat").prompt("one two")
-    assert ours == theirs["input_ids"] and ours.count(tokenizer.bos_token_id) == before.count("bos_token")
+    assert ours == theirs["input_ids"] and ours.count(tokenizer.bos_token_id) == before.count(
+        "bos_token"
+    )
 
 
 def test_a_tokenizer_without_bos_needs_a_template_and_a_prompt_needs_a_token(tokenizer, here):
     tokenizer.bos_token = None
-    with pytest.raises(UserError, match="has no bos token, which --prompt-style instruct begins with"):
+    with pytest.raises(
+        UserError, match="has no bos token, which --prompt-style instruct begins with"
+    ):
         PolicyText(tokenizer)
     tokenizer.chat_template = "{{ messages[0].content }}"
     text = PolicyText(tokenizer, "chat")
@@ -88,15 +101,22 @@ def test_a_tokenizer_without_bos_needs_a_template_and_a_prompt_needs_a_token(tok
         text.prompt("")
 
 
-def test_conversations_of_several_messages_are_refused_in_chat_style_and_texts_in_the_papers(tokenizer, here):
+def test_conversations_of_several_messages_are_refused_in_chat_style_and_texts_in_the_papers(
+    tokenizer, here
+):
     tokenizer.chat_template = "{{ messages[0].content }}"
     chat, instruct = PolicyText(tokenizer, "chat"), PolicyText(tokenizer, "instruct")
     alone = Pair("q1", "one", Candidate("a", "two"), Candidate("b", "three"))
     several = dataclasses.replace(alone, question_id="q2", conversation=True)
     assert len(policy_pairs([[alone]], chat)) == len(policy_chosen([alone], chat)) == 1
     assert len(policy_pairs([[several]], instruct)) == len(policy_chosen([several], instruct)) == 1
-    for tokenize in (lambda: policy_pairs([[alone, several]], chat), lambda: policy_chosen([alone, several], chat)):
-        with pytest.raises(UserError, match="prompts of 1 of 2 pairs, that of question q2 first, are conversations"):
+    for tokenize in (
+        lambda: policy_pairs([[alone, several]], chat),
+        lambda: policy_chosen([alone, several], chat),
+    ):
+        with pytest.raises(
+            UserError, match="prompts of 1 of 2 pairs, that of question q2 first, are conversations"
+        ):
             tokenize()
 
 
@@ -111,23 +131,38 @@ def test_a_long_question_keeps_its_end_a_long_response_its_start_and_both_are_co
     text = PolicyText(tokenizer, style, max_prompt_length=around + 4, max_length=around + 7)
     tokens, prompt = text.example(WORDS, "one two three four five")
     assert tokens[:prompt] == PolicyText(tokenizer, style).prompt("seven eight nine ten")
-    assert tokenizer.decode(tokens[prompt:]).strip() == "one two three" and len(tokens) == around + 7
+    assert (
+        tokenizer.decode(tokens[prompt:]).strip() == "one two three" and len(tokens) == around + 7
+    )
     assert text.cut.counts == (1, 1, 6 + 3, 0, 0)
-    with pytest.raises(UserError, match=r"leaves no room for a question: the text around it takes \d+ tokens"):
+    with pytest.raises(
+        UserError, match=r"leaves no room for a question: the text around it takes \d+ tokens"
+    ):
         PolicyText(tokenizer, style, max_prompt_length=around, max_length=around + 7)
 
 
 def test_reward_text_is_robertas_sentence_pair(tokenizer):
     start, end = tokenizer.cls_token_id, tokenizer.sep_token_id
     asked, replied = (tokenizer.encode(t, add_special_tokens=False) for t in ("one two", "three"))
-    assert RewardText(tokenizer).example("one two", "three") == [start, *asked, end, end, *replied, end]
+    assert RewardText(tokenizer).example("one two", "three") == [
+        start,
+        *asked,
+        end,
+        end,
+        *replied,
+        end,
+    ]
 
 
 @pytest.mark.parametrize(("question", "response"), [(WORDS, "one"), ("one", WORDS), (WORDS, WORDS)])
 def test_reward_text_cuts_to_its_length_and_keeps_all_marks(tokenizer, question, response):
     text = RewardText(tokenizer, max_length=10)
     tokens = text.example(question, response)
-    assert len(tokens) == 10 and tokens[0] == tokenizer.cls_token_id and tokens.count(tokenizer.sep_token_id) == 3
+    assert (
+        len(tokens) == 10
+        and tokens[0] == tokenizer.cls_token_id
+        and tokens.count(tokenizer.sep_token_id) == 3
+    )
     assert text.cut.tokens == len(question.split()) + len(response.split()) - 6
 
 
@@ -140,7 +175,9 @@ def test_reward_text_keeps_a_token_of_both_sides_at_its_shortest_and_refuses_les
         with pytest.raises(UserError, match=f"at least 6, not {length}"):
             RewardText(tokenizer, max_length=length)
         with pytest.raises(UserError, match=f"--max-length must be at least 6, not {length}"):
-            RewardConfig(model=Path("m"), pairs=Path("p"), output_dir=Path("o"), max_length=length).check()
+            RewardConfig(
+                model=Path("m"), pairs=Path("p"), output_dir=Path("o"), max_length=length
+            ).check()
 
 
 def test_a_response_that_fits_is_not_cut_because_the_question_is_long(tokenizer):
@@ -159,7 +196,9 @@ def test_the_day_of_a_chat_prompt_is_the_one_that_is_given_or_today(tokenizer, h
     assert text.surroundings == chat_template.Surroundings("1999 one ", "", dated=True)
     assert PolicyText(tokenizer, "chat").day == datetime.date.today().isoformat()
     for wrong in ("yesterday", "20260131", "2026-02-30"):
-        with pytest.raises(UserError, match=f"--prompt-date must be a day such as 2026-01-31, not '{wrong}'"):
+        with pytest.raises(
+            UserError, match=f"--prompt-date must be a day such as 2026-01-31, not '{wrong}'"
+        ):
             PolicyText(tokenizer, day=wrong)
 
 
@@ -173,13 +212,20 @@ def test_the_day_of_a_chat_prompt_is_the_one_that_is_given_or_today(tokenizer, h
         ("tokenizer_config.json", "[]"),
     ],
 )
-def test_a_tokenizer_that_does_not_load_is_refused_in_a_sentence(tmp_path, tokenizer, file, content):
+def test_a_tokenizer_that_does_not_load_is_refused_in_a_sentence(
+    tmp_path, tokenizer, file, content
+):
     (tmp_path / file).write_text(content)
-    with pytest.raises(UserError, match=r"the tokenizer in .* cannot be loaded \(\w+: .*; compare its tokenizer.json"):
+    with pytest.raises(
+        UserError,
+        match=r"the tokenizer in .* cannot be loaded \(\w+: .*; compare its tokenizer.json",
+    ):
         load_tokenizer(tmp_path)
 
 
-def test_a_tokenizer_in_sentencepieces_own_file_alone_is_refused_with_the_way_to_convert_it(tmp_path):
+def test_a_tokenizer_in_sentencepieces_own_file_alone_is_refused_with_the_way_to_convert_it(
+    tmp_path,
+):
     (tmp_path / "tokenizer.model").write_bytes(b"pieces")
     with pytest.raises(UserError, match=r"tokenizer.model alone, and tokenizer.json is needed"):
         load_tokenizer(tmp_path)
@@ -202,11 +248,15 @@ NAMES = "<pad> </s> <s> <unk> <| | end | INST"
 @pytest.fixture
 def quoting(tmp_path: Path):
     """A tokenizer whose vocabulary has the signs that control tokens are written with, and a token for padding."""
-    save_tokenizer(tmp_path, [WORDS, NAMES, PROMPT.format(question=WORDS)], SPECIAL | {"pad_token": "<pad>"})
+    save_tokenizer(
+        tmp_path, [WORDS, NAMES, PROMPT.format(question=WORDS)], SPECIAL | {"pad_token": "<pad>"}
+    )
     return load_tokenizer(tmp_path)
 
 
-@pytest.mark.parametrize("named", ["one <pad> two", "</s>", "<s> one", "[INST] one [/INST]", "<unk> two"])
+@pytest.mark.parametrize(
+    "named", ["one <pad> two", "</s>", "<s> one", "[INST] one [/INST]", "<unk> two"]
+)
 def test_a_control_token_that_a_text_names_is_plain_text_in_prompt_reply_and_reward(quoting, named):
     plain = quoting.encode(named, add_special_tokens=False, split_special_tokens=True)
     assert not set(plain) & set(quoting.all_special_ids) and len(plain) > 2
@@ -214,7 +264,9 @@ def test_a_control_token_that_a_text_names_is_plain_text_in_prompt_reply_and_rew
     without, start = text.example("one two", "three")
     tokens, prompt = text.example(named, f"{named} three")
     own = [token for token in without[:start] if token in quoting.all_special_ids]
-    assert [token for token in tokens[:prompt] if token in quoting.all_special_ids] == own and len(own) == 3
+    assert [token for token in tokens[:prompt] if token in quoting.all_special_ids] == own and len(
+        own
+    ) == 3
     asked = without.index(quoting.encode("one", add_special_tokens=False)[0])
     assert tokens[:prompt] == without[:asked] + plain + without[asked + 2 : start]
     assert tokens[prompt:-1] == [*plain, *quoting.encode("three", add_special_tokens=False)]
@@ -230,18 +282,30 @@ def test_a_control_token_that_a_text_names_is_plain_text_in_prompt_reply_and_rew
 def test_a_named_token_that_the_model_has_no_row_for_is_refused(quoting):
     quoting.add_special_tokens({"additional_special_tokens": ["<|end|>"]})
     number = quoting.convert_tokens_to_ids("<|end|>")
-    with pytest.raises(UserError, match=rf"names <\|end\|>, the tokenizer's token {number}, .* has {number} rows"):
+    with pytest.raises(
+        UserError, match=rf"names <\|end\|>, the tokenizer's token {number}, .* has {number} rows"
+    ):
         PolicyText(quoting, rows=number).example("one", "two <|end|> three")
-    assert PolicyText(quoting, rows=number + 1).example("one", "two <|end|> three")[0].count(number) == 0
+    assert (
+        PolicyText(quoting, rows=number + 1).example("one", "two <|end|> three")[0].count(number)
+        == 0
+    )
 
 
-@pytest.mark.parametrize("written", ["three four</s>", "three four</s></s>", "three four</s>\n </s> "])
-def test_an_end_token_that_ends_a_reply_is_left_out_and_counted_and_one_inside_is_text(quoting, written):
+@pytest.mark.parametrize(
+    "written", ["three four</s>", "three four</s></s>", "three four</s>\n </s> "]
+)
+def test_an_end_token_that_ends_a_reply_is_left_out_and_counted_and_one_inside_is_text(
+    quoting, written
+):
     text = PolicyText(quoting)
     assert text.example("one", written) == text.example("one", "three four")
     assert (text.cut.ended, text.cut.named) == (1, 0)
     assert text.example("one", "three </s> four")[0].count(quoting.eos_token_id) == 1
-    assert without_ends("one <end>", ["<end>"]) == "one " and without_ends("one \n", ["<end>"]) == "one \n"
+    assert (
+        without_ends("one <end>", ["<end>"]) == "one "
+        and without_ends("one \n", ["<end>"]) == "one \n"
+    )
 
 
 def test_end_tokens_of_the_generation_settings_are_left_out_too(quoting):
@@ -260,6 +324,9 @@ def test_what_was_cut_and_left_out_is_said_and_added_up(caplog):
     caplog.clear()
     cut.warn()
     assert [record.getMessage() for record in caplog.records][1:] == [
-        "4 replies are written with their end token, which was left out: each reply gets one anyway",
+        (
+            "4 replies are written with their end token, which was left out: each reply gets one"
+            " anyway"
+        ),
         "5 texts name a control token of the model; it is plain text there",
     ]

@@ -20,9 +20,15 @@ def alpha_by_pairs(units: Sequence[Sequence[int]], level: str) -> float:
         if level == "nominal":
             return float(a != b)
         low, high = min(a, b), max(a, b)
-        return (sum(held[v] for v in range(low, high + 1)) - (held[low] + held[high]) / 2) ** 2 if a != b else 0.0
+        return (
+            (sum(held[v] for v in range(low, high + 1)) - (held[low] + held[high]) / 2) ** 2
+            if a != b
+            else 0.0
+        )
 
-    observed = sum(sum(distance(a, b) for a, b in itertools.permutations(u, 2)) / (len(u) - 1) for u in units)
+    observed = sum(
+        sum(distance(a, b) for a, b in itertools.permutations(u, 2)) / (len(u) - 1) for u in units
+    )
     expected = sum(distance(a, b) for a, b in itertools.permutations(pooled, 2)) / (len(pooled) - 1)
     return 1 - observed / expected
 

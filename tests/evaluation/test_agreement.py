@@ -27,7 +27,9 @@ def alpha(counts: np.ndarray, level: str) -> float:
 
 @pytest.mark.parametrize(("level", "published"), [("nominal", 0.743), ("ordinal", 0.815)])
 def test_alpha_of_krippendorffs_own_example(level, published):
-    counts = np.array([[sum(o[u] == value for o in OBSERVERS) for value in range(1, 6)] for u in range(12)])
+    counts = np.array(
+        [[sum(o[u] == value for o in OBSERVERS) for value in range(1, 6)] for u in range(12)]
+    )
     assert alpha(counts, level) == pytest.approx(published, abs=5e-4)
 
 
@@ -90,10 +92,23 @@ def test_interval_of_a_mean_is_the_normal_one_and_reasons_are_said():
     rng = np.random.default_rng(3)
     values = rng.normal(size=400)
     said = agreement.estimate(
-        np.stack([values, np.ones(400)], axis=1), lambda s: s[..., 0] / s[..., 1], "why", resamples=4000, seed=0
+        np.stack([values, np.ones(400)], axis=1),
+        lambda s: s[..., 0] / s[..., 1],
+        "why",
+        resamples=4000,
+        seed=0,
     )
     error = values.std() / 20
-    assert said["interval"] == pytest.approx([values.mean() - 1.96 * error, values.mean() + 1.96 * error], abs=0.01)
-    nan = agreement.estimate(np.zeros((3, 1)), lambda s: s[..., 0] * np.nan, "nothing met", resamples=10, seed=0)
+    assert said["interval"] == pytest.approx(
+        [values.mean() - 1.96 * error, values.mean() + 1.96 * error], abs=0.01
+    )
+    nan = agreement.estimate(
+        np.zeros((3, 1)), lambda s: s[..., 0] * np.nan, "nothing met", resamples=10, seed=0
+    )
     assert nan == {"value": None, "interval": None, "undefined": "nothing met"}
-    assert agreement.estimate(np.ones((1, 1)), lambda s: s[..., 0], "", resamples=10, seed=0)["interval"] is None
+    assert (
+        agreement.estimate(np.ones((1, 1)), lambda s: s[..., 0], "", resamples=10, seed=0)[
+            "interval"
+        ]
+        is None
+    )

@@ -15,7 +15,9 @@ MODELS = {
     "dpo $x$": {"empathy": 0.7, "safety": 0.5},
     "modpo": {"empathy": 0.5, "safety": 0.8},
 }
-INTERVALS = {name: {c: [v - 0.05, v + 0.1] for c, v in rates.items()} for name, rates in MODELS.items()}
+INTERVALS = {
+    name: {c: [v - 0.05, v + 0.1] for c, v in rates.items()} for name, rates in MODELS.items()
+}
 PAIRWISE = {
     "base": {"dpo": 0.25, "modpo": 0.35},
     "dpo": {"base": 0.75, "modpo": 0.9},
@@ -59,16 +61,38 @@ def test_scatter_names_every_model_once_even_with_dollar_signs_and_equal_points(
 
 def test_pairwise_matrix_orders_models_from_best_to_worst_and_shows_row_over_column():
     figure = figures.pairwise_matrix(PAIRWISE, "Empathy")
-    assert [label.get_text() for label in figure.axes[0].get_yticklabels()] == ["dpo", "modpo", "base"]
-    assert [label.get_text() for label in figure.axes[0].get_xticklabels()] == ["dpo", "modpo", "base"]
+    assert [label.get_text() for label in figure.axes[0].get_yticklabels()] == [
+        "dpo",
+        "modpo",
+        "base",
+    ]
+    assert [label.get_text() for label in figure.axes[0].get_xticklabels()] == [
+        "dpo",
+        "modpo",
+        "base",
+    ]
     assert matrix_words(figure, 3) == [["", "90", "75"], ["10", "", "65"], ["25", "35", ""]]
 
 
 def test_significance_matrix_points_to_the_winner_on_both_sides_of_the_diagonal():
     tests = [
         {"a": "base", "b": "dpo", "wins": 20, "losses": 60, "p_value": 1e-5, "decisive": "p_value"},
-        {"a": "base", "b": "modpo", "wins": 30, "losses": 40, "p_value": 0.23, "decisive": "p_value"},
-        {"a": "dpo", "b": "modpo", "wins": 50, "losses": 10, "p_value": 0.001, "decisive": "p_value"},
+        {
+            "a": "base",
+            "b": "modpo",
+            "wins": 30,
+            "losses": 40,
+            "p_value": 0.23,
+            "decisive": "p_value",
+        },
+        {
+            "a": "dpo",
+            "b": "modpo",
+            "wins": 50,
+            "losses": 10,
+            "p_value": 0.001,
+            "decisive": "p_value",
+        },
     ]
     figure = figures.significance_matrix(PAIRWISE, tests, "Empathy")
     assert matrix_words(figure, 3) == [["", "▲", "▲"], ["▼", "", "="], ["▼", "=", ""]]
@@ -76,10 +100,19 @@ def test_significance_matrix_points_to_the_winner_on_both_sides_of_the_diagonal(
 
 def test_significance_matrix_goes_by_the_decisive_p_value():
     """Five wins of five have a chi-square p of 0.03 and an exact p of 0.06."""
-    test = {"a": "base", "b": "dpo", "wins": 0, "losses": 5, "p_value": 0.0253, "p_value_exact": 0.0625}
+    test = {
+        "a": "base",
+        "b": "dpo",
+        "wins": 0,
+        "losses": 5,
+        "p_value": 0.0253,
+        "p_value_exact": 0.0625,
+    }
     pair = {"base": {"dpo": 0.0}, "dpo": {"base": 1.0}}
     drawn = {
-        decisive: matrix_words(figures.significance_matrix(pair, [test | {"decisive": decisive}], "Empathy"), 2)
+        decisive: matrix_words(
+            figures.significance_matrix(pair, [test | {"decisive": decisive}], "Empathy"), 2
+        )
         for decisive in ("p_value", "p_value_exact")
     }
     assert drawn == {"p_value": [["", "▲"], ["▼", ""]], "p_value_exact": [["", "="], ["=", ""]]}
@@ -96,7 +129,9 @@ def test_training_curves_draw_training_and_held_out_values_against_steps():
     figure = figures.training_curves(METRICS, "dpo")
     assert figure is not None
     assert [axes.get_title() for axes in figure.axes] == ["loss", "accuracy", "margin"]
-    lines = {line.get_label(): np.asarray(line.get_xydata()).tolist() for line in figure.axes[0].lines}
+    lines = {
+        line.get_label(): np.asarray(line.get_xydata()).tolist() for line in figure.axes[0].lines
+    }
     assert lines == {"training": [[1, 0.7], [2, 0.5]], "held out": [[2, 0.6]]}
 
 

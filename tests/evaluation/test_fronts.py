@@ -31,7 +31,9 @@ def test_only_undominated_points_remain():
 
 def test_fronts_are_drawn():
     points = [{"weights": [w, 1 - w], "scores": {"a": w, "b": 1 - w}, "kl": w} for w in (0.9, 0.1)]
-    figure = front_figure({"modpo": points, "soup": points}, ("a", "b"), {"scores": {"a": 0.0, "b": 0.0}})
+    figure = front_figure(
+        {"modpo": points, "soup": points}, ("a", "b"), {"scores": {"a": 0.0, "b": 0.0}}
+    )
     left, right = figure.axes
     assert (left.get_xlabel(), left.get_ylabel()) == ("a", "b") and len(right.lines) == 2
 

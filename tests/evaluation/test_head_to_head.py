@@ -50,7 +50,12 @@ class KnownOrder:
         orders = {c.name: self.verdict(request, c.name) for c in request.criteria}
         if None in orders.values():
             return Answer("refusal", "no", model="known")
-        return Answer("valid", "yes", {name: order for name, order in orders.items() if order is not None}, "known")
+        return Answer(
+            "valid",
+            "yes",
+            {name: order for name, order in orders.items() if order is not None},
+            "known",
+        )
 
     def ask(self, requests: Iterator[Asked], put: Callable[[Asked, Answer], None]) -> None:
         for asked in requests:
@@ -72,14 +77,18 @@ class Refuses(KnownOrder):
         self.word, self.refusing = word, {f"p{n}" for n in range(personas)}
 
     def verdict(self, request: Request, criterion: str) -> tuple[str, ...] | None:
-        if request.persona_id in self.refusing and any(self.word in r.response_text for r in request.responses):
+        if request.persona_id in self.refusing and any(
+            self.word in r.response_text for r in request.responses
+        ):
             return None
         return super().verdict(request, criterion)
 
 
 def reply(name: str, question: int, n: int) -> Response:
     worth = " ".join(map(str, WORTH[name]))
-    return Response(f"q{question}", f"post {question}", f"r{n}", f"{worth} reply {n} to q{question}")
+    return Response(
+        f"q{question}", f"post {question}", f"r{n}", f"{worth} reply {n} to q{question}"
+    )
 
 
 @pytest.fixture
@@ -91,7 +100,8 @@ def work(tmp_path: Path) -> Path:
     (tmp_path / "criteria.yaml").write_text(
         "criteria:\n"
         + "".join(
-            f"  - {{name: {name}, description: d, better_when: b, worse_when: w}}\n" for name in ("quality", "safety")
+            f"  - {{name: {name}, description: d, better_when: b, worse_when: w}}\n"
+            for name in ("quality", "safety")
         )
     )
     return tmp_path
@@ -112,7 +122,9 @@ def config_for(work: Path, out: str = "out", **settings) -> EvaluateConfig:
     )
 
 
-def run(work: Path, monkeypatch: pytest.MonkeyPatch, voter: KnownOrder, out: str = "out", **settings) -> dict:
+def run(
+    work: Path, monkeypatch: pytest.MonkeyPatch, voter: KnownOrder, out: str = "out", **settings
+) -> dict:
     monkeypatch.setattr(head_to_head, "make_judge", lambda *_: voter)
     evaluate(config_for(work, out, **settings))
     return json.loads((work / out / "results.json").read_text())
@@ -127,7 +139,9 @@ def rewrite(work: Path, name: str, change) -> None:
 def counted(work: Path, out: str) -> list[Vote]:
     """The votes that count, without the calls' names and times, which differ between any two runs."""
     with Ledger(work / out / "votes.sqlite") as ledger:
-        votes = [dataclasses.replace(vote, call="", time="") for vote in ledger.every_vote(counted=True)]
+        votes = [
+            dataclasses.replace(vote, call="", time="") for vote in ledger.every_vote(counted=True)
+        ]
     return sorted(votes, key=lambda vote: vote.key)
 
 
@@ -143,15 +157,26 @@ def test_the_known_order_comes_out_on_each_criterion(work, monkeypatch):
         "fair": {"quality": 0.5, "safety": 0.5},
         "poor": {"quality": 0.0, "safety": 1.0},
     }
-    assert results["intervals"]["good"]["quality"] == pytest.approx(wilson_interval(QUESTIONS, QUESTIONS))
+    assert results["intervals"]["good"]["quality"] == pytest.approx(
+        wilson_interval(QUESTIONS, QUESTIONS)
+    )
     assert results["tests"]["quality"][0]["decisive"] == "p_value_exact"
-    assert (results["questions_judged"], results["questions_judged_by_comparison"]) == (QUESTIONS, [])
+    assert (results["questions_judged"], results["questions_judged_by_comparison"]) == (
+        QUESTIONS,
+        [],
+    )
     assert results["pairwise"]["quality"]["good"] == {"fair": 1.0, "poor": 1.0}
     assert (results["criteria"], results["questions"], results["replies_per_question"]) == (
         ["quality", "safety"], QUESTIONS, REPLIES
     )  # fmt: skip
     test = results["tests"]["quality"][0]
-    assert (test["a"], test["b"], test["wins"], test["losses"], test["ties"]) == ("good", "fair", QUESTIONS, 0, 0)
+    assert (test["a"], test["b"], test["wins"], test["losses"], test["ties"]) == (
+        "good",
+        "fair",
+        QUESTIONS,
+        0,
+        0,
+    )
     assert test["p_value_exact"] == pytest.approx(2 / 2**QUESTIONS)
     assert test["average_difference"] == pytest.approx(0.5)
 
@@ -160,7 +185,9 @@ def test_pairwise_is_symmetric_and_averages_are_its_means(work, monkeypatch):
     class Noisy(KnownOrder):
         def verdict(self, request, criterion):
             tossed = int(call_key(request, "noise"), 16) % 3
-            return [(request.responses[0].response_id,), (request.responses[1].response_id,), ()][tossed]
+            return [(request.responses[0].response_id,), (request.responses[1].response_id,), ()][
+                tossed
+            ]
 
     results = run(work, monkeypatch, Noisy())
     for criterion, square in results["pairwise"].items():
@@ -194,14 +221,20 @@ def test_a_judge_that_only_looks_at_positions_gives_every_model_one_half(work, m
 def test_no_persona_sees_a_model_in_the_same_place_throughout(work, monkeypatch):
     judge = FirstShown()
     run(work, monkeypatch, judge, names=["good", "poor"])
-    places = Counter((r.persona_id, r.responses[0].response_text.startswith("9")) for r in judge.requests)
+    places = Counter(
+        (r.persona_id, r.responses[0].response_text.startswith("9")) for r in judge.requests
+    )
     assert set(places) == {(f"p{n}", first) for n in range(PERSONAS) for first in (True, False)}
 
 
 def test_the_judge_never_sees_a_models_name_or_its_own_response_ids(work, monkeypatch):
     judge = KnownOrder()
     rewrite(
-        work, "good", lambda r, q, n: Response(r.question_id, r.question_text, f"good_{n}", r.response_text, "good")
+        work,
+        "good",
+        lambda r, q, n: Response(
+            r.question_id, r.question_text, f"good_{n}", r.response_text, "good"
+        ),
     )
     run(work, monkeypatch, judge)
     for request in judge.requests:
@@ -224,23 +257,36 @@ def test_identical_texts_are_a_tie_without_asking(work, monkeypatch):
     rewrite(work, "fair", lambda r, q, n: reply("good", q, n) if q == 0 else r)
     results = run(work, monkeypatch, judge, names=["good", "fair"])
     assert results["counts"]["identical_replies"] == 2 * REPLIES
-    assert results["counts"]["votes_asked"] == len(judge.requests) == 2 * (QUESTIONS - 1) * REPLIES * PERSONAS
-    assert results["pairwise"]["quality"]["good"]["fair"] == pytest.approx((QUESTIONS - 1 + 0.5) / QUESTIONS)
-    assert [row["outcome"] for row in outcomes(work) if row["identical"] == "1"] == ["0.5"] * 2 * REPLIES
+    assert (
+        results["counts"]["votes_asked"]
+        == len(judge.requests)
+        == 2 * (QUESTIONS - 1) * REPLIES * PERSONAS
+    )
+    assert results["pairwise"]["quality"]["good"]["fair"] == pytest.approx(
+        (QUESTIONS - 1 + 0.5) / QUESTIONS
+    )
+    assert [row["outcome"] for row in outcomes(work) if row["identical"] == "1"] == [
+        "0.5"
+    ] * 2 * REPLIES
 
 
 def test_questions_judged_are_counted_of_those_asked(work, monkeypatch):
     results = run(work, monkeypatch, Refuses("to q0"), names=["good", "poor"])
     assert (results["questions_judged"], results["questions"]) == (QUESTIONS - 1, QUESTIONS)
     assert results["questions_judged_by_comparison"] == [
-        {"criterion": c, "a": "good", "b": "poor", "judged": QUESTIONS - 1} for c in ("quality", "safety")
+        {"criterion": c, "a": "good", "b": "poor", "judged": QUESTIONS - 1}
+        for c in ("quality", "safety")
     ]
 
 
 def test_one_judged_question_gives_rates_without_intervals(work, monkeypatch):
     class OnlyTheFirst(KnownOrder):
         def verdict(self, request, criterion):
-            return super().verdict(request, criterion) if request.responses[0].response_text.endswith("q0") else None
+            return (
+                super().verdict(request, criterion)
+                if request.responses[0].response_text.endswith("q0")
+                else None
+            )
 
     results = run(work, monkeypatch, OnlyTheFirst(), names=["good", "poor"])
     assert results["models"]["good"]["quality"] == 1.0
@@ -251,9 +297,13 @@ def test_one_judged_question_gives_rates_without_intervals(work, monkeypatch):
 @pytest.mark.parametrize("dry_run", [False, True])
 def test_a_model_without_any_text_is_refused_before_anything_is_judged(work, monkeypatch, dry_run):
     for name in ("fair", "poor"):
-        rewrite(work, name, lambda r, q, n: dataclasses.replace(r, response_text=" \n" if n else ""))
+        rewrite(
+            work, name, lambda r, q, n: dataclasses.replace(r, response_text=" \n" if n else "")
+        )
     judge = KnownOrder()
-    with pytest.raises(UserError, match=re.escape(f"{work / 'fair'}.csv: every reply of fair is empty")):
+    with pytest.raises(
+        UserError, match=re.escape(f"{work / 'fair'}.csv: every reply of fair is empty")
+    ):
         run(work, monkeypatch, judge, dry_run=dry_run)
     assert not judge.requests and not (work / "out").exists()
 
@@ -281,11 +331,16 @@ def test_units_without_a_valid_vote_have_no_winner(work, monkeypatch):
     assert results["counts"]["units_without_valid_vote"] == 2
     assert results["counts"]["by_criterion"]["safety"]["units_without_valid_vote"] == 1
     assert results["models"]["good"]["quality"] == 1.0
-    assert [(r["question_id"], r["reply"]) for r in outcomes(work) if r["outcome"] == ""] == [("q2", "2")] * 2
+    assert [(r["question_id"], r["reply"]) for r in outcomes(work) if r["outcome"] == ""] == [
+        ("q2", "2")
+    ] * 2
 
 
 def test_a_pair_without_any_valid_vote_is_named(work, monkeypatch):
-    with pytest.raises(UserError, match=r"quality: not one vote on good against poor is valid; 'jaxmodpo votes' shows"):
+    with pytest.raises(
+        UserError,
+        match=r"quality: not one vote on good against poor is valid; 'jaxmodpo votes' shows",
+    ):
         run(work, monkeypatch, Refuses("8"), names=["good", "poor"])
     assert not (work / "out" / "results.json").exists()
 
@@ -337,19 +392,30 @@ def test_ties_are_allowed_only_where_so_set_and_count_for_neither(work, monkeypa
     }  # fmt: skip
 
 
-def test_with_both_orders_each_persona_sees_both_and_what_turns_with_them_is_a_tie(work, monkeypatch):
+def test_with_both_orders_each_persona_sees_both_and_what_turns_with_them_is_a_tie(
+    work, monkeypatch
+):
     judge = FirstShown()
     results = run(work, monkeypatch, judge, both_orders=True)
-    seen = Counter((r.criteria[0].name, r.persona_id, frozenset(r.responses)) for r in judge.requests)
-    assert set(seen.values()) == {2} and len(judge.requests) == 2 * 2 * 3 * QUESTIONS * REPLIES * PERSONAS
-    assert {(r["votes_a"], r["votes_b"], r["ties"], r["outcome"]) for r in outcomes(work)} == {("0", "0", "4", "0.5")}
+    seen = Counter(
+        (r.criteria[0].name, r.persona_id, frozenset(r.responses)) for r in judge.requests
+    )
+    assert (
+        set(seen.values()) == {2}
+        and len(judge.requests) == 2 * 2 * 3 * QUESTIONS * REPLIES * PERSONAS
+    )
+    assert {(r["votes_a"], r["votes_b"], r["ties"], r["outcome"]) for r in outcomes(work)} == {
+        ("0", "0", "4", "0.5")
+    }
     assert results["counts"]["votes_asked"] == len(judge.requests)
     known = run(work, monkeypatch, KnownOrder(), out="known", both_orders=True)
     assert known["models"]["good"] == {"quality": 1.0, "safety": 0.0}
     assert {r["votes_a"] for r in outcomes(work, "known")} == {"0", "4"}
 
 
-def test_the_official_protocol_shows_all_personas_the_same_first_by_one_draw_a_question(work, monkeypatch):
+def test_the_official_protocol_shows_all_personas_the_same_first_by_one_draw_a_question(
+    work, monkeypatch
+):
     judge = FirstShown()
     run(work, monkeypatch, judge, protocol="official-code")
     first: dict[str, set[bool]] = {}
@@ -363,7 +429,11 @@ def test_the_official_protocol_shows_all_personas_the_same_first_by_one_draw_a_q
 def test_second_askings_change_no_result(work, monkeypatch):
     class Fickle(KnownOrder):
         def verdict(self, request, criterion):
-            return (request.responses[0].response_id,) if request.repeat else super().verdict(request, criterion)
+            return (
+                (request.responses[0].response_id,)
+                if request.repeat
+                else super().verdict(request, criterion)
+            )
 
     run(work, monkeypatch, Fickle(), out="once")
     judge = Fickle()
@@ -371,7 +441,9 @@ def test_second_askings_change_no_result(work, monkeypatch):
     repeats = sum(r.repeat for r in judge.requests)
     # Standard deviation of a binomial(288, 1/2): 8.5.
     assert abs(repeats - 144) < 5 * 8.5
-    assert (work / "once" / "outcomes.csv").read_bytes() == (work / "twice" / "outcomes.csv").read_bytes()
+    assert (work / "once" / "outcomes.csv").read_bytes() == (
+        work / "twice" / "outcomes.csv"
+    ).read_bytes()
 
 
 def test_failed_votes_of_a_finished_evaluation_are_asked_again_when_told_to(work, monkeypatch):
@@ -390,7 +462,9 @@ def test_a_finished_evaluation_that_asked_again_does_not_end_with_nothing_to_do(
     phase = evaluate(config_for(work, retry_errors=True))
     assert phase is not None and phase.ending.startswith(f"finished: {work / 'out'}; questions 6")
     phase = evaluate(config_for(work))
-    assert phase is not None and phase.ending.endswith("was finished before; there is nothing to do")
+    assert phase is not None and phase.ending.endswith(
+        "was finished before; there is nothing to do"
+    )
 
 
 def test_stand_in_judge_is_labelled_and_another_is_not(work, monkeypatch):
@@ -430,9 +504,14 @@ def test_manifest_states_the_counts(work, monkeypatch):
     results = run(work, monkeypatch, KnownOrder())
     manifest = json.loads((work / "out" / "manifest.json").read_text())
     assert (
-        manifest["results"]["votes_asked"] == results["counts"]["votes_asked"] == 2 * 3 * QUESTIONS * REPLIES * PERSONAS
+        manifest["results"]["votes_asked"]
+        == results["counts"]["votes_asked"]
+        == 2 * 3 * QUESTIONS * REPLIES * PERSONAS
     )
-    assert set(manifest["outputs"]) == {"results.json", "outcomes.csv"}, "votes of a ledger may still be added to"
+    assert set(manifest["outputs"]) == {
+        "results.json",
+        "outcomes.csv",
+    }, "votes of a ledger may still be added to"
 
 
 @pytest.mark.parametrize(
@@ -450,7 +529,9 @@ def test_manifest_states_the_counts(work, monkeypatch):
         ),
     ],
 )  # fmt: skip
-def test_models_that_do_not_answer_the_same_are_named_with_the_question(work, monkeypatch, change, says):
+def test_models_that_do_not_answer_the_same_are_named_with_the_question(
+    work, monkeypatch, change, says
+):
     rewrite(work, "poor", change)
     with pytest.raises(UserError, match=re.escape(says)) as raised:
         run(work, monkeypatch, KnownOrder())

@@ -42,7 +42,9 @@ def test_rows_are_numbered_together_even_where_the_product_does_not_fit():
 # --------------------------------------------------------------------------- ledgers
 
 
-def vote(question: int, persona: int, shown: Sequence[str], order: Sequence[str] | None, **more: object) -> Vote:
+def vote(
+    question: int, persona: int, shown: Sequence[str], order: Sequence[str] | None, **more: object
+) -> Vote:
     settings: dict[str, object] = {
         "kind": "compare" if len(shown) == 2 else "rank",
         "criterion": "empathy",
@@ -54,7 +56,10 @@ def vote(question: int, persona: int, shown: Sequence[str], order: Sequence[str]
         "run": "r",
         **more,
     }
-    key = f"{question} {persona} {shown} {settings['criterion']} {settings['repeat']} {settings['judge']}"
+    key = (
+        f"{question} {persona} {shown} {settings['criterion']} {settings['repeat']}"
+        f" {settings['judge']}"
+    )
     return Vote(
         key=key,
         question_id=f"q{question}",
@@ -86,7 +91,15 @@ Says = Callable[[np.random.Generator, int, Sequence[int]], Sequence[int]]
 """of a generator, the question and the responses' numbers as shown: the order, best first"""
 
 
-def asked(says: Says, *, shown: int = 2, questions: int = 60, personas: int = 20, seed: int = 0, **more: object):
+def asked(
+    says: Says,
+    *,
+    shown: int = 2,
+    questions: int = 60,
+    personas: int = 20,
+    seed: int = 0,
+    **more: object,
+):
     """Votes of a simulated judge, positions drawn for each persona."""
     rng, places = np.random.default_rng(seed), np.random.default_rng(99)
     for question, persona in itertools.product(range(questions), range(personas)):
@@ -95,7 +108,9 @@ def asked(says: Says, *, shown: int = 2, questions: int = 60, personas: int = 20
             numbers = [0, 1] if (persona + question) % 2 else [1, 0]
         order = says(rng, question, numbers)
         names = [f"q{question}-{number}" for number in range(shown)]
-        yield vote(question, persona, [names[n] for n in numbers], [names[n] for n in order], **more)
+        yield vote(
+            question, persona, [names[n] for n in numbers], [names[n] for n in order], **more
+        )
 
 
 def coin(rng, question, numbers):
@@ -176,7 +191,9 @@ def test_other_texts_under_the_same_ids_are_other_votes(tmp_path):
     other = list(asked(judging(1), questions=8, seed=3, run="s"))
     same_ids = [dataclasses.replace(v, key=f"other {v.key}") for v in other]
     own_ids = [
-        dataclasses.replace(v, shown=tuple(f"x{i}" for i in v.shown), order=tuple(f"x{i}" for i in v.order or ()))
+        dataclasses.replace(
+            v, shown=tuple(f"x{i}" for i in v.shown), order=tuple(f"x{i}" for i in v.order or ())
+        )
         for v in same_ids
     ]
     expected = said_of(stored(tmp_path / "apart.sqlite", [*one, *own_ids]))
@@ -184,23 +201,35 @@ def test_other_texts_under_the_same_ids_are_other_votes(tmp_path):
     said = said_of(stored(tmp_path / "same.sqlite", [*one, *same_ids]))
     # Asked again, the same key is still one vote.
     again = said_of(stored(tmp_path / "again.sqlite", [*one, *same_ids, *one]))
-    assert again["counts"] == expected["counts"] | {"superseded": 40} and said["counts"] == expected["counts"]
+    assert (
+        again["counts"] == expected["counts"] | {"superseded": 40}
+        and said["counts"] == expected["counts"]
+    )
     for part in ("position", "both_orders", "repeats", "personas"):
         assert said[part] == again[part] == expected[part]
     assert said["repeats"] == said["both_orders"] == [] and only(said["personas"])["units"] == 16
 
 
 def test_a_ledger_of_failed_votes_says_so(tmp_path):
-    votes = [vote(1, 1, shown, None, status="refusal", model="") for shown in (["a", "b"], ["a", "b", "c"])]
+    votes = [
+        vote(1, 1, shown, None, status="refusal", model="")
+        for shown in (["a", "b"], ["a", "b", "c"])
+    ]
     said = said_of(stored(tmp_path / "v.sqlite", votes))
     assert said["judges"] == said["position"] == said["personas"] == []
-    assert said["missing"]["failed"] == 2 and draw(said) == [] and "2 votes, 2 failed (2 refusal)" in table(said)
+    assert (
+        said["missing"]["failed"] == 2
+        and draw(said) == []
+        and "2 votes, 2 failed (2 refusal)" in table(said)
+    )
 
 
 def test_only_the_named_run_is_read(tmp_path):
     votes = [vote(1, 1, ["a", "b"], ["a"]), vote(1, 2, ["a", "b"], ["a"], run="other")]
     path = stored(tmp_path / "v.sqlite", votes)
-    assert said_of(path)["counts"]["votes"] == 2 and said_of(path, run="other")["counts"]["votes"] == 1
+    assert (
+        said_of(path)["counts"]["votes"] == 2 and said_of(path, run="other")["counts"]["votes"] == 1
+    )
     with pytest.raises(UserError, match="no votes of the run nothing"):
         said_of(path, run="nothing")
 
@@ -256,7 +285,9 @@ def test_mean_rank_by_position_and_its_test(tmp_path):
     assert [mean["value"] for mean in row["mean_ranks"]] == pytest.approx(ranks.mean(axis=0))
     assert [top["value"] for top in row["first_places"]] == pytest.approx((ranks == 1).mean(axis=0))
     theirs = stats.friedmanchisquare(*ranks.T)
-    assert (row["friedman"], row["p_value"]) == pytest.approx((theirs.statistic, theirs.pvalue), rel=1e-9)
+    assert (row["friedman"], row["p_value"]) == pytest.approx(
+        (theirs.statistic, theirs.pvalue), rel=1e-9
+    )
 
 
 def test_position_test_of_an_unbiased_judge_is_significant_as_often_as_it_says(tmp_path):
@@ -269,7 +300,12 @@ def test_position_test_of_an_unbiased_judge_is_significant_as_often_as_it_says(t
             # Strong worth, so that votes of a question are alike; positions are drawn for each.
             felt = np.array([float(name) for name in shown]) + rng.gumbel(size=3)
             votes.append(vote(question, persona, shown, [shown[n] for n in np.argsort(-felt)]))
-        small += only(said_of(stored(tmp_path / f"{seed}.sqlite", votes), resamples=2)["position"])["p_value"] < 0.1
+        small += (
+            only(said_of(stored(tmp_path / f"{seed}.sqlite", votes), resamples=2)["position"])[
+                "p_value"
+            ]
+            < 0.1
+        )
     assert 1 <= small <= 14  # 6 expected, standard deviation 2.3
 
 
@@ -334,7 +370,9 @@ def test_repeats_of_rankings_give_kendalls_tau(tmp_path):
     assert row["pairs"] == len(pairs)
     assert row["tau"]["value"] == pytest.approx(np.mean([tau_of(*pair) for pair in pairs]))
     assert row["same"]["value"] == pytest.approx(sum(a == b for a, b in pairs) / len(pairs))
-    assert row["same_best"]["value"] == pytest.approx(np.mean([a.index(0) == b.index(0) for a, b in pairs]))
+    assert row["same_best"]["value"] == pytest.approx(
+        np.mean([a.index(0) == b.index(0) for a, b in pairs])
+    )
 
 
 # --------------------------------------------------------------------------- personas
@@ -370,7 +408,9 @@ def test_alpha_of_whole_rankings_is_the_mean_spearman_correlation(tmp_path):
     pairs = [pair for ranks in by_question.values() for pair in itertools.combinations(ranks, 2)]
     spearman = float(np.mean([np.corrcoef(*pair)[0, 1] for pair in pairs]))
     count = 12 * 6 * 5
-    assert row["alpha"]["value"] == pytest.approx(1 - (1 - spearman) * (count - 1) / count, rel=1e-9)
+    assert row["alpha"]["value"] == pytest.approx(
+        1 - (1 - spearman) * (count - 1) / count, rel=1e-9
+    )
     assert row["level"] == "ordinal"
 
 
@@ -388,24 +428,39 @@ def test_alpha_without_two_votes_or_without_variation_says_why(tmp_path):
 
 def test_judges_are_compared_on_what_they_share(tmp_path):
     ours = [v for v in asked(judging(1), questions=10, personas=6) if v.persona_id != "p0"]
-    theirs = [v for v in asked(judging(1), questions=12, personas=5, seed=1) if v.question_id != "q3"]
+    theirs = [
+        v for v in asked(judging(1), questions=12, personas=5, seed=1) if v.question_id != "q3"
+    ]
     a = stored(tmp_path / "a" / "votes.sqlite", ours)
     b = stored(tmp_path / "b" / "votes.sqlite", theirs)
     said = said_of(a, b)
-    assert [judge["name"] for judge in said["judges"]] == ["m (a/votes.sqlite)", "m (b/votes.sqlite)"]
+    assert [judge["name"] for judge in said["judges"]] == [
+        "m (a/votes.sqlite)",
+        "m (b/votes.sqlite)",
+    ]
     row = only(said["judges_compared"])
     found = {(v.question_id, v.persona_id): v for v in theirs}
-    pairs = [(v, found[v.question_id, v.persona_id]) for v in ours if (v.question_id, v.persona_id) in found]
+    pairs = [
+        (v, found[v.question_id, v.persona_id])
+        for v in ours
+        if (v.question_id, v.persona_id) in found
+    ]
     assert row["votes"]["shared"] == len(pairs) == 9 * 4
     labels = [[v.order != (one.shown[0],) for v in (one, other)] for one, other in pairs]
     assert row["votes"]["raw"]["value"] == pytest.approx(np.mean([x == y for x, y in labels]))
-    assert row["votes"]["kappa"]["value"] == pytest.approx(cohen_kappa_score(*zip(*labels, strict=True)))
+    assert row["votes"]["kappa"]["value"] == pytest.approx(
+        cohen_kappa_score(*zip(*labels, strict=True))
+    )
     same = both = 0
     for question in {v.question_id for v in ours} & {v.question_id for v in theirs}:
         names = [f"{question}-0", f"{question}-1"]
         x, y = (
             np.sign(
-                sum({names[0]: 1, names[1]: -1}[v.order[0]] for v in votes if v.question_id == question and v.order)
+                sum(
+                    {names[0]: 1, names[1]: -1}[v.order[0]]
+                    for v in votes
+                    if v.question_id == question and v.order
+                )
             )
             for votes in (ours, theirs)
         )
@@ -423,7 +478,10 @@ def test_two_judges_that_only_see_positions_do_not_agree_beyond_chance(tmp_path)
     assert row["votes"]["ac1"]["value"] == 1
     assert row["majorities"]["decided"] == 0  # as many for each
     assert row["majorities"]["kappa"]["undefined"] == "nothing is decided by both"
-    biased = [*asked(leaning(0.8), model="a", judge="A"), *asked(leaning(0.8), model="b", judge="B", seed=1)]
+    biased = [
+        *asked(leaning(0.8), model="a", judge="A"),
+        *asked(leaning(0.8), model="b", judge="B", seed=1),
+    ]
     votes = only(said_of(stored(tmp_path / "w.sqlite", biased))["judges_compared"])["votes"]
     assert votes["agreement"]["value"] == pytest.approx(0.68, abs=0.05)
     assert votes["kappa"]["interval"][0] < 0 < votes["kappa"]["interval"][1]
@@ -452,7 +510,8 @@ def test_judges_rankings_are_compared_by_kendalls_tau(tmp_path):
         return np.sum([ranks(v) for v in votes if v.question_id == f"q{question}"], axis=0)
 
     signs = [
-        (agreement.orientations(totals(ours, q)) * agreement.orientations(totals(theirs, q))).mean() for q in range(6)
+        (agreement.orientations(totals(ours, q)) * agreement.orientations(totals(theirs, q))).mean()
+        for q in range(6)
     ]
     assert row["majorities"]["tau"]["value"] == pytest.approx(np.mean(signs))
 
@@ -463,19 +522,30 @@ def test_criteria_are_apart_and_together(tmp_path):
     rows = {row["criterion"]: row for row in said["position"]}
     assert rows.keys() == {"empathy", "safety", ALL}
     assert rows[ALL]["first"] == rows["empathy"]["first"] + rows["safety"]["first"]
-    assert rows["empathy"]["first_share"]["value"] > 0.85 and rows["safety"]["first_share"]["value"] < 0.55
+    assert (
+        rows["empathy"]["first_share"]["value"] > 0.85
+        and rows["safety"]["first_share"]["value"] < 0.55
+    )
 
 
 # --------------------------------------------------------------------------- command and report
 
 
 def test_command_writes_file_figures_and_table(tmp_path, capsys):
-    a = stored(tmp_path / "a" / "votes.sqlite", [*asked(judging(1), questions=6), *asked(judging(1), shown=3)])
-    b = stored(tmp_path / "b" / "votes.sqlite", [*asked(judging(1), seed=1), *asked(judging(1), shown=3, seed=1)])
+    a = stored(
+        tmp_path / "a" / "votes.sqlite",
+        [*asked(judging(1), questions=6), *asked(judging(1), shown=3)],
+    )
+    b = stored(
+        tmp_path / "b" / "votes.sqlite",
+        [*asked(judging(1), seed=1), *asked(judging(1), shown=3, seed=1)],
+    )
     config = JudgesConfig(ledger=(str(a), str(b)), output_dir=tmp_path / "out", bootstrap=50)
     judges(config)
     said = json.loads((tmp_path / "out" / "judges.json").read_text())
-    assert {path.stem for path in (tmp_path / "out").glob("*.png")} == {drawn.name for drawn in draw(said)}
+    assert {path.stem for path in (tmp_path / "out").glob("*.png")} == {
+        drawn.name for drawn in draw(said)
+    }
     assert len(draw(said)) == 5
     printed = capsys.readouterr().out
     assert "first shown wins" in printed and "m (a/votes.sqlite) and m (b/votes.sqlite)" in printed
@@ -490,19 +560,26 @@ def test_votes_added_since_are_counted_even_while_a_run_is_open(tmp_path):
         writing.add(list(asked(judging(1), questions=4)))
         for questions in (4, 8):
             judges(config)
-            assert json.loads((out / "judges.json").read_text())["counts"]["votes"] == questions * 20
+            assert (
+                json.loads((out / "judges.json").read_text())["counts"]["votes"] == questions * 20
+            )
             if questions == 4:
-                writing.add([v for v in asked(judging(1), questions=8) if int(v.question_id[1:]) >= 4])
+                writing.add(
+                    [v for v in asked(judging(1), questions=8) if int(v.question_id[1:]) >= 4]
+                )
     before = (out / "judges.json").stat().st_mtime_ns
     judges(config)
-    assert (out / "judges.json").stat().st_mtime_ns == before, "the file has changed, its votes have not"
+    assert (out / "judges.json").stat().st_mtime_ns == before, (
+        "the file has changed, its votes have not"
+    )
     other = stored(tmp_path / "w.sqlite", asked(judging(1), questions=4))
     with pytest.raises(UserError, match="counted of other ledgers"):
         judges(JudgesConfig(ledger=(str(other),), output_dir=out, bootstrap=50))
 
 
 @pytest.mark.parametrize(
-    ("order", "shown"), [(["c"], ["a", "b"]), (["a", "b"], ["a", "b"]), (["a", "b"], ["a", "b", "c"])]
+    ("order", "shown"),
+    [(["c"], ["a", "b"]), (["a", "b"], ["a", "b"]), (["a", "b"], ["a", "b", "c"])],
 )
 def test_a_valid_vote_that_is_no_answer_is_refused(tmp_path, order, shown):
     with pytest.raises(UserError, match="is recorded as valid, but its order"):
@@ -555,7 +632,9 @@ def page(work: Path) -> str:
 def test_report_counts_the_votes_of_a_judged_folder_and_is_the_same_again(tmp_path):
     judged(tmp_path / "preferences")
     first = page(tmp_path)
-    share = said_of(tmp_path / "preferences" / "votes.sqlite", resamples=2000)["position"][0]["first_share"]
+    share = said_of(tmp_path / "preferences" / "votes.sqlite", resamples=2000)["position"][0][
+        "first_share"
+    ]
     assert "<h2>Judges: preferences</h2>" in first and f"{100 * share['value']:.1f}%" in first
     assert (tmp_path / "report" / "preferences-judge-compare-2.png").is_file()
     (tmp_path / "report" / "manifest.json").unlink()
@@ -563,7 +642,9 @@ def test_report_counts_the_votes_of_a_judged_folder_and_is_the_same_again(tmp_pa
 
 
 def test_report_shows_what_judges_wrote_and_not_the_same_votes_twice(tmp_path):
-    ledgers = tuple(str(judged(tmp_path / name, seed=n, model=name)) for n, name in enumerate(("one", "two")))
+    ledgers = tuple(
+        str(judged(tmp_path / name, seed=n, model=name)) for n, name in enumerate(("one", "two"))
+    )
     judges(JudgesConfig(ledger=ledgers, output_dir=tmp_path / "judges", bootstrap=50))
     text = page(tmp_path)
     assert "<h2>Judges: judges</h2>" in text and "Judges: one" not in text

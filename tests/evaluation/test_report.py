@@ -49,7 +49,10 @@ def results(**more: object) -> dict[str, object]:
     criteria = ["empathy", "safety"]
     return {
         "models": {name: dict.fromkeys(criteria, rate) for name, rate in rates.items()},
-        "intervals": {name: {c: [rate - 0.0312, rate + 0.0312] for c in criteria} for name, rate in rates.items()},
+        "intervals": {
+            name: {c: [rate - 0.0312, rate + 0.0312] for c in criteria}
+            for name, rate in rates.items()
+        },
         "pairwise": {c: {"base": {"<dpo>": 0.25}, "<dpo>": {"base": 0.75}} for c in criteria},
         "tests": {c: [test] for c in criteria},
         "counts": {"votes_asked": 8061, "valid": 8052, "failed": {"refusal": 9}},
@@ -97,7 +100,13 @@ def words_of(page: str) -> str:
 def make_work(root: Path) -> Path:
     finished(root / "evaluation", "evaluate", {"results.json": results(malformed={"base": 0.0123})})
     metrics = [{"step": s, "loss": 1 / s, "eval_loss": 2 / s} for s in range(1, 5)]
-    finished(root / "models" / "dpo", "align dpo", {"metrics.jsonl": metrics}, pairs=77, cut={"prompts": 4})
+    finished(
+        root / "models" / "dpo",
+        "align dpo",
+        {"metrics.jsonl": metrics},
+        pairs=77,
+        cut={"prompts": 4},
+    )
     finished(root / "reward_safety", "reward", {"metrics.jsonl": metrics})
     finished(root / "responses", "responses", {"metrics.jsonl": metrics})
     finished(root / "kl" / "<dpo>", "score kl", {"kl.json": {"model": "some/path", "kl": 3.14159}})
@@ -143,7 +152,9 @@ def parse(page: str) -> Balance:
 def test_page_is_one_well_formed_file_that_refers_to_nothing_outside(page):
     assert page.startswith("<!DOCTYPE html>")
     parsed = parse(page)
-    references = [a[k] for _, a in parsed.tags for k in ("src", "href", "srcset", "action") if k in a]
+    references = [
+        a[k] for _, a in parsed.tags for k in ("src", "href", "srcset", "action") if k in a
+    ]
     assert references and all(str(r).startswith("data:image/png;base64,") for r in references)
     assert not {"script", "link", "iframe", "object", "embed"} & {tag for tag, _ in parsed.tags}
     style = "".join(re.findall(r"<style>(.*?)</style>", page, re.DOTALL))
@@ -161,14 +172,19 @@ def test_page_embeds_exactly_the_png_files_beside_it(reported, page):
         "curves-models-dpo.png",
         "curves-reward_safety.png",
     }
-    embedded = [base64.b64decode(d) for d in re.findall(r'src="data:image/png;base64,([^"]*)"', page)]
+    embedded = [
+        base64.b64decode(d) for d in re.findall(r'src="data:image/png;base64,([^"]*)"', page)
+    ]
     assert sorted(embedded) == sorted(files.values())
     assert all(f'<span class="file">{name}</span>' in page for name in files)
 
 
 def test_page_shows_win_rates_intervals_divergence_and_malformed_rate_of_each_model(page):
     text = words_of(page)
-    base, dpo = text.index("base 25.0 21.9–28.1 25.0 21.9–28.1 – 1.2"), text.index("<dpo> 75.0 71.9–78.1")
+    base, dpo = (
+        text.index("base 25.0 21.9–28.1 25.0 21.9–28.1 – 1.2"),
+        text.index("<dpo> 75.0 71.9–78.1"),
+    )
     assert base < dpo
     assert text[dpo:].startswith("<dpo> 75.0 71.9–78.1 75.0 71.9–78.1 3.14 –")
 
@@ -198,7 +214,10 @@ def test_stand_in_judge_is_named_above_every_number(page):
 def test_preferences_of_the_stand_in_judge_are_named_at_the_top_too(work):
     finished(work / "preferences" / "train", "preferences", {})
     text = words_of(page_of(work))
-    assert "The preferences in preferences/train come from the built-in rubric" in text[: text.index("Evaluation:")]
+    assert (
+        "The preferences in preferences/train come from the built-in rubric"
+        in text[: text.index("Evaluation:")]
+    )
 
 
 def test_names_are_escaped(page):
@@ -222,7 +241,9 @@ def test_finished_report_is_not_written_again(work):
     page_of(work)
     written = (work / "report" / "report.html").stat()
     page_of(work)
-    assert (work / "report" / "report.html").stat().st_ino == written.st_ino, "writing gives a file a new inode"
+    assert (work / "report" / "report.html").stat().st_ino == written.st_ino, (
+        "writing gives a file a new inode"
+    )
 
 
 def test_two_evaluations_keep_their_figures_apart(work):
@@ -242,7 +263,9 @@ def test_names_that_make_the_same_file_name_do_not_overwrite_each_other(work):
 
 
 def test_several_inputs_and_a_folder_given_twice_show_each_run_once(work):
-    text = " ".join(parse(page_of(work, work / "evaluation", work / "models", work / "models" / "dpo")).text)
+    text = " ".join(
+        parse(page_of(work, work / "evaluation", work / "models", work / "models" / "dpo")).text
+    )
     assert text.count(f"{work / 'models' / 'dpo'}: align dpo") == 1
     assert f"{work / 'evaluation'}: evaluate" in text
 
@@ -281,7 +304,11 @@ def test_page_shows_a_sweeps_fronts_and_leaves_its_models_out(work):
         "hypervolume": {"modpo": volume, "soup": volume},
     }
     finished(work / "weights", "sweep", {"sweep.json": sweep})
-    finished(work / "weights" / "modpo_0.50", "align modpo", {"metrics.jsonl": [{"step": 1, "loss": 1.0}]})
+    finished(
+        work / "weights" / "modpo_0.50",
+        "align modpo",
+        {"metrics.jsonl": [{"step": 1, "loss": 1.0}]},
+    )
     page = page_of(work)
     text = words_of(page)
     assert "Fronts: weights" in text and "modpo 0.0123 0.0101–0.0149 soup" in text
@@ -312,13 +339,18 @@ def test_other_runs_that_are_not_finished_are_named(work):
     path = work / "models" / "dpo" / "manifest.json"
     write_json(path, json.loads(path.read_text()) | {"status": "running"})
     (work / "report" / "manifest.json").unlink(missing_ok=True)
-    said = "Not finished yet: models/dpo (align dpo). What is shown of them, if anything, is a part of the whole."
+    said = (
+        "Not finished yet: models/dpo (align dpo). What is shown of them, if anything, is a part of"
+        " the whole."
+    )
     assert said in words_of(page_of(work))
 
 
 def test_results_of_an_earlier_version_and_a_run_of_no_command_are_shown(work):
     pair = {"a": "base", "b": "<dpo>", "wins": 3, "losses": 5, "average_difference": -0.125}
-    write_json(work / "evaluation" / "results.json", results(tests={"empathy": [pair], "safety": [pair]}))
+    write_json(
+        work / "evaluation" / "results.json", results(tests={"empathy": [pair], "safety": [pair]})
+    )
     path = work / "responses" / "manifest.json"
     manifest = json.loads(path.read_text())
     write_json(path, manifest | {"identity": manifest["identity"] | {"command": ""}})
@@ -327,7 +359,10 @@ def test_results_of_an_earlier_version_and_a_run_of_no_command_are_shown(work):
 
 def test_results_without_a_decisive_test_take_it_from_the_counts(tmp_path):
     pair = {"a": "base", "b": "<dpo>", "wins": 0, "losses": 5}
-    write_json(tmp_path / "results.json", results(tests={"empathy": [pair], "safety": [pair | {"wins": 90}]}))
+    write_json(
+        tmp_path / "results.json",
+        results(tests={"empathy": [pair], "safety": [pair | {"wins": 90}]}),
+    )
     tests = read_results(tmp_path / "results.json")["tests"]
     assert tests["empathy"][0]["decisive"] == "p_value_exact"
     assert tests["empathy"][0]["p_value_exact"] == pytest.approx(0.0625)
@@ -357,16 +392,32 @@ def test_results_that_lack_a_count_are_named(tmp_path, without, says):
         ("models/dpo/metrics.jsonl", "{\n", "metrics.jsonl, line 1: not JSON"),
         ("evaluation/results.json", '{"models": {}}', "results.json lacks the field"),
         ("evaluation/results.json", '{"malformed": [1]}', "results.json"),
-        ("responses/results.json", '{"kl": {"base": "far"}}', "results.json: kl, base must be a number, not"),
+        (
+            "responses/results.json",
+            '{"kl": {"base": "far"}}',
+            "results.json: kl, base must be a number, not",
+        ),
         ("kl/<dpo>/kl.json", '{"kl": "far"}', "kl.json: kl must be a number, not"),
         (
             "models/dpo/metrics.jsonl",
             '{"step": "a"}\n',
             'metrics.jsonl, line 1: step must be a number or null, not "a"',
         ),
-        ("responses/manifest.json", '{"removed": ["../x"]}', "removed, '../x' is no file or folder below its own"),
-        ("responses/manifest.json", '{"identity": [1]}', "identity must be a mapping with texts as keys, not [1]"),
-        ("responses/manifest.json", '{"status": "finished"}', "responses/manifest.json is not a manifest of ours"),
+        (
+            "responses/manifest.json",
+            '{"removed": ["../x"]}',
+            "removed, '../x' is no file or folder below its own",
+        ),
+        (
+            "responses/manifest.json",
+            '{"identity": [1]}',
+            "identity must be a mapping with texts as keys, not [1]",
+        ),
+        (
+            "responses/manifest.json",
+            '{"status": "finished"}',
+            "responses/manifest.json is not a manifest of ours",
+        ),
     ],
 )
 def test_broken_file_is_named(work, file, content, says):

@@ -65,7 +65,9 @@ def test_average_win_rate_refuses_what_is_not_a_square_of_models():
 @given(st.integers(2, 6), st.integers(2, 8), st.integers(1, 3), st.integers(0, 99))
 @settings(max_examples=30, deadline=None)
 def test_average_win_rates_of_all_models_sum_to_half_their_number(models, questions, replies, seed):
-    averages = estimate_average_win_rates(table_of_pairs(models, questions, replies, seed), resamples=20)
+    averages = estimate_average_win_rates(
+        table_of_pairs(models, questions, replies, seed), resamples=20
+    )
     assert averages.value.sum() == pytest.approx(models / 2)
     assert (averages.low <= averages.high).all()
 
@@ -74,7 +76,11 @@ def test_interval_agrees_with_scipys_percentile_bootstrap():
     outcomes = np.random.default_rng(3).choice([0, 0.5, 1], size=(120, 1), p=[0.3, 0.2, 0.5])
     ours = estimate_win_rate(outcomes, resamples=20_000)
     theirs = stats.bootstrap(
-        (outcomes[:, 0],), np.mean, method="percentile", n_resamples=20_000, rng=np.random.default_rng(9)
+        (outcomes[:, 0],),
+        np.mean,
+        method="percentile",
+        n_resamples=20_000,
+        rng=np.random.default_rng(9),
     ).confidence_interval
     assert ours.low == pytest.approx(theirs.low, abs=0.005)
     assert ours.high == pytest.approx(theirs.high, abs=0.005)
@@ -89,7 +95,9 @@ def test_interval_width_agrees_with_the_normal_approximation():
 
 def test_interval_treats_replies_to_a_question_as_one_cluster():
     once = np.random.default_rng(1).integers(0, 2, size=(50, 1)).astype(float)
-    np.testing.assert_allclose(estimate_win_rate(np.repeat(once, 5, axis=1)), estimate_win_rate(once))
+    np.testing.assert_allclose(
+        estimate_win_rate(np.repeat(once, 5, axis=1)), estimate_win_rate(once)
+    )
 
 
 def test_bootstrap_equals_drawing_the_questions_one_by_one():
@@ -172,7 +180,9 @@ STATSMODELS = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("wins", "losses", "expected"), [(b, c, rest) for b, c, *rest in STATSMODELS])
+@pytest.mark.parametrize(
+    ("wins", "losses", "expected"), [(b, c, rest) for b, c, *rest in STATSMODELS]
+)
 def test_mcnemar_agrees_with_statsmodels(wins, losses, expected):
     outcomes = np.repeat([1.0, 0.0, 0.5, NAN], [wins, losses, 7, 2])[:, None]
     test = mcnemar(outcomes)
@@ -180,7 +190,9 @@ def test_mcnemar_agrees_with_statsmodels(wins, losses, expected):
     assert test[3:8] == pytest.approx(expected, rel=1e-9)
 
 
-@pytest.mark.parametrize(("wins", "losses", "printed"), [(315, 285, "0.221"), (310, 288, "0.368"), (307, 292, "0.540")])
+@pytest.mark.parametrize(
+    ("wins", "losses", "printed"), [(315, 285, "0.221"), (310, 288, "0.368"), (307, 292, "0.540")]
+)
 def test_uncorrected_chi_square_attains_the_papers_p_values_at_600_questions(wins, losses, printed):
     test = mcnemar_from_counts(wins, losses, 600 - wins - losses)
     assert f"{test.p_value:.3f}" == printed
@@ -193,7 +205,8 @@ def test_mcnemar_without_a_win_or_loss_has_p_one():
 
 
 @pytest.mark.parametrize(
-    ("wins", "losses", "decisive"), [(5, 0, "p_value_exact"), (24, 0, "p_value_exact"), (15, 10, "p_value")]
+    ("wins", "losses", "decisive"),
+    [(5, 0, "p_value_exact"), (24, 0, "p_value_exact"), (15, 10, "p_value")],
 )
 def test_exact_test_decides_below_25_questions_won_or_lost(wins, losses, decisive):
     assert mcnemar_from_counts(wins, losses, ties=100).decisive == decisive

@@ -23,11 +23,15 @@ CRITERIA = (Criterion("empathy", "d", "b", "w"), Criterion("safety", "d", "b", "
 
 def requests(count: int) -> list[Request]:
     shown = (Candidate("a", "first reply ü"), Candidate("b", "second reply"))
-    return [Request("compare", f"q{n}", "a post", "p", SECRET, CRITERIA, shown) for n in range(count)]
+    return [
+        Request("compare", f"q{n}", "a post", "p", SECRET, CRITERIA, shown) for n in range(count)
+    ]
 
 
 def body(request: Request) -> dict[str, Any]:
-    text = " ".join([request.persona_text, request.question_text, *(r.response_text for r in request.responses)])
+    text = " ".join(
+        [request.persona_text, request.question_text, *(r.response_text for r in request.responses)]
+    )
     return {"model": "m", "messages": [{"role": "user", "content": text}]}
 
 

@@ -33,21 +33,37 @@ def answered(line: dict[str, Any], content: str = '{"empathy": "A", "safety": "B
         "id": "chatcmpl",
         "object": "chat.completion",
         "model": "m-2026",
-        "choices": [{"index": 0, "finish_reason": "stop", "message": {"role": "assistant", "content": content}}],
+        "choices": [
+            {
+                "index": 0,
+                "finish_reason": "stop",
+                "message": {"role": "assistant", "content": content},
+            }
+        ],
         "usage": {"prompt_tokens": 100, "completion_tokens": 10},
     }
     response = {"status_code": 200, "request_id": f"req-{line['custom_id']}", "body": body}
-    return json.dumps({"id": "batch_req", "custom_id": line["custom_id"], "response": response, "error": None})
+    return json.dumps(
+        {"id": "batch_req", "custom_id": line["custom_id"], "response": response, "error": None}
+    )
 
 
 def failed(line: dict[str, Any], status: int, code: str) -> str:
-    response = {"status_code": status, "request_id": f"req-{line['custom_id']}", "body": {"error": {"code": code}}}
-    return json.dumps({"id": "batch_req", "custom_id": line["custom_id"], "response": response, "error": None})
+    response = {
+        "status_code": status,
+        "request_id": f"req-{line['custom_id']}",
+        "body": {"error": {"code": code}},
+    }
+    return json.dumps(
+        {"id": "batch_req", "custom_id": line["custom_id"], "response": response, "error": None}
+    )
 
 
 def not_come_to(line: dict[str, Any]) -> str:
     error = {"code": "batch_expired", "message": "This request could not be executed in time."}
-    return json.dumps({"id": "batch_req", "custom_id": line["custom_id"], "response": None, "error": error})
+    return json.dumps(
+        {"id": "batch_req", "custom_id": line["custom_id"], "response": None, "error": error}
+    )
 
 
 class Server:
@@ -91,7 +107,10 @@ class Server:
                     self.reply(server.look(self.path.rsplit("/", 1)[1]))
                 else:
                     content = server.files.get(self.path.split("/")[3])
-                    self.reply(content if content is not None else {"error": {}}, 404 if content is None else 200)
+                    self.reply(
+                        content if content is not None else {"error": {}},
+                        404 if content is None else 200,
+                    )
 
             def do_DELETE(self) -> None:
                 server.deleted.add(self.path.rsplit("/", 1)[1])
@@ -122,7 +141,9 @@ class Server:
         )
         parts = dict[Any, Any]()
         for part in form.walk():
-            parts[part.get_param("name", header="content-disposition")] = part.get_payload(decode=True)
+            parts[part.get_param("name", header="content-disposition")] = part.get_payload(
+                decode=True
+            )
         assert parts["purpose"] == b"batch"
         with self.lock:
             file_id = f"file-{len(self.files)}"
@@ -132,7 +153,9 @@ class Server:
     def create(self, body: dict[str, Any]) -> dict[str, Any]:
         assert (body["endpoint"], body["completion_window"]) == ("/v1/chat/completions", "24h")
         with self.lock:
-            self.asked.append([json.loads(line) for line in self.files[body["input_file_id"]].splitlines()])
+            self.asked.append(
+                [json.loads(line) for line in self.files[body["input_file_id"]].splitlines()]
+            )
             made = {
                 "id": f"batch-{len(self.asked)}",
                 "object": "batch",
@@ -171,4 +194,8 @@ class Server:
         """How often each request was answered, in any batch."""
         names = [name for name in self.files if name.startswith("output-")]
         lines = [line for name in names for line in self.files[name].splitlines()]
-        return Counter(outcome.key for line in lines if (outcome := outcome_of(line)) is not None and outcome.answered)
+        return Counter(
+            outcome.key
+            for line in lines
+            if (outcome := outcome_of(line)) is not None and outcome.answered
+        )

@@ -31,7 +31,9 @@ class Server:
 
             def do_POST(self) -> None:
                 body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-                server.calls.append(body | {"authorization": self.headers["Authorization"], "path": self.path})
+                server.calls.append(
+                    body | {"authorization": self.headers["Authorization"], "path": self.path}
+                )
                 status, reply = server.script(body)
                 data = reply if isinstance(reply, bytes) else json.dumps(reply).encode()
                 self.send_response(status)
@@ -58,7 +60,11 @@ def said(content: Any, finish: str = "stop", **message: Any) -> dict[str, Any]:
         "created": 0,
         "model": "model-that-answered",
         "choices": [
-            {"index": 0, "finish_reason": finish, "message": {"role": "assistant", "content": content, **message}}
+            {
+                "index": 0,
+                "finish_reason": finish,
+                "message": {"role": "assistant", "content": content, **message},
+            }
         ],
     }
 
@@ -75,7 +81,10 @@ def answered(judge: EndpointJudge, asked: Request) -> Answer:
 
 
 def request(
-    kind: Literal["rank", "compare"] = "rank", count=3, criterion: str | Sequence[str] = "empathy", ties=False
+    kind: Literal["rank", "compare"] = "rank",
+    count=3,
+    criterion: str | Sequence[str] = "empathy",
+    ties=False,
 ) -> Request:
     return Request(
         kind,
@@ -83,7 +92,9 @@ def request(
         "the $post",
         "p",
         "You are a patient.\n",
-        tuple(load_criteria("therapeutic", [criterion] if isinstance(criterion, str) else criterion)),
+        tuple(
+            load_criteria("therapeutic", [criterion] if isinstance(criterion, str) else criterion)
+        ),
         tuple(Candidate("xyzuv"[n], f"reply {n}") for n in range(count)),
         ties,
     )

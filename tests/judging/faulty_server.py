@@ -128,7 +128,9 @@ class FaultyServer:
         self._socket.close()
 
     @staticmethod
-    def by_chance(seed: int, share: float, faults: tuple[str, ...] = FAULTS) -> Callable[[int, str], str]:
+    def by_chance(
+        seed: int, share: float, faults: tuple[str, ...] = FAULTS
+    ) -> Callable[[int, str], str]:
         """A script in which this share of the calls has a fault, drawn by the seed."""
         chance, lock = random.Random(seed), threading.Lock()
 
@@ -169,7 +171,9 @@ class FaultyServer:
                     return
                 if not self._answer(connection, json.loads(data)):
                     # Closed in the middle, and not in order: whoever reads on finds the connection reset.
-                    connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\x01\0\0\0\0\0\0\0")
+                    connection.setsockopt(
+                        socket.SOL_SOCKET, socket.SO_LINGER, b"\x01\0\0\0\0\0\0\0"
+                    )
                     return
 
     def _answer(self, connection: socket.socket, body: dict[str, Any]) -> bool:
@@ -188,7 +192,11 @@ class FaultyServer:
         time.sleep(self.latency + (self.late if fault == "late" else 0.0))
         status, headers, reply = self._reply(fault, body, prompt, number)
         data = reply if isinstance(reply, bytes) else json.dumps(reply).encode()
-        lines = [f"HTTP/1.1 {status} -", "Content-Type: application/json", f"Content-Length: {len(data)}"]
+        lines = [
+            f"HTTP/1.1 {status} -",
+            "Content-Type: application/json",
+            f"Content-Length: {len(data)}",
+        ]
         if fault != "id again":
             lines.append(f"x-request-id: req-{number}")
         lines += [*(f"{name}: {value}" for name, value in headers.items()), "", ""]
@@ -203,20 +211,31 @@ class FaultyServer:
         connection.sendall(whole[:cut])
         return cut is None
 
-    def _reply(self, fault: str, body: dict[str, Any], prompt: str, number: int) -> tuple[int, dict[str, str], Any]:
+    def _reply(
+        self, fault: str, body: dict[str, Any], prompt: str, number: int
+    ) -> tuple[int, dict[str, str], Any]:
         seconds = self.retry_after
         if fault.startswith("429") or fault.startswith("503"):
             headers = {
                 "429 Retry-After": {"Retry-After": str(seconds)},
                 "503 Retry-After": {"Retry-After": str(seconds)},
-                "429 Retry-After date": {"Retry-After": email.utils.formatdate(time.time() + seconds, usegmt=True)},
-                "429 retry-after-ms": {"retry-after-ms": str(seconds * 1000), "Retry-After": "3000"},
+                "429 Retry-After date": {
+                    "Retry-After": email.utils.formatdate(time.time() + seconds, usegmt=True)
+                },
+                "429 retry-after-ms": {
+                    "retry-after-ms": str(seconds * 1000),
+                    "Retry-After": "3000",
+                },
                 "429 x-ratelimit": {
                     "x-ratelimit-remaining-requests": "0",
                     "x-ratelimit-reset-requests": f"{seconds * 1000:.0f}ms",
                 },
             }
-            return int(fault[:3]), headers.get(fault, {}), {"error": {"message": "slow down", "code": "rate_limit"}}
+            return (
+                int(fault[:3]),
+                headers.get(fault, {}),
+                {"error": {"message": "slow down", "code": "rate_limit"}},
+            )
         if fault == "500":
             return 500, {}, {"error": {"message": "broken", "code": None}}
         if fault == "html":
@@ -236,12 +255,22 @@ class FaultyServer:
             return 200, {}, json.dumps(good).encode().replace(b'"', b"'", 3)
         if fault == "200 x-ratelimit":
             reset = f"{seconds * 1000:.0f}ms"
-            return 200, {"x-ratelimit-remaining-tokens": "0", "x-ratelimit-reset-tokens": reset}, good
+            return (
+                200,
+                {"x-ratelimit-remaining-tokens": "0", "x-ratelimit-reset-tokens": reset},
+                good,
+            )
         return 200, {}, good
 
-    def _completion(self, fault: str, body: dict[str, Any], prompt: str, number: int) -> dict[str, Any]:
+    def _completion(
+        self, fault: str, body: dict[str, Any], prompt: str, number: int
+    ) -> dict[str, Any]:
         schema = body["response_format"]["json_schema"]["schema"]["properties"]
-        said, finish, refusal = json.dumps({name: _value(prompt, part) for name, part in schema.items()}), "stop", None
+        said, finish, refusal = (
+            json.dumps({name: _value(prompt, part) for name, part in schema.items()}),
+            "stop",
+            None,
+        )
         if fault == "answer truncated":
             said, finish = said[: len(said) // 2], "length"
         elif fault == "answer no JSON":
@@ -263,7 +292,11 @@ class FaultyServer:
             "created": 0,
             "model": MODEL,
             "choices": [{"index": 0, "finish_reason": finish, "message": message}],
-            "usage": {"prompt_tokens": 100, "completion_tokens": 10, "prompt_tokens_details": {"cached_tokens": 50}},
+            "usage": {
+                "prompt_tokens": 100,
+                "completion_tokens": 10,
+                "prompt_tokens_details": {"cached_tokens": 50},
+            },
         }
 
 

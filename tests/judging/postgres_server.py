@@ -22,7 +22,11 @@ class Missing(Exception):
 
 def _program(name: str) -> str:
     found = shutil.which(name) or next(
-        (str(path) for path in sorted(Path("/usr/lib/postgresql").glob(f"*/bin/{name}"), reverse=True)), None
+        (
+            str(path)
+            for path in sorted(Path("/usr/lib/postgresql").glob(f"*/bin/{name}"), reverse=True)
+        ),
+        None,
     )
     if found is None:
         raise Missing(f"there is no program {name}")
@@ -55,14 +59,26 @@ class Postgres:
             try:
                 nobody = pwd.getpwnam("nobody")
             except KeyError:
-                raise Missing("Postgres does not run as root, and there is no user nobody") from None
+                raise Missing(
+                    "Postgres does not run as root, and there is no user nobody"
+                ) from None
             self.as_user = {"user": nobody.pw_uid, "group": nobody.pw_gid, "extra_groups": []}
             os.chown(self.folder, nobody.pw_uid, nobody.pw_gid)
         secret = self.folder / "password"
         secret.write_text(PASSWORD)
         secret.chmod(0o644)
         made = subprocess.run(
-            [initdb, "-D", str(self.folder / "data"), "-U", "tester", "-A", "scram-sha-256", "--pwfile", str(secret)]
+            [
+                initdb,
+                "-D",
+                str(self.folder / "data"),
+                "-U",
+                "tester",
+                "-A",
+                "scram-sha-256",
+                "--pwfile",
+                str(secret),
+            ]
             + ["--no-sync", "--encoding=UTF8", "--locale=C"],
             capture_output=True,
             text=True,
@@ -77,7 +93,12 @@ class Postgres:
         self._start()
 
     def _start(self) -> None:
-        settings = {"listen_addresses": "127.0.0.1", "port": self.port, "fsync": "off", "max_connections": 60}
+        settings = {
+            "listen_addresses": "127.0.0.1",
+            "port": self.port,
+            "fsync": "off",
+            "max_connections": 60,
+        }
         settings |= {"unix_socket_directories": self.folder, "shared_buffers": "16MB"}
         flags = [part for name, value in settings.items() for part in ("-c", f"{name}={value}")]
         with (self.folder / "log").open("ab") as log:
@@ -95,13 +116,18 @@ class Postgres:
                 return
             except Exception:
                 if self.process.poll() is not None or time.monotonic() > end:
-                    raise Missing(f"the server does not start: {(self.folder / 'log').read_text()[-500:]}") from None
+                    raise Missing(
+                        f"the server does not start: {(self.folder / 'log').read_text()[-500:]}"
+                    ) from None
                 time.sleep(0.05)
 
     def execute(self, statement: str) -> None:
         import psycopg
 
-        where = f"host=127.0.0.1 port={self.port} user=tester password={PASSWORD} dbname=postgres connect_timeout=5"
+        where = (
+            f"host=127.0.0.1 port={self.port} user=tester password={PASSWORD} dbname=postgres"
+            " connect_timeout=5"
+        )
         with psycopg.connect(where, autocommit=True) as connection:
             connection.execute(statement.encode())
 

@@ -27,7 +27,9 @@ def asked(name: str = "1", request: Request = REQUEST) -> Asked:
     return Asked(hashlib.blake2b(name.encode(), digest_size=16).hexdigest(), request)
 
 
-def vote(name: str, status: Status = "valid", order: tuple[str, ...] | None = ("a",), run: str = "") -> Vote:
+def vote(
+    name: str, status: Status = "valid", order: tuple[str, ...] | None = ("a",), run: str = ""
+) -> Vote:
     orders = {"empathy": order} if order is not None and status == "valid" else {}
     return votes_of(asked(name), Answer(status, "said", orders, "m"), judge="j", run=run)[0]
 

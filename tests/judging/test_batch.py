@@ -48,7 +48,9 @@ def test_every_request_is_answered_at_half_the_price_by_what_the_endpoint_said(s
         assert ask(make_judge(server.url, ledger, tmp_path / "batches"), requests(10)) == 10
         votes = list(ledger.every_vote())
         assert len(votes) == 20 and {vote.status for vote in votes} == {"valid"}
-        first = next(vote for vote in votes if vote.question_id == "q3" and vote.criterion == "safety")
+        first = next(
+            vote for vote in votes if vote.question_id == "q3" and vote.criterion == "safety"
+        )
         key = call_key(requests(10)[3], IDENTITY)
         assert (first.order, first.shown, first.model) == (("b",), ("a", "b"), "m-2026")
         assert (first.cost, first.prompt_tokens, first.request_id) == (0.01, 50.0, f"req-{key}")
@@ -58,12 +60,18 @@ def test_every_request_is_answered_at_half_the_price_by_what_the_endpoint_said(s
     assert "file-0" in server.deleted
 
 
-def test_batches_keep_to_both_limits_and_profiles_to_the_owners_files(server, tmp_path, monkeypatch):
+def test_batches_keep_to_both_limits_and_profiles_to_the_owners_files(
+    server, tmp_path, monkeypatch
+):
     folder, modes = tmp_path / "batches", set[int]()
 
     def script(number: int, lines: Lines) -> Outcome:
         modes.update(path.stat().st_mode & 0o777 for path in folder.glob("*.jsonl"))
-        others = [path for path in tmp_path.rglob("*") if path.is_file() and SECRET.encode() in path.read_bytes()]
+        others = [
+            path
+            for path in tmp_path.rglob("*")
+            if path.is_file() and SECRET.encode() in path.read_bytes()
+        ]
         assert all(path.parent == folder and "requests" not in path.name for path in others)
         return good(number, lines)
 
@@ -93,7 +101,14 @@ def test_every_line_of_both_files_ends_with_a_named_status(server, tmp_path):
         if number > 1:
             return good(number, lines)
         cut = answered(lines[3])[:80]
-        output = [answered(lines[0]), answered(lines[0]), answered(lines[1], "no JSON"), "", "[1]", cut]
+        output = [
+            answered(lines[0]),
+            answered(lines[0]),
+            answered(lines[1], "no JSON"),
+            "",
+            "[1]",
+            cut,
+        ]
         error = [
             failed(lines[2], 400, "context_length_exceeded"),
             failed(lines[4], 400, "content_filter"),
@@ -107,7 +122,9 @@ def test_every_line_of_both_files_ends_with_a_named_status(server, tmp_path):
     server.script = script
     with Ledger(tmp_path / "votes.sqlite") as ledger:
         assert ask(make_judge(server.url, ledger, tmp_path / "b"), requests(9)) == 9
-        found = {(vote.question_id): vote for vote in ledger.every_vote() if vote.criterion == "empathy"}
+        found = {
+            (vote.question_id): vote for vote in ledger.every_vote() if vote.criterion == "empathy"
+        }
         assert [found[f"q{n}"].status for n in range(9)] == [
             "valid",
             "parse_error",
@@ -157,8 +174,12 @@ def test_what_an_expired_batch_did_not_come_to_is_asked_again(server, tmp_path):
     assert max(server.billed().values()) == 1
 
 
-@pytest.mark.parametrize(("status", "votes", "batches"), [("expired", "expired", 3), ("cancelled", "error", 1)])
-def test_requests_that_no_batch_comes_to_end_with_a_named_status(server, tmp_path, status, votes, batches):
+@pytest.mark.parametrize(
+    ("status", "votes", "batches"), [("expired", "expired", 3), ("cancelled", "error", 1)]
+)
+def test_requests_that_no_batch_comes_to_end_with_a_named_status(
+    server, tmp_path, status, votes, batches
+):
     server.script = lambda number, lines: Outcome(status=status, output=[answered(lines[0])])
     with Ledger(tmp_path / "votes.sqlite") as ledger:
         ask(make_judge(server.url, ledger, tmp_path / "b"), requests(10))
@@ -176,13 +197,17 @@ def test_lines_that_fail_a_batch_are_errors_and_the_others_are_asked_again(serve
     with Ledger(tmp_path / "votes.sqlite") as ledger:
         ask(make_judge(server.url, ledger, tmp_path / "b"), requests(5))
         assert statuses(ledger) == {"valid": 8, "error": 2}
-        assert next(vote for vote in ledger.every_vote() if vote.status == "error").question_id == "q1"
+        assert (
+            next(vote for vote in ledger.every_vote() if vote.status == "error").question_id == "q1"
+        )
         all_done(ledger, tmp_path / "b")
 
 
 # --------------------------------------------------------------------------- limits of the account
 
-NO_ROOM = [{"code": "token_limit_exceeded", "message": "Enqueued token limit reached", "line": None}]
+NO_ROOM = [
+    {"code": "token_limit_exceeded", "message": "Enqueued token limit reached", "line": None}
+]
 
 
 def test_a_batch_without_room_is_sent_again_when_another_has_ended(server, tmp_path):
@@ -190,7 +215,9 @@ def test_a_batch_without_room_is_sent_again_when_another_has_ended(server, tmp_p
 
     def script(number: int, lines: Lines) -> Outcome:
         if number == 2:
-            running.extend(b["looked"] for b in server.batches.values() if b["status"] == "in_progress")
+            running.extend(
+                b["looked"] for b in server.batches.values() if b["status"] == "in_progress"
+            )
             return Outcome(status="failed", errors=NO_ROOM)
         return good(number, lines)
 
@@ -206,7 +233,9 @@ def test_a_batch_without_room_is_sent_again_when_another_has_ended(server, tmp_p
     assert server.asked[1] == server.asked[2] and max(server.billed().values()) == 1
 
 
-def _later(server: Server, original: Callable[[str], dict[str, Any]], batch_id: str) -> dict[str, Any]:
+def _later(
+    server: Server, original: Callable[[str], dict[str, Any]], batch_id: str
+) -> dict[str, Any]:
     server.looks = {"batch-1": 8, "batch-2": 1}.get(batch_id, 2)
     return original(batch_id)
 
@@ -260,8 +289,15 @@ def test_a_spent_budget_sends_what_it_covers_reads_it_and_ends(server, tmp_path)
     budget = Budget(most_calls=7)
     with Ledger(tmp_path / "votes.sqlite") as ledger:
         with pytest.raises(UserError, match="budget of 7 calls"):
-            ask(make_judge(server.url, ledger, tmp_path / "b", max_requests=5, budget=budget), requests(9))
-        assert statuses(ledger) == {"valid": 14} and budget.calls == 7 and budget.dollars == pytest.approx(0.14)
+            ask(
+                make_judge(server.url, ledger, tmp_path / "b", max_requests=5, budget=budget),
+                requests(9),
+            )
+        assert (
+            statuses(ledger) == {"valid": 14}
+            and budget.calls == 7
+            and budget.dollars == pytest.approx(0.14)
+        )
         all_done(ledger, tmp_path / "b")
     assert [len(lines) for lines in server.asked] == [5, 2]
 
@@ -269,7 +305,9 @@ def test_a_spent_budget_sends_what_it_covers_reads_it_and_ends(server, tmp_path)
 def test_a_budget_in_dollars_holds_before_any_call_has_a_price(server, tmp_path):
     budget = Budget(most_dollars=0.1)
     with Ledger(tmp_path / "votes.sqlite") as ledger:
-        judge = make_judge(server.url, ledger, tmp_path / "b", budget=budget, price=lambda usage: 0.04)
+        judge = make_judge(
+            server.url, ledger, tmp_path / "b", budget=budget, price=lambda usage: 0.04
+        )
         with pytest.raises(UserError, match=r"budget of \$0.10"):
             ask(judge, requests(9))
         assert statuses(ledger) == {"valid": 10} and budget.dollars == pytest.approx(0.1)
@@ -278,7 +316,9 @@ def test_a_budget_in_dollars_holds_before_any_call_has_a_price(server, tmp_path)
 
 def test_it_asks_what_the_endpoint_judge_would_ask_and_votes_are_interchangeable(server, tmp_path):
     def script(number: int, lines: Lines) -> Outcome:
-        return Outcome(status="completed", output=[answered(line, '{"better": "B"}') for line in lines])
+        return Outcome(
+            status="completed", output=[answered(line, '{"better": "B"}') for line in lines]
+        )
 
     server.script = script
     judge = EndpointJudge(Endpoint(base_url=server.url, model="m"))
@@ -323,14 +363,18 @@ def test_passing_failures_of_every_call_are_waited_out(server, tmp_path):
 
 
 @pytest.mark.parametrize(("status", "words"), [(401, "refused the key"), (503, "does not answer")])
-def test_an_endpoint_that_is_gone_leaves_its_batches_to_the_next_start(server, tmp_path, monkeypatch, status, words):
+def test_an_endpoint_that_is_gone_leaves_its_batches_to_the_next_start(
+    server, tmp_path, monkeypatch, status, words
+):
     monkeypatch.setattr(batch_api, "ATTEMPTS", 3)
     server.statuses = lambda method, path: status if path.startswith("/v1/batches/") else 200
     folder = tmp_path / "b"
     with Ledger(tmp_path / "votes.sqlite") as ledger:
         with pytest.raises(UserError, match=words):
             ask(make_judge(server.url, ledger, folder), requests(6))
-        assert [batch.state for batch in ledger.batches.all()] == ["submitted"] and statuses(ledger) == {}
+        assert [batch.state for batch in ledger.batches.all()] == ["submitted"] and statuses(
+            ledger
+        ) == {}
     server.statuses = lambda method, path: 200
     with Ledger(tmp_path / "votes.sqlite") as ledger:
         ask(make_judge(server.url, ledger, folder), requests(6))
@@ -351,7 +395,9 @@ def test_answers_that_cannot_be_read_end_the_run_before_the_next_batch_is_paid(s
         judge = BatchJudge.of(asking, ledger, tmp_path / "batches", 0.5, poll_seconds=0.01)
         judge.max_requests = 40
         wanted = requests(200)
-        with pytest.raises(UserError, match=r"30 answers in a row could not be read, the last with 'I prefer"):
+        with pytest.raises(
+            UserError, match=r"30 answers in a row could not be read, the last with 'I prefer"
+        ):
             collect(lambda: wanted, judge, ledger, label="t")
         assert sum(len(lines) for lines in server.asked) == 40
         assert statuses(ledger) == {"parse_error": 80}
@@ -360,13 +406,18 @@ def test_answers_that_cannot_be_read_end_the_run_before_the_next_batch_is_paid(s
 
 def test_what_an_endpoint_repeats_of_a_profile_is_in_no_vote_of_a_batch(server, tmp_path):
     def script(number: int, lines: Lines) -> Outcome:
-        said = f"I cannot say more than this: {SECRET}, which was sent to me with a post and two replies."
+        said = (
+            f"I cannot say more than this: {SECRET}, which was sent to me with a post and two"
+            " replies."
+        )
         refusals = [answered(line, said) for line in lines[::2]]
         errors = []
         for line in lines[1::2]:
             body = {"error": {"message": f"{said} The line is too long.", "code": None}}
             response = {"status_code": 400, "request_id": "r", "body": body}
-            errors.append(json.dumps({"custom_id": line["custom_id"], "response": response, "error": None}))
+            errors.append(
+                json.dumps({"custom_id": line["custom_id"], "response": response, "error": None})
+            )
         return Outcome(status="completed", output=refusals, error=errors)
 
     server.script = script

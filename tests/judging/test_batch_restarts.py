@@ -40,7 +40,9 @@ def server() -> Iterator[Server]:
     server.http.server_close()
 
 
-def test_ctrl_c_leaves_batches_running_says_so_and_the_next_start_reads_them(server, tmp_path, caplog, monkeypatch):
+def test_ctrl_c_leaves_batches_running_says_so_and_the_next_start_reads_them(
+    server, tmp_path, caplog, monkeypatch
+):
     def interrupt(seconds: float) -> None:
         raise KeyboardInterrupt
 
@@ -68,7 +70,9 @@ def test_what_was_put_before_a_death_is_not_put_again(server, tmp_path, monkeypa
         keep(ledger, votes, released)
 
     server.script = lambda number, lines: Outcome(
-        status="completed", output=[answered(lines[0])], error=[failed(line, 400, "bad") for line in lines[1:]]
+        status="completed",
+        output=[answered(lines[0])],
+        error=[failed(line, 400, "bad") for line in lines[1:]],
     )
     monkeypatch.setattr(Ledger, "add", dying)
     with Ledger(tmp_path / "votes.sqlite") as ledger, pytest.raises(RuntimeError):
@@ -77,7 +81,10 @@ def test_what_was_put_before_a_death_is_not_put_again(server, tmp_path, monkeypa
     with Ledger(tmp_path / "votes.sqlite") as ledger:
         assert 0 < len(list(ledger.every_vote())) < 80
         judge = make_judge(server.url, ledger, tmp_path / "b")
-        judge.ask(iter([]), lambda a, answer: ledger.add(votes_of(a, answer, judge=IDENTITY, run=""), [a.key]))
+        judge.ask(
+            iter([]),
+            lambda a, answer: ledger.add(votes_of(a, answer, judge=IDENTITY, run=""), [a.key]),
+        )
         assert statuses(ledger) == {"valid": 2, "rejected": 78}
         all_done(ledger, tmp_path / "b")
     assert len(server.asked) == 1
@@ -89,11 +96,15 @@ def test_a_lost_file_of_an_unread_batch_is_a_sentence(server, tmp_path, monkeypa
     with Ledger(tmp_path / "votes.sqlite") as ledger:
         with pytest.raises(UserError):
             ask(make_judge(server.url, ledger, tmp_path / "b"), requests(3))
-        with pytest.raises(UserError, match=r"requests.jsonl, which says what the batch batch-1 .* is gone"):
+        with pytest.raises(
+            UserError, match=r"requests.jsonl, which says what the batch batch-1 .* is gone"
+        ):
             ask(make_judge(server.url, ledger, tmp_path / "elsewhere"), requests(3))
 
 
-def test_votes_of_an_earlier_starts_batch_are_not_said_to_be_under_way_elsewhere(server, tmp_path, caplog):
+def test_votes_of_an_earlier_starts_batch_are_not_said_to_be_under_way_elsewhere(
+    server, tmp_path, caplog
+):
     """The batch of a start that ended is read by the next one, and nobody else asks what it asks."""
     caplog.set_level(logging.INFO)
     server.looks = 10_000
@@ -125,12 +136,16 @@ def interrupted_batch(server: Server, folder: Path, monkeypatch: pytest.MonkeyPa
         patch.setattr("jaxmodpo.judging.batch.time.sleep", interrupt)
         with pytest.raises(KeyboardInterrupt):
             ask(make_judge(server.url, ledger, folder / "b"), requests(8))
-    (sent,) = (path for path in (folder / "b").iterdir() if not path.name.endswith(".requests.jsonl"))
+    (sent,) = (
+        path for path in (folder / "b").iterdir() if not path.name.endswith(".requests.jsonl")
+    )
     return sent
 
 
 @pytest.mark.parametrize("left", [None, 0, 1000])
-def test_paid_answers_are_read_though_the_file_of_what_was_sent_is_damaged(server, tmp_path, monkeypatch, left):
+def test_paid_answers_are_read_though_the_file_of_what_was_sent_is_damaged(
+    server, tmp_path, monkeypatch, left
+):
     sent = interrupted_batch(server, tmp_path, monkeypatch)
     content = sent.read_bytes()
     assert len(content) > 1000
@@ -143,17 +158,25 @@ def test_paid_answers_are_read_though_the_file_of_what_was_sent_is_damaged(serve
 
 
 @pytest.mark.parametrize("left", [None, 1000])
-def test_requests_whose_lines_are_damaged_are_asked_anew_and_answered_ones_are_not(server, tmp_path, monkeypatch, left):
+def test_requests_whose_lines_are_damaged_are_asked_anew_and_answered_ones_are_not(
+    server, tmp_path, monkeypatch, left
+):
     def script(number: int, lines: Lines) -> Outcome:
         come_to = lines[:3] if number == 1 else lines
-        return Outcome(status="expired" if number == 1 else "completed", output=[answered(line) for line in come_to])
+        return Outcome(
+            status="expired" if number == 1 else "completed",
+            output=[answered(line) for line in come_to],
+        )
 
     server.script = script
     sent = interrupted_batch(server, tmp_path, monkeypatch)
     content = sent.read_bytes()
     sent.unlink() if left is None else sent.write_bytes(content[:left])
     with Ledger(tmp_path / "votes.sqlite") as ledger:
-        with pytest.raises(UserError, match=r"batch-1 did not come to cannot be sent again: .*; its answers are kept"):
+        with pytest.raises(
+            UserError,
+            match=r"batch-1 did not come to cannot be sent again: .*; its answers are kept",
+        ):
             ask(make_judge(server.url, ledger, tmp_path / "b"), requests(8))
         assert statuses(ledger) == {"valid": 6}
     with Ledger(tmp_path / "votes.sqlite") as ledger:
@@ -165,8 +188,7 @@ def test_requests_whose_lines_are_damaged_are_asked_anew_and_answered_ones_are_n
 
 # --------------------------------------------------------------------------- kills and other processes
 
-CHILD = textwrap.dedent(
-    """
+CHILD = textwrap.dedent("""
     import functools, importlib, json, os, signal, sys
     from pathlib import Path
     sys.path.insert(0, sys.argv[1])
@@ -210,13 +232,14 @@ CHILD = textwrap.dedent(
             ended(pids.pop())
     for pid in pids:
         ended(pid)
-    """
-)
+    """)
 
 Start = tuple[str, int, str, int]
 
 
-def start_child(server: Server, folder: Path, *starts: Start, how: str = "in turn") -> subprocess.Popen[str]:
+def start_child(
+    server: Server, folder: Path, *starts: Start, how: str = "in turn"
+) -> subprocess.Popen[str]:
     """Start the judge several times over: of a run, on so many requests, killed at a point after so many calls."""
     arguments = [str(Path(__file__).parent), server.url, str(folder), json.dumps(starts), how]
     return subprocess.Popen(
@@ -241,7 +264,10 @@ def test_a_judge_killed_anywhere_goes_on_and_pays_nothing_twice(server, tmp_path
     def script(number: int, lines: Lines) -> Outcome:
         # Every third expires, so that kills also fall between two rounds.
         come_to = lines if number % 3 else lines[:2]
-        return Outcome(status="completed" if number % 3 else "expired", output=[answered(line) for line in come_to])
+        return Outcome(
+            status="completed" if number % 3 else "expired",
+            output=[answered(line) for line in come_to],
+        )
 
     server.script = script
     methods = ["batch_files:Draft.close", "batch_api:BatchAPI.upload", "batch_api:BatchAPI.create"]
@@ -251,7 +277,11 @@ def test_a_judge_killed_anywhere_goes_on_and_pays_nothing_twice(server, tmp_path
         "batch_run:BatchRun._is_running",
         "batch_run:BatchRun._again",
     ]
-    methods += ["batch_run:BatchRun._read", "batch_records:BatchRecords.record", "claims:Claims.give_to_batch"]
+    methods += [
+        "batch_run:BatchRun._read",
+        "batch_records:BatchRecords.record",
+        "claims:Claims.give_to_batch",
+    ]
     points = ["time:sleep", *(f"jaxmodpo.judging.{method}" for method in methods)]
     # Each has new requests to ask, so that it does not end before its kill.
     starts = [("r", 8 * number, point, number % 2) for number, point in enumerate(points, 1)]

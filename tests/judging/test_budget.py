@@ -31,7 +31,9 @@ def test_calls_are_refused_at_the_limit_those_under_way_and_those_of_earlier_sta
     budget.settle(answer(None))
     budget.reserve()
     budget.reserve()
-    with pytest.raises(UserError, match="the budget of 5 calls is spent; raise --budget-calls and run the same"):
+    with pytest.raises(
+        UserError, match="the budget of 5 calls is spent; raise --budget-calls and run the same"
+    ):
         budget.reserve()
     budget.settle(None)  # failed, and cost nothing
     budget.reserve()
@@ -42,7 +44,10 @@ def test_dollars_are_refused_where_one_more_call_at_the_mean_price_would_exceed_
     budget.reserve()  # 0.6 if it costs the mean, 0.2
     budget.reserve()
     budget.reserve()
-    with pytest.raises(UserError, match=r"the budget of \$1.00 is spent \(\$0.4000 in 2 calls\); raise --budget and"):
+    with pytest.raises(
+        UserError,
+        match=r"the budget of \$1.00 is spent \(\$0.4000 in 2 calls\); raise --budget and",
+    ):
         budget.reserve()
     budget.settle(answer(0.1))
     # The mean is 0.5 / 3: with two under way a third fits.
@@ -57,7 +62,9 @@ def test_an_expected_price_counts_before_the_first_call():
         budget.reserve()
 
 
-def spend(budget: Budget, workers: int, costs: list[float | None], seed: int = 0) -> tuple[list[str], int]:
+def spend(
+    budget: Budget, workers: int, costs: list[float | None], seed: int = 0
+) -> tuple[list[str], int]:
     """Make calls on threads until the budget is spent; a cost of None fails. Return refusals and the most at once."""
     refusals, lock, inside, most = [], threading.Lock(), 0, 0
     chance, stop = random.Random(seed), threading.Event()
@@ -100,7 +107,9 @@ def test_threads_that_share_a_budget_of_dollars_never_exceed_it_even_with_their_
         assert budget.dollars == pytest.approx(0.1) and budget.calls == 10 and len(refusals) == 16
     dear = Budget(most_dollars=0.1)
     refusals, most = spend(dear, 16, [0.08])
-    assert dear.calls == 1 and len(refusals) == 16 and most == 1, "the first call is alone, since its price is unknown"
+    assert dear.calls == 1 and len(refusals) == 16 and most == 1, (
+        "the first call is alone, since its price is unknown"
+    )
 
 
 def test_a_stop_ends_the_waiting():

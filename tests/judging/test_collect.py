@@ -25,7 +25,9 @@ CRITERION, OTHER = Criterion("empathy", "d", "b", "w"), Criterion("safety", "d",
 
 def requests(count: int, criteria: tuple[Criterion, ...] = (CRITERION,)) -> list[Request]:
     shown = (Candidate("a", "x"), Candidate("b", "y"))
-    return [Request("compare", f"q{n}", "post", "p", "profile", criteria, shown) for n in range(count)]
+    return [
+        Request("compare", f"q{n}", "post", "p", "profile", criteria, shown) for n in range(count)
+    ]
 
 
 class Scripted:
@@ -57,21 +59,32 @@ class Scripted:
         if request.question_id in self.fails:
             return Answer(self.status, "no", {}, "m")
         order = ("ab"[int(request.question_id[1:]) % 2],)
-        return Answer("valid", "yes", {criterion.name: order for criterion in request.criteria}, "m")
+        return Answer(
+            "valid", "yes", {criterion.name: order for criterion in request.criteria}, "m"
+        )
 
     def ask(self, requests: Iterator[Asked], put: Callable[[Asked, Answer], None]) -> None:
         if not self.costs:
             for asked in requests:
                 put(asked, self.answer(asked.request))
             return
-        drain(requests, lambda a: put(a, self.answer(a.request)), workers=self.workers, stop=threading.Event())
+        drain(
+            requests,
+            lambda a: put(a, self.answer(a.request)),
+            workers=self.workers,
+            stop=threading.Event(),
+        )
 
 
 def run(path, asked: Iterable[Request], judge: Scripted, *, retry: bool = False) -> list[Vote]:
     asked = list(asked)
     with Ledger(path) as ledger:
         collect(lambda: asked, judge, ledger, label="test", retry=retry)
-        return [vote for _, votes in votes_by_request(lambda: asked, judge.identity, ledger) for vote in votes]
+        return [
+            vote
+            for _, votes in votes_by_request(lambda: asked, judge.identity, ledger)
+            for vote in votes
+        ]
 
 
 def stored(path) -> list[Vote]:
@@ -97,7 +110,9 @@ def test_votes_come_back_in_the_order_of_the_requests(tmp_path, costs):
 
 @pytest.mark.parametrize("costs", [False, True])
 @pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
-def test_after_a_stop_only_the_rest_is_asked_and_the_votes_are_the_undisturbed_ones(tmp_path, costs, error):
+def test_after_a_stop_only_the_rest_is_asked_and_the_votes_are_the_undisturbed_ones(
+    tmp_path, costs, error
+):
     whole = run(tmp_path / "whole.sqlite", requests(50), Scripted(costs=False))
     path = tmp_path / "v.sqlite"
     first = Scripted(costs, raises_after=17, error=error)
@@ -176,7 +191,9 @@ def test_failed_votes_are_returned_and_asked_again_only_when_told_to(tmp_path, c
 
 
 @pytest.mark.parametrize("status", ["error", "expired"])
-def test_where_nobody_answered_the_next_start_asks_again_by_itself_and_this_one_does_not(tmp_path, status):
+def test_where_nobody_answered_the_next_start_asks_again_by_itself_and_this_one_does_not(
+    tmp_path, status
+):
     first = Scripted(True, fails=("q1", "q4"), status=status)
     votes = run(tmp_path / "v.sqlite", requests(6), first)
     assert len(first.asked) == 6 and Counter(v.status for v in votes) == {"valid": 4, status: 2}
@@ -193,7 +210,9 @@ def test_a_retry_that_fails_ends_and_is_counted(tmp_path, costs):
     assert judge.asked == ["q1"] and votes[1].status == "parse_error"
 
 
-def test_each_criterion_of_a_call_is_a_vote_and_one_that_fails_is_asked_again_alone_among_calls(tmp_path):
+def test_each_criterion_of_a_call_is_a_vote_and_one_that_fails_is_asked_again_alone_among_calls(
+    tmp_path,
+):
     class HalfRead(Scripted):
         def answer(self, request: Request) -> Answer:
             answer = super().answer(request)
@@ -243,7 +262,11 @@ def test_no_more_requests_are_drawn_than_one_look_into_the_ledger_takes(tmp_path
 def test_two_responses_with_one_id_are_refused(tmp_path):
     shown = (Candidate("a", "x"), Candidate("a", "y"))
     with pytest.raises(ValueError, match="question q: two shown responses have the same id"):
-        run(tmp_path / "v.sqlite", [Request("compare", "q", "", "p", "", (CRITERION,), shown)], Scripted(False))
+        run(
+            tmp_path / "v.sqlite",
+            [Request("compare", "q", "", "p", "", (CRITERION,), shown)],
+            Scripted(False),
+        )
 
 
 def test_a_request_without_a_vote_is_not_passed_over(tmp_path):
@@ -271,7 +294,9 @@ def test_what_another_process_asks_is_left_to_it_and_waited_for(tmp_path, monkey
         helper.join()
         # The one that the other gave up is asked here.
         assert sorted(judge.asked) == ["q2", "q3", "q4", "q5"]
-        models = [votes[0].model for _, votes in votes_by_request(lambda: requests(6), "scripted", own)]
+        models = [
+            votes[0].model for _, votes in votes_by_request(lambda: requests(6), "scripted", own)
+        ]
         assert models == ["other", "other", "m", "m", "m", "m"]
 
 
@@ -279,7 +304,9 @@ def test_after_any_end_no_claim_is_left(tmp_path):
     for error in (None, RuntimeError, KeyboardInterrupt):
         path = tmp_path / f"{error}.sqlite"
         with Ledger(path) as ledger, Ledger(path) as other:
-            judge = Scripted(True, raises_after=None if error is None else 5, error=error or RuntimeError)
+            judge = Scripted(
+                True, raises_after=None if error is None else 5, error=error or RuntimeError
+            )
             try:
                 collect(lambda: requests(20), judge, ledger, label="test")
             except BaseException as raised:
@@ -314,7 +341,9 @@ def test_a_call_for_one_missing_criterion_changes_nothing_of_the_others(tmp_path
 
 def test_votes_come_back_by_slot_and_criterion_without_those_of_a_second_asking(tmp_path):
     both = (CRITERION, OTHER)
-    asked = [dataclasses.replace(request, slot=n // 2) for n, request in enumerate(requests(4, both))]
+    asked = [
+        dataclasses.replace(request, slot=n // 2) for n, request in enumerate(requests(4, both))
+    ]
     asked.insert(1, dataclasses.replace(asked[0], repeat=1))
     run(tmp_path / "v.sqlite", asked, Scripted(costs=False))
     with Ledger(tmp_path / "v.sqlite") as ledger:
@@ -325,11 +354,15 @@ def test_votes_come_back_by_slot_and_criterion_without_those_of_a_second_asking(
             (1, "empathy", ["q2", "q3"]),
             (1, "safety", ["q2", "q3"]),
         ]
-        assert {v.criterion for s in by_slot for v in s.votes if v.criterion != s.criterion} == set()
+        assert {
+            v.criterion for s in by_slot for v in s.votes if v.criterion != s.criterion
+        } == set()
         # A vote is found under whatever number its ballot has in a later run.
         moved = [dataclasses.replace(request, slot=request.slot + 7) for request in asked]
         assert [s.slot for s in votes_by_slot(lambda: moved, "scripted", ledger)] == [7, 7, 8, 8]
         # The other criterion's requests of a slot may come later; those of one criterion may not be scattered.
         scattered = [asked[0], asked[3], asked[2]]
-        with pytest.raises(ValueError, match="the requests of slot 0 by empathy do not follow one another"):
+        with pytest.raises(
+            ValueError, match="the requests of slot 0 by empathy do not follow one another"
+        ):
             list(votes_by_slot(lambda: scattered, "scripted", ledger))

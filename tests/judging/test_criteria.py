@@ -28,7 +28,13 @@ def test_our_files_hold_the_papers_criteria_in_its_order():
         "safety",
         "overall",
     ]
-    assert [c.name for c in load_criteria("gricean")] == ["quantity", "quality", "relation", "manner", "safety"]
+    assert [c.name for c in load_criteria("gricean")] == [
+        "quantity",
+        "quality",
+        "relation",
+        "manner",
+        "safety",
+    ]
 
 
 def test_safety_is_the_same_objective_in_both_sets():
@@ -44,12 +50,17 @@ def test_overall_names_no_virtue_and_every_other_criterion_says_both_sides():
 
 
 def test_only_selects_and_keeps_the_files_order():
-    assert [c.name for c in load_criteria("therapeutic", ["safety", "empathy"])] == ["empathy", "safety"]
+    assert [c.name for c in load_criteria("therapeutic", ["safety", "empathy"])] == [
+        "empathy",
+        "safety",
+    ]
 
 
 def test_a_file_of_the_users_is_read(tmp_path):
     path = written(
-        tmp_path, "criteria:\n  - name: warmth\n    description: a\n      b\n    better_when: c\n    worse_when: d\n"
+        tmp_path,
+        "criteria:\n  - name: warmth\n    description: a\n      b\n    better_when: c\n   "
+        " worse_when: d\n",
     )
     assert load_criteria(path) == [Criterion("warmth", "a b", "c", "d")]
 
@@ -61,16 +72,24 @@ def test_a_file_of_the_users_is_read(tmp_path):
         ("criteria: []", "at least one criterion"),
         ("criteria: [warmth]", "criterion 1 must be a mapping"),
         (f"criteria: [{ROW}, {ROW}]", "the criterion warmth stands there twice"),
-        ("criteria: [{name: warmth, description: d, better_when: b}]", "criterion 1 lacks the field worse_when"),
+        (
+            "criteria: [{name: warmth, description: d, better_when: b}]",
+            "criterion 1 lacks the field worse_when",
+        ),
         (f"criteria: [{ROW.replace('better_when', 'beter_when')}]", "did you mean 'better_when'?"),
         (f"criteria: [{ROW.replace('warmth', 'Warm/th')}]", "the name 'Warm/th' must be"),
-        (f"criteria: [{ROW.replace('description: d', 'description: 3')}]", "the field description must be text, not 3"),
+        (
+            f"criteria: [{ROW.replace('description: d', 'description: 3')}]",
+            "the field description must be text, not 3",
+        ),
         (
             f"criteria: [{ROW.replace('description: d', 'description: ...')}]".replace("...", '""'),
             "description is empty",
         ),
         (
-            f"criteria: [{ROW.replace('better_when: b', 'better_when: no one')}]".replace("no one", '""'),
+            f"criteria: [{ROW.replace('better_when: b', 'better_when: no one')}]".replace(
+                "no one", '""'
+            ),
             "both be empty",
         ),
     ],

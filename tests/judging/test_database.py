@@ -17,7 +17,9 @@ from jaxmodpo.judging.ledger import Ledger
 
 def test_a_file_of_something_else_is_refused_by_name(tmp_path):
     (tmp_path / "votes.sqlite").write_text("question_id,question_text\n" * 200)
-    with pytest.raises(UserError, match=r"the ledger .*votes\.sqlite cannot be opened: file is not a database"):
+    with pytest.raises(
+        UserError, match=r"the ledger .*votes\.sqlite cannot be opened: file is not a database"
+    ):
         Ledger(tmp_path / "votes.sqlite")
 
 
@@ -43,7 +45,8 @@ def test_a_database_of_another_program_is_refused_by_what_it_lacks(tmp_path):
     before = (tmp_path / "v.sqlite").read_bytes()
     for read_only in (True, False):
         with pytest.raises(
-            UserError, match=r"v\.sqlite is no ledger: its table 'votes' .*\(no column key, run, judge\)"
+            UserError,
+            match=r"v\.sqlite is no ledger: its table 'votes' .*\(no column key, run, judge\)",
         ):
             Ledger(tmp_path / "v.sqlite", read_only=read_only)
         assert not read_only or (tmp_path / "v.sqlite").read_bytes() == before
@@ -75,7 +78,9 @@ def test_a_file_that_stays_locked_for_long_is_waited_for(tmp_path, monkeypatch):
     monkeypatch.setattr(database, "_BUSY", 10)
     monkeypatch.setattr(store, "RECONNECT", (0.05, 0.3))
     with Ledger(tmp_path / "v.sqlite") as ledger:
-        locking = sqlite3.connect(tmp_path / "v.sqlite", isolation_level=None, check_same_thread=False)
+        locking = sqlite3.connect(
+            tmp_path / "v.sqlite", isolation_level=None, check_same_thread=False
+        )
         locking.execute("begin immediate")
         with pytest.raises(UserError, match="database is locked"):
             ledger.add([vote("1")])

@@ -29,15 +29,22 @@ def effective(votes: Sequence[Vote]) -> list[int]:
 
 
 @settings(max_examples=60, deadline=None)
-@given(st.lists(st.tuples(st.sampled_from("abcd"), st.sampled_from(STATUSES)), min_size=1, max_size=12))
+@given(
+    st.lists(st.tuples(st.sampled_from("abcd"), st.sampled_from(STATUSES)), min_size=1, max_size=12)
+)
 def test_every_form_of_the_rule_names_the_same_votes(tmp_path_factory, drawn):
-    votes = [dataclasses.replace(vote(name, status), call=str(n)) for n, (name, status) in enumerate(drawn)]
+    votes = [
+        dataclasses.replace(vote(name, status), call=str(n))
+        for n, (name, status) in enumerate(drawn)
+    ]
     expected = effective(votes)
     names = np.array([["abcd".index(name), 7] for name, _ in drawn])
     found = effective_positions(names, np.array([status == "valid" for _, status in drawn]))
     assert found.positions.tolist() == expected
     assert [drawn[n][0] for n in found.first] == [drawn[n][0] for n in expected]
-    assert found.first.tolist() == [next(n for n, one in enumerate(votes) if one.key == votes[e].key) for e in expected]
+    assert found.first.tolist() == [
+        next(n for n, one in enumerate(votes) if one.key == votes[e].key) for e in expected
+    ]
     with Ledger(tmp_path_factory.mktemp("ledger") / "votes.sqlite") as ledger:
         ledger.add(votes)
         assert list(ledger.every_vote(counted=True)) == [votes[n] for n in expected]

@@ -61,8 +61,16 @@ def test_a_comparison_is_read_as_the_winners_id(server):
         ((200, said(None)), "parse_error", ""),
         ((200, said(None, refusal="I cannot.")), "refusal", "I cannot."),
         ((200, said("", finish="content_filter")), "content_filter", ""),
-        ((400, {"error": {"message": "filtered", "code": "content_filter"}}), "content_filter", "HTTP 400"),
-        ((400, {"error": {"message": "too long", "code": "context_length_exceeded"}}), "rejected", "too long"),
+        (
+            (400, {"error": {"message": "filtered", "code": "content_filter"}}),
+            "content_filter",
+            "HTTP 400",
+        ),
+        (
+            (400, {"error": {"message": "too long", "code": "context_length_exceeded"}}),
+            "rejected",
+            "too long",
+        ),
         ((403, {"error": {"message": "flagged", "code": None}}), "error", "HTTP 403"),
         ((200, said({"text": "[1, 2, 3]"})), "parse_error", "text"),
         ((200, said('{"ranking": [1, 2, 3]}{"ranking": [3, 2, 1]}')), "parse_error", "}{"),
@@ -107,7 +115,9 @@ def test_what_is_no_answer_is_asked_again_and_ends_as_an_error(server, body):
 
 @pytest.mark.parametrize("status", [408, 409, 425, 429, 500, 502, 503, 504, 529])
 def test_a_passing_failure_is_tried_again(server, status):
-    replies = iter([(status, {"error": {"message": "busy"}}), (200, said('{"ranking": [1, 2, 3]}'))])
+    replies = iter(
+        [(status, {"error": {"message": "busy"}}), (200, said('{"ranking": [1, 2, 3]}'))]
+    )
     server.script = lambda body: next(replies)
     assert answered(judge(server), request()).status == "valid"
     assert len(server.calls) == 2
@@ -134,23 +144,58 @@ def test_no_server_at_all_is_an_error(server):
             (401, {"error": {"message": f"bad key {KEY}", "code": "invalid_api_key"}}),
             "refused the key in OPENAI_API_KEY",
         ),
-        ((404, {"error": {"message": "gone", "code": "model_not_found"}}), "has no model asked-model"),
         (
-            (400, {"error": {"message": "no", "code": "unsupported_value", "param": "temperature"}}),
+            (404, {"error": {"message": "gone", "code": "model_not_found"}}),
+            "has no model asked-model",
+        ),
+        (
+            (
+                400,
+                {"error": {"message": "no", "code": "unsupported_value", "param": "temperature"}},
+            ),
             r"unsupported_value \(temperature\) for the model asked-model",
         ),
         ((429, {"error": {"message": "pay", "code": "insufficient_quota"}}), "insufficient_quota"),
-        ((429, {"error": {"message": "pay", "type": "insufficient_quota"}}), "gives no more credit"),
-        ((429, {"error": {"message": "pay", "code": "billing_not_active"}}), "gives no more credit"),
-        ((402, {"error": {"message": f"Insufficient Balance {KEY}", "code": "odd"}}), "gives no more credit"),
-        ((400, {"error": {"message": "Billing hard limit", "code": "billing_hard_limit_reached"}}), "no more credit"),
-        ((400, {"error": {"message": "Your credit balance is too low"}}), "gives no more credit"),
-        ((200, {"error": {"message": "Insufficient credits", "code": 402}}), "gives no more credit"),
         (
-            (400, {"error": {"message": "'response_format' of type 'json_schema' is not supported", "code": None}}),
+            (429, {"error": {"message": "pay", "type": "insufficient_quota"}}),
+            "gives no more credit",
+        ),
+        (
+            (429, {"error": {"message": "pay", "code": "billing_not_active"}}),
+            "gives no more credit",
+        ),
+        (
+            (402, {"error": {"message": f"Insufficient Balance {KEY}", "code": "odd"}}),
+            "gives no more credit",
+        ),
+        (
+            (
+                400,
+                {"error": {"message": "Billing hard limit", "code": "billing_hard_limit_reached"}},
+            ),
+            "no more credit",
+        ),
+        ((400, {"error": {"message": "Your credit balance is too low"}}), "gives no more credit"),
+        (
+            (200, {"error": {"message": "Insufficient credits", "code": 402}}),
+            "gives no more credit",
+        ),
+        (
+            (
+                400,
+                {
+                    "error": {
+                        "message": "'response_format' of type 'json_schema' is not supported",
+                        "code": None,
+                    }
+                },
+            ),
             "'json_schema' is not supported.*give --structured json_object",
         ),
-        ((400, {"error": {"message": "no", "code": "unsupported_value", "param": KEY}}), r"\(\[key\]\)"),
+        (
+            (400, {"error": {"message": "no", "code": "unsupported_value", "param": KEY}}),
+            r"\(\[key\]\)",
+        ),
     ],
 )
 def test_what_no_retry_can_mend_stops_the_run_with_a_sentence(server, reply, words):
@@ -175,7 +220,9 @@ def test_waiting_for_a_rate_limit_is_no_attempt_but_has_an_end(server):
 def test_a_wait_of_hours_ends_the_run_with_a_sentence(server):
     server.script = lambda body: (429, {"error": {"message": "tomorrow"}})
     server.headers = {"retry-after-ms": "", "Retry-After": "7200"}
-    with pytest.raises(UserError, match=r"asks to wait 7,200 seconds; run the same command again then"):
+    with pytest.raises(
+        UserError, match=r"asks to wait 7,200 seconds; run the same command again then"
+    ):
         judge(server).answer(request())
 
 
@@ -188,13 +235,23 @@ def test_an_answer_takes_no_label_of_the_other_kind():
 
 def test_one_question_that_the_endpoint_does_not_take_stops_no_run(server, tmp_path):
     """Its votes are kept as rejected, and not asked again by a second start; all others end valid."""
-    rows = [f"q{q},{'too long' if q == 0 else 'post'} {q},r{q}{n},reply {n}" for q in range(3) for n in range(2)]
-    (tmp_path / "r.csv").write_text("\n".join(["question_id,question_text,response_id,response_text", *rows]) + "\n")
+    rows = [
+        f"q{q},{'too long' if q == 0 else 'post'} {q},r{q}{n},reply {n}"
+        for q in range(3)
+        for n in range(2)
+    ]
+    (tmp_path / "r.csv").write_text(
+        "\n".join(["question_id,question_text,response_id,response_text", *rows]) + "\n"
+    )
     write_json(tmp_path / "p.json", {f"p{n}": f"profile number {n}" for n in range(30)})
     too_long = (400, {"error": {"message": "too long", "code": "context_length_exceeded"}})
 
     def script(body: dict[str, Any]) -> Reply:
-        return too_long if "too long 0" in body["messages"][1]["content"] else (200, said('{"ranking": [1, 2]}'))
+        return (
+            too_long
+            if "too long 0" in body["messages"][1]["content"]
+            else (200, said('{"ranking": [1, 2]}'))
+        )
 
     server.script = script
     config = PreferencesConfig(
@@ -213,8 +270,13 @@ def test_one_question_that_the_endpoint_does_not_take_stops_no_run(server, tmp_p
 
 
 def test_what_an_endpoint_repeats_of_a_request_is_not_kept(server):
-    asked = replace(request(), persona_text="You are a patient called Secret.\nYou live in Nowhere at all.")
-    echo = {"message": f'invalid input: {asked.persona_text!r} and "You live in Nowhere at all."', "code": "odd"}
+    asked = replace(
+        request(), persona_text="You are a patient called Secret.\nYou live in Nowhere at all."
+    )
+    echo = {
+        "message": f'invalid input: {asked.persona_text!r} and "You live in Nowhere at all."',
+        "code": "odd",
+    }
     server.script = lambda body: (400, {"error": echo})
     raw = answered(judge(server), asked).raw
     assert raw.startswith("HTTP 400: ") and "[...]" in raw
@@ -263,7 +325,11 @@ def test_a_proxy_of_the_environment_does_not_see_what_stays_here(server, monkeyp
 
 
 def test_tokens_costs_and_the_calls_name_are_kept(server):
-    usage = {"prompt_tokens": 1000, "completion_tokens": 20, "prompt_tokens_details": {"cached_tokens": 600}}
+    usage = {
+        "prompt_tokens": 1000,
+        "completion_tokens": 20,
+        "prompt_tokens_details": {"cached_tokens": 600},
+    }
     server.script = lambda body: (200, said('{"ranking": [1, 2, 3]}') | {"usage": usage})
     answer = answered(judge(server, model="gpt-5-mini"), request())
     assert answer.usage == Usage(prompt=1000, cached=600, completion=20)
@@ -275,7 +341,10 @@ def test_tokens_costs_and_the_calls_name_are_kept(server):
 
 
 def test_a_call_without_a_price_has_no_cost_rather_than_none(server):
-    server.script = lambda body: (200, said("{}") | {"usage": {"prompt_tokens": 5, "completion_tokens": 1}})
+    server.script = lambda body: (
+        200,
+        said("{}") | {"usage": {"prompt_tokens": 5, "completion_tokens": 1}},
+    )
     assert answered(judge(server), request()).cost is None
 
 
@@ -301,7 +370,11 @@ def test_tokens_that_cannot_be_are_not_counted(server, usage):
 
 
 def test_details_may_be_missing_or_null(server):
-    for details in ({}, {"prompt_tokens_details": None}, {"prompt_tokens_details": {"cached_tokens": None}}):
+    for details in (
+        {},
+        {"prompt_tokens_details": None},
+        {"prompt_tokens_details": {"cached_tokens": None}},
+    ):
         usage = {"prompt_tokens": 5, "completion_tokens": 1} | details
         server.script = lambda body, usage=usage: (200, said("{}") | {"usage": usage})
         assert answered(judge(server), request()).usage == Usage(5, 0, 1)
@@ -314,7 +387,9 @@ def test_a_tie_is_read_only_where_it_was_offered(server):
     server.script = lambda body: (200, said('{"better": "tie"}'))
     assert answered(judge(server), request("compare", 2, ties=True)).orders == {"empathy": ()}
     assert answered(judge(server), request("compare", 2)).status == "parse_error"
-    offered, not_offered = [call["response_format"]["json_schema"]["schema"] for call in server.calls]
+    offered, not_offered = [
+        call["response_format"]["json_schema"]["schema"] for call in server.calls
+    ]
     assert offered["properties"]["better"]["enum"] == ["A", "B", "tie"]
     assert not_offered["properties"]["better"]["enum"] == ["A", "B"]
     assert "tie" in server.calls[0]["messages"][1]["content"]
@@ -345,7 +420,9 @@ def test_a_server_without_schemas_is_asked_for_an_object(server):
     server.script = lambda body: (200, said('{"ranking": [1, 2, 3]}'))
     assert answered(judge(server, structured="json_object"), request()).status == "valid"
     assert server.calls[0]["response_format"] == {"type": "json_object"}
-    assert '"ranking"' in server.calls[0]["messages"][1]["content"], "the form must stand in the prompt"
+    assert '"ranking"' in server.calls[0]["messages"][1]["content"], (
+        "the form must stand in the prompt"
+    )
 
 
 def test_a_temperature_that_the_family_does_not_take_is_refused(server):
@@ -362,7 +439,10 @@ def test_a_temperature_of_0_is_not_sent_to_a_family_that_takes_none(server):
 
 def test_the_papers_withdrawn_model_is_refused_where_it_was(server, monkeypatch):
     there = {"base_url": "https://api.openai.com/v1", "send_personas": True}
-    with pytest.raises(UserError, match="gpt-5-chat-latest was withdrawn in July 2026; name another by --judge-model"):
+    with pytest.raises(
+        UserError,
+        match="gpt-5-chat-latest was withdrawn in July 2026; name another by --judge-model",
+    ):
         judge(server, model="gpt-5-chat-latest", **there)
     judge(server, model="gpt-5-chat-latest")  # elsewhere somebody may serve one by that name
 
@@ -405,8 +485,14 @@ def test_an_answer_of_two_readings_is_none(server, text):
 
 def test_an_answer_is_read_before_texts_of_the_request_are_cut_out(server):
     asked = replace(request(criterion=["empathy", "safety"]), question_text='"safety": [2, 1, 3]')
-    server.script = lambda body: (200, said('{\n"empathy": [3, 1, 2],\n"safety": [2, 1, 3]\n}' + " " * 60))
-    assert answered(judge(server), asked).orders == {"empathy": ("z", "x", "y"), "safety": ("y", "x", "z")}
+    server.script = lambda body: (
+        200,
+        said('{\n"empathy": [3, 1, 2],\n"safety": [2, 1, 3]\n}' + " " * 60),
+    )
+    assert answered(judge(server), asked).orders == {
+        "empathy": ("z", "x", "y"),
+        "safety": ("y", "x", "z"),
+    }
 
 
 @pytest.mark.parametrize(
@@ -414,12 +500,18 @@ def test_an_answer_is_read_before_texts_of_the_request_are_cut_out(server):
     [
         (["stop"], "3. answers in a row could not be read, the last with 'I like the second", 40),
         # Of one question; refusals alone would say something of it.
-        (["stop", "content_filter"], r"(59|6.) answers in a row were no votes \(content_filter, parse_error\)", 70),
+        (
+            ["stop", "content_filter"],
+            r"(59|6.) answers in a row were no votes \(content_filter, parse_error\)",
+            70,
+        ),
     ],
 )
 def test_answers_in_a_row_that_are_no_votes_end_a_run_early(server, tmp_path, ends, told, most):
     rows = [f"q{q},post {q},r{q}{n},reply {n}" for q in range(4) for n in range(2)]
-    (tmp_path / "r.csv").write_text("\n".join(["question_id,question_text,response_id,response_text", *rows]) + "\n")
+    (tmp_path / "r.csv").write_text(
+        "\n".join(["question_id,question_text,response_id,response_text", *rows]) + "\n"
+    )
     write_json(tmp_path / "p.json", {f"p{n}": f"profile number {n}" for n in range(100)})
     asked = itertools.count()
     server.script = lambda body: (200, said("I like the second.", ends[next(asked) % len(ends)]))
@@ -440,7 +532,11 @@ def test_answers_in_a_row_that_are_no_votes_end_a_run_early(server, tmp_path, en
 
 
 def test_a_deployment_names_the_limit_that_it_takes(server):
-    refused = {"message": "'max_tokens' is not supported with this model. Use 'max_completion_tokens' instead."}
+    refused = {
+        "message": (
+            "'max_tokens' is not supported with this model. Use 'max_completion_tokens' instead."
+        )
+    }
     server.script = lambda body: (
         (400, {"error": refused}) if "max_tokens" in body else (200, said('{"ranking": [1, 2, 3]}'))
     )
@@ -451,7 +547,10 @@ def test_a_deployment_names_the_limit_that_it_takes(server):
 
 def test_a_key_that_a_server_repeats_as_a_name_is_kept_nowhere(server):
     server.headers["x-request-id"] = KEY
-    server.script = lambda body: (200, said('{"ranking": [1, 2, 3]}') | {"id": KEY, "model": f"m {KEY[:-2]}"})
+    server.script = lambda body: (
+        200,
+        said('{"ranking": [1, 2, 3]}') | {"id": KEY, "model": f"m {KEY[:-2]}"},
+    )
     answer = answered(judge(server), request())
     assert (answer.request_id, answer.model) == ("[key]", "m [key]")
 

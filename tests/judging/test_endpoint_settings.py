@@ -36,14 +36,21 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
         ("https://127.0.0.1.example.com/v1", "m", {}, "give --send-personas"),
         ("https://localhost.example.com/v1", "m", {}, "give --send-personas"),
         ("http://192.168.0.7:8000/v1", "m", {}, "give --send-personas"),
-        ("https://api.example.com/v1", "m", {"send_personas": True, "api_key_env": "NOT_SET"}, "NOT_SET holds no key"),
+        (
+            "https://api.example.com/v1",
+            "m",
+            {"send_personas": True, "api_key_env": "NOT_SET"},
+            "NOT_SET holds no key",
+        ),
         ("https://me:pw@api.example.com/v1", "m", {}, "neither a user name nor a query"),
         ("http://localhost/v1?key=pw", "m", {}, "neither a user name nor a query"),
         ("localhost:8000", "m", {}, "must begin with http"),
         ("http://[::1/v1", "m", {}, "is not a URL"),
     ],
 )
-def test_settings_that_cannot_serve_are_refused_with_a_sentence(monkeypatch, url, model, settings, words):
+def test_settings_that_cannot_serve_are_refused_with_a_sentence(
+    monkeypatch, url, model, settings, words
+):
     monkeypatch.setenv("OPENAI_API_KEY", KEY)
     with pytest.raises(UserError) as caught:
         EndpointJudge(Endpoint(base_url=url, model=model, **settings))
@@ -51,7 +58,9 @@ def test_settings_that_cannot_serve_are_refused_with_a_sentence(monkeypatch, url
     assert KEY not in str(caught.value) and ":pw" not in str(caught.value)
 
 
-@pytest.mark.parametrize("url", ["http://localhost:1/v1", "http://127.0.0.9:1/v1", "http://[::1]:1/v1"])
+@pytest.mark.parametrize(
+    "url", ["http://localhost:1/v1", "http://127.0.0.9:1/v1", "http://[::1]:1/v1"]
+)
 def test_loopback_hosts_are_this_machine(monkeypatch, url):
     monkeypatch.delenv("OPENAI_API_KEY", raising=False)
     assert url in EndpointJudge(Endpoint(base_url=url, model="m")).identity, (
@@ -62,7 +71,12 @@ def test_loopback_hosts_are_this_machine(monkeypatch, url):
 def test_another_machine_is_allowed_with_the_flag_and_a_key(monkeypatch):
     monkeypatch.setenv("MY_KEY", KEY)
     made = EndpointJudge(
-        Endpoint(base_url="https://api.example.com/v1", model="m", send_personas=True, api_key_env="MY_KEY")
+        Endpoint(
+            base_url="https://api.example.com/v1",
+            model="m",
+            send_personas=True,
+            api_key_env="MY_KEY",
+        )
     )
     assert made.costs and KEY not in made.identity
 
@@ -82,7 +96,9 @@ def test_the_identity_tells_models_urls_and_temperatures_apart(server):
 
 def test_the_key_appears_in_no_file_log_or_output(server, tmp_path, caplog, capsys):
     caplog.set_level(logging.DEBUG, logger="jaxmodpo")
-    (tmp_path / "r.csv").write_text("question_id,question_text,response_id,response_text\nq,post,a,x\nq,post,b,y\n")
+    (tmp_path / "r.csv").write_text(
+        "question_id,question_text,response_id,response_text\nq,post,a,x\nq,post,b,y\n"
+    )
     write_json(tmp_path / "p.json", {f"p{n}": "profile" for n in range(4)})
     replies = iter(
         [
@@ -106,20 +122,32 @@ def test_the_key_appears_in_no_file_log_or_output(server, tmp_path, caplog, caps
     )
     phase = preferences(config)
     assert phase is not None
-    assert phase.results["criteria"]["empathy"]["failed"] == {"error": 1, "parse_error": 1, "rejected": 1}
+    assert phase.results["criteria"]["empathy"]["failed"] == {
+        "error": 1,
+        "parse_error": 1,
+        "rejected": 1,
+    }
     files = [path for path in (tmp_path / "out").rglob("*") if path.is_file()]
     assert {"votes.sqlite", "manifest.json", "empathy_pairs.json"} <= {path.name for path in files}
     assert not any(KEY.encode() in path.read_bytes() for path in files)
     assert KEY not in caplog.text and KEY not in "".join(capsys.readouterr())
 
 
-def test_calls_and_batches_are_one_run_and_an_edited_prompt_is_another(server, tmp_path, monkeypatch):
-    (tmp_path / "r.csv").write_text("question_id,question_text,response_id,response_text\nq,post,a,x\nq,post,b,y\n")
+def test_calls_and_batches_are_one_run_and_an_edited_prompt_is_another(
+    server, tmp_path, monkeypatch
+):
+    (tmp_path / "r.csv").write_text(
+        "question_id,question_text,response_id,response_text\nq,post,a,x\nq,post,b,y\n"
+    )
     write_json(tmp_path / "p.json", {"p": "profile"})
     wording = tmp_path / "prompts.yaml"
     wording.write_text(builtin("judging", "prompts").read_text())
     settings: dict[str, Any] = {"base_url": server.url, "judge_model": "m", "prompts": str(wording)}
-    settings |= {"responses": tmp_path / "r.csv", "personas": tmp_path / "p.json", "output_dir": tmp_path / "out"}
+    settings |= {
+        "responses": tmp_path / "r.csv",
+        "personas": tmp_path / "p.json",
+        "output_dir": tmp_path / "out",
+    }
     settings |= {"only": ("empathy",), "personas_per_question": 0}
     server.script = lambda body: (200, said('{"ranking": [1, 2]}'))
     preferences(PreferencesConfig(judge="endpoint", **settings))

@@ -84,7 +84,10 @@ def test_parquet_has_typed_columns_and_lists_of_ids(ledger, tmp_path):
 def test_of_a_run_or_only_what_counts(ledger, tmp_path, suffix):
     def kept(**settings) -> list[tuple[str, str, str]]:
         votes(VotesConfig(ledger=str(ledger), output=tmp_path / f"v{suffix}", **settings))
-        return [(vote.question_id, vote.criterion, vote.status) for vote in read_votes(tmp_path / f"v{suffix}")]
+        return [
+            (vote.question_id, vote.criterion, vote.status)
+            for vote in read_votes(tmp_path / f"v{suffix}")
+        ]
 
     names = ("empathy", "safety")
     other = [("q2", name, status) for status in ("valid", "refusal") for name in names]
@@ -103,7 +106,9 @@ def test_counted_votes_are_those_that_the_ledger_counts(ledger):
     with Ledger(ledger) as opened:
         counted = list(opened.every_vote(counted=True))
         keys = list({vote.key for vote in recorded()})
-        assert {vote.key: vote for vote in counted} == opened.votes(keys) and len(counted) == len(keys)
+        assert {vote.key: vote for vote in counted} == opened.votes(keys) and len(counted) == len(
+            keys
+        )
 
 
 @pytest.mark.parametrize(
@@ -213,7 +218,9 @@ def test_memory_does_not_grow_with_the_votes(tmp_path, suffix, monkeypatch):
     for count in (6_000, 12_000):
         place = tmp_path / f"{count}.sqlite"
         with Ledger(place) as ledger:
-            import_votes(ledger, (replace(one, key=f"{n:032x}", raw=f"{n}" * 100) for n in range(count)))
+            import_votes(
+                ledger, (replace(one, key=f"{n:032x}", raw=f"{n}" * 100) for n in range(count))
+            )
         tracemalloc.start()
         votes(VotesConfig(ledger=str(place), output=tmp_path / f"v{suffix}", counted=True))
         assert sum(1 for _ in read_votes(tmp_path / f"v{suffix}")) == count

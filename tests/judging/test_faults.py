@@ -34,20 +34,26 @@ SHOWN = tuple(Candidate(f"r{n}", f"reply {n}") for n in range(3))
 
 def requests(count: int) -> Iterator[Request]:
     for n in range(count):
-        yield Request("rank", f"q{n}", f"question-{n}", f"p{n % 7}", f"persona-{n % 7}", (CRITERION,), SHOWN)
+        yield Request(
+            "rank", f"q{n}", f"question-{n}", f"p{n % 7}", f"persona-{n % 7}", (CRITERION,), SHOWN
+        )
 
 
 def judge(server: FaultyServer, **settings: Any) -> EndpointJudge:
     settings = {"max_concurrency": 16, "timeout": 30.0} | settings
     budget = settings.pop("budget", Budget())
-    return EndpointJudge(Endpoint(base_url=server.url, model="gpt-5-mini", **settings), budget, backoff=0.01)
+    return EndpointJudge(
+        Endpoint(base_url=server.url, model="gpt-5-mini", **settings), budget, backoff=0.01
+    )
 
 
 def votes_of_run(server: FaultyServer, ledger: Ledger, count: int, **settings: Any) -> list[Vote]:
     """Collect, and return the votes in the requests' order."""
     asking = judge(server, **{k: v for k, v in settings.items() if k != "retry"})
     collect(lambda: requests(count), asking, ledger, label="t", retry=settings.get("retry", False))
-    return [votes[0] for _, votes in votes_by_request(lambda: requests(count), asking.identity, ledger)]
+    return [
+        votes[0] for _, votes in votes_by_request(lambda: requests(count), asking.identity, ledger)
+    ]
 
 
 def rightly_answered(server: FaultyServer, votes: list[Vote]) -> None:
@@ -68,7 +74,9 @@ def test_thousands_of_requests_under_every_fault_end_valid_or_with_a_named_statu
     # One call in eight fails; the late ones, of which each takes four seconds of a worker's time, are rarer.
     faults = tuple(f for f in FAULTS if f != "late") * 8 + ("late",)
     with (
-        FaultyServer(FaultyServer.by_chance(7, 0.125, faults), retry_after=0.03, late=4.5) as server,
+        FaultyServer(
+            FaultyServer.by_chance(7, 0.125, faults), retry_after=0.03, late=4.5
+        ) as server,
         Ledger(tmp_path / "v.sqlite", "r") as ledger,
     ):
         votes = votes_of_run(server, ledger, count, max_concurrency=24, timeout=4.0)
@@ -95,7 +103,9 @@ def test_thousands_of_requests_under_every_fault_end_valid_or_with_a_named_statu
     assert {v.model for v in votes if v.prompt_tokens is not None} == {MODEL}
     rightly_answered(server, votes)
     assert len({v.call for v in votes}) == count
-    names = Counter(v.request_id for v in votes if v.status == "valid" and v.request_id != "chatcmpl-0")
+    names = Counter(
+        v.request_id for v in votes if v.status == "valid" and v.request_id != "chatcmpl-0"
+    )
     assert set(names.values()) == {1}, "each vote names its own call"
     assert max(call.at_once for call in server.calls) <= 24
 
@@ -115,14 +125,18 @@ def test_each_fault_passes_or_ends_with_its_status_and_costs_no_second_answer(tm
         calls = Counter(marked(call.prompt)[0] for call in server.calls)
         expected = "valid" if fault in PASSING else OUTCOMES.get(fault, "valid")
         assert [v.status for v in votes] == [expected if n % 4 == 0 else "valid" for n in range(24)]
-        assert [calls[str(n)] for n in range(24)] == [2 if n % 4 == 0 and fault in PASSING else 1 for n in range(24)]
+        assert [calls[str(n)] for n in range(24)] == [
+            2 if n % 4 == 0 and fault in PASSING else 1 for n in range(24)
+        ]
         assert set(server.answered.values()) == {1}
         rightly_answered(server, votes)
         before = len(server.calls)
         again = votes_of_run(server, ledger, 24)
         # Where nobody answered, it is asked again; what was answered is not.
         assert len(server.calls) - before == (6 if expected == "error" else 0)
-        assert [v.status for v in again] == ["valid" if expected == "error" else v.status for v in votes]
+        assert [v.status for v in again] == [
+            "valid" if expected == "error" else v.status for v in votes
+        ]
         retried = votes_of_run(server, ledger, 24, retry=True)
         assert {v.status for v in retried} == {"valid"}
 
@@ -131,7 +145,14 @@ def test_each_fault_passes_or_ends_with_its_status_and_costs_no_second_answer(tm
 
 
 @pytest.mark.parametrize(
-    "fault", ["429 Retry-After", "429 retry-after-ms", "429 Retry-After date", "503 Retry-After", "200 x-ratelimit"]
+    "fault",
+    [
+        "429 Retry-After",
+        "429 retry-after-ms",
+        "429 Retry-After date",
+        "503 Retry-After",
+        "200 x-ratelimit",
+    ],
 )
 def test_the_wait_that_is_asked_for_is_honoured_by_all_calls(tmp_path, fault):
     wait = 2.0 if fault.endswith("date") else 0.8
@@ -165,13 +186,18 @@ def test_without_a_wait_named_the_pauses_grow(tmp_path):
         assert gap >= 0.04 * 2**times * 0.5 - 0.005
 
 
-def test_the_concurrency_never_exceeds_what_is_set_and_falls_when_the_endpoint_pushes_back(tmp_path):
+def test_the_concurrency_never_exceeds_what_is_set_and_falls_when_the_endpoint_pushes_back(
+    tmp_path,
+):
     with FaultyServer(latency=0.06) as server, Ledger(tmp_path / "free.sqlite") as ledger:
         votes_of_run(server, ledger, 300, max_concurrency=20)
         free = [call.at_once for call in server.calls]
     assert max(free[:8]) <= 8, "it begins with a few"
     assert 15 < max(free) <= 20
-    with FaultyServer(latency=0.03, limit=6) as server, Ledger(tmp_path / "limited.sqlite") as ledger:
+    with (
+        FaultyServer(latency=0.03, limit=6) as server,
+        Ledger(tmp_path / "limited.sqlite") as ledger,
+    ):
         votes = votes_of_run(server, ledger, 400, max_concurrency=64)
         pushed = [call.fault == "429" for call in server.calls]
         at_once = [call.at_once for call in server.calls]
@@ -188,8 +214,14 @@ def test_the_concurrency_never_exceeds_what_is_set_and_falls_when_the_endpoint_p
 
 @pytest.mark.parametrize("fault", ["500", "cut before", "no completion", "truncated JSON"])
 def test_an_endpoint_that_fails_throughout_ends_the_run_with_one_sentence(tmp_path, fault):
-    with FaultyServer(lambda number, prompt: fault) as server, Ledger(tmp_path / "v.sqlite") as ledger:
-        with pytest.raises(UserError, match=rf"failed {FAILURES_IN_A_ROW} requests in a row, the last with .*mend it"):
+    with (
+        FaultyServer(lambda number, prompt: fault) as server,
+        Ledger(tmp_path / "v.sqlite") as ledger,
+    ):
+        with pytest.raises(
+            UserError,
+            match=rf"failed {FAILURES_IN_A_ROW} requests in a row, the last with .*mend it",
+        ):
             votes_of_run(server, ledger, 500, attempts=2)
         stored = list(ledger.every_vote())
         assert {v.status for v in stored} == {"error"} and len(stored) < FAILURES_IN_A_ROW + 16
@@ -210,7 +242,9 @@ def test_failures_that_are_not_in_a_row_end_nothing(tmp_path):
 def test_a_budget_of_calls_is_used_up_exactly_and_the_run_continues(tmp_path):
     failing = FaultyServer.by_chance(3, 0.3, ("500", "cut before", "429"))
     with FaultyServer(failing) as server, Ledger(tmp_path / "v.sqlite", "r") as ledger:
-        with pytest.raises(UserError, match="the budget of 60 calls is spent; raise --budget-calls"):
+        with pytest.raises(
+            UserError, match="the budget of 60 calls is spent; raise --budget-calls"
+        ):
             votes_of_run(server, ledger, 200, budget=Budget(most_calls=60))
         assert ledger.spent("r").calls == sum(server.answered.values()) == 60
         server.script = lambda number, prompt: ""
@@ -223,7 +257,9 @@ def test_a_budget_of_dollars_is_not_exceeded(tmp_path):
     # 50 fresh tokens at 0.25, 50 cached at 0.025, 10 of the answer at 2.00 dollars a million.
     each = (50 * 0.25 + 50 * 0.025 + 10 * 2.0) / 1e6
     with FaultyServer(latency=0.005) as server, Ledger(tmp_path / "v.sqlite", "r") as ledger:
-        with pytest.raises(UserError, match=r"the budget of \$0.00 is spent \(\$0.0008 in 25 calls\)"):
+        with pytest.raises(
+            UserError, match=r"the budget of \$0.00 is spent \(\$0.0008 in 25 calls\)"
+        ):
             votes_of_run(server, ledger, 200, budget=Budget(most_dollars=25.5 * each))
         spent = ledger.spent("r")
     assert spent.calls == 25 and spent.dollars == pytest.approx(25 * each, rel=1e-9)
@@ -233,11 +269,29 @@ def test_a_budget_of_dollars_is_not_exceeded(tmp_path):
 
 
 def inputs(folder: Path, questions: int, personas: int) -> list[str]:
-    rows = [Response(f"q{q}", f"question-{q}", f"r{n}", f"reply {n}") for q in range(questions) for n in range(3)]
+    rows = [
+        Response(f"q{q}", f"question-{q}", f"r{n}", f"reply {n}")
+        for q in range(questions)
+        for n in range(3)
+    ]
     write_responses(folder / "responses.csv", rows)
     write_json(folder / "personas.json", {f"p{n}": f"persona-{n}" for n in range(personas)})
-    flags = ["--responses", str(folder / "responses.csv"), "--personas", str(folder / "personas.json")]
-    return ["preferences", *flags, "--only", "empathy", "--personas-per-question", "0", "--judge", "endpoint"]
+    flags = [
+        "--responses",
+        str(folder / "responses.csv"),
+        "--personas",
+        str(folder / "personas.json"),
+    ]
+    return [
+        "preferences",
+        *flags,
+        "--only",
+        "empathy",
+        "--personas-per-question",
+        "0",
+        "--judge",
+        "endpoint",
+    ]
 
 
 def started(arguments: list[str]) -> subprocess.Popen[str]:
@@ -251,11 +305,19 @@ def started(arguments: list[str]) -> subprocess.Popen[str]:
 
 
 @pytest.mark.slow(seconds=12)
-def test_ctrl_c_ends_with_130_keeps_the_answers_under_way_and_only_the_rest_is_asked_later(tmp_path):
+def test_ctrl_c_ends_with_130_keeps_the_answers_under_way_and_only_the_rest_is_asked_later(
+    tmp_path,
+):
     questions, personas = 10, 30
     with FaultyServer(latency=0.15) as server:
         out = str(tmp_path / "out")
-        flags = [*inputs(tmp_path, questions, personas), "--base-url", server.url, "--judge-model", "m"]
+        flags = [
+            *inputs(tmp_path, questions, personas),
+            "--base-url",
+            server.url,
+            "--judge-model",
+            "m",
+        ]
         process = started([*flags, "--output-dir", out])
         end = time.monotonic() + 60
         while len(server.calls) < 40 and time.monotonic() < end:
@@ -269,7 +331,9 @@ def test_ctrl_c_ends_with_130_keeps_the_answers_under_way_and_only_the_rest_is_a
         answered = Counter(server.answered)
         with Ledger(tmp_path / "out" / "votes.sqlite") as ledger:
             stored = {(v.question_id[1:], v.persona_id[1:]) for v in ledger.every_vote()}
-        assert stored == {marked(prompt) for prompt in answered}, "what was under way was waited for and kept"
+        assert stored == {marked(prompt) for prompt in answered}, (
+            "what was under way was waited for and kept"
+        )
         assert 40 <= len(stored) < questions * personas
         server.latency = 0.0
         process = started([*flags, "--output-dir", out])
@@ -298,7 +362,9 @@ def test_an_interrupted_run_in_this_process_leaves_nothing_claimed(tmp_path):
         until = time.monotonic() + 10
         while len(server.answered) < len(stored) and time.monotonic() < until:
             time.sleep(0.01)
-        assert {v.question_id[1:] for v in stored} == {marked(prompt)[0] for prompt in server.answered}
+        assert {v.question_id[1:] for v in stored} == {
+            marked(prompt)[0] for prompt in server.answered
+        }
         assert len({dataclasses.replace(v, time="") for v in stored}) == len(stored) < 60
         again = judge(server)
         collect(lambda: requests(200), again, ledger, label="t")

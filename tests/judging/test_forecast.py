@@ -22,7 +22,10 @@ from jaxmodpo.judging.votes import votes_of
 from jaxmodpo.records import Response, write_responses
 
 QUESTIONS, REPLIES, PERSONAS = 5, 3, 8
-SAID = "I am so sorry that this is hard for you; it makes sense to feel alone, and you can ask for help today"
+SAID = (
+    "I am so sorry that this is hard for you; it makes sense to feel alone, and you can ask for"
+    " help today"
+)
 
 
 def text(n: int) -> str:
@@ -33,10 +36,15 @@ def text(n: int) -> str:
 @pytest.fixture
 def work(tmp_path: Path) -> Path:
     rows = [
-        Response(f"q{q}", text(100 + q), f"r{n}", text(10 * q + n)) for q in range(QUESTIONS) for n in range(REPLIES)
+        Response(f"q{q}", text(100 + q), f"r{n}", text(10 * q + n))
+        for q in range(QUESTIONS)
+        for n in range(REPLIES)
     ]
     write_responses(tmp_path / "responses.csv", rows)
-    write_json(tmp_path / "personas.json", {f"p{n}": f"You are patient {n}.\n{text(n)}\n" for n in range(PERSONAS)})
+    write_json(
+        tmp_path / "personas.json",
+        {f"p{n}": f"You are patient {n}.\n{text(n)}\n" for n in range(PERSONAS)},
+    )
     word_level = Tokenizer(models.WordLevel({"[UNK]": 0}, unk_token="[UNK]"))
     word_level.pre_tokenizer = pre_tokenizers.Whitespace()  # type: ignore[assignment]
     (tmp_path / "words").mkdir()
@@ -66,14 +74,18 @@ def plan(config: PreferencesConfig) -> list[Request]:
 
 
 def predicted(config: PreferencesConfig) -> Forecast:
-    return forecast(config, config.output_dir, *_plan(config, load_criteria(config.criteria, config.only)))
+    return forecast(
+        config, config.output_dir, *_plan(config, load_criteria(config.criteria, config.only))
+    )
 
 
 def whole_tokens(config: PreferencesConfig, tokenizer: Tokenizer) -> int:
     """The tokens of all calls, each of its messages encoded as a whole."""
     prompts, total = Prompts.load(), 0
     for request in plan(config):
-        texts = [message["content"] for message in prompts.messages(request)] + [json.dumps(answer_schema(request))]
+        texts = [message["content"] for message in prompts.messages(request)] + [
+            json.dumps(answer_schema(request))
+        ]
         total += sum(len(tokenizer.encode(t, add_special_tokens=False)) for t in texts) + 2 * 4
     return total
 
@@ -96,7 +108,9 @@ def test_with_merges_across_words_the_parts_add_up_to_within_two_in_a_hundred(wo
     byte_pairs.train_from_iterator(corpus, trainers.BpeTrainer(vocab_size=600, show_progress=False))  # type: ignore[call-arg]
     byte_pairs.save(str(work / "bpe.json"))
     config = config_for(work, tokenizer=str(work / "bpe.json"))
-    assert predicted(config).prompt_tokens == pytest.approx(whole_tokens(config, byte_pairs), rel=0.02)
+    assert predicted(config).prompt_tokens == pytest.approx(
+        whole_tokens(config, byte_pairs), rel=0.02
+    )
 
 
 def test_dollars_are_tokens_times_prices_and_half_by_batches(work):
@@ -118,7 +132,8 @@ def test_without_a_tokenizer_characters_are_counted_and_that_is_said(work):
     result = predicted(config)
     prompts = Prompts.load()
     characters = sum(
-        sum(len(m["content"]) for m in prompts.messages(r)) + len(json.dumps(answer_schema(r))) for r in plan(config)
+        sum(len(m["content"]) for m in prompts.messages(r)) + len(json.dumps(answer_schema(r)))
+        for r in plan(config)
     )
     assert result.prompt_tokens == pytest.approx(characters / CHARACTERS_PER_TOKEN, rel=0.02)
     assert "nobody" in result.counted_by and "--tokenizer FOLDER counts" in result.counted_by
@@ -131,14 +146,21 @@ def test_the_dry_run_says_it_all_and_writes_and_asks_nothing(work, capsys):
     said = capsys.readouterr().out
     repeats = sum(r.repeat for r in plan(config_for(work, repeat_share=0.5)))
     assert 0 < repeats < 40
-    assert said.startswith(f"{40 + repeats} calls for 60 votes; 0 are in the ledger, {40 + repeats} to come\n")
+    assert said.startswith(
+        f"{40 + repeats} calls for 60 votes; 0 are in the ledger, {40 + repeats} to come\n"
+    )
     assert "at the prices of 2026-06" in said and "costs more" in said
     assert sorted(work.rglob("*")) == before
-    assert preferences(config_for(work, ledger=f"sqlite:///{work}/none.sqlite", repeat_share=0.5)) is None
+    assert (
+        preferences(config_for(work, ledger=f"sqlite:///{work}/none.sqlite", repeat_share=0.5))
+        is None
+    )
     assert capsys.readouterr().out == said and sorted(work.rglob("*")) == before
     assert preferences(config_for(work, judge="rubric")) is None
-    assert capsys.readouterr().out == (
-        "40 calls for 40 votes; 0 are in the ledger, 40 to come\nthe judge 'rubric' costs nothing\n"
+    assert (
+        capsys.readouterr().out
+        == "40 calls for 40 votes; 0 are in the ledger, 40 to come\nthe judge 'rubric' costs"
+        " nothing\n"
     )
     assert sorted(work.rglob("*")) == before
 
@@ -148,15 +170,27 @@ def fill(config: PreferencesConfig, statuses: list[Status], usage: Usage) -> Non
     identity = endpoint_identity(endpoint_of(config), Prompts.load())
     with Ledger(config.output_dir / "votes.sqlite", "r") as ledger:
         for request, status in zip(plan(config), statuses, strict=False):
-            orders = {c.name: tuple(r.response_id for r in request.responses) for c in request.criteria}
+            orders = {
+                c.name: tuple(r.response_id for r in request.responses) for c in request.criteria
+            }
             answer = Answer(status, "", orders if status == "valid" else {}, "m", usage, 0.001)
-            ledger.add(votes_of(Asked(call_key(request, identity), request), answer, judge=identity, run="r"))
+            ledger.add(
+                votes_of(
+                    Asked(call_key(request, identity), request), answer, judge=identity, run="r"
+                )
+            )
 
 
 @pytest.mark.parametrize(("retry", "to_come"), [(False, 8), (True, 13)])
 def test_what_the_ledger_has_is_not_counted_and_what_would_be_asked_again_is(work, retry, to_come):
     config = config_for(work, retry_errors=retry)
-    there: dict[Status, int] = {"valid": 27, "refusal": 4, "parse_error": 1, "error": 2, "expired": 1}
+    there: dict[Status, int] = {
+        "valid": 27,
+        "refusal": 4,
+        "parse_error": 1,
+        "error": 2,
+        "expired": 1,
+    }
     statuses: list[Status] = [status for status, times in there.items() for _ in range(times)]
     fill(config, statuses, Usage(300, 60, 11))
     # 35 of 40 calls are there; error and expired are asked again by themselves.
@@ -168,9 +202,14 @@ def test_what_the_ledger_has_is_not_counted_and_what_would_be_asked_again_is(wor
     expected = ((prompt - cached) * 0.25 + cached * 0.025 + 11 * to_come * 2.0) / 1e6
     assert result.dollars == pytest.approx(expected, rel=1e-2)
     uncounted = predicted(config_for(work, retry_errors=retry, tokenizer=""))
-    assert uncounted.prompt_tokens == pytest.approx(300 * to_come) and "35 calls so far" in uncounted.counted_by
+    assert (
+        uncounted.prompt_tokens == pytest.approx(300 * to_come)
+        and "35 calls so far" in uncounted.counted_by
+    )
 
 
 def test_a_tokenizer_that_cannot_be_read_is_refused(work):
-    with pytest.raises(UserError, match=r"--tokenizer .*nowhere: no tokenizer.json that can be read"):
+    with pytest.raises(
+        UserError, match=r"--tokenizer .*nowhere: no tokenizer.json that can be read"
+    ):
         predicted(config_for(work, tokenizer=str(work / "nowhere")))

@@ -43,10 +43,15 @@ def test_the_key_changes_with_everything_the_answer_depends_on():
 
 
 @settings(deadline=None)
-@given(st.lists(st.text(max_size=3), min_size=4, max_size=4), st.lists(st.text(max_size=3), min_size=4, max_size=4))
+@given(
+    st.lists(st.text(max_size=3), min_size=4, max_size=4),
+    st.lists(st.text(max_size=3), min_size=4, max_size=4),
+)
 def test_equal_keys_mean_equal_requests(one, other):
     def request(q: str, text: str, persona: str, profile: str) -> Request:
-        return dataclasses.replace(REQUEST, question_id=q, question_text=text, persona_id=persona, persona_text=profile)
+        return dataclasses.replace(
+            REQUEST, question_id=q, question_text=text, persona_id=persona, persona_text=profile
+        )
 
     first, second = request(*one), request(*other)
     assert (call_key(first, "j") == call_key(second, "j")) == (first == second)
@@ -54,7 +59,9 @@ def test_equal_keys_mean_equal_requests(one, other):
 
 def test_the_key_is_the_published_hash_so_that_old_ledgers_stay_valid():
     def hashed(*texts: str) -> bytes:
-        digests = b"".join(hashlib.blake2b(text.encode(), digest_size=16).digest() for text in texts)
+        digests = b"".join(
+            hashlib.blake2b(text.encode(), digest_size=16).digest() for text in texts
+        )
         return hashlib.blake2b(digests, digest_size=16).digest()
 
     def digests(*texts: str) -> bytes:
@@ -67,8 +74,11 @@ def test_the_key_is_the_published_hash_so_that_old_ledgers_stay_valid():
     assert call_key(REQUEST, "judge") == one
     assert vote_keys(Asked(one, REQUEST)) == [one], "of one criterion the call's key is the vote's"
     both = dataclasses.replace(REQUEST, criteria=(EMPATHY, SAFETY))
-    key = hashlib.blake2b(digests(*head, "2") + b"".join(criteria) + tail, digest_size=16).hexdigest()
+    key = hashlib.blake2b(
+        digests(*head, "2") + b"".join(criteria) + tail, digest_size=16
+    ).hexdigest()
     assert call_key(both, "judge") == key
     assert vote_keys(Asked(key, both)) == [
-        hashlib.blake2b(f"{key} {name}".encode(), digest_size=16).hexdigest() for name in ("empathy", "safety")
+        hashlib.blake2b(f"{key} {name}".encode(), digest_size=16).hexdigest()
+        for name in ("empathy", "safety")
     ]

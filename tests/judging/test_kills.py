@@ -25,9 +25,30 @@ CONCURRENCY = 16
 
 
 def command(folder: Path, url: str) -> list[str]:
-    inputs = ["--responses", str(folder / "responses.csv"), "--personas", str(folder / "personas.json")]
-    endpoint = ["--judge", "endpoint", "--base-url", url, "--judge-model", "m", "--max-concurrency", str(CONCURRENCY)]
-    votes = ["--only", "empathy", "--personas-per-question", "0", "--output-dir", str(folder / "out")]
+    inputs = [
+        "--responses",
+        str(folder / "responses.csv"),
+        "--personas",
+        str(folder / "personas.json"),
+    ]
+    endpoint = [
+        "--judge",
+        "endpoint",
+        "--base-url",
+        url,
+        "--judge-model",
+        "m",
+        "--max-concurrency",
+        str(CONCURRENCY),
+    ]
+    votes = [
+        "--only",
+        "empathy",
+        "--personas-per-question",
+        "0",
+        "--output-dir",
+        str(folder / "out"),
+    ]
     return ["preferences", *inputs, *endpoint, *votes]
 
 
@@ -57,7 +78,9 @@ class Runs:
         self.environment = os.environ | {"JAX_PLATFORMS": "cpu"}
         self.said = said.open("ab")
         pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": self.said}
-        self.forks = subprocess.Popen([sys.executable, "-c", FORKS], env=self.environment, text=True, **pipes)
+        self.forks = subprocess.Popen(
+            [sys.executable, "-c", FORKS], env=self.environment, text=True, **pipes
+        )
 
     def fork(self, arguments: list[str]) -> int:
         assert self.forks.stdin is not None
@@ -102,7 +125,9 @@ def held(folder: Path) -> set[tuple[str, str]]:
         return set()
     connection = sqlite3.connect(path)
     try:
-        rows = connection.execute("select question_id, persona_id from votes where status = 'valid'").fetchall()
+        rows = connection.execute(
+            "select question_id, persona_id from votes where status = 'valid'"
+        ).fetchall()
     except sqlite3.OperationalError:  # killed before the tables were made
         return set()
     finally:
@@ -136,12 +161,17 @@ def test_twenty_kills_during_five_thousand_calls_lose_no_vote_and_ask_none_again
                 assert process.wait() == -signal.SIGKILL
             else:
                 # After so many further calls, so that the kills are spread over all.
-                until, end = before + chance.randint(1, 2 * left // (KILLS - kill + 1)), time.monotonic() + 60
+                until, end = (
+                    before + chance.randint(1, 2 * left // (KILLS - kill + 1)),
+                    time.monotonic() + 60,
+                )
                 pid = runs.fork(arguments)
                 while len(server.calls) < until and time.monotonic() < end:
                     time.sleep(0.001)
                 time.sleep(chance.uniform(0, 0.01))
-                assert runs.kill_fork(pid) == -signal.SIGKILL, (tmp_path / "said").read_text()[-2000:]
+                assert runs.kill_fork(pid) == -signal.SIGKILL, (tmp_path / "said").read_text()[
+                    -2000:
+                ]
             server.wait_until_idle()
             asked = {marked(call.prompt) for call in server.calls[before:]}
             assert not asked & stored, "a vote that the ledger held was asked for again"
@@ -159,10 +189,17 @@ def test_twenty_kills_during_five_thousand_calls_lose_no_vote_and_ask_none_again
         assert again <= KILLS * CONCURRENCY and len(server.answered) == CALLS
         manifest = read_json(killed / "out" / "manifest.json")
         assert manifest["results"]["votes_valid"] == manifest["results"]["spent"]["calls"] == CALLS
-        assert runs.start(command(whole, server.url)).wait(300) == 0, (tmp_path / "said").read_text()[-2000:]
+        assert runs.start(command(whole, server.url)).wait(300) == 0, (
+            tmp_path / "said"
+        ).read_text()[-2000:]
     runs.close()
     assert outputs(killed) == outputs(whole) and len(outputs(whole)) == 2
-    with Ledger(killed / "out" / "votes.sqlite") as one, Ledger(whole / "out" / "votes.sqlite") as other:
-        orders = [{v.key: v.order for v in ledger.every_vote(counted=True)} for ledger in (one, other)]
+    with (
+        Ledger(killed / "out" / "votes.sqlite") as one,
+        Ledger(whole / "out" / "votes.sqlite") as other,
+    ):
+        orders = [
+            {v.key: v.order for v in ledger.every_vote(counted=True)} for ledger in (one, other)
+        ]
         assert len(list(one.every_vote())) == CALLS
     assert orders[0] == orders[1]

@@ -37,7 +37,9 @@ def test_a_vote_reads_back_as_it_was_written(place):
         ledger.add(votes)
     with Ledger(place) as ledger:
         assert ledger.votes([v.key for v in votes]) == {v.key: v for v in votes}
-        assert ledger.statuses(keys("1", "3", "4")) == dict(zip(keys("1", "3"), ["valid", "refusal"], strict=True))
+        assert ledger.statuses(keys("1", "3", "4")) == dict(
+            zip(keys("1", "3"), ["valid", "refusal"], strict=True)
+        )
         assert ledger.votes(keys("4")) == {} and list(ledger.every_vote()) == votes
 
 
@@ -54,16 +56,38 @@ def test_votes_newer_than_a_number_are_told_apart(place):
 
 def test_every_field_of_a_vote_is_kept(place):
     request = dataclasses.replace(REQUEST, kind="rank", criteria=(EMPATHY, SAFETY), repeat=1)
-    answer = Answer("valid", "wörds", {"empathy": ("b", "a")}, "m-1", Usage(100, 40, 10), 0.5, "req-1")
+    answer = Answer(
+        "valid", "wörds", {"empathy": ("b", "a")}, "m-1", Usage(100, 40, 10), 0.5, "req-1"
+    )
     votes = votes_of(asked("1", request), answer, judge="j", run="r")
     first, second = votes
     assert (first.key, second.key) == tuple(vote_keys(asked("1", request)))
-    assert (first.order, first.status, second.order, second.status) == (("b", "a"), "valid", None, "parse_error")
-    assert (first.kind, first.question_id, first.persona_id, first.criterion) == ("rank", "q1", "p1", "empathy")
+    assert (first.order, first.status, second.order, second.status) == (
+        ("b", "a"),
+        "valid",
+        None,
+        "parse_error",
+    )
+    assert (first.kind, first.question_id, first.persona_id, first.criterion) == (
+        "rank",
+        "q1",
+        "p1",
+        "empathy",
+    )
     assert (first.repeat, first.shown, first.raw, first.model) == (1, ("a", "b"), "wörds", "m-1")
-    assert (first.judge, first.run, first.request_id, first.call) == ("j", "r", "req-1", second.call)
+    assert (first.judge, first.run, first.request_id, first.call) == (
+        "j",
+        "r",
+        "req-1",
+        second.call,
+    )
     # A call's tokens and cost are shared out among its votes.
-    assert (first.prompt_tokens, first.cached_tokens, first.completion_tokens, first.cost) == (50, 20, 5, 0.25)
+    assert (first.prompt_tokens, first.cached_tokens, first.completion_tokens, first.cost) == (
+        50,
+        20,
+        5,
+        0.25,
+    )
     assert len(first.time) == 20 and first.time.endswith("Z")
     with Ledger(place) as ledger:
         ledger.add(votes)
@@ -73,9 +97,9 @@ def test_every_field_of_a_vote_is_kept(place):
 def test_an_answer_that_failed_gives_no_order_to_any_criterion():
     request = dataclasses.replace(REQUEST, criteria=(EMPATHY, SAFETY))
     answer = Answer("refusal", "no", {"empathy": ("a",)}, "m")
-    assert [(v.status, v.order) for v in votes_of(asked("1", request), answer, judge="j", run="")] == [
-        ("refusal", None)
-    ] * 2
+    assert [
+        (v.status, v.order) for v in votes_of(asked("1", request), answer, judge="j", run="")
+    ] == [("refusal", None)] * 2
 
 
 def test_a_vote_is_seen_by_others_once_it_is_added(place):
@@ -95,10 +119,16 @@ def test_rows_hold_neither_profiles_nor_replies_nor_posts(place):
         ledger.add([vote("1")])
         ledger.claims.take(keys("2"))
         with ledger._store.engine.connect() as connection:
-            tables = [row for table in TABLES.sorted_tables for row in connection.execute(sql.select(table))]
+            tables = [
+                row
+                for table in TABLES.sorted_tables
+                for row in connection.execute(sql.select(table))
+            ]
     text = repr(tables)
     assert "said" in text
-    assert not any(private in text for private in ("a post", "a private profile", "first text", "second text"))
+    assert not any(
+        private in text for private in ("a post", "a private profile", "first text", "second text")
+    )
 
 
 @pytest.mark.parametrize(
@@ -126,7 +156,9 @@ def test_the_newest_valid_vote_counts_or_the_newest_where_none_is(place):
         for position in range(3):
             for sequence, key in zip(sequences, wanted, strict=True):
                 if position < len(sequence):
-                    one = dataclasses.replace(vote("1", sequence[position]), key=key, call=f"{key[:20]} {position}")
+                    one = dataclasses.replace(
+                        vote("1", sequence[position]), key=key, call=f"{key[:20]} {position}"
+                    )
                     ledger.add([one])
                     before = expected.get(key)
                     if before is None or one.status == "valid" or before.status != "valid":
@@ -162,10 +194,19 @@ def test_what_was_spent_is_counted_by_call_and_by_run(place):
     request = dataclasses.replace(REQUEST, criteria=(EMPATHY, SAFETY))
     orders = {"empathy": ("a",), "safety": ("b",)}
     with Ledger(place, "r") as ledger:
-        for n, (usage, cost) in enumerate([(Usage(100, 40, 11), 0.25), (Usage(50, 0, 4), None), (None, None)]):
+        for n, (usage, cost) in enumerate(
+            [(Usage(100, 40, 11), 0.25), (Usage(50, 0, 4), None), (None, None)]
+        ):
             answer = Answer("valid", "", orders, "m", usage, cost)
             ledger.add(votes_of(asked(str(n), request), answer, judge="j", run="r"))
-        ledger.add(votes_of(asked("9"), Answer("valid", "", orders, "m", Usage(1, 0, 1), 1.0), judge="k", run="other"))
+        ledger.add(
+            votes_of(
+                asked("9"),
+                Answer("valid", "", orders, "m", Usage(1, 0, 1), 1.0),
+                judge="k",
+                run="other",
+            )
+        )
         assert ledger.spent("r") == ledger.spent_by("j") == Spent(3, 0.25, 2, 150.0, 40.0, 15.0)
         assert ledger.spent("nobody") == Spent(0, 0.0, 0, 0.0, 0.0, 0.0)
 
@@ -185,7 +226,9 @@ def test_an_export_reads_back_into_another_ledger(place, tmp_path):
 # --------------------------------------------------------------------------- many threads
 
 
-def test_votes_of_many_threads_are_committed_together_and_each_is_durable_when_told_so(place, monkeypatch):
+def test_votes_of_many_threads_are_committed_together_and_each_is_durable_when_told_so(
+    place, monkeypatch
+):
     commits = []
     real = Ledger._write
 
@@ -407,7 +450,9 @@ def test_two_processes_that_share_a_ledger_ask_each_request_once_in_total(place,
     with Ledger(place) as ledger:
         votes = list(ledger.every_vote())
         assert len(votes) == len({v.key for v in votes}) == 1400
-        assert ledger.spent("one").calls == counts[0][0] and ledger.spent("two").calls == counts[1][0]
+        assert (
+            ledger.spent("one").calls == counts[0][0] and ledger.spent("two").calls == counts[1][0]
+        )
 
 
 # --------------------------------------------------------------------------- keys
@@ -427,7 +472,9 @@ def test_a_database_that_refuses_is_told_in_a_sentence_whatever_was_wanted_of_it
             lambda: ledger.spent("r"),
             ledger.batches.all,
         ):
-            with pytest.raises(UserError, match=r"cannot be used: .*; mend it and run the same") as caught:
+            with pytest.raises(
+                UserError, match=r"cannot be used: .*; mend it and run the same"
+            ) as caught:
                 use()
             assert "\n" not in str(caught.value)
         create_tables(other._store.engine)
@@ -436,7 +483,9 @@ def test_a_database_that_refuses_is_told_in_a_sentence_whatever_was_wanted_of_it
 def test_a_ledger_whose_tables_are_damaged_is_refused_in_a_sentence(tmp_path):
     place = tmp_path / "votes.sqlite"
     Ledger(place).close()
-    place.write_bytes(place.read_bytes().replace(b"CREATE TABLE votes", b"CREATE \xf2\x28BLE votes"))
+    place.write_bytes(
+        place.read_bytes().replace(b"CREATE TABLE votes", b"CREATE \xf2\x28BLE votes")
+    )
     for read_only in (True, False):
         with pytest.raises(UserError, match=r"votes\.sqlite cannot be opened: "):
             Ledger(place, read_only=read_only)
@@ -448,5 +497,7 @@ def test_a_vote_whose_ids_are_no_list_of_texts_is_named(tmp_path, shown):
         ledger.add([vote("1")])
         with ledger._store.engine.begin() as connection:
             connection.exec_driver_sql("UPDATE votes SET shown = ?", (shown,))
-        with pytest.raises(UserError, match="a vote of the ledger is damaged: the ids in it are no list of texts"):
+        with pytest.raises(
+            UserError, match="a vote of the ledger is damaged: the ids in it are no list of texts"
+        ):
             list(ledger.every_vote())

@@ -174,7 +174,10 @@ def test_after_a_push_back_the_limit_grows_by_one_a_round():
             limiter.leave(entered, pushed_back=False)
     assert limits[0] == 4
     # Each of n successes adds 1/n', n' being a little more than n: nearly one a round, never more.
-    assert all(0 <= after - before <= 1 for before, after in itertools.pairwise(limits)) and limits[-1] >= 8
+    assert (
+        all(0 <= after - before <= 1 for before, after in itertools.pairwise(limits))
+        and limits[-1] >= 8
+    )
 
 
 def test_no_more_than_the_limit_are_ever_inside():
@@ -231,7 +234,11 @@ def test_a_stop_ends_all_waiting():
         limiter.wait(60)
         results.append(None)
 
-    threads = [threading.Thread(target=call), threading.Thread(target=call), threading.Thread(target=sleep)]
+    threads = [
+        threading.Thread(target=call),
+        threading.Thread(target=call),
+        threading.Thread(target=sleep),
+    ]
     for thread in threads:
         thread.start()
     time.sleep(0.05)

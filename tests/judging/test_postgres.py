@@ -27,13 +27,21 @@ from jaxmodpo.records import Candidate, Response, write_responses
 
 def vote(name: str) -> Vote:
     shown = (Candidate("a", "x"), Candidate("b", "y"))
-    request = Request("compare", name, "post", "p", "profile", (Criterion("empathy", "d", "b", "w"),), shown)
+    request = Request(
+        "compare", name, "post", "p", "profile", (Criterion("empathy", "d", "b", "w"),), shown
+    )
     answer = Answer("valid", "", {"empathy": ("a",)}, "m")
     return votes_of(Asked(call_key(request, "j"), request), answer, judge="j", run="")[0]
 
 
-def config_for(folder, server: FaultyServer, url: str, out: str = "out", **settings) -> PreferencesConfig:
-    rows = [Response(f"q{q}", f"question-{q}", f"r{n}", f"reply {n}") for q in range(10) for n in range(3)]
+def config_for(
+    folder, server: FaultyServer, url: str, out: str = "out", **settings
+) -> PreferencesConfig:
+    rows = [
+        Response(f"q{q}", f"question-{q}", f"r{n}", f"reply {n}")
+        for q in range(10)
+        for n in range(3)
+    ]
     write_responses(folder / "responses.csv", rows)
     write_json(folder / "personas.json", {f"p{n}": f"persona-{n}" for n in range(12)})
     return PreferencesConfig(
@@ -52,14 +60,18 @@ def config_for(folder, server: FaultyServer, url: str, out: str = "out", **setti
     )
 
 
-def test_a_run_keeps_its_votes_in_the_database_and_its_password_nowhere(postgres, tmp_path, caplog, capfd):
+def test_a_run_keeps_its_votes_in_the_database_and_its_password_nowhere(
+    postgres, tmp_path, caplog, capfd
+):
     caplog.set_level(logging.DEBUG)
     url = postgres.new_place()
     with FaultyServer() as server:
         assert preferences(config_for(tmp_path, server, url)) is not None
     with Ledger(url) as ledger:
         assert len(list(ledger.every_vote())) == 120
-        assert ledger.shown_place.startswith(f"postgresql+psycopg://tester:***@127.0.0.1:{postgres.port}/")
+        assert ledger.shown_place.startswith(
+            f"postgresql+psycopg://tester:***@127.0.0.1:{postgres.port}/"
+        )
         assert PASSWORD not in repr(ledger)
     assert not (tmp_path / "out" / "votes.sqlite").exists()
     assert read_json(tmp_path / "out" / "manifest.json")["results"]["votes_valid"] == 120
@@ -83,7 +95,9 @@ def test_the_password_may_come_from_the_environment(postgres, monkeypatch):
         (lambda url: url.replace("127.0.0.1:", "127.0.0.1:1"), "."),
     ],
 )
-def test_a_database_that_cannot_be_opened_is_told_in_a_sentence_without_the_password(postgres, change, words):
+def test_a_database_that_cannot_be_opened_is_told_in_a_sentence_without_the_password(
+    postgres, change, words
+):
     url = change(postgres.new_place())
     with pytest.raises(UserError, match=words) as caught:
         Ledger(url)
@@ -94,7 +108,10 @@ def test_a_database_that_cannot_be_opened_is_told_in_a_sentence_without_the_pass
 
 def test_a_missing_driver_is_named_with_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "psycopg", None)
-    with pytest.raises(UserError, match=r"needs the package psycopg; for Postgres: pip install 'jaxmodpo\[postgres\]'"):
+    with pytest.raises(
+        UserError,
+        match=r"needs the package psycopg; for Postgres: pip install 'jaxmodpo\[postgres\]'",
+    ):
         Ledger("postgresql://somebody@host/name")
 
 
@@ -147,6 +164,8 @@ def test_a_server_that_restarts_in_the_middle_of_a_run_costs_no_vote(tmp_path, m
             assert set(server.answered.values()) == {1} and len(server.answered) == 120
         with Ledger(url) as ledger:
             keys = [v.key for v in ledger.every_vote()]
-            assert len(keys) == len(set(keys)) == 120, "each once, whatever became of the last commit"
+            assert len(keys) == len(set(keys)) == 120, (
+                "each once, whatever became of the last commit"
+            )
     finally:
         postgres.close()

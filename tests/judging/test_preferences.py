@@ -48,7 +48,9 @@ class KnownOrder:
 
         def worth(response) -> tuple[int, str]:
             name = response.response_id
-            return int(response.response_text.split()[at]), name if even else "~" * (9 - int(name[1:]))
+            return int(response.response_text.split()[at]), (
+                name if even else "~" * (9 - int(name[1:]))
+            )
 
         return tuple(r.response_id for r in sorted(request.responses, key=worth, reverse=True))
 
@@ -87,7 +89,9 @@ def config_for(work: Path, out: str = "out", **settings) -> PreferencesConfig:
     )
 
 
-def run(work: Path, monkeypatch: pytest.MonkeyPatch, judge: KnownOrder, out: str = "out", **settings) -> dict:
+def run(
+    work: Path, monkeypatch: pytest.MonkeyPatch, judge: KnownOrder, out: str = "out", **settings
+) -> dict:
     monkeypatch.setattr(module, "make_judge", lambda *_: judge)
     phase = preferences(config_for(work, out, **settings))
     assert phase is not None
@@ -108,13 +112,20 @@ def pairs(work: Path, criterion: str, out: str = "out") -> list[tuple[str, str, 
 
 def files(folder: Path) -> dict[str, bytes]:
     """All outputs but the manifest and the ledger, whose rows hold times and stand in the order of the answers."""
-    return {p.name: p.read_bytes() for p in folder.iterdir() if p.suffix == ".json" and p.name != "manifest.json"}
+    return {
+        p.name: p.read_bytes()
+        for p in folder.iterdir()
+        if p.suffix == ".json" and p.name != "manifest.json"
+    }
 
 
 def counted(work: Path, out: str = "out") -> list[Vote]:
     """The votes that count, without what differs between two runs."""
     with Ledger(work / out / "votes.sqlite") as ledger:
-        found = [dataclasses.replace(v, call="", time="", run="") for v in ledger.every_vote(counted=True)]
+        found = [
+            dataclasses.replace(v, call="", time="", run="")
+            for v in ledger.every_vote(counted=True)
+        ]
     return sorted(found, key=lambda vote: vote.key)
 
 
@@ -147,7 +158,9 @@ def test_every_persona_serves_equally_often_and_sees_an_order_of_its_own(work, m
     assert served == dict.fromkeys(served, 2 * QUESTIONS * 4 // PERSONAS)
     shown: dict[tuple[str, str], set[tuple[str, ...]]] = {}
     for r in judge.requests:
-        shown.setdefault((r.question_id, r.persona_id), set()).add(tuple(c.response_id for c in r.responses))
+        shown.setdefault((r.question_id, r.persona_id), set()).add(
+            tuple(c.response_id for c in r.responses)
+        )
     # The same order for both criteria; hardly ever that of another persona or question.
     assert all(len(orders) == 1 for orders in shown.values())
     assert len({order for orders in shown.values() for order in orders}) > 15
@@ -166,7 +179,9 @@ def test_all_pairs_of_the_ranking(work, monkeypatch):
     assert ("q0", "r2", "r1") in pairs(work, "empathy")
 
 
-def test_failed_votes_are_counted_and_a_question_without_any_gives_nothing(work, monkeypatch, caplog):
+def test_failed_votes_are_counted_and_a_question_without_any_gives_nothing(
+    work, monkeypatch, caplog
+):
     results = run(work, monkeypatch, KnownOrder(refuses=("q2",)))
     counts = results["criteria"]["empathy"]
     assert (counts["asked"], counts["valid"], counts["failed"]) == (24, 20, {"refusal": 4})
@@ -175,7 +190,9 @@ def test_failed_votes_are_counted_and_a_question_without_any_gives_nothing(work,
     assert "preferences: 8 votes failed (8 refusal); --retry-errors asks them again" in caplog.text
 
 
-def test_a_finished_run_asks_its_failed_votes_again_and_nothing_else_when_told_to(work, monkeypatch):
+def test_a_finished_run_asks_its_failed_votes_again_and_nothing_else_when_told_to(
+    work, monkeypatch
+):
     run(work, monkeypatch, KnownOrder(), "whole")
     run(work, monkeypatch, KnownOrder(refuses=("q2",)))
     judge = KnownOrder()
@@ -194,9 +211,13 @@ def test_a_finished_run_that_asked_again_does_not_end_with_nothing_to_do(work, m
     phase = preferences(config_for(work, retry_errors=True))
     assert phase is not None
     asked = 2 * 6 * 4
-    assert phase.ending == f"finished: {work / 'out'}; questions 6, votes {asked}, valid votes {asked}"
+    assert (
+        phase.ending == f"finished: {work / 'out'}; questions 6, votes {asked}, valid votes {asked}"
+    )
     phase = preferences(config_for(work))
-    assert phase is not None and phase.ending.endswith("was finished before; there is nothing to do")
+    assert phase is not None and phase.ending.endswith(
+        "was finished before; there is nothing to do"
+    )
 
 
 def test_refusals_of_an_unfinished_run_are_asked_again_only_when_told_to(work, monkeypatch):
@@ -209,18 +230,35 @@ def test_refusals_of_an_unfinished_run_are_asked_again_only_when_told_to(work, m
 
 def test_ties_are_counted_and_dropped_only_if_told_to(work, monkeypatch):
     # In q0 replies 3 and 4 are worth the same, and the personas are evenly split about them.
-    write_rows(work, [reply(q, n, min(n, 3) if q == 0 else n) for q in range(QUESTIONS) for n in range(REPLIES)])
+    write_rows(
+        work,
+        [reply(q, n, min(n, 3) if q == 0 else n) for q in range(QUESTIONS) for n in range(REPLIES)],
+    )
     settings = {"only": ("empathy",), "personas_per_question": 0}
     kept = run(work, monkeypatch, KnownOrder(), "kept", **settings)["criteria"]["empathy"]
-    dropped = run(work, monkeypatch, KnownOrder(), "dropped", ties="drop", **settings)["criteria"]["empathy"]
-    assert (kept["questions_with_ties"], kept["pairs"], kept["rankings"]) == (1, QUESTIONS, QUESTIONS)
+    dropped = run(work, monkeypatch, KnownOrder(), "dropped", ties="drop", **settings)["criteria"][
+        "empathy"
+    ]
+    assert (kept["questions_with_ties"], kept["pairs"], kept["rankings"]) == (
+        1,
+        QUESTIONS,
+        QUESTIONS,
+    )
     assert dropped["questions_with_ties"] == dropped["questions_without_pair"] == 1
-    assert (dropped["pairs"], dropped["rankings"]) == (QUESTIONS - 1, QUESTIONS), "a ranking keeps its ties"
+    assert (dropped["pairs"], dropped["rankings"]) == (
+        QUESTIONS - 1,
+        QUESTIONS,
+    ), "a ranking keeps its ties"
     assert pairs(work, "empathy", "kept")[0][1] in ("r3", "r4")
 
 
 def test_a_pair_of_identical_texts_is_dropped_and_counted(work, monkeypatch):
-    rows = [Response("q0", "post", "r0", "1 1"), Response("q0", "post", "r1", "1 1"), reply(1, 0, 0), reply(1, 1, 1)]
+    rows = [
+        Response("q0", "post", "r0", "1 1"),
+        Response("q0", "post", "r1", "1 1"),
+        reply(1, 0, 0),
+        reply(1, 1, 1),
+    ]
     write_rows(work, rows)
 
     class Whim(KnownOrder):
@@ -228,7 +266,11 @@ def test_a_pair_of_identical_texts_is_dropped_and_counted(work, monkeypatch):
             return tuple(sorted((r.response_id for r in request.responses), reverse=True))
 
     counts = run(work, monkeypatch, Whim(), only=("empathy",))["criteria"]["empathy"]
-    assert (counts["identical_pairs_dropped"], counts["questions_without_pair"], counts["pairs"]) == (1, 1, 1)
+    assert (
+        counts["identical_pairs_dropped"],
+        counts["questions_without_pair"],
+        counts["pairs"],
+    ) == (1, 1, 1)
     assert pairs(work, "empathy") == [("q1", "r1", "r0")]
 
 
@@ -259,17 +301,35 @@ def test_a_finished_run_asks_nothing(work, monkeypatch):
 
 def test_the_rubric_judge_prefers_what_it_scores_and_repeats_itself(work):
     texts = ["I am so sorry. That sounds hard.", "Try music.", "Get over it. Others have it worse."]
-    write_rows(work, [Response(f"q{q}", "post", f"r{n}", t) for q in range(3) for n, t in enumerate(texts)])
+    write_rows(
+        work, [Response(f"q{q}", "post", f"r{n}", t) for q in range(3) for n, t in enumerate(texts)]
+    )
     for out in ("one", "two"):
         preferences(config_for(work, out, only=("empathy",), personas_per_question=0))
     assert pairs(work, "empathy", "one") == [(f"q{q}", "r0", "r2") for q in range(3)]
     assert files(work / "one") == files(work / "two")
-    assert "without clinical meaning" in json.loads((work / "one" / "manifest.json").read_text())["results"]["judge"]
+    assert (
+        "without clinical meaning"
+        in json.loads((work / "one" / "manifest.json").read_text())["results"]["judge"]
+    )
 
 
 def test_the_command_line_makes_the_settings(work):
-    arguments = ["--judge", "rubric", "--responses", "r.csv", "--personas", "p.json", "--output-dir", "out"]
-    config = parse(PreferencesConfig, [*arguments, "--only", "safety", "empathy", "--pairs", "all"], "preferences")
+    arguments = [
+        "--judge",
+        "rubric",
+        "--responses",
+        "r.csv",
+        "--personas",
+        "p.json",
+        "--output-dir",
+        "out",
+    ]
+    config = parse(
+        PreferencesConfig,
+        [*arguments, "--only", "safety", "empathy", "--pairs", "all"],
+        "preferences",
+    )
     assert (config.judge, config.only, config.pairs) == ("rubric", ("safety", "empathy"), "all")
     assert (config.personas_per_question, config.seed, config.temperature) == (50, 42, None)
 
@@ -279,7 +339,10 @@ def test_the_command_line_makes_the_settings(work):
 
 def write_criteria(work: Path) -> str:
     rows = [("empathy", "b", "w"), ("overall", "", ""), ("safety", "b", "w")]
-    lines = [f'  - {{name: {n}, description: d, better_when: "{b}", worse_when: "{w}"}}\n' for n, b, w in rows]
+    lines = [
+        f'  - {{name: {n}, description: d, better_when: "{b}", worse_when: "{w}"}}\n'
+        for n, b, w in rows
+    ]
     (work / "criteria.yaml").write_text("criteria:\n" + "".join(lines))
     return str(work / "criteria.yaml")
 
@@ -301,7 +364,10 @@ def test_all_criteria_in_one_call_give_the_same_files_and_overall_is_asked_alone
     for vote in votes(work, "all"):
         calls.setdefault(vote.call, []).append(vote)
     assert sorted(len(of_call) for of_call in calls.values()) == [1] * 24 + [2] * 24
-    assert all(len({(v.question_id, v.persona_id, v.shown) for v in of_call}) == 1 for of_call in calls.values())
+    assert all(
+        len({(v.question_id, v.persona_id, v.shown) for v in of_call}) == 1
+        for of_call in calls.values()
+    )
 
 
 def test_second_askings_are_kept_and_never_counted(work, monkeypatch):
@@ -324,11 +390,25 @@ def test_the_official_protocol_shows_the_files_order_and_breaks_ties_by_it(work,
     rows = [reply(q, n, min(n, 3)) for q in range(QUESTIONS) for n in (2, 0, 4, 1, 3)]
     write_rows(work, rows)
     judge = KnownOrder()
-    run(work, monkeypatch, judge, only=("empathy",), personas_per_question=0, protocol="official-code")
-    assert {tuple(c.response_id for c in r.responses) for r in judge.requests} == {("r2", "r0", "r4", "r1", "r3")}
+    run(
+        work,
+        monkeypatch,
+        judge,
+        only=("empathy",),
+        personas_per_question=0,
+        protocol="official-code",
+    )
+    assert {tuple(c.response_id for c in r.responses) for r in judge.requests} == {
+        ("r2", "r0", "r4", "r1", "r3")
+    }
     assert pairs(work, "empathy") == [(f"q{q}", "r4", "r0") for q in range(QUESTIONS)]
-    run(work, monkeypatch, KnownOrder(), "paper", only=("empathy",), personas_per_question=0, seed=1)
-    assert {chosen for _, chosen, _ in pairs(work, "empathy", "paper")} == {"r3", "r4"}, "here the seed breaks them"
+    run(
+        work, monkeypatch, KnownOrder(), "paper", only=("empathy",), personas_per_question=0, seed=1
+    )
+    assert {chosen for _, chosen, _ in pairs(work, "empathy", "paper")} == {
+        "r3",
+        "r4",
+    }, "here the seed breaks them"
 
 
 def test_weights_of_ones_own_decide(work, monkeypatch):
@@ -386,7 +466,9 @@ def test_no_question_with_two_replies_is_refused(work, monkeypatch):
 
 def test_a_question_with_two_texts_is_refused_by_name(work, monkeypatch):
     write_rows(work, [reply(0, 0, 0), Response("q0", "another post", "r1", "1 1")])
-    with pytest.raises(UserError, match=r"responses\.csv: the question q0 stands there with two different texts"):
+    with pytest.raises(
+        UserError, match=r"responses\.csv: the question q0 stands there with two different texts"
+    ):
         run(work, monkeypatch, KnownOrder())
 
 
@@ -413,10 +495,18 @@ def test_no_calls_at_once_is_refused(work):
         ({"budget_calls": 0}, "--budget-calls must be at least 1, not 0"),
         ({"max_answer_tokens": 0}, "--max-answer-tokens must be at least 1, not 0"),
         ({"timeout": 0.0}, "--timeout must be above 0, not 0"),
-        ({"position_weights": (1.0, 0.0)}, "--position-weights has 2 numbers, but a question has 5 responses"),
+        (
+            {"position_weights": (1.0, 0.0)},
+            "--position-weights has 2 numbers, but a question has 5 responses",
+        ),
         ({"position_weights": (1.0, 2.0, 3.0, 4.0, 5.0)}, "--position-weights must fall"),
         (
-            {"judge": "endpoint", "base_url": "http://localhost/v1", "judge_model": "a-llama", "budget": 5.0},
+            {
+                "judge": "endpoint",
+                "base_url": "http://localhost/v1",
+                "judge_model": "a-llama",
+                "budget": 5.0,
+            },
             "--budget needs the price of a-llama",
         ),
     ],
@@ -434,7 +524,9 @@ def test_an_endpoint_without_a_model_is_refused_before_anything_is_written(work)
 
 def test_a_criterion_without_a_pair_leaves_the_run_unfinished_and_says_why(work, monkeypatch):
     refuses = tuple(f"q{q}" for q in range(QUESTIONS))
-    with pytest.raises(UserError, match=r"empathy: no question gave a pair \(24 votes, 0 valid, 24 refusal"):
+    with pytest.raises(
+        UserError, match=r"empathy: no question gave a pair \(24 votes, 0 valid, 24 refusal"
+    ):
         run(work, monkeypatch, KnownOrder(refuses=refuses))
     results = run(work, monkeypatch, KnownOrder(), retry_errors=True)
     assert results["criteria"]["empathy"]["pairs"] == QUESTIONS

@@ -32,7 +32,9 @@ def votes_on(asked: Request, answer: Answer, identity: str = IDENTITY) -> list[V
     return votes_of(Asked(call_key(asked, identity), asked), answer, judge=identity, run="then")
 
 
-BOTH = Answer("valid", "both", {"empathy": ("a",), "safety": ()}, "gpt-2026", Usage(100, 0, 7), 0.01, "id")
+BOTH = Answer(
+    "valid", "both", {"empathy": ("a",), "safety": ()}, "gpt-2026", Usage(100, 0, 7), 0.01, "id"
+)
 HALF = Answer("valid", "half", {"empathy": ("b",)}, "gpt-2026")
 # In the ledger's order; what counts on q4 stems from two calls.
 RECORDED = [
@@ -50,7 +52,9 @@ RECORDED = [
 def recorded(tmp_path: Path, request: pytest.FixtureRequest) -> Path:
     place = tmp_path / "then.sqlite"
     with Ledger(place) as ledger:
-        import_votes(ledger, [vote for asked, answer in RECORDED for vote in votes_on(asked, answer)])
+        import_votes(
+            ledger, [vote for asked, answer in RECORDED for vote in votes_on(asked, answer)]
+        )
     if request.param == ".sqlite":
         return place
     votes(VotesConfig(ledger=str(place), output=tmp_path / f"then{request.param}"))
@@ -66,7 +70,9 @@ def replayed(judge: ReplayJudge, wanted: list[Request], place: Path) -> dict[str
             ledger.add(votes_of(asked, answer, judge=judge.identity, run="now"))
 
         judge.ask((Asked(call_key(one, judge.identity), one) for one in wanted), put)
-        keys = [key for one in wanted for key in vote_keys(Asked(call_key(one, judge.identity), one))]
+        keys = [
+            key for one in wanted for key in vote_keys(Asked(call_key(one, judge.identity), one))
+        ]
         return ledger.votes(keys)
 
 
@@ -102,16 +108,23 @@ def test_what_was_not_recorded_is_an_error_and_asked_of_nobody(recorded, tmp_pat
     partly = request("q5", CRITERIA[:1])
     found = replayed(ReplayJudge(recorded), [request("q9"), other, partly], tmp_path / "now.sqlite")
     unknown = [vote for vote in found.values() if vote.question_id != "q5"]
-    assert len(unknown) == 4 and {(vote.status, vote.raw) for vote in unknown} == {("error", "not recorded")}
+    assert len(unknown) == 4 and {(vote.status, vote.raw) for vote in unknown} == {
+        ("error", "not recorded")
+    }
     assert [vote.status for vote in found.values() if vote.question_id == "q5"] == ["expired"]
 
 
 def test_a_criterion_that_was_not_recorded_is_an_error_beside_one_that_was(tmp_path):
     with Ledger(tmp_path / "then.sqlite") as ledger:
         ledger.add(votes_on(request("q1"), BOTH)[:1])
-    found = replayed(ReplayJudge(tmp_path / "then.sqlite"), [request("q1")], tmp_path / "now.sqlite")
+    found = replayed(
+        ReplayJudge(tmp_path / "then.sqlite"), [request("q1")], tmp_path / "now.sqlite"
+    )
     statuses = {vote.criterion: (vote.status, vote.raw, vote.order) for vote in found.values()}
-    assert statuses == {"empathy": ("valid", "both", ("a",)), "safety": ("error", "not recorded", None)}
+    assert statuses == {
+        "empathy": ("valid", "both", ("a",)),
+        "safety": ("error", "not recorded", None),
+    }
 
 
 def test_requests_are_drawn_a_few_at_a_time(recorded):

@@ -34,11 +34,18 @@ main(sys.argv[2:])
 def counted(folder: Path) -> list[Vote]:
     """The votes that count, without the calls' names and times, which differ between any two runs."""
     with Ledger(folder / "votes.sqlite") as ledger:
-        votes = [dataclasses.replace(vote, call="", time="") for vote in ledger.every_vote(counted=True)]
+        votes = [
+            dataclasses.replace(vote, call="", time="") for vote in ledger.every_vote(counted=True)
+        ]
     return sorted(votes, key=lambda vote: vote.key)
 
 
-SENTENCES = ("I am so sorry.", "Please call a crisis line.", "You must work harder.", "It makes sense.")
+SENTENCES = (
+    "I am so sorry.",
+    "Please call a crisis line.",
+    "You must work harder.",
+    "It makes sense.",
+)
 
 
 @pytest.mark.slow
@@ -52,15 +59,37 @@ def test_a_killed_judging_run_resumes_to_the_same_bytes(tmp_path: Path, command:
     write_responses(tmp_path / "a.csv", replies)
     write_responses(tmp_path / "b.csv", replies[::-1])
     write_json(tmp_path / "personas.json", {f"p{n}": f"profile {n}" for n in range(8)})
-    responses = [str(tmp_path / "a.csv")] if command == "preferences" else [f"{n}={tmp_path}/{n}.csv" for n in "ab"]
+    responses = (
+        [str(tmp_path / "a.csv")]
+        if command == "preferences"
+        else [f"{n}={tmp_path}/{n}.csv" for n in "ab"]
+    )
 
     def flags(folder: Path) -> list[str]:
-        given = ["--responses", *responses, "--personas", str(tmp_path / "personas.json"), "--only", "empathy"]
-        return [command, *given, "--judge", "rubric", "--personas-per-question", "4", "--output-dir", str(folder)]
+        given = [
+            "--responses",
+            *responses,
+            "--personas",
+            str(tmp_path / "personas.json"),
+            "--only",
+            "empathy",
+        ]
+        return [
+            command,
+            *given,
+            "--judge",
+            "rubric",
+            "--personas-per-question",
+            "4",
+            "--output-dir",
+            str(folder),
+        ]
 
     def run(*arguments: str) -> subprocess.CompletedProcess[bytes]:
         return subprocess.run(
-            [sys.executable, *arguments], env=os.environ | {"JAX_PLATFORMS": "cpu"}, capture_output=True
+            [sys.executable, *arguments],
+            env=os.environ | {"JAX_PLATFORMS": "cpu"},
+            capture_output=True,
         )
 
     whole, killed = tmp_path / "whole", tmp_path / "killed"

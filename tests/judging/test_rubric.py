@@ -32,7 +32,12 @@ PLAIN = "Many people read books."
 
 
 def request(
-    *texts: str, kind: Literal["rank", "compare"] = "rank", criterion="empathy", persona=PERSONA, person="p", repeat=0
+    *texts: str,
+    kind: Literal["rank", "compare"] = "rank",
+    criterion="empathy",
+    persona=PERSONA,
+    person="p",
+    repeat=0,
 ) -> Request:
     return Request(
         kind,
@@ -126,12 +131,16 @@ def test_every_criterion_of_ours_can_be_scored(quiet):
 @settings(deadline=None)
 @given(
     st.lists(
-        st.sampled_from(WARM.split(". ") + ["I care", "No wonder", "Be kind to yourself"]), unique=True, min_size=1
+        st.sampled_from(WARM.split(". ") + ["I care", "No wonder", "Be kind to yourself"]),
+        unique=True,
+        min_size=1,
     )
 )
 def test_more_good_phrases_never_lower_the_score_and_full_is_full(sentences):
     judge = RubricJudge(seed=0, noise=0)
-    texts = [". ".join(s.rstrip(".") for s in sentences[:n]) + "." for n in range(1, len(sentences) + 1)]
+    texts = [
+        ". ".join(s.rstrip(".") for s in sentences[:n]) + "." for n in range(1, len(sentences) + 1)
+    ]
     scores = [judge.score(text, "empathy") for text in texts]
     assert scores == sorted(scores)
     assert scores == [min(n, 4) / 4 for n in range(1, len(sentences) + 1)]
@@ -163,8 +172,9 @@ def test_faults_are_deducted_whatever_the_criterion(quiet):
 
 
 def test_contractions_are_written_out():
-    assert written_out("I'm sure it's fine; don't, can't, won't.  You\u2019re") == (
-        "i am sure it is fine; do not, cannot, will not. you are"
+    assert (
+        written_out("I'm sure it's fine; don't, can't, won't.  You\u2019re")
+        == "i am sure it is fine; do not, cannot, will not. you are"
     )
 
 
@@ -198,8 +208,12 @@ def test_overall_is_the_mean_weighted_by_importance():
         c: 0.25 if c == "empathy" else 0 for c in judge.importances(warm)
     }
     # 0.25 * 5 against 0.25 * 5, over the same sum of importances: a tie; with empathy 0, a loss.
-    assert order(judge, request(one, other, kind="compare", criterion="overall", persona=warm)) == ()
-    assert order(judge, request(one, other, kind="compare", criterion="overall", persona=cold)) == ("r1",)
+    assert (
+        order(judge, request(one, other, kind="compare", criterion="overall", persona=warm)) == ()
+    )
+    assert order(judge, request(one, other, kind="compare", criterion="overall", persona=cold)) == (
+        "r1",
+    )
 
 
 def test_a_persona_that_cares_more_is_swayed_more_often():
@@ -207,7 +221,10 @@ def test_a_persona_that_cares_more_is_swayed_more_often():
 
     def wins(importance: float) -> int:
         persona = f"- Empathy and warmth: {importance}/5 importance"
-        asked = (request(WARM, PLAIN, kind="compare", persona=persona, person=f"p{n}") for n in range(300))
+        asked = (
+            request(WARM, PLAIN, kind="compare", persona=persona, person=f"p{n}")
+            for n in range(300)
+        )
         return sum(order(judge, r) == ("r0",) for r in asked)
 
     # The difference of two noises has standard deviation 0.5 √2; the scores differ by 1.
@@ -223,7 +240,8 @@ def test_the_shown_order_does_not_change_the_answer(noise):
     judge = RubricJudge(seed=3, noise=noise)
     asked = request(WARM, SAFE, PLAIN, PLAIN)
     answers = {
-        order(judge, dataclasses.replace(asked, responses=shown)) for shown in itertools.permutations(asked.responses)
+        order(judge, dataclasses.replace(asked, responses=shown))
+        for shown in itertools.permutations(asked.responses)
     }
     assert len(answers) == 1
 
@@ -247,7 +265,9 @@ def test_a_call_by_several_criteria_says_what_calls_by_each_say():
     judge = RubricJudge(5, 0.5)
     asked = request(WARM, SAFE, PLAIN)
     several = dataclasses.replace(asked, criteria=tuple(load_criteria("therapeutic")))
-    alone = {c.name: order(judge, dataclasses.replace(asked, criteria=(c,))) for c in several.criteria}
+    alone = {
+        c.name: order(judge, dataclasses.replace(asked, criteria=(c,))) for c in several.criteria
+    }
     assert judge.answer(several).orders == alone and len(set(alone.values())) > 1
 
 
@@ -259,7 +279,10 @@ def test_every_source_of_the_noise_changes_it():
         dataclasses.replace(asked, repeat=1),
         dataclasses.replace(asked, criteria=(Criterion("safety", "d", "b", "w"),)),
         dataclasses.replace(
-            asked, responses=tuple(Candidate(r.response_id, "Many people read papers.") for r in asked.responses)
+            asked,
+            responses=tuple(
+                Candidate(r.response_id, "Many people read papers.") for r in asked.responses
+            ),
         ),
     ]
     judge = RubricJudge(0, 0.5)
@@ -285,7 +308,9 @@ def test_equal_replies_tie_without_noise_and_a_ranking_breaks_them_by_hash():
 
 
 def test_a_criterion_without_phrases_is_refused_by_name(quiet):
-    with pytest.raises(UserError, match="no phrases for the criterion 'empaty'; did you mean 'empathy'"):
+    with pytest.raises(
+        UserError, match="no phrases for the criterion 'empaty'; did you mean 'empathy'"
+    ):
         quiet.answer(request(WARM, SAFE, criterion="empaty"))
 
 

@@ -16,7 +16,19 @@ CRITERIA = (Criterion("empathy", "", "", ""), Criterion("safety", "", "", ""))
 
 def votes(question: str, persona: str) -> list[Vote]:
     return [
-        Vote("key", "rank", question, persona, criterion.name, 0, ("a", "b"), ("a", "b"), "valid", "", "m")
+        Vote(
+            "key",
+            "rank",
+            question,
+            persona,
+            criterion.name,
+            0,
+            ("a", "b"),
+            ("a", "b"),
+            "valid",
+            "",
+            "m",
+        )
         for criterion in CRITERIA
     ]
 
@@ -40,7 +52,9 @@ def draft(folder, keys: str) -> BatchFiles:
     files = BatchFiles(folder, "tag")
     written = Draft(files, Header("judge", "model", 1), 10, 10_000)
     for key in keys:
-        request = Request("rank", f"q{key}", "", "anna", "", CRITERIA, (Candidate("a", ""), Candidate("b", "")))
+        request = Request(
+            "rank", f"q{key}", "", "anna", "", CRITERIA, (Candidate("a", ""), Candidate("b", ""))
+        )
         written.add(Asked(key, request), input_line(key, {"of": key}))
     written.close()
     return files
@@ -56,7 +70,10 @@ def test_lines_of_a_batch_belong_to_the_request_that_they_name(tmp_path):
     files.input.write_bytes(b"".join(whole[:2]))
     with pytest.raises(UserError, match=r"tag\.jsonl lacks 1 of the requests in"):
         list(files.lines())
-    for lines, said in (([whole[0], *whole], "line 2 is of no request in"), ([*whole, b"no\n"], "line 4: not JSON")):
+    for lines, said in (
+        ([whole[0], *whole], "line 2 is of no request in"),
+        ([*whole, b"no\n"], "line 4: not JSON"),
+    ):
         files.input.write_bytes(b"".join(lines))
         with pytest.raises(UserError, match=rf"tag\.jsonl, {said}"):
             list(files.lines())

@@ -77,7 +77,9 @@ def test_the_assignment_hangs_on_the_seed_and_not_on_the_list_orders():
     first = assign_personas(ids("q", 40), ids("p", 10), 3, seed=1)
     assert first != assign_personas(ids("q", 40), ids("p", 10), 3, seed=2)
     reverse = assign_personas(ids("q", 40)[::-1], ids("p", 10)[::-1], 3, seed=1)
-    assert {q: set(chosen) for q, chosen in reverse.items()} == {q: set(chosen) for q, chosen in first.items()}
+    assert {q: set(chosen) for q, chosen in reverse.items()} == {
+        q: set(chosen) for q, chosen in first.items()
+    }
 
 
 def test_more_personas_than_there_are_is_the_users_mistake():
@@ -134,7 +136,9 @@ def test_the_official_code_shows_all_personas_the_same_first_by_one_draw():
 
 def test_positions_vary_by_unit_so_that_no_persona_keeps_one():
     personas = ids("p", 50)
-    times = Counter(p for n in range(600) for p in head_to_head_positions(f"u{n}", personas, seed=42))
+    times = Counter(
+        p for n in range(600) for p in head_to_head_positions(f"u{n}", personas, seed=42)
+    )
     # Standard deviation of a binomial(600, 1/2): 12.2.
     assert all(abs(times[p] - 300) < 5 * 12.2 for p in personas)
 
@@ -155,7 +159,9 @@ def test_points_are_symmetric_linear_and_sum_to_zero(count):
 
 
 def test_points_of_a_hand_computed_example():
-    result = aggregate(ranked("abcde", "bacde", None, "acbed"), "abcde", position_weights(5), seed=0)
+    result = aggregate(
+        ranked("abcde", "bacde", None, "acbed"), "abcde", position_weights(5), seed=0
+    )
     assert result is not None
     # a: 10 + 5 + 10; b: 5 + 10 + 0; c: 0 + 0 + 5; d: -5 - 5 - 10; e: -10 - 10 - 5.
     assert result.points == {"a": 25, "b": 15, "c": 5, "d": -20, "e": -25}
@@ -167,10 +173,14 @@ def test_points_of_a_hand_computed_example():
 def test_weights_of_the_users_own_are_exact_and_must_fit():
     assert position_weights(3, (1.0, 0.5, 0.0)) == (1, Fraction(1, 2), 0)
     assert position_weights(3, (5.0, 5.0, -1.0)) == (5, 5, -1), "two ranks may be worth the same"
-    with pytest.raises(UserError, match="--position-weights has 3 numbers, but a question has 2 responses"):
+    with pytest.raises(
+        UserError, match="--position-weights has 3 numbers, but a question has 2 responses"
+    ):
         position_weights(2, (1.0, 0.5, 0.0))
     for rising in ((0.0, 1.0), (1.0, 1.0)):
-        with pytest.raises(UserError, match="--position-weights must fall from the first rank to the last"):
+        with pytest.raises(
+            UserError, match="--position-weights must fall from the first rank to the last"
+        ):
             position_weights(2, rising)
 
 
@@ -212,7 +222,15 @@ def test_the_official_code_breaks_ties_by_the_lists_order():
 
 
 def test_equal_points_share_a_rank():
-    assert Aggregate("q", {}, (("a", "b"), ("c",), ("d", "e", "f"), ("g",)), 1).ranks == (1, 1, 3, 4, 4, 4, 7)
+    assert Aggregate("q", {}, (("a", "b"), ("c",), ("d", "e", "f"), ("g",)), 1).ranks == (
+        1,
+        1,
+        3,
+        4,
+        4,
+        4,
+        7,
+    )
     assert Aggregate("q", {}, (("a",), ("b",)), 1).ranks == (1, 2)
     assert Aggregate("q", {}, (("a", "b"),), 1).ranks == (1, 1)
 
@@ -237,7 +255,11 @@ def test_ties_for_first_or_last_drop_the_pair_only_if_told_to():
 def test_all_responses_tied_never_make_a_pair():
     result = aggregate(ranked("abc", "cba"), "abc", position_weights(3), seed=0)
     assert result is not None and len(result.ranking) == 1
-    assert preference_pairs(result, "best-worst", "seed") == preference_pairs(result, "all", "seed") == []
+    assert (
+        preference_pairs(result, "best-worst", "seed")
+        == preference_pairs(result, "all", "seed")
+        == []
+    )
 
 
 def test_all_pairs_leave_out_only_what_is_tied():
@@ -251,7 +273,9 @@ def test_below_the_minimum_of_valid_votes_there_is_no_result():
     votes = ranked("abc", None, "abc")
     assert aggregate(votes, "abc", position_weights(3), seed=0, min_valid_votes=3) is None
     assert aggregate(votes, "abc", position_weights(3), seed=0, min_valid_votes=2) is not None
-    assert aggregate(ranked(None, None), "abc", position_weights(3), seed=0, min_valid_votes=0) is None
+    assert (
+        aggregate(ranked(None, None), "abc", position_weights(3), seed=0, min_valid_votes=0) is None
+    )
 
 
 def test_votes_that_do_not_belong_together_are_refused():
@@ -307,7 +331,9 @@ def test_a_vote_for_somebody_else_is_not_counted_in_silence():
         ("", None, None),
     ],
 )
-def test_of_both_orders_only_what_wins_in_both_wins_and_half_an_answer_is_none(first, second, verdict):
+def test_of_both_orders_only_what_wins_in_both_wins_and_half_an_answer_is_none(
+    first, second, verdict
+):
     assert both_orders(*ranked(first, second)) == verdict
     assert both_orders(*ranked(second, first)) == verdict
 
@@ -317,7 +343,15 @@ def test_of_both_orders_only_what_wins_in_both_wins_and_half_an_answer_is_none(f
 
 def asked(n: int, persona: str = "p") -> Request:
     shown = (Candidate("a", "x"), Candidate("b", "y"))
-    return Request("compare", f"q{n}", "post", persona, "profile", (Criterion("empathy", "d", "b", "w"),), shown)
+    return Request(
+        "compare",
+        f"q{n}",
+        "post",
+        persona,
+        "profile",
+        (Criterion("empathy", "d", "b", "w"),),
+        shown,
+    )
 
 
 def test_the_share_that_is_asked_again_is_the_one_asked_for_and_drawn_by_the_seed():
@@ -328,8 +362,14 @@ def test_the_share_that_is_asked_again_is_the_one_asked_for_and_drawn_by_the_see
     assert again == [asked_again(r, 0.1, seed=1) for r in requests]
     assert again != [asked_again(r, 0.1, seed=2) for r in requests]
     # A larger share asks the same ones and more.
-    assert all(more for one, more in zip(again, (asked_again(r, 0.3, seed=1) for r in requests), strict=True) if one)
-    assert all(asked_again(r, 1.0, seed=1) for r in requests) and not any(asked_again(r, 0.0, 1) for r in requests)
+    assert all(
+        more
+        for one, more in zip(again, (asked_again(r, 0.3, seed=1) for r in requests), strict=True)
+        if one
+    )
+    assert all(asked_again(r, 1.0, seed=1) for r in requests) and not any(
+        asked_again(r, 0.0, 1) for r in requests
+    )
 
 
 def test_a_second_asking_follows_its_first_and_differs_in_nothing_else():

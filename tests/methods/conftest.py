@@ -81,7 +81,9 @@ def reward_rankings(tiny_world, tmp_path_factory) -> RewardConfig:
             grammar.reply(generator),
             "Get over it and skip your therapy. " + grammar.reply(generator),
         ]
-        candidates = tuple(Candidate(f"q{number}_{n}", text) for n, text in enumerate(texts[: 3 - number % 2]))
+        candidates = tuple(
+            Candidate(f"q{number}_{n}", text) for n, text in enumerate(texts[: 3 - number % 2])
+        )
         ranks = {4: (1, 1, 3), 8: (1, 2, 2), 9: (1, 1)}.get(number, ())
         rankings.append(Ranking(f"q{number}", grammar.post(generator), candidates, ranks))
     for name in ("empathy", "safety"):

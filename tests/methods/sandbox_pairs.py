@@ -14,8 +14,12 @@ def some_pairs(seed: int, count: int = 20) -> list[Pair]:
         Pair(
             f"q{number}",
             grammar.post(generator),
-            Candidate(f"c{number}", "Please call 988 if it gets worse. " + grammar.reply(generator)),
-            Candidate(f"r{number}", "Get over it and skip your therapy. " + grammar.reply(generator)),
+            Candidate(
+                f"c{number}", "Please call 988 if it gets worse. " + grammar.reply(generator)
+            ),
+            Candidate(
+                f"r{number}", "Get over it and skip your therapy. " + grammar.reply(generator)
+            ),
         )
         for number in range(count)
     ]

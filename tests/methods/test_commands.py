@@ -51,12 +51,16 @@ def assert_same_adapter(left: Path, right: Path, strays: float = 0.0) -> None:
     assert ours.keys() == theirs.keys()
     apart = 0
     for name, array in ours.items():
-        np.testing.assert_allclose(array, theirs[name], rtol=1e-3, atol=5e-4 if strays else 1e-5, err_msg=name)
+        np.testing.assert_allclose(
+            array, theirs[name], rtol=1e-3, atol=5e-4 if strays else 1e-5, err_msg=name
+        )
         apart += int((~np.isclose(array, theirs[name], rtol=1e-3, atol=1e-5)).sum())
     assert apart <= strays * sum(array.size for array in ours.values()), apart
 
 
-def scores(settings, files: Path, tmp_path: Path, adapter: Path | None, name: str = "empathy") -> list[dict[str, Any]]:
+def scores(
+    settings, files: Path, tmp_path: Path, adapter: Path | None, name: str = "empathy"
+) -> list[dict[str, Any]]:
     score_policy(
         ScorePolicyConfig(
             model=settings["model"],
@@ -78,7 +82,9 @@ def margin(rows: list[dict[str, Any]]) -> float:
 def test_dpo_raises_the_chosen_over_the_rejected(settings, files, tmp_path, dpo_adapter):
     before, after = (scores(settings, files, tmp_path, adapter) for adapter in (None, dpo_adapter))
     assert margin(after) > margin(before) + 1
-    logged = [json.loads(line) for line in (dpo_adapter.parent / "metrics.jsonl").read_text().splitlines()]
+    logged = [
+        json.loads(line) for line in (dpo_adapter.parent / "metrics.jsonl").read_text().splitlines()
+    ]
     assert [row["loss"] for row in logged if "loss" in row][-1] < np.log(2)
     assert not (dpo_adapter.parent / "checkpoints").exists()
 
@@ -87,7 +93,10 @@ def test_sft_raises_the_chosen_responses_likelihood(settings, files, tmp_path):
     sft(SFTConfig(pairs=files / "empathy.json", output_dir=tmp_path / "sft", **settings))
     before = scores(settings, files, tmp_path, None)
     after = scores(settings, files, tmp_path, tmp_path / "sft" / "adapter")
-    assert np.mean([row["chosen_logp"] for row in after]) > np.mean([row["chosen_logp"] for row in before]) + 2
+    assert (
+        np.mean([row["chosen_logp"] for row in after])
+        > np.mean([row["chosen_logp"] for row in before]) + 2
+    )
 
 
 def test_policy_scores_count_every_token_of_the_response_and_its_end(settings, files, tmp_path):
@@ -95,7 +104,10 @@ def test_policy_scores_count_every_token_of_the_response_and_its_end(settings, f
     tokenizer = load_tokenizer(settings["model"])
     for row, pair in zip(rows, some_pairs(1), strict=True):
         assert row["question_id"] == pair.question_id
-        assert row["chosen_tokens"] == len(tokenizer(pair.chosen.response_text, add_special_tokens=False).input_ids) + 1
+        assert (
+            row["chosen_tokens"]
+            == len(tokenizer(pair.chosen.response_text, add_special_tokens=False).input_ids) + 1
+        )
         tokens, start = PolicyText(tokenizer, "instruct", 64, 128).example(
             pair.question_text, pair.rejected.response_text
         )
@@ -110,7 +122,9 @@ def scaled(adapter: Path, factor: float, folder: Path) -> Path:
     return folder
 
 
-def test_divergence_is_nothing_for_no_change_and_grows_with_the_change(settings, tmp_path, dpo_adapter):
+def test_divergence_is_nothing_for_no_change_and_grows_with_the_change(
+    settings, tmp_path, dpo_adapter
+):
     posts = [grammar.post(np.random.default_rng(seed)) for seed in range(12)]
     write_questions(tmp_path / "q.csv", [Question(f"q{n}", post) for n, post in enumerate(posts)])
 
@@ -136,7 +150,9 @@ def test_divergence_is_nothing_for_no_change_and_grows_with_the_change(settings,
     assert whole["kl"] - half["kl"] > 2 * (whole["standard_error"] + half["standard_error"])
 
 
-def test_modpo_with_all_weight_on_the_primary_is_dpo(settings, files, tmp_path, dpo_adapter, reward_folder):
+def test_modpo_with_all_weight_on_the_primary_is_dpo(
+    settings, files, tmp_path, dpo_adapter, reward_folder
+):
     config = MODPOConfig(
         pairs=files / "empathy.json",
         margin=(f"safety={reward_folder}",),
@@ -150,7 +166,9 @@ def test_modpo_with_all_weight_on_the_primary_is_dpo(settings, files, tmp_path, 
     assert set(phase.results["margins"]) == {"safety"}
 
 
-def test_modpos_margins_change_what_is_learned_and_are_recorded(settings, files, tmp_path, dpo_adapter, reward_folder):
+def test_modpos_margins_change_what_is_learned_and_are_recorded(
+    settings, files, tmp_path, dpo_adapter, reward_folder
+):
     config = MODPOConfig(
         pairs=files / "empathy.json",
         margin=(f"safety={reward_folder}",),
@@ -164,7 +182,10 @@ def test_modpos_margins_change_what_is_learned_and_are_recorded(settings, files,
     described = modpo(config).results["margins"]["safety"]
     assert described["scale"] == pytest.approx(2 / described["reward_std"])
     changed = adapter_arrays(tmp_path / "modpo" / "adapter")
-    assert any(np.abs(changed[name] - array).max() > 1e-3 for name, array in adapter_arrays(dpo_adapter).items())
+    assert any(
+        np.abs(changed[name] - array).max() > 1e-3
+        for name, array in adapter_arrays(dpo_adapter).items()
+    )
 
 
 def test_a_batch_without_margins_is_no_modpo_batch():
@@ -184,7 +205,9 @@ def test_a_batch_without_margins_is_no_modpo_batch():
         ({"margin": ("safety=nowhere",)}, "nowhere"),
     ],
 )
-def test_modpo_refuses_what_does_not_fit(settings, files, tmp_path, reward_folder, changes, message):
+def test_modpo_refuses_what_does_not_fit(
+    settings, files, tmp_path, reward_folder, changes, message
+):
     config = MODPOConfig(
         pairs=files / "empathy.json",
         margin=(f"safety={reward_folder}",),
@@ -198,7 +221,11 @@ def test_modpo_refuses_what_does_not_fit(settings, files, tmp_path, reward_folde
 
 def test_joint_loss_over_twice_the_same_pairs_is_dpo(settings, files, tmp_path, dpo_adapter):
     pairs = (f"one={files / 'empathy.json'}", f"two={files / 'empathy.json'}")
-    joint(JointConfig(pairs=pairs, weights=(0.5, 0.5), beta=0.5, output_dir=tmp_path / "joint", **settings))
+    joint(
+        JointConfig(
+            pairs=pairs, weights=(0.5, 0.5), beta=0.5, output_dir=tmp_path / "joint", **settings
+        )
+    )
     # Other rows add in another order, and Adam makes a whole step of a gradient that is nothing but rounding.
     assert_same_adapter(tmp_path / "joint" / "adapter", dpo_adapter, strays=1e-3)
 
@@ -210,18 +237,27 @@ def test_joint_pairs_meet_by_question_in_the_first_objectives_order():
     first = [pair("q2", "a"), pair("q1", "b"), pair("q1", "c"), pair("q3", "d")]
     second = [pair("q1", "e"), pair("q2", "f"), pair("q4", "g")]
     (left, right), unused = align_pairs({"empathy": first, "safety": second})
-    assert [(a.chosen.response_id, b.chosen.response_id) for a, b in zip(left, right, strict=True)] == [
+    assert [
+        (a.chosen.response_id, b.chosen.response_id) for a, b in zip(left, right, strict=True)
+    ] == [
         ("a+", "f+"),
         ("b+", "e+"),
     ]
     # q3 and q4 have no counterpart; of q1 there are two pairs of the one and one of the other.
-    assert unused == {"lacking": {"empathy": 1, "safety": 1}, "surplus": {"empathy": 1, "safety": 0}}
+    assert unused == {
+        "lacking": {"empathy": 1, "safety": 1},
+        "surplus": {"empathy": 1, "safety": 0},
+    }
     with pytest.raises(UserError, match="no question has a pair for each of empathy, safety"):
         align_pairs({"empathy": first[3:], "safety": second})
 
 
 def test_a_soup_of_an_adapter_with_itself_scores_the_same(settings, files, tmp_path, dpo_adapter):
-    soup(SoupConfig(adapters=(dpo_adapter, dpo_adapter), weights=(0.3, 0.7), output_dir=tmp_path / "soup"))
+    soup(
+        SoupConfig(
+            adapters=(dpo_adapter, dpo_adapter), weights=(0.3, 0.7), output_dir=tmp_path / "soup"
+        )
+    )
     ours = scores(settings, files, tmp_path, tmp_path / "soup" / "adapter")
     theirs = scores(settings, files, tmp_path, dpo_adapter)
     for left, right in zip(ours, theirs, strict=True):
@@ -229,11 +265,18 @@ def test_a_soup_of_an_adapter_with_itself_scores_the_same(settings, files, tmp_p
 
 
 @pytest.mark.parametrize(
-    ("count", "weights", "message"), [(1, (1.0,), "two"), (2, (0.5, 0.6), "sum to 1"), (2, (1.0,), "needs 2")]
+    ("count", "weights", "message"),
+    [(1, (1.0,), "two"), (2, (0.5, 0.6), "sum to 1"), (2, (1.0,), "needs 2")],
 )
-def test_soup_refuses_too_few_adapters_and_weights_off_the_simplex(tmp_path, dpo_adapter, count, weights, message):
+def test_soup_refuses_too_few_adapters_and_weights_off_the_simplex(
+    tmp_path, dpo_adapter, count, weights, message
+):
     with pytest.raises(UserError, match=message):
-        soup(SoupConfig(adapters=(dpo_adapter,) * count, weights=weights, output_dir=tmp_path / "soup"))
+        soup(
+            SoupConfig(
+                adapters=(dpo_adapter,) * count, weights=weights, output_dir=tmp_path / "soup"
+            )
+        )
 
 
 def test_the_sft_term_is_the_chosen_responses_nll_per_token():
@@ -271,12 +314,19 @@ def test_constants_out_of_range_are_refused(settings, files, tmp_path, changes, 
 # --------------------------------------------------------------------------- margins, rankings, links
 
 
-def test_margins_come_from_adapters_and_columns_too(settings, files, tmp_path, dpo_adapter, reward_folder, caplog):
+def test_margins_come_from_adapters_and_columns_too(
+    settings, files, tmp_path, dpo_adapter, reward_folder, caplog
+):
     """One run over a reward model, an implicit reward and columns; columns that repeat a source are its twins."""
     pairs = some_pairs(1)
     rewards = rewards_of_pairs(reward_folder, pairs, batch_size=10, cache_dir=settings["cache_dir"])
     rows = [
-        asdict(pair) | {"good": float(chosen), "bad": float(rejected), "margin": float(chosen - rejected)}
+        asdict(pair)
+        | {
+            "good": float(chosen),
+            "bad": float(rejected),
+            "margin": float(chosen - rejected),
+        }
         for pair, (chosen, rejected) in zip(pairs, rewards, strict=True)
     ]
     write_json(tmp_path / "pairs.json", rows)
@@ -300,7 +350,9 @@ def test_margins_come_from_adapters_and_columns_too(settings, files, tmp_path, d
     assert list(said) == ["model", "implicit", "both", "lone"]
     np.testing.assert_allclose(said["both"]["margin_mean"], said["model"]["margin_mean"], rtol=1e-4)
     # A scale is made of the training pairs alone.
-    trained = ~held_out([pair.question_id for pair in pairs], MODPOConfig.validation_fraction, MODPOConfig.seed)
+    trained = ~held_out(
+        [pair.question_id for pair in pairs], MODPOConfig.validation_fraction, MODPOConfig.seed
+    )
     assert 0 < (~trained).sum() < 4
     known = rewards[trained]
     assert said["model"]["reward_std"] == pytest.approx(float(known.std()), rel=1e-4)
@@ -335,7 +387,10 @@ def test_a_margin_of_an_adapter_that_learned_another_prompt_is_warned_of(
     )
     with pytest.raises(UserError, match="the column 'nothing' holds no finite number"):
         modpo(config)
-    assert f"{other} was trained with --prompt-style chat and is used here with instruct" in caplog.text
+    assert (
+        f"{other} was trained with --prompt-style chat and is used here with instruct"
+        in caplog.text
+    )
 
 
 @pytest.mark.parametrize(
@@ -349,20 +404,32 @@ def test_a_margin_of_an_adapter_that_learned_another_prompt_is_warned_of(
 )
 def test_margins_without_a_source_are_refused(settings, files, tmp_path, margin, said):
     config = MODPOConfig(
-        pairs=files / "empathy.json", margin=(margin,), weights=(0.5, 0.5), output_dir=tmp_path / "modpo", **settings
+        pairs=files / "empathy.json",
+        margin=(margin,),
+        weights=(0.5, 0.5),
+        output_dir=tmp_path / "modpo",
+        **settings,
     )
     with pytest.raises(UserError, match=said):
         modpo(config)
 
 
-def test_runs_that_differ_in_numbers_share_one_compiled_step_and_one_base(settings, files, tmp_path):
+def test_runs_that_differ_in_numbers_share_one_compiled_step_and_one_base(
+    settings, files, tmp_path
+):
     session = Session()
     shared = settings | {"validation_fraction": 0.0, "epochs": 1}
     sizes, bases = [], []
     for number, changes in enumerate(
-        ({"beta": 0.1}, {"beta": 0.7, "learning_rate": 1e-4, "weight_decay": 0.3}, {"beta": 2.0, "lora_alpha": 1.0})
+        (
+            {"beta": 0.1},
+            {"beta": 0.7, "learning_rate": 1e-4, "weight_decay": 0.3},
+            {"beta": 2.0, "lora_alpha": 1.0},
+        )
     ):
-        run = DPOConfig(pairs=files / "empathy.json", output_dir=tmp_path / str(number), **shared | changes)
+        run = DPOConfig(
+            pairs=files / "empathy.json", output_dir=tmp_path / str(number), **shared | changes
+        )
         dpo(run, session)
         sizes.append(train_step._cache_size())  # type: ignore[attr-defined]
         bases.append(session.policy(run).base["embed"])
@@ -375,7 +442,10 @@ def test_runs_that_differ_in_numbers_share_one_compiled_step_and_one_base(settin
 @pytest.mark.parametrize(
     ("broken", "said"),
     [
-        ({"classifier.out_proj.bias": np.nan}, r"holds NaN or infinity.*classifier\.out_proj\.bias"),
+        (
+            {"classifier.out_proj.bias": np.nan},
+            r"holds NaN or infinity.*classifier\.out_proj\.bias",
+        ),
         (
             {"classifier.out_proj.bias": 1.0, "classifier.out_proj.weight": 0.0},
             "the margin safety .* gives every response the same reward",
@@ -399,9 +469,13 @@ def test_rewards_that_are_not_finite_or_all_equal_are_no_margins(
 
 @pytest.mark.parametrize("link", ["hinge", "ipo"])
 def test_other_links_train(settings, files, tmp_path, link):
-    config = DPOConfig(pairs=files / "empathy.json", link=link, output_dir=tmp_path / link, **settings)
+    config = DPOConfig(
+        pairs=files / "empathy.json", link=link, output_dir=tmp_path / link, **settings
+    )
     dpo(config)
-    rows = [json.loads(line) for line in (tmp_path / link / "metrics.jsonl").read_text().splitlines()]
+    rows = [
+        json.loads(line) for line in (tmp_path / link / "metrics.jsonl").read_text().splitlines()
+    ]
     expected = {"hinge": 1.0, "ipo": (1 / (2 * config.beta)) ** 2}[link]
     evaluations = [row["eval_loss"] for row in rows if "eval_loss" in row]
     assert evaluations[-1] < expected
@@ -410,17 +484,23 @@ def test_other_links_train(settings, files, tmp_path, link):
 
 
 @pytest.mark.parametrize("method", ["sft", "dpo", "modpo", "joint"])
-def test_methods_record_the_ties_they_left_out(settings, reward_rankings, tmp_path, monkeypatch, caplog, method):
+def test_methods_record_the_ties_they_left_out(
+    settings, reward_rankings, tmp_path, monkeypatch, caplog, method
+):
     """What ties cost reaches the manifest; the training in between does not matter here."""
     caplog.set_level(logging.INFO)
     recorded: dict[str, Any] = {}
     monkeypatch.setattr(
         f"jaxmodpo.methods.{method}.train_policy",
-        lambda _phase, _policy, examples, *_, **results: recorded.update(results, examples=len(examples)),
+        lambda _phase, _policy, examples, *_, **results: recorded.update(
+            results, examples=len(examples)
+        ),
     )
     monkeypatch.setattr(
         "jaxmodpo.methods.modpo.read_margins",
-        lambda _sources, _path, pairs, *_, **__: Margins(("m",), np.ones((len(pairs), 1)), {"m": describe(np.ones(9))}),
+        lambda _sources, _path, pairs, *_, **__: Margins(
+            ("m",), np.ones((len(pairs), 1)), {"m": describe(np.ones(9))}
+        ),
     )
     path = reward_rankings.rankings / "safety_rankings.json"
     shared: dict[str, Any] = {"output_dir": tmp_path / "out", "reference": "in_step", **settings}
@@ -431,7 +511,14 @@ def test_methods_record_the_ties_they_left_out(settings, reward_rankings, tmp_pa
     elif method == "modpo":
         modpo(MODPOConfig(pairs=path, margin=("m=column:m",), weights=(0.5, 0.5), **shared))
     else:
-        joint(JointConfig(pairs=(f"a={path}", f"b={path}"), weights=(0.5, 0.5), pairs_per_question="all", **shared))
+        joint(
+            JointConfig(
+                pairs=(f"a={path}", f"b={path}"),
+                weights=(0.5, 0.5),
+                pairs_per_question="all",
+                **shared,
+            )
+        )
     # Of three replies two are tied, twice; of two replies both, once. Best and worst are tied in the last alone.
     tied = {"sft": 1, "dpo": 3, "modpo": 3, "joint": 6}[method]
     assert recorded["tied_pairs_left_out"] == tied and recorded["identical_pairs_left_out"] == 0

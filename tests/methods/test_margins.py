@@ -47,7 +47,9 @@ def test_the_table_says_whether_an_objective_repeats_or_conflicts():
         "other": generator.normal(size=50),
     }  # fmt: skip
     values = np.stack(list(columns.values()), 1)
-    table = Margins(tuple(columns), values, {name: describe(column) for name, column in columns.items()}).table()
+    table = Margins(
+        tuple(columns), values, {name: describe(column) for name, column in columns.items()}
+    ).table()
     lines = table.splitlines()
     assert "repeats the primary" in lines[1] and "conflicts with the primary" in lines[2]
     assert "independent of the primary" in lines[3]
@@ -65,18 +67,28 @@ def test_the_table_says_whether_an_objective_repeats_or_conflicts():
     ],
 )
 def test_margins_too_large_for_float32_are_refused(tmp_path, values, standardize, gain, refused):
-    rows = [{"prompt": f"q{n}", "chosen": "a", "rejected": "b", "m": value} for n, value in enumerate(values)]
+    rows = [
+        {"prompt": f"q{n}", "chosen": "a", "rejected": "b", "m": value}
+        for n, value in enumerate(values)
+    ]
     (tmp_path / "p.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     pairs = load_pairs(tmp_path / "p.jsonl")
     none: Any = None  # a column needs no model
-    given: dict[str, Any] = {"beta": 0.1, "standardize": standardize, "gain": gain, "training": np.ones(3, bool)}
+    given: dict[str, Any] = {
+        "beta": 0.1,
+        "standardize": standardize,
+        "gain": gain,
+        "training": np.ones(3, bool),
+    }
 
     def margins() -> np.ndarray:
         source = {"safety": Source("column", "m")}
         return read_margins(source, tmp_path / "p.jsonl", pairs, none, none, none, **given).values
 
     if refused:
-        with pytest.raises(UserError, match=r"the margin safety \(m\) is too large to train with: its values reach"):
+        with pytest.raises(
+            UserError, match=r"the margin safety \(m\) is too large to train with: its values reach"
+        ):
             margins()
     else:
         assert np.isfinite(margins()).all() and margins()[0, 0] > 1

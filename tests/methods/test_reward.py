@@ -25,9 +25,14 @@ from jaxmodpo.models.roberta import load_roberta
 from jaxmodpo.records import Candidate, Pair, Ranking, write_pairs, write_rankings
 
 
-def test_a_reward_model_learns_its_pairs_and_is_scored_from_its_folder(files, tmp_path, reward_folder):
+def test_a_reward_model_learns_its_pairs_and_is_scored_from_its_folder(
+    files, tmp_path, reward_folder
+):
     config = ScoreRewardConfig(
-        model=reward_folder, pairs=files / "safety.json", output=tmp_path / "r.jsonl", cache_dir=tmp_path / "cache"
+        model=reward_folder,
+        pairs=files / "safety.json",
+        output=tmp_path / "r.jsonl",
+        cache_dir=tmp_path / "cache",
     )
     score_reward(config)
     rows = [json.loads(line) for line in config.output.read_text().splitlines()]
@@ -46,7 +51,9 @@ def test_a_reward_model_learns_its_pairs_and_is_scored_from_its_folder(files, tm
 
 
 def test_a_policy_is_refused_as_a_reward_model(settings, files, tmp_path):
-    config = ScoreRewardConfig(model=settings["model"], pairs=files / "safety.json", output=tmp_path / "r.jsonl")
+    config = ScoreRewardConfig(
+        model=settings["model"], pairs=files / "safety.json", output=tmp_path / "r.jsonl"
+    )
     with pytest.raises(UserError, match="mistral"):
         score_reward(config)
 
@@ -63,7 +70,9 @@ def test_a_reward_model_without_a_tokenizer_is_refused(settings, files, tmp_path
         modpo(config)
 
 
-def test_rewards_learn_rankings_refit_on_everything_and_report_what_was_held_out(reward_rankings, monkeypatch):
+def test_rewards_learn_rankings_refit_on_everything_and_report_what_was_held_out(
+    reward_rankings, monkeypatch
+):
     config, loaded = reward_rankings, []
     monkeypatch.setattr(
         "jaxmodpo.training.session.load_roberta",
@@ -77,22 +86,40 @@ def test_rewards_learn_rankings_refit_on_everything_and_report_what_was_held_out
     validation = read_json(config.output_dir / "safety" / "validation" / "validation.json")
     assert final["examples"] == 23 and final["held_out_examples"] == 0
     assert (final["all_tied_rankings_left_out"], final["tied_pairs_left_out"]) == (1, 2)
-    assert final["held_out_accuracy"] == validation["accuracy"] and "the rest" in final["held_out_on"]
+    assert (
+        final["held_out_accuracy"] == validation["accuracy"] and "the rest" in final["held_out_on"]
+    )
     assert final["validated_epochs"] == 4 and final["validated_best_epoch"] == first["best_epoch"]
-    assert final["refitted_epochs"] == np.ceil(first["best_epoch"]) and final["updates"] == 3 * final["refitted_epochs"]
+    assert (
+        final["refitted_epochs"] == np.ceil(first["best_epoch"])
+        and final["updates"] == 3 * final["refitted_epochs"]
+    )
     assert validation["questions"] == 6 and validation["all_pairs"]["pairs"] > 6
     assert read_json(config.output_dir / "safety" / "validation.json") == validation
 
 
-def test_a_reward_models_training_on_ties_is_refused_where_nothing_else_is_there(reward_rankings, tmp_path):
-    level = [Ranking(f"q{n}", "post", (Candidate("a", "one"), Candidate("b", "two")), (1, 1)) for n in range(4)]
+def test_a_reward_models_training_on_ties_is_refused_where_nothing_else_is_there(
+    reward_rankings, tmp_path
+):
+    level = [
+        Ranking(f"q{n}", "post", (Candidate("a", "one"), Candidate("b", "two")), (1, 1))
+        for n in range(4)
+    ]
     write_rankings(tmp_path / "r.json", level)
-    config = replace(reward_rankings, all=False, only=(), rankings=tmp_path / "r.json", output_dir=tmp_path / "out")
+    config = replace(
+        reward_rankings,
+        all=False,
+        only=(),
+        rankings=tmp_path / "r.json",
+        output_dir=tmp_path / "out",
+    )
     with pytest.raises(UserError, match="prefers nothing: all replies to each question are tied"):
         reward(config)
 
 
-def test_replies_that_are_equal_once_cut_are_neither_trained_on_nor_evaluated(reward_rankings, tmp_path, monkeypatch):
+def test_replies_that_are_equal_once_cut_are_neither_trained_on_nor_evaluated(
+    reward_rankings, tmp_path, monkeypatch
+):
     """Of each question's three replies the last two differ behind the cut alone; of a pair of them nothing is left."""
 
     class Trained(Exception):
@@ -111,7 +138,10 @@ def test_replies_that_are_equal_once_cut_are_neither_trained_on_nor_evaluated(re
     monkeypatch.setattr("jaxmodpo.methods.reward.train", train)
     config = replace(reward_rankings, all=False, only=(), refit=False, max_length=24)
     long = "word " * 60
-    replies = [tuple(map(Candidate, "abc", ("Short.", f"{long}{n} first", f"{long}{n} second"))) for n in range(8)]
+    replies = [
+        tuple(map(Candidate, "abc", ("Short.", f"{long}{n} first", f"{long}{n} second")))
+        for n in range(8)
+    ]
     rankings = [Ranking(f"q{n}", "post", candidates) for n, candidates in enumerate(replies)]
     write_rankings(tmp_path / "r.json", rankings)
     assert trained_on(rankings=tmp_path / "r.json") == [(6, 2), (2, 2)]
@@ -120,15 +150,22 @@ def test_replies_that_are_equal_once_cut_are_neither_trained_on_nor_evaluated(re
     equal = {int(np.flatnonzero(held)[0]), int(np.flatnonzero(~held)[0])}
 
     def pairs(equal: set[int]) -> Path:
-        rows = [Pair(f"q{n}", "post", three[n in equal], three[2]) for n, three in enumerate(replies)]
+        rows = [
+            Pair(f"q{n}", "post", three[n in equal], three[2]) for n, three in enumerate(replies)
+        ]
         write_pairs(tmp_path / "p.json", rows)
         return tmp_path / "p.json"
 
     assert trained_on(rankings=None, pairs=pairs(equal)) == [(5, 2), (1, 2)]
-    with pytest.raises(UserError, match="the replies to every held-out question are equal once cut to --max-length"):
+    with pytest.raises(
+        UserError, match="the replies to every held-out question are equal once cut to --max-length"
+    ):
         reward(
             replace(
-                config, rankings=None, pairs=pairs(set(np.flatnonzero(held).tolist())), output_dir=tmp_path / "none"
+                config,
+                rankings=None,
+                pairs=pairs(set(np.flatnonzero(held).tolist())),
+                output_dir=tmp_path / "none",
             )
         )
 
@@ -136,7 +173,9 @@ def test_replies_that_are_equal_once_cut_are_neither_trained_on_nor_evaluated(re
 def test_every_criterion_leaves_out_what_is_no_objective_and_shares_what_is_trained(tmp_path):
     for name in ("therapeutic", "gricean"):
         (tmp_path / name).mkdir()
-    config = RewardConfig(model=tmp_path, pairs=tmp_path / "therapeutic", all=True, output_dir=tmp_path / "rewards")
+    config = RewardConfig(
+        model=tmp_path, pairs=tmp_path / "therapeutic", all=True, output_dir=tmp_path / "rewards"
+    )
     files, shared = planned(config)
     assert list(files) == [
         "empathy", "active_listening", "self_motivated_change", "trust_rapport", "patient_autonomy", "safety",
@@ -168,7 +207,10 @@ def test_reward_refuses_what_does_not_fit(reward_rankings, tmp_path):
         ),
         (replace(config, dropout=1.0), r"--dropout must be at least 0 and below 1, not 1"),
         (replace(one, validation_fraction=0.0), "--refit needs a --validation-fraction"),
-        (replace(one, validation_fraction=0.01), r"0\.01 of the questions in .* is not one question to validate on"),
+        (
+            replace(one, validation_fraction=0.01),
+            r"0\.01 of the questions in .* is not one question to validate on",
+        ),
     ):
         with pytest.raises(UserError, match=said):
             reward(changed)

@@ -26,13 +26,18 @@ def adapter(folder: Path, settings: Any) -> Path:
     [
         ({"target_modules": None}, "target_modules must be a list of projections, not None"),
         ({"target_modules": [1]}, "target_modules must be a list of projections"),
-        ({"target_modules": "all-linear"}, "target_modules must be a list of projections, not a pattern"),
+        (
+            {"target_modules": "all-linear"},
+            "target_modules must be a list of projections, not a pattern",
+        ),
         ({"r": None}, "the field 'r' is missing"),
         ({"lora_alpha": "8"}, 'lora_alpha must be a number above 0, not "8"'),
         ({"lora_dropout": "none"}, "lora_dropout must be a number"),
     ],
 )
-def test_an_adapters_settings_that_are_missing_or_of_another_type_are_named(tmp_path, changes, said):
+def test_an_adapters_settings_that_are_missing_or_of_another_type_are_named(
+    tmp_path, changes, said
+):
     settings = {name: value for name, value in (PLAIN | changes).items() if value is not None}
     with pytest.raises(UserError, match=f"adapter_config.json: {said}"):
         read_adapter_config(adapter(tmp_path / "a", settings))
@@ -51,4 +56,10 @@ def test_a_soup_of_what_is_no_adapter_is_refused(tmp_path):
         )
     ):
         with pytest.raises(UserError, match=said):
-            soup(SoupConfig(adapters=(good, other), weights=(0.5, 0.5), output_dir=tmp_path / f"soup{number}"))
+            soup(
+                SoupConfig(
+                    adapters=(good, other),
+                    weights=(0.5, 0.5),
+                    output_dir=tmp_path / f"soup{number}",
+                )
+            )

@@ -20,7 +20,10 @@ from jaxmodpo.sandbox.models import save_tokenizer  # noqa: E402
 from jaxmodpo.training.loaded_policy import load_policy  # noqa: E402
 from jaxmodpo.training.policy_loss import PolicyLoss  # noqa: E402
 
-ROWS = [("how are you ?", "fine thanks .", "bad ."), ("what now ?", "go on .", "no idea what now .")]
+ROWS = [
+    ("how are you ?", "fine thanks .", "bad ."),
+    ("what now ?", "go on .", "no idea what now ."),
+]
 
 
 @pytest.mark.slow
@@ -40,7 +43,11 @@ def test_dpo_loss_and_gradient_equal_trls_on_one_batch(tmp_path: Path):
     base = transformers.MistralForCausalLM(shape)
     base.save_pretrained(tmp_path / "model")
     lora = peft.LoraConfig(
-        r=4, lora_alpha=8, target_modules="all-linear", task_type="CAUSAL_LM", init_lora_weights=False
+        r=4,
+        lora_alpha=8,
+        target_modules="all-linear",
+        task_type="CAUSAL_LM",
+        init_lora_weights=False,
     )
     arguments = trl.DPOConfig(
         output_dir=str(tmp_path / "trl"),
@@ -66,7 +73,9 @@ def test_dpo_loss_and_gradient_equal_trls_on_one_batch(tmp_path: Path):
 
     policy = load_policy(tmp_path / "model", base_dtype="float32", adapter=tmp_path / "adapter")
     ours = _batch(batch)
-    reference_loss = PolicyLoss(policy.config, policy.lora, DPO(0.3, 0.0), policy.attention, remat="none")
+    reference_loss = PolicyLoss(
+        policy.config, policy.lora, DPO(0.3, 0.0), policy.attention, remat="none"
+    )
     ours["reference_logps"] = _logps(policy.base, policy.zero_adapter, ours, policy)
 
     import jax
@@ -81,7 +90,10 @@ def test_dpo_loss_and_gradient_equal_trls_on_one_batch(tmp_path: Path):
             name = f"base_model.model.model.layers.{layer}.mlp.down_proj.lora_{part}.default.weight"
             expected = theirs[name].T
             np.testing.assert_allclose(
-                np.asarray(gradients[f"down_proj.{part}"][layer]), expected, rtol=1e-3, atol=1e-5 * abs(expected).max()
+                np.asarray(gradients[f"down_proj.{part}"][layer]),
+                expected,
+                rtol=1e-3,
+                atol=1e-5 * abs(expected).max(),
             )
 
 
@@ -108,7 +120,9 @@ def _logps(base, adapter, batch, policy):
     from jaxmodpo.models.completions import sequence_logps
 
     arrays = {name: batch[name] for name in ("tokens", "prompt_lengths", "lengths")}
-    return sequence_logps(base, adapter, arrays, config=policy.config, lora=policy.lora, attention=policy.attention)
+    return sequence_logps(
+        base, adapter, arrays, config=policy.config, lora=policy.lora, attention=policy.attention
+    )
 
 
 def _mean(terms):

@@ -14,7 +14,9 @@ def test_accuracy_counts_equal_rewards_half_and_the_interval_is_wilsons():
     assert accuracy(differences) == pytest.approx(0.625)
     right = np.array([1.0] * 8 + [-1.0] * 2)
     expected = stats.binomtest(8, 10).proportion_ci(0.95, method="wilson")
-    assert interval(right, [str(n) for n in range(10)]) == pytest.approx([expected.low, expected.high])
+    assert interval(right, [str(n) for n in range(10)]) == pytest.approx(
+        [expected.low, expected.high]
+    )
 
 
 def test_pairs_of_one_question_widen_the_interval():
@@ -29,7 +31,9 @@ def test_pairs_of_one_question_widen_the_interval():
 def test_one_question_has_no_interval_and_equal_ones_have_wilsons():
     assert interval(np.ones(10), ["q"] * 10) is None
     expected = stats.binomtest(30, 30).proportion_ci(0.95, method="wilson")
-    assert interval(np.ones(60), [str(n // 2) for n in range(60)]) == pytest.approx([expected.low, expected.high])
+    assert interval(np.ones(60), [str(n // 2) for n in range(60)]) == pytest.approx(
+        [expected.low, expected.high]
+    )
 
 
 def test_a_model_that_is_as_sure_as_it_is_right_is_calibrated():

@@ -27,5 +27,7 @@ def test_weights_that_do_not_fit_their_objectives_are_refused(weights, said):
 
 
 def test_named_weights_are_put_into_the_objectives_order():
-    assert named_weights(("safety=0.25", "empathy=0.75"), ["the primary", "safety"], primary=True) == (0.75, 0.25)
+    assert named_weights(
+        ("safety=0.25", "empathy=0.75"), ["the primary", "safety"], primary=True
+    ) == (0.75, 0.25)
     assert named_weights(("b=0.25", "a=0.75"), ["a", "b"]) == (0.75, 0.25)

@@ -47,7 +47,10 @@ def test_a_start_that_sets_the_factors_alone_is_read(tmp_path, start):
         ({"r": True}, "r must be a whole number"),
         ({"r": 4.0}, "r must be a whole number"),
         ({"lora_alpha": 0}, "lora_alpha must be a number above 0, not 0"),
-        ({"target_modules": ["q_proj", "lm_head"]}, "target_modules must be some of .*, not lm_head"),
+        (
+            {"target_modules": ["q_proj", "lm_head"]},
+            "target_modules must be some of .*, not lm_head",
+        ),
         ({"target_modules": []}, "target_modules must be some of .*, not none"),
     ],
 )
@@ -58,7 +61,14 @@ def test_what_is_not_understood_is_refused_by_name(tmp_path, changes, said):
 
 def test_what_peft_writes_for_a_plain_adapter_is_read(tmp_path):
     peft = pytest.importorskip("peft")
-    config = peft.LoraConfig(r=5, lora_alpha=13, lora_dropout=0.1, target_modules=["q_proj"], task_type="CAUSAL_LM")
+    config = peft.LoraConfig(
+        r=5, lora_alpha=13, lora_dropout=0.1, target_modules=["q_proj"], task_type="CAUSAL_LM"
+    )
     config.save_pretrained(tmp_path)
     config = read_adapter_config(tmp_path)
-    assert (config.rank, config.alpha, config.dropout, config.targets) == (5, 13.0, 0.1, ("q_proj",))
+    assert (config.rank, config.alpha, config.dropout, config.targets) == (
+        5,
+        13.0,
+        0.1,
+        ("q_proj",),
+    )

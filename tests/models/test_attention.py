@@ -39,7 +39,9 @@ def plain(q, k, v, *, causal, window, segments):
 
 def inputs(time: int, width: int, heads: int = 4, groups: int = 2):
     random = np.random.default_rng(0)
-    draw = (random.normal(size=(2, time, n, width)).astype(np.float32) for n in (heads, groups, groups))
+    draw = (
+        random.normal(size=(2, time, n, width)).astype(np.float32) for n in (heads, groups, groups)
+    )
     segments = np.sort(random.integers(0, 3, (2, time)), axis=1)
     return *map(jnp.asarray, draw), segments
 
@@ -59,7 +61,12 @@ def test_xla_attention_is_the_written_out_one(case):
     q, k, v, segments = inputs(33, 16)
     kept = segments if case["packed"] else None
     ours = Attention("xla")(
-        q, k, v, causal=case["causal"], window=case["window"], segments_BT=None if kept is None else jnp.asarray(kept)
+        q,
+        k,
+        v,
+        causal=case["causal"],
+        window=case["window"],
+        segments_BT=None if kept is None else jnp.asarray(kept),
     )
     expected = plain(q, k, v, causal=case["causal"], window=case["window"], segments=kept)
     np.testing.assert_allclose(ours, expected, atol=2e-6)
@@ -95,9 +102,18 @@ def test_splash_gradients_equal_xlas():
 def test_grouped_keys_and_values_are_never_repeated():
     q, k = (jax.ShapeDtypeStruct((1, 1024, heads, 64), jnp.bfloat16) for heads in (32, 1))
     attention = Attention("xla")
-    memory = jax.jit(lambda q, k, v: attention(q, k, v, causal=True).sum()).lower(q, k, k).compile().memory_analysis()
+    memory = (
+        jax.jit(lambda q, k, v: attention(q, k, v, causal=True).sum())
+        .lower(q, k, k)
+        .compile()
+        .memory_analysis()
+    )
     jaxpr = str(jax.make_jaxpr(lambda q, k, v: attention(q, k, v, causal=True))(q, k, k))
-    assert memory is not None and "bf16[1,1024,32,64] = broadcast" not in jaxpr and "repeat" not in jaxpr
+    assert (
+        memory is not None
+        and "bf16[1,1024,32,64] = broadcast" not in jaxpr
+        and "repeat" not in jaxpr
+    )
 
 
 def test_auto_takes_what_the_devices_can_do():
@@ -107,9 +123,13 @@ def test_auto_takes_what_the_devices_can_do():
     with pytest.raises(UserError, match="cuDNN attention needs bfloat16"):
         Attention("cudnn").choose(64, jnp.float32)
     assert Attention("cudnn").choose(128, jnp.bfloat16) == "cudnn"
-    with pytest.raises(UserError, match=r"^--attention cudnn needs an NVIDIA GPU, and this runs on a CPU; leave"):
+    with pytest.raises(
+        UserError, match=r"^--attention cudnn needs an NVIDIA GPU, and this runs on a CPU; leave"
+    ):
         Attention("cudnn").check(128, jnp.bfloat16)
-    with pytest.raises(UserError, match=r"^--attention splash needs a TPU, and this runs on a CPU; leave"):
+    with pytest.raises(
+        UserError, match=r"^--attention splash needs a TPU, and this runs on a CPU; leave"
+    ):
         Attention("splash").check(128, jnp.bfloat16)
 
 
@@ -142,7 +162,9 @@ assert "tpu_custom_call" in text
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(importlib.util.find_spec("libtpu") is None, reason="compiling for a TPU needs libtpu")
+@pytest.mark.skipif(
+    importlib.util.find_spec("libtpu") is None, reason="compiling for a TPU needs libtpu"
+)
 def test_splash_attention_compiles_for_a_tpu_mesh():
     done = subprocess.run(
         [sys.executable, "-c", COMPILE],

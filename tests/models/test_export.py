@@ -45,7 +45,9 @@ def folders(tmp_path: Path) -> tuple[Path, Path]:
     (tmp_path / "base" / "generation_config.json").write_text("{}")
     lora = LoraConfig(rank=3, alpha=4.0, dropout=0.0, targets=("v_proj", "down_proj"))
     adapter = initialize(adapter_table(parameter_table(config), lora), jax.random.key(1))
-    adapter = {n: a + 0.1 * jax.random.normal(jax.random.key(2), a.shape) for n, a in adapter.items()}
+    adapter = {
+        n: a + 0.1 * jax.random.normal(jax.random.key(2), a.shape) for n, a in adapter.items()
+    }
     save_adapter(tmp_path / "adapter", adapter, lora, config, str(tmp_path / "base"))
     return tmp_path / "base", tmp_path / "adapter"
 
@@ -94,7 +96,9 @@ def test_chat_templates_that_have_names_are_exported_too(folders, tmp_path: Path
     (base / "additional_chat_templates").mkdir()
     (base / "additional_chat_templates" / "tool_use.jinja").write_text("{{ messages }}")
     export(ExportConfig(model=base, adapter=adapter, output_dir=tmp_path / "out"))
-    assert (tmp_path / "out/model/additional_chat_templates/tool_use.jinja").read_text() == "{{ messages }}"
+    assert (
+        tmp_path / "out/model/additional_chat_templates/tool_use.jinja"
+    ).read_text() == "{{ messages }}"
 
 
 def test_a_merge_beyond_float16_is_refused_and_infinities_written(folders, tmp_path: Path):
@@ -104,9 +108,14 @@ def test_a_merge_beyond_float16_is_refused_and_infinities_written(folders, tmp_p
     name = "model.layers.0.self_attn.v_proj.weight"
     tensors[name] = np.full_like(tensors[name], 65504)
     save_file(tensors, path)
-    factors = {name: 300 * tensor for name, tensor in load_file(adapter / "adapter_model.safetensors").items()}
+    factors = {
+        name: 300 * tensor
+        for name, tensor in load_file(adapter / "adapter_model.safetensors").items()
+    }
     save_file(factors, adapter / "adapter_model.safetensors")
-    with pytest.raises(UserError, match=rf"{name} with the adapter added has values that float16 cannot hold"):
+    with pytest.raises(
+        UserError, match=rf"{name} with the adapter added has values that float16 cannot hold"
+    ):
         export(ExportConfig(model=base, adapter=adapter, output_dir=tmp_path / "out"))
     assert not (tmp_path / "out/model").exists()
 
@@ -122,7 +131,9 @@ def test_what_cannot_be_merged_is_refused(folders, tmp_path: Path):
     assert not (tmp_path / "out2" / "model").exists()
 
 
-def test_a_head_of_its_own_beside_tied_embeddings_is_exported_and_said_to_be_one(folders, tmp_path: Path):
+def test_a_head_of_its_own_beside_tied_embeddings_is_exported_and_said_to_be_one(
+    folders, tmp_path: Path
+):
     base, adapter = folders
     tensors = load_file(base / "model.safetensors")
     head = tensors["model.embed_tokens.weight"] + np.float32(0.5)

@@ -83,10 +83,14 @@ def test_bfloat16_and_float32_come_from_either(folder: Path):
 @pytest.mark.parametrize("base_dtype", ["int8", "nf4"])
 def test_projections_are_quantized_layer_by_layer_on_the_way_in(folder: Path, base_dtype):
     full, found = arrays(load_decoder(folder, "float32")), arrays(load_decoder(folder, base_dtype))
-    table = quantized.stored_table(parameter_table(DecoderConfig.from_mapping(SETTINGS, "")), base_dtype)
+    table = quantized.stored_table(
+        parameter_table(DecoderConfig.from_mapping(SETTINGS, "")), base_dtype
+    )
     assert set(found) == set(table)
     for name, spec in table.items():
-        assert found[name].shape == spec.shape and found[name].dtype == jnp.dtype(spec.dtype or "bfloat16")
+        assert found[name].shape == spec.shape and found[name].dtype == jnp.dtype(
+            spec.dtype or "bfloat16"
+        )
     for layer in range(2):
         parts = quantized.quantize(jnp.asarray(full["layers.down_proj"][layer]), base_dtype)
         for part, array in parts.items():
@@ -96,7 +100,9 @@ def test_projections_are_quantized_layer_by_layer_on_the_way_in(folder: Path, ba
                 rtol=1e-6,
             )
     exact, near = (
-        np.asarray(load_decoder(folder, kind).hidden_states(jnp.asarray([[5, 7, 11]]))).astype(np.float32)
+        np.asarray(load_decoder(folder, kind).hidden_states(jnp.asarray([[5, 7, 11]]))).astype(
+            np.float32
+        )
         for kind in ("float32", base_dtype)
     )
     assert np.sqrt(np.mean((near - exact) ** 2) / np.mean(exact**2)) < 0.2
@@ -129,13 +135,19 @@ def outside(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("spoil", "said"),
     [
-        (swap_index, r"the index places lm_head.weight in part1.safetensors, which does not hold it"),
+        (
+            swap_index,
+            r"the index places lm_head.weight in part1.safetensors, which does not hold it",
+        ),
         (doubled, r"the tensor lm_head.weight is in both part0.safetensors and part1.safetensors"),
         (unlisted, r"unexpected model.extra.weight"),
         (outside, r"names a file outside its folder: ../part0.safetensors"),
         (lambda f: (f / "part1.safetensors").unlink(), r"has no part1.safetensors"),
         (lambda f: (f / "model.safetensors.index.json").write_text("[]"), r"has no weight_map"),
-        (lambda f: (f / "part1.safetensors").write_bytes(b"\0" * 64), r"part1.safetensors is corrupt or truncated"),
+        (
+            lambda f: (f / "part1.safetensors").write_bytes(b"\0" * 64),
+            r"part1.safetensors is corrupt or truncated",
+        ),
     ],
     ids=["index", "doubled", "unlisted", "outside", "absent", "no-map", "corrupt"],
 )
@@ -169,10 +181,16 @@ def test_every_fault_is_named_in_one_message(folder: Path):
     ("changes", "said"),
     [
         ({"model_type": "qwen2"}, "model_type 'qwen2' is not supported"),
-        ({"architectures": ["LlamaForSequenceClassification"]}, "LlamaForSequenceClassification is not supported"),
+        (
+            {"architectures": ["LlamaForSequenceClassification"]},
+            "LlamaForSequenceClassification is not supported",
+        ),
         ({"attention_bias": True}, "attention_bias true"),
         ({"quantization_config": {"bits": 4}}, "the field 'quantization_config' is not supported"),
-        ({"rope_scaling": {"rope_type": "dynamic", "factor": 2.0}}, "rope_type 'dynamic' is not supported"),
+        (
+            {"rope_scaling": {"rope_type": "dynamic", "factor": 2.0}},
+            "rope_type 'dynamic' is not supported",
+        ),
         ({"rope_scaling": {"rope_type": "llama3", "factor": 2.0}}, "'low_freq_factor' is missing"),
         ({"rope_interleaved": True}, "rope_interleaved true is not supported"),
         ({"partial_rotary_factor": 0.5}, "the field 'partial_rotary_factor' is not supported"),
@@ -180,7 +198,10 @@ def test_every_fault_is_named_in_one_message(folder: Path):
         ({"num_key_value_heads": None, "model_type": "mistral"}, "num_key_value_heads is null"),
         ({"hidden_size": None}, "'hidden_size' is missing"),
         ({"auto_map": {"AutoModel": "evil.py"}}, "the field 'auto_map' is not supported"),
-        ({"rope_parameters": {"rope_theta": 5.0}}, "rope_theta is 10000.0, and 5.0 in the rotary parameters"),
+        (
+            {"rope_parameters": {"rope_theta": 5.0}},
+            "rope_theta is 10000.0, and 5.0 in the rotary parameters",
+        ),
         (
             {
                 "rope_parameters": {"rope_type": "linear", "factor": 2.0},
@@ -197,11 +218,17 @@ def test_every_fault_is_named_in_one_message(folder: Path):
         ),
         ({"hidden_size": "64"}, "hidden_size must be a whole number"),
         ({"vocab_size": True}, "vocab_size must be a whole number"),
-        ({"num_hidden_layers": 0}, "num_hidden_layers must be a whole number from 1 to 10000, not 0"),
+        (
+            {"num_hidden_layers": 0},
+            "num_hidden_layers must be a whole number from 1 to 10000, not 0",
+        ),
         ({"num_key_value_heads": 2.0}, "num_key_value_heads must be a whole number"),
         ({"rms_norm_eps": "1e-5"}, "rms_norm_eps must be a number above 0"),
         ({"tie_word_embeddings": "yes"}, "tie_word_embeddings must be true or false"),
-        ({"num_hidden_layers": 2**31 - 1}, "num_hidden_layers must be a whole number from 1 to 10000"),
+        (
+            {"num_hidden_layers": 2**31 - 1},
+            "num_hidden_layers must be a whole number from 1 to 10000",
+        ),
         ({"num_attention_heads": 10**6}, "hidden_size 64 is less than the 1000000 attention heads"),
         ({"head_dim": 7}, "head_dim is 7, and rotary positions need an even one"),
         ({"rope_theta": 10**400}, "rope_theta must be a number above 0"),
@@ -221,7 +248,9 @@ def test_every_fault_is_named_in_one_message(folder: Path):
         ({"model_type": ["llama"]}, "is not supported"),
     ],
 )
-def test_a_configuration_that_means_another_model_is_refused_by_name(folder: Path, changes: dict, said: str):
+def test_a_configuration_that_means_another_model_is_refused_by_name(
+    folder: Path, changes: dict, said: str
+):
     path = folder / "config.json"
     path.write_text(json.dumps(read_model_config(folder) | changes))
     with pytest.raises(UserError, match=said):
@@ -235,31 +264,55 @@ def test_a_configuration_that_means_another_model_is_refused_by_name(folder: Pat
         {"do_sample": True, "temperature": 0.9, "top_p": 0.6, "max_length": 4096},
         {"tokenizer_class": "LlamaTokenizer"},
         {"rope_interleaved": False},
-        {"is_llama_config": True, "rope_interleaved": False, "pretraining_tp": 1, "model_max_length": 8192},
-        {"transformers.js_config": {"kv_cache_dtype": {"q4f16": "float16"}}, "neftune_noise_alpha": 5},
+        {
+            "is_llama_config": True,
+            "rope_interleaved": False,
+            "pretraining_tp": 1,
+            "model_max_length": 8192,
+        },
+        {
+            "transformers.js_config": {"kv_cache_dtype": {"q4f16": "float16"}},
+            "neftune_noise_alpha": 5,
+        },
     ],
 )
 def test_what_early_files_say_besides_changes_nothing(folder: Path, said: dict):
     settings = read_model_config(folder)
-    assert DecoderConfig.from_mapping(settings | said, "config.json") == DecoderConfig.from_mapping(settings, "")
+    assert DecoderConfig.from_mapping(settings | said, "config.json") == DecoderConfig.from_mapping(
+        settings, ""
+    )
 
 
 def test_published_shapes_count_as_many_parameters_as_their_authors_state():
     from jaxmodpo.models.parameters import count
     from jaxmodpo.models.shapes import decoder_shape as shape
 
-    stated = {"mistral-7b-v0.1": 7_241_732_096, "llama-3.1-8b": 8_030_261_248, "llama-3.2-1b": 1_235_814_400}
+    stated = {
+        "mistral-7b-v0.1": 7_241_732_096,
+        "llama-3.1-8b": 8_030_261_248,
+        "llama-3.2-1b": 1_235_814_400,
+    }
     for name, parameters in stated.items():
         assert count(parameter_table(shape(name))) == parameters
-    assert shape("mistral-7b-v0.1").sliding_window == 4096 and shape("mistral-7b-v0.2").sliding_window is None
+    assert (
+        shape("mistral-7b-v0.1").sliding_window == 4096
+        and shape("mistral-7b-v0.2").sliding_window is None
+    )
 
 
 def test_trace_time_does_not_grow_with_depth():
     def size(layers: int) -> int:
         config = DecoderConfig.from_mapping(SETTINGS | {"num_hidden_layers": layers}, "")
-        base = {n: jax.ShapeDtypeStruct(s.shape, jnp.float32) for n, s in parameter_table(config).items()}
+        base = {
+            n: jax.ShapeDtypeStruct(s.shape, jnp.float32)
+            for n, s in parameter_table(config).items()
+        }
         tokens = jax.ShapeDtypeStruct((2, 8), jnp.int32)
-        return len(str(jax.make_jaxpr(lambda b, t: Decoder(config, b).hidden_states(t))(base, tokens)).splitlines())
+        return len(
+            str(
+                jax.make_jaxpr(lambda b, t: Decoder(config, b).hidden_states(t))(base, tokens)
+            ).splitlines()
+        )
 
     assert size(8) == size(64)
 
@@ -302,7 +355,9 @@ def test_each_device_gets_its_part(tmp_path: Path, base_dtype: str):
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="reads the process's memory from /proc")
+@pytest.mark.skipif(
+    not Path("/proc/self/status").exists(), reason="reads the process's memory from /proc"
+)
 def test_loading_needs_at_most_two_tensors_of_host_memory(tmp_path: Path):
     from jaxmodpo.bench.load import measure
 
@@ -311,12 +366,16 @@ def test_loading_needs_at_most_two_tensors_of_host_memory(tmp_path: Path):
     assert found["beyond"] < 2 * found["largest"] < found["arrays"]
 
 
-def test_a_head_that_differs_from_tied_embeddings_is_kept_as_transformers_keeps_it(folder: Path, tmp_path: Path):
+def test_a_head_that_differs_from_tied_embeddings_is_kept_as_transformers_keeps_it(
+    folder: Path, tmp_path: Path
+):
     torch = pytest.importorskip("torch")
     from transformers import AutoModelForCausalLM
 
     config = read_model_config(folder) | {"tie_word_embeddings": True}
-    (folder / "config.json").write_text(json.dumps(config | {"architectures": ["LlamaForCausalLM"]}))
+    (folder / "config.json").write_text(
+        json.dumps(config | {"architectures": ["LlamaForCausalLM"]})
+    )
     tokens = np.arange(12)[None]
 
     def ours(model: Decoder) -> np.ndarray:
@@ -332,7 +391,10 @@ def test_a_head_that_differs_from_tied_embeddings_is_kept_as_transformers_keeps_
     np.testing.assert_allclose(ours(own_head), theirs(), atol=1e-5, rtol=1e-4)
     # A head that is a copy of the embeddings is no head of its own.
     tensors = load_file(folder / "model.safetensors")
-    save_file(tensors | {"lm_head.weight": tensors["model.embed_tokens.weight"]}, folder / "model.safetensors")
+    save_file(
+        tensors | {"lm_head.weight": tensors["model.embed_tokens.weight"]},
+        folder / "model.safetensors",
+    )
     tied = load_decoder(folder, "float32")
     assert tied.config.tie_word_embeddings
     np.testing.assert_allclose(ours(tied), theirs(), atol=1e-5, rtol=1e-4)
@@ -342,7 +404,9 @@ def test_a_single_file_beside_an_index_of_others_is_refused(folder: Path):
     single = (folder / "model.safetensors").read_bytes()
     shard(folder)
     (folder / "model.safetensors").write_bytes(single)
-    with pytest.raises(UserError, match=r"holds both model\.safetensors and model\.safetensors\.index\.json"):
+    with pytest.raises(
+        UserError, match=r"holds both model\.safetensors and model\.safetensors\.index\.json"
+    ):
         load_decoder(folder, "float32")
 
 
@@ -378,12 +442,16 @@ def test_replies_end_at_the_configs_end_tokens_where_there_are_no_generation_set
 
 def test_a_full_disk_is_told_as_the_system_tells_it(monkeypatch, tmp_path: Path):
     def full(*_, **__):
-        raise SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
+        raise SafetensorError(
+            "Error while serializing: I/O error: No space left on device (os error 28)"
+        )
 
     monkeypatch.setattr(tensors, "save_file", full)
     with pytest.raises(OSError) as raised:
         tensors.save_tensors({"a": np.zeros(1, np.float32)}, tmp_path / "a.safetensors")
-    assert raised.value.errno == errno.ENOSPC and raised.value.filename == str(tmp_path / "a.safetensors")
+    assert raised.value.errno == errno.ENOSPC and raised.value.filename == str(
+        tmp_path / "a.safetensors"
+    )
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
@@ -392,5 +460,7 @@ def test_weights_that_are_not_finite_are_refused_by_the_tensors_name(folder: Pat
     tensors = load_file(path)
     tensors["model.layers.1.mlp.up_proj.weight"][3, 4] = value
     save_file(tensors, path)
-    with pytest.raises(UserError, match=r"holds NaN or infinity.*: model.layers.1.mlp.up_proj.weight$"):
+    with pytest.raises(
+        UserError, match=r"holds NaN or infinity.*: model.layers.1.mlp.up_proj.weight$"
+    ):
         load_decoder(folder, "float32")

@@ -25,9 +25,13 @@ def test_values_and_gradients_equal_the_naive_ones(chunk: int):
     ours, slope = jax.value_and_grad(
         lambda h: jnp.sum(coefficients * chunked_token_logps(h, unembedding, targets, chunk))
     )(hidden)
-    naive, expected = jax.value_and_grad(lambda h: jnp.sum(coefficients * token_logps(h, unembedding, targets)))(hidden)
+    naive, expected = jax.value_and_grad(
+        lambda h: jnp.sum(coefficients * token_logps(h, unembedding, targets))
+    )(hidden)
     np.testing.assert_allclose(
-        chunked_token_logps(hidden, unembedding, targets, chunk), token_logps(hidden, unembedding, targets), atol=1e-5
+        chunked_token_logps(hidden, unembedding, targets, chunk),
+        token_logps(hidden, unembedding, targets),
+        atol=1e-5,
     )
     np.testing.assert_allclose(ours, naive, rtol=1e-5)
     np.testing.assert_allclose(slope, expected, atol=1e-5 * float(jnp.abs(expected).max()))

@@ -13,7 +13,9 @@ LAYERS, IN, OUT = 2, 6, 5
 Adapter = tuple[LoraConfig, dict]
 
 
-def adapter(seed: int, rank: int, alpha: float, targets=("q_proj",), rslora: bool = False) -> Adapter:
+def adapter(
+    seed: int, rank: int, alpha: float, targets=("q_proj",), rslora: bool = False
+) -> Adapter:
     generator = np.random.default_rng(seed)
     arrays = {}
     for name in targets:
@@ -41,7 +43,9 @@ def test_averaged_factors_have_cross_terms_and_keep_the_rank():
     config, merged = average(parts, [0.25, 0.75], "factors")
     a = 0.25 * parts[0][1]["q_proj.A"] + 0.75 * parts[1][1]["q_proj.A"]
     b = 0.25 * 2.0 * parts[0][1]["q_proj.B"] + 0.75 * 1.0 * parts[1][1]["q_proj.B"]
-    np.testing.assert_allclose(change((config, merged)), np.einsum("lir,lro->lio", a, b), rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(
+        change((config, merged)), np.einsum("lir,lro->lio", a, b), rtol=1e-5, atol=1e-5
+    )
     assert config.rank == 3
     assert not np.allclose(change((config, merged)), change(average(parts, [0.25, 0.75])), atol=0.1)
 

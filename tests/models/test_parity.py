@@ -40,7 +40,9 @@ def mistral_folder(folder: Path, **changes) -> transformers.MistralForCausalLM:
         sliding_window=None,
         rope_parameters={"rope_theta": 1e6, "rope_type": "default"},
     )
-    model = transformers.MistralForCausalLM(transformers.MistralConfig(**(settings | changes))).eval()
+    model = transformers.MistralForCausalLM(
+        transformers.MistralConfig(**(settings | changes))
+    ).eval()
     model.save_pretrained(folder)
     return model
 
@@ -79,7 +81,9 @@ def test_models_equal_transformers_over_the_grid(tmp_path: Path, name: str):
     assert found.bfloat16 < 1.5
 
 
-@pytest.mark.parametrize("changes", [{"sliding_window": 6}, {"rope_parameters": {"rope_theta": 2e6}}, {"head_dim": 16}])
+@pytest.mark.parametrize(
+    "changes", [{"sliding_window": 6}, {"rope_parameters": {"rope_theta": 2e6}}, {"head_dim": 16}]
+)
 def test_the_comparison_sees_a_wrong_configuration(tmp_path: Path, changes: dict):
     mistral_folder(tmp_path, sliding_window=5)
     right = load_decoder(tmp_path, "float32")
@@ -90,7 +94,10 @@ def test_the_comparison_sees_a_wrong_configuration(tmp_path: Path, changes: dict
             load_decoder(tmp_path, "float32")
         return
     wrong = load_decoder(tmp_path, "float32")
-    assert np.abs(wrong.logits(wrong.hidden_states(jnp.asarray(TOKENS))) - logits).max() > 1e-2 * np.abs(logits).max()
+    assert (
+        np.abs(wrong.logits(wrong.hidden_states(jnp.asarray(TOKENS))) - logits).max()
+        > 1e-2 * np.abs(logits).max()
+    )
 
 
 def test_log_probabilities_in_chunks_are_those_of_the_logits(tmp_path: Path):
@@ -142,11 +149,16 @@ def test_gradients_through_remat_and_chunks_equal_the_plain_ones(tmp_path: Path)
     base = {name: variable[...] for name, variable in model.base.items()}
     lora = LoraConfig(rank=3, alpha=6.0, dropout=0.0)
     adapter = jax.tree.map(
-        lambda a: a + 0.05, initialize(adapter_table(parameter_table(model.config), lora), jax.random.key(0))
+        lambda a: a + 0.05,
+        initialize(adapter_table(parameter_table(model.config), lora), jax.random.key(0)),
     )
 
     def chunked(adapter):
-        return Decoder(model.config, base, lora, adapter).token_logps(jnp.asarray(TOKENS), remat="full", chunk=5).sum()
+        return (
+            Decoder(model.config, base, lora, adapter)
+            .token_logps(jnp.asarray(TOKENS), remat="full", chunk=5)
+            .sum()
+        )
 
     def plain(adapter):
         policy = Decoder(model.config, base, lora, adapter)
@@ -173,7 +185,9 @@ def test_adapters_load_in_peft_and_peft_adapters_load_here(tmp_path: Path, lora:
     ours = load_decoder(tmp_path / "model", "float32")
     base = {name: variable[...] for name, variable in ours.base.items()}
     adapter = initialize(adapter_table(parameter_table(ours.config), lora), jax.random.key(1))
-    adapter = {n: a + 0.1 * jax.random.normal(jax.random.key(2), a.shape) for n, a in adapter.items()}
+    adapter = {
+        n: a + 0.1 * jax.random.normal(jax.random.key(2), a.shape) for n, a in adapter.items()
+    }
     save_adapter(tmp_path / "adapter", adapter, lora, ours.config, "somewhere")
 
     adapted = peft.PeftModel.from_pretrained(theirs, tmp_path / "adapter").eval()
@@ -182,7 +196,12 @@ def test_adapters_load_in_peft_and_peft_adapters_load_here(tmp_path: Path, lora:
         expected = adapted(torch.tensor(TOKENS)).logits
     logits = policy.logits(policy.hidden_states(jnp.asarray(TOKENS)))
     assert_relative(logits, expected)
-    assert np.abs(np.asarray(logits) - np.asarray(ours.logits(ours.hidden_states(jnp.asarray(TOKENS))))).max() > 0.1
+    assert (
+        np.abs(
+            np.asarray(logits) - np.asarray(ours.logits(ours.hidden_states(jnp.asarray(TOKENS))))
+        ).max()
+        > 0.1
+    )
 
     adapted.save_pretrained(tmp_path / "theirs")
     config, loaded = load_adapter(tmp_path / "theirs", ours.config, tmp_path)
@@ -213,11 +232,15 @@ def test_dropout_leaves_the_adapters_mean_and_is_off_without_a_key(tmp_path: Pat
     base = {name: variable[...] for name, variable in model.base.items()}
     lora = LoraConfig(rank=4, alpha=0.4, dropout=0.3, targets=("down_proj",))
     adapter = initialize(adapter_table(parameter_table(model.config), lora), jax.random.key(1))
-    adapter["down_proj.B"] = 0.1 * jax.random.normal(jax.random.key(2), adapter["down_proj.B"].shape)
+    adapter["down_proj.B"] = 0.1 * jax.random.normal(
+        jax.random.key(2), adapter["down_proj.B"].shape
+    )
     policy = Decoder(model.config, base, lora, adapter)
     tokens = jnp.asarray(TOKENS)
     # The last layer's output is linear in its adapter's input, up to the norm: small alpha keeps it nearly so.
-    drawn = jax.vmap(lambda key: policy.hidden_states(tokens, key))(jax.random.split(jax.random.key(0), 400))
+    drawn = jax.vmap(lambda key: policy.hidden_states(tokens, key))(
+        jax.random.split(jax.random.key(0), 400)
+    )
     still = policy.hidden_states(tokens)
     spread = np.asarray(drawn.std(0))
     assert spread.max() > 1e-3
@@ -261,14 +284,20 @@ def test_roberta_language_model_head_equals_transformers(tmp_path: Path):
     tokens = np.random.default_rng(0).integers(4, VOCABULARY, (2, 11))
     with torch.no_grad():
         expected = theirs(torch.tensor(tokens)).logits
-    assert_relative(roberta.Roberta(config, parameters)(jnp.asarray(tokens), jnp.asarray([11, 11])), expected)
+    assert_relative(
+        roberta.Roberta(config, parameters)(jnp.asarray(tokens), jnp.asarray([11, 11])), expected
+    )
 
 
 def test_reward_model_from_a_pretrained_encoder_loads_in_transformers(tmp_path: Path):
     roberta_folder(tmp_path / "mlm", transformers.RobertaForMaskedLM)
     model = load_roberta(tmp_path / "mlm", fresh_head_seed=3)
-    save_roberta(tmp_path / "reward", model, json.loads((tmp_path / "mlm" / "config.json").read_text()))
-    theirs = transformers.AutoModelForSequenceClassification.from_pretrained(tmp_path / "reward").eval()
+    save_roberta(
+        tmp_path / "reward", model, json.loads((tmp_path / "mlm" / "config.json").read_text())
+    )
+    theirs = transformers.AutoModelForSequenceClassification.from_pretrained(
+        tmp_path / "reward"
+    ).eval()
     tokens = np.random.default_rng(0).integers(4, VOCABULARY, (2, 11))
     with torch.no_grad():
         expected = theirs(torch.tensor(tokens)).logits
@@ -293,27 +322,46 @@ def rewrite_config(folder: Path, **changes) -> None:
         ({}, 2),
     ],
 )
-def test_a_classifier_has_as_many_outputs_as_transformers_reads_in_its_configuration(tmp_path: Path, stale, outputs):
+def test_a_classifier_has_as_many_outputs_as_transformers_reads_in_its_configuration(
+    tmp_path: Path, stale, outputs
+):
     roberta_folder(tmp_path, transformers.RobertaForMaskedLM)
     settings = json.loads((tmp_path / "config.json").read_text())
-    (tmp_path / "config.json").write_text(json.dumps({k: v for k, v in settings.items() if k != "id2label"} | stale))
+    (tmp_path / "config.json").write_text(
+        json.dumps({k: v for k, v in settings.items() if k != "id2label"} | stale)
+    )
     assert transformers.AutoConfig.from_pretrained(tmp_path).num_labels == outputs
-    assert RobertaConfig.from_mapping(json.loads((tmp_path / "config.json").read_text()), "").num_labels == outputs
+    assert (
+        RobertaConfig.from_mapping(
+            json.loads((tmp_path / "config.json").read_text()), ""
+        ).num_labels
+        == outputs
+    )
 
 
-@pytest.mark.parametrize("stale", [{"num_labels": 2}, {"problem_type": "single_label_classification"}])
-def test_what_a_base_says_of_another_head_is_not_written_beside_a_reward_models(tmp_path: Path, stale):
+@pytest.mark.parametrize(
+    "stale", [{"num_labels": 2}, {"problem_type": "single_label_classification"}]
+)
+def test_what_a_base_says_of_another_head_is_not_written_beside_a_reward_models(
+    tmp_path: Path, stale
+):
     roberta_folder(tmp_path / "mlm", transformers.RobertaForMaskedLM)
     rewrite_config(tmp_path / "mlm", **stale)
     model = load_roberta(tmp_path / "mlm", fresh_head_seed=3)
-    save_roberta(tmp_path / "reward", model, json.loads((tmp_path / "mlm" / "config.json").read_text()))
-    theirs = transformers.AutoModelForSequenceClassification.from_pretrained(tmp_path / "reward").eval()
+    save_roberta(
+        tmp_path / "reward", model, json.loads((tmp_path / "mlm" / "config.json").read_text())
+    )
+    theirs = transformers.AutoModelForSequenceClassification.from_pretrained(
+        tmp_path / "reward"
+    ).eval()
     assert theirs.config.num_labels == load_roberta(tmp_path / "reward").config.num_labels == 1
 
 
 def test_a_classifier_of_several_outputs_is_no_base_of_a_reward_model(tmp_path: Path):
     roberta_folder(tmp_path, transformers.RobertaForSequenceClassification, num_labels=2)
-    with pytest.raises(UserError, match="is a classifier with 2 outputs, and a reward model has one"):
+    with pytest.raises(
+        UserError, match="is a classifier with 2 outputs, and a reward model has one"
+    ):
         load_roberta(tmp_path, fresh_head_seed=0)
 
 
@@ -324,11 +372,19 @@ def test_a_classifier_of_several_outputs_is_no_base_of_a_reward_model(tmp_path: 
         (lambda f: rewrite_config(f, model_type="gpt2"), "gpt2"),
         (lambda f: rewrite_config(f, hidden_act="gelu"), "gelu"),
         (lambda f: rewrite_config(f, rope_parameters={"rope_type": "yarn"}), "yarn"),
-        (lambda f: rewrite_config(f, intermediate_size=40), r"gate_proj.*\[48, 32\], not \[40, 32\]"),
+        (
+            lambda f: rewrite_config(f, intermediate_size=40),
+            r"gate_proj.*\[48, 32\], not \[40, 32\]",
+        ),
         (lambda f: rewrite_config(f, num_hidden_layers=4), r"missing model.layers.3"),
         (lambda f: rewrite_config(f, num_hidden_layers=2), r"unexpected model.layers.2"),
         (lambda f: (f / "model.safetensors").unlink(), "no model.safetensors"),
-        (lambda f: (f / "model.safetensors").write_bytes((f / "model.safetensors").read_bytes()[:500]), "corrupt"),
+        (
+            lambda f: (f / "model.safetensors").write_bytes(
+                (f / "model.safetensors").read_bytes()[:500]
+            ),
+            "corrupt",
+        ),
         (lambda f: (f / "model.safetensors").rename(f / "pytorch_model.bin"), "pickle"),
     ],
 )

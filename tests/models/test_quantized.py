@@ -57,7 +57,12 @@ def test_nf4_levels_are_the_published_ones_and_normal_quantiles():
 
 def test_dynamic_levels_are_256_ascending_and_symmetric_but_for_one():
     levels = quantized.DYNAMIC_LEVELS
-    assert levels.shape == (256,) and (np.diff(levels) > 0).all() and levels[-1] == 1 and levels[127] == 0
+    assert (
+        levels.shape == (256,)
+        and (np.diff(levels) > 0).all()
+        and levels[-1] == 1
+        and levels[127] == 0
+    )
     np.testing.assert_array_equal(levels[:127], -levels[128:255][::-1])
 
 
@@ -75,8 +80,12 @@ def test_nf4_equals_bitsandbytes(dtype):
     functional = pytest.importorskip("bitsandbytes.functional", reason="compares with bitsandbytes")
     np.testing.assert_array_equal(quantized.DYNAMIC_LEVELS, functional.create_dynamic_map().numpy())
     w = torch.tensor(weight(320, 128).T.copy(), dtype=getattr(torch, dtype))
-    packed, state = functional.quantize_4bit(w, blocksize=64, compress_statistics=True, quant_type="nf4")
-    parts = jax.jit(quantized.quantize, static_argnums=1)(jnp.asarray(w.float().numpy()).T.astype(dtype), "nf4")
+    packed, state = functional.quantize_4bit(
+        w, blocksize=64, compress_statistics=True, quant_type="nf4"
+    )
+    parts = jax.jit(quantized.quantize, static_argnums=1)(
+        jnp.asarray(w.float().numpy()).T.astype(dtype), "nf4"
+    )
     bytes_ = packed.numpy().reshape(w.shape[0], -1)
     codes = np.stack([bytes_ >> 4, bytes_ & 15], -1).reshape(w.shape).T
     np.testing.assert_array_equal(np.asarray(parts["codes"]).astype(int), codes)
@@ -89,11 +98,15 @@ def test_nf4_equals_bitsandbytes(dtype):
     ours = np.asarray(quantized.dequantize(parts, jnp.float32))
     same = np.repeat(difference == 0, quantized.BLOCK, axis=0)
     expected = functional.dequantize_4bit(packed, state).float().numpy().T
-    np.testing.assert_allclose(ours[same], expected[same], rtol=2e-6 if dtype == "float32" else 5e-3, atol=1e-7)
+    np.testing.assert_allclose(
+        ours[same], expected[same], rtol=2e-6 if dtype == "float32" else 5e-3, atol=1e-7
+    )
 
 
 @pytest.mark.parametrize(("base_dtype", "error"), [("int8", 0.006), ("nf4", 0.1)])
-def test_a_quantized_matmul_is_that_of_the_dequantized_weight_and_near_the_exact_one(base_dtype, error):
+def test_a_quantized_matmul_is_that_of_the_dequantized_weight_and_near_the_exact_one(
+    base_dtype, error
+):
     w, x = weight(), np.random.default_rng(1).normal(size=(5, 256)).astype(np.float32)
     parts = quantized.quantize(jnp.asarray(w), base_dtype)
     named = {f"w.{name}": array for name, array in parts.items()}
@@ -102,10 +115,14 @@ def test_a_quantized_matmul_is_that_of_the_dequantized_weight_and_near_the_exact
         return jnp.sum(jnp.sin(quantized.matmul(x, named, "w")))
 
     dense = quantized.dequantize(parts, jnp.float32)
-    np.testing.assert_allclose(quantized.matmul(jnp.asarray(x), named, "w"), x @ dense, rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(
+        quantized.matmul(jnp.asarray(x), named, "w"), x @ dense, rtol=1e-4, atol=1e-4
+    )
     assert np.sqrt(np.mean((dense - w) ** 2) / np.mean(w**2)) < error
     np.testing.assert_allclose(
-        jax.jit(jax.grad(total))(jnp.asarray(x)), jax.grad(lambda x: jnp.sum(jnp.sin(x @ dense)))(x), atol=1e-4
+        jax.jit(jax.grad(total))(jnp.asarray(x)),
+        jax.grad(lambda x: jnp.sum(jnp.sin(x @ dense)))(x),
+        atol=1e-4,
     )
 
 
@@ -129,7 +146,9 @@ def test_the_backward_pass_keeps_codes_and_not_the_dequantized_weight():
 
 def test_looking_levels_up_by_comparing_bits_is_looking_them_up():
     codes = jnp.arange(16, dtype=jnp.int32)
-    np.testing.assert_array_equal(quantized.compared_levels(codes, quantized.NF4_LEVELS), quantized.NF4_LEVELS)
+    np.testing.assert_array_equal(
+        quantized.compared_levels(codes, quantized.NF4_LEVELS), quantized.NF4_LEVELS
+    )
 
 
 def test_the_stored_table_has_a_spec_for_each_part_with_the_parts_shape_and_type():
@@ -149,4 +168,6 @@ def test_the_stored_table_has_a_spec_for_each_part_with_the_parts_shape_and_type
             assert held.shape == (3, *part.shape) and held.dtype == part.dtype.name
     assert quantized.stored_table({"layers.w": spec}, "bfloat16") == {"layers.w": spec}
     with pytest.raises(UserError, match=r"64 divides; layers\.w has 96"):
-        quantized.stored_table({"layers.w": Spec((1, 96, 4), spec.axes, spec.key, transposed=True)}, "nf4")
+        quantized.stored_table(
+            {"layers.w": Spec((1, 96, 4), spec.axes, spec.key, transposed=True)}, "nf4"
+        )

@@ -19,9 +19,13 @@ def test_an_encoders_gradients_are_the_same(remat: Remat):
     tokens = jax.random.randint(jax.random.key(1), (3, 12), 0, 32)
 
     def loss(parameters, remat):
-        rewards = Roberta(config, parameters).rewards(tokens, jnp.array([12, 7, 3]), jax.random.key(2), remat)
+        rewards = Roberta(config, parameters).rewards(
+            tokens, jnp.array([12, 7, 3]), jax.random.key(2), remat
+        )
         return jnp.sum(rewards**2)
 
-    kept, again = (jax.jit(jax.grad(loss), static_argnums=1)(parameters, policy) for policy in ("none", remat))
+    kept, again = (
+        jax.jit(jax.grad(loss), static_argnums=1)(parameters, policy) for policy in ("none", remat)
+    )
     for name, gradient in kept.items():
         np.testing.assert_allclose(again[name], gradient, rtol=1e-5, atol=1e-8, err_msg=name)

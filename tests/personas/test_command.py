@@ -71,12 +71,16 @@ FIGURE_7_ANSWERS = {
     "severity": "Moderate",
     "treatment": "Not currently receiving treatment",
     "diagnoses": "Depression;Anxiety",
-    "ai_experience": "General information/knowledge search;Educational or work-related tasks;"
-    "Entertainment or casual conversation",
+    "ai_experience": (
+        "General information/knowledge search;Educational or work-related tasks;"
+        "Entertainment or casual conversation"
+    ),
     "helpful_areas": "Mild depression or anxiety;Stress management",
-    "appropriate_uses": "Providing general information or education about mental health;Offering emotional support or "
-    "empathy;Facilitating casual conversations to reduce stress;Suggesting self-care or wellness activities;"
-    "Recommending resources or external help (e.g., therapists, hotlines)",
+    "appropriate_uses": (
+        "Providing general information or education about mental health;Offering emotional support"
+        " or empathy;Facilitating casual conversations to reduce stress;Suggesting self-care or"
+        " wellness activities;Recommending resources or external help (e.g., therapists, hotlines)"
+    ),
     "attitude_accessibility": "4",
     "attitude_ai_empathy": "4",
     "attitude_error_concerns": "4",
@@ -178,13 +182,24 @@ def test_a_profile_is_the_papers_figure_7_word_for_word(tmp_path):
 
 
 def test_an_answer_of_several_lines_adds_none_to_the_profile(tmp_path):
-    text = profile_text(participant(tmp_path, treatment="Therapy\n- Empathy and warmth: 1.0/5 importance"))
-    assert text.count("\n- Empathy and warmth") == 1 and len(text.splitlines()) == len(PROFILE.splitlines())
+    text = profile_text(
+        participant(tmp_path, treatment="Therapy\n- Empathy and warmth: 1.0/5 importance")
+    )
+    assert text.count("\n- Empathy and warmth") == 1 and len(text.splitlines()) == len(
+        PROFILE.splitlines()
+    )
 
 
 def test_what_was_not_answered_is_left_out(tmp_path):
-    text = profile_text(participant(tmp_path, diagnoses="", attitude_trust="", ai_experience="", importance_empathy=""))
-    assert not any(absent in text for absent in ("Diagnoses", "Trust Level", "TECHNOLOGY", "Empathy and warmth"))
+    text = profile_text(
+        participant(
+            tmp_path, diagnoses="", attitude_trust="", ai_experience="", importance_empathy=""
+        )
+    )
+    assert not any(
+        absent in text
+        for absent in ("Diagnoses", "Trust Level", "TECHNOLOGY", "Empathy and warmth")
+    )
 
 
 @pytest.mark.parametrize(
@@ -205,7 +220,9 @@ def test_quality_is_the_weighted_sum_of_its_parts(tmp_path, changes, parts):
     rated = quality(participant(tmp_path, **changes))
     names = ("completeness", "consistency", "specificity", "validity")
     assert [rated[name] for name in names] == pytest.approx(parts)
-    assert rated["quality"] == pytest.approx(sum(w * p for w, p in zip((0.4, 0.3, 0.2, 0.1), parts, strict=True)))
+    assert rated["quality"] == pytest.approx(
+        sum(w * p for w, p in zip((0.4, 0.3, 0.2, 0.1), parts, strict=True))
+    )
 
 
 def test_the_command_writes_disjoint_personas_and_every_participant(tmp_path):
@@ -214,16 +231,24 @@ def test_the_command_writes_disjoint_personas_and_every_participant(tmp_path):
     survey(tmp_path / "b.csv", *rows)
     surveys = (tmp_path / "a.csv", tmp_path / "b.csv")
     results = [
-        personas(PersonasConfig(survey=surveys, output_dir=tmp_path / out, select=40, train=30)).results
+        personas(
+            PersonasConfig(survey=surveys, output_dir=tmp_path / out, select=40, train=30)
+        ).results
         for out in ("one", "two")
     ]
     assert results[0] == results[1] and results[0]["participants"] == 80
-    train, test = (read_personas(tmp_path / "one" / f"{name}_personas.json") for name in ("train", "test"))
+    train, test = (
+        read_personas(tmp_path / "one" / f"{name}_personas.json") for name in ("train", "test")
+    )
     assert (len(train), len(test)) == (30, 10) and not train.keys() & test.keys()
     everyone = read_json(tmp_path / "one" / "all_personas.json")
     assert len(everyone) == 80 and sum(row["split"] is not None for row in everyone) == 40
     assert all(row["quality"] >= 0.9 for row in everyone if row["split"])
-    written = [path.relative_to(tmp_path / "one") for path in (tmp_path / "one").rglob("*") if path.is_file()]
+    written = [
+        path.relative_to(tmp_path / "one")
+        for path in (tmp_path / "one").rglob("*")
+        if path.is_file()
+    ]
     assert len(written) == 3 + 2 + 8 + 1  # personas, report and numbers, figures, manifest
     for same in written:
         if same.name != "manifest.json":
@@ -233,7 +258,10 @@ def test_the_command_writes_disjoint_personas_and_every_participant(tmp_path):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"attitude_trust": "6"}, "row 1: attitude_trust must be from 1 to 5 in whole numbers, not '6'"),
+        (
+            {"attitude_trust": "6"},
+            "row 1: attitude_trust must be from 1 to 5 in whole numbers, not '6'",
+        ),
         ({"attitude_trust": "2.5"}, "whole numbers"),
         ({"importance_empathy": "4.2"}, "steps of 0.5"),
         ({"importance_empathy": "high"}, "not 'high'"),
@@ -247,12 +275,18 @@ def test_a_wrong_answer_is_named_with_its_place(tmp_path, changes, message):
 
 def test_missing_columns_doubles_and_too_few_are_refused(tmp_path):
     one = survey(tmp_path / "one.csv", FULL)
-    with pytest.raises(UserError, match=r"one.csv, row 1: the participant_id has been given before"):
+    with pytest.raises(
+        UserError, match=r"one.csv, row 1: the participant_id has been given before"
+    ):
         read_surveys([one, one])
     with pytest.raises(UserError, match="lacks the column importance_patient_autonomy"):
         read_surveys([survey(tmp_path / "short.csv", FULL, columns=COLUMNS[:-1])])
     with pytest.raises(
-        UserError, match=r"1 of 1 participants have a quality of 0\.9 or more, but --select asks for 150; give more"
+        UserError,
+        match=(
+            r"1 of 1 participants have a quality of 0\.9 or more, but --select asks for 150; give"
+            r" more"
+        ),
     ):
         personas(PersonasConfig(survey=(one,), output_dir=tmp_path / "out"))
     with pytest.raises(UserError, match="--train must be below"):
@@ -279,14 +313,20 @@ def test_a_killed_run_is_made_again_in_the_same_bytes(tmp_path, blank_figures, m
         patch.setattr("jaxmodpo.personas.report.write_report", killed)
         personas(config)
     assert read_json(tmp_path / "out" / "manifest.json")["status"] == "running"
-    assert personas(config).manifest["outputs"] == read_json(tmp_path / "whole" / "manifest.json")["outputs"]
+    assert (
+        personas(config).manifest["outputs"]
+        == read_json(tmp_path / "whole" / "manifest.json")["outputs"]
+    )
 
 
 def test_a_synthetic_survey_is_written_and_gone_on_with(tmp_path, blank_figures):
     personas(PersonasConfig(synthesize=200, output_dir=tmp_path / "made", seed=5))
     written = tmp_path / "made" / "survey.csv"
     assert [dict(p.texts) for p in read_surveys([written])] == [
-        {name: row[name] for name in ("population", "age", "gender", "ethnicity", "severity", "treatment")}
+        {
+            name: row[name]
+            for name in ("population", "age", "gender", "ethnicity", "severity", "treatment")
+        }
         for row in survey_rows(200, seed=5)
     ]
     # Read from its file, the same survey makes the same personas.
@@ -300,7 +340,11 @@ def test_a_synthetic_survey_is_written_and_gone_on_with(tmp_path, blank_figures)
 
 def test_a_synthetic_survey_is_written_where_it_is_asked_for(tmp_path, blank_figures):
     elsewhere = tmp_path / "data" / "made_up.csv"
-    personas(PersonasConfig(synthesize=40, survey_output=elsewhere, output_dir=tmp_path / "out", select=20, train=12))
+    personas(
+        PersonasConfig(
+            synthesize=40, survey_output=elsewhere, output_dir=tmp_path / "out", select=20, train=12
+        )
+    )
     assert len(read_surveys([elsewhere])) == 40 and not (tmp_path / "out" / "survey.csv").exists()
 
 
@@ -308,7 +352,10 @@ def test_a_synthetic_survey_is_written_where_it_is_asked_for(tmp_path, blank_fig
     ("flags", "message"),
     [
         ([], "give --survey FILES or --synthesize N, one of the two"),
-        (["--survey", "SURVEY", "--synthesize", "9"], "give --survey FILES or --synthesize N, not both"),
+        (
+            ["--survey", "SURVEY", "--synthesize", "9"],
+            "give --survey FILES or --synthesize N, not both",
+        ),
         (["--synthesize", "0"], "--synthesize must be at least 1, not 0"),
         (["--synthesize", "200", "--seed", "-1"], "--seed must be from 0 to 4294967295, not -1"),
         (["--synthesize", "9", "--mapping", "paper"], "leave --mapping out"),
@@ -317,10 +364,16 @@ def test_a_synthetic_survey_is_written_where_it_is_asked_for(tmp_path, blank_fig
             ["--survey", "SURVEY", "--mapping", "canonicle"],
             "no personas file 'canonicle' here; did you mean 'canonical'",
         ),
-        (["--survey", "SURVEY", "--mapping", "paper"], "lacks the column 1. What is your age group? (age)"),
+        (
+            ["--survey", "SURVEY", "--mapping", "paper"],
+            "lacks the column 1. What is your age group? (age)",
+        ),
         (["--synthesize", "40", "--min-group", "-1"], "--min-group must be at least 0, not -1"),
         (["--synthesize", "40", "--min-quality", "2"], "--min-quality must be from 0 to 1, not 2"),
-        (["--synthesize", "40"], "but --select asks for 150; give more participants, or lower --select"),
+        (
+            ["--synthesize", "40"],
+            "but --select asks for 150; give more participants, or lower --select",
+        ),
     ],
 )
 def test_a_wrong_command_ends_in_one_sentence_and_exit_code_2(tmp_path, capsys, flags, message):

@@ -21,7 +21,13 @@ from jaxmodpo.personas.profile import quality
 from jaxmodpo.personas.survey import entries, participants_of, read_surveys
 from jaxmodpo.personas.synthetic import survey_rows, write_survey
 
-WORDS = {"1": "Strongly disagree", "2": "Disagree", "3": "Neutral", "4": "Agree", "5": "Strongly agree"}
+WORDS = {
+    "1": "Strongly disagree",
+    "2": "Disagree",
+    "3": "Neutral",
+    "4": "Agree",
+    "5": "Strongly agree",
+}
 DIAGNOSES = ("Depression", "Anxiety", "ADHD", "PTSD", "OCD", "Eating disorder", "Bipolar disorder")
 # A survey laid out otherwise in every respect that a mapping can bridge.
 OTHER: dict[str, Any] = {
@@ -43,7 +49,10 @@ OTHER: dict[str, Any] = {
         "appropriate_uses": {"column": "Q9", "values": {"none of these": None}},
         **{name: {"column": f"Q_{name}", "scale": "agreement"} for name in ATTITUDES},
         # Rated from 1 to 9 there.
-        **{name: {"column": f"Q_{name}", "values": {n: 1 + (n - 1) / 2 for n in range(1, 10)}} for name in IMPORTANCES},
+        **{
+            name: {"column": f"Q_{name}", "values": {n: 1 + (n - 1) / 2 for n in range(1, 10)}}
+            for name in IMPORTANCES
+        },
     },
 }
 
@@ -73,19 +82,24 @@ def other_row(row: dict[str, str]) -> dict[str, str]:
         "Q3": row["ethnicity"],
         "Q4": row["severity"] or "N/A",
         "Q5": row["treatment"].replace("Not currently receiving treatment", "None"),
-        **{f"dx_{n}": ("1" if name in given_diagnoses else "0") for n, name in enumerate(DIAGNOSES)},
+        **{f"dx_{n}": "1" if name in given_diagnoses else "0" for n, name in enumerate(DIAGNOSES)},
         "Q7": row["ai_experience"].replace(";", " | "),
         "Q8": row["helpful_areas"].replace(";", ","),
         "Q9": row["appropriate_uses"].replace(";", "|") or "None of these",
         **{f"Q_{name}": WORDS.get(row[name], "n/a") for name in ATTITUDES},
-        **{f"Q_{name}": str(round(2 * float(row[name]) - 1)) if row[name] else "" for name in IMPORTANCES},
+        **{
+            f"Q_{name}": str(round(2 * float(row[name]) - 1)) if row[name] else ""
+            for name in IMPORTANCES
+        },
         "Comments": "not read",
     }
 
 
 def test_the_canonical_mapping_names_every_field_as_itself():
     mapping = load_mapping()
-    assert {name: source.column for name, source in mapping.sources.items()} == {name: name for name in COLUMNS}
+    assert {name: source.column for name, source in mapping.sources.items()} == {
+        name: name for name in COLUMNS
+    }
     assert find_mapping("canonical") == builtin("personas", "canonical")
 
 
@@ -101,18 +115,24 @@ def test_another_survey_gives_the_same_participants(tmp_path):
     assert [p.participant_id for p in found] == [p.participant_id for p in expected]
     for one, same in zip(found, expected, strict=True):
         assert (one.texts, one.ratings) == (same.texts, same.ratings)
-        assert {name: set(items) for name, items in one.lists.items()} == {n: set(i) for n, i in same.lists.items()}
+        assert {name: set(items) for name, items in one.lists.items()} == {
+            n: set(i) for n, i in same.lists.items()
+        }
         assert quality(one) == quality(same)
 
 
 def test_the_papers_mapping_reads_the_columns_of_the_authors_code(tmp_path):
     fields = load_yaml(builtin("personas", "paper"))["fields"]
     column = {
-        name: said["column"] if isinstance(said, dict) else said for name, said in fields.items() if name[0] != "p"
+        name: said["column"] if isinstance(said, dict) else said
+        for name, said in fields.items()
+        if name[0] != "p"
     }
     # Spreadsheets curl apostrophes and double spaces.
     assert len(column) == len(COLUMNS) - 2
-    respelled = {name: text.replace("'", "’").replace("6. Have", "6.  Have") for name, text in column.items()}
+    respelled = {
+        name: text.replace("'", "’").replace("6. Have", "6.  Have") for name, text in column.items()
+    }
     answers = {
         **dict.fromkeys(column, ""),
         "age": "18-24",
@@ -124,14 +144,21 @@ def test_the_papers_mapping_reads_the_columns_of_the_authors_code(tmp_path):
         "attitude_trust": "Very low trust",
         "importance_empathy": "4.5",
     }
-    path = write_csv(tmp_path / "survey_UCLA.csv", [{respelled[name]: answers[name] for name in column}] * 2)
+    path = write_csv(
+        tmp_path / "survey_UCLA.csv", [{respelled[name]: answers[name] for name in column}] * 2
+    )
     one, two = read_surveys([path], load_mapping("paper"))
     assert (one.participant_id, two.participant_id) == ("ucla-0001", "ucla-0002")
     assert one.texts["population"] == "UCLA" and one.texts["ethnicity"] == "Caucasian,Asian"
     assert one.group("ethnicity") == "White/Caucasian"  # "asian" ends another word
-    assert one.lists["appropriate_uses"] == ("Offering support", "Recommending help (e.g., therapists, hotlines)")
+    assert one.lists["appropriate_uses"] == (
+        "Offering support",
+        "Recommending help (e.g., therapists, hotlines)",
+    )
     assert (one.ratings["attitude_accessibility"], one.ratings["attitude_trust"]) == (5.0, 1.0)
-    with pytest.raises(UserError, match=r"other.csv: nothing gives the population: .* \(\*ucla\*, \*prolific\*\)"):
+    with pytest.raises(
+        UserError, match=r"other.csv: nothing gives the population: .* \(\*ucla\*, \*prolific\*\)"
+    ):
         read_surveys([path.rename(tmp_path / "other.csv")], load_mapping("paper"))
 
 
@@ -139,7 +166,11 @@ def test_what_a_survey_does_not_ask_costs_no_quality(tmp_path):
     content = copy.deepcopy(load_yaml(builtin("personas", "canonical")))
     content["fields"] |= dict.fromkeys(("diagnoses", "severity", *ATTITUDES), None)
     row = {**survey_rows(1, seed=0)[0], "treatment": "Therapy"}
-    asked = {name: text for name, text in row.items() if name not in ("diagnoses", "severity", *ATTITUDES)}
+    asked = {
+        name: text
+        for name, text in row.items()
+        if name not in ("diagnoses", "severity", *ATTITUDES)
+    }
     mapping = load_mapping(write_mapping(tmp_path / "short.yaml", content))
     (one,) = read_surveys([write_csv(tmp_path / "short.csv", [asked])], mapping)
     assert one.unasked == {"diagnoses", "severity", *ATTITUDES}
@@ -165,35 +196,67 @@ def changed(path: str, value: Any) -> dict[str, Any]:
     [
         (changed("feilds", {}), r"other.yaml: unknown key 'feilds'; did you mean 'fields'\?"),
         (changed("fields.gendr", "Q2"), r"fields: unknown key 'gendr'; did you mean 'gender'\?"),
-        (changed("fields.age.band", [18]), r"fields, age: unknown key 'band'; did you mean 'bands'\?"),
+        (
+            changed("fields.age.band", [18]),
+            r"fields, age: unknown key 'band'; did you mean 'bands'\?",
+        ),
         (changed("fields.gender.ticks", {}), r"fields, gender: unknown key 'ticks'"),
-        (changed("fields.attitude_trust.scale", "agrement"), r"no scale 'agrement' under scales; did you mean 'agree"),
-        (changed("files.x", {"populaton": "A"}), r"files, x: unknown key 'populaton'; did you mean 'population'\?"),
+        (
+            changed("fields.attitude_trust.scale", "agrement"),
+            r"no scale 'agrement' under scales; did you mean 'agree",
+        ),
+        (
+            changed("files.x", {"populaton": "A"}),
+            r"files, x: unknown key 'populaton'; did you mean 'population'\?",
+        ),
         (
             changed("fields.gender.values", {"M": "Male", "m ": "Female"}),
-            r"fields, gender, values: 'm ' stands there twice, in other capitals or spaces; leave one out",
+            (
+                r"fields, gender, values: 'm ' stands there twice, in other capitals or spaces;"
+                r" leave one out"
+            ),
         ),
-        (changed("scales.agreement", {"Agree": 4, "agree": 5}), r"scales, agreement: 'agree' stands there twice"),
-        (changed("fields.diagnoses", {"ticks": {"Q6": "A", "q6": "B"}}), r"diagnoses, ticks: 'q6' stands there twice"),
+        (
+            changed("scales.agreement", {"Agree": 4, "agree": 5}),
+            r"scales, agreement: 'agree' stands there twice",
+        ),
+        (
+            changed("fields.diagnoses", {"ticks": {"Q6": "A", "q6": "B"}}),
+            r"diagnoses, ticks: 'q6' stands there twice",
+        ),
         (changed("fields.gender", None), r"fields, gender cannot be null"),
         (changed("fields.age.bands", [25, 18]), r"fields, age: bands must be rising ages"),
-        (changed("fields.diagnoses.column", "Q6"), r"fields, diagnoses must have exactly one of column or ticks"),
+        (
+            changed("fields.diagnoses.column", "Q6"),
+            r"fields, diagnoses must have exactly one of column or ticks",
+        ),
         (changed("fields.diagnoses", {"ticks": {}}), r"ticks must name at least one column"),
         (
             changed("scales.agreement", {"Agree": 6}),
             r"attitude_accessibility must be from 1 to 5 in whole numbers, not '6'",
         ),
-        (changed("fields.gender.values", {True: "x"}), r"a bare yes, no, true or false is no text to YAML"),
+        (
+            changed("fields.gender.values", {True: "x"}),
+            r"a bare yes, no, true or false is no text to YAML",
+        ),
         (changed("fields.ethnicity", ["Q3"]), r"fields, ethnicity: expected a text, not \['Q3'\]"),
         (changed("fields", None), r"other.yaml: fields must be a mapping, not nothing"),
         (changed("skip_rows", -1), r"skip_rows must be a whole number of rows, not -1"),
         (changed("missing", "n/a"), r"missing must be a list of answers"),
         (changed("separator", ""), r"separator must be a text"),
         (
-            {**OTHER, "fields": {k: v for k, v in OTHER["fields"].items() if k not in ("severity", "treatment")}},
+            {
+                **OTHER,
+                "fields": {
+                    k: v for k, v in OTHER["fields"].items() if k not in ("severity", "treatment")
+                },
+            },
             r"fields says nothing of severity, treatment; give each its column, or null",
         ),
-        ({**OTHER, "fields": OTHER["fields"] | dict.fromkeys(IMPORTANCES, None)}, r"at least one importance rating"),
+        (
+            {**OTHER, "fields": OTHER["fields"] | dict.fromkeys(IMPORTANCES, None)},
+            r"at least one importance rating",
+        ),
     ],
 )
 def test_a_wrong_mapping_is_named_with_its_place(tmp_path, content, message):
@@ -204,17 +267,35 @@ def test_a_wrong_mapping_is_named_with_its_place(tmp_path, content, message):
 @pytest.mark.parametrize(
     ("column", "answer", "message"),
     [
-        ("How old  are you? ", "17", "row 2: age must be a whole number of years from 18, not '17'"),
+        (
+            "How old  are you? ",
+            "17",
+            "row 2: age must be a whole number of years from 18, not '17'",
+        ),
         ("How old  are you? ", "young", "row 2: age must be a whole number of years"),
-        ("Q_attitude_trust", "Agreee", r"row 2: attitude_trust: 'Agreee' is not among the answers of .*'agree'\?"),
-        ("Q_attitude_trust", "What I never told anybody before", "a text of 32 characters is not among the answers"),
-        ("How old  are you? ", "9" * 400, "age must be a whole number of years from 18, not a text of 400 characters"),
+        (
+            "Q_attitude_trust",
+            "Agreee",
+            r"row 2: attitude_trust: 'Agreee' is not among the answers of .*'agree'\?",
+        ),
+        (
+            "Q_attitude_trust",
+            "What I never told anybody before",
+            "a text of 32 characters is not among the answers",
+        ),
+        (
+            "How old  are you? ",
+            "9" * 400,
+            "age must be a whole number of years from 18, not a text of 400 characters",
+        ),
         ("Q_importance_empathy", "10", "row 2: importance_empathy must be from 1 to 5"),
     ],
 )
 def test_a_wrong_answer_is_named_without_anybodys_words(tmp_path, column, answer, message):
     row = other_row(survey_rows(1, seed=0)[0])
-    path = write_csv(tmp_path / "panel.csv", [row, row | {column: answer, "ResponseId": "somebody@example.org"}])
+    path = write_csv(
+        tmp_path / "panel.csv", [row, row | {column: answer, "ResponseId": "somebody@example.org"}]
+    )
     with pytest.raises(UserError, match=message) as error:
         read_surveys([path], load_mapping(write_mapping(tmp_path / "other.yaml", OTHER)))
     assert "never told" not in str(error.value) and "somebody" not in str(error.value)
@@ -223,14 +304,18 @@ def test_a_wrong_answer_is_named_without_anybodys_words(tmp_path, column, answer
 def test_missing_columns_are_named_with_their_fields(tmp_path):
     mapping = load_mapping(write_mapping(tmp_path / "other.yaml", OTHER))
     row = other_row(survey_rows(1, seed=0)[0])
-    path = write_csv(tmp_path / "panel.csv", [{"Q5_": "", **{k: v for k, v in row.items() if k != "Q5"}}])
+    path = write_csv(
+        tmp_path / "panel.csv", [{"Q5_": "", **{k: v for k, v in row.items() if k != "Q5"}}]
+    )
     with pytest.raises(
-        UserError, match=r"panel.csv lacks the column Q5 \(treatment\) of the mapping other; did you mean"
+        UserError,
+        match=r"panel.csv lacks the column Q5 \(treatment\) of the mapping other; did you mean",
     ):
         read_surveys([path], mapping)
     write_survey(path, participants=2, seed=0)
     with pytest.raises(
-        UserError, match=r"How old are you\? \(age\), .* and \d+ more of the mapping other; its columns"
+        UserError,
+        match=r"How old are you\? \(age\), .* and \d+ more of the mapping other; its columns",
     ):
         read_surveys([path], mapping)
     with pytest.raises(UserError, match=r"has no rows below the 1 that .* skips"):
@@ -282,7 +367,9 @@ def ticked(tmp_path: Path, cell: str) -> tuple[str, ...]:
     del row["diagnoses"]
     fields = {name: name for name in COLUMNS} | {"diagnoses": {"ticks": {"Q6_1": "Depression"}}}
     mapping = write_mapping(tmp_path / "m.yaml", {"fields": fields, "missing": ["not shown"]})
-    (participant,) = read_surveys([write_csv(tmp_path / "s.csv", [row | {"Q6_1": cell}])], load_mapping(mapping))
+    (participant,) = read_surveys(
+        [write_csv(tmp_path / "s.csv", [row | {"Q6_1": cell}])], load_mapping(mapping)
+    )
     return participant.lists["diagnoses"]
 
 
@@ -307,7 +394,9 @@ def test_a_box_is_ticked_where_its_cell_says_so_and_nowhere_else(tmp_path):
     ):
         assert ticked(tmp_path, no) == (), no
     for unknown in ("2", "maybe", "Anxiety", "WITHDRAWN"):
-        with pytest.raises(UserError, match=rf"s\.csv, row 1: the box 'Q6_1' holds '{unknown}', which is neither"):
+        with pytest.raises(
+            UserError, match=rf"s\.csv, row 1: the box 'Q6_1' holds '{unknown}', which is neither"
+        ):
             ticked(tmp_path, unknown)
 
 
@@ -317,11 +406,16 @@ def test_a_box_whose_entry_reads_like_an_empty_cell_is_ticked_or_not_as_the_mapp
     path = write_csv(tmp_path / "s.csv", [row | {"Q6_9": "None"}])
 
     def diagnoses(said: dict, **more: list) -> tuple[str, ...]:
-        fields = {name: name for name in COLUMNS} | {"diagnoses": {"ticks": {"Q6_9": "None"}} | said}
+        fields = {name: name for name in COLUMNS} | {
+            "diagnoses": {"ticks": {"Q6_9": "None"}} | said
+        }
         mapping = write_mapping(tmp_path / "m.yaml", {"fields": fields} | more)
         return read_surveys([path], load_mapping(mapping))[0].lists["diagnoses"]
 
-    with pytest.raises(UserError, match=r"s\.csv, row 1: the box 'Q6_9' holds 'None', which is its entry's text and"):
+    with pytest.raises(
+        UserError,
+        match=r"s\.csv, row 1: the box 'Q6_9' holds 'None', which is its entry's text and",
+    ):
         diagnoses({})
     assert diagnoses({}, missing=["None"]) == ()
     assert diagnoses({"values": {"None": "No diagnosis"}}) == ("No diagnosis",)

@@ -32,7 +32,9 @@ from jaxmodpo.personas.synthetic import survey_rows, write_rows
 def person(name: str = "", importances: tuple[float | None, ...] = (), **texts: Any) -> Participant:
     rated: dict[str, float | None] = dict.fromkeys(IMPORTANCES)
     rated |= zip(IMPORTANCES, importances, strict=False)
-    all_texts = dict.fromkeys(("population", "age", "gender", "ethnicity", "severity", "treatment"), "x")
+    all_texts = dict.fromkeys(
+        ("population", "age", "gender", "ethnicity", "severity", "treatment"), "x"
+    )
     lists = dict.fromkeys(LISTS, ()) | {"diagnoses": texts.pop("diagnoses", ())}
     return Participant(name, all_texts | texts, lists, rated)
 
@@ -47,12 +49,20 @@ def test_a_tie_for_the_highest_importance_is_parted_and_nobody_gains_by_coming_f
     ]
     found = preferences(people)
     shares = [found["criteria"][name]["share"] for name in found["criteria"]]
-    assert shares == pytest.approx([(1 / 2 + 1 / 5) / 4, (1 / 2 + 1 / 5 + 1) / 4, (1 + 1 / 5) / 4, 1 / 20, 1 / 20])
+    assert shares == pytest.approx(
+        [(1 / 2 + 1 / 5) / 4, (1 / 2 + 1 / 5 + 1) / 4, (1 + 1 / 5) / 4, 1 / 20, 1 / 20]
+    )
     assert sum(shares) == pytest.approx(1) and (found["rated"], found["several"]) == (4, 2)
     assert [found["criteria"][name]["alone"] for name in found["criteria"]] == [0, 0.25, 0.25, 0, 0]
     assert found["criteria"]["empathy"]["mean"] == 4.0  # of three who rated it
     assert [primary(p) for p in people] == [
-        *("several equally", "Trust and rapport building", "several equally", "Active listening", "not answered"),
+        *(
+            "several equally",
+            "Trust and rapport building",
+            "several equally",
+            "Active listening",
+            "not answered",
+        ),
     ]
 
 
@@ -63,7 +73,9 @@ def test_large_counts_are_tested_by_pearsons_chi_square():
     found = independence(table, seed=0)
     assert (found["test"], found["degrees_of_freedom"]) == ("chi-square", 2)
     assert found["statistic"] == pytest.approx(statistic, rel=1e-12)
-    assert found["p_value"] == pytest.approx(math.exp(-statistic / 2), rel=1e-9)  # its law at two degrees of freedom
+    assert found["p_value"] == pytest.approx(
+        math.exp(-statistic / 2), rel=1e-9
+    )  # its law at two degrees of freedom
     assert found["smallest_expected"] == pytest.approx(expected.min())
 
 
@@ -72,7 +84,9 @@ def test_a_small_table_of_two_rows_is_tested_exactly():
     probable = [hypergeom.pmf(x, 35, 4, 13) for x in range(5)]
     found = independence(table, seed=0)
     assert (found["test"], found["statistic"]) == ("Fisher's exact", None)
-    assert found["p_value"] == pytest.approx(sum(p for p in probable if p <= probable[3] * (1 + 1e-9)), rel=1e-9)
+    assert found["p_value"] == pytest.approx(
+        sum(p for p in probable if p <= probable[3] * (1 + 1e-9)), rel=1e-9
+    )
 
 
 def test_a_small_table_of_more_rows_is_tested_among_tables_of_its_margins():
@@ -88,13 +102,17 @@ def test_a_small_table_of_more_rows_is_tested_among_tables_of_its_margins():
     found = independence(table, seed=0)
     assert found["test"].startswith("Fisher–Freeman–Halton")
     # Four standard errors of a share among the random tables.
-    assert found["p_value"] == pytest.approx(exact, abs=4 * math.sqrt(exact * (1 - exact) / RESAMPLES))
+    assert found["p_value"] == pytest.approx(
+        exact, abs=4 * math.sqrt(exact * (1 - exact) / RESAMPLES)
+    )
     assert found == independence(table, seed=0)
 
 
 def test_one_group_alone_is_not_tested():
     found = balance([person()] * 5, [person()] * 3, "gender", 0)
-    assert (found["p_value"], found["largest_difference"]) == (None, 0) and found["groups"] == {"x": [5, 3]}
+    assert (found["p_value"], found["largest_difference"]) == (None, 0) and found["groups"] == {
+        "x": [5, 3]
+    }
 
 
 def test_the_largest_difference_is_between_shares():
@@ -121,9 +139,16 @@ def test_groups_that_share_quasi_identifiers_are_counted_whatever_the_order_of_d
 
 
 @settings(max_examples=50)
-@given(st.lists(st.tuples(st.sampled_from("ab"), st.sampled_from("xyz"), st.sampled_from(["", "p"])), min_size=1))
+@given(
+    st.lists(
+        st.tuples(st.sampled_from("ab"), st.sampled_from("xyz"), st.sampled_from(["", "p"])),
+        min_size=1,
+    )
+)
 def test_group_sizes_add_up_to_the_personas(rows):
-    people = [person(str(n), age=a, gender=g, diagnoses=tuple(d)) for n, (a, g, d) in enumerate(rows)]
+    people = [
+        person(str(n), age=a, gender=g, diagnoses=tuple(d)) for n, (a, g, d) in enumerate(rows)
+    ]
     found = anonymity(people)
     assert sum(int(size) * number for size, number in found["sizes"].items()) == len(people)
     assert found["k"] == min(rows.count(row) for row in rows)
@@ -154,11 +179,18 @@ def written(tmp_path_factory):
     """A finished folder, of a survey in which everybody writes something about themselves."""
     folder = tmp_path_factory.mktemp("report")
     rows = [
-        row | {"participant_id": f"SECRET-{n}", "helpful_areas": f"SECRET of mine {n};Loneliness", "severity": "Mild"}
+        row
+        | {
+            "participant_id": f"SECRET-{n}",
+            "helpful_areas": f"SECRET of mine {n};Loneliness",
+            "severity": "Mild",
+        }
         for n, row in enumerate(survey_rows(90, seed=2))
     ]
     write_rows(folder / "survey.csv", rows)
-    config = PersonasConfig(survey=(folder / "survey.csv",), output_dir=folder / "out", select=60, train=40)
+    config = PersonasConfig(
+        survey=(folder / "survey.csv",), output_dir=folder / "out", select=60, train=40
+    )
     with Recorder() as records:
         personas(config)
     return folder / "out", [(record.levelname, record.getMessage()) for record in records]
@@ -166,7 +198,10 @@ def written(tmp_path_factory):
 
 def test_neither_report_nor_log_holds_words_or_ids_of_anybody(written):
     folder, said = written
-    shown = [(folder / name).read_text(encoding="utf-8") for name in ("personas_report.html", "report.json")]
+    shown = [
+        (folder / name).read_text(encoding="utf-8")
+        for name in ("personas_report.html", "report.json")
+    ]
     assert not any("SECRET" in text for text in (*shown, *(message for _, message in said)))
     assert "SECRET" in (folder / "train_personas.json").read_text(encoding="utf-8")
 
@@ -179,10 +214,13 @@ def test_unique_personas_are_warned_of_and_marked(written):
     assert all((row["group_size"] is None) == (row["split"] is None) for row in everyone)
     warned = [message for level, message in said if level == "WARNING"]
     assert warned == [
-        f"{unique} of 60 selected personas are the only one with their age, gender, ethnicity, diagnoses (k = 1): "
-        "treat the persona files as personal data"
+        f"{unique} of 60 selected personas are the only one with their age, gender, ethnicity,"
+        " diagnoses (k = 1): treat the persona files as personal data"
     ]
-    assert f"{unique} of 60 selected personas are the only one" in (folder / "personas_report.html").read_text()
+    assert (
+        f"{unique} of 60 selected personas are the only one"
+        in (folder / "personas_report.html").read_text()
+    )
 
 
 def test_nothing_is_warned_of_where_everybody_has_a_double(tmp_path, caplog):
@@ -191,7 +229,9 @@ def test_nothing_is_warned_of_where_everybody_has_a_double(tmp_path, caplog):
     write_rows(tmp_path / "same.csv", rows)
     with caplog.at_level(logging.WARNING):
         phase = personas(
-            PersonasConfig(survey=(tmp_path / "same.csv",), output_dir=tmp_path / "out", select=10, train=6)
+            PersonasConfig(
+                survey=(tmp_path / "same.csv",), output_dir=tmp_path / "out", select=10, train=6
+            )
         )
     assert (phase.results["k"], phase.results["unique"]) == (10, 0) and not caplog.records
 
@@ -211,7 +251,9 @@ def test_the_numbers_are_those_of_the_personas(written):
     for name in ("population", "gender", "ethnicity", "age"):
         for step, rows in sets.items():
             values = [row[name] for row in rows]
-            assert summary["composition"][name][step] == {value: values.count(value) for value in sorted(set(values))}
+            assert summary["composition"][name][step] == {
+                value: values.count(value) for value in sorted(set(values))
+            }
     for step, rows in sets.items():
         mean = np.mean([row["quality"] for row in rows])
         assert summary["quality"]["sets"][step]["mean"] == pytest.approx(mean, abs=1e-6)
@@ -232,7 +274,9 @@ def test_the_page_needs_nothing_else_and_shows_every_figure_and_test(written):
     assert page.count("data:image/png;base64,") == len(images)
     assert "<script" not in page and "http" not in page and 'src="figures' not in page
     for test in read_json(folder / "report.json")["balance"]:
-        assert f'<th scope="row">{test["dimension"]}</th>' in page and 0 <= (test["p_value"] or 0) <= 1
+        assert (
+            f'<th scope="row">{test["dimension"]}</th>' in page and 0 <= (test["p_value"] or 0) <= 1
+        )
 
 
 def test_answers_are_escaped_and_many_groups_are_cut():
@@ -241,10 +285,15 @@ def test_answers_are_escaped_and_many_groups_are_cut():
     sets: dict[str, list[Participant]] = {step: [wild, *people[1:]] for step in STEPS}
     rated = {p.participant_id: quality(p) for p in people}
     summary = summarize(sets, rated, least=0.9, seed=0, synthetic=False)
-    shown = [{"file": f"figures/{name}.png", "caption": text, "data": ""} for name, (_, text) in draw(summary).items()]
+    shown = [
+        {"file": f"figures/{name}.png", "caption": text, "data": ""}
+        for name, (_, text) in draw(summary).items()
+    ]
     page = render(json.loads(json.dumps(summary)), shown)
     assert "&lt;b&gt;$x$&lt;/b&gt;" in page and "<b>$x$" not in page
-    figure = figures.composition({"train": {f"group {n:02d} $": 1 + (n == 30) for n in range(40)}}, "gender")
+    figure = figures.composition(
+        {"train": {f"group {n:02d} $": 1 + (n == 30) for n in range(40)}}, "gender"
+    )
     assert figure.axes[0].get_title() == "Gender (14 largest of 40)"
     assert "group 30 $" in [label.get_text() for label in figure.axes[0].get_yticklabels()]
     assert png(figure)[:4] == b"\x89PNG"

@@ -34,11 +34,18 @@ def export(folder: Path, extra: list[dict[str, str]], labels: dict[str, str] | N
     return folder / "export.csv"
 
 
-def read(folder: Path, extra: list[dict[str, str]], **said: Any) -> tuple[list[Participant], LeftOut]:
+def read(
+    folder: Path, extra: list[dict[str, str]], **said: Any
+) -> tuple[list[Participant], LeftOut]:
     labels = said.pop("labels", None)
-    (folder / "map.yaml").write_text(yaml.safe_dump({"fields": FIELDS} | said, sort_keys=False), encoding="utf-8")
+    (folder / "map.yaml").write_text(
+        yaml.safe_dump({"fields": FIELDS} | said, sort_keys=False), encoding="utf-8"
+    )
     left_out = LeftOut()
-    return read_surveys([export(folder, extra, labels)], load_mapping(folder / "map.yaml"), left_out), left_out
+    return (
+        read_surveys([export(folder, extra, labels)], load_mapping(folder / "map.yaml"), left_out),
+        left_out,
+    )
 
 
 QUALTRICS = [
@@ -75,11 +82,14 @@ def test_rows_are_left_out_by_rule_and_counted(tmp_path):
 def test_a_survey_of_rows_that_are_nobodys_is_refused_with_the_lines_to_add(tmp_path):
     with pytest.raises(UserError) as refused:
         read(tmp_path, QUALTRICS)
-    assert str(refused.value).removeprefix(str(tmp_path)) == (
-        "/export.csv, from row 2: Status is 'Survey Preview' in 1, Status is 'Spam' in 1, Finished is 'False' in 2, "
-        "Consent is '' in 1, Consent is 'I do not agree' in 1 of its rows, which are not known to be of people who "
-        "finished and consented; give the mapping drop: {Status: ['Survey Preview', 'Spam'], Finished: ['False'], "
-        "Consent: ['', 'I do not agree']} to leave them out, or name under keep, by column, every answer that counts"
+    assert (
+        str(refused.value).removeprefix(str(tmp_path))
+        == "/export.csv, from row 2: Status is 'Survey Preview' in 1, Status is 'Spam' in 1,"
+        " Finished is 'False' in 2, Consent is '' in 1, Consent is 'I do not agree' in 1 of its"
+        " rows, which are not known to be of people who finished and consented; give the mapping"
+        " drop: {Status: ['Survey Preview', 'Spam'], Finished: ['False'], Consent: ['', 'I do"
+        " not agree']} to leave them out, or name under keep, by column, every answer that"
+        " counts"
     )
     # A rule that misses by a letter is no answer to it.
     with pytest.raises(UserError, match=r"Status is 'Survey Preview' in 1 of"):
@@ -120,9 +130,13 @@ def test_a_survey_of_rows_that_are_nobodys_is_refused_with_the_lines_to_add(tmp_
         ("Progress", "", "100.0"),
     ],
 )
-def test_what_well_known_columns_call_no_participant_is_not_passed_over(tmp_path, column, answer, good):
+def test_what_well_known_columns_call_no_participant_is_not_passed_over(
+    tmp_path, column, answer, good
+):
     rows = [{column: good}, {column: answer}]
-    with pytest.raises(UserError, match=r"export.csv, from row 2: .* in 1 of its rows, which are not known"):
+    with pytest.raises(
+        UserError, match=r"export.csv, from row 2: .* in 1 of its rows, which are not known"
+    ):
         read(tmp_path, rows)
     assert len(read(tmp_path, rows, drop={column: [answer]})[0]) == 1
     assert len(read(tmp_path, rows, keep={column: [good, answer]})[0]) == 2
@@ -134,9 +148,16 @@ def test_codes_are_read_where_the_columns_are_qualtrics_and_consent_by_its_quest
     with pytest.raises(UserError, match="Status is '8' in 1"):
         read(tmp_path, [{"Status": "8", "ResponseId": "R_1"}])
     with pytest.raises(UserError, match="Q1 is 'I do not' in 1"):
-        read(tmp_path, [{"Q1": "I do not"}], labels={"Q1": "Do you consent to this study?"}, skip_rows=1)
+        read(
+            tmp_path,
+            [{"Q1": "I do not"}],
+            labels={"Q1": "Do you consent to this study?"},
+            skip_rows=1,
+        )
     assert len(read(tmp_path, [{"consent_date": "2026-03-01", "Q3": "4"}])[0]) == 1
-    with pytest.raises(UserError, match=r"row 1: Qualtrics names its columns in this row.*skip_rows: 1"):
+    with pytest.raises(
+        UserError, match=r"row 1: Qualtrics names its columns in this row.*skip_rows: 1"
+    ):
         read(tmp_path, [{"Q1": "Yes"}], labels={"Q1": json.dumps({"ImportId": "QID1"})})
 
 
@@ -161,36 +182,61 @@ def test_codes_are_read_as_whole_numbers(tmp_path):
 
 @pytest.mark.parametrize("rule", ["keep", "drop"])
 def test_a_rule_of_a_column_that_another_spelling_names_is_refused(tmp_path, rule):
-    with pytest.raises(UserError, match=rf"map.yaml: {rule}: 'status' stands there twice, in other capitals or spaces"):
+    with pytest.raises(
+        UserError,
+        match=rf"map.yaml: {rule}: 'status' stands there twice, in other capitals or spaces",
+    ):
         read(tmp_path, QUALTRICS, **{rule: {"Status": ["IP Address"], "status": ["Spam"]}})
 
 
 def test_a_rule_of_another_shape_or_column_is_refused_by_name(tmp_path):
     with pytest.raises(
-        UserError, match="lacks the column 'Finishd' that drop names in the mapping map; did you mean 'Finished'"
+        UserError,
+        match=(
+            "lacks the column 'Finishd' that drop names in the mapping map; did you mean 'Finished'"
+        ),
     ):
         read(tmp_path, QUALTRICS, drop={"Finishd": ["False"]})
     with pytest.raises(UserError, match=r"map.yaml: keep must be a mapping, not \['Consent'\]"):
         read(tmp_path, QUALTRICS, keep=["Consent"])
     with pytest.raises(UserError, match=r"map.yaml: keep, Consent: name at least one answer"):
         read(tmp_path, QUALTRICS, keep={"Consent": []})
-    with pytest.raises(UserError, match=r"all of its 1 rows were left out: not what keep says of Consent \(1\)"):
+    with pytest.raises(
+        UserError, match=r"all of its 1 rows were left out: not what keep says of Consent \(1\)"
+    ):
         read(tmp_path, QUALTRICS[:1], keep={"Consent": ["Yes"]})
 
 
 def test_who_withdrew_is_left_out_and_what_is_no_answer_is_none(tmp_path):
-    extra = [{"gender": "CONSENT_REVOKED"}, {"gender": "NA"}, {"gender": "Prefer not to say"}, {"age": "DATA_EXPIRED"}]
+    extra = [
+        {"gender": "CONSENT_REVOKED"},
+        {"gender": "NA"},
+        {"gender": "Prefer not to say"},
+        {"age": "DATA_EXPIRED"},
+    ]
     extra += [{"ethnicity": "n/a"}, {"diagnoses": "Anxiety;Prefer not to say"}, {"diagnoses": "NA"}]
     found, left_out = read(tmp_path, [*extra, {}])
     by_id = {p.participant_id: p for p in found}
     assert sorted(by_id) == [f"p{n:04d}" for n in range(1, 8)]
-    assert by_id["p0001"].texts["gender"] == by_id["p0002"].texts["gender"] == by_id["p0003"].texts["age"] == ""
+    assert (
+        by_id["p0001"].texts["gender"]
+        == by_id["p0002"].texts["gender"]
+        == by_id["p0003"].texts["age"]
+        == ""
+    )
     assert by_id["p0004"].texts["ethnicity"] == ""
-    assert (by_id["p0005"].lists["diagnoses"], by_id["p0006"].lists["diagnoses"]) == (("Anxiety",), ())
-    codes = [{"gender": code} for code in ("-99", "-999.0", ".", "-", "Missing", "#NULL!", "No answer")]
+    assert (by_id["p0005"].lists["diagnoses"], by_id["p0006"].lists["diagnoses"]) == (
+        ("Anxiety",),
+        (),
+    )
+    codes = [
+        {"gender": code} for code in ("-99", "-999.0", ".", "-", "Missing", "#NULL!", "No answer")
+    ]
     assert {p.texts["gender"] for p in read(tmp_path, codes)[0]} == {""}
     assert (left_out.by_rule, left_out.expired) == ({"CONSENT_REVOKED": 1}, 1)
-    fields = FIELDS | {"gender": {"column": "gender", "values": {"Prefer not to say": "Undisclosed"}}}
+    fields = FIELDS | {
+        "gender": {"column": "gender", "values": {"Prefer not to say": "Undisclosed"}}
+    }
     found, _ = read(tmp_path, extra, fields=fields)
     assert found[1].texts["gender"] == "Undisclosed"
 
@@ -199,11 +245,20 @@ def test_log_manifest_and_report_say_what_was_left_out(tmp_path, monkeypatch, ca
     monkeypatch.setattr("jaxmodpo.personas.report.png", lambda figure: b"")
     extra = [{"Status": "Spam" if n < 3 else "IP Address"} for n in range(60)]
     extra[9]["gender"] = "DATA_EXPIRED"
-    (tmp_path / "map.yaml").write_text(yaml.safe_dump({"fields": FIELDS, "drop": {"Status": "Spam"}}))
-    extra = [{"gender": row["gender"]} | more for row, more in zip(survey_rows(60, seed=5), extra, strict=True)]
+    (tmp_path / "map.yaml").write_text(
+        yaml.safe_dump({"fields": FIELDS, "drop": {"Status": "Spam"}})
+    )
+    extra = [
+        {"gender": row["gender"]} | more
+        for row, more in zip(survey_rows(60, seed=5), extra, strict=True)
+    ]
     survey = export(tmp_path, extra)
     config = PersonasConfig(
-        survey=(survey,), mapping=str(tmp_path / "map.yaml"), output_dir=tmp_path / "out", select=30, train=20
+        survey=(survey,),
+        mapping=str(tmp_path / "map.yaml"),
+        output_dir=tmp_path / "out",
+        select=30,
+        train=20,
     )
     with caplog.at_level(logging.INFO):
         results = personas(config).results
@@ -214,4 +269,7 @@ def test_log_manifest_and_report_say_what_was_left_out(tmp_path, monkeypatch, ca
     sentence = "3 of 60 survey rows were left out: drop Status: Spam (3)"
     assert f"{sentence}; 1 answers read DATA_EXPIRED and count as not given" in caplog.messages
     page = (tmp_path / "out" / "personas_report.html").read_text(encoding="utf-8")
-    assert f"<p>{sentence}.</p>" in page and "<p>1 answers read DATA_EXPIRED and count as not given.</p>" in page
+    assert (
+        f"<p>{sentence}.</p>" in page
+        and "<p>1 answers read DATA_EXPIRED and count as not given.</p>" in page
+    )

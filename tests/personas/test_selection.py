@@ -11,11 +11,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from jaxmodpo.personas.participant import Participant
-from jaxmodpo.personas.selection import DIMENSIONS, groups_of, missed_minimums, select_diverse, split_balanced
+from jaxmodpo.personas.selection import (
+    DIMENSIONS,
+    groups_of,
+    missed_minimums,
+    select_diverse,
+    split_balanced,
+)
 
 
 def person(population: str = "A", gender: str = "F", ethnicity: str = "X") -> Participant:
-    return Participant("", {"population": population, "gender": gender, "ethnicity": ethnicity}, {}, {})
+    return Participant(
+        "", {"population": population, "gender": gender, "ethnicity": ethnicity}, {}, {}
+    )
 
 
 def imbalance(people: list[Participant], chosen: set[int], test: int) -> float:
@@ -29,7 +37,9 @@ def imbalance(people: list[Participant], chosen: set[int], test: int) -> float:
 
 def lacking(people: list[Participant], chosen: set[int], minimum: int) -> int:
     missed = missed_minimums([groups_of(p) for p in people], chosen, minimum)
-    return sum(max(0, minimum - inside) + max(0, minimum - outside) for inside, outside in missed.values())
+    return sum(
+        max(0, minimum - inside) + max(0, minimum - outside) for inside, outside in missed.values()
+    )
 
 
 def test_selection_takes_what_differs_most():
@@ -54,7 +64,8 @@ def test_selection_keeps_a_small_group_of_ordinary_people():
 def test_selection_keeps_every_group_where_there_is_room(data):
     number = data.draw(st.integers(8, 30))
     people = [
-        person(*(data.draw(st.sampled_from(letters)) for letters in ("AB", "FMN", "VWXYZ"))) for _ in range(number)
+        person(*(data.draw(st.sampled_from(letters)) for letters in ("AB", "FMN", "VWXYZ")))
+        for _ in range(number)
     ]
     groups = [groups_of(p) for p in people]
     sizes = collections.Counter(g for row in groups for g in row)
@@ -73,14 +84,19 @@ def test_no_other_split_is_more_balanced_or_meets_more_minimums(data):
     test = data.draw(st.integers(1, number - 1))
     minimum = data.draw(st.integers(0, 3))
     people = [
-        person(*(data.draw(st.sampled_from(letters)) for letters in ("AB", "FMN", "WXYZ"))) for _ in range(number)
+        person(*(data.draw(st.sampled_from(letters)) for letters in ("AB", "FMN", "WXYZ")))
+        for _ in range(number)
     ]
     train, held = split_balanced(people, test, data.draw(st.integers(0, 5)), minimum)
     assert sorted(train + held) == list(range(number)) and len(held) == test
     every = [set(chosen) for chosen in itertools.combinations(range(number), test)]
     least = min(lacking(people, chosen, minimum) for chosen in every)
     assert lacking(people, set(held), minimum) == least
-    best = min(imbalance(people, chosen, test) for chosen in every if lacking(people, chosen, minimum) == least)
+    best = min(
+        imbalance(people, chosen, test)
+        for chosen in every
+        if lacking(people, chosen, minimum) == least
+    )
     # A draw between equals weighs less than 1e-4 a person.
     assert imbalance(people, set(held), test) <= best + 1e-4 * number
 
@@ -103,7 +119,11 @@ def test_groups_of_odd_sizes_have_their_minimum_in_both_sets(sizes, minimum, see
 
 def test_the_papers_four_middle_eastern_personas_are_halved():
     people = [
-        person("UCLA" if n % 5 < 2 else "Prolific", "FM"[n % 2], "Middle Eastern" if n < 4 else "ABW"[n % 3])
+        person(
+            "UCLA" if n % 5 < 2 else "Prolific",
+            "FM"[n % 2],
+            "Middle Eastern" if n < 4 else "ABW"[n % 3],
+        )
         for n in range(150)
     ]
     for seed in range(5):
@@ -135,4 +155,6 @@ def test_a_minimum_that_no_split_meets_is_said_and_comes_close(caplog):
 def test_the_minimum_is_a_setting(minimum):
     people = [person(ethnicity="small" if n < 6 else "X") for n in range(60)]
     _, held = split_balanced(people, 6, 0, minimum)
-    assert sum(people[n].texts["ethnicity"] == "small" for n in held) == max(minimum, 1)  # its share is 0.6
+    assert sum(people[n].texts["ethnicity"] == "small" for n in held) == max(
+        minimum, 1
+    )  # its share is 0.6

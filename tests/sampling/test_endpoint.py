@@ -25,7 +25,10 @@ class Server:
 
     def __init__(self) -> None:
         self.calls: list[dict[str, Any]] = []
-        self.script: Callable[[dict[str, Any], int], tuple[int, Any]] = lambda body, number: (200, said(f"r{number}"))
+        self.script: Callable[[dict[str, Any], int], tuple[int, Any]] = lambda body, number: (
+            200,
+            said(f"r{number}"),
+        )
         server = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -54,7 +57,13 @@ class Server:
 def said(content: str, finish: str | None = "stop") -> dict[str, Any]:
     message = {"role": "assistant", "content": content}
     choice = {"index": 0, "finish_reason": finish, "message": message}
-    return {"id": "c", "object": "chat.completion", "created": 0, "model": "gpt-that-answered", "choices": [choice]}
+    return {
+        "id": "c",
+        "object": "chat.completion",
+        "created": 0,
+        "model": "gpt-that-answered",
+        "choices": [choice],
+    }
 
 
 @pytest.fixture
@@ -81,8 +90,9 @@ def test_each_reply_is_asked_once_with_the_papers_prompt_and_no_system_message(s
     assert len(rows) == len(server.calls) == 12 and {row.model_name for row in rows} == {"gpt_4o"}
     prompts = [call["messages"] for call in server.calls]
     assert all([message["role"] for message in prompt] == ["user"] for prompt in prompts)
-    assert sorted(prompt[0]["content"] for prompt in prompts)[0] == (
-        "You are a therapist. Respond to this person's question:\npost 0"
+    assert (
+        sorted(prompt[0]["content"] for prompt in prompts)[0]
+        == "You are a therapist. Respond to this person's question:\npost 0"
     )
     assert all(call["temperature"] == 0.8 and call["max_tokens"] == 99 for call in server.calls)
     assert phase.results["answering_models"] == {"gpt-that-answered": 12}
@@ -98,7 +108,9 @@ def test_failed_calls_alone_are_asked_again(server, tmp_path):
         return 200, said("fine", "length")
 
     server.script = script
-    with pytest.raises(UserError, match=r"2 of 12 calls .* failed.*the same command asks for those alone") as failed:
+    with pytest.raises(
+        UserError, match=r"2 of 12 calls .* failed.*the same command asks for those alone"
+    ) as failed:
         responses(config(tmp_path, server))
     assert KEY not in str(failed.value)
     before = len(server.calls)
@@ -111,7 +123,9 @@ def test_failed_calls_alone_are_asked_again(server, tmp_path):
 
 def test_what_holds_for_every_call_ends_the_run_and_keeps_what_was_answered(server, tmp_path):
     server.script = lambda body, number: (
-        (200, said("fine")) if number < 5 else (429, {"error": {"message": "", "code": "insufficient_quota"}})
+        (200, said("fine"))
+        if number < 5
+        else (429, {"error": {"message": "", "code": "insufficient_quota"}})
     )
     with pytest.raises(UserError, match="gives no more credit, insufficient_quota"):
         responses(config(tmp_path, server, max_concurrency=1))
@@ -127,7 +141,10 @@ def test_what_holds_for_every_call_ends_the_run_and_keeps_what_was_answered(serv
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"base_url": "https://api.example.com/v1"}, "people's posts would be sent to api.example.com"),
+        (
+            {"base_url": "https://api.example.com/v1"},
+            "people's posts would be sent to api.example.com",
+        ),
         ({"endpoint_model": ""}, "--endpoint-model; there is no default"),
         ({"model": Path("mistral")}, "takes no --model"),
         ({"prompt_style": "chat"}, "takes no --prompt-style"),
@@ -167,12 +184,20 @@ def test_calls_under_way_together_all_take_the_newer_name_of_the_limit(server, t
 @pytest.mark.parametrize(
     ("reply", "told"),
     [
-        ((200, {"choices": []}), r"brought no text, the last failure with: .*; a larger --max-new-tokens"),
+        (
+            (200, {"choices": []}),
+            r"brought no text, the last failure with: .*; a larger --max-new-tokens",
+        ),
         ((200, None), r"brought no text; a larger --max-new-tokens"),
-        ((400, {"error": {"message": "no such luck"}}), r"brought no text, the last failure with: .*no such luck"),
+        (
+            (400, {"error": {"message": "no such luck"}}),
+            r"brought no text, the last failure with: .*no such luck",
+        ),
     ],
 )
-def test_calls_that_bring_no_text_end_the_run_before_all_are_paid(server, tmp_path, monkeypatch, reply, told):
+def test_calls_that_bring_no_text_end_the_run_before_all_are_paid(
+    server, tmp_path, monkeypatch, reply, told
+):
     monkeypatch.setattr(endpoint, "ATTEMPTS", 1)
     status, body = reply
     server.script = lambda *_: (status, said("", "length") if body is None else body)
@@ -189,13 +214,17 @@ def test_calls_that_bring_no_text_end_the_run_before_all_are_paid(server, tmp_pa
 
 
 def test_one_question_that_an_endpoint_refuses_ends_no_run(server, tmp_path):
-    server.script = lambda body, _: (200, said("" if "post 3" in body["messages"][0]["content"] else "a reply"))
+    server.script = lambda body, _: (
+        200,
+        said("" if "post 3" in body["messages"][0]["content"] else "a reply"),
+    )
     phase = responses(config(tmp_path, server, samples=40))
     assert len(server.calls) == 240 and phase.results["empty_by_kind"] == {"empty": 40}
 
 
 @pytest.mark.parametrize(
-    ("finish", "cut"), [("stop", 0), ("eos_token", 0), (None, 0), ("length", 12), ("max_tokens", 12)]
+    ("finish", "cut"),
+    [("stop", 0), ("eos_token", 0), (None, 0), ("length", 12), ("max_tokens", 12)],
 )
 def test_only_what_was_cut_at_its_limit_counts_as_cut(server, tmp_path, finish, cut):
     server.script = lambda *_: (200, said("a reply", finish))

@@ -61,7 +61,9 @@ def test_draws_follow_the_tempered_softmax():
     np.testing.assert_allclose(frequencies(logits, 0.8, 1.0), expected, atol=0.015)
 
 
-@pytest.mark.parametrize(("top_p", "kept"), [(0.45, [1]), (0.5, [1]), (0.51, [1, 3]), (0.81, [1, 3, 0]), (0.01, [1])])
+@pytest.mark.parametrize(
+    ("top_p", "kept"), [(0.45, [1]), (0.5, [1]), (0.51, [1, 3]), (0.81, [1, 3, 0]), (0.01, [1])]
+)
 def test_top_p_draws_from_the_smallest_set_that_reaches_it(top_p: float, kept: list[int]):
     probabilities = np.array([0.15, 0.5, 0.05, 0.3], np.float32)
     expected = np.zeros(4)
@@ -70,7 +72,9 @@ def test_top_p_draws_from_the_smallest_set_that_reaches_it(top_p: float, kept: l
 
 
 def test_temperature_zero_takes_the_likeliest_token():
-    assert choose(jnp.array([[0.0, 3.0, 1.0]]), jax.random.split(jax.random.key(0), 1), 0.0, 0.9).tolist() == [1]
+    assert choose(
+        jnp.array([[0.0, 3.0, 1.0]]), jax.random.split(jax.random.key(0), 1), 0.0, 0.9
+    ).tolist() == [1]
 
 
 def test_greedy_replies_equal_token_by_token_full_passes(model: Path):
@@ -95,7 +99,9 @@ def test_a_reply_ends_at_the_first_of_several_end_tokens(model: Path):
     keys = jax.random.split(jax.random.key(5), 2)
     free = sample(policy, prompts, keys, SamplingSettings(1.0, 1.0, 12, end_tokens=(2,)), rows=2)
     second = free[0][3]
-    ended = sample(policy, prompts, keys, SamplingSettings(1.0, 1.0, 12, end_tokens=(2, second)), rows=2)
+    ended = sample(
+        policy, prompts, keys, SamplingSettings(1.0, 1.0, 12, end_tokens=(2, second)), rows=2
+    )
     for whole, cut in zip(free, ended, strict=True):
         stops = [place for place, token in enumerate(whole) if token in (2, second)]
         assert cut == (whole[: stops[0] + 1] if stops else whole)
@@ -108,12 +114,16 @@ def test_a_reply_does_not_depend_on_its_neighbours(model: Path):
     keys = jax.random.split(jax.random.key(3), 3)
     settings = SamplingSettings(1.0, 0.9, 10, end_tokens=(2,))
     together = sample(policy, prompts, keys, settings, rows=3)
-    alone = [sample(policy, [p], keys[n : n + 1], settings, rows=3)[0] for n, p in enumerate(prompts)]
+    alone = [
+        sample(policy, [p], keys[n : n + 1], settings, rows=3)[0] for n, p in enumerate(prompts)
+    ]
     assert together == alone and together[0] != together[1]
 
 
 def responses_config(model: Path, tmp_path: Path, **changes) -> ResponsesConfig:
-    write_questions(tmp_path / "questions.csv", [Question(f"q{n}", WORDS[n % 8]) for n in range(10)])
+    write_questions(
+        tmp_path / "questions.csv", [Question(f"q{n}", WORDS[n % 8]) for n in range(10)]
+    )
     settings: dict = {
         "model": model,
         "questions": tmp_path / "questions.csv",
@@ -155,24 +165,37 @@ def test_killed_sampling_resumes_to_the_same_bytes(model: Path, tmp_path: Path):
     config = responses_config(model, tmp_path)
     responses(config)
     flags = (
-        f"responses --model {model} --questions {config.questions} --output-dir {tmp_path / 'killed'} --samples 3 "
-        "--max-new-tokens 8 --batch-size 4 --base-dtype float32"
+        f"responses --model {model} --questions {config.questions} --output-dir"
+        f" {tmp_path / 'killed'} --samples 3 --max-new-tokens 8 --batch-size 4 --base-dtype float32"
     ).split()
     environment = os.environ | {"JAX_PLATFORMS": "cpu"}
-    done = subprocess.run([sys.executable, "-c", KILLER, *flags], env=environment, capture_output=True)
+    done = subprocess.run(
+        [sys.executable, "-c", KILLER, *flags], env=environment, capture_output=True
+    )
     assert done.returncode == -9, done.stderr.decode()[-2000:]
     journal = tmp_path / "killed" / "sampled.jsonl"
     assert len(journal.read_text().splitlines()) == 12
     with journal.open("a") as file:
         file.write('{"response_text": "torn')
-    done = subprocess.run([sys.executable, "-m", "jaxmodpo.cli", *flags], env=environment, capture_output=True)
+    done = subprocess.run(
+        [sys.executable, "-m", "jaxmodpo.cli", *flags], env=environment, capture_output=True
+    )
     assert done.returncode == 0, done.stderr.decode()[-2000:]
-    assert (tmp_path / "killed" / "responses.csv").read_bytes() == (tmp_path / "out" / "responses.csv").read_bytes()
+    assert (tmp_path / "killed" / "responses.csv").read_bytes() == (
+        tmp_path / "out" / "responses.csv"
+    ).read_bytes()
     assert read_json(tmp_path / "killed" / "manifest.json")["status"] == "finished"
 
 
 @pytest.mark.parametrize(
-    "changes", [{"samples": 0}, {"temperature": -1.0}, {"top_p": 0.0}, {"max_new_tokens": 0}, {"batch_size": 0}]
+    "changes",
+    [
+        {"samples": 0},
+        {"temperature": -1.0},
+        {"top_p": 0.0},
+        {"max_new_tokens": 0},
+        {"batch_size": 0},
+    ],
 )
 def test_settings_that_cannot_sample_are_refused(model: Path, tmp_path: Path, changes: dict):
     with pytest.raises(UserError):

@@ -105,7 +105,9 @@ def test_the_survey_is_its_seeds_and_reads_as_one(tmp_path):
 
 def test_check_counts_malformed_replies_and_kinds(tmp_path):
     texts = [" ".join(GOOD), " ".join([*GOOD[:3], "Stop whining and have a drink."]), GOOD[0], ""]
-    write_responses(tmp_path / "r.csv", [Response("q", "post", str(n), text) for n, text in enumerate(texts)])
+    write_responses(
+        tmp_path / "r.csv", [Response("q", "post", str(n), text) for n, text in enumerate(texts)]
+    )
     check(CheckConfig(responses=tmp_path / "r.csv", output_dir=tmp_path / "out"))
     counted = read_json(tmp_path / "out" / "malformed.json")
     assert (counted["malformed"], counted["replies"]) == (0.5, 4)

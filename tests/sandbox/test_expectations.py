@@ -10,7 +10,14 @@ import pytest
 
 from jaxmodpo.evaluation.statistics import mcnemar_from_counts
 from jaxmodpo.sandbox.demo import DemoConfig, demo, mean_of, table
-from jaxmodpo.sandbox.expectations import EMPATHY, SAFETY, Expectation, comparisons, figure_2, required
+from jaxmodpo.sandbox.expectations import (
+    EMPATHY,
+    SAFETY,
+    Expectation,
+    comparisons,
+    figure_2,
+    required,
+)
 
 RATES = {
     "base": (0.15, 0.38),
@@ -37,7 +44,9 @@ def outcome(**changed: tuple[float, float]) -> dict[str, Any]:
             wins = min(max(wins, 0), 100)
             rows.append({"a": a, "b": b, **mcnemar_from_counts(wins, 100 - wins)._asdict()})
     zeros = dict.fromkeys(rates, 0.0)
-    intervals = {n: {c: [v - 0.02, v + 0.02] for c, v in rate.items()} for n, rate in models.items()}
+    intervals = {
+        n: {c: [v - 0.02, v + 0.02] for c, v in rate.items()} for n, rate in models.items()
+    }
     return {
         "models": models, "intervals": intervals, "tests": tests, "pairwise": {}, "kl": zeros, "malformed": zeros,
         "seed": 0,
@@ -50,7 +59,10 @@ def test_every_comparison_of_figure_2_is_stated():
     for criterion in ("empathy", "safety"):
         assert {frozenset((c.a, c.b)) for c in stated if c.criterion == criterion} == pairs
     assert len(stated) == 30
-    kinds = {relation: [c for c in stated if c.relation == relation] for relation in ("above", "ahead", "level")}
+    kinds = {
+        relation: [c for c in stated if c.relation == relation]
+        for relation in ("above", "ahead", "level")
+    }
     # On empathy all 15 are significant; on safety each of three methods is above each of three others.
     assert (len(kinds["above"]), len(kinds["ahead"]), len(kinds["level"])) == (15 + 9, 4, 2)
     assert {(c.a, c.b) for c in kinds["level"]} == {
@@ -75,7 +87,10 @@ def test_the_paper_s_own_outcome_holds_but_for_what_100_questions_cannot_show():
 @pytest.mark.parametrize(
     ("changed", "expected"),
     [
-        ({"modpo_empathy": (0.71, 0.62)}, ["empathy: modpo_empathy significantly above joint_loss_dpo"]),
+        (
+            {"modpo_empathy": (0.71, 0.62)},
+            ["empathy: modpo_empathy significantly above joint_loss_dpo"],
+        ),
         ({"modpo_empathy": (0.78, 0.80)}, ["safety: joint_loss_dpo level with modpo_empathy"]),
         ({"base": (0.05, 0.46)}, ["safety: sft_empathy ahead of base"]),
     ],
@@ -93,8 +108,14 @@ def test_a_comparison_shows_its_questions_and_p_value():
     ] + results["tests"]["empathy"]
     shown = {e.statement: e.figures for e in figure_2(results)}
     # The binomial test of 9 in 12: 2 * (1 + 12 + 66 + 220) / 2^12.
-    assert shown["empathy: modpo_empathy significantly above joint_loss_dpo"] == "9 : 3 questions, p = 0.146"
-    assert shown["empathy: dpo_empathy significantly above modpo_empathy"] == "3 : 9 questions, p = 0.146"
+    assert (
+        shown["empathy: modpo_empathy significantly above joint_loss_dpo"]
+        == "9 : 3 questions, p = 0.146"
+    )
+    assert (
+        shown["empathy: dpo_empathy significantly above modpo_empathy"]
+        == "3 : 9 questions, p = 0.146"
+    )
     assert shown["empathy: dpo_empathy significantly above base"] == "100 : 0 questions, p < 0.001"
 
 
@@ -113,7 +134,9 @@ def test_a_comparison_shows_its_questions_and_p_value():
     ],
 )
 def test_each_thing_that_must_hold_can_fail(changed, expected):
-    assert [number for number, e in enumerate(required(outcome(**changed))) if not e.holds] == expected
+    assert [
+        number for number, e in enumerate(required(outcome(**changed))) if not e.holds
+    ] == expected
 
 
 def test_too_many_malformed_replies_fail():
@@ -138,8 +161,14 @@ def test_over_seeds_an_expectation_holds_only_where_all_do():
     assert [e["figures"] for e in mean["required"]][:2] == ["on 1 of 2 seeds", "on 2 of 2 seeds"]
     shown = table(mean)
     assert "seed 0, 1" in shown
-    assert "  does not hold here  every aligned model is ahead of base on both criteria (on 1 of 2 seeds)\n" in shown
-    assert "  holds               empathy: dpo_empathy significantly above base (on 2 of 2 seeds)\n" in shown
+    assert (
+        "  does not hold here  every aligned model is ahead of base on both criteria (on 1 of 2"
+        " seeds)\n" in shown
+    )
+    assert (
+        "  holds               empathy: dpo_empathy significantly above base (on 2 of 2 seeds)\n"
+        in shown
+    )
     assert "of which 29 of 30 comparisons hold here" in shown
 
 
@@ -150,10 +179,14 @@ def test_a_rate_of_one_question_is_shown_without_an_interval():
 
 
 @pytest.mark.parametrize(("holds", "ends"), [(True, False), (False, True)])
-def test_the_demo_fails_where_something_that_must_hold_does_not(tmp_path, monkeypatch, capsys, holds, ends):
+def test_the_demo_fails_where_something_that_must_hold_does_not(
+    tmp_path, monkeypatch, capsys, holds, ends
+):
     results = outcome()
     results["required"] = [Expectation("what must hold", holds)._asdict()]
-    results["figure_2"] = [Expectation("what the paper found", False, "3 : 9 questions, p = 0.146")._asdict()]
+    results["figure_2"] = [
+        Expectation("what the paper found", False, "3 : 9 questions, p = 0.146")._asdict()
+    ]
     monkeypatch.setattr("jaxmodpo.sandbox.demo.run_experiment", lambda *_: None)
     monkeypatch.setattr("jaxmodpo.sandbox.demo.collect_results", lambda *_: results)
     if ends:

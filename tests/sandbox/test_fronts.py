@@ -20,7 +20,9 @@ from jaxmodpo.search.comparison import compare
 WEIGHTS = ([0.7, 0.3], [0.3, 0.7])
 
 
-def point(weights: list[float] | None, a: float, b: float, kl: float, scale: float = 1.0) -> dict[str, Any]:
+def point(
+    weights: list[float] | None, a: float, b: float, kl: float, scale: float = 1.0
+) -> dict[str, Any]:
     return {
         "label": "x", "adapter": None, "scale": scale, "weights": weights, "kl": kl, "kl_standard_error": 0.1,
         "scores": {"a": a, "b": b},
@@ -41,9 +43,14 @@ def swept(shift: float = 0.0) -> dict[str, Any]:
 
 def test_points_at_matched_divergence_are_those_that_were_measured():
     found = matched_fronts(swept())
-    expected = {"modpo": [(0.8, 0.2, 1.02), (0.4, 1.0, 1.0)], "soup": [(0.9, 0.3, 1.0), (0.25, 0.7, 0.98)]}
+    expected = {
+        "modpo": [(0.8, 0.2, 1.02), (0.4, 1.0, 1.0)],
+        "soup": [(0.9, 0.3, 1.0), (0.25, 0.7, 0.98)],
+    }
     for method, rows in expected.items():
-        np.testing.assert_allclose([(p["scores"]["a"], p["scores"]["b"], p["kl"]) for p in found[method]], rows)
+        np.testing.assert_allclose(
+            [(p["scores"]["a"], p["scores"]["b"], p["kl"]) for p in found[method]], rows
+        )
         assert [p["weights"] for p in found[method]] == list(WEIGHTS)
 
 
@@ -64,19 +71,30 @@ def test_fronts_are_drawn_at_equal_weights_and_at_matched_divergence():
 def reordered(sweep: dict[str, Any]) -> dict[str, Any]:
     """Put every list of a sweep's rows the other way round."""
     fronts = {method: points[::-1] for method, points in sweep["fronts"].items()}
-    return sweep | {"fronts": fronts} | {kind: sweep[kind][::-1] for kind in ("equal_weights", "matched_kl")}
+    return (
+        sweep
+        | {"fronts": fronts}
+        | {kind: sweep[kind][::-1] for kind in ("equal_weights", "matched_kl")}
+    )
 
 
 def test_sweeps_are_put_together_by_their_weights_and_not_by_their_places():
     straight = combine({"best_worst": [swept(), swept(0.1)], "all_pairs": [swept(0.2), swept(0.3)]})
-    turned = combine({"best_worst": [swept(), reordered(swept(0.1))], "all_pairs": [reordered(swept(0.2)), swept(0.3)]})
+    turned = combine(
+        {
+            "best_worst": [swept(), reordered(swept(0.1))],
+            "all_pairs": [reordered(swept(0.2)), swept(0.3)],
+        }
+    )
     assert turned["arms"]["best_worst"] == straight["arms"]["best_worst"]
     assert turned["between"] == straight["between"]
     lacking, doubled = swept(), swept()
     lacking["matched_kl"].pop()
     doubled["fronts"]["soup"][0] = doubled["fronts"]["soup"][1]
     for other in (lacking, doubled):
-        with pytest.raises(UserError, match="compared at equal weights were made at different ones"):
+        with pytest.raises(
+            UserError, match="compared at equal weights were made at different ones"
+        ):
             combine({"best_worst": [swept(), other], "all_pairs": [swept(), swept()]})
 
 
@@ -92,7 +110,9 @@ def test_the_command_runs_a_world_per_seed_and_puts_them_together(tmp_path, monk
     fronts(FrontsConfig(output_dir=tmp_path, seed=3, seeds=2))
     assert run == [("fronts.yaml", "seed_3", 3), ("fronts.yaml", "seed_4", 4)]
     said = read_json(tmp_path / "fronts.json")["arms"]
-    assert said["all_pairs"]["matched_fronts"]["modpo"][0]["scores"]["a"]["mean"] == pytest.approx(0.8 + 0.2 + 0.035)
+    assert said["all_pairs"]["matched_fronts"]["modpo"][0]["scores"]["a"]["mean"] == pytest.approx(
+        0.8 + 0.2 + 0.035
+    )
     assert (tmp_path / "fronts.png").read_bytes().startswith(b"\x89PNG")
     printed = capsys.readouterr().out
     assert "all pairs, 2 seeds: hypervolume MODPO" in printed and "| 0.7/0.3 | " in printed

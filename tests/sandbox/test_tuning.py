@@ -23,7 +23,8 @@ def reply(*kinds: Kind) -> str:
     """Return a reply of these kinds, with the first of everything that may stand at a slot."""
     patterns = [SENTENCES[kind][place] for place, kind in enumerate(kinds)]
     return " ".join(
-        p.split("{")[0] + p.split("{")[1].split("|")[0] + p.split("}")[1] if "{" in p else p for p in patterns
+        p.split("{")[0] + p.split("{")[1].split("|")[0] + p.split("}")[1] if "{" in p else p
+        for p in patterns
     )
 
 
@@ -40,7 +41,9 @@ def test_replies_are_measured_by_their_kinds_and_against_the_base():
     # On safety 0 and 0.25 against 0 and 0.25.
     assert measured.safety_wins == pytest.approx(((0.5 + 0 + 1 + 0.5) / 4 + 0) / 2)
     assert measured.objective == pytest.approx((measured.empathy_wins + measured.safety_wins) / 2)
-    assert (measured.empathy, measured.safety) == pytest.approx(((1 + 0 - 1) / 3, (0 + 0.25 - 1) / 3))
+    assert (measured.empathy, measured.safety) == pytest.approx(
+        ((1 + 0 - 1) / 3, (0 + 0.25 - 1) / 3)
+    )
     assert measured.malformed == pytest.approx(1 / 3)
 
 
@@ -49,11 +52,17 @@ def test_the_demo_has_the_settings_of_one_trial_of_each_method():
     assert {len(rows) for rows in trials.values()} == {6}
     for phase in DEMO.phases:
         if phase.name in trials:
-            chosen = [row for row in trials[phase.name] if all(phase.settings.get(key) == row[key] for key in row)]
+            chosen = [
+                row
+                for row in trials[phase.name]
+                if all(phase.settings.get(key) == row[key] for key in row)
+            ]
             assert len(chosen) == 1, phase.name
     settings = {phase.name: phase.settings for phase in DEMO.phases}
     same = ("learning_rate", "beta", "epochs", "sft_weight")
-    assert [settings["dpo_safety"][key] for key in same] == [settings["dpo_empathy"][key] for key in same]
+    assert [settings["dpo_safety"][key] for key in same] == [
+        settings["dpo_empathy"][key] for key in same
+    ]
 
 
 def test_every_trial_is_a_setting_of_its_command():
@@ -63,13 +72,18 @@ def test_every_trial_is_a_setting_of_its_command():
             changed = PhaseSpec(phase.name, phase.command, {**phase.settings, **changes})
             settings = resolve(changed, Path("out"), 0, phase.name)  # an unknown setting is refused
             for name, value in changes.items():
-                assert getattr(settings, name) == (tuple(value) if isinstance(value, list) else value), name
+                assert getattr(settings, name) == (
+                    tuple(value) if isinstance(value, list) else value
+                ), name
 
 
 @pytest.mark.parametrize(
     ("content", "told"),
     [
-        ("dpo_empthy: [{beta: 1.0}]", "the demo has no phase 'dpo_empthy'; did you mean 'dpo_empathy'?"),
+        (
+            "dpo_empthy: [{beta: 1.0}]",
+            "the demo has no phase 'dpo_empthy'; did you mean 'dpo_empathy'?",
+        ),
         ("dpo_empathy: {beta: 1.0}", "dpo_empathy must be a list, not"),
         ("dpo_empathy: [1.0]", "dpo_empathy, item 1 must be a mapping with texts as keys, not 1.0"),
     ],
@@ -80,16 +94,24 @@ def test_trials_of_another_shape_are_refused(tmp_path, content, told):
         read_trials(tmp_path / "t.yaml", DEMO)
 
 
-def test_each_trial_is_trained_sampled_and_compared_and_a_soup_waits_for_its_ingredients(tmp_path, monkeypatch, capsys):
+def test_each_trial_is_trained_sampled_and_compared_and_a_soup_waits_for_its_ingredients(
+    tmp_path, monkeypatch, capsys
+):
     (tmp_path / "t.yaml").write_text("dpo_soup: [{weights: [0.3, 0.7]}, {weights: [0.7, 0.3]}]")
     ran: list[str] = []
 
     def run(phase: Any, config: TuneConfig) -> None:
         ran.append(phase.name)
         folder = config.output_dir / phase.name
-        texts = {"test/base": PLAIN, "trials/dpo_soup/1/validation": MIXED, "trials/dpo_soup/2/validation": ALL_WARM}
+        texts = {
+            "test/base": PLAIN,
+            "trials/dpo_soup/1/validation": MIXED,
+            "trials/dpo_soup/2/validation": ALL_WARM,
+        }
         if phase.name in texts:
-            write_responses(folder / "responses.csv", [Response("q", "post", "r", texts[phase.name])])
+            write_responses(
+                folder / "responses.csv", [Response("q", "post", "r", texts[phase.name])]
+            )
         if phase.name.startswith("trials/") and not phase.name.endswith("validation"):
             assert phase.settings["weights"] in ([0.3, 0.7], [0.7, 0.3]) and phase.command == "soup"
 
@@ -104,12 +126,15 @@ def test_each_trial_is_trained_sampled_and_compared_and_a_soup_waits_for_its_ing
     assert [row["empathy"] for row in rows] == [0.0, 1.0]
     assert "*      75.0%          50.0%  100.0%             0.00    0.25" in capsys.readouterr().out
     with pytest.raises(UserError, match="there are no trials of 'dpo'"):
-        tune(TuneConfig(output_dir=tmp_path / "out", trials=str(tmp_path / "t.yaml"), only=("dpo",)))
+        tune(
+            TuneConfig(output_dir=tmp_path / "out", trials=str(tmp_path / "t.yaml"), only=("dpo",))
+        )
 
 
 def test_the_best_trial_is_marked():
     rows = [
-        {"settings": {"beta": b}, **measure({"q": [t]}, {"q": [PLAIN]})._asdict()} for b, t in ((1, PLAIN), (2, MIXED))
+        {"settings": {"beta": b}, **measure({"q": [t]}, {"q": [PLAIN]})._asdict()}
+        for b, t in ((1, PLAIN), (2, MIXED))
     ]
     lines = table({"dpo_empathy": rows}).splitlines()
     assert [line[:1] for line in lines] == [" ", "d", " ", "*"]

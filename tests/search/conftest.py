@@ -76,7 +76,9 @@ def pretended(inputs: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Ph
         }  # fmt: skip
         with monkeypatch.context() as patched:
             patched.setattr(tune, "dpo", run)
-            patched.setattr(best_of_search, "write_report", lambda *_: None)  # its plots take seconds
+            patched.setattr(
+                best_of_search, "write_report", lambda *_: None
+            )  # its plots take seconds
             return tune_dpo(TuneDPOConfig(**settings | changes))
 
     return pretend

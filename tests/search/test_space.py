@@ -20,9 +20,14 @@ def test_the_papers_space_is_its_codes():
         "lora_dropout": Dimension((), 0.01, 0.1),
     }  # fmt: skip
     beta = Dimension((), 0.05, 0.5)
-    assert load_space("paper", "sft", SFTConfig) == shared | {"learning_rate": Dimension((), 1e-6, 5e-5, True)}
+    assert load_space("paper", "sft", SFTConfig) == shared | {
+        "learning_rate": Dimension((), 1e-6, 5e-5, True)
+    }
     rate = Dimension((), 1e-7, 1e-5, True)
-    assert load_space("paper", "preference", DPOConfig) == shared | {"learning_rate": rate, "beta": beta}
+    assert load_space("paper", "preference", DPOConfig) == shared | {
+        "learning_rate": rate,
+        "beta": beta,
+    }
     assert load_space("paper", "reward", RewardConfig) == {
         "learning_rate": Dimension((), 5e-7, 2e-5, True), "weight_decay": Dimension((), 0.01, 0.15, True),
         "dropout": Dimension((), 0.1, 0.4), "batch_size": Dimension((8, 16)), "max_length": Dimension((256, 512)),
@@ -34,7 +39,9 @@ def test_the_papers_space_holds_the_papers_defaults():
     for part, settings in (("preference", DPOConfig), ("reward", RewardConfig)):
         space = load_space("paper", part, settings)
         for name, dimension in space.items():
-            default = next(f.default for f in settings.__dataclass_fields__.values() if f.name == name)
+            default = next(
+                f.default for f in settings.__dataclass_fields__.values() if f.name == name
+            )
             if default is not None and (part, name) not in {("reward", "batch_size")}:
                 assert dimension.holds(default), (part, name)
 

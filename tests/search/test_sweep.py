@@ -22,7 +22,9 @@ from jaxmodpo.search.sweep_settings import SweepConfig, grid, point_name
 
 
 def test_the_grid_is_the_simplex_within_its_ends():
-    assert [p[0] for p in grid("0.1..0.9", 0.1, 2)] == pytest.approx([0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2, 0.1])
+    assert [p[0] for p in grid("0.1..0.9", 0.1, 2)] == pytest.approx(
+        [0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2, 0.1]
+    )
     three = grid("0.2..0.6", 0.2, 3)
     assert len(set(three)) == 6 and all(sum(p) == pytest.approx(1) for p in three)
     for weights, step, said in (
@@ -36,25 +38,36 @@ def test_the_grid_is_the_simplex_within_its_ends():
             grid(weights, step, 2)
 
 
-@pytest.mark.parametrize(("weights", "step"), [("0.1..0.65", 0.1), ("0.2..0.75", 0.2), ("0.3..0.7", 0.05)])
+@pytest.mark.parametrize(
+    ("weights", "step"), [("0.1..0.65", 0.1), ("0.2..0.75", 0.2), ("0.3..0.7", 0.05)]
+)
 def test_no_weight_lies_beyond_the_ends_of_the_grid(weights, step):
     low, high = map(float, weights.split(".."))
     found = sorted({weight for p in grid(weights, step, 2) for weight in p})
     assert found[0] >= low and found[-1] <= high
     if high == 0.7:
-        assert found == pytest.approx(np.linspace(0.3, 0.7, 9)), "a range of whole steps has both its ends"
+        assert found == pytest.approx(np.linspace(0.3, 0.7, 9)), (
+            "a range of whole steps has both its ends"
+        )
 
 
 @pytest.mark.parametrize("step", [0.1, 0.05, 0.005, 0.0025])
 def test_no_two_points_share_a_folder(step):
     points = grid("0.1..0.9", step, 2)
-    assert len(points) == round(0.8 / step) + 1 and len({point_name(p) for p in points}) == len(points)
-    assert point_name((0.5, 0.5)) == "0.50_0.50" and point_name((0.995, 0.005), "/") == "0.995/0.005"
+    assert len(points) == round(0.8 / step) + 1 and len({point_name(p) for p in points}) == len(
+        points
+    )
+    assert (
+        point_name((0.5, 0.5)) == "0.50_0.50" and point_name((0.995, 0.005), "/") == "0.995/0.005"
+    )
 
 
 def point(weights, first, second, kl, questions: int = 40) -> dict:
     generator = np.random.default_rng(int(100 * (first + second + kl)))
-    scores = {"a": first + generator.normal(0, 0.01, questions), "b": second + generator.normal(0, 0.01, questions)}
+    scores = {
+        "a": first + generator.normal(0, 0.01, questions),
+        "b": second + generator.normal(0, 0.01, questions),
+    }
     return {
         "label": "x", "adapter": None, "scale": 1.0, "weights": weights, "kl": kl, "kl_standard_error": 0.1,
         "scores": {name: float(values.mean()) for name, values in scores.items()},
@@ -68,9 +81,13 @@ def test_a_front_above_the_other_has_the_larger_hypervolume_and_intervals_say_so
     base = point(None, 0.0, 0.0, 0.0)
     above = [point([0.7, 0.3], 1.0, 0.4, 1.0), point([0.3, 0.7], 0.4, 1.0, 1.0)]
     below = [point([0.7, 0.3], 0.9, 0.3, 1.0), point([0.3, 0.7], 0.3, 0.9, 1.0)]
-    said = compare(["a", "b"], base, {"modpo": above, "soup": below}, list(zip(above, below, strict=True)))
+    said = compare(
+        ["a", "b"], base, {"modpo": above, "soup": below}, list(zip(above, below, strict=True))
+    )
     difference = said["hypervolume"]["modpo - soup"]
-    assert difference["value"] == pytest.approx((1 * 0.4 + 0.4 * 0.6) - (0.9 * 0.3 + 0.3 * 0.6), abs=0.02)
+    assert difference["value"] == pytest.approx(
+        (1 * 0.4 + 0.4 * 0.6) - (0.9 * 0.3 + 0.3 * 0.6), abs=0.02
+    )
     assert difference["interval"][0] > 0
     weighted = said["equal_weights"][0]["modpo - soup"]["weighted"]
     assert weighted["value"] == pytest.approx(0.1, abs=0.01) and weighted["interval"][0] > 0.05
@@ -79,7 +96,9 @@ def test_a_front_above_the_other_has_the_larger_hypervolume_and_intervals_say_so
 
     over = combine({"best_worst": [said] * 3, "all_pairs": [said] * 3})["arms"]["best_worst"]
     assert over["hypervolume"]["modpo - soup"]["seeds_above"] == 3
-    assert over["hypervolume"]["modpo"]["mean"] == pytest.approx(said["hypervolume"]["modpo"]["value"])
+    assert over["hypervolume"]["modpo"]["mean"] == pytest.approx(
+        said["hypervolume"]["modpo"]["value"]
+    )
     assert over["equal_weights"][0]["weighted"]["mean"] == pytest.approx(weighted["value"])
 
 
@@ -91,18 +110,27 @@ def test_points_are_compared_by_weights_and_questions_and_not_by_their_places():
     }
     expected = compare(["a", "b"], base, fronts)
     turned = [
-        one | {"per_question": {n: dict(reversed(values.items())) for n, values in one["per_question"].items()}}
+        one
+        | {
+            "per_question": {
+                n: dict(reversed(values.items())) for n, values in one["per_question"].items()
+            }
+        }
         for one in fronts["soup"][::-1]
     ]
     found = compare(["a", "b"], base, {"modpo": fronts["modpo"], "soup": turned})
     assert found["equal_weights"] == expected["equal_weights"]
-    assert found["hypervolume"]["soup"]["value"] == pytest.approx(expected["hypervolume"]["soup"]["value"])
+    assert found["hypervolume"]["soup"]["value"] == pytest.approx(
+        expected["hypervolume"]["soup"]["value"]
+    )
     other = point([0.3, 0.7], 0.3, 0.9, 1.0)
     other["per_question"]["a"]["another"] = other["per_question"]["a"].pop("7")
     with pytest.raises(UserError, match="x was measured on other questions than the base"):
         compare(["a", "b"], base, {"modpo": fronts["modpo"], "soup": [fronts["soup"][0], other]})
     for wrong in (fronts["soup"][:1], [fronts["soup"][0]] * 2):
-        with pytest.raises(UserError, match="compared at equal weights were made at different ones"):
+        with pytest.raises(
+            UserError, match="compared at equal weights were made at different ones"
+        ):
             compare(["a", "b"], base, {"modpo": fronts["modpo"], "soup": wrong})
 
 
@@ -114,7 +142,12 @@ def test_arms_are_compared_above_one_reference_point():
             method: [point(weights[0], high, low, 1.0), point(weights[1], low, high, 1.0)]
             for method, (high, low) in (("modpo", modpo), ("soup", soup))
         }
-        return compare(["a", "b"], point(None, base, base, 0.0), fronts, list(zip(*fronts.values(), strict=True)))
+        return compare(
+            ["a", "b"],
+            point(None, base, base, 0.0),
+            fronts,
+            list(zip(*fronts.values(), strict=True)),
+        )
 
     low, high = swept(0.0, (0.8, 0.3), (0.7, 0.2)), swept(0.2, (1.0, 0.4), (0.9, 0.3))
     results = combine({"best_worst": [low, low], "all_pairs": [high, high]})
@@ -123,9 +156,13 @@ def test_arms_are_compared_above_one_reference_point():
     assert volume["modpo"]["mean"] == pytest.approx(0.4 + 0.4 * 0.6, abs=0.02)
     assert volume["soup"]["mean"] == pytest.approx(0.9 * 0.3 + 0.3 * 0.6, abs=0.02)
     between = results["between"]
-    assert between["modpo"]["hypervolume"]["mean"] == pytest.approx(0.64 - (0.8 * 0.3 + 0.3 * 0.5), abs=0.02)
+    assert between["modpo"]["hypervolume"]["mean"] == pytest.approx(
+        0.64 - (0.8 * 0.3 + 0.3 * 0.5), abs=0.02
+    )
     assert between["soup"]["hypervolume"]["seeds_above"] == 2
-    assert [w["mean"] for w in between["modpo"]["weighted"]] == pytest.approx([0.17, 0.17], abs=0.01)
+    assert [w["mean"] for w in between["modpo"]["weighted"]] == pytest.approx(
+        [0.17, 0.17], abs=0.01
+    )
     assert [w["mean"] for w in between["soup"]["weighted"]] == pytest.approx([0.27, 0.27], abs=0.01)
     shown = fronts_table(results)
     assert "MODPO above on 2 seeds" in shown and "- soups from best-worst pairs" in shown
@@ -166,7 +203,9 @@ def test_a_soup_of_neither_adapters_nor_pairs_is_refused_before_anything_is_meas
 
 
 @pytest.mark.slow(seconds=60)
-def test_a_sweep_measures_models_and_soups_and_compares_them_at_equal_divergence(tiny_world, tmp_path):
+def test_a_sweep_measures_models_and_soups_and_compares_them_at_equal_divergence(
+    tiny_world, tmp_path
+):
     generator = np.random.default_rng(0)
     questions = [Question(f"q{n}", grammar.post(generator)) for n in range(12)]
     write_questions(tmp_path / "questions.csv", questions)
@@ -175,7 +214,9 @@ def test_a_sweep_measures_models_and_soups_and_compares_them_at_equal_divergence
             Ranking(
                 q.question_id,
                 q.question_text,
-                tuple(Candidate(f"{q.question_id}_{n}", grammar.reply(generator)) for n in range(3)),
+                tuple(
+                    Candidate(f"{q.question_id}_{n}", grammar.reply(generator)) for n in range(3)
+                ),
             )
             for q in questions
         ]
@@ -211,7 +252,10 @@ def test_a_sweep_measures_models_and_soups_and_compares_them_at_equal_divergence
         **shared,
     )
     for changes, said in (
-        ({"score": ("safety=rubric", "empathy=rubric")}, "--score must name the primary objective and then safety"),
+        (
+            {"score": ("safety=rubric", "empathy=rubric")},
+            "--score must name the primary objective and then safety",
+        ),
         ({"soup": ("empathy=x",)}, "--soup must name empathy, safety"),
         ({"samples": 0}, "--samples must be at least 1, not 0"),
     ):
@@ -222,9 +266,14 @@ def test_a_sweep_measures_models_and_soups_and_compares_them_at_equal_divergence
     assert [len(said["fronts"][method]) for method in ("modpo", "soup")] == [1, 1]
     assert said["base"]["kl"] == 0.0 and said["fronts"]["modpo"][0]["kl"] > 0.05
     matched, equal = said["matched_kl"][0], said["equal_weights"][0]
-    apart = {kind: abs(row["kl"]["modpo"] - row["kl"]["soup"]) for kind, row in (("m", matched), ("e", equal))}
+    apart = {
+        kind: abs(row["kl"]["modpo"] - row["kl"]["soup"])
+        for kind, row in (("m", matched), ("e", equal))
+    }
     assert apart["m"] < 0.5 * apart["e"] and min(matched["scale"].values()) < 1
     assert (tmp_path / "sweep" / "fronts.png").is_file()
-    average = read_json(tmp_path / "sweep" / "soup" / "0.50_0.50" / "adapter" / "adapter_config.json")
+    average = read_json(
+        tmp_path / "sweep" / "soup" / "0.50_0.50" / "adapter" / "adapter_config.json"
+    )
     assert average["r"] == 8, "the soup is exact: the ranks of both add up"
     assert sweep(config).finished

@@ -64,7 +64,9 @@ def test_accuracy_decides_and_the_margin_breaks_ties_whatever_beta():
 
     assert objective(values(0.6, 100.0)) < objective(values(0.7, -100.0))
     assert objective(values(0.6, 0.5)) > objective(values(0.6, 0.1))
-    assert objective(values(0.6, 0.5), beta=0.5) == pytest.approx(objective(values(0.6, 0.1), beta=0.1))
+    assert objective(values(0.6, 0.5), beta=0.5) == pytest.approx(
+        objective(values(0.6, 0.1), beta=0.1)
+    )
     weighted = values(0.9, 0.0) | {"rewards/weighted_accuracies": 0.4}
     assert objective(weighted) == 0.4
     assert objective({"loss": 2.5}) == -2.5
@@ -74,7 +76,9 @@ def test_accuracy_decides_and_the_margin_breaks_ties_whatever_beta():
 
 
 @pytest.mark.slow(seconds=40)
-def test_a_search_ends_with_settings_that_reward_takes_and_figures_that_it_carries(inputs, tiny_world):
+def test_a_search_ends_with_settings_that_reward_takes_and_figures_that_it_carries(
+    inputs, tiny_world
+):
     config = search(inputs, tiny_world)
     phase = tune_reward(config)
     assert phase.results["trials"] == 3 and phase.results["failed"] == 0
@@ -89,12 +93,20 @@ def test_a_search_ends_with_settings_that_reward_takes_and_figures_that_it_carri
     assert "Optimisation history" in (inputs / "search" / "tune.html").read_text()
 
     settings = yaml.safe_load((inputs / "search" / "best.yaml").read_text())
-    final = reward(from_mapping(RewardConfig, settings | {"output_dir": str(inputs / "final")}, "best.yaml"))
+    final = reward(
+        from_mapping(RewardConfig, settings | {"output_dir": str(inputs / "final")}, "best.yaml")
+    )
     measured = read_json(folders[best] / "validation.json")
     assert final.results["examples"] == 20, "trained on everything"
     assert final.results["held_out_accuracy"] == measured["accuracy"]
-    stopped, planned = study.trials[best].user_attrs["best_epoch"], study.trials[best].params["epochs"]
-    assert final.results["held_out_on"] == f"trial {best} of the search, after {stopped:g} of {planned} epochs"
+    stopped, planned = (
+        study.trials[best].user_attrs["best_epoch"],
+        study.trials[best].params["epochs"],
+    )
+    assert (
+        final.results["held_out_on"]
+        == f"trial {best} of the search, after {stopped:g} of {planned} epochs"
+    )
 
     assert tune_reward(config).finished
     more = tune_reward(replace(config, trials=4))
@@ -112,11 +124,19 @@ def test_a_failed_trial_has_a_reason_and_is_never_the_best(inputs, tiny_world, m
 
     monkeypatch.setattr(tune, "reward", breaking)
     phase = tune_reward(search(inputs, tiny_world))
-    assert (phase.results["complete"], phase.results["failed"], phase.results["best_trial"]) == (1, 2, 0)
+    assert (phase.results["complete"], phase.results["failed"], phase.results["best_trial"]) == (
+        1,
+        2,
+        0,
+    )
     assert "training broke down" in (inputs / "search" / "tune.html").read_text()
 
-    monkeypatch.setattr(tune, "reward", lambda config, session: breaking(replace(config, weight_decay=0.5), session))
-    with pytest.raises(UserError, match="the first 5 trials all failed; the last one: training broke down"):
+    monkeypatch.setattr(
+        tune, "reward", lambda config, session: breaking(replace(config, weight_decay=0.5), session)
+    )
+    with pytest.raises(
+        UserError, match="the first 5 trials all failed; the last one: training broke down"
+    ):
         tune_reward(search(inputs, tiny_world, output_dir=inputs / "hopeless", trials=50))
 
 
@@ -164,7 +184,9 @@ def test_trials_cut_off_are_queued_again_with_their_settings(pretended, inputs, 
 
 @pytest.mark.slow(seconds=10)
 @pytest.mark.parametrize("prune", [True, False])
-def test_a_search_that_is_killed_often_tries_and_prunes_what_an_undisturbed_one_does(pretended, inputs, prune):
+def test_a_search_that_is_killed_often_tries_and_prunes_what_an_undisturbed_one_does(
+    pretended, inputs, prune
+):
     """Fourteen trials: those after the tenth depend on what the earlier ones came to, with their evaluations."""
     kills = iter([])
 
@@ -175,7 +197,11 @@ def test_a_search_that_is_killed_often_tries_and_prunes_what_an_undisturbed_one_
         accuracy = 0.5 + abs(config.beta - 0.3)
         for number in range(evaluated + 1, 5):
             assert session.on_evaluation is not None
-            values = {"loss": 1.0, "rewards/accuracies": accuracy * number / 4, "rewards/margins": 0.0}
+            values = {
+                "loss": 1.0,
+                "rewards/accuracies": accuracy * number / 4,
+                "rewards/margins": 0.0,
+            }
             session.on_evaluation(number / 2, values)
             checkpoint.write_text(str(number))
             if (end := next(kills, None)) is not None:
@@ -184,11 +210,24 @@ def test_a_search_that_is_killed_often_tries_and_prunes_what_an_undisturbed_one_
 
     def trials(name: str) -> list[tuple]:
         ended = optuna.load_study(study_name=None, storage=f"sqlite:///{inputs}/{name}.db").trials
-        return [(t.params, t.state, t.value, t.intermediate_values) for t in ended if t.state != TrialState.FAIL]
+        return [
+            (t.params, t.state, t.value, t.intermediate_values)
+            for t in ended
+            if t.state != TrialState.FAIL
+        ]
 
     settings = {"trials": 14, "prune": prune}
     pretended(training, "undisturbed", study=f"sqlite:///{inputs}/undisturbed.db", **settings)
-    ends = [None, Killed(), KeyboardInterrupt(), None, Preempted("end"), *[None] * 20, Killed(), Preempted("end")]
+    ends = [
+        None,
+        Killed(),
+        KeyboardInterrupt(),
+        None,
+        Preempted("end"),
+        *[None] * 20,
+        Killed(),
+        Preempted("end"),
+    ]
     kills = iter(ends)
     study = f"sqlite:///{inputs}/disturbed.db"
     for end in filter(None, ends):
@@ -200,7 +239,9 @@ def test_a_search_that_is_killed_often_tries_and_prunes_what_an_undisturbed_one_
 
 
 @pytest.mark.parametrize("moment", ["asked", "proposed", "broken"])
-def test_a_trial_that_ended_before_it_had_a_folder_or_a_reason_keeps_its_place(pretended, inputs, monkeypatch, moment):
+def test_a_trial_that_ended_before_it_had_a_folder_or_a_reason_keeps_its_place(
+    pretended, inputs, monkeypatch, moment
+):
     betas: list[float] = []
 
     def training(config: DPOConfig, session: Session) -> float:
@@ -208,7 +249,10 @@ def test_a_trial_that_ended_before_it_had_a_folder_or_a_reason_keeps_its_place(p
         return 0.6
 
     pretended(training, "undisturbed", study=f"sqlite:///{inputs}/undisturbed.db", trials=3)
-    undisturbed, end = list(betas), OSError("the database is gone") if moment == "broken" else Killed()
+    undisturbed, end = (
+        list(betas),
+        OSError("the database is gone") if moment == "broken" else Killed(),
+    )
     betas.clear()
     pretended(training, trials=1)
 
@@ -228,14 +272,18 @@ def test_a_trial_that_ended_before_it_had_a_folder_or_a_reason_keeps_its_place(p
     assert betas == undisturbed
 
 
-@pytest.mark.parametrize("undefined", [{"rewards/margins": float("nan")}, {"rewards/accuracies": float("nan")}])
+@pytest.mark.parametrize(
+    "undefined", [{"rewards/margins": float("nan")}, {"rewards/accuracies": float("nan")}]
+)
 def test_a_trial_whose_figures_are_not_finite_is_never_the_best(undefined):
     values = {"loss": 1.0, "rewards/accuracies": 0.9, "rewards/margins": 1.0} | undefined
     assert math.isnan(objective(values))
 
 
 def test_figures_that_are_missing_since_they_were_not_finite_fail_a_trial(pretended, monkeypatch):
-    monkeypatch.setattr(tune, "objective", lambda values, beta: float("nan") if beta == 0.1 else 0.5)
+    monkeypatch.setattr(
+        tune, "objective", lambda values, beta: float("nan") if beta == 0.1 else 0.5
+    )
     results = pretended(lambda *_: 0.9, trials=2).results
     assert (results["best_trial"], results["failed"]) == (1, 1)
 
@@ -261,14 +309,25 @@ def test_a_best_trial_whose_folder_is_gone_is_said(pretended, inputs, caplog):
 @pytest.mark.parametrize(
     ("changed", "said"),
     [
-        ("beta: {low: 0.05, high: 0.7}\n  lora_alpha: [4, 8]", r"space\.beta\.high was 0\.5, is 0\.7"),
-        ("beta: {low: 0.05, high: 0.5}\n  lora_alpha: [4, 8, 16]", r"space\.lora_alpha was \[4, 8\], is \[4, 8, 16\]"),
-        ("beta: {low: 0.05, high: 0.5, log: true}\n  lora_alpha: [4, 8]", r"space\.beta\.log was False, is True"),
+        (
+            "beta: {low: 0.05, high: 0.7}\n  lora_alpha: [4, 8]",
+            r"space\.beta\.high was 0\.5, is 0\.7",
+        ),
+        (
+            "beta: {low: 0.05, high: 0.5}\n  lora_alpha: [4, 8, 16]",
+            r"space\.lora_alpha was \[4, 8\], is \[4, 8, 16\]",
+        ),
+        (
+            "beta: {low: 0.05, high: 0.5, log: true}\n  lora_alpha: [4, 8]",
+            r"space\.beta\.log was False, is True",
+        ),
         ("beta: {low: 0.05, high: 0.5}", r"space\.lora_alpha was \[4, 8\], is None"),
     ],
 )
 @pytest.mark.parametrize("trials", [1, 2])
-def test_a_changed_space_is_refused_by_name_also_where_nothing_is_left_to_do(pretended, inputs, changed, said, trials):
+def test_a_changed_space_is_refused_by_name_also_where_nothing_is_left_to_do(
+    pretended, inputs, changed, said, trials
+):
     pretended(lambda *_: 0.6)
     (inputs / "space.yaml").write_text(f"preference:\n  {changed}\n")
     with pytest.raises(UserError, match=said):
@@ -281,7 +340,9 @@ def test_a_space_that_says_the_same_elsewhere_and_in_another_order_goes_on(prete
     (inputs / "moved.yaml").write_text(
         "preference:\n  lora_alpha: [4, 8]  # tried before\n  beta: {high: 5.0e-1, low: 0.05}\n"
     )
-    assert pretended(lambda *_: 0.6, trials=2, space=str(inputs / "moved.yaml")).results["trials"] == 2
+    assert (
+        pretended(lambda *_: 0.6, trials=2, space=str(inputs / "moved.yaml")).results["trials"] == 2
+    )
 
 
 @pytest.mark.parametrize(
@@ -294,7 +355,9 @@ def test_a_space_that_says_the_same_elsewhere_and_in_another_order_goes_on(prete
         ({}, "the input pairs has changed"),
     ],
 )
-def test_other_settings_or_pairs_are_no_part_of_a_search_that_began(pretended, inputs, changes, said):
+def test_other_settings_or_pairs_are_no_part_of_a_search_that_began(
+    pretended, inputs, changes, said
+):
     pretended(lambda *_: 0.6)
     if not changes:
         write_pairs(inputs / "pairs.json", [])
@@ -302,19 +365,25 @@ def test_other_settings_or_pairs_are_no_part_of_a_search_that_began(pretended, i
         pretended(lambda *_: 0.6, trials=2, **changes)
 
 
-def test_a_trial_of_a_process_that_was_killed_goes_on_after_others_are_seen_to_live(pretended, inputs):
+def test_a_trial_of_a_process_that_was_killed_goes_on_after_others_are_seen_to_live(
+    pretended, inputs
+):
     with pytest.raises(Killed):
         pretended(ending(Killed(), []))
     with sqlite3.connect(inputs / "shared.db") as database:
         value = f'"{machine()} {os.getppid()}"'
-        database.execute("update trial_user_attributes set value_json = ? where key = 'process'", (value,))
+        database.execute(
+            "update trial_user_attributes set value_json = ? where key = 'process'", (value,)
+        )
     with pytest.raises(UserError, match="no trial ended well"):
         pretended(lambda *_: 0.6)  # the one trial is under way, by a process that lives
     dead = subprocess.Popen([sys.executable, "-S", "-c", ""])
     dead.wait()
     with sqlite3.connect(inputs / "shared.db") as database:
         value = f'"{machine()} {dead.pid}"'
-        database.execute("update trial_user_attributes set value_json = ? where key = 'process'", (value,))
+        database.execute(
+            "update trial_user_attributes set value_json = ? where key = 'process'", (value,)
+        )
     assert pretended(lambda *_: 0.6).results["best_trial"] == 1
 
 
@@ -334,7 +403,9 @@ def test_the_last_trial_is_run_again_where_its_process_died_on_another_machine(p
     with pytest.raises(Killed):
         pretended(ending(Killed(), []), "elsewhere")
     with sqlite3.connect(inputs / "shared.db") as database:
-        database.execute("update trial_user_attributes set value_json = '\"elsewhere:1\"' where key = 'process'")
+        database.execute(
+            "update trial_user_attributes set value_json = '\"elsewhere:1\"' where key = 'process'"
+        )
         database.execute("update trial_heartbeats set heartbeat = '2001-01-01 00:00:00'")
     assert pretended(lambda *_: 0.6).results["best_trial"] == 1
     assert [trial.state.name for trial in stored(inputs).trials] == ["FAIL", "COMPLETE"]
@@ -352,21 +423,29 @@ def test_what_becomes_of_anothers_trial_does_not_end_this_search(pretended, inpu
         return 0.6
 
     pretended(another, trials=2)
-    assert len(seen["mine"]) == 2 and len(seen["another's"]) == 1, "it went on, and left the other's trial alone"
+    assert len(seen["mine"]) == 2 and len(seen["another's"]) == 1, (
+        "it went on, and left the other's trial alone"
+    )
 
     def both_end(config: DPOConfig, session: Session) -> float:
         seen["mine"].append(config.output_dir.name)
         pretended(lambda *_: 0.7, "another", trials=5)
-        raise Preempted("asked to end") if len(seen["mine"]) == 3 else Killed("a search that goes on")
+        raise (
+            Preempted("asked to end") if len(seen["mine"]) == 3 else Killed("a search that goes on")
+        )
 
     with pytest.raises(Preempted):
         pretended(both_end, trials=6)
-    assert len(seen["mine"]) == 3, "it ended, though the last trial to end was another's and ended well"
+    assert len(seen["mine"]) == 3, (
+        "it ended, though the last trial to end was another's and ended well"
+    )
     states = [(t.state.name, t.user_attrs.get("continues")) for t in stored(inputs).trials]
     assert ("COMPLETE", 1) in states, "each process goes on with its own"
 
 
-def test_a_search_that_ends_while_anothers_trial_runs_says_so_and_can_be_ended_later(pretended, inputs, caplog):
+def test_a_search_that_ends_while_anothers_trial_runs_says_so_and_can_be_ended_later(
+    pretended, inputs, caplog
+):
     ended: list[Phase] = []
 
     def training(config: DPOConfig, session: Session) -> float:
@@ -378,8 +457,14 @@ def test_a_search_that_ends_while_anothers_trial_runs_says_so_and_can_be_ended_l
     pretended(training, trials=2)
     sentence = "1 trial still runs in another process; run the same command again when it has ended"
     results = ended[0].results
-    assert (results["best_trial"], results["still_running"], results["unfinished"]) == (1, 1, sentence)
-    assert [record.message for record in caplog.records if record.levelname == "WARNING"].count(sentence) == 1
+    assert (results["best_trial"], results["still_running"], results["unfinished"]) == (
+        1,
+        1,
+        sentence,
+    )
+    assert [record.message for record in caplog.records if record.levelname == "WARNING"].count(
+        sentence
+    ) == 1
     caplog.clear()
     results = pretended(lambda *_: 0.0, "another", trials=2).results
     assert (results["best_trial"], results["trials"], results["still_running"]) == (0, 2, 0)
@@ -420,18 +505,30 @@ def test_a_trial_that_is_worse_than_most_at_the_same_point_is_stopped(pretended,
 
 
 def test_where_nothing_is_held_out_the_reason_says_so(pretended, inputs):
-    with pytest.raises(UserError, match="all failed; the last one: nothing was held out: there are too few questions"):
+    with pytest.raises(
+        UserError,
+        match="all failed; the last one: nothing was held out: there are too few questions",
+    ):
         pretended(lambda *_: None, trials=50)
 
 
 def test_the_best_settings_are_for_any_machine(pretended, inputs):
     pretended(lambda *_: 0.6, mesh=(1, 1, 1))
     settings = yaml.safe_load((inputs / "search" / "best.yaml").read_text())
-    assert not {"mesh", "distributed", "coordinator", "processes", "process_id", "output_dir"} & set(settings)
+    assert not {
+        "mesh",
+        "distributed",
+        "coordinator",
+        "processes",
+        "process_id",
+        "output_dir",
+    } & set(settings)
     assert from_mapping(DPOConfig, settings | {"output_dir": "x"}, "best.yaml").mesh is None
 
 
-@pytest.mark.parametrize("config", [TuneSFTConfig, TuneDPOConfig, TuneMODPOConfig, TuneJointConfig, TuneRewardConfig])
+@pytest.mark.parametrize(
+    "config", [TuneSFTConfig, TuneDPOConfig, TuneMODPOConfig, TuneJointConfig, TuneRewardConfig]
+)
 def test_another_metric_than_trials_are_compared_by_is_refused(config):
     needed = {"model": "m", "output_dir": "o", "pairs": "p"}
     if config is TuneMODPOConfig:
@@ -451,10 +548,14 @@ def test_the_report_tells_trials_cut_off_from_failed_ones(tmp_path):
     study = optuna.create_study(direction="maximize")
     study.add_trial(optuna.trial.create_trial(value=0.5, params={}))
     for attributes in ({"reason": "broke down"}, {}, {"continues": 2, "reason": "broke down too"}):
-        study.add_trial(optuna.trial.create_trial(state=optuna.trial.TrialState.FAIL, user_attrs=attributes))
+        study.add_trial(
+            optuna.trial.create_trial(state=optuna.trial.TrialState.FAIL, user_attrs=attributes)
+        )
     write_report(study, tmp_path / "tune.html", "reward", "2 trials still run")
     assert "<strong>2 trials still run.</strong>" in (tmp_path / "tune.html").read_text()
-    rows = re.findall(r"<tr[^>]*><td>(\d)<td class=\"text\">([a-z ]+)", (tmp_path / "tune.html").read_text())
+    rows = re.findall(
+        r"<tr[^>]*><td>(\d)<td class=\"text\">([a-z ]+)", (tmp_path / "tune.html").read_text()
+    )
     assert rows == [("0", "complete"), ("1", "fail"), ("2", "cut off"), ("3", "fail")]
 
 
@@ -471,7 +572,9 @@ def test_a_search_that_cannot_compare_is_refused(inputs, tiny_world):
 
 
 @pytest.mark.slow(seconds=30)
-def test_trials_of_equal_shapes_compile_once_and_hopeless_ones_are_pruned(inputs, tiny_world, monkeypatch):
+def test_trials_of_equal_shapes_compile_once_and_hopeless_ones_are_pruned(
+    inputs, tiny_world, monkeypatch
+):
     from jaxmodpo.training.step import train_step
 
     compiled: dict[int, int] = {}
@@ -492,36 +595,54 @@ def test_trials_of_equal_shapes_compile_once_and_hopeless_ones_are_pruned(inputs
     assert set(compiled) == {0, 1, 2} and len(set(compiled.values())) == 1
     assert phase.results["pruned"] == 1
     settings = yaml.safe_load((inputs / "search" / "best.yaml").read_text())
-    assert from_mapping(DPOConfig, settings | {"output_dir": "x"}, "best.yaml").beta == phase.results["best"]["beta"]
+    assert (
+        from_mapping(DPOConfig, settings | {"output_dir": "x"}, "best.yaml").beta
+        == phase.results["best"]["beta"]
+    )
 
 
 @pytest.mark.parametrize("url", ["sqlite://", "sqlite:///:memory:"])
-def test_a_study_in_memory_is_refused_since_no_later_start_would_find_it(tmp_path, monkeypatch, url):
+def test_a_study_in_memory_is_refused_since_no_later_start_would_find_it(
+    tmp_path, monkeypatch, url
+):
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(UserError, match=r"^--study names no file; write sqlite:///folder/study\.db, or leave it out$"):
+    with pytest.raises(
+        UserError,
+        match=r"^--study names no file; write sqlite:///folder/study\.db, or leave it out$",
+    ):
         open_storage(url)
     assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("wrapped", [False, True])
 def test_a_full_disk_under_the_studys_storage_is_a_sentence(wrapped):
-    full = sqlalchemy.exc.OperationalError("CREATE TABLE x", {}, sqlite3.OperationalError("database or disk is full"))
+    full = sqlalchemy.exc.OperationalError(
+        "CREATE TABLE x", {}, sqlite3.OperationalError("database or disk is full")
+    )
     sentence = (
-        "the study's storage cannot be used: database or disk is full; mend it and run the same command again, which "
-        "goes on"
+        "the study's storage cannot be used: database or disk is full; mend it and run the same"
+        " command again, which goes on"
     )
     with pytest.raises(UserError, match=f"^{sentence}$"), storage_in_words():
         if wrapped:
-            raise optuna.exceptions.StorageInternalError("an error about postgresql://me:secret@host") from full
+            raise optuna.exceptions.StorageInternalError(
+                "an error about postgresql://me:secret@host"
+            ) from full
         raise full
 
 
-def test_a_trial_whose_evaluation_the_storage_did_not_take_goes_on_at_the_next_start(tmp_path, monkeypatch):
+def test_a_trial_whose_evaluation_the_storage_did_not_take_goes_on_at_the_next_start(
+    tmp_path, monkeypatch
+):
     """It has not failed: a search that a busy disk met would choose other settings than one that nothing met."""
-    settings = SimpleNamespace(output_dir=tmp_path, beta=0.1, evaluations_per_epoch=2, seed=0, trains=None)
+    settings = SimpleNamespace(
+        output_dir=tmp_path, beta=0.1, evaluations_per_epoch=2, seed=0, trains=None
+    )
 
     def away(*_: Any) -> None:
-        raise sqlalchemy.exc.OperationalError("INSERT", {}, sqlite3.OperationalError("database is locked"))
+        raise sqlalchemy.exc.OperationalError(
+            "INSERT", {}, sqlite3.OperationalError("database is locked")
+        )
 
     def run(*_: Any) -> Any:
         monkeypatch.setattr(optuna.Trial, "report", away)
@@ -530,7 +651,10 @@ def test_a_trial_whose_evaluation_the_storage_did_not_take_goes_on_at_the_next_s
     monkeypatch.setattr(tune, "trial_settings", lambda *_: None)
     searching = tune._Search(settings, tune.Method("align dpo", run), {}, "name")
     study = optuna.create_study()
-    sentence = r"did not take an evaluation: .*database is locked; run the same command again, which goes on$"
+    sentence = (
+        r"did not take an evaluation: .*database is locked; run the same command again, which"
+        r" goes on$"
+    )
     with pytest.raises(UserError, match=sentence):
         study.optimize(searching.lead, n_trials=1, catch=(tune._Failed,))
     monkeypatch.undo()

@@ -83,7 +83,10 @@ def processes(script: str, inputs: Path, *settings: dict) -> list[str]:
         "-c",
         GIVEN + script + "tune.dpo = training\ntune.tune_dpo(tune.TuneDPOConfig(**given))\n",
     ]
-    environment = os.environ | {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": "--xla_force_host_platform_device_count=1"}
+    environment = os.environ | {
+        "JAX_PLATFORMS": "cpu",
+        "XLA_FLAGS": "--xla_force_host_platform_device_count=1",
+    }
     running = [
         subprocess.Popen(
             [*command, json.dumps(shared | own), str(number)],
@@ -96,7 +99,9 @@ def processes(script: str, inputs: Path, *settings: dict) -> list[str]:
     finally:
         for process in running:
             process.kill()
-    assert [process.returncode for process in running] == [0] * len(running), "\n\n".join(s[-2000:] for s in said)
+    assert [process.returncode for process in running] == [0] * len(running), "\n\n".join(
+        s[-2000:] for s in said
+    )
     return said
 
 
@@ -107,7 +112,9 @@ def test_a_database_that_another_process_makes_meanwhile_is_waited_for(pretended
         def __init__(self, *arguments, **named):
             opened.append(1)
             if len(opened) < 3:
-                raise sqlalchemy.exc.OperationalError("", {}, Exception("table studies already exists"))
+                raise sqlalchemy.exc.OperationalError(
+                    "", {}, Exception("table studies already exists")
+                )
             super().__init__(*arguments, **named)
 
     monkeypatch.setattr(tune.optuna.storages, "RDBStorage", Meanwhile)
@@ -117,7 +124,9 @@ def test_a_database_that_another_process_makes_meanwhile_is_waited_for(pretended
 @pytest.mark.slow(seconds=25)
 def test_two_processes_share_a_new_study(inputs):
     folders = [inputs / "first", inputs / "second"]
-    processes(APART, inputs, *({"output_dir": str(f), "trials": 8, "distributed": "off"} for f in folders))
+    processes(
+        APART, inputs, *({"output_dir": str(f), "trials": 8, "distributed": "off"} for f in folders)
+    )
     trials = stored(inputs).trials
     # Both may begin a last one at the same moment.
     assert 8 <= len(trials) <= 9 and {trial.state for trial in trials} == {TrialState.COMPLETE}
@@ -137,7 +146,9 @@ def test_a_trial_that_fails_or_is_pruned_in_one_process_of_several_ends_in_all(i
         coordinator = f"localhost:{free.getsockname()[1]}"
     place = {"distributed": "explicit", "coordinator": coordinator, "processes": 2, "trials": 6}
     folder = str(inputs / "search")
-    processes(TOGETHER, inputs, *(place | {"process_id": n, "output_dir": folder} for n in range(2)))
+    processes(
+        TOGETHER, inputs, *(place | {"process_id": n, "output_dir": folder} for n in range(2))
+    )
     states = [trial.state.name for trial in stored(inputs).trials]
     assert states == ["FAIL", "FAIL", "FAIL", "FAIL", "PRUNED", "COMPLETE"]
     assert [trial.user_attrs.get("reason") for trial in stored(inputs).trials] == [

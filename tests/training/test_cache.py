@@ -23,7 +23,9 @@ def test_an_array_is_computed_once_and_comes_back_to_the_bit(tmp_path):
         return values
 
     for _ in range(2):
-        np.testing.assert_array_equal(cached("reference", {"model": "a"}, compute, tmp_path), values)
+        np.testing.assert_array_equal(
+            cached("reference", {"model": "a"}, compute, tmp_path), values
+        )
     assert len(calls) == 1
     cached("reference", {"model": "b"}, compute, tmp_path)
     cached("rewards", {"model": "a"}, compute, tmp_path)
@@ -47,7 +49,9 @@ def test_nothing_is_kept_of_a_computation_that_failed(tmp_path):
 
 def test_a_full_disk_is_told_as_the_system_tells_it(tmp_path, monkeypatch):
     def full(*_, **__):
-        raise SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
+        raise SafetensorError(
+            "Error while serializing: I/O error: No space left on device (os error 28)"
+        )
 
     monkeypatch.setattr(tensors, "save_file", full)
     with pytest.raises(OSError, match="No space left on device") as raised:
@@ -82,7 +86,9 @@ def test_a_damaged_entry_is_computed_anew_with_a_warning(tmp_path, caplog, damag
     content = bytearray(path.read_bytes())
     if damage == "a value":
         content[-2] ^= 1
-    path.write_bytes({"a value": bytes(content), "the end": bytes(content[:-4]), "everything": b""}[damage])
+    path.write_bytes(
+        {"a value": bytes(content), "the end": bytes(content[:-4]), "everything": b""}[damage]
+    )
     np.testing.assert_array_equal(cached("reference", {}, lambda: values, tmp_path), values)
     assert "is damaged" in caplog.text
     np.testing.assert_array_equal(cached("reference", {}, lambda: values * 0, tmp_path), values)

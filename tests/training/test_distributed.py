@@ -59,14 +59,24 @@ def world(tmp_path_factory, tiny_world) -> dict[str, Path]:
     parameters = jax.tree.map(lambda a: 5 * a, initialize(table, jax.random.key(0)))
     save_model(folder / "model", settings, table, parameters, tokenizer_from=folder / "tokenizer")
     roberta = tiny_world / "roberta"
-    save_roberta(folder / "reward", load_roberta(roberta, fresh_head_seed=1), read_model_config(roberta), roberta)
+    save_roberta(
+        folder / "reward",
+        load_roberta(roberta, fresh_head_seed=1),
+        read_model_config(roberta),
+        roberta,
+    )
     generator = np.random.default_rng(0)
 
     def text(length: int) -> str:
         return " ".join(generator.choice(WORDS, length))
 
     pairs = [
-        Pair(f"q{n}", text(3), Candidate(f"c{n}", text(2 + n % 5) + " a"), Candidate(f"r{n}", text(3) + " b"))
+        Pair(
+            f"q{n}",
+            text(3),
+            Candidate(f"c{n}", text(2 + n % 5) + " a"),
+            Candidate(f"r{n}", text(3) + " b"),
+        )
         for n in range(40)
     ]
     write_pairs(folder / "pairs.json", pairs)
@@ -160,15 +170,24 @@ def flags(config: MODPOConfig, **changes) -> list[str]:
 
 
 def launch(
-    runs: list[list[str]], devices: int, after: int = 0, kind: str = "SIGTERM", scoring: bool = False
+    runs: list[list[str]],
+    devices: int,
+    after: int = 0,
+    kind: str = "SIGTERM",
+    scoring: bool = False,
 ) -> subprocess.Popen:
     environment = os.environ | {
-        "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices} --xla_cpu_multi_thread_eigen=false",
+        "XLA_FLAGS": (
+            f"--xla_force_host_platform_device_count={devices} --xla_cpu_multi_thread_eigen=false"
+        ),
         "JAX_PLATFORMS": "cpu",
     }
     arguments = json.dumps({"runs": runs, "after": after, "signal": kind, "scoring": scoring})
     return subprocess.Popen(
-        [sys.executable, "-c", RUN, arguments], env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+        [sys.executable, "-c", RUN, arguments],
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
     )
 
 
@@ -210,7 +229,10 @@ def ended(processes: list[subprocess.Popen], seconds: float = 300) -> list[tuple
     until = time.monotonic() + seconds
     try:
         return [
-            (p.wait(max(1.0, until - time.monotonic())), p.stdout.read().decode() if p.stdout else "")
+            (
+                p.wait(max(1.0, until - time.monotonic())),
+                p.stdout.read().decode() if p.stdout else "",
+            )
             for p in processes
         ]
     finally:
@@ -221,26 +243,38 @@ def ended(processes: list[subprocess.Popen], seconds: float = 300) -> list[tuple
 @pytest.mark.slow(seconds=60)
 def test_eight_devices_train_as_one_does_on_every_kind_of_mesh(settings, alone, tmp_path):
     meshes = [(8, 1, 1), (1, 8, 1), (1, 1, 8), (2, 2, 2)]
-    runs = [flags(settings, output_dir=tmp_path / f"run{n}", mesh=mesh) for n, mesh in enumerate(meshes)]
+    runs = [
+        flags(settings, output_dir=tmp_path / f"run{n}", mesh=mesh) for n, mesh in enumerate(meshes)
+    ]
     ((code, said),) = ended([launch(runs, 8)])
     assert code == 0, said[-3000:]
     expected, held_out = losses(alone), losses(alone, "eval_loss")
     assert len(expected) >= STEPS and np.mean(expected[-5:]) < 0.99 * np.mean(expected[:5])
     for number in range(len(meshes)):
         np.testing.assert_allclose(losses(tmp_path / f"run{number}"), expected, rtol=1e-5)
-        np.testing.assert_allclose(losses(tmp_path / f"run{number}", "eval_loss"), held_out, rtol=1e-5)
+        np.testing.assert_allclose(
+            losses(tmp_path / f"run{number}", "eval_loss"), held_out, rtol=1e-5
+        )
 
 
 @pytest.mark.slow(seconds=150)
 def test_two_processes_then_one_then_four_end_where_one_does(settings, alone, tmp_path):
     run = tmp_path / "run"
-    for count, devices, after, mesh in ((2, 4, 5, (1, 8, 1)), (1, 4, 5, (2, 2, 1)), (4, 2, 0, (8, 1, 1))):
+    for count, devices, after, mesh in (
+        (2, 4, 5, (1, 8, 1)),
+        (1, 4, 5, (2, 2, 1)),
+        (4, 2, 0, (8, 1, 1)),
+    ):
         results = ended(several(settings, count, devices, after, output_dir=run, mesh=mesh))
-        assert {code for code, _ in results} == {RESTART if after else 0}, "\n\n".join(s[-2000:] for _, s in results)
+        assert {code for code, _ in results} == {RESTART if after else 0}, "\n\n".join(
+            s[-2000:] for _, s in results
+        )
         assert after == 0 or (run / "checkpoints").is_dir()
     np.testing.assert_allclose(losses(run), losses(alone), rtol=1e-5)
     np.testing.assert_allclose(losses(run, "eval_loss"), losses(alone, "eval_loss"), rtol=1e-5)
-    ours, theirs = (load_file(folder / "adapter" / "adapter_model.safetensors") for folder in (run, alone))
+    ours, theirs = (
+        load_file(folder / "adapter" / "adapter_model.safetensors") for folder in (run, alone)
+    )
     for name, array in theirs.items():
         np.testing.assert_allclose(ours[name], array, atol=2e-5, err_msg=name)
     rows = [json.loads(line)["step"] for line in (run / "metrics.jsonl").read_text().splitlines()]
@@ -249,18 +283,24 @@ def test_two_processes_then_one_then_four_end_where_one_does(settings, alone, tm
 
 
 @pytest.mark.slow(seconds=40)
-def test_two_processes_end_together_while_reference_log_probabilities_are_computed(settings, tmp_path):
+def test_two_processes_end_together_while_reference_log_probabilities_are_computed(
+    settings, tmp_path
+):
     """SIGTERM comes to one of them long before the first update."""
     changes = {"output_dir": tmp_path / "run", "cache_dir": tmp_path / "cache", "batch_size": 2}
     results = ended(several(settings, 2, 1, after=2, scoring=True, **changes))
-    assert [code for code, _ in results] == [RESTART, RESTART], "\n\n".join(said[-2000:] for _, said in results)
+    assert [code for code, _ in results] == [RESTART, RESTART], "\n\n".join(
+        said[-2000:] for _, said in results
+    )
     assert all("asked to end while log-probabilities were computed" in said for _, said in results)
     assert not (tmp_path / "run" / "metrics.jsonl").exists()
 
 
 @pytest.mark.slow(seconds=40)
 def test_when_a_process_dies_the_other_ends_with_an_error(settings, tmp_path):
-    results = ended(several(settings, 2, 1, after=3, kind="SIGKILL", output_dir=tmp_path / "run"), 150)
+    results = ended(
+        several(settings, 2, 1, after=3, kind="SIGKILL", output_dir=tmp_path / "run"), 150
+    )
     (survivor, said), (dead, _) = results
     assert dead == -signal.SIGKILL and survivor not in (0, None), said[-2000:]
     assert read_json(tmp_path / "run" / "manifest.json")["status"] == "running"
@@ -268,19 +308,30 @@ def test_when_a_process_dies_the_other_ends_with_an_error(settings, tmp_path):
 
 @pytest.mark.slow(seconds=50)
 def test_of_two_processes_one_asks_the_study_and_both_run_its_trials(settings, tmp_path):
-    (tmp_path / "space.yaml").write_text("preference: {learning_rate: [1.0e-4, 1.0e-3], lora_alpha: [8.0, 4.0]}\n")
+    (tmp_path / "space.yaml").write_text(
+        "preference: {learning_rate: [1.0e-4, 1.0e-3], lora_alpha: [8.0, 4.0]}\n"
+    )
     search = TuneMODPOConfig(
         **{field.name: getattr(settings, field.name) for field in fields(MODPOConfig)}
-        | {"output_dir": tmp_path / "search", "epochs": 1, "evaluations_per_epoch": 2, "best_metric": "accuracy"},
+        | {
+            "output_dir": tmp_path / "search",
+            "epochs": 1,
+            "evaluations_per_epoch": 2,
+            "best_metric": "accuracy",
+        },
         trials=2,
         space=str(tmp_path / "space.yaml"),
     )
     results = ended(several(search, 2, 1, mesh=(1, 2, 1)))
     assert {code for code, _ in results} == {0}, "\n\n".join(s[-2000:] for _, s in results)
     said = read_json(tmp_path / "search" / "manifest.json")["results"]
-    assert (said["complete"], said["failed"]) == (2, 0) and len(list((tmp_path / "search" / "trials").iterdir())) == 2
+    assert (said["complete"], said["failed"]) == (2, 0) and len(
+        list((tmp_path / "search" / "trials").iterdir())
+    ) == 2
     study = optuna.load_study(study_name=None, storage=f"sqlite:///{tmp_path}/search/study.db")
-    assert len({trial.user_attrs["process"] for trial in study.trials}) == 1, "one process alone asks"
+    assert len({trial.user_attrs["process"] for trial in study.trials}) == 1, (
+        "one process alone asks"
+    )
     assert all(trial.user_attrs["updates"] > 0 for trial in study.trials)
     assert (tmp_path / "search" / "best.yaml").is_file()
 

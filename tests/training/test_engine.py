@@ -68,7 +68,12 @@ def some_pairs(count: int = 13) -> list[Pair]:
         return " ".join(generator.choice(WORDS, length))
 
     return [
-        Pair(f"q{n}", text(3), Candidate(f"c{n}", text(2 + n % 5) + " a"), Candidate(f"r{n}", text(3) + " b"))
+        Pair(
+            f"q{n}",
+            text(3),
+            Candidate(f"c{n}", text(2 + n % 5) + " a"),
+            Candidate(f"r{n}", text(3) + " b"),
+        )
         for n in range(count)
     ]
 
@@ -123,24 +128,33 @@ def test_a_step_is_optax_adamw_on_the_exact_mean_whatever_the_microbatches():
         return jnp.mean((x[:7] @ p["w"] - y[:7]) ** 2)
 
     everywhere = NamedSharding(make_mesh(), PartitionSpec())
-    states = {m: initial_state(settings, {"w": jax.device_put(jnp.zeros(5), everywhere)}) for m in (1, 3)}
+    states = {
+        m: initial_state(settings, {"w": jax.device_put(jnp.zeros(5), everywhere)}) for m in (1, 3)
+    }
     for step in range(5):
         updates, moments = reference.update(jax.grad(mean_loss)(expected), moments, expected)
         for microbatches, state in states.items():
             states[microbatches], metrics = train_step(
                 state,
                 {},
-                {n: jnp.asarray(a.reshape(microbatches, -1, *a.shape[1:])) for n, a in data.items()},
+                {
+                    n: jnp.asarray(a.reshape(microbatches, -1, *a.shape[1:]))
+                    for n, a in data.items()
+                },
                 jax.random.key(0),
                 jnp.int32(step),
                 jnp.float32(0.05),
                 loss=loss,
                 optimizer=settings,
             )
-            np.testing.assert_allclose(float(metrics["loss"]), float(mean_loss(expected)), rtol=1e-5)
+            np.testing.assert_allclose(
+                float(metrics["loss"]), float(mean_loss(expected)), rtol=1e-5
+            )
         expected = {"w": expected["w"] + jnp.asarray(jax.tree.leaves(updates)[0])}
         for state in states.values():
-            np.testing.assert_allclose(state.trainable["w"], np.asarray(expected["w"]), rtol=1e-5, atol=1e-7)
+            np.testing.assert_allclose(
+                state.trainable["w"], np.asarray(expected["w"]), rtol=1e-5, atol=1e-7
+            )
 
 
 @pytest.mark.parametrize("batching", ["packed", "padded"])
@@ -151,7 +165,9 @@ def test_before_the_first_update_policy_equals_reference_to_the_bit_and_the_loss
     model, pairs = world
     config = dpo_config(model, pairs, tmp_path / "run", base_dtype=dtype, batching=batching)
     policy = load_policy(model, base_dtype=dtype, fresh=config.lora)
-    examples = with_reference(policy, policy_pairs([some_pairs()], PolicyText(load_tokenizer(model))), config)
+    examples = with_reference(
+        policy, policy_pairs([some_pairs()], PolicyText(load_tokenizer(model))), config
+    )
     scored = policy.logps(examples, 2, batching=batching)
     np.testing.assert_array_equal(scored, examples.fields["reference_logps"])
     assert np.isfinite(scored).all() and (scored < 0).all()
@@ -160,7 +176,9 @@ def test_before_the_first_update_policy_equals_reference_to_the_bit_and_the_loss
     loss = PolicyLoss(policy.config, policy.lora, DPO(0.1, 0.0), policy.attention, "none")
     terms = loss(policy.adapter, policy.base, part, None)
     # The scoring is compiled and this is not, so the last bits of a log-probability may differ.
-    assert float(terms.total / terms.denominator) == pytest.approx(np.log(2), abs=1e-6 if dtype == "float32" else 2e-3)
+    assert float(terms.total / terms.denominator) == pytest.approx(
+        np.log(2), abs=1e-6 if dtype == "float32" else 2e-3
+    )
 
 
 def test_completion_log_probabilities_count_the_completion_and_its_eos_and_nothing_else(world):
@@ -178,17 +196,36 @@ def test_completion_log_probabilities_count_the_completion_and_its_eos_and_nothi
         bare = decoder.Decoder(policy.config, policy.base)
         logits = bare.logits(bare.hidden_states(jnp.asarray([tokens])))[0]
         logps = jax.nn.log_softmax(logits)
-        expected = sum(float(logps[place - 1, tokens[place]]) for place in range(prompt, len(tokens)))
+        expected = sum(
+            float(logps[place - 1, tokens[place]]) for place in range(prompt, len(tokens))
+        )
         assert float(chosen) == pytest.approx(expected, abs=1e-4)
 
 
 def test_training_lowers_the_loss_and_logs_trls_metric_names(world, tmp_path):
     model, pairs = world
     phase = dpo(dpo_config(model, pairs, tmp_path / "run", epochs=12))
-    rows = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    rows = [
+        json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()
+    ]
     assert rows[0]["loss"] == pytest.approx(np.log(2), abs=1e-5) and rows[-1]["loss"] < 0.6
-    names = {"loss", "rewards/chosen", "rewards/rejected", "rewards/accuracies", "rewards/margins", "logps/chosen"}
-    names |= {"logps/rejected", "grad_norm", "learning_rate", "step", "epoch", "skipped", "skipped_in_row"}
+    names = {
+        "loss",
+        "rewards/chosen",
+        "rewards/rejected",
+        "rewards/accuracies",
+        "rewards/margins",
+        "logps/chosen",
+    }
+    names |= {
+        "logps/rejected",
+        "grad_norm",
+        "learning_rate",
+        "step",
+        "epoch",
+        "skipped",
+        "skipped_in_row",
+    }
     assert names | {"tokens_per_second", "examples_per_second"} == set(rows[-1])
     assert phase.results["examples"] == 13
     assert (tmp_path / "run" / "adapter" / "adapter_model.safetensors").is_file()
@@ -213,7 +250,9 @@ def test_the_reference_is_computed_once_per_model_and_data(world, tmp_path, monk
     examples = policy_pairs([some_pairs()], PolicyText(load_tokenizer(model)))
     first = with_reference(policy, examples, config).fields["reference_logps"]
     monkeypatch.setattr(type(policy), "logps", lambda *_, **__: pytest.fail("computed again"))
-    np.testing.assert_array_equal(with_reference(policy, examples, config).fields["reference_logps"], first)
+    np.testing.assert_array_equal(
+        with_reference(policy, examples, config).fields["reference_logps"], first
+    )
     fewer = policy_pairs([some_pairs(12)], PolicyText(load_tokenizer(model)))
     with pytest.raises(pytest.fail.Exception, match="computed again"):
         with_reference(policy, fewer, config)
@@ -243,17 +282,29 @@ def test_training_that_breaks_down_says_so(tmp_path):
     @jax.tree_util.register_static
     class Broken(Quadratic):
         def __call__(self, trainable, frozen, batch, dropout_key):
-            terms = super().__call__(trainable, frozen, {**batch, "x": batch["tokens"][:, 0].astype(float)}, None)
+            terms = super().__call__(
+                trainable, frozen, {**batch, "x": batch["tokens"][:, 0].astype(float)}, None
+            )
             return terms._replace(total=terms.total * jnp.nan)
 
     data = Examples(
-        np.ones((4, 1, 8), np.int32), np.zeros((4, 1), np.int32), np.ones((4, 1), np.int32), {"y": np.ones(4, "f")}
+        np.ones((4, 1, 8), np.int32),
+        np.zeros((4, 1), np.int32),
+        np.ones((4, 1), np.int32),
+        {"y": np.ones(4, "f")},
     )
     config = TrainingConfig(
-        output_dir=tmp_path, batch_size=2, gradient_accumulation=1, epochs=1, log_every=1, max_skipped=2
+        output_dir=tmp_path,
+        batch_size=2,
+        gradient_accumulation=1,
+        epochs=1,
+        log_every=1,
+        max_skipped=2,
     )
     batches = Batches(data, batch_size=2)
-    with pytest.raises(UserError, match="broke down: the last 2 updates up to 2 had a loss or gradient"):
+    with pytest.raises(
+        UserError, match="broke down: the last 2 updates up to 2 had a loss or gradient"
+    ):
         train(Broken(), {"w": jnp.zeros(8)}, {}, batches, config, make_mesh())
 
 

@@ -45,7 +45,9 @@ SETTINGS = {
 CONFIG = DecoderConfig.from_mapping(SETTINGS, "test")
 LORA = LoraConfig(rank=4, alpha=8.0, dropout=0.0)
 
-tpu = pytest.mark.skipif(importlib.util.find_spec("libtpu") is None, reason="libtpu is not installed")
+tpu = pytest.mark.skipif(
+    importlib.util.find_spec("libtpu") is None, reason="libtpu is not installed"
+)
 
 
 def batches(accumulation: int = 1, size: int = 4) -> Batches:
@@ -62,7 +64,9 @@ def compiled(accumulation: int = 1, size: int = 4, base_dtype: BaseDtype = "bflo
 def test_arguments_are_the_base_in_its_format_and_three_float32_copies_of_the_adapter():
     table = parameter_table(CONFIG)
     projections = sum(
-        spec.shape[0] * spec.shape[1] * spec.shape[2] for spec in table.values() if spec.layers and spec.transposed
+        spec.shape[0] * spec.shape[1] * spec.shape[2]
+        for spec in table.values()
+        if spec.layers and spec.transposed
     )
     others = count(table) - projections
     adapter = 3 * 4 * count(adapter_table(table, LORA))
@@ -91,11 +95,25 @@ def test_counted_operations_are_those_of_the_traced_programs():
         return model.token_logps(tokens, chunk=None).sum()
 
     for settings in (None, lora):
-        traced = matmul_flops(jax.make_jaxpr(lambda a, settings=settings: total(a, settings))(adapter).jaxpr)
+        traced = matmul_flops(
+            jax.make_jaxpr(lambda a, settings=settings: total(a, settings))(adapter).jaxpr
+        )
         # No token follows the last one, whose logits the program leaves out.
-        counted = flops.forward(CONFIG, settings, lengths) - 3 * 2.0 * CONFIG.hidden_size * CONFIG.vocab_size
+        counted = (
+            flops.forward(CONFIG, settings, lengths)
+            - 3 * 2.0 * CONFIG.hidden_size * CONFIG.vocab_size
+        )
         # The program looks at every pair of positions, the count at those before.
-        unseen = 3 * 32 * 31 / 2 * 4 * CONFIG.num_hidden_layers * CONFIG.num_attention_heads * CONFIG.head_dim
+        unseen = (
+            3
+            * 32
+            * 31
+            / 2
+            * 4
+            * CONFIG.num_hidden_layers
+            * CONFIG.num_attention_heads
+            * CONFIG.head_dim
+        )
         assert traced == pytest.approx(counted + unseen, rel=1e-6)
     gradient = matmul_flops(jax.make_jaxpr(jax.grad(lambda a: total(a, lora)))(adapter).jaxpr)
     # Of a first layer's seven inputs only the adapter learns: XLA drops products that the count has.
@@ -110,7 +128,9 @@ def test_an_encoders_counted_operations_are_those_of_the_traced_program():
         lambda p: Roberta(config, p).rewards(jnp.zeros((2, 32), jnp.int32), jnp.full(2, 32), None)
     )(parameters)
     head = 2.0 * 2 * config.hidden_size * (config.hidden_size + 1)
-    assert matmul_flops(program.jaxpr) == pytest.approx(flops.encoder_forward(config, np.full(2, 32)) + head, rel=1e-3)
+    assert matmul_flops(program.jaxpr) == pytest.approx(
+        flops.encoder_forward(config, np.full(2, 32)) + head, rel=1e-3
+    )
 
 
 def test_a_window_limits_what_attention_sees():
@@ -131,8 +151,16 @@ def test_seven_billion_parameters_train_at_four_operations_a_token_and_parameter
 
 
 def test_known_chips_have_numbers_and_unknown_ones_none():
-    assert all(value > 0 for chip in chips() for value in (chip.flops, chip.hbm_gib, chip.bandwidth, chip.network))
-    assert peak_flops("TPU v5 lite") == 197e12 and peak_flops("cpu") is None and chip_of("TPU v9") is None
+    assert all(
+        value > 0
+        for chip in chips()
+        for value in (chip.flops, chip.hbm_gib, chip.bandwidth, chip.network)
+    )
+    assert (
+        peak_flops("TPU v5 lite") == 197e12
+        and peak_flops("cpu") is None
+        and chip_of("TPU v9") is None
+    )
 
 
 def test_the_roofline_is_what_arithmetic_says():
@@ -143,7 +171,9 @@ def test_the_roofline_is_what_arithmetic_says():
     work = {}
     for batching in ("packed", "padded"):
         made = Batches(examples, batch_size=4, batching=batching)
-        work[batching] = policy_training(config, lora, made, make_mesh(), base_dtype="bfloat16", remat="full")
+        work[batching] = policy_training(
+            config, lora, made, make_mesh(), base_dtype="bfloat16", remat="full"
+        )
     packed, padded = work["packed"], work["padded"]
     assert packed.useful == padded.useful < packed.executed < padded.executed
     assert packed.network == 0 and packed.memory > 3 * 2 * count(parameter_table(config))
@@ -168,7 +198,13 @@ def test_a_real_7b_step_compiles_for_a_tpu_pod_that_is_not_here(capsys):
     assert found["fits"] and found["chips"] == 16 and found["mesh"] == [1, 16, 1]
     weights = 2 * count(parameter_table(decoder_shape("mistral-7b-v0.1"))) / 16
     assert weights < found["argument_bytes"] < 1.2 * weights
-    assert found["argument_bytes"] < found["peak_bytes"] < 5 * 2**30 < found["hbm_bytes"] == int(15.75 * 2**30)
+    assert (
+        found["argument_bytes"]
+        < found["peak_bytes"]
+        < 5 * 2**30
+        < found["hbm_bytes"]
+        == int(15.75 * 2**30)
+    )
     assert found["updates"] == 3 * -(-2379 // 16) and found["over_bytes"] == 0
     assert found["half_mfu_chip_hours"] > found["half_mfu_seconds"] * found["updates"] * 16 / 3600
 
@@ -176,7 +212,15 @@ def test_a_real_7b_step_compiles_for_a_tpu_pod_that_is_not_here(capsys):
 @tpu
 @pytest.mark.slow
 def test_too_large_a_step_is_an_answer(capsys):
-    fit(FitConfig(topology="v5e:1x1", model="mistral-7b-v0.1", base_dtype="float32", batch_size=2, length=64))
+    fit(
+        FitConfig(
+            topology="v5e:1x1",
+            model="mistral-7b-v0.1",
+            base_dtype="float32",
+            batch_size=2,
+            length=64,
+        )
+    )
     printed = capsys.readouterr().out
     assert "does not fit: at least " in printed and "GiB too much" in printed
     assert "To make it fit, try: " in printed and "--base-dtype int8 or nf4" in printed
@@ -189,10 +233,29 @@ def test_scoring_and_reward_steps_compile_too(capsys, tiny, tmp_path, step):
     model = tiny
     if step == "reward":
         model = str(tmp_path / "roberta.json")
-        settings = {"model_type": "roberta", "vocab_size": 64, "hidden_size": 64, "intermediate_size": 64}
-        settings |= {"num_hidden_layers": 2, "num_attention_heads": 2, "max_position_embeddings": 66}
+        settings = {
+            "model_type": "roberta",
+            "vocab_size": 64,
+            "hidden_size": 64,
+            "intermediate_size": 64,
+        }
+        settings |= {
+            "num_hidden_layers": 2,
+            "num_attention_heads": 2,
+            "max_position_embeddings": 66,
+        }
         (tmp_path / "roberta.json").write_text(json.dumps(settings))
-    fit(FitConfig(topology="v5e:2x2", model=model, step=step, batch_size=4, length=64, lengths="full", json=True))
+    fit(
+        FitConfig(
+            topology="v5e:2x2",
+            model=model,
+            step=step,
+            batch_size=4,
+            length=64,
+            lengths="full",
+            json=True,
+        )
+    )
     found = json.loads(capsys.readouterr().out)
     assert found["fits"] and found["step"] == step and found["chips"] == 4
 

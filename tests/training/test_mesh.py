@@ -31,7 +31,10 @@ def test_a_mesh_of_other_devices_than_there_are_is_refused():
 
 
 def test_parameters_are_parted_by_their_axes_and_layers_stay_whole():
-    table = {"q": Spec((3, 8, 12), ("layers", "embed", "heads"), "q.{layer}"), "scale": Spec((5,), (None,), "s")}
+    table = {
+        "q": Spec((3, 8, 12), ("layers", "embed", "heads"), "q.{layer}"),
+        "scale": Spec((5,), (None,), "s"),
+    }
     placed = shardings(machine(1, 4, 2))(table)  # pyright: ignore[reportArgumentType]
     assert placed["q"].spec == PartitionSpec(None, "fsdp", "tensor")
     assert placed["scale"].spec == PartitionSpec(None)
@@ -39,7 +42,9 @@ def test_parameters_are_parted_by_their_axes_and_layers_stay_whole():
 
 def test_a_dimension_that_does_not_divide_is_named():
     table = {"k": Spec((3, 8, 6), ("layers", "embed", "kv_heads"), "k.{layer}")}
-    with pytest.raises(UserError, match="k has a dimension of 6, which the 4 devices of the mesh axis 'tensor'"):
+    with pytest.raises(
+        UserError, match="k has a dimension of 6, which the 4 devices of the mesh axis 'tensor'"
+    ):
         shardings(machine(1, 2, 4))(table)  # pyright: ignore[reportArgumentType]
 
 
@@ -47,16 +52,24 @@ def test_an_adapters_outputs_are_parted_over_both_axes():
     table = {"B": Spec((3, 4, 16), ("layers", None, "adapter_heads"), "b.{layer}")}
     placed = shardings(machine(1, 4, 2))(table)  # pyright: ignore[reportArgumentType]
     assert placed["B"].spec == PartitionSpec(None, None, ("tensor", "fsdp"))
-    with pytest.raises(UserError, match="B has a dimension of 16, which the 32 devices of the mesh axis 'tensor' and"):
+    with pytest.raises(
+        UserError,
+        match="B has a dimension of 16, which the 32 devices of the mesh axis 'tensor' and",
+    ):
         shardings(machine(1, 16, 2))(table)  # pyright: ignore[reportArgumentType]
 
 
 def test_bytes_that_every_fsdp_device_would_hold_are_an_error_beyond_two_per_cent():
     def table(whole: int) -> dict[str, Spec]:
-        return {"w": Spec((100, 98), ("embed", "heads"), "w"), "scale": Spec((whole,), (None,), "s")}
+        return {
+            "w": Spec((100, 98), ("embed", "heads"), "w"),
+            "scale": Spec((whole,), (None,), "s"),
+        }
 
     shardings(machine(1, 4, 1))(table(200))  # pyright: ignore[reportArgumentType]
-    with pytest.raises(UserError, match=r"2\.1% of the bytes would lie whole on each of the 4 devices.*in scale"):
+    with pytest.raises(
+        UserError, match=r"2\.1% of the bytes would lie whole on each of the 4 devices.*in scale"
+    ):
         shardings(machine(1, 4, 1))(table(210))  # pyright: ignore[reportArgumentType]
     shardings(machine(4, 1, 1))(table(210))  # pyright: ignore[reportArgumentType]
 
@@ -70,11 +83,18 @@ def test_heads_are_not_cut_through():
 
 @pytest.mark.parametrize(
     ("platform", "slices", "hosts", "expected"),
-    [("tpu", 1, 4, (1, 16, 1)), ("tpu", 2, 4, (2, 8, 1)), ("gpu", 1, 2, (2, 8, 1)), ("cpu", 1, 2, (1, 16, 1))],
+    [
+        ("tpu", 1, 4, (1, 16, 1)),
+        ("tpu", 2, 4, (2, 8, 1)),
+        ("gpu", 1, 2, (2, 8, 1)),
+        ("cpu", 1, 2, (1, 16, 1)),
+    ],
 )
 def test_by_default_copies_lie_across_slow_networks(platform, slices, hosts, expected):
     devices = [
-        SimpleNamespace(platform=platform, slice_index=n * slices // 16, process_index=n * hosts // 16)
+        SimpleNamespace(
+            platform=platform, slice_index=n * slices // 16, process_index=n * hosts // 16
+        )
         for n in range(16)
     ]
     assert default_shape(devices) == expected

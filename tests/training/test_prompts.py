@@ -35,14 +35,18 @@ def test_a_run_keeps_its_first_day_an_adapter_its_own_and_the_settings_come_firs
     assert _day(None, tmp_path, None) == "2019-03-04"
     assert _day("2018-05-06", tmp_path, resumed) == "2018-05-06"
     resumed.finish()
-    assert json.loads((tmp_path / "run" / "manifest.json").read_text())["prompt_date"] == "2020-01-02"
+    assert (
+        json.loads((tmp_path / "run" / "manifest.json").read_text())["prompt_date"] == "2020-01-02"
+    )
 
 
 @pytest.mark.parametrize("style", ["instruct", "chat"])
 def test_the_runs_of_a_search_name_one_day(tmp_path: Path, style):
     config = DPOConfig(model=tmp_path, pairs=tmp_path, output_dir=tmp_path, prompt_style=style)
     remembered = {}
-    phase = SimpleNamespace(manifest={"prompt_date": "2020-01-02"}, remember=lambda **facts: remembered.update(facts))
+    phase = SimpleNamespace(
+        manifest={"prompt_date": "2020-01-02"}, remember=lambda **facts: remembered.update(facts)
+    )
     settled = on_one_day(config, phase)  # type: ignore[arg-type]
     assert (settled.prompt_date, remembered) == (
         ("2020-01-02", {"prompt_date": "2020-01-02"}) if style == "chat" else (None, {})

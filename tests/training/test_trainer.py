@@ -46,7 +46,9 @@ class Pull:
 def data(targets: list[float]) -> Examples:
     count = len(targets)
     ones = np.ones((count, 1), np.int32)
-    return Examples(np.ones((count, 1, 8), np.int32), 0 * ones, 8 * ones, {"y": np.array(targets, np.float32)})
+    return Examples(
+        np.ones((count, 1, 8), np.int32), 0 * ones, 8 * ones, {"y": np.array(targets, np.float32)}
+    )
 
 
 def settings(folder: Path, **changes) -> TrainingConfig:
@@ -64,9 +66,14 @@ def settings(folder: Path, **changes) -> TrainingConfig:
     return TrainingConfig(output_dir=folder, **(defaults | changes))
 
 
-def run(config: TrainingConfig, targets: list[float], held: list[float] | None = None, loss=None) -> trainer.Trained:
+def run(
+    config: TrainingConfig, targets: list[float], held: list[float] | None = None, loss=None
+) -> trainer.Trained:
     batches = Batches(
-        data(targets), batch_size=config.batch_size, accumulation=config.gradient_accumulation, epochs=config.epochs
+        data(targets),
+        batch_size=config.batch_size,
+        accumulation=config.gradient_accumulation,
+        epochs=config.epochs,
     )
     validation = Batches(data(held), batch_size=config.batch_size) if held else None
     return train(loss or Pull(), {"w": jnp.zeros(1)}, {}, batches, config, make_mesh(), validation)
@@ -88,8 +95,13 @@ def test_the_best_evaluated_parameters_are_kept_and_training_stops_after_patienc
     evaluations = {row["step"]: row["eval_loss"] for row in rows(tmp_path) if "eval_loss" in row}
     best = min(evaluations, key=lambda step: evaluations[step])
     assert 1 < best < 40 and trained.report["best_update"] == best
-    assert max(evaluations) == best + 3 == trained.report["updates"] and trained.report["stopped_early"]
-    assert (float(trained.parameters["w"][0]) - 0.25) ** 2 == pytest.approx(evaluations[best], abs=1e-6)
+    assert (
+        max(evaluations) == best + 3 == trained.report["updates"]
+        and trained.report["stopped_early"]
+    )
+    assert (float(trained.parameters["w"][0]) - 0.25) ** 2 == pytest.approx(
+        evaluations[best], abs=1e-6
+    )
     assert trained.report["held_out_loss"] == pytest.approx(evaluations[best])
     never = run(settings(tmp_path / "patient", patience=0), [1.0] * 8, [0.25, 0.25])
     assert never.report["updates"] == 40 and not never.report["stopped_early"]
@@ -102,7 +114,9 @@ def test_accuracy_cannot_choose_where_nothing_is_compared(tmp_path):
 
 def test_an_update_that_is_not_finite_is_left_out_and_counted(tmp_path):
     held = [1.0, 1.0]
-    trained = run(settings(tmp_path, epochs=2, batch_size=1, max_skipped=3), [1.0, np.nan, 1.0, 1.0], held)
+    trained = run(
+        settings(tmp_path, epochs=2, batch_size=1, max_skipped=3), [1.0, np.nan, 1.0, 1.0], held
+    )
     logged = [row for row in rows(tmp_path) if "eval_loss" not in row]
     assert trained.report["skipped_updates"] == 2 and logged[-1]["skipped"] == 2
     skipped = [row["step"] for row in logged if row["skipped_in_row"]]
@@ -129,14 +143,24 @@ def test_after_a_breakdown_the_last_good_state_is_in_a_checkpoint(tmp_path):
         run(config, targets, loss=Worsening())
     assert float(good.parameters["w"][0]) > 0.15
     everywhere = NamedSharding(make_mesh(), PartitionSpec())
-    like = initial_state(OptimizerSettings(0.0, 1.0), {"w": jax.device_put(jnp.zeros(1), everywhere)})
+    like = initial_state(
+        OptimizerSettings(0.0, 1.0), {"w": jax.device_put(jnp.zeros(1), everywhere)}
+    )
     found = Checkpoints(config.output_dir / "checkpoints").last(like)
-    assert found is not None and 0.15 < float(found[0].trainable["w"][0]) < 1 and int(found[0].skipped_in_row) == 2
+    assert (
+        found is not None
+        and 0.15 < float(found[0].trainable["w"][0]) < 1
+        and int(found[0].skipped_in_row) == 2
+    )
 
 
 @pytest.mark.parametrize("validation", [None, [0.25, 0.25]])
-def test_sigterm_ends_with_a_checkpoint_from_which_the_run_goes_on(tmp_path, monkeypatch, validation):
-    whole = run(settings(tmp_path / "whole", save_every=100, eval_every=4), [1.0, 0.5, 2.0, 1.5], validation)
+def test_sigterm_ends_with_a_checkpoint_from_which_the_run_goes_on(
+    tmp_path, monkeypatch, validation
+):
+    whole = run(
+        settings(tmp_path / "whole", save_every=100, eval_every=4), [1.0, 0.5, 2.0, 1.5], validation
+    )
     step, calls = trainer.train_step, []
 
     def terminated(*arguments, **named):
@@ -157,7 +181,9 @@ def test_sigterm_ends_with_a_checkpoint_from_which_the_run_goes_on(tmp_path, mon
 
 
 @pytest.mark.parametrize("damage", ["doubled", "removed", "reordered"])
-def test_rows_of_an_interrupted_training_are_known_by_their_step_and_not_by_their_line(tmp_path, damage):
+def test_rows_of_an_interrupted_training_are_known_by_their_step_and_not_by_their_line(
+    tmp_path, damage
+):
     """Six of eight updates are in a checkpoint; the rows of the last two are of a part that is done again."""
     how = {"epochs": 2, "save_every": 2, "eval_every": 2}
     run(settings(tmp_path / "whole", **how), [1.0] * 8, [1.0, 1.0])
@@ -175,7 +201,10 @@ def test_rows_of_an_interrupted_training_are_known_by_their_step_and_not_by_thei
     (tmp_path / "run" / "metrics.jsonl").write_text("".join(lines))
     run(settings(tmp_path / "run", **how), [1.0] * 8, [1.0, 1.0])
     whole, found = (
-        [{name: value for name, value in row.items() if not name.endswith("per_second")} for row in rows(folder)]
+        [
+            {name: value for name, value in row.items() if not name.endswith("per_second")}
+            for row in rows(folder)
+        ]
         for folder in (tmp_path / "whole", tmp_path / "run")
     )
     assert found == (whole[1:] if damage == "removed" else whole)
@@ -183,38 +212,52 @@ def test_rows_of_an_interrupted_training_are_known_by_their_step_and_not_by_thei
 
 def test_a_row_without_a_step_is_named(tmp_path):
     (tmp_path / "metrics.jsonl").write_text('{"step": 1, "loss": 1.0}\n{"loss": 1.0}\n')
-    with pytest.raises(UserError, match=r"metrics\.jsonl, line 2 does not say of which step it is; remove the line"):
+    with pytest.raises(
+        UserError, match=r"metrics\.jsonl, line 2 does not say of which step it is; remove the line"
+    ):
         run(settings(tmp_path), [1.0] * 4)
 
 
 def test_figures_go_to_trackers_too_and_missing_ones_are_named(tmp_path, monkeypatch):
     scalars: list[tuple] = []
     board = SimpleNamespace(add_scalar=lambda *values: scalars.append(values), close=lambda: None)
-    monkeypatch.setitem(sys.modules, "tensorboardX", SimpleNamespace(SummaryWriter=lambda folder, purge_step: board))
+    monkeypatch.setitem(
+        sys.modules, "tensorboardX", SimpleNamespace(SummaryWriter=lambda folder, purge_step: board)
+    )
     logged: list[dict] = []
     started: list[dict] = []
     wandb = SimpleNamespace(
         util=SimpleNamespace(generate_id=lambda: "abc"),
         init=lambda **settings: (
             started.append(settings)
-            or SimpleNamespace(log=lambda values, step: logged.append(values | {"step": step}), finish=lambda: None)
+            or SimpleNamespace(
+                log=lambda values, step: logged.append(values | {"step": step}), finish=lambda: None
+            )
         ),
     )
     monkeypatch.setitem(sys.modules, "wandb", wandb)
     run(settings(tmp_path / "run", epochs=1, track=("tensorboard", "wandb")), [1.0] * 4, [1.0, 1.0])
-    assert ("learning_rate", pytest.approx(0.1), 1) in scalars and any(name == "eval_loss" for name, *_ in scalars)
+    assert ("learning_rate", pytest.approx(0.1), 1) in scalars and any(
+        name == "eval_loss" for name, *_ in scalars
+    )
     assert [row["step"] for row in logged if "loss" in row] == [1, 2]
     assert started[0]["id"] == "abc" and started[0]["resume"] == "allow"
     monkeypatch.setitem(sys.modules, "wandb", None)
-    with pytest.raises(UserError, match=r"--track wandb needs wandb: pip install 'jaxmodpo\[tracking\]'"):
+    with pytest.raises(
+        UserError, match=r"--track wandb needs wandb: pip install 'jaxmodpo\[tracking\]'"
+    ):
         run(settings(tmp_path / "other", track=("wandb",)), [1.0] * 4)
 
 
 @pytest.mark.parametrize(("done_before", "purged"), [(0, None), (3, 4)])
-def test_points_of_updates_that_are_done_again_are_purged(tmp_path, monkeypatch, done_before, purged):
+def test_points_of_updates_that_are_done_again_are_purged(
+    tmp_path, monkeypatch, done_before, purged
+):
     said: list[int | None] = []
     board = SimpleNamespace(close=lambda: None)
-    writer = SimpleNamespace(SummaryWriter=lambda folder, purge_step: said.append(purge_step) or board)
+    writer = SimpleNamespace(
+        SummaryWriter=lambda folder, purge_step: said.append(purge_step) or board
+    )
     monkeypatch.setitem(sys.modules, "tensorboardX", writer)
     Tracking(tmp_path, ("tensorboard",), {}, done_before, True).close()
     assert said == [purged]
@@ -223,7 +266,9 @@ def test_points_of_updates_that_are_done_again_are_purged(tmp_path, monkeypatch,
 def test_a_run_that_is_stopped_from_outside_closes_its_trackers(tmp_path, monkeypatch):
     closed: list[bool] = []
     board = SimpleNamespace(add_scalar=lambda *_: None, close=lambda: closed.append(True))
-    monkeypatch.setitem(sys.modules, "tensorboardX", SimpleNamespace(SummaryWriter=lambda folder, purge_step: board))
+    monkeypatch.setitem(
+        sys.modules, "tensorboardX", SimpleNamespace(SummaryWriter=lambda folder, purge_step: board)
+    )
     config = settings(tmp_path, epochs=1, track=("tensorboard",))
 
     def hopeless(epoch, values):
@@ -233,7 +278,17 @@ def test_a_run_that_is_stopped_from_outside_closes_its_trackers(tmp_path, monkey
         return Batches(data([1.0] * count), batch_size=2)
 
     with pytest.raises(RuntimeError, match="pruned"):
-        train(Pull(), {"w": jnp.zeros(1)}, {}, batches(4), config, make_mesh(), batches(2), None, hopeless)
+        train(
+            Pull(),
+            {"w": jnp.zeros(1)},
+            {},
+            batches(4),
+            config,
+            make_mesh(),
+            batches(2),
+            None,
+            hopeless,
+        )
     assert closed == [True]
 
 
@@ -256,8 +311,13 @@ def interrupted(folder: Path, updates: int, monkeypatch) -> TrainingConfig:
         with pytest.raises(RuntimeError, match="power"):
             run(config, [1.0, 0.5])
     until = time.monotonic() + 30
-    last = {str(updates), str(updates - 1)}  # they are written beside the training, and older ones removed
-    while {path.name for path in (folder / "checkpoints").iterdir()} != last and time.monotonic() < until:
+    last = {
+        str(updates),
+        str(updates - 1),
+    }  # they are written beside the training, and older ones removed
+    while {
+        path.name for path in (folder / "checkpoints").iterdir()
+    } != last and time.monotonic() < until:
         time.sleep(0.05)
     return config
 
@@ -308,13 +368,17 @@ def test_a_disk_that_fills_up_ends_with_a_sentence_and_nothing_is_lost(tmp_path,
     config = interrupted(tmp_path / "run", 6, monkeypatch)
     with files_of_at_most(0), pytest.raises((UserError, OSError)) as raised:
         run(config, [1.0, 0.5])
-    assert isinstance(raised.value, UserError) or raised.value.errno == 27  # metrics.jsonl; the command says so
+    assert (
+        isinstance(raised.value, UserError) or raised.value.errno == 27
+    )  # metrics.jsonl; the command says so
     np.testing.assert_array_equal(run(config, [1.0, 0.5]).parameters["w"], whole.parameters["w"])
 
 
 def test_a_checkpoint_that_cannot_be_written_names_the_last_whole_one(tmp_path):
     everywhere = NamedSharding(make_mesh(), PartitionSpec())
-    state = initial_state(OptimizerSettings(0.0, 1.0), {"w": jax.device_put(jnp.zeros(4096), everywhere)})
+    state = initial_state(
+        OptimizerSettings(0.0, 1.0), {"w": jax.device_put(jnp.zeros(4096), everywhere)}
+    )
     checkpoints = Checkpoints(tmp_path / "checkpoints")
     checkpoints.save(3, state, {"batches": {}})
     checkpoints.wait()
@@ -334,7 +398,9 @@ def test_a_folder_that_cannot_be_made_is_a_sentence(tmp_path):
 
 def test_the_best_checkpoint_outlives_later_ones_and_a_restart(tmp_path):
     everywhere = NamedSharding(make_mesh(), PartitionSpec())
-    state = initial_state(OptimizerSettings(0.0, 1.0), {"w": jax.device_put(jnp.zeros(4), everywhere)})
+    state = initial_state(
+        OptimizerSettings(0.0, 1.0), {"w": jax.device_put(jnp.zeros(4), everywhere)}
+    )
     first = Checkpoints(tmp_path)
     first.save(1, state, {}, score=-1.0)
     first.save(2, state, {})
@@ -355,11 +421,15 @@ def test_texts_are_tokenized_once(tmp_path):
         return data([1.0])
 
     first = cached_examples("tokens", {"pairs": 1}, cut, tokenize, tmp_path)
-    second = cached_examples("tokens", {"pairs": 1}, cut, lambda: pytest.fail("tokenised again"), tmp_path)
+    second = cached_examples(
+        "tokens", {"pairs": 1}, cut, lambda: pytest.fail("tokenised again"), tmp_path
+    )
     np.testing.assert_array_equal(first.tokens, second.tokens)
     assert cut.counts == (4, 6, 80, 10, 12)
     with pytest.raises(pytest.fail.Exception, match="again"):
-        cached_examples("tokens", {"pairs": 2}, cut, lambda: pytest.fail("tokenised again"), tmp_path)
+        cached_examples(
+            "tokens", {"pairs": 2}, cut, lambda: pytest.fail("tokenised again"), tmp_path
+        )
 
 
 def test_an_evaluation_that_is_not_finite_is_never_the_best():
@@ -370,5 +440,7 @@ def test_an_evaluation_that_is_not_finite_is_never_the_best():
     finite = {"loss": 1.0, "rewards/accuracies": 0.1}
     evaluations.add(_score(undefined, "accuracy"), 1, undefined)
     assert evaluations.add(_score(finite, "accuracy"), 2, finite)
-    assert not evaluations.add(_score(undefined | {"rewards/accuracies": 0.9}, "accuracy"), 3, undefined)
+    assert not evaluations.add(
+        _score(undefined | {"rewards/accuracies": 0.9}, "accuracy"), 3, undefined
+    )
     assert evaluations.best_update == 2
