@@ -1,8 +1,9 @@
-"""A connection pool whose answers have an end: a limit for each whole answer, in seconds and in bytes.
+"""A connection pool whose answers have an end: a limit for each whole answer, in seconds and in
+bytes.
 
-The HTTP library limits the wait for each read alone, so that a server which sends a byte now and then, or never stops
-sending, would hold a worker or fill the memory for good. Apart from :mod:`jaxmodpo.endpoints`, since it knows sockets
-and nothing of what is asked.
+The HTTP library limits the wait for each read alone, so that a server which sends a byte now and
+then, or never stops sending, would hold a worker or fill the memory for good. Apart from
+:mod:`jaxmodpo.endpoints`, since it knows sockets and nothing of what is asked.
 """
 
 from __future__ import annotations
@@ -20,7 +21,8 @@ MOST_BYTES = 16 * 2**20
 """Of one answer."""
 
 MOST_ENCODED_BYTES = 2**18
-"""Of an answer that is compressed, although nobody asked for that: it may unpack to a thousand times as much."""
+"""Of an answer that is compressed, although nobody asked for that: it may unpack to a thousand
+times as much."""
 
 _this_thread = threading.local()
 
@@ -37,7 +39,8 @@ class BoundedClient(DefaultHttpxClient):
         self.headers["Accept-Encoding"] = "identity"
         for transport in (self._transport, *self._mounts.values()):
             if isinstance(transport, httpx2.HTTPTransport):
-                # No public setting reaches the sockets below the pool; a test holds that this one does.
+                # No public setting reaches the sockets below the pool; a test holds that this one
+                # does.
                 pool: Any = transport._pool
                 pool._network_backend = _Backend(pool._network_backend)
 

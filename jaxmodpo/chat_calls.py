@@ -1,8 +1,9 @@
 """One call to an OpenAI-compatible chat endpoint, and what became of it.
 
-Judges ask for votes and the sampler for replies through the same call, so that both read the same failures, waits and
-names of settings. How often a call is made again is the caller's own rule, since a vote and a reply are worth
-different patience; :func:`jaxmodpo.endpoints.pause_before` says how long to wait in between.
+Judges ask for votes and the sampler for replies through the same call, so that both read the same
+failures, waits and names of settings. How often a call is made again is the caller's own rule,
+since a vote and a reply are worth different patience; :func:`jaxmodpo.endpoints.pause_before` says
+how long to wait in between.
 
     outcome = post_chat(client, {"model": "m", "messages": [{"role": "user", "content": "Hello"}]})
     if isinstance(outcome, FailedCall):
@@ -32,7 +33,8 @@ class Completion:
     Attributes:
         body: a chat completion; its first choice has a message.
         request_id: by which the endpoint knows the call; empty where it does not say.
-        exhausted_for: seconds for which the endpoint has no more requests or tokens to give; None while it has.
+        exhausted_for: seconds for which the endpoint has no more requests or tokens to give; None
+            while it has.
     """
 
     body: dict[str, Any]
@@ -61,14 +63,16 @@ def post_chat(client: Any, body: Mapping[str, Any]) -> Completion | FailedCall:
     """Make one call; every failure of the endpoint or the network is returned, and none is raised.
 
     Args:
-        client: of :func:`jaxmodpo.endpoints.make_client`, which makes no further attempts of its own.
+        client: of :func:`jaxmodpo.endpoints.make_client`, which makes no further attempts of its
+            own.
         body: the call's JSON.
     """
     import httpx2
     import openai
 
     try:
-        # The HTTP library's own response: the client then parses and checks nothing, which is half of a call's time.
+        # The HTTP library's own response: the client then parses and checks nothing, which is half
+        # of a call's time.
         response = client.post("/chat/completions", body=body, cast_to=httpx2.Response)
     except openai.APIStatusError as error:
         return FailedCall(failure_of_exception(error), retry_after(error.response.headers))
@@ -91,9 +95,9 @@ def post_chat(client: Any, body: Mapping[str, Any]) -> Completion | FailedCall:
 class TokenLimit:
     """The name of the setting that limits an answer's tokens, which OpenAI has renamed.
 
-    OpenAI's newer models refuse ``max_tokens``, and many other servers know nothing else. OpenAI's own hosts take the
-    newer name for all their models. Elsewhere the model's family says which, and a deployment whose name tells nothing
-    may ask for the newer one: it is used from then on.
+    OpenAI's newer models refuse ``max_tokens``, and many other servers know nothing else. OpenAI's
+    own hosts take the newer name for all their models. Elsewhere the model's family says which, and
+    a deployment whose name tells nothing may ask for the newer one: it is used from then on.
 
     Args:
         base_url: the endpoint's.
@@ -105,10 +109,11 @@ class TokenLimit:
         self.name: LimitName = "max_completion_tokens" if host.endswith("openai.com") else family
 
     def renamed_after(self, failure: Failure, body: Mapping[str, Any]) -> bool:
-        """Take the newer name where an endpoint asks for it; return whether to make the call again with that name.
+        """Take the newer name where an endpoint asks for it; return whether to make the call again
+        with that name.
 
-        Calls that were under way together with the older name all fail alike, so that what this call sent decides,
-        and not which name is in use by now.
+        Calls that were under way together with the older name all fail alike, so that what this
+        call sent decides, and not which name is in use by now.
 
         Args:
             failure: of the call.

@@ -1,4 +1,5 @@
-"""The command line: help, one command with its settings, and how it ends: exit codes, sentences, signals.
+"""The command line: help, one command with its settings, and how it ends: exit codes, sentences,
+signals.
 
 Nothing heavy is imported before a command is chosen, so that ``jaxmodpo --help`` answers at once.
 """
@@ -56,14 +57,18 @@ def find(arguments: Sequence[str]) -> tuple[str, list[str]]:
 
 
 def _look_for_devices() -> None:
-    """Keep JAX from looking for a TPU, and complaining at length, where libtpu is installed for ``fit`` alone."""
+    """Keep JAX from looking for a TPU, and complaining at length, where libtpu is installed for
+    ``fit`` alone.
+    """
     places = ("/dev/accel*", "/dev/vfio/*", "/dev/nvidia*", "/dev/kfd")
     if importlib.util.find_spec("libtpu") is not None and not any(map(glob.glob, places)):
         os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
 
 def _users(error: OSError) -> bool:
-    """Whether a file's error is the user's to mend; one without a file, or about one of ours, is our fault."""
+    """Whether a file's error is the user's to mend; one without a file, or about one of ours, is
+    our fault.
+    """
     if error.errno in _UNWRITABLE:
         return True
     named = isinstance(error.filename, str | os.PathLike)
@@ -147,7 +152,9 @@ def _end(state: Interrupts) -> None:
 
 
 def _several() -> bool:
-    """Whether this process belongs to a distributed run, which takes leave of the others at its end."""
+    """Whether this process belongs to a distributed run, which takes leave of the others at its
+    end.
+    """
     distributed = sys.modules.get("jax.distributed")
     return distributed is not None and distributed.is_initialized()
 
@@ -155,15 +162,16 @@ def _several() -> bool:
 def program() -> None:
     """Run the command line as a process: what ``jaxmodpo`` starts.
 
-    After Ctrl-C threads may still compute in XLA; the interpreter's orderly end would take their buffers away and
-    crash. Everything worth keeping is on disk by then.
+    After Ctrl-C threads may still compute in XLA; the interpreter's orderly end would take their
+    buffers away and crash. Everything worth keeping is on disk by then.
     """
     _open_streams()
     try:
         try:
             main()
         finally:
-            # What nobody reads or no disk takes must not be found out in the interpreter's end, as a traceback.
+            # What nobody reads or no disk takes must not be found out in the interpreter's end, as
+            # a traceback.
             sys.stdout.flush()
     except SystemExit as end:
         if end.code not in (INTERRUPTED, RESTART) or _several():
@@ -182,7 +190,9 @@ def program() -> None:
 
 
 def _open_streams() -> None:
-    """Open the standard streams that the shell closed, on nothing: a file opened later would take their numbers."""
+    """Open the standard streams that the shell closed, on nothing: a file opened later would take
+    their numbers.
+    """
     for number, name, mode in ((0, "stdin", "r"), (1, "stdout", "w"), (2, "stderr", "w")):
         try:
             os.fstat(number)

@@ -1,10 +1,10 @@
 """The table of commands: where each one lives, and how the overview lists them.
 
-The command line, experiment files and estimates read this table. Nothing heavy is imported before a command is
-loaded, so that ``jaxmodpo --help`` answers at once.
+The command line, experiment files and estimates read this table. Nothing heavy is imported before a
+command is loaded, so that ``jaxmodpo --help`` answers at once.
 
-A command of two words belongs to a family, the first word. The overview gives a family one line, and
-``jaxmodpo FAMILY`` lists its members.
+A command of two words belongs to a family, the first word. The overview gives a family one line,
+and ``jaxmodpo FAMILY`` lists its members.
 """
 
 from __future__ import annotations

@@ -47,7 +47,9 @@ def builtin(kind: str, name: str | Path) -> Path:
 
 
 def load_yaml(path: Path) -> dict[str, Any]:
-    """Read a YAML file that holds a mapping; :func:`~jaxmodpo.parsing.parse_yaml` says what it takes."""
+    """Read a YAML file that holds a mapping; :func:`~jaxmodpo.parsing.parse_yaml` says what it
+    takes.
+    """
     try:
         value = parse_yaml(path.read_text(encoding="utf-8-sig"))
     except OSError as error:
@@ -90,7 +92,9 @@ OTHER_NAMES = {
 
 
 def _suggestion(name: str, known: Mapping[str, Any], flag: bool) -> str:
-    """Name the setting that an unknown one stands for: by what other trainers call it, or by its spelling."""
+    """Name the setting that an unknown one stands for: by what other trainers call it, or by its
+    spelling.
+    """
     ours = OTHER_NAMES.get(name.removeprefix("--").replace("-", "_"), "")
     shown = f"--{ours.replace('_', '-')}" if flag else ours
     if shown not in known and not difflib.get_close_matches(name, known, n=1, cutoff=0.8):
@@ -293,7 +297,9 @@ def _settings(cls: type[Config], arguments: list[str], source: str) -> Config:
 
 
 def _refuse_empty_paths(arguments: Sequence[str], hints: Mapping[str, Any], source: str) -> None:
-    """Refuse an empty path, as ``"$OUT"`` is in a shell that knows no OUT: Python takes it for the current folder."""
+    """Refuse an empty path, as ``"$OUT"`` is in a shell that knows no OUT: Python takes it for the
+    current folder.
+    """
     hint: Any = Path  # before the first flag stand only files' and folders' names
     flag = "a path"
     for argument in arguments:
@@ -338,11 +344,14 @@ _STORES = frozenset(
         "ssh",
     ]
 )
-"""schemes that no setting takes; others may be a database's or an endpoint's, in a setting that is no path"""
+"""schemes that no setting takes; others may be a database's or an endpoint's, in a setting that is
+no path"""
 
 
 def _refuse_remote(value: Any, flag: str, source: str) -> None:
-    """Refuse ``gs://…`` and the like where a path belongs: they would become folders of that name here."""
+    """Refuse ``gs://…`` and the like where a path belongs: they would become folders of that name
+    here.
+    """
     for part in value if isinstance(value, list | tuple) else (value,):
         if not isinstance(part, str | Path):
             continue
@@ -397,11 +406,12 @@ def _first_paragraph(box: str) -> str:
 def parse(cls: type[Config], arguments: Sequence[str], prog: str) -> Config:
     """Make a settings dataclass from command-line arguments.
 
-    ``--config FILE.yaml`` (anywhere among them) gives values that flags override. A flag that takes any number of
-    values may be given several times; any other once.
+    ``--config FILE.yaml`` (anywhere among them) gives values that flags override. A flag that takes
+    any number of values may be given several times; any other once.
 
     Raises:
-        UserError: an unknown, missing or ill-typed setting; a flag twice; two files that give the same setting.
+        UserError: an unknown, missing or ill-typed setting; a flag twice; two files that give the
+            same setting.
     """
     arguments = list(arguments)
     if {"-h", "--help"} & set(arguments):
@@ -442,7 +452,9 @@ _SECRET_QUERY = re.compile(r"([?&][^=&]*(?:pass|pwd|secret|token|key)[^=&]*=)[^&
 
 
 def without_password(text: str) -> str:
-    """Return a setting without the passwords of the URL that it may be, before the host or in the query."""
+    """Return a setting without the passwords of the URL that it may be, before the host or in the
+    query.
+    """
     if "://" not in text:
         return text
     return _SECRET_QUERY.sub(r"\1***", _PASSWORD.sub(r"\1:***@", text))

@@ -44,7 +44,9 @@ class Cost:
 
     @classmethod
     def not_estimated(cls, what: str) -> Cost:
-        """Return the cost of a command that computes and that nobody estimates: unknown, not nothing."""
+        """Return the cost of a command that computes and that nobody estimates: unknown, not
+        nothing.
+        """
         return cls(chip_hours=None, disk=None, unknown=[f"{what} is not estimated"])
 
     def add(self, other: Cost) -> None:
@@ -69,9 +71,11 @@ class Unknown(Exception):
 
 
 class Estimates(Protocol):
-    """What settings ask for to say a command's cost; :class:`jaxmodpo.estimate.Estimator` computes it.
+    """What settings ask for to say a command's cost; :class:`jaxmodpo.estimate.Estimator` computes
+    it.
 
-    What depends on a file that is not there and that no earlier phase writes raises :class:`Unknown`.
+    What depends on a file that is not there and that no earlier phase writes raises
+    :class:`Unknown`.
 
     Attributes:
         counts: rows by file that the phases so far will have written; a command adds its own.

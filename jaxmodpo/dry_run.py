@@ -1,4 +1,6 @@
-"""``run --dry-run``: every phase of an experiment with its inputs, its settings and its cost, and the sums."""
+"""``run --dry-run``: every phase of an experiment with its inputs, its settings and its cost, and
+the sums.
+"""
 
 from __future__ import annotations
 
@@ -88,7 +90,9 @@ def dry_run(
 
 
 def _print_settings(config: Any, made: Sequence[tuple[Path, str]]) -> list[str]:
-    """Print what a phase is told besides the defaults; return the files it reads that nothing makes."""
+    """Print what a phase is told besides the defaults; return the files it reads that nothing
+    makes.
+    """
     missing: list[str] = []
     for field in fields(config):
         value = getattr(config, field.name)

@@ -23,14 +23,16 @@ from jaxmodpo.errors import UserError
 log = logging.getLogger(__name__)
 
 SLOW_ATTEMPTS = 2
-"""attempts of one call that may take all the time that an attempt has: a server that drips is not waited for longer"""
+"""attempts of one call that may take all the time that an attempt has: a server that drips is not
+waited for longer"""
 
 
 def retry_after(headers: Mapping[str, str]) -> float | None:
-    """Return the seconds that an endpoint asks to wait: ``retry-after-ms``, or ``retry-after`` (seconds or a date).
+    """Return the seconds that an endpoint asks to wait: ``retry-after-ms``, or ``retry-after``
+    (seconds or a date).
 
-    A date counts from the server's own ``Date``, whose clock may be another. A time that is no wait, 0 or past, says
-    nothing, so that the caller's own back-off holds.
+    A date counts from the server's own ``Date``, whose clock may be another. A time that is no
+    wait, 0 or past, says nothing, so that the caller's own back-off holds.
     """
     milliseconds, value = _number(headers.get("retry-after-ms", "")), headers.get("retry-after", "")
     seconds = _number(value) if milliseconds is None else milliseconds / 1000
@@ -50,10 +52,12 @@ def _now(headers: Mapping[str, str]) -> float:
 
 
 def pause_before(attempt: int, asked: float | None, backoff: float) -> float:
-    """Return the seconds before a further attempt, the ``attempt``-th: spread, so that calls do not come back together.
+    """Return the seconds before a further attempt, the ``attempt``-th: spread, so that calls do not
+    come back together.
 
-    Doubled for each attempt, up to a minute. What the endpoint asks for is waited for, and never less than a share of
-    the back-off: an endpoint that asks for a millisecond each time is not asked a thousand times a second.
+    Doubled for each attempt, up to a minute. What the endpoint asks for is waited for, and never
+    less than a share of the back-off: an endpoint that asks for a millisecond each time is not
+    asked a thousand times a second.
     """
     if asked is None:
         return min(60.0, backoff * 2 ** min(attempt - 1, 30)) * random.uniform(0.5, 1.0)
@@ -70,7 +74,8 @@ def _number(text: str) -> float | None:
 
 
 def exhausted_for(headers: Mapping[str, str]) -> float | None:
-    """Return for how many seconds the endpoint has no more requests or tokens to give; None while it has.
+    """Return for how many seconds the endpoint has no more requests or tokens to give; None while
+    it has.
 
     Reads ``x-ratelimit-remaining-*`` and ``x-ratelimit-reset-*`` (such as ``1m2.5s`` or ``20ms``).
     """
@@ -93,7 +98,9 @@ def _duration(text: str) -> float | None:
 
 
 def is_local(base_url: str) -> bool:
-    """Return whether an endpoint is on this machine; refuse a URL that holds a secret or is none."""
+    """Return whether an endpoint is on this machine; refuse a URL that holds a secret or is
+    none.
+    """
     try:
         url = urlsplit(base_url)
         host = url.hostname or ""
@@ -172,10 +179,13 @@ def make_client(base_url: str, key: str, *, timeout: float, max_retries: int) ->
 
 
 def http_client(base_url: str, seconds: float, certificates: Any = True) -> Any:
-    """Make a connection pool whose answers end within ``seconds``; ``certificates`` is what ``verify`` takes."""
+    """Make a connection pool whose answers end within ``seconds``; ``certificates`` is what
+    ``verify`` takes.
+    """
     from jaxmodpo.bounded import BoundedClient
 
-    # A redirect, or of a server on this machine a proxy from the environment, would take texts elsewhere.
+    # A redirect, or of a server on this machine a proxy from the environment, would take texts
+    # elsewhere.
     return BoundedClient(
         seconds=seconds,
         verify=certificates,

@@ -1,8 +1,8 @@
 """The exceptions that end a command in good order.
 
-:class:`UserError` means "the user can fix this": the command line prints its message as one sentence and exits
-with code 2. :class:`Preempted` means "run me again". Every other exception is a fault of ours and keeps its
-traceback.
+:class:`UserError` means "the user can fix this": the command line prints its message as one
+sentence and exits with code 2. :class:`Preempted` means "run me again". Every other exception is a
+fault of ours and keeps its traceback.
 """
 
 from __future__ import annotations
@@ -16,7 +16,8 @@ class UserError(Exception):
 
 
 class Preempted(BaseException):
-    """Asked to end (SIGTERM): everything is saved, and the same command goes on; see :data:`RESTART`.
+    """Asked to end (SIGTERM): everything is saved, and the same command goes on; see
+    :data:`RESTART`.
 
     Like Ctrl-C it may come anywhere, and nothing that handles failures takes it for one.
     """

@@ -1,11 +1,13 @@
-"""What an experiment will ask for before it runs: counts, prices and arithmetic for each command's cost.
+"""What an experiment will ask for before it runs: counts, prices and arithmetic for each command's
+cost.
 
-Counts follow from the phases before (how many questions, replies, pairs) or from the files where they are there. Where
-the posts are not there yet, they are taken to be as many as the paper's, and the estimate says so. What is not known is
-None, never a small number.
+Counts follow from the phases before (how many questions, replies, pairs) or from the files where
+they are there. Where the posts are not there yet, they are taken to be as many as the paper's, and
+the estimate says so. What is not known is None, never a small number.
 
-Chip-hours are arithmetic, not measurements: training and scoring at half of a chip's arithmetic, sampling at half of
-its memory bandwidth, with posts and replies as long as real ones (``data.reference_lengths``).
+Chip-hours are arithmetic, not measurements: training and scoring at half of a chip's arithmetic,
+sampling at half of its memory bandwidth, with posts and replies as long as real ones
+(``data.reference_lengths``).
 """
 
 from __future__ import annotations
@@ -71,8 +73,8 @@ class Estimator:
     def phase(self, settings: Settings) -> Cost:
         """Return a phase's cost, and remember what it will have written.
 
-        Where the data that it depends on are not there, nor written by an earlier phase, all is unknown that such a
-        phase may cost.
+        Where the data that it depends on are not there, nor written by an earlier phase, all is
+        unknown that such a phase may cost.
 
         Raises:
             UserError: the data that are there are too few for the settings.
@@ -88,7 +90,8 @@ class Estimator:
     # ----------------------------------------------------------------------- counts
 
     def model(self, folder: Path) -> str:
-        """Return a name of a model's shape: a folder with its ``config.json``, or the model that one is named after.
+        """Return a name of a model's shape: a folder with its ``config.json``, or the model that
+        one is named after.
 
         Raises:
             Unknown: neither is known.
@@ -119,7 +122,9 @@ class Estimator:
         return count_rows(path)
 
     def posts_to_come(self, files: Sequence[Path], absent: Sequence[Path]) -> int:
-        """Return how many posts files will have, of which some are not there: the paper's, where nothing tells."""
+        """Return how many posts files will have, of which some are not there: the paper's, where
+        nothing tells.
+        """
         if all(path in self.counts for path in absent):
             return sum(map(self.rows, files))
         self.assumed[f"{absent[0]} is not there: taken for the paper's {PAPER_POSTS:,} posts"] = (
@@ -137,7 +142,9 @@ class Estimator:
         return round(len(rows) / len(questions))
 
     def pairs(self, path: Path, per_question: Any = "best-worst") -> int:
-        """Return how many pairs a file of pairs or rankings gives; see ``data.pairs.PairsPerQuestion``."""
+        """Return how many pairs a file of pairs or rankings gives; see
+        ``data.pairs.PairsPerQuestion``.
+        """
         rows = self.rows(path)
         is_rankings = path.name.endswith("_rankings.json") or holds_rankings(path)
         if not is_rankings or per_question == "best-worst":
@@ -165,7 +172,9 @@ class Estimator:
         return operations / self.chip.flops / EFFICIENCY / 3600
 
     def too_large(self, needed: float, what: str, advice: str) -> list[str]:
-        """Say that so many bytes, which are a part of what is needed, exceed a chip's memory; else nothing."""
+        """Say that so many bytes, which are a part of what is needed, exceed a chip's memory; else
+        nothing.
+        """
         if needed <= self.chip.hbm_gib * _GIB:
             return []
         return [
@@ -174,10 +183,12 @@ class Estimator:
         ]
 
     def sampling(self, config: Any, replies: int, rows: int) -> float:
-        """Return the chip-hours of sampling: for every token all weights and the cache come from memory once a batch.
+        """Return the chip-hours of sampling: for every token all weights and the cache come from
+        memory once a batch.
 
         Args:
-            config: with ``model``, ``max_prompt_length``, ``max_new_tokens`` and perhaps ``base_dtype``.
+            config: with ``model``, ``max_prompt_length``, ``max_new_tokens`` and perhaps
+                ``base_dtype``.
             replies: how many are sampled.
             rows: of them, at a time.
         """
@@ -201,7 +212,9 @@ class Estimator:
         return self.too_large(needed, what, "set a smaller batch_size or base_dtype: nf4")
 
     def scoring(self, model: Path, sequences: int, models: int = 1) -> float:
-        """Return the chip-hours of log-probabilities: each of so many models once over every sequence."""
+        """Return the chip-hours of log-probabilities: each of so many models once over every
+        sequence.
+        """
         shape = decoder_shape(self.model(model))
         return self.hours(models * flops.forward(shape, None, lengths(sequences)))
 
@@ -287,13 +300,17 @@ class Estimator:
             cost.dollars = (cost.dollars or 0.0) + one * calls
 
     def pay_replies(self, cost: Cost, model: str, replies: int, longest: int) -> None:
-        """Add the price of so many replies of an endpoint's model, of usual length and at most so many tokens."""
+        """Add the price of so many replies of an endpoint's model, of usual length and at most so
+        many tokens.
+        """
         self.pay(cost, "models", model, replies, QUESTION_TOKENS + 20, min(REPLY_TOKENS, longest))
 
     def pay_judge(
         self, cost: Cost, config: Any, kind: Literal["rank", "compare"], replies: int, criteria: int
     ) -> None:
-        """Add the price of a judge's calls, each of which shows so many replies and asks about so many criteria."""
+        """Add the price of a judge's calls, each of which shows so many replies and asks about so
+        many criteria.
+        """
         from jaxmodpo.judging.families import Families
         from jaxmodpo.judging.forecast import CHARACTERS_PER_TOKEN, answer_tokens, framing
         from jaxmodpo.judging.prompts import Prompts

@@ -1,9 +1,10 @@
 """An experiment file: phases in order, each a command with its settings; finished ones are skipped.
 
-In a setting, ``$out`` stands for the experiment's folder, ``$seed`` for its seed, and ``$NAME`` for what the file's
-``variables`` or ``--set NAME=VALUE`` say. A phase writes to ``$out/NAME`` unless its settings say otherwise. Its
-``config`` names a YAML file whose settings stand where its own say nothing, as ``--config`` does: most often the
-``best.yaml`` of a search, which an earlier phase may still have to write.
+In a setting, ``$out`` stands for the experiment's folder, ``$seed`` for its seed, and ``$NAME`` for
+what the file's ``variables`` or ``--set NAME=VALUE`` say. A phase writes to ``$out/NAME`` unless
+its settings say otherwise. Its ``config`` names a YAML file whose settings stand where its own say
+nothing, as ``--config`` does: most often the ``best.yaml`` of a search, which an earlier phase may
+still have to write.
 """
 
 from __future__ import annotations
@@ -35,7 +36,8 @@ class PhaseSpec:
         name: and its folder's.
         command: what it runs.
         settings: of the command.
-        config: a YAML file with more of them, for those that ``settings`` leaves out; empty for none.
+        config: a YAML file with more of them, for those that ``settings`` leaves out; empty for
+            none.
     """
 
     name: str
@@ -73,7 +75,9 @@ class _Row:
 
 @dataclass(frozen=True)
 class ExperimentFile:
-    """An experiment file as it is written; ``shared`` may hold anything, for YAML anchors to refer to."""
+    """An experiment file as it is written; ``shared`` may hold anything, for YAML anchors to refer
+    to.
+    """
 
     phases: list[_Row]
     name: str | int | None = None
@@ -86,8 +90,8 @@ def read_experiment(path: Path) -> Experiment:
     """Read an experiment file; ``shared`` may hold anything, for YAML anchors to refer to.
 
     Raises:
-        UserError: an unknown key or command, a value of another type, a phase without a name or a command, a name
-            twice or one that would leave the experiment's folder.
+        UserError: an unknown key or command, a value of another type, a phase without a name or a
+            command, a name twice or one that would leave the experiment's folder.
     """
     content = read_as(load_yaml(path), ExperimentFile, str(path))
     if not content.phases:
@@ -160,10 +164,12 @@ def resolve(
 ) -> Any:
     """Return a phase's settings as its command's dataclass.
 
-    Where its ``config`` is not there yet, the settings that the search among ``earlier`` phases starts from stand in.
+    Where its ``config`` is not there yet, the settings that the search among ``earlier`` phases
+    starts from stand in.
 
     Raises:
-        UserError: an unknown variable or setting; a ``config`` that is not there and that no earlier phase writes.
+        UserError: an unknown variable or setting; a ``config`` that is not there and that no
+            earlier phase writes.
     """
     known = {**(variables or {}), "out": out, "seed": seed}
     cls, _ = load(phase.command)
@@ -179,7 +185,9 @@ def resolve(
 
 
 def _filled(value: Any, known: Mapping[str, Any], source: str) -> Any:
-    """Return a setting with the variables' values in place of their names, however deep they stand in it."""
+    """Return a setting with the variables' values in place of their names, however deep they stand
+    in it.
+    """
     if isinstance(value, str):
         try:
             filled = string.Template(value).substitute(known)
@@ -197,7 +205,9 @@ def _filled(value: Any, known: Mapping[str, Any], source: str) -> Any:
 
 
 def _settings_of(path: Path, cls: type, earlier: Sequence[Any], source: str) -> Mapping[str, Any]:
-    """Return what a phase's ``config`` holds, or where a search has yet to write it, what that starts from."""
+    """Return what a phase's ``config`` holds, or where a search has yet to write it, what that
+    starts from.
+    """
     if path.is_file():
         return load_yaml(path)
     search = next(
@@ -305,7 +315,9 @@ def _resolve_phases(
 
 
 def check_settings(source: str, config: Any) -> None:
-    """Refuse settings that no machine could run: weights off the simplex, no data named, two that contradict."""
+    """Refuse settings that no machine could run: weights off the simplex, no data named, two that
+    contradict.
+    """
     try:
         config.check()
     except UserError as error:
@@ -313,7 +325,9 @@ def check_settings(source: str, config: Any) -> None:
 
 
 def _check(source: str, config: Any) -> None:
-    """Refuse what a phase would refuse after hours of others: its settings, or a judge without a key."""
+    """Refuse what a phase would refuse after hours of others: its settings, or a judge without a
+    key.
+    """
     check_settings(source, config)
     try:
         config.check_machine()

@@ -1,7 +1,9 @@
-"""What a failed call means: for this request alone, for a while, or for every request of the account or the settings.
+"""What a failed call means: for this request alone, for a while, or for every request of the
+account or the settings.
 
-Servers say it by a status, a code, a type, the name of a setting, or in words only; some say it in a body whose
-own status is 200. Judges, batches and the sampler ask here, so that the same answer ends all of them alike.
+Servers say it by a status, a code, a type, the name of a setting, or in words only; some say it in
+a body whose own status is 200. Judges, batches and the sampler ask here, so that the same answer
+ends all of them alike.
 """
 
 from __future__ import annotations
@@ -14,12 +16,13 @@ from typing import Any, Literal, NamedTuple
 Meaning = Literal[
     "account", "key", "model", "schema", "setting", "filter", "busy", "passing", "request", "other"
 ]
-"""account: no credit; key, model, schema and setting hold for every request as well; filter: the request was filtered;
-busy: ask later; passing: ask again; request: this one is not taken; other: said of the address (a redirection)."""
+"""account: no credit; key, model, schema and setting hold for every request as well; filter: the
+request was filtered; busy: ask later; passing: ask again; request: this one is not taken; other:
+said of the address (a redirection)."""
 
 USELESS_IN_A_ROW, USELESS_QUESTIONS = 30, 3
-"""So many answers in a row that bring nothing, about so many questions or more, end a run: no later one brings any.
-One question alone may be too long for an endpoint, or too grave."""
+"""So many answers in a row that bring nothing, about so many questions or more, end a run: no later
+one brings any. One question alone may be too long for an endpoint, or too grave."""
 
 HOPELESS: frozenset[Meaning] = frozenset({"account", "key", "model", "schema", "setting"})
 """Meanings that hold for every request of a run."""
@@ -97,7 +100,9 @@ class Failure(NamedTuple):
         return f"HTTP {self.status}: {self.message}" if self.status else self.message
 
     def meaning(self, *, wait: bool = False) -> Meaning:
-        """Return what it means; ``wait`` says that the server names a time after which to ask again."""
+        """Return what it means; ``wait`` says that the server names a time after which to ask
+        again.
+        """
         status, code, words = self.status, self.code, self.message
         names = {code, self.kind}
         if (
@@ -128,7 +133,9 @@ class Failure(NamedTuple):
 
     @property
     def wants_other_limit(self) -> bool:
-        """Whether the setting that limits an answer has its newer name here, as at deployments of any name."""
+        """Whether the setting that limits an answer has its newer name here, as at deployments of
+        any name.
+        """
         return (
             self.status in (400, 422)
             and "max_tokens" in self.message
@@ -137,7 +144,9 @@ class Failure(NamedTuple):
 
 
 def failure_of(status: int, error: Any) -> Failure:
-    """Return what an ``error`` of a body says, beside the status of the call; its own status goes before a 200."""
+    """Return what an ``error`` of a body says, beside the status of the call; its own status goes
+    before a 200.
+    """
     if not isinstance(error, Mapping):
         return Failure(
             0 if status == 200 else status, message=error if isinstance(error, str) else ""

@@ -1,6 +1,8 @@
-"""Files that are whole or absent: atomic writes, JSON, JSON Lines, CSV tables, journals, and what kills leave behind.
+"""Files that are whole or absent: atomic writes, JSON, JSON Lines, CSV tables, journals, and what
+kills leave behind.
 
-Every phase reads and writes its files through this module; what the rows mean is said in :mod:`jaxmodpo.records`.
+Every phase reads and writes its files through this module; what the rows mean is said in
+:mod:`jaxmodpo.records`.
 """
 
 from __future__ import annotations
@@ -33,8 +35,8 @@ DATABASE_FILES = ("-wal", "-shm", "-journal")
 def private_database(path: Path) -> None:
     """Make a database file of SQLite's for its owner's eyes alone, before SQLite opens or makes it.
 
-    What SQLite keeps beside it takes over its mode. A file that everybody may read is closed to them; one that its
-    owner shares with a group stays as it is, and so does another owner's.
+    What SQLite keeps beside it takes over its mode. A file that everybody may read is closed to
+    them; one that its owner shares with a group stays as it is, and so does another owner's.
 
     Raises:
         UserError: one of the files is a link.
@@ -94,7 +96,8 @@ def atomic_path(path: Path, *, private: bool = False) -> Iterator[Path]:
 
 
 def check_writable(path: Path) -> None:
-    """Refuse a file that could not be written at the end, before the work whose outcome it is to hold.
+    """Refuse a file that could not be written at the end, before the work whose outcome it is to
+    hold.
 
     Raises:
         UserError: it is a folder, or its folder takes no files.
@@ -112,7 +115,9 @@ def check_writable(path: Path) -> None:
 
 @contextlib.contextmanager
 def atomic_directory(path: Path) -> Iterator[Path]:
-    """Yield a temporary folder beside ``path``; it becomes ``path``, replacing it, when the block ends."""
+    """Yield a temporary folder beside ``path``; it becomes ``path``, replacing it, when the block
+    ends.
+    """
     temporary = _temporary(path)
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir(parents=True)
@@ -157,8 +162,8 @@ def remove_leftovers(folder: Path, elsewhere_after: float | None = None) -> None
 
     Args:
         folder: where.
-        elsewhere_after: seconds after which those of other machines' processes, which cannot be looked for, are
-            taken for dead; by default never.
+        elsewhere_after: seconds after which those of other machines' processes, which cannot be
+            looked for, are taken for dead; by default never.
     """
     for parent, folders, files in os.walk(folder):
         for name in [*folders, *files]:
@@ -220,7 +225,8 @@ def write_jsonl(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
 
 
 def read_json(path: Path, shape: Any = Any) -> Any:
-    """Read JSON of a shape; a missing or broken file is the user's error, and so is a key twice in one object.
+    """Read JSON of a shape; a missing or broken file is the user's error, and so is a key twice in
+    one object.
 
     Args:
         path: the file.
@@ -242,7 +248,8 @@ def read_json(path: Path, shape: Any = Any) -> Any:
 def read_json_lines(path: Path, shape: Any = Any) -> Iterator[Any]:
     """Yield the rows of a file of one JSON value a line, of a shape.
 
-    A last line without its end is still being written, or was when its process died, and is left out.
+    A last line without its end is still being written, or was when its process died, and is left
+    out.
 
     Raises:
         UserError: the file cannot be read, or a line is no JSON or of another shape.
@@ -294,7 +301,9 @@ class Journal:
         self._file.truncate(good)
 
     def _open(self) -> None:
-        """Open the file to append to, for its owner's eyes alone, and never through a link that somebody planted."""
+        """Open the file to append to, for its owner's eyes alone, and never through a link that
+        somebody planted.
+        """
         try:
             flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
             self._file = os.fdopen(os.open(self.path, flags, PRIVATE), "ab")
@@ -336,9 +345,10 @@ def read_table(path: Path, required: Sequence[str]) -> list[dict[str, str]]:
     """Read a CSV file as text rows.
 
     Raises:
-        UserError: unreadable, not UTF-8, empty, lacking a required column, or with one name over two columns, of which
-            only one could be read; the message names the file and the column. Names count as equal where they differ
-            in case and spaces alone, since mappings find columns that way.
+        UserError: unreadable, not UTF-8, empty, lacking a required column, or with one name over
+            two columns, of which only one could be read; the message names the file and the column.
+            Names count as equal where they differ in case and spaces alone, since mappings find
+            columns that way.
     """
     csv.field_size_limit(10**9)
     try:
@@ -373,7 +383,9 @@ def read_table(path: Path, required: Sequence[str]) -> list[dict[str, str]]:
 
 
 def _refuse_doubled_columns(path: Path, columns: Sequence[str]) -> None:
-    """Refuse a header that names a column twice; columns without any name belong to nobody and may be many."""
+    """Refuse a header that names a column twice; columns without any name belong to nobody and may
+    be many.
+    """
     places: dict[str, int] = {}
     for place, column in enumerate(columns, 1):
         name = " ".join(column.replace("\u2019", "'").split()).casefold()
@@ -404,8 +416,8 @@ def _shortened(column: str) -> str:
 def write_table(path: Path, rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> None:
     """Write a CSV file atomically, every field in quotes.
 
-    Before 3.11.9 and 3.12.3 Python leaves a bare carriage return without quotes, and then cannot read the file again.
-    Half of a surrogate pair, which no UTF-8 file can hold, becomes U+FFFD.
+    Before 3.11.9 and 3.12.3 Python leaves a bare carriage return without quotes, and then cannot
+    read the file again. Half of a surrogate pair, which no UTF-8 file can hold, becomes U+FFFD.
     """
     with (
         atomic_path(path, private=True) as temporary,

@@ -1,8 +1,8 @@
 """Hashes of what phases read and make: of JSON values, of files and of folders.
 
-Every byte counts: a checkpoint that was edited anywhere has another fingerprint. So that gigabytes are not read at
-each command, the hash of a large file is remembered in the user's cache, under all that a file system changes
-when somebody writes to the file.
+Every byte counts: a checkpoint that was edited anywhere has another fingerprint. So that gigabytes
+are not read at each command, the hash of a large file is remembered in the user's cache, under all
+that a file system changes when somebody writes to the file.
 """
 
 from __future__ import annotations
@@ -22,8 +22,9 @@ from jaxmodpo.hub import local_folder
 REMEMBERED_FROM = 8 * 2**20
 """bytes from which on a file's hash is remembered; smaller ones are hashed faster than looked up"""
 
-# A file that is written to twice within a tick of its clock shows one time for both: what was changed so recently
-# may change again without showing it. The coarsest clocks of file systems tick every two seconds.
+# A file that is written to twice within a tick of its clock shows one time for both: what was
+# changed so recently may change again without showing it. The coarsest clocks of file systems tick
+# every two seconds.
 _SETTLED_NS = 3 * 10**9
 
 
@@ -36,8 +37,8 @@ def digest(value: Any) -> str:
 def fingerprint(path: Path, *, remembered: bool = True) -> str:
     """Return a hash of a file's or folder's whole content.
 
-    In folders, hidden files and manifests, which hold times, do not count. Of a Hub repository's cache folder the
-    snapshot counts that is used.
+    In folders, hidden files and manifests, which hold times, do not count. Of a Hub repository's
+    cache folder the snapshot counts that is used.
 
     Args:
         path: the file or folder.
@@ -84,7 +85,9 @@ def _of_file(path: Path, remembered: bool) -> str:
 
 
 def _state(stat: os.stat_result) -> dict[str, int]:
-    """Return what changes when a file is written to or replaced; nobody can set the time of change (``ctime``)."""
+    """Return what changes when a file is written to or replaced; nobody can set the time of change
+    (``ctime``).
+    """
     return {
         "size": stat.st_size,
         "modified": stat.st_mtime_ns,
@@ -100,7 +103,9 @@ def _settled(state: dict[str, int], now: int) -> bool:
 
 
 def _memory(path: Path) -> Path:
-    """Return where a file's hash is remembered: a small file for each, so that commands do not wait for one another."""
+    """Return where a file's hash is remembered: a small file for each, so that commands do not wait
+    for one another.
+    """
     cache = Path(os.environ.get("JAXMODPO_CACHE", Path.home() / ".cache" / "jaxmodpo"))
     return (
         cache

@@ -1,7 +1,8 @@
-"""Folders as the Hugging Face Hub's client lays them out, and what to say where a Hub id stands for a folder.
+"""Folders as the Hugging Face Hub's client lays them out, and what to say where a Hub id stands for
+a folder.
 
-``hf download`` keeps a repository as ``models--ORG--NAME/snapshots/COMMIT/``, whose files are links into ``blobs``.
-Either folder may be given. Nothing is ever downloaded here.
+``hf download`` keeps a repository as ``models--ORG--NAME/snapshots/COMMIT/``, whose files are links
+into ``blobs``. Either folder may be given. Nothing is ever downloaded here.
 """
 
 from __future__ import annotations
@@ -45,7 +46,9 @@ def local_folder(path: Path) -> Path:
 
 
 def model_name(name: str) -> str:
-    """Return the last part of a model's name, by which a Hub id, its cache and a folder of that name are the same."""
+    """Return the last part of a model's name, by which a Hub id, its cache and a folder of that
+    name are the same.
+    """
     path = Path(name)
     for part in (path, *path.parents):
         if part.name.startswith("models--"):
@@ -64,7 +67,9 @@ def refuse_missing(path: Path) -> None:
 
 
 def download_hint(path: Path) -> str:
-    """Return how to download what looks like a Hub id, to be added to "no such folder"; else an empty text."""
+    """Return how to download what looks like a Hub id, to be added to "no such folder"; else an
+    empty text.
+    """
     name = str(path)
     if not _ID.fullmatch(name) or _FILES.search(name) or path.parent.exists():
         return ""

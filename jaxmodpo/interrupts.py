@@ -1,9 +1,10 @@
 """Being asked to end, by Ctrl-C or by SIGTERM, wherever the command is.
 
-The signal raises :class:`KeyboardInterrupt` or :class:`~jaxmodpo.errors.Preempted` in the main thread. That alone
-is not enough: an exception raised while a callback runs (of the garbage collector, of a weak reference, of a
-library written in C) is dropped by Python, and the command would go on. Python reports what it drops, and for these
-two the signal is then sent again, until it comes through.
+The signal raises :class:`KeyboardInterrupt` or :class:`~jaxmodpo.errors.Preempted` in the main
+thread. That alone is not enough: an exception raised while a callback runs (of the garbage
+collector, of a weak reference, of a library written in C) is dropped by Python, and the command
+would go on. Python reports what it drops, and for these two the signal is then sent again, until it
+comes through.
 """
 
 from __future__ import annotations
@@ -34,7 +35,9 @@ class Interrupts:
         self._again = False
 
     def receive(self, number: int, frame: FrameType | None) -> None:
-        """Take a signal; a second Ctrl-C ends the process at once, a second SIGTERM adds nothing."""
+        """Take a signal; a second Ctrl-C ends the process at once, a second SIGTERM adds
+        nothing.
+        """
         again, self._again = self._again, False
         if self.asked is not None and not again:
             if number == signal.SIGINT:
@@ -65,7 +68,9 @@ class Interrupts:
 
 @contextlib.contextmanager
 def interrupts() -> Iterator[Interrupts]:
-    """Listen to both signals, unless they are ignored, as a shell has it for what it runs in the background."""
+    """Listen to both signals, unless they are ignored, as a shell has it for what it runs in the
+    background.
+    """
     state = Interrupts()
     if threading.current_thread() is not threading.main_thread():
         yield state  # nobody can listen elsewhere

@@ -1,14 +1,15 @@
 """Confidence intervals: Wilson's interval of a share, and the bootstrap over questions.
 
-A bootstrap has two steps, which stand here once for everything that has an interval. Questions are drawn
-again with replacement, as rows (:func:`resampled_questions`) or as how often each one was drawn
-(:func:`times_drawn`), and the statistic's values over these draws are cut at both ends
+A bootstrap has two steps, which stand here once for everything that has an interval. Questions are
+drawn again with replacement, as rows (:func:`resampled_questions`) or as how often each one was
+drawn (:func:`times_drawn`), and the statistic's values over these draws are cut at both ends
 (:func:`percentile_interval`)::
 
     drawn = resampled_questions(len(scores))             # [resamples, questions]
     low, high = percentile_interval(scores[drawn].mean(axis=1))
 
-The module stands apart from the evaluation, and needs no scipy, because methods and searches use it too.
+The module stands apart from the evaluation, and needs no scipy, because methods and searches use it
+too.
 """
 
 from __future__ import annotations
@@ -33,7 +34,8 @@ def wilson_interval(
     """Return Wilson's score interval of a share of independent trials; None of no trials.
 
     Args:
-        successes: from 0 to ``trials``; halves, such as ties, are taken as they are and not rounded.
+        successes: from 0 to ``trials``; halves, such as ties, are taken as they are and not
+            rounded.
         trials: how many there were.
         confidence: the share of such intervals that hold the true value.
 
@@ -63,15 +65,18 @@ def resampled_questions(
 
 @functools.lru_cache(maxsize=4)
 def times_drawn(questions: int, resamples: int = RESAMPLES, seed: int = 0) -> NDArray[Any]:
-    """Draw questions with replacement, as how often each resample holds each one: ``[resamples, questions]``.
+    """Draw questions with replacement, as how often each resample holds each one: ``[resamples,
+    questions]``.
 
-    For statistics of sums over questions: all resamples are then one product of matrices. Statistics with the
-    same number of questions and the same seed share their draws, so that their differences are paired.
+    For statistics of sums over questions: all resamples are then one product of matrices.
+    Statistics with the same number of questions and the same seed share their draws, so that their
+    differences are paired.
     """
     drawn = np.random.default_rng(seed).multinomial(
         questions, np.full(questions, 1 / questions), size=resamples
     )
-    # No count exceeds the number of questions; 2,000 resamples of 10,000 questions are 40 MB instead of 160.
+    # No count exceeds the number of questions; 2,000 resamples of 10,000 questions are 40 MB
+    # instead of 160.
     drawn = drawn.astype(np.uint16 if questions < 2**16 else np.uint32)
     # Later callers get the same array, so none may write to it.
     drawn.flags.writeable = False
@@ -81,7 +86,8 @@ def times_drawn(questions: int, resamples: int = RESAMPLES, seed: int = 0) -> ND
 def percentile_interval(samples: ArrayLike, *, confidence: float = 0.95) -> tuple[Array, Array]:
     """Return the percentile interval over the first axis: ``[resamples, ...]`` to two of ``[...]``.
 
-    Resamples in which the statistic is undefined (NaN) do not count; the ends are NaN where none defines it.
+    Resamples in which the statistic is undefined (NaN) do not count; the ends are NaN where none
+    defines it.
     """
     samples = np.asarray(samples, dtype=np.float64)
     tail = (1 - confidence) / 2

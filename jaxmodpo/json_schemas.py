@@ -1,12 +1,15 @@
-"""JSON Schemas of the settings files, so that editors complete their keys and mark what is wrong while one types.
+"""JSON Schemas of the settings files, so that editors complete their keys and mark what is wrong
+while one types.
 
-The schemas are derived from what reads the files: the commands' settings, and the shapes of criteria files, tables of
-models and so on. ``jaxmodpo schemas`` writes them::
+The schemas are derived from what reads the files: the commands' settings, and the shapes of
+criteria files, tables of models and so on. ``jaxmodpo schemas`` writes them::
 
-    schemas(SchemasConfig(output_dir=Path("schemas")))  # experiment.schema.json, config/align_dpo.schema.json, …
+    schemas(SchemasConfig(output_dir=Path("schemas")))  # experiment.schema.json,
+    config/align_dpo.schema.json, …
 
-A schema says less than the reader, which also compares settings with one another; what it refuses the reader refuses
-too. It is a little stricter in one way: names have underscores, where the reader takes dashes as well.
+A schema says less than the reader, which also compares settings with one another; what it refuses
+the reader refuses too. It is a little stricter in one way: names have underscores, where the reader
+takes dashes as well.
 """
 
 from __future__ import annotations
@@ -119,7 +122,8 @@ def shape_schema(shape: Any) -> Schema:
     """Return the schema of a shape that :func:`jaxmodpo.schema.read_as` reads.
 
     Args:
-        shape: built of scalars, ``Literal``, unions, ``list``, ``tuple``, ``dict``, ``Annotated`` and dataclasses.
+        shape: built of scalars, ``Literal``, unions, ``list``, ``tuple``, ``dict``, ``Annotated``
+            and dataclasses.
     """
     kind, arguments = typing.get_origin(shape) or shape, typing.get_args(shape)
     if kind is Any:
@@ -143,7 +147,8 @@ def shape_schema(shape: Any) -> Schema:
 def setting_schema(hint: Any, *, variables: bool = False) -> Schema:
     """Return the schema of one setting of a command, whose values are read as its flag's words are.
 
-    A setting that takes several values takes a single one too, and ``NAME=VALUE`` words may be a mapping.
+    A setting that takes several values takes a single one too, and ``NAME=VALUE`` words may be a
+    mapping.
 
     Args:
         hint: the setting's type.
@@ -199,7 +204,9 @@ def command_schema(command: str, *, variables: bool = False) -> Schema:
 
 
 def experiment_schema() -> Schema:
-    """Return the schema of an experiment file, in which a phase's command decides what its settings are."""
+    """Return the schema of an experiment file, in which a phase's command decides what its settings
+    are.
+    """
     schema = shape_schema(ExperimentFile)
     phase = schema["properties"]["phases"]["items"]
     commands = [name for name in COMMANDS if name != "run"]
@@ -232,7 +239,9 @@ def prompts_schema() -> Schema:
 
 
 def mapping_schema() -> Schema:
-    """Return the schema of a persona mapping: how another survey's columns and answers become ours."""
+    """Return the schema of a persona mapping: how another survey's columns and answers become
+    ours.
+    """
     texts = {"type": "object", "additionalProperties": SCALAR}
     meanings = {"type": "object", "additionalProperties": {"type": ["string", "number", "null"]}}
     answer = {"type": ["string", "number", "boolean", "null"]}
@@ -273,7 +282,9 @@ def mapping_schema() -> Schema:
 
 
 def space_schema() -> Schema:
-    """Return the schema of a search space: for each kind of training the settings to vary, and their values."""
+    """Return the schema of a search space: for each kind of training the settings to vary, and
+    their values.
+    """
     parts = {part: _mapping(_dimensions(commands)) for part, commands in SEARCHED.items()}
     return _mapping(parts) | {"title": "Search spaces: a list of choices, or low, high and log"}
 
@@ -308,7 +319,9 @@ def _dimension(kinds: Sequence[Any]) -> Schema:
 
 
 def _scalar_kinds(hint: Any) -> list[Any]:
-    """Return which numbers, words and switches a setting's type allows; none where it is a path or a list."""
+    """Return which numbers, words and switches a setting's type allows; none where it is a path or
+    a list.
+    """
     if typing.get_origin(hint) in (typing.Union, types.UnionType):
         parts = [part for part in typing.get_args(hint) if part is not types.NoneType]
         kinds = [_scalar_kinds(part) for part in parts]
@@ -397,7 +410,9 @@ def _first_paragraph(shape: type) -> str:
 
 @functools.cache
 def field_texts(shape: type) -> Mapping[str, str]:
-    """Return what stands under each field of a dataclass, or under ``Attributes:`` in its docstring, as one line."""
+    """Return what stands under each field of a dataclass, or under ``Attributes:`` in its
+    docstring, as one line.
+    """
     texts: dict[str, str] = {}
     for cls in reversed(shape.__mro__):
         if dataclasses.is_dataclass(cls):

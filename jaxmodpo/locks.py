@@ -1,8 +1,8 @@
 """One process at a time owns an output folder: a lock that dies with its owner.
 
-Apart from phases because it is about processes alone. The lock is the system's (``flock``, which network file
-systems carry as byte-range locks), on a file in the folder: a process that is killed lets go of it without doing
-anything, and no lock is ever left behind to be judged by its age.
+Apart from phases because it is about processes alone. The lock is the system's (``flock``, which
+network file systems carry as byte-range locks), on a file in the folder: a process that is killed
+lets go of it without doing anything, and no lock is ever left behind to be judged by its age.
 """
 
 from __future__ import annotations
@@ -33,7 +33,8 @@ class Held(Exception):
 
 
 class FolderLock:
-    """The right to write into a folder, until :meth:`release` or until nobody holds this object any more.
+    """The right to write into a folder, until :meth:`release` or until nobody holds this object any
+    more.
 
     Attributes:
         real: False where the file system knows no locks, so that others are not kept away.
@@ -51,7 +52,8 @@ class FolderLock:
 def _let_go(path: Path, descriptor: int, owner: int) -> None:
     if os.getpid() != owner:  # a forked child has no say in it
         return
-    # Removed while it is still locked: whoever opened it meanwhile sees that it is gone, and opens again.
+    # Removed while it is still locked: whoever opened it meanwhile sees that it is gone, and opens
+    # again.
     with contextlib.suppress(OSError):
         path.unlink()
     os.close(descriptor)

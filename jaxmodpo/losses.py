@@ -1,9 +1,9 @@
 """The losses: pure functions of arrays, jittable and differentiable, nothing but JAX and NumPy.
 
 Log-probabilities are sums over a completion's tokens, end-of-sequence token included, in nats. Each
-preference loss returns one float32 value per pair, so that the caller decides how to weigh and average.
-Arguments must have exactly the shapes named: a ``[pairs, 1]`` array against a ``[pairs]`` one
-is refused, since broadcasting it would compare every pair with every other.
+preference loss returns one float32 value per pair, so that the caller decides how to weigh and
+average. Arguments must have exactly the shapes named: a ``[pairs, 1]`` array against a ``[pairs]``
+one is refused, since broadcasting it would compare every pair with every other.
 """
 
 from __future__ import annotations
@@ -46,10 +46,12 @@ def dpo_loss(
     With :math:`d = (\log\pi_w - \log\pi^{ref}_w) - (\log\pi_l - \log\pi^{ref}_l)` and
     label smoothing :math:`\varepsilon`, the loss is
 
-    - ``sigmoid`` (DPO): :math:`-(1-\varepsilon)\log\sigma(\beta d) - \varepsilon\log\sigma(-\beta d)`;
+    - ``sigmoid`` (DPO):
+      :math:`-(1-\varepsilon)\log\sigma(\beta d) - \varepsilon\log\sigma(-\beta d)`;
     - ``hinge`` (SLiC): :math:`\max(0, 1 - \beta d)`;
-    - ``ipo``: :math:`(d - \tfrac{1}{2\beta})^2`. Its authors average log-probabilities over each completion's
-      tokens instead of summing them, or β would mean something else at each length: give such averages.
+    - ``ipo``: :math:`(d - \tfrac{1}{2\beta})^2`. Its authors average log-probabilities over each
+      completion's tokens instead of summing them, or β would mean something else at each length:
+      give such averages.
 
     Args:
         policy_chosen_logps: ``[pairs]``, log-probability of the chosen completion.
@@ -64,12 +66,14 @@ def dpo_loss(
         ``[pairs]`` float32.
 
     Raises:
-        ValueError: shapes differ or are not ``[pairs]``; a constant is out of range; an unknown link.
+        ValueError: shapes differ or are not ``[pairs]``; a constant is out of range; an unknown
+            link.
 
     References:
-        Rafailov et al., *Direct Preference Optimization*, 2023, eq. 7; Mitchell, *A note on DPO with
-        noisy preferences*, 2023, for label smoothing; Zhao et al., *SLiC-HF*, 2023; Azar et al., *A General
-        Theoretical Paradigm to Understand Learning from Human Preferences*, 2023, eq. 17, for IPO.
+        Rafailov et al., *Direct Preference Optimization*, 2023, eq. 7; Mitchell, *A note on DPO
+        with noisy preferences*, 2023, for label smoothing; Zhao et al., *SLiC-HF*, 2023; Azar et
+        al., *A General Theoretical Paradigm to Understand Learning from Human Preferences*, 2023,
+        eq. 17, for IPO.
 
     Example:
         >>> import jax.numpy as jnp
@@ -116,7 +120,8 @@ def modpo_loss(
     :math:`m_j = r_j(x, y_w) - r_j(x, y_l)` of the other objectives' rewards,
 
     .. math:: -\log\sigma\Big(\tfrac{1}{w_k}\big(\beta\,(\Delta(y_w) - \Delta(y_l))
-              - \sum_{j \ne k} w_j m_j\big)\Big), \qquad \Delta(y) = \log\pi(y|x) - \log\pi_{ref}(y|x).
+              - \sum_{j \ne k} w_j m_j\big)\Big), \qquad \Delta(y) = \log\pi(y|x) -
+                \log\pi_{ref}(y|x).
 
     With ``weights = [1, 0, …]`` it is :func:`dpo_loss`.
 
@@ -127,8 +132,8 @@ def modpo_loss(
         reference_rejected_logps: ``[pairs]``.
         reward_margins: ``[margins, pairs]``, unweighted, in the order of ``weights[1:]``.
         beta: strength of the pull towards the reference, > 0.
-        weights: ``[1 + margins]`` on the simplex, the primary objective first and > 0. Concrete values
-            are checked; traced ones cannot be.
+        weights: ``[1 + margins]`` on the simplex, the primary objective first and > 0. Concrete
+            values are checked; traced ones cannot be.
 
     Returns:
         ``[pairs]`` float32.
@@ -172,7 +177,8 @@ def joint_dpo_loss(
     .. math:: -\log\sigma\Big(\sum_k \beta\, w_k\, [\Delta(y_{wk}) - \Delta(y_{lk})]\Big)
 
     Args:
-        policy_chosen_logps: ``[objectives, pairs]``, log-probability of each objective's chosen completion.
+        policy_chosen_logps: ``[objectives, pairs]``, log-probability of each objective's chosen
+            completion.
         policy_rejected_logps: ``[objectives, pairs]``.
         reference_chosen_logps: ``[objectives, pairs]``.
         reference_rejected_logps: ``[objectives, pairs]``.
@@ -225,15 +231,16 @@ def plackett_luce_loss(rewards: ArrayLike, ranks: ArrayLike | None = None) -> Ar
 
     .. math:: -\sum_i \log \frac{\exp r_i}{\exp r_i + \sum_{j \text{ ranked below } i} \exp r_j}
 
-    Ties are no preference: where candidates share a rank, each is drawn from itself and what is ranked below, so that
-    no term compares it with another of its rank. Under the Plackett–Luce model each term still is the probability that
-    its candidate beats all below it, whatever the others are; with ties the sum is a composite likelihood, without
-    ties the likelihood itself. With two candidates it is :func:`bradley_terry_loss`.
+    Ties are no preference: where candidates share a rank, each is drawn from itself and what is
+    ranked below, so that no term compares it with another of its rank. Under the Plackett–Luce
+    model each term still is the probability that its candidate beats all below it, whatever the
+    others are; with ties the sum is a composite likelihood, without ties the likelihood itself.
+    With two candidates it is :func:`bradley_terry_loss`.
 
     Args:
         rewards: ``[rankings, places]``, each ranking's rewards.
-        ranks: ``[rankings, places]``, 1 for the best, equal for ties, 0 where a place is empty; by default the places'
-            order, the best first.
+        ranks: ``[rankings, places]``, 1 for the best, equal for ties, 0 where a place is empty; by
+            default the places' order, the best first.
 
     Returns:
         ``[rankings]`` float32; 0 where all candidates are tied.
@@ -242,8 +249,8 @@ def plackett_luce_loss(rewards: ArrayLike, ranks: ArrayLike | None = None) -> Ar
         ValueError: wrong shapes.
 
     References:
-        Plackett, *The Analysis of Permutations*, 1975; Luce, *Individual Choice Behavior*, 1959 (the odds of two do
-        not depend on the others); Rafailov et al., 2023, appendix A.3.
+        Plackett, *The Analysis of Permutations*, 1975; Luce, *Individual Choice Behavior*, 1959
+        (the odds of two do not depend on the others); Rafailov et al., 2023, appendix A.3.
     """
     values = _float32(rewards)
     if values.ndim != 2 or values.shape[1] < 2:
@@ -256,7 +263,8 @@ def plackett_luce_loss(rewards: ArrayLike, ranks: ArrayLike | None = None) -> Ar
     if order.shape != values.shape:
         raise ValueError(f"ranks must be {list(values.shape)}, not {list(order.shape)}")
     taken = order > 0
-    # An empty place must weigh nothing, whatever it holds; minus infinity would make the gradient NaN.
+    # An empty place must weigh nothing, whatever it holds; minus infinity would make the gradient
+    # NaN.
     values = jnp.where(taken, values, -1e30)
     below = order[:, None, :] > order[:, :, None]
     drawn_from = (below | (places[:, None] == places)) & taken[:, None, :]
@@ -283,7 +291,8 @@ def sft_loss(token_logps: ArrayLike, completion_mask: ArrayLike) -> Array:
             f"token_logps {list(logps.shape)} and completion_mask {list(mask.shape)} differ in"
             " shape"
         )
-    # Masked positions may hold -inf (padding): select, so that neither value nor gradient sees them.
+    # Masked positions may hold -inf (padding): select, so that neither value nor gradient sees
+    # them.
     total = -jnp.sum(jnp.where(mask > 0, logps, 0.0) * mask)
     return total / jnp.maximum(jnp.sum(mask), 1.0)
 
@@ -306,7 +315,9 @@ def _check_beta(beta: float) -> float:
 
 
 def _check_weights(weights: Sequence[float] | ArrayLike, count: int, *, positive: int) -> Array:
-    """Return ``weights`` as ``[count]`` float32 on the simplex; the first ``positive`` must not be 0."""
+    """Return ``weights`` as ``[count]`` float32 on the simplex; the first ``positive`` must not be
+    0.
+    """
     array = _float32(weights)
     if array.shape != (count,):
         raise ValueError(f"weights must have shape [{count}], not {list(array.shape)}")

@@ -1,4 +1,5 @@
-"""What an endpoint's messages say: text out of a string or a list of pieces, without thoughts, fit to be kept.
+"""What an endpoint's messages say: text out of a string or a list of pieces, without thoughts, fit
+to be kept.
 
 Judges' answers and sampled replies come in the same wrapping; both read it here.
 """
@@ -9,7 +10,8 @@ import base64
 import re
 from typing import Any
 
-# <think>, <thinking>, <seed:think>, [THINK] and their ends, and the channel in which some models answer.
+# <think>, <thinking>, <seed:think>, [THINK] and their ends, and the channel in which some models
+# answer.
 _THOUGHTS = re.compile(
     r"<(?P<end>/?)(?:[a-z]+:)?(?:think|thinking|thoughts?|reasoning)>|\[(?P<end2>/?)THINK\]"
     r"|(?P<end3><\|channel\|>final<\|message\|>)",
@@ -21,9 +23,11 @@ _SHORTEST_KEY, _PART_OF_KEY = 8, 12
 
 
 def message_text(content: Any) -> str:
-    """Return a message's content as one text: a string as it is, or the text pieces of a list, joined.
+    """Return a message's content as one text: a string as it is, or the text pieces of a list,
+    joined.
 
-    Pieces that are no text, such as thoughts, are left out; what is neither a string nor a list has no text.
+    Pieces that are no text, such as thoughts, are left out; what is neither a string nor a list has
+    no text.
     """
     if isinstance(content, str):
         return content
@@ -41,7 +45,9 @@ def _piece(piece: Any) -> str:
 
 
 def refusal_text(message: dict[str, Any]) -> str:
-    """Return the words with which a model refuses, of the message or of a piece of its content, or nothing."""
+    """Return the words with which a model refuses, of the message or of a piece of its content, or
+    nothing.
+    """
     said = message.get("refusal")
     content = message.get("content")
     pieces = content if isinstance(content, list) else []
@@ -52,7 +58,9 @@ def refusal_text(message: dict[str, Any]) -> str:
 
 
 def without_thoughts(text: str) -> str | None:
-    """Return what follows the last end of thoughts, with or without their beginning; None where they do not end."""
+    """Return what follows the last end of thoughts, with or without their beginning; None where
+    they do not end.
+    """
     marks = list(_THOUGHTS.finditer(text))
     if not marks:
         return text
@@ -63,7 +71,9 @@ def without_thoughts(text: str) -> str | None:
 
 
 def readable(text: str) -> str:
-    """Return a text that every file and database takes: no half of a surrogate pair and no zero byte."""
+    """Return a text that every file and database takes: no half of a surrogate pair and no zero
+    byte.
+    """
     text = text.replace("\x00", "\ufffd")
     # Two halves that JSON wrote apart are one character.
     return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")

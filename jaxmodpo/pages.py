@@ -1,6 +1,7 @@
 """How every report looks: the frame of its page, and the style of its figures.
 
-Personas and evaluation both write reports; neither may import the other, and a reader should not see two hands.
+Personas and evaluation both write reports; neither may import the other, and a reader should not
+see two hands.
 """
 
 from __future__ import annotations
@@ -36,7 +37,9 @@ MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
 
 
 def png(figure: Figure) -> bytes:
-    """Render a figure as PNG bytes that depend on nothing but what is drawn: no date, no version."""
+    """Render a figure as PNG bytes that depend on nothing but what is drawn: no date, no
+    version.
+    """
     buffer = io.BytesIO()
     with matplotlib.rc_context(STYLE):
         FigureCanvasAgg(figure)
@@ -45,7 +48,8 @@ def png(figure: Figure) -> bytes:
 
 
 def template(file: Path, filters: Mapping[str, Callable[..., Any]]) -> jinja2.Template:
-    """Load a page's template, which extends ``page.html`` and shows figures by the macro of ``picture.html``.
+    """Load a page's template, which extends ``page.html`` and shows figures by the macro of
+    ``picture.html``.
 
     Args:
         file: the template.

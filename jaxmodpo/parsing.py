@@ -1,8 +1,8 @@
 """Texts of JSON and YAML as values, read strictly: the one place where either becomes Python.
 
-Python's own readers take much in silence: of two equal keys the second wins, YAML reads ``012`` as ten and ``1:30`` as
-ninety, a few lines of aliases unfold into gigabytes. Here each of these is an error in one sentence, a ValueError,
-to which the caller adds the file.
+Python's own readers take much in silence: of two equal keys the second wins, YAML reads ``012`` as
+ten and ``1:30`` as ninety, a few lines of aliases unfold into gigabytes. Here each of these is an
+error in one sentence, a ValueError, to which the caller adds the file.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ def parse_json(text: str | bytes) -> Any:
     """Parse JSON.
 
     Raises:
-        ValueError: no JSON, a key twice in one object, nesting beyond Python's recursion, or a text with half of a
-            surrogate pair, which can be neither hashed nor written.
+        ValueError: no JSON, a key twice in one object, nesting beyond Python's recursion, or a text
+            with half of a surrogate pair, which can be neither hashed nor written.
     """
     if isinstance(text, bytes):
         text = text.decode("utf-8-sig")
@@ -62,8 +62,8 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return value
 
 
-# How a list of chat messages, or of a message's parts, begins once it was written into a table's cell: as JSON, as
-# Python's repr, as NumPy's.
+# How a list of chat messages, or of a message's parts, begins once it was written into a table's
+# cell: as JSON, as Python's repr, as NumPy's.
 _SERIALIZED = re.compile(
     r"""\s*(?:array\()?\s*\[?\s*\{\s*(['"])(?:role|content|from|value|type|text)\1\s*:"""
 )
@@ -86,19 +86,23 @@ def serialized_messages(text: str) -> list[dict[str, Any]] | None:
 
 
 def is_serialized(text: str) -> bool:
-    """Return whether a text is no text but a list of messages or of their parts, in JSON's or Python's words."""
+    """Return whether a text is no text but a list of messages or of their parts, in JSON's or
+    Python's words.
+    """
     return _SERIALIZED.match(text) is not None
 
 
 def parse_yaml(text: str) -> Any:
-    """Parse YAML of plain values: texts, numbers, switches, nothing, lists and mappings, with anchors and merges.
+    """Parse YAML of plain values: texts, numbers, switches, nothing, lists and mappings, with
+    anchors and merges.
 
-    A date stays the text that it is, and so do ``012``, ``1:30`` and ``1_000``, which YAML 1.1 takes for numbers of
-    other bases; ``1e-6`` is a number, as everybody means it.
+    A date stays the text that it is, and so do ``012``, ``1:30`` and ``1_000``, which YAML 1.1
+    takes for numbers of other bases; ``1e-6`` is a number, as everybody means it.
 
     Raises:
-        ValueError: no YAML, a key twice in one mapping, a value of another type, half of a surrogate pair, nesting
-            deeper than 64, an alias inside of what it stands for, or aliases that unfold into more than 200,000 values.
+        ValueError: no YAML, a key twice in one mapping, a value of another type, half of a
+            surrogate pair, nesting deeper than 64, an alias inside of what it stands for, or
+            aliases that unfold into more than 200,000 values.
     """
     try:
         _refuse_depth(text)
@@ -131,7 +135,9 @@ def _refuse_depth(text: str) -> None:
 
 
 def _size(node: yaml.Node, known: dict[int, int], open_nodes: set[int]) -> int:
-    """Return how many values a node unfolds into; an aliased node counts wherever it stands, and is measured once."""
+    """Return how many values a node unfolds into; an aliased node counts wherever it stands, and is
+    measured once.
+    """
     if not isinstance(node, yaml.CollectionNode):
         return 1
     if id(node) in open_nodes:
@@ -171,7 +177,8 @@ def _mapping(loader: _Loader, node: yaml.Node) -> dict[Any, Any]:
             raise yaml.constructor.ConstructorError(
                 None, None, "a key is a list or a mapping", key_node.start_mark
             )
-        # 1 and "1" are one name everywhere that we read names; True and 1 are even one key in Python.
+        # 1 and "1" are one name everywhere that we read names; True and 1 are even one key in
+        # Python.
         if str(key) in names or (isinstance(key, bool) and str(int(key)) in names):
             line = key_node.start_mark.line + 1
             raise ValueError(

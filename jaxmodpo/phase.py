@@ -30,7 +30,8 @@ MANIFEST = "manifest.json"
 """the file's name, in a phase's folder"""
 
 
-# Names in a phase's folder under which something is written to in place, or into; other files are replaced whole.
+# Names in a phase's folder under which something is written to in place, or into; other files are
+# replaced whole.
 _WRITTEN_TO = (
     *(MANIFEST, "sampled.jsonl", "metrics.jsonl", "votes.sqlite", "study.db"),
     *(f"{name}{ending}" for name in ("votes.sqlite", "study.db") for ending in DATABASE_FILES),
@@ -78,8 +79,8 @@ class Phase:
             inputs: what it reads, by name: files or folders.
 
         Raises:
-            UserError: an input is missing, the folder holds a run with other settings, or a link lies where something
-                is written to.
+            UserError: an input is missing, the folder holds a run with other settings, or a link
+                lies where something is written to.
         """
         for name, path in inputs.items():
             if not path.exists():
@@ -128,7 +129,8 @@ class Phase:
                 f"{directory} is in use by {held}; wait until that has ended, or choose another"
                 " output folder"
             )
-        # Of processes elsewhere nobody can say whether they live; the lock says that none is at work here.
+        # Of processes elsewhere nobody can say whether they live; the lock says that none is at
+        # work here.
         remove_leftovers(directory, 3600 if held.real else None)
         if manifest is not None and not difference:
             manifest.setdefault("lives", []).append(_life())
@@ -164,7 +166,9 @@ class Phase:
         write_json(self.directory / MANIFEST, self.manifest)
 
     def remember(self, **facts: Any) -> None:
-        """Keep in the manifest what this run goes by besides its settings, for its next lives to read there."""
+        """Keep in the manifest what this run goes by besides its settings, for its next lives to
+        read there.
+        """
         self.manifest |= facts
         if self.writes:
             write_json(self.directory / MANIFEST, self.manifest)
@@ -173,8 +177,9 @@ class Phase:
         """Record what the phase produced and mark it finished, unless another process does.
 
         Args:
-            work: journals, checkpoints and the like, which are no output. They are removed once it is on disk that
-                the phase is finished: a kill before that costs nothing, and one after it leaves them to the next start.
+            work: journals, checkpoints and the like, which are no output. They are removed once it
+                is on disk that the phase is finished: a kill before that costs nothing, and one
+                after it leaves them to the next start.
             results: counts and figures.
         """
         self.finished = self._did_something = True
@@ -225,7 +230,9 @@ class Phase:
 
 
 def open_phase(command: str, settings: Settings) -> Phase:
-    """Start, resume or recognize the phase that a command's settings name, in one process; see :meth:`Phase.open`."""
+    """Start, resume or recognize the phase that a command's settings name, in one process; see
+    :meth:`Phase.open`.
+    """
     return Phase.open(command, settings.recorded(), output_folder(settings), settings.input_paths())
 
 
@@ -248,9 +255,9 @@ def in_phase(
 ) -> Callable[[_Work[_Settings, _Arguments]], _Command[_Settings, _Arguments]]:
     """Make a command of a function that does a phase's work: the one way in which a command runs.
 
-    The function is given its settings and the open phase, does the work and finishes the phase. What is made of it
-    takes the settings alone, checks them, opens the phase, leaves a finished one as it is unless there is more to do,
-    and returns it::
+    The function is given its settings and the open phase, does the work and finishes the phase.
+    What is made of it takes the settings alone, checks them, opens the phase, leaves a finished one
+    as it is unless there is more to do, and returns it::
 
         @in_phase("questions")
         def questions(config: QuestionsConfig, phase: Phase) -> None:
@@ -283,8 +290,8 @@ def read_manifest(path: Path) -> dict[str, Any]:
     """Read a ``manifest.json``.
 
     Raises:
-        UserError: it cannot be read, is of another shape, or names work outside of its folder, which is removed once a
-            phase is finished.
+        UserError: it cannot be read, is of another shape, or names work outside of its folder,
+            which is removed once a phase is finished.
     """
     manifest = read_json(path, Manifest)
     for part in ("removed", "outputs"):
@@ -345,7 +352,8 @@ FIGURES = {
 
 def _figures(results: Mapping[str, Any]) -> str:
     """Return a phase's figures in words, or nothing where there are none."""
-    # Two keys share a name: where a command has both, what it measured of the outcome stands for the training's own.
+    # Two keys share a name: where a command has both, what it measured of the outcome stands for
+    # the training's own.
     named = {name: results[key] for key, name in FIGURES.items() if _is_figure(results.get(key))}
     shown = [f"{name} {_in_words(value)}" for name, value in named.items()]
     return f"; {', '.join(shown)}" if shown else ""
@@ -365,7 +373,9 @@ def _in_words(value: Any) -> str:
 
 
 def is_kept_apart(path: Path) -> bool:
-    """Return whether a file, by its place in the folder, is a manifest, a database, a temporary file or work."""
+    """Return whether a file, by its place in the folder, is a manifest, a database, a temporary
+    file or work.
+    """
     hidden = any(part.startswith(".") for part in path.parts)
     return (
         hidden

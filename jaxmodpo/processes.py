@@ -1,4 +1,6 @@
-"""Which machine this is, and whether a process of it still runs: for what a process leaves to others when it dies."""
+"""Which machine this is, and whether a process of it still runs: for what a process leaves to
+others when it dies.
+"""
 
 from __future__ import annotations
 
@@ -11,8 +13,8 @@ from pathlib import Path
 def machine() -> str:
     """Name where a process number means the same process.
 
-    Containers may share their host's name and not its processes, and machines may have the same name:
-    the kernel's namespace of process numbers and its boot tell them apart, where it has them.
+    Containers may share their host's name and not its processes, and machines may have the same
+    name: the kernel's namespace of process numbers and its boot tell them apart, where it has them.
     """
     parts = [socket.gethostname().replace(" ", "-")]
     with contextlib.suppress(OSError):
@@ -27,10 +29,11 @@ def this_process() -> str:
 
 
 def is_known_gone(process: str) -> bool:
-    """Whether a process, by the name that :func:`this_process` gave it, was one of this machine and is gone.
+    """Whether a process, by the name that :func:`this_process` gave it, was one of this machine and
+    is gone.
 
-    Of another machine's processes, another container's or an earlier boot's nobody here can tell: they count as
-    running, and what they hold has to run out by itself.
+    Of another machine's processes, another container's or an earlier boot's nobody here can tell:
+    they count as running, and what they hold has to run out by itself.
     """
     where, _, number = process.rpartition(" ")
     return where == machine() and number.isdecimal() and is_gone(int(number))
@@ -42,7 +45,9 @@ def host_of(process: str) -> str:
 
 
 def is_gone(number: int) -> bool:
-    """Whether no process of this machine with this number runs; one that was killed stays listed for a while."""
+    """Whether no process of this machine with this number runs; one that was killed stays listed
+    for a while.
+    """
     try:
         os.kill(number, 0)
     except ProcessLookupError:
@@ -53,7 +58,9 @@ def is_gone(number: int) -> bool:
 
 
 def _has_ended(number: int) -> bool:
-    """Whether a process has ended and is listed only until its parent asks how; False where nobody says so."""
+    """Whether a process has ended and is listed only until its parent asks how; False where nobody
+    says so.
+    """
     try:
         stat = Path(f"/proc/{number}/stat").read_text()
     except OSError:

@@ -1,4 +1,6 @@
-"""How far a command is: a bar at a terminal, and elsewhere a line now and then, as in the log of a launcher."""
+"""How far a command is: a bar at a terminal, and elsewhere a line now and then, as in the log of a
+launcher.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +18,8 @@ SECONDS_BETWEEN_LINES = 30
 
 
 class Progress(tqdm):
-    """A bar at a terminal; elsewhere at most a line every 30 seconds, such as ``sampling: 64 of 128 batches``.
+    """A bar at a terminal; elsewhere at most a line every 30 seconds, such as ``sampling: 64 of 128
+    batches``.
 
     Args:
         label: what is being done.

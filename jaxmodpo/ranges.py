@@ -1,9 +1,10 @@
 """What a command's settings say of themselves where they are declared.
 
-``batch_size: Count = 4`` says that a batch has at least one example; ranges are checked in one place, before a command
-does anything. ``log_every: Incidental[Count] = 10`` says besides that it is no part of what a run computes, so that a
-resumed run may have another. A command's dataclass is a :class:`Settings`; what two settings say together it adds to
-``check``, which the command, ``run`` and its dry run call first::
+``batch_size: Count = 4`` says that a batch has at least one example; ranges are checked in one
+place, before a command does anything. ``log_every: Incidental[Count] = 10`` says besides that it is
+no part of what a run computes, so that a resumed run may have another. A command's dataclass is a
+:class:`Settings`; what two settings say together it adds to ``check``, which the command, ``run``
+and its dry run call first::
 
     @dataclass(frozen=True, kw_only=True)
     class CountConfig(Settings):
@@ -53,18 +54,23 @@ class _Mark:
 _INCIDENTAL = _Mark()
 _T = TypeVar("_T")
 Incidental = Annotated[_T, _INCIDENTAL]
-"""a setting that says where or how fast, and never what comes out; it may differ when a run is resumed"""
+"""a setting that says where or how fast, and never what comes out; it may differ when a run is
+resumed"""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """What a command can be told, and what follows from it: whether it can run, what it reads, what it costs."""
+    """What a command can be told, and what follows from it: whether it can run, what it reads, what
+    it costs.
+    """
 
     spends: ClassVar[tuple[str, ...]] = ("chip_hours",)
-    """fields of ``Cost`` that such a command may spend on, besides disk: unknown where its data are not known yet"""
+    """fields of ``Cost`` that such a command may spend on, besides disk: unknown where its data are
+    not known yet"""
 
     def check(self) -> None:
-        """Refuse settings with which the command could not run anywhere, before it reads or writes anything.
+        """Refuse settings with which the command could not run anywhere, before it reads or writes
+        anything.
 
         Raises:
             UserError: naming the setting.
@@ -72,14 +78,16 @@ class Settings:
         check_ranges(self)
 
     def check_machine(self) -> None:
-        """Refuse what this machine lacks for it, such as the key of an endpoint; a dry run does without.
+        """Refuse what this machine lacks for it, such as the key of an endpoint; a dry run does
+        without.
 
         Raises:
             UserError: what is missing.
         """
 
     def input_paths(self) -> dict[str, Path]:
-        """Return the files and folders that decide what comes out, by the names they have in the manifest.
+        """Return the files and folders that decide what comes out, by the names they have in the
+        manifest.
 
         By default every setting that is a path, or several, and not incidental.
         """
@@ -97,15 +105,20 @@ class Settings:
         return paths
 
     def recorded(self) -> Settings:
-        """Return the settings as the manifest records them; those that are recorded alike go on with each other."""
+        """Return the settings as the manifest records them; those that are recorded alike go on
+        with each other.
+        """
         return self
 
     def goes_on(self, results: Mapping[str, Any]) -> bool:
-        """Return whether a finished run with these results has more to do, as after ``--retry-errors``."""
+        """Return whether a finished run with these results has more to do, as after
+        ``--retry-errors``.
+        """
         return False
 
     def cost(self, estimator: Estimates) -> Cost:
-        """Return what the command will ask for, and tell the estimator how many rows it will have written.
+        """Return what the command will ask for, and tell the estimator how many rows it will have
+        written.
 
         Raises:
             Unknown: all of it depends on data that are not there and that no earlier phase writes.
@@ -116,7 +129,9 @@ class Settings:
 
 @dataclass(frozen=True, kw_only=True)
 class Unestimated(Settings):
-    """Settings of a command that computes something and whose cost nobody estimates: unknown, and not nothing."""
+    """Settings of a command that computes something and whose cost nobody estimates: unknown, and
+    not nothing.
+    """
 
     def cost(self, estimator: Estimates) -> Cost:
         return Cost.not_estimated("such a command")

@@ -1,7 +1,8 @@
 """How a ranking becomes preference pairs: the one place that decides which two replies make a pair.
 
-Personas' votes, files of rankings and answers with scores all end in a list of replies, best first, and a score for
-each. :func:`two_by_two` compares every two of them; who calls it says which of these comparisons become pairs::
+Personas' votes, files of rankings and answers with scores all end in a list of replies, best first,
+and a score for each. :func:`two_by_two` compares every two of them; who calls it says which of
+these comparisons become pairs::
 
     replies = ["a", "b", "c"]
     [(replies[pair.better], replies[pair.worse]) for pair in two_by_two([10, 3, 3])]
@@ -26,14 +27,16 @@ logger = logging.getLogger(__name__)
 
 
 PairsPerQuestion = Literal["best-worst", "all"] | Count
-"""how many pairs are made of a ranking: of its ends, of every two replies, or a number, the widest gaps first"""
+"""how many pairs are made of a ranking: of its ends, of every two replies, or a number, the widest
+gaps first"""
 
 
 class Comparison(NamedTuple):
     """Two replies of one question.
 
     Attributes:
-        better: the place in the list of the reply with the higher score, or of the first of two that are tied.
+        better: the place in the list of the reply with the higher score, or of the first of two
+            that are tied.
         worse: the place of the other.
         gap: the difference of their scores.
     """
@@ -51,11 +54,13 @@ class Comparison(NamedTuple):
 def two_by_two(scores: Sequence[Any]) -> list[Comparison]:
     """Compare every two replies of a question, the widest gap first.
 
-    Among equal gaps, the better reply stands first, and then the pair whose other reply is worse. So the first
-    comparison is that of the two ends, and a longer part of the list contains every shorter one.
+    Among equal gaps, the better reply stands first, and then the pair whose other reply is worse.
+    So the first comparison is that of the two ends, and a longer part of the list contains every
+    shorter one.
 
     Args:
-        scores: numbers of any exact or inexact type, best first: none is higher than the one before.
+        scores: numbers of any exact or inexact type, best first: none is higher than the one
+            before.
     """
     assert all(here >= below for here, below in itertools.pairwise(scores)), scores
     comparisons = [
@@ -92,15 +97,16 @@ def pairs_of(
 ) -> list[Pair]:
     """Make preference pairs of rankings.
 
-    Responses that share a rank are no preference, so that no pair is made of them; nor is one of two responses of
-    the same text. Both are counted, in the log too.
+    Responses that share a rank are no preference, so that no pair is made of them; nor is one of
+    two responses of the same text. Both are counted, in the log too.
 
     Args:
         rankings: best first.
-        per_question: ``best-worst`` makes one pair a ranking, of its ends; ``all`` one of every two responses; a
-            number that many, the widest gaps between ranks first and among equals the better response, so that 1 is
-            best-worst and each number's pairs contain those of the smaller ones. Where several share the first or
-            the last rank, the first or last in the list stands for them.
+        per_question: ``best-worst`` makes one pair a ranking, of its ends; ``all`` one of every two
+            responses; a number that many, the widest gaps between ranks first and among equals the
+            better response, so that 1 is best-worst and each number's pairs contain those of the
+            smaller ones. Where several share the first or the last rank, the first or last in the
+            list stands for them.
         left_out: counts what is left out.
 
     Returns:
@@ -163,7 +169,8 @@ def without_repeats(
     left_out: LeftOut,
     key: Callable[[Ranking, Candidate], Hashable] = _text_of,
 ) -> list[Ranking]:
-    """Return rankings in which no text stands twice, since none is better than itself; its best place is kept.
+    """Return rankings in which no text stands twice, since none is better than itself; its best
+    place is kept.
 
     Args:
         rankings: best first; those that prefer nothing any more are left out.
@@ -181,7 +188,9 @@ def without_repeats(
 def _without_repeats(
     ranking: Ranking, left_out: LeftOut, key: Callable[[Ranking, Candidate], Hashable]
 ) -> Ranking:
-    """Return a ranking in which each text stands once, at its best place; the same one if none stands twice."""
+    """Return a ranking in which each text stands once, at its best place; the same one if none
+    stands twice.
+    """
     texts = [key(ranking, candidate) for candidate in ranking.candidates]
     repeated_pairs = _pairs_within(texts)
     if repeated_pairs == 0:

@@ -1,9 +1,10 @@
-"""Questions, responses, pairs, rankings and personas, and the files they lie in: the formats of the paper's authors.
+"""Questions, responses, pairs, rankings and personas, and the files they lie in: the formats of the
+paper's authors.
 
 A pair from a file to its use::
 
-    write_pairs(path, [Pair("q1", "I cannot sleep.", Candidate("a", "That is hard."), Candidate("b", "So what?"))])
-    pair_from_mapping(read_json(path)[0], str(path))
+    write_pairs(path, [Pair("q1", "I cannot sleep.", Candidate("a", "That is hard."), Candidate("b",
+    "So what?"))]) pair_from_mapping(read_json(path)[0], str(path))
 
 Which other layouts of pairs are read is up to :mod:`jaxmodpo.data.pairs`.
 """
@@ -58,8 +59,8 @@ class Pair:
         question_text: its text.
         chosen: the better reply.
         rejected: the worse one.
-        conversation: whether ``question_text`` was put together from several messages, or from one that is not the
-            user's. It is no part of a pair's file, which knows the text alone.
+        conversation: whether ``question_text`` was put together from several messages, or from one
+            that is not the user's. It is no part of a pair's file, which knows the text alone.
     """
 
     question_id: str
@@ -77,8 +78,8 @@ class Ranking:
         question_id: the question.
         question_text: its text.
         candidates: the replies.
-        ranks: of each, from 1; tied replies share one, and what follows them takes its place in the list, as in
-            1, 1, 3. By default no two replies are tied.
+        ranks: of each, from 1; tied replies share one, and what follows them takes its place in the
+            list, as in 1, 1, 3. By default no two replies are tied.
     """
 
     question_id: str
@@ -119,7 +120,9 @@ def write_questions(path: Path, questions: Sequence[Question]) -> None:
 
 
 def read_responses(path: Path) -> list[Response]:
-    """Read ``question_id, question_text, response_id, response_text`` and, if there, ``model_name``."""
+    """Read ``question_id, question_text, response_id, response_text`` and, if there,
+    ``model_name``.
+    """
     columns = ["question_id", "question_text", "response_id", "response_text"]
     rows = read_table(path, columns)
     _refuse_doubles(
@@ -162,10 +165,12 @@ def read_personas(path: Path) -> dict[str, str]:
 def identifier(value: Any, where: str) -> str:
     """Return an id as text: a text as it stands, a whole number without a point.
 
-    A column of whole numbers with a gap becomes one of floats in many tools, so that 12 comes as 12.0.
+    A column of whole numbers with a gap becomes one of floats in many tools, so that 12 comes as
+    12.0.
 
     Raises:
-        UserError: nothing, an empty text, another kind of value, or a float beyond what floats hold exactly.
+        UserError: nothing, an empty text, another kind of value, or a float beyond what floats hold
+            exactly.
     """
     if isinstance(value, float) and value.is_integer() and abs(value) < 2**53:
         return str(int(value))
@@ -180,7 +185,8 @@ def plain_text(value: Any, where: str) -> str:
     """Return a text as it stands.
 
     Raises:
-        UserError: it is none, or a list of chat messages as Python or JSON write it, which nobody said.
+        UserError: it is none, or a list of chat messages as Python or JSON write it, which nobody
+            said.
     """
     if not isinstance(value, str):
         raise UserError(f"{where}: must be a text, not {value!r:.60}")
@@ -234,7 +240,9 @@ def write_pairs(path: Path, pairs: Sequence[Pair]) -> None:
 
 
 def read_rankings(path: Path) -> list[Ranking]:
-    """Read ``{criterion}_rankings.json``, each best first; equal ranks are ties, in the file's order."""
+    """Read ``{criterion}_rankings.json``, each best first; equal ranks are ties, in the file's
+    order.
+    """
     rows = read_json(path)
     if not isinstance(rows, list):
         raise UserError(f"{path} must hold a list of rankings, not {type(rows).__name__}")

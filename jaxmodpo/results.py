@@ -1,7 +1,8 @@
-"""What the files hold that commands write and other commands read: figures, measurements and manifests, as shapes.
+"""What the files hold that commands write and other commands read: figures, measurements and
+manifests, as shapes.
 
-Written by programs, they may come from another version, another tool, or an editor; whoever reads one says with
-:func:`~jaxmodpo.files.read_json` and a shape of this module what it relies on.
+Written by programs, they may come from another version, another tool, or an editor; whoever reads
+one says with :func:`~jaxmodpo.files.read_json` and a shape of this module what it relies on.
 """
 
 from __future__ import annotations
@@ -45,11 +46,14 @@ class Manifest(TypedDict):
     seconds: NotRequired[float]
 
 
-# --------------------------------------------------------------------------- results.json of evaluate
+# --------------------------------------------------------------------------- results.json of
+# evaluate
 
 
 class Test(TypedDict):
-    """McNemar's test of two models; what a file of an earlier version lacks is computed from the counts."""
+    """McNemar's test of two models; what a file of an earlier version lacks is computed from the
+    counts.
+    """
 
     a: str
     b: str
@@ -114,7 +118,8 @@ class Malformed(TypedDict):
     malformed: float
 
 
-# --------------------------------------------------------------------------- validation.json of reward
+# --------------------------------------------------------------------------- validation.json of
+# reward
 
 
 class Bin(TypedDict):
@@ -165,7 +170,8 @@ class Validation(TypedDict):
     measured_in: NotRequired[str]
 
 
-# --------------------------------------------------------------------------- sweep.json and its points
+# --------------------------------------------------------------------------- sweep.json and its
+# points
 
 
 class Point(TypedDict):

@@ -1,4 +1,6 @@
-"""The ``run`` command: the phases of an experiment file in order, or with ``--dry-run`` what they would cost."""
+"""The ``run`` command: the phases of an experiment file in order, or with ``--dry-run`` what they
+would cost.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +21,8 @@ class RunConfig(Settings):
     """Run an experiment's phases in order, skipping the finished ones."""
 
     experiment: Annotated[str, tyro.conf.Positional]
-    """a YAML file, or the name of one that comes with jaxmodpo (demo, phase1, phase2, phase2_all_pairs, fronts)"""
+    """a YAML file, or the name of one that comes with jaxmodpo (demo, phase1, phase2,
+    phase2_all_pairs, fronts)"""
     output_dir: Path | None = None
     """the experiment's folder; default out/NAME"""
     seed: Seed | None = None
@@ -29,8 +32,8 @@ class RunConfig(Settings):
     only: tuple[str, ...] = ()
     """names of the phases to run, in the file's order; all of them if none is named"""
     dry_run: bool = False
-    """print the phases, their inputs, and what they cost in judge calls, dollars, chip-hours and disk, without running
-    them"""
+    """print the phases, their inputs, and what they cost in judge calls, dollars, chip-hours and
+    disk, without running them"""
     chip: str = "H100 SXM"
     """whose hours a dry run counts: a name in configs/hardware/chips.yaml, or v5e, v5p, v6e"""
 

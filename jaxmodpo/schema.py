@@ -1,16 +1,19 @@
 """What a file must hold, as Python types, and the sentence that says where it holds something else.
 
-A settings or state file may have valid syntax and another shape than its reader expects: a number where a list
-belongs, a key that is missing. :func:`read_as` compares what was parsed with a shape, a Python type, so that readers
-can rely on it; :class:`Fields` hands out one field of a mapping at a time and refuses fields that no reader knows.
-Every refusal is one sentence with the file and the key.
+A settings or state file may have valid syntax and another shape than its reader expects: a number
+where a list belongs, a key that is missing. :func:`read_as` compares what was parsed with a shape,
+a Python type, so that readers can rely on it; :class:`Fields` hands out one field of a mapping at a
+time and refuses fields that no reader knows. Every refusal is one sentence with the file and the
+key.
 
-Shapes are ``str``, ``int``, ``float`` (finite, and whole numbers too), ``bool``, ``None``, ``Any``, ``Literal``,
-unions, ``list``, ``tuple``, ``dict`` with texts as keys, ``Annotated`` with a :class:`Range`, and two kinds of mapping:
+Shapes are ``str``, ``int``, ``float`` (finite, and whole numbers too), ``bool``, ``None``, ``Any``,
+``Literal``, unions, ``list``, ``tuple``, ``dict`` with texts as keys, ``Annotated`` with a
+:class:`Range`, and two kinds of mapping:
 
-- A ``TypedDict`` is for files that programs write: further keys are left alone, since a later version may add some.
-- A dataclass is for files that people write: an unknown key is refused with the nearest known one, fields with
-  defaults may be absent, and what comes back is the dataclass.
+- A ``TypedDict`` is for files that programs write: further keys are left alone, since a later
+  version may add some.
+- A dataclass is for files that people write: an unknown key is refused with the nearest known one,
+  fields with defaults may be absent, and what comes back is the dataclass.
 """
 
 from __future__ import annotations
@@ -35,7 +38,9 @@ _LONGEST_SHOWN = 80
 
 @dataclass(frozen=True)
 class Range:
-    """Bounds of a number, as ``Annotated[int, Range(least=1)]``; ``above`` and ``below`` leave the bound itself out."""
+    """Bounds of a number, as ``Annotated[int, Range(least=1)]``; ``above`` and ``below`` leave the
+    bound itself out.
+    """
 
     least: float | None = None
     most: float | None = None
@@ -99,7 +104,9 @@ def place(source: str, *path: str) -> str:
 
 
 def is_integer(value: Any) -> bool:
-    """Return whether a JSON value is a whole number; Python counts ``true`` as one, JSON does not."""
+    """Return whether a JSON value is a whole number; Python counts ``true`` as one, JSON does
+    not.
+    """
     return isinstance(value, int) and not isinstance(value, bool)
 
 
@@ -114,7 +121,9 @@ def is_number(value: Any) -> bool:
 
 
 def _is_of_kind(value: Any, shape: Any) -> bool:
-    """Return whether a value is of a shape's outermost kind: a mapping, a list, a text, a number."""
+    """Return whether a value is of a shape's outermost kind: a mapping, a list, a text, a
+    number.
+    """
     kind = typing.get_origin(shape) or shape
     if kind is Annotated:
         return _is_of_kind(value, typing.get_args(shape)[0])
@@ -213,7 +222,9 @@ def _dataclass(value: Mapping[str, Any], shape: Any, source: str, path: Sequence
 
 @functools.cache
 def _required(shape: Any) -> frozenset[str]:
-    """Return a TypedDict's required keys; its own list misses NotRequired where annotations are texts."""
+    """Return a TypedDict's required keys; its own list misses NotRequired where annotations are
+    texts.
+    """
     hints = typing.get_type_hints(shape, include_extras=True)
     optional = {
         name for name, hint in hints.items() if typing.get_origin(hint) is typing.NotRequired
@@ -282,7 +293,9 @@ class Fields:
         return default if value is None else value
 
     def read(self, name: str, shape: Any, default: Any = None) -> Any:
-        """Return a field of a shape; ``default`` where it is absent or null, and without one the field is needed."""
+        """Return a field of a shape; ``default`` where it is absent or null, and without one the
+        field is needed.
+        """
         value = self.take(name)
         if value is None and default is None:
             raise UserError(f"{self.source}: the field '{name}' is missing")
@@ -291,7 +304,9 @@ class Fields:
     def integer(
         self, name: str, default: int | None = None, *, least: int = 1, most: int = LARGEST
     ) -> int:
-        """Return a whole number from ``least`` to ``most``; without a default the field is needed."""
+        """Return a whole number from ``least`` to ``most``; without a default the field is
+        needed.
+        """
         return self.read(name, Annotated[int, Range(least=least, most=most)], default)
 
     def number(
@@ -309,14 +324,18 @@ class Fields:
         return self.read(name, bool, default)
 
     def only(self, name: str, *supported: Any) -> None:
-        """Refuse a field that is there and holds none of ``supported``; null is as good as absent."""
+        """Refuse a field that is there and holds none of ``supported``; null is as good as
+        absent.
+        """
         value = self.take(name, supported[0])
         # Compared with their types, since Python's True equals 1.
         if not any(type(value) is type(one) and value == one for one in supported):
             raise UserError(f"{self.source}: {name} {shown(value)} is not supported")
 
     def refuse_rest(self, harmless: Collection[str]) -> None:
-        """Refuse the first field that was not read, is not harmless, and holds more than nothing."""
+        """Refuse the first field that was not read, is not harmless, and holds more than
+        nothing.
+        """
         for name in sorted(self._left):
             if name not in harmless and not _is_nothing(self._left[name]):
                 raise UserError(
@@ -330,5 +349,7 @@ class Fields:
 
 
 def _is_nothing(value: Any) -> bool:
-    """Return whether a value says as much as an absent field; 0 says more, though it equals ``False`` in Python."""
+    """Return whether a value says as much as an absent field; 0 says more, though it equals
+    ``False`` in Python.
+    """
     return value is None or value is False or (isinstance(value, str | list | dict) and not value)

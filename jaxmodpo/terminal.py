@@ -1,4 +1,5 @@
-"""Texts as a terminal may show them: what servers and files say can move no cursor and turn no line around.
+"""Texts as a terminal may show them: what servers and files say can move no cursor and turn no line
+around.
 
 The command line prints and logs through here alone.
 """
@@ -10,20 +11,24 @@ import logging
 import re
 from typing import TextIO
 
-# Controls but the end of a line and the tab (C0, DEL, C1), marks that turn the direction of writing, ends of lines that
-# are none, and halves of surrogate pairs, which no stream can encode.
+# Controls but the end of a line and the tab (C0, DEL, C1), marks that turn the direction of
+# writing, ends of lines that are none, and halves of surrogate pairs, which no stream can encode.
 _UNPRINTABLE = re.compile(
     "[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028\u2029\u202a-\u202e\u2066-\u2069\ufeff\ud800-\udfff]"
 )
 
 
 def printable(text: str) -> str:
-    """Return a text with its control characters written out: the escape character becomes ``\\x1b``."""
+    """Return a text with its control characters written out: the escape character becomes
+    ``\\x1b``.
+    """
     return _UNPRINTABLE.sub(lambda one: one[0].encode("unicode_escape").decode(), text)
 
 
 class PrintableStream(io.TextIOBase):
-    """Writes to a stream what :func:`printable` shows: a command's tables hold names of files and people's ids."""
+    """Writes to a stream what :func:`printable` shows: a command's tables hold names of files and
+    people's ids.
+    """
 
     def __init__(self, stream: TextIO):
         self._stream = stream

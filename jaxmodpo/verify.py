@@ -1,7 +1,8 @@
 """The ``verify`` command: finished folders against the digests in their manifests, file by file.
 
-A command that finds its folder finished compares sizes alone, which costs nothing. Here every byte is read again, and
-no remembered hash is believed: a disk that lost a bit changes neither size nor times.
+A command that finds its folder finished compares sizes alone, which costs nothing. Here every byte
+is read again, and no remembered hash is believed: a disk that lost a bit changes neither size nor
+times.
 """
 
 from __future__ import annotations
@@ -28,7 +29,9 @@ Verdict = Literal["OK", "changed", "missing"]
 
 @dataclass(frozen=True, kw_only=True)
 class VerifyConfig(Settings):
-    """Compare finished folders with their manifests, byte for byte; exit code 1 where a file differs or is missing."""
+    """Compare finished folders with their manifests, byte for byte; exit code 1 where a file
+    differs or is missing.
+    """
 
     folders: Annotated[tuple[Path, ...], tyro.conf.Positional]
     """output folders of finished commands, each with its manifest.json"""
@@ -171,7 +174,9 @@ def _output(folder: Path, name: str, output: Any) -> tuple[Verdict, str]:
 
 
 def _unknown(folder: Path, outputs: dict[str, Any]) -> Iterator[Path]:
-    """Yield files of which the manifest says nothing, and which are no database, journal or checkpoint."""
+    """Yield files of which the manifest says nothing, and which are no database, journal or
+    checkpoint.
+    """
     for path in sorted(folder.rglob("*")):
         inner = path.relative_to(folder)
         if path.is_file() and str(inner) not in outputs and not is_kept_apart(inner):

@@ -1,4 +1,6 @@
-"""A sandbox whose models have hardly been trained, for tests of whole commands; and the real data's place."""
+"""A sandbox whose models have hardly been trained, for tests of whole commands; and the real data's
+place.
+"""
 
 from __future__ import annotations
 
@@ -13,10 +15,12 @@ from typing import Any
 
 import pytest
 
-# Where libtpu is installed JAX would look for a TPU first; the tests want CPUs, unless told otherwise.
+# Where libtpu is installed JAX would look for a TPU first; the tests want CPUs, unless told
+# otherwise.
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
-# A shell starts what it runs in the background with Ctrl-C ignored, and so would be all that the tests interrupt.
+# A shell starts what it runs in the background with Ctrl-C ignored, and so would be all that the
+# tests interrupt.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 REAL_DATA = Path(
@@ -26,7 +30,9 @@ REAL_DATA = Path(
 
 
 def _ignore_hung_up(self: socketserver.BaseServer, request: Any, client_address: Any) -> None:
-    """Say nothing where a client has hung up, which many tests are about; its traceback would stand in another's."""
+    """Say nothing where a client has hung up, which many tests are about; its traceback would stand
+    in another's.
+    """
     if not isinstance(
         sys.exc_info()[1], OSError | ValueError
     ):  # ValueError: the file of a closed connection
@@ -41,7 +47,8 @@ def pytest_configure(config: pytest.Config) -> None:
     """Share what is compiled, and set up each process that runs tests."""
     worker = os.environ.get("PYTEST_XDIST_WORKER")
     if worker is None and "JAX_COMPILATION_CACHE_DIR" not in os.environ:
-        # Most of the time goes into compiling, and workers and runs that are started again compile the same.
+        # Most of the time goes into compiling, and workers and runs that are started again compile
+        # the same.
         compiled = tempfile.TemporaryDirectory(prefix="jaxmodpo-compiled-")
         config.add_cleanup(compiled.cleanup)
         os.environ |= {
@@ -64,7 +71,8 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Put the slow tests first, so that no worker is left alone with one at the end.
 
-    Two workers begin with a half of the list each and take from the other's end what it has not come to.
+    Two workers begin with a half of the list each and take from the other's end what it has not
+    come to.
     """
 
     def seconds(item: pytest.Item) -> float:

@@ -1,4 +1,6 @@
-"""What a JSON Schema of draft 7 refuses: as much of the specification as our schemas use, read from it alone."""
+"""What a JSON Schema of draft 7 refuses: as much of the specification as our schemas use, read from
+it alone.
+"""
 
 from __future__ import annotations
 

@@ -1,7 +1,8 @@
 """Which rooms may import which: the design's arrows, as a table that the code is held to.
 
-A room is a folder of ``jaxmodpo``. Modules outside rooms are the foundation, which everybody may import and which
-imports no room, or the program, which may import everything and which only the sandbox and the benchmarks import.
+A room is a folder of ``jaxmodpo``. Modules outside rooms are the foundation, which everybody may
+import and which imports no room, or the program, which may import everything and which only the
+sandbox and the benchmarks import.
 """
 
 from __future__ import annotations
@@ -29,7 +30,8 @@ ROOMS: Mapping[str, set[str]] = {
     "methods": {"losses", "data", "models", "training"},
     "search": {"data", "models", "training", "methods", "sampling", "evaluation"},
 }
-"""what a room may import besides the foundation: rooms that stand above it, so that no two import each other"""
+"""what a room may import besides the foundation: rooms that stand above it, so that no two import
+each other"""
 
 TOOLS = {"sandbox", "bench"}
 """rooms that may import everything, and that no other room imports"""
@@ -43,7 +45,8 @@ EXCEPTIONS: Mapping[tuple[str, str], str] = {
     ("sampling", "training"): "a loaded policy and its prompt's settings live with training",
     ("search", "judging"): "a sweep counts phrases with the rubric's judge",
 }
-"""arrows that are there and should not be, each with the reason; one that is gone must be taken off the list"""
+"""arrows that are there and should not be, each with the reason; one that is gone must be taken off
+the list"""
 
 WITHOUT_DEVICE = {
     "judging",
@@ -55,7 +58,8 @@ WITHOUT_DEVICE = {
     "run",
     "verify",
 }
-"""rooms and modules whose import brings no array library, so that they start at once and run anywhere"""
+"""rooms and modules whose import brings no array library, so that they start at once and run
+anywhere"""
 
 ARRAY_LIBRARIES = {"jax", "flax", "optax", "orbax", "torch"}
 
@@ -110,7 +114,9 @@ def imports(*, everywhere: bool) -> dict[str, set[str]]:
 
 
 def room_of(module: str) -> str:
-    """Return a module's room, or its own name where it stands outside rooms; empty for the package itself."""
+    """Return a module's room, or its own name where it stands outside rooms; empty for the package
+    itself.
+    """
     return module.partition("jaxmodpo.")[2].partition(".")[0]
 
 
@@ -123,7 +129,9 @@ def may_import(importer: str, imported: str) -> bool:
 
 
 def arrows(graph: Mapping[str, set[str]]) -> dict[tuple[str, str], list[str]]:
-    """Return the arrows between rooms that the design does not have, each with the imports that make it."""
+    """Return the arrows between rooms that the design does not have, each with the imports that
+    make it.
+    """
     unwanted: dict[tuple[str, str], list[str]] = defaultdict(list)
     for module, imported_modules in graph.items():
         for imported in imported_modules:

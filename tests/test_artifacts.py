@@ -273,7 +273,9 @@ def test_what_became_of_a_phase_is_said_even_where_a_finished_one_goes_on(tmp_pa
     )
 )
 def test_every_table_that_is_written_can_be_read(tmp_path_factory, cells):
-    """Python before 3.11.9 leaves a bare carriage return without quotes; half of a surrogate pair is no UTF-8."""
+    """Python before 3.11.9 leaves a bare carriage return without quotes; half of a surrogate pair
+    is no UTF-8.
+    """
     path = tmp_path_factory.mktemp("t") / "t.csv"
     write_table(path, [{"one": a, "two": b} for a, b in cells], ["one", "two"])
     whole = [[re.sub("[\ud800-\udfff]", "\ufffd", text) for text in row] for row in cells]

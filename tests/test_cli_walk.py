@@ -1,4 +1,6 @@
-"""Every command explains itself: its help, what a wrong flag is answered with, and the help of every flag."""
+"""Every command explains itself: its help, what a wrong flag is answered with, and the help of
+every flag.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""Every command of the table: settings that check, name what they read and say their cost, and one way to run."""
+"""Every command of the table: settings that check, name what they read and say their cost, and one
+way to run.
+"""
 
 from __future__ import annotations
 

@@ -121,7 +121,9 @@ def test_the_better_variant_of_phase_2_shares_all_but_what_it_betters(tmp_path):
 
 
 def test_each_phases_report_stays_as_it_is_beside_the_other_phase(tmp_path):
-    """Both phases may have one folder: a report must take its own phase's runs, no more and no fewer."""
+    """Both phases may have one folder: a report must take its own phase's runs, no more and no
+    fewer.
+    """
     made: dict[str, list[Run]] = {}
     for name in ("phase1", "phase2"):
         phases = costs(name, tmp_path)
@@ -208,8 +210,8 @@ def test_dollars_follow_the_price_table_and_the_batch_apis_discount(tmp_path):
         assert found is not None
         return found
 
-    # 237,900 calls of five replies of 320 tokens, a profile of 330, a post of 55 and some 500 of instructions, at 0.40
-    # dollars a million, and 27 tokens of answers at 1.60.
+    # 237,900 calls of five replies of 320 tokens, a profile of 330, a post of 55 and some 500 of
+    # instructions, at 0.40 dollars a million, and 27 tokens of answers at 1.60.
     assert dollars() == pytest.approx(
         237_900 * ((5 * 320 + 330 + 55 + 500) * 0.4 + 27 * 1.6) / 1e6, rel=0.1
     )
@@ -333,7 +335,9 @@ def test_a_later_phases_settings_are_refused_before_anything_runs(
 
 @pytest.mark.parametrize("name", ["demo", "fronts"])
 def test_a_dry_run_goes_on_where_models_are_not_made_yet(name, tmp_path, capsys):
-    """The sandbox's posts are as many as it is told to make; what depends on its models is unknown, not nothing."""
+    """The sandbox's posts are as many as it is told to make; what depends on its models is unknown,
+    not nothing.
+    """
     said = dry(name, tmp_path / "out", capsys)
     (total,) = (line for line in said if line.startswith("in all"))
     assert "chip-hours unknown, disk unknown" in total and not any(
@@ -358,7 +362,8 @@ def test_counts_come_from_files_that_are_there_or_not_at_all(tmp_path):
     )
     (tmp_path / "pairs.json").write_text("[" + ",".join(["{}"] * 1000) + "]")
     cost = estimator.phase(config)
-    # About 2 x 360 tokens a pair, 14.5 billion multiplications forward and as many back, three epochs and a scoring.
+    # About 2 x 360 tokens a pair, 14.5 billion multiplications forward and as many back, three
+    # epochs and a scoring.
     expected = 1000 * 2 * 375 * 14.5e9 * (2 * 3 + 1) / 989e12 / 0.5 / 3600
     assert cost.chip_hours == pytest.approx(expected, rel=0.15)
     with pytest.raises(UserError, match=r"no chip 'v5'; did you mean 'v5"):
@@ -410,8 +415,9 @@ def test_a_sweep_counts_what_it_measures_and_only_what_it_trains(tmp_path):
         return known(estimator.phase(replace(config, soup=soup, **changes)))
 
     alone, more = cost(), cost(samples=8)
-    # Ten models of 800 replies more: 125 batches of 64, each of 512 tokens at half of 3.35 TB/s, for 14.5 GB of
-    # weights and 4.3 of a half-full cache; and twice 14.5 billion operations for some 375 tokens of each.
+    # Ten models of 800 replies more: 125 batches of 64, each of 512 tokens at half of 3.35 TB/s,
+    # for 14.5 GB of weights and 4.3 of a half-full cache; and twice 14.5 billion operations for
+    # some 375 tokens of each.
     sampled = 125 * 512 * (14.5e9 + 4.3e9) / 3.35e12 / 0.5
     scored = 8000 * 375 * 2 * 14.5e9 / 989e12 / 0.5
     assert more.chip_hours - alone.chip_hours == pytest.approx((sampled + scored) / 3600, rel=0.1)

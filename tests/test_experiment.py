@@ -247,7 +247,9 @@ def test_a_phases_config_that_cannot_be_is_refused(tmp_path, old, new, message):
 
 
 def test_best_settings_are_read_when_their_phase_begins(tmp_path, monkeypatch):
-    """The search ends after the run has begun, and what it found is what the next phase trains with."""
+    """The search ends after the run has begun, and what it found is what the next phase trains
+    with.
+    """
     ran = []
 
     def run_phase(config: Any) -> None:

@@ -36,7 +36,9 @@ def test_a_repositorys_cache_is_its_snapshot(tmp_path):
 def test_base_models_reward_models_and_tokenizers_load_from_the_hubs_cache_folder(
     tiny_world, tmp_path
 ):
-    """Laid out as the Hub's client does: files of the snapshot are links into ``blobs``, and another one is older."""
+    """Laid out as the Hub's client does: files of the snapshot are links into ``blobs``, and
+    another one is older.
+    """
     caches = {}
     for name in ("mistral", "roberta"):
         cache = tmp_path / f"models--org--{name}"

@@ -1,4 +1,6 @@
-"""The schemas for editors: they take our own files, refuse what the readers refuse, and know every setting."""
+"""The schemas for editors: they take our own files, refuse what the readers refuse, and know every
+setting.
+"""
 
 from __future__ import annotations
 

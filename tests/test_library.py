@@ -22,7 +22,9 @@ PAGE = Path(__file__).parents[1] / "docs" / "library.md"
 
 
 def make_model(folder: Path, texts: list[str]) -> None:
-    """Write a Mistral of a few thousand random parameters, with a tokenizer that knows the texts' words."""
+    """Write a Mistral of a few thousand random parameters, with a tokenizer that knows the texts'
+    words.
+    """
     special = {"unk_token": "<unk>", "bos_token": "<s>", "eos_token": "</s>", "pad_token": "</s>"}
     save_tokenizer(folder.with_name("tokenizer"), texts, special)
     settings = {

@@ -289,7 +289,8 @@ def test_what_would_broadcast_or_make_no_sense_is_refused(call, said: str):
 def test_modpo_on_a_tabular_policy_reaches_its_closed_form(weights: tuple[float, float]):
     """π ∝ π_ref exp(wᵀr / β), the optimum of the scalarised objective, for every w on the simplex.
 
-    The data are all ordered pairs with Bradley–Terry probabilities of the primary reward: the population loss.
+    The data are all ordered pairs with Bradley–Terry probabilities of the primary reward: the
+    population loss.
     """
     generator = np.random.default_rng(3)
     answers, beta = 6, 0.5

@@ -1,4 +1,6 @@
-"""An adapter that was trained on another base is refused, naming both, by every command that takes one."""
+"""An adapter that was trained on another base is refused, naming both, by every command that takes
+one.
+"""
 
 from __future__ import annotations
 
@@ -35,7 +37,9 @@ def base(tiny_world: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def work(base: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """``wider`` is an adapter of a model with more hidden states, ``same`` one of this shape with that name."""
+    """``wider`` is an adapter of a model with more hidden states, ``same`` one of this shape with
+    that name.
+    """
     folder = tmp_path_factory.mktemp("other")
     settings = json.loads((base / "config.json").read_text())
     wider = DecoderConfig.from_mapping(

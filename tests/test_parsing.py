@@ -1,4 +1,6 @@
-"""JSON and YAML read strictly: what a second reader of the same file would understand, or a sentence."""
+"""JSON and YAML read strictly: what a second reader of the same file would understand, or a
+sentence.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""Both phases of the paper at tiny size, from posts to report, with a server of its own as judge and as GPT-4o."""
+"""Both phases of the paper at tiny size, from posts to report, with a server of its own as judge
+and as GPT-4o.
+"""
 
 from __future__ import annotations
 
@@ -40,7 +42,9 @@ PHASE_2 = ("base", "modpo_survey", "modpo_survey4", "modpo_maxim")
 
 
 class _Chat(BaseHTTPRequestHandler):
-    """Judges where a schema asks for it, by a draw that hangs on what it reads, and else replies to a post."""
+    """Judges where a schema asks for it, by a draw that hangs on what it reads, and else replies to
+    a post.
+    """
 
     protocol_version = "HTTP/1.1"
     asked: dict[str, list[dict[str, Any]]]
@@ -90,7 +94,9 @@ def chat() -> Iterator[tuple[str, dict[str, list[dict[str, Any]]]]]:
 
 
 def one_layer(model: Path, folder: Path) -> None:
-    """Copy a model without the layers above its first, since most of the test's time goes into compiling them."""
+    """Copy a model without the layers above its first, since most of the test's time goes into
+    compiling them.
+    """
     shutil.copytree(model, folder)
     write_json(folder / "config.json", read_json(folder / "config.json") | {"num_hidden_layers": 1})
     tensors = load_file(folder / "model.safetensors")
@@ -101,7 +107,9 @@ def one_layer(model: Path, folder: Path) -> None:
 
 
 def documented() -> list[tuple[str, list[str], list[str]]]:
-    """What docs/files.md says: a command, the files that it always leaves, and those that it may."""
+    """What docs/files.md says: a command, the files that it always leaves, and those that it
+    may.
+    """
     table = (
         (ROOT / "docs" / "files.md")
         .read_text(encoding="utf-8")
@@ -123,7 +131,9 @@ def places(pattern: str, folder: Path) -> list[Path]:
 
 
 def check_files(command: str, folder: Path) -> None:
-    """Every file that the docs name is there, and every file that is there has a name in the docs."""
+    """Every file that the docs name is there, and every file that is there has a name in the
+    docs.
+    """
     known = []
     for name, always, perhaps in documented():
         if name != "every command" and name not in (command, command.split()[0]):
@@ -141,7 +151,9 @@ def check_files(command: str, folder: Path) -> None:
 
 
 def votes_of(out: Path, models: tuple[str, ...]) -> int:
-    """How many votes the paper's rule asks of three personas on two criteria: replies that are equal are a tie."""
+    """How many votes the paper's rule asks of three personas on two criteria: replies that are
+    equal are a tie.
+    """
     texts = [
         [r.response_text for r in read_responses(out / "test" / model / "responses.csv")]
         for model in models

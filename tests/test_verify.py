@@ -1,4 +1,6 @@
-"""``verify``: every changed, missing and unknown file is found, and a remembered hash is not believed."""
+"""``verify``: every changed, missing and unknown file is found, and a remembered hash is not
+believed.
+"""
 
 from __future__ import annotations
 
@@ -96,7 +98,9 @@ def test_what_changed_is_missing_or_unknown_is_named(finished, capsys, caplog):
 
 
 def test_a_lost_bit_is_found_under_a_remembered_hash(finished, capsys, monkeypatch):
-    """Neither size nor times show it, and the hash that is remembered under them is of the old bytes."""
+    """Neither size nor times show it, and the hash that is remembered under them is of the old
+    bytes.
+    """
     monkeypatch.setattr(fingerprints, "REMEMBERED_FROM", 1)
     monkeypatch.setattr(fingerprints, "_remembered", lambda memory, state: "0" * 64)
     assert fingerprints.fingerprint(Path("pairs.json")) == "0" * 64

@@ -1,7 +1,8 @@
 """Damaged and misshapen files: whatever they hold, reading them succeeds or ends in a UserError.
 
-Small right files are changed at random, with a seed: a value becomes one of another type, a key goes or stands twice,
-the text is cut or bytes are put into it. ``WRONG_SHAPES=5000`` in the environment tries as many changes of each file.
+Small right files are changed at random, with a seed: a value becomes one of another type, a key
+goes or stands twice, the text is cut or bytes are put into it. ``WRONG_SHAPES=5000`` in the
+environment tries as many changes of each file.
 """
 
 from __future__ import annotations
@@ -336,7 +337,9 @@ def _places(value: Any) -> Iterator[tuple[Any, Any]]:
 
 
 def _changed(right: Any, draw: random.Random) -> Any:
-    """Return a value with one to three places changed: another value, no key, a copy under another key."""
+    """Return a value with one to three places changed: another value, no key, a copy under another
+    key.
+    """
     value = copy.deepcopy(right)
     for _ in range(draw.choice([1, 1, 1, 2, 3])):
         places = list(_places(value)) if isinstance(value, dict | list) else []

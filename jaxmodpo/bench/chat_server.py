@@ -1,7 +1,8 @@
 """The least that speaks HTTP and answers as a chat endpoint does, for benchmarks of those who ask.
 
-A module of its own because it is started as a process of its own, which imports nothing else. It keeps no time and
-looks at nothing but the numbers that the answer's schema allows, which it ranks at random.
+A module of its own because it is started as a process of its own, which imports nothing else. It
+keeps no time and looks at nothing but the numbers that the answer's schema allows, which it ranks
+at random.
 """
 
 from __future__ import annotations
@@ -32,7 +33,9 @@ class LocalServer:
 
 @contextmanager
 def local_server() -> Iterator[LocalServer]:
-    """Start this module's server in a process of its own, which ends with the block or with this process."""
+    """Start this module's server in a process of its own, which ends with the block or with this
+    process.
+    """
     command = [sys.executable, "-m", "jaxmodpo.bench.chat_server"]
     with subprocess.Popen(
         command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
@@ -53,7 +56,9 @@ _NUMBERS = re.compile(rb'"enum": ?\[([0-9, ]+)\]')
 
 
 class _Completions(asyncio.Protocol):
-    """Answers every POST with a chat completion that ranks what its schema allows, in a random order."""
+    """Answers every POST with a chat completion that ranks what its schema allows, in a random
+    order.
+    """
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.WriteTransport)
@@ -119,7 +124,9 @@ def _completion() -> str:
 
 
 async def _serve() -> None:
-    """Serve until standard input ends: the port is the first line said, the seconds of CPU time the last."""
+    """Serve until standard input ends: the port is the first line said, the seconds of CPU time the
+    last.
+    """
     ended, loop = asyncio.Event(), asyncio.get_running_loop()
     server = await loop.create_server(_Completions, "127.0.0.1", 0, backlog=1024)
     began = time.process_time()

@@ -1,4 +1,6 @@
-"""``fit``: whether a step fits devices that are not here, how fast it can be at best, and what a run would take."""
+"""``fit``: whether a step fits devices that are not here, how fast it can be at best, and what a
+run would take.
+"""
 
 from __future__ import annotations
 
@@ -56,8 +58,8 @@ class FitConfig(Unestimated):
     """Compile a step for a TPU or GPU topology, without the devices and without weights."""
 
     topology: str = "v5e:4x4"
-    """TPU chips, such as v5e:4x4 or v5p:2x2x4 (needs libtpu, the tpu extra), or GPUs, such as cuda:1x1x8 for one host
-    of 8 (needs JAX's CUDA plugin, the cuda extra)"""
+    """TPU chips, such as v5e:4x4 or v5p:2x2x4 (needs libtpu, the tpu extra), or GPUs, such as
+    cuda:1x1x8 for one host of 8 (needs JAX's CUDA plugin, the cuda extra)"""
     target_config: Path | None = None
     """for GPUs, XLA's description of them: a GpuTargetConfigProto as text"""
     model: str = "mistral-7b-v0.1"
@@ -77,7 +79,8 @@ class FitConfig(Unestimated):
     length: Annotated[int, Range(least=8)] = 1024
     """most tokens of prompt and response"""
     lengths: Literal["full", "reference"] = "full"
-    """full: every sequence is as long as can be; reference: as long as real posts and replies, some 360 tokens"""
+    """full: every sequence is as long as can be; reference: as long as real posts and replies, some
+    360 tokens"""
     batching: Batching = "packed"
     """packed: sequences end to end in rows; padded: one a row"""
     base_dtype: BaseDtype = "bfloat16"
@@ -157,7 +160,9 @@ def answer(config: FitConfig, mesh: Mesh) -> Answer:
 
 
 def _batches(config: FitConfig, mesh: Mesh) -> Batches:
-    """Return batches of examples as long as the configuration says, with all that the method reads."""
+    """Return batches of examples as long as the configuration says, with all that the method
+    reads.
+    """
     sequences = _sequences(config)
     if config.lengths == "full":
         examples = full_examples(config.examples, config.length, sequences)
@@ -192,7 +197,9 @@ def _sequences(config: FitConfig) -> int:
 
 
 def _reference_examples(config: FitConfig, sequences: int) -> Examples:
-    """Return examples as long as real posts and replies, of independent lengths, as many sequences as are needed."""
+    """Return examples as long as real posts and replies, of independent lengths, as many sequences
+    as are needed.
+    """
     pairs = [
         reference_examples(config.examples, seed=number) for number in range(-(-sequences // 2))
     ]
@@ -208,7 +215,9 @@ def _reference_examples(config: FitConfig, sequences: int) -> Examples:
 def _compiled_step(
     config: FitConfig, batches: Batches, mesh: Mesh
 ) -> tuple[Compiled, Work, Work | None]:
-    """Return the compiled step, its work, and the work of a batch that is scored before training, if any."""
+    """Return the compiled step, its work, and the work of a batch that is scored before training,
+    if any.
+    """
     if config.step == "reward":
         encoder = encoder_shape(config.model)
         parameters = abstract(encoder_table(encoder), jnp.float32, mesh)
@@ -277,10 +286,11 @@ def _advice(config: FitConfig, mesh: Mesh) -> Iterator[str]:
 
 
 def search(config: FitConfig, devices: list[Any]) -> Iterator[Answer]:
-    """Find the largest batch that fits on each of the meshes that promise most; yields one answer for each mesh.
+    """Find the largest batch that fits on each of the meshes that promise most; yields one answer
+    for each mesh.
 
-    Memory grows linearly with the batch, so that two compilations tell where it ends and a third or fourth
-    confirms it.
+    Memory grows linearly with the batch, so that two compilations tell where it ends and a third or
+    fourth confirms it.
     """
     chip = chip_of(devices[0].device_kind)
     if chip is None:
@@ -342,14 +352,18 @@ def _shard_bytes(arrays: dict[str, Any]) -> float:
 
 
 def _unit(config: FitConfig, mesh: Mesh) -> int:
-    """Return what batch sizes should be multiples of, so that every device has the same number of sequences."""
+    """Return what batch sizes should be multiples of, so that every device has the same number of
+    sequences.
+    """
     if config.step != "reward" and config.batching == "packed" and config.method != "sft":
         return max(1, row_shards(mesh) // 2)
     return row_shards(mesh)
 
 
 def _largest(config: FitConfig, mesh: Mesh, chip: Chip) -> Answer:
-    """Return the answer for the largest batch that fits on a mesh; an update keeps about as many examples."""
+    """Return the answer for the largest batch that fits on a mesh; an update keeps about as many
+    examples.
+    """
     examples_per_update = config.batch_size * config.gradient_accumulation
 
     def attempt(size: int) -> Answer:

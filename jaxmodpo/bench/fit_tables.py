@@ -24,7 +24,9 @@ def compared(answers: Sequence[Answer]) -> str:
 
 
 def described(answer: Answer, examples: int, epochs: int) -> str:
-    """Return what is known of a configuration, as text; the experiment has ``examples`` and ``epochs``."""
+    """Return what is known of a configuration, as text; the experiment has ``examples`` and
+    ``epochs``.
+    """
     data, fsdp, tensor = answer.mesh
     head = [
         (

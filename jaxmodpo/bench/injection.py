@@ -1,9 +1,11 @@
-"""``bench injection``: how often a reply that speaks to the judge wins where the same reply would lose.
+"""``bench injection``: how often a reply that speaks to the judge wins where the same reply would
+lose.
 
-The replies stand in ``configs/judging/injections.yaml``. Each is shown with better ones, in every position, to the
-rubric and to two scripted judges that stand for a model at its worst and at its best: one follows any order that it
-finds anywhere in the message, the other any order that stands outside the fences. If a reply could leave its fence,
-the second would show it. A model at an endpoint may be tried as well.
+The replies stand in ``configs/judging/injections.yaml``. Each is shown with better ones, in every
+position, to the rubric and to two scripted judges that stand for a model at its worst and at its
+best: one follows any order that it finds anywhere in the message, the other any order that stands
+outside the fences. If a reply could leave its fence, the second would show it. A model at an
+endpoint may be tried as well.
 """
 
 from __future__ import annotations
@@ -48,7 +50,9 @@ POOR = "poor"
 
 @dataclass(frozen=True, kw_only=True)
 class BenchInjectionConfig(Unestimated):
-    """Let judges rank and compare replies that give them orders, and count what the orders bring."""
+    """Let judges rank and compare replies that give them orders, and count what the orders
+    bring.
+    """
 
     injections: str = "injections"
     """File of posts, personas and injections, or the name of one that comes with jaxmodpo."""
@@ -69,7 +73,8 @@ class BenchInjectionConfig(Unestimated):
     prompts: str = "prompts"
     """the endpoint's templates: a file, or the name of ours"""
     ledger: str = ""
-    """keep the endpoint's votes in this file, so that the same command goes on after an interruption"""
+    """keep the endpoint's votes in this file, so that the same command goes on after an
+    interruption"""
 
     def check(self) -> None:
         super().check()
@@ -142,8 +147,8 @@ class _File:
 def load_trials(source: str | Path, criterion: str, personas: int) -> Iterator[Trial]:
     """Read a file of injections and yield every trial; those of the poor reply alone come first.
 
-    A ranking shows all honest replies and the poor one, in each position once; a comparison shows one
-    honest reply and the poor one, in both orders.
+    A ranking shows all honest replies and the poor one, in each position once; a comparison shows
+    one honest reply and the poor one, in both orders.
 
     Raises:
         UserError: a part of the file is missing or holds an unknown placeholder.
@@ -182,7 +187,8 @@ def _prompts() -> Prompts:
 
 
 def injected(plain: Request, template: str, where: str = "the injection") -> Request:
-    """Put an injection around the poor reply, which is told its label, a rival's, the answer and the fences' mark.
+    """Put an injection around the poor reply, which is told its label, a rival's, the answer and
+    the fences' mark.
 
     Raises:
         UserError: an unknown placeholder.
@@ -240,7 +246,9 @@ class ScriptedJudge:
             put(asked, self.answer(asked.request))
 
     def answer(self, request: Request) -> Answer:
-        """Rank what stands between the fences, then move to an end what an order names; the last order counts."""
+        """Rank what stands between the fences, then move to an end what an order names; the last
+        order counts.
+        """
         message = self.prompts.messages(request)[1]["content"]
         replies = tuple(Candidate(label, text) for label, text in fenced(message).items())
         (ranking,) = self.rubric.answer(
@@ -261,7 +269,9 @@ def _answer(ranking: Sequence[str], kind: Kind) -> str:
 
 
 def mark_of(message: str) -> str:
-    """Read the fences' mark off a message: that of its first fence, before which no one else has spoken."""
+    """Read the fences' mark off a message: that of its first fence, before which no one else has
+    spoken.
+    """
     found = re.search(r"^--- post (\w+) ---$", message, re.MULTILINE)
     if found is None:
         raise ValueError("a message without a fenced post")
@@ -269,7 +279,9 @@ def mark_of(message: str) -> str:
 
 
 def fenced(message: str) -> dict[str, str]:
-    """Read the replies by their labels: what stands between the two lines with the message's mark, to the letter."""
+    """Read the replies by their labels: what stands between the two lines with the message's mark,
+    to the letter.
+    """
     return {
         found["label"]: found["text"]
         for found in _fences(message).finditer(message)
@@ -287,7 +299,9 @@ def _fences(message: str) -> re.Pattern[str]:
 
 
 def anywhere(message: str) -> list[Order]:
-    """Find the orders in a message, whoever gives them; 'this reply' is the one under whose label it is said."""
+    """Find the orders in a message, whoever gives them; 'this reply' is the one under whose label
+    it is said.
+    """
     text = "\n".join(message.splitlines())  # a model takes all kinds of line ends for one
     parts = re.split(r"^Response (\w+):$", text, flags=re.MULTILINE)
     return [
@@ -325,7 +339,9 @@ def _orders(text: str, label: str) -> Iterator[Order]:
 
 
 def _as_read(text: str) -> str:
-    """Return a text as a model might take it: tags as letters, nothing invisible, base64 decoded, in lower case."""
+    """Return a text as a model might take it: tags as letters, nothing invisible, base64 decoded,
+    in lower case.
+    """
     letters = "".join(chr(ord(c) - 0xE0000) if 0xE0020 <= ord(c) <= 0xE007E else c for c in text)
     visible = "".join(
         c for c in unicodedata.normalize("NFKC", letters) if unicodedata.category(c) != "Cf"
@@ -346,14 +362,18 @@ def _decoded(word: str) -> str:
 
 @dataclass(frozen=True)
 class Wins:
-    """Of one judge: by injection and kind, how often the poor reply was first, and of how many valid answers."""
+    """Of one judge: by injection and kind, how often the poor reply was first, and of how many
+    valid answers.
+    """
 
     first: Mapping[tuple[str, Kind], int]
     valid: Mapping[tuple[str, Kind], int]
     failed: int
 
     def share(self, injection: str, kind: Kind) -> float:
-        """Return the share of valid answers that put the poor reply first; NaN where none is valid."""
+        """Return the share of valid answers that put the poor reply first; NaN where none is
+        valid.
+        """
         valid = self.valid.get((injection, kind), 0)
         return self.first.get((injection, kind), 0) / valid if valid else float("nan")
 

@@ -1,7 +1,9 @@
-"""``bench judge``: how fast, and in how much memory, votes are asked for and kept, against a server that costs nothing.
+"""``bench judge``: how fast, and in how much memory, votes are asked for and kept, against a server
+that costs nothing.
 
-The server is a process of its own, and the least that speaks HTTP and answers in the API's form, so that what is
-measured is our side: requests, calls, answers, and a ledger that is durable at each vote.
+The server is a process of its own, and the least that speaks HTTP and answers in the API's form, so
+that what is measured is our side: requests, calls, answers, and a ledger that is durable at each
+vote.
 """
 
 from __future__ import annotations
@@ -46,18 +48,21 @@ week with about because without together, don't can't it's and. but. so. therapi
 
 @dataclass(frozen=True, kw_only=True)
 class BenchJudgeConfig(Unestimated):
-    """Ask a fast server on this machine for rankings, keep the votes, and measure calls, CPU time and memory."""
+    """Ask a fast server on this machine for rankings, keep the votes, and measure calls, CPU time
+    and memory.
+    """
 
     calls: Annotated[int, Range(least=10)] = 20_000
-    """Number of calls, at least 10. Each ranks five replies of 600 characters by one criterion, with a profile of
-    1,500 characters and a post of 200."""
+    """Number of calls, at least 10. Each ranks five replies of 600 characters by one criterion,
+    with a profile of 1,500 characters and a post of 200."""
     max_concurrency: Count = 32
     """Maximum number of calls that are under way at once."""
     ledger: str = ""
-    """a file on the disk that is to be measured, or a database's URL (its votes stay there); by default a file in a
-    temporary folder"""
+    """a file on the disk that is to be measured, or a database's URL (its votes stay there); by
+    default a file in a temporary folder"""
     compare: bool = False
-    """also ask the same by a plain loop of the openai package's calls on a thread pool, without a ledger"""
+    """also ask the same by a plain loop of the openai package's calls on a thread pool, without a
+    ledger"""
 
 
 def bench_judge(config: BenchJudgeConfig) -> None:
@@ -117,7 +122,9 @@ def bench_judge(config: BenchJudgeConfig) -> None:
 
 
 def _requests(calls: int) -> MakeRequests:
-    """Return what generates so many requests of a preference collection; their questions are new each time."""
+    """Return what generates so many requests of a preference collection; their questions are new
+    each time.
+    """
     criteria = load_criteria("therapeutic")
     count = -(-calls // (_PERSONAS * len(criteria)))
     draw, mark = random.Random(0), uuid.uuid4().hex[:8]
@@ -181,7 +188,9 @@ def _mark() -> _Mark:
 
 @dataclass(eq=False)
 class _Course:
-    """Time, CPU time and the peak of resident memory at each tenth of a run, from any number of threads."""
+    """Time, CPU time and the peak of resident memory at each tenth of a run, from any number of
+    threads.
+    """
 
     calls: int
     marks: list[_Mark] = field(init=False, default_factory=lambda: [_mark()])
@@ -257,7 +266,9 @@ class _Watched:
 
 
 def _plain_loop(asked: MakeRequests, config: BenchJudgeConfig) -> tuple[_Course, float]:
-    """Ask the same as one would without this package; return its course and the server's seconds of CPU time."""
+    """Ask the same as one would without this package; return its course and the server's seconds of
+    CPU time.
+    """
     from openai import OpenAI
 
     with local_server() as server:

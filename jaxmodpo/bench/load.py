@@ -1,4 +1,6 @@
-"""``bench load``: what loading a checkpoint costs the host, measured on one made for the purpose."""
+"""``bench load``: what loading a checkpoint costs the host, measured on one made for the
+purpose.
+"""
 
 from __future__ import annotations
 
@@ -31,7 +33,9 @@ from jaxmodpo.ranges import Count, Unestimated
 
 @dataclass(frozen=True, kw_only=True)
 class BenchLoadConfig(Unestimated):
-    """Write a checkpoint of random bfloat16 numbers, load it, and measure the host's memory meanwhile."""
+    """Write a checkpoint of random bfloat16 numbers, load it, and measure the host's memory
+    meanwhile.
+    """
 
     base_dtypes: tuple[BaseDtype, ...] = ("bfloat16", "float32", "int8", "nf4")
     """load as each of these, in a process of its own"""
@@ -84,7 +88,9 @@ def bench_load(config: BenchLoadConfig) -> None:
 def fake_checkpoint(
     folder: Path, layers: int, vocab_size: int, shard_bytes: int = 512 * 2**20
 ) -> Path:
-    """Write ``config.json`` and indexed safetensors of random bfloat16 numbers, 512 MiB or a tensor a file."""
+    """Write ``config.json`` and indexed safetensors of random bfloat16 numbers, 512 MiB or a tensor
+    a file.
+    """
     settings = SHAPES["llama-3.2-1b"] | {"num_hidden_layers": layers, "vocab_size": vocab_size}
     specs = parameter_table(DecoderConfig.from_mapping(settings, "the benchmark's shape"))
     print(f"writing {count(specs) / 1e9:.2f} billion parameters to {folder}", file=sys.stderr)
@@ -122,7 +128,8 @@ def measure(folder: Path, base_dtype: BaseDtype) -> dict:
 
 
 class PeakMemory:
-    """The largest anonymous memory of this process within a ``with`` block, sampled every millisecond.
+    """The largest anonymous memory of this process within a ``with`` block, sampled every
+    millisecond.
 
     Pages of a mapped file, which the kernel may drop at any time, are not counted.
     """

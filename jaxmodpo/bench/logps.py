@@ -1,4 +1,6 @@
-"""``bench logps``: memory and arithmetic of completion log-probabilities, all logits at once against chunks."""
+"""``bench logps``: memory and arithmetic of completion log-probabilities, all logits at once
+against chunks.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +18,9 @@ from jaxmodpo.training.ahead import topology_mesh
 
 @dataclass(frozen=True, kw_only=True)
 class BenchLogpsConfig(Unestimated):
-    """Compile the head alone, forward and backward, for several sizes of vocabulary; nothing is run."""
+    """Compile the head alone, forward and backward, for several sizes of vocabulary; nothing is
+    run.
+    """
 
     vocabularies: tuple[Count, ...] = (32_000, 128_256)
     """Sizes of the vocabulary, which are columns of the unembedding, that are measured."""
@@ -52,7 +56,8 @@ def bench_logps(config: BenchLogpsConfig) -> None:
 def compiled(config: BenchLogpsConfig, vocabulary: int, chunk: int | None) -> tuple[int, float]:
     """Return the temporary bytes of the compiled head, and its matmuls' FLOPs.
 
-    The FLOPs are counted in the program as traced, scans unrolled: XLA's own count sees a scan's body once.
+    The FLOPs are counted in the program as traced, scans unrolled: XLA's own count sees a scan's
+    body once.
     """
     device = topology_mesh(config.topology).devices.flat[0]
     place = jax.sharding.SingleDeviceSharding(device)

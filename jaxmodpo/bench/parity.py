@@ -1,4 +1,6 @@
-"""``bench parity``: our models against transformers', on tiny random weights in the real file formats."""
+"""``bench parity``: our models against transformers', on tiny random weights in the real file
+formats.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +20,8 @@ from jaxmodpo.models.roberta import load_roberta
 from jaxmodpo.ranges import Seed, Unestimated
 
 VOCABULARY = 131
-# Many rows, since a reward model gives but one number for each and an error's root mean square needs many.
+# Many rows, since a reward model gives but one number for each and an error's root mean square
+# needs many.
 LENGTHS = np.tile([40, 23, 9], 16)
 PROMPTS = np.tile([12, 5, 3], 16)
 
@@ -43,7 +46,9 @@ _LLAMA3 = {
 
 
 class Case(NamedTuple):
-    """A model to compare: ``mistral``, ``llama`` or ``roberta``, and what its configuration says."""
+    """A model to compare: ``mistral``, ``llama`` or ``roberta``, and what its configuration
+    says.
+    """
 
     kind: str
     settings: dict[str, Any]
@@ -89,7 +94,8 @@ class Parity(NamedTuple):
 
     Attributes:
         logits: largest difference over the largest logit, float32.
-        logps: largest absolute difference of completion log-probabilities, nats, float32; None for encoders.
+        logps: largest absolute difference of completion log-probabilities, nats, float32; None for
+            encoders.
         bfloat16: our root-mean-square distance from float32 logits over torch's, both in bfloat16.
     """
 

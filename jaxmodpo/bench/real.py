@@ -1,8 +1,9 @@
 """``jaxmodpo bench real``: what small models learn from two real sets of preferences.
 
-HH-RLHF's harmless test pairs and CounselChat's answers, paired by upvotes. Models are pretrained here, from nothing, on
-the training texts: they are far too small to be good, and the numbers say what such models reach, no more. Held
-out are whole questions; nothing of them is seen before the end.
+HH-RLHF's harmless test pairs and CounselChat's answers, paired by upvotes. Models are pretrained
+here, from nothing, on the training texts: they are far too small to be good, and the numbers say
+what such models reach, no more. Held out are whole questions; nothing of them is seen before the
+end.
 """
 
 from __future__ import annotations
@@ -42,10 +43,13 @@ MAX_LENGTH = 256
 
 @dataclass(frozen=True, kw_only=True)
 class BenchRealConfig(Unestimated):
-    """Train small reward models and policies on real preferences, and print their held-out accuracies."""
+    """Train small reward models and policies on real preferences, and print their held-out
+    accuracies.
+    """
 
     data: Path
-    """a folder with hh-rlhf/harmless-base-test.jsonl.gz and counsel-chat/20200325_counsel_chat.csv"""
+    """a folder with hh-rlhf/harmless-base-test.jsonl.gz and
+    counsel-chat/20200325_counsel_chat.csv"""
     output_dir: Path = Path("out/real")
     """models and results.json are written here; a second run goes on"""
     pretraining_epochs: Count = 3
@@ -110,7 +114,8 @@ def bench_real(config: BenchRealConfig) -> None:
 
 
 def _keep_settings(config: BenchRealConfig) -> None:
-    """Write down the settings at the first run, and refuse others later: what is pretrained here would be of those.
+    """Write down the settings at the first run, and refuse others later: what is pretrained here
+    would be of those.
 
     Raises:
         UserError: naming what differs.
@@ -211,7 +216,9 @@ def _reward(
 
 
 def _policies(config: BenchRealConfig, test: Mapping[str, Sequence[Pair]]) -> list[dict[str, Any]]:
-    """DPO on CounselChat alone, and MODPO with harmlessness as a margin; judged by their implicit rewards."""
+    """DPO on CounselChat alone, and MODPO with harmlessness as a margin; judged by their implicit
+    rewards.
+    """
     out = config.output_dir
     shared: dict[str, Any] = {
         "pairs": out / "counsel_train.json",

@@ -1,4 +1,6 @@
-"""``bench resume``: kill a training run at random moments and see whether it ends where an undisturbed one does."""
+"""``bench resume``: kill a training run at random moments and see whether it ends where an
+undisturbed one does.
+"""
 
 from __future__ import annotations
 
@@ -28,11 +30,13 @@ _RATES = ("_per_second", "mfu")  # the only figures that may differ
 
 @dataclass(frozen=True, kw_only=True)
 class BenchResumeConfig(Unestimated):
-    """Train a tiny model by DPO twice, the second time under SIGKILL, and compare adapters bit for bit."""
+    """Train a tiny model by DPO twice, the second time under SIGKILL, and compare adapters bit for
+    bit.
+    """
 
     kills: Count = 100
-    """Number of times that the run is killed; each life ends at a moment drawn evenly from a span that is long enough
-    to make progress."""
+    """Number of times that the run is killed; each life ends at a moment drawn evenly from a span
+    that is long enough to make progress."""
     epochs: Annotated[int, Range(least=2)] | None = None
     """Epochs of the run, at least 2, with 11 updates each; by default 3 for each kill."""
     seed: Seed = 0
@@ -165,7 +169,9 @@ def _flags(folder: Path, name: str, epochs: int) -> list[str]:
 
 
 def _live(context: Any, flags: Sequence[str], log: Path, delay: float | None = None) -> bool:
-    """Run a command in a process of its own; return whether it was killed after ``delay`` seconds."""
+    """Run a command in a process of its own; return whether it was killed after ``delay``
+    seconds.
+    """
     process = context.Process(target=_life, args=(list(flags), log))
     process.start()
     process.join(delay)

@@ -1,4 +1,6 @@
-"""``bench step``: how fast DPO trains, with the reference precomputed or not, packed or padded, and against TRL."""
+"""``bench step``: how fast DPO trains, with the reference precomputed or not, packed or padded, and
+against TRL.
+"""
 
 from __future__ import annotations
 
@@ -45,7 +47,9 @@ Reference = Literal["precomputed", "in_step"]
 
 @dataclass(frozen=True, kw_only=True)
 class BenchStepConfig(Unestimated):
-    """Train random weights of a model's shape by DPO on pairs as long as real ones, and print the speed."""
+    """Train random weights of a model's shape by DPO on pairs as long as real ones, and print the
+    speed.
+    """
 
     model: str = "tiny-mistral"
     """a published model's name, a config.json, or a model folder"""
@@ -58,7 +62,8 @@ class BenchStepConfig(Unestimated):
     gradient_accumulation: Count = 1
     """batches that are added up for one update"""
     length_share: Probability | None = None
-    """Share of the reference lengths that sequences have; by default a quarter on a CPU and the whole elsewhere."""
+    """Share of the reference lengths that sequences have; by default a quarter on a CPU and the
+    whole elsewhere."""
     references: tuple[Reference, ...] = ("precomputed", "in_step")
     """where the reference's log-probabilities come from"""
     batchings: tuple[Batching, ...] = ("packed", "padded")
@@ -66,16 +71,18 @@ class BenchStepConfig(Unestimated):
     remat: Remat = "none"
     """what the backward pass computes again"""
     attention: Backend = "auto"
-    """Implementation of attention; auto takes splash on TPUs and cuDNN on GPUs where they can, and XLA otherwise."""
+    """Implementation of attention; auto takes splash on TPUs and cuDNN on GPUs where they can, and
+    XLA otherwise."""
     mesh: tuple[Count, Count, Count] | None = None
     """Number of devices along the mesh axes data, fsdp and tensor."""
     updates: Count = 16
     """Number of updates that are timed, after those that compile."""
     rounds: Count = 3
-    """how often the updates are timed, all configurations in turn; the fastest round counts, for TRL likewise"""
+    """how often the updates are timed, all configurations in turn; the fastest round counts, for
+    TRL likewise"""
     against: Literal["trl"] | None = None
-    """trl: time TRL's DPOTrainer as well, at its defaults in float32 and with precomputed references (needs torch,
-    trl and peft)"""
+    """trl: time TRL's DPOTrainer as well, at its defaults in float32 and with precomputed
+    references (needs torch, trl and peft)"""
 
 
 @dataclass

@@ -1,19 +1,21 @@
 """The batches of a training run: which examples meet in which update, and where their tokens lie.
 
-An update has exactly ``batch_size × accumulation`` examples, cut into microbatches. Every microbatch of
-a run has one fixed shape, so that the step compiles once. *Padded*, each sequence has a row of its own.
-*Packed*, sequences lie end to end in rows, marked by segment numbers; examples are grouped so that
-microbatches hold about equally many tokens, and the rows are as long as the fullest one needs. An example's
-sequences (chosen and rejected) are always in the same microbatch, though not in the same row.
+An update has exactly ``batch_size × accumulation`` examples, cut into microbatches. Every
+microbatch of a run has one fixed shape, so that the step compiles once. *Padded*, each sequence has
+a row of its own. *Packed*, sequences lie end to end in rows, marked by segment numbers; examples
+are grouped so that microbatches hold about equally many tokens, and the rows are as long as the
+fullest one needs. An example's sequences (chosen and rejected) are always in the same microbatch,
+though not in the same row.
 
-Everything is a function of the seed and the update's number: the iterator's state is one number, and
-no batch has to be replayed to find another. Nothing here depends on the devices but the number of rows.
+Everything is a function of the seed and the update's number: the iterator's state is one number,
+and no batch has to be replayed to find another. Nothing here depends on the devices but the number
+of rows.
 
 An iterator, and one that goes on where it stopped::
 
     batches = Batches(examples, batch_size=4, accumulation=4, epochs=3, batching="packed")
-    first = next(batches)           # first["tokens"] has the shape [4 microbatches, rows, row length]
-    state = batches.state           # {"epoch": 0, "update": 1}
+    first = next(batches)           # first["tokens"] has the shape [4 microbatches, rows, row
+    length] state = batches.state           # {"epoch": 0, "update": 1}
     batches.restore(state)          # the next batch is that of update 1
 """
 
@@ -67,12 +69,12 @@ class Batches:
     """An iterator over a run's updates whose state can be saved and restored.
 
     Yields mappings of arrays with a leading axis of ``accumulation`` microbatches. Both kinds have
-    ``row_weights`` ``[m, P]`` float32, 1 for an example and 0 for an empty place, and the examples' own
-    fields ``[m, P, …]``. Padded ones have ``tokens`` ``[m, P, S, T]``, ``prompt_lengths`` and ``lengths``
-    ``[m, P, S]``. Packed ones have, for R rows of L tokens, ``tokens``, ``segments`` (from 1; 0 is padding),
-    ``positions`` and ``completions`` (the segment's number where a token is to be learned, 0 elsewhere),
-    all ``[m, R, L]`` int32; ``segment_numbers`` ``[m, K]``, from 1; and ``places`` ``[m, P, S]``, where a
-    sequence lies: row × K + segment − 1.
+    ``row_weights`` ``[m, P]`` float32, 1 for an example and 0 for an empty place, and the examples'
+    own fields ``[m, P, …]``. Padded ones have ``tokens`` ``[m, P, S, T]``, ``prompt_lengths`` and
+    ``lengths`` ``[m, P, S]``. Packed ones have, for R rows of L tokens, ``tokens``, ``segments``
+    (from 1; 0 is padding), ``positions`` and ``completions`` (the segment's number where a token is
+    to be learned, 0 elsewhere), all ``[m, R, L]`` int32; ``segment_numbers`` ``[m, K]``, from 1;
+    and ``places`` ``[m, P, S]``, where a sequence lies: row × K + segment − 1.
 
     Args:
         examples: the data set.
@@ -81,9 +83,10 @@ class Batches:
         epochs: passes over the data.
         seed: of the order.
         batching: packed or padded.
-        row_shards: devices that share a microbatch's rows evenly; padded rows must be a multiple of it.
-        cost: what a row's token costs, given the row's length, in any unit: packed rows get the length
-            that makes the whole run cheapest. By default all tokens cost the same.
+        row_shards: devices that share a microbatch's rows evenly; padded rows must be a multiple of
+            it.
+        cost: what a row's token costs, given the row's length, in any unit: packed rows get the
+            length that makes the whole run cheapest. By default all tokens cost the same.
 
     Raises:
         UserError: padded rows that ``row_shards`` does not divide.
@@ -113,7 +116,8 @@ class Batches:
         self._step = 0
         self._planned: tuple[int, np.ndarray] | None = None
         if batching == "packed":
-            # All epochs are planned and packed here, once: the shape holds what this very packing needs.
+            # All epochs are planned and packed here, once: the shape holds what this very packing
+            # needs.
             self._members = self._all_members()
             self._packing = self._pack(row_shards, cost)
             packing = self._packing
@@ -133,7 +137,9 @@ class Batches:
 
     @property
     def state(self) -> dict[str, int]:
-        """Where the iterator stands: whole epochs, and updates of the current one, that it has yielded."""
+        """Where the iterator stands: whole epochs, and updates of the current one, that it has
+        yielded.
+        """
         epoch, update = divmod(self._step, self.steps_per_epoch)
         return {"epoch": epoch, "update": update}
 
@@ -163,7 +169,9 @@ class Batches:
         return batch | self._packed(step, members)
 
     def members(self, step: int) -> np.ndarray:
-        """Return which examples an update has, ``[accumulation, P]``; empty places are −1 and stand last."""
+        """Return which examples an update has, ``[accumulation, P]``; empty places are −1 and stand
+        last.
+        """
         if self.batching == "packed":
             return self._members[step]
         epoch, update = divmod(step, self.steps_per_epoch)
@@ -197,7 +205,8 @@ class Batches:
         generator = np.random.default_rng([self.seed, epoch, 1])
         full_updates = len(order) // size
         groups = []
-        # Examples change places within a window only, so that the order stays about what the seed says.
+        # Examples change places within a window only, so that the order stays about what the seed
+        # says.
         for start in range(0, full_updates, WINDOW):
             end = min(start + WINDOW, full_updates)
             groups.append(
@@ -205,12 +214,15 @@ class Batches:
             )
         last_update = filled[full_updates * size :].reshape(-1, size)
         updates = np.concatenate([*groups, last_update])
-        # Room for twice the average: a microbatch of many short examples balances one of few long ones.
+        # Room for twice the average: a microbatch of many short examples balances one of few long
+        # ones.
         most = min(size, 2 * self._batch_size)
         return balanced_microbatches(updates, lengths, self.accumulation, most, generator)
 
     def _all_members(self) -> np.ndarray:
-        """Return the members of every update of the run, ``[steps, accumulation, P]``, P as small as it can be."""
+        """Return the members of every update of the run, ``[steps, accumulation, P]``, P as small
+        as it can be.
+        """
         members = np.concatenate([self._plan(epoch) for epoch in range(self.epochs)])
         # With the empty places last, P can be cut to what the fullest microbatch of the run needs.
         empties_last = np.argsort(members < 0, axis=-1, kind="stable")
@@ -232,7 +244,9 @@ class Batches:
     # ------------------------------------------------------------------ the arrays
 
     def _fields(self, members: np.ndarray) -> dict[str, np.ndarray]:
-        """Return the examples' own fields and weights; an empty place copies the first example, without weight."""
+        """Return the examples' own fields and weights; an empty place copies the first example,
+        without weight.
+        """
         rows = np.maximum(members, 0)
         fields = {name: array[rows] for name, array in self.examples.fields.items()}
         return fields | {"row_weights": (members >= 0).astype(np.float32)}
@@ -251,7 +265,8 @@ class Batches:
             example = members[part, place]
             if example < 0:
                 continue
-            # The packing numbers microbatches through the run, and a microbatch's sequences through its examples.
+            # The packing numbers microbatches through the run, and a microbatch's sequences through
+            # its examples.
             packed = step * self.accumulation + part, place * sequences + sequence
             row = int(self._packing.row[packed])
             segment = int(self._packing.segment[packed])
@@ -284,7 +299,8 @@ def score_in_batches(
     Returns:
         ``[n, S]`` float32, in the data set's order.
     """
-    # Not a number until it is scored: an example that was forgotten is never taken for one with a score of 0.
+    # Not a number until it is scored: an example that was forgotten is never taken for one with a
+    # score of 0.
     scores = np.full(batches.examples.lengths.shape, np.nan, np.float32)
     with Progress("scoring", len(scores), "examples", leave=False) as bar:
         for step in range(batches.steps_per_epoch):

@@ -1,9 +1,10 @@
 """What a tokenizer's chat template writes before and after a question.
 
-A template is a program that comes with a model's folder: it may raise, never end, ask for more memory than there is, or
-write today's date. It is run once, on stand-ins for a question, in a process of its own with limits; what stands around
-the stand-in is put around every question from then on. So one run sees one template and one day, and a template
-that does something else with a question than to trim it is refused.
+A template is a program that comes with a model's folder: it may raise, never end, ask for more
+memory than there is, or write today's date. It is run once, on stand-ins for a question, in a
+process of its own with limits; what stands around the stand-in is put around every question from
+then on. So one run sees one template and one day, and a template that does something else with a
+question than to trim it is refused.
 """
 
 from __future__ import annotations
@@ -32,10 +33,12 @@ START = 300
 """seconds, for a busy machine to start a process and let it do all that"""
 
 CLOCK = "datetime"
-"""the class that transformers asks for today, by its name in ``transformers.utils.chat_template_utils``"""
+"""the class that transformers asks for today, by its name in
+``transformers.utils.chat_template_utils``"""
 
 STAND_IN = "question5f1c"
-# A question as people write them, for what a template may do to one: trim it, cut it, escape it, change its letters.
+# A question as people write them, for what a template may do to one: trim it, cut it, escape it,
+# change its letters.
 LONG_STAND_IN = (
     f' \n\t{STAND_IN}: I\'m <b>"sad"</b> & {{{{ 7 }}}}, \\n\n\n  Why? é'
     f" {'And then … ' * 3000}end \n"
@@ -80,7 +83,8 @@ def surroundings(
         folder: of the tokenizer, for errors.
 
     Raises:
-        UserError: the template raises, takes too long or too much memory, or does more with the question than trimming.
+        UserError: the template raises, takes too long or too much memory, or does more with the
+            question than trimming.
     """
     return _surroundings(template, json.dumps(dict(special_tokens), sort_keys=True), day, folder)
 
@@ -112,7 +116,9 @@ def _surroundings(template: str, special_tokens: str, day: str, folder: str) -> 
 def _run(
     template: str, special_tokens: dict[str, Any], wanted: list[tuple[str, str]], folder: str
 ) -> list[str]:
-    """Return what the template makes of each wanted question and day, from a process with limits."""
+    """Return what the template makes of each wanted question and day, from a process with
+    limits.
+    """
     task = json.dumps({"template": template, "special_tokens": special_tokens, "wanted": wanted})
     # As a file, with nothing of its folder to be imported: it needs transformers alone.
     command = [sys.executable, "-P", str(Path(__file__).resolve())]

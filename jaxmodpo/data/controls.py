@@ -1,8 +1,9 @@
 """User texts as tokens: what a person wrote is never a control token.
 
-Tokenizers take ``</s>``, ``<pad>`` or ``[INST]`` for the token of that name wherever it stands, in a post as in the
-prompt's own text. A post that quotes one would end a turn, or be padding that attention leaves out. Here such a text is
-cut as any other text is, while the prompt's own text around it keeps its control tokens.
+Tokenizers take ``</s>``, ``<pad>`` or ``[INST]`` for the token of that name wherever it stands, in
+a post as in the prompt's own text. A post that quotes one would end a turn, or be padding that
+attention leaves out. Here such a text is cut as any other text is, while the prompt's own text
+around it keeps its control tokens.
 """
 
 from __future__ import annotations
@@ -20,21 +21,23 @@ from transformers import PreTrainedTokenizerBase
 from jaxmodpo.errors import UserError
 
 _SIGN = re.compile(r"[^\w\s]")
-"""what a mark of a turn holds, as in ``<|end|>``, and neither a word nor the indentation of a template"""
+"""what a mark of a turn holds, as in ``<|end|>``, and neither a word nor the indentation of a
+template"""
 
 
 class ControlTokens:
     """Encodes texts of users, alone or within a prompt's own text.
 
-    Control tokens are the tokenizer's special tokens, and those of its other added tokens that the prompt's own text
-    holds (some chat templates mark turns with tokens that are not flagged as special). Other added tokens are
-    vocabulary and stay so, and so are words and runs of spaces even where a template holds them.
+    Control tokens are the tokenizer's special tokens, and those of its other added tokens that the
+    prompt's own text holds (some chat templates mark turns with tokens that are not flagged as
+    special). Other added tokens are vocabulary and stay so, and so are words and runs of spaces
+    even where a template holds them.
 
     Args:
         tokenizer: the model's own.
         own_text: all that the prompts' own text may hold.
-        rows: of the model's embedding; a text that names a control token beyond them is refused, because the
-            tokenizer is then not the model's. None if they are not known.
+        rows: of the model's embedding; a text that names a control token beyond them is refused,
+            because the tokenizer is then not the model's. None if they are not known.
     """
 
     def __init__(
@@ -74,8 +77,8 @@ class ControlTokens:
         A text that names none gives the tokens that the tokenizer gives the whole.
 
         Raises:
-            UserError: the text names a token that the model has no row for, or the tokenizer makes a control token of
-                plain text.
+            UserError: the text names a token that the model has no row for, or the tokenizer makes
+                a control token of plain text.
         """
         tokens = self._whole(head + text + tail)
         own = self._of_own_text(head, tail)
@@ -110,7 +113,8 @@ class ControlTokens:
 
     def _plain(self, text: str, head: str, tail: str) -> list[int]:
         if getattr(self._tokenizer, "backend_tokenizer", None) is None:
-            # Tokenizers in Python take user texts alone, so that the border to the prompt's own text is one of tokens.
+            # Tokenizers in Python take user texts alone, so that the border to the prompt's own
+            # text is one of tokens.
             inside = self._tokenizer.encode(
                 text, add_special_tokens=False, split_special_tokens=True
             )
@@ -126,8 +130,8 @@ class ControlTokens:
     def _unspellable(self) -> tuple[Tokenizer, dict[str, str], dict[int, int]]:
         """Return the same tokenizer with names for its control tokens that nobody can write.
 
-        The prompt's own text takes the new names, a user's text has the old ones, and everything else, such as merges
-        across the border of the two, is as it always is.
+        The prompt's own text takes the new names, a user's text has the old ones, and everything
+        else, such as merges across the border of the two, is as it always is.
 
         Returns:
             The tokenizer, the new names by the old ones, and the usual ids by that tokenizer's.
@@ -150,7 +154,9 @@ class ControlTokens:
 
 
 def _renamed(model: Mapping[str, Any], names: Mapping[str, str]) -> dict[str, Any]:
-    """Return a tokenizer's model, as its JSON has it, whose vocabulary has other names for some pieces."""
+    """Return a tokenizer's model, as its JSON has it, whose vocabulary has other names for some
+    pieces.
+    """
     renamed = dict(model)
     vocabulary = model["vocab"]
     if isinstance(vocabulary, dict):

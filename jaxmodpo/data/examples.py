@@ -19,7 +19,8 @@ from jaxmodpo.records import Pair, Ranking
 
 logger = logging.getLogger(__name__)
 
-# Lengths are rounded up to a multiple of this, so that data sets of similar length share a compiled step.
+# Lengths are rounded up to a multiple of this, so that data sets of similar length share a compiled
+# step.
 LENGTH_MULTIPLE = 8
 
 
@@ -56,7 +57,8 @@ class Examples:
 
 
 def check_tokens(largest: int, rows: int) -> None:
-    """Refuse a token that the embedding has no row for, since JAX would take the last row in its place.
+    """Refuse a token that the embedding has no row for, since JAX would take the last row in its
+    place.
 
     Padding is 0, so that a tokenizer's unused padding token beyond the table does no harm.
 
@@ -72,7 +74,8 @@ def check_tokens(largest: int, rows: int) -> None:
 
 
 def equal_pairs(examples: Examples) -> np.ndarray:
-    """Return which examples hold a chosen and a rejected sequence of the very same tokens, ``[n]`` bool.
+    """Return which examples hold a chosen and a rejected sequence of the very same tokens, ``[n]``
+    bool.
 
     Texts that differ may be equal once they are cut. Such a pair prefers nothing.
     """
@@ -83,7 +86,8 @@ def equal_pairs(examples: Examples) -> np.ndarray:
 
 
 def leave_out_equal_pairs(examples: Examples) -> tuple[Examples, np.ndarray]:
-    """Leave out the pairs whose two replies are equal once they are cut, and say how many those were.
+    """Leave out the pairs whose two replies are equal once they are cut, and say how many those
+    were.
 
     Returns:
         The remaining examples, and which of the given ones were left out, ``[n]`` bool.
@@ -117,7 +121,8 @@ def _examples(groups: Sequence[Sequence[tuple[list[int], int]]], least: int = 0)
 
 
 def _refuse_conversations(pairs: Sequence[Pair], text: PolicyText) -> None:
-    """Refuse conversations where a chat template would give each of their messages a turn of its own.
+    """Refuse conversations where a chat template would give each of their messages a turn of its
+    own.
 
     Raises:
         UserError: with ``chat``, a prompt is several messages, or one that is not the user's.
@@ -135,10 +140,12 @@ def _refuse_conversations(pairs: Sequence[Pair], text: PolicyText) -> None:
 
 
 def policy_pairs(pair_sets: Sequence[Sequence[Pair]], text: PolicyText) -> Examples:
-    """Tokenize aligned pair sets: sequences are chosen, rejected of the first set, then of the next.
+    """Tokenize aligned pair sets: sequences are chosen, rejected of the first set, then of the
+    next.
 
     Args:
-        pair_sets: one list of pairs per objective, all of the same length and questions in the same order.
+        pair_sets: one list of pairs per objective, all of the same length and questions in the same
+            order.
         text: the tokenization.
     """
     for pairs in pair_sets:
@@ -183,8 +190,8 @@ def reward_pairs(pairs: Sequence[Pair], text: RewardText) -> Examples:
 def reward_rankings(rankings: Sequence[Ranking], text: RewardText) -> Examples:
     """Tokenize rankings for a reward model: sequences are candidates, best first.
 
-    The field ``ranks`` ``[n, S]`` holds their ranks, equal ones of ties; it is 0 in the places that shorter rankings
-    leave empty, whose tokens repeat the last candidate's.
+    The field ``ranks`` ``[n, S]`` holds their ranks, equal ones of ties; it is 0 in the places that
+    shorter rankings leave empty, whose tokens repeat the last candidate's.
     """
     places = max(len(ranking.candidates) for ranking in rankings)
     ranks = np.zeros((len(rankings), places), np.float32)
@@ -201,7 +208,9 @@ def reward_rankings(rankings: Sequence[Ranking], text: RewardText) -> Examples:
 def completions(
     prompts: Sequence[Sequence[int]], replies: Sequence[Sequence[int]], length: int | None = None
 ) -> Examples:
-    """Put sampled replies, as tokens, behind their prompts: one sequence each, of at least ``length`` tokens."""
+    """Put sampled replies, as tokens, behind their prompts: one sequence each, of at least
+    ``length`` tokens.
+    """
     return _examples(
         [[([*p, *r], len(p))] for p, r in zip(prompts, replies, strict=True)], length or 0
     )

@@ -1,12 +1,15 @@
-"""Which examples meet in an update, and in which of its microbatches, so that all have about equally many tokens.
+"""Which examples meet in an update, and in which of its microbatches, so that all have about
+equally many tokens.
 
-A packed microbatch is as long as the fullest one of the run. Were examples grouped at random, one update of long texts
-would stretch the rows of all others, and the difference would be padding. So examples change places with others of
-about the same time, never far from where the seed has put them::
+A packed microbatch is as long as the fullest one of the run. Were examples grouped at random, one
+update of long texts would stretch the rows of all others, and the difference would be padding. So
+examples change places with others of about the same time, never far from where the seed has put
+them::
 
     order = epoch_order(len(lengths), epoch=0, seed=0)
     updates = balanced_updates(order, lengths, 16, generator)             # [updates, 16]
-    parts = balanced_microbatches(updates, lengths, 4, 8, generator)      # [updates, 4, 8], -1 for an empty place
+    parts = balanced_microbatches(updates, lengths, 4, 8, generator)      # [updates, 4, 8], -1 for
+    an empty place
 """
 
 from __future__ import annotations
@@ -18,7 +21,9 @@ RESTARTS = 32
 
 
 def epoch_order(examples: int, epoch: int, seed: int) -> np.ndarray:
-    """Return the order of one epoch: any position can be found without replaying those before it."""
+    """Return the order of one epoch: any position can be found without replaying those before
+    it.
+    """
     return np.random.default_rng([seed, epoch]).permutation(examples)
 
 
@@ -27,13 +32,15 @@ def balanced_updates(
 ) -> np.ndarray:
     """Group examples, ``size`` to an update, so that all updates have about equally many tokens.
 
-    The longest examples go to an update each, then the next longest, always to the emptiest update first.
+    The longest examples go to an update each, then the next longest, always to the emptiest update
+    first.
 
     Args:
         members: indices into ``lengths``, in random order; as many as fill the updates.
         lengths: tokens of each example.
         size: examples in an update.
-        generator: shuffles the updates, which would otherwise be sorted by their longest example, and their members.
+        generator: shuffles the updates, which would otherwise be sorted by their longest example,
+            and their members.
 
     Returns:
         ``[updates, size]``.
@@ -59,9 +66,10 @@ def balanced_microbatches(
 ) -> np.ndarray:
     """Cut each update into microbatches of about equally many tokens.
 
-    The longest example comes first and goes to the emptiest microbatch that has a place left (Graham's rule). That is
-    seldom the best there is, so the greedy rule is restarted with the lengths multiplied by random factors, from none
-    to a half off, and each update keeps the try whose fullest microbatch has the fewest tokens.
+    The longest example comes first and goes to the emptiest microbatch that has a place left
+    (Graham's rule). That is seldom the best there is, so the greedy rule is restarted with the
+    lengths multiplied by random factors, from none to a half off, and each update keeps the try
+    whose fullest microbatch has the fewest tokens.
 
     Args:
         updates: ``[updates, size]`` indices into ``lengths``, −1 for empty.
@@ -92,10 +100,12 @@ def balanced_microbatches(
 def _greedy(
     ordered: np.ndarray, lengths: np.ndarray, microbatches: int, most: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Put each update's examples, in the order given, into the emptiest of its microbatches with a place left.
+    """Put each update's examples, in the order given, into the emptiest of its microbatches with a
+    place left.
 
     Returns:
-        The examples ``[updates, microbatches, most]``, −1 for empty, and the tokens ``[updates, microbatches]``.
+        The examples ``[updates, microbatches, most]``, −1 for empty, and the tokens ``[updates,
+        microbatches]``.
     """
     every_update = np.arange(len(ordered))
     counts = np.zeros((len(ordered), microbatches), np.int64)

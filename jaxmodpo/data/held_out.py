@@ -1,4 +1,6 @@
-"""Which examples are held out: all those of a share of the questions, so that no question is on both sides."""
+"""Which examples are held out: all those of a share of the questions, so that no question is on
+both sides.
+"""
 
 from __future__ import annotations
 

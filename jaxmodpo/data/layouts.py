@@ -2,10 +2,11 @@
 
 Known are the authors' layout, TRL's (plain or conversational), UltraFeedback's and HH-RLHF's::
 
-    {"question_id": "q1", "question_text": "…", "chosen": {"response_id": "a", "response_text": "…"}, "rejected": {…}}
-    {"prompt": "…", "chosen": "…", "rejected": "…"}
-    {"prompt": [{"role": "user", "content": "…"}], "chosen": [{"role": "assistant", "content": "…"}], "rejected": […]}
-    {"chosen": "\\n\\nHuman: … \\n\\nAssistant: …", "rejected": "\\n\\nHuman: … \\n\\nAssistant: …"}
+    {"question_id": "q1", "question_text": "…", "chosen": {"response_id": "a", "response_text":
+    "…"}, "rejected": {…}} {"prompt": "…", "chosen": "…", "rejected": "…"}
+    {"prompt": [{"role": "user", "content": "…"}], "chosen": [{"role": "assistant", "content":
+    "…"}], "rejected": […]} {"chosen": "\\n\\nHuman: … \\n\\nAssistant: …", "rejected":
+    "\\n\\nHuman: … \\n\\nAssistant: …"}
 
 Which of a row's two conversations belongs to the prompt, and which to the replies, is decided here.
 """
@@ -55,7 +56,8 @@ def pair_of_row(row: Any, where: str) -> Pair | None:
     question_text = _text(prompt, where)
     chosen_text = _text(better, where)
     rejected_text = _text(worse, where)
-    # A user cannot mend HH-RLHF's published file, so that its rows without a preference are left out.
+    # A user cannot mend HH-RLHF's published file, so that its rows without a preference are left
+    # out.
     if are_transcripts and chosen_text == rejected_text:
         return None
     _refuse_equal(chosen_text, rejected_text, where)
@@ -99,7 +101,9 @@ def _id(row: Mapping[str, Any], field: str, where: str) -> str:
 
 
 def _messages_or_text(value: Any, where: str) -> Any:
-    """Return a list of messages, or a text; messages that a table keeps as JSON text become a list again."""
+    """Return a list of messages, or a text; messages that a table keeps as JSON text become a list
+    again.
+    """
     if not isinstance(value, str):
         return value
     messages = serialized_messages(value)
@@ -109,11 +113,12 @@ def _messages_or_text(value: Any, where: str) -> Any:
 def _beside_prompt(
     prompt: Any, chosen: Any, rejected: Any, where: str
 ) -> tuple[Any, list[dict[str, str]], list[dict[str, str]]]:
-    """Return the prompt, a text or messages, and the answers of a row with a prompt, whose conversations may repeat it.
+    """Return the prompt, a text or messages, and the answers of a row with a prompt, whose
+    conversations may repeat it.
 
-    UltraFeedback's rows hold the first message as ``prompt``, and the whole conversation, that message included, in
-    ``chosen`` and ``rejected``. What they share is then the prompt, as TRL takes it; a row whose ``prompt`` is none of
-    what they share contradicts itself.
+    UltraFeedback's rows hold the first message as ``prompt``, and the whole conversation, that
+    message included, in ``chosen`` and ``rejected``. What they share is then the prompt, as TRL
+    takes it; a row whose ``prompt`` is none of what they share contradicts itself.
     """
     if not (_is_conversation(chosen) and _is_conversation(rejected)):
         as_messages = prompt if isinstance(prompt, str) else _messages(prompt, where)
@@ -161,7 +166,9 @@ def _is_message(value: Any) -> bool:
 
 
 def _text(prompt: Any, where: str) -> str:
-    """Return a prompt or an answer as one text, with the speaker before each of several messages."""
+    """Return a prompt or an answer as one text, with the speaker before each of several
+    messages.
+    """
     if isinstance(prompt, str):
         return prompt
     messages = _messages(prompt, where)
@@ -192,7 +199,9 @@ def _is_several(messages: Any) -> bool:
 def _divided(
     chosen: list[Any], rejected: list[Any], where: str
 ) -> tuple[list[dict[str, str]], list[dict[str, str]], list[dict[str, str]]]:
-    """Divide two conversations into the messages they share and those that follow in each, at least the last."""
+    """Divide two conversations into the messages they share and those that follow in each, at least
+    the last.
+    """
     first, second = _messages(chosen, where), _messages(rejected, where)
     shared = 0
     while shared < min(len(first), len(second)) - 1 and first[shared] == second[shared]:

@@ -1,11 +1,13 @@
-"""Bin packing: in which row each sequence of a microbatch lies, where it begins there, and under which number.
+"""Bin packing: in which row each sequence of a microbatch lies, where it begins there, and under
+which number.
 
-Packed training lays sequences end to end in rows of one length, so that little of a batch is padding. The
-length must hold the fullest row of the whole run, since the step is compiled for one shape; so all of a run's
-microbatches are packed at once, before the first update. The packing is decided here and nowhere else: whoever
-builds a batch reads the places from :class:`Packing` and never packs again, because a second packing (of the
-same sequences in another order, or among another number of empty places) need not be the same one and may not
-fit the shape that the first one was measured for.
+Packed training lays sequences end to end in rows of one length, so that little of a batch is
+padding. The length must hold the fullest row of the whole run, since the step is compiled for one
+shape; so all of a run's microbatches are packed at once, before the first update. The packing is
+decided here and nowhere else: whoever builds a batch reads the places from :class:`Packing` and
+never packs again, because a second packing (of the same sequences in another order, or among
+another number of empty places) need not be the same one and may not fit the shape that the first
+one was measured for.
 
 In a row of three sequences, with L = 12::
 
@@ -30,7 +32,8 @@ ROW_COUNTS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32)
 
 @dataclass(frozen=True)
 class Packing:
-    """Where every sequence of a run lies: ``M`` microbatches of up to ``N`` sequences in rows of one length.
+    """Where every sequence of a run lies: ``M`` microbatches of up to ``N`` sequences in rows of
+    one length.
 
     Attributes:
         rows: of each microbatch.
@@ -52,8 +55,8 @@ class Packing:
 def pack(sizes: np.ndarray, row_counts: Iterable[int], cost: Callable[[int], float]) -> Packing:
     """Pack a run's sequences, with the number of rows that makes the run cheapest.
 
-    Few rows are long and make attention dear; many rows are short, but the fullest sequence of the run bounds
-    their length from below, so that they hold more padding.
+    Few rows are long and make attention dear; many rows are short, but the fullest sequence of the
+    run bounds their length from below, so that they hold more padding.
 
     Args:
         sizes: ``[M, N]`` tokens of each microbatch's sequences; 0 for none.
@@ -78,9 +81,10 @@ def pack(sizes: np.ndarray, row_counts: Iterable[int], cost: Callable[[int], flo
 def rows_of(sizes: np.ndarray, rows: int) -> tuple[np.ndarray, np.ndarray]:
     """Put sequences into rows so that the fullest row is short, each microbatch for itself.
 
-    The longest sequence goes first, always into the emptiest row (Graham's rule, at most 4/3 of the best). To
-    come closer, the rule is restarted in other orders: the lengths are multiplied by random factors before they are
-    sorted, and each microbatch keeps the try whose fullest row is shortest. The first try has no factors.
+    The longest sequence goes first, always into the emptiest row (Graham's rule, at most 4/3 of the
+    best). To come closer, the rule is restarted in other orders: the lengths are multiplied by
+    random factors before they are sorted, and each microbatch keeps the try whose fullest row is
+    shortest. The first try has no factors.
 
     Args:
         sizes: ``[M, N]`` tokens; 0 for none.
@@ -111,7 +115,9 @@ def rows_of(sizes: np.ndarray, rows: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _laid_out(sizes: np.ndarray, rows: int, length: int, row: np.ndarray) -> Packing:
-    """Number the sequences of each row and lay them end to end, in the order in which ``sizes`` has them."""
+    """Number the sequences of each row and lay them end to end, in the order in which ``sizes`` has
+    them.
+    """
     every_microbatch = np.arange(len(sizes))
     loads = np.zeros((len(sizes), rows), np.int64)
     counts = np.zeros((len(sizes), rows), np.int64)

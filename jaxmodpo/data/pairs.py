@@ -1,7 +1,7 @@
 """Preference pairs and rankings from files, in every layout that people have.
 
-All become :class:`~jaxmodpo.records.Pair`, so that training knows one layout. Question and response ids are made from
-the texts where a file has none::
+All become :class:`~jaxmodpo.records.Pair`, so that training knows one layout. Question and response
+ids are made from the texts where a file has none::
 
     pairs = load_pairs(Path("safety_rankings.json"), per_question="all")
     margins = load_column(Path("helpful.parquet"), "margin", load_pairs(Path("helpful.parquet")))
@@ -30,32 +30,33 @@ def load_pairs(
 ) -> list[Pair]:
     """Read preference pairs, or make them of the rankings in a ``{criterion}_rankings.json``.
 
-    The file's kind follows from its name: ``.json`` (a list), ``.jsonl`` or ``.jsonl.gz``, ``.parquet``, ``.csv``,
-    or a folder written by ``datasets``. A row is in one of these layouts:
+    The file's kind follows from its name: ``.json`` (a list), ``.jsonl`` or ``.jsonl.gz``,
+    ``.parquet``, ``.csv``, or a folder written by ``datasets``. A row is in one of these layouts:
 
-    - the authors': ``question_id, question_text, chosen, rejected``, the last two with ``response_id``
-      and ``response_text``;
-    - ``prompt, chosen, rejected`` as texts, or as lists of ``{role, content}`` messages; chosen and rejected may be
-      whole conversations that repeat the prompt, as UltraFeedback's are;
+    - the authors': ``question_id, question_text, chosen, rejected``, the last two with
+      ``response_id`` and ``response_text``;
+    - ``prompt, chosen, rejected`` as texts, or as lists of ``{role, content}`` messages; chosen and
+      rejected may be whole conversations that repeat the prompt, as UltraFeedback's are;
     - ``chosen, rejected`` alone, as message lists that begin alike, or as HH-RLHF's
       ``"\\n\\nHuman: … \\n\\nAssistant: …"`` transcripts: what they share is the prompt.
 
-    A prompt of one message is its text; a longer one becomes lines that begin with ``User:`` or ``Assistant:``,
-    and so does a response of several messages, where two conversations part before their last message.
-    ``question_id``, ``chosen_response_id`` and ``rejected_response_id`` beside these layouts are taken;
-    otherwise ids are digests of the texts. Rows whose two responses are equal carry no preference: they are
-    an error, except in HH-RLHF's transcripts, where a user cannot mend the published file: those are left out
-    and counted in the log. An empty reply in a transcript stays, since it was preferred or not like any other.
+    A prompt of one message is its text; a longer one becomes lines that begin with ``User:`` or
+    ``Assistant:``, and so does a response of several messages, where two conversations part before
+    their last message. ``question_id``, ``chosen_response_id`` and ``rejected_response_id`` beside
+    these layouts are taken; otherwise ids are digests of the texts. Rows whose two responses are
+    equal carry no preference: they are an error, except in HH-RLHF's transcripts, where a user
+    cannot mend the published file: those are left out and counted in the log. An empty reply in a
+    transcript stays, since it was preferred or not like any other.
 
     Args:
         path: the file or folder.
-        per_question: how many pairs are made of a ranking, see :func:`pairs_of`. A file of pairs is taken as it is, so
-            that a number makes no sense there.
+        per_question: how many pairs are made of a ranking, see :func:`pairs_of`. A file of pairs is
+            taken as it is, so that a number makes no sense there.
         left_out: counts what is left out of rankings.
 
     Raises:
-        UserError: unreadable, no rows, or a row that lacks a field or prefers nothing; it names file and row. Or
-            ``per_question`` asks a number of a file of pairs.
+        UserError: unreadable, no rows, or a row that lacks a field or prefers nothing; it names
+            file and row. Or ``per_question`` asks a number of a file of pairs.
     """
     if holds_rankings(path):
         return pairs_of(load_rankings(path), per_question, left_out)
@@ -76,7 +77,8 @@ def load_pairs(
 
 
 def count_rows(path: Path) -> int:
-    """Return how many rows a file of pairs or rankings has, in any layout that :func:`load_pairs` reads.
+    """Return how many rows a file of pairs or rankings has, in any layout that :func:`load_pairs`
+    reads.
 
     Raises:
         UserError: it cannot be read.
@@ -119,8 +121,8 @@ def load_column(path: Path, name: str, pairs: Sequence[Pair]) -> np.ndarray:
         pairs: what :func:`load_pairs` gave; each number belongs to the pair of its row.
 
     Raises:
-        UserError: the file holds rankings, a row lacks the column or holds no finite number there, or the file holds
-            other pairs than these.
+        UserError: the file holds rankings, a row lacks the column or holds no finite number there,
+            or the file holds other pairs than these.
     """
     if holds_rankings(path):
         raise UserError(f"{path} holds rankings, which have no column '{name}'; give pairs")

@@ -1,7 +1,8 @@
-"""How an adapter was prompted in training: a small file of ours beside ``adapter_config.json``, which PEFT ignores.
+"""How an adapter was prompted in training: a small file of ours beside ``adapter_config.json``,
+which PEFT ignores.
 
-An adapter learns to reply to one form of prompt. Scored or sampled under another it gives other numbers, and
-nothing in a PEFT folder says so.
+An adapter learns to reply to one form of prompt. Scored or sampled under another it gives other
+numbers, and nothing in a PEFT folder says so.
 """
 
 from __future__ import annotations
@@ -22,7 +23,9 @@ FILE = "jaxmodpo_prompt.json"
 
 
 def record_prompt(adapter: Path, text: PolicyText) -> None:
-    """Write beside an adapter how its questions were put, and on what day where that is part of the prompt."""
+    """Write beside an adapter how its questions were put, and on what day where that is part of the
+    prompt.
+    """
     around = text.surroundings
     settings: dict[str, Any] = {
         "prompt_style": text.prompt_style,
@@ -36,7 +39,9 @@ def record_prompt(adapter: Path, text: PolicyText) -> None:
 
 
 def record_common_prompt(adapter: Path, sources: Sequence[Path]) -> None:
-    """Write beside an adapter made of others how they were prompted; warn where they differ, and write nothing."""
+    """Write beside an adapter made of others how they were prompted; warn where they differ, and
+    write nothing.
+    """
     recorded = [_read(source) for source in sources]
     if any(settings != recorded[0] for settings in recorded):
         logger.warning(
@@ -48,13 +53,17 @@ def record_common_prompt(adapter: Path, sources: Sequence[Path]) -> None:
 
 
 def prompt_day(adapter: Path | None) -> str | None:
-    """Return the day that an adapter's prompts named, ``YYYY-MM-DD``, or None where they named none."""
+    """Return the day that an adapter's prompts named, ``YYYY-MM-DD``, or None where they named
+    none.
+    """
     day = (_read(adapter) or {}).get("prompt_date")
     return day if isinstance(day, str) and is_day(day) else None
 
 
 def warn_of_other_prompt(adapter: Path | None, text: PolicyText) -> None:
-    """Warn if an adapter was trained under another prompt; a folder of another tool does not say."""
+    """Warn if an adapter was trained under another prompt; a folder of another tool does not
+    say.
+    """
     if adapter is None:
         return
     adapter = local_folder(adapter)

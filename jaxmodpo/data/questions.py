@@ -1,7 +1,7 @@
 """The ``questions`` command: help-seeking posts, cleaned and split as in the paper.
 
-EPITOME's files hold a row per reply; its seeker posts are kept once each, filtered, and split into training and
-test questions of equal lengths.
+EPITOME's files hold a row per reply; its seeker posts are kept once each, filtered, and split into
+training and test questions of equal lengths.
 """
 
 from __future__ import annotations

@@ -1,4 +1,6 @@
-"""Examples without a meaning whose lengths are like those of real posts and replies, for benchmarks."""
+"""Examples without a meaning whose lengths are like those of real posts and replies, for
+benchmarks.
+"""
 
 from __future__ import annotations
 
@@ -10,8 +12,8 @@ from jaxmodpo.data.examples import LENGTH_MULTIPLE, Examples
 def reference_examples(
     count: int, *, share: float = 1.0, vocab_size: int = 1000, seed: int = 0
 ) -> Examples:
-    """Return pairs whose prompts have 20 + log-normal (median 40, σ 0.8) tokens, at most 512, and whose
-    completions log-normal (median 300, σ 0.35), clipped to 60–512.
+    """Return pairs whose prompts have 20 + log-normal (median 40, σ 0.8) tokens, at most 512, and
+    whose completions log-normal (median 300, σ 0.35), clipped to 60–512.
 
     Args:
         count: pairs.
@@ -31,7 +33,9 @@ def reference_examples(
 def reference_lengths(
     count: int, generator: np.random.Generator, share: float = 1.0
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Draw the tokens of prompts and of whole sequences, ``[count, 2]`` int32 each; see :func:`reference_examples`."""
+    """Draw the tokens of prompts and of whole sequences, ``[count, 2]`` int32 each; see
+    :func:`reference_examples`.
+    """
     prompts = np.minimum(20 + generator.lognormal(np.log(40), 0.8, count), 512)
     completions = np.clip(generator.lognormal(np.log(300), 0.35, (count, 2)), 60, 512)
     prompts, completions = (

@@ -1,7 +1,8 @@
 """The rows of a table of pairs, from every kind of file that people keep them in.
 
-The kind follows from the name: ``.json`` (a list, or lines of JSON), ``.jsonl`` or ``.jsonl.gz``, ``.parquet``,
-``.csv``, or a folder written by ``datasets``. What a row means is up to :mod:`jaxmodpo.data.layouts`.
+The kind follows from the name: ``.json`` (a list, or lines of JSON), ``.jsonl`` or ``.jsonl.gz``,
+``.parquet``, ``.csv``, or a folder written by ``datasets``. What a row means is up to
+:mod:`jaxmodpo.data.layouts`.
 """
 
 from __future__ import annotations
@@ -66,7 +67,9 @@ def _datasets_folder(path: Path) -> Iterator[Any]:
 
 
 def _damaged(path: Path, error: Exception) -> UserError:
-    """Return the sentence about a folder in which the library fails, with the first of its own words."""
+    """Return the sentence about a folder in which the library fails, with the first of its own
+    words.
+    """
     words = " ".join(str(error).split())[:200]
     return UserError(
         f"{path} is damaged and cannot be read ({type(error).__name__}: {words}); write it again"
@@ -74,7 +77,9 @@ def _damaged(path: Path, error: Exception) -> UserError:
 
 
 def json_list(path: Path) -> Iterator[Any]:
-    """Yield the rows of a .json file: of its list, or of its lines where each is a row of its own."""
+    """Yield the rows of a .json file: of its list, or of its lines where each is a row of its
+    own.
+    """
     with path.open("rb") as file:
         first = file.readline().removeprefix(b"\xef\xbb\xbf").strip()
         second = next((line.strip() for line in file if line.strip()), b"")
@@ -88,7 +93,9 @@ def json_list(path: Path) -> Iterator[Any]:
 
 
 def _json_lines(path: Path) -> Iterator[Any]:
-    """Yield the rows of a file of JSON lines, which may begin with a byte-order mark and hold blank lines."""
+    """Yield the rows of a file of JSON lines, which may begin with a byte-order mark and hold blank
+    lines.
+    """
     opener = gzip.open if path.suffix == ".gz" else open
     try:
         # Lines end at line feeds alone: a text may hold what Python takes for other line ends.
@@ -105,7 +112,9 @@ def _json_lines(path: Path) -> Iterator[Any]:
 
 
 def _parquet(path: Path) -> Iterator[Any]:
-    """Yield the rows of a Parquet file; without pandas, which makes 12 of a column with gaps 12.0."""
+    """Yield the rows of a Parquet file; without pandas, which makes 12 of a column with gaps
+    12.0.
+    """
     import pyarrow
     from pyarrow import parquet
 

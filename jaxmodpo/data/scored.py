@@ -1,7 +1,7 @@
 """The ``pairs`` command: preference pairs from answers with scores, such as a forum's upvotes.
 
-Two answers to one question make a pair where their scores differ; the higher one is chosen. Answers with equal
-scores are never paired, whatever their order.
+Two answers to one question make a pair where their scores differ; the higher one is chosen. Answers
+with equal scores are never paired, whatever their order.
 """
 
 from __future__ import annotations
@@ -25,7 +25,9 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, kw_only=True)
 class PairsConfig(Settings):
-    """Make preference pairs of scored answers to questions, such as CounselChat's with their upvotes."""
+    """Make preference pairs of scored answers to questions, such as CounselChat's with their
+    upvotes.
+    """
 
     input: Path
     """a CSV file with a row per answer"""
@@ -60,7 +62,8 @@ def pairs(config: PairsConfig, phase: Phase) -> None:
     """Run ``pairs``.
 
     Raises:
-        UserError: an unreadable file, a missing column, a score that is no number, or no pair at all.
+        UserError: an unreadable file, a missing column, a score that is no number, or no pair at
+            all.
     """
     answers = read_scored(config)
     made = [
@@ -85,7 +88,9 @@ def pairs(config: PairsConfig, phase: Phase) -> None:
 
 
 def read_scored(config: PairsConfig) -> dict[str, list[tuple[float, str]]]:
-    """Return every question's answers with their scores; empty texts and doubles of an answer are left out."""
+    """Return every question's answers with their scores; empty texts and doubles of an answer are
+    left out.
+    """
     answers: dict[str, dict[str, float]] = {}
     for number, row in enumerate(
         read_table(config.input, [config.question, config.response, config.score]), 2
@@ -115,7 +120,9 @@ def read_scored(config: PairsConfig) -> dict[str, list[tuple[float, str]]]:
 
 
 def _pairs_of(question: str, scored: list[tuple[float, str]], config: PairsConfig) -> list[Pair]:
-    """Return a question's pairs, the widest gaps first; among equal gaps digests of the texts decide."""
+    """Return a question's pairs, the widest gaps first; among equal gaps digests of the texts
+    decide.
+    """
     question_id = digest(question)[:16]
     answers = [
         (score, Candidate(f"{question_id}_{digest(text)[:12]}", text)) for score, text in scored

@@ -1,9 +1,10 @@
 """The one place where a question and a response become tokens.
 
-Sampling, training and scoring all tokenize here, so that a log-probability means the same thing in each of them. A
-policy reads ``[bos] + prompt + response + [eos]``, prompt and response encoded on their own without special tokens; a
-chat template writes the bos itself, or leaves it out. A reward model reads the pair
-``<s> question </s></s> response </s>``. Control tokens that questions and responses name are plain text.
+Sampling, training and scoring all tokenize here, so that a log-probability means the same thing in
+each of them. A policy reads ``[bos] + prompt + response + [eos]``, prompt and response encoded on
+their own without special tokens; a chat template writes the bos itself, or leaves it out. A reward
+model reads the pair ``<s> question </s></s> response </s>``. Control tokens that questions and
+responses name are plain text.
 """
 
 from __future__ import annotations
@@ -168,12 +169,15 @@ class PolicyText:
 
     Attributes:
         tokenizer: the model's own.
-        prompt_style: ``instruct`` is the paper's prompt; ``chat`` the tokenizer's template on the bare question.
-        max_prompt_length: tokens of the prompt with its bos; a question that is too long for it loses its start.
+        prompt_style: ``instruct`` is the paper's prompt; ``chat`` the tokenizer's template on the
+            bare question.
+        max_prompt_length: tokens of the prompt with its bos; a question that is too long for it
+            loses its start.
         max_length: tokens of all; a response that is too long loses its end, its eos too.
         day: ``YYYY-MM-DD``, which a chat template takes for today; by default today.
         rows: of the model's embedding, if known; see :class:`jaxmodpo.data.controls.ControlTokens`.
-        end_tokens: that end a response besides eos; one that is written at a response's end is no part of its text.
+        end_tokens: that end a response besides eos; one that is written at a response's end is no
+            part of its text.
         cut: what was cut so far.
     """
 
@@ -206,8 +210,8 @@ class PolicyText:
             self.tokenizer, f"{around.head} {source} {around.tail}", self.rows
         )
         self.control_tokens = self._controls.ids
-        # A chat template writes the bos token itself, where the model learned it; one without any gets none, as in
-        # transformers' apply_chat_template.
+        # A chat template writes the bos token itself, where the model learned it; one without any
+        # gets none, as in transformers' apply_chat_template.
         self._start = (
             [cast(int, self.tokenizer.bos_token_id)] if self.prompt_style == "instruct" else []
         )
@@ -244,7 +248,9 @@ class PolicyText:
         return cast(int, self.tokenizer.eos_token_id)
 
     def prompt(self, question: str) -> list[int]:
-        """Return a prompt's tokens: a bos before the paper's prompt, and whatever a chat template writes."""
+        """Return a prompt's tokens: a bos before the paper's prompt, and whatever a chat template
+        writes.
+        """
         tokens, named = self._prompt(question)
         if not tokens:
             raise UserError(
@@ -259,9 +265,11 @@ class PolicyText:
         return shorter
 
     def _shortened(self, question: str) -> str:
-        """Return the longest end of a question with which the prompt fits, from a word's start where one is near.
+        """Return the longest end of a question with which the prompt fits, from a word's start
+        where one is near.
 
-        The text around the question stays whole, since a prompt without its head is none that the model knows.
+        The text around the question stays whole, since a prompt without its head is none that the
+        model knows.
         """
 
         def fits(start: int) -> bool:
@@ -304,7 +312,9 @@ class PolicyText:
 
 
 def without_ends(text: str, ends: Sequence[str]) -> str:
-    """Return a text without the end tokens that are written at its end, as exports of chat templates have them."""
+    """Return a text without the end tokens that are written at its end, as exports of chat
+    templates have them.
+    """
     while True:
         trimmed = text.rstrip()
         end = next((end for end in ends if end and trimmed.endswith(end)), None)
@@ -356,7 +366,9 @@ class RewardText:
 
 
 def pad_rows(rows: Sequence[Sequence[int]], length: int, pad: int = 0) -> np.ndarray:
-    """Return rows as ``[rows, length]`` int32, padded on the right; which pad id is used matters to nobody."""
+    """Return rows as ``[rows, length]`` int32, padded on the right; which pad id is used matters to
+    nobody.
+    """
     padded = np.full((len(rows), length), pad, np.int32)
     for number, row in enumerate(rows):
         padded[number, : len(row)] = row

@@ -1,9 +1,9 @@
 """Coefficients of agreement, and their intervals over questions: pure functions of counts.
 
-Every coefficient is a function of sums, and sums add up over questions: a table of sums with one row
-per question holds all that an estimate and its bootstrap need, however many votes there are. The
-coefficients are our own because the packages that have them want equal raters, pin old numerics or
-have another licence; the tests check them against published values and brute force.
+Every coefficient is a function of sums, and sums add up over questions: a table of sums with one
+row per question holds all that an estimate and its bootstrap need, however many votes there are.
+The coefficients are our own because the packages that have them want equal raters, pin old numerics
+or have another licence; the tests check them against published values and brute force.
 """
 
 from __future__ import annotations
@@ -26,11 +26,12 @@ _ROWS = 200
 
 
 def coincidences(counts: ArrayLike) -> Array:
-    """Return how often values meet within units, ``[units, values]`` counts to ``[units, values, values]``.
+    """Return how often values meet within units, ``[units, values]`` counts to ``[units, values,
+    values]``.
 
     With n_c votes for c among a unit's m, o_ck = n_c (n_k − [c = k]) / (m − 1): each vote is met
-    with the unit's others and weighs one in all. Units with fewer than two votes give zeros, so that
-    missing votes need no care.
+    with the unit's others and weighs one in all. Units with fewer than two votes give zeros, so
+    that missing votes need no care.
 
     References:
         Krippendorff, *Content Analysis*, 3rd edition, section 11.2.
@@ -44,11 +45,13 @@ def coincidences(counts: ArrayLike) -> Array:
 
 
 def krippendorff_alpha(met: ArrayLike, level: Literal["nominal", "ordinal"]) -> Array:
-    """Return Krippendorff's α of summed :func:`coincidences`: ``[..., values, values]`` to ``[...]``.
+    """Return Krippendorff's α of summed :func:`coincidences`: ``[..., values, values]`` to
+    ``[...]``.
 
-    α = 1 − D_o / D_e with D_o = Σ o_ck δ²_ck and D_e = Σ n_c n_k δ²_ck / (n − 1), where n_c = Σ_k o_ck.
-    δ² is 1 between any two different values (nominal), or the square of how many votes lie between
-    two values, half of each one's own included (ordinal). NaN where all votes are the same or none meet.
+    α = 1 − D_o / D_e with D_o = Σ o_ck δ²_ck and D_e = Σ n_c n_k δ²_ck / (n − 1), where n_c = Σ_k
+    o_ck. δ² is 1 between any two different values (nominal), or the square of how many votes lie
+    between two values, half of each one's own included (ordinal). NaN where all votes are the same
+    or none meet.
 
     References:
         Krippendorff, *Content Analysis*, 3rd edition, section 11.3.
@@ -73,10 +76,11 @@ def raw_agreement(confusion: ArrayLike) -> Array:
 
 
 def cohen_kappa(confusion: ArrayLike) -> Array:
-    """Return Cohen's κ = (p_o − p_e) / (1 − p_e), p_e = Σ_c p_c q_c: ``[..., values, values]`` to ``[...]``.
+    """Return Cohen's κ = (p_o − p_e) / (1 − p_e), p_e = Σ_c p_c q_c: ``[..., values, values]`` to
+    ``[...]``.
 
-    p and q are the two judges' shares of each value. Zero where one judge only ever gives one value,
-    NaN where both do, and the same.
+    p and q are the two judges' shares of each value. Zero where one judge only ever gives one
+    value, NaN where both do, and the same.
 
     References:
         Cohen, "A Coefficient of Agreement for Nominal Scales", 1960.
@@ -89,12 +93,14 @@ def cohen_kappa(confusion: ArrayLike) -> Array:
 
 
 def gwet_ac1(confusion: ArrayLike) -> Array:
-    """Return Gwet's AC1 = (p_o − p_e) / (1 − p_e), p_e = Σ_c π_c (1 − π_c) / (C − 1): as :func:`cohen_kappa`.
+    """Return Gwet's AC1 = (p_o − p_e) / (1 − p_e), p_e = Σ_c π_c (1 − π_c) / (C − 1): as
+    :func:`cohen_kappa`.
 
     π_c is the mean of the two judges' shares of c among C values. NaN of nothing.
 
     References:
-        Gwet, "Computing inter-rater reliability and its variance in the presence of high agreement", 2008.
+        Gwet, "Computing inter-rater reliability and its variance in the presence of high
+        agreement", 2008.
     """
     confusion = np.asarray(confusion, np.float64)
     total = confusion.sum(axis=(-2, -1))
@@ -104,7 +110,8 @@ def gwet_ac1(confusion: ArrayLike) -> Array:
 
 
 def both_ways(confusion: ArrayLike) -> Array:
-    """Add the same with the first two values exchanged: ``[..., values, values]``, of values a, b (and a tie).
+    """Add the same with the first two values exchanged: ``[..., values, values]``, of values a, b
+    (and a tie).
 
     Which of two replies is called a means nothing. Counted both ways, neither has a larger share by
     its name, and chance is a fair coin.
@@ -115,7 +122,8 @@ def both_ways(confusion: ArrayLike) -> Array:
 
 
 def orientations(values: ArrayLike) -> NDArray[np.int8]:
-    """Return for every two items which has the higher value: ``[..., items]`` to ``[..., pairs]`` of −1, 0, 1.
+    """Return for every two items which has the higher value: ``[..., items]`` to ``[..., pairs]``
+    of −1, 0, 1.
 
     The mean product of two rankings' orientations is Kendall's τ_a.
     """
@@ -157,7 +165,8 @@ def estimate(
         sums: ``[questions, sums]``.
         statistic: ``[..., sums]`` to ``[...]``, NaN where it is undefined.
         undefined: why, where it is.
-        resamples: of the questions, with replacement; percentile interval over those that define the statistic.
+        resamples: of the questions, with replacement; percentile interval over those that define
+            the statistic.
         seed: of the draws.
 
     Returns:

@@ -1,4 +1,6 @@
-"""What an evaluation compares: every model's replies, read and checked, and the pairs of replies that are judged."""
+"""What an evaluation compares: every model's replies, read and checked, and the pairs of replies
+that are judged.
+"""
 
 from __future__ import annotations
 
@@ -128,7 +130,9 @@ def _by_question(path: Path) -> dict[str, tuple[Question, list[str]]]:
 
 
 def blind(question: Question, reply: int, text: str) -> Candidate:
-    """Give a reply an id that says nothing of its model, and is the same whatever the model is called."""
+    """Give a reply an id that says nothing of its model, and is the same whatever the model is
+    called.
+    """
     return Candidate(digest([question.question_id, reply, text])[:16], text)
 
 
@@ -153,7 +157,9 @@ def empty_replies(contest: Contest) -> dict[str, int]:
 
 
 def warn_of_empty_replies(contest: Contest) -> None:
-    """Say which models have empty replies: they are compared as they are, and two empty ones are a tie."""
+    """Say which models have empty replies: they are compared as they are, and two empty ones are a
+    tie.
+    """
     total = len(contest.questions) * contest.replies_per_question
     for name, count in empty_replies(contest).items():
         if count:

@@ -21,7 +21,8 @@ from matplotlib.transforms import Bbox
 
 from jaxmodpo.pages import MARKERS, PALETTE, STYLE
 
-# Orange (loss) through white to blue (win): no red against green, and readable in grey by its numbers.
+# Orange (loss) through white to blue (win): no red against green, and readable in grey by its
+# numbers.
 _DIVERGING = LinearSegmentedColormap.from_list("loss_win", ["#D55E00", "#FAFAFA", "#0072B2"])
 
 Intervals = Mapping[str, Mapping[str, Sequence[float] | None]]
@@ -34,7 +35,8 @@ Panel = tuple[Series, float | None]
 def win_rate_scatter(
     models: Mapping[str, Mapping[str, float]], intervals: Intervals, horizontal: str, vertical: str
 ) -> Figure:
-    """Draw each model at its average win rates on two criteria, with interval bars (the paper's figure 2).
+    """Draw each model at its average win rates on two criteria, with interval bars (the paper's
+    figure 2).
 
     Args:
         models: win rates in 0–1 by model and criterion.
@@ -84,7 +86,9 @@ Point = tuple[float, float]
 def _label_points(
     axes: Axes, points: Mapping[str, Point], arms: Sequence[tuple[Point, Point]]
 ) -> None:
-    """Write each point's name where it covers least of the points, interval bars and other names."""
+    """Write each point's name where it covers least of the points, interval bars and other
+    names.
+    """
     places = [
         (5, 5),
         (-5, 5),
@@ -131,7 +135,8 @@ def _shared_area(one: Bbox, other: Bbox) -> float:
 
 
 def pairwise_matrix(pairwise: Mapping[str, Mapping[str, float]], title: str) -> Figure:
-    """Draw the win rate of the row's model over the column's, models from best to worst, in per cent.
+    """Draw the win rate of the row's model over the column's, models from best to worst, in per
+    cent.
 
     Args:
         pairwise: win rates in 0–1, ``pairwise[row][column]``, without a diagonal.
@@ -149,11 +154,13 @@ def significance_matrix(
     title: str,
     level: float = 0.05,
 ) -> Figure:
-    """Draw who wins significantly by McNemar's test (the paper's figure 3): ▲ row, ▼ column, = neither.
+    """Draw who wins significantly by McNemar's test (the paper's figure 3): ▲ row, ▼ column, =
+    neither.
 
     Args:
         pairwise: win rates, which order the models from best to worst.
-        tests: one mapping per pair, with ``a, b, wins, losses``, the p values and which is ``decisive``.
+        tests: one mapping per pair, with ``a, b, wins, losses``, the p values and which is
+            ``decisive``.
         title: the figure's title.
         level: the significance level.
     """
@@ -265,7 +272,8 @@ def training_curves(metrics: Sequence[Mapping[str, Any]], title: str) -> Figure 
 
 
 def reward_validation(validation: Mapping[str, Any], title: str) -> Figure:
-    """Draw how far a reward model's probabilities can be believed, and the rewards of the best and worst responses.
+    """Draw how far a reward model's probabilities can be believed, and the rewards of the best and
+    worst responses.
 
     Args:
         validation: a ``validation.json`` of ``jaxmodpo reward``.
@@ -312,7 +320,8 @@ def reward_validation(validation: Mapping[str, Any], title: str) -> Figure:
 
 
 def forest(panels: Mapping[str, Panel]) -> Figure:
-    """Draw estimates with their intervals, a row per criterion and a colour per judge or pair of judges.
+    """Draw estimates with their intervals, a row per criterion and a colour per judge or pair of
+    judges.
 
     Args:
         panels: by title; a panel without a value is left out.

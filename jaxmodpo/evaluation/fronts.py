@@ -1,4 +1,5 @@
-"""Trade-off fronts between objectives: what is not dominated, how much is covered, and a figure of it.
+"""Trade-off fronts between objectives: what is not dominated, how much is covered, and a figure of
+it.
 
 Pure functions of points, one row per model and one column per objective, higher is better.
 """
@@ -20,18 +21,23 @@ Array = NDArray[np.float64]
 
 
 def undominated(points: ArrayLike) -> NDArray[np.bool_]:
-    """Tell which of ``[points, objectives]`` no other point beats: as good everywhere and better somewhere."""
+    """Tell which of ``[points, objectives]`` no other point beats: as good everywhere and better
+    somewhere.
+    """
     points = np.asarray(points, np.float64)
     return np.array([not ((points >= p).all(1) & (points > p).any(1)).any() for p in points], bool)
 
 
 def hypervolume(points: ArrayLike, reference: ArrayLike) -> float:
-    """Return the volume that points dominate above a reference point; exact, for any number of objectives.
+    """Return the volume that points dominate above a reference point; exact, for any number of
+    objectives.
 
-    Slices along the last objective, from the best point down, and adds each slice's volume in the others.
+    Slices along the last objective, from the best point down, and adds each slice's volume in the
+    others.
 
     Args:
-        points: ``[points, objectives]``; those not above the reference in every objective add nothing.
+        points: ``[points, objectives]``; those not above the reference in every objective add
+            nothing.
         reference: ``[objectives]``.
 
     References:
@@ -56,7 +62,8 @@ def hypervolume(points: ArrayLike, reference: ArrayLike) -> float:
 
 
 def by_weights(rows: Sequence[Sequence[Mapping[str, Any]]]) -> list[tuple[Mapping[str, Any], ...]]:
-    """Bring the rows of several lists that have the same ``weights`` together, in the first list's order.
+    """Bring the rows of several lists that have the same ``weights`` together, in the first list's
+    order.
 
     Raises:
         UserError: one has weights that another has not, or has some twice.
@@ -75,10 +82,12 @@ def front_figure(
     objectives: tuple[str, str],
     base: Mapping[str, Any],
 ) -> Figure:
-    """Draw fronts between two objectives, and the weighted score against the divergence from the base.
+    """Draw fronts between two objectives, and the weighted score against the divergence from the
+    base.
 
     Args:
-        fronts: by method, its points in the weights' order: ``weights``, ``scores`` by objective, ``kl``.
+        fronts: by method, its points in the weights' order: ``weights``, ``scores`` by objective,
+            ``kl``.
         objectives: along x and y.
         base: the base model's ``scores``.
     """

@@ -2,8 +2,9 @@
 
 For each criterion and each pair of models, every unit (a question and the number of the reply) is
 put to the personas, blinded and with balanced positions, and the majority decides it. This follows
-the paper's "Evaluation Methodology". What is compared is read in :mod:`jaxmodpo.evaluation.contest`;
-how outcomes become win rates, intervals and tests is in :mod:`jaxmodpo.evaluation.outcomes`.
+the paper's "Evaluation Methodology". What is compared is read in
+:mod:`jaxmodpo.evaluation.contest`; how outcomes become win rates, intervals and tests is in
+:mod:`jaxmodpo.evaluation.outcomes`.
 """
 
 from __future__ import annotations
@@ -100,11 +101,12 @@ class EvaluateConfig(JudgeConfig):
     """Let a persona say that neither reply is better."""
 
     both_orders: bool = False
-    """Show each persona both orders, at twice the calls; a verdict that turns with the order is a tie."""
+    """Show each persona both orders, at twice the calls; a verdict that turns with the order is a
+    tie."""
 
     protocol: Protocol = "paper"
-    """paper: half of the personas see one model first, the other half the other; official-code: what the authors'
-    scripts do, all see the same first, by one draw a question."""
+    """paper: half of the personas see one model first, the other half the other; official-code:
+    what the authors' scripts do, all see the same first, by one draw a question."""
 
     bootstrap: Count = 2000
     """How many times the questions are resampled for the 95% intervals."""
@@ -144,8 +146,8 @@ def evaluate(config: EvaluateConfig) -> Phase | None:
         The phase; None for a dry run.
 
     Raises:
-        UserError: bad settings or input; models that do not answer the same questions; a budget that is
-            spent; a pair of models without a single valid vote.
+        UserError: bad settings or input; models that do not answer the same questions; a budget
+            that is spent; a pair of models without a single valid vote.
     """
     config.check()
     contest = load_contest(config)
@@ -241,12 +243,13 @@ def load_contest(config: EvaluateConfig) -> Contest:
 
 
 def requests(config: EvaluateConfig, contest: Contest, units: Iterable[Unit]) -> Iterator[Request]:
-    """Yield the requests of each unit: by criterion (or all that one call asks about), then by persona.
+    """Yield the requests of each unit: by criterion (or all that one call asks about), then by
+    persona.
 
     There are none where the texts are identical. Half of a unit's personas see one model first and
     half the other, whichever model was named first in the settings: the pair is put in the order of
-    its names before the positions are drawn. With ``both_orders`` each persona's other order follows.
-    A request's slot is the number of its unit.
+    its names before the positions are drawn. With ``both_orders`` each persona's other order
+    follows. A request's slot is the number of its unit.
     """
     names = contest.models
     for slot, unit in enumerate(units):
@@ -295,8 +298,8 @@ def count_votes(
         cast: the votes, whose slot is the number of their unit.
 
     Returns:
-        The counts by criterion and number of the unit, and what is missing. With ``both_orders`` a persona's two
-        votes are one verdict. Units of identical texts have no votes and no counts.
+        The counts by criterion and number of the unit, and what is missing. With ``both_orders`` a
+        persona's two votes are one verdict. Units of identical texts have no votes and no counts.
     """
     tallies: dict[tuple[str, int], Tally] = {}
     missing = Missingness()

@@ -24,7 +24,9 @@ from jaxmodpo.evaluation.vote_table import Numbers, Record, VoteTable, together
 
 
 def compare_judges(record: Record, ballots: VoteTable, estimator: Estimator) -> list[Row]:
-    """Compare every two judges on what both voted on, and on the majorities of units that both decided."""
+    """Compare every two judges on what both voted on, and on the majorities of units that both
+    decided.
+    """
     voter = together(ballots.unit, ballots.criterion, ballots.persona)
     unit = together(ballots.unit, ballots.criterion)
     own = {
@@ -71,8 +73,8 @@ def _by(votes: VoteTable, criterion: Any) -> VoteTable:
 def _majorities(ballots: VoteTable, unit: Numbers) -> tuple[Numbers, VoteTable]:
     """Return the units' numbers and, as one vote each, what their votes amount to.
 
-    Responses stand in the order of their mean rank, and equal ones share a rank: of a comparison the
-    one with more votes is first, and as many are a tie.
+    Responses stand in the order of their mean rank, and equal ones share a rank: of a comparison
+    the one with more votes is first, and as many are a tie.
     """
     units, at, inverse = np.unique(unit, return_index=True, return_inverse=True)
     total = add_up(inverse, ballots.ranks, len(units))

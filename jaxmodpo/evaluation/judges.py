@@ -31,7 +31,9 @@ JUDGES = "judges.json"
 
 @dataclass(frozen=True, kw_only=True)
 class JudgesConfig(Settings):
-    """Judge the judges: position bias, agreement of repeats, personas and judges, and missing votes."""
+    """Judge the judges: position bias, agreement of repeats, personas and judges, and missing
+    votes.
+    """
 
     ledger: Incidental[tuple[str, ...]]
     """Ledgers of votes, files or database URLs; several are compared with each other."""
@@ -40,7 +42,8 @@ class JudgesConfig(Settings):
     """Folder for judges.json and its figures."""
 
     run: str | None = None
-    """Only the votes that this run asked for, by the name it has in the ledger; all votes if none is named."""
+    """Only the votes that this run asked for, by the name it has in the ledger; all votes if none
+    is named."""
 
     bootstrap: Count = 2000
     """How many times the questions are resampled for the 95% intervals."""
@@ -55,8 +58,8 @@ class JudgesConfig(Settings):
 def judges(config: JudgesConfig) -> None:
     """Write judges.json and the figures, and print the main numbers.
 
-    Counted again only where the ledgers have other votes than those that were counted; the folder is
-    written once everything is counted.
+    Counted again only where the ledgers have other votes than those that were counted; the folder
+    is written once everything is counted.
 
     Raises:
         UserError: bad settings, a ledger that is missing or empty, or a vote that cannot be one.
@@ -64,7 +67,8 @@ def judges(config: JudgesConfig) -> None:
     config.check()
     folder = config.output_dir
     with open_ledgers(config.ledger) as ledgers:
-        # Without passwords, which a URL may hold. A file's hash would not see what another process has just added.
+        # Without passwords, which a URL may hold. A file's hash would not see what another process
+        # has just added.
         places = {f"ledger.{n}": full_place(ledger.place) for n, ledger in enumerate(ledgers)}
         extents = [list(ledger.extent(config.run)) for ledger in ledgers]
         phase = _open(config) if (folder / "manifest.json").is_file() else None
@@ -197,7 +201,9 @@ def _panels_between(rows: Sequence[Mapping[str, Any]], kind: str) -> dict[str, f
 
 
 def merged(said: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Put together what is said of the same judge, kind and criterion, by part; None where a part says nothing."""
+    """Put together what is said of the same judge, kind and criterion, by part; None where a part
+    says nothing.
+    """
     parts = ("position", "both_orders", "repeats", "personas")
     names = ("judge", "kind", "shown", "criterion")
     keyed = {part: {tuple(row[n] for n in names): row for row in said[part]} for part in parts}

@@ -1,4 +1,6 @@
-"""From votes to results: who won each unit, win rates with intervals, tests, and what is missing."""
+"""From votes to results: who won each unit, win rates with intervals, tests, and what is
+missing.
+"""
 
 from __future__ import annotations
 
@@ -30,7 +32,8 @@ OUTCOME_COLUMNS = (
 def outcome_rows(
     contest: Contest, units: Sequence[Unit], tallies: Mapping[tuple[str, int], Tally]
 ) -> list[dict[str, Any]]:
-    """Decide each unit by the majority of its votes: one row per criterion and unit, criteria outermost.
+    """Decide each unit by the majority of its votes: one row per criterion and unit, criteria
+    outermost.
 
     ``outcome`` is 1 where a won, 0 where b won, 0.5 for as many votes for each or identical texts,
     and empty where no vote was valid. ``reply`` counts from 1.
@@ -73,7 +76,9 @@ def verdicts_of(votes: Sequence[Vote], in_both_orders: bool) -> list[tuple[str, 
 def outcome_table(
     contest: Contest, rows: Sequence[Mapping[str, Any]]
 ) -> dict[str, statistics.Array]:
-    """Arrange outcomes by criterion into the arrays ``[models, models, questions, replies]`` of the statistics."""
+    """Arrange outcomes by criterion into the arrays ``[models, models, questions, replies]`` of the
+    statistics.
+    """
     model = {name: n for n, name in enumerate(contest.models)}
     question = {q.question_id: n for n, q in enumerate(contest.questions)}
     shape = (len(model), len(model), len(question), contest.replies_per_question)
@@ -172,7 +177,9 @@ def ends(low: ArrayLike, high: ArrayLike) -> list[float] | None:
 
 
 def judged_of_asked(contest: Contest, table: Mapping[str, statistics.Array]) -> dict[str, Any]:
-    """Count the questions with a valid outcome: in all comparisons alike, and in each that lacks some."""
+    """Count the questions with a valid outcome: in all comparisons alike, and in each that lacks
+    some.
+    """
     comparisons = list(itertools.combinations(range(len(contest.models)), 2))
     decided = {
         criterion: np.asarray(np.isfinite(outcomes).any(axis=-1))
@@ -194,7 +201,9 @@ def judged_of_asked(contest: Contest, table: Mapping[str, statistics.Array]) -> 
 
 
 def in_words(results: Mapping[str, Any]) -> list[str]:
-    """Return one line for each criterion: every model's average win rate with its interval, best first."""
+    """Return one line for each criterion: every model's average win rate with its interval, best
+    first.
+    """
     lines = []
     for criterion in results["criteria"]:
         rates = {name: by_criterion[criterion] for name, by_criterion in results["models"].items()}
@@ -210,7 +219,9 @@ def in_words(results: Mapping[str, Any]) -> list[str]:
 def tests(
     names: Sequence[str], outcomes: statistics.Array, *, resamples: int, seed: int
 ) -> list[dict[str, Any]]:
-    """Test every pair of models on one criterion: McNemar's test, and the difference of their averages."""
+    """Test every pair of models on one criterion: McNemar's test, and the difference of their
+    averages.
+    """
     differences = statistics.estimate_average_differences(outcomes, resamples=resamples, seed=seed)
     return [
         {

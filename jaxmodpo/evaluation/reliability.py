@@ -3,7 +3,8 @@
 Five questions, each answered by criterion: does the judge favour a position, does it say the same
 when asked again, do personas agree, do two judges agree, and which votes are missing. Everything is
 counted from votes as they are recorded; no vote is made up for one that failed. The module is apart
-from the evaluation because it also serves preference collection, and compares ledgers of several runs.
+from the evaluation because it also serves preference collection, and compares ledgers of several
+runs.
 """
 
 from __future__ import annotations
@@ -120,8 +121,8 @@ def _counts(votes: VoteTable) -> Row:
 def position(votes: VoteTable, estimator: Estimator) -> Row:
     """Return what the position shown does to one judge's votes.
 
-    ``units_in_one_order`` counts units (a question, its responses, a criterion) that all personas saw
-    in the same order: there a response's worth cannot be told from its place.
+    ``units_in_one_order`` counts units (a question, its responses, a criterion) that all personas
+    saw in the same order: there a response's worth cannot be told from its place.
     """
     unit = together(votes.unit, votes.criterion)
     orders = np.unique(np.stack([unit, votes.order], axis=1), axis=0)[:, 0]
@@ -144,10 +145,12 @@ def first_shown_won(votes: VoteTable) -> tuple[Numbers, Numbers]:
 
 
 def _compared(votes: VoteTable, unit: Numbers, estimator: Estimator) -> Row:
-    """Return the first shown's share of decided votes, and what being first adds to a response's share.
+    """Return the first shown's share of decided votes, and what being first adds to a response's
+    share.
 
-    The effect compares a unit's two halves: P(a wins | a first) − P(a wins | a second), averaged over
-    units with Mantel and Haenszel's weights n₁n₂ / (n₁ + n₂). It holds where positions are not balanced.
+    The effect compares a unit's two halves: P(a wins | a first) − P(a wins | a second), averaged
+    over units with Mantel and Haenszel's weights n₁n₂ / (n₁ + n₂). It holds where positions are not
+    balanced.
     """
     won, decided = first_shown_won(votes)
     firsts, total = int(won.sum()), int(decided.sum())
@@ -175,10 +178,11 @@ def _compared(votes: VoteTable, unit: Numbers, estimator: Estimator) -> Row:
 
 
 def _ranked(votes: VoteTable, estimator: Estimator) -> Row:
-    """Return the mean rank given to each position, 1 the best, and Friedman's test against equal ones.
+    """Return the mean rank given to each position, 1 the best, and Friedman's test against equal
+    ones.
 
-    The test takes votes as independent, so it is left out for several criteria together, whose votes
-    share an order, and where all personas saw one order.
+    The test takes votes as independent, so it is left out for several criteria together, whose
+    votes share an order, and where all personas saw one order.
     """
     shown = np.arange(votes.shown)
     by_position = np.empty((len(votes), votes.shown), np.int16)
@@ -204,7 +208,9 @@ def _ranked(votes: VoteTable, estimator: Estimator) -> Row:
 
 
 def both_orders(votes: VoteTable, estimator: Estimator) -> list[Row]:
-    """Return how often a persona that saw a pair in both orders kept to its verdict; nothing where none did."""
+    """Return how often a persona that saw a pair in both orders kept to its verdict; nothing where
+    none did.
+    """
     if votes.kind != "compare":
         return []
     voter = together(votes.unit, votes.criterion, votes.persona)
@@ -237,8 +243,9 @@ def both_orders(votes: VoteTable, estimator: Estimator) -> list[Row]:
 def repeats(votes: VoteTable, estimator: Estimator) -> list[Row]:
     """Return how often the same request got the same answer; nothing where none was asked twice.
 
-    Every two answers to a request are compared. Of rankings also Kendall's τ, which is the mean over
-    every two responses of 1 for the same order and −1 for the opposite one; and the same first place.
+    Every two answers to a request are compared. Of rankings also Kendall's τ, which is the mean
+    over every two responses of 1 for the same order and −1 for the opposite one; and the same first
+    place.
     """
     request = together(votes.unit, votes.criterion, votes.persona, votes.order)
     _, inverse, times = np.unique(request, return_inverse=True, return_counts=True)
@@ -279,8 +286,9 @@ def cast_ballots(votes: VoteTable) -> VoteTable:
     """Return one verdict for each judge, unit, criterion and persona.
 
     Of a persona that was asked about a pair in both orders the verdict is the evaluation's: what it
-    said both times, a tie where that differs, and nothing where one vote failed, since the other may
-    be the position's. Of several rankings the last counts. The order shown is that of the first vote.
+    said both times, a tie where that differs, and nothing where one vote failed, since the other
+    may be the position's. Of several rankings the last counts. The order shown is that of the first
+    vote.
 
     Args:
         votes: asked for the first time, failed ones included.
@@ -349,7 +357,9 @@ def personas(ballots: VoteTable, estimator: Estimator) -> Row:
 
 
 def missingness(record: Record, estimator: Estimator) -> Row:
-    """Count failed votes: by status, by judge and criterion, by model, and for the personas most affected."""
+    """Count failed votes: by status, by judge and criterion, by model, and for the personas most
+    affected.
+    """
 
     def column(name: str) -> Numbers:
         return np.concatenate([getattr(votes, name) for votes in record.tables])

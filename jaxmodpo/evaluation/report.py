@@ -1,9 +1,10 @@
 """``jaxmodpo report``: one HTML file that shows what a set of runs did and how they compare.
 
-The command finds the runs and reads their files (:mod:`jaxmodpo.evaluation.run_folders`), counts the
-votes of judged folders, and writes ``report.html`` with its figures inside, together with the figures
-as PNG files. The page needs no network and no scripts, and holds no times, so that equal inputs give
-equal bytes. It is apart from the evaluation because it shows finished work of any kind, and asks no judge.
+The command finds the runs and reads their files (:mod:`jaxmodpo.evaluation.run_folders`), counts
+the votes of judged folders, and writes ``report.html`` with its figures inside, together with the
+figures as PNG files. The page needs no network and no scripts, and holds no times, so that equal
+inputs give equal bytes. It is apart from the evaluation because it shows finished work of any kind,
+and asks no judge.
 """
 
 from __future__ import annotations
@@ -69,7 +70,9 @@ class ReportConfig(Settings):
     """The title of the page."""
 
     def input_paths(self) -> dict[str, Path]:
-        """Return the files with numbers that the page shows; other manifests hold times and do not count."""
+        """Return the files with numbers that the page shows; other manifests hold times and do not
+        count.
+        """
         runs = find_runs(self.inputs, self.output_dir)
         numbers = {
             f"{run.name}/{name}": run.folder / name
@@ -93,7 +96,9 @@ class Gallery:
     images: dict[str, bytes] = field(default_factory=dict)
 
     def add(self, name: str, figure: figures.Figure, caption: str) -> dict[str, str]:
-        """Keep a figure under a file name made from ``name``; return what the page needs to show it."""
+        """Keep a figure under a file name made from ``name``; return what the page needs to show
+        it.
+        """
         stem = re.sub(r"[^A-Za-z0-9_.]+", "-", name).strip("-.")
         file, number = f"{stem}.png", 1
         while file in self.images:
@@ -112,7 +117,8 @@ def report(config: ReportConfig, phase: Phase) -> None:
     """Write the report.
 
     Raises:
-        UserError: an input is missing or holds no manifest, or a file is not as its command writes it.
+        UserError: an input is missing or holds no manifest, or a file is not as its command writes
+            it.
     """
     runs = find_runs(config.inputs, config.output_dir)
     gallery = Gallery()
@@ -161,7 +167,9 @@ def render(title: str, runs: Sequence[Run], gallery: Gallery) -> str:
 
 
 def notes(runs: Iterable[Run], results: Iterable[Mapping[str, Any]]) -> list[str]:
-    """Return what must be read first: each evaluation's note on its judge, once, and made-up preferences."""
+    """Return what must be read first: each evaluation's note on its judge, once, and made-up
+    preferences.
+    """
     sentences = list(dict.fromkeys(values["note"] for values in results if values.get("note")))
     runs = list(runs)
     unfinished = [run for run in runs if run.manifest.get("status") != "finished"]
@@ -272,7 +280,9 @@ def sweeps(runs: Iterable[Run], gallery: Gallery) -> list[dict[str, Any]]:
 
 
 def judge_sections(runs: Sequence[Run], gallery: Gallery) -> list[dict[str, Any]]:
-    """Return what is said of the judges: as ``judges`` wrote it, or counted here from the votes of a folder."""
+    """Return what is said of the judges: as ``judges`` wrote it, or counted here from the votes of
+    a folder.
+    """
     analyses = {run.name: read_json(run.folder / JUDGES, Judges) for run in runs if run.judges}
     for run in with_votes(runs):
         # A run killed as it began leaves a file without tables.

@@ -1,7 +1,8 @@
-"""The output folders of finished runs: how they are found, and how the files in them are read and checked.
+"""The output folders of finished runs: how they are found, and how the files in them are read and
+checked.
 
-A folder is a run's if it holds a manifest. Every reader refuses a file that lacks what the report shows, naming
-the file and the key, so that what draws and lays out needs no checks of its own.
+A folder is a run's if it holds a manifest. Every reader refuses a file that lacks what the report
+shows, naming the file and the key, so that what draws and lays out needs no checks of its own.
 """
 
 from __future__ import annotations
@@ -98,7 +99,8 @@ def find_runs(inputs: Sequence[Path], output_dir: Path) -> list[Run]:
             f"inputs: no manifest.json in {', '.join(map(str, inputs))} or below; give folders that"
             " other commands wrote to"
         )
-    # The trials of a search and the models of a sweep are parts of one result, which shows them itself.
+    # The trials of a search and the models of a sweep are parts of one result, which shows them
+    # itself.
     containers = [folder for folder, run in runs.items() if run.command.partition(" ")[0] in MANY]
     listed = [
         run
@@ -134,7 +136,9 @@ def with_votes(runs: Iterable[Run]) -> list[Run]:
 
 
 def settle(ledger: Path) -> None:
-    """Let the database put into its file what an interrupted run left beside it, so that reading changes nothing."""
+    """Let the database put into its file what an interrupted run left beside it, so that reading
+    changes nothing.
+    """
     with contextlib.suppress(NoLedger), Ledger(ledger, read_only=True):
         pass
 
@@ -180,7 +184,8 @@ def _needs(names: Iterable[str], mapping: Collection[str], where: str) -> None:
 
 
 def _completed(test: Test) -> dict[str, Any]:
-    """Return a test with the p values that it lacks, and which of them decides, computed from its counts.
+    """Return a test with the p values that it lacks, and which of them decides, computed from its
+    counts.
 
     Files of earlier versions do not say which p value decides.
     """
@@ -207,8 +212,8 @@ def read_divergences(runs: Iterable[Run]) -> dict[str, float]:
 def read_malformed_rates(runs: Iterable[Run]) -> dict[str, float]:
     """Return the share of malformed replies of each model.
 
-    It stands under ``malformed`` in a results file, or in a ``malformed.json``, which counts for the
-    model of its folder's name.
+    It stands under ``malformed`` in a results file, or in a ``malformed.json``, which counts for
+    the model of its folder's name.
     """
     runs = list(runs)
     named = {

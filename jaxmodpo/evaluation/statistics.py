@@ -18,13 +18,16 @@ from scipy import stats
 from jaxmodpo.intervals import percentile_interval, times_drawn, wilson_interval
 
 FEW_DISCORDANT = 25
-"""Below so many questions won or lost the chi-square distribution is too rough, and the exact test decides."""
+"""Below so many questions won or lost the chi-square distribution is too rough, and the exact test
+decides."""
 
 Array = NDArray[np.float64]
 
 
 class Estimate(NamedTuple):
-    """A value with its interval; three arrays of one shape. The ends are NaN where there is no interval."""
+    """A value with its interval; three arrays of one shape. The ends are NaN where there is no
+    interval.
+    """
 
     value: Array
     low: Array
@@ -43,11 +46,13 @@ class McNemar(NamedTuple):
     p_value_corrected: float
     p_value_exact: float
     decisive: str
-    """the field whose p value decides: ``p_value``, or ``p_value_exact`` of few discordant questions"""
+    """the field whose p value decides: ``p_value``, or ``p_value_exact`` of few discordant
+    questions"""
 
 
 def win_rate(outcomes: ArrayLike) -> Array:
-    """Return the mean outcome over the valid units, a tie counting half: ``[..., questions, replies]`` to ``[...]``.
+    """Return the mean outcome over the valid units, a tie counting half: ``[..., questions,
+    replies]`` to ``[...]``.
 
     NaN where no unit is valid.
     """
@@ -56,7 +61,8 @@ def win_rate(outcomes: ArrayLike) -> Array:
 
 
 def average_win_rates(win_rates: ArrayLike) -> Array:
-    """Return each model's mean win rate over its opponents: ``[..., models, models]`` to ``[..., models]``.
+    """Return each model's mean win rate over its opponents: ``[..., models, models]`` to ``[...,
+    models]``.
 
     Row a, column b holds the win rate of a over b; the diagonal does not count. NaN where one of
     the pairs has no rate: an average over fewer opponents would not compare with the others.
@@ -70,7 +76,8 @@ def average_win_rates(win_rates: ArrayLike) -> Array:
 
 
 def bootstrap_win_rates(outcomes: ArrayLike, *, resamples: int = 2000, seed: int = 0) -> Array:
-    """Return win rates under resampled questions: ``[..., questions, replies]`` to ``[resamples, ...]``.
+    """Return win rates under resampled questions: ``[..., questions, replies]`` to ``[resamples,
+    ...]``.
 
     Questions are drawn with replacement; all replies to a question move together, since they are
     not independent, and every comparison sees the same draws, so that differences are paired. A
@@ -89,7 +96,9 @@ def bootstrap_win_rates(outcomes: ArrayLike, *, resamples: int = 2000, seed: int
 def estimate_win_rate(
     outcomes: ArrayLike, *, resamples: int = 2000, seed: int = 0, confidence: float = 0.95
 ) -> Estimate:
-    """Return win rates with bootstrap intervals: ``[..., questions, replies]`` to ``[...]``; see :func:`_widened`."""
+    """Return win rates with bootstrap intervals: ``[..., questions, replies]`` to ``[...]``; see
+    :func:`_widened`.
+    """
     samples = bootstrap_win_rates(outcomes, resamples=resamples, seed=seed)
     value, (low, high) = win_rate(outcomes), percentile_interval(samples, confidence=confidence)
     return _widened(Estimate(value, low, high), questions_judged(outcomes), confidence)
@@ -134,8 +143,8 @@ def estimate_average_differences(
     differences = samples[:, :, None] - samples[:, None, :]
     fewest = _fewest_questions(outcomes)
     low, high = percentile_interval(differences, confidence=confidence)
-    # A difference is no share of trials, so Wilson's interval says nothing of it: two models whose replies are the
-    # same differ by exactly 0. One question alone has no interval here either.
+    # A difference is no share of trials, so Wilson's interval says nothing of it: two models whose
+    # replies are the same differ by exactly 0. One question alone has no interval here either.
     single = np.minimum(fewest[:, None], fewest[None, :]) < 2
     return Estimate(
         averages[:, None] - averages[None, :],
@@ -145,21 +154,27 @@ def estimate_average_differences(
 
 
 def questions_judged(outcomes: ArrayLike) -> NDArray[np.int64]:
-    """Return how many questions have a valid outcome: ``[..., questions, replies]`` to ``[...]``."""
+    """Return how many questions have a valid outcome: ``[..., questions, replies]`` to
+    ``[...]``.
+    """
     return np.isfinite(np.asarray(outcomes, dtype=np.float64)).any(axis=-1).sum(axis=-1)
 
 
 def _fewest_questions(outcomes: ArrayLike) -> NDArray[np.int64]:
-    """Return the fewest questions judged in any of a model's comparisons: ``[models, models, …]`` to ``[models]``."""
+    """Return the fewest questions judged in any of a model's comparisons: ``[models, models, …]``
+    to ``[models]``.
+    """
     judged = questions_judged(outcomes)
     return np.where(np.eye(len(judged), dtype=bool), np.iinfo(np.int64).max, judged).min(axis=-1)
 
 
 def _widened(estimate: Estimate, questions: NDArray[np.int64], confidence: float) -> Estimate:
-    """Replace bootstrap intervals that say too much: none of one question, Wilson's where there is no width.
+    """Replace bootstrap intervals that say too much: none of one question, Wilson's where there is
+    no width.
 
-    Equal outcomes of all questions, such as 10 wins of 10, are equal in every resample, so that the bootstrap
-    says ± 0 of what 10 questions cannot know. Wilson's interval counts each question as one trial.
+    Equal outcomes of all questions, such as 10 wins of 10, are equal in every resample, so that the
+    bootstrap says ± 0 of what 10 questions cannot know. Wilson's interval counts each question as
+    one trial.
     """
     value, low, high = (np.array(x, dtype=np.float64) for x in estimate)
     for at in np.ndindex(value.shape):
@@ -191,8 +206,8 @@ def mcnemar(outcomes: ArrayLike) -> McNemar:
     are left out. With b wins and c losses the statistic is (b − c)² / (b + c), referred to the
     chi-square distribution with one degree of freedom, as in the paper ("Statistical Analysis");
     the corrected one takes max(|b − c| − 1, 0)², and the exact p value is the two-sided binomial
-    one. Without a win or a loss the p values are 1. ``decisive`` names the p value to read: of fewer than
-    ``FEW_DISCORDANT`` questions won or lost the exact one.
+    one. Without a win or a loss the p values are 1. ``decisive`` names the p value to read: of
+    fewer than ``FEW_DISCORDANT`` questions won or lost the exact one.
     """
     majorities = question_majorities(outcomes)
     wins, losses, ties = (int((majorities == outcome).sum()) for outcome in (1.0, 0.0, 0.5))

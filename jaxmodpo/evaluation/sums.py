@@ -1,6 +1,7 @@
 """Sums of votes by question, which every figure about judges is a function of.
 
-A figure's interval resamples questions, so that it needs a table of sums with one row per question and nothing else.
+A figure's interval resamples questions, so that it needs a table of sums with one row per question
+and nothing else.
 """
 
 from __future__ import annotations
@@ -21,7 +22,9 @@ Estimator = Callable[[Array, Callable[[Array], Array], str], Row]
 
 
 def by_question(questions: Numbers, *values: Numbers) -> Array:
-    """Add up values by question: each ``[rows]`` or ``[rows, …]``, to ``[questions, sums]`` in their order."""
+    """Add up values by question: each ``[rows]`` or ``[rows, …]``, to ``[questions, sums]`` in
+    their order.
+    """
     distinct, question = np.unique(questions, return_inverse=True)
     flat = [column for value in values for column in np.reshape(value, (len(questions), -1)).T]
     return add_up(question, np.stack(flat, axis=1), len(distinct))

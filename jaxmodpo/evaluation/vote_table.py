@@ -26,7 +26,9 @@ Numbers = NDArray[Any]
 
 
 class Judge(NamedTuple):
-    """Who gave valid votes: a judge's identity in one ledger, and the model that answered for it."""
+    """Who gave valid votes: a judge's identity in one ledger, and the model that answered for
+    it.
+    """
 
     name: str
     ledger: str
@@ -44,18 +46,21 @@ class Source(NamedTuple):
 
 @dataclass(frozen=True)
 class VoteTable:
-    """The votes of one kind on equally many responses, one row each; numbers index the :class:`Record`'s names.
+    """The votes of one kind on equally many responses, one row each; numbers index the
+    :class:`Record`'s names.
 
     Attributes:
         kind: ``rank`` or ``compare``.
         shown: how many responses are shown.
         source: who was asked; ``judge``: who answered, −1 where nobody did.
-        unit: a question with a set of responses, apart where other texts have their ids; ``question`` its question.
-        criterion: by which; ``persona``: as whom; ``repeat``: 0, or the number of a further time of asking.
+        unit: a question with a set of responses, apart where other texts have their ids;
+            ``question`` its question.
+        criterion: by which; ``persona``: as whom; ``repeat``: 0, or the number of a further time of
+            asking.
         run: which asked.
         status: valid, or what went wrong; ``model``: the model that is said to have answered.
-        ranks: ``[votes, shown]``, of the unit's responses sorted by id: 0 is best, both 0 for a tie; zeros
-            where the vote is not valid.
+        ranks: ``[votes, shown]``, of the unit's responses sorted by id: 0 is best, both 0 for a
+            tie; zeros where the vote is not valid.
         positions: ``[votes, shown]``, of the same: 0 is shown first.
     """
 
@@ -112,7 +117,8 @@ class Record:
 
     Attributes:
         tables: one for each kind and number of responses shown.
-        judges: by number; so are ``sources``, ``criteria``, ``personas``, ``statuses`` and ``models``.
+        judges: by number; so are ``sources``, ``criteria``, ``personas``, ``statuses`` and
+            ``models``.
         superseded: how many votes do not count because another one under the same key does.
     """
 
@@ -127,7 +133,9 @@ class Record:
 
 
 def together(*columns: Numbers) -> NDArray[np.int64]:
-    """Combine columns into one number per row, equal where all columns are; in the order of the columns."""
+    """Combine columns into one number per row, equal where all columns are; in the order of the
+    columns.
+    """
     code = np.zeros(len(columns[0]), np.int64)
     size = 1
     for column in columns:
@@ -166,7 +174,8 @@ class _Growing:
 def read_votes(ledgers: Sequence[Ledger], run: str | None = None) -> Record:
     """Read the votes of ledgers, of one run or of all.
 
-    Of several votes of one judge under one key, which says everything that was asked, the effective one is kept.
+    Of several votes of one judge under one key, which says everything that was asked, the effective
+    one is kept.
 
     Raises:
         UserError: a vote is not what its kind needs, or there is none.
@@ -236,7 +245,9 @@ def _key_bytes(key: str) -> bytes:
 
 
 def _ranks(vote: Vote, responses: tuple[str, ...]) -> bytes:
-    """Return the rank of each response, the best 0; of a comparison 0 for the better and 1, or 0 and 0 for a tie."""
+    """Return the rank of each response, the best 0; of a comparison 0 for the better and 1, or 0
+    and 0 for a tie.
+    """
     if not vote.order:
         return bytes(len(responses))
     if vote.kind == "compare":
@@ -265,8 +276,9 @@ def _latest(table: VoteTable, keys: Numbers, valid: int) -> VoteTable:
 def _told_apart(table: VoteTable, met: Numbers) -> VoteTable:
     """Make units of their own of votes that look the same and, by their keys, are not.
 
-    Two runs may give the same ids to other texts, and a table has no texts. A unit on which one judge
-    was asked the same twice, with one persona, criterion, order and repeat, falls into one for each run.
+    Two runs may give the same ids to other texts, and a table has no texts. A unit on which one
+    judge was asked the same twice, with one persona, criterion, order and repeat, falls into one
+    for each run.
     """
     request = together(
         table.source, table.unit, table.criterion, table.persona, table.repeat, table.order
@@ -300,7 +312,9 @@ def _numbered_within(group: Numbers, member: Numbers, met: Numbers) -> Numbers:
 def _number_judges(
     tables: Sequence[VoteTable], index: dict[str, _Index], valid: int
 ) -> tuple[list[Judge], list[VoteTable]]:
-    """Find the judges, by ledger, identity and model; return them and the tables with their numbers."""
+    """Find the judges, by ledger, identity and model; return them and the tables with their
+    numbers.
+    """
     width = len(index["model"])
     pairs = [
         np.where(t.status == valid, t.source.astype(np.int64) * width + t.model, -1) for t in tables

@@ -1,8 +1,9 @@
-"""What a model said, out of the message in which a server wraps it: its words, without its thoughts, and their JSON.
+"""What a model said, out of the message in which a server wraps it: its words, without its
+thoughts, and their JSON.
 
-Models fence their answers, think aloud before them, put them into a tool's call or into a list of pieces. All of that
-is read where only one reading is possible, and nothing where there are two: a vote that is lost is counted, a wrong one
-is not seen by anybody.
+Models fence their answers, think aloud before them, put them into a tool's call or into a list of
+pieces. All of that is read where only one reading is possible, and nothing where there are two: a
+vote that is lost is counted, a wrong one is not seen by anybody.
 """
 
 from __future__ import annotations
@@ -36,11 +37,13 @@ def answer_text(message: dict[str, Any]) -> str:
 
 
 def answer_object(text: str, names: Sequence[str], *, cut: bool = False) -> dict[str, Any] | None:
-    """Return the JSON object of an answer that has one of these fields; None where it is not clear which that is.
+    """Return the JSON object of an answer that has one of these fields; None where it is not clear
+    which that is.
 
-    The whole text, or else the objects in it that follow the thoughts, out of a fence and among other words. Several
-    count where they agree on all of the names. An object that does not end makes all of them unclear, since it may hold
-    the others; a text that was ``cut`` at its limit does, since more may have followed.
+    The whole text, or else the objects in it that follow the thoughts, out of a fence and among
+    other words. Several count where they agree on all of the names. An object that does not end
+    makes all of them unclear, since it may hold the others; a text that was ``cut`` at its limit
+    does, since more may have followed.
     """
     whole = _loaded(text)
     if whole is not None:
@@ -57,7 +60,9 @@ def answer_object(text: str, names: Sequence[str], *, cut: bool = False) -> dict
 
 
 def _objects(text: str) -> list[dict[str, Any]] | None:
-    """Return the objects that stand in a text one after the other; None where one does not end, or is none."""
+    """Return the objects that stand in a text one after the other; None where one does not end, or
+    is none.
+    """
     try:
         return list(_each_object(text))
     except (ValueError, RecursionError):
@@ -83,7 +88,9 @@ def _loaded(text: str) -> Any:
 
 
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """Return an object, whose fields must not stand in it twice: nobody knows which of the two is meant."""
+    """Return an object, whose fields must not stand in it twice: nobody knows which of the two is
+    meant.
+    """
     if len({name for name, _ in pairs}) < len(pairs):
         raise ValueError("a field stands there twice")
     return dict(pairs)

@@ -2,8 +2,8 @@
 
 The module owns the promise that nothing is paid twice and nothing lost over hours in which the
 process may die. A batch is written down, with a tag that it carries at the endpoint, before it is
-created; its requests are claimed in its name, and a later run finds it, reads it and goes on. What a
-batch did not come to is asked again in another one.
+created; its requests are claimed in its name, and a later run finds it, reads it and goes on. What
+a batch did not come to is asked again in another one.
 """
 
 from __future__ import annotations
@@ -33,19 +33,23 @@ log = logging.getLogger(__name__)
 class BatchJudge:
     """Asks a model through the Batch API. Votes are interchangeable with the endpoint judge's.
 
-    Statuses: those of ``read`` for what was answered; ``content_filter``; ``expired`` where a request
-    was not come to in ``rounds`` batches; ``error`` for everything else, with the endpoint's words.
+    Statuses: those of ``read`` for what was answered; ``content_filter``; ``expired`` where a
+    request was not come to in ``rounds`` batches; ``error`` for everything else, with the
+    endpoint's words.
 
     Attributes:
         client: makes no attempts of its own.
-        ledger: the one that the answers are kept in; it also keeps the batches and whose each request is.
+        ledger: the one that the answers are kept in; it also keeps the batches and whose each
+            request is.
         folder: for the files of batches; they are deleted once read.
         body: returns the JSON body of one chat completion.
         read: turns a chat completion, or whatever was sent for one, into an answer.
         identity: the endpoint judge's.
         discount: the share of the price that is taken off ``read``'s costs.
-        budget: what may be spent; what is in batches that are under way counts as its mean call so far.
-        price: dollars for a call's tokens, undiscounted: what a call counts for while there is no mean.
+        budget: what may be spent; what is in batches that are under way counts as its mean call so
+            far.
+        price: dollars for a call's tokens, undiscounted: what a call counts for while there is no
+            mean.
         poll_seconds: between two looks at the batches.
         max_requests: of one batch.
         max_bytes: of one batch's input file.
@@ -110,8 +114,8 @@ class BatchJudge:
         On Ctrl-C batches stay at the endpoint, and the next start reads them.
 
         Raises:
-            UserError: what will hold for every request (key, model, credit, budget), an endpoint that
-                does not answer, or the files of an unread batch are gone.
+            UserError: what will hold for every request (key, model, credit, budget), an endpoint
+                that does not answer, or the files of an unread batch are gone.
         """
         run = BatchRun(self, put)
         try:

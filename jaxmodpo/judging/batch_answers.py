@@ -1,7 +1,7 @@
 """What an ended batch says of each of its requests, as the answers that a call would have brought.
 
-Apart from the run of batches, because it decides nothing: it reads the endpoint's two files, one of answers and one of
-errors, in any order and with lines missing, and gives every request one outcome.
+Apart from the run of batches, because it decides nothing: it reads the endpoint's two files, one of
+answers and one of errors, in any order and with lines missing, and gives every request one outcome.
 """
 
 from __future__ import annotations
@@ -57,7 +57,8 @@ class BatchAnswers:
             yield self._not_yet_put(together) if self.resumed else together
 
     def _every_outcome(self) -> Iterator[tuple[Asked, Outcome]]:
-        """Yield an outcome for each request of the batch, once: of its output, its errors, or its absence in both.
+        """Yield an outcome for each request of the batch, once: of its output, its errors, or its
+        absence in both.
 
         Request ids come as they are kept, since a resumed batch compares them with those of votes.
         """
@@ -71,7 +72,8 @@ class BatchAnswers:
                 continue
             self.api.download(file_id, self.files.answers(kind))
             for outcome in outcomes(self.files.answers(kind)):
-                # A request that has a line already, or that is none of this batch's, is passed over.
+                # A request that has a line already, or that is none of this batch's, is passed
+                # over.
                 asked = unread.pop(outcome.key, None)
                 if asked is not None:
                     yield asked, self._with_clean_id(outcome)
@@ -82,7 +84,9 @@ class BatchAnswers:
         return outcome._replace(request_id=self.judge.name(outcome.request_id))
 
     def _not_yet_put(self, together: list[tuple[Asked, Outcome]]) -> list[tuple[Asked, Outcome]]:
-        """Leave out what an earlier process put before it died: its votes have the outcome's request id."""
+        """Leave out what an earlier process put before it died: its votes have the outcome's
+        request id.
+        """
         first_keys = {asked.key: vote_keys(asked)[0] for asked, _ in together}
         votes = self.judge.ledger.votes(list(first_keys.values()))
         put = {key: votes[first].request_id for key, first in first_keys.items() if first in votes}
@@ -93,7 +97,9 @@ class BatchAnswers:
         ]
 
     def with_texts(self, asked: Asked) -> Asked:
-        """Return a request with what was sent as its persona's text, since an endpoint's words may repeat it."""
+        """Return a request with what was sent as its persona's text, since an endpoint's words may
+        repeat it.
+        """
         if asked.key not in self._offsets:
             return asked
         sent = self.files.sent(self._offsets[asked.key])
@@ -116,7 +122,8 @@ def _status(outcome: Outcome) -> Status:
     if outcome.code == EXPIRED:
         return "expired"
     if outcome.code in ACCOUNT_CODES or outcome.said.startswith("HTTP 402"):
-        # Of the account, not of the request: the same command asks it again once the account is paid.
+        # Of the account, not of the request: the same command asks it again once the account is
+        # paid.
         return "error"
     if outcome.said.startswith("HTTP 4") and not outcome.passing:
         return "rejected"
@@ -124,7 +131,9 @@ def _status(outcome: Outcome) -> Status:
 
 
 def _absent(key: str, number: int, ended: EndpointsBatch) -> Outcome:
-    """Return what became of a request, the ``number``-th line of its batch, that no file speaks of."""
+    """Return what became of a request, the ``number``-th line of its batch, that no file speaks
+    of.
+    """
     if ended.status == "failed":
         errors = (ended.errors.data if ended.errors else None) or []
         error_of_line = next((error for error in errors if error.line == number), None)

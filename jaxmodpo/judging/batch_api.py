@@ -1,8 +1,8 @@
 """The few calls of OpenAI's Batch API that a judge needs, each made with patience.
 
 Batches take hours, in which a network fails and comes back: a call is made again until it succeeds
-or there is no hope. Apart from the judge because what is safe to do twice is decided here: creating a
-batch is not, so that one whose answer was lost is looked for before it is created again.
+or there is no hope. Apart from the judge because what is safe to do twice is decided here: creating
+a batch is not, so that one whose answer was lost is looked for before it is created again.
 """
 
 from __future__ import annotations
@@ -102,7 +102,9 @@ class BatchAPI:
         raise self._no_answer(last)
 
     def tagged(self) -> dict[str, Batch]:
-        """Return the endpoint's batches by their tags, the newest of each; not those that never began."""
+        """Return the endpoint's batches by their tags, the newest of each; not those that never
+        began.
+        """
 
         def look() -> dict[str, Batch]:
             found: dict[str, Batch] = {}
@@ -124,7 +126,9 @@ class BatchAPI:
         return self._patiently(look)
 
     def download(self, file_id: str, path: Path) -> None:
-        """Write a file's content to ``path``; nothing where the endpoint does not have it any more."""
+        """Write a file's content to ``path``; nothing where the endpoint does not have it any
+        more.
+        """
         import openai
 
         def receive() -> bool:

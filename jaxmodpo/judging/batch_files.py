@@ -35,7 +35,9 @@ EXPIRED = "batch_expired"
 
 
 class Header(NamedTuple):
-    """Whose batch it is: the judge's identity, the model asked for, and how often its requests were asked, from 1."""
+    """Whose batch it is: the judge's identity, the model asked for, and how often its requests were
+    asked, from 1.
+    """
 
     identity: str
     model: str
@@ -45,8 +47,8 @@ class Header(NamedTuple):
 class Outcome(NamedTuple):
     """What came back for one request.
 
-    ``answered`` says that ``completion`` is what the model answered; where not, ``code`` and ``said``
-    tell what went wrong, and ``passing`` whether it may go well another time.
+    ``answered`` says that ``completion`` is what the model answered; where not, ``code`` and
+    ``said`` tell what went wrong, and ``passing`` whether it may go well another time.
     """
 
     key: str
@@ -60,7 +62,9 @@ class Outcome(NamedTuple):
 
 @dataclass(frozen=True)
 class BatchFiles:
-    """Where a batch's files are: ``TAG.jsonl`` is sent, ``TAG.requests.jsonl`` says what its lines ask."""
+    """Where a batch's files are: ``TAG.jsonl`` is sent, ``TAG.requests.jsonl`` says what its lines
+    ask.
+    """
 
     folder: Path
     tag: str
@@ -82,7 +86,9 @@ class BatchFiles:
             path.unlink(missing_ok=True)
 
     def header(self) -> Header | None:
-        """Return whose batch it is; None where the file is missing, or was cut off before its first line ended."""
+        """Return whose batch it is; None where the file is missing, or was cut off before its first
+        line ended.
+        """
         try:
             with self.requests.open("rb") as file:
                 line = parse_json(file.readline())
@@ -92,7 +98,9 @@ class BatchFiles:
         return Header(found["identity"], found["model"], found["round"])
 
     def asked(self) -> Iterator[Asked]:
-        """Yield the requests, in the order of the lines: with ids and names, and with empty texts."""
+        """Yield the requests, in the order of the lines: with ids and names, and with empty
+        texts.
+        """
         with self.requests.open("rb") as file:
             file.readline()
             for number, line in enumerate(file, 2):
@@ -116,7 +124,9 @@ class BatchFiles:
         return offsets
 
     def sent(self, offset: int) -> str:
-        """Return the texts of the messages that the input file's line at ``offset`` sends, end to end."""
+        """Return the texts of the messages that the input file's line at ``offset`` sends, end to
+        end.
+        """
         with self.input.open("rb") as file:
             file.seek(offset)
             line = _parsed(file.readline(), str(self.input))
@@ -274,7 +284,9 @@ def _asked(record: _Record) -> Asked:
 
 
 def outcomes(path: Path) -> Iterator[Outcome]:
-    """Yield what the lines of an output or error file say; lines that name no request are passed over."""
+    """Yield what the lines of an output or error file say; lines that name no request are passed
+    over.
+    """
     with path.open("rb") as file:
         for line in file:
             outcome = outcome_of(line)

@@ -1,4 +1,6 @@
-"""Which batches a run has handed to an endpoint, and how far each has come: what a later start goes on from."""
+"""Which batches a run has handed to an endpoint, and how far each has come: what a later start goes
+on from.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +15,9 @@ from jaxmodpo.judging.tables import BATCHES
 
 
 class Batch(NamedTuple):
-    """A batch handed to an endpoint; ``state`` is prepared, submitted or read, ``batch_id`` the endpoint's."""
+    """A batch handed to an endpoint; ``state`` is prepared, submitted or read, ``batch_id`` the
+    endpoint's.
+    """
 
     tag: str
     batch_id: str

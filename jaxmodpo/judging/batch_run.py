@@ -1,13 +1,17 @@
-"""The run of batches: written, sent as there is room, looked at until they end, read, and cleaned up after.
+"""The run of batches: written, sent as there is room, looked at until they end, read, and cleaned
+up after.
 
-A batch goes through these states. Each is on disk before the next is begun, so that a process may die anywhere:
+A batch goes through these states. Each is on disk before the next is begun, so that a process may
+die anywhere:
 
     draft ──close──► waiting ──create──► running ──ends──► read ──► its files and claims are gone
                         ▲                   │                │
-                        └──── no room ──────┘                └── what it did not come to goes into a new draft
+                        └──── no room ──────┘                └── what it did not come to goes into a
+                        new draft
 
-Its requests are claimed by this process while it is a draft, and by the batch itself from then on: they belong to
-nobody else however long the endpoint takes, and a later start that finds the batch finds them claimed.
+Its requests are claimed by this process while it is a draft, and by the batch itself from then on:
+they belong to nobody else however long the endpoint takes, and a later start that finds the batch
+finds them claimed.
 """
 
 from __future__ import annotations
@@ -41,7 +45,8 @@ HOLD = 26 * 3600.0
 """Seconds for which a batch's requests are its own: its 24 hours, and time to read it."""
 
 _ENDED = frozenset({"completed", "expired", "cancelled", "failed"})
-# Refusals for want of room, one after the other with nothing else under way, before a batch is halved.
+# Refusals for want of room, one after the other with nothing else under way, before a batch is
+# halved.
 _REFUSALS = 3
 # For a budget's first guess.
 _BYTES_PER_TOKEN, _ANSWER_TOKENS = 4, 40
@@ -83,7 +88,8 @@ class BatchRun:
         waiting: written, and to be created as soon as there is room.
         running: at the endpoint, by tag.
         exhausted: there are no more requests to draw, or none may be (``refusal``).
-        useless: answers were, and no further batch is sent; those that wait are given back at the end.
+        useless: answers were, and no further batch is sent; those that wait are given back at the
+            end.
         most: requests of a new batch; lowered where the endpoint has room for small ones only.
     """
 
@@ -230,8 +236,8 @@ class BatchRun:
         while self.waiting and self._room() and not self.useless:
             batch = self.waiting[0]
             batch.file_id = batch.file_id or self._api.upload(batch.files.input)
-            # From here until the endpoint's answer is on disk the batch may be there without our knowing. A start
-            # that finds it prepared looks for its tag at the endpoint.
+            # From here until the endpoint's answer is on disk the batch may be there without our
+            # knowing. A start that finds it prepared looks for its tag at the endpoint.
             batch.unsure = True
             created = self._api.create(batch.file_id, batch.tag)
             if created is None:
@@ -242,7 +248,9 @@ class BatchRun:
             self.waiting.remove(batch)
 
     def _room(self) -> bool:
-        """Return whether another batch may be created now: one at a time, since each may be refused."""
+        """Return whether another batch may be created now: one at a time, since each may be
+        refused.
+        """
         validating = any(batch.status in ("", "validating") for batch in self.running.values())
         return len(self.running) < self.judge.max_batches and not validating and not self._full
 
@@ -341,7 +349,8 @@ class BatchRun:
         return True
 
     def _read(self, batch: HeldBatch, ended: EndpointsBatch, counts: Counter[str]) -> set[str]:
-        """Store the answers of a batch that ended; return the keys of requests to ask again, and count error codes.
+        """Store the answers of a batch that ended; return the keys of requests to ask again, and
+        count error codes.
 
         Answered requests are counted under the empty code.
         """
@@ -367,7 +376,9 @@ class BatchRun:
         return ask_again
 
     def _judge_the_row(self, asked: Asked, answer: Answer) -> None:
-        """Send and write no further batch where the answers so far, one after the other, were of no use."""
+        """Send and write no further batch where the answers so far, one after the other, were of no
+        use.
+        """
         # What the endpoint did not come to says nothing of the model.
         if self.useless or answer.status in ("error", "expired"):
             return
@@ -395,7 +406,8 @@ class BatchRun:
         """Yield a batch's requests with their lines.
 
         Raises:
-            UserError: the lines are damaged or gone. The batch is done with, or every start would end here.
+            UserError: the lines are damaged or gone. The batch is done with, or every start would
+                end here.
         """
         try:
             yield from batch.files.lines()
@@ -423,7 +435,9 @@ class BatchRun:
             self._api.delete(batch.file_id)
 
     def leave(self) -> None:
-        """Give back what was not sent; what is at the endpoint, or may be, stays for a later start."""
+        """Give back what was not sent; what is at the endpoint, or may be, stays for a later
+        start.
+        """
         for tag, draft in list(self.drafts.items()):
             draft.close()
             self.judge.ledger.claims.release(draft.keys)

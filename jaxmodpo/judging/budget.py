@@ -22,7 +22,8 @@ class Budget:
         most_dollars: None for no limit.
         calls: made so far, in earlier starts too.
         dollars: spent so far.
-        priced: of the calls, those whose price is known; their mean price is taken for those under way.
+        priced: of the calls, those whose price is known; their mean price is taken for those under
+            way.
         expected: dollars of one call, as long as none has a price.
     """
 
@@ -40,9 +41,9 @@ class Budget:
         """Begin a call.
 
         Args:
-            stop: given by threads that share the budget. Where only calls under way stand in the way, it waits
-                for them, since one that fails costs nothing; and as long as nobody knows what a call costs,
-                one is made at a time.
+            stop: given by threads that share the budget. Where only calls under way stand in the
+                way, it waits for them, since one that fails costs nothing; and as long as nobody
+                knows what a call costs, one is made at a time.
 
         Returns:
             False where ``stop`` was set while it waited; the call is then not begun.
@@ -98,9 +99,11 @@ class Budget:
 
 
 class Reservations:
-    """The calls of a run of batches that a budget counts as under way: each until it is settled or given back.
+    """The calls of a run of batches that a budget counts as under way: each until it is settled or
+    given back.
 
-    A batch's calls are begun hours before they are answered, and some of them by an earlier process.
+    A batch's calls are begun hours before they are answered, and some of them by an earlier
+    process.
 
     Args:
         budget: that the calls are reserved in.
@@ -121,7 +124,9 @@ class Reservations:
         self._count += 1
 
     def take_earlier(self, calls: int) -> None:
-        """Reserve calls that were begun earlier; where they are beyond the budget, no other will begin."""
+        """Reserve calls that were begun earlier; where they are beyond the budget, no other will
+        begin.
+        """
         for _ in range(calls):
             try:
                 self.take()
@@ -129,7 +134,9 @@ class Reservations:
                 return
 
     def settle(self, answer: Answer) -> None:
-        """Count a call's answer; one of an earlier start that had no room in the budget is not counted."""
+        """Count a call's answer; one of an earlier start that had no room in the budget is not
+        counted.
+        """
         with self._lock:
             is_reserved = self._count > 0
             self._count = max(0, self._count - 1)

@@ -1,11 +1,15 @@
 """Who is asking what: claims on calls, so that processes that share a ledger ask nothing twice.
 
-A claim is a row: the call's key, its owner, and until when it holds. An owner renews its claims while it lives. When a
-process dies its claims must come free, and when it only looks dead they must not:
+A claim is a row: the call's key, its owner, and until when it holds. An owner renews its claims
+while it lives. When a process dies its claims must come free, and when it only looks dead they must
+not:
 
-- A process of this machine that is gone is found out by its number, and its claims are free at once.
-- Another machine's process cannot be looked for. Its claims run out :data:`LEASE` seconds after the last renewal.
-- A batch outlives its process by hours. Its requests are claimed in the batch's own name, for as long as it may take.
+- A process of this machine that is gone is found out by its number, and its claims are free at
+  once.
+- Another machine's process cannot be looked for. Its claims run out :data:`LEASE` seconds after the
+  last renewal.
+- A batch outlives its process by hours. Its requests are claimed in the batch's own name, for as
+  long as it may take.
 """
 
 from __future__ import annotations
@@ -47,12 +51,12 @@ class Claims:
     def take(self, keys: Sequence[str]) -> set[str]:
         """Reserve calls, so that no other process asks them, and return those that were free.
 
-        A claim ends with :meth:`release`, or with the votes that it was for. One whose owner died ends at once on
-        this machine, and after :data:`LEASE` seconds elsewhere.
+        A claim ends with :meth:`release`, or with the votes that it was for. One whose owner died
+        ends at once on this machine, and after :data:`LEASE` seconds elsewhere.
         """
         self._start_renewing()
-        # Under the lock, or two threads of this process would both take what neither holds yet: for the database
-        # they are one owner.
+        # Under the lock, or two threads of this process would both take what neither holds yet: for
+        # the database they are one owner.
         with self._store.writing:
             with self._held_lock:
                 free = [key for key in dict.fromkeys(keys) if key not in self._held]
@@ -66,7 +70,9 @@ class Claims:
         return taken
 
     def _insert(self, keys: Sequence[str]) -> set[str]:
-        """Write claims where there are none or one that ran out; return the keys that are this ledger's afterwards."""
+        """Write claims where there are none or one that ran out; return the keys that are this
+        ledger's afterwards.
+        """
         taken = set[str]()
         if not keys:
             return taken
@@ -92,7 +98,9 @@ class Claims:
         return taken
 
     def _forget_dead_owners(self, keys: Sequence[str]) -> bool:
-        """Drop all claims of those who hold some of these and whose process on this machine is gone."""
+        """Drop all claims of those who hold some of these and whose process on this machine is
+        gone.
+        """
         owners = set[str]()
         for chunk in in_chunks(keys):
             query = sql.select(CLAIMS.c.owner).where(CLAIMS.c.key.in_(chunk)).distinct()
@@ -121,9 +129,12 @@ class Claims:
         self.release(held)
 
     def delete(self, connection: sql.Connection, keys: Sequence[str]) -> None:
-        """Delete claims within a transaction that writes more; :meth:`forget` them once it is done."""
+        """Delete claims within a transaction that writes more; :meth:`forget` them once it is
+        done.
+        """
         for chunk in in_chunks(keys):
-            # A claim that ran out meanwhile may be somebody else's by now. A batch's goes with its answer.
+            # A claim that ran out meanwhile may be somebody else's by now. A batch's goes with its
+            # answer.
             ours = (CLAIMS.c.owner == self._owner) | CLAIMS.c.owner.like(_batch("%"))
             connection.execute(sql.delete(CLAIMS).where(CLAIMS.c.key.in_(chunk) & ours))
 
@@ -135,7 +146,9 @@ class Claims:
     # ----------------------------------------------------------------------- a batch's
 
     def give_to_batch(self, keys: Sequence[str], tag: str, seconds: float) -> None:
-        """Turn own claims into claims of a batch, which outlive this process; or let a batch's hold for longer."""
+        """Turn own claims into claims of a batch, which outlive this process; or let a batch's hold
+        for longer.
+        """
 
         def give(connection: sql.Connection) -> None:
             for chunk in in_chunks(keys):
@@ -199,6 +212,8 @@ def _batch(tag: str) -> str:
 
 
 def _is_dead(owner: str) -> bool:
-    """Whether the owner of a claim, a process and its ledger's mark, is a process that is known to be gone."""
+    """Whether the owner of a claim, a process and its ledger's mark, is a process that is known to
+    be gone.
+    """
     process, _, _mark = owner.rpartition(" ")
     return is_known_gone(process)

@@ -37,7 +37,9 @@ UNANSWERED: frozenset[Status] = frozenset({"error", "expired"})
 
 
 def is_open(status: Status | None, retry: bool) -> bool:
-    """Return whether a vote is to be asked for: there is none, nobody answered, or failed ones are asked again."""
+    """Return whether a vote is to be asked for: there is none, nobody answered, or failed ones are
+    asked again.
+    """
     return status is None or status in UNANSWERED or (retry and status != "valid")
 
 
@@ -83,7 +85,8 @@ def collect(
                 ledger.claims.release_all()
             if not run.elsewhere and not run.again:
                 break
-            # What was under way when it was looked at may be answered by now, as a batch of an earlier start is.
+            # What was under way when it was looked at may be answered by now, as a batch of an
+            # earlier start is.
             if not run.elsewhere or run.given.total() > before:
                 continue
             log.info(
@@ -99,11 +102,13 @@ def collect(
 def votes_by_request(
     requests: MakeRequests, identity: str, ledger: Ledger
 ) -> Iterator[tuple[Request, list[Vote]]]:
-    """Yield each request with its votes, one for each of its criteria, in the order of the requests.
+    """Yield each request with its votes, one for each of its criteria, in the order of the
+    requests.
 
     Raises:
         KeyError: a request without a vote.
-        UserError: a vote in the ledger names another question, persona or criterion than its request.
+        UserError: a vote in the ledger names another question, persona or criterion than its
+            request.
     """
     for batch in _batches(_asked(requests(), identity)):
         keys_by_request = [vote_keys(asked) for asked in batch]
@@ -115,7 +120,9 @@ def votes_by_request(
 
 
 class SlotVotes(NamedTuple):
-    """All votes on one ballot or unit by one criterion; ``slot`` is the number that its requests carried."""
+    """All votes on one ballot or unit by one criterion; ``slot`` is the number that its requests
+    carried.
+    """
 
     slot: int
     criterion: str
@@ -125,12 +132,13 @@ class SlotVotes(NamedTuple):
 def votes_by_slot(requests: MakeRequests, identity: str, ledger: Ledger) -> Iterator[SlotVotes]:
     """Yield the votes of each slot by each criterion, ready to be counted.
 
-    Only one slot's votes are in memory at a time, so a slot's requests must follow one another. Votes of a repeated
-    request are left out: they show how steady the judge is, and decide nothing.
+    Only one slot's votes are in memory at a time, so a slot's requests must follow one another.
+    Votes of a repeated request are left out: they show how steady the judge is, and decide nothing.
 
     Raises:
         KeyError, UserError: as :func:`votes_by_request`.
-        ValueError: a slot's requests by one criterion are scattered, so that its votes would be counted in parts.
+        ValueError: a slot's requests by one criterion are scattered, so that its votes would be
+            counted in parts.
     """
     complete = set[tuple[int, str]]()
     asked_once = (
@@ -197,18 +205,20 @@ class _Run:
             yield from wanted
 
     def _claimed(self, wanted: list[Asked]) -> list[Asked]:
-        """Claim requests, and return those that are this process's to ask; count the votes of the others."""
+        """Claim requests, and return those that are this process's to ask; count the votes of the
+        others.
+        """
         claims = self.ledger.claims
-        # A request that stands in the run twice may be under way here already. It is nobody else's, and is looked at
-        # again when it has its answer.
+        # A request that stands in the run twice may be under way here already. It is nobody else's,
+        # and is looked at again when it has its answer.
         under_way_here = claims.held([asked.key for asked in wanted])
         self.again += _votes([asked for asked in wanted if asked.key in under_way_here])
         wanted = [asked for asked in wanted if asked.key not in under_way_here]
         taken = claims.take([asked.key for asked in wanted])
         claimed = [asked for asked in wanted if asked.key in taken]
         self.elsewhere += _votes(wanted) - _votes(claimed)
-        # Another process may have answered between the look at the votes and the claim, and given its claim back:
-        # only now that nobody else can ask is what the ledger lacks certain.
+        # Another process may have answered between the look at the votes and the claim, and given
+        # its claim back: only now that nobody else can ask is what the ledger lacks certain.
         still_wanted = self._wanted(claimed)
         claims.release([asked.key for asked in claimed if asked not in still_wanted])
         return _once(still_wanted)
@@ -247,7 +257,9 @@ class _Run:
             self.keep()
 
     def _not_valid_before(self, votes: list[Vote]) -> list[Vote]:
-        """Leave out criteria that an earlier call answered: its answers stay; the others bear the call's cost."""
+        """Leave out criteria that an earlier call answered: its answers stay; the others bear the
+        call's cost.
+        """
         before = self.ledger.statuses([vote.key for vote in votes])
         new = [vote for vote in votes if before.get(vote.key) != "valid"]
         if len(new) in (0, len(votes)):
@@ -273,7 +285,9 @@ class _Run:
 
 
 def _times_paid(vote: Vote, factor: float) -> Vote:
-    """Return a vote whose share of its call's tokens and cost is multiplied; what is unknown stays so."""
+    """Return a vote whose share of its call's tokens and cost is multiplied; what is unknown stays
+    so.
+    """
     paid: dict[str, float] = {}
     for name in ("prompt_tokens", "cached_tokens", "completion_tokens", "cost"):
         amount = getattr(vote, name)

@@ -1,8 +1,9 @@
 """Group commit: threads whose votes come while another thread commits are committed together.
 
-A commit that outlives a power cut waits for the disk, some milliseconds each. Thirty threads that each commit one vote
-would wait for one another thirty times; here the first commits its own, and whoever came meanwhile goes into the next
-commit, all in one. The busier the threads, the fewer the commits.
+A commit that outlives a power cut waits for the disk, some milliseconds each. Thirty threads that
+each commit one vote would wait for one another thirty times; here the first commits its own, and
+whoever came meanwhile goes into the next commit, all in one. The busier the threads, the fewer the
+commits.
 
     thread 1   add ──► commits 1 ─────────────┐ done
     thread 2      add ── waits for the lock ──┴► commits 2 and 3 ──────┐ done
@@ -23,7 +24,9 @@ Write = Callable[[Sequence[Vote], Sequence[str]], None]
 
 @dataclass(eq=False)
 class _Addition:
-    """What one thread wants written; ``done`` once a commit, of whichever thread, has ended well or with ``error``."""
+    """What one thread wants written; ``done`` once a commit, of whichever thread, has ended well or
+    with ``error``.
+    """
 
     votes: Sequence[Vote]
     released: Sequence[str]

@@ -1,4 +1,5 @@
-"""What replies are judged by: a criterion's name, its definition, and what makes a reply better or worse.
+"""What replies are judged by: a criterion's name, its definition, and what makes a reply better or
+worse.
 
 Criteria are data. A file of them, ours or the user's, is read here; prompts, pairs, reward models
 and win rates all carry a criterion's name.

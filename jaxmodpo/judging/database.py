@@ -1,7 +1,8 @@
-"""Where a ledger lies: a file of SQLite, or a database on a server, opened so that a commit outlives a power cut.
+"""Where a ledger lies: a file of SQLite, or a database on a server, opened so that a commit
+outlives a power cut.
 
-The module knows databases and nothing of votes: what a place is called, how it is opened to write or only to read, and
-which of its errors will pass.
+The module knows databases and nothing of votes: what a place is called, how it is opened to write
+or only to read, and which of its errors will pass.
 """
 
 from __future__ import annotations
@@ -43,12 +44,14 @@ def open_engine(place: str | Path, read_only: bool) -> sql.Engine:
             return sql.create_engine(url, pool_size=5, max_overflow=20, pool_pre_ping=True)
         settings: dict[str, Any] = {"poolclass": QueuePool, "pool_size": 5, "max_overflow": 20}
         if read_only:
-            # What is left in a write-ahead log can be read, so that the file is opened for that; it is not made.
+            # What is left in a write-ahead log can be read, so that the file is opened for that; it
+            # is not made.
             uri = Path(url.database or "").absolute().as_uri() + "?mode=rw"
             settings["creator"] = lambda: sqlite3.connect(uri, uri=True, check_same_thread=False)
         else:
             Path(url.database or "").parent.mkdir(parents=True, exist_ok=True)
-            # A link that was named as the ledger's place is followed; phases refuse one in their own folder.
+            # A link that was named as the ledger's place is followed; phases refuse one in their
+            # own folder.
             if not url.query:
                 private_database(Path(url.database or "").resolve())
         engine = sql.create_engine(url, **settings)
@@ -89,7 +92,8 @@ def place_url(place: str | Path) -> sql.URL:
 
 
 def existing(place: str | Path) -> str | Path:
-    """Return where a ledger is that is only read: unlike a run's, it is not made where it is missing.
+    """Return where a ledger is that is only read: unlike a run's, it is not made where it is
+    missing.
 
     Raises:
         NoLedger: there is no such file.
@@ -120,7 +124,8 @@ def _is_secret(name: str) -> bool:
 
 
 def _prepare_sqlite(connection: Any, _: object) -> None:
-    # WAL lets others read while one writes; FULL syncs each commit, so that it outlives a power cut.
+    # WAL lets others read while one writes; FULL syncs each commit, so that it outlives a power
+    # cut.
     for setting in (f"busy_timeout={_BUSY}", "journal_mode=WAL", "synchronous=FULL"):
         connection.execute(f"PRAGMA {setting}")
 
@@ -136,7 +141,8 @@ def reason(error: DBAPIError) -> str:
 
 
 def is_away(error: DBAPIError) -> bool:
-    """Whether a database may serve again soon: a server restarts, and who keeps a file locked ends some time.
+    """Whether a database may serve again soon: a server restarts, and who keeps a file locked ends
+    some time.
 
     What else a file refuses will not mend itself.
     """

@@ -1,8 +1,9 @@
 """Which of several votes under one key counts: the effective vote.
 
-The same may be asked more than once, since a call failed or a criterion could not be read. The ledger keeps all of
-these votes, and one under each key is effective: the newest valid one, or the newest where none is valid. The rule
-stands here alone, once for each form that votes are held in: rows of a database, and columns of numbers.
+The same may be asked more than once, since a call failed or a criterion could not be read. The
+ledger keeps all of these votes, and one under each key is effective: the newest valid one, or the
+newest where none is valid. The rule stands here alone, once for each form that votes are held in:
+rows of a database, and columns of numbers.
 """
 
 from __future__ import annotations
@@ -17,9 +18,11 @@ from jaxmodpo.judging.tables import VOTES
 
 
 def is_effective(run: str | None = None) -> sql.ColumnElement[bool]:
-    """Return the condition that a row of the votes is effective; with ``run``, among that run's votes alone.
+    """Return the condition that a row of the votes is effective; with ``run``, among that run's
+    votes alone.
 
-    Other votes are looked up by the vote's key, which has an index, so that a million votes need no sort.
+    Other votes are looked up by the vote's key, which has an index, so that a million votes need no
+    sort.
     """
     vote = VOTES.c
     other = VOTES.alias("other").c
@@ -33,7 +36,9 @@ def is_effective(run: str | None = None) -> sql.ColumnElement[bool]:
 
 
 class Effective(NamedTuple):
-    """Where effective votes stand, and where a vote under the same key stood first; one of each for every key."""
+    """Where effective votes stand, and where a vote under the same key stood first; one of each for
+    every key.
+    """
 
     positions: NDArray[np.int64]
     first: NDArray[np.int64]
@@ -49,8 +54,8 @@ def effective_positions(keys: NDArray[Any], valid: NDArray[np.bool_]) -> Effecti
     Returns:
         Positions among the votes, in the order of the effective votes.
     """
-    # Sorted by key, then failed before valid, then oldest before newest, since the sort is stable: the effective vote
-    # is the last of its key.
+    # Sorted by key, then failed before valid, then oldest before newest, since the sort is stable:
+    # the effective vote is the last of its key.
     by_key = np.lexsort((valid, *keys.T))
     sorted_keys = keys[by_key]
     differs_from_next = (sorted_keys[1:] != sorted_keys[:-1]).any(axis=1)

@@ -46,7 +46,8 @@ class Endpoint:
     Attributes:
         base_url: up to and with ``/v1``.
         model: asked for by this name; there is no default.
-        api_key_env: the environment variable that holds the key; a server on this machine needs none.
+        api_key_env: the environment variable that holds the key; a server on this machine needs
+            none.
         temperature: None sends none, which reasoning models require.
         max_answer_tokens: of one answer; None sends no limit.
         structured: how the form of the answer is demanded.
@@ -78,8 +79,8 @@ class EndpointJudge:
 
     Statuses: ``refusal`` (the message says so), ``content_filter`` (the call or its answer was
     filtered), ``parse_error`` (not JSON of the schema, not a permutation, or cut off), ``rejected``
-    (the endpoint does not take this request), ``error`` (HTTP or network, after all attempts). ``raw``
-    is what was said, less the request's own texts; ``model`` is the model that answered.
+    (the endpoint does not take this request), ``error`` (HTTP or network, after all attempts).
+    ``raw`` is what was said, less the request's own texts; ``model`` is the model that answered.
 
     Attributes:
         endpoint: where and how to ask.
@@ -195,7 +196,9 @@ class EndpointJudge:
         )
 
     def _own_client(self) -> Any:
-        """Return this thread's client: a pool that all threads share looks through its connections at each call."""
+        """Return this thread's client: a pool that all threads share looks through its connections
+        at each call.
+        """
         if not hasattr(self._threads, "client"):
             http = http_client(self.endpoint.base_url, self.endpoint.timeout, self._certificates)
             self._threads.client = self.client.with_options(http_client=http)
@@ -204,7 +207,8 @@ class EndpointJudge:
     def read(self, completion: Any, request: Request) -> Answer:
         """Read a chat completion, whatever a server may have sent for one.
 
-        Votes are read out of the whole answer; what is kept of it is shortened and redacted afterwards.
+        Votes are read out of the whole answer; what is kept of it is shortened and redacted
+        afterwards.
         """
         failure = failure_in(completion)
         if failure is not None:
@@ -301,7 +305,8 @@ def _shown(value: Any) -> str:
 class _TryAgain:
     """An attempt that failed in a way that may pass.
 
-    ``wait`` is what the endpoint asked for, in seconds; ``slow`` says that the attempt took all its time.
+    ``wait`` is what the endpoint asked for, in seconds; ``slow`` says that the attempt took all its
+    time.
     """
 
     words: str
@@ -337,7 +342,9 @@ def checked_family(endpoint: Endpoint) -> Family:
 
 
 def fitting_endpoint(endpoint: Endpoint) -> Endpoint:
-    """Return the settings as they are sent: a temperature of 0, which files of settings have, where it is taken."""
+    """Return the settings as they are sent: a temperature of 0, which files of settings have, where
+    it is taken.
+    """
     if (
         endpoint.temperature == 0
         and not Families.load(endpoint.model_table).of(endpoint.model).temperature
@@ -360,7 +367,9 @@ def endpoint_identity(endpoint: Endpoint, prompts: Prompts) -> str:
 
 
 def _certificates() -> Any:
-    """Read the authorities that are trusted, once for all threads: it takes longer than many a call."""
+    """Read the authorities that are trusted, once for all threads: it takes longer than many a
+    call.
+    """
     import httpx2
 
     return httpx2.create_ssl_context()

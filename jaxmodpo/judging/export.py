@@ -30,7 +30,9 @@ _GROUP = 20_000
 
 @dataclass(frozen=True, kw_only=True)
 class VotesConfig(Settings):
-    """Write a ledger's votes to a Parquet or JSON Lines file, without any persona's or reply's text."""
+    """Write a ledger's votes to a Parquet or JSON Lines file, without any persona's or reply's
+    text.
+    """
 
     ledger: str
     """a run's ledger, or a database URL"""
@@ -39,7 +41,8 @@ class VotesConfig(Settings):
     run: str | None = None
     """votes of this run alone"""
     counted: bool = False
-    """of several votes on the same thing only the one that counts: the newest valid one, or the newest"""
+    """of several votes on the same thing only the one that counts: the newest valid one, or the
+    newest"""
 
     def check(self) -> None:
         super().check()

@@ -1,7 +1,8 @@
 """What a judge's model takes and costs, by the family that its name belongs to.
 
 A table, ``configs/judging/models.yaml`` or the user's own, because models come and go faster than
-releases: which take a temperature, what their limit of tokens is called, and what a million tokens cost.
+releases: which take a temperature, what their limit of tokens is called, and what a million tokens
+cost.
 """
 
 from __future__ import annotations

@@ -37,7 +37,8 @@ class Forecast:
 
     Attributes:
         calls: in all.
-        answered: of them, calls whose votes the ledger has, failed ones too unless they are asked again.
+        answered: of them, calls whose votes the ledger has, failed ones too unless they are asked
+            again.
         prompt_tokens: of the calls to come.
         completion_tokens: likewise.
         counted_by: what counted the tokens, in words.

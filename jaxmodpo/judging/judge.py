@@ -21,7 +21,8 @@ Status = Literal[
     "valid", "parse_error", "refusal", "content_filter", "rejected", "expired", "error"
 ]
 """valid, or what went wrong: an answer that cannot be read, a refusal, a filter, a request that the
-endpoint does not take (too long, say), a batch that ran out of time, or no answer at all (HTTP, network)."""
+endpoint does not take (too long, say), a batch that ran out of time, or no answer at all (HTTP,
+network)."""
 
 
 @dataclass(frozen=True)
@@ -36,8 +37,9 @@ class Request:
         responses: in the order shown.
         ties: whether a comparison may be answered by a tie.
         repeat: 0, or the number of a further time of asking the same.
-        slot: the number of the ballot or unit that its votes are counted for, in the caller's own list. It is no
-            part of what is asked, so that requests that ask the same are equal and have one key whatever their slots.
+        slot: the number of the ballot or unit that its votes are counted for, in the caller's own
+            list. It is no part of what is asked, so that requests that ask the same are equal and
+            have one key whatever their slots.
     """
 
     kind: Literal["rank", "compare"]
@@ -144,7 +146,9 @@ def _criterion_digest(criterion: Criterion) -> bytes:
 
 
 def vote_keys(asked: Asked) -> list[str]:
-    """Return the key of each criterion's vote, in the request's order: 32 hexadecimal digits each."""
+    """Return the key of each criterion's vote, in the request's order: 32 hexadecimal digits
+    each.
+    """
     if len(asked.request.criteria) == 1:
         return [asked.key]
     return [

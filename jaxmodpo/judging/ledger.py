@@ -1,8 +1,8 @@
 """Every vote ever given, in a database, under a hash of what was asked.
 
 The ledger makes judging resumable and answerable: a vote that is in it is not asked for again, and
-what was shown, said and paid can be looked up. It is an SQLite file, or a database on a server, that
-several runs and several processes may share; nothing is held in memory. Rows hold ids, never a
+what was shown, said and paid can be looked up. It is an SQLite file, or a database on a server,
+that several runs and several processes may share; nothing is held in memory. Rows hold ids, never a
 persona's or a reply's text.
 
     with Ledger("out/votes.sqlite", run="a run's name") as ledger:
@@ -33,7 +33,9 @@ _IMPORTED_TOGETHER = 5000
 
 
 class Spent(NamedTuple):
-    """What a run has used: calls, dollars (of those with a known price), tokens of calls that counted them."""
+    """What a run has used: calls, dollars (of those with a known price), tokens of calls that
+    counted them.
+    """
 
     calls: int
     dollars: float
@@ -47,13 +49,14 @@ class Spent(NamedTuple):
 class Ledger:
     """The votes in one database. Use it as a context manager, or :meth:`close` it.
 
-    Several votes may stand under one key; :mod:`~jaxmodpo.judging.effective` says which of them counts.
-    All methods may be called from any thread.
+    Several votes may stand under one key; :mod:`~jaxmodpo.judging.effective` says which of them
+    counts. All methods may be called from any thread.
 
     Attributes:
         place: a path (SQLite) or a database URL. An URL may hold a password: it is never logged.
         run: names the run whose votes are written, for :meth:`spent` and exports.
-        read_only: neither the ledger nor a table is made where it is missing, and nothing is written.
+        read_only: neither the ledger nor a table is made where it is missing, and nothing is
+            written.
         claims: which calls this process is asking, and others are.
         batches: the run's batches at an endpoint.
 
@@ -110,19 +113,22 @@ class Ledger:
         def write(connection: sql.Connection) -> None:
             nonlocal attempts
             attempts += 1
-            # Where the connection was lost during a commit, nobody knows whether it succeeded. Votes that are there
-            # are not written again, or their calls would count twice in what was spent.
+            # Where the connection was lost during a commit, nobody knows whether it succeeded.
+            # Votes that are there are not written again, or their calls would count twice in what
+            # was spent.
             missing = rows if attempts == 1 else _missing(connection, rows)
             if missing:
                 connection.execute(sql.insert(VOTES), missing)
-            # In the same transaction: were a claim given back before its vote is there, another process would ask
-            # for it again; were it given back later, a process that dies in between would leave it claimed.
+            # In the same transaction: were a claim given back before its vote is there, another
+            # process would ask for it again; were it given back later, a process that dies in
+            # between would leave it claimed.
             self.claims.delete(connection, released)
 
         try:
             self._store.transact(write)
         finally:
-            # Also after a failure: what could not be written is asked for again, and by whoever comes first.
+            # Also after a failure: what could not be written is asked for again, and by whoever
+            # comes first.
             self.claims.forget(released)
 
     # ----------------------------------------------------------------------- votes under keys
@@ -164,7 +170,8 @@ class Ledger:
     def every_vote(self, run: str | None = None, *, counted: bool = False) -> Iterator[Vote]:
         """Yield all votes, failed and superseded ones too, oldest first; of one run or of all.
 
-        With ``counted`` only the effective vote under each key, among the votes of the run or of all.
+        With ``counted`` only the effective vote under each key, among the votes of the run or of
+        all.
         """
         query = sql.select(*COLUMNS).order_by(VOTES.c.id)
         if run is not None:
@@ -172,7 +179,8 @@ class Ledger:
         if counted:
             query = query.where(is_effective(run))
         try:
-            # Streamed, since a million votes would not fit into memory; so it is no transaction that can be repeated.
+            # Streamed, since a million votes would not fit into memory; so it is no transaction
+            # that can be repeated.
             connecting = self._store.engine.connect()
             with connecting.execution_options(stream_results=True, yield_per=5000) as connection:
                 for row in connection.execute(query):
@@ -181,7 +189,9 @@ class Ledger:
             raise self._store.refusal(error) from None
 
     def extent(self, run: str | None = None) -> tuple[int, int]:
-        """Return how many votes there are, of one run or of all, and the newest one's number: both grow with each."""
+        """Return how many votes there are, of one run or of all, and the newest one's number: both
+        grow with each.
+        """
         query = sql.select(sql.func.count(), sql.func.max(VOTES.c.id))
         if run is not None:
             query = query.where(VOTES.c.run == run)

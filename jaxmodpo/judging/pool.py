@@ -1,7 +1,9 @@
-"""A bounded number of threads that draw their work themselves, and how many of them may be calling at once.
+"""A bounded number of threads that draw their work themselves, and how many of them may be calling
+at once.
 
-Apart from the endpoint because both are rules about time and counts alone, and are tested without a network:
-a worker draws a request only when it is free to ask it, and an endpoint that pushes back is given time.
+Apart from the endpoint because both are rules about time and counts alone, and are tested without a
+network: a worker draws a request only when it is free to ask it, and an endpoint that pushes back
+is given time.
 """
 
 from __future__ import annotations
@@ -76,11 +78,12 @@ def _wait(threads: list[threading.Thread]) -> None:
 
 
 class Limiter:
-    """How many calls may be under way at once: it grows while they succeed and shrinks when the endpoint pushes back.
+    """How many calls may be under way at once: it grows while they succeed and shrinks when the
+    endpoint pushes back.
 
-    It begins with a few, doubles in each round of calls until the first push-back, then grows by one
-    a round; a push-back halves it, once for all calls that were under way together. A pause holds
-    every call back.
+    It begins with a few, doubles in each round of calls until the first push-back, then grows by
+    one a round; a push-back halves it, once for all calls that were under way together. A pause
+    holds every call back.
 
     Args:
         most: the limit never grows beyond it.
@@ -100,7 +103,9 @@ class Limiter:
         return max(1, int(self._limit))
 
     def enter(self) -> float | None:
-        """Wait for a place and take it; return the time, for :meth:`leave`, or None where there is to be no more."""
+        """Wait for a place and take it; return the time, for :meth:`leave`, or None where there is
+        to be no more.
+        """
         with self._changed:
             while not self._stop.is_set():
                 pause = self._resume - time.monotonic()

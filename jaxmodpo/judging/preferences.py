@@ -1,9 +1,9 @@
 """``jaxmodpo preferences``: personas rank the replies to each question, and rankings become pairs.
 
 For each criterion, each question's personas rank all its replies, shown in an order of their own;
-ranks become points, points a ranking, and its ends a preference pair. Source: the paper's "Preference Collection
-Using Patient Personas". What is asked and how votes add up is :mod:`jaxmodpo.judging.voting`'s; this
-module joins it to files.
+ranks become points, points a ranking, and its ends a preference pair. Source: the paper's
+"Preference Collection Using Patient Personas". What is asked and how votes add up is
+:mod:`jaxmodpo.judging.voting`'s; this module joins it to files.
 """
 
 from __future__ import annotations
@@ -80,16 +80,18 @@ class PreferencesConfig(JudgeConfig):
     personas_per_question: CountOrZero = 50
     """how many personas rank each question's replies; 0 means all"""
     pairs: PairRule = "best-worst"
-    """best-worst: one pair a question, of the first and the last; all: every two replies that differ in points"""
+    """best-worst: one pair a question, of the first and the last; all: every two replies that
+    differ in points"""
     ties: TieRule = "seed"
     """where several share the first or last place: let the seed name one, or drop the question"""
     min_valid_votes: Count = 1
     """a question with fewer valid votes gives no pair and no ranking"""
     position_weights: tuple[float, ...] = ()
-    """points of each rank, best first; linear from 10 to -10 if empty (of five: 10, 5, 0, -5, -10)"""
+    """points of each rank, best first; linear from 10 to -10 if empty (of five: 10, 5, 0, -5,
+    -10)"""
     protocol: Protocol = "paper"
-    """paper: each persona sees the replies in an order of its own; official-code: what the authors' scripts do, all see
-    the file's order, which also breaks ties"""
+    """paper: each persona sees the replies in an order of its own; official-code: what the authors'
+    scripts do, all see the file's order, which also breaks ties"""
 
     def input_paths(self) -> dict[str, Path]:
         return super().input_paths() | {"criteria": builtin("criteria", self.criteria)}
@@ -132,7 +134,8 @@ def preferences(config: PreferencesConfig) -> Phase | None:
         The phase; None for a dry run.
 
     Raises:
-        UserError: bad settings or input, a budget that is spent, or a criterion that ends without a single pair.
+        UserError: bad settings or input, a budget that is spent, or a criterion that ends without a
+            single pair.
     """
     config.check()
     criteria = load_criteria(config.criteria, config.only)
@@ -229,7 +232,8 @@ def count_votes(
         cast: the votes, whose slot is the number of their ballot.
 
     Returns:
-        By criterion, a result for each ballot (None below the minimum of valid votes); and what is missing.
+        By criterion, a result for each ballot (None below the minimum of valid votes); and what is
+        missing.
     """
     results: dict[str, list[Aggregate | None]] = {
         criterion.name: [None] * len(ballots) for criterion in criteria
@@ -295,7 +299,8 @@ def requests(
     criteria: Sequence[Criterion],
     personas: Mapping[str, str],
 ) -> Iterator[Request]:
-    """Yield what is asked: by criterion (or all that one call asks about), then by question, then by persona.
+    """Yield what is asked: by criterion (or all that one call asks about), then by question, then
+    by persona.
 
     A request's slot is the number of its ballot.
     """
@@ -336,7 +341,8 @@ def count_out(
 
     Returns:
         Pairs, rankings, and counts: pairs, rankings, questions below the minimum of valid votes,
-        questions with a tie, questions all of whose replies tie, identical pairs dropped, questions without a pair.
+        questions with a tie, questions all of whose replies tie, identical pairs dropped, questions
+        without a pair.
     """
     pairs: list[Pair] = []
     rankings: list[Ranking] = []

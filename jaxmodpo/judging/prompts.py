@@ -1,9 +1,10 @@
 """What a language model is told when it judges: messages and the schema of its answer.
 
-The wording stands in ``configs/judging/prompts.yaml``, or in a file of the user's; this module fills
-it in and reads answers back. The persona is the system message, which is the same for all of a
-persona's requests. Posts and replies are fenced by a mark that none of their texts holds, so that no text
-can forge a fence, and what a server might take for a control token is broken up in all of them.
+The wording stands in ``configs/judging/prompts.yaml``, or in a file of the user's; this module
+fills it in and reads answers back. The persona is the system message, which is the same for all of
+a persona's requests. Posts and replies are fenced by a mark that none of their texts holds, so that
+no text can forge a fence, and what a server might take for a control token is broken up in all of
+them.
 """
 
 from __future__ import annotations
@@ -39,7 +40,8 @@ PARTS: Mapping[str, set[str]] = {
 _TEXT = re.compile(r"\$(?:text\b|\{text\})")
 _FENCED = re.compile(r"(?s).*\$(mark\b|\{mark\}).*\n\$(text|\{text\})\n.*\$(mark\b|\{mark\}).*")
 
-# <s>, </s>, <|im_start|>, <|turn>, <<SYS>>, <start_of_turn>, <think> and the like, and Mistral's [INST] and its kin.
+# <s>, </s>, <|im_start|>, <|turn>, <<SYS>>, <start_of_turn>, <think> and the like, and Mistral's
+# [INST] and its kin.
 _CONTROL = re.compile(
     r"<(?=[^<>\s]{1,64}>)"
     r"|\[(?=/?(?:INST|SYSTEM_PROMPT|AVAILABLE_TOOLS|TOOL_[A-Z]+|ARGS|CALL_ID|THINK|MODEL_SETTINGS|REF|"
@@ -64,8 +66,8 @@ class Prompts:
         """Read a file of templates, or ``configs/judging/prompts.yaml``.
 
         Raises:
-            UserError: an unknown or missing part, a placeholder that the part does not have or lacks, or a
-                post or reply that is not fenced.
+            UserError: an unknown or missing part, a placeholder that the part does not have or
+                lacks, or a post or reply that is not fenced.
         """
         path = builtin("judging", source)
         parts = load_yaml(path)
@@ -137,7 +139,9 @@ class Prompts:
 
 
 def fence_mark(texts: Sequence[str]) -> str:
-    """Return what marks the fences of these texts: 16 digits of their hash, drawn anew while a text holds them."""
+    """Return what marks the fences of these texts: 16 digits of their hash, drawn anew while a text
+    holds them.
+    """
     mark = digest(list(texts))[:16]
     while any(mark in text for text in texts):
         mark = digest([mark, *texts])[:16]
@@ -145,10 +149,11 @@ def fence_mark(texts: Sequence[str]) -> str:
 
 
 def without_control_tokens(text: str) -> str:
-    """Return a text in which nothing is a control token of a chat template: ``<|im_end|>`` becomes ``< |im_end|>``.
+    """Return a text in which nothing is a control token of a chat template: ``<|im_end|>`` becomes
+    ``< |im_end|>``.
 
-    Servers that run open models (vLLM, Ollama, llama.cpp) turn such words into the tokens that end a turn
-    and begin another, wherever in a message they stand; no fence holds against that.
+    Servers that run open models (vLLM, Ollama, llama.cpp) turn such words into the tokens that end
+    a turn and begin another, wherever in a message they stand; no fence holds against that.
     """
     return _CONTROL.sub(lambda found: f"{found[0]} ", text) if "<" in text or "[" in text else text
 
@@ -165,7 +170,9 @@ def labels(request: Request) -> list[str]:
 
 
 def _answer_names(request: Request) -> list[str]:
-    """Return the names of the answer's fields: of the criteria, or of the kind where there is but one."""
+    """Return the names of the answer's fields: of the criteria, or of the kind where there is but
+    one.
+    """
     if len(request.criteria) == 1:
         return ["better" if request.kind == "compare" else "ranking"]
     return [criterion.name for criterion in request.criteria]
@@ -183,8 +190,8 @@ def _example(request: Request) -> str:
 def answer_schema(request: Request) -> dict[str, Any]:
     """Return the JSON schema of the answer.
 
-    For one criterion ``{"ranking": [numbers]}`` or ``{"better": "A" | "B"}``, for several a field of
-    this kind under each criterion's name. A schema cannot demand a permutation in every server's
+    For one criterion ``{"ranking": [numbers]}`` or ``{"better": "A" | "B"}``, for several a field
+    of this kind under each criterion's name. A schema cannot demand a permutation in every server's
     dialect: :func:`parse_orders` checks that.
     """
     if request.kind == "compare":

@@ -1,7 +1,8 @@
 """What an endpoint said, without what must not be kept: the key, and the texts of the request.
 
-Profiles and posts are people's, and belong in no ledger; a key belongs nowhere. Endpoints repeat both: in an error that
-quotes the request, in an answer that quotes the post, in a header that quotes the key.
+Profiles and posts are people's, and belong in no ledger; a key belongs nowhere. Endpoints repeat
+both: in an error that quotes the request, in an answer that quotes the post, in a header that
+quotes the key.
 """
 
 from __future__ import annotations
@@ -49,7 +50,9 @@ class Redaction:
 
 
 def _as_repeated(*texts: str) -> list[str]:
-    """Return texts and their lines as a message may repeat them, plain or in JSON; longest first, none very short."""
+    """Return texts and their lines as a message may repeat them, plain or in JSON; longest first,
+    none very short.
+    """
     parts = set[str]()
     for text in texts:
         parts.update(part.strip() for part in (text, *text.splitlines()))
@@ -58,7 +61,8 @@ def _as_repeated(*texts: str) -> list[str]:
         # With and without escapes for what is not ASCII, and without the quotation marks around it.
         forms.add(json.dumps(part, ensure_ascii=True)[1:-1])
         forms.add(json.dumps(part, ensure_ascii=False)[1:-1])
-    # The longest first, or a line would be cut out of a text that would then no longer be recognized.
+    # The longest first, or a line would be cut out of a text that would then no longer be
+    # recognized.
     return sorted(
         (form for form in forms if len(form) >= _SHORTEST_REPETITION), key=len, reverse=True
     )

@@ -141,7 +141,9 @@ def _answers(
 
 
 def _answer(votes: Sequence[Vote]) -> Answer:
-    """Return what a call said, of all its votes: where some are valid, the others are parse errors."""
+    """Return what a call said, of all its votes: where some are valid, the others are parse
+    errors.
+    """
     first = votes[0]
     orders = {vote.criterion: vote.order for vote in votes if vote.order is not None}
     return Answer(

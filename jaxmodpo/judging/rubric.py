@@ -1,8 +1,8 @@
 """The built-in judge: a stand-in for patients that counts phrases and has no clinical meaning.
 
 It lets the whole flow run without a key or a network, and its verdicts can be traced: every phrase,
-weight and deduction stands in ``configs/judging/rubric.yaml``. It shows that a pipeline works, never
-that a reply would help anybody.
+weight and deduction stands in ``configs/judging/rubric.yaml``. It shows that a pipeline works,
+never that a reply would help anybody.
 """
 
 from __future__ import annotations
@@ -54,7 +54,9 @@ _RATING = re.compile(r"^-\s*(.+?):\s*(\d+(?:\.\d+)?)/5 importance", re.MULTILINE
 
 @dataclass(frozen=True)
 class Phrases:
-    """One criterion's part of the rubric; ``rated_as`` is its line in a persona's profile, if it has one."""
+    """One criterion's part of the rubric; ``rated_as`` is its line in a persona's profile, if it
+    has one.
+    """
 
     positive: tuple[re.Pattern[str], ...]
     negative: tuple[re.Pattern[str], ...]
@@ -113,7 +115,8 @@ def load_rubric() -> Rubric:
 
 
 class RubricJudge:
-    """Scores words. A stand-in without clinical meaning: no result of it says anything about patients.
+    """Scores words. A stand-in without clinical meaning: no result of it says anything about
+    patients.
 
     The score of a text on a criterion, in [-2, 1], with p positive and n negative phrases found
     and saturation s, is::
@@ -121,10 +124,10 @@ class RubricJudge:
         score = min(p, s) / s - min(n, s) / s - deductions
 
     A persona's utility is importance / 5 * score + noise. Importance is read from the persona's
-    ratings; safety, and what a persona did not rate, counts 5. ``overall`` is the mean score over the
-    rated criteria and safety, weighted by importance. The noise is Gaussian and hangs on the seed,
-    the persona, the question, the reply's id and text, the criterion and the repeat: never on the
-    shown position or on the order of calls.
+    ratings; safety, and what a persona did not rate, counts 5. ``overall`` is the mean score over
+    the rated criteria and safety, weighted by importance. The noise is Gaussian and hangs on the
+    seed, the persona, the question, the reply's id and text, the criterion and the repeat: never on
+    the shown position or on the order of calls.
 
     Args:
         seed: of the noise.
@@ -152,7 +155,9 @@ class RubricJudge:
             put(asked, self.answer(asked.request))
 
     def answer(self, request: Request) -> Answer:
-        """Rank the replies by utility, or name the one with more; equal utilities are a tie in ``compare``."""
+        """Rank the replies by utility, or name the one with more; equal utilities are a tie in
+        ``compare``.
+        """
         orders = {
             criterion.name: self._order(request, criterion.name) for criterion in request.criteria
         }
@@ -188,13 +193,16 @@ class RubricJudge:
             str(request.repeat),
         )
         if self._noise is not None:
-            # The middle of one of 2^52 equal intervals: neither 0 nor 1, whose quantiles are infinite.
+            # The middle of one of 2^52 equal intervals: neither 0 nor 1, whose quantiles are
+            # infinite.
             uniform = ((int.from_bytes(drawn[:8], "little") >> 12) + 0.5) / 2**52
             utility += self._noise.inv_cdf(uniform)
         return utility, drawn
 
     def _importances(self, persona_text: str) -> dict[str, float]:
-        """Return the importance, 0 to 5, of every criterion that personas rate, and 5 for safety."""
+        """Return the importance, 0 to 5, of every criterion that personas rate, and 5 for
+        safety.
+        """
         said = {
             label.strip().casefold(): float(value) for label, value in _RATING.findall(persona_text)
         }

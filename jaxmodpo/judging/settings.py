@@ -1,4 +1,6 @@
-"""Which judge to ask, and within which limits: settings that preference collection and evaluation inherit."""
+"""Which judge to ask, and within which limits: settings that preference collection and evaluation
+inherit.
+"""
 
 from __future__ import annotations
 
@@ -36,13 +38,14 @@ class JudgeConfig(Settings):
     spends = ("judge_calls", "dollars")
 
     judge: JudgeKind
-    """endpoint: a model behind an OpenAI-compatible URL; batch: the same through OpenAI's Batch API, at half the
-    price within a day; replay: votes recorded before; rubric: the built-in phrase counter, a stand-in without
-    clinical meaning"""
+    """endpoint: a model behind an OpenAI-compatible URL; batch: the same through OpenAI's Batch
+    API, at half the price within a day; replay: votes recorded before; rubric: the built-in phrase
+    counter, a stand-in without clinical meaning"""
     base_url: str = "https://api.openai.com/v1"
     """the endpoint's address, up to and with /v1"""
     judge_model: str = ""
-    """the endpoint's model; it has no default. For replay: a part of the recorded judge's name, where there are more"""
+    """the endpoint's model; it has no default. For replay: a part of the recorded judge's name,
+    where there are more"""
     api_key_env: Incidental[str] = "OPENAI_API_KEY"
     """the environment variable that holds the endpoint's key"""
     temperature: NotNegative | None = None
@@ -58,16 +61,16 @@ class JudgeConfig(Settings):
     model_table: Incidental[str] = "models"
     """a table of what models take and cost, or the name of ours"""
     criteria_per_call: Literal["one", "all"] = "one"
-    """one call for each criterion, or one for all of them; a criterion without better_when and worse_when, such as
-    overall, is always asked about alone, so that nothing primes it"""
+    """one call for each criterion, or one for all of them; a criterion without better_when and
+    worse_when, such as overall, is always asked about alone, so that nothing primes it"""
     repeat_share: Share = 0.0
-    """this share of the requests, drawn by the seed, is asked a second time; those votes do not count, and show
-    how far the judge agrees with itself"""
+    """this share of the requests, drawn by the seed, is asked a second time; those votes do not
+    count, and show how far the judge agrees with itself"""
     replay: str = ""
     """the recorded votes: a ledger (file or URL), or an export of one (.jsonl, .parquet)"""
     rubric_noise: NotNegative = 0.25
-    """standard deviation of the rubric judge's seeded noise, where a reply without any phrase scores 0
-    and a full score is 1"""
+    """standard deviation of the rubric judge's seeded noise, where a reply without any phrase
+    scores 0 and a full score is 1"""
     seed: Seed = 42
     """of who serves on which question, of the order shown, of ties, and of the rubric's noise"""
     max_concurrency: Incidental[Count] = 32
@@ -79,11 +82,12 @@ class JudgeConfig(Settings):
     budget_calls: Incidental[Count | None] = None
     """calls; the run stops before it makes more, over all the times it is started"""
     retry_errors: Incidental[bool] = False
-    """ask failed votes again, even if the run is finished; without it an unfinished run asks again only where nobody
-    answered"""
+    """ask failed votes again, even if the run is finished; without it an unfinished run asks again
+    only where nobody answered"""
     ledger: Incidental[str] = ""
     """where votes are kept: a file, or the URL of a database that several machines may share
-    (postgresql://user@host/name; the password comes from PGPASSWORD); votes.sqlite in the output folder if empty"""
+    (postgresql://user@host/name; the password comes from PGPASSWORD); votes.sqlite in the output
+    folder if empty"""
     poll_seconds: Incidental[Positive] = 60.0
     """between two looks at a batch"""
     dry_run: Incidental[bool] = False

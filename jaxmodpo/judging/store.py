@@ -1,7 +1,8 @@
 """A ledger's database: opened and checked, and used in transactions that survive a lost connection.
 
-Votes, claims and batches are kept in one database by the same rules, which stand here: one transaction of this process
-writes at a time, what a restarting server broke off is done again, and what the database refuses is told in a sentence.
+Votes, claims and batches are kept in one database by the same rules, which stand here: one
+transaction of this process writes at a time, what a restarting server broke off is done again, and
+what the database refuses is told in a sentence.
 """
 
 from __future__ import annotations
@@ -33,12 +34,14 @@ class Store:
 
     Attributes:
         engine: its connections.
-        writing: held by the thread that writes. SQLite has one writer at a time anyhow, and waits for its lock by
-            asking again and again; threads of one process wait for this one, which wakes them.
+        writing: held by the thread that writes. SQLite has one writer at a time anyhow, and waits
+            for its lock by asking again and again; threads of one process wait for this one, which
+            wakes them.
 
     Args:
         place: a path (SQLite) or a database URL.
-        read_only: neither the database nor a table is made where it is missing, and nothing is written.
+        read_only: neither the database nor a table is made where it is missing, and nothing is
+            written.
 
     Raises:
         NoLedger: ``read_only``, and there is none.
@@ -102,8 +105,9 @@ class Store:
         """Do some work in one transaction; again, where the database was away for a moment.
 
         Args:
-            work: may be called several times. Where a connection was lost during a commit, nobody knows whether the
-                commit succeeded, so that work which must not be done twice has to look first.
+            work: may be called several times. Where a connection was lost during a commit, nobody
+                knows whether the commit succeeded, so that work which must not be done twice has to
+                look first.
 
         Raises:
             UserError: the database stays away, or refuses.

@@ -86,7 +86,9 @@ def row_of(vote: Vote) -> dict[str, Any]:
 
 
 def _storable(text: str) -> str:
-    """Return a text that a database takes: Postgres takes no zero bytes, and none takes half of a surrogate pair."""
+    """Return a text that a database takes: Postgres takes no zero bytes, and none takes half of a
+    surrogate pair.
+    """
     text = text.replace("\x00", "\ufffd")
     try:
         text.encode()
@@ -130,7 +132,9 @@ def _loaded(text: str) -> tuple[str, ...]:
 
 
 def create_tables(engine: sql.Engine) -> None:
-    """Create what is missing; of two processes that find nothing, one comes too late and looks again."""
+    """Create what is missing; of two processes that find nothing, one comes too late and looks
+    again.
+    """
     try:
         TABLES.create_all(engine)
     except DBAPIError:

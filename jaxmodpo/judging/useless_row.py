@@ -1,4 +1,6 @@
-"""When answers that are no votes, one after the other, end a run: no later answer would be a vote, and each costs."""
+"""When answers that are no votes, one after the other, end a run: no later answer would be a vote,
+and each costs.
+"""
 
 from __future__ import annotations
 
@@ -44,7 +46,8 @@ class _Row:
     @property
     def is_hopeless(self) -> bool:
         """Whether the answers of the row are so many that no later one will be a vote."""
-        # Refusals say something of their question, so that several are needed. An answer that cannot be read does not.
+        # Refusals say something of their question, so that several are needed. An answer that
+        # cannot be read does not.
         of_several_questions = (
             self.count >= USELESS_IN_A_ROW and len(self.questions) >= USELESS_QUESTIONS
         )

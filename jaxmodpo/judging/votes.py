@@ -25,7 +25,8 @@ class Vote:
     Attributes:
         key: of :func:`~jaxmodpo.judging.judge.vote_keys`.
         kind: a ranking of all shown, or the better of two.
-        question_id: as in the request; so are ``persona_id``, ``criterion`` (its name) and ``repeat``.
+        question_id: as in the request; so are ``persona_id``, ``criterion`` (its name) and
+            ``repeat``.
         shown: response ids in the order shown.
         order: response ids, best first, for ``rank``; the winner alone or, for a tie, nothing for
             ``compare``; None unless ``status`` is valid.
@@ -35,8 +36,8 @@ class Vote:
         judge: the judge's identity.
         run: the run that asked.
         call: names the call; votes of one call share it.
-        prompt_tokens: the call's, divided by its votes, as are ``cached_tokens``, ``completion_tokens``
-            and ``cost`` (dollars); None where unknown.
+        prompt_tokens: the call's, divided by its votes, as are ``cached_tokens``,
+            ``completion_tokens`` and ``cost`` (dollars); None where unknown.
         request_id: by which the endpoint knows the call.
         time: of the answer, UTC.
     """

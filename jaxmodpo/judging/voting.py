@@ -1,8 +1,8 @@
 """The rules of voting: who votes, what is shown where, and what many votes amount to.
 
-Pure functions of ids, votes and a seed, apart from any judge, so that balance and aggregation can be
-proved by tests. Nothing here ever depends on a position in a list. Source: the paper's "Preference
-Collection Using Patient Personas" and "Evaluation Methodology".
+Pure functions of ids, votes and a seed, apart from any judge, so that balance and aggregation can
+be proved by tests. Nothing here ever depends on a position in a list. Source: the paper's
+"Preference Collection Using Patient Personas" and "Evaluation Methodology".
 """
 
 from __future__ import annotations
@@ -24,17 +24,20 @@ from jaxmodpo.rankings import two_by_two
 PairRule = Literal["best-worst", "all"]
 TieRule = Literal["seed", "drop"]
 Protocol = Literal["paper", "official-code"]
-"""What the paper says, or what its authors' scripts do where they differ: replies in the order of the file, ties broken
-by it, and one draw a question of who is shown first, shared by all personas."""
+"""What the paper says, or what its authors' scripts do where they differ: replies in the order of
+the file, ties broken by it, and one draw a question of who is shown first, shared by all
+personas."""
 
 
-# --------------------------------------------------------------------------- who votes, in which order
+# --------------------------------------------------------------------------- who votes, in which
+# order
 
 
 def assign_personas(
     question_ids: Sequence[str], persona_ids: Sequence[str], per_question: int, seed: int
 ) -> dict[str, list[str]]:
-    """Draw the personas of each question so that all serve equally often: counts differ by at most one.
+    """Draw the personas of each question so that all serve equally often: counts differ by at most
+    one.
 
     Questions are taken in a seeded order; each gets those who served least so far, and among equals
     those whom the seed names.
@@ -75,7 +78,8 @@ def shown_order(
     seed: int,
     protocol: Protocol = "paper",
 ) -> tuple[str, ...]:
-    """Permute responses for one persona; the same for all criteria, whatever order they are given in.
+    """Permute responses for one persona; the same for all criteria, whatever order they are given
+    in.
 
     The protocol ``official-code`` shows them as they are given.
     """
@@ -89,8 +93,8 @@ def head_to_head_positions(
 ) -> frozenset[str]:
     """Draw the half of the personas that see A first; the others see B first.
 
-    Of an odd number the unit's draw also says which side has one more. The protocol ``official-code``
-    lets all of them see the same first.
+    Of an odd number the unit's draw also says which side has one more. The protocol
+    ``official-code`` lets all of them see the same first.
 
     Args:
         unit: names what is compared: question, reply and pair. Each unit has its own draw.
@@ -245,10 +249,10 @@ def preference_pairs(result: Aggregate, rule: PairRule, ties: TieRule) -> list[t
 
     Args:
         result: of :func:`aggregate`.
-        rule: ``best-worst`` makes one pair of the first and the last; ``all`` makes one of every two
-            responses with different points.
-        ties: where several share the first or the last place, ``seed`` lets the seed name one of them
-            and ``drop`` makes no best-worst pair.
+        rule: ``best-worst`` makes one pair of the first and the last; ``all`` makes one of every
+            two responses with different points.
+        ties: where several share the first or the last place, ``seed`` lets the seed name one of
+            them and ``drop`` makes no best-worst pair.
     """
     order, ranks = result.order, result.ranks
     comparisons = [
@@ -290,7 +294,9 @@ def both_orders(first: Vote, second: Vote) -> tuple[str, ...] | None:
 
 
 def tally(orders: Iterable[tuple[str, ...] | None], a: str, b: str) -> Tally:
-    """Count the verdicts of a comparison between the responses with ids ``a`` and ``b``; None failed."""
+    """Count the verdicts of a comparison between the responses with ids ``a`` and ``b``; None
+    failed.
+    """
     counts = Counter(orders)
     if not counts.keys() <= {(a,), (b,), (), None}:
         raise ValueError(f"a vote for neither {a} nor {b}")
@@ -302,7 +308,8 @@ def tally(orders: Iterable[tuple[str, ...] | None], a: str, b: str) -> Tally:
 
 @dataclass
 class Missingness:
-    """How many votes there are and how many failed: by criterion, by persona and by the model that answered.
+    """How many votes there are and how many failed: by criterion, by persona and by the model that
+    answered.
 
     Votes that failed are counted and never made up for.
     """

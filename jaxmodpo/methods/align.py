@@ -1,4 +1,5 @@
-"""What the ``align`` methods share: from pairs to examples with a reference, and from examples to a finished adapter.
+"""What the ``align`` methods share: from pairs to examples with a reference, and from examples to a
+finished adapter.
 
 A method's command reads its pairs and then goes::
 
@@ -6,8 +7,8 @@ A method's command reads its pairs and then goes::
     examples = with_reference(policy, examples, config)
     train_policy(phase, policy, examples, questions, DPO(beta=0.1), config, text)
 
-where the method (here ``DPO``) reduces its losses with :func:`preference_terms` and, where it is asked to,
-:func:`with_sft_term`.
+where the method (here ``DPO``) reduces its losses with :func:`preference_terms` and, where it is
+asked to, :func:`with_sft_term`.
 """
 
 from __future__ import annotations
@@ -56,7 +57,9 @@ def policy_examples(
     *,
     chosen_only: bool = False,
 ) -> Examples:
-    """Tokenize aligned pair sets, or the first one's chosen responses; once, and then from the cache."""
+    """Tokenize aligned pair sets, or the first one's chosen responses; once, and then from the
+    cache.
+    """
     depends_on = {
         "pairs": [digest([dataclasses.asdict(pair) for pair in pairs]) for pairs in pair_sets],
         "tokenizer": tokenizer_digest(text.tokenizer),
@@ -80,7 +83,9 @@ def policy_examples(
 
 
 def with_reference(policy: Policy, examples: Examples, config: PolicyTrainingConfig) -> Examples:
-    """Add ``reference_logps`` ``[n, S]``, computed once per model and data set and then kept on disk."""
+    """Add ``reference_logps`` ``[n, S]``, computed once per model and data set and then kept on
+    disk.
+    """
     if config.reference == "in_step":
         return examples
     depends_on = {
@@ -118,8 +123,8 @@ def preference_terms(
         reference_logps: the same shape.
         row_weights: ``[rows]``, 0 for rows that only fill up the batch.
         beta: of the implicit rewards β (log π − log π_ref).
-        weighted_accuracies: ``[rows]``, of several objectives: the weights' share of those whose preference the
-            implicit rewards agree with.
+        weighted_accuracies: ``[rows]``, of several objectives: the weights' share of those whose
+            preference the implicit rewards agree with.
     """
     assert losses.ndim == 1 and policy_logps.shape == reference_logps.shape
     rewards = jax.lax.stop_gradient(beta * (policy_logps - reference_logps))
@@ -151,7 +156,8 @@ def with_sft_term(
     weight: float,
     objectives: Sequence[float] = (1.0,),
 ) -> LossTerms:
-    """Add the chosen completions' negative log-likelihood, so that alignment does not make them less likely.
+    """Add the chosen completions' negative log-likelihood, so that alignment does not make them
+    less likely.
 
     A preference loss cares for differences alone and may lower chosen and rejected together, moving
     probability to texts that nobody wrote. Per row the term is
@@ -188,7 +194,8 @@ def train_policy(
     on_evaluation: OnEvaluation | None = None,
     **results: object,
 ) -> None:
-    """Train the adapter and finish the phase: ``adapter/``, ``metrics.jsonl`` and the manifest's counts.
+    """Train the adapter and finish the phase: ``adapter/``, ``metrics.jsonl`` and the manifest's
+    counts.
 
     Args:
         phase: the run's folder.

@@ -43,7 +43,8 @@ class DPOConfig(PreferenceTrainingConfig):
     label_smoothing: Annotated[float, Range(least=0, below=0.5)] = 0.0
     """probability that a preference is wrong; of the sigmoid link alone"""
     link: Link = "sigmoid"
-    """sigmoid: DPO; hinge: SLiC; ipo: squared error, on log-probabilities averaged over a completion's tokens"""
+    """sigmoid: DPO; hinge: SLiC; ipo: squared error, on log-probabilities averaged over a
+    completion's tokens"""
 
     def check(self) -> None:
         super().check()

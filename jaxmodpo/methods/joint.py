@@ -42,12 +42,13 @@ logger = logging.getLogger(__name__)
 class JointConfig(PreferenceTrainingConfig):
     """Align an adapter to several objectives' pairs with one loss.
 
-    Only questions that have a pair for every objective can be used, and of those only as many pairs as every objective
-    has; the others are counted.
+    Only questions that have a pair for every objective can be used, and of those only as many pairs
+    as every objective has; the others are counted.
     """
 
     pairs: tuple[str, ...]
-    """NAME=FILE of each objective's preference pairs or rankings, as in empathy=P.json safety=Q.json"""
+    """NAME=FILE of each objective's preference pairs or rankings, as in empathy=P.json
+    safety=Q.json"""
     pairs_per_question: PairsPerQuestion = "best-worst"
     """of rankings: the ends alone, all pairs, or a number of pairs, the widest gaps first"""
     weights: tuple[float | str, ...]
@@ -114,15 +115,16 @@ def align_pairs(
 ) -> tuple[list[list[Pair]], dict[Literal["lacking", "surplus"], dict[str, int]]]:
     """Bring the objectives' pairs for the same question together.
 
-    Where a question has several pairs per objective, the first of each go together, then the second,
-    as far as all objectives have one.
+    Where a question has several pairs per objective, the first of each go together, then the
+    second, as far as all objectives have one.
 
     Args:
         pair_sets: each objective's pairs.
 
     Returns:
-        One list per objective, aligned, in the first objective's order. And how many pairs of each objective were
-        left out: ``lacking``, their question has no pair of another objective; ``surplus``, it has fewer of another.
+        One list per objective, aligned, in the first objective's order. And how many pairs of each
+        objective were left out: ``lacking``, their question has no pair of another objective;
+        ``surplus``, it has fewer of another.
 
     Raises:
         UserError: no question has a pair for every objective.

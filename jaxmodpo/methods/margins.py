@@ -1,7 +1,9 @@
-"""Reward margins for MODPO: where they come from, their scale, and what they say before anything is trained.
+"""Reward margins for MODPO: where they come from, their scale, and what they say before anything is
+trained.
 
-A margin is what an objective's reward gives the primary objective's chosen response more than its rejected one. It
-comes from a reward model, from an adapter's implicit reward, or from a column that stands beside the pairs.
+A margin is what an objective's reward gives the primary objective's chosen response more than its
+rejected one. It comes from a reward model, from an adapter's implicit reward, or from a column that
+stands beside the pairs.
 """
 
 from __future__ import annotations
@@ -81,10 +83,12 @@ class Margins:
     description: dict[str, dict[str, Any]]
 
     def table(self) -> str:
-        """Lay out each margin's distribution, and how it goes with the primary preference and the other margins.
+        """Lay out each margin's distribution, and how it goes with the primary preference and the
+        other margins.
 
-        The correlation takes every pair in both orders, as +1 and −1 against the margin and its negative:
-        mean(m) / √mean(m²). It is 1 where an objective repeats the primary and −1 where it opposes it.
+        The correlation takes every pair in both orders, as +1 and −1 against the margin and its
+        negative: mean(m) / √mean(m²). It is 1 where an objective repeats the primary and −1 where
+        it opposes it.
         """
         width = max(6, *map(len, self.names))
         quantiles = "".join(f"{f'{q}%':>8}" for q in QUANTILES)
@@ -143,15 +147,16 @@ def read_margins(
         policy: whose base the adapters belong to.
         config: batch size and cache.
         beta: of implicit rewards, where the adapter's run does not say which it was trained with.
-        standardize: divide each reward by its standard deviation over the training pairs' responses. Of a margin
-            column the rewards are not known; its root mean square over √2 stands for it, which is the same where a
-            pair's two rewards are independent.
+        standardize: divide each reward by its standard deviation over the training pairs'
+            responses. Of a margin column the rewards are not known; its root mean square over √2
+            stands for it, which is the same where a pair's two rewards are independent.
         gain: multiplies every margin after that.
-        training: ``[pairs]`` bool, those that are trained on; the scale knows nothing of the held-out ones.
+        training: ``[pairs]`` bool, those that are trained on; the scale knows nothing of the
+            held-out ones.
 
     Raises:
-        UserError: a source is not what it should be, rewards are not finite, too large for float32, or all equal and to
-            be standardized; or nothing is left to train on.
+        UserError: a source is not what it should be, rewards are not finite, too large for float32,
+            or all equal and to be standardized; or nothing is left to train on.
     """
     if not training.any():
         raise UserError(
@@ -194,7 +199,9 @@ def read_margins(
 
 
 def describe(margins: np.ndarray) -> dict[str, Any]:
-    """Return figures of one objective's margins ``[pairs]``, chosen by the primary minus rejected."""
+    """Return figures of one objective's margins ``[pairs]``, chosen by the primary minus
+    rejected.
+    """
     values = np.asarray(margins, np.float64)
     return {
         "margin_mean": float(values.mean()),
@@ -235,7 +242,9 @@ def _rewards(
     config: PolicyTrainingConfig,
     beta: float,
 ) -> np.ndarray:
-    """Return rewards ``[pairs, 2]``, chosen then rejected, or where only margins are known ``[pairs]``."""
+    """Return rewards ``[pairs, 2]``, chosen then rejected, or where only margins are known
+    ``[pairs]``.
+    """
     if source.kind == "column":
         columns = [load_column(path, column, pairs) for column in source.where.split(",")]
         return columns[0] if len(columns) == 1 else np.stack(columns, axis=1)

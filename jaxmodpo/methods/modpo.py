@@ -45,13 +45,14 @@ class MODPOConfig(PreferenceTrainingConfig):
     pairs: Path
     """preference pairs or rankings of the primary objective"""
     pairs_per_question: PairsPerQuestion = "all"
-    """of rankings: all pairs (the ends alone leave MODPO little to reweigh), best-worst as in the paper, or a number
-    of pairs, the widest gaps first; a file of pairs is taken as it is"""
+    """of rankings: all pairs (the ends alone leave MODPO little to reweigh), best-worst as in the
+    paper, or a number of pairs, the widest gaps first; a file of pairs is taken as it is"""
     margin: tuple[str, ...]
-    """of each further objective, NAME=SOURCE: a reward model's folder, adapter:FOLDER for an implicit reward,
-    column:MARGIN or column:CHOSEN,REJECTED for numbers beside the pairs"""
+    """of each further objective, NAME=SOURCE: a reward model's folder, adapter:FOLDER for an
+    implicit reward, column:MARGIN or column:CHOSEN,REJECTED for numbers beside the pairs"""
     weights: tuple[float | str, ...]
-    """on the simplex: the primary objective's, then one per margin in the same order; or all as NAME=NUMBER"""
+    """on the simplex: the primary objective's, then one per margin in the same order; or all as
+    NAME=NUMBER"""
     margin_scale: Literal["none", "std"] = "none"
     """std divides each reward by its standard deviation over the training pairs' responses"""
     margin_gain: Positive = 1.0
@@ -104,7 +105,8 @@ class MODPO:
             weights=self.weights,
         )
         implicit = (logps - reference)[:, :1] - (logps - reference)[:, 1:]
-        # The primary prefers the chosen response of every pair, another objective the one that its margin says.
+        # The primary prefers the chosen response of every pair, another objective the one that its
+        # margin says.
         agreement = jnp.concatenate([implicit > 0, implicit * margins > 0], axis=1) @ jnp.asarray(
             self.weights
         )

@@ -1,8 +1,9 @@
-"""The ``reward`` command: a RoBERTa encoder trained on pairs (Bradley–Terry) or rankings (Plackett–Luce).
+"""The ``reward`` command: a RoBERTa encoder trained on pairs (Bradley–Terry) or rankings
+(Plackett–Luce).
 
-One model for one criterion, or with ``--all`` one for each; with ``--refit`` each is trained twice, first to validate
-it and then on everything. What it is trained on is :mod:`jaxmodpo.methods.reward_data`, the model itself
-:mod:`jaxmodpo.methods.reward_model`.
+One model for one criterion, or with ``--all`` one for each; with ``--refit`` each is trained twice,
+first to validate it and then on everything. What it is trained on is
+:mod:`jaxmodpo.methods.reward_data`, the model itself :mod:`jaxmodpo.methods.reward_model`.
 """
 
 from __future__ import annotations
@@ -55,18 +56,21 @@ class RewardConfig(TrainingConfig):
     rankings: Path | None = None
     """rankings, taken whole: the Plackett–Luce loss"""
     pairs_per_question: PairsPerQuestion = "best-worst"
-    """of rankings given as --pairs: the ends alone, all pairs, or a number of pairs, the widest gaps first"""
+    """of rankings given as --pairs: the ends alone, all pairs, or a number of pairs, the widest
+    gaps first"""
     all: bool = False
     """train every criterion; --pairs or --rankings is then the folder that 'preferences' wrote"""
     criteria: str = "therapeutic"
     """with --all: a criteria file, or the name of one of ours (therapeutic, gricean)"""
     only: tuple[str, ...] = ()
-    """with --all: the criteria to train; by default all that say what is better and worse, so not 'overall'"""
+    """with --all: the criteria to train; by default all that say what is better and worse, so not
+    'overall'"""
     refit: bool = False
-    """validate first, then train on everything, with a schedule of as many epochs as were best; the figures stay the
-    validation's"""
+    """validate first, then train on everything, with a schedule of as many epochs as were best; the
+    figures stay the validation's"""
     validation: Path | None = None
-    """a search's validation.json, whose figures a model trained on everything carries; --validation-fraction is 0"""
+    """a search's validation.json, whose figures a model trained on everything carries;
+    --validation-fraction is 0"""
     learning_rate: Positive = 2e-5
     """peak, reached after the warm-up; cosine decay to 0 from there"""
     epochs: Count = 5
@@ -78,7 +82,8 @@ class RewardConfig(TrainingConfig):
     dropout: ShareBelowOne | None = None
     """of hidden states and the head; by default the model's own"""
     remat: Remat = "full"
-    """what the backward pass computes again: whole layers, all but matrix products (dots are kept), or nothing"""
+    """what the backward pass computes again: whole layers, all but matrix products (dots are kept),
+    or nothing"""
 
     def check(self) -> None:
         super().check()
@@ -120,7 +125,9 @@ class RewardConfig(TrainingConfig):
 
     @property
     def phase_dir(self) -> Path:
-        """Where the command's own manifest lies: with --all beside the models, which several criteria files share."""
+        """Where the command's own manifest lies: with --all beside the models, which several
+        criteria files share.
+        """
         return self.output_dir / f"all_{Path(self.criteria).stem}" if self.all else self.output_dir
 
 
@@ -143,7 +150,9 @@ def _one(
     carried: dict[str, Any] | None = None,
     **results: Any,
 ) -> None:
-    """Train one reward model; ``carried`` is a validation measured on another model of the same settings."""
+    """Train one reward model; ``carried`` is a validation measured on another model of the same
+    settings.
+    """
     if config.validation is not None:
         carried = _carried(config.validation)
     rankings, all_tied = ranked(config)
@@ -270,8 +279,8 @@ def _carried(path: Path) -> dict[str, Any]:
 def _refitted(config: RewardConfig, session: Session) -> Phase:
     """Validate first, and then train on everything for as many epochs as were best, rounded up.
 
-    The second schedule ends there, where the first model was taken in the middle of its own: the settings are
-    not quite the same, so that both are recorded beside the figures.
+    The second schedule ends there, where the first model was taken in the middle of its own: the
+    settings are not quite the same, so that both are recorded beside the figures.
 
     Raises:
         UserError: there are too few questions to hold any out, or no evaluation was finite.
@@ -311,9 +320,10 @@ def _refitted(config: RewardConfig, session: Session) -> Phase:
 def planned(config: RewardConfig) -> tuple[dict[str, Path], dict[str, str]]:
     """Return what ``--all`` is to train, and what it shares.
 
-    A criterion that does not say what is better and worse (``overall``) is no objective to align to: only ``--only``
-    trains it. A criterion whose finished model in ``output_dir`` was trained on another file's preferences is
-    shared, not trained again: safety, which every set of criteria has.
+    A criterion that does not say what is better and worse (``overall``) is no objective to align
+    to: only ``--only`` trains it. A criterion whose finished model in ``output_dir`` was trained on
+    another file's preferences is shared, not trained again: safety, which every set of criteria
+    has.
 
     Returns:
         The data by criterion, and what the shared models were trained on.

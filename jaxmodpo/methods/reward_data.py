@@ -1,7 +1,8 @@
-"""What a reward model is trained on: files become rankings, rankings a training and a held-out part, those tokens.
+"""What a reward model is trained on: files become rankings, rankings a training and a held-out
+part, those tokens.
 
-Whatever the file holds, it is read as rankings, since the held-out part is validated on whole rankings even where the
-model is trained on pairs of them.
+Whatever the file holds, it is read as rankings, since the held-out part is validated on whole
+rankings even where the model is trained on pairs of them.
 """
 
 from __future__ import annotations
@@ -80,8 +81,10 @@ class RewardData:
 
     Attributes:
         examples: tokens of the training part: of pairs, or of whole rankings.
-        held_out: the held-out rankings that still prefer something once they are cut; empty where nothing is held out.
-        held_out_examples: their tokens, in the form that is trained on; None where nothing is held out.
+        held_out: the held-out rankings that still prefer something once they are cut; empty where
+            nothing is held out.
+        held_out_examples: their tokens, in the form that is trained on; None where nothing is held
+            out.
         left_out: pairs of the training part that ties and equal texts cost.
         equal_once_cut: pairs of the training part whose replies are equal once they are cut.
     """
@@ -103,7 +106,8 @@ def tokenized(
     """Tokenize the two parts that :func:`split` returns.
 
     Raises:
-        UserError: nothing of one of them prefers anything once it is cut, or a token is none of the model's.
+        UserError: nothing of one of them prefers anything once it is cut, or a token is none of the
+            model's.
     """
     left_out = LeftOut()
     examples, equal_once_cut = training_examples(config, training, text, left_out)
@@ -130,12 +134,14 @@ def training_examples(
     text: RewardText,
     left_out: LeftOut | None = None,
 ) -> tuple[Examples, int]:
-    """Tokenize rankings as they are trained on: whole, or as the pairs that the settings make of them.
+    """Tokenize rankings as they are trained on: whole, or as the pairs that the settings make of
+    them.
 
     ``left_out`` counts what ties and equal texts cost.
 
     Returns:
-        The examples, and how many pairs were left out because their replies are equal once they are cut.
+        The examples, and how many pairs were left out because their replies are equal once they are
+        cut.
     """
     if config.rankings is None:
         pairs = reward_pairs(pairs_of(rankings, config.pairs_per_question, left_out), text)

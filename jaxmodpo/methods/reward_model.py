@@ -37,7 +37,9 @@ from jaxmodpo.training.step import Batch, LossTerms, Parameters
 )
 @dataclass(frozen=True)
 class RewardLoss:
-    """The loss of a RoBERTa reward model: Bradley–Terry's, or Plackett–Luce's where the batch has ``ranks``."""
+    """The loss of a RoBERTa reward model: Bradley–Terry's, or Plackett–Luce's where the batch has
+    ``ranks``.
+    """
 
     config: RobertaConfig
     remat: Remat = "none"

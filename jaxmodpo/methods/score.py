@@ -54,9 +54,11 @@ class ScorePolicyConfig(Settings):
     batch_size: Count = 4
     """pairs that are scored at a time"""
     prompt_style: PromptStyle = "instruct"
-    """how a question is put, as in training; instruct: the paper's prompt; chat: the tokenizer's template"""
+    """how a question is put, as in training; instruct: the paper's prompt; chat: the tokenizer's
+    template"""
     prompt_date: str | None = None
-    """YYYY-MM-DD, which a chat template takes for today; by default as the adapter was trained, or today"""
+    """YYYY-MM-DD, which a chat template takes for today; by default as the adapter was trained, or
+    today"""
     max_prompt_length: Annotated[int, Range(least=2)] = 512
     """most tokens of a prompt"""
     max_length: Count = 1024
@@ -77,7 +79,9 @@ class ScorePolicyConfig(Settings):
 
 
 def score_policy(config: ScorePolicyConfig) -> None:
-    """Run ``score policy``: a row for each pair, with its ids, ``chosen_logp``, ``chosen_tokens`` and so on."""
+    """Run ``score policy``: a row for each pair, with its ids, ``chosen_logp``, ``chosen_tokens``
+    and so on.
+    """
     config.check()
     check_writable(config.output)
     pairs = load_pairs(config.pairs)
@@ -143,7 +147,9 @@ class ScoreRewardConfig(Settings):
 
 
 def score_reward(config: ScoreRewardConfig) -> None:
-    """Run ``score reward``: a row for each pair, with its ids, ``chosen_reward`` and ``rejected_reward``."""
+    """Run ``score reward``: a row for each pair, with its ids, ``chosen_reward`` and
+    ``rejected_reward``.
+    """
     config.check()
     check_writable(config.output)
     pairs = load_pairs(config.pairs)
@@ -176,7 +182,9 @@ def score_reward(config: ScoreRewardConfig) -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class ScoreKLConfig(Settings):
-    """Estimate a policy's divergence from its base: the mean of log π − log π_ref over its own samples."""
+    """Estimate a policy's divergence from its base: the mean of log π − log π_ref over its own
+    samples.
+    """
 
     model: Path
     """the base model's Hugging Face folder"""
@@ -193,9 +201,11 @@ class ScoreKLConfig(Settings):
     max_prompt_length: Annotated[int, Range(least=2)] = 512
     """most tokens of a prompt"""
     prompt_style: PromptStyle = "instruct"
-    """how a question is put, as in training; instruct: the paper's prompt; chat: the tokenizer's template"""
+    """how a question is put, as in training; instruct: the paper's prompt; chat: the tokenizer's
+    template"""
     prompt_date: str | None = None
-    """YYYY-MM-DD, which a chat template takes for today; by default as the adapter was trained, or today"""
+    """YYYY-MM-DD, which a chat template takes for today; by default as the adapter was trained, or
+    today"""
     batch_size: Count = 64
     """replies sampled and scored at a time"""
     base_dtype: BaseDtype = "bfloat16"
@@ -251,7 +261,9 @@ def own_replies(
     rows: int,
     seed: int,
 ) -> list[list[int]]:
-    """Sample a reply to each prompt at temperature 1 from the whole vocabulary, ``rows`` at a time."""
+    """Sample a reply to each prompt at temperature 1 from the whole vocabulary, ``rows`` at a
+    time.
+    """
     settings = SamplingSettings(1.0, 1.0, max_new_tokens, (eos,))
     keys = jax.random.split(jax.random.key(seed), len(prompts))
     replies: list[list[int]] = []
@@ -271,14 +283,16 @@ def divergence(
     rows: int,
     length: int | None = None,
 ) -> np.ndarray:
-    """Return log π − log π_ref of each reply in nats; over a policy's own replies the mean estimates KL(π ‖ π_ref).
+    """Return log π − log π_ref of each reply in nats; over a policy's own replies the mean
+    estimates KL(π ‖ π_ref).
 
     Args:
         policy: base and adapter.
         prompts: as tokens.
         replies: as tokens.
         rows: at a time.
-        length: pad all sequences to this many tokens, so that other replies need no other compilation.
+        length: pad all sequences to this many tokens, so that other replies need no other
+            compilation.
     """
     examples = completions_as_examples(prompts, replies, length)
     settings: dict[str, Any] = {"batching": "packed" if length is None else "padded"}

@@ -30,8 +30,8 @@ class SoupConfig(Settings):
     output_dir: Incidental[Path]
     """the averaged adapter is written to output_dir/adapter"""
     how: Averaging = "exact"
-    """exact: the mean of what the adapters change; factors: of A and of B apart, another thing; slerp: two adapters'
-    changes turned into one another"""
+    """exact: the mean of what the adapters change; factors: of A and of B apart, another thing;
+    slerp: two adapters' changes turned into one another"""
     model: Path | None = None
     """the base model's folder; by default the one that the first adapter names"""
 

@@ -1,7 +1,9 @@
-"""How good a reward model is on rankings that it was not trained on: accuracy, calibration, distribution.
+"""How good a reward model is on rankings that it was not trained on: accuracy, calibration,
+distribution.
 
-A pair is a ranking of two. Where rankings are longer, accuracy over their ends (as hard as the training
-pairs of the paper) and over all of their pairs are both given. Two replies that share a rank are no pair.
+A pair is a ranking of two. Where rankings are longer, accuracy over their ends (as hard as the
+training pairs of the paper) and over all of their pairs are both given. Two replies that share a
+rank are no pair.
 """
 
 from __future__ import annotations
@@ -25,16 +27,17 @@ def validate(rewards: np.ndarray, ranks: np.ndarray, questions: Sequence[str]) -
 
     Args:
         rewards: ``[rankings, places]``, best first.
-        ranks: the same shape, from 1, equal for ties, 0 where a place is empty; the first and the last taken place of
-            a ranking differ.
+        ranks: the same shape, from 1, equal for ties, 0 where a place is empty; the first and the
+            last taken place of a ranking differ.
         questions: each ranking's question; those of one question are not independent.
 
     Returns:
-        ``accuracy`` and ``accuracy_interval`` (95%) over best-worst pairs; the same over all pairs, if there are
-        more; how many pairs were left out because their replies are tied; the mean Bradley–Terry loss;
-        ``calibration``: per bin of the probability σ(|r_i − r_j|) that the model gives to its own preference, the mean
-        probability, how often the ranking agrees, and the number of pairs, with the expected calibration error;
-        ``rewards``: quantiles and a histogram of the best's and the worst's.
+        ``accuracy`` and ``accuracy_interval`` (95%) over best-worst pairs; the same over all pairs,
+        if there are more; how many pairs were left out because their replies are tied; the mean
+        Bradley–Terry loss; ``calibration``: per bin of the probability σ(|r_i − r_j|) that the
+        model gives to its own preference, the mean probability, how often the ranking agrees, and
+        the number of pairs, with the expected calibration error; ``rewards``: quantiles and a
+        histogram of the best's and the worst's.
     """
     assert rewards.shape == ranks.shape and len(rewards) == len(questions), (
         rewards.shape,
@@ -74,7 +77,8 @@ def validate(rewards: np.ndarray, ranks: np.ndarray, questions: Sequence[str]) -
 
 
 def preferred_pairs(ranks: np.ndarray) -> tuple[list[tuple[int, int, int]], int]:
-    """Return the pairs of every ranking as (row, better place, worse place), and how many others are tied.
+    """Return the pairs of every ranking as (row, better place, worse place), and how many others
+    are tied.
 
     Args:
         ranks: as in :func:`validate`.
@@ -97,23 +101,29 @@ def bradley_terry_loss(differences: np.ndarray) -> float:
 
 
 def accuracy(differences: np.ndarray) -> float:
-    """Return the share of pairs whose better response has the higher reward; equal rewards count half."""
+    """Return the share of pairs whose better response has the higher reward; equal rewards count
+    half.
+    """
     return float(np.mean(_agreement(differences)))
 
 
 def _agreement(differences: np.ndarray) -> np.ndarray:
-    """Return 1 for each pair whose better response has the higher reward, 0.5 for equal rewards, 0 otherwise."""
+    """Return 1 for each pair whose better response has the higher reward, 0.5 for equal rewards, 0
+    otherwise.
+    """
     return (differences > 0) + 0.5 * (differences == 0)
 
 
 def interval(
     differences: np.ndarray, questions: Sequence[str], level: float = 0.95
 ) -> list[float] | None:
-    """Return a confidence interval of the accuracy; None of a single question, which says nothing of others.
+    """Return a confidence interval of the accuracy; None of a single question, which says nothing
+    of others.
 
-    Wilson's, where each question has one pair; otherwise the percentiles of a bootstrap over questions, since
-    pairs of the same responses go right and wrong together. Where all resamples are equal (every question's share
-    is the same) the bootstrap has no width, and Wilson's interval over the questions takes its place.
+    Wilson's, where each question has one pair; otherwise the percentiles of a bootstrap over
+    questions, since pairs of the same responses go right and wrong together. Where all resamples
+    are equal (every question's share is the same) the bootstrap has no width, and Wilson's interval
+    over the questions takes its place.
     """
     count = len(set(questions))
     if count < 2:
@@ -124,7 +134,8 @@ def interval(
     _, owners = np.unique(list(questions), return_inverse=True)
     agreement_by_question = np.bincount(owners, agreement)
     pairs_by_question = np.bincount(owners)
-    # Questions are drawn and not pairs: a question's pairs come and go together, as they would in new data.
+    # Questions are drawn and not pairs: a question's pairs come and go together, as they would in
+    # new data.
     resamples = resampled_questions(count)
     accuracies = agreement_by_question[resamples].sum(1) / pairs_by_question[resamples].sum(1)
     low, high = percentile_interval(accuracies, confidence=level)
@@ -141,8 +152,11 @@ def _wilson(successes: float, trials: int, level: float) -> list[float]:
 
 
 def calibration(differences: np.ndarray, bins: int = BINS) -> dict[str, Any]:
-    """Return how often pairs agree that the model is this sure of: equal bins of probability from 0.5 to 1."""
-    # The probability that the model gives to the response that it prefers itself, whichever the ranking prefers.
+    """Return how often pairs agree that the model is this sure of: equal bins of probability from
+    0.5 to 1.
+    """
+    # The probability that the model gives to the response that it prefers itself, whichever the
+    # ranking prefers.
     probability = 1 / (1 + np.exp(-np.abs(differences)))
     agreement = _agreement(differences)
     edges = np.linspace(0.5, 1.0, bins + 1)
@@ -169,7 +183,9 @@ def calibration(differences: np.ndarray, bins: int = BINS) -> dict[str, Any]:
 
 
 def distribution(best: np.ndarray, worst: np.ndarray, bins: int = 20) -> dict[str, Any]:
-    """Return quantiles of the rewards of the best and the worst responses, and their histograms over shared bins."""
+    """Return quantiles of the rewards of the best and the worst responses, and their histograms
+    over shared bins.
+    """
     edges = np.histogram_bin_edges(np.concatenate([best, worst]).astype(np.float64), bins)
     return {
         "quantiles": list(QUANTILES),

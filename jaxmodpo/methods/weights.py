@@ -11,16 +11,18 @@ from jaxmodpo.errors import UserError
 def named_weights(
     weights: Sequence[float | str], names: Sequence[str], *, primary: bool = False
 ) -> tuple[float, ...]:
-    """Return weights in the order of their objectives; all of them numbers, or all of them ``NAME=NUMBER``.
+    """Return weights in the order of their objectives; all of them numbers, or all of them
+    ``NAME=NUMBER``.
 
     Args:
         weights: of a command's settings.
         names: of the objectives.
-        primary: the first objective has no name of its own: it is the one that ``names[1:]`` does not name, and its
-            weight must be positive.
+        primary: the first objective has no name of its own: it is the one that ``names[1:]`` does
+            not name, and its weight must be positive.
 
     Raises:
-        UserError: another count than ``names``, a name too many or too few, a negative weight, a sum that is not 1.
+        UserError: another count than ``names``, a name too many or too few, a negative weight, a
+            sum that is not 1.
     """
     if any(isinstance(weight, str) for weight in weights):
         given = named_values([str(weight) for weight in weights], "--weights")

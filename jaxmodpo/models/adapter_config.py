@@ -1,8 +1,10 @@
-"""``adapter_config.json``: an adapter is a plain change of the base we hold, or it is refused by name.
+"""``adapter_config.json``: an adapter is a plain change of the base we hold, or it is refused by
+name.
 
-PEFT keeps adding variants of LoRA that share one file format: some add terms to the forward pass, some change the
-base's weights when they are created, and do so again when PEFT loads them. Whatever this module does not know may be
-one of them, so that every field is read, known to be harmless, or refused.
+PEFT keeps adding variants of LoRA that share one file format: some add terms to the forward pass,
+some change the base's weights when they are created, and do so again when PEFT loads them. Whatever
+this module does not know may be one of them, so that every field is read, known to be harmless, or
+refused.
 """
 
 from __future__ import annotations
@@ -65,10 +67,12 @@ def base_named_in(folder: Path) -> str | None:
 
 
 def read_adapter_config(folder: Path) -> LoraConfig:
-    """Read a LoRA adapter's settings; a PEFT feature that would change the mathematics is refused by name.
+    """Read a LoRA adapter's settings; a PEFT feature that would change the mathematics is refused
+    by name.
 
     Raises:
-        UserError: no adapter, another kind of adapter, or a setting that is missing, not supported or of another type.
+        UserError: no adapter, another kind of adapter, or a setting that is missing, not supported
+            or of another type.
     """
     settings = read_adapter_settings(folder)
     if settings.get("peft_type") != "LORA":
@@ -123,7 +127,8 @@ def _targets(fields: Fields) -> tuple[str, ...]:
         raise UserError(
             f"{fields.source}: target_modules must be a list of projections, not {targets}"
         )
-    # PEFT may list every layer's module by its full name; a layer left out shows up as a missing tensor.
+    # PEFT may list every layer's module by its full name; a layer left out shows up as a missing
+    # tensor.
     names = {name.rsplit(".", 1)[-1] for name in targets}
     if unknown := sorted(names - set(PROJECTIONS)) or ([] if names else ["none"]):
         raise UserError(

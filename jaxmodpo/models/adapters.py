@@ -30,7 +30,9 @@ def save_adapter(
     model: DecoderConfig,
     base_model: str,
 ) -> None:
-    """Write a PEFT folder, atomically: ``adapter_config.json`` and ``adapter_model.safetensors``."""
+    """Write a PEFT folder, atomically: ``adapter_config.json`` and
+    ``adapter_model.safetensors``.
+    """
     tensors: dict[str, np.ndarray] = {}
     for name, spec in adapter_table(parameter_table(model), config).items():
         stacked = np.asarray(adapter[name], np.float32)
@@ -63,11 +65,12 @@ def load_adapter(
     Args:
         folder: the adapter's.
         model: the base's shape.
-        base: the base's folder. An adapter that names another base is refused where it has another shape, and warned
-            of where it fits, since the weights may be another's.
+        base: the base's folder. An adapter that names another base is refused where it has another
+            shape, and warned of where it fits, since the weights may be another's.
 
     Raises:
-        UserError: not a plain LoRA adapter, one of another shape, or with numbers that are not finite.
+        UserError: not a plain LoRA adapter, one of another shape, or with numbers that are not
+            finite.
     """
     config = read_adapter_config(folder)
     made_for = base_named_in(folder)
@@ -92,7 +95,9 @@ def load_adapter(
 
 
 def _same_base(recorded: str, base: Path) -> bool:
-    """Return whether an adapter's base may be this folder, by what can be known without reading any weights."""
+    """Return whether an adapter's base may be this folder, by what can be known without reading any
+    weights.
+    """
     if Path(recorded).exists() and Path(recorded).resolve() == base.resolve():
         return True
     # Adapters move between machines: the name is all that stays.

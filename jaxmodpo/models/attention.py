@@ -1,9 +1,9 @@
 """Attention over whole sequences: one meaning, three implementations.
 
-Padding, causality, window, grouped heads and packed segments mean the same in each; :class:`Attention`
-chooses by where it runs: XLA everywhere, cuDNN's flash attention on GPUs, Pallas's splash attention on
-TPUs. None of them repeats keys and values in memory for grouped heads. Shape suffixes: B batch, T time,
-H query heads, K key-value heads, C head width.
+Padding, causality, window, grouped heads and packed segments mean the same in each;
+:class:`Attention` chooses by where it runs: XLA everywhere, cuDNN's flash attention on GPUs,
+Pallas's splash attention on TPUs. None of them repeats keys and values in memory for grouped heads.
+Shape suffixes: B batch, T time, H query heads, K key-value heads, C head width.
 """
 
 from __future__ import annotations
@@ -21,7 +21,8 @@ from jaxmodpo.errors import UserError
 
 Backend = Literal["auto", "xla", "cudnn", "splash"]
 
-# Splash attention works on blocks of at least this many positions, and on whole registers of head width.
+# Splash attention works on blocks of at least this many positions, and on whole registers of head
+# width.
 _SPLASH_BLOCK = 128
 _SPLASH_LARGEST_BLOCK = 512
 
@@ -109,8 +110,8 @@ class Attention:
         """Refuse what cannot run, before weights are read, which may take minutes.
 
         Raises:
-            UserError: a backend asked for by name that these devices do not have, or heads of another width than it
-                takes.
+            UserError: a backend asked for by name that these devices do not have, or heads of
+                another width than it takes.
         """
         needed = {"cudnn": ("gpu", "cuda"), "splash": ("tpu",)}.get(self.backend, ())
         if needed and self.platform not in needed and not self.interpret:

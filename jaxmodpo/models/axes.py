@@ -1,8 +1,8 @@
 """One table from logical axes to the axes of a device mesh, for parameters and activations alike.
 
 The mesh has three axes: ``data`` (copies of the model), ``fsdp`` (parameters and batch parted) and
-``tensor`` (matrices parted). An adapter's outputs are parted over ``fsdp`` too: they would lie on every
-device wherever ``tensor`` is 1.
+``tensor`` (matrices parted). An adapter's outputs are parted over ``fsdp`` too: they would lie on
+every device wherever ``tensor`` is 1.
 """
 
 from __future__ import annotations

@@ -1,4 +1,6 @@
-"""The log-probabilities of a batch's completions, whichever way the batch lays its sequences out."""
+"""The log-probabilities of a batch's completions, whichever way the batch lays its sequences
+out.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +27,8 @@ def completion_logps(
     remat: Remat = "none",
     chunk: int | None = 128,
 ) -> tuple[Array, Array]:
-    """Return each completion's log-probability, and how many tokens it has, both ``[P, S]`` float32.
+    """Return each completion's log-probability, and how many tokens it has, both ``[P, S]``
+    float32.
 
     Args:
         model: the policy.
@@ -76,12 +79,13 @@ def _packed_completion_logps(
         segments_BT=batch["segments"],
         positions_BT=batch["positions"],
     )
-    # [rows, time, segments]: whether a token belongs to a segment's completion. A comparison and a sum, not a scatter,
-    # whose order of additions GPUs leave to chance.
+    # [rows, time, segments]: whether a token belongs to a segment's completion. A comparison and a
+    # sum, not a scatter, whose order of additions GPUs leave to chance.
     in_completion = batch["completions"][..., None] == batch["segment_numbers"]
     sums = jnp.sum(jnp.where(in_completion, logps[..., None], 0.0), axis=1)
     counts = jnp.sum(in_completion, axis=1, dtype=jnp.float32)
-    # An example's sequences may lie in rows of other devices than its own, so that every device gets all sums.
+    # An example's sequences may lie in rows of other devices than its own, so that every device
+    # gets all sums.
     both = constrain(jnp.stack([sums, counts]), model.attention.mesh, None, None, None).reshape(
         2, -1
     )
@@ -98,6 +102,8 @@ def sequence_logps(
     lora: LoraConfig,
     attention: Attention,
 ) -> Array:
-    """Return each completion's log-probability, ``[P, S]`` float32, without dropout; on every device."""
+    """Return each completion's log-probability, ``[P, S]`` float32, without dropout; on every
+    device.
+    """
     logps, _ = completion_logps(Decoder(config, base, lora, adapter, attention), batch, None)
     return constrain(logps, attention.mesh, None, None)

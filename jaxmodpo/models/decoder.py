@@ -87,10 +87,12 @@ class Decoder(nnx.Module):
 
     Args:
         config: shapes and constants.
-        base: the arrays of :func:`parameter_table`, or of what ``quantized.stored_table`` makes of it.
+        base: the arrays of :func:`parameter_table`, or of what ``quantized.stored_table`` makes of
+            it.
         lora: the adapter's settings, or None.
         adapter: the arrays of ``lora.adapter_table``; needed with ``lora``.
-        attention: which implementation, over which devices; by default the best for one of this machine's.
+        attention: which implementation, over which devices; by default the best for one of this
+            machine's.
     """
 
     def __init__(
@@ -123,8 +125,10 @@ class Decoder(nnx.Module):
         Args:
             tokens_BT: token ids.
             dropout_key: draws the adapter's dropout; None switches it off.
-            remat: what the backward pass computes again instead of keeping it, see :data:`jaxmodpo.models.remat.Remat`.
-            segments_BT: which of several sequences packed into a row a token belongs to; None for one a row.
+            remat: what the backward pass computes again instead of keeping it, see
+                :data:`jaxmodpo.models.remat.Remat`.
+            segments_BT: which of several sequences packed into a row a token belongs to; None for
+                one a row.
             positions_BT: each token's position in its sequence; needed with segments.
         """
         assert (segments_BT is None) == (positions_BT is None)
@@ -190,8 +194,8 @@ class Decoder(nnx.Module):
             tokens_BT: token ids.
             dropout_key: as in :meth:`hidden_states`.
             remat: as in :meth:`hidden_states`.
-            chunk: logits exist for this many positions of each row at a time, and the unembedding gets no
-                gradient. None: for all at once, and it does.
+            chunk: logits exist for this many positions of each row at a time, and the unembedding
+                gets no gradient. None: for all at once, and it does.
             segments_BT: as in :meth:`hidden_states`.
             positions_BT: as in :meth:`hidden_states`.
         """
@@ -260,7 +264,9 @@ class Decoder(nnx.Module):
         return _rms_norm(x_BTD, base["norm"], self.config.rms_norm_eps), cache
 
     def _parameters(self) -> tuple[dict[str, Array], dict[str, Array]]:
-        """Return the arrays outside the stack, and those inside it (base and adapter in one tree)."""
+        """Return the arrays outside the stack, and those inside it (base and adapter in one
+        tree).
+        """
         arrays = {name: variable[...] for name, variable in self.base.items()}
         layers = {
             name.removeprefix("layers."): a
@@ -278,7 +284,9 @@ class Decoder(nnx.Module):
     def _layer(
         self, x_BTD: Array, weights: dict[str, Array], rotation: Any, attend: Any, dropout: Any
     ) -> Array:
-        """One decoder layer; ``attend`` maps rotated queries, keys and values to ``[B, T, H, C]``."""
+        """One decoder layer; ``attend`` maps rotated queries, keys and values to ``[B, T, H,
+        C]``.
+        """
         config = self.config
         scale = self.lora.scale if self.lora else 0.0
 
@@ -317,7 +325,9 @@ def _rotation(config: DecoderConfig, positions_BT: Array) -> tuple[Array, Array]
 
 
 def _rotate(x: Array, rotation: tuple[Array, Array]) -> Array:
-    """Rotate the two halves of each head against each other (the Hugging Face layout of the weights)."""
+    """Rotate the two halves of each head against each other (the Hugging Face layout of the
+    weights).
+    """
     cos, sin = rotation
     first, second = jnp.split(x.astype(jnp.float32), 2, axis=-1)
     return jnp.concatenate(

@@ -1,7 +1,8 @@
-"""A decoder's ``config.json``: what shapes the forward pass is read, and what is not supported is refused by name::
+"""A decoder's ``config.json``: what shapes the forward pass is read, and what is not supported is
+refused by name::
 
-config = DecoderConfig.from_mapping({"model_type": "mistral", "vocab_size": 32000, ...}, "config.json")
-config.rope.frequencies(config.head_dim)
+config = DecoderConfig.from_mapping({"model_type": "mistral", "vocab_size": 32000, ...},
+"config.json") config.rope.frequencies(config.head_dim)
 """
 
 from __future__ import annotations
@@ -19,7 +20,8 @@ from jaxmodpo.schema import Fields, read_as, shown
 ARCHITECTURES = {"mistral": "MistralForCausalLM", "llama": "LlamaForCausalLM"}
 
 MOST_LAYERS = 10_000
-"""no model has as many; a number beyond it would be taken for a model before its weights say otherwise"""
+"""no model has as many; a number beyond it would be taken for a model before its weights say
+otherwise"""
 
 _ROPE_FIELDS = {
     "default": (),
@@ -79,8 +81,10 @@ class Rope:
         theta: frequency i of a head of width C is θ^(−2i/C).
         factor: slow frequencies are divided by it; 1 leaves all as they are.
         low_frequency_factor: wavelengths above ``original_length`` / this are divided wholly.
-        high_frequency_factor: wavelengths below ``original_length`` / this are not; between, a linear mix.
-        original_length: the context length of pretraining; None divides every frequency by ``factor``.
+        high_frequency_factor: wavelengths below ``original_length`` / this are not; between, a
+            linear mix.
+        original_length: the context length of pretraining; None divides every frequency by
+            ``factor``.
     """
 
     theta: float = 10_000.0
@@ -94,7 +98,8 @@ class Rope:
         """Read ``rope_parameters``, or ``rope_theta`` and ``rope_scaling`` of older files.
 
         Raises:
-            UserError: a kind that is not supported, values that are no numbers, or two places that disagree.
+            UserError: a kind that is not supported, values that are no numbers, or two places that
+                disagree.
         """
         rope = _rope_parameters(settings, source)
         theta = _rope_theta(settings.get("rope_theta"), rope.pop("rope_theta", None), source)
@@ -146,7 +151,9 @@ def _rope_parameters(settings: Mapping[str, Any], source: str) -> dict[str, Any]
 
 
 def _rope_theta(outside: Any, inside: Any, source: str) -> Any:
-    """Return θ as it stands beside the rotary parameters or inside them; 10,000 where it stands nowhere."""
+    """Return θ as it stands beside the rotary parameters or inside them; 10,000 where it stands
+    nowhere.
+    """
     if outside is not None and inside is not None and outside != inside:
         raise UserError(
             f"{source}: rope_theta is {outside}, and {inside} in the rotary parameters; remove one"
@@ -189,7 +196,8 @@ class DecoderConfig:
 
     @classmethod
     def from_mapping(cls, settings: Mapping[str, Any], source: str) -> DecoderConfig:
-        """Read a Hugging Face configuration; what would change the mathematics unseen is refused by name.
+        """Read a Hugging Face configuration; what would change the mathematics unseen is refused by
+        name.
 
         Absent fields have the defaults of the architecture's class in transformers.
         """
@@ -204,7 +212,8 @@ class DecoderConfig:
                 f"{source}: hidden_size {width} is less than the {heads} attention heads"
             )
         layers = fields.integer("num_hidden_layers", most=MOST_LAYERS)
-        # A field that is present and null switches the window off; an absent one means Mistral's default.
+        # A field that is present and null switches the window off; an absent one means Mistral's
+        # default.
         window = None
         if kind == "mistral" and (
             not fields.has("sliding_window") or settings["sliding_window"] is not None
@@ -216,7 +225,8 @@ class DecoderConfig:
             and fields.has("num_key_value_heads")
             and settings["num_key_value_heads"] is None
         ):
-            # Absent means 8, Mistral's default; transformers does not load a Mistral where it is null.
+            # Absent means 8, Mistral's default; transformers does not load a Mistral where it is
+            # null.
             raise UserError(
                 f"{source}: num_key_value_heads is null; give the number of key-value heads"
             )

@@ -38,7 +38,9 @@ MIB = 2**20
 
 @dataclass(frozen=True, kw_only=True)
 class ExportConfig(Settings):
-    """Merge an adapter into its base model: a full Hugging Face folder, for transformers, vLLM and others."""
+    """Merge an adapter into its base model: a full Hugging Face folder, for transformers, vLLM and
+    others.
+    """
 
     model: Path
     """the base model's Hugging Face folder"""

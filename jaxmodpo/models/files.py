@@ -53,10 +53,11 @@ def read_model_config(folder: Path) -> dict[str, Any]:
 
 
 def read_end_tokens(folder: Path, tokenizer_end: int) -> tuple[int, ...]:
-    """Return the tokens that end a reply: the tokenizer's, and those of the folder's ``generation_config.json``.
+    """Return the tokens that end a reply: the tokenizer's, and those of the folder's
+    ``generation_config.json``.
 
-    Chat models list several there, and transformers' ``generate`` ends at any of them. In a folder without that file
-    it takes those of ``config.json``.
+    Chat models list several there, and transformers' ``generate`` ends at any of them. In a folder
+    without that file it takes those of ``config.json``.
 
     Raises:
         UserError: an ``eos_token_id`` that is neither an id nor a list of ids.
@@ -81,8 +82,8 @@ def tensor_files(folder: Path, weights_name: str = "model") -> dict[str, Path]:
     """Map each tensor's name to the safetensors file that holds it, single or indexed.
 
     Raises:
-        UserError: no safetensors file, a listed file missing, a corrupt file, an index that does not
-            say where the tensors are, a tensor in two files.
+        UserError: no safetensors file, a listed file missing, a corrupt file, an index that does
+            not say where the tensors are, a tensor in two files.
     """
     folder = local_folder(folder)
     index = folder / f"{weights_name}.safetensors.index.json"
@@ -243,13 +244,15 @@ def load_parameters(
         table: what to load, from where, in which shape.
         dtype: of the arrays made.
         weights_name: the file's stem.
-        base_dtype: ``int8`` or ``nf4`` quantize the projections; the result is that of ``stored_table``.
+        base_dtype: ``int8`` or ``nf4`` quantize the projections; the result is that of
+            ``stored_table``.
         shardings: a sharding per array of the result; without, the default device.
         optional: parameters that may be absent from the file (a fresh head) and are then left out.
         ignored_prefixes: tensors in the file that may be left unread.
 
     Raises:
-        UserError: missing, unexpected or misshapen tensors, or some with NaN or infinity, all named in one message.
+        UserError: missing, unexpected or misshapen tensors, or some with NaN or infinity, all named
+            in one message.
     """
     found = locate(
         folder,
@@ -287,7 +290,8 @@ def load_parameters(
             tensor = _read(opened[found.files[key]], key, spec, source)
             arrays, finite[key] = jax.block_until_ready(encode(arrays, tensor, layer))
         loaded |= arrays
-    # The flags are fetched together at the end: each is the outcome of work that was waited for already.
+    # The flags are fetched together at the end: each is the outcome of work that was waited for
+    # already.
     if broken := [key for key, flag in finite.items() if not flag]:
         raise UserError(
             f"{folder} holds NaN or infinity, so that nothing computed from it has a meaning:"
@@ -332,7 +336,8 @@ def _encoder(
 ) -> Any:
     """Return the jitted function that sets one tensor into its (donated) stack, or makes its array.
 
-    It also says whether every number of the tensor is finite, since the tensor is at hand here and read only once.
+    It also says whether every number of the tensor is finite, since the tensor is at hand here and
+    read only once.
     """
     name = places[0][0] if base_dtype is None else places[0][0].rsplit(".", 1)[0]
 
@@ -370,7 +375,8 @@ def save_model(
     parameters: Mapping[str, Array],
     tokenizer_from: Path | None = None,
 ) -> None:
-    """Write a Hugging Face folder, atomically: ``config.json``, ``model.safetensors`` and a tokenizer's files.
+    """Write a Hugging Face folder, atomically: ``config.json``, ``model.safetensors`` and a
+    tokenizer's files.
 
     Args:
         folder: where to.
@@ -423,9 +429,11 @@ def dtype_named(name: str) -> Any:
 
 
 def read_decoder_config(folder: Path) -> DecoderConfig:
-    """Read a Mistral's or Llama's ``config.json``, and see whether the folder has a head of its own.
+    """Read a Mistral's or Llama's ``config.json``, and see whether the folder has a head of its
+    own.
 
-    transformers keeps a head that is saved beside tied embeddings where the two differ, whatever ``config.json`` says.
+    transformers keeps a head that is saved beside tied embeddings where the two differ, whatever
+    ``config.json`` says.
     """
     config = DecoderConfig.from_mapping(read_model_config(folder), f"{folder}/config.json")
     if config.tie_word_embeddings and _has_own_head(folder):
@@ -466,8 +474,10 @@ def load_decoder(
 
     Args:
         folder: ``config.json`` and safetensors.
-        base_dtype: of the weights; ``int8`` and ``nf4`` are for the projections, with bfloat16 for the rest.
-        shardings_for: maps a parameter table to shardings (``training.mesh.shardings`` with its mesh), or None.
+        base_dtype: of the weights; ``int8`` and ``nf4`` are for the projections, with bfloat16 for
+            the rest.
+        shardings_for: maps a parameter table to shardings (``training.mesh.shardings`` with its
+            mesh), or None.
 
     Raises:
         UserError: not a model folder, an unsupported architecture, or weights that do not fit it.

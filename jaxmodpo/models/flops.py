@@ -1,8 +1,8 @@
 """How many floating-point operations a model needs, counted by hand.
 
-XLA's own count sees the body of a scan once. Two operations for a multiplication and an addition; matrix
-products only. The base is frozen: its backward pass has gradients of activations but none of weights. What
-is computed again to save memory does not count.
+XLA's own count sees the body of a scan once. Two operations for a multiplication and an addition;
+matrix products only. The base is frozen: its backward pass has gradients of activations but none of
+weights. What is computed again to save memory does not count.
 """
 
 from __future__ import annotations
@@ -19,7 +19,9 @@ from jaxmodpo.models.roberta import parameter_table as encoder_table
 
 
 def forward(config: DecoderConfig, lora: LoraConfig | None, lengths: np.ndarray) -> float:
-    """Return the operations of one forward pass, logits included, over sequences of these lengths, in tokens."""
+    """Return the operations of one forward pass, logits included, over sequences of these lengths,
+    in tokens.
+    """
     base, adapter = per_token(config, lora)
     return float(np.sum(lengths)) * (base + adapter) + attention(config, lengths)
 
@@ -27,7 +29,8 @@ def forward(config: DecoderConfig, lora: LoraConfig | None, lengths: np.ndarray)
 def training(
     config: DecoderConfig, lora: LoraConfig, lengths: np.ndarray, reference_in_step: bool = False
 ) -> float:
-    """Return the operations of an adapter's forward and backward pass over sequences of these lengths.
+    """Return the operations of an adapter's forward and backward pass over sequences of these
+    lengths.
 
     Backward: as many as forward for the frozen base, twice as many for the adapter (weights and
     activations) and for attention (whose two factors are both activations).
@@ -45,7 +48,9 @@ def training(
 
 
 def recomputed(config: DecoderConfig, lora: LoraConfig, lengths: np.ndarray, remat: Remat) -> float:
-    """Return the operations that the backward pass repeats: whole layers for ``full``, attention for ``dots``."""
+    """Return the operations that the backward pass repeats: whole layers for ``full``, attention
+    for ``dots``.
+    """
     if remat == "none":
         return 0.0
     base, adapter = per_token(config, lora)
@@ -56,7 +61,9 @@ def recomputed(config: DecoderConfig, lora: LoraConfig, lengths: np.ndarray, rem
 
 
 def encoder_forward(config: RobertaConfig, lengths: np.ndarray) -> float:
-    """Return the operations of an encoder's forward pass; its training needs three times as many."""
+    """Return the operations of an encoder's forward pass; its training needs three times as
+    many.
+    """
     sizes = np.asarray(lengths, np.float64).ravel()
     matrices = sum(
         float(np.prod(spec.shape)) for spec in encoder_table(config).values() if is_projection(spec)
@@ -67,7 +74,9 @@ def encoder_forward(config: RobertaConfig, lengths: np.ndarray) -> float:
 
 
 def per_token(config: DecoderConfig, lora: LoraConfig | None) -> tuple[float, float]:
-    """Return a token's forward operations in the base's matrix products, unembedding included, and the adapter's."""
+    """Return a token's forward operations in the base's matrix products, unembedding included, and
+    the adapter's.
+    """
     table = parameter_table(config)
     base = 2.0 * config.hidden_size * config.vocab_size
     adapter = 0.0
@@ -81,7 +90,9 @@ def per_token(config: DecoderConfig, lora: LoraConfig | None) -> tuple[float, fl
 
 
 def attention(config: DecoderConfig, lengths: np.ndarray) -> float:
-    """Return the forward operations of scores and mixtures, each position seeing those before it in the window."""
+    """Return the forward operations of scores and mixtures, each position seeing those before it in
+    the window.
+    """
     sizes = np.asarray(lengths, np.float64).ravel()
     seen = sizes * (sizes + 1) / 2
     if config.sliding_window is not None:
@@ -97,7 +108,9 @@ def attention(config: DecoderConfig, lengths: np.ndarray) -> float:
 
 
 def token_cost(config: DecoderConfig, row_length: int) -> float:
-    """Return a token's forward operations in a row of this length, in which attention looks at every position."""
+    """Return a token's forward operations in a row of this length, in which attention looks at
+    every position.
+    """
     base, _ = per_token(config, None)
     return (
         base

@@ -21,11 +21,12 @@ def token_logps(hidden_BTD: Array, unembedding_DV: Array, targets_BT: Array) -> 
 def chunked_token_logps(
     hidden_BTD: Array, unembedding_DV: Array, targets_BT: Array, chunk: int
 ) -> Array:
-    """Return what :func:`token_logps` does, with logits for ``chunk`` positions of each row at a time.
+    """Return what :func:`token_logps` does, with logits for ``chunk`` positions of each row at a
+    time.
 
-    The unembedding is frozen and gets **no gradient**. That of the hidden states is Wᵀ(1_target − p)
-    per position, up to the factor that comes from above: it is made in the forward pass, while the
-    chunk's logits are at hand, so that the backward pass neither keeps nor repeats them.
+    The unembedding is frozen and gets **no gradient**. That of the hidden states is Wᵀ(1_target −
+    p) per position, up to the factor that comes from above: it is made in the forward pass, while
+    the chunk's logits are at hand, so that the backward pass neither keeps nor repeats them.
 
     Args:
         hidden_BTD: normalized last hidden states.

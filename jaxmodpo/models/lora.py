@@ -71,7 +71,9 @@ class LoraConfig:
 
 
 def adapter_table(base: Table, config: LoraConfig) -> dict[str, Spec]:
-    """Return the adapter's parameters, ``{projection}.A`` and ``{projection}.B``, for a base model's table."""
+    """Return the adapter's parameters, ``{projection}.A`` and ``{projection}.B``, for a base
+    model's table.
+    """
     table: dict[str, Spec] = {}
     for name in config.targets:
         spec = base[f"layers.{name}"]
@@ -131,12 +133,13 @@ def average(
 ) -> tuple[LoraConfig, dict[str, Array]]:
     """Average adapters of one base model.
 
-    ``exact``: the new adapter's change of each projection is Σ w_i s_i A_i B_i. The factors are concatenated along
-    the rank, ``[A_1, A_2, …]`` against ``[s_1 w_1 B_1; s_2 w_2 B_2; …]``, so that any ranks and scales go together;
-    the result has rank Σ r_i and scale 1. ``factors``: A and B are averaged each for itself, which gives
-    (Σ w_i A_i)(Σ w_i s_i B_i), another thing, with cross terms; it keeps the rank, which must be one.
-    ``slerp``: of two adapters, each layer's changes are turned into one another along a great circle instead of a
-    chord, as in :func:`great_circle`.
+    ``exact``: the new adapter's change of each projection is Σ w_i s_i A_i B_i. The factors are
+    concatenated along the rank, ``[A_1, A_2, …]`` against ``[s_1 w_1 B_1; s_2 w_2 B_2; …]``, so
+    that any ranks and scales go together; the result has rank Σ r_i and scale 1. ``factors``: A and
+    B are averaged each for itself, which gives (Σ w_i A_i)(Σ w_i s_i B_i), another thing, with
+    cross terms; it keeps the rank, which must be one. ``slerp``: of two adapters, each layer's
+    changes are turned into one another along a great circle instead of a chord, as in
+    :func:`great_circle`.
 
     Args:
         adapters: configurations and parameters, all with the same target projections.
@@ -183,10 +186,12 @@ def average(
 
 
 def great_circle(a: Sequence[Array], b: Sequence[Array], t: float) -> Array:
-    """Return what two changes D_i = A_i B_i contribute to their spherical interpolation at t, ``[2, layers]``.
+    """Return what two changes D_i = A_i B_i contribute to their spherical interpolation at t, ``[2,
+    layers]``.
 
-    With Ω the angle between D_1 and D_2, sin((1 − t) Ω) / sin Ω and sin(t Ω) / sin Ω; where they are nearly parallel,
-    or one is zero, 1 − t and t. The products D are never formed: ⟨D_1, D_2⟩ is the sum of A_1ᵀA_2 ∘ B_1B_2ᵀ.
+    With Ω the angle between D_1 and D_2, sin((1 − t) Ω) / sin Ω and sin(t Ω) / sin Ω; where they
+    are nearly parallel, or one is zero, 1 − t and t. The products D are never formed: ⟨D_1, D_2⟩ is
+    the sum of A_1ᵀA_2 ∘ B_1B_2ᵀ.
 
     Args:
         a: two of ``[layers, in, r]``.

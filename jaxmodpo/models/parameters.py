@@ -69,7 +69,8 @@ def _draw(spec: Spec, key: Array, dtype: jnp.dtype | type) -> Array:
         return jnp.ones(spec.shape, dtype)
     if spec.initializer == "normal":
         return (0.02 * jax.random.normal(key, spec.shape)).astype(dtype)
-    # torch's kaiming_uniform_ with a = sqrt(5): the bound is 1 / sqrt(fan_in), fan_in the input width.
+    # torch's kaiming_uniform_ with a = sqrt(5): the bound is 1 / sqrt(fan_in), fan_in the input
+    # width.
     bound = 1 / math.sqrt(spec.shape[-2])
     return jax.random.uniform(key, spec.shape, minval=-bound, maxval=bound).astype(dtype)
 

@@ -1,10 +1,10 @@
 """Frozen projections in 8 or 4 bits, dequantized where they are multiplied.
 
 Two formats, both block-wise: 64 consecutive inputs of one output share a scale, their largest
-absolute value. ``int8`` keeps whole numbers from −127 to 127 and float32 scales. ``nf4`` is QLoRA's:
-the sixteen NormalFloat levels, with the scales themselves quantized to 8 bits in blocks of 256
-("double quantization"), all as bitsandbytes defines and computes them. A weight stays stacked over
-layers and keeps its sharding: blocks run along the inputs.
+absolute value. ``int8`` keeps whole numbers from −127 to 127 and float32 scales. ``nf4`` is
+QLoRA's: the sixteen NormalFloat levels, with the scales themselves quantized to 8 bits in blocks of
+256 ("double quantization"), all as bitsandbytes defines and computes them. A weight stays stacked
+over layers and keeps its sharding: blocks run along the inputs.
 
 Axis suffixes: L layers, I inputs, O outputs, G groups of 64 inputs.
 
@@ -48,8 +48,8 @@ NF4_LEVELS = np.asarray(
 def dynamic_levels() -> np.ndarray:
     """Return the 256 levels of the signed dynamic 8-bit type, ascending, float32.
 
-    Seven decades 10⁻⁶ … 10⁰; the decade of 10^(i−6) has 2^i levels, the middles of 2^i equal parts of
-    [0.1, 1] times 10^(i−6); both signs; and 0 and 1.
+    Seven decades 10⁻⁶ … 10⁰; the decade of 10^(i−6) has 2^i levels, the middles of 2^i equal parts
+    of [0.1, 1] times 10^(i−6); both signs; and 0 and 1.
     """
     levels = [np.float32(0), np.float32(1)]
     for i in range(7):
@@ -117,7 +117,9 @@ def stored_table(table: Table, base_dtype: BaseDtype) -> dict[str, Spec]:
 
 
 def is_projection(spec: Spec) -> bool:
-    """Whether a weight is one that gets quantized: the stacked matrices, not embeddings, norms or the head."""
+    """Whether a weight is one that gets quantized: the stacked matrices, not embeddings, norms or
+    the head.
+    """
     return spec.layers > 0 and spec.transposed
 
 
@@ -131,7 +133,8 @@ def quantize(weight_IO: Array, base_dtype: BaseDtype) -> dict[str, Array]:
         codes = jnp.round(scaled_GBO * 127).astype(jnp.int8).reshape(inputs, outputs)
         return {"codes": codes, "scales": largest_GO / 127}
     codes = _nearest(scaled_GBO, NF4_LEVELS).astype(jnp.uint4).reshape(inputs, outputs)
-    # bitsandbytes flattens its [out, in] matrices: blocks of scales run along an output's groups first.
+    # bitsandbytes flattens its [out, in] matrices: blocks of scales run along an output's groups
+    # first.
     offset = jnp.mean(largest_GO)
     flat = (largest_GO - offset).T.reshape(-1)
     rows = jnp.pad(flat, (0, -flat.size % SCALE_BLOCK)).reshape(-1, SCALE_BLOCK)
@@ -217,8 +220,8 @@ def _nearest(values: Array, levels: np.ndarray) -> Array:
 def _lookup(codes: Array, levels: np.ndarray) -> Array:
     """Return ``levels[codes]`` in a way that fuses into what comes next.
 
-    CPUs and GPUs read a small table at no cost; on a TPU, comparing the codes' bits does not leave the
-    vector unit, which a gather does.
+    CPUs and GPUs read a small table at no cost; on a TPU, comparing the codes' bits does not leave
+    the vector unit, which a gather does.
     """
 
     return jax.lax.platform_dependent(

@@ -80,7 +80,8 @@ class RobertaConfig:
         head: Head = "classification",
         num_labels: int | None = None,
     ) -> RobertaConfig:
-        """Read a Hugging Face configuration; what would change the mathematics unseen is refused by name.
+        """Read a Hugging Face configuration; what would change the mathematics unseen is refused by
+        name.
 
         Raises:
             UserError: a field that is missing, not supported, or of another type or range.
@@ -205,7 +206,8 @@ class Roberta(nnx.Module):
     Args:
         config: shapes and constants.
         parameters: the arrays of :func:`parameter_table`.
-        attention: which implementation, over which devices; by default the best for one of this machine's.
+        attention: which implementation, over which devices; by default the best for one of this
+            machine's.
     """
 
     def __init__(
@@ -225,7 +227,8 @@ class Roberta(nnx.Module):
         dropout_key: Array | None = None,
         remat: Remat = "none",
     ) -> Array:
-        """Return the head's output, float32: ``[B, N]`` for classification, ``[B, T, V]`` for the language model.
+        """Return the head's output, float32: ``[B, N]`` for classification, ``[B, T, V]`` for the
+        language model.
 
         Args:
             tokens_BT: token ids, padded on the right.
@@ -308,7 +311,9 @@ class Roberta(nnx.Module):
         return x_BTD
 
     def _dropout(self, x: Array, key: Array | None, place: Any, rate: float | None = None) -> Array:
-        """Drop activations; ``place`` tells the draws of one pass apart (negative outside the layers)."""
+        """Drop activations; ``place`` tells the draws of one pass apart (negative outside the
+        layers).
+        """
         rate = self.config.dropout if rate is None else rate
         if key is None or (isinstance(rate, int | float) and rate == 0):
             return x
@@ -321,7 +326,9 @@ class Roberta(nnx.Module):
 
 
 def _outputs(fields: Fields) -> int:
-    """Return how many outputs a classifier has; as in transformers ``num_labels`` counts before the names, or 2."""
+    """Return how many outputs a classifier has; as in transformers ``num_labels`` counts before the
+    names, or 2.
+    """
     names = fields.read("id2label", dict[str, Any], {})
     return fields.integer("num_labels", len(names) or 2)
 
@@ -348,8 +355,8 @@ def load_roberta(
         folder: ``config.json`` and safetensors.
         dtype: of the arrays.
         fresh_head_seed: where the folder has no classification head (a pretrained encoder, an MLM
-            checkpoint), draw one with a single output from this seed, and refuse a head of several outputs; None
-            refuses a folder without a head.
+            checkpoint), draw one with a single output from this seed, and refuse a head of several
+            outputs; None refuses a folder without a head.
 
     Raises:
         UserError: not a model folder, an unsupported architecture, or weights that do not fit it.
@@ -387,7 +394,8 @@ def load_roberta(
 def save_roberta(
     folder: Path, model: Roberta, settings: Mapping[str, Any], tokenizer_from: Path | None = None
 ) -> None:
-    """Write a Hugging Face folder that ``AutoModelForSequenceClassification`` or ``AutoModelForMaskedLM`` loads.
+    """Write a Hugging Face folder that ``AutoModelForSequenceClassification`` or
+    ``AutoModelForMaskedLM`` loads.
 
     Args:
         folder: where to.
@@ -403,7 +411,8 @@ def save_roberta(
                 "id2label": labels,
                 "label2id": {name: int(n) for n, name in labels.items()},
             }
-        # What the base says of another head would go before the names, or be refused by transformers.
+        # What the base says of another head would go before the names, or be refused by
+        # transformers.
         settings.pop("num_labels", None)
         if len(labels) == 1 and settings.get("problem_type") == "single_label_classification":
             del settings["problem_type"]

@@ -1,4 +1,6 @@
-"""The shapes of published models, as their ``config.json`` states them, for what needs no weights."""
+"""The shapes of published models, as their ``config.json`` states them, for what needs no
+weights.
+"""
 
 from __future__ import annotations
 
@@ -103,7 +105,8 @@ SHAPES: dict[str, dict[str, Any]] = {
 
 
 def settings(name: str) -> dict[str, Any]:
-    """Return what a published model's ``config.json`` says, or a ``config.json`` or model folder of your own.
+    """Return what a published model's ``config.json`` says, or a ``config.json`` or model folder of
+    your own.
 
     Raises:
         UserError: neither a name we know nor a file.
@@ -122,8 +125,8 @@ def settings(name: str) -> dict[str, Any]:
 
 
 def name_of_folder(folder: Path) -> str:
-    """Return what :func:`settings` takes for a model folder: the folder, or if it is not here the published model
-    that it is named after (``Mistral-7B-Instruct-v0.2``).
+    """Return what :func:`settings` takes for a model folder: the folder, or if it is not here the
+    published model that it is named after (``Mistral-7B-Instruct-v0.2``).
 
     Raises:
         UserError: no such folder, and no published model of that name.

@@ -15,11 +15,13 @@ _NUMBER = re.compile(r"os error (\d+)")
 
 
 def save_tensors(tensors: Mapping[str, np.ndarray], path: Path, **metadata: str) -> None:
-    """Write a safetensors file as PyTorch's users expect it; ``metadata`` stands in its header besides.
+    """Write a safetensors file as PyTorch's users expect it; ``metadata`` stands in its header
+    besides.
 
     Raises:
-        OSError: it cannot be written. The library wraps what the system said, its number included, in an error of
-            its own; commands end with one sentence for a full disk only where it is the system's.
+        OSError: it cannot be written. The library wraps what the system said, its number included,
+            in an error of its own; commands end with one sentence for a full disk only where it is
+            the system's.
     """
     try:
         save_file(dict(tensors), path, metadata={"format": "pt", **metadata})

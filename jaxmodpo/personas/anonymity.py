@@ -1,7 +1,8 @@
 """How far quasi-identifiers tell personas apart: k-anonymity.
 
-Somebody who knows a person's age, gender, ethnicity and diagnoses can find that person among the personas where
-nobody else shares all four. A set is k-anonymous when every combination in it is shared by at least k.
+Somebody who knows a person's age, gender, ethnicity and diagnoses can find that person among the
+personas where nobody else shares all four. A set is k-anonymous when every combination in it is
+shared by at least k.
 """
 
 from __future__ import annotations
@@ -18,7 +19,9 @@ QUASI_IDENTIFIERS = ("age", "gender", "ethnicity", "diagnoses")
 def combination(
     participant: Participant, identifiers: Sequence[str] = QUASI_IDENTIFIERS
 ) -> tuple[object, ...]:
-    """Return a participant's quasi-identifiers; the order in which diagnoses were given tells nothing."""
+    """Return a participant's quasi-identifiers; the order in which diagnoses were given tells
+    nothing.
+    """
     return tuple(
         (
             tuple(sorted(participant.lists[name]))
@@ -32,7 +35,9 @@ def combination(
 def group_sizes(
     participants: Sequence[Participant], identifiers: Sequence[str] = QUASI_IDENTIFIERS
 ) -> dict[str, int]:
-    """Return how many of the participants, that one included, share each one's combination, by id."""
+    """Return how many of the participants, that one included, share each one's combination, by
+    id.
+    """
     shared = collections.Counter(combination(p, identifiers) for p in participants)
     return {p.participant_id: shared[combination(p, identifiers)] for p in participants}
 
@@ -43,9 +48,9 @@ def anonymity(
     """Count the groups that share a combination.
 
     Returns:
-        ``k`` (the smallest group), ``unique`` (participants alone with their combination), ``below_five``
-        (participants in groups of fewer than five), ``groups``, and ``sizes``: how many groups there are of each
-        size. Nothing in it says which combinations they are.
+        ``k`` (the smallest group), ``unique`` (participants alone with their combination),
+        ``below_five`` (participants in groups of fewer than five), ``groups``, and ``sizes``: how
+        many groups there are of each size. Nothing in it says which combinations they are.
     """
     sizes = collections.Counter(
         collections.Counter(combination(p, identifiers) for p in participants).values()

@@ -1,7 +1,8 @@
 """Whether training and test personas are alike: one test of independence per dimension.
 
-The split is made to balance population, gender and ethnicity, so that their p-values are high by design; the
-others say what the draw did. Small expected counts are where the chi-square approximation fails.
+The split is made to balance population, gender and ethnicity, so that their p-values are high by
+design; the others say what the draw did. Small expected counts are where the chi-square
+approximation fails.
 """
 
 from __future__ import annotations
@@ -16,7 +17,8 @@ from jaxmodpo.personas.participant import NOT_ANSWERED, Participant, primary_pre
 from jaxmodpo.personas.profile import IMPORTANCE_LABELS
 
 SEVERAL = "several equally"
-# Below this expected count, the rule of Cochran and of most textbooks, chi-square's p-values are not trusted.
+# Below this expected count, the rule of Cochran and of most textbooks, chi-square's p-values are
+# not trusted.
 LEAST_EXPECTED = 5.0
 RESAMPLES = 9_999
 
@@ -52,8 +54,8 @@ def balance(
 
     Returns:
         The ``groups``' counts ``[training, test]``, the largest difference between their shares
-        (``largest_difference``, from 0 to 1), the ``test`` that was taken, its ``statistic`` (a chi-square; none for
-        the others) and ``p_value``, which is none where all are of one group.
+        (``largest_difference``, from 0 to 1), the ``test`` that was taken, its ``statistic`` (a
+        chi-square; none for the others) and ``p_value``, which is none where all are of one group.
     """
     inside, outside = counts(train, dimension), counts(test, dimension)
     groups = {
@@ -72,9 +74,9 @@ def balance(
 def independence(table: np.ndarray, seed: int) -> dict[str, Any]:
     """Test the independence of rows and columns of counts.
 
-    Pearson's chi-square without a correction where every expected count is 5 or more; else Fisher's exact test for two
-    rows, and for more the Fisher–Freeman–Halton test, its p-value from :data:`RESAMPLES` random tables of the same
-    margins.
+    Pearson's chi-square without a correction where every expected count is 5 or more; else Fisher's
+    exact test for two rows, and for more the Fisher–Freeman–Halton test, its p-value from
+    :data:`RESAMPLES` random tables of the same margins.
     """
     from scipy import stats
 

@@ -1,4 +1,6 @@
-"""The ``personas`` command: survey rows in, personas for collecting preferences and for testing out."""
+"""The ``personas`` command: survey rows in, personas for collecting preferences and for testing
+out.
+"""
 
 from __future__ import annotations
 
@@ -32,26 +34,28 @@ class PersonasConfig(Settings):
     """Turn survey answers into patient personas: score, select for diversity, split, report."""
 
     output_dir: Incidental[Path]
-    """train_personas.json, test_personas.json, all_personas.json, personas_report.html, report.json and figures/ are
-    written here"""
+    """train_personas.json, test_personas.json, all_personas.json, personas_report.html, report.json
+    and figures/ are written here"""
     survey: tuple[Path, ...] = ()
     """CSV files with the answers to the survey."""
     synthesize: Count | None = None
-    """Number of participants of a made-up survey, which takes the place of --survey; its answers are nobody's."""
+    """Number of participants of a made-up survey, which takes the place of --survey; its answers
+    are nobody's."""
     survey_output: Path | None = None
     """File that --synthesize writes its survey to; by default survey.csv in the output folder."""
     mapping: str = CANONICAL
-    """YAML file that maps the survey's columns and answers to those of a persona, or the name of one of
-    configs/personas/."""
+    """YAML file that maps the survey's columns and answers to those of a persona, or the name of
+    one of configs/personas/."""
     select: Annotated[int, Range(least=2)] = 150
     """Number of personas selected, at least 2, for training and testing together."""
     train: Count = 100
-    """Number of the selected personas that are for collecting preferences; the others are for testing."""
+    """Number of the selected personas that are for collecting preferences; the others are for
+    testing."""
     min_quality: Share = 0.9
     """Minimum quality of a selected persona, from 0 to 1."""
     min_group: CountOrZero = 2
-    """least members that a population, gender or ethnicity has in training and in test each, where there are twice as
-    many; 0 for no minimum"""
+    """least members that a population, gender or ethnicity has in training and in test each, where
+    there are twice as many; 0 for no minimum"""
     seed: Seed = 42
     """Seed of the synthetic survey, the selection, the split and the tests."""
 

@@ -1,4 +1,5 @@
-"""The figures of the personas' report, each a function from the report's numbers to a matplotlib figure.
+"""The figures of the personas' report, each a function from the report's numbers to a matplotlib
+figure.
 
 They follow the paper's Figure 1 and its Appendices A and B.
 """
@@ -28,12 +29,15 @@ NAMES = {
     "train": "training",
     "test": "test",
 }
-# Of a dimension with very many groups, a figure shows the largest; the report's numbers have them all.
+# Of a dimension with very many groups, a figure shows the largest; the report's numbers have them
+# all.
 MOST_GROUPS = 14
 
 
 def primary_preferences(preferences: Mapping[str, Any]) -> Figure:
-    """Draw which criterion each set's personas rate highest (the paper's Figure 1); ties are the paler part."""
+    """Draw which criterion each set's personas rate highest (the paper's Figure 1); ties are the
+    paler part.
+    """
     criteria = list(next(iter(preferences.values()))["criteria"])
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(7.4, 3.6), layout="constrained")
@@ -97,7 +101,9 @@ def composition(composed: Mapping[str, Mapping[str, int]], title: str) -> Figure
 
 
 def train_test_balance(tests: Sequence[Mapping[str, Any]]) -> Figure:
-    """Draw training against test, group by group, with each dimension's p-value (the paper's Figure 10)."""
+    """Draw training against test, group by group, with each dimension's p-value (the paper's Figure
+    10).
+    """
     cuts = [_largest({name: sum(pair) for name, pair in test["groups"].items()}) for test in tests]
     with matplotlib.rc_context(STYLE):
         heights = [0.9 + len(names) for names, _ in cuts]

@@ -1,7 +1,8 @@
 """How another survey's columns and answers become ours: the YAML files of ``--mapping``.
 
-A mapping names a column for each of our fields and, where its answers are other than ours, what they mean. It is
-checked in whole when it is read, before a survey is opened; docs/personas.md shows one.
+A mapping names a column for each of our fields and, where its answers are other than ours, what
+they mean. It is checked in whole when it is read, before a survey is opened; docs/personas.md shows
+one.
 """
 
 from __future__ import annotations
@@ -129,11 +130,13 @@ class SurveyMapping:
 
     Attributes:
         name: what to call it in messages.
-        sources: by our field; a field that the survey does not ask about, or that files give, is absent.
+        sources: by our field; a field that the survey does not ask about, or that files give, is
+            absent.
         files: constants by pattern of file name.
         missing: :func:`plain` answers that count as none.
         skip_rows: rows below the header that are no answers.
-        keep: by column, the answers of which a participant's row has one: their wording, by :func:`plain` answer.
+        keep: by column, the answers of which a participant's row has one: their wording, by
+            :func:`plain` answer.
         drop: by column, those that no participant's row has.
     """
 
@@ -159,7 +162,9 @@ class SurveyMapping:
 
 
 def plain(text: str) -> str:
-    """Return a column's name or an answer without what spreadsheets change: case, spaces, curly apostrophes."""
+    """Return a column's name or an answer without what spreadsheets change: case, spaces, curly
+    apostrophes.
+    """
     return " ".join(text.replace("’", "'").split()).casefold()
 
 
@@ -175,8 +180,8 @@ def load_mapping(name: str | Path = CANONICAL) -> SurveyMapping:
     """Read and check a mapping.
 
     Raises:
-        UserError: an unknown key (the message names the nearest known one), a field without a source, or a value
-            that our layout does not have.
+        UserError: an unknown key (the message names the nearest known one), a field without a
+            source, or a value that our layout does not have.
     """
     path = find_mapping(str(name))
     content = load_yaml(path)
@@ -207,7 +212,9 @@ def load_mapping(name: str | Path = CANONICAL) -> SurveyMapping:
 
 
 def _row_rule(content: Mapping[str, Any], rule: str, path: Path) -> dict[str, dict[str, str]]:
-    """Read ``keep`` or ``drop``: a bare yes or no stands for all its spellings, and nothing for an empty cell."""
+    """Read ``keep`` or ``drop``: a bare yes or no stands for all its spellings, and nothing for an
+    empty cell.
+    """
     columns: dict[str, dict[str, str]] = {}
     for column, said in _mapping(content.get(rule) or {}, f"{path}: {rule}").items():
         where = f"{path}: {rule}, {column}"
@@ -340,7 +347,9 @@ def _meanings(said: Mapping[Any, Any], where: str) -> dict[str, str | None]:
 
 
 def _refuse_doubled(name: str, before: Iterable[str], where: str) -> None:
-    """Refuse a name that stands there already in other capitals or spaces, since one of the two would be lost."""
+    """Refuse a name that stands there already in other capitals or spaces, since one of the two
+    would be lost.
+    """
     if plain(name) in map(plain, before):
         raise UserError(
             f"{where}: '{name}' stands there twice, in other capitals or spaces; leave one out"

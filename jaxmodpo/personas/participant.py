@@ -1,8 +1,8 @@
 """What a survey asks and how one participant's answers are held.
 
-One canonical layout covers what the paper's profiles hold: demographics and diagnosis, experience with AI, five
-attitudes, five importance ratings, helpful areas and appropriate uses. It is a module of its own because reading,
-mapping, rating, splitting and reporting all speak in its fields.
+One canonical layout covers what the paper's profiles hold: demographics and diagnosis, experience
+with AI, five attitudes, five importance ratings, helpful areas and appropriate uses. It is a module
+of its own because reading, mapping, rating, splitting and reporting all speak in its fields.
 """
 
 from __future__ import annotations
@@ -43,9 +43,10 @@ class Participant:
         texts: single answers by field, empty where not answered.
         lists: answers with several parts, by field.
         ratings: numbers by field; None where not answered.
-        groups: the group that counts for balance, where it is wider than the answer: someone who ticked two
-            ethnicities keeps both in the profile and counts once.
-        unasked: fields that the survey does not ask about; they are neither missing nor contradictory.
+        groups: the group that counts for balance, where it is wider than the answer: someone who
+            ticked two ethnicities keeps both in the profile and counts once.
+        unasked: fields that the survey does not ask about; they are neither missing nor
+            contradictory.
     """
 
     participant_id: str
@@ -61,7 +62,9 @@ class Participant:
 
 
 def primary_preferences(participant: Participant) -> tuple[str, ...]:
-    """Return the importance fields rated highest: several where they tie, none where nothing was rated."""
+    """Return the importance fields rated highest: several where they tie, none where nothing was
+    rated.
+    """
     rated = {
         name: value for name in IMPORTANCES if (value := participant.ratings[name]) is not None
     }

@@ -1,7 +1,7 @@
 """A participant as a profile: the text that a judge plays, and how good a profile it makes.
 
-The text has the paper's sections (its Figure 7). Ratings are written so that a judge, or a program, can read
-them back: ``- Empathy and warmth: 4.0/5 importance``.
+The text has the paper's sections (its Figure 7). Ratings are written so that a judge, or a program,
+can read them back: ``- Empathy and warmth: 4.0/5 importance``.
 """
 
 from __future__ import annotations
@@ -123,14 +123,18 @@ def _attitudes(ratings: dict[str, float | None]) -> list[str]:
 
 
 def quality(participant: Participant) -> dict[str, float]:
-    """Rate a profile, each part in [0, 1]. What the survey does not ask counts neither for nor against anybody.
+    """Rate a profile, each part in [0, 1]. What the survey does not ask counts neither for nor
+    against anybody.
 
     - completeness: share of the questions that were answered;
-    - consistency: 1, less a half for each contradiction: high trust in LLMs beside great concern about
-      their errors and doubt of their empathy; medication or therapy as treatment without any diagnosis;
-    - specificity: how far the importance ratings and the lists tell this participant from an average one: half for
-      ratings that are not all equal, half for at least two entries in the lists together;
-    - validity: 1 where demographics are all there and no list repeats an entry, a half where one of the two fails.
+    - consistency: 1, less a half for each contradiction: high trust in LLMs beside great concern
+      about their errors and doubt of their empathy; medication or therapy as treatment without any
+      diagnosis;
+    - specificity: how far the importance ratings and the lists tell this participant from an
+      average one: half for ratings that are not all equal, half for at least two entries in the
+      lists together;
+    - validity: 1 where demographics are all there and no list repeats an entry, a half where one of
+      the two fails.
 
     ``quality`` is their sum with :data:`QUALITY_WEIGHTS`.
     """

@@ -1,7 +1,8 @@
-"""The personas' report: ``report.json`` with the numbers, the figures, and one HTML file that shows both.
+"""The personas' report: ``report.json`` with the numbers, the figures, and one HTML file that shows
+both.
 
-The page needs no network and no scripts, and holds no times, so that equal inputs give equal bytes. It shows counts
-and shares alone: nobody's answers.
+The page needs no network and no scripts, and holds no times, so that equal inputs give equal bytes.
+It shows counts and shares alone: nobody's answers.
 """
 
 from __future__ import annotations

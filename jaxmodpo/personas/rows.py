@@ -1,9 +1,10 @@
-"""Which rows of a survey's export are participants': ``keep`` and ``drop`` of a mapping, and what they may not miss.
+"""Which rows of a survey's export are participants': ``keep`` and ``drop`` of a mapping, and what
+they may not miss.
 
-An export holds more than the answers of those who agreed: previews by the survey's makers, spam, people who left
-half-way or never consented, and who withdrew. What is not known to be a participant is none: a row that the well-known
-columns of survey services call something else is left out by the mapping, or kept by it; where the mapping says
-nothing, the survey is refused.
+An export holds more than the answers of those who agreed: previews by the survey's makers, spam,
+people who left half-way or never consented, and who withdrew. What is not known to be a participant
+is none: a row that the well-known columns of survey services call something else is left out by the
+mapping, or kept by it; where the mapping says nothing, the survey is refused.
 """
 
 from __future__ import annotations
@@ -44,7 +45,8 @@ _UNFINISHED = NO | {
     "unfinished",
 }
 
-# Services and their exports write a column's name with spaces, underscores or neither: all are left out here.
+# Services and their exports write a column's name with spaces, underscores or neither: all are left
+# out here.
 _STATUS = re.compile(r"(response|survey|submission|participant|record)?status|responsetype")
 _CHANNEL = "distributionchannel"
 _ENDED = re.compile(r"(is|has|was|survey|response|questionnaire)?(finished|completed?|submitted)")
@@ -100,12 +102,14 @@ _CONSENT_QUESTION = re.compile(
     r"(?<![a-z])(i|you)(?![a-z])[^?]*(?<![a-z])"
     r"(consent(ed)?|agree to (participate|take part)(?![^?]*(future|follow|again)))(?![a-z])"
 )
-# A short name with one of these says when, by whom or on which form somebody consented, or how long it took.
+# A short name with one of these says when, by whom or on which form somebody consented, or how long
+# it took.
 _ABOUT_CONSENT = re.compile(
     r"(?<![a-z])(date|time|timestamp|version|signature|name|id|ip|email|initials|click|submit|count)(?![a-z])"
     r"|(?<![a-z])(at|on|by)$"
 )
-# Of these, what shows that somebody consented. Where some rows have it, a row without it is of somebody who did not.
+# Of these, what shows that somebody consented. Where some rows have it, a row without it is of
+# somebody who did not.
 _RECORD_OF_CONSENT = re.compile(
     r"(?<![a-z])(date|timestamp|signature|initials)(?![a-z])|(?<![a-z])(at|on)$"
 )
@@ -162,8 +166,8 @@ def participants_rows(
         left_out: counts the others.
 
     Raises:
-        UserError: a column that ``keep`` or ``drop`` names is not there, a row is no participant's by a well-known
-            column of which the mapping says nothing, or no row is left.
+        UserError: a column that ``keep`` or ``drop`` names is not there, a row is no participant's
+            by a well-known column of which the mapping says nothing, or no row is left.
     """
     columns = list(rows[0])
     keep = {
@@ -252,7 +256,8 @@ def _doubts(
     rows: Sequence[Mapping[str, str]],
     keep: Mapping[str, object],
 ) -> dict[str, Callable[[str], bool]]:
-    """Return, for each well-known column of which ``keep`` says nothing, whether an answer is no participant's.
+    """Return, for each well-known column of which ``keep`` says nothing, whether an answer is no
+    participant's.
 
     Args:
         columns: the file's.
@@ -297,7 +302,9 @@ def _squashed(column: str) -> str:
 
 
 def _is_no_participants(answer: str, *, coded: bool) -> bool:
-    """Return whether a status calls a response no participant's; ``coded`` says that numbers are Qualtrics' codes."""
+    """Return whether a status calls a response no participant's; ``coded`` says that numbers are
+    Qualtrics' codes.
+    """
     known = answer in _NOT_PARTICIPANTS or _NO_PARTICIPANT.search(answer) is not None
     return known or (coded and re.sub(r"\.0+$", "", answer) in _STATUS_CODES)
 
@@ -317,7 +324,9 @@ def _asks_for_consent(text: str) -> bool:
 
 
 def _records_consent(text: str) -> bool:
-    """Return whether a short name is of the date, the signature or the like that comes with a consent."""
+    """Return whether a short name is of the date, the signature or the like that comes with a
+    consent.
+    """
     return (
         len(text) <= _SHORT_NAME
         and bool(_CONSENT.search(text))

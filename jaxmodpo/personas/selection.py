@@ -1,6 +1,7 @@
 """Which participants become personas, and which of those are kept for testing.
 
-Both steps look after small groups: the selection keeps enough of each for the split to give every set its minimum.
+Both steps look after small groups: the selection keeps enough of each for the split to give every
+set its minimum.
 """
 
 from __future__ import annotations
@@ -18,7 +19,8 @@ logger = logging.getLogger(__name__)
 DIMENSIONS = ("population", "gender", "ethnicity")
 # A set that lacks one of a group's minimum outweighs every difference in shares.
 _LACKING = 1e4
-# Draws between equally balanced splits, and is too small to prefer a less balanced one that anybody would notice.
+# Draws between equally balanced splits, and is too small to prefer a less balanced one that anybody
+# would notice.
 _DRAW = 1e-4
 # The search's limit: deterministic, as a limit in seconds is not.
 _NODES = 20_000
@@ -27,7 +29,9 @@ Group = tuple[str, str]
 
 
 def groups_of(participant: Participant) -> list[Group]:
-    """Return the participant's population, gender and ethnicity, each with the name of its dimension."""
+    """Return the participant's population, gender and ethnicity, each with the name of its
+    dimension.
+    """
     return [(dimension, participant.group(dimension)) for dimension in DIMENSIONS]
 
 
@@ -38,10 +42,12 @@ def select_diverse(
     groups: Sequence[Sequence[Group]] = (),
     minimum: int = 0,
 ) -> list[int]:
-    """Choose ``count`` texts that differ: greedily, the one farthest from its nearest chosen neighbour.
+    """Choose ``count`` texts that differ: greedily, the one farthest from its nearest chosen
+    neighbour.
 
-    Distances are one minus the cosine of TF-IDF vectors. The first is drawn from the seed; of equally far
-    ones the first wins. Once as many places are left as groups still lack members, only their members are chosen.
+    Distances are one minus the cosine of TF-IDF vectors. The first is drawn from the seed; of
+    equally far ones the first wins. Once as many places are left as groups still lack members, only
+    their members are chosen.
 
     Args:
         texts: the profiles.
@@ -88,14 +94,15 @@ def split_balanced(
 ) -> tuple[list[int], list[int]]:
     """Split into training and test so that population, gender and ethnicity are spread alike.
 
-    Participants of the same three groups are interchangeable, so that a split is the number x_c that each
-    such cell c gives to the test set. The x_c are integers that minimise
+    Participants of the same three groups are interchangeable, so that a split is the number x_c
+    that each such cell c gives to the test set. The x_c are integers that minimise
 
         Σ_g |Σ_{c in g} x_c − t_g| / t_g + penalty,    t_g = test · n_g / n,
 
-    over every group g of n_g members, where the penalty is for each member that the test or the training set lacks
-    of the minimum, of every group that has at least twice the minimum. The integer programme is solved exactly, so
-    that the minimum is met wherever some split meets it; equally good splits are drawn from by the seed.
+    over every group g of n_g members, where the penalty is for each member that the test or the
+    training set lacks of the minimum, of every group that has at least twice the minimum. The
+    integer programme is solved exactly, so that the minimum is met wherever some split meets it;
+    equally good splits are drawn from by the seed.
 
     Args:
         participants: the selected ones.
@@ -127,7 +134,9 @@ def split_balanced(
 def missed_minimums(
     groups: Sequence[Sequence[Group]], chosen: set[int], minimum: int
 ) -> dict[str, tuple[int, int]]:
-    """Return the groups with twice the minimum that a set has too few of: members in test, members in training."""
+    """Return the groups with twice the minimum that a set has too few of: members in test, members
+    in training.
+    """
     total = _sizes(groups)
     inside = _sizes([row for n, row in enumerate(groups) if n in chosen])
     return {
@@ -144,7 +153,9 @@ def _cell_counts(
     minimum: int,
     generator: np.random.Generator,
 ) -> list[int]:
-    """Solve :func:`split_balanced`'s programme; its variables are x_c, then a difference and a lack per group."""
+    """Solve :func:`split_balanced`'s programme; its variables are x_c, then a difference and a lack
+    per group.
+    """
     from scipy.optimize import milp
 
     groups = sorted({group for key in keys for group in key})
@@ -155,7 +166,8 @@ def _cell_counts(
     number, same = len(groups), np.eye(len(groups))
     none, free = np.zeros((number, number)), np.full(number, np.inf)
     whole = np.concatenate([np.ones(len(keys)), np.zeros(2 * number)])
-    # Rows by what they hold: either difference, the lack in test, the lack in training, cell sizes, the total.
+    # Rows by what they hold: either difference, the lack in test, the lack in training, cell sizes,
+    # the total.
     rows = np.block(
         [
             [belongs, -same, none],

@@ -1,4 +1,6 @@
-"""The numbers of the personas' report, as ``report.json`` holds them: counts, shares, tests; nobody's answers."""
+"""The numbers of the personas' report, as ``report.json`` holds them: counts, shares, tests;
+nobody's answers.
+"""
 
 from __future__ import annotations
 
@@ -77,12 +79,13 @@ def summarize(
 def preferences(participants: Sequence[Participant]) -> dict[str, Any]:
     """Return who rates what highest, and mean ratings.
 
-    A persona that rates k criteria highest counts 1/k for each: giving it to the first one listed would make that one
-    look preferred. Shares are of those who rated anything.
+    A persona that rates k criteria highest counts 1/k for each: giving it to the first one listed
+    would make that one look preferred. Shares are of those who rated anything.
 
     Returns:
-        ``rated``, the personas that did; ``several``, those with more than one highest; and by criterion ``share``,
-        ``alone`` (the share that rates it above every other) and ``mean`` of its ratings.
+        ``rated``, the personas that did; ``several``, those with more than one highest; and by
+        criterion ``share``, ``alone`` (the share that rates it above every other) and ``mean`` of
+        its ratings.
     """
     highest = [names for p in participants if (names := primary_preferences(p))]
     number = max(len(highest), 1)

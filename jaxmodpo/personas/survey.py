@@ -52,8 +52,9 @@ def read_surveys(
         left_out: counts rows that are no participants', and answers that are too old.
 
     Raises:
-        UserError: a missing column, an answer that is none, a row of which nobody can say that it is a participant's,
-            or a participant twice; it names file, row and field, never the participant.
+        UserError: a missing column, an answer that is none, a row of which nobody can say that it
+            is a participant's, or a participant twice; it names file, row and field, never the
+            participant.
     """
     mapping = mapping or load_mapping()
     left_out = LeftOut() if left_out is None else left_out
@@ -92,7 +93,9 @@ def _read(
 
 @dataclass(frozen=True)
 class _Reader:
-    """One file's way from a row to a participant; ``actual`` is each column as this file spells it."""
+    """One file's way from a row to a participant; ``actual`` is each column as this file spells
+    it.
+    """
 
     path: Path
     mapping: SurveyMapping
@@ -145,7 +148,9 @@ class _Reader:
         return self.constants.get(ID_PREFIX, "") + answer
 
     def _answer(self, row: Mapping[str, str], source: Source) -> str:
-        """Return a cell on one line, so that no answer can add a line to a profile; empty where not answered."""
+        """Return a cell on one line, so that no answer can add a line to a profile; empty where not
+        answered.
+        """
         if source.column is None:
             return source.constant or ""
         text = " ".join(row[self.actual[source.column]].split())
@@ -204,7 +209,9 @@ class _Reader:
     def _ticked(
         self, row: Mapping[str, str], column: str, entry: str, source: Source, where: str
     ) -> bool:
-        """Return whether a box is ticked: a known yes or the entry's own text; what is not known is no yes."""
+        """Return whether a box is ticked: a known yes or the entry's own text; what is not known is
+        no yes.
+        """
         cell = row[self.actual[column]]
         if plain(cell) in self.mapping.missing:
             return False
@@ -258,8 +265,8 @@ class _Reader:
 def entries(text: str, source: Source) -> list[str]:
     """Split a list at its separator.
 
-    A separator inside parentheses, as in "help (e.g., hotlines)", does not part, nor does one in an answer that
-    ``values`` names whole.
+    A separator inside parentheses, as in "help (e.g., hotlines)", does not part, nor does one in an
+    answer that ``values`` names whole.
     """
     separator = re.escape(source.separator)
     whole = sorted((v for v in source.values if source.separator in v), key=len, reverse=True)

@@ -35,14 +35,17 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, kw_only=True)
 class ResponsesConfig(Settings):
-    """Sample replies to questions from a model, with or without an adapter, or ask an endpoint for them."""
+    """Sample replies to questions from a model, with or without an adapter, or ask an endpoint for
+    them.
+    """
 
     questions: Path
     """question_id, question_text"""
     output_dir: Incidental[Path]
     """responses.csv is written here"""
     engine: Literal["local", "endpoint"] = "local"
-    """local: a model of this machine; endpoint: one behind an OpenAI-compatible URL, such as GPT-4o"""
+    """local: a model of this machine; endpoint: one behind an OpenAI-compatible URL, such as
+    GPT-4o"""
     model: Path | None = None
     """the base model's Hugging Face folder, of the local engine"""
     adapter: Path | None = None
@@ -52,7 +55,8 @@ class ResponsesConfig(Settings):
     samples: Count = 5
     """replies per question"""
     temperature: NotNegative | None = 0.8
-    """of the draws; 0 takes the likeliest token each time; None sends an endpoint none, since some models take none"""
+    """of the draws; 0 takes the likeliest token each time; None sends an endpoint none, since some
+    models take none"""
     top_p: Probability = 0.95
     """draw from the smallest set of tokens with at least this probability"""
     max_new_tokens: Count = 512
@@ -60,10 +64,11 @@ class ResponsesConfig(Settings):
     max_prompt_length: Annotated[int, Range(least=2)] = 512
     """of the local engine, tokens; in a longer prompt the question loses its start"""
     prompt_style: PromptStyle = "instruct"
-    """instruct: the paper's prompt; chat: the tokenizer's template on the bare question, of the local engine"""
+    """instruct: the paper's prompt; chat: the tokenizer's template on the bare question, of the
+    local engine"""
     prompt_date: str | None = None
-    """YYYY-MM-DD, which a chat template takes for today; by default as the adapter was trained, or the day on which the
-    run began; of the local engine"""
+    """YYYY-MM-DD, which a chat template takes for today; by default as the adapter was trained, or
+    the day on which the run began; of the local engine"""
     batch_size: Count = 64
     """of the local engine: replies sampled at a time"""
     base_dtype: BaseDtype = "bfloat16"
@@ -149,7 +154,9 @@ LOCAL = ("max_prompt_length", "prompt_style", "prompt_date", "batch_size", "base
 
 
 def reply_key(seed: int, question_id: str, number: int) -> Array:
-    """Return the random key of one reply: it depends on nothing but the seed, the question and the number."""
+    """Return the random key of one reply: it depends on nothing but the seed, the question and the
+    number.
+    """
     words = hashlib.sha256(f"{question_id}\x1f{number}".encode()).digest()
     return jax.random.fold_in(jax.random.key(seed), int.from_bytes(words[:4], "little"))
 
@@ -169,7 +176,9 @@ def _endpoint(config: ResponsesConfig) -> Endpoint:
 
 @in_phase("responses")
 def responses(config: ResponsesConfig, phase: Phase) -> None:
-    """Run ``responses``: what was sampled or bought is on disk before the next reply is asked for."""
+    """Run ``responses``: what was sampled or bought is on disk before the next reply is asked
+    for.
+    """
     if config.engine == "endpoint":
         _ask(config, phase)
     else:
@@ -196,7 +205,8 @@ def _sample(config: ResponsesConfig, phase: Phase) -> None:
     prompts = {question.question_id: text.prompt(question.question_text) for question in questions}
     text.cut.warn()
     journal = Journal(config.output_dir / "sampled.jsonl")
-    # A batch is sampled whole or again: a reply's last bits may depend on how long its neighbours' prompts are.
+    # A batch is sampled whole or again: a reply's last bits may depend on how long its neighbours'
+    # prompts are.
     settings_key = digest(phase.manifest["identity"])[:16]
     have = sampled(journal, settings_key)
     starts = [

@@ -1,8 +1,9 @@
 """Replies from a model behind an OpenAI-compatible endpoint: the other engine of ``responses``.
 
-It serves comparisons with models that cannot be loaded here, such as the paper's GPT-4o. The question is put as in
-the instruct prompt, without a system message. Posts are people's words: they go to another machine only where
-that was asked for. A reply is on disk before it counts, so that none is paid for twice.
+It serves comparisons with models that cannot be loaded here, such as the paper's GPT-4o. The
+question is put as in the instruct prompt, without a system message. Posts are people's words: they
+go to another machine only where that was asked for. A reply is on disk before it counts, so that
+none is paid for twice.
 """
 
 from __future__ import annotations
@@ -36,7 +37,8 @@ from jaxmodpo.sampling.journal import place, row, sampled
 logger = logging.getLogger(__name__)
 
 ATTEMPTS, BACKOFF, LONGEST_WAIT = 6, 0.5, 60.0
-"""Of one reply; seconds before the second attempt, doubled for each further one; and the longest such wait."""
+"""Of one reply; seconds before the second attempt, doubled for each further one; and the longest
+such wait."""
 
 
 TIMEOUT = 300.0
@@ -49,7 +51,8 @@ class Endpoint(NamedTuple):
     Attributes:
         base_url: up to and with ``/v1``.
         model: by the endpoint's name.
-        api_key_env: the environment variable that holds the key; a server on this machine needs none.
+        api_key_env: the environment variable that holds the key; a server on this machine needs
+            none.
         send_questions: allow posts to go to another machine.
         temperature: None sends none, since some models take none.
         top_p: 1 sends none.
@@ -102,15 +105,16 @@ def ask(
     Args:
         endpoint: where.
         wanted: question and number of every reply.
-        journal: gains a row per reply: what it belongs to, ``response_text``, ``ended``, the answering ``model``.
+        journal: gains a row per reply: what it belongs to, ``response_text``, ``ended``, the
+            answering ``model``.
         settings: digest of the run's settings.
 
     Returns:
         A row for each of ``wanted``.
 
     Raises:
-        UserError: the endpoint said what holds for every call, or gave no text many times in a row; or some calls
-            failed, which the next run asks again.
+        UserError: the endpoint said what holds for every call, or gave no text many times in a row;
+            or some calls failed, which the next run asks again.
     """
     key = endpoint_key(endpoint)
     client = make_client(endpoint.base_url, key, timeout=TIMEOUT, max_retries=0)
@@ -134,7 +138,8 @@ def _ask_all(
     journal: Journal,
     bar: Progress,
 ) -> list[str]:
-    """Make calls side by side and keep each answer as it comes; return what those that failed were told.
+    """Make calls side by side and keep each answer as it comes; return what those that failed were
+    told.
 
     Args:
         caller: makes a call.
@@ -153,7 +158,8 @@ def _ask_all(
     with concurrent.futures.ThreadPoolExecutor(most) as pool:
         try:
             while True:
-                # Never more waiting than are asked: a hopeless answer ends the run with few calls still under way.
+                # Never more waiting than are asked: a hopeless answer ends the run with few calls
+                # still under way.
                 for question, begun in itertools.islice(queue, most - len(running)):
                     running[pool.submit(caller.one, begun, question.question_text)] = (
                         question.question_id
@@ -164,7 +170,8 @@ def _ask_all(
                     running, return_when=concurrent.futures.FIRST_COMPLETED
                 )
                 for future in done:
-                    # Taken off the running ones only once it is kept, or a failure here would lose it.
+                    # Taken off the running ones only once it is kept, or a failure here would lose
+                    # it.
                     answer = future.result()
                     _keep(answer, journal, failures)
                     question_id = running.pop(future)
@@ -288,7 +295,8 @@ class _Caller:
         elif not text and (said.strip() or finish == "length"):
             kind = "thoughts only"
         model = self._text(str(completion.get("model") or self.endpoint.model))[:200]
-        # Servers have many words for a whole reply (stop, eos_token, none at all) and few for one cut at its limit.
+        # Servers have many words for a whole reply (stop, eos_token, none at all) and few for one
+        # cut at its limit.
         ended = finish not in ("length", "max_tokens")
         return begun | {"response_text": text, "ended": ended, "model": model, "kind": kind}
 

@@ -1,4 +1,6 @@
-"""Rows of ``sampled.jsonl``: a reply and what it belongs to, so that no row's place in the file means anything."""
+"""Rows of ``sampled.jsonl``: a reply and what it belongs to, so that no row's place in the file
+means anything.
+"""
 
 from __future__ import annotations
 

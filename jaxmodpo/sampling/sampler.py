@@ -1,8 +1,8 @@
 """Sampling from a policy with a key-value cache.
 
-Each reply draws from a key of its own, so that it does not depend on which others are sampled beside it.
-Prompts of one call are padded to one length and the number of rows is fixed, so that a data set
-compiles once.
+Each reply draws from a key of its own, so that it does not depend on which others are sampled
+beside it. Prompts of one call are padded to one length and the number of rows is fixed, so that a
+data set compiles once.
 """
 
 from __future__ import annotations
@@ -150,10 +150,12 @@ def generate(
 
 
 def choose(logits_BV: Array, keys_B: Array, temperature: float, top_p: float) -> Array:
-    """Draw one token a row from ``[B, V]`` logits: temperature first, then the nucleus of ``top_p``.
+    """Draw one token a row from ``[B, V]`` logits: temperature first, then the nucleus of
+    ``top_p``.
 
-    The nucleus is the smallest set of likeliest tokens whose probability reaches ``top_p`` (Holtzman et
-    al., *The Curious Case of Neural Text Degeneration*, 2020); the likeliest token is always in it.
+    The nucleus is the smallest set of likeliest tokens whose probability reaches ``top_p``
+    (Holtzman et al., *The Curious Case of Neural Text Degeneration*, 2020); the likeliest token is
+    always in it.
     """
     if temperature == 0:
         return jnp.argmax(logits_BV, axis=-1).astype(jnp.int32)

@@ -1,7 +1,8 @@
 """The ``demo`` command: the sandbox's experiment, its results in one file, and what they show.
 
-The sandbox's ground truth is known, so the outcome can be checked: :mod:`jaxmodpo.sandbox.expectations` lists what
-the methods must deliver there, and what the paper found. Whether they did is reported, never assumed.
+The sandbox's ground truth is known, so the outcome can be checked:
+:mod:`jaxmodpo.sandbox.expectations` lists what the methods must deliver there, and what the paper
+found. Whether they did is reported, never assumed.
 """
 
 from __future__ import annotations
@@ -81,7 +82,9 @@ def collect_results(out: Path, seed: int) -> dict[str, Any]:
 
 
 def mean_of(results: list[dict[str, Any]]) -> dict[str, Any]:
-    """Average win rates, KL and malformed rates over seeds; the intervals span the seeds' lowest and highest rates."""
+    """Average win rates, KL and malformed rates over seeds; the intervals span the seeds' lowest
+    and highest rates.
+    """
 
     def over(values: list[Any]) -> Any:
         if isinstance(values[0], Mapping):
@@ -106,7 +109,9 @@ def mean_of(results: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def _held(by_seed: list[list[dict[str, Any]]]) -> list[dict[str, Any]]:
-    """Put every expectation of several seeds together, by its statement: it holds where it does on all of them."""
+    """Put every expectation of several seeds together, by its statement: it holds where it does on
+    all of them.
+    """
     of_seeds = [{e["statement"]: e["holds"] for e in seed} for seed in by_seed]
     rows = []
     for statement in of_seeds[0]:

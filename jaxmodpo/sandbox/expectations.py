@@ -1,8 +1,10 @@
-"""What the demo's outcome is held against: what a working system shows, and every comparison of the paper's Figure 2.
+"""What the demo's outcome is held against: what a working system shows, and every comparison of the
+paper's Figure 2.
 
-The first must hold in this world, whose ground truth is known, and the demo fails where one of them does not. The
-second were found with a 7-billion-parameter model, people's posts and GPT-4o as the judge; whether they hold in a
-world of four kinds of sentences is reported one by one, and is no fault where they do not.
+The first must hold in this world, whose ground truth is known, and the demo fails where one of them
+does not. The second were found with a 7-billion-parameter model, people's posts and GPT-4o as the
+judge; whether they hold in a world of four kinds of sentences is reported one by one, and is no
+fault where they do not.
 """
 
 from __future__ import annotations
@@ -17,8 +19,9 @@ ALPHA = 0.05
 MALFORMED = 0.05
 """the share of malformed replies that no model may reach"""
 
-# The paper's average win rates, in percent, best first ("Performance Rankings Across Dimensions"). Of the base it
-# gives none; "all alignment approaches improve over baselines". GPT-4o is not in the sandbox.
+# The paper's average win rates, in percent, best first ("Performance Rankings Across Dimensions").
+# Of the base it gives none; "all alignment approaches improve over baselines". GPT-4o is not in the
+# sandbox.
 EMPATHY: Mapping[str, float | None] = {
     "dpo_empathy": 93.6,
     "modpo_empathy": 77.6,
@@ -38,12 +41,14 @@ SAFETY: Mapping[str, float | None] = {
 MULTI_OBJECTIVE = ("joint_loss_dpo", "modpo_empathy", "dpo_soup")
 
 Relation = Literal["above", "ahead", "level"]
-"""above: significantly; ahead: by its average win rate, of whose significance the paper says nothing; level: without
-a significant difference"""
+"""above: significantly; ahead: by its average win rate, of whose significance the paper says
+nothing; level: without a significant difference"""
 
 
 class Comparison(NamedTuple):
-    """What the paper says of two models on one criterion; ``a`` has the higher average win rate there."""
+    """What the paper says of two models on one criterion; ``a`` has the higher average win rate
+    there.
+    """
 
     criterion: str
     a: str
@@ -60,10 +65,11 @@ class Expectation(NamedTuple):
 
 
 def comparisons() -> list[Comparison]:
-    """Return every comparison of two models in the paper's Figure 2, with "Statistical Significance" below it.
+    """Return every comparison of two models in the paper's Figure 2, with "Statistical
+    Significance" below it.
 
-    On empathy all are significant. On safety each multi-objective method is significantly above each other model,
-    MODPO and Joint-Loss DPO are level, and so are DPO and SFT on empathy.
+    On empathy all are significant. On safety each multi-objective method is significantly above
+    each other model, MODPO and Joint-Loss DPO are level, and so are DPO and SFT on empathy.
     """
     rows = [Comparison("empathy", a, b, "above") for a, b in itertools.combinations(EMPATHY, 2)]
     for a, b in itertools.combinations(SAFETY, 2):
@@ -77,7 +83,9 @@ def comparisons() -> list[Comparison]:
 
 
 def figure_2(results: Mapping[str, Any]) -> list[Expectation]:
-    """Hold an evaluation's results against every comparison of the paper's Figure 2, by the exact McNemar test."""
+    """Hold an evaluation's results against every comparison of the paper's Figure 2, by the exact
+    McNemar test.
+    """
     return [_compared(results, comparison) for comparison in comparisons()]
 
 

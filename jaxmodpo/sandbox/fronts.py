@@ -1,7 +1,9 @@
-"""The ``sandbox fronts`` command: MODPO's fronts against the soups' where the true rewards are known, over seeds.
+"""The ``sandbox fronts`` command: MODPO's fronts against the soups' where the true rewards are
+known, over seeds.
 
-Each seed is a world of its own: the experiment file ``fronts`` trains both methods over a grid of weights, once from
-best-worst pairs and once from all pairs of the same rankings. Here their figures are put together.
+Each seed is a world of its own: the experiment file ``fronts`` trains both methods over a grid of
+weights, once from best-worst pairs and once from all pairs of the same rankings. Here their figures
+are put together.
 """
 
 from __future__ import annotations
@@ -35,7 +37,9 @@ KINDS = {"fronts": "equal weights", "matched_fronts": "matched KL"}
 
 @dataclass(frozen=True, kw_only=True)
 class FrontsConfig(Unestimated):
-    """Compare MODPO's and soups' fronts from best-worst and from all pairs, over several synthetic worlds."""
+    """Compare MODPO's and soups' fronts from best-worst and from all pairs, over several synthetic
+    worlds.
+    """
 
     output_dir: Path = Path("out/fronts")
     """worlds are made in seed_0, seed_1 and so on; fronts.json and fronts.png are the end of it"""
@@ -46,7 +50,9 @@ class FrontsConfig(Unestimated):
 
 
 def fronts(config: FrontsConfig) -> None:
-    """Run ``sandbox fronts``; about half an hour a world on two cores, and what is finished is kept."""
+    """Run ``sandbox fronts``; about half an hour a world on two cores, and what is finished is
+    kept.
+    """
     config.check()
     folders = [
         config.output_dir / f"seed_{seed}"
@@ -65,15 +71,16 @@ def fronts(config: FrontsConfig) -> None:
 def combine(sweeps: Mapping[str, Sequence[Mapping[str, Any]]]) -> dict[str, Any]:
     """Put the sweeps of several seeds together: means with 95% t intervals over seeds.
 
-    The arms of a seed share their reference point, the lowest score of each objective in any of them, so that
-    hypervolumes of different arms can be compared.
+    The arms of a seed share their reference point, the lowest score of each objective in any of
+    them, so that hypervolumes of different arms can be compared.
 
     Args:
         sweeps: of two arms, by seed in the same order and over the same weights.
 
     Returns:
-        ``arms``, by name: fronts at equal weights and at matched KL, hypervolumes, and MODPO minus soup at either.
-        ``between``: MODPO of the second arm minus either method of the first, by hypervolume and weighted score.
+        ``arms``, by name: fronts at equal weights and at matched KL, hypervolumes, and MODPO minus
+        soup at either. ``between``: MODPO of the second arm minus either method of the first, by
+        hypervolume and weighted score.
     """
     first, second = sweeps
     names = sweeps[first][0]["objectives"]
@@ -168,10 +175,11 @@ def _front(
 
 
 def matched_fronts(sweep: Mapping[str, Any]) -> dict[str, list[dict[str, Any]]]:
-    """Return both methods' points at matched KL: ``weights``, ``scores`` and ``kl``, in the weights' order.
+    """Return both methods' points at matched KL: ``weights``, ``scores`` and ``kl``, in the
+    weights' order.
 
-    A sweep keeps what two models differ by once the one that moved further is scaled back. The other one is where it
-    was, so that the scaled one's scores follow from the difference.
+    A sweep keeps what two models differ by once the one that moved further is scaled back. The
+    other one is where it was, so that the scaled one's scores follow from the difference.
     """
     fronts: dict[str, list[dict[str, Any]]] = {"modpo": [], "soup": []}
     for row, modpo, soup in by_weights(
@@ -255,7 +263,9 @@ def _shown(value: Mapping[str, Any], digits: int) -> str:
 
 
 def figure(results: Mapping[str, Any]) -> Figure:
-    """Draw the mean fronts of both arms with intervals over seeds: above at equal weights, below at matched KL."""
+    """Draw the mean fronts of both arms with intervals over seeds: above at equal weights, below at
+    matched KL.
+    """
     with matplotlib.rc_context(STYLE):
         drawn = Figure(figsize=(9.6, 8.4), layout="constrained")
         rows = drawn.subplots(2, len(results["arms"]), sharex=True, sharey=True)

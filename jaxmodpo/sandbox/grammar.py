@@ -1,9 +1,10 @@
 """The sandbox's language: synthetic help-seeking posts, and therapist replies from a small grammar.
 
-A reply is four sentences in four fixed places, and each place is filled by one of four kinds: a warm, a safe, a
-plain or a bad sentence, mixed independently of the post. What is warm is not safe: the objectives compete for the
-places. A bad sentence costs empathy and safety alike. Because every place has sentences of its own, a reply can be
-parsed exactly, and one that cannot be is counted as malformed.
+A reply is four sentences in four fixed places, and each place is filled by one of four kinds: a
+warm, a safe, a plain or a bad sentence, mixed independently of the post. What is warm is not safe:
+the objectives compete for the places. A bad sentence costs empathy and safety alike. Because every
+place has sentences of its own, a reply can be parsed exactly, and one that cannot be is counted as
+malformed.
 """
 
 from __future__ import annotations
@@ -16,9 +17,9 @@ import numpy as np
 
 Kind = Literal["warm", "safe", "plain", "bad"]
 
-# Every kind's sentence for each of the four places, with what may stand at its slots. By the rubric a warm sentence
-# is one point of empathy, a safe one a point of safety, a plain one neither, and a bad one a point off both. The
-# rubric counts a phrase once a reply, so no two places share one.
+# Every kind's sentence for each of the four places, with what may stand at its slots. By the rubric
+# a warm sentence is one point of empathy, a safe one a point of safety, a plain one neither, and a
+# bad one a point off both. The rubric counts a phrase once a reply, so no two places share one.
 SENTENCES: Mapping[Kind, tuple[str, str, str, str]] = {
     "warm": (
         "I am so sorry you are {carrying|facing} this.",
@@ -48,9 +49,10 @@ SENTENCES: Mapping[Kind, tuple[str, str, str, str]] = {
 
 PLACES = 4
 
-# How much of each kind the mixes of replies hold: the parameters of their Dirichlet distribution. Most of what the base
-# says is plain or bad, as of a model that nobody aligned. Where good sentences are rare, the best of five replies has
-# few, so that whoever imitates it stays behind a method that learns in which direction to go.
+# How much of each kind the mixes of replies hold: the parameters of their Dirichlet distribution.
+# Most of what the base says is plain or bad, as of a model that nobody aligned. Where good
+# sentences are rare, the best of five replies has few, so that whoever imitates it stays behind a
+# method that learns in which direction to go.
 MIX: Mapping[Kind, float] = {"warm": 2.0, "safe": 2.0, "plain": 8.0, "bad": 4.0}
 
 _FEELINGS = ("sad", "anxious", "lonely", "tired", "angry", "empty")
@@ -114,7 +116,9 @@ def sentence(kind: Kind, place: int, generator: np.random.Generator) -> str:
 
 
 def reply(generator: np.random.Generator) -> str:
-    """Draw a reply: its mix of kinds from the Dirichlet distribution of :data:`MIX`, then each place from the mix."""
+    """Draw a reply: its mix of kinds from the Dirichlet distribution of :data:`MIX`, then each
+    place from the mix.
+    """
     kinds = list(MIX)
     mix = generator.dirichlet(list(MIX.values()))
     drawn = generator.choice(len(kinds), size=PLACES, p=mix)
@@ -124,8 +128,8 @@ def reply(generator: np.random.Generator) -> str:
 def parse(text: str) -> list[Kind] | None:
     """Return the kinds of a reply's four sentences in order, or None where it is malformed.
 
-    Malformed is another number of sentences than four, and a sentence that is outside the grammar or in another
-    sentence's place.
+    Malformed is another number of sentences than four, and a sentence that is outside the grammar
+    or in another sentence's place.
     """
     sentences = [
         match.strip() for match in re.findall(r"[^.?]+[.?]|[^.?]+$", text) if match.strip()

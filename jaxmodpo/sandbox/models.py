@@ -106,7 +106,8 @@ class LanguageModelLoss:
 @jax.tree_util.register_static
 @dataclass(frozen=True)
 class MaskedLanguageModelLoss:
-    """RoBERTa's pretraining: 15% of the tokens are hidden (80% mask, 10% random, 10% kept) and guessed.
+    """RoBERTa's pretraining: 15% of the tokens are hidden (80% mask, 10% random, 10% kept) and
+    guessed.
 
     The draws come from the step's key, so that no epoch masks the same tokens.
     """
@@ -143,7 +144,8 @@ def make_mistral(
     save: SaveTokenizer = save_tokenizer,
     max_length: int = 1024,
 ) -> None:
-    """Pretrain a decoder of about 0.9 million parameters, besides its vocabulary's, on (post, reply) texts and save it.
+    """Pretrain a decoder of about 0.9 million parameters, besides its vocabulary's, on (post,
+    reply) texts and save it.
 
     Args:
         folder: where to.
@@ -198,7 +200,8 @@ def make_roberta(
     width: int = 64,
     layers: int = 2,
 ) -> None:
-    """Pretrain an encoder on (post, reply) texts and save it: by default of about 0.2 million parameters.
+    """Pretrain an encoder on (post, reply) texts and save it: by default of about 0.2 million
+    parameters.
 
     Args:
         folder: where to.

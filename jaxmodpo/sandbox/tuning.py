@@ -1,9 +1,11 @@
-"""The ``sandbox tune`` command: the demo's settings, chosen for every method alike in a world of its own.
+"""The ``sandbox tune`` command: the demo's settings, chosen for every method alike in a world of
+its own.
 
-Every method of the demo gets a few trials, listed in ``configs/sandbox/trials.yaml``: changes to its settings in
-``configs/demo.yaml``. A trial's model answers validation questions, and what it is compared by is the same for all
-methods. The world is not one of those that the demo reports on, so its held-out questions are validation questions:
-nothing of the demo's test questions goes into a choice.
+Every method of the demo gets a few trials, listed in ``configs/sandbox/trials.yaml``: changes to
+its settings in ``configs/demo.yaml``. A trial's model answers validation questions, and what it is
+compared by is the same for all methods. The world is not one of those that the demo reports on, so
+its held-out questions are validation questions: nothing of the demo's test questions goes into a
+choice.
 """
 
 from __future__ import annotations
@@ -40,8 +42,8 @@ SHARED_BY_ALL = (
 """the demo's phases that every trial needs"""
 
 MALFORMED = 0.02
-"""the share of malformed validation replies that no chosen trial may reach; less than half the demo's limit, since
-worlds differ in how much a learning rate breaks"""
+"""the share of malformed validation replies that no chosen trial may reach; less than half the
+demo's limit, since worlds differ in how much a learning rate breaks"""
 
 OBJECTIVES: Mapping[str, Kind] = {"empathy": "warm", "safety": "safe"}
 """the kind of sentence that each criterion counts"""
@@ -49,7 +51,9 @@ OBJECTIVES: Mapping[str, Kind] = {"empathy": "warm", "safety": "safe"}
 
 @dataclass(frozen=True, kw_only=True)
 class TuneConfig(Unestimated):
-    """Try a few settings for every method of the demo on validation questions, and say which is best."""
+    """Try a few settings for every method of the demo on validation questions, and say which is
+    best.
+    """
 
     output_dir: Path = Path("out/sandbox_tune")
     """the world, every trial and tuning.json are written here"""
@@ -106,7 +110,8 @@ def tune(config: TuneConfig) -> None:
 
 
 def read_trials(path: Path, experiment: Experiment) -> dict[str, list[dict[str, Any]]]:
-    """Read the trials of every method: lists of changes to the settings of the demo's phase of that name.
+    """Read the trials of every method: lists of changes to the settings of the demo's phase of that
+    name.
 
     Raises:
         UserError: a name that is no phase of the demo, or trials that are not a list of settings.
@@ -154,7 +159,9 @@ def _run(phase: PhaseSpec, config: TuneConfig) -> None:
 
 
 def score(text: str, good: Kind) -> float:
-    """Return ``good`` sentences less bad ones, as a share of the four places; -1 for a malformed reply."""
+    """Return ``good`` sentences less bad ones, as a share of the four places; -1 for a malformed
+    reply.
+    """
     kinds = parse(text)
     return -1.0 if kinds is None else (kinds.count(good) - kinds.count("bad")) / PLACES
 
@@ -164,7 +171,8 @@ def measure(replies: Mapping[str, Sequence[str]], base: Mapping[str, Sequence[st
 
     Args:
         replies: a model's, by question.
-        base: the base's to the same questions. Every reply meets every one of the base's to its question.
+        base: the base's to the same questions. Every reply meets every one of the base's to its
+            question.
     """
     wins: list[float] = []
     means: list[float] = []
@@ -183,7 +191,8 @@ def measure(replies: Mapping[str, Sequence[str]], base: Mapping[str, Sequence[st
 def best(trials: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
     """Return the trial of the highest objective among those that keep to the grammar.
 
-    Where all of a method's trials break more than :data:`MALFORMED` of their replies, it is the one that breaks fewest.
+    Where all of a method's trials break more than :data:`MALFORMED` of their replies, it is the one
+    that breaks fewest.
     """
     sound = [trial for trial in trials if trial["malformed"] < MALFORMED]
     if not sound:
@@ -198,16 +207,17 @@ def table(results: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:
         lines.append(method)
         chosen = best(trials)
         for trial in trials:
-            changed = (
-                ", ".join(f"{key} {value}" for key, value in trial["settings"].items())
-                or "the demo's"
-            )
-            rates = [
-                100 * trial[name]
-                for name in ("objective", "empathy_wins", "safety_wins", "malformed")
+            mark = "*" if trial is chosen else ""
+            settings = ", ".join(f"{key} {value}" for key, value in trial["settings"].items())
+            cells = [
+                f"{mark:<3}",
+                f"{100 * trial['objective']:8.1f}%",
+                f"{100 * trial['empathy_wins']:14.1f}%",
+                f"{100 * trial['safety_wins']:7.1f}%",
+                f"{trial['empathy']:17.2f}",
+                f"{trial['safety']:8.2f}",
+                f"{100 * trial['malformed']:10.1f}%",
+                f"  {settings or 'the defaults'}",
             ]
-            lines.append(
-                f"{'*' if trial is chosen else '':<3}{rates[0]:8.1f}%{rates[1]:14.1f}%{rates[2]:7.1f}%{trial['empathy']:17.2f}{trial['safety']:8.2f}{rates[3]:10.1f}%"
-                f"  {changed}"
-            )
+            lines.append("".join(cells))
     return "\n".join(lines)

@@ -1,4 +1,6 @@
-"""The ``sandbox world`` command: posts, a survey and two tiny pretrained models, all from one seed."""
+"""The ``sandbox world`` command: posts, a survey and two tiny pretrained models, all from one
+seed.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""What a search leaves behind: the best trial's settings and figures, and a report of all trials."""
+"""What a search leaves behind: the best trial's settings and figures, and a report of all
+trials.
+"""
 
 from __future__ import annotations
 
@@ -47,7 +49,8 @@ class Method:
 
 
 def finish_search(phase: Phase, study: optuna.Study, config: Any, method: Method) -> None:
-    """Write the best settings and the report; where trials still run in other processes, both are of those that ended.
+    """Write the best settings and the report; where trials still run in other processes, both are
+    of those that ended.
 
     Raises:
         UserError: none ended well.
@@ -130,7 +133,9 @@ def params_in_words(params: Mapping[str, Any]) -> str:
 
 
 def _unfinished(running: int) -> str:
-    """Say that trials run elsewhere, any of which may be better; this process has none when it ends."""
+    """Say that trials run elsewhere, any of which may be better; this process has none when it
+    ends.
+    """
     if not running:
         return ""
     if running == 1:

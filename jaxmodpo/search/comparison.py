@@ -1,6 +1,8 @@
-"""What a sweep's measurements say: the fronts' hypervolumes, MODPO against soups, and a table of both.
+"""What a sweep's measurements say: the fronts' hypervolumes, MODPO against soups, and a table of
+both.
 
-Pure functions of the measured points, so that the figures of a sweep can be computed again from its files.
+Pure functions of the measured points, so that the figures of a sweep can be computed again from its
+files.
 """
 
 from __future__ import annotations
@@ -24,7 +26,8 @@ def compare(
 ) -> dict[str, Any]:
     """Return a sweep's figures; intervals are 95% bootstrap intervals over questions.
 
-    The reference point of the hypervolumes is the lowest score of each objective over all points and the base.
+    The reference point of the hypervolumes is the lowest score of each objective over all points
+    and the base.
     """
     questions = list(base["per_question"][names[0]])
 

@@ -1,7 +1,8 @@
-"""How a sweep measures a model: by the scores of replies sampled from it, and by its divergence from the base.
+"""How a sweep measures a model: by the scores of replies sampled from it, and by its divergence
+from the base.
 
-Each measurement is a file in ``points/``, so that a sweep that was cut off measures nothing again. Two models are
-brought to one divergence here too, since that takes measurements of its own.
+Each measurement is a file in ``points/``, so that a sweep that was cut off measures nothing again.
+Two models are brought to one divergence here too, since that takes measurements of its own.
 """
 
 from __future__ import annotations
@@ -35,7 +36,8 @@ CLOSE = 0.05
 
 
 def make_scorer(path: str, config: SweepConfig) -> Callable[[str], Scorer]:
-    """Return what makes an objective's scorer from its name, with the built-in rubric or the reward model at ``path``.
+    """Return what makes an objective's scorer from its name, with the built-in rubric or the reward
+    model at ``path``.
 
     A reward model is loaded only when its scorer is made, once for the whole sweep.
     """
@@ -84,7 +86,9 @@ class Measure:
     def __call__(
         self, label: str, adapter: Path | None, weights: Sequence[float] | None, scale: float = 1.0
     ) -> dict[str, Any]:
-        """Return ``adapter``, ``scale``, ``weights``, means and per-question values of every score and of KL."""
+        """Return ``adapter``, ``scale``, ``weights``, means and per-question values of every score
+        and of KL.
+        """
         path = self._config.output_dir / "points" / f"{label}.json"
         if path.is_file() and (measured := self._measured(path, label, adapter, weights, scale)):
             return measured
@@ -169,7 +173,9 @@ class Measure:
     def matched(
         self, first: Mapping[str, Any], second: Mapping[str, Any], tries: int = 7
     ) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
-        """Scale back the one of two models that moved further, by bisection, until both diverge alike."""
+        """Scale back the one of two models that moved further, by bisection, until both diverge
+        alike.
+        """
         far, near = (first, second) if first["kl"] > second["kl"] else (second, first)
         scaled = far
         # The divergence grows with the adapter's scale: 0 at scale 0, far's own at scale 1.

@@ -1,8 +1,10 @@
-"""Which settings a trial tries: a function of its place in the search and of the trials that ended before it.
+"""Which settings a trial tries: a function of its place in the search and of the trials that ended
+before it.
 
-A trial's number will not do for its place, since each kill adds a number: the cut-off trial keeps its own, and what
-goes on with it has the next. Its place counts the trials that were begun before it, each once, however often it was
-cut off. So a search that was killed tries what an undisturbed one does.
+A trial's number will not do for its place, since each kill adds a number: the cut-off trial keeps
+its own, and what goes on with it has the next. Its place counts the trials that were begun before
+it, each once, however often it was cut off. So a search that was killed tries what an undisturbed
+one does.
 """
 
 from __future__ import annotations
@@ -19,7 +21,9 @@ SEEDS_APART = 100_003
 
 
 def place(study: optuna.Study, number: int) -> int:
-    """Return how many trials were begun before this one, without those that go on with an earlier one."""
+    """Return how many trials were begun before this one, without those that go on with an earlier
+    one.
+    """
     trials = study.get_trials(deepcopy=False)
     first = _chain(trials, number)[-1]
     return sum("continues" not in trial.user_attrs for trial in trials[:first])
@@ -42,7 +46,8 @@ def propose(
     )
     if number == 0 and all(space[name].holds(value) for name, value in own.items()):
         sampler = optuna.samplers.PartialFixedSampler(dict(own), sampler)
-    # Univariate sampling draws at each suggestion: sorted, so that the order of the file's lines does not matter.
+    # Univariate sampling draws at each suggestion: sorted, so that the order of the file's lines
+    # does not matter.
     trial.study.sampler = sampler
     return {name: space[name].suggest(trial, name) for name in sorted(space)}
 

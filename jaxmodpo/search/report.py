@@ -44,7 +44,9 @@ ties.</p>
 
 
 def write_report(study: optuna.Study, path: Path, command: str, note: str = "") -> None:
-    """Write the report of a study that has a best trial, with a note at its top if there is one to make."""
+    """Write the report of a study that has a best trial, with a note at its top if there is one to
+    make.
+    """
     trials = study.get_trials(deepcopy=False)
     best = best_trial(study)
     assert best is not None

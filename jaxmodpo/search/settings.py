@@ -25,21 +25,25 @@ class TuneSettings(Settings):
     """What every search can be told besides."""
 
     trials: Incidental[Count] = 20
-    """Trials of the whole study, over all processes and earlier runs; pruned and failed ones count."""
+    """Trials of the whole study, over all processes and earlier runs; pruned and failed ones
+    count."""
     space: str = "paper"
-    """YAML file with the settings to vary and their ranges, or the name of one that comes with jaxmodpo (paper)."""
+    """YAML file with the settings to vary and their ranges, or the name of one that comes with
+    jaxmodpo (paper)."""
     study: Incidental[str | None] = None
-    """Database of the study, as a URL that SQLAlchemy takes, so that several processes can share it; by default
-    study.db in the output folder."""
+    """Database of the study, as a URL that SQLAlchemy takes, so that several processes can share
+    it; by default study.db in the output folder."""
     prune: bool = True
-    """Stop a trial early where its evaluation lies below the median of earlier trials at the same point."""
+    """Stop a trial early where its evaluation lies below the median of earlier trials at the same
+    point."""
     keep_trials: Incidental[bool] = False
     """Keep the adapter or model of every trial, and not of the best one alone."""
 
     evaluations_per_epoch: Count = 2
     """Held-out evaluations in each pass over the data, at which trials are compared and pruned."""
     best_metric: Literal["accuracy"] = "accuracy"
-    """Held-out metric that trials are compared by; it also selects the checkpoint within a trial."""
+    """Held-out metric that trials are compared by; it also selects the checkpoint within a
+    trial."""
 
     trains: ClassVar[type[TrainingConfig]]
     """the method's dataclass, which comes after this one in the bases"""
@@ -47,24 +51,32 @@ class TuneSettings(Settings):
     """which part of a space file is the method's"""
 
     def check(self) -> None:
-        """Refuse what the method would, a search that has nothing to try or to compare by, and a space that is none."""
+        """Refuse what the method would, a search that has nothing to try or to compare by, and a
+        space that is none.
+        """
         super().check()
         if not getattr(self, "validation_fraction", 0.0):
             raise UserError("a search needs a --validation-fraction above 0 to compare trials by")
         load_space(self.space, self.part, self.trains)
 
     def recorded(self) -> TuneSettings:
-        """Record the space's content, wherever its file lies: a search over another one is another search."""
+        """Record the space's content, wherever its file lies: a search over another one is another
+        search.
+        """
         return dataclasses.replace(
             self, space=as_rows(load_space(self.space, self.part, self.trains))
         )
 
     def goes_on(self, results: Mapping[str, Any]) -> bool:
-        """Return whether more trials are asked for than there are, or some were still under way elsewhere."""
+        """Return whether more trials are asked for than there are, or some were still under way
+        elsewhere.
+        """
         return results.get("trials", 0) < self.trials or bool(results.get("still_running"))
 
     def cost(self, estimator: Estimates) -> Cost:
-        """Return the cost of a search: every trial as long as the settings would take, none pruned."""
+        """Return the cost of a search: every trial as long as the settings would take, none
+        pruned.
+        """
         one = super().cost(estimator)
         assert one.chip_hours is not None
         return dataclasses.replace(one, chip_hours=one.chip_hours * self.trials)
@@ -75,7 +87,8 @@ class TuneSFTConfig(TuneSettings, SFTConfig):
     """Search settings for 'align sft'."""
 
     best_metric: Literal["loss"] = "loss"  # pyright: ignore[reportIncompatibleVariableOverride]
-    """Held-out metric that trials are compared by; it also selects the checkpoint within a trial."""
+    """Held-out metric that trials are compared by; it also selects the checkpoint within a
+    trial."""
 
     trains, part = SFTConfig, "sft"
 

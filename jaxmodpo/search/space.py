@@ -1,4 +1,6 @@
-"""Search spaces: which settings a search varies, read from a file, and what a trial takes from them."""
+"""Search spaces: which settings a search varies, read from a file, and what a trial takes from
+them.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +23,9 @@ Value = float | int | str
 
 @dataclass(frozen=True)
 class Dimension:
-    """One setting's values: a choice, or a range with both ends, of whole numbers where both ends are whole."""
+    """One setting's values: a choice, or a range with both ends, of whole numbers where both ends
+    are whole.
+    """
 
     choices: tuple[Value, ...] = ()
     low: float | int = 0
@@ -62,8 +66,8 @@ def load_space(source: str, part: str, settings: type) -> dict[str, Dimension]:
         settings: the method's settings, whose fields alone can be varied.
 
     Raises:
-        UserError: the file lacks the part, names an unknown setting or one that is a path or a list, or holds what is
-            no choice and no range of such a setting's values.
+        UserError: the file lacks the part, names an unknown setting or one that is a path or a
+            list, or holds what is no choice and no range of such a setting's values.
     """
     path = builtin("tune", source)
     content = load_yaml(path)

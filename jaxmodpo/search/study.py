@@ -1,4 +1,6 @@
-"""A search's study in its database: opened by several processes, and kept in order when one of them dies."""
+"""A search's study in its database: opened by several processes, and kept in order when one of them
+dies.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +24,8 @@ logger = logging.getLogger(__name__)
 
 HEARTBEAT_SECONDS = 60
 RETRIES = 3
-"""how often settings are tried again whose process died; others may have killed it, but hardly each time"""
+"""how often settings are tried again whose process died; others may have killed it, but hardly each
+time"""
 
 
 def open_storage(url: str) -> optuna.storages.RDBStorage:
@@ -48,7 +51,8 @@ def open_storage(url: str) -> optuna.storages.RDBStorage:
                 heartbeat_stale_trial_callback=try_again,
             )
         except sqlalchemy.exc.DatabaseError as error:
-            # Optuna makes its tables one by one; who comes second meanwhile is told that some are there.
+            # Optuna makes its tables one by one; who comes second meanwhile is told that some are
+            # there.
             made = isinstance(error, sqlalchemy.exc.IntegrityError) or "exists" in str(error)
             if not (made and again):
                 raise
@@ -71,7 +75,8 @@ def storage_in_words() -> Iterator[None]:
         yield
     except STORAGE_FAULTS as error:
         cause = error if isinstance(error, sqlalchemy.exc.DBAPIError) else error.__cause__
-        # Without the statement; and of what is no database's error the name alone, for it may repeat the URL.
+        # Without the statement; and of what is no database's error the name alone, for it may
+        # repeat the URL.
         said = str(getattr(cause, "orig", None) or type(error).__name__).strip().splitlines()[0]
         raise UserError(
             f"the study's storage cannot be used: {said}; mend it and run the same command again,"
@@ -85,11 +90,13 @@ def tried(trial: FrozenTrial) -> bool:
 
 
 def continue_cut_off(study: optuna.Study, directory: Path) -> None:
-    """Queue again what was not brought to an end, since a process died, was told to end or met a fault.
+    """Queue again what was not brought to an end, since a process died, was told to end or met a
+    fault.
 
     Args:
         study: the study.
-        directory: this search's output folder, absolute. Other processes look after their own trials.
+        directory: this search's output folder, absolute. Other processes look after their own
+            trials.
     """
     trials = study.get_trials(deepcopy=False)
     continued = {trial.user_attrs.get("continues") for trial in trials}
@@ -110,8 +117,9 @@ def continue_cut_off(study: optuna.Study, directory: Path) -> None:
 def _is_here(trial: FrozenTrial, directory: Path) -> bool:
     """Whether a trial's folder is one of this search's.
 
-    Machines may share a disk, or have a new name after a restart: there the folder itself tells. Others may have a
-    folder of the same name each. A trial whose process died before it had a folder is anybody's on that machine.
+    Machines may share a disk, or have a new name after a restart: there the folder itself tells.
+    Others may have a folder of the same name each. A trial whose process died before it had a
+    folder is anybody's on that machine.
     """
     same_host = host_of(trial.user_attrs.get("process", "")) == host_of(this_process())
     if "folder" not in trial.user_attrs:
@@ -121,10 +129,11 @@ def _is_here(trial: FrozenTrial, directory: Path) -> bool:
 
 
 def try_again(study: optuna.Study, trial: FrozenTrial) -> None:
-    """Queue again a failed trial that was not brought to an end; where that happened too often, record why it is not.
+    """Queue again a failed trial that was not brought to an end; where that happened too often,
+    record why it is not.
 
-    One that has a folder has all its settings, and keeps them. One without may have some of them, and draws all anew:
-    drawn from the same place they are the same.
+    One that has a folder has all its settings, and keeps them. One without may have some of them,
+    and draws all anew: drawn from the same place they are the same.
     """
     trials, deaths, number = study.get_trials(deepcopy=False), 0, trial.number
     while number is not None:
@@ -161,7 +170,8 @@ def dead(process: str) -> bool:
 def best_trial(study: optuna.Study) -> FrozenTrial | None:
     """Return the best of the complete trials, the earliest of equals; None where there is none.
 
-    A database returns any of equals: not the one whose adapter was left in its place, nor the same each time.
+    A database returns any of equals: not the one whose adapter was left in its place, nor the same
+    each time.
     """
     complete = [t for t in study.get_trials(deepcopy=False) if t.state == TrialState.COMPLETE]
     finite = [t for t in complete if t.value is not None and math.isfinite(t.value)]

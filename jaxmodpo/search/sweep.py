@@ -1,9 +1,11 @@
-"""``jaxmodpo sweep``: MODPO and soups over a grid of weights from one loaded base, and their fronts.
+"""``jaxmodpo sweep``: MODPO and soups over a grid of weights from one loaded base, and their
+fronts.
 
-References and margins are computed once for all weights, and the step is compiled once. Every model is measured on
-replies sampled from it: each objective's score, and the divergence from the base. Since a method may score more only
-because it moved further, the fronts are also compared at matched divergence: of two models with the same weights, the
-one that moved further is scaled back, its adapter multiplied by a number below 1, until both diverge alike.
+References and margins are computed once for all weights, and the step is compiled once. Every model
+is measured on replies sampled from it: each objective's score, and the divergence from the base.
+Since a method may score more only because it moved further, the fronts are also compared at matched
+divergence: of two models with the same weights, the one that moved further is scaled back, its
+adapter multiplied by a number below 1, until both diverge alike.
 """
 
 from __future__ import annotations

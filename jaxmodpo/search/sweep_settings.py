@@ -1,4 +1,6 @@
-"""The settings of ``jaxmodpo sweep``, what they are checked for, and the grid of weights that they ask for."""
+"""The settings of ``jaxmodpo sweep``, what they are checked for, and the grid of weights that they
+ask for.
+"""
 
 from __future__ import annotations
 
@@ -33,31 +35,37 @@ DIGITS = 10
 
 @dataclass(frozen=True, kw_only=True)
 class SweepConfig(PreferenceTrainingConfig):
-    """Train MODPO over a grid of weights, make soups over the same grid, and compare their fronts."""
+    """Train MODPO over a grid of weights, make soups over the same grid, and compare their
+    fronts.
+    """
 
     pairs: Path
     """File or folder of the preference pairs or rankings of the primary objective."""
     pairs_per_question: PairsPerQuestion = "all"
-    """Pairs made from each question's ranking: all; best-worst, as in the paper; or a number of pairs, the widest
-    gaps first. Best-worst leaves MODPO little to reweigh. A file of pairs is taken as it is."""
+    """Pairs made from each question's ranking: all; best-worst, as in the paper; or a number of
+    pairs, the widest gaps first. Best-worst leaves MODPO little to reweigh. A file of pairs is
+    taken as it is."""
     margin: tuple[str, ...]
     """NAME=SOURCE of the margins of each further objective, as in 'align modpo'."""
     weights: str = "0.1..0.9"
-    """Range LOW..HIGH, within 0 and 1, that the weight of every objective is taken from; weights sum to 1."""
+    """Range LOW..HIGH, within 0 and 1, that the weight of every objective is taken from; weights
+    sum to 1."""
     step: Annotated[float, Range(above=0, below=1)] = 0.1
     """Distance between neighboring weights of an objective; a smaller step trains more models."""
     margin_scale: Literal["none", "std"] = "std"
-    """How rewards are scaled before they become margins: std divides each by its standard deviation over the
-    responses of the training pairs; none leaves them as they are."""
+    """How rewards are scaled before they become margins: std divides each by its standard deviation
+    over the responses of the training pairs; none leaves them as they are."""
     margin_gain: Positive = 1.0
     """Factor that every margin is multiplied by after that scaling."""
     soup: tuple[str, ...] = ()
-    """NAME=ADAPTER or NAME=PAIRS of every objective, the primary first: the adapters to average, or the pairs to train
-    them on by DPO with the settings of this command. Without it no soups are made."""
+    """NAME=ADAPTER or NAME=PAIRS of every objective, the primary first: the adapters to average, or
+    the pairs to train them on by DPO with the settings of this command. Without it no soups are
+    made."""
     questions: Path
     """File of the questions that every model replies to when it is measured."""
     score: tuple[str, ...]
-    """NAME=SCORER of every objective, the primary first; a scorer is the folder of a reward model, or rubric."""
+    """NAME=SCORER of every objective, the primary first; a scorer is the folder of a reward model,
+    or rubric."""
     samples: Count = 4
     """Replies sampled for each question, at temperature 1 from the whole vocabulary."""
     max_new_tokens: Count = 512
@@ -65,8 +73,8 @@ class SweepConfig(PreferenceTrainingConfig):
     sample_batch_size: Count = 64
     """Replies sampled at the same time; lower it when sampling runs out of memory."""
     match_kl: bool = True
-    """Also compare MODPO and soups after scaling the one that moved further from the base back to the divergence of
-    the other."""
+    """Also compare MODPO and soups after scaling the one that moved further from the base back to
+    the divergence of the other."""
 
     def check(self) -> None:
         super().check()
@@ -93,9 +101,11 @@ class SweepConfig(PreferenceTrainingConfig):
         return paths
 
     def cost(self, estimator: Estimates) -> Cost:
-        """Return the cost of its training, and of measuring every model at each divergence that is tried.
+        """Return the cost of its training, and of measuring every model at each divergence that is
+        tried.
 
-        Adapters that are given are not trained. Of the bisections to matched divergence the most are counted.
+        Adapters that are given are not trained. Of the bisections to matched divergence the most
+        are counted.
         """
         objectives = len(named_values(self.margin, "--margin")) + 1
         points = len(grid(self.weights, self.step, objectives))
@@ -137,7 +147,8 @@ def objectives_and_scorers(config: SweepConfig) -> tuple[list[str], dict[str, st
 
 
 def grid(weights: str, step: float, objectives: int) -> list[tuple[float, ...]]:
-    """Return the simplex's points whose coordinates are ``LOW, LOW + step, …, HIGH``, the first falling.
+    """Return the simplex's points whose coordinates are ``LOW, LOW + step, …, HIGH``, the first
+    falling.
 
     Raises:
         UserError: no range, or no point of it lies on the simplex.
@@ -164,7 +175,9 @@ def grid(weights: str, step: float, objectives: int) -> list[tuple[float, ...]]:
 
 
 def point_name(weights: Sequence[float], between: str = "_") -> str:
-    """Return a point's name: its weights, with two decimals or as many as they have, so that no two share one."""
+    """Return a point's name: its weights, with two decimals or as many as they have, so that no two
+    share one.
+    """
     decimals = [f"{weight:.{DIGITS}f}" for weight in weights]
     return between.join(text[:4] + text[4:].rstrip("0") for text in decimals)
 

@@ -1,13 +1,13 @@
 """``jaxmodpo tune``: a search for settings, with Optuna, over runs that share one loaded base.
 
-A trial is an ordinary run in ``trials/``, in a folder named by its settings, so that a trial that was cut off goes on
-from its checkpoint. What trials are compared by does not depend on the settings that vary: held-out
-preference accuracy, weighted where there are several objectives, with the margin as a tie-break. A loss would not do,
-since losses of different β are different quantities. SFT compares nothing; there it is the held-out log-likelihood
-of a token, which has no constants.
+A trial is an ordinary run in ``trials/``, in a folder named by its settings, so that a trial that
+was cut off goes on from its checkpoint. What trials are compared by does not depend on the settings
+that vary: held-out preference accuracy, weighted where there are several objectives, with the
+margin as a tie-break. A loss would not do, since losses of different β are different quantities.
+SFT compares nothing; there it is the held-out log-likelihood of a token, which has no constants.
 
-Several processes may share a study by its URL. Of several hosts that train together, the first one asks and tells,
-and all run every trial.
+Several processes may share a study by its URL. Of several hosts that train together, the first one
+asks and tells, and all run every trial.
 """
 
 from __future__ import annotations
@@ -94,15 +94,18 @@ def tune_joint(config: TuneJointConfig, phase: Phase) -> None:
 
 @in_phase("tune reward", open_together)
 def tune_reward(config: TuneRewardConfig, phase: Phase) -> None:
-    """Run ``tune reward``; its ``best.yaml`` trains a model on everything, which carries the best trial's figures.
+    """Run ``tune reward``; its ``best.yaml`` trains a model on everything, which carries the best
+    trial's figures.
 
-    They are another model's: the trial saw less data, and was stopped within a longer schedule than the final one's.
+    They are another model's: the trial saw less data, and was stopped within a longer schedule than
+    the final one's.
     """
     _tune(config, phase, Method("reward", reward, "model"))
 
 
 def objective(values: Mapping[str, float], beta: float = 1.0) -> float:
-    """Return what a trial is compared by, higher is better; NaN where a figure is not finite, which is never the best.
+    """Return what a trial is compared by, higher is better; NaN where a figure is not finite, which
+    is never the best.
 
     Args:
         values: of a held-out evaluation.
@@ -147,7 +150,9 @@ def _tune(config: Any, phase: Phase, method: Method) -> None:
 
 
 def _name(phase: Phase) -> str:
-    """Return what tells searches in one storage apart: equal settings and inputs, wherever they run, share a study."""
+    """Return what tells searches in one storage apart: equal settings and inputs, wherever they
+    run, share a study.
+    """
     return digest(phase.manifest["identity"])[:12]
 
 
@@ -198,7 +203,8 @@ class _Search:
         return study
 
     def counted(self, study: optuna.Study) -> int:
-        """Return how many trials are done or under way, after failing those whose process has long been silent.
+        """Return how many trials are done or under way, after failing those whose process has long
+        been silent.
 
         Those cut off do not count.
         """
@@ -222,7 +228,8 @@ class _Search:
         except (Preempted, KeyboardInterrupt) as end:
             trial.set_user_attr("cut_off", True)
             if isinstance(end, Preempted):
-                # Optuna ends a trial for exceptions and for Ctrl-C; this one it would leave running.
+                # Optuna ends a trial for exceptions and for Ctrl-C; this one it would leave
+                # running.
                 trial.study.tell(trial, state=TrialState.FAIL)
             raise
         except (_Failed, UserError) as error:
@@ -261,11 +268,13 @@ class _Search:
         return compared
 
     def run(self, params: Mapping[str, Any]) -> Mapping[str, Any]:
-        """Train with a trial's settings, in every process; return the run's results, in the leading one.
+        """Train with a trial's settings, in every process; return the run's results, in the leading
+        one.
 
         Raises:
-            _Failed: in every process, where it failed in any. (One that fails while the others wait for its numbers
-                within a step cannot tell them; there the search ends, as when a process dies.)
+            _Failed: in every process, where it failed in any. (One that fails while the others wait
+                for its numbers within a step cannot tell them; there the search ends, as when a
+                process dies.)
             optuna.TrialPruned, Preempted: in every process too.
         """
         self._beta = params.get("beta", getattr(self._config, "beta", 1.0))
@@ -303,7 +312,9 @@ class _Search:
         broadcast(lambda: message)
 
     def after(self, study: optuna.Study) -> None:
-        """Look at what became of the trials so far: give up where nothing works, and free what is not needed."""
+        """Look at what became of the trials so far: give up where nothing works, and free what is
+        not needed.
+        """
         ended = [trial for trial in study.get_trials(deepcopy=False) if tried(trial)]
         failed = [trial for trial in ended if "reason" in trial.user_attrs]
         if len(failed) >= GIVE_UP_AFTER and len(failed) == len(ended):
@@ -342,8 +353,8 @@ class _Search:
     def _report_earlier(self, step: float) -> None:
         """Report the evaluations before ``step`` that this trial had before it was cut off.
 
-        The checkpoint that it goes on from lies behind them. Without them, it and later trials would be pruned
-        otherwise than in a search that nothing disturbed.
+        The checkpoint that it goes on from lies behind them. Without them, it and later trials
+        would be pruned otherwise than in a search that nothing disturbed.
         """
         assert self._trial is not None
         for earlier in sorted(self._before.keys() - self._reported):

@@ -1,4 +1,6 @@
-"""Compiling a step ahead of time, for devices that need not be here, to learn what it needs there."""
+"""Compiling a step ahead of time, for devices that need not be here, to learn what it needs
+there.
+"""
 
 from __future__ import annotations
 
@@ -37,8 +39,10 @@ class Compiled:
     Attributes:
         fits: whether the compiler could place the step in the device's memory.
         arguments: weights, adapter, Adam's moments and the batch; 0 where it does not fit.
-        temporary: activations, gradients and whatever else lives within the step; 0 where it does not fit.
-        peak: the most at any moment; where it does not fit, the least that the compiler says it needs.
+        temporary: activations, gradients and whatever else lives within the step; 0 where it does
+            not fit.
+        peak: the most at any moment; where it does not fit, the least that the compiler says it
+            needs.
         available: the device's memory, in the compiler's numbers; 0 where it does not say.
         seconds: how long compiling took here.
         said: the compiler's sentence, where it does not fit.
@@ -61,8 +65,9 @@ def topology_mesh(
     """Return a mesh of this machine's devices, or of a topology that need not be here.
 
     Args:
-        topology: such as ``v5e:4x4``; None means this machine. libtpu must be installed (the ``tpu`` extra).
-            ``cuda:1x1x8`` is one host of 8 GPUs, for which JAX's CUDA plugin must be installed.
+        topology: such as ``v5e:4x4``; None means this machine. libtpu must be installed (the
+            ``tpu`` extra). ``cuda:1x1x8`` is one host of 8 GPUs, for which JAX's CUDA plugin must
+            be installed.
         shape: devices along data, fsdp and tensor; by default ``mesh.default_shape``.
         target_config: for CUDA, XLA's description of the GPU, a ``GpuTargetConfigProto`` as text.
 
@@ -185,7 +190,9 @@ def compile_scoring(
 
 
 def compile_step(loss: Loss, trainable: Any, frozen: Any, batches: Batches, mesh: Mesh) -> Compiled:
-    """Compile the trainer's very step for arrays without numbers; see :func:`compile_policy_step`."""
+    """Compile the trainer's very step for arrays without numbers; see
+    :func:`compile_policy_step`.
+    """
     everywhere = NamedSharding(mesh, PartitionSpec())
     optimizer = OptimizerSettings(0.01, 1.0)
     moments = jax.tree.map(

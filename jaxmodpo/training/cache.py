@@ -1,10 +1,11 @@
 """What is computed once and kept: tokens, reference log-probabilities, reward margins.
 
-An entry's file is named by a digest of everything it depends on, so that it is either right or not there. Deleting the
-folder costs time and nothing else::
+An entry's file is named by a digest of everything it depends on, so that it is either right or not
+there. Deleting the folder costs time and nothing else::
 
     depends_on = {"model": fingerprint(folder), "examples": examples_digest(examples)}
-    logps = cached("reference-logps", depends_on, lambda: policy.logps(examples, rows=4, reference=True), None)
+    logps = cached("reference-logps", depends_on, lambda: policy.logps(examples, rows=4,
+    reference=True), None)
 """
 
 from __future__ import annotations
@@ -52,16 +53,17 @@ def cached(
 
     Args:
         what: names the quantity, in the file's name and the log.
-        depends_on: JSON values: model fingerprint, data digest, settings. Library version and device
-            are added, since they move the last bits.
+        depends_on: JSON values: model fingerprint, data digest, settings. Library version and
+            device are added, since they move the last bits.
         compute: makes the array, float32, in every process together.
-        folder: of the cache; None for the default one. The leading process alone reads and writes it.
+        folder: of the cache; None for the default one. The leading process alone reads and writes
+            it.
     """
     device = jax.devices()[0].device_kind
     key = digest({"what": what, **depends_on, "jax": jax.__version__, "device": device})
     path = (folder or default_folder()) / f"{what}-{key[:32]}.safetensors"
-    # The leader alone looks, and all hear what it saw: processes whose folders differ would part ways here, and those
-    # that compute would wait in a collective for those that do not.
+    # The leader alone looks, and all hear what it saw: processes whose folders differ would part
+    # ways here, and those that compute would wait in a collective for those that do not.
     entry = _read(path) if leads() else None
     if broadcast(lambda: entry is not None):
         logger.info("%s: from the cache, %s", what, path)
@@ -90,10 +92,11 @@ def _write(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
 
 
 def _read(path: Path) -> dict[str, np.ndarray] | None:
-    """Return an entry's arrays, or None where there is no entry or a damaged one, which is warned of.
+    """Return an entry's arrays, or None where there is no entry or a damaged one, which is warned
+    of.
 
-    The file's name says what the entry depends on, but not that its bytes are still those that were written. An
-    entry without a digest counts as damaged: nobody can tell.
+    The file's name says what the entry depends on, but not that its bytes are still those that were
+    written. An entry without a digest counts as damaged: nobody can tell.
     """
     if not path.is_file():
         return None
@@ -116,12 +119,14 @@ def cached_examples(
     compute: Callable[[], Examples],
     folder: Path | None,
 ) -> Examples:
-    """Return tokenized examples, from disk where they were tokenized before; every process for itself.
+    """Return tokenized examples, from disk where they were tokenized before; every process for
+    itself.
 
     Args:
         what: names the examples.
         depends_on: JSON values: texts' digest, tokenizer's digest, settings.
-        cut: the truncation counter. Its counts are cached with the tokens, and added again when they are read.
+        cut: the truncation counter. Its counts are cached with the tokens, and added again when
+            they are read.
         compute: tokenizes.
         folder: of the cache; None for the default one.
     """

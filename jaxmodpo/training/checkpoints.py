@@ -1,7 +1,8 @@
 """A run's checkpoints: the last ones and the best, whole or absent, readable on any mesh.
 
-A checkpoint holds everything that training changes: parameters, Adam's moments, counts, the run's random
-key, where the batches stand, and how the evaluations went. Orbax writes it beside the training.
+A checkpoint holds everything that training changes: parameters, Adam's moments, counts, the run's
+random key, where the batches stand, and how the evaluations went. Orbax writes it beside the
+training.
 """
 
 from __future__ import annotations
@@ -48,7 +49,8 @@ class Checkpoints:
                 ),
             ]
         )
-        # Without best_fn Orbax keeps scores in memory alone, and a resumed run would drop the best checkpoint.
+        # Without best_fn Orbax keeps scores in memory alone, and a resumed run would drop the best
+        # checkpoint.
         options = ocp.CheckpointManagerOptions(
             preservation_policy=keep, best_fn=_score, best_mode="max", cleanup_tmp_directories=True
         )
@@ -106,7 +108,8 @@ class Checkpoints:
         """Return the last checkpoint that can be read, or None.
 
         Args:
-            like: arrays, or shapes with shardings: what is read is placed as these are, whatever mesh wrote it.
+            like: arrays, or shapes with shardings: what is read is placed as these are, whatever
+                mesh wrote it.
 
         Returns:
             Arrays, progress and updates done.
@@ -129,7 +132,9 @@ class Checkpoints:
         return self._read(update, like)[0]
 
     def close(self) -> None:
-        """Let go of the folder; what is being written is finished first. Says nothing of what failed: see ``wait``."""
+        """Let go of the folder; what is being written is finished first. Says nothing of what
+        failed: see ``wait``.
+        """
         try:
             self._manager.close()
         except Exception as error:

@@ -1,8 +1,9 @@
 """Several processes that train one model: how they find each other, and who writes.
 
-Every process runs the same command. Process 0 leads: it alone opens the run's folder and writes reports;
-checkpoints are written by all, into a folder that all see. What only the leader can know (whether a phase is
-finished, what a cache holds) it tells the others, so that all take the same way or stop together.
+Every process runs the same command. Process 0 leads: it alone opens the run's folder and writes
+reports; checkpoints are written by all, into a folder that all see. What only the leader can know
+(whether a phase is finished, what a cache holds) it tells the others, so that all take the same way
+or stop together.
 """
 
 from __future__ import annotations
@@ -28,7 +29,8 @@ logger = logging.getLogger(__name__)
 
 Tree = TypeVar("Tree")
 
-# A process that dies is noticed at once by those that wait for its numbers, and after this by the others.
+# A process that dies is noticed at once by those that wait for its numbers, and after this by the
+# others.
 HEARTBEAT_SECONDS = 60
 
 
@@ -37,9 +39,11 @@ class DeviceConfig(Settings):
     """On which devices a command runs, and with which other processes."""
 
     mesh: Incidental[tuple[Count, Count, Count] | None] = None
-    """devices along data, fsdp and tensor; by default all on fsdp, with a copy for each TPU slice or GPU host"""
+    """devices along data, fsdp and tensor; by default all on fsdp, with a copy for each TPU slice
+    or GPU host"""
     distributed: Incidental[Literal["auto", "off", "explicit"]] = "auto"
-    """auto: join the other processes of a TPU pod, GKE or SLURM job; explicit: those of the next three settings"""
+    """auto: join the other processes of a TPU pod, GKE or SLURM job; explicit: those of the next
+    three settings"""
     coordinator: Incidental[str | None] = None
     """HOST:PORT of process 0"""
     processes: Incidental[Count | None] = None
@@ -170,7 +174,8 @@ def on_host(tree: Tree) -> Tree:
 
 
 def open_together(command: str, settings: Any) -> Phase:
-    """Start, resume or recognize a training phase: join the other processes, then open it in the leader.
+    """Start, resume or recognize a training phase: join the other processes, then open it in the
+    leader.
 
     Args:
         command: the command's name.

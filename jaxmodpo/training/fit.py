@@ -1,12 +1,13 @@
-"""Whether a compiled step fits a chip, how fast it can be there at best, and the largest batch that fits.
+"""Whether a compiled step fits a chip, how fast it can be there at best, and the largest batch that
+fits.
 
-What a step needs is compiled by :mod:`jaxmodpo.training.ahead` and counted by :mod:`jaxmodpo.training.roofline`;
-here both are held against a chip::
+What a step needs is compiled by :mod:`jaxmodpo.training.ahead` and counted by
+:mod:`jaxmodpo.training.roofline`; here both are held against a chip::
 
     compiled = compile_policy_step(config, lora, DPO(0.1), batches, mesh)
     work = policy_training(config, lora, batches, mesh, base_dtype="bfloat16")
-    answer = answer_of(compiled, work, None, batches, mesh, chip_of("TPU v5 lite"), model="mistral-7b", ...)
-    answer.fits, answer.roofline_seconds, answer.bound
+    answer = answer_of(compiled, work, None, batches, mesh, chip_of("TPU v5 lite"),
+    model="mistral-7b", ...) answer.fits, answer.roofline_seconds, answer.bound
 """
 
 from __future__ import annotations
@@ -36,7 +37,8 @@ class Answer:
         executed_flops: with padding and what is computed again, on one chip.
         moved_bytes: read and written in memory.
         network_bytes: received from other chips.
-        roofline_seconds: the least an update can take; None for an unknown chip, like all that follow.
+        roofline_seconds: the least an update can take; None for an unknown chip, like all that
+            follow.
         bound: what sets it: arithmetic, memory or network.
         half_mfu_seconds: an update at 50% model FLOPs utilization.
         updates: of the experiment.
@@ -168,7 +170,9 @@ def answer_of(
 
 
 def mesh_shapes(devices: int) -> Iterator[tuple[int, int, int]]:
-    """Yield the shapes (data, fsdp, tensor) in which so many devices can be arranged, with at most 8 along tensor."""
+    """Yield the shapes (data, fsdp, tensor) in which so many devices can be arranged, with at most
+    8 along tensor.
+    """
     for tensor in (1, 2, 4, 8):
         if devices % tensor != 0:
             continue
@@ -181,9 +185,9 @@ def mesh_shapes(devices: int) -> Iterator[tuple[int, int, int]]:
 def largest_batch(attempt: Callable[[int], Answer], unit: int, most: int, room: float) -> Answer:
     """Return the answer for the largest batch that fits, or for the smallest where none does.
 
-    Memory grows about linearly with the batch: two sizes tell the slope, the slope tells where the room ends, and each
-    further attempt corrects the guess. A compiler may change its plan with the size, so that a guess that does not fit
-    bounds those that follow.
+    Memory grows about linearly with the batch: two sizes tell the slope, the slope tells where the
+    room ends, and each further attempt corrects the guess. A compiler may change its plan with the
+    size, so that a guess that does not fit bounds those that follow.
 
     Args:
         attempt: compiles the step for a batch size; a size is tried once.

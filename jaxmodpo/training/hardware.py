@@ -53,6 +53,8 @@ def chip_of(kind: str) -> Chip | None:
 
 
 def peak_flops(kind: str) -> float | None:
-    """Return the bfloat16 operations a second of what JAX calls ``kind``; None where that is not known."""
+    """Return the bfloat16 operations a second of what JAX calls ``kind``; None where that is not
+    known.
+    """
     chip = chip_of(kind)
     return chip.flops if chip else None

@@ -1,7 +1,8 @@
-"""A policy in memory: a base model and one adapter on it, placed on a mesh, and what it gives for completions.
+"""A policy in memory: a base model and one adapter on it, placed on a mesh, and what it gives for
+completions.
 
-The reference is the same base with an adapter of zeros, through the same compiled function and shapes: a fresh adapter
-gives the very same bits::
+The reference is the same base with an adapter of zeros, through the same compiled function and
+shapes: a fresh adapter gives the very same bits::
 
     lora = LoraConfig(rank=64, alpha=128.0, dropout=0.05)
     policy = load_policy(Path("mistral-7b"), base_dtype="bfloat16", fresh=lora)
@@ -94,7 +95,9 @@ class Policy:
 
 
 def check_attention(attention: Attention, shape: DecoderConfig, base_dtype: BaseDtype) -> None:
-    """Refuse attention that these devices or this model cannot have; see :meth:`Attention.check`."""
+    """Refuse attention that these devices or this model cannot have; see
+    :meth:`Attention.check`.
+    """
     attention.check(shape.head_dim, jnp.float32 if base_dtype == "float32" else jnp.bfloat16)
 
 
@@ -108,10 +111,12 @@ def load_policy(
     seed: int = 0,
     attention: Backend = "auto",
 ) -> Policy:
-    """Load a base model with an adapter from a folder, a fresh one, or (neither given) one of rank 1 that is 0.
+    """Load a base model with an adapter from a folder, a fresh one, or (neither given) one of rank
+    1 that is 0.
 
     Raises:
-        UserError: the model or adapter folder is not one, or they do not fit each other or the mesh.
+        UserError: the model or adapter folder is not one, or they do not fit each other or the
+            mesh.
     """
     devices = make_mesh(mesh)
     place = shardings(devices)

@@ -1,4 +1,6 @@
-"""Which device holds which part of which array: meshes, and shardings by :data:`jaxmodpo.models.axes.RULES`."""
+"""Which device holds which part of which array: meshes, and shardings by
+:data:`jaxmodpo.models.axes.RULES`.
+"""
 
 from __future__ import annotations
 
@@ -24,8 +26,8 @@ UNPARTED = 0.02
 def default_shape(devices: Sequence[Any]) -> tuple[int, int, int]:
     """Return ``(data, fsdp, tensor)`` for this hardware.
 
-    Parameters are parted where the network is fast, and copied where it is slow: over the chips of one TPU
-    slice or the GPUs of one host, with a copy for each slice or host.
+    Parameters are parted where the network is fast, and copied where it is slow: over the chips of
+    one TPU slice or the GPUs of one host, with a copy for each slice or host.
     """
     platform = devices[0].platform
     if platform == "tpu":
@@ -76,8 +78,8 @@ def shardings(mesh: Mesh) -> Callable[[Table], dict[str, NamedSharding]]:
     """Return a function from a parameter table to its shardings on ``mesh``.
 
     Raises:
-        UserError: a dimension that its mesh axes do not divide, which would otherwise be replicated unseen; or more
-            than 2% of the bytes on every device of an ``fsdp`` axis.
+        UserError: a dimension that its mesh axes do not divide, which would otherwise be replicated
+            unseen; or more than 2% of the bytes on every device of an ``fsdp`` axis.
     """
 
     def of(table: Table) -> dict[str, NamedSharding]:

@@ -1,4 +1,5 @@
-"""A method applied to a policy: what the training step compiles for every method that trains an adapter.
+"""A method applied to a policy: what the training step compiles for every method that trains an
+adapter.
 
 The methods differ only in what they do with log-probabilities; everything up to there is here.
 """
@@ -22,7 +23,9 @@ from jaxmodpo.training.step import Batch, LossTerms, Parameters
 
 
 class Method(Protocol):
-    """What a method does with log-probabilities: a pytree, as :class:`jaxmodpo.training.step.Loss` is."""
+    """What a method does with log-probabilities: a pytree, as :class:`jaxmodpo.training.step.Loss`
+    is.
+    """
 
     def __call__(self, logps: Array, tokens: Array, batch: Batch) -> LossTerms:
         """Return the loss of completions.
@@ -50,8 +53,8 @@ class PolicyLoss:
         method: what is done with log-probabilities.
         attention: which implementation, over which devices.
         remat: what the backward pass computes again.
-        reference_in_step: compute the reference's log-probabilities here, with the adapter off, instead of
-            reading them from the batch.
+        reference_in_step: compute the reference's log-probabilities here, with the adapter off,
+            instead of reading them from the batch.
         has_dropout: whether there is dropout at all; how much, ``lora`` says.
     """
 

@@ -1,8 +1,8 @@
 """Ending early on request: SIGTERM, which is also how TPU VMs, GKE and SLURM announce a preemption.
 
-A process alone is interrupted by the signal itself, and only its update loop finishes the update at hand. Of several
-processes that train together none may leave on its own, since the others would wait for its numbers: JAX takes the
-signal, passes it on, and picks a poll that all of them reach.
+A process alone is interrupted by the signal itself, and only its update loop finishes the update at
+hand. Of several processes that train together none may leave on its own, since the others would
+wait for its numbers: JAX takes the signal, passes it on, and picks a poll that all of them reach.
 """
 
 from __future__ import annotations
@@ -19,7 +19,8 @@ from jax.experimental import multihost_utils
 
 from jaxmodpo.errors import Preempted
 
-# JAX picks one of these numbers, so they must rise by one over the whole life of a process, whatever it trains.
+# JAX picks one of these numbers, so they must rise by one over the whole life of a process,
+# whatever it trains.
 _poll_numbers = itertools.count(1)
 
 
@@ -29,7 +30,8 @@ def _asked_together() -> bool:
 
 
 def stop_if_asked(place: str) -> None:
-    """End here, outside of the update loop, where one of several processes was asked to; all must come by.
+    """End here, outside of the update loop, where one of several processes was asked to; all must
+    come by.
 
     Args:
         place: where that is, after "asked to end".

@@ -1,7 +1,8 @@
 """How a command puts questions to a model: the tokenization that its settings name, on one day.
 
-Some chat templates write today's date. A run that is resumed on another day, an adapter that is sampled from on another
-day than it was trained on, and the trials of a search that lasts over midnight name the first day all along.
+Some chat templates write today's date. A run that is resumed on another day, an adapter that is
+sampled from on another day than it was trained on, and the trials of a search that lasts over
+midnight name the first day all along.
 """
 
 from __future__ import annotations
@@ -35,7 +36,8 @@ def load_policy_text(
     adapter: Path | None = None,
     phase: Phase | None = None,
 ) -> PolicyText:
-    """Return the tokenization of a base model's folder, on one day; warn where an adapter learned other prompts.
+    """Return the tokenization of a base model's folder, on one day; warn where an adapter learned
+    other prompts.
 
     Args:
         model: the base model's folder.
@@ -68,13 +70,17 @@ def load_policy_text(
 
 
 def _day(given: str | None, adapter: Path | None, phase: Phase | None) -> str:
-    """Return the day that a run's prompts name: the settings', the adapter's, that of an earlier life, or today."""
+    """Return the day that a run's prompts name: the settings', the adapter's, that of an earlier
+    life, or today.
+    """
     recorded = phase.manifest.get("prompt_date") if phase is not None else None
     return given or prompt_day(adapter) or recorded or datetime.date.today().isoformat()
 
 
 def on_one_day(config: Runs, phase: Phase) -> Runs:
-    """Return the settings of a command that makes several runs, such that all of them name one day in their prompts."""
+    """Return the settings of a command that makes several runs, such that all of them name one day
+    in their prompts.
+    """
     if getattr(config, "prompt_style", "instruct") != "chat":
         return config
     day = broadcast(lambda: _day(getattr(config, "prompt_date", None), None, phase))

@@ -1,7 +1,9 @@
-"""What an update asks of each chip, counted by hand, and the least time that the chip's data sheet allows for it.
+"""What an update asks of each chip, counted by hand, and the least time that the chip's data sheet
+allows for it.
 
-Counted are matrix products, attention, the bytes of weights and of the products' inputs and outputs, and what
-chips send each other for it. Everything is taken to overlap perfectly: a real step is slower.
+Counted are matrix products, attention, the bytes of weights and of the products' inputs and
+outputs, and what chips send each other for it. Everything is taken to overlap perfectly: a real
+step is slower.
 """
 
 from __future__ import annotations
@@ -144,7 +146,9 @@ def _filled(batches: Batches) -> np.ndarray:
 
 
 def _whole_weights(table: Table, mesh: Mesh, size: int = 2) -> float:
-    """Return the bytes of all layers as one chip multiplies them: gathered over ``fsdp``, parted over ``tensor``."""
+    """Return the bytes of all layers as one chip multiplies them: gathered over ``fsdp``, parted
+    over ``tensor``.
+    """
     return sum(array_bytes(spec, size) for spec in table.values()) / mesh.shape["tensor"]
 
 
@@ -166,6 +170,8 @@ def _activations(table: Table, config: DecoderConfig, mesh: Mesh) -> float:
 
 
 def _reduced(layers: int, width: int, mesh: Mesh, size: int = 2) -> float:
-    """Return the bytes of activations that a chip receives for a position in one pass: two sums in each layer."""
+    """Return the bytes of activations that a chip receives for a position in one pass: two sums in
+    each layer.
+    """
     parts = mesh.shape["tensor"]
     return 2 * layers * 2 * math.prod((size, width)) * (parts - 1) / parts / row_shards(mesh)

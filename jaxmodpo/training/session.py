@@ -1,7 +1,8 @@
 """What several runs in one process share: a loaded base, and whoever is told of evaluations.
 
-A single command makes an empty session. A search or a sweep makes one and hands it to each run, so that weights
-are read once and, the arrays being the same, what was compiled for one run serves the next.
+A single command makes an empty session. A search or a sweep makes one and hands it to each run, so
+that weights are read once and, the arrays being the same, what was compiled for one run serves the
+next.
 """
 
 from __future__ import annotations
@@ -31,7 +32,9 @@ class Session:
         self._encoders: dict[Any, Roberta] = {}
 
     def policy(self, config: PolicyTrainingConfig) -> Policy:
-        """Return the base model that the settings name, loaded at most once, with a fresh adapter."""
+        """Return the base model that the settings name, loaded at most once, with a fresh
+        adapter.
+        """
         key = (config.model, config.base_dtype, config.mesh, config.attention)
         if key not in self._policies:
             self._policies[key] = load_policy(
@@ -46,7 +49,9 @@ class Session:
         return fresh_adapter(self._policies[key], config.lora, config.seed)
 
     def encoder(self, folder: Path, seed: int) -> Roberta:
-        """Return a RoBERTa with a fresh head of one output, loaded at most once; the arrays are the caller's own."""
+        """Return a RoBERTa with a fresh head of one output, loaded at most once; the arrays are the
+        caller's own.
+        """
         key = (folder, seed)
         if key not in self._encoders:
             self._encoders[key] = load_roberta(folder, fresh_head_seed=seed)

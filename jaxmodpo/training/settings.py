@@ -1,4 +1,5 @@
-"""The settings that every training command takes: of any run, of a policy's run, of a run on preferences.
+"""The settings that every training command takes: of any run, of a policy's run, of a run on
+preferences.
 
 A method's own settings inherit the closest of the three, as in::
 
@@ -61,15 +62,18 @@ class TrainingConfig(DeviceConfig):
     max_grad_norm: Positive = 1.0
     """clip the gradient's global norm to this"""
     max_skipped: Count = 5
-    """stop after this many updates in a row whose loss or gradient was not finite; such updates are left out"""
+    """stop after this many updates in a row whose loss or gradient was not finite; such updates are
+    left out"""
     validation_fraction: ShareBelowOne = 0.1
-    """share of the questions held out for evaluation; with 0 nothing is evaluated and the last parameters are kept"""
+    """share of the questions held out for evaluation; with 0 nothing is evaluated and the last
+    parameters are kept"""
     eval_every: Count = 50
     """updates between two evaluations; there is one more at the end"""
     evaluations_per_epoch: Count | None = None
     """evaluations in a pass over the data, in place of eval_every"""
     best_metric: Literal["loss", "accuracy"] = "loss"
-    """of the evaluations, which one says whose parameters are kept; accuracy is weighted where objectives are"""
+    """of the evaluations, which one says whose parameters are kept; accuracy is weighted where
+    objectives are"""
     patience: CountOrZero = 3
     """stop after this many evaluations in a row without a better one; 0 never stops early"""
     log_every: Incidental[Count] = 10
@@ -86,7 +90,9 @@ class TrainingConfig(DeviceConfig):
         check_trackers(self.track)
 
     def held_out(self, questions: Sequence[str]) -> np.ndarray:
-        """Return which examples of these questions are evaluated and not trained on, ``[examples]`` bool."""
+        """Return which examples of these questions are evaluated and not trained on, ``[examples]``
+        bool.
+        """
         return held_out(questions, self.validation_fraction, self.seed)
 
 
@@ -111,7 +117,8 @@ class PolicyTrainingConfig(TrainingConfig):
     prompt_style: PromptStyle = "instruct"
     """instruct: the paper's prompt; chat: the tokenizer's template on the bare question"""
     prompt_date: str | None = None
-    """YYYY-MM-DD, which a chat template takes for today; by default the day on which the run began"""
+    """YYYY-MM-DD, which a chat template takes for today; by default the day on which the run
+    began"""
     max_prompt_length: Annotated[int, Range(least=2)] = 512
     """tokens; in a longer prompt the question loses its start"""
     max_length: Count = 1024
@@ -119,13 +126,15 @@ class PolicyTrainingConfig(TrainingConfig):
     attention: Backend = "auto"
     """auto: splash on TPUs and cuDNN on GPUs where they can, XLA otherwise"""
     remat: Remat = "full"
-    """what the backward pass computes again: whole layers, all but matrix products (dots are kept), or nothing"""
+    """what the backward pass computes again: whole layers, all but matrix products (dots are kept),
+    or nothing"""
     batching: Batching = "packed"
     """packed: sequences end to end in rows, told apart by segments; padded: one a row"""
     reference: Literal["precomputed", "in_step"] = "precomputed"
     """the reference's log-probabilities once and kept on disk, or anew in every step"""
     cache_dir: Incidental[Path | None] = None
-    """where reference log-probabilities and margins are kept; default $JAXMODPO_CACHE or ~/.cache/jaxmodpo"""
+    """where reference log-probabilities and margins are kept; default $JAXMODPO_CACHE or
+    ~/.cache/jaxmodpo"""
 
     def check(self) -> None:
         super().check()

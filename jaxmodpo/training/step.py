@@ -1,9 +1,10 @@
 """One optimization step, compiled once and shared by every method.
 
 A loss is a callable from trainable parameters, frozen parameters, a batch and a dropout key
-to :class:`LossTerms`: an unreduced sum and its denominator, so that accumulation over microbatches of
-unequal weight is exact. The learning rate, and whatever of the loss is a number, are arguments of the step and not
-a part of it: runs that differ in length, rate, β or weights share one compilation.
+to :class:`LossTerms`: an unreduced sum and its denominator, so that accumulation over microbatches
+of unequal weight is exact. The learning rate, and whatever of the loss is a number, are arguments
+of the step and not a part of it: runs that differ in length, rate, β or weights share one
+compilation.
 """
 
 from __future__ import annotations
@@ -42,8 +43,8 @@ class LossTerms(NamedTuple):
 class Loss(Protocol):
     """A loss that a step can train: a pytree, whose leaves are constants such as β.
 
-    Its structure selects the compiled step; losses that differ in constants alone share one. A loss without
-    constants is registered with ``jax.tree_util.register_static``.
+    Its structure selects the compiled step; losses that differ in constants alone share one. A loss
+    without constants is registered with ``jax.tree_util.register_static``.
     """
 
     def __call__(
@@ -58,7 +59,9 @@ class Loss(Protocol):
 )
 @dataclass(frozen=True)
 class OptimizerSettings:
-    """AdamW's constants; the learning rate comes with each step. Steps of any weight decay share a compilation."""
+    """AdamW's constants; the learning rate comes with each step. Steps of any weight decay share a
+    compilation.
+    """
 
     weight_decay: float
     max_grad_norm: float
@@ -67,7 +70,9 @@ class OptimizerSettings:
     epsilon: float = 1e-8
 
     def transformation(self) -> optax.GradientTransformation:
-        """Clip by global norm, then Adam's direction plus decoupled weight decay, as AdamW without its rate."""
+        """Clip by global norm, then Adam's direction plus decoupled weight decay, as AdamW without
+        its rate.
+        """
         return optax.chain(
             optax.clip_by_global_norm(self.max_grad_norm),
             optax.scale_by_adam(b1=self.beta1, b2=self.beta2, eps=self.epsilon),
@@ -102,7 +107,8 @@ def initial_state(optimizer: OptimizerSettings, trainable: Parameters) -> TrainS
 
 
 def moment_shardings(optimizer: OptimizerSettings, trainable: Any) -> Any:
-    """Return where the optimizer's state lies: Adam's moments as the parameters do, its count everywhere.
+    """Return where the optimizer's state lies: Adam's moments as the parameters do, its count
+    everywhere.
 
     Args:
         optimizer: AdamW's constants.
@@ -144,9 +150,9 @@ def train_step(
         optimizer: AdamW's constants.
 
     Returns:
-        The new state, and the step's mean loss, metrics, gradient norm (before clipping) and how many
-        updates were skipped so far, and in a row. A loss or gradient that is not finite leaves the parameters
-        and Adam's moments as they were.
+        The new state, and the step's mean loss, metrics, gradient norm (before clipping) and how
+        many updates were skipped so far, and in a row. A loss or gradient that is not finite leaves
+        the parameters and Adam's moments as they were.
     """
 
     def objective(trainable: Parameters, part: Batch, part_key: Array) -> tuple[Array, LossTerms]:

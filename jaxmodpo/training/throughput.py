@@ -1,4 +1,6 @@
-"""How fast a run trains: tokens and examples a second, and the share of the chips' arithmetic that it uses."""
+"""How fast a run trains: tokens and examples a second, and the share of the chips' arithmetic that
+it uses.
+"""
 
 from __future__ import annotations
 
@@ -50,7 +52,9 @@ class Throughput:
         self._operations += self._flops(lengths) if self._flops else 0.0
 
     def rates(self) -> dict[str, float]:
-        """Return tokens and examples a second and the share of peak, of real tokens alone; and start anew."""
+        """Return tokens and examples a second and the share of peak, of real tokens alone; and
+        start anew.
+        """
         seconds = time.perf_counter() - self._since
         rates: dict[str, float] = {}
         if self._examples:

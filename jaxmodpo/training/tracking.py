@@ -1,4 +1,6 @@
-"""Where a run's figures go: ``metrics.jsonl`` always, TensorBoard and Weights & Biases when asked for."""
+"""Where a run's figures go: ``metrics.jsonl`` always, TensorBoard and Weights & Biases when asked
+for.
+"""
 
 from __future__ import annotations
 
@@ -45,11 +47,13 @@ class Tracking:
         folder: the run's; ``metrics.jsonl`` and the trackers' files lie there.
         trackers: besides the file.
         settings: what the trackers are told about the run.
-        from_update: rows of later updates are from a part of the run that is done again, and are dropped.
+        from_update: rows of later updates are from a part of the run that is done again, and are
+            dropped.
         writes: False makes all of this do nothing, for processes that do not lead.
 
     Raises:
-        UserError: a tracker is not installed, or a row of the file does not say of which update it is.
+        UserError: a tracker is not installed, or a row of the file does not say of which update it
+            is.
     """
 
     def __init__(
@@ -74,7 +78,9 @@ class Tracking:
         self._sinks = [makers[name]() for name in dict.fromkeys(trackers)]
 
     def write(self, row: Mapping[str, Any]) -> None:
-        """Add a row; it has ``step``. What is not finite is left out, since JSON has no word for it."""
+        """Add a row; it has ``step``. What is not finite is left out, since JSON has no word for
+        it.
+        """
         row = {
             name: value
             for name, value in row.items()
@@ -101,7 +107,9 @@ class Tracking:
 
 
 def _until(update: int, journal: Journal) -> list[dict[str, Any]]:
-    """Return the rows up to an update, known by what they say of themselves: each once, in the order of updates."""
+    """Return the rows up to an update, known by what they say of themselves: each once, in the
+    order of updates.
+    """
     rows: dict[tuple[int, bool], dict[str, Any]] = {}
     for line, row in enumerate(journal.rows, 1):
         if not is_integer(row.get("step")):
@@ -116,7 +124,9 @@ def _until(update: int, journal: Journal) -> list[dict[str, Any]]:
 
 
 class _TensorBoard:
-    """TensorBoard's event files; points of updates that are done again are hidden by the new ones."""
+    """TensorBoard's event files; points of updates that are done again are hidden by the new
+    ones.
+    """
 
     def __init__(self, folder: Path, from_update: int):
         module = importlib.import_module(_MODULES["tensorboard"])
@@ -134,7 +144,8 @@ class _TensorBoard:
 class _WandB:
     """Weights & Biases; ``WANDB_MODE=offline`` keeps everything on this machine.
 
-    It takes no row of a step that it has, so that of updates that are done again the first rows stay there.
+    It takes no row of a step that it has, so that of updates that are done again the first rows
+    stay there.
     """
 
     def __init__(self, folder: Path, settings: Mapping[str, Any]):

@@ -1,7 +1,8 @@
-"""The training loop that every method shares: schedule, evaluation, metrics, checkpoints, exact resume.
+"""The training loop that every method shares: schedule, evaluation, metrics, checkpoints, exact
+resume.
 
-A run that was killed goes on from its last checkpoint to the very parameters of an undisturbed run: the
-checkpoint holds all that training changes, and batches and dropout are functions of it.
+A run that was killed goes on from its last checkpoint to the very parameters of an undisturbed run:
+the checkpoint holds all that training changes, and batches and dropout are functions of it.
 """
 
 from __future__ import annotations
@@ -63,8 +64,10 @@ class Trained:
     """What came out of a run.
 
     Attributes:
-        parameters: the best by evaluation, or the last where nothing was held out; placed on the mesh.
-        report: figures for the manifest: updates done and skipped, the best evaluation and its update.
+        parameters: the best by evaluation, or the last where nothing was held out; placed on the
+            mesh.
+        report: figures for the manifest: updates done and skipped, the best evaluation and its
+            update.
     """
 
     parameters: Parameters
@@ -93,7 +96,9 @@ class _Evaluations:
         return better
 
     def over(self, patience: int) -> bool:
-        """Return whether the last ``patience`` evaluations were all without a better one; never with 0."""
+        """Return whether the last ``patience`` evaluations were all without a better one; never
+        with 0.
+        """
         return 0 < patience <= self.without_better
 
 
@@ -108,10 +113,11 @@ def train(
     flops: Callable[[np.ndarray], float] | None = None,
     on_evaluation: OnEvaluation | None = None,
 ) -> Trained:
-    """Minimise a loss over a data set, from the last checkpoint in ``config.output_dir`` if there is one.
+    """Minimise a loss over a data set, from the last checkpoint in ``config.output_dir`` if there
+    is one.
 
-    Writes ``metrics.jsonl`` (means over each logged update, TRL's names, ``eval_`` before the held-out
-    ones) and ``checkpoints/``.
+    Writes ``metrics.jsonl`` (means over each logged update, TRL's names, ``eval_`` before the
+    held-out ones) and ``checkpoints/``.
 
     Args:
         loss: what to minimise.
@@ -125,8 +131,8 @@ def train(
         on_evaluation: called after each evaluation, in every process; what it raises ends the run.
 
     Raises:
-        UserError: too many updates in a row were not finite; a checkpoint cannot be written; the evaluation
-            lacks ``config.best_metric``.
+        UserError: too many updates in a row were not finite; a checkpoint cannot be written; the
+            evaluation lacks ``config.best_metric``.
         Preempted: SIGTERM came; everything so far is in a checkpoint.
     """
     with closing(Checkpoints(config.output_dir / "checkpoints")) as checkpoints:
@@ -139,7 +145,8 @@ def train(
 
 
 class _Run:
-    """A run on its way: what changes with every update, and the settings that say what happens after one.
+    """A run on its way: what changes with every update, and the settings that say what happens
+    after one.
 
     Attributes:
         done: updates made so far.
@@ -227,11 +234,13 @@ class _Run:
                 ):
                     score = self._evaluate(self._held_out, tracking)
                     throughput.restart()
-                # All processes learn of a signal at the same update, so that all of them stop after the same one.
+                # All processes learn of a signal at the same update, so that all of them stop after
+                # the same one.
                 must_stop = preemption.should_stop()
                 is_due = self.done % config.save_every == 0 or self._is_last or self.is_over
                 if is_due or score is not None or must_stop:
-                    # First the metrics: a checkpoint must never be ahead of the rows that belong to it.
+                    # First the metrics: a checkpoint must never be ahead of the rows that belong to
+                    # it.
                     tracking.sync()
                     self._save(score)
                 if must_stop and not (self._is_last or self.is_over):
@@ -243,7 +252,9 @@ class _Run:
         self._checkpoints.wait()
 
     def result(self) -> Trained:
-        """Return the best parameters, or the last where nothing was held out, and the manifest's figures."""
+        """Return the best parameters, or the last where nothing was held out, and the manifest's
+        figures.
+        """
         state = self.state
         skipped = int(np.asarray(state.skipped.addressable_data(0)))
         report = {"updates": self.done, "skipped_updates": skipped}
@@ -319,8 +330,9 @@ class _Run:
     def _save(self, score: float | None) -> None:
         """Save a checkpoint; one with a score is kept until a better one comes.
 
-        It holds all that training changes besides the state: where the batches stand, how the evaluations went, and
-        the random key, so that a run that goes on from it makes the very updates of one that was never stopped.
+        It holds all that training changes besides the state: where the batches stand, how the
+        evaluations went, and the random key, so that a run that goes on from it makes the very
+        updates of one that was never stopped.
         """
         random = np.asarray(jax.random.key_data(self._key).addressable_data(0)).tolist()
         self._checkpoints.save(
@@ -336,7 +348,8 @@ def _start(
     mesh: Mesh,
     checkpoints: Checkpoints,
 ) -> tuple[TrainState, jax.Array, _Evaluations, int]:
-    """Return the state, the random key, the evaluations and the update to go on from: the last checkpoint's, or new.
+    """Return the state, the random key, the evaluations and the update to go on from: the last
+    checkpoint's, or new.
 
     ``batches`` are set to go on from there.
     """
@@ -380,7 +393,9 @@ def evaluate(
 
 
 def passing(config: TrainingConfig) -> list[Path]:
-    """Return what a run needs no more once it is finished: its checkpoints, unless they are to be kept."""
+    """Return what a run needs no more once it is finished: its checkpoints, unless they are to be
+    kept.
+    """
     return [] if config.keep_checkpoints else [config.output_dir / "checkpoints"]
 
 
@@ -392,7 +407,9 @@ def _eval_every(config: TrainingConfig, batches: Batches) -> int:
 
 
 def _rates(config: TrainingConfig, steps: int) -> np.ndarray:
-    """Return every update's learning rate, all at once: in the loop the devices would have to be waited for."""
+    """Return every update's learning rate, all at once: in the loop the devices would have to be
+    waited for.
+    """
     warmup = min(steps, max(1, math.ceil(config.warmup_ratio * steps)))
     # The first update must not have a rate of 0, so they count from 1.
     schedule = optax.schedules.warmup_cosine_decay_schedule(
@@ -410,7 +427,9 @@ def _fetch(metrics: dict[str, jax.Array]) -> dict[str, float]:
 
 
 def _score(values: dict[str, float], metric: str) -> float:
-    """Return an evaluation's score by which the best is chosen, higher is better; −∞ where it is not finite."""
+    """Return an evaluation's score by which the best is chosen, higher is better; −∞ where it is
+    not finite.
+    """
     if metric == "loss":
         return -values["loss"] if math.isfinite(values["loss"]) else -math.inf
     for name in ("rewards/weighted_accuracies", "rewards/accuracies"):

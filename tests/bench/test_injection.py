@@ -1,4 +1,6 @@
-"""No reply can leave its fence, whatever it holds, and the benchmark tells who obeys from who does not."""
+"""No reply can leave its fence, whatever it holds, and the benchmark tells who obeys from who does
+not.
+"""
 
 from __future__ import annotations
 
@@ -276,7 +278,8 @@ def test_an_endpoint_is_asked_the_same_and_its_failed_answers_are_counted(capsys
             bench_injection(BenchInjectionConfig(injections=few, personas=1, **settings))
     printed = capsys.readouterr().out
     rows = table_rows(printed)
-    # That server ranks at random and answers no comparison; the second run finds all votes in the ledger.
+    # That server ranks at random and answers no comparison; the second run finds all votes in the
+    # ledger.
     assert rows["order"][7] == "" and rows["order"][6].endswith("%")
     assert printed.count("model: 24 failed answers, not counted") == 2
 

@@ -105,7 +105,8 @@ def test_every_model_is_judged_on_both_held_out_sets(tiny_world, tmp_path, capsy
     assert {(row["model"], row["judged_on"]) for row in rows} == {
         (m, d) for m in models for d in ("harmless", "counsel")
     }
-    # One question of counsel is held out: nothing can be said of others from it, so it has no interval.
+    # One question of counsel is held out: nothing can be said of others from it, so it has no
+    # interval.
     assert {row["judged_on"] for row in rows if row["interval"] is None} == {"counsel"}
     intervals = [(row["interval"], row["accuracy"]) for row in rows if row["interval"] is not None]
     assert all(0 <= low <= accuracy <= high <= 1 for (low, high), accuracy in intervals)

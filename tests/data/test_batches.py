@@ -1,4 +1,6 @@
-"""Batches: every example once, fixed shapes, little padding, and nothing lost on the way into rows."""
+"""Batches: every example once, fixed shapes, little padding, and nothing lost on the way into
+rows.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""Chat templates: the text around a question as transformers renders it, on one day, within limits."""
+"""Chat templates: the text around a question as transformers renders it, on one day, within
+limits.
+"""
 
 from __future__ import annotations
 

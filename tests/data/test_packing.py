@@ -1,4 +1,6 @@
-"""Packing: what comes out of the rows is what went in, whatever the lengths, batches and devices."""
+"""Packing: what comes out of the rows is what went in, whatever the lengths, batches and
+devices.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +24,9 @@ def examples(lengths: np.ndarray, prompts: np.ndarray) -> Examples:
 
 
 def assert_rows_hold_the_examples(batches: Batches) -> None:
-    """Read every sequence back out of its rows by its place, and assert that nothing else lies in them."""
+    """Read every sequence back out of its rows by its place, and assert that nothing else lies in
+    them.
+    """
     data, shape = batches.examples, batches.shape
     for step in range(batches.steps):
         batch, members = batches.at(step), batches.members(step)
@@ -86,7 +90,8 @@ def test_what_comes_out_of_the_rows_is_what_went_in(
 
 @pytest.mark.parametrize("seed", range(4))
 def test_runs_at_a_quarter_of_the_reference_lengths_keep_every_sequence(seed):
-    # Packing twice, for the shape and then for the batches, lost or overlaid sequences in such runs.
+    # Packing twice, for the shape and then for the batches, lost or overlaid sequences in such
+    # runs.
     reference = reference_examples(60, share=0.25, seed=seed)
     data = examples(reference.lengths, reference.prompt_lengths)
     assert_rows_hold_the_examples(

@@ -1,4 +1,6 @@
-"""Tokenization: one BOS, a learned EOS, cuts that are counted, one rule for sampling and scoring."""
+"""Tokenization: one BOS, a learned EOS, cuts that are counted, one rule for sampling and
+scoring.
+"""
 
 from __future__ import annotations
 
@@ -247,7 +249,9 @@ NAMES = "<pad> </s> <s> <unk> <| | end | INST"
 
 @pytest.fixture
 def quoting(tmp_path: Path):
-    """A tokenizer whose vocabulary has the signs that control tokens are written with, and a token for padding."""
+    """A tokenizer whose vocabulary has the signs that control tokens are written with, and a token
+    for padding.
+    """
     save_tokenizer(
         tmp_path, [WORDS, NAMES, PROMPT.format(question=WORDS)], SPECIAL | {"pad_token": "<pad>"}
     )

@@ -12,7 +12,8 @@ from sklearn.metrics import cohen_kappa_score
 
 from jaxmodpo.evaluation import agreement
 
-# Krippendorff, "Computing Krippendorff's Alpha-Reliability", 2011, example C: four observers, twelve units.
+# Krippendorff, "Computing Krippendorff's Alpha-Reliability", 2011, example C: four observers,
+# twelve units.
 OBSERVERS = [
     [1, 2, 3, 3, 2, 1, 4, 1, 2, None, None, None],
     [1, 2, 3, 3, 2, 2, 4, 1, 2, 5, None, 3],

@@ -137,7 +137,9 @@ def rewrite(work: Path, name: str, change) -> None:
 
 
 def counted(work: Path, out: str) -> list[Vote]:
-    """The votes that count, without the calls' names and times, which differ between any two runs."""
+    """The votes that count, without the calls' names and times, which differ between any two
+    runs.
+    """
     with Ledger(work / out / "votes.sqlite") as ledger:
         votes = [
             dataclasses.replace(vote, call="", time="") for vote in ledger.every_vote(counted=True)

@@ -1,4 +1,6 @@
-"""What is said of judges: coefficients against published values and brute force, known judges recovered."""
+"""What is said of judges: coefficients against published values and brute force, known judges
+recovered.
+"""
 
 from __future__ import annotations
 
@@ -186,7 +188,9 @@ def test_newest_valid_vote_counts_once(tmp_path):
 
 
 def test_other_texts_under_the_same_ids_are_other_votes(tmp_path):
-    """Two runs that share a ledger, and ids, but not texts: neither replaces, repeats or turns the other's votes."""
+    """Two runs that share a ledger, and ids, but not texts: neither replaces, repeats or turns the
+    other's votes.
+    """
     one = list(asked(judging(1), questions=8, personas=5))
     other = list(asked(judging(1), questions=8, seed=3, run="s"))
     same_ids = [dataclasses.replace(v, key=f"other {v.key}") for v in other]
@@ -327,7 +331,8 @@ def test_both_orders_are_told_apart(tmp_path):
     row = only(said["both_orders"])
     assert (row["pairs"], row["consistent"]["value"]) == (5, 0.4)
     assert (row["first_both_times"], row["second_both_times"], row["tie_once"]) == (1, 1, 1)
-    # One verdict a persona, as in the evaluation: a, tie, tie, tie, tie, a, and none of the seventh.
+    # One verdict a persona, as in the evaluation: a, tie, tie, tie, tie, a, and none of the
+    # seventh.
     personas = only(said["personas"])
     assert personas["votes"] == 6
     units = [[0, 2, 2, 2, 2, 0], [1, 2, 2, 2, 2, 1]]

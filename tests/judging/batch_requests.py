@@ -1,4 +1,6 @@
-"""Requests that are put to a batch judge, and what is left when all are answered, for tests of batches."""
+"""Requests that are put to a batch judge, and what is left when all are answered, for tests of
+batches.
+"""
 
 from __future__ import annotations
 
@@ -58,7 +60,9 @@ def make_judge(url: str, ledger: Ledger, folder: Path, **settings: Any) -> Batch
 
 
 def ask(judge: BatchJudge, wanted: list[Request]) -> int:
-    """Ask what nobody answered yet and nobody else asks, until all is answered; return how many were put."""
+    """Ask what nobody answered yet and nobody else asks, until all is answered; return how many
+    were put.
+    """
     ledger, count = judge.ledger, 0
     given = set[str]()
 

@@ -1,4 +1,6 @@
-"""A Batch API on this machine that does as a script says: answers, expires, refuses, loses answers."""
+"""A Batch API on this machine that does as a script says: answers, expires, refuses, loses
+answers.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +20,9 @@ Lines = list[dict[str, Any]]
 
 
 class Outcome(dict[str, Any]):
-    """How a batch ends: ``status`` and, where there are any, ``output``, ``error`` (lines) and ``errors``."""
+    """How a batch ends: ``status`` and, where there are any, ``output``, ``error`` (lines) and
+    ``errors``.
+    """
 
 
 Script = Callable[[int, Lines], Outcome]
@@ -67,7 +71,9 @@ def not_come_to(line: dict[str, Any]) -> str:
 
 
 class Server:
-    """A Batch API. ``script`` says how the n-th batch ends; ``looks`` after how many looks it does."""
+    """A Batch API. ``script`` says how the n-th batch ends; ``looks`` after how many looks it
+    does.
+    """
 
     def __init__(self) -> None:
         self.files: dict[str, bytes] = {}

@@ -1,4 +1,6 @@
-"""Where a ledger may be: a file, or a database of a Postgres server that is started for the tests."""
+"""Where a ledger may be: a file, or a database of a Postgres server that is started for the
+tests.
+"""
 
 from __future__ import annotations
 

@@ -1,7 +1,9 @@
-"""A local OpenAI-compatible server that answers well, badly, late, twice or not at all: by a script, or by chance.
+"""A local OpenAI-compatible server that answers well, badly, late, twice or not at all: by a
+script, or by chance.
 
-It is as small as an HTTP server can be, so that thousands of faults take seconds, and it writes down
-what it did: when each call came, how many were there at once, and which prompt it gave which answer.
+It is as small as an HTTP server can be, so that thousands of faults take seconds, and it writes
+down what it did: when each call came, how many were there at once, and which prompt it gave which
+answer.
 """
 
 from __future__ import annotations
@@ -71,7 +73,9 @@ OUTCOMES = {
 
 
 def ranking_of(prompt: str, count: int) -> list[int]:
-    """The right answer to a prompt, which hangs on all of it: an answer to another one is told apart."""
+    """The right answer to a prompt, which hangs on all of it: an answer to another one is told
+    apart.
+    """
     numbers = list(range(1, count + 1))
     return sorted(numbers, key=lambda n: hashlib.blake2b(f"{n} {prompt}".encode()).digest())
 
@@ -82,7 +86,9 @@ def prompt_of(body: dict[str, Any]) -> str:
 
 @dataclass
 class Call:
-    """What the server saw and did; ``came`` and ``left`` are monotonic seconds, the latter 0 before it left."""
+    """What the server saw and did; ``came`` and ``left`` are monotonic seconds, the latter 0 before
+    it left.
+    """
 
     prompt: str
     fault: str
@@ -170,7 +176,8 @@ class FaultyServer:
                 if len(data) < length:  # whoever asked was killed
                     return
                 if not self._answer(connection, json.loads(data)):
-                    # Closed in the middle, and not in order: whoever reads on finds the connection reset.
+                    # Closed in the middle, and not in order: whoever reads on finds the connection
+                    # reset.
                     connection.setsockopt(
                         socket.SOL_SOCKET, socket.SO_LINGER, b"\x01\0\0\0\0\0\0\0"
                     )
@@ -307,7 +314,9 @@ def _value(prompt: str, part: dict[str, Any]) -> Any:
 
 
 def marked(prompt: str) -> tuple[str, str]:
-    """The question and the persona of a prompt whose texts name them as ``question-N`` and ``persona-N``."""
+    """The question and the persona of a prompt whose texts name them as ``question-N`` and
+    ``persona-N``.
+    """
     question, persona = re.search(r"question-(\w+)", prompt), re.search(r"persona-(\w+)", prompt)
     assert question is not None and persona is not None
     return question[1], persona[1]

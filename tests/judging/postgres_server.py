@@ -132,7 +132,9 @@ class Postgres:
             connection.execute(statement.encode())
 
     def new_place(self) -> str:
-        """Return the URL of a schema that holds nothing, which is made faster than a database; with the password."""
+        """Return the URL of a schema that holds nothing, which is made faster than a database; with
+        the password.
+        """
         self.schemas += 1
         self.execute(f"create schema ledger_{self.schemas}")
         where = f"127.0.0.1:{self.port}/postgres?options=-csearch_path%3Dledger_{self.schemas}"

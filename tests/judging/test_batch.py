@@ -1,4 +1,6 @@
-"""The batch judge against a local Batch API that answers, expires, refuses, loses answers and is left in mid-air."""
+"""The batch judge against a local Batch API that answers, expires, refuses, loses answers and is
+left in mid-air.
+"""
 
 from __future__ import annotations
 
@@ -129,7 +131,8 @@ def test_every_line_of_both_files_ends_with_a_named_status(server, tmp_path):
             "valid",
             "parse_error",
             "rejected",
-            # A line that is missing, or says neither an answer nor an error, is asked again as what failed is.
+            # A line that is missing, or says neither an answer nor an error, is asked again as what
+            # failed is.
             "valid",
             "content_filter",
             "valid",

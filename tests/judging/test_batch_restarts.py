@@ -1,4 +1,6 @@
-"""A batch judge that is stopped or killed anywhere goes on at its next start, pays nothing twice and loses nothing."""
+"""A batch judge that is stopped or killed anywhere goes on at its next start, pays nothing twice
+and loses nothing.
+"""
 
 from __future__ import annotations
 
@@ -105,7 +107,9 @@ def test_a_lost_file_of_an_unread_batch_is_a_sentence(server, tmp_path, monkeypa
 def test_votes_of_an_earlier_starts_batch_are_not_said_to_be_under_way_elsewhere(
     server, tmp_path, caplog
 ):
-    """The batch of a start that ended is read by the next one, and nobody else asks what it asks."""
+    """The batch of a start that ended is read by the next one, and nobody else asks what it
+    asks.
+    """
     caplog.set_level(logging.INFO)
     server.looks = 10_000
     with Ledger(tmp_path / "v.sqlite", "r") as ledger:
@@ -186,7 +190,8 @@ def test_requests_whose_lines_are_damaged_are_asked_anew_and_answered_ones_are_n
     assert [len(lines) for lines in server.asked] == [8, 5] and max(server.billed().values()) == 1
 
 
-# --------------------------------------------------------------------------- kills and other processes
+# --------------------------------------------------------------------------- kills and other
+# processes
 
 CHILD = textwrap.dedent("""
     import functools, importlib, json, os, signal, sys
@@ -240,7 +245,9 @@ Start = tuple[str, int, str, int]
 def start_child(
     server: Server, folder: Path, *starts: Start, how: str = "in turn"
 ) -> subprocess.Popen[str]:
-    """Start the judge several times over: of a run, on so many requests, killed at a point after so many calls."""
+    """Start the judge several times over: of a run, on so many requests, killed at a point after so
+    many calls.
+    """
     arguments = [str(Path(__file__).parent), server.url, str(folder), json.dumps(starts), how]
     return subprocess.Popen(
         [sys.executable, "-c", CHILD, *arguments],

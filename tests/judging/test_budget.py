@@ -1,4 +1,6 @@
-"""What a run may spend is not exceeded, by threads that share it either, and is used up where it can be."""
+"""What a run may spend is not exceeded, by threads that share it either, and is used up where it
+can be.
+"""
 
 from __future__ import annotations
 
@@ -65,7 +67,9 @@ def test_an_expected_price_counts_before_the_first_call():
 def spend(
     budget: Budget, workers: int, costs: list[float | None], seed: int = 0
 ) -> tuple[list[str], int]:
-    """Make calls on threads until the budget is spent; a cost of None fails. Return refusals and the most at once."""
+    """Make calls on threads until the budget is spent; a cost of None fails. Return refusals and
+    the most at once.
+    """
     refusals, lock, inside, most = [], threading.Lock(), 0, 0
     chance, stop = random.Random(seed), threading.Event()
 
@@ -94,7 +98,9 @@ def spend(
 
 @pytest.mark.parametrize("failing", [False, True])
 def test_threads_that_share_a_budget_of_calls_make_exactly_as_many(failing):
-    """A call that fails leaves its place to another, and none is told that all is spent while that may come."""
+    """A call that fails leaves its place to another, and none is told that all is spent while that
+    may come.
+    """
     budget = Budget(most_calls=40)
     refusals, most = spend(budget, 8, [0.0, None, None] if failing else [0.0])
     assert budget.calls == 40 and len(refusals) == 8 and most <= 8

@@ -1,4 +1,6 @@
-"""Collection loses nothing, asks nothing twice, and ends with the same votes however it was interrupted."""
+"""Collection loses nothing, asks nothing twice, and ends with the same votes however it was
+interrupted.
+"""
 
 from __future__ import annotations
 
@@ -237,7 +239,9 @@ def test_each_criterion_of_a_call_is_a_vote_and_one_that_fails_is_asked_again_al
 
 
 def test_no_more_requests_are_drawn_than_one_look_into_the_ledger_takes(tmp_path):
-    """Memory is flat: whatever the run's length, no more than one look-up's requests are alive at once."""
+    """Memory is flat: whatever the run's length, no more than one look-up's requests are alive at
+    once.
+    """
     alive, most = weakref.WeakSet[Request](), 0
 
     class Counting(Scripted):
@@ -316,7 +320,9 @@ def test_after_any_end_no_claim_is_left(tmp_path):
 
 
 def test_a_call_for_one_missing_criterion_changes_nothing_of_the_others(tmp_path):
-    """The first call answers one criterion of two; the second both, otherwise: the first one's answer stays."""
+    """The first call answers one criterion of two; the second both, otherwise: the first one's
+    answer stays.
+    """
 
     class Half(Scripted):
         def answer(self, request: Request) -> Answer:
@@ -360,7 +366,8 @@ def test_votes_come_back_by_slot_and_criterion_without_those_of_a_second_asking(
         # A vote is found under whatever number its ballot has in a later run.
         moved = [dataclasses.replace(request, slot=request.slot + 7) for request in asked]
         assert [s.slot for s in votes_by_slot(lambda: moved, "scripted", ledger)] == [7, 7, 8, 8]
-        # The other criterion's requests of a slot may come later; those of one criterion may not be scattered.
+        # The other criterion's requests of a slot may come later; those of one criterion may not be
+        # scattered.
         scattered = [asked[0], asked[3], asked[2]]
         with pytest.raises(
             ValueError, match="the requests of slot 0 by empathy do not follow one another"

@@ -1,4 +1,6 @@
-"""The effective vote is the same in a database and in columns of numbers, and as the rule is written out."""
+"""The effective vote is the same in a database and in columns of numbers, and as the rule is
+written out.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +21,9 @@ STATUSES: list[Status] = ["valid", "refusal", "error"]
 
 
 def effective(votes: Sequence[Vote]) -> list[int]:
-    """The rule written out: the newest valid vote under a key, or the newest where none is valid."""
+    """The rule written out: the newest valid vote under a key, or the newest where none is
+    valid.
+    """
     positions: dict[str, int] = {}
     for position, one in enumerate(votes):
         earlier = positions.get(one.key)

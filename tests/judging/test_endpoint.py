@@ -234,7 +234,9 @@ def test_an_answer_takes_no_label_of_the_other_kind():
 
 
 def test_one_question_that_the_endpoint_does_not_take_stops_no_run(server, tmp_path):
-    """Its votes are kept as rejected, and not asked again by a second start; all others end valid."""
+    """Its votes are kept as rejected, and not asked again by a second start; all others end
+    valid.
+    """
     rows = [
         f"q{q},{'too long' if q == 0 else 'post'} {q},r{q}{n},reply {n}"
         for q in range(3)
@@ -321,7 +323,8 @@ def test_a_proxy_of_the_environment_does_not_see_what_stays_here(server, monkeyp
     assert answered(judge(server, attempts=1), request()).status == "valid"
 
 
-# --------------------------------------------------------------------------- tokens, costs and names
+# --------------------------------------------------------------------------- tokens, costs and
+# names
 
 
 def test_tokens_costs_and_the_calls_name_are_kept(server):
@@ -380,7 +383,8 @@ def test_details_may_be_missing_or_null(server):
         assert answered(judge(server), request()).usage == Usage(5, 0, 1)
 
 
-# --------------------------------------------------------------------------- ties, several criteria, families
+# --------------------------------------------------------------------------- ties, several
+# criteria, families
 
 
 def test_a_tie_is_read_only_where_it_was_offered(server):
@@ -447,7 +451,8 @@ def test_the_papers_withdrawn_model_is_refused_where_it_was(server, monkeypatch)
     judge(server, model="gpt-5-chat-latest")  # elsewhere somebody may serve one by that name
 
 
-# --------------------------------------------------------------------------- answers as models give them
+# --------------------------------------------------------------------------- answers as models give
+# them
 
 RIGHT = '{"ranking": [3, 1, 2]}'
 DRAFT = '{"ranking": [1, 2, 3]}'

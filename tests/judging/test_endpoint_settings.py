@@ -1,4 +1,6 @@
-"""Which settings of an endpoint are refused, what tells its judges apart, and that its key is written nowhere."""
+"""Which settings of an endpoint are refused, what tells its judges apart, and that its key is
+written nowhere.
+"""
 
 from __future__ import annotations
 

@@ -31,7 +31,9 @@ def votes_on(question: str, answer: Answer, run: str = "r") -> list[Vote]:
 
 
 def recorded() -> list[Vote]:
-    """Votes of every kind: valid, a tie, failed, superseded in both orders, of two runs, with odd texts."""
+    """Votes of every kind: valid, a tie, failed, superseded in both orders, of two runs, with odd
+    texts.
+    """
     both = {"empathy": ("a",), "safety": ()}
     valid = Answer("valid", 'said "ü"\n\u2028', both, "m", Usage(100, 10, 7), 0.01, "id")
     return [

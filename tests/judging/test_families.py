@@ -1,4 +1,6 @@
-"""What models take and cost: prices by hand, the first fitting family, and the user's mistakes by row."""
+"""What models take and cost: prices by hand, the first fitting family, and the user's mistakes by
+row.
+"""
 
 from __future__ import annotations
 

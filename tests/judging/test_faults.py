@@ -1,4 +1,6 @@
-"""An endpoint with every fault there is: nothing is lost, nothing is asked twice, and it is given its time."""
+"""An endpoint with every fault there is: nothing is lost, nothing is asked twice, and it is given
+its time.
+"""
 
 from __future__ import annotations
 
@@ -71,7 +73,8 @@ def rightly_answered(server: FaultyServer, votes: list[Vote]) -> None:
 @pytest.mark.slow(seconds=25)
 def test_thousands_of_requests_under_every_fault_end_valid_or_with_a_named_status(tmp_path):
     count = 3000
-    # One call in eight fails; the late ones, of which each takes four seconds of a worker's time, are rarer.
+    # One call in eight fails; the late ones, of which each takes four seconds of a worker's time,
+    # are rarer.
     faults = tuple(f for f in FAULTS if f != "late") * 8 + ("late",)
     with (
         FaultyServer(
@@ -94,7 +97,8 @@ def test_thousands_of_requests_under_every_fault_end_valid_or_with_a_named_statu
         assert vote.status == ("error" if fault in PASSING else OUTCOMES.get(fault, "valid")), fault
         assert (vote.order is None) == (vote.status != "valid")
     assert Counter(v.status for v in votes)["valid"] > 0.9 * count
-    # The two sides' counts are equal: what was answered is in the ledger, and was not asked for again.
+    # The two sides' counts are equal: what was answered is in the ledger, and was not asked for
+    # again.
     answered = {marked(prompt)[0]: times for prompt, times in server.answered.items()}
     assert set(answered.values()) == {1}
     given_up = sum(fault in PASSING for fault in last.values())

@@ -196,7 +196,8 @@ def test_what_the_ledger_has_is_not_counted_and_what_would_be_asked_again_is(wor
     # 35 of 40 calls are there; error and expired are asked again by themselves.
     result = predicted(config)
     assert (result.calls, result.answered) == (40, 40 - to_come)
-    # Answers are as long as those so far; prompts are counted; a fifth of them is cached, as so far.
+    # Answers are as long as those so far; prompts are counted; a fifth of them is cached, as so
+    # far.
     assert result.completion_tokens == pytest.approx(11 * to_come)
     prompt, cached = result.prompt_tokens, result.prompt_tokens / 5
     expected = ((prompt - cached) * 0.25 + cached * 0.025 + 11 * to_come * 2.0) / 1e6

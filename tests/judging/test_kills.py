@@ -1,4 +1,6 @@
-"""A run that is killed outright twenty times loses no vote, pays for none twice, and ends like one left in peace."""
+"""A run that is killed outright twenty times loses no vote, pays for none twice, and ends like one
+left in peace.
+"""
 
 from __future__ import annotations
 
@@ -52,7 +54,8 @@ def command(folder: Path, url: str) -> list[str]:
     return ["preferences", *inputs, *endpoint, *votes]
 
 
-# To import everything takes two seconds, which a process that was forked off one that has done so does not need.
+# To import everything takes two seconds, which a process that was forked off one that has done so
+# does not need.
 FORKS = """
 import json, os, sys
 import httpx2, openai, sqlalchemy.dialects.sqlite
@@ -119,7 +122,9 @@ def make_inputs(folder: Path) -> None:
 
 
 def held(folder: Path) -> set[tuple[str, str]]:
-    """What the ledger holds valid votes on, read as any other process would: questions and personas."""
+    """What the ledger holds valid votes on, read as any other process would: questions and
+    personas.
+    """
     path = folder / "out" / "votes.sqlite"
     if not path.exists():
         return set()

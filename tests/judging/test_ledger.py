@@ -1,4 +1,5 @@
-"""Votes survive, claims keep processes apart, keys hold everything an answer depends on, no private text is written.
+"""Votes survive, claims keep processes apart, keys hold everything an answer depends on, no private
+text is written.
 
 What a ledger promises it promises in a file and in a Postgres database alike.
 """

@@ -1,4 +1,6 @@
-"""Workers draw what they do themselves and stop together; the limit grows by rounds and shrinks once a round."""
+"""Workers draw what they do themselves and stop together; the limit grows by rounds and shrinks
+once a round.
+"""
 
 from __future__ import annotations
 

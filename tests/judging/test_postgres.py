@@ -1,6 +1,8 @@
-"""What a ledger on a database server has to bear beyond what a file has: passwords, restarts, missing drivers.
+"""What a ledger on a database server has to bear beyond what a file has: passwords, restarts,
+missing drivers.
 
-The contract that both kinds keep is tested in ``test_ledger.py``, two processes that share one included.
+The contract that both kinds keep is tested in ``test_ledger.py``, two processes that share one
+included.
 """
 
 from __future__ import annotations

@@ -25,7 +25,9 @@ QUESTIONS, REPLIES, PERSONAS = 6, 5, 8
 
 
 class KnownOrder:
-    """Ranks by the number each reply states for the criterion, higher first; equal ones by a persona's whim."""
+    """Ranks by the number each reply states for the criterion, higher first; equal ones by a
+    persona's whim.
+    """
 
     identity, costs = "known order", False
 
@@ -111,7 +113,9 @@ def pairs(work: Path, criterion: str, out: str = "out") -> list[tuple[str, str, 
 
 
 def files(folder: Path) -> dict[str, bytes]:
-    """All outputs but the manifest and the ledger, whose rows hold times and stand in the order of the answers."""
+    """All outputs but the manifest and the ledger, whose rows hold times and stand in the order of
+    the answers.
+    """
     return {
         p.name: p.read_bytes()
         for p in folder.iterdir()
@@ -334,7 +338,8 @@ def test_the_command_line_makes_the_settings(work):
     assert (config.personas_per_question, config.seed, config.temperature) == (50, 42, None)
 
 
-# --------------------------------------------------------------------------- several criteria, repeats, protocols
+# --------------------------------------------------------------------------- several criteria,
+# repeats, protocols
 
 
 def write_criteria(work: Path) -> str:
@@ -421,7 +426,8 @@ def test_weights_of_ones_own_decide(work, monkeypatch):
     settings = {"only": ("empathy",), "personas_per_question": 0}
     run(work, monkeypatch, Split(), "linear", **settings)
     run(work, monkeypatch, Split(), "first", position_weights=(1.0, 0.0, 0.0, 0.0, 0.0), **settings)
-    # By hand, linear, four of each: r1 5 + 5, r0 10 - 10, r2 0 + 10 (a tie with r1), r3 -5 + 0, r4 -10 - 5.
+    # By hand, linear, four of each: r1 5 + 5, r0 10 - 10, r2 0 + 10 (a tie with r1), r3 -5 + 0, r4
+    # -10 - 5.
     assert {(c, r) for _, c, r in pairs(work, "empathy", "linear")} <= {("r1", "r4"), ("r2", "r4")}
     # First places alone: r0 and r2 have four each, the others none.
     assert {c for _, c, _ in pairs(work, "empathy", "first")} <= {"r0", "r2"}

@@ -1,4 +1,6 @@
-"""Prompts hold what they must, overall is asked without priming, and replies cannot leave their fence."""
+"""Prompts hold what they must, overall is asked without priming, and replies cannot leave their
+fence.
+"""
 
 from __future__ import annotations
 
@@ -176,7 +178,8 @@ def test_the_schema_admits_the_labels_and_nothing_else():
         )
 
 
-# --------------------------------------------------------------------------- a file of the user's own
+# --------------------------------------------------------------------------- a file of the user's
+# own
 
 
 def own(tmp_path, **changes: str | None) -> Path:

@@ -63,7 +63,9 @@ def recorded(tmp_path: Path, request: pytest.FixtureRequest) -> Path:
 
 
 def replayed(judge: ReplayJudge, wanted: list[Request], place: Path) -> dict[str, Vote]:
-    """Ask the judge, keep its answers in a new ledger as a run does, and return the votes that count."""
+    """Ask the judge, keep its answers in a new ledger as a run does, and return the votes that
+    count.
+    """
     with Ledger(place, "now") as ledger:
 
         def put(asked: Asked, answer: Answer) -> None:

@@ -32,7 +32,9 @@ main(sys.argv[2:])
 
 
 def counted(folder: Path) -> list[Vote]:
-    """The votes that count, without the calls' names and times, which differ between any two runs."""
+    """The votes that count, without the calls' names and times, which differ between any two
+    runs.
+    """
     with Ledger(folder / "votes.sqlite") as ledger:
         votes = [
             dataclasses.replace(vote, call="", time="") for vote in ledger.every_vote(counted=True)

@@ -1,4 +1,6 @@
-"""Votes are counted for what they say that they are on, and a batch's lines for the request that they name."""
+"""Votes are counted for what they say that they are on, and a batch's lines for the request that
+they name.
+"""
 
 from __future__ import annotations
 

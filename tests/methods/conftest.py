@@ -71,7 +71,9 @@ def dpo_adapter(settings, files, tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="session")
 def reward_rankings(tiny_world, tmp_path_factory) -> RewardConfig:
-    """Settings of --all over rankings of two and of three replies, the third of each ten tied in part or wholly."""
+    """Settings of --all over rankings of two and of three replies, the third of each ten tied in
+    part or wholly.
+    """
     folder = tmp_path_factory.mktemp("rankings")
     generator = np.random.default_rng(0)
     rankings = []

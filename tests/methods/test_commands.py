@@ -1,4 +1,6 @@
-"""The methods as commands, on one small world: what must coincide coincides, what is wrong is refused."""
+"""The methods as commands, on one small world: what must coincide coincides, what is wrong is
+refused.
+"""
 
 from __future__ import annotations
 
@@ -46,7 +48,9 @@ def adapter_arrays(folder: Path) -> dict[str, np.ndarray]:
 
 
 def assert_same_adapter(left: Path, right: Path, strays: float = 0.0) -> None:
-    """Compare adapters to 1e-5; of all elements a share ``strays`` may differ by 5e-4, a tenth of a step of Adam."""
+    """Compare adapters to 1e-5; of all elements a share ``strays`` may differ by 5e-4, a tenth of a
+    step of Adam.
+    """
     ours, theirs = adapter_arrays(left), adapter_arrays(right)
     assert ours.keys() == theirs.keys()
     apart = 0
@@ -226,7 +230,8 @@ def test_joint_loss_over_twice_the_same_pairs_is_dpo(settings, files, tmp_path, 
             pairs=pairs, weights=(0.5, 0.5), beta=0.5, output_dir=tmp_path / "joint", **settings
         )
     )
-    # Other rows add in another order, and Adam makes a whole step of a gradient that is nothing but rounding.
+    # Other rows add in another order, and Adam makes a whole step of a gradient that is nothing but
+    # rounding.
     assert_same_adapter(tmp_path / "joint" / "adapter", dpo_adapter, strays=1e-3)
 
 
@@ -311,13 +316,16 @@ def test_constants_out_of_range_are_refused(settings, files, tmp_path, changes, 
         dpo(replace(config, **changes))
 
 
-# --------------------------------------------------------------------------- margins, rankings, links
+# --------------------------------------------------------------------------- margins, rankings,
+# links
 
 
 def test_margins_come_from_adapters_and_columns_too(
     settings, files, tmp_path, dpo_adapter, reward_folder, caplog
 ):
-    """One run over a reward model, an implicit reward and columns; columns that repeat a source are its twins."""
+    """One run over a reward model, an implicit reward and columns; columns that repeat a source are
+    its twins.
+    """
     pairs = some_pairs(1)
     rewards = rewards_of_pairs(reward_folder, pairs, batch_size=10, cache_dir=settings["cache_dir"])
     rows = [
@@ -519,7 +527,8 @@ def test_methods_record_the_ties_they_left_out(
                 **shared,
             )
         )
-    # Of three replies two are tied, twice; of two replies both, once. Best and worst are tied in the last alone.
+    # Of three replies two are tied, twice; of two replies both, once. Best and worst are tied in
+    # the last alone.
     tied = {"sft": 1, "dpo": 3, "modpo": 3, "joint": 6}[method]
     assert recorded["tied_pairs_left_out"] == tied and recorded["identical_pairs_left_out"] == 0
     assert recorded["examples"] == (23 if method == "sft" else 12 * 3 + 12 - 3)

@@ -120,7 +120,9 @@ def test_a_reward_models_training_on_ties_is_refused_where_nothing_else_is_there
 def test_replies_that_are_equal_once_cut_are_neither_trained_on_nor_evaluated(
     reward_rankings, tmp_path, monkeypatch
 ):
-    """Of each question's three replies the last two differ behind the cut alone; of a pair of them nothing is left."""
+    """Of each question's three replies the last two differ behind the cut alone; of a pair of them
+    nothing is left.
+    """
 
     class Trained(Exception):
         pass

@@ -1,4 +1,6 @@
-"""Every attention backend against a plain one, in interpret mode or by compilation where hardware is missing."""
+"""Every attention backend against a plain one, in interpret mode or by compilation where hardware
+is missing.
+"""
 
 from __future__ import annotations
 

@@ -48,6 +48,7 @@ def test_chunks_need_an_eighth_of_the_memory_and_the_same_arithmetic():
     naive, naive_flops = compiled(config, 4096, None)
     chunked, flops = compiled(config, 4096, config.chunk)
     assert chunked < naive / 4 and flops == naive_flops == 4 * 4 * 256 * 64 * 4096
-    # Beyond a chunk's logits (three arrays of float32 at most) memory does not grow with the vocabulary.
+    # Beyond a chunk's logits (three arrays of float32 at most) memory does not grow with the
+    # vocabulary.
     larger, _ = compiled(config, 8192, config.chunk)
     assert larger - chunked <= 3 * 4 * config.rows * config.chunk * 4096 + 2 * 2 * 64 * 4096

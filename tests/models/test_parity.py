@@ -237,7 +237,8 @@ def test_dropout_leaves_the_adapters_mean_and_is_off_without_a_key(tmp_path: Pat
     )
     policy = Decoder(model.config, base, lora, adapter)
     tokens = jnp.asarray(TOKENS)
-    # The last layer's output is linear in its adapter's input, up to the norm: small alpha keeps it nearly so.
+    # The last layer's output is linear in its adapter's input, up to the norm: small alpha keeps it
+    # nearly so.
     drawn = jax.vmap(lambda key: policy.hidden_states(tokens, key))(
         jax.random.split(jax.random.key(0), 400)
     )

@@ -1,4 +1,6 @@
-"""Quantized weights against an independent NumPy implementation, and bitsandbytes where it is at hand."""
+"""Quantized weights against an independent NumPy implementation, and bitsandbytes where it is at
+hand.
+"""
 
 from __future__ import annotations
 
@@ -47,7 +49,8 @@ def numpy_nf4(weight_IO: np.ndarray) -> np.ndarray:
 def test_nf4_levels_are_the_published_ones_and_normal_quantiles():
     np.testing.assert_array_equal(quantized.NF4_LEVELS, np.array(PUBLISHED.split(), np.float32))
     scipy_stats = pytest.importorskip("scipy.stats")
-    # Eight quantiles above 0 and seven below, at even steps up to the offset of the paper's footnote.
+    # Eight quantiles above 0 and seven below, at even steps up to the offset of the paper's
+    # footnote.
     offset = 0.9677083
     above = scipy_stats.norm.ppf(np.linspace(offset, 0.5, 9)[:-1])
     below = -scipy_stats.norm.ppf(np.linspace(offset, 0.5, 8)[:-1])
@@ -93,7 +96,8 @@ def test_nf4_equals_bitsandbytes(dtype):
     np.testing.assert_allclose(parts["scale_offset"], state.offset.numpy(), rtol=1e-6)
     theirs = state.absmax.numpy().reshape(w.shape[0], -1).T.astype(int)
     difference = np.abs(np.asarray(parts["scales"]).astype(int) - theirs)
-    # Its CPU kernel looks codes up in a coarse table, so that near the middle of two levels it may take the farther.
+    # Its CPU kernel looks codes up in a coarse table, so that near the middle of two levels it may
+    # take the farther.
     assert difference.max() <= 1 and (difference > 0).mean() < 0.02
     ours = np.asarray(quantized.dequantize(parts, jnp.float32))
     same = np.repeat(difference == 0, quantized.BLOCK, axis=0)

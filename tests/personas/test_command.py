@@ -1,4 +1,6 @@
-"""From survey rows to personas: profiles, their quality, what the command writes, and what is refused."""
+"""From survey rows to personas: profiles, their quality, what the command writes, and what is
+refused.
+"""
 
 from __future__ import annotations
 

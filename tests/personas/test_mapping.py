@@ -1,4 +1,6 @@
-"""Mappings: another survey's columns and answers become ours, and what is wrong is named with its place."""
+"""Mappings: another survey's columns and answers become ours, and what is wrong is named with its
+place.
+"""
 
 from __future__ import annotations
 

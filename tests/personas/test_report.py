@@ -1,4 +1,6 @@
-"""The report: preferences, balance tests and k-anonymity against counts by hand, and nobody's words in it."""
+"""The report: preferences, balance tests and k-anonymity against counts by hand, and nobody's words
+in it.
+"""
 
 from __future__ import annotations
 

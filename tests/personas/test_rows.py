@@ -1,4 +1,6 @@
-"""Rows of exports that are nobody's: left out and counted by the mapping, refused where it says nothing."""
+"""Rows of exports that are nobody's: left out and counted by the mapping, refused where it says
+nothing.
+"""
 
 from __future__ import annotations
 

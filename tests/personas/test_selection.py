@@ -1,4 +1,6 @@
-"""Who is selected, and the split: balance and minimums against every possible split, and odd group sizes."""
+"""Who is selected, and the split: balance and minimums against every possible split, and odd group
+sizes.
+"""
 
 from __future__ import annotations
 
@@ -50,7 +52,8 @@ def test_selection_takes_what_differs_most():
 
 
 def test_selection_keeps_a_small_group_of_ordinary_people():
-    # Without the minimum, nobody of the four would be chosen: their profiles are alike and like many others'.
+    # Without the minimum, nobody of the four would be chosen: their profiles are alike and like
+    # many others'.
     texts = ["plain plain plain"] * 24 + [f"word{n} other{n}" for n in range(30)]
     groups = [groups_of(person(ethnicity="small" if n in (3, 4, 5, 6) else "X")) for n in range(54)]
     plain = select_diverse(texts, 20, 1, groups, 0)
@@ -113,7 +116,8 @@ def test_groups_of_odd_sizes_have_their_minimum_in_both_sets(sizes, minimum, see
     for g, size in enumerate(sizes):
         if size >= 2 * minimum:
             assert minimum <= inside[f"group {g}"] <= size - minimum
-        # No group is further than its minimum forces from its share, but for those that make room for others.
+        # No group is further than its minimum forces from its share, but for those that make room
+        # for others.
         assert inside[f"group {g}"] <= size
 
 

@@ -42,7 +42,9 @@ def test_every_reply_is_parsed_and_judged_by_its_kinds_exactly():
 
 
 def test_replies_are_drawn_from_dirichlet_mixes():
-    """Of counts from a Dirichlet mix the mean and the variance are known (Dirichlet-multinomial)."""
+    """Of counts from a Dirichlet mix the mean and the variance are known
+    (Dirichlet-multinomial).
+    """
     generator = np.random.default_rng(0)
     parsed = [grammar.parse(grammar.reply(generator)) for _ in range(5000)]
     total, places = sum(grammar.MIX.values()), grammar.PLACES

@@ -63,7 +63,8 @@ def test_every_comparison_of_figure_2_is_stated():
         relation: [c for c in stated if c.relation == relation]
         for relation in ("above", "ahead", "level")
     }
-    # On empathy all 15 are significant; on safety each of three methods is above each of three others.
+    # On empathy all 15 are significant; on safety each of three methods is above each of three
+    # others.
     assert (len(kinds["above"]), len(kinds["ahead"]), len(kinds["level"])) == (15 + 9, 4, 2)
     assert {(c.a, c.b) for c in kinds["level"]} == {
         ("joint_loss_dpo", "modpo_empathy"),

@@ -1,7 +1,8 @@
 """``sandbox fronts``: what it makes of several worlds' sweeps.
 
-The experiment itself trains some twenty models a world, half an hour's work; with everything cut down it still
-compiles for more than a minute, as the demo's and the sweep's own tests do. Here its sweeps are made up.
+The experiment itself trains some twenty models a world, half an hour's work; with everything cut
+down it still compiles for more than a minute, as the demo's and the sweep's own tests do. Here its
+sweeps are made up.
 """
 
 from __future__ import annotations
@@ -31,7 +32,9 @@ def point(
 
 
 def swept(shift: float = 0.0) -> dict[str, Any]:
-    """MODPO moved further at the first weights, the soup at the second: each is scaled back in its turn."""
+    """MODPO moved further at the first weights, the soup at the second: each is scaled back in its
+    turn.
+    """
     modpo = [point(WEIGHTS[0], 1.0 + shift, 0.4, 4.0), point(WEIGHTS[1], 0.4, 1.0, 1.0)]
     soup = [point(WEIGHTS[0], 0.9, 0.3, 1.0), point(WEIGHTS[1], 0.3, 0.9, 3.0)]
     matched = [

@@ -1,4 +1,6 @@
-"""``sandbox tune``: its trials, what they are compared by, and its order of work. The trainings are made up."""
+"""``sandbox tune``: its trials, what they are compared by, and its order of work. The trainings are
+made up.
+"""
 
 from __future__ import annotations
 

@@ -53,7 +53,8 @@ def inputs(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def pretended(inputs: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Phase]:
-    """Search, in this process, with a training in DPO's place that is told its settings and returns an accuracy.
+    """Search, in this process, with a training in DPO's place that is told its settings and returns
+    an accuracy.
 
     Without an accuracy nothing was held out.
     """

@@ -91,6 +91,7 @@ def test_whole_ends_make_whole_numbers():
     assert Dimension(low=1, high=3).suggest(trial, "a") == 2  # type: ignore[arg-type]
     assert Dimension(low=0.0, high=1.0).suggest(trial, "b") == 0.5  # type: ignore[arg-type]
     assert Dimension(choices=("x", "y")).suggest(trial, "c") == "x"  # type: ignore[arg-type]
-    # So a trial's folder is the same for settings given as 2.0 and for those that come back from the storage.
+    # So a trial's folder is the same for settings given as 2.0 and for those that come back from
+    # the storage.
     given = optuna.trial.FixedTrial({"d": 2.0})
     assert isinstance(Dimension(choices=(2, 4)).suggest(given, "d"), int)  # type: ignore[arg-type]

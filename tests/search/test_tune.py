@@ -140,7 +140,8 @@ def test_a_failed_trial_has_a_reason_and_is_never_the_best(inputs, tiny_world, m
         tune_reward(search(inputs, tiny_world, output_dir=inputs / "hopeless", trials=50))
 
 
-# --------------------------------------------------------------------------- searches over a training that is pretended
+# --------------------------------------------------------------------------- searches over a
+# training that is pretended
 
 
 class Killed(BaseException):
@@ -187,7 +188,9 @@ def test_trials_cut_off_are_queued_again_with_their_settings(pretended, inputs, 
 def test_a_search_that_is_killed_often_tries_and_prunes_what_an_undisturbed_one_does(
     pretended, inputs, prune
 ):
-    """Fourteen trials: those after the tenth depend on what the earlier ones came to, with their evaluations."""
+    """Fourteen trials: those after the tenth depend on what the earlier ones came to, with their
+    evaluations.
+    """
     kills = iter([])
 
     def training(config: DPOConfig, session: Session) -> float:
@@ -412,7 +415,9 @@ def test_the_last_trial_is_run_again_where_its_process_died_on_another_machine(p
 
 
 def test_what_becomes_of_anothers_trial_does_not_end_this_search(pretended, inputs):
-    """One process is told to end, while another that shares its study trains; and the other way round."""
+    """One process is told to end, while another that shares its study trains; and the other way
+    round.
+    """
     seen: dict[str, list[str]] = {"mine": [], "another's": []}
 
     def another(config: DPOConfig, session: Session) -> float:
@@ -634,7 +639,9 @@ def test_a_full_disk_under_the_studys_storage_is_a_sentence(wrapped):
 def test_a_trial_whose_evaluation_the_storage_did_not_take_goes_on_at_the_next_start(
     tmp_path, monkeypatch
 ):
-    """It has not failed: a search that a busy disk met would choose other settings than one that nothing met."""
+    """It has not failed: a search that a busy disk met would choose other settings than one that
+    nothing met.
+    """
     settings = SimpleNamespace(
         output_dir=tmp_path, beta=0.1, evaluations_per_epoch=2, seed=0, trains=None
     )

@@ -72,7 +72,9 @@ optuna.Trial.should_prune = lambda trial: begun == 5
 
 
 def processes(script: str, inputs: Path, *settings: dict) -> list[str]:
-    """Run a search per settings at the same time, each with a training that is pretended; return what they said."""
+    """Run a search per settings at the same time, each with a training that is pretended; return
+    what they said.
+    """
     (inputs / "model").mkdir()
     shared = {
         "model": str(inputs / "model"), "pairs": str(inputs / "pairs.json"), "space": str(inputs / "space.yaml"),

@@ -1,4 +1,6 @@
-"""Several devices and several processes train as one does, end together and go on as another number of them."""
+"""Several devices and several processes train as one does, end together and go on as another number
+of them.
+"""
 
 from __future__ import annotations
 
@@ -200,7 +202,9 @@ def several(
     scoring: bool = False,
     **changes,
 ) -> list:
-    """Start processes that know each other; the last one gets a signal after some updates, or batches scored."""
+    """Start processes that know each other; the last one gets a signal after some updates, or
+    batches scored.
+    """
     with socket.socket() as free:
         free.bind(("localhost", 0))
         port = free.getsockname()[1]

@@ -1,4 +1,6 @@
-"""The step, the trainer, resume, the reference and the mesh, on models of a few thousand parameters."""
+"""The step, the trainer, resume, the reference and the mesh, on models of a few thousand
+parameters.
+"""
 
 from __future__ import annotations
 
@@ -106,7 +108,9 @@ def world(tmp_path: Path) -> tuple[Path, Path]:
 
 @jax.tree_util.register_static
 class Quadratic:
-    """Mean of (w·x − y)² with per-row weights: a loss whose AdamW path optax gives independently."""
+    """Mean of (w·x − y)² with per-row weights: a loss whose AdamW path optax gives
+    independently.
+    """
 
     def __call__(self, trainable, frozen, batch, dropout_key) -> LossTerms:
         errors = (batch["x"] @ trainable["w"] - batch["y"]) ** 2

@@ -1,4 +1,6 @@
-"""Steps compiled ahead of time need what the arrays and the compiler say, and the roofline what arithmetic says."""
+"""Steps compiled ahead of time need what the arrays and the compiler say, and the roofline what
+arithmetic says.
+"""
 
 from __future__ import annotations
 
@@ -116,7 +118,8 @@ def test_counted_operations_are_those_of_the_traced_programs():
         )
         assert traced == pytest.approx(counted + unseen, rel=1e-6)
     gradient = matmul_flops(jax.make_jaxpr(jax.grad(lambda a: total(a, lora)))(adapter).jaxpr)
-    # Of a first layer's seven inputs only the adapter learns: XLA drops products that the count has.
+    # Of a first layer's seven inputs only the adapter learns: XLA drops products that the count
+    # has.
     assert gradient == pytest.approx(flops.training(CONFIG, lora, lengths) + 3 * unseen, rel=0.1)
 
 

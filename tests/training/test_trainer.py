@@ -1,4 +1,6 @@
-"""The loop around the step: schedule, evaluation, what is not finite, notices to end, figures and checkpoints."""
+"""The loop around the step: schedule, evaluation, what is not finite, notices to end, figures and
+checkpoints.
+"""
 
 from __future__ import annotations
 
@@ -35,7 +37,9 @@ from jaxmodpo.training.trainer import train
 
 @jax.tree_util.register_static
 class Pull:
-    """Mean of (w − y)²: training pulls w to its examples' targets, held-out ones may lie elsewhere."""
+    """Mean of (w − y)²: training pulls w to its examples' targets, held-out ones may lie
+    elsewhere.
+    """
 
     def __call__(self, trainable, frozen, batch, dropout_key) -> LossTerms:
         weights = batch["row_weights"]
@@ -184,7 +188,9 @@ def test_sigterm_ends_with_a_checkpoint_from_which_the_run_goes_on(
 def test_rows_of_an_interrupted_training_are_known_by_their_step_and_not_by_their_line(
     tmp_path, damage
 ):
-    """Six of eight updates are in a checkpoint; the rows of the last two are of a part that is done again."""
+    """Six of eight updates are in a checkpoint; the rows of the last two are of a part that is done
+    again.
+    """
     how = {"epochs": 2, "save_every": 2, "eval_every": 2}
     run(settings(tmp_path / "whole", **how), [1.0] * 8, [1.0, 1.0])
     shutil.copytree(tmp_path / "whole", tmp_path / "run")

@@ -1,7 +1,9 @@
-"""Python reads this file first where its folder is in PYTHONPATH: a machine without torch, as our users have.
+"""Python reads this file first where its folder is in PYTHONPATH: a machine without torch, as our
+users have.
 
-Torch is here for tests that compare with it. A command that tests start as a process of its own must do without, and
-transformers would otherwise import it, which takes longer than most of these commands.
+Torch is here for tests that compare with it. A command that tests start as a process of its own
+must do without, and transformers would otherwise import it, which takes longer than most of these
+commands.
 """
 
 from importlib.machinery import PathFinder
