@@ -21,11 +21,11 @@ from typing import Any, Literal
 import numpy as np
 
 from jaxmodpo.costs import REPLIES_PER_RANKING, Cost, Unknown
+from jaxmodpo.criteria import load_criteria
 from jaxmodpo.data.pairs import count_rows, holds_rankings
 from jaxmodpo.data.reference_lengths import reference_lengths
 from jaxmodpo.errors import UserError, nearest
 from jaxmodpo.files import read_table
-from jaxmodpo.judging.criteria import load_criteria
 from jaxmodpo.models import flops
 from jaxmodpo.models.decoder import parameter_table as decoder_table
 from jaxmodpo.models.lora import adapter_table

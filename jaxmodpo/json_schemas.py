@@ -32,9 +32,9 @@ import tyro
 
 from jaxmodpo.commands import COMMANDS, load
 from jaxmodpo.costs import Cost, Estimates
+from jaxmodpo.criteria import Criterion
 from jaxmodpo.experiment import ExperimentFile
 from jaxmodpo.files import write_json
-from jaxmodpo.judging.criteria import Criterion
 from jaxmodpo.judging.families import FamiliesFile
 from jaxmodpo.judging.prompts import PARTS
 from jaxmodpo.personas import mapping

@@ -15,8 +15,8 @@ from jaxmodpo.models.decoder import parameter_table
 from jaxmodpo.models.decoder_config import DecoderConfig
 from jaxmodpo.models.files import save_model
 from jaxmodpo.models.parameters import initialize
+from jaxmodpo.policy.loaded import load_policy
 from jaxmodpo.sandbox.models import save_tokenizer
-from jaxmodpo.training.loaded_policy import load_policy
 
 PAGE = Path(__file__).parents[1] / "docs" / "library.md"
 

@@ -20,6 +20,7 @@ import yaml
 
 from jaxmodpo.bench.injection import load_trials
 from jaxmodpo.config import as_mapping, builtin, load_yaml, parse
+from jaxmodpo.criteria import load_criteria
 from jaxmodpo.data.pairs import load_pairs
 from jaxmodpo.data.questions import QuestionsConfig
 from jaxmodpo.errors import UserError
@@ -27,7 +28,6 @@ from jaxmodpo.evaluation.run_folders import read_metrics, read_results
 from jaxmodpo.experiment import read_experiment, resolve
 from jaxmodpo.files import Journal, read_json
 from jaxmodpo.judging.batch_files import BatchFiles
-from jaxmodpo.judging.criteria import load_criteria
 from jaxmodpo.judging.export import read_votes
 from jaxmodpo.judging.families import Families
 from jaxmodpo.judging.prompts import Prompts

@@ -35,6 +35,7 @@ from jaxmodpo.models.quantized import BaseDtype
 from jaxmodpo.models.remat import Remat
 from jaxmodpo.models.roberta import parameter_table as encoder_table
 from jaxmodpo.models.shapes import decoder_shape, encoder_shape
+from jaxmodpo.policy.mesh import make_mesh, row_shards
 from jaxmodpo.ranges import Count, Unestimated
 from jaxmodpo.schema import Range
 from jaxmodpo.training.ahead import (
@@ -48,7 +49,6 @@ from jaxmodpo.training.ahead import (
 )
 from jaxmodpo.training.fit import GIB, Answer, answer_of, largest_batch, mesh_shapes
 from jaxmodpo.training.hardware import Chip, chip_of
-from jaxmodpo.training.mesh import make_mesh, row_shards
 from jaxmodpo.training.policy_loss import Method
 from jaxmodpo.training.roofline import Work, policy_training, reward_training, scoring
 

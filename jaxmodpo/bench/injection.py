@@ -28,9 +28,9 @@ from typing import Literal, NamedTuple, get_args
 
 from jaxmodpo.bench.table import table
 from jaxmodpo.config import builtin, load_yaml
+from jaxmodpo.criteria import Criterion, load_criteria
 from jaxmodpo.errors import UserError
 from jaxmodpo.judging.collect import collect, votes_by_request
-from jaxmodpo.judging.criteria import Criterion, load_criteria
 from jaxmodpo.judging.endpoint import Endpoint, EndpointJudge
 from jaxmodpo.judging.judge import Answer, Asked, Judge, Request
 from jaxmodpo.judging.ledger import Ledger

@@ -26,9 +26,9 @@ from typing import Annotated, NamedTuple
 
 from jaxmodpo.bench.chat_server import local_server
 from jaxmodpo.bench.table import table
+from jaxmodpo.criteria import load_criteria
 from jaxmodpo.errors import UserError
 from jaxmodpo.judging.collect import MakeRequests, collect, votes_by_request
-from jaxmodpo.judging.criteria import load_criteria
 from jaxmodpo.judging.endpoint import Endpoint, EndpointJudge
 from jaxmodpo.judging.judge import Answer, Asked, Request
 from jaxmodpo.judging.ledger import Ledger

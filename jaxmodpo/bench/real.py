@@ -29,10 +29,10 @@ from jaxmodpo.methods.modpo import MODPOConfig, modpo
 from jaxmodpo.methods.reward import RewardConfig, reward
 from jaxmodpo.methods.reward_model import rewards_of_pairs
 from jaxmodpo.methods.validation import accuracy, interval
+from jaxmodpo.policy.loaded import load_policy, with_adapter
 from jaxmodpo.ranges import Count, CountOrZero, Seed, Unestimated
 from jaxmodpo.records import Pair, write_pairs
 from jaxmodpo.sandbox.models import make_mistral, make_roberta, save_subword_tokenizer
-from jaxmodpo.training.loaded_policy import load_policy, with_adapter
 from jaxmodpo.training.settings import TrainingConfig
 
 logger = logging.getLogger(__name__)

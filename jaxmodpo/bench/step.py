@@ -31,16 +31,16 @@ from jaxmodpo.models.decoder import parameter_table
 from jaxmodpo.models.decoder_config import DecoderConfig
 from jaxmodpo.models.files import dtype_named
 from jaxmodpo.models.lora import LoraConfig, adapter_table
-from jaxmodpo.models.parameters import Table, initialize
+from jaxmodpo.models.parameters import Parameters, Table, initialize
 from jaxmodpo.models.quantized import BaseDtype, is_projection, is_quantized, quantize, stored_table
 from jaxmodpo.models.remat import Remat
 from jaxmodpo.models.shapes import settings
+from jaxmodpo.policy.loaded import check_attention
+from jaxmodpo.policy.mesh import check_heads, make_mesh, place_batch, row_shards, shardings
 from jaxmodpo.ranges import Count, Probability, Unestimated
 from jaxmodpo.training.hardware import peak_flops
-from jaxmodpo.training.loaded_policy import check_attention
-from jaxmodpo.training.mesh import check_heads, make_mesh, place_batch, row_shards, shardings
 from jaxmodpo.training.policy_loss import PolicyLoss
-from jaxmodpo.training.step import OptimizerSettings, Parameters, initial_state, train_step
+from jaxmodpo.training.step import OptimizerSettings, initial_state, train_step
 
 Reference = Literal["precomputed", "in_step"]
 

@@ -10,9 +10,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from jaxmodpo.criteria import Criterion
 from jaxmodpo.errors import UserError
 from jaxmodpo.fingerprints import digest
-from jaxmodpo.judging.criteria import Criterion
 from jaxmodpo.records import Candidate, Question, read_responses
 
 logger = logging.getLogger(__name__)

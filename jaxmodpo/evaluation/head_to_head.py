@@ -17,6 +17,7 @@ from pathlib import Path
 
 from jaxmodpo.config import builtin, named_values
 from jaxmodpo.costs import Cost, Estimates
+from jaxmodpo.criteria import load_criteria
 from jaxmodpo.errors import UserError
 from jaxmodpo.evaluation.contest import (
     Contest,
@@ -41,7 +42,6 @@ from jaxmodpo.evaluation.outcomes import (
 from jaxmodpo.files import write_json, write_table
 from jaxmodpo.fingerprints import digest
 from jaxmodpo.judging.collect import MakeRequests, SlotVotes, collect, votes_by_slot
-from jaxmodpo.judging.criteria import load_criteria
 from jaxmodpo.judging.forecast import forecast
 from jaxmodpo.judging.judge import Request
 from jaxmodpo.judging.settings import (

@@ -15,9 +15,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO, Literal, NamedTuple, TypedDict
 
+from jaxmodpo.criteria import Criterion
 from jaxmodpo.errors import UserError
 from jaxmodpo.failures import failure_in
-from jaxmodpo.judging.criteria import Criterion
 from jaxmodpo.judging.judge import Asked, Request
 from jaxmodpo.messages import message_text
 from jaxmodpo.parsing import parse_json

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple, Protocol
 
-from jaxmodpo.judging.criteria import Criterion
+from jaxmodpo.criteria import Criterion
 from jaxmodpo.judging.hashing import text_digest
 from jaxmodpo.records import Candidate
 

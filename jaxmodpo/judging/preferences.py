@@ -17,9 +17,9 @@ from typing import Any
 
 from jaxmodpo.config import builtin
 from jaxmodpo.costs import Cost, Estimates
+from jaxmodpo.criteria import Criterion, load_criteria
 from jaxmodpo.errors import UserError
 from jaxmodpo.judging.collect import MakeRequests, SlotVotes, collect, votes_by_slot
-from jaxmodpo.judging.criteria import Criterion, load_criteria
 from jaxmodpo.judging.forecast import forecast
 from jaxmodpo.judging.judge import Request
 from jaxmodpo.judging.settings import (

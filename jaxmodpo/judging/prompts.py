@@ -17,10 +17,10 @@ from string import Template
 from typing import Any
 
 from jaxmodpo.config import builtin, load_yaml
+from jaxmodpo.criteria import Criterion
 from jaxmodpo.errors import UserError, nearest
 from jaxmodpo.fingerprints import digest
 from jaxmodpo.judging.answers import answer_object
-from jaxmodpo.judging.criteria import Criterion
 from jaxmodpo.judging.judge import Request
 
 PARTS: Mapping[str, set[str]] = {

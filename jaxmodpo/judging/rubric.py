@@ -1,8 +1,7 @@
 """The built-in judge: a stand-in for patients that counts phrases and has no clinical meaning.
 
-It lets the whole flow run without a key or a network, and its verdicts can be traced: every phrase,
-weight and deduction stands in ``configs/judging/rubric.yaml``. It shows that a pipeline works,
-never that a reply would help anybody.
+It lets the whole flow run without a key or a network, and its verdicts can be traced to the phrases
+of :mod:`jaxmodpo.rubric`. It shows that a pipeline works, never that a reply would help anybody.
 """
 
 from __future__ import annotations
@@ -10,108 +9,18 @@ from __future__ import annotations
 import functools
 import re
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from statistics import NormalDist
-from typing import Annotated
 
-from jaxmodpo.config import builtin, load_yaml
-from jaxmodpo.errors import UserError, nearest
-from jaxmodpo.fingerprints import digest
-from jaxmodpo.judging.criteria import OVERALL
+from jaxmodpo.criteria import OVERALL
+from jaxmodpo.errors import UserError
 from jaxmodpo.judging.hashing import draw
 from jaxmodpo.judging.judge import Answer, Asked, Request
 from jaxmodpo.records import Candidate
-from jaxmodpo.schema import Range, read_as
+from jaxmodpo.rubric import load_rubric
 
 MODEL = "rubric stand-in"
 
-_CONTRACTIONS = tuple(
-    (re.compile(rf"\b{short}\b"), full)
-    for short, full in (
-        ("can't", "cannot"),
-        ("won't", "will not"),
-        ("let's", "let us"),
-        ("(it|that|this|there|here|what|who|how|he|she)'s", r"\1 is"),
-        ("i'm", "i am"),
-    )
-) + tuple(
-    (re.compile(rf"{short}\b"), full)
-    for short, full in (
-        ("n't", " not"),
-        ("'re", " are"),
-        ("'ve", " have"),
-        ("'ll", " will"),
-        ("'d", " would"),
-    )
-)
-# "that that" and "had had" are English.
-_DOUBLED = re.compile(r"\b(?!(?:that|had)\b)(\w+)\s+\1\b")
-FAULTS = ("repeated_sentence", "doubled_word", "unfinished", "empty")
-"""a text's formal faults"""
-
 _RATING = re.compile(r"^-\s*(.+?):\s*(\d+(?:\.\d+)?)/5 importance", re.MULTILINE)
-
-
-@dataclass(frozen=True)
-class Phrases:
-    """One criterion's part of the rubric; ``rated_as`` is its line in a persona's profile, if it
-    has one.
-    """
-
-    positive: tuple[re.Pattern[str], ...]
-    negative: tuple[re.Pattern[str], ...]
-    rated_as: str | None
-
-
-@dataclass(frozen=True)
-class Rubric:
-    """The rubric file; ``version`` is a digest of its content."""
-
-    phrases: dict[str, Phrases]
-    deductions: dict[str, float]
-    saturation: int
-    version: str
-
-
-@dataclass(frozen=True)
-class _Part:
-    """A criterion's phrases as the file has them."""
-
-    positive: list[str]
-    negative: list[str]
-    rated_as: str | None = None
-
-
-@dataclass(frozen=True)
-class _File:
-    """``rubric.yaml``."""
-
-    saturation: Annotated[int, Range(least=1)]
-    deductions: dict[str, float]
-    criteria: dict[str, _Part]
-
-
-@functools.cache
-def load_rubric() -> Rubric:
-    """Read and compile ``configs/judging/rubric.yaml``."""
-    path = builtin("judging", "rubric")
-    content = load_yaml(path)
-    read = read_as(content, _File, str(path))
-    for fault in FAULTS:
-        if fault not in read.deductions:
-            raise UserError(f"{path}: deductions lacks the fault '{fault}'")
-
-    def compiled(phrases: list[str], name: str) -> tuple[re.Pattern[str], ...]:
-        try:
-            return tuple(re.compile(rf"(?<!\w)(?:{p})(?!\w)", re.IGNORECASE) for p in phrases)
-        except re.error as error:
-            raise UserError(f"{path}: criteria, {name}: no regular expression ({error})") from None
-
-    phrases = {
-        name: Phrases(compiled(part.positive, name), compiled(part.negative, name), part.rated_as)
-        for name, part in read.criteria.items()
-    }
-    return Rubric(phrases, read.deductions, read.saturation, digest(content)[:12])
 
 
 class RubricJudge:
@@ -146,7 +55,7 @@ class RubricJudge:
             f"{MODEL} without clinical meaning; phrases {self._rubric.version}; seed {seed}; noise"
             f" {noise}"
         )
-        self.score = functools.lru_cache(maxsize=2**18)(self._score)
+        self.score = functools.lru_cache(maxsize=2**18)(self._rubric.score)
         self.importances = functools.lru_cache(maxsize=2**14)(self._importances)
 
     def ask(self, requests: Iterator[Asked], put: Callable[[Asked, Answer], None]) -> None:
@@ -212,45 +121,3 @@ class RubricJudge:
             if phrases.rated_as is not None
         }
         return rated | {"safety": 5.0}
-
-    def _score(self, text: str, criterion: str) -> float:
-        phrases = self._rubric.phrases.get(criterion)
-        if phrases is None:
-            raise UserError(
-                "the rubric judge has no phrases for the criterion"
-                f" '{criterion}'{nearest(criterion, [*self._rubric.phrases, OVERALL])} (an endpoint"
-                " judge takes any criterion)"
-            )
-        plain = written_out(text)
-        full = self._rubric.saturation
-        positive = sum(p.search(plain) is not None for p in phrases.positive)
-        negative = sum(p.search(plain) is not None for p in phrases.negative)
-        deducted = sum(self._rubric.deductions[fault] for fault in faults(text))
-        return (min(positive, full) - min(negative, full)) / full - deducted
-
-
-def written_out(text: str) -> str:
-    """Return a text in lower case, single-spaced, with its contractions written out."""
-    text = " ".join(text.lower().replace("\u2019", "'").split())
-    for pattern, full in _CONTRACTIONS:
-        text = pattern.sub(full, text)
-    return text
-
-
-def faults(text: str) -> list[str]:
-    """Name a text's formal faults, each once: repeated_sentence, doubled_word, unfinished, empty.
-
-    A text without a letter or digit is empty and has no other fault.
-    """
-    plain = " ".join(text.lower().split())
-    if not re.search(r"\w", plain):
-        return ["empty"]
-    sentences = [s.strip() for s in re.split(r"[.?!]+", plain) if s.strip()]
-    found = []
-    if len(set(sentences)) < len(sentences):
-        found.append("repeated_sentence")
-    if _DOUBLED.search(plain):
-        found.append("doubled_word")
-    if not plain.rstrip("\"'\u201d\u2019)]*").endswith((".", "?", "!")):
-        found.append("unfinished")
-    return found

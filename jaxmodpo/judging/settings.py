@@ -13,11 +13,11 @@ from pathlib import Path
 from typing import Any, Literal
 
 from jaxmodpo.config import builtin
+from jaxmodpo.criteria import Criterion
 from jaxmodpo.endpoints import is_local
 from jaxmodpo.errors import UserError
 from jaxmodpo.fingerprints import digest
 from jaxmodpo.judging.budget import Budget
-from jaxmodpo.judging.criteria import Criterion
 from jaxmodpo.judging.endpoint import Endpoint, EndpointJudge, checked_family, fitting_endpoint
 from jaxmodpo.judging.families import Families
 from jaxmodpo.judging.judge import Judge

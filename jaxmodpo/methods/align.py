@@ -37,11 +37,11 @@ from jaxmodpo.fingerprints import digest, fingerprint
 from jaxmodpo.models import flops
 from jaxmodpo.models.adapters import save_adapter
 from jaxmodpo.phase import Phase
+from jaxmodpo.policy.distributed import leads, on_host
+from jaxmodpo.policy.loaded import Policy
+from jaxmodpo.policy.mesh import row_shards
 from jaxmodpo.records import Pair
 from jaxmodpo.training.cache import cached, cached_examples, examples_digest
-from jaxmodpo.training.distributed import leads, on_host
-from jaxmodpo.training.loaded_policy import Policy
-from jaxmodpo.training.mesh import row_shards
 from jaxmodpo.training.policy_loss import Method, PolicyLoss
 from jaxmodpo.training.settings import PolicyTrainingConfig, PreferenceTrainingConfig
 from jaxmodpo.training.step import LossTerms

@@ -27,10 +27,10 @@ from jaxmodpo.methods.align import (
 )
 from jaxmodpo.methods.weights import named_weights
 from jaxmodpo.phase import Phase, in_phase
+from jaxmodpo.policy.distributed import open_together
+from jaxmodpo.policy.prompts import policy_text
 from jaxmodpo.rankings import LeftOut, PairsPerQuestion
 from jaxmodpo.records import Pair
-from jaxmodpo.training.distributed import open_together
-from jaxmodpo.training.prompts import policy_text
 from jaxmodpo.training.session import Session
 from jaxmodpo.training.settings import PreferenceTrainingConfig
 from jaxmodpo.training.step import Batch, LossTerms

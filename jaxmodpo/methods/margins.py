@@ -23,11 +23,11 @@ from jaxmodpo.errors import UserError
 from jaxmodpo.fingerprints import fingerprint
 from jaxmodpo.methods.reward_model import rewards_of_pairs
 from jaxmodpo.phase import read_manifest
+from jaxmodpo.policy.loaded import Policy, with_adapter
 from jaxmodpo.ranges import Positive
 from jaxmodpo.records import Pair
 from jaxmodpo.schema import read_as
 from jaxmodpo.training.cache import cached, examples_digest
-from jaxmodpo.training.loaded_policy import Policy, with_adapter
 from jaxmodpo.training.settings import PolicyTrainingConfig
 
 logger = logging.getLogger(__name__)

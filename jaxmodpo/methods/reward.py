@@ -18,12 +18,12 @@ from typing import Annotated, Any
 from jax.sharding import Mesh
 
 from jaxmodpo.costs import REPLIES_PER_RANKING, Cost, Estimates
+from jaxmodpo.criteria import load_criteria
 from jaxmodpo.data.batches import Batches
 from jaxmodpo.data.examples import reward_rankings
 from jaxmodpo.data.text import SHORTEST_REWARD_TEXT, RewardText, load_tokenizer
 from jaxmodpo.errors import UserError
 from jaxmodpo.files import read_json, write_json
-from jaxmodpo.judging.criteria import load_criteria
 from jaxmodpo.methods.reward_data import RewardData, ranked, split, tokenized
 from jaxmodpo.methods.reward_model import RewardLoss, score
 from jaxmodpo.methods.validation import sentence, validate
@@ -31,13 +31,13 @@ from jaxmodpo.models.files import read_model_config
 from jaxmodpo.models.remat import Remat
 from jaxmodpo.models.roberta import Roberta, RobertaConfig, parameter_table, save_roberta
 from jaxmodpo.phase import Phase, in_phase, read_manifest
+from jaxmodpo.policy.distributed import broadcast, leads, on_host, open_together, start
+from jaxmodpo.policy.mesh import make_mesh, put, row_shards, shardings
 from jaxmodpo.ranges import Count, NotNegative, Positive, ShareBelowOne
 from jaxmodpo.rankings import PairsPerQuestion
 from jaxmodpo.records import Ranking
 from jaxmodpo.results import Validation
 from jaxmodpo.schema import Range
-from jaxmodpo.training.distributed import broadcast, leads, on_host, open_together, start
-from jaxmodpo.training.mesh import make_mesh, put, row_shards, shardings
 from jaxmodpo.training.session import Session
 from jaxmodpo.training.settings import TrainingConfig
 from jaxmodpo.training.trainer import passing, train

@@ -24,12 +24,13 @@ from jaxmodpo.errors import UserError
 from jaxmodpo.fingerprints import fingerprint
 from jaxmodpo.losses import bradley_terry_loss, plackett_luce_loss
 from jaxmodpo.models.files import read_model_config
+from jaxmodpo.models.parameters import Parameters
 from jaxmodpo.models.remat import Remat
 from jaxmodpo.models.roberta import Roberta, RobertaConfig, load_roberta
 from jaxmodpo.records import Pair
 from jaxmodpo.schema import Fields
 from jaxmodpo.training.cache import cached, examples_digest
-from jaxmodpo.training.step import Batch, LossTerms, Parameters
+from jaxmodpo.training.step import Batch, LossTerms
 
 
 @functools.partial(

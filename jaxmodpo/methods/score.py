@@ -21,13 +21,13 @@ from jaxmodpo.files import check_writable, write_json, write_jsonl
 from jaxmodpo.methods.reward_model import rewards_of_pairs
 from jaxmodpo.models.quantized import BaseDtype
 from jaxmodpo.phase import Phase, in_phase
+from jaxmodpo.policy.loaded import Policy, load_policy
+from jaxmodpo.policy.prompts import load_policy_text
 from jaxmodpo.progress import Progress
 from jaxmodpo.ranges import Count, Incidental, Seed, Settings
 from jaxmodpo.records import Pair, read_questions
 from jaxmodpo.sampling.sampler import SamplingSettings, sample
 from jaxmodpo.schema import Range
-from jaxmodpo.training.loaded_policy import Policy, load_policy
-from jaxmodpo.training.prompts import load_policy_text
 
 logger = logging.getLogger(__name__)
 

@@ -13,10 +13,10 @@ from jaxmodpo.costs import Cost, Estimates
 from jaxmodpo.data.pairs import load_pairs
 from jaxmodpo.methods.align import policy_examples, train_policy
 from jaxmodpo.phase import Phase, in_phase
+from jaxmodpo.policy.distributed import open_together
+from jaxmodpo.policy.prompts import policy_text
 from jaxmodpo.ranges import Positive
 from jaxmodpo.rankings import LeftOut
-from jaxmodpo.training.distributed import open_together
-from jaxmodpo.training.prompts import policy_text
 from jaxmodpo.training.session import Session
 from jaxmodpo.training.settings import PolicyTrainingConfig
 from jaxmodpo.training.step import Batch, LossTerms

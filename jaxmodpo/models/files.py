@@ -476,7 +476,7 @@ def load_decoder(
         folder: ``config.json`` and safetensors.
         base_dtype: of the weights; ``int8`` and ``nf4`` are for the projections, with bfloat16 for
             the rest.
-        shardings_for: maps a parameter table to shardings (``training.mesh.shardings`` with its
+        shardings_for: maps a parameter table to shardings (``policy.mesh.shardings`` with its
             mesh), or None.
 
     Raises:

@@ -16,6 +16,9 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+Parameters = dict[str, Array]
+"""a model's or an adapter's arrays by name"""
+
 
 @dataclass(frozen=True)
 class Spec:

@@ -20,6 +20,8 @@ from jaxmodpo.files import Journal
 from jaxmodpo.fingerprints import digest
 from jaxmodpo.models.quantized import BaseDtype
 from jaxmodpo.phase import Phase, in_phase
+from jaxmodpo.policy.loaded import load_policy
+from jaxmodpo.policy.prompts import load_policy_text
 from jaxmodpo.progress import Progress
 from jaxmodpo.ranges import Count, Incidental, NotNegative, Probability, Seed, Settings
 from jaxmodpo.records import Question, Response, read_questions, write_responses
@@ -27,8 +29,6 @@ from jaxmodpo.sampling.endpoint import Endpoint, ask, check_endpoint, endpoint_k
 from jaxmodpo.sampling.journal import place, row, sampled
 from jaxmodpo.sampling.sampler import SamplingSettings, sample
 from jaxmodpo.schema import Range
-from jaxmodpo.training.loaded_policy import load_policy
-from jaxmodpo.training.prompts import load_policy_text
 
 logger = logging.getLogger(__name__)
 

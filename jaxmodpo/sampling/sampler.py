@@ -22,8 +22,8 @@ from jaxmodpo.errors import UserError
 from jaxmodpo.models.decoder import Decoder
 from jaxmodpo.models.decoder_config import DecoderConfig
 from jaxmodpo.models.lora import LoraConfig
-from jaxmodpo.training.loaded_policy import Policy
-from jaxmodpo.training.step import Parameters
+from jaxmodpo.models.parameters import Parameters
+from jaxmodpo.policy.loaded import Policy
 
 PROMPT_MULTIPLE = 16
 

@@ -29,10 +29,10 @@ from jaxmodpo.models import decoder, roberta
 from jaxmodpo.models.completions import completion_logps
 from jaxmodpo.models.decoder_config import DecoderConfig
 from jaxmodpo.models.files import save_model
-from jaxmodpo.models.parameters import initialize
-from jaxmodpo.training.mesh import make_mesh, row_shards
+from jaxmodpo.models.parameters import Parameters, initialize
+from jaxmodpo.policy.mesh import make_mesh, row_shards
 from jaxmodpo.training.settings import TrainingConfig
-from jaxmodpo.training.step import Batch, LossTerms, Parameters
+from jaxmodpo.training.step import Batch, LossTerms
 from jaxmodpo.training.trainer import train
 
 _SPACE = "\u2581"  # marks a word's start, as in SentencePiece

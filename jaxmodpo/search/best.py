@@ -20,6 +20,7 @@ from jaxmodpo.errors import UserError
 from jaxmodpo.files import write_json, write_text
 from jaxmodpo.methods.reward import RewardConfig
 from jaxmodpo.phase import Phase
+from jaxmodpo.policy.distributed import DeviceConfig
 from jaxmodpo.search.report import write_report
 from jaxmodpo.search.settings import (
     trial_settings,
@@ -27,7 +28,6 @@ from jaxmodpo.search.settings import (
 from jaxmodpo.search.study import (
     best_trial,
 )
-from jaxmodpo.training.distributed import DeviceConfig
 from jaxmodpo.training.session import Session
 
 logger = logging.getLogger(__name__)

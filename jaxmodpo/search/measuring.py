@@ -18,14 +18,14 @@ import numpy as np
 
 from jaxmodpo.data.examples import reward_rankings
 from jaxmodpo.files import read_json, write_json
-from jaxmodpo.judging.rubric import RubricJudge
 from jaxmodpo.methods.reward_model import load_reward_model, score
 from jaxmodpo.methods.score import divergence, own_replies
+from jaxmodpo.policy.loaded import Policy, with_adapter
+from jaxmodpo.policy.prompts import load_policy_text
 from jaxmodpo.records import Candidate, Question, Ranking, read_questions
 from jaxmodpo.results import Measured
+from jaxmodpo.rubric import load_rubric
 from jaxmodpo.search.sweep_settings import SweepConfig
-from jaxmodpo.training.loaded_policy import Policy, with_adapter
-from jaxmodpo.training.prompts import load_policy_text
 from jaxmodpo.training.session import Session
 
 logger = logging.getLogger(__name__)
@@ -43,8 +43,8 @@ def make_scorer(path: str, config: SweepConfig) -> Callable[[str], Scorer]:
     """
 
     def rubric(name: str) -> Scorer:
-        judge = RubricJudge(0, 0.0)
-        return lambda _, texts: np.array([judge.score(text, name) for text in texts])
+        phrases = load_rubric()
+        return lambda _, texts: np.array([phrases.score(text, name) for text in texts])
 
     def encoder(name: str) -> Scorer:
         model, text = load_reward_model(Path(path))

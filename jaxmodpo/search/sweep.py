@@ -26,6 +26,8 @@ from jaxmodpo.methods.modpo import MODPOConfig, modpo
 from jaxmodpo.methods.soup import SoupConfig, soup
 from jaxmodpo.pages import png
 from jaxmodpo.phase import Phase, in_phase
+from jaxmodpo.policy.distributed import open_together
+from jaxmodpo.policy.prompts import on_one_day
 from jaxmodpo.search.comparison import compare, table
 from jaxmodpo.search.measuring import Measure, make_scorer
 from jaxmodpo.search.sweep_settings import (
@@ -36,8 +38,6 @@ from jaxmodpo.search.sweep_settings import (
     objectives_and_scorers,
     point_name,
 )
-from jaxmodpo.training.distributed import open_together
-from jaxmodpo.training.prompts import on_one_day
 from jaxmodpo.training.session import Session
 
 

@@ -34,6 +34,8 @@ from jaxmodpo.methods.modpo import modpo
 from jaxmodpo.methods.reward import RewardConfig, reward
 from jaxmodpo.methods.sft import sft
 from jaxmodpo.phase import Phase, in_phase
+from jaxmodpo.policy.distributed import broadcast, leads, open_together
+from jaxmodpo.policy.prompts import on_one_day
 from jaxmodpo.processes import this_process
 from jaxmodpo.results import Validation
 from jaxmodpo.search.best import Method, finish_search, params_in_words
@@ -55,8 +57,6 @@ from jaxmodpo.search.study import (
     storage_in_words,
     tried,
 )
-from jaxmodpo.training.distributed import broadcast, leads, open_together
-from jaxmodpo.training.prompts import on_one_day
 from jaxmodpo.training.session import Session
 
 logger = logging.getLogger(__name__)

@@ -26,8 +26,8 @@ from jaxmodpo.models.lora import LoraConfig, adapter_table
 from jaxmodpo.models.parameters import Table
 from jaxmodpo.models.quantized import BaseDtype, is_quantized, stored_table
 from jaxmodpo.models.remat import Remat
-from jaxmodpo.training.loaded_policy import check_attention
-from jaxmodpo.training.mesh import batch_shardings, check_heads, make_mesh, shardings
+from jaxmodpo.policy.loaded import check_attention
+from jaxmodpo.policy.mesh import batch_shardings, check_heads, make_mesh, shardings
 from jaxmodpo.training.policy_loss import Method, PolicyLoss
 from jaxmodpo.training.step import Loss, OptimizerSettings, TrainState, moment_shardings, train_step
 

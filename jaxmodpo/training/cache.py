@@ -26,7 +26,7 @@ from jaxmodpo.data.text import Cut
 from jaxmodpo.files import atomic_path
 from jaxmodpo.fingerprints import digest
 from jaxmodpo.models.tensors import save_tensors
-from jaxmodpo.training.distributed import broadcast, broadcast_array, leads
+from jaxmodpo.policy.distributed import broadcast, broadcast_array, leads
 
 logger = logging.getLogger(__name__)
 

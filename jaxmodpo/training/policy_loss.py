@@ -18,8 +18,9 @@ from jaxmodpo.models.completions import completion_logps
 from jaxmodpo.models.decoder import Decoder
 from jaxmodpo.models.decoder_config import DecoderConfig
 from jaxmodpo.models.lora import LoraConfig
+from jaxmodpo.models.parameters import Parameters
 from jaxmodpo.models.remat import Remat
-from jaxmodpo.training.step import Batch, LossTerms, Parameters
+from jaxmodpo.training.step import Batch, LossTerms
 
 
 class Method(Protocol):

@@ -24,8 +24,8 @@ from jaxmodpo.models.quantized import BaseDtype, is_projection, stored_table
 from jaxmodpo.models.remat import Remat
 from jaxmodpo.models.roberta import RobertaConfig
 from jaxmodpo.models.roberta import parameter_table as encoder_table
+from jaxmodpo.policy.mesh import array_bytes, row_shards
 from jaxmodpo.training.hardware import Chip
-from jaxmodpo.training.mesh import array_bytes, row_shards
 
 
 @dataclass(frozen=True)

@@ -13,8 +13,8 @@ from typing import Any
 import jax.numpy as jnp
 
 from jaxmodpo.models.roberta import Roberta, load_roberta
-from jaxmodpo.training.loaded_policy import Policy, fresh_adapter, load_policy
-from jaxmodpo.training.preemption import stop_if_asked
+from jaxmodpo.policy.loaded import Policy, fresh_adapter, load_policy
+from jaxmodpo.policy.preemption import stop_if_asked
 from jaxmodpo.training.settings import PolicyTrainingConfig
 from jaxmodpo.training.trainer import OnEvaluation
 

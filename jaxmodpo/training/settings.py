@@ -25,6 +25,7 @@ from jaxmodpo.models.attention import Backend
 from jaxmodpo.models.lora import PROJECTIONS, LoraConfig
 from jaxmodpo.models.quantized import BaseDtype
 from jaxmodpo.models.remat import Remat
+from jaxmodpo.policy.distributed import DeviceConfig
 from jaxmodpo.ranges import (
     Count,
     CountOrZero,
@@ -35,7 +36,6 @@ from jaxmodpo.ranges import (
     ShareBelowOne,
 )
 from jaxmodpo.schema import Range
-from jaxmodpo.training.distributed import DeviceConfig
 from jaxmodpo.training.tracking import Tracker, check_trackers
 
 

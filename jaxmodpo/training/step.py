@@ -20,7 +20,8 @@ import optax
 from jax import Array
 from jax.sharding import NamedSharding, PartitionSpec
 
-Parameters = dict[str, Array]
+from jaxmodpo.models.parameters import Parameters
+
 Batch = Mapping[str, Array]
 
 

@@ -23,11 +23,11 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxmodpo.config import as_mapping
 from jaxmodpo.data.batches import Batches
 from jaxmodpo.errors import Preempted, UserError
+from jaxmodpo.policy.distributed import leads
+from jaxmodpo.policy.mesh import place_batch, put
+from jaxmodpo.policy.preemption import notice
 from jaxmodpo.progress import Progress
 from jaxmodpo.training.checkpoints import Checkpoints
-from jaxmodpo.training.distributed import leads
-from jaxmodpo.training.mesh import place_batch, put
-from jaxmodpo.training.preemption import notice
 from jaxmodpo.training.settings import TrainingConfig
 from jaxmodpo.training.step import (
     Loss,

@@ -24,9 +24,9 @@ from jaxmodpo.methods.reward import RewardConfig
 from jaxmodpo.models.adapters import save_adapter
 from jaxmodpo.models.files import read_model_config
 from jaxmodpo.models.roberta import load_roberta, save_roberta
+from jaxmodpo.policy.loaded import load_policy
 from jaxmodpo.records import Pair
 from jaxmodpo.sandbox import grammar
-from jaxmodpo.training.loaded_policy import load_policy
 
 
 def made_up(folder: Path, questions: int = 20) -> Path:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Literal
 
-from jaxmodpo.judging.criteria import load_criteria
+from jaxmodpo.criteria import load_criteria
 from jaxmodpo.judging.endpoint import Endpoint, EndpointJudge
 from jaxmodpo.judging.judge import Answer, Request
 from jaxmodpo.records import Candidate

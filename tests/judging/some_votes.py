@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 
-from jaxmodpo.judging.criteria import Criterion
+from jaxmodpo.criteria import Criterion
 from jaxmodpo.judging.judge import Answer, Asked, Request, Status
 from jaxmodpo.judging.votes import Vote, votes_of
 from jaxmodpo.records import Candidate

@@ -13,9 +13,9 @@ from collections.abc import Callable, Iterable, Iterator
 
 import pytest
 
+from jaxmodpo.criteria import Criterion
 from jaxmodpo.judging import collect as module
 from jaxmodpo.judging.collect import collect, votes_by_request, votes_by_slot
-from jaxmodpo.judging.criteria import Criterion
 from jaxmodpo.judging.judge import Answer, Asked, Request, Status, call_key
 from jaxmodpo.judging.ledger import Ledger
 from jaxmodpo.judging.pool import drain

@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 
 from jaxmodpo.cli import main
+from jaxmodpo.criteria import Criterion
 from jaxmodpo.errors import UserError
 from jaxmodpo.judging import export
-from jaxmodpo.judging.criteria import Criterion
 from jaxmodpo.judging.export import VotesConfig, read_votes, votes
 from jaxmodpo.judging.judge import Answer, Asked, Request, Usage, call_key
 from jaxmodpo.judging.ledger import Ledger, import_votes

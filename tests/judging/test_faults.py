@@ -18,11 +18,11 @@ from typing import Any
 import pytest
 from faulty_server import FAULTS, MODEL, OUTCOMES, PASSING, FaultyServer, marked, ranking_of
 
+from jaxmodpo.criteria import Criterion
 from jaxmodpo.errors import UserError
 from jaxmodpo.files import write_json
 from jaxmodpo.judging.budget import Budget
 from jaxmodpo.judging.collect import collect, votes_by_request
-from jaxmodpo.judging.criteria import Criterion
 from jaxmodpo.judging.endpoint import Endpoint, EndpointJudge
 from jaxmodpo.judging.judge import Answer, Request
 from jaxmodpo.judging.ledger import Ledger

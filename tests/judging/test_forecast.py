@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 
+from jaxmodpo.criteria import load_criteria
 from jaxmodpo.errors import UserError
 from jaxmodpo.files import write_json
-from jaxmodpo.judging.criteria import load_criteria
 from jaxmodpo.judging.endpoint import endpoint_identity
 from jaxmodpo.judging.forecast import CHARACTERS_PER_TOKEN, Forecast, forecast
 from jaxmodpo.judging.judge import Answer, Asked, Request, Status, Usage, call_key

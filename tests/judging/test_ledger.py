@@ -410,7 +410,7 @@ import sys, threading, time
 from pathlib import Path
 from jaxmodpo.records import Candidate
 from jaxmodpo.judging import collect as module
-from jaxmodpo.judging.criteria import Criterion
+from jaxmodpo.criteria import Criterion
 from jaxmodpo.judging.judge import Answer, Request
 from jaxmodpo.judging.ledger import Ledger
 from jaxmodpo.judging.pool import drain

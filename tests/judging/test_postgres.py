@@ -16,10 +16,10 @@ import pytest
 from faulty_server import FaultyServer
 from postgres_server import PASSWORD, Postgres
 
+from jaxmodpo.criteria import Criterion
 from jaxmodpo.errors import UserError
 from jaxmodpo.files import read_json, write_json
 from jaxmodpo.judging import store
-from jaxmodpo.judging.criteria import Criterion
 from jaxmodpo.judging.judge import Answer, Asked, Request, call_key
 from jaxmodpo.judging.ledger import Ledger
 from jaxmodpo.judging.preferences import PreferencesConfig, preferences

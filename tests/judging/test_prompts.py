@@ -13,8 +13,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from jaxmodpo.criteria import load_criteria
 from jaxmodpo.errors import UserError
-from jaxmodpo.judging.criteria import load_criteria
 from jaxmodpo.judging.judge import Request
 from jaxmodpo.judging.prompts import Prompts, answer_schema, parse_orders
 from jaxmodpo.records import Candidate

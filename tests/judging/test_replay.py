@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from jaxmodpo.criteria import Criterion
 from jaxmodpo.errors import UserError
-from jaxmodpo.judging.criteria import Criterion
 from jaxmodpo.judging.export import VotesConfig, votes
 from jaxmodpo.judging.judge import Answer, Asked, Request, Usage, call_key, vote_keys
 from jaxmodpo.judging.ledger import Ledger, import_votes

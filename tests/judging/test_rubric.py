@@ -12,12 +12,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from jaxmodpo.config import builtin
+from jaxmodpo.criteria import Criterion, load_criteria
 from jaxmodpo.errors import UserError
 from jaxmodpo.judging import rubric
-from jaxmodpo.judging.criteria import Criterion, load_criteria
 from jaxmodpo.judging.judge import Request
-from jaxmodpo.judging.rubric import RubricJudge, faults, load_rubric, written_out
+from jaxmodpo.judging.rubric import RubricJudge
 from jaxmodpo.records import Candidate
+from jaxmodpo.rubric import faults, load_rubric, written_out
 
 PERSONA = """THERAPY PREFERENCES (importance ratings out of 5):
 - Empathy and warmth: 4.0/5 importance

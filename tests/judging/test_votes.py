@@ -6,9 +6,9 @@ from __future__ import annotations
 
 import pytest
 
+from jaxmodpo.criteria import Criterion
 from jaxmodpo.errors import UserError
 from jaxmodpo.judging.batch_files import BatchFiles, Draft, Header, input_line
-from jaxmodpo.judging.criteria import Criterion
 from jaxmodpo.judging.judge import Asked, Request
 from jaxmodpo.judging.votes import Vote, check_votes
 from jaxmodpo.records import Candidate

@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from jaxmodpo.criteria import Criterion
 from jaxmodpo.errors import UserError
-from jaxmodpo.judging.criteria import Criterion
 from jaxmodpo.judging.judge import Request
 from jaxmodpo.judging.votes import Vote
 from jaxmodpo.judging.voting import (

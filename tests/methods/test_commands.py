@@ -36,9 +36,9 @@ from jaxmodpo.methods.score import (
 )
 from jaxmodpo.methods.sft import SFTConfig, sft
 from jaxmodpo.methods.soup import SoupConfig, soup
+from jaxmodpo.policy.loaded import load_policy
 from jaxmodpo.records import Candidate, Pair, Question, write_questions
 from jaxmodpo.sandbox import grammar
-from jaxmodpo.training.loaded_policy import load_policy
 from jaxmodpo.training.session import Session
 from jaxmodpo.training.step import train_step
 

@@ -16,8 +16,8 @@ import datasets  # noqa: E402
 import transformers  # noqa: E402
 
 from jaxmodpo.methods.dpo import DPO  # noqa: E402
+from jaxmodpo.policy.loaded import load_policy  # noqa: E402
 from jaxmodpo.sandbox.models import save_tokenizer  # noqa: E402
-from jaxmodpo.training.loaded_policy import load_policy  # noqa: E402
 from jaxmodpo.training.policy_loss import PolicyLoss  # noqa: E402
 
 ROWS = [

@@ -17,7 +17,7 @@ import pytest
 
 from jaxmodpo.errors import UserError
 from jaxmodpo.models.attention import Attention
-from jaxmodpo.training.mesh import make_mesh
+from jaxmodpo.policy.mesh import make_mesh
 
 
 def plain(q, k, v, *, causal, window, segments):
@@ -137,7 +137,7 @@ def test_auto_takes_what_the_devices_can_do():
 
 def test_attention_that_is_not_here_is_refused_before_weights_are_looked_for(tmp_path):
     from jaxmodpo.models.shapes import SHAPES
-    from jaxmodpo.training.loaded_policy import load_policy
+    from jaxmodpo.policy.loaded import load_policy
 
     (tmp_path / "config.json").write_text(json.dumps(SHAPES["mistral-7b-v0.2"]))
     with pytest.raises(UserError, match="--attention cudnn needs an NVIDIA GPU"):

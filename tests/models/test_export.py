@@ -53,7 +53,7 @@ def folders(tmp_path: Path) -> tuple[Path, Path]:
 
 
 def adapted_logits(base: Path, adapter: Path) -> np.ndarray:
-    from jaxmodpo.training.loaded_policy import load_policy
+    from jaxmodpo.policy.loaded import load_policy
 
     policy = load_policy(base, base_dtype="float32", adapter=adapter)
     model = Decoder(policy.config, policy.base, policy.lora, policy.adapter)

@@ -322,7 +322,7 @@ import sys
 from pathlib import Path
 import jax, numpy as np
 from jaxmodpo.models.files import load_decoder
-from jaxmodpo.training.mesh import make_mesh, shardings
+from jaxmodpo.policy.mesh import make_mesh, shardings
 folder, base_dtype = Path(sys.argv[1]), sys.argv[2]
 assert jax.device_count() == 4
 model = load_decoder(folder, base_dtype, shardings(make_mesh((1, 2, 2))))

@@ -18,11 +18,11 @@ from jaxmodpo.models import decoder
 from jaxmodpo.models.decoder_config import DecoderConfig
 from jaxmodpo.models.files import save_model
 from jaxmodpo.models.parameters import initialize
+from jaxmodpo.policy.loaded import load_policy
 from jaxmodpo.records import Question, read_responses, write_questions
 from jaxmodpo.sampling.command import ResponsesConfig, responses
 from jaxmodpo.sampling.sampler import SamplingSettings, choose, sample
 from jaxmodpo.sandbox.models import save_tokenizer
-from jaxmodpo.training.loaded_policy import load_policy
 
 WORDS = ["a", "b", "c", "d", "e", "f", "g", "h"]
 

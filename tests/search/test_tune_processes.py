@@ -46,7 +46,7 @@ while len(list(given["model"].glob("ready.*"))) < 2:
 
 TOGETHER = """
 import jax
-from jaxmodpo.training.distributed import DeviceConfig, broadcast, start
+from jaxmodpo.policy.distributed import DeviceConfig, broadcast, start
 me = given["process_id"]
 begun = 0
 def training(config, session):

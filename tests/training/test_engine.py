@@ -26,10 +26,10 @@ from jaxmodpo.models.decoder_config import DecoderConfig
 from jaxmodpo.models.files import save_model
 from jaxmodpo.models.lora import LoraConfig
 from jaxmodpo.models.parameters import initialize
+from jaxmodpo.policy.loaded import load_policy
+from jaxmodpo.policy.mesh import make_mesh
 from jaxmodpo.records import Candidate, Pair, write_pairs
 from jaxmodpo.sandbox.models import save_tokenizer
-from jaxmodpo.training.loaded_policy import load_policy
-from jaxmodpo.training.mesh import make_mesh
 from jaxmodpo.training.policy_loss import PolicyLoss
 from jaxmodpo.training.settings import TrainingConfig
 from jaxmodpo.training.step import LossTerms, OptimizerSettings, initial_state, train_step

@@ -30,9 +30,9 @@ from jaxmodpo.models.quantized import BaseDtype
 from jaxmodpo.models.roberta import Roberta
 from jaxmodpo.models.roberta import parameter_table as encoder_table
 from jaxmodpo.models.shapes import decoder_shape, encoder_shape
+from jaxmodpo.policy.mesh import make_mesh
 from jaxmodpo.training.ahead import Compiled, compile_policy_step
 from jaxmodpo.training.hardware import chip_of, chips, peak_flops
-from jaxmodpo.training.mesh import make_mesh
 from jaxmodpo.training.roofline import policy_training, scoring
 
 SETTINGS = {

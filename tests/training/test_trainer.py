@@ -25,10 +25,10 @@ from jaxmodpo.data.batches import Batches
 from jaxmodpo.data.examples import Examples
 from jaxmodpo.data.text import Cut
 from jaxmodpo.errors import Preempted, UserError
+from jaxmodpo.policy.mesh import make_mesh
 from jaxmodpo.training import trainer
 from jaxmodpo.training.cache import cached_examples
 from jaxmodpo.training.checkpoints import Checkpoints
-from jaxmodpo.training.mesh import make_mesh
 from jaxmodpo.training.settings import TrainingConfig
 from jaxmodpo.training.step import LossTerms, OptimizerSettings, initial_state
 from jaxmodpo.training.tracking import Tracking

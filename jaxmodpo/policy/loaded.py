@@ -33,11 +33,10 @@ from jaxmodpo.models.decoder import parameter_table
 from jaxmodpo.models.decoder_config import DecoderConfig
 from jaxmodpo.models.files import load_decoder, read_decoder_config
 from jaxmodpo.models.lora import LoraConfig, adapter_table
-from jaxmodpo.models.parameters import initialize
+from jaxmodpo.models.parameters import Parameters, initialize
 from jaxmodpo.models.quantized import BaseDtype
-from jaxmodpo.training.mesh import check_heads, make_mesh, place_batch, put, row_shards, shardings
-from jaxmodpo.training.preemption import stop_if_asked
-from jaxmodpo.training.step import Parameters
+from jaxmodpo.policy.mesh import check_heads, make_mesh, place_batch, put, row_shards, shardings
+from jaxmodpo.policy.preemption import stop_if_asked
 
 
 @dataclass(frozen=True)

@@ -28,10 +28,10 @@ from jaxmodpo.models.decoder_config import DecoderConfig
 from jaxmodpo.models.files import read_model_config, save_model
 from jaxmodpo.models.parameters import initialize
 from jaxmodpo.models.roberta import load_roberta, save_roberta
+from jaxmodpo.policy.distributed import DeviceConfig, detected, on_host
 from jaxmodpo.records import Candidate, Pair, write_pairs
 from jaxmodpo.sandbox.models import save_tokenizer
 from jaxmodpo.search.tune import TuneMODPOConfig
-from jaxmodpo.training.distributed import DeviceConfig, detected, on_host
 
 WORDS = ["a", "b", "c", "d", "e", "f", "g", "h"]
 STEPS = 20
@@ -125,8 +125,8 @@ def losses(folder: Path, name: str = "loss") -> list[float]:
 RUN = """
 import json, os, signal, sys
 arguments = json.loads(sys.argv[1])
-import jaxmodpo.training.distributed as distributed
-import jaxmodpo.training.loaded_policy as loaded_policy
+import jaxmodpo.policy.distributed as distributed
+import jaxmodpo.policy.loaded as loaded_policy
 import jaxmodpo.training.trainer as trainer
 from jaxmodpo.cli import main
 distributed.HEARTBEAT_SECONDS = 10

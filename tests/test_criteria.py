@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from jaxmodpo.criteria import Criterion, load_criteria
 from jaxmodpo.errors import UserError
-from jaxmodpo.judging.criteria import Criterion, load_criteria
 
 ROW = "{name: warmth, description: d, better_when: b, worse_when: w}"
 

@@ -11,19 +11,33 @@ import dataclasses
 import datetime
 import logging
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from jaxmodpo.data.prompting import prompt_day, warn_of_other_prompt
 from jaxmodpo.data.text import PolicyText, PromptStyle, load_tokenizer
 from jaxmodpo.models.files import read_decoder_config, read_end_tokens
 from jaxmodpo.phase import Phase
+from jaxmodpo.policy.distributed import broadcast
 from jaxmodpo.ranges import Settings
-from jaxmodpo.training.distributed import broadcast
-from jaxmodpo.training.settings import PolicyTrainingConfig
 
 logger = logging.getLogger(__name__)
 
 Runs = TypeVar("Runs", bound=Settings)
+
+
+class PromptedSettings(Protocol):
+    """What a command's settings say of the prompts of its model."""
+
+    @property
+    def model(self) -> Path: ...
+    @property
+    def prompt_style(self) -> PromptStyle: ...
+    @property
+    def prompt_date(self) -> str | None: ...
+    @property
+    def max_prompt_length(self) -> int: ...
+    @property
+    def max_length(self) -> int: ...
 
 
 def load_policy_text(
@@ -89,7 +103,7 @@ def on_one_day(config: Runs, phase: Phase) -> Runs:
     return dataclasses.replace(config, **changes)
 
 
-def policy_text(config: PolicyTrainingConfig, phase: Phase) -> PolicyText:
+def policy_text(config: PromptedSettings, phase: Phase) -> PolicyText:
     """Return the tokenization that a training command's settings name."""
     return load_policy_text(
         config.model,

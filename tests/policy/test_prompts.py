@@ -13,7 +13,7 @@ import pytest
 from jaxmodpo.data.prompting import FILE
 from jaxmodpo.methods.dpo import DPOConfig
 from jaxmodpo.phase import Phase
-from jaxmodpo.training.prompts import _day, on_one_day
+from jaxmodpo.policy.prompts import _day, on_one_day
 
 TODAY = datetime.date.today().isoformat()
 

@@ -13,7 +13,7 @@ from jaxmodpo.errors import UserError
 from jaxmodpo.models.axes import MESH_AXES
 from jaxmodpo.models.decoder_config import DecoderConfig
 from jaxmodpo.models.parameters import Spec
-from jaxmodpo.training.mesh import check_heads, default_shape, make_mesh, place_batch, shardings
+from jaxmodpo.policy.mesh import check_heads, default_shape, make_mesh, place_batch, shardings
 
 
 def machine(data: int, fsdp: int, tensor: int) -> jax.sharding.AbstractMesh:

@@ -1,0 +1,157 @@
+"""The rubric: counts phrases and formal faults of a text, and has no clinical meaning.
+
+It stands in for people where there is neither a key nor a network, and its numbers can be traced:
+every phrase, weight and deduction stands in ``configs/judging/rubric.yaml``. The built-in judge
+(:mod:`jaxmodpo.judging.rubric`) votes by it, and a sweep over weights may score replies with it::
+
+    load_rubric().score("I am so sorry.", "empathy")  # 0.25: one of the four phrases that count
+"""
+
+from __future__ import annotations
+
+import functools
+import re
+from dataclasses import dataclass
+from typing import Annotated
+
+from jaxmodpo.config import builtin, load_yaml
+from jaxmodpo.criteria import OVERALL
+from jaxmodpo.errors import UserError, nearest
+from jaxmodpo.fingerprints import digest
+from jaxmodpo.schema import Range, read_as
+
+_CONTRACTIONS = tuple(
+    (re.compile(rf"\b{short}\b"), full)
+    for short, full in (
+        ("can't", "cannot"),
+        ("won't", "will not"),
+        ("let's", "let us"),
+        ("(it|that|this|there|here|what|who|how|he|she)'s", r"\1 is"),
+        ("i'm", "i am"),
+    )
+) + tuple(
+    (re.compile(rf"{short}\b"), full)
+    for short, full in (
+        ("n't", " not"),
+        ("'re", " are"),
+        ("'ve", " have"),
+        ("'ll", " will"),
+        ("'d", " would"),
+    )
+)
+# "that that" and "had had" are English.
+_DOUBLED = re.compile(r"\b(?!(?:that|had)\b)(\w+)\s+\1\b")
+FAULTS = ("repeated_sentence", "doubled_word", "unfinished", "empty")
+"""a text's formal faults"""
+
+
+@dataclass(frozen=True)
+class Phrases:
+    """One criterion's part of the rubric; ``rated_as`` is its line in a persona's profile, if it
+    has one.
+    """
+
+    positive: tuple[re.Pattern[str], ...]
+    negative: tuple[re.Pattern[str], ...]
+    rated_as: str | None
+
+
+@dataclass(frozen=True)
+class Rubric:
+    """The rubric file; ``version`` is a digest of its content."""
+
+    phrases: dict[str, Phrases]
+    deductions: dict[str, float]
+    saturation: int
+    version: str
+
+    def score(self, text: str, criterion: str) -> float:
+        """Return the score of a text on a criterion, in [-2, 1].
+
+        With p positive and n negative phrases in it and saturation s, it is
+        ``min(p, s) / s - min(n, s) / s - deductions``.
+
+        Raises:
+            UserError: the rubric has no phrases for the criterion.
+        """
+        phrases = self.phrases.get(criterion)
+        if phrases is None:
+            raise UserError(
+                "the rubric judge has no phrases for the criterion"
+                f" '{criterion}'{nearest(criterion, [*self.phrases, OVERALL])} (an endpoint"
+                " judge takes any criterion)"
+            )
+        plain = written_out(text)
+        full = self.saturation
+        positive = sum(p.search(plain) is not None for p in phrases.positive)
+        negative = sum(p.search(plain) is not None for p in phrases.negative)
+        deducted = sum(self.deductions[fault] for fault in faults(text))
+        return (min(positive, full) - min(negative, full)) / full - deducted
+
+
+@dataclass(frozen=True)
+class _Part:
+    """A criterion's phrases as the file has them."""
+
+    positive: list[str]
+    negative: list[str]
+    rated_as: str | None = None
+
+
+@dataclass(frozen=True)
+class _File:
+    """``rubric.yaml``."""
+
+    saturation: Annotated[int, Range(least=1)]
+    deductions: dict[str, float]
+    criteria: dict[str, _Part]
+
+
+@functools.cache
+def load_rubric() -> Rubric:
+    """Read and compile ``configs/judging/rubric.yaml``."""
+    path = builtin("judging", "rubric")
+    content = load_yaml(path)
+    read = read_as(content, _File, str(path))
+    for fault in FAULTS:
+        if fault not in read.deductions:
+            raise UserError(f"{path}: deductions lacks the fault '{fault}'")
+
+    def compiled(phrases: list[str], name: str) -> tuple[re.Pattern[str], ...]:
+        try:
+            return tuple(re.compile(rf"(?<!\w)(?:{p})(?!\w)", re.IGNORECASE) for p in phrases)
+        except re.error as error:
+            raise UserError(f"{path}: criteria, {name}: no regular expression ({error})") from None
+
+    phrases = {
+        name: Phrases(compiled(part.positive, name), compiled(part.negative, name), part.rated_as)
+        for name, part in read.criteria.items()
+    }
+    return Rubric(phrases, read.deductions, read.saturation, digest(content)[:12])
+
+
+def written_out(text: str) -> str:
+    """Return a text in lower case, single-spaced, with its contractions written out."""
+    text = " ".join(text.lower().replace("\u2019", "'").split())
+    for pattern, full in _CONTRACTIONS:
+        text = pattern.sub(full, text)
+    return text
+
+
+def faults(text: str) -> list[str]:
+    """Name a text's formal faults, each once: repeated_sentence, doubled_word, unfinished, empty.
+
+    A text without a letter or digit is empty and has no other fault.
+    """
+    plain = " ".join(text.lower().split())
+    if not re.search(r"\w", plain):
+        return ["empty"]
+    sentences = [s.strip() for s in re.split(r"[.?!]+", plain) if s.strip()]
+    found = []
+    if len(set(sentences)) < len(sentences):
+        found.append("repeated_sentence")
+    if _DOUBLED.search(plain):
+        found.append("doubled_word")
+    if not plain.rstrip("\"'\u201d\u2019)]*").endswith((".", "?", "!")):
+        found.append("unfinished")
+    return found
