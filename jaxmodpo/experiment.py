@@ -21,8 +21,9 @@ from typing import Any
 from jaxmodpo.commands import COMMANDS, load
 from jaxmodpo.config import as_mapping, from_mapping, load_yaml
 from jaxmodpo.errors import UserError, nearest
-from jaxmodpo.phase import MANIFEST, Phase, is_finished, output_folder
+from jaxmodpo.phase import Phase, output_folder
 from jaxmodpo.ranges import Seed
+from jaxmodpo.results.manifest import is_finished
 from jaxmodpo.schema import read_as
 
 logger = logging.getLogger(__name__)
@@ -342,4 +343,4 @@ def label(number: int, count: int, phase: PhaseSpec) -> str:
 
 def finished_before(config: Any) -> bool:
     """Return whether the folder that a phase's settings name holds a finished run."""
-    return hasattr(config, "output_dir") and is_finished(output_folder(config) / MANIFEST)
+    return hasattr(config, "output_dir") and is_finished(output_folder(config))

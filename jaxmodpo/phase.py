@@ -2,52 +2,49 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import functools
-import importlib.metadata
-import os
-import platform
-import shutil
-import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
-import jaxmodpo
 from jaxmodpo.config import as_mapping
+from jaxmodpo.endings import figures_in_words
 from jaxmodpo.errors import UserError
-from jaxmodpo.files import DATABASE_FILES, read_json, refuse_links, remove_leftovers, write_json
+from jaxmodpo.files import DATABASE_FILES, refuse_links, remove_leftovers
 from jaxmodpo.fingerprints import fingerprint
 from jaxmodpo.hub import download_hint
 from jaxmodpo.locks import LOCK, FolderLock, Held, lock
+from jaxmodpo.outputs import check_outputs, describe_outputs, remove_work
 from jaxmodpo.ranges import Settings, incidental
-from jaxmodpo.results import Manifest
+from jaxmodpo.results.manifest import (
+    MANIFEST,
+    Identity,
+    Manifest,
+    is_finished,
+    now,
+    read_manifest,
+    this_environment,
+    this_life,
+)
+from jaxmodpo.results.versioned import plain, write_result
 
-MANIFEST = "manifest.json"
-"""the file's name, in a phase's folder"""
-
+_DATABASES = ("votes.sqlite", "study.db")
 
 # Names in a phase's folder under which something is written to in place, or into; other files are
-# replaced whole.
+# replaced whole. A link under such a name would send what is written elsewhere.
 _WRITTEN_TO = (
-    *(MANIFEST, "sampled.jsonl", "metrics.jsonl", "votes.sqlite", "study.db"),
-    *(f"{name}{ending}" for name in ("votes.sqlite", "study.db") for ending in DATABASE_FILES),
-    *(
-        "checkpoints",
-        "batches",
-        "points",
-        "trials",
-        "figures",
-        "tensorboard",
-        "wandb",
-        "dpo",
-        "modpo",
-        "soup",
-    ),
+    *(MANIFEST, "sampled.jsonl", "metrics.jsonl"),
+    *_DATABASES,
+    *(f"{name}{ending}" for name in _DATABASES for ending in DATABASE_FILES),
+    *("checkpoints", "batches", "points", "trials", "figures", "tensorboard", "wandb"),
+    *("dpo", "modpo", "soup"),
 )
+
+_LEFTOVERS_OLD_AFTER = 3600
+"""seconds after which a temporary file is nobody's, where the file system has no locks"""
 
 
 @dataclass
@@ -61,7 +58,7 @@ class Phase:
     """
 
     directory: Path
-    manifest: dict[str, Any]
+    manifest: Manifest
     finished: bool
     writes: bool = True
     _started: float = dataclasses.field(default_factory=time.monotonic)
@@ -70,7 +67,7 @@ class Phase:
 
     @classmethod
     def open(cls, command: str, config: Any, directory: Path, inputs: Mapping[str, Path]) -> Phase:
-        """Start, resume or recognise a phase.
+        """Start, resume or recognize a phase.
 
         Args:
             command: the command's name.
@@ -82,48 +79,25 @@ class Phase:
             UserError: an input is missing, the folder holds a run with other settings, or a link
                 lies where something is written to.
         """
-        for name, path in inputs.items():
-            if not path.exists():
-                raise UserError(f"{name}: no such file or folder: {path}{download_hint(path)}")
-        identity = {
-            "command": command,
-            "settings": {
-                k: v for k, v in as_mapping(config).items() if k not in incidental(type(config))
-            },
-            "inputs": {name: fingerprint(path) for name, path in inputs.items()},
-        }
+        identity = _identity(command, config, inputs)
         path = directory / MANIFEST
         refuse_links(directory, _WRITTEN_TO)
-        held: FolderLock | Held
-        try:
-            directory.mkdir(parents=True, exist_ok=True)
-            held = lock(directory, command)
-        except Held as error:
-            held = error
-        except OSError as error:
-            if not is_finished(path):  # which may be read alone
-                raise UserError(f"cannot write to {directory}: {error.strerror}") from error
-            held = Held("nobody: it cannot be written to")
-        difference = ""
-        manifest: dict[str, Any] | None = None
-        if path.exists():
-            manifest = read_manifest(path)
-            difference = _difference(manifest.get("identity", {}), identity)
-            # A start that was refused before it made anything claims no folder.
-            # A folder that another process owns is claimed, whatever it made so far.
-            others = any(p.name not in (path.name, LOCK) for p in directory.iterdir())
-            claimed = manifest.get("status") == "finished" or others or isinstance(held, Held)
-            if difference and claimed:
+        held = _take(directory, command)
+        manifest = read_manifest(path) if path.exists() else None
+        if manifest is not None and (difference := _difference(manifest.identity, identity)):
+            if _is_claimed(directory, manifest, held):
                 raise UserError(
                     f"{directory} holds a run with other settings ({difference}); choose another"
                     " output folder or remove that one"
                 )
-            if not difference and manifest.get("status") == "finished":
-                _check_outputs(directory, manifest)
-                if isinstance(held, FolderLock):
-                    _remove(directory, manifest.get("removed", []))
-                    held.release()
-                return cls(directory, manifest, True)
+            manifest = None
+        if manifest is not None and manifest.is_finished:
+            check_outputs(directory, manifest.outputs)
+            # A folder that cannot be written to, or that another process has, may still be read.
+            if isinstance(held, FolderLock):
+                remove_work(directory, manifest.removed)
+                held.release()
+            return cls(directory, manifest, True)
         if isinstance(held, Held):
             raise UserError(
                 f"{directory} is in use by {held}; wait until that has ended, or choose another"
@@ -131,20 +105,9 @@ class Phase:
             )
         # Of processes elsewhere nobody can say whether they live; the lock says that none is at
         # work here.
-        remove_leftovers(directory, 3600 if held.real else None)
-        if manifest is not None and not difference:
-            manifest.setdefault("lives", []).append(_life())
-            write_json(path, manifest)
-            return cls(directory, manifest, False, _lock=held)
-        manifest = {
-            "status": "running",
-            "identity": identity,
-            "input_paths": {name: str(p) for name, p in inputs.items()},
-            "started": _now(),
-            "environment": environment(),
-            "lives": [_life()],
-        }
-        write_json(path, manifest)
+        remove_leftovers(directory, _LEFTOVERS_OLD_AFTER if held.real else None)
+        manifest = _new_manifest(identity, inputs) if manifest is None else manifest.with_life()
+        write_result(path, manifest)
         return cls(directory, manifest, False, _lock=held)
 
     def reopen(self) -> None:
@@ -156,22 +119,21 @@ class Phase:
         if not (self.finished and self.writes):
             return
         try:
-            self._lock = lock(self.directory, str(self.manifest["identity"]["command"]))
+            self._lock = lock(self.directory, self.manifest.identity.command)
         except Held as held:
             raise UserError(
                 f"{self.directory} is in use by {held}; wait until that has ended"
             ) from None
-        self.manifest |= {"status": "running"}
-        self.manifest.setdefault("lives", []).append(_life())
-        write_json(self.directory / MANIFEST, self.manifest)
+        self._record(self.manifest.with_life())
 
     def remember(self, **facts: Any) -> None:
         """Keep in the manifest what this run goes by besides its settings, for its next lives to
         read there.
+
+        Args:
+            facts: fields of :class:`Manifest`.
         """
-        self.manifest |= facts
-        if self.writes:
-            write_json(self.directory / MANIFEST, self.manifest)
+        self._record(dataclasses.replace(self.manifest, **facts))
 
     def finish(self, *, work: Sequence[Path] = (), **results: Any) -> None:
         """Record what the phase produced and mark it finished, unless another process does.
@@ -180,35 +142,35 @@ class Phase:
             work: journals, checkpoints and the like, which are no output. They are removed once it
                 is on disk that the phase is finished: a kill before that costs nothing, and one
                 after it leaves them to the next start.
-            results: counts and figures.
+            results: counts and figures for people, under any names: see ``Manifest.results``.
         """
         self.finished = self._did_something = True
         if not self.writes:
             return
-        self.manifest |= {
-            "status": "finished",
-            "results": results,
-            "outputs": {
-                str(p.relative_to(self.directory)): {
-                    "bytes": p.stat().st_size,
-                    "sha256": fingerprint(p),
-                }
-                for p in sorted(self.directory.rglob("*"))
-                if p.is_file()
-                and not is_kept_apart(p.relative_to(self.directory))
-                and not _is_within(p, work)
-            },
-            "removed": [str(p.relative_to(self.directory)) for p in work],
-            "environment": environment(),
-            "finished": _now(),
-            "seconds": round(time.monotonic() - self._started, 3),
-        }
-        if lives := self.manifest.get("lives"):
-            lives[-1] |= {"environment": environment(), "ended": _now()}
-        write_json(self.directory / MANIFEST, self.manifest)
-        _remove(self.directory, self.manifest["removed"])
+        environment = this_environment()
+        *earlier_lives, life = self.manifest.lives
+        ended_life = dataclasses.replace(life, environment=environment, ended=now())
+        self._record(
+            dataclasses.replace(
+                self.manifest,
+                status="finished",
+                results=plain(results),
+                outputs=describe_outputs(self.directory, work),
+                removed=tuple(str(path.relative_to(self.directory)) for path in work),
+                environment=environment,
+                lives=(*earlier_lives, ended_life),
+                finished=now(),
+                seconds=round(time.monotonic() - self._started, 3),
+            )
+        )
+        remove_work(self.directory, self.manifest.removed)
         if self._lock is not None:
             self._lock.release()
+
+    def _record(self, manifest: Manifest) -> None:
+        self.manifest = manifest
+        if self.writes:
+            write_result(self.directory / MANIFEST, manifest)
 
     @property
     def was_finished(self) -> bool:
@@ -220,13 +182,86 @@ class Phase:
         """Say in a few words what became of it; empty where another process says so."""
         if not (self.finished and self.writes):
             return ""
-        if self._did_something:
-            return f"finished: {self.directory}{_figures(self.results)}"
-        return f"{self.directory} was finished before; there is nothing to do"
+        if not self._did_something:
+            return f"{self.directory} was finished before; there is nothing to do"
+        figures = figures_in_words(self.results)
+        return f"finished: {self.directory}{f'; {figures}' if figures else ''}"
 
     @property
-    def results(self) -> dict[str, Any]:
-        return self.manifest.get("results", {})
+    def results(self) -> Mapping[str, Any]:
+        return self.manifest.results
+
+
+def _identity(command: str, config: Any, inputs: Mapping[str, Path]) -> Identity:
+    """Return what tells a run from others; inputs that are missing are refused."""
+    for name, path in inputs.items():
+        if not path.exists():
+            raise UserError(f"{name}: no such file or folder: {path}{download_hint(path)}")
+    apart = incidental(type(config))
+    settings = {name: value for name, value in as_mapping(config).items() if name not in apart}
+    fingerprints = {name: fingerprint(path) for name, path in inputs.items()}
+    return Identity(command=command, settings=settings, inputs=fingerprints)
+
+
+def _take(directory: Path, command: str) -> FolderLock | Held:
+    """Make the folder and take its lock, or return who has it.
+
+    What keeps the lock away is no error yet: a finished phase is recognized without it.
+    """
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        return lock(directory, command)
+    except Held as held:
+        return held
+    except OSError as error:
+        if not is_finished(directory):
+            raise UserError(f"cannot write to {directory}: {error.strerror}") from error
+        return Held("nobody: it cannot be written to")
+
+
+def _is_claimed(directory: Path, manifest: Manifest, held: FolderLock | Held) -> bool:
+    """Return whether a folder belongs to the run that its manifest names.
+
+    A start that was refused before it made anything claims no folder, so that its settings may
+    still be mended. A folder that another process owns is claimed, whatever it made so far.
+    """
+    has_files = any(path.name not in (MANIFEST, LOCK) for path in directory.iterdir())
+    return manifest.is_finished or has_files or isinstance(held, Held)
+
+
+def _new_manifest(identity: Identity, inputs: Mapping[str, Path]) -> Manifest:
+    return Manifest(
+        status="running",
+        identity=identity,
+        input_paths={name: str(path) for name, path in inputs.items()},
+        started=now(),
+        environment=this_environment(),
+        lives=(this_life(),),
+    )
+
+
+def _difference(recorded: Identity, identity: Identity) -> str:
+    """Name the first value in which two identities differ; empty where they are equal."""
+    return _first_difference(plain(recorded), plain(identity), "")
+
+
+def _first_difference(old: Any, new: Any, name: str) -> str:
+    if isinstance(old, Mapping) and isinstance(new, Mapping):
+        for key in sorted({*old, *new}):
+            inner_name = f"{name}.{key}" if name else str(key)
+            difference = _first_difference(old.get(key), new.get(key), inner_name)
+            if difference:
+                return difference
+        return ""
+    if old == new:
+        return ""
+    if name.startswith("inputs."):
+        change = "is new" if old is None else "is left out" if new is None else "has changed"
+        return f"the input {name.removeprefix('inputs.')} {change}"
+    return f"{name.removeprefix('settings.')} was {old}, is {new}"
+
+
+# --------------------------------------------------------------------------- commands
 
 
 def open_phase(command: str, settings: Settings) -> Phase:
@@ -284,175 +319,3 @@ def in_phase(
         return run
 
     return wrap
-
-
-def read_manifest(path: Path) -> dict[str, Any]:
-    """Read a ``manifest.json``.
-
-    Raises:
-        UserError: it cannot be read, is of another shape, or names work outside of its folder,
-            which is removed once a phase is finished.
-    """
-    manifest = read_json(path, Manifest)
-    for part in ("removed", "outputs"):
-        for name in manifest.get(part, ()):
-            if not _is_below(name):
-                raise UserError(f"{path}: {part}, {name!r:.80} is no file or folder below its own")
-    return dict(manifest)
-
-
-def _is_below(name: str) -> bool:
-    """Return whether a name is one of a file or folder below the one that it is relative to."""
-    parts = Path(name).parts
-    whole = bool(parts) and "\0" not in name and all(len(part) < 256 for part in parts)
-    return whole and not Path(name).is_absolute() and ".." not in parts
-
-
-def is_finished(manifest: Path) -> bool:
-    """Return whether a ``manifest.json`` is there and says that its phase is finished."""
-    return manifest.is_file() and read_manifest(manifest).get("status") == "finished"
-
-
-FIGURES = {
-    "train": "training questions",
-    "test": "test questions",
-    "participants": "participants",
-    "good": "of good quality",
-    "pairs": "pairs",
-    "responses": "replies",
-    "cut_at_max_new_tokens": "cut at --max-new-tokens",
-    "empty": "empty",
-    "questions": "questions",
-    "questions_judged": "questions judged",
-    "votes_asked": "votes",
-    "votes_valid": "valid votes",
-    "valid": "valid votes",
-    "points": "weights",
-    "trials": "trials",
-    "best_trial": "best trial",
-    "best_value": "its value",
-    "updates": "updates",
-    "held_out_loss": "held-out loss",
-    "held_out_rewards/accuracies": "held-out accuracy",
-    "held_out_rewards/weighted_accuracies": "weighted held-out accuracy",
-    "held_out_accuracy": "held-out accuracy",
-    "held_out_rewards/margins": "held-out margin",
-    "kl": "KL in nats per reply",
-    "standard_error": "standard error",
-    "rank": "rank",
-    "tensors": "tensors",
-    "merged": "of them merged",
-    "malformed": "share of malformed replies",
-    "hypervolume": "hypervolume",
-    "runs": "runs",
-    "figures": "figures",
-}
-"""results that a command ends with, and their names in words"""
-
-
-def _figures(results: Mapping[str, Any]) -> str:
-    """Return a phase's figures in words, or nothing where there are none."""
-    # Two keys share a name: where a command has both, what it measured of the outcome stands for
-    # the training's own.
-    named = {name: results[key] for key, name in FIGURES.items() if _is_figure(results.get(key))}
-    shown = [f"{name} {_in_words(value)}" for name, value in named.items()]
-    return f"; {', '.join(shown)}" if shown else ""
-
-
-def _is_figure(value: Any) -> bool:
-    """Return whether a result is a number, or a number for each of several names."""
-    if isinstance(value, Mapping):
-        return bool(value) and all(isinstance(v, int | float) for v in value.values())
-    return isinstance(value, int | float) and not isinstance(value, bool)
-
-
-def _in_words(value: Any) -> str:
-    if isinstance(value, Mapping):
-        return ", ".join(f"{name} {_in_words(number)}" for name, number in value.items())
-    return f"{value:,}" if isinstance(value, int) else f"{value:.4g}"
-
-
-def is_kept_apart(path: Path) -> bool:
-    """Return whether a file, by its place in the folder, is a manifest, a database, a temporary
-    file or work.
-    """
-    hidden = any(part.startswith(".") for part in path.parts)
-    return (
-        hidden
-        or path.name == MANIFEST
-        or "checkpoints" in path.parts
-        or any(ending in path.name for ending in (".sqlite", ".db"))
-    )
-
-
-def _is_within(path: Path, folders: Sequence[Path]) -> bool:
-    return any(path.is_relative_to(folder) for folder in folders)
-
-
-def _remove(directory: Path, names: Sequence[str]) -> None:
-    """Remove a finished phase's work."""
-    for name in names:
-        path = directory / name
-        if path.is_dir() and not path.is_symlink():
-            shutil.rmtree(path, ignore_errors=True)
-        else:
-            path.unlink(missing_ok=True)
-
-
-def _check_outputs(directory: Path, manifest: Mapping[str, Any]) -> None:
-    """Refuse to call a phase finished whose files are missing or of another size.
-
-    Raises:
-        UserError: naming the first of them.
-    """
-    advice = "bring it back, or remove the folder and run the same command again"
-    for name, output in manifest.get("outputs", {}).items():
-        try:
-            size = (directory / name).stat().st_size
-        except OSError:
-            raise UserError(
-                f"{directory} was finished, but its file {name} is missing; {advice}"
-            ) from None
-        if isinstance(output, Mapping) and size != output["bytes"]:
-            raise UserError(
-                f"{directory} was finished, but its file {name} has {size} bytes and not"
-                f" {output['bytes']}; {advice}"
-            )
-
-
-def _life() -> dict[str, Any]:
-    """Describe this process, for a manifest that several one after the other may write."""
-    return {"started": _now(), "process": os.getpid(), "environment": environment()}
-
-
-def _difference(old: Any, new: Any, name: str = "") -> str:
-    """Name the first value in which two manifests' identities differ."""
-    if isinstance(old, Mapping) and isinstance(new, Mapping):
-        for key in sorted({*old, *new}):
-            said = _difference(old.get(key), new.get(key), f"{name}.{key}" if name else str(key))
-            if said:
-                return said
-        return ""
-    if old == new:
-        return ""
-    if name.startswith("inputs."):
-        change = "is new" if old is None else "is left out" if new is None else "has changed"
-        return f"the input {name.removeprefix('inputs.')} {change}"
-    return f"{name.removeprefix('settings.')} was {old}, is {new}"
-
-
-def _now() -> str:
-    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
-
-
-def environment() -> dict[str, Any]:
-    """Return versions and, once JAX is in use, the devices."""
-    versions = {"jaxmodpo": jaxmodpo.__version__, "python": platform.python_version()}
-    for name in ("jax", "flax", "optax", "orbax-checkpoint", "transformers", "openai"):
-        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
-            versions[name] = importlib.metadata.version(name)
-    found: dict[str, Any] = {"versions": versions, "platform": platform.platform()}
-    jax = sys.modules.get("jax")
-    if jax is not None:
-        found["devices"] = [d.device_kind for d in jax.devices()]
-    return found

@@ -8,23 +8,25 @@ times.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, Literal, NotRequired, TypedDict
+from typing import Annotated, Literal
 
 import tyro
 
 from jaxmodpo.costs import Cost, Estimates
 from jaxmodpo.errors import UserError
-from jaxmodpo.files import read_json
 from jaxmodpo.fingerprints import fingerprint
-from jaxmodpo.phase import MANIFEST, is_kept_apart
-from jaxmodpo.ranges import Settings, Tally
-from jaxmodpo.schema import read_as
+from jaxmodpo.outputs import is_kept_apart
+from jaxmodpo.ranges import Settings
+from jaxmodpo.results.manifest import MANIFEST, Manifest, Output, read_manifest
 from jaxmodpo.terminal import printable
 
 Verdict = Literal["OK", "changed", "missing"]
+
+_MOST_HINTS = 8
+"""folders that an error names at most"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,36 +54,17 @@ class VerifyConfig(Settings):
         return Cost()  # reads, and leaves nothing behind
 
 
-class _Output(TypedDict):
-    bytes: Tally
-    sha256: NotRequired[str]
-
-
-class _Identity(TypedDict):
-    inputs: NotRequired[dict[str, str]]
-
-
-class _Manifest(TypedDict):
-    status: str
-    # Manifests of early versions list names alone, or sizes without digests.
-    outputs: NotRequired[dict[str, _Output | Any]]
-    identity: NotRequired[_Identity]
-    input_paths: NotRequired[dict[str, str]]
-
-
 @dataclass
 class Verification:
-    """What was found.
+    """What came of comparing folders with their manifests.
 
     Attributes:
-        verdicts: how many files have each.
-        by_size: files of which the manifest holds no digest.
-        unknown: files in the folders of which the manifests say nothing.
+        verdicts: how many files and inputs have each.
+        unlisted: files in the folders that their manifests do not name.
     """
 
     verdicts: Counter[Verdict] = field(default_factory=Counter)
-    by_size: int = 0
-    unknown: int = 0
+    unlisted: int = 0
 
     @property
     def exit_code(self) -> int:
@@ -90,64 +73,56 @@ class Verification:
     @property
     def ending(self) -> str:
         """Say it in a sentence."""
-        said = ", ".join(
-            f"{self.verdicts[verdict]} {verdict}" for verdict in ("OK", "changed", "missing")
-        )
-        if self.by_size:
-            said += (
-                f"; {self.by_size} of them by size alone, since their manifest holds no digest of"
-                " them"
-            )
-        if self.unknown:
-            said += f"; {self.unknown} further files, of which no manifest speaks"
-        return f"{self.verdicts.total()} files and inputs: {said}"
+        verdicts: tuple[Verdict, ...] = ("OK", "changed", "missing")
+        counts = ", ".join(f"{self.verdicts[verdict]} {verdict}" for verdict in verdicts)
+        sentence = f"{self.verdicts.total()} files and inputs: {counts}"
+        if self.unlisted:
+            sentence += f"; {self.unlisted} further files, of which no manifest speaks"
+        return sentence
+
+    def add(self, verdict: Verdict, path: Path, detail: str) -> None:
+        """Count a verdict and print it."""
+        self.verdicts[verdict] += 1
+        _print_line(verdict, path, detail)
+
+    def add_unlisted(self, path: Path) -> None:
+        """Count a file that no manifest names, and print it."""
+        self.unlisted += 1
+        _print_line("unknown", path, "not in the manifest")
 
 
 def verify(config: VerifyConfig) -> Verification:
-    """Run ``verify``; every manifest is read before anything is compared.
+    """Run ``verify``.
 
     Raises:
         UserError: a folder has no manifest of a finished command.
     """
     config.check()
-    found = Verification()
-    for folder, manifest in [(folder, _manifest(folder)) for folder in config.folders]:
-        for name, output in manifest.get("outputs", {}).items():
-            verdict, detail = _output(folder, name, output)
-            found.verdicts[verdict] += 1
-            found.by_size += detail == _SIZE_ALONE and verdict == "OK"
-            _tell(verdict, folder / name, detail)
-        for path in _unknown(folder, manifest.get("outputs", {})):
-            found.unknown += 1
-            _tell("unknown", path, "not in the manifest")
-        if not config.inputs:
-            continue
-        for name, path, recorded in _inputs(manifest):
-            verdict = (
-                "missing" if not path.exists() else "OK" if _now(path) == recorded else "changed"
-            )
-            found.verdicts[verdict] += 1
-            _tell(verdict, path, f"input: {name}")
-    return found
+    # All manifests are read first: a wrong folder is refused before hours go into the others.
+    manifests = {folder: _finished_manifest(folder) for folder in config.folders}
+    verification = Verification()
+    for folder, manifest in manifests.items():
+        for name, output in manifest.outputs.items():
+            verdict, detail = _compare_output(folder / name, output)
+            verification.add(verdict, folder / name, detail)
+        for path in _unlisted_files(folder, manifest.outputs):
+            verification.add_unlisted(path)
+        if config.inputs:
+            for name, path, recorded in manifest.inputs():
+                verification.add(_compare_input(path, recorded), path, f"input: {name}")
+    return verification
 
 
-_SIZE_ALONE = "by size alone"
-
-
-def _manifest(folder: Path) -> _Manifest:
+def _finished_manifest(folder: Path) -> Manifest:
     path = folder / MANIFEST
     if not path.is_file():
-        below = (
-            sorted(str(inner.parent) for inner in folder.glob(f"*/{MANIFEST}"))
-            if folder.is_dir()
-            else []
-        )
-        hint = f"; those with one are {', '.join(below[:8])}" if below else ""
+        below = sorted(str(inner.parent) for inner in folder.glob(f"*/{MANIFEST}"))
+        hint = f"; those with one are {', '.join(below[:_MOST_HINTS])}" if below else ""
         raise UserError(
             f"{folder} has no {MANIFEST}: give the output folder of a finished command{hint}"
         )
-    manifest = read_as(read_json(path), _Manifest, str(path))
-    if manifest["status"] != "finished":
+    manifest = read_manifest(path)
+    if not manifest.is_finished:
         raise UserError(
             f"{folder} is not finished, so that there is nothing to compare; run the same command"
             " again"
@@ -155,45 +130,36 @@ def _manifest(folder: Path) -> _Manifest:
     return manifest
 
 
-def _output(folder: Path, name: str, output: Any) -> tuple[Verdict, str]:
-    """Compare one file with what the manifest says of it."""
-    path = folder / name
-    if Path(name).is_absolute() or ".." in Path(name).parts:
-        raise UserError(f"{folder / MANIFEST}: outputs, {name} lies outside the folder")
+def _compare_output(path: Path, output: Output) -> tuple[Verdict, str]:
+    """Compare one file with what the manifest says of it; return the verdict and what differs."""
     try:
         size = path.stat().st_size
     except OSError:
         return "missing", ""
-    if not isinstance(output, dict):
-        return "OK", _SIZE_ALONE
-    if size != output["bytes"]:
-        return "changed", f"{size} bytes, not {output['bytes']}"
-    if "sha256" not in output:
-        return "OK", _SIZE_ALONE
-    return ("OK", "") if _now(path) == output["sha256"] else ("changed", "other bytes")
+    if size != output.bytes:
+        return "changed", f"{size} bytes, not {output.bytes}"
+    if fingerprint(path, remembered=False) != output.sha256:
+        return "changed", "other bytes"
+    return "OK", ""
 
 
-def _unknown(folder: Path, outputs: dict[str, Any]) -> Iterator[Path]:
-    """Yield files of which the manifest says nothing, and which are no database, journal or
+def _compare_input(path: Path, recorded: str) -> Verdict:
+    """Compare a file or folder with its fingerprint of when a command read it."""
+    if not path.exists():
+        return "missing"
+    return "OK" if fingerprint(path, remembered=False) == recorded else "changed"
+
+
+def _unlisted_files(folder: Path, outputs: Mapping[str, Output]) -> Iterator[Path]:
+    """Yield files that the manifest does not name, and that are no database, journal or
     checkpoint.
     """
     for path in sorted(folder.rglob("*")):
-        inner = path.relative_to(folder)
-        if path.is_file() and str(inner) not in outputs and not is_kept_apart(inner):
+        name = path.relative_to(folder)
+        if path.is_file() and str(name) not in outputs and not is_kept_apart(name):
             yield path
 
 
-def _inputs(manifest: _Manifest) -> Iterator[tuple[str, Path, str]]:
-    """Yield what a command read: its name, where it lay, and its fingerprint then."""
-    paths = manifest.get("input_paths", {})
-    for name, recorded in manifest.get("identity", _Identity()).get("inputs", {}).items():
-        if name in paths:
-            yield name, Path(paths[name]), recorded
-
-
-def _now(path: Path) -> str:
-    return fingerprint(path, remembered=False)
-
-
-def _tell(verdict: str, path: Path, detail: str) -> None:
-    print(printable(f"{verdict:<8} {path}{f' ({detail})' if detail else ''}"))
+def _print_line(verdict: str, path: Path, detail: str) -> None:
+    suffix = f" ({detail})" if detail else ""
+    print(printable(f"{verdict:<8} {path}{suffix}"))

@@ -260,7 +260,7 @@ def test_what_became_of_a_phase_is_said_even_where_a_finished_one_goes_on(tmp_pa
     assert again.ending == f"{settings.output_dir} was finished before; there is nothing to do"
     again.finish()
     assert again.ending == f"finished: {settings.output_dir}"
-    follower = Phase(settings.output_dir, {}, False, writes=False)
+    follower = Phase(settings.output_dir, again.manifest, False, writes=False)
     follower.finish()
     assert follower.ending == ""
 

@@ -78,7 +78,7 @@ def test_a_finished_phase_lets_go_and_removes_its_work_last(tmp_path):
     (settings.output_dir / "responses.csv").write_text("a\n")
     phase.finish(work=[journal])
     assert not journal.exists() and not (settings.output_dir / LOCK).exists()
-    assert list(phase.manifest["outputs"]) == ["responses.csv"]
+    assert list(phase.manifest.outputs) == ["responses.csv"]
     # A kill between the manifest and the removal leaves the work, which the next start removes.
     journal.write_text("{}\n")
     assert Phase.open("x", settings, settings.output_dir, {}).finished
@@ -109,10 +109,9 @@ def test_every_life_of_a_run_is_recorded(tmp_path):
     killed._lock.release()
     second = Phase.open("x", settings, settings.output_dir, {})
     second.finish()
-    lives = second.manifest["lives"]
-    assert (
-        len(lives) == 2 and "ended" in lives[1] and lives[0]["environment"]["versions"]["jaxmodpo"]
-    )
+    first_life, second_life = second.manifest.lives
+    assert first_life.ended is None and first_life.environment.versions["jaxmodpo"]
+    assert second_life.ended is not None
 
 
 @pytest.mark.parametrize(

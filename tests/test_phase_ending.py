@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import pytest
@@ -9,9 +10,14 @@ import pytest
 from jaxmodpo.phase import Phase
 
 
+@dataclass(frozen=True)
+class NoSettings:
+    """A command that has none."""
+
+
 @pytest.mark.parametrize("key", ["held_out_rewards/accuracies", "held_out_accuracy"])
 def test_a_training_ends_with_its_figures_in_words_whichever_key_holds_the_accuracy(tmp_path, key):
-    phase = Phase(tmp_path, {}, False)
+    phase = Phase.open("x", NoSettings(), tmp_path, {})
     results: dict[str, Any] = {"updates": 4, "examples": 9, key: 0.75}
     phase.finish(**results)
     assert phase.ending == f"finished: {tmp_path}; updates 4, held-out accuracy 0.75"
@@ -20,7 +26,7 @@ def test_a_training_ends_with_its_figures_in_words_whichever_key_holds_the_accur
 def test_an_accuracy_that_stands_under_both_keys_is_said_once_as_it_was_measured_of_the_outcome(
     tmp_path,
 ):
-    phase = Phase(tmp_path, {}, False)
+    phase = Phase.open("x", NoSettings(), tmp_path, {})
     results: dict[str, Any] = {"held_out_rewards/accuracies": 0.5, "held_out_accuracy": 0.75}
     phase.finish(**results)
     assert phase.ending == f"finished: {tmp_path}; held-out accuracy 0.75"
@@ -46,6 +52,6 @@ def test_an_accuracy_that_stands_under_both_keys_is_said_once_as_it_was_measured
     ],
 )
 def test_other_phases_end_with_their_figures_too(tmp_path, results, said):
-    phase = Phase(tmp_path, {}, False)
+    phase = Phase.open("x", NoSettings(), tmp_path, {})
     phase.finish(**results)
     assert phase.ending == f"finished: {tmp_path}; {said}"

@@ -111,18 +111,13 @@ def test_a_lost_bit_is_found_under_a_remembered_hash(finished, capsys, monkeypat
     assert verified(capsys, "out")[0] == 1
 
 
-def test_a_manifest_without_digests_is_compared_by_size_and_says_so(finished, capsys, caplog):
-    caplog.set_level("INFO")
+def test_a_manifest_without_digests_is_refused(finished, capsys):
     manifest = read_json(Path("out/manifest.json"))
     for output in manifest["outputs"].values():
         del output["sha256"]
     write_json(Path("out/manifest.json"), manifest)
-    code, lines, _ = verified(capsys, "out", "--no-inputs")
-    assert code == 0 and lines[0] == "OK       out/adapter/weights (by size alone)"
-    assert caplog.messages[-1].endswith(
-        "3 OK, 0 changed, 0 missing; 3 of them by size alone, since their manifest holds no digest"
-        " of them"
-    )
+    said = "jaxmodpo: out/manifest.json: outputs, adapter/weights lacks the field 'sha256'"
+    assert verified(capsys, "out", "--no-inputs") == (2, [], said)
 
 
 @pytest.mark.parametrize(
@@ -133,8 +128,8 @@ def test_a_manifest_without_digests_is_compared_by_size_and_says_so(finished, ca
             "out is not finished, so that there is nothing to compare; run the same command again",
         ),
         (
-            {"outputs": {"../pairs.json": {"bytes": 2}}},
-            "out/manifest.json: outputs, ../pairs.json lies outside the folder",
+            {"outputs": {"../pairs.json": {"bytes": 2, "sha256": ""}}},
+            "out/manifest.json: outputs, '../pairs.json' is no file or folder below its own",
         ),
         (
             {"outputs": [1]},

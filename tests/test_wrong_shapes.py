@@ -42,7 +42,7 @@ from jaxmodpo.personas.mapping import load_mapping
 from jaxmodpo.phase import Phase
 from jaxmodpo.ranges import incidental
 from jaxmodpo.records import Question, read_personas, read_questions, read_rankings, read_responses
-from jaxmodpo.results import Judges, Sweep, Validation
+from jaxmodpo.results.shapes import Judges, Sweep, Validation
 from jaxmodpo.sampling.journal import row, sampled
 from jaxmodpo.search.space import load_space
 
@@ -171,11 +171,18 @@ _QUESTIONS = {
     for name, value in as_mapping(_CONFIG).items()
     if name not in incidental(type(_CONFIG))
 }
+_ENVIRONMENT = {"versions": {"jaxmodpo": "0.1"}, "platform": "Linux"}
 _MANIFEST = {
+    "version": 1,
     "status": "finished",
     "identity": {"command": "questions", "settings": _QUESTIONS, "inputs": {}},
     "outputs": {"a.csv": {"bytes": 0, "sha256": "0"}},
-    **{"removed": ["sampled.jsonl"], "lives": [{"process": 1}], "results": {"test": 8}},
+    "input_paths": {},
+    "started": "2026-01-02T03:04:05Z",
+    "environment": _ENVIRONMENT,
+    "lives": [{"started": "2026-01-02T03:04:05Z", "process": 1, "environment": _ENVIRONMENT}],
+    "removed": ["sampled.jsonl"],
+    "results": {"test": 8},
 }
 _HEADER = {"identity": "i", "model": "m", "round": 1}
 _ASKED = {

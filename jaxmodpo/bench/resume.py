@@ -19,9 +19,9 @@ from typing import Annotated, Any
 import numpy as np
 
 from jaxmodpo.errors import UserError
-from jaxmodpo.files import read_json
 from jaxmodpo.ranges import Count, Seed, Unestimated
 from jaxmodpo.records import Candidate, Pair, write_pairs
+from jaxmodpo.results.manifest import is_finished
 from jaxmodpo.sandbox import grammar
 from jaxmodpo.schema import Range
 
@@ -89,7 +89,7 @@ def _compare(folder: Path, kills: int, epochs: int, seed: int) -> None:
         print(
             f"killed {done} of {kills}, after {delay:.2f} s, at update {reached}", file=sys.stderr
         )
-    if read_json(folder / "killed" / "manifest.json").get("status") != "finished":
+    if not is_finished(folder / "killed"):
         _live(context, flags, log)
     names = ("adapter/adapter_model.safetensors", "adapter/adapter_config.json")
     different = [

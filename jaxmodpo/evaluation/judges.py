@@ -73,7 +73,7 @@ def judges(config: JudgesConfig) -> None:
         extents = [list(ledger.extent(config.run)) for ledger in ledgers]
         phase = _open(config) if (folder / "manifest.json").is_file() else None
         if phase is not None and phase.finished:
-            if phase.manifest.get("input_paths") != places:
+            if phase.manifest.input_paths != places:
                 raise UserError(
                     f"{folder} holds what was counted of other ledgers; choose another output"
                     " folder"
@@ -84,7 +84,7 @@ def judges(config: JudgesConfig) -> None:
         said = analyse(ledgers, run=config.run, resamples=config.bootstrap, seed=config.seed)
     phase = phase or _open(config)
     phase.reopen()
-    phase.manifest["input_paths"] = places
+    phase.remember(input_paths=places)
     write_json(folder / JUDGES, said)
     for earlier in folder.glob("judge*-*.png"):
         earlier.unlink()

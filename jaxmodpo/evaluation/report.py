@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import dataclasses
 import logging
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -49,7 +50,8 @@ from jaxmodpo.judging.ledger import Ledger
 from jaxmodpo.pages import png, template
 from jaxmodpo.phase import Phase, in_phase
 from jaxmodpo.ranges import Incidental, Settings
-from jaxmodpo.results import Judges
+from jaxmodpo.results.shapes import Judges
+from jaxmodpo.results.versioned import plain
 
 logger = logging.getLogger(__name__)
 
@@ -137,9 +139,7 @@ def render(title: str, runs: Sequence[Run], gallery: Gallery) -> str:
     """Return the page, adding its figures to ``gallery``."""
     evaluations = [run for run in runs if run.evaluates]
     open_ones = {
-        run.name
-        for run in runs
-        if run.command == "evaluate" and run.manifest.get("status") != "finished"
+        run.name for run in runs if run.command == "evaluate" and not run.manifest.is_finished
     }
     results = {run.name: read_results(run.folder / RESULTS) for run in evaluations}
     divergences, malformed = read_divergences(runs), read_malformed_rates(runs)
@@ -172,7 +172,7 @@ def notes(runs: Iterable[Run], results: Iterable[Mapping[str, Any]]) -> list[str
     """
     sentences = list(dict.fromkeys(values["note"] for values in results if values.get("note")))
     runs = list(runs)
-    unfinished = [run for run in runs if run.manifest.get("status") != "finished"]
+    unfinished = [run for run in runs if not run.manifest.is_finished]
     if evaluations := [run.name for run in unfinished if run.command == "evaluate"]:
         sentences.append(
             f"The evaluation in {', '.join(evaluations)} is not finished: run its command again."
@@ -314,6 +314,8 @@ def curves(runs: Iterable[Run], gallery: Gallery) -> list[dict[str, str]]:
 
 def flat(value: Any, name: str = "") -> list[tuple[str, str]]:
     """Flatten nested settings or counts into dotted names and their values as text."""
+    if dataclasses.is_dataclass(value):
+        value = plain(value)
     if isinstance(value, Mapping):
         return [
             row

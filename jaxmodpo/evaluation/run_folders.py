@@ -20,8 +20,16 @@ from jaxmodpo.evaluation.statistics import mcnemar_from_counts
 from jaxmodpo.files import read_json, read_json_lines
 from jaxmodpo.judging.database import NoLedger
 from jaxmodpo.judging.ledger import Ledger
-from jaxmodpo.phase import read_manifest
-from jaxmodpo.results import Divergence, Malformed, OfModels, Results, Sweep, Test, Validation
+from jaxmodpo.results.manifest import MANIFEST, Manifest, read_manifest
+from jaxmodpo.results.shapes import (
+    Divergence,
+    Malformed,
+    OfModels,
+    Results,
+    Sweep,
+    Test,
+    Validation,
+)
 from jaxmodpo.schema import read_as
 
 RESULTS = "results.json"
@@ -42,15 +50,15 @@ class Run:
 
     name: str
     folder: Path
-    manifest: Mapping[str, Any]
+    manifest: Manifest
 
     @property
     def command(self) -> str:
-        return self.manifest["identity"]["command"]
+        return self.manifest.identity.command
 
     @property
     def settings(self) -> Mapping[str, Any]:
-        return self.manifest["identity"]["settings"]
+        return self.manifest.identity.settings
 
     @property
     def trains(self) -> bool:
@@ -80,7 +88,7 @@ def find_runs(inputs: Sequence[Path], output_dir: Path) -> list[Run]:
             raise UserError(
                 f"inputs: {root} is not a folder; give folders that other commands wrote to"
             )
-        manifests = sorted(root.rglob("manifest.json"))
+        manifests = sorted(root.rglob(MANIFEST))
         for path in manifests:
             folder = path.parent
             below = folder.relative_to(root)
@@ -93,7 +101,7 @@ def find_runs(inputs: Sequence[Path], output_dir: Path) -> list[Run]:
                 name = str(below)
             else:
                 name = root.resolve().name
-            runs.setdefault(folder.resolve(), Run(name, folder, _read_manifest(path)))
+            runs.setdefault(folder.resolve(), Run(name, folder, read_manifest(path)))
     if not runs:
         raise UserError(
             f"inputs: no manifest.json in {', '.join(map(str, inputs))} or below; give folders that"
@@ -112,25 +120,14 @@ def find_runs(inputs: Sequence[Path], output_dir: Path) -> list[Run]:
     return sorted(listed, key=lambda run: run.name)
 
 
-def _read_manifest(path: Path) -> dict[str, Any]:
-    manifest = read_manifest(path)
-    if not {"command", "settings", "inputs"} <= set(manifest.get("identity", {})):
-        raise UserError(
-            f"{path} is not a manifest of ours: it has no identity with command, settings and"
-            " inputs"
-        )
-    return manifest
-
-
 def with_votes(runs: Iterable[Run]) -> list[Run]:
     """Return the runs whose folders hold votes that no ``judges`` run among them has read."""
     runs = list(runs)
     already_read: set[Path] = set()
     for run in runs:
         if run.judges:
-            already_read |= {
-                Path(ledger).resolve() for ledger in run.manifest.get("input_paths", {}).values()
-            }
+            places = run.manifest.input_paths.values()
+            already_read |= {Path(ledger).resolve() for ledger in places}
     judged = [run for run in runs if (run.folder / VOTES).is_file()]
     return [run for run in judged if (run.folder / VOTES).resolve() not in already_read]
 

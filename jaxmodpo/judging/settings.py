@@ -16,7 +16,6 @@ from jaxmodpo.config import builtin
 from jaxmodpo.criteria import Criterion
 from jaxmodpo.endpoints import is_local
 from jaxmodpo.errors import UserError
-from jaxmodpo.fingerprints import digest
 from jaxmodpo.judging.budget import Budget
 from jaxmodpo.judging.endpoint import Endpoint, EndpointJudge, checked_family, fitting_endpoint
 from jaxmodpo.judging.families import Families
@@ -156,7 +155,7 @@ def endpoint_of(config: JudgeConfig) -> Endpoint:
 def open_ledger(config: JudgeConfig, phase: Phase) -> Ledger:
     """Open the votes of a phase, whose run is named by a digest of its settings and inputs."""
     return Ledger(
-        config.ledger or phase.directory / "votes.sqlite", digest(phase.manifest["identity"])[:32]
+        config.ledger or phase.directory / "votes.sqlite", phase.manifest.identity.digest()[:32]
     )
 
 

@@ -22,10 +22,10 @@ from jaxmodpo.data.pairs import load_column
 from jaxmodpo.errors import UserError
 from jaxmodpo.fingerprints import fingerprint
 from jaxmodpo.methods.reward_model import rewards_of_pairs
-from jaxmodpo.phase import read_manifest
 from jaxmodpo.policy.loaded import Policy, with_adapter
 from jaxmodpo.ranges import Positive
 from jaxmodpo.records import Pair
+from jaxmodpo.results.manifest import MANIFEST, find_manifest
 from jaxmodpo.schema import read_as
 from jaxmodpo.training.cache import cached, examples_digest
 from jaxmodpo.training.settings import PolicyTrainingConfig
@@ -277,12 +277,9 @@ def _rewards(
 
 def _beta_of(adapter: Path) -> float | None:
     """Return the β that an adapter was trained with, if the run's manifest lies beside it."""
-    manifest = adapter.parent / "manifest.json"
-    if not manifest.is_file():
+    manifest = find_manifest(adapter.parent)
+    beta = None if manifest is None else manifest.identity.settings.get("beta")
+    if beta is None:
         return None
-    found = read_manifest(manifest).get("identity", {}).get("settings", {}).get("beta")
-    return (
-        None
-        if found is None
-        else float(read_as(found, Positive, str(manifest), "identity", "settings", "beta"))
-    )
+    source = str(adapter.parent / MANIFEST)
+    return float(read_as(beta, Positive, source, "identity", "settings", "beta"))

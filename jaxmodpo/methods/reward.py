@@ -30,13 +30,14 @@ from jaxmodpo.methods.validation import sentence, validate
 from jaxmodpo.models.files import read_model_config
 from jaxmodpo.models.remat import Remat
 from jaxmodpo.models.roberta import Roberta, RobertaConfig, parameter_table, save_roberta
-from jaxmodpo.phase import Phase, in_phase, read_manifest
+from jaxmodpo.phase import Phase, in_phase
 from jaxmodpo.policy.distributed import broadcast, leads, on_host, open_together, start
 from jaxmodpo.policy.mesh import make_mesh, put, row_shards, shardings
 from jaxmodpo.ranges import Count, NotNegative, Positive, ShareBelowOne
 from jaxmodpo.rankings import PairsPerQuestion
 from jaxmodpo.records import Ranking
-from jaxmodpo.results import Validation
+from jaxmodpo.results.manifest import find_manifest
+from jaxmodpo.results.shapes import Validation
 from jaxmodpo.schema import Range
 from jaxmodpo.training.session import Session
 from jaxmodpo.training.settings import TrainingConfig
@@ -351,13 +352,10 @@ def planned(config: RewardConfig) -> tuple[dict[str, Path], dict[str, str]]:
 
 def _trained_on(folder: Path) -> str | None:
     """Return the data of a finished reward model's folder."""
-    manifest = folder / "manifest.json"
-    if not manifest.is_file():
+    manifest = find_manifest(folder)
+    if manifest is None or not manifest.is_finished:
         return None
-    recorded = read_manifest(manifest)
-    if recorded.get("status") != "finished":
-        return None
-    paths = recorded.get("input_paths", {})
+    paths = manifest.input_paths
     return paths.get("rankings", paths.get("pairs"))
 
 

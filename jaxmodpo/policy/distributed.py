@@ -24,6 +24,9 @@ from jax.experimental import multihost_utils
 from jaxmodpo.errors import UserError
 from jaxmodpo.phase import Phase, open_phase, output_folder
 from jaxmodpo.ranges import Count, CountOrZero, Incidental, Settings
+from jaxmodpo.results.manifest import MANIFEST, Manifest
+from jaxmodpo.results.versioned import plain
+from jaxmodpo.schema import read_as
 
 logger = logging.getLogger(__name__)
 
@@ -189,9 +192,10 @@ def open_together(command: str, settings: Any) -> Phase:
 
     def decide() -> dict[str, Any]:
         opened.append(open_phase(command, settings))
-        return {"finished": opened[0].finished, "manifest": opened[0].manifest}
+        return {"finished": opened[0].finished, "manifest": plain(opened[0].manifest)}
 
     outcome = broadcast(decide)
     if opened:
         return opened[0]
-    return Phase(output_folder(settings), outcome["manifest"], outcome["finished"], writes=False)
+    manifest: Manifest = read_as(outcome["manifest"], Manifest, MANIFEST)
+    return Phase(output_folder(settings), manifest, outcome["finished"], writes=False)

@@ -87,7 +87,7 @@ def _day(given: str | None, adapter: Path | None, phase: Phase | None) -> str:
     """Return the day that a run's prompts name: the settings', the adapter's, that of an earlier
     life, or today.
     """
-    recorded = phase.manifest.get("prompt_date") if phase is not None else None
+    recorded = phase.manifest.prompt_date if phase is not None else None
     return given or prompt_day(adapter) or recorded or datetime.date.today().isoformat()
 
 

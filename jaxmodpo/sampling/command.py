@@ -17,7 +17,6 @@ from jaxmodpo.costs import Cost, Estimates, Unknown
 from jaxmodpo.data.text import PromptStyle, check_day
 from jaxmodpo.errors import UserError
 from jaxmodpo.files import Journal
-from jaxmodpo.fingerprints import digest
 from jaxmodpo.models.quantized import BaseDtype
 from jaxmodpo.phase import Phase, in_phase
 from jaxmodpo.policy.loaded import load_policy
@@ -207,7 +206,7 @@ def _sample(config: ResponsesConfig, phase: Phase) -> None:
     journal = Journal(config.output_dir / "sampled.jsonl")
     # A batch is sampled whole or again: a reply's last bits may depend on how long its neighbours'
     # prompts are.
-    settings_key = digest(phase.manifest["identity"])[:16]
+    settings_key = phase.manifest.identity.digest()[:16]
     have = sampled(journal, settings_key)
     starts = [
         start
@@ -253,7 +252,7 @@ def _ask(config: ResponsesConfig, phase: Phase) -> None:
     ]
     journal = Journal(config.output_dir / "sampled.jsonl")
     try:
-        settings_key = digest(phase.manifest["identity"])[:16]
+        settings_key = phase.manifest.identity.digest()[:16]
         rows = ask(_endpoint(config), wanted, journal, settings_key)
     finally:
         journal.close()

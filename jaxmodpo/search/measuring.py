@@ -23,7 +23,7 @@ from jaxmodpo.methods.score import divergence, own_replies
 from jaxmodpo.policy.loaded import Policy, with_adapter
 from jaxmodpo.policy.prompts import load_policy_text
 from jaxmodpo.records import Candidate, Question, Ranking, read_questions
-from jaxmodpo.results import Measured
+from jaxmodpo.results.shapes import Measured
 from jaxmodpo.rubric import load_rubric
 from jaxmodpo.search.sweep_settings import SweepConfig
 from jaxmodpo.training.session import Session

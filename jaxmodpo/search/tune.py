@@ -37,7 +37,7 @@ from jaxmodpo.phase import Phase, in_phase
 from jaxmodpo.policy.distributed import broadcast, leads, open_together
 from jaxmodpo.policy.prompts import on_one_day
 from jaxmodpo.processes import this_process
-from jaxmodpo.results import Validation
+from jaxmodpo.results.shapes import Validation
 from jaxmodpo.search.best import Method, finish_search, params_in_words
 from jaxmodpo.search.proposals import evaluations_before, propose
 from jaxmodpo.search.settings import (
@@ -124,9 +124,7 @@ def objective(values: Mapping[str, float], beta: float = 1.0) -> float:
 def _tune(config: Any, phase: Phase, method: Method) -> None:
     space = load_space(config.space, config.part, config.trains)
     config = on_one_day(config, phase)
-    search = _Search(
-        config, method, space, f"{phase.manifest['identity']['command']} {_name(phase)}"
-    )
+    search = _Search(config, method, space, f"{phase.manifest.identity.command} {_name(phase)}")
     if not leads():
         search.follow()
         phase.finish()
@@ -153,7 +151,7 @@ def _name(phase: Phase) -> str:
     """Return what tells searches in one storage apart: equal settings and inputs, wherever they
     run, share a study.
     """
-    return digest(phase.manifest["identity"])[:12]
+    return phase.manifest.identity.digest()[:12]
 
 
 class _Search:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from sandbox_pairs import some_pairs
 
 from jaxmodpo.data.held_out import held_out
 from jaxmodpo.errors import UserError
-from jaxmodpo.files import read_json, write_json
+from jaxmodpo.files import read_json, write_text
 from jaxmodpo.methods.modpo import MODPOConfig, modpo
 from jaxmodpo.methods.reward import RewardConfig, planned, reward
 from jaxmodpo.methods.score import (
@@ -22,6 +22,7 @@ from jaxmodpo.methods.score import (
     score_reward,
 )
 from jaxmodpo.models.roberta import load_roberta
+from jaxmodpo.phase import Phase
 from jaxmodpo.records import Candidate, Pair, Ranking, write_pairs, write_rankings
 
 
@@ -172,6 +173,11 @@ def test_replies_that_are_equal_once_cut_are_neither_trained_on_nor_evaluated(
         )
 
 
+@dataclass(frozen=True)
+class NoSettings:
+    """A command that has none."""
+
+
 def test_every_criterion_leaves_out_what_is_no_objective_and_shares_what_is_trained(tmp_path):
     for name in ("therapeutic", "gricean"):
         (tmp_path / name).mkdir()
@@ -184,15 +190,15 @@ def test_every_criterion_leaves_out_what_is_no_objective_and_shares_what_is_trai
     ]  # fmt: skip
     assert not shared and "overall" in planned(replace(config, only=("overall",)))[0]
     for name, path in files.items():
-        manifest = {"status": "finished", "input_paths": {"model": "m", "pairs": str(path)}}
-        write_json(tmp_path / "rewards" / name / "manifest.json", manifest)
+        write_text(path, "[]")
+        Phase.open("reward", NoSettings(), tmp_path / "rewards" / name, {"pairs": path}).finish()
     assert planned(config) == (files, {}), "what was trained on this very file is not another's"
     gricean = replace(config, criteria="gricean", pairs=tmp_path / "gricean")
     files, shared = planned(gricean)
     assert list(files) == ["quantity", "quality", "relation", "manner"]
     assert shared == {"safety": str(tmp_path / "therapeutic" / "safety_pairs.json")}
     assert config.phase_dir != gricean.phase_dir, "both sets may have one folder"
-    write_json(tmp_path / "rewards" / "safety" / "manifest.json", {"status": "running"})
+    Phase.open("reward", NoSettings(), tmp_path / "rewards" / "safety", {"pairs": path}).reopen()
     assert "safety" in planned(gricean)[0]
 
 

@@ -15,37 +15,6 @@ Interval = tuple[float, float] | None
 """both ends; null where there is none"""
 
 
-# --------------------------------------------------------------------------- manifest.json
-
-
-class Identity(TypedDict):
-    """What tells a run from others: its command, its settings and the hashes of its inputs."""
-
-    command: NotRequired[str]
-    settings: NotRequired[dict[str, Any]]
-    inputs: NotRequired[dict[str, Any]]
-
-
-class Output(TypedDict):
-    """A file that a finished run left."""
-
-    bytes: Tally
-
-
-class Manifest(TypedDict):
-    """``manifest.json``; beside an adapter it may be another tool's, of which nothing is needed."""
-
-    status: NotRequired[str]
-    identity: NotRequired[Identity]
-    input_paths: NotRequired[dict[str, str]]
-    results: NotRequired[dict[str, Any]]
-    outputs: NotRequired[dict[str, Output | str]]
-    removed: NotRequired[list[str]]
-    lives: NotRequired[list[dict[str, Any]]]
-    environment: NotRequired[dict[str, Any]]
-    seconds: NotRequired[float]
-
-
 # --------------------------------------------------------------------------- results.json of
 # evaluate
 
