@@ -1,26 +1,25 @@
-"""What the ``align`` methods share: from pairs to examples with a reference, and from examples to a
-finished adapter.
+"""What the ``align`` commands share: a run, from its settings to a finished adapter.
 
-A method's command reads its pairs and then goes::
+A method's command reads its pairs, says what its loss is, and trains::
 
-    examples = policy_examples([pairs], text, config)
-    examples = with_reference(policy, examples, config)
-    train_policy(phase, policy, examples, questions, DPO(beta=0.1), config, text)
+    run = PolicyRun.begin(config, phase, session)
+    data = run.read_pairs(config.pairs, config.pairs_per_question)
+    run.train(DPO(beta=0.1), data)
 
-where the method (here ``DPO``) reduces its losses with :func:`preference_terms` and, where it is
-asked to, :func:`with_sft_term`.
+where the method (here ``DPO``) reduces its losses with :mod:`jaxmodpo.methods.terms`.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import functools
+import itertools
 import logging
 from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
 
-import jax
-import jax.numpy as jnp
-from jax import Array
+import numpy as np
 
 from jaxmodpo.data.batches import Batches, describe
 from jaxmodpo.data.examples import (
@@ -30,24 +29,222 @@ from jaxmodpo.data.examples import (
     policy_chosen,
     policy_pairs,
 )
+from jaxmodpo.data.pairs import load_pairs
 from jaxmodpo.data.prompting import record_prompt
 from jaxmodpo.data.text import PROMPT, PolicyText, tokenizer_digest
 from jaxmodpo.errors import UserError
 from jaxmodpo.fingerprints import digest, fingerprint
 from jaxmodpo.models import flops
 from jaxmodpo.models.adapters import save_adapter
+from jaxmodpo.models.parameters import Parameters
 from jaxmodpo.phase import Phase
 from jaxmodpo.policy.distributed import leads, on_host
 from jaxmodpo.policy.loaded import Policy
 from jaxmodpo.policy.mesh import row_shards
+from jaxmodpo.policy.prompts import policy_text
+from jaxmodpo.rankings import LeftOut, PairsPerQuestion
 from jaxmodpo.records import Pair
 from jaxmodpo.training.cache import cached, cached_examples, examples_digest
 from jaxmodpo.training.policy_loss import Method, PolicyLoss
+from jaxmodpo.training.session import Session
 from jaxmodpo.training.settings import PolicyTrainingConfig, PreferenceTrainingConfig
-from jaxmodpo.training.step import LossTerms
-from jaxmodpo.training.trainer import OnEvaluation, passing, train
+from jaxmodpo.training.trainer import passing, train
 
 logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class TrainingData:
+    """What a method is trained on: an example for each pair, or for one pair of each objective.
+
+    Attributes:
+        pairs: the pair of each example; of several objectives, the first one's.
+        examples: the pairs as tokens, with the arrays that a method adds to them.
+        left_out: comparisons of the rankings that prefer nothing, of which no pair was made.
+    """
+
+    pairs: Sequence[Pair]
+    examples: Examples
+    left_out: LeftOut
+
+    @property
+    def questions(self) -> list[str]:
+        """Each example's question id; a held-out question shares no example with the others."""
+        return [pair.question_id for pair in self.pairs]
+
+    def with_fields(self, **fields: np.ndarray) -> TrainingData:
+        """Return the same data with further arrays ``[examples, …]`` for the method's batches."""
+        return dataclasses.replace(self, examples=self.examples.with_fields(**fields))
+
+
+@dataclass(frozen=True)
+class PolicyRun:
+    """A run of an ``align`` command.
+
+    Attributes:
+        config: its settings.
+        phase: its folder.
+        text: the tokenization that the settings name; it counts what it cuts.
+        session: loads the base model, and may share it with other runs.
+    """
+
+    config: PolicyTrainingConfig
+    phase: Phase
+    text: PolicyText
+    session: Session
+
+    @classmethod
+    def begin(
+        cls, config: PolicyTrainingConfig, phase: Phase, session: Session | None = None
+    ) -> PolicyRun:
+        """Begin a run; a command that is run alone has a session of its own."""
+        return cls(config, phase, policy_text(config, phase), session or Session())
+
+    @functools.cached_property
+    def policy(self) -> Policy:
+        """The base model with a fresh adapter.
+
+        It is loaded when it is first asked for: a mistake in the pairs is found before minutes go
+        by with reading a base model.
+        """
+        return self.session.policy(self.config)
+
+    def read_pairs(
+        self,
+        file: Path,
+        pairs_per_question: PairsPerQuestion = "best-worst",
+        *,
+        chosen_only: bool = False,
+    ) -> TrainingData:
+        """Read pairs or rankings and tokenize them.
+
+        Args:
+            file: of pairs or rankings.
+            pairs_per_question: how many pairs are made of a ranking.
+            chosen_only: tokenize the chosen replies and not the rejected ones.
+        """
+        left_out = LeftOut()
+        pairs = load_pairs(file, pairs_per_question, left_out)
+        return self.tokenize([pairs], left_out, chosen_only=chosen_only)
+
+    def tokenize(
+        self, pair_sets: Sequence[Sequence[Pair]], left_out: LeftOut, *, chosen_only: bool = False
+    ) -> TrainingData:
+        """Tokenize each objective's pairs; the pairs that share a place make one example."""
+        examples = policy_examples(pair_sets, self.text, self.config, chosen_only=chosen_only)
+        return TrainingData(pair_sets[0], examples, left_out)
+
+    def train(self, method: Method, data: TrainingData, **figures: object) -> None:
+        """Train the adapter and finish the phase: ``adapter/``, ``metrics.jsonl`` and the
+        manifest's figures.
+
+        Args:
+            method: what is done with log-probabilities.
+            data: with all that the method's batches need besides the reference's
+                log-probabilities, which are added here.
+            figures: what the method has to say besides, for the manifest.
+
+        Raises:
+            UserError: see :func:`jaxmodpo.training.trainer.train`; or nothing is left to train on.
+        """
+        config = self.config
+        policy = self.policy
+        self.text.cut.warn()
+        check_tokens(int(data.examples.tokens.max()), policy.config.vocab_size)
+        self._say_prompt()
+        examples = data.examples
+        questions = data.questions
+        has_reference = isinstance(config, PreferenceTrainingConfig)
+        if has_reference:
+            examples = with_reference(policy, examples, config)
+            examples, equal = leave_out_equal_pairs(examples)
+            questions = list(itertools.compress(questions, ~equal))
+            figures["equal_once_cut_left_out"] = int(equal.sum())
+        batches, held_out_batches = self._batches(examples, questions)
+        reference_in_step = has_reference and config.reference == "in_step"
+        loss = PolicyLoss(
+            policy.config,
+            policy.lora,
+            method,
+            policy.attention,
+            config.remat,
+            reference_in_step,
+            has_dropout=policy.lora.dropout > 0,
+        )
+        trained = train(
+            loss,
+            policy.adapter,
+            policy.base,
+            batches,
+            config,
+            policy.mesh,
+            held_out_batches,
+            lambda lengths: flops.training(policy.config, policy.lora, lengths, reference_in_step),
+            self.session.on_evaluation,
+        )
+        self._save(trained.parameters)
+        self.phase.finish(
+            work=passing(config),
+            examples=len(batches.examples),
+            held_out_examples=len(held_out_batches.examples) if held_out_batches else 0,
+            sequence_length=int(examples.tokens.shape[-1]),
+            **describe(batches),
+            **trained.report,
+            **self.text.cut.as_dict(),
+            **data.left_out.as_dict(),
+            **figures,
+        )
+
+    def _say_prompt(self) -> None:
+        """Say how questions are put where it is the paper's way, which few expect."""
+        if self.config.prompt_style == "instruct":
+            logger.info(
+                "every question is put to the model as the paper does: %r; --prompt-style chat"
+                " takes the tokenizer's own template and no therapist",
+                PROMPT,
+            )
+
+    def _batches(
+        self, examples: Examples, questions: Sequence[str]
+    ) -> tuple[Batches, Batches | None]:
+        """Return the batches to train on, and those of the held-out questions if there are any.
+
+        Raises:
+            UserError: ``--validation-fraction`` leaves none to train on.
+        """
+        config = self.config
+        held_out = config.held_out(questions)
+        if held_out.all():
+            raise UserError(
+                f"{len(held_out)} examples leave none to train on; lower --validation-fraction"
+            )
+        batches_of = functools.partial(
+            Batches,
+            batch_size=config.batch_size,
+            batching=config.batching,
+            row_shards=row_shards(self.policy.mesh),
+            cost=functools.partial(flops.token_cost, self.policy.config),
+        )
+        batches = batches_of(
+            examples.subset(~held_out),
+            accumulation=config.gradient_accumulation,
+            epochs=config.epochs,
+            seed=config.seed,
+        )
+        if not held_out.any():
+            return batches, None
+        return batches, batches_of(examples.subset(held_out))
+
+    def _save(self, parameters: Parameters) -> None:
+        """Write the adapter's PEFT folder, and into it how questions were put."""
+        folder = self.config.output_dir / "adapter"
+        # All processes gather the shards together, also those that then write nothing: a gathering
+        # in which one is missing never ends.
+        adapter = on_host(parameters)
+        if leads():
+            policy = self.policy
+            save_adapter(folder, adapter, policy.lora, policy.config, str(self.config.model))
+            record_prompt(folder, self.text)
 
 
 def policy_examples(
@@ -84,10 +281,14 @@ def policy_examples(
 
 def with_reference(policy: Policy, examples: Examples, config: PolicyTrainingConfig) -> Examples:
     """Add ``reference_logps`` ``[n, S]``, computed once per model and data set and then kept on
-    disk.
+    disk; with ``--reference in_step`` add nothing.
     """
     if config.reference == "in_step":
         return examples
+    # The reference is frozen, so its log-probabilities are a function of the base and the tokens.
+    # The rest of the key is what moves their last bits: how many rows are computed at a time, on
+    # how many devices, through an adapter of which shape. The policy's first log-probabilities
+    # then equal them bit for bit, and the first DPO loss is ln 2.
     depends_on = {
         "model": fingerprint(config.model),
         "base_dtype": config.base_dtype,
@@ -98,186 +299,9 @@ def with_reference(policy: Policy, examples: Examples, config: PolicyTrainingCon
         "adapter_shape": [policy.lora.rank, list(policy.lora.targets)],
         "attention": config.attention,
     }
-    logps = cached(
-        "reference-logps",
-        depends_on,
-        lambda: policy.logps(examples, config.batch_size, reference=True, batching=config.batching),
-        config.cache_dir,
-    )
+
+    def score() -> np.ndarray:
+        return policy.logps(examples, config.batch_size, reference=True, batching=config.batching)
+
+    logps = cached("reference-logps", depends_on, score, config.cache_dir)
     return examples.with_fields(reference_logps=logps)
-
-
-def preference_terms(
-    losses: Array,
-    policy_logps: Array,
-    reference_logps: Array,
-    row_weights: Array,
-    beta: float,
-    weighted_accuracies: Array | None = None,
-) -> LossTerms:
-    """Reduce per-pair losses, with TRL's metrics.
-
-    Args:
-        losses: ``[rows]``.
-        policy_logps: ``[rows, 2 × objectives]``, chosen and rejected of each objective in turn.
-        reference_logps: the same shape.
-        row_weights: ``[rows]``, 0 for rows that only fill up the batch.
-        beta: of the implicit rewards β (log π − log π_ref).
-        weighted_accuracies: ``[rows]``, of several objectives: the weights' share of those whose
-            preference the implicit rewards agree with.
-    """
-    assert losses.ndim == 1 and policy_logps.shape == reference_logps.shape
-    rewards = jax.lax.stop_gradient(beta * (policy_logps - reference_logps))
-    chosen, rejected = rewards[:, 0::2], rewards[:, 1::2]
-    rows = {
-        "rewards/chosen": chosen.mean(1),
-        "rewards/rejected": rejected.mean(1),
-        "rewards/accuracies": (chosen > rejected).mean(1, dtype=jnp.float32),
-        "rewards/margins": (chosen - rejected).mean(1),
-        "logps/chosen": jax.lax.stop_gradient(policy_logps[:, 0::2].mean(1)),
-        "logps/rejected": jax.lax.stop_gradient(policy_logps[:, 1::2].mean(1)),
-    }
-    if weighted_accuracies is not None:
-        rows["rewards/weighted_accuracies"] = jax.lax.stop_gradient(weighted_accuracies)
-    total = jnp.sum(row_weights)
-    return LossTerms(
-        total=jnp.sum(losses * row_weights),
-        denominator=total,
-        metrics={name: jnp.sum(values * row_weights) for name, values in rows.items()},
-        rows=total,
-    )
-
-
-def with_sft_term(
-    terms: LossTerms,
-    logps: Array,
-    tokens: Array,
-    row_weights: Array,
-    weight: float,
-    objectives: Sequence[float] = (1.0,),
-) -> LossTerms:
-    """Add the chosen completions' negative log-likelihood, so that alignment does not make them
-    less likely.
-
-    A preference loss cares for differences alone and may lower chosen and rejected together, moving
-    probability to texts that nobody wrote. Per row the term is
-    ``weight × Σ_k objectives_k × mean over tokens of −log π(chosen_k)``.
-
-    Args:
-        terms: of the preference loss.
-        logps: ``[rows, 2 × objectives]``, of completions.
-        tokens: the same shape, how many tokens each has.
-        row_weights: ``[rows]``, 0 for rows that only fill up the batch.
-        weight: of the term; with 0 nothing is added.
-        objectives: each objective's weight.
-
-    References:
-        Pang et al., *Iterative Reasoning Preference Optimization*, 2024; TRL's ``rpo_alpha``.
-    """
-    if weight == 0:
-        return terms
-    nll = -logps[:, 0::2] / jnp.maximum(tokens[:, 0::2], 1.0)
-    rows = jnp.sum(nll * jnp.asarray(objectives, jnp.float32), axis=1)
-    total = jnp.sum(rows * row_weights)
-    metrics = {**terms.metrics, "nll_loss": jax.lax.stop_gradient(total)}
-    return LossTerms(terms.total + weight * total, terms.denominator, metrics, terms.rows)
-
-
-def train_policy(
-    phase: Phase,
-    policy: Policy,
-    examples: Examples,
-    questions: Sequence[str],
-    method: Method,
-    config: PolicyTrainingConfig,
-    text: PolicyText,
-    on_evaluation: OnEvaluation | None = None,
-    **results: object,
-) -> None:
-    """Train the adapter and finish the phase: ``adapter/``, ``metrics.jsonl`` and the manifest's
-    counts.
-
-    Args:
-        phase: the run's folder.
-        policy: base and fresh adapter.
-        examples: with everything that the method's batches need.
-        questions: each example's question id; held-out ones share none with the others.
-        method: what is done with log-probabilities.
-        config: the run's settings.
-        text: the tokenization that made the examples; it counts what was cut.
-        on_evaluation: see ``trainer.train``.
-        results: further figures for the manifest.
-    """
-    assert len(examples) == len(questions)
-    text.cut.warn()
-    check_tokens(int(examples.tokens.max()), policy.config.vocab_size)
-    if isinstance(config, PreferenceTrainingConfig):
-        examples, equal = leave_out_equal_pairs(examples)
-        questions = [question for question, out in zip(questions, equal, strict=True) if not out]
-        results["equal_once_cut_left_out"] = int(equal.sum())
-    if config.prompt_style == "instruct":
-        logger.info(
-            "every question is put to the model as the paper does: %r; --prompt-style chat takes"
-            " the tokenizer's own template and no therapist",
-            PROMPT,
-        )
-    in_step = config.reference == "in_step" and isinstance(config, PreferenceTrainingConfig)
-    has_dropout = policy.lora.dropout > 0
-    loss = PolicyLoss(
-        policy.config, policy.lora, method, policy.attention, config.remat, in_step, has_dropout
-    )
-    batches, held_batches = _batches(examples, questions, policy, config)
-    trained = train(
-        loss,
-        policy.adapter,
-        policy.base,
-        batches,
-        config,
-        policy.mesh,
-        held_batches,
-        lambda lengths: flops.training(policy.config, policy.lora, lengths, in_step),
-        on_evaluation,
-    )
-    adapter = on_host(trained.parameters)
-    if leads():
-        save_adapter(
-            config.output_dir / "adapter", adapter, policy.lora, policy.config, str(config.model)
-        )
-        record_prompt(config.output_dir / "adapter", text)
-    phase.finish(
-        work=passing(config),
-        examples=len(batches.examples),
-        held_out_examples=len(held_batches.examples) if held_batches else 0,
-        sequence_length=int(examples.tokens.shape[-1]),
-        **describe(batches),
-        **trained.report,
-        **text.cut.as_dict(),
-        **results,
-    )
-
-
-def _batches(
-    examples: Examples, questions: Sequence[str], policy: Policy, config: PolicyTrainingConfig
-) -> tuple[Batches, Batches | None]:
-    """Return the batches to train on, and those of the held-out questions if any are held out.
-
-    Raises:
-        UserError: ``--validation-fraction`` leaves none to train on.
-    """
-    held = config.held_out(questions)
-    if held.all():
-        raise UserError(f"{len(held)} examples leave none to train on; lower --validation-fraction")
-    shared = {
-        "batch_size": config.batch_size,
-        "batching": config.batching,
-        "row_shards": row_shards(policy.mesh),
-        "cost": functools.partial(flops.token_cost, policy.config),
-    }
-    batches = Batches(
-        examples.subset(~held),
-        accumulation=config.gradient_accumulation,
-        epochs=config.epochs,
-        seed=config.seed,
-        **shared,
-    )
-    return batches, Batches(examples.subset(held), **shared) if held.any() else None

@@ -12,20 +12,13 @@ import jax.numpy as jnp
 from jax import Array
 
 from jaxmodpo.costs import Cost, Estimates
-from jaxmodpo.data.pairs import load_pairs
 from jaxmodpo.errors import UserError
 from jaxmodpo.losses import Link, dpo_loss
-from jaxmodpo.methods.align import (
-    policy_examples,
-    preference_terms,
-    train_policy,
-    with_reference,
-    with_sft_term,
-)
+from jaxmodpo.methods.align import PolicyRun
+from jaxmodpo.methods.terms import preference_terms, with_sft_term
 from jaxmodpo.phase import Phase, in_phase
 from jaxmodpo.policy.distributed import open_together
-from jaxmodpo.policy.prompts import policy_text
-from jaxmodpo.rankings import LeftOut, PairsPerQuestion
+from jaxmodpo.rankings import PairsPerQuestion
 from jaxmodpo.schema import Range
 from jaxmodpo.training.session import Session
 from jaxmodpo.training.settings import PreferenceTrainingConfig
@@ -76,10 +69,16 @@ class DPO:
 
     def __call__(self, logps: Array, tokens: Array, batch: Batch) -> LossTerms:
         reference = batch["reference_logps"]
-        per = jnp.maximum(tokens, 1.0) if self.link == "ipo" else 1.0
+        # IPO's squared error aims at a fixed margin, which a sum over hundreds of tokens would
+        # overshoot: it is taken of means, as in TRL. A row that only fills a batch has no tokens.
+        length = jnp.maximum(tokens, 1.0) if self.link == "ipo" else 1.0
+        policy_chosen, policy_rejected = (logps / length).T
+        reference_chosen, reference_rejected = (reference / length).T
         losses = dpo_loss(
-            *(logps / per).T,
-            *(reference / per).T,
+            policy_chosen,
+            policy_rejected,
+            reference_chosen,
+            reference_rejected,
             beta=self.beta,
             label_smoothing=self.label_smoothing,
             link=self.link,
@@ -91,23 +90,7 @@ class DPO:
 @in_phase("align dpo", open_together)
 def dpo(config: DPOConfig, phase: Phase, session: Session | None = None) -> None:
     """Run ``align dpo``."""
-    session = session or Session()
-    text = policy_text(config, phase)
-    left_out = LeftOut()
-    pairs = load_pairs(config.pairs, config.pairs_per_question, left_out)
-    examples = policy_examples([pairs], text, config)
-    policy = session.policy(config)
-    examples = with_reference(policy, examples, config)
+    run = PolicyRun.begin(config, phase, session)
+    data = run.read_pairs(config.pairs, config.pairs_per_question)
     method = DPO(float(config.beta), config.label_smoothing, config.link, config.sft_weight)
-    questions = [pair.question_id for pair in pairs]
-    train_policy(
-        phase,
-        policy,
-        examples,
-        questions,
-        method,
-        config,
-        text,
-        session.on_evaluation,
-        **left_out.as_dict(),
-    )
+    run.train(method, data)

@@ -7,7 +7,6 @@ import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 import jax
 import jax.numpy as jnp
@@ -18,17 +17,11 @@ from jaxmodpo.costs import Cost, Estimates
 from jaxmodpo.data.pairs import load_pairs
 from jaxmodpo.errors import UserError
 from jaxmodpo.losses import joint_dpo_loss
-from jaxmodpo.methods.align import (
-    policy_examples,
-    preference_terms,
-    train_policy,
-    with_reference,
-    with_sft_term,
-)
+from jaxmodpo.methods.align import PolicyRun
+from jaxmodpo.methods.terms import preference_terms, with_sft_term
 from jaxmodpo.methods.weights import named_weights
 from jaxmodpo.phase import Phase, in_phase
 from jaxmodpo.policy.distributed import open_together
-from jaxmodpo.policy.prompts import policy_text
 from jaxmodpo.rankings import LeftOut, PairsPerQuestion
 from jaxmodpo.records import Pair
 from jaxmodpo.training.session import Session
@@ -110,86 +103,96 @@ class JointDPO:
         )
 
 
-def align_pairs(
-    pair_sets: Mapping[str, Sequence[Pair]],
-) -> tuple[list[list[Pair]], dict[Literal["lacking", "surplus"], dict[str, int]]]:
+@dataclass(frozen=True)
+class AlignedPairs:
+    """The objectives' pairs, brought together by their questions.
+
+    Attributes:
+        pair_sets: a list for each objective; the pairs that share a place are of one question.
+        lacking: by objective, how many pairs were left out because their question has no pair of
+            another objective.
+        surplus: by objective, how many were left out because their question has fewer of another.
+    """
+
+    pair_sets: list[list[Pair]]
+    lacking: dict[str, int]
+    surplus: dict[str, int]
+
+    def log(self) -> None:
+        """Say how many examples there are, and what did not become one."""
+        logger.info(
+            "joint: %d examples of a pair per objective; pairs left out because their question has"
+            " none of another objective: %s; because it has fewer of another: %s",
+            len(self.pair_sets[0]),
+            _listed(self.lacking),
+            _listed(self.surplus),
+        )
+
+
+def align_pairs(pair_sets: Mapping[str, Sequence[Pair]]) -> AlignedPairs:
     """Bring the objectives' pairs for the same question together.
 
     Where a question has several pairs per objective, the first of each go together, then the
-    second, as far as all objectives have one.
+    second, as far as all objectives have one. The order is the first objective's.
 
     Args:
         pair_sets: each objective's pairs.
 
-    Returns:
-        One list per objective, aligned, in the first objective's order. And how many pairs of each
-        objective were left out: ``lacking``, their question has no pair of another objective;
-        ``surplus``, it has fewer of another.
-
     Raises:
         UserError: no question has a pair for every objective.
     """
-    by_question: list[dict[str, list[Pair]]] = []
-    for pairs in pair_sets.values():
-        grouped: dict[str, list[Pair]] = {}
-        for pair in pairs:
-            grouped.setdefault(pair.question_id, []).append(pair)
-        by_question.append(grouped)
-    shared = [
+    by_question = {name: _grouped(pairs) for name, pairs in pair_sets.items()}
+    first_objective = next(iter(by_question.values()))
+    shared_questions = [
         question
-        for question in by_question[0]
-        if all(question in grouped for grouped in by_question)
+        for question in first_objective
+        if all(question in pairs_of for pairs_of in by_question.values())
     ]
-    rows = [
-        row
-        for question in shared
-        for row in zip(*(grouped[question] for grouped in by_question), strict=False)
-    ]
-    if not rows:
+    aligned: list[list[Pair]] = [[] for _ in by_question]
+    for question in shared_questions:
+        pairs_by_objective = [pairs_of[question] for pairs_of in by_question.values()]
+        # The objective with the fewest pairs of a question says how many examples it gives.
+        count = min(len(pairs) for pairs in pairs_by_objective)
+        for column, pairs in zip(aligned, pairs_by_objective, strict=True):
+            column += pairs[:count]
+    if not aligned[0]:
         raise UserError(f"no question has a pair for each of {', '.join(pair_sets)}")
-    lacking, surplus = {}, {}
-    for (name, pairs), grouped in zip(pair_sets.items(), by_question, strict=True):
-        meeting = sum(len(grouped[question]) for question in shared)
-        lacking[name], surplus[name] = len(pairs) - meeting, meeting - len(rows)
-    return [list(column) for column in zip(*rows, strict=True)], {
-        "lacking": lacking,
-        "surplus": surplus,
-    }
+    lacking: dict[str, int] = {}
+    surplus: dict[str, int] = {}
+    for name, pairs_of in by_question.items():
+        of_shared_questions = sum(len(pairs_of[question]) for question in shared_questions)
+        lacking[name] = len(pair_sets[name]) - of_shared_questions
+        surplus[name] = of_shared_questions - len(aligned[0])
+    return AlignedPairs(aligned, lacking, surplus)
+
+
+def _grouped(pairs: Sequence[Pair]) -> dict[str, list[Pair]]:
+    """Return an objective's pairs by question, in their order."""
+    by_question: dict[str, list[Pair]] = {}
+    for pair in pairs:
+        by_question.setdefault(pair.question_id, []).append(pair)
+    return by_question
+
+
+def _listed(counts: Mapping[str, int]) -> str:
+    """Return counts as a sentence has them: ``empathy 3, safety 0``."""
+    return ", ".join(f"{name} {count}" for name, count in counts.items())
 
 
 @in_phase("align joint", open_together)
 def joint(config: JointConfig, phase: Phase, session: Session | None = None) -> None:
     """Run ``align joint``."""
-    session = session or Session()
-    text = policy_text(config, phase)
+    run = PolicyRun.begin(config, phase, session)
     left_out = LeftOut()
-    aligned, unused = align_pairs(
-        {
-            name: load_pairs(file, config.pairs_per_question, left_out)
-            for name, file in config.files().items()
-        }
-    )
-    logger.info(
-        "joint: %d examples of a pair per objective; pairs left out because their question has none"
-        " of another objective: %s; because it has fewer of another: %s",
-        len(aligned[0]),
-        *(
-            ", ".join(f"{name} {count}" for name, count in counts.items())
-            for counts in unused.values()
-        ),
-    )
-    policy = session.policy(config)
-    examples = with_reference(policy, policy_examples(aligned, text, config), config)
-    train_policy(
-        phase,
-        policy,
-        examples,
-        [pair.question_id for pair in aligned[0]],
+    pair_sets = {
+        name: load_pairs(file, config.pairs_per_question, left_out)
+        for name, file in config.files().items()
+    }
+    aligned = align_pairs(pair_sets)
+    aligned.log()
+    run.train(
         JointDPO(float(config.beta), config.objective_weights(), config.sft_weight),
-        config,
-        text,
-        session.on_evaluation,
-        pairs_without_partners=unused["lacking"],
-        pairs_beyond_partners=unused["surplus"],
-        **left_out.as_dict(),
+        run.tokenize(aligned.pair_sets, left_out),
+        pairs_without_partners=aligned.lacking,
+        pairs_beyond_partners=aligned.surplus,
     )

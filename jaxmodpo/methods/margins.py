@@ -3,14 +3,18 @@ trained.
 
 A margin is what an objective's reward gives the primary objective's chosen response more than its
 rejected one. It comes from a reward model, from an adapter's implicit reward, or from a column that
-stands beside the pairs.
+stands beside the pairs::
+
+    sources = margin_sources({"safety": "out/reward_safety/model", "warmth": "column:warmth"})
+    margins = read_margins(sources, config.pairs, data, run, Scaling(), beta=0.1)
+    print(margins.table())
 """
 
 from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -21,14 +25,13 @@ from jaxmodpo.data.examples import Examples
 from jaxmodpo.data.pairs import load_column
 from jaxmodpo.errors import UserError
 from jaxmodpo.fingerprints import fingerprint
+from jaxmodpo.methods.align import PolicyRun, TrainingData
 from jaxmodpo.methods.reward_model import rewards_of_pairs
-from jaxmodpo.policy.loaded import Policy, with_adapter
+from jaxmodpo.policy.loaded import with_adapter
 from jaxmodpo.ranges import Positive
-from jaxmodpo.records import Pair
 from jaxmodpo.results.manifest import MANIFEST, find_manifest
 from jaxmodpo.schema import read_as
 from jaxmodpo.training.cache import cached, examples_digest
-from jaxmodpo.training.settings import PolicyTrainingConfig
 
 logger = logging.getLogger(__name__)
 
@@ -91,22 +94,22 @@ class Margins:
         it opposes it.
         """
         width = max(6, *map(len, self.names))
-        quantiles = "".join(f"{f'{q}%':>8}" for q in QUANTILES)
+        quantiles = "".join(f"{quantile}%".rjust(8) for quantile in QUANTILES)
         lines = [
             f"{'margin':<{width}}{'mean':>8}{'std':>8}{quantiles}{'agrees':>8}{'correlation':>13}"
         ]
-        for name, said in self.description.items():
-            numbers = [said["margin_mean"], said["margin_std"], *said["margin_quantiles"]]
+        for name, figures in self.description.items():
+            numbers = [figures["margin_mean"], figures["margin_std"], *figures["margin_quantiles"]]
             cells = "".join(f"{number:8.2f}" for number in numbers)
-            verdict = _verdict(said["correlation_with_primary"])
+            correlation = figures["correlation_with_primary"]
             lines.append(
-                f"{name:<{width}}{cells}{said['agrees_with_primary']:8.0%}"
-                f"{said['correlation_with_primary']:+13.2f}  {verdict}"
+                f"{name:<{width}}{cells}{figures['agrees_with_primary']:8.0%}"
+                f"{correlation:+13.2f}  {_verdict(correlation)}"
             )
-        for first in range(len(self.names)):
-            for second in range(first):
-                r = _uncentred(self.values[:, first], self.values[:, second])
-                lines.append(f"{self.names[second]} and {self.names[first]}: correlation {r:+.2f}")
+        for second, second_name in enumerate(self.names):
+            for first, first_name in enumerate(self.names[:second]):
+                r = _uncentered(self.values[:, first], self.values[:, second])
+                lines.append(f"{first_name} and {second_name}: correlation {r:+.2f}")
         return "\n".join(lines)
 
 
@@ -124,78 +127,109 @@ def margin_sources(margin: Mapping[str, str]) -> dict[str, Source]:
     return {name: Source.parse(text) for name, text in margin.items()}
 
 
-def read_margins(
-    sources: Mapping[str, Source],
-    path: Path,
-    pairs: Sequence[Pair],
-    examples: Examples,
-    policy: Policy,
-    config: PolicyTrainingConfig,
-    *,
-    beta: float,
-    standardize: bool,
-    gain: float,
-    training: np.ndarray,
-) -> Margins:
-    """Return the margins of given pairs; rewards are computed once per model and data set.
+@dataclass(frozen=True)
+class Scaling:
+    """How rewards become margins.
 
-    Args:
-        sources: of the margins, by objective.
-        path: the pairs' file, for columns.
-        pairs: the primary objective's.
-        examples: the pairs as tokens, with the reference's log-probabilities if the run has them.
-        policy: whose base the adapters belong to.
-        config: batch size and cache.
-        beta: of implicit rewards, where the adapter's run does not say which it was trained with.
+    Attributes:
         standardize: divide each reward by its standard deviation over the training pairs'
             responses. Of a margin column the rewards are not known; its root mean square over √2
             stands for it, which is the same where a pair's two rewards are independent.
         gain: multiplies every margin after that.
-        training: ``[pairs]`` bool, those that are trained on; the scale knows nothing of the
-            held-out ones.
+    """
+
+    standardize: bool = False
+    gain: float = 1.0
+
+
+def read_margins(
+    sources: Mapping[str, Source],
+    pairs_file: Path,
+    data: TrainingData,
+    run: PolicyRun,
+    scaling: Scaling,
+    *,
+    beta: float,
+) -> Margins:
+    """Return the margins of a run's pairs; rewards are computed once per model and data set.
+
+    Args:
+        sources: of the margins, by objective.
+        pairs_file: the primary objective's, where columns stand.
+        data: the primary objective's pairs, and their tokens.
+        run: its policy's base is what adapters belong to; its settings say how many pairs are
+            scored at a time, where rewards are cached and which pairs are held out.
+        scaling: how rewards become margins.
+        beta: of implicit rewards, where the adapter's run does not say which it was trained with.
 
     Raises:
         UserError: a source is not what it should be, rewards are not finite, too large for float32,
             or all equal and to be standardized; or nothing is left to train on.
     """
-    if not training.any():
+    is_trained_on = ~run.config.held_out(data.questions)
+    if not is_trained_on.any():
         raise UserError(
-            f"{len(pairs)} examples leave none to train on; lower --validation-fraction"
+            f"{len(data.pairs)} examples leave none to train on; lower --validation-fraction"
         )
-    columns, description = [], {}
+    columns: list[np.ndarray] = []
+    description: dict[str, dict[str, Any]] = {}
     for name, source in sources.items():
-        rewards = _rewards(name, source, path, pairs, examples, policy, config, beta)
-        assert len(rewards) == len(pairs) == len(training), name
+        title = f"the margin {name} ({source.where})"
+        rewards = _rewards(name, source, pairs_file, data, run, beta)
+        assert len(rewards) == len(data.pairs), name
         if not np.isfinite(rewards).all():
-            raise UserError(
-                f"the margin {name} ({source.where}) is not finite on {_count_bad(rewards)} pairs"
-            )
-        known = rewards[training]
-        # What overflows here is refused below.
-        with np.errstate(over="ignore", invalid="ignore"):
-            if rewards.ndim == 2:
-                spread, margins = float(known.std()), rewards[:, 0] - rewards[:, 1]
-            else:
-                spread, margins = float(np.sqrt(np.mean(known**2) / 2)), rewards
-            if standardize and spread == 0:
-                raise UserError(
-                    f"the margin {name} ({source.where}) gives every response the same reward"
-                )
-            scale = gain / (spread if standardize else 1.0)
-            columns.append((scale * margins).astype(np.float32))
-        if not math.isfinite(spread) or not np.isfinite(columns[-1]).all():
-            largest = float(np.abs(rewards).max())
-            raise UserError(
-                f"the margin {name} ({source.where}) is too large to train with: its values reach"
-                f" {largest:.3g}, and --margin-gain is {gain:g}"
-            )
+            raise UserError(f"{title} is not finite on {_count_not_finite(rewards)} pairs")
+        margins, deviation, scale = _scaled(rewards, is_trained_on, scaling, title)
+        columns.append(margins)
         description[name] = {
             "source": source.kind,
-            "reward_std": spread,
+            "reward_std": deviation,
             "scale": scale,
-            **describe(columns[-1]),
+            **describe(margins),
         }
     return Margins(tuple(sources), np.stack(columns, axis=1), description)
+
+
+def _scaled(
+    rewards: np.ndarray, is_trained_on: np.ndarray, scaling: Scaling, title: str
+) -> tuple[np.ndarray, float, float]:
+    """Return the margins of one objective, ``[pairs]`` float32, the rewards' standard deviation and
+    what the margins were multiplied by.
+
+    Args:
+        rewards: as :func:`_rewards` returns them, all finite.
+        is_trained_on: ``[pairs]`` bool. The scale knows nothing of the held-out pairs, so that it
+            is the same whatever they hold.
+        scaling: how rewards become margins.
+        title: of the margin in errors.
+
+    Raises:
+        UserError: the margins are too large for float32, or all rewards equal and to be
+            standardized.
+    """
+    training_rewards = rewards[is_trained_on]
+    # What overflows here, in squares or in float32, is refused below.
+    with np.errstate(over="ignore", invalid="ignore"):
+        if rewards.ndim == 2:
+            deviation = float(training_rewards.std())
+            margins = rewards[:, 0] - rewards[:, 1]
+        else:
+            # The difference of two independent rewards has twice the variance of one. The mean is
+            # not subtracted: which of two replies is called chosen is the primary's decision, and
+            # a margin's sign turns with it, while its size does not.
+            deviation = float(np.sqrt(np.mean(training_rewards**2) / 2))
+            margins = rewards
+        if scaling.standardize and deviation == 0:
+            raise UserError(f"{title} gives every response the same reward")
+        scale = scaling.gain / (deviation if scaling.standardize else 1.0)
+        scaled_margins = (scale * margins).astype(np.float32)
+    if not math.isfinite(deviation) or not np.isfinite(scaled_margins).all():
+        largest = float(np.abs(rewards).max())
+        raise UserError(
+            f"{title} is too large to train with: its values reach"
+            f" {largest:.3g}, and --margin-gain is {scaling.gain:g}"
+        )
+    return scaled_margins, deviation, scale
 
 
 def describe(margins: np.ndarray) -> dict[str, Any]:
@@ -209,13 +243,15 @@ def describe(margins: np.ndarray) -> dict[str, Any]:
         "margin_quantiles": [float(q) for q in np.percentile(values, QUANTILES)],
         # A margin of 0 agrees with nothing and opposes nothing.
         "agrees_with_primary": float(((values > 0) + 0.5 * (values == 0)).mean()),
-        "correlation_with_primary": _uncentred(values, np.ones_like(values)),
+        "correlation_with_primary": _uncentered(values, np.ones_like(values)),
     }
 
 
-def _uncentred(first: np.ndarray, second: np.ndarray) -> float:
+def _uncentered(first: np.ndarray, second: np.ndarray) -> float:
     """Return the correlation of two antisymmetric quantities over pairs taken in both orders."""
-    first, second = np.asarray(first, np.float64), np.asarray(second, np.float64)
+    first = np.asarray(first, np.float64)
+    second = np.asarray(second, np.float64)
+    # Taken in both orders, each quantity has the mean 0: nothing is subtracted.
     scale = np.sqrt(np.mean(first**2) * np.mean(second**2))
     return float(np.mean(first * second) / scale) if scale > 0 else 0.0
 
@@ -228,43 +264,57 @@ def _verdict(correlation: float) -> str:
     return "independent of the primary" if correlation < 0.2 else "goes partly with the primary"
 
 
-def _count_bad(rewards: np.ndarray) -> int:
-    return int((~np.isfinite(rewards)).reshape(len(rewards), -1).any(axis=1).sum())
+def _count_not_finite(rewards: np.ndarray) -> int:
+    """Count the pairs of which a reward, or the margin, is not finite."""
+    not_finite = ~np.isfinite(rewards)
+    return int(not_finite.reshape(len(rewards), -1).any(axis=1).sum())
 
 
 def _rewards(
-    name: str,
-    source: Source,
-    path: Path,
-    pairs: Sequence[Pair],
-    examples: Examples,
-    policy: Policy,
-    config: PolicyTrainingConfig,
-    beta: float,
+    name: str, source: Source, pairs_file: Path, data: TrainingData, run: PolicyRun, beta: float
 ) -> np.ndarray:
     """Return rewards ``[pairs, 2]``, chosen then rejected, or where only margins are known
     ``[pairs]``.
     """
     if source.kind == "column":
-        columns = [load_column(path, column, pairs) for column in source.where.split(",")]
+        columns = [
+            load_column(pairs_file, column, data.pairs) for column in source.where.split(",")
+        ]
         return columns[0] if len(columns) == 1 else np.stack(columns, axis=1)
     folder = Path(source.where)
     if source.kind == "reward":
         return rewards_of_pairs(
-            folder, list(pairs), batch_size=config.batch_size, cache_dir=config.cache_dir
+            folder,
+            list(data.pairs),
+            batch_size=run.config.batch_size,
+            cache_dir=run.config.cache_dir,
         )
-    beta = _beta_of(folder) or beta
+    beta = _trained_beta(folder) or beta
     logger.info("margin %s: implicit reward of %s, beta %g", name, folder, beta)
-    other = with_adapter(policy, folder)
+    return beta * _log_ratios(folder, data.examples, run)
+
+
+def _log_ratios(adapter: Path, examples: Examples, run: PolicyRun) -> np.ndarray:
+    """Return log π − log π_ref of every completion under an adapter, ``[pairs, 2]``.
+
+    Times β it is the reward for which the adapter is the optimal policy (Rafailov et al., *Direct
+    Preference Optimization*, 2023, equation 5), up to a term of the question alone, which a margin
+    does not have.
+    """
+    config = run.config
+    policy = with_adapter(run.policy, adapter)
 
     def compute() -> np.ndarray:
-        shared: dict[str, Any] = {"batching": config.batching}
-        adapted = other.logps(examples, config.batch_size, **shared)
-        return adapted - other.logps(examples, config.batch_size, reference=True, **shared)
+        adapted = policy.logps(examples, config.batch_size, batching=config.batching)
+        reference = policy.logps(
+            examples, config.batch_size, reference=True, batching=config.batching
+        )
+        return adapted - reference
 
+    # Without β: it multiplies what is read, and another β needs no scoring.
     depends_on = {
         "model": fingerprint(config.model),
-        "adapter": fingerprint(folder),
+        "adapter": fingerprint(adapter),
         "base_dtype": config.base_dtype,
         "examples": examples_digest(examples),
         "rows": config.batch_size,
@@ -272,10 +322,10 @@ def _rewards(
         "mesh": [int(size) for size in policy.mesh.shape.values()],
         "attention": config.attention,
     }
-    return beta * cached("implicit-rewards", depends_on, compute, config.cache_dir)
+    return cached("implicit-rewards", depends_on, compute, config.cache_dir)
 
 
-def _beta_of(adapter: Path) -> float | None:
+def _trained_beta(adapter: Path) -> float | None:
     """Return the β that an adapter was trained with, if the run's manifest lies beside it."""
     manifest = find_manifest(adapter.parent)
     beta = None if manifest is None else manifest.identity.settings.get("beta")

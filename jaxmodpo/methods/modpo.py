@@ -14,23 +14,16 @@ from jax import Array
 
 from jaxmodpo.config import named_values
 from jaxmodpo.costs import Cost, Estimates
-from jaxmodpo.data.pairs import load_pairs
 from jaxmodpo.data.prompting import warn_of_other_prompt
 from jaxmodpo.losses import modpo_loss
-from jaxmodpo.methods.align import (
-    policy_examples,
-    preference_terms,
-    train_policy,
-    with_reference,
-    with_sft_term,
-)
-from jaxmodpo.methods.margins import Source, margin_sources, read_margins
+from jaxmodpo.methods.align import PolicyRun
+from jaxmodpo.methods.margins import Scaling, Source, margin_sources, read_margins
+from jaxmodpo.methods.terms import preference_terms, with_sft_term
 from jaxmodpo.methods.weights import named_weights
 from jaxmodpo.phase import Phase, in_phase
 from jaxmodpo.policy.distributed import open_together
-from jaxmodpo.policy.prompts import policy_text
 from jaxmodpo.ranges import Positive
-from jaxmodpo.rankings import LeftOut, PairsPerQuestion
+from jaxmodpo.rankings import PairsPerQuestion
 from jaxmodpo.training.session import Session
 from jaxmodpo.training.settings import PreferenceTrainingConfig
 from jaxmodpo.training.step import Batch, LossTerms
@@ -94,7 +87,9 @@ class MODPO:
     sft_weight: float = 0.0
 
     def __call__(self, logps: Array, tokens: Array, batch: Batch) -> LossTerms:
-        reference, margins = batch["reference_logps"], batch["reward_margins"]
+        reference = batch["reference_logps"]
+        # A batch without margins fails here: taken for zeros, they would train plain DPO.
+        margins = batch["reward_margins"]
         losses = modpo_loss(
             logps[:, 0],
             logps[:, 1],
@@ -104,12 +99,12 @@ class MODPO:
             beta=self.beta,
             weights=self.weights,
         )
-        implicit = (logps - reference)[:, :1] - (logps - reference)[:, 1:]
+        ratios = logps - reference
+        implicit_margin = ratios[:, :1] - ratios[:, 1:]
         # The primary prefers the chosen response of every pair, another objective the one that its
         # margin says.
-        agreement = jnp.concatenate([implicit > 0, implicit * margins > 0], axis=1) @ jnp.asarray(
-            self.weights
-        )
+        agrees = jnp.concatenate([implicit_margin > 0, implicit_margin * margins > 0], axis=1)
+        agreement = agrees @ jnp.asarray(self.weights)
         terms = preference_terms(
             losses, logps, reference, batch["row_weights"], self.beta, agreement
         )
@@ -119,39 +114,15 @@ class MODPO:
 @in_phase("align modpo", open_together)
 def modpo(config: MODPOConfig, phase: Phase, session: Session | None = None) -> None:
     """Run ``align modpo``."""
-    session = session or Session()
+    run = PolicyRun.begin(config, phase, session)
     sources = config.sources()
-    text = policy_text(config, phase)
     for source in sources.values():
-        warn_of_other_prompt(source.folder if source.kind == "adapter" else None, text)
-    left_out = LeftOut()
-    pairs = load_pairs(config.pairs, config.pairs_per_question, left_out)
-    questions = [pair.question_id for pair in pairs]
-    examples = policy_examples([pairs], text, config)
-    policy = session.policy(config)
-    margins = read_margins(
-        sources,
-        config.pairs,
-        pairs,
-        examples,
-        policy,
-        config,
-        beta=config.beta,
-        standardize=config.margin_scale == "std",
-        training=~config.held_out(questions),
-        gain=config.margin_gain,
-    )
+        if source.kind == "adapter":
+            warn_of_other_prompt(source.folder, run.text)
+    data = run.read_pairs(config.pairs, config.pairs_per_question)
+    scaling = Scaling(config.margin_scale == "std", config.margin_gain)
+    margins = read_margins(sources, config.pairs, data, run, scaling, beta=config.beta)
     logger.info("%s", margins.table())
-    examples = with_reference(policy, examples, config).with_fields(reward_margins=margins.values)
-    train_policy(
-        phase,
-        policy,
-        examples,
-        questions,
-        MODPO(float(config.beta), config.objective_weights(), config.sft_weight),
-        config,
-        text,
-        session.on_evaluation,
-        margins=margins.description,
-        **left_out.as_dict(),
-    )
+    method = MODPO(float(config.beta), config.objective_weights(), config.sft_weight)
+    data = data.with_fields(reward_margins=margins.values)
+    run.train(method, data, margins=margins.description)

@@ -10,13 +10,10 @@ import jax.numpy as jnp
 from jax import Array
 
 from jaxmodpo.costs import Cost, Estimates
-from jaxmodpo.data.pairs import load_pairs
-from jaxmodpo.methods.align import policy_examples, train_policy
+from jaxmodpo.methods.align import PolicyRun
 from jaxmodpo.phase import Phase, in_phase
 from jaxmodpo.policy.distributed import open_together
-from jaxmodpo.policy.prompts import policy_text
 from jaxmodpo.ranges import Positive
-from jaxmodpo.rankings import LeftOut
 from jaxmodpo.training.session import Session
 from jaxmodpo.training.settings import PolicyTrainingConfig
 from jaxmodpo.training.step import Batch, LossTerms
@@ -42,8 +39,9 @@ class SFT:
 
     def __call__(self, logps: Array, tokens: Array, batch: Batch) -> LossTerms:
         weights = batch["row_weights"][:, None]
+        # jaxmodpo.losses.sft_loss with its numerator and denominator apart: divided by the tokens
+        # of all microbatches together, every token of an update counts the same.
         total = jnp.sum(logps * weights)
-        # jaxmodpo.losses.sft_loss with its numerator and denominator apart.
         return LossTerms(
             total=-total,
             denominator=jnp.sum(tokens * weights),
@@ -55,21 +53,5 @@ class SFT:
 @in_phase("align sft", open_together)
 def sft(config: SFTConfig, phase: Phase, session: Session | None = None) -> None:
     """Run ``align sft``."""
-    session = session or Session()
-    text = policy_text(config, phase)
-    left_out = LeftOut()
-    pairs = load_pairs(config.pairs, left_out=left_out)
-    examples = policy_examples([pairs], text, config, chosen_only=True)
-    questions = [pair.question_id for pair in pairs]
-    policy = session.policy(config)
-    train_policy(
-        phase,
-        policy,
-        examples,
-        questions,
-        SFT(),
-        config,
-        text,
-        session.on_evaluation,
-        **left_out.as_dict(),
-    )
+    run = PolicyRun.begin(config, phase, session)
+    run.train(SFT(), run.read_pairs(config.pairs, chosen_only=True))

@@ -41,6 +41,7 @@ from jaxmodpo.records import Candidate, Pair, Question, write_questions
 from jaxmodpo.sandbox import grammar
 from jaxmodpo.training.session import Session
 from jaxmodpo.training.step import train_step
+from jaxmodpo.training.trainer import Trained
 
 
 def adapter_arrays(folder: Path) -> dict[str, np.ndarray]:
@@ -241,7 +242,8 @@ def test_joint_pairs_meet_by_question_in_the_first_objectives_order():
 
     first = [pair("q2", "a"), pair("q1", "b"), pair("q1", "c"), pair("q3", "d")]
     second = [pair("q1", "e"), pair("q2", "f"), pair("q4", "g")]
-    (left, right), unused = align_pairs({"empathy": first, "safety": second})
+    aligned = align_pairs({"empathy": first, "safety": second})
+    left, right = aligned.pair_sets
     assert [
         (a.chosen.response_id, b.chosen.response_id) for a, b in zip(left, right, strict=True)
     ] == [
@@ -249,10 +251,8 @@ def test_joint_pairs_meet_by_question_in_the_first_objectives_order():
         ("b+", "e+"),
     ]
     # q3 and q4 have no counterpart; of q1 there are two pairs of the one and one of the other.
-    assert unused == {
-        "lacking": {"empathy": 1, "safety": 1},
-        "surplus": {"empathy": 1, "safety": 0},
-    }
+    assert aligned.lacking == {"empathy": 1, "safety": 1}
+    assert aligned.surplus == {"empathy": 1, "safety": 0}
     with pytest.raises(UserError, match="no question has a pair for each of empathy, safety"):
         align_pairs({"empathy": first[3:], "safety": second})
 
@@ -497,29 +497,26 @@ def test_methods_record_the_ties_they_left_out(
 ):
     """What ties cost reaches the manifest; the training in between does not matter here."""
     caplog.set_level(logging.INFO)
-    recorded: dict[str, Any] = {}
     monkeypatch.setattr(
-        f"jaxmodpo.methods.{method}.train_policy",
-        lambda _phase, _policy, examples, *_, **results: recorded.update(
-            results, examples=len(examples)
-        ),
+        "jaxmodpo.methods.align.train",
+        lambda _loss, trainable, *_: Trained(trainable, {}),
     )
     monkeypatch.setattr(
         "jaxmodpo.methods.modpo.read_margins",
-        lambda _sources, _path, pairs, *_, **__: Margins(
-            ("m",), np.ones((len(pairs), 1)), {"m": describe(np.ones(9))}
+        lambda _sources, _file, data, *_, **__: Margins(
+            ("m",), np.ones((len(data.pairs), 1)), {"m": describe(np.ones(9))}
         ),
     )
     path = reward_rankings.rankings / "safety_rankings.json"
     shared: dict[str, Any] = {"output_dir": tmp_path / "out", "reference": "in_step", **settings}
     if method == "sft":
-        sft(SFTConfig(pairs=path, **shared))
+        phase = sft(SFTConfig(pairs=path, **shared))
     elif method == "dpo":
-        dpo(DPOConfig(pairs=path, pairs_per_question="all", **shared))
+        phase = dpo(DPOConfig(pairs=path, pairs_per_question="all", **shared))
     elif method == "modpo":
-        modpo(MODPOConfig(pairs=path, margin=("m=column:m",), weights=(0.5, 0.5), **shared))
+        phase = modpo(MODPOConfig(pairs=path, margin=("m=column:m",), weights=(0.5, 0.5), **shared))
     else:
-        joint(
+        phase = joint(
             JointConfig(
                 pairs=(f"a={path}", f"b={path}"),
                 weights=(0.5, 0.5),
@@ -530,6 +527,10 @@ def test_methods_record_the_ties_they_left_out(
     # Of three replies two are tied, twice; of two replies both, once. Best and worst are tied in
     # the last alone.
     tied = {"sft": 1, "dpo": 3, "modpo": 3, "joint": 6}[method]
+    recorded = phase.results
     assert recorded["tied_pairs_left_out"] == tied and recorded["identical_pairs_left_out"] == 0
-    assert recorded["examples"] == (23 if method == "sft" else 12 * 3 + 12 - 3)
+    examples = recorded["examples"] + recorded["held_out_examples"]
+    assert examples + recorded.get("equal_once_cut_left_out", 0) == (
+        23 if method == "sft" else 12 * 3 + 12 - 3
+    )
     assert f"left out: {min(tied, 3)} of tied responses" in caplog.text

@@ -10,7 +10,17 @@ import pytest
 
 from jaxmodpo.data.pairs import load_pairs
 from jaxmodpo.errors import UserError
-from jaxmodpo.methods.margins import Margins, Source, describe, margin_sources, read_margins
+from jaxmodpo.methods.align import PolicyRun, TrainingData
+from jaxmodpo.methods.margins import (
+    Margins,
+    Scaling,
+    Source,
+    describe,
+    margin_sources,
+    read_margins,
+)
+from jaxmodpo.rankings import LeftOut
+from jaxmodpo.training.settings import PolicyTrainingConfig
 
 
 def test_sources_are_told_apart_by_their_prefix():
@@ -74,16 +84,16 @@ def test_margins_too_large_for_float32_are_refused(tmp_path, values, standardize
     (tmp_path / "p.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     pairs = load_pairs(tmp_path / "p.jsonl")
     none: Any = None  # a column needs no model
-    given: dict[str, Any] = {
-        "beta": 0.1,
-        "standardize": standardize,
-        "gain": gain,
-        "training": np.ones(3, bool),
-    }
+    config = PolicyTrainingConfig(
+        model=tmp_path, output_dir=tmp_path / "out", validation_fraction=0.0
+    )
+    run = PolicyRun(config, none, none, none)
+    data = TrainingData(pairs, none, LeftOut())
+    scaling = Scaling(standardize, gain)
 
     def margins() -> np.ndarray:
         source = {"safety": Source("column", "m")}
-        return read_margins(source, tmp_path / "p.jsonl", pairs, none, none, none, **given).values
+        return read_margins(source, tmp_path / "p.jsonl", data, run, scaling, beta=0.1).values
 
     if refused:
         with pytest.raises(
