@@ -37,7 +37,7 @@ from jaxmodpo.experiment import ExperimentFile
 from jaxmodpo.files import write_json
 from jaxmodpo.judging.families import FamiliesFile
 from jaxmodpo.judging.prompts import PARTS
-from jaxmodpo.personas import mapping
+from jaxmodpo.personas import mapping, mapping_fields
 from jaxmodpo.personas.participant import COLUMNS, TEXTS
 from jaxmodpo.ranges import Incidental, Settings
 from jaxmodpo.schema import Range
@@ -262,7 +262,7 @@ def mapping_schema() -> Schema:
     }
     fields: dict[str, Schema] = {}
     for name in COLUMNS:
-        allowed = {key: of_keys[key] for key in mapping.keys_of(name)}
+        allowed = {key: of_keys[key] for key in mapping_fields.keys_of(name)}
         fields[name] = {"anyOf": [SCALAR, {"type": "null"}, _mapping(allowed)]}
     constants = _mapping(dict.fromkeys((*TEXTS, mapping.ID_PREFIX), SCALAR))
     properties: dict[str, Schema] = {

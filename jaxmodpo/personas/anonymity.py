@@ -14,32 +14,33 @@ from typing import Any
 from jaxmodpo.personas.participant import Participant
 
 QUASI_IDENTIFIERS = ("age", "gender", "ethnicity", "diagnoses")
+# A group below this size is small enough that its members may recognize each other.
+SMALL_GROUP = 5
 
 
 def combination(
     participant: Participant, identifiers: Sequence[str] = QUASI_IDENTIFIERS
 ) -> tuple[object, ...]:
-    """Return a participant's quasi-identifiers; the order in which diagnoses were given tells
-    nothing.
-    """
-    return tuple(
-        (
-            tuple(sorted(participant.lists[name]))
-            if name in participant.lists
-            else participant.texts[name]
-        )
-        for name in identifiers
-    )
+    """Return a participant's quasi-identifiers as one value that can be compared."""
+    return tuple(_comparable(participant, name) for name in identifiers)
+
+
+def _comparable(participant: Participant, name: str) -> object:
+    if name in participant.lists:
+        # Two people with the same diagnoses are alike, in whichever order they ticked them.
+        return tuple(sorted(participant.lists[name]))
+    return participant.texts[name]
 
 
 def group_sizes(
     participants: Sequence[Participant], identifiers: Sequence[str] = QUASI_IDENTIFIERS
 ) -> dict[str, int]:
-    """Return how many of the participants, that one included, share each one's combination, by
-    id.
+    """Return, by id, how many of the participants share each one's combination, that one
+    included.
     """
-    shared = collections.Counter(combination(p, identifiers) for p in participants)
-    return {p.participant_id: shared[combination(p, identifiers)] for p in participants}
+    combinations = {p.participant_id: combination(p, identifiers) for p in participants}
+    members = collections.Counter(combinations.values())
+    return {participant_id: members[value] for participant_id, value in combinations.items()}
 
 
 def anonymity(
@@ -52,15 +53,17 @@ def anonymity(
         ``below_five`` (participants in groups of fewer than five), ``groups``, and ``sizes``: how
         many groups there are of each size. Nothing in it says which combinations they are.
     """
-    sizes = collections.Counter(
-        collections.Counter(combination(p, identifiers) for p in participants).values()
+    members = collections.Counter(combination(p, identifiers) for p in participants)
+    groups_by_size = collections.Counter(members.values())
+    in_small_groups = sum(
+        size * groups for size, groups in groups_by_size.items() if size < SMALL_GROUP
     )
     return {
         "identifiers": list(identifiers),
         "personas": len(participants),
-        "k": min(sizes, default=0),
-        "unique": sizes[1],
-        "below_five": sum(size * number for size, number in sizes.items() if size < 5),
-        "groups": sizes.total(),
-        "sizes": {str(size): sizes[size] for size in sorted(sizes) if sizes[size]},
+        "k": min(groups_by_size, default=0),
+        "unique": groups_by_size[1],
+        "below_five": in_small_groups,
+        "groups": groups_by_size.total(),
+        "sizes": {str(size): groups_by_size[size] for size in sorted(groups_by_size)},
     }

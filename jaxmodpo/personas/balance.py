@@ -24,11 +24,11 @@ RESAMPLES = 9_999
 
 
 def primary(participant: Participant) -> str:
-    """Return the criterion rated highest, or that several are."""
+    """Return the label of the criterion rated highest, or that several are, or that none is."""
     highest = primary_preferences(participant)
-    return (
-        SEVERAL if len(highest) > 1 else IMPORTANCE_LABELS[highest[0]] if highest else NOT_ANSWERED
-    )
+    if len(highest) > 1:
+        return SEVERAL
+    return IMPORTANCE_LABELS[highest[0]] if highest else NOT_ANSWERED
 
 
 DIMENSIONS: Mapping[str, Callable[[Participant], str]] = {
@@ -44,7 +44,9 @@ DIMENSIONS: Mapping[str, Callable[[Participant], str]] = {
 
 def counts(participants: Sequence[Participant], dimension: str) -> dict[str, int]:
     """Count the participants in each group of a dimension, groups by name."""
-    return dict(sorted(collections.Counter(map(DIMENSIONS[dimension], participants)).items()))
+    group_of = DIMENSIONS[dimension]
+    members = collections.Counter(group_of(participant) for participant in participants)
+    return dict(sorted(members.items()))
 
 
 def balance(
@@ -57,10 +59,10 @@ def balance(
         (``largest_difference``, from 0 to 1), the ``test`` that was taken, its ``statistic`` (a
         chi-square; none for the others) and ``p_value``, which is none where all are of one group.
     """
-    inside, outside = counts(train, dimension), counts(test, dimension)
-    groups = {
-        name: [inside.get(name, 0), outside.get(name, 0)] for name in sorted({*inside, *outside})
-    }
+    in_train = counts(train, dimension)
+    in_test = counts(test, dimension)
+    names = sorted({*in_train, *in_test})
+    groups = {name: [in_train.get(name, 0), in_test.get(name, 0)] for name in names}
     table = np.array(list(groups.values()))
     shares = table / table.sum(axis=0)
     return {
@@ -77,36 +79,53 @@ def independence(table: np.ndarray, seed: int) -> dict[str, Any]:
     Pearson's chi-square without a correction where every expected count is 5 or more; else Fisher's
     exact test for two rows, and for more the Fisher–Freeman–Halton test, its p-value from
     :data:`RESAMPLES` random tables of the same margins.
-    """
-    from scipy import stats
 
+    Args:
+        table: ``[groups, 2]`` counts of training and test.
+        seed: of the random tables.
+    """
+    # What each cell would hold if both sets had the same shares: row total × column total / total.
     expected = np.outer(table.sum(axis=1), table.sum(axis=0)) / table.sum()
-    said: dict[str, Any] = {
+    result: dict[str, Any] = {
         "smallest_expected": float(expected.min()),
         "statistic": None,
         "degrees_of_freedom": None,
     }
     if len(table) < 2:
-        return said | {"test": "none: all are of one group", "p_value": None}
+        # With one group there is nothing that could differ, and no test is defined.
+        return result | {"test": "none: all are of one group", "p_value": None}
     if expected.min() >= LEAST_EXPECTED:
-        found = stats.chi2_contingency(table, correction=False)
-        return {
-            **said,
-            "test": "chi-square",
-            "statistic": float(found.statistic),  # pyright: ignore[reportAttributeAccessIssue]
-            "degrees_of_freedom": len(table) - 1,
-            "p_value": float(found.pvalue),  # pyright: ignore[reportAttributeAccessIssue]
-        }
+        return result | _chi_square(table)
+    return result | _exact(table, seed)
+
+
+def _chi_square(table: np.ndarray) -> dict[str, Any]:
+    """Return Pearson's test; its degrees of freedom are (groups − 1) · (2 − 1)."""
+    from scipy import stats
+
+    # Without Yates' correction, which scipy would add for two groups alone: dimensions of two and
+    # of more groups stand in one table of the report and should be tested in one way.
+    outcome: Any = stats.chi2_contingency(table, correction=False)
+    return {
+        "test": "chi-square",
+        "statistic": float(outcome.statistic),
+        "degrees_of_freedom": len(table) - 1,
+        "p_value": float(outcome.pvalue),
+    }
+
+
+def _exact(table: np.ndarray, seed: int) -> dict[str, Any]:
+    """Return an exact test, which has no statistic; beyond two groups all tables of the same
+    margins are too many to count, so they are sampled.
+    """
+    from scipy import stats
+
     if len(table) == 2:
-        found = stats.fisher_exact(table)
-        return said | {
-            "test": "Fisher's exact",
-            "p_value": float(found.pvalue),
-        }  # pyright: ignore[reportAttributeAccessIssue]
+        fisher: Any = stats.fisher_exact(table)
+        return {"test": "Fisher's exact", "p_value": float(fisher.pvalue)}
     method = stats.MonteCarloMethod(n_resamples=RESAMPLES, rng=np.random.default_rng(seed))
-    found = stats.fisher_exact(table, method=method)
-    name = f"Fisher–Freeman–Halton, {RESAMPLES:,} random tables"
-    return said | {
-        "test": name,
-        "p_value": float(found.pvalue),
-    }  # pyright: ignore[reportAttributeAccessIssue]
+    halton: Any = stats.fisher_exact(table, method=method)
+    return {
+        "test": f"Fisher–Freeman–Halton, {RESAMPLES:,} random tables",
+        "p_value": float(halton.pvalue),
+    }

@@ -34,32 +34,35 @@ class PersonasConfig(Settings):
     """Turn survey answers into patient personas: score, select for diversity, split, report."""
 
     output_dir: Incidental[Path]
-    """train_personas.json, test_personas.json, all_personas.json, personas_report.html, report.json
-    and figures/ are written here"""
+    """Folder for the results: train_personas.json, test_personas.json, all_personas.json,
+    personas_report.html, report.json and figures/."""
     survey: tuple[Path, ...] = ()
     """CSV files with the answers to the survey."""
     synthesize: Count | None = None
-    """Number of participants of a made-up survey, which takes the place of --survey; its answers
-    are nobody's."""
+    """Number of participants of a synthetic survey, which takes the place of --survey. Nobody gave
+    its answers; use it to try the pipeline out."""
     survey_output: Path | None = None
-    """File that --synthesize writes its survey to; by default survey.csv in the output folder."""
+    """CSV file that --synthesize writes its survey to; by default survey.csv in the output
+    folder."""
     mapping: str = CANONICAL
     """YAML file that maps the survey's columns and answers to those of a persona, or the name of
     one of configs/personas/."""
     select: Annotated[int, Range(least=2)] = 150
     """Number of personas selected, at least 2, for training and testing together."""
     train: Count = 100
-    """Number of the selected personas that are for collecting preferences; the others are for
-    testing."""
+    """Number of the selected personas that collect preferences for training; it must be below
+    --select. The others are kept for testing."""
     min_quality: Share = 0.9
-    """Minimum quality of a selected persona, from 0 to 1."""
+    """Minimum quality of a selected persona's profile, from 0 to 1. Lower it when too few
+    participants remain."""
     min_group: CountOrZero = 2
-    """least members that a population, gender or ethnicity has in training and in test each, where
-    there are twice as many; 0 for no minimum"""
+    """Minimum members of each population, gender and ethnicity in training and in test each, for
+    groups with at least twice as many selected; 0 sets no minimum."""
     seed: Seed = 42
-    """Seed of the synthetic survey, the selection, the split and the tests."""
+    """Seed of the synthetic survey, the selection, the split and the statistical tests."""
 
     def check(self) -> None:
+        """Refuse settings that leave it open which survey is read, or nobody to test with."""
         super().check()
         if bool(self.survey) == (self.synthesize is not None):
             both = "not both" if self.survey else "one of the two"
@@ -77,10 +80,13 @@ class PersonasConfig(Settings):
             )
 
     def input_paths(self) -> dict[str, Path]:
+        if not self.survey:
+            return {}  # a synthetic survey reads no file, and our own layout needs no mapping
         paths = {f"survey {number}": path for number, path in enumerate(self.survey, 1)}
-        return paths | {"mapping": find_mapping(self.mapping)} if self.survey else paths
+        return paths | {"mapping": find_mapping(self.mapping)}
 
     def cost(self, estimator: Estimates) -> Cost:
+        # Later phases of a dry run ask how many personas these files will hold.
         estimator.counts[self.output_dir / "train_personas.json"] = self.train
         estimator.counts[self.output_dir / "test_personas.json"] = self.select - self.train
         return Cost(disk=3_000.0 * self.select)
@@ -96,45 +102,56 @@ def personas(config: PersonasConfig) -> Phase:
     """
     config.check()
     left_out = LeftOut()
-    if config.survey:
+    synthetic_rows: list[dict[str, str]] = []
+    if config.synthesize is None:
         participants = read_surveys(config.survey, load_mapping(config.mapping), left_out)
-        rows = []
     else:
-        rows = survey_rows(config.synthesize or 0, seed=config.seed)
-        participants = participants_of(rows)
-    rated = {p.participant_id: quality(p) for p in participants}
-    good = _good(participants, rated, config)
+        synthetic_rows = survey_rows(config.synthesize, seed=config.seed)
+        participants = participants_of(synthetic_rows)
+    qualities = {p.participant_id: quality(p) for p in participants}
+    good = _good_enough(participants, qualities, config)
     phase = open_phase("personas", config)
     if phase.finished:
         return phase
-    if rows:
-        write_rows(config.survey_output or config.output_dir / "survey.csv", rows)
+    if synthetic_rows:
+        write_rows(config.survey_output or config.output_dir / "survey.csv", synthetic_rows)
     sets = choose(participants, good, config)
-    _write_personas(config.output_dir, sets, rated)
+    _write_personas(config.output_dir, sets, qualities)
     summary = summarize(
         sets,
-        rated,
+        qualities,
         left_out,
-        least=config.min_quality,
+        minimum_quality=config.min_quality,
         seed=config.seed,
         synthetic=config.synthesize is not None,
     )
+    # matplotlib takes a second to import, and a run that is refused above needs none of it.
     from jaxmodpo.personas.report import write_report
 
     write_report(config.output_dir, summary)
-    if said := left_out.words():
-        logger.info("%s", said)
-    _say(summary, config.output_dir)
+    left_out_sentence = left_out.words()
+    if left_out_sentence:
+        logger.info("%s", left_out_sentence)
+    _log_summary(summary, config.output_dir)
     phase.finish(**_results(summary))
     return phase
 
 
-def _good(
+def _good_enough(
     participants: Sequence[Participant],
-    rated: Mapping[str, Mapping[str, float]],
+    qualities: Mapping[str, Mapping[str, float]],
     config: PersonasConfig,
 ) -> list[Participant]:
-    good = [p for p in participants if rated[p.participant_id]["quality"] >= config.min_quality]
+    """Return the participants whose profiles are good enough to be played by a judge.
+
+    Raises:
+        UserError: they are fewer than are to be selected.
+    """
+    good = [
+        participant
+        for participant in participants
+        if qualities[participant.participant_id]["quality"] >= config.min_quality
+    ]
     if len(good) < config.select:
         raise UserError(
             f"{len(good)} of {len(participants)} participants have a quality of"
@@ -148,100 +165,100 @@ def choose(
     participants: Sequence[Participant], good: Sequence[Participant], config: PersonasConfig
 ) -> dict[str, list[Participant]]:
     """Return the participants of each of :data:`~jaxmodpo.personas.summary.STEPS`."""
-    groups = [groups_of(p) for p in good]
-    # Twice the minimum, so that training and test can both have it.
-    chosen = select_diverse(
-        [profile_text(p) for p in good], config.select, config.seed, groups, 2 * config.min_group
+    selected_numbers = select_diverse(
+        [profile_text(participant) for participant in good],
+        config.select,
+        config.seed,
+        [groups_of(participant) for participant in good],
+        # Twice the minimum, so that training and test can both have it.
+        2 * config.min_group,
     )
-    selected = [good[n] for n in chosen]
-    train, test = split_balanced(
+    selected = [good[number] for number in selected_numbers]
+    train_numbers, test_numbers = split_balanced(
         selected, config.select - config.train, config.seed, config.min_group
     )
-    steps = (
-        list(participants),
-        list(good),
-        selected,
-        [selected[n] for n in train],
-        [selected[n] for n in test],
-    )
-    return dict(zip(STEPS, steps, strict=True))
+    sets = {
+        "participants": list(participants),
+        "above_quality": list(good),
+        "selected": selected,
+        "train": [selected[number] for number in train_numbers],
+        "test": [selected[number] for number in test_numbers],
+    }
+    assert tuple(sets) == STEPS
+    return sets
 
 
 def _write_personas(
     folder: Path,
     sets: Mapping[str, Sequence[Participant]],
-    rated: Mapping[str, Mapping[str, float]],
+    qualities: Mapping[str, Mapping[str, float]],
 ) -> None:
+    """Write both sets' profiles, and one file of everybody for those who look into the data.
+
+    All three hold what people said about their health, so only their owner may read them.
+    """
     split: dict[str, str] = {}
     for name in ("train", "test"):
-        write_json(
-            folder / f"{name}_personas.json",
-            {p.participant_id: profile_text(p) for p in sets[name]},
-            private=True,
-        )
-        split |= {p.participant_id: name for p in sets[name]}
+        profiles = {p.participant_id: profile_text(p) for p in sets[name]}
+        write_json(folder / f"{name}_personas.json", profiles, private=True)
+        split |= dict.fromkeys(profiles, name)
     sizes = group_sizes(sets["selected"])
-    everyone = [
-        {
-            "persona_id": p.participant_id,
-            **p.texts,
-            **{name: list(items) for name, items in p.lists.items()},
-            **p.ratings,
-            **rated[p.participant_id],
-            "split": split.get(p.participant_id),
-            "group_size": sizes.get(p.participant_id),
-        }
-        for p in sets["participants"]
-    ]
+    everyone: list[dict[str, Any]] = []
+    for participant in sets["participants"]:
+        persona_id = participant.participant_id
+        row: dict[str, Any] = {"persona_id": persona_id, **participant.texts}
+        row |= {name: list(entries) for name, entries in participant.lists.items()}
+        row |= participant.ratings
+        row |= qualities[persona_id]
+        # Both are none for whoever was not selected.
+        row["split"] = split.get(persona_id)
+        row["group_size"] = sizes.get(persona_id)
+        everyone.append(row)
     write_json(folder / "all_personas.json", everyone, private=True)
 
 
-def _say(summary: Mapping[str, Any], folder: Path) -> None:
+def _log_summary(summary: Mapping[str, Any], folder: Path) -> None:
     """Log counts, and a warning where a persona is unique; never who that is."""
-    counts, found = summary["counts"], summary["quality"]["sets"]["participants"]
+    counts = summary["counts"]
+    all_qualities = summary["quality"]["sets"]["participants"]
     logger.info(
         "%d participants, quality %.3f (SD %.3f); %d good enough, %d selected: %d to train, %d to"
         " test; report: %s",
         counts["participants"],
-        found["mean"],
-        found["std"],
+        all_qualities["mean"],
+        all_qualities["std"],
         *(counts[step] for step in STEPS[1:]),
         folder / "personas_report.html",
     )
-    said = summary["anonymity"]["sets"]["selected"]
-    if said["unique"]:
+    anonymity = summary["anonymity"]["sets"]["selected"]
+    if anonymity["unique"]:
         logger.warning(
             "%d of %d selected personas are the only one with their %s (k = %d)%s",
-            said["unique"],
-            said["personas"],
-            ", ".join(said["identifiers"]),
-            said["k"],
+            anonymity["unique"],
+            anonymity["personas"],
+            ", ".join(anonymity["identifiers"]),
+            anonymity["k"],
             "" if summary["synthetic"] else ": treat the persona files as personal data",
         )
 
 
 def _results(summary: Mapping[str, Any]) -> dict[str, Any]:
     """Return the manifest's counts."""
-    found, said = (
-        summary["quality"]["sets"]["participants"],
-        summary["anonymity"]["sets"]["selected"],
-    )
-    return {
-        **({"survey": summary["survey"]} if summary["survey"] else {}),
+    all_qualities = summary["quality"]["sets"]["participants"]
+    anonymity = summary["anonymity"]["sets"]["selected"]
+    results: dict[str, Any] = {}
+    if summary["survey"]:
+        results["survey"] = summary["survey"]
+    results |= {
         "participants": summary["counts"]["participants"],
         "good": summary["counts"]["above_quality"],
-        "quality_mean": round(found["mean"], 4),
-        "quality_std": round(found["std"], 4),
-        "k": said["k"],
-        "unique": said["unique"],
-        **{
-            name: {
-                "personas": summary["counts"][name],
-                **{
-                    d: summary["composition"][d][name]
-                    for d in ("population", "gender", "ethnicity", "age")
-                },
-            }
-            for name in ("train", "test")
-        },
+        "quality_mean": round(all_qualities["mean"], 4),
+        "quality_std": round(all_qualities["std"], 4),
+        "k": anonymity["k"],
+        "unique": anonymity["unique"],
     }
+    for name in ("train", "test"):
+        results[name] = {"personas": summary["counts"][name]}
+        for dimension in ("population", "gender", "ethnicity", "age"):
+            results[name][dimension] = summary["composition"][dimension][name]
+    return results

@@ -17,7 +17,7 @@ from matplotlib.figure import Figure
 from jaxmodpo.pages import PALETTE, STYLE
 from jaxmodpo.personas.profile import IMPORTANCE_LABELS
 
-COLOURS = {
+COLORS = {
     "participants": PALETTE[6],
     "selected": PALETTE[0],
     "train": PALETTE[5],
@@ -32,33 +32,36 @@ NAMES = {
 # Of a dimension with very many groups, a figure shows the largest; the report's numbers have them
 # all.
 MOST_GROUPS = 14
+# Share of a row's height that its bars fill together; the rest separates it from the next row.
+FILLED = 0.8
 
 
 def primary_preferences(preferences: Mapping[str, Any]) -> Figure:
     """Draw which criterion each set's personas rate highest (the paper's Figure 1); ties are the
     paler part.
     """
-    criteria = list(next(iter(preferences.values()))["criteria"])
+    first_set = next(iter(preferences.values()))
+    criteria = list(first_set["criteria"])
+    labels = [IMPORTANCE_LABELS[f"importance_{name}"] for name in criteria]
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(7.4, 3.6), layout="constrained")
         axes = figure.add_subplot()
-        height = 0.8 / len(preferences)
-        for n, (step, said) in enumerate(preferences.items()):
-            places = np.arange(len(criteria)) + (n - (len(preferences) - 1) / 2) * height
-            shares = [100 * said["criteria"][name]["share"] for name in criteria]
-            alone = [100 * said["criteria"][name]["alone"] for name in criteria]
-            axes.barh(places, shares, 0.9 * height, color=COLOURS[step], alpha=0.35)
+        height = FILLED / len(preferences)
+        for number, (step, rated) in enumerate(preferences.items()):
+            heights = _bar_heights(len(criteria), number, len(preferences))
+            shares = [100 * rated["criteria"][name]["share"] for name in criteria]
+            alone = [100 * rated["criteria"][name]["alone"] for name in criteria]
+            # The full bar lies over the paler one, so what stays pale is the share of ties.
+            axes.barh(heights, shares, 0.9 * height, color=COLORS[step], alpha=0.35)
             axes.barh(
-                places,
+                heights,
                 alone,
                 0.9 * height,
-                color=COLOURS[step],
-                label=f"{NAMES[step]} (n = {said['rated']})",
+                color=COLORS[step],
+                label=f"{NAMES[step]} (n = {rated['rated']})",
             )
-            _write(axes, places, shares)
-        axes.set_yticks(
-            range(len(criteria)), [IMPORTANCE_LABELS[f"importance_{name}"] for name in criteria]
-        )
+            _annotate(axes, heights, shares)
+        axes.set_yticks(range(len(criteria)), labels)
         axes.invert_yaxis()
         axes.grid(visible=False, axis="y")
         axes.set(
@@ -75,27 +78,29 @@ def composition(composed: Mapping[str, Mapping[str, int]], title: str) -> Figure
         composed: counts by set and group.
         title: the dimension.
     """
-    names, cut = _largest(composed[next(iter(composed))])
+    # The first set is the whole pool: its largest groups are drawn for every set.
+    pool = next(iter(composed.values()))
+    names, cut_note = _largest(pool)
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(7.4, 1.2 + 0.52 * len(names)), layout="constrained")
         axes = figure.add_subplot()
-        height = 0.8 / len(composed)
-        for n, (step, groups) in enumerate(composed.items()):
-            places = np.arange(len(names)) + (n - (len(composed) - 1) / 2) * height
+        height = FILLED / len(composed)
+        for number, (step, groups) in enumerate(composed.items()):
+            heights = _bar_heights(len(names), number, len(composed))
             total = sum(groups.values())
             shares = [100 * groups.get(name, 0) / total for name in names]
             axes.barh(
-                places,
+                heights,
                 shares,
                 0.9 * height,
-                color=COLOURS[step],
+                color=COLORS[step],
                 label=f"{NAMES[step]} (n = {total})",
             )
-            _write(axes, places, shares)
+            _annotate(axes, heights, shares)
         axes.set_yticks(range(len(names)), [_short(name) for name in names])
         axes.invert_yaxis()
         axes.grid(visible=False, axis="y")
-        axes.set(title=f"{_title(title)}{cut}", xlabel="share of the set, %")
+        axes.set(title=f"{_title(title)}{cut_note}", xlabel="share of the set, %")
         figure.legend(loc="outside lower center", ncols=len(composed), fontsize=8)
         return figure
 
@@ -104,80 +109,103 @@ def train_test_balance(tests: Sequence[Mapping[str, Any]]) -> Figure:
     """Draw training against test, group by group, with each dimension's p-value (the paper's Figure
     10).
     """
-    cuts = [_largest({name: sum(pair) for name, pair in test["groups"].items()}) for test in tests]
+    names_and_notes = [_largest_in_both_sets(test["groups"]) for test in tests]
     with matplotlib.rc_context(STYLE):
-        heights = [0.9 + len(names) for names, _ in cuts]
+        # A panel is as high as it has groups, so that all rows of the figure are equally high.
+        heights = [0.9 + len(names) for names, _ in names_and_notes]
         figure = Figure(figsize=(7.4, 0.5 + 0.26 * sum(heights)), layout="constrained")
         panels = np.ravel(figure.subplots(len(tests), 1, sharex=True, height_ratios=heights))
-        for axes, test, (names, cut) in zip(panels, tests, cuts, strict=True):
-            totals = np.sum(list(test["groups"].values()), axis=0)
-            train, held = (100 * np.array([test["groups"][name] for name in names]) / totals).T
-            axes.hlines(range(len(names)), train, held, color="#9a9a9a", linewidth=1.5, zorder=1)
-            # The ring stays visible around a diamond at the same share.
-            axes.scatter(
-                train,
-                range(len(names)),
-                70,
-                "none",
-                edgecolors=COLOURS["selected"],
-                linewidths=1.6,
-                label="training",
-            )
-            axes.scatter(held, range(len(names)), 22, COLOURS["test"], "D", zorder=2, label="test")
-            axes.set_yticks(range(len(names)), [_short(name) for name in names], fontsize=8)
-            axes.set_ylim(len(names) - 0.4, -0.6)
-            axes.set_title(
-                f"{_title(test['dimension'])}{cut}: p {p_value(test['p_value'], '= ')}",
-                loc="left",
-                fontsize=9,
-            )
+        for axes, test, (names, cut_note) in zip(panels, tests, names_and_notes, strict=True):
+            _balance_panel(axes, test, names, cut_note)
         panels[-1].set(xlabel="share of the set, %")
-        figure.legend(
-            *panels[-1].get_legend_handles_labels(), loc="outside lower center", ncols=2, fontsize=8
-        )
+        handles, labels = panels[-1].get_legend_handles_labels()
+        figure.legend(handles, labels, loc="outside lower center", ncols=2, fontsize=8)
         return figure
 
 
-def quality(said: Mapping[str, Any]) -> Figure:
-    """Draw how many participants have which quality, and the least that was asked for."""
+def _balance_panel(
+    axes: Axes, test: Mapping[str, Any], names: Sequence[str], cut_note: str
+) -> None:
+    """Draw one dimension: a ring for training and a diamond for test, joined by a line."""
+    totals = np.sum(list(test["groups"].values()), axis=0)
+    counts = np.array([test["groups"][name] for name in names])
+    train_shares, test_shares = (100 * counts / totals).T
+    rows = range(len(names))
+    axes.hlines(rows, train_shares, test_shares, color="#9a9a9a", linewidth=1.5, zorder=1)
+    # The ring stays visible around a diamond at the same share.
+    axes.scatter(
+        train_shares,
+        rows,
+        s=70,
+        c="none",
+        edgecolors=COLORS["selected"],
+        linewidths=1.6,
+        label="training",
+    )
+    axes.scatter(test_shares, rows, s=22, c=COLORS["test"], marker="D", zorder=2, label="test")
+    axes.set_yticks(rows, [_short(name) for name in names], fontsize=8)
+    # Upside down, so that the first group stands on top as in the report's tables.
+    axes.set_ylim(len(names) - 0.4, -0.6)
+    axes.set_title(
+        f"{_title(test['dimension'])}{cut_note}: p {p_value(test['p_value'], '= ')}",
+        loc="left",
+        fontsize=9,
+    )
+
+
+def quality(figures: Mapping[str, Any]) -> Figure:
+    """Draw how many participants have which quality, and the minimum that was asked for."""
+    counts = figures["histogram"]["counts"]
+    edges = np.array(figures["histogram"]["edges"])
+    minimum = figures["least"]
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(7.4, 2.6), layout="constrained")
         axes = figure.add_subplot()
-        counts, edges = said["histogram"]["counts"], np.array(said["histogram"]["edges"])
         bars = axes.bar(
-            edges[:-1], counts, np.diff(edges), align="edge", color=COLOURS["participants"]
+            edges[:-1],
+            counts,
+            np.diff(edges),
+            align="edge",
+            color=COLORS["participants"],
         )
-        axes.bar_label(
-            bars, [str(number) if number else "" for number in counts], padding=2, fontsize=7
-        )
+        # An empty bin has no bar, and a 0 over nothing would only be clutter.
+        bar_labels = [str(count) if count else "" for count in counts]
+        axes.bar_label(bars, bar_labels, padding=2, fontsize=7)
         axes.margins(y=0.12)
         axes.axvline(
-            said["least"],
-            color=COLOURS["test"],
+            minimum,
+            color=COLORS["test"],
             linewidth=1.4,
-            label=f"asked for: {said['least']:g}",
+            label=f"asked for: {minimum:g}",
         )
         axes.set(xlabel="quality of the profile", ylabel="participants")
         axes.legend(loc="upper left")
         return figure
 
 
-def anonymity(said: Mapping[str, Any]) -> Figure:
+def anonymity(figures: Mapping[str, Any]) -> Figure:
     """Draw how many personas share their quasi-identifiers with how many, in the selected set."""
-    listed = " and ".join([", ".join(said["identifiers"][:-1]), said["identifiers"][-1]])
-    sizes = {int(size): number for size, number in said["sizes"].items()}
+    *first_identifiers, last_identifier = figures["identifiers"]
+    identifiers = ", ".join(first_identifiers) + " and " + last_identifier
+    # JSON has made the sizes texts.
+    groups_by_size = {int(size): groups for size, groups in figures["sizes"].items()}
+    personas = [size * groups for size, groups in groups_by_size.items()]
+    # A unique persona is the one that can be recognized, so its bar has a color of its own.
+    colors = [COLORS["test"] if size == 1 else COLORS["selected"] for size in groups_by_size]
+    columns = range(len(groups_by_size))
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(7.4, 2.6), layout="constrained")
         axes = figure.add_subplot()
-        personas = [size * number for size, number in sizes.items()]
-        colours = [COLOURS["test"] if size == 1 else COLOURS["selected"] for size in sizes]
-        bars = axes.bar(range(len(sizes)), personas, 0.7, color=colours)
+        bars = axes.bar(columns, personas, 0.7, color=colors)
         axes.bar_label(bars, padding=2, fontsize=8)
-        axes.set_xticks(range(len(sizes)), [str(size) for size in sizes])
+        axes.set_xticks(columns, [str(size) for size in groups_by_size])
         axes.margins(y=0.12)
-        axes.set_xlim(-0.6, max(len(sizes), 6) - 0.4)  # few bars stay bars
+        # Two or three bars would otherwise fill the whole width, like walls.
+        axes.set_xlim(-0.6, max(len(columns), 6) - 0.4)
         axes.grid(visible=False, axis="x")
-        axes.set(xlabel=f"size of the group that shares {listed}; 1: unique", ylabel="personas")
+        axes.set(
+            xlabel=f"size of the group that shares {identifiers}; 1: unique", ylabel="personas"
+        )
         return figure
 
 
@@ -188,11 +216,20 @@ def p_value(value: float | None, equals: str = "") -> str:
     return "< 0.001" if value < 0.001 else f"{equals}{value:.3f}"
 
 
-def _write(axes: Axes, places: np.ndarray, shares: Sequence[float]) -> None:
-    for place, share in zip(places, shares, strict=True):
+def _bar_heights(rows: int, number: int, sets: int) -> np.ndarray:
+    """Return the heights of one set's bars: in each row the sets' bars stand side by side, centered
+    on the row's number.
+    """
+    offset = (number - (sets - 1) / 2) * (FILLED / sets)
+    return np.arange(rows) + offset
+
+
+def _annotate(axes: Axes, heights: np.ndarray, shares: Sequence[float]) -> None:
+    """Write each bar's share beside its end."""
+    for height, share in zip(heights, shares, strict=True):
         axes.annotate(
             f"{share:.1f}",
-            (share, place),
+            (share, height),
             (3, 0),
             textcoords="offset points",
             va="center",
@@ -201,12 +238,22 @@ def _write(axes: Axes, places: np.ndarray, shares: Sequence[float]) -> None:
 
 
 def _largest(groups: Mapping[str, int]) -> tuple[list[str], str]:
-    """Return the largest groups by name, and what to say where some are left out."""
-    names = sorted(sorted(groups, key=lambda name: (-groups[name], name))[:MOST_GROUPS])
-    return names, f" ({len(names)} largest of {len(groups)})" if len(names) < len(groups) else ""
+    """Return the largest groups by name, and a note for the title where some are left out."""
+    by_size = sorted(groups, key=lambda name: (-groups[name], name))
+    names = sorted(by_size[:MOST_GROUPS])
+    if len(names) == len(groups):
+        return names, ""
+    return names, f" ({len(names)} largest of {len(groups)})"
+
+
+def _largest_in_both_sets(groups: Mapping[str, Sequence[int]]) -> tuple[list[str], str]:
+    """Return the same of groups that are counted ``[training, test]``."""
+    totals = {name: sum(counts) for name, counts in groups.items()}
+    return _largest(totals)
 
 
 def _short(name: str) -> str:
+    """Cut a name that would take the figure's width."""
     return name if len(name) <= 34 else f"{name[:33]}…"
 
 

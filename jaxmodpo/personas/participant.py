@@ -65,28 +65,39 @@ def primary_preferences(participant: Participant) -> tuple[str, ...]:
     """Return the importance fields rated highest: several where they tie, none where nothing was
     rated.
     """
-    rated = {
-        name: value for name in IMPORTANCES if (value := participant.ratings[name]) is not None
-    }
-    return tuple(name for name, value in rated.items() if value == max(rated.values()))
+    rated: dict[str, float] = {}
+    for name in IMPORTANCES:
+        rating = participant.ratings[name]
+        if rating is not None:
+            rated[name] = rating
+    highest = max(rated.values(), default=None)
+    return tuple(name for name, rating in rated.items() if rating == highest)
 
 
-def parse_rating(text: str, name: str, where: str) -> float:
+def parse_rating(text: str, name: str, location: str) -> float:
     """Read a rating from 1 to 5: whole for attitudes, in steps of a half for importances.
 
     Raises:
-        UserError: it is not one; the message names ``where`` and the field.
+        UserError: it is not one; the message names ``location`` and the field.
     """
-    step, steps = (1.0, "whole numbers") if name in ATTITUDES else (0.5, "steps of 0.5")
+    if name in ATTITUDES:
+        step = 1.0
+        step_in_words = "whole numbers"
+    else:
+        step = 0.5
+        step_in_words = "steps of 0.5"
     try:
         value = float(text)
     except ValueError:
-        value = float("nan")
+        value = float("nan")  # which lies in no range, so that the check below refuses it
     if not (1 <= value <= 5 and (value / step).is_integer()):
-        raise UserError(f"{where}: {name} must be from 1 to 5 in {steps}, not {shown(text)}")
+        raise UserError(
+            f"{location}: {name} must be from 1 to 5 in {step_in_words}, not {quoted(text)}"
+        )
     return value
 
 
-def shown(answer: str) -> str:
+def quoted(answer: str) -> str:
     """Quote an answer in a message, unless it is so long that it may be somebody's own words."""
+    # Messages end up in logs and bug reports, where nobody's free text belongs.
     return f"'{answer}'" if len(answer) <= 24 else f"a text of {len(answer)} characters"

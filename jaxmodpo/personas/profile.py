@@ -6,6 +6,8 @@ can read them back: ``- Empathy and warmth: 4.0/5 importance``.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from jaxmodpo.personas.participant import COLUMNS, IDENTIFIER, IMPORTANCES, Participant
 
 IMPORTANCE_LABELS = {
@@ -52,59 +54,62 @@ _ATTITUDE_LABELS = {
     ),
 }
 _TRUST = ("very low", "low", "moderate", "high", "very high")
-# Weights of the parts of a profile's quality.
+# Weights of the four components of a profile's quality; they add up to 1.
 QUALITY_WEIGHTS = {"completeness": 0.4, "consistency": 0.3, "specificity": 0.2, "validity": 0.1}
 
 
 def profile_text(participant: Participant) -> str:
     """Return the profile; what a participant did not answer is left out."""
-    texts, lists, ratings = participant.texts, participant.lists, participant.ratings
-    sections = [
-        (
-            "DEMOGRAPHICS:",
-            [
-                f"- {name.capitalize()}: {texts[name]}"
-                for name in ("age", "gender", "ethnicity")
-                if texts[name]
-            ],
+    sections = {
+        "DEMOGRAPHICS:": _demographics(participant.texts),
+        "MENTAL HEALTH BACKGROUND:": _background(participant),
+        "TECHNOLOGY EXPERIENCE:": _list(
+            "You have previous experience with AI tools for:", participant.lists["ai_experience"]
         ),
-        (
-            "MENTAL HEALTH BACKGROUND:",
-            [
-                *([f"- Diagnoses: {', '.join(lists['diagnoses'])}"] if lists["diagnoses"] else []),
-                *([f"- Severity level: {texts['severity']}"] if texts["severity"] else []),
-                *([f"- Current treatment: {texts['treatment']}"] if texts["treatment"] else []),
-            ],
+        "YOUR ATTITUDES TOWARD AI IN MENTAL HEALTH:": _attitudes(participant.ratings),
+        "THERAPY PREFERENCES (importance ratings out of 5):": _importances(participant.ratings),
+        "AREAS WHERE YOU THINK AI COULD BE HELPFUL:": [
+            f"- {area}" for area in participant.lists["helpful_areas"]
+        ],
+        "YOUR VIEWS ON APPROPRIATE USES OF AI IN THERAPY:": _list(
+            "You think AI is appropriate for:", participant.lists["appropriate_uses"]
         ),
-        (
-            "TECHNOLOGY EXPERIENCE:",
-            _list("You have previous experience with AI tools for:", lists["ai_experience"]),
-        ),
-        ("YOUR ATTITUDES TOWARD AI IN MENTAL HEALTH:", _attitudes(ratings)),
-        (
-            "THERAPY PREFERENCES (importance ratings out of 5):",
-            [
-                f"- {IMPORTANCE_LABELS[name]}: {ratings[name]:.1f}/5 importance"
-                for name in IMPORTANCES
-                if ratings[name] is not None
-            ],
-        ),
-        (
-            "AREAS WHERE YOU THINK AI COULD BE HELPFUL:",
-            [f"- {area}" for area in lists["helpful_areas"]],
-        ),
-        (
-            "YOUR VIEWS ON APPROPRIATE USES OF AI IN THERAPY:",
-            _list("You think AI is appropriate for:", lists["appropriate_uses"]),
-        ),
-    ]
-    parts = ["You are roleplaying as a patient with the following characteristics:"]
-    parts += ["\n".join([title, *lines]) for title, lines in sections if lines]
-    return "\n\n".join(parts)
+    }
+    paragraphs = ["You are roleplaying as a patient with the following characteristics:"]
+    for title, lines in sections.items():
+        # A title without lines would make the judge guess what belongs there.
+        if lines:
+            paragraphs.append("\n".join([title, *lines]))
+    return "\n\n".join(paragraphs)
 
 
-def _list(opening: str, items: tuple[str, ...]) -> list[str]:
-    return [opening, *(f"- {item}" for item in items)] if items else []
+def _demographics(texts: dict[str, str]) -> list[str]:
+    names = ("age", "gender", "ethnicity")
+    return [f"- {name.capitalize()}: {texts[name]}" for name in names if texts[name]]
+
+
+def _background(participant: Participant) -> list[str]:
+    answers = {
+        "Diagnoses": ", ".join(participant.lists["diagnoses"]),
+        "Severity level": participant.texts["severity"],
+        "Current treatment": participant.texts["treatment"],
+    }
+    return [f"- {label}: {answer}" for label, answer in answers.items() if answer]
+
+
+def _list(opening: str, entries: tuple[str, ...]) -> list[str]:
+    if not entries:
+        return []
+    return [opening, *(f"- {entry}" for entry in entries)]
+
+
+def _importances(ratings: dict[str, float | None]) -> list[str]:
+    lines: list[str] = []
+    for name in IMPORTANCES:
+        rating = ratings[name]
+        if rating is not None:
+            lines.append(f"- {IMPORTANCE_LABELS[name]}: {rating:.1f}/5 importance")
+    return lines
 
 
 def _attitudes(ratings: dict[str, float | None]) -> list[str]:
@@ -123,7 +128,7 @@ def _attitudes(ratings: dict[str, float | None]) -> list[str]:
 
 
 def quality(participant: Participant) -> dict[str, float]:
-    """Rate a profile, each part in [0, 1]. What the survey does not ask counts neither for nor
+    """Rate a profile, each component in [0, 1]. What the survey does not ask counts neither for nor
     against anybody.
 
     - completeness: share of the questions that were answered;
@@ -138,31 +143,65 @@ def quality(participant: Participant) -> dict[str, float]:
 
     ``quality`` is their sum with :data:`QUALITY_WEIGHTS`.
     """
-    texts, lists, ratings = participant.texts, participant.lists, participant.ratings
-    asked = [name for name in COLUMNS if name != IDENTIFIER and name not in participant.unasked]
-    trusting = (ratings["attitude_trust"] or 3) >= 4
-    doubting = (ratings["attitude_error_concerns"] or 3) >= 5 and (
-        ratings["attitude_ai_empathy"] or 3
-    ) <= 1
-    treated = texts["treatment"].lower().startswith(("therapy", "medication"))
-    undiagnosed = "diagnoses" in asked and not lists["diagnoses"]
-    contradictions = int(trusting and doubting) + int(treated and undiagnosed)
-    importances = [ratings[n] for n in IMPORTANCES if ratings[n] is not None]
-    listing = [n for n in ("ai_experience", "helpful_areas", "appropriate_uses") if n in asked]
-    entries = sum(len(lists[n]) for n in listing)
-    demographics = all(texts[n] for n in ("age", "gender", "ethnicity"))
-    unrepeated = all(len(set(items)) == len(items) for items in lists.values())
-    parts = {
-        "completeness": sum(_answered(participant, name) for name in asked) / len(asked),
-        "consistency": max(0.0, 1 - 0.5 * contradictions),
-        "specificity": 0.5 * (len(set(importances)) > 1) + 0.5 * (entries >= 2 or not listing),
-        "validity": 0.5 * demographics + 0.5 * unrepeated,
+    survey_fields = [
+        name for name in COLUMNS if name != IDENTIFIER and name not in participant.unasked
+    ]
+    answered = [name for name in survey_fields if _answered(participant, name)]
+    components = {
+        "completeness": len(answered) / len(survey_fields),
+        "consistency": max(0.0, 1 - 0.5 * _contradictions(participant)),
+        "specificity": _specificity(participant, survey_fields),
+        "validity": _validity(participant),
     }
-    total = sum(QUALITY_WEIGHTS[name] * value for name, value in parts.items())
-    return {**{name: round(value, 6) for name, value in parts.items()}, "quality": round(total, 6)}
+    total = sum(QUALITY_WEIGHTS[name] * value for name, value in components.items())
+    # Rounded, so that a threshold such as 0.9 means the same on every machine.
+    rated = {name: round(value, 6) for name, value in components.items()}
+    rated["quality"] = round(total, 6)
+    return rated
+
+
+def _contradictions(participant: Participant) -> int:
+    """Count the contradictions that :func:`quality` names.
+
+    An unanswered rating stands in the middle of its scale, where it contradicts nothing.
+    """
+    trust = participant.ratings["attitude_trust"] or 3
+    error_concerns = participant.ratings["attitude_error_concerns"] or 3
+    empathy = participant.ratings["attitude_ai_empathy"] or 3
+    trusts_and_doubts = trust >= 4 and error_concerns >= 5 and empathy <= 1
+    treated = participant.texts["treatment"].lower().startswith(("therapy", "medication"))
+    # A survey that does not ask for diagnoses says nothing about having none.
+    asked_for_diagnoses = "diagnoses" not in participant.unasked
+    treated_for_nothing = treated and asked_for_diagnoses and not participant.lists["diagnoses"]
+    return int(trusts_and_doubts) + int(treated_for_nothing)
+
+
+def _specificity(participant: Participant, survey_fields: Sequence[str]) -> float:
+    """Return a half for importance ratings that differ, and a half for at least two list entries;
+    a survey without lists gives its participants the second half.
+    """
+    ratings = [participant.ratings[name] for name in IMPORTANCES]
+    distinct_ratings = {rating for rating in ratings if rating is not None}
+    lists = [
+        name
+        for name in ("ai_experience", "helpful_areas", "appropriate_uses")
+        if name in survey_fields
+    ]
+    entries = sum(len(participant.lists[name]) for name in lists)
+    return 0.5 * (len(distinct_ratings) > 1) + 0.5 * (entries >= 2 or not lists)
+
+
+def _validity(participant: Participant) -> float:
+    """Return a half for complete demographics, and a half for lists that repeat nothing."""
+    complete = all(participant.texts[name] for name in ("age", "gender", "ethnicity"))
+    lists = participant.lists.values()
+    unrepeated = all(len(set(entries)) == len(entries) for entries in lists)
+    return 0.5 * complete + 0.5 * unrepeated
 
 
 def _answered(participant: Participant, name: str) -> bool:
     if name in participant.ratings:
         return participant.ratings[name] is not None
-    return bool(participant.texts[name] if name in participant.texts else participant.lists[name])
+    if name in participant.texts:
+        return bool(participant.texts[name])
+    return bool(participant.lists[name])

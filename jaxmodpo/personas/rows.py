@@ -9,113 +9,24 @@ mapping, or kept by it; where the mapping says nothing, the survey is refused.
 
 from __future__ import annotations
 
-import functools
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from jaxmodpo.errors import UserError, nearest
-from jaxmodpo.personas.mapping import NO, NO_ANSWER, REVOKED, YES, SurveyMapping, plain
+from jaxmodpo.personas.answers import REVOKED, plain
+from jaxmodpo.personas.consent import Doubt, doubts
+from jaxmodpo.personas.mapping import SurveyMapping
 
-_CONSENTS = YES | {
-    *(
-        "i consent",
-        "i agree",
-        "i accept",
-        "consent",
-        "agree",
-        "accept",
-        "consented",
-        "agreed",
-        "accepted",
-        "given",
-    ),
-    *("yes, i consent", "yes, i agree", "yes, i accept", "yes i consent", "yes i agree"),
-}
-_NOT_REVOKED = NO | NO_ANSWER - {REVOKED} | {""}
-_UNFINISHED = NO | {
-    "",
-    "incomplete",
-    "partial",
-    "partially completed",
-    "no, incomplete",
-    "unfinished",
-}
+Answers = Mapping[str, Mapping[str, str]]
+"""by column as the file spells it: the wording of each answer, by plain answer"""
 
-# Services and their exports write a column's name with spaces, underscores or neither: all are left
-# out here.
-_STATUS = re.compile(r"(response|survey|submission|participant|record)?status|responsetype")
-_CHANNEL = "distributionchannel"
-_ENDED = re.compile(r"(is|has|was|survey|response|questionnaire)?(finished|completed?|submitted)")
-_NOT_PARTICIPANTS = frozenset(
-    {
-        *(
-            "survey test",
-            "test",
-            "returned",
-            "rejected",
-            "active",
-            "reserved",
-            "partial",
-            "partial complete",
-        ),
-        *(
-            "partially completed",
-            "in progress",
-            "deleted",
-            "terminated",
-            "excluded",
-            "declined",
-            "expired",
-            "timeout",
-        ),
-        *(
-            "cancelled",
-            "canceled",
-            "not completed",
-            "not complete",
-            "not finished",
-            "over quota",
-            "overquota",
-        ),
-    }
-)
-# Words that call a response no participant's wherever they stand in its status.
-_NO_PARTICIPANT = re.compile(
-    r"(?<![a-z])(preview|spam|timed out|screened"
-    r" out|withdrawn|withdrew|revoked|disqualified|abandoned|incomplete|"
-    r"unfinished|ineligible)(?![a-z])"
-)
-_NOT_BY_CHANNEL = frozenset({"preview", "test"})
-# Status as a number, where other columns show that it is Qualtrics'.
-_STATUS_CODES = frozenset({"1", "2", "8", "9", "12", "17", "40"})
-_OF_QUALTRICS = frozenset({"responseid", "recordeddate", "distributionchannel", "ipaddress"})
-
-_REVOCATION = re.compile(
-    r"consent[\s_-]*(revoked|withdrawn)|(revoked|withdrawn|withdrew)([\s_-]*consent)?"
-)
-_CONSENT = re.compile(r"(?<![a-z])consent(ed)?(?![a-z])")
-_CONSENT_QUESTION = re.compile(
-    r"(?<![a-z])(i|you)(?![a-z])[^?]*(?<![a-z])"
-    r"(consent(ed)?|agree to (participate|take part)(?![^?]*(future|follow|again)))(?![a-z])"
-)
-# A short name with one of these says when, by whom or on which form somebody consented, or how long
-# it took.
-_ABOUT_CONSENT = re.compile(
-    r"(?<![a-z])(date|time|timestamp|version|signature|name|id|ip|email|initials|click|submit|count)(?![a-z])"
-    r"|(?<![a-z])(at|on|by)$"
-)
-# Of these, what shows that somebody consented. Where some rows have it, a row without it is of
-# somebody who did not.
-_RECORD_OF_CONSENT = re.compile(
-    r"(?<![a-z])(date|timestamp|signature|initials)(?![a-z])|(?<![a-z])(at|on)$"
-)
 _HYPHEN = re.compile(r"(?<=[a-z])[-_](?=[a-z])")
-_SHORT_NAME = 30
-_SHOWN_VALUES, _SHOWN_LENGTH = 6, 24
+_SHOWN_VALUES = 6
+_SHOWN_LENGTH = 24
 
 
 @dataclass
@@ -143,15 +54,15 @@ class LeftOut:
 
     def words(self) -> str:
         """Say it in a sentence, or nothing where every row was taken whole."""
-        said = []
+        sentences: list[str] = []
         if self.by_rule:
-            said.append(
+            sentences.append(
                 f"{self.by_rule.total()} of {self.rows} survey rows were left out:"
                 f" {_counts(self.by_rule)}"
             )
         if self.expired:
-            said.append(f"{self.expired} answers read DATA_EXPIRED and count as not given")
-        return "; ".join(said)
+            sentences.append(f"{self.expired} answers read DATA_EXPIRED and count as not given")
+        return "; ".join(sentences)
 
 
 def participants_rows(
@@ -170,196 +81,140 @@ def participants_rows(
             by a well-known column of which the mapping says nothing, or no row is left.
     """
     columns = list(rows[0])
-    keep = {
-        _actual(path, column, columns, "keep", mapping): answers
-        for column, answers in mapping.keep.items()
-    }
-    drop = {
-        _actual(path, column, columns, "drop", mapping): answers
-        for column, answers in mapping.drop.items()
-    }
-    by_rule = Counter(
-        {_dropped(column, word): 0 for column, answers in drop.items() for word in answers.values()}
-    )
-    by_rule.update({_not_kept(column): 0 for column in keep})
-    taken = []
-    for number, row in enumerate(rows[mapping.skip_rows :], mapping.skip_rows + 1):
-        if rule := _rule(row, keep, drop):
-            by_rule[rule] += 1
+    labels = rows[: mapping.skip_rows]
+    answer_rows = rows[mapping.skip_rows :]
+    keep = _by_actual_column(path, columns, "keep", mapping.keep, mapping)
+    drop = _by_actual_column(path, columns, "drop", mapping.drop, mapping)
+    by_rule = _zero_counts(keep, drop)
+    participants: list[tuple[int, Mapping[str, str]]] = []
+    # Rows are numbered as a person counts them below the header, skipped ones included.
+    for number, row in enumerate(answer_rows, mapping.skip_rows + 1):
+        rule = _first_rule(row, keep, drop)
+        if rule is None:
+            participants.append((number, row))
         else:
-            taken.append((number, row))
-    _refuse_headers(path, taken)
-    _refuse_doubtful(
-        path, taken, _doubts(columns, rows[: mapping.skip_rows], rows[mapping.skip_rows :], keep)
-    )
-    if not taken:
-        of = len(rows) - mapping.skip_rows
+            by_rule[rule] += 1
+    _refuse_headers(path, participants)
+    # Only rows that passed keep and drop are doubted: what a mapping leaves out needs no defense.
+    _refuse_doubtful(path, participants, doubts(columns, labels, answer_rows, keep))
+    if not participants:
         raise UserError(
-            f"{path}: all of its {of} rows were left out: {_counts(by_rule)}; look at the mapping's"
-            " keep and drop, or leave the file out"
+            f"{path}: all of its {len(answer_rows)} rows were left out: {_counts(by_rule)}; look at"
+            " the mapping's keep and drop, or leave the file out"
         )
-    left_out.rows += len(rows) - mapping.skip_rows
+    left_out.rows += len(answer_rows)
     left_out.by_rule.update(by_rule)
-    return taken
+    return participants
+
+
+def _by_actual_column(
+    path: Path, columns: Sequence[str], rule: str, answers: Answers, mapping: SurveyMapping
+) -> dict[str, Mapping[str, str]]:
+    """Return a rule's answers by the columns' names as the file spells them."""
+    by_column: dict[str, Mapping[str, str]] = {}
+    for column, of_column in answers.items():
+        by_column[_actual(path, column, columns, rule, mapping)] = of_column
+    return by_column
 
 
 def _actual(
     path: Path, column: str, columns: Sequence[str], rule: str, mapping: SurveyMapping
 ) -> str:
     """Return a column that a rule names as the file spells it."""
-    for found in columns:
-        if plain(found) == plain(column):
-            return found
+    for spelled in columns:
+        if plain(spelled) == plain(column):
+            return spelled
     raise UserError(
-        f"{path} lacks the column '{_short(column)}' that {rule} names in the mapping"
-        f" {Path(mapping.name).stem}{nearest(column, map(_short, columns))}"
+        f"{path} lacks the column '{shortened(column)}' that {rule} names in the mapping"
+        f" {Path(mapping.name).stem}{nearest(column, map(shortened, columns))}"
     )
 
 
-def _rule(
-    row: Mapping[str, str],
-    keep: Mapping[str, Mapping[str, str]],
-    drop: Mapping[str, Mapping[str, str]],
-) -> str | None:
-    """Return the first rule that leaves a row out."""
+def _zero_counts(keep: Answers, drop: Answers) -> Counter[str]:
+    """Return every rule with a count of zero.
+
+    A rule that left nothing out stands in the report too: a zero often shows a misspelled answer.
+    """
+    by_rule: Counter[str] = Counter()
     for column, answers in drop.items():
-        if (word := answers.get(plain(row[column]))) is not None:
+        for word in answers.values():
+            by_rule[_dropped(column, word)] = 0
+    for column in keep:
+        by_rule[_not_kept(column)] = 0
+    return by_rule
+
+
+def _first_rule(row: Mapping[str, str], keep: Answers, drop: Answers) -> str | None:
+    """Return the first rule that leaves a row out, or None.
+
+    ``drop`` comes before ``keep``, so that a report counts a row under the more telling of the two.
+    """
+    for column, answers in drop.items():
+        word = answers.get(plain(row[column]))
+        if word is not None:
             return _dropped(column, word)
     for column, answers in keep.items():
         if plain(row[column]) not in answers:
             return _not_kept(column)
-    return REVOKED.upper() if any(plain(cell) == REVOKED for cell in row.values()) else None
+    # Prolific overwrites the answers of those who withdrew; no mapping has to mention them.
+    if any(plain(cell) == REVOKED for cell in row.values()):
+        return REVOKED.upper()
+    return None
 
 
 def _dropped(column: str, word: str) -> str:
-    return f"drop {_short(column)}: {word or 'empty'}"
+    return f"drop {shortened(column)}: {word or 'empty'}"
 
 
 def _not_kept(column: str) -> str:
     """Name the rule, without what stood there instead, which may be somebody's words."""
-    return f"not what keep says of {_short(column)}"
+    return f"not what keep says of {shortened(column)}"
 
 
 def _refuse_headers(path: Path, rows: Iterable[tuple[int, Mapping[str, str]]]) -> None:
     """Refuse rows that are a second or third header, as Qualtrics writes them."""
     for number, row in rows:
-        if any(plain(cell).replace(" ", "").startswith('{"importid":') for cell in row.values()):
+        cells = [plain(cell).replace(" ", "") for cell in row.values()]
+        if any(cell.startswith('{"importid":') for cell in cells):
             raise UserError(
                 f"{path}, row {number}: Qualtrics names its columns in this row, which is nobody's"
                 f" answers; give the mapping skip_rows: {number}"
             )
 
 
-def _doubts(
-    columns: Sequence[str],
-    labels: Sequence[Mapping[str, str]],
-    rows: Sequence[Mapping[str, str]],
-    keep: Mapping[str, object],
-) -> dict[str, Callable[[str], bool]]:
-    """Return, for each well-known column of which ``keep`` says nothing, whether an answer is no
-    participant's.
-
-    Args:
-        columns: the file's.
-        labels: rows below the header that hold the questions in words.
-        rows: the rows of answers.
-        keep: columns whose answers that count are listed.
-    """
-    names = {_squashed(column) for column in columns}
-    coded = bool(names & _OF_QUALTRICS)
-    doubts: dict[str, Callable[[str], bool]] = {}
-    is_empty = frozenset({""}).__contains__
-    for column in columns:
-        name, squashed = plain(column), _squashed(column)
-        if column in keep:
-            continue
-        if _STATUS.fullmatch(squashed):
-            doubts[column] = functools.partial(_is_no_participants, coded=coded)
-        elif squashed == _CHANNEL:
-            doubts[column] = _NOT_BY_CHANNEL.__contains__
-        elif _ENDED.fullmatch(squashed):
-            doubts[column] = _UNFINISHED.__contains__
-        elif squashed == "submitdate":  # LimeSurvey's, empty where somebody left
-            doubts[column] = is_empty
-        elif _records_consent(name):
-            # Where nobody has a date or a signature, the survey does not keep any.
-            if any(plain(row[column]) for row in rows):
-                doubts[column] = is_empty
-        elif squashed == "progress" and not names & {"finished", "isfinished"}:
-            doubts[column] = _is_under_way
-        elif _REVOCATION.fullmatch(name):
-            doubts[column] = lambda answer: answer not in _NOT_REVOKED
-        elif any(
-            _asks_for_consent(plain(text)) for text in (column, *(row[column] for row in labels))
-        ):
-            doubts[column] = lambda answer: answer not in _CONSENTS
-    return doubts
-
-
-def _squashed(column: str) -> str:
-    """Return a column's name without what its spellings differ in."""
-    return re.sub(r"[\s_.?-]", "", plain(column))
-
-
-def _is_no_participants(answer: str, *, coded: bool) -> bool:
-    """Return whether a status calls a response no participant's; ``coded`` says that numbers are
-    Qualtrics' codes.
-    """
-    known = answer in _NOT_PARTICIPANTS or _NO_PARTICIPANT.search(answer) is not None
-    return known or (coded and re.sub(r"\.0+$", "", answer) in _STATUS_CODES)
-
-
-def _is_under_way(answer: str) -> bool:
-    """Return whether a progress in percent is not known to be the end."""
-    number = re.fullmatch(r"(\d{1,3}(?:\.\d+)?)\s*%?", answer)
-    return answer == "" or (number is not None and float(number[1]) < 100)
-
-
-def _asks_for_consent(text: str) -> bool:
-    if _CONSENT_QUESTION.search(text):
-        return True
-    return (
-        len(text) <= _SHORT_NAME and bool(_CONSENT.search(text)) and not _ABOUT_CONSENT.search(text)
-    )
-
-
-def _records_consent(text: str) -> bool:
-    """Return whether a short name is of the date, the signature or the like that comes with a
-    consent.
-    """
-    return (
-        len(text) <= _SHORT_NAME
-        and bool(_CONSENT.search(text))
-        and bool(_RECORD_OF_CONSENT.search(text))
-    )
-
-
 def _refuse_doubtful(
     path: Path,
     rows: Iterable[tuple[int, Mapping[str, str]]],
-    doubts: Mapping[str, Callable[[str], bool]],
+    doubt_by_column: Mapping[str, Doubt],
 ) -> None:
-    """Refuse rows that are not known to be participants'; all of them are named at once."""
-    found: Counter[tuple[str, str]] = Counter()
-    first = 0
+    """Refuse rows that are not known to be participants'.
+
+    All doubtful answers are named at once, in a rule that can be pasted into the mapping: a survey
+    has several kinds of them, and whoever mends one at a time runs the command as many times.
+    """
+    times: Counter[tuple[str, str]] = Counter()
+    first_number = 0
     for number, row in rows:
-        for column, doubtful in doubts.items():
-            if doubtful(_HYPHEN.sub(" ", plain(row[column]))):
-                found[column, " ".join(row[column].split())] += 1
-                first = first or number
-    if not found:
+        for column, is_doubtful in doubt_by_column.items():
+            # "Partially-completed" and "partially_completed" are one status.
+            if is_doubtful(_HYPHEN.sub(" ", plain(row[column]))):
+                times[column, " ".join(row[column].split())] += 1
+                first_number = first_number or number
+    if not times:
         return
-    values = [(_short(column), _cut(answer), count) for (column, answer), count in found.items()][
-        :_SHOWN_VALUES
-    ]
-    by_column: dict[str, list[str]] = {}
-    for column, answer, _ in values:
-        by_column.setdefault(column, []).append(repr(answer))
-    rules = ", ".join(f"{column}: [{', '.join(answers)}]" for column, answers in by_column.items())
+    occurrences: list[str] = []
+    answers_by_column: dict[str, list[str]] = {}
+    for (column, answer), count in list(times.items())[:_SHOWN_VALUES]:
+        column_name = shortened(column)
+        answer_text = repr(_cut(answer))
+        occurrences.append(f"{column_name} is {answer_text} in {count}")
+        answers_by_column.setdefault(column_name, []).append(answer_text)
+    rules = ", ".join(
+        f"{column}: [{', '.join(answers)}]" for column, answers in answers_by_column.items()
+    )
     raise UserError(
-        f"{path}, from row {first}: "
-        + ", ".join(f"{column} is {answer!r} in {count}" for column, answer, count in values)
-        + " of its rows, which are not known to be of people who finished and consented; give the"
+        f"{path}, from row {first_number}: {', '.join(occurrences)}"
+        " of its rows, which are not known to be of people who finished and consented; give the"
         f" mapping drop: {{{rules}}} to leave them out, or name under keep, by column, every"
         " answer that counts"
     )
@@ -374,6 +229,6 @@ def _cut(answer: str) -> str:
     return answer if len(answer) <= _SHOWN_LENGTH else f"{answer[:_SHOWN_LENGTH]}…"
 
 
-def _short(column: str) -> str:
-    """Cut a column that is a whole question."""
+def shortened(column: str) -> str:
+    """Cut a column's name that is a whole question."""
     return column if len(column) <= 40 else f"{column[:39]}…"

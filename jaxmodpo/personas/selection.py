@@ -19,10 +19,10 @@ logger = logging.getLogger(__name__)
 DIMENSIONS = ("population", "gender", "ethnicity")
 # A set that lacks one of a group's minimum outweighs every difference in shares.
 _LACKING = 1e4
-# Draws between equally balanced splits, and is too small to prefer a less balanced one that anybody
-# would notice.
-_DRAW = 1e-4
-# The search's limit: deterministic, as a limit in seconds is not.
+# Weight of the random costs that decide between equally balanced splits. It is too small to prefer
+# a less balanced one that anybody would notice.
+_RANDOM_COST = 1e-4
+# The solver's limit: deterministic, as a limit in seconds is not.
 _NODES = 20_000
 
 Group = tuple[str, str]
@@ -43,7 +43,7 @@ def select_diverse(
     minimum: int = 0,
 ) -> list[int]:
     """Choose ``count`` texts that differ: greedily, the one farthest from its nearest chosen
-    neighbour.
+    neighbor.
 
     Distances are one minus the cosine of TF-IDF vectors. The first is drawn from the seed; of
     equally far ones the first wins. Once as many places are left as groups still lack members, only
@@ -62,31 +62,62 @@ def select_diverse(
     from sklearn.feature_extraction.text import TfidfVectorizer
 
     vectors = TfidfVectorizer().fit_transform(texts)
-    lacking = collections.Counter(
-        {g: minimum for g, n in _sizes(groups).items() if minimum and n >= minimum}
-    )
+    lacking = _minimums(groups, minimum)
+    # Distance of each text from the nearest text that is chosen already.
     nearest = np.full(len(texts), np.inf)
     free = np.ones(len(texts), dtype=bool)
     following = int(np.random.default_rng(seed).integers(len(texts)))
-    for left in range(count - 1, -1, -1):
+    for remaining in range(count - 1, -1, -1):
         free[following] = False
         if groups:
-            lacking.subtract(g for g in groups[following] if lacking[g] > 0)
-        if left == 0:
+            lacking.subtract(group for group in groups[following] if lacking[group] > 0)
+        if remaining == 0:
             break
+        # Rows of TF-IDF have length one, so their product is the cosine. Only the distance to the
+        # newest text can make a text's nearest one nearer: count products instead of count².
         similarity = (vectors @ vectors[following].T).toarray().ravel()  # pyright: ignore[reportIndexIssue]
         nearest = np.minimum(nearest, 1 - similarity)
-        allowed = free
-        if lacking.total() >= left:
-            allowed = free & np.array([any(lacking[g] > 0 for g in row) for row in groups])
-            allowed = allowed if allowed.any() else free
+        allowed = _allowed(free, groups, lacking, remaining)
         # Rounded, so that the order of equal distances does not hang on a processor's last bits.
         following = int(np.argmax(np.where(allowed, np.round(nearest, 9), -1)))
     return np.flatnonzero(~free).tolist()
 
 
+def _minimums(groups: Sequence[Sequence[Group]], minimum: int) -> collections.Counter[Group]:
+    """Return how many members each group must get; a smaller group than that gets no promise."""
+    lacking: collections.Counter[Group] = collections.Counter()
+    if minimum:
+        for group, size in _sizes(groups).items():
+            if size >= minimum:
+                lacking[group] = minimum
+    return lacking
+
+
+def _allowed(
+    free: np.ndarray,
+    groups: Sequence[Sequence[Group]],
+    lacking: collections.Counter[Group],
+    remaining: int,
+) -> np.ndarray:
+    """Return which texts may be chosen next.
+
+    As long as there is room for everybody that is lacking, diversity alone decides. From then on
+    every choice must help a group, or a minimum is missed.
+    """
+    if lacking.total() < remaining:
+        return free
+    helps = np.array([any(lacking[group] > 0 for group in row) for row in groups])
+    allowed = free & helps
+    # One person helps up to three groups, so places may be left when nobody lacks any more.
+    return allowed if allowed.any() else free
+
+
 def _sizes(groups: Sequence[Sequence[Group]]) -> collections.Counter[Group]:
-    return collections.Counter(group for row in groups for group in row)
+    """Count the members of each group."""
+    sizes: collections.Counter[Group] = collections.Counter()
+    for row in groups:
+        sizes.update(row)
+    return sizes
 
 
 def split_balanced(
@@ -95,13 +126,13 @@ def split_balanced(
     """Split into training and test so that population, gender and ethnicity are spread alike.
 
     Participants of the same three groups are interchangeable, so that a split is the number x_c
-    that each such cell c gives to the test set. The x_c are integers that minimise
+    that each such cell c gives to the test set. The x_c are integers that minimize
 
         Σ_g |Σ_{c in g} x_c − t_g| / t_g + penalty,    t_g = test · n_g / n,
 
     over every group g of n_g members, where the penalty is for each member that the test or the
     training set lacks of the minimum, of every group that has at least twice the minimum. The
-    integer programme is solved exactly, so that the minimum is met wherever some split meets it;
+    integer program is solved exactly, so that the minimum is met wherever some split meets it;
     equally good splits are drawn from by the seed.
 
     Args:
@@ -117,74 +148,97 @@ def split_balanced(
     cells: dict[tuple[Group, ...], list[int]] = {}
     for index, participant in enumerate(participants):
         cells.setdefault(tuple(groups_of(participant)), []).append(index)
+    # Sorted, so that the split does not depend on the order in which participants come.
     keys = sorted(cells)
-    taken = _cell_counts(keys, [len(cells[key]) for key in keys], test, minimum, generator)
-    chosen: set[int] = set()
-    for key, number in zip(keys, taken, strict=True):
-        chosen.update(generator.permutation(cells[key])[:number].tolist())
-    for group, said in missed_minimums(
-        [groups_of(p) for p in participants], chosen, minimum
-    ).items():
+    sizes = [len(cells[key]) for key in keys]
+    test_counts = _test_counts(keys, sizes, test, minimum, generator)
+    test_indices: set[int] = set()
+    for key, number in zip(keys, test_counts, strict=True):
+        shuffled = generator.permutation(cells[key])
+        test_indices.update(shuffled[:number].tolist())
+    groups = [groups_of(participant) for participant in participants]
+    for group, (in_test, in_train) in missed_minimums(groups, test_indices, minimum).items():
         logger.warning(
-            "no split gives each set %d of %s; test has %d, training %d", minimum, group, *said
+            "no split gives each set %d of %s; test has %d, training %d",
+            minimum,
+            group,
+            in_test,
+            in_train,
         )
-    return [n for n in range(len(participants)) if n not in chosen], sorted(chosen)
+    train_indices = [index for index in range(len(participants)) if index not in test_indices]
+    return train_indices, sorted(test_indices)
 
 
 def missed_minimums(
-    groups: Sequence[Sequence[Group]], chosen: set[int], minimum: int
+    groups: Sequence[Sequence[Group]], test_indices: set[int], minimum: int
 ) -> dict[str, tuple[int, int]]:
-    """Return the groups with twice the minimum that a set has too few of: members in test, members
-    in training.
+    """Return the groups that fall short in a split: (test count, training count).
+
+    Groups with fewer than twice the minimum are left out, since no split could satisfy them.
     """
-    total = _sizes(groups)
-    inside = _sizes([row for n, row in enumerate(groups) if n in chosen])
-    return {
-        f"{dimension} {name}": (inside[dimension, name], size - inside[dimension, name])
-        for (dimension, name), size in sorted(total.items())
-        if size >= 2 * minimum and not minimum <= inside[dimension, name] <= size - minimum
-    }
+    sizes = _sizes(groups)
+    test_sizes = _sizes([row for index, row in enumerate(groups) if index in test_indices])
+    missed: dict[str, tuple[int, int]] = {}
+    for group, size in sorted(sizes.items()):
+        in_test = test_sizes[group]
+        in_train = size - in_test
+        if size >= 2 * minimum and min(in_test, in_train) < minimum:
+            dimension, name = group
+            missed[f"{dimension} {name}"] = (in_test, in_train)
+    return missed
 
 
-def _cell_counts(
+def _test_counts(
     keys: Sequence[tuple[Group, ...]],
     sizes: Sequence[int],
     test: int,
     minimum: int,
     generator: np.random.Generator,
 ) -> list[int]:
-    """Solve :func:`split_balanced`'s programme; its variables are x_c, then a difference and a lack
-    per group.
+    """Solve :func:`split_balanced`'s program: return how many of each cell are for testing.
+
+    The variables are x_c of each cell, then of each group a difference d_g and a lack l_g. A linear
+    program has no absolute value, so d_g is bounded from below by both signs of it; minimizing d_g
+    presses it down onto |Σ x_c − t_g|. In the same way l_g is pressed onto the members that the
+    set which lacks more of them lacks.
     """
     from scipy.optimize import milp
 
     groups = sorted({group for key in keys for group in key})
+    group_count = len(groups)
+    # belongs[g, c] is 1 where cell c lies in group g, so that belongs @ x counts each group.
     belongs = np.array([[group in key for key in keys] for group in groups], dtype=float)
     totals = belongs @ np.array(sizes, dtype=float)
     targets = test * totals / sum(sizes)
-    least = np.where(totals >= 2 * minimum, minimum, 0)
-    number, same = len(groups), np.eye(len(groups))
-    none, free = np.zeros((number, number)), np.full(number, np.inf)
-    whole = np.concatenate([np.ones(len(keys)), np.zeros(2 * number)])
-    # Rows by what they hold: either difference, the lack in test, the lack in training, cell sizes,
-    # the total.
-    rows = np.block(
+    minimums = np.where(totals >= 2 * minimum, minimum, 0)
+    same = np.eye(group_count)
+    none = np.zeros((group_count, group_count))
+    cell_rows = np.eye(len(keys))
+    no_groups = np.zeros((len(keys), 2 * group_count))
+    only_cells = np.concatenate([np.ones(len(keys)), np.zeros(2 * group_count)])
+    constraints = np.block(
         [
-            [belongs, -same, none],
-            [belongs, same, none],
-            [belongs, none, same],
-            [belongs, none, -same],
-            [np.eye(len(keys)), np.zeros((len(keys), 2 * number))],
-            [whole],
+            [belongs, -same, none],  # Σ x − d ≤ t
+            [belongs, same, none],  # Σ x + d ≥ t
+            [belongs, none, same],  # Σ x + l ≥ minimum, in test
+            [belongs, none, -same],  # Σ x − l ≤ total − minimum, in training
+            [cell_rows, no_groups],  # 0 ≤ x ≤ size of the cell
+            [only_cells],  # Σ x = test
         ]
     )
-    lower = np.concatenate([-free, targets, least, -free, np.zeros(len(keys)), [test]])
-    upper = np.concatenate([targets, free, free, totals - least, sizes, [test]])
-    draw = _DRAW * generator.random(len(keys))
-    cost = np.concatenate([draw, 1 / targets, np.full(number, _LACKING)])
-    options = {"node_limit": _NODES, "mip_rel_gap": 1e-9}
-    found = milp(cost, integrality=whole, constraints=(rows, lower, upper), options=options)
-    assert found.x is not None, (
-        found.message
-    )  # every number of test personas below the total has a split
-    return np.round(found.x[: len(keys)]).astype(int).tolist()
+    no_bound = np.full(group_count, np.inf)
+    no_cells = np.zeros(len(keys))
+    lower = np.concatenate([-no_bound, targets, minimums, -no_bound, no_cells, [test]])
+    upper = np.concatenate([targets, no_bound, no_bound, totals - minimums, sizes, [test]])
+    # Without random costs the solver would always pick the same one of equally good splits.
+    random_costs = _RANDOM_COST * generator.random(len(keys))
+    cost = np.concatenate([random_costs, 1 / targets, np.full(group_count, _LACKING)])
+    solution = milp(
+        cost,
+        integrality=only_cells,
+        constraints=(constraints, lower, upper),
+        options={"node_limit": _NODES, "mip_rel_gap": 1e-9},
+    )
+    # Every number of test personas below the total has a split, so there is always a solution.
+    assert solution.x is not None, solution.message
+    return np.round(solution.x[: len(keys)]).astype(int).tolist()

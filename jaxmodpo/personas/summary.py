@@ -19,13 +19,17 @@ Sets = Mapping[str, Sequence[Participant]]
 # The steps in order; the sets that the paper's figures compare are all but the second.
 STEPS = ("participants", "above_quality", "selected", "train", "test")
 COMPARED = ("participants", "selected", "train", "test")
-# Each leaves one quasi-identifier out, so that a reader sees which of them tells people apart.
+
+
+def _without(identifier: str) -> tuple[str, ...]:
+    return tuple(name for name in QUASI_IDENTIFIERS if name != identifier)
+
+
+# Each but the first leaves one quasi-identifier out, so that a reader sees which of them tells
+# people apart.
 IDENTIFIER_SETS = (
     QUASI_IDENTIFIERS,
-    *(
-        tuple(name for name in QUASI_IDENTIFIERS if name != left_out)
-        for left_out in QUASI_IDENTIFIERS
-    ),
+    *(_without(name) for name in QUASI_IDENTIFIERS),
 )
 
 
@@ -34,7 +38,7 @@ def summarize(
     qualities: Mapping[str, Mapping[str, float]],
     left_out: LeftOut | None = None,
     *,
-    least: float,
+    minimum_quality: float,
     seed: int,
     synthetic: bool,
 ) -> dict[str, Any]:
@@ -42,9 +46,9 @@ def summarize(
 
     Args:
         sets: the participants of each of :data:`STEPS`.
-        qualities: of every participant, with its parts, by id.
+        qualities: of every participant, with its components, by id.
         left_out: what of the survey's files became no participant.
-        least: the quality that was asked for.
+        minimum_quality: the quality that was asked for.
         seed: of the tests that draw random tables.
         synthetic: whether the survey was made up.
     """
@@ -52,19 +56,8 @@ def summarize(
         "synthetic": synthetic,
         "survey": left_out.summary() if left_out and left_out.rows else {},
         "counts": {step: len(sets[step]) for step in STEPS},
-        "composition": {
-            name: {step: counts(sets[step], name) for step in STEPS} for name in DIMENSIONS
-        },
-        "quality": {
-            "least": least,
-            "weights": QUALITY_WEIGHTS,
-            "sets": {
-                step: _quality([qualities[p.participant_id] for p in sets[step]]) for step in STEPS
-            },
-            "histogram": _histogram(
-                [qualities[p.participant_id]["quality"] for p in sets["participants"]]
-            ),
-        },
+        "composition": {name: _composition(sets, name) for name in DIMENSIONS},
+        "quality": _qualities(sets, qualities, minimum_quality),
         "preferences": {step: preferences(sets[step]) for step in COMPARED},
         "balance": [balance(sets["train"], sets["test"], name, seed) for name in DIMENSIONS],
         "anonymity": {
@@ -73,6 +66,27 @@ def summarize(
                 anonymity(sets["selected"], names) for names in IDENTIFIER_SETS
             ],
         },
+    }
+
+
+def _composition(sets: Sets, dimension: str) -> dict[str, dict[str, int]]:
+    """Count each set's participants by their groups of one dimension."""
+    return {step: counts(sets[step], dimension) for step in STEPS}
+
+
+def _qualities(
+    sets: Sets, qualities: Mapping[str, Mapping[str, float]], minimum_quality: float
+) -> dict[str, Any]:
+    """Return each set's mean quality with its components, and a histogram of everybody's."""
+    by_set: dict[str, dict[str, float]] = {}
+    for step in STEPS:
+        by_set[step] = _quality([qualities[p.participant_id] for p in sets[step]])
+    of_all = [qualities[p.participant_id]["quality"] for p in sets["participants"]]
+    return {
+        "least": minimum_quality,
+        "weights": QUALITY_WEIGHTS,
+        "sets": by_set,
+        "histogram": _histogram(of_all),
     }
 
 
@@ -87,36 +101,49 @@ def preferences(participants: Sequence[Participant]) -> dict[str, Any]:
         criterion ``share``, ``alone`` (the share that rates it above every other) and ``mean`` of
         its ratings.
     """
-    highest = [names for p in participants if (names := primary_preferences(p))]
-    number = max(len(highest), 1)
-    criteria = {}
+    highest_criteria = [primary_preferences(participant) for participant in participants]
+    highest_criteria = [names for names in highest_criteria if names]
+    # Where nobody rated anything every share is zero, and not a division by zero.
+    raters = max(len(highest_criteria), 1)
+    criteria: dict[str, dict[str, float | None]] = {}
     for name in IMPORTANCES:
-        ratings = [value for p in participants if (value := p.ratings[name]) is not None]
+        shared = sum(1 / len(names) for names in highest_criteria if name in names)
+        alone = sum(names == (name,) for names in highest_criteria)
+        # Nine decimals: a sum of thirds depends on the order of its terms beyond that.
         criteria[name.removeprefix("importance_")] = {
-            "share": round(sum(1 / len(names) for names in highest if name in names) / number, 9),
-            "alone": round(sum(names == (name,) for names in highest) / number, 9),
-            "mean": round(float(np.mean(ratings)), 9) if ratings else None,
+            "share": round(shared / raters, 9),
+            "alone": round(alone / raters, 9),
+            "mean": _mean_rating(participants, name),
         }
     return {
-        "rated": len(highest),
-        "several": sum(len(names) > 1 for names in highest),
+        "rated": len(highest_criteria),
+        "several": sum(len(names) > 1 for names in highest_criteria),
         "criteria": criteria,
     }
 
 
+def _mean_rating(participants: Sequence[Participant], name: str) -> float | None:
+    ratings = [participant.ratings[name] for participant in participants]
+    answered = [rating for rating in ratings if rating is not None]
+    return round(float(np.mean(answered)), 9) if answered else None
+
+
 def _quality(rated: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    """Return mean, spread and range of a set's qualities, and the mean of each component."""
     values = np.array([row["quality"] for row in rated])
     figures = {"mean": values.mean(), "std": values.std(), "min": values.min(), "max": values.max()}
-    figures |= {part: np.mean([row[part] for row in rated]) for part in QUALITY_WEIGHTS}
+    for component in QUALITY_WEIGHTS:
+        figures[component] = np.mean([row[component] for row in rated])
     return {name: round(float(value), 6) for name, value in figures.items()}
 
 
 def _histogram(values: Sequence[float]) -> dict[str, list[float]]:
+    """Count values in fifty bins from 0 to 1, without the empty ones at the lower end."""
     edges = np.linspace(0, 1, 51)
     # A quality of 0.9 belongs above the edge 0.9, whatever the last bits of either.
-    found, _ = np.histogram(np.round(values, 6), np.round(edges, 6))
-    first = int(np.flatnonzero(found)[0])
+    counts_in_bins, _ = np.histogram(np.round(values, 6), np.round(edges, 6))
+    first_filled = int(np.flatnonzero(counts_in_bins)[0])
     return {
-        "edges": [round(float(e), 6) for e in edges[first:]],
-        "counts": [int(n) for n in found[first:]],
+        "edges": [round(float(edge), 6) for edge in edges[first_filled:]],
+        "counts": [int(count) for count in counts_in_bins[first_filled:]],
     }

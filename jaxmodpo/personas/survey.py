@@ -3,25 +3,15 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from jaxmodpo.errors import UserError, nearest
 from jaxmodpo.files import read_table
-from jaxmodpo.personas.mapping import (
-    EXPIRED,
-    ID_PREFIX,
-    NO,
-    NO_ANSWER,
-    YES,
-    Source,
-    SurveyMapping,
-    band,
-    group_of,
-    load_mapping,
-    plain,
-)
+from jaxmodpo.personas.answers import EXPIRED, NO, NO_ANSWER, YES, band, group_of, plain
+from jaxmodpo.personas.mapping import ID_PREFIX, SurveyMapping, load_mapping
+from jaxmodpo.personas.mapping_fields import Source
 from jaxmodpo.personas.participant import (
     ATTITUDES,
     IDENTIFIER,
@@ -30,10 +20,12 @@ from jaxmodpo.personas.participant import (
     TEXTS,
     Participant,
     parse_rating,
-    shown,
+    quoted,
 )
-from jaxmodpo.personas.rows import LeftOut, participants_rows
+from jaxmodpo.personas.rows import LeftOut, participants_rows, shortened
 
+# The fields that selection and split balance, and without which nobody can be told apart.
+_NEEDED = ("population", "age", "gender", "ethnicity")
 # What stands in the column of a box that was not ticked, besides nothing.
 _UNTICKED = NO | {
     *("-", "–", "—", ".", "#n/a", "n/a", "na", "nan", "nil", "none", "null", "missing"),
@@ -60,7 +52,8 @@ def read_surveys(
     left_out = LeftOut() if left_out is None else left_out
     participants: dict[str, Participant] = {}
     for path in paths:
-        for number, participant in _read(path, read_table(path, []), mapping, left_out):
+        rows = read_table(path, [])
+        for number, participant in _read(path, rows, mapping, left_out):
             if participant.participant_id in participants:
                 raise UserError(
                     f"{path}, row {number}: the participant_id has been given before; ids must be"
@@ -72,9 +65,8 @@ def read_surveys(
 
 def participants_of(rows: Sequence[Mapping[str, str]]) -> list[Participant]:
     """Return rows of the canonical layout, which no file need hold, as participants."""
-    return [
-        participant for _, participant in _read(Path("survey.csv"), rows, load_mapping(), LeftOut())
-    ]
+    numbered = _read(Path("survey.csv"), rows, load_mapping(), LeftOut())
+    return [participant for _, participant in numbered]
 
 
 def _read(
@@ -87,14 +79,20 @@ def _read(
             f"{path} has no rows below the {mapping.skip_rows} that {mapping.name} skips"
         )
     for number, row in participants_rows(path, rows, mapping, left_out):
-        left_out.expired += sum(plain(row[column]) == EXPIRED for column in reader.actual.values())
+        for column in reader.actual.values():
+            left_out.expired += plain(row[column]) == EXPIRED
         yield number, reader.participant(row, number)
 
 
 @dataclass(frozen=True)
 class _Reader:
-    """One file's way from a row to a participant; ``actual`` is each column as this file spells
-    it.
+    """Turns the rows of one file into participants.
+
+    Attributes:
+        path: the file.
+        mapping: of its columns.
+        constants: what the mapping says of every row of this file.
+        actual: each column that the mapping names, as this file spells it.
     """
 
     path: Path
@@ -104,22 +102,18 @@ class _Reader:
 
     @classmethod
     def of(cls, path: Path, columns: Sequence[str], mapping: SurveyMapping) -> _Reader:
+        """Find the mapping's columns in a file, before any row of it is read."""
         constants = mapping.constants(path)
-        spelled = {plain(column): column for column in columns} | {
-            column: column for column in columns
-        }
-        wanted = {
-            c: name
-            for name, s in mapping.sources.items()
-            if name not in constants
-            for c in s.columns
-        }
-        actual = {c: spelled[c] if c in spelled else spelled.get(plain(c), "") for c in wanted}
-        if lacking := [column for column, found in actual.items() if not found]:
-            raise UserError(
-                _lacks(path, columns, {column: wanted[column] for column in lacking}, mapping)
-            )
-        for name in ("population", "age", "gender", "ethnicity"):
+        field_of: dict[str, str] = {}
+        for name, source in mapping.sources.items():
+            # What is the same for the whole file needs no column in it.
+            if name not in constants:
+                field_of |= dict.fromkeys(source.columns, name)
+        actual = _actual_columns(field_of, columns)
+        lacking = {column: field_of[column] for column in field_of if column not in actual}
+        if lacking:
+            raise UserError(_lacks(path, columns, lacking, mapping))
+        for name in _NEEDED:
             if name in mapping.unasked(constants):
                 raise UserError(
                     f"{path}: nothing gives the {name}: {mapping.name} has no column for it, and"
@@ -128,12 +122,14 @@ class _Reader:
         return cls(path, mapping, constants, actual)
 
     def participant(self, row: Mapping[str, str], number: int) -> Participant:
-        where = f"{self.path}, row {number}"
+        """Read one row, whose number below the header stands in messages."""
+        location = f"{self.path}, row {number}"
+        rating_names = (*ATTITUDES, *IMPORTANCES)
         return Participant(
             participant_id=self._identifier(row, number),
-            texts={name: self._text(row, name, where) for name in TEXTS},
-            lists={name: self._list(row, name, where) for name in LISTS},
-            ratings={name: self._rating(row, name, where) for name in (*ATTITUDES, *IMPORTANCES)},
+            texts={name: self._text(row, name, location) for name in TEXTS},
+            lists={name: self._list(row, name, location) for name in LISTS},
+            ratings={name: self._rating(row, name, location) for name in rating_names},
             groups=self._groups(row),
             unasked=self.mapping.unasked(self.constants),
         )
@@ -141,7 +137,8 @@ class _Reader:
     def _identifier(self, row: Mapping[str, str], number: int) -> str:
         source = self.mapping.sources[IDENTIFIER]
         if source.number:
-            return f"{self.constants.get(ID_PREFIX, f'{self.path.stem}-')}{number:04d}"
+            prefix = self.constants.get(ID_PREFIX, f"{self.path.stem}-")
+            return f"{prefix}{number:04d}"
         answer = self._answer(row, source)
         if not answer:
             raise UserError(f"{self.path}, row {number}: the participant_id is empty")
@@ -154,14 +151,15 @@ class _Reader:
         if source.column is None:
             return source.constant or ""
         text = " ".join(row[self.actual[source.column]].split())
-        said = plain(text)
-        return (
-            ""
-            if said in self.mapping.missing or (said in NO_ANSWER and said not in source.values)
-            else text
-        )
+        answer = plain(text)
+        if answer in self.mapping.missing:
+            return ""
+        # "N/A" is no answer in general, but a mapping may give it a meaning, such as "none".
+        if answer in NO_ANSWER and answer not in source.values:
+            return ""
+        return text
 
-    def _text(self, row: Mapping[str, str], name: str, where: str) -> str:
+    def _text(self, row: Mapping[str, str], name: str, location: str) -> str:
         if name in self.constants:
             return self.constants[name]
         source = self.mapping.sources.get(name)
@@ -171,46 +169,51 @@ class _Reader:
         meaning = source.values.get(plain(answer), answer) or ""
         if not (source.bands and meaning):
             return meaning
-        in_band = (
-            band(int(float(meaning)), source.bands)
-            if re.fullmatch(r"\d{1,3}(\.0*)?", meaning)
-            else None
-        )
-        if in_band is None:
+        # Exact ages become bands at once: they would tell people apart, and no profile needs them.
+        is_age = re.fullmatch(r"\d{1,3}(\.0*)?", meaning) is not None
+        age_band = band(int(float(meaning)), source.bands) if is_age else None
+        if age_band is None:
             raise UserError(
-                f"{where}: {name} must be a whole number of years from {source.bands[0]}, not"
-                f" {shown(answer)}"
+                f"{location}: {name} must be a whole number of years from {source.bands[0]}, not"
+                f" {quoted(answer)}"
             )
-        return in_band
+        return age_band
 
-    def _list(self, row: Mapping[str, str], name: str, where: str) -> tuple[str, ...]:
+    def _list(self, row: Mapping[str, str], name: str, location: str) -> tuple[str, ...]:
         source = self.mapping.sources.get(name)
         if source is None:
             return ()
+        listed = self._listed(row, source, location)
+        # An entry like "prefer not to say" among others is none, unless the mapping explains it.
+        no_entries = NO_ANSWER - source.values.keys()
+        meanings: list[str] = []
+        for entry in listed:
+            if plain(entry) in no_entries:
+                continue
+            meaning = source.values.get(plain(entry), entry)
+            if meaning:
+                meanings.append(meaning)
+        return tuple(meanings)
+
+    def _listed(self, row: Mapping[str, str], source: Source, location: str) -> list[str]:
+        """Return a list's entries as the survey has them, of one column or of one for each."""
         if source.ticks:
-            found = [
+            return [
                 entry
                 for column, entry in source.ticks.items()
-                if self._ticked(row, column, entry, source, where)
+                if self._ticked(row, column, entry, source, location)
             ]
-        else:
-            found = (
-                entries(row[self.actual[source.column]], source)
-                if source.column and self._answer(row, source)
-                else []
-            )
-        meanings = (
-            source.values.get(plain(entry), entry)
-            for entry in found
-            if plain(entry) not in NO_ANSWER - source.values.keys()
-        )
-        return tuple(meaning for meaning in meanings if meaning)
+        if source.column and self._answer(row, source):
+            return entries(row[self.actual[source.column]], source)
+        return []
 
     def _ticked(
-        self, row: Mapping[str, str], column: str, entry: str, source: Source, where: str
+        self, row: Mapping[str, str], column: str, entry: str, source: Source, location: str
     ) -> bool:
-        """Return whether a box is ticked: a known yes or the entry's own text; what is not known is
-        no yes.
+        """Return whether a box is ticked: a known yes or the entry's own text.
+
+        Whatever is neither a known yes nor a known no is refused. To guess either would put words
+        into somebody's profile, or take them out.
         """
         cell = row[self.actual[column]]
         if plain(cell) in self.mapping.missing:
@@ -221,20 +224,21 @@ class _Reader:
             # "None" of an entry None: its text, or what a program writes into an empty cell.
             if plain(entry) not in source.values:
                 raise UserError(
-                    f"{where}: the box '{_short(column)}' holds {shown(cell)}, which is its entry's"
-                    " text and also a way to write that a box was not ticked; list it under"
-                    " missing where it means that, and under the field's values where it means the"
-                    " entry"
+                    f"{location}: the box '{shortened(column)}' holds {quoted(cell)}, which is its"
+                    " entry's text and also a way to write that a box was not ticked; list it"
+                    " under missing where it means that, and under the field's values where it"
+                    " means the entry"
                 )
             return True
         if plain(cell) in YES | {plain(entry), plain(column)}:
             return True
         raise UserError(
-            f"{where}: the box '{_short(column)}' holds {shown(cell)}, which is neither a yes nor a"
-            f" no nor '{entry}'; list it under missing where it means that the box was not ticked"
+            f"{location}: the box '{shortened(column)}' holds {quoted(cell)}, which is neither a"
+            f" yes nor a no nor '{entry}'; list it under missing where it means that the box was"
+            " not ticked"
         )
 
-    def _rating(self, row: Mapping[str, str], name: str, where: str) -> float | None:
+    def _rating(self, row: Mapping[str, str], name: str, location: str) -> float | None:
         source = self.mapping.sources.get(name)
         answer = self._answer(row, source) if source else ""
         if not (source and answer):
@@ -242,24 +246,39 @@ class _Reader:
         if plain(answer) in source.values:
             meaning = source.values[plain(answer)]
             return None if meaning is None else float(meaning)
+        # Words that the scale lacks are most likely misspelled; a number is read as a rating.
         if source.values and not re.fullmatch(r"[\d.]+", answer):
             hint = nearest(plain(answer), source.values)
             raise UserError(
-                f"{where}: {name}: {shown(answer)} is not among the answers of"
+                f"{location}: {name}: {quoted(answer)} is not among the answers of"
                 f" {self.mapping.name}{hint}"
             )
-        return parse_rating(answer, name, where)
+        return parse_rating(answer, name, location)
 
     def _groups(self, row: Mapping[str, str]) -> dict[str, str]:
-        grouped = {
-            n: s for n, s in self.mapping.sources.items() if s.groups and n not in self.constants
-        }
-        answers = {name: self._text(row, name, str(self.path)) for name in grouped}
-        return {
-            name: group_of(answer, grouped[name].groups)
-            for name, answer in answers.items()
-            if answer
-        }
+        """Return the wider groups that count for balance, of the fields whose mapping has them."""
+        groups: dict[str, str] = {}
+        for name, source in self.mapping.sources.items():
+            if not source.groups or name in self.constants:
+                continue
+            answer = self._text(row, name, str(self.path))
+            if answer:
+                groups[name] = group_of(answer, source.groups)
+        return groups
+
+
+def _actual_columns(named: Iterable[str], columns: Sequence[str]) -> dict[str, str]:
+    """Return how a file spells each column that a mapping names, where it has the column.
+
+    The exact spelling comes first: a file may have two columns that differ in capitals alone.
+    """
+    by_plain_name = {plain(column): column for column in columns}
+    actual: dict[str, str] = {}
+    for column in named:
+        spelled = column if column in columns else by_plain_name.get(plain(column))
+        if spelled:
+            actual[column] = spelled
+    return actual
 
 
 def entries(text: str, source: Source) -> list[str]:
@@ -269,40 +288,38 @@ def entries(text: str, source: Source) -> list[str]:
     answer that ``values`` names whole.
     """
     separator = re.escape(source.separator)
-    whole = sorted((v for v in source.values if source.separator in v), key=len, reverse=True)
-    known = "".join(rf"{re.escape(v)}(?=\s*(?:{separator}|$))|" for v in whole)
-    pattern = re.compile(
-        rf"\s*({known}(?:\([^()]*\)|(?!{separator}).)+)|{separator}", re.IGNORECASE | re.DOTALL
+    # Longest first: a regular expression takes the first alternative that fits, and one answer may
+    # begin with another.
+    with_separator = [answer for answer in source.values if source.separator in answer]
+    whole_answers = "".join(
+        rf"{re.escape(answer)}(?=\s*(?:{separator}|$))|"
+        for answer in sorted(with_separator, key=len, reverse=True)
     )
-    return [
-        entry
-        for match in pattern.finditer(text)
-        if (entry := " ".join((match.group(1) or "").split()))
-    ]
+    # An entry is a whole answer, or a run of parentheses and of characters that begin no separator.
+    entry_pattern = rf"{whole_answers}(?:\([^()]*\)|(?!{separator}).)+"
+    pattern = re.compile(rf"\s*({entry_pattern})|{separator}", re.IGNORECASE | re.DOTALL)
+    split: list[str] = []
+    for match in pattern.finditer(text):
+        entry = " ".join((match.group(1) or "").split())
+        if entry:
+            split.append(entry)
+    return split
 
 
 def _lacks(
     path: Path, columns: Sequence[str], lacking: Mapping[str, str], mapping: SurveyMapping
 ) -> str:
-    names = [
-        column if column == name else f"{_short(column)} ({name})"
-        for column, name in lacking.items()
-    ]
+    """Say which columns a file lacks: of one the nearest column, of several all that there are."""
+    names: list[str] = []
+    for column, name in lacking.items():
+        names.append(column if column == name else f"{shortened(column)} ({name})")
     more = f" and {len(names) - 5} more" if len(names) > 5 else ""
-    close = (
-        nearest(next(iter(lacking)), columns)
-        if len(lacking) == 1
-        else (
-            "; its columns are"
-            f" {', '.join(map(_short, columns[:12]))}{' …' if len(columns) > 12 else ''}"
-        )
-    )
+    if len(lacking) == 1:
+        hint = nearest(next(iter(lacking)), columns)
+    else:
+        ellipsis = " …" if len(columns) > 12 else ""
+        hint = f"; its columns are {', '.join(map(shortened, columns[:12]))}{ellipsis}"
     return (
         f"{path} lacks the column {', '.join(names[:5])}{more} of the mapping"
-        f" {Path(mapping.name).stem}{close}; give a mapping of this survey's columns with --mapping"
+        f" {Path(mapping.name).stem}{hint}; give a mapping of this survey's columns with --mapping"
     )
-
-
-def _short(column: str) -> str:
-    """Cut a column that is a whole question."""
-    return column if len(column) <= 40 else f"{column[:39]}…"

@@ -49,8 +49,24 @@ _USES = (
     "Recommending therapists or hotlines",
 )
 # The share of participants who rate each criterion highest; empathy leads as in the paper.
-_FAVOURITE: dict[str, float] = dict(zip(IMPORTANCES, (0.627, 0.16, 0.09, 0.06, 0.063), strict=True))
+_FAVORITE: dict[str, float] = dict(zip(IMPORTANCES, (0.627, 0.16, 0.09, 0.06, 0.063), strict=True))
 _UCLA_SHARE = 124 / 335
+# Means of the attitudes, from 1 to 5.
+_ATTITUDE_CENTERS = {
+    "attitude_accessibility": 4.0,
+    "attitude_ai_empathy": 3.2,
+    "attitude_error_concerns": 3.7,
+    "attitude_complement_only": 4.2,
+    "attitude_trust": 3.0,
+}
+_SOMETIMES_SKIPPED = ["severity", "treatment", "diagnoses", "helpful_areas", "attitude_trust"]
+_SKIPPED_TOGETHER = [
+    "ai_experience",
+    "helpful_areas",
+    "appropriate_uses",
+    "diagnoses",
+    *IMPORTANCES[1:4],
+]
 
 
 def write_survey(path: Path, *, participants: int = 335, seed: int) -> None:
@@ -67,11 +83,12 @@ def write_survey(path: Path, *, participants: int = 335, seed: int) -> None:
 def survey_rows(participants: int, *, seed: int) -> list[dict[str, str]]:
     """Draw a synthetic survey's rows, in the canonical layout."""
     generator = np.random.default_rng(seed)
-    ucla = round(participants * _UCLA_SHARE)
-    return [
-        _row(f"p{n:04d}", "UCLA" if n < ucla else "Prolific", generator)
-        for n in range(participants)
-    ]
+    ucla_participants = round(participants * _UCLA_SHARE)
+    rows: list[dict[str, str]] = []
+    for number in range(participants):
+        population = "UCLA" if number < ucla_participants else "Prolific"
+        rows.append(_row(f"p{number:04d}", population, generator))
+    return rows
 
 
 def write_rows(path: Path, rows: Sequence[Mapping[str, str]]) -> None:
@@ -88,54 +105,44 @@ def _row(name: str, population: str, generator: np.random.Generator) -> dict[str
         "ethnicity": _pick(_ETHNICITY, generator),
         "severity": _pick(_SEVERITY, generator),
         "treatment": _pick(_TREATMENT, generator),
-        "diagnoses": _several(_DIAGNOSES, 1, 3, generator),
-        "ai_experience": _several(_EXPERIENCE, 1, 4, generator),
-        "helpful_areas": _several(_AREAS, 1, 4, generator),
-        "appropriate_uses": _several(_USES, 1, 5, generator),
+        "diagnoses": _pick_several(_DIAGNOSES, 1, 3, generator),
+        "ai_experience": _pick_several(_EXPERIENCE, 1, 4, generator),
+        "helpful_areas": _pick_several(_AREAS, 1, 4, generator),
+        "appropriate_uses": _pick_several(_USES, 1, 5, generator),
     }
-    for column, centre in (
-        ("attitude_accessibility", 4.0),
-        ("attitude_ai_empathy", 3.2),
-        ("attitude_error_concerns", 3.7),
-        ("attitude_complement_only", 4.2),
-        ("attitude_trust", 3.0),
-    ):
-        row[column] = str(int(np.clip(np.round(generator.normal(centre, 0.9)), 1, 5)))
+    for column, center in _ATTITUDE_CENTERS.items():
+        row[column] = str(int(np.clip(np.round(generator.normal(center, 0.9)), 1, 5)))
     row |= _importances(generator)
-    # Some people skip questions; few skip many.
+    # Some people skip questions; few skip many. Both are needed to see what quality is worth.
     if generator.random() < 0.15:
-        skipped = generator.choice(
-            ["severity", "treatment", "diagnoses", "helpful_areas", "attitude_trust"]
-        )
-        row[str(skipped)] = ""
+        row[str(generator.choice(_SOMETIMES_SKIPPED))] = ""
     if generator.random() < 0.03:
-        for column in (
-            "ai_experience",
-            "helpful_areas",
-            "appropriate_uses",
-            "diagnoses",
-            *IMPORTANCES[1:4],
-        ):
-            row[column] = ""
+        row |= dict.fromkeys(_SKIPPED_TOGETHER, "")
     return row
 
 
 def _importances(generator: np.random.Generator) -> dict[str, str]:
     """Draw ratings around 4.2 in which one criterion stands above the others."""
-    favourite = _pick(_FAVOURITE, generator)
+    favorite = _pick(_FAVORITE, generator)
     ratings: dict[str, str] = {}
     for column in IMPORTANCES:
-        drawn = np.clip(np.round(2 * generator.normal(4.1, 0.4)) / 2, 1, 4.5)
-        ratings[column] = f"{5.0 if column == favourite else float(drawn):.1f}"
+        # The others end at 4.5, so that the favorite's 5 is the only highest rating.
+        rating = np.clip(np.round(2 * generator.normal(4.1, 0.4)) / 2, 1, 4.5)
+        ratings[column] = f"{5.0 if column == favorite else float(rating):.1f}"
     return ratings
 
 
 def _pick(options: Mapping[str, float], generator: np.random.Generator) -> str:
+    """Draw one option by its share."""
     shares = np.array(list(options.values()))
+    # Shares from a paper are rounded and add up to almost one; the generator wants one.
     return str(generator.choice(list(options), p=shares / shares.sum()))
 
 
-def _several(options: Sequence[str], least: int, most: int, generator: np.random.Generator) -> str:
-    count = int(generator.integers(least, most + 1))
-    chosen = sorted(generator.permutation(len(options))[:count].tolist())
-    return ";".join(str(options[n]) for n in chosen)
+def _pick_several(
+    options: Sequence[str], minimum: int, maximum: int, generator: np.random.Generator
+) -> str:
+    """Draw a list of options, from ``minimum`` to ``maximum`` of them, in their order."""
+    count = int(generator.integers(minimum, maximum + 1))
+    numbers = sorted(generator.permutation(len(options))[:count].tolist())
+    return ";".join(str(options[number]) for number in numbers)

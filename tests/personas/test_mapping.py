@@ -17,7 +17,9 @@ from hypothesis import strategies as st
 
 from jaxmodpo.config import builtin, load_yaml
 from jaxmodpo.errors import UserError
-from jaxmodpo.personas.mapping import Source, band, find_mapping, group_of, load_mapping
+from jaxmodpo.personas.answers import band, group_of
+from jaxmodpo.personas.mapping import find_mapping, load_mapping
+from jaxmodpo.personas.mapping_fields import Source
 from jaxmodpo.personas.participant import ATTITUDES, COLUMNS, IMPORTANCES, LISTS
 from jaxmodpo.personas.profile import quality
 from jaxmodpo.personas.survey import entries, participants_of, read_surveys

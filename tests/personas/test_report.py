@@ -286,7 +286,7 @@ def test_answers_are_escaped_and_many_groups_are_cut():
     wild = dataclasses.replace(people[0], texts=people[0].texts | {"gender": "<b>$x$</b>"})
     sets: dict[str, list[Participant]] = {step: [wild, *people[1:]] for step in STEPS}
     rated = {p.participant_id: quality(p) for p in people}
-    summary = summarize(sets, rated, least=0.9, seed=0, synthetic=False)
+    summary = summarize(sets, rated, minimum_quality=0.9, seed=0, synthetic=False)
     shown = [
         {"file": f"figures/{name}.png", "caption": text, "data": ""}
         for name, (_, text) in draw(summary).items()
