@@ -107,10 +107,10 @@ class _Stream(httpcore2.NetworkStream):
     def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
         deadline = getattr(_this_thread, "deadline", None)
         if deadline is not None:
-            left = deadline - time.monotonic()
-            if left <= 0:
+            seconds_left = deadline - time.monotonic()
+            if seconds_left <= 0:
                 raise httpcore2.ReadTimeout("the whole answer took too long")
-            timeout = left if timeout is None else min(timeout, left)
+            timeout = seconds_left if timeout is None else min(timeout, seconds_left)
         return self._stream.read(max_bytes, timeout)
 
     def write(self, buffer: bytes, timeout: float | None = None) -> None:

@@ -68,31 +68,33 @@ def load_criteria(source: str | Path, only: Sequence[str] = ()) -> list[Criterio
     return [c for c in criteria.values() if not only or c.name in only]
 
 
-def _criterion(row: Any, where: str) -> Criterion:
+def _criterion(row: Any, location: str) -> Criterion:
     names = [f.name for f in fields(Criterion)]
     if not isinstance(row, dict):
-        raise UserError(f"{where} must be a mapping of {', '.join(names)}")
+        raise UserError(f"{location} must be a mapping of {', '.join(names)}")
     for key in row:
         if key not in names:
-            raise UserError(f"{where}: unknown field '{key}'{nearest(str(key), names)}")
+            raise UserError(f"{location}: unknown field '{key}'{nearest(str(key), names)}")
     for name in names:
         if name not in row:
             raise UserError(
-                f"{where} lacks the field {name}; it may be empty only for better_when and"
+                f"{location} lacks the field {name}; it may be empty only for better_when and"
                 " worse_when"
             )
         if not isinstance(row[name], str):
-            raise UserError(f"{where}: the field {name} must be text, not {row[name]!r}")
+            raise UserError(f"{location}: the field {name} must be text, not {row[name]!r}")
     texts = {name: " ".join(row[name].split()) for name in names}
     if not re.fullmatch(r"[a-z][a-z0-9_]*", texts["name"]):
         raise UserError(
-            f"{where}: the name '{texts['name']}' must be lower-case letters, digits and"
+            f"{location}: the name '{texts['name']}' must be lower-case letters, digits and"
             " underscores"
         )
     if not texts["description"]:
-        raise UserError(f"{where}: the field description is empty; say what {texts['name']} means")
+        raise UserError(
+            f"{location}: the field description is empty; say what {texts['name']} means"
+        )
     if bool(texts["better_when"]) != bool(texts["worse_when"]):
         raise UserError(
-            f"{where}: better_when and worse_when must both say something, or both be empty"
+            f"{location}: better_when and worse_when must both say something, or both be empty"
         )
     return Criterion(**texts)

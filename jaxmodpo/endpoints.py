@@ -51,7 +51,7 @@ def _now(headers: Mapping[str, str]) -> float:
         return time.time()
 
 
-def pause_before(attempt: int, asked: float | None, backoff: float) -> float:
+def pause_before(attempt: int, requested_wait: float | None, backoff: float) -> float:
     """Return the seconds before a further attempt, the ``attempt``-th: spread, so that calls do not
     come back together.
 
@@ -59,10 +59,10 @@ def pause_before(attempt: int, asked: float | None, backoff: float) -> float:
     less than a share of the back-off: an endpoint that asks for a millisecond each time is not
     asked a thousand times a second.
     """
-    if asked is None:
+    if requested_wait is None:
         return min(60.0, backoff * 2 ** min(attempt - 1, 30)) * random.uniform(0.5, 1.0)
     floor = backoff * 2 ** min(attempt - 1, 3) * random.uniform(0.5, 1.0)
-    return max(floor, asked + random.uniform(0.0, 0.1 * min(asked, 10.0)))
+    return max(floor, requested_wait + random.uniform(0.0, 0.1 * min(requested_wait, 10.0)))
 
 
 def _number(text: str) -> float | None:
@@ -80,19 +80,19 @@ def exhausted_for(headers: Mapping[str, str]) -> float | None:
     Reads ``x-ratelimit-remaining-*`` and ``x-ratelimit-reset-*`` (such as ``1m2.5s`` or ``20ms``).
     """
     waits = []
-    for what in ("requests", "tokens"):
-        if headers.get(f"x-ratelimit-remaining-{what}", "").strip() == "0":
-            waits.append(_duration(headers.get(f"x-ratelimit-reset-{what}", "")))
+    for resource in ("requests", "tokens"):
+        if headers.get(f"x-ratelimit-remaining-{resource}", "").strip() == "0":
+            waits.append(_duration(headers.get(f"x-ratelimit-reset-{resource}", "")))
     return max((wait for wait in waits if wait is not None), default=None)
 
 
 def _duration(text: str) -> float | None:
-    parts = re.findall(r"([0-9.]+)(ms|s|m|h|d)", text)
-    if not parts or "".join(number + unit for number, unit in parts) != text.strip():
+    amounts = re.findall(r"([0-9.]+)(ms|s|m|h|d)", text)
+    if not amounts or "".join(number + unit for number, unit in amounts) != text.strip():
         return None
     unit_seconds = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
     try:
-        return sum(float(number) * unit_seconds[unit] for number, unit in parts)
+        return sum(float(number) * unit_seconds[unit] for number, unit in amounts)
     except ValueError:
         return None
 

@@ -152,8 +152,8 @@ def failure_of(status: int, error: Any) -> Failure:
             0 if status == 200 else status, message=error if isinstance(error, str) else ""
         )
     code = _word(error.get("code"))
-    own = [error.get(name) for name in ("code", "status", "status_code")]
-    inside = next((int(str(n)) for n in own if _is_status(n)), None)
+    statuses = [error.get(name) for name in ("code", "status", "status_code")]
+    inside = next((int(str(n)) for n in statuses if _is_status(n)), None)
     if status in (0, 200):
         status = inside if inside is not None else 0
     return Failure(
@@ -191,8 +191,8 @@ def failure_in(completion: Any) -> Failure | None:
 
 def _no_completion(body: Any) -> str:
     """Show a body that is no answer and says nothing of why."""
-    shown = "" if body is None or body == "" else json.dumps(body, ensure_ascii=False)
-    return f"not a chat completion: {shown[:_LONGEST_BODY]}"
+    body_text = "" if body is None or body == "" else json.dumps(body, ensure_ascii=False)
+    return f"not a chat completion: {body_text[:_LONGEST_BODY]}"
 
 
 def failure_of_exception(error: Any) -> Failure:

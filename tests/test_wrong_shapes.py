@@ -213,7 +213,7 @@ def _open_phase(path: Path) -> None:
 def _read_batch(path: Path) -> None:
     files = BatchFiles(path.parent, "t")
     files.header()
-    list(files.asked())
+    list(files.calls())
 
 
 def _read_sampled(path: Path) -> None:

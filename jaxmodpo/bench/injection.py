@@ -32,7 +32,7 @@ from jaxmodpo.criteria import Criterion, load_criteria
 from jaxmodpo.errors import UserError
 from jaxmodpo.judging.collect import collect, votes_by_request
 from jaxmodpo.judging.endpoint import Endpoint, EndpointJudge
-from jaxmodpo.judging.judge import Answer, Asked, Judge, Request
+from jaxmodpo.judging.judge import Answer, Call, Judge, Request
 from jaxmodpo.judging.ledger import Ledger
 from jaxmodpo.judging.prompts import Prompts, labels, parse_orders
 from jaxmodpo.judging.rubric import RubricJudge
@@ -240,7 +240,7 @@ class ScriptedJudge:
     def identity(self) -> str:
         return f"scripted, {self.heard.__name__}; prompts {self.prompts.version}"
 
-    def ask(self, requests: Iterator[Asked], put: Callable[[Asked, Answer], None]) -> None:
+    def ask(self, requests: Iterator[Call], put: Callable[[Call, Answer], None]) -> None:
         """Answer one request after the other."""
         for asked in requests:
             put(asked, self.answer(asked.request))

@@ -30,7 +30,7 @@ from jaxmodpo.criteria import load_criteria
 from jaxmodpo.errors import UserError
 from jaxmodpo.judging.collect import MakeRequests, collect, votes_by_request
 from jaxmodpo.judging.endpoint import Endpoint, EndpointJudge
-from jaxmodpo.judging.judge import Answer, Asked, Request
+from jaxmodpo.judging.judge import Answer, Call, Request
 from jaxmodpo.judging.ledger import Ledger
 from jaxmodpo.judging.preferences import Ballot, PreferencesConfig, requests
 from jaxmodpo.ranges import Count, Unestimated
@@ -257,8 +257,8 @@ class _Watched:
     def identity(self) -> str:
         return self.judge.identity
 
-    def ask(self, requests: Iterator[Asked], put: Callable[[Asked, Answer], None]) -> None:
-        def put_and_count(asked: Asked, answer: Answer) -> None:
+    def ask(self, requests: Iterator[Call], put: Callable[[Call, Answer], None]) -> None:
+        def put_and_count(asked: Call, answer: Answer) -> None:
             put(asked, answer)
             self.course.count()
 

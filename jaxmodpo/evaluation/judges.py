@@ -18,7 +18,7 @@ from jaxmodpo.errors import UserError
 from jaxmodpo.evaluation import figures
 from jaxmodpo.evaluation.reliability import analyse
 from jaxmodpo.files import atomic_path, write_json
-from jaxmodpo.judging.database import full_place
+from jaxmodpo.judging.database import full_location
 from jaxmodpo.judging.ledger import Ledger
 from jaxmodpo.pages import png
 from jaxmodpo.phase import Phase, open_phase
@@ -69,7 +69,7 @@ def judges(config: JudgesConfig) -> None:
     with open_ledgers(config.ledger) as ledgers:
         # Without passwords, which a URL may hold. A file's hash would not see what another process
         # has just added.
-        places = {f"ledger.{n}": full_place(ledger.place) for n, ledger in enumerate(ledgers)}
+        places = {f"ledger.{n}": full_location(ledger.location) for n, ledger in enumerate(ledgers)}
         extents = [list(ledger.extent(config.run)) for ledger in ledgers]
         phase = _open(config) if (folder / "manifest.json").is_file() else None
         if phase is not None and phase.finished:
@@ -108,7 +108,7 @@ def open_ledgers(places: Sequence[str]) -> Iterator[list[Ledger]]:
     """
     if not places:
         raise UserError("ledger: name at least one ledger of votes")
-    whole = [full_place(place) for place in places]
+    whole = [full_location(place) for place in places]
     for n, place in enumerate(whole):
         if place in whole[:n]:
             raise UserError(

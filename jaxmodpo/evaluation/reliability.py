@@ -72,7 +72,7 @@ def analyse(
             | {"valid_votes": int(sum((votes.judge == n).sum() for votes in record.tables))}
             for n, judge in enumerate(record.judges)
         ],
-        "ledgers": [ledger.shown_place for ledger in ledgers],
+        "ledgers": [ledger.shown_location for ledger in ledgers],
         "run": run,
         "counts": counts,
         "position": parts["position"],

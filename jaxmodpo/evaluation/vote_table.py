@@ -182,7 +182,7 @@ def read_votes(ledgers: Sequence[Ledger], run: str | None = None) -> Record:
     """
     index: dict[str, _Index] = {name: _Index() for name in _COLUMNS}
     growing: dict[tuple[str, int], _Growing] = {}
-    places = short_names([ledger.shown_place for ledger in ledgers])
+    places = short_names([ledger.shown_location for ledger in ledgers])
     for ledger, place in zip(ledgers, places, strict=True):
         for vote in ledger.every_vote(run):
             if fault := fault_of(vote):
@@ -195,7 +195,7 @@ def read_votes(ledgers: Sequence[Ledger], run: str | None = None) -> Record:
     if not growing:
         of_run = "" if run is None else f" of the run {run}"
         raise UserError(
-            f"ledger: no votes{of_run} in {', '.join(ledger.shown_place for ledger in ledgers)}"
+            f"ledger: no votes{of_run} in {', '.join(ledger.shown_location for ledger in ledgers)}"
         )
     valid = index["status"]["valid"]
     tables = [

@@ -55,8 +55,8 @@ def answer_object(text: str, names: Sequence[str], *, cut: bool = False) -> dict
     fitting = [value for value in objects or () if not value.keys().isdisjoint(names)]
     if not fitting:
         return None
-    read = [[value.get(name) for name in names] for value in fitting]
-    return fitting[-1] if all(one == read[-1] for one in read) else None
+    named_values = [[value.get(name) for name in names] for value in fitting]
+    return fitting[-1] if all(values == named_values[-1] for values in named_values) else None
 
 
 def _objects(text: str) -> list[dict[str, Any]] | None:

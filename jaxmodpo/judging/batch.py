@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from jaxmodpo.errors import UserError
 from jaxmodpo.judging.batch_run import BatchRun
 from jaxmodpo.judging.budget import Budget
-from jaxmodpo.judging.judge import Answer, Asked, Request, Usage
+from jaxmodpo.judging.judge import Answer, Call, Request, Usage
 from jaxmodpo.judging.ledger import Ledger
 
 if TYPE_CHECKING:
@@ -33,8 +33,8 @@ log = logging.getLogger(__name__)
 class BatchJudge:
     """Asks a model through the Batch API. Votes are interchangeable with the endpoint judge's.
 
-    Statuses: those of ``read`` for what was answered; ``content_filter``; ``expired`` where a
-    request was not come to in ``rounds`` batches; ``error`` for everything else, with the
+    Statuses: those of ``parse_completion`` for what was answered; ``content_filter``; ``expired``
+    where a request was not come to in ``rounds`` batches; ``error`` for everything else, with the
     endpoint's words.
 
     Attributes:
@@ -43,9 +43,9 @@ class BatchJudge:
             request is.
         folder: for the files of batches; they are deleted once read.
         body: returns the JSON body of one chat completion.
-        read: turns a chat completion, or whatever was sent for one, into an answer.
+        parse_completion: turns a chat completion, or whatever was sent for one, into an answer.
         identity: the endpoint judge's.
-        discount: the share of the price that is taken off ``read``'s costs.
+        discount: the share of the price that is taken off ``parse_completion``'s costs.
         budget: what may be spent; what is in batches that are under way counts as its mean call so
             far.
         price: dollars for a call's tokens, undiscounted: what a call counts for while there is no
@@ -56,16 +56,18 @@ class BatchJudge:
         max_batches: at the endpoint at once.
         rounds: batches in which a request that was not come to is asked, at most.
         backoff: seconds before a failed call's second attempt.
-        said: returns what an endpoint said without the key and without the request's own texts.
-        name: returns a name that an endpoint gave without the key, and of a length that names have.
-        look: takes each answer in turn, and raises where one after the other was of no use.
+        redact_words: returns what an endpoint said without the key and without the request's own
+            texts.
+        redact_name: returns a name that an endpoint gave without the key, and of a length that
+            names have.
+        watch: takes each answer in turn, and raises where one after the other was of no use.
     """
 
     client: OpenAI
     ledger: Ledger
     folder: Path
     body: Callable[[Request], dict[str, Any]]
-    read: Callable[[Any, Request], Answer]
+    parse_completion: Callable[[Any, Request], Answer]
     identity: str
     discount: float = 0.0
     budget: Budget = field(default_factory=Budget)
@@ -76,9 +78,9 @@ class BatchJudge:
     max_batches: int = 20
     rounds: int = 3
     backoff: float = 1.0
-    said: Callable[[str, Request], str] = lambda text, request: text
-    name: Callable[[str], str] = lambda text: text
-    look: Callable[[Answer, Request], None] = lambda answer, request: None
+    redact_words: Callable[[str, Request], str] = lambda text, request: text
+    redact_name: Callable[[str], str] = lambda text: text
+    watch: Callable[[Answer, Request], None] = lambda answer, request: None
     costs: bool = field(init=False, default=True)
 
     @classmethod
@@ -103,12 +105,12 @@ class BatchJudge:
             judge.budget,
             judge.family.cost,
             poll_seconds,
-            said=judge.redaction.words,
-            name=judge.redaction.name,
-            look=judge.row.add,
+            redact_words=judge.redaction.words,
+            redact_name=judge.redaction.name,
+            watch=judge.row.add,
         )
 
-    def ask(self, requests: Iterator[Asked], put: Callable[[Asked, Answer], None]) -> None:
+    def ask(self, requests: Iterator[Call], put: Callable[[Call, Answer], None]) -> None:
         """Read the batches of an earlier start, then answer all requests.
 
         On Ctrl-C batches stay at the endpoint, and the next start reads them.

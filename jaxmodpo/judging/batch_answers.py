@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, TypeVar
 from jaxmodpo.failures import ACCOUNT_CODES
 from jaxmodpo.judging.batch_api import BatchAPI
 from jaxmodpo.judging.batch_files import EXPIRED, BatchFiles, Outcome, outcomes
-from jaxmodpo.judging.judge import Answer, Asked, Status, vote_keys
+from jaxmodpo.judging.judge import Answer, Call, Status, vote_keys
 
 if TYPE_CHECKING:
     from openai.types import Batch as EndpointsBatch
@@ -51,18 +51,18 @@ class BatchAnswers:
     def __post_init__(self) -> None:
         self._offsets = self.files.offsets()
 
-    def outcomes(self) -> Iterator[list[tuple[Asked, Outcome]]]:
+    def outcomes(self) -> Iterator[list[tuple[Call, Outcome]]]:
         """Yield an outcome for each request that no earlier process put, some hundreds together."""
         for together in _in_lists(self._every_outcome(), _TOGETHER):
             yield self._not_yet_put(together) if self.resumed else together
 
-    def _every_outcome(self) -> Iterator[tuple[Asked, Outcome]]:
+    def _every_outcome(self) -> Iterator[tuple[Call, Outcome]]:
         """Yield an outcome for each request of the batch, once: of its output, its errors, or its
         absence in both.
 
         Request ids come as they are kept, since a resumed batch compares them with those of votes.
         """
-        unread = {asked.key: asked for asked in self.files.asked()}
+        unread = {call.key: call for call in self.files.calls()}
         line_numbers = {key: number for number, key in enumerate(unread, 1)}
         for kind, file_id in (
             ("output", self.ended.output_file_id),
@@ -74,44 +74,42 @@ class BatchAnswers:
             for outcome in outcomes(self.files.answers(kind)):
                 # A request that has a line already, or that is none of this batch's, is passed
                 # over.
-                asked = unread.pop(outcome.key, None)
-                if asked is not None:
-                    yield asked, self._with_clean_id(outcome)
-        for key, asked in unread.items():
-            yield asked, self._with_clean_id(_absent(key, line_numbers[key], self.ended))
+                call = unread.pop(outcome.key, None)
+                if call is not None:
+                    yield call, self._with_clean_id(outcome)
+        for key, call in unread.items():
+            yield call, self._with_clean_id(_absent(key, line_numbers[key], self.ended))
 
     def _with_clean_id(self, outcome: Outcome) -> Outcome:
-        return outcome._replace(request_id=self.judge.name(outcome.request_id))
+        return outcome._replace(request_id=self.judge.redact_name(outcome.request_id))
 
-    def _not_yet_put(self, together: list[tuple[Asked, Outcome]]) -> list[tuple[Asked, Outcome]]:
+    def _not_yet_put(self, together: list[tuple[Call, Outcome]]) -> list[tuple[Call, Outcome]]:
         """Leave out what an earlier process put before it died: its votes have the outcome's
         request id.
         """
-        first_keys = {asked.key: vote_keys(asked)[0] for asked, _ in together}
+        first_keys = {call.key: vote_keys(call)[0] for call, _ in together}
         votes = self.judge.ledger.votes(list(first_keys.values()))
         put = {key: votes[first].request_id for key, first in first_keys.items() if first in votes}
         return [
-            (asked, outcome)
-            for asked, outcome in together
-            if put.get(asked.key) != outcome.request_id
+            (call, outcome) for call, outcome in together if put.get(call.key) != outcome.request_id
         ]
 
-    def with_texts(self, asked: Asked) -> Asked:
+    def with_texts(self, call: Call) -> Call:
         """Return a request with what was sent as its persona's text, since an endpoint's words may
         repeat it.
         """
-        if asked.key not in self._offsets:
-            return asked
-        sent = self.files.sent(self._offsets[asked.key])
-        return Asked(asked.key, replace(asked.request, persona_text=sent))
+        if call.key not in self._offsets:
+            return call
+        sent = self.files.sent(self._offsets[call.key])
+        return Call(call.key, replace(call.request, persona_text=sent))
 
-    def answer(self, asked: Asked, outcome: Outcome) -> Answer:
-        """Return what a request's outcome amounts to; ``asked`` comes :meth:`with_texts`."""
+    def answer(self, call: Call, outcome: Outcome) -> Answer:
+        """Return what a request's outcome amounts to; ``call`` comes :meth:`with_texts`."""
         if outcome.answered:
-            answer = self.judge.read(outcome.completion, asked.request)
+            answer = self.judge.parse_completion(outcome.completion, call.request)
             request_id = outcome.request_id or answer.request_id
             return replace(answer, cost=self.judge.discounted(answer.cost), request_id=request_id)
-        words = self.judge.said(outcome.said, asked.request)
+        words = self.judge.redact_words(outcome.message, call.request)
         return Answer(_status(outcome), words, model=self.model, request_id=outcome.request_id)
 
 
@@ -121,11 +119,11 @@ def _status(outcome: Outcome) -> Status:
         return "content_filter"
     if outcome.code == EXPIRED:
         return "expired"
-    if outcome.code in ACCOUNT_CODES or outcome.said.startswith("HTTP 402"):
+    if outcome.code in ACCOUNT_CODES or outcome.message.startswith("HTTP 402"):
         # Of the account, not of the request: the same command asks it again once the account is
         # paid.
         return "error"
-    if outcome.said.startswith("HTTP 4") and not outcome.passing:
+    if outcome.message.startswith("HTTP 4") and not outcome.passing:
         return "rejected"
     return "error"
 
@@ -140,7 +138,7 @@ def _absent(key: str, number: int, ended: EndpointsBatch) -> Outcome:
         if error_of_line is not None:
             words = f"refused: {error_of_line.message}"
             return Outcome(
-                key, False, code=error_of_line.code or "", said=words, request_id=ended.id
+                key, False, code=error_of_line.code or "", message=words, request_id=ended.id
             )
         told = (
             f"the batch failed: {errors[0].code}: {errors[0].message}"
@@ -148,20 +146,24 @@ def _absent(key: str, number: int, ended: EndpointsBatch) -> Outcome:
             else "the batch failed"
         )
         return Outcome(
-            key, False, code="batch_failed", said=told, passing=True, request_id=ended.id
+            key, False, code="batch_failed", message=told, passing=True, request_id=ended.id
         )
     if ended.status == "expired":
-        said = "the batch expired before it came to this request"
-        return Outcome(key, False, code=EXPIRED, said=said, passing=True, request_id=ended.id)
+        message = "the batch expired before it came to this request"
+        return Outcome(key, False, code=EXPIRED, message=message, passing=True, request_id=ended.id)
     if ended.status == "cancelled":
         return Outcome(
-            key, False, code="batch_cancelled", said="the batch was cancelled", request_id=ended.id
+            key,
+            False,
+            code="batch_cancelled",
+            message="the batch was cancelled",
+            request_id=ended.id,
         )
-    said = (
+    message = (
         "neither the output nor the errors of the batch have a line for this request that can be"
         " read"
     )
-    return Outcome(key, False, code="no_line", said=said, passing=True, request_id=ended.id)
+    return Outcome(key, False, code="no_line", message=message, passing=True, request_id=ended.id)
 
 
 def _in_lists(items: Iterable[Item], size: int) -> Iterator[list[Item]]:

@@ -80,14 +80,14 @@ class BatchAPI:
         for attempt in range(1, ATTEMPTS + 1):
             wait = None
             try:
-                made = self.client.batches.create(
+                created = self.client.batches.create(
                     input_file_id=file_id,
                     endpoint=URL,
                     completion_window="24h",
                     metadata={_TAG: tag},
                 )
-                if _is_batch(made):
-                    return made
+                if _is_batch(created):
+                    return created
                 last = "not a batch"
             except (openai.APIError, httpx2.HTTPError) as error:
                 if getattr(error, "code", None) == NO_ROOM:
@@ -96,9 +96,9 @@ class BatchAPI:
                 last, wait = _named(error), _asked_to_wait(error)
             self._pause(attempt, wait)
             # Its answer may be all that was lost.
-            made = self.tagged().get(tag)
-            if made is not None:
-                return made
+            created = self.tagged().get(tag)
+            if created is not None:
+                return created
         raise self._no_answer(last)
 
     def tagged(self) -> dict[str, Batch]:
@@ -107,12 +107,12 @@ class BatchAPI:
         """
 
         def look() -> dict[str, Batch]:
-            found: dict[str, Batch] = {}
+            batch_by_tag: dict[str, Batch] = {}
             for batch in self.client.batches.list(limit=100):
                 tag = (batch.metadata or {}).get(_TAG)
                 if tag is not None and batch.status != "failed":
-                    found.setdefault(tag, batch)
-            return found
+                    batch_by_tag.setdefault(tag, batch)
+            return batch_by_tag
 
         return self._patiently(look)
 
@@ -172,8 +172,8 @@ class BatchAPI:
         raise self._no_answer(last)
 
     def _pause(self, attempt: int, wait: float | None) -> None:
-        own = self.backoff * 2 ** (attempt - 1) * random.uniform(0.5, 1.0)
-        time.sleep(min(_LONGEST_PAUSE, own if wait is None else max(wait, own)))
+        backoff = self.backoff * 2 ** (attempt - 1) * random.uniform(0.5, 1.0)
+        time.sleep(min(_LONGEST_PAUSE, backoff if wait is None else max(wait, backoff)))
 
     def _refuse_hopeless(self, error: Exception) -> None:
         import openai
@@ -185,13 +185,13 @@ class BatchAPI:
         if meaning not in HOPELESS_MEANINGS and (status >= 500 or status in (408, 409, 425, 429)):
             return
         # The server's own words may repeat a part of the key.
-        said = (
+        refusal = (
             "refused the key"
             if status == 401
             else f"said {code or ''} (HTTP {status})".replace("  ", " ")
         )
         raise UserError(
-            f"the Batch API at {self.client.base_url} {said}; what it already has goes on there:"
+            f"the Batch API at {self.client.base_url} {refusal}; what it already has goes on there:"
             " mend it and run the same command again"
         ) from None
 

@@ -18,7 +18,7 @@ from typing import Any, BinaryIO, Literal, NamedTuple, TypedDict
 from jaxmodpo.criteria import Criterion
 from jaxmodpo.errors import UserError
 from jaxmodpo.failures import failure_in
-from jaxmodpo.judging.judge import Asked, Request
+from jaxmodpo.judging.judge import Call, Request
 from jaxmodpo.messages import message_text
 from jaxmodpo.parsing import parse_json
 from jaxmodpo.ranges import Tally
@@ -48,14 +48,14 @@ class Outcome(NamedTuple):
     """What came back for one request.
 
     ``answered`` says that ``completion`` is what the model answered; where not, ``code`` and
-    ``said`` tell what went wrong, and ``passing`` whether it may go well another time.
+    ``message`` tell what went wrong, and ``passing`` whether it may go well another time.
     """
 
     key: str
     answered: bool
     completion: Any = None
     code: str = ""
-    said: str = ""
+    message: str = ""
     passing: bool = False
     request_id: str = ""
 
@@ -94,18 +94,18 @@ class BatchFiles:
                 line = parse_json(file.readline())
         except (OSError, ValueError):
             return None
-        found = read_as(line, _Header, f"{self.requests}, line 1")
-        return Header(found["identity"], found["model"], found["round"])
+        header = read_as(line, _Header, f"{self.requests}, line 1")
+        return Header(header["identity"], header["model"], header["round"])
 
-    def asked(self) -> Iterator[Asked]:
+    def calls(self) -> Iterator[Call]:
         """Yield the requests, in the order of the lines: with ids and names, and with empty
         texts.
         """
         with self.requests.open("rb") as file:
             file.readline()
             for number, line in enumerate(file, 2):
-                where = f"{self.requests}, line {number}"
-                yield _asked(read_as(_parsed(line, where), _Record, where))
+                location = f"{self.requests}, line {number}"
+                yield _call_of(read_as(_parsed(line, location), _Record, location))
 
     def offsets(self) -> dict[str, int]:
         """Return where each request's line of the input file begins, by key.
@@ -133,22 +133,22 @@ class BatchFiles:
         messages = read_as(line, _Input, str(self.input))["body"]["messages"]
         return "\n".join(message_text(message.get("content")) for message in messages)
 
-    def lines(self) -> Iterator[tuple[Asked, bytes]]:
+    def lines(self) -> Iterator[tuple[Call, bytes]]:
         """Yield each request with its line of the input file.
 
         Raises:
             UserError: the lines are of other requests.
         """
-        asked = {one.key: one for one in self.asked()}
+        unread = {call.key: call for call in self.calls()}
         with self.input.open("rb") as file:
             for number, line in enumerate(file, 1):
-                where = f"{self.input}, line {number}"
-                key = read_as(_parsed(line, where), _Line, where)["custom_id"]
-                if key not in asked:
-                    raise UserError(f"{where} is of no request in {self.requests}")
-                yield asked.pop(key), line
-        if asked:
-            raise UserError(f"{self.input} lacks {len(asked)} of the requests in {self.requests}")
+                location = f"{self.input}, line {number}"
+                key = read_as(_parsed(line, location), _Line, location)["custom_id"]
+                if key not in unread:
+                    raise UserError(f"{location} is of no request in {self.requests}")
+                yield unread.pop(key), line
+        if unread:
+            raise UserError(f"{self.input} lacks {len(unread)} of the requests in {self.requests}")
 
 
 @dataclass(eq=False)
@@ -180,10 +180,10 @@ class Draft:
     def fits(self, line: bytes) -> bool:
         return len(self.keys) < self.max_requests and self._bytes + len(line) <= self.max_bytes
 
-    def add(self, asked: Asked, line: bytes) -> None:
+    def add(self, call: Call, line: bytes) -> None:
         self._input.write(line)
-        self._requests.write(_line(_record(asked)))
-        self.keys.append(asked.key)
+        self._requests.write(_line(_record(call)))
+        self.keys.append(call.key)
         self._bytes += len(line)
 
     def close(self) -> None:
@@ -210,10 +210,10 @@ def _line(value: Any) -> bytes:
     return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode() + b"\n"
 
 
-def _record(asked: Asked) -> dict[str, Any]:
-    request = asked.request
+def _record(call: Call) -> dict[str, Any]:
+    request = call.request
     return {
-        "key": asked.key,
+        "key": call.key,
         "kind": request.kind,
         "question_id": request.question_id,
         "persona_id": request.persona_id,
@@ -224,11 +224,11 @@ def _record(asked: Asked) -> dict[str, Any]:
     }
 
 
-def _parsed(line: bytes, where: str) -> Any:
+def _parsed(line: bytes, location: str) -> Any:
     try:
         return parse_json(line)
     except ValueError as error:
-        raise UserError(f"{where}: not JSON ({error})") from None
+        raise UserError(f"{location}: not JSON ({error})") from None
 
 
 class _Body(TypedDict):
@@ -268,7 +268,7 @@ class _Record(TypedDict):
     repeat: Tally
 
 
-def _asked(record: _Record) -> Asked:
+def _call_of(record: _Record) -> Call:
     request = Request(
         record["kind"],
         record["question_id"],
@@ -280,7 +280,7 @@ def _asked(record: _Record) -> Asked:
         record["ties"],
         record["repeat"],
     )
-    return Asked(record["key"], request)
+    return Call(record["key"], request)
 
 
 def outcomes(path: Path) -> Iterator[Outcome]:
@@ -316,12 +316,14 @@ def outcome_of(line: bytes) -> Outcome | None:
         error = body.get("error") if isinstance(body, dict) else None
     if not isinstance(error, dict):
         error = {"message": "a line that says neither an answer nor an error"}
-    code, said = str(error.get("code") or ""), str(error.get("message") or "")
+    code, words = str(error.get("code") or ""), str(error.get("message") or "")
     # Without a status nobody answered; a 200 without an answer is none.
     unanswered = not error.get("code") and status in (None, 0, 200)
     retried = isinstance(status, int) and (status in (408, 409, 425, 429) or status >= 500)
     passing = code == EXPIRED or unanswered or retried
     # A code says enough; a message may repeat what was asked, and profiles belong in no ledger.
-    said = code or said[:_LONGEST_SAID]
-    said = f"HTTP {status}: {said}" if status else said
-    return Outcome(str(key), False, code=code, said=said, passing=passing, request_id=request_id)
+    words = code or words[:_LONGEST_SAID]
+    words = f"HTTP {status}: {words}" if status else words
+    return Outcome(
+        str(key), False, code=code, message=words, passing=passing, request_id=request_id
+    )

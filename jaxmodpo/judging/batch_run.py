@@ -32,7 +32,7 @@ from jaxmodpo.judging.batch_api import HOPELESS, NO_ROOM, BatchAPI
 from jaxmodpo.judging.batch_files import BatchFiles, Draft, Header, input_line
 from jaxmodpo.judging.batch_records import Batch
 from jaxmodpo.judging.budget import Reservations
-from jaxmodpo.judging.judge import Answer, Asked, Request, Usage
+from jaxmodpo.judging.judge import Answer, Call, Request, Usage
 
 if TYPE_CHECKING:
     from openai.types import Batch as EndpointsBatch
@@ -59,7 +59,8 @@ class HeldBatch:
     """A batch that this process looks after.
 
     ``unsure`` means that it may be at the endpoint without our knowing; ``resumed`` that an earlier
-    process may have put some of its answers; ``held`` is when its claims were last made to hold.
+    process may have put some of its answers; ``claimed_at`` is when its claims were last made to
+    hold.
     """
 
     files: BatchFiles
@@ -70,7 +71,7 @@ class HeldBatch:
     status: str = ""
     unsure: bool = False
     resumed: bool = False
-    held: float = 0.0
+    claimed_at: float = 0.0
 
     @property
     def tag(self) -> str:
@@ -84,32 +85,32 @@ class BatchRun:
     Attributes:
         judge: whose it is.
         put: keeps an answer.
-        drafts: being written, by tag; ``drawn`` is the one that new requests go to.
+        drafts: being written, by tag; ``open_draft`` is the one that new requests go to.
         waiting: written, and to be created as soon as there is room.
         running: at the endpoint, by tag.
         exhausted: there are no more requests to draw, or none may be (``refusal``).
         useless: answers were, and no further batch is sent; those that wait are given back at the
             end.
-        most: requests of a new batch; lowered where the endpoint has room for small ones only.
+        max_requests: of a new batch; lowered where the endpoint has room for small ones only.
     """
 
     judge: BatchJudge
-    put: Callable[[Asked, Answer], None]
+    put: Callable[[Call, Answer], None]
     drafts: dict[str, Draft] = field(default_factory=dict)
-    drawn: Draft | None = None
+    open_draft: Draft | None = None
     waiting: list[HeldBatch] = field(default_factory=list)
     running: dict[str, HeldBatch] = field(default_factory=dict)
     exhausted: bool = False
     refusal: Exception | None = None
     useless: bool = False
-    most: int = field(init=False)
+    max_requests: int = field(init=False)
     _api: BatchAPI = field(init=False)
     _reservations: Reservations = field(init=False)
     _full: bool = False
     _refused: int = 0
 
     def __post_init__(self) -> None:
-        self.most = self.judge.max_requests
+        self.max_requests = self.judge.max_requests
         self._api = BatchAPI(self.judge.client, self.judge.backoff)
         self._reservations = Reservations(self.judge.budget)
 
@@ -146,44 +147,44 @@ class BatchRun:
                     f"the file {files.requests}, which says what the batch {batch_id} of this run"
                     " asked, is gone; put it back, or start another run in another ledger"
                 )
-            taken = HeldBatch(
+            adopted = HeldBatch(
                 files, header or Header("", "", 1), batch.requests, batch_id, resumed=True
             )
             if batch_id:
-                self._is_running(taken)
-                self._reservations.take_earlier(taken.requests)
+                self._is_running(adopted)
+                self._reservations.take_earlier(adopted.requests)
             else:
-                self._forget(taken)
+                self._forget(adopted)
         if self.running:
             log.info("going on with %d batches of an earlier start", len(self.running))
 
     # ------------------------------------------------------------------ writing
 
-    def draw(self, requests: Iterator[Asked]) -> None:
+    def draw(self, requests: Iterator[Call]) -> None:
         """Write drafts, as long as one that is written could be sent at once."""
         while not self.exhausted and self._room() and not self.waiting:
-            asked = next(requests, None)
-            if asked is None:
+            call = next(requests, None)
+            if call is None:
                 self.exhausted = True
                 break
-            body = self.judge.body(asked.request)
-            line = input_line(asked.key, body)
+            body = self.judge.body(call.request)
+            line = input_line(call.key, body)
             if len(line) > self.judge.max_bytes:
                 self.put(
-                    asked,
+                    call,
                     Answer(
                         "error", f"the request has {len(line):,} bytes, more than a batch may have"
                     ),
                 )
                 continue
-            if not self._reserve(asked.request, line):
-                self.judge.ledger.claims.release([asked.key])
+            if not self._reserve(call.request, line):
+                self.judge.ledger.claims.release([call.key])
                 break
             header = Header(self.judge.identity, str(body.get("model") or ""), 1)
-            self.drawn = self._write(self.drawn, header, asked, line)
-        if self.exhausted and self.drawn is not None:
-            self._close(self.drawn)
-            self.drawn = None
+            self.open_draft = self._write(self.open_draft, header, call, line)
+        if self.exhausted and self.open_draft is not None:
+            self._close(self.open_draft)
+            self.open_draft = None
 
     def _reserve(self, request: Request, line: bytes) -> bool:
         budget = self.judge.budget
@@ -204,7 +205,7 @@ class BatchRun:
             return False
         return True
 
-    def _write(self, draft: Draft | None, header: Header, asked: Asked, line: bytes) -> Draft:
+    def _write(self, draft: Draft | None, header: Header, call: Call, line: bytes) -> Draft:
         """Add a request to a draft, or to a new one where it is full; return the one now open."""
         if draft is not None and not draft.fits(line):
             self._close(draft)
@@ -215,10 +216,10 @@ class BatchRun:
             self.judge.ledger.claims.take([tag])
             self.judge.ledger.batches.record(Batch(tag, "", "prepared", 0))
             draft = Draft(
-                BatchFiles(self.judge.folder, tag), header, self.most, self.judge.max_bytes
+                BatchFiles(self.judge.folder, tag), header, self.max_requests, self.judge.max_bytes
             )
             self.drafts[tag] = draft
-        draft.add(asked, line)
+        draft.add(call, line)
         return draft
 
     def _close(self, draft: Draft) -> None:
@@ -264,9 +265,9 @@ class BatchRun:
 
     def _hold(self, batch: HeldBatch) -> None:
         self.judge.ledger.claims.give_to_batch(
-            [asked.key for asked in batch.files.asked()], batch.tag, HOLD
+            [call.key for call in batch.files.calls()], batch.tag, HOLD
         )
-        batch.held = time.monotonic()
+        batch.claimed_at = time.monotonic()
 
     def _no_room(self, batch: HeldBatch) -> None:
         """Keep a batch that was refused for later, or halve it where nothing else is in its way."""
@@ -285,13 +286,13 @@ class BatchRun:
                 "the Batch API has no room for a single request (enqueued tokens); run the same"
                 " command again when other batches of the account have ended"
             )
-        self._refused, self.most = 0, (batch.requests + 1) // 2
+        self._refused, self.max_requests = 0, (batch.requests + 1) // 2
         log.info(
             "batches have %d requests at most from here on: the account's limit of enqueued tokens",
-            self.most,
+            self.max_requests,
         )
         self.waiting.remove(batch)
-        self._again(batch, {asked.key for asked in batch.files.asked()}, batch.header)
+        self._again(batch, {call.key for call in batch.files.calls()}, batch.header)
         self._forget(batch)
 
     # ------------------------------------------------------------------ reading
@@ -306,7 +307,7 @@ class BatchRun:
             if polled.status != batch.status:
                 log.info("batch %s is %s", batch.batch_id, polled.status.replace("_", " "))
             batch.status = polled.status
-            if time.monotonic() - batch.held > HOLD / 2:
+            if time.monotonic() - batch.claimed_at > HOLD / 2:
                 self._hold(batch)
             if polled.status in _ENDED:
                 any_ended |= self._end(batch, polled)
@@ -361,21 +362,21 @@ class BatchRun:
         )
         with ThreadPoolExecutor(_THREADS) as threads:
             for together in answers.outcomes():
-                final = list[tuple[Asked, Answer]]()
-                for asked, outcome in together:
+                final = list[tuple[Call, Answer]]()
+                for call, outcome in together:
                     counts[outcome.code] += 1
                     if outcome.passing and outcome.code not in HOPELESS and not is_last_round:
-                        ask_again.add(asked.key)
+                        ask_again.add(call.key)
                         continue
-                    asked = answers.with_texts(asked)
-                    final.append((asked, answers.answer(asked, outcome)))
+                    call = answers.with_texts(call)
+                    final.append((call, answers.answer(call, outcome)))
                 # On several threads, since the ledger commits together what comes together.
                 list(threads.map(lambda pair: self._settle(*pair), final))
-                for asked, answer in final:
-                    self._judge_the_row(asked, answer)
+                for call, answer in final:
+                    self._judge_the_row(call, answer)
         return ask_again
 
-    def _judge_the_row(self, asked: Asked, answer: Answer) -> None:
+    def _judge_the_row(self, call: Call, answer: Answer) -> None:
         """Send and write no further batch where the answers so far, one after the other, were of no
         use.
         """
@@ -383,26 +384,26 @@ class BatchRun:
         if self.useless or answer.status in ("error", "expired"):
             return
         try:
-            self.judge.look(answer, asked.request)
+            self.judge.watch(answer, call.request)
         except UserError as error:
-            self.refusal, self.exhausted, self.useless, self.drawn = error, True, True, None
+            self.refusal, self.exhausted, self.useless, self.open_draft = error, True, True, None
 
-    def _settle(self, asked: Asked, answer: Answer) -> None:
-        self.put(asked, answer)
+    def _settle(self, call: Call, answer: Answer) -> None:
+        self.put(call, answer)
         self._reservations.settle(answer)
 
     def _again(self, batch: HeldBatch, keys: Container[str], header: Header) -> None:
         """Write some of a batch's requests into new batches: those that are still its own."""
-        own, draft = self.judge.ledger.claims.take_from_batch(batch.tag), None
-        if not own:
+        own_keys, draft = self.judge.ledger.claims.take_from_batch(batch.tag), None
+        if not own_keys:
             return
-        for asked, line in self._lines(batch):
-            if asked.key in keys and asked.key in own:
-                draft = self._write(draft, header, asked, line)
+        for call, line in self._lines(batch):
+            if call.key in keys and call.key in own_keys:
+                draft = self._write(draft, header, call, line)
         if draft is not None:
             self._close(draft)
 
-    def _lines(self, batch: HeldBatch) -> Iterator[tuple[Asked, bytes]]:
+    def _lines(self, batch: HeldBatch) -> Iterator[tuple[Call, bytes]]:
         """Yield a batch's requests with their lines.
 
         Raises:

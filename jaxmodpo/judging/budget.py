@@ -78,8 +78,8 @@ class Budget:
                 " calls by --budget-calls"
             )
         begun = self._under_way + 1
-        each = max(self.expected, self.dollars / self.priced if self.priced else 0.0)
-        if self.most_dollars is not None and self.dollars + begun * each > self.most_dollars:
+        call_price = max(self.expected, self.dollars / self.priced if self.priced else 0.0)
+        if self.most_dollars is not None and self.dollars + begun * call_price > self.most_dollars:
             return (
                 f"the budget of ${self.most_dollars:,.2f} is spent (${self.dollars:,.4f} in"
                 f" {self.calls:,} calls); raise --budget and run the same command again"

@@ -60,22 +60,22 @@ class Claims:
         with self._store.writing:
             with self._held_lock:
                 free = [key for key in dict.fromkeys(keys) if key not in self._held]
-            taken = self._insert(free)
-            denied = [key for key in free if key not in taken]
+            claimed = self._insert(free)
+            denied = [key for key in free if key not in claimed]
             # Whether an owner lives is looked up only where its claim is in the way.
             if denied and self._forget_dead_owners(denied):
-                taken |= self._insert(denied)
+                claimed |= self._insert(denied)
             with self._held_lock:
-                self._held |= taken
-        return taken
+                self._held |= claimed
+        return claimed
 
     def _insert(self, keys: Sequence[str]) -> set[str]:
         """Write claims where there are none or one that ran out; return the keys that are this
         ledger's afterwards.
         """
-        taken = set[str]()
+        claimed = set[str]()
         if not keys:
-            return taken
+            return claimed
         now = time.time()
         insert = upsert(self._store.engine)(CLAIMS)
         # One statement looks and writes, so that nobody comes in between.
@@ -91,11 +91,11 @@ class Claims:
             connection.execute(take_over, rows)
             # The statement does not say which of its rows were written; what is there does.
             for chunk in in_chunks(keys):
-                own = CLAIMS.c.key.in_(chunk) & (CLAIMS.c.owner == self._owner)
-                taken.update(connection.execute(sql.select(CLAIMS.c.key).where(own)).scalars())
+                ours = CLAIMS.c.key.in_(chunk) & (CLAIMS.c.owner == self._owner)
+                claimed.update(connection.execute(sql.select(CLAIMS.c.key).where(ours)).scalars())
 
         self._store.transact(insert_and_look)
-        return taken
+        return claimed
 
     def _forget_dead_owners(self, keys: Sequence[str]) -> bool:
         """Drop all claims of those who hold some of these and whose process on this machine is
@@ -125,8 +125,8 @@ class Claims:
     def release_all(self) -> None:
         """Give back every claim that this ledger holds."""
         with self._held_lock:
-            held = list(self._held)
-        self.release(held)
+            keys = list(self._held)
+        self.release(keys)
 
     def delete(self, connection: sql.Connection, keys: Sequence[str]) -> None:
         """Delete claims within a transaction that writes more; :meth:`forget` them once it is
@@ -152,8 +152,8 @@ class Claims:
 
         def give(connection: sql.Connection) -> None:
             for chunk in in_chunks(keys):
-                own = CLAIMS.c.key.in_(chunk) & CLAIMS.c.owner.in_([self._owner, _batch(tag)])
-                change = sql.update(CLAIMS).where(own)
+                ours = CLAIMS.c.key.in_(chunk) & CLAIMS.c.owner.in_([self._owner, _batch(tag)])
+                change = sql.update(CLAIMS).where(ours)
                 connection.execute(change.values(owner=_batch(tag), until=time.time() + seconds))
 
         self._store.write(give)

@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from jaxmodpo.judging.judge import Answer, Asked, Judge, Request, Status, call_key, vote_keys
+from jaxmodpo.judging.judge import Answer, Call, Judge, Request, Status, call_key, vote_keys
 from jaxmodpo.judging.ledger import Ledger
 from jaxmodpo.judging.votes import Vote, check_votes, votes_of
 from jaxmodpo.progress import Progress
@@ -77,7 +77,7 @@ def collect(
     with Progress(label, total, "votes", smoothing=0.05) as run.bar:
         while True:
             run.elsewhere = run.again = 0
-            before = run.given.total()
+            before = run.new_votes.total()
             try:
                 judge.ask(run.unanswered(requests()), run.put)
             finally:
@@ -87,7 +87,7 @@ def collect(
                 break
             # What was under way when it was looked at may be answered by now, as a batch of an
             # earlier start is.
-            if not run.elsewhere or run.given.total() > before:
+            if not run.elsewhere or run.new_votes.total() > before:
                 continue
             log.info(
                 "%s: %d votes are under way in another process; waiting for them",
@@ -96,7 +96,7 @@ def collect(
             )
             time.sleep(pause)
             pause = min(2 * pause, _LOOK_SELDOM)
-    return run.given
+    return run.new_votes
 
 
 def votes_by_request(
@@ -110,13 +110,13 @@ def votes_by_request(
         UserError: a vote in the ledger names another question, persona or criterion than its
             request.
     """
-    for batch in _batches(_asked(requests(), identity)):
-        keys_by_request = [vote_keys(asked) for asked in batch]
+    for batch in _batches(_calls(requests(), identity)):
+        keys_by_request = [vote_keys(call) for call in batch]
         votes = ledger.votes([key for keys in keys_by_request for key in keys])
-        for asked, keys in zip(batch, keys_by_request, strict=True):
+        for call, keys in zip(batch, keys_by_request, strict=True):
             votes_of_request = [votes[key] for key in keys]
-            check_votes(asked.request, votes_of_request)
-            yield asked.request, votes_of_request
+            check_votes(call.request, votes_of_request)
+            yield call.request, votes_of_request
 
 
 class SlotVotes(NamedTuple):
@@ -158,18 +158,18 @@ def votes_by_slot(requests: MakeRequests, identity: str, ledger: Ledger) -> Iter
             yield SlotVotes(slot, criterion, votes)
 
 
-def _batches(asked: Iterator[Asked]) -> Iterator[list[Asked]]:
-    while batch := list(itertools.islice(asked, _LOOK_UP)):
+def _batches(calls: Iterator[Call]) -> Iterator[list[Call]]:
+    while batch := list(itertools.islice(calls, _LOOK_UP)):
         yield batch
 
 
-def _asked(requests: Iterable[Request], identity: str) -> Iterator[Asked]:
+def _calls(requests: Iterable[Request], identity: str) -> Iterator[Call]:
     for request in requests:
         if len({r.response_id for r in request.responses}) < len(request.responses):
             raise ValueError(
                 f"question {request.question_id}: two shown responses have the same id"
             )
-        yield Asked(call_key(request, identity), request)
+        yield Call(call_key(request, identity), request)
 
 
 @dataclass(eq=False)
@@ -180,7 +180,7 @@ class _Run:
     ledger: Ledger
     retry: bool
     bar: Progress = field(init=False)
-    given: Counter[Status] = field(init=False, default_factory=Counter)
+    new_votes: Counter[Status] = field(init=False, default_factory=Counter)
     elsewhere: int = field(init=False, default=0)
     again: int = field(init=False, default=0)
     _before: int = field(init=False)
@@ -193,39 +193,39 @@ class _Run:
     def __post_init__(self) -> None:
         self._before = self.ledger.newest()
 
-    def unanswered(self, requests: Iterable[Request]) -> Iterator[Asked]:
+    def unanswered(self, requests: Iterable[Request]) -> Iterator[Call]:
         """Yield what is to be asked, claimed where it costs; count the others."""
-        seen = 0
-        for batch in _batches(_asked(requests, self.judge.identity)):
-            seen += _votes(batch)
-            wanted = self._wanted(batch)
-            if wanted and self.judge.costs:
-                wanted = self._claimed(wanted)
-            self._show(seen - self.elsewhere - self.again - _votes(wanted))
-            yield from wanted
+        votes_considered = 0
+        for batch in _batches(_calls(requests, self.judge.identity)):
+            votes_considered += _votes(batch)
+            unanswered = self._wanted(batch)
+            if unanswered and self.judge.costs:
+                unanswered = self._claimed(unanswered)
+            self._show(votes_considered - self.elsewhere - self.again - _votes(unanswered))
+            yield from unanswered
 
-    def _claimed(self, wanted: list[Asked]) -> list[Asked]:
+    def _claimed(self, calls: list[Call]) -> list[Call]:
         """Claim requests, and return those that are this process's to ask; count the votes of the
         others.
         """
         claims = self.ledger.claims
         # A request that stands in the run twice may be under way here already. It is nobody else's,
         # and is looked at again when it has its answer.
-        under_way_here = claims.held([asked.key for asked in wanted])
-        self.again += _votes([asked for asked in wanted if asked.key in under_way_here])
-        wanted = [asked for asked in wanted if asked.key not in under_way_here]
-        taken = claims.take([asked.key for asked in wanted])
-        claimed = [asked for asked in wanted if asked.key in taken]
-        self.elsewhere += _votes(wanted) - _votes(claimed)
+        under_way_here = claims.held([call.key for call in calls])
+        self.again += _votes([call for call in calls if call.key in under_way_here])
+        calls = [call for call in calls if call.key not in under_way_here]
+        claimed_keys = claims.take([call.key for call in calls])
+        claimed = [call for call in calls if call.key in claimed_keys]
+        self.elsewhere += _votes(calls) - _votes(claimed)
         # Another process may have answered between the look at the votes and the claim, and given
         # its claim back: only now that nobody else can ask is what the ledger lacks certain.
         still_wanted = self._wanted(claimed)
-        claims.release([asked.key for asked in claimed if asked not in still_wanted])
+        claims.release([call.key for call in claimed if call not in still_wanted])
         return _once(still_wanted)
 
-    def _wanted(self, batch: Sequence[Asked]) -> list[Asked]:
+    def _wanted(self, batch: Sequence[Call]) -> list[Call]:
         """Return the requests that lack a vote by one of their criteria at least."""
-        keys_by_request = [vote_keys(asked) for asked in batch]
+        keys_by_request = [vote_keys(call) for call in batch]
         keys = list(itertools.chain.from_iterable(keys_by_request))
         statuses = self.ledger.statuses(keys)
         open_keys = {key for key in keys if is_open(statuses.get(key), self.retry)}
@@ -234,20 +234,20 @@ class _Run:
             self._before, [key for key in open_keys if key in statuses]
         )
         requests = zip(batch, keys_by_request, strict=True)
-        return [asked for asked, own_keys in requests if not open_keys.isdisjoint(own_keys)]
+        return [call for call, own_keys in requests if not open_keys.isdisjoint(own_keys)]
 
-    def put(self, asked: Asked, answer: Answer) -> None:
+    def put(self, call: Call, answer: Answer) -> None:
         """Keep an answer; at once where it cost something."""
-        votes = votes_of(asked, answer, judge=self.judge.identity, run=self.ledger.run)
+        votes = votes_of(call, answer, judge=self.judge.identity, run=self.ledger.run)
         if self.judge.costs and len(votes) > 1:
             votes = self._not_valid_before(votes)
         if self.judge.costs:
-            self.ledger.add(votes, [asked.key])
+            self.ledger.add(votes, [call.key])
         with self._lock:
             if not self.judge.costs:
                 self._kept_later += votes
             for vote in votes:
-                self.given[vote.status] += 1
+                self.new_votes[vote.status] += 1
             self._dollars += answer.cost or 0.0
             self._counted += len(votes)
             if self._dollars:
@@ -275,10 +275,10 @@ class _Run:
         if votes:
             self.ledger.add(votes)
 
-    def _show(self, known: int) -> None:
+    def _show(self, votes_present: int) -> None:
         """Move the bar on to votes that were there before; they are no sign of speed."""
         with self._lock:
-            ahead = known - self._shown - self._counted
+            ahead = votes_present - self._shown - self._counted
             if ahead > 0:
                 self._shown += ahead
                 self.bar.skip(ahead)
@@ -296,11 +296,11 @@ def _times_paid(vote: Vote, factor: float) -> Vote:
     return dataclasses.replace(vote, **paid)
 
 
-def _votes(asked: Sequence[Asked]) -> int:
+def _votes(calls: Sequence[Call]) -> int:
     """Return how many votes requests will bring."""
-    return sum(len(one.request.criteria) for one in asked)
+    return sum(len(call.request.criteria) for call in calls)
 
 
-def _once(asked: Sequence[Asked]) -> list[Asked]:
+def _once(calls: Sequence[Call]) -> list[Call]:
     """Leave out requests that ask the same as an earlier one."""
-    return list({one.key: one for one in asked}.values())
+    return list({call.key: call for call in calls}.values())

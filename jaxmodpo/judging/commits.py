@@ -24,13 +24,14 @@ Write = Callable[[Sequence[Vote], Sequence[str]], None]
 
 @dataclass(eq=False)
 class _Addition:
-    """What one thread wants written; ``done`` once a commit, of whichever thread, has ended well or
-    with ``error``.
+    """What one thread wants written.
+
+    ``is_finished`` once a commit, of whichever thread, has ended well or with ``error``.
     """
 
     votes: Sequence[Vote]
     released: Sequence[str]
-    done: bool = False
+    is_finished: bool = False
     error: BaseException | None = None
 
 
@@ -59,7 +60,7 @@ class GroupCommit:
             self._queue.append(addition)
         with self._writing:
             # Done already where another thread's commit took it along while this one waited.
-            if not addition.done:
+            if not addition.is_finished:
                 with self._queue_lock:
                     together, self._queue = self._queue, []
                 self._commit(together)
@@ -77,4 +78,4 @@ class GroupCommit:
             error = failure
         for addition in together:
             addition.error = error
-            addition.done = True
+            addition.is_finished = True

@@ -22,14 +22,14 @@ from jaxmodpo.files import private_database
 # Milliseconds for which SQLite itself waits for a lock.
 _BUSY = 60_000
 
-_NO_PLACE = "the ledger must be a file or a database URL such as postgresql://user@host/name"
+_NO_LOCATION = "the ledger must be a file or a database URL such as postgresql://user@host/name"
 
 
 class NoLedger(UserError):
     """A ledger that is only read is not there."""
 
 
-def open_engine(place: str | Path, read_only: bool) -> sql.Engine:
+def open_engine(location: str | Path, read_only: bool) -> sql.Engine:
     """Open a database's connections; a file and its folder are made, unless it is only read.
 
     Raises:
@@ -37,8 +37,8 @@ def open_engine(place: str | Path, read_only: bool) -> sql.Engine:
         UserError: it cannot be opened.
     """
     if read_only:
-        place = existing(place)
-    url = place_url(place)
+        location = existing(location)
+    url = location_url(location)
     try:
         if url.get_backend_name() != "sqlite":
             return sql.create_engine(url, pool_size=5, max_overflow=20, pool_pre_ping=True)
@@ -63,18 +63,18 @@ def open_engine(place: str | Path, read_only: bool) -> sql.Engine:
             " 'jaxmodpo[postgres]'"
         ) from None
     except (ArgumentError, NoSuchModuleError):
-        raise UserError(_NO_PLACE) from None
+        raise UserError(_NO_LOCATION) from None
     event.listen(engine, "connect", _prepare_sqlite_to_read if read_only else _prepare_sqlite)
     return engine
 
 
-def place_url(place: str | Path) -> sql.URL:
+def location_url(location: str | Path) -> sql.URL:
     """Return a ledger's place as a database URL.
 
     Raises:
         UserError: it looks like a URL, and is none.
     """
-    text = str(place)
+    text = str(location)
     if "://" not in text:
         return sql.URL.create("sqlite", database=text)
     if text.startswith(("postgres://", "postgresql://")):
@@ -82,7 +82,7 @@ def place_url(place: str | Path) -> sql.URL:
     try:
         url = sql.make_url(text)
     except (ArgumentError, ValueError):
-        raise UserError(_NO_PLACE) from None
+        raise UserError(_NO_LOCATION) from None
     if url.get_backend_name() == "sqlite" and url.database in (None, "", ":memory:"):
         raise UserError(
             "the ledger sqlite:// names no file; write sqlite:///folder/votes.sqlite, or the path"
@@ -91,7 +91,7 @@ def place_url(place: str | Path) -> sql.URL:
     return url
 
 
-def existing(place: str | Path) -> str | Path:
+def existing(location: str | Path) -> str | Path:
     """Return where a ledger is that is only read: unlike a run's, it is not made where it is
     missing.
 
@@ -99,15 +99,15 @@ def existing(place: str | Path) -> str | Path:
         NoLedger: there is no such file.
         UserError: a URL that is none.
     """
-    url = place_url(place)
+    url = location_url(location)
     if url.get_backend_name() == "sqlite" and not Path(url.database or "").is_file():
         raise NoLedger(f"there is no ledger {url.database}; give a run's ledger, or a database URL")
-    return place
+    return location
 
 
-def full_place(place: str | Path) -> str:
+def full_location(location: str | Path) -> str:
     """Return a ledger's place without a password: a file's path in full, or a URL."""
-    url = place_url(place)
+    url = location_url(location)
     if url.get_backend_name() == "sqlite":
         return str(Path(url.database or "").resolve())
     return shown_url(url)

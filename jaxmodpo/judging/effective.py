@@ -25,13 +25,13 @@ def is_effective(run: str | None = None) -> sql.ColumnElement[bool]:
     sort.
     """
     vote = VOTES.c
-    other = VOTES.alias("other").c
-    is_valid, other_is_valid = vote.status == "valid", other.status == "valid"
-    is_newer = other.id > vote.id
+    rival = VOTES.alias("other").c
+    is_valid, other_is_valid = vote.status == "valid", rival.status == "valid"
+    is_newer = rival.id > vote.id
     replaces = (other_is_valid & ~is_valid) | (is_newer & (other_is_valid | ~is_valid))
-    condition = (other.key == vote.key) & replaces
+    condition = (rival.key == vote.key) & replaces
     if run is not None:
-        condition &= other.run == run
+        condition &= rival.run == run
     return ~sql.exists().where(condition)
 
 

@@ -22,7 +22,7 @@ from jaxmodpo.failures import HOPELESS, Failure, Meaning, failure_in
 from jaxmodpo.judging.answers import answer_text
 from jaxmodpo.judging.budget import Budget
 from jaxmodpo.judging.families import Families, Family
-from jaxmodpo.judging.judge import Answer, Asked, Request, Usage
+from jaxmodpo.judging.judge import Answer, Call, Request, Usage
 from jaxmodpo.judging.pool import Limiter, drain
 from jaxmodpo.judging.prompts import Prompts, answer_schema, parse_orders
 from jaxmodpo.judging.redaction import Redaction
@@ -136,7 +136,7 @@ class EndpointJudge:
             body[self._limit.name] = self.endpoint.max_answer_tokens
         return body
 
-    def ask(self, requests: Iterator[Asked], put: Callable[[Asked, Answer], None]) -> None:
+    def ask(self, requests: Iterator[Call], put: Callable[[Call, Answer], None]) -> None:
         """Answer all requests on a bounded number of threads.
 
         Raises:
@@ -144,11 +144,11 @@ class EndpointJudge:
                 setting, no credit or budget left, or an endpoint that does not answer at all.
         """
 
-        def work(asked: Asked) -> None:
-            answer = self.answer(asked.request)
+        def work(call: Call) -> None:
+            answer = self.answer(call.request)
             if answer is not None:
-                put(asked, answer)
-                self.row.add(answer, asked.request)
+                put(call, answer)
+                self.row.add(answer, call.request)
 
         self._stop.clear()
         drain(requests, work, workers=self.endpoint.max_concurrency, stop=self._stop)
@@ -355,7 +355,7 @@ def fitting_endpoint(endpoint: Endpoint) -> Endpoint:
 
 def endpoint_identity(endpoint: Endpoint, prompts: Prompts) -> str:
     """Name everything that shapes an endpoint's answers."""
-    parts = {
+    settings = {
         "endpoint": endpoint.base_url,
         "model": endpoint.model,
         "temperature": endpoint.temperature,
@@ -363,7 +363,7 @@ def endpoint_identity(endpoint: Endpoint, prompts: Prompts) -> str:
         "structured": endpoint.structured,
         "max_answer_tokens": endpoint.max_answer_tokens,
     }
-    return "; ".join(f"{name} {value}" for name, value in parts.items())
+    return "; ".join(f"{name} {value}" for name, value in settings.items())
 
 
 def _certificates() -> Any:

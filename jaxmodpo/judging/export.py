@@ -57,18 +57,18 @@ def votes(config: VotesConfig) -> None:
     config.check()
     write = _writer(config.output)
     with Ledger(config.ledger, read_only=True) as ledger:
-        found = ledger.every_vote(config.run, counted=config.counted)
-        first = next(found, None)
+        exported = ledger.every_vote(config.run, effective_only=config.counted)
+        first = next(exported, None)
         if first is None:
             of_run = (
                 ""
                 if config.run is None
                 else f" of the run '{config.run}'{nearest(config.run, ledger.runs())}"
             )
-            raise UserError(f"the ledger {ledger.shown_place} holds no votes{of_run}")
+            raise UserError(f"the ledger {ledger.shown_location} holds no votes{of_run}")
         check_writable(config.output)
         with atomic_path(config.output, private=True) as temporary:
-            count = write(temporary, itertools.chain([first], found))
+            count = write(temporary, itertools.chain([first], exported))
     log.info("%s: %d votes", config.output, count)
 
 
@@ -78,9 +78,9 @@ def read_votes(path: Path) -> Iterator[Vote]:
     Raises:
         UserError: unreadable, of another kind, or a row that is not a vote.
     """
-    read = _read_parquet if path.suffix == ".parquet" else _read_json_lines
+    records_of = _read_parquet if path.suffix == ".parquet" else _read_json_lines
     try:
-        for number, record in enumerate(read(path), 1):
+        for number, record in enumerate(records_of(path), 1):
             yield from_record(record, f"{path}, row {number}")
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror or error}") from None
@@ -92,22 +92,22 @@ def _writer(path: Path) -> Callable[[Path, Iterator[Vote]], int]:
     return _write_parquet if path.suffix == ".parquet" else _write_json_lines
 
 
-def _write_json_lines(path: Path, found: Iterator[Vote]) -> int:
+def _write_json_lines(path: Path, exported: Iterator[Vote]) -> int:
     count = 0
     with path.open("w", encoding="utf-8") as file:
-        for vote in found:
+        for vote in exported:
             count += 1
             file.write(json.dumps(as_record(vote), ensure_ascii=False, allow_nan=False) + "\n")
     return count
 
 
-def _write_parquet(path: Path, found: Iterator[Vote]) -> int:
+def _write_parquet(path: Path, exported: Iterator[Vote]) -> int:
     import pyarrow
     from pyarrow import parquet
 
     count, schema = 0, _schema()
     with parquet.ParquetWriter(path, schema, compression="zstd") as file:
-        while group := [as_record(vote) for vote in itertools.islice(found, _GROUP)]:
+        while group := [as_record(vote) for vote in itertools.islice(exported, _GROUP)]:
             file.write_table(pyarrow.Table.from_pylist(group, schema))
             count += len(group)
     return count

@@ -77,8 +77,8 @@ class Families:
         """
         path = builtin("judging", source)
         table = load_yaml(path)
-        read = read_as(table, FamiliesFile, str(path))
-        return cls(tuple(read.families), float(read.batch_discount), str(read.as_of))
+        file = read_as(table, FamiliesFile, str(path))
+        return cls(tuple(file.families), float(file.batch_discount), str(file.as_of))
 
     def of(self, model: str) -> Family:
         """Return the family of a model; one without a known price where none fits."""

@@ -18,7 +18,7 @@ from jaxmodpo.judging.collect import MakeRequests, is_open
 from jaxmodpo.judging.database import NoLedger
 from jaxmodpo.judging.endpoint import endpoint_identity
 from jaxmodpo.judging.families import Families, Family
-from jaxmodpo.judging.judge import Asked, Request, Usage, call_key, vote_keys
+from jaxmodpo.judging.judge import Call, Request, Usage, call_key, vote_keys
 from jaxmodpo.judging.ledger import Ledger, Spent
 from jaxmodpo.judging.prompts import Prompts, answer_schema
 from jaxmodpo.judging.settings import JudgeConfig, endpoint_of
@@ -88,10 +88,10 @@ def forecast(config: JudgeConfig, output_dir: Path, requests: MakeRequests, vote
     return result
 
 
-def _open(place: str | Path) -> Ledger | None:
+def _open(location: str | Path) -> Ledger | None:
     """Open the ledger to read it, if there is one yet."""
     try:
-        return Ledger(place, read_only=True)
+        return Ledger(location, read_only=True)
     except NoLedger:
         return None
 
@@ -111,37 +111,41 @@ def _count(
     """Count calls, those answered, and the texts of the others."""
     texts, frame = _Texts({}), functools.cache(lambda *shape: framing(prompts, *shape))
     calls = answered = 0
-    batch: list[Asked] = []
+    batch: list[Call] = []
 
     def count_batch() -> int:
-        keys = [vote_keys(asked) for asked in batch]
-        known = {} if ledger is None else ledger.statuses([key for some in keys for key in some])
-        done = 0
-        for asked, some in zip(batch, keys, strict=True):
-            if any(is_open(known.get(key), retry) for key in some):
-                _add(texts, asked.request, frame)
+        keys = [vote_keys(call) for call in batch]
+        statuses = (
+            {}
+            if ledger is None
+            else ledger.statuses([key for vote_keys_of_call in keys for key in vote_keys_of_call])
+        )
+        answered = 0
+        for call, vote_keys_of_call in zip(batch, keys, strict=True):
+            if any(is_open(statuses.get(key), retry) for key in vote_keys_of_call):
+                _add(texts, call.request, frame)
             else:
-                done += 1
+                answered += 1
         batch.clear()
-        return done
+        return answered
 
     for request in requests:
         calls += 1
-        batch.append(Asked(call_key(request, identity), request))
+        batch.append(Call(call_key(request, identity), request))
         if len(batch) == _LOOK_UP:
             answered += count_batch()
     return calls, answered + count_batch(), texts
 
 
 def _add(texts: _Texts, request: Request, frame: Callable[..., str]) -> None:
-    parts = [
+    texts_of_request = [
         request.persona_text.strip(),
         request.question_text,
         *(r.response_text for r in request.responses),
         frame(request.kind, request.criteria, len(request.responses), request.ties),
     ]
-    for part in parts:
-        texts.prompts[part] = texts.prompts.get(part, 0) + 1
+    for text in texts_of_request:
+        texts.prompts[text] = texts.prompts.get(text, 0) + 1
     texts.messages += 2
     texts.answers += answer_tokens(request.kind, len(request.criteria), len(request.responses))
 
@@ -158,8 +162,8 @@ def framing(prompts: Prompts, kind, criteria, responses: int, ties: bool) -> str
     empty = Request(
         kind, "", "", "", "", criteria, tuple(Candidate(str(n), "") for n in range(responses)), ties
     )
-    said = [message["content"] for message in prompts.messages(empty)]
-    return "\n".join([*said, json.dumps(answer_schema(empty))])
+    contents = [message["content"] for message in prompts.messages(empty)]
+    return "\n".join([*contents, json.dumps(answer_schema(empty))])
 
 
 def _tokens(
@@ -171,7 +175,7 @@ def _tokens(
         count, name = _tokenizer(config.tokenizer)
         prompt = sum(count(text) * times for text, times in texts.prompts.items())
         prompt += _CONTENT_TOKENS_PER_MESSAGE * texts.messages
-        said = f"the tokenizer {name}"
+        counted_by = f"the tokenizer {name}"
     elif spent is not None and spent.counted_calls >= _ENOUGH_CALLS:
         mean = spent.prompt_tokens / spent.counted_calls
         return (
@@ -181,28 +185,28 @@ def _tokens(
         )
     else:
         prompt = characters / CHARACTERS_PER_TOKEN
-        said = (
+        counted_by = (
             f"nobody: a token is taken for {CHARACTERS_PER_TOKEN:.0f} characters; --tokenizer"
             " FOLDER counts"
         )
     completion = float(texts.answers)
     if spent is not None and spent.counted_calls:
         completion = spent.completion_tokens / spent.counted_calls * calls
-    return float(prompt), completion, said
+    return float(prompt), completion, counted_by
 
 
-def _tokenizer(place: str) -> tuple[Callable[[str], int], str]:
+def _tokenizer(location: str) -> tuple[Callable[[str], int], str]:
     from tokenizers import Tokenizer
 
-    path = local_folder(Path(place))
+    path = local_folder(Path(location))
     path = path / "tokenizer.json" if path.is_dir() else path
     try:
         tokenizer = Tokenizer.from_file(str(path))
     except Exception as error:
         raise UserError(
-            f"--tokenizer {place}: no tokenizer.json that can be read ({str(error)[:100]})"
+            f"--tokenizer {location}: no tokenizer.json that can be read ({str(error)[:100]})"
         ) from None
-    return lambda text: len(tokenizer.encode(text, add_special_tokens=False)), str(place)
+    return lambda text: len(tokenizer.encode(text, add_special_tokens=False)), str(location)
 
 
 def _dollars(family: Family, prompt: float, completion: float, spent: Spent | None) -> float | None:

@@ -25,5 +25,5 @@ def draw(seed: int, *names: str) -> bytes:
 
     Every name enters as a digest of fixed length, so that no two lists of names run together.
     """
-    parts = b"".join([text_digest(str(seed)), *map(text_digest, names)])
-    return hashlib.blake2b(parts, digest_size=_SIZE).digest()
+    digests = b"".join([text_digest(str(seed)), *map(text_digest, names)])
+    return hashlib.blake2b(digests, digest_size=_SIZE).digest()

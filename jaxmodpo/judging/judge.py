@@ -87,7 +87,7 @@ class Answer:
     request_id: str = ""
 
 
-class Asked(NamedTuple):
+class Call(NamedTuple):
     """A request and the key under which its call is known: :func:`call_key`."""
 
     key: str
@@ -106,7 +106,7 @@ class Judge(Protocol):
     @property
     def identity(self) -> str: ...
 
-    def ask(self, requests: Iterator[Asked], put: Callable[[Asked, Answer], None]) -> None:
+    def ask(self, requests: Iterator[Call], put: Callable[[Call, Answer], None]) -> None:
         """Answer all requests, in any order, drawing each only when it is about to be asked.
 
         ``put`` hands over an answer and returns when it is kept; it may be called from any thread.
@@ -121,7 +121,7 @@ def call_key(request: Request, identity: str) -> str:
     Each text's digest is remembered, since a million requests share a few thousand texts.
     32 hexadecimal digits.
     """
-    parts = [
+    fields_of_request = [
         identity,
         request.kind,
         request.question_id,
@@ -132,7 +132,7 @@ def call_key(request: Request, identity: str) -> str:
         str(request.repeat),
         str(len(request.criteria)),
     ]
-    digests = [text_digest(part) for part in parts]
+    digests = [text_digest(text) for text in fields_of_request]
     digests += [_criterion_digest(criterion) for criterion in request.criteria]
     for response in request.responses:
         digests += (text_digest(response.response_id), text_digest(response.response_text))
@@ -141,17 +141,17 @@ def call_key(request: Request, identity: str) -> str:
 
 @functools.cache
 def _criterion_digest(criterion: Criterion) -> bytes:
-    parts = (criterion.name, criterion.description, criterion.better_when, criterion.worse_when)
-    return hashlib.blake2b(b"".join(map(text_digest, parts)), digest_size=16).digest()
+    texts = (criterion.name, criterion.description, criterion.better_when, criterion.worse_when)
+    return hashlib.blake2b(b"".join(map(text_digest, texts)), digest_size=16).digest()
 
 
-def vote_keys(asked: Asked) -> list[str]:
+def vote_keys(call: Call) -> list[str]:
     """Return the key of each criterion's vote, in the request's order: 32 hexadecimal digits
     each.
     """
-    if len(asked.request.criteria) == 1:
-        return [asked.key]
+    if len(call.request.criteria) == 1:
+        return [call.key]
     return [
-        hashlib.blake2b(f"{asked.key} {criterion.name}".encode(), digest_size=16).hexdigest()
-        for criterion in asked.request.criteria
+        hashlib.blake2b(f"{call.key} {criterion.name}".encode(), digest_size=16).hexdigest()
+        for criterion in call.request.criteria
     ]

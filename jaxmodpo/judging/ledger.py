@@ -53,7 +53,7 @@ class Ledger:
     counts. All methods may be called from any thread.
 
     Attributes:
-        place: a path (SQLite) or a database URL. An URL may hold a password: it is never logged.
+        location: a path (SQLite) or a database URL. An URL may hold a password: it is never logged.
         run: names the run whose votes are written, for :meth:`spent` and exports.
         read_only: neither the ledger nor a table is made where it is missing, and nothing is
             written.
@@ -65,7 +65,7 @@ class Ledger:
         UserError: the database cannot be opened, or holds something else.
     """
 
-    place: str | Path = field(repr=False)
+    location: str | Path = field(repr=False)
     run: str = ""
     read_only: bool = False
     claims: Claims = field(init=False, repr=False)
@@ -74,7 +74,7 @@ class Ledger:
     _commits: GroupCommit = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
-        self._store = Store(self.place, self.read_only)
+        self._store = Store(self.location, self.read_only)
         self.claims = Claims(self._store)
         self.batches = BatchRecords(self._store, self.run)
         self._commits = GroupCommit(
@@ -93,9 +93,9 @@ class Ledger:
         self._store.close()
 
     @property
-    def shown_place(self) -> str:
+    def shown_location(self) -> str:
         """Where the ledger is, without a password."""
-        return self._store.shown_place
+        return self._store.shown_location
 
     # ----------------------------------------------------------------------- writing
 
@@ -167,16 +167,16 @@ class Ledger:
 
     # ----------------------------------------------------------------------- all votes
 
-    def every_vote(self, run: str | None = None, *, counted: bool = False) -> Iterator[Vote]:
+    def every_vote(self, run: str | None = None, *, effective_only: bool = False) -> Iterator[Vote]:
         """Yield all votes, failed and superseded ones too, oldest first; of one run or of all.
 
-        With ``counted`` only the effective vote under each key, among the votes of the run or of
-        all.
+        With ``effective_only`` only the effective vote under each key, among the votes of the run
+        or of all.
         """
         query = sql.select(*COLUMNS).order_by(VOTES.c.id)
         if run is not None:
             query = query.where(VOTES.c.run == run)
-        if counted:
+        if effective_only:
             query = query.where(is_effective(run))
         try:
             # Streamed, since a million votes would not fit into memory; so it is no transaction

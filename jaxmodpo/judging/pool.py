@@ -90,9 +90,9 @@ class Limiter:
         stop: waiting ends when it is set.
     """
 
-    def __init__(self, most: int, stop: threading.Event):
-        self._most, self._stop = most, stop
-        self._limit = float(min(_START, most))
+    def __init__(self, max_limit: int, stop: threading.Event):
+        self._most, self._stop = max_limit, stop
+        self._limit = float(min(_START, max_limit))
         self._under_way, self._resume, self._halved = 0, 0.0, float("-inf")
         self._climbing = True
         self._changed = threading.Condition()

@@ -98,23 +98,28 @@ class PreferencesConfig(JudgeConfig):
 
     def cost(self, estimator: Estimates) -> Cost:
         replies = estimator.rows(self.responses)
-        each = estimator.replies_per_question(self.responses)
-        questions = replies // each
+        replies_per_question = estimator.replies_per_question(self.responses)
+        questions = replies // replies_per_question
         personas = self.personas_per_question or estimator.rows(self.personas)
         criteria = load_criteria(self.criteria, self.only)
-        pairs_per_question = math.comb(each, 2) if self.pairs == "all" else 1
+        pairs_per_question = math.comb(replies_per_question, 2) if self.pairs == "all" else 1
         for criterion in criteria:
             pairs = self.output_dir / f"{criterion.name}_pairs.json"
             rankings = self.output_dir / f"{criterion.name}_rankings.json"
             estimator.counts[pairs] = questions * pairs_per_question
-            estimator.counts[rankings], estimator.per_question[rankings] = questions, each
+            estimator.counts[rankings], estimator.per_question[rankings] = (
+                questions,
+                replies_per_question,
+            )
         requests = round(questions * personas * (1 + self.repeat_share))
         calls = groups(criteria, self.criteria_per_call)
         votes, files = requests * len(criteria), questions * len(criteria)
         cost = Cost(
             judge_calls=requests * len(calls), disk=VOTE_BYTES * votes + 2 * PAIR_BYTES * files
         )
-        estimator.pay_judge(cost, self, "rank", each, round(len(criteria) / len(calls)))
+        estimator.pay_judge(
+            cost, self, "rank", replies_per_question, round(len(criteria) / len(calls))
+        )
         return cost
 
 
@@ -149,12 +154,19 @@ def preferences(config: PreferencesConfig) -> Phase | None:
 def _collect(config: PreferencesConfig, phase: Phase, criteria: Sequence[Criterion]) -> None:
     """Ask for the votes, count them, and write pairs and rankings."""
     ballots, left_out = read_ballots(config)
-    asked, total = _plan(config, criteria, ballots)
+    make_requests, total = _plan(config, criteria, ballots)
     with open_ledger(config, phase) as ledger:
         judge = make_judge(config, ledger, config.output_dir)
-        collect(asked, judge, ledger, label="preferences", total=total, retry=config.retry_errors)
+        collect(
+            make_requests,
+            judge,
+            ledger,
+            label="preferences",
+            total=total,
+            retry=config.retry_errors,
+        )
         results, missing = count_votes(
-            config, criteria, ballots, votes_by_slot(asked, judge.identity, ledger)
+            config, criteria, ballots, votes_by_slot(make_requests, judge.identity, ledger)
         )
         used = ledger.spent(ledger.run)
     counts = _write(config, criteria, ballots, results, missing)
@@ -308,7 +320,7 @@ def requests(
         for slot, ballot in enumerate(ballots):
             question = ballot.question
             for persona in ballot.voters:
-                shown = shown_order(
+                response_order = shown_order(
                     list(ballot.replies),
                     question.question_id,
                     persona,
@@ -322,7 +334,7 @@ def requests(
                     persona,
                     personas[persona],
                     group,
-                    tuple(ballot.replies[name] for name in shown),
+                    tuple(ballot.replies[name] for name in response_order),
                     slot=slot,
                 )
 
@@ -358,14 +370,16 @@ def count_out(
         rankings.append(
             Ranking(question_id, text, tuple(ballot.replies[n] for n in result.order), result.ranks)
         )
-        found = [
-            Pair(question_id, text, ballot.replies[chosen], ballot.replies[rejected])
-            for chosen, rejected in preference_pairs(result, config.pairs, config.ties)
+        voted_pairs = [
+            Pair(question_id, text, ballot.replies[better], ballot.replies[rejected])
+            for better, rejected in preference_pairs(result, config.pairs, config.ties)
         ]
-        kept = [pair for pair in found if pair.chosen.response_text != pair.rejected.response_text]
-        identical += len(found) - len(kept)
-        without_pair += not kept
-        pairs += kept
+        distinct_pairs = [
+            pair for pair in voted_pairs if pair.chosen.response_text != pair.rejected.response_text
+        ]
+        identical += len(voted_pairs) - len(distinct_pairs)
+        without_pair += not distinct_pairs
+        pairs += distinct_pairs
     return (
         pairs,
         rankings,

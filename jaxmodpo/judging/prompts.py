@@ -54,11 +54,11 @@ class Prompts:
     """The wording of requests.
 
     Attributes:
-        parts: the templates by name.
+        templates: the templates by name.
         version: a digest of them, which is part of what shapes a judge's answers.
     """
 
-    parts: Mapping[str, str]
+    templates: Mapping[str, str]
     version: str
 
     @classmethod
@@ -70,28 +70,34 @@ class Prompts:
                 lacks, or a post or reply that is not fenced.
         """
         path = builtin("judging", source)
-        parts = load_yaml(path)
-        for name in parts:
+        templates = load_yaml(path)
+        for name in templates:
             if name not in PARTS:
                 raise UserError(f"{path}: unknown part '{name}'{nearest(str(name), PARTS)}")
         for name, values in PARTS.items():
-            if not isinstance(parts.get(name), str):
+            if not isinstance(templates.get(name), str):
                 raise UserError(f"{path} lacks the part '{name}', a text")
-            template = Template(parts[name])
-            found = set(template.get_identifiers())
-            if not template.is_valid() or found - values:
-                wrong = ", ".join(f"${v}" for v in sorted(found - values)) or "a stray $ (write $$)"
+            template = Template(templates[name])
+            placeholders = set(template.get_identifiers())
+            if not template.is_valid() or placeholders - values:
+                wrong = (
+                    ", ".join(f"${v}" for v in sorted(placeholders - values))
+                    or "a stray $ (write $$)"
+                )
                 raise UserError(f"{path}, part '{name}': {wrong} is not one of {_listed(values)}")
             # The count, the ties and the form of the answer may be left to the schema.
-            if lacking := values - found - {"count", "ties", "answer", "mark"}:
+            if lacking := values - placeholders - {"count", "ties", "answer", "mark"}:
                 raise UserError(f"{path}, part '{name}' lacks {_listed(lacking)}")
         for name in ("post", "reply"):
-            if not _FENCED.fullmatch(parts[name].strip()) or len(_TEXT.findall(parts[name])) > 1:
+            if (
+                not _FENCED.fullmatch(templates[name].strip())
+                or len(_TEXT.findall(templates[name])) > 1
+            ):
                 raise UserError(
                     f"{path}, part '{name}': $text must stand once, on a line of its own between"
                     " two lines with $mark, so that no text can pass for an instruction"
                 )
-        return cls(parts, digest(parts)[:12])
+        return cls(templates, digest(templates)[:12])
 
     def messages(self, request: Request) -> list[dict[str, str]]:
         """Return a request as chat messages: the persona as system, everything else as user."""
@@ -108,7 +114,7 @@ class Prompts:
                 else self._fill("several", criteria="\n\n".join(criteria))
             ),
             count=len(request.responses),
-            ties=" " + self.parts["ties"].strip() if request.ties else "",
+            ties=" " + self.templates["ties"].strip() if request.ties else "",
             answer=_example(request),
             mark=mark,
             replies="\n\n".join(
@@ -133,9 +139,9 @@ class Prompts:
             )
         return self._fill("preference", description=criterion.description)
 
-    def _fill(self, part: str, **values: object) -> str:
+    def _fill(self, template: str, **values: object) -> str:
         # One pass: a dollar sign inside a value is text.
-        return Template(self.parts[part]).substitute(values).strip()
+        return Template(self.templates[template]).substitute(values).strip()
 
 
 def fence_mark(texts: Sequence[str]) -> str:
@@ -155,7 +161,7 @@ def without_control_tokens(text: str) -> str:
     Servers that run open models (vLLM, Ollama, llama.cpp) turn such words into the tokens that end
     a turn and begin another, wherever in a message they stand; no fence holds against that.
     """
-    return _CONTROL.sub(lambda found: f"{found[0]} ", text) if "<" in text or "[" in text else text
+    return _CONTROL.sub(lambda match: f"{match[0]} ", text) if "<" in text or "[" in text else text
 
 
 def _listed(values: set[str]) -> str:
@@ -217,13 +223,13 @@ def parse_orders(raw: str, request: Request, *, cut: bool = False) -> dict[str, 
     value = answer_object(raw, _answer_names(request), cut=cut)
     if value is None:
         return {}
-    read = _winner if request.kind == "compare" else _ranking
-    found = {}
+    order_of = _winner if request.kind == "compare" else _ranking
+    orders = {}
     for name, criterion in zip(_answer_names(request), request.criteria, strict=True):
-        order = read(value.get(name), request)
+        order = order_of(value.get(name), request)
         if order is not None:
-            found[criterion.name] = order
-    return found
+            orders[criterion.name] = order
+    return orders
 
 
 def _winner(value: Any, request: Request) -> tuple[str, ...] | None:

@@ -53,14 +53,14 @@ def _as_repeated(*texts: str) -> list[str]:
     """Return texts and their lines as a message may repeat them, plain or in JSON; longest first,
     none very short.
     """
-    parts = set[str]()
+    passages = set[str]()
     for text in texts:
-        parts.update(part.strip() for part in (text, *text.splitlines()))
-    forms = set(parts)
-    for part in parts:
+        passages.update(passage.strip() for passage in (text, *text.splitlines()))
+    forms = set(passages)
+    for passage in passages:
         # With and without escapes for what is not ASCII, and without the quotation marks around it.
-        forms.add(json.dumps(part, ensure_ascii=True)[1:-1])
-        forms.add(json.dumps(part, ensure_ascii=False)[1:-1])
+        forms.add(json.dumps(passage, ensure_ascii=True)[1:-1])
+        forms.add(json.dumps(passage, ensure_ascii=False)[1:-1])
     # The longest first, or a line would be cut out of a text that would then no longer be
     # recognized.
     return sorted(

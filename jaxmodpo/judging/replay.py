@@ -14,7 +14,7 @@ from pathlib import Path
 
 from jaxmodpo.errors import UserError
 from jaxmodpo.judging.export import read_votes
-from jaxmodpo.judging.judge import Answer, Asked, vote_keys
+from jaxmodpo.judging.judge import Answer, Call, vote_keys
 from jaxmodpo.judging.ledger import Ledger, import_votes
 from jaxmodpo.judging.votes import Vote, fault_of
 
@@ -62,26 +62,28 @@ class ReplayJudge:
             raise
 
     def _chosen(self, identities: Sequence[str]) -> str:
-        fitting = [one for one in identities if self.judge_model in one]
+        fitting = [identity for identity in identities if self.judge_model in identity]
         if self.judge_model in fitting:
             return self.judge_model
         if len(fitting) == 1:
             return fitting[0]
-        place = self.recorded_place
+        recording = self.recorded_location
         if not identities:
-            raise UserError(f"{place} holds no votes to replay")
-        listed = "; ".join(f"'{one}'" for one in fitting or identities)
+            raise UserError(f"{recording} holds no votes to replay")
+        listed = "; ".join(f"'{identity}'" for identity in fitting or identities)
         if fitting:
             raise UserError(
-                f"{place} holds votes of several judges; name one by a part of it in --judge-model:"
+                f"{recording} holds votes of several judges; name one by a part of it in --judge-model:"
                 f" {listed}"
             )
-        raise UserError(f"{place} holds no votes of a judge '{self.judge_model}', only of {listed}")
+        raise UserError(
+            f"{recording} holds no votes of a judge '{self.judge_model}', only of {listed}"
+        )
 
     @property
-    def recorded_place(self) -> str:
+    def recorded_location(self) -> str:
         """What is replayed, without the password that a URL may hold."""
-        return self._ledger.shown_place if self._folder is None else str(self.recorded)
+        return self._ledger.shown_location if self._folder is None else str(self.recorded)
 
     def close(self) -> None:
         """Close the ledger; an index that was made is deleted."""
@@ -89,18 +91,20 @@ class ReplayJudge:
         if self._folder is not None:
             self._folder.cleanup()
 
-    def ask(self, requests: Iterator[Asked], put: Callable[[Asked, Answer], None]) -> None:
+    def ask(self, requests: Iterator[Call], put: Callable[[Call, Answer], None]) -> None:
         """Answer all requests from what was recorded."""
         while together := list(itertools.islice(requests, _LOOK_UP)):
-            keys_by_request = [vote_keys(asked) for asked in together]
+            keys_by_request = [vote_keys(call) for call in together]
             recorded = self._ledger.votes([key for keys in keys_by_request for key in keys])
             for vote in recorded.values():
                 if fault := fault_of(vote):
-                    raise UserError(f"{self.recorded_place}: the vote {vote.key} is none: {fault}")
-            for asked, keys in zip(together, keys_by_request, strict=True):
+                    raise UserError(
+                        f"{self.recorded_location}: the vote {vote.key} is none: {fault}"
+                    )
+            for call, keys in zip(together, keys_by_request, strict=True):
                 votes = [recorded.get(key) for key in keys]
-                for part, answer in _answers(asked, votes, keys):
-                    put(part, answer)
+                for answered_call, answer in _answers(call, votes, keys):
+                    put(answered_call, answer)
 
 
 def _is_export(recorded: str | Path) -> bool:
@@ -114,30 +118,30 @@ def checked_recording(recorded: str | Path) -> None:
         UserError: nothing there, no votes, or a first one that cannot be one.
     """
     if _is_export(recorded):
-        place, first = str(recorded), next(read_votes(Path(recorded)), None)
+        recording, first = str(recorded), next(read_votes(Path(recorded)), None)
     else:
         with Ledger(recorded, read_only=True) as ledger:
-            place, first = ledger.shown_place, next(ledger.every_vote(), None)
+            recording, first = ledger.shown_location, next(ledger.every_vote(), None)
     if first is None:
-        raise UserError(f"{place} holds no votes to replay")
+        raise UserError(f"{recording} holds no votes to replay")
 
 
 def _answers(
-    asked: Asked, votes: Sequence[Vote | None], keys: Sequence[str]
-) -> Iterator[tuple[Asked, Answer]]:
+    call: Call, votes: Sequence[Vote | None], keys: Sequence[str]
+) -> Iterator[tuple[Call, Answer]]:
     """Yield the answer to a call whose criteria's votes are given, or to each criterion apart.
 
     Votes of one call stay together. Where a call was asked again for the sake of one criterion, the
     votes that count stem from several calls and may have failed in several ways.
     """
     if not any(votes):
-        yield asked, NOT_RECORDED
+        yield call, NOT_RECORDED
     elif len({vote.call if vote is not None else None for vote in votes}) == 1:
-        yield asked, _answer([vote for vote in votes if vote is not None])
+        yield call, _answer([vote for vote in votes if vote is not None])
     else:
-        for key, criterion, vote in zip(keys, asked.request.criteria, votes, strict=True):
-            part = Asked(key, replace(asked.request, criteria=(criterion,)))
-            yield part, NOT_RECORDED if vote is None else _answer([vote])
+        for key, criterion, vote in zip(keys, call.request.criteria, votes, strict=True):
+            call_of_criterion = Call(key, replace(call.request, criteria=(criterion,)))
+            yield call_of_criterion, NOT_RECORDED if vote is None else _answer([vote])
 
 
 def _answer(votes: Sequence[Vote]) -> Answer:

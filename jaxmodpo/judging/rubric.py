@@ -14,7 +14,7 @@ from statistics import NormalDist
 from jaxmodpo.criteria import OVERALL
 from jaxmodpo.errors import UserError
 from jaxmodpo.judging.hashing import draw
-from jaxmodpo.judging.judge import Answer, Asked, Request
+from jaxmodpo.judging.judge import Answer, Call, Request
 from jaxmodpo.records import Candidate
 from jaxmodpo.rubric import load_rubric
 
@@ -58,10 +58,10 @@ class RubricJudge:
         self.score = functools.lru_cache(maxsize=2**18)(self._rubric.score)
         self.importances = functools.lru_cache(maxsize=2**14)(self._importances)
 
-    def ask(self, requests: Iterator[Asked], put: Callable[[Asked, Answer], None]) -> None:
+    def ask(self, requests: Iterator[Call], put: Callable[[Call, Answer], None]) -> None:
         """Answer one request after the other."""
-        for asked in requests:
-            put(asked, self.answer(asked.request))
+        for call in requests:
+            put(call, self.answer(call.request))
 
     def answer(self, request: Request) -> Answer:
         """Rank the replies by utility, or name the one with more; equal utilities are a tie in
@@ -92,7 +92,7 @@ class RubricJudge:
             utility = total / sum(importances.values())
         else:
             utility = importances.get(criterion, 5.0) / 5 * self.score(text, criterion)
-        drawn = draw(
+        draw_bytes = draw(
             self._seed,
             request.persona_id,
             request.question_id,
@@ -104,19 +104,19 @@ class RubricJudge:
         if self._noise is not None:
             # The middle of one of 2^52 equal intervals: neither 0 nor 1, whose quantiles are
             # infinite.
-            uniform = ((int.from_bytes(drawn[:8], "little") >> 12) + 0.5) / 2**52
+            uniform = ((int.from_bytes(draw_bytes[:8], "little") >> 12) + 0.5) / 2**52
             utility += self._noise.inv_cdf(uniform)
-        return utility, drawn
+        return utility, draw_bytes
 
     def _importances(self, persona_text: str) -> dict[str, float]:
         """Return the importance, 0 to 5, of every criterion that personas rate, and 5 for
         safety.
         """
-        said = {
+        ratings_by_label = {
             label.strip().casefold(): float(value) for label, value in _RATING.findall(persona_text)
         }
         rated = {
-            name: said.get(phrases.rated_as.casefold(), 5.0)
+            name: ratings_by_label.get(phrases.rated_as.casefold(), 5.0)
             for name, phrases in self._rubric.phrases.items()
             if phrases.rated_as is not None
         }

@@ -39,7 +39,7 @@ class Store:
             wakes them.
 
     Args:
-        place: a path (SQLite) or a database URL.
+        location: a path (SQLite) or a database URL.
         read_only: neither the database nor a table is made where it is missing, and nothing is
             written.
 
@@ -48,8 +48,8 @@ class Store:
         UserError: the database cannot be opened, or holds something else.
     """
 
-    def __init__(self, place: str | Path, read_only: bool):
-        self.engine = open_engine(place, read_only)
+    def __init__(self, location: str | Path, read_only: bool):
+        self.engine = open_engine(location, read_only)
         self.writing = threading.Lock()
         try:
             self._refuse_other_tables(read_only)
@@ -58,13 +58,13 @@ class Store:
         except DBAPIError as error:
             self.close()
             raise UserError(
-                f"the ledger {self.shown_place} cannot be opened: {reason(error)}"
+                f"the ledger {self.shown_location} cannot be opened: {reason(error)}"
             ) from None
         except UnicodeDecodeError:
             # SQLite quotes the damaged part in its error, which Python cannot read then.
             self.close()
             raise UserError(
-                f"the ledger {self.shown_place} cannot be opened: it is damaged"
+                f"the ledger {self.shown_location} cannot be opened: it is damaged"
             ) from None
         except UserError:
             self.close()
@@ -76,7 +76,7 @@ class Store:
         if not inspector.has_table(VOTES.name):
             if read_only:
                 raise NoLedger(
-                    f"{self.shown_place} is a database and no ledger: it has no table of votes"
+                    f"{self.shown_location} is a database and no ledger: it has no table of votes"
                 )
             return
         for table in TABLES.tables.values():
@@ -87,7 +87,7 @@ class Store:
             if missing:
                 lacks = f"no column {', '.join(missing[:3])}"
                 raise UserError(
-                    f"{self.shown_place} is no ledger: its table '{table.name}' is another"
+                    f"{self.shown_location} is no ledger: its table '{table.name}' is another"
                     f" program's ({lacks})"
                 )
 
@@ -96,7 +96,7 @@ class Store:
         self.engine.dispose()
 
     @property
-    def shown_place(self) -> str:
+    def shown_location(self) -> str:
         """Where the database is, without a password."""
         url = self.engine.url
         return str(url.database) if url.get_backend_name() == "sqlite" else shown_url(url)
@@ -135,7 +135,7 @@ class Store:
     def refusal(self, error: DBAPIError) -> UserError:
         """Return the sentence that tells what the database refused."""
         return UserError(
-            f"the ledger {self.shown_place} cannot be used: {reason(error)}; mend it and run the"
+            f"the ledger {self.shown_location} cannot be used: {reason(error)}; mend it and run the"
             " same command again"
         )
 

@@ -124,7 +124,7 @@ def _loaded(text: str) -> tuple[str, ...]:
         ids = parse_json(text)
     except ValueError:
         ids = None
-    if not isinstance(ids, list) or not all(isinstance(one, str) for one in ids):
+    if not isinstance(ids, list) or not all(isinstance(identifier, str) for identifier in ids):
         raise UserError(
             f"a vote of the ledger is damaged: the ids in it are no list of texts: {text[:60]!r}"
         )

@@ -12,7 +12,7 @@ from dataclasses import dataclass, fields
 from typing import Any, Literal, get_args
 
 from jaxmodpo.errors import UserError
-from jaxmodpo.judging.judge import Answer, Asked, Request, Status, Usage, vote_keys
+from jaxmodpo.judging.judge import Answer, Call, Request, Status, Usage, vote_keys
 from jaxmodpo.schema import is_number
 
 Kind = Literal["rank", "compare"]
@@ -89,16 +89,16 @@ def check_votes(request: Request, votes: Sequence[Vote]) -> None:
         )
 
 
-def votes_of(asked: Asked, answer: Answer, *, judge: str, run: str) -> list[Vote]:
+def votes_of(call: Call, answer: Answer, *, judge: str, run: str) -> list[Vote]:
     """Put a request and its answer together: a vote for each criterion, in the request's order."""
-    request, count = asked.request, len(asked.request.criteria)
+    request, count = call.request, len(call.request.criteria)
     usage: Usage | None = answer.usage
-    call, now = uuid.uuid4().hex, time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
-    found = []
-    for key, criterion in zip(vote_keys(asked), request.criteria, strict=True):
+    call_id, now = uuid.uuid4().hex, time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+    votes = []
+    for key, criterion in zip(vote_keys(call), request.criteria, strict=True):
         order = answer.orders.get(criterion.name) if answer.status == "valid" else None
         status = "parse_error" if order is None and answer.status == "valid" else answer.status
-        found.append(
+        votes.append(
             Vote(
                 key=key,
                 kind=request.kind,
@@ -113,7 +113,7 @@ def votes_of(asked: Asked, answer: Answer, *, judge: str, run: str) -> list[Vote
                 model=answer.model,
                 judge=judge,
                 run=run,
-                call=call,
+                call=call_id,
                 prompt_tokens=None if usage is None else usage.prompt / count,
                 cached_tokens=None if usage is None else usage.cached / count,
                 completion_tokens=None if usage is None else usage.completion / count,
@@ -122,7 +122,7 @@ def votes_of(asked: Asked, answer: Answer, *, judge: str, run: str) -> list[Vote
                 time=now,
             )
         )
-    return found
+    return votes
 
 
 def as_record(vote: Vote) -> dict[str, Any]:
@@ -133,17 +133,17 @@ def as_record(vote: Vote) -> dict[str, Any]:
     }
 
 
-def from_record(record: dict[str, Any], where: str) -> Vote:
+def from_record(record: dict[str, Any], location: str) -> Vote:
     """Read :func:`as_record`'s values back.
 
     Raises:
-        UserError: not a vote; ``where`` says which, and the message what is wrong.
+        UserError: not a vote; ``location`` says which, and the message what is wrong.
     """
     if not isinstance(record, dict) or record.keys() != set(FIELDS):
-        raise UserError(f"{where}: not a vote ({', '.join(FIELDS)})")
+        raise UserError(f"{location}: not a vote ({', '.join(FIELDS)})")
     for name, value in record.items():
         if not _fits(name, value):
-            raise UserError(f"{where}: not a vote ({name} is {str(value)[:60]!r})")
+            raise UserError(f"{location}: not a vote ({name} is {str(value)[:60]!r})")
     order = record["order"]
     vote = Vote(
         **{
@@ -153,7 +153,7 @@ def from_record(record: dict[str, Any], where: str) -> Vote:
         }
     )
     if fault := fault_of(vote):
-        raise UserError(f"{where}: not a vote ({fault})")
+        raise UserError(f"{location}: not a vote ({fault})")
     return vote
 
 
@@ -169,7 +169,9 @@ def _fits(name: str, value: Any) -> bool:
     if name == "order" and value is None:
         return True
     if name in ("shown", "order"):
-        return isinstance(value, list | tuple) and all(isinstance(one, str) for one in value)
+        return isinstance(value, list | tuple) and all(
+            isinstance(element, str) for element in value
+        )
     return isinstance(value, str)
 
 
@@ -179,17 +181,17 @@ def fault_of(vote: Vote) -> str:
     A ranking puts all that is shown in order; a comparison of two names the better one, or neither.
     A vote that failed has no order.
     """
-    order, shown = vote.order, vote.shown
+    order, shown_ids = vote.order, vote.shown
     if vote.kind not in get_args(Kind):
         return f"its kind is '{vote.kind}'"
     if vote.status not in get_args(Status):
         return f"its status is '{vote.status}'"
     if (
-        len(set(shown)) != len(shown)
-        or len(shown) < 2
-        or (vote.kind == "compare" and len(shown) != 2)
+        len(set(shown_ids)) != len(shown_ids)
+        or len(shown_ids) < 2
+        or (vote.kind == "compare" and len(shown_ids) != 2)
     ):
-        return f"'{vote.kind}' cannot be asked about {', '.join(shown) or 'nothing'}"
+        return f"'{vote.kind}' cannot be asked about {', '.join(shown_ids) or 'nothing'}"
     if (order is None) == (vote.status == "valid"):
         return (
             f"it is recorded as {vote.status}, {'without' if order is None else 'but with'} an"
@@ -197,11 +199,11 @@ def fault_of(vote: Vote) -> str:
         )
     if order is None:
         return ""
-    ranked = vote.kind == "rank" and sorted(order) == sorted(shown)
-    compared = vote.kind == "compare" and (not order or (len(order) == 1 and order[0] in shown))
+    ranked = vote.kind == "rank" and sorted(order) == sorted(shown_ids)
+    compared = vote.kind == "compare" and (not order or (len(order) == 1 and order[0] in shown_ids))
     if ranked or compared:
         return ""
     return (
         f"it is recorded as valid, but its order {list(order)} does not answer '{vote.kind}' for"
-        f" {', '.join(shown)}"
+        f" {', '.join(shown_ids)}"
     )

@@ -62,13 +62,13 @@ def assign_personas(
     if per_question in (0, len(persona_ids)):
         return {question: list(persona_ids) for question in question_ids}
     served = dict.fromkeys(persona_ids, 0)
-    chosen: dict[str, set[str]] = {}
+    serving: dict[str, set[str]] = {}
     for question in sorted(question_ids, key=lambda q: draw(seed, "question", q)):
         turn = sorted(persona_ids, key=lambda p: (served[p], draw(seed, "serve", question, p)))
-        chosen[question] = set(turn[:per_question])
-        for persona in chosen[question]:
+        serving[question] = set(turn[:per_question])
+        for persona in serving[question]:
             served[persona] += 1
-    return {q: [p for p in persona_ids if p in chosen[q]] for q in question_ids}
+    return {q: [p for p in persona_ids if p in serving[q]] for q in question_ids}
 
 
 def shown_order(
@@ -105,15 +105,15 @@ def head_to_head_positions(
     coin = draw(seed, "coin", unit)[0] & 1
     if protocol == "official-code":
         return frozenset(persona_ids if coin else ())
-    drawn = sorted(persona_ids, key=lambda p: draw(seed, "first", unit, p))
-    return frozenset(drawn[: (len(drawn) + coin) // 2])
+    ordered = sorted(persona_ids, key=lambda p: draw(seed, "first", unit, p))
+    return frozenset(ordered[: (len(ordered) + coin) // 2])
 
 
 def asked_again(request: Request, share: float, seed: int) -> bool:
     """Draw whether a request belongs to the share that is asked a second time."""
     names = [*(r.response_id for r in request.responses), *(c.name for c in request.criteria)]
-    drawn = draw(seed, "again", request.question_id, request.persona_id, *names)
-    return int.from_bytes(drawn[:8], "little") < share * 2**64
+    draw_bytes = draw(seed, "again", request.question_id, request.persona_id, *names)
+    return int.from_bytes(draw_bytes[:8], "little") < share * 2**64
 
 
 def with_repeats(requests: Iterable[Request], share: float, seed: int) -> Iterator[Request]:
@@ -127,7 +127,7 @@ def with_repeats(requests: Iterable[Request], share: float, seed: int) -> Iterat
 # --------------------------------------------------------------------------- rankings
 
 
-def position_weights(count: int, given: Sequence[float] = ()) -> tuple[Fraction, ...]:
+def position_weights(count: int, custom_points: Sequence[float] = ()) -> tuple[Fraction, ...]:
     """Return the points of each rank, best first: linear from 10 to -10, exact.
 
     For five that is the paper's 10, 5, 0, -5, -10; for ``count`` n, rank r from 0, it is
@@ -135,24 +135,24 @@ def position_weights(count: int, given: Sequence[float] = ()) -> tuple[Fraction,
 
     Args:
         count: of responses.
-        given: the points to use instead.
+        custom_points: the points to use instead.
 
     Raises:
-        UserError: ``given`` are as many as there are not responses, or do not fall.
+        UserError: ``custom_points`` are as many as there are not responses, or do not fall.
     """
     if count < 2:
         raise ValueError(f"a ranking needs at least two responses, not {count}")
-    if given:
-        if len(given) != count:
+    if custom_points:
+        if len(custom_points) != count:
             raise UserError(
-                f"--position-weights has {len(given)} numbers, but a question has {count} responses"
+                f"--position-weights has {len(custom_points)} numbers, but a question has {count} responses"
             )
         if (
-            any(better < worse for better, worse in itertools.pairwise(given))
-            or given[0] == given[-1]
+            any(better < worse for better, worse in itertools.pairwise(custom_points))
+            or custom_points[0] == custom_points[-1]
         ):
             raise UserError("--position-weights must fall from the first rank to the last")
-        return tuple(map(Fraction, given))
+        return tuple(map(Fraction, custom_points))
     return tuple(Fraction(10) - Fraction(20 * rank, count - 1) for rank in range(count))
 
 
@@ -230,11 +230,11 @@ def aggregate(
         for name in response_ids
     }
     question_id, criterion = votes[0].question_id, votes[0].criterion
-    place = {name: n for n, name in enumerate(response_ids)}
+    file_position = {name: n for n, name in enumerate(response_ids)}
 
     def within_a_tie(name: str) -> bytes | int:
         return (
-            place[name]
+            file_position[name]
             if protocol == "official-code"
             else draw(seed, "tie", question_id, criterion, name)
         )

@@ -198,7 +198,7 @@ def test_other_words_are_shown_as_they_are(text):
 )
 def test_templates_that_do_not_fence_a_text_are_refused(tmp_path: Path, part, wording):
     path = tmp_path / "prompts.yaml"
-    path.write_text(yaml.safe_dump(dict(PROMPTS.parts) | {part: wording}))
+    path.write_text(yaml.safe_dump(dict(PROMPTS.templates) | {part: wording}))
     with pytest.raises(
         UserError, match=rf"part '{part}': \$text must stand once, on a line of its own"
     ):

@@ -19,7 +19,7 @@ from jaxmodpo.evaluation import head_to_head
 from jaxmodpo.evaluation.head_to_head import EvaluateConfig, evaluate
 from jaxmodpo.files import write_json
 from jaxmodpo.intervals import wilson_interval
-from jaxmodpo.judging.judge import Answer, Asked, Request, call_key
+from jaxmodpo.judging.judge import Answer, Call, Request, call_key
 from jaxmodpo.judging.ledger import Ledger
 from jaxmodpo.judging.votes import Vote
 from jaxmodpo.records import Response, write_responses
@@ -57,7 +57,7 @@ class KnownOrder:
             "known",
         )
 
-    def ask(self, requests: Iterator[Asked], put: Callable[[Asked, Answer], None]) -> None:
+    def ask(self, requests: Iterator[Call], put: Callable[[Call, Answer], None]) -> None:
         for asked in requests:
             put(asked, self.answer(asked.request))
 
@@ -142,7 +142,8 @@ def counted(work: Path, out: str) -> list[Vote]:
     """
     with Ledger(work / out / "votes.sqlite") as ledger:
         votes = [
-            dataclasses.replace(vote, call="", time="") for vote in ledger.every_vote(counted=True)
+            dataclasses.replace(vote, call="", time="")
+            for vote in ledger.every_vote(effective_only=True)
         ]
     return sorted(votes, key=lambda vote: vote.key)
 

@@ -13,7 +13,7 @@ from typing import Any
 
 from jaxmodpo.criteria import Criterion
 from jaxmodpo.judging.batch import BatchJudge
-from jaxmodpo.judging.judge import Answer, Asked, Request, Usage, call_key, vote_keys
+from jaxmodpo.judging.judge import Answer, Call, Request, Usage, call_key, vote_keys
 from jaxmodpo.judging.ledger import Ledger
 from jaxmodpo.judging.votes import votes_of
 from jaxmodpo.records import Candidate
@@ -66,13 +66,13 @@ def ask(judge: BatchJudge, wanted: list[Request]) -> int:
     ledger, count = judge.ledger, 0
     given = set[str]()
 
-    def put(asked: Asked, answer: Answer) -> None:
+    def put(asked: Call, answer: Answer) -> None:
         nonlocal count
         ledger.add(votes_of(asked, answer, judge=judge.identity, run=ledger.run), [asked.key])
         given.add(asked.key)
         count += 1
 
-    def unanswered(asked: Asked) -> bool:
+    def unanswered(asked: Call) -> bool:
         statuses = ledger.statuses(vote_keys(asked))
         open_again = {"error", "expired"} & set(statuses.values())
         return asked.key not in given and (not statuses or bool(open_again))
@@ -80,10 +80,10 @@ def ask(judge: BatchJudge, wanted: list[Request]) -> int:
     while True:
         elsewhere = 0
 
-        def draw() -> Iterator[Asked]:
+        def draw() -> Iterator[Call]:
             nonlocal elsewhere
             for request in wanted:
-                asked = Asked(call_key(request, judge.identity), request)
+                asked = Call(call_key(request, judge.identity), request)
                 if not unanswered(asked):
                     continue
                 if not ledger.claims.take([asked.key]):

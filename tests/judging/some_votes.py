@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 
 from jaxmodpo.criteria import Criterion
-from jaxmodpo.judging.judge import Answer, Asked, Request, Status
+from jaxmodpo.judging.judge import Answer, Call, Request, Status
 from jaxmodpo.judging.votes import Vote, votes_of
 from jaxmodpo.records import Candidate
 
@@ -23,8 +23,8 @@ REQUEST = Request(
 )
 
 
-def asked(name: str = "1", request: Request = REQUEST) -> Asked:
-    return Asked(hashlib.blake2b(name.encode(), digest_size=16).hexdigest(), request)
+def asked(name: str = "1", request: Request = REQUEST) -> Call:
+    return Call(hashlib.blake2b(name.encode(), digest_size=16).hexdigest(), request)
 
 
 def vote(

@@ -30,7 +30,7 @@ from jaxmodpo.judging.batch import BatchJudge
 from jaxmodpo.judging.budget import Budget
 from jaxmodpo.judging.collect import collect
 from jaxmodpo.judging.endpoint import Endpoint, EndpointJudge
-from jaxmodpo.judging.judge import Asked, Request, call_key, vote_keys
+from jaxmodpo.judging.judge import Call, Request, call_key, vote_keys
 from jaxmodpo.judging.ledger import Ledger
 
 
@@ -56,7 +56,7 @@ def test_every_request_is_answered_at_half_the_price_by_what_the_endpoint_said(s
         key = call_key(requests(10)[3], IDENTITY)
         assert (first.order, first.shown, first.model) == (("b",), ("a", "b"), "m-2026")
         assert (first.cost, first.prompt_tokens, first.request_id) == (0.01, 50.0, f"req-{key}")
-        assert first.key == vote_keys(Asked(key, requests(10)[3]))[1]
+        assert first.key == vote_keys(Call(key, requests(10)[3]))[1]
         assert ledger.spent("r").dollars == pytest.approx(0.2)
         all_done(ledger, tmp_path / "batches")
     assert "file-0" in server.deleted

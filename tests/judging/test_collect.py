@@ -16,7 +16,7 @@ import pytest
 from jaxmodpo.criteria import Criterion
 from jaxmodpo.judging import collect as module
 from jaxmodpo.judging.collect import collect, votes_by_request, votes_by_slot
-from jaxmodpo.judging.judge import Answer, Asked, Request, Status, call_key
+from jaxmodpo.judging.judge import Answer, Call, Request, Status, call_key
 from jaxmodpo.judging.ledger import Ledger
 from jaxmodpo.judging.pool import drain
 from jaxmodpo.judging.votes import Vote, votes_of
@@ -65,7 +65,7 @@ class Scripted:
             "valid", "yes", {criterion.name: order for criterion in request.criteria}, "m"
         )
 
-    def ask(self, requests: Iterator[Asked], put: Callable[[Asked, Answer], None]) -> None:
+    def ask(self, requests: Iterator[Call], put: Callable[[Call, Answer], None]) -> None:
         if not self.costs:
             for asked in requests:
                 put(asked, self.answer(asked.request))
@@ -281,7 +281,7 @@ def test_a_request_without_a_vote_is_not_passed_over(tmp_path):
 def test_what_another_process_asks_is_left_to_it_and_waited_for(tmp_path, monkeypatch):
     monkeypatch.setattr(module, "_LOOK_AGAIN", 0.02)
     with Ledger(tmp_path / "v.sqlite") as other, Ledger(tmp_path / "v.sqlite") as own:
-        theirs = [Asked(call_key(r, "scripted"), r) for r in requests(3)]
+        theirs = [Call(call_key(r, "scripted"), r) for r in requests(3)]
         assert other.claims.take([a.key for a in theirs]) == {a.key for a in theirs}
 
         def answer_later() -> None:

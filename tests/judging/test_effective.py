@@ -51,7 +51,7 @@ def test_every_form_of_the_rule_names_the_same_votes(tmp_path_factory, drawn):
     ]
     with Ledger(tmp_path_factory.mktemp("ledger") / "votes.sqlite") as ledger:
         ledger.add(votes)
-        assert list(ledger.every_vote(counted=True)) == [votes[n] for n in expected]
+        assert list(ledger.every_vote(effective_only=True)) == [votes[n] for n in expected]
         wanted = keys(*"abcd")
         assert ledger.votes(wanted) == {votes[n].key: votes[n] for n in expected}
         assert ledger.statuses(wanted) == {votes[n].key: votes[n].status for n in expected}

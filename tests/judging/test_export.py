@@ -15,7 +15,7 @@ from jaxmodpo.criteria import Criterion
 from jaxmodpo.errors import UserError
 from jaxmodpo.judging import export
 from jaxmodpo.judging.export import VotesConfig, read_votes, votes
-from jaxmodpo.judging.judge import Answer, Asked, Request, Usage, call_key
+from jaxmodpo.judging.judge import Answer, Call, Request, Usage, call_key
 from jaxmodpo.judging.ledger import Ledger, import_votes
 from jaxmodpo.judging.votes import Vote, as_record, votes_of
 from jaxmodpo.records import Candidate
@@ -27,7 +27,7 @@ SUFFIXES = [".jsonl", ".parquet"]
 def votes_on(question: str, answer: Answer, run: str = "r") -> list[Vote]:
     shown = (Candidate("a", "one"), Candidate("b", "two"))
     request = Request("compare", question, "post", "p", "profile", CRITERIA, shown, ties=True)
-    return votes_of(Asked(call_key(request, "judge"), request), answer, judge="judge", run=run)
+    return votes_of(Call(call_key(request, "judge"), request), answer, judge="judge", run=run)
 
 
 def recorded() -> list[Vote]:
@@ -106,7 +106,7 @@ def test_of_a_run_or_only_what_counts(ledger, tmp_path, suffix):
 
 def test_counted_votes_are_those_that_the_ledger_counts(ledger):
     with Ledger(ledger) as opened:
-        counted = list(opened.every_vote(counted=True))
+        counted = list(opened.every_vote(effective_only=True))
         keys = list({vote.key for vote in recorded()})
         assert {vote.key: vote for vote in counted} == opened.votes(keys) and len(counted) == len(
             keys

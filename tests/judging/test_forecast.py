@@ -13,7 +13,7 @@ from jaxmodpo.errors import UserError
 from jaxmodpo.files import write_json
 from jaxmodpo.judging.endpoint import endpoint_identity
 from jaxmodpo.judging.forecast import CHARACTERS_PER_TOKEN, Forecast, forecast
-from jaxmodpo.judging.judge import Answer, Asked, Request, Status, Usage, call_key
+from jaxmodpo.judging.judge import Answer, Call, Request, Status, Usage, call_key
 from jaxmodpo.judging.ledger import Ledger
 from jaxmodpo.judging.preferences import PreferencesConfig, _plan, preferences
 from jaxmodpo.judging.prompts import Prompts, answer_schema
@@ -104,7 +104,7 @@ def test_the_tokens_of_prompts_are_those_of_the_whole_messages(work, per_call):
 def test_with_merges_across_words_the_parts_add_up_to_within_two_in_a_hundred(work):
     byte_pairs = Tokenizer(models.BPE())
     byte_pairs.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)  # type: ignore[assignment]
-    corpus = [text(n) for n in range(50)] + list(Prompts.load().parts.values())
+    corpus = [text(n) for n in range(50)] + list(Prompts.load().templates.values())
     byte_pairs.train_from_iterator(corpus, trainers.BpeTrainer(vocab_size=600, show_progress=False))  # type: ignore[call-arg]
     byte_pairs.save(str(work / "bpe.json"))
     config = config_for(work, tokenizer=str(work / "bpe.json"))
@@ -176,7 +176,7 @@ def fill(config: PreferencesConfig, statuses: list[Status], usage: Usage) -> Non
             answer = Answer(status, "", orders if status == "valid" else {}, "m", usage, 0.001)
             ledger.add(
                 votes_of(
-                    Asked(call_key(request, identity), request), answer, judge=identity, run="r"
+                    Call(call_key(request, identity), request), answer, judge=identity, run="r"
                 )
             )
 

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from some_votes import EMPATHY, REQUEST, SAFETY
 
-from jaxmodpo.judging.judge import Asked, Request, call_key, vote_keys
+from jaxmodpo.judging.judge import Call, Request, call_key, vote_keys
 
 
 def test_the_key_changes_with_everything_the_answer_depends_on():
@@ -38,7 +38,7 @@ def test_the_key_changes_with_everything_the_answer_depends_on():
     ]
     found = [call_key(v, "judge") for v in variants] + [call_key(REQUEST, "another judge")]
     assert all(a != b for a, b in itertools.combinations(found, 2))
-    votes = [key for v in variants for key in vote_keys(Asked(call_key(v, "judge"), v))]
+    votes = [key for v in variants for key in vote_keys(Call(call_key(v, "judge"), v))]
     assert len(set(votes)) == len(votes) == len(variants) + 2
 
 
@@ -72,13 +72,13 @@ def test_the_key_is_the_published_hash_so_that_old_ledgers_stay_valid():
     tail = digests("a", "first text", "b", "second text")
     one = hashlib.blake2b(digests(*head, "1") + criteria[0] + tail, digest_size=16).hexdigest()
     assert call_key(REQUEST, "judge") == one
-    assert vote_keys(Asked(one, REQUEST)) == [one], "of one criterion the call's key is the vote's"
+    assert vote_keys(Call(one, REQUEST)) == [one], "of one criterion the call's key is the vote's"
     both = dataclasses.replace(REQUEST, criteria=(EMPATHY, SAFETY))
     key = hashlib.blake2b(
         digests(*head, "2") + b"".join(criteria) + tail, digest_size=16
     ).hexdigest()
     assert call_key(both, "judge") == key
-    assert vote_keys(Asked(key, both)) == [
+    assert vote_keys(Call(key, both)) == [
         hashlib.blake2b(f"{key} {name}".encode(), digest_size=16).hexdigest()
         for name in ("empathy", "safety")
     ]

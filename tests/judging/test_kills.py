@@ -204,7 +204,8 @@ def test_twenty_kills_during_five_thousand_calls_lose_no_vote_and_ask_none_again
         Ledger(whole / "out" / "votes.sqlite") as other,
     ):
         orders = [
-            {v.key: v.order for v in ledger.every_vote(counted=True)} for ledger in (one, other)
+            {v.key: v.order for v in ledger.every_vote(effective_only=True)}
+            for ledger in (one, other)
         ]
         assert len(list(one.every_vote())) == CALLS
     assert orders[0] == orders[1]

@@ -166,7 +166,7 @@ def test_the_newest_valid_vote_counts_or_the_newest_where_none_is(place):
                         expected[key] = one
         assert ledger.votes(wanted) == expected
         assert ledger.statuses(wanted) == {key: v.status for key, v in expected.items()}
-        counted = list(ledger.every_vote(counted=True))
+        counted = list(ledger.every_vote(effective_only=True))
         assert {v.key: v for v in counted} == expected and len(counted) == len(expected)
         assert len(list(ledger.every_vote())) == sum(map(len, sequences)), "superseded ones stay"
 
@@ -174,8 +174,8 @@ def test_the_newest_valid_vote_counts_or_the_newest_where_none_is(place):
 def test_what_counts_in_a_run_hangs_on_its_own_votes_alone(place):
     with Ledger(place) as ledger:
         ledger.add([vote("1", "refusal", run="one"), vote("1", run="two"), vote("2", run="two")])
-        assert [v.status for v in ledger.every_vote("one", counted=True)] == ["refusal"]
-        assert [v.status for v in ledger.every_vote(counted=True)] == ["valid", "valid"]
+        assert [v.status for v in ledger.every_vote("one", effective_only=True)] == ["refusal"]
+        assert [v.status for v in ledger.every_vote(effective_only=True)] == ["valid", "valid"]
         assert [v.run for v in ledger.every_vote("two")] == ["two", "two"]
         assert list(ledger.every_vote("none")) == [] and ledger.runs() == ["one", "two"]
         assert ledger.identities() == ["j"]

@@ -20,7 +20,7 @@ from jaxmodpo.criteria import Criterion
 from jaxmodpo.errors import UserError
 from jaxmodpo.files import read_json, write_json
 from jaxmodpo.judging import store
-from jaxmodpo.judging.judge import Answer, Asked, Request, call_key
+from jaxmodpo.judging.judge import Answer, Call, Request, call_key
 from jaxmodpo.judging.ledger import Ledger
 from jaxmodpo.judging.preferences import PreferencesConfig, preferences
 from jaxmodpo.judging.votes import Vote, votes_of
@@ -33,7 +33,7 @@ def vote(name: str) -> Vote:
         "compare", name, "post", "p", "profile", (Criterion("empathy", "d", "b", "w"),), shown
     )
     answer = Answer("valid", "", {"empathy": ("a",)}, "m")
-    return votes_of(Asked(call_key(request, "j"), request), answer, judge="j", run="")[0]
+    return votes_of(Call(call_key(request, "j"), request), answer, judge="j", run="")[0]
 
 
 def config_for(
@@ -71,7 +71,7 @@ def test_a_run_keeps_its_votes_in_the_database_and_its_password_nowhere(
         assert preferences(config_for(tmp_path, server, url)) is not None
     with Ledger(url) as ledger:
         assert len(list(ledger.every_vote())) == 120
-        assert ledger.shown_place.startswith(
+        assert ledger.shown_location.startswith(
             f"postgresql+psycopg://tester:***@127.0.0.1:{postgres.port}/"
         )
         assert PASSWORD not in repr(ledger)

@@ -15,7 +15,7 @@ from jaxmodpo.data.pairs import load_pairs
 from jaxmodpo.errors import UserError
 from jaxmodpo.files import write_json
 from jaxmodpo.judging import preferences as module
-from jaxmodpo.judging.judge import Answer, Asked, Request
+from jaxmodpo.judging.judge import Answer, Call, Request
 from jaxmodpo.judging.ledger import Ledger
 from jaxmodpo.judging.preferences import PreferencesConfig, preferences
 from jaxmodpo.judging.votes import Vote
@@ -56,7 +56,7 @@ class KnownOrder:
 
         return tuple(r.response_id for r in sorted(request.responses, key=worth, reverse=True))
 
-    def ask(self, requests: Iterator[Asked], put: Callable[[Asked, Answer], None]) -> None:
+    def ask(self, requests: Iterator[Call], put: Callable[[Call, Answer], None]) -> None:
         for asked in requests:
             put(asked, self.answer(asked.request))
 
@@ -128,7 +128,7 @@ def counted(work: Path, out: str = "out") -> list[Vote]:
     with Ledger(work / out / "votes.sqlite") as ledger:
         found = [
             dataclasses.replace(v, call="", time="", run="")
-            for v in ledger.every_vote(counted=True)
+            for v in ledger.every_vote(effective_only=True)
         ]
     return sorted(found, key=lambda vote: vote.key)
 

@@ -184,7 +184,9 @@ def test_the_schema_admits_the_labels_and_nothing_else():
 
 def own(tmp_path, **changes: str | None) -> Path:
     """Our templates with some parts changed; None leaves a part out."""
-    parts = {name: text for name, text in ({**OURS.parts, **changes}).items() if text is not None}
+    parts = {
+        name: text for name, text in ({**OURS.templates, **changes}).items() if text is not None
+    }
     (tmp_path / "prompts.yaml").write_text(json.dumps(parts))
     return tmp_path / "prompts.yaml"
 

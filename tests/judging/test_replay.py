@@ -12,7 +12,7 @@ import pytest
 from jaxmodpo.criteria import Criterion
 from jaxmodpo.errors import UserError
 from jaxmodpo.judging.export import VotesConfig, votes
-from jaxmodpo.judging.judge import Answer, Asked, Request, Usage, call_key, vote_keys
+from jaxmodpo.judging.judge import Answer, Call, Request, Usage, call_key, vote_keys
 from jaxmodpo.judging.ledger import Ledger, import_votes
 from jaxmodpo.judging.replay import ReplayJudge, checked_recording
 from jaxmodpo.judging.votes import Vote, as_record, votes_of
@@ -29,7 +29,7 @@ def request(question: str, criteria: tuple[Criterion, ...] = CRITERIA) -> Reques
 
 
 def votes_on(asked: Request, answer: Answer, identity: str = IDENTITY) -> list[Vote]:
-    return votes_of(Asked(call_key(asked, identity), asked), answer, judge=identity, run="then")
+    return votes_of(Call(call_key(asked, identity), asked), answer, judge=identity, run="then")
 
 
 BOTH = Answer(
@@ -68,12 +68,12 @@ def replayed(judge: ReplayJudge, wanted: list[Request], place: Path) -> dict[str
     """
     with Ledger(place, "now") as ledger:
 
-        def put(asked: Asked, answer: Answer) -> None:
+        def put(asked: Call, answer: Answer) -> None:
             ledger.add(votes_of(asked, answer, judge=judge.identity, run="now"))
 
-        judge.ask((Asked(call_key(one, judge.identity), one) for one in wanted), put)
+        judge.ask((Call(call_key(one, judge.identity), one) for one in wanted), put)
         keys = [
-            key for one in wanted for key in vote_keys(Asked(call_key(one, judge.identity), one))
+            key for one in wanted for key in vote_keys(Call(call_key(one, judge.identity), one))
         ]
         return ledger.votes(keys)
 
@@ -132,13 +132,13 @@ def test_a_criterion_that_was_not_recorded_is_an_error_beside_one_that_was(tmp_p
 def test_requests_are_drawn_a_few_at_a_time(recorded):
     judge, drawn, put = ReplayJudge(recorded), 0, 0
 
-    def draw() -> Iterator[Asked]:
+    def draw() -> Iterator[Call]:
         nonlocal drawn
         for _ in range(1000):
             drawn += 1
-            yield Asked(call_key(request("q1"), judge.identity), request("q1"))
+            yield Call(call_key(request("q1"), judge.identity), request("q1"))
 
-    def count(asked: Asked, answer: Answer) -> None:
+    def count(asked: Call, answer: Answer) -> None:
         nonlocal put
         put += 1
         assert drawn - put <= 256

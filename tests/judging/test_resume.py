@@ -37,7 +37,8 @@ def counted(folder: Path) -> list[Vote]:
     """
     with Ledger(folder / "votes.sqlite") as ledger:
         votes = [
-            dataclasses.replace(vote, call="", time="") for vote in ledger.every_vote(counted=True)
+            dataclasses.replace(vote, call="", time="")
+            for vote in ledger.every_vote(effective_only=True)
         ]
     return sorted(votes, key=lambda vote: vote.key)
 

@@ -9,7 +9,7 @@ import pytest
 from jaxmodpo.criteria import Criterion
 from jaxmodpo.errors import UserError
 from jaxmodpo.judging.batch_files import BatchFiles, Draft, Header, input_line
-from jaxmodpo.judging.judge import Asked, Request
+from jaxmodpo.judging.judge import Call, Request
 from jaxmodpo.judging.votes import Vote, check_votes
 from jaxmodpo.records import Candidate
 
@@ -57,7 +57,7 @@ def draft(folder, keys: str) -> BatchFiles:
         request = Request(
             "rank", f"q{key}", "", "anna", "", CRITERIA, (Candidate("a", ""), Candidate("b", ""))
         )
-        written.add(Asked(key, request), input_line(key, {"of": key}))
+        written.add(Call(key, request), input_line(key, {"of": key}))
     written.close()
     return files
 
