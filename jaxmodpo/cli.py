@@ -107,7 +107,7 @@ def _run(arguments: Sequence[str], state: Interrupts) -> None:
     """Run a command; whatever a signal turned into on its way, it ends as the signal asks."""
     try:
         name, rest = find(arguments)
-        from jaxmodpo.config import parse
+        from jaxmodpo.flags import parse
 
         settings, function = load(name)
         config = parse(settings, rest, f"jaxmodpo {name}")

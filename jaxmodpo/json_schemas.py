@@ -14,13 +14,9 @@ takes dashes as well.
 
 from __future__ import annotations
 
-import ast
 import dataclasses
 import functools
-import inspect
 import logging
-import re
-import textwrap
 import types
 import typing
 from collections.abc import Callable, Mapping, Sequence
@@ -34,6 +30,7 @@ from jaxmodpo.commands import COMMANDS, load
 from jaxmodpo.costs import Cost, Estimates
 from jaxmodpo.criteria import Criterion
 from jaxmodpo.experiment import ExperimentFile
+from jaxmodpo.field_texts import field_texts, first_paragraph
 from jaxmodpo.files import write_json
 from jaxmodpo.judging.families import FamiliesFile
 from jaxmodpo.judging.prompts import PARTS
@@ -72,7 +69,7 @@ SEARCHED: Mapping[str, Sequence[str]] = {
 
 
 @dataclass(frozen=True, kw_only=True)
-class SchemasConfig(Settings):
+class SchemasConfig(Settings, help_group="output"):
     """Write a JSON Schema of every kind of settings file."""
 
     output_dir: Incidental[Path]
@@ -195,7 +192,7 @@ def command_schema(command: str, *, variables: bool = False) -> Schema:
         properties[field.name] |= _default(field)
     return {
         "title": f"Settings of jaxmodpo {command}",
-        "description": _first_paragraph(settings),
+        "description": first_paragraph(settings),
         # A phase may say settings: and nothing below it.
         "type": ["object", "null"] if variables else "object",
         "properties": properties,
@@ -355,7 +352,7 @@ def _object(shape: type) -> Schema:
         )
         if field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING:
             required.append(field.name)
-    return _mapping(properties, required) | {"description": _first_paragraph(shape)}
+    return _mapping(properties, required) | {"description": first_paragraph(shape)}
 
 
 def _mapping(properties: Mapping[str, Schema], required: Sequence[str] = ()) -> Schema:
@@ -401,44 +398,3 @@ def _default(field: dataclasses.Field[Any]) -> Schema:
 
 def _reference(name: str) -> Schema:
     return {"$ref": f"#/definitions/{name}"}
-
-
-def _first_paragraph(shape: type) -> str:
-    """Return what a dataclass's docstring says before its first blank line."""
-    return " ".join((inspect.getdoc(shape) or "").partition("\n\n")[0].split())
-
-
-@functools.cache
-def field_texts(shape: type) -> Mapping[str, str]:
-    """Return what stands under each field of a dataclass, or under ``Attributes:`` in its
-    docstring, as one line.
-    """
-    texts: dict[str, str] = {}
-    for cls in reversed(shape.__mro__):
-        if dataclasses.is_dataclass(cls):
-            texts |= _texts_of_attributes(inspect.getdoc(cls) or "")
-            texts |= _texts_below_fields(cls)
-    return {name: " ".join(text.split()) for name, text in texts.items()}
-
-
-def _texts_of_attributes(docstring: str) -> dict[str, str]:
-    """Return the texts of a docstring's ``Attributes:`` section."""
-    section = docstring.partition("Attributes:\n")[2].partition("\n\n")[0]
-    return dict(re.findall(r"^ {4}(\w+): (.+(?:\n {8}.+)*)", section, re.MULTILINE))
-
-
-def _texts_below_fields(cls: type) -> dict[str, str]:
-    """Return the texts that stand as statements of their own below a class's fields."""
-    definition = ast.parse(textwrap.dedent(inspect.getsource(cls))).body[0]
-    assert isinstance(definition, ast.ClassDef)
-    texts: dict[str, str] = {}
-    field = ""
-    for statement in definition.body:
-        if isinstance(statement, ast.AnnAssign) and isinstance(statement.target, ast.Name):
-            field = statement.target.id
-        elif (
-            isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Constant) and field
-        ):
-            texts[field] = str(statement.value.value)
-            field = ""
-    return texts

@@ -7,7 +7,7 @@ no part of what a run computes, so that a resumed run may have another. A comman
 and its dry run call first::
 
     @dataclass(frozen=True, kw_only=True)
-    class CountConfig(Settings):
+    class CountConfig(Settings, help_group="data"):
         questions: Path  # an input: its hash is part of the run's identity
         output_dir: Incidental[Path]
         least: Count = 1
@@ -29,6 +29,7 @@ from typing import Annotated, Any, ClassVar, TypeVar
 
 from jaxmodpo.costs import Cost, Estimates
 from jaxmodpo.errors import UserError
+from jaxmodpo.help_groups import GroupName
 from jaxmodpo.schema import Range
 
 Count = Annotated[int, Range(least=1)]
@@ -67,6 +68,12 @@ class Settings:
     spends: ClassVar[tuple[str, ...]] = ("chip_hours",)
     """fields of ``Cost`` that such a command may spend on, besides disk: unknown where its data are
     not known yet"""
+    help_group: ClassVar[GroupName | None] = None
+    """the group of ``--help`` for what this class declares; a subclass names its own"""
+
+    def __init_subclass__(cls, *, help_group: GroupName | None = None, **keywords: Any) -> None:
+        super().__init_subclass__(**keywords)
+        cls.help_group = help_group
 
     def check(self) -> None:
         """Refuse settings with which the command could not run anywhere, before it reads or writes

@@ -17,7 +17,7 @@ from jaxmodpo.ranges import Seed, Settings
 
 
 @dataclass(frozen=True, kw_only=True)
-class RunConfig(Settings):
+class RunConfig(Settings, help_group="run"):
     """Run an experiment's phases in order, skipping the finished ones."""
 
     experiment: Annotated[str, tyro.conf.Positional]

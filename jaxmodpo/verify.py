@@ -30,7 +30,7 @@ _MOST_HINTS = 8
 
 
 @dataclass(frozen=True, kw_only=True)
-class VerifyConfig(Settings):
+class VerifyConfig(Settings, help_group="data"):
     """Compare finished folders with their manifests, byte for byte; exit code 1 where a file
     differs or is missing.
     """

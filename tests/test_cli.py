@@ -15,7 +15,7 @@ import pytest
 from jaxmodpo import __version__, cli
 from jaxmodpo.cli import find, main
 from jaxmodpo.commands import COMMANDS, FAMILIES, load, members
-from jaxmodpo.config import parse
+from jaxmodpo.flags import parse
 
 README = Path(__file__).parent.parent / "README.md"
 

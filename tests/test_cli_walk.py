@@ -13,8 +13,10 @@ import tyro
 
 from jaxmodpo.cli import main
 from jaxmodpo.commands import COMMANDS, load
-from jaxmodpo.config import OTHER_NAMES, parse
 from jaxmodpo.errors import UserError
+from jaxmodpo.flag_names import OTHER_NAMES
+from jaxmodpo.flags import parse
+from jaxmodpo.help_text import REQUIRED, UNGROUPED, is_required, settings_by_box
 
 
 def helps(settings: type) -> dict[str, str]:
@@ -42,6 +44,29 @@ def test_help_of_every_command_exits_with_0_and_says_what_each_flag_is(name, cap
         assert f"--{flag.replace('_', '-')}" in said
         assert len(text) >= 20 and text[0].isalpha(), f"{name} --{flag}: {text!r}"
         assert text[:20] in said
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_help_shows_every_setting_in_a_short_group_with_the_required_ones_first(name, capsys):
+    settings, _ = load(name)
+    boxes = settings_by_box(settings)
+    assert UNGROUPED not in boxes, f"{name} has settings without a help group: {boxes[UNGROUPED]}"
+    for box, names in boxes.items():
+        assert len(names) <= 15, f"{name} has {len(names)} settings in the group {box}"
+    flags_in_order = [
+        f"--{setting.replace('_', '-')}"
+        for names in boxes.values()
+        for setting in names
+        if setting in helps(settings)
+    ]
+    with pytest.raises(SystemExit):
+        main([*name.split(), "--help"])
+    # Outside a terminal tyro draws a box as a title with a line below, and a space before each row.
+    shown = re.findall(r"^[│ ] (--[\w-]+)", capsys.readouterr().out, re.MULTILINE)
+    assert shown == flags_in_order
+    required = [field.name for field in dataclasses.fields(settings) if is_required(field)]
+    assert boxes.get(REQUIRED, []) == required
+    assert REQUIRED not in boxes or next(iter(boxes)) == REQUIRED
 
 
 @pytest.mark.parametrize("name", COMMANDS)

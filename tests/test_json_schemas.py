@@ -16,12 +16,13 @@ from json_schema_reader import errors
 
 from jaxmodpo.cli import main
 from jaxmodpo.commands import COMMANDS, load
-from jaxmodpo.config import from_mapping, load_yaml
+from jaxmodpo.config import load_yaml
 from jaxmodpo.errors import UserError
+from jaxmodpo.field_texts import field_texts
+from jaxmodpo.flags import from_mapping
 from jaxmodpo.json_schemas import (
     all_schemas,
     command_schema,
-    field_texts,
     file_name,
     setting_schema,
 )

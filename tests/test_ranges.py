@@ -12,9 +12,9 @@ from typing import Any, Literal
 import pytest
 
 from jaxmodpo.commands import COMMANDS, load
-from jaxmodpo.config import from_mapping
 from jaxmodpo.data.scored import PairsConfig
 from jaxmodpo.errors import UserError
+from jaxmodpo.flags import from_mapping
 from jaxmodpo.methods.dpo import DPOConfig
 from jaxmodpo.methods.score import ScoreKLConfig, score_kl
 from jaxmodpo.personas.command import PersonasConfig, personas

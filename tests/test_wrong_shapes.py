@@ -19,7 +19,7 @@ import pytest
 import yaml
 
 from jaxmodpo.bench.injection import load_trials
-from jaxmodpo.config import as_mapping, builtin, load_yaml, parse
+from jaxmodpo.config import as_mapping, builtin, load_yaml
 from jaxmodpo.criteria import load_criteria
 from jaxmodpo.data.pairs import load_pairs
 from jaxmodpo.data.questions import QuestionsConfig
@@ -27,6 +27,7 @@ from jaxmodpo.errors import UserError
 from jaxmodpo.evaluation.run_folders import read_metrics, read_results
 from jaxmodpo.experiment import read_experiment, resolve
 from jaxmodpo.files import Journal, read_json
+from jaxmodpo.flags import parse
 from jaxmodpo.judging.batch_files import BatchFiles
 from jaxmodpo.judging.export import read_votes
 from jaxmodpo.judging.families import Families

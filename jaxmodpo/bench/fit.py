@@ -23,6 +23,7 @@ from jaxmodpo.data.batches import Batches, Batching
 from jaxmodpo.data.examples import LENGTH_MULTIPLE, Examples
 from jaxmodpo.data.reference_lengths import full_examples, reference_examples
 from jaxmodpo.errors import UserError
+from jaxmodpo.help_groups import HelpGroup
 from jaxmodpo.methods.dpo import DPO
 from jaxmodpo.methods.joint import JointDPO
 from jaxmodpo.methods.modpo import MODPO
@@ -54,54 +55,56 @@ from jaxmodpo.training.roofline import Work, policy_training, reward_training, s
 
 
 @dataclass(frozen=True, kw_only=True)
-class FitConfig(Unestimated):
+class FitConfig(Unestimated, help_group="model"):
     """Compile a step for a TPU or GPU topology, without the devices and without weights."""
 
-    topology: str = "v5e:4x4"
+    topology: Annotated[str, HelpGroup("devices")] = "v5e:4x4"
     """TPU chips, such as v5e:4x4 or v5p:2x2x4 (needs libtpu, the tpu extra), or GPUs, such as
     cuda:1x1x8 for one host of 8 (needs JAX's CUDA plugin, the cuda extra)"""
-    target_config: Path | None = None
+    target_config: Annotated[Path | None, HelpGroup("devices")] = None
     """for GPUs, XLA's description of them: a GpuTargetConfigProto as text"""
     model: str = "mistral-7b-v0.1"
     """a published model's name, a config.json, or a model folder"""
-    step: Literal["train", "score", "reward"] = "train"
+    step: Annotated[Literal["train", "score", "reward"], HelpGroup("objective")] = "train"
     """train an adapter, score with it, or train a reward model"""
-    method: Literal["sft", "dpo", "modpo", "joint"] = "dpo"
+    method: Annotated[Literal["sft", "dpo", "modpo", "joint"], HelpGroup("objective")] = "dpo"
     """what the adapter is trained by"""
-    objectives: Count = 2
+    objectives: Annotated[Count, HelpGroup("objective")] = 2
     """how many objectives modpo and joint have"""
-    mesh: tuple[Count, Count, Count] | None = None
+    mesh: Annotated[tuple[Count, Count, Count] | None, HelpGroup("devices")] = None
     """devices along data, fsdp and tensor; by default all on fsdp, with a copy for each GPU host"""
-    batch_size: Count = 16
+    batch_size: Annotated[Count, HelpGroup("batch")] = 16
     """examples in memory at a time (pairs, for preference losses), over all devices"""
-    gradient_accumulation: Count = 1
+    gradient_accumulation: Annotated[Count, HelpGroup("batch")] = 1
     """batches that are added up for one update"""
-    length: Annotated[int, Range(least=8)] = 1024
+    length: Annotated[int, Range(least=8), HelpGroup("batch")] = 1024
     """most tokens of prompt and response"""
-    lengths: Literal["full", "reference"] = "full"
+    lengths: Annotated[Literal["full", "reference"], HelpGroup("batch")] = "full"
     """full: every sequence is as long as can be; reference: as long as real posts and replies, some
     360 tokens"""
-    batching: Batching = "packed"
+    batching: Annotated[Batching, HelpGroup("computation")] = "packed"
     """packed: sequences end to end in rows; padded: one a row"""
     base_dtype: BaseDtype = "bfloat16"
     """of the frozen base weights"""
     lora_rank: Count = 64
     """of the adapter on all seven projections"""
-    remat: Remat = "full"
+    remat: Annotated[Remat, HelpGroup("computation")] = "full"
     """what the backward pass computes again"""
-    attention: Backend = "auto"
+    attention: Annotated[Backend, HelpGroup("computation")] = "auto"
     """which implementation"""
-    reference: Literal["precomputed", "in_step"] = "precomputed"
+    reference: Annotated[Literal["precomputed", "in_step"], HelpGroup("computation")] = (
+        "precomputed"
+    )
     """where the reference's log-probabilities come from"""
-    examples: Count = 2379
+    examples: Annotated[Count, HelpGroup("batch")] = 2379
     """of the experiment whose cost is estimated"""
-    epochs: Count = 3
+    epochs: Annotated[Count, HelpGroup("batch")] = 3
     """passes over these examples"""
-    search: bool = False
+    search: Annotated[bool, HelpGroup("search")] = False
     """find the largest batch that fits, on the meshes that promise most"""
-    search_meshes: Count = 3
+    search_meshes: Annotated[Count, HelpGroup("search")] = 3
     """how many meshes a search tries"""
-    json: bool = False
+    json: Annotated[bool, HelpGroup("output")] = False
     """print one JSON object instead of a table"""
 
 

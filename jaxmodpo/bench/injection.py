@@ -24,12 +24,13 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from string import Template
-from typing import Literal, NamedTuple, get_args
+from typing import Annotated, Literal, NamedTuple, get_args
 
 from jaxmodpo.bench.table import table
 from jaxmodpo.config import builtin, load_yaml
 from jaxmodpo.criteria import Criterion, load_criteria
 from jaxmodpo.errors import UserError
+from jaxmodpo.help_groups import HelpGroup
 from jaxmodpo.judging.collect import collect, votes_by_request
 from jaxmodpo.judging.endpoint import Endpoint, EndpointJudge
 from jaxmodpo.judging.judge import Answer, Call, Judge, Request
@@ -49,16 +50,16 @@ POOR = "poor"
 
 
 @dataclass(frozen=True, kw_only=True)
-class BenchInjectionConfig(Unestimated):
+class BenchInjectionConfig(Unestimated, help_group="endpoint"):
     """Let judges rank and compare replies that give them orders, and count what the orders
     bring.
     """
 
-    injections: str = "injections"
+    injections: Annotated[str, HelpGroup("data")] = "injections"
     """File of posts, personas and injections, or the name of one that comes with jaxmodpo."""
-    criterion: str = "overall"
+    criterion: Annotated[str, HelpGroup("data")] = "overall"
     """Name of the therapeutic criterion that replies are judged by."""
-    personas: Count = 4
+    personas: Annotated[Count, HelpGroup("data")] = 4
     """Number of the file's personas that judge."""
     base_url: str = ""
     """also ask a model at this OpenAI-compatible URL"""

@@ -47,7 +47,7 @@ week with about because without together, don't can't it's and. but. so. therapi
 
 
 @dataclass(frozen=True, kw_only=True)
-class BenchJudgeConfig(Unestimated):
+class BenchJudgeConfig(Unestimated, help_group="measurement"):
     """Ask a fast server on this machine for rankings, keep the votes, and measure calls, CPU time
     and memory.
     """

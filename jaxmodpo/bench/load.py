@@ -32,7 +32,7 @@ from jaxmodpo.ranges import Count, Unestimated
 
 
 @dataclass(frozen=True, kw_only=True)
-class BenchLoadConfig(Unestimated):
+class BenchLoadConfig(Unestimated, help_group="measurement"):
     """Write a checkpoint of random bfloat16 numbers, load it, and measure the host's memory
     meanwhile.
     """

@@ -17,7 +17,7 @@ from jaxmodpo.training.ahead import topology_mesh
 
 
 @dataclass(frozen=True, kw_only=True)
-class BenchLogpsConfig(Unestimated):
+class BenchLogpsConfig(Unestimated, help_group="measurement"):
     """Compile the head alone, forward and backward, for several sizes of vocabulary; nothing is
     run.
     """

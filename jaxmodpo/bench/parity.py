@@ -105,7 +105,7 @@ class Parity(NamedTuple):
 
 
 @dataclass(frozen=True, kw_only=True)
-class BenchParityConfig(Unestimated):
+class BenchParityConfig(Unestimated, help_group="measurement"):
     """Compare logits and log-probabilities with transformers over a grid of configurations."""
 
     seed: Seed = 0

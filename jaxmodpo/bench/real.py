@@ -42,7 +42,7 @@ MAX_LENGTH = 256
 
 
 @dataclass(frozen=True, kw_only=True)
-class BenchRealConfig(Unestimated):
+class BenchRealConfig(Unestimated, help_group="data"):
     """Train small reward models and policies on real preferences, and print their held-out
     accuracies.
     """

@@ -29,7 +29,7 @@ _RATES = ("_per_second", "mfu")  # the only figures that may differ
 
 
 @dataclass(frozen=True, kw_only=True)
-class BenchResumeConfig(Unestimated):
+class BenchResumeConfig(Unestimated, help_group="measurement"):
     """Train a tiny model by DPO twice, the second time under SIGKILL, and compare adapters bit for
     bit.
     """

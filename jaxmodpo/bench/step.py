@@ -13,7 +13,7 @@ import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import jax
 import numpy as np
@@ -24,6 +24,7 @@ from jaxmodpo.data.batches import Batches, Batching
 from jaxmodpo.data.examples import Examples
 from jaxmodpo.data.reference_lengths import reference_examples
 from jaxmodpo.errors import UserError
+from jaxmodpo.help_groups import HelpGroup
 from jaxmodpo.methods.dpo import DPO
 from jaxmodpo.models import flops
 from jaxmodpo.models.attention import Attention, Backend
@@ -46,34 +47,37 @@ Reference = Literal["precomputed", "in_step"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class BenchStepConfig(Unestimated):
+class BenchStepConfig(Unestimated, help_group="measurement"):
     """Train random weights of a model's shape by DPO on pairs as long as real ones, and print the
     speed.
     """
 
-    model: str = "tiny-mistral"
+    model: Annotated[str, HelpGroup("model")] = "tiny-mistral"
     """a published model's name, a config.json, or a model folder"""
-    base_dtype: BaseDtype | None = None
+    base_dtype: Annotated[BaseDtype | None, HelpGroup("model")] = None
     """Type of the frozen base weights; by default float32 on a CPU and bfloat16 elsewhere."""
-    lora_rank: Count = 16
+    lora_rank: Annotated[Count, HelpGroup("model")] = 16
     """Rank of the adapter, which lies on all seven projections."""
-    batch_size: Count = 8
+    batch_size: Annotated[Count, HelpGroup("batch")] = 8
     """pairs in memory at a time, over all devices"""
-    gradient_accumulation: Count = 1
+    gradient_accumulation: Annotated[Count, HelpGroup("batch")] = 1
     """batches that are added up for one update"""
-    length_share: Probability | None = None
+    length_share: Annotated[Probability | None, HelpGroup("batch")] = None
     """Share of the reference lengths that sequences have; by default a quarter on a CPU and the
     whole elsewhere."""
-    references: tuple[Reference, ...] = ("precomputed", "in_step")
+    references: Annotated[tuple[Reference, ...], HelpGroup("computation")] = (
+        "precomputed",
+        "in_step",
+    )
     """where the reference's log-probabilities come from"""
-    batchings: tuple[Batching, ...] = ("packed", "padded")
+    batchings: Annotated[tuple[Batching, ...], HelpGroup("computation")] = ("packed", "padded")
     """Layouts that are timed: packed puts several sequences into a row, padded one."""
-    remat: Remat = "none"
+    remat: Annotated[Remat, HelpGroup("computation")] = "none"
     """what the backward pass computes again"""
-    attention: Backend = "auto"
+    attention: Annotated[Backend, HelpGroup("computation")] = "auto"
     """Implementation of attention; auto takes splash on TPUs and cuDNN on GPUs where they can, and
     XLA otherwise."""
-    mesh: tuple[Count, Count, Count] | None = None
+    mesh: Annotated[tuple[Count, Count, Count] | None, HelpGroup("devices")] = None
     """Number of devices along the mesh axes data, fsdp and tensor."""
     updates: Count = 16
     """Number of updates that are timed, after those that compile."""

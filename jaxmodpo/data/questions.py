@@ -27,7 +27,7 @@ logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
-class QuestionsConfig(Settings):
+class QuestionsConfig(Settings, help_group="data"):
     """Clean help-seeking posts and split them into training and test questions."""
 
     input: tuple[Path, ...]

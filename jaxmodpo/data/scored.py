@@ -24,7 +24,7 @@ logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
-class PairsConfig(Settings):
+class PairsConfig(Settings, help_group="data"):
     """Make preference pairs of scored answers to questions, such as CounselChat's with their
     upvotes.
     """

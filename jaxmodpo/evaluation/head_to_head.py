@@ -76,7 +76,7 @@ STAND_IN = (
 
 
 @dataclass(frozen=True, kw_only=True)
-class EvaluateConfig(JudgeConfig):
+class EvaluateConfig(JudgeConfig, help_group="votes"):
     """Compare models head to head: blinded replies, balanced positions, a majority of personas."""
 
     responses: tuple[str, ...]

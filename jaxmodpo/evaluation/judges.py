@@ -30,7 +30,7 @@ JUDGES = "judges.json"
 
 
 @dataclass(frozen=True, kw_only=True)
-class JudgesConfig(Settings):
+class JudgesConfig(Settings, help_group="votes"):
     """Judge the judges: position bias, agreement of repeats, personas and judges, and missing
     votes.
     """

@@ -59,7 +59,7 @@ _TEMPLATE = Path(__file__).parent / "templates" / "report.html"
 
 
 @dataclass(frozen=True, kw_only=True)
-class ReportConfig(Settings):
+class ReportConfig(Settings, help_group="output"):
     """Write one self-contained HTML file, and its figures as PNG files, about finished runs."""
 
     inputs: tuple[Path, ...]

@@ -29,7 +29,7 @@ _GROUP = 20_000
 
 
 @dataclass(frozen=True, kw_only=True)
-class VotesConfig(Settings):
+class VotesConfig(Settings, help_group="votes"):
     """Write a ledger's votes to a Parquet or JSON Lines file, without any persona's or reply's
     text.
     """

@@ -64,7 +64,7 @@ PAIR_BYTES = 3_600
 
 
 @dataclass(frozen=True, kw_only=True)
-class PreferencesConfig(JudgeConfig):
+class PreferencesConfig(JudgeConfig, help_group="votes"):
     """Let personas rank the replies to each question, criterion by criterion."""
 
     responses: Path

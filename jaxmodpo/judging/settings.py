@@ -31,30 +31,22 @@ JudgeKind = Literal["rubric", "endpoint", "batch", "replay"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class JudgeConfig(Settings):
-    """Which judge to ask, how, and for how much."""
-
-    spends = ("judge_calls", "dollars")
+class JudgeOptions(Settings, help_group="judge"):
+    """Which judge is asked, and how."""
 
     judge: JudgeKind
     """endpoint: a model behind an OpenAI-compatible URL; batch: the same through OpenAI's Batch
     API, at half the price within a day; replay: votes recorded before; rubric: the built-in phrase
     counter, a stand-in without clinical meaning"""
-    base_url: str = "https://api.openai.com/v1"
-    """the endpoint's address, up to and with /v1"""
     judge_model: str = ""
     """the endpoint's model; it has no default. For replay: a part of the recorded judge's name,
     where there are more"""
-    api_key_env: Incidental[str] = "OPENAI_API_KEY"
-    """the environment variable that holds the endpoint's key"""
     temperature: NotNegative | None = None
     """of the endpoint's model; None sends none, since some models take none (the paper: 0)"""
     max_answer_tokens: Count | None = None
     """of one answer, thinking included; None sends no limit"""
     structured: Literal["json_schema", "json_object"] = "json_schema"
     """how the form of the answer is demanded; json_object for servers that know no schemas"""
-    send_personas: Incidental[bool] = False
-    """let persona profiles go to an endpoint that is not on this machine"""
     prompts: str = "prompts"
     """a file of templates, or the name of ours"""
     model_table: Incidental[str] = "models"
@@ -72,10 +64,30 @@ class JudgeConfig(Settings):
     scores 0 and a full score is 1"""
     seed: Seed = 42
     """of who serves on which question, of the order shown, of ties, and of the rubric's noise"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class EndpointOptions(Settings, help_group="endpoint"):
+    """Where a judge behind a URL is, and how it may be called."""
+
+    base_url: str = "https://api.openai.com/v1"
+    """the endpoint's address, up to and with /v1"""
+    api_key_env: Incidental[str] = "OPENAI_API_KEY"
+    """the environment variable that holds the endpoint's key"""
+    send_personas: Incidental[bool] = False
+    """let persona profiles go to an endpoint that is not on this machine"""
     max_concurrency: Incidental[Count] = 32
     """calls to the endpoint at once, at most; fewer where it pushes back"""
     timeout: Incidental[Positive] = 120.0
     """seconds for one attempt"""
+    poll_seconds: Incidental[Positive] = 60.0
+    """between two looks at a batch"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class BudgetOptions(Settings, help_group="budget"):
+    """What a run may spend, what it asks again, and where its votes are kept."""
+
     budget: Incidental[Positive | None] = None
     """dollars; the run stops before it spends more, over all the times it is started"""
     budget_calls: Incidental[Count | None] = None
@@ -87,12 +99,17 @@ class JudgeConfig(Settings):
     """where votes are kept: a file, or the URL of a database that several machines may share
     (postgresql://user@host/name; the password comes from PGPASSWORD); votes.sqlite in the output
     folder if empty"""
-    poll_seconds: Incidental[Positive] = 60.0
-    """between two looks at a batch"""
     dry_run: Incidental[bool] = False
     """say what would be asked and what it would cost, and ask nothing"""
     tokenizer: Incidental[str] = ""
     """for the dry run: a folder or tokenizer.json whose tokens are counted"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class JudgeConfig(BudgetOptions, EndpointOptions, JudgeOptions):
+    """Which judge to ask, how, and for how much."""
+
+    spends = ("judge_calls", "dollars")
 
     def check(self) -> None:
         super().check()

@@ -13,6 +13,7 @@ from jax import Array
 
 from jaxmodpo.costs import Cost, Estimates
 from jaxmodpo.errors import UserError
+from jaxmodpo.help_groups import HelpGroup
 from jaxmodpo.losses import Link, dpo_loss
 from jaxmodpo.methods.align import PolicyRun
 from jaxmodpo.methods.terms import preference_terms, with_sft_term
@@ -26,12 +27,12 @@ from jaxmodpo.training.step import Batch, LossTerms
 
 
 @dataclass(frozen=True, kw_only=True)
-class DPOConfig(PreferenceTrainingConfig):
+class DPOConfig(PreferenceTrainingConfig, help_group="objective"):
     """Align an adapter to one objective's preference pairs."""
 
     pairs: Path
     """preference pairs or rankings"""
-    pairs_per_question: PairsPerQuestion = "best-worst"
+    pairs_per_question: Annotated[PairsPerQuestion, HelpGroup("data")] = "best-worst"
     """of rankings: the ends alone, all pairs, or a number of pairs, the widest gaps first"""
     label_smoothing: Annotated[float, Range(least=0, below=0.5)] = 0.0
     """probability that a preference is wrong; of the sigmoid link alone"""

@@ -7,6 +7,7 @@ import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
 import jax
 import jax.numpy as jnp
@@ -16,6 +17,7 @@ from jaxmodpo.config import named_values
 from jaxmodpo.costs import Cost, Estimates
 from jaxmodpo.data.pairs import load_pairs
 from jaxmodpo.errors import UserError
+from jaxmodpo.help_groups import HelpGroup
 from jaxmodpo.losses import joint_dpo_loss
 from jaxmodpo.methods.align import PolicyRun
 from jaxmodpo.methods.terms import preference_terms, with_sft_term
@@ -32,7 +34,7 @@ logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
-class JointConfig(PreferenceTrainingConfig):
+class JointConfig(PreferenceTrainingConfig, help_group="objective"):
     """Align an adapter to several objectives' pairs with one loss.
 
     Only questions that have a pair for every objective can be used, and of those only as many pairs
@@ -42,7 +44,7 @@ class JointConfig(PreferenceTrainingConfig):
     pairs: tuple[str, ...]
     """NAME=FILE of each objective's preference pairs or rankings, as in empathy=P.json
     safety=Q.json"""
-    pairs_per_question: PairsPerQuestion = "best-worst"
+    pairs_per_question: Annotated[PairsPerQuestion, HelpGroup("data")] = "best-worst"
     """of rankings: the ends alone, all pairs, or a number of pairs, the widest gaps first"""
     weights: tuple[float | str, ...]
     """on the simplex, one per objective in the same order; or all as NAME=NUMBER"""

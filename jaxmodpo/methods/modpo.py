@@ -6,7 +6,7 @@ import functools
 import logging
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 import jax
 import jax.numpy as jnp
@@ -15,6 +15,7 @@ from jax import Array
 from jaxmodpo.config import named_values
 from jaxmodpo.costs import Cost, Estimates
 from jaxmodpo.data.prompting import warn_of_other_prompt
+from jaxmodpo.help_groups import HelpGroup
 from jaxmodpo.losses import modpo_loss
 from jaxmodpo.methods.align import PolicyRun
 from jaxmodpo.methods.margins import Scaling, Source, margin_sources, read_margins
@@ -32,12 +33,12 @@ logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
-class MODPOConfig(PreferenceTrainingConfig):
+class MODPOConfig(PreferenceTrainingConfig, help_group="objective"):
     """Align an adapter to a primary objective's pairs and to other objectives' rewards."""
 
     pairs: Path
     """preference pairs or rankings of the primary objective"""
-    pairs_per_question: PairsPerQuestion = "all"
+    pairs_per_question: Annotated[PairsPerQuestion, HelpGroup("data")] = "all"
     """of rankings: all pairs (the ends alone leave MODPO little to reweigh), best-worst as in the
     paper, or a number of pairs, the widest gaps first; a file of pairs is taken as it is"""
     margin: tuple[str, ...]

@@ -24,6 +24,7 @@ from jaxmodpo.data.examples import reward_rankings
 from jaxmodpo.data.text import SHORTEST_REWARD_TEXT, RewardText, load_tokenizer
 from jaxmodpo.errors import UserError
 from jaxmodpo.files import read_json, write_json
+from jaxmodpo.help_groups import HelpGroup
 from jaxmodpo.methods.reward_data import RewardData, ranked, split, tokenized
 from jaxmodpo.methods.reward_model import RewardLoss, score
 from jaxmodpo.methods.validation import sentence, validate
@@ -47,7 +48,7 @@ logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
-class RewardConfig(TrainingConfig):
+class RewardConfig(TrainingConfig, help_group="data"):
     """Train a reward model for one criterion, or with --all for each of a criteria file."""
 
     model: Path
@@ -66,10 +67,10 @@ class RewardConfig(TrainingConfig):
     only: tuple[str, ...] = ()
     """with --all: the criteria to train; by default all that say what is better and worse, so not
     'overall'"""
-    refit: bool = False
+    refit: Annotated[bool, HelpGroup("validation")] = False
     """validate first, then train on everything, with a schedule of as many epochs as were best; the
     figures stay the validation's"""
-    validation: Path | None = None
+    validation: Annotated[Path | None, HelpGroup("validation")] = None
     """a search's validation.json, whose figures a model trained on everything carries;
     --validation-fraction is 0"""
     learning_rate: Positive = 2e-5
@@ -78,11 +79,11 @@ class RewardConfig(TrainingConfig):
     """passes over the data"""
     weight_decay: NotNegative = 0.03
     """decoupled, as in AdamW"""
-    max_length: Annotated[int, Range(least=SHORTEST_REWARD_TEXT)] = 512
+    max_length: Annotated[int, Range(least=SHORTEST_REWARD_TEXT), HelpGroup("text")] = 512
     """tokens of question and response; a longer response loses its end"""
-    dropout: ShareBelowOne | None = None
+    dropout: Annotated[ShareBelowOne | None, HelpGroup("model")] = None
     """of hidden states and the head; by default the model's own"""
-    remat: Remat = "full"
+    remat: Annotated[Remat, HelpGroup("computation")] = "full"
     """what the backward pass computes again: whole layers, all but matrix products (dots are kept),
     or nothing"""
 

@@ -18,6 +18,7 @@ from jaxmodpo.data.pairs import load_pairs
 from jaxmodpo.data.text import SHORTEST_REWARD_TEXT, PromptStyle, check_day
 from jaxmodpo.errors import UserError
 from jaxmodpo.files import check_writable, write_json, write_jsonl
+from jaxmodpo.help_groups import HelpGroup
 from jaxmodpo.methods.reward_model import rewards_of_pairs
 from jaxmodpo.models.quantized import BaseDtype
 from jaxmodpo.phase import Phase, in_phase
@@ -38,7 +39,7 @@ LONGEST_REWARD_TEXT = 512
 
 
 @dataclass(frozen=True, kw_only=True)
-class ScorePolicyConfig(Settings):
+class ScorePolicyConfig(Settings, help_group="model"):
     """Write the log-probability of each pair's responses, in nats, summed over their tokens."""
 
     model: Path
@@ -51,17 +52,17 @@ class ScorePolicyConfig(Settings):
     """a PEFT folder; without one the base model is scored"""
     base_dtype: BaseDtype = "bfloat16"
     """of the base weights; int8 and nf4 quantize the projections block by block"""
-    batch_size: Count = 4
+    batch_size: Annotated[Count, HelpGroup("batch")] = 4
     """pairs that are scored at a time"""
-    prompt_style: PromptStyle = "instruct"
+    prompt_style: Annotated[PromptStyle, HelpGroup("text")] = "instruct"
     """how a question is put, as in training; instruct: the paper's prompt; chat: the tokenizer's
     template"""
-    prompt_date: str | None = None
+    prompt_date: Annotated[str | None, HelpGroup("text")] = None
     """YYYY-MM-DD, which a chat template takes for today; by default as the adapter was trained, or
     today"""
-    max_prompt_length: Annotated[int, Range(least=2)] = 512
+    max_prompt_length: Annotated[int, Range(least=2), HelpGroup("text")] = 512
     """most tokens of a prompt"""
-    max_length: Count = 1024
+    max_length: Annotated[Count, HelpGroup("text")] = 1024
     """most tokens of prompt and response"""
 
     def check(self) -> None:
@@ -124,7 +125,7 @@ def _ids(pair: Pair) -> dict[str, str]:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ScoreRewardConfig(Settings):
+class ScoreRewardConfig(Settings, help_group="model"):
     """Write the reward of each pair's responses."""
 
     model: Path
@@ -133,11 +134,13 @@ class ScoreRewardConfig(Settings):
     """preference pairs, as every command reads them"""
     output: Incidental[Path]
     """a JSON Lines file, with a row for each pair"""
-    batch_size: Count = 8
+    batch_size: Annotated[Count, HelpGroup("batch")] = 8
     """pairs that are scored at a time"""
-    max_length: Annotated[int, Range(least=SHORTEST_REWARD_TEXT)] | None = None
+    max_length: Annotated[
+        Annotated[int, Range(least=SHORTEST_REWARD_TEXT)] | None, HelpGroup("text")
+    ] = None
     """tokens; by default as in training"""
-    cache_dir: Incidental[Path | None] = None
+    cache_dir: Annotated[Incidental[Path | None], HelpGroup("computation")] = None
     """where rewards are kept; default $JAXMODPO_CACHE or ~/.cache/jaxmodpo"""
 
     def cost(self, estimator: Estimates) -> Cost:
@@ -181,7 +184,7 @@ def score_reward(config: ScoreRewardConfig) -> None:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ScoreKLConfig(Settings):
+class ScoreKLConfig(Settings, help_group="model"):
     """Estimate a policy's divergence from its base: the mean of log π − log π_ref over its own
     samples.
     """
@@ -194,23 +197,23 @@ class ScoreKLConfig(Settings):
     """questions to sample replies to"""
     output_dir: Incidental[Path]
     """kl.json is written here"""
-    samples: Count = 1
+    samples: Annotated[Count, HelpGroup("sampling")] = 1
     """replies per question, drawn at temperature 1 from the whole vocabulary"""
-    max_new_tokens: Count = 512
+    max_new_tokens: Annotated[Count, HelpGroup("sampling")] = 512
     """most tokens of a reply"""
-    max_prompt_length: Annotated[int, Range(least=2)] = 512
+    max_prompt_length: Annotated[int, Range(least=2), HelpGroup("text")] = 512
     """most tokens of a prompt"""
-    prompt_style: PromptStyle = "instruct"
+    prompt_style: Annotated[PromptStyle, HelpGroup("text")] = "instruct"
     """how a question is put, as in training; instruct: the paper's prompt; chat: the tokenizer's
     template"""
-    prompt_date: str | None = None
+    prompt_date: Annotated[str | None, HelpGroup("text")] = None
     """YYYY-MM-DD, which a chat template takes for today; by default as the adapter was trained, or
     today"""
-    batch_size: Count = 64
+    batch_size: Annotated[Count, HelpGroup("batch")] = 64
     """replies sampled and scored at a time"""
     base_dtype: BaseDtype = "bfloat16"
     """of the base weights; int8 and nf4 quantize the projections block by block"""
-    seed: Seed = 0
+    seed: Annotated[Seed, HelpGroup("sampling")] = 0
     """seed of the samples that are drawn"""
 
     def cost(self, estimator: Estimates) -> Cost:

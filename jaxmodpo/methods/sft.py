@@ -20,7 +20,7 @@ from jaxmodpo.training.step import Batch, LossTerms
 
 
 @dataclass(frozen=True, kw_only=True)
-class SFTConfig(PolicyTrainingConfig):
+class SFTConfig(PolicyTrainingConfig, help_group="data"):
     """Fine-tune an adapter on the chosen responses of preference pairs."""
 
     pairs: Path

@@ -18,7 +18,7 @@ from jaxmodpo.ranges import Incidental, Settings
 
 
 @dataclass(frozen=True, kw_only=True)
-class SoupConfig(Settings):
+class SoupConfig(Settings, help_group="model"):
     """Average adapters of one base model: by default exactly, Σ w_i B_i A_i (α_i / r_i)."""
 
     spends = ()

@@ -37,7 +37,7 @@ MIB = 2**20
 
 
 @dataclass(frozen=True, kw_only=True)
-class ExportConfig(Settings):
+class ExportConfig(Settings, help_group="output"):
     """Merge an adapter into its base model: a full Hugging Face folder, for transformers, vLLM and
     others.
     """

@@ -13,6 +13,7 @@ from typing import Annotated, Any
 from jaxmodpo.costs import Cost, Estimates
 from jaxmodpo.errors import UserError
 from jaxmodpo.files import write_json
+from jaxmodpo.help_groups import HelpGroup
 from jaxmodpo.personas.anonymity import group_sizes
 from jaxmodpo.personas.mapping import CANONICAL, find_mapping, load_mapping
 from jaxmodpo.personas.participant import Participant
@@ -30,21 +31,21 @@ logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
-class PersonasConfig(Settings):
+class PersonasConfig(Settings, help_group="selection"):
     """Turn survey answers into patient personas: score, select for diversity, split, report."""
 
     output_dir: Incidental[Path]
     """Folder for the results: train_personas.json, test_personas.json, all_personas.json,
     personas_report.html, report.json and figures/."""
-    survey: tuple[Path, ...] = ()
+    survey: Annotated[tuple[Path, ...], HelpGroup("data")] = ()
     """CSV files with the answers to the survey."""
-    synthesize: Count | None = None
+    synthesize: Annotated[Count | None, HelpGroup("data")] = None
     """Number of participants of a synthetic survey, which takes the place of --survey. Nobody gave
     its answers; use it to try the pipeline out."""
-    survey_output: Path | None = None
+    survey_output: Annotated[Path | None, HelpGroup("data")] = None
     """CSV file that --synthesize writes its survey to; by default survey.csv in the output
     folder."""
-    mapping: str = CANONICAL
+    mapping: Annotated[str, HelpGroup("data")] = CANONICAL
     """YAML file that maps the survey's columns and answers to those of a persona, or the name of
     one of configs/personas/."""
     select: Annotated[int, Range(least=2)] = 150

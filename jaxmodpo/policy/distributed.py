@@ -38,7 +38,7 @@ HEARTBEAT_SECONDS = 60
 
 
 @dataclass(frozen=True, kw_only=True)
-class DeviceConfig(Settings):
+class DeviceConfig(Settings, help_group="devices"):
     """On which devices a command runs, and with which other processes."""
 
     mesh: Incidental[tuple[Count, Count, Count] | None] = None

@@ -17,6 +17,7 @@ from jaxmodpo.costs import Cost, Estimates, Unknown
 from jaxmodpo.data.text import PromptStyle, check_day
 from jaxmodpo.errors import UserError
 from jaxmodpo.files import Journal
+from jaxmodpo.help_groups import HelpGroup
 from jaxmodpo.models.quantized import BaseDtype
 from jaxmodpo.phase import Phase, in_phase
 from jaxmodpo.policy.loaded import load_policy
@@ -33,7 +34,7 @@ logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
-class ResponsesConfig(Settings):
+class ResponsesConfig(Settings, help_group="sampling"):
     """Sample replies to questions from a model, with or without an adapter, or ask an endpoint for
     them.
     """
@@ -42,14 +43,14 @@ class ResponsesConfig(Settings):
     """question_id, question_text"""
     output_dir: Incidental[Path]
     """responses.csv is written here"""
-    engine: Literal["local", "endpoint"] = "local"
+    engine: Annotated[Literal["local", "endpoint"], HelpGroup("model")] = "local"
     """local: a model of this machine; endpoint: one behind an OpenAI-compatible URL, such as
     GPT-4o"""
-    model: Path | None = None
+    model: Annotated[Path | None, HelpGroup("model")] = None
     """the base model's Hugging Face folder, of the local engine"""
-    adapter: Path | None = None
+    adapter: Annotated[Path | None, HelpGroup("model")] = None
     """a PEFT folder, trained on this base"""
-    model_name: str = ""
+    model_name: Annotated[str, HelpGroup("model")] = ""
     """written beside each reply; needed to tell models apart in evaluation files"""
     samples: Count = 5
     """replies per question"""
@@ -60,29 +61,29 @@ class ResponsesConfig(Settings):
     """draw from the smallest set of tokens with at least this probability"""
     max_new_tokens: Count = 512
     """most tokens of a reply"""
-    max_prompt_length: Annotated[int, Range(least=2)] = 512
+    max_prompt_length: Annotated[int, Range(least=2), HelpGroup("text")] = 512
     """of the local engine, tokens; in a longer prompt the question loses its start"""
-    prompt_style: PromptStyle = "instruct"
+    prompt_style: Annotated[PromptStyle, HelpGroup("text")] = "instruct"
     """instruct: the paper's prompt; chat: the tokenizer's template on the bare question, of the
     local engine"""
-    prompt_date: str | None = None
+    prompt_date: Annotated[str | None, HelpGroup("text")] = None
     """YYYY-MM-DD, which a chat template takes for today; by default as the adapter was trained, or
     the day on which the run began; of the local engine"""
     batch_size: Count = 64
     """of the local engine: replies sampled at a time"""
-    base_dtype: BaseDtype = "bfloat16"
+    base_dtype: Annotated[BaseDtype, HelpGroup("model")] = "bfloat16"
     """of the local engine's base weights; int8 and nf4 quantize the projections block by block"""
     seed: Seed = 0
     """of the draws; an endpoint takes none"""
-    base_url: str = "https://api.openai.com/v1"
+    base_url: Annotated[str, HelpGroup("endpoint")] = "https://api.openai.com/v1"
     """the endpoint's address, up to and with /v1"""
-    endpoint_model: str = ""
+    endpoint_model: Annotated[str, HelpGroup("endpoint")] = ""
     """the endpoint's model; it has no default"""
-    api_key_env: Incidental[str] = "OPENAI_API_KEY"
+    api_key_env: Annotated[Incidental[str], HelpGroup("endpoint")] = "OPENAI_API_KEY"
     """the environment variable that holds the endpoint's key"""
-    send_questions: Incidental[bool] = False
+    send_questions: Annotated[Incidental[bool], HelpGroup("endpoint")] = False
     """let people's posts go to an endpoint that is not on this machine"""
-    max_concurrency: Incidental[Count] = 8
+    max_concurrency: Annotated[Incidental[Count], HelpGroup("endpoint")] = 8
     """calls to the endpoint at once"""
 
     def check(self) -> None:

@@ -18,7 +18,7 @@ logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
-class CheckConfig(Settings):
+class CheckConfig(Settings, help_group="data"):
     """Count malformed replies, and the kinds of sentences in the others."""
 
     responses: Path

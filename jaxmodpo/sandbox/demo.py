@@ -24,7 +24,7 @@ logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
-class DemoConfig(Unestimated):
+class DemoConfig(Unestimated, help_group="world"):
     """Run the whole flow in a small synthetic world: seven models, judged head to head."""
 
     output_dir: Path = Path("out/demo")

@@ -36,7 +36,7 @@ KINDS = {"fronts": "equal weights", "matched_fronts": "matched KL"}
 
 
 @dataclass(frozen=True, kw_only=True)
-class FrontsConfig(Unestimated):
+class FrontsConfig(Unestimated, help_group="world"):
     """Compare MODPO's and soups' fronts from best-worst and from all pairs, over several synthetic
     worlds.
     """

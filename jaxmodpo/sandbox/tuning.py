@@ -50,7 +50,7 @@ OBJECTIVES: Mapping[str, Kind] = {"empathy": "warm", "safety": "safe"}
 
 
 @dataclass(frozen=True, kw_only=True)
-class TuneConfig(Unestimated):
+class TuneConfig(Unestimated, help_group="search"):
     """Try a few settings for every method of the demo on validation questions, and say which is
     best.
     """

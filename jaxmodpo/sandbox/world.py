@@ -25,7 +25,7 @@ logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
-class WorldConfig(Settings):
+class WorldConfig(Settings, help_group="world"):
     """Make the sandbox: a synthetic world with known ground truth."""
 
     output_dir: Incidental[Path]

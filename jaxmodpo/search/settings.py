@@ -21,7 +21,7 @@ from jaxmodpo.training.settings import TrainingConfig
 
 
 @dataclass(frozen=True, kw_only=True)
-class TuneSettings(Settings):
+class TuneSettings(Settings, help_group="search"):
     """What every search can be told besides."""
 
     trials: Incidental[Count] = 20

@@ -15,6 +15,7 @@ from jaxmodpo.config import named_values
 from jaxmodpo.costs import Cost, Estimates
 from jaxmodpo.data.pairs import load_pairs
 from jaxmodpo.errors import UserError
+from jaxmodpo.help_groups import HelpGroup
 from jaxmodpo.hub import local_folder
 from jaxmodpo.methods.margins import margin_sources
 from jaxmodpo.models.adapter_config import read_adapter_config
@@ -34,14 +35,14 @@ DIGITS = 10
 
 
 @dataclass(frozen=True, kw_only=True)
-class SweepConfig(PreferenceTrainingConfig):
+class SweepConfig(PreferenceTrainingConfig, help_group="search"):
     """Train MODPO over a grid of weights, make soups over the same grid, and compare their
     fronts.
     """
 
     pairs: Path
     """File or folder of the preference pairs or rankings of the primary objective."""
-    pairs_per_question: PairsPerQuestion = "all"
+    pairs_per_question: Annotated[PairsPerQuestion, HelpGroup("data")] = "all"
     """Pairs made from each question's ranking: all; best-worst, as in the paper; or a number of
     pairs, the widest gaps first. Best-worst leaves MODPO little to reweigh. A file of pairs is
     taken as it is."""
@@ -52,10 +53,10 @@ class SweepConfig(PreferenceTrainingConfig):
     sum to 1."""
     step: Annotated[float, Range(above=0, below=1)] = 0.1
     """Distance between neighboring weights of an objective; a smaller step trains more models."""
-    margin_scale: Literal["none", "std"] = "std"
+    margin_scale: Annotated[Literal["none", "std"], HelpGroup("objective")] = "std"
     """How rewards are scaled before they become margins: std divides each by its standard deviation
     over the responses of the training pairs; none leaves them as they are."""
-    margin_gain: Positive = 1.0
+    margin_gain: Annotated[Positive, HelpGroup("objective")] = 1.0
     """Factor that every margin is multiplied by after that scaling."""
     soup: tuple[str, ...] = ()
     """NAME=ADAPTER or NAME=PAIRS of every objective, the primary first: the adapters to average, or
@@ -66,11 +67,11 @@ class SweepConfig(PreferenceTrainingConfig):
     score: tuple[str, ...]
     """NAME=SCORER of every objective, the primary first; a scorer is the folder of a reward model,
     or rubric."""
-    samples: Count = 4
+    samples: Annotated[Count, HelpGroup("sampling")] = 4
     """Replies sampled for each question, at temperature 1 from the whole vocabulary."""
-    max_new_tokens: Count = 512
+    max_new_tokens: Annotated[Count, HelpGroup("sampling")] = 512
     """Maximum number of tokens in a sampled reply."""
-    sample_batch_size: Count = 64
+    sample_batch_size: Annotated[Count, HelpGroup("sampling")] = 64
     """Replies sampled at the same time; lower it when sampling runs out of memory."""
     match_kl: bool = True
     """Also compare MODPO and soups after scaling the one that moved further from the base back to

@@ -33,6 +33,7 @@ from jaxmodpo.ranges import (
     NotNegative,
     Positive,
     Seed,
+    Settings,
     ShareBelowOne,
 )
 from jaxmodpo.schema import Range
@@ -40,21 +41,11 @@ from jaxmodpo.training.tracking import Tracker, check_trackers
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrainingConfig(DeviceConfig):
-    """What every training command can be told."""
+class OptimizerOptions(Settings, help_group="optimizer"):
+    """How parameters are updated."""
 
-    output_dir: Incidental[Path]
-    """the run's folder, for its model, metrics and checkpoints"""
-    seed: Seed = 0
-    """of the data order, the dropout and fresh parameters"""
     learning_rate: Positive = 5e-6
     """peak, reached after the warm-up; cosine decay to 0 from there"""
-    batch_size: Count = 4
-    """examples in memory at a time (pairs, for preference losses), over all devices"""
-    gradient_accumulation: Count = 4
-    """batches that are added up for one update"""
-    epochs: Count = 3
-    """passes over the data"""
     warmup_ratio: ShareBelowOne = 0.1
     """share of the updates in which the learning rate rises from 0"""
     weight_decay: NotNegative = 0.01
@@ -64,6 +55,26 @@ class TrainingConfig(DeviceConfig):
     max_skipped: Count = 5
     """stop after this many updates in a row whose loss or gradient was not finite; such updates are
     left out"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class BatchOptions(Settings, help_group="batch"):
+    """How many examples an update sees, and how often each is seen."""
+
+    batch_size: Count = 4
+    """examples in memory at a time (pairs, for preference losses), over all devices"""
+    gradient_accumulation: Count = 4
+    """batches that are added up for one update"""
+    epochs: Count = 3
+    """passes over the data"""
+    seed: Seed = 0
+    """of the data order, the dropout and fresh parameters"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ValidationOptions(Settings, help_group="validation"):
+    """What is held out, when it is evaluated, and what follows from it."""
+
     validation_fraction: ShareBelowOne = 0.1
     """share of the questions held out for evaluation; with 0 nothing is evaluated and the last
     parameters are kept"""
@@ -76,6 +87,14 @@ class TrainingConfig(DeviceConfig):
     objectives are"""
     patience: CountOrZero = 3
     """stop after this many evaluations in a row without a better one; 0 never stops early"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunFolderOptions(Settings, help_group="output"):
+    """Where a run is written, and how often."""
+
+    output_dir: Incidental[Path]
+    """the run's folder, for its model, metrics and checkpoints"""
     log_every: Incidental[Count] = 10
     """updates between two lines of metrics.jsonl"""
     save_every: Incidental[Count] = 50
@@ -84,6 +103,13 @@ class TrainingConfig(DeviceConfig):
     """keep the Orbax checkpoints of a finished run"""
     track: Incidental[tuple[Tracker, ...]] = ()
     """write to tensorboard or wandb besides metrics.jsonl"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingConfig(
+    DeviceConfig, RunFolderOptions, ValidationOptions, BatchOptions, OptimizerOptions
+):
+    """What every training command can be told."""
 
     def check(self) -> None:
         super().check()
@@ -97,13 +123,19 @@ class TrainingConfig(DeviceConfig):
 
 
 @dataclass(frozen=True, kw_only=True)
-class PolicyTrainingConfig(TrainingConfig):
-    """What every ``align`` command can be told."""
+class BaseModelOptions(Settings, help_group="model"):
+    """Which model is aligned, and in which precision it is held."""
 
     model: Path
     """the base model's Hugging Face folder"""
     base_dtype: BaseDtype = "bfloat16"
     """of the frozen base weights; int8 and nf4 quantize the projections block by block"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class AdapterOptions(Settings, help_group="adapter"):
+    """The shape of the adapter, which is all that is trained."""
+
     lora_rank: Count = 64
     """r, the inner dimension of the adapter's matrices"""
     lora_alpha: Positive = 128.0
@@ -114,6 +146,12 @@ class PolicyTrainingConfig(TrainingConfig):
     """projections that get an adapter"""
     lora_rslora: bool = False
     """rank-stabilised: the scale is alpha / √r"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TextOptions(Settings, help_group="text"):
+    """How a question is put to the model, and how long texts may be."""
+
     prompt_style: PromptStyle = "instruct"
     """instruct: the paper's prompt; chat: the tokenizer's template on the bare question"""
     prompt_date: str | None = None
@@ -123,6 +161,12 @@ class PolicyTrainingConfig(TrainingConfig):
     """tokens; in a longer prompt the question loses its start"""
     max_length: Count = 1024
     """tokens of prompt and response; a longer response loses its end"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ComputationOptions(Settings, help_group="computation"):
+    """How a step is computed, at which cost in memory and time."""
+
     attention: Backend = "auto"
     """auto: splash on TPUs and cuDNN on GPUs where they can, XLA otherwise"""
     remat: Remat = "full"
@@ -135,6 +179,13 @@ class PolicyTrainingConfig(TrainingConfig):
     cache_dir: Incidental[Path | None] = None
     """where reference log-probabilities and margins are kept; default $JAXMODPO_CACHE or
     ~/.cache/jaxmodpo"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PolicyTrainingConfig(
+    TrainingConfig, ComputationOptions, TextOptions, AdapterOptions, BaseModelOptions
+):
+    """What every ``align`` command can be told."""
 
     def check(self) -> None:
         super().check()
@@ -159,7 +210,7 @@ class PolicyTrainingConfig(TrainingConfig):
 
 
 @dataclass(frozen=True, kw_only=True)
-class PreferenceTrainingConfig(PolicyTrainingConfig):
+class PreferenceTrainingConfig(PolicyTrainingConfig, help_group="objective"):
     """What every method that learns from preferences can be told besides."""
 
     beta: Positive = 0.1

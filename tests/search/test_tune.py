@@ -21,9 +21,9 @@ import sqlalchemy.exc
 import yaml
 from optuna.trial import TrialState
 
-from jaxmodpo.config import from_mapping
 from jaxmodpo.errors import Preempted, UserError
 from jaxmodpo.files import read_json
+from jaxmodpo.flags import from_mapping
 from jaxmodpo.methods.dpo import DPOConfig
 from jaxmodpo.methods.reward import RewardConfig, reward
 from jaxmodpo.phase import Phase

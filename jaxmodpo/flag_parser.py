@@ -1,0 +1,135 @@
+"""From the words of a command line to a settings dataclass, or to one sentence on what is wrong.
+
+tyro converts the values. What it would say in a box, or in Python's words, is said here in a
+sentence about the flag; and what it takes but no command can use is refused.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+import re
+import typing
+from collections.abc import Sequence
+from contextlib import redirect_stderr, redirect_stdout
+from typing import Any, TypeVar
+
+from jaxmodpo.errors import UserError
+from jaxmodpo.flag_names import flag_of, suggested_flag
+from jaxmodpo.flag_paths import refuse_empty_paths, refuse_remote
+from jaxmodpo.help_text import is_required
+from jaxmodpo.ranges import check_ranges
+
+Config = TypeVar("Config")
+
+_SENTENCES = (
+    (
+        r"Error parsing (\S+): invalid literal for int\(\) with base 10: (.*)",
+        r"\1 must be a whole number, not \2",
+    ),
+    (
+        r"Error parsing (\S+): could not convert string to float: (.*)",
+        r"\1 must be a number, not \2",
+    ),
+    (
+        r"Error parsing (\S+): no type matching (.*) could be instantiated from \[(.*)\]\.?",
+        r"\1 must be \2, not \3",
+    ),
+    (r"Missing value for argument '(\S+)'\. Expected 1 values\.", r"\1 needs a value"),
+    (r"Missing from \S+: \S+ (.*) \(required\)", r"it needs \1"),
+    (
+        r"Unrecognized options: (.*)",
+        r"\1 belongs to no flag; leave it out, or put its flag before it",
+    ),
+)
+"""what tyro passes on of Python's own errors, and the same as a sentence about the flag"""
+
+
+def parse_words(cls: type[Config], arguments: list[str], source: str) -> Config:
+    """Make a settings dataclass of the words of a command line.
+
+    Args:
+        cls: the dataclass.
+        arguments: each flag at most once.
+        source: what to call them in an error.
+
+    Raises:
+        UserError: an unknown, missing or ill-typed setting, or a number outside its range.
+    """
+    hints = typing.get_type_hints(cls, include_extras=True)
+    _check_flags(cls, arguments, source)
+    refuse_empty_paths(arguments, hints, source)
+    config = _parsed_by_tyro(cls, arguments, source)
+    for field in dataclasses.fields(config):  # type: ignore[arg-type]
+        if field.name != "base_url":  # which is remote, and says itself how it must begin
+            refuse_remote(getattr(config, field.name), flag_of(field.name), source)
+    check_ranges(config, source)
+    return config
+
+
+def _check_flags(cls: type, arguments: Sequence[str], source: str) -> None:
+    """Refuse flags that there are not, and the lack of those that must be given.
+
+    tyro would do both as well; here the error names the flag that was meant.
+    """
+    fields = _fields_with_flags(cls)
+    flags = [flag_of(field.name) for field in fields]
+    switches_off = ["--no-" + flag.removeprefix("--") for flag in flags]
+    allowed = [*flags, *switches_off]
+    present = _flags_among(arguments)
+    for flag in sorted(present - set(allowed)):
+        raise UserError(f"{source}: unknown flag '{flag}'{suggested_flag(flag, allowed)}")
+    required = [flag_of(field.name) for field in fields if is_required(field)]
+    missing = [flag for flag in required if flag not in present]
+    if missing:
+        raise UserError(f"{source}: {' and '.join(missing)} must be given")
+
+
+def _fields_with_flags(cls: type) -> list[dataclasses.Field[Any]]:
+    """Return the settings that a flag gives; the others are given by their place."""
+    import tyro
+
+    hints = typing.get_type_hints(cls, include_extras=True)
+    return [
+        field
+        for field in dataclasses.fields(cls)
+        if tyro.conf.Positional not in typing.get_args(hints[field.name])
+    ]
+
+
+def _flags_among(arguments: Sequence[str]) -> set[str]:
+    """Return the flags among the words of a command line, without their values."""
+    flags: set[str] = set()
+    for argument in arguments:
+        if argument.startswith("--"):
+            flag = argument.partition("=")[0]
+            flags.add(flag.replace("_", "-"))
+    return flags
+
+
+def _parsed_by_tyro(cls: type[Config], arguments: list[str], source: str) -> Config:
+    """Let tyro make the dataclass, and say in one sentence why it cannot."""
+    import tyro
+
+    output = io.StringIO()
+    try:
+        with redirect_stderr(output), redirect_stdout(output):
+            return tyro.cli(cls, args=arguments, prog=source)
+    except SystemExit:
+        sentence = _in_words(_first_paragraph(output.getvalue()))
+        raise UserError(f"{source}: {sentence}") from None
+
+
+def _in_words(message: str) -> str:
+    """Return what tyro says of a flag as a sentence."""
+    for pattern, sentence in _SENTENCES:
+        message = re.sub(pattern, sentence, message)
+    return message
+
+
+def _first_paragraph(box: str) -> str:
+    """Return what a tyro error says under its title, up to the first rule, on one line."""
+    lines = [line.strip("│╭╮╰╯─- ") for line in box.splitlines()]
+    start = next((n for n, line in enumerate(lines[1:], 1) if line), 0)
+    end = next((n for n, line in enumerate(lines[start:], start) if not line), len(lines))
+    return " ".join(lines[start:end])
