@@ -5,8 +5,8 @@ drawn again with replacement, as rows (:func:`resampled_questions`) or as how of
 drawn (:func:`times_drawn`), and the statistic's values over these draws are cut at both ends
 (:func:`percentile_interval`)::
 
-    drawn = resampled_questions(len(scores))             # [resamples, questions]
-    low, high = percentile_interval(scores[drawn].mean(axis=1))
+    resamples = resampled_questions(len(scores))         # [resamples, questions]
+    low, high = percentile_interval(scores[resamples].mean(axis=1))
 
 The module stands apart from the evaluation, and needs no scipy, because methods and searches use it
 too.
@@ -46,11 +46,13 @@ def wilson_interval(
         return None
     z = NormalDist().inv_cdf((1 + confidence) / 2)
     share = successes / trials
-    middle = (share + z**2 / (2 * trials)) / (1 + z**2 / trials)
-    half = (
-        z * math.sqrt(share * (1 - share) / trials + z**2 / (4 * trials**2)) / (1 + z**2 / trials)
-    )
-    return max(middle - half, 0.0), min(middle + half, 1.0)
+    # Wilson draws the observed share towards one half, by as much as z² further trials would of
+    # which half succeeded. This keeps a width where all trials, or none, succeeded.
+    shrinkage = 1 + z**2 / trials
+    middle = (share + z**2 / (2 * trials)) / shrinkage
+    variance = share * (1 - share) / trials + z**2 / (4 * trials**2)
+    half_width = z * math.sqrt(variance) / shrinkage
+    return max(middle - half_width, 0.0), min(middle + half_width, 1.0)
 
 
 def resampled_questions(
@@ -72,15 +74,15 @@ def times_drawn(questions: int, resamples: int = RESAMPLES, seed: int = 0) -> ND
     Statistics with the same number of questions and the same seed share their draws, so that their
     differences are paired.
     """
-    drawn = np.random.default_rng(seed).multinomial(
-        questions, np.full(questions, 1 / questions), size=resamples
-    )
+    # Drawing n questions of n and counting them is one draw of a multinomial distribution.
+    equal_chances = np.full(questions, 1 / questions)
+    counts = np.random.default_rng(seed).multinomial(questions, equal_chances, size=resamples)
     # No count exceeds the number of questions; 2,000 resamples of 10,000 questions are 40 MB
     # instead of 160.
-    drawn = drawn.astype(np.uint16 if questions < 2**16 else np.uint32)
+    counts = counts.astype(np.uint16 if questions < 2**16 else np.uint32)
     # Later callers get the same array, so none may write to it.
-    drawn.flags.writeable = False
-    return drawn
+    counts.flags.writeable = False
+    return counts
 
 
 def percentile_interval(samples: ArrayLike, *, confidence: float = 0.95) -> tuple[Array, Array]:
@@ -92,5 +94,8 @@ def percentile_interval(samples: ArrayLike, *, confidence: float = 0.95) -> tupl
     samples = np.asarray(samples, dtype=np.float64)
     tail = (1 - confidence) / 2
     defined = np.isfinite(samples).any(axis=0)
-    low, high = np.nanquantile(np.where(defined, samples, 0.0), [tail, 1 - tail], axis=0)
+    # A statistic that no resample defines would make nanquantile warn; zeros stand in for it, and
+    # its ends become NaN again below.
+    quantiles = np.nanquantile(np.where(defined, samples, 0.0), [tail, 1 - tail], axis=0)
+    low, high = quantiles
     return np.where(defined, low, np.nan), np.where(defined, high, np.nan)

@@ -21,8 +21,9 @@ from jaxmodpo.intervals import percentile_interval, times_drawn
 
 Array = NDArray[np.float64]
 
-# Rows of the bootstrap's draws that are multiplied at a time.
-_ROWS = 200
+# Resamples that are multiplied with the sums at a time. All of them at once would hold
+# [resamples, sums] numbers, and a statistic makes several temporaries of that size.
+_RESAMPLES_AT_A_TIME = 200
 
 
 def coincidences(counts: ArrayLike) -> Array:
@@ -37,14 +38,17 @@ def coincidences(counts: ArrayLike) -> Array:
         Krippendorff, *Content Analysis*, 3rd edition, section 11.2.
     """
     counts = np.asarray(counts, np.float64)
+    values = counts.shape[-1]
     votes = counts.sum(axis=-1)
-    pairs = counts[..., :, None] * counts[..., None, :] - counts[..., None] * np.eye(
-        counts.shape[-1]
-    )
-    return pairs * np.where(votes > 1, 1 / np.maximum(votes - 1, 1), 0)[..., None, None]
+    # Ordered pairs of votes, less each vote's pair with itself, which lies on the diagonal.
+    all_pairs = counts[..., :, None] * counts[..., None, :]
+    with_itself = counts[..., None] * np.eye(values)
+    # A unit of one vote has no pair and so no weight; the maximum only avoids a division by zero.
+    weight = np.where(votes > 1, 1 / np.maximum(votes - 1, 1), 0)
+    return (all_pairs - with_itself) * weight[..., None, None]
 
 
-def krippendorff_alpha(met: ArrayLike, level: Literal["nominal", "ordinal"]) -> Array:
+def krippendorff_alpha(coincidence_sums: ArrayLike, level: Literal["nominal", "ordinal"]) -> Array:
     """Return Krippendorff's α of summed :func:`coincidences`: ``[..., values, values]`` to
     ``[...]``.
 
@@ -56,23 +60,29 @@ def krippendorff_alpha(met: ArrayLike, level: Literal["nominal", "ordinal"]) -> 
     References:
         Krippendorff, *Content Analysis*, 3rd edition, section 11.3.
     """
-    met = np.asarray(met, np.float64)
-    votes = met.sum(axis=-1)
+    coincidence_sums = np.asarray(coincidence_sums, np.float64)
+    votes = coincidence_sums.sum(axis=-1)
     total = votes.sum(axis=-1)
     if level == "nominal":
-        distance = 1 - np.eye(met.shape[-1])
+        distance = 1 - np.eye(coincidence_sums.shape[-1])
     else:
+        # Values on a line of all votes, each value at the middle of its own: two ranks that hardly
+        # anybody gives are closer together than two that everybody gives.
         middle = np.cumsum(votes, axis=-1) - votes / 2
         distance = (middle[..., :, None] - middle[..., None, :]) ** 2
-    observed = (met * distance).sum(axis=(-2, -1))
-    expected = (votes[..., :, None] * votes[..., None, :] * distance).sum(axis=(-2, -1))
+    observed = (coincidence_sums * distance).sum(axis=(-2, -1))
+    by_chance = votes[..., :, None] * votes[..., None, :]
+    expected = (by_chance * distance).sum(axis=(-2, -1))
+    # Where all votes are the same, nothing differs and by chance nothing would: 0 / 0. The
+    # coefficient is NaN and not 1, since there was no variation to agree on.
     return 1 - ratio(observed * (total - 1), expected)
 
 
 def raw_agreement(confusion: ArrayLike) -> Array:
     """Return the share on the diagonal: ``[..., values, values]`` to ``[...]``; NaN of nothing."""
     confusion = np.asarray(confusion, np.float64)
-    return ratio(np.trace(confusion, axis1=-2, axis2=-1), confusion.sum(axis=(-2, -1)))
+    agreed = np.trace(confusion, axis1=-2, axis2=-1)
+    return ratio(agreed, confusion.sum(axis=(-2, -1)))
 
 
 def cohen_kappa(confusion: ArrayLike) -> Array:
@@ -87,8 +97,12 @@ def cohen_kappa(confusion: ArrayLike) -> Array:
     """
     confusion = np.asarray(confusion, np.float64)
     total = confusion.sum(axis=(-2, -1))
-    by_chance = (confusion.sum(axis=-1) * confusion.sum(axis=-2)).sum(axis=-1)
+    first_judge = confusion.sum(axis=-1)
+    second_judge = confusion.sum(axis=-2)
+    by_chance = (first_judge * second_judge).sum(axis=-1)
     agreed = np.trace(confusion, axis1=-2, axis2=-1)
+    # Numerator and denominator are multiplied by total², so that counts are divided only once and
+    # the degenerate cases are exact zeros.
     return ratio(agreed * total - by_chance, total**2 - by_chance)
 
 
@@ -98,14 +112,20 @@ def gwet_ac1(confusion: ArrayLike) -> Array:
 
     π_c is the mean of the two judges' shares of c among C values. NaN of nothing.
 
+    AC1 stands beside κ because κ falls to zero where both judges prefer one value, however well
+    they agree: two judges who say "first" 95 times of 100 have a chance agreement of 0.9 by κ's
+    p_e and of 0.1 by AC1's.
+
     References:
         Gwet, "Computing inter-rater reliability and its variance in the presence of high
         agreement", 2008.
     """
     confusion = np.asarray(confusion, np.float64)
+    values = confusion.shape[-1]
     total = confusion.sum(axis=(-2, -1))
-    share = ratio(confusion.sum(axis=-1) + confusion.sum(axis=-2), 2 * total[..., None])
-    by_chance = (share * (1 - share)).sum(axis=-1) / (confusion.shape[-1] - 1)
+    votes = confusion.sum(axis=-1) + confusion.sum(axis=-2)
+    share = ratio(votes, 2 * total[..., None])
+    by_chance = (share * (1 - share)).sum(axis=-1) / (values - 1)
     return ratio(raw_agreement(confusion) - by_chance, 1 - by_chance)
 
 
@@ -118,7 +138,8 @@ def both_ways(confusion: ArrayLike) -> Array:
     """
     confusion = np.asarray(confusion, np.float64)
     exchanged = [1, 0, *range(2, confusion.shape[-1])]
-    return confusion + confusion[..., exchanged, :][..., exchanged]
+    rows_exchanged = confusion[..., exchanged, :]
+    return confusion + rows_exchanged[..., exchanged]
 
 
 def orientations(values: ArrayLike) -> NDArray[np.int8]:
@@ -128,9 +149,11 @@ def orientations(values: ArrayLike) -> NDArray[np.int8]:
     The mean product of two rankings' orientations is Kendall's τ_a.
     """
     values = np.asarray(values)
-    first, second = zip(*itertools.combinations(range(values.shape[-1]), 2), strict=True)
-    upper, lower = values[..., list(first)], values[..., list(second)]
-    return (upper > lower).astype(np.int8) - (upper < lower).astype(np.int8)
+    pairs = list(itertools.combinations(range(values.shape[-1]), 2))
+    first = values[..., [a for a, _ in pairs]]
+    second = values[..., [b for _, b in pairs]]
+    # Ranks are unsigned, so a difference would wrap around below zero.
+    return (first > second).astype(np.int8) - (first < second).astype(np.int8)
 
 
 def friedman(mean_ranks: ArrayLike, votes: int) -> tuple[float, float]:
@@ -144,7 +167,8 @@ def friedman(mean_ranks: ArrayLike, votes: int) -> tuple[float, float]:
     """
     ranks = np.asarray(mean_ranks, np.float64)
     count = len(ranks)
-    statistic = 12 * votes / (count * (count + 1)) * float(((ranks - (count + 1) / 2) ** 2).sum())
+    deviations = ranks - (count + 1) / 2
+    statistic = 12 * votes / (count * (count + 1)) * float((deviations**2).sum())
     return statistic, float(stats.chi2.sf(statistic, df=count - 1))
 
 
@@ -160,6 +184,9 @@ def estimate(
     seed: int,
 ) -> dict[str, Any]:
     """Return a statistic of sums over questions, with a 95% interval over resampled questions.
+
+    Questions are resampled and votes are not: the votes on one question resemble each other, so
+    that an interval over votes would be too narrow by far.
 
     Args:
         sums: ``[questions, sums]``.
@@ -178,8 +205,14 @@ def estimate(
     if not np.isfinite(value):
         return {"value": None, "interval": None, "undefined": undefined}
     if len(sums) < 2:
+        # One question is the same question in every resample, which would look like certainty.
         return {"value": value, "interval": None}
-    drawn = times_drawn(len(sums), resamples, seed)
-    samples = [statistic(drawn[row : row + _ROWS] @ sums) for row in range(0, resamples, _ROWS)]
-    low, high = map(float, percentile_interval(np.concatenate(samples)))
-    return {"value": value, "interval": [low, high] if np.isfinite(low) else None}
+    draw_counts = times_drawn(len(sums), resamples, seed)
+    samples: list[Array] = []
+    for begin in range(0, resamples, _RESAMPLES_AT_A_TIME):
+        counts = draw_counts[begin : begin + _RESAMPLES_AT_A_TIME]
+        samples.append(statistic(counts @ sums))
+    low, high = percentile_interval(np.concatenate(samples))
+    if not np.isfinite(low):
+        return {"value": value, "interval": None}
+    return {"value": value, "interval": [float(low), float(high)]}

@@ -30,11 +30,14 @@ class Contest:
 
     @property
     def models(self) -> list[str]:
+        """The models' names; their order gives every model its number."""
         return list(self.replies)
 
     @property
     def replies_per_question(self) -> int:
-        return len(next(iter(self.replies.values()))[0])
+        """How many replies every model has to every question."""
+        first_model = next(iter(self.replies.values()))
+        return len(first_model[0])
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +53,7 @@ class Unit:
 
     @property
     def identical(self) -> bool:
+        """Whether both texts are the same, which is a tie that nobody needs to be asked about."""
         return self.a.response_text == self.b.response_text
 
 
@@ -61,7 +65,8 @@ def refuse_empty_models(
     Two such models would tie on every question and score 0.5, which reads like a result.
     """
     for name, answered in replies.items():
-        if not any(candidate.response_text.strip() for texts in answered for candidate in texts):
+        texts = [candidate.response_text for candidates in answered for candidate in candidates]
+        if not any(text.strip() for text in texts):
             raise UserError(
                 f"{files[name]}: every reply of {name} is empty, so there is nothing to compare; "
                 "write its replies again with 'jaxmodpo responses', or leave the model out"
@@ -77,56 +82,75 @@ def read_replies(
         UserError: a model lacks a question, has one more, another text for it, or another number of
             replies; the message names model and question.
     """
-    read = {name: _by_question(path) for name, path in files.items()}
-    first = next(iter(files))
-    questions = [question for question, _ in read[first].values()]
-    number = len(next(iter(read[first].values()))[1])
-    for name, answered in read.items():
+    by_model = {name: _by_question(path) for name, path in files.items()}
+    first_model = next(iter(files))
+    questions = [question for question, _ in by_model[first_model].values()]
+    _, first_texts = next(iter(by_model[first_model].values()))
+    replies: dict[str, list[list[Candidate]]] = {}
+    for name, answered in by_model.items():
         for question in questions:
-            if question.question_id not in answered:
-                raise UserError(
-                    f"{files[name]}: {name} has no reply to question {question.question_id}, which"
-                    f" {first} has; all models must answer the same questions"
-                )
-            other, texts = answered[question.question_id]
-            if other.question_text != question.question_text:
-                raise UserError(
-                    f"{files[name]}: {name} and {first} have different texts for question"
-                    f" {question.question_id}; all models must answer the same questions"
-                )
-            if len(texts) != number:
-                raise UserError(
-                    f"{files[name]}: {name} has {len(texts)} replies to question"
-                    f" {question.question_id}, not {number} as {first} to its first; all models"
-                    " need equally many replies to every question"
-                )
-        extra = [key for key in answered if key not in read[first]]
+            _check_answer(files[name], name, first_model, question, len(first_texts), answered)
+        extra = [key for key in answered if key not in by_model[first_model]]
         if extra:
             raise UserError(
-                f"{files[name]}: {name} has a reply to question {extra[0]}, which {first} has not; "
-                "all models must answer the same questions"
+                f"{files[name]}: {name} has a reply to question {extra[0]}, which {first_model}"
+                " has not; all models must answer the same questions"
             )
-    return questions, {
-        name: [
-            [blind(question, n, text) for n, text in enumerate(answered[question.question_id][1])]
-            for question in questions
+        # In the first model's order, whatever the order of this model's file.
+        replies[name] = [
+            _blinded(question, answered[question.question_id][1]) for question in questions
         ]
-        for name, answered in read.items()
-    }
+    return questions, replies
+
+
+def _check_answer(
+    path: Path,
+    name: str,
+    first_model: str,
+    question: Question,
+    count: int,
+    answered: Mapping[str, tuple[Question, list[str]]],
+) -> None:
+    """Refuse a model whose replies to a question cannot be compared with the first model's.
+
+    An id is not enough: two files may give one id to two texts, and the judge would compare replies
+    to different questions without a word.
+    """
+    if question.question_id not in answered:
+        raise UserError(
+            f"{path}: {name} has no reply to question {question.question_id}, which"
+            f" {first_model} has; all models must answer the same questions"
+        )
+    answered_question, texts = answered[question.question_id]
+    if answered_question.question_text != question.question_text:
+        raise UserError(
+            f"{path}: {name} and {first_model} have different texts for question"
+            f" {question.question_id}; all models must answer the same questions"
+        )
+    if len(texts) != count:
+        raise UserError(
+            f"{path}: {name} has {len(texts)} replies to question"
+            f" {question.question_id}, not {count} as {first_model} to its first; all models"
+            " need equally many replies to every question"
+        )
 
 
 def _by_question(path: Path) -> dict[str, tuple[Question, list[str]]]:
+    """Return a file's questions, each with the texts of its replies, by id."""
     answered: dict[str, tuple[Question, list[str]]] = {}
     for row in read_responses(path):
-        question, texts = answered.setdefault(
-            row.question_id, (Question(row.question_id, row.question_text), [])
-        )
+        new_entry: tuple[Question, list[str]] = (Question(row.question_id, row.question_text), [])
+        question, texts = answered.setdefault(row.question_id, new_entry)
         if question.question_text != row.question_text:
             raise UserError(
                 f"{path}: question {row.question_id} stands there with two different texts"
             )
         texts.append(row.response_text)
     return answered
+
+
+def _blinded(question: Question, texts: Sequence[str]) -> list[Candidate]:
+    return [blind(question, reply, text) for reply, text in enumerate(texts)]
 
 
 def blind(question: Question, reply: int, text: str) -> Candidate:
@@ -138,22 +162,23 @@ def blind(question: Question, reply: int, text: str) -> Candidate:
 
 def plan(contest: Contest) -> Iterator[Unit]:
     """Yield every unit of every pair of models, one pair after the other, in a fixed order."""
-    for (a, replies_a), (b, replies_b) in itertools.combinations(
-        enumerate(contest.replies.values()), 2
-    ):
-        for question, both in enumerate(zip(replies_a, replies_b, strict=True)):
-            for reply, (candidate_a, candidate_b) in enumerate(zip(*both, strict=True)):
+    replies = list(contest.replies.values())
+    for a, b in itertools.combinations(range(len(replies)), 2):
+        for question in range(len(contest.questions)):
+            # Replies of one number meet: the first reply of one model with the first of the other.
+            for reply in range(contest.replies_per_question):
+                candidate_a = replies[a][question][reply]
+                candidate_b = replies[b][question][reply]
                 yield Unit(a, b, question, reply, candidate_a, candidate_b)
 
 
 def empty_replies(contest: Contest) -> dict[str, int]:
     """Count each model's replies without any text."""
-    return {
-        name: sum(
-            not candidate.response_text.strip() for replies in answered for candidate in replies
-        )
-        for name, answered in contest.replies.items()
-    }
+    counts: dict[str, int] = {}
+    for name, answered in contest.replies.items():
+        texts = [candidate.response_text for replies in answered for candidate in replies]
+        counts[name] = sum(not text.strip() for text in texts)
+    return counts
 
 
 def warn_of_empty_replies(contest: Contest) -> None:

@@ -57,7 +57,9 @@ def win_rate(outcomes: ArrayLike) -> Array:
     NaN where no unit is valid.
     """
     outcomes = np.asarray(outcomes, dtype=np.float64)
-    return ratio(np.nansum(outcomes, axis=(-2, -1)), np.isfinite(outcomes).sum(axis=(-2, -1)))
+    won = np.nansum(outcomes, axis=(-2, -1))
+    valid = np.isfinite(outcomes).sum(axis=(-2, -1))
+    return ratio(won, valid)
 
 
 def average_win_rates(win_rates: ArrayLike) -> Array:
@@ -72,7 +74,9 @@ def average_win_rates(win_rates: ArrayLike) -> Array:
     models = win_rates.shape[-1]
     if win_rates.shape[-2] != models or models < 2:
         raise ValueError(f"win rates need a square of at least two models, not {win_rates.shape}")
-    return np.where(np.eye(models, dtype=bool), 0.0, win_rates).sum(axis=-1) / (models - 1)
+    # The NaN of the diagonal becomes 0, so that any NaN left is a pair without votes and spreads.
+    on_diagonal = np.eye(models, dtype=bool)
+    return np.where(on_diagonal, 0.0, win_rates).sum(axis=-1) / (models - 1)
 
 
 def bootstrap_win_rates(outcomes: ArrayLike, *, resamples: int = 2000, seed: int = 0) -> Array:
@@ -86,10 +90,12 @@ def bootstrap_win_rates(outcomes: ArrayLike, *, resamples: int = 2000, seed: int
     """
     outcomes = np.asarray(outcomes, dtype=np.float64)
     questions = outcomes.shape[-2]
-    drawn = times_drawn(questions, resamples, seed)
+    draw_counts = times_drawn(questions, resamples, seed)
     won = np.nansum(outcomes, axis=-1).reshape(-1, questions)
     valid = np.isfinite(outcomes).sum(axis=-1).reshape(-1, questions)
-    rates = ratio(drawn @ won.T, drawn @ valid.T)
+    # Wins and valid units are added up apart and divided last: a question with more valid replies
+    # weighs more in a resample, as it does in the win rate itself.
+    rates = ratio(draw_counts @ won.T, draw_counts @ valid.T)
     return rates.reshape(resamples, *outcomes.shape[:-2])
 
 
@@ -100,8 +106,9 @@ def estimate_win_rate(
     :func:`_widened`.
     """
     samples = bootstrap_win_rates(outcomes, resamples=resamples, seed=seed)
-    value, (low, high) = win_rate(outcomes), percentile_interval(samples, confidence=confidence)
-    return _widened(Estimate(value, low, high), questions_judged(outcomes), confidence)
+    low, high = percentile_interval(samples, confidence=confidence)
+    estimate = Estimate(win_rate(outcomes), low, high)
+    return _widened(estimate, questions_judged(outcomes), confidence)
 
 
 def estimate_average_win_rates(
@@ -116,11 +123,9 @@ def estimate_average_win_rates(
         Arrays ``[models]``.
     """
     samples = average_win_rates(bootstrap_win_rates(outcomes, resamples=resamples, seed=seed))
-    value, (low, high) = (
-        average_win_rates(win_rate(outcomes)),
-        percentile_interval(samples, confidence=confidence),
-    )
-    return _widened(Estimate(value, low, high), _fewest_questions(outcomes), confidence)
+    low, high = percentile_interval(samples, confidence=confidence)
+    estimate = Estimate(average_win_rates(win_rate(outcomes)), low, high)
+    return _widened(estimate, _fewest_questions(outcomes), confidence)
 
 
 def estimate_average_differences(
@@ -157,7 +162,8 @@ def questions_judged(outcomes: ArrayLike) -> NDArray[np.int64]:
     """Return how many questions have a valid outcome: ``[..., questions, replies]`` to
     ``[...]``.
     """
-    return np.isfinite(np.asarray(outcomes, dtype=np.float64)).any(axis=-1).sum(axis=-1)
+    valid = np.isfinite(np.asarray(outcomes, dtype=np.float64))
+    return valid.any(axis=-1).sum(axis=-1)
 
 
 def _fewest_questions(outcomes: ArrayLike) -> NDArray[np.int64]:
@@ -165,7 +171,9 @@ def _fewest_questions(outcomes: ArrayLike) -> NDArray[np.int64]:
     to ``[models]``.
     """
     judged = questions_judged(outcomes)
-    return np.where(np.eye(len(judged), dtype=bool), np.iinfo(np.int64).max, judged).min(axis=-1)
+    # A model is not compared with itself, and the 0 there must not be the fewest.
+    on_diagonal = np.eye(len(judged), dtype=bool)
+    return np.where(on_diagonal, np.iinfo(np.int64).max, judged).min(axis=-1)
 
 
 def _widened(estimate: Estimate, questions: NDArray[np.int64], confidence: float) -> Estimate:
@@ -176,15 +184,21 @@ def _widened(estimate: Estimate, questions: NDArray[np.int64], confidence: float
     bootstrap says ± 0 of what 10 questions cannot know. Wilson's interval counts each question as
     one trial.
     """
-    value, low, high = (np.array(x, dtype=np.float64) for x in estimate)
-    for at in np.ndindex(value.shape):
-        count = int(np.broadcast_to(questions, value.shape)[at])
+    value = np.array(estimate.value, dtype=np.float64)
+    low = np.array(estimate.low, dtype=np.float64)
+    high = np.array(estimate.high, dtype=np.float64)
+    question_counts = np.broadcast_to(questions, value.shape)
+    for index in np.ndindex(value.shape):
+        count = int(question_counts[index])
         if count < 2:
-            low[at] = high[at] = np.nan
-        elif np.isfinite(value[at]) and high[at] - low[at] < 1e-12:
-            ends = wilson_interval(float(np.clip(value[at], 0, 1)) * count, count, confidence)
-            assert ends is not None
-            low[at], high[at] = ends
+            low[index] = np.nan
+            high[index] = np.nan
+        elif np.isfinite(value[index]) and high[index] - low[index] < 1e-12:
+            # A mean of ones may be 1 + 2e-16, which is no share of anything.
+            share = float(np.clip(value[index], 0, 1))
+            interval = wilson_interval(share * count, count, confidence)
+            assert interval is not None
+            low[index], high[index] = interval
     return Estimate(value, low, high)
 
 
@@ -195,8 +209,11 @@ def question_majorities(outcomes: ArrayLike) -> Array:
     NaN where no reply has a valid outcome.
     """
     outcomes = np.asarray(outcomes, dtype=np.float64)
+    # Half a point for a win and half a point against it for a loss: a tie between replies moves
+    # nothing, and so does a reply without a valid vote.
     balance = np.nansum(outcomes - 0.5, axis=-1)
-    return np.where(np.isfinite(outcomes).any(axis=-1), (np.sign(balance) + 1) / 2, np.nan)
+    majority = (np.sign(balance) + 1) / 2
+    return np.where(np.isfinite(outcomes).any(axis=-1), majority, np.nan)
 
 
 def mcnemar(outcomes: ArrayLike) -> McNemar:
@@ -210,12 +227,15 @@ def mcnemar(outcomes: ArrayLike) -> McNemar:
     fewer than ``FEW_DISCORDANT`` questions won or lost the exact one.
     """
     majorities = question_majorities(outcomes)
-    wins, losses, ties = (int((majorities == outcome).sum()) for outcome in (1.0, 0.0, 0.5))
+    wins = int((majorities == 1.0).sum())
+    losses = int((majorities == 0.0).sum())
+    ties = int((majorities == 0.5).sum())
     return mcnemar_from_counts(wins, losses, ties)
 
 
 def mcnemar_from_counts(wins: int, losses: int, ties: int = 0) -> McNemar:
     """McNemar's test from the number of questions won, lost and tied; see :func:`mcnemar`."""
+    # Ties do not enter: the test asks which model wins the questions on which they differ.
     discordant = wins + losses
     if discordant == 0:
         return McNemar(wins, losses, ties, 0.0, 1.0, 0.0, 1.0, 1.0, "p_value_exact")
@@ -223,20 +243,22 @@ def mcnemar_from_counts(wins: int, losses: int, ties: int = 0) -> McNemar:
     statistic = difference**2 / discordant
     corrected = max(difference - 1, 0) ** 2 / discordant
     return McNemar(
-        wins,
-        losses,
-        ties,
-        statistic,
-        float(stats.chi2.sf(statistic, df=1)),
-        corrected,
-        float(stats.chi2.sf(corrected, df=1)),
-        float(stats.binomtest(wins, discordant).pvalue),
-        "p_value_exact" if discordant < FEW_DISCORDANT else "p_value",
+        wins=wins,
+        losses=losses,
+        ties=ties,
+        statistic=statistic,
+        p_value=float(stats.chi2.sf(statistic, df=1)),
+        statistic_corrected=corrected,
+        p_value_corrected=float(stats.chi2.sf(corrected, df=1)),
+        p_value_exact=float(stats.binomtest(wins, discordant).pvalue),
+        decisive="p_value_exact" if discordant < FEW_DISCORDANT else "p_value",
     )
 
 
 def ratio(numerator: ArrayLike, denominator: ArrayLike) -> Array:
     """Divide, giving NaN and no warning where the denominator is zero."""
-    numerator, denominator = np.asarray(numerator, np.float64), np.asarray(denominator, np.float64)
-    nowhere = np.full(np.broadcast_shapes(numerator.shape, denominator.shape), np.nan)
-    return np.divide(numerator, denominator, out=nowhere, where=denominator > 0)
+    numerator = np.asarray(numerator, np.float64)
+    denominator = np.asarray(denominator, np.float64)
+    shape = np.broadcast_shapes(numerator.shape, denominator.shape)
+    undefined = np.full(shape, np.nan)
+    return np.divide(numerator, denominator, out=undefined, where=denominator > 0)

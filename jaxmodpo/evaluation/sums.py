@@ -26,12 +26,13 @@ def by_question(questions: Numbers, *values: Numbers) -> Array:
     their order.
     """
     distinct, question = np.unique(questions, return_inverse=True)
-    flat = [column for value in values for column in np.reshape(value, (len(questions), -1)).T]
-    return add_up(question, np.stack(flat, axis=1), len(distinct))
+    columns = [np.reshape(value, (len(questions), -1)) for value in values]
+    return add_up(question, np.concatenate(columns, axis=1), len(distinct))
 
 
 def add_up(group: Numbers, values: Numbers, groups: int) -> Array:
     """Add up rows by group: ``[rows, values]`` to ``[groups, values]``."""
+    # bincount adds up one column in a fraction of the time that np.add.at needs for the table.
     sums = np.empty((groups, values.shape[1]), np.float64)
     for column in range(values.shape[1]):
         sums[:, column] = np.bincount(group, values[:, column], groups)
@@ -45,19 +46,20 @@ def share(sums: Array) -> Array:
 
 def count_values(unit: Numbers, value: Numbers, units: int, values: int) -> Array:
     """Count values by unit: ``[units, values]``."""
-    return (
-        np.bincount(unit * values + value, minlength=units * values)
-        .reshape(units, values)
-        .astype(np.float64)
-    )
+    # Unit and value become one number, so that a single pass counts all cells.
+    cell = unit * values + value
+    counts = np.bincount(cell, minlength=units * values)
+    return counts.reshape(units, values).astype(np.float64)
 
 
 def square_tables(sums: Array) -> Array:
-    """Undo the flattening of square tables."""
+    """Undo the flattening of square tables: ``[..., side²]`` to ``[..., side, side]``."""
     side = round(sums.shape[-1] ** 0.5)
     return sums.reshape(*sums.shape[:-1], side, side)
 
 
 def verdicts(ballots: VoteTable) -> Numbers:
     """Return of each comparison 0 for the first response by id, 1 for the second, 2 for a tie."""
-    return np.where(ballots.ranks[:, 0] == ballots.ranks[:, 1], 2, ballots.ranks[:, 1] == 0)
+    first = ballots.ranks[:, 0]
+    second = ballots.ranks[:, 1]
+    return np.where(first == second, 2, second == 0)
