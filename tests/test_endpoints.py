@@ -69,7 +69,7 @@ class _Elsewhere(BaseHTTPRequestHandler):
 def redirecting() -> Iterator[tuple[str, list[str]]]:
     handler = type("Handler", (_Elsewhere,), {"seen": []})
     with HTTPServer(("127.0.0.1", 0), handler) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
+        threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
         yield f"http://127.0.0.1:{server.server_port}/v1", handler.seen
         server.shutdown()
 

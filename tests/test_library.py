@@ -7,43 +7,13 @@ import re
 from pathlib import Path
 from typing import Any
 
-import jax
 import numpy as np
 import pytest
+from tiny_models import tiny_mistral
 
-from jaxmodpo.models.decoder import parameter_table
-from jaxmodpo.models.decoder_config import DecoderConfig
-from jaxmodpo.models.files import save_model
-from jaxmodpo.models.parameters import initialize
 from jaxmodpo.policy.loaded import load_policy
-from jaxmodpo.sandbox.models import save_tokenizer
 
 PAGE = Path(__file__).parents[1] / "docs" / "library.md"
-
-
-def make_model(folder: Path, texts: list[str]) -> None:
-    """Write a Mistral of a few thousand random parameters, with a tokenizer that knows the texts'
-    words.
-    """
-    special = {"unk_token": "<unk>", "bos_token": "<s>", "eos_token": "</s>", "pad_token": "</s>"}
-    save_tokenizer(folder.with_name("tokenizer"), texts, special)
-    settings = {
-        "architectures": ["MistralForCausalLM"],
-        "model_type": "mistral",
-        "vocab_size": 512,
-        "hidden_size": 16,
-        "intermediate_size": 24,
-        "num_hidden_layers": 2,
-        "num_attention_heads": 2,
-        "num_key_value_heads": 2,
-        "head_dim": 8,
-        "rope_theta": 10000.0,
-        "bos_token_id": 1,
-        "eos_token_id": 2,
-    }
-    table = parameter_table(DecoderConfig.from_mapping(settings, "test"))
-    parameters = jax.tree.map(lambda array: 5 * array, initialize(table, jax.random.key(0)))
-    save_model(folder, settings, table, parameters, tokenizer_from=folder.with_name("tokenizer"))
 
 
 @pytest.mark.slow(seconds=15)
@@ -51,7 +21,7 @@ def test_the_page_trains_a_policy_and_writes_its_adapter(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     page = PAGE.read_text()
-    make_model(tmp_path / "model", [page])
+    tiny_mistral(tmp_path / "model", page, vocab_size=512)
     monkeypatch.chdir(tmp_path)
     names: dict[str, Any] = {}
     for number, block in enumerate(

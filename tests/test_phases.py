@@ -88,7 +88,7 @@ def chat() -> Iterator[tuple[str, dict[str, list[dict[str, Any]]]]]:
     """The server's URL, and what each model there was asked."""
     asked: dict[str, list[dict[str, Any]]] = {}
     server = ThreadingHTTPServer(("127.0.0.1", 0), type("Chat", (_Chat,), {"asked": asked}))
-    threading.Thread(target=server.serve_forever, daemon=True).start()
+    threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
     yield f"http://127.0.0.1:{server.server_port}/v1", asked
     server.shutdown()
 

@@ -141,6 +141,13 @@ class Server:
         self.url = f"http://127.0.0.1:{self.http.server_port}/v1"
         threading.Thread(target=self.http.serve_forever, args=(0.01,), daemon=True).start()
 
+    def __enter__(self) -> Server:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.http.shutdown()
+        self.http.server_close()
+
     def upload(self, data: bytes, kind: str) -> dict[str, Any]:
         form = email.message_from_bytes(
             b"Content-Type: " + kind.encode() + b"\r\n\r\n" + data, policy=email.policy.HTTP

@@ -51,6 +51,13 @@ class Server:
         self.url = f"http://127.0.0.1:{self.http.server_port}/v1"
         threading.Thread(target=self.http.serve_forever, args=(0.01,), daemon=True).start()
 
+    def __enter__(self) -> Server:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.http.shutdown()
+        self.http.server_close()
+
 
 def said(content: Any, finish: str = "stop", **message: Any) -> dict[str, Any]:
     """A chat completion, as an endpoint sends it."""

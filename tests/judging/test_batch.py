@@ -36,10 +36,8 @@ from jaxmodpo.judging.ledger import Ledger
 
 @pytest.fixture
 def server() -> Iterator[Server]:
-    server = Server()
-    yield server
-    server.http.shutdown()
-    server.http.server_close()
+    with Server() as server:
+        yield server
 
 
 # --------------------------------------------------------------------------- what comes back

@@ -36,10 +36,8 @@ from jaxmodpo.judging.votes import votes_of
 
 @pytest.fixture
 def server() -> Iterator[Server]:
-    server = Server()
-    yield server
-    server.http.shutdown()
-    server.http.server_close()
+    with Server() as server:
+        yield server
 
 
 def test_ctrl_c_leaves_batches_running_says_so_and_the_next_start_reads_them(

@@ -22,10 +22,8 @@ from jaxmodpo.judging.prompts import Prompts, answer_schema, parse_orders
 @pytest.fixture
 def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
     monkeypatch.setenv("OPENAI_API_KEY", KEY)
-    server = Server()
-    yield server
-    server.http.shutdown()
-    server.http.server_close()
+    with Server() as server:
+        yield server
 
 
 # --------------------------------------------------------------------------- answers

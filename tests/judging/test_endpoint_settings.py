@@ -21,10 +21,8 @@ from jaxmodpo.judging.preferences import PreferencesConfig, preferences
 @pytest.fixture
 def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
     monkeypatch.setenv("OPENAI_API_KEY", KEY)
-    server = Server()
-    yield server
-    server.http.shutdown()
-    server.http.server_close()
+    with Server() as server:
+        yield server
 
 
 # --------------------------------------------------------------------------- settings

@@ -4,21 +4,16 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-torch = pytest.importorskip("torch", reason="TRL needs torch")
-trl = pytest.importorskip("trl", reason="compares with TRL")
-peft = pytest.importorskip("peft", reason="compares with TRL on a PEFT adapter")
-
-import datasets  # noqa: E402
-import transformers  # noqa: E402
-
-from jaxmodpo.methods.dpo import DPO  # noqa: E402
-from jaxmodpo.policy.loaded import load_policy  # noqa: E402
-from jaxmodpo.sandbox.models import save_tokenizer  # noqa: E402
-from jaxmodpo.training.policy_loss import PolicyLoss  # noqa: E402
+from jaxmodpo.methods.dpo import DPO
+from jaxmodpo.models.completions import sequence_logps
+from jaxmodpo.policy.loaded import load_policy
+from jaxmodpo.sandbox.models import save_tokenizer
+from jaxmodpo.training.policy_loss import PolicyLoss
 
 ROWS = [
     ("how are you ?", "fine thanks .", "bad ."),
@@ -28,6 +23,13 @@ ROWS = [
 
 @pytest.mark.slow
 def test_dpo_loss_and_gradient_equal_trls_on_one_batch(tmp_path: Path):
+    # Imported here and not above: every worker that collects the tests would wait for them.
+    torch = pytest.importorskip("torch", reason="TRL needs torch")
+    trl = pytest.importorskip("trl", reason="compares with TRL")
+    peft = pytest.importorskip("peft", reason="compares with TRL on a PEFT adapter")
+    import datasets
+    import transformers
+
     special = {"unk_token": "<unk>", "bos_token": "<s>", "eos_token": "</s>", "pad_token": "<pad>"}
     save_tokenizer(tmp_path / "model", [text for row in ROWS for text in row], special)
     torch.manual_seed(0)
@@ -78,8 +80,6 @@ def test_dpo_loss_and_gradient_equal_trls_on_one_batch(tmp_path: Path):
     )
     ours["reference_logps"] = _logps(policy.base, policy.zero_adapter, ours, policy)
 
-    import jax
-
     (value, _), gradients = jax.value_and_grad(
         lambda a: _mean(reference_loss(a, policy.base, ours, None)), has_aux=True
     )(policy.adapter)
@@ -117,8 +117,6 @@ def _batch(batch) -> dict:
 
 
 def _logps(base, adapter, batch, policy):
-    from jaxmodpo.models.completions import sequence_logps
-
     arrays = {name: batch[name] for name in ("tokens", "prompt_lengths", "lengths")}
     return sequence_logps(
         base, adapter, arrays, config=policy.config, lora=policy.lora, attention=policy.attention

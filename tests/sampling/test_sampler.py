@@ -11,42 +11,21 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from tiny_models import WORDS, tiny_mistral
 
 from jaxmodpo.errors import UserError
 from jaxmodpo.files import read_json
 from jaxmodpo.models import decoder
-from jaxmodpo.models.decoder_config import DecoderConfig
-from jaxmodpo.models.files import save_model
-from jaxmodpo.models.parameters import initialize
 from jaxmodpo.policy.loaded import load_policy
 from jaxmodpo.records import Question, read_responses, write_questions
 from jaxmodpo.sampling.command import ResponsesConfig, responses
 from jaxmodpo.sampling.sampler import SamplingSettings, choose, sample
-from jaxmodpo.sandbox.models import save_tokenizer
-
-WORDS = ["a", "b", "c", "d", "e", "f", "g", "h"]
 
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("sampling")
-    special = {"unk_token": "<unk>", "bos_token": "<s>", "eos_token": "</s>", "pad_token": "</s>"}
-    save_tokenizer(folder / "tokenizer", [" ".join(WORDS)], special)
-    settings = {
-        "model_type": "mistral",
-        "vocab_size": 16,
-        "hidden_size": 16,
-        "intermediate_size": 24,
-        "num_hidden_layers": 2,
-        "num_attention_heads": 2,
-        "num_key_value_heads": 1,
-        "head_dim": 8,
-        "rope_theta": 10000.0,
-    }
-    table = decoder.parameter_table(DecoderConfig.from_mapping(settings, "test"))
-    parameters = jax.tree.map(lambda a: 8 * a, initialize(table, jax.random.key(0)))
-    save_model(folder / "model", settings, table, parameters, tokenizer_from=folder / "tokenizer")
-    return folder / "model"
+    return tiny_mistral(folder / "model", gain=8.0, vocab_size=16, num_key_value_heads=1)
 
 
 def frequencies(logits, temperature: float, top_p: float, draws: int = 20_000) -> np.ndarray:

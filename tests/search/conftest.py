@@ -8,6 +8,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from studies import Training
 
 from jaxmodpo.methods.dpo import DPOConfig
 from jaxmodpo.phase import Phase
@@ -20,8 +21,6 @@ from jaxmodpo.search.tune import (
     tune_dpo,
 )
 from jaxmodpo.training.session import Session
-
-Training = Callable[[DPOConfig, Session], float | None]
 
 SPACE = """
 reward:

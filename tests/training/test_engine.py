@@ -13,6 +13,7 @@ import numpy as np
 import optax
 import pytest
 from jax.sharding import NamedSharding, PartitionSpec
+from tiny_models import WORDS, tiny_mistral
 
 from jaxmodpo.data import examples as examples_module
 from jaxmodpo.data.batches import Batches
@@ -22,45 +23,14 @@ from jaxmodpo.errors import UserError
 from jaxmodpo.methods.align import with_reference
 from jaxmodpo.methods.dpo import DPO, DPOConfig, dpo
 from jaxmodpo.models import decoder
-from jaxmodpo.models.decoder_config import DecoderConfig
-from jaxmodpo.models.files import save_model
 from jaxmodpo.models.lora import LoraConfig
-from jaxmodpo.models.parameters import initialize
 from jaxmodpo.policy.loaded import load_policy
 from jaxmodpo.policy.mesh import make_mesh
 from jaxmodpo.records import Candidate, Pair, write_pairs
-from jaxmodpo.sandbox.models import save_tokenizer
 from jaxmodpo.training.policy_loss import PolicyLoss
 from jaxmodpo.training.settings import TrainingConfig
 from jaxmodpo.training.step import LossTerms, OptimizerSettings, initial_state, train_step
 from jaxmodpo.training.trainer import train
-
-WORDS = ["a", "b", "c", "d", "e", "f", "g", "h"]
-
-
-def tiny_model(folder: Path) -> Path:
-    special = {"unk_token": "<unk>", "bos_token": "<s>", "eos_token": "</s>", "pad_token": "</s>"}
-    save_tokenizer(folder, [" ".join(WORDS)], special)
-    settings = {
-        "architectures": ["MistralForCausalLM"],
-        "model_type": "mistral",
-        "vocab_size": 24,
-        "hidden_size": 16,
-        "intermediate_size": 24,
-        "num_hidden_layers": 2,
-        "num_attention_heads": 2,
-        "num_key_value_heads": 2,
-        "head_dim": 8,
-        "rope_theta": 10000.0,
-        "bos_token_id": 1,
-        "eos_token_id": 2,
-    }
-    config = DecoderConfig.from_mapping(settings, "test")
-    table = decoder.parameter_table(config)
-    parameters = jax.tree.map(lambda a: 5 * a, initialize(table, jax.random.key(0)))
-    tokenizer = folder.rename(folder.with_name("tokenizer"))
-    save_model(folder, settings, table, parameters, tokenizer_from=tokenizer)
-    return folder
 
 
 def some_pairs(count: int = 13) -> list[Pair]:
@@ -103,7 +73,7 @@ def dpo_config(model: Path, pairs: Path, out: Path, **changes) -> DPOConfig:
 @pytest.fixture
 def world(tmp_path: Path) -> tuple[Path, Path]:
     write_pairs(tmp_path / "pairs.json", some_pairs())
-    return tiny_model(tmp_path / "model"), tmp_path / "pairs.json"
+    return tiny_mistral(tmp_path / "model"), tmp_path / "pairs.json"
 
 
 @jax.tree_util.register_static

@@ -1,0 +1,55 @@
+"""Decoders of a few thousand random parameters, in the real format."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import jax
+
+from jaxmodpo.models import decoder
+from jaxmodpo.models.decoder_config import DecoderConfig
+from jaxmodpo.models.files import save_model
+from jaxmodpo.models.parameters import initialize
+from jaxmodpo.sandbox.models import save_tokenizer
+
+WORDS = ["a", "b", "c", "d", "e", "f", "g", "h"]
+SPECIAL_TOKENS = {
+    "unk_token": "<unk>",
+    "bos_token": "<s>",
+    "eos_token": "</s>",
+    "pad_token": "</s>",
+}
+
+
+def tiny_mistral(folder: Path, *texts: str, gain: float = 5.0, **sizes: int) -> Path:
+    """Write a Mistral with random weights, and a tokenizer that knows the words of the texts.
+
+    Args:
+        folder: where the model is written; the tokenizer's files lie beside it too, in
+            ``tokenizer``.
+        texts: the tokenizer's words, by default :data:`WORDS`.
+        gain: factor on the initial weights; with 1, all logits would be close to each other.
+        sizes: what differs from the sizes below, as ``config.json`` names it.
+    """
+    settings = {
+        "architectures": ["MistralForCausalLM"],
+        "model_type": "mistral",
+        "vocab_size": 24,
+        "hidden_size": 16,
+        "intermediate_size": 24,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "num_key_value_heads": 2,
+        "head_dim": 8,
+        "rope_theta": 10000.0,
+        "bos_token_id": 1,
+        "eos_token_id": 2,
+        **sizes,
+    }
+    tokenizer = folder.with_name("tokenizer")
+    save_tokenizer(tokenizer, list(texts) or [" ".join(WORDS)], SPECIAL_TOKENS)
+    table = decoder.parameter_table(DecoderConfig.from_mapping(settings, "test"))
+    weights = initialize(table, jax.random.key(0))
+    weights = jax.tree.map(lambda array: gain * array, weights)
+    save_model(folder, settings, table, weights, tokenizer_from=tokenizer)
+    return folder
