@@ -29,7 +29,7 @@ lint: $(VENV)/.test  ## ruff and pyright
 
 docs: $(VENV)/.runtime  ## pages of the library's functions, from their docstrings, in out/api
 	$(BIN)/pip install --quiet --no-compile --editable '.[docs]'
-	JAX_PLATFORMS=cpu $(BIN)/python -W "ignore:Error parsing type annotation" -m pdoc --docformat google --output-directory out/api jaxmodpo
+	JAX_PLATFORMS=cpu $(BIN)/python -W "ignore:Error parsing type annotation" -m pdoc --docformat google --math --output-directory out/api jaxmodpo
 
 setup: $(VENV)/.test  ## make .venv with everything that the tests need
 

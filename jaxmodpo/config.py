@@ -44,7 +44,7 @@ def builtin(kind: str, name: str | Path) -> Path:
 
 
 def load_yaml(path: Path) -> dict[str, Any]:
-    """Read a YAML file that holds a mapping; :func:`~jaxmodpo.parsing.parse_yaml` says what it
+    """Read a YAML file that holds a mapping; :func:`jaxmodpo.parsing.parse_yaml` says what it
     takes.
     """
     try:

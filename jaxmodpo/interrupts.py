@@ -1,6 +1,6 @@
 """Being asked to end, by Ctrl-C or by SIGTERM, wherever the command is.
 
-The signal raises :class:`KeyboardInterrupt` or :class:`~jaxmodpo.errors.Preempted` in the main
+The signal raises :class:`KeyboardInterrupt` or :class:`jaxmodpo.errors.Preempted` in the main
 thread. That alone is not enough: an exception raised while a callback runs (of the garbage
 collector, of a weak reference, of a library written in C) is dropped by Python, and the command
 would go on. Python reports what it drops, and for these two the signal is then sent again, until it

@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 import yaml
 
-from jaxmodpo.bench.injection import load_trials
+from jaxmodpo.bench.injection_trials import load_trials
 from jaxmodpo.config import as_mapping, builtin, load_yaml
 from jaxmodpo.criteria import load_criteria
 from jaxmodpo.data.pairs import load_pairs

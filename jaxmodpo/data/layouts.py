@@ -1,4 +1,4 @@
-"""The layouts in which people keep a preference, each read as one :class:`~jaxmodpo.records.Pair`.
+"""The layouts in which people keep a preference, each read as one :class:`jaxmodpo.records.Pair`.
 
 Known are the authors' layout, TRL's (plain or conversational), UltraFeedback's and HH-RLHF's::
 

@@ -1,6 +1,6 @@
 """Preference pairs and rankings from files, in every layout that people have.
 
-All become :class:`~jaxmodpo.records.Pair`, so that training knows one layout. Question and response
+All become :class:`jaxmodpo.records.Pair`, so that training knows one layout. Question and response
 ids are made from the texts where a file has none::
 
     pairs = load_pairs(Path("safety_rankings.json"), per_question="all")

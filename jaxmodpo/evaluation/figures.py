@@ -1,6 +1,6 @@
 """The figures of an evaluation, each a function from numbers to a matplotlib figure.
 
-Figures are drawn on :class:`~matplotlib.figure.Figure` objects with one fixed style and no global
+Figures are drawn on :class:`matplotlib.figure.Figure` objects with one fixed style and no global
 state, so that equal numbers give equal bytes. The module
 is apart from the report so that a notebook can draw the same figures from a results file.
 """

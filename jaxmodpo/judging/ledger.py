@@ -49,7 +49,7 @@ class Spent(NamedTuple):
 class Ledger:
     """The votes in one database. Use it as a context manager, or :meth:`close` it.
 
-    Several votes may stand under one key; :mod:`~jaxmodpo.judging.effective` says which of them
+    Several votes may stand under one key; :mod:`jaxmodpo.judging.effective` says which of them
     counts. All methods may be called from any thread.
 
     Attributes:

@@ -23,7 +23,7 @@ class Vote:
     """One answer by one criterion.
 
     Attributes:
-        key: of :func:`~jaxmodpo.judging.judge.vote_keys`.
+        key: of :func:`jaxmodpo.judging.judge.vote_keys`.
         kind: a ranking of all shown, or the better of two.
         question_id: as in the request; so are ``persona_id``, ``criterion`` (its name) and
             ``repeat``.

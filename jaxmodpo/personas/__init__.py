@@ -1,9 +1,9 @@
 """Surveys become patient personas.
 
-The rows of a survey are read through a mapping (:mod:`~jaxmodpo.personas.mapping`), those who took
-part are told from everybody else (:mod:`~jaxmodpo.personas.rows`), each participant is rated and
-written as a profile (:mod:`~jaxmodpo.personas.profile`), and the personas are selected and split
-(:mod:`~jaxmodpo.personas.selection`). The command ``personas`` does all of it; the steps can be
+The rows of a survey are read through a mapping (:mod:`jaxmodpo.personas.mapping`), those who took
+part are told from everybody else (:mod:`jaxmodpo.personas.rows`), each participant is rated and
+written as a profile (:mod:`jaxmodpo.personas.profile`), and the personas are selected and split
+(:mod:`jaxmodpo.personas.selection`). The command ``personas`` does all of it; the steps can be
 taken alone as well::
 
     from jaxmodpo.personas.profile import profile_text, quality

@@ -165,7 +165,7 @@ def _good_enough(
 def choose(
     participants: Sequence[Participant], good: Sequence[Participant], config: PersonasConfig
 ) -> dict[str, list[Participant]]:
-    """Return the participants of each of :data:`~jaxmodpo.personas.summary.STEPS`."""
+    """Return the participants of each of :data:`jaxmodpo.personas.summary.STEPS`."""
     selected_numbers = select_diverse(
         [profile_text(participant) for participant in good],
         config.select,

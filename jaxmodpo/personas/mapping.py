@@ -42,7 +42,7 @@ class SurveyMapping:
         sources: by our field; a field that the survey does not ask about, or that files give, is
             absent.
         files: constants by pattern of file name.
-        missing: :func:`~jaxmodpo.personas.answers.plain` answers that count as none.
+        missing: :func:`jaxmodpo.personas.answers.plain` answers that count as none.
         skip_rows: rows below the header that are no answers.
         keep: by column, the answers of which a participant's row has one: their wording, by plain
             answer.

@@ -45,7 +45,7 @@ class Source:
         ticks: of a list: one column per entry, and the entry it stands for.
         constant: of a text: the same answer for everybody.
         number: of the id: rows are counted, since the survey has no ids.
-        values: what answers mean, by :func:`~jaxmodpo.personas.answers.plain` answer; None counts
+        values: what answers mean, by :func:`jaxmodpo.personas.answers.plain` answer; None counts
             as not answered.
         separator: between a list's entries.
         bands: of an age in years: the lowest age of each band.

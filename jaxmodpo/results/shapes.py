@@ -2,7 +2,7 @@
 manifests, as shapes.
 
 Written by programs, they may come from another version, another tool, or an editor; whoever reads
-one says with :func:`~jaxmodpo.files.read_json` and a shape of this module what it relies on.
+one says with :func:`jaxmodpo.files.read_json` and a shape of this module what it relies on.
 """
 
 from __future__ import annotations

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from jaxmodpo.commands import load
 from jaxmodpo.config import builtin, load_yaml
@@ -29,6 +30,9 @@ from jaxmodpo.sandbox.grammar import PLACES, Kind, parse
 from jaxmodpo.schema import read_as
 
 logger = logging.getLogger(__name__)
+
+DEMO = "demo"
+"""the experiment whose phases are tried with other settings"""
 
 SHARED_BY_ALL = (
     "world",
@@ -56,7 +60,7 @@ class TuneConfig(Unestimated, help_group="search"):
     """
 
     output_dir: Path = Path("out/sandbox_tune")
-    """the world, every trial and tuning.json are written here"""
+    """Folder of the world, of every trial and of tuning.json, which holds the results."""
     trials: str = "trials"
     """File of trials by method, or the name of one that comes with jaxmodpo."""
     only: tuple[str, ...] = ()
@@ -88,19 +92,17 @@ class Measured(NamedTuple):
 def tune(config: TuneConfig) -> None:
     """Run ``sandbox tune``; what is finished is kept, so that a killed run goes on."""
     config.check()
-    experiment = read_experiment(builtin(".", "demo"))
+    experiment = read_experiment(builtin(".", DEMO))
     trials = read_trials(builtin("sandbox", config.trials), experiment)
-    for name in config.only:
-        if name not in trials:
-            raise UserError(f"--only: there are no trials of '{name}'{nearest(name, trials)}")
+    for method in config.only:
+        if method not in trials:
+            raise UserError(f"--only: there are no trials of '{method}'{nearest(method, trials)}")
     phases = {phase.name: phase for phase in experiment.phases}
     for name in SHARED_BY_ALL:
         _run(phases[name], config)
     results: dict[str, list[dict[str, Any]]] = {}
     for method in config.only or trials:
-        for adapter in map(Path, phases[method].settings.get("adapters", ())):
-            # A soup's ingredients are the demo's own models.
-            _run(phases[adapter.parent.name], config)
+        _run_ingredients(phases, method, config)
         results[method] = []
         for number, changes in enumerate(trials[method], 1):
             measured = _trial(phases, method, number, changes, config)
@@ -116,12 +118,21 @@ def read_trials(path: Path, experiment: Experiment) -> dict[str, list[dict[str, 
     Raises:
         UserError: a name that is no phase of the demo, or trials that are not a list of settings.
     """
-    names = [phase.name for phase in experiment.phases]
+    phase_names = [phase.name for phase in experiment.phases]
     trials = read_as(load_yaml(path), dict[str, list[dict[str, Any]]], str(path))
-    for name in trials:
-        if name not in names:
-            raise UserError(f"{path}: the demo has no phase '{name}'{nearest(name, names)}")
+    for method in trials:
+        if method not in phase_names:
+            suggestion = nearest(method, phase_names)
+            raise UserError(f"{path}: the demo has no phase '{method}'{suggestion}")
     return trials
+
+
+def _run_ingredients(phases: Mapping[str, PhaseSpec], method: str, config: TuneConfig) -> None:
+    """Train the adapters that a soup averages: those of the demo, with the demo's settings."""
+    for adapter in phases[method].settings.get("adapters", ()):
+        # Such as $out/dpo_empathy/adapter, whose phase is dpo_empathy.
+        phase_name = Path(adapter).parent.name
+        _run(phases[phase_name], config)
 
 
 def _trial(
@@ -133,18 +144,18 @@ def _trial(
 ) -> Measured:
     """Train one model, let it answer the validation questions, and measure the replies."""
     name = f"trials/{method}/{number}"
-    aligned, sampled = phases[method], phases[f"test/{method}"]
-    _run(PhaseSpec(name, aligned.command, {**aligned.settings, **changes}), config)
-    adapter = {"adapter": f"$out/{name}/adapter"}
-    _run(PhaseSpec(f"{name}/validation", sampled.command, {**sampled.settings, **adapter}), config)
-    base, own = (
-        _replies(config.output_dir / folder) for folder in ("test/base", f"{name}/validation")
-    )
-    return measure(own, base)
+    training = phases[method]
+    _run(PhaseSpec(name, training.command, {**training.settings, **changes}), config)
+    sampling = phases[f"test/{method}"]
+    sampling_settings = {**sampling.settings, "adapter": f"$out/{name}/adapter"}
+    _run(PhaseSpec(f"{name}/validation", sampling.command, sampling_settings), config)
+    base_replies = _replies_by_question(config.output_dir / "test/base")
+    trial_replies = _replies_by_question(config.output_dir / f"{name}/validation")
+    return measure(trial_replies, base_replies)
 
 
-def _replies(folder: Path) -> dict[str, list[str]]:
-    """Return the replies in a folder by question."""
+def _replies_by_question(folder: Path) -> dict[str, list[str]]:
+    """Return the replies in a folder by the ids of their questions."""
     by_question: dict[str, list[str]] = {}
     for reply in read_responses(folder / "responses.csv"):
         by_question.setdefault(reply.question_id, []).append(reply.response_text)
@@ -155,7 +166,8 @@ def _run(phase: PhaseSpec, config: TuneConfig) -> None:
     """Run one phase of the demo, as it is or changed, in the folder of the search."""
     logger.info("%s (%s)", phase.name, phase.command)
     _, function = load(phase.command)
-    function(resolve(phase, config.output_dir, config.seed, f"sandbox tune, {phase.name}"))  # type: ignore[operator]
+    settings = resolve(phase, config.output_dir, config.seed, f"sandbox tune, {phase.name}")
+    function(settings)  # type: ignore[operator]
 
 
 def score(text: str, good: Kind) -> float:
@@ -163,7 +175,9 @@ def score(text: str, good: Kind) -> float:
     reply.
     """
     kinds = parse(text)
-    return -1.0 if kinds is None else (kinds.count(good) - kinds.count("bad")) / PLACES
+    if kinds is None:
+        return -1.0
+    return (kinds.count(good) - kinds.count("bad")) / PLACES
 
 
 def measure(replies: Mapping[str, Sequence[str]], base: Mapping[str, Sequence[str]]) -> Measured:
@@ -177,15 +191,36 @@ def measure(replies: Mapping[str, Sequence[str]], base: Mapping[str, Sequence[st
     wins: list[float] = []
     means: list[float] = []
     for good in OBJECTIVES.values():
-        own = [np.array([score(text, good) for text in replies[question]]) for question in base]
-        others = [np.array([score(text, good) for text in texts]) for texts in base.values()]
-        outcomes = [0.5 + 0.5 * np.sign(a[:, None] - b) for a, b in zip(own, others, strict=True)]
-        wins.append(float(np.mean([outcome.mean() for outcome in outcomes])))
-        means.append(float(np.mean(np.concatenate(own))))
-    malformed = float(
-        np.mean([parse(text) is None for texts in replies.values() for text in texts])
+        scores = {question: _scores(replies[question], good) for question in base}
+        base_scores = {question: _scores(texts, good) for question, texts in base.items()}
+        # Questions count alike in the win rates, however many replies each has.
+        rates = [_win_rate(scores[question], base_scores[question]) for question in base]
+        wins.append(float(np.mean(rates)))
+        means.append(float(np.mean(np.concatenate(list(scores.values())))))
+    return Measured(
+        objective=sum(wins) / 2,
+        empathy_wins=wins[0],
+        safety_wins=wins[1],
+        empathy=means[0],
+        safety=means[1],
+        malformed=_malformed_share(replies),
     )
-    return Measured(sum(wins) / 2, wins[0], wins[1], means[0], means[1], malformed)
+
+
+def _scores(texts: Sequence[str], good: Kind) -> NDArray[np.float64]:
+    return np.array([score(text, good) for text in texts])
+
+
+def _win_rate(scores: NDArray[np.float64], rivals: NDArray[np.float64]) -> float:
+    """Return the share of all encounters that are won, a tie being half a win."""
+    outcomes = 0.5 + 0.5 * np.sign(scores[:, None] - rivals)
+    return float(outcomes.mean())
+
+
+def _malformed_share(replies: Mapping[str, Sequence[str]]) -> float:
+    """Return the share of replies that the grammar cannot parse."""
+    every_reply = [text for texts in replies.values() for text in texts]
+    return float(np.mean([parse(text) is None for text in every_reply]))
 
 
 def best(trials: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
@@ -205,19 +240,23 @@ def table(results: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:
     lines = ["   objective  wins: empathy  safety  scores: empathy  safety  malformed  settings"]
     for method, trials in results.items():
         lines.append(method)
-        chosen = best(trials)
+        best_trial = best(trials)
         for trial in trials:
-            mark = "*" if trial is chosen else ""
-            settings = ", ".join(f"{key} {value}" for key, value in trial["settings"].items())
-            cells = [
-                f"{mark:<3}",
-                f"{100 * trial['objective']:8.1f}%",
-                f"{100 * trial['empathy_wins']:14.1f}%",
-                f"{100 * trial['safety_wins']:7.1f}%",
-                f"{trial['empathy']:17.2f}",
-                f"{trial['safety']:8.2f}",
-                f"{100 * trial['malformed']:10.1f}%",
-                f"  {settings or 'the defaults'}",
-            ]
-            lines.append("".join(cells))
+            lines.append(_table_row(trial, is_best=trial is best_trial))
     return "\n".join(lines)
+
+
+def _table_row(trial: Mapping[str, Any], *, is_best: bool) -> str:
+    mark = "*" if is_best else ""
+    settings = ", ".join(f"{key} {value}" for key, value in trial["settings"].items())
+    cells = [
+        f"{mark:<3}",
+        f"{100 * trial['objective']:8.1f}%",
+        f"{100 * trial['empathy_wins']:14.1f}%",
+        f"{100 * trial['safety_wins']:7.1f}%",
+        f"{trial['empathy']:17.2f}",
+        f"{trial['safety']:8.2f}",
+        f"{100 * trial['malformed']:10.1f}%",
+        f"  {settings or 'the defaults'}",
+    ]
+    return "".join(cells)

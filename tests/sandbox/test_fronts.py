@@ -15,7 +15,9 @@ import pytest
 
 from jaxmodpo.errors import UserError
 from jaxmodpo.files import read_json, write_json
-from jaxmodpo.sandbox.fronts import FrontsConfig, combine, figure, fronts, matched_fronts
+from jaxmodpo.sandbox.front_comparison import combine, matched_fronts
+from jaxmodpo.sandbox.front_report import figure
+from jaxmodpo.sandbox.fronts import FrontsConfig, fronts
 from jaxmodpo.search.comparison import compare
 
 WEIGHTS = ([0.7, 0.3], [0.3, 0.7])
