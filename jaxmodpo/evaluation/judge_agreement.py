@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import itertools
-from dataclasses import replace
-from typing import Any
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from jaxmodpo.evaluation import agreement
+from jaxmodpo.evaluation.agreement import Array
 from jaxmodpo.evaluation.sums import (
     ALL,
     Estimator,
@@ -23,125 +24,177 @@ from jaxmodpo.evaluation.sums import (
 from jaxmodpo.evaluation.vote_table import Numbers, Record, VoteTable, together
 
 
+@dataclass(frozen=True)
+class _Numbered:
+    """Votes, each with a number that two judges' votes on the same thing share."""
+
+    votes: VoteTable
+    numbers: Numbers
+
+
+@dataclass(frozen=True)
+class _Ballots:
+    """One judge's ballots, and what they amount to: one majority for each unit and criterion."""
+
+    votes: _Numbered
+    majorities: _Numbered
+
+
 def compare_judges(record: Record, ballots: VoteTable, estimator: Estimator) -> list[Row]:
     """Compare every two judges on what both voted on, and on the majorities of units that both
     decided.
     """
+    of_judge = _ballots_by_judge(len(record.judges), ballots)
+    rows: list[Row] = []
+    for a, b in itertools.combinations(of_judge, 2):
+        votes_a, votes_b = _shared(of_judge[a].votes, of_judge[b].votes)
+        majorities_a, majorities_b = _shared(of_judge[a].majorities, of_judge[b].majorities)
+        for criterion in _criteria(record, majorities_a):
+            row: Row = {
+                "a": record.judges[a].name,
+                "b": record.judges[b].name,
+                "kind": ballots.kind,
+                "shown": ballots.shown,
+                "criterion": ALL if criterion is None else record.criteria[criterion],
+            }
+            row["votes"] = agree(
+                _by(votes_a, criterion),
+                _by(votes_b, criterion),
+                estimator,
+                named_by_position=True,
+            )
+            # A majority was shown in no order, so its two responses have no first and second.
+            row["majorities"] = agree(
+                _by(majorities_a, criterion),
+                _by(majorities_b, criterion),
+                estimator,
+                named_by_position=False,
+            )
+            rows.append(row)
+    return rows
+
+
+def _ballots_by_judge(judges: int, ballots: VoteTable) -> dict[int, _Ballots]:
+    """Return the ballots of each judge that has any."""
+    # Numbered before they are split by judge, so that a number means the same for all judges.
     voter = together(ballots.unit, ballots.criterion, ballots.persona)
     unit = together(ballots.unit, ballots.criterion)
-    own = {
-        n: np.flatnonzero(ballots.judge == n)
-        for n in range(len(record.judges))
-        if (ballots.judge == n).any()
-    }
-    decided = {n: _majorities(ballots.where(rows), unit[rows]) for n, rows in own.items()}
-    found = []
-    for a, b in itertools.combinations(own, 2):
-        _, left, right = np.intersect1d(voter[own[a]], voter[own[b]], return_indices=True)
-        votes = ballots.where(own[a][left]), ballots.where(own[b][right])
-        _, left, right = np.intersect1d(decided[a][0], decided[b][0], return_indices=True)
-        units = decided[a][1].where(left), decided[b][1].where(right)
-        names = {
-            "a": record.judges[a].name,
-            "b": record.judges[b].name,
-            "kind": ballots.kind,
-            "shown": ballots.shown,
-        }
-        met = np.unique(units[0].criterion)
-        for criterion in [
-            *sorted(met, key=record.criteria.__getitem__),
-            *([None] if len(met) != 1 else []),
-        ]:
-            (one, other), (unit_one, unit_other) = (
-                (_by(left, criterion), _by(right, criterion)) for left, right in (votes, units)
+    of_judge: dict[int, _Ballots] = {}
+    for judge in range(judges):
+        rows = np.flatnonzero(ballots.judge == judge)
+        if len(rows):
+            votes = ballots.where(rows)
+            of_judge[judge] = _Ballots(
+                _Numbered(votes, voter[rows]), _majorities(votes, unit[rows])
             )
-            found.append(
-                names
-                | {
-                    "criterion": ALL if criterion is None else record.criteria[criterion],
-                    "votes": agree(one, other, estimator, named_by_position=True),
-                    "majorities": agree(unit_one, unit_other, estimator, named_by_position=False),
-                }
-            )
-    return found
+    return of_judge
 
 
-def _by(votes: VoteTable, criterion: Any) -> VoteTable:
+def _shared(a: _Numbered, b: _Numbered) -> tuple[VoteTable, VoteTable]:
+    """Return both judges' votes on what both voted on, row by row on the same."""
+    _, rows_a, rows_b = np.intersect1d(a.numbers, b.numbers, return_indices=True)
+    return a.votes.where(rows_a), b.votes.where(rows_b)
+
+
+def _criteria(record: Record, votes: VoteTable) -> list[int | None]:
+    """Return the criteria of votes by name, and then None for all together, unless there is one."""
+    numbers = sorted(np.unique(votes.criterion).tolist(), key=record.criteria.__getitem__)
+    return numbers if len(numbers) == 1 else [*numbers, None]
+
+
+def _by(votes: VoteTable, criterion: int | None) -> VoteTable:
     return votes if criterion is None else votes.where(votes.criterion == criterion)
 
 
-def _majorities(ballots: VoteTable, unit: Numbers) -> tuple[Numbers, VoteTable]:
-    """Return the units' numbers and, as one vote each, what their votes amount to.
+def _majorities(ballots: VoteTable, unit: Numbers) -> _Numbered:
+    """Return, as one vote for each unit, what its votes amount to.
 
     Responses stand in the order of their mean rank, and equal ones share a rank: of a comparison
     the one with more votes is first, and as many are a tie.
     """
-    units, at, inverse = np.unique(unit, return_index=True, return_inverse=True)
-    total = add_up(inverse, ballots.ranks, len(units))
-    better = (total[:, :, None] > total[:, None, :]).sum(axis=2)
-    return units, replace(ballots.where(at), ranks=better.astype(np.uint8))
+    units, first_row, unit_index = np.unique(unit, return_index=True, return_inverse=True)
+    rank_sums = add_up(unit_index, ballots.ranks, len(units))
+    # All responses of a unit have the same number of votes, so sums compare as means do. The rank
+    # of a response is how many others have a lower sum.
+    ranks = (rank_sums[:, :, None] > rank_sums[:, None, :]).sum(axis=2)
+    majorities = replace(ballots.where(first_row), ranks=ranks.astype(np.uint8))
+    return _Numbered(majorities, units)
 
 
-def agree(
-    one: VoteTable, other: VoteTable, estimator: Estimator, *, named_by_position: bool
-) -> Row:
+def agree(a: VoteTable, b: VoteTable, estimator: Estimator, *, named_by_position: bool) -> Row:
     """Return how far two judges' verdicts on the same things agree, row by row.
 
     Of comparisons the raw agreement with ties as a third value, and on what both decided the
     agreement, Cohen's κ and Gwet's AC1. Their two classes are the response that the first judge was
-    shown first and the other one, so that a position that both favour counts as chance; or, not
+    shown first and the other one, so that a position that both favor counts as chance; or, not
     ``named_by_position``, the two responses counted both ways round, where κ and AC1 are both
     2 × agreement − 1. Of rankings Kendall's τ_a and the share with the same best response.
     """
-    counted = {"shared": len(one), "questions": len(np.unique(one.question))}
-    why = "nothing is shared"
-    if not len(one):
-        nothing: Row = {"value": None, "interval": None, "undefined": why}
-        names = (
-            ("raw", "agreement", "kappa", "ac1") if one.kind == "compare" else ("tau", "same_best")
-        )
-        return (
-            counted
-            | ({"decided": 0} if one.kind == "compare" else {})
-            | dict.fromkeys(names, nothing)
-        )
-    if one.kind == "rank":
-        tau = (agreement.orientations(one.ranks) * agreement.orientations(other.ranks)).mean(axis=1)
-        best = ((one.ranks == 0) == (other.ranks == 0)).all(axis=1)
-        return counted | {
-            name: estimator(by_question(one.question, value, np.ones(len(one))), share, why)
-            for name, value in (("tau", tau), ("same_best", best))
-        }
-    return counted | _agree_on_pairs(one, other, estimator, named_by_position)
+    counts: Row = {"shared": len(a), "questions": len(np.unique(a.question))}
+    if not len(a):
+        return counts | _nothing_shared(a.kind)
+    if a.kind == "rank":
+        return counts | _agree_on_rankings(a, b, estimator)
+    return counts | _agree_on_pairs(a, b, estimator, named_by_position)
+
+
+def _nothing_shared(kind: str) -> Row:
+    """Return the same keys as where something is shared, without values."""
+    undefined: Row = {"value": None, "interval": None, "undefined": "nothing is shared"}
+    if kind == "compare":
+        return {"decided": 0, **dict.fromkeys(("raw", "agreement", "kappa", "ac1"), undefined)}
+    return dict.fromkeys(("tau", "same_best"), undefined)
+
+
+def _agree_on_rankings(a: VoteTable, b: VoteTable, estimator: Estimator) -> Row:
+    signs_a = agreement.orientations(a.ranks)
+    signs_b = agreement.orientations(b.ranks)
+    tau = (signs_a * signs_b).mean(axis=1)
+    # Of majorities several responses may be best; then all of them must be the same.
+    same_best = ((a.ranks == 0) == (b.ranks == 0)).all(axis=1)
+    ones = np.ones(len(a))
+    undefined = "nothing is shared"
+    return {
+        "tau": estimator(by_question(a.question, tau, ones), share, undefined),
+        "same_best": estimator(by_question(a.question, same_best, ones), share, undefined),
+    }
 
 
 def _agree_on_pairs(
-    one: VoteTable, other: VoteTable, estimator: Estimator, named_by_position: bool
+    a: VoteTable, b: VoteTable, estimator: Estimator, named_by_position: bool
 ) -> Row:
-    _, question = np.unique(one.question, return_inverse=True)
-    said, said_too = verdicts(one), verdicts(other)
+    distinct_questions, question = np.unique(a.question, return_inverse=True)
+    verdicts_a = verdicts(a)
+    verdicts_b = verdicts(b)
     if named_by_position:
-        turned = one.positions[:, 0] != 0
-        said, said_too = (np.where((v < 2) & turned, 1 - v, v) for v in (said, said_too))
-    three = count_values(question, 3 * said + said_too, int(question.max()) + 1, 9).reshape(
-        -1, 3, 3
-    )
-    two = three[:, :2, :2]
-    decided = int(two.sum())
+        # Both judges' verdicts are named by what judge a saw first, since one name must mean one
+        # response.
+        second_was_first = a.positions[:, 0] != 0
+        verdicts_a = _exchanged(verdicts_a, second_was_first)
+        verdicts_b = _exchanged(verdicts_b, second_was_first)
+    # One confusion table for each question, so that questions can be resampled.
+    cells = count_values(question, 3 * verdicts_a + verdicts_b, len(distinct_questions), 9)
+    with_ties = cells.reshape(-1, 3, 3)
+    both_decided = with_ties[:, :2, :2]
+    decided = int(both_decided.sum())
     if not named_by_position:
-        two = agreement.both_ways(two)
-    why = "both judges gave one answer only" if decided else "nothing is decided by both"
+        both_decided = agreement.both_ways(both_decided)
+    undefined = "both judges gave one answer only" if decided else "nothing is decided by both"
+
+    def of_decided(statistic: Callable[[Array], Array]) -> Row:
+        sums = both_decided.reshape(-1, 4)
+        return estimator(sums, lambda s: statistic(square_tables(s)), undefined)
+
     return {
-        "raw": estimator(
-            three.reshape(-1, 9), lambda s: agreement.raw_agreement(square_tables(s)), ""
-        ),
+        "raw": estimator(cells, lambda s: agreement.raw_agreement(square_tables(s)), ""),
         "decided": decided,
-        **{
-            name: estimator(two.reshape(-1, 4), lambda s, f=statistic: f(square_tables(s)), why)
-            for name, statistic in (
-                ("agreement", agreement.raw_agreement),
-                ("kappa", agreement.cohen_kappa),
-                ("ac1", agreement.gwet_ac1),
-            )
-        },
+        "agreement": of_decided(agreement.raw_agreement),
+        "kappa": of_decided(agreement.cohen_kappa),
+        "ac1": of_decided(agreement.gwet_ac1),
     }
+
+
+def _exchanged(verdicts_by_id: Numbers, where: Numbers) -> Numbers:
+    """Exchange 0 and 1 in some rows; 2, a tie, has no sides."""
+    is_decided = verdicts_by_id < 2
+    return np.where(is_decided & where, 1 - verdicts_by_id, verdicts_by_id)

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 from jaxmodpo.costs import Cost, Estimates
 from jaxmodpo.errors import UserError
 from jaxmodpo.evaluation import figures
-from jaxmodpo.evaluation.reliability import analyse
+from jaxmodpo.evaluation.reliability import analyze
 from jaxmodpo.files import atomic_path, write_json
 from jaxmodpo.judging.database import full_location
 from jaxmodpo.judging.ledger import Ledger
@@ -81,7 +81,7 @@ def judges(config: JudgesConfig) -> None:
             if phase.results.get("extents") == extents:
                 log.info("judges: %s is finished", folder)
                 return
-        said = analyse(ledgers, run=config.run, resamples=config.bootstrap, seed=config.seed)
+        said = analyze(ledgers, run=config.run, resamples=config.bootstrap, seed=config.seed)
     phase = phase or _open(config)
     phase.reopen()
     phase.remember(input_paths=places)

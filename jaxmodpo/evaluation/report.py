@@ -23,7 +23,7 @@ from jaxmodpo.costs import Cost, Estimates
 from jaxmodpo.evaluation import figures
 from jaxmodpo.evaluation.fronts import front_figure
 from jaxmodpo.evaluation.judges import JUDGES, draw, merged, words
-from jaxmodpo.evaluation.reliability import analyse
+from jaxmodpo.evaluation.reliability import analyze
 from jaxmodpo.evaluation.run_folders import (
     DIVERGENCE,
     MALFORMED,
@@ -288,7 +288,7 @@ def judge_sections(runs: Sequence[Run], gallery: Gallery) -> list[dict[str, Any]
         # A run killed as it began leaves a file without tables.
         with contextlib.suppress(NoLedger), Ledger(run.folder / VOTES, read_only=True) as ledger:
             if next(ledger.every_vote(), None) is not None:
-                analyses[run.name] = analyse([ledger])
+                analyses[run.name] = analyze([ledger])
     return [
         {
             "name": name,

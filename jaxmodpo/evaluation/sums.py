@@ -21,6 +21,15 @@ Estimator = Callable[[Array, Callable[[Array], Array], str], Row]
 """sums by question, a statistic of sums, and why it may be undefined: its value and interval"""
 
 
+def counted(votes: VoteTable) -> Row:
+    """Return how many votes there are, on how many questions, by how many personas."""
+    return {
+        "votes": len(votes),
+        "questions": len(np.unique(votes.question)),
+        "personas": len(np.unique(votes.persona)),
+    }
+
+
 def by_question(questions: Numbers, *values: Numbers) -> Array:
     """Add up values by question: each ``[rows]`` or ``[rows, …]``, to ``[questions, sums]`` in
     their order.

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from jaxmodpo.evaluation.judges import open_ledgers
-from jaxmodpo.evaluation.reliability import analyse
+from jaxmodpo.evaluation.reliability import analyze
 from jaxmodpo.judging.ledger import Ledger
 from jaxmodpo.judging.votes import Vote
 
@@ -50,7 +50,7 @@ def stored(path: Path, votes: Iterable[Vote]) -> Path:
 
 def said_of(*paths: Path, run: str | None = None, resamples: int = 400):
     with open_ledgers([str(path) for path in paths]) as ledgers:
-        return analyse(ledgers, run=run, resamples=resamples)
+        return analyze(ledgers, run=run, resamples=resamples)
 
 
 def only(rows: Sequence[dict], **names: object) -> dict:

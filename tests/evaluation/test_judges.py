@@ -10,9 +10,9 @@ from simulated_judges import asked, judging, said_of, stored, vote
 
 from jaxmodpo.cli import main
 from jaxmodpo.errors import UserError
+from jaxmodpo.evaluation.judge_names import short_names
 from jaxmodpo.evaluation.judges import JudgesConfig, draw, judges
 from jaxmodpo.evaluation.report import ReportConfig, report
-from jaxmodpo.evaluation.vote_table import short_names
 from jaxmodpo.judging.ledger import Ledger
 from jaxmodpo.phase import Phase
 

@@ -1,0 +1,88 @@
+"""Names for judges and ledgers, as short as tells them apart.
+
+A judge is known by its identity, a hash, in a ledger, a path; neither can be read in a table. Most
+of the time the model's name is enough.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from jaxmodpo.evaluation.vote_table import Judge, Numbers, VoteTable
+
+
+def number_judges(
+    tables: Sequence[VoteTable],
+    sources: Sequence[tuple[str, str]],
+    models: Sequence[str],
+    valid: int,
+) -> tuple[list[Judge], list[VoteTable]]:
+    """Find the judges, by ledger, identity and model; return them and the tables with their
+    numbers.
+
+    Args:
+        tables: whose votes have no judge yet.
+        sources: ledger and identity of each source, by number.
+        models: by number.
+        valid: the number of the status of valid votes. Nobody answered the others.
+    """
+    # Source and model as one number; −1 stands for nobody.
+    codes_by_table: list[Numbers] = []
+    distinct_codes: set[int] = set()
+    for table in tables:
+        code = table.source.astype(np.int64) * len(models) + table.model
+        codes = np.where(table.status == valid, code, -1)
+        codes_by_table.append(codes)
+        distinct_codes.update(np.unique(codes).tolist())
+    distinct_codes.discard(-1)
+    judge_codes = sorted(distinct_codes)
+    identities: list[tuple[str, str, str]] = []
+    for code in judge_codes:
+        source, model = divmod(code, len(models))
+        ledger, identity = sources[source]
+        identities.append((ledger, identity, models[model]))
+    names = _judge_names(identities)
+    judges = [Judge(name, *identity) for name, identity in zip(names, identities, strict=True)]
+    numbered: list[VoteTable] = []
+    for table, codes in zip(tables, codes_by_table, strict=True):
+        # Every code but −1 stands in judge_codes, so searchsorted gives its number.
+        number = np.where(codes >= 0, np.searchsorted(judge_codes, codes), -1)
+        numbered.append(replace(table, judge=number.astype(np.int32)))
+    return judges, numbered
+
+
+def _judge_names(judges: Sequence[tuple[str, str, str]]) -> list[str]:
+    """Name each judge, of ledger, identity and model, by as little as tells them apart."""
+    by_model = [model or identity for _, identity, model in judges]
+    by_ledger = [f"{model or identity} ({ledger})" for ledger, identity, model in judges]
+    in_full = [f"{model} ({ledger}: {identity})" for ledger, identity, model in judges]
+    return _first_distinct([by_model, by_ledger, in_full])
+
+
+def source_name(source: tuple[str, str], judges: Iterable[Judge]) -> str:
+    """Name who was asked by the judges that answered, or by its identity where none did."""
+    names = [judge.name for judge in judges if (judge.ledger, judge.identity) == source]
+    _, identity = source
+    return " or ".join(names) or identity
+
+
+def short_names(paths: Sequence[str]) -> list[str]:
+    """Name files by as many of their last parts as tell them apart."""
+    parts_by_path = [Path(path).parts for path in paths]
+    longest = max((len(parts) for parts in parts_by_path), default=1)
+    candidates: list[list[str]] = []
+    for count in range(1, longest + 1):
+        candidates.append([str(Path(*parts[-count:])) for parts in parts_by_path])
+    return _first_distinct(candidates)
+
+
+def _first_distinct(candidates: Sequence[list[str]]) -> list[str]:
+    """Return the first list of names without a name twice, or the last where all have one."""
+    for names in candidates:
+        if len(set(names)) == len(names):
+            return names
+    return candidates[-1]

@@ -1,0 +1,153 @@
+"""Whether a judge favors the place in which a response is shown."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from jaxmodpo.evaluation import agreement
+from jaxmodpo.evaluation.sums import Estimator, Row, add_up, by_question, counted, share
+from jaxmodpo.evaluation.vote_table import Numbers, VoteTable, together
+from jaxmodpo.intervals import wilson_interval
+
+
+def position(votes: VoteTable, estimator: Estimator) -> Row:
+    """Return what the position shown does to one judge's votes.
+
+    ``units_in_one_order`` counts units (a question, its responses, a criterion) that all personas
+    saw in the same order: there a response's worth cannot be told from its place.
+    """
+    unit = together(votes.unit, votes.criterion)
+    units_and_orders = np.unique(np.stack([unit, votes.order], axis=1), axis=0)
+    units, orders_seen = np.unique(units_and_orders[:, 0], return_counts=True)
+    counts = counted(votes) | {
+        "units": len(units),
+        "units_in_one_order": int((orders_seen == 1).sum()),
+    }
+    if votes.kind == "compare":
+        return counts | _compared(votes, unit, estimator)
+    return counts | _ranked(votes, estimator)
+
+
+def first_shown_won(votes: VoteTable) -> tuple[Numbers, Numbers]:
+    """Return of each comparison whether the first shown won, and whether either did."""
+    first = (votes.positions[:, 0] != 0).astype(int)
+    rows = np.arange(len(votes))
+    rank_of_first = votes.ranks[rows, first]
+    rank_of_second = votes.ranks[rows, 1 - first]
+    return rank_of_first < rank_of_second, rank_of_first != rank_of_second
+
+
+def _compared(votes: VoteTable, unit: Numbers, estimator: Estimator) -> Row:
+    """Return the first shown's share of decided votes, and what being first adds to a response's
+    share.
+
+    The effect compares a unit's two halves: P(a wins | a first) − P(a wins | a second), averaged
+    over units with Mantel and Haenszel's weights n₁n₂ / (n₁ + n₂). It holds where positions are not
+    balanced.
+    """
+    first_won, decided = first_shown_won(votes)
+    firsts = int(first_won.sum())
+    total = int(decided.sum())
+    wilson = wilson_interval(firsts, total)
+    first_sums = by_question(votes.question, first_won, decided)
+    effect_sums = _effect_sums(votes, unit, first_won, decided)
+    why_no_effect = "no two personas saw a pair in different orders"
+    return {
+        "first": firsts,
+        "second": total - firsts,
+        "ties": len(votes) - total,
+        "first_share": estimator(first_sums, share, "no vote is decided"),
+        "wilson": None if wilson is None else list(wilson),
+        "effect": estimator(effect_sums, share, why_no_effect),
+    }
+
+
+def _effect_sums(votes: VoteTable, unit: Numbers, first_won: Numbers, decided: Numbers) -> Numbers:
+    """Return numerator and denominator of the position's effect, by question.
+
+    The share of first places alone would mislead where the better response happens to be shown
+    first more often. Here a response is compared with itself, shown first to some personas and
+    second to others. With w of n the wins of a, a unit's term is its weight times the difference,
+
+        n₁n₂ / (n₁ + n₂) · (w₁ / n₁ − w₂ / n₂) = (w₁n₂ − w₂n₁) / (n₁ + n₂),
+
+    which needs no case for n₁ or n₂ = 0: a unit seen in one order has the weight 0.
+    """
+    # Response a is the first by id.
+    a_first = votes.positions[:, 0] == 0
+    a_won = first_won == a_first
+    cells = np.stack([a_first, ~a_first, a_first & a_won, ~a_first & a_won], axis=1)
+    _, first_row, unit_index = np.unique(unit, return_index=True, return_inverse=True)
+    unit_counts = add_up(unit_index, cells & decided[:, None], len(first_row))
+    seen_first, seen_second, won_first, won_second = unit_counts.T
+    seen = np.maximum(seen_first + seen_second, 1)
+    weighted_difference = (won_first * seen_second - won_second * seen_first) / seen
+    weight = seen_first * seen_second / seen
+    return by_question(votes.question[first_row], weighted_difference, weight)
+
+
+def _ranked(votes: VoteTable, estimator: Estimator) -> Row:
+    """Return the mean rank given to each position, 1 the best, and Friedman's test against equal
+    ones.
+
+    The test takes votes as independent, so it is left out for several criteria together, whose
+    votes share an order, and where all personas saw one order.
+    """
+    positions = range(votes.shown)
+    # positions[v, r] is where response r stood; the ranks move there, from by-response to by-place.
+    rank_by_position = np.empty((len(votes), votes.shown), np.int16)
+    np.put_along_axis(
+        rank_by_position,
+        votes.positions.astype(np.int64),
+        votes.ranks.astype(np.int16) + 1,
+        axis=1,
+    )
+    ones = np.ones(len(votes))
+    rank_sums = by_question(votes.question, rank_by_position, ones)
+    top_sums = by_question(votes.question, rank_by_position == 1, ones)
+    # The last column of the sums counts the votes.
+    means = [estimator(rank_sums[:, [place, -1]], share, "no votes") for place in positions]
+    tops = [estimator(top_sums[:, [place, -1]], share, "no votes") for place in positions]
+    unit = together(votes.unit, votes.criterion)
+    orders_vary = len(np.unique(together(unit, votes.order))) > len(np.unique(unit))
+    one_criterion = len(np.unique(votes.criterion)) == 1
+    friedman: float | None = None
+    p_value: float | None = None
+    if orders_vary and one_criterion:
+        friedman, p_value = agreement.friedman([mean["value"] for mean in means], len(votes))
+    return {
+        "mean_ranks": means,
+        "first_places": tops,
+        "friedman": friedman,
+        "p_value": p_value,
+    }
+
+
+def both_orders(votes: VoteTable, estimator: Estimator) -> list[Row]:
+    """Return how often a persona that saw a pair in both orders kept to its verdict; nothing where
+    none did.
+    """
+    if votes.kind != "compare":
+        return []
+    voter = together(votes.unit, votes.criterion, votes.persona)
+    # Sorted by voter, a voter's two votes stand next to each other.
+    rows = np.argsort(voter, kind="stable")
+    is_pair = voter[rows[1:]] == voter[rows[:-1]]
+    pair = np.flatnonzero(is_pair)
+    if not len(pair):
+        return []
+    once = votes.where(rows[pair])
+    again = votes.where(rows[pair + 1])
+    equal = (once.ranks == again.ranks).all(axis=1)
+    first_won, decided = first_shown_won(once)
+    first_won_again, decided_again = first_shown_won(again)
+    # A persona that decides twice and differently has both times named the same place.
+    changed = decided & decided_again & ~equal
+    row = counted(once)
+    row["pairs"] = row.pop("votes")
+    equal_sums = by_question(once.question, equal, np.ones(len(once)))
+    row["consistent"] = estimator(equal_sums, share, "nobody saw both orders")
+    row["first_both_times"] = int((changed & first_won & first_won_again).sum())
+    row["second_both_times"] = int((changed & ~first_won & ~first_won_again).sum())
+    row["tie_once"] = int((decided != decided_again).sum())
+    return [row]
