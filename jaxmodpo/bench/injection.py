@@ -26,7 +26,8 @@ from jaxmodpo.bench.table import table
 from jaxmodpo.errors import UserError
 from jaxmodpo.help_groups import HelpGroup
 from jaxmodpo.judging.collect import collect, votes_by_request
-from jaxmodpo.judging.endpoint import Endpoint, EndpointJudge
+from jaxmodpo.judging.endpoint import EndpointJudge
+from jaxmodpo.judging.endpoint_settings import Endpoint
 from jaxmodpo.judging.judge import Judge, Request
 from jaxmodpo.judging.ledger import Ledger
 from jaxmodpo.judging.rubric import RubricJudge

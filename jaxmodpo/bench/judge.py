@@ -29,7 +29,8 @@ from jaxmodpo.bench.table import table
 from jaxmodpo.criteria import load_criteria
 from jaxmodpo.errors import UserError
 from jaxmodpo.judging.collect import MakeRequests, collect, votes_by_request
-from jaxmodpo.judging.endpoint import Endpoint, EndpointJudge
+from jaxmodpo.judging.endpoint import EndpointJudge
+from jaxmodpo.judging.endpoint_settings import Endpoint
 from jaxmodpo.judging.judge import Answer, Call, Request
 from jaxmodpo.judging.ledger import Ledger
 from jaxmodpo.judging.preferences import Ballot, PreferencesConfig, requests

@@ -4,6 +4,11 @@ The module owns the promise that nothing is paid twice and nothing lost over hou
 process may die. A batch is written down, with a tag that it carries at the endpoint, before it is
 created; its requests are claimed in its name, and a later run finds it, reads it and goes on. What
 a batch did not come to is asked again in another one.
+
+Its parts, in the order in which a request meets them: :mod:`~jaxmodpo.judging.batch_writer` writes
+requests into files (:mod:`~jaxmodpo.judging.batch_files`), :mod:`~jaxmodpo.judging.batch_run` moves
+batches through their states and calls the endpoint (:mod:`~jaxmodpo.judging.batch_api`), and
+:mod:`~jaxmodpo.judging.batch_answers` reads what came back.
 """
 
 from __future__ import annotations
@@ -45,7 +50,7 @@ class BatchJudge:
         body: returns the JSON body of one chat completion.
         parse_completion: turns a chat completion, or whatever was sent for one, into an answer.
         identity: the endpoint judge's.
-        discount: the share of the price that is taken off ``parse_completion``'s costs.
+        discount: the share of the price that is taken off the costs of the answers.
         budget: what may be spent; what is in batches that are under way counts as its mean call so
             far.
         price: dollars for a call's tokens, undiscounted: what a call counts for while there is no
@@ -95,16 +100,16 @@ class BatchJudge:
     ) -> BatchJudge:
         """Make the batch judge that asks what an endpoint judge would ask, within its budget."""
         return cls(
-            judge.client,
-            ledger,
-            folder,
-            judge.body,
-            judge.read,
-            judge.identity,
-            discount,
-            judge.budget,
-            judge.family.cost,
-            poll_seconds,
+            client=judge.client,
+            ledger=ledger,
+            folder=folder,
+            body=judge.body,
+            parse_completion=judge.read,
+            identity=judge.identity,
+            discount=discount,
+            budget=judge.budget,
+            price=judge.family.cost,
+            poll_seconds=poll_seconds,
             redact_words=judge.redaction.words,
             redact_name=judge.redaction.name,
             watch=judge.row.add,
@@ -123,10 +128,13 @@ class BatchJudge:
         try:
             run.take_over()
             while True:
+                # Twice, before and after drawing: what an earlier round left waiting is sent
+                # before new requests are claimed, and what was just drawn need not wait for the
+                # next poll.
                 run.send()
                 run.draw(requests)
                 run.send()
-                if run.done:
+                if run.is_done:
                     break
                 if not run.poll():
                     time.sleep(self.poll_seconds)
@@ -140,9 +148,12 @@ class BatchJudge:
             raise
         finally:
             run.leave()
+        # Only now, when everything that was paid for is read.
         if run.refusal is not None:
             raise run.refusal
 
     def discounted(self, dollars: float | None) -> float | None:
         """Return the price of a call through the Batch API; None where no price is known."""
-        return None if dollars is None else dollars * (1 - self.discount)
+        if dollars is None:
+            return None
+        return dollars * (1 - self.discount)

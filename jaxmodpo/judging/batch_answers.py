@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, TypeVar
 
 from jaxmodpo.failures import ACCOUNT_CODES
 from jaxmodpo.judging.batch_api import BatchAPI
-from jaxmodpo.judging.batch_files import EXPIRED, BatchFiles, Outcome, outcomes
+from jaxmodpo.judging.batch_files import BatchFiles
+from jaxmodpo.judging.batch_outcomes import EXPIRED, Outcome, outcomes
 from jaxmodpo.judging.judge import Answer, Call, Status, vote_keys
 
 if TYPE_CHECKING:
@@ -53,8 +54,8 @@ class BatchAnswers:
 
     def outcomes(self) -> Iterator[list[tuple[Call, Outcome]]]:
         """Yield an outcome for each request that no earlier process put, some hundreds together."""
-        for together in _in_lists(self._every_outcome(), _TOGETHER):
-            yield self._not_yet_put(together) if self.resumed else together
+        for group in _in_lists(self._every_outcome(), _TOGETHER):
+            yield self._not_yet_put(group) if self.resumed else group
 
     def _every_outcome(self) -> Iterator[tuple[Call, Outcome]]:
         """Yield an outcome for each request of the batch, once: of its output, its errors, or its
@@ -64,35 +65,40 @@ class BatchAnswers:
         """
         unread = {call.key: call for call in self.files.calls()}
         line_numbers = {key: number for number, key in enumerate(unread, 1)}
-        for kind, file_id in (
-            ("output", self.ended.output_file_id),
-            ("errors", self.ended.error_file_id),
-        ):
+        file_ids = {"output": self.ended.output_file_id, "errors": self.ended.error_file_id}
+        for kind, file_id in file_ids.items():
             if not file_id:
                 continue
-            self.api.download(file_id, self.files.answers(kind))
-            for outcome in outcomes(self.files.answers(kind)):
+            path = self.files.answers(kind)
+            self.api.download(file_id, path)
+            for outcome in outcomes(path):
                 # A request that has a line already, or that is none of this batch's, is passed
                 # over.
                 call = unread.pop(outcome.key, None)
                 if call is not None:
                     yield call, self._with_clean_id(outcome)
         for key, call in unread.items():
-            yield call, self._with_clean_id(_absent(key, line_numbers[key], self.ended))
+            outcome = _absent(key, line_numbers[key], self.ended)
+            yield call, self._with_clean_id(outcome)
 
     def _with_clean_id(self, outcome: Outcome) -> Outcome:
         return outcome._replace(request_id=self.judge.redact_name(outcome.request_id))
 
-    def _not_yet_put(self, together: list[tuple[Call, Outcome]]) -> list[tuple[Call, Outcome]]:
+    def _not_yet_put(self, group: list[tuple[Call, Outcome]]) -> list[tuple[Call, Outcome]]:
         """Leave out what an earlier process put before it died: its votes have the outcome's
         request id.
         """
-        first_keys = {call.key: vote_keys(call)[0] for call, _ in together}
+        # One key for each call will do, since a call's votes are written in one transaction: all
+        # of them are there, or none.
+        first_keys = {call.key: vote_keys(call)[0] for call, _ in group}
         votes = self.judge.ledger.votes(list(first_keys.values()))
-        put = {key: votes[first].request_id for key, first in first_keys.items() if first in votes}
-        return [
-            (call, outcome) for call, outcome in together if put.get(call.key) != outcome.request_id
-        ]
+        not_yet_put: list[tuple[Call, Outcome]] = []
+        for call, outcome in group:
+            vote = votes.get(first_keys[call.key])
+            # A vote of another request id is of an earlier round, or of a call that failed.
+            if vote is None or vote.request_id != outcome.request_id:
+                not_yet_put.append((call, outcome))
+        return not_yet_put
 
     def with_texts(self, call: Call) -> Call:
         """Return a request with what was sent as its persona's text, since an endpoint's words may
@@ -107,8 +113,9 @@ class BatchAnswers:
         """Return what a request's outcome amounts to; ``call`` comes :meth:`with_texts`."""
         if outcome.answered:
             answer = self.judge.parse_completion(outcome.completion, call.request)
+            cost = self.judge.discounted(answer.cost)
             request_id = outcome.request_id or answer.request_id
-            return replace(answer, cost=self.judge.discounted(answer.cost), request_id=request_id)
+            return replace(answer, cost=cost, request_id=request_id)
         words = self.judge.redact_words(outcome.message, call.request)
         return Answer(_status(outcome), words, model=self.model, request_id=outcome.request_id)
 
@@ -132,41 +139,37 @@ def _absent(key: str, number: int, ended: EndpointsBatch) -> Outcome:
     """Return what became of a request, the ``number``-th line of its batch, that no file speaks
     of.
     """
+    unanswered = Outcome(key, answered=False, request_id=ended.id)
     if ended.status == "failed":
-        errors = (ended.errors.data if ended.errors else None) or []
-        error_of_line = next((error for error in errors if error.line == number), None)
-        if error_of_line is not None:
-            words = f"refused: {error_of_line.message}"
-            return Outcome(
-                key, False, code=error_of_line.code or "", message=words, request_id=ended.id
-            )
-        told = (
-            f"the batch failed: {errors[0].code}: {errors[0].message}"
-            if errors
-            else "the batch failed"
-        )
-        return Outcome(
-            key, False, code="batch_failed", message=told, passing=True, request_id=ended.id
-        )
+        return _absent_of_failed(unanswered, number, ended)
     if ended.status == "expired":
         message = "the batch expired before it came to this request"
-        return Outcome(key, False, code=EXPIRED, message=message, passing=True, request_id=ended.id)
+        return unanswered._replace(code=EXPIRED, message=message, passing=True)
     if ended.status == "cancelled":
-        return Outcome(
-            key,
-            False,
-            code="batch_cancelled",
-            message="the batch was cancelled",
-            request_id=ended.id,
-        )
+        # Somebody cancelled it on purpose, so that it is not sent again by itself.
+        return unanswered._replace(code="batch_cancelled", message="the batch was cancelled")
     message = (
         "neither the output nor the errors of the batch have a line for this request that can be"
         " read"
     )
-    return Outcome(key, False, code="no_line", message=message, passing=True, request_id=ended.id)
+    return unanswered._replace(code="no_line", message=message, passing=True)
+
+
+def _absent_of_failed(unanswered: Outcome, number: int, ended: EndpointsBatch) -> Outcome:
+    """Return what became of a request whose batch was refused as a whole."""
+    errors = (ended.errors.data if ended.errors else None) or []
+    error_of_line = next((error for error in errors if error.line == number), None)
+    if error_of_line is not None:
+        # This very line was at fault, and would be again.
+        message = f"refused: {error_of_line.message}"
+        return unanswered._replace(code=error_of_line.code or "", message=message)
+    message = "the batch failed"
+    if errors:
+        message = f"the batch failed: {errors[0].code}: {errors[0].message}"
+    return unanswered._replace(code="batch_failed", message=message, passing=True)
 
 
 def _in_lists(items: Iterable[Item], size: int) -> Iterator[list[Item]]:
     iterator = iter(items)
-    while together := list(itertools.islice(iterator, size)):
-        yield together
+    while group := list(itertools.islice(iterator, size)):
+        yield group

@@ -64,11 +64,12 @@ class BatchAPI:
         """Send an input file and return its id."""
 
         def send() -> str | None:
+            # Opened for each attempt: one that broke off has read a part of the file.
             with path.open("rb") as file:
-                return getattr(
-                    self.client.files.create(file=(path.name, file), purpose="batch"), "id", None
-                )
+                uploaded = self.client.files.create(file=(path.name, file), purpose="batch")
+            return getattr(uploaded, "id", None)
 
+        # Safe to do twice: a file that nobody uses costs nothing and expires.
         return self._patiently(send)
 
     def create(self, file_id: str, tag: str) -> Batch | None:
@@ -76,6 +77,9 @@ class BatchAPI:
         import httpx2
         import openai
 
+        # Not _patiently: a second batch of the same file would be paid a second time. Whether the
+        # endpoint acted before the network failed cannot be known from here; only its list of
+        # batches knows. So after each failure the batch is looked for by its tag.
         last = ""
         for attempt in range(1, ATTEMPTS + 1):
             wait = None
@@ -93,7 +97,9 @@ class BatchAPI:
                 if getattr(error, "code", None) == NO_ROOM:
                     return None
                 self._refuse_hopeless(error)
-                last, wait = _named(error), _asked_to_wait(error)
+                last = _named(error)
+                wait = _requested_wait(error)
+            # Before the look, not after it: a batch may take a moment to appear in the list.
             self._pause(attempt, wait)
             # Its answer may be all that was lost.
             created = self.tagged().get(tag)
@@ -106,24 +112,25 @@ class BatchAPI:
         began.
         """
 
-        def look() -> dict[str, Batch]:
+        def list_batches() -> dict[str, Batch]:
             batch_by_tag: dict[str, Batch] = {}
+            # The newest come first.
             for batch in self.client.batches.list(limit=100):
                 tag = (batch.metadata or {}).get(_TAG)
                 if tag is not None and batch.status != "failed":
                     batch_by_tag.setdefault(tag, batch)
             return batch_by_tag
 
-        return self._patiently(look)
+        return self._patiently(list_batches)
 
     def retrieve(self, batch_id: str) -> Batch:
         """Return how a batch stands."""
 
-        def look() -> Batch | None:
+        def retrieve_batch() -> Batch | None:
             batch = self.client.batches.retrieve(batch_id)
             return batch if _is_batch(batch) else None
 
-        return self._patiently(look)
+        return self._patiently(retrieve_batch)
 
     def download(self, file_id: str, path: Path) -> None:
         """Write a file's content to ``path``; nothing where the endpoint does not have it any
@@ -133,6 +140,8 @@ class BatchAPI:
 
         def receive() -> bool:
             content = self.client.files.with_streaming_response.content(file_id)
+            # The file is emptied for each attempt, so that one that broke off leaves nothing
+            # behind.
             with (
                 private_file(path) as file,
                 contextlib.suppress(openai.NotFoundError),
@@ -153,6 +162,7 @@ class BatchAPI:
             self.client.files.delete(file_id)
 
     def _patiently(self, call: Callable[[], Result | None]) -> Result:
+        """Make a call that is safe to make twice until it succeeds or there is no hope."""
         import httpx2
         import openai
 
@@ -166,30 +176,43 @@ class BatchAPI:
                 last = "an answer of another kind"
             except (openai.APIError, httpx2.HTTPError) as error:
                 self._refuse_hopeless(error)
-                last, wait = _named(error), _asked_to_wait(error)
+                last = _named(error)
+                wait = _requested_wait(error)
             if attempt < ATTEMPTS:
                 self._pause(attempt, wait)
         raise self._no_answer(last)
 
     def _pause(self, attempt: int, wait: float | None) -> None:
-        backoff = self.backoff * 2 ** (attempt - 1) * random.uniform(0.5, 1.0)
-        time.sleep(min(_LONGEST_PAUSE, backoff if wait is None else max(wait, backoff)))
+        """Wait for as long as the endpoint asks, and never less than the back-off."""
+        # Spread over half of itself, so that several runs do not come back together.
+        seconds = self.backoff * 2 ** (attempt - 1) * random.uniform(0.5, 1.0)
+        if wait is not None:
+            seconds = max(wait, seconds)
+        time.sleep(min(_LONGEST_PAUSE, seconds))
 
     def _refuse_hopeless(self, error: Exception) -> None:
+        """End the run where no further attempt can succeed.
+
+        Raises:
+            UserError: the endpoint refuses, for a reason that another attempt does not change.
+        """
         import openai
 
         if not isinstance(error, openai.APIStatusError):
             return
-        status, code = error.status_code, error.code
-        meaning = failure_of_exception(error).meaning(wait=_asked_to_wait(error) is not None)
-        if meaning not in HOPELESS_MEANINGS and (status >= 500 or status in (408, 409, 425, 429)):
+        status = error.status_code
+        has_wait = _requested_wait(error) is not None
+        meaning = failure_of_exception(error).meaning(wait=has_wait)
+        may_pass = status >= 500 or status in (408, 409, 425, 429)
+        if may_pass and meaning not in HOPELESS_MEANINGS:
             return
         # The server's own words may repeat a part of the key.
-        refusal = (
-            "refused the key"
-            if status == 401
-            else f"said {code or ''} (HTTP {status})".replace("  ", " ")
-        )
+        if status == 401:
+            refusal = "refused the key"
+        elif error.code:
+            refusal = f"said {error.code} (HTTP {status})"
+        else:
+            refusal = f"said (HTTP {status})"
         raise UserError(
             f"the Batch API at {self.client.base_url} {refusal}; what it already has goes on there:"
             " mend it and run the same command again"
@@ -204,14 +227,17 @@ class BatchAPI:
 
 def _is_batch(value: object) -> bool:
     """Return whether this is a batch: the client takes whatever a server sends for one."""
-    return bool(getattr(value, "id", None)) and isinstance(getattr(value, "status", None), str)
+    has_id = bool(getattr(value, "id", None))
+    return has_id and isinstance(getattr(value, "status", None), str)
 
 
 def _named(error: Exception) -> str:
+    """Return what a failed call is called in a sentence."""
     status = getattr(error, "status_code", None)
     return f"HTTP {status}" if status else type(error).__name__
 
 
-def _asked_to_wait(error: Exception) -> float | None:
+def _requested_wait(error: Exception) -> float | None:
+    """Return the seconds that the endpoint asks to wait; None where it does not say."""
     response = getattr(error, "response", None)
     return None if response is None else retry_after(response.headers)

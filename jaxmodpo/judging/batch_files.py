@@ -17,7 +17,6 @@ from typing import Any, BinaryIO, Literal, NamedTuple, TypedDict
 
 from jaxmodpo.criteria import Criterion
 from jaxmodpo.errors import UserError
-from jaxmodpo.failures import failure_in
 from jaxmodpo.judging.judge import Call, Request
 from jaxmodpo.messages import message_text
 from jaxmodpo.parsing import parse_json
@@ -26,12 +25,6 @@ from jaxmodpo.records import Candidate
 from jaxmodpo.schema import read_as
 
 URL = "/v1/chat/completions"
-
-# What a line without a code says is cut before it can repeat a profile.
-_LONGEST_SAID = 60
-
-EXPIRED = "batch_expired"
-"""The code of a request that a batch did not come to."""
 
 
 class Header(NamedTuple):
@@ -42,22 +35,6 @@ class Header(NamedTuple):
     identity: str
     model: str
     round: int
-
-
-class Outcome(NamedTuple):
-    """What came back for one request.
-
-    ``answered`` says that ``completion`` is what the model answered; where not, ``code`` and
-    ``message`` tell what went wrong, and ``passing`` whether it may go well another time.
-    """
-
-    key: str
-    answered: bool
-    completion: Any = None
-    code: str = ""
-    message: str = ""
-    passing: bool = False
-    request_id: str = ""
 
 
 @dataclass(frozen=True)
@@ -82,6 +59,7 @@ class BatchFiles:
         return self.folder / f"{self.tag}.{kind}.jsonl"
 
     def delete(self) -> None:
+        """Delete all files of the batch, whichever of them there are."""
         for path in self.folder.glob(f"{self.tag}.*"):
             path.unlink(missing_ok=True)
 
@@ -102,10 +80,12 @@ class BatchFiles:
         texts.
         """
         with self.requests.open("rb") as file:
+            # The first line is the header.
             file.readline()
             for number, line in enumerate(file, 2):
                 location = f"{self.requests}, line {number}"
-                yield _call_of(read_as(_parsed(line, location), _Record, location))
+                record = read_as(_parsed(line, location), _Record, location)
+                yield _call_of(record)
 
     def offsets(self) -> dict[str, int]:
         """Return where each request's line of the input file begins, by key.
@@ -115,12 +95,13 @@ class BatchFiles:
         offsets: dict[str, int] = {}
         if not self.input.exists():
             return offsets
-        at = 0
+        offset = 0
         with self.input.open("rb") as file:
             for line in file:
                 with contextlib.suppress(UserError):
-                    offsets[read_as(_parsed(line, ""), _Input, "")["custom_id"]] = at
-                at += len(line)
+                    read = read_as(_parsed(line, ""), _Input, "")
+                    offsets[read["custom_id"]] = offset
+                offset += len(line)
         return offsets
 
     def sent(self, offset: int) -> str:
@@ -130,8 +111,9 @@ class BatchFiles:
         with self.input.open("rb") as file:
             file.seek(offset)
             line = _parsed(file.readline(), str(self.input))
-        messages = read_as(line, _Input, str(self.input))["body"]["messages"]
-        return "\n".join(message_text(message.get("content")) for message in messages)
+        body = read_as(line, _Input, str(self.input))["body"]
+        texts = [message_text(message.get("content")) for message in body["messages"]]
+        return "\n".join(texts)
 
     def lines(self) -> Iterator[tuple[Call, bytes]]:
         """Yield each request with its line of the input file.
@@ -160,6 +142,7 @@ class Draft:
         header: whose they are.
         max_requests: of the input file.
         max_bytes: of the input file.
+        keys: of the requests that it has so far.
     """
 
     files: BatchFiles
@@ -170,35 +153,41 @@ class Draft:
     _bytes: int = field(init=False, default=0)
 
     def __post_init__(self) -> None:
+        # Nobody else on the machine may list, or read, what is asked about whom.
         self.files.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        self._input, self._requests = (
-            private_file(self.files.input),
-            private_file(self.files.requests),
-        )
+        self._input = private_file(self.files.input)
+        self._requests = private_file(self.files.requests)
         self._requests.write(_line(self.header._asdict()))
 
     def fits(self, line: bytes) -> bool:
-        return len(self.keys) < self.max_requests and self._bytes + len(line) <= self.max_bytes
+        """Return whether a further request's line keeps the endpoint's limits."""
+        has_room = len(self.keys) < self.max_requests
+        return has_room and self._bytes + len(line) <= self.max_bytes
 
     def add(self, call: Call, line: bytes) -> None:
+        """Write a request and its line of the input file."""
         self._input.write(line)
         self._requests.write(_line(_record(call)))
         self.keys.append(call.key)
         self._bytes += len(line)
 
     def close(self) -> None:
+        """Write both files to the disk; nothing where that is done."""
         for file in (self._input, self._requests):
             if not file.closed:
                 file.flush()
+                # The batch is created right after this. Without the sync a power cut could take
+                # the only record of what is asked, and paid for, at the endpoint.
                 os.fsync(file.fileno())
                 file.close()
 
 
 def private_file(path: Path) -> BinaryIO:
     """Create a file, or empty it, that only its owner may read."""
-    return os.fdopen(
-        os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600), "wb"
-    )
+    # No link is followed: a folder that others can write to could hold one, with a name of ours,
+    # to a file that is to be overwritten.
+    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW
+    return os.fdopen(os.open(path, flags, 0o600), "wb")
 
 
 def input_line(key: str, body: dict[str, Any]) -> bytes:
@@ -207,21 +196,8 @@ def input_line(key: str, body: dict[str, Any]) -> bytes:
 
 
 def _line(value: Any) -> bytes:
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode() + b"\n"
-
-
-def _record(call: Call) -> dict[str, Any]:
-    request = call.request
-    return {
-        "key": call.key,
-        "kind": request.kind,
-        "question_id": request.question_id,
-        "persona_id": request.persona_id,
-        "criteria": [criterion.name for criterion in request.criteria],
-        "responses": [response.response_id for response in request.responses],
-        "ties": request.ties,
-        "repeat": request.repeat,
-    }
+    text = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+    return text.encode() + b"\n"
 
 
 def _parsed(line: bytes, location: str) -> Any:
@@ -268,62 +244,34 @@ class _Record(TypedDict):
     repeat: Tally
 
 
+def _record(call: Call) -> _Record:
+    """Return what ``TAG.requests.jsonl`` says of a call: ids and names, and no texts."""
+    request = call.request
+    return {
+        "key": call.key,
+        "kind": request.kind,
+        "question_id": request.question_id,
+        "persona_id": request.persona_id,
+        "criteria": [criterion.name for criterion in request.criteria],
+        "responses": [response.response_id for response in request.responses],
+        "ties": request.ties,
+        "repeat": request.repeat,
+    }
+
+
 def _call_of(record: _Record) -> Call:
+    """Return the call of a record; its texts are empty, and its key is the whole one's."""
+    criteria = tuple(Criterion(name, "", "", "") for name in record["criteria"])
+    responses = tuple(Candidate(response_id, "") for response_id in record["responses"])
     request = Request(
-        record["kind"],
-        record["question_id"],
-        "",
-        record["persona_id"],
-        "",
-        tuple(Criterion(name, "", "", "") for name in record["criteria"]),
-        tuple(Candidate(response_id, "") for response_id in record["responses"]),
-        record["ties"],
-        record["repeat"],
+        kind=record["kind"],
+        question_id=record["question_id"],
+        question_text="",
+        persona_id=record["persona_id"],
+        persona_text="",
+        criteria=criteria,
+        responses=responses,
+        ties=record["ties"],
+        repeat=record["repeat"],
     )
     return Call(record["key"], request)
-
-
-def outcomes(path: Path) -> Iterator[Outcome]:
-    """Yield what the lines of an output or error file say; lines that name no request are passed
-    over.
-    """
-    with path.open("rb") as file:
-        for line in file:
-            outcome = outcome_of(line)
-            if outcome is not None:
-                yield outcome
-
-
-def outcome_of(line: bytes) -> Outcome | None:
-    """Read one line of an output or error file; None where it names no request."""
-    try:
-        value = json.loads(line)
-        key = value["custom_id"]
-    except (ValueError, RecursionError, KeyError, TypeError):
-        return None
-    response, error = value.get("response"), value.get("error")
-    if not isinstance(response, dict):
-        response = {}
-    status, body = response.get("status_code"), response.get("body")
-    request_id = str(response.get("request_id") or value.get("id") or "")
-    inside = failure_in(body) if status == 200 else None
-    if status == 200 and inside is None:
-        return Outcome(str(key), True, body, request_id=request_id)
-    if inside is not None and inside.status:
-        # An error in the place of an answer counts by its own status.
-        status = inside.status
-    if not isinstance(error, dict):
-        error = body.get("error") if isinstance(body, dict) else None
-    if not isinstance(error, dict):
-        error = {"message": "a line that says neither an answer nor an error"}
-    code, words = str(error.get("code") or ""), str(error.get("message") or "")
-    # Without a status nobody answered; a 200 without an answer is none.
-    unanswered = not error.get("code") and status in (None, 0, 200)
-    retried = isinstance(status, int) and (status in (408, 409, 425, 429) or status >= 500)
-    passing = code == EXPIRED or unanswered or retried
-    # A code says enough; a message may repeat what was asked, and profiles belong in no ledger.
-    words = code or words[:_LONGEST_SAID]
-    words = f"HTTP {status}: {words}" if status else words
-    return Outcome(
-        str(key), False, code=code, message=words, passing=passing, request_id=request_id
-    )

@@ -29,15 +29,16 @@ class BatchRecords:
     """The batches of one run in an open ledger."""
 
     def __init__(self, store: Store, run: str):
-        self._store, self._run = store, run
+        self._store = store
+        self._run = run
 
     def all(self) -> list[Batch]:
         """Return the run's batches, oldest first."""
-        c = BATCHES.c
+        columns = BATCHES.c
         query = (
-            sql.select(c.tag, c.batch_id, c.state, c.requests)
-            .where(c.run == self._run)
-            .order_by(c.time, c.tag)
+            sql.select(columns.tag, columns.batch_id, columns.state, columns.requests)
+            .where(columns.run == self._run)
+            .order_by(columns.time, columns.tag)
         )
         return [Batch(*row) for row in self._store.rows(query)]
 
@@ -45,6 +46,7 @@ class BatchRecords:
         """Write a batch down, or its new state; durable when this returns."""
         now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
         insert = upsert(self._store.engine)(BATCHES)
+        # The time stays that of the first record, so that batches keep their order.
         changing = {name: insert.excluded[name] for name in ("batch_id", "state", "requests")}
         statement = insert.on_conflict_do_update(index_elements=["tag"], set_=changing)
         row = {**batch._asdict(), "run": self._run, "time": now}

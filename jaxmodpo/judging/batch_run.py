@@ -18,7 +18,6 @@ from __future__ import annotations
 
 import logging
 import time
-import uuid
 from collections import Counter
 from collections.abc import Callable, Container, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -30,7 +29,9 @@ from jaxmodpo.failures import ACCOUNT_CODES
 from jaxmodpo.judging.batch_answers import BatchAnswers
 from jaxmodpo.judging.batch_api import HOPELESS, NO_ROOM, BatchAPI
 from jaxmodpo.judging.batch_files import BatchFiles, Draft, Header, input_line
+from jaxmodpo.judging.batch_outcomes import Outcome
 from jaxmodpo.judging.batch_records import Batch
+from jaxmodpo.judging.batch_writer import HOLD, BatchWriter, HeldBatch
 from jaxmodpo.judging.budget import Reservations
 from jaxmodpo.judging.judge import Answer, Call, Request, Usage
 
@@ -41,41 +42,15 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-HOLD = 26 * 3600.0
-"""Seconds for which a batch's requests are its own: its 24 hours, and time to read it."""
-
 _ENDED = frozenset({"completed", "expired", "cancelled", "failed"})
 # Refusals for want of room, one after the other with nothing else under way, before a batch is
 # halved.
 _REFUSALS = 3
 # For a budget's first guess.
-_BYTES_PER_TOKEN, _ANSWER_TOKENS = 4, 40
+_BYTES_PER_TOKEN = 4
+_ANSWER_TOKENS = 40
 # Answers are kept by several threads, since those that come together are committed together.
 _THREADS = 16
-
-
-@dataclass(eq=False)
-class HeldBatch:
-    """A batch that this process looks after.
-
-    ``unsure`` means that it may be at the endpoint without our knowing; ``resumed`` that an earlier
-    process may have put some of its answers; ``claimed_at`` is when its claims were last made to
-    hold.
-    """
-
-    files: BatchFiles
-    header: Header
-    requests: int
-    batch_id: str = ""
-    file_id: str = ""
-    status: str = ""
-    unsure: bool = False
-    resumed: bool = False
-    claimed_at: float = 0.0
-
-    @property
-    def tag(self) -> str:
-        return self.files.tag
 
 
 @dataclass(eq=False)
@@ -85,76 +60,79 @@ class BatchRun:
     Attributes:
         judge: whose it is.
         put: keeps an answer.
-        drafts: being written, by tag; ``open_draft`` is the one that new requests go to.
+        open_draft: the draft that new requests go to.
         waiting: written, and to be created as soon as there is room.
         running: at the endpoint, by tag.
         exhausted: there are no more requests to draw, or none may be (``refusal``).
         useless: answers were, and no further batch is sent; those that wait are given back at the
             end.
-        max_requests: of a new batch; lowered where the endpoint has room for small ones only.
     """
 
     judge: BatchJudge
     put: Callable[[Call, Answer], None]
-    drafts: dict[str, Draft] = field(default_factory=dict)
     open_draft: Draft | None = None
     waiting: list[HeldBatch] = field(default_factory=list)
     running: dict[str, HeldBatch] = field(default_factory=dict)
     exhausted: bool = False
     refusal: Exception | None = None
     useless: bool = False
-    max_requests: int = field(init=False)
     _api: BatchAPI = field(init=False)
+    _writer: BatchWriter = field(init=False)
     _reservations: Reservations = field(init=False)
     _full: bool = False
     _refused: int = 0
 
     def __post_init__(self) -> None:
-        self.max_requests = self.judge.max_requests
         self._api = BatchAPI(self.judge.client, self.judge.backoff)
+        self._writer = BatchWriter(self.judge, self.waiting.append, self.judge.max_requests)
         self._reservations = Reservations(self.judge.budget)
 
     @property
-    def done(self) -> bool:
-        return self.exhausted and not (self.running or (self.waiting and not self.useless))
+    def is_done(self) -> bool:
+        """Whether there is nothing left to draw, to send or to read."""
+        to_be_sent = self.waiting and not self.useless
+        return self.exhausted and not self.running and not to_be_sent
 
     # ------------------------------------------------------------------ earlier starts
 
     def take_over(self) -> None:
         """Look after this run's unread batches whose process is gone."""
         ledger = self.judge.ledger
-        mine = ledger.claims.take(
-            [batch.tag for batch in ledger.batches.all() if batch.state != "read"]
-        )
+        unread = [batch.tag for batch in ledger.batches.all() if batch.state != "read"]
+        # A batch whose process lives is claimed by that process, and is not among these.
+        adopted = ledger.claims.take(unread)
         tagged: dict[str, EndpointsBatch] | None = None
         # Looked at again: another process may have read one before the claim.
         for batch in ledger.batches.all():
-            if batch.tag not in mine:
+            if batch.tag not in adopted:
                 continue
             files = BatchFiles(self.judge.folder, batch.tag)
             header = files.header()
-            if batch.state == "read" or (
-                header is not None and header.identity != self.judge.identity
-            ):
+            is_anothers = header is not None and header.identity != self.judge.identity
+            if batch.state == "read" or is_anothers:
                 ledger.claims.release([batch.tag])
                 continue
             batch_id = batch.batch_id
             if batch.state == "prepared":
-                tagged = self._api.tagged() if tagged is None else tagged
+                # Its process died before it wrote down whether the endpoint has it. Creating it
+                # anew might pay for it twice, so that the endpoint is asked for its tag; once for
+                # all batches of this kind, since the endpoint's list may be long.
+                if tagged is None:
+                    tagged = self._api.tagged()
                 batch_id = tagged[batch.tag].id if batch.tag in tagged else ""
             if header is None and batch_id:
                 raise UserError(
                     f"the file {files.requests}, which says what the batch {batch_id} of this run"
                     " asked, is gone; put it back, or start another run in another ledger"
                 )
-            adopted = HeldBatch(
-                files, header or Header("", "", 1), batch.requests, batch_id, resumed=True
-            )
+            header = header or Header("", "", 1)
+            held = HeldBatch(files, header, batch.requests, batch_id, resumed=True)
             if batch_id:
-                self._is_running(adopted)
-                self._reservations.take_earlier(adopted.requests)
+                self._is_running(held)
+                self._reservations.take_earlier(held.requests)
             else:
-                self._forget(adopted)
+                # Never sent: its requests are free again, and are drawn like all others.
+                self._forget(held)
         if self.running:
             log.info("going on with %d batches of an earlier start", len(self.running))
 
@@ -162,6 +140,8 @@ class BatchRun:
 
     def draw(self, requests: Iterator[Call]) -> None:
         """Write drafts, as long as one that is written could be sent at once."""
+        # No further than that: a request that is drawn is claimed, and other processes that have
+        # room for it could not ask it.
         while not self.exhausted and self._room() and not self.waiting:
             call = next(requests, None)
             if call is None:
@@ -170,32 +150,24 @@ class BatchRun:
             body = self.judge.body(call.request)
             line = input_line(call.key, body)
             if len(line) > self.judge.max_bytes:
-                self.put(
-                    call,
-                    Answer(
-                        "error", f"the request has {len(line):,} bytes, more than a batch may have"
-                    ),
-                )
+                fault = f"the request has {len(line):,} bytes, more than a batch may have"
+                self.put(call, Answer("error", fault))
                 continue
             if not self._reserve(call.request, line):
                 self.judge.ledger.claims.release([call.key])
                 break
             header = Header(self.judge.identity, str(body.get("model") or ""), 1)
-            self.open_draft = self._write(self.open_draft, header, call, line)
+            self.open_draft = self._writer.add(self.open_draft, header, call, line)
         if self.exhausted and self.open_draft is not None:
-            self._close(self.open_draft)
+            self._writer.close(self.open_draft)
             self.open_draft = None
 
     def _reserve(self, request: Request, line: bytes) -> bool:
+        """Reserve a call in the budget; return False where it is spent."""
         budget = self.judge.budget
         if budget.most_dollars is not None:
             # A whole batch is under way before the first call has a price.
-            guessed = Usage(
-                len(line) // _BYTES_PER_TOKEN, 0, _ANSWER_TOKENS * len(request.criteria)
-            )
-            budget.expected = (
-                0.0 if budget.priced else self.judge.discounted(self.judge.price(guessed)) or 0.0
-            )
+            budget.expected = 0.0 if budget.priced else self._guessed_price(request, line)
         try:
             self._reservations.take()
         except UserError as error:
@@ -205,30 +177,11 @@ class BatchRun:
             return False
         return True
 
-    def _write(self, draft: Draft | None, header: Header, call: Call, line: bytes) -> Draft:
-        """Add a request to a draft, or to a new one where it is full; return the one now open."""
-        if draft is not None and not draft.fits(line):
-            self._close(draft)
-            draft = None
-        if draft is None:
-            tag = uuid.uuid4().hex
-            # Written down first, so that files are never left behind.
-            self.judge.ledger.claims.take([tag])
-            self.judge.ledger.batches.record(Batch(tag, "", "prepared", 0))
-            draft = Draft(
-                BatchFiles(self.judge.folder, tag), header, self.max_requests, self.judge.max_bytes
-            )
-            self.drafts[tag] = draft
-        draft.add(call, line)
-        return draft
-
-    def _close(self, draft: Draft) -> None:
-        draft.close()
-        batch = HeldBatch(draft.files, draft.header, len(draft.keys))
-        self.judge.ledger.batches.record(Batch(batch.tag, "", "prepared", batch.requests))
-        self.judge.ledger.claims.give_to_batch(draft.keys, batch.tag, HOLD)
-        del self.drafts[batch.tag]
-        self.waiting.append(batch)
+    def _guessed_price(self, request: Request, line: bytes) -> float:
+        prompt_tokens = len(line) // _BYTES_PER_TOKEN
+        answer_tokens = _ANSWER_TOKENS * len(request.criteria)
+        dollars = self.judge.price(Usage(prompt_tokens, 0, answer_tokens))
+        return self.judge.discounted(dollars) or 0.0
 
     # ------------------------------------------------------------------ sending
 
@@ -252,21 +205,23 @@ class BatchRun:
         """Return whether another batch may be created now: one at a time, since each may be
         refused.
         """
+        # An endpoint checks its limits while it validates, so that a batch in that state may still
+        # be refused for want of room, and so would every batch sent after it.
         validating = any(batch.status in ("", "validating") for batch in self.running.values())
         return len(self.running) < self.judge.max_batches and not validating and not self._full
 
     def _is_running(self, batch: HeldBatch) -> None:
-        self.judge.ledger.batches.record(
-            Batch(batch.tag, batch.batch_id, "submitted", batch.requests)
-        )
+        """Write down that a batch is at the endpoint."""
+        record = Batch(batch.tag, batch.batch_id, "submitted", batch.requests)
+        self.judge.ledger.batches.record(record)
         self.running[batch.tag] = batch
         self._hold(batch)
         log.info("batch %s has %d requests", batch.batch_id, batch.requests)
 
     def _hold(self, batch: HeldBatch) -> None:
-        self.judge.ledger.claims.give_to_batch(
-            [call.key for call in batch.files.calls()], batch.tag, HOLD
-        )
+        """Have a batch's requests be its own from now on for as long as it may take."""
+        keys = [call.key for call in batch.files.calls()]
+        self.judge.ledger.claims.give_to_batch(keys, batch.tag, HOLD)
         batch.claimed_at = time.monotonic()
 
     def _no_room(self, batch: HeldBatch) -> None:
@@ -278,21 +233,28 @@ class BatchRun:
         self._full = True
         if self.running:
             return
+        # Nothing of ours fills the account. Another program's batches may, and end some time; only
+        # after several refusals is it this batch that is too large by itself.
         self._refused += 1
-        if self._refused < _REFUSALS:
-            return
+        if self._refused >= _REFUSALS:
+            self._halve(batch)
+
+    def _halve(self, batch: HeldBatch) -> None:
+        """Write a batch anew as two, and all later ones no larger than these."""
         if batch.requests == 1:
             raise UserError(
                 "the Batch API has no room for a single request (enqueued tokens); run the same"
                 " command again when other batches of the account have ended"
             )
-        self._refused, self.max_requests = 0, (batch.requests + 1) // 2
+        self._refused = 0
+        self._writer.max_requests = (batch.requests + 1) // 2
         log.info(
             "batches have %d requests at most from here on: the account's limit of enqueued tokens",
-            self.max_requests,
+            self._writer.max_requests,
         )
         self.waiting.remove(batch)
-        self._again(batch, {call.key for call in batch.files.calls()}, batch.header)
+        every_key = {call.key for call in batch.files.calls()}
+        self._again(batch, every_key, batch.header)
         self._forget(batch)
 
     # ------------------------------------------------------------------ reading
@@ -307,6 +269,8 @@ class BatchRun:
             if polled.status != batch.status:
                 log.info("batch %s is %s", batch.batch_id, polled.status.replace("_", " "))
             batch.status = polled.status
+            # At half of their time, so that a batch which waits for days keeps its claims even
+            # where a poll or two fails.
             if time.monotonic() - batch.claimed_at > HOLD / 2:
                 self._hold(batch)
             if polled.status in _ENDED:
@@ -319,18 +283,22 @@ class BatchRun:
     def _end(self, batch: HeldBatch, ended: EndpointsBatch) -> bool:
         """Read a batch that ended; return False where it had not begun."""
         batch.file_id = ended.input_file_id or batch.file_id
-        codes = [error.code or "" for error in (ended.errors.data or [] if ended.errors else [])]
         if ended.status == "failed":
+            errors = (ended.errors.data if ended.errors else None) or []
+            codes = [error.code or "" for error in errors]
             if NO_ROOM in codes:
                 self._no_room(batch)
                 return False
             if hopeless := HOPELESS.intersection(codes):
                 self._forget(batch)
-                code = sorted(hopeless)[0]
                 raise UserError(
-                    f"the Batch API refused a batch ({code}); change the settings or the account"
+                    f"the Batch API refused a batch ({min(hopeless)}); change the settings or the"
+                    " account"
                 )
         counts = Counter[str]()
+        # First every answer is kept, then what is missing goes into a new batch, and only then is
+        # this one forgotten. A process that dies in between finds it unread and reads it again:
+        # answers that it put are recognized by their request ids, and none is paid twice.
         again = self._read(batch, ended, counts)
         if again:
             log.info(
@@ -338,16 +306,26 @@ class BatchRun:
                 batch.batch_id,
                 len(again),
             )
-            self._again(batch, again, batch.header._replace(round=batch.header.round + 1))
+            next_round = batch.header._replace(round=batch.header.round + 1)
+            self._again(batch, again, next_round)
         self._forget(batch)
-        self._full, self._refused = False, 0
-        hopeless = HOPELESS & counts.keys()
-        if ACCOUNT_CODES & counts.keys() or (hopeless and not counts[""]):
-            raise UserError(
-                f"the judge's model answered {counts['']:,} of {sum(counts.values()):,} requests of"
-                f" a batch: {sorted(hopeless)[0]}; change the settings or the account"
-            )
+        self._full = False
+        self._refused = 0
+        self._refuse_hopeless(counts)
         return True
+
+    def _refuse_hopeless(self, counts: Counter[str]) -> None:
+        """End the run where a batch's error codes say that no request can succeed."""
+        hopeless = HOPELESS & counts.keys()
+        # An unpaid account answers nothing more, even where it answered some of this batch. What a
+        # model refuses of a few requests alone does not hold for all of them.
+        of_account = ACCOUNT_CODES & counts.keys()
+        answered = counts[""]
+        if of_account or (hopeless and not answered):
+            raise UserError(
+                f"the judge's model answered {answered:,} of {sum(counts.values()):,} requests of"
+                f" a batch: {min(hopeless)}; change the settings or the account"
+            )
 
     def _read(self, batch: HeldBatch, ended: EndpointsBatch, counts: Counter[str]) -> set[str]:
         """Store the answers of a batch that ended; return the keys of requests to ask again, and
@@ -357,20 +335,25 @@ class BatchRun:
         """
         ask_again = set[str]()
         is_last_round = batch.header.round >= self.judge.rounds
+
+        def may_go_well(outcome: Outcome) -> bool:
+            return outcome.passing and outcome.code not in HOPELESS and not is_last_round
+
         answers = BatchAnswers(
             self.judge, self._api, batch.files, ended, batch.header.model, batch.resumed
         )
         with ThreadPoolExecutor(_THREADS) as threads:
-            for together in answers.outcomes():
-                final = list[tuple[Call, Answer]]()
-                for call, outcome in together:
+            for group in answers.outcomes():
+                final: list[tuple[Call, Answer]] = []
+                for call, outcome in group:
                     counts[outcome.code] += 1
-                    if outcome.passing and outcome.code not in HOPELESS and not is_last_round:
+                    if may_go_well(outcome):
                         ask_again.add(call.key)
                         continue
-                    call = answers.with_texts(call)
-                    final.append((call, answers.answer(call, outcome)))
-                # On several threads, since the ledger commits together what comes together.
+                    call_with_texts = answers.with_texts(call)
+                    final.append((call_with_texts, answers.answer(call_with_texts, outcome)))
+                # On several threads, since the ledger commits together what comes together. The
+                # list waits for all of them, and raises what one of them raised.
                 list(threads.map(lambda pair: self._settle(*pair), final))
                 for call, answer in final:
                     self._judge_the_row(call, answer)
@@ -386,7 +369,11 @@ class BatchRun:
         try:
             self.judge.watch(answer, call.request)
         except UserError as error:
-            self.refusal, self.exhausted, self.useless, self.open_draft = error, True, True, None
+            # Not raised here: the rest of this batch, and the others that run, are paid for.
+            self.refusal = error
+            self.exhausted = True
+            self.useless = True
+            self.open_draft = None
 
     def _settle(self, call: Call, answer: Answer) -> None:
         self.put(call, answer)
@@ -394,14 +381,16 @@ class BatchRun:
 
     def _again(self, batch: HeldBatch, keys: Container[str], header: Header) -> None:
         """Write some of a batch's requests into new batches: those that are still its own."""
-        own_keys, draft = self.judge.ledger.claims.take_from_batch(batch.tag), None
+        # A request whose claim ran out may have been asked by another process since.
+        own_keys = self.judge.ledger.claims.take_from_batch(batch.tag)
         if not own_keys:
             return
+        draft = None
         for call, line in self._lines(batch):
             if call.key in keys and call.key in own_keys:
-                draft = self._write(draft, header, call, line)
+                draft = self._writer.add(draft, header, call, line)
         if draft is not None:
-            self._close(draft)
+            self._writer.close(draft)
 
     def _lines(self, batch: HeldBatch) -> Iterator[tuple[Call, bytes]]:
         """Yield a batch's requests with their lines.
@@ -426,7 +415,8 @@ class BatchRun:
         """Be done with a batch: its requests are free, its files deleted."""
         ledger = self.judge.ledger
         ledger.claims.release_batch(batch.tag)
-        # Before it counts as read, since nobody would look for it then.
+        # Before it counts as read, since nobody would look for it then: the input holds profiles,
+        # and must not stay on a disk for good because a process died here.
         batch.files.input.unlink(missing_ok=True)
         ledger.batches.record(Batch(batch.tag, batch.batch_id, "read", batch.requests))
         batch.files.delete()
@@ -439,15 +429,16 @@ class BatchRun:
         """Give back what was not sent; what is at the endpoint, or may be, stays for a later
         start.
         """
-        for tag, draft in list(self.drafts.items()):
+        claims = self.judge.ledger.claims
+        for tag, draft in list(self._writer.drafts.items()):
             draft.close()
-            self.judge.ledger.claims.release(draft.keys)
+            claims.release(draft.keys)
             self._forget(HeldBatch(draft.files, draft.header, len(draft.keys)))
-            del self.drafts[tag]
+            del self._writer.drafts[tag]
         for batch in self.waiting:
             if not batch.unsure:
                 self._forget(batch)
-        self.judge.ledger.claims.release(
-            [batch.tag for batch in [*self.running.values(), *self.waiting]]
-        )
+        # A later start takes these over, and can do so at once where their tags are not claimed.
+        held = [*self.running.values(), *self.waiting]
+        claims.release([batch.tag for batch in held])
         self._reservations.give_back()

@@ -41,6 +41,8 @@ class Claims:
         self._store = store
         # The mark tells several ledgers of one process apart.
         self._owner = f"{this_process()} {uuid.uuid4().hex[:8]}"
+        # What the database says of this owner, remembered: threads of this process are one owner
+        # for the database, and only this set keeps them apart.
         self._held = set[str]()
         self._held_lock = threading.Lock()
         self._closing = threading.Event()
@@ -78,7 +80,8 @@ class Claims:
             return claimed
         now = time.time()
         insert = upsert(self._store.engine)(CLAIMS)
-        # One statement looks and writes, so that nobody comes in between.
+        # One statement looks and writes, so that nobody comes in between. To look first and to
+        # write then would let two processes find the same call free.
         take_over = insert.on_conflict_do_update(
             index_elements=["key"],
             set_={"owner": insert.excluded.owner, "until": insert.excluded.until},
@@ -91,8 +94,9 @@ class Claims:
             connection.execute(take_over, rows)
             # The statement does not say which of its rows were written; what is there does.
             for chunk in in_chunks(keys):
-                ours = CLAIMS.c.key.in_(chunk) & (CLAIMS.c.owner == self._owner)
-                claimed.update(connection.execute(sql.select(CLAIMS.c.key).where(ours)).scalars())
+                is_ours = CLAIMS.c.key.in_(chunk) & (CLAIMS.c.owner == self._owner)
+                query = sql.select(CLAIMS.c.key).where(is_ours)
+                claimed.update(connection.execute(query).scalars())
 
         self._store.transact(insert_and_look)
         return claimed
@@ -104,7 +108,11 @@ class Claims:
         owners = set[str]()
         for chunk in in_chunks(keys):
             query = sql.select(CLAIMS.c.owner).where(CLAIMS.c.key.in_(chunk)).distinct()
-            owners.update(owner for (owner,) in self._store.rows(query))
+            for (owner,) in self._store.rows(query):
+                owners.add(owner)
+        # Only who is known to be gone. A process of another machine, or one behind another
+        # container's walls, is not known to be: its claims run out by themselves, later but
+        # surely, and nothing is asked twice because a process could not be seen.
         dead = [owner for owner in owners if _is_dead(owner)]
         for chunk in in_chunks(dead):
             forget = sql.delete(CLAIMS).where(CLAIMS.c.owner.in_(chunk))
@@ -132,11 +140,11 @@ class Claims:
         """Delete claims within a transaction that writes more; :meth:`forget` them once it is
         done.
         """
+        # A claim that ran out meanwhile may be somebody else's by now. A batch's goes with its
+        # answer.
+        is_ours = (CLAIMS.c.owner == self._owner) | CLAIMS.c.owner.like(_batch("%"))
         for chunk in in_chunks(keys):
-            # A claim that ran out meanwhile may be somebody else's by now. A batch's goes with its
-            # answer.
-            ours = (CLAIMS.c.owner == self._owner) | CLAIMS.c.owner.like(_batch("%"))
-            connection.execute(sql.delete(CLAIMS).where(CLAIMS.c.key.in_(chunk) & ours))
+            connection.execute(sql.delete(CLAIMS).where(CLAIMS.c.key.in_(chunk) & is_ours))
 
     def forget(self, keys: Iterable[str]) -> None:
         """No longer count calls among those that this ledger has claimed."""
@@ -149,25 +157,31 @@ class Claims:
         """Turn own claims into claims of a batch, which outlive this process; or let a batch's hold
         for longer.
         """
+        owner_of_batch = _batch(tag)
 
         def give(connection: sql.Connection) -> None:
+            until = time.time() + seconds
             for chunk in in_chunks(keys):
-                ours = CLAIMS.c.key.in_(chunk) & CLAIMS.c.owner.in_([self._owner, _batch(tag)])
-                change = sql.update(CLAIMS).where(ours)
-                connection.execute(change.values(owner=_batch(tag), until=time.time() + seconds))
+                # Nobody else's: a claim that ran out while the batch was written is lost, and the
+                # call may be under way in the process that took it.
+                is_ours = CLAIMS.c.owner.in_([self._owner, owner_of_batch])
+                change = sql.update(CLAIMS).where(CLAIMS.c.key.in_(chunk) & is_ours)
+                connection.execute(change.values(owner=owner_of_batch, until=until))
 
         self._store.write(give)
+        # No longer renewed by this process: they hold by their own time.
         self.forget(keys)
 
     def take_from_batch(self, tag: str) -> set[str]:
         """Turn a batch's claims into own ones, and return their keys."""
         self._start_renewing()
         keys = set[str]()
-        of_batch = CLAIMS.c.owner == _batch(tag)
+        is_of_batch = CLAIMS.c.owner == _batch(tag)
 
         def take(connection: sql.Connection) -> None:
-            keys.update(connection.execute(sql.select(CLAIMS.c.key).where(of_batch)).scalars())
-            change = sql.update(CLAIMS).where(of_batch)
+            query = sql.select(CLAIMS.c.key).where(is_of_batch)
+            keys.update(connection.execute(query).scalars())
+            change = sql.update(CLAIMS).where(is_of_batch)
             connection.execute(change.values(owner=self._owner, until=time.time() + LEASE))
 
         self._store.write(take)
@@ -183,6 +197,7 @@ class Claims:
     # ----------------------------------------------------------------------- renewal
 
     def _start_renewing(self) -> None:
+        # Only where something is claimed: a ledger that is read needs no thread.
         with self._held_lock:
             if self._renewing is None:
                 self._renewing = threading.Thread(target=self._renew, name="ledger", daemon=True)
@@ -196,6 +211,8 @@ class Claims:
                 with self._store.writing, self._store.engine.begin() as connection:
                     connection.execute(change.values(until=time.time() + LEASE))
             except DBAPIError as error:
+                # No end to the run: the claims still hold for a while, and a database that stays
+                # away is noticed by whoever writes a vote.
                 log.warning("the ledger's claims could not be renewed (%s)", reason(error))
 
     def close(self) -> None:

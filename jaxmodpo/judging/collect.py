@@ -27,10 +27,14 @@ log = logging.getLogger(__name__)
 MakeRequests = Callable[[], Iterable[Request]]
 """Generates the run's requests, the same each time."""
 
+# Calls whose votes are looked up by one query, and claimed by one.
 _LOOK_UP = 256
+# Votes of a judge that costs nothing are committed so many together: what is lost with a killed
+# process is answered again in a moment.
 _KEEP_TOGETHER = 2048
 # Seconds between two looks at what other processes are asking: at first, and at most.
-_LOOK_AGAIN, _LOOK_SELDOM = 2.0, 60.0
+_LOOK_AGAIN = 2.0
+_LOOK_SELDOM = 60.0
 
 UNANSWERED: frozenset[Status] = frozenset({"error", "expired"})
 """Statuses that mean that nobody answered: an unfinished run asks these again by itself."""
@@ -73,14 +77,20 @@ def collect(
         ValueError: a request shows two responses with one id.
         UserError: the judge found that no request of this run can succeed, or the budget is spent.
     """
-    run, pause = _Run(judge, ledger, retry), _LOOK_AGAIN
+    run = _Run(judge, ledger, retry)
+    pause = _LOOK_AGAIN
     with Progress(label, total, "votes", smoothing=0.05) as run.bar:
+        # Each turn looks at all requests anew. The first asks nearly everything; later ones wait
+        # for what other processes ask, and ask it themselves where such a process dies.
         while True:
-            run.elsewhere = run.again = 0
+            run.elsewhere = 0
+            run.again = 0
             before = run.new_votes.total()
             try:
                 judge.ask(run.unanswered(requests()), run.put)
             finally:
+                # However it ends, by Ctrl-C too: answers are kept, and what is claimed and not
+                # answered is free for others at once.
                 run.keep()
                 ledger.claims.release_all()
             if not run.elsewhere and not run.again:
@@ -95,8 +105,13 @@ def collect(
                 run.elsewhere,
             )
             time.sleep(pause)
+            # Seldom in the end: the other process may have hours to go, and each look reads the
+            # whole ledger.
             pause = min(2 * pause, _LOOK_SELDOM)
     return run.new_votes
+
+
+# --------------------------------------------------------------------------- reading votes back
 
 
 def votes_by_request(
@@ -110,10 +125,10 @@ def votes_by_request(
         UserError: a vote in the ledger names another question, persona or criterion than its
             request.
     """
-    for batch in _batches(_calls(requests(), identity)):
-        keys_by_request = [vote_keys(call) for call in batch]
-        votes = ledger.votes([key for keys in keys_by_request for key in keys])
-        for call, keys in zip(batch, keys_by_request, strict=True):
+    for group in _groups(_calls(requests(), identity)):
+        keys_by_call = [vote_keys(call) for call in group]
+        votes = ledger.votes(list(itertools.chain.from_iterable(keys_by_call)))
+        for call, keys in zip(group, keys_by_call, strict=True):
             votes_of_request = [votes[key] for key in keys]
             check_votes(call.request, votes_of_request)
             yield call.request, votes_of_request
@@ -141,15 +156,16 @@ def votes_by_slot(requests: MakeRequests, identity: str, ledger: Ledger) -> Iter
             counted in parts.
     """
     complete = set[tuple[int, str]]()
-    asked_once = (
-        pair for pair in votes_by_request(requests, identity, ledger) if pair[0].repeat == 0
-    )
+    every_pair = votes_by_request(requests, identity, ledger)
+    asked_once = (pair for pair in every_pair if pair[0].repeat == 0)
     for slot, pairs in itertools.groupby(asked_once, key=lambda pair: pair[0].slot):
         by_criterion: dict[str, list[Vote]] = {}
         for _, votes in pairs:
             for vote in votes:
                 by_criterion.setdefault(vote.criterion, []).append(vote)
         for criterion, votes in by_criterion.items():
+            # groupby starts a new group wherever the slot changes: scattered requests would make
+            # two results of one ballot, and the second would replace the first in silence.
             if (slot, criterion) in complete:
                 raise ValueError(
                     f"the requests of slot {slot} by {criterion} do not follow one another"
@@ -158,23 +174,37 @@ def votes_by_slot(requests: MakeRequests, identity: str, ledger: Ledger) -> Iter
             yield SlotVotes(slot, criterion, votes)
 
 
-def _batches(calls: Iterator[Call]) -> Iterator[list[Call]]:
-    while batch := list(itertools.islice(calls, _LOOK_UP)):
-        yield batch
+def _groups(calls: Iterator[Call]) -> Iterator[list[Call]]:
+    while group := list(itertools.islice(calls, _LOOK_UP)):
+        yield group
 
 
 def _calls(requests: Iterable[Request], identity: str) -> Iterator[Call]:
     for request in requests:
-        if len({r.response_id for r in request.responses}) < len(request.responses):
+        response_ids = {response.response_id for response in request.responses}
+        if len(response_ids) < len(request.responses):
             raise ValueError(
                 f"question {request.question_id}: two shown responses have the same id"
             )
         yield Call(call_key(request, identity), request)
 
 
+# --------------------------------------------------------------------------- one collection
+
+
 @dataclass(eq=False)
 class _Run:
-    """The state of one :func:`collect`."""
+    """The state of one :func:`collect`.
+
+    Attributes:
+        judge: is asked.
+        ledger: keeps the votes.
+        retry: whether failed votes are asked again.
+        bar: shows how far the run is.
+        new_votes: those given now, by status.
+        elsewhere: votes that another process is asking for, as of this turn.
+        again: votes that this process is asking for already, as of this turn.
+    """
 
     judge: Judge
     ledger: Ledger
@@ -183,7 +213,7 @@ class _Run:
     new_votes: Counter[Status] = field(init=False, default_factory=Counter)
     elsewhere: int = field(init=False, default=0)
     again: int = field(init=False, default=0)
-    _before: int = field(init=False)
+    _newest_before: int = field(init=False)
     _kept_later: list[Vote] = field(init=False, default_factory=list)
     _counted: int = field(init=False, default=0)
     _shown: int = field(init=False, default=0)
@@ -191,17 +221,18 @@ class _Run:
     _lock: threading.Lock = field(init=False, default_factory=threading.Lock)
 
     def __post_init__(self) -> None:
-        self._before = self.ledger.newest()
+        self._newest_before = self.ledger.newest()
 
     def unanswered(self, requests: Iterable[Request]) -> Iterator[Call]:
         """Yield what is to be asked, claimed where it costs; count the others."""
         votes_considered = 0
-        for batch in _batches(_calls(requests, self.judge.identity)):
-            votes_considered += _votes(batch)
-            unanswered = self._wanted(batch)
+        for group in _groups(_calls(requests, self.judge.identity)):
+            votes_considered += _votes(group)
+            unanswered = self._unanswered_of(group)
             if unanswered and self.judge.costs:
                 unanswered = self._claimed(unanswered)
-            self._show(votes_considered - self.elsewhere - self.again - _votes(unanswered))
+            to_come = self.elsewhere + self.again + _votes(unanswered)
+            self._show(votes_considered - to_come)
             yield from unanswered
 
     def _claimed(self, calls: list[Call]) -> list[Call]:
@@ -219,29 +250,33 @@ class _Run:
         self.elsewhere += _votes(calls) - _votes(claimed)
         # Another process may have answered between the look at the votes and the claim, and given
         # its claim back: only now that nobody else can ask is what the ledger lacks certain.
-        still_wanted = self._wanted(claimed)
-        claims.release([call.key for call in claimed if call not in still_wanted])
-        return _once(still_wanted)
+        still_unanswered = self._unanswered_of(claimed)
+        claims.release([call.key for call in claimed if call not in still_unanswered])
+        return _once(still_unanswered)
 
-    def _wanted(self, batch: Sequence[Call]) -> list[Call]:
+    def _unanswered_of(self, group: Sequence[Call]) -> list[Call]:
         """Return the requests that lack a vote by one of their criteria at least."""
-        keys_by_request = [vote_keys(call) for call in batch]
-        keys = list(itertools.chain.from_iterable(keys_by_request))
+        keys_by_call = [vote_keys(call) for call in group]
+        keys = list(itertools.chain.from_iterable(keys_by_call))
         statuses = self.ledger.statuses(keys)
         open_keys = {key for key in keys if is_open(statuses.get(key), self.retry)}
-        # What failed in this run, here or in another process, is not asked a second time.
-        open_keys -= self.ledger.voted_since(
-            self._before, [key for key in open_keys if key in statuses]
-        )
-        requests = zip(batch, keys_by_request, strict=True)
-        return [call for call, own_keys in requests if not open_keys.isdisjoint(own_keys)]
+        # What failed in this run, here or in another process, is not asked a second time. Without
+        # this, two runs that ask failed votes again would go on with each other's for ever.
+        failed_keys = [key for key in open_keys if key in statuses]
+        open_keys -= self.ledger.voted_since(self._newest_before, failed_keys)
+        unanswered: list[Call] = []
+        for call, own_keys in zip(group, keys_by_call, strict=True):
+            if not open_keys.isdisjoint(own_keys):
+                unanswered.append(call)
+        return unanswered
 
     def put(self, call: Call, answer: Answer) -> None:
         """Keep an answer; at once where it cost something."""
         votes = votes_of(call, answer, judge=self.judge.identity, run=self.ledger.run)
-        if self.judge.costs and len(votes) > 1:
-            votes = self._not_valid_before(votes)
         if self.judge.costs:
+            if len(votes) > 1:
+                votes = self._not_valid_before(votes)
+            # Not under the lock: threads that wait here together are committed together.
             self.ledger.add(votes, [call.key])
         with self._lock:
             if not self.judge.costs:
@@ -271,7 +306,8 @@ class _Run:
     def keep(self) -> None:
         """Write down what waits to be."""
         with self._lock:
-            votes, self._kept_later = self._kept_later, []
+            votes = self._kept_later
+            self._kept_later = []
         if votes:
             self.ledger.add(votes)
 

@@ -26,7 +26,11 @@ Write = Callable[[Sequence[Vote], Sequence[str]], None]
 class _Addition:
     """What one thread wants written.
 
-    ``is_finished`` once a commit, of whichever thread, has ended well or with ``error``.
+    Attributes:
+        votes: to write.
+        released: the keys of the claims to give back.
+        is_finished: a commit, of whichever thread, has ended.
+        error: what that commit raised; None where it went well.
     """
 
     votes: Sequence[Vote]
@@ -38,14 +42,21 @@ class _Addition:
 class GroupCommit:
     """Commits the votes of several threads together.
 
+    There is no thread of its own that commits, and no timer: whoever gets the lock does the work of
+    all who wait for it. A single thread therefore waits for nobody, and nothing is left to flush
+    when the run ends.
+
     Args:
         writing: the lock that the writing thread holds.
         write: commits; called with the lock held, from one thread at a time.
     """
 
     def __init__(self, writing: threading.Lock, write: Write):
-        self._writing, self._write = writing, write
+        self._writing = writing
+        self._write = write
         self._queue: list[_Addition] = []
+        # A lock of its own, held for a moment only: a thread that comes while another commits must
+        # be able to join the queue.
         self._queue_lock = threading.Lock()
 
     def add(self, votes: Sequence[Vote], released: Sequence[str]) -> None:
@@ -59,23 +70,30 @@ class GroupCommit:
         with self._queue_lock:
             self._queue.append(addition)
         with self._writing:
-            # Done already where another thread's commit took it along while this one waited.
+            # Done already where another thread's commit took it along while this one waited. Where
+            # it is not, it is in the queue still: whoever takes the queue finishes all of it before
+            # the lock is free again.
             if not addition.is_finished:
                 with self._queue_lock:
-                    together, self._queue = self._queue, []
-                self._commit(together)
+                    group = self._queue
+                    self._queue = []
+                self._commit(group)
         if addition.error is not None:
             raise addition.error
 
-    def _commit(self, together: Sequence[_Addition]) -> None:
-        votes = [vote for addition in together for vote in addition.votes]
-        released = [key for addition in together for key in addition.released]
+    def _commit(self, group: Sequence[_Addition]) -> None:
+        votes: list[Vote] = []
+        released: list[str] = []
+        for addition in group:
+            votes += addition.votes
+            released += addition.released
         error = None
         try:
             self._write(votes, released)
         except BaseException as failure:
-            # Even Ctrl-C: the others would take a commit that never was for done.
+            # Even Ctrl-C: the others would take a commit that never was for done. It is raised in
+            # every thread of the group, this one's own among them, once the lock is free.
             error = failure
-        for addition in together:
+        for addition in group:
             addition.error = error
             addition.is_finished = True

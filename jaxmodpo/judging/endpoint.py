@@ -14,14 +14,19 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from jaxmodpo import endpoints
-from jaxmodpo.chat_calls import FailedCall, TokenLimit, post_chat
+from jaxmodpo.chat_calls import Completion, FailedCall, TokenLimit, post_chat
 from jaxmodpo.endpoints import SLOW_ATTEMPTS, http_client, make_client, pause_before
 from jaxmodpo.errors import UserError
 from jaxmodpo.failures import HOPELESS, Failure, Meaning, failure_in
 from jaxmodpo.judging.answers import answer_text
 from jaxmodpo.judging.budget import Budget
-from jaxmodpo.judging.families import Families, Family
+from jaxmodpo.judging.endpoint_settings import (
+    Endpoint,
+    checked_family,
+    checked_key,
+    endpoint_identity,
+    fitting_endpoint,
+)
 from jaxmodpo.judging.judge import Answer, Call, Request, Usage
 from jaxmodpo.judging.pool import Limiter, drain
 from jaxmodpo.judging.prompts import Prompts, answer_schema, parse_orders
@@ -35,42 +40,12 @@ LONGEST_WAIT = 3600.0
 PATIENCE = 100
 """So often one request waits for an endpoint that pushes back."""
 
+# An endpoint that has nothing left until its limits are reset is believed for so long; then it is
+# asked again, since a reset in hours may be one of a limit that other calls do not need.
+_LONGEST_PAUSE = 60.0
+
 # Of one call; no model reads or says as many.
 _MOST_TOKENS = 2**40
-
-
-@dataclass(frozen=True, kw_only=True)
-class Endpoint:
-    """Where and how to ask.
-
-    Attributes:
-        base_url: up to and with ``/v1``.
-        model: asked for by this name; there is no default.
-        api_key_env: the environment variable that holds the key; a server on this machine needs
-            none.
-        temperature: None sends none, which reasoning models require.
-        max_answer_tokens: of one answer; None sends no limit.
-        structured: how the form of the answer is demanded.
-        send_personas: allow persona profiles to go to another machine.
-        timeout: of one attempt, in seconds.
-        attempts: before a request counts as failed; waiting for a rate limit is no attempt.
-        max_concurrency: calls at once, at most.
-        prompts: a file of templates.
-        model_table: a table of models' families.
-    """
-
-    base_url: str
-    model: str
-    api_key_env: str = "OPENAI_API_KEY"
-    temperature: float | None = None
-    max_answer_tokens: int | None = None
-    structured: str = "json_schema"
-    send_personas: bool = False
-    timeout: float = 120.0
-    attempts: int = 5
-    max_concurrency: int = 32
-    prompts: str = "prompts"
-    model_table: str = "models"
 
 
 @dataclass(eq=False)
@@ -100,20 +75,20 @@ class EndpointJudge:
     costs: bool = field(init=False, default=True)
 
     def __post_init__(self) -> None:
-        endpoint = self.endpoint = fitting_endpoint(self.endpoint)
-        self._key = checked_key(endpoint)
-        self.prompts = Prompts.load(endpoint.prompts)
-        self.family = checked_family(endpoint)
+        self.endpoint = fitting_endpoint(self.endpoint)
+        base_url = self.endpoint.base_url
+        self._key = checked_key(self.endpoint)
+        self.prompts = Prompts.load(self.endpoint.prompts)
+        self.family = checked_family(self.endpoint)
         self._stop = threading.Event()
-        self._limiter = Limiter(endpoint.max_concurrency, self._stop)
+        self._limiter = Limiter(self.endpoint.max_concurrency, self._stop)
         self.redaction = Redaction(self._key)
-        self.row = UselessRow(endpoint.base_url)
-        self._limit = TokenLimit(endpoint.base_url, self.family.limit)
+        self.row = UselessRow(base_url)
+        self._limit = TokenLimit(base_url, self.family.limit)
         # Attempts are counted here, so that the client makes none of its own.
-        self.client = make_client(
-            endpoint.base_url, self._key, timeout=endpoint.timeout, max_retries=0
-        )
-        self._threads, self._certificates = threading.local(), _certificates()
+        self.client = make_client(base_url, self._key, timeout=self.endpoint.timeout, max_retries=0)
+        self._threads = threading.local()
+        self._certificates = _certificates()
 
     @property
     def identity(self) -> str:
@@ -136,6 +111,8 @@ class EndpointJudge:
             body[self._limit.name] = self.endpoint.max_answer_tokens
         return body
 
+    # ------------------------------------------------------------------ asking
+
     def ask(self, requests: Iterator[Call], put: Callable[[Call, Answer], None]) -> None:
         """Answer all requests on a bounded number of threads.
 
@@ -147,6 +124,7 @@ class EndpointJudge:
         def work(call: Call) -> None:
             answer = self.answer(call.request)
             if answer is not None:
+                # Kept first: the row may end the run, and the answer is paid for.
                 put(call, answer)
                 self.row.add(answer, call.request)
 
@@ -156,44 +134,70 @@ class EndpointJudge:
     def answer(self, request: Request) -> Answer | None:
         """Ask once, with further attempts where that may help; None where the run is to stop.
 
+        Three counts end it. A failure may pass, but five in a row seldom do. A server that only
+        asks to wait has not failed, and is asked more patiently. An attempt that took all its time
+        is costly in time, and is made only once more.
+
         Raises:
             UserError: as :meth:`ask`.
         """
-        failed = pushed_back = slow = 0
+        failures = 0
+        pushbacks = 0
+        slow_attempts = 0
         while True:
-            if not self.budget.reserve(self._stop):
-                return None
-            entered = self._limiter.enter()
-            if entered is None:
-                self.budget.settle(None)
-                return None
-            # What the budget and the limiter are told where the attempt ends by an exception.
-            outcome = Answer("error", "")
-            try:
-                outcome = self._attempt(self.body(request), request)
-            finally:
-                self._limiter.leave(entered, isinstance(outcome, _TryAgain) and outcome.pushed_back)
-                self.budget.settle(outcome if isinstance(outcome, Answer) else None)
-            if isinstance(outcome, Answer):
+            outcome = self._attempt_within_limits(request)
+            if outcome is None or isinstance(outcome, Answer):
                 return outcome
-            pushed_back += outcome.pushed_back
-            # A server that only asks to wait has not failed, and is asked more patiently.
-            failed += not outcome.pushed_back
-            slow += outcome.slow
-            if failed >= self.endpoint.attempts or pushed_back >= PATIENCE or slow >= SLOW_ATTEMPTS:
+            if outcome.pushed_back:
+                pushbacks += 1
+            else:
+                failures += 1
+            if outcome.slow:
+                slow_attempts += 1
+            if (
+                failures >= self.endpoint.attempts
+                or pushbacks >= PATIENCE
+                or slow_attempts >= SLOW_ATTEMPTS
+            ):
                 return Answer("error", outcome.words, model=self.endpoint.model)
-            self._wait(outcome, pushed_back if outcome.pushed_back else failed)
+            self._wait(outcome, pushbacks if outcome.pushed_back else failures)
+
+    def _attempt_within_limits(self, request: Request) -> Answer | _TryAgain | None:
+        """Make one attempt where the budget and the limiter allow it; None where the run stops."""
+        # The budget first: a call that waits for its turn at the endpoint is already promised, and
+        # no other thread may spend what it will cost.
+        if not self.budget.reserve(self._stop):
+            return None
+        entered = self._limiter.enter()
+        if entered is None:
+            self.budget.settle(None)
+            return None
+        # What the budget and the limiter are told where the attempt ends by an exception: a call
+        # that may have been made counts as made.
+        outcome: Answer | _TryAgain = Answer("error", "")
+        try:
+            outcome = self._attempt(self.body(request), request)
+        finally:
+            if isinstance(outcome, Answer):
+                self._limiter.leave(entered, pushed_back=False)
+                self.budget.settle(outcome)
+            else:
+                self._limiter.leave(entered, pushed_back=outcome.pushed_back)
+                self.budget.settle(None)
+        return outcome
 
     def _attempt(self, body: Mapping[str, Any], request: Request) -> Answer | _TryAgain:
         outcome = post_chat(self._own_client(), body)
         if outcome.exhausted_for is not None:
-            self._limiter.pause(min(outcome.exhausted_for, 60.0))
+            self._limiter.pause(min(outcome.exhausted_for, _LONGEST_PAUSE))
         if isinstance(outcome, FailedCall):
             return self._failed(outcome, body, request)
+        return self._answered(outcome, request)
+
+    def _answered(self, outcome: Completion, request: Request) -> Answer:
         answer = self.read(outcome.body, request)
-        return replace(
-            answer, request_id=self.redaction.name(outcome.request_id) or answer.request_id
-        )
+        request_id = self.redaction.name(outcome.request_id) or answer.request_id
+        return replace(answer, request_id=request_id)
 
     def _own_client(self) -> Any:
         """Return this thread's client: a pool that all threads share looks through its connections
@@ -204,6 +208,22 @@ class EndpointJudge:
             self._threads.client = self.client.with_options(http_client=http)
         return self._threads.client
 
+    def _wait(self, again: _TryAgain, times: int) -> None:
+        """Wait before a further attempt of a request, its ``times``-th of this kind."""
+        if again.wait is not None and again.wait > LONGEST_WAIT:
+            raise UserError(
+                f"the judge at {self.endpoint.base_url} asks to wait {again.wait:,.0f} seconds; "
+                "run the same command again then"
+            )
+        seconds = pause_before(times, again.wait, self.backoff)
+        if again.pushed_back:
+            # The endpoint has too much to do, whoever asks: all threads wait, not this one alone.
+            self._limiter.pause(seconds)
+        else:
+            self._limiter.wait(seconds)
+
+    # ------------------------------------------------------------------ reading
+
     def read(self, completion: Any, request: Request) -> Answer:
         """Read a chat completion, whatever a server may have sent for one.
 
@@ -212,36 +232,44 @@ class EndpointJudge:
         """
         failure = failure_in(completion)
         if failure is not None:
-            return Answer(
-                "error", self.redaction.words(failure.message, request), model=self.endpoint.model
-            )
+            words = self.redaction.words(failure.message, request)
+            return Answer("error", words, model=self.endpoint.model)
         choice = completion["choices"][0]
-        message, finish = choice["message"], choice.get("finish_reason")
-        refusal, content = refusal_text(message), answer_text(message)
-        usage = _usage(completion.get("usage"))
-        cost = None if usage is None else self.family.cost(usage)
+        message = choice["message"]
+        finish = choice.get("finish_reason")
+        refusal = refusal_text(message)
+        content = answer_text(message)
         orders: dict[str, tuple[str, ...]] = {}
         if refusal:
             status = "refusal"
         elif finish == "content_filter":
             status = "content_filter"
         else:
+            # Parsed before anything is taken out of it: a reply's text may stand inside of the
+            # JSON, and "[...]" in its place, or a cut at so many characters, would break the vote.
             orders = parse_orders(content, request, cut=finish == "length")
             status = "valid" if orders else "parse_error"
         # What is no text at all is shown as it came.
-        raw = self.redaction.words(refusal or content or _shown(message.get("content")), request)
-        model = self.redaction.name(completion.get("model")) or self.endpoint.model
+        spoken = refusal or content or _shown(message.get("content"))
+        usage = _usage(completion.get("usage"))
         return Answer(
-            status, raw, orders, model, usage, cost, self.redaction.name(completion.get("id"))
+            status=status,
+            raw=self.redaction.words(spoken, request),
+            orders=orders,
+            model=self.redaction.name(completion.get("model")) or self.endpoint.model,
+            usage=usage,
+            cost=None if usage is None else self.family.cost(usage),
+            request_id=self.redaction.name(completion.get("id")),
         )
 
     def _failed(
         self, failed: FailedCall, body: Mapping[str, Any], request: Request
     ) -> Answer | _TryAgain:
+        """Decide what a failed call means for its request, or for all of them."""
         wait = failed.wait
-        failure = failed.failure._replace(
-            message=self.redaction.words(failed.failure.message, request)
-        )
+        # Redacted before it is looked at, so that no sentence below can repeat a text of a person.
+        message = self.redaction.words(failed.failure.message, request)
+        failure = failed.failure._replace(message=message)
         if self._limit.renamed_after(failure, body):
             return _TryAgain(failure.shown)
         meaning = failure.meaning(wait=wait is not None)
@@ -254,17 +282,15 @@ class EndpointJudge:
         if meaning == "passing":
             return _TryAgain(failure.shown, wait=wait, slow=failed.slow)
         # A redirection, or what is forbidden, is said of the address and not of the request.
-        return Answer(
-            "rejected" if meaning == "request" else "error",
-            failure.shown,
-            model=self.endpoint.model,
-        )
+        status = "rejected" if meaning == "request" else "error"
+        return Answer(status, failure.shown, model=self.endpoint.model)
 
     def hopeless(self, meaning: Meaning, failure: Failure) -> str:
         """Return the sentence that ends a run by what holds for every request."""
-        code, param = self.redaction.name(failure.code), self.redaction.name(failure.param)
-        named = f"{code or f'HTTP {failure.status}'}{f' ({param})' if param else ''}"
         model = self.endpoint.model
+        code = self.redaction.name(failure.code) or f"HTTP {failure.status}"
+        param = self.redaction.name(failure.param)
+        named = f"{code} ({param})" if param else code
         # Words about a key may repeat a part of it.
         words = f": '{failure.message[:300]}'" if failure.message and meaning != "key" else ""
         reasons = {
@@ -284,29 +310,16 @@ class EndpointJudge:
         }
         return f"the judge at {self.endpoint.base_url} {reasons[meaning]}"
 
-    def _wait(self, again: _TryAgain, times: int) -> None:
-        if again.wait is not None and again.wait > LONGEST_WAIT:
-            raise UserError(
-                f"the judge at {self.endpoint.base_url} asks to wait {again.wait:,.0f} seconds; "
-                "run the same command again then"
-            )
-        seconds = pause_before(times, again.wait, self.backoff)
-        if again.pushed_back:
-            self._limiter.pause(seconds)
-        else:
-            self._limiter.wait(seconds)
-
-
-def _shown(value: Any) -> str:
-    return "" if value is None or value == "" else json.dumps(value, ensure_ascii=False)
-
 
 @dataclass(frozen=True)
 class _TryAgain:
     """An attempt that failed in a way that may pass.
 
-    ``wait`` is what the endpoint asked for, in seconds; ``slow`` says that the attempt took all its
-    time.
+    Attributes:
+        words: what the endpoint or the network said.
+        pushed_back: the endpoint has too much to do, and said so.
+        wait: the seconds that it asked for; None where it named none.
+        slow: the attempt took all its time.
     """
 
     words: str
@@ -315,55 +328,10 @@ class _TryAgain:
     slow: bool = False
 
 
-def checked_key(endpoint: Endpoint) -> str:
-    """Return the key from the environment, or refuse settings that cannot work."""
-    if not endpoint.model:
-        raise UserError("--judge endpoint needs --judge-model; there is no default model")
-    return endpoints.checked_key(
-        endpoint.base_url,
-        endpoint.api_key_env,
-        texts="persona profiles",
-        allowed=endpoint.send_personas,
-        flag="--send-personas",
-    )
-
-
-def checked_family(endpoint: Endpoint) -> Family:
-    """Return the family of the endpoint's model, or refuse what it does not take."""
-    family = Families.load(endpoint.model_table).of(endpoint.model)
-    if family.withdrawn and "api.openai.com" in endpoint.base_url:
-        raise UserError(
-            f"the model {endpoint.model} was withdrawn in {family.withdrawn}; name another by"
-            " --judge-model"
-        )
-    if endpoint.temperature and not family.temperature:
-        raise UserError(f"the model {endpoint.model} takes no temperature; leave --temperature out")
-    return family
-
-
-def fitting_endpoint(endpoint: Endpoint) -> Endpoint:
-    """Return the settings as they are sent: a temperature of 0, which files of settings have, where
-    it is taken.
-    """
-    if (
-        endpoint.temperature == 0
-        and not Families.load(endpoint.model_table).of(endpoint.model).temperature
-    ):
-        return replace(endpoint, temperature=None)
-    return endpoint
-
-
-def endpoint_identity(endpoint: Endpoint, prompts: Prompts) -> str:
-    """Name everything that shapes an endpoint's answers."""
-    settings = {
-        "endpoint": endpoint.base_url,
-        "model": endpoint.model,
-        "temperature": endpoint.temperature,
-        "prompts": prompts.version,
-        "structured": endpoint.structured,
-        "max_answer_tokens": endpoint.max_answer_tokens,
-    }
-    return "; ".join(f"{name} {value}" for name, value in settings.items())
+def _shown(value: Any) -> str:
+    if value is None or value == "":
+        return ""
+    return json.dumps(value, ensure_ascii=False)
 
 
 def _certificates() -> Any:
@@ -376,6 +344,7 @@ def _certificates() -> Any:
 
 
 def _usage(value: Any) -> Usage | None:
+    """Return the tokens that a server says it counted; None where it does not say it clearly."""
     if not isinstance(value, dict):
         return None
     details = value.get("prompt_tokens_details")

@@ -24,8 +24,12 @@ from jaxmodpo.ranges import Settings
 
 log = logging.getLogger(__name__)
 
-# Of one row group of a Parquet file; raw answers make them some tens of megabytes.
+# Votes of one row group of a Parquet file; raw answers make them some tens of megabytes.
 _GROUP = 20_000
+# Rows that are read at once: a row group of another program may not fit into memory.
+_ROWS_READ = 5_000
+
+_AMOUNTS = ("prompt_tokens", "cached_tokens", "completion_tokens", "cost")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,14 +39,14 @@ class VotesConfig(Settings, help_group="votes"):
     """
 
     ledger: str
-    """a run's ledger, or a database URL"""
+    """The ledger to read: a run's votes.sqlite, or a database URL."""
     output: Path
-    """ends in .parquet or .jsonl"""
+    """The file to write. Its ending says which kind: .parquet or .jsonl."""
     run: str | None = None
-    """votes of this run alone"""
+    """Write only the votes of the run of this name. All runs are written by default."""
     counted: bool = False
-    """of several votes on the same thing only the one that counts: the newest valid one, or the
-    newest"""
+    """Write one vote on each thing that was asked, the one that counts: the newest valid vote, or
+    the newest one where none is valid. By default every vote is written, failed ones too."""
 
     def check(self) -> None:
         super().check()
@@ -58,13 +62,12 @@ def votes(config: VotesConfig) -> None:
     write = _writer(config.output)
     with Ledger(config.ledger, read_only=True) as ledger:
         exported = ledger.every_vote(config.run, effective_only=config.counted)
+        # The first is drawn before anything is written, so that a misspelt run leaves no file.
         first = next(exported, None)
         if first is None:
-            of_run = (
-                ""
-                if config.run is None
-                else f" of the run '{config.run}'{nearest(config.run, ledger.runs())}"
-            )
+            of_run = ""
+            if config.run is not None:
+                of_run = f" of the run '{config.run}'{nearest(config.run, ledger.runs())}"
             raise UserError(f"the ledger {ledger.shown_location} holds no votes{of_run}")
         check_writable(config.output)
         with atomic_path(config.output, private=True) as temporary:
@@ -87,17 +90,21 @@ def read_votes(path: Path) -> Iterator[Vote]:
 
 
 def _writer(path: Path) -> Callable[[Path, Iterator[Vote]], int]:
-    if path.suffix not in (".parquet", ".jsonl"):
-        raise UserError(f"--output {path} must end in .parquet or .jsonl")
-    return _write_parquet if path.suffix == ".parquet" else _write_json_lines
+    """Return what writes votes into a file of this ending, and says how many."""
+    if path.suffix == ".parquet":
+        return _write_parquet
+    if path.suffix == ".jsonl":
+        return _write_json_lines
+    raise UserError(f"--output {path} must end in .parquet or .jsonl")
 
 
 def _write_json_lines(path: Path, exported: Iterator[Vote]) -> int:
     count = 0
     with path.open("w", encoding="utf-8") as file:
         for vote in exported:
+            line = json.dumps(as_record(vote), ensure_ascii=False, allow_nan=False)
+            file.write(line + "\n")
             count += 1
-            file.write(json.dumps(as_record(vote), ensure_ascii=False, allow_nan=False) + "\n")
     return count
 
 
@@ -105,10 +112,12 @@ def _write_parquet(path: Path, exported: Iterator[Vote]) -> int:
     import pyarrow
     from pyarrow import parquet
 
-    count, schema = 0, _schema()
+    count = 0
+    schema = _schema()
     with parquet.ParquetWriter(path, schema, compression="zstd") as file:
-        while group := [as_record(vote) for vote in itertools.islice(exported, _GROUP)]:
-            file.write_table(pyarrow.Table.from_pylist(group, schema))
+        while group := list(itertools.islice(exported, _GROUP)):
+            records = [as_record(vote) for vote in group]
+            file.write_table(pyarrow.Table.from_pylist(records, schema))
             count += len(group)
     return count
 
@@ -117,20 +126,19 @@ def _schema() -> Any:
     """Return a column for each of a vote's fields, in their order."""
     import pyarrow as pa
 
-    text, numbers = pa.string(), ("prompt_tokens", "cached_tokens", "completion_tokens", "cost")
+    # Written down rather than inferred: a group of votes without one cost would else have a column
+    # of nulls, which no other group's numbers can follow.
     types = {
         "repeat": pa.int32(),
-        "shown": pa.list_(text),
-        "order": pa.list_(text),
-        **dict.fromkeys(numbers, pa.float64()),
+        "shown": pa.list_(pa.string()),
+        "order": pa.list_(pa.string()),
+        **dict.fromkeys(_AMOUNTS, pa.float64()),
     }
-    may_lack = ("order", *numbers)
-    return pa.schema(
-        [
-            pa.field(name, types.get(name, text), nullable=name in may_lack)
-            for name in Vote.__dataclass_fields__
-        ]
-    )
+    columns = []
+    for name in Vote.__dataclass_fields__:
+        may_lack = name == "order" or name in _AMOUNTS
+        columns.append(pa.field(name, types.get(name, pa.string()), nullable=may_lack))
+    return pa.schema(columns)
 
 
 def _read_json_lines(path: Path) -> Iterator[dict[str, Any]]:
@@ -148,7 +156,7 @@ def _read_parquet(path: Path) -> Iterator[dict[str, Any]]:
 
     try:
         with parquet.ParquetFile(path) as file:
-            for group in file.iter_batches(5000):
+            for group in file.iter_batches(_ROWS_READ):
                 yield from group.to_pylist()
     except (pyarrow.ArrowException, UnicodeDecodeError):
         raise UserError(f"{path} is not a Parquet file of votes") from None

@@ -7,28 +7,38 @@ its parts'. Nothing is written and nothing leaves this machine.
 from __future__ import annotations
 
 import functools
+import itertools
 import json
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
+from jaxmodpo.criteria import Criterion
 from jaxmodpo.errors import UserError
 from jaxmodpo.hub import local_folder
 from jaxmodpo.judging.collect import MakeRequests, is_open
 from jaxmodpo.judging.database import NoLedger
-from jaxmodpo.judging.endpoint import endpoint_identity
+from jaxmodpo.judging.endpoint_settings import endpoint_identity
 from jaxmodpo.judging.families import Families, Family
 from jaxmodpo.judging.judge import Call, Request, Usage, call_key, vote_keys
 from jaxmodpo.judging.ledger import Ledger, Spent
 from jaxmodpo.judging.prompts import Prompts, answer_schema
 from jaxmodpo.judging.settings import JudgeConfig, endpoint_of
+from jaxmodpo.records import Candidate
 
 CHARACTERS_PER_TOKEN = 4.0
 """Of English text, roughly: where no tokenizer is given and no call has been counted yet."""
 
+# From so many calls on, the mean of what the endpoint counted is better than any guess of ours.
 _ENOUGH_CALLS = 30
+# Calls whose votes are looked up in the ledger by one query.
 _LOOK_UP = 512
+# What a chat template puts around each message: its role and the marks of its beginning and end.
 _CONTENT_TOKENS_PER_MESSAGE = 4
+# The braces, quotation marks and names of an answer, whatever it says.
+_ANSWER_FRAME_TOKENS = 12
 
 
 @dataclass(frozen=True)
@@ -61,26 +71,34 @@ def forecast(config: JudgeConfig, output_dir: Path, requests: MakeRequests, vote
     Raises:
         UserError: settings that cannot work, or an unreadable tokenizer.
     """
-    paid = config.judge in ("endpoint", "batch")
+    is_paid = config.judge in ("endpoint", "batch")
     prompts = Prompts.load(config.prompts)
     table = Families.load(config.model_table)
-    family = table.of(config.judge_model)
-    identity = endpoint_identity(endpoint_of(config), prompts) if paid else ""
-    ledger = _open(config.ledger or output_dir / "votes.sqlite") if paid else None
+    identity = ""
+    ledger = None
+    spent = None
+    if is_paid:
+        identity = endpoint_identity(endpoint_of(config), prompts)
+        ledger = _open(config.ledger or output_dir / "votes.sqlite")
     try:
-        spent = ledger.spent_by(identity) if ledger is not None else None
-        calls, answered, texts = _count(requests(), identity, ledger, prompts, config.retry_errors)
+        if ledger is not None:
+            spent = ledger.spent_by(identity)
+        counts = _count(requests(), identity, ledger, prompts, config.retry_errors)
     finally:
         if ledger is not None:
             ledger.close()
-    prompt, completion, counted_by = _tokens(config, texts, calls - answered, spent)
-    dollars = _dollars(family, prompt, completion, spent) if paid else 0.0
+    to_come = counts.calls - counts.answered
+    tokens = _tokens(config, counts.texts, to_come, spent)
+    dollars = 0.0
+    if is_paid:
+        family = table.of(config.judge_model)
+        dollars = _dollars(family, tokens, spent)
     result = Forecast(
-        calls,
-        answered,
-        prompt,
-        completion,
-        counted_by,
+        counts.calls,
+        counts.answered,
+        tokens.prompt,
+        tokens.completion,
+        tokens.counted_by,
         dollars,
         None if dollars is None else dollars * (1 - table.batch_discount),
     )
@@ -96,134 +114,174 @@ def _open(location: str | Path) -> Ledger | None:
         return None
 
 
+# --------------------------------------------------------------------------- counting calls
+
+
 @dataclass
 class _Texts:
-    """The texts of the calls to come: how often each occurs, and the characters of answers."""
+    """The texts of the calls to come.
 
-    prompts: dict[str, int]
+    Attributes:
+        times: how often each text is sent.
+        answers: the tokens that the answers will have, roughly.
+        messages: how many messages are sent.
+    """
+
+    times: Counter[str] = field(default_factory=Counter)
     answers: int = 0
     messages: int = 0
+
+    def add(self, request: Request, framing_text: str) -> None:
+        """Add what one call sends, and about how much it brings back."""
+        self.times[request.persona_text.strip()] += 1
+        self.times[request.question_text] += 1
+        for response in request.responses:
+            self.times[response.response_text] += 1
+        self.times[framing_text] += 1
+        # The persona is the system's message, everything else the user's.
+        self.messages += 2
+        self.answers += answer_tokens(request.kind, len(request.criteria), len(request.responses))
+
+
+@dataclass
+class _Counts:
+    """Calls in all, those whose votes are in the ledger, and the texts of the others."""
+
+    calls: int = 0
+    answered: int = 0
+    texts: _Texts = field(default_factory=_Texts)
 
 
 def _count(
     requests: Iterable[Request], identity: str, ledger: Ledger | None, prompts: Prompts, retry: bool
-) -> tuple[int, int, _Texts]:
+) -> _Counts:
     """Count calls, those answered, and the texts of the others."""
-    texts, frame = _Texts({}), functools.cache(lambda *shape: framing(prompts, *shape))
-    calls = answered = 0
-    batch: list[Call] = []
-
-    def count_batch() -> int:
-        keys = [vote_keys(call) for call in batch]
-        statuses = (
-            {}
-            if ledger is None
-            else ledger.statuses([key for vote_keys_of_call in keys for key in vote_keys_of_call])
-        )
-        answered = 0
-        for call, vote_keys_of_call in zip(batch, keys, strict=True):
-            if any(is_open(statuses.get(key), retry) for key in vote_keys_of_call):
-                _add(texts, call.request, frame)
-            else:
-                answered += 1
-        batch.clear()
-        return answered
-
-    for request in requests:
-        calls += 1
-        batch.append(Call(call_key(request, identity), request))
-        if len(batch) == _LOOK_UP:
-            answered += count_batch()
-    return calls, answered + count_batch(), texts
+    counts = _Counts()
+    # A run has a million requests and a handful of shapes: what stands around the texts is filled
+    # in once for each shape.
+    framing_of_shape = functools.cache(functools.partial(framing, prompts))
+    calls = (Call(call_key(request, identity), request) for request in requests)
+    # In groups, since a query for each of a million calls would take an hour.
+    while group := list(itertools.islice(calls, _LOOK_UP)):
+        counts.calls += len(group)
+        unanswered = _unanswered(group, ledger, retry)
+        counts.answered += len(group) - len(unanswered)
+        for request in unanswered:
+            shape = (request.kind, request.criteria, len(request.responses), request.ties)
+            counts.texts.add(request, framing_of_shape(*shape))
+    return counts
 
 
-def _add(texts: _Texts, request: Request, frame: Callable[..., str]) -> None:
-    texts_of_request = [
-        request.persona_text.strip(),
-        request.question_text,
-        *(r.response_text for r in request.responses),
-        frame(request.kind, request.criteria, len(request.responses), request.ties),
-    ]
-    for text in texts_of_request:
-        texts.prompts[text] = texts.prompts.get(text, 0) + 1
-    texts.messages += 2
-    texts.answers += answer_tokens(request.kind, len(request.criteria), len(request.responses))
+def _unanswered(calls: Sequence[Call], ledger: Ledger | None, retry: bool) -> list[Request]:
+    """Return the requests of the calls that lack a vote: the same rule by which a run asks."""
+    if ledger is None:
+        return [call.request for call in calls]
+    keys_by_call = [vote_keys(call) for call in calls]
+    statuses = ledger.statuses(list(itertools.chain.from_iterable(keys_by_call)))
+    unanswered: list[Request] = []
+    for call, keys in zip(calls, keys_by_call, strict=True):
+        if any(is_open(statuses.get(key), retry) for key in keys):
+            unanswered.append(call.request)
+    return unanswered
+
+
+# --------------------------------------------------------------------------- counting tokens
 
 
 def answer_tokens(kind: str, criteria: int, responses: int) -> int:
     """Return about how many tokens an answer has, without thinking."""
-    return criteria * (3 * responses if kind == "rank" else 1) + 12
+    # A ranking names every response: a number, a comma and a space. A comparison names one letter.
+    tokens_per_criterion = 3 * responses if kind == "rank" else 1
+    return criteria * tokens_per_criterion + _ANSWER_FRAME_TOKENS
 
 
-def framing(prompts: Prompts, kind, criteria, responses: int, ties: bool) -> str:
+def framing(
+    prompts: Prompts,
+    kind: Literal["rank", "compare"],
+    criteria: tuple[Criterion, ...],
+    responses: int,
+    ties: bool,
+) -> str:
     """Return everything that a request says around its texts, the schema of its answer included."""
-    from jaxmodpo.records import Candidate
-
-    empty = Request(
-        kind, "", "", "", "", criteria, tuple(Candidate(str(n), "") for n in range(responses)), ties
-    )
+    candidates = tuple(Candidate(str(number), "") for number in range(responses))
+    empty = Request(kind, "", "", "", "", criteria, candidates, ties)
     contents = [message["content"] for message in prompts.messages(empty)]
-    return "\n".join([*contents, json.dumps(answer_schema(empty))])
+    contents.append(json.dumps(answer_schema(empty)))
+    return "\n".join(contents)
 
 
-def _tokens(
-    config: JudgeConfig, texts: _Texts, calls: int, spent: Spent | None
-) -> tuple[float, float, str]:
-    """Return the tokens of prompts and answers to come, and what counted them."""
-    characters = sum(len(text) * times for text, times in texts.prompts.items())
-    if config.tokenizer:
-        count, name = _tokenizer(config.tokenizer)
-        prompt = sum(count(text) * times for text, times in texts.prompts.items())
-        prompt += _CONTENT_TOKENS_PER_MESSAGE * texts.messages
-        counted_by = f"the tokenizer {name}"
-    elif spent is not None and spent.counted_calls >= _ENOUGH_CALLS:
-        mean = spent.prompt_tokens / spent.counted_calls
-        return (
-            mean * calls,
-            spent.completion_tokens / spent.counted_calls * calls,
-            f"the endpoint itself, in {spent.counted_calls:,} calls so far",
-        )
-    else:
-        prompt = characters / CHARACTERS_PER_TOKEN
-        counted_by = (
-            f"nobody: a token is taken for {CHARACTERS_PER_TOKEN:.0f} characters; --tokenizer"
-            " FOLDER counts"
-        )
+@dataclass(frozen=True)
+class _Tokens:
+    """The tokens of the prompts and answers to come, and what counted them, in words."""
+
+    prompt: float
+    completion: float
+    counted_by: str
+
+
+def _tokens(config: JudgeConfig, texts: _Texts, calls: int, spent: Spent | None) -> _Tokens:
+    """Count the tokens to come, by the best that is at hand.
+
+    A tokenizer that the user names counts best, then the endpoint's own count of the calls so far,
+    and four characters are taken for a token where there is neither.
+    """
     completion = float(texts.answers)
     if spent is not None and spent.counted_calls:
+        # A mean of real answers holds their thinking, which no rule can guess.
         completion = spent.completion_tokens / spent.counted_calls * calls
-    return float(prompt), completion, counted_by
+    if config.tokenizer:
+        count_tokens = _tokenizer(config.tokenizer)
+        prompt = sum(count_tokens(text) * times for text, times in texts.times.items())
+        prompt += _CONTENT_TOKENS_PER_MESSAGE * texts.messages
+        return _Tokens(float(prompt), completion, f"the tokenizer {config.tokenizer}")
+    if spent is not None and spent.counted_calls >= _ENOUGH_CALLS:
+        mean_prompt = spent.prompt_tokens / spent.counted_calls
+        counted_by = f"the endpoint itself, in {spent.counted_calls:,} calls so far"
+        return _Tokens(mean_prompt * calls, completion, counted_by)
+    characters = sum(len(text) * times for text, times in texts.times.items())
+    counted_by = (
+        f"nobody: a token is taken for {CHARACTERS_PER_TOKEN:.0f} characters; --tokenizer"
+        " FOLDER counts"
+    )
+    return _Tokens(characters / CHARACTERS_PER_TOKEN, completion, counted_by)
 
 
-def _tokenizer(location: str) -> tuple[Callable[[str], int], str]:
+def _tokenizer(location: str) -> Callable[[str], int]:
+    """Return what counts a text's tokens by a ``tokenizer.json``."""
     from tokenizers import Tokenizer
 
     path = local_folder(Path(location))
-    path = path / "tokenizer.json" if path.is_dir() else path
+    if path.is_dir():
+        path = path / "tokenizer.json"
     try:
         tokenizer = Tokenizer.from_file(str(path))
     except Exception as error:
         raise UserError(
             f"--tokenizer {location}: no tokenizer.json that can be read ({str(error)[:100]})"
         ) from None
-    return lambda text: len(tokenizer.encode(text, add_special_tokens=False)), str(location)
+    return lambda text: len(tokenizer.encode(text, add_special_tokens=False))
 
 
-def _dollars(family: Family, prompt: float, completion: float, spent: Spent | None) -> float | None:
+def _dollars(family: Family, tokens: _Tokens, spent: Spent | None) -> float | None:
+    """Return the price of the calls to come; their share of cached tokens is that of the past."""
     cached = 0.0
     if spent is not None and spent.prompt_tokens:
-        cached = prompt * spent.cached_tokens / spent.prompt_tokens
-    return family.cost(Usage(round(prompt), round(cached), round(completion)))
+        cached_share = spent.cached_tokens / spent.prompt_tokens
+        cached = tokens.prompt * cached_share
+    usage = Usage(round(tokens.prompt), round(cached), round(tokens.completion))
+    return family.cost(usage)
 
 
 def _described(result: Forecast, config: JudgeConfig, votes: int, as_of: str) -> str:
+    """Return the lines that a dry run prints."""
     to_come = result.calls - result.answered
     lines = [
         f"{result.calls:,} calls for {votes:,} votes; {result.answered:,} are in the ledger,"
         f" {to_come:,} to come"
     ]
     if config.judge in ("rubric", "replay"):
-        return "\n".join([*lines, f"the judge '{config.judge}' costs nothing"])
+        lines.append(f"the judge '{config.judge}' costs nothing")
+        return "\n".join(lines)
     lines.append(
         f"{result.prompt_tokens:,.0f} tokens of prompts and about {result.completion_tokens:,.0f}"
         f" of answers, counted by {result.counted_by}"

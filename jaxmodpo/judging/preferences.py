@@ -11,7 +11,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -102,24 +102,26 @@ class PreferencesConfig(JudgeConfig, help_group="votes"):
         questions = replies // replies_per_question
         personas = self.personas_per_question or estimator.rows(self.personas)
         criteria = load_criteria(self.criteria, self.only)
-        pairs_per_question = math.comb(replies_per_question, 2) if self.pairs == "all" else 1
+        pairs_per_question = 1
+        if self.pairs == "all":
+            pairs_per_question = math.comb(replies_per_question, 2)
+        # Later phases of the experiment read these files, and are priced by their rows.
         for criterion in criteria:
             pairs = self.output_dir / f"{criterion.name}_pairs.json"
             rankings = self.output_dir / f"{criterion.name}_rankings.json"
             estimator.counts[pairs] = questions * pairs_per_question
-            estimator.counts[rankings], estimator.per_question[rankings] = (
-                questions,
-                replies_per_question,
-            )
+            estimator.counts[rankings] = questions
+            estimator.per_question[rankings] = replies_per_question
         requests = round(questions * personas * (1 + self.repeat_share))
-        calls = groups(criteria, self.criteria_per_call)
-        votes, files = requests * len(criteria), questions * len(criteria)
+        calls_per_request = len(groups(criteria, self.criteria_per_call))
+        votes = requests * len(criteria)
+        files_rows = 2 * questions * len(criteria)
         cost = Cost(
-            judge_calls=requests * len(calls), disk=VOTE_BYTES * votes + 2 * PAIR_BYTES * files
+            judge_calls=requests * calls_per_request,
+            disk=VOTE_BYTES * votes + PAIR_BYTES * files_rows,
         )
-        estimator.pay_judge(
-            cost, self, "rank", replies_per_question, round(len(criteria) / len(calls))
-        )
+        criteria_per_call = round(len(criteria) / calls_per_request)
+        estimator.pay_judge(cost, self, "rank", replies_per_question, criteria_per_call)
         return cost
 
 
@@ -165,17 +167,18 @@ def _collect(config: PreferencesConfig, phase: Phase, criteria: Sequence[Criteri
             total=total,
             retry=config.retry_errors,
         )
-        results, missing = count_votes(
-            config, criteria, ballots, votes_by_slot(make_requests, judge.identity, ledger)
-        )
+        # Read back from the ledger, not kept while asking: a run that goes on counts the votes of
+        # all its starts, and by the same rule.
+        slot_votes = votes_by_slot(make_requests, judge.identity, ledger)
+        results, missing = count_votes(config, criteria, ballots, slot_votes)
         used = ledger.spent(ledger.run)
     counts = _write(config, criteria, ballots, results, missing)
     phase.finish(
         judge=judge.identity,
         questions=len(ballots),
         questions_with_fewer_than_two_replies=left_out,
-        votes_asked=sum(c["asked"] for c in counts.values()),
-        votes_valid=sum(c["valid"] for c in counts.values()),
+        votes_asked=sum(count["asked"] for count in counts.values()),
+        votes_valid=sum(count["valid"] for count in counts.values()),
         criteria=counts,
         missing=missing.summary(),
         spent=used._asdict(),
@@ -190,80 +193,19 @@ def _plan(
 ) -> tuple[MakeRequests, int]:
     """Return what generates the requests, and how many votes they will bring."""
     personas = read_personas(config.personas)
-    ballots = read_ballots(config)[0] if ballots is None else ballots
+    if ballots is None:
+        ballots, _ = read_ballots(config)
 
-    def asked() -> Iterator[Request]:
-        return with_repeats(
-            requests(config, ballots, criteria, personas), config.repeat_share, config.seed
-        )
+    def make_requests() -> Iterator[Request]:
+        once = requests(config, ballots, criteria, personas)
+        return with_repeats(once, config.repeat_share, config.seed)
 
-    total = len(criteria) * sum(len(ballot.voters) for ballot in ballots)
-    return asked, round(total * (1 + config.repeat_share))
-
-
-def _write(
-    config: PreferencesConfig,
-    criteria: Sequence[Criterion],
-    ballots: Sequence[Ballot],
-    results: Mapping[str, Sequence[Aggregate | None]],
-    missing: Missingness,
-) -> dict[str, dict[str, Any]]:
-    """Write each criterion's pairs and rankings; return its counts."""
-    counts: dict[str, dict[str, Any]] = {}
-    for criterion in criteria:
-        pairs, rankings, outcome = count_out(config, ballots, results[criterion.name])
-        counts[criterion.name] = missing.by_criterion()[criterion.name] | outcome
-        if not pairs:
-            advice = (
-                "'jaxmodpo votes' shows every answer, and --retry-errors asks failed votes again"
-            )
-            if config.judge == "replay":
-                advice = "what was recorded is of other replies, personas or settings than these"
-            raise UserError(
-                f"{criterion.name}: no question gave a pair ({_described(counts[criterion.name])});"
-                f" {advice}"
-            )
-        write_pairs(config.output_dir / f"{criterion.name}_pairs.json", pairs)
-        write_rankings(config.output_dir / f"{criterion.name}_rankings.json", rankings)
-        log.info("preferences: %s: %s", criterion.name, _described(counts[criterion.name]))
-    return counts
+    voters = sum(len(ballot.voters) for ballot in ballots)
+    total = len(criteria) * voters
+    return make_requests, round(total * (1 + config.repeat_share))
 
 
-def count_votes(
-    config: PreferencesConfig,
-    criteria: Sequence[Criterion],
-    ballots: Sequence[Ballot],
-    cast: Iterable[SlotVotes],
-) -> tuple[dict[str, list[Aggregate | None]], Missingness]:
-    """Add up the votes on each ballot by each criterion.
-
-    Args:
-        config: the settings.
-        criteria: by which votes were cast.
-        ballots: in the order that :func:`requests` numbered them in.
-        cast: the votes, whose slot is the number of their ballot.
-
-    Returns:
-        By criterion, a result for each ballot (None below the minimum of valid votes); and what is
-        missing.
-    """
-    results: dict[str, list[Aggregate | None]] = {
-        criterion.name: [None] * len(ballots) for criterion in criteria
-    }
-    missing = Missingness()
-    for slot, criterion, votes in cast:
-        for vote in votes:
-            missing.add(vote)
-        names = list(ballots[slot].replies)
-        results[criterion][slot] = aggregate(
-            votes,
-            names,
-            position_weights(len(names), config.position_weights),
-            seed=config.seed,
-            min_valid_votes=config.min_valid_votes,
-            protocol=config.protocol,
-        )
-    return results, missing
+# --------------------------------------------------------------------------- what is asked
 
 
 def read_ballots(config: PreferencesConfig) -> tuple[list[Ballot], int]:
@@ -297,12 +239,15 @@ def read_ballots(config: PreferencesConfig) -> tuple[list[Ballot], int]:
             "preferences: %d questions have fewer than two replies and are left out", left_out
         )
     for question in votable:
-        position_weights(
-            len(replies[question]), config.position_weights
-        )  # refuses weights of another number
+        # Refuses weights of another number now, and not after a day of votes.
+        position_weights(len(replies[question]), config.position_weights)
     personas = list(read_personas(config.personas))
     voters = assign_personas(votable, personas, config.personas_per_question, config.seed)
-    return [Ballot(Question(q, texts[q]), replies[q], voters[q]) for q in votable], left_out
+    ballots: list[Ballot] = []
+    for question_id in votable:
+        question = Question(question_id, texts[question_id])
+        ballots.append(Ballot(question, replies[question_id], voters[question_id]))
+    return ballots, left_out
 
 
 def requests(
@@ -328,20 +273,122 @@ def requests(
                     config.protocol,
                 )
                 yield Request(
-                    "rank",
-                    question.question_id,
-                    question.question_text,
-                    persona,
-                    personas[persona],
-                    group,
-                    tuple(ballot.replies[name] for name in response_order),
+                    kind="rank",
+                    question_id=question.question_id,
+                    question_text=question.question_text,
+                    persona_id=persona,
+                    persona_text=personas[persona],
+                    criteria=group,
+                    responses=tuple(ballot.replies[name] for name in response_order),
                     slot=slot,
                 )
 
 
+# --------------------------------------------------------------------------- what came of it
+
+
+def count_votes(
+    config: PreferencesConfig,
+    criteria: Sequence[Criterion],
+    ballots: Sequence[Ballot],
+    cast: Iterable[SlotVotes],
+) -> tuple[dict[str, list[Aggregate | None]], Missingness]:
+    """Add up the votes on each ballot by each criterion.
+
+    Args:
+        config: the settings.
+        criteria: by which votes were cast.
+        ballots: in the order that :func:`requests` numbered them in.
+        cast: the votes, whose slot is the number of their ballot.
+
+    Returns:
+        By criterion, a result for each ballot (None below the minimum of valid votes); and what is
+        missing.
+    """
+    results: dict[str, list[Aggregate | None]] = {}
+    for criterion in criteria:
+        results[criterion.name] = [None] * len(ballots)
+    missing = Missingness()
+    for slot, criterion_name, votes in cast:
+        for vote in votes:
+            missing.add(vote)
+        names = list(ballots[slot].replies)
+        results[criterion_name][slot] = aggregate(
+            votes,
+            names,
+            position_weights(len(names), config.position_weights),
+            seed=config.seed,
+            min_valid_votes=config.min_valid_votes,
+            protocol=config.protocol,
+        )
+    return results, missing
+
+
+def _write(
+    config: PreferencesConfig,
+    criteria: Sequence[Criterion],
+    ballots: Sequence[Ballot],
+    results: Mapping[str, Sequence[Aggregate | None]],
+    missing: Missingness,
+) -> dict[str, dict[str, Any]]:
+    """Write each criterion's pairs and rankings; return its counts."""
+    counts: dict[str, dict[str, Any]] = {}
+    for criterion in criteria:
+        name = criterion.name
+        outcome = count_out(config, ballots, results[name])
+        counts[name] = missing.by_criterion()[name] | outcome.counts()
+        described = _described(counts[name])
+        if not outcome.pairs:
+            advice = (
+                "'jaxmodpo votes' shows every answer, and --retry-errors asks failed votes again"
+            )
+            if config.judge == "replay":
+                advice = "what was recorded is of other replies, personas or settings than these"
+            raise UserError(f"{name}: no question gave a pair ({described}); {advice}")
+        write_pairs(config.output_dir / f"{name}_pairs.json", outcome.pairs)
+        write_rankings(config.output_dir / f"{name}_rankings.json", outcome.rankings)
+        log.info("preferences: %s: %s", name, described)
+    return counts
+
+
+@dataclass
+class CriterionOutcome:
+    """What one criterion's votes came to, and what became of the questions.
+
+    Attributes:
+        pairs: of all questions.
+        rankings: of all questions with enough valid votes.
+        too_few_votes: questions below the minimum of valid votes.
+        tied: questions with a tie.
+        all_tied: questions all of whose replies tie.
+        identical: pairs that were dropped, since their two replies have one text.
+        without_pair: questions without a pair.
+    """
+
+    pairs: list[Pair] = field(default_factory=list)
+    rankings: list[Ranking] = field(default_factory=list)
+    too_few_votes: int = 0
+    tied: int = 0
+    all_tied: int = 0
+    identical: int = 0
+    without_pair: int = 0
+
+    def counts(self) -> dict[str, int]:
+        """Return the numbers under the names that results give them."""
+        return {
+            "pairs": len(self.pairs),
+            "rankings": len(self.rankings),
+            "questions_below_min_valid_votes": self.too_few_votes,
+            "questions_with_ties": self.tied,
+            "questions_all_tied": self.all_tied,
+            "identical_pairs_dropped": self.identical,
+            "questions_without_pair": self.without_pair,
+        }
+
+
 def count_out(
     config: PreferencesConfig, ballots: Sequence[Ballot], results: Sequence[Aggregate | None]
-) -> tuple[list[Pair], list[Ranking], dict[str, int]]:
+) -> CriterionOutcome:
     """Turn one criterion's results into pairs and rankings, and count what became of the questions.
 
     A pair of identical texts is dropped. In a ranking, equal points share a rank.
@@ -350,55 +397,50 @@ def count_out(
         config: the settings.
         ballots: the questions.
         results: of each ballot; None where there are too few valid votes.
-
-    Returns:
-        Pairs, rankings, and counts: pairs, rankings, questions below the minimum of valid votes,
-        questions with a tie, questions all of whose replies tie, identical pairs dropped, questions
-        without a pair.
     """
-    pairs: list[Pair] = []
-    rankings: list[Ranking] = []
-    too_few = tied = all_tied = identical = without_pair = 0
+    outcome = CriterionOutcome()
     for ballot, result in zip(ballots, results, strict=True):
         if result is None:
-            too_few += 1
-            without_pair += 1
+            outcome.too_few_votes += 1
+            outcome.without_pair += 1
             continue
-        tied += result.has_ties
-        all_tied += len(result.ranking) == 1
-        question_id, text = ballot.question.question_id, ballot.question.question_text
-        rankings.append(
-            Ranking(question_id, text, tuple(ballot.replies[n] for n in result.order), result.ranks)
-        )
-        voted_pairs = [
-            Pair(question_id, text, ballot.replies[better], ballot.replies[rejected])
-            for better, rejected in preference_pairs(result, config.pairs, config.ties)
-        ]
+        outcome.tied += result.has_ties
+        outcome.all_tied += len(result.ranking) == 1
+        outcome.rankings.append(_ranking(ballot, result))
+        voted_pairs = _pairs(config, ballot, result)
+        # A pair of one text says nothing, and would teach a model to prefer it to itself.
         distinct_pairs = [
             pair for pair in voted_pairs if pair.chosen.response_text != pair.rejected.response_text
         ]
-        identical += len(voted_pairs) - len(distinct_pairs)
-        without_pair += not distinct_pairs
-        pairs += distinct_pairs
-    return (
-        pairs,
-        rankings,
-        {
-            "pairs": len(pairs),
-            "rankings": len(rankings),
-            "questions_below_min_valid_votes": too_few,
-            "questions_with_ties": tied,
-            "questions_all_tied": all_tied,
-            "identical_pairs_dropped": identical,
-            "questions_without_pair": without_pair,
-        },
-    )
+        outcome.identical += len(voted_pairs) - len(distinct_pairs)
+        outcome.without_pair += not distinct_pairs
+        outcome.pairs += distinct_pairs
+    return outcome
+
+
+def _ranking(ballot: Ballot, result: Aggregate) -> Ranking:
+    replies = tuple(ballot.replies[name] for name in result.order)
+    question = ballot.question
+    return Ranking(question.question_id, question.question_text, replies, result.ranks)
+
+
+def _pairs(config: PreferencesConfig, ballot: Ballot, result: Aggregate) -> list[Pair]:
+    question = ballot.question
+    pairs: list[Pair] = []
+    for better, worse in preference_pairs(result, config.pairs, config.ties):
+        chosen_reply = ballot.replies[better]
+        rejected_reply = ballot.replies[worse]
+        pairs.append(
+            Pair(question.question_id, question.question_text, chosen_reply, rejected_reply)
+        )
+    return pairs
 
 
 def _described(counts: Mapping[str, Any]) -> str:
-    failed = ", ".join(f"{n} {status}" for status, n in counts["failed"].items())
+    """Return one criterion's counts as a sentence."""
+    failed = "".join(f", {count} {status}" for status, count in counts["failed"].items())
     return (
-        f"{counts['asked']} votes, {counts['valid']} valid{f', {failed}' if failed else ''}; "
+        f"{counts['asked']} votes, {counts['valid']} valid{failed}; "
         f"{counts['pairs']} pairs, {counts['questions_with_ties']} questions with ties, "
         f"{counts['questions_below_min_valid_votes']} with too few votes, "
         f"{counts['identical_pairs_dropped']} identical pairs dropped"

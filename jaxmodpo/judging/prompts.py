@@ -4,7 +4,12 @@ The wording stands in ``configs/judging/prompts.yaml``, or in a file of the user
 fills it in and reads answers back. The persona is the system message, which is the same for all of
 a persona's requests. Posts and replies are fenced by a mark that none of their texts holds, so that
 no text can forge a fence, and what a server might take for a control token is broken up in all of
-them.
+them. With our wording, the second of some replies is sent as::
+
+    Response 2:
+    --- response 2 b5a52ccc956087b2 ---
+    Have you tried tea?
+    --- end of response 2 b5a52ccc956087b2 ---
 """
 
 from __future__ import annotations
@@ -37,6 +42,9 @@ PARTS: Mapping[str, set[str]] = {
 }
 """every part of the wording, and what is filled into it"""
 
+# The count, the ties and the form of the answer may be left to the schema.
+_OPTIONAL = {"count", "ties", "answer", "mark"}
+
 _TEXT = re.compile(r"\$(?:text\b|\{text\})")
 _FENCED = re.compile(r"(?s).*\$(mark\b|\{mark\}).*\n\$(text|\{text\})\n.*\$(mark\b|\{mark\}).*")
 
@@ -48,13 +56,15 @@ _CONTROL = re.compile(
     r"IMG[A-Z_]*|(?:BEGIN_)?AUDIO|PREFIX|MIDDLE|SUFFIX|gMASK)\])"
 )
 
+_MARK_DIGITS = 16
+
 
 @dataclass(frozen=True)
 class Prompts:
     """The wording of requests.
 
     Attributes:
-        templates: the templates by name.
+        templates: the parts of the wording, by name.
         version: a digest of them, which is part of what shapes a judge's answers.
     """
 
@@ -77,80 +87,100 @@ class Prompts:
         for name, values in PARTS.items():
             if not isinstance(templates.get(name), str):
                 raise UserError(f"{path} lacks the part '{name}', a text")
-            template = Template(templates[name])
-            placeholders = set(template.get_identifiers())
-            if not template.is_valid() or placeholders - values:
-                wrong = (
-                    ", ".join(f"${v}" for v in sorted(placeholders - values))
-                    or "a stray $ (write $$)"
-                )
-                raise UserError(f"{path}, part '{name}': {wrong} is not one of {_listed(values)}")
-            # The count, the ties and the form of the answer may be left to the schema.
-            if lacking := values - placeholders - {"count", "ties", "answer", "mark"}:
-                raise UserError(f"{path}, part '{name}' lacks {_listed(lacking)}")
+            _check_placeholders(templates[name], values, f"{path}, part '{name}'")
         for name in ("post", "reply"):
-            if (
-                not _FENCED.fullmatch(templates[name].strip())
-                or len(_TEXT.findall(templates[name])) > 1
-            ):
-                raise UserError(
-                    f"{path}, part '{name}': $text must stand once, on a line of its own between"
-                    " two lines with $mark, so that no text can pass for an instruction"
-                )
+            _check_fence(templates[name], f"{path}, part '{name}'")
         return cls(templates, digest(templates)[:12])
 
     def messages(self, request: Request) -> list[dict[str, str]]:
         """Return a request as chat messages: the persona as system, everything else as user."""
-        texts = [request.question_text, *(response.response_text for response in request.responses)]
-        post, *replies = texts = [without_control_tokens(text) for text in texts]
-        mark = fence_mark(texts)
-        criteria = [self._criterion(criterion) for criterion in request.criteria]
+        # Control tokens are broken up before the mark is drawn, since the mark must be in none of
+        # the texts as they are sent.
+        post = without_control_tokens(request.question_text)
+        replies = [without_control_tokens(response.response_text) for response in request.responses]
+        mark = fence_mark([post, *replies])
+        fenced_replies = [
+            self._fill("reply", label=label, mark=mark, text=text)
+            for label, text in zip(labels(request), replies, strict=True)
+        ]
+        ties = ""
+        if request.ties:
+            ties = " " + self.templates["ties"].strip()
         user = self._fill(
             request.kind,
             question=self._fill("post", mark=mark, text=post),
-            criteria=(
-                self._fill("one", criterion=criteria[0])
-                if len(criteria) == 1
-                else self._fill("several", criteria="\n\n".join(criteria))
-            ),
+            criteria=self._criteria(request.criteria),
             count=len(request.responses),
-            ties=" " + self.templates["ties"].strip() if request.ties else "",
+            ties=ties,
             answer=_example(request),
             mark=mark,
-            replies="\n\n".join(
-                self._fill("reply", label=label, mark=mark, text=text)
-                for label, text in zip(labels(request), replies, strict=True)
-            ),
+            replies="\n\n".join(fenced_replies),
         )
+        # The persona stands alone in the system's message and has no fence. It is the user's own
+        # data, but texts of people all the same, which a server must not take for control tokens.
         persona = without_control_tokens(request.persona_text.strip())
         return [
             {"role": "system", "content": self._fill("system", persona=persona)},
             {"role": "user", "content": user},
         ]
 
-    def _criterion(self, criterion: Criterion) -> str:
-        if criterion.better_when:
-            return self._fill(
-                "criterion",
-                name=criterion.name.replace("_", " "),
-                description=criterion.description,
-                better_when=criterion.better_when,
-                worse_when=criterion.worse_when,
-            )
-        return self._fill("preference", description=criterion.description)
+    def _criteria(self, criteria: Sequence[Criterion]) -> str:
+        texts = [self._criterion(criterion) for criterion in criteria]
+        if len(texts) == 1:
+            return self._fill("one", criterion=texts[0])
+        return self._fill("several", criteria="\n\n".join(texts))
 
-    def _fill(self, template: str, **values: object) -> str:
+    def _criterion(self, criterion: Criterion) -> str:
+        if not criterion.better_when:
+            return self._fill("preference", description=criterion.description)
+        return self._fill(
+            "criterion",
+            name=criterion.name.replace("_", " "),
+            description=criterion.description,
+            better_when=criterion.better_when,
+            worse_when=criterion.worse_when,
+        )
+
+    def _fill(self, template_name: str, **values: object) -> str:
         # One pass: a dollar sign inside a value is text.
-        return Template(self.templates[template]).substitute(values).strip()
+        return Template(self.templates[template_name]).substitute(values).strip()
+
+
+def _check_placeholders(text: str, values: set[str], location: str) -> None:
+    """Refuse a template that names what its part does not have, or lacks what it must say."""
+    template = Template(text)
+    placeholders = set(template.get_identifiers())
+    unknown = placeholders - values
+    if unknown or not template.is_valid():
+        wrong = ", ".join(f"${name}" for name in sorted(unknown)) or "a stray $ (write $$)"
+        raise UserError(f"{location}: {wrong} is not one of {_listed(values)}")
+    lacking = values - placeholders - _OPTIONAL
+    if lacking:
+        raise UserError(f"{location} lacks {_listed(lacking)}")
+
+
+def _check_fence(text: str, location: str) -> None:
+    """Refuse a template that lets a text stand outside of its fence."""
+    # A text on a line of its own cannot begin or end the line of a mark. A second $text would be
+    # outside of the fence that the pattern sees.
+    is_fenced = _FENCED.fullmatch(text.strip()) is not None
+    if not is_fenced or len(_TEXT.findall(text)) > 1:
+        raise UserError(
+            f"{location}: $text must stand once, on a line of its own between"
+            " two lines with $mark, so that no text can pass for an instruction"
+        )
 
 
 def fence_mark(texts: Sequence[str]) -> str:
     """Return what marks the fences of these texts: 16 digits of their hash, drawn anew while a text
     holds them.
     """
-    mark = digest(list(texts))[:16]
+    # A fixed mark could be written into a post, and whatever follows it would read as ours. A mark
+    # that is a hash of all texts cannot be known to who writes one of them: writing it down changes
+    # it. It is no random number, since the same request must be the same message each time.
+    mark = digest(list(texts))[:_MARK_DIGITS]
     while any(mark in text for text in texts):
-        mark = digest([mark, *texts])[:16]
+        mark = digest([mark, *texts])[:_MARK_DIGITS]
     return mark
 
 
@@ -161,7 +191,11 @@ def without_control_tokens(text: str) -> str:
     Servers that run open models (vLLM, Ollama, llama.cpp) turn such words into the tokens that end
     a turn and begin another, wherever in a message they stand; no fence holds against that.
     """
-    return _CONTROL.sub(lambda match: f"{match[0]} ", text) if "<" in text or "[" in text else text
+    # Most texts hold neither, and a pattern over a million texts takes its time.
+    if "<" not in text and "[" not in text:
+        return text
+    # A space after the bracket: the words stay legible, and no tokenizer knows them any more.
+    return _CONTROL.sub(lambda match: f"{match[0]} ", text)
 
 
 def _listed(values: set[str]) -> str:
@@ -175,6 +209,9 @@ def labels(request: Request) -> list[str]:
     return [str(n) for n in range(1, len(request.responses) + 1)]
 
 
+# --------------------------------------------------------------------------- answers
+
+
 def _answer_names(request: Request) -> list[str]:
     """Return the names of the answer's fields: of the criteria, or of the kind where there is but
     one.
@@ -184,13 +221,19 @@ def _answer_names(request: Request) -> list[str]:
     return [criterion.name for criterion in request.criteria]
 
 
+def _choices(request: Request) -> list[str]:
+    """Return what a comparison may be answered by."""
+    return labels(request) + (["tie"] if request.ties else [])
+
+
 def _example(request: Request) -> str:
+    """Return the form of the answer in words, for models whose server knows no schemas."""
     if request.kind == "compare":
-        choices = [*labels(request), *(["tie"] if request.ties else [])]
-        value = " or ".join(f'"{choice}"' for choice in choices)
+        value = " or ".join(f'"{choice}"' for choice in _choices(request))
     else:
         value = "[the number of the best reply, …, the number of the worst]"
-    return "{" + ", ".join(f'"{name}": {value}' for name in _answer_names(request)) + "}"
+    fields = [f'"{name}": {value}' for name in _answer_names(request)]
+    return "{" + ", ".join(fields) + "}"
 
 
 def answer_schema(request: Request) -> dict[str, Any]:
@@ -201,7 +244,7 @@ def answer_schema(request: Request) -> dict[str, Any]:
     dialect: :func:`parse_orders` checks that.
     """
     if request.kind == "compare":
-        value = {"type": "string", "enum": [*labels(request), *(["tie"] if request.ties else [])]}
+        value = {"type": "string", "enum": _choices(request)}
     else:
         numbers = list(range(1, len(request.responses) + 1))
         value = {"type": "array", "items": {"type": "integer", "enum": numbers}}
@@ -220,12 +263,13 @@ def parse_orders(raw: str, request: Request, *, cut: bool = False) -> dict[str, 
     A criterion whose field is missing or anything else, such as a ranking that is no permutation,
     is left out. ``cut`` says that the answer ended at its limit.
     """
-    value = answer_object(raw, _answer_names(request), cut=cut)
+    names = _answer_names(request)
+    value = answer_object(raw, names, cut=cut)
     if value is None:
         return {}
     order_of = _winner if request.kind == "compare" else _ranking
-    orders = {}
-    for name, criterion in zip(_answer_names(request), request.criteria, strict=True):
+    orders: dict[str, tuple[str, ...]] = {}
+    for name, criterion in zip(names, request.criteria, strict=True):
         order = order_of(value.get(name), request)
         if order is not None:
             orders[criterion.name] = order
@@ -233,16 +277,23 @@ def parse_orders(raw: str, request: Request, *, cut: bool = False) -> dict[str, 
 
 
 def _winner(value: Any, request: Request) -> tuple[str, ...] | None:
+    """Return the better response's id alone, nothing for a tie, and None for anything else."""
     if value == "tie" and request.ties:
         return ()
-    named = dict(zip(labels(request), (r.response_id for r in request.responses), strict=True))
-    return (named[value],) if isinstance(value, str) and value in named else None
+    if not isinstance(value, str):
+        return None
+    for label, response in zip(labels(request), request.responses, strict=True):
+        if value == label:
+            return (response.response_id,)
+    return None
 
 
 def _ranking(value: Any, request: Request) -> tuple[str, ...] | None:
-    ids = [r.response_id for r in request.responses]
-    if not isinstance(value, list) or not all(type(n) is int for n in value):
+    """Return the ranked responses' ids, best first; None where it is no ranking of all of them."""
+    # Only true integers: JSON's true is 1 for Python, and 1.0 says that a model did not understand.
+    if not isinstance(value, list) or not all(type(number) is int for number in value):
         return None
-    if sorted(value) != list(range(1, len(ids) + 1)):
+    numbers = range(1, len(request.responses) + 1)
+    if sorted(value) != list(numbers):
         return None
-    return tuple(ids[n - 1] for n in value)
+    return tuple(request.responses[number - 1].response_id for number in value)

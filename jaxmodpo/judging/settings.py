@@ -17,7 +17,8 @@ from jaxmodpo.criteria import Criterion
 from jaxmodpo.endpoints import is_local
 from jaxmodpo.errors import UserError
 from jaxmodpo.judging.budget import Budget
-from jaxmodpo.judging.endpoint import Endpoint, EndpointJudge, checked_family, fitting_endpoint
+from jaxmodpo.judging.endpoint import EndpointJudge
+from jaxmodpo.judging.endpoint_settings import Endpoint, checked_family, fitting_endpoint
 from jaxmodpo.judging.families import Families
 from jaxmodpo.judging.judge import Judge
 from jaxmodpo.judging.ledger import Ledger

@@ -19,9 +19,12 @@ from jaxmodpo.parsing import parse_json
 
 TABLES = sql.MetaData()
 
+# Rows are only ever added, and their numbers grow: the newest of two votes is the one with the
+# higher number, whatever the clocks of the machines say that wrote them.
 VOTES = sql.Table(
     "votes",
     TABLES,
+    # SQLite counts rows by itself only where the column is its plain INTEGER.
     sql.Column("id", sql.BigInteger().with_variant(sql.Integer, "sqlite"), primary_key=True),
     sql.Column("key", sql.String(32), nullable=False),
     sql.Column("run", sql.String(64), nullable=False),
@@ -47,6 +50,7 @@ VOTES = sql.Table(
     sql.Index("votes_by_run", "run"),
 )
 
+# The key is the table's primary key, so that the database itself refuses a second claim on a call.
 CLAIMS = sql.Table(
     "claims",
     TABLES,
@@ -66,13 +70,14 @@ BATCHES = sql.Table(
     sql.Column("time", sql.String(24), nullable=False),
 )
 
-
-_TEXTS = tuple(
-    name
-    for name in FIELDS
-    if isinstance(VOTES.c[name].type, sql.String) and not VOTES.c[name].nullable
-)
 COLUMNS = [VOTES.c[name] for name in FIELDS]
+
+
+def _is_required_text(column: sql.Column[Any]) -> bool:
+    return isinstance(column.type, sql.String) and not column.nullable
+
+
+_TEXTS = tuple(column.name for column in COLUMNS if _is_required_text(column))
 
 
 def row_of(vote: Vote) -> dict[str, Any]:
@@ -81,7 +86,8 @@ def row_of(vote: Vote) -> dict[str, Any]:
     row["shown"] = _dumped(vote.shown)
     row["order"] = None if vote.order is None else _dumped(vote.order)
     # What a server said may be anything that JSON can hold.
-    row |= {name: _storable(getattr(vote, name)) for name in ("raw", "model", "request_id")}
+    for name in ("raw", "model", "request_id"):
+        row[name] = _storable(row[name])
     return row
 
 
@@ -98,21 +104,26 @@ def _storable(text: str) -> str:
 
 
 def vote_of(row: sql.Row[Any]) -> Vote:
-    """Return the vote of a row that has :data:`COLUMNS`."""
+    """Return the vote of a row that has :data:`COLUMNS`.
+
+    Raises:
+        UserError: a value is of another type than we write.
+    """
     values = row._asdict()
     # SQLite keeps values of any type in any column.
-    if not all(isinstance(values[name], str) for name in _TEXTS) or not isinstance(
-        values["repeat"], int
-    ):
+    texts_are_texts = all(isinstance(values[name], str) for name in _TEXTS)
+    if not texts_are_texts or not isinstance(values["repeat"], int):
         raise UserError(
             f"the ledger's vote {values['key']!r} is damaged: a value is of another type than we"
             " write"
         )
     values["shown"] = _loaded(values["shown"])
-    values["order"] = None if values["order"] is None else _loaded(values["order"])
+    if values["order"] is not None:
+        values["order"] = _loaded(values["order"])
     return Vote(**values)
 
 
+# Remembered, since a million votes name the same few replies, in the same few orders.
 @functools.lru_cache(maxsize=2**16)
 def _dumped(ids: tuple[str, ...]) -> str:
     return json.dumps(ids, ensure_ascii=False)
@@ -124,7 +135,7 @@ def _loaded(text: str) -> tuple[str, ...]:
         ids = parse_json(text)
     except ValueError:
         ids = None
-    if not isinstance(ids, list) or not all(isinstance(identifier, str) for identifier in ids):
+    if not isinstance(ids, list) or not all(isinstance(name, str) for name in ids):
         raise UserError(
             f"a vote of the ledger is damaged: the ids in it are no list of texts: {text[:60]!r}"
         )

@@ -1,8 +1,9 @@
 """The rules of voting: who votes, what is shown where, and what many votes amount to.
 
 Pure functions of ids, votes and a seed, apart from any judge, so that balance and aggregation can
-be proved by tests. Nothing here ever depends on a position in a list. Source: the paper's
-"Preference Collection Using Patient Personas" and "Evaluation Methodology".
+be proved by tests. Nothing here depends on a position in a list, except where the protocol
+``official-code`` asks for that. Source: the paper's "Preference Collection Using Patient Personas"
+and "Evaluation Methodology".
 """
 
 from __future__ import annotations
@@ -28,6 +29,10 @@ Protocol = Literal["paper", "official-code"]
 the file, ties broken by it, and one draw a question of who is shown first, shared by all
 personas."""
 
+# The points of the first and of the last rank; the others lie between them at equal distances.
+_BEST_POINTS = Fraction(10)
+_WORST_POINTS = Fraction(-10)
+
 
 # --------------------------------------------------------------------------- who votes, in which
 # order
@@ -46,13 +51,13 @@ def assign_personas(
         question_ids: distinct.
         persona_ids: distinct.
         per_question: how many personas each question gets; 0 means all.
-        seed: of the draw.
+        seed: fixes the draw.
 
     Returns:
         For every question, in the order given, its personas, in the order given.
 
     Raises:
-        UserError: ``per_question`` is negative or more than there are.
+        UserError: ``per_question`` is negative or more than there are personas.
     """
     if not 0 <= per_question <= len(persona_ids):
         raise UserError(
@@ -61,14 +66,21 @@ def assign_personas(
         )
     if per_question in (0, len(persona_ids)):
         return {question: list(persona_ids) for question in question_ids}
-    served = dict.fromkeys(persona_ids, 0)
-    serving: dict[str, set[str]] = {}
-    for question in sorted(question_ids, key=lambda q: draw(seed, "question", q)):
-        turn = sorted(persona_ids, key=lambda p: (served[p], draw(seed, "serve", question, p)))
-        serving[question] = set(turn[:per_question])
-        for persona in serving[question]:
-            served[persona] += 1
-    return {q: [p for p in persona_ids if p in serving[q]] for q in question_ids}
+    times_served = dict.fromkeys(persona_ids, 0)
+    voters: dict[str, set[str]] = {}
+    # The order of the questions is drawn as well: who has served least hangs on the questions
+    # before, and a question's place in the file must not say who judges it.
+    drawn_order = sorted(question_ids, key=lambda question: draw(seed, "question", question))
+    for question in drawn_order:
+        lots = {persona: draw(seed, "serve", question, persona) for persona in persona_ids}
+        by_turn = sorted(persona_ids, key=lambda persona: (times_served[persona], lots[persona]))
+        voters[question] = set(by_turn[:per_question])
+        for persona in voters[question]:
+            times_served[persona] += 1
+    assigned: dict[str, list[str]] = {}
+    for question in question_ids:
+        assigned[question] = [persona for persona in persona_ids if persona in voters[question]]
+    return assigned
 
 
 def shown_order(
@@ -85,7 +97,13 @@ def shown_order(
     """
     if protocol == "official-code":
         return tuple(response_ids)
-    return tuple(sorted(response_ids, key=lambda r: draw(seed, "show", question_id, persona_id, r)))
+
+    # Each response has a number of its own, which no other response and no list position enters:
+    # this is what makes the order a fact of the names, and not of the file.
+    def lot(response_id: str) -> bytes:
+        return draw(seed, "show", question_id, persona_id, response_id)
+
+    return tuple(sorted(response_ids, key=lot))
 
 
 def head_to_head_positions(
@@ -99,21 +117,34 @@ def head_to_head_positions(
     Args:
         unit: names what is compared: question, reply and pair. Each unit has its own draw.
         persona_ids: those who vote on it.
-        seed: of the draw.
+        seed: fixes the draw.
         protocol: see :data:`Protocol`.
     """
     coin = draw(seed, "coin", unit)[0] & 1
     if protocol == "official-code":
         return frozenset(persona_ids if coin else ())
-    ordered = sorted(persona_ids, key=lambda p: draw(seed, "first", unit, p))
-    return frozenset(ordered[: (len(ordered) + coin) // 2])
+    drawn_order = sorted(persona_ids, key=lambda persona: draw(seed, "first", unit, persona))
+    # Halves exactly, instead of a coin for each persona, since judges lean to what they see first:
+    # with equal halves that lean cancels in every unit. The coin only settles who is one too many.
+    half = (len(drawn_order) + coin) // 2
+    return frozenset(drawn_order[:half])
 
 
 def asked_again(request: Request, share: float, seed: int) -> bool:
     """Draw whether a request belongs to the share that is asked a second time."""
-    names = [*(r.response_id for r in request.responses), *(c.name for c in request.criteria)]
-    draw_bytes = draw(seed, "again", request.question_id, request.persona_id, *names)
-    return int.from_bytes(draw_bytes[:8], "little") < share * 2**64
+    response_ids = [response.response_id for response in request.responses]
+    criteria = [criterion.name for criterion in request.criteria]
+    drawn_bytes = draw(
+        seed,
+        "again",
+        request.question_id,
+        request.persona_id,
+        *response_ids,
+        *criteria,
+    )
+    # Eight bytes are a uniform integer below 2^64.
+    uniform = int.from_bytes(drawn_bytes[:8], "little")
+    return uniform < share * 2**64
 
 
 def with_repeats(requests: Iterable[Request], share: float, seed: int) -> Iterator[Request]:
@@ -134,26 +165,30 @@ def position_weights(count: int, custom_points: Sequence[float] = ()) -> tuple[F
     10 - 20 r / (n - 1).
 
     Args:
-        count: of responses.
+        count: how many responses are ranked, at least two.
         custom_points: the points to use instead.
 
     Raises:
-        UserError: ``custom_points`` are as many as there are not responses, or do not fall.
+        UserError: ``custom_points`` has another length than ``count``, rises somewhere, or gives
+            all ranks the same.
     """
     if count < 2:
         raise ValueError(f"a ranking needs at least two responses, not {count}")
     if custom_points:
-        if len(custom_points) != count:
-            raise UserError(
-                f"--position-weights has {len(custom_points)} numbers, but a question has {count} responses"
-            )
-        if (
-            any(better < worse for better, worse in itertools.pairwise(custom_points))
-            or custom_points[0] == custom_points[-1]
-        ):
-            raise UserError("--position-weights must fall from the first rank to the last")
-        return tuple(map(Fraction, custom_points))
-    return tuple(Fraction(10) - Fraction(20 * rank, count - 1) for rank in range(count))
+        return _checked_points(count, custom_points)
+    step = (_BEST_POINTS - _WORST_POINTS) / (count - 1)
+    return tuple(_BEST_POINTS - rank * step for rank in range(count))
+
+
+def _checked_points(count: int, points: Sequence[float]) -> tuple[Fraction, ...]:
+    if len(points) != count:
+        raise UserError(
+            f"--position-weights has {len(points)} numbers, but a question has {count} responses"
+        )
+    rises = any(better < worse for better, worse in itertools.pairwise(points))
+    if rises or points[0] == points[-1]:
+        raise UserError("--position-weights must fall from the first rank to the last")
+    return tuple(Fraction(value) for value in points)
 
 
 @dataclass(frozen=True)
@@ -180,10 +215,11 @@ class Aggregate:
     @property
     def ranks(self) -> tuple[int, ...]:
         """Return the ranks of :attr:`order`, from 1; equal points share a rank, as in 1, 1, 3."""
-        starts = itertools.accumulate((len(group) for group in self.ranking), initial=1)
-        return tuple(
-            start for start, group in zip(starts, self.ranking, strict=False) for _ in group
-        )
+        ranks: list[int] = []
+        for group in self.ranking:
+            shared_rank = len(ranks) + 1
+            ranks += [shared_rank] * len(group)
+        return tuple(ranks)
 
     @property
     def has_ties(self) -> bool:
@@ -207,7 +243,7 @@ def aggregate(
         votes: all votes of the question, of kind ``rank``, by one criterion.
         response_ids: the question's responses.
         weights: points by rank, best first, as :func:`position_weights` gives them.
-        seed: of the order inside a tie.
+        seed: fixes the order inside a tie.
         min_valid_votes: below this many there is no result.
         protocol: ``official-code`` orders the responses of a tie as ``response_ids`` are.
 
@@ -221,27 +257,44 @@ def aggregate(
     orders = [vote.order for vote in votes if vote.order is not None]
     if len(orders) < max(1, min_valid_votes):
         return None
-    times = Counter((name, rank) for order in orders for rank, name in enumerate(order))
-    points = {
-        name: sum(
-            (times[name, rank] * Fraction(weight) for rank, weight in enumerate(weights)),
-            Fraction(0),
-        )
-        for name in response_ids
-    }
-    question_id, criterion = votes[0].question_id, votes[0].criterion
-    file_position = {name: n for n, name in enumerate(response_ids)}
+    points = _points(orders, response_ids, weights)
+    question_id = votes[0].question_id
+    criterion = votes[0].criterion
 
-    def within_a_tie(name: str) -> bytes | int:
-        return (
-            file_position[name]
-            if protocol == "official-code"
-            else draw(seed, "tie", question_id, criterion, name)
-        )
+    def within_a_tie(response_id: str) -> bytes | int:
+        if protocol == "official-code":
+            return response_ids.index(response_id)
+        return draw(seed, "tie", question_id, criterion, response_id)
 
     order = sorted(response_ids, key=lambda name: (-points[name], within_a_tie(name)))
-    ranking = tuple(tuple(group) for _, group in itertools.groupby(order, key=points.__getitem__))
+    # groupby compares neighbors: equal points stand side by side, since the order is sorted.
+    groups = itertools.groupby(order, key=points.__getitem__)
+    ranking = tuple(tuple(group) for _, group in groups)
     return Aggregate(question_id, points, ranking, len(orders))
+
+
+def _points(
+    orders: Iterable[Sequence[str]],
+    response_ids: Sequence[str],
+    weights: Sequence[Fraction | float],
+) -> dict[str, Fraction]:
+    """Add up each response's points.
+
+    Fractions, because floats would break ties: 0.1 + 0.2 and 0.3 are the same points, and only as
+    fractions are they equal. How often each response had each rank is counted first, so that a
+    thousand votes cost a thousand additions of integers and a handful of fractions.
+    """
+    times_at_rank = Counter[tuple[str, int]]()
+    for order in orders:
+        for rank, name in enumerate(order):
+            times_at_rank[name, rank] += 1
+    points: dict[str, Fraction] = {}
+    for name in response_ids:
+        total = Fraction(0)
+        for rank, weight in enumerate(weights):
+            total += times_at_rank[name, rank] * Fraction(weight)
+        points[name] = total
+    return points
 
 
 def preference_pairs(result: Aggregate, rule: PairRule, ties: TieRule) -> list[tuple[str, str]]:
@@ -254,14 +307,17 @@ def preference_pairs(result: Aggregate, rule: PairRule, ties: TieRule) -> list[t
         ties: where several share the first or the last place, ``seed`` lets the seed name one of
             them and ``drop`` makes no best-worst pair.
     """
-    order, ranks = result.order, result.ranks
-    comparisons = [
-        comparison for comparison in two_by_two([-rank for rank in ranks]) if not comparison.is_tie
-    ]
+    order = result.order
+    ranks = result.ranks
+    # Rank 1 is the best, and comparisons are of scores, which are better where they are higher.
+    scores = [-rank for rank in ranks]
+    comparisons = [comparison for comparison in two_by_two(scores) if not comparison.is_tie]
     if rule == "best-worst":
-        first, last = result.ranking[0], result.ranking[-1]
-        ends_are_shared = len(first) + len(last) > 2
-        comparisons = [] if ties == "drop" and ends_are_shared else comparisons[:1]
+        ends_are_shared = len(result.ranking[0]) + len(result.ranking[-1]) > 2
+        if ties == "drop" and ends_are_shared:
+            return []
+        # The first comparison is of the two ends: of what is first in the seed's order, and last.
+        comparisons = comparisons[:1]
     else:
         # The file lists the pairs of the best group first, against the groups below it in turn.
         comparisons.sort(
@@ -320,12 +376,10 @@ class Missingness:
 
     def add(self, vote: Vote) -> None:
         """Count a vote."""
-        for counts, name in (
-            (self.criteria, vote.criterion),
-            (self.personas, vote.persona_id),
-            (self.models, vote.model or "none"),
-        ):
-            counts.setdefault(name, Counter())[vote.status] += 1
+        model = vote.model or "none"
+        self.criteria.setdefault(vote.criterion, Counter())[vote.status] += 1
+        self.personas.setdefault(vote.persona_id, Counter())[vote.status] += 1
+        self.models.setdefault(model, Counter())[vote.status] += 1
 
     def by_criterion(self) -> dict[str, dict[str, Any]]:
         """Return ``{criterion: {asked, valid, failed: {status: count}}}``, in the order met."""
@@ -333,18 +387,15 @@ class Missingness:
 
     def summary(self) -> dict[str, Any]:
         """Return the counts by persona, of those with failed votes, and by model."""
-        personas = {name: _counted(counts) for name, counts in sorted(self.personas.items())}
-        return {
-            "personas_with_failed_votes": {
-                name: counts for name, counts in personas.items() if counts["failed"]
-            },
-            "models": {name: _counted(counts) for name, counts in sorted(self.models.items())},
-        }
+        failing_personas: dict[str, Any] = {}
+        for name, statuses in sorted(self.personas.items()):
+            counts = _counted(statuses)
+            if counts["failed"]:
+                failing_personas[name] = counts
+        models = {name: _counted(statuses) for name, statuses in sorted(self.models.items())}
+        return {"personas_with_failed_votes": failing_personas, "models": models}
 
 
-def _counted(counts: Counter[str]) -> dict[str, Any]:
-    return {
-        "asked": counts.total(),
-        "valid": counts["valid"],
-        "failed": {status: n for status, n in sorted(counts.items()) if status != "valid"},
-    }
+def _counted(statuses: Counter[str]) -> dict[str, Any]:
+    failed = {status: count for status, count in sorted(statuses.items()) if status != "valid"}
+    return {"asked": statuses.total(), "valid": statuses["valid"], "failed": failed}

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
-from jaxmodpo.judging.batch_files import outcome_of
+from jaxmodpo.judging.batch_outcomes import outcome_of
 
 Lines = list[dict[str, Any]]
 

@@ -9,7 +9,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Literal
 
 from jaxmodpo.criteria import load_criteria
-from jaxmodpo.judging.endpoint import Endpoint, EndpointJudge
+from jaxmodpo.judging.endpoint import EndpointJudge
+from jaxmodpo.judging.endpoint_settings import Endpoint
 from jaxmodpo.judging.judge import Answer, Request
 from jaxmodpo.records import Candidate
 

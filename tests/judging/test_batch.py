@@ -29,7 +29,8 @@ from jaxmodpo.judging import batch_api
 from jaxmodpo.judging.batch import BatchJudge
 from jaxmodpo.judging.budget import Budget
 from jaxmodpo.judging.collect import collect
-from jaxmodpo.judging.endpoint import Endpoint, EndpointJudge
+from jaxmodpo.judging.endpoint import EndpointJudge
+from jaxmodpo.judging.endpoint_settings import Endpoint
 from jaxmodpo.judging.judge import Call, Request, call_key, vote_keys
 from jaxmodpo.judging.ledger import Ledger
 

@@ -14,7 +14,8 @@ from chat_server import KEY, Server, judge, said
 from jaxmodpo.config import builtin
 from jaxmodpo.errors import UserError
 from jaxmodpo.files import write_json
-from jaxmodpo.judging.endpoint import Endpoint, EndpointJudge
+from jaxmodpo.judging.endpoint import EndpointJudge
+from jaxmodpo.judging.endpoint_settings import Endpoint
 from jaxmodpo.judging.preferences import PreferencesConfig, preferences
 
 

@@ -23,7 +23,8 @@ from jaxmodpo.errors import UserError
 from jaxmodpo.files import write_json
 from jaxmodpo.judging.budget import Budget
 from jaxmodpo.judging.collect import collect, votes_by_request
-from jaxmodpo.judging.endpoint import Endpoint, EndpointJudge
+from jaxmodpo.judging.endpoint import EndpointJudge
+from jaxmodpo.judging.endpoint_settings import Endpoint
 from jaxmodpo.judging.judge import Answer, Request
 from jaxmodpo.judging.ledger import Ledger
 from jaxmodpo.judging.useless_row import FAILURES_IN_A_ROW

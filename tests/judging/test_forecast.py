@@ -11,7 +11,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 from jaxmodpo.criteria import load_criteria
 from jaxmodpo.errors import UserError
 from jaxmodpo.files import write_json
-from jaxmodpo.judging.endpoint import endpoint_identity
+from jaxmodpo.judging.endpoint_settings import endpoint_identity
 from jaxmodpo.judging.forecast import CHARACTERS_PER_TOKEN, Forecast, forecast
 from jaxmodpo.judging.judge import Answer, Call, Request, Status, Usage, call_key
 from jaxmodpo.judging.ledger import Ledger
