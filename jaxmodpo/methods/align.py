@@ -45,10 +45,11 @@ from jaxmodpo.policy.prompts import policy_text
 from jaxmodpo.rankings import LeftOut, PairsPerQuestion
 from jaxmodpo.records import Pair
 from jaxmodpo.training.cache import cached, cached_examples, examples_digest
-from jaxmodpo.training.policy_loss import Method, PolicyLoss
+from jaxmodpo.training.policy_loss import Method
+from jaxmodpo.training.problem import policy_problem
 from jaxmodpo.training.session import Session
 from jaxmodpo.training.settings import PolicyTrainingConfig, PreferenceTrainingConfig
-from jaxmodpo.training.trainer import passing, train
+from jaxmodpo.training.trainer import train
 
 logger = logging.getLogger(__name__)
 
@@ -162,29 +163,13 @@ class PolicyRun:
             figures["equal_once_cut_left_out"] = int(equal.sum())
         batches, held_out_batches = self._batches(examples, questions)
         reference_in_step = has_reference and config.reference == "in_step"
-        loss = PolicyLoss(
-            policy.config,
-            policy.lora,
-            method,
-            policy.attention,
-            config.remat,
-            reference_in_step,
-            has_dropout=policy.lora.dropout > 0,
+        problem = policy_problem(
+            policy, method, remat=config.remat, reference_in_step=reference_in_step
         )
-        trained = train(
-            loss,
-            policy.adapter,
-            policy.base,
-            batches,
-            config,
-            policy.mesh,
-            held_out_batches,
-            lambda lengths: flops.training(policy.config, policy.lora, lengths, reference_in_step),
-            self.session.on_evaluation,
-        )
+        trained = train(problem, batches, config, held_out_batches, self.session.on_evaluation)
         self._save(trained.parameters)
         self.phase.finish(
-            work=passing(config),
+            work=config.work_folders(),
             examples=len(batches.examples),
             held_out_examples=len(held_out_batches.examples) if held_out_batches else 0,
             sequence_length=int(examples.tokens.shape[-1]),

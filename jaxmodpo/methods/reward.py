@@ -40,9 +40,10 @@ from jaxmodpo.records import Ranking
 from jaxmodpo.results.manifest import find_manifest
 from jaxmodpo.results.shapes import Validation
 from jaxmodpo.schema import Range
+from jaxmodpo.training.problem import Problem
 from jaxmodpo.training.session import Session
 from jaxmodpo.training.settings import TrainingConfig
-from jaxmodpo.training.trainer import passing, train
+from jaxmodpo.training.trainer import train
 
 logger = logging.getLogger(__name__)
 
@@ -175,16 +176,8 @@ def _one(
     loss = RewardLoss(
         shape, config.remat, has_dropout=max(shape.dropout, shape.classifier_dropout) > 0
     )
-    trained = train(
-        loss,
-        parameters,
-        {},
-        batches,
-        config,
-        mesh,
-        held_out_batches,
-        on_evaluation=session.on_evaluation,
-    )
+    problem = Problem(loss, parameters, {}, mesh)
+    trained = train(problem, batches, config, held_out_batches, session.on_evaluation)
     whole = Roberta(model.config, on_host(trained.parameters))
     if data.held_out:
         carried = _validated(whole, data.held_out, text, config.batch_size)
@@ -199,7 +192,7 @@ def _one(
             "%s%s", "" if data.held_out else "of the model that was validated: ", sentence(carried)
         )
     phase.finish(
-        work=passing(config),
+        work=config.work_folders(),
         examples=len(batches.examples),
         held_out_examples=len(data.held_out),
         all_tied_rankings_left_out=all_tied,

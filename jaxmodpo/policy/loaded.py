@@ -56,6 +56,12 @@ class Policy:
         """The adapter that makes the policy its own reference."""
         return jax.tree.map(jnp.zeros_like, self.adapter)
 
+    def with_parameters(self, adapter: Parameters) -> Policy:
+        """Return the same base with other values of the adapter's parameters, such as trained
+        ones.
+        """
+        return dataclasses.replace(self, adapter=adapter)
+
     def logps(
         self,
         examples: Examples,

@@ -31,6 +31,7 @@ from jaxmodpo.models.decoder_config import DecoderConfig
 from jaxmodpo.models.files import save_model
 from jaxmodpo.models.parameters import Parameters, initialize
 from jaxmodpo.policy.mesh import make_mesh, row_shards
+from jaxmodpo.training.problem import Problem
 from jaxmodpo.training.settings import TrainingConfig
 from jaxmodpo.training.step import Batch, LossTerms
 from jaxmodpo.training.trainer import train
@@ -276,5 +277,5 @@ def _train(
         seed=config.seed,
         row_shards=row_shards(mesh),
     )
-    trained = train(loss, parameters, {}, batches, config, mesh)
+    trained = train(Problem(loss, parameters, {}, mesh), batches, config)
     return trained.parameters

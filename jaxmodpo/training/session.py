@@ -15,8 +15,8 @@ import jax.numpy as jnp
 from jaxmodpo.models.roberta import Roberta, load_roberta
 from jaxmodpo.policy.loaded import Policy, fresh_adapter, load_policy
 from jaxmodpo.policy.preemption import stop_if_asked
+from jaxmodpo.training.evaluation import OnEvaluation
 from jaxmodpo.training.settings import PolicyTrainingConfig
-from jaxmodpo.training.trainer import OnEvaluation
 
 
 class Session:

@@ -21,6 +21,7 @@ from jaxmodpo.data.batches import Batching
 from jaxmodpo.data.held_out import held_out
 from jaxmodpo.data.text import PromptStyle, check_day
 from jaxmodpo.errors import UserError
+from jaxmodpo.help_groups import HelpGroup
 from jaxmodpo.models.attention import Backend
 from jaxmodpo.models.lora import PROJECTIONS, LoraConfig
 from jaxmodpo.models.quantized import BaseDtype
@@ -45,48 +46,32 @@ class OptimizerOptions(Settings, help_group="optimizer"):
     """How parameters are updated."""
 
     learning_rate: Positive = 5e-6
-    """peak, reached after the warm-up; cosine decay to 0 from there"""
+    """Highest learning rate. It is reached after the warm-up and decays to 0 as a cosine."""
     warmup_ratio: ShareBelowOne = 0.1
-    """share of the updates in which the learning rate rises from 0"""
+    """Share of the updates in which the learning rate rises from 0."""
     weight_decay: NotNegative = 0.01
-    """decoupled, as in AdamW"""
+    """Weight decay, decoupled from the gradient as in AdamW."""
     max_grad_norm: Positive = 1.0
-    """clip the gradient's global norm to this"""
+    """Largest global norm of the gradient. A longer gradient is shortened to it."""
     max_skipped: Count = 5
-    """stop after this many updates in a row whose loss or gradient was not finite; such updates are
-    left out"""
+    """Training ends with an error after this many updates in a row whose loss or gradient was not
+    finite. Such updates are left out."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class BatchOptions(Settings, help_group="batch"):
-    """How many examples an update sees, and how often each is seen."""
+class EvaluationOptions(Settings, help_group="validation"):
+    """When held-out examples are evaluated, and what follows from it."""
 
-    batch_size: Count = 4
-    """examples in memory at a time (pairs, for preference losses), over all devices"""
-    gradient_accumulation: Count = 4
-    """batches that are added up for one update"""
-    epochs: Count = 3
-    """passes over the data"""
-    seed: Seed = 0
-    """of the data order, the dropout and fresh parameters"""
-
-
-@dataclass(frozen=True, kw_only=True)
-class ValidationOptions(Settings, help_group="validation"):
-    """What is held out, when it is evaluated, and what follows from it."""
-
-    validation_fraction: ShareBelowOne = 0.1
-    """share of the questions held out for evaluation; with 0 nothing is evaluated and the last
-    parameters are kept"""
     eval_every: Count = 50
-    """updates between two evaluations; there is one more at the end"""
+    """Updates between two evaluations. There is one more at the end."""
     evaluations_per_epoch: Count | None = None
-    """evaluations in a pass over the data, in place of eval_every"""
+    """Evaluations in a pass over the data. It takes the place of eval_every."""
     best_metric: Literal["loss", "accuracy"] = "loss"
-    """of the evaluations, which one says whose parameters are kept; accuracy is weighted where
-    objectives are"""
+    """Held-out metric that selects the parameters to keep. With several objectives the accuracy is
+    weighted as they are."""
     patience: CountOrZero = 3
-    """stop after this many evaluations in a row without a better one; 0 never stops early"""
+    """Training ends early after this many evaluations in a row without a better one. 0 never ends
+    early."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,26 +79,51 @@ class RunFolderOptions(Settings, help_group="output"):
     """Where a run is written, and how often."""
 
     output_dir: Incidental[Path]
-    """the run's folder, for its model, metrics and checkpoints"""
+    """Folder of the run, for its model, metrics and checkpoints."""
     log_every: Incidental[Count] = 10
-    """updates between two lines of metrics.jsonl"""
+    """Updates between two lines of metrics.jsonl."""
     save_every: Incidental[Count] = 50
-    """updates between two checkpoints"""
-    keep_checkpoints: Incidental[bool] = False
-    """keep the Orbax checkpoints of a finished run"""
+    """Updates between two checkpoints."""
     track: Incidental[tuple[Tracker, ...]] = ()
-    """write to tensorboard or wandb besides metrics.jsonl"""
+    """Trackers, tensorboard or wandb, that get the metrics besides metrics.jsonl."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrainingConfig(
-    DeviceConfig, RunFolderOptions, ValidationOptions, BatchOptions, OptimizerOptions
-):
-    """What every training command can be told."""
+class LoopSettings(RunFolderOptions, EvaluationOptions, OptimizerOptions, help_group="batch"):
+    """What the training loop is told: all that :func:`jaxmodpo.training.trainer.train` reads, and
+    nothing else.
+    """
+
+    seed: Seed = 0
+    """Seed of the order of the data, the dropout and fresh parameters."""
 
     def check(self) -> None:
         super().check()
         check_trackers(self.track)
+
+
+@dataclass(frozen=True, kw_only=True)
+class BatchOptions(Settings, help_group="batch"):
+    """How many examples an update sees, and how often each is seen."""
+
+    batch_size: Count = 4
+    """Examples in memory at a time, over all devices. For preference losses an example is a
+    pair."""
+    gradient_accumulation: Count = 4
+    """Batches whose gradients are added up for one update."""
+    epochs: Count = 3
+    """Passes over the data."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingConfig(DeviceConfig, LoopSettings, BatchOptions):
+    """What every training command can be told: the loop's settings, the batches and the devices."""
+
+    validation_fraction: Annotated[ShareBelowOne, HelpGroup("validation")] = 0.1
+    """Share of the questions that are held out for evaluation. With 0 nothing is evaluated, and the
+    last parameters are kept."""
+    keep_checkpoints: Annotated[Incidental[bool], HelpGroup("output")] = False
+    """Keep the Orbax checkpoints of a finished run."""
 
     def held_out(self, questions: Sequence[str]) -> np.ndarray:
         """Return which examples of these questions are evaluated and not trained on, ``[examples]``
@@ -121,15 +131,20 @@ class TrainingConfig(
         """
         return held_out(questions, self.validation_fraction, self.seed)
 
+    def work_folders(self) -> list[Path]:
+        """Return what a finished run needs no more: its checkpoints, unless they are to be kept."""
+        return [] if self.keep_checkpoints else [self.output_dir / "checkpoints"]
+
 
 @dataclass(frozen=True, kw_only=True)
 class BaseModelOptions(Settings, help_group="model"):
     """Which model is aligned, and in which precision it is held."""
 
     model: Path
-    """the base model's Hugging Face folder"""
+    """Hugging Face folder of the base model."""
     base_dtype: BaseDtype = "bfloat16"
-    """of the frozen base weights; int8 and nf4 quantize the projections block by block"""
+    """Number format of the frozen base weights. int8 and nf4 quantize the projections block by
+    block."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -137,15 +152,15 @@ class AdapterOptions(Settings, help_group="adapter"):
     """The shape of the adapter, which is all that is trained."""
 
     lora_rank: Count = 64
-    """r, the inner dimension of the adapter's matrices"""
+    """Inner dimension r of the adapter's matrices."""
     lora_alpha: Positive = 128.0
-    """the adapter's scale is alpha / r"""
+    """Numerator of the adapter's scale, alpha / r."""
     lora_dropout: ShareBelowOne = 0.05
-    """on the adapter's input"""
+    """Dropout on the adapter's input."""
     lora_targets: tuple[str, ...] = PROJECTIONS
-    """projections that get an adapter"""
+    """Projections that get an adapter."""
     lora_rslora: bool = False
-    """rank-stabilised: the scale is alpha / √r"""
+    """Rank-stabilized LoRA: the adapter's scale is alpha / √r."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -153,14 +168,15 @@ class TextOptions(Settings, help_group="text"):
     """How a question is put to the model, and how long texts may be."""
 
     prompt_style: PromptStyle = "instruct"
-    """instruct: the paper's prompt; chat: the tokenizer's template on the bare question"""
+    """How a question is put to the model. instruct: the paper's prompt; chat: the tokenizer's
+    template on the bare question."""
     prompt_date: str | None = None
-    """YYYY-MM-DD, which a chat template takes for today; by default the day on which the run
-    began"""
+    """Day, as YYYY-MM-DD, that a chat template takes for today. By default it is the day on which
+    the run began."""
     max_prompt_length: Annotated[int, Range(least=2)] = 512
-    """tokens; in a longer prompt the question loses its start"""
+    """Most tokens of a prompt. In a longer one the question loses its start."""
     max_length: Count = 1024
-    """tokens of prompt and response; a longer response loses its end"""
+    """Most tokens of prompt and response together. A longer response loses its end."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -168,17 +184,20 @@ class ComputationOptions(Settings, help_group="computation"):
     """How a step is computed, at which cost in memory and time."""
 
     attention: Backend = "auto"
-    """auto: splash on TPUs and cuDNN on GPUs where they can, XLA otherwise"""
+    """Implementation of attention. auto takes splash on TPUs and cuDNN on GPUs where they can do
+    it, and XLA otherwise."""
     remat: Remat = "full"
-    """what the backward pass computes again: whole layers, all but matrix products (dots are kept),
-    or nothing"""
+    """What the backward pass computes again to save memory. full: whole layers; dots: all but
+    matrix products, whose results are kept; none: nothing."""
     batching: Batching = "packed"
-    """packed: sequences end to end in rows, told apart by segments; padded: one a row"""
+    """How sequences lie in a batch. packed: end to end in rows, told apart by segment numbers;
+    padded: each in a row of its own."""
     reference: Literal["precomputed", "in_step"] = "precomputed"
-    """the reference's log-probabilities once and kept on disk, or anew in every step"""
+    """When the reference's log-probabilities are computed. precomputed: once, before training, and
+    kept on disk; in_step: in every step."""
     cache_dir: Incidental[Path | None] = None
-    """where reference log-probabilities and margins are kept; default $JAXMODPO_CACHE or
-    ~/.cache/jaxmodpo"""
+    """Folder that keeps tokens, reference log-probabilities and margins. By default it is
+    $JAXMODPO_CACHE or ~/.cache/jaxmodpo."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -204,9 +223,16 @@ class PolicyTrainingConfig(
 
     @property
     def lora(self) -> LoraConfig:
-        # A whole number would be another type, and another compilation.
-        alpha, dropout = float(self.lora_alpha), float(self.lora_dropout)
-        return LoraConfig(self.lora_rank, alpha, dropout, self.lora_targets, self.lora_rslora)
+        """The adapter's settings as the models take them."""
+        # YAML may say 16 where flags say 16.0. A whole number would be another type in the compiled
+        # step's arguments, and so another compilation.
+        return LoraConfig(
+            rank=self.lora_rank,
+            alpha=float(self.lora_alpha),
+            dropout=float(self.lora_dropout),
+            targets=self.lora_targets,
+            rslora=self.lora_rslora,
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -214,6 +240,7 @@ class PreferenceTrainingConfig(PolicyTrainingConfig, help_group="objective"):
     """What every method that learns from preferences can be told besides."""
 
     beta: Positive = 0.1
-    """strength of the pull towards the reference"""
+    """Strength of the pull towards the reference. A smaller beta lets the policy move further."""
     sft_weight: NotNegative = 0.0
-    """adds this times the chosen responses' negative log-likelihood per token"""
+    """Weight of the chosen responses' negative log-likelihood per token, which is added to the
+    loss."""

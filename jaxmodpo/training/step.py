@@ -16,6 +16,7 @@ from typing import Any, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jax import Array
 from jax.sharding import NamedSharding, PartitionSpec
@@ -196,6 +197,15 @@ def means(terms: LossTerms) -> dict[str, Array]:
     """Return the mean loss and the metrics' means over rows."""
     metrics = {name: value / jnp.maximum(terms.rows, 1.0) for name, value in terms.metrics.items()}
     return metrics | {"loss": terms.total / jnp.maximum(terms.denominator, 1.0)}
+
+
+def as_numbers(metrics: Mapping[str, Array]) -> dict[str, float]:
+    """Return metrics as numbers, by name; this waits until the devices have computed them."""
+    return {
+        # Every device holds the same number; this process reads its first device's copy.
+        name: round(float(np.asarray(value.addressable_data(0))), 7)
+        for name, value in sorted(metrics.items())
+    }
 
 
 @jax.jit

@@ -28,7 +28,8 @@ from jaxmodpo.policy.loaded import load_policy
 from jaxmodpo.policy.mesh import make_mesh
 from jaxmodpo.records import Candidate, Pair, write_pairs
 from jaxmodpo.training.policy_loss import PolicyLoss
-from jaxmodpo.training.settings import TrainingConfig
+from jaxmodpo.training.problem import Problem
+from jaxmodpo.training.settings import LoopSettings
 from jaxmodpo.training.step import LossTerms, OptimizerSettings, initial_state, train_step
 from jaxmodpo.training.trainer import train
 
@@ -267,19 +268,12 @@ def test_training_that_breaks_down_says_so(tmp_path):
         np.ones((4, 1), np.int32),
         {"y": np.ones(4, "f")},
     )
-    config = TrainingConfig(
-        output_dir=tmp_path,
-        batch_size=2,
-        gradient_accumulation=1,
-        epochs=1,
-        log_every=1,
-        max_skipped=2,
-    )
+    config = LoopSettings(output_dir=tmp_path, log_every=1, max_skipped=2)
     batches = Batches(data, batch_size=2)
     with pytest.raises(
         UserError, match="broke down: the last 2 updates up to 2 had a loss or gradient"
     ):
-        train(Broken(), {"w": jnp.zeros(8)}, {}, batches, config, make_mesh())
+        train(Problem(Broken(), {"w": jnp.zeros(8)}, {}, make_mesh()), batches, config)
 
 
 def test_lengths_are_rounded_so_that_similar_data_share_a_compiled_step():

@@ -29,6 +29,8 @@ from jaxmodpo.policy.mesh import make_mesh
 from jaxmodpo.training import trainer
 from jaxmodpo.training.cache import cached_examples
 from jaxmodpo.training.checkpoints import Checkpoints
+from jaxmodpo.training.evaluation import Evaluations, score
+from jaxmodpo.training.problem import Problem
 from jaxmodpo.training.settings import TrainingConfig
 from jaxmodpo.training.step import LossTerms, OptimizerSettings, initial_state
 from jaxmodpo.training.tracking import Tracking
@@ -80,7 +82,8 @@ def run(
         epochs=config.epochs,
     )
     validation = Batches(data(held), batch_size=config.batch_size) if held else None
-    return train(loss or Pull(), {"w": jnp.zeros(1)}, {}, batches, config, make_mesh(), validation)
+    problem = Problem(loss or Pull(), {"w": jnp.zeros(1)}, {}, make_mesh())
+    return train(problem, batches, config, validation)
 
 
 def rows(folder: Path) -> list[dict]:
@@ -284,17 +287,8 @@ def test_a_run_that_is_stopped_from_outside_closes_its_trackers(tmp_path, monkey
         return Batches(data([1.0] * count), batch_size=2)
 
     with pytest.raises(RuntimeError, match="pruned"):
-        train(
-            Pull(),
-            {"w": jnp.zeros(1)},
-            {},
-            batches(4),
-            config,
-            make_mesh(),
-            batches(2),
-            None,
-            hopeless,
-        )
+        problem = Problem(Pull(), {"w": jnp.zeros(1)}, {}, make_mesh())
+        train(problem, batches(4), config, batches(2), hopeless)
     assert closed == [True]
 
 
@@ -439,14 +433,12 @@ def test_texts_are_tokenized_once(tmp_path):
 
 
 def test_an_evaluation_that_is_not_finite_is_never_the_best():
-    from jaxmodpo.training.trainer import _Evaluations, _score
-
-    evaluations = _Evaluations()
+    evaluations = Evaluations()
     undefined = {"loss": float("nan"), "rewards/accuracies": float("nan")}
     finite = {"loss": 1.0, "rewards/accuracies": 0.1}
-    evaluations.add(_score(undefined, "accuracy"), 1, undefined)
-    assert evaluations.add(_score(finite, "accuracy"), 2, finite)
+    evaluations.add(score(undefined, "accuracy"), 1, undefined)
+    assert evaluations.add(score(finite, "accuracy"), 2, finite)
     assert not evaluations.add(
-        _score(undefined | {"rewards/accuracies": 0.9}, "accuracy"), 3, undefined
+        score(undefined | {"rewards/accuracies": 0.9}, "accuracy"), 3, undefined
     )
     assert evaluations.best_update == 2
