@@ -48,7 +48,7 @@ from jaxmodpo.training.ahead import (
     compile_step,
     topology_devices,
 )
-from jaxmodpo.training.fit import GIB, Answer, answer_of, largest_batch, mesh_shapes
+from jaxmodpo.training.fit import GIB, Answer, Question, answer_of, largest_batch, mesh_shapes
 from jaxmodpo.training.hardware import Chip, chip_of
 from jaxmodpo.training.policy_loss import Method
 from jaxmodpo.training.roofline import Work, policy_training, reward_training, scoring
@@ -146,20 +146,16 @@ def answer(config: FitConfig, mesh: Mesh) -> Answer:
     """Compile the step for a mesh and say what it needs."""
     batches = _batches(config, mesh)
     compiled, work, scoring_work = _compiled_step(config, batches, mesh)
-    return answer_of(
-        compiled,
-        work,
-        scoring_work,
-        batches,
-        mesh,
-        chip_of(mesh.devices.flat[0].device_kind),
+    question = Question(
         model=config.model,
         step=config.step,
         method=config.method if config.step == "train" else config.step,
         topology=config.topology,
         batch_size=config.batch_size,
-        advice=tuple(_advice(config, mesh)),
     )
+    chip = chip_of(mesh.devices.flat[0].device_kind)
+    advice = tuple(_advice(config, mesh))
+    return answer_of(question, compiled, work, scoring_work, batches, mesh, chip, advice)
 
 
 def _batches(config: FitConfig, mesh: Mesh) -> Batches:

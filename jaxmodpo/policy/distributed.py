@@ -3,7 +3,16 @@
 Every process runs the same command. Process 0 leads: it alone opens the run's folder and writes
 reports; checkpoints are written by all, into a folder that all see. What only the leader can know
 (whether a phase is finished, what a cache holds) it tells the others, so that all take the same way
-or stop together.
+or stop together::
+
+    phase = open_together("align dpo", settings)       # every process; the leader opens the folder
+    day = broadcast(lambda: date.today().isoformat())  # midnight may lie between two processes
+    adapter = on_host(parameters)                      # also those that then write nothing
+    if leads():
+        save_adapter(folder, adapter, ...)
+
+Whatever talks to the other processes is called by all of them, in the same order. One that takes
+another way leaves the others waiting for it, without an error, until somebody ends the job.
 """
 
 from __future__ import annotations
@@ -42,17 +51,17 @@ class DeviceConfig(Settings, help_group="devices"):
     """On which devices a command runs, and with which other processes."""
 
     mesh: Incidental[tuple[Count, Count, Count] | None] = None
-    """devices along data, fsdp and tensor; by default all on fsdp, with a copy for each TPU slice
-    or GPU host"""
+    """Devices along data, fsdp and tensor. By default all are on fsdp, with a copy of the model for
+    each TPU slice or GPU host."""
     distributed: Incidental[Literal["auto", "off", "explicit"]] = "auto"
-    """auto: join the other processes of a TPU pod, GKE or SLURM job; explicit: those of the next
-    three settings"""
+    """How processes find each other. auto: this one joins the others of a TPU pod, GKE or SLURM
+    job; explicit: those of the next three settings; off: it runs alone."""
     coordinator: Incidental[str | None] = None
-    """HOST:PORT of process 0"""
+    """Address of process 0, as HOST:PORT."""
     processes: Incidental[Count | None] = None
-    """how many processes there are in all"""
+    """Number of processes in all."""
     process_id: Incidental[CountOrZero | None] = None
-    """which one this is, from 0"""
+    """Number of this process, from 0."""
 
     def check(self) -> None:
         super().check()
@@ -131,28 +140,27 @@ def broadcast(decide: Callable[[], Any]) -> Any:
     """
     if jax.process_count() == 1:
         return decide()
-    said: dict[str, Any] = {}
+    decision: dict[str, Any] = {}
     if leads():
         try:
-            said = {"value": decide()}
+            decision = {"value": decide()}
         except UserError as error:
-            said = {"error": str(error)}
-    message = json.loads(
-        bytes(_broadcast(np.frombuffer(json.dumps(said).encode(), np.uint8)).tolist())
-    )
-    if "error" in message:
-        raise UserError(message["error"])
-    return message["value"]
+            # Raised here, it would end the leader alone, and the others would wait for its word.
+            decision = {"error": str(error)}
+    message = np.frombuffer(json.dumps(decision).encode(), np.uint8)
+    decision = json.loads(_broadcast_bytes(message).tobytes())
+    if "error" in decision:
+        raise UserError(decision["error"])
+    return decision["value"]
 
 
-def _broadcast(array: np.ndarray) -> np.ndarray:
+def _broadcast_bytes(message: np.ndarray) -> np.ndarray:
     """Return the leader's array of bytes in every process, whatever its length."""
-    size = int(multihost_utils.broadcast_one_to_all(np.int32(len(array))))
-    return np.asarray(
-        multihost_utils.broadcast_one_to_all(
-            np.resize(array, size) if leads() else np.zeros(size, np.uint8)
-        )
-    )
+    # Every process must give an array of the same shape, and only the leader knows which: the
+    # length goes first.
+    size = int(multihost_utils.broadcast_one_to_all(np.int32(len(message))))
+    buffer = message if leads() else np.zeros(size, np.uint8)
+    return np.asarray(multihost_utils.broadcast_one_to_all(buffer)).astype(np.uint8)
 
 
 def broadcast_array(array: np.ndarray | None) -> np.ndarray:
@@ -161,8 +169,10 @@ def broadcast_array(array: np.ndarray | None) -> np.ndarray:
         assert array is not None
         return array
     shape = broadcast(lambda: list(array.shape) if array is not None else [])
-    mine = array if leads() and array is not None else np.zeros(shape, np.float32)
-    return np.asarray(multihost_utils.broadcast_one_to_all(mine.astype(np.float32)))
+    buffer = np.zeros(shape, np.float32)
+    if leads() and array is not None:
+        buffer = array.astype(np.float32)
+    return np.asarray(multihost_utils.broadcast_one_to_all(buffer))
 
 
 def on_host(tree: Tree) -> Tree:
@@ -191,6 +201,7 @@ def open_together(command: str, settings: Any) -> Phase:
     opened: list[Phase] = []
 
     def decide() -> dict[str, Any]:
+        # The leader keeps the phase itself, with its lock; the others get what it says.
         opened.append(open_phase(command, settings))
         return {"finished": opened[0].finished, "manifest": plain(opened[0].manifest)}
 

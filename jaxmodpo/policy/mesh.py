@@ -1,5 +1,16 @@
 """Which device holds which part of which array: meshes, and shardings by
 :data:`jaxmodpo.models.axes.RULES`.
+
+Eight devices as two copies of a model, each sharded over four::
+
+    mesh = make_mesh((2, 4, 1))                       # data, fsdp, tensor
+    places = shardings(mesh)(parameter_table(config))
+    embedding = put(array, places["embed"])
+    batch = place_batch(mesh, next(batches), batches.by_rows)
+
+Along ``data`` and ``fsdp`` every device has its own rows of a batch. Along ``fsdp`` each also holds
+a shard of every weight, which is gathered from the others when a layer needs it whole. Along
+``tensor`` the products themselves are cut, by heads and by hidden units.
 """
 
 from __future__ import annotations
@@ -19,14 +30,14 @@ from jaxmodpo.models.axes import MESH_AXES, RULES, mesh_axes
 from jaxmodpo.models.decoder_config import DecoderConfig
 from jaxmodpo.models.parameters import Spec, Table
 
-UNPARTED = 0.02
+MOST_UNSHARDED = 0.02
 """most of a model's bytes that may lie whole on every device of an ``fsdp`` axis"""
 
 
 def default_shape(devices: Sequence[Any]) -> tuple[int, int, int]:
     """Return ``(data, fsdp, tensor)`` for this hardware.
 
-    Parameters are parted where the network is fast, and copied where it is slow: over the chips of
+    Parameters are sharded where the network is fast, and copied where it is slow: over the chips of
     one TPU slice or the GPUs of one host, with a copy for each slice or host.
     """
     platform = devices[0].platform
@@ -58,15 +69,16 @@ def make_mesh(
             f"--mesh {' '.join(map(str, shape))} needs {math.prod(shape)} devices; there are"
             f" {len(devices)}"
         )
-    groups, within = default_shape(devices)[0], shape[0]
-    if groups > 1 and within % groups == 0:
-        inner = (within // groups, *shape[1:])
-        platform = devices[0].platform
+    groups = default_shape(devices)[0]
+    copies = shape[0]
+    if groups > 1 and copies % groups == 0:
+        # Several slices or hosts: the data axis, which sends each gradient once an update, is what
+        # crosses the slow network between them. The other two axes stay within a slice or host.
         grid = mesh_utils.create_hybrid_device_mesh(
-            inner,
+            (copies // groups, *shape[1:]),
             (groups, 1, 1),
             devices,
-            process_is_granule=platform != "tpu",
+            process_is_granule=devices[0].platform != "tpu",
             allow_split_physical_axes=True,
         )
     else:
@@ -82,33 +94,50 @@ def shardings(mesh: Mesh) -> Callable[[Table], dict[str, NamedSharding]]:
             unseen; or more than 2% of the bytes on every device of an ``fsdp`` axis.
     """
 
-    def of(table: Table) -> dict[str, NamedSharding]:
-        placed = {}
-        whole: dict[str, int] = {}
+    def shardings_of(table: Table) -> dict[str, NamedSharding]:
         for name, spec in table.items():
-            for size, axis in zip(spec.shape, spec.axes, strict=True):
-                parts = _parts(mesh, RULES[axis])
-                if size % parts:
-                    axes = RULES[axis]
-                    said = axes if isinstance(axes, str) else "' and '".join(axes or ())
-                    raise UserError(
-                        f"{name} has a dimension of {size}, which the {parts} devices of the mesh"
-                        f" axis '{said}' do not divide; choose another --mesh"
-                    )
-            placed[name] = NamedSharding(mesh, mesh_axes(spec.axes))
-            if not any("fsdp" in _names(RULES[axis]) for axis in spec.axes):
-                whole[name] = array_bytes(spec)
-        total = sum(array_bytes(spec) for spec in table.values())
-        if mesh.shape["fsdp"] > 1 and sum(whole.values()) > UNPARTED * total:
-            largest = max(whole, key=lambda name: whole[name])
-            raise UserError(
-                f"{sum(whole.values()) / total:.1%} of the bytes would lie whole on each of the"
-                f" {mesh.shape['fsdp']} devices of the mesh axis 'fsdp', most of them in {largest};"
-                f" at most {UNPARTED:.0%} may"
-            )
-        return placed
+            _check_divisible(name, spec, mesh)
+        _check_sharded(table, mesh)
+        return {name: NamedSharding(mesh, mesh_axes(spec.axes)) for name, spec in table.items()}
 
-    return of
+    return shardings_of
+
+
+def _check_divisible(name: str, spec: Spec, mesh: Mesh) -> None:
+    """Refuse a dimension that its mesh axes do not divide.
+
+    Left to themselves, libraries copy such an array to every device without a word.
+    """
+    for size, axis in zip(spec.shape, spec.axes, strict=True):
+        axes = RULES[axis]
+        shards = _shard_count(mesh, axes)
+        if size % shards:
+            listed = "' and '".join(_names(axes))
+            raise UserError(
+                f"{name} has a dimension of {size}, which the {shards} devices of the mesh"
+                f" axis '{listed}' do not divide; choose another --mesh"
+            )
+
+
+def _check_sharded(table: Table, mesh: Mesh) -> None:
+    """Refuse a table of which too much is not sharded over ``fsdp``.
+
+    Norms and biases may lie whole on every device, since they are small. A large array that does is
+    a rule that was forgotten, and would be noticed first when the memory is full.
+    """
+    unsharded = {
+        name: array_bytes(spec)
+        for name, spec in table.items()
+        if not any("fsdp" in _names(RULES[axis]) for axis in spec.axes)
+    }
+    total = sum(array_bytes(spec) for spec in table.values())
+    if mesh.shape["fsdp"] > 1 and sum(unsharded.values()) > MOST_UNSHARDED * total:
+        largest = max(unsharded, key=lambda name: unsharded[name])
+        raise UserError(
+            f"{sum(unsharded.values()) / total:.1%} of the bytes would lie whole on each of the"
+            f" {mesh.shape['fsdp']} devices of the mesh axis 'fsdp', most of them in {largest};"
+            f" at most {MOST_UNSHARDED:.0%} may"
+        )
 
 
 def array_bytes(spec: Spec, size: int = 2) -> int:
@@ -122,18 +151,19 @@ def check_heads(config: DecoderConfig, mesh: Mesh) -> None:
     Raises:
         UserError: with the numbers.
     """
-    parts = mesh.shape["tensor"]
+    shards = mesh.shape["tensor"]
     for name in ("num_attention_heads", "num_key_value_heads"):
-        if getattr(config, name) % parts:
+        heads = getattr(config, name)
+        if heads % shards:
             raise UserError(
-                f"{name} is {getattr(config, name)}, which the {parts} devices of the mesh axis"
+                f"{name} is {heads}, which the {shards} devices of the mesh axis"
                 " 'tensor' do not divide; choose another --mesh"
             )
 
 
 def row_shards(mesh: Mesh) -> int:
     """Return among how many devices a batch's rows are shared out."""
-    return _parts(mesh, RULES["batch"])
+    return _shard_count(mesh, RULES["batch"])
 
 
 def place_batch(
@@ -163,6 +193,8 @@ def put(array: np.ndarray | jax.Array, sharding: NamedSharding) -> jax.Array:
     """Put an array that every process has whole where a sharding says."""
     if sharding.is_fully_addressable:
         return jax.device_put(array, sharding)
+    # Some of the devices are other processes'. Each process cuts its own devices' shards out of its
+    # copy, so that nothing is sent; the copies must be equal, or the array would be none.
     whole = np.asarray(array)
     return jax.make_array_from_callback(whole.shape, sharding, lambda index: whole[index])
 
@@ -171,5 +203,5 @@ def _names(axes: str | tuple[str, ...] | None) -> tuple[str, ...]:
     return (axes,) if isinstance(axes, str) else axes or ()
 
 
-def _parts(mesh: Mesh, axes: str | tuple[str, ...] | None) -> int:
+def _shard_count(mesh: Mesh, axes: str | tuple[str, ...] | None) -> int:
     return math.prod(mesh.shape[name] for name in _names(axes))

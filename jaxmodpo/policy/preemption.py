@@ -2,7 +2,14 @@
 
 A process alone is interrupted by the signal itself, and only its update loop finishes the update at
 hand. Of several processes that train together none may leave on its own, since the others would
-wait for its numbers: JAX takes the signal, passes it on, and picks a poll that all of them reach.
+wait for its numbers: JAX takes the signal, passes it on, and picks a poll that all of them reach::
+
+    with notice() as preemption:
+        for update in updates:
+            train(update)
+            if preemption.should_stop():    # every process, after every update
+                save()
+                break
 """
 
 from __future__ import annotations
@@ -47,27 +54,29 @@ class Notice:
     """Whether training was asked to end."""
 
     def __init__(self) -> None:
-        self._given = False
+        self._has_signal = False
 
     def give(self, *_: Any) -> None:
         """Ask training to end after the update at hand."""
-        self._given = True
+        self._has_signal = True
 
     def should_stop(self) -> bool:
         """Whether to end after this update; every process must ask after every one."""
-        return _asked_together() if jax.process_count() > 1 else self._given
+        return _asked_together() if jax.process_count() > 1 else self._has_signal
 
 
 @contextmanager
 def notice() -> Iterator[Notice]:
     """Listen for SIGTERM while training."""
-    given = Notice()
+    preemption = Notice()
     # With several processes JAX listens itself; elsewhere than in the main thread nobody can.
     if jax.process_count() > 1 or threading.current_thread() is not threading.main_thread():
-        yield given
+        yield preemption
         return
-    before = signal.signal(signal.SIGTERM, given.give)
+    handler_before = signal.signal(signal.SIGTERM, preemption.give)
     try:
-        yield given
+        yield preemption
     finally:
-        signal.signal(signal.SIGTERM, before)
+        # After the loop a signal ends the process at once again: what follows is short, or can be
+        # done again.
+        signal.signal(signal.SIGTERM, handler_before)

@@ -2,7 +2,12 @@
 
 A checkpoint holds everything that training changes: parameters, Adam's moments, counts, the run's
 random key, where the batches stand, and how the evaluations went. Orbax writes it beside the
-training.
+training::
+
+    checkpoints = Checkpoints(folder)
+    checkpoints.save(update, state, {"batches": batches.state}, score=None)
+    checkpoints.wait()
+    state, values, update = checkpoints.last(like=state)
 """
 
 from __future__ import annotations
@@ -41,6 +46,8 @@ class Checkpoints:
 
     def __init__(self, folder: Path):
         self.folder = folder
+        # The last one, to go on from; the one before it, should the last be damaged; and the one of
+        # the best evaluation, which is the result.
         keep = checkpoint_managers.AnyPreservationPolicy(
             [
                 checkpoint_managers.LatestN(2),
@@ -105,7 +112,11 @@ class Checkpoints:
             raise self._unwritten(error) from error
 
     def last(self, like: TrainState) -> tuple[TrainState, dict[str, Any], int] | None:
-        """Return the last checkpoint that can be read, or None.
+        """Return the last checkpoint that can be read, or None; later ones are removed.
+
+        A process that is killed while Orbax writes, or a disk that loses what it had promised to
+        keep, leaves a checkpoint that is not whole. It must not stay: the run comes by that update
+        again, and Orbax would not write over it.
 
         Args:
             like: arrays, or shapes with shardings: what is read is placed as these are, whatever
@@ -118,6 +129,8 @@ class Checkpoints:
             try:
                 return (*self._read(update, like), update)
             except Exception as error:
+                # Orbax and what lies below it raise dozens of types for damage, and whatever it
+                # is, the checkpoint before is better than none.
                 logger.warning(
                     "the checkpoint of update %d cannot be read and is removed (%s); using the one"
                     " before it",
@@ -141,30 +154,35 @@ class Checkpoints:
             logger.debug("closing the checkpoints: %s", error)
 
     def _read(self, update: int, like: TrainState) -> tuple[TrainState, dict[str, Any]]:
+        # Shapes with shardings: each process reads the shards of its own devices, also where the
+        # checkpoint was written on another mesh, and nobody ever holds an array whole.
         shapes = jax.tree.map(
-            lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=a.sharding), like._asdict()
+            lambda array: jax.ShapeDtypeStruct(array.shape, array.dtype, sharding=array.sharding),
+            like._asdict(),
         )
-        found = self._manager.restore(
+        restored = self._manager.restore(
             update,
             args=ocp.args.Composite(
                 state=ocp.args.StandardRestore(shapes), progress=ocp.args.JsonRestore()
             ),
         )
-        return TrainState(**found["state"]), found["progress"]
+        return TrainState(**restored["state"]), restored["progress"]
 
     def _remove(self, update: int) -> None:
         try:
             self._manager.delete(update)
         except Exception:
+            # Orbax may fail to delete what is damaged, for the reason for which it cannot read it.
             if jax.process_index() == 0:
                 shutil.rmtree(self.folder / str(update), ignore_errors=True)
             self._manager.reload()
 
     def _unwritten(self, error: Exception) -> UserError:
-        said = (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
+        """Return the sentence for a checkpoint that could not be written."""
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
         whole = list(self._manager.all_steps(read=True))
         last = f"update {max(whole)}" if whole else "the start"
         return UserError(
-            f"a checkpoint could not be written to {self.folder} ({said}); make room and run the"
+            f"a checkpoint could not be written to {self.folder} ({reason}); make room and run the"
             f" same command again, which goes on from {last}"
         )

@@ -6,8 +6,10 @@ What a step needs is compiled by :mod:`jaxmodpo.training.ahead` and counted by
 
     compiled = compile_policy_step(config, lora, DPO(0.1), batches, mesh)
     work = policy_training(config, lora, batches, mesh, base_dtype="bfloat16")
-    answer = answer_of(compiled, work, None, batches, mesh, chip_of("TPU v5 lite"),
-    model="mistral-7b", ...) answer.fits, answer.roofline_seconds, answer.bound
+    question = Question("mistral-7b", "train", "dpo", "v5e:4x4", batch_size=16)
+    chip = chip_of("TPU v5 lite")
+    answer = answer_of(question, compiled, work, None, batches, mesh, chip, advice=())
+    answer.fits, answer.roofline_seconds, answer.bound
 """
 
 from __future__ import annotations
@@ -26,39 +28,38 @@ GIB = 2**30
 
 
 @dataclass(frozen=True)
-class Answer:
-    """What is known of a configuration; sizes in bytes per chip, operations and times per update.
+class Question:
+    """What is asked about, as the user named it.
 
     Attributes:
-        fits: whether the step compiles and its peak is within the chip's memory.
-        hbm_bytes: the chip's memory; None where it is not known.
-        over_bytes: by how much it is too large, at least; 0 if it fits.
-        useful_flops: that real tokens need, on one chip.
-        executed_flops: with padding and what is computed again, on one chip.
-        moved_bytes: read and written in memory.
-        network_bytes: received from other chips.
-        roofline_seconds: the least an update can take; None for an unknown chip, like all that
-            follow.
-        bound: what sets it: arithmetic, memory or network.
-        half_mfu_seconds: an update at 50% model FLOPs utilization.
-        updates: of the experiment.
-        roofline_chip_hours: of the experiment, with the reference's scoring.
-        half_mfu_chip_hours: likewise.
-        advice: what to try where it does not fit.
+        model: a published model's name, or a file or folder.
+        step: train, score or reward.
+        method: what the adapter is trained by.
+        topology: of the chips.
+        batch_size: examples in memory at a time.
     """
 
     model: str
     step: str
     method: str
     topology: str
-    chip: str
-    chips: int
-    mesh: tuple[int, int, int]
     batch_size: int
-    gradient_accumulation: int
-    rows: int
-    row_length: int
-    padding_waste: float
+
+
+@dataclass(frozen=True)
+class Memory:
+    """What a step needs of a chip's memory, in bytes per chip.
+
+    Attributes:
+        fits: whether the step compiles and its peak is within the chip's memory.
+        argument_bytes: weights, adapter, moments and batch.
+        temporary_bytes: what lives within the step.
+        peak_bytes: the most at any moment.
+        hbm_bytes: the chip's memory; None where it is not known.
+        over_bytes: by how much it is too large, at least; 0 if it fits.
+        compile_seconds: how long compiling took here.
+    """
+
     fits: bool
     argument_bytes: int
     temporary_bytes: int
@@ -66,6 +67,27 @@ class Answer:
     hbm_bytes: int | None
     over_bytes: int
     compile_seconds: float
+
+
+@dataclass(frozen=True)
+class Pace:
+    """What an update asks of one chip, and how long it and the whole experiment take at best.
+
+    The times are None for an unknown chip.
+
+    Attributes:
+        useful_flops: operations that real tokens need.
+        executed_flops: with padding and what is computed again.
+        moved_bytes: read and written in memory.
+        network_bytes: received from other chips.
+        roofline_seconds: the least an update can take.
+        bound: what sets it: arithmetic, memory or network.
+        half_mfu_seconds: an update at 50% model FLOPs utilization.
+        updates: of the experiment.
+        roofline_chip_hours: of the experiment, with the reference's scoring.
+        half_mfu_chip_hours: likewise.
+    """
+
     useful_flops: float
     executed_flops: float
     moved_bytes: float
@@ -76,6 +98,30 @@ class Answer:
     updates: int
     roofline_chip_hours: float | None
     half_mfu_chip_hours: float | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Answer(Pace, Memory, Question):
+    """All that is known of a configuration, in one flat record, as ``fit --json`` prints it.
+
+    Attributes:
+        chip: its name.
+        chips: how many there are.
+        mesh: devices along data, fsdp and tensor.
+        gradient_accumulation: microbatches of an update.
+        rows: of a microbatch.
+        row_length: tokens of a row.
+        padding_waste: share of the rows' tokens that are padding.
+        advice: what to try where it does not fit.
+    """
+
+    chip: str
+    chips: int
+    mesh: tuple[int, int, int]
+    gradient_accumulation: int
+    rows: int
+    row_length: int
+    padding_waste: float
     advice: tuple[str, ...] = ()
 
     @property
@@ -86,44 +132,69 @@ class Answer:
 
 
 def answer_of(
+    question: Question,
     compiled: Compiled,
     work: Work,
     scoring_work: Work | None,
     batches: Batches,
     mesh: Mesh,
     chip: Chip | None,
-    *,
-    model: str,
-    step: str,
-    method: str,
-    topology: str,
-    batch_size: int,
     advice: tuple[str, ...],
 ) -> Answer:
     """Hold a compiled step against a chip.
 
     Args:
+        question: what is asked about.
         compiled: what the compiler says of the step.
         work: what an update asks of the chips.
         scoring_work: of a batch that is scored once before training, if any is.
         batches: of the experiment whose cost is estimated.
         mesh: the chips.
         chip: their data sheet; None for an unknown one.
-        model: as the user named it, like the next three.
-        step: train, score or reward.
-        method: what the adapter is trained by.
-        topology: of the chips.
-        batch_size: examples in memory at a time.
         advice: what to try where it does not fit.
     """
+    memory = memory_of(compiled, chip)
+    pace = pace_of(work, scoring_work, batches, chip)
+    data, fsdp, tensor = (int(size) for size in mesh.shape.values())
+    return Answer(
+        **vars(question),
+        **vars(memory),
+        **vars(pace),
+        chip=chip.name if chip else str(mesh.devices.flat[0].device_kind),
+        chips=mesh.size,
+        mesh=(data, fsdp, tensor),
+        gradient_accumulation=batches.accumulation,
+        rows=batches.shape.rows,
+        row_length=batches.shape.length,
+        padding_waste=round(batches.waste, 4),
+        advice=() if memory.fits else advice,
+    )
+
+
+def memory_of(compiled: Compiled, chip: Chip | None) -> Memory:
+    """Hold a compiled step's memory against a chip's."""
     hbm = int(chip.hbm_gib * GIB) if chip else None
     fits = compiled.fits and (hbm is None or compiled.peak <= hbm)
+    # The compiler's own number is lower than the data sheet's, by what the runtime takes.
     available = compiled.available or hbm
-    data, fsdp, tensor = (int(size) for size in mesh.shape.values())
+    return Memory(
+        fits=fits,
+        argument_bytes=compiled.arguments,
+        temporary_bytes=compiled.temporary,
+        peak_bytes=compiled.peak,
+        hbm_bytes=available,
+        over_bytes=0 if fits else max(0, compiled.peak - (available or 0)),
+        compile_seconds=round(compiled.seconds, 1),
+    )
+
+
+def pace_of(work: Work, scoring_work: Work | None, batches: Batches, chip: Chip | None) -> Pace:
+    """Return how long an update and the whole experiment take at best; see :func:`answer_of`."""
     bounds = work.bounds(chip) if chip else {}
     bound = max(bounds, key=lambda name: bounds[name]) if bounds else None
     roofline_seconds = bounds[bound] if bound else None
     half_mfu_seconds = work.seconds_at(0.5, chip) if chip else None
+    # The reference's log-probabilities are computed once for the whole data set, before training.
     scoring_roofline = 0.0
     scoring_half_mfu = 0.0
     if scoring_work is not None and chip is not None:
@@ -133,30 +204,11 @@ def answer_of(
     def chip_hours(update_seconds: float | None, scoring_seconds: float) -> float | None:
         if update_seconds is None:
             return None
-        return mesh.size * (update_seconds * batches.steps + scoring_seconds) / 3600
+        return work.chips * (update_seconds * batches.steps + scoring_seconds) / 3600
 
-    return Answer(
-        model=model,
-        step=step,
-        method=method,
-        topology=topology,
-        chip=chip.name if chip else str(mesh.devices.flat[0].device_kind),
-        chips=mesh.size,
-        mesh=(data, fsdp, tensor),
-        batch_size=batch_size,
-        gradient_accumulation=batches.accumulation,
-        rows=batches.shape.rows,
-        row_length=batches.shape.length,
-        padding_waste=round(batches.waste, 4),
-        fits=fits,
-        argument_bytes=compiled.arguments,
-        temporary_bytes=compiled.temporary,
-        peak_bytes=compiled.peak,
-        hbm_bytes=available,
-        over_bytes=0 if fits else max(0, compiled.peak - (available or 0)),
-        compile_seconds=round(compiled.seconds, 1),
-        useful_flops=work.useful / mesh.size,
-        executed_flops=work.executed / mesh.size,
+    return Pace(
+        useful_flops=work.useful / work.chips,
+        executed_flops=work.executed / work.chips,
         moved_bytes=work.memory,
         network_bytes=work.network,
         roofline_seconds=roofline_seconds,
@@ -165,13 +217,15 @@ def answer_of(
         updates=batches.steps,
         roofline_chip_hours=chip_hours(roofline_seconds, scoring_roofline),
         half_mfu_chip_hours=chip_hours(half_mfu_seconds, scoring_half_mfu),
-        advice=() if fits else advice,
     )
 
 
 def mesh_shapes(devices: int) -> Iterator[tuple[int, int, int]]:
     """Yield the shapes (data, fsdp, tensor) in which so many devices can be arranged, with at most
     8 along tensor.
+
+    Activations are summed over ``tensor`` twice in every layer. Beyond 8 devices, which is what a
+    host has at most, these sums would cross hosts.
     """
     for tensor in (1, 2, 4, 8):
         if devices % tensor != 0:
@@ -190,20 +244,20 @@ def largest_batch(attempt: Callable[[int], Answer], unit: int, most: int, room: 
     size, so that a guess that does not fit bounds those that follow.
 
     Args:
-        attempt: compiles the step for a batch size; a size is tried once.
+        attempt: compiles the step for a batch size; a size is answers once.
         unit: sizes are multiples of it.
         most: the largest size that makes sense.
         room: bytes of a chip's memory.
     """
-    tried: dict[int, Answer] = {}
+    answers: dict[int, Answer] = {}
 
     def fits(size: int) -> bool:
-        if size not in tried:
-            tried[size] = attempt(size)
-        return tried[size].fits
+        if size not in answers:
+            answers[size] = attempt(size)
+        return answers[size].fits
 
     if not fits(unit):
-        return tried[unit]
+        return answers[unit]
     fitting = unit
     too_large: int | None = None
     if fits(2 * unit):
@@ -211,9 +265,9 @@ def largest_batch(attempt: Callable[[int], Answer], unit: int, most: int, room: 
     else:
         too_large = 2 * unit
     for _ in range(5):
-        smaller, larger = sorted(tried)[-2:]
-        slope = (tried[larger].peak_bytes - tried[smaller].peak_bytes) / (larger - smaller)
-        guess = fitting + int((room - tried[fitting].peak_bytes) / max(slope, 1.0))
+        smaller, larger = sorted(answers)[-2:]
+        slope = (answers[larger].peak_bytes - answers[smaller].peak_bytes) / (larger - smaller)
+        guess = fitting + int((room - answers[fitting].peak_bytes) / max(slope, 1.0))
         # Not too far from what was measured, where the line may bend.
         guess = min(guess, 8 * fitting, most)
         guess -= guess % unit
@@ -225,4 +279,4 @@ def largest_batch(attempt: Callable[[int], Answer], unit: int, most: int, room: 
             fitting = guess
         else:
             too_large = guess
-    return tried[fitting]
+    return answers[fitting]

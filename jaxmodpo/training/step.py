@@ -4,7 +4,13 @@ A loss is a callable from trainable parameters, frozen parameters, a batch and a
 to :class:`LossTerms`: an unreduced sum and its denominator, so that accumulation over microbatches
 of unequal weight is exact. The learning rate, and whatever of the loss is a number, are arguments
 of the step and not a part of it: runs that differ in length, rate, β or weights share one
-compilation.
+compilation::
+
+    state = initial_state(optimizer, trainable)
+    for update, batch in enumerate(batches):
+        state, metrics = train_step(
+            state, frozen, batch, key, update, rates[update], loss=loss, optimizer=optimizer
+        )
 """
 
 from __future__ import annotations
@@ -100,10 +106,12 @@ class TrainState(NamedTuple):
 
 def initial_state(optimizer: OptimizerSettings, trainable: Parameters) -> TrainState:
     """Return the state before the first update; all of it lies where ``trainable`` does."""
-    place = moment_shardings(optimizer, trainable)
-    # XLA would put arrays of zeros wherever it likes, which is on every device.
-    moments = jax.jit(optimizer.transformation().init, out_shardings=place)(trainable)
-    everywhere = NamedSharding(next(iter(trainable.values())).sharding.mesh, PartitionSpec())  # type: ignore[union-attr]
+    places = moment_shardings(optimizer, trainable)
+    # Zeros depend on nothing that lies anywhere. Without places XLA would copy them to every
+    # device, and each would hold the moments of all parameters and not of its own shard.
+    moments = jax.jit(optimizer.transformation().init, out_shardings=places)(trainable)
+    mesh = next(iter(trainable.values())).sharding.mesh  # type: ignore[union-attr]
+    everywhere = NamedSharding(mesh, PartitionSpec())
     zero = jax.jit(lambda: jnp.zeros((), jnp.int32), out_shardings=everywhere)
     return TrainState(trainable, moments, zero(), zero())
 
@@ -148,7 +156,7 @@ def train_step(
         key: of the run; with the update's number it draws the dropout.
         update: the update's number, from 0.
         learning_rate: scalar.
-        loss: what to minimise.
+        loss: what to minimize.
         optimizer: AdamW's constants.
 
     Returns:
@@ -157,40 +165,61 @@ def train_step(
         the parameters and Adam's moments as they were.
     """
 
-    def objective(trainable: Parameters, part: Batch, part_key: Array) -> tuple[Array, LossTerms]:
-        terms = loss(trainable, frozen, part, part_key)
+    def total_loss(
+        trainable: Parameters, microbatch: Batch, dropout_key: Array
+    ) -> tuple[Array, LossTerms]:
+        terms = loss(trainable, frozen, microbatch, dropout_key)
         return terms.total, terms
 
     def accumulate(
-        sums: tuple[Parameters, LossTerms], part: tuple[Batch, Array]
+        sums: tuple[Parameters, LossTerms], microbatch_and_key: tuple[Batch, Array]
     ) -> tuple[Any, None]:
-        (_, terms), gradients = jax.value_and_grad(objective, has_aux=True)(state.trainable, *part)
+        gradient_of = jax.value_and_grad(total_loss, has_aux=True)
+        (_, terms), gradients = gradient_of(state.trainable, *microbatch_and_key)
         return jax.tree.map(jnp.add, sums, (gradients, terms)), None
 
     microbatches = next(iter(batch.values())).shape[0]
-    keys = jax.random.split(jax.random.fold_in(key, update), microbatches)
-    shapes = jax.eval_shape(
-        lambda: objective(state.trainable, {n: a[0] for n, a in batch.items()}, keys[0])[1]
+    # Dropout is a function of the run's key and the update's number alone, so that a run that is
+    # resumed drops what the undisturbed one would have dropped.
+    dropout_keys = jax.random.split(jax.random.fold_in(key, update), microbatches)
+    first_microbatch = {name: array[0] for name, array in batch.items()}
+    _, term_shapes = jax.eval_shape(
+        lambda: total_loss(state.trainable, first_microbatch, dropout_keys[0])
     )
-    zeros = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), (state.trainable, shapes))
-    (gradients, terms), _ = jax.lax.scan(accumulate, zeros, (dict(batch), keys))
+    zeros = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), (state.trainable, term_shapes))
+    # A scan and not a loop in Python: one microbatch's activations are in memory at a time, and the
+    # model is compiled once, however many microbatches there are.
+    (gradients, terms), _ = jax.lax.scan(accumulate, zeros, (dict(batch), dropout_keys))
+    # Divided once, at the end, by the denominators' sum. Microbatches may hold different numbers of
+    # pairs or tokens; the mean of their means would weigh the rows of a small one more.
     denominator = jnp.maximum(terms.denominator, 1.0)
-    gradients = jax.tree.map(lambda g: g / denominator, gradients)
+    gradients = jax.tree.map(lambda gradient: gradient / denominator, gradients)
     norm = optax.global_norm(gradients)
-    good = jnp.isfinite(terms.total) & jnp.isfinite(norm)
+    is_finite = jnp.isfinite(terms.total) & jnp.isfinite(norm)
     directions, moments = optimizer.transformation().update(
         gradients, state.moments, state.trainable
     )
-    trainable = jax.tree.map(lambda p, d: p - learning_rate * d, state.trainable, directions)
+    trainable = jax.tree.map(
+        lambda parameter, direction: parameter - learning_rate * direction,
+        state.trainable,
+        directions,
+    )
+    # The choice is made on the devices: asking the host would make it wait for every update. The
+    # moments are chosen as well, or one NaN would stay in Adam's averages for good.
     trainable, moments = jax.tree.map(
-        lambda new, old: jnp.where(good, new, old),
+        lambda new, old: jnp.where(is_finite, new, old),
         (trainable, moments),
         (state.trainable, state.moments),
     )
-    bad = 1 - good.astype(jnp.int32)
-    skipped, in_row = state.skipped + bad, (state.skipped_in_row + 1) * bad
-    metrics = means(terms) | {"grad_norm": norm, "skipped": skipped, "skipped_in_row": in_row}
-    return TrainState(trainable, moments, skipped, in_row), metrics
+    is_skipped = 1 - is_finite.astype(jnp.int32)
+    skipped = state.skipped + is_skipped
+    skipped_in_row = (state.skipped_in_row + 1) * is_skipped
+    metrics = means(terms) | {
+        "grad_norm": norm,
+        "skipped": skipped,
+        "skipped_in_row": skipped_in_row,
+    }
+    return TrainState(trainable, moments, skipped, skipped_in_row), metrics
 
 
 def means(terms: LossTerms) -> dict[str, Array]:
