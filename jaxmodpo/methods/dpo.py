@@ -31,14 +31,15 @@ class DPOConfig(PreferenceTrainingConfig, help_group="objective"):
     """Align an adapter to one objective's preference pairs."""
 
     pairs: Path
-    """preference pairs or rankings"""
+    """File of preference pairs or rankings."""
     pairs_per_question: Annotated[PairsPerQuestion, HelpGroup("data")] = "best-worst"
-    """of rankings: the ends alone, all pairs, or a number of pairs, the widest gaps first"""
+    """Pairs that are made of each ranking. best-worst: its two ends; all: every two replies; a
+    number: that many pairs, the widest gaps first."""
     label_smoothing: Annotated[float, Range(least=0, below=0.5)] = 0.0
-    """probability that a preference is wrong; of the sigmoid link alone"""
+    """Probability that a preference is taken to be wrong. It needs the sigmoid link."""
     link: Link = "sigmoid"
-    """sigmoid: DPO; hinge: SLiC; ipo: squared error, on log-probabilities averaged over a
-    completion's tokens"""
+    """Form of the loss. sigmoid: DPO; hinge: SLiC; ipo: a squared error, on log-probabilities that
+    are averaged over a completion's tokens."""
 
     def check(self) -> None:
         super().check()

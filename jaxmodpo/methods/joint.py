@@ -42,12 +42,13 @@ class JointConfig(PreferenceTrainingConfig, help_group="objective"):
     """
 
     pairs: tuple[str, ...]
-    """NAME=FILE of each objective's preference pairs or rankings, as in empathy=P.json
-    safety=Q.json"""
+    """File of each objective's preference pairs or rankings, as in empathy=P.json safety=Q.json."""
     pairs_per_question: Annotated[PairsPerQuestion, HelpGroup("data")] = "best-worst"
-    """of rankings: the ends alone, all pairs, or a number of pairs, the widest gaps first"""
+    """Pairs that are made of each ranking. best-worst: its two ends; all: every two replies; a
+    number: that many pairs, the widest gaps first."""
     weights: tuple[float | str, ...]
-    """on the simplex, one per objective in the same order; or all as NAME=NUMBER"""
+    """Weights of the objectives, at least 0 and with the sum 1, in the same order or as
+    NAME=NUMBER."""
 
     def check(self) -> None:
         super().check()

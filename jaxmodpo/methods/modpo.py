@@ -37,20 +37,23 @@ class MODPOConfig(PreferenceTrainingConfig, help_group="objective"):
     """Align an adapter to a primary objective's pairs and to other objectives' rewards."""
 
     pairs: Path
-    """preference pairs or rankings of the primary objective"""
+    """File of preference pairs or rankings of the primary objective."""
     pairs_per_question: Annotated[PairsPerQuestion, HelpGroup("data")] = "all"
-    """of rankings: all pairs (the ends alone leave MODPO little to reweigh), best-worst as in the
-    paper, or a number of pairs, the widest gaps first; a file of pairs is taken as it is"""
+    """Pairs that are made of each ranking. all: every two replies, since the ends alone leave MODPO
+    little to reweigh; best-worst: the two ends, as in the paper; a number: that many pairs, the
+    widest gaps first. A file of pairs is taken as it is."""
     margin: tuple[str, ...]
-    """of each further objective, NAME=SOURCE: a reward model's folder, adapter:FOLDER for an
-    implicit reward, column:MARGIN or column:CHOSEN,REJECTED for numbers beside the pairs"""
+    """Source of each further objective's margins, as NAME=SOURCE. A source is a reward model's
+    folder, adapter:FOLDER for an implicit reward, or column:MARGIN or column:CHOSEN,REJECTED for
+    numbers beside the pairs."""
     weights: tuple[float | str, ...]
-    """on the simplex: the primary objective's, then one per margin in the same order; or all as
-    NAME=NUMBER"""
+    """Weights of the objectives, at least 0 and with the sum 1: the primary objective's, then one
+    for each margin in the same order, or all of them as NAME=NUMBER."""
     margin_scale: Literal["none", "std"] = "none"
-    """std divides each reward by its standard deviation over the training pairs' responses"""
+    """Scale of the rewards. none: as they are; std: each is divided by its standard deviation over
+    the training pairs' responses."""
     margin_gain: Positive = 1.0
-    """multiplies every margin after that"""
+    """Factor of every margin, after its scale."""
 
     def check(self) -> None:
         super().check()

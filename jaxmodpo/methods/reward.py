@@ -53,40 +53,42 @@ class RewardConfig(TrainingConfig, help_group="data"):
     """Train a reward model for one criterion, or with --all for each of a criteria file."""
 
     model: Path
-    """a pretrained RoBERTa's Hugging Face folder"""
+    """Hugging Face folder of a pretrained RoBERTa."""
     pairs: Path | None = None
-    """preference pairs, or rankings that pairs are made of: the Bradley–Terry loss"""
+    """File of preference pairs, or of rankings that pairs are made of. It is trained on with the
+    Bradley–Terry loss."""
     rankings: Path | None = None
-    """rankings, taken whole: the Plackett–Luce loss"""
+    """File of rankings, which are taken whole. It is trained on with the Plackett–Luce loss."""
     pairs_per_question: PairsPerQuestion = "best-worst"
-    """of rankings given as --pairs: the ends alone, all pairs, or a number of pairs, the widest
-    gaps first"""
+    """Pairs that are made of each ranking in --pairs. best-worst: its two ends; all: every two
+    replies; a number: that many pairs, the widest gaps first."""
     all: bool = False
-    """train every criterion; --pairs or --rankings is then the folder that 'preferences' wrote"""
+    """Train a model for every criterion. --pairs or --rankings is then the folder that
+    'preferences' wrote."""
     criteria: str = "therapeutic"
-    """with --all: a criteria file, or the name of one of ours (therapeutic, gricean)"""
+    """Criteria file for --all, or the name of one of ours (therapeutic, gricean)."""
     only: tuple[str, ...] = ()
-    """with --all: the criteria to train; by default all that say what is better and worse, so not
-    'overall'"""
+    """Criteria that --all trains. By default these are all that say what is better and worse, so
+    not 'overall'."""
     refit: Annotated[bool, HelpGroup("validation")] = False
-    """validate first, then train on everything, with a schedule of as many epochs as were best; the
-    figures stay the validation's"""
+    """Train with a held-out part first, and then on everything for the number of epochs that was
+    best. The figures reported are the first training's."""
     validation: Annotated[Path | None, HelpGroup("validation")] = None
-    """a search's validation.json, whose figures a model trained on everything carries;
-    --validation-fraction is 0"""
+    """File validation.json of a search, whose figures a model trained on everything carries. It
+    needs --validation-fraction 0."""
     learning_rate: Positive = 2e-5
-    """peak, reached after the warm-up; cosine decay to 0 from there"""
+    """Highest learning rate. It is reached after the warm-up and decays to 0 as a cosine."""
     epochs: Count = 5
-    """passes over the data"""
+    """Passes over the data."""
     weight_decay: NotNegative = 0.03
-    """decoupled, as in AdamW"""
+    """Weight decay, decoupled from the gradient as in AdamW."""
     max_length: Annotated[int, Range(least=SHORTEST_REWARD_TEXT), HelpGroup("text")] = 512
-    """tokens of question and response; a longer response loses its end"""
+    """Most tokens of question and response together. A longer response loses its end."""
     dropout: Annotated[ShareBelowOne | None, HelpGroup("model")] = None
-    """of hidden states and the head; by default the model's own"""
+    """Dropout of hidden states and of the head. By default it is the model's own."""
     remat: Annotated[Remat, HelpGroup("computation")] = "full"
-    """what the backward pass computes again: whole layers, all but matrix products (dots are kept),
-    or nothing"""
+    """What the backward pass computes again to save memory. full: whole layers; dots: all but
+    matrix products, whose results are kept; none: nothing."""
 
     def check(self) -> None:
         super().check()

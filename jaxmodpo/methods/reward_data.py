@@ -66,13 +66,13 @@ def split(rankings: Sequence[Ranking], config: RewardConfig) -> tuple[list[Ranki
     Raises:
         UserError: nothing is left to train on.
     """
-    held = config.held_out([ranking.question_id for ranking in rankings])
-    if held.all():
+    is_held_out = config.held_out([ranking.question_id for ranking in rankings])
+    if is_held_out.all():
         raise UserError(
             f"{config.pairs or config.rankings} leaves nothing to train on; lower"
             " --validation-fraction"
         )
-    return split_rows(rankings, held)
+    return split_rows(rankings, is_held_out)
 
 
 @dataclass(frozen=True)

@@ -43,27 +43,27 @@ class ScorePolicyConfig(Settings, help_group="model"):
     """Write the log-probability of each pair's responses, in nats, summed over their tokens."""
 
     model: Path
-    """the base model's Hugging Face folder"""
+    """Hugging Face folder of the base model."""
     pairs: Path
-    """preference pairs, as every command reads them"""
+    """File of preference pairs, in any layout that other commands read."""
     output: Incidental[Path]
-    """a JSON Lines file, with a row for each pair"""
+    """JSON Lines file to write, with a row for each pair."""
     adapter: Path | None = None
-    """a PEFT folder; without one the base model is scored"""
+    """PEFT folder of an adapter. Without one the base model is scored."""
     base_dtype: BaseDtype = "bfloat16"
-    """of the base weights; int8 and nf4 quantize the projections block by block"""
+    """Number format of the base weights. int8 and nf4 quantize the projections block by block."""
     batch_size: Annotated[Count, HelpGroup("batch")] = 4
-    """pairs that are scored at a time"""
+    """Pairs that are scored at a time."""
     prompt_style: Annotated[PromptStyle, HelpGroup("text")] = "instruct"
-    """how a question is put, as in training; instruct: the paper's prompt; chat: the tokenizer's
-    template"""
+    """How a question is put to the model, as in training. instruct: the paper's prompt; chat: the
+    tokenizer's template."""
     prompt_date: Annotated[str | None, HelpGroup("text")] = None
-    """YYYY-MM-DD, which a chat template takes for today; by default as the adapter was trained, or
-    today"""
+    """Day, as YYYY-MM-DD, that a chat template takes for today. By default it is the adapter's, or
+    today."""
     max_prompt_length: Annotated[int, Range(least=2), HelpGroup("text")] = 512
-    """most tokens of a prompt"""
+    """Most tokens of a prompt."""
     max_length: Annotated[Count, HelpGroup("text")] = 1024
-    """most tokens of prompt and response"""
+    """Most tokens of prompt and response together."""
 
     def check(self) -> None:
         super().check()
@@ -129,19 +129,19 @@ class ScoreRewardConfig(Settings, help_group="model"):
     """Write the reward of each pair's responses."""
 
     model: Path
-    """a reward model's folder"""
+    """Folder of a reward model."""
     pairs: Path
-    """preference pairs, as every command reads them"""
+    """File of preference pairs, in any layout that other commands read."""
     output: Incidental[Path]
-    """a JSON Lines file, with a row for each pair"""
+    """JSON Lines file to write, with a row for each pair."""
     batch_size: Annotated[Count, HelpGroup("batch")] = 8
-    """pairs that are scored at a time"""
+    """Pairs that are scored at a time."""
     max_length: Annotated[
         Annotated[int, Range(least=SHORTEST_REWARD_TEXT)] | None, HelpGroup("text")
     ] = None
-    """tokens; by default as in training"""
+    """Most tokens of question and response together. By default it is as in training."""
     cache_dir: Annotated[Incidental[Path | None], HelpGroup("computation")] = None
-    """where rewards are kept; default $JAXMODPO_CACHE or ~/.cache/jaxmodpo"""
+    """Folder that keeps rewards. By default it is $JAXMODPO_CACHE or ~/.cache/jaxmodpo."""
 
     def cost(self, estimator: Estimates) -> Cost:
         pairs = estimator.rows(self.pairs)
@@ -190,31 +190,31 @@ class ScoreKLConfig(Settings, help_group="model"):
     """
 
     model: Path
-    """the base model's Hugging Face folder"""
+    """Hugging Face folder of the base model."""
     adapter: Path
-    """a PEFT folder, trained on this base"""
+    """PEFT folder of an adapter that was trained on this base."""
     questions: Path
-    """questions to sample replies to"""
+    """File of the questions to sample replies to."""
     output_dir: Incidental[Path]
-    """kl.json is written here"""
+    """Folder of the run, for kl.json."""
     samples: Annotated[Count, HelpGroup("sampling")] = 1
-    """replies per question, drawn at temperature 1 from the whole vocabulary"""
+    """Replies to each question, drawn at temperature 1 from the whole vocabulary."""
     max_new_tokens: Annotated[Count, HelpGroup("sampling")] = 512
-    """most tokens of a reply"""
+    """Most tokens of a reply."""
     max_prompt_length: Annotated[int, Range(least=2), HelpGroup("text")] = 512
-    """most tokens of a prompt"""
+    """Most tokens of a prompt."""
     prompt_style: Annotated[PromptStyle, HelpGroup("text")] = "instruct"
-    """how a question is put, as in training; instruct: the paper's prompt; chat: the tokenizer's
-    template"""
+    """How a question is put to the model, as in training. instruct: the paper's prompt; chat: the
+    tokenizer's template."""
     prompt_date: Annotated[str | None, HelpGroup("text")] = None
-    """YYYY-MM-DD, which a chat template takes for today; by default as the adapter was trained, or
-    today"""
+    """Day, as YYYY-MM-DD, that a chat template takes for today. By default it is the adapter's, or
+    today."""
     batch_size: Annotated[Count, HelpGroup("batch")] = 64
-    """replies sampled and scored at a time"""
+    """Replies that are sampled and scored at a time."""
     base_dtype: BaseDtype = "bfloat16"
-    """of the base weights; int8 and nf4 quantize the projections block by block"""
+    """Number format of the base weights. int8 and nf4 quantize the projections block by block."""
     seed: Annotated[Seed, HelpGroup("sampling")] = 0
-    """seed of the samples that are drawn"""
+    """Seed of the samples that are drawn."""
 
     def cost(self, estimator: Estimates) -> Cost:
         replies = estimator.rows(self.questions) * self.samples
@@ -272,8 +272,8 @@ def own_replies(
     replies: list[list[int]] = []
     bar = Progress("sampling", len(prompts), "replies", leave=False)
     for start in range(0, len(prompts), rows):
-        part = slice(start, start + rows)
-        replies += sample(policy, prompts[part], keys[part], settings, rows=rows)
+        rows_at_hand = slice(start, start + rows)
+        replies += sample(policy, prompts[rows_at_hand], keys[rows_at_hand], settings, rows=rows)
         bar.update(len(replies) - start)
     bar.close()
     return replies
@@ -299,7 +299,7 @@ def divergence(
     """
     examples = completions_as_examples(prompts, replies, length)
     settings: dict[str, Any] = {"batching": "packed" if length is None else "padded"}
-    found = policy.logps(examples, rows, **settings) - policy.logps(
+    log_ratios = policy.logps(examples, rows, **settings) - policy.logps(
         examples, rows, reference=True, **settings
     )
-    return found[:, 0]
+    return log_ratios[:, 0]

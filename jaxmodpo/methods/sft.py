@@ -24,9 +24,9 @@ class SFTConfig(PolicyTrainingConfig, help_group="data"):
     """Fine-tune an adapter on the chosen responses of preference pairs."""
 
     pairs: Path
-    """preference pairs or rankings; the rejected responses are not used"""
+    """File of preference pairs or rankings. The rejected responses are not used."""
     learning_rate: Positive = 2e-5
-    """peak, reached after the warm-up; cosine decay to 0 from there"""
+    """Highest learning rate. It is reached after the warm-up and decays to 0 as a cosine."""
 
     def cost(self, estimator: Estimates) -> Cost:
         return estimator.training(self, estimator.pairs(self.pairs), sequences=1)

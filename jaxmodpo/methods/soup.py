@@ -24,16 +24,17 @@ class SoupConfig(Settings, help_group="model"):
     spends = ()
 
     adapters: tuple[Path, ...]
-    """PEFT folders, two or more"""
+    """PEFT folders of the adapters, two or more."""
     weights: tuple[float, ...]
-    """on the simplex, one per adapter"""
+    """Weights of the adapters, at least 0 and with the sum 1, in the same order."""
     output_dir: Incidental[Path]
-    """the averaged adapter is written to output_dir/adapter"""
+    """Folder of the run. The averaged adapter is written to output_dir/adapter."""
     how: Averaging = "exact"
-    """exact: the mean of what the adapters change; factors: of A and of B apart, another thing;
-    slerp: two adapters' changes turned into one another"""
+    """What is averaged. exact: what the adapters change in the weights; factors: their matrices A
+    and B apart, which is another thing; slerp: two adapters' changes are turned into one
+    another."""
     model: Path | None = None
-    """the base model's folder; by default the one that the first adapter names"""
+    """Folder of the base model. By default it is the one that the first adapter names."""
 
     def check(self) -> None:
         """Refuse settings that average nothing.

@@ -43,12 +43,12 @@ def validate(rewards: np.ndarray, ranks: np.ndarray, questions: Sequence[str]) -
         rewards.shape,
         ranks.shape,
     )
-    taken = (ranks > 0).sum(1)
+    reply_counts = (ranks > 0).sum(1)
     best_rank = ranks[:, 0]
-    worst_rank = ranks[np.arange(len(ranks)), taken - 1]
+    worst_rank = ranks[np.arange(len(ranks)), reply_counts - 1]
     assert (best_rank < worst_rank).all(), "a ranking that prefers nothing"
     best = rewards[:, 0]
-    worst = rewards[np.arange(len(rewards)), taken - 1]
+    worst = rewards[np.arange(len(rewards)), reply_counts - 1]
     ends = (best - worst).astype(np.float64)
     pairs, tied = preferred_pairs(ranks)
     differences = np.array(
@@ -86,8 +86,8 @@ def preferred_pairs(ranks: np.ndarray) -> tuple[list[tuple[int, int, int]], int]
     pairs: list[tuple[int, int, int]] = []
     tied = 0
     for row, row_ranks in enumerate(ranks):
-        places = np.flatnonzero(row_ranks > 0).tolist()
-        for better, worse in itertools.combinations(places, 2):
+        taken_places = np.flatnonzero(row_ranks > 0).tolist()
+        for better, worse in itertools.combinations(taken_places, 2):
             if row_ranks[better] < row_ranks[worse]:
                 pairs.append((row, better, worse))
             else:
@@ -207,13 +207,13 @@ def _summary(rewards: np.ndarray, edges: np.ndarray) -> dict[str, Any]:
 
 def sentence(figures: dict[str, Any]) -> str:
     """Put the accuracies into one line."""
-    parts = [f"{_percent(figures)} on {figures['pairs']} held-out best-worst pairs"]
+    phrases = [f"{_percent(figures)} on {figures['pairs']} held-out best-worst pairs"]
     if "all_pairs" in figures:
-        parts.append(
+        phrases.append(
             f"{_percent(figures['all_pairs'])} on all {figures['all_pairs']['pairs']} pairs of them"
         )
     return (
-        f"accuracy {', '.join(parts)}; calibration error"
+        f"accuracy {', '.join(phrases)}; calibration error"
         f" {figures['calibration']['expected_calibration_error']:.3f}"
     )
 

@@ -25,16 +25,16 @@ def named_weights(
             sum that is not 1.
     """
     if any(isinstance(weight, str) for weight in weights):
-        given = named_values([str(weight) for weight in weights], "--weights")
+        weights_by_name = named_values([str(weight) for weight in weights], "--weights")
         if primary:
-            others = [name for name in given if name not in names[1:]]
+            others = [name for name in weights_by_name if name not in names[1:]]
             names = [others[0] if len(others) == 1 else names[0], *names[1:]]
-        if set(given) != set(names):
+        if set(weights_by_name) != set(names):
             raise UserError(
-                f"--weights names {', '.join(given)}, but the objectives are {', '.join(names)}"
+                f"--weights names {', '.join(weights_by_name)}, but the objectives are {', '.join(names)}"
             )
         try:
-            values = tuple(float(given[name]) for name in names)
+            values = tuple(float(weights_by_name[name]) for name in names)
         except ValueError as error:
             raise UserError(
                 f"--weights must be numbers; got {' '.join(map(str, weights))}"

@@ -124,17 +124,23 @@ def load_policy(
             mesh.
     """
     devices = make_mesh(mesh)
-    place = shardings(devices)
+    sharding_of = shardings(devices)
     shape = read_decoder_config(model)
     check_heads(shape, devices)
     # Read first: whether it fits is known before the base is loaded.
-    ready = None if adapter is None else load_adapter(adapter, shape, model)
+    trained_adapter = None if adapter is None else load_adapter(adapter, shape, model)
     check_attention(Attention(attention, devices), shape, base_dtype)
-    loaded = load_decoder(model, base_dtype, place)
+    loaded = load_decoder(model, base_dtype, sharding_of)
     base = {name: variable[...] for name, variable in loaded.base.items()}
     lora = fresh or LoraConfig(rank=1, alpha=1.0, dropout=0.0)
-    bare = Policy(model, loaded.config, base, lora, {}, devices, Attention(attention, devices))
-    return fresh_adapter(bare, lora, seed) if ready is None else _place_adapter(bare, *ready)
+    without_adapter = Policy(
+        model, loaded.config, base, lora, {}, devices, Attention(attention, devices)
+    )
+    return (
+        fresh_adapter(without_adapter, lora, seed)
+        if trained_adapter is None
+        else _place_adapter(without_adapter, *trained_adapter)
+    )
 
 
 def fresh_adapter(policy: Policy, lora: LoraConfig, seed: int) -> Policy:

@@ -176,8 +176,8 @@ def place_batch(
         batch: arrays ``[microbatches, rows, …]``, the same in every process.
         by_rows: the arrays whose second axis is sharded; the others are copied. None: all.
     """
-    places = batch_shardings(mesh, batch, by_rows)
-    return {name: put(array, places[name]) for name, array in batch.items()}
+    array_shardings = batch_shardings(mesh, batch, by_rows)
+    return {name: put(array, array_shardings[name]) for name, array in batch.items()}
 
 
 def batch_shardings(

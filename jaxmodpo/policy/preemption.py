@@ -36,18 +36,18 @@ def _asked_together() -> bool:
     return multihost_utils.reached_preemption_sync_point(next(_poll_numbers))
 
 
-def stop_if_asked(place: str) -> None:
+def stop_if_asked(when: str) -> None:
     """End here, outside of the update loop, where one of several processes was asked to; all must
     come by.
 
     Args:
-        place: where that is, after "asked to end".
+        when: where that is, after "asked to end".
 
     Raises:
         Preempted: in all of them.
     """
     if jax.process_count() > 1 and _asked_together():
-        raise Preempted(f"asked to end {place}")
+        raise Preempted(f"asked to end {when}")
 
 
 class Notice:

@@ -83,12 +83,12 @@ def load_policy_text(
     return text
 
 
-def _day(given: str | None, adapter: Path | None, phase: Phase | None) -> str:
+def _day(day_of_settings: str | None, adapter: Path | None, phase: Phase | None) -> str:
     """Return the day that a run's prompts name: the settings', the adapter's, that of an earlier
     life, or today.
     """
     recorded = phase.manifest.prompt_date if phase is not None else None
-    return given or prompt_day(adapter) or recorded or datetime.date.today().isoformat()
+    return day_of_settings or prompt_day(adapter) or recorded or datetime.date.today().isoformat()
 
 
 def on_one_day(config: Runs, phase: Phase) -> Runs:

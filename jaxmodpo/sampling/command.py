@@ -1,10 +1,15 @@
-"""The ``responses`` command: N replies to each question, kept as they are sampled."""
+"""The ``responses`` command: N replies to each question, kept as they are sampled::
+
+config = ResponsesConfig(questions=Path("q.csv"), model=Path("mistral-7b"), output_dir=out)
+phase = responses(config)   # out/responses.csv; a killed run asks for what is missing
+"""
 
 from __future__ import annotations
 
 import collections
 import hashlib
 import logging
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -14,7 +19,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from jaxmodpo.costs import Cost, Estimates, Unknown
-from jaxmodpo.data.text import PromptStyle, check_day
+from jaxmodpo.data.text import PolicyText, PromptStyle, check_day
 from jaxmodpo.errors import UserError
 from jaxmodpo.files import Journal
 from jaxmodpo.help_groups import HelpGroup
@@ -26,7 +31,7 @@ from jaxmodpo.progress import Progress
 from jaxmodpo.ranges import Count, Incidental, NotNegative, Probability, Seed, Settings
 from jaxmodpo.records import Question, Response, read_questions, write_responses
 from jaxmodpo.sampling.endpoint import Endpoint, ask, check_endpoint, endpoint_key, refuse_empty
-from jaxmodpo.sampling.journal import place, row, sampled
+from jaxmodpo.sampling.journal import ReplySlot, row, sampled
 from jaxmodpo.sampling.sampler import SamplingSettings, sample
 from jaxmodpo.schema import Range
 
@@ -40,51 +45,53 @@ class ResponsesConfig(Settings, help_group="sampling"):
     """
 
     questions: Path
-    """question_id, question_text"""
+    """File of questions, with the columns question_id and question_text."""
     output_dir: Incidental[Path]
-    """responses.csv is written here"""
+    """Folder of the run, for responses.csv."""
     engine: Annotated[Literal["local", "endpoint"], HelpGroup("model")] = "local"
-    """local: a model of this machine; endpoint: one behind an OpenAI-compatible URL, such as
-    GPT-4o"""
+    """Where the model is. local: on this machine; endpoint: behind an OpenAI-compatible URL, as
+    GPT-4o is."""
     model: Annotated[Path | None, HelpGroup("model")] = None
-    """the base model's Hugging Face folder, of the local engine"""
+    """Hugging Face folder of the base model, for the local engine."""
     adapter: Annotated[Path | None, HelpGroup("model")] = None
-    """a PEFT folder, trained on this base"""
+    """PEFT folder of an adapter that was trained on this base, for the local engine."""
     model_name: Annotated[str, HelpGroup("model")] = ""
-    """written beside each reply; needed to tell models apart in evaluation files"""
+    """Name that is written beside each reply. Evaluation files tell models apart by it."""
     samples: Count = 5
-    """replies per question"""
+    """Replies to each question."""
     temperature: NotNegative | None = 0.8
-    """of the draws; 0 takes the likeliest token each time; None sends an endpoint none, since some
-    models take none"""
+    """Temperature of the draws. 0 takes the likeliest token each time. None sends an endpoint no
+    temperature, since some models take none."""
     top_p: Probability = 0.95
-    """draw from the smallest set of tokens with at least this probability"""
+    """Tokens are drawn from the smallest set whose probability is at least this."""
     max_new_tokens: Count = 512
-    """most tokens of a reply"""
+    """Most tokens of a reply."""
     max_prompt_length: Annotated[int, Range(least=2), HelpGroup("text")] = 512
-    """of the local engine, tokens; in a longer prompt the question loses its start"""
+    """Most tokens of a prompt, for the local engine. In a longer one the question loses its
+    start."""
     prompt_style: Annotated[PromptStyle, HelpGroup("text")] = "instruct"
-    """instruct: the paper's prompt; chat: the tokenizer's template on the bare question, of the
-    local engine"""
+    """How the local engine puts a question to the model. instruct: the paper's prompt; chat: the
+    tokenizer's template on the bare question."""
     prompt_date: Annotated[str | None, HelpGroup("text")] = None
-    """YYYY-MM-DD, which a chat template takes for today; by default as the adapter was trained, or
-    the day on which the run began; of the local engine"""
+    """Day, as YYYY-MM-DD, that a chat template takes for today, for the local engine. By default it
+    is the adapter's, or the day on which the run began."""
     batch_size: Count = 64
-    """of the local engine: replies sampled at a time"""
+    """Replies that the local engine samples at a time."""
     base_dtype: Annotated[BaseDtype, HelpGroup("model")] = "bfloat16"
-    """of the local engine's base weights; int8 and nf4 quantize the projections block by block"""
+    """Number format of the local engine's base weights. int8 and nf4 quantize the projections block
+    by block."""
     seed: Seed = 0
-    """of the draws; an endpoint takes none"""
+    """Seed of the local engine's draws. An endpoint takes none."""
     base_url: Annotated[str, HelpGroup("endpoint")] = "https://api.openai.com/v1"
-    """the endpoint's address, up to and with /v1"""
+    """Address of the endpoint, up to and with /v1."""
     endpoint_model: Annotated[str, HelpGroup("endpoint")] = ""
-    """the endpoint's model; it has no default"""
+    """Model that the endpoint is asked for. It has no default."""
     api_key_env: Annotated[Incidental[str], HelpGroup("endpoint")] = "OPENAI_API_KEY"
-    """the environment variable that holds the endpoint's key"""
+    """Environment variable that holds the endpoint's key."""
     send_questions: Annotated[Incidental[bool], HelpGroup("endpoint")] = False
-    """let people's posts go to an endpoint that is not on this machine"""
+    """Let people's posts go to an endpoint that is not on this machine."""
     max_concurrency: Annotated[Incidental[Count], HelpGroup("endpoint")] = 8
-    """calls to the endpoint at once"""
+    """Calls to the endpoint at once."""
 
     def check(self) -> None:
         super().check()
@@ -127,7 +134,8 @@ class ResponsesConfig(Settings, help_group="sampling"):
             cost.chip_hours = estimator.sampling(self, replies, self.batch_size)
             cost.notes = estimator.sampler_notes(self)
         except Unknown as missing:
-            cost.chip_hours, cost.unknown = None, [str(missing)]
+            cost.chip_hours = None
+            cost.unknown = [str(missing)]
         return cost
 
     def _cost_of_endpoint(self, estimator: Estimates) -> Cost:
@@ -143,7 +151,8 @@ class ResponsesConfig(Settings, help_group="sampling"):
         """Return how many replies there will be, and let later phases know."""
         replies = estimator.rows(self.questions) * self.samples
         responses = self.output_dir / "responses.csv"
-        estimator.counts[responses], estimator.per_question[responses] = replies, self.samples
+        estimator.counts[responses] = replies
+        estimator.per_question[responses] = self.samples
         return replies
 
 
@@ -185,119 +194,145 @@ def responses(config: ResponsesConfig, phase: Phase) -> None:
         _sample(config, phase)
 
 
+def _reply_slots(questions: Sequence[Question], samples: int) -> list[ReplySlot]:
+    """Return a slot for each reply that there will be, in the order of ``responses.csv``."""
+    return [ReplySlot(question, number) for question in questions for number in range(samples)]
+
+
+def _settings_key(phase: Phase) -> str:
+    """Return a digest of all that a run's replies depend on, which every row of the journal has."""
+    return phase.manifest.identity.digest()[:16]
+
+
 def _sample(config: ResponsesConfig, phase: Phase) -> None:
     """Sample the replies from a model of this machine."""
     assert config.model is not None and config.temperature is not None
     questions = read_questions(config.questions)
-    length = config.max_prompt_length + config.max_new_tokens
+    slots = _reply_slots(questions, config.samples)
     text = load_policy_text(
         config.model,
         config.prompt_style,
         config.max_prompt_length,
-        length,
+        config.max_prompt_length + config.max_new_tokens,
         day=config.prompt_date,
         adapter=config.adapter,
         phase=phase,
     )
-    end_tokens = tuple(text.end_tokens)
-    settings = SamplingSettings(config.temperature, config.top_p, config.max_new_tokens, end_tokens)
-    wanted = [(question, number) for question in questions for number in range(config.samples)]
+    # Once for each question and not for each reply, since what is cut is counted.
     prompts = {question.question_id: text.prompt(question.question_text) for question in questions}
     text.cut.warn()
     journal = Journal(config.output_dir / "sampled.jsonl")
-    # A batch is sampled whole or again: a reply's last bits may depend on how long its neighbours'
-    # prompts are.
-    settings_key = phase.manifest.identity.digest()[:16]
-    have = sampled(journal, settings_key)
-    starts = [
-        start
-        for start in range(0, len(wanted), config.batch_size)
-        if any(place(*reply) not in have for reply in wanted[start : start + config.batch_size])
+    settings_key = _settings_key(phase)
+    batches = [
+        slots[start : start + config.batch_size]
+        for start in range(0, len(slots), config.batch_size)
     ]
-    if starts:
-        policy = load_policy(config.model, base_dtype=config.base_dtype, adapter=config.adapter)
-        left = sum(len(wanted[start : start + config.batch_size]) for start in starts)
-        bar = Progress("sampling", len(wanted), "replies", len(wanted) - left, leave=False)
-        for start in starts:
-            part = wanted[start : start + config.batch_size]
-            keys = jnp.stack(
-                [reply_key(config.seed, question.question_id, number) for question, number in part]
-            )
-            tokens = sample(
+    # A batch is sampled whole or again: a reply's last bits may depend on how long its neighbors'
+    # prompts are.
+    sampled_before = sampled(journal, settings_key)
+    unfinished_batches = [
+        batch for batch in batches if any(slot.key not in sampled_before for slot in batch)
+    ]
+    if unfinished_batches:
+        _sample_batches(config, unfinished_batches, prompts, text, journal, settings_key)
+    journal.close()
+    _write(config, slots, journal, phase, settings_key, **text.cut.as_dict())
+
+
+def _sample_batches(
+    config: ResponsesConfig,
+    batches: Sequence[Sequence[ReplySlot]],
+    prompts: Mapping[str, Sequence[int]],
+    text: PolicyText,
+    journal: Journal,
+    settings_key: str,
+) -> None:
+    """Sample batch after batch, and keep each one's replies before the next is begun.
+
+    Args:
+        config: the command's settings.
+        batches: what to sample.
+        prompts: as tokens, by question id.
+        text: turns tokens into a text, and knows which tokens end a reply.
+        journal: gains a row for each reply.
+        settings_key: of these rows.
+    """
+    assert config.model is not None and config.temperature is not None
+    policy = load_policy(config.model, base_dtype=config.base_dtype, adapter=config.adapter)
+    end_tokens = tuple(text.end_tokens)
+    settings = SamplingSettings(config.temperature, config.top_p, config.max_new_tokens, end_tokens)
+    total = config.samples * len(prompts)
+    remaining = sum(len(batch) for batch in batches)
+    with Progress("sampling", total, "replies", total - remaining, leave=False) as bar:
+        for batch in batches:
+            keys = [reply_key(config.seed, *slot.key) for slot in batch]
+            replies = sample(
                 policy,
-                [prompts[q.question_id] for q, _ in part],
-                keys,
+                [prompts[slot.question.question_id] for slot in batch],
+                jnp.stack(keys),
                 settings,
                 rows=config.batch_size,
             )
-            journal.append(
-                *(
-                    row(question, number, settings_key)
-                    | {
-                        "response_text": text.decode(reply),
-                        "ended": reply[-1] in end_tokens,
-                    }
-                    for (question, number), reply in zip(part, tokens, strict=True)
-                )
-            )
-            bar.update(len(part))
-        bar.close()
-    journal.close()
-    _write(config, wanted, journal, phase, settings_key, **text.cut.as_dict())
+            rows: list[dict[str, Any]] = []
+            for slot, tokens in zip(batch, replies, strict=True):
+                answer = {"response_text": text.decode(tokens), "ended": tokens[-1] in end_tokens}
+                rows.append(row(slot.question, slot.number, settings_key) | answer)
+            journal.append(*rows)
+            bar.update(len(batch))
 
 
 def _ask(config: ResponsesConfig, phase: Phase) -> None:
     """Ask an endpoint for the replies."""
-    wanted = [
-        (q, number) for q in read_questions(config.questions) for number in range(config.samples)
-    ]
+    slots = _reply_slots(read_questions(config.questions), config.samples)
     journal = Journal(config.output_dir / "sampled.jsonl")
+    settings_key = _settings_key(phase)
     try:
-        settings_key = phase.manifest.identity.digest()[:16]
-        rows = ask(_endpoint(config), wanted, journal, settings_key)
+        rows = ask(_endpoint(config), slots, journal, settings_key)
     finally:
         journal.close()
     empty = refuse_empty(rows)
-    answered = collections.Counter(reply.get("model", "") for reply in rows)
+    # A server may answer by another model than it was asked for, and says so.
+    answering_models = collections.Counter(reply.get("model", "") for reply in rows)
     _write(
         config,
-        wanted,
+        slots,
         journal,
         phase,
         settings_key,
-        answering_models=dict(answered),
+        answering_models=dict(answering_models),
         empty_by_kind=empty,
     )
 
 
 def _write(
     config: ResponsesConfig,
-    wanted: list[tuple[Question, int]],
+    slots: Sequence[ReplySlot],
     journal: Journal,
     phase: Phase,
-    settings: str,
+    settings_key: str,
     **results: Any,
 ) -> None:
-    have = sampled(journal, settings)
-    rows = [have[place(*reply)] for reply in wanted]
+    """Write ``responses.csv`` and finish the phase."""
+    rows_by_key = sampled(journal, settings_key)
+    rows = [rows_by_key[slot.key] for slot in slots]
     replies = [
         Response(
-            question.question_id,
-            question.question_text,
-            f"{question.question_id}_{number}",
+            slot.question.question_id,
+            slot.question.question_text,
+            f"{slot.question.question_id}_{slot.number}",
             reply["response_text"],
             config.model_name,
         )
-        for (question, number), reply in zip(wanted, rows, strict=True)
+        for slot, reply in zip(slots, rows, strict=True)
     ]
     write_responses(config.output_dir / "responses.csv", replies)
-    unended = sum(not reply["ended"] for reply in rows)
+    cut = sum(not reply["ended"] for reply in rows)
     empty = sum(not reply.response_text for reply in replies)
-    logger.info("%d replies, %d cut at --max-new-tokens, %d empty", len(replies), unended, empty)
+    logger.info("%d replies, %d cut at --max-new-tokens, %d empty", len(replies), cut, empty)
     phase.finish(
         work=[journal.path],
         responses=len(replies),
-        cut_at_max_new_tokens=unended,
+        cut_at_max_new_tokens=cut,
         empty=empty,
         **results,
     )

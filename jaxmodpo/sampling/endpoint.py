@@ -32,14 +32,18 @@ from jaxmodpo.files import Journal
 from jaxmodpo.messages import message_text, readable, refusal_text, without_key, without_thoughts
 from jaxmodpo.progress import Progress
 from jaxmodpo.records import Question
-from jaxmodpo.sampling.journal import place, row, sampled
+from jaxmodpo.sampling.journal import ReplySlot, row, sampled
 
 logger = logging.getLogger(__name__)
 
-ATTEMPTS, BACKOFF, LONGEST_WAIT = 6, 0.5, 60.0
-"""Of one reply; seconds before the second attempt, doubled for each further one; and the longest
-such wait."""
+ATTEMPTS = 6
+"""Of one reply."""
 
+BACKOFF = 0.5
+"""Seconds before the second attempt, doubled for each further one."""
+
+LONGEST_WAIT = 60.0
+"""Most seconds before an attempt."""
 
 TIMEOUT = 300.0
 """Seconds for one attempt, from its beginning to the answer's last byte."""
@@ -98,19 +102,19 @@ def endpoint_key(endpoint: Endpoint) -> str:
 
 
 def ask(
-    endpoint: Endpoint, wanted: Sequence[tuple[Question, int]], journal: Journal, settings: str = ""
+    endpoint: Endpoint, slots: Sequence[ReplySlot], journal: Journal, settings: str = ""
 ) -> list[dict[str, Any]]:
     """Ask for what the journal does not hold yet.
 
     Args:
         endpoint: where.
-        wanted: question and number of every reply.
+        slots: of every reply that the run is to have.
         journal: gains a row per reply: what it belongs to, ``response_text``, ``ended``, the
             answering ``model``.
         settings: digest of the run's settings.
 
     Returns:
-        A row for each of ``wanted``.
+        A row for each slot.
 
     Raises:
         UserError: the endpoint said what holds for every call, or gave no text many times in a row;
@@ -119,17 +123,17 @@ def ask(
     key = endpoint_key(endpoint)
     client = make_client(endpoint.base_url, key, timeout=TIMEOUT, max_retries=0)
     answered = sampled(journal, settings)
-    missing = [reply for reply in wanted if place(*reply) not in answered]
-    calls = [(question, row(question, number, settings)) for question, number in missing]
-    with Progress("asking", len(wanted), "replies", len(answered), leave=False) as bar:
+    missing = [slot for slot in slots if slot.key not in answered]
+    calls = [(slot.question, row(slot.question, slot.number, settings)) for slot in missing]
+    with Progress("asking", len(slots), "replies", len(answered), leave=False) as bar:
         failures = _ask_all(_Caller(client, endpoint, key), calls, journal, bar)
     if failures:
         raise UserError(
-            f"{len(failures)} of {len(wanted)} calls to {endpoint.base_url} failed, the last one"
+            f"{len(failures)} of {len(slots)} calls to {endpoint.base_url} failed, the last one"
             f" with: {failures[-1][:300]}; the same command asks for those alone"
         )
-    have = sampled(journal, settings)
-    return [have[place(*reply)] for reply in wanted]
+    answered = sampled(journal, settings)
+    return [answered[slot.key] for slot in slots]
 
 
 def _ask_all(
@@ -154,22 +158,22 @@ def _ask_all(
     useless: list[str] = []
     queue = iter(calls)
     running: dict[concurrent.futures.Future[dict[str, Any]], str] = {}
-    most = caller.endpoint.max_concurrency
-    with concurrent.futures.ThreadPoolExecutor(most) as pool:
+    concurrency = caller.endpoint.max_concurrency
+    with concurrent.futures.ThreadPoolExecutor(concurrency) as pool:
         try:
             while True:
                 # Never more waiting than are asked: a hopeless answer ends the run with few calls
                 # still under way.
-                for question, begun in itertools.islice(queue, most - len(running)):
+                for question, begun in itertools.islice(queue, concurrency - len(running)):
                     running[pool.submit(caller.one, begun, question.question_text)] = (
                         question.question_id
                     )
                 if not running:
                     return failures
-                done, _ = concurrent.futures.wait(
+                answered, _ = concurrent.futures.wait(
                     running, return_when=concurrent.futures.FIRST_COMPLETED
                 )
-                for future in done:
+                for future in answered:
                     # Taken off the running ones only once it is kept, or a failure here would lose
                     # it.
                     answer = future.result()
@@ -200,9 +204,9 @@ def _refuse_useless(endpoint: Endpoint, useless: Sequence[str], failures: Sequen
     """
     if len(useless) < USELESS_IN_A_ROW or len(set(useless)) < USELESS_QUESTIONS:
         return
-    told = f", the last failure with: {failures[-1][:300]}" if failures else ""
+    last_failure = f", the last failure with: {failures[-1][:300]}" if failures else ""
     raise UserError(
-        f"{len(useless)} calls in a row to {endpoint.base_url} brought no text{told}; a larger"
+        f"{len(useless)} calls in a row to {endpoint.base_url} brought no text{last_failure}; a larger"
         " --max-new-tokens leaves thinking models room to answer. What was answered is kept, and"
         " the same command goes on"
     )
@@ -284,15 +288,16 @@ class _Caller:
     def _row(self, begun: dict[str, Any], completion: dict[str, Any]) -> dict[str, Any]:
         """Return the row of an answer; ``kind`` says why a reply has no text."""
         choice = completion["choices"][0]
-        message, finish = choice["message"], choice.get("finish_reason")
-        said = message_text(message.get("content"))
-        text = self._text(without_thoughts(said) or "").strip()
+        message = choice["message"]
+        finish = choice.get("finish_reason")
+        content = message_text(message.get("content"))
+        text = self._text(without_thoughts(content) or "").strip()
         kind = "" if text else "empty"
         if not text and refusal_text(message):
             kind = "refusal"
         elif not text and finish == "content_filter":
             kind = "content_filter"
-        elif not text and (said.strip() or finish == "length"):
+        elif not text and (content.strip() or finish == "length"):
             kind = "thoughts only"
         model = self._text(str(completion.get("model") or self.endpoint.model))[:200]
         # Servers have many words for a whole reply (stop, eos_token, none at all) and few for one
@@ -319,8 +324,8 @@ class _Caller:
             "model": f"has no model {self.endpoint.model}",
             "account": f"gives no more credit, {named}{words}; pay, and the same command goes on",
         }
-        told = reasons.get(meaning, f"said {named} for the model {self.endpoint.model}{words}")
-        return f"{self.endpoint.base_url} {told}"
+        answer = f"said {named} for the model {self.endpoint.model}{words}"
+        return f"{self.endpoint.base_url} {reasons.get(meaning, answer)}"
 
 
 def refuse_empty(rows: Sequence[dict[str, Any]]) -> dict[str, int]:

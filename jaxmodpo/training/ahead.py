@@ -102,12 +102,12 @@ def topology_devices(topology: str, target_config: Path | None = None) -> list[A
             )
         # A v5e slice smaller than a host has to say how its host is laid out.
         options: dict[str, Any] = {"chips_per_host_bounds": [1, 1, 1]} if layout == "1x1" else {}
-        found = list(
+        devices = list(
             topologies.get_topology_desc(platform="tpu", topology_name=topology, **options).devices
         )
-        if any(getattr(device, "core_on_chip", 0) for device in found):
+        if any(getattr(device, "core_on_chip", 0) for device in devices):
             raise ValueError("chips of two devices are not supported")
-        return found
+        return devices
     except Exception as error:
         needed = (
             "JAX's CUDA plugin: the 'cuda' extra" if kind == "cuda" else "libtpu: the 'tpu' extra"
@@ -196,7 +196,7 @@ def compile_step(loss: Loss, trainable: Any, frozen: Any, batches: Batches, mesh
     everywhere = NamedSharding(mesh, PartitionSpec())
     optimizer = OptimizerSettings(0.01, 1.0)
     moments = jax.tree.map(
-        lambda leaf, place: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place),
+        lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
         jax.eval_shape(optimizer.transformation().init, trainable),
         moment_shardings(optimizer, trainable),
     )
@@ -236,9 +236,9 @@ def abstract_policy(
 
 
 def _abstract_batch(batches: Batches, mesh: Mesh) -> dict[str, Any]:
-    places = batch_shardings(mesh, batches.at(0), batches.by_rows)
+    array_shardings = batch_shardings(mesh, batches.at(0), batches.by_rows)
     return {
-        name: jax.ShapeDtypeStruct(array.shape, array.dtype, sharding=places[name])
+        name: jax.ShapeDtypeStruct(array.shape, array.dtype, sharding=array_shardings[name])
         for name, array in batches.at(0).items()
     }
 
@@ -253,9 +253,9 @@ def _compiled(lowered: Any, started: float) -> Compiled:
     except Exception as error:
         if "RESOURCE_EXHAUSTED" not in str(error):
             raise
-        said = " ".join(str(error).split())
-        used = re.search(rf"Used {_SIZE} of {_SIZE}", said) or re.search(
-            rf"\({_SIZE}\) exceeds available \w+ \({_SIZE}\)", said
+        complaint = " ".join(str(error).split())
+        used = re.search(rf"Used {_SIZE} of {_SIZE}", complaint) or re.search(
+            rf"\({_SIZE}\) exceeds available \w+ \({_SIZE}\)", complaint
         )
         numbers = [float(used[n]) * _UNITS[used[n + 1]] for n in (1, 3)] if used else [0.0, 0.0]
         return Compiled(
@@ -265,7 +265,7 @@ def _compiled(lowered: Any, started: float) -> Compiled:
             int(numbers[0]),
             int(numbers[1]),
             time.perf_counter() - started,
-            said.split(". ")[0][:300],
+            complaint.split(". ")[0][:300],
         )
     arguments, temporary = memory.argument_size_in_bytes, memory.temp_size_in_bytes
     peak = getattr(memory, "peak_memory_in_bytes", 0) or arguments + temporary

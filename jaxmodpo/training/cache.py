@@ -47,12 +47,15 @@ def examples_digest(examples: Examples) -> str:
 
 
 def cached(
-    what: str, depends_on: Mapping[str, Any], compute: Callable[[], np.ndarray], folder: Path | None
+    quantity: str,
+    depends_on: Mapping[str, Any],
+    compute: Callable[[], np.ndarray],
+    folder: Path | None,
 ) -> np.ndarray:
     """Return ``compute()``, from disk where it was computed before.
 
     Args:
-        what: names the quantity, in the file's name and the log.
+        quantity: names the quantity, in the file's name and the log.
         depends_on: JSON values: model fingerprint, data digest, settings. Library version and
             device are added, since they move the last bits.
         compute: makes the array, float32, in every process together.
@@ -60,13 +63,13 @@ def cached(
             it.
     """
     device = jax.devices()[0].device_kind
-    key = digest({"what": what, **depends_on, "jax": jax.__version__, "device": device})
-    path = (folder or default_folder()) / f"{what}-{key[:32]}.safetensors"
+    key = digest({"what": quantity, **depends_on, "jax": jax.__version__, "device": device})
+    path = (folder or default_folder()) / f"{quantity}-{key[:32]}.safetensors"
     # The leader alone looks, and all hear what it saw: processes whose folders differ would part
     # ways here, and those that compute would wait in a collective for those that do not.
     entry = _read(path) if leads() else None
     if broadcast(lambda: entry is not None):
-        logger.info("%s: from the cache, %s", what, path)
+        logger.info("%s: from the cache, %s", quantity, path)
         return broadcast_array(entry["values"] if entry is not None else None)
     values = np.ascontiguousarray(compute())
     if leads():
@@ -113,7 +116,7 @@ def _read(path: Path) -> dict[str, np.ndarray] | None:
 
 
 def cached_examples(
-    what: str,
+    quantity: str,
     depends_on: Mapping[str, Any],
     cut: Cut,
     compute: Callable[[], Examples],
@@ -123,7 +126,7 @@ def cached_examples(
     itself.
 
     Args:
-        what: names the examples.
+        quantity: names the examples.
         depends_on: JSON values: texts' digest, tokenizer's digest, settings.
         cut: the truncation counter. Its counts are cached with the tokens, and added again when
             they are read.
@@ -132,10 +135,10 @@ def cached_examples(
     """
     path = (
         folder or default_folder()
-    ) / f"{what}-{digest({'what': what, **depends_on})[:32]}.safetensors"
+    ) / f"{quantity}-{digest({'what': quantity, **depends_on})[:32]}.safetensors"
     entry = _read(path)
     if entry is not None:
-        logger.info("%s: from the cache, %s", what, path)
+        logger.info("%s: from the cache, %s", quantity, path)
         cut.add(*entry.pop("cut").tolist())
         return Examples(**entry, fields={})
     # The counter may have counted other texts before: only what these add belongs to the entry.

@@ -236,7 +236,9 @@ def mesh_shapes(devices: int) -> Iterator[tuple[int, int, int]]:
                 yield data, rest // data, tensor
 
 
-def largest_batch(attempt: Callable[[int], Answer], unit: int, most: int, room: float) -> Answer:
+def largest_batch(
+    attempt: Callable[[int], Answer], unit: int, largest_size: int, room: float
+) -> Answer:
     """Return the answer for the largest batch that fits, or for the smallest where none does.
 
     Memory grows about linearly with the batch: two sizes tell the slope, the slope tells where the
@@ -246,7 +248,7 @@ def largest_batch(attempt: Callable[[int], Answer], unit: int, most: int, room: 
     Args:
         attempt: compiles the step for a batch size; a size is answers once.
         unit: sizes are multiples of it.
-        most: the largest size that makes sense.
+        largest_size: the largest size that makes sense.
         room: bytes of a chip's memory.
     """
     answers: dict[int, Answer] = {}
@@ -269,7 +271,7 @@ def largest_batch(attempt: Callable[[int], Answer], unit: int, most: int, room: 
         slope = (answers[larger].peak_bytes - answers[smaller].peak_bytes) / (larger - smaller)
         guess = fitting + int((room - answers[fitting].peak_bytes) / max(slope, 1.0))
         # Not too far from what was measured, where the line may bend.
-        guess = min(guess, 8 * fitting, most)
+        guess = min(guess, 8 * fitting, largest_size)
         guess -= guess % unit
         if too_large is not None:
             guess = min(guess, too_large - unit)

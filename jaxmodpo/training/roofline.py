@@ -154,8 +154,8 @@ def _whole_weights(table: Table, mesh: Mesh, size: int = 2) -> float:
 
 def _gathered(table: Table, mesh: Mesh, size: int = 2) -> float:
     """Return the bytes of weights that a chip receives for one pass."""
-    parts = mesh.shape["fsdp"]
-    return _whole_weights(table, mesh, size) * (parts - 1) / parts
+    shards = mesh.shape["fsdp"]
+    return _whole_weights(table, mesh, size) * (shards - 1) / shards
 
 
 def _activations(table: Table, config: DecoderConfig, mesh: Mesh) -> float:
@@ -173,5 +173,5 @@ def _reduced(layers: int, width: int, mesh: Mesh, size: int = 2) -> float:
     """Return the bytes of activations that a chip receives for a position in one pass: two sums in
     each layer.
     """
-    parts = mesh.shape["tensor"]
-    return 2 * layers * 2 * math.prod((size, width)) * (parts - 1) / parts / row_shards(mesh)
+    shards = mesh.shape["tensor"]
+    return 2 * layers * 2 * math.prod((size, width)) * (shards - 1) / shards / row_shards(mesh)

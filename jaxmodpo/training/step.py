@@ -106,10 +106,12 @@ class TrainState(NamedTuple):
 
 def initial_state(optimizer: OptimizerSettings, trainable: Parameters) -> TrainState:
     """Return the state before the first update; all of it lies where ``trainable`` does."""
-    places = moment_shardings(optimizer, trainable)
+    shardings_of_moments = moment_shardings(optimizer, trainable)
     # Zeros depend on nothing that lies anywhere. Without places XLA would copy them to every
     # device, and each would hold the moments of all parameters and not of its own shard.
-    moments = jax.jit(optimizer.transformation().init, out_shardings=places)(trainable)
+    moments = jax.jit(optimizer.transformation().init, out_shardings=shardings_of_moments)(
+        trainable
+    )
     mesh = next(iter(trainable.values())).sharding.mesh  # type: ignore[union-attr]
     everywhere = NamedSharding(mesh, PartitionSpec())
     zero = jax.jit(lambda: jnp.zeros((), jnp.int32), out_shardings=everywhere)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from jaxmodpo.files import Journal
 from jaxmodpo.records import Question
-from jaxmodpo.sampling.journal import place, row, sampled
+from jaxmodpo.sampling.journal import ReplySlot, row, sampled
 
 
 def test_rows_that_moved_doubled_or_went_missing_change_no_other_reply(tmp_path):
@@ -23,7 +23,7 @@ def test_rows_that_moved_doubled_or_went_missing_change_no_other_reply(tmp_path)
     journal.close()
     have = sampled(Journal(tmp_path / "sampled.jsonl"), "now")
     assert {key: entry["response_text"] for key, entry in have.items()} == {
-        place(q, n): f"{q.question_id}/{n}"
+        ReplySlot(q, n).key: f"{q.question_id}/{n}"
         for q in questions
         for n in range(2)
         if (q.question_id, n) not in {("q0", 1), ("q1", 0)}
