@@ -11,6 +11,7 @@ from __future__ import annotations
 import dataclasses
 import logging
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -363,17 +364,17 @@ def _every_criterion(config: RewardConfig, session: Session) -> Phase:
             "reward --all needs --pairs or --rankings, the folder that 'jaxmodpo preferences' wrote"
         )
     start(config)
-    data, shared = broadcast(
-        lambda: [{n: str(p) for n, p in part.items()} for part in planned(config)]
-    )
-    files = {name: Path(path) for name, path in data.items()}
+    # The leader alone plans: what is shared depends on what lies in the folder, which the training
+    # of another process may just have changed.
+    plan = broadcast(lambda: _plan_as_json(config))
+    files = {name: Path(path) for name, path in plan["files"].items()}
     for name, path in files.items():
         if not path.is_file():
             raise UserError(
                 f"reward --all: no such file: {path} (--only names the criteria to train, {name} is"
                 " one)"
             )
-    for name, trained_on in shared.items():
+    for name, trained_on in plan["shared"].items():
         logger.info(
             "%s: shared, the model in %s was trained on %s",
             name,
@@ -381,22 +382,40 @@ def _every_criterion(config: RewardConfig, session: Session) -> Phase:
             trained_on,
         )
     whole = open_together("reward --all", config)
-    figures: dict[str, Any] = {}
-    kind = "rankings" if config.rankings else "pairs"
-    for name, path in files.items():
-        logger.info("reward model of %s", name)
-        one = dataclasses.replace(
-            config, all=False, output_dir=config.output_dir / name, **{kind: path}
-        )
-        figures[name] = {
-            key: value for key, value in reward(one, session).results.items() if "accuracy" in key
-        }
-    for name, results in figures.items():
-        if "held_out_accuracy" in results and leads():
-            # Of a single question there is no interval.
-            ends = results["held_out_accuracy_interval"]
-            width = f" [{ends[0]:.1%}, {ends[1]:.1%}]" if ends else ""
-            print(f"{name:<{max(map(len, figures))}}  {results['held_out_accuracy']:6.1%}{width}")
+    figures = {name: _accuracies(config, name, path, session) for name, path in files.items()}
+    if leads():
+        _print_accuracies(figures)
     if not whole.finished:
-        whole.finish(criteria=figures, shared=shared)
+        whole.finish(criteria=figures, shared=plan["shared"])
     return whole
+
+
+def _plan_as_json(config: RewardConfig) -> dict[str, dict[str, str]]:
+    """Return what :func:`planned` does, as it can be sent to other processes."""
+    files, shared = planned(config)
+    return {"files": {name: str(path) for name, path in files.items()}, "shared": shared}
+
+
+def _accuracies(
+    config: RewardConfig, criterion: str, path: Path, session: Session
+) -> dict[str, Any]:
+    """Train one criterion's model and return its accuracies."""
+    logger.info("reward model of %s", criterion)
+    kind = "rankings" if config.rankings else "pairs"
+    config_of_one = dataclasses.replace(
+        config, all=False, output_dir=config.output_dir / criterion, **{kind: path}
+    )
+    results = reward(config_of_one, session).results
+    return {name: value for name, value in results.items() if "accuracy" in name}
+
+
+def _print_accuracies(figures: Mapping[str, Mapping[str, Any]]) -> None:
+    """Print a line for each criterion whose model was validated."""
+    width = max((len(name) for name in figures), default=0)
+    for name, results in figures.items():
+        if "held_out_accuracy" not in results:
+            continue
+        # Of a single question there is no interval.
+        ends = results["held_out_accuracy_interval"]
+        interval = f" [{ends[0]:.1%}, {ends[1]:.1%}]" if ends else ""
+        print(f"{name:<{width}}  {results['held_out_accuracy']:6.1%}{interval}")

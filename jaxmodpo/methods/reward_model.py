@@ -51,26 +51,29 @@ class RewardLoss:
     ) -> LossTerms:
         key = dropout_key if self.has_dropout else None
         rewards = _rewards(self.config, trainable, batch, key, self.remat)
-        weights, chosen = batch["row_weights"], rewards[:, 0]
+        weights = batch["row_weights"]
+        chosen = rewards[:, 0]
         if "ranks" in batch:
+            # Rankings are of different lengths: the worst reply stands in the last place that is
+            # not empty.
             last = jnp.sum(batch["ranks"] > 0, axis=1) - 1
             rejected = jnp.take_along_axis(rewards, last[:, None], axis=1)[:, 0]
             losses = plackett_luce_loss(rewards, batch["ranks"])
         else:
             rejected = rewards[:, 1]
             losses = bradley_terry_loss(chosen, rejected)
-        rows = {
+        row_metrics = {
             "rewards/chosen": chosen,
             "rewards/rejected": rejected,
             "rewards/accuracies": (chosen > rejected).astype(jnp.float32),
             "rewards/margins": chosen - rejected,
         }
-        total = jnp.sum(weights)
+        rows = jnp.sum(weights)
         return LossTerms(
             total=jnp.sum(losses * weights),
-            denominator=total,
-            metrics={name: jnp.sum(values * weights) for name, values in rows.items()},
-            rows=total,
+            denominator=rows,
+            metrics={name: jnp.sum(values * weights) for name, values in row_metrics.items()},
+            rows=rows,
         )
 
 

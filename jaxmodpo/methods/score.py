@@ -1,4 +1,8 @@
-"""What a trained policy or reward model thinks of given pairs, and how far a policy moved."""
+"""What a trained policy or reward model gives for pairs, and how far a policy moved from its base.
+
+Three commands: ``score policy`` (log-probabilities), ``score reward`` (rewards) and ``score kl``
+(the divergence from the base, over the policy's own replies).
+"""
 
 from __future__ import annotations
 
@@ -6,12 +10,13 @@ import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import jax
 import numpy as np
 
 from jaxmodpo.costs import Cost, Estimates
+from jaxmodpo.data.batches import Batching
 from jaxmodpo.data.examples import completions as completions_as_examples
 from jaxmodpo.data.examples import policy_pairs
 from jaxmodpo.data.pairs import load_pairs
@@ -240,8 +245,8 @@ def score_kl(config: ScoreKLConfig, phase: Phase) -> None:
     )
     policy = load_policy(config.model, base_dtype=config.base_dtype, adapter=config.adapter)
     prompts = [
-        text.prompt(q.question_text)
-        for q in read_questions(config.questions)
+        text.prompt(question.question_text)
+        for question in read_questions(config.questions)
         for _ in range(config.samples)
     ]
     text.cut.warn()
@@ -270,12 +275,11 @@ def own_replies(
     settings = SamplingSettings(1.0, 1.0, max_new_tokens, (eos,))
     keys = jax.random.split(jax.random.key(seed), len(prompts))
     replies: list[list[int]] = []
-    bar = Progress("sampling", len(prompts), "replies", leave=False)
-    for start in range(0, len(prompts), rows):
-        rows_at_hand = slice(start, start + rows)
-        replies += sample(policy, prompts[rows_at_hand], keys[rows_at_hand], settings, rows=rows)
-        bar.update(len(replies) - start)
-    bar.close()
+    with Progress("sampling", len(prompts), "replies", leave=False) as bar:
+        for start in range(0, len(prompts), rows):
+            batch = slice(start, start + rows)
+            replies += sample(policy, prompts[batch], keys[batch], settings, rows=rows)
+            bar.update(len(replies) - start)
     return replies
 
 
@@ -298,8 +302,8 @@ def divergence(
             compilation.
     """
     examples = completions_as_examples(prompts, replies, length)
-    settings: dict[str, Any] = {"batching": "packed" if length is None else "padded"}
-    log_ratios = policy.logps(examples, rows, **settings) - policy.logps(
-        examples, rows, reference=True, **settings
-    )
-    return log_ratios[:, 0]
+    # Packed rows take the length that these replies need; padded ones keep the length they get.
+    batching: Batching = "packed" if length is None else "padded"
+    logps = policy.logps(examples, rows, batching=batching)
+    reference_logps = policy.logps(examples, rows, reference=True, batching=batching)
+    return (logps - reference_logps)[:, 0]

@@ -176,10 +176,8 @@ def calibration(differences: np.ndarray, bins: int = BINS) -> dict[str, Any]:
                 "agreement": float(agreement[in_bin].mean()),
             }
         )
-    error = sum(row["pairs"] * abs(row["probability"] - row["agreement"]) for row in rows) / len(
-        differences
-    )
-    return {"bins": rows, "expected_calibration_error": float(error)}
+    gaps = [row["pairs"] * abs(row["probability"] - row["agreement"]) for row in rows]
+    return {"bins": rows, "expected_calibration_error": float(sum(gaps) / len(differences))}
 
 
 def distribution(best: np.ndarray, worst: np.ndarray, bins: int = 20) -> dict[str, Any]:

@@ -1,4 +1,7 @@
-"""The objectives' weights: read from ``--weights``, checked to lie on the simplex."""
+"""The objectives' weights: read from ``--weights``, checked to lie on the simplex::
+
+named_weights(("safety=0.3", "empathy=0.7"), ["empathy", "safety"])   # (0.7, 0.3)
+"""
 
 from __future__ import annotations
 
@@ -27,8 +30,10 @@ def named_weights(
     if any(isinstance(weight, str) for weight in weights):
         weights_by_name = named_values([str(weight) for weight in weights], "--weights")
         if primary:
-            others = [name for name in weights_by_name if name not in names[1:]]
-            names = [others[0] if len(others) == 1 else names[0], *names[1:]]
+            # Nothing else names the primary objective, so that it is called as the user calls it.
+            unknown_names = [name for name in weights_by_name if name not in names[1:]]
+            first_name = unknown_names[0] if len(unknown_names) == 1 else names[0]
+            names = [first_name, *names[1:]]
         if set(weights_by_name) != set(names):
             raise UserError(
                 f"--weights names {', '.join(weights_by_name)}, but the objectives are {', '.join(names)}"
@@ -57,7 +62,7 @@ def check_weights(weights: Sequence[float], names: Sequence[str]) -> None:
         raise UserError(
             f"--weights needs {len(names)} numbers, for {', '.join(names)}; got {len(weights)}"
         )
-    # Written so that NaN fails too.
+    # Written so that NaN, which is neither below 0 nor at least 0, fails too.
     if not (all(weight >= 0 for weight in weights) and abs(sum(weights) - 1) <= 1e-6):
         raise UserError(
             f"--weights must be at least 0 and sum to 1; got {' '.join(map(str, weights))}"

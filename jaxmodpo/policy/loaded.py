@@ -16,7 +16,6 @@ import dataclasses
 import functools
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -53,7 +52,11 @@ class Policy:
 
     @property
     def zero_adapter(self) -> Parameters:
-        """The adapter that makes the policy its own reference."""
+        """The adapter that makes the policy its own reference.
+
+        Zeros and no adapter at all are the same function and not the same program: without an
+        adapter XLA may fuse and round otherwise, and the first DPO loss would not be quite ln 2.
+        """
         return jax.tree.map(jnp.zeros_like, self.adapter)
 
     def with_parameters(self, adapter: Parameters) -> Policy:
@@ -73,11 +76,6 @@ class Policy:
         """Score every completion, ``[n, S]`` float32, ``rows`` examples at a time."""
         check_tokens(int(examples.tokens.max()), self.config.vocab_size)
         adapter = self.zero_adapter if reference else self.adapter
-        settings: dict[str, Any] = {
-            "config": self.config,
-            "lora": self.lora,
-            "attention": self.attention,
-        }
         batches = Batches(
             examples,
             batch_size=rows,
@@ -87,10 +85,18 @@ class Policy:
         )
 
         def compute(batch: dict[str, np.ndarray]) -> np.ndarray:
-            needed = {name: array for name, array in batch.items() if name in SCORED_ARRAYS}
-            placed = place_batch(self.mesh, needed, batches.by_rows)
-            microbatch = {name: array[0] for name, array in placed.items()}
-            logps = sequence_logps(self.base, adapter, microbatch, **settings)
+            # Margins and the like would be other arguments, and so another compilation.
+            scored = {name: array for name, array in batch.items() if name in SCORED_ARRAYS}
+            on_devices = place_batch(self.mesh, scored, batches.by_rows)
+            microbatch = {name: array[0] for name, array in on_devices.items()}
+            logps = sequence_logps(
+                self.base,
+                adapter,
+                microbatch,
+                config=self.config,
+                lora=self.lora,
+                attention=self.attention,
+            )
             # Every device holds all of them; this process reads its first device's copy.
             values = np.asarray(logps.addressable_data(0))[None]
             stop_if_asked("while log-probabilities were computed")
@@ -136,11 +142,9 @@ def load_policy(
     without_adapter = Policy(
         model, loaded.config, base, lora, {}, devices, Attention(attention, devices)
     )
-    return (
-        fresh_adapter(without_adapter, lora, seed)
-        if trained_adapter is None
-        else _place_adapter(without_adapter, *trained_adapter)
-    )
+    if trained_adapter is None:
+        return fresh_adapter(without_adapter, lora, seed)
+    return _place_adapter(without_adapter, *trained_adapter)
 
 
 def fresh_adapter(policy: Policy, lora: LoraConfig, seed: int) -> Policy:
@@ -155,6 +159,8 @@ def with_adapter(policy: Policy, folder: Path) -> Policy:
 
 
 def _place_adapter(policy: Policy, lora: LoraConfig, parameters: Parameters) -> Policy:
-    placed = shardings(policy.mesh)(adapter_table(parameter_table(policy.config), lora))
-    adapter = {name: put(array, placed[name]) for name, array in parameters.items()}
+    """Return a policy with an adapter, whose shards go to the devices of the mesh."""
+    table = adapter_table(parameter_table(policy.config), lora)
+    adapter_shardings = shardings(policy.mesh)(table)
+    adapter = {name: put(array, adapter_shardings[name]) for name, array in parameters.items()}
     return dataclasses.replace(policy, lora=lora, adapter=adapter)

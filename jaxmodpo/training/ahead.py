@@ -1,5 +1,10 @@
-"""Compiling a step ahead of time, for devices that need not be here, to learn what it needs
-there.
+"""Compiling a step ahead of time, for devices that need not be here, to learn what it needs there.
+
+The compiler gets shapes with shardings in the place of arrays, and a topology in that of devices::
+
+    mesh = topology_mesh("v5e:4x4")
+    compiled = compile_policy_step(config, lora, DPO(0.1), batches, mesh)
+    compiled.fits, compiled.peak
 """
 
 from __future__ import annotations
@@ -45,7 +50,7 @@ class Compiled:
             needs.
         available: the device's memory, in the compiler's numbers; 0 where it does not say.
         seconds: how long compiling took here.
-        said: the compiler's sentence, where it does not fit.
+        complaint: the compiler's sentence, where it does not fit.
     """
 
     fits: bool
@@ -54,7 +59,7 @@ class Compiled:
     peak: int
     available: int
     seconds: float
-    said: str = ""
+    complaint: str = ""
 
 
 def topology_mesh(
@@ -88,6 +93,8 @@ def topology_devices(topology: str, target_config: Path | None = None) -> list[A
         raise UserError(
             "a CUDA topology needs --target-config, XLA's description of the GPU as a text proto"
         )
+    # libtpu takes it for granted that it runs on a TPU VM. It would ask a metadata server and other
+    # hosts who they are, and wait for answers.
     os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
     os.environ.setdefault("TPU_WORKER_HOSTNAMES", "localhost")
     os.environ.setdefault("ALLOW_MULTIPLE_LIBTPU_LOAD", "1")
@@ -95,36 +102,35 @@ def topology_devices(topology: str, target_config: Path | None = None) -> list[A
         if kind == "cuda":
             assert target_config is not None
             text = target_config.read_text(encoding="utf-8")
-            return list(
-                topologies.get_topology_desc(
-                    "", platform="cuda", target_config=text, topology=layout
-                ).devices
+            described = topologies.get_topology_desc(
+                "", platform="cuda", target_config=text, topology=layout
             )
+            return list(described.devices)
         # A v5e slice smaller than a host has to say how its host is laid out.
         options: dict[str, Any] = {"chips_per_host_bounds": [1, 1, 1]} if layout == "1x1" else {}
-        devices = list(
-            topologies.get_topology_desc(platform="tpu", topology_name=topology, **options).devices
-        )
+        described = topologies.get_topology_desc(platform="tpu", topology_name=topology, **options)
+        devices = list(described.devices)
         if any(getattr(device, "core_on_chip", 0) for device in devices):
             raise ValueError("chips of two devices are not supported")
         return devices
     except Exception as error:
-        needed = (
-            "JAX's CUDA plugin: the 'cuda' extra" if kind == "cuda" else "libtpu: the 'tpu' extra"
-        )
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        compiler = "libtpu: the 'tpu' extra"
+        if kind == "cuda":
+            compiler = "JAX's CUDA plugin: the 'cuda' extra"
         raise UserError(
             f"cannot compile for '{topology}':"
-            f" {(str(error).splitlines() or [type(error).__name__])[0]} (it needs {needed};"
+            f" {reason} (it needs {compiler};"
             " topologies are named like v5e:4x4, v5p:2x2x1 or cuda:1x1x8)"
         ) from error
 
 
 def abstract(table: Table, dtype: Any, mesh: Mesh) -> Any:
     """Return a table's arrays without their numbers, placed on a mesh."""
-    placed = shardings(mesh)(table)
+    table_shardings = shardings(mesh)(table)
     return {
         name: jax.ShapeDtypeStruct(
-            spec.shape, jnp.dtype(spec.dtype or dtype), sharding=placed[name]
+            spec.shape, jnp.dtype(spec.dtype or dtype), sharding=table_shardings[name]
         )
         for name, spec in table.items()
     }
@@ -176,10 +182,8 @@ def compile_scoring(
     check_attention(Attention(attention, mesh), config, base_dtype)
     base, adapter = abstract_policy(config, lora, mesh, base_dtype)
     batch = {
-        name: jax.ShapeDtypeStruct(
-            a.shape[1:], a.dtype, sharding=NamedSharding(mesh, PartitionSpec(*a.sharding.spec[1:]))
-        )
-        for name, a in _abstract_batch(batches, mesh).items()
+        name: _microbatch_of(array, mesh)
+        for name, array in _abstract_batch(batches, mesh).items()
         if name in SCORED_ARRAYS
     }
     started = time.perf_counter()
@@ -189,12 +193,20 @@ def compile_scoring(
     return _compiled(lowered, started)
 
 
+def _microbatch_of(array: Any, mesh: Mesh) -> Any:
+    """Return an abstract array without its first axis, that of the microbatches."""
+    sharding = NamedSharding(mesh, PartitionSpec(*array.sharding.spec[1:]))
+    return jax.ShapeDtypeStruct(array.shape[1:], array.dtype, sharding=sharding)
+
+
 def compile_step(loss: Loss, trainable: Any, frozen: Any, batches: Batches, mesh: Mesh) -> Compiled:
     """Compile the trainer's very step for arrays without numbers; see
     :func:`compile_policy_step`.
     """
     everywhere = NamedSharding(mesh, PartitionSpec())
-    optimizer = OptimizerSettings(0.01, 1.0)
+    # The numbers do not matter: the decay is an argument of the step, and clipping by another norm
+    # takes the same memory.
+    optimizer = OptimizerSettings(weight_decay=0.01, max_grad_norm=1.0)
     moments = jax.tree.map(
         lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
         jax.eval_shape(optimizer.transformation().init, trainable),
@@ -229,10 +241,11 @@ def abstract_policy(
     """
     check_heads(config, mesh)
     table = parameter_table(config)
+    # What is not quantized of a quantized base, such as its embedding, is bfloat16.
     dtype = dtype_named("bfloat16" if is_quantized(base_dtype) else base_dtype)
-    return abstract(stored_table(table, base_dtype), dtype, mesh), abstract(
-        adapter_table(table, lora), jnp.float32, mesh
-    )
+    base = abstract(stored_table(table, base_dtype), dtype, mesh)
+    adapter = abstract(adapter_table(table, lora), jnp.float32, mesh)
+    return base, adapter
 
 
 def _abstract_batch(batches: Batches, mesh: Mesh) -> dict[str, Any]:
@@ -248,25 +261,48 @@ _UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 
 
 def _compiled(lowered: Any, started: float) -> Compiled:
+    """Compile a lowered step; one that is too large for the memory is an answer and no error."""
     try:
         memory: Any = lowered.compile().memory_analysis()
     except Exception as error:
+        # JAX has no type of its own for this error.
         if "RESOURCE_EXHAUSTED" not in str(error):
             raise
         complaint = " ".join(str(error).split())
-        used = re.search(rf"Used {_SIZE} of {_SIZE}", complaint) or re.search(
-            rf"\({_SIZE}\) exceeds available \w+ \({_SIZE}\)", complaint
-        )
-        numbers = [float(used[n]) * _UNITS[used[n + 1]] for n in (1, 3)] if used else [0.0, 0.0]
+        peak, available = _sizes_in(complaint)
+        seconds = time.perf_counter() - started
         return Compiled(
-            False,
-            0,
-            0,
-            int(numbers[0]),
-            int(numbers[1]),
-            time.perf_counter() - started,
-            complaint.split(". ")[0][:300],
+            fits=False,
+            arguments=0,
+            temporary=0,
+            peak=peak,
+            available=available,
+            seconds=seconds,
+            complaint=complaint.split(". ")[0][:300],
         )
-    arguments, temporary = memory.argument_size_in_bytes, memory.temp_size_in_bytes
+    arguments = memory.argument_size_in_bytes
+    temporary = memory.temp_size_in_bytes
+    # Not every compiler says a peak. The sum is one that cannot be too low.
     peak = getattr(memory, "peak_memory_in_bytes", 0) or arguments + temporary
-    return Compiled(True, arguments, temporary, peak, 0, time.perf_counter() - started)
+    seconds = time.perf_counter() - started
+    return Compiled(
+        fits=True,
+        arguments=arguments,
+        temporary=temporary,
+        peak=peak,
+        available=0,
+        seconds=seconds,
+    )
+
+
+def _sizes_in(complaint: str) -> tuple[int, int]:
+    """Return the bytes that a step needs and those that there are, by the compiler's sentence; 0
+    where it names none.
+    """
+    match = re.search(rf"Used {_SIZE} of {_SIZE}", complaint) or re.search(
+        rf"\({_SIZE}\) exceeds available \w+ \({_SIZE}\)", complaint
+    )
+    if match is None:
+        return 0, 0
+    used, used_unit, available, available_unit = match.groups()
+    return int(float(used) * _UNITS[used_unit]), int(float(available) * _UNITS[available_unit])

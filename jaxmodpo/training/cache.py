@@ -37,7 +37,10 @@ def default_folder() -> Path:
 
 
 def examples_digest(examples: Examples) -> str:
-    """Hash the token arrays that a score depends on."""
+    """Hash the token arrays that a score depends on.
+
+    Fields such as margins are no part of it: a score does not depend on them.
+    """
     hasher = hashlib.sha256()
     for array in (examples.tokens, examples.prompt_lengths, examples.lengths):
         # Without the shape, the same bytes cut into other rows would have the same hash.
@@ -110,7 +113,7 @@ def _read(path: Path) -> dict[str, np.ndarray] | None:
         if recorded == _content_digest(arrays):
             return arrays
     except (SafetensorError, OSError, ValueError):
-        pass
+        pass  # as damaged as one with another digest
     logger.warning("%s is damaged or without a digest; it is computed anew", path)
     return None
 
@@ -133,9 +136,8 @@ def cached_examples(
         compute: tokenizes.
         folder: of the cache; None for the default one.
     """
-    path = (
-        folder or default_folder()
-    ) / f"{quantity}-{digest({'what': quantity, **depends_on})[:32]}.safetensors"
+    key = digest({"what": quantity, **depends_on})
+    path = (folder or default_folder()) / f"{quantity}-{key[:32]}.safetensors"
     entry = _read(path)
     if entry is not None:
         logger.info("%s: from the cache, %s", quantity, path)

@@ -2,7 +2,11 @@
 
 A single command makes an empty session. A search or a sweep makes one and hands it to each run, so
 that weights are read once and, the arrays being the same, what was compiled for one run serves the
-next.
+next::
+
+    session = Session()
+    for beta in (0.05, 0.1, 0.2):
+        dpo(replace(config, beta=beta, output_dir=out / str(beta)), session)
 """
 
 from __future__ import annotations

@@ -1,5 +1,8 @@
 """Where a run's figures go: ``metrics.jsonl`` always, TensorBoard and Weights & Biases when asked
-for.
+for::
+
+    with closing(Tracking(folder, ("tensorboard",), settings, from_update=0, writes=leads())) as t:
+        t.write({"step": 10, "loss": 0.69})
 """
 
 from __future__ import annotations
@@ -88,11 +91,13 @@ class Tracking:
         }
         if self._journal is not None:
             self._journal.extend([row])
+        numbers = {
+            name: value
+            for name, value in row.items()
+            if name != "step" and isinstance(value, int | float)
+        }
         for sink in self._sinks:
-            sink.write(
-                row["step"],
-                {n: v for n, v in row.items() if n != "step" and isinstance(v, int | float)},
-            )
+            sink.write(row["step"], numbers)
 
     def sync(self) -> None:
         """Bring the rows so far to disk."""
@@ -119,7 +124,8 @@ def _until(update: int, journal: Journal) -> list[dict[str, Any]]:
         step = int(row["step"])
         if step <= update:
             # Of one update there may be a row of training and one of its evaluation.
-            rows.setdefault((step, any(name.startswith("eval_") for name in row)), row)
+            is_evaluation = any(name.startswith("eval_") for name in row)
+            rows.setdefault((step, is_evaluation), row)
     return [rows[key] for key in sorted(rows)]
 
 
@@ -130,8 +136,8 @@ class _TensorBoard:
 
     def __init__(self, folder: Path, from_update: int):
         module = importlib.import_module(_MODULES["tensorboard"])
-        again = from_update + 1 if from_update else None
-        self._writer = module.SummaryWriter(str(folder / "tensorboard"), purge_step=again)
+        first_repeated = from_update + 1 if from_update else None
+        self._writer = module.SummaryWriter(str(folder / "tensorboard"), purge_step=first_repeated)
 
     def write(self, step: int, values: Mapping[str, float]) -> None:
         for name, value in values.items():
