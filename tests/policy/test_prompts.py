@@ -45,7 +45,8 @@ def test_the_runs_of_a_search_name_one_day(tmp_path: Path, style):
     config = DPOConfig(model=tmp_path, pairs=tmp_path, output_dir=tmp_path, prompt_style=style)
     remembered = {}
     phase = SimpleNamespace(
-        manifest={"prompt_date": "2020-01-02"}, remember=lambda **facts: remembered.update(facts)
+        manifest=SimpleNamespace(prompt_date="2020-01-02"),
+        remember=lambda **facts: remembered.update(facts),
     )
     settled = on_one_day(config, phase)  # type: ignore[arg-type]
     assert (settled.prompt_date, remembered) == (
