@@ -157,7 +157,7 @@ def _one_of(value: Any, shapes: Sequence[Any], source: str, path: Sequence[str])
     fitting = [shape for shape in shapes if _is_of_kind(value, shape)]
     # Of several kinds of mapping the one that the value names: {"kind": "rank"}.
     fitting = [
-        shape for shape in fitting if not typing.is_typeddict(shape) or _is_named(value, shape)
+        shape for shape in fitting if not _has_fields(shape) or _is_named(value, shape)
     ] or fitting
     if not fitting:
         raise _wrong(value, " or ".join(map(_in_words, shapes)), source, path)
@@ -169,12 +169,26 @@ def _one_of(value: Any, shapes: Sequence[Any], source: str, path: Sequence[str])
     return read_as(value, fitting[-1], source, *path)
 
 
+def _has_fields(shape: Any) -> bool:
+    return typing.is_typeddict(shape) or dataclasses.is_dataclass(shape)
+
+
 def _is_named(value: Mapping[str, Any], shape: Any) -> bool:
-    """Return whether a mapping's fields that can hold certain words alone hold a TypedDict's."""
-    words = {
-        name: hint for name, hint in _hints(shape).items() if typing.get_origin(hint) is Literal
-    }
-    return all(name in value and _is_of_kind(value[name], hint) for name, hint in words.items())
+    """Return whether a mapping's fields that can hold certain words alone hold a shape's."""
+    for name, hint in _hints(shape).items():
+        if typing.get_origin(hint) is not Literal:
+            continue
+        if name in value:
+            if not _is_of_kind(value[name], hint):
+                return False
+        elif not _has_default(shape, name):
+            return False
+    return True
+
+
+def _has_default(shape: Any, name: str) -> bool:
+    # A dataclass keeps a field's default as an attribute of the class.
+    return dataclasses.is_dataclass(shape) and hasattr(shape, name)
 
 
 def _items(

@@ -17,6 +17,7 @@ from typing import Any
 
 import pytest
 import yaml
+from right_results import RIGHT_RESULTS
 
 from jaxmodpo.bench.injection_trials import load_trials
 from jaxmodpo.config import as_mapping, builtin, load_yaml
@@ -24,7 +25,7 @@ from jaxmodpo.criteria import load_criteria
 from jaxmodpo.data.pairs import load_pairs
 from jaxmodpo.data.questions import QuestionsConfig
 from jaxmodpo.errors import UserError
-from jaxmodpo.evaluation.run_folders import read_metrics, read_results
+from jaxmodpo.evaluation.run_folders import read_metrics
 from jaxmodpo.experiment import read_experiment, resolve
 from jaxmodpo.files import Journal, read_json
 from jaxmodpo.flags import parse
@@ -43,7 +44,8 @@ from jaxmodpo.personas.mapping import load_mapping
 from jaxmodpo.phase import Phase
 from jaxmodpo.ranges import incidental
 from jaxmodpo.records import Question, read_personas, read_questions, read_rankings, read_responses
-from jaxmodpo.results.shapes import Judges, Sweep, Validation
+from jaxmodpo.results.shapes import Sweep, Validation
+from jaxmodpo.results.versioned import Result, plain, read_result
 from jaxmodpo.sampling.journal import row, sampled
 from jaxmodpo.search.space import load_space
 
@@ -60,9 +62,6 @@ _PAIR = {
     "rejected": _OTHER,
 }
 _RANKED = [_REPLY | {"rank": 1}, _OTHER | {"rank": 2}]
-_ESTIMATE = {"value": 0.5, "interval": [0.4, 0.6]}
-_ROW = {"judge": "j", "kind": "compare", "shown": 2, "criterion": "safety", "votes": 3}
-_TEST = {"a": "x", "b": "y", "wins": 3, "losses": 4, "ties": 0, "average_difference": -0.1}
 _VOTE = {
     **{
         "key": "k",
@@ -118,20 +117,6 @@ _EXPERIMENT = {
         }
     ],
 }
-_RESULTS = {
-    "models": {"x": {"safety": 0.4}, "y": {"safety": 0.6}},
-    "intervals": {"x": {"safety": [0.3, 0.5]}, "y": {"safety": None}},
-    "pairwise": {"safety": {"x": {"y": 0.4}, "y": {"x": 0.6}}},
-    "tests": {"safety": [_TEST]},
-    **{
-        "counts": {"votes": 7},
-        "criteria": ["safety"],
-        "questions": 7,
-        "replies_per_question": 1,
-        "judge": "j",
-    },
-    **{"questions_judged": 6, "empty_replies": {"x": 0, "y": 0}, "note": ""},
-}
 _VALIDATION = {
     **{"pairs": 7, "accuracy": 0.7, "accuracy_interval": [0.5, 0.9]},
     "calibration": {
@@ -149,22 +134,6 @@ _SWEEP = {
     "base": {"scores": {"a": 0.1, "b": 0.2}, "kl": 0.0},
     "fronts": {"modpo": [{"weights": [0.5, 0.5], "scores": {"a": 0.2, "b": 0.3}, "kl": 0.1}]},
     "hypervolume": {"modpo": {"value": 0.1, "interval": [0.0, 0.2]}},
-}
-_JUDGES = {
-    "judges": [{"name": "j", "identity": "i", "valid_votes": 3}],
-    "counts": {"votes": 3},
-    "position": [_ROW | {"first_share": _ESTIMATE, "effect": _ESTIMATE}],
-    "both_orders": [_ROW | {"consistent": _ESTIMATE}],
-    "repeats": [_ROW | {"same": _ESTIMATE}],
-    "personas": [_ROW | {"alpha": _ESTIMATE}],
-    "judges_compared": [],
-    "missing": {
-        "failed": 0,
-        "statuses": {},
-        "by_criterion": [],
-        "by_model": [],
-        "personas_most_affected": [],
-    },
 }
 _CONFIG = QuestionsConfig(input=(Path("a.csv"),), test_size=8, output_dir=Path("out"))
 _QUESTIONS = {
@@ -231,6 +200,14 @@ def _read_decoder(path: Path) -> None:
     parameter_table(DecoderConfig.from_mapping(read_model_config(path.parent), "config.json"))
 
 
+def _versioned(result: Result) -> Any:
+    return {"version": result.VERSION, **plain(result)}
+
+
+def _read_as(result: Result) -> Callable[[Path], Any]:
+    return lambda path: read_result(path, type(result))
+
+
 def _shaped(shape: Any) -> Callable[[Path], Any]:
     return lambda path: read_json(path, shape)
 
@@ -278,11 +255,10 @@ RIGHT: dict[str, tuple[Any, Callable[[Path], Any]]] = {
     ),
     "adapter_config.json": (_ADAPTER, lambda path: read_adapter_config(path.parent)),
     "manifest.json": (_MANIFEST, _open_phase),
-    "results.json": (_RESULTS, read_results),
     "metrics.jsonl": ([{"step": 1, "loss": 0.5}, {"step": 2, "eval_loss": None}], read_metrics),
     "validation.json": (_VALIDATION, _shaped(Validation)),
     "sweep.json": (_SWEEP, _shaped(Sweep)),
-    "judges.json": (_JUDGES, _shaped(Judges)),
+    **{name: (_versioned(result), _read_as(result)) for name, result in RIGHT_RESULTS.items()},
     "votes.jsonl": ([_VOTE], lambda path: list(read_votes(path))),
     "sampled.jsonl": ([_SAMPLED], _read_sampled),
     "t.requests.jsonl": ([_HEADER, _ASKED], _read_batch),

@@ -20,16 +20,16 @@ from matplotlib.lines import Line2D
 from matplotlib.transforms import Bbox
 
 from jaxmodpo.pages import MARKERS, PALETTE, STYLE
+from jaxmodpo.results.evaluation import PairTest
+from jaxmodpo.results.judges import Estimate, Mean
 
 # Orange (loss) through white to blue (win): no red against green, and readable in grey by its
 # numbers.
 _DIVERGING = LinearSegmentedColormap.from_list("loss_win", ["#D55E00", "#FAFAFA", "#0072B2"])
 
 Intervals = Mapping[str, Mapping[str, Sequence[float] | None]]
-Series = Mapping[tuple[str, str], Any]
-"""by who and criterion, an estimate of ``judges.json`` (value and interval) or a list of them"""
-Panel = tuple[Series, float | None]
-"""a series and the value of no effect, if there is one"""
+Panel = tuple[Mapping[tuple[str, str], Estimate], float | None]
+"""estimates by judge and criterion, and the value of no effect, if there is one"""
 
 
 def win_rate_scatter(
@@ -150,7 +150,7 @@ def pairwise_matrix(pairwise: Mapping[str, Mapping[str, float]], title: str) -> 
 
 def significance_matrix(
     pairwise: Mapping[str, Mapping[str, float]],
-    tests: Sequence[Mapping[str, Any]],
+    tests: Sequence[PairTest],
     title: str,
     level: float = 0.05,
 ) -> Figure:
@@ -159,16 +159,16 @@ def significance_matrix(
 
     Args:
         pairwise: win rates, which order the models from best to worst.
-        tests: one mapping per pair, with ``a, b, wins, losses``, the p values and which is
-            ``decisive``.
+        tests: one for each pair of models.
         title: the figure's title.
         level: the significance level.
     """
     names = best_first(pairwise)
     signs = np.full((len(names), len(names)), np.nan)
     for test in tests:
-        sign = np.sign(test["wins"] - test["losses"]) if test[test["decisive"]] < level else 0.0
-        a, b = names.index(test["a"]), names.index(test["b"])
+        is_significant = test.decisive_p_value < level
+        sign = np.sign(test.wins - test.losses) if is_significant else 0.0
+        a, b = names.index(test.a), names.index(test.b)
         signs[a, b], signs[b, a] = sign, -sign
     words = [["" if np.isnan(sign) else "▼=▲"[int(sign) + 1] for sign in row] for row in signs]
     caption = f"▲ row wins, ▼ column wins, = no difference at p < {level:g}"
@@ -329,7 +329,7 @@ def forest(panels: Mapping[str, Panel]) -> Figure:
     panels = {
         title: panel
         for title, panel in panels.items()
-        if any(e["value"] is not None for e in panel[0].values())
+        if any(estimate.value is not None for estimate in panel[0].values())
     }
     keys = dict.fromkeys(key for series, _ in panels.values() for key in series)
     who, criteria = (list(dict.fromkeys(key[part] for key in keys)) for part in (0, 1))
@@ -364,22 +364,22 @@ def forest(panels: Mapping[str, Panel]) -> Figure:
         return figure
 
 
-def _bar(axes: Axes, estimate: Mapping[str, Any], row: float, n: int) -> None:
+def _bar(axes: Axes, estimate: Estimate, row: float, n: int) -> None:
     """Draw one value with its interval; nothing where it is undefined."""
-    value = estimate["value"]
+    value = estimate.value
     if value is None:
         return
-    low, high = estimate["interval"] or (value, value)
+    low, high = estimate.interval or (value, value)
     look: dict[str, Any] = {"color": PALETTE[n % len(PALETTE)], "marker": MARKERS[n % len(MARKERS)]}
     ends = [[max(value - low, 0)], [max(high - value, 0)]]
     axes.errorbar(value, row, xerr=ends, markersize=4.5, capsize=2, elinewidth=1, **look)
 
 
-def mean_ranks(series: Series) -> Figure:
+def mean_ranks(series: Mapping[tuple[str, str], Sequence[Mean]]) -> Figure:
     """Draw the mean rank given to each position shown, a panel per judge and a line per criterion.
 
     Args:
-        series: lists of estimates, one for each position.
+        series: by judge and criterion, the mean rank at each position.
     """
     who, criteria = (list(dict.fromkeys(key[part] for key in series)) for part in (0, 1))
     with matplotlib.rc_context(STYLE):
@@ -387,10 +387,8 @@ def mean_ranks(series: Series) -> Figure:
         drawn = figure.subplots(1, len(who), sharey=True, squeeze=False)[0]
         for (name, criterion), estimates in series.items():
             axes, n = drawn[who.index(name)], criteria.index(criterion)
-            values = np.array([estimate["value"] for estimate in estimates])
-            ends = np.array(
-                [estimate["interval"] or [estimate["value"]] * 2 for estimate in estimates]
-            ).T
+            values = np.array([mean.value for mean in estimates])
+            ends = np.array([mean.interval or [mean.value] * 2 for mean in estimates]).T
             places = np.arange(1, len(values) + 1) + 0.06 * (n - (len(criteria) - 1) / 2)
             axes.errorbar(
                 places,

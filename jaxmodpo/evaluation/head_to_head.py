@@ -31,15 +31,16 @@ from jaxmodpo.evaluation.contest import (
 from jaxmodpo.evaluation.outcomes import (
     OUTCOME_COLUMNS,
     count,
+    count_judged,
     in_words,
-    judged_of_asked,
+    incomplete_comparisons,
     outcome_rows,
     outcome_table,
     refuse_pairs_without_votes,
     summarize,
     verdicts_of,
 )
-from jaxmodpo.files import write_json, write_table
+from jaxmodpo.files import write_table
 from jaxmodpo.fingerprints import digest
 from jaxmodpo.judging.collect import MakeRequests, SlotVotes, collect, votes_by_slot
 from jaxmodpo.judging.forecast import forecast
@@ -63,6 +64,8 @@ from jaxmodpo.judging.voting import (
 from jaxmodpo.phase import Phase, open_phase
 from jaxmodpo.ranges import Count, CountOrZero, Incidental
 from jaxmodpo.records import read_personas
+from jaxmodpo.results.evaluation import RESULTS, EvaluationResults
+from jaxmodpo.results.versioned import write_result
 
 logger = logging.getLogger(__name__)
 
@@ -171,29 +174,35 @@ def evaluate(config: EvaluateConfig) -> Phase | None:
     table = outcome_table(contest, rows)
     refuse_pairs_without_votes(contest, table)
     counts = count(contest, rows, missing)
-    results = summarize(contest, table, resamples=config.bootstrap, seed=config.seed) | {
-        "counts": counts,
-        "questions": len(contest.questions),
-        **judged_of_asked(contest, table),
-        "empty_replies": empty_replies(contest),
-        "replies_per_question": contest.replies_per_question,
-        "judge": judge.identity,
-        "note": STAND_IN if config.judge == "rubric" else "",
-    }
+    win_rates = summarize(contest, table, resamples=config.bootstrap, seed=config.seed)
+    results = EvaluationResults(
+        **vars(win_rates),
+        counts=counts,
+        questions=len(contest.questions),
+        questions_judged=count_judged(contest, table),
+        questions_judged_by_comparison=incomplete_comparisons(contest, table),
+        empty_replies=empty_replies(contest),
+        replies_per_question=contest.replies_per_question,
+        judge=judge.identity,
+        note=STAND_IN if config.judge == "rubric" else "",
+    )
     write_table(config.output_dir / "outcomes.csv", rows, OUTCOME_COLUMNS)
-    write_json(config.output_dir / "results.json", results)
-    judged = results["questions_judged"]
-    if judged < len(contest.questions):
+    write_result(config.output_dir / RESULTS, results)
+    if results.questions_judged < results.questions:
+        # A win rate over half of the questions looks like any other one.
         logger.warning(
             "evaluate: only %d of %d questions were judged by every criterion in every comparison;"
             " the win rates are of those that were (questions_judged_by_comparison in"
             " results.json)",
-            judged,
-            len(contest.questions),
+            results.questions_judged,
+            results.questions,
         )
     totals = {name: value for name, value in counts.items() if name != "by_criterion"}
     phase.finish(
-        questions=len(contest.questions), questions_judged=judged, **totals, spent=used._asdict()
+        questions=results.questions,
+        questions_judged=results.questions_judged,
+        **totals,
+        spent=used._asdict(),
     )
     warn_of_failed("evaluate", missing)
     for line in in_words(results):
@@ -310,6 +319,3 @@ def count_votes(
         verdicts = verdicts_of(votes, config.both_orders)
         tallies[criterion, slot] = tally(verdicts, unit.a.response_id, unit.b.response_id)
     return tallies, missing
-
-
-# --------------------------------------------------------------------------- results

@@ -8,25 +8,41 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from jaxmodpo.costs import Cost, Estimates
 from jaxmodpo.errors import UserError
 from jaxmodpo.evaluation import figures
 from jaxmodpo.evaluation.reliability import analyze
-from jaxmodpo.files import atomic_path, write_json
+from jaxmodpo.files import atomic_path
 from jaxmodpo.judging.database import full_location
 from jaxmodpo.judging.ledger import Ledger
 from jaxmodpo.pages import png
 from jaxmodpo.phase import Phase, open_phase
 from jaxmodpo.ranges import Count, Incidental, Seed, Settings
+from jaxmodpo.results.judges import (
+    JUDGES,
+    BothOrders,
+    ComparedAgain,
+    ComparedPosition,
+    Estimate,
+    Judges,
+    JudgesOfComparisons,
+    JudgesOfRankings,
+    Kind,
+    Mean,
+    PersonaAgreement,
+    RankedAgain,
+    RankedPosition,
+)
+from jaxmodpo.results.manifest import MANIFEST
+from jaxmodpo.results.versioned import plain, write_result
+from jaxmodpo.schema import read_as
 
-log = logging.getLogger(__name__)
-
-JUDGES = "judges.json"
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,7 +87,7 @@ def judges(config: JudgesConfig) -> None:
         # has just added.
         places = {f"ledger.{n}": full_location(ledger.location) for n, ledger in enumerate(ledgers)}
         extents = [list(ledger.extent(config.run)) for ledger in ledgers]
-        phase = _open(config) if (folder / "manifest.json").is_file() else None
+        phase = _open(config) if (folder / MANIFEST).is_file() else None
         if phase is not None and phase.finished:
             if phase.manifest.input_paths != places:
                 raise UserError(
@@ -79,24 +95,29 @@ def judges(config: JudgesConfig) -> None:
                     " folder"
                 )
             if phase.results.get("extents") == extents:
-                log.info("judges: %s is finished", folder)
+                logger.info("judges: %s is finished", folder)
                 return
-        said = analyze(ledgers, run=config.run, resamples=config.bootstrap, seed=config.seed)
+        counted = read_judges(ledgers, run=config.run, resamples=config.bootstrap, seed=config.seed)
     phase = phase or _open(config)
     phase.reopen()
     phase.remember(input_paths=places)
-    write_json(folder / JUDGES, said)
-    for earlier in folder.glob("judge*-*.png"):
-        earlier.unlink()
-    for drawn in draw(said):
-        with atomic_path(folder / f"{drawn.name}.png") as temporary:
-            temporary.write_bytes(png(drawn.figure))
-    phase.finish(**said["counts"], judges=len(said["judges"]), extents=extents)
-    print(table(said))
+    write_result(folder / JUDGES, counted)
+    _write_figures(folder, counted)
+    phase.finish(**plain(counted.counts), judges=len(counted.judges), extents=extents)
+    print(table(counted))
 
 
 def _open(config: JudgesConfig) -> Phase:
     return open_phase("judges", config)
+
+
+def _write_figures(folder: Path, judges: Judges) -> None:
+    # What was counted before may have had figures of kinds of votes that are not among these.
+    for earlier in folder.glob("judge*-*.png"):
+        earlier.unlink()
+    for drawing in draw(judges):
+        with atomic_path(folder / f"{drawing.name}.png") as temporary:
+            temporary.write_bytes(png(drawing.figure))
 
 
 @contextlib.contextmanager
@@ -108,9 +129,9 @@ def open_ledgers(places: Sequence[str]) -> Iterator[list[Ledger]]:
     """
     if not places:
         raise UserError("ledger: name at least one ledger of votes")
-    whole = [full_location(place) for place in places]
-    for n, place in enumerate(whole):
-        if place in whole[:n]:
+    full_places = [full_location(place) for place in places]
+    for n, place in enumerate(full_places):
+        if place in full_places[:n]:
             raise UserError(
                 f"ledger: number {n + 1} is already given; a ledger is compared with others, not"
                 " itself"
@@ -119,10 +140,23 @@ def open_ledgers(places: Sequence[str]) -> Iterator[list[Ledger]]:
         yield [stack.enter_context(Ledger(place, read_only=True)) for place in places]
 
 
-# --------------------------------------------------------------------------- what is shown
+def read_judges(
+    ledgers: Sequence[Ledger], *, run: str | None = None, resamples: int = 2000, seed: int = 42
+) -> Judges:
+    """Count everything that ledgers say of their judges.
+
+    Raises:
+        UserError: no votes, or a vote that cannot be one.
+    """
+    rows = analyze(ledgers, run=run, resamples=resamples, seed=seed)
+    counted: Judges = read_as(rows, Judges, JUDGES)
+    return counted
 
 
-class Drawn(NamedTuple):
+# --------------------------------------------------------------------------- figures
+
+
+class Drawing(NamedTuple):
     """A figure, the name of its file, and what it shows."""
 
     name: str
@@ -130,181 +164,271 @@ class Drawn(NamedTuple):
     caption: str
 
 
-def draw(said: Mapping[str, Any]) -> list[Drawn]:
+@dataclass(frozen=True)
+class RowsOfKind:
+    """What a file says of votes of one kind, with one number of responses shown."""
+
+    kind: Kind
+    shown: int
+    position: list[ComparedPosition | RankedPosition]
+    both_orders: list[BothOrders]
+    repeats: list[ComparedAgain | RankedAgain]
+    personas: list[PersonaAgreement]
+    judges_compared: list[JudgesOfComparisons | JudgesOfRankings]
+
+    @property
+    def title(self) -> str:
+        return "comparisons" if self.kind == "compare" else f"rankings of {self.shown}"
+
+
+def draw(judges: Judges) -> list[Drawing]:
     """Draw what ``judges.json`` holds; nothing of a part that is empty."""
-    drawn = []
-    for kind, shown in sorted({(row["kind"], row["shown"]) for row in said["position"]}):
-        of_kind = {
-            part: [row for row in said[part] if (row["kind"], row["shown"]) == (kind, shown)]
-            for part in ("position", "both_orders", "repeats", "personas", "judges_compared")
+    drawings: list[Drawing] = []
+    kinds: set[tuple[Kind, int]] = {(row.kind, row.shown) for row in judges.position}
+    for kind, shown in sorted(kinds):
+        drawings += _draw_kind(_rows_of_kind(judges, kind, shown))
+    return drawings
+
+
+def _rows_of_kind(judges: Judges, kind: Kind, shown: int) -> RowsOfKind:
+    return RowsOfKind(
+        kind=kind,
+        shown=shown,
+        position=[row for row in judges.position if _is_of(row, kind, shown)],
+        both_orders=[row for row in judges.both_orders if _is_of(row, kind, shown)],
+        repeats=[row for row in judges.repeats if _is_of(row, kind, shown)],
+        personas=[row for row in judges.personas if _is_of(row, kind, shown)],
+        judges_compared=[row for row in judges.judges_compared if _is_of(row, kind, shown)],
+    )
+
+
+_AnyRow = (
+    ComparedPosition
+    | RankedPosition
+    | BothOrders
+    | ComparedAgain
+    | RankedAgain
+    | PersonaAgreement
+    | JudgesOfComparisons
+    | JudgesOfRankings
+)
+
+
+def _is_of(row: _AnyRow, kind: Kind, shown: int) -> bool:
+    return row.kind == kind and row.shown == shown
+
+
+def _draw_kind(rows: RowsOfKind) -> list[Drawing]:
+    suffix = f"{rows.kind}-{rows.shown}"
+    drawings: list[Drawing] = []
+    if rows.kind == "rank":
+        mean_ranks = {
+            (row.judge, row.criterion): row.mean_ranks
+            for row in rows.position
+            if isinstance(row, RankedPosition)
         }
-        what = f"{kind}-{shown}"
-        title = "comparisons" if kind == "compare" else f"rankings of {shown}"
-        if kind == "rank":
-            figure = figures.mean_ranks(_series(of_kind["position"], "mean_ranks"))
-            drawn.append(
-                Drawn(f"judge-positions-{what}", figure, f"Mean rank by position shown, {title}.")
-            )
-        figure = figures.forest(_panels(of_kind, kind))
-        drawn.append(
-            Drawn(f"judge-{what}", figure, f"Judges by criterion, {title}; bars are 95% intervals.")
+        figure = figures.mean_ranks(mean_ranks)
+        caption = f"Mean rank by position shown, {rows.title}."
+        drawings.append(Drawing(f"judge-positions-{suffix}", figure, caption))
+    figure = figures.forest(_panels(rows))
+    caption = f"Judges by criterion, {rows.title}; bars are 95% intervals."
+    drawings.append(Drawing(f"judge-{suffix}", figure, caption))
+    if rows.judges_compared:
+        figure = figures.forest(_panels_between(rows.judges_compared))
+        drawings.append(
+            Drawing(f"judges-between-{suffix}", figure, f"Judge against judge, {rows.title}.")
         )
-        if of_kind["judges_compared"]:
-            figure = figures.forest(_panels_between(of_kind["judges_compared"], kind))
-            drawn.append(Drawn(f"judges-between-{what}", figure, f"Judge against judge, {title}."))
-    return drawn
+    return drawings
 
 
-def _series(rows: Sequence[Mapping[str, Any]], name: str) -> figures.Series:
-    return {(row["judge"], row["criterion"]): row[name] for row in rows}
+def _panels(rows: RowsOfKind) -> dict[str, figures.Panel]:
+    """Return the estimates of single judges, by the title of their panel."""
+    panels: dict[str, figures.Panel] = {}
+    if rows.kind == "compare":
+        compared = [row for row in rows.position if isinstance(row, ComparedPosition)]
+        first_shares = {(row.judge, row.criterion): row.first_share for row in compared}
+        consistent = {(row.judge, row.criterion): row.consistent for row in rows.both_orders}
+        panels["First shown wins"] = first_shares, 0.5
+        panels["Both orders: same verdict"] = consistent, None
+    repeated = {(row.judge, row.criterion): _repeated(row) for row in rows.repeats}
+    measure = "same answer" if rows.kind == "compare" else "τ"
+    panels[f"Asked again: {measure}"] = repeated, None
+    alphas = {(row.judge, row.criterion): row.alpha for row in rows.personas}
+    panels["Personas: α"] = alphas, 0.0
+    return panels
 
 
-def _panels(
-    of_kind: Mapping[str, Sequence[Mapping[str, Any]]], kind: str
+def _repeated(row: ComparedAgain | RankedAgain) -> Estimate:
+    """Return the measure that says most of repeated votes: of rankings, τ."""
+    return row.tau if isinstance(row, RankedAgain) else row.same
+
+
+def _panels_between(
+    rows: Sequence[JudgesOfComparisons | JudgesOfRankings],
 ) -> dict[str, figures.Panel]:
-    repeated = "same" if kind == "compare" else "tau"
-    panels = {
-        f"Asked again: {'same answer' if kind == 'compare' else 'τ'}": (
-            _series(of_kind["repeats"], repeated),
-            None,
-        ),
-        "Personas: α": (_series(of_kind["personas"], "alpha"), 0.0),
-    }
-    if kind == "rank":
-        return panels
-    return {
-        "First shown wins": (_series(of_kind["position"], "first_share"), 0.5),
-        "Both orders: same verdict": (_series(of_kind["both_orders"], "consistent"), None),
-        **panels,
-    }
-
-
-def _panels_between(rows: Sequence[Mapping[str, Any]], kind: str) -> dict[str, figures.Panel]:
-    """Two measures of votes and one of majorities, for every two judges."""
-    shown = (
-        {
-            "Votes, no ties: agreement": ("votes", "agreement", 0.5),
-            "Votes: Cohen's κ": ("votes", "kappa", 0.0),
+    """Return two measures of votes and one of majorities, for every two judges."""
+    compared = {_pair_of(row): row for row in rows if isinstance(row, JudgesOfComparisons)}
+    if compared:
+        agreement = {pair: row.votes.agreement for pair, row in compared.items()}
+        kappa = {pair: row.votes.kappa for pair, row in compared.items()}
+        majorities = {pair: row.majorities.agreement for pair, row in compared.items()}
+        return {
+            "Votes, no ties: agreement": (agreement, 0.5),
+            "Votes: Cohen's κ": (kappa, 0.0),
+            "Majorities, no ties: agreement": (majorities, 0.5),
         }
-        | {"Majorities, no ties: agreement": ("majorities", "agreement", 0.5)}
-        if kind == "compare"
-        else {"Votes: τ": ("votes", "tau", 0.0), "Majorities: τ": ("majorities", "tau", 0.0)}
-        | {"Majorities: same best": ("majorities", "same_best", None)}
-    )
+    ranked = {_pair_of(row): row for row in rows if isinstance(row, JudgesOfRankings)}
+    tau = {pair: row.votes.tau for pair, row in ranked.items()}
+    tau_of_majorities = {pair: row.majorities.tau for pair, row in ranked.items()}
+    same_best = {pair: row.majorities.same_best for pair, row in ranked.items()}
     return {
-        title: (
-            {(f"{row['a']} and {row['b']}", row["criterion"]): row[level][name] for row in rows},
-            mark,
-        )
-        for title, (level, name, mark) in shown.items()
+        "Votes: τ": (tau, 0.0),
+        "Majorities: τ": (tau_of_majorities, 0.0),
+        "Majorities: same best": (same_best, None),
     }
 
 
-def merged(said: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Put together what is said of the same judge, kind and criterion, by part; None where a part
-    says nothing.
+def _pair_of(row: JudgesOfComparisons | JudgesOfRankings) -> tuple[str, str]:
+    return f"{row.a} and {row.b}", row.criterion
+
+
+# --------------------------------------------------------------------------- rows
+
+
+@dataclass
+class JudgedRow:
+    """What is known of one judge's votes of one kind by one criterion; None where a part of the
+    file has nothing of them.
     """
-    parts = ("position", "both_orders", "repeats", "personas")
-    names = ("judge", "kind", "shown", "criterion")
-    keyed = {part: {tuple(row[n] for n in names): row for row in said[part]} for part in parts}
-    return [
-        dict(zip(names, key, strict=True)) | {part: keyed[part].get(key) for part in parts}
-        for key in dict.fromkeys(key for part in parts for key in keyed[part])
-    ]
+
+    judge: str
+    kind: Kind
+    shown: int
+    criterion: str
+    position: ComparedPosition | RankedPosition | None = None
+    both_orders: BothOrders | None = None
+    repeats: ComparedAgain | RankedAgain | None = None
+    personas: PersonaAgreement | None = None
 
 
-def table(said: Mapping[str, Any]) -> str:
+def merge_rows(judges: Judges) -> list[JudgedRow]:
+    """Put together what the parts of ``judges.json`` say of the same votes."""
+    merged: dict[tuple[str, Kind, int, str], JudgedRow] = {}
+
+    def merged_row(row: _JudgeRow) -> JudgedRow:
+        key = (row.judge, row.kind, row.shown, row.criterion)
+        return merged.setdefault(key, JudgedRow(*key))
+
+    for position in judges.position:
+        merged_row(position).position = position
+    for both_orders in judges.both_orders:
+        merged_row(both_orders).both_orders = both_orders
+    for repeats in judges.repeats:
+        merged_row(repeats).repeats = repeats
+    for personas in judges.personas:
+        merged_row(personas).personas = personas
+    return list(merged.values())
+
+
+_JudgeRow = (
+    ComparedPosition | RankedPosition | BothOrders | ComparedAgain | RankedAgain | PersonaAgreement
+)
+
+# --------------------------------------------------------------------------- the printed table
+
+_HEADER = [
+    "judge",
+    "kind",
+    "criterion",
+    "votes",
+    "first shown wins",
+    "both orders",
+    "asked again",
+    "personas α",
+]
+_HEADER_BETWEEN = [
+    "judges",
+    "kind",
+    "criterion",
+    "shared votes",
+    "same vote, or τ",
+    "Cohen's κ",
+    "same majority, or τ",
+]
+
+
+def table(judges: Judges) -> str:
     """Return the main numbers as text, for the terminal."""
-    header = [
-        "judge",
-        "kind",
-        "criterion",
-        "votes",
-        "first shown wins",
-        "both orders",
-        "asked again",
-        "personas α",
-    ]
-    rows = []
-    for row in merged(said):
-        position, repeats, rank = row["position"] or {}, row["repeats"] or {}, row["kind"] == "rank"
-        first = (
-            _ranked_by_position(position)
-            if rank
-            else words(position.get("first_share"), percent=True)
-        )
-        rows.append(
-            [
-                row["judge"],
-                f"{row['kind']} {row['shown']}",
-                row["criterion"],
-                str(position.get("votes", 0)),
-                first,
-            ]
-            + [words((row["both_orders"] or {}).get("consistent"), percent=True)]
-            + [words(repeats.get("tau")) if rank else words(repeats.get("same"), percent=True)]
-            + [words((row["personas"] or {}).get("alpha"))]
-        )
-    lines = _columns([header, *rows])
-    if said["judges_compared"]:
-        header = [
-            "judges",
-            "kind",
-            "criterion",
-            "shared votes",
-            "same vote, or τ",
-            "Cohen's κ",
-            "same majority, or τ",
-        ]
-        rows = [
-            [f"{row['a']} and {row['b']}", f"{row['kind']} {row['shown']}", row["criterion"]]
-            + [str(row["votes"]["shared"])]
-            + [_raw_or_tau(row["votes"])]
-            + [words(row["votes"].get("kappa"))]
-            + [_raw_or_tau(row["majorities"])]
-            for row in said["judges_compared"]
-        ]
-        lines += ["", *_columns([header, *rows])]
-    counts = said["counts"]
-    statuses = ", ".join(
-        f"{times} {status}" for status, times in said["missing"]["statuses"].items()
-    )
-    lines += [
-        "",
-        f"{counts['votes']} votes, {counts['failed']} failed{f' ({statuses})' if statuses else ''}",
-    ]
+    lines = _columns([_HEADER, *map(_cells, merge_rows(judges))])
+    if judges.judges_compared:
+        rows = map(_cells_between, judges.judges_compared)
+        lines += ["", *_columns([_HEADER_BETWEEN, *rows])]
+    statuses = ", ".join(f"{times} {status}" for status, times in judges.missing.statuses.items())
+    counts = judges.counts
+    suffix = f" ({statuses})" if statuses else ""
+    lines += ["", f"{counts.votes} votes, {counts.failed} failed{suffix}"]
     return "\n".join(lines)
 
 
-def words(said: Mapping[str, Any] | None, *, percent: bool = False) -> str:
-    """Write an estimate with its interval; a dash where there is none."""
-    if said is None or said["value"] is None:
+def _cells(row: JudgedRow) -> list[str]:
+    repeated = None if row.repeats is None else _repeated(row.repeats)
+    return [
+        row.judge,
+        f"{row.kind} {row.shown}",
+        row.criterion,
+        "0" if row.position is None else str(row.position.votes),
+        _position_in_words(row.position),
+        words(None if row.both_orders is None else row.both_orders.consistent, percent=True),
+        words(repeated, percent=row.kind == "compare"),
+        words(None if row.personas is None else row.personas.alpha),
+    ]
+
+
+def _cells_between(row: JudgesOfComparisons | JudgesOfRankings) -> list[str]:
+    cells = [f"{row.a} and {row.b}", f"{row.kind} {row.shown}", row.criterion]
+    cells.append(str(row.votes.shared))
+    if isinstance(row, JudgesOfComparisons):
+        cells += [words(row.votes.raw, percent=True), words(row.votes.kappa)]
+        cells.append(words(row.majorities.raw, percent=True))
+    else:
+        cells += [words(row.votes.tau), words(None), words(row.majorities.tau)]
+    return cells
+
+
+def words(estimate: Estimate | Mean | None, *, percent: bool = False) -> str:
+    """Write an estimate with its interval, as in ``0.512 (0.480 to 0.545)``; a dash where there is
+    none.
+    """
+    if estimate is None or estimate.value is None:
         return "–"
-    scale, digits = (100, 1) if percent else (1, 3)
-    value = f"{scale * said['value']:.{digits}f}{'%' if percent else ''}"
-    if said["interval"] is None:
+    scale = 100 if percent else 1
+    digits = 1 if percent else 3
+    value = f"{scale * estimate.value:.{digits}f}{'%' if percent else ''}"
+    if estimate.interval is None:
         return value
-    low, high = (f"{scale * end:.{digits}f}" for end in said["interval"])
+    low, high = (f"{scale * end:.{digits}f}" for end in estimate.interval)
     return f"{value} ({low} to {high})"
 
 
-def _raw_or_tau(said: Mapping[str, Any]) -> str:
-    return words(said["raw"], percent=True) if "raw" in said else words(said["tau"])
-
-
-def _ranked_by_position(position: Mapping[str, Any]) -> str:
-    if not position:
+def _position_in_words(position: ComparedPosition | RankedPosition | None) -> str:
+    """Write what the position shown does: the first one's share, or the mean rank of each."""
+    if position is None:
         return "–"
-    p_value = position["p_value"]
-    ranks = " ".join(f"{mean['value']:.2f}" for mean in position["mean_ranks"])
-    return f"ranks {ranks}" + (
-        "" if p_value is None else f", p {'< 0.001' if p_value < 0.001 else f'= {p_value:.3f}'}"
-    )
+    if isinstance(position, ComparedPosition):
+        return words(position.first_share, percent=True)
+    ranks = " ".join(f"{mean.value:.2f}" for mean in position.mean_ranks)
+    if position.p_value is None:
+        return f"ranks {ranks}"
+    p_value = "< 0.001" if position.p_value < 0.001 else f"= {position.p_value:.3f}"
+    return f"ranks {ranks}, p {p_value}"
 
 
-def _columns(rows: Sequence[Sequence[str]]) -> list[str]:
-    widths = [max(len(row[n]) for row in rows) for n in range(len(rows[0]))]
-    return [
-        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
-        for row in rows
-    ]
+def _columns(rows: Iterable[Sequence[str]]) -> list[str]:
+    """Lay out rows of cells with every column as wide as its widest cell."""
+    rows = list(rows)
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines: list[str] = []
+    for row in rows:
+        cells = [cell.ljust(width) for cell, width in zip(row, widths, strict=True)]
+        lines.append("  ".join(cells).rstrip())
+    return lines

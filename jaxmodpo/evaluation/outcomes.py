@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import itertools
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -17,6 +17,7 @@ from jaxmodpo.evaluation import statistics
 from jaxmodpo.evaluation.contest import Contest, Unit
 from jaxmodpo.judging.votes import Vote
 from jaxmodpo.judging.voting import Missingness, Tally, both_orders
+from jaxmodpo.results.evaluation import ComparisonJudged, Interval, PairTest, WinRates
 
 logger = logging.getLogger(__name__)
 
@@ -174,7 +175,7 @@ class _Rates(NamedTuple):
     pairs: statistics.Estimate
 
 
-def summarize(contest: Contest, table: Outcomes, *, resamples: int, seed: int) -> dict[str, Any]:
+def summarize(contest: Contest, table: Outcomes, *, resamples: int, seed: int) -> WinRates:
     """Turn outcomes into average win rates, pairwise win rates, their intervals, and tests."""
     names = contest.models
     # All criteria share one seed, and so one draw of questions: their differences are paired.
@@ -185,15 +186,15 @@ def summarize(contest: Contest, table: Outcomes, *, resamples: int, seed: int) -
             statistics.estimate_win_rate(outcomes, resamples=resamples, seed=seed),
         )
     models: dict[str, dict[str, float]] = {}
-    intervals: dict[str, dict[str, list[float] | None]] = {}
+    intervals: dict[str, dict[str, Interval]] = {}
     for number, name in enumerate(names):
         models[name] = {}
         intervals[name] = {}
         for criterion, (averages, _) in rates.items():
             models[name][criterion] = float(averages.value[number])
-            intervals[name][criterion] = ends(averages.low[number], averages.high[number])
+            intervals[name][criterion] = interval_of(averages.low[number], averages.high[number])
     pairwise: dict[str, dict[str, dict[str, float]]] = {}
-    pairwise_intervals: dict[str, dict[str, dict[str, list[float] | None]]] = {}
+    pairwise_intervals: dict[str, dict[str, dict[str, Interval]]] = {}
     for criterion, (_, pairs) in rates.items():
         pairwise[criterion] = {name: {} for name in names}
         pairwise_intervals[criterion] = {name: {} for name in names}
@@ -202,80 +203,90 @@ def summarize(contest: Contest, table: Outcomes, *, resamples: int, seed: int) -
             of_model = pairwise[criterion][names[i]]
             of_model[names[j]] = float(pairs.value[i, j])
             intervals_of_model = pairwise_intervals[criterion][names[i]]
-            intervals_of_model[names[j]] = ends(pairs.low[i, j], pairs.high[i, j])
-    return {
-        "models": models,
-        "intervals": intervals,
-        "pairwise": pairwise,
-        "pairwise_intervals": pairwise_intervals,
-        "tests": {
-            criterion: tests(names, outcomes, resamples=resamples, seed=seed)
-            for criterion, outcomes in table.items()
-        },
-        "criteria": list(table),
-    }
+            intervals_of_model[names[j]] = interval_of(pairs.low[i, j], pairs.high[i, j])
+    tests: dict[str, tuple[PairTest, ...]] = {}
+    for criterion, outcomes in table.items():
+        tests[criterion] = test_pairs(names, outcomes, resamples=resamples, seed=seed)
+    return WinRates(
+        models=models,
+        intervals=intervals,
+        pairwise=pairwise,
+        pairwise_intervals=pairwise_intervals,
+        tests=tests,
+        criteria=tuple(table),
+    )
 
 
-def ends(low: ArrayLike, high: ArrayLike) -> list[float] | None:
-    """Return an interval for JSON; None where there is none."""
-    both = np.array([low, high], dtype=np.float64)
-    return both.tolist() if np.isfinite(both).all() else None
+def interval_of(low: ArrayLike, high: ArrayLike) -> Interval:
+    """Return an interval; None where there is none."""
+    ends = np.array([low, high], dtype=np.float64)
+    return (float(ends[0]), float(ends[1])) if np.isfinite(ends).all() else None
 
 
-def judged_of_asked(contest: Contest, table: Outcomes) -> dict[str, Any]:
-    """Count the questions with a valid outcome: in all comparisons alike, and in each that lacks
-    some.
-    """
+def count_judged(contest: Contest, table: Outcomes) -> int:
+    """Count the questions that have a valid outcome in every comparison by every criterion."""
     judged_everywhere = np.ones(len(contest.questions), dtype=bool)
-    lacking: list[dict[str, Any]] = []
+    for *_, judged in _judged_questions(contest, table):
+        judged_everywhere &= judged
+    return int(judged_everywhere.sum())
+
+
+def incomplete_comparisons(contest: Contest, table: Outcomes) -> tuple[ComparisonJudged, ...]:
+    """Return the comparisons that lack a valid outcome on some question, and how many they have."""
+    return tuple(
+        ComparisonJudged(criterion=criterion, a=a, b=b, judged=int(judged.sum()))
+        for criterion, a, b, judged in _judged_questions(contest, table)
+        if not judged.all()
+    )
+
+
+def _judged_questions(
+    contest: Contest, table: Outcomes
+) -> Iterator[tuple[str, str, str, np.ndarray]]:
+    """Yield each comparison: its criterion, its two models, and of each question whether it is
+    judged.
+    """
     for criterion, outcomes in table.items():
         # One valid reply is enough for a question to count as judged.
         judged = np.asarray(np.isfinite(outcomes).any(axis=-1))
-        for a, b in itertools.combinations(range(len(contest.models)), 2):
-            judged_everywhere &= judged[a, b]
-            if not judged[a, b].all():
-                lacking.append(
-                    {
-                        "criterion": criterion,
-                        "a": contest.models[a],
-                        "b": contest.models[b],
-                        "judged": int(judged[a, b].sum()),
-                    }
-                )
-    return {
-        "questions_judged": int(judged_everywhere.sum()),
-        "questions_judged_by_comparison": lacking,
-    }
+        for i, j in itertools.combinations(range(len(contest.models)), 2):
+            yield criterion, contest.models[i], contest.models[j], judged[i, j]
 
 
-def in_words(results: Mapping[str, Any]) -> list[str]:
+def in_words(results: WinRates) -> list[str]:
     """Return one line for each criterion: every model's average win rate with its interval, best
     first.
     """
     lines: list[str] = []
-    for criterion in results["criteria"]:
-        rates = {name: by_criterion[criterion] for name, by_criterion in results["models"].items()}
+    for criterion in results.criteria:
+        rates = {name: by_criterion[criterion] for name, by_criterion in results.models.items()}
         words: list[str] = []
         for name in sorted(rates, key=lambda name: -rates[name]):
-            interval = results["intervals"][name][criterion]
+            interval = results.intervals[name][criterion]
             width = f" [{100 * interval[0]:.1f}–{100 * interval[1]:.1f}]" if interval else ""
             words.append(f"{name} {100 * rates[name]:.1f}%{width}")
         lines.append(f"average win rates on {criterion}: {', '.join(words)}")
     return lines
 
 
-def tests(
+def test_pairs(
     names: Sequence[str], outcomes: statistics.Array, *, resamples: int, seed: int
-) -> list[dict[str, Any]]:
+) -> tuple[PairTest, ...]:
     """Test every pair of models on one criterion: McNemar's test, and the difference of their
     averages.
     """
     differences = statistics.estimate_average_differences(outcomes, resamples=resamples, seed=seed)
-    rows: list[dict[str, Any]] = []
+    pair_tests: list[PairTest] = []
     for i, j in itertools.combinations(range(len(names)), 2):
-        row: dict[str, Any] = {"a": names[i], "b": names[j]}
-        row |= statistics.mcnemar(outcomes[i, j])._asdict()
-        row["average_difference"] = float(differences.value[i, j])
-        row["average_difference_interval"] = ends(differences.low[i, j], differences.high[i, j])
-        rows.append(row)
-    return rows
+        low = differences.low[i, j]
+        high = differences.high[i, j]
+        pair_tests.append(
+            PairTest(
+                a=names[i],
+                b=names[j],
+                **statistics.mcnemar(outcomes[i, j])._asdict(),
+                average_difference=float(differences.value[i, j]),
+                average_difference_interval=interval_of(low, high),
+            )
+        )
+    return tuple(pair_tests)

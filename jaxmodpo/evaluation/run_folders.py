@@ -1,8 +1,8 @@
-"""The output folders of finished runs: how they are found, and how the files in them are read and
-checked.
+"""The output folders of finished runs: how they are found, and which of their files a report shows.
 
-A folder is a run's if it holds a manifest. Every reader refuses a file that lacks what the report
-shows, naming the file and the key, so that what draws and lays out needs no checks of its own.
+A folder is a run's if it holds a manifest. What files hold is checked where they are read: every
+reader refuses a file that lacks what the report shows, naming the file and the key, so that what
+draws and lays out needs no checks of its own.
 """
 
 from __future__ import annotations
@@ -11,35 +11,28 @@ import contextlib
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from jaxmodpo.errors import UserError
 from jaxmodpo.evaluation import figures
-from jaxmodpo.evaluation.judges import JUDGES
-from jaxmodpo.evaluation.statistics import mcnemar_from_counts
 from jaxmodpo.files import read_json, read_json_lines
 from jaxmodpo.judging.database import NoLedger
 from jaxmodpo.judging.ledger import Ledger
+from jaxmodpo.results.evaluation import RESULTS
+from jaxmodpo.results.judges import JUDGES
 from jaxmodpo.results.manifest import MANIFEST, Manifest, read_manifest
-from jaxmodpo.results.shapes import (
-    Divergence,
-    Malformed,
-    OfModels,
-    Results,
-    Sweep,
-    Test,
-    Validation,
-)
+from jaxmodpo.results.measures import DIVERGENCE, MALFORMED, Divergence, Malformed
+from jaxmodpo.results.shapes import Sweep, Validation
+from jaxmodpo.results.versioned import read_result, refuse_missing
 from jaxmodpo.schema import read_as
 
-RESULTS = "results.json"
 METRICS = "metrics.jsonl"
-DIVERGENCE = "kl.json"
-MALFORMED = "malformed.json"
 VALIDATION = "validation.json"
 SWEEP = "sweep.json"
 VOTES = "votes.sqlite"
-MANY = ("tune", "sweep")
+
+_WITH_NUMBERS = (RESULTS, METRICS, DIVERGENCE, MALFORMED, VALIDATION, SWEEP, JUDGES)
+_CONTAINERS = ("tune", "sweep")
 """commands whose folders hold other runs' folders, which are not listed"""
 _OptionalNumber: Any = float | None
 
@@ -62,10 +55,8 @@ class Run:
 
     @property
     def trains(self) -> bool:
-        return (
-            self.command.partition(" ")[0] in ("align", "reward")
-            and (self.folder / METRICS).is_file()
-        )
+        is_training = self.command.partition(" ")[0] in ("align", "reward")
+        return is_training and (self.folder / METRICS).is_file()
 
     @property
     def evaluates(self) -> bool:
@@ -74,6 +65,17 @@ class Run:
     @property
     def judges(self) -> bool:
         return self.command == "judges" and (self.folder / JUDGES).is_file()
+
+    @property
+    def contains_runs(self) -> bool:
+        return self.command.partition(" ")[0] in _CONTAINERS
+
+    @property
+    def has_made_up_preferences(self) -> bool:
+        return self.command == "preferences" and self.settings.get("judge") == "rubric"
+
+
+# --------------------------------------------------------------------------- finding runs
 
 
 def find_runs(inputs: Sequence[Path], output_dir: Path) -> list[Run]:
@@ -88,51 +90,84 @@ def find_runs(inputs: Sequence[Path], output_dir: Path) -> list[Run]:
             raise UserError(
                 f"inputs: {root} is not a folder; give folders that other commands wrote to"
             )
-        manifests = sorted(root.rglob(MANIFEST))
-        for path in manifests:
-            folder = path.parent
-            below = folder.relative_to(root)
-            hidden = any(part.startswith(".") for part in below.parts)
-            if hidden or folder.resolve().is_relative_to(output_dir.resolve()):
-                continue
-            if len(inputs) > 1:
-                name = str(folder)
-            elif below.parts:
-                name = str(below)
-            else:
-                name = root.resolve().name
-            runs.setdefault(folder.resolve(), Run(name, folder, read_manifest(path)))
+        for folder in _folders_with_manifest(root, output_dir):
+            # By their real places: an input may lie below another one, or be a link to it.
+            real_folder = folder.resolve()
+            if real_folder not in runs:
+                name = _run_name(folder, root, several_inputs=len(inputs) > 1)
+                runs[real_folder] = Run(name, folder, read_manifest(folder / MANIFEST))
     if not runs:
         raise UserError(
             f"inputs: no manifest.json in {', '.join(map(str, inputs))} or below; give folders that"
             " other commands wrote to"
         )
-    # The trials of a search and the models of a sweep are parts of one result, which shows them
-    # itself.
-    containers = [folder for folder, run in runs.items() if run.command.partition(" ")[0] in MANY]
-    listed = [
-        run
-        for folder, run in runs.items()
-        if not any(
-            folder != container and folder.is_relative_to(container) for container in containers
-        )
-    ]
-    return sorted(listed, key=lambda run: run.name)
+    return sorted(_without_parts(runs), key=lambda run: run.name)
 
 
-def with_votes(runs: Iterable[Run]) -> list[Run]:
+def _folders_with_manifest(root: Path, output_dir: Path) -> list[Path]:
+    """Return the folders with a manifest below a folder, without hidden ones and the report's."""
+    report_folder = output_dir.resolve()
+    folders: list[Path] = []
+    for path in sorted(root.rglob(MANIFEST)):
+        folder = path.parent
+        is_hidden = any(part.startswith(".") for part in folder.relative_to(root).parts)
+        if not is_hidden and not folder.resolve().is_relative_to(report_folder):
+            folders.append(folder)
+    return folders
+
+
+def _run_name(folder: Path, root: Path, *, several_inputs: bool) -> str:
+    if several_inputs:
+        return str(folder)
+    if folder == root:
+        return root.resolve().name
+    return str(folder.relative_to(root))
+
+
+def _without_parts(runs: Mapping[Path, Run]) -> list[Run]:
+    """Return the runs without those inside another's folder.
+
+    The trials of a search and the models of a sweep are parts of one result, which shows them
+    itself.
+    """
+    containers = [folder for folder, run in runs.items() if run.contains_runs]
+
+    def is_part(folder: Path) -> bool:
+        return any(folder != outer and folder.is_relative_to(outer) for outer in containers)
+
+    return [run for folder, run in runs.items() if not is_part(folder)]
+
+
+# --------------------------------------------------------------------------- what a report shows
+
+
+def shown_files(runs: Sequence[Run]) -> dict[str, Path]:
+    """Return the files with numbers that a report shows, by run and file name.
+
+    Manifests hold times and do not count: a report of equal numbers stays as it is.
+    """
+    files: dict[str, Path] = {}
+    for run in runs:
+        for name in _WITH_NUMBERS:
+            if (run.folder / name).is_file():
+                files[f"{run.name}/{name}"] = run.folder / name
+    for run in with_votes(runs):
+        _settle(run.folder / VOTES)
+        files[f"{run.name}/{VOTES}"] = run.folder / VOTES
+    return files
+
+
+def with_votes(runs: Sequence[Run]) -> list[Run]:
     """Return the runs whose folders hold votes that no ``judges`` run among them has read."""
-    runs = list(runs)
-    already_read: set[Path] = set()
+    ledgers_read: set[Path] = set()
     for run in runs:
         if run.judges:
-            places = run.manifest.input_paths.values()
-            already_read |= {Path(ledger).resolve() for ledger in places}
+            ledgers_read |= {Path(place).resolve() for place in run.manifest.input_paths.values()}
     judged = [run for run in runs if (run.folder / VOTES).is_file()]
-    return [run for run in judged if (run.folder / VOTES).resolve() not in already_read]
+    return [run for run in judged if (run.folder / VOTES).resolve() not in ledgers_read]
 
 
-def settle(ledger: Path) -> None:
+def _settle(ledger: Path) -> None:
     """Let the database put into its file what an interrupted run left beside it, so that reading
     changes nothing.
     """
@@ -140,94 +175,30 @@ def settle(ledger: Path) -> None:
         pass
 
 
-def read_results(path: Path) -> dict[str, Any]:
-    """Read an evaluation's results.
-
-    Raises:
-        UserError: a part that the report shows is missing.
-    """
-    results: Results = read_json(path, Results)
-    models, criteria = set(results["models"]), results["criteria"]
-    if not models or not criteria:
-        raise UserError(f"{path} holds no models or no criteria; write it with 'jaxmodpo evaluate'")
-    for name in models:
-        for part in ("models", "intervals"):
-            _needs(criteria, results[part].get(name, {}), f"{path}: {part}, {name}")
-        if "empty_replies" in results:
-            _needs([name], results["empty_replies"], f"{path}: empty_replies")
-    for criterion in criteria:
-        for part in ("pairwise", "tests"):
-            _needs([criterion], results[part], f"{path}: {part}")
-        _needs(models, results["pairwise"][criterion], f"{path}: pairwise, {criterion}")
-        for number, test in enumerate(results["tests"][criterion], 1):
-            _needs(
-                (test["a"], test["b"]),
-                models,
-                f"{path}: models, beside tests, {criterion}, item {number},",
-            )
-    completed = {
-        criterion: list(map(_completed, results["tests"][criterion])) for criterion in criteria
-    }
-    return dict(results) | {"tests": completed}
-
-
-def _needs(names: Iterable[str], mapping: Collection[str], where: str) -> None:
-    for name in names:
-        if name not in mapping:
-            raise UserError(
-                f"{where} lacks '{name}'; write the file with the command that its folder's"
-                " manifest names"
-            )
-
-
-def _completed(test: Test) -> dict[str, Any]:
-    """Return a test with the p values that it lacks, and which of them decides, computed from its
-    counts.
-
-    Files of earlier versions do not say which p value decides.
-    """
-    counted = mcnemar_from_counts(test["wins"], test["losses"], test.get("ties", 0))
-    return counted._asdict() | dict(test)
-
-
 def read_divergences(runs: Iterable[Run]) -> dict[str, float]:
-    """Return nats per reply between each model and its reference.
+    """Return nats per reply between each model and its base.
 
-    They stand under ``kl`` in a results file, or in a ``kl.json``, which counts both for the model
-    that it names and for one named as its folder.
+    A ``kl.json`` counts for the model of its folder's name.
     """
-    named: dict[str, float] = {}
+    divergences: dict[str, float] = {}
     for run in runs:
         path = run.folder / DIVERGENCE
         if path.is_file():
-            value = read_json(path, Divergence)
-            named[run.folder.name] = value["kl"]
-            named[value.get("model", run.name)] = value["kl"]
-    return named | _values_of_models(runs, "kl")
+            divergences[run.folder.name] = read_result(path, Divergence).kl
+    return divergences
 
 
 def read_malformed_rates(runs: Iterable[Run]) -> dict[str, float]:
     """Return the share of malformed replies of each model.
 
-    It stands under ``malformed`` in a results file, or in a ``malformed.json``, which counts for
-    the model of its folder's name.
+    A ``malformed.json`` counts for the model of its folder's name.
     """
-    runs = list(runs)
-    named = {
-        run.folder.name: read_json(run.folder / MALFORMED, Malformed)["malformed"]
-        for run in runs
-        if (run.folder / MALFORMED).is_file()
-    }
-    return named | _values_of_models(runs, "malformed")
-
-
-def _values_of_models(runs: Iterable[Run], key: Literal["kl", "malformed"]) -> dict[str, float]:
-    named: dict[str, float] = {}
+    rates: dict[str, float] = {}
     for run in runs:
-        path = run.folder / RESULTS
+        path = run.folder / MALFORMED
         if path.is_file():
-            named |= read_json(path, OfModels).get(key, {})
-    return named
+            rates[run.folder.name] = read_result(path, Malformed).malformed
+    return rates
 
 
 def read_validation(path: Path) -> Validation:
@@ -237,7 +208,13 @@ def read_validation(path: Path) -> Validation:
         UserError: a histogram and its edges do not belong together.
     """
     values: Validation = read_json(path, Validation)
-    _check_histograms(values, path)
+    edges = values["rewards"]["histogram_edges"]
+    for name in ("best", "worst"):
+        if len(values["rewards"][name]["histogram"]) + 1 != len(edges):
+            raise UserError(
+                f"{path}: rewards, {name}, histogram must have one bin less than histogram_edges"
+                " has edges"
+            )
     return values
 
 
@@ -250,17 +227,6 @@ def read_sweep(path: Path) -> Sweep:
     values: Sweep = read_json(path, Sweep)
     _check_points(values, path)
     return values
-
-
-def _check_histograms(values: Validation, path: Path) -> None:
-    """Refuse rewards whose bins and edges do not belong together."""
-    edges = values["rewards"]["histogram_edges"]
-    for name in ("best", "worst"):
-        if len(values["rewards"][name]["histogram"]) + 1 != len(edges):
-            raise UserError(
-                f"{path}: rewards, {name}, histogram must have one bin less than histogram_edges"
-                " has edges"
-            )
 
 
 def _check_points(values: Sweep, path: Path) -> None:
@@ -279,11 +245,15 @@ def _check_points(values: Sweep, path: Path) -> None:
                 )
 
 
+def _needs(names: Iterable[str], mapping: Collection[str], where: str) -> None:
+    refuse_missing(names, mapping, where)
+
+
 def read_metrics(path: Path) -> list[dict[str, Any]]:
     """Read a training run's metrics; a last line still being written is left out."""
     rows = list(read_json_lines(path, dict[str, Any]))
-    shown = {"step", *(name for names in figures.CURVES.values() for name in names)}
+    drawn_names = {"step", *(name for names in figures.CURVES.values() for name in names)}
     for number, row in enumerate(rows, 1):
-        for name in sorted(shown & set(row)):
+        for name in sorted(drawn_names & set(row)):
             read_as(row[name], _OptionalNumber, f"{path}, line {number}", name)
     return [row for row in rows if row.get("step") is not None]

@@ -9,7 +9,7 @@ outcomes file alone.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -45,7 +45,7 @@ class McNemar(NamedTuple):
     statistic_corrected: float
     p_value_corrected: float
     p_value_exact: float
-    decisive: str
+    decisive: Literal["p_value", "p_value_exact"]
     """the field whose p value decides: ``p_value``, or ``p_value_exact`` of few discordant
     questions"""
 

@@ -22,7 +22,7 @@ from jaxmodpo.data.examples import policy_pairs
 from jaxmodpo.data.pairs import load_pairs
 from jaxmodpo.data.text import SHORTEST_REWARD_TEXT, PromptStyle, check_day
 from jaxmodpo.errors import UserError
-from jaxmodpo.files import check_writable, write_json, write_jsonl
+from jaxmodpo.files import check_writable, write_jsonl
 from jaxmodpo.help_groups import HelpGroup
 from jaxmodpo.methods.reward_model import rewards_of_pairs
 from jaxmodpo.models.quantized import BaseDtype
@@ -32,6 +32,8 @@ from jaxmodpo.policy.prompts import load_policy_text
 from jaxmodpo.progress import Progress
 from jaxmodpo.ranges import Count, Incidental, Seed, Settings
 from jaxmodpo.records import Pair, read_questions
+from jaxmodpo.results.measures import DIVERGENCE, Divergence
+from jaxmodpo.results.versioned import plain, write_result
 from jaxmodpo.sampling.sampler import SamplingSettings, sample
 from jaxmodpo.schema import Range
 
@@ -255,10 +257,10 @@ def score_kl(config: ScoreKLConfig, phase: Phase) -> None:
     )
     ratios = divergence(policy, prompts, replies, config.batch_size)
     error = float(ratios.std(ddof=1) / np.sqrt(len(ratios))) if len(ratios) > 1 else None
-    result = {"kl": float(ratios.mean()), "standard_error": error, "replies": len(prompts)}
-    write_json(config.output_dir / "kl.json", result)
-    logger.info("KL from the base: %.2f nats per reply", result["kl"])
-    phase.finish(**result)
+    result = Divergence(kl=float(ratios.mean()), standard_error=error, replies=len(prompts))
+    write_result(config.output_dir / DIVERGENCE, result)
+    logger.info("KL from the base: %.2f nats per reply", result.kl)
+    phase.finish(**plain(result))
 
 
 def own_replies(

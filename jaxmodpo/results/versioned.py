@@ -16,7 +16,7 @@ missing, unknown or of another type is refused with its name.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
@@ -80,6 +80,22 @@ def _refuse_other_version(path: Path, version: Any, expected: int) -> None:
         f"{path} {writer}; remove it and run the command that writes it again, or use the jaxmodpo"
         " that wrote it"
     )
+
+
+def refuse_missing(names: Iterable[str], mapping: Collection[str], place: str) -> None:
+    """Refuse a mapping that lacks one of several names.
+
+    Args:
+        names: what is needed.
+        mapping: where it is looked for.
+        place: the file and the mapping's place in it, for the error.
+    """
+    for name in names:
+        if name not in mapping:
+            raise UserError(
+                f"{place} lacks '{name}'; write the file with the command that its folder's"
+                " manifest names"
+            )
 
 
 def plain(value: Any) -> Any:

@@ -8,10 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from jaxmodpo.costs import Cost, Estimates
-from jaxmodpo.files import write_json
 from jaxmodpo.phase import Phase, in_phase
 from jaxmodpo.ranges import Incidental, Settings
 from jaxmodpo.records import read_responses
+from jaxmodpo.results.measures import MALFORMED, Malformed
+from jaxmodpo.results.versioned import plain, write_result
 from jaxmodpo.sandbox.grammar import SENTENCES, parse
 
 logger = logging.getLogger(__name__)
@@ -35,11 +36,11 @@ def check(config: CheckConfig, phase: Phase) -> None:
     """Run ``sandbox check``."""
     parsed = [parse(reply.response_text) for reply in read_responses(config.responses)]
     kinds = collections.Counter(kind for reply in parsed if reply for kind in reply)
-    result = {
-        "malformed": sum(reply is None for reply in parsed) / len(parsed),
-        "replies": len(parsed),
-        "sentences_per_reply": {kind: round(kinds[kind] / len(parsed), 4) for kind in SENTENCES},
-    }
-    write_json(config.output_dir / "malformed.json", result)
-    logger.info("malformed replies: %.1f%%", 100 * result["malformed"])
-    phase.finish(**result)
+    result = Malformed(
+        malformed=sum(reply is None for reply in parsed) / len(parsed),
+        replies=len(parsed),
+        sentences_per_reply={kind: round(kinds[kind] / len(parsed), 4) for kind in SENTENCES},
+    )
+    write_result(config.output_dir / MALFORMED, result)
+    logger.info("malformed replies: %.1f%%", 100 * result.malformed)
+    phase.finish(**plain(result))

@@ -12,6 +12,9 @@ from jaxmodpo.evaluation.judges import open_ledgers
 from jaxmodpo.evaluation.reliability import analyze
 from jaxmodpo.judging.ledger import Ledger
 from jaxmodpo.judging.votes import Vote
+from jaxmodpo.results.judges import Judges
+from jaxmodpo.results.versioned import plain
+from jaxmodpo.schema import read_as
 
 
 def vote(
@@ -50,7 +53,13 @@ def stored(path: Path, votes: Iterable[Vote]) -> Path:
 
 def said_of(*paths: Path, run: str | None = None, resamples: int = 400):
     with open_ledgers([str(path) for path in paths]) as ledgers:
-        return analyze(ledgers, run=run, resamples=resamples)
+        rows = analyze(ledgers, run=run, resamples=resamples)
+    assert plain(shaped(rows)) == rows, "the file's type has every key that is counted"
+    return rows
+
+
+def shaped(rows: dict) -> Judges:
+    return read_as(rows, Judges, "judges.json")
 
 
 def only(rows: Sequence[dict], **names: object) -> dict:

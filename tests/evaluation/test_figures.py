@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import matplotlib
 import numpy as np
 import pytest
@@ -9,6 +11,7 @@ from matplotlib.figure import Figure
 
 from jaxmodpo.evaluation import figures
 from jaxmodpo.pages import png
+from jaxmodpo.results.evaluation import PairTest
 
 MODELS = {
     "base": {"empathy": 0.3, "safety": 0.2},
@@ -28,6 +31,21 @@ METRICS = [
     {"step": 2, "loss": 0.5, "rewards/accuracies": 0.6, "rewards/margins": 0.4},
     {"step": 2, "eval_loss": 0.6},
 ]
+
+
+def pair_test(a: str, b: str, wins: int, losses: int, p_value: float, **more: Any) -> PairTest:
+    """A test of which the figure needs no more than this."""
+    figures: dict[str, Any] = {
+        "ties": 0,
+        "statistic": 0.0,
+        "statistic_corrected": 0.0,
+        "p_value_corrected": 1.0,
+        "p_value_exact": 1.0,
+        "decisive": "p_value",
+        "average_difference": 0.0,
+        "average_difference_interval": None,
+    }
+    return PairTest(a=a, b=b, wins=wins, losses=losses, p_value=p_value, **figures | more)
 
 
 def words(figure: Figure) -> list[str]:
@@ -76,23 +94,9 @@ def test_pairwise_matrix_orders_models_from_best_to_worst_and_shows_row_over_col
 
 def test_significance_matrix_points_to_the_winner_on_both_sides_of_the_diagonal():
     tests = [
-        {"a": "base", "b": "dpo", "wins": 20, "losses": 60, "p_value": 1e-5, "decisive": "p_value"},
-        {
-            "a": "base",
-            "b": "modpo",
-            "wins": 30,
-            "losses": 40,
-            "p_value": 0.23,
-            "decisive": "p_value",
-        },
-        {
-            "a": "dpo",
-            "b": "modpo",
-            "wins": 50,
-            "losses": 10,
-            "p_value": 0.001,
-            "decisive": "p_value",
-        },
+        pair_test("base", "dpo", 20, 60, 1e-5),
+        pair_test("base", "modpo", 30, 40, 0.23),
+        pair_test("dpo", "modpo", 50, 10, 0.001),
     ]
     figure = figures.significance_matrix(PAIRWISE, tests, "Empathy")
     assert matrix_words(figure, 3) == [["", "▲", "▲"], ["▼", "", "="], ["▼", "=", ""]]
@@ -100,21 +104,11 @@ def test_significance_matrix_points_to_the_winner_on_both_sides_of_the_diagonal(
 
 def test_significance_matrix_goes_by_the_decisive_p_value():
     """Five wins of five have a chi-square p of 0.03 and an exact p of 0.06."""
-    test = {
-        "a": "base",
-        "b": "dpo",
-        "wins": 0,
-        "losses": 5,
-        "p_value": 0.0253,
-        "p_value_exact": 0.0625,
-    }
     pair = {"base": {"dpo": 0.0}, "dpo": {"base": 1.0}}
-    drawn = {
-        decisive: matrix_words(
-            figures.significance_matrix(pair, [test | {"decisive": decisive}], "Empathy"), 2
-        )
-        for decisive in ("p_value", "p_value_exact")
-    }
+    drawn = {}
+    for decisive in ("p_value", "p_value_exact"):
+        test = pair_test("base", "dpo", 0, 5, 0.0253, p_value_exact=0.0625, decisive=decisive)
+        drawn[decisive] = matrix_words(figures.significance_matrix(pair, [test], "Empathy"), 2)
     assert drawn == {"p_value": [["", "▲"], ["▼", ""]], "p_value_exact": [["", "="], ["=", ""]]}
 
 

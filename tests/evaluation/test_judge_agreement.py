@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 from brute_force import tau_of
-from simulated_judges import asked, coin, judging, leaning, only, said_of, stored, vote
+from simulated_judges import asked, coin, judging, leaning, only, said_of, shaped, stored, vote
 from sklearn.metrics import cohen_kappa_score
 
 from jaxmodpo.evaluation import agreement
@@ -170,7 +170,7 @@ def test_judges_with_nothing_in_common_say_so(tmp_path):
     said = said_of(stored(tmp_path / "v.sqlite", votes))
     row = only(said["judges_compared"])
     assert row["votes"]["shared"] == 0 and row["votes"]["kappa"]["undefined"] == "nothing is shared"
-    assert "nothing" not in table(said) and json.dumps(said, allow_nan=False)
+    assert "nothing" not in table(shaped(said)) and json.dumps(said, allow_nan=False)
 
 
 def test_judges_rankings_are_compared_by_kendalls_tau(tmp_path):

@@ -15,6 +15,8 @@ from jaxmodpo.evaluation.judges import JudgesConfig, draw, judges
 from jaxmodpo.evaluation.report import ReportConfig, report
 from jaxmodpo.judging.ledger import Ledger
 from jaxmodpo.phase import Phase
+from jaxmodpo.results.judges import Judges
+from jaxmodpo.results.versioned import read_result
 
 
 def test_command_writes_file_figures_and_table(tmp_path, capsys):
@@ -28,7 +30,7 @@ def test_command_writes_file_figures_and_table(tmp_path, capsys):
     )
     config = JudgesConfig(ledger=(str(a), str(b)), output_dir=tmp_path / "out", bootstrap=50)
     judges(config)
-    said = json.loads((tmp_path / "out" / "judges.json").read_text())
+    said = read_result(tmp_path / "out" / "judges.json", Judges)
     assert {path.stem for path in (tmp_path / "out").glob("*.png")} == {
         drawn.name for drawn in draw(said)
     }

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from brute_force import alpha_by_pairs
 from scipy import stats
-from simulated_judges import asked, judging, leaning, only, said_of, stored, vote
+from simulated_judges import asked, judging, leaning, only, said_of, shaped, stored, vote
 
 from jaxmodpo.errors import UserError
 from jaxmodpo.evaluation.judges import draw, table
@@ -112,8 +112,8 @@ def test_a_ledger_of_failed_votes_says_so(tmp_path):
     assert said["judges"] == said["position"] == said["personas"] == []
     assert (
         said["missing"]["failed"] == 2
-        and draw(said) == []
-        and "2 votes, 2 failed (2 refusal)" in table(said)
+        and draw(shaped(said)) == []
+        and "2 votes, 2 failed (2 refusal)" in table(shaped(said))
     )
 
 

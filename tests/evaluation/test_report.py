@@ -14,11 +14,15 @@ import numpy as np
 import pytest
 
 from jaxmodpo.errors import UserError
+from jaxmodpo.evaluation import report as report_module
 from jaxmodpo.evaluation.report import ReportConfig, flat, report
-from jaxmodpo.evaluation.run_folders import read_results
+from jaxmodpo.evaluation.run_folders import find_runs
 from jaxmodpo.files import write_json, write_jsonl
 from jaxmodpo.methods.validation import validate
 from jaxmodpo.phase import Phase
+from jaxmodpo.results.evaluation import EvaluationResults
+from jaxmodpo.results.measures import Divergence, Malformed
+from jaxmodpo.results.versioned import Result, read_result, write_result
 
 NOTE = "A stand-in judge without clinical meaning."
 
@@ -40,6 +44,7 @@ def results(**more: object) -> dict[str, object]:
         "ties": 3,
         "statistic": 100.0,
         "p_value": 1e-9,
+        "statistic_corrected": 99.0,
         "p_value_corrected": 0.0421,
         "p_value_exact": 1e-9,
         "decisive": "p_value",
@@ -47,17 +52,24 @@ def results(**more: object) -> dict[str, object]:
         "average_difference_interval": [-0.6, -0.4],
     }
     criteria = ["empathy", "safety"]
+    pairwise = {"base": {"<dpo>": 0.25}, "<dpo>": {"base": 0.75}}
+    no_intervals = {name: dict.fromkeys(row) for name, row in pairwise.items()}
     return {
+        "version": 1,
         "models": {name: dict.fromkeys(criteria, rate) for name, rate in rates.items()},
         "intervals": {
             name: {c: [rate - 0.0312, rate + 0.0312] for c in criteria}
             for name, rate in rates.items()
         },
-        "pairwise": {c: {"base": {"<dpo>": 0.25}, "<dpo>": {"base": 0.75}} for c in criteria},
+        "pairwise": dict.fromkeys(criteria, pairwise),
+        "pairwise_intervals": dict.fromkeys(criteria, no_intervals),
         "tests": {c: [test] for c in criteria},
         "counts": {"votes_asked": 8061, "valid": 8052, "failed": {"refusal": 9}},
         "criteria": criteria,
         "questions": 403,
+        "questions_judged": 403,
+        "questions_judged_by_comparison": [],
+        "empty_replies": dict.fromkeys(rates, 0),
         "replies_per_question": 2,
         "judge": "rubric:v1",
         "note": NOTE,
@@ -70,6 +82,8 @@ def finished(folder: Path, command: str, files: dict[str, object], **counts: Any
     for name, value in files.items():
         if isinstance(value, list):
             write_jsonl(folder / name, value)
+        elif isinstance(value, Result):
+            write_result(folder / name, value)
         else:
             write_json(folder / name, value)
     phase.finish(**counts)
@@ -98,7 +112,7 @@ def words_of(page: str) -> str:
 
 
 def make_work(root: Path) -> Path:
-    finished(root / "evaluation", "evaluate", {"results.json": results(malformed={"base": 0.0123})})
+    finished(root / "evaluation", "evaluate", {"results.json": results()})
     metrics = [{"step": s, "loss": 1 / s, "eval_loss": 2 / s} for s in range(1, 5)]
     finished(
         root / "models" / "dpo",
@@ -109,7 +123,10 @@ def make_work(root: Path) -> Path:
     )
     finished(root / "reward_safety", "reward", {"metrics.jsonl": metrics})
     finished(root / "responses", "responses", {"metrics.jsonl": metrics})
-    finished(root / "kl" / "<dpo>", "score kl", {"kl.json": {"model": "some/path", "kl": 3.14159}})
+    divergence = Divergence(kl=3.14159, standard_error=None, replies=1)
+    finished(root / "kl" / "<dpo>", "score kl", {"kl.json": divergence})
+    malformed = Malformed(malformed=0.0123, replies=1, sentences_per_reply={})
+    finished(root / "check" / "base", "sandbox check", {"malformed.json": malformed})
     return root
 
 
@@ -222,12 +239,6 @@ def test_preferences_of_the_stand_in_judge_are_named_at_the_top_too(work):
 
 def test_names_are_escaped(page):
     assert "<h1>A &amp; B</h1>" in page and "&lt;dpo&gt;" in page and "<dpo>" not in page
-
-
-def test_divergence_in_a_results_file_counts_above_one_in_kl_json(work):
-    finished(work / "summary", "demo", {"results.json": {"kl": {"<dpo>": 9.5}}})
-    text = words_of(page_of(work))
-    assert "75.0 71.9–78.1 9.50 –" in text
 
 
 def test_report_is_the_same_again_and_leaves_its_own_folder_out(work):
@@ -346,27 +357,20 @@ def test_other_runs_that_are_not_finished_are_named(work):
     assert said in words_of(page_of(work))
 
 
-def test_results_of_an_earlier_version_and_a_run_of_no_command_are_shown(work):
-    pair = {"a": "base", "b": "<dpo>", "wins": 3, "losses": 5, "average_difference": -0.125}
-    write_json(
-        work / "evaluation" / "results.json", results(tests={"empathy": [pair], "safety": [pair]})
-    )
+def test_a_run_of_no_command_is_shown(work):
     path = work / "responses" / "manifest.json"
     manifest = json.loads(path.read_text())
     write_json(path, manifest | {"identity": manifest["identity"] | {"command": ""}})
-    assert "base <dpo> 3 0 5" in words_of(page_of(work))
+    assert "responses finished" in words_of(page_of(work))
 
 
-def test_results_without_a_decisive_test_take_it_from_the_counts(tmp_path):
-    pair = {"a": "base", "b": "<dpo>", "wins": 0, "losses": 5}
-    write_json(
-        tmp_path / "results.json",
-        results(tests={"empathy": [pair], "safety": [pair | {"wins": 90}]}),
+def test_a_report_looks_for_its_runs_once(work, monkeypatch):
+    searches = []
+    monkeypatch.setattr(
+        report_module, "find_runs", lambda *place: searches.append(place) or find_runs(*place)
     )
-    tests = read_results(tmp_path / "results.json")["tests"]
-    assert tests["empathy"][0]["decisive"] == "p_value_exact"
-    assert tests["empathy"][0]["p_value_exact"] == pytest.approx(0.0625)
-    assert tests["safety"][0]["decisive"] == "p_value"
+    page_of(work)
+    assert searches == [((work,), work / "report")]
 
 
 @pytest.mark.parametrize(
@@ -374,6 +378,7 @@ def test_results_without_a_decisive_test_take_it_from_the_counts(tmp_path):
     [
         ("questions", "results.json lacks the field 'questions'"),
         ("wins", "results.json: tests, empathy, item 1 lacks the field 'wins'"),
+        ("decisive", "results.json: tests, empathy, item 1 lacks the field 'decisive'"),
     ],
 )
 def test_results_that_lack_a_count_are_named(tmp_path, without, says):
@@ -383,21 +388,31 @@ def test_results_that_lack_a_count_are_named(tmp_path, without, says):
         tests[0].pop(without, None)
     write_json(tmp_path / "results.json", values)
     with pytest.raises(UserError, match=says):
-        read_results(tmp_path / "results.json")
+        read_result(tmp_path / "results.json", EvaluationResults)
 
 
 @pytest.mark.parametrize(
     ("file", "content", "says"),
     [
         ("models/dpo/metrics.jsonl", "{\n", "metrics.jsonl, line 1: not JSON"),
-        ("evaluation/results.json", '{"models": {}}', "results.json lacks the field"),
-        ("evaluation/results.json", '{"malformed": [1]}', "results.json"),
         (
-            "responses/results.json",
-            '{"kl": {"base": "far"}}',
-            "results.json: kl, base must be a number, not",
+            "evaluation/results.json",
+            '{"version": 1, "models": {}}',
+            "results.json lacks the field 'intervals'",
         ),
-        ("kl/<dpo>/kl.json", '{"kl": "far"}', "kl.json: kl must be a number, not"),
+        ("evaluation/results.json", {"malformed": 1}, "results.json: unknown key 'malformed'"),
+        ("evaluation/results.json", '{"models": {}}', "results.json has no version"),
+        (
+            "evaluation/results.json",
+            {"version": 2},
+            "results.json has version 2, and this jaxmodpo reads version 1",
+        ),
+        (
+            "evaluation/results.json",
+            {"intervals": {}},
+            "results.json: intervals, base lacks 'empathy'; write the file with the command",
+        ),
+        ("kl/<dpo>/kl.json", {"kl": "far"}, "kl.json: kl must be a number, not"),
         (
             "models/dpo/metrics.jsonl",
             '{"step": "a"}\n',

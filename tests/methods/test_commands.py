@@ -145,7 +145,8 @@ def test_divergence_is_nothing_for_no_change_and_grows_with_the_change(
             batch_size=24,
             base_dtype="float32",
         )
-        assert score_kl(config).results == read_json(tmp_path / f"kl{factor}" / "kl.json")
+        written = read_json(tmp_path / f"kl{factor}" / "kl.json")
+        assert {"version": 1, **score_kl(config).results} == written
         assert score_kl(config).finished
         return read_json(tmp_path / f"kl{factor}" / "kl.json")
 

@@ -1,0 +1,113 @@
+"""``results.json`` of ``evaluate``: win rates, their intervals, and tests between models.
+
+Rates lie in 0–1. Mappings go by the name of a model or of a criterion, as their docstrings say.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from jaxmodpo.errors import UserError
+from jaxmodpo.ranges import Tally
+from jaxmodpo.results.versioned import Result, refuse_missing
+
+RESULTS = "results.json"
+
+Interval = tuple[float, float] | None
+"""both ends of a 95% interval; None where there is none"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PairTest:
+    """McNemar's test of two models on one criterion, question by question."""
+
+    a: str
+    b: str
+    wins: Tally
+    """questions that ``a`` won"""
+    losses: Tally
+    """questions that ``b`` won"""
+    ties: Tally
+    statistic: float
+    p_value: float
+    statistic_corrected: float
+    p_value_corrected: float
+    p_value_exact: float
+    decisive: Literal["p_value", "p_value_exact"]
+    """which p value to read: of few decided questions the exact one"""
+    average_difference: float
+    """of the models' average win rates, ``a`` minus ``b``"""
+    average_difference_interval: Interval
+
+    @property
+    def decisive_p_value(self) -> float:
+        return self.p_value if self.decisive == "p_value" else self.p_value_exact
+
+
+@dataclass(frozen=True, kw_only=True)
+class ComparisonJudged:
+    """How many questions one comparison has that lacks some."""
+
+    criterion: str
+    a: str
+    b: str
+    judged: Tally
+
+
+@dataclass(frozen=True, kw_only=True)
+class WinRates(Result):
+    """What outcomes come to: the part of a result that follows from them alone."""
+
+    models: Mapping[str, Mapping[str, float]]
+    """average win rate over all opponents, by model and criterion"""
+    intervals: Mapping[str, Mapping[str, Interval]]
+    """of ``models``, in the same layout"""
+    pairwise: Mapping[str, Mapping[str, Mapping[str, float]]]
+    """by criterion, the win rate of the first model over the second"""
+    pairwise_intervals: Mapping[str, Mapping[str, Mapping[str, Interval]]]
+    tests: Mapping[str, tuple[PairTest, ...]]
+    """by criterion, every two models"""
+    criteria: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluationResults(WinRates):
+    """``results.json``."""
+
+    counts: Mapping[str, Any]
+    """votes and units, in all and by criterion, and failed votes: for people, who read them as a
+    flat list of names and numbers"""
+    questions: Tally
+    questions_judged: Tally
+    """questions with an outcome by every criterion in every comparison"""
+    questions_judged_by_comparison: tuple[ComparisonJudged, ...]
+    empty_replies: Mapping[str, Tally]
+    """by model"""
+    replies_per_question: Tally
+    judge: str
+    note: str
+    """what must be read before any number; empty where there is nothing"""
+
+    def check(self, source: str) -> None:
+        """Refuse results in which a model or criterion lacks figures that others have."""
+        if not self.models or not self.criteria:
+            raise UserError(
+                f"{source} holds no models or no criteria; write it with 'jaxmodpo evaluate'"
+            )
+        refuse_missing(self.models, self.empty_replies, f"{source}: empty_replies")
+        for name in self.models:
+            refuse_missing(self.criteria, self.models[name], f"{source}: models, {name}")
+            intervals = self.intervals.get(name, {})
+            refuse_missing(self.criteria, intervals, f"{source}: intervals, {name}")
+        refuse_missing(self.criteria, self.pairwise, f"{source}: pairwise")
+        refuse_missing(self.criteria, self.tests, f"{source}: tests")
+        for criterion in self.criteria:
+            self._check_criterion(criterion, source)
+
+    def _check_criterion(self, criterion: str, source: str) -> None:
+        refuse_missing(self.models, self.pairwise[criterion], f"{source}: pairwise, {criterion}")
+        for number, test in enumerate(self.tests[criterion], 1):
+            place = f"{source}: models, beside tests, {criterion}, item {number},"
+            refuse_missing((test.a, test.b), self.models, place)

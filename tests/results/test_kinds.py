@@ -1,0 +1,75 @@
+"""Every kind of result file: it comes back as it was written, and no key of it may be missing or
+unknown.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import re
+
+import pytest
+from right_results import EVALUATION, RIGHT_RESULTS
+
+from jaxmodpo.errors import UserError
+from jaxmodpo.results.evaluation import EvaluationResults
+from jaxmodpo.results.versioned import read_result, write_result
+
+every_kind = pytest.mark.parametrize("name", RIGHT_RESULTS)
+
+
+@every_kind
+def test_a_result_comes_back_as_it_was_written(tmp_path, name):
+    result = RIGHT_RESULTS[name]
+    write_result(tmp_path / name, result)
+    assert read_result(tmp_path / name, type(result)) == result
+
+
+@every_kind
+def test_every_key_is_needed_unless_it_has_a_default(tmp_path, name):
+    result = RIGHT_RESULTS[name]
+    write_result(tmp_path / name, result)
+    written = json.loads((tmp_path / name).read_text())
+    required = [f.name for f in dataclasses.fields(result) if f.default is dataclasses.MISSING]
+    assert required
+    for key in required:
+        rest = {other: value for other, value in written.items() if other != key}
+        (tmp_path / name).write_text(json.dumps(rest))
+        with pytest.raises(UserError, match=f"{name} lacks the field '{key}'"):
+            read_result(tmp_path / name, type(result))
+
+
+@every_kind
+def test_another_version_and_an_unknown_key_are_refused(tmp_path, name):
+    result = RIGHT_RESULTS[name]
+    write_result(tmp_path / name, result)
+    written = json.loads((tmp_path / name).read_text())
+    (tmp_path / name).write_text(json.dumps(written | {"version": 99}))
+    with pytest.raises(UserError, match=f"{name} has version 99, and this jaxmodpo reads version"):
+        read_result(tmp_path / name, type(result))
+    (tmp_path / name).write_text(json.dumps(written | {"zzz": 1}))
+    with pytest.raises(UserError, match=f"{name}: unknown key 'zzz'"):
+        read_result(tmp_path / name, type(result))
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"models": {}}, "holds no models or no criteria; write it with 'jaxmodpo evaluate'"),
+        ({"models": {"x": {}, "y": {}}}, "models, x lacks 'safety'"),
+        ({"intervals": {}}, "intervals, x lacks 'safety'"),
+        ({"pairwise": {}}, "pairwise lacks 'safety'"),
+        ({"pairwise": {"safety": {"x": {}}}}, "pairwise, safety lacks 'y'"),
+        ({"tests": {}}, "tests lacks 'safety'"),
+        ({"empty_replies": {"x": 0}}, "empty_replies lacks 'y'"),
+        (
+            {"tests": {"safety": (dataclasses.replace(EVALUATION.tests["safety"][0], b="z"),)}},
+            "models, beside tests, safety, item 1, lacks 'z'",
+        ),
+    ],
+)
+def test_an_evaluation_whose_parts_do_not_belong_together_is_refused(tmp_path, changes, sentence):
+    path = tmp_path / "results.json"
+    write_result(path, dataclasses.replace(EVALUATION, **changes))
+    with pytest.raises(UserError, match=rf"results\.json.*{re.escape(sentence)}"):
+        read_result(path, EvaluationResults)
