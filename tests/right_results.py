@@ -24,6 +24,14 @@ from jaxmodpo.results.judges import (
     VoteCounts,
 )
 from jaxmodpo.results.measures import Divergence, Malformed
+from jaxmodpo.results.reward import (
+    Accuracy,
+    Calibration,
+    CalibrationBin,
+    RewardDistribution,
+    RewardSummary,
+    Validation,
+)
 from jaxmodpo.results.versioned import Result
 
 _TEST = PairTest(
@@ -173,9 +181,28 @@ JUDGES = Judges(
     seed=42,
 )
 
+_SUMMARY = RewardSummary(mean=0.5, std=0.1, quantiles=(0.4, 0.6), histogram=(7,))
+VALIDATION = Validation(
+    questions=7,
+    pairs=7,
+    tied_pairs_left_out=0,
+    accuracy=0.7,
+    accuracy_interval=(0.5, 0.9),
+    loss=0.6,
+    all_pairs=Accuracy(pairs=9, accuracy=0.8, accuracy_interval=None, loss=0.5),
+    calibration=Calibration(
+        bins=(CalibrationBin(low=0.5, high=0.6, pairs=7, probability=0.55, agreement=0.7),),
+        expected_calibration_error=0.1,
+    ),
+    rewards=RewardDistribution(
+        quantiles=(5, 95), histogram_edges=(0.0, 1.0), best=_SUMMARY, worst=_SUMMARY
+    ),
+)
+
 RIGHT_RESULTS: dict[str, Result] = {
     "results.json": EVALUATION,
     "judges.json": JUDGES,
+    "validation.json": VALIDATION,
     "kl.json": Divergence(kl=3.1, standard_error=None, replies=1),
     "malformed.json": Malformed(malformed=0.5, replies=4, sentences_per_reply={"warm": 0.75}),
 }

@@ -44,7 +44,7 @@ from jaxmodpo.personas.mapping import load_mapping
 from jaxmodpo.phase import Phase
 from jaxmodpo.ranges import incidental
 from jaxmodpo.records import Question, read_personas, read_questions, read_rankings, read_responses
-from jaxmodpo.results.shapes import Sweep, Validation
+from jaxmodpo.results.shapes import Sweep
 from jaxmodpo.results.versioned import Result, plain, read_result
 from jaxmodpo.sampling.journal import row, sampled
 from jaxmodpo.search.space import load_space
@@ -116,18 +116,6 @@ _EXPERIMENT = {
             "settings": {"input": ["$posts"], "test_size": "$size"},
         }
     ],
-}
-_VALIDATION = {
-    **{"pairs": 7, "accuracy": 0.7, "accuracy_interval": [0.5, 0.9]},
-    "calibration": {
-        "bins": [{"pairs": 7, "probability": 0.6, "agreement": 0.7}],
-        "expected_calibration_error": 0.1,
-    },
-    "rewards": {
-        "histogram_edges": [0.0, 1.0],
-        "best": {"histogram": [7]},
-        "worst": {"histogram": [7]},
-    },
 }
 _SWEEP = {
     "objectives": ["a", "b"],
@@ -256,7 +244,6 @@ RIGHT: dict[str, tuple[Any, Callable[[Path], Any]]] = {
     "adapter_config.json": (_ADAPTER, lambda path: read_adapter_config(path.parent)),
     "manifest.json": (_MANIFEST, _open_phase),
     "metrics.jsonl": ([{"step": 1, "loss": 0.5}, {"step": 2, "eval_loss": None}], read_metrics),
-    "validation.json": (_VALIDATION, _shaped(Validation)),
     "sweep.json": (_SWEEP, _shaped(Sweep)),
     **{name: (_versioned(result), _read_as(result)) for name, result in RIGHT_RESULTS.items()},
     "votes.jsonl": ([_VOTE], lambda path: list(read_votes(path))),

@@ -22,6 +22,7 @@ from matplotlib.transforms import Bbox
 from jaxmodpo.pages import MARKERS, PALETTE, STYLE
 from jaxmodpo.results.evaluation import PairTest
 from jaxmodpo.results.judges import Estimate, Mean
+from jaxmodpo.results.reward import Validation
 
 # Orange (loss) through white to blue (win): no red against green, and readable in grey by its
 # numbers.
@@ -271,29 +272,30 @@ def training_curves(metrics: Sequence[Mapping[str, Any]], title: str) -> Figure 
         return figure
 
 
-def reward_validation(validation: Mapping[str, Any], title: str) -> Figure:
+def reward_validation(validation: Validation, title: str) -> Figure:
     """Draw how far a reward model's probabilities can be believed, and the rewards of the best and
     worst responses.
 
     Args:
-        validation: a ``validation.json`` of ``jaxmodpo reward``.
+        validation: the model's figures.
         title: the figure's title.
     """
-    bins, rewards = validation["calibration"]["bins"], validation["rewards"]
+    bins = validation.calibration.bins
+    rewards = validation.rewards
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(7.4, 3.0), layout="constrained")
         left, right = figure.subplots(1, 2)
         left.plot([0.5, 1], [0.5, 1], color="#999999", linewidth=1, linestyle="--")
         left.plot(
-            [row["probability"] for row in bins],
-            [row["agreement"] for row in bins],
+            [row.probability for row in bins],
+            [row.agreement for row in bins],
             marker="o",
             color=PALETTE[0],
         )
         for row in bins:
             left.annotate(
-                str(row["pairs"]),
-                (row["probability"], row["agreement"]),
+                str(row.pairs),
+                (row.probability, row.agreement),
                 (4, -9),
                 textcoords="offset points",
                 fontsize=7,
@@ -303,11 +305,10 @@ def reward_validation(validation: Mapping[str, Any], title: str) -> Figure:
             ylabel="agreement",
             title="Calibration; pairs",
         )
-        edges = rewards["histogram_edges"]
-        for n, name in enumerate(("best", "worst")):
+        for n, (name, summary) in enumerate((("best", rewards.best), ("worst", rewards.worst))):
             right.stairs(
-                rewards[name]["histogram"],
-                edges,
+                summary.histogram,
+                rewards.histogram_edges,
                 color=PALETTE[n],
                 label=name,
                 fill=True,

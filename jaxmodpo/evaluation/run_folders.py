@@ -22,12 +22,12 @@ from jaxmodpo.results.evaluation import RESULTS
 from jaxmodpo.results.judges import JUDGES
 from jaxmodpo.results.manifest import MANIFEST, Manifest, read_manifest
 from jaxmodpo.results.measures import DIVERGENCE, MALFORMED, Divergence, Malformed
-from jaxmodpo.results.shapes import Sweep, Validation
+from jaxmodpo.results.reward import VALIDATION
+from jaxmodpo.results.shapes import Sweep
 from jaxmodpo.results.versioned import read_result, refuse_missing
 from jaxmodpo.schema import read_as
 
 METRICS = "metrics.jsonl"
-VALIDATION = "validation.json"
 SWEEP = "sweep.json"
 VOTES = "votes.sqlite"
 
@@ -199,23 +199,6 @@ def read_malformed_rates(runs: Iterable[Run]) -> dict[str, float]:
         if path.is_file():
             rates[run.folder.name] = read_result(path, Malformed).malformed
     return rates
-
-
-def read_validation(path: Path) -> Validation:
-    """Read a reward model's validation.
-
-    Raises:
-        UserError: a histogram and its edges do not belong together.
-    """
-    values: Validation = read_json(path, Validation)
-    edges = values["rewards"]["histogram_edges"]
-    for name in ("best", "worst"):
-        if len(values["rewards"][name]["histogram"]) + 1 != len(edges):
-            raise UserError(
-                f"{path}: rewards, {name}, histogram must have one bin less than histogram_edges"
-                " has edges"
-            )
-    return values
 
 
 def read_sweep(path: Path) -> Sweep:

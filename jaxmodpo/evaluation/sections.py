@@ -19,12 +19,10 @@ from jaxmodpo.evaluation.judges import JudgedRow, draw, merge_rows, read_judges
 from jaxmodpo.evaluation.run_folders import (
     METRICS,
     SWEEP,
-    VALIDATION,
     VOTES,
     Run,
     read_metrics,
     read_sweep,
-    read_validation,
     with_votes,
 )
 from jaxmodpo.evaluation.statistics import FEW_DISCORDANT
@@ -33,6 +31,7 @@ from jaxmodpo.judging.ledger import Ledger
 from jaxmodpo.pages import png
 from jaxmodpo.results.evaluation import RESULTS, EvaluationResults
 from jaxmodpo.results.judges import JUDGES, Judges
+from jaxmodpo.results.reward import VALIDATION, Validation
 from jaxmodpo.results.versioned import read_result
 
 
@@ -151,7 +150,7 @@ class RewardSection:
     """One reward model's validation."""
 
     name: str
-    validation: Mapping[str, Any]
+    validation: Validation
     figure: Picture
 
 
@@ -167,7 +166,7 @@ def reward_sections(runs: Iterable[Run], gallery: Gallery) -> list[RewardSection
         # A refitted model carries the figures of the one in its subfolder: they are shown once.
         if run.folder.name == "validation" and run.folder.parent in validated:
             continue
-        validation = read_validation(run.folder / VALIDATION)
+        validation = read_result(run.folder / VALIDATION, Validation)
         picture = gallery.add(
             f"reward-{run.name}",
             figures.reward_validation(validation, run.name),

@@ -24,7 +24,6 @@ from jaxmodpo.data.batches import Batches
 from jaxmodpo.data.examples import reward_rankings
 from jaxmodpo.data.text import SHORTEST_REWARD_TEXT, RewardText, load_tokenizer
 from jaxmodpo.errors import UserError
-from jaxmodpo.files import read_json, write_json
 from jaxmodpo.help_groups import HelpGroup
 from jaxmodpo.methods.reward_data import RewardData, ranked, split, tokenized
 from jaxmodpo.methods.reward_model import RewardLoss, score
@@ -39,8 +38,9 @@ from jaxmodpo.ranges import Count, NotNegative, Positive, ShareBelowOne
 from jaxmodpo.rankings import PairsPerQuestion
 from jaxmodpo.records import Ranking
 from jaxmodpo.results.manifest import find_manifest
-from jaxmodpo.results.shapes import Validation
-from jaxmodpo.schema import Range
+from jaxmodpo.results.reward import VALIDATION, Validation
+from jaxmodpo.results.versioned import plain, read_result, write_result
+from jaxmodpo.schema import Range, read_as
 from jaxmodpo.training.problem import Problem
 from jaxmodpo.training.session import Session
 from jaxmodpo.training.settings import TrainingConfig
@@ -153,7 +153,7 @@ def _one(
     config: RewardConfig,
     phase: Phase,
     session: Session,
-    carried: dict[str, Any] | None = None,
+    carried: Validation | None = None,
     **results: Any,
 ) -> None:
     """Train one reward model; ``carried`` is a validation measured on another model of the same
@@ -188,9 +188,9 @@ def _one(
         _save(config, whole, text, carried)
     if carried is not None:
         if not data.held_out:
-            results.setdefault("held_out_on", carried.get("measured_in", str(config.validation)))
-        results["held_out_accuracy"] = carried["accuracy"]
-        results["held_out_accuracy_interval"] = carried["accuracy_interval"]
+            results.setdefault("held_out_on", carried.measured_in or str(config.validation))
+        results["held_out_accuracy"] = carried.accuracy
+        results["held_out_accuracy_interval"] = carried.accuracy_interval
         logger.info(
             "%s%s", "" if data.held_out else "of the model that was validated: ", sentence(carried)
         )
@@ -245,7 +245,7 @@ def _batches(config: RewardConfig, data: RewardData, mesh: Mesh) -> tuple[Batche
 
 def _validated(
     model: Roberta, held_out: list[Ranking], text: RewardText, batch_size: int
-) -> dict[str, Any]:
+) -> Validation:
     """Return a model's figures on held-out rankings, taken whole."""
     examples = reward_rankings(held_out, text)
     parameters = {name: variable[...] for name, variable in model.parameters.items()}
@@ -256,22 +256,20 @@ def _validated(
 
 
 def _save(
-    config: RewardConfig, model: Roberta, text: RewardText, figures: dict[str, Any] | None
+    config: RewardConfig, model: Roberta, text: RewardText, validation: Validation | None
 ) -> None:
-    """Write the model's folder, and ``validation.json`` where there are figures."""
+    """Write the model's folder, and ``validation.json`` where there is a validation."""
     settings = read_model_config(config.model) | {"reward_max_length": text.max_length}
     save_roberta(config.output_dir / "model", model, settings, tokenizer_from=config.model)
-    if figures is not None:
-        write_json(config.output_dir / "validation.json", figures)
+    if validation is not None:
+        write_result(config.output_dir / VALIDATION, validation)
 
 
-def _carried(path: Path) -> dict[str, Any]:
+def _carried(path: Path) -> Validation:
     """Read a ``validation.json``, in every process."""
-
-    def read() -> dict[str, Any]:
-        return dict(read_json(path, Validation))
-
-    return broadcast(read)
+    fields = broadcast(lambda: plain(read_result(path, Validation)))
+    validation: Validation = read_as(fields, Validation, str(path))
+    return validation
 
 
 def _refitted(config: RewardConfig, session: Session) -> Phase:
@@ -300,7 +298,7 @@ def _refitted(config: RewardConfig, session: Session) -> Phase:
         )
     epochs = max(1, math.ceil(best))
     final = dataclasses.replace(config, validation_fraction=0.0, epochs=epochs, refit=False)
-    carried = _carried(first.directory / "validation.json")
+    carried = _carried(first.directory / VALIDATION)
     return _one(
         final,
         session,

@@ -10,11 +10,19 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 
 from jaxmodpo.intervals import percentile_interval, resampled_questions, wilson_interval
+from jaxmodpo.results.evaluation import Interval
+from jaxmodpo.results.reward import (
+    Accuracy,
+    Calibration,
+    CalibrationBin,
+    RewardDistribution,
+    RewardSummary,
+    Validation,
+)
 
 BINS = 5
 """of probability, from 0.5 to 1"""
@@ -22,22 +30,14 @@ QUANTILES = (5, 25, 50, 75, 95)
 """percentages"""
 
 
-def validate(rewards: np.ndarray, ranks: np.ndarray, questions: Sequence[str]) -> dict[str, Any]:
-    """Return what ``validation.json`` says.
+def validate(rewards: np.ndarray, ranks: np.ndarray, questions: Sequence[str]) -> Validation:
+    """Measure a model by the rewards that it gives to held-out rankings.
 
     Args:
         rewards: ``[rankings, places]``, best first.
         ranks: the same shape, from 1, equal for ties, 0 where a place is empty; the first and the
             last taken place of a ranking differ.
         questions: each ranking's question; those of one question are not independent.
-
-    Returns:
-        ``accuracy`` and ``accuracy_interval`` (95%) over best-worst pairs; the same over all pairs,
-        if there are more; how many pairs were left out because their replies are tied; the mean
-        Bradley–Terry loss; ``calibration``: per bin of the probability σ(|r_i − r_j|) that the
-        model gives to its own preference, the mean probability, how often the ranking agrees, and
-        the number of pairs, with the expected calibration error; ``rewards``: quantiles and a
-        histogram of the best's and the worst's.
     """
     assert rewards.shape == ranks.shape and len(rewards) == len(questions), (
         rewards.shape,
@@ -54,26 +54,28 @@ def validate(rewards: np.ndarray, ranks: np.ndarray, questions: Sequence[str]) -
     differences = np.array(
         [rewards[row, better] - rewards[row, worse] for row, better, worse in pairs], np.float64
     )
-    figures: dict[str, Any] = {
-        "questions": len(set(questions)),
-        "pairs": len(ends),
-        "tied_pairs_left_out": tied,
-        "accuracy": accuracy(ends),
-        "accuracy_interval": interval(ends, questions),
-        "loss": bradley_terry_loss(ends),
-    }
+    all_pairs = None
     # Where every ranking is a pair, all pairs are the ends, and the figures would be said twice.
     if len(differences) > len(ends):
-        owners = [questions[row] for row, _, _ in pairs]
-        figures["all_pairs"] = {
-            "pairs": len(differences),
-            "accuracy": accuracy(differences),
-            "accuracy_interval": interval(differences, owners),
-            "loss": bradley_terry_loss(differences),
-        }
-    figures["calibration"] = calibration(differences)
-    figures["rewards"] = distribution(best, worst)
-    return figures
+        all_pairs = accuracy_of(differences, [questions[row] for row, _, _ in pairs])
+    return Validation(
+        questions=len(set(questions)),
+        tied_pairs_left_out=tied,
+        **vars(accuracy_of(ends, questions)),
+        all_pairs=all_pairs,
+        calibration=calibration(differences),
+        rewards=distribution(best, worst),
+    )
+
+
+def accuracy_of(differences: np.ndarray, questions: Sequence[str]) -> Accuracy:
+    """Return accuracy, its interval and loss of pairs, each of a question."""
+    return Accuracy(
+        pairs=len(differences),
+        accuracy=accuracy(differences),
+        accuracy_interval=interval(differences, questions),
+        loss=bradley_terry_loss(differences),
+    )
 
 
 def preferred_pairs(ranks: np.ndarray) -> tuple[list[tuple[int, int, int]], int]:
@@ -114,9 +116,7 @@ def _agreement(differences: np.ndarray) -> np.ndarray:
     return (differences > 0) + 0.5 * (differences == 0)
 
 
-def interval(
-    differences: np.ndarray, questions: Sequence[str], level: float = 0.95
-) -> list[float] | None:
+def interval(differences: np.ndarray, questions: Sequence[str], level: float = 0.95) -> Interval:
     """Return a confidence interval of the accuracy; None of a single question, which says nothing
     of others.
 
@@ -140,18 +140,18 @@ def interval(
     accuracies = agreement_by_question[resamples].sum(1) / pairs_by_question[resamples].sum(1)
     low, high = percentile_interval(accuracies, confidence=level)
     if low < high:
-        return [float(low), float(high)]
+        return float(low), float(high)
     return _wilson(float(agreement.mean()) * count, count, level)
 
 
-def _wilson(successes: float, trials: int, level: float) -> list[float]:
-    """Return Wilson's interval as JSON has it; there is one, since there is a trial."""
+def _wilson(successes: float, trials: int, level: float) -> tuple[float, float]:
+    """Return Wilson's interval; there is one, since there is a trial."""
     ends = wilson_interval(successes, trials, level)
     assert ends is not None
-    return list(ends)
+    return ends
 
 
-def calibration(differences: np.ndarray, bins: int = BINS) -> dict[str, Any]:
+def calibration(differences: np.ndarray, bins: int = BINS) -> Calibration:
     """Return how often pairs agree that the model is this sure of: equal bins of probability from
     0.5 to 1.
     """
@@ -162,63 +162,61 @@ def calibration(differences: np.ndarray, bins: int = BINS) -> dict[str, Any]:
     edges = np.linspace(0.5, 1.0, bins + 1)
     # A probability of exactly 1 belongs to the last bin.
     bin_of_pair = np.clip(np.searchsorted(edges, probability, side="right") - 1, 0, bins - 1)
-    rows: list[dict[str, Any]] = []
+    rows: list[CalibrationBin] = []
     for number in range(bins):
         in_bin = bin_of_pair == number
         if not in_bin.any():
             continue
         rows.append(
-            {
-                "from": float(edges[number]),
-                "to": float(edges[number + 1]),
-                "pairs": int(in_bin.sum()),
-                "probability": float(probability[in_bin].mean()),
-                "agreement": float(agreement[in_bin].mean()),
-            }
+            CalibrationBin(
+                low=float(edges[number]),
+                high=float(edges[number + 1]),
+                pairs=int(in_bin.sum()),
+                probability=float(probability[in_bin].mean()),
+                agreement=float(agreement[in_bin].mean()),
+            )
         )
-    gaps = [row["pairs"] * abs(row["probability"] - row["agreement"]) for row in rows]
-    return {"bins": rows, "expected_calibration_error": float(sum(gaps) / len(differences))}
+    gaps = [row.pairs * abs(row.probability - row.agreement) for row in rows]
+    error = float(sum(gaps) / len(differences))
+    return Calibration(bins=tuple(rows), expected_calibration_error=error)
 
 
-def distribution(best: np.ndarray, worst: np.ndarray, bins: int = 20) -> dict[str, Any]:
+def distribution(best: np.ndarray, worst: np.ndarray, bins: int = 20) -> RewardDistribution:
     """Return quantiles of the rewards of the best and the worst responses, and their histograms
     over shared bins.
     """
     edges = np.histogram_bin_edges(np.concatenate([best, worst]).astype(np.float64), bins)
-    return {
-        "quantiles": list(QUANTILES),
-        "histogram_edges": [float(edge) for edge in edges],
-        "best": _summary(best, edges),
-        "worst": _summary(worst, edges),
-    }
-
-
-def _summary(rewards: np.ndarray, edges: np.ndarray) -> dict[str, Any]:
-    """Return mean, standard deviation, quantiles and histogram of rewards."""
-    return {
-        "mean": float(np.mean(rewards)),
-        "std": float(np.std(rewards)),
-        "quantiles": [float(quantile) for quantile in np.percentile(rewards, QUANTILES)],
-        "histogram": np.histogram(rewards, edges)[0].tolist(),
-    }
-
-
-def sentence(figures: dict[str, Any]) -> str:
-    """Put the accuracies into one line."""
-    phrases = [f"{_percent(figures)} on {figures['pairs']} held-out best-worst pairs"]
-    if "all_pairs" in figures:
-        phrases.append(
-            f"{_percent(figures['all_pairs'])} on all {figures['all_pairs']['pairs']} pairs of them"
-        )
-    return (
-        f"accuracy {', '.join(phrases)}; calibration error"
-        f" {figures['calibration']['expected_calibration_error']:.3f}"
+    return RewardDistribution(
+        quantiles=QUANTILES,
+        histogram_edges=tuple(float(edge) for edge in edges),
+        best=_summary(best, edges),
+        worst=_summary(worst, edges),
     )
 
 
-def _percent(figures: dict[str, Any]) -> str:
+def _summary(rewards: np.ndarray, edges: np.ndarray) -> RewardSummary:
+    """Return mean, standard deviation, quantiles and histogram of rewards."""
+    return RewardSummary(
+        mean=float(np.mean(rewards)),
+        std=float(np.std(rewards)),
+        quantiles=tuple(float(quantile) for quantile in np.percentile(rewards, QUANTILES)),
+        histogram=tuple(np.histogram(rewards, edges)[0].tolist()),
+    )
+
+
+def sentence(validation: Validation) -> str:
+    """Put the accuracies into one line."""
+    phrases = [f"{_percent(validation)} on {validation.pairs} held-out best-worst pairs"]
+    all_pairs = validation.all_pairs
+    if all_pairs is not None:
+        phrases.append(f"{_percent(all_pairs)} on all {all_pairs.pairs} pairs of them")
+    error = validation.calibration.expected_calibration_error
+    return f"accuracy {', '.join(phrases)}; calibration error {error:.3f}"
+
+
+def _percent(measured: Validation | Accuracy) -> str:
     """Return an accuracy with its interval, if there is one."""
-    if figures["accuracy_interval"] is None:
-        return f"{figures['accuracy']:.1%}"
-    low, high = figures["accuracy_interval"]
-    return f"{figures['accuracy']:.1%} [{low:.1%}, {high:.1%}]"
+    if measured.accuracy_interval is None:
+        return f"{measured.accuracy:.1%}"
+    low, high = measured.accuracy_interval
+    return f"{measured.accuracy:.1%} [{low:.1%}, {high:.1%}]"

@@ -9,62 +9,8 @@ from __future__ import annotations
 
 from typing import NotRequired, TypedDict
 
-from jaxmodpo.ranges import Tally
-
 Interval = tuple[float, float] | None
 """both ends; null where there is none"""
-
-
-# --------------------------------------------------------------------------- validation.json of
-# reward
-
-
-class Bin(TypedDict):
-    """Pairs of which the model is about equally sure."""
-
-    pairs: Tally
-    probability: float
-    agreement: float
-
-
-class Calibration(TypedDict):
-    """How often pairs agree that the model is this sure of."""
-
-    bins: list[Bin]
-    expected_calibration_error: float
-
-
-class Histogram(TypedDict):
-    """Rewards of one kind of reply, by bin."""
-
-    histogram: list[float]
-
-
-class Rewards(TypedDict):
-    """How rewards are distributed."""
-
-    histogram_edges: list[float]
-    best: Histogram
-    worst: Histogram
-
-
-class Accuracy(TypedDict):
-    """Of pairs of every two replies."""
-
-    pairs: Tally
-    accuracy: float
-
-
-class Validation(TypedDict):
-    """``validation.json``."""
-
-    pairs: Tally
-    accuracy: float
-    accuracy_interval: Interval
-    all_pairs: NotRequired[Accuracy]
-    calibration: Calibration
-    rewards: Rewards
-    measured_in: NotRequired[str]
 
 
 # --------------------------------------------------------------------------- sweep.json and its

@@ -17,10 +17,13 @@ from optuna.trial import FrozenTrial, TrialState
 
 from jaxmodpo.config import as_mapping
 from jaxmodpo.errors import UserError
-from jaxmodpo.files import write_json, write_text
+from jaxmodpo.files import write_text
 from jaxmodpo.methods.reward import RewardConfig
 from jaxmodpo.phase import Phase
 from jaxmodpo.policy.distributed import DeviceConfig
+from jaxmodpo.results.reward import VALIDATION, Validation
+from jaxmodpo.results.versioned import write_result
+from jaxmodpo.schema import read_as
 from jaxmodpo.search.report import write_report
 from jaxmodpo.search.settings import (
     trial_settings,
@@ -78,12 +81,12 @@ def finish_search(phase: Phase, study: optuna.Study, config: Any, method: Method
             f"trial {best.number} of the search, after {best.user_attrs['best_epoch']:g} of"
             f" {settings['epochs']} epochs"
         )
-        write_json(
-            config.output_dir / "validation.json",
-            best.user_attrs["validation"] | {"measured_in": measured},
-        )
+        fields = best.user_attrs["validation"] | {"measured_in": measured}
+        # A storage that several searches share may hold trials of another version.
+        validation: Validation = read_as(fields, Validation, f"trial {best.number} of the study")
+        write_result(config.output_dir / VALIDATION, validation)
         settings |= {
-            "validation": str(config.output_dir / "validation.json"),
+            "validation": str(config.output_dir / VALIDATION),
             "validation_fraction": 0.0,
             "epochs": max(1, math.ceil(best.user_attrs["best_epoch"])),
         }

@@ -26,7 +26,6 @@ from jax.experimental import multihost_utils
 from optuna.trial import TrialState
 
 from jaxmodpo.errors import Preempted, UserError
-from jaxmodpo.files import read_json
 from jaxmodpo.fingerprints import digest
 from jaxmodpo.methods.dpo import dpo
 from jaxmodpo.methods.joint import joint
@@ -37,7 +36,8 @@ from jaxmodpo.phase import Phase, in_phase
 from jaxmodpo.policy.distributed import broadcast, leads, open_together
 from jaxmodpo.policy.prompts import on_one_day
 from jaxmodpo.processes import this_process
-from jaxmodpo.results.shapes import Validation
+from jaxmodpo.results.reward import VALIDATION, Validation
+from jaxmodpo.results.versioned import plain, read_result
 from jaxmodpo.search.best import Method, finish_search, params_in_words
 from jaxmodpo.search.proposals import evaluations_before, propose
 from jaxmodpo.search.settings import (
@@ -260,9 +260,7 @@ class _Search:
             trial.set_user_attr(name, results[name])
         trial.set_user_attr("held_out", {n: v for n, v in values.items() if isinstance(v, float)})
         if self._config.trains is RewardConfig:
-            trial.set_user_attr(
-                "validation", dict(read_json(folder / "validation.json", Validation))
-            )
+            trial.set_user_attr("validation", plain(read_result(folder / VALIDATION, Validation)))
         return compared
 
     def run(self, params: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -298,7 +298,8 @@ def test_page_shows_how_good_each_reward_model_is(work):
     finished(work / "reward_empathy", "reward", {"validation.json": said})
     finished(work / "reward_empathy" / "validation", "reward", {"validation.json": said})
     text = words_of(page_of(work))
-    low, high = (100 * end for end in said["accuracy_interval"])
+    assert said.accuracy_interval is not None
+    low, high = (100 * end for end in said.accuracy_interval)
     assert f"reward_empathy 4 50.0 {low:.1f}–{high:.1f} 58.3" in text
     assert "reward_safety 4" not in text
     assert text.count(f"50.0 {low:.1f}–{high:.1f} 58.3") == 1, "a refitted model is listed once"

@@ -9,10 +9,11 @@ import json
 import re
 
 import pytest
-from right_results import EVALUATION, RIGHT_RESULTS
+from right_results import EVALUATION, RIGHT_RESULTS, VALIDATION
 
 from jaxmodpo.errors import UserError
 from jaxmodpo.results.evaluation import EvaluationResults
+from jaxmodpo.results.reward import Validation
 from jaxmodpo.results.versioned import read_result, write_result
 
 every_kind = pytest.mark.parametrize("name", RIGHT_RESULTS)
@@ -73,3 +74,10 @@ def test_an_evaluation_whose_parts_do_not_belong_together_is_refused(tmp_path, c
     write_result(path, dataclasses.replace(EVALUATION, **changes))
     with pytest.raises(UserError, match=rf"results\.json.*{re.escape(sentence)}"):
         read_result(path, EvaluationResults)
+
+
+def test_rewards_whose_bins_and_edges_do_not_belong_together_are_refused(tmp_path):
+    rewards = dataclasses.replace(VALIDATION.rewards, histogram_edges=(0.0, 0.5, 1.0))
+    write_result(tmp_path / "validation.json", dataclasses.replace(VALIDATION, rewards=rewards))
+    with pytest.raises(UserError, match="rewards, best, histogram must have one bin less than"):
+        read_result(tmp_path / "validation.json", Validation)
