@@ -8,7 +8,7 @@ draws and lays out needs no checks of its own.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -215,21 +215,17 @@ def read_sweep(path: Path) -> Sweep:
 def _check_points(values: Sweep, path: Path) -> None:
     """Refuse points that lack an objective's score or weight."""
     objectives = values["objectives"]
-    _needs(objectives, values["base"]["scores"], f"{path}: base, scores")
+    refuse_missing(objectives, values["base"]["scores"], f"{path}: base, scores")
     for method, points in values["fronts"].items():
         if not points:
             raise UserError(f"{path}: fronts, {method} holds no point")
         for number, point in enumerate(points, 1):
             where = f"{path}: fronts, {method}, item {number}"
-            _needs(objectives, point["scores"], f"{where}, scores")
+            refuse_missing(objectives, point["scores"], f"{where}, scores")
             if not len(point["weights"]) == len(point["scores"]) == len(values["base"]["scores"]):
                 raise UserError(
                     f"{where}: as many weights and scores are needed as the base has scores"
                 )
-
-
-def _needs(names: Iterable[str], mapping: Collection[str], where: str) -> None:
-    refuse_missing(names, mapping, where)
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:

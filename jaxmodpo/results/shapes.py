@@ -1,8 +1,8 @@
-"""What the files hold that commands write and other commands read: figures, measurements and
-manifests, as shapes.
+"""What ``sweep.json`` and the points of a sweep hold, as shapes.
 
-Written by programs, they may come from another version, another tool, or an editor; whoever reads
-one says with :func:`jaxmodpo.files.read_json` and a shape of this module what it relies on.
+Other results are dataclasses with a version (:mod:`jaxmodpo.results.versioned`). A sweep's are read
+with :func:`~jaxmodpo.files.read_json` and a shape of this module, which checks the keys that a
+reader relies on.
 """
 
 from __future__ import annotations
