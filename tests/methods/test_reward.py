@@ -135,7 +135,7 @@ def test_replies_that_are_equal_once_cut_are_neither_trained_on_nor_evaluated(
         shutil.rmtree(tmp_path / "out")
         return list(shapes.value.args)
 
-    def train(loss, parameters, frozen, batches, config, mesh, held, **_):
+    def train(problem, batches, config, held, *_):
         raise Trained(batches.examples.tokens.shape[:2], held.examples.tokens.shape[:2])
 
     monkeypatch.setattr("jaxmodpo.methods.reward.train", train)
