@@ -52,17 +52,18 @@ def write_report(study: optuna.Study, path: Path, command: str, note: str = "") 
     assert best is not None
     names = list(best.params)
     states = [trial.state for trial in trials]
-    counts = ", ".join(
-        f"{states.count(state)} {word}"
-        for state, word in (
-            (TrialState.COMPLETE, "complete"),
-            (TrialState.PRUNED, "pruned"),
-            (TrialState.FAIL, "failed or cut off"),
-        )
+    counts = (
+        f"{states.count(TrialState.COMPLETE)} complete,"
+        f" {states.count(TrialState.PRUNED)} pruned,"
+        f" {states.count(TrialState.FAIL)} failed or cut off"
     )
+    # Reasons and settings come from files and errors, so they are escaped.
     page = jinja2.Environment(autoescape=True).from_string(_PAGE)
     continued = {trial.user_attrs.get("continues") for trial in trials}
-    rows = [_row(t, names, t.number == best.number, t.number in continued) for t in trials]
+    rows: list[dict[str, Any]] = []
+    for trial in trials:
+        is_best = trial.number == best.number
+        rows.append(_row(trial, names, is_best, trial.number in continued))
     write_text(
         path,
         page.render(
@@ -77,14 +78,19 @@ def write_report(study: optuna.Study, path: Path, command: str, note: str = "") 
 
 
 def _row(trial: FrozenTrial, names: list[str], best: bool, continued: bool) -> dict[str, Any]:
-    cells = [trial.params.get(name, "") for name in names]
+    state = trial.state.name.lower()
+    if continued or trial.user_attrs.get("cut_off"):
+        # To Optuna such a trial has failed, which is not what became of it.
+        state = "cut off"
+    cells: list[Any] = []
+    for name in names:
+        value = trial.params.get(name, "")
+        cells.append(f"{value:.4g}" if isinstance(value, float) else value)
     return {
         "number": trial.number,
-        "state": (
-            "cut off" if continued or trial.user_attrs.get("cut_off") else trial.state.name.lower()
-        ),
+        "state": state,
         "value": "" if trial.value is None else f"{trial.value:.4f}",
-        "cells": [f"{cell:.4g}" if isinstance(cell, float) else cell for cell in cells],
+        "cells": cells,
         "evaluations": len(trial.intermediate_values),
         "reason": trial.user_attrs.get("reason", ""),
         "best": best,
@@ -96,22 +102,22 @@ def _plots(study: optuna.Study) -> list[tuple[str, str]]:
     # A window system is neither there nor wanted.
     matplotlib.use("Agg")
     from matplotlib import pyplot
-    from optuna.visualization import matplotlib as drawn
+    from optuna.visualization import matplotlib as optuna_plots
 
-    wanted: list[tuple[str, Callable[[optuna.Study], Any]]] = [
-        ("Optimisation history", drawn.plot_optimization_history),
-        ("Importance of the settings", drawn.plot_param_importances),
-        ("Each setting", drawn.plot_slice),
-        ("Parallel coordinates", drawn.plot_parallel_coordinate),
-        ("Evaluations within trials", drawn.plot_intermediate_values),
-        ("Timeline", drawn.plot_timeline),
-    ]
-    plots = []
-    for caption, draw in wanted:
+    functions: dict[str, Callable[[optuna.Study], Any]] = {
+        "Optimisation history": optuna_plots.plot_optimization_history,
+        "Importance of the settings": optuna_plots.plot_param_importances,
+        "Each setting": optuna_plots.plot_slice,
+        "Parallel coordinates": optuna_plots.plot_parallel_coordinate,
+        "Evaluations within trials": optuna_plots.plot_intermediate_values,
+        "Timeline": optuna_plots.plot_timeline,
+    }
+    plots: list[tuple[str, str]] = []
+    for caption, draw in functions.items():
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
-                draw(study)
+                draw(study)  # into pyplot's current figure
                 buffer = io.BytesIO()
                 pyplot.gcf().savefig(buffer, format="png", dpi=110, bbox_inches="tight")
         except (ValueError, RuntimeError) as error:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,39 +17,40 @@ from jaxmodpo.methods.modpo import MODPOConfig
 from jaxmodpo.methods.reward import RewardConfig
 from jaxmodpo.methods.sft import SFTConfig
 from jaxmodpo.ranges import Count, Incidental, Settings
-from jaxmodpo.search.space import as_rows, load_space
+from jaxmodpo.search.space import Dimension, as_rows, load_space
 from jaxmodpo.training.settings import TrainingConfig
 
 
 @dataclass(frozen=True, kw_only=True)
 class TuneSettings(Settings, help_group="search"):
-    """What every search can be told besides."""
+    """Settings that every search has besides those of its method."""
 
     trials: Incidental[Count] = 20
-    """Trials of the whole study, over all processes and earlier runs; pruned and failed ones
-    count."""
+    """Number of trials of the whole study, over all processes and earlier runs; pruned and failed
+    trials count. Raise it to go on with a finished search."""
     space: str = "paper"
     """YAML file with the settings to vary and their ranges, or the name of one that comes with
-    jaxmodpo (paper)."""
+    jaxmodpo; paper has the ranges of the paper's search."""
     study: Incidental[str | None] = None
-    """Database of the study, as a URL that SQLAlchemy takes, so that several processes can share
-    it; by default study.db in the output folder."""
+    """URL of the study's database, as SQLAlchemy takes it; by default study.db in the output
+    folder. Give a database on a server to let several machines share one search."""
     prune: bool = True
-    """Stop a trial early where its evaluation lies below the median of earlier trials at the same
-    point."""
+    """Stop a trial early when its held-out evaluation lies below the median of earlier trials at
+    the same point."""
     keep_trials: Incidental[bool] = False
-    """Keep the adapter or model of every trial, and not of the best one alone."""
+    """Keep the adapter or model of every trial; otherwise only the best trial's is kept."""
 
     evaluations_per_epoch: Count = 2
-    """Held-out evaluations in each pass over the data, at which trials are compared and pruned."""
+    """Number of held-out evaluations in each pass over the data. Trials are compared and pruned at
+    these points."""
     best_metric: Literal["accuracy"] = "accuracy"
     """Held-out metric that trials are compared by; it also selects the checkpoint within a
     trial."""
 
     trains: ClassVar[type[TrainingConfig]]
     """the method's dataclass, which comes after this one in the bases"""
-    part: ClassVar[str] = "preference"
-    """which part of a space file is the method's"""
+    space_section: ClassVar[str] = "preference"
+    """which section of a space file is the method's"""
 
     def check(self) -> None:
         """Refuse what the method would, a search that has nothing to try or to compare by, and a
@@ -57,15 +59,20 @@ class TuneSettings(Settings, help_group="search"):
         super().check()
         if not getattr(self, "validation_fraction", 0.0):
             raise UserError("a search needs a --validation-fraction above 0 to compare trials by")
-        load_space(self.space, self.part, self.trains)
+        assert self.loaded_space  # reading it refuses a space that is none
+
+    @functools.cached_property
+    def loaded_space(self) -> dict[str, Dimension]:
+        """The space, read once: what was checked is then what is recorded and searched, even if
+        the file changes meanwhile.
+        """
+        return load_space(self.space, self.space_section, self.trains)
 
     def recorded(self) -> TuneSettings:
         """Record the space's content, wherever its file lies: a search over another one is another
         search.
         """
-        return dataclasses.replace(
-            self, space=as_rows(load_space(self.space, self.part, self.trains))
-        )
+        return dataclasses.replace(self, space=as_rows(self.loaded_space))
 
     def goes_on(self, results: Mapping[str, Any]) -> bool:
         """Return whether more trials are asked for than there are, or some were still under way
@@ -77,9 +84,9 @@ class TuneSettings(Settings, help_group="search"):
         """Return the cost of a search: every trial as long as the settings would take, none
         pruned.
         """
-        one = super().cost(estimator)
-        assert one.chip_hours is not None
-        return dataclasses.replace(one, chip_hours=one.chip_hours * self.trials)
+        trial_cost = super().cost(estimator)
+        assert trial_cost.chip_hours is not None
+        return dataclasses.replace(trial_cost, chip_hours=trial_cost.chip_hours * self.trials)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,7 +97,8 @@ class TuneSFTConfig(TuneSettings, SFTConfig):
     """Held-out metric that trials are compared by; it also selects the checkpoint within a
     trial."""
 
-    trains, part = SFTConfig, "sft"
+    trains = SFTConfig
+    space_section = "sft"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -118,7 +126,8 @@ class TuneJointConfig(TuneSettings, JointConfig):
 class TuneRewardConfig(TuneSettings, RewardConfig):
     """Search settings for 'reward'."""
 
-    trains, part = RewardConfig, "reward"
+    trains = RewardConfig
+    space_section = "reward"
 
     def check(self) -> None:
         if self.all or self.refit or self.validation is not None:
@@ -131,6 +140,9 @@ class TuneRewardConfig(TuneSettings, RewardConfig):
 
 def trial_settings(config: Any, params: Mapping[str, Any], folder: Path) -> Any:
     """Return a trial's settings: those of the search, with the trial's own."""
-    mine = {f.name: getattr(config, f.name) for f in dataclasses.fields(config.trains)}
-    changed: dict[str, Any] = {"output_dir": folder}
-    return config.trains(**mine | changed | dict(params))
+    settings = {
+        field.name: getattr(config, field.name) for field in dataclasses.fields(config.trains)
+    }
+    settings["output_dir"] = folder
+    settings |= params
+    return config.trains(**settings)

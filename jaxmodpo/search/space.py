@@ -33,14 +33,17 @@ class Dimension:
     log: bool = False
 
     def suggest(self, trial: optuna.Trial, name: str) -> Value:
+        """Return the value that the study proposes for a trial."""
         if self.choices:
+            choice: Any = trial.suggest_categorical(name, self.choices)
             # A queued 128.0 stands for the choice 128, and comes back from the storage as that.
-            return self.choices[self.choices.index(trial.suggest_categorical(name, self.choices))]  # type: ignore[arg-type]
+            return self.choices[self.choices.index(choice)]
         if isinstance(self.low, int) and isinstance(self.high, int):
             return trial.suggest_int(name, self.low, self.high, log=self.log)
         return trial.suggest_float(name, self.low, self.high, log=self.log)
 
     def holds(self, value: Any) -> bool:
+        """Return whether a value is a choice, or lies in the range with both ends."""
         if self.choices:
             return value in self.choices
         return isinstance(value, int | float) and self.low <= value <= self.high
@@ -51,94 +54,119 @@ Space = Mapping[str, Dimension]
 
 def as_rows(space: Space) -> dict[str, Any]:
     """Return a space as its file has it, for manifests: a list of choices, or low, high and log."""
-    return {
-        name: list(d.choices) if d.choices else {"low": d.low, "high": d.high, "log": d.log}
-        for name, d in space.items()
-    }
+    rows: dict[str, Any] = {}
+    for name, dimension in space.items():
+        if dimension.choices:
+            rows[name] = list(dimension.choices)
+        else:
+            rows[name] = {"low": dimension.low, "high": dimension.high, "log": dimension.log}
+    return rows
 
 
-def load_space(source: str, part: str, settings: type) -> dict[str, Dimension]:
+def load_space(source: str, section: str, settings: type) -> dict[str, Dimension]:
     """Read one method's space.
 
     Args:
         source: a YAML file, or the name of one of ours (paper).
-        part: sft, preference or reward.
+        section: sft, preference or reward.
         settings: the method's settings, whose fields alone can be varied.
 
     Raises:
-        UserError: the file lacks the part, names an unknown setting or one that is a path or a
+        UserError: the file lacks the section, names an unknown setting or one that is a path or a
             list, or holds what is no choice and no range of such a setting's values.
     """
     path = builtin("tune", source)
     content = load_yaml(path)
-    rows = content.get(part)
+    rows = content.get(section)
     if not isinstance(rows, Mapping) or not rows:
-        raise UserError(f"{path} has no space for '{part}'{nearest(part, content)}")
-    known = [f.name for f in dataclasses.fields(settings)]
+        raise UserError(f"{path} has no space for '{section}'{nearest(section, content)}")
+    field_names = [field.name for field in dataclasses.fields(settings)]
     hints = typing.get_type_hints(settings)
-    space = {}
+    space: dict[str, Dimension] = {}
     for name, row in rows.items():
-        if name not in known:
-            raise UserError(f"{path}, {part}: unknown setting '{name}'{nearest(str(name), known)}")
-        where = f"{path}, {part}, {name}"
-        space[name] = _dimension(row, where, _scalars(hints[name], where))
+        if name not in field_names:
+            raise UserError(
+                f"{path}, {section}: unknown setting '{name}'{nearest(str(name), field_names)}"
+            )
+        location = f"{path}, {section}, {name}"
+        space[name] = _dimension(row, location, _scalars(hints[name], location))
     return space
 
 
-def _scalars(hint: Any, where: str) -> tuple[Any, ...]:
+def _scalars(hint: Any, location: str) -> tuple[Any, ...]:
     """Return which of int, float, str, bool and literals a setting's type allows.
 
     Raises:
         UserError: it is a path, several values, or a thing of its own.
     """
     if typing.get_origin(hint) in (typing.Union, types.UnionType):
-        return tuple(kind for part in typing.get_args(hint) for kind in _scalars(part, where))
+        alternatives: list[Any] = []
+        for alternative in typing.get_args(hint):
+            alternatives += _scalars(alternative, location)
+        return tuple(alternatives)
     if hint is types.NoneType:
         return ()
     if hint in (int, float, str, bool) or typing.get_origin(hint) is typing.Literal:
         return (hint,)
     raise UserError(
-        f"{where}: this setting cannot vary in a search, only numbers, words and switches can"
+        f"{location}: this setting cannot vary in a search, only numbers, words and switches can"
     )
 
 
-def _value(value: Any, where: str, kinds: tuple[Any, ...]) -> Value:
+def _value(value: Any, location: str, kinds: tuple[Any, ...]) -> Value:
     """Return one value as the setting takes it; YAML 1.1 reads 1e-6, without a point, as a text.
 
     Raises:
         UserError: the setting does not take it.
     """
-
-    def fits(value: Any, kind: Any) -> bool:
-        if typing.get_origin(kind) is typing.Literal:
-            return value in typing.get_args(kind)
-        if kind in (int, float):
-            return isinstance(value, (int, kind)) and is_number(value)
-        return isinstance(value, kind)
-
-    found = value
-    if isinstance(value, str) and not any(fits(value, kind) for kind in kinds):
+    converted = value
+    if isinstance(value, str) and not _fits_any(value, kinds):
         with contextlib.suppress(ValueError):
-            found = int(value) if value.isdecimal() else float(value)
-    if isinstance(found, float) and float not in kinds and found.is_integer():
-        found = int(found)
-    if not any(fits(found, kind) for kind in kinds):
-        raise UserError(f"{where}: this setting does not take {value!r}")
-    return found
+            converted = int(value) if value.isdecimal() else float(value)
+    # 1e1 is a float even where the setting counts something.
+    if isinstance(converted, float) and float not in kinds and converted.is_integer():
+        converted = int(converted)
+    if not _fits_any(converted, kinds):
+        raise UserError(f"{location}: this setting does not take {value!r}")
+    return converted
 
 
-def _dimension(row: Any, where: str, kinds: tuple[Any, ...]) -> Dimension:
-    if isinstance(row, list) and row and all(isinstance(value, int | float | str) for value in row):
-        return Dimension(choices=tuple(_value(value, where, kinds) for value in row))
+def _fits_any(value: Any, kinds: tuple[Any, ...]) -> bool:
+    return any(_fits(value, kind) for kind in kinds)
+
+
+def _fits(value: Any, kind: Any) -> bool:
+    """Return whether a value is one of a literal's, or of a type; a whole number is a float too."""
+    if typing.get_origin(kind) is typing.Literal:
+        return value in typing.get_args(kind)
+    if kind in (int, float):
+        # True is an int to Python, and no number to a setting.
+        return isinstance(value, (int, kind)) and is_number(value)
+    return isinstance(value, kind)
+
+
+def _dimension(row: Any, location: str, kinds: tuple[Any, ...]) -> Dimension:
+    """Read one setting's row: a list of choices, or a mapping of low, high and log."""
+    if _is_list_of_choices(row):
+        return Dimension(choices=tuple(_value(value, location, kinds) for value in row))
     if not isinstance(row, Mapping) or not {"low", "high"} <= set(row) <= {"low", "high", "log"}:
-        raise UserError(f"{where}: give a list of choices, or low, high and if wanted log")
-    log, numeric = row.get("log", False), tuple(kind for kind in kinds if kind in (int, float))
-    if not numeric:
-        raise UserError(f"{where}: this setting is no number; give a list of choices")
-    low, high = (_value(row[end], where, numeric) for end in ("low", "high"))
+        raise UserError(f"{location}: give a list of choices, or low, high and if wanted log")
+    numeric_kinds = tuple(kind for kind in kinds if kind in (int, float))
+    if not numeric_kinds:
+        raise UserError(f"{location}: this setting is no number; give a list of choices")
+    low = _value(row["low"], location, numeric_kinds)
+    high = _value(row["high"], location, numeric_kinds)
+    log = row.get("log", False)
     assert not isinstance(low, str) and not isinstance(high, str)
     if not isinstance(log, bool) or low > high or (log and low <= 0):
         raise UserError(
-            f"{where}: low and high must be numbers, low the smaller one, above 0 where log is true"
+            f"{location}: low and high must be numbers, low the smaller one, above 0 where log is"
+            " true"
         )
     return Dimension((), low, high, log)
+
+
+def _is_list_of_choices(row: Any) -> bool:
+    if not isinstance(row, list) or not row:
+        return False
+    return all(isinstance(value, int | float | str) for value in row)

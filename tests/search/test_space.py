@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import optuna
 import pytest
 
@@ -9,7 +11,8 @@ from jaxmodpo.errors import UserError
 from jaxmodpo.methods.dpo import DPOConfig
 from jaxmodpo.methods.reward import RewardConfig
 from jaxmodpo.methods.sft import SFTConfig
-from jaxmodpo.search.space import Dimension, load_space
+from jaxmodpo.search.settings import TuneDPOConfig
+from jaxmodpo.search.space import Dimension, as_rows, load_space
 
 
 def test_the_papers_space_is_its_codes():
@@ -95,3 +98,15 @@ def test_whole_ends_make_whole_numbers():
     # the storage.
     given = optuna.trial.FixedTrial({"d": 2.0})
     assert isinstance(Dimension(choices=(2, 4)).suggest(given, "d"), int)  # type: ignore[arg-type]
+
+
+def test_a_search_reads_its_space_once(tmp_path):
+    """What was checked is what is recorded and searched, even if the file changes meanwhile."""
+    path = tmp_path / "space.yaml"
+    path.write_text("preference: {lora_alpha: [4, 8]}")
+    config = TuneDPOConfig(
+        model=Path("base"), pairs=Path("pairs.json"), output_dir=tmp_path, space=str(path)
+    )
+    config.check()
+    path.write_text("preference: {lora_alpha: [16, 32]}")
+    assert config.recorded().space == as_rows(config.loaded_space) == {"lora_alpha": [4, 8]}

@@ -19,7 +19,8 @@ from jaxmodpo.files import read_json
 from jaxmodpo.flags import from_mapping
 from jaxmodpo.methods.dpo import DPOConfig
 from jaxmodpo.methods.reward import RewardConfig, reward
-from jaxmodpo.search import tune
+from jaxmodpo.search import trials, tune
+from jaxmodpo.search.objective import objective
 from jaxmodpo.search.report import write_report
 from jaxmodpo.search.tune import (
     TuneDPOConfig,
@@ -27,7 +28,6 @@ from jaxmodpo.search.tune import (
     TuneMODPOConfig,
     TuneRewardConfig,
     TuneSFTConfig,
-    objective,
     tune_dpo,
     tune_reward,
 )
@@ -133,7 +133,7 @@ def test_a_trial_whose_figures_are_not_finite_is_never_the_best(undefined):
 
 def test_figures_that_are_missing_since_they_were_not_finite_fail_a_trial(pretended, monkeypatch):
     monkeypatch.setattr(
-        tune, "objective", lambda values, beta: float("nan") if beta == 0.1 else 0.5
+        trials, "objective", lambda values, beta: float("nan") if beta == 0.1 else 0.5
     )
     results = pretended(lambda *_: 0.9, trials=2).results
     assert (results["best_trial"], results["failed"]) == (1, 1)

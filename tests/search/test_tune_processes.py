@@ -14,8 +14,6 @@ import pytest
 import sqlalchemy.exc
 from optuna.trial import TrialState
 
-from jaxmodpo.search import tune
-
 
 def stored(inputs: Path) -> optuna.Study:
     return optuna.load_study(study_name=None, storage=f"sqlite:///{inputs}/shared.db")
@@ -119,7 +117,7 @@ def test_a_database_that_another_process_makes_meanwhile_is_waited_for(pretended
                 )
             super().__init__(*arguments, **named)
 
-    monkeypatch.setattr(tune.optuna.storages, "RDBStorage", Meanwhile)
+    monkeypatch.setattr(optuna.storages, "RDBStorage", Meanwhile)
     assert pretended(lambda *_: 0.6).results["complete"] == 1 and len(opened) == 3
 
 

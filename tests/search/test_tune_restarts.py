@@ -22,8 +22,9 @@ from jaxmodpo.methods.dpo import DPOConfig
 from jaxmodpo.phase import Phase
 from jaxmodpo.processes import machine
 from jaxmodpo.records import write_pairs
-from jaxmodpo.search import tune
-from jaxmodpo.search.study import open_storage, storage_in_words
+from jaxmodpo.search import trials
+from jaxmodpo.search.best import Method
+from jaxmodpo.search.study import continue_cut_off, open_storage, storage_in_words
 from jaxmodpo.training.session import Session
 
 
@@ -130,7 +131,7 @@ def test_a_trial_that_ended_before_it_had_a_folder_or_a_reason_keeps_its_place(
         return killed
 
     with monkeypatch.context() as patched:
-        patched.setattr(tune, "propose", killing(tune.propose))
+        patched.setattr(trials, "propose", killing(trials.propose))
         with pytest.raises(type(end)):
             pretended(training, trials=3)
     pretended(training, trials=3)
@@ -364,17 +365,17 @@ def test_a_trial_whose_evaluation_the_storage_did_not_take_goes_on_at_the_next_s
         monkeypatch.setattr(optuna.Trial, "report", away)
         searching._on_evaluation(0.5, {"rewards/accuracies": 0.5})
 
-    monkeypatch.setattr(tune, "trial_settings", lambda *_: None)
-    searching = tune._Search(settings, tune.Method("align dpo", run), {}, "name")
+    monkeypatch.setattr(trials, "trial_settings", lambda *_: None)
+    searching = trials.TrialRunner(settings, Method("align dpo", run), {}, "name")
     study = optuna.create_study()
     sentence = (
         r"did not take an evaluation: .*database is locked; run the same command again, which"
         r" goes on$"
     )
     with pytest.raises(UserError, match=sentence):
-        study.optimize(searching.lead, n_trials=1, catch=(tune._Failed,))
+        study.optimize(searching.lead, n_trials=1, catch=(trials.TrialFailed,))
     monkeypatch.undo()
-    tune.continue_cut_off(study, tmp_path)
+    continue_cut_off(study, tmp_path)
     first, again = study.trials
     assert "reason" not in first.user_attrs and first.user_attrs["cut_off"]
     assert (again.state, again.user_attrs["continues"]) == (TrialState.WAITING, first.number)
