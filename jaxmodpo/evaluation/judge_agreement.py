@@ -194,7 +194,7 @@ def _agree_on_pairs(
     }
 
 
-def _exchanged(verdicts_by_id: Numbers, where: Numbers) -> Numbers:
+def _exchanged(verdicts_by_id: Numbers, to_exchange: Numbers) -> Numbers:
     """Exchange 0 and 1 in some rows; 2, a tie, has no sides."""
     is_decided = verdicts_by_id < 2
-    return np.where(is_decided & where, 1 - verdicts_by_id, verdicts_by_id)
+    return np.where(is_decided & to_exchange, 1 - verdicts_by_id, verdicts_by_id)

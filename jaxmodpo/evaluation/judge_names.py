@@ -73,10 +73,10 @@ def source_name(source: tuple[str, str], judges: Iterable[Judge]) -> str:
 def short_names(paths: Sequence[str]) -> list[str]:
     """Name files by as many of their last parts as tell them apart."""
     parts_by_path = [Path(path).parts for path in paths]
-    longest = max((len(parts) for parts in parts_by_path), default=1)
+    longest = max((len(path_parts) for path_parts in parts_by_path), default=1)
     candidates: list[list[str]] = []
     for count in range(1, longest + 1):
-        candidates.append([str(Path(*parts[-count:])) for parts in parts_by_path])
+        candidates.append([str(Path(*path_parts[-count:])) for path_parts in parts_by_path])
     return _first_distinct(candidates)
 
 

@@ -80,9 +80,9 @@ def _effect_sums(votes: VoteTable, unit: Numbers, first_won: Numbers, decided: N
     _, first_row, unit_index = np.unique(unit, return_index=True, return_inverse=True)
     unit_counts = add_up(unit_index, cells & decided[:, None], len(first_row))
     seen_first, seen_second, won_first, won_second = unit_counts.T
-    seen = np.maximum(seen_first + seen_second, 1)
-    weighted_difference = (won_first * seen_second - won_second * seen_first) / seen
-    weight = seen_first * seen_second / seen
+    times_shown = np.maximum(seen_first + seen_second, 1)
+    weighted_difference = (won_first * seen_second - won_second * seen_first) / times_shown
+    weight = seen_first * seen_second / times_shown
     return by_question(votes.question[first_row], weighted_difference, weight)
 
 
@@ -106,8 +106,14 @@ def _ranked(votes: VoteTable, estimator: Estimator) -> Row:
     rank_sums = by_question(votes.question, rank_by_position, ones)
     top_sums = by_question(votes.question, rank_by_position == 1, ones)
     # The last column of the sums counts the votes.
-    means = [estimator(rank_sums[:, [place, -1]], share, "no votes") for place in positions]
-    tops = [estimator(top_sums[:, [place, -1]], share, "no votes") for place in positions]
+    means = [
+        estimator(rank_sums[:, [position_number, -1]], share, "no votes")
+        for position_number in positions
+    ]
+    tops = [
+        estimator(top_sums[:, [position_number, -1]], share, "no votes")
+        for position_number in positions
+    ]
     unit = together(votes.unit, votes.criterion)
     orders_vary = len(np.unique(together(unit, votes.order))) > len(np.unique(unit))
     one_criterion = len(np.unique(votes.criterion)) == 1

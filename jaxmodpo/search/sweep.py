@@ -10,7 +10,7 @@ adapter multiplied by a number below 1, until both diverge alike.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -46,65 +46,82 @@ def sweep(config: SweepConfig, phase: Phase) -> None:
     """Run ``sweep``; models and measurements that are finished are not made again."""
     names, scorers = objectives_and_scorers(config)
     points = grid(config.weights, config.step, len(names))
-    souped = named_values(config.soup, "--soup")
     if jax.process_count() > 1:
         raise UserError(
             "sweep samples in one process; run it on one host, and 'align modpo' on several"
         )
-    check_soups(config, read=True)
+    check_soups(config, all_inputs_exist=True)
     config = on_one_day(config, phase)
     session = Session()
-    measure = Measure(
-        config, {name: make_scorer(path, config) for name, path in scorers.items()}, session
-    )
-    fronts: dict[str, list[dict[str, Any]]] = {"modpo": [], "soup": []}
+    makers = {name: make_scorer(path, config) for name, path in scorers.items()}
+    measure = Measure(config, makers, session)
     base = measure("base", None, None)
-    ends = _ends(config, souped, session)
-    for weights in points:
-        name = point_name(weights)
-        adapter = config.output_dir / "modpo" / name / "adapter"
-        modpo(_as(MODPOConfig, config, weights=weights, output_dir=adapter.parent), session)
-        fronts["modpo"].append(measure(f"modpo_{name}", adapter, weights))
-        if ends:
-            adapter = config.output_dir / "soup" / name / "adapter"
-            soup(
-                SoupConfig(
-                    adapters=tuple(ends),
-                    weights=weights,
-                    output_dir=adapter.parent,
-                    model=config.model,
-                )
-            )
-            fronts["soup"].append(measure(f"soup_{name}", adapter, weights))
-    matched = []
-    if ends and config.match_kl:
-        matched = [
-            measure.matched(one, other)
-            for one, other in by_weights([fronts["modpo"], fronts["soup"]])
-        ]
-    fronts = {name: front for name, front in fronts.items() if front}
+    fronts = _train_and_measure(config, points, measure, session)
+    matched: list[tuple[Mapping[str, Any], Mapping[str, Any]]] = []
+    if "soup" in fronts and config.match_kl:
+        for modpo_point, soup_point in by_weights([fronts["modpo"], fronts["soup"]]):
+            matched.append(measure.matched(modpo_point, soup_point))
     results = compare(names, base, fronts, matched)
     write_json(config.output_dir / "sweep.json", results)
+    # Three objectives would need a third axis; their table says what a figure could not.
     if len(names) == 2:
         with atomic_path(config.output_dir / "fronts.png") as temporary:
             temporary.write_bytes(png(front_figure(fronts, (names[0], names[1]), base)))
     print(table(results))
     phase.finish(
         points=len(points),
-        **{key: results[key] for key in ("objectives", "hypervolume") if key in results},
+        objectives=results["objectives"],
+        hypervolume=results["hypervolume"],
     )
 
 
-def _as(cls: type[Any], config: SweepConfig, **changes: Any) -> Any:
+def _train_and_measure(
+    config: SweepConfig,
+    points: Sequence[tuple[float, ...]],
+    measure: Measure,
+    session: Session,
+) -> dict[str, list[dict[str, Any]]]:
+    """Train MODPO and make a soup at each point; return what was measured, by method.
+
+    Each point is trained and measured before the next begins, so that a sweep that is cut off
+    loses one point at most.
+    """
+    soup_adapters = _soup_adapters(config, session)
+    fronts: dict[str, list[dict[str, Any]]] = {"modpo": []}
+    if soup_adapters:
+        fronts["soup"] = []
+    for weights in points:
+        name = point_name(weights)
+        adapter = config.output_dir / "modpo" / name / "adapter"
+        modpo(_as(MODPOConfig, config, weights=weights, output_dir=adapter.parent), session)
+        fronts["modpo"].append(measure(f"modpo_{name}", adapter, weights))
+        if soup_adapters:
+            adapter = config.output_dir / "soup" / name / "adapter"
+            soup(
+                SoupConfig(
+                    adapters=tuple(soup_adapters),
+                    weights=weights,
+                    output_dir=adapter.parent,
+                    model=config.model,
+                )
+            )
+            fronts["soup"].append(measure(f"soup_{name}", adapter, weights))
+    return fronts
+
+
+def _as(settings_class: type[Any], config: SweepConfig, **changes: Any) -> Any:
     """Return the settings of a method, as far as the sweep has them."""
-    mine = {f.name: getattr(config, f.name) for f in fields(cls) if hasattr(config, f.name)}
-    return cls(**mine | changes)
+    settings: dict[str, Any] = {}
+    for field in fields(settings_class):
+        if hasattr(config, field.name):
+            settings[field.name] = getattr(config, field.name)
+    return settings_class(**settings | changes)
 
 
-def _ends(config: SweepConfig, souped: Mapping[str, str], session: Session) -> list[Path]:
-    """Return the adapters to average, trained here where pairs were given."""
-    adapters = []
-    for name, path in souped.items():
+def _soup_adapters(config: SweepConfig, session: Session) -> list[Path]:
+    """Return the adapters to average, trained here where pairs were given; none without --soup."""
+    adapters: list[Path] = []
+    for name, path in named_values(config.soup, "--soup").items():
         if is_adapter(Path(path)):
             adapters.append(Path(path))
             continue
@@ -112,6 +129,3 @@ def _ends(config: SweepConfig, souped: Mapping[str, str], session: Session) -> l
         dpo(_as(DPOConfig, config, pairs=Path(path), output_dir=folder), session)
         adapters.append(folder / "adapter")
     return adapters
-
-
-# --------------------------------------------------------------------------- results

@@ -47,10 +47,11 @@ class SweepConfig(PreferenceTrainingConfig, help_group="search"):
     pairs, the widest gaps first. Best-worst leaves MODPO little to reweigh. A file of pairs is
     taken as it is."""
     margin: tuple[str, ...]
-    """NAME=SOURCE of the margins of each further objective, as in 'align modpo'."""
+    """NAME=SOURCE for each further objective: where its reward margins come from. Sources are the
+    same as in 'align modpo'."""
     weights: str = "0.1..0.9"
-    """Range LOW..HIGH, within 0 and 1, that the weight of every objective is taken from; weights
-    sum to 1."""
+    """Range LOW..HIGH, within 0 and 1, of every objective's weight; the weights of a model sum to
+    1."""
     step: Annotated[float, Range(above=0, below=1)] = 0.1
     """Distance between neighboring weights of an objective; a smaller step trains more models."""
     margin_scale: Annotated[Literal["none", "std"], HelpGroup("objective")] = "std"
@@ -59,14 +60,14 @@ class SweepConfig(PreferenceTrainingConfig, help_group="search"):
     margin_gain: Annotated[Positive, HelpGroup("objective")] = 1.0
     """Factor that every margin is multiplied by after that scaling."""
     soup: tuple[str, ...] = ()
-    """NAME=ADAPTER or NAME=PAIRS of every objective, the primary first: the adapters to average, or
-    the pairs to train them on by DPO with the settings of this command. Without it no soups are
-    made."""
+    """NAME=ADAPTER or NAME=PAIRS for every objective, the primary first: the adapters to average,
+    or the pairs to train them on by DPO with the settings of this command. Without this setting no
+    soups are made."""
     questions: Path
     """File of the questions that every model replies to when it is measured."""
     score: tuple[str, ...]
-    """NAME=SCORER of every objective, the primary first; a scorer is the folder of a reward model,
-    or rubric."""
+    """NAME=SCORER for every objective, the primary first. A scorer is the folder of a reward model,
+    or rubric for the built-in rules."""
     samples: Annotated[Count, HelpGroup("sampling")] = 4
     """Replies sampled for each question, at temperature 1 from the whole vocabulary."""
     max_new_tokens: Annotated[Count, HelpGroup("sampling")] = 512
@@ -78,6 +79,9 @@ class SweepConfig(PreferenceTrainingConfig, help_group="search"):
     the divergence of the other."""
 
     def check(self) -> None:
+        """Refuse objectives that --score, --margin and --soup name differently, and weights of
+        which no combination sums to 1.
+        """
         super().check()
         names, _ = objectives_and_scorers(self)
         grid(self.weights, self.step, len(names))
@@ -113,23 +117,25 @@ class SweepConfig(PreferenceTrainingConfig, help_group="search"):
         pairs = estimator.pairs(self.pairs, self.pairs_per_question)
         cost = estimator.training(self, pairs, sequences=2, runs=points)
         assert cost.chip_hours is not None and cost.disk is not None
-        adapter, averaged = cost.disk / points, 0.0
+        adapter_size = cost.disk / points
+        # A soup holds the adapters that it averages side by side, so their sizes add up.
+        soup_size = 0.0
         for path in map(Path, named_values(self.soup, "--soup").values()):
             if path in estimator.adapters or (path / "adapter_config.json").is_file():
-                averaged += estimator.adapters.get(path, adapter)
+                soup_size += estimator.adapters.get(path, adapter_size)
                 continue
-            one = estimator.training(
-                self, estimator.pairs(path, self.pairs_per_question), sequences=2
-            )
-            cost.chip_hours += one.chip_hours or 0.0
-            cost.disk += adapter
-            averaged += adapter
+            soup_pairs = estimator.pairs(path, self.pairs_per_question)
+            training = estimator.training(self, soup_pairs, sequences=2)
+            cost.chip_hours += training.chip_hours or 0.0
+            cost.disk += adapter_size
+            soup_size += adapter_size
         models = 1 + points
         if self.soup:
-            cost.disk += points * averaged
+            cost.disk += points * soup_size
             models += points * (1 + BISECTIONS * self.match_kl)
         replies = models * estimator.rows(self.questions) * self.samples
         cost.chip_hours += estimator.sampling(self, replies, self.sample_batch_size)
+        # Each reply is scored twice for the divergence, by the model and by its base.
         cost.chip_hours += estimator.scoring(self.model, replies, models=2)
         return cost
 
@@ -155,7 +161,9 @@ def grid(weights: str, step: float, objectives: int) -> list[tuple[float, ...]]:
         UserError: no range, or no point of it lies on the simplex.
     """
     try:
-        low, high = (float(end) for end in weights.split(".."))
+        low_text, high_text = weights.split("..")
+        low = float(low_text)
+        high = float(high_text)
         if not (0 < low <= high < 1 and step > 0):
             raise ValueError
     except ValueError as error:
@@ -165,7 +173,8 @@ def grid(weights: str, step: float, objectives: int) -> list[tuple[float, ...]]:
         ) from error
     # In floating point 0.8 / 0.1 is less than 8, which would lose the last weight.
     count = math.floor((high - low) / step + 1e-6)
-    falling = [round(low + n * step, DIGITS) for n in reversed(range(count + 1))]
+    falling = [round(low + number * step, DIGITS) for number in reversed(range(count + 1))]
+    # All combinations are few enough to go through, and the order of the product is the table's.
     combinations = itertools.product(falling, repeat=objectives)
     points = [point for point in combinations if math.isclose(sum(point), 1, abs_tol=1e-6)]
     if not points:
@@ -179,36 +188,46 @@ def point_name(weights: Sequence[float], between: str = "_") -> str:
     """Return a point's name: its weights, with two decimals or as many as they have, so that no two
     share one.
     """
-    decimals = [f"{weight:.{DIGITS}f}" for weight in weights]
-    return between.join(text[:4] + text[4:].rstrip("0") for text in decimals)
+    names: list[str] = []
+    for weight in weights:
+        text = f"{weight:.{DIGITS}f}"
+        # "0.3000000000" is 0.30, and "0.3330000000" is 0.333.
+        names.append(text[:4] + text[4:].rstrip("0"))
+    return between.join(names)
 
 
-def check_soups(config: SweepConfig, *, read: bool = False) -> None:
+def check_soups(config: SweepConfig, *, all_inputs_exist: bool = False) -> None:
     """Refuse what is neither an adapter nor pairs, before anything is measured.
 
     Args:
-        config: the settings; what they name may not be there yet.
-        read: that it is there, and whole pairs can be read.
+        config: the settings.
+        all_inputs_exist: whether what the settings name must be there, so that adapters and pairs
+            are read in whole. Before an experiment an earlier phase may have yet to write them.
 
     Raises:
         UserError: naming the objective.
     """
     for name, path in named_values(config.soup, "--soup").items():
-        folder = Path(path)
         try:
-            if is_adapter(folder):
-                read_adapter_config(folder)
-                if read:
-                    load_adapter(folder, read_decoder_config(config.model), config.model)
-            elif folder.is_dir() and not any((folder / file).is_file() for file in DATASETS_FILES):
-                raise UserError(
-                    f"{path} is neither a PEFT adapter (adapter_config.json) nor what datasets'"
-                    " save_to_disk wrote"
-                )
-            elif read:
-                load_pairs(folder, config.pairs_per_question)
+            _check_soup(Path(path), config, all_inputs_exist)
         except UserError as error:
             raise UserError(f"--soup {name}: {error}") from None
+
+
+def _check_soup(path: Path, config: SweepConfig, must_exist: bool) -> None:
+    if is_adapter(path):
+        read_adapter_config(path)
+        if must_exist:
+            load_adapter(path, read_decoder_config(config.model), config.model)
+        return
+    is_saved_data_set = any((path / file).is_file() for file in DATASETS_FILES)
+    if path.is_dir() and not is_saved_data_set:
+        raise UserError(
+            f"{path} is neither a PEFT adapter (adapter_config.json) nor what datasets'"
+            " save_to_disk wrote"
+        )
+    if must_exist:
+        load_pairs(path, config.pairs_per_question)
 
 
 def is_adapter(folder: Path) -> bool:
