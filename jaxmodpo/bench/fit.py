@@ -59,53 +59,59 @@ class FitConfig(Unestimated, help_group="model"):
     """Compile a step for a TPU or GPU topology, without the devices and without weights."""
 
     topology: Annotated[str, HelpGroup("devices")] = "v5e:4x4"
-    """TPU chips, such as v5e:4x4 or v5p:2x2x4 (needs libtpu, the tpu extra), or GPUs, such as
-    cuda:1x1x8 for one host of 8 (needs JAX's CUDA plugin, the cuda extra)"""
+    """Devices that are compiled for: TPU chips, such as v5e:4x4 or v5p:2x2x4, which need libtpu
+    (the tpu extra), or GPUs, such as cuda:1x1x8 for one host of 8, which need JAX's CUDA plugin
+    (the cuda extra)."""
     target_config: Annotated[Path | None, HelpGroup("devices")] = None
-    """for GPUs, XLA's description of them: a GpuTargetConfigProto as text"""
+    """File with XLA's description of the GPUs, a GpuTargetConfigProto as text; TPUs need none."""
     model: str = "mistral-7b-v0.1"
-    """a published model's name, a config.json, or a model folder"""
+    """Shape of the model: a published model's name, a config.json, or a model folder."""
     step: Annotated[Literal["train", "score", "reward"], HelpGroup("objective")] = "train"
-    """train an adapter, score with it, or train a reward model"""
+    """What is compiled: a step that trains an adapter, one that scores with it, or one that trains
+    a reward model."""
     method: Annotated[Literal["sft", "dpo", "modpo", "joint"], HelpGroup("objective")] = "dpo"
-    """what the adapter is trained by"""
+    """Method that the adapter is trained by."""
     objectives: Annotated[Count, HelpGroup("objective")] = 2
-    """how many objectives modpo and joint have"""
+    """Number of objectives of modpo and joint."""
     mesh: Annotated[tuple[Count, Count, Count] | None, HelpGroup("devices")] = None
-    """devices along data, fsdp and tensor; by default all on fsdp, with a copy for each GPU host"""
+    """Number of devices along the mesh axes data, fsdp and tensor; by default all are on fsdp, with
+    a copy of the model for each GPU host."""
     batch_size: Annotated[Count, HelpGroup("batch")] = 16
-    """examples in memory at a time (pairs, for preference losses), over all devices"""
+    """Number of examples in memory at a time (pairs, for preference losses), over all devices."""
     gradient_accumulation: Annotated[Count, HelpGroup("batch")] = 1
-    """batches that are added up for one update"""
+    """Number of batches whose gradients are added up for one update."""
     length: Annotated[int, Range(least=8), HelpGroup("batch")] = 1024
-    """most tokens of prompt and response"""
+    """Maximum number of tokens of a prompt and its response."""
     lengths: Annotated[Literal["full", "reference"], HelpGroup("batch")] = "full"
-    """full: every sequence is as long as can be; reference: as long as real posts and replies, some
-    360 tokens"""
+    """Lengths of the sequences: full makes every one as long as can be, reference as long as real
+    posts and replies, some 360 tokens."""
     batching: Annotated[Batching, HelpGroup("computation")] = "packed"
-    """packed: sequences end to end in rows; padded: one a row"""
+    """Layout of a batch: packed puts several sequences into a row, padded one."""
     base_dtype: BaseDtype = "bfloat16"
-    """of the frozen base weights"""
+    """Type of the frozen base weights; int8 and nf4 are quantized."""
     lora_rank: Count = 64
-    """of the adapter on all seven projections"""
+    """Rank of the adapter, which lies on all seven projections."""
     remat: Annotated[Remat, HelpGroup("computation")] = "full"
-    """what the backward pass computes again"""
+    """What the backward pass computes again to save memory: whole layers (full), everything but
+    matrix products (dots), or nothing (none)."""
     attention: Annotated[Backend, HelpGroup("computation")] = "auto"
-    """which implementation"""
+    """Implementation of attention; auto takes splash on TPUs and cuDNN on GPUs where they can, and
+    XLA otherwise."""
     reference: Annotated[Literal["precomputed", "in_step"], HelpGroup("computation")] = (
         "precomputed"
     )
-    """where the reference's log-probabilities come from"""
+    """Source of the reference's log-probabilities: precomputed takes them from the disk, in_step
+    computes them in every update."""
     examples: Annotated[Count, HelpGroup("batch")] = 2379
-    """of the experiment whose cost is estimated"""
+    """Number of examples of the run whose cost is estimated."""
     epochs: Annotated[Count, HelpGroup("batch")] = 3
-    """passes over these examples"""
+    """Number of passes over these examples."""
     search: Annotated[bool, HelpGroup("search")] = False
-    """find the largest batch that fits, on the meshes that promise most"""
+    """Search the largest batch that fits, on the meshes that promise most."""
     search_meshes: Annotated[Count, HelpGroup("search")] = 3
-    """how many meshes a search tries"""
+    """Maximum number of meshes that a search tries."""
     json: Annotated[bool, HelpGroup("output")] = False
-    """print one JSON object instead of a table"""
+    """Print one JSON object instead of a table."""
 
 
 def fit(config: FitConfig) -> None:

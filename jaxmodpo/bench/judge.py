@@ -11,20 +11,17 @@ from __future__ import annotations
 import itertools
 import json
 import random
-import resource
-import statistics
-import sys
 import tempfile
-import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, NamedTuple
+from typing import Annotated
 
 from jaxmodpo.bench.chat_server import local_server
+from jaxmodpo.bench.judging_course import Course
 from jaxmodpo.bench.table import table
 from jaxmodpo.criteria import load_criteria
 from jaxmodpo.errors import UserError
@@ -38,13 +35,27 @@ from jaxmodpo.ranges import Count, Unestimated
 from jaxmodpo.records import Candidate, Question
 from jaxmodpo.schema import Range
 
-_PERSONAS, _REPLIES = 50, 5
-_PERSONA_LENGTH, _POST_LENGTH, _REPLY_LENGTH = 1500, 200, 600
+# The sizes of the paper's requests: personas and replies of a question, and lengths in characters.
+_PERSONAS = 50
+_REPLIES = 5
+_PERSONA_LENGTH = 1500
+_POST_LENGTH = 200
+_REPLY_LENGTH = 600
+
 _WORDS = """
 I you we they that this what feel feeling felt seems sounds hear know think want need help time day work home friend
 mother father sleep alone tired afraid sorry hard better again always never maybe talk tell ask listen try small step
 week with about because without together, don't can't it's and. but. so. therapist's
 """
+
+_SUMMARY_HEADS = [
+    "",
+    "calls/s, slowest tenth",
+    "median",
+    "last",
+    "client CPU ms a call",
+    "server CPU ms a call",
+]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,11 +70,11 @@ class BenchJudgeConfig(Unestimated, help_group="measurement"):
     max_concurrency: Count = 32
     """Maximum number of calls that are under way at once."""
     ledger: str = ""
-    """a file on the disk that is to be measured, or a database's URL (its votes stay there); by
-    default a file in a temporary folder"""
+    """Ledger that the votes are written to: a file on the disk that is to be measured, or the URL
+    of a database, where they stay; by default a file in a temporary folder."""
     compare: bool = False
-    """also ask the same by a plain loop of the openai package's calls on a thread pool, without a
-    ledger"""
+    """Also ask the same by a plain loop of the openai package's calls on a thread pool, without a
+    ledger."""
 
 
 def bench_judge(config: BenchJudgeConfig) -> None:
@@ -73,53 +84,67 @@ def bench_judge(config: BenchJudgeConfig) -> None:
         UserError: settings out of range, or a call without a valid vote.
     """
     config.check()
-    asked = _requests(config.calls)
+    make_requests = _requests(config.calls)
     with tempfile.TemporaryDirectory() as temporary:
-        place = config.ledger or str(Path(temporary) / "votes.sqlite")
-        size = _size(place)
-        with Ledger(place, f"bench {uuid.uuid4().hex[:8]}") as ledger:
-            with local_server() as server:
-                judge = EndpointJudge(_endpoint(server.url, config.max_concurrency))
-                course = _Course(config.calls)
-                given = collect(
-                    asked, _Watched(judge, course), ledger, label="bench judge", total=config.calls
-                )
-            if given != {"valid": config.calls}:
-                raise UserError(
-                    f"of {config.calls:,} calls to the benchmark's own server came {dict(given)}"
-                )
-            began = time.perf_counter()
-            read = sum(len(votes) for _, votes in votes_by_request(asked, judge.identity, ledger))
-            reading = read / (time.perf_counter() - began)
-        size = _size(place) - size
-    rows = [course.row("jaxmodpo, with its ledger", server.cpu)]
-    ratio = ""
-    if config.compare:
-        plain, plain_cpu = _plain_loop(asked, config)
-        rows.append(plain.row("plain loop, nothing kept", plain_cpu))
-        ratio = f"CPU time of the client against the plain loop's: {course.cpu / plain.cpu:.2f}×\n"
+        location = config.ledger or str(Path(temporary) / "votes.sqlite")
+        size_before = _size(location)
+        with Ledger(location, f"bench {uuid.uuid4().hex[:8]}") as ledger:
+            course, server_cpu, identity = _ask(make_requests, config, ledger)
+            reading_rate = _reading_rate(make_requests, identity, ledger)
+        size = _size(location) - size_before
     print(course.by_tenths())
     print()
-    print(
-        table(
-            [
-                "",
-                "calls/s, slowest tenth",
-                "median",
-                "last",
-                "client CPU ms a call",
-                "server CPU ms a call",
-            ],
-            rows,
-        )
-    )
-    print("\n" + ratio, end="")
+    rows = [course.row("jaxmodpo, with its ledger", server_cpu)]
+    if not config.compare:
+        print(table(_SUMMARY_HEADS, rows) + "\n")
+    else:
+        plain, plain_server_cpu = _plain_loop(make_requests, config)
+        rows.append(plain.row("plain loop, nothing kept", plain_server_cpu))
+        print(table(_SUMMARY_HEADS, rows) + "\n")
+        ratio = course.cpu / plain.cpu
+        print(f"CPU time of the client against the plain loop's: {ratio:.2f}×")
     if size:
         print(f"ledger: {size / 2**20:.1f} MiB, {size / config.calls:,.0f} bytes a vote")
-    print(f"reading back: {reading:,.0f} votes/s")
+    print(f"reading back: {reading_rate:,.0f} votes/s")
 
 
-# --------------------------------------------------------------------------- what is asked
+def _ask(
+    make_requests: MakeRequests, config: BenchJudgeConfig, ledger: Ledger
+) -> tuple[Course, float, str]:
+    """Ask for every vote; return the course, the server's seconds of CPU time and the judge's
+    identity.
+
+    Raises:
+        UserError: a call without a valid vote.
+    """
+    with local_server() as server:
+        judge = EndpointJudge(_endpoint(server.url, config.max_concurrency))
+        course = Course(config.calls)
+        statuses = collect(
+            make_requests,
+            _CountingJudge(judge, course),
+            ledger,
+            label="bench judge",
+            total=config.calls,
+        )
+    if statuses != {"valid": config.calls}:
+        raise UserError(
+            f"of {config.calls:,} calls to the benchmark's own server came {dict(statuses)}"
+        )
+    # The server's CPU time is known once it has ended.
+    return course, server.cpu, judge.identity
+
+
+def _reading_rate(make_requests: MakeRequests, identity: str, ledger: Ledger) -> float:
+    """Return how many votes a second are read back from the ledger."""
+    start = time.perf_counter()
+    votes_read = 0
+    for _, votes in votes_by_request(make_requests, identity, ledger):
+        votes_read += len(votes)
+    return votes_read / (time.perf_counter() - start)
+
+
+# --------------------------------------------------------------------------- the requests
 
 
 def _requests(calls: int) -> MakeRequests:
@@ -127,20 +152,20 @@ def _requests(calls: int) -> MakeRequests:
     each time.
     """
     criteria = load_criteria("therapeutic")
-    count = -(-calls // (_PERSONAS * len(criteria)))
-    draw, mark = random.Random(0), uuid.uuid4().hex[:8]
-    personas = {f"p{n}": _text(draw, _PERSONA_LENGTH) for n in range(_PERSONAS)}
-    ballots = [
-        Ballot(
-            Question(f"{mark} q{n}", _text(draw, _POST_LENGTH)),
-            {
-                f"q{n}r{r}": Candidate(f"q{n}r{r}", _text(draw, _REPLY_LENGTH))
-                for r in range(_REPLIES)
-            },
-            list(personas),
-        )
-        for n in range(count)
-    ]
+    calls_per_question = _PERSONAS * len(criteria)
+    question_count = -(-calls // calls_per_question)
+    generator = random.Random(0)
+    # A ledger of earlier runs would answer for questions that it knows.
+    mark = uuid.uuid4().hex[:8]
+    personas = {f"p{n}": _text(generator, _PERSONA_LENGTH) for n in range(_PERSONAS)}
+    ballots: list[Ballot] = []
+    for number in range(question_count):
+        question = Question(f"{mark} q{number}", _text(generator, _POST_LENGTH))
+        replies: dict[str, Candidate] = {}
+        for reply_number in range(_REPLIES):
+            reply_id = f"q{number}r{reply_number}"
+            replies[reply_id] = Candidate(reply_id, _text(generator, _REPLY_LENGTH))
+        ballots.append(Ballot(question, replies, list(personas)))
     config = PreferencesConfig(
         judge="endpoint", responses=Path(), personas=Path(), output_dir=Path()
     )
@@ -151,10 +176,11 @@ def _requests(calls: int) -> MakeRequests:
     return generate
 
 
-def _text(draw: random.Random, length: int) -> str:
-    words = list[str]()
+def _text(generator: random.Random, length: int) -> str:
+    """Return a text of so many characters, of common words."""
+    words: list[str] = []
     while sum(map(len, words)) + len(words) < length:
-        words += draw.choices(_WORDS.split(), k=40)
+        words += generator.choices(_WORDS.split(), k=40)
     return " ".join(words)[:length]
 
 
@@ -165,93 +191,23 @@ def _endpoint(url: str, max_concurrency: int) -> Endpoint:
     )
 
 
-def _size(place: str) -> int:
-    """Bytes of a ledger's files; 0 for a database on a server."""
-    if "://" in place:
+def _size(location: str) -> int:
+    """Return the bytes of a ledger's files; 0 for a database on a server."""
+    if "://" in location:
         return 0
-    return sum(path.stat().st_size for path in (Path(place), Path(f"{place}-wal")) if path.exists())
+    files = [Path(location), Path(f"{location}-wal")]
+    return sum(file.stat().st_size for file in files if file.exists())
 
 
-# --------------------------------------------------------------------------- measuring
-
-
-class _Mark(NamedTuple):
-    seconds: float
-    cpu: float
-    peak: int
-
-
-def _mark() -> _Mark:
-    used = resource.getrusage(resource.RUSAGE_SELF)
-    unit = 1 if sys.platform == "darwin" else 1024
-    return _Mark(time.perf_counter(), used.ru_utime + used.ru_stime, used.ru_maxrss * unit)
+# --------------------------------------------------------------------------- asking
 
 
 @dataclass(eq=False)
-class _Course:
-    """Time, CPU time and the peak of resident memory at each tenth of a run, from any number of
-    threads.
-    """
-
-    calls: int
-    marks: list[_Mark] = field(init=False, default_factory=lambda: [_mark()])
-    _done: int = field(init=False, default=0)
-    _lock: threading.Lock = field(init=False, default_factory=threading.Lock)
-
-    def count(self) -> None:
-        """Count a call that is done."""
-        with self._lock:
-            self._done += 1
-            if self._done >= self._end(len(self.marks)):
-                self.marks.append(_mark())
-
-    def _end(self, tenth: int) -> int:
-        return -(-self.calls * tenth // 10)
-
-    @property
-    def cpu(self) -> float:
-        """Seconds of CPU time of this process."""
-        return self.marks[-1].cpu - self.marks[0].cpu
-
-    def _tenths(self) -> list[tuple[float, float, int]]:
-        """Return calls a second, seconds of CPU time a call, and the peak of memory so far."""
-        found = []
-        for n, (earlier, later) in enumerate(itertools.pairwise(self.marks)):
-            calls = self._end(n + 1) - self._end(n)
-            found.append(
-                (
-                    calls / (later.seconds - earlier.seconds),
-                    (later.cpu - earlier.cpu) / calls,
-                    later.peak,
-                )
-            )
-        return found
-
-    def by_tenths(self) -> str:
-        """Return a table with a row for each tenth."""
-        rows = [
-            [f"{self._end(n):,}", f"{rate:,.0f}", f"{1e3 * cpu:.2f}", f"{peak / 2**20:.0f}"]
-            for n, (rate, cpu, peak) in enumerate(self._tenths(), 1)
-        ]
-        return table(["calls", "calls/s", "client CPU ms a call", "peak resident MiB so far"], rows)
-
-    def row(self, name: str, server_cpu: float) -> list[str]:
-        """Return a row of the summary."""
-        rates = [rate for rate, _, _ in self._tenths()]
-        shown = [f"{rate:,.0f}" for rate in (min(rates), statistics.median(rates), rates[-1])]
-        return [
-            name,
-            *shown,
-            *(f"{1e3 * seconds / self.calls:.2f}" for seconds in (self.cpu, server_cpu)),
-        ]
-
-
-@dataclass(eq=False)
-class _Watched:
+class _CountingJudge:
     """A judge whose votes are counted when they are on disk."""
 
     judge: EndpointJudge
-    course: _Course
+    course: Course
     costs: bool = True
 
     @property
@@ -259,14 +215,14 @@ class _Watched:
         return self.judge.identity
 
     def ask(self, requests: Iterator[Call], put: Callable[[Call, Answer], None]) -> None:
-        def put_and_count(asked: Call, answer: Answer) -> None:
-            put(asked, answer)
+        def put_and_count(call: Call, answer: Answer) -> None:
+            put(call, answer)
             self.course.count()
 
         self.judge.ask(requests, put_and_count)
 
 
-def _plain_loop(asked: MakeRequests, config: BenchJudgeConfig) -> tuple[_Course, float]:
+def _plain_loop(make_requests: MakeRequests, config: BenchJudgeConfig) -> tuple[Course, float]:
     """Ask the same as one would without this package; return its course and the server's seconds of
     CPU time.
     """
@@ -280,9 +236,9 @@ def _plain_loop(asked: MakeRequests, config: BenchJudgeConfig) -> tuple[_Course,
             completion = client.chat.completions.create(**judge.body(request))
             return json.loads(completion.choices[0].message.content or "")["ranking"]
 
-        course = _Course(config.calls)
+        course = Course(config.calls)
         with ThreadPoolExecutor(config.max_concurrency) as pool:
-            for ranking in pool.map(rank, asked()):
+            for ranking in pool.map(rank, make_requests()):
                 if sorted(ranking) != list(range(1, _REPLIES + 1)):
                     raise UserError(f"the benchmark's own server answered {ranking}")
                 course.count()

@@ -38,13 +38,13 @@ class BenchLoadConfig(Unestimated, help_group="measurement"):
     """
 
     base_dtypes: tuple[BaseDtype, ...] = ("bfloat16", "float32", "int8", "nf4")
-    """load as each of these, in a process of its own"""
+    """Types that the checkpoint is loaded as, each in a process of its own."""
     layers: Count = 16
-    """of Llama 3.2 1B's shape; 16 make 1.24 billion parameters"""
+    """Number of layers of Llama 3.2 1B's shape; 16 make 1.24 billion parameters."""
     vocab_size: Count = 128_256
-    """rows of the embedding, the largest tensor"""
+    """Number of rows of the embedding, which is the largest tensor."""
     model: Path | None = None
-    """load this Hugging Face folder instead of one made here"""
+    """Hugging Face folder that is loaded; by default a checkpoint is made for the purpose."""
 
 
 def bench_load(config: BenchLoadConfig) -> None:

@@ -31,9 +31,10 @@ class BenchLogpsConfig(Unestimated, help_group="measurement"):
     width: Count = 4096
     """Width of the hidden states."""
     chunk: Count = 128
-    """positions of each row whose logits exist at a time"""
+    """Number of positions of each row whose logits exist at a time."""
     topology: str | None = None
-    """a TPU topology such as v5e:1x1 (needs libtpu), or None for this machine"""
+    """TPU topology that is compiled for, such as v5e:1x1, which needs libtpu; by default this
+    machine."""
 
 
 def bench_logps(config: BenchLogpsConfig) -> None:

@@ -1,18 +1,18 @@
 """``jaxmodpo bench real``: what small models learn from two real sets of preferences.
 
-HH-RLHF's harmless test pairs and CounselChat's answers, paired by upvotes. Models are pretrained
-here, from nothing, on the training texts: they are far too small to be good, and the numbers say
-what such models reach, no more. Held out are whole questions; nothing of them is seen before the
-end.
+The sets are HH-RLHF's harmless test pairs and CounselChat's answers, paired by upvotes. Models are
+pretrained here, from nothing, on the training texts: they are far too small to be good, and the
+numbers say what such models reach, no more. Whole questions are held out, and nothing of them is
+seen before the end.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 import numpy as np
 
@@ -37,7 +37,8 @@ from jaxmodpo.training.settings import TrainingConfig
 
 logger = logging.getLogger(__name__)
 
-HARMLESS, COUNSEL = "hh-rlhf/harmless-base-test.jsonl.gz", "counsel-chat/20200325_counsel_chat.csv"
+HARMLESS = "hh-rlhf/harmless-base-test.jsonl.gz"
+COUNSEL = "counsel-chat/20200325_counsel_chat.csv"
 MAX_LENGTH = 256
 
 
@@ -48,10 +49,10 @@ class BenchRealConfig(Unestimated, help_group="data"):
     """
 
     data: Path
-    """a folder with hh-rlhf/harmless-base-test.jsonl.gz and
-    counsel-chat/20200325_counsel_chat.csv"""
+    """Folder of the two sets, hh-rlhf/harmless-base-test.jsonl.gz and
+    counsel-chat/20200325_counsel_chat.csv."""
     output_dir: Path = Path("out/real")
-    """models and results.json are written here; a second run goes on"""
+    """Folder of the models and of results.json; a second run on it goes on."""
     pretraining_epochs: Count = 3
     """Number of passes of the pretraining over the training texts."""
     reward_epochs: Count = 5
@@ -62,55 +63,75 @@ class BenchRealConfig(Unestimated, help_group="data"):
     """Seed of the split and of everything else that is drawn."""
 
 
+class Row(TypedDict):
+    """How often one model prefers as the held-out pairs of one set do."""
+
+    model: str
+    trained_on: str
+    judged_on: str
+    pairs: int
+    accuracy: float
+    interval: list[float] | tuple[float, float] | None
+
+
 def bench_real(config: BenchRealConfig) -> None:
     """Run ``bench real``."""
     config.check()
-    out = config.output_dir
     for name in (HARMLESS, COUNSEL):
         if not (config.data / name).is_file():
             raise UserError(f"no such file: {config.data / name}")
     _keep_settings(config)
+    train_pairs, test_pairs = _split_sets(config)
+    _pretrain(config, [pair for pairs_of_set in train_pairs.values() for pair in pairs_of_set])
+    rows = [_length_row(name, pairs_of_set) for name, pairs_of_set in test_pairs.items()]
+    for name in train_pairs:
+        rows += _reward_rows(config, name, test_pairs)
+    rows += _policy_rows(config, test_pairs)
+    write_json(config.output_dir / "results.json", rows)
+    print(_table(rows))
+
+
+def _split_sets(
+    config: BenchRealConfig,
+) -> tuple[dict[str, list[Pair]], dict[str, list[Pair]]]:
+    """Split both sets by question; return training pairs and test pairs by the set's name.
+
+    The training pairs are written to files as well, which the commands below read.
+
+    Raises:
+        UserError: a set is too small for either.
+    """
+    out = config.output_dir
     pairs(PairsConfig(input=config.data / COUNSEL, output_dir=out / "counsel"))
     sets = {
         "harmless": load_pairs(config.data / HARMLESS),
         "counsel": load_pairs(out / "counsel" / "upvotes_pairs.json"),
     }
-    train, test = {}, {}
-    for name, found in sets.items():
-        found = found[: config.pairs or None]
-        held = held_out([pair.question_id for pair in found], 0.2, config.seed)
-        train[name], test[name] = split_rows(found, held)
-        if not train[name] or not test[name]:
+    train_pairs: dict[str, list[Pair]] = {}
+    test_pairs: dict[str, list[Pair]] = {}
+    for name, every_pair in sets.items():
+        used = every_pair[: config.pairs or None]
+        is_held_out = held_out([pair.question_id for pair in used], 0.2, config.seed)
+        train_pairs[name], test_pairs[name] = split_rows(used, is_held_out)
+        if not train_pairs[name] or not test_pairs[name]:
             raise UserError(
-                f"{len(found)} pairs of {name} are too few to train on some and hold out others"
+                f"{len(used)} pairs of {name} are too few to train on some and hold out others"
             )
-        write_pairs(out / f"{name}_train.json", train[name])
-    _pretrain(config, [pair for name in train for pair in train[name]])
-    rows = [_length_row(name, test[name]) for name in test]
-    for name in train:
-        rows += _reward(config, name, test)
-    rows += _policies(config, test)
-    write_json(out / "results.json", rows)
-    print(
-        table(
-            ["model", "trained on", "judged on", "pairs", "accuracy", "95% interval"],
-            [
-                [
-                    row["model"],
-                    row["trained_on"],
-                    row["judged_on"],
-                    str(row["pairs"]),
-                    f"{row['accuracy']:.1%}",
-                    (
-                        "{:.1%} to {:.1%}".format(*row["interval"])
-                        if row["interval"]
-                        else "one question: none"
-                    ),
-                ]
-                for row in rows
-            ],
-        )
-    )
+        write_pairs(out / f"{name}_train.json", train_pairs[name])
+    return train_pairs, test_pairs
+
+
+def _table(rows: Sequence[Row]) -> str:
+    heads = ["model", "trained on", "judged on", "pairs", "accuracy", "95% interval"]
+    cells: list[list[str]] = []
+    for row in rows:
+        interval_text = "one question: none"
+        if row["interval"]:
+            low, high = row["interval"]
+            interval_text = f"{low:.1%} to {high:.1%}"
+        names = [row["model"], row["trained_on"], row["judged_on"]]
+        cells.append([*names, str(row["pairs"]), f"{row['accuracy']:.1%}", interval_text])
+    return table(heads, cells)
 
 
 def _keep_settings(config: BenchRealConfig) -> None:
@@ -121,74 +142,92 @@ def _keep_settings(config: BenchRealConfig) -> None:
         UserError: naming what differs.
     """
     path = config.output_dir / "settings.json"
-    mine = {
-        name: getattr(config, name)
-        for name in ("pretraining_epochs", "reward_epochs", "pairs", "seed")
-    }
-    theirs = read_json(path, dict[str, int]) if path.is_file() else mine
-    different = [
-        f"--{name.replace('_', '-')} {theirs.get(name)}"
-        for name in mine
-        if theirs.get(name) != mine[name]
-    ]
-    if different:
+    names = ("pretraining_epochs", "reward_epochs", "pairs", "seed")
+    settings = {name: getattr(config, name) for name in names}
+    first_settings = read_json(path, dict[str, int]) if path.is_file() else settings
+    differing = [name for name in names if first_settings.get(name) != settings[name]]
+    if differing:
+        flags = [f"--{name.replace('_', '-')} {first_settings.get(name)}" for name in differing]
         raise UserError(
-            f"{config.output_dir} was begun with {', '.join(different)}; choose another"
-            " --output-dir"
+            f"{config.output_dir} was begun with {', '.join(flags)}; choose another --output-dir"
         )
-    write_json(path, mine)
+    write_json(path, settings)
 
 
-def _pretrain(config: BenchRealConfig, known: Sequence[Pair]) -> None:
-    texts = list(
-        dict.fromkeys(
-            (p.question_text, c.response_text) for p in known for c in (p.chosen, p.rejected)
-        )
+def _pretrain(config: BenchRealConfig, train_pairs: Sequence[Pair]) -> None:
+    """Pretrain an encoder and a decoder on the distinct texts of the training pairs."""
+    texts = _distinct_texts(train_pairs)
+    _pretrain_one(config, "encoder", texts, make_roberta, width=128, layers=4)
+    _pretrain_one(config, "decoder", texts, make_mistral, max_length=MAX_LENGTH)
+
+
+def _distinct_texts(pairs_of_sets: Sequence[Pair]) -> list[tuple[str, str]]:
+    """Return each question with each of its replies, once, in the pairs' order."""
+    texts: dict[tuple[str, str], None] = {}
+    for pair in pairs_of_sets:
+        for reply in (pair.chosen, pair.rejected):
+            texts[pair.question_text, reply.response_text] = None
+    return list(texts)
+
+
+def _pretrain_one(
+    config: BenchRealConfig,
+    name: str,
+    texts: Sequence[tuple[str, str]],
+    make: Callable[..., None],
+    **shape: int,
+) -> None:
+    """Pretrain one model into the folder of its name; nothing is done where that is there."""
+    folder = config.output_dir / name
+    if folder.exists():
+        return
+    logger.info("pretraining a small %s on %d texts", name, len(texts))
+    settings = TrainingConfig(
+        output_dir=config.output_dir / f"pretraining_{name}",
+        seed=config.seed,
+        learning_rate=1e-3,
+        batch_size=16,
+        gradient_accumulation=1,
+        epochs=config.pretraining_epochs,
+        save_every=200,
     )
-    for name, make, extra in (
-        ("encoder", make_roberta, {"width": 128, "layers": 4}),
-        ("decoder", make_mistral, {"max_length": MAX_LENGTH}),
-    ):
-        folder = config.output_dir / name
-        if folder.exists():
-            continue
-        logger.info("pretraining a small %s on %d texts", name, len(texts))
-        settings = TrainingConfig(
-            output_dir=config.output_dir / f"pretraining_{name}",
-            seed=config.seed,
-            learning_rate=1e-3,
-            batch_size=16,
-            gradient_accumulation=1,
-            epochs=config.pretraining_epochs,
-            save_every=200,
-        )
-        make(folder, texts, settings, save=save_subword_tokenizer, **extra)  # type: ignore[operator]
+    make(folder, texts, settings, save=save_subword_tokenizer, **shape)
 
 
 def _row(
-    model: str, trained_on: str, judged_on: str, differences: np.ndarray, held: Sequence[Pair]
-) -> dict[str, Any]:
+    model: str, trained_on: str, judged_on: str, margins: np.ndarray, test: Sequence[Pair]
+) -> Row:
+    """Return a row of the table.
+
+    Args:
+        model: what kind of model it is.
+        trained_on: the set it learned from.
+        judged_on: the set whose held-out pairs these are.
+        margins: ``[pairs]``, by how much it prefers the chosen reply of each.
+        test: the held-out pairs.
+    """
     return {
         "model": model,
         "trained_on": trained_on,
         "judged_on": judged_on,
-        "pairs": len(held),
-        "accuracy": accuracy(differences),
-        "interval": interval(differences, [pair.question_id for pair in held]),
+        "pairs": len(test),
+        "accuracy": accuracy(margins),
+        "interval": interval(margins, [pair.question_id for pair in test]),
     }
 
 
-def _length_row(name: str, held: Sequence[Pair]) -> dict[str, Any]:
-    """The longer answer is preferred: what a model has to beat."""
-    longer = np.array(
-        [len(p.chosen.response_text) - len(p.rejected.response_text) for p in held], np.float64
-    )
-    return _row("the longer answer", "nothing", name, longer, held)
+def _length_row(name: str, test: Sequence[Pair]) -> Row:
+    """Return the row of preferring the longer answer, which is what a model has to beat."""
+    chosen_lengths = [len(pair.chosen.response_text) for pair in test]
+    rejected_lengths = [len(pair.rejected.response_text) for pair in test]
+    margins = np.array(chosen_lengths, np.float64) - rejected_lengths
+    return _row("the longer answer", "nothing", name, margins, test)
 
 
-def _reward(
-    config: BenchRealConfig, name: str, test: Mapping[str, Sequence[Pair]]
-) -> list[dict[str, Any]]:
+def _reward_rows(
+    config: BenchRealConfig, name: str, test_pairs: Mapping[str, Sequence[Pair]]
+) -> list[Row]:
+    """Train a reward model on one set, and judge it on both."""
     folder = config.output_dir / f"reward_{name}"
     reward(
         RewardConfig(
@@ -206,18 +245,19 @@ def _reward(
             seed=config.seed,
         )
     )
-    rows = []
-    for judged, held in test.items():
+    rows: list[Row] = []
+    for judged_on, test in test_pairs.items():
         rewards = rewards_of_pairs(
-            folder / "model", list(held), batch_size=16, cache_dir=config.output_dir / "cache"
+            folder / "model", list(test), batch_size=16, cache_dir=config.output_dir / "cache"
         )
-        rows.append(_row("reward model", name, judged, rewards[:, 0] - rewards[:, 1], held))
+        margins = rewards[:, 0] - rewards[:, 1]
+        rows.append(_row("reward model", name, judged_on, margins, test))
     return rows
 
 
-def _policies(config: BenchRealConfig, test: Mapping[str, Sequence[Pair]]) -> list[dict[str, Any]]:
-    """DPO on CounselChat alone, and MODPO with harmlessness as a margin; judged by their implicit
-    rewards.
+def _policy_rows(config: BenchRealConfig, test_pairs: Mapping[str, Sequence[Pair]]) -> list[Row]:
+    """Train DPO on CounselChat alone, and MODPO with harmlessness as a margin; judge both by their
+    implicit rewards.
     """
     out = config.output_dir
     shared: dict[str, Any] = {
@@ -247,23 +287,21 @@ def _policies(config: BenchRealConfig, test: Mapping[str, Sequence[Pair]]) -> li
             **shared,
         )
     )
-    bare = load_policy(out / "decoder", base_dtype="float32")
+    base = load_policy(out / "decoder", base_dtype="float32")
     text = PolicyText(
         load_tokenizer(out / "decoder"), max_prompt_length=MAX_LENGTH // 2, max_length=MAX_LENGTH
     )
-    rows = []
-    for name, trained_on in (("dpo_counsel", "counsel"), ("modpo", "counsel, harmless as margin")):
-        policy = with_adapter(bare, out / name / "adapter")
-        for judged, held in test.items():
-            examples = policy_pairs([held], text)
-            ratios = policy.logps(examples, 16) - policy.logps(examples, 16, reference=True)
-            rows.append(
-                _row(
-                    name.split("_")[0].upper(),
-                    trained_on,
-                    judged,
-                    ratios[:, 0] - ratios[:, 1],
-                    held,
-                )
-            )
+    policies = [
+        ("DPO", "counsel", out / "dpo_counsel"),
+        ("MODPO", "counsel, harmless as margin", out / "modpo"),
+    ]
+    rows: list[Row] = []
+    for model, trained_on, folder in policies:
+        policy = with_adapter(base, folder / "adapter")
+        for judged_on, test in test_pairs.items():
+            examples = policy_pairs([test], text)
+            reference_logps = policy.logps(examples, 16, reference=True)
+            implicit_rewards = policy.logps(examples, 16) - reference_logps
+            margins = implicit_rewards[:, 0] - implicit_rewards[:, 1]
+            rows.append(_row(model, trained_on, judged_on, margins, test))
     return rows

@@ -42,7 +42,7 @@ class BenchResumeConfig(Unestimated, help_group="measurement"):
     seed: Seed = 0
     """Seed that the moments of the kills are drawn with."""
     work_dir: Path | None = None
-    """keep both runs here; by default a temporary folder"""
+    """Folder that both runs are kept in; by default a temporary one, which is removed."""
 
 
 def bench_resume(config: BenchResumeConfig) -> None:

@@ -53,15 +53,15 @@ class BenchStepConfig(Unestimated, help_group="measurement"):
     """
 
     model: Annotated[str, HelpGroup("model")] = "tiny-mistral"
-    """a published model's name, a config.json, or a model folder"""
+    """Shape of the model: a published model's name, a config.json, or a model folder."""
     base_dtype: Annotated[BaseDtype | None, HelpGroup("model")] = None
     """Type of the frozen base weights; by default float32 on a CPU and bfloat16 elsewhere."""
     lora_rank: Annotated[Count, HelpGroup("model")] = 16
     """Rank of the adapter, which lies on all seven projections."""
     batch_size: Annotated[Count, HelpGroup("batch")] = 8
-    """pairs in memory at a time, over all devices"""
+    """Number of pairs in memory at a time, over all devices."""
     gradient_accumulation: Annotated[Count, HelpGroup("batch")] = 1
-    """batches that are added up for one update"""
+    """Number of batches whose gradients are added up for one update."""
     length_share: Annotated[Probability | None, HelpGroup("batch")] = None
     """Share of the reference lengths that sequences have; by default a quarter on a CPU and the
     whole elsewhere."""
@@ -69,11 +69,13 @@ class BenchStepConfig(Unestimated, help_group="measurement"):
         "precomputed",
         "in_step",
     )
-    """where the reference's log-probabilities come from"""
+    """Sources of the reference's log-probabilities that are timed: precomputed takes them from the
+    disk, in_step computes them in every update."""
     batchings: Annotated[tuple[Batching, ...], HelpGroup("computation")] = ("packed", "padded")
     """Layouts that are timed: packed puts several sequences into a row, padded one."""
     remat: Annotated[Remat, HelpGroup("computation")] = "none"
-    """what the backward pass computes again"""
+    """What the backward pass computes again to save memory: whole layers (full), everything but
+    matrix products (dots), or nothing (none)."""
     attention: Annotated[Backend, HelpGroup("computation")] = "auto"
     """Implementation of attention; auto takes splash on TPUs and cuDNN on GPUs where they can, and
     XLA otherwise."""
@@ -82,11 +84,11 @@ class BenchStepConfig(Unestimated, help_group="measurement"):
     updates: Count = 16
     """Number of updates that are timed, after those that compile."""
     rounds: Count = 3
-    """how often the updates are timed, all configurations in turn; the fastest round counts, for
-    TRL likewise"""
+    """Number of times that the updates are timed, all configurations in turn; the fastest round
+    counts, for TRL likewise."""
     against: Literal["trl"] | None = None
-    """trl: time TRL's DPOTrainer as well, at its defaults in float32 and with precomputed
-    references (needs torch, trl and peft)"""
+    """Other trainer that is timed as well: trl times TRL's DPOTrainer in float32, at its defaults
+    and with precomputed references, and needs torch, trl and peft."""
 
 
 @dataclass

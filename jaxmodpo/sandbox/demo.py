@@ -28,7 +28,7 @@ class DemoConfig(Unestimated, help_group="world"):
     """Run the whole flow in a small synthetic world: seven models, judged head to head."""
 
     output_dir: Path = Path("out/demo")
-    """everything is written here; results.json and report/report.html are the end of it"""
+    """Folder of everything that is made; the results are results.json and report/report.html."""
     seed: Seed = 0
     """Seed of the first world; each further world has the next number."""
     seeds: Count = 1

@@ -29,21 +29,21 @@ class WorldConfig(Settings, help_group="world"):
     """Make the sandbox: a synthetic world with known ground truth."""
 
     output_dir: Incidental[Path]
-    """posts.csv, survey.csv, mistral/ and roberta/ are written here"""
+    """Folder that posts.csv, survey.csv, mistral/ and roberta/ are written to."""
     posts: Count = 650
-    """how many help-seeking posts are made"""
+    """Number of help-seeking posts that are made."""
     participants: Count = 335
-    """how many people answer the survey"""
+    """Number of people who answer the survey."""
     mistral_steps: Count = 500
-    """pretraining updates of the decoder, 32 texts each"""
+    """Number of pretraining updates of the decoder, of 32 texts each."""
     mistral_learning_rate: Positive = 3e-3
-    """peak of the decoder's learning rate"""
+    """Peak of the decoder's learning rate."""
     roberta_steps: Count = 200
-    """pretraining updates of the encoder, 32 texts each"""
+    """Number of pretraining updates of the encoder, of 32 texts each."""
     roberta_learning_rate: Positive = 2e-3
-    """peak of the encoder's learning rate"""
+    """Peak of the encoder's learning rate."""
     seed: Seed = 0
-    """seed of posts, survey and models"""
+    """Seed of the posts, the survey and the models."""
 
     def cost(self, estimator: Estimates) -> Cost:
         estimator.counts[self.output_dir / "posts.csv"] = self.posts
@@ -103,7 +103,7 @@ def distinct_posts(count: int, generator: np.random.Generator) -> list[str]:
         UserError: the grammar has too few.
     """
     posts: dict[str, None] = {}
-    """how many help-seeking posts are made"""
+    """Number of help-seeking posts that are made."""
     for _ in range(50 * count):
         posts.setdefault(grammar.post(generator))
         if len(posts) == count:
