@@ -1,5 +1,7 @@
 """The command line: help, one command with its settings, and how it ends: exit codes, sentences,
-signals.
+signals::
+
+    main(["questions", "--input", "posts.csv", "--output-dir", "out/questions"])
 
 Nothing heavy is imported before a command is chosen, so that ``jaxmodpo --help`` answers at once.
 """
@@ -26,6 +28,8 @@ from jaxmodpo.terminal import PrintableFormatter, PrintableStream, printable
 log = logging.getLogger(__name__)
 
 
+_INTERRUPTED = "jaxmodpo: interrupted; the same command goes on from here"
+
 _HELP = ("-h", "--help", "help")
 # A disk that is full, over its quota, of too large a file, read-only or not ours.
 _UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES)
@@ -40,7 +44,7 @@ _MISPLACED = (
 )
 
 
-def find(arguments: Sequence[str]) -> tuple[str, list[str]]:
+def split_command(arguments: Sequence[str]) -> tuple[str, list[str]]:
     """Split arguments into a command's name, of one or two words, and the rest."""
     words = " ".join(arguments[:2])
     if words in COMMANDS:
@@ -49,34 +53,31 @@ def find(arguments: Sequence[str]) -> tuple[str, list[str]]:
         return arguments[0], list(arguments[1:])
     family = members(arguments[0])
     if not family:
-        known = [*FAMILIES, *(name for name in COMMANDS if " " not in name)]
-        raise UserError(f"no command '{arguments[0]}'{nearest(arguments[0], known)}")
-    raise UserError(
-        f"'jaxmodpo {arguments[0]}' has no '{' '.join(arguments[1:2])}'; it has {', '.join(family)}"
-    )
+        first_words = [*FAMILIES, *(name for name in COMMANDS if " " not in name)]
+        raise UserError(f"no command '{arguments[0]}'{nearest(arguments[0], first_words)}")
+    member = " ".join(arguments[1:2])
+    raise UserError(f"'jaxmodpo {arguments[0]}' has no '{member}'; it has {', '.join(family)}")
 
 
-def _look_for_devices() -> None:
+def _skip_absent_tpu() -> None:
     """Keep JAX from looking for a TPU, and complaining at length, where libtpu is installed for
     ``fit`` alone.
     """
-    places = ("/dev/accel*", "/dev/vfio/*", "/dev/nvidia*", "/dev/kfd")
-    if importlib.util.find_spec("libtpu") is not None and not any(map(glob.glob, places)):
+    device_patterns = ("/dev/accel*", "/dev/vfio/*", "/dev/nvidia*", "/dev/kfd")
+    if importlib.util.find_spec("libtpu") is not None and not any(map(glob.glob, device_patterns)):
         os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
 
-def _users(error: OSError) -> bool:
-    """Whether a file's error is the user's to mend; one without a file, or about one of ours, is
-    our fault.
+def _can_user_mend(error: OSError) -> bool:
+    """Return whether a file's error is the user's to mend; one without a file, or about one of
+    ours, is our fault.
     """
     if error.errno in _UNWRITABLE:
         return True
-    named = isinstance(error.filename, str | os.PathLike)
-    return (
-        error.errno in _MISPLACED
-        and named
-        and not Path(error.filename).is_relative_to(Path(__file__).parent)
-    )
+    if error.errno not in _MISPLACED or not isinstance(error.filename, str | os.PathLike):
+        return False
+    package = Path(__file__).parent
+    return not Path(error.filename).is_relative_to(package)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -98,7 +99,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         logging.getLogger(noisy).setLevel(logging.WARNING)
     # transformers would say at each start that there is no PyTorch, which nothing here needs.
     os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
-    _look_for_devices()
+    _skip_absent_tpu()
     with interrupts() as state:
         _run(arguments, state)
 
@@ -106,17 +107,21 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def _run(arguments: Sequence[str], state: Interrupts) -> None:
     """Run a command; whatever a signal turned into on its way, it ends as the signal asks."""
     try:
-        name, rest = find(arguments)
+        name, rest = split_command(arguments)
+        # Imported here, since it brings tyro, which no overview needs.
         from jaxmodpo.flags import parse
 
         settings, function = load(name)
         config = parse(settings, rest, f"jaxmodpo {name}")
         with contextlib.redirect_stdout(PrintableStream(sys.stdout)):
-            done = function(config)  # type: ignore[operator]
-        if said := getattr(done, "ending", ""):
-            log.info("%s", said)
-        if code := getattr(done, "exit_code", 0):
-            raise SystemExit(code)
+            result = function(config)  # type: ignore[operator]
+        # Most commands return their phase, or nothing.
+        ending = getattr(result, "ending", "")
+        if ending:
+            log.info("%s", ending)
+        exit_code = getattr(result, "exit_code", 0)
+        if exit_code:
+            raise SystemExit(exit_code)
     except UserError as error:
         print(printable(f"jaxmodpo: {error}"), file=sys.stderr)
         raise SystemExit(2) from None
@@ -126,13 +131,13 @@ def _run(arguments: Sequence[str], state: Interrupts) -> None:
     except BrokenPipeError:
         raise SystemExit(0) from None
     except OSError as error:
-        if not _users(error):
+        if not _can_user_mend(error):
             raise
-        told = f"jaxmodpo: cannot read or write {error.filename or 'a file'}: {error.strerror}"
-        print(printable(told), file=sys.stderr)
+        sentence = f"cannot read or write {error.filename or 'a file'}: {error.strerror}"
+        print(printable(f"jaxmodpo: {sentence}"), file=sys.stderr)
         raise SystemExit(2) from None
     except KeyboardInterrupt:
-        print("jaxmodpo: interrupted; the same command goes on from here", file=sys.stderr)
+        print(_INTERRUPTED, file=sys.stderr)
         raise SystemExit(INTERRUPTED) from None
     except BaseException as error:
         # Libraries wrap what interrupts them, an import most of all.
@@ -147,14 +152,15 @@ def _end(state: Interrupts) -> None:
     Raises:
         SystemExit: always.
     """
-    print("jaxmodpo: interrupted; the same command goes on from here", file=sys.stderr)
+    print(_INTERRUPTED, file=sys.stderr)
     raise SystemExit(RESTART if state.asked == signal.SIGTERM else INTERRUPTED) from None
 
 
-def _several() -> bool:
-    """Whether this process belongs to a distributed run, which takes leave of the others at its
-    end.
+def _is_distributed() -> bool:
+    """Return whether this process belongs to a distributed run, which takes leave of the others at
+    its end.
     """
+    # A command that never imported JAX does not import it for this question.
     distributed = sys.modules.get("jax.distributed")
     return distributed is not None and distributed.is_initialized()
 
@@ -174,7 +180,7 @@ def program() -> None:
             # a traceback.
             sys.stdout.flush()
     except SystemExit as end:
-        if end.code not in (INTERRUPTED, RESTART) or _several():
+        if end.code not in (INTERRUPTED, RESTART) or _is_distributed():
             raise
         sys.stderr.flush()
         os._exit(int(end.code))

@@ -1,4 +1,6 @@
-"""The table of commands: where each one lives, and how the overview lists them.
+"""The table of commands: where each one lives, and how the overview lists them::
+
+    settings, function = load("align dpo")  # DPOConfig and dpo of jaxmodpo.methods.dpo
 
 The command line, experiment files and estimates read this table. Nothing heavy is imported before a
 command is loaded, so that ``jaxmodpo --help`` answers at once.
@@ -187,7 +189,7 @@ FAMILIES: Mapping[str, str] = {
 """what the members of a family have in common"""
 
 COMMANDS: Mapping[str, Command] = {
-    name: one for section in SECTIONS.values() for name, one in section.items()
+    name: command for section in SECTIONS.values() for name, command in section.items()
 }
 """every command by its name of one or two words"""
 
@@ -195,8 +197,8 @@ COMMANDS: Mapping[str, Command] = {
 def members(family: str) -> dict[str, Command]:
     """Return the commands of a family by their second words; none where there is no such family."""
     return {
-        name.partition(" ")[2]: one
-        for name, one in COMMANDS.items()
+        name.partition(" ")[2]: command
+        for name, command in COMMANDS.items()
         if name.startswith(f"{family} ")
     }
 
@@ -213,14 +215,14 @@ def overview() -> str:
     lines: list[str] = []
     for section, commands in SECTIONS.items():
         lines += ["", f"{section}:"]
-        shown: dict[str, str] = {}
+        about_by_name: dict[str, str] = {}
         for name, command in commands.items():
             family, _, member = name.partition(" ")
             if member:
-                shown[family] = f"{FAMILIES[family]}: {', '.join(members(family))}"
+                about_by_name[family] = f"{FAMILIES[family]}: {', '.join(members(family))}"
             else:
-                shown[name] = command.about
-        lines += [f"  {name:<12} {about}" for name, about in shown.items()]
+                about_by_name[name] = command.about
+        lines += [f"  {name:<12} {about}" for name, about in about_by_name.items()]
     return "\n".join(
         [
             "usage: jaxmodpo COMMAND [--config FILE.yaml] [--setting value …]",

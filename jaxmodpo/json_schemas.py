@@ -163,9 +163,9 @@ def experiment_schema() -> Schema:
 def prompts_schema() -> Schema:
     """Return the schema of a file of templates for judges."""
     properties: dict[str, Schema] = {}
-    for part, placeholders in PARTS.items():
+    for template, placeholders in PARTS.items():
         names = ", ".join(f"${name}" for name in sorted(placeholders))
-        properties[part] = {
+        properties[template] = {
             "type": "string",
             "description": f"may hold {names}" if names else "a text as it is",
         }
@@ -272,8 +272,8 @@ def _scalar_kinds(hint: Any) -> list[Any]:
     a list.
     """
     if typing.get_origin(hint) in (typing.Union, types.UnionType):
-        parts = [part for part in typing.get_args(hint) if part is not types.NoneType]
-        kinds = [_scalar_kinds(part) for part in parts]
+        alternatives = [part for part in typing.get_args(hint) if part is not types.NoneType]
+        kinds = [_scalar_kinds(part) for part in alternatives]
         return [kind for part in kinds for kind in part] if all(kinds) else []
     is_scalar = hint in (int, float, str, bool) or typing.get_origin(hint) is Literal
     return [hint] if is_scalar else []

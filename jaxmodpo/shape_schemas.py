@@ -52,7 +52,7 @@ def shape_schema(shape: Any) -> Schema:
     if kind is Literal:
         return {"enum": list(arguments)}
     if kind in (typing.Union, types.UnionType):
-        return {"anyOf": [shape_schema(part) for part in arguments]}
+        return {"anyOf": [shape_schema(alternative) for alternative in arguments]}
     if kind in (list, tuple, Sequence):
         return _array(arguments, shape_schema)
     if kind in (dict, Mapping):
@@ -76,12 +76,12 @@ def setting_schema(hint: Any, *, variables: bool = False) -> Schema:
     if kind is Annotated:
         return _with_bounds(inner(arguments[0]), arguments[1:])
     if kind in (typing.Union, types.UnionType):
-        return {"anyOf": [inner(part) for part in arguments]}
+        return {"anyOf": [inner(alternative) for alternative in arguments]}
     if kind is tuple:
-        several = _array(arguments, inner)
+        list_schema = _array(arguments, inner)
         if arguments[-1] is not Ellipsis:
-            return several
-        alternatives = [several, inner(arguments[0])]
+            return list_schema
+        alternatives = [list_schema, inner(arguments[0])]
         if _takes_text(arguments[0]):
             alternatives.append({"type": "object", "additionalProperties": SCALAR})
         return {"anyOf": alternatives}

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from jaxmodpo import __version__, cli
-from jaxmodpo.cli import find, main
+from jaxmodpo.cli import main, split_command
 from jaxmodpo.commands import COMMANDS, FAMILIES, load, members
 from jaxmodpo.flags import parse
 
@@ -104,7 +104,7 @@ def test_an_interrupted_process_ends_at_once_with_what_it_said_and_130():
 import atexit, jaxmodpo.cli as cli
 atexit.register(print, "torn down")
 def interrupted(): raise KeyboardInterrupt
-cli.find = lambda arguments: interrupted()
+cli.split_command = lambda arguments: interrupted()
 print("said before")
 cli.sys.argv = ["jaxmodpo", "anything"]
 cli.program()
@@ -206,7 +206,7 @@ def test_every_command_of_the_readme_is_understood():
         words[0] for words in ours
     }
     for words in ours:
-        name, rest = find(words)
+        name, rest = split_command(words)
         settings, _ = load(name)
         assert isinstance(parse(settings, rest, name), settings)
 
@@ -220,7 +220,7 @@ def test_where_libtpu_is_installed_without_a_tpu_jax_is_told_to_use_the_cpu(
     monkeypatch.setattr(
         "jaxmodpo.cli.glob.glob", lambda place: [d for d in devices if place.startswith(d[:8])]
     )
-    cli._look_for_devices()
+    cli._skip_absent_tpu()
     assert os.environ.pop("JAX_PLATFORMS", None) == expected
 
 

@@ -75,8 +75,8 @@ class _Completions(asyncio.Protocol):
 
 
 def _content_length(head: bytes) -> int:
-    found = re.search(rb"(?i)\r\ncontent-length: *(\d+)", head)
-    return int(found[1]) if found else 0
+    header = re.search(rb"(?i)\r\ncontent-length: *(\d+)", head)
+    return int(header[1]) if header else 0
 
 
 def _response(body: bytes) -> bytes:

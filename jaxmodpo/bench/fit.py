@@ -226,10 +226,10 @@ def _compiled_step(
     if config.step == "reward":
         encoder = encoder_shape(config.model)
         parameters = abstract(encoder_table(encoder), jnp.float32, mesh)
-        found = compile_step(
+        compiled = compile_step(
             RewardLoss(encoder, config.remat, encoder.dropout > 0), parameters, {}, batches, mesh
         )
-        return found, reward_training(encoder, batches, mesh, remat=config.remat), None
+        return compiled, reward_training(encoder, batches, mesh, remat=config.remat), None
     decoder, lora = (
         decoder_shape(config.model),
         LoraConfig(config.lora_rank, 2.0 * config.lora_rank, 0.05),
@@ -239,7 +239,7 @@ def _compiled_step(
     if config.step == "score":
         return compile_scoring(decoder, lora, batches, mesh, **shared), scored, None
     in_step = config.reference == "in_step" and config.method != "sft"
-    found = compile_policy_step(
+    compiled = compile_policy_step(
         decoder,
         lora,
         _method(config),
@@ -258,7 +258,7 @@ def _compiled_step(
         remat=config.remat,
         reference_in_step=in_step,
     )
-    return found, work, None if in_step or config.method == "sft" else scored
+    return compiled, work, None if in_step or config.method == "sft" else scored
 
 
 def _method(config: FitConfig) -> Method:
@@ -373,15 +373,15 @@ def _largest(config: FitConfig, mesh: Mesh, chip: Chip) -> Answer:
 
     def attempt(size: int) -> Answer:
         microbatches = max(1, round(examples_per_update / size))
-        tried = answer(
+        attempted = answer(
             dataclasses.replace(config, batch_size=size, gradient_accumulation=microbatches), mesh
         )
-        verdict = "fits" if tried.fits else "does not fit"
+        verdict = "fits" if attempted.fits else "does not fit"
         print(
-            f"mesh {' '.join(map(str, tried.mesh))}, batch {size}: {verdict},"
-            f" {tried.peak_bytes / GIB:.2f} GiB",
+            f"mesh {' '.join(map(str, attempted.mesh))}, batch {size}: {verdict},"
+            f" {attempted.peak_bytes / GIB:.2f} GiB",
             file=sys.stderr,
         )
-        return tried
+        return attempted
 
     return largest_batch(attempt, _unit(config, mesh), config.examples, chip.hbm_gib * GIB)

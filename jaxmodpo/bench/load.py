@@ -121,10 +121,12 @@ def fake_checkpoint(
 def measure(folder: Path, base_dtype: BaseDtype) -> dict:
     """Load in a fresh process; bytes and seconds."""
     command = [sys.executable, "-m", "jaxmodpo.bench.load", str(folder), base_dtype]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise UserError(f"loading as {base_dtype} failed: {done.stderr.strip().splitlines()[-1]}")
-    return json.loads(done.stdout)
+    process = subprocess.run(command, capture_output=True, text=True, check=False)
+    if process.returncode:
+        raise UserError(
+            f"loading as {base_dtype} failed: {process.stderr.strip().splitlines()[-1]}"
+        )
+    return json.loads(process.stdout)
 
 
 class PeakMemory:
@@ -177,14 +179,18 @@ def main() -> None:
         seconds = time.perf_counter() - started
     # What a computation counts, which for 4-bit codes is half of what NumPy would need.
     compiled: Any = jax.jit(lambda arrays: arrays).lower(arrays).compile().memory_analysis()
-    held = compiled.argument_size_in_bytes
+    array_bytes = compiled.argument_size_in_bytes
     result = {
         "base_dtype": base_dtype,
-        "arrays": held,
+        "arrays": array_bytes,
         "largest": largest,
         "read_seconds": read_seconds,
     }
-    print(json.dumps(result | {"beyond": memory.peak - memory.start - held, "seconds": seconds}))
+    print(
+        json.dumps(
+            result | {"beyond": memory.peak - memory.start - array_bytes, "seconds": seconds}
+        )
+    )
 
 
 if __name__ == "__main__":

@@ -61,10 +61,10 @@ def compiled(config: BenchLogpsConfig, vocabulary: int, chunk: int | None) -> tu
     body once.
     """
     device = topology_mesh(config.topology).devices.flat[0]
-    place = jax.sharding.SingleDeviceSharding(device)
+    sharding = jax.sharding.SingleDeviceSharding(device)
 
     def abstract(shape: tuple[int, ...], dtype: Any) -> jax.ShapeDtypeStruct:
-        return jax.ShapeDtypeStruct(shape, dtype, sharding=place)
+        return jax.ShapeDtypeStruct(shape, dtype, sharding=sharding)
 
     def total(hidden: jax.Array, unembedding: jax.Array, targets: jax.Array) -> jax.Array:
         if chunk is None:
@@ -87,10 +87,10 @@ def matmul_flops(jaxpr: Any) -> float:
     flops = 0.0
     for equation in jaxpr.eqns:
         if equation.primitive.name == "dot_general":
-            (left, _), _ = equation.params["dimension_numbers"]
+            (contracted_axes, _), _ = equation.params["dimension_numbers"]
             shape = equation.invars[0].aval.shape
             contracted = 1
-            for axis in left:
+            for axis in contracted_axes:
                 contracted *= shape[axis]
             flops += 2.0 * equation.outvars[0].aval.size * contracted
         times = equation.params.get("length", 1) if equation.primitive.name == "scan" else 1

@@ -206,9 +206,11 @@ def _completions(logits: np.ndarray, tokens: np.ndarray, real: np.ndarray) -> np
     rows[real] = logits
     shifted = rows - rows.max(-1, keepdims=True)
     logps = shifted - np.log(np.exp(shifted).sum(-1, keepdims=True))
-    chosen = np.take_along_axis(logps[:, :-1], tokens[:, 1:, None], -1)[..., 0]
-    places = np.arange(1, tokens.shape[1])
-    return np.where((places >= PROMPTS[:, None]) & (places < LENGTHS[:, None]), chosen, 0).sum(1)
+    target_logps = np.take_along_axis(logps[:, :-1], tokens[:, 1:, None], -1)[..., 0]
+    positions = np.arange(1, tokens.shape[1])
+    return np.where(
+        (positions >= PROMPTS[:, None]) & (positions < LENGTHS[:, None]), target_logps, 0
+    ).sum(1)
 
 
 def _our_completions(folder: Path, tokens: np.ndarray) -> np.ndarray:

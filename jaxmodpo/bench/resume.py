@@ -69,25 +69,26 @@ def _compare(folder: Path, kills: int, epochs: int, seed: int) -> None:
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["jaxmodpo.methods.dpo", "jaxmodpo.cli"])
     log = folder / "log.txt"
-    took = []
+    durations = []
     for name, length in (("compiling", 1), ("short", 1), ("whole", epochs)):
         began = time.monotonic()
         _live(context, _flags(folder, name, length), log)
-        took.append(time.monotonic() - began)
+        durations.append(time.monotonic() - began)
     # What one epoch takes, and what comes before the first update.
-    epoch = (took[2] - took[1]) / (epochs - 1)
-    start, budget = max(0.0, took[1] - epoch), epoch * epochs / kills
+    epoch = (durations[2] - durations[1]) / (epochs - 1)
+    start, budget = max(0.0, durations[1] - epoch), epoch * epochs / kills
     generator = np.random.default_rng(seed)
-    done, wasted, flags = 0, 0, _flags(folder, "killed", epochs)
-    while done < kills:
+    kills_made, wasted, flags = 0, 0, _flags(folder, "killed", epochs)
+    while kills_made < kills:
         delay = float(generator.uniform(0, start + 1.5 * budget))
         if not _live(context, flags, log, delay):
             break
-        done += 1
+        kills_made += 1
         wasted += not (folder / "killed" / "checkpoints").exists()
         reached = _reached(folder / "killed")
         print(
-            f"killed {done} of {kills}, after {delay:.2f} s, at update {reached}", file=sys.stderr
+            f"killed {kills_made} of {kills}, after {delay:.2f} s, at update {reached}",
+            file=sys.stderr,
         )
     if not is_finished(folder / "killed"):
         _live(context, flags, log)
@@ -101,16 +102,16 @@ def _compare(folder: Path, kills: int, epochs: int, seed: int) -> None:
         different.append("metrics.jsonl")
     if different:
         raise UserError(
-            f"after {done} kills these differ from the undisturbed run's: {', '.join(different)}"
+            f"after {kills_made} kills these differ from the undisturbed run's: {', '.join(different)}"
         )
     updates = _reached(folder / "killed")
     print(
-        f"{updates} updates, {done} kills by SIGKILL ({wasted} before the first checkpoint):"
+        f"{updates} updates, {kills_made} kills by SIGKILL ({wasted} before the first checkpoint):"
         " adapter and logged figures equal the undisturbed run's to the bit"
     )
-    if done < kills:
+    if kills_made < kills:
         print(
-            f"the run ended before the other {kills - done} kills; --epochs {2 * epochs} makes room"
+            f"the run ended before the other {kills - kills_made} kills; --epochs {2 * epochs} makes room"
             " for more"
         )
 

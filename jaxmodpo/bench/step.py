@@ -10,7 +10,7 @@ import sys
 import tempfile
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -138,21 +138,8 @@ def bench_step(config: BenchStepConfig) -> None:
                 print(f"round {number + 1} of {config.rounds}: {contender.name}", file=sys.stderr)
                 best[contender.name] = min(contender.run(), best.get(contender.name, np.inf))
     peak = peak_flops(mesh.devices.flat[0].device_kind)
-    theirs = [c for c in contenders if c.name.startswith("TRL")]
-    rows = []
-    for c in contenders:
-        speed = c.operations / best[c.name] / mesh.size
-        rows.append(
-            [
-                c.name,
-                f"{c.pairs / best[c.name]:.2f}",
-                f"{c.tokens / best[c.name]:,.0f}",
-                f"{speed / 1e12:.3g}",
-                f"{speed / peak:.1%}" if peak else "",
-                f"{c.peak / 2**20:,.0f}" if c.peak else "",
-                *(f"{c.pairs / best[c.name] / (t.pairs / best[t.name]):.2f}×" for t in theirs),
-            ]
-        )
+    rivals = [contender for contender in contenders if contender.name.startswith("TRL")]
+    rows = [_row(contender, best, rivals, mesh.size, peak) for contender in contenders]
     waste = examples.tokens.size / examples.lengths.sum()
     print(
         f"{config.model}, {base_dtype}, rank {config.lora_rank}, updates of {per_update} pairs,"
@@ -161,7 +148,40 @@ def bench_step(config: BenchStepConfig) -> None:
         f" {mesh.devices.flat[0].device_kind}\n"
     )
     header = ["", "pairs/s", "tokens/s", "TFLOP/s a device", "MFU", "peak MiB"]
-    print(table(header + [f"against {t.name}" for t in theirs], rows))
+    print(table(header + [f"against {rival.name}" for rival in rivals], rows))
+
+
+def _row(
+    contender: Contender,
+    best: Mapping[str, float],
+    rivals: Sequence[Contender],
+    devices: int,
+    peak: float | None,
+) -> list[str]:
+    """Return a contender's row of the table.
+
+    Args:
+        contender: the configuration.
+        best: the fewest seconds of each, by name.
+        rivals: those that everyone is compared with.
+        devices: how many devices computed.
+        peak: FLOP/s that a device can do at most, or None.
+    """
+    seconds = best[contender.name]
+    pairs_per_second = contender.pairs / seconds
+    flops_per_device = contender.operations / seconds / devices
+    cells = [
+        contender.name,
+        f"{pairs_per_second:.2f}",
+        f"{contender.tokens / seconds:,.0f}",
+        f"{flops_per_device / 1e12:.3g}",
+        f"{flops_per_device / peak:.1%}" if peak else "",
+        f"{contender.peak / 2**20:,.0f}" if contender.peak else "",
+    ]
+    for rival in rivals:
+        rival_speed = rival.pairs / best[rival.name]
+        cells.append(f"{pairs_per_second / rival_speed:.2f}×")
+    return cells
 
 
 # ---------------------------------------------------------------------- ours
@@ -176,12 +196,14 @@ def _ours(
     base_dtype: BaseDtype,
 ) -> list[Contender]:
     base = _random_base(shape, base_dtype, mesh)
-    made = []
+    contenders = []
     for batching in config.batchings:
         for reference in config.references:
             print(f"compiling: {batching}, reference {reference}", file=sys.stderr)
-            made.append(_contender(config, shape, lora, examples, mesh, base, batching, reference))
-    return made
+            contenders.append(
+                _contender(config, shape, lora, examples, mesh, base, batching, reference)
+            )
+    return contenders
 
 
 def _random_base(shape: DecoderConfig, base_dtype: BaseDtype, mesh: Mesh) -> Parameters:
@@ -190,16 +212,19 @@ def _random_base(shape: DecoderConfig, base_dtype: BaseDtype, mesh: Mesh) -> Par
     stored_table(parameter_table(shape), base_dtype)  # refuses what cannot be quantized
     base: Parameters = {}
     for number, (name, spec) in enumerate(parameter_table(shape).items()):
-        one: Table = {name: spec}
-        place = shardings(mesh)(parameter_table(shape))[name]
+        single_table: Table = {name: spec}
+        sharding = shardings(mesh)(parameter_table(shape))[name]
         array = jax.jit(
-            lambda key, one=one, name=name: initialize(one, key, dtype)[name], out_shardings=place
+            lambda key, single_table=single_table, name=name: initialize(single_table, key, dtype)[
+                name
+            ],
+            out_shardings=sharding,
         )(jax.random.key(number))
         if is_quantized(base_dtype) and is_projection(spec):
-            for part, values in jax.lax.map(
+            for component, values in jax.lax.map(
                 lambda layer: quantize(layer, base_dtype), array
             ).items():
-                base[f"{name}.{part}"] = values
+                base[f"{name}.{component}"] = values
         else:
             base[name] = array
     return base
@@ -232,8 +257,10 @@ def _contender(
     )
     constants = {"loss": loss, "optimizer": OptimizerSettings(0.01, 1.0)}
     table_ = adapter_table(parameter_table(shape), lora)
-    place = shardings(mesh)(table_)
-    adapter = jax.jit(lambda key: initialize(table_, key), out_shardings=place)(jax.random.key(1))
+    adapter_shardings = shardings(mesh)(table_)
+    adapter = jax.jit(lambda key: initialize(table_, key), out_shardings=adapter_shardings)(
+        jax.random.key(1)
+    )
     key = jax.jit(lambda: jax.random.key(0), out_shardings=NamedSharding(mesh, PartitionSpec()))()
     rate = np.float32(5e-6)
 
@@ -252,13 +279,13 @@ def _contender(
     compiled = train_step.lower(*arguments(0, state), **constants).compile()
     memory: Any = compiled.memory_analysis()
     state, _ = jax.block_until_ready(compiled(*arguments(0, state), **constants))
-    held = [state]
+    latest_state = [state]
 
     def run() -> float:
         started = time.perf_counter()
         for step in range(batches.steps):
-            held[0], _ = compiled(*arguments(step, held[0]), **constants)
-        jax.block_until_ready(held[0])
+            latest_state[0], _ = compiled(*arguments(step, latest_state[0]), **constants)
+        jax.block_until_ready(latest_state[0])
         return time.perf_counter() - started
 
     # XLA's peak leaves out temporaries on a CPU.
@@ -305,13 +332,13 @@ def _trls(
     warnings.simplefilter("ignore", FutureWarning)
     tokenizer = _words(shape.vocab_size, folder)
     rows = [_texts(examples, number) for number in range(len(examples))]
-    made = []
+    contenders = []
     for precomputed in (False, True):
         print(f"TRL, {'precomputed references' if precomputed else 'defaults'}", file=sys.stderr)
         name = "TRL, references precomputed" if precomputed else "TRL, defaults"
         trainer = _trl_trainer(config, lora, rows, folder, tokenizer, precomputed)
         operations = flops.training(shape, lora, examples.lengths, not precomputed)
-        made.append(
+        contenders.append(
             Contender(
                 name,
                 len(examples),
@@ -321,7 +348,7 @@ def _trls(
                 functools.partial(_timed, trainer, config.updates),
             )
         )
-    return made
+    return contenders
 
 
 def _words(vocab_size: int, folder: Path) -> Any:
@@ -332,11 +359,11 @@ def _words(vocab_size: int, folder: Path) -> Any:
     words = {f"w{number}": number for number in range(vocab_size)}
     inner = tokenizers.Tokenizer(tokenizers.models.WordLevel(words, unk_token="w0"))
     inner.pre_tokenizer = tokenizers.pre_tokenizers.WhitespaceSplit()  # type: ignore[assignment]
-    made = transformers.PreTrainedTokenizerFast(
+    tokenizer = transformers.PreTrainedTokenizerFast(
         tokenizer_object=inner, unk_token="w0", bos_token="w1", eos_token="w2", pad_token="w2"
     )
-    made.save_pretrained(folder / "tokenizer")
-    return made
+    tokenizer.save_pretrained(folder / "tokenizer")
+    return tokenizer
 
 
 def _texts(examples: Examples, number: int) -> dict[str, str]:
@@ -368,12 +395,14 @@ def _trl_trainer(
     torch.manual_seed(0)
     model_settings = settings(config.model)
     kind = transformers.CONFIG_MAPPING[model_settings["model_type"]]
-    given = {
+    shape_settings = {
         name: value
         for name, value in model_settings.items()
         if name not in ("model_type", "architectures")
     }
-    model = transformers.AutoModelForCausalLM.from_config(kind(**given), dtype=torch.float32)
+    model = transformers.AutoModelForCausalLM.from_config(
+        kind(**shape_settings), dtype=torch.float32
+    )
     arguments = trl.DPOConfig(
         output_dir=str(folder / f"trl-{precomputed}"),
         per_device_train_batch_size=config.batch_size,

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -46,21 +46,23 @@ def demo(config: DemoConfig) -> None:
     experiment = builtin(".", "demo")
     results = []
     for seed in range(config.seed, config.seed + config.seeds):
-        out = config.output_dir if config.seeds == 1 else config.output_dir / f"seed_{seed}"
-        run_experiment(experiment, out, seed)
-        results.append(collect_results(out, seed))
+        folder = _world_folder(config, seed)
+        run_experiment(experiment, folder, seed)
+        results.append(collect_results(folder, seed))
         print(table(results[-1]))
     if config.seeds > 1:
         write_json(config.output_dir / "results.json", mean_of(results))
         print(table(mean_of(results)))
-    logger.info("%.0f s in all; open %s", time.monotonic() - started, _report(config))
-    if not all(e["holds"] for result in results for e in result["required"]):
+    report = _world_folder(config, config.seed) / "report" / "report.html"
+    logger.info("%.0f s in all; open %s", time.monotonic() - started, report)
+    required_rows = [row for result in results for row in result["required"]]
+    if not all(row["holds"] for row in required_rows):
         raise SystemExit(1)
 
 
-def _report(config: DemoConfig) -> Path:
-    folder = config.output_dir if config.seeds == 1 else config.output_dir / f"seed_{config.seed}"
-    return folder / "report" / "report.html"
+def _world_folder(config: DemoConfig, seed: int) -> Path:
+    """Return the folder of one world: the output folder itself where there is one world alone."""
+    return config.output_dir if config.seeds == 1 else config.output_dir / f"seed_{seed}"
 
 
 def collect_results(out: Path, seed: int) -> dict[str, Any]:
@@ -86,38 +88,45 @@ def mean_of(results: list[dict[str, Any]]) -> dict[str, Any]:
     and highest rates.
     """
 
-    def over(values: list[Any]) -> Any:
-        if isinstance(values[0], Mapping):
-            return {key: over([value[key] for value in values]) for key in values[0]}
-        return sum(values) / len(values)
-
-    def span(values: list[Any]) -> Any:
-        if isinstance(values[0], Mapping):
-            return {key: span([value[key] for value in values]) for key in values[0]}
-        return [min(values), max(values)]
-
+    rates = [result["models"] for result in results]
     return {
         "seeds": [result["seed"] for result in results],
-        "models": over([result["models"] for result in results]),
-        "intervals": span([result["models"] for result in results]),
-        "pairwise": over([result["pairwise"] for result in results]),
-        "kl": over([result["kl"] for result in results]),
-        "malformed": over([result["malformed"] for result in results]),
-        "required": _held([result["required"] for result in results]),
-        "figure_2": _held([result["figure_2"] for result in results]),
+        "models": _per_leaf(rates, _mean),
+        "intervals": _per_leaf(rates, _span),
+        "pairwise": _per_leaf([result["pairwise"] for result in results], _mean),
+        "kl": _per_leaf([result["kl"] for result in results], _mean),
+        "malformed": _per_leaf([result["malformed"] for result in results], _mean),
+        "required": _expectations_over_seeds([result["required"] for result in results]),
+        "figure_2": _expectations_over_seeds([result["figure_2"] for result in results]),
     }
 
 
-def _held(by_seed: list[list[dict[str, Any]]]) -> list[dict[str, Any]]:
+def _per_leaf(trees: list[Any], combine: Callable[[list[float]], Any]) -> Any:
+    """Combine the numbers at equal places of nested mappings, one mapping for each seed."""
+    if not isinstance(trees[0], Mapping):
+        return combine(trees)
+    return {key: _per_leaf([tree[key] for tree in trees], combine) for key in trees[0]}
+
+
+def _mean(values: list[float]) -> float:
+    return sum(values) / len(values)
+
+
+def _span(values: list[float]) -> list[float]:
+    return [min(values), max(values)]
+
+
+def _expectations_over_seeds(by_seed: list[list[dict[str, Any]]]) -> list[dict[str, Any]]:
     """Put every expectation of several seeds together, by its statement: it holds where it does on
     all of them.
     """
-    of_seeds = [{e["statement"]: e["holds"] for e in seed} for seed in by_seed]
-    rows = []
-    for statement in of_seeds[0]:
-        held = sum(holds[statement] for holds in of_seeds)
-        figures = f"on {held} of {len(of_seeds)} seeds"
-        rows.append({"statement": statement, "holds": held == len(of_seeds), "figures": figures})
+    holds_by_seed = [{row["statement"]: row["holds"] for row in rows} for rows in by_seed]
+    rows: list[dict[str, Any]] = []
+    for statement in holds_by_seed[0]:
+        count = sum(holds[statement] for holds in holds_by_seed)
+        figures = f"on {count} of {len(by_seed)} seeds"
+        row = {"statement": statement, "holds": count == len(by_seed), "figures": figures}
+        rows.append(row)
     return rows
 
 

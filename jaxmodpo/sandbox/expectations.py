@@ -99,9 +99,9 @@ def _compared(results: Mapping[str, Any], comparison: Comparison) -> Expectation
         "level": p_value >= ALPHA,
     }[relation]
     words = {"above": "significantly above", "ahead": "ahead of", "level": "level with"}[relation]
-    shown = "p < 0.001" if p_value < 0.001 else f"p = {p_value:.3f}"
+    p_text = "p < 0.001" if p_value < 0.001 else f"p = {p_value:.3f}"
     return Expectation(
-        f"{criterion}: {a} {words} {b}", bool(holds), f"{wins} : {losses} questions, {shown}"
+        f"{criterion}: {a} {words} {b}", bool(holds), f"{wins} : {losses} questions, {p_text}"
     )
 
 

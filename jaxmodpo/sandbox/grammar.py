@@ -82,15 +82,18 @@ _DETAILS = (
 def _choices(pattern: str) -> list[list[str]]:
     """Split a sentence into its fixed parts and its slots, each a list of alternatives."""
     return [
-        part[1:-1].split("|") if part[0] == "{" else [part]
-        for part in re.split(r"(\{.*?\})", pattern)
-        if part
+        piece[1:-1].split("|") if piece[0] == "{" else [piece]
+        for piece in re.split(r"(\{.*?\})", pattern)
+        if piece
     ]
 
 
 def _matcher(pattern: str) -> re.Pattern[str]:
     return re.compile(
-        "".join("(?:" + "|".join(map(re.escape, part)) + ")" for part in _choices(pattern))
+        "".join(
+            "(?:" + "|".join(map(re.escape, alternatives)) + ")"
+            for alternatives in _choices(pattern)
+        )
     )
 
 
@@ -112,7 +115,10 @@ def post(generator: np.random.Generator) -> str:
 
 def sentence(kind: Kind, place: int, generator: np.random.Generator) -> str:
     """Draw a sentence of one kind for one place, 0 to 3."""
-    return "".join(part[generator.integers(len(part))] for part in _choices(SENTENCES[kind][place]))
+    return "".join(
+        alternatives[generator.integers(len(alternatives))]
+        for alternatives in _choices(SENTENCES[kind][place])
+    )
 
 
 def reply(generator: np.random.Generator) -> str:
@@ -121,8 +127,10 @@ def reply(generator: np.random.Generator) -> str:
     """
     kinds = list(MIX)
     mix = generator.dirichlet(list(MIX.values()))
-    drawn = generator.choice(len(kinds), size=PLACES, p=mix)
-    return " ".join(sentence(kinds[kind], place, generator) for place, kind in enumerate(drawn))
+    kind_numbers = generator.choice(len(kinds), size=PLACES, p=mix)
+    return " ".join(
+        sentence(kinds[kind], place, generator) for place, kind in enumerate(kind_numbers)
+    )
 
 
 def parse(text: str) -> list[Kind] | None:

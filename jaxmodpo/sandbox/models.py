@@ -127,10 +127,10 @@ class MaskedLanguageModelLoss:
         hidden = real & jax.random.bernoulli(hide, 0.15, tokens.shape)
         kind = jax.random.uniform(replace, tokens.shape)
         random = jax.random.randint(word, tokens.shape, self.first_word, self.config.vocab_size)
-        shown = jnp.where(
+        masked_tokens = jnp.where(
             hidden & (kind < 0.8), self.mask_id, jnp.where(hidden & (kind < 0.9), random, tokens)
         )
-        logits = roberta.Roberta(self.config, trainable)(shown, lengths, dropout_key)
+        logits = roberta.Roberta(self.config, trainable)(masked_tokens, lengths, dropout_key)
         logps = jnp.take_along_axis(jax.nn.log_softmax(logits), tokens[..., None], axis=-1)[..., 0]
         mask = hidden * batch["row_weights"][:, None]
         count, rows = jnp.sum(mask), jnp.sum(batch["row_weights"])
