@@ -36,6 +36,8 @@ class BoundedClient(DefaultHttpxClient):
     def __init__(self, *, seconds: float, **settings: Any):
         super().__init__(**settings)
         self._seconds = seconds
+        # An answer of a few hundred bytes gains nothing by being compressed, and one that is may
+        # unpack to gigabytes.
         self.headers["Accept-Encoding"] = "identity"
         for transport in (self._transport, *self._mounts.values()):
             if isinstance(transport, httpx2.HTTPTransport):
@@ -49,14 +51,17 @@ class BoundedClient(DefaultHttpxClient):
     ) -> httpx2.Response:
         if stream:
             return super().send(request, stream=True, **settings)
+        # One limit for the whole answer, headers and all. The sockets look it up: they know
+        # nothing of the request that they read for, but they read in the thread that sent it.
         _this_thread.deadline = time.monotonic() + self._seconds
         try:
+            # Streamed, whatever was asked for: the library would else read all of the body before
+            # anybody could count it.
             response = super().send(request, stream=True, **settings)
             try:
-                encoded = response.headers.get("content-encoding", "identity") != "identity"
-                response.stream = _BoundedStream(
-                    response.stream, MOST_ENCODED_BYTES if encoded else MOST_BYTES
-                )
+                is_encoded = response.headers.get("content-encoding", "identity") != "identity"
+                most_bytes = MOST_ENCODED_BYTES if is_encoded else MOST_BYTES
+                response.stream = _BoundedStream(response.stream, most_bytes)
                 response.read()
             except BaseException:
                 response.close()
@@ -70,7 +75,8 @@ class _BoundedStream(httpx2.SyncByteStream):
     """An answer's body that ends with an error beyond so many bytes."""
 
     def __init__(self, stream: Any, most_bytes: int):
-        self._stream, self._most_bytes = stream, most_bytes
+        self._stream = stream
+        self._most_bytes = most_bytes
 
     def __iter__(self) -> Iterator[bytes]:
         received = 0
@@ -101,6 +107,8 @@ class _Backend(httpcore2.NetworkBackend):
 
 
 class _Stream(httpcore2.NetworkStream):
+    """A connection: each read waits no longer than what is left until the deadline."""
+
     def __init__(self, stream: httpcore2.NetworkStream):
         self._stream = stream
 

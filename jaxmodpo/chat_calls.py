@@ -72,7 +72,7 @@ def post_chat(client: Any, body: Mapping[str, Any]) -> Completion | FailedCall:
 
     try:
         # The HTTP library's own response: the client then parses and checks nothing, which is half
-        # of a call's time.
+        # of a call's time, and refuses nothing that a server of another make may have sent.
         response = client.post("/chat/completions", body=body, cast_to=httpx2.Response)
     except openai.APIStatusError as error:
         return FailedCall(failure_of_exception(error), retry_after(error.response.headers))
@@ -86,10 +86,12 @@ def post_chat(client: Any, body: Mapping[str, Any]) -> Completion | FailedCall:
         completion = json.loads(response.content)
     except (ValueError, RecursionError):
         return FailedCall(Failure(0, message=f"not JSON: {response.text}"), exhausted_for=exhausted)
+    # Gateways and local servers send errors with a status of 200.
     failure = failure_in(completion)
     if failure is not None:
         return FailedCall(failure, exhausted_for=exhausted)
-    return Completion(completion, response.headers.get("x-request-id", ""), exhausted)
+    request_id = response.headers.get("x-request-id", "")
+    return Completion(completion, request_id, exhausted)
 
 
 class TokenLimit:
@@ -106,7 +108,9 @@ class TokenLimit:
 
     def __init__(self, base_url: str, family: LimitName = "max_tokens"):
         host = urlsplit(base_url).hostname or ""
-        self.name: LimitName = "max_completion_tokens" if host.endswith("openai.com") else family
+        self.name: LimitName = family
+        if host.endswith("openai.com"):
+            self.name = "max_completion_tokens"
 
     def renamed_after(self, failure: Failure, body: Mapping[str, Any]) -> bool:
         """Take the newer name where an endpoint asks for it; return whether to make the call again

@@ -22,6 +22,9 @@ from jaxmodpo.errors import UserError
 
 log = logging.getLogger(__name__)
 
+_LONGEST_BACKOFF = 60.0
+_SECONDS_OF_UNIT = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+
 SLOW_ATTEMPTS = 2
 """attempts of one call that may take all the time that an attempt has: a server that drips is not
 waited for longer"""
@@ -34,17 +37,23 @@ def retry_after(headers: Mapping[str, str]) -> float | None:
     A date counts from the server's own ``Date``, whose clock may be another. A time that is no
     wait, 0 or past, says nothing, so that the caller's own back-off holds.
     """
-    milliseconds, value = _number(headers.get("retry-after-ms", "")), headers.get("retry-after", "")
-    seconds = _number(value) if milliseconds is None else milliseconds / 1000
+    value = headers.get("retry-after", "")
+    seconds = _number(value)
+    # OpenAI sends both, and the seconds are rounded.
+    milliseconds = _number(headers.get("retry-after-ms", ""))
+    if milliseconds is not None:
+        seconds = milliseconds / 1000
     if seconds is None:
         try:
-            seconds = email.utils.parsedate_to_datetime(value).timestamp() - _now(headers)
+            until = email.utils.parsedate_to_datetime(value).timestamp()
         except (TypeError, ValueError, OverflowError):
             return None
+        seconds = until - _now(headers)
     return seconds if seconds > 0 else None
 
 
 def _now(headers: Mapping[str, str]) -> float:
+    """Return the time by the server's clock, or by this machine's where the server does not say."""
     try:
         return email.utils.parsedate_to_datetime(headers.get("date", "")).timestamp()
     except (TypeError, ValueError, OverflowError):
@@ -59,10 +68,19 @@ def pause_before(attempt: int, requested_wait: float | None, backoff: float) -> 
     less than a share of the back-off: an endpoint that asks for a millisecond each time is not
     asked a thousand times a second.
     """
+    # Thirty calls that failed together would all come back in the same moment, and fail together
+    # again: each waits for a time of its own between half and the whole of the back-off.
+    spread = random.uniform(0.5, 1.0)
     if requested_wait is None:
-        return min(60.0, backoff * 2 ** min(attempt - 1, 30)) * random.uniform(0.5, 1.0)
-    floor = backoff * 2 ** min(attempt - 1, 3) * random.uniform(0.5, 1.0)
-    return max(floor, requested_wait + random.uniform(0.0, 0.1 * min(requested_wait, 10.0)))
+        # The exponent is limited, since a hundredth doubling is no number of seconds any more.
+        doubled = backoff * 2 ** min(attempt - 1, 30)
+        return min(_LONGEST_BACKOFF, doubled) * spread
+    # What the endpoint asks for is a promise that it will answer then. It is trusted, so that the
+    # back-off is only a floor, and grows three times at most.
+    floor = backoff * 2 ** min(attempt - 1, 3) * spread
+    # Never earlier than asked; later by up to a tenth, and by a second at most.
+    delay = random.uniform(0.0, 0.1 * min(requested_wait, 10.0))
+    return max(floor, requested_wait + delay)
 
 
 def _number(text: str) -> float | None:
@@ -79,20 +97,25 @@ def exhausted_for(headers: Mapping[str, str]) -> float | None:
 
     Reads ``x-ratelimit-remaining-*`` and ``x-ratelimit-reset-*`` (such as ``1m2.5s`` or ``20ms``).
     """
-    waits = []
+    waits: list[float] = []
     for resource in ("requests", "tokens"):
-        if headers.get(f"x-ratelimit-remaining-{resource}", "").strip() == "0":
-            waits.append(_duration(headers.get(f"x-ratelimit-reset-{resource}", "")))
-    return max((wait for wait in waits if wait is not None), default=None)
+        if headers.get(f"x-ratelimit-remaining-{resource}", "").strip() != "0":
+            continue
+        wait = _duration(headers.get(f"x-ratelimit-reset-{resource}", ""))
+        if wait is not None:
+            waits.append(wait)
+    # A call needs both, and so waits for the later.
+    return max(waits, default=None)
 
 
 def _duration(text: str) -> float | None:
+    """Return the seconds of a duration such as ``1m2.5s``; None where it is none."""
     amounts = re.findall(r"([0-9.]+)(ms|s|m|h|d)", text)
-    if not amounts or "".join(number + unit for number, unit in amounts) != text.strip():
+    recognized = "".join(number + unit for number, unit in amounts)
+    if not amounts or recognized != text.strip():
         return None
-    unit_seconds = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
     try:
-        return sum(float(number) * unit_seconds[unit] for number, unit in amounts)
+        return sum(float(number) * _SECONDS_OF_UNIT[unit] for number, unit in amounts)
     except ValueError:
         return None
 
@@ -136,7 +159,10 @@ def checked_key(base_url: str, api_key_env: str, *, texts: str, allowed: bool, f
     Raises:
         UserError: an unusable URL, texts that may not be sent, or no key.
     """
-    local, url = is_local(base_url), urlsplit(base_url)
+    local = is_local(base_url)
+    url = urlsplit(base_url)
+    # The most private data of this project goes through here: profiles of patients, and posts of
+    # people who seek help. They leave the machine where somebody said so, and never by a default.
     if not (local or allowed):
         raise UserError(
             f"{texts} would be sent to {url.hostname}; give {flag} if that is allowed, or use a"

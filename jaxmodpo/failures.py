@@ -20,7 +20,8 @@ Meaning = Literal[
 request was filtered; busy: ask later; passing: ask again; request: this one is not taken; other:
 said of the address (a redirection)."""
 
-USELESS_IN_A_ROW, USELESS_QUESTIONS = 30, 3
+USELESS_IN_A_ROW = 30
+USELESS_QUESTIONS = 3
 """So many answers in a row that bring nothing, about so many questions or more, end a run: no later
 one brings any. One question alone may be too long for an endpoint, or too grave."""
 
@@ -29,27 +30,23 @@ HOPELESS: frozenset[Meaning] = frozenset({"account", "key", "model", "schema", "
 
 ACCOUNT_CODES = frozenset(
     {
-        *(
-            "insufficient_quota",
-            "billing_hard_limit_reached",
-            "billing_not_active",
-            "insufficient_balance",
-        ),
-        *(
-            "insufficient_funds",
-            "insufficient_credits",
-            "payment_required",
-            "account_deactivated",
-            "access_terminated",
-        ),
-        *(
-            "quota_exceeded_billing",
-            "billing_error",
-            "credit_balance_too_low",
-            "organization_deactivated",
-        ),
+        "insufficient_quota",
+        "billing_hard_limit_reached",
+        "billing_not_active",
+        "insufficient_balance",
+        "insufficient_funds",
+        "insufficient_credits",
+        "payment_required",
+        "account_deactivated",
+        "access_terminated",
+        "quota_exceeded_billing",
+        "billing_error",
+        "credit_balance_too_low",
+        "organization_deactivated",
     }
 )
+"""Codes that say that the account pays for nothing more, whatever is asked."""
+
 _KEY_CODES = frozenset({"invalid_api_key", "authentication_error", "invalid_authentication"})
 _MODEL_CODES = frozenset(
     {"model_not_found", "DeploymentNotFound", "invalid_model", "model_not_available"}
@@ -79,10 +76,12 @@ _NO_CREDIT = re.compile(
     re.IGNORECASE,
 )
 _NO_SCHEMA = re.compile(
-    r"response_format|json_schema|structured outputs?|guided_(?:json|decoding)", re.IGNORECASE
+    r"response_format|json_schema|structured outputs?|guided_(?:json|decoding)",
+    re.IGNORECASE,
 )
 _TOO_LONG = re.compile(
-    r"context.length|context.window|maximum context|too many tokens|too long", re.IGNORECASE
+    r"context.length|context.window|maximum context|too many tokens|too long",
+    re.IGNORECASE,
 )
 
 
@@ -103,15 +102,19 @@ class Failure(NamedTuple):
         """Return what it means; ``wait`` says that the server names a time after which to ask
         again.
         """
-        status, code, words = self.status, self.code, self.message
-        names = {code, self.kind}
-        if (
-            status == 402
-            or names & ACCOUNT_CODES
-            or (status in (400, 403) and _NO_CREDIT.search(words))
-        ):
+        # The order is the rule: what holds for every request is looked for first, since a run that
+        # takes it for a fault of one request asks all others in vain, and one that takes a passing
+        # fault for it ends without need. Codes come before words, which anybody may write.
+        status = self.status
+        words = self.message
+        names = {self.code, self.kind}
+        says_no_credit = _NO_CREDIT.search(words) is not None
+        if status == 402 or names & ACCOUNT_CODES:
             return "account"
-        if status == 429 and not wait and _NO_CREDIT.search(words):
+        if status in (400, 403) and says_no_credit:
+            return "account"
+        # With a time after which to ask again it is a limit by the minute, whatever the words say.
+        if status == 429 and not wait and says_no_credit:
             return "account"
         if status == 401 or names & _KEY_CODES:
             return "key"
@@ -123,13 +126,16 @@ class Failure(NamedTuple):
             return "schema"
         if names & _SETTING_CODES:
             return "setting"
+        # A request that is too long for the model blames max_tokens, although the next one may fit.
         if status in (400, 422) and self.param in _SETTINGS and not _TOO_LONG.search(words):
             return "setting"
         if status == 429 or (status in (503, 529) and wait):
             return "busy"
         if status in (0, 408, 409, 425) or status >= 500:
             return "passing"
-        return "request" if 400 <= status < 500 and status != 403 else "other"
+        if 400 <= status < 500 and status != 403:
+            return "request"
+        return "other"
 
     @property
     def wants_other_limit(self) -> bool:
@@ -148,21 +154,26 @@ def failure_of(status: int, error: Any) -> Failure:
     before a 200.
     """
     if not isinstance(error, Mapping):
-        return Failure(
-            0 if status == 200 else status, message=error if isinstance(error, str) else ""
-        )
-    code = _word(error.get("code"))
-    statuses = [error.get(name) for name in ("code", "status", "status_code")]
-    inside = next((int(str(n)) for n in statuses if _is_status(n)), None)
+        message = error if isinstance(error, str) else ""
+        return Failure(0 if status == 200 else status, message=message)
     if status in (0, 200):
-        status = inside if inside is not None else 0
+        status = _status_inside(error)
     return Failure(
-        status,
-        code,
-        _word(error.get("type")),
-        _word(error.get("param")),
-        _word(error.get("message")),
+        status=status,
+        code=_word(error.get("code")),
+        kind=_word(error.get("type")),
+        param=_word(error.get("param")),
+        message=_word(error.get("message")),
     )
+
+
+def _status_inside(error: Mapping[str, Any]) -> int:
+    """Return the status that an error itself names; 0 where it names none."""
+    for name in ("code", "status", "status_code"):
+        value = error.get(name)
+        if _is_status(value):
+            return int(str(value))
+    return 0
 
 
 def failure_in(completion: Any) -> Failure | None:
@@ -176,16 +187,14 @@ def failure_in(completion: Any) -> Failure | None:
     choice = choices[0] if isinstance(choices, list) and choices else None
     if isinstance(choice, Mapping) and isinstance(choice.get("message"), Mapping):
         # One that broke off in the middle says so beside what it had written.
-        return (
-            failure_of(200, choice["error"]) if isinstance(choice.get("error"), Mapping) else None
-        )
+        if isinstance(choice.get("error"), Mapping):
+            return failure_of(200, choice["error"])
+        return None
     error = completion.get("error")
     failure = failure_of(200, error) if error else Failure(0)
-    words = (
-        f"not a chat completion: {failure.message}"
-        if failure.message
-        else _no_completion(completion)
-    )
+    words = _no_completion(completion)
+    if failure.message:
+        words = f"not a chat completion: {failure.message}"
     return failure._replace(message=words)
 
 
@@ -203,16 +212,19 @@ def failure_of_exception(error: Any) -> Failure:
     if not isinstance(body, Mapping):
         return Failure(error.status_code, message=str(error.message))
     failure = failure_of(error.status_code, body)
-    return failure if failure.message else failure._replace(message=str(error.message))
+    if failure.message:
+        return failure
+    return failure._replace(message=str(error.message))
 
 
 def _word(value: Any) -> str:
-    return str(value) if isinstance(value, str | int) and not isinstance(value, bool) else ""
+    """Return what should be a word as one; nothing where a server sent something else."""
+    is_word = isinstance(value, str | int) and not isinstance(value, bool)
+    return str(value) if is_word else ""
 
 
 def _is_status(value: Any) -> bool:
-    return (
-        str(value).isdecimal() and 400 <= int(str(value)[:9]) < 600
-        if isinstance(value, str | int)
-        else False
-    )
+    if not isinstance(value, str | int) or not str(value).isdecimal():
+        return False
+    # Cut, since a number of a million digits takes its time to be read.
+    return 400 <= int(str(value)[:9]) < 600

@@ -25,12 +25,13 @@ from jaxmodpo.bench.judging_course import Course
 from jaxmodpo.bench.table import table
 from jaxmodpo.criteria import load_criteria
 from jaxmodpo.errors import UserError
+from jaxmodpo.judging.ballots import Ballot
 from jaxmodpo.judging.collect import MakeRequests, collect, votes_by_request
 from jaxmodpo.judging.endpoint import EndpointJudge
 from jaxmodpo.judging.endpoint_settings import Endpoint
 from jaxmodpo.judging.judge import Answer, Call, Request
 from jaxmodpo.judging.ledger import Ledger
-from jaxmodpo.judging.preferences import Ballot, PreferencesConfig, requests
+from jaxmodpo.judging.preferences import PreferencesConfig, requests
 from jaxmodpo.ranges import Count, Unestimated
 from jaxmodpo.records import Candidate, Question
 from jaxmodpo.schema import Range

@@ -25,15 +25,23 @@ def answer_text(message: dict[str, Any]) -> str:
     text = message_text(message.get("content"))
     if text.strip():
         return text
-    calls = message.get("tool_calls")
-    if isinstance(calls, list) and len(calls) == 1 and isinstance(calls[0], dict):
-        called = calls[0].get("function")
-    else:
-        called = message.get("function_call") if not calls else None
-    arguments = called.get("arguments") if isinstance(called, dict) else None
+    function = _called_function(message)
+    arguments = function.get("arguments") if isinstance(function, dict) else None
+    # OpenAI sends the arguments as a text of JSON, Ollama as an object.
     if isinstance(arguments, dict):
         return json.dumps(arguments, ensure_ascii=False)
     return arguments if isinstance(arguments, str) else text
+
+
+def _called_function(message: dict[str, Any]) -> Any:
+    """Return the one function that a message calls; None where it calls none, or several."""
+    calls = message.get("tool_calls")
+    if not calls:
+        # What it was called before there were several.
+        return message.get("function_call")
+    if isinstance(calls, list) and len(calls) == 1 and isinstance(calls[0], dict):
+        return calls[0].get("function")
+    return None
 
 
 def answer_object(text: str, names: Sequence[str], *, cut: bool = False) -> dict[str, Any] | None:
@@ -51,12 +59,20 @@ def answer_object(text: str, names: Sequence[str], *, cut: bool = False) -> dict
     if cut:
         return None
     spoken = without_thoughts(text)
-    objects = None if spoken is None else _objects(spoken)
-    fitting = [value for value in objects or () if not value.keys().isdisjoint(names)]
+    objects = _objects(spoken) if spoken is not None else None
+    if objects is None:
+        return None
+    fitting = [value for value in objects if not value.keys().isdisjoint(names)]
     if not fitting:
         return None
-    named_values = [[value.get(name) for name in names] for value in fitting]
-    return fitting[-1] if all(values == named_values[-1] for values in named_values) else None
+    last = fitting[-1]
+    # A model may write a first answer, think again, and write another: which of the two it means
+    # is its secret. Where both say the same it does not matter.
+    last_values = [last.get(name) for name in names]
+    for value in fitting[:-1]:
+        if [value.get(name) for name in names] != last_values:
+            return None
+    return last
 
 
 def _objects(text: str) -> list[dict[str, Any]] | None:
@@ -70,7 +86,8 @@ def _objects(text: str) -> list[dict[str, Any]] | None:
 
 
 def _each_object(text: str) -> Iterator[dict[str, Any]]:
-    decoder, start = json.JSONDecoder(object_pairs_hook=_once), 0
+    decoder = json.JSONDecoder(object_pairs_hook=_once)
+    start = 0
     for _ in range(_MOST_OBJECTS):
         opening = _OBJECT.search(text, start)
         if opening is None:
@@ -91,6 +108,7 @@ def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     """Return an object, whose fields must not stand in it twice: nobody knows which of the two is
     meant.
     """
-    if len({name for name, _ in pairs}) < len(pairs):
+    value = dict(pairs)
+    if len(value) < len(pairs):
         raise ValueError("a field stands there twice")
-    return dict(pairs)
+    return value

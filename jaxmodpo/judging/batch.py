@@ -5,10 +5,10 @@ process may die. A batch is written down, with a tag that it carries at the endp
 created; its requests are claimed in its name, and a later run finds it, reads it and goes on. What
 a batch did not come to is asked again in another one.
 
-Its parts, in the order in which a request meets them: :mod:`~jaxmodpo.judging.batch_writer` writes
-requests into files (:mod:`~jaxmodpo.judging.batch_files`), :mod:`~jaxmodpo.judging.batch_run` moves
-batches through their states and calls the endpoint (:mod:`~jaxmodpo.judging.batch_api`), and
-:mod:`~jaxmodpo.judging.batch_answers` reads what came back.
+Its parts, in the order in which a request meets them: :mod:`jaxmodpo.judging.batch_writer` writes
+requests into files (:mod:`jaxmodpo.judging.batch_files`), :mod:`jaxmodpo.judging.batch_run` moves
+batches through their states and calls the endpoint (:mod:`jaxmodpo.judging.batch_api`), and
+:mod:`jaxmodpo.judging.batch_answers` reads what came back.
 """
 
 from __future__ import annotations

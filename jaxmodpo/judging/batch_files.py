@@ -99,8 +99,8 @@ class BatchFiles:
         with self.input.open("rb") as file:
             for line in file:
                 with contextlib.suppress(UserError):
-                    read = read_as(_parsed(line, ""), _Input, "")
-                    offsets[read["custom_id"]] = offset
+                    parsed_line = read_as(_parsed(line, ""), _Input, "")
+                    offsets[parsed_line["custom_id"]] = offset
                 offset += len(line)
         return offsets
 

@@ -126,13 +126,13 @@ class BatchRun:
                     " asked, is gone; put it back, or start another run in another ledger"
                 )
             header = header or Header("", "", 1)
-            held = HeldBatch(files, header, batch.requests, batch_id, resumed=True)
+            adopted_batch = HeldBatch(files, header, batch.requests, batch_id, resumed=True)
             if batch_id:
-                self._is_running(held)
-                self._reservations.take_earlier(held.requests)
+                self._is_running(adopted_batch)
+                self._reservations.take_earlier(adopted_batch.requests)
             else:
                 # Never sent: its requests are free again, and are drawn like all others.
-                self._forget(held)
+                self._forget(adopted_batch)
         if self.running:
             log.info("going on with %d batches of an earlier start", len(self.running))
 
@@ -340,7 +340,12 @@ class BatchRun:
             return outcome.passing and outcome.code not in HOPELESS and not is_last_round
 
         answers = BatchAnswers(
-            self.judge, self._api, batch.files, ended, batch.header.model, batch.resumed
+            self.judge,
+            self._api,
+            batch.files,
+            ended,
+            batch.header.model,
+            batch.resumed,
         )
         with ThreadPoolExecutor(_THREADS) as threads:
             for group in answers.outcomes():
@@ -439,6 +444,6 @@ class BatchRun:
             if not batch.unsure:
                 self._forget(batch)
         # A later start takes these over, and can do so at once where their tags are not claimed.
-        held = [*self.running.values(), *self.waiting]
-        claims.release([batch.tag for batch in held])
+        batches_kept = [*self.running.values(), *self.waiting]
+        claims.release([batch.tag for batch in batches_kept])
         self._reservations.give_back()

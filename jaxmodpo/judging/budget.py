@@ -55,6 +55,8 @@ class Budget:
             while True:
                 refusal = self._refusal()
                 others = stop is not None and self._under_way > 0
+                # Before the first price is known every call counts as nothing: thirty threads
+                # would begin thirty calls, whatever the budget. So the first call is made alone.
                 unsure = self.most_dollars is not None and not (self.priced or self.expected)
                 if refusal is None and not (others and unsure):
                     self._under_way += 1
@@ -67,6 +69,7 @@ class Budget:
                 self._settled.wait(0.2)
 
     def _refusal(self) -> str | None:
+        """Return why no further call may begin; None where one may."""
         if self.most_calls is not None and self.calls + self._under_way >= self.most_calls:
             return (
                 f"the budget of {self.most_calls:,} calls is spent; raise --budget-calls and run"
@@ -77,9 +80,14 @@ class Budget:
                 "the endpoint does not count tokens, so that --budget cannot be kept; limit the"
                 " calls by --budget-calls"
             )
-        begun = self._under_way + 1
-        call_price = max(self.expected, self.dollars / self.priced if self.priced else 0.0)
-        if self.most_dollars is not None and self.dollars + begun * call_price > self.most_dollars:
+        if self.most_dollars is None:
+            return None
+        # Calls under way count at their mean price so far, since none has its own yet: a budget
+        # can be passed by what a few calls cost more than the mean, and by no more.
+        mean_price = self.dollars / self.priced if self.priced else 0.0
+        calls_begun = self._under_way + 1
+        promised = calls_begun * max(self.expected, mean_price)
+        if self.dollars + promised > self.most_dollars:
             return (
                 f"the budget of ${self.most_dollars:,.2f} is spent (${self.dollars:,.4f} in"
                 f" {self.calls:,} calls); raise --budget and run the same command again"
@@ -93,8 +101,12 @@ class Budget:
             if answer is not None:
                 self.calls += 1
                 self.dollars += answer.cost or 0.0
-                self.priced += answer.cost is not None
-                self._unpriced += answer.status == "valid" and answer.cost is None
+                if answer.cost is not None:
+                    self.priced += 1
+                elif answer.status == "valid":
+                    # A failed call may well cost nothing; a vote without a price says that this
+                    # endpoint does not count.
+                    self._unpriced += 1
             self._settled.notify_all()
 
 

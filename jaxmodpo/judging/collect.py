@@ -115,7 +115,9 @@ def collect(
 
 
 def votes_by_request(
-    requests: MakeRequests, identity: str, ledger: Ledger
+    requests: MakeRequests,
+    identity: str,
+    ledger: Ledger,
 ) -> Iterator[tuple[Request, list[Vote]]]:
     """Yield each request with its votes, one for each of its criteria, in the order of the
     requests.

@@ -25,10 +25,15 @@ def is_effective(run: str | None = None) -> sql.ColumnElement[bool]:
     sort.
     """
     vote = VOTES.c
-    rival = VOTES.alias("other").c
-    is_valid, other_is_valid = vote.status == "valid", rival.status == "valid"
+    rival = VOTES.alias("rival").c
+    is_valid = vote.status == "valid"
+    rival_is_valid = rival.status == "valid"
     is_newer = rival.id > vote.id
-    replaces = (other_is_valid & ~is_valid) | (is_newer & (other_is_valid | ~is_valid))
+    # A rival under the same key takes a vote's place in two ways: it is valid and the vote is not,
+    # whichever is newer; or it is newer and no worse. A failed vote never replaces a valid one.
+    is_better = rival_is_valid & ~is_valid
+    is_no_worse = rival_is_valid | ~is_valid
+    replaces = is_better | (is_newer & is_no_worse)
     condition = (rival.key == vote.key) & replaces
     if run is not None:
         condition &= rival.run == run
@@ -56,6 +61,12 @@ def effective_positions(keys: NDArray[Any], valid: NDArray[np.bool_]) -> Effecti
     """
     # Sorted by key, then failed before valid, then oldest before newest, since the sort is stable:
     # the effective vote is the last of its key.
+    #
+    #     key      a a a b b      sorted, with the status and the position of each vote
+    #     status   x v v x x      x failed, v valid: the last of a is the newest valid one, the last
+    #     position 2 0 5 1 4      of b the newest, since b has no valid one
+    #
+    # (lexsort takes its last key as the first to sort by.)
     by_key = np.lexsort((valid, *keys.T))
     sorted_keys = keys[by_key]
     differs_from_next = (sorted_keys[1:] != sorted_keys[:-1]).any(axis=1)

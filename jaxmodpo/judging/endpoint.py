@@ -263,7 +263,10 @@ class EndpointJudge:
         )
 
     def _failed(
-        self, failed: FailedCall, body: Mapping[str, Any], request: Request
+        self,
+        failed: FailedCall,
+        body: Mapping[str, Any],
+        request: Request,
     ) -> Answer | _TryAgain:
         """Decide what a failed call means for its request, or for all of them."""
         wait = failed.wait
@@ -305,7 +308,7 @@ class EndpointJudge:
                 " json_object"
             ),
             "setting": (
-                f"said {named} for the model {model}{words}; change the settings or the account"
+                f"said {named} for the model {model}{words}; change the settings or the account",
             ),
         }
         return f"the judge at {self.endpoint.base_url} {reasons[meaning]}"

@@ -19,6 +19,8 @@ from jaxmodpo.schema import Range, read_as
 Price = Annotated[float, Range(least=0)]
 """dollars for a million tokens"""
 
+_TOKENS_PER_PRICE = 1e6
+
 
 @dataclass(frozen=True)
 class Family:
@@ -46,9 +48,13 @@ class Family:
         """Return dollars for one call's tokens; None where a price is missing."""
         if self.prompt is None or self.answer is None:
             return None
-        cached = self.prompt if self.cached is None else self.cached
+        cached_price = self.prompt if self.cached is None else self.cached
+        # The endpoint counts cached tokens among those of the prompt.
         fresh = usage.prompt - usage.cached
-        return (fresh * self.prompt + usage.cached * cached + usage.completion * self.answer) / 1e6
+        dollars = fresh * self.prompt
+        dollars += usage.cached * cached_price
+        dollars += usage.completion * self.answer
+        return dollars / _TOKENS_PER_PRICE
 
 
 @dataclass(frozen=True)
@@ -82,6 +88,9 @@ class Families:
 
     def of(self, model: str) -> Family:
         """Return the family of a model; one without a known price where none fits."""
-        return next(
-            (row for row in self.rows if fnmatch.fnmatchcase(model, row.match)), Family(model)
-        )
+        # The first that fits, so that the table names exceptions before what they are excepted
+        # from.
+        for row in self.rows:
+            if fnmatch.fnmatchcase(model, row.match):
+                return row
+        return Family(model)

@@ -153,7 +153,11 @@ class _Counts:
 
 
 def _count(
-    requests: Iterable[Request], identity: str, ledger: Ledger | None, prompts: Prompts, retry: bool
+    requests: Iterable[Request],
+    identity: str,
+    ledger: Ledger | None,
+    prompts: Prompts,
+    retry: bool,
 ) -> _Counts:
     """Count calls, those answered, and the texts of the others."""
     counts = _Counts()

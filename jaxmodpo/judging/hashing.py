@@ -25,5 +25,6 @@ def draw(seed: int, *names: str) -> bytes:
 
     Every name enters as a digest of fixed length, so that no two lists of names run together.
     """
-    digests = b"".join([text_digest(str(seed)), *map(text_digest, names)])
-    return hashlib.blake2b(digests, digest_size=_SIZE).digest()
+    digests = [text_digest(str(seed))]
+    digests += [text_digest(name) for name in names]
+    return hashlib.blake2b(b"".join(digests), digest_size=_SIZE).digest()

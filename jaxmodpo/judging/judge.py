@@ -24,6 +24,10 @@ Status = Literal[
 endpoint does not take (too long, say), a batch that ran out of time, or no answer at all (HTTP,
 network)."""
 
+# Of a key: 16 bytes, written as 32 hexadecimal digits. Among a billion keys two are equal with a
+# chance of 1 in 10^20.
+_KEY_BYTES = 16
+
 
 @dataclass(frozen=True)
 class Request:
@@ -121,7 +125,7 @@ def call_key(request: Request, identity: str) -> str:
     Each text's digest is remembered, since a million requests share a few thousand texts.
     32 hexadecimal digits.
     """
-    fields_of_request = [
+    texts = [
         identity,
         request.kind,
         request.question_id,
@@ -130,19 +134,25 @@ def call_key(request: Request, identity: str) -> str:
         request.persona_text,
         str(request.ties),
         str(request.repeat),
+        # How many criteria there are says where they end and the responses begin.
         str(len(request.criteria)),
     ]
-    digests = [text_digest(text) for text in fields_of_request]
-    digests += [_criterion_digest(criterion) for criterion in request.criteria]
+    digests = [text_digest(text) for text in texts]
+    for criterion in request.criteria:
+        digests.append(_criterion_digest(criterion))
     for response in request.responses:
-        digests += (text_digest(response.response_id), text_digest(response.response_text))
-    return hashlib.blake2b(b"".join(digests), digest_size=16).hexdigest()
+        digests.append(text_digest(response.response_id))
+        digests.append(text_digest(response.response_text))
+    return hashlib.blake2b(b"".join(digests), digest_size=_KEY_BYTES).hexdigest()
 
 
 @functools.cache
 def _criterion_digest(criterion: Criterion) -> bytes:
+    # A criterion's wording is asked, and not its name alone: with another wording it is another
+    # question, whose votes must not be taken for this one's.
     texts = (criterion.name, criterion.description, criterion.better_when, criterion.worse_when)
-    return hashlib.blake2b(b"".join(map(text_digest, texts)), digest_size=16).digest()
+    digests = [text_digest(text) for text in texts]
+    return hashlib.blake2b(b"".join(digests), digest_size=_KEY_BYTES).digest()
 
 
 def vote_keys(call: Call) -> list[str]:
@@ -151,7 +161,8 @@ def vote_keys(call: Call) -> list[str]:
     """
     if len(call.request.criteria) == 1:
         return [call.key]
-    return [
-        hashlib.blake2b(f"{call.key} {criterion.name}".encode(), digest_size=16).hexdigest()
-        for criterion in call.request.criteria
-    ]
+    keys: list[str] = []
+    for criterion in call.request.criteria:
+        name = f"{call.key} {criterion.name}"
+        keys.append(hashlib.blake2b(name.encode(), digest_size=_KEY_BYTES).hexdigest())
+    return keys

@@ -12,6 +12,7 @@ persona's or a reply's text.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -78,7 +79,8 @@ class Ledger:
         self.claims = Claims(self._store)
         self.batches = BatchRecords(self._store, self.run)
         self._commits = GroupCommit(
-            self._store.writing, lambda votes, released: self._write(votes, released)
+            self._store.writing,
+            lambda votes, released: self._write(votes, released),
         )
 
     def __enter__(self) -> Self:
@@ -107,6 +109,7 @@ class Ledger:
         self._commits.add(votes, released)
 
     def _write(self, votes: Sequence[Vote], released: Sequence[str]) -> None:
+        """Write votes and give back claims, in one transaction."""
         rows = [row_of(vote) for vote in votes]
         attempts = 0
 
@@ -143,7 +146,9 @@ class Ledger:
         return {row.key: vote_of(row) for row in self._effective(COLUMNS, keys)}
 
     def _effective(
-        self, columns: Sequence[sql.ColumnElement[Any]], keys: Sequence[str]
+        self,
+        columns: Sequence[sql.ColumnElement[Any]],
+        keys: Sequence[str],
     ) -> Iterator[sql.Row[Any]]:
         for chunk in in_chunks(keys):
             query = (
@@ -155,14 +160,15 @@ class Ledger:
 
     def newest(self) -> int:
         """Return the newest vote's number; 0 where there is none."""
-        return self._store.rows(sql.select(sql.func.max(VOTES.c.id)))[0][0] or 0
+        rows = self._store.rows(sql.select(sql.func.max(VOTES.c.id)))
+        return rows[0][0] or 0
 
     def voted_since(self, number: int, keys: Sequence[str]) -> set[str]:
         """Return the keys that have a vote newer than the one with that number, valid or failed."""
         newer = set[str]()
         for chunk in in_chunks(keys):
             query = sql.select(VOTES.c.key).where(VOTES.c.key.in_(chunk) & (VOTES.c.id > number))
-            newer.update(key for (key,) in self._store.rows(query))
+            newer.update(row.key for row in self._store.rows(query))
         return newer
 
     # ----------------------------------------------------------------------- all votes
@@ -207,47 +213,49 @@ class Ledger:
         return self._spent(VOTES.c.judge == judge)
 
     def _spent(self, condition: sql.ColumnElement[bool]) -> Spent:
-        c, total = VOTES.c, sql.func.sum
+        columns = VOTES.c
+        # A call's votes share its name, and its cost and tokens are divided among them.
+        counted_call = sql.case((columns.prompt_tokens.is_not(None), columns.call))
         query = sql.select(
-            # A call's votes share its name, and its cost and tokens are divided among them.
-            sql.func.count(sql.distinct(c.call)),
-            total(c.cost),
-            sql.func.count(sql.distinct(sql.case((c.prompt_tokens.is_not(None), c.call)))),
-            total(c.prompt_tokens),
-            total(c.cached_tokens),
-            total(c.completion_tokens),
+            sql.func.count(sql.distinct(columns.call)),
+            sql.func.sum(columns.cost),
+            sql.func.count(sql.distinct(counted_call)),
+            sql.func.sum(columns.prompt_tokens),
+            sql.func.sum(columns.cached_tokens),
+            sql.func.sum(columns.completion_tokens),
         ).where(condition)
         calls, dollars, counted_calls, *tokens = tuple(self._store.rows(query)[0])
-        return Spent(calls, dollars or 0.0, counted_calls, *(float(count or 0) for count in tokens))
+        # A sum of nothing is no number for a database.
+        prompt, cached, completion = (float(count or 0) for count in tokens)
+        return Spent(calls, dollars or 0.0, counted_calls, prompt, cached, completion)
 
     def identities(self) -> list[str]:
         """Return the identities of all judges that voted here, sorted."""
-        return sorted(name for (name,) in self._store.rows(sql.select(VOTES.c.judge).distinct()))
+        return self._distinct(VOTES.c.judge)
 
     def runs(self) -> list[str]:
         """Return the names of all runs that voted here, sorted."""
-        return sorted(name for (name,) in self._store.rows(sql.select(VOTES.c.run).distinct()))
+        return self._distinct(VOTES.c.run)
+
+    def _distinct(self, column: sql.ColumnElement[str]) -> list[str]:
+        rows = self._store.rows(sql.select(column).distinct())
+        return sorted(row[0] for row in rows)
 
 
 def _missing(connection: sql.Connection, rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     """Return the rows that are not in the database; a call's votes are written together."""
     calls = set[str]()
     for keys in in_chunks([row["key"] for row in rows]):
-        calls.update(
-            connection.execute(sql.select(VOTES.c.call).where(VOTES.c.key.in_(keys))).scalars()
-        )
+        query = sql.select(VOTES.c.call).where(VOTES.c.key.in_(keys))
+        calls.update(connection.execute(query).scalars())
     return [row for row in rows if row["call"] not in calls]
 
 
 def import_votes(ledger: Ledger, records: Iterable[Vote]) -> int:
     """Add exported votes to a ledger; return how many."""
     count = 0
-    together: list[Vote] = []
-    for vote in records:
-        together.append(vote)
-        count += 1
-        if len(together) == _IMPORTED_TOGETHER:
-            ledger.add(together)
-            together = []
-    ledger.add(together)
+    remaining = iter(records)
+    while group := list(itertools.islice(remaining, _IMPORTED_TOGETHER)):
+        ledger.add(group)
+        count += len(group)
     return count

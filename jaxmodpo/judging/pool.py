@@ -18,11 +18,16 @@ log = logging.getLogger(__name__)
 
 Item = TypeVar("Item")
 
+# Calls at once in the beginning; who takes more is soon found out.
 _START = 8
 
 
 def drain(
-    items: Iterator[Item], work: Callable[[Item], None], *, workers: int, stop: threading.Event
+    items: Iterator[Item],
+    work: Callable[[Item], None],
+    *,
+    workers: int,
+    stop: threading.Event,
 ) -> None:
     """Do ``work`` on every item on ``workers`` threads, each drawing the next item when it is free.
 
@@ -35,7 +40,9 @@ def drain(
         workers: threads.
         stop: set when nothing more is to be begun.
     """
-    drawing, failures = threading.Lock(), list[BaseException]()
+    # A generator cannot be drawn from by two threads at once.
+    drawing = threading.Lock()
+    failures: list[BaseException] = []
 
     def draw_and_work() -> None:
         try:
@@ -49,19 +56,22 @@ def drain(
                         return
                 work(item)
         except BaseException as error:
+            # A thread's exception ends in the thread. The first is raised by the caller below,
+            # once all have ended.
             failures.append(error)
             stop.set()
 
-    threads = [
-        threading.Thread(target=draw_and_work, name=f"judge {n}", daemon=True)
-        for n in range(workers)
-    ]
+    threads: list[threading.Thread] = []
+    for number in range(workers):
+        thread = threading.Thread(target=draw_and_work, name=f"judge {number}", daemon=True)
+        threads.append(thread)
     try:
         # Ctrl-C may come while they start: those that run are waited for like all others.
         for thread in threads:
             thread.start()
         _wait(threads)
     except BaseException:
+        # What is under way is paid for, and is waited for and kept.
         stop.set()
         log.info("finishing what is under way; nothing new is begun")
         _wait(threads)
@@ -91,9 +101,15 @@ class Limiter:
     """
 
     def __init__(self, max_limit: int, stop: threading.Event):
-        self._most, self._stop = max_limit, stop
+        self._max_limit = max_limit
+        self._stop = stop
+        # A fraction, since it grows by a part of a call with each call.
         self._limit = float(min(_START, max_limit))
-        self._under_way, self._resume, self._halved = 0, 0.0, float("-inf")
+        self._under_way = 0
+        # When calls may begin again, and when the limit was last halved, by the monotonic clock.
+        self._resume_at = 0.0
+        self._halved_at = float("-inf")
+        # Whether it doubles still: no call was pushed back so far.
         self._climbing = True
         self._changed = threading.Condition()
 
@@ -108,7 +124,7 @@ class Limiter:
         """
         with self._changed:
             while not self._stop.is_set():
-                pause = self._resume - time.monotonic()
+                pause = self._resume_at - time.monotonic()
                 if pause <= 0 and self._under_way < self.limit:
                     self._under_way += 1
                     return time.monotonic()
@@ -123,19 +139,23 @@ class Limiter:
             self._under_way -= 1
             if pushed_back:
                 self._climbing = False
-                # Calls that began before the last halving say nothing new.
-                if entered > self._halved:
-                    self._limit, self._halved = max(1.0, self._limit / 2), time.monotonic()
+                # Calls that began before the last halving say nothing new: thirty that were under
+                # way together are all pushed back, and would halve the limit to nothing.
+                if entered > self._halved_at:
+                    self._limit = max(1.0, self._limit / 2)
+                    self._halved_at = time.monotonic()
             else:
-                self._limit = min(
-                    self._most, self._limit + (1 if self._climbing else 1 / self._limit)
-                )
+                # A round is as many calls as the limit: one more for each call doubles it, and a
+                # share of one adds one. So does TCP find out how much a network takes.
+                growth = 1 if self._climbing else 1 / self._limit
+                self._limit = min(self._max_limit, self._limit + growth)
+            # Two may go on: in this one's place, and in the one by which the limit grew.
             self._changed.notify(2)
 
     def pause(self, seconds: float) -> None:
         """Begin no call for so long."""
         with self._changed:
-            self._resume = max(self._resume, time.monotonic() + seconds)
+            self._resume_at = max(self._resume_at, time.monotonic() + seconds)
 
     def wait(self, seconds: float) -> None:
         """Sleep, but not beyond a stop."""

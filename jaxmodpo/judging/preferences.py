@@ -11,7 +11,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from jaxmodpo.config import builtin
 from jaxmodpo.costs import Cost, Estimates
 from jaxmodpo.criteria import Criterion, load_criteria
 from jaxmodpo.errors import UserError
+from jaxmodpo.judging.ballots import Ballot, count_out
 from jaxmodpo.judging.collect import MakeRequests, SlotVotes, collect, votes_by_slot
 from jaxmodpo.judging.forecast import forecast
 from jaxmodpo.judging.judge import Request
@@ -38,7 +39,6 @@ from jaxmodpo.judging.voting import (
     aggregate,
     assign_personas,
     position_weights,
-    preference_pairs,
     shown_order,
     with_repeats,
 )
@@ -46,9 +46,7 @@ from jaxmodpo.phase import Phase, in_phase
 from jaxmodpo.ranges import Count, CountOrZero, Incidental
 from jaxmodpo.records import (
     Candidate,
-    Pair,
     Question,
-    Ranking,
     read_personas,
     read_responses,
     write_pairs,
@@ -68,30 +66,34 @@ class PreferencesConfig(JudgeConfig, help_group="votes"):
     """Let personas rank the replies to each question, criterion by criterion."""
 
     responses: Path
-    """question_id, question_text, response_id, response_text: two or more replies to a question"""
+    """The replies to rank: a CSV file with the columns question_id, question_text, response_id and
+    response_text. A question needs two replies or more; others are left out."""
     personas: Path
-    """a JSON file of {persona_id: persona text}; not those who will evaluate"""
+    """The personas who vote: a JSON file of {persona_id: persona text}. Take others than those who
+    will evaluate."""
     output_dir: Incidental[Path]
-    """folder for {criterion}_pairs.json, {criterion}_rankings.json and votes.sqlite"""
+    """The folder for {criterion}_pairs.json, {criterion}_rankings.json and votes.sqlite."""
     criteria: str = "therapeutic"
-    """a criteria file, or the name of one of ours (therapeutic, gricean)"""
+    """The criteria to vote by: a YAML file, or the name of one of ours (therapeutic, gricean)."""
     only: tuple[str, ...] = ()
-    """the criteria to ask about; all of the file if none is named"""
+    """The names of the criteria to ask about. All of the file are asked about if none is named."""
     personas_per_question: CountOrZero = 50
-    """how many personas rank each question's replies; 0 means all"""
+    """How many personas rank each question's replies. 0 means all of them. More make the points
+    steadier and cost as many more calls."""
     pairs: PairRule = "best-worst"
-    """best-worst: one pair a question, of the first and the last; all: every two replies that
-    differ in points"""
+    """Which pairs a question gives. best-worst: one, of the first and the last reply. all: one of
+    every two replies that differ in points."""
     ties: TieRule = "seed"
-    """where several share the first or last place: let the seed name one, or drop the question"""
+    """What to do where several replies share the first or the last place. seed: the seed names one
+    of them. drop: the question gives no best-worst pair."""
     min_valid_votes: Count = 1
-    """a question with fewer valid votes gives no pair and no ranking"""
+    """The fewest valid votes with which a question still gives pairs and a ranking."""
     position_weights: tuple[float, ...] = ()
-    """points of each rank, best first; linear from 10 to -10 if empty (of five: 10, 5, 0, -5,
-    -10)"""
+    """The points of each rank, best first. They must fall, and be as many as a question has
+    replies. If none are given they fall evenly from 10 to -10 (of five: 10, 5, 0, -5, -10)."""
     protocol: Protocol = "paper"
-    """paper: each persona sees the replies in an order of its own; official-code: what the authors'
-    scripts do, all see the file's order, which also breaks ties"""
+    """In which order replies are shown. paper: in an order of each persona's own. official-code:
+    what the authors' scripts do: all see the file's order, which also breaks ties."""
 
     def input_paths(self) -> dict[str, Path]:
         return super().input_paths() | {"criteria": builtin("criteria", self.criteria)}
@@ -123,15 +125,6 @@ class PreferencesConfig(JudgeConfig, help_group="votes"):
         criteria_per_call = round(len(criteria) / calls_per_request)
         estimator.pay_judge(cost, self, "rank", replies_per_question, criteria_per_call)
         return cost
-
-
-@dataclass(frozen=True)
-class Ballot:
-    """One question with its replies and the personas who rank them."""
-
-    question: Question
-    replies: Mapping[str, Candidate]
-    voters: Sequence[str]
 
 
 def preferences(config: PreferencesConfig) -> Phase | None:
@@ -236,7 +229,8 @@ def read_ballots(config: PreferencesConfig) -> tuple[list[Ballot], int]:
     left_out = len(replies) - len(votable)
     if left_out:
         log.warning(
-            "preferences: %d questions have fewer than two replies and are left out", left_out
+            "preferences: %d questions have fewer than two replies and are left out",
+            left_out,
         )
     for question in votable:
         # Refuses weights of another number now, and not after a day of votes.
@@ -335,7 +329,7 @@ def _write(
     counts: dict[str, dict[str, Any]] = {}
     for criterion in criteria:
         name = criterion.name
-        outcome = count_out(config, ballots, results[name])
+        outcome = count_out(ballots, results[name], config.pairs, config.ties)
         counts[name] = missing.by_criterion()[name] | outcome.counts()
         described = _described(counts[name])
         if not outcome.pairs:
@@ -349,91 +343,6 @@ def _write(
         write_rankings(config.output_dir / f"{name}_rankings.json", outcome.rankings)
         log.info("preferences: %s: %s", name, described)
     return counts
-
-
-@dataclass
-class CriterionOutcome:
-    """What one criterion's votes came to, and what became of the questions.
-
-    Attributes:
-        pairs: of all questions.
-        rankings: of all questions with enough valid votes.
-        too_few_votes: questions below the minimum of valid votes.
-        tied: questions with a tie.
-        all_tied: questions all of whose replies tie.
-        identical: pairs that were dropped, since their two replies have one text.
-        without_pair: questions without a pair.
-    """
-
-    pairs: list[Pair] = field(default_factory=list)
-    rankings: list[Ranking] = field(default_factory=list)
-    too_few_votes: int = 0
-    tied: int = 0
-    all_tied: int = 0
-    identical: int = 0
-    without_pair: int = 0
-
-    def counts(self) -> dict[str, int]:
-        """Return the numbers under the names that results give them."""
-        return {
-            "pairs": len(self.pairs),
-            "rankings": len(self.rankings),
-            "questions_below_min_valid_votes": self.too_few_votes,
-            "questions_with_ties": self.tied,
-            "questions_all_tied": self.all_tied,
-            "identical_pairs_dropped": self.identical,
-            "questions_without_pair": self.without_pair,
-        }
-
-
-def count_out(
-    config: PreferencesConfig, ballots: Sequence[Ballot], results: Sequence[Aggregate | None]
-) -> CriterionOutcome:
-    """Turn one criterion's results into pairs and rankings, and count what became of the questions.
-
-    A pair of identical texts is dropped. In a ranking, equal points share a rank.
-
-    Args:
-        config: the settings.
-        ballots: the questions.
-        results: of each ballot; None where there are too few valid votes.
-    """
-    outcome = CriterionOutcome()
-    for ballot, result in zip(ballots, results, strict=True):
-        if result is None:
-            outcome.too_few_votes += 1
-            outcome.without_pair += 1
-            continue
-        outcome.tied += result.has_ties
-        outcome.all_tied += len(result.ranking) == 1
-        outcome.rankings.append(_ranking(ballot, result))
-        voted_pairs = _pairs(config, ballot, result)
-        # A pair of one text says nothing, and would teach a model to prefer it to itself.
-        distinct_pairs = [
-            pair for pair in voted_pairs if pair.chosen.response_text != pair.rejected.response_text
-        ]
-        outcome.identical += len(voted_pairs) - len(distinct_pairs)
-        outcome.without_pair += not distinct_pairs
-        outcome.pairs += distinct_pairs
-    return outcome
-
-
-def _ranking(ballot: Ballot, result: Aggregate) -> Ranking:
-    replies = tuple(ballot.replies[name] for name in result.order)
-    question = ballot.question
-    return Ranking(question.question_id, question.question_text, replies, result.ranks)
-
-
-def _pairs(config: PreferencesConfig, ballot: Ballot, result: Aggregate) -> list[Pair]:
-    question = ballot.question
-    pairs: list[Pair] = []
-    for better, worse in preference_pairs(result, config.pairs, config.ties):
-        chosen_reply = ballot.replies[better]
-        rejected_reply = ballot.replies[worse]
-        pairs.append(
-            Pair(question.question_id, question.question_text, chosen_reply, rejected_reply)
-        )
-    return pairs
 
 
 def _described(counts: Mapping[str, Any]) -> str:

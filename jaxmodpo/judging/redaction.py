@@ -17,7 +17,8 @@ from jaxmodpo.messages import readable, without_key
 _SHORTEST_REPETITION = 12
 # An answer as it was asked for is too short to repeat anything.
 _SHORT_ANSWER = 60
-_LONGEST_WORDS, _LONGEST_NAME = 2000, 200
+_LONGEST_WORDS = 2000
+_LONGEST_NAME = 200
 # Texts are cut before anything is taken out of them, which takes time.
 _LONGEST_READ = 100_000
 
@@ -39,13 +40,17 @@ class Redaction:
         """
         text = without_key(readable(text[:_LONGEST_READ]), self._key)
         if len(text) > _SHORT_ANSWER:
-            replies = (response.response_text for response in request.responses)
+            replies = [response.response_text for response in request.responses]
             for repeated in _as_repeated(request.persona_text, request.question_text, *replies):
                 text = text.replace(repeated, "[...]")
+        # Cut last: a text that the cut went through would no longer be recognized, and its first
+        # half would stay.
         return text[:_LONGEST_WORDS]
 
     def name(self, value: Any) -> str:
         """Return a name that an endpoint gives, without the key and of a length that names have."""
+        # A name may be anything: some servers give back whatever key they were sent as a model's or
+        # a request's name.
         return without_key(readable(str(value or "")), self._key)[:_LONGEST_NAME]
 
 
@@ -55,7 +60,9 @@ def _as_repeated(*texts: str) -> list[str]:
     """
     passages = set[str]()
     for text in texts:
-        passages.update(passage.strip() for passage in (text, *text.splitlines()))
+        passages.add(text.strip())
+        for line in text.splitlines():
+            passages.add(line.strip())
     forms = set(passages)
     for passage in passages:
         # With and without escapes for what is not ASCII, and without the quotation marks around it.
@@ -63,6 +70,5 @@ def _as_repeated(*texts: str) -> list[str]:
         forms.add(json.dumps(passage, ensure_ascii=False)[1:-1])
     # The longest first, or a line would be cut out of a text that would then no longer be
     # recognized.
-    return sorted(
-        (form for form in forms if len(form) >= _SHORTEST_REPETITION), key=len, reverse=True
-    )
+    telling = [form for form in forms if len(form) >= _SHORTEST_REPETITION]
+    return sorted(telling, key=len, reverse=True)

@@ -62,6 +62,9 @@ class ReplayJudge:
             raise
 
     def _chosen(self, identities: Sequence[str]) -> str:
+        """Return the identity of the judge that is meant: the whole name, or the one that has it as
+        a part.
+        """
         fitting = [identity for identity in identities if self.judge_model in identity]
         if self.judge_model in fitting:
             return self.judge_model
@@ -93,15 +96,17 @@ class ReplayJudge:
 
     def ask(self, requests: Iterator[Call], put: Callable[[Call, Answer], None]) -> None:
         """Answer all requests from what was recorded."""
-        while together := list(itertools.islice(requests, _LOOK_UP)):
-            keys_by_request = [vote_keys(call) for call in together]
-            recorded = self._ledger.votes([key for keys in keys_by_request for key in keys])
+        while group := list(itertools.islice(requests, _LOOK_UP)):
+            keys_by_call = [vote_keys(call) for call in group]
+            recorded = self._ledger.votes(list(itertools.chain.from_iterable(keys_by_call)))
             for vote in recorded.values():
+                # A ledger may have been edited by hand since: what no judge could have said is
+                # not said again.
                 if fault := fault_of(vote):
                     raise UserError(
                         f"{self.recorded_location}: the vote {vote.key} is none: {fault}"
                     )
-            for call, keys in zip(together, keys_by_request, strict=True):
+            for call, keys in zip(group, keys_by_call, strict=True):
                 votes = [recorded.get(key) for key in keys]
                 for answered_call, answer in _answers(call, votes, keys):
                     put(answered_call, answer)
@@ -118,30 +123,39 @@ def checked_recording(recorded: str | Path) -> None:
         UserError: nothing there, no votes, or a first one that cannot be one.
     """
     if _is_export(recorded):
-        recording, first = str(recorded), next(read_votes(Path(recorded)), None)
+        recording = str(recorded)
+        first = next(read_votes(Path(recorded)), None)
     else:
         with Ledger(recorded, read_only=True) as ledger:
-            recording, first = ledger.shown_location, next(ledger.every_vote(), None)
+            recording = ledger.shown_location
+            first = next(ledger.every_vote(), None)
     if first is None:
         raise UserError(f"{recording} holds no votes to replay")
 
 
 def _answers(
-    call: Call, votes: Sequence[Vote | None], keys: Sequence[str]
+    call: Call,
+    votes: Sequence[Vote | None],
+    keys: Sequence[str],
 ) -> Iterator[tuple[Call, Answer]]:
     """Yield the answer to a call whose criteria's votes are given, or to each criterion apart.
 
     Votes of one call stay together. Where a call was asked again for the sake of one criterion, the
     votes that count stem from several calls and may have failed in several ways.
     """
-    if not any(votes):
+    present = [vote for vote in votes if vote is not None]
+    if not present:
         yield call, NOT_RECORDED
-    elif len({vote.call if vote is not None else None for vote in votes}) == 1:
-        yield call, _answer([vote for vote in votes if vote is not None])
+        return
+    is_complete = len(present) == len(votes)
+    is_of_one_call = len({vote.call for vote in present}) == 1
+    if is_complete and is_of_one_call:
+        yield call, _answer(present)
     else:
         for key, criterion, vote in zip(keys, call.request.criteria, votes, strict=True):
             call_of_criterion = Call(key, replace(call.request, criteria=(criterion,)))
-            yield call_of_criterion, NOT_RECORDED if vote is None else _answer([vote])
+            answer = NOT_RECORDED if vote is None else _answer([vote])
+            yield call_of_criterion, answer
 
 
 def _answer(votes: Sequence[Vote]) -> Answer:

@@ -10,6 +10,7 @@ import functools
 import re
 from collections.abc import Callable, Iterator
 from statistics import NormalDist
+from typing import NamedTuple
 
 from jaxmodpo.criteria import OVERALL
 from jaxmodpo.errors import UserError
@@ -20,7 +21,20 @@ from jaxmodpo.rubric import load_rubric
 
 MODEL = "rubric stand-in"
 
+# Lines of a profile such as "- Empathy: 4/5 importance".
 _RATING = re.compile(r"^-\s*(.+?):\s*(\d+(?:\.\d+)?)/5 importance", re.MULTILINE)
+
+
+# What a persona did not rate counts fully.
+_UNRATED = 5.0
+
+
+class _Rating(NamedTuple):
+    """A response's utility, and what decides between equal ones; compared in this order."""
+
+    utility: float
+    lot: bytes
+    response_id: str
 
 
 class RubricJudge:
@@ -67,32 +81,27 @@ class RubricJudge:
         """Rank the replies by utility, or name the one with more; equal utilities are a tie in
         ``compare``.
         """
-        orders = {
-            criterion.name: self._order(request, criterion.name) for criterion in request.criteria
-        }
+        orders: dict[str, tuple[str, ...]] = {}
+        for criterion in request.criteria:
+            orders[criterion.name] = self._order(request, criterion.name)
         return Answer("valid", "", orders, MODEL)
 
     def _order(self, request: Request, criterion: str) -> tuple[str, ...]:
-        # The draw also settles equal utilities in a ranking, so that the shown position never does.
-        ratings = sorted(
-            ((*self._utility(request, r, criterion), r.response_id) for r in request.responses),
-            reverse=True,
-        )
+        ratings: list[_Rating] = []
+        for response in request.responses:
+            ratings.append(self._rating(request, response, criterion))
+        # By utility, and by the draw where utilities are equal, so that the shown position never
+        # decides.
+        ratings.sort(reverse=True)
         if request.kind == "rank":
-            return tuple(name for *_, name in ratings)
-        return (ratings[0][2],) if ratings[0][0] > ratings[1][0] else ()
+            return tuple(rating.response_id for rating in ratings)
+        best, second = ratings
+        return (best.response_id,) if best.utility > second.utility else ()
 
-    def _utility(
-        self, request: Request, response: Candidate, criterion: str
-    ) -> tuple[float, bytes]:
+    def _rating(self, request: Request, response: Candidate, criterion: str) -> _Rating:
         text = response.response_text
-        importances = self.importances(request.persona_text)
-        if criterion == OVERALL:
-            total = sum(weight * self.score(text, name) for name, weight in importances.items())
-            utility = total / sum(importances.values())
-        else:
-            utility = importances.get(criterion, 5.0) / 5 * self.score(text, criterion)
-        draw_bytes = draw(
+        utility = self._noiseless_utility(text, request.persona_text, criterion)
+        lot = draw(
             self._seed,
             request.persona_id,
             request.question_id,
@@ -104,20 +113,31 @@ class RubricJudge:
         if self._noise is not None:
             # The middle of one of 2^52 equal intervals: neither 0 nor 1, whose quantiles are
             # infinite.
-            uniform = ((int.from_bytes(draw_bytes[:8], "little") >> 12) + 0.5) / 2**52
+            interval = int.from_bytes(lot[:8], "little") >> 12
+            uniform = (interval + 0.5) / 2**52
+            # A hash is uniform; the inverse of a Gaussian's distribution makes it Gaussian.
             utility += self._noise.inv_cdf(uniform)
-        return utility, draw_bytes
+        return _Rating(utility, lot, response.response_id)
+
+    def _noiseless_utility(self, text: str, persona_text: str, criterion: str) -> float:
+        importances = self.importances(persona_text)
+        if criterion != OVERALL:
+            return importances.get(criterion, _UNRATED) / 5 * self.score(text, criterion)
+        total = sum(weight * self.score(text, name) for name, weight in importances.items())
+        return total / sum(importances.values())
 
     def _importances(self, persona_text: str) -> dict[str, float]:
         """Return the importance, 0 to 5, of every criterion that personas rate, and 5 for
         safety.
         """
-        ratings_by_label = {
-            label.strip().casefold(): float(value) for label, value in _RATING.findall(persona_text)
-        }
-        rated = {
-            name: ratings_by_label.get(phrases.rated_as.casefold(), 5.0)
-            for name, phrases in self._rubric.phrases.items()
-            if phrases.rated_as is not None
-        }
-        return rated | {"safety": 5.0}
+        ratings_by_label: dict[str, float] = {}
+        for label, value in _RATING.findall(persona_text):
+            ratings_by_label[label.strip().casefold()] = float(value)
+        importances: dict[str, float] = {}
+        for name, phrases in self._rubric.phrases.items():
+            if phrases.rated_as is not None:
+                label = phrases.rated_as.casefold()
+                importances[name] = ratings_by_label.get(label, _UNRATED)
+        # Nobody was asked how important safety is.
+        importances["safety"] = _UNRATED
+        return importances

@@ -36,35 +36,43 @@ class JudgeOptions(Settings, help_group="judge"):
     """Which judge is asked, and how."""
 
     judge: JudgeKind
-    """endpoint: a model behind an OpenAI-compatible URL; batch: the same through OpenAI's Batch
-    API, at half the price within a day; replay: votes recorded before; rubric: the built-in phrase
-    counter, a stand-in without clinical meaning"""
+    """Who judges. endpoint: a model behind an OpenAI-compatible URL. batch: the same model through
+    OpenAI's Batch API, at half the price and within a day. replay: votes that were recorded before.
+    rubric: the built-in phrase counter, a stand-in without clinical meaning that needs no network.
+    """
     judge_model: str = ""
-    """the endpoint's model; it has no default. For replay: a part of the recorded judge's name,
-    where there are more"""
+    """The name by which the endpoint knows the model. It has no default. For --judge replay: a part
+    of the recorded judge's name, needed where several judges were recorded."""
     temperature: NotNegative | None = None
-    """of the endpoint's model; None sends none, since some models take none (the paper: 0)"""
+    """The sampling temperature of the endpoint's model, 0 or more. None sends none, since some
+    models take none. The paper uses 0."""
     max_answer_tokens: Count | None = None
-    """of one answer, thinking included; None sends no limit"""
+    """The most tokens of one answer, thinking included. None sends no limit. Set it where a model
+    does not stop by itself; an answer that is cut there is no vote."""
     structured: Literal["json_schema", "json_object"] = "json_schema"
-    """how the form of the answer is demanded; json_object for servers that know no schemas"""
+    """How the form of the answer is demanded. Choose json_object for servers that know no JSON
+    schemas."""
     prompts: str = "prompts"
-    """a file of templates, or the name of ours"""
+    """The wording of the requests: a YAML file of templates, or the name of ours."""
     model_table: Incidental[str] = "models"
-    """a table of what models take and cost, or the name of ours"""
+    """The table of what models take and cost: a YAML file, or the name of ours. Give your own where
+    a price is missing or has changed."""
     criteria_per_call: Literal["one", "all"] = "one"
-    """one call for each criterion, or one for all of them; a criterion without better_when and
-    worse_when, such as overall, is always asked about alone, so that nothing primes it"""
+    """How many criteria one call asks about: one, or all of them, which costs fewer calls. A
+    criterion without better_when and worse_when, such as overall, is always asked about alone, so
+    that nothing primes it."""
     repeat_share: Share = 0.0
-    """this share of the requests, drawn by the seed, is asked a second time; those votes do not
-    count, and show how far the judge agrees with itself"""
+    """The share of the requests, 0 to 1 and drawn by the seed, that is asked a second time. The
+    repeated votes do not count: they show how far the judge agrees with itself."""
     replay: str = ""
-    """the recorded votes: a ledger (file or URL), or an export of one (.jsonl, .parquet)"""
+    """The recorded votes that --judge replay reads: a ledger (file or URL), or an export of one
+    (.jsonl, .parquet)."""
     rubric_noise: NotNegative = 0.25
-    """standard deviation of the rubric judge's seeded noise, where a reply without any phrase
-    scores 0 and a full score is 1"""
+    """The standard deviation of the rubric judge's seeded noise, 0 or more, in units of its score:
+    a reply without any phrase scores 0, and a full score is 1."""
     seed: Seed = 42
-    """of who serves on which question, of the order shown, of ties, and of the rubric's noise"""
+    """The seed of everything that is drawn: who serves on which question, the order shown, ties,
+    and the rubric's noise."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,17 +80,21 @@ class EndpointOptions(Settings, help_group="endpoint"):
     """Where a judge behind a URL is, and how it may be called."""
 
     base_url: str = "https://api.openai.com/v1"
-    """the endpoint's address, up to and with /v1"""
+    """The endpoint's address, up to and with /v1. Change it for a server of your own, such as
+    http://localhost:8000/v1 for vLLM."""
     api_key_env: Incidental[str] = "OPENAI_API_KEY"
-    """the environment variable that holds the endpoint's key"""
+    """The name of the environment variable that holds the endpoint's key. The key itself is never
+    written anywhere."""
     send_personas: Incidental[bool] = False
-    """let persona profiles go to an endpoint that is not on this machine"""
+    """Allow persona profiles to be sent to an endpoint that is not on this machine. Without it such
+    an endpoint is refused."""
     max_concurrency: Incidental[Count] = 32
-    """calls to the endpoint at once, at most; fewer where it pushes back"""
+    """The most calls to the endpoint at once. Fewer are made where it pushes back. Raise it for an
+    endpoint that takes more; it changes no answer."""
     timeout: Incidental[Positive] = 120.0
-    """seconds for one attempt"""
+    """The seconds that one attempt of a call may take. Raise it for models that think for long."""
     poll_seconds: Incidental[Positive] = 60.0
-    """between two looks at a batch"""
+    """The seconds between two looks at the batches of --judge batch."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,20 +102,23 @@ class BudgetOptions(Settings, help_group="budget"):
     """What a run may spend, what it asks again, and where its votes are kept."""
 
     budget: Incidental[Positive | None] = None
-    """dollars; the run stops before it spends more, over all the times it is started"""
+    """The most dollars that the run may cost, over all the times it is started. It stops before it
+    spends more, and goes on with a larger budget. No limit by default."""
     budget_calls: Incidental[Count | None] = None
-    """calls; the run stops before it makes more, over all the times it is started"""
+    """The most calls that the run may make, over all the times it is started. It stops before it
+    makes more. No limit by default."""
     retry_errors: Incidental[bool] = False
-    """ask failed votes again, even if the run is finished; without it an unfinished run asks again
-    only where nobody answered"""
+    """Ask failed votes again, of any kind and even if the run is finished. Without it an unfinished
+    run asks again only where nobody answered."""
     ledger: Incidental[str] = ""
-    """where votes are kept: a file, or the URL of a database that several machines may share
-    (postgresql://user@host/name; the password comes from PGPASSWORD); votes.sqlite in the output
-    folder if empty"""
+    """Where votes are kept: a file, or the URL of a database that several machines may share
+    (postgresql://user@host/name; the password comes from PGPASSWORD). It is votes.sqlite in the
+    output folder if empty."""
     dry_run: Incidental[bool] = False
-    """say what would be asked and what it would cost, and ask nothing"""
+    """Say what would be asked and what it would cost, and ask nothing."""
     tokenizer: Incidental[str] = ""
-    """for the dry run: a folder or tokenizer.json whose tokens are counted"""
+    """A folder with a tokenizer.json, or that file, by which the dry run counts tokens. Without it
+    four characters count as a token, or the mean of the calls so far."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -122,7 +137,8 @@ class JudgeConfig(BudgetOptions, EndpointOptions, JudgeOptions):
             raise UserError(f"--judge {self.judge} needs --judge-model; there is no default model")
         is_local(self.base_url)
         family = checked_family(endpoint_of(self))
-        if self.budget is not None and (family.prompt is None or family.answer is None):
+        has_no_price = family.prompt is None or family.answer is None
+        if self.budget is not None and has_no_price:
             raise UserError(
                 f"--budget needs the price of {self.judge_model}, which the table"
                 f" '{self.model_table}' does not have; add it to a table of your own"
@@ -148,13 +164,16 @@ class JudgeConfig(BudgetOptions, EndpointOptions, JudgeOptions):
         if self.judge in ("endpoint", "batch"):
             paths["prompts"] = builtin("judging", self.prompts)
         # An export is finished; a ledger may still grow.
-        if self.judge == "replay" and Path(self.replay).suffix in (".jsonl", ".parquet"):
+        is_export = Path(self.replay).suffix in (".jsonl", ".parquet")
+        if self.judge == "replay" and is_export:
             paths["replay"] = Path(self.replay)
         return paths
 
     def recorded(self) -> JudgeConfig:
         """Calls and batches are one way of asking, and go on with each other."""
-        return dataclasses.replace(self, judge="endpoint") if self.judge == "batch" else self
+        if self.judge == "batch":
+            return dataclasses.replace(self, judge="endpoint")
+        return self
 
     def goes_on(self, results: Mapping[str, Any]) -> bool:
         return self.retry_errors
@@ -162,19 +181,20 @@ class JudgeConfig(BudgetOptions, EndpointOptions, JudgeOptions):
 
 def endpoint_of(config: JudgeConfig) -> Endpoint:
     """Return the settings that concern the endpoint."""
-    names = {field.name for field in dataclasses.fields(Endpoint)} & {
-        f.name for f in dataclasses.fields(config)
-    }
-    return fitting_endpoint(
-        Endpoint(model=config.judge_model, **{name: getattr(config, name) for name in names})
-    )
+    config_names = {field.name for field in dataclasses.fields(config)}
+    shared: dict[str, Any] = {}
+    for field in dataclasses.fields(Endpoint):
+        if field.name in config_names:
+            shared[field.name] = getattr(config, field.name)
+    return fitting_endpoint(Endpoint(model=config.judge_model, **shared))
 
 
 def open_ledger(config: JudgeConfig, phase: Phase) -> Ledger:
     """Open the votes of a phase, whose run is named by a digest of its settings and inputs."""
-    return Ledger(
-        config.ledger or phase.directory / "votes.sqlite", phase.manifest.identity.digest()[:32]
-    )
+    # The name is what a budget adds up by: the same command is the same run however often it is
+    # started, and with other settings or inputs it is another.
+    run = phase.manifest.identity.digest()[:32]
+    return Ledger(config.ledger or phase.directory / "votes.sqlite", run)
 
 
 def warn_of_failed(label: str, missing: Missingness) -> None:
@@ -193,7 +213,9 @@ def warn_of_failed(label: str, missing: Missingness) -> None:
 
 
 def make_judge(
-    config: JudgeConfig, ledger: Ledger | None = None, output_dir: Path = Path()
+    config: JudgeConfig,
+    ledger: Ledger | None = None,
+    output_dir: Path = Path(),
 ) -> Judge:
     """Make the judge that the settings ask for.
 
@@ -214,35 +236,54 @@ def make_judge(
         from jaxmodpo.judging.replay import ReplayJudge
 
         return ReplayJudge(config.replay, config.judge_model)
-    endpoint = endpoint_of(config)
-    spent = ledger.spent(ledger.run) if ledger is not None else None
-    budget = Budget(config.budget_calls, config.budget)
-    if spent is not None:
-        budget = Budget(
-            config.budget_calls, config.budget, spent.calls, spent.dollars, spent.counted_calls
-        )
-    judge = EndpointJudge(endpoint, budget)
-    if ledger is not None and config.temperature is not None and judge.endpoint.temperature is None:
+    judge = EndpointJudge(endpoint_of(config), _budget(config, ledger))
+    if ledger is None:
+        return judge
+    if config.temperature is not None and judge.endpoint.temperature is None:
         log.info(
             "the model %s takes no temperature; --temperature %s is left out",
-            endpoint.model,
+            judge.endpoint.model,
             config.temperature,
         )
-    if config.judge == "endpoint" or ledger is None:
+    if config.judge == "endpoint":
         return judge
     from jaxmodpo.judging.batch import BatchJudge
 
     discount = Families.load(config.model_table).batch_discount
     return BatchJudge.of(
-        judge, ledger, output_dir / "batches", discount, poll_seconds=config.poll_seconds
+        judge,
+        ledger,
+        output_dir / "batches",
+        discount,
+        poll_seconds=config.poll_seconds,
+    )
+
+
+def _budget(config: JudgeConfig, ledger: Ledger | None) -> Budget:
+    """Return what the run may spend, less what its ledger says that it has spent."""
+    if ledger is None:
+        return Budget(config.budget_calls, config.budget)
+    spent = ledger.spent(ledger.run)
+    return Budget(
+        most_calls=config.budget_calls,
+        most_dollars=config.budget,
+        calls=spent.calls,
+        dollars=spent.dollars,
+        priced=spent.counted_calls,
     )
 
 
 def groups(
-    criteria: Sequence[Criterion], per_call: Literal["one", "all"]
+    criteria: Sequence[Criterion],
+    per_call: Literal["one", "all"],
 ) -> list[tuple[Criterion, ...]]:
     """Divide criteria into those that one call asks about together."""
     if per_call == "one":
         return [(criterion,) for criterion in criteria]
-    together = tuple(c for c in criteria if c.better_when)
-    return [*([together] if together else []), *((c,) for c in criteria if not c.better_when)]
+    # A criterion of this kind asks what a persona prefers by itself. Definitions of what is better
+    # beside it would say what to prefer.
+    asked_alone = [(criterion,) for criterion in criteria if not criterion.better_when]
+    asked_together = tuple(criterion for criterion in criteria if criterion.better_when)
+    if not asked_together:
+        return asked_alone
+    return [asked_together, *asked_alone]

@@ -99,7 +99,9 @@ class Store:
     def shown_location(self) -> str:
         """Where the database is, without a password."""
         url = self.engine.url
-        return str(url.database) if url.get_backend_name() == "sqlite" else shown_url(url)
+        if url.get_backend_name() == "sqlite":
+            return str(url.database)
+        return shown_url(url)
 
     def transact(self, work: Callable[[sql.Connection], Result]) -> Result:
         """Do some work in one transaction; again, where the database was away for a moment.
@@ -118,9 +120,11 @@ class Store:
                 with self.engine.begin() as connection:
                     return work(connection)
             except DBAPIError as error:
+                # What a database refuses for good would be refused again.
                 wait = next(waits, None) if is_away(error) else None
                 if wait is None:
                     raise self.refusal(error) from None
+            # Not while the connection is held: another thread may have work that succeeds.
             time.sleep(wait)
 
     def write(self, work: Callable[[sql.Connection], Result]) -> Result:

@@ -37,11 +37,16 @@ class _Row:
         """Return the row with one more answer; a vote ends it."""
         if answer.status == "valid":
             return _Row()
-        full = len(self.questions) >= USELESS_QUESTIONS
-        questions = self.questions if full else self.questions | {request.question_id}
-        errors = self.errors + 1 if answer.status == "error" else 0
-        unread = self.unread + (answer.status == "parse_error")
-        return _Row(self.count + 1, errors, unread, self.statuses | {answer.status}, questions)
+        questions = self.questions
+        if len(questions) < USELESS_QUESTIONS:
+            questions = questions | {request.question_id}
+        return _Row(
+            count=self.count + 1,
+            errors=self.errors + 1 if answer.status == "error" else 0,
+            unread=self.unread + 1 if answer.status == "parse_error" else self.unread,
+            statuses=self.statuses | {answer.status},
+            questions=questions,
+        )
 
     @property
     def is_hopeless(self) -> bool:
@@ -73,7 +78,8 @@ class UselessRow:
             UserError: it is one too many of no use.
         """
         with self._lock:
-            row = self._row = self._row.after(answer, request)
+            self._row = self._row.after(answer, request)
+            row = self._row
         last = f"the last with '{answer.raw[:300]}'"
         if row.errors >= FAILURES_IN_A_ROW:
             raise UserError(
@@ -81,12 +87,9 @@ class UselessRow:
                 " mend it and run the same command again"
             )
         if row.is_hopeless and answer.status != "error":
-            only_unread = row.statuses == {"parse_error"}
-            fault = (
-                "could not be read"
-                if only_unread
-                else f"were no votes ({', '.join(sorted(row.statuses))})"
-            )
+            fault = f"were no votes ({', '.join(sorted(row.statuses))})"
+            if row.statuses == {"parse_error"}:
+                fault = "could not be read"
             raise UserError(
                 f"{self._where}: {row.count} answers in a row {fault}, {last}; another"
                 " --judge-model, --structured json_object or a larger --max-answer-tokens may"

@@ -12,7 +12,7 @@ from dataclasses import dataclass, fields
 from typing import Any, Literal, get_args
 
 from jaxmodpo.errors import UserError
-from jaxmodpo.judging.judge import Answer, Call, Request, Status, Usage, vote_keys
+from jaxmodpo.judging.judge import Answer, Call, Request, Status, vote_keys
 from jaxmodpo.schema import is_number
 
 Kind = Literal["rank", "compare"]
@@ -91,13 +91,21 @@ def check_votes(request: Request, votes: Sequence[Vote]) -> None:
 
 def votes_of(call: Call, answer: Answer, *, judge: str, run: str) -> list[Vote]:
     """Put a request and its answer together: a vote for each criterion, in the request's order."""
-    request, count = call.request, len(call.request.criteria)
-    usage: Usage | None = answer.usage
-    call_id, now = uuid.uuid4().hex, time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
-    votes = []
+    request = call.request
+    shown_ids = tuple(response.response_id for response in request.responses)
+    # A name of this very call. Its key is the same each time that the request is asked.
+    call_id = uuid.uuid4().hex
+    now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+    paid = _share_of_each(answer, len(request.criteria))
+    votes: list[Vote] = []
     for key, criterion in zip(vote_keys(call), request.criteria, strict=True):
-        order = answer.orders.get(criterion.name) if answer.status == "valid" else None
-        status = "parse_error" if order is None and answer.status == "valid" else answer.status
+        order = None
+        status = answer.status
+        if answer.status == "valid":
+            order = answer.orders.get(criterion.name)
+            # The call succeeded, and what it says of this criterion cannot be read.
+            if order is None:
+                status = "parse_error"
         votes.append(
             Vote(
                 key=key,
@@ -106,7 +114,7 @@ def votes_of(call: Call, answer: Answer, *, judge: str, run: str) -> list[Vote]:
                 persona_id=request.persona_id,
                 criterion=criterion.name,
                 repeat=request.repeat,
-                shown=tuple(r.response_id for r in request.responses),
+                shown=shown_ids,
                 order=order,
                 status=status,
                 raw=answer.raw,
@@ -114,23 +122,36 @@ def votes_of(call: Call, answer: Answer, *, judge: str, run: str) -> list[Vote]:
                 judge=judge,
                 run=run,
                 call=call_id,
-                prompt_tokens=None if usage is None else usage.prompt / count,
-                cached_tokens=None if usage is None else usage.cached / count,
-                completion_tokens=None if usage is None else usage.completion / count,
-                cost=None if answer.cost is None else answer.cost / count,
                 request_id=answer.request_id,
                 time=now,
+                **paid,
             )
         )
     return votes
 
 
+def _share_of_each(answer: Answer, votes: int) -> dict[str, float]:
+    """Return each vote's share of what its call used; what nobody counted is left out.
+
+    Shares, so that sums over votes are sums over calls, whatever the votes are grouped by.
+    """
+    shares: dict[str, float] = {}
+    if answer.usage is not None:
+        shares["prompt_tokens"] = answer.usage.prompt / votes
+        shares["cached_tokens"] = answer.usage.cached / votes
+        shares["completion_tokens"] = answer.usage.completion / votes
+    if answer.cost is not None:
+        shares["cost"] = answer.cost / votes
+    return shares
+
+
 def as_record(vote: Vote) -> dict[str, Any]:
     """Return a vote as plain values, for JSON Lines and Parquet."""
-    return {
-        name: list(value) if isinstance(value := getattr(vote, name), tuple) else value
-        for name in FIELDS
-    }
+    record: dict[str, Any] = {}
+    for name in FIELDS:
+        value = getattr(vote, name)
+        record[name] = list(value) if isinstance(value, tuple) else value
+    return record
 
 
 def from_record(record: dict[str, Any], location: str) -> Vote:
@@ -144,14 +165,13 @@ def from_record(record: dict[str, Any], location: str) -> Vote:
     for name, value in record.items():
         if not _fits(name, value):
             raise UserError(f"{location}: not a vote ({name} is {str(value)[:60]!r})")
-    order = record["order"]
-    vote = Vote(
-        **{
-            **record,
-            "shown": tuple(record["shown"]),
-            "order": None if order is None else tuple(order),
-        }
-    )
+    values = dict(record)
+    values["shown"] = tuple(record["shown"])
+    if record["order"] is not None:
+        values["order"] = tuple(record["order"])
+    vote = Vote(**values)
+    # Whoever edits an export, or writes one with another program, is told here: a vote that no
+    # judge could have given would count like any other later on.
     if fault := fault_of(vote):
         raise UserError(f"{location}: not a vote ({fault})")
     return vote
@@ -181,27 +201,28 @@ def fault_of(vote: Vote) -> str:
     A ranking puts all that is shown in order; a comparison of two names the better one, or neither.
     A vote that failed has no order.
     """
-    order, shown_ids = vote.order, vote.shown
+    order = vote.order
+    shown_ids = vote.shown
     if vote.kind not in get_args(Kind):
         return f"its kind is '{vote.kind}'"
     if vote.status not in get_args(Status):
         return f"its status is '{vote.status}'"
-    if (
-        len(set(shown_ids)) != len(shown_ids)
-        or len(shown_ids) < 2
-        or (vote.kind == "compare" and len(shown_ids) != 2)
-    ):
+    has_doubles = len(set(shown_ids)) != len(shown_ids)
+    too_many = vote.kind == "compare" and len(shown_ids) > 2
+    if has_doubles or too_many or len(shown_ids) < 2:
         return f"'{vote.kind}' cannot be asked about {', '.join(shown_ids) or 'nothing'}"
     if (order is None) == (vote.status == "valid"):
-        return (
-            f"it is recorded as {vote.status}, {'without' if order is None else 'but with'} an"
-            " order"
-        )
+        contrast = "without" if order is None else "but with"
+        return f"it is recorded as {vote.status}, {contrast} an order"
     if order is None:
         return ""
-    ranked = vote.kind == "rank" and sorted(order) == sorted(shown_ids)
-    compared = vote.kind == "compare" and (not order or (len(order) == 1 and order[0] in shown_ids))
-    if ranked or compared:
+    if vote.kind == "rank":
+        answers_request = sorted(order) == sorted(shown_ids)
+    else:
+        # Nothing is a tie.
+        is_winner = len(order) == 1 and order[0] in shown_ids
+        answers_request = not order or is_winner
+    if answers_request:
         return ""
     return (
         f"it is recorded as valid, but its order {list(order)} does not answer '{vote.kind}' for"

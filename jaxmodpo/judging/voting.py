@@ -39,7 +39,10 @@ _WORST_POINTS = Fraction(-10)
 
 
 def assign_personas(
-    question_ids: Sequence[str], persona_ids: Sequence[str], per_question: int, seed: int
+    question_ids: Sequence[str],
+    persona_ids: Sequence[str],
+    per_question: int,
+    seed: int,
 ) -> dict[str, list[str]]:
     """Draw the personas of each question so that all serve equally often: counts differ by at most
     one.
@@ -107,7 +110,10 @@ def shown_order(
 
 
 def head_to_head_positions(
-    unit: str, persona_ids: Sequence[str], seed: int, protocol: Protocol = "paper"
+    unit: str,
+    persona_ids: Sequence[str],
+    seed: int,
+    protocol: Protocol = "paper",
 ) -> frozenset[str]:
     """Draw the half of the personas that see A first; the others see B first.
 

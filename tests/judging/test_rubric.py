@@ -294,7 +294,7 @@ def test_every_source_of_the_noise_changes_it():
 def test_the_noise_is_gaussian_with_the_given_spread():
     judge = RubricJudge(0, 0.5)
     asked = (request(PLAIN, person=f"p{n}") for n in range(4000))
-    drawn = [judge._utility(r, r.responses[0], "empathy")[0] for r in asked]
+    drawn = [judge._rating(r, r.responses[0], "empathy").utility for r in asked]
     mean = sum(drawn) / len(drawn)
     spread = math.sqrt(sum((x - mean) ** 2 for x in drawn) / len(drawn))
     assert abs(mean) < 4 * 0.5 / math.sqrt(4000)
