@@ -43,19 +43,19 @@ class Cost:
     notes: list[str] = field(default_factory=list)
 
     @classmethod
-    def not_estimated(cls, what: str) -> Cost:
+    def not_estimated(cls, command: str) -> Cost:
         """Return the cost of a command that computes and that nobody estimates: unknown, not
         nothing.
         """
-        return cls(chip_hours=None, disk=None, unknown=[f"{what} is not estimated"])
+        return cls(chip_hours=None, disk=None, unknown=[f"{command} is not estimated"])
 
-    def add(self, other: Cost) -> None:
+    def add(self, more: Cost) -> None:
         """Add another phase's cost; what is unknown of either is unknown of both."""
         for name in ("judge_calls", "endpoint_replies", "dollars", "chip_hours", "disk"):
-            one, two = getattr(self, name), getattr(other, name)
+            one, two = getattr(self, name), getattr(more, name)
             setattr(self, name, None if one is None or two is None else one + two)
-        self.while_running = max(self.while_running, other.while_running)
-        self.unknown += other.unknown
+        self.while_running = max(self.while_running, more.while_running)
+        self.unknown += more.unknown
 
 
 class Unknown(Exception):

@@ -31,7 +31,7 @@ def dry_run(
     path: Path,
     out: Path | None,
     seed: int | None,
-    given: Mapping[str, str],
+    overrides: Mapping[str, str],
     chip: str,
     only: Sequence[str] = (),
 ) -> None:
@@ -41,21 +41,21 @@ def dry_run(
         path: the experiment file.
         out: its folder; by default out/NAME.
         seed: in place of the file's.
-        given: its variables' values.
+        overrides: its variables' values.
         chip: whose hours are counted.
         only: names of the phases to print and to sum up; all if there are none.
 
     Raises:
         UserError: settings that no machine could run, or data that are too few for them.
     """
-    experiment, out, resolved = resolve_all(path, out, seed, given)
+    experiment, out, resolved = resolve_all(path, out, seed, overrides)
     check_only(path, experiment, only)
     phases = list(zip(experiment.phases, resolved, strict=True))
     for phase, config in phases:
         if is_wanted(phase, only) and not finished_before(config):
             check_settings(f"{path.name}, phase {phase.name}", config)
     estimator, total = Estimator(chip_named(chip)), Cost()
-    made: list[tuple[Path, str]] = []
+    writers: list[tuple[Path, str]] = []
     missing: dict[str, None] = {}
     unknown: dict[str, list[str]] = {}
     for number, (phase, config) in enumerate(phases, 1):
@@ -64,7 +64,7 @@ def dry_run(
             cost = estimator.phase(config)
         except UserError as error:
             raise UserError(f"{path.name}, phase {phase.name}: {error}") from None
-        made.append((getattr(config, "output_dir", out), phase.name))
+        writers.append((getattr(config, "output_dir", out), phase.name))
         if not is_wanted(phase, only):
             continue
         print(label(number, len(phases), phase))
@@ -80,16 +80,16 @@ def dry_run(
                 f"    config: {phase.config}  [what it leaves open until it is there: as the search"
                 " begins]"
             )
-        missing |= dict.fromkeys(_print_settings(config, made[:-1]))
+        missing |= dict.fromkeys(_print_settings(config, writers[:-1]))
     print(f"in all, in hours of one {estimator.chip.name}: {_said(total)}")
     _print_grounds(estimator, total, missing, unknown)
     if unset := [
-        name for name, value in set_variables(experiment, given).items() if value == f"${name}"
+        name for name, value in set_variables(experiment, overrides).items() if value == f"${name}"
     ]:
         print(f"to run it, give {' and '.join(f'--set {name}=…' for name in unset)}")
 
 
-def _print_settings(config: Any, made: Sequence[tuple[Path, str]]) -> list[str]:
+def _print_settings(config: Any, writers: Sequence[tuple[Path, str]]) -> list[str]:
     """Print what a phase is told besides the defaults; return the files it reads that nothing
     makes.
     """
@@ -98,10 +98,10 @@ def _print_settings(config: Any, made: Sequence[tuple[Path, str]]) -> list[str]:
         value = getattr(config, field.name)
         if field.name == "output_dir" or value == field.default:
             continue
-        shown = " ".join(map(str, value)) if isinstance(value, tuple) else value
-        origins = {} if field.name == "cache_dir" else _origins(value, made)
-        said = f"  [{', '.join(dict.fromkeys(origins.values()))}]" if origins else ""
-        print(f"    {field.name}: {shown}{said}")
+        value_text = " ".join(map(str, value)) if isinstance(value, tuple) else value
+        origins = {} if field.name == "cache_dir" else _origins(value, writers)
+        origin_text = f"  [{', '.join(dict.fromkeys(origins.values()))}]" if origins else ""
+        print(f"    {field.name}: {value_text}{origin_text}")
         missing += [name for name, origin in origins.items() if origin == _MISSING]
     return missing
 
@@ -119,8 +119,8 @@ def _print_grounds(
             " profiles, posts and replies of usual length; a model that thinks before it answers"
             " costs more"
         )
-    for said in estimator.assumed:
-        print(f"assumed: {said}")
+    for assumption in estimator.assumed:
+        print(f"assumed: {assumption}")
     if missing:
         print(f"what it reads and is not there: {', '.join(missing)}")
     for why, names in unknown.items():
@@ -128,48 +128,48 @@ def _print_grounds(
         print(f"unknown: {why} ({names[0]}{others})")
 
 
-def _origins(value: Any, made: Sequence[tuple[Path, str]]) -> dict[str, str]:
+def _origins(value: Any, writers: Sequence[tuple[Path, str]]) -> dict[str, str]:
     """Say of a setting that names files which phases make each of them, or that it is missing."""
-    said: dict[str, str] = {}
+    origins: dict[str, str] = {}
     for part in value if isinstance(value, tuple) else (value,):
         text = str(part).partition("=")[2] or str(part)
         path = Path(text.removeprefix("adapter:"))
         source = next(
-            (name for folder, name in reversed(made) if path.is_relative_to(folder)), None
+            (name for folder, name in reversed(writers) if path.is_relative_to(folder)), None
         )
         if isinstance(part, Path) and any(
-            folder != path and folder.is_relative_to(path) for folder, _ in made
+            folder != path and folder.is_relative_to(path) for folder, _ in writers
         ):
-            said[str(path)] = "from the phases before"
+            origins[str(path)] = "from the phases before"
         elif source is not None:
-            said[str(path)] = f"from {source}"
+            origins[str(path)] = f"from {source}"
         elif isinstance(part, Path) and not path.exists():
-            said[str(path)] = _MISSING
-    return said
+            origins[str(path)] = _MISSING
+    return origins
 
 
 def _said(cost: Cost) -> str:
-    parts = []
+    amounts = []
     if cost.judge_calls != 0:
-        parts.append(_counted(cost.judge_calls, "judge calls"))
+        amounts.append(_counted(cost.judge_calls, "judge calls"))
     if cost.endpoint_replies != 0:
-        parts.append(_counted(cost.endpoint_replies, "replies of an endpoint"))
+        amounts.append(_counted(cost.endpoint_replies, "replies of an endpoint"))
     if cost.dollars != 0:
-        parts.append("dollars unknown" if cost.dollars is None else f"${cost.dollars:,.2f}")
+        amounts.append("dollars unknown" if cost.dollars is None else f"${cost.dollars:,.2f}")
     if cost.chip_hours is None:
-        parts.append("chip-hours unknown")
+        amounts.append("chip-hours unknown")
     elif cost.chip_hours:
-        shown = f"{cost.chip_hours:.2g}" if cost.chip_hours < 10 else f"{cost.chip_hours:.0f}"
-        parts.append(f"{shown} chip-hours")
+        hours = f"{cost.chip_hours:.2g}" if cost.chip_hours < 10 else f"{cost.chip_hours:.0f}"
+        amounts.append(f"{hours} chip-hours")
     if cost.disk != 0:
-        parts.append("disk unknown" if cost.disk is None else f"{_size(cost.disk)} on disk")
+        amounts.append("disk unknown" if cost.disk is None else f"{_size(cost.disk)} on disk")
     if cost.while_running:
-        parts.append(f"{_size(cost.while_running)} more while it runs")
-    return ", ".join(parts) or "next to nothing"
+        amounts.append(f"{_size(cost.while_running)} more while it runs")
+    return ", ".join(amounts) or "next to nothing"
 
 
-def _counted(count: int | None, what: str) -> str:
-    return f"{what} unknown" if count is None else f"{count:,} {what}"
+def _counted(count: int | None, unit: str) -> str:
+    return f"{unit} unknown" if count is None else f"{count:,} {unit}"
 
 
 def _size(size: float) -> str:

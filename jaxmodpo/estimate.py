@@ -134,9 +134,9 @@ class Estimator:
 
     def replies_per_question(self, responses: Path) -> int:
         """Return how many replies a file of responses has or will have for each question."""
-        known = self.per_question.get(responses)
-        if known is not None:
-            return known
+        expected = self.per_question.get(responses)
+        if expected is not None:
+            return expected
         rows = read_table(responses, ["question_id"])
         questions = {row["question_id"] for row in rows}
         return round(len(rows) / len(questions))
@@ -150,8 +150,8 @@ class Estimator:
         if not is_rankings or per_question == "best-worst":
             return rows
         replies = self.per_question.get(path, REPLIES_PER_RANKING)
-        most = math.comb(replies, 2)
-        return rows * (most if per_question == "all" else min(int(per_question), most))
+        all_pairs = math.comb(replies, 2)
+        return rows * (all_pairs if per_question == "all" else min(int(per_question), all_pairs))
 
     def adapter_bytes(self, folder: Path) -> float:
         """Return the size of an adapter that is there, or that an earlier phase will have written.
@@ -171,14 +171,14 @@ class Estimator:
         """Return the chip-hours of so many floating-point operations."""
         return operations / self.chip.flops / EFFICIENCY / 3600
 
-    def too_large(self, needed: float, what: str, advice: str) -> list[str]:
+    def too_large(self, needed: float, memory_use: str, advice: str) -> list[str]:
         """Say that so many bytes, which are a part of what is needed, exceed a chip's memory; else
         nothing.
         """
         if needed <= self.chip.hbm_gib * _GIB:
             return []
         return [
-            f"does not fit on one {self.chip.name}: {what} alone are {needed / _GIB:.1f} GiB of"
+            f"does not fit on one {self.chip.name}: {memory_use} alone are {needed / _GIB:.1f} GiB of"
             f" {self.chip.hbm_gib:g}; {advice}, or take several chips"
         ]
 
@@ -208,8 +208,8 @@ class Estimator:
         cache = 4.0 * shape.num_hidden_layers * shape.num_key_value_heads * shape.head_dim
         needed = _WEIGHT_BYTES[config.base_dtype] * count(decoder_table(shape))
         needed += cache * config.batch_size * config.max_new_tokens
-        what = f"{config.base_dtype} weights and {config.batch_size} rows of cache"
-        return self.too_large(needed, what, "set a smaller batch_size or base_dtype: nf4")
+        memory_use = f"{config.base_dtype} weights and {config.batch_size} rows of cache"
+        return self.too_large(needed, memory_use, "set a smaller batch_size or base_dtype: nf4")
 
     def scoring(self, model: Path, sequences: int, models: int = 1) -> float:
         """Return the chip-hours of log-probabilities: each of so many models once over every
@@ -247,12 +247,12 @@ class Estimator:
             _WEIGHT_BYTES[config.base_dtype] * count(decoder_table(shape))
             + STATE_BYTES / 4 * adapter
         )
-        what = f"{config.base_dtype} weights, the adapter, its gradients and moments"
+        memory_use = f"{config.base_dtype} weights, the adapter, its gradients and moments"
         return Cost(
             chip_hours=self.hours(operations),
             disk=runs * adapter,
             while_running=9 * adapter,
-            notes=self.too_large(needed, what, "set base_dtype: nf4"),
+            notes=self.too_large(needed, memory_use, "set base_dtype: nf4"),
         )
 
     def reward_training(self, config: Any, sequences: Sequence[int]) -> Cost:
@@ -270,9 +270,9 @@ class Estimator:
             tokens = np.minimum(lengths(number), config.max_length)
             operations = 3 * flops.encoder_forward(shape, tokens) * config.epochs * trainings
             weights = 4 * parameters
-            part = Cost(chip_hours=self.hours(operations), disk=weights * trainings)
-            part.while_running = 3 * 3 * weights
-            total.add(part)
+            cost = Cost(chip_hours=self.hours(operations), disk=weights * trainings)
+            cost.while_running = 3 * 3 * weights
+            total.add(cost)
         state = STATE_BYTES * parameters
         total.notes = self.too_large(
             state, "weights, gradients and moments", "take a smaller encoder"
@@ -292,12 +292,12 @@ class Estimator:
         if not model or model.startswith("$"):
             cost.dollars, cost.unknown = None, [*cost.unknown, "no model is named for the endpoint"]
             return
-        one = Families.load(table).of(model).cost(Usage(round(prompt), 0, round(answer)))
-        if one is None:
+        price = Families.load(table).of(model).cost(Usage(round(prompt), 0, round(answer)))
+        if price is None:
             cost.dollars = None
             cost.unknown.append(f"the table '{table}' has no price of {model}")
         else:
-            cost.dollars = (cost.dollars or 0.0) + one * calls
+            cost.dollars = (cost.dollars or 0.0) + price * calls
 
     def pay_replies(self, cost: Cost, model: str, replies: int, longest: int) -> None:
         """Add the price of so many replies of an endpoint's model, of usual length and at most so
@@ -318,10 +318,10 @@ class Estimator:
         if config.judge not in ("endpoint", "batch"):
             return
         assert cost.judge_calls is not None
-        chosen = tuple(load_criteria(config.criteria, config.only)[:criteria])
+        selected_criteria = tuple(load_criteria(config.criteria, config.only)[:criteria])
         ties = getattr(config, "allow_ties", False)
         frame = (
-            len(framing(Prompts.load(config.prompts), kind, chosen, replies, ties))
+            len(framing(Prompts.load(config.prompts), kind, selected_criteria, replies, ties))
             / CHARACTERS_PER_TOKEN
         )
         prompt = frame + PERSONA_TOKENS + QUESTION_TOKENS + replies * REPLY_TOKENS
@@ -342,9 +342,9 @@ def chip_named(name: str) -> Chip:
     Raises:
         UserError: none is called so.
     """
-    known = {chip.name: chip for chip in chips()} | {
+    chips_by_name = {chip.name: chip for chip in chips()} | {
         chip.topology: chip for chip in chips() if chip.topology
     }
-    if name not in known:
-        raise UserError(f"no chip '{name}'{nearest(name, known)}")
-    return known[name]
+    if name not in chips_by_name:
+        raise UserError(f"no chip '{name}'{nearest(name, chips_by_name)}")
+    return chips_by_name[name]

@@ -130,29 +130,29 @@ def read_experiment(path: Path) -> Experiment:
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 
-def _refuse_misplaced(name: str, where: str, what: str) -> None:
+def _refuse_misplaced(name: str, location: str, kind: str) -> None:
     """Refuse a name that is no folder's name below the output folder."""
     if any(part.startswith(".") or not part.strip() for part in name.split("/")):
-        article = "an" if what == "experiment" else "a"
+        article = "an" if kind == "experiment" else "a"
         raise UserError(
-            f"{where}: no part of {article} {what}'s name may be empty or begin with a dot"
+            f"{location}: no part of {article} {kind}'s name may be empty or begin with a dot"
         )
 
 
-def set_variables(experiment: Experiment, given: Mapping[str, str]) -> dict[str, str]:
+def set_variables(experiment: Experiment, overrides: Mapping[str, str]) -> dict[str, str]:
     """Return the variables' values; one without any keeps its ``$NAME``.
 
     Raises:
         UserError: a name that the experiment does not have.
     """
-    for name in given:
+    for name in overrides:
         if name not in experiment.variables:
             raise UserError(
                 f"--set: '{experiment.name}' has no variable"
                 f" '{name}'{nearest(name, experiment.variables)}; it has"
                 f" {', '.join(experiment.variables) or 'none'}"
             )
-    merged = {**experiment.variables, **given}
+    merged = {**experiment.variables, **overrides}
     return {name: f"${name}" if value is None else str(value) for name, value in merged.items()}
 
 
@@ -173,28 +173,28 @@ def resolve(
         UserError: an unknown variable or setting; a ``config`` that is not there and that no
             earlier phase writes.
     """
-    known = {**(variables or {}), "out": out, "seed": seed}
+    substitutions = {**(variables or {}), "out": out, "seed": seed}
     cls, _ = load(phase.command)
-    settings = {key: _filled(value, known, source) for key, value in phase.settings.items()}
+    settings = {key: _filled(value, substitutions, source) for key, value in phase.settings.items()}
     if any(field.name == "output_dir" for field in fields(cls)):
         settings.setdefault("output_dir", str(out / phase.name))
     if not phase.config:
         return from_mapping(cls, settings, source)
-    path = Path(str(_filled(phase.config, known, source)))
+    path = Path(str(_filled(phase.config, substitutions, source)))
     return from_mapping(
         cls, settings, f"{source}, with {path}", _settings_of(path, cls, earlier, source)
     )
 
 
-def _filled(value: Any, known: Mapping[str, Any], source: str) -> Any:
+def _filled(value: Any, substitutions: Mapping[str, Any], source: str) -> Any:
     """Return a setting with the variables' values in place of their names, however deep they stand
     in it.
     """
     if isinstance(value, str):
         try:
-            filled = string.Template(value).substitute(known)
+            filled = string.Template(value).substitute(substitutions)
         except (KeyError, ValueError) as error:
-            names = ", ".join(f"${name}" for name in known)
+            names = ", ".join(f"${name}" for name in substitutions)
             raise UserError(f"{source}: in '{value}' only {names} can be used ({error})") from error
         # A variable alone may stand for a switch.
         switch = (
@@ -202,8 +202,12 @@ def _filled(value: Any, known: Mapping[str, Any], source: str) -> Any:
         )
         return filled if switch is None else switch
     if isinstance(value, Mapping):
-        return {key: _filled(item, known, source) for key, item in value.items()}
-    return [_filled(item, known, source) for item in value] if isinstance(value, list) else value
+        return {key: _filled(item, substitutions, source) for key, item in value.items()}
+    return (
+        [_filled(item, substitutions, source) for item in value]
+        if isinstance(value, list)
+        else value
+    )
 
 
 def _settings_of(path: Path, cls: type, earlier: Sequence[Any], source: str) -> Mapping[str, Any]:
@@ -227,8 +231,8 @@ def _settings_of(path: Path, cls: type, earlier: Sequence[Any], source: str) -> 
         )
     if search.trains is not cls:
         raise UserError(f"{source}: config: {path} will hold the settings of another command")
-    known = {field.name for field in fields(cls)} - {"output_dir"}
-    return {name: value for name, value in as_mapping(search).items() if name in known}
+    field_names = {field.name for field in fields(cls)} - {"output_dir"}
+    return {name: value for name, value in as_mapping(search).items() if name in field_names}
 
 
 def run_experiment(
@@ -236,7 +240,7 @@ def run_experiment(
     out: Path | None = None,
     seed: int | None = None,
     *,
-    given: Mapping[str, str] | None = None,
+    overrides: Mapping[str, str] | None = None,
     only: Sequence[str] = (),
 ) -> Path:
     """Run an experiment; all settings of all phases are checked before the first one starts.
@@ -245,7 +249,7 @@ def run_experiment(
         path: the experiment file.
         out: its folder; by default out/NAME.
         seed: in place of the file's.
-        given: its variables' values.
+        overrides: its variables' values.
         only: names of the phases to run; all if there are none.
 
     Returns:
@@ -254,8 +258,8 @@ def run_experiment(
     Raises:
         UserError: a variable without a value, a name that no phase has, or what a phase raises.
     """
-    experiment, out, resolved = resolve_all(path, out, seed, given or {})
-    variables = set_variables(experiment, given or {})
+    experiment, out, resolved = resolve_all(path, out, seed, overrides or {})
+    variables = set_variables(experiment, overrides or {})
     if unset := [name for name, value in variables.items() if value == f"${name}"]:
         raise UserError(f"{path.name} needs {' and '.join(f'--set {name}=…' for name in unset)}")
     check_only(path, experiment, only)
@@ -267,14 +271,19 @@ def run_experiment(
             continue
         if phase.config:
             # The search that writes it may have ended only now.
-            config = _resolve_phases(path, experiment, out, given or {})[number - 1]
+            config = _resolve_phases(path, experiment, out, overrides or {})[number - 1]
             _check(f"{path.name}, phase {phase.name}", config)
         started = time.monotonic()
         _, function = load(phase.command)
         logger.info(label(number, len(resolved), phase))
-        done: Phase | None = function(config)  # type: ignore[operator]
-        took = time.monotonic() - started
-        logger.info("    %s", "already finished" if done and done.was_finished else f"{took:.0f} s")
+        phase_outcome: Phase | None = function(config)  # type: ignore[operator]
+        seconds = time.monotonic() - started
+        logger.info(
+            "    %s",
+            "already finished"
+            if phase_outcome and phase_outcome.was_finished
+            else f"{seconds:.0f} s",
+        )
     return out
 
 
@@ -296,19 +305,19 @@ def is_wanted(phase: PhaseSpec, only: Sequence[str]) -> bool:
 
 
 def resolve_all(
-    path: Path, out: Path | None, seed: int | None, given: Mapping[str, str]
+    path: Path, out: Path | None, seed: int | None, overrides: Mapping[str, str]
 ) -> tuple[Experiment, Path, list[Any]]:
     """Return an experiment with its seed, its folder, and the settings of its phases."""
     experiment = read_experiment(path)
     experiment = replace(experiment, seed=experiment.seed if seed is None else seed)
     out = out or Path("out") / experiment.name
-    return experiment, out, _resolve_phases(path, experiment, out, given)
+    return experiment, out, _resolve_phases(path, experiment, out, overrides)
 
 
 def _resolve_phases(
-    path: Path, experiment: Experiment, out: Path, given: Mapping[str, str]
+    path: Path, experiment: Experiment, out: Path, overrides: Mapping[str, str]
 ) -> list[Any]:
-    variables = set_variables(experiment, given)
+    variables = set_variables(experiment, overrides)
     configs: list[Any] = []
     for phase in experiment.phases:
         source = f"{path.name}, phase {phase.name}"

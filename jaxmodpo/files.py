@@ -386,13 +386,13 @@ def _refuse_doubled_columns(path: Path, columns: Sequence[str]) -> None:
     """Refuse a header that names a column twice; columns without any name belong to nobody and may
     be many.
     """
-    places: dict[str, int] = {}
-    for place, column in enumerate(columns, 1):
+    first_numbers: dict[str, int] = {}
+    for number, column in enumerate(columns, 1):
         name = " ".join(column.replace("\u2019", "'").split()).casefold()
-        if name and (first := places.setdefault(name, place)) != place:
+        if name and (first := first_numbers.setdefault(name, number)) != number:
             raise UserError(
                 f"{path}: the column '{_shortened(columns[first - 1])}' stands there twice, as the"
-                f" columns {first} and {place}; remove or rename one"
+                f" columns {first} and {number}; remove or rename one"
             )
 
 

@@ -72,9 +72,9 @@ def _of_file(path: Path, remembered: bool) -> str:
         if before["size"] < REMEMBERED_FROM or not remembered:
             return hashlib.file_digest(file, "sha256").hexdigest()
         memory = _memory(path)
-        known = _remembered(memory, before)
-        if known is not None:
-            return known
+        remembered_hash = _remembered(memory, before)
+        if remembered_hash is not None:
+            return remembered_hash
         sha256 = hashlib.file_digest(file, "sha256").hexdigest()
         unchanged = _state(os.fstat(file.fileno())) == before
     if unchanged and _settled(before, now):

@@ -50,9 +50,9 @@ def model_name(name: str) -> str:
     name are the same.
     """
     path = Path(name)
-    for part in (path, *path.parents):
-        if part.name.startswith("models--"):
-            return part.name.split("--")[-1]
+    for folder in (path, *path.parents):
+        if folder.name.startswith("models--"):
+            return folder.name.split("--")[-1]
     return path.name
 
 

@@ -75,12 +75,12 @@ def lock(folder: Path, command: str) -> FolderLock:
         OSError: the folder cannot be written to.
     """
     key = folder.resolve()
-    held = _held.get(key)
-    if held is not None and held._finalizer.alive:
-        return held
-    taken = _take(key, command)
-    _held[key] = taken
-    return taken
+    existing = _held.get(key)
+    if existing is not None and existing._finalizer.alive:
+        return existing
+    acquired = _take(key, command)
+    _held[key] = acquired
+    return acquired
 
 
 def _take(folder: Path, command: str) -> FolderLock:

@@ -258,18 +258,18 @@ def plackett_luce_loss(rewards: ArrayLike, ranks: ArrayLike | None = None) -> Ar
             "rewards must be [rankings, places], with at least two places, not"
             f" {list(values.shape)}"
         )
-    places = jnp.arange(1, values.shape[1] + 1)
-    order = jnp.broadcast_to(places, values.shape) if ranks is None else jnp.asarray(ranks)
+    positions = jnp.arange(1, values.shape[1] + 1)
+    order = jnp.broadcast_to(positions, values.shape) if ranks is None else jnp.asarray(ranks)
     if order.shape != values.shape:
         raise ValueError(f"ranks must be {list(values.shape)}, not {list(order.shape)}")
-    taken = order > 0
+    is_candidate = order > 0
     # An empty place must weigh nothing, whatever it holds; minus infinity would make the gradient
     # NaN.
-    values = jnp.where(taken, values, -1e30)
+    values = jnp.where(is_candidate, values, -1e30)
     below = order[:, None, :] > order[:, :, None]
-    drawn_from = (below | (places[:, None] == places)) & taken[:, None, :]
+    drawn_from = (below | (positions[:, None] == positions)) & is_candidate[:, None, :]
     among = jax.nn.logsumexp(jnp.where(drawn_from, values[:, None, :], -1e30), axis=2)
-    return jnp.sum(jnp.where(taken, among - values, 0.0), axis=1)
+    return jnp.sum(jnp.where(is_candidate, among - values, 0.0), axis=1)
 
 
 def sft_loss(token_logps: ArrayLike, completion_mask: ArrayLike) -> Array:
@@ -303,9 +303,9 @@ def _float32(value: ArrayLike | Sequence[Any]) -> Array:
 
 def _check_shapes(arrays: Sequence[Array], *, ndim: int) -> None:
     shapes = [list(a.shape) for a in arrays]
-    wanted = "[pairs]" if ndim == 1 else "[objectives, pairs]"
+    expected = "[pairs]" if ndim == 1 else "[objectives, pairs]"
     if any(a.ndim != ndim for a in arrays) or any(s != shapes[0] for s in shapes):
-        raise ValueError(f"every array must have the same shape {wanted}; got {shapes}")
+        raise ValueError(f"every array must have the same shape {expected}; got {shapes}")
 
 
 def _check_beta(beta: float) -> float:

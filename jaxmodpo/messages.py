@@ -48,13 +48,13 @@ def refusal_text(message: dict[str, Any]) -> str:
     """Return the words with which a model refuses, of the message or of a piece of its content, or
     nothing.
     """
-    said = message.get("refusal")
+    refusal = message.get("refusal")
     content = message.get("content")
     pieces = content if isinstance(content, list) else []
     refused = [
         p.get("refusal") for p in pieces if isinstance(p, dict) and p.get("type") == "refusal"
     ]
-    return str(said or next(filter(None, refused), "") or "")
+    return str(refusal or next(filter(None, refused), "") or "")
 
 
 def without_thoughts(text: str) -> str | None:
@@ -85,16 +85,16 @@ def without_key(text: str, key: str) -> str:
         return text
     encoded = base64.b64encode(key.encode()).decode().rstrip("=")
     text = text.replace(key, "[key]").replace(encoded, "[key]")
-    parts = {key[n : n + _PART_OF_KEY] for n in range(len(key) - _PART_OF_KEY + 1)}
-    if not any(part in text for part in parts):
+    fragments = {key[n : n + _PART_OF_KEY] for n in range(len(key) - _PART_OF_KEY + 1)}
+    if not any(fragment in text for fragment in fragments):
         return text
     covered = [False] * len(text)
-    for part in parts:
-        at = text.find(part)
+    for fragment in fragments:
+        at = text.find(fragment)
         while at >= 0:
-            covered[at : at + len(part)] = [True] * len(part)
-            at = text.find(part, at + 1)
-    shown = "".join(
+            covered[at : at + len(fragment)] = [True] * len(fragment)
+            at = text.find(fragment, at + 1)
+    masked = "".join(
         "\0" if hidden else letter for letter, hidden in zip(text, covered, strict=True)
     )
-    return re.sub("\0+", "[key]", shown)
+    return re.sub("\0+", "[key]", masked)

@@ -134,7 +134,7 @@ def _refuse_depth(text: str) -> None:
             raise ValueError(f"it is nested deeper than {_DEPTH}")
 
 
-def _size(node: yaml.Node, known: dict[int, int], open_nodes: set[int]) -> int:
+def _size(node: yaml.Node, sizes: dict[int, int], open_nodes: set[int]) -> int:
     """Return how many values a node unfolds into; an aliased node counts wherever it stands, and is
     measured once.
     """
@@ -142,16 +142,16 @@ def _size(node: yaml.Node, known: dict[int, int], open_nodes: set[int]) -> int:
         return 1
     if id(node) in open_nodes:
         raise ValueError("an alias stands inside of what it stands for")
-    if id(node) not in known:
+    if id(node) not in sizes:
         open_nodes.add(id(node))
-        parts = [
-            part for pair in node.value for part in (pair if isinstance(pair, tuple) else (pair,))
+        children = [
+            child for pair in node.value for child in (pair if isinstance(pair, tuple) else (pair,))
         ]
-        known[id(node)] = 1 + sum(_size(part, known, open_nodes) for part in parts)
+        sizes[id(node)] = 1 + sum(_size(child, sizes, open_nodes) for child in children)
         open_nodes.remove(id(node))
-    if known[id(node)] > _NODES:
+    if sizes[id(node)] > _NODES:
         raise ValueError(f"its aliases unfold into more than {_NODES:,} values")
-    return known[id(node)]
+    return sizes[id(node)]
 
 
 class _Loader(yaml.SafeLoader):
@@ -197,7 +197,7 @@ def _mapping(loader: _Loader, node: yaml.Node) -> dict[Any, Any]:
 def _sequence(loader: _Loader, node: yaml.Node) -> list[Any]:
     if not isinstance(node, yaml.SequenceNode):
         raise yaml.constructor.ConstructorError(None, None, "expected a list", node.start_mark)
-    return [loader.construct_object(part, deep=True) for part in node.value]
+    return [loader.construct_object(item, deep=True) for item in node.value]
 
 
 def _bool(loader: _Loader, node: yaml.Node) -> bool:

@@ -16,11 +16,11 @@ def machine() -> str:
     Containers may share their host's name and not its processes, and machines may have the same
     name: the kernel's namespace of process numbers and its boot tell them apart, where it has them.
     """
-    parts = [socket.gethostname().replace(" ", "-")]
+    names = [socket.gethostname().replace(" ", "-")]
     with contextlib.suppress(OSError):
-        parts.append(Path("/proc/sys/kernel/random/boot_id").read_text().strip()[:8])
-        parts.append(str(Path("/proc/self/ns/pid").stat().st_ino))
-    return "/".join(parts)
+        names.append(Path("/proc/sys/kernel/random/boot_id").read_text().strip()[:8])
+        names.append(str(Path("/proc/self/ns/pid").stat().st_ino))
+    return "/".join(names)
 
 
 def this_process() -> str:
@@ -35,8 +35,8 @@ def is_known_gone(process: str) -> bool:
     Of another machine's processes, another container's or an earlier boot's nobody here can tell:
     they count as running, and what they hold has to run out by itself.
     """
-    where, _, number = process.rpartition(" ")
-    return where == machine() and number.isdecimal() and is_gone(int(number))
+    process_machine, _, number = process.rpartition(" ")
+    return process_machine == machine() and number.isdecimal() and is_gone(int(number))
 
 
 def host_of(process: str) -> str:

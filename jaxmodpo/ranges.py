@@ -107,8 +107,10 @@ class Settings:
             if isinstance(value, Path):
                 paths[field.name] = value
             elif isinstance(value, tuple):
-                parts = [part for part in value if isinstance(part, Path)]
-                paths |= {f"{field.name} {number}": part for number, part in enumerate(parts, 1)}
+                listed_paths = [path for path in value if isinstance(path, Path)]
+                paths |= {
+                    f"{field.name} {number}": path for number, path in enumerate(listed_paths, 1)
+                }
         return paths
 
     def recorded(self) -> Settings:

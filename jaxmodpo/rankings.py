@@ -82,10 +82,10 @@ class LeftOut:
     tied: int = 0
     identical: int = 0
 
-    def add(self, other: LeftOut) -> None:
+    def add(self, more: LeftOut) -> None:
         """Add another count to this one."""
-        self.tied += other.tied
-        self.identical += other.identical
+        self.tied += more.tied
+        self.identical += more.identical
 
     def as_dict(self) -> dict[str, int]:
         """Return the counts under the names that manifests have for them."""
@@ -196,11 +196,11 @@ def _without_repeats(
     if repeated_pairs == 0:
         return ranking
     left_out.identical += repeated_pairs
-    first_places: dict[Hashable, int] = {}
-    for place, text in enumerate(texts):
-        first_places.setdefault(text, place)
-    candidates = tuple(ranking.candidates[place] for place in first_places.values())
-    ranks = [ranking.ranks[place] for place in first_places.values()]
+    first_index: dict[Hashable, int] = {}
+    for index, text in enumerate(texts):
+        first_index.setdefault(text, index)
+    candidates = tuple(ranking.candidates[index] for index in first_index.values())
+    ranks = [ranking.ranks[index] for index in first_index.values()]
     # Those that follow a removed reply move up: 1, 2, 4 become 1, 2, 3, and 1, 1, 4 become 1, 1, 3.
     return replace(
         ranking, candidates=candidates, ranks=tuple(ranks.index(rank) + 1 for rank in ranks)

@@ -144,11 +144,11 @@ def write_responses(path: Path, responses: Sequence[Response]) -> None:
 
 
 def _refuse_doubles(path: Path, field: str, values: Iterable[str]) -> None:
-    seen: set[str] = set()
+    earlier: set[str] = set()
     for value in values:
-        if value in seen:
+        if value in earlier:
             raise UserError(f"{path}: the {field} {value} stands there twice")
-        seen.add(value)
+        earlier.add(value)
 
 
 def read_personas(path: Path) -> dict[str, str]:
@@ -162,7 +162,7 @@ def read_personas(path: Path) -> dict[str, str]:
     return personas
 
 
-def identifier(value: Any, where: str) -> str:
+def identifier(value: Any, location: str) -> str:
     """Return an id as text: a text as it stands, a whole number without a point.
 
     A column of whole numbers with a gap becomes one of floats in many tools, so that 12 comes as
@@ -178,10 +178,10 @@ def identifier(value: Any, where: str) -> str:
         return str(value)
     if isinstance(value, str) and value.strip():
         return value
-    raise UserError(f"{where}: an id must be a text or a whole number, not {value!r:.60}")
+    raise UserError(f"{location}: an id must be a text or a whole number, not {value!r:.60}")
 
 
-def plain_text(value: Any, where: str) -> str:
+def plain_text(value: Any, location: str) -> str:
     """Return a text as it stands.
 
     Raises:
@@ -189,46 +189,49 @@ def plain_text(value: Any, where: str) -> str:
             said.
     """
     if not isinstance(value, str):
-        raise UserError(f"{where}: must be a text, not {value!r:.60}")
+        raise UserError(f"{location}: must be a text, not {value!r:.60}")
     if is_serialized(value):
         raise UserError(
-            f"{where}: a list of messages in Python's or JSON's words stands where a text belongs:"
+            f"{location}: a list of messages in Python's or JSON's words stands where a text belongs:"
             f" {value!r:.60}; write the text alone, or keep the messages as JSON Lines or Parquet"
         )
     return value
 
 
-def pair_from_mapping(row: Any, where: str) -> Pair:
-    """Read one pair in the authors' layout; ``where`` names it in errors ("f.json, item 3")."""
+def pair_from_mapping(row: Any, location: str) -> Pair:
+    """Read one pair in the authors' layout; ``location`` names it in errors ("f.json, item 3")."""
     return Pair(
-        *_question_of(row, where),
-        _candidate(row, "chosen", where),
-        _candidate(row, "rejected", where),
+        *_question_of(row, location),
+        _candidate(row, "chosen", location),
+        _candidate(row, "rejected", location),
     )
 
 
-def _question_of(row: Any, where: str) -> tuple[str, str]:
-    question = _value(row, "question_id", where), _value(row, "question_text", where)
-    return identifier(question[0], f"{where}, question_id"), plain_text(
-        question[1], f"{where}, question_text"
+def _question_of(row: Any, location: str) -> tuple[str, str]:
+    question = _value(row, "question_id", location), _value(row, "question_text", location)
+    return identifier(question[0], f"{location}, question_id"), plain_text(
+        question[1], f"{location}, question_text"
     )
 
 
-def _candidate(row: Any, field: str, where: str) -> Candidate:
-    reply = _value(row, field, where)
-    where = f"{where}, {field}"
-    response_id, text = _value(reply, "response_id", where), _value(reply, "response_text", where)
+def _candidate(row: Any, field: str, location: str) -> Candidate:
+    reply = _value(row, field, location)
+    location = f"{location}, {field}"
+    response_id, text = (
+        _value(reply, "response_id", location),
+        _value(reply, "response_text", location),
+    )
     return Candidate(
-        identifier(response_id, f"{where}, response_id"),
-        plain_text(text, f"{where}, response_text"),
+        identifier(response_id, f"{location}, response_id"),
+        plain_text(text, f"{location}, response_text"),
     )
 
 
-def _value(row: Any, field: str, where: str) -> Any:
+def _value(row: Any, field: str, location: str) -> Any:
     if not isinstance(row, Mapping):
-        raise UserError(f"{where}: must be a mapping with {field}, not {row!r:.60}")
+        raise UserError(f"{location}: must be a mapping with {field}, not {row!r:.60}")
     if field not in row:
-        raise UserError(f"{where}: lacks the field {field}")
+        raise UserError(f"{location}: lacks the field {field}")
     return row[field]
 
 
@@ -251,24 +254,24 @@ def read_rankings(path: Path) -> list[Ranking]:
     return rankings
 
 
-def _ranking(row: Any, where: str) -> Ranking:
+def _ranking(row: Any, location: str) -> Ranking:
     """Read one ranking; whatever numbers its ranks are, they become 1, 1, 3."""
-    question_id, question_text = _question_of(row, where)
-    listed = _value(row, "ranking", where)
+    question_id, question_text = _question_of(row, location)
+    listed = _value(row, "ranking", location)
     if not isinstance(listed, list):
         raise UserError(
-            f"{where}: ranking must be a list of rank, response_id, response_text, not"
+            f"{location}: ranking must be a list of rank, response_id, response_text, not"
             f" {listed!r:.60}"
         )
     ranked: list[tuple[float, Candidate]] = []
     for number, reply in enumerate(listed):
-        rank = _value(reply, "rank", f"{where}, reply {number + 1}")
+        rank = _value(reply, "rank", f"{location}, reply {number + 1}")
         if not is_number(rank):
             raise UserError(
-                f"{where}, reply {number + 1}: the rank must be a number, not {rank!r:.60}"
+                f"{location}, reply {number + 1}: the rank must be a number, not {rank!r:.60}"
             )
         ranked.append(
-            (rank, _candidate({"reply": reply}, "reply", f"{where}, number {number + 1}"))
+            (rank, _candidate({"reply": reply}, "reply", f"{location}, number {number + 1}"))
         )
     ranked.sort(key=lambda place: place[0])
     candidates = tuple(candidate for _, candidate in ranked)
@@ -280,7 +283,7 @@ def _ranking(row: Any, where: str) -> Ranking:
             != candidate.response_text
         ):
             raise UserError(
-                f"{where}: the response_id {candidate.response_id} stands for two different replies"
+                f"{location}: the response_id {candidate.response_id} stands for two different replies"
             )
     ranks = [rank for rank, _ in ranked]
     return Ranking(

@@ -42,14 +42,14 @@ def run(config: RunConfig) -> None:
     """Run ``run``."""
     config.check()
     path = _experiment_file(config.experiment)
-    given = named_values(config.set, "--set")
+    overrides = named_values(config.set, "--set")
     if config.dry_run:
         # Estimates import every model; help and a real run's first phases do without.
         from jaxmodpo.dry_run import dry_run
 
-        dry_run(path, config.output_dir, config.seed, given, config.chip, config.only)
+        dry_run(path, config.output_dir, config.seed, overrides, config.chip, config.only)
     else:
-        run_experiment(path, config.output_dir, config.seed, given=given, only=config.only)
+        run_experiment(path, config.output_dir, config.seed, overrides=overrides, only=config.only)
 
 
 def _experiment_file(name: str) -> Path:

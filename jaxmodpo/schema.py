@@ -133,7 +133,9 @@ def _is_of_kind(value: Any, shape: Any) -> bool:
         return value is None
     if kind is Literal:
         # Compared with their types, since Python's True equals 1.
-        return any(type(value) is type(one) and value == one for one in typing.get_args(shape))
+        return any(
+            type(value) is type(literal) and value == literal for literal in typing.get_args(shape)
+        )
     if kind in (list, tuple, Sequence):
         return isinstance(value, list)
     if kind in (dict, Mapping) or typing.is_typeddict(kind) or dataclasses.is_dataclass(kind):
@@ -202,28 +204,28 @@ def _items(
         shapes = [arguments[0]] * len(value)
     numbered = enumerate(zip(value, shapes, strict=True), 1)
     items = [
-        read_as(part, shape, source, *path, f"item {number}") for number, (part, shape) in numbered
+        read_as(item, shape, source, *path, f"item {number}") for number, (item, shape) in numbered
     ]
     return tuple(items) if kind is tuple else items
 
 
 def _typed_mapping(value: Mapping[str, Any], shape: Any, source: str, path: Sequence[str]) -> Any:
-    known = _hints(shape)
-    for name in known:
+    hints = _hints(shape)
+    for name in hints:
         if name not in value and name in _required(shape):
             raise UserError(f"{place(source, *path)} lacks the field '{name}'")
     return {
-        k: read_as(part, known[k], source, *path, k) if k in known else part
+        k: read_as(part, hints[k], source, *path, k) if k in hints else part
         for k, part in value.items()
     }
 
 
 def _dataclass(value: Mapping[str, Any], shape: Any, source: str, path: Sequence[str]) -> Any:
-    known = {field.name: field for field in dataclasses.fields(shape) if field.init}
+    declared = {field.name: field for field in dataclasses.fields(shape) if field.init}
     for key in value:
-        if key not in known:
-            raise UserError(f"{place(source, *path)}: unknown key '{key}'{nearest(key, known)}")
-    for name, field in known.items():
+        if key not in declared:
+            raise UserError(f"{place(source, *path)}: unknown key '{key}'{nearest(key, declared)}")
+    for name, field in declared.items():
         optional = (
             field.default is not dataclasses.MISSING
             or field.default_factory is not dataclasses.MISSING
@@ -343,7 +345,10 @@ class Fields:
         """
         value = self.take(name, supported[0])
         # Compared with their types, since Python's True equals 1.
-        if not any(type(value) is type(one) and value == one for one in supported):
+        if not any(
+            type(value) is type(supported_value) and value == supported_value
+            for supported_value in supported
+        ):
             raise UserError(f"{self.source}: {name} {shown(value)} is not supported")
 
     def refuse_rest(self, harmless: Collection[str]) -> None:

@@ -22,7 +22,7 @@ def printable(text: str) -> str:
     """Return a text with its control characters written out: the escape character becomes
     ``\\x1b``.
     """
-    return _UNPRINTABLE.sub(lambda one: one[0].encode("unicode_escape").decode(), text)
+    return _UNPRINTABLE.sub(lambda match: match[0].encode("unicode_escape").decode(), text)
 
 
 class PrintableStream(io.TextIOBase):

@@ -281,18 +281,18 @@ def test_a_run_is_refused_before_its_first_phase(tmp_path):
     posts = {"posts": str(tmp_path / "posts.csv")}
     phase1 = builtin(".", "phase1")
     with pytest.raises(UserError, match=r"needs --set judge=…"):
-        run_experiment(phase1, tmp_path / "out", given=posts)
+        run_experiment(phase1, tmp_path / "out", overrides=posts)
     with pytest.raises(
         UserError, match=r"phase preferences: persona profiles would be sent to api.openai.com"
     ):
-        run_experiment(phase1, tmp_path / "out", given=posts | {"judge": "m"})
+        run_experiment(phase1, tmp_path / "out", overrides=posts | {"judge": "m"})
     local = {"judge": "m", "judge_url": "http://127.0.0.1:1/v1"}
     with pytest.raises(
         UserError, match=r"phase test/gpt_4o: people's posts would be sent to api.openai.com"
     ):
-        run_experiment(phase1, tmp_path / "out", given=posts | local)
+        run_experiment(phase1, tmp_path / "out", overrides=posts | local)
     with pytest.raises(UserError, match="no variable 'jugde'; did you mean 'judge'"):
-        run_experiment(phase1, tmp_path / "out", given={"jugde": "m"})
+        run_experiment(phase1, tmp_path / "out", overrides={"jugde": "m"})
     assert not (tmp_path / "out").exists()
 
 

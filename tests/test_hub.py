@@ -13,7 +13,8 @@ from jaxmodpo.errors import UserError
 from jaxmodpo.fingerprints import fingerprint
 from jaxmodpo.hub import download_hint, local_folder, model_name
 from jaxmodpo.models.adapter_config import read_adapter_settings
-from jaxmodpo.models.files import copy_tokenizer, load_decoder, read_end_tokens, read_model_config
+from jaxmodpo.models.decoder import load_decoder
+from jaxmodpo.models.model_folder import copy_tokenizer, read_end_tokens, read_model_config
 from jaxmodpo.models.roberta import load_roberta
 
 

@@ -17,9 +17,8 @@ from jaxmodpo.methods.score import ScoreKLConfig, ScorePolicyConfig, score_kl, s
 from jaxmodpo.methods.soup import SoupConfig, soup
 from jaxmodpo.models.adapters import load_adapter, save_adapter
 from jaxmodpo.models.decoder import parameter_table
-from jaxmodpo.models.decoder_config import DecoderConfig
+from jaxmodpo.models.decoder_config import DecoderConfig, read_decoder_config
 from jaxmodpo.models.export import ExportConfig, export
-from jaxmodpo.models.files import read_decoder_config
 from jaxmodpo.models.lora import LoraConfig, adapter_table
 from jaxmodpo.models.parameters import initialize
 from jaxmodpo.records import Candidate, Pair, Question, write_pairs, write_questions

@@ -35,9 +35,10 @@ from jaxmodpo.judging.families import Families
 from jaxmodpo.judging.prompts import Prompts
 from jaxmodpo.methods.sft import SFTConfig
 from jaxmodpo.models.adapter_config import read_adapter_config
+from jaxmodpo.models.checkpoint import tensor_files
 from jaxmodpo.models.decoder import parameter_table
 from jaxmodpo.models.decoder_config import DecoderConfig
-from jaxmodpo.models.files import read_end_tokens, read_model_config, tensor_files
+from jaxmodpo.models.model_folder import read_end_tokens, read_model_config
 from jaxmodpo.models.roberta import RobertaConfig
 from jaxmodpo.models.shapes import SHAPES
 from jaxmodpo.personas.mapping import load_mapping

@@ -22,9 +22,9 @@ from safetensors.numpy import save_file
 
 from jaxmodpo.bench.table import table
 from jaxmodpo.errors import UserError
-from jaxmodpo.models.decoder import parameter_table
+from jaxmodpo.models.checkpoint import tensor_files
+from jaxmodpo.models.decoder import load_decoder, parameter_table
 from jaxmodpo.models.decoder_config import DecoderConfig
-from jaxmodpo.models.files import load_decoder, tensor_files
 from jaxmodpo.models.parameters import count
 from jaxmodpo.models.quantized import BaseDtype
 from jaxmodpo.models.shapes import SHAPES

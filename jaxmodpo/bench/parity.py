@@ -15,7 +15,7 @@ import numpy as np
 
 from jaxmodpo.bench.table import table
 from jaxmodpo.errors import UserError
-from jaxmodpo.models.files import load_decoder
+from jaxmodpo.models.decoder import load_decoder
 from jaxmodpo.models.roberta import load_roberta
 from jaxmodpo.ranges import Seed, Unestimated
 

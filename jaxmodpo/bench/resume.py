@@ -121,7 +121,7 @@ def _make_world(folder: Path) -> None:
 
     from jaxmodpo.models import decoder
     from jaxmodpo.models.decoder_config import DecoderConfig
-    from jaxmodpo.models.files import save_model
+    from jaxmodpo.models.model_folder import save_model
     from jaxmodpo.models.parameters import initialize
     from jaxmodpo.sandbox.models import save_tokenizer
 

@@ -30,7 +30,7 @@ from jaxmodpo.models import flops
 from jaxmodpo.models.attention import Attention, Backend
 from jaxmodpo.models.decoder import parameter_table
 from jaxmodpo.models.decoder_config import DecoderConfig
-from jaxmodpo.models.files import dtype_named
+from jaxmodpo.models.loading import dtype_named
 from jaxmodpo.models.lora import LoraConfig, adapter_table
 from jaxmodpo.models.parameters import Parameters, Table, initialize
 from jaxmodpo.models.quantized import BaseDtype, is_projection, is_quantized, quantize, stored_table

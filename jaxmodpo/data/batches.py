@@ -14,9 +14,9 @@ of rows.
 An iterator, and one that goes on where it stopped::
 
     batches = Batches(examples, batch_size=4, accumulation=4, epochs=3, batching="packed")
-    first = next(batches)           # first["tokens"] has the shape [4 microbatches, rows, row
-    length] state = batches.state           # {"epoch": 0, "update": 1}
-    batches.restore(state)          # the next batch is that of update 1
+    first = next(batches)       # first["tokens"] is [4 microbatches, rows, row length]
+    state = batches.state       # {"epoch": 0, "update": 1}
+    batches.restore(state)      # the next batch is that of update 1
 """
 
 from __future__ import annotations
@@ -117,13 +117,12 @@ class Batches:
         self._planned: tuple[int, np.ndarray] | None = None
         if batching == "packed":
             # All epochs are planned and packed here, once: the shape holds what this very packing
-            # needs.
+            # needs. A run that is resumed comes to the same plan, since it follows from the seed.
             self._members = self._all_members()
-            self._packing = self._pack(row_shards, cost)
-            packing = self._packing
-            self.shape = Shape(
-                packing.rows, packing.length, packing.segments, self._members.shape[-1]
-            )
+            packing = self._pack(row_shards, cost)
+            slots = self._members.shape[-1]
+            self._packing = packing
+            self.shape = Shape(packing.rows, packing.length, packing.segments, slots)
         else:
             if batch_size % row_shards:
                 raise UserError(
@@ -162,10 +161,11 @@ class Batches:
         members = self.members(step)
         batch = self._fields(members)
         if self.batching == "padded":
-            rows = np.maximum(
-                members, 0
-            )  # an empty place repeats the first example, without weight
-            return batch | {name: getattr(self.examples, name)[rows] for name in PADDED_ARRAYS}
+            # An empty place repeats the first example, without weight.
+            indices = np.maximum(members, 0)
+            for name in PADDED_ARRAYS:
+                batch[name] = getattr(self.examples, name)[indices]
+            return batch
         return batch | self._packed(step, members)
 
     def members(self, step: int) -> np.ndarray:
@@ -175,8 +175,9 @@ class Batches:
         if self.batching == "packed":
             return self._members[step]
         epoch, update = divmod(step, self.steps_per_epoch)
+        # One epoch's plan is kept: most often the next update is of the same one.
         if self._planned is None or self._planned[0] != epoch:
-            self._planned = epoch, self._plan(epoch)
+            self._planned = (epoch, self._plan(epoch))
         return self._planned[1][update]
 
     @property
@@ -187,8 +188,10 @@ class Batches:
     @property
     def waste(self) -> float:
         """Return the share of all positions, over the whole run, that hold no token."""
-        real = int(self.examples.lengths.sum()) * self.epochs
-        return 1 - real / (self.steps * self.accumulation * self.shape.rows * self.shape.length)
+        tokens = int(self.examples.lengths.sum()) * self.epochs
+        microbatches = self.steps * self.accumulation
+        positions = microbatches * self.shape.rows * self.shape.length
+        return 1 - tokens / positions
 
     # ------------------------------------------------------------------ who meets whom
 
@@ -209,36 +212,41 @@ class Batches:
         # says.
         for start in range(0, full_updates, WINDOW):
             end = min(start + WINDOW, full_updates)
-            groups.append(
-                balanced_updates(order[start * size : end * size], lengths, size, generator)
-            )
+            window = order[start * size : end * size]
+            groups.append(balanced_updates(window, lengths, size, generator))
+        # The last update may be short; it keeps what the order leaves, and the empty places.
         last_update = filled[full_updates * size :].reshape(-1, size)
         updates = np.concatenate([*groups, last_update])
         # Room for twice the average: a microbatch of many short examples balances one of few long
         # ones.
-        most = min(size, 2 * self._batch_size)
-        return balanced_microbatches(updates, lengths, self.accumulation, most, generator)
+        microbatch_slots = min(size, 2 * self._batch_size)
+        return balanced_microbatches(
+            updates, lengths, self.accumulation, microbatch_slots, generator
+        )
 
     def _all_members(self) -> np.ndarray:
         """Return the members of every update of the run, ``[steps, accumulation, P]``, P as small
         as it can be.
         """
         members = np.concatenate([self._plan(epoch) for epoch in range(self.epochs)])
-        # With the empty places last, P can be cut to what the fullest microbatch of the run needs.
+        # Empty places cost memory in every field of every batch. With all of them last, P can be
+        # cut to what the fullest microbatch of the run needs. The sort is stable: it keeps the
+        # order of the examples, which the greedy grouping has decided.
         empties_last = np.argsort(members < 0, axis=-1, kind="stable")
         members = np.take_along_axis(members, empties_last, axis=-1)
-        most = int((members >= 0).sum(-1).max())
-        return members[..., :most]
+        slots = int((members >= 0).sum(-1).max())
+        return members[..., :slots]
 
     def _pack(self, row_shards: int, cost: Callable[[int], float]) -> Packing:
         """Pack every microbatch of the run."""
         sequences = self.examples.lengths.shape[1]
-        sizes = np.where(self._members[..., None] >= 0, self.examples.lengths[self._members], 0)
+        is_filled = self._members[..., None] >= 0
+        sizes = np.where(is_filled, self.examples.lengths[self._members], 0)
         # More rows than sequences are never needed; fewer make rows longer and attention dearer.
-        most = max(row_shards, self._batch_size * sequences)
-        row_counts = [
-            row_shards * multiple for multiple in ROW_COUNTS if row_shards * multiple <= most
-        ]
+        largest_row_count = max(row_shards, self._batch_size * sequences)
+        # Only multiples of the devices: each of them has as many rows as any other.
+        possible_counts = [row_shards * multiple for multiple in ROW_COUNTS]
+        row_counts = [count for count in possible_counts if count <= largest_row_count]
         return pack(sizes.reshape(self.steps * self.accumulation, -1), row_counts, cost)
 
     # ------------------------------------------------------------------ the arrays
@@ -247,44 +255,50 @@ class Batches:
         """Return the examples' own fields and weights; an empty place copies the first example,
         without weight.
         """
-        rows = np.maximum(members, 0)
-        fields = {name: array[rows] for name, array in self.examples.fields.items()}
-        return fields | {"row_weights": (members >= 0).astype(np.float32)}
+        indices = np.maximum(members, 0)
+        fields = {name: array[indices] for name, array in self.examples.fields.items()}
+        fields["row_weights"] = (members >= 0).astype(np.float32)
+        return fields
 
     def _packed(self, step: int, members: np.ndarray) -> dict[str, np.ndarray]:
         """Return an update's rows, with each sequence in the place that the packing has for it."""
         shape = self.shape
         microbatches, examples = members.shape
         sequences = self.examples.lengths.shape[1]
-        arrays = {
-            name: np.zeros((microbatches, shape.rows, shape.length), np.int32)
-            for name in ROW_ARRAYS
-        }
+        rows_shape = (microbatches, shape.rows, shape.length)
+        arrays = {name: np.zeros(rows_shape, np.int32) for name in ROW_ARRAYS}
         places = np.zeros((microbatches, examples, sequences), np.int32)
-        for part, place, sequence in np.ndindex(places.shape):
-            example = members[part, place]
+        for microbatch, slot, sequence in np.ndindex(places.shape):
+            example = members[microbatch, slot]
             if example < 0:
                 continue
             # The packing numbers microbatches through the run, and a microbatch's sequences through
             # its examples.
-            packed = step * self.accumulation + part, place * sequences + sequence
+            packed = (step * self.accumulation + microbatch, slot * sequences + sequence)
             row = int(self._packing.row[packed])
             segment = int(self._packing.segment[packed])
-            start = int(self._packing.start[packed])
-            size = int(self.examples.lengths[example, sequence])
-            prompt = int(self.examples.prompt_lengths[example, sequence])
-            end = start + size
-            # A packing that does not fit its batch would train on wrong tokens without a word.
-            assert end <= shape.length and 1 <= segment <= shape.segments
-            assert not arrays["segments"][part, row, start:end].any(), "two sequences share a place"
-            arrays["tokens"][part, row, start:end] = self.examples.tokens[example, sequence, :size]
-            arrays["segments"][part, row, start:end] = segment
-            arrays["positions"][part, row, start:end] = np.arange(size)
-            # The prompt is read and not learned: its tokens are no part of the completion.
-            arrays["completions"][part, row, start + prompt : end] = segment
-            places[part, place, sequence] = row * shape.segments + segment - 1
+            rows = {name: array[microbatch, row] for name, array in arrays.items()}
+            self._lay(rows, int(self._packing.start[packed]), segment, example, sequence)
+            # Where the loss finds the sequence's sum among those of all rows and segments.
+            places[microbatch, slot, sequence] = row * shape.segments + segment - 1
         numbers = np.arange(1, shape.segments + 1, dtype=np.int32)
         return {**arrays, "places": places, "segment_numbers": np.tile(numbers, (microbatches, 1))}
+
+    def _lay(
+        self, row: dict[str, np.ndarray], start: int, segment: int, example: int, sequence: int
+    ) -> None:
+        """Write one sequence into the arrays of its row, ``[L]`` each, from ``start`` on."""
+        size = int(self.examples.lengths[example, sequence])
+        prompt = int(self.examples.prompt_lengths[example, sequence])
+        end = start + size
+        # A packing that does not fit its batch would train on wrong tokens without a word.
+        assert end <= self.shape.length and 1 <= segment <= self.shape.segments
+        assert not row["segments"][start:end].any(), "two sequences share a place"
+        row["tokens"][start:end] = self.examples.tokens[example, sequence, :size]
+        row["segments"][start:end] = segment
+        row["positions"][start:end] = np.arange(size)
+        # The prompt is read and not learned: its tokens are no part of the completion.
+        row["completions"][start + prompt : end] = segment
 
 
 def score_in_batches(
@@ -307,6 +321,7 @@ def score_in_batches(
             members = batches.members(step)
             batch = batches.at(step)
             members = members[members >= 0]
+            # Empty places stand last, so that the scores of examples are the first ones.
             scores[members] = compute(batch)[0, : len(members)]
             bar.update(len(members))
     return scores

@@ -5,6 +5,13 @@ memory than there is, or write today's date. It is run once, on stand-ins for a 
 process of its own with limits; what stands around the stand-in is put around every question from
 then on. So one run sees one template and one day, and a template that does something else with a
 question than to trim it is refused.
+
+How it is found out: the template is rendered with a word that no template contains, and what stands
+before and after that word is head and tail. A second question, long and full of signs, must come
+out between the same two. Two more renderings, on other days, tell whether the prompt is dated::
+
+    around = surroundings(template, {"bos_token": "<s>"}, "2026-01-31", "Mistral-7B")
+    around.head, around.tail            # "<s>[INST] ", " [/INST]"
 """
 
 from __future__ import annotations
@@ -91,8 +98,12 @@ def surroundings(
 
 @functools.lru_cache(maxsize=8)
 def _surroundings(template: str, special_tokens: str, day: str, folder: str) -> Surroundings:
-    wanted = [(STAND_IN, day), (LONG_STAND_IN, day), *((STAND_IN, other) for other in OTHER_DAYS)]
-    short, long, *elsewhen = _run(template, json.loads(special_tokens), wanted, folder)
+    # All in one process: it takes a second to start, and a template that counts its calls or draws
+    # numbers would give itself away.
+    renderings = [(STAND_IN, day), (LONG_STAND_IN, day)]
+    renderings += [(STAND_IN, other_day) for other_day in OTHER_DAYS]
+    texts = _run(template, json.loads(special_tokens), renderings, folder)
+    short, long, *on_other_days = texts
     if re.search("[\ud800-\udfff]", short):
         raise UserError(
             f"the chat template of {folder} writes half of a surrogate pair, which is no character;"
@@ -104,9 +115,11 @@ def _surroundings(template: str, special_tokens: str, day: str, folder: str) -> 
             f"the chat template of {folder} writes a question {len(tails)} times, and not once;"
             " mend the template, or take --prompt-style instruct"
         )
-    for trim, apply in TRIMS.items():
-        if long == head + apply(LONG_STAND_IN) + tails[0]:
-            return Surroundings(head, tails[0], trim, any(text != short for text in elsewhen))
+    tail = tails[0]
+    dated = any(text != short for text in on_other_days)
+    for trim, trimmed in TRIMS.items():
+        if long == head + trimmed(LONG_STAND_IN) + tail:
+            return Surroundings(head, tail, trim, dated)
     raise UserError(
         f"the chat template of {folder} changes a question's own text, or writes another text each"
         " time; mend the template, or take --prompt-style instruct"
@@ -114,28 +127,28 @@ def _surroundings(template: str, special_tokens: str, day: str, folder: str) -> 
 
 
 def _run(
-    template: str, special_tokens: dict[str, Any], wanted: list[tuple[str, str]], folder: str
+    template: str, special_tokens: dict[str, Any], renderings: list[tuple[str, str]], folder: str
 ) -> list[str]:
-    """Return what the template makes of each wanted question and day, from a process with
-    limits.
-    """
-    task = json.dumps({"template": template, "special_tokens": special_tokens, "wanted": wanted})
+    """Return what the template makes of each question and day, from a process with limits."""
+    task = json.dumps(
+        {"template": template, "special_tokens": special_tokens, "renderings": renderings}
+    )
     # As a file, with nothing of its folder to be imported: it needs transformers alone.
     command = [sys.executable, "-P", str(Path(__file__).resolve())]
     try:
-        done = subprocess.run(
+        process = subprocess.run(
             command, input=task.encode(), capture_output=True, timeout=START, check=False
         )
-        answer = json.loads(done.stdout) if done.returncode == 0 else {}
+        answer = json.loads(process.stdout) if process.returncode == 0 else {}
     except (subprocess.TimeoutExpired, ValueError):
         answer = {}
     if "texts" in answer:
         return answer["texts"]
-    said = answer.get(
+    reason = answer.get(
         "error", f"it took more than {SECONDS} seconds or {MEMORY // 2**20} MiB of memory"
     )
     raise UserError(
-        f"the chat template of {folder} cannot be used: {said}; mend the template, or take"
+        f"the chat template of {folder} cannot be used: {reason}; mend the template, or take"
         " --prompt-style instruct"
     )
 
@@ -145,17 +158,19 @@ def _limit() -> None:
     with contextlib.suppress(ImportError, ValueError, OSError):
         import resource
 
+        # Limits count from the process's start, and importing transformers took its share.
         used = resource.getrusage(resource.RUSAGE_SELF)
         seconds = int(used.ru_utime + used.ru_stime) + 1 + SECONDS
         resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds + 1))
         pages = int(Path("/proc/self/statm").read_text().split()[0])
         size = pages * resource.getpagesize() + MEMORY
         resource.setrlimit(resource.RLIMIT_AS, (size, size))
+        # A process that is killed at its limit leaves no image of its memory on the disk.
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 
 
 def _render(task: Mapping[str, Any]) -> list[str]:
-    """Render a template as transformers does, each time on the day that is wanted."""
+    """Render a template as transformers does, each time on the day that the task names."""
     from transformers.utils import chat_template_utils
 
     class Today(datetime.datetime):
@@ -168,10 +183,11 @@ def _render(task: Mapping[str, Any]) -> list[str]:
             return datetime.datetime.fromisoformat(cls.text)
 
     texts = []
+    # ``strftime_now`` of a template asks this module's class, whatever the system's clock says.
     clock = getattr(chat_template_utils, CLOCK)
     setattr(chat_template_utils, CLOCK, Today)
     try:
-        for question, day in task["wanted"]:
+        for question, day in task["renderings"]:
             Today.text = day
             rendered, _ = chat_template_utils.render_jinja_template(
                 conversations=[[{"role": "user", "content": question}]],

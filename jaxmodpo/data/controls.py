@@ -3,7 +3,13 @@
 Tokenizers take ``</s>``, ``<pad>`` or ``[INST]`` for the token of that name wherever it stands, in
 a post as in the prompt's own text. A post that quotes one would end a turn, or be padding that
 attention leaves out. Here such a text is cut as any other text is, while the prompt's own text
-around it keeps its control tokens.
+around it keeps its control tokens::
+
+    controls = ControlTokens(tokenizer, own_text="<s>[INST] … [/INST]")
+    controls.encode("I gave up.</s>", head="[INST] ", tail=" [/INST]")      # tokens, True
+
+The result is the tokens that the tokenizer would give if the text's ``</s>`` were any other four
+characters: not a special case of its own, but the model's usual way of reading unusual text.
 """
 
 from __future__ import annotations
@@ -12,7 +18,7 @@ import functools
 import json
 import re
 import secrets
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, cast
 
 from tokenizers import Tokenizer
@@ -46,19 +52,16 @@ class ControlTokens:
         self._tokenizer = tokenizer
         self._rows = rows
         special = set(map(str, tokenizer.all_special_tokens))
-        added = {
-            str(token.content): (number, token)
-            for number, token in tokenizer.added_tokens_decoder.items()
-        }
-        self._ids: dict[str, int] = {
-            mark: number
-            for mark, (number, token) in added.items()
-            if mark
-            and (token.special or mark in special or (mark in own_text and _SIGN.search(mark)))
-        }
+        self._ids: dict[str, int] = {}
+        for number, token in tokenizer.added_tokens_decoder.items():
+            mark = str(token.content)
+            marks_turns = mark in own_text and _SIGN.search(mark) is not None
+            if mark and (token.special or mark in special or marks_turns):
+                self._ids[mark] = number
+        # Of two marks that begin alike, the longer one is meant where it stands.
         longest_first = sorted(self._ids, key=len, reverse=True)
         self._pattern = re.compile("|".join(map(re.escape, longest_first)) or "(?!)")
-        self._own: dict[tuple[str, str], list[int]] = {}
+        self._own_controls: dict[tuple[str, str], list[int]] = {}
         # A text of signs that the vocabulary lacks holds the unknown token too.
         self._decisive = set(self._ids.values()) - {cast(int, tokenizer.unk_token_id)}
 
@@ -69,7 +72,8 @@ class ControlTokens:
 
     def marks(self, numbers: Iterable[int]) -> list[str]:
         """Return the texts of those of some tokens that are control tokens."""
-        return [mark for mark, number in self._ids.items() if number in set(numbers)]
+        ids = set(numbers)
+        return [mark for mark, number in self._ids.items() if number in ids]
 
     def encode(self, text: str, head: str = "", tail: str = "") -> tuple[list[int], bool]:
         """Return the tokens of ``head + text + tail``, and whether the text names a control token.
@@ -81,8 +85,10 @@ class ControlTokens:
                 a control token of plain text.
         """
         tokens = self._whole(head + text + tail)
-        own = self._of_own_text(head, tail)
-        if not self._pattern.search(text) and self._controls(tokens) == own:
+        own_controls = self._of_own_text(head, tail)
+        # The usual case, and two checks of it: the text holds no mark as it is written, and the
+        # tokenizer, which may normalize letters first, found none beyond the prompt's own.
+        if not self._pattern.search(text) and self._controls(tokens) == own_controls:
             return tokens, False
         for match in self._pattern.finditer(text):
             if self._rows is not None and self._ids[match[0]] >= self._rows:
@@ -93,7 +99,7 @@ class ControlTokens:
                     " was enlarged"
                 )
         tokens = self._plain(text, head, tail)
-        if self._controls(tokens) != own:
+        if self._controls(tokens) != own_controls:
             raise UserError(
                 f"the tokenizer makes a control token of plain text: {text[:80]!r} holds one of "
                 f"{', '.join(sorted(self._ids))}; take it out of the text"
@@ -107,9 +113,11 @@ class ControlTokens:
         return [token for token in tokens if token in self._decisive]
 
     def _of_own_text(self, head: str, tail: str) -> list[int]:
-        if (head, tail) not in self._own:
-            self._own[head, tail] = self._controls(self._whole(f"{head}a{tail}"))
-        return self._own[head, tail]
+        if (head, tail) not in self._own_controls:
+            # A letter in the middle, where a text will stand: "[INST]" and "[/INST]" are not to
+            # meet, which some tokenizers would take for something else.
+            self._own_controls[head, tail] = self._controls(self._whole(f"{head}a{tail}"))
+        return self._own_controls[head, tail]
 
     def _plain(self, text: str, head: str, tail: str) -> list[int]:
         if getattr(self._tokenizer, "backend_tokenizer", None) is None:
@@ -120,9 +128,8 @@ class ControlTokens:
             )
             return self._whole(head) + list(inside) + self._whole(tail)
         tokenizer, names, numbers = self._unspellable
-        own_head, own_tail = (
-            self._pattern.sub(lambda one: names[one[0]], part) for part in (head, tail)
-        )
+        own_head = self._pattern.sub(lambda match: names[match[0]], head)
+        own_tail = self._pattern.sub(lambda match: names[match[0]], tail)
         tokens = tokenizer.encode(own_head + text + own_tail, add_special_tokens=False).ids
         return [numbers.get(token, token) for token in tokens]
 
@@ -136,6 +143,7 @@ class ControlTokens:
         Returns:
             The tokenizer, the new names by the old ones, and the usual ids by that tokenizer's.
         """
+        # Drawn at random: names that were written down here could stand in somebody's text.
         key = secrets.token_hex(8)
         names = {mark: f"\ue000{key}.{number}\ue001" for number, mark in enumerate(self._ids)}
         rules = json.loads(self._tokenizer.backend_tokenizer.to_str())  # type: ignore[attr-defined]
@@ -164,14 +172,20 @@ def _renamed(model: Mapping[str, Any], names: Mapping[str, str]) -> dict[str, An
     else:  # Unigram: pieces with their scores
         renamed["vocab"] = [[names.get(piece, piece), *scores] for piece, *scores in vocabulary]
     if "merges" in model:
-        # A merge that makes a renamed piece would make it of plain text.
-        merges = [
-            tuple(merge.split(" ")) if isinstance(merge, str) else tuple(merge)
-            for merge in model["merges"]
-        ]
-        renamed["merges"] = [
-            list(merge) for merge in merges if not {*merge, "".join(merge)} & set(names)
-        ]
+        renamed["merges"] = _merges_without(set(names), model["merges"])
     if model.get("unk_token") in names:
         renamed["unk_token"] = names[model["unk_token"]]
     return renamed
+
+
+def _merges_without(pieces: set[str], merges: Iterable[str | Sequence[str]]) -> list[list[str]]:
+    """Return the merges that neither use nor make any of some pieces.
+
+    A merge that makes a renamed piece would make it of plain text.
+    """
+    remaining: list[list[str]] = []
+    for merge in merges:
+        halves = merge.split(" ") if isinstance(merge, str) else list(merge)
+        if pieces.isdisjoint({*halves, "".join(halves)}):
+            remaining.append(halves)
+    return remaining

@@ -3,6 +3,12 @@
 An example is a group of token sequences that must be in the same step: one for SFT, chosen and
 rejected for a pair, two per objective for Joint-Loss DPO. All have one fixed length, so that a
 step compiles once.
+
+Pairs become examples of two sequences each, and get a number of their own from elsewhere::
+
+    examples = policy_pairs([pairs], text)                  # tokens [n, 2, T]
+    examples = examples.with_fields(margins=margins)        # [n], one for each pair
+    examples.lengths - examples.prompt_lengths              # [n, 2], tokens of the completions
 """
 
 from __future__ import annotations
@@ -10,12 +16,13 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import numpy as np
 
 from jaxmodpo.data.text import PolicyText, RewardText, pad_rows
 from jaxmodpo.errors import UserError
-from jaxmodpo.records import Pair, Ranking
+from jaxmodpo.records import Candidate, Pair, Ranking
 
 logger = logging.getLogger(__name__)
 
@@ -44,6 +51,7 @@ class Examples:
         return len(self.tokens)
 
     def with_fields(self, **fields: np.ndarray) -> Examples:
+        """Return the same examples with further fields, which must have a row for each."""
         for name, array in fields.items():
             assert len(array) == len(self), name
         return replace(self, fields={**self.fields, **fields})
@@ -79,8 +87,9 @@ def equal_pairs(examples: Examples) -> np.ndarray:
 
     Texts that differ may be equal once they are cut. Such a pair prefers nothing.
     """
-    chosen, rejected = examples.tokens[:, 0::2], examples.tokens[:, 1::2]
-    same_tokens = (chosen == rejected).all(-1)
+    # Chosen and rejected alternate, once for each objective.
+    same_tokens = (examples.tokens[:, 0::2] == examples.tokens[:, 1::2]).all(-1)
+    # Token 0 at a text's end looks like the padding behind a shorter one.
     same_length = examples.lengths[:, 0::2] == examples.lengths[:, 1::2]
     return (same_tokens & same_length).any(-1)
 
@@ -107,15 +116,31 @@ def leave_out_equal_pairs(examples: Examples) -> tuple[Examples, np.ndarray]:
     return examples.subset(~equal), equal
 
 
-def _examples(groups: Sequence[Sequence[tuple[list[int], int]]], least: int = 0) -> Examples:
-    longest = max(least, max(len(tokens) for group in groups for tokens, _ in group))
-    length = -(-longest // LENGTH_MULTIPLE) * LENGTH_MULTIPLE
-    sequences = len(groups[0])
-    flat = [tokens for group in groups for tokens, _ in group]
+class _Sequence(NamedTuple):
+    """One sequence of an example.
+
+    Attributes:
+        tokens: all of them.
+        prompt_length: how many, from the start, are not learned.
+    """
+
+    tokens: list[int]
+    prompt_length: int
+
+
+def _examples(groups: Sequence[Sequence[_Sequence]], shortest: int = 0) -> Examples:
+    """Collect examples in arrays, as long as the longest sequence and at least ``shortest``."""
+    flat = [sequence for group in groups for sequence in group]
+    longest = max(len(sequence.tokens) for sequence in flat)
+    length = -(-max(longest, shortest) // LENGTH_MULTIPLE) * LENGTH_MULTIPLE
+    shape = (len(groups), len(groups[0]))
+    prompt_lengths = np.array([sequence.prompt_length for sequence in flat], np.int32)
+    lengths = np.array([len(sequence.tokens) for sequence in flat], np.int32)
+    tokens = pad_rows([sequence.tokens for sequence in flat], length)
     return Examples(
-        tokens=pad_rows(flat, length).reshape(len(groups), sequences, length),
-        prompt_lengths=np.array([[prompt for _, prompt in group] for group in groups], np.int32),
-        lengths=np.array([[len(tokens) for tokens, _ in group] for group in groups], np.int32),
+        tokens=tokens.reshape(*shape, length),
+        prompt_lengths=prompt_lengths.reshape(shape),
+        lengths=lengths.reshape(shape),
         fields={},
     )
 
@@ -129,11 +154,11 @@ def _refuse_conversations(pairs: Sequence[Pair], text: PolicyText) -> None:
     """
     if text.prompt_style != "chat":
         return
-    several = [pair for pair in pairs if pair.conversation]
-    if several:
+    conversations = [pair for pair in pairs if pair.conversation]
+    if conversations:
         raise UserError(
-            f"--prompt-style chat: the prompts of {len(several)} of {len(pairs)} pairs, that of"
-            f" question {several[0].question_id} first, are conversations with several messages or"
+            f"--prompt-style chat: the prompts of {len(conversations)} of {len(pairs)} pairs, that of"
+            f" question {conversations[0].question_id} first, are conversations with several messages or"
             " a system's; the chat template is applied to one message of the user's alone; leave"
             " those pairs out, or give --prompt-style instruct, which puts conversations as text"
         )
@@ -150,41 +175,48 @@ def policy_pairs(pair_sets: Sequence[Sequence[Pair]], text: PolicyText) -> Examp
     """
     for pairs in pair_sets:
         _refuse_conversations(pairs, text)
-    for row in zip(*pair_sets, strict=True):
-        assert len({pair.question_id for pair in row}) == 1, (
-            f"one example of several questions: {row[0].question_id}"
-        )
-    return _examples(
-        [
-            [
-                text.example(pair.question_text, candidate.response_text)
-                for pair in row
-                for candidate in (pair.chosen, pair.rejected)
-            ]
-            for row in zip(*pair_sets, strict=True)
-        ]
-    )
+    groups: list[list[_Sequence]] = []
+    for aligned in zip(*pair_sets, strict=True):
+        # The objectives' pairs of one question meet in one loss; those of two would mean nothing.
+        question_ids = {pair.question_id for pair in aligned}
+        assert len(question_ids) == 1, f"one example of several questions: {aligned[0].question_id}"
+        group: list[_Sequence] = []
+        for pair in aligned:
+            for candidate in (pair.chosen, pair.rejected):
+                example = text.example(pair.question_text, candidate.response_text)
+                group.append(_Sequence(*example))
+        groups.append(group)
+    return _examples(groups)
 
 
 def policy_chosen(pairs: Sequence[Pair], text: PolicyText) -> Examples:
     """Tokenize the chosen responses alone, for SFT."""
     _refuse_conversations(pairs, text)
-    return _examples(
-        [[text.example(pair.question_text, pair.chosen.response_text)] for pair in pairs]
-    )
+    groups: list[list[_Sequence]] = []
+    for pair in pairs:
+        example = text.example(pair.question_text, pair.chosen.response_text)
+        groups.append([_Sequence(*example)])
+    return _examples(groups)
 
 
 def reward_pairs(pairs: Sequence[Pair], text: RewardText) -> Examples:
     """Tokenize pairs for a reward model."""
-    return _examples(
-        [
-            [
-                (text.example(pair.question_text, c.response_text), 0)
-                for c in (pair.chosen, pair.rejected)
-            ]
-            for pair in pairs
-        ]
-    )
+    groups: list[list[_Sequence]] = []
+    for pair in pairs:
+        groups.append(_replies_to(pair.question_text, (pair.chosen, pair.rejected), text))
+    return _examples(groups)
+
+
+def _replies_to(
+    question: str, candidates: Sequence[Candidate], text: RewardText
+) -> list[_Sequence]:
+    """Tokenize a question with each of its replies; a reward model learns no token, so that nothing
+    is prompt.
+    """
+    sequences = []
+    for candidate in candidates:
+        sequences.append(_Sequence(text.example(question, candidate.response_text), 0))
+    return sequences
 
 
 def reward_rankings(rankings: Sequence[Ranking], text: RewardText) -> Examples:
@@ -193,15 +225,14 @@ def reward_rankings(rankings: Sequence[Ranking], text: RewardText) -> Examples:
     The field ``ranks`` ``[n, S]`` holds their ranks, equal ones of ties; it is 0 in the places that
     shorter rankings leave empty, whose tokens repeat the last candidate's.
     """
-    places = max(len(ranking.candidates) for ranking in rankings)
-    ranks = np.zeros((len(rankings), places), np.float32)
+    longest_ranking = max(len(ranking.candidates) for ranking in rankings)
+    ranks = np.zeros((len(rankings), longest_ranking), np.float32)
     groups = []
     for row, ranking in zip(ranks, rankings, strict=True):
-        tokens = [
-            (text.example(ranking.question_text, c.response_text), 0) for c in ranking.candidates
-        ]
-        groups.append(tokens + [tokens[-1]] * (places - len(tokens)))
-        row[: len(tokens)] = ranking.ranks
+        sequences = _replies_to(ranking.question_text, ranking.candidates, text)
+        empty_places = longest_ranking - len(sequences)
+        groups.append(sequences + [sequences[-1]] * empty_places)
+        row[: len(sequences)] = ranking.ranks
     return _examples(groups).with_fields(ranks=ranks)
 
 
@@ -211,6 +242,7 @@ def completions(
     """Put sampled replies, as tokens, behind their prompts: one sequence each, of at least
     ``length`` tokens.
     """
-    return _examples(
-        [[([*p, *r], len(p))] for p, r in zip(prompts, replies, strict=True)], length or 0
-    )
+    groups: list[list[_Sequence]] = []
+    for prompt, reply in zip(prompts, replies, strict=True):
+        groups.append([_Sequence([*prompt, *reply], len(prompt))])
+    return _examples(groups, shortest=length or 0)

@@ -7,9 +7,8 @@ examples change places with others of about the same time, never far from where 
 them::
 
     order = epoch_order(len(lengths), epoch=0, seed=0)
-    updates = balanced_updates(order, lengths, 16, generator)             # [updates, 16]
-    parts = balanced_microbatches(updates, lengths, 4, 8, generator)      # [updates, 4, 8], -1 for
-    an empty place
+    updates = balanced_updates(order, lengths, 16, generator)        # [updates, 16]
+    balanced_microbatches(updates, lengths, 4, 8, generator)         # [updates, 4, 8], -1 for empty
 """
 
 from __future__ import annotations
@@ -49,7 +48,8 @@ def balanced_updates(
     longest_first = members[np.argsort(-lengths[members], kind="stable")]
     tokens = np.zeros(count, np.int64)
     updates = np.empty((count, size), members.dtype)
-    # One example for each update at a time, so that all are full at the same moment.
+    # One example for each update at a time, so that all are full at the same moment. Were an update
+    # filled first that happens to be empty, it would end with more examples than others.
     for number, one_for_each in enumerate(longest_first.reshape(size, count)):
         emptiest_first = np.argsort(tokens, kind="stable")
         updates[emptiest_first, number] = one_for_each
@@ -61,7 +61,7 @@ def balanced_microbatches(
     updates: np.ndarray,
     lengths: np.ndarray,
     microbatches: int,
-    most: int,
+    slots: int,
     generator: np.random.Generator,
 ) -> np.ndarray:
     """Cut each update into microbatches of about equally many tokens.
@@ -75,7 +75,7 @@ def balanced_microbatches(
         updates: ``[updates, size]`` indices into ``lengths``, −1 for empty.
         lengths: tokens of each example; the last one, which −1 means, is 0.
         microbatches: of an update.
-        most: examples in a microbatch at most.
+        slots: examples in a microbatch at most.
         generator: draws the factors.
 
     Returns:
@@ -83,13 +83,14 @@ def balanced_microbatches(
     """
     if microbatches == 1:
         return updates[:, None]
-    best = np.full((len(updates), microbatches, most), -1, updates.dtype)
+    # Each update keeps its own best try, so that the tries need not agree on anything.
+    best = np.full((len(updates), microbatches, slots), -1, updates.dtype)
     best_fullest = np.full(len(updates), np.iinfo(np.int64).max)
     for noise in np.linspace(0, 0.5, RESTARTS):
         factors = 1 + noise * generator.uniform(-1, 1, updates.shape)
         longest_first = np.argsort(-lengths[updates] * factors, axis=1, kind="stable")
         ordered = np.take_along_axis(updates, longest_first, axis=1)
-        attempt, tokens = _greedy(ordered, lengths, microbatches, most)
+        attempt, tokens = _greedy(ordered, lengths, microbatches, slots)
         fullest = tokens.max(1)
         is_better = fullest < best_fullest
         best[is_better] = attempt[is_better]
@@ -98,7 +99,7 @@ def balanced_microbatches(
 
 
 def _greedy(
-    ordered: np.ndarray, lengths: np.ndarray, microbatches: int, most: int
+    ordered: np.ndarray, lengths: np.ndarray, microbatches: int, slots: int
 ) -> tuple[np.ndarray, np.ndarray]:
     """Put each update's examples, in the order given, into the emptiest of its microbatches with a
     place left.
@@ -110,10 +111,10 @@ def _greedy(
     every_update = np.arange(len(ordered))
     counts = np.zeros((len(ordered), microbatches), np.int64)
     tokens = np.zeros((len(ordered), microbatches), np.int64)
-    members = np.full((len(ordered), microbatches, most), -1, ordered.dtype)
+    members = np.full((len(ordered), microbatches, slots), -1, ordered.dtype)
     # All updates side by side: the loop runs over the examples of one, not over the run.
     for example in ordered.T:
-        tokens_where_free = np.where(counts < most, tokens, np.iinfo(np.int64).max)
+        tokens_where_free = np.where(counts < slots, tokens, np.iinfo(np.int64).max)
         emptiest = tokens_where_free.argmin(1)
         members[every_update, emptiest, counts[every_update, emptiest]] = example
         tokens[every_update, emptiest] += lengths[example]

@@ -1,12 +1,13 @@
 """The layouts in which people keep a preference, each read as one :class:`jaxmodpo.records.Pair`.
 
-Known are the authors' layout, TRL's (plain or conversational), UltraFeedback's and HH-RLHF's::
+Known are the authors' layout, TRL's (plain or conversational), UltraFeedback's and HH-RLHF's. A row
+of each, shortened::
 
-    {"question_id": "q1", "question_text": "…", "chosen": {"response_id": "a", "response_text":
-    "…"}, "rejected": {…}} {"prompt": "…", "chosen": "…", "rejected": "…"}
-    {"prompt": [{"role": "user", "content": "…"}], "chosen": [{"role": "assistant", "content":
-    "…"}], "rejected": […]} {"chosen": "\\n\\nHuman: … \\n\\nAssistant: …", "rejected":
-    "\\n\\nHuman: … \\n\\nAssistant: …"}
+    authors     question_id, question_text, chosen {response_id, response_text}, rejected {…}
+    TRL         {"prompt": "…", "chosen": "…", "rejected": "…"}
+    TRL         {"prompt": [{"role": "user", …}], "chosen": [{"role": "assistant", …}], …}
+    Ultra…      {"prompt": "…", "chosen": [{"role": "user", …}, {"role": "assistant", …}], …}
+    HH-RLHF     {"chosen": "\\n\\nHuman: … \\n\\nAssistant: …", "rejected": "…"}
 
 Which of a row's two conversations belongs to the prompt, and which to the replies, is decided here.
 """
@@ -25,12 +26,12 @@ from jaxmodpo.records import Candidate, Pair, identifier, pair_from_mapping, pla
 _TURN = re.compile(r"\n\n(?=(?:Human|Assistant):)")
 
 
-def pair_of_row(row: Any, where: str) -> Pair | None:
+def pair_of_row(row: Any, location: str) -> Pair | None:
     """Read one row in any known layout; ids that it does not give are digests of the texts.
 
     Args:
         row: as a file gave it.
-        where: names file and row in errors.
+        location: names file and row in errors.
 
     Returns:
         The pair, or None for a transcript whose two replies are equal.
@@ -39,52 +40,55 @@ def pair_of_row(row: Any, where: str) -> Pair | None:
         UserError: no known layout, a field that is missing, or two equal replies.
     """
     if not isinstance(row, Mapping):
-        raise UserError(f"{where}: not a mapping")
+        raise UserError(f"{location}: not a mapping")
     if "question_text" in row and "prompt" not in row:
-        pair = pair_from_mapping(row, where)
-        _refuse_equal(pair.chosen.response_text, pair.rejected.response_text, where)
+        pair = pair_from_mapping(row, location)
+        _refuse_equal(pair.chosen.response_text, pair.rejected.response_text, location)
         return pair
     missing = [name for name in ("chosen", "rejected") if not _has_value(row.get(name))]
     if missing:
-        raise UserError(f"{where}: the field {' and '.join(missing)} is missing or empty")
-    chosen = _messages_or_text(row["chosen"], f"{where}, chosen")
-    rejected = _messages_or_text(row["rejected"], f"{where}, rejected")
+        raise UserError(f"{location}: the field {' and '.join(missing)} is missing or empty")
+    chosen = _messages_or_text(row["chosen"], f"{location}, chosen")
+    rejected = _messages_or_text(row["rejected"], f"{location}, rejected")
     are_transcripts = _is_transcript(chosen) and _is_transcript(rejected)
     if are_transcripts:
         chosen, rejected = _transcript(chosen), _transcript(rejected)
-    prompt, better, worse = _prompt_and_answers(row, chosen, rejected, where)
-    question_text = _text(prompt, where)
-    chosen_text = _text(better, where)
-    rejected_text = _text(worse, where)
+    prompt, better, worse = _prompt_and_answers(row, chosen, rejected, location)
+    question_text = _text(prompt, location)
+    chosen_text = _text(better, location)
+    rejected_text = _text(worse, location)
     # A user cannot mend HH-RLHF's published file, so that its rows without a preference are left
     # out.
     if are_transcripts and chosen_text == rejected_text:
         return None
-    _refuse_equal(chosen_text, rejected_text, where)
-    question_id = _id(row, "question_id", where) or digest(question_text)[:16]
-    chosen_id = _id(row, "chosen_response_id", where) or f"{question_id}_{digest(chosen_text)[:12]}"
-    rejected_id = (
-        _id(row, "rejected_response_id", where) or f"{question_id}_{digest(rejected_text)[:12]}"
-    )
+    _refuse_equal(chosen_text, rejected_text, location)
+    # Digests of the texts: the same text has the same id in every file and every run.
+    question_id = _id(row, "question_id", location) or digest(question_text)[:16]
+    chosen_id = _id(row, "chosen_response_id", location)
+    rejected_id = _id(row, "rejected_response_id", location)
     return Pair(
         question_id,
         question_text,
-        Candidate(chosen_id, chosen_text),
-        Candidate(rejected_id, rejected_text),
+        Candidate(chosen_id or _reply_id(question_id, chosen_text), chosen_text),
+        Candidate(rejected_id or _reply_id(question_id, rejected_text), rejected_text),
         conversation=_is_several(prompt) or len(better) > 1 or len(worse) > 1,
     )
 
 
+def _reply_id(question_id: str, text: str) -> str:
+    return f"{question_id}_{digest(text)[:12]}"
+
+
 def _prompt_and_answers(
-    row: Mapping[str, Any], chosen: Any, rejected: Any, where: str
+    row: Mapping[str, Any], chosen: Any, rejected: Any, location: str
 ) -> tuple[Any, list[dict[str, str]], list[dict[str, str]]]:
     """Return a row's prompt, a text or messages, and its two answers as messages."""
     if _has_value(row.get("prompt")):
-        prompt = _messages_or_text(row["prompt"], f"{where}, prompt")
-        return _beside_prompt(prompt, chosen, rejected, where)
+        prompt = _messages_or_text(row["prompt"], f"{location}, prompt")
+        return _beside_prompt(prompt, chosen, rejected, location)
     if isinstance(chosen, list) and isinstance(rejected, list):
-        return _divided(chosen, rejected, where)
-    raise UserError(f"{where}: the field prompt is missing")
+        return _divided(chosen, rejected, location)
+    raise UserError(f"{location}: the field prompt is missing")
 
 
 def _has_value(value: Any) -> bool:
@@ -95,23 +99,25 @@ def _has_value(value: Any) -> bool:
     return value is not None and not is_nan
 
 
-def _id(row: Mapping[str, Any], field: str, where: str) -> str:
+def _id(row: Mapping[str, Any], field: str, location: str) -> str:
     """Return the id that a row gives, or an empty text."""
-    return identifier(row[field], f"{where}, {field}") if _has_value(row.get(field)) else ""
+    if not _has_value(row.get(field)):
+        return ""
+    return identifier(row[field], f"{location}, {field}")
 
 
-def _messages_or_text(value: Any, where: str) -> Any:
+def _messages_or_text(value: Any, location: str) -> Any:
     """Return a list of messages, or a text; messages that a table keeps as JSON text become a list
     again.
     """
     if not isinstance(value, str):
         return value
     messages = serialized_messages(value)
-    return plain_text(value, where) if messages is None else messages
+    return plain_text(value, location) if messages is None else messages
 
 
 def _beside_prompt(
-    prompt: Any, chosen: Any, rejected: Any, where: str
+    prompt: Any, chosen: Any, rejected: Any, location: str
 ) -> tuple[Any, list[dict[str, str]], list[dict[str, str]]]:
     """Return the prompt, a text or messages, and the answers of a row with a prompt, whose
     conversations may repeat it.
@@ -121,23 +127,25 @@ def _beside_prompt(
     takes it; a row whose ``prompt`` is none of what they share contradicts itself.
     """
     if not (_is_conversation(chosen) and _is_conversation(rejected)):
-        as_messages = prompt if isinstance(prompt, str) else _messages(prompt, where)
-        return as_messages, _answer(chosen, where), _answer(rejected, where)
-    shared, better, worse = _divided(chosen, rejected, where)
-    if isinstance(prompt, str):
-        prompt_texts = (
-            [turn["content"] for turn in _transcript(prompt)]
-            if _is_transcript(prompt)
-            else [prompt]
-        )
-    else:
-        prompt_texts = [message["content"] for message in _messages(prompt, where)]
+        as_messages = prompt if isinstance(prompt, str) else _messages(prompt, location)
+        return as_messages, _answer(chosen, location), _answer(rejected, location)
+    shared, better, worse = _divided(chosen, rejected, location)
     contents = [message["content"].strip() for message in shared]
-    if not all(text.strip() in contents for text in prompt_texts if text.strip()):
+    prompt_texts = [text.strip() for text in _texts_of_prompt(prompt, location)]
+    if any(text and text not in contents for text in prompt_texts):
         raise UserError(
-            f"{where}: chosen and rejected are conversations that do not begin with the prompt"
+            f"{location}: chosen and rejected are conversations that do not begin with the prompt"
         )
     return shared, better, worse
+
+
+def _texts_of_prompt(prompt: Any, location: str) -> list[str]:
+    """Return the texts of a prompt's messages, in whichever form it has them."""
+    if not isinstance(prompt, str):
+        return [message["content"] for message in _messages(prompt, location)]
+    if _is_transcript(prompt):
+        return [message["content"] for message in _transcript(prompt)]
+    return [prompt]
 
 
 def _is_conversation(value: Any) -> bool:
@@ -145,47 +153,48 @@ def _is_conversation(value: Any) -> bool:
     return isinstance(value, list) and len(value) > 1
 
 
-def _refuse_equal(chosen: str, rejected: str, where: str) -> None:
+def _refuse_equal(chosen: str, rejected: str, location: str) -> None:
     if chosen == rejected:
-        raise UserError(f"{where}: chosen and rejected are the same text; leave the row out")
+        raise UserError(f"{location}: chosen and rejected are the same text; leave the row out")
 
 
-def _messages(value: Any, where: str) -> list[dict[str, str]]:
+def _messages(value: Any, location: str) -> list[dict[str, str]]:
     """Return the role and the content of each message of a list."""
     if not isinstance(value, list) or not all(_is_message(message) for message in value):
         raise UserError(
-            f"{where}: it must be a text, or a list of messages with role and content, both texts"
+            f"{location}: it must be a text, or a list of messages with role and content, both texts"
         )
     return [{"role": message["role"], "content": message["content"]} for message in value]
 
 
 def _is_message(value: Any) -> bool:
-    return isinstance(value, Mapping) and all(
-        isinstance(value.get(name), str) for name in ("role", "content")
-    )
+    if not isinstance(value, Mapping):
+        return False
+    return isinstance(value.get("role"), str) and isinstance(value.get("content"), str)
 
 
-def _text(prompt: Any, where: str) -> str:
+def _text(prompt: Any, location: str) -> str:
     """Return a prompt or an answer as one text, with the speaker before each of several
     messages.
     """
     if isinstance(prompt, str):
         return prompt
-    messages = _messages(prompt, where)
+    messages = _messages(prompt, location)
     if len(messages) == 1:
         return messages[0]["content"]
-    return "\n".join(
-        f"{message['role'].capitalize()}: {message['content']}" for message in messages
-    )
+    lines = [f"{message['role'].capitalize()}: {message['content']}" for message in messages]
+    return "\n".join(lines)
 
 
-def _answer(value: Any, where: str) -> list[dict[str, str]]:
+def _answer(value: Any, location: str) -> list[dict[str, str]]:
     """Return an answer that stands beside a prompt: a text or one message."""
     if isinstance(value, str):
         return [{"role": "assistant", "content": value}]
-    messages = _messages(value, where)
+    messages = _messages(value, location)
     if len(messages) != 1:
-        raise UserError(f"{where}: beside a prompt, chosen and rejected must be one message each")
+        raise UserError(
+            f"{location}: beside a prompt, chosen and rejected must be one message each"
+        )
     return messages
 
 
@@ -197,17 +206,20 @@ def _is_several(messages: Any) -> bool:
 
 
 def _divided(
-    chosen: list[Any], rejected: list[Any], where: str
+    chosen: list[Any], rejected: list[Any], location: str
 ) -> tuple[list[dict[str, str]], list[dict[str, str]], list[dict[str, str]]]:
     """Divide two conversations into the messages they share and those that follow in each, at least
     the last.
     """
-    first, second = _messages(chosen, where), _messages(rejected, where)
+    first = _messages(chosen, location)
+    second = _messages(rejected, location)
+    # The last message of each is a reply, even where the two are equal.
+    longest_prompt = min(len(first), len(second)) - 1
     shared = 0
-    while shared < min(len(first), len(second)) - 1 and first[shared] == second[shared]:
+    while shared < longest_prompt and first[shared] == second[shared]:
         shared += 1
     if shared == 0:
-        raise UserError(f"{where}: chosen and rejected must begin with the same message")
+        raise UserError(f"{location}: chosen and rejected must begin with the same message")
     return first[:shared], first[shared:], second[shared:]
 
 
@@ -221,7 +233,6 @@ def _transcript(text: str) -> list[dict[str, str]]:
     messages = []
     for turn in _TURN.split("\n\n" + text.lstrip())[1:]:
         speaker, _, content = turn.partition(":")
-        messages.append(
-            {"role": "user" if speaker == "Human" else "assistant", "content": content.strip()}
-        )
+        role = "user" if speaker == "Human" else "assistant"
+        messages.append({"role": role, "content": content.strip()})
     return messages

@@ -1,25 +1,34 @@
 """Bin packing: in which row each sequence of a microbatch lies, where it begins there, and under
 which number.
 
-Packed training lays sequences end to end in rows of one length, so that little of a batch is
-padding. The length must hold the fullest row of the whole run, since the step is compiled for one
-shape; so all of a run's microbatches are packed at once, before the first update. The packing is
-decided here and nowhere else: whoever builds a batch reads the places from :class:`Packing` and
-never packs again, because a second packing (of the same sequences in another order, or among
-another number of empty places) need not be the same one and may not fit the shape that the first
-one was measured for.
-
-In a row of three sequences, with L = 12::
+What is packed: the sequences of one microbatch, into that microbatch's rows. Which examples share a
+microbatch was decided before (``data/grouping.py``), and no sequence ever moves to another. A row
+holds sequences end to end, so that little of a batch is padding. In a row of three, with L = 12::
 
     tokens     a a a a b b b c c c c .
     segments   1 1 1 1 2 2 2 3 3 3 3 0      a segment number tells attention where a sequence ends
     starts     a at 0, b at 4, c at 7       its tokens' positions count from 0 again
+
+Why it is decided once, for the whole run: the step is compiled for one shape, so that a row must be
+as long as the fullest row of any update. That length is known only when all of them are packed,
+before the first update. Whoever builds a batch reads the places from :class:`Packing` and never
+packs again, because a second packing (of the same sequences in another order, or among another
+number of empty places) need not be the same one and may not fit the shape that the first one was
+measured for.
+
+What each try costs: packing is arithmetic on small arrays, a second or two for a run of hours. So
+it is tried with several numbers of rows and in several orders, and the cheapest is kept::
+
+    sizes = np.array([[7, 5, 4, 0], [6, 6, 2, 2]])      # two microbatches; 0 is no sequence
+    packing = pack(sizes, row_counts=[1, 2], cost=lambda length: 1.0)
+    packing.rows, packing.length                        # (1, 16): no padding at all
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
@@ -63,19 +72,34 @@ def pack(sizes: np.ndarray, row_counts: Iterable[int], cost: Callable[[int], flo
         row_counts: numbers of rows to try.
         cost: what a row's token costs, given the row's length, in any unit.
     """
-    best: tuple[float, int, int, np.ndarray] | None = None
+    best: _Attempt | None = None
     for rows in row_counts:
         row, loads = rows_of(sizes, rows)
-        longest = int(loads.max())
-        # Longer rows are rounded up further: attention kernels work in blocks.
-        multiple = 64 if longest > 512 else 8
-        length = -(-longest // multiple) * multiple
+        length = _row_length(int(loads.max()))
+        # Every microbatch is computed in the shape of the fullest: padding is paid for like tokens.
         price = rows * length * cost(length)
-        if best is None or price < best[0]:
-            best = price, rows, length, row
+        if best is None or price < best.price:
+            best = _Attempt(price, rows, length, row)
     assert best is not None, "no number of rows to try"
-    _, rows, length, row = best
-    return _laid_out(sizes, rows, length, row)
+    return _laid_out(sizes, best.rows, best.length, best.row)
+
+
+class _Attempt(NamedTuple):
+    """A way of packing the run, and what it would cost."""
+
+    price: float
+    rows: int
+    length: int
+    row: np.ndarray
+
+
+def _row_length(longest: int) -> int:
+    """Round the tokens of the fullest row up to a length that kernels like.
+
+    Longer rows are rounded up further: attention kernels work in blocks.
+    """
+    multiple = 64 if longest > 512 else 8
+    return -(-longest // multiple) * multiple
 
 
 def rows_of(sizes: np.ndarray, rows: int) -> tuple[np.ndarray, np.ndarray]:
@@ -84,7 +108,7 @@ def rows_of(sizes: np.ndarray, rows: int) -> tuple[np.ndarray, np.ndarray]:
     The longest sequence goes first, always into the emptiest row (Graham's rule, at most 4/3 of the
     best). To come closer, the rule is restarted in other orders: the lengths are multiplied by
     random factors before they are sorted, and each microbatch keeps the try whose fullest row is
-    shortest. The first try has no factors.
+    shortest. The first try has no factors, so that restarts can only improve on the plain rule.
 
     Args:
         sizes: ``[M, N]`` tokens; 0 for none.
@@ -97,17 +121,21 @@ def rows_of(sizes: np.ndarray, rows: int) -> tuple[np.ndarray, np.ndarray]:
     # The factors depend on N. That is harmless only because no one packs the same sequences twice.
     noise = np.random.default_rng(0).uniform(-0.5, 0.5, (RESTARTS, sizes.shape[1]))
     noise[0] = 0
+    if rows == 1:
+        # With a single row there is nothing to choose.
+        noise = noise[:1]
     best_row = np.zeros(sizes.shape, np.int64)
     best_loads = np.full((len(sizes), rows), np.iinfo(np.int64).max)
-    # With a single row there is nothing to choose.
-    for change in noise if rows > 1 else noise[:1]:
+    for change in noise:
         row = np.zeros(sizes.shape, np.int64)
         loads = np.zeros((len(sizes), rows), np.int64)
         longest_first = np.argsort(-sizes * (1 + change), axis=1, kind="stable")
+        # All microbatches side by side: the loop runs over the sequences of one, not of the run.
         for sequence in longest_first.T:
             emptiest = loads.argmin(1)
             row[every_microbatch, sequence] = emptiest
             loads[every_microbatch, emptiest] += sizes[every_microbatch, sequence]
+        # Each microbatch for itself: one try is the best for some of them and another for others.
         is_better = loads.max(1) < best_loads.max(1)
         best_row[is_better] = row[is_better]
         best_loads[is_better] = loads[is_better]
@@ -137,20 +165,27 @@ def _laid_out(sizes: np.ndarray, rows: int, length: int, row: np.ndarray) -> Pac
 
 
 def _check(packing: Packing, sizes: np.ndarray) -> None:
-    """Assert that every sequence has a place of its own, within its row."""
-    taken = sizes > 0
+    """Assert that every sequence has a place of its own, within its row.
+
+    A mistake here would train on wrong tokens without any error, and takes milliseconds to find.
+    """
+    has_tokens = sizes > 0
     assert packing.row.shape == packing.start.shape == packing.segment.shape == sizes.shape
     assert ((packing.row >= 0) & (packing.row < packing.rows)).all(), (
         "a sequence in a row that is not there"
     )
-    assert ((packing.start + sizes)[taken] <= packing.length).all(), (
+    assert ((packing.start + sizes)[has_tokens] <= packing.length).all(), (
         "a row holds more tokens than it is long"
     )
-    assert (packing.segment[taken] >= 1).all(), "a sequence without a number"
+    assert (packing.segment[has_tokens] >= 1).all(), "a sequence without a number"
     assert (packing.segment <= packing.segments).all(), (
         "a row holds more sequences than there are numbers"
     )
-    # Two sequences in one place: equal numbers of microbatch, row and segment.
+    # Two sequences in one place would have equal numbers of microbatch, row and segment. One whole
+    # number stands for the three, so that doubles are found by sorting.
     microbatch = np.broadcast_to(np.arange(len(sizes))[:, None], sizes.shape)
-    places = (microbatch * packing.rows + packing.row) * (packing.segments + 1) + packing.segment
-    assert len(np.unique(places[taken])) == taken.sum(), "two sequences share a place"
+    row_numbers = microbatch * packing.rows + packing.row
+    slot_numbers = row_numbers * (packing.segments + 1) + packing.segment
+    assert len(np.unique(slot_numbers[has_tokens])) == has_tokens.sum(), (
+        "two sequences share a place"
+    )

@@ -65,12 +65,16 @@ def load_pairs(
             f"--pairs-per-question {per_question} needs rankings, as in safety_rankings.json;"
             f" {path} holds pairs"
         )
-    rows = [
-        pair_of_row(row, f"{path}, row {number}") for number, row in enumerate(read_rows(path), 1)
-    ]
-    pairs = [pair for pair in rows if pair is not None]
-    if len(pairs) < len(rows):
-        logger.warning("%s: %d rows with equal responses left out", path, len(rows) - len(pairs))
+    pairs: list[Pair] = []
+    equal_responses = 0
+    for number, row in enumerate(read_rows(path), 1):
+        pair = pair_of_row(row, f"{path}, row {number}")
+        if pair is None:
+            equal_responses += 1
+        else:
+            pairs.append(pair)
+    if equal_responses:
+        logger.warning("%s: %d rows with equal responses left out", path, equal_responses)
     if not pairs:
         raise UserError(f"{path} holds no preference pairs")
     return pairs
@@ -106,9 +110,12 @@ def load_rankings(path: Path) -> list[Ranking]:
             " CRITERION_rankings.json"
         )
     rankings = read_rankings(path)
-    short = next((r.question_id for r in rankings if len(r.candidates) < 2), None)
-    if short is not None:
-        raise UserError(f"{path}: the ranking of question {short} has fewer than two responses")
+    for ranking in rankings:
+        if len(ranking.candidates) < 2:
+            raise UserError(
+                f"{path}: the ranking of question {ranking.question_id} has fewer than two"
+                " responses"
+            )
     return rankings
 
 
@@ -128,13 +135,15 @@ def load_column(path: Path, name: str, pairs: Sequence[Pair]) -> np.ndarray:
         raise UserError(f"{path} holds rankings, which have no column '{name}'; give pairs")
     values: list[float] = []
     for number, row in enumerate(read_rows(path), 1):
-        where = f"{path}, row {number}"
-        pair = pair_of_row(row, where)
+        location = f"{path}, row {number}"
+        pair = pair_of_row(row, location)
         if pair is None:
             continue
+        # The file is read a second time, and rows are matched by their order: a number must not go
+        # to another pair because somebody saved the file in between.
         if len(values) == len(pairs) or pair != pairs[len(values)]:
             raise UserError(
-                f"{where}: another pair than when the pairs were read; let nobody write to the file"
+                f"{location}: another pair than when the pairs were read; let nobody write to the file"
             )
         try:
             value = float(row[name])
@@ -143,7 +152,7 @@ def load_column(path: Path, name: str, pairs: Sequence[Pair]) -> np.ndarray:
         if not math.isfinite(value):
             value_in_words = f"{row.get(name, 'it is missing')}"[:60]
             raise UserError(
-                f"{where}: the column '{name}' holds no finite number: {value_in_words}"
+                f"{location}: the column '{name}' holds no finite number: {value_in_words}"
             )
         values.append(value)
     if len(values) < len(pairs):

@@ -2,7 +2,10 @@
 which PEFT ignores.
 
 An adapter learns to reply to one form of prompt. Scored or sampled under another it gives other
-numbers, and nothing in a PEFT folder says so.
+numbers, and nothing in a PEFT folder says so::
+
+    record_prompt(adapter, text)                # after training
+    warn_of_other_prompt(adapter, text)         # before it is used, with the text of that command
 """
 
 from __future__ import annotations
@@ -27,9 +30,10 @@ def record_prompt(adapter: Path, text: PolicyText) -> None:
     prompt.
     """
     around = text.surroundings
+    template = PROMPT if text.prompt_style == "instruct" else "the tokenizer's chat template"
     settings: dict[str, Any] = {
         "prompt_style": text.prompt_style,
-        "template": PROMPT if text.prompt_style == "instruct" else "the tokenizer's chat template",
+        "template": template,
         "before_question": around.head,
         "after_question": around.tail,
     }
@@ -71,6 +75,7 @@ def warn_of_other_prompt(adapter: Path | None, text: PolicyText) -> None:
         return
     settings = _read(adapter) or {}
     trained = settings.get("prompt_style")
+    # A template of the same name may write another text with a newer tokenizer: the text counts.
     around = [settings.get("before_question"), settings.get("after_question")]
     if trained is None:
         logger.warning("%s does not say how the adapter was prompted", adapter / FILE)

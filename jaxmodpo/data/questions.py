@@ -74,20 +74,21 @@ def questions(config: QuestionsConfig, phase: Phase) -> None:
         UserError: unreadable input, an id with two texts, or too few posts for the split.
     """
     posts, rows = read_posts(config.input)
-    kept, dropped = filter_posts(posts, config)
-    train, test = split_by_length(kept, config.test_size, config.seed)
+    acceptable, dropped = filter_posts(posts, config)
+    train, test = split_by_length(acceptable, config.test_size, config.seed)
     write_questions(config.output_dir / "questions_train.csv", train)
     write_questions(config.output_dir / "questions_test.csv", test)
-    lengths = {name: _mean_length(part) for name, part in (("train", train), ("test", test))}
+    mean_train = _mean_length(train)
+    mean_test = _mean_length(test)
     logger.info(
         "%d rows, %d different posts; left out: %s", rows, len(posts), dict(dropped) or "none"
     )
     logger.info(
         "%d training questions (mean length %.1f), %d test questions (mean length %.1f)",
         len(train),
-        lengths["train"],
+        mean_train,
         len(test),
-        lengths["test"],
+        mean_test,
     )
     phase.finish(
         rows=rows,
@@ -96,8 +97,8 @@ def questions(config: QuestionsConfig, phase: Phase) -> None:
         left_out=dict(dropped),
         train=len(train),
         test=len(test),
-        mean_length_train=round(lengths["train"], 2),
-        mean_length_test=round(lengths["test"], 2),
+        mean_length_train=round(mean_train, 2),
+        mean_length_test=round(mean_test, 2),
     )
 
 
@@ -112,11 +113,12 @@ def read_posts(paths: Sequence[Path]) -> tuple[list[Question], int]:
     for path in paths:
         for number, row in enumerate(read_table(path, ["sp_id", "seeker_post"]), 1):
             rows += 1
-            name, text = row["sp_id"].strip(), row["seeker_post"].strip()
+            name = row["sp_id"].strip()
+            text = row["seeker_post"].strip()
             if not name:
                 raise UserError(f"{path}, row {number}: the sp_id is empty")
-            known = posts.setdefault(name, Question(name, text))
-            if known.question_text != text:
+            first_seen = posts.setdefault(name, Question(name, text))
+            if first_seen.question_text != text:
                 raise UserError(
                     f"{path}, row {number}: the sp_id {name} stands for another seeker_post in an"
                     " earlier row"
@@ -128,18 +130,19 @@ def filter_posts(
     posts: Sequence[Question], config: QuestionsConfig
 ) -> tuple[list[Question], collections.Counter[str]]:
     """Keep posts of acceptable length; count the others by the first reason that applies."""
-    kept, dropped = [], collections.Counter[str]()
+    acceptable: list[Question] = []
+    reasons = collections.Counter[str]()
     for post in posts:
         length = len(post.question_text)
         if length < config.min_characters:
-            dropped["too short"] += 1
+            reasons["too short"] += 1
         elif length > config.max_characters:
-            dropped["too long"] += 1
+            reasons["too long"] += 1
         elif len(post.question_text.split()) < config.min_words:
-            dropped["too few words"] += 1
+            reasons["too few words"] += 1
         else:
-            kept.append(post)
-    return kept, dropped
+            acceptable.append(post)
+    return acceptable, reasons
 
 
 def split_by_length(
@@ -160,6 +163,8 @@ def split_by_length(
             f"the {len(posts)} posts are all equally long: there are no length quartiles to"
             " split by"
         )
+    # As the paper did it: long posts and short ones differ in more than length, and a test set that
+    # happens to have more of either would not measure what was trained.
     quartiles = pandas.qcut(lengths, 4, labels=False, duplicates="drop")
     try:
         train, test = train_test_split(
@@ -183,5 +188,5 @@ def check_test_size(test_size: int, posts: int) -> None:
         )
 
 
-def _mean_length(part: Sequence[Question]) -> float:
-    return sum(len(question.question_text) for question in part) / len(part)
+def _mean_length(questions: Sequence[Question]) -> float:
+    return sum(len(question.question_text) for question in questions) / len(questions)

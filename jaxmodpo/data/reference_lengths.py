@@ -25,8 +25,9 @@ def reference_examples(
     prompts, lengths = reference_lengths(count, generator, share)
     longest = -(-int(lengths.max()) // LENGTH_MULTIPLE) * LENGTH_MULTIPLE
     tokens = generator.integers(3, vocab_size, (count, 2, longest), dtype=np.int32)
-    tokens[:, 1] = np.where(np.arange(longest) < prompts[:, :1], tokens[:, 0], tokens[:, 1])
-    tokens[np.arange(longest) >= lengths[..., None]] = 0
+    positions = np.arange(longest)
+    tokens[:, 1] = np.where(positions < prompts[:, :1], tokens[:, 0], tokens[:, 1])
+    tokens[positions >= lengths[..., None]] = 0
     return Examples(tokens, prompts, lengths, {})
 
 
@@ -38,11 +39,16 @@ def reference_lengths(
     """
     prompts = np.minimum(20 + generator.lognormal(np.log(40), 0.8, count), 512)
     completions = np.clip(generator.lognormal(np.log(300), 0.35, (count, 2)), 60, 512)
-    prompts, completions = (
-        np.maximum(1, (n * share).astype(np.int32)) for n in (prompts, completions)
-    )
-    prompts = np.repeat(prompts[:, None], 2, axis=1)
-    return prompts, prompts + completions
+    prompt_tokens = _scaled(prompts, share)
+    completion_tokens = _scaled(completions, share)
+    # Both replies of a pair answer one prompt.
+    prompt_tokens = np.repeat(prompt_tokens[:, None], 2, axis=1)
+    return prompt_tokens, prompt_tokens + completion_tokens
+
+
+def _scaled(lengths: np.ndarray, share: float) -> np.ndarray:
+    """Return a share of every length, in whole tokens, at least one."""
+    return np.maximum(1, (lengths * share).astype(np.int32))
 
 
 def full_examples(count: int, length: int, sequences: int = 2) -> Examples:

@@ -2,7 +2,10 @@
 
 The kind follows from the name: ``.json`` (a list, or lines of JSON), ``.jsonl`` or ``.jsonl.gz``,
 ``.parquet``, ``.csv``, or a folder written by ``datasets``. What a row means is up to
-:mod:`jaxmodpo.data.layouts`.
+:mod:`jaxmodpo.data.layouts`::
+
+    for row in read_rows(Path("train_prefs.parquet")):
+        row["chosen"]
 """
 
 from __future__ import annotations
@@ -17,6 +20,8 @@ from typing import Any
 from jaxmodpo.errors import UserError
 from jaxmodpo.files import read_json, read_table
 from jaxmodpo.parsing import parse_json
+
+_BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 
 def read_rows(path: Path) -> Iterator[Any]:
@@ -81,8 +86,11 @@ def json_list(path: Path) -> Iterator[Any]:
     own.
     """
     with path.open("rb") as file:
-        first = file.readline().removeprefix(b"\xef\xbb\xbf").strip()
-        second = next((line.strip() for line in file if line.strip()), b"")
+        first = file.readline().removeprefix(_BYTE_ORDER_MARK).strip()
+        filled_lines = (line.strip() for line in file if line.strip())
+        second = next(filled_lines, b"")
+    # Many call JSON Lines .json. An object per line is no JSON as a whole, so that nothing that was
+    # meant otherwise is taken for it.
     if first.startswith(b"{") and first.endswith(b"}") and second.startswith(b"{"):
         yield from _json_lines(path)
         return
@@ -101,7 +109,8 @@ def _json_lines(path: Path) -> Iterator[Any]:
         # Lines end at line feeds alone: a text may hold what Python takes for other line ends.
         with opener(path, "rb") as file:
             for number, line in enumerate(file, 1):
-                if not line.removeprefix(b"\xef\xbb\xbf" if number == 1 else b"").strip():
+                text = line.removeprefix(_BYTE_ORDER_MARK) if number == 1 else line
+                if not text.strip():
                     continue
                 try:
                     yield parse_json(line)
@@ -119,8 +128,9 @@ def _parquet(path: Path) -> Iterator[Any]:
     from pyarrow import parquet
 
     try:
-        names = parquet.read_schema(path).names
-        if twice := [name for name, count in collections.Counter(names).items() if count > 1]:
+        counts = collections.Counter(parquet.read_schema(path).names)
+        twice = [name for name, count in counts.items() if count > 1]
+        if twice:
             raise UserError(
                 f"{path}: the column '{twice[0]}' stands there twice; remove or rename one"
             )

@@ -17,7 +17,7 @@ from jaxmodpo.files import read_table
 from jaxmodpo.fingerprints import digest
 from jaxmodpo.phase import Phase, in_phase
 from jaxmodpo.ranges import CountOrZero, Incidental, Positive, Settings
-from jaxmodpo.rankings import two_by_two
+from jaxmodpo.rankings import Comparison, two_by_two
 from jaxmodpo.records import Candidate, Pair, write_pairs
 
 logger = logging.getLogger(__name__)
@@ -66,24 +66,26 @@ def pairs(config: PairsConfig, phase: Phase) -> None:
             all.
     """
     answers = read_scored(config)
-    made = [
-        pair for question, scored in answers.items() for pair in _pairs_of(question, scored, config)
-    ]
-    if not made:
+    preference_pairs: list[Pair] = []
+    for question, scored in answers.items():
+        preference_pairs += _pairs_of(question, scored, config)
+    if not preference_pairs:
         raise UserError(
             f"{config.input}: no question has two answers whose scores differ by"
             f" {config.least_gap:g}"
         )
-    write_pairs(config.output_dir / f"{config.name}_pairs.json", made)
-    questions = len({pair.question_id for pair in made})
+    write_pairs(config.output_dir / f"{config.name}_pairs.json", preference_pairs)
+    questions = len({pair.question_id for pair in preference_pairs})
     logger.info(
         "%d pairs of %d questions; %d questions have none",
-        len(made),
+        len(preference_pairs),
         questions,
         len(answers) - questions,
     )
     phase.finish(
-        pairs=len(made), questions=questions, questions_without_pair=len(answers) - questions
+        pairs=len(preference_pairs),
+        questions=questions,
+        questions_without_pair=len(answers) - questions,
     )
 
 
@@ -92,13 +94,10 @@ def read_scored(config: PairsConfig) -> dict[str, list[tuple[float, str]]]:
     left out.
     """
     answers: dict[str, dict[str, float]] = {}
-    for number, row in enumerate(
-        read_table(config.input, [config.question, config.response, config.score]), 2
-    ):
-        question, response = (
-            " ".join(row[config.question].split()),
-            " ".join(row[config.response].split()),
-        )
+    columns = [config.question, config.response, config.score]
+    for number, row in enumerate(read_table(config.input, columns), 2):
+        question = " ".join(row[config.question].split())
+        response = " ".join(row[config.response].split())
         try:
             score = float(row[config.score])
         except ValueError:
@@ -108,15 +107,17 @@ def read_scored(config: PairsConfig) -> dict[str, list[tuple[float, str]]]:
                 f"{config.input}, record {number}: {config.score} is no number:"
                 f" '{row[config.score]}'"
             )
-        if (
-            not question
-            or not response
-            or (config.max_words and len(response.split()) > config.max_words)
-        ):
+        too_long = config.max_words and len(response.split()) > config.max_words
+        if not question or not response or too_long:
             continue
-        known = answers.setdefault(question, {})
-        known[response] = max(score, known.get(response, -math.inf))
-    return {q: [(score, text) for text, score in scored.items()] for q, scored in answers.items()}
+        # An export may hold an answer several times, as under each topic; votes only grow, so that
+        # the highest score is the latest.
+        scores = answers.setdefault(question, {})
+        scores[response] = max(score, scores.get(response, -math.inf))
+    scored: dict[str, list[tuple[float, str]]] = {}
+    for question, scores in answers.items():
+        scored[question] = [(score, text) for text, score in scores.items()]
+    return scored
 
 
 def _pairs_of(question: str, scored: list[tuple[float, str]], config: PairsConfig) -> list[Pair]:
@@ -124,22 +125,24 @@ def _pairs_of(question: str, scored: list[tuple[float, str]], config: PairsConfi
     decide.
     """
     question_id = digest(question)[:16]
-    answers = [
-        (score, Candidate(f"{question_id}_{digest(text)[:12]}", text)) for score, text in scored
-    ]
+    answers: list[tuple[float, Candidate]] = []
+    for score, text in scored:
+        answers.append((score, Candidate(f"{question_id}_{digest(text)[:12]}", text)))
     answers.sort(key=lambda answer: (-answer[0], answer[1].response_id))
+    scores = [score for score, _ in answers]
     candidates = [candidate for _, candidate in answers]
-    comparisons = [
-        pair for pair in two_by_two([score for score, _ in answers]) if pair.gap >= config.least_gap
-    ]
-    comparisons.sort(
-        key=lambda pair: (
-            -pair.gap,
-            candidates[pair.better].response_id,
-            candidates[pair.worse].response_id,
-        )
-    )
+
+    # Ids are digests of the texts, so that the order of the file decides nothing.
+    def widest_first(comparison: Comparison) -> tuple[float, str, str]:
+        better = candidates[comparison.better]
+        worse = candidates[comparison.worse]
+        return -comparison.gap, better.response_id, worse.response_id
+
+    comparisons = [pair for pair in two_by_two(scores) if pair.gap >= config.least_gap]
+    comparisons.sort(key=widest_first)
+    # 0 means all of them.
+    selected = comparisons[: config.most_per_question or None]
     return [
         Pair(question_id, question, candidates[pair.better], candidates[pair.worse])
-        for pair in comparisons[: config.most_per_question or None]
+        for pair in selected
     ]

@@ -5,6 +5,13 @@ each of them. A policy reads ``[bos] + prompt + response + [eos]``, prompt and r
 their own without special tokens; a chat template writes the bos itself, or leaves it out. A reward
 model reads the pair ``<s> question </s></s> response </s>``. Control tokens that questions and
 responses name are plain text.
+
+One question, and a reply to it::
+
+    text = PolicyText(load_tokenizer(folder), max_prompt_length=512, max_length=1024)
+    tokens, prompt_length = text.example("I cannot sleep.", "That is hard.")
+    text.decode(tokens[prompt_length:])     # "That is hard."
+    text.cut.tokens                         # 0: nothing was too long
 """
 
 from __future__ import annotations
@@ -36,6 +43,8 @@ PROMPT = f"[INST] {INSTRUCTION} [/INST]"
 INSTRUCT = Surroundings(
     head=PROMPT.partition("{question}")[0], tail=PROMPT.partition("{question}")[2]
 )
+
+_WORD_START = re.compile(r"(?<=\s)\S")
 
 LONGEST_WORD = 30
 """characters that a question may lose besides, so that it does not begin within a word"""
@@ -80,9 +89,8 @@ def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
         raise UserError(f"{folder} has no tokenizer (tokenizer.json)")
     try:
         return AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
-    except (
-        Exception
-    ) as error:  # tokenizers raises plain ones, and transformers whatever a wrong shape leads to
+    # tokenizers raises plain ones, and transformers whatever a wrong shape leads to.
+    except Exception as error:
         words = " ".join(str(error).split())[:300] or "no reason is given"
         raise UserError(
             f"the tokenizer in {folder} cannot be loaded ({type(error).__name__}: {words}); compare"
@@ -93,16 +101,22 @@ def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
 
 def tokenizer_digest(tokenizer: PreTrainedTokenizerBase) -> str:
     """Return a hash of all that decides how a tokenizer cuts texts."""
-    backend = getattr(tokenizer, "backend_tokenizer", None)
-    rules = backend.to_str() if backend is not None else repr(sorted(tokenizer.get_vocab().items()))
-    said = [
+    rules_and_tokens = [
         type(tokenizer).__name__,
-        rules,
+        _cutting_rules(tokenizer),
         tokenizer.chat_template,
         tokenizer.bos_token_id,
         tokenizer.eos_token_id,
     ]
-    return hashlib.sha256(repr(said).encode()).hexdigest()
+    return hashlib.sha256(repr(rules_and_tokens).encode()).hexdigest()
+
+
+def _cutting_rules(tokenizer: PreTrainedTokenizerBase) -> str:
+    """Return all rules of a fast tokenizer as text, and of one in Python the vocabulary."""
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    if backend is None:
+        return repr(sorted(tokenizer.get_vocab().items()))
+    return backend.to_str()
 
 
 @dataclass
@@ -125,6 +139,7 @@ class Cut:
 
     @property
     def counts(self) -> tuple[int, ...]:
+        """All counts in the order of the fields, as a cache keeps them beside tokens."""
         return dataclasses.astuple(self)
 
     def add(self, *counts: int) -> None:
@@ -154,6 +169,7 @@ class Cut:
             )
 
     def as_dict(self) -> dict[str, int]:
+        """Return the counts under the names that manifests have for them."""
         return {
             "prompts_cut": self.prompts,
             "responses_cut": self.responses,
@@ -203,18 +219,22 @@ class PolicyText:
                 "the policy's tokenizer has no bos token, which --prompt-style instruct begins with"
             )
         check_day(self.day)
+        # Fixed here: a run that goes on past midnight keeps the prompt that it began with.
         self.day = self.day or datetime.date.today().isoformat()
-        around, source = self._chat() if self.prompt_style == "chat" else (INSTRUCT, PROMPT)
-        self.surroundings = around
-        self._controls = ControlTokens(
-            self.tokenizer, f"{around.head} {source} {around.tail}", self.rows
-        )
+        if self.prompt_style == "chat":
+            self.surroundings, prompt_source = self._chat()
+            # A chat template writes the bos token itself, where the model learned it; one without
+            # any gets none, as in transformers' apply_chat_template.
+            self._start: list[int] = []
+        else:
+            self.surroundings = INSTRUCT
+            prompt_source = PROMPT
+            self._start = [cast(int, self.tokenizer.bos_token_id)]
+        around = self.surroundings
+        # The template's source too, since it may write a mark only in longer conversations.
+        own_text = f"{around.head} {prompt_source} {around.tail}"
+        self._controls = ControlTokens(self.tokenizer, own_text, self.rows)
         self.control_tokens = self._controls.ids
-        # A chat template writes the bos token itself, where the model learned it; one without any
-        # gets none, as in transformers' apply_chat_template.
-        self._start = (
-            [cast(int, self.tokenizer.bos_token_id)] if self.prompt_style == "instruct" else []
-        )
         self._ends = self._controls.marks([self.eos, *self.end_tokens])
         needed = len(self._prompt("")[0])
         if needed >= self.max_prompt_length:
@@ -225,17 +245,15 @@ class PolicyText:
 
     def _chat(self) -> tuple[Surroundings, str]:
         """Return what the chat template writes around a question, and the template."""
-        where = str(self.tokenizer.name_or_path)
+        folder = str(self.tokenizer.name_or_path)
         try:
             template = self.tokenizer.get_chat_template()
         except ValueError as error:
             raise UserError(
-                f"--prompt-style chat: {where} has no chat template to use: {error}"
+                f"--prompt-style chat: {folder} has no chat template to use: {error}"
             ) from error
-        return (
-            surroundings(template, self.tokenizer.special_tokens_map, cast(str, self.day), where),
-            template,
-        )
+        day = cast(str, self.day)
+        return surroundings(template, self.tokenizer.special_tokens_map, day, folder), template
 
     @property
     def has_bos(self) -> bool:
@@ -275,15 +293,21 @@ class PolicyText:
         def fits(start: int) -> bool:
             return len(self._prompt(question[start:])[0]) <= self.max_prompt_length
 
-        too_long, start = 0, len(question)
+        # Halving: what begins at ``too_long`` does not fit, and what begins at ``start`` does. A
+        # cut by tokens would be simpler, and could split a character or make other tokens of the
+        # rest.
+        too_long = 0
+        start = len(question)
         while too_long + 1 < start:
             middle = (too_long + start) // 2
             if fits(middle):
                 start = middle
             else:
                 too_long = middle
-        word = re.compile(r"(?<=\s)\S").search(question, start, start + LONGEST_WORD)
-        return question[word.start() :] if word and fits(word.start()) else question[start:]
+        word = _WORD_START.search(question, start, start + LONGEST_WORD)
+        if word and fits(word.start()):
+            start = word.start()
+        return question[start:]
 
     def _prompt(self, question: str) -> tuple[list[int], bool]:
         """Return a whole prompt's tokens, and whether the question names a control token."""
@@ -299,6 +323,7 @@ class PolicyText:
         completion.append(self.eos)
         self.cut.ended += text != response
         self.cut.named += named
+        # A reply that is cut loses its eos too: the model must not learn to stop in mid-sentence.
         room = self.max_length - len(prompt)
         if len(completion) > room:
             self.cut.responses += 1
@@ -317,10 +342,10 @@ def without_ends(text: str, ends: Sequence[str]) -> str:
     """
     while True:
         trimmed = text.rstrip()
-        end = next((end for end in ends if end and trimmed.endswith(end)), None)
-        if end is None:
+        endings = [end for end in ends if end and trimmed.endswith(end)]
+        if not endings:
             return text
-        text = trimmed.removesuffix(end)
+        text = trimmed.removesuffix(endings[0])
 
 
 @dataclass
@@ -347,22 +372,25 @@ class RewardText:
 
         A question that leaves the response less than half the room keeps its end.
         """
-        start, end = cast(int, self.tokenizer.cls_token_id), cast(int, self.tokenizer.sep_token_id)
-        asked, asked_names = self._controls.encode(question)
-        replied, replied_names = self._controls.encode(response)
-        self.cut.named += asked_names + replied_names
+        start = cast(int, self.tokenizer.cls_token_id)
+        end = cast(int, self.tokenizer.sep_token_id)
+        question_tokens, question_names_control = self._controls.encode(question)
+        response_tokens, response_names_control = self._controls.encode(response)
+        self.cut.named += question_names_control + response_names_control
+        # Four marks stand around and between the two texts.
         room = self.max_length - 4
-        if len(asked) + len(replied) > room:
-            asked_room = max(room // 2, room - len(replied))
-            if len(asked) > asked_room:
+        if len(question_tokens) + len(response_tokens) > room:
+            question_room = max(room // 2, room - len(response_tokens))
+            # A question's end says what is asked; a reply's beginning says how it replies.
+            if len(question_tokens) > question_room:
                 self.cut.prompts += 1
-                self.cut.tokens += len(asked) - asked_room
-                asked = asked[-asked_room:]
-            if len(asked) + len(replied) > room:
+                self.cut.tokens += len(question_tokens) - question_room
+                question_tokens = question_tokens[-question_room:]
+            if len(question_tokens) + len(response_tokens) > room:
                 self.cut.responses += 1
-                self.cut.tokens += len(asked) + len(replied) - room
-                replied = replied[: room - len(asked)]
-        return [start, *asked, end, end, *replied, end]
+                self.cut.tokens += len(question_tokens) + len(response_tokens) - room
+                response_tokens = response_tokens[: room - len(question_tokens)]
+        return [start, *question_tokens, end, end, *response_tokens, end]
 
 
 def pad_rows(rows: Sequence[Sequence[int]], length: int, pad: int = 0) -> np.ndarray:

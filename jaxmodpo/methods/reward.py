@@ -28,7 +28,7 @@ from jaxmodpo.help_groups import HelpGroup
 from jaxmodpo.methods.reward_data import RewardData, ranked, split, tokenized
 from jaxmodpo.methods.reward_model import RewardLoss, score
 from jaxmodpo.methods.validation import sentence, validate
-from jaxmodpo.models.files import read_model_config
+from jaxmodpo.models.model_folder import read_model_config
 from jaxmodpo.models.remat import Remat
 from jaxmodpo.models.roberta import Roberta, RobertaConfig, parameter_table, save_roberta
 from jaxmodpo.phase import Phase, in_phase

@@ -23,7 +23,7 @@ from jaxmodpo.data.text import SHORTEST_REWARD_TEXT, RewardText, load_tokenizer
 from jaxmodpo.errors import UserError
 from jaxmodpo.fingerprints import fingerprint
 from jaxmodpo.losses import bradley_terry_loss, plackett_luce_loss
-from jaxmodpo.models.files import read_model_config
+from jaxmodpo.models.model_folder import read_model_config
 from jaxmodpo.models.parameters import Parameters
 from jaxmodpo.models.remat import Remat
 from jaxmodpo.models.roberta import Roberta, RobertaConfig, load_roberta

@@ -11,7 +11,7 @@ from jaxmodpo.errors import UserError
 from jaxmodpo.methods.weights import check_weights
 from jaxmodpo.models.adapter_config import read_adapter_settings
 from jaxmodpo.models.adapters import load_adapter, save_adapter
-from jaxmodpo.models.files import read_decoder_config
+from jaxmodpo.models.decoder_config import read_decoder_config
 from jaxmodpo.models.lora import Averaging, average
 from jaxmodpo.phase import Phase, in_phase
 from jaxmodpo.ranges import Incidental, Settings

@@ -16,7 +16,7 @@ from jaxmodpo.hub import model_name
 from jaxmodpo.models.adapter_config import base_named_in, read_adapter_config
 from jaxmodpo.models.decoder import parameter_table
 from jaxmodpo.models.decoder_config import DecoderConfig
-from jaxmodpo.models.files import load_parameters
+from jaxmodpo.models.loading import load_parameters
 from jaxmodpo.models.lora import LoraConfig, adapter_table
 from jaxmodpo.models.tensors import save_tensors
 

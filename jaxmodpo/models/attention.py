@@ -4,6 +4,15 @@ Padding, causality, window, grouped heads and packed segments mean the same in e
 :class:`Attention` chooses by where it runs: XLA everywhere, cuDNN's flash attention on GPUs,
 Pallas's splash attention on TPUs. None of them repeats keys and values in memory for grouped heads.
 Shape suffixes: B batch, T time, H query heads, K key-value heads, C head width.
+
+Which position sees which, in a packed row of two sequences with a window of 2 (``x`` sees)::
+
+    sees →       a b c | d e        segments 1 1 1 2 2
+    a            x . . | . .        causal:   nothing that comes later
+    b            x x . | . .        window:   itself and one before
+    c            . x x | . .        segments: nothing across the border
+    d            . . . | x .
+    e            . . . | x x
 """
 
 from __future__ import annotations
@@ -67,42 +76,47 @@ class Attention:
             UserError: a backend asked for by name that cannot do this.
         """
         assert window is None or causal
-        chosen = self.choose(q_BTHC.shape[-1], q_BTHC.dtype)
-        if chosen == "splash":
+        implementation = self.choose(q_BTHC.shape[-1], q_BTHC.dtype)
+        if implementation == "splash":
             return self._splash(q_BTHC, k_BTKC, v_BTKC, segments_BT, causal, window)
+        # JAX counts the window without the position itself, and to both sides; ours looks back
+        # alone.
+        window_size = None if window is None else (window - 1, 0)
+        mask = None if segments_BT is None else same_segment(segments_BT)
         # Key-value heads stay as they are: queries are grouped under them.
         return jax.nn.dot_product_attention(
             q_BTHC,
             k_BTKC,
             v_BTKC,
-            mask=None if segments_BT is None else same_segment(segments_BT),
+            mask=mask,
             is_causal=causal,
-            local_window_size=None if window is None else (window - 1, 0),
-            implementation=chosen,
+            local_window_size=window_size,
+            implementation=implementation,
         )
 
     def choose(self, head_width: int, dtype: Any) -> Literal["xla", "cudnn", "splash"]:
         """Return the implementation for heads of this width and arrays of this type."""
-        half = jnp.dtype(dtype) in (jnp.dtype(jnp.bfloat16), jnp.dtype(jnp.float16))
+        has_16_bits = jnp.dtype(dtype) in (jnp.dtype(jnp.bfloat16), jnp.dtype(jnp.float16))
+        suits_cudnn = has_16_bits and head_width % 8 == 0 and head_width <= 128
+        suits_splash = head_width % _SPLASH_BLOCK == 0
         if self.backend == "splash":
-            if head_width % _SPLASH_BLOCK:
+            if not suits_splash:
                 raise UserError(
                     "splash attention needs a head width that 128 divides; this model's is"
                     f" {head_width}"
                 )
             return "splash"
         if self.backend == "cudnn":
-            if not half or head_width % 8 or head_width > 128:
+            if not suits_cudnn:
                 raise UserError(
                     "cuDNN attention needs bfloat16 and a head width that 8 divides, at most 128; "
                     f"this model has {jnp.dtype(dtype)} and {head_width}"
                 )
             return "cudnn"
         if self.backend == "auto":
-            platform = self.platform
-            if platform == "tpu" and head_width % _SPLASH_BLOCK == 0:
+            if self.platform == "tpu" and suits_splash:
                 return "splash"
-            if platform in ("gpu", "cuda") and half and head_width % 8 == 0 and head_width <= 128:
+            if self.platform in ("gpu", "cuda") and suits_cudnn:
                 return "cudnn"
         return "xla"
 
@@ -115,9 +129,9 @@ class Attention:
         """
         needed = {"cudnn": ("gpu", "cuda"), "splash": ("tpu",)}.get(self.backend, ())
         if needed and self.platform not in needed and not self.interpret:
+            device = "an NVIDIA GPU" if self.backend == "cudnn" else "a TPU"
             raise UserError(
-                f"--attention {self.backend} needs"
-                f" {'an NVIDIA GPU' if self.backend == 'cudnn' else 'a TPU'}, and this runs on a"
+                f"--attention {self.backend} needs {device}, and this runs on a"
                 f" {self.platform.upper()}; leave it out, or give auto or xla"
             )
         self.choose(head_width, dtype)
@@ -137,19 +151,18 @@ class Attention:
         window: int | None,
     ) -> Array:
         batch, time, _, width = q_BTHC.shape
+        # The kernel takes whole blocks of positions. Those that are added are a segment of their
+        # own, so that real ones do not see them.
         padding = -time % _SPLASH_BLOCK
-        # Added positions are a segment of their own, so that real ones do not see them.
-        segments_BT = (
-            jnp.zeros((batch, time), jnp.int32)
-            if segments_BT is None
-            else segments_BT.astype(jnp.int32)
-        )
+        if segments_BT is None:
+            segments_BT = jnp.zeros((batch, time), jnp.int32)
+        segments_BT = segments_BT.astype(jnp.int32)
         segments_BT = jnp.pad(segments_BT, ((0, 0), (0, padding)), constant_values=-1)
+        # Unlike the two others, the kernel does not divide by √C itself.
         q_BTHC = (q_BTHC / jnp.sqrt(width).astype(q_BTHC.dtype)).astype(q_BTHC.dtype)
-        q, k, v = (
-            jnp.pad(x, ((0, 0), (0, padding), (0, 0), (0, 0))).swapaxes(1, 2)
-            for x in (q_BTHC, k_BTKC, v_BTKC)
-        )
+        q = _heads_first(q_BTHC, padding)
+        k = _heads_first(k_BTKC, padding)
+        v = _heads_first(v_BTKC, padding)
         shards = 1 if self.mesh is None else self.mesh.shape["tensor"]
         run = functools.partial(
             _splash_rows,
@@ -158,6 +171,8 @@ class Attention:
             window=window,
             interpret=self.interpret,
         )
+        # XLA cannot see into a kernel and would gather its inputs on every device; no row and no
+        # head needs another, so each device runs the kernel on those that it has.
         if self.mesh is not None:
             rows = PartitionSpec(("data", "fsdp"), "tensor", None, None)
             run = jax.shard_map(
@@ -168,6 +183,11 @@ class Attention:
                 check_vma=False,
             )
         return run(q, k, v, segments_BT).swapaxes(1, 2)[:, :time]
+
+
+def _heads_first(x_BTHC: Array, padding: int) -> Array:
+    """Return ``[B, H, T, C]`` with padding behind the last position."""
+    return jnp.pad(x_BTHC, ((0, 0), (0, padding), (0, 0), (0, 0))).swapaxes(1, 2)
 
 
 def same_segment(segments_BT: Array) -> Array:
@@ -191,13 +211,17 @@ def _splash_rows(
     from jax.experimental.pallas.ops.tpu.splash_attention import splash_attention_mask as masks
 
     time = q.shape[2]
+    square = (time, time)
     if causal and window is not None:
-        mask: masks.Mask = masks.LocalMask((time, time), (window - 1, 0), 0)
+        # Blocks that lie outside of the window altogether are never computed.
+        mask: masks.Mask = masks.LocalMask(square, (window - 1, 0), 0)
+    elif causal:
+        mask = masks.CausalMask(square)
     else:
-        mask = masks.CausalMask((time, time)) if causal else masks.FullMask((time, time))
-    block = next(
-        size for size in (_SPLASH_LARGEST_BLOCK, 384, 256, _SPLASH_BLOCK) if time % size == 0
-    )
+        mask = masks.FullMask(square)
+    # Larger blocks are faster, as long as they divide the length.
+    block_sizes = (_SPLASH_LARGEST_BLOCK, 384, 256, _SPLASH_BLOCK)
+    block = next(size for size in block_sizes if time % size == 0)
     sizes = kernels.BlockSizes(
         block_q=block,
         block_kv=block,

@@ -1,8 +1,17 @@
 """One table from logical axes to the axes of a device mesh, for parameters and activations alike.
 
-The mesh has three axes: ``data`` (copies of the model), ``fsdp`` (parameters and batch parted) and
-``tensor`` (matrices parted). An adapter's outputs are parted over ``fsdp`` too: they would lie on
-every device wherever ``tensor`` is 1.
+The mesh has three axes:
+
+- ``data``: each device has a copy of the model and its own rows of the batch.
+- ``fsdp``: parameters and batch are sharded. A layer's weights are gathered just before they are
+  used, and dropped afterwards, so that memory is saved at the price of traffic.
+- ``tensor``: matrices are sharded and stay so. Each device computes its own heads or its own part
+  of the MLP, and the results are added up over devices twice in each layer.
+
+A parameter's axes have names that say what they are, such as ``embed`` or ``heads``, and the table
+says where each name lies. So another way of sharding is a change of this table alone::
+
+    mesh_axes(("layers", "embed", "heads"))     # PartitionSpec(None, "fsdp", "tensor")
 """
 
 from __future__ import annotations
@@ -16,18 +25,24 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 MESH_AXES = ("data", "fsdp", "tensor")
 
 RULES: Mapping[str | None, str | tuple[str, ...] | None] = {
-    # parameters
+    # Parameters. A matrix has two of these names, which must lie on different mesh axes: one mesh
+    # axis cannot shard two axes of an array.
     "vocab": "tensor",
     "embed": "fsdp",
     "heads": "tensor",
     "kv_heads": "tensor",
     "mlp": "tensor",
+    # The scan takes one layer at a time, so that a sharded stack would have to be gathered.
     "layers": None,
+    # An adapter's outputs are sharded over ``fsdp`` too. Its other axis is the rank, which is too
+    # small to shard, so that without this the whole of B would lie on every device wherever
+    # ``tensor`` is 1.
     "adapter_heads": ("tensor", "fsdp"),
     "adapter_kv_heads": ("tensor", "fsdp"),
     "adapter_mlp": ("tensor", "fsdp"),
     "adapter_embed": "fsdp",
-    # activations
+    # Activations: rows of the batch. What else an activation shares with a parameter (``heads``)
+    # lies where the parameter does.
     "batch": ("data", "fsdp"),
     None: None,
 }
@@ -47,6 +62,7 @@ def constrain(array: Array, mesh: Mesh | None, *axes: str | None) -> Array:
         axes: a logical name for each axis of the array.
     """
     assert array.ndim == len(axes)
+    # On one device a constraint would only stand in the way of fusions.
     if mesh is None or mesh.size == 1:
         return array
     return jax.lax.with_sharding_constraint(array, NamedSharding(mesh, mesh_axes(axes)))

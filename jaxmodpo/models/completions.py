@@ -1,5 +1,12 @@
 """The log-probabilities of a batch's completions, whichever way the batch lays its sequences
 out.
+
+A completion's log-probability is the sum over its tokens, the end token included and the prompt
+left out. Padded, a row is a sequence and the sum runs along it. Packed, a row holds several, and
+``completions`` says of each token to which segment's completion it belongs, 0 for none::
+
+    tokens         p p a a . q q b b b      two prompts, p and q, and their completions, a and b
+    completions    0 0 1 1 0 0 0 2 2 2
 """
 
 from __future__ import annotations
@@ -52,9 +59,8 @@ def _padded_completion_logps(
     """Score a batch whose ``tokens`` ``[P, S, T]`` hold one sequence a row."""
     rows, sequences, time = batch["tokens"].shape
     flat_tokens = batch["tokens"].reshape(rows * sequences, time)
-    logps = model.token_logps(flat_tokens, dropout_key, remat=remat, chunk=chunk).reshape(
-        rows, sequences, time
-    )
+    flat_logps = model.token_logps(flat_tokens, dropout_key, remat=remat, chunk=chunk)
+    logps = flat_logps.reshape(rows, sequences, time)
     positions = jnp.arange(time)
     after_prompt = positions >= batch["prompt_lengths"][..., None]
     before_padding = positions < batch["lengths"][..., None]
@@ -86,10 +92,11 @@ def _packed_completion_logps(
     counts = jnp.sum(in_completion, axis=1, dtype=jnp.float32)
     # An example's sequences may lie in rows of other devices than its own, so that every device
     # gets all sums.
-    both = constrain(jnp.stack([sums, counts]), model.attention.mesh, None, None, None).reshape(
-        2, -1
-    )
-    return both[0][batch["places"]], both[1][batch["places"]]
+    sums_and_counts = jnp.stack([sums, counts])
+    everywhere = constrain(sums_and_counts, model.attention.mesh, None, None, None)
+    flat_sums, flat_counts = everywhere.reshape(2, -1)
+    places = batch["places"]
+    return flat_sums[places], flat_counts[places]
 
 
 @functools.partial(jax.jit, static_argnames=("config", "attention"))

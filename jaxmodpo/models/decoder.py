@@ -1,14 +1,25 @@
-"""The policy: a Mistral or Llama decoder in Flax, adapter included.
+"""The policy: a Mistral or Llama decoder in Flax, adapter included, and how to load one.
 
 The module holds arrays; its forward pass scans over stacked layers. Base weights and adapter are
 two variable types, so that ``nnx.split`` parts what is frozen from what is trained and a jitted
 function takes them as separate arguments. Shape suffixes: B batch, T time, S cache length, D model
 width, H query heads, K key-value heads, C head width, V vocabulary, L layers.
+
+A Mistral from its Hugging Face folder, and how likely it finds a text::
+
+    model = load_decoder(Path("Mistral-7B-Instruct-v0.2"), "bfloat16")
+    tokens_BT = jnp.asarray([[1, 22557, 1526, 2]])
+    model.token_logps(tokens_BT).sum()      # the first token's is 0
+
+What its ``config.json`` may say is in ``models/decoder_config.py``; how tensors get from files to
+devices in ``models/loading.py``.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import functools
+from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
@@ -21,43 +32,37 @@ from jaxmodpo.models import lora as lora_module
 from jaxmodpo.models import quantized
 from jaxmodpo.models.attention import Attention
 from jaxmodpo.models.axes import constrain
-from jaxmodpo.models.decoder_config import DecoderConfig
+from jaxmodpo.models.decoder_config import DecoderConfig, read_decoder_config
+from jaxmodpo.models.loading import dtype_named, load_parameters
 from jaxmodpo.models.logps import chunked_token_logps, token_logps
 from jaxmodpo.models.lora import LoraConfig
+from jaxmodpo.models.model_folder import save_model
 from jaxmodpo.models.parameters import Spec
+from jaxmodpo.models.quantized import BaseDtype, is_quantized, stored_table
 from jaxmodpo.models.remat import Remat, rematerialized
+from jaxmodpo.models.rope import rotate, rotation
 
 
 def parameter_table(config: DecoderConfig) -> dict[str, Spec]:
     """Return every parameter of the base model."""
-    layers, width, inner = config.num_hidden_layers, config.hidden_size, config.intermediate_size
+    width = config.hidden_size
+    inner = config.intermediate_size
     queries = config.num_attention_heads * config.head_dim
     keys = config.num_key_value_heads * config.head_dim
-
-    def linear(block: str, name: str, size: tuple[int, int], axes: tuple[str, str]) -> Spec:
-        return Spec(
-            (layers, *size),
-            ("layers", *axes),
-            f"model.layers.{{layer}}.{block}.{name}.weight",
-            transposed=True,
-        )
-
-    def norm(name: str) -> Spec:
-        return Spec(
-            (layers, width), ("layers", None), f"model.layers.{{layer}}.{name}.weight", "ones"
-        )
-
+    attention = functools.partial(_projection, config.num_hidden_layers, "self_attn")
+    mlp = functools.partial(_projection, config.num_hidden_layers, "mlp")
+    norm = functools.partial(_norm, config)
     table = {
         "embed": Spec((config.vocab_size, width), ("vocab", "embed"), "model.embed_tokens.weight"),
         "layers.input_norm": norm("input_layernorm"),
-        "layers.q_proj": linear("self_attn", "q_proj", (width, queries), ("embed", "heads")),
-        "layers.k_proj": linear("self_attn", "k_proj", (width, keys), ("embed", "kv_heads")),
-        "layers.v_proj": linear("self_attn", "v_proj", (width, keys), ("embed", "kv_heads")),
-        "layers.o_proj": linear("self_attn", "o_proj", (queries, width), ("heads", "embed")),
+        "layers.q_proj": attention("q_proj", (width, queries), ("embed", "heads")),
+        "layers.k_proj": attention("k_proj", (width, keys), ("embed", "kv_heads")),
+        "layers.v_proj": attention("v_proj", (width, keys), ("embed", "kv_heads")),
+        "layers.o_proj": attention("o_proj", (queries, width), ("heads", "embed")),
         "layers.post_norm": norm("post_attention_layernorm"),
-        "layers.gate_proj": linear("mlp", "gate_proj", (width, inner), ("embed", "mlp")),
-        "layers.up_proj": linear("mlp", "up_proj", (width, inner), ("embed", "mlp")),
-        "layers.down_proj": linear("mlp", "down_proj", (inner, width), ("mlp", "embed")),
+        "layers.gate_proj": mlp("gate_proj", (width, inner), ("embed", "mlp")),
+        "layers.up_proj": mlp("up_proj", (width, inner), ("embed", "mlp")),
+        "layers.down_proj": mlp("down_proj", (inner, width), ("mlp", "embed")),
         "norm": Spec((width,), (None,), "model.norm.weight", "ones"),
     }
     if not config.tie_word_embeddings:
@@ -65,6 +70,18 @@ def parameter_table(config: DecoderConfig) -> dict[str, Spec]:
             (width, config.vocab_size), ("embed", "vocab"), "lm_head.weight", transposed=True
         )
     return table
+
+
+def _projection(
+    layers: int, block: str, name: str, size: tuple[int, int], axes: tuple[str, str]
+) -> Spec:
+    key = f"model.layers.{{layer}}.{block}.{name}.weight"
+    return Spec((layers, *size), ("layers", *axes), key, transposed=True)
+
+
+def _norm(config: DecoderConfig, name: str) -> Spec:
+    shape = (config.num_hidden_layers, config.hidden_size)
+    return Spec(shape, ("layers", None), f"model.layers.{{layer}}.{name}.weight", "ones")
 
 
 class BaseParam(nnx.Variable):
@@ -137,31 +154,31 @@ class Decoder(nnx.Module):
         x_BTD = constrain(base["embed"][tokens_BT], mesh, "batch", None, None)
         if positions_BT is None:
             positions_BT = jnp.arange(tokens_BT.shape[1])[None]
-        rotation = _rotation(self.config, positions_BT)
+        angles = rotation(self.config.rope, self.config.head_dim, positions_BT)
 
         def block(x_BTD: Array, layer: tuple[dict[str, Array], Array]) -> tuple[Array, None]:
             weights, number = layer
             dropout = self._dropout(dropout_key, number)
 
             def attend(q_BTHC: Array, k_BTKC: Array, v_BTKC: Array) -> Array:
-                window = self.config.sliding_window
-                q_BTHC = constrain(q_BTHC, mesh, "batch", None, "heads", None)
-                k_BTKC, v_BTKC = (
-                    constrain(x, mesh, "batch", None, "kv_heads", None) for x in (k_BTKC, v_BTKC)
-                )
                 return self.attention(
-                    q_BTHC, k_BTKC, v_BTKC, causal=True, window=window, segments_BT=segments_BT
+                    constrain(q_BTHC, mesh, "batch", None, "heads", None),
+                    constrain(k_BTKC, mesh, "batch", None, "kv_heads", None),
+                    constrain(v_BTKC, mesh, "batch", None, "kv_heads", None),
+                    causal=True,
+                    window=self.config.sliding_window,
+                    segments_BT=segments_BT,
                 )
 
-            x_BTD = self._layer(x_BTD, weights, rotation, attend, dropout)
+            x_BTD = self._layer(x_BTD, weights, angles, attend, dropout)
             return constrain(x_BTD, mesh, "batch", None, None), None
 
         body = rematerialized(block, remat)
         depth = self.config.num_hidden_layers
+        numbered_layers = (layers, jnp.arange(depth))
         # Unrolling a few layers makes a CPU a fifth faster; a deep model would only compile longer.
-        x_BTD, _ = jax.lax.scan(
-            body, x_BTD, (layers, jnp.arange(depth)), unroll=depth if depth <= 4 else 1
-        )
+        unroll = depth if depth <= 4 else 1
+        x_BTD, _ = jax.lax.scan(body, x_BTD, numbered_layers, unroll=unroll)
         return _rms_norm(x_BTD, base["norm"], self.config.rms_norm_eps)
 
     def logits(self, hidden_BTD: Array) -> Array:
@@ -170,11 +187,9 @@ class Decoder(nnx.Module):
 
     def unembedding(self) -> Array:
         """The matrix ``[D, V]`` from hidden states to logits."""
-        return (
-            self.base["embed"][...].T
-            if self.config.tie_word_embeddings
-            else self.base["unembed"][...]
-        )
+        if self.config.tie_word_embeddings:
+            return self.base["embed"][...].T
+        return self.base["unembed"][...]
 
     def token_logps(
         self,
@@ -201,14 +216,19 @@ class Decoder(nnx.Module):
         """
         hidden_BTD = self.hidden_states(
             tokens_BT, dropout_key, remat=remat, segments_BT=segments_BT, positions_BT=positions_BT
-        )[:, :-1]
+        )
+        # The state at a position predicts the token after it: the last state predicts nothing here,
+        # and the first token is predicted by nothing.
+        hidden_BTD = hidden_BTD[:, :-1]
+        next_tokens_BT = tokens_BT[:, 1:]
         if chunk is None:
-            logps = token_logps(hidden_BTD, self.unembedding(), tokens_BT[:, 1:])
+            logps = token_logps(hidden_BTD, self.unembedding(), next_tokens_BT)
         else:
-            logps = chunked_token_logps(hidden_BTD, self.unembedding(), tokens_BT[:, 1:], chunk)
+            logps = chunked_token_logps(hidden_BTD, self.unembedding(), next_tokens_BT, chunk)
         return jnp.pad(logps, ((0, 0), (1, 0)))
 
     def empty_cache(self, batch: int, length: int) -> Cache:
+        """Return a cache of zeros for ``batch`` rows of up to ``length`` tokens."""
         shape = (
             self.config.num_hidden_layers,
             batch,
@@ -224,8 +244,8 @@ class Decoder(nnx.Module):
 
         Args:
             tokens_BT: new tokens: a prompt, or one token a row.
-            positions_BT: their positions, which are also their places in the cache. A place
-                after a row's newest token may hold anything: it is never attended to.
+            positions_BT: their positions, which are also their indices in the cache. What the
+                cache holds after a row's newest token may be anything: it is never attended to.
             cache: what came before.
 
         Returns:
@@ -233,11 +253,13 @@ class Decoder(nnx.Module):
         """
         base, layers = self._parameters()
         x_BTD = base["embed"][tokens_BT]
-        rotation = _rotation(self.config, positions_BT)
-        places_S = jnp.arange(cache.keys.shape[2])
-        visible_BTS = places_S <= positions_BT[..., None]
+        angles = rotation(self.config.rope, self.config.head_dim, positions_BT)
+        # A key's index in the cache is its position in the text. So a comparison of positions is
+        # the whole mask, and what a shorter row has not written yet lies after all its queries.
+        key_positions_S = jnp.arange(cache.keys.shape[2])
+        visible_BTS = key_positions_S <= positions_BT[..., None]
         if self.config.sliding_window is not None:
-            visible_BTS &= places_S > positions_BT[..., None] - self.config.sliding_window
+            visible_BTS &= key_positions_S > positions_BT[..., None] - self.config.sliding_window
         rows_B1 = jnp.arange(tokens_BT.shape[0])[:, None]
 
         def block(
@@ -245,6 +267,7 @@ class Decoder(nnx.Module):
         ) -> tuple[tuple[Array, Cache], None]:
             x_BTD, cache = carry
             weights, number = layer
+            # ``attend`` returns what a layer needs; the cache that it filled leaves by this list.
             updated: list[Cache] = []
 
             def attend(q_BTHC: Array, k_BTKC: Array, v_BTKC: Array) -> Array:
@@ -255,7 +278,7 @@ class Decoder(nnx.Module):
                     q_BTHC, keys[number], values[number], mask=visible_BTS[:, None]
                 )
 
-            x_BTD = self._layer(x_BTD, weights, rotation, attend, None)
+            x_BTD = self._layer(x_BTD, weights, angles, attend, None)
             return (x_BTD, updated[0]), None
 
         (x_BTD, cache), _ = jax.lax.scan(
@@ -268,21 +291,27 @@ class Decoder(nnx.Module):
         tree).
         """
         arrays = {name: variable[...] for name, variable in self.base.items()}
-        layers = {
-            name.removeprefix("layers."): a
-            for name, a in arrays.items()
-            if name.startswith("layers.")
-        }
-        layers |= {name: variable[...] for name, variable in self.adapter.items()}
+        layers: dict[str, Array] = {}
+        for name, array in arrays.items():
+            if name.startswith("layers."):
+                layers[name.removeprefix("layers.")] = array
+        for name, variable in self.adapter.items():
+            layers[name] = variable[...]
         return arrays, layers
 
     def _dropout(self, key: Array | None, layer: Array) -> tuple[ArrayLike, Array] | None:
         if key is None or self.lora is None:
             return None
+        # Folded in with the layer's number, or all layers would drop the same inputs.
         return self.lora.dropout, jax.random.fold_in(key, layer)
 
     def _layer(
-        self, x_BTD: Array, weights: dict[str, Array], rotation: Any, attend: Any, dropout: Any
+        self,
+        x_BTD: Array,
+        weights: dict[str, Array],
+        angles: tuple[Array, Array],
+        attend: Callable[[Array, Array, Array], Array],
+        dropout: tuple[ArrayLike, Array] | None,
     ) -> Array:
         """One decoder layer; ``attend`` maps rotated queries, keys and values to ``[B, T, H,
         C]``.
@@ -291,15 +320,14 @@ class Decoder(nnx.Module):
         scale = self.lora.scale if self.lora else 0.0
 
         def project(x: Array, name: str) -> Array:
-            return quantized.matmul(x, weights, name) + lora_module.apply(
-                x, weights, name, scale, dropout
-            )
+            frozen = quantized.matmul(x, weights, name)
+            return frozen + lora_module.apply(x, weights, name, scale, dropout)
 
         h_BTD = _rms_norm(x_BTD, weights["input_norm"], config.rms_norm_eps)
         q_BTHC = _heads(project(h_BTD, "q_proj"), config.num_attention_heads)
         k_BTKC = _heads(project(h_BTD, "k_proj"), config.num_key_value_heads)
         v_BTKC = _heads(project(h_BTD, "v_proj"), config.num_key_value_heads)
-        mixed_BTHC = attend(_rotate(q_BTHC, rotation), _rotate(k_BTKC, rotation), v_BTKC)
+        mixed_BTHC = attend(rotate(q_BTHC, angles), rotate(k_BTKC, angles), v_BTKC)
         x_BTD = x_BTD + project(mixed_BTHC.reshape(*x_BTD.shape[:2], -1), "o_proj")
         h_BTD = _rms_norm(x_BTD, weights["post_norm"], config.rms_norm_eps)
         gated = jax.nn.silu(project(h_BTD, "gate_proj")) * project(h_BTD, "up_proj")
@@ -307,8 +335,11 @@ class Decoder(nnx.Module):
 
 
 def _rms_norm(x: Array, weight: Array, epsilon: float) -> Array:
+    # The mean of squares in float32, and the product with the weight in the model's type, both as
+    # transformers has it: the order of the two casts shows in the last bits of bfloat16.
     x32 = x.astype(jnp.float32)
-    normalized = x32 * jax.lax.rsqrt(jnp.mean(x32 * x32, axis=-1, keepdims=True) + epsilon)
+    mean_square = jnp.mean(x32 * x32, axis=-1, keepdims=True)
+    normalized = x32 * jax.lax.rsqrt(mean_square + epsilon)
     return weight * normalized.astype(x.dtype)
 
 
@@ -316,20 +347,44 @@ def _heads(x: Array, heads: int) -> Array:
     return x.reshape(*x.shape[:2], heads, -1)
 
 
-def _rotation(config: DecoderConfig, positions_BT: Array) -> tuple[Array, Array]:
-    """Cosines and sines of the rotary angles, ``[B, T, 1, C/2]`` float32."""
-    angles = positions_BT[..., None, None].astype(jnp.float32) * config.rope.frequencies(
-        config.head_dim
-    )
-    return jnp.cos(angles), jnp.sin(angles)
+def load_decoder(
+    folder: Path, base_dtype: BaseDtype = "bfloat16", shardings_for: Any | None = None
+) -> Decoder:
+    """Load a Mistral or Llama model from a Hugging Face folder, without an adapter.
 
+    Args:
+        folder: ``config.json`` and safetensors.
+        base_dtype: of the weights; ``int8`` and ``nf4`` are for the projections, with bfloat16 for
+            the rest.
+        shardings_for: maps a parameter table to shardings (``policy.mesh.shardings`` with its
+            mesh), or None.
 
-def _rotate(x: Array, rotation: tuple[Array, Array]) -> Array:
-    """Rotate the two halves of each head against each other (the Hugging Face layout of the
-    weights).
+    Raises:
+        UserError: not a model folder, an unsupported architecture, or weights that do not fit it.
     """
-    cos, sin = rotation
-    first, second = jnp.split(x.astype(jnp.float32), 2, axis=-1)
-    return jnp.concatenate(
-        [first * cos - second * sin, second * cos + first * sin], axis=-1
-    ).astype(x.dtype)
+    config = read_decoder_config(folder)
+    table = parameter_table(config)
+    quantized_base = is_quantized(base_dtype)
+    base = load_parameters(
+        folder,
+        table,
+        # Embeddings, norms and the head are never quantized.
+        dtype_named("bfloat16" if quantized_base else base_dtype),
+        base_dtype=base_dtype if quantized_base else None,
+        shardings=shardings_for(stored_table(table, base_dtype)) if shardings_for else None,
+        # A copy of the embeddings: a head of its own would have made them untied.
+        ignored_prefixes=("lm_head.",) if config.tie_word_embeddings else (),
+    )
+    return Decoder(config, base)
+
+
+def save_decoder(
+    folder: Path, model: Decoder, config: Mapping[str, Any], tokenizer_from: Path | None = None
+) -> None:
+    """Write a model's base weights; ``config`` is the ``config.json`` to go with them."""
+    arrays = {
+        name: variable[...]
+        for name, variable in model.base.items()
+        if isinstance(variable, BaseParam)
+    }
+    save_model(folder, config, parameter_table(model.config), arrays, tokenizer_from)

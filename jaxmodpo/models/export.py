@@ -1,4 +1,8 @@
-"""The ``export`` command: an adapter merged into its base model, as a folder that stands alone."""
+"""The ``export`` command: an adapter merged into its base model, as a folder that stands alone.
+
+The base's tensors are read, changed and written one file at a time, so that a model need not fit
+into memory. A merged weight is W + s (A B)ᵀ, computed in float32 and rounded once.
+"""
 
 from __future__ import annotations
 
@@ -18,15 +22,10 @@ from jaxmodpo.errors import UserError
 from jaxmodpo.files import atomic_directory, write_json
 from jaxmodpo.hub import local_folder
 from jaxmodpo.models.adapters import load_adapter
+from jaxmodpo.models.checkpoint import Located, locate
 from jaxmodpo.models.decoder import parameter_table
-from jaxmodpo.models.decoder_config import DecoderConfig
-from jaxmodpo.models.files import (
-    Located,
-    copy_tokenizer,
-    locate,
-    read_decoder_config,
-    read_model_config,
-)
+from jaxmodpo.models.decoder_config import DecoderConfig, read_decoder_config
+from jaxmodpo.models.model_folder import copy_tokenizer, read_model_config
 from jaxmodpo.models.tensors import save_tensors
 from jaxmodpo.phase import Phase, in_phase
 from jaxmodpo.ranges import Count, Incidental, Settings
@@ -60,9 +59,9 @@ def export(config: ExportConfig, phase: Phase) -> None:
     """Run ``export``."""
     model = read_decoder_config(config.model)
     ignored = ("lm_head.",) if model.tie_word_embeddings else ()
-    found = locate(config.model, parameter_table(model), ignored_prefixes=ignored)
-    deltas = _Deltas(config, model, found)
-    shards = _plan(found, config.shard_mib * MIB)
+    located = locate(config.model, parameter_table(model), ignored_prefixes=ignored)
+    deltas = _Deltas(config, model, located)
+    shards = _plan(located, config.shard_mib * MIB)
     with atomic_directory(config.output_dir / "model") as folder:
         for path in _settings_files(config.model):
             shutil.copyfile(path, folder / path.name)
@@ -71,40 +70,55 @@ def export(config: ExportConfig, phase: Phase) -> None:
         if settings.get("tie_word_embeddings") and not model.tie_word_embeddings:
             # The folder has a head of its own, which not every reader would look for.
             write_json(folder / "config.json", settings | {"tie_word_embeddings": False})
-        total, places = 0, {}
+        total_bytes = 0
+        file_of_tensor: dict[str, str] = {}
         for number, keys in enumerate(shards, 1):
-            name = (
-                "model.safetensors"
-                if len(shards) == 1
-                else f"model-{number:05d}-of-{len(shards):05d}.safetensors"
-            )
+            name = _shard_name(number, len(shards))
             tensors = {key: deltas.merged(key) for key in keys}
             save_tensors(tensors, folder / name)
-            total += sum(tensor.nbytes for tensor in tensors.values())
-            places |= dict.fromkeys(keys, name)
+            total_bytes += sum(tensor.nbytes for tensor in tensors.values())
+            file_of_tensor |= dict.fromkeys(keys, name)
             logger.info("wrote %s", name)
         if len(shards) > 1:
-            index = {"metadata": {"total_size": total}, "weight_map": dict(sorted(places.items()))}
-            (folder / "model.safetensors.index.json").write_text(json.dumps(index, indent=2) + "\n")
-    phase.finish(tensors=len(places), bytes=total, files=len(shards), merged=deltas.count)
+            _write_index(folder, total_bytes, file_of_tensor)
+    phase.finish(
+        tensors=len(file_of_tensor), bytes=total_bytes, files=len(shards), merged=deltas.count
+    )
+
+
+def _shard_name(number: int, count: int) -> str:
+    """Return the name that transformers gives a shard, the only one of a small model included."""
+    if count == 1:
+        return "model.safetensors"
+    return f"model-{number:05d}-of-{count:05d}.safetensors"
+
+
+def _write_index(folder: Path, total_bytes: int, file_of_tensor: dict[str, str]) -> None:
+    index = {
+        "metadata": {"total_size": total_bytes},
+        "weight_map": dict(sorted(file_of_tensor.items())),
+    }
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index, indent=2) + "\n")
 
 
 class _Deltas:
     """The base's tensors one by one, with what the adapter changes added in float32."""
 
-    def __init__(self, config: ExportConfig, model: DecoderConfig, found: Located):
+    def __init__(self, config: ExportConfig, model: DecoderConfig, located: Located):
         lora, arrays = load_adapter(config.adapter, model, config.model)
-        self.files = found.files
+        self.files = located.files
         self.scale = lora.scale
         table = parameter_table(model)
         self.factors: dict[str, tuple[np.ndarray, np.ndarray]] = {}
         for name in lora.targets:
-            a, b = (np.asarray(arrays[f"{name}.{part}"], np.float32) for part in "AB")
-            for layer, key in enumerate(found.keys(table[f"layers.{name}"])):
-                self.factors[key] = a[layer], b[layer]
+            a = np.asarray(arrays[f"{name}.A"], np.float32)
+            b = np.asarray(arrays[f"{name}.B"], np.float32)
+            for layer, key in enumerate(located.keys(table[f"layers.{name}"])):
+                self.factors[key] = (a[layer], b[layer])
 
     @property
     def count(self) -> int:
+        """How many tensors the adapter changes."""
         return len(self.factors)
 
     def merged(self, key: str) -> np.ndarray:
@@ -118,8 +132,11 @@ class _Deltas:
         if key not in self.factors:
             return weight
         a, b = self.factors[key]
+        # An overflow becomes an infinity, which is told below with the tensor's name, and not a
+        # warning without one.
         with np.errstate(over="ignore"):
-            merged = (weight.astype(np.float32) + self.scale * (a @ b).T).astype(weight.dtype)
+            merged = weight.astype(np.float32) + self.scale * (a @ b).T
+            merged = merged.astype(weight.dtype)
         if not np.isfinite(merged.astype(np.float32)).all():
             raise UserError(
                 f"{self.files[key]}: {key} with the adapter added has values that {weight.dtype}"
@@ -128,13 +145,13 @@ class _Deltas:
         return merged
 
 
-def _plan(found: Located, limit: int) -> list[list[str]]:
+def _plan(located: Located, limit: int) -> list[list[str]]:
     """Cut the table's tensors into files of at most ``limit`` bytes, or of one larger tensor."""
     shards: list[list[str]] = [[]]
     size = 0
-    for spec in found.present.values():
-        for key in found.keys(spec):
-            with safe_open(found.files[key], framework="numpy") as file:
+    for spec in located.present.values():
+        for key in located.keys(spec):
+            with safe_open(located.files[key], framework="numpy") as file:
                 tensor: Any = file.get_slice(key)
                 bytes_each = 4 if tensor.get_dtype() == "F32" else 2
                 needed = bytes_each * math.prod(tensor.get_shape())

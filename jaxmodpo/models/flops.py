@@ -3,6 +3,10 @@
 XLA's own count sees the body of a scan once. Two operations for a multiplication and an addition;
 matrix products only. The base is frozen: its backward pass has gradients of activations but none of
 weights. What is computed again to save memory does not count.
+
+For a Mistral 7B without an adapter, and one text of 1,000 tokens::
+
+    forward(decoder_shape("mistral-7b-v0.2"), None, np.array([1000]))      # 1.45e13
 """
 
 from __future__ import annotations
@@ -44,7 +48,9 @@ def training(
     tokens = float(np.sum(lengths))
     base, adapter = per_token(config, lora)
     total = tokens * (2 * base + 3 * adapter) + 3 * attention(config, lengths)
-    return total + (forward(config, None, lengths) if reference_in_step else 0.0)
+    if reference_in_step:
+        total += forward(config, None, lengths)
+    return total
 
 
 def recomputed(config: DecoderConfig, lora: LoraConfig, lengths: np.ndarray, remat: Remat) -> float:
@@ -54,10 +60,12 @@ def recomputed(config: DecoderConfig, lora: LoraConfig, lengths: np.ndarray, rem
     if remat == "none":
         return 0.0
     base, adapter = per_token(config, lora)
-    layers = base - 2.0 * config.hidden_size * config.vocab_size + adapter
-    return (float(np.sum(lengths)) * layers if remat == "full" else 0.0) + attention(
-        config, lengths
-    )
+    if remat == "dots":
+        return attention(config, lengths)
+    # The unembedding is no part of a layer, and is never computed twice.
+    unembedding = 2.0 * config.hidden_size * config.vocab_size
+    layers = base - unembedding + adapter
+    return float(np.sum(lengths)) * layers + attention(config, lengths)
 
 
 def encoder_forward(config: RobertaConfig, lengths: np.ndarray) -> float:
@@ -65,12 +73,13 @@ def encoder_forward(config: RobertaConfig, lengths: np.ndarray) -> float:
     many.
     """
     sizes = np.asarray(lengths, np.float64).ravel()
-    matrices = sum(
-        float(np.prod(spec.shape)) for spec in encoder_table(config).values() if is_projection(spec)
-    )
-    return 2 * matrices * float(
-        sizes.sum()
-    ) + 4.0 * config.num_hidden_layers * config.hidden_size * float((sizes**2).sum())
+    weights = 0.0
+    for spec in encoder_table(config).values():
+        if is_projection(spec):
+            weights += float(np.prod(spec.shape))
+    # Scores and mixtures: every token sees every other, so that no half is left out.
+    attention_per_square = 4.0 * config.num_hidden_layers * config.hidden_size
+    return 2 * weights * float(sizes.sum()) + attention_per_square * float((sizes**2).sum())
 
 
 def per_token(config: DecoderConfig, lora: LoraConfig | None) -> tuple[float, float]:
@@ -94,17 +103,17 @@ def attention(config: DecoderConfig, lengths: np.ndarray) -> float:
     the window.
     """
     sizes = np.asarray(lengths, np.float64).ravel()
-    seen = sizes * (sizes + 1) / 2
+    # Pairs of a position and one that it sees: a triangle, from which a window cuts off the corner.
+    visible = sizes * (sizes + 1) / 2
     if config.sliding_window is not None:
         beyond = np.maximum(sizes - config.sliding_window, 0.0)
-        seen = seen - beyond * (beyond + 1) / 2
-    return (
-        4.0
-        * config.num_hidden_layers
-        * config.num_attention_heads
-        * config.head_dim
-        * float(seen.sum())
-    )
+        visible = visible - beyond * (beyond + 1) / 2
+    return _attention_per_pair(config) * float(visible.sum())
+
+
+def _attention_per_pair(config: DecoderConfig) -> float:
+    """Return the operations of one position's view of another: a score and a share of a mixture."""
+    return 4.0 * config.num_hidden_layers * config.num_attention_heads * config.head_dim
 
 
 def token_cost(config: DecoderConfig, row_length: int) -> float:
@@ -112,7 +121,4 @@ def token_cost(config: DecoderConfig, row_length: int) -> float:
     every position.
     """
     base, _ = per_token(config, None)
-    return (
-        base
-        + 4.0 * config.num_hidden_layers * config.num_attention_heads * config.head_dim * row_length
-    )
+    return base + _attention_per_pair(config) * row_length

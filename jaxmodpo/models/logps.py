@@ -1,4 +1,14 @@
-"""Log-probabilities of given tokens, without logits for all positions at once."""
+"""Log-probabilities of given tokens, without logits for all positions at once.
+
+The logits of a batch are its largest array by far: 16 rows of 1,024 tokens over a vocabulary of
+32,000 take 2 GiB in float32, and as much again for their gradient. All that training needs of them
+is one number per position. :func:`chunked_token_logps` therefore computes them for a few positions
+at a time and forgets them.
+
+Shape suffixes: B batch, T time, c the positions of a chunk, D model width, V vocabulary::
+
+    logps_BT = chunked_token_logps(hidden_BTD, unembedding_DV, targets_BT, chunk=128)
+"""
 
 from __future__ import annotations
 
@@ -15,7 +25,7 @@ def token_logps(hidden_BTD: Array, unembedding_DV: Array, targets_BT: Array) -> 
     For small vocabularies, and where the unembedding itself is trained.
     """
     logits_BTV = jnp.matmul(hidden_BTD, unembedding_DV, preferred_element_type=jnp.float32)
-    return _chosen(logits_BTV, targets_BT) - jax.nn.logsumexp(logits_BTV, axis=-1)
+    return _at_targets(logits_BTV, targets_BT) - jax.nn.logsumexp(logits_BTV, axis=-1)
 
 
 def chunked_token_logps(
@@ -37,12 +47,20 @@ def chunked_token_logps(
     Returns:
         ``[B, T]`` float32.
     """
+    # ``custom_vjp`` loses the type for the type checker, and nothing else happens here.
     return jnp.asarray(_chunked(hidden_BTD, unembedding_DV, targets_BT, chunk))
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(3,))
 def _chunked(hidden_BTD: Array, unembedding_DV: Array, targets_BT: Array, chunk: int) -> Array:
-    return _scan(hidden_BTD, unembedding_DV, targets_BT, chunk, gradient=False)[0]
+    logps_BT, _ = _scan(hidden_BTD, unembedding_DV, targets_BT, chunk, gradient=False)
+    return logps_BT
+
+
+# Without a gradient of our own, JAX would differentiate the scan: it would keep every chunk's
+# logits for the backward pass, which are all the logits again, or compute each of them twice.
+# Instead the forward pass makes the slopes, of the size of the hidden states, and the backward pass
+# is one multiplication.
 
 
 def _forward(
@@ -52,6 +70,8 @@ def _forward(
 
 
 def _backward(chunk: int, slope_BTD: Array, cotangent_BT: Array) -> tuple[Array, None, None]:
+    # A log-probability depends on the states of its own position alone, so that the chain rule is a
+    # product position by position. None: neither the unembedding nor the targets are trained.
     gradient = slope_BTD.astype(jnp.float32) * cotangent_BT[..., None]
     return gradient.astype(slope_BTD.dtype), None, None
 
@@ -66,19 +86,21 @@ def _scan(
     batch, time, width = hidden_BTD.shape
     chunk = min(chunk, time)
     padding = -time % chunk
+    # Each chunk has the same positions of all rows, not some rows as a whole: rows are sharded over
+    # devices, and so every device has its share of every chunk. Padding is cut off at the end.
     hidden = jnp.pad(hidden_BTD, ((0, 0), (0, padding), (0, 0))).reshape(batch, -1, chunk, width)
     targets = jnp.pad(targets_BT, ((0, 0), (0, padding))).reshape(batch, -1, chunk)
 
-    def step(_: None, part: tuple[Array, Array]) -> tuple[None, tuple[Array, Array]]:
-        hidden_BcD, targets_Bc = part
+    def step(_: None, chunk_inputs: tuple[Array, Array]) -> tuple[None, tuple[Array, Array]]:
+        hidden_BcD, targets_Bc = chunk_inputs
         logits_BcV = jnp.matmul(hidden_BcD, unembedding_DV, preferred_element_type=jnp.float32)
         total_Bc = jax.nn.logsumexp(logits_BcV, axis=-1)
-        logps_Bc = _chosen(logits_BcV, targets_Bc) - total_Bc
+        logps_Bc = _at_targets(logits_BcV, targets_Bc) - total_Bc
         if not gradient:
             return None, (logps_Bc, jnp.zeros(()))
-        difference_BcV = _is_target(logits_BcV, targets_Bc) - jnp.exp(
-            logits_BcV - total_Bc[..., None]
-        )
+        # d log p(target) / d logits = 1_target − p, and the logits are h W.
+        probabilities_BcV = jnp.exp(logits_BcV - total_Bc[..., None])
+        difference_BcV = _is_target(logits_BcV, targets_Bc) - probabilities_BcV
         slope_BcD = jax.lax.dot_general(
             difference_BcV.astype(unembedding_DV.dtype),
             unembedding_DV,
@@ -87,7 +109,8 @@ def _scan(
         )
         return None, (logps_Bc, slope_BcD.astype(hidden_BcD.dtype))
 
-    _, (logps, slopes) = jax.lax.scan(step, None, (hidden.swapaxes(0, 1), targets.swapaxes(0, 1)))
+    chunks_first = (hidden.swapaxes(0, 1), targets.swapaxes(0, 1))
+    _, (logps, slopes) = jax.lax.scan(step, None, chunks_first)
     logps = logps.swapaxes(0, 1).reshape(batch, -1)[:, :time]
     if gradient:
         slopes = slopes.swapaxes(0, 1).reshape(batch, -1, width)[:, :time]
@@ -95,11 +118,10 @@ def _scan(
 
 
 def _is_target(logits: Array, targets: Array) -> Array:
-    # A comparison, unlike a gather, stays where the vocabulary is parted over devices.
-    return (
-        jax.lax.broadcasted_iota(targets.dtype, logits.shape, logits.ndim - 1) == targets[..., None]
-    )
+    # A comparison, unlike a gather, stays where the vocabulary is sharded over devices.
+    vocabulary_ids = jax.lax.broadcasted_iota(targets.dtype, logits.shape, logits.ndim - 1)
+    return vocabulary_ids == targets[..., None]
 
 
-def _chosen(logits: Array, targets: Array) -> Array:
+def _at_targets(logits: Array, targets: Array) -> Array:
     return jnp.sum(jnp.where(_is_target(logits, targets), logits, 0.0), axis=-1)

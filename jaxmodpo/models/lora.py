@@ -3,6 +3,16 @@
 A projection W becomes x W + s · dropout(x) A B with s = α / r (α / √r with rslora). A is drawn
 Kaiming-uniform, B starts at zero, so a fresh adapter changes nothing, to the last bit. Adapters are
 float32 and stacked over layers like the weights they belong to.
+
+The scale s stands beside the parameters and not in them, as in a PEFT folder: two adapters with the
+same A and B and another α are two different changes of the model. α is divided by r so that a
+rank can be changed without tuning the learning rate again; at high ranks that makes the change too
+small, and α / √r is what keeps it (rank-stabilized LoRA).
+
+The change of one projection::
+
+    config = LoraConfig(rank=16, alpha=32)      # s = 2
+    change = config.scale * adapter["q_proj.A"][layer] @ adapter["q_proj.B"][layer]
 """
 
 from __future__ import annotations
@@ -67,7 +77,9 @@ class LoraConfig:
 
     @property
     def scale(self) -> float:
-        return self.alpha / (math.sqrt(self.rank) if self.rslora else self.rank)
+        """The factor s of A B."""
+        divisor = math.sqrt(self.rank) if self.rslora else self.rank
+        return self.alpha / divisor
 
 
 def adapter_table(base: Table, config: LoraConfig) -> dict[str, Spec]:
@@ -115,11 +127,14 @@ def apply(
         return jnp.zeros((), x.dtype)
     if dropout is not None:
         rate, key = dropout
-        kept = jax.random.bernoulli(
-            jax.random.fold_in(key, PROJECTIONS.index(name)), 1 - rate, x.shape
-        )
-        x = jnp.where(kept, x / (1 - rate), 0).astype(x.dtype)
-    a, b = (weights[f"{name}.{part}"].astype(x.dtype) for part in "AB")
+        # Three projections of a layer read the same input; each drops values of its own, as the
+        # separate modules of PEFT do.
+        projection_key = jax.random.fold_in(key, PROJECTIONS.index(name))
+        is_kept = jax.random.bernoulli(projection_key, 1 - rate, x.shape)
+        x = jnp.where(is_kept, x / (1 - rate), 0).astype(x.dtype)
+    a = weights[f"{name}.A"].astype(x.dtype)
+    b = weights[f"{name}.B"].astype(x.dtype)
+    # From the left, so that nothing of the width of the model squared is formed.
     return jnp.asarray(scale * ((x @ a) @ b), x.dtype)
 
 
@@ -169,20 +184,28 @@ def average(
         a = [arrays[f"{name}.A"] for _, arrays in adapters]
         b = [config.scale * arrays[f"{name}.B"] for config, arrays in adapters]
         if how == "factors":
-            merged[f"{name}.A"] = sum(
-                (w * part for w, part in zip(weights, a, strict=True)), jnp.zeros_like(a[0])
-            )
-            merged[f"{name}.B"] = sum(
-                (w * part for w, part in zip(weights, b, strict=True)), jnp.zeros_like(b[0])
-            )
+            merged[f"{name}.A"] = _weighted_sum(weights, a)
+            merged[f"{name}.B"] = _weighted_sum(weights, b)
             continue
-        shares = great_circle(a, b, weights[1]) if how == "slerp" else jnp.asarray(weights)[:, None]
+        # A weight for each adapter, or on a great circle for each adapter and layer.
+        shares = jnp.asarray(weights)[:, None]
+        if how == "slerp":
+            shares = great_circle(a, b, weights[1])
+        weighted_b = [
+            share[:, None, None] * factor for share, factor in zip(shares, b, strict=True)
+        ]
         merged[f"{name}.A"] = jnp.concatenate(a, axis=2)
-        merged[f"{name}.B"] = jnp.concatenate(
-            [w[:, None, None] * part for w, part in zip(shares, b, strict=True)], 1
-        )
+        merged[f"{name}.B"] = jnp.concatenate(weighted_b, axis=1)
     rank = ranks[0] if how == "factors" else sum(ranks)
+    # Every scale is in B by now, so that the result's own is 1: α equals r.
     return dataclasses.replace(adapters[0][0], rank=rank, alpha=float(rank), rslora=False), merged
+
+
+def _weighted_sum(weights: Sequence[float], factors: Sequence[Array]) -> Array:
+    total = jnp.zeros_like(factors[0])
+    for weight, factor in zip(weights, factors, strict=True):
+        total = total + weight * factor
+    return total
 
 
 def great_circle(a: Sequence[Array], b: Sequence[Array], t: float) -> Array:
@@ -203,16 +226,19 @@ def great_circle(a: Sequence[Array], b: Sequence[Array], t: float) -> Array:
     """
 
     def inner(i: int, j: int) -> Array:
-        left = jnp.einsum("lir,lis->lrs", a[i], a[j], precision="highest")
-        return jnp.sum(
-            left * jnp.einsum("lro,lso->lrs", b[i], b[j], precision="highest"), axis=(1, 2)
-        )
+        # In full float32: TPUs would otherwise round both inputs to bfloat16, and an arccosine near
+        # 1 turns an error of 1e-3 into an angle of 0.04.
+        of_a = jnp.einsum("lir,lis->lrs", a[i], a[j], precision="highest")
+        of_b = jnp.einsum("lro,lso->lrs", b[i], b[j], precision="highest")
+        return jnp.sum(of_a * of_b, axis=(1, 2))
 
-    cosine = inner(0, 1) / jnp.maximum(jnp.sqrt(inner(0, 0) * inner(1, 1)), 1e-30)
+    squared_norms = inner(0, 0) * inner(1, 1)
+    cosine = inner(0, 1) / jnp.maximum(jnp.sqrt(squared_norms), 1e-30)
     angle = jnp.arccos(jnp.clip(cosine, -1.0, 1.0))
     sine = jnp.sin(angle)
-    straight = (sine < 1e-4) | (inner(0, 0) * inner(1, 1) == 0)
-    curved = jnp.stack([jnp.sin((1 - t) * angle), jnp.sin(t * angle)]) / jnp.where(
-        straight, 1.0, sine
-    )
-    return jnp.where(straight, jnp.asarray([1 - t, t])[:, None], curved)
+    # Nearly parallel changes have no great circle of their own, and a chord is as good.
+    is_straight = (sine < 1e-4) | (squared_norms == 0)
+    # Where it is straight the quotient is not used, and must not divide by zero all the same.
+    divisor = jnp.where(is_straight, 1.0, sine)
+    curved = jnp.stack([jnp.sin((1 - t) * angle), jnp.sin(t * angle)]) / divisor
+    return jnp.where(is_straight, jnp.asarray([1 - t, t])[:, None], curved)

@@ -21,7 +21,8 @@ from jax import Array
 from jaxmodpo.errors import UserError
 from jaxmodpo.models.attention import Attention
 from jaxmodpo.models.decoder_config import MOST_LAYERS
-from jaxmodpo.models.files import dtype_named, load_parameters, read_model_config, save_model
+from jaxmodpo.models.loading import dtype_named, load_parameters
+from jaxmodpo.models.model_folder import read_model_config, save_model
 from jaxmodpo.models.parameters import Spec, initialize
 from jaxmodpo.models.remat import Remat, rematerialized
 from jaxmodpo.schema import Fields
@@ -33,21 +34,17 @@ Head = Literal["classification", "language_model"]
     jax.tree_util.register_dataclass,
     data_fields=["dropout", "classifier_dropout"],
     meta_fields=[
-        *(
-            "vocab_size",
-            "hidden_size",
-            "intermediate_size",
-            "num_hidden_layers",
-            "num_attention_heads",
-        ),
-        *(
-            "max_position_embeddings",
-            "type_vocab_size",
-            "layer_norm_eps",
-            "pad_token_id",
-            "num_labels",
-            "head",
-        ),
+        "vocab_size",
+        "hidden_size",
+        "intermediate_size",
+        "num_hidden_layers",
+        "num_attention_heads",
+        "max_position_embeddings",
+        "type_vocab_size",
+        "layer_norm_eps",
+        "pad_token_id",
+        "num_labels",
+        "head",
     ],
 )
 @dataclass(frozen=True)
@@ -96,7 +93,8 @@ class RobertaConfig:
             if fields.take(field):
                 raise UserError(f"{source}: {field} is not supported")
         dropout = fields.rate("hidden_dropout_prob", 0.1)
-        width, heads = fields.integer("hidden_size"), fields.integer("num_attention_heads")
+        width = fields.integer("hidden_size")
+        heads = fields.integer("num_attention_heads")
         if width % heads:
             raise UserError(
                 f"{source}: {heads} attention heads do not divide the hidden_size {width}"
@@ -132,7 +130,8 @@ class RobertaConfig:
 
 def parameter_table(config: RobertaConfig) -> dict[str, Spec]:
     """Return every parameter of the encoder and its head."""
-    layers, width, inner = config.num_hidden_layers, config.hidden_size, config.intermediate_size
+    width = config.hidden_size
+    inner = config.intermediate_size
     table = {
         "embed": Spec(
             (config.vocab_size, width),
@@ -151,53 +150,65 @@ def parameter_table(config: RobertaConfig) -> dict[str, Spec]:
         ),
     }
 
-    def linear(
-        name: str,
-        size: tuple[int, int],
-        axes: tuple[str | None, str | None],
-        key: str,
-        stacked: bool,
-    ) -> None:
-        lead: tuple[int, ...] = (layers,) if stacked else ()
-        lead_axes: tuple[str, ...] = ("layers",) if stacked else ()
-        table[name] = Spec((*lead, *size), (*lead_axes, *axes), f"{key}.weight", transposed=True)
-        table[f"{name}.bias"] = Spec(
-            (*lead, size[1]), (*lead_axes, axes[1]), f"{key}.bias", "zeros"
-        )
-
-    def norm(name: str, key: str, stacked: bool) -> None:
-        lead: tuple[int, ...] = (layers,) if stacked else ()
-        lead_axes: tuple[str, ...] = ("layers",) if stacked else ()
-        table[name] = Spec((*lead, width), (*lead_axes, None), f"{key}.weight", "ones")
-        table[f"{name}.bias"] = Spec((*lead, width), (*lead_axes, None), f"{key}.bias", "zeros")
-
-    norm("embed_norm", "roberta.embeddings.LayerNorm", False)
-    layer = "roberta.encoder.layer.{layer}"
+    builder = _TableBuilder(config, table)
+    builder.norm("embed_norm", "roberta.embeddings.LayerNorm")
+    block = "roberta.encoder.layer.{layer}"
     for name in ("query", "key", "value"):
-        linear(
-            f"layers.{name}",
-            (width, width),
-            ("embed", "heads"),
-            f"{layer}.attention.self.{name}",
-            True,
+        builder.linear(
+            f"layers.{name}", (width, width), ("embed", "heads"), f"{block}.attention.self.{name}"
         )
-    linear(
-        "layers.output", (width, width), ("heads", "embed"), f"{layer}.attention.output.dense", True
+    builder.linear(
+        "layers.output", (width, width), ("heads", "embed"), f"{block}.attention.output.dense"
     )
-    norm("layers.attention_norm", f"{layer}.attention.output.LayerNorm", True)
-    linear("layers.up", (width, inner), ("embed", "mlp"), f"{layer}.intermediate.dense", True)
-    linear("layers.down", (inner, width), ("mlp", "embed"), f"{layer}.output.dense", True)
-    norm("layers.output_norm", f"{layer}.output.LayerNorm", True)
+    builder.norm("layers.attention_norm", f"{block}.attention.output.LayerNorm")
+    builder.linear("layers.up", (width, inner), ("embed", "mlp"), f"{block}.intermediate.dense")
+    builder.linear("layers.down", (inner, width), ("mlp", "embed"), f"{block}.output.dense")
+    builder.norm("layers.output_norm", f"{block}.output.LayerNorm")
     if config.head == "classification":
-        linear("head.dense", (width, width), (None, "embed"), "classifier.dense", False)
-        linear(
-            "head.out", (width, config.num_labels), ("embed", None), "classifier.out_proj", False
+        builder.linear("head.dense", (width, width), (None, "embed"), "classifier.dense")
+        builder.linear(
+            "head.out", (width, config.num_labels), ("embed", None), "classifier.out_proj"
         )
     else:
-        linear("head.dense", (width, width), (None, "embed"), "lm_head.dense", False)
-        norm("head.norm", "lm_head.layer_norm", False)
+        # The output matrix is the embeddings' own; only its bias is a parameter.
+        builder.linear("head.dense", (width, width), (None, "embed"), "lm_head.dense")
+        builder.norm("head.norm", "lm_head.layer_norm")
         table["head.out.bias"] = Spec((config.vocab_size,), ("vocab",), "lm_head.bias", "zeros")
     return table
+
+
+class _TableBuilder:
+    """Adds weights and their biases to a table; what has ``layers.`` in its name is stacked."""
+
+    def __init__(self, config: RobertaConfig, table: dict[str, Spec]):
+        self._config = config
+        self._table = table
+
+    def linear(
+        self, name: str, size: tuple[int, int], axes: tuple[str | None, str | None], key: str
+    ) -> None:
+        """Add a matrix ``[in, out]``, which the file has transposed, and its bias."""
+        stack, stack_axes = self._stack(name)
+        self._table[name] = Spec(
+            (*stack, *size), (*stack_axes, *axes), f"{key}.weight", transposed=True
+        )
+        self._table[f"{name}.bias"] = Spec(
+            (*stack, size[1]), (*stack_axes, axes[1]), f"{key}.bias", "zeros"
+        )
+
+    def norm(self, name: str, key: str) -> None:
+        """Add the weight and the bias of a layer norm."""
+        stack, stack_axes = self._stack(name)
+        shape = (*stack, self._config.hidden_size)
+        axes = (*stack_axes, None)
+        self._table[name] = Spec(shape, axes, f"{key}.weight", "ones")
+        self._table[f"{name}.bias"] = Spec(shape, axes, f"{key}.bias", "zeros")
+
+    def _stack(self, name: str) -> tuple[tuple[int, ...], tuple[str, ...]]:
+        """Return the leading axis of a stacked array, its size and its name; else nothing."""
+        if name.startswith("layers."):
+            return (self._config.num_hidden_layers,), ("layers",)
+        return (), ()
 
 
 class Roberta(nnx.Module):
@@ -239,11 +250,11 @@ class Roberta(nnx.Module):
         weights = {name: variable[...] for name, variable in self.parameters.items()}
         hidden_BTD = self._encode(weights, tokens_BT, lengths_B, dropout_key, remat)
         if self.config.head == "classification":
-            first_BD = self._dropout(
-                hidden_BTD[:, 0], dropout_key, -2, self.config.classifier_dropout
-            )
+            # The first token, <s>, stands for the whole text.
+            rate = self.config.classifier_dropout
+            first_BD = self._dropout(hidden_BTD[:, 0], dropout_key, -2, rate)
             dense_BD = jnp.tanh(_linear(first_BD, weights, "head.dense"))
-            dense_BD = self._dropout(dense_BD, dropout_key, -3, self.config.classifier_dropout)
+            dense_BD = self._dropout(dense_BD, dropout_key, -3, rate)
             out = _linear(dense_BD, weights, "head.out")
         else:
             dense_BTD = jax.nn.gelu(_linear(hidden_BTD, weights, "head.dense"), approximate=False)
@@ -272,57 +283,61 @@ class Roberta(nnx.Module):
     ) -> Array:
         config = self.config
         time = tokens_BT.shape[1]
-        real_BT = jnp.arange(time) < lengths_B[:, None]
-        places_BT = jnp.where(
-            real_BT, jnp.arange(time) + config.pad_token_id + 1, config.pad_token_id
+        is_real_BT = jnp.arange(time) < lengths_B[:, None]
+        # Where fairseq began: padding has the position of the padding token's own number, and the
+        # text begins after it. A position from 0 would read another row of the table.
+        positions_BT = jnp.where(
+            is_real_BT, jnp.arange(time) + config.pad_token_id + 1, config.pad_token_id
         )
-        x_BTD = weights["embed"][tokens_BT] + weights["positions"][places_BT] + weights["types"][0]
-        x_BTD = self._dropout(
-            _layer_norm(x_BTD, weights, "embed_norm", config.layer_norm_eps), key, -1
-        )
-        stacked = {
-            name.removeprefix("layers."): a
-            for name, a in weights.items()
-            if name.startswith("layers.")
-        }
+        # All tokens are of type 0: a pair's two texts are told apart by </s></s> alone.
+        token_BTD = weights["embed"][tokens_BT]
+        x_BTD = token_BTD + weights["positions"][positions_BT] + weights["types"][0]
+        normed_BTD = _layer_norm(x_BTD, weights, "embed_norm", config.layer_norm_eps)
+        x_BTD = self._dropout(normed_BTD, key, -1)
+        stacked: dict[str, Array] = {}
+        for name, array in weights.items():
+            if name.startswith("layers."):
+                stacked[name.removeprefix("layers.")] = array
+        # An encoder sees both ways, so that padding has to be a segment of its own.
+        segments_BT = is_real_BT.astype(jnp.int32)
 
         def block(x_BTD: Array, layer: tuple[dict[str, Array], Array]) -> tuple[Array, None]:
-            inner, number = layer
-            q, k, v = (
-                _linear(x_BTD, inner, name).reshape(
-                    *x_BTD.shape[:2], config.num_attention_heads, -1
-                )
-                for name in ("query", "key", "value")
+            layer_weights, number = layer
+            heads_shape = (*x_BTD.shape[:2], config.num_attention_heads, -1)
+            q_BTHC = _linear(x_BTD, layer_weights, "query").reshape(heads_shape)
+            k_BTHC = _linear(x_BTD, layer_weights, "key").reshape(heads_shape)
+            v_BTHC = _linear(x_BTD, layer_weights, "value").reshape(heads_shape)
+            mixed_BTHC = self.attention(
+                q_BTHC, k_BTHC, v_BTHC, causal=False, segments_BT=segments_BT
             )
-            mixed = self.attention(q, k, v, causal=False, segments_BT=real_BT.astype(jnp.int32))
-            attended = self._dropout(
-                _linear(mixed.reshape(x_BTD.shape), inner, "output"), key, 2 * number
+            attended = _linear(mixed_BTHC.reshape(x_BTD.shape), layer_weights, "output")
+            attended = self._dropout(attended, key, 2 * number)
+            # RoBERTa norms after each sum, as the first transformers did; a decoder before.
+            x_BTD = _layer_norm(
+                x_BTD + attended, layer_weights, "attention_norm", config.layer_norm_eps
             )
-            x_BTD = _layer_norm(x_BTD + attended, inner, "attention_norm", config.layer_norm_eps)
-            fed = _linear(
-                jax.nn.gelu(_linear(x_BTD, inner, "up"), approximate=False), inner, "down"
-            )
-            fed = self._dropout(fed, key, 2 * number + 1)
-            return _layer_norm(x_BTD + fed, inner, "output_norm", config.layer_norm_eps), None
+            inner = jax.nn.gelu(_linear(x_BTD, layer_weights, "up"), approximate=False)
+            fed = self._dropout(_linear(inner, layer_weights, "down"), key, 2 * number + 1)
+            output = _layer_norm(x_BTD + fed, layer_weights, "output_norm", config.layer_norm_eps)
+            return output, None
 
-        x_BTD, _ = jax.lax.scan(
-            rematerialized(block, remat), x_BTD, (stacked, jnp.arange(config.num_hidden_layers))
-        )
+        numbered_layers = (stacked, jnp.arange(config.num_hidden_layers))
+        x_BTD, _ = jax.lax.scan(rematerialized(block, remat), x_BTD, numbered_layers)
         return x_BTD
 
-    def _dropout(self, x: Array, key: Array | None, place: Any, rate: float | None = None) -> Array:
-        """Drop activations; ``place`` tells the draws of one pass apart (negative outside the
+    def _dropout(
+        self, x: Array, key: Array | None, draw_number: Any, rate: float | None = None
+    ) -> Array:
+        """Drop activations; ``draw_number`` tells the draws of one pass apart (negative outside the
         layers).
         """
         rate = self.config.dropout if rate is None else rate
         if key is None or (isinstance(rate, int | float) and rate == 0):
             return x
-        kept = jax.random.bernoulli(
-            jax.random.fold_in(key, jnp.asarray(place, jnp.int32).astype(jnp.uint32)),
-            1 - rate,
-            x.shape,
-        )
-        return jnp.where(kept, x / (1 - rate), 0).astype(x.dtype)
+        # Negative numbers wrap around: as unsigned ones they are far beyond any layer's.
+        number = jnp.asarray(draw_number, jnp.int32).astype(jnp.uint32)
+        is_kept = jax.random.bernoulli(jax.random.fold_in(key, number), 1 - rate, x.shape)
+        return jnp.where(is_kept, x / (1 - rate), 0).astype(x.dtype)
 
 
 def _outputs(fields: Fields) -> int:
@@ -375,14 +390,13 @@ def load_roberta(
             " one; take the pretrained encoder that it was made of"
         )
     table = parameter_table(config)
-    head = (
-        frozenset() if classifier else frozenset(name for name in table if name.startswith("head."))
-    )
+    # A pretrained encoder has no classification head: a fresh one takes its place below.
+    head = {name for name in table if name.startswith("head.")}
     parameters = load_parameters(
         folder,
         table,
         dtype_named(dtype),
-        optional=head,
+        optional=frozenset() if classifier else frozenset(head),
         ignored_prefixes=("lm_head.", "roberta.pooler.", "pooler."),
     )
     absent = {name: spec for name, spec in table.items() if name not in parameters}

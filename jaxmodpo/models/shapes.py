@@ -10,7 +10,7 @@ from typing import Any
 from jaxmodpo.errors import UserError, nearest
 from jaxmodpo.files import read_json
 from jaxmodpo.models.decoder_config import DecoderConfig
-from jaxmodpo.models.files import read_model_config
+from jaxmodpo.models.model_folder import read_model_config
 from jaxmodpo.models.roberta import RobertaConfig
 
 _MISTRAL_7B = {
@@ -117,10 +117,10 @@ def settings(name: str) -> dict[str, Any]:
     if path.is_dir():
         return read_model_config(path)
     if path.is_file():
-        found = read_json(path)
-        if not isinstance(found, dict):
+        content = read_json(path)
+        if not isinstance(content, dict):
             raise UserError(f"{path} must hold a mapping, as a model's config.json does")
-        return found
+        return content
     raise UserError(f"no model shape, file or folder '{name}'{nearest(name, SHAPES)}")
 
 

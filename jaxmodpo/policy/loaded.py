@@ -28,9 +28,8 @@ from jaxmodpo.models import flops
 from jaxmodpo.models.adapters import load_adapter
 from jaxmodpo.models.attention import Attention, Backend
 from jaxmodpo.models.completions import sequence_logps
-from jaxmodpo.models.decoder import parameter_table
-from jaxmodpo.models.decoder_config import DecoderConfig
-from jaxmodpo.models.files import load_decoder, read_decoder_config
+from jaxmodpo.models.decoder import load_decoder, parameter_table
+from jaxmodpo.models.decoder_config import DecoderConfig, read_decoder_config
 from jaxmodpo.models.lora import LoraConfig, adapter_table
 from jaxmodpo.models.parameters import Parameters, initialize
 from jaxmodpo.models.quantized import BaseDtype

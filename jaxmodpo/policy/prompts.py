@@ -15,7 +15,8 @@ from typing import Any, Protocol, TypeVar
 
 from jaxmodpo.data.prompting import prompt_day, warn_of_other_prompt
 from jaxmodpo.data.text import PolicyText, PromptStyle, load_tokenizer
-from jaxmodpo.models.files import read_decoder_config, read_end_tokens
+from jaxmodpo.models.decoder_config import read_decoder_config
+from jaxmodpo.models.model_folder import read_end_tokens
 from jaxmodpo.phase import Phase
 from jaxmodpo.policy.distributed import broadcast
 from jaxmodpo.ranges import Settings

@@ -28,7 +28,7 @@ from jaxmodpo.methods.sft import SFT
 from jaxmodpo.models import decoder, roberta
 from jaxmodpo.models.completions import completion_logps
 from jaxmodpo.models.decoder_config import DecoderConfig
-from jaxmodpo.models.files import save_model
+from jaxmodpo.models.model_folder import save_model
 from jaxmodpo.models.parameters import Parameters, initialize
 from jaxmodpo.policy.mesh import make_mesh, row_shards
 from jaxmodpo.training.problem import Problem

@@ -20,7 +20,7 @@ from jaxmodpo.hub import local_folder
 from jaxmodpo.methods.margins import margin_sources
 from jaxmodpo.models.adapter_config import read_adapter_config
 from jaxmodpo.models.adapters import load_adapter
-from jaxmodpo.models.files import read_decoder_config
+from jaxmodpo.models.decoder_config import read_decoder_config
 from jaxmodpo.ranges import Count, Positive
 from jaxmodpo.rankings import PairsPerQuestion
 from jaxmodpo.schema import Range

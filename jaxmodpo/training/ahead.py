@@ -26,7 +26,7 @@ from jaxmodpo.models.attention import Attention, Backend
 from jaxmodpo.models.completions import sequence_logps
 from jaxmodpo.models.decoder import parameter_table
 from jaxmodpo.models.decoder_config import DecoderConfig
-from jaxmodpo.models.files import dtype_named
+from jaxmodpo.models.loading import dtype_named
 from jaxmodpo.models.lora import LoraConfig, adapter_table
 from jaxmodpo.models.parameters import Table
 from jaxmodpo.models.quantized import BaseDtype, is_quantized, stored_table

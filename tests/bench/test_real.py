@@ -22,7 +22,7 @@ from jaxmodpo.methods.dpo import DPOConfig
 from jaxmodpo.methods.modpo import MODPOConfig
 from jaxmodpo.methods.reward import RewardConfig
 from jaxmodpo.models.adapters import save_adapter
-from jaxmodpo.models.files import read_model_config
+from jaxmodpo.models.model_folder import read_model_config
 from jaxmodpo.models.roberta import load_roberta, save_roberta
 from jaxmodpo.policy.loaded import load_policy
 from jaxmodpo.records import Pair

@@ -38,7 +38,7 @@ def here(monkeypatch):
     """Templates are run in this process, which saves the time that another takes to start."""
 
     def run(template, special_tokens, wanted, folder):
-        task = {"template": template, "special_tokens": special_tokens, "wanted": wanted}
+        task = {"template": template, "special_tokens": special_tokens, "renderings": wanted}
         answer = chat_template._answer(task)
         if "error" in answer:
             raise UserError(answer["error"])

@@ -52,7 +52,7 @@ def here(monkeypatch):
 
 def _run_here(template, special_tokens, wanted, folder):
     answer = chat_template._answer(
-        {"template": template, "special_tokens": special_tokens, "wanted": wanted}
+        {"template": template, "special_tokens": special_tokens, "renderings": wanted}
     )
     if "error" in answer:
         raise UserError(answer["error"])

@@ -14,10 +14,9 @@ from safetensors.numpy import load_file, save_file
 from jaxmodpo.errors import UserError
 from jaxmodpo.files import read_json
 from jaxmodpo.models.adapters import save_adapter
-from jaxmodpo.models.decoder import Decoder, parameter_table
+from jaxmodpo.models.decoder import Decoder, load_decoder, parameter_table, save_decoder
 from jaxmodpo.models.decoder_config import DecoderConfig
 from jaxmodpo.models.export import ExportConfig, export
-from jaxmodpo.models.files import load_decoder, save_decoder
 from jaxmodpo.models.lora import LoraConfig, adapter_table
 from jaxmodpo.models.parameters import initialize
 

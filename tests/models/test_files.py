@@ -22,9 +22,9 @@ from transformers import GenerationConfig, MistralConfig
 from jaxmodpo.bench.load import fake_checkpoint
 from jaxmodpo.errors import UserError
 from jaxmodpo.models import quantized, tensors
-from jaxmodpo.models.decoder import Decoder, parameter_table
+from jaxmodpo.models.decoder import Decoder, load_decoder, parameter_table, save_decoder
 from jaxmodpo.models.decoder_config import DecoderConfig
-from jaxmodpo.models.files import load_decoder, read_end_tokens, read_model_config, save_decoder
+from jaxmodpo.models.model_folder import read_end_tokens, read_model_config
 from jaxmodpo.models.parameters import initialize
 
 SETTINGS = {
@@ -321,7 +321,7 @@ SHARDED = """
 import sys
 from pathlib import Path
 import jax, numpy as np
-from jaxmodpo.models.files import load_decoder
+from jaxmodpo.models.decoder import load_decoder
 from jaxmodpo.policy.mesh import make_mesh, shardings
 folder, base_dtype = Path(sys.argv[1]), sys.argv[2]
 assert jax.device_count() == 4

@@ -17,8 +17,7 @@ from jaxmodpo.bench.parity import CASES, compare  # noqa: E402
 from jaxmodpo.errors import UserError  # noqa: E402
 from jaxmodpo.models.adapters import load_adapter, save_adapter  # noqa: E402
 from jaxmodpo.models.attention import Attention  # noqa: E402
-from jaxmodpo.models.decoder import Decoder, parameter_table  # noqa: E402
-from jaxmodpo.models.files import load_decoder, save_decoder  # noqa: E402
+from jaxmodpo.models.decoder import Decoder, load_decoder, parameter_table, save_decoder  # noqa: E402  # noqa: E402
 from jaxmodpo.models.lora import LoraConfig, adapter_table, average  # noqa: E402
 from jaxmodpo.models.parameters import initialize  # noqa: E402
 from jaxmodpo.models.roberta import RobertaConfig, load_roberta, save_roberta  # noqa: E402
@@ -276,7 +275,7 @@ def test_saved_mistral_is_the_same_model_in_transformers(tmp_path: Path):
 def test_roberta_language_model_head_equals_transformers(tmp_path: Path):
     theirs = roberta_folder(tmp_path, transformers.RobertaForMaskedLM)
     from jaxmodpo.models import roberta
-    from jaxmodpo.models.files import load_parameters
+    from jaxmodpo.models.loading import load_parameters
 
     config = roberta.RobertaConfig.from_mapping(
         json.loads((tmp_path / "config.json").read_text()), "", head="language_model"

@@ -25,7 +25,7 @@ from jaxmodpo.files import read_json
 from jaxmodpo.methods.modpo import MODPOConfig, modpo
 from jaxmodpo.models import decoder
 from jaxmodpo.models.decoder_config import DecoderConfig
-from jaxmodpo.models.files import read_model_config, save_model
+from jaxmodpo.models.model_folder import read_model_config, save_model
 from jaxmodpo.models.parameters import initialize
 from jaxmodpo.models.roberta import load_roberta, save_roberta
 from jaxmodpo.policy.distributed import DeviceConfig, detected, on_host

@@ -1,0 +1,204 @@
+"""Weights from safetensors to devices, tensor by tensor.
+
+``load_decoder`` (``models/decoder.py``), ``load_roberta`` (``models/roberta.py``) and
+``load_adapter`` (``models/adapters.py``) all come down to :func:`load_parameters`, which needs a
+table of parameters and nothing else of a model.
+
+Each tensor goes from the file straight to the devices that hold it, as its sharding says. On the
+way it is transposed, cast, perhaps quantized, and written into the stack of its layers::
+
+    file [out, in] → devices, as the stack is sharded → [in, out] → codes and scales → stack[layer]
+
+A model of 14 GB is so loaded by a host with 1 GB to spare.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import ml_dtypes
+import numpy as np
+from jax import Array
+from jax.sharding import NamedSharding, PartitionSpec, Sharding
+
+from jaxmodpo.errors import UserError
+from jaxmodpo.models.checkpoint import file_shape, in_one_sentence, locate, open_files
+from jaxmodpo.models.parameters import Spec, Table
+from jaxmodpo.models.quantized import BaseDtype, quantize, stored_table
+
+
+def dtype_named(name: str) -> Any:
+    """Return ``float32`` or ``bfloat16`` as a NumPy dtype."""
+    return {"float32": np.dtype(np.float32), "bfloat16": np.dtype(ml_dtypes.bfloat16)}[name]
+
+
+def load_parameters(
+    folder: Path,
+    table: Table,
+    dtype: Any,
+    *,
+    weights_name: str = "model",
+    base_dtype: BaseDtype | None = None,
+    shardings: Mapping[str, Sharding] | None = None,
+    optional: frozenset[str] = frozenset(),
+    ignored_prefixes: tuple[str, ...] = (),
+) -> dict[str, Array]:
+    """Load every parameter of ``table`` from a folder's safetensors, tensor by tensor.
+
+    Each tensor is read once, goes to the devices that hold it as its sharding says, is cast,
+    transposed and perhaps quantized there, and set into the stack of its layers, in place: the host
+    never holds more than one tensor's numbers, of which each process reads the part it needs.
+
+    Args:
+        folder: the model or adapter folder.
+        table: what to load, from where, in which shape.
+        dtype: of the arrays made.
+        weights_name: the file's stem.
+        base_dtype: ``int8`` or ``nf4`` quantize the projections; the result is that of
+            ``stored_table``.
+        shardings: a sharding per array of the result; without, the default device.
+        optional: parameters that may be absent from the file (a fresh head) and are then left out.
+        ignored_prefixes: tensors in the file that may be left unread.
+
+    Raises:
+        UserError: missing, unexpected or misshapen tensors, or some with NaN or infinity, all named
+            in one message.
+    """
+    located = locate(
+        folder,
+        table,
+        weights_name=weights_name,
+        optional=optional,
+        ignored_prefixes=ignored_prefixes,
+    )
+    opened = open_files(located.files)
+    stored = stored_table(located.present, base_dtype or "float32")
+    default = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+    loaded: dict[str, Array] = {}
+    is_finite: dict[str, Array] = {}
+    for name, spec in located.present.items():
+        targets = []
+        for array_name, array_spec in _stored_arrays(name, stored, located.present).items():
+            sharding = (shardings or {}).get(array_name, default)
+            array_dtype = array_spec.dtype or dtype
+            targets.append(_Target(array_name, array_spec.shape, array_dtype, sharding))
+        # Quantized, the codes have the weight's own shape, and lie as the weight would.
+        is_plain = name in (target.name for target in targets)
+        main_name = name if is_plain else f"{name}.codes"
+        main = next(target for target in targets if target.name == main_name)
+        in_file = _in_file(main.sharding, spec)
+        encode = _encoder(spec, None if is_plain else base_dtype, dtype, name, tuple(targets))
+        arrays = _empty_stacks(tuple(targets))() if spec.layers else {}
+        for layer, key in enumerate(located.keys(spec)):
+            tensor = _read(opened[located.files[key]], key, spec, in_file)
+            # Waiting here is what bounds the host's memory: reading would run ahead of the devices.
+            arrays, is_finite[key] = jax.block_until_ready(encode(arrays, tensor, layer))
+        loaded |= arrays
+    # The flags are fetched together at the end: each is the outcome of work that was waited for
+    # already.
+    broken = [key for key, flag in is_finite.items() if not flag]
+    if broken:
+        raise UserError(
+            f"{folder} holds NaN or infinity, so that nothing computed from it has a meaning:"
+            f" {in_one_sentence(broken)}"
+        )
+    return loaded
+
+
+class _Target(NamedTuple):
+    """An array that a parameter is stored as: the weight itself, or its codes or scales.
+
+    Hashable, so that compiled functions can be kept for it.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: Any
+    sharding: Sharding
+
+
+def _stored_arrays(name: str, stored: Table, present: Table) -> dict[str, Spec]:
+    """Return the arrays that a parameter is stored as: itself, or its codes and scales.
+
+    A bias (``head.dense.bias``) has a name like that of a quantized weight's scales, and is told
+    from them by having a row of its own in the model's table.
+    """
+    arrays: dict[str, Spec] = {}
+    for stored_name, spec in stored.items():
+        is_quantized_from = stored_name.startswith(f"{name}.") and stored_name not in present
+        if stored_name == name or is_quantized_from:
+            arrays[stored_name] = spec
+    return arrays
+
+
+def _read(file: Any, key: str, spec: Spec, sharding: Sharding) -> Array:
+    """Read one tensor; each process reads only the slices that its own devices hold."""
+    tensor = file.get_slice(key)
+    return jax.make_array_from_callback(file_shape(spec), sharding, lambda index: tensor[index])
+
+
+def _in_file(sharding: Sharding, spec: Spec) -> Sharding:
+    """Return how one tensor in the file's layout lies where its parameter will.
+
+    The stack's axis is gone and a transposed matrix has its axes the other way round, so that the
+    transposition on the devices moves no number from one device to another.
+    """
+    if not isinstance(sharding, NamedSharding):
+        return sharding
+    missing_axes = len(spec.shape) - len(sharding.spec)
+    axes = [*sharding.spec, *[None] * missing_axes]
+    tensor_axes = axes[1:] if spec.layers else axes
+    if spec.transposed:
+        tensor_axes = tensor_axes[::-1]
+    return NamedSharding(sharding.mesh, PartitionSpec(*tensor_axes))
+
+
+@functools.lru_cache(maxsize=256)
+def _empty_stacks(targets: tuple[_Target, ...]) -> Any:
+    """Return the jitted function that makes the stacks, of zeros, which nobody else holds."""
+    return jax.jit(
+        lambda: {target.name: jnp.zeros(target.shape, target.dtype) for target in targets},
+        out_shardings={target.name: target.sharding for target in targets},
+    )
+
+
+@functools.lru_cache(maxsize=256)
+def _encoder(
+    spec: Spec,
+    base_dtype: BaseDtype | None,
+    dtype: Any,
+    name: str,
+    targets: tuple[_Target, ...],
+) -> Any:
+    """Return the jitted function that sets one tensor into its (donated) stack, or makes its array.
+
+    It also says whether every number of the tensor is finite, since the tensor is at hand here and
+    read only once. The stack is donated: XLA writes the layer into the very memory that held the
+    stack, where a copy would need room for the parameter twice.
+    """
+
+    def encode(
+        stacks: dict[str, Array], tensor: Array, layer: Array
+    ) -> tuple[dict[str, Array], Array]:
+        is_finite = jnp.isfinite(tensor).all()
+        weight = tensor.T if spec.transposed else tensor
+        if base_dtype is None:
+            arrays = {name: weight.astype(dtype)}
+        else:
+            codes_and_scales = quantize(weight, base_dtype)
+            arrays = {f"{name}.{suffix}": array for suffix, array in codes_and_scales.items()}
+        if not spec.layers:
+            return arrays, is_finite
+        updated = {
+            array_name: jax.lax.dynamic_update_index_in_dim(stacks[array_name], array, layer, 0)
+            for array_name, array in arrays.items()
+        }
+        return updated, is_finite
+
+    shardings = {target.name: target.sharding for target in targets}
+    return jax.jit(encode, donate_argnums=0, out_shardings=(shardings, None))
