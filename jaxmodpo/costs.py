@@ -52,8 +52,13 @@ class Cost:
     def add(self, more: Cost) -> None:
         """Add another phase's cost; what is unknown of either is unknown of both."""
         for name in ("judge_calls", "endpoint_replies", "dollars", "chip_hours", "disk"):
-            one, two = getattr(self, name), getattr(more, name)
-            setattr(self, name, None if one is None or two is None else one + two)
+            amount = getattr(self, name)
+            further = getattr(more, name)
+            # One phase that nobody can price makes the sum unknown: a sum of the others would be
+            # read as the price of all.
+            is_unknown = amount is None or further is None
+            setattr(self, name, None if is_unknown else amount + further)
+        # Phases run one after the other, and each takes its checkpoints away at its end.
         self.while_running = max(self.while_running, more.while_running)
         self.unknown += more.unknown
 

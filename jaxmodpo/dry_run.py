@@ -1,5 +1,9 @@
 """``run --dry-run``: every phase of an experiment with its inputs, its settings and its cost, and
 the sums.
+
+Of each phase it prints the settings that are not the defaults, and of each file that a phase reads
+which phase before will have written it. Phases are gone through in order, as they would run, with
+an :class:`~jaxmodpo.estimate.Estimator` in the place of the work.
 """
 
 from __future__ import annotations
@@ -21,6 +25,7 @@ from jaxmodpo.experiment import (
     label,
     resolve_all,
     set_variables,
+    unset_flags,
 )
 from jaxmodpo.judging.families import Families
 
@@ -54,7 +59,8 @@ def dry_run(
     for phase, config in phases:
         if is_wanted(phase, only) and not finished_before(config):
             check_settings(f"{path.name}, phase {phase.name}", config)
-    estimator, total = Estimator(chip_named(chip)), Cost()
+    estimator = Estimator(chip_named(chip))
+    total = Cost()
     writers: list[tuple[Path, str]] = []
     missing: dict[str, None] = {}
     unknown: dict[str, list[str]] = {}
@@ -71,7 +77,8 @@ def dry_run(
         if finished_before(config):
             print("    finished already")
         else:
-            print("\n".join(f"    {line}" for line in [_said(cost), *cost.notes]))
+            for line in [_in_words(cost), *cost.notes]:
+                print(f"    {line}")
             total.add(cost)
             for why in cost.unknown:
                 unknown.setdefault(why, []).append(phase.name)
@@ -81,12 +88,11 @@ def dry_run(
                 " begins]"
             )
         missing |= dict.fromkeys(_print_settings(config, writers[:-1]))
-    print(f"in all, in hours of one {estimator.chip.name}: {_said(total)}")
+    print(f"in all, in hours of one {estimator.chip.name}: {_in_words(total)}")
     _print_grounds(estimator, total, missing, unknown)
-    if unset := [
-        name for name, value in set_variables(experiment, overrides).items() if value == f"${name}"
-    ]:
-        print(f"to run it, give {' and '.join(f'--set {name}=…' for name in unset)}")
+    missing_flags = unset_flags(set_variables(experiment, overrides))
+    if missing_flags:
+        print(f"to run it, give {missing_flags}")
 
 
 def _print_settings(config: Any, writers: Sequence[tuple[Path, str]]) -> list[str]:
@@ -99,8 +105,10 @@ def _print_settings(config: Any, writers: Sequence[tuple[Path, str]]) -> list[st
         if field.name == "output_dir" or value == field.default:
             continue
         value_text = " ".join(map(str, value)) if isinstance(value, tuple) else value
+        # A cache that is not there yet will be made.
         origins = {} if field.name == "cache_dir" else _origins(value, writers)
-        origin_text = f"  [{', '.join(dict.fromkeys(origins.values()))}]" if origins else ""
+        different_origins = ", ".join(dict.fromkeys(origins.values()))
+        origin_text = f"  [{different_origins}]" if origins else ""
         print(f"    {field.name}: {value_text}{origin_text}")
         missing += [name for name, origin in origins.items() if origin == _MISSING]
     return missing
@@ -131,25 +139,36 @@ def _print_grounds(
 def _origins(value: Any, writers: Sequence[tuple[Path, str]]) -> dict[str, str]:
     """Say of a setting that names files which phases make each of them, or that it is missing."""
     origins: dict[str, str] = {}
-    for part in value if isinstance(value, tuple) else (value,):
-        text = str(part).partition("=")[2] or str(part)
+    for entry in value if isinstance(value, tuple) else (value,):
+        # Some settings name a file behind a name or a kind: empathy=FOLDER, adapter:FOLDER.
+        text = str(entry).partition("=")[2] or str(entry)
         path = Path(text.removeprefix("adapter:"))
-        source = next(
-            (name for folder, name in reversed(writers) if path.is_relative_to(folder)), None
-        )
-        if isinstance(part, Path) and any(
-            folder != path and folder.is_relative_to(path) for folder, _ in writers
-        ):
+        writer = _writer_of(path, writers)
+        if isinstance(entry, Path) and _holds_outputs(path, writers):
             origins[str(path)] = "from the phases before"
-        elif source is not None:
-            origins[str(path)] = f"from {source}"
-        elif isinstance(part, Path) and not path.exists():
+        elif writer is not None:
+            origins[str(path)] = f"from {writer}"
+        elif isinstance(entry, Path) and not path.exists():
             origins[str(path)] = _MISSING
     return origins
 
 
-def _said(cost: Cost) -> str:
-    amounts = []
+def _writer_of(path: Path, writers: Sequence[tuple[Path, str]]) -> str | None:
+    """Return the last phase whose folder a path lies in, or None."""
+    for folder, name in reversed(writers):
+        if path.is_relative_to(folder):
+            return name
+    return None
+
+
+def _holds_outputs(path: Path, writers: Sequence[tuple[Path, str]]) -> bool:
+    """Return whether phases write into folders below a path, as a report reads them."""
+    return any(folder != path and folder.is_relative_to(path) for folder, _ in writers)
+
+
+def _in_words(cost: Cost) -> str:
+    """Return the amounts that a phase costs, and which of them are unknown."""
+    amounts: list[str] = []
     if cost.judge_calls != 0:
         amounts.append(_counted(cost.judge_calls, "judge calls"))
     if cost.endpoint_replies != 0:

@@ -8,6 +8,12 @@ the estimate says so. What is not known is None, never a small number.
 Chip-hours are arithmetic, not measurements: training and scoring at half of a chip's arithmetic,
 sampling at half of its memory bandwidth, with posts and replies as long as real ones
 (``data.reference_lengths``).
+
+Phases are priced in order, since each says what it will leave for those after it::
+
+    estimator = Estimator(chip_named("H100 SXM"))
+    estimator.phase(questions_config)       # almost nothing; says how many questions there will be
+    estimator.phase(responses_config)       # as many replies, in chip-hours
 """
 
 from __future__ import annotations
@@ -28,6 +34,7 @@ from jaxmodpo.errors import UserError, nearest
 from jaxmodpo.files import read_table
 from jaxmodpo.models import flops
 from jaxmodpo.models.decoder import parameter_table as decoder_table
+from jaxmodpo.models.decoder_config import DecoderConfig
 from jaxmodpo.models.lora import adapter_table
 from jaxmodpo.models.parameters import count
 from jaxmodpo.models.roberta import parameter_table as encoder_table
@@ -98,9 +105,9 @@ class Estimator:
         """
         name = name_of_folder(folder)
         if name in SHAPES:
-            self.assumed[
+            self._assume(
                 f"{folder} is not there: taken to be as large as {name}, after which it is named"
-            ] = None
+            )
         elif not folder.exists():
             raise Unknown(folder)
         return name
@@ -127,10 +134,12 @@ class Estimator:
         """
         if all(path in self.counts for path in absent):
             return sum(map(self.rows, files))
-        self.assumed[f"{absent[0]} is not there: taken for the paper's {PAPER_POSTS:,} posts"] = (
-            None
-        )
+        self._assume(f"{absent[0]} is not there: taken for the paper's {PAPER_POSTS:,} posts")
         return PAPER_POSTS
+
+    def _assume(self, sentence: str) -> None:
+        """Note what counts rest on instead of data; the same sentence counts once."""
+        self.assumed[sentence] = None
 
     def replies_per_question(self, responses: Path) -> int:
         """Return how many replies a file of responses has or will have for each question."""
@@ -149,9 +158,12 @@ class Estimator:
         is_rankings = path.name.endswith("_rankings.json") or holds_rankings(path)
         if not is_rankings or per_question == "best-worst":
             return rows
+        # As if no two replies were tied: how many will be, only the judge knows.
         replies = self.per_question.get(path, REPLIES_PER_RANKING)
         all_pairs = math.comb(replies, 2)
-        return rows * (all_pairs if per_question == "all" else min(int(per_question), all_pairs))
+        if per_question == "all":
+            return rows * all_pairs
+        return rows * min(int(per_question), all_pairs)
 
     def adapter_bytes(self, folder: Path) -> float:
         """Return the size of an adapter that is there, or that an earlier phase will have written.
@@ -163,7 +175,8 @@ class Estimator:
             return self.adapters[folder]
         if not folder.is_dir():
             raise Unknown(folder)
-        return float(sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()))
+        sizes = [path.stat().st_size for path in folder.rglob("*") if path.is_file()]
+        return float(sum(sizes))
 
     # ----------------------------------------------------------------------- chips
 
@@ -192,22 +205,22 @@ class Estimator:
             replies: how many are sampled.
             rows: of them, at a time.
         """
+        # A token costs little arithmetic and all of the weights: what bounds the speed is how fast
+        # they come from memory, once for all rows of a batch.
         shape = decoder_shape(self.model(config.model))
-        weights = _WEIGHT_BYTES[getattr(config, "base_dtype", "bfloat16")] * count(
-            decoder_table(shape)
-        )
+        base_dtype = getattr(config, "base_dtype", "bfloat16")
+        weights = _weight_bytes(shape, base_dtype)
         # Keys and values of every row, on average half filled.
-        cache = 4.0 * shape.num_hidden_layers * shape.num_key_value_heads * shape.head_dim
-        cache *= rows * (config.max_prompt_length + config.max_new_tokens) / 2
+        longest = config.max_prompt_length + config.max_new_tokens
+        cache = _cache_bytes(shape) * (rows * longest / 2)
         steps = math.ceil(replies / rows) * config.max_new_tokens
         return steps * (weights + cache) / self.chip.bandwidth / EFFICIENCY / 3600
 
     def sampler_notes(self, config: Any) -> list[str]:
         """Say whether weights and cache of a sampler are too large for a chip."""
         shape = decoder_shape(self.model(config.model))
-        cache = 4.0 * shape.num_hidden_layers * shape.num_key_value_heads * shape.head_dim
-        needed = _WEIGHT_BYTES[config.base_dtype] * count(decoder_table(shape))
-        needed += cache * config.batch_size * config.max_new_tokens
+        needed = _weight_bytes(shape, config.base_dtype)
+        needed += _cache_bytes(shape) * config.batch_size * config.max_new_tokens
         memory_use = f"{config.base_dtype} weights and {config.batch_size} rows of cache"
         return self.too_large(needed, memory_use, "set a smaller batch_size or base_dtype: nf4")
 
@@ -239,14 +252,15 @@ class Estimator:
         shape = decoder_shape(self.model(config.model))
         tokens = np.minimum(lengths(pairs * sequences), config.max_length)
         operations = flops.training(shape, config.lora, tokens) * config.epochs * runs
-        if sequences > 1:  # the reference's log-probabilities
+        # The reference's log-probabilities, computed once before the first update. SFT, which
+        # learns from one sequence, has no reference.
+        if sequences > 1:
             operations += flops.forward(shape, config.lora, tokens)
         adapter = 4.0 * count(adapter_table(decoder_table(shape), config.lora))
         self.adapters[config.output_dir / "adapter"] = adapter
-        needed = (
-            _WEIGHT_BYTES[config.base_dtype] * count(decoder_table(shape))
-            + STATE_BYTES / 4 * adapter
-        )
+        # Four bytes of each parameter are counted in the adapter's size; gradient and moments come
+        # to it. The base is frozen and has neither.
+        needed = _weight_bytes(shape, config.base_dtype) + STATE_BYTES / 4 * adapter
         memory_use = f"{config.base_dtype} weights, the adapter, its gradients and moments"
         return Cost(
             chip_hours=self.hours(operations),
@@ -290,7 +304,8 @@ class Estimator:
 
         # A variable without a value keeps its name.
         if not model or model.startswith("$"):
-            cost.dollars, cost.unknown = None, [*cost.unknown, "no model is named for the endpoint"]
+            cost.dollars = None
+            cost.unknown.append("no model is named for the endpoint")
             return
         price = Families.load(table).of(model).cost(Usage(round(prompt), 0, round(answer)))
         if price is None:
@@ -320,11 +335,11 @@ class Estimator:
         assert cost.judge_calls is not None
         selected_criteria = tuple(load_criteria(config.criteria, config.only)[:criteria])
         ties = getattr(config, "allow_ties", False)
-        frame = (
-            len(framing(Prompts.load(config.prompts), kind, selected_criteria, replies, ties))
-            / CHARACTERS_PER_TOKEN
-        )
-        prompt = frame + PERSONA_TOKENS + QUESTION_TOKENS + replies * REPLY_TOKENS
+        prompts = Prompts.load(config.prompts)
+        # All that a prompt holds besides the persona, the question and the replies.
+        frame = framing(prompts, kind, selected_criteria, replies, ties)
+        frame_tokens = len(frame) / CHARACTERS_PER_TOKEN
+        prompt = frame_tokens + PERSONA_TOKENS + QUESTION_TOKENS + replies * REPLY_TOKENS
         answer = answer_tokens(kind, criteria, replies)
         self.pay(cost, config.model_table, config.judge_model, cost.judge_calls, prompt, answer)
         if config.judge == "batch" and cost.dollars is not None:
@@ -333,7 +348,20 @@ class Estimator:
 
 def lengths(sequences: int) -> np.ndarray:
     """Draw the tokens of so many sequences as long as real ones, ``[sequences]``."""
-    return reference_lengths(-(-sequences // 2), np.random.default_rng(0))[1].ravel()[:sequences]
+    # Lengths are drawn for pairs: one more where the number is odd.
+    pairs = -(-sequences // 2)
+    _, tokens = reference_lengths(pairs, np.random.default_rng(0))
+    return tokens.ravel()[:sequences]
+
+
+def _weight_bytes(shape: DecoderConfig, base_dtype: str) -> float:
+    """Return the size of a decoder's weights, as if all of them were of one type."""
+    return _WEIGHT_BYTES[base_dtype] * count(decoder_table(shape))
+
+
+def _cache_bytes(shape: DecoderConfig) -> float:
+    """Return what a token's key and value take in all layers, in bfloat16."""
+    return 4.0 * shape.num_hidden_layers * shape.num_key_value_heads * shape.head_dim
 
 
 def chip_named(name: str) -> Chip:
@@ -342,9 +370,11 @@ def chip_named(name: str) -> Chip:
     Raises:
         UserError: none is called so.
     """
-    chips_by_name = {chip.name: chip for chip in chips()} | {
-        chip.topology: chip for chip in chips() if chip.topology
-    }
+    chips_by_name: dict[str, Chip] = {}
+    for chip in chips():
+        chips_by_name[chip.name] = chip
+        if chip.topology:
+            chips_by_name[chip.topology] = chip
     if name not in chips_by_name:
         raise UserError(f"no chip '{name}'{nearest(name, chips_by_name)}")
     return chips_by_name[name]

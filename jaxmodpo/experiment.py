@@ -4,7 +4,15 @@ In a setting, ``$out`` stands for the experiment's folder, ``$seed`` for its see
 what the file's ``variables`` or ``--set NAME=VALUE`` say. A phase writes to ``$out/NAME`` unless
 its settings say otherwise. Its ``config`` names a YAML file whose settings stand where its own say
 nothing, as ``--config`` does: most often the ``best.yaml`` of a search, which an earlier phase may
-still have to write.
+still have to write::
+
+    name: small
+    variables: {base: null}                         # must be set: --set base=…
+    phases:
+      - {name: questions, command: questions, settings: {input: [posts.csv]}}
+      - name: dpo
+        command: align dpo
+        settings: {model: $base, pairs: $out/preferences/empathy_pairs.json, seed: $seed}
 """
 
 from __future__ import annotations
@@ -98,22 +106,12 @@ def read_experiment(path: Path) -> Experiment:
     content = read_as(load_yaml(path), ExperimentFile, str(path))
     if not content.phases:
         raise UserError(f"{path} has no phases")
-    phases: list[PhaseSpec] = []
+    phases: dict[str, PhaseSpec] = {}
     for row in content.phases:
-        name = str(row.name)
-        _refuse_misplaced(name, f"{path}, phase {name!r}", "phase")
-        if row.command not in COMMANDS:
-            raise UserError(
-                f"{path}, phase {name}: no command '{row.command}'{nearest(row.command, COMMANDS)}"
-            )
-        if row.command == "run":
-            raise UserError(
-                f"{path}, phase {name}: an experiment cannot be a phase of one; list its phases"
-                " here"
-            )
-        if any(name == phase.name for phase in phases):
-            raise UserError(f"{path}: two phases are named '{name}'")
-        phases.append(PhaseSpec(name, row.command, row.settings or {}, row.config or ""))
+        phase = _phase_of(row, path)
+        if phase.name in phases:
+            raise UserError(f"{path}: two phases are named '{phase.name}'")
+        phases[phase.name] = phase
     name = path.stem if content.name is None else str(content.name)
     _refuse_misplaced(name, str(path), "experiment")
     variables = content.variables or {}
@@ -123,7 +121,22 @@ def read_experiment(path: Path) -> Experiment:
                 f"{path}: variables, {variable}: a variable's name is made of letters, digits and"
                 " underscores, and is neither out nor seed"
             )
-    return Experiment(name, content.seed or 0, variables, tuple(phases))
+    return Experiment(name, content.seed or 0, variables, tuple(phases.values()))
+
+
+def _phase_of(row: _Row, path: Path) -> PhaseSpec:
+    """Return a phase whose name can be a folder's and whose command there is."""
+    name = str(row.name)
+    _refuse_misplaced(name, f"{path}, phase {name!r}", "phase")
+    if row.command not in COMMANDS:
+        raise UserError(
+            f"{path}, phase {name}: no command '{row.command}'{nearest(row.command, COMMANDS)}"
+        )
+    if row.command == "run":
+        raise UserError(
+            f"{path}, phase {name}: an experiment cannot be a phase of one; list its phases here"
+        )
+    return PhaseSpec(name, row.command, row.settings or {}, row.config or "")
 
 
 # What string.Template takes for a name.
@@ -132,7 +145,8 @@ _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 def _refuse_misplaced(name: str, location: str, kind: str) -> None:
     """Refuse a name that is no folder's name below the output folder."""
-    if any(part.startswith(".") or not part.strip() for part in name.split("/")):
+    # ".." would lead out of the experiment's folder, and a name with a dot be taken for hidden.
+    if any(folder.startswith(".") or not folder.strip() for folder in name.split("/")):
         article = "an" if kind == "experiment" else "a"
         raise UserError(
             f"{location}: no part of {article} {kind}'s name may be empty or begin with a dot"
@@ -152,8 +166,17 @@ def set_variables(experiment: Experiment, overrides: Mapping[str, str]) -> dict[
                 f" '{name}'{nearest(name, experiment.variables)}; it has"
                 f" {', '.join(experiment.variables) or 'none'}"
             )
-    merged = {**experiment.variables, **overrides}
-    return {name: f"${name}" if value is None else str(value) for name, value in merged.items()}
+    # One that has no value keeps its name: a dry run shows it, and a real one is refused later.
+    values: dict[str, str] = {}
+    for name, value in {**experiment.variables, **overrides}.items():
+        values[name] = f"${name}" if value is None else str(value)
+    return values
+
+
+def unset_flags(values: Mapping[str, str]) -> str:
+    """Return the flags that would give a value to each variable without one; else an empty text."""
+    unset = [name for name, value in values.items() if value == f"${name}"]
+    return " and ".join(f"--set {name}=…" for name in unset)
 
 
 def resolve(
@@ -181,9 +204,8 @@ def resolve(
     if not phase.config:
         return from_mapping(cls, settings, source)
     path = Path(str(_filled(phase.config, substitutions, source)))
-    return from_mapping(
-        cls, settings, f"{source}, with {path}", _settings_of(path, cls, earlier, source)
-    )
+    more_settings = _settings_of(path, cls, earlier, source)
+    return from_mapping(cls, settings, f"{source}, with {path}", more_settings)
 
 
 def _filled(value: Any, substitutions: Mapping[str, Any], source: str) -> Any:
@@ -191,23 +213,27 @@ def _filled(value: Any, substitutions: Mapping[str, Any], source: str) -> Any:
     in it.
     """
     if isinstance(value, str):
-        try:
-            filled = string.Template(value).substitute(substitutions)
-        except (KeyError, ValueError) as error:
-            names = ", ".join(f"${name}" for name in substitutions)
-            raise UserError(f"{source}: in '{value}' only {names} can be used ({error})") from error
-        # A variable alone may stand for a switch.
-        switch = (
-            {"true": True, "false": False}.get(filled.lower()) if value.startswith("$") else None
-        )
-        return filled if switch is None else switch
+        return _filled_text(value, substitutions, source)
     if isinstance(value, Mapping):
         return {key: _filled(item, substitutions, source) for key, item in value.items()}
-    return (
-        [_filled(item, substitutions, source) for item in value]
-        if isinstance(value, list)
-        else value
-    )
+    if isinstance(value, list):
+        return [_filled(item, substitutions, source) for item in value]
+    return value
+
+
+def _filled_text(text: str, substitutions: Mapping[str, Any], source: str) -> str | bool:
+    """Return a text with the variables' values; true or false where a variable alone stands for a
+    switch.
+    """
+    try:
+        filled = string.Template(text).substitute(substitutions)
+    except (KeyError, ValueError) as error:
+        names = ", ".join(f"${name}" for name in substitutions)
+        raise UserError(f"{source}: in '{text}' only {names} can be used ({error})") from error
+    switches = {"true": True, "false": False}
+    if text.startswith("$") and filled.lower() in switches:
+        return switches[filled.lower()]
+    return filled
 
 
 def _settings_of(path: Path, cls: type, earlier: Sequence[Any], source: str) -> Mapping[str, Any]:
@@ -216,14 +242,7 @@ def _settings_of(path: Path, cls: type, earlier: Sequence[Any], source: str) -> 
     """
     if path.is_file():
         return load_yaml(path)
-    search = next(
-        (
-            c
-            for c in reversed(earlier)
-            if hasattr(c, "trials") and c.output_dir / "best.yaml" == path
-        ),
-        None,
-    )
+    search = _search_that_writes(path, earlier)
     if search is None:
         raise UserError(
             f"{source}: config: there is no file {path}, and no search in an earlier phase"
@@ -233,6 +252,14 @@ def _settings_of(path: Path, cls: type, earlier: Sequence[Any], source: str) -> 
         raise UserError(f"{source}: config: {path} will hold the settings of another command")
     field_names = {field.name for field in fields(cls)} - {"output_dir"}
     return {name: value for name, value in as_mapping(search).items() if name in field_names}
+
+
+def _search_that_writes(path: Path, earlier: Sequence[Any]) -> Any | None:
+    """Return the settings of the last search before whose best settings will lie there, or None."""
+    for config in reversed(earlier):
+        if hasattr(config, "trials") and config.output_dir / "best.yaml" == path:
+            return config
+    return None
 
 
 def run_experiment(
@@ -259,10 +286,12 @@ def run_experiment(
         UserError: a variable without a value, a name that no phase has, or what a phase raises.
     """
     experiment, out, resolved = resolve_all(path, out, seed, overrides or {})
-    variables = set_variables(experiment, overrides or {})
-    if unset := [name for name, value in variables.items() if value == f"${name}"]:
-        raise UserError(f"{path.name} needs {' and '.join(f'--set {name}=…' for name in unset)}")
+    missing_flags = unset_flags(set_variables(experiment, overrides or {}))
+    if missing_flags:
+        raise UserError(f"{path.name} needs {missing_flags}")
     check_only(path, experiment, only)
+    # All of them before the first: a wrong setting in the last phase would otherwise be told after
+    # days of the others.
     for phase, config in zip(experiment.phases, resolved, strict=True):
         if is_wanted(phase, only) and not finished_before(config):
             _check(f"{path.name}, phase {phase.name}", config)
@@ -278,12 +307,10 @@ def run_experiment(
         logger.info(label(number, len(resolved), phase))
         phase_outcome: Phase | None = function(config)  # type: ignore[operator]
         seconds = time.monotonic() - started
-        logger.info(
-            "    %s",
-            "already finished"
-            if phase_outcome and phase_outcome.was_finished
-            else f"{seconds:.0f} s",
-        )
+        if phase_outcome and phase_outcome.was_finished:
+            logger.info("    already finished")
+        else:
+            logger.info("    %.0f s", seconds)
     return out
 
 

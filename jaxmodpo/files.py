@@ -3,6 +3,14 @@ kills leave behind.
 
 Every phase reads and writes its files through this module; what the rows mean is said in
 :mod:`jaxmodpo.records`.
+
+A file is written under a temporary name beside it, synced to disk, and renamed. A rename is one
+step for every file system: whoever reads at any moment, and whoever comes after a kill or a power
+cut, sees the old file or the new one, and never half of either::
+
+    with atomic_path(folder / "pairs.json") as temporary:
+        temporary.write_text("[]")          # .pairs.json.1a2b3c4d-4711.tmp, until here
+    # now pairs.json; an error inside the block would have left it as it was
 """
 
 from __future__ import annotations
@@ -42,7 +50,8 @@ def private_database(path: Path) -> None:
         UserError: one of the files is a link.
     """
     beside = [path.with_name(f"{path.name}{ending}") for ending in DATABASE_FILES]
-    for file in (path, *(file for file in beside if file.is_symlink() or file.exists())):
+    existing = [file for file in beside if file.is_symlink() or file.exists()]
+    for file in [path, *existing]:
         try:
             descriptor = os.open(
                 file, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, PRIVATE
@@ -51,6 +60,7 @@ def private_database(path: Path) -> None:
             if error.errno != errno.ELOOP:
                 raise
             raise UserError(_link(file)) from None
+        # Of the open file and not of its name, behind which another file may stand by now.
         stat = os.fstat(descriptor)
         if stat.st_mode & 0o007 and stat.st_uid == os.geteuid():
             os.fchmod(descriptor, PRIVATE)
@@ -84,10 +94,12 @@ def atomic_path(path: Path, *, private: bool = False) -> Iterator[Path]:
     temporary = _temporary(path)
     try:
         if private:
-            os.close(
-                os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, PRIVATE)
-            )
+            # Private from the first byte on: what is closed only later may have been read before.
+            flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
+            os.close(os.open(temporary, flags, PRIVATE))
         yield temporary
+        # In this order: a name that points to content which is not on disk yet would be an empty
+        # file after a power cut. The folder holds the name, and is synced after it has changed.
         _sync(temporary)
         temporary.replace(path)
         _sync(path.parent)
@@ -129,6 +141,9 @@ def atomic_directory(path: Path) -> Iterator[Path]:
         if path.is_symlink():
             path.unlink()
         if path.exists():
+            # No rename replaces a folder that holds something. A kill between the two renames
+            # leaves the old folder under its temporary name, and the command makes the new one
+            # again.
             old = _temporary(path, "old")
             path.rename(old)
             temporary.rename(path)
@@ -168,20 +183,27 @@ def remove_leftovers(folder: Path, elsewhere_after: float | None = None) -> None
     for parent, folders, files in os.walk(folder):
         for name in [*folders, *files]:
             match = _LEFTOVER.fullmatch(name)
-            if match is None:
-                continue
-            path = Path(parent, name)
-            if match[1] == _here():
-                dead = is_gone(int(match[2]))
-            else:
-                dead = elsewhere_after is not None and _age(path) > elsewhere_after
-            if not dead:
-                continue
-            if path.is_dir() and not path.is_symlink():
-                shutil.rmtree(path, ignore_errors=True)
-            else:
-                path.unlink(missing_ok=True)
+            if match is not None and _is_abandoned(Path(parent, name), match, elsewhere_after):
+                _remove(Path(parent, name))
+        # The walk goes on into what this list holds: not into folders that somebody still writes.
         folders[:] = [name for name in folders if not _LEFTOVER.fullmatch(name)]
+
+
+def _is_abandoned(path: Path, match: re.Match[str], elsewhere_after: float | None) -> bool:
+    """Return whether the process that a temporary name speaks of has ended, as far as one can
+    tell.
+    """
+    if match[1] == _here():
+        return is_gone(int(match[2]))
+    return elsewhere_after is not None and _age(path) > elsewhere_after
+
+
+def _remove(path: Path) -> None:
+    """Remove a file, a link (and not what it points to) or a folder."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def _age(path: Path) -> float:
@@ -208,20 +230,14 @@ def write_text(path: Path, text: str, *, private: bool = False) -> None:
 
 def write_json(path: Path, value: Any, *, private: bool = False) -> None:
     """Write indented JSON atomically; NaN and infinities are refused."""
-    write_text(
-        path,
-        json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n",
-        private=private,
-    )
+    text = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False)
+    write_text(path, text + "\n", private=private)
 
 
 def write_jsonl(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
     """Write one JSON object a line, atomically."""
-    write_text(
-        path,
-        "".join(json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n" for row in rows),
-        private=True,
-    )
+    lines = [json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n" for row in rows]
+    write_text(path, "".join(lines), private=True)
 
 
 def read_json(path: Path, shape: Any = Any) -> Any:
@@ -279,26 +295,30 @@ class Journal:
         self.path = path
         path.parent.mkdir(parents=True, exist_ok=True)
         self.rows: list[dict[str, Any]] = []
-        good = 0
         self._open()
-        if path.exists():
-            with path.open("rb") as file:
-                for number, line in enumerate(file, 1):
-                    if not line.endswith(b"\n"):
-                        break
-                    try:
-                        row = parse_json(line)
-                    except ValueError as error:
-                        raise UserError(
-                            f"{path}, line {number}: not JSON; move the file away"
-                        ) from error
-                    if not isinstance(row, dict):
-                        raise UserError(
-                            f"{path}, line {number}: not a JSON object; move the file away"
-                        )
-                    self.rows.append(row)
-                    good += len(line)
-        self._file.truncate(good)
+        # Cut off before anything is added: a new row behind a torn one would be a line of both.
+        self._file.truncate(self._read_rows())
+
+    def _read_rows(self) -> int:
+        """Read the rows that are there, and return how many bytes of the file whole lines take."""
+        whole_bytes = 0
+        with self.path.open("rb") as file:
+            for number, line in enumerate(file, 1):
+                if not line.endswith(b"\n"):
+                    break
+                try:
+                    row = parse_json(line)
+                except ValueError as error:
+                    raise UserError(
+                        f"{self.path}, line {number}: not JSON; move the file away"
+                    ) from error
+                if not isinstance(row, dict):
+                    raise UserError(
+                        f"{self.path}, line {number}: not a JSON object; move the file away"
+                    )
+                self.rows.append(row)
+                whole_bytes += len(line)
+        return whole_bytes
 
     def _open(self) -> None:
         """Open the file to append to, for its owner's eyes alone, and never through a link that
@@ -320,10 +340,12 @@ class Journal:
     def extend(self, rows: Iterable[Mapping[str, Any]]) -> None:
         """Add rows without syncing: for work that costs nothing to do again."""
         for row in rows:
-            self._file.write(json.dumps(row, ensure_ascii=False, allow_nan=False).encode() + b"\n")
+            line = json.dumps(row, ensure_ascii=False, allow_nan=False)
+            self._file.write(line.encode() + b"\n")
             self.rows.append(dict(row))
 
     def sync(self) -> None:
+        """Wait until all rows so far are on disk."""
         self._file.flush()
         os.fsync(self._file.fileno())
 
@@ -337,6 +359,7 @@ class Journal:
             self._open()
 
     def close(self) -> None:
+        """Sync the rows and give the file back."""
         self.sync()
         self._file.close()
 
@@ -389,7 +412,10 @@ def _refuse_doubled_columns(path: Path, columns: Sequence[str]) -> None:
     first_numbers: dict[str, int] = {}
     for number, column in enumerate(columns, 1):
         name = " ".join(column.replace("\u2019", "'").split()).casefold()
-        if name and (first := first_numbers.setdefault(name, number)) != number:
+        if not name:
+            continue
+        first = first_numbers.setdefault(name, number)
+        if first != number:
             raise UserError(
                 f"{path}: the column '{_shortened(columns[first - 1])}' stands there twice, as the"
                 f" columns {first} and {number}; remove or rename one"
@@ -400,12 +426,12 @@ def _columns_in_words(columns: Sequence[str]) -> str:
     if not columns:
         return "it is empty"
     listed = f"its columns are {', '.join(map(_shortened, columns))}"
-    separator = next((s for s in (";", "\t") if len(columns) == 1 and s in columns[0]), None)
-    return (
-        f"{listed}; save it with commas between the fields, not {separator!r}"
-        if separator
-        else listed
-    )
+    # A file with another separator has one column, whose name is the whole header.
+    if len(columns) == 1:
+        for separator in (";", "\t"):
+            if separator in columns[0]:
+                return f"{listed}; save it with commas between the fields, not {separator!r}"
+    return listed
 
 
 def _shortened(column: str) -> str:
@@ -432,9 +458,8 @@ def write_table(path: Path, rows: Sequence[Mapping[str, Any]], columns: Sequence
             strict=True,
         )
         writer.writeheader()
-        writer.writerows(
-            {name: _whole_characters(row[name]) for name in columns if name in row} for row in rows
-        )
+        for row in rows:
+            writer.writerow({name: _whole_characters(row[name]) for name in columns if name in row})
 
 
 _HALF = re.compile("[\ud800-\udfff]")

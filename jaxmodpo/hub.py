@@ -2,7 +2,10 @@
 a folder.
 
 ``hf download`` keeps a repository as ``models--ORG--NAME/snapshots/COMMIT/``, whose files are links
-into ``blobs``. Either folder may be given. Nothing is ever downloaded here.
+into ``blobs``. Either folder may be given. Nothing is ever downloaded here::
+
+    local_folder(Path("models--mistralai--Mistral-7B-v0.1"))    # its snapshots/COMMIT
+    model_name("mistralai/Mistral-7B-v0.1")                     # "Mistral-7B-v0.1"
 """
 
 from __future__ import annotations

@@ -38,7 +38,9 @@ class Interrupts:
         """Take a signal; a second Ctrl-C ends the process at once, a second SIGTERM adds
         nothing.
         """
-        again, self._again = self._again, False
+        # Our own signal, sent once more because Python had dropped the exception of the first.
+        again = self._again
+        self._again = False
         if self.asked is not None and not again:
             if number == signal.SIGINT:
                 os._exit(INTERRUPTED)

@@ -3,6 +3,14 @@
 Apart from phases because it is about processes alone. The lock is the system's (``flock``, which
 network file systems carry as byte-range locks), on a file in the folder: a process that is killed
 lets go of it without doing anything, and no lock is ever left behind to be judged by its age.
+
+What could go wrong with a file that says who owns the folder, and does not here: its owner is
+killed and the file stays; two processes look at the same moment and both find none; a machine's
+clock is wrong, so that a live owner's file looks old. The system's lock has an owner or none. What
+is written into the file is only for people::
+
+    lock = locks.lock(folder, "align dpo")      # Held: "process 4711 on node7 (align dpo, since …)"
+    lock.release()                              # or when nobody holds the object any more
 """
 
 from __future__ import annotations
@@ -46,11 +54,13 @@ class FolderLock:
         self._finalizer = weakref.finalize(self, _let_go, folder / LOCK, descriptor, os.getpid())
 
     def release(self) -> None:
+        """Let others have the folder."""
         self._finalizer()
 
 
 def _let_go(path: Path, descriptor: int, owner: int) -> None:
-    if os.getpid() != owner:  # a forked child has no say in it
+    # A forked child has a copy of this object, and its end is not the owner's.
+    if os.getpid() != owner:
         return
     # Removed while it is still locked: whoever opened it meanwhile sees that it is gone, and opens
     # again.
@@ -85,8 +95,12 @@ def lock(folder: Path, command: str) -> FolderLock:
 
 def _take(folder: Path, command: str) -> FolderLock:
     path = folder / LOCK
+    # Again, until the file that is locked is also the file that stands in the folder: between
+    # opening and locking it, its owner may have removed it, and a third process may have made a
+    # new one. A lock on a removed file keeps nobody away.
     while True:
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+        flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+        descriptor = os.open(path, flags, 0o600)
         real = True
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -103,7 +117,7 @@ def _take(folder: Path, command: str) -> FolderLock:
             )
         if not real or _is_still(path, descriptor):
             break
-        os.close(descriptor)  # its owner removed it between the opening and the locking
+        os.close(descriptor)
     owner = {
         "machine": machine(),
         "process": os.getpid(),

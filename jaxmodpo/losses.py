@@ -4,6 +4,12 @@ Log-probabilities are sums over a completion's tokens, end-of-sequence token inc
 preference loss returns one float32 value per pair, so that the caller decides how to weigh and
 average. Arguments must have exactly the shapes named: a ``[pairs, 1]`` array against a ``[pairs]``
 one is refused, since broadcasting it would compare every pair with every other.
+
+A pair that the policy already prefers more than the reference does costs less than log 2::
+
+    chosen, rejected = jnp.array([-10.0]), jnp.array([-14.0])
+    reference = jnp.array([-12.0])
+    dpo_loss(chosen, rejected, reference, reference, beta=0.1)      # [0.513]
 """
 
 from __future__ import annotations
@@ -99,9 +105,9 @@ def dpo_loss(
         return jax.nn.relu(1 - logits)
     if link != "sigmoid":
         raise ValueError(f"the link must be sigmoid, hinge or ipo, not {link}")
-    return -(1 - label_smoothing) * jax.nn.log_sigmoid(
-        logits
-    ) - label_smoothing * jax.nn.log_sigmoid(-logits)
+    as_labelled = jax.nn.log_sigmoid(logits)
+    flipped = jax.nn.log_sigmoid(-logits)
+    return -(1 - label_smoothing) * as_labelled - label_smoothing * flipped
 
 
 def modpo_loss(
@@ -221,7 +227,8 @@ def bradley_terry_loss(chosen_rewards: ArrayLike, rejected_rewards: ArrayLike) -
     References:
         Bradley and Terry, 1952; Stiennon et al., *Learning to summarize from human feedback*, 2020.
     """
-    chosen, rejected = (_float32(chosen_rewards), _float32(rejected_rewards))
+    chosen = _float32(chosen_rewards)
+    rejected = _float32(rejected_rewards)
     _check_shapes([chosen, rejected], ndim=1)
     return -jax.nn.log_sigmoid(chosen - rejected)
 
@@ -266,10 +273,12 @@ def plackett_luce_loss(rewards: ArrayLike, ranks: ArrayLike | None = None) -> Ar
     # An empty place must weigh nothing, whatever it holds; minus infinity would make the gradient
     # NaN.
     values = jnp.where(is_candidate, values, -1e30)
+    # [rankings, i, j]: the candidates j from which candidate i is drawn: itself and those below.
     below = order[:, None, :] > order[:, :, None]
-    drawn_from = (below | (positions[:, None] == positions)) & is_candidate[:, None, :]
-    among = jax.nn.logsumexp(jnp.where(drawn_from, values[:, None, :], -1e30), axis=2)
-    return jnp.sum(jnp.where(is_candidate, among - values, 0.0), axis=1)
+    itself = positions[:, None] == positions
+    drawn_from = (below | itself) & is_candidate[:, None, :]
+    log_totals = jax.nn.logsumexp(jnp.where(drawn_from, values[:, None, :], -1e30), axis=2)
+    return jnp.sum(jnp.where(is_candidate, log_totals - values, 0.0), axis=1)
 
 
 def sft_loss(token_logps: ArrayLike, completion_mask: ArrayLike) -> Array:
@@ -285,7 +294,8 @@ def sft_loss(token_logps: ArrayLike, completion_mask: ArrayLike) -> Array:
     Raises:
         ValueError: shapes differ.
     """
-    logps, mask = _float32(token_logps), _float32(completion_mask)
+    logps = _float32(token_logps)
+    mask = _float32(completion_mask)
     if logps.shape != mask.shape:
         raise ValueError(
             f"token_logps {list(logps.shape)} and completion_mask {list(mask.shape)} differ in"
@@ -302,9 +312,9 @@ def _float32(value: ArrayLike | Sequence[Any]) -> Array:
 
 
 def _check_shapes(arrays: Sequence[Array], *, ndim: int) -> None:
-    shapes = [list(a.shape) for a in arrays]
+    shapes = [list(array.shape) for array in arrays]
     expected = "[pairs]" if ndim == 1 else "[objectives, pairs]"
-    if any(a.ndim != ndim for a in arrays) or any(s != shapes[0] for s in shapes):
+    if any(len(shape) != ndim or shape != shapes[0] for shape in shapes):
         raise ValueError(f"every array must have the same shape {expected}; got {shapes}")
 
 
@@ -324,7 +334,8 @@ def _check_weights(weights: Sequence[float] | ArrayLike, count: int, *, positive
     traced = isinstance(weights, Tracer) or any(isinstance(w, Tracer) for w in weights)  # type: ignore[union-attr]
     if not traced:
         values = [float(w) for w in np.asarray(weights)]
-        if min(values) < 0 or abs(sum(values) - 1) > 1e-5 or any(w <= 0 for w in values[:positive]):
+        off_simplex = min(values) < 0 or abs(sum(values) - 1) > 1e-5
+        if off_simplex or any(value <= 0 for value in values[:positive]):
             rule = "the first positive, " if positive else ""
             raise ValueError(f"weights must be non-negative, {rule}and sum to 1; got {values}")
     return array
@@ -342,8 +353,9 @@ def _log_ratio_difference(
 
     Each log-ratio is formed before the two are subtracted: equal policies then give exactly 0.
     """
-    arrays = [
-        _float32(a) for a in (policy_chosen, policy_rejected, reference_chosen, reference_rejected)
-    ]
-    _check_shapes(arrays, ndim=ndim)
-    return (arrays[0] - arrays[2]) - (arrays[1] - arrays[3])
+    policy_w = _float32(policy_chosen)
+    policy_l = _float32(policy_rejected)
+    reference_w = _float32(reference_chosen)
+    reference_l = _float32(reference_rejected)
+    _check_shapes([policy_w, policy_l, reference_w, reference_l], ndim=ndim)
+    return (policy_w - reference_w) - (policy_l - reference_l)

@@ -1,7 +1,11 @@
 """What an endpoint's messages say: text out of a string or a list of pieces, without thoughts, fit
 to be kept.
 
-Judges' answers and sampled replies come in the same wrapping; both read it here.
+Judges' answers and sampled replies come in the same wrapping; both read it here::
+
+    text = message_text([{"type": "text", "text": "<think>Hm.</think>Yes."}])
+    without_thoughts(text)      # "Yes."
+    without_thoughts("<think>Hm, the token limit came first")      # None
 """
 
 from __future__ import annotations
@@ -19,7 +23,9 @@ _THOUGHTS = re.compile(
 )
 _TEXTS = ("text", "output_text")
 # A shorter key, such as EMPTY or ollama, is no secret, and might stand in any text.
-_SHORTEST_KEY, _PART_OF_KEY = 8, 12
+_SHORTEST_KEY = 8
+# This much of a key, anywhere in a text, is hidden too.
+_FRAGMENT = 12
 
 
 def message_text(content: Any) -> str:
@@ -48,13 +54,15 @@ def refusal_text(message: dict[str, Any]) -> str:
     """Return the words with which a model refuses, of the message or of a piece of its content, or
     nothing.
     """
-    refusal = message.get("refusal")
+    if message.get("refusal"):
+        return str(message["refusal"])
     content = message.get("content")
-    pieces = content if isinstance(content, list) else []
-    refused = [
-        p.get("refusal") for p in pieces if isinstance(p, dict) and p.get("type") == "refusal"
-    ]
-    return str(refusal or next(filter(None, refused), "") or "")
+    if not isinstance(content, list):
+        return ""
+    for piece in content:
+        if isinstance(piece, dict) and piece.get("type") == "refusal" and piece.get("refusal"):
+            return str(piece["refusal"])
+    return ""
 
 
 def without_thoughts(text: str) -> str | None:
@@ -85,16 +93,17 @@ def without_key(text: str, key: str) -> str:
         return text
     encoded = base64.b64encode(key.encode()).decode().rstrip("=")
     text = text.replace(key, "[key]").replace(encoded, "[key]")
-    fragments = {key[n : n + _PART_OF_KEY] for n in range(len(key) - _PART_OF_KEY + 1)}
+    # A message that was cut to fit a log may hold a part of the key alone.
+    starts = range(len(key) - _FRAGMENT + 1)
+    fragments = {key[start : start + _FRAGMENT] for start in starts}
     if not any(fragment in text for fragment in fragments):
         return text
-    covered = [False] * len(text)
+    # Fragments overlap: all letters that any of them covers are marked first, and runs of marks
+    # replaced at the end, so that nothing is left at their borders.
+    letters = list(text)
     for fragment in fragments:
-        at = text.find(fragment)
-        while at >= 0:
-            covered[at : at + len(fragment)] = [True] * len(fragment)
-            at = text.find(fragment, at + 1)
-    masked = "".join(
-        "\0" if hidden else letter for letter, hidden in zip(text, covered, strict=True)
-    )
-    return re.sub("\0+", "[key]", masked)
+        start = text.find(fragment)
+        while start >= 0:
+            letters[start : start + len(fragment)] = "\0" * len(fragment)
+            start = text.find(fragment, start + 1)
+    return re.sub("\0+", "[key]", "".join(letters))

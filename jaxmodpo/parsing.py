@@ -2,11 +2,16 @@
 
 Python's own readers take much in silence: of two equal keys the second wins, YAML reads ``012`` as
 ten and ``1:30`` as ninety, a few lines of aliases unfold into gigabytes. Here each of these is an
-error in one sentence, a ValueError, to which the caller adds the file.
+error in one sentence, a ValueError, to which the caller adds the file::
+
+    parse_yaml("lr: 1e-4")              # {"lr": 0.0001}
+    parse_yaml("start: 012")            # {"start": "012"}
+    parse_json('{"a": 1, "a": 2}')      # ValueError: the key 'a' stands twice in one object
 """
 
 from __future__ import annotations
 
+import collections
 import json
 import re
 from collections.abc import Hashable
@@ -56,9 +61,9 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     """Return an object's mapping; json.loads alone would keep the last of two equal keys."""
     value = dict(pairs)
     if len(value) < len(pairs):
-        names = [name for name, _ in pairs]
-        twice = next(name for name in names if names.count(name) > 1)
-        raise ValueError(f"the key {_short(twice)} stands twice in one object")
+        counts = collections.Counter(name for name, _ in pairs)
+        repeated = [name for name, count in counts.items() if count > 1]
+        raise ValueError(f"the key {_short(repeated[0])} stands twice in one object")
     return value
 
 
@@ -78,11 +83,10 @@ def serialized_messages(text: str) -> list[dict[str, Any]] | None:
     except ValueError:
         return None
     messages = value if isinstance(value, list) else [value]
-    return (
-        messages
-        if all(isinstance(m, dict) and {"role", "content"} <= m.keys() for m in messages)
-        else None
-    )
+    for message in messages:
+        if not isinstance(message, dict) or not {"role", "content"} <= message.keys():
+            return None
+    return messages
 
 
 def is_serialized(text: str) -> bool:
@@ -108,6 +112,8 @@ def parse_yaml(text: str) -> Any:
         _refuse_depth(text)
         loader = _Loader(text)
         try:
+            # Nodes first: an alias is still one node there, however often it is used, so that its
+            # size can be told before anything is built.
             node = loader.get_single_node()
             if node is None:
                 return None
@@ -118,8 +124,8 @@ def parse_yaml(text: str) -> Any:
         finally:
             loader.dispose()
     except yaml.YAMLError as error:
-        told = str(error).replace(' in "<unicode string>",', " at")
-        raise ValueError(" ".join(told.split())) from None
+        words = str(error).replace(' in "<unicode string>",', " at")
+        raise ValueError(" ".join(words.split())) from None
 
 
 def _refuse_depth(text: str) -> None:
@@ -144,14 +150,24 @@ def _size(node: yaml.Node, sizes: dict[int, int], open_nodes: set[int]) -> int:
         raise ValueError("an alias stands inside of what it stands for")
     if id(node) not in sizes:
         open_nodes.add(id(node))
-        children = [
-            child for pair in node.value for child in (pair if isinstance(pair, tuple) else (pair,))
-        ]
-        sizes[id(node)] = 1 + sum(_size(child, sizes, open_nodes) for child in children)
+        size = 1
+        for child in _children(node):
+            size += _size(child, sizes, open_nodes)
+        sizes[id(node)] = size
         open_nodes.remove(id(node))
     if sizes[id(node)] > _NODES:
         raise ValueError(f"its aliases unfold into more than {_NODES:,} values")
     return sizes[id(node)]
+
+
+def _children(node: yaml.CollectionNode) -> list[yaml.Node]:
+    """Return the items of a list, and of a mapping its keys and values."""
+    if not isinstance(node, yaml.MappingNode):
+        return list(node.value)
+    children: list[yaml.Node] = []
+    for key, value in node.value:
+        children += [key, value]
+    return children
 
 
 class _Loader(yaml.SafeLoader):
@@ -168,11 +184,9 @@ def _mapping(loader: _Loader, node: yaml.Node) -> dict[Any, Any]:
     # Before merges: what a mapping says itself goes before what it merges, as it should.
     names: set[str] = set()
     for key_node, _ in node.value:
-        key = (
-            "<<"
-            if key_node.tag == "tag:yaml.org,2002:merge"
-            else loader.construct_object(key_node, deep=True)
-        )
+        key = "<<"
+        if key_node.tag != "tag:yaml.org,2002:merge":
+            key = loader.construct_object(key_node, deep=True)
         if not isinstance(key, Hashable):
             raise yaml.constructor.ConstructorError(
                 None, None, "a key is a list or a mapping", key_node.start_mark
@@ -188,10 +202,11 @@ def _mapping(loader: _Loader, node: yaml.Node) -> dict[Any, Any]:
         if isinstance(key, bool):
             names.add(str(int(key)))
     loader.flatten_mapping(node)
-    return {
-        loader.construct_object(key_node, deep=True): loader.construct_object(value_node, deep=True)
-        for key_node, value_node in node.value
-    }
+    value: dict[Any, Any] = {}
+    for key_node, value_node in node.value:
+        key = loader.construct_object(key_node, deep=True)
+        value[key] = loader.construct_object(value_node, deep=True)
+    return value
 
 
 def _sequence(loader: _Loader, node: yaml.Node) -> list[Any]:
@@ -230,30 +245,34 @@ def _short(text: str) -> str:
 
 
 _TAG = "tag:yaml.org,2002:"
-for _tag, _pattern, _first in (
-    (
-        "bool",
+
+# What a text without quotes must look like to be another value, and the characters that it may
+# begin with. Narrower than YAML 1.1: 012 and 1:30 are texts. Wider in one place: 1e-6 is a number.
+_PATTERNS = {
+    "bool": (
         r"yes|Yes|YES|no|No|NO|true|True|TRUE|false|False|FALSE|on|On|ON|off|Off|OFF",
         "yYnNtTfFoO",
     ),
-    ("null", r"~|null|Null|NULL|", ["~", "n", "N", ""]),
-    ("merge", r"<<", ["<"]),
-    ("int", r"-?(?:0|[1-9][0-9]*)", "-0123456789"),
-    (
-        "float",
-        r"[-+]?(?:[0-9]+\.[0-9]*|\.[0-9]+|[0-9]+(?=[eE]))(?:[eE][-+]?[0-9]+)?|[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN)",
+    "null": (r"~|null|Null|NULL|", ["~", "n", "N", ""]),
+    "merge": (r"<<", "<"),
+    "int": (r"-?(?:0|[1-9][0-9]*)", "-0123456789"),
+    "float": (
+        r"[-+]?(?:[0-9]+\.[0-9]*|\.[0-9]+|[0-9]+(?=[eE]))(?:[eE][-+]?[0-9]+)?"
+        r"|[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN)",
         "-+.0123456789",
     ),
-):
-    _Loader.add_implicit_resolver(_TAG + _tag, re.compile(rf"^(?:{_pattern})$"), list(_first))
-for _tag, _constructor in (
-    ("bool", _bool),
-    ("null", yaml.SafeLoader.construct_yaml_null),
-    ("str", yaml.SafeLoader.construct_yaml_str),
-    ("int", _int),
-    ("float", _float),
-    ("seq", _sequence),
-    ("map", _mapping),
-):
-    _Loader.add_constructor(_TAG + _tag, _constructor)
+}
+_CONSTRUCTORS = {
+    "bool": _bool,
+    "null": yaml.SafeLoader.construct_yaml_null,
+    "str": yaml.SafeLoader.construct_yaml_str,
+    "int": _int,
+    "float": _float,
+    "seq": _sequence,
+    "map": _mapping,
+}
+for _name, (_pattern, _first) in _PATTERNS.items():
+    _Loader.add_implicit_resolver(_TAG + _name, re.compile(rf"^(?:{_pattern})$"), list(_first))
+for _name, _constructor in _CONSTRUCTORS.items():
+    _Loader.add_constructor(_TAG + _name, _constructor)
 _Loader.add_constructor(None, _other)  # type: ignore[arg-type]

@@ -1,5 +1,9 @@
 """How far a command is: a bar at a terminal, and elsewhere a line now and then, as in the log of a
-launcher.
+launcher::
+
+    with Progress("scoring", 128, "examples") as bar:
+        bar.note("loss 0.6931")
+        bar.update(8)           # in a log: "scoring: 8 of 128 examples, loss 0.6931"
 """
 
 from __future__ import annotations
@@ -31,13 +35,11 @@ class Progress(tqdm):
 
     def __init__(self, label: str, total: int | None, unit: str, initial: int = 0, **settings: Any):
         self.is_watched = sys.stderr.isatty()
-        self._label, self._unit, self._done, self._told, self._note = (
-            label,
-            unit,
-            initial,
-            time.monotonic(),
-            "",
-        )
+        self._label = label
+        self._unit = unit
+        self._count = initial
+        self._last_line = time.monotonic()
+        self._note = ""
         super().__init__(
             total=total,
             desc=label,
@@ -49,14 +51,16 @@ class Progress(tqdm):
 
     def update(self, n: float | None = 1) -> bool | None:
         """Count some more as done."""
-        self._done += int(n or 0)
+        self._count += int(n or 0)
         if self.is_watched:
             return super().update(n)
-        if time.monotonic() - self._told >= SECONDS_BETWEEN_LINES:
-            self._told = time.monotonic()
-            of = "" if self.total is None else f" of {self.total:,}"
+        if time.monotonic() - self._last_line >= SECONDS_BETWEEN_LINES:
+            self._last_line = time.monotonic()
+            count = f"{self._count:,}"
+            if self.total is not None:
+                count += f" of {self.total:,}"
             note = f", {self._note}" if self._note else ""
-            logger.info("%s: %s%s %s%s", self._label, f"{self._done:,}", of, self._unit, note)
+            logger.info("%s: %s %s%s", self._label, count, self._unit, note)
         return None
 
     def note(self, text: str) -> None:
@@ -67,7 +71,7 @@ class Progress(tqdm):
 
     def skip(self, n: int) -> None:
         """Move on over what was done before; it is no sign of speed."""
-        self._done += n
+        self._count += n
         if self.is_watched:
             self.initial += n
             super().update(n)

@@ -157,7 +157,7 @@ def check_ranges(settings: Any, source: str = "") -> None:
         UserError: such as ``--temperature must be at least 0, not -1``.
     """
     ranges = declared(type(settings))
-    before = f"{source}: " if source else ""
+    prefix = f"{source}: " if source else ""
     for field in dataclasses.fields(settings):
         value = getattr(settings, field.name)
         flag = f"--{field.name.replace('_', '-')}"
@@ -165,50 +165,61 @@ def check_ranges(settings: Any, source: str = "") -> None:
             if isinstance(number, bool) or not isinstance(number, int | float):
                 continue
             if isinstance(number, float) and not math.isfinite(number):
-                raise UserError(f"{before}{flag} must be a finite number, not {number}")
-            within = ranges.get(field.name)
-            if within is not None and not within.holds(number):
-                raise UserError(f"{before}{flag} must be {words(within)}, not {_shown(number)}")
+                raise UserError(f"{prefix}{flag} must be a finite number, not {number}")
+            bounds = ranges.get(field.name)
+            if bounds is not None and not bounds.holds(number):
+                raise UserError(f"{prefix}{flag} must be {words(bounds)}, not {_shown(number)}")
 
 
 @functools.cache
 def declared(cls: type) -> Mapping[str, Range]:
     """Return the ranges that a dataclass declares, by setting."""
-    hints = typing.get_type_hints(cls, include_extras=True)
-    ranges = {name: _within(hint) for name, hint in hints.items()}
-    return {name: within for name, within in ranges.items() if within is not None}
+    ranges: dict[str, Range] = {}
+    for name, hint in typing.get_type_hints(cls, include_extras=True).items():
+        bounds = _range_in(hint)
+        if bounds is not None:
+            ranges[name] = bounds
+    return ranges
 
 
 @functools.cache
 def incidental(cls: type) -> frozenset[str]:
     """Return the settings of a dataclass that are no part of a run's identity."""
-    hints = typing.get_type_hints(cls, include_extras=True)
-    return frozenset(
-        name for name, hint in hints.items() if _INCIDENTAL in getattr(hint, "__metadata__", ())
-    )
+    names: set[str] = set()
+    for name, hint in typing.get_type_hints(cls, include_extras=True).items():
+        if _INCIDENTAL in getattr(hint, "__metadata__", ()):
+            names.add(name)
+    return frozenset(names)
 
 
-def _within(hint: Any) -> Range | None:
-    """Return the range in a type: its own, or that of what it may be or hold."""
+def _range_in(hint: Any) -> Range | None:
+    """Return the range in a type: its own, or that of what it may be or hold.
+
+    So ``Count | None`` and ``tuple[Count, ...]`` have the range of ``Count``.
+    """
     if typing.get_origin(hint) is Annotated:
         for mark in hint.__metadata__:
             if isinstance(mark, Range):
                 return mark
-    parts = (_within(part) for part in typing.get_args(hint))
-    return next((within for within in parts if within is not None), None)
+    for inner_hint in typing.get_args(hint):
+        bounds = _range_in(inner_hint)
+        if bounds is not None:
+            return bounds
+    return None
 
 
-def words(within: Range) -> str:
+def words(bounds: Range) -> str:
     """Return a range as it follows "must be": ``at least 1``, ``from 0 to 1``."""
-    if within.least is not None and within.most is not None:
-        return f"from {within.least} to {within.most}"
-    bounds = {
-        "at least": within.least,
-        "above": within.above,
-        "at most": within.most,
-        "below": within.below,
+    if bounds.least is not None and bounds.most is not None:
+        return f"from {bounds.least} to {bounds.most}"
+    numbers = {
+        "at least": bounds.least,
+        "above": bounds.above,
+        "at most": bounds.most,
+        "below": bounds.below,
     }
-    return " and ".join(f"{word} {bound}" for word, bound in bounds.items() if bound is not None)
+    stated = [f"{word} {number}" for word, number in numbers.items() if number is not None]
+    return " and ".join(stated)
 
 
 def _shown(number: float) -> str:

@@ -63,10 +63,11 @@ def two_by_two(scores: Sequence[Any]) -> list[Comparison]:
             before.
     """
     assert all(here >= below for here, below in itertools.pairwise(scores)), scores
-    comparisons = [
-        Comparison(better, worse, scores[better] - scores[worse])
-        for better, worse in itertools.combinations(range(len(scores)), 2)
-    ]
+    comparisons: list[Comparison] = []
+    for better, worse in itertools.combinations(range(len(scores)), 2):
+        comparisons.append(Comparison(better, worse, scores[better] - scores[worse]))
+    # A longer part of this list contains every shorter one, so that more pairs of a question never
+    # mean other pairs.
     return sorted(comparisons, key=lambda pair: (-pair.gap, pair.better, -pair.worse))
 
 
@@ -120,7 +121,9 @@ def pairs_of(
             f"--pairs-per-question must be best-worst, all or at least 1, not {per_question}"
         )
     counts = LeftOut()
-    pairs = [pair for ranking in rankings for pair in _pairs_of_one(ranking, per_question, counts)]
+    pairs: list[Pair] = []
+    for ranking in rankings:
+        pairs += _pairs_of_one(ranking, per_question, counts)
     if left_out is not None:
         left_out.add(counts)
     if not pairs:
@@ -143,6 +146,7 @@ def _pairs_of_one(
     ranking: Ranking, per_question: PairsPerQuestion, left_out: LeftOut
 ) -> Iterator[Pair]:
     """Yield a ranking's pairs, the widest gaps between ranks first."""
+    # The best rank is the lowest number, and the best score the highest.
     comparisons = two_by_two([-rank for rank in ranking.ranks])
     if per_question == "best-worst":
         comparisons = comparisons[:1]
@@ -177,12 +181,12 @@ def without_repeats(
         left_out: counts the pairs of the same text.
         key: what makes two replies of a ranking the same; their texts, unless it is given.
     """
-    shortened = [_without_repeats(ranking, left_out, key) for ranking in rankings]
-    return [
-        ranking
-        for ranking, original in zip(shortened, rankings, strict=True)
-        if ranking is original or not ranking.all_tied
-    ]
+    shortened: list[Ranking] = []
+    for original in rankings:
+        ranking = _without_repeats(original, left_out, key)
+        if ranking is original or not ranking.all_tied:
+            shortened.append(ranking)
+    return shortened
 
 
 def _without_repeats(
@@ -202,9 +206,8 @@ def _without_repeats(
     candidates = tuple(ranking.candidates[index] for index in first_index.values())
     ranks = [ranking.ranks[index] for index in first_index.values()]
     # Those that follow a removed reply move up: 1, 2, 4 become 1, 2, 3, and 1, 1, 4 become 1, 1, 3.
-    return replace(
-        ranking, candidates=candidates, ranks=tuple(ranks.index(rank) + 1 for rank in ranks)
-    )
+    closed_up = tuple(ranks.index(rank) + 1 for rank in ranks)
+    return replace(ranking, candidates=candidates, ranks=closed_up)
 
 
 def tied_pairs(rankings: Sequence[Ranking]) -> int:
@@ -214,4 +217,5 @@ def tied_pairs(rankings: Sequence[Ranking]) -> int:
 
 def _pairs_within(values: Iterable[Hashable]) -> int:
     """Count the pairs of equal values."""
-    return sum(math.comb(count, 2) for count in collections.Counter(values).values())
+    counts = collections.Counter(values).values()
+    return sum(math.comb(count, 2) for count in counts)

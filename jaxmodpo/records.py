@@ -1,10 +1,12 @@
 """Questions, responses, pairs, rankings and personas, and the files they lie in: the formats of the
 paper's authors.
 
-A pair from a file to its use::
+A pair on its way into a file and out of it::
 
-    write_pairs(path, [Pair("q1", "I cannot sleep.", Candidate("a", "That is hard."), Candidate("b",
-    "So what?"))]) pair_from_mapping(read_json(path)[0], str(path))
+    kind = Candidate("a", "That is hard.")
+    pair = Pair("q1", "I cannot sleep.", chosen=kind, rejected=Candidate("b", "So what?"))
+    write_pairs(path, [pair])
+    pair_from_mapping(read_json(path)[0], str(path)) == pair
 
 Which other layouts of pairs are read is up to :mod:`jaxmodpo.data.pairs`.
 """
@@ -90,10 +92,11 @@ class Ranking:
     def __post_init__(self) -> None:
         ranks = self.ranks or tuple(range(1, len(self.candidates) + 1))
         assert len(ranks) == len(self.candidates), self.question_id
-        assert all(
-            r in (n, before)
-            for n, (before, r) in enumerate(zip((0, *ranks), ranks, strict=False), 1)
-        ), ranks
+        rank_before = 0
+        for number, rank in enumerate(ranks, 1):
+            # Its own number in the list, or a tie with the reply before.
+            assert rank in (number, rank_before), ranks
+            rank_before = rank
         object.__setattr__(self, "ranks", ranks)
 
     @property
@@ -106,17 +109,17 @@ def read_questions(path: Path) -> list[Question]:
     """Read ``question_id, question_text``; ids must be unique."""
     rows = read_table(path, ["question_id", "question_text"])
     _refuse_doubles(path, "question_id", (row["question_id"] for row in rows))
-    return [
-        Question(
-            row["question_id"],
-            plain_text(row["question_text"], f"{path}, row {number}, question_text"),
-        )
-        for number, row in enumerate(rows, 1)
-    ]
+    questions: list[Question] = []
+    for number, row in enumerate(rows, 1):
+        text = plain_text(row["question_text"], f"{path}, row {number}, question_text")
+        questions.append(Question(row["question_id"], text))
+    return questions
 
 
 def write_questions(path: Path, questions: Sequence[Question]) -> None:
-    write_table(path, [dataclasses.asdict(q) for q in questions], ["question_id", "question_text"])
+    """Write ``question_id, question_text``."""
+    rows = [dataclasses.asdict(question) for question in questions]
+    write_table(path, rows, ["question_id", "question_text"])
 
 
 def read_responses(path: Path) -> list[Response]:
@@ -125,22 +128,34 @@ def read_responses(path: Path) -> list[Response]:
     """
     columns = ["question_id", "question_text", "response_id", "response_text"]
     rows = read_table(path, columns)
+    # A response's id is its own within its question; files of other people count from 1 in each.
     _refuse_doubles(
         path, "response_id", (f"{row['question_id']}/{row['response_id']}" for row in rows)
     )
+    responses: list[Response] = []
     for number, row in enumerate(rows, 1):
-        for column in ("question_text", "response_text"):
-            plain_text(row[column], f"{path}, row {number}, {column}")
-    return [
-        Response(*(row[c] for c in columns), model_name=row.get("model_name", "")) for row in rows
-    ]
+        responses.append(
+            Response(
+                question_id=row["question_id"],
+                question_text=plain_text(
+                    row["question_text"], f"{path}, row {number}, question_text"
+                ),
+                response_id=row["response_id"],
+                response_text=plain_text(
+                    row["response_text"], f"{path}, row {number}, response_text"
+                ),
+                model_name=row.get("model_name", ""),
+            )
+        )
+    return responses
 
 
 def write_responses(path: Path, responses: Sequence[Response]) -> None:
+    """Write what :func:`read_responses` reads; models only where one is named."""
     columns = ["question_id", "question_text", "response_id", "response_text"]
-    if any(r.model_name for r in responses):
+    if any(response.model_name for response in responses):
         columns.append("model_name")
-    write_table(path, [dataclasses.asdict(r) for r in responses], columns)
+    write_table(path, [dataclasses.asdict(response) for response in responses], columns)
 
 
 def _refuse_doubles(path: Path, field: str, values: Iterable[str]) -> None:
@@ -156,9 +171,9 @@ def read_personas(path: Path) -> dict[str, str]:
     personas = read_json(path)
     if not isinstance(personas, dict) or not personas:
         raise UserError(f'{path} must hold {{"persona_id": "persona text", …}}, at least one')
-    wrong = [key for key, text in personas.items() if not (isinstance(text, str) and text.strip())]
-    if wrong:
-        raise UserError(f"{path}: the persona {wrong[0]} has no text")
+    for persona, text in personas.items():
+        if not isinstance(text, str) or not text.strip():
+            raise UserError(f"{path}: the persona {persona} has no text")
     return personas
 
 
@@ -200,30 +215,29 @@ def plain_text(value: Any, location: str) -> str:
 
 def pair_from_mapping(row: Any, location: str) -> Pair:
     """Read one pair in the authors' layout; ``location`` names it in errors ("f.json, item 3")."""
-    return Pair(
-        *_question_of(row, location),
-        _candidate(row, "chosen", location),
-        _candidate(row, "rejected", location),
-    )
+    question_id, question_text = _question_of(row, location)
+    chosen = _candidate(row, "chosen", location)
+    rejected = _candidate(row, "rejected", location)
+    return Pair(question_id, question_text, chosen, rejected)
 
 
 def _question_of(row: Any, location: str) -> tuple[str, str]:
-    question = _value(row, "question_id", location), _value(row, "question_text", location)
-    return identifier(question[0], f"{location}, question_id"), plain_text(
-        question[1], f"{location}, question_text"
+    question_id = _value(row, "question_id", location)
+    text = _value(row, "question_text", location)
+    return (
+        identifier(question_id, f"{location}, question_id"),
+        plain_text(text, f"{location}, question_text"),
     )
 
 
 def _candidate(row: Any, field: str, location: str) -> Candidate:
     reply = _value(row, field, location)
-    location = f"{location}, {field}"
-    response_id, text = (
-        _value(reply, "response_id", location),
-        _value(reply, "response_text", location),
-    )
+    reply_location = f"{location}, {field}"
+    response_id = _value(reply, "response_id", reply_location)
+    text = _value(reply, "response_text", reply_location)
     return Candidate(
-        identifier(response_id, f"{location}, response_id"),
-        plain_text(text, f"{location}, response_text"),
+        identifier(response_id, f"{reply_location}, response_id"),
+        plain_text(text, f"{reply_location}, response_text"),
     )
 
 
@@ -236,6 +250,7 @@ def _value(row: Any, field: str, location: str) -> Any:
 
 
 def write_pairs(path: Path, pairs: Sequence[Pair]) -> None:
+    """Write pairs in the authors' layout, for their owner's eyes alone."""
     rows = [dataclasses.asdict(pair) for pair in pairs]
     for row in rows:
         del row["conversation"]
@@ -264,47 +279,47 @@ def _ranking(row: Any, location: str) -> Ranking:
             f" {listed!r:.60}"
         )
     ranked: list[tuple[float, Candidate]] = []
-    for number, reply in enumerate(listed):
-        rank = _value(reply, "rank", f"{location}, reply {number + 1}")
+    for number, reply in enumerate(listed, 1):
+        rank = _value(reply, "rank", f"{location}, reply {number}")
         if not is_number(rank):
             raise UserError(
-                f"{location}, reply {number + 1}: the rank must be a number, not {rank!r:.60}"
+                f"{location}, reply {number}: the rank must be a number, not {rank!r:.60}"
             )
-        ranked.append(
-            (rank, _candidate({"reply": reply}, "reply", f"{location}, number {number + 1}"))
-        )
-    ranked.sort(key=lambda place: place[0])
+        candidate = _candidate({"reply": reply}, "reply", f"{location}, number {number}")
+        ranked.append((rank, candidate))
+    # Stable: tied replies keep the file's order, which decides who stands for them.
+    ranked.sort(key=lambda rank_and_reply: rank_and_reply[0])
     candidates = tuple(candidate for _, candidate in ranked)
-    # The same reply may have been sampled twice; one id for two replies is a mistake.
+    _refuse_two_replies_of_one_id(candidates, location)
+    ranks = [rank for rank, _ in ranked]
+    closed_up = tuple(ranks.index(rank) + 1 for rank in ranks)
+    return Ranking(question_id, question_text, candidates, closed_up)
+
+
+def _refuse_two_replies_of_one_id(candidates: Sequence[Candidate], location: str) -> None:
+    """Refuse an id that stands for two replies; the same reply may have been sampled twice."""
     texts: dict[str, str] = {}
     for candidate in candidates:
-        if (
-            texts.setdefault(candidate.response_id, candidate.response_text)
-            != candidate.response_text
-        ):
+        text = texts.setdefault(candidate.response_id, candidate.response_text)
+        if text != candidate.response_text:
             raise UserError(
-                f"{location}: the response_id {candidate.response_id} stands for two different replies"
+                f"{location}: the response_id {candidate.response_id} stands for two different"
+                " replies"
             )
-    ranks = [rank for rank, _ in ranked]
-    return Ranking(
-        question_id, question_text, candidates, tuple(ranks.index(rank) + 1 for rank in ranks)
-    )
 
 
 def write_rankings(path: Path, rankings: Sequence[Ranking]) -> None:
     """Write ``{criterion}_rankings.json``; tied replies have the same ``rank``."""
-    write_json(
-        path,
-        [
+    rows: list[dict[str, Any]] = []
+    for ranking in rankings:
+        replies = []
+        for rank, candidate in zip(ranking.ranks, ranking.candidates, strict=True):
+            replies.append({"rank": rank, **dataclasses.asdict(candidate)})
+        rows.append(
             {
-                "question_id": r.question_id,
-                "question_text": r.question_text,
-                "ranking": [
-                    {"rank": rank, **dataclasses.asdict(c)}
-                    for rank, c in zip(r.ranks, r.candidates, strict=True)
-                ],
+                "question_id": ranking.question_id,
+                "question_text": ranking.question_text,
+                "ranking": replies,
             }
-            for r in rankings
-        ],
-        private=True,
-    )
+        )
+    write_json(path, rows, private=True)

@@ -14,6 +14,12 @@ Shapes are ``str``, ``int``, ``float`` (finite, and whole numbers too), ``bool``
   version may add some.
 - A dataclass is for files that people write: an unknown key is refused with the nearest known one,
   fields with defaults may be absent, and what comes back is the dataclass.
+
+A list of settings, and one that is wrong::
+
+    read_as([{"name": "a", "rank": 8}], list[Adapter], "adapters.yaml")     # [Adapter("a", 8)]
+    read_as([{"name": "a", "rnak": 8}], list[Adapter], "adapters.yaml")
+    # adapters.yaml: item 1: unknown key 'rnak'; did you mean 'rank'?
 """
 
 from __future__ import annotations
@@ -64,7 +70,8 @@ class Range:
             (" to", self.most),
             (" to below", self.below),
         )
-        return "".join(f"{word} {bound}" for word, bound in bounds if bound is not None)
+        stated = [f"{word} {bound}" for word, bound in bounds if bound is not None]
+        return "".join(stated)
 
 
 def read_as(value: Any, shape: Any, source: str, *path: str) -> Any:
@@ -79,7 +86,8 @@ def read_as(value: Any, shape: Any, source: str, *path: str) -> Any:
     Raises:
         UserError: it is of another shape; the message names the file and the key.
     """
-    kind, arguments = typing.get_origin(shape), typing.get_args(shape)
+    kind = typing.get_origin(shape)
+    arguments = typing.get_args(shape)
     if kind is Annotated:
         return _ranged(value, shape, source, path)
     if kind in (typing.Union, types.UnionType):
@@ -89,13 +97,13 @@ def read_as(value: Any, shape: Any, source: str, *path: str) -> Any:
     if kind in (list, tuple, Sequence):
         return _items(value, kind, arguments, source, path)
     if kind in (dict, Mapping):
-        inner = {
-            key: read_as(part, arguments[1], source, *path, str(key)) for key, part in value.items()
-        }
-        return inner
+        item_shape = arguments[1]
+        return {key: read_as(item, item_shape, source, *path, key) for key, item in value.items()}
     if typing.is_typeddict(shape):
         return _typed_mapping(value, shape, source, path)
-    return _dataclass(value, shape, source, path) if dataclasses.is_dataclass(shape) else value
+    if dataclasses.is_dataclass(shape):
+        return _dataclass(value, shape, source, path)
+    return value
 
 
 def place(source: str, *path: str) -> str:
@@ -120,6 +128,11 @@ def is_number(value: Any) -> bool:
         return False
 
 
+def _is_same(value: Any, literal: Any) -> bool:
+    """Return whether two values are equal and of one type, since Python's ``True`` equals 1."""
+    return type(value) is type(literal) and value == literal
+
+
 def _is_of_kind(value: Any, shape: Any) -> bool:
     """Return whether a value is of a shape's outermost kind: a mapping, a list, a text, a
     number.
@@ -132,10 +145,7 @@ def _is_of_kind(value: Any, shape: Any) -> bool:
     if kind in (None, types.NoneType):
         return value is None
     if kind is Literal:
-        # Compared with their types, since Python's True equals 1.
-        return any(
-            type(value) is type(literal) and value == literal for literal in typing.get_args(shape)
-        )
+        return any(_is_same(value, literal) for literal in typing.get_args(shape))
     if kind in (list, tuple, Sequence):
         return isinstance(value, list)
     if kind in (dict, Mapping) or typing.is_typeddict(kind) or dataclasses.is_dataclass(kind):
@@ -156,19 +166,21 @@ def _ranged(value: Any, shape: Any, source: str, path: Sequence[str]) -> Any:
 
 
 def _one_of(value: Any, shapes: Sequence[Any], source: str, path: Sequence[str]) -> Any:
-    fitting = [shape for shape in shapes if _is_of_kind(value, shape)]
-    # Of several kinds of mapping the one that the value names: {"kind": "rank"}.
-    fitting = [
-        shape for shape in fitting if not _has_fields(shape) or _is_named(value, shape)
-    ] or fitting
-    if not fitting:
+    of_its_kind = [shape for shape in shapes if _is_of_kind(value, shape)]
+    if not of_its_kind:
         raise _wrong(value, " or ".join(map(_in_words, shapes)), source, path)
-    for shape in fitting[:-1]:
+    # Of several kinds of mapping the one that the value names: {"kind": "rank"}.
+    named = [
+        shape for shape in of_its_kind if not _has_fields(shape) or _is_named(value, shape)
+    ]
+    *earlier, last = named or of_its_kind
+    for shape in earlier:
         try:
             return read_as(value, shape, source, *path)
         except UserError:
             continue
-    return read_as(value, fitting[-1], source, *path)
+    # The last one's own refusal says more than that the value is none of them.
+    return read_as(value, last, source, *path)
 
 
 def _has_fields(shape: Any) -> bool:
@@ -202,10 +214,9 @@ def _items(
         shapes = arguments
     else:
         shapes = [arguments[0]] * len(value)
-    numbered = enumerate(zip(value, shapes, strict=True), 1)
-    items = [
-        read_as(item, shape, source, *path, f"item {number}") for number, (item, shape) in numbered
-    ]
+    items: list[Any] = []
+    for number, (item, shape) in enumerate(zip(value, shapes, strict=True), 1):
+        items.append(read_as(item, shape, source, *path, f"item {number}"))
     return tuple(items) if kind is tuple else items
 
 
@@ -214,10 +225,12 @@ def _typed_mapping(value: Mapping[str, Any], shape: Any, source: str, path: Sequ
     for name in hints:
         if name not in value and name in _required(shape):
             raise UserError(f"{place(source, *path)} lacks the field '{name}'")
-    return {
-        k: read_as(part, hints[k], source, *path, k) if k in hints else part
-        for k, part in value.items()
-    }
+    # A later version of the program that wrote the file may have added keys, which are left alone.
+    result = dict(value)
+    for name in value:
+        if name in hints:
+            result[name] = read_as(value[name], hints[name], source, *path, name)
+    return result
 
 
 def _dataclass(value: Mapping[str, Any], shape: Any, source: str, path: Sequence[str]) -> Any:
@@ -226,14 +239,19 @@ def _dataclass(value: Mapping[str, Any], shape: Any, source: str, path: Sequence
         if key not in declared:
             raise UserError(f"{place(source, *path)}: unknown key '{key}'{nearest(key, declared)}")
     for name, field in declared.items():
-        optional = (
-            field.default is not dataclasses.MISSING
-            or field.default_factory is not dataclasses.MISSING
-        )
-        if name not in value and not optional:
+        if name not in value and not _has_default(field):
             raise UserError(f"{place(source, *path)} lacks the field '{name}'")
     hints = _hints(shape)
-    return shape(**{k: read_as(part, hints[k], source, *path, k) for k, part in value.items()})
+    arguments = {
+        name: read_as(item, hints[name], source, *path, name) for name, item in value.items()
+    }
+    return shape(**arguments)
+
+
+def _has_default(field: dataclasses.Field[Any]) -> bool:
+    return (
+        field.default is not dataclasses.MISSING or field.default_factory is not dataclasses.MISSING
+    )
 
 
 @functools.cache
@@ -250,16 +268,19 @@ def _required(shape: Any) -> frozenset[str]:
 
 @functools.cache
 def _hints(shape: Any) -> dict[str, Any]:
+    """Return the types of a dataclass's or TypedDict's fields, without what says whether they are
+    needed.
+    """
     hints = typing.get_type_hints(shape, include_extras=True)
-    wrappers = (typing.Required, typing.NotRequired)
-    return {
-        k: typing.get_args(hint)[0] if typing.get_origin(hint) in wrappers else hint
-        for k, hint in hints.items()
-    }
+    for name, hint in hints.items():
+        if typing.get_origin(hint) in (typing.Required, typing.NotRequired):
+            hints[name] = typing.get_args(hint)[0]
+    return hints
 
 
 def _in_words(shape: Any) -> str:
-    kind, arguments = typing.get_origin(shape) or shape, typing.get_args(shape)
+    kind = typing.get_origin(shape) or shape
+    arguments = typing.get_args(shape)
     if kind is Annotated:
         bounds = [extra.in_words() for extra in arguments[1:] if isinstance(extra, Range)]
         return _in_words(arguments[0]) + "".join(bounds)
@@ -280,9 +301,9 @@ def _in_words(shape: Any) -> str:
 
 
 def _wrong(value: Any, needed: str, source: str, path: Sequence[str]) -> UserError:
-    return UserError(
-        f"{place(source, *path)} must {'be' if path else 'hold'} {needed}, not {shown(value)}"
-    )
+    # A file holds a value, and a value inside of it is one.
+    verb = "be" if path else "hold"
+    return UserError(f"{place(source, *path)} must {verb} {needed}, not {shown(value)}")
 
 
 def shown(value: Any) -> str:
@@ -315,7 +336,9 @@ class Fields:
         value = self.take(name)
         if value is None and default is None:
             raise UserError(f"{self.source}: the field '{name}' is missing")
-        return default if value is None else read_as(value, shape, self.source, name)
+        if value is None:
+            return default
+        return read_as(value, shape, self.source, name)
 
     def integer(
         self, name: str, default: int | None = None, *, least: int = 1, most: int = LARGEST
@@ -344,11 +367,7 @@ class Fields:
         absent.
         """
         value = self.take(name, supported[0])
-        # Compared with their types, since Python's True equals 1.
-        if not any(
-            type(value) is type(supported_value) and value == supported_value
-            for supported_value in supported
-        ):
+        if not any(_is_same(value, literal) for literal in supported):
             raise UserError(f"{self.source}: {name} {shown(value)} is not supported")
 
     def refuse_rest(self, harmless: Collection[str]) -> None:
@@ -371,4 +390,6 @@ def _is_nothing(value: Any) -> bool:
     """Return whether a value says as much as an absent field; 0 says more, though it equals
     ``False`` in Python.
     """
-    return value is None or value is False or (isinstance(value, str | list | dict) and not value)
+    if value is None or value is False:
+        return True
+    return isinstance(value, str | list | dict) and not value
