@@ -61,6 +61,7 @@ def dry_run(
             check_settings(f"{path.name}, phase {phase.name}", config)
     estimator = Estimator(chip_named(chip))
     total = Cost()
+    # Folders and the phases that write them, so far; a dictionary serves as a set with an order.
     writers: list[tuple[Path, str]] = []
     missing: dict[str, None] = {}
     unknown: dict[str, list[str]] = {}
@@ -192,5 +193,6 @@ def _counted(count: int | None, unit: str) -> str:
 
 
 def _size(size: float) -> str:
+    """Return bytes with three digits and a unit, in powers of 1,000 as disks are sold."""
     power = min(4, int(math.log10(max(size, 1)) / 3))
     return f"{size / 1000**power:.3g} {('B', 'kB', 'MB', 'GB', 'TB')[power]}"

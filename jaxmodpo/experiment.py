@@ -248,6 +248,7 @@ def _settings_of(path: Path, cls: type, earlier: Sequence[Any], source: str) -> 
             f"{source}: config: there is no file {path}, and no search in an earlier phase"
             " writes it"
         )
+    # Before hours of search, and not when its best settings turn out to be of another command.
     if search.trains is not cls:
         raise UserError(f"{source}: config: {path} will hold the settings of another command")
     field_names = {field.name for field in fields(cls)} - {"output_dir"}
@@ -345,6 +346,7 @@ def _resolve_phases(
     path: Path, experiment: Experiment, out: Path, overrides: Mapping[str, str]
 ) -> list[Any]:
     variables = set_variables(experiment, overrides)
+    # In order: a phase's ``config`` may be what a search among those before it will write.
     configs: list[Any] = []
     for phase in experiment.phases:
         source = f"{path.name}, phase {phase.name}"

@@ -353,6 +353,7 @@ class Journal:
         """Hold these rows and no others, atomically."""
         rows = [dict(row) for row in rows]
         if rows != self.rows:
+            # The open file is the old one even after the rename: it must be opened again.
             self._file.close()
             self.rows = rows
             write_jsonl(self.path, self.rows)
@@ -373,8 +374,10 @@ def read_table(path: Path, required: Sequence[str]) -> list[dict[str, str]]:
             Names count as equal where they differ in case and spaces alone, since mappings find
             columns that way.
     """
+    # Python refuses fields of more than 131,072 characters, and a long conversation has more.
     csv.field_size_limit(10**9)
     try:
+        # Spreadsheets write a byte-order mark, which would be part of the first column's name.
         with path.open(encoding="utf-8-sig", newline="") as file:
             reader = csv.DictReader(file, strict=True)
             columns = reader.fieldnames or []

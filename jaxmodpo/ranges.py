@@ -48,6 +48,8 @@ Seed = Annotated[int, Range(least=0, most=2**32 - 1)]
 """what NumPy and JAX alike take"""
 
 
+# An object of its own type: in a type's metadata, where ranges and flags' settings stand too, it
+# can be taken for nothing else.
 class _Mark:
     """Stands in a type beside what it says of a setting."""
 
@@ -98,6 +100,8 @@ class Settings:
 
         By default every setting that is a path, or several, and not incidental.
         """
+        # By type and not by name, so that a setting added later is fingerprinted without anybody
+        # thinking of it.
         apart = incidental(type(self))
         paths: dict[str, Path] = {}
         for field in dataclasses.fields(self):
@@ -162,6 +166,7 @@ def check_ranges(settings: Any, source: str = "") -> None:
         value = getattr(settings, field.name)
         flag = f"--{field.name.replace('_', '-')}"
         for number in value if isinstance(value, list | tuple) else (value,):
+            # True is a number in Python, and no setting's.
             if isinstance(number, bool) or not isinstance(number, int | float):
                 continue
             if isinstance(number, float) and not math.isfinite(number):
@@ -171,6 +176,7 @@ def check_ranges(settings: Any, source: str = "") -> None:
                 raise UserError(f"{prefix}{flag} must be {words(bounds)}, not {_shown(number)}")
 
 
+# Resolving a dataclass's annotations takes a millisecond; a search checks its settings per trial.
 @functools.cache
 def declared(cls: type) -> Mapping[str, Range]:
     """Return the ranges that a dataclass declares, by setting."""

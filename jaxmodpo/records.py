@@ -69,6 +69,7 @@ class Pair:
     question_text: str
     chosen: Candidate
     rejected: Candidate
+    # Not compared: the same pair read from a file and made in memory is one pair.
     conversation: bool = dataclasses.field(default=False, compare=False)
 
 
@@ -187,6 +188,7 @@ def identifier(value: Any, location: str) -> str:
         UserError: nothing, an empty text, another kind of value, or a float beyond what floats hold
             exactly.
     """
+    # Beyond 2⁵³ neighboring whole numbers are one float: two people's ids would become one.
     if isinstance(value, float) and value.is_integer() and abs(value) < 2**53:
         return str(int(value))
     if isinstance(value, int) and not isinstance(value, bool):
@@ -252,6 +254,7 @@ def _value(row: Any, field: str, location: str) -> Any:
 def write_pairs(path: Path, pairs: Sequence[Pair]) -> None:
     """Write pairs in the authors' layout, for their owner's eyes alone."""
     rows = [dataclasses.asdict(pair) for pair in pairs]
+    # The authors' readers know no such field, and nor does any later reader of ours.
     for row in rows:
         del row["conversation"]
     write_json(path, rows, private=True)

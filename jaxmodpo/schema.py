@@ -92,6 +92,7 @@ def read_as(value: Any, shape: Any, source: str, *path: str) -> Any:
         return _ranged(value, shape, source, path)
     if kind in (typing.Union, types.UnionType):
         return _one_of(value, arguments, source, path)
+    # The outermost kind first: what is inside of a list that is no list cannot be looked at.
     if shape is not Any and not _is_of_kind(value, shape):
         raise _wrong(value, _in_words(shape), source, path)
     if kind in (list, tuple, Sequence):
@@ -122,6 +123,7 @@ def is_number(value: Any) -> bool:
     """Return whether a JSON value is a number that a float can hold: neither NaN nor infinite."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         return False
+    # JSON has whole numbers of any length, and a float ends at about 1.8e308.
     try:
         return math.isfinite(value)
     except OverflowError:
@@ -146,6 +148,7 @@ def _is_of_kind(value: Any, shape: Any) -> bool:
         return value is None
     if kind is Literal:
         return any(_is_same(value, literal) for literal in typing.get_args(shape))
+    # Neither JSON nor YAML has tuples: a list stands for one.
     if kind in (list, tuple, Sequence):
         return isinstance(value, list)
     if kind in (dict, Mapping) or typing.is_typeddict(kind) or dataclasses.is_dataclass(kind):
@@ -174,6 +177,7 @@ def _one_of(value: Any, shapes: Sequence[Any], source: str, path: Sequence[str])
         shape for shape in of_its_kind if not _has_fields(shape) or _is_named(value, shape)
     ]
     *earlier, last = named or of_its_kind
+    # Several shapes may be of one kind, as two sorts of list: the first that the value fits wins.
     for shape in earlier:
         try:
             return read_as(value, shape, source, *path)
@@ -235,6 +239,7 @@ def _typed_mapping(value: Mapping[str, Any], shape: Any, source: str, path: Sequ
 
 def _dataclass(value: Mapping[str, Any], shape: Any, source: str, path: Sequence[str]) -> Any:
     declared = {field.name: field for field in dataclasses.fields(shape) if field.init}
+    # Unknown keys before missing ones: a misspelled key is both, and the nearest name is the help.
     for key in value:
         if key not in declared:
             raise UserError(f"{place(source, *path)}: unknown key '{key}'{nearest(key, declared)}")
@@ -254,6 +259,7 @@ def _has_default(field: dataclasses.Field[Any]) -> bool:
     )
 
 
+# Files of thousands of rows ask for the same shapes again and again; resolving annotations is slow.
 @functools.cache
 def _required(shape: Any) -> frozenset[str]:
     """Return a TypedDict's required keys; its own list misses NotRequired where annotations are
@@ -326,6 +332,7 @@ class Fields:
 
     def take(self, name: str, default: Any = None) -> Any:
         """Return a field of any type; ``default`` where it is absent or null."""
+        # Taken out, so that what is left at the end is what nobody knew.
         value = self._left.pop(name, None)
         return default if value is None else value
 

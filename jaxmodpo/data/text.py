@@ -236,6 +236,7 @@ class PolicyText:
         self._controls = ControlTokens(self.tokenizer, own_text, self.rows)
         self.control_tokens = self._controls.ids
         self._ends = self._controls.marks([self.eos, *self.end_tokens])
+        # Said now and not at the first question: no question would fit.
         needed = len(self._prompt("")[0])
         if needed >= self.max_prompt_length:
             raise UserError(
@@ -312,6 +313,8 @@ class PolicyText:
     def _prompt(self, question: str) -> tuple[list[int], bool]:
         """Return a whole prompt's tokens, and whether the question names a control token."""
         around = self.surroundings
+        # Encoded as one text: at the border a token may hold the end of the head and the beginning
+        # of the question, as it did when the model was trained.
         tokens, named = self._controls.encode(around.fit(question), around.head, around.tail)
         return [*self._start, *tokens], named
 
@@ -319,6 +322,8 @@ class PolicyText:
         """Return all tokens, and how many of them are the prompt's."""
         prompt = self.prompt(question)
         text = without_ends(response, self._ends)
+        # Apart from the prompt: the prompt's tokens must be the same whatever the reply is, or the
+        # log-probabilities of two replies would have two conditions.
         completion, named = self._controls.encode(text)
         completion.append(self.eos)
         self.cut.ended += text != response
