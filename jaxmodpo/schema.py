@@ -173,9 +173,7 @@ def _one_of(value: Any, shapes: Sequence[Any], source: str, path: Sequence[str])
     if not of_its_kind:
         raise _wrong(value, " or ".join(map(_in_words, shapes)), source, path)
     # Of several kinds of mapping the one that the value names: {"kind": "rank"}.
-    named = [
-        shape for shape in of_its_kind if not _has_fields(shape) or _is_named(value, shape)
-    ]
+    named = [shape for shape in of_its_kind if not _has_fields(shape) or _is_named(value, shape)]
     *earlier, last = named or of_its_kind
     # Several shapes may be of one kind, as two sorts of list: the first that the value fits wins.
     for shape in earlier:

@@ -8,7 +8,7 @@ import jax
 
 from jaxmodpo.models import decoder
 from jaxmodpo.models.decoder_config import DecoderConfig
-from jaxmodpo.models.files import save_model
+from jaxmodpo.models.model_folder import save_model
 from jaxmodpo.models.parameters import initialize
 from jaxmodpo.sandbox.models import save_tokenizer
 
