@@ -197,12 +197,12 @@ def _is_named(value: Mapping[str, Any], shape: Any) -> bool:
         if name in value:
             if not _is_of_kind(value[name], hint):
                 return False
-        elif not _has_default(shape, name):
+        elif not _may_be_left_out(shape, name):
             return False
     return True
 
 
-def _has_default(shape: Any, name: str) -> bool:
+def _may_be_left_out(shape: Any, name: str) -> bool:
     # A dataclass keeps a field's default as an attribute of the class.
     return dataclasses.is_dataclass(shape) and hasattr(shape, name)
 

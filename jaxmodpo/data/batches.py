@@ -269,7 +269,7 @@ class Batches:
         arrays = {name: np.zeros(rows_shape, np.int32) for name in ROW_ARRAYS}
         places = np.zeros((microbatches, examples, sequences), np.int32)
         for microbatch, slot, sequence in np.ndindex(places.shape):
-            example = members[microbatch, slot]
+            example = int(members[microbatch, slot])
             if example < 0:
                 continue
             # The packing numbers microbatches through the run, and a microbatch's sequences through

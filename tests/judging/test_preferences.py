@@ -97,7 +97,7 @@ def run(
     monkeypatch.setattr(module, "make_judge", lambda *_: judge)
     phase = preferences(config_for(work, out, **settings))
     assert phase is not None
-    return phase.results
+    return dict(phase.results)
 
 
 def votes(work: Path, out: str = "out") -> list[Vote]:

@@ -189,6 +189,7 @@ def test_every_criterion_leaves_out_what_is_no_objective_and_shares_what_is_trai
         "empathy", "active_listening", "self_motivated_change", "trust_rapport", "patient_autonomy", "safety",
     ]  # fmt: skip
     assert not shared and "overall" in planned(replace(config, only=("overall",)))[0]
+    path = tmp_path
     for name, path in files.items():
         write_text(path, "[]")
         Phase.open("reward", NoSettings(), tmp_path / "rewards" / name, {"pairs": path}).finish()
