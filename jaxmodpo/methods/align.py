@@ -242,8 +242,10 @@ def policy_examples(
     """Tokenize aligned pair sets, or the first one's chosen responses; once, and then from the
     cache.
     """
+    # The texts, and all that decides how they become tokens. What is forgotten here would let a
+    # run read the tokens of another one's settings.
     depends_on = {
-        "pairs": [digest([dataclasses.asdict(pair) for pair in pairs]) for pairs in pair_sets],
+        "pairs": [_pairs_digest(pairs) for pairs in pair_sets],
         "tokenizer": tokenizer_digest(text.tokenizer),
         "text": [
             dataclasses.asdict(text.surroundings),
@@ -262,6 +264,11 @@ def policy_examples(
     examples = cached_examples("tokens", depends_on, text.cut, tokenize, config.cache_dir)
     assert len(examples) == len(pair_sets[0])
     return examples
+
+
+def _pairs_digest(pairs: Sequence[Pair]) -> str:
+    """Hash pairs with all their fields."""
+    return digest([dataclasses.asdict(pair) for pair in pairs])
 
 
 def with_reference(policy: Policy, examples: Examples, config: PolicyTrainingConfig) -> Examples:

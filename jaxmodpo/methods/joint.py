@@ -96,6 +96,7 @@ class JointDPO:
             beta=self.beta,
             weights=self.weights,
         )
+        # An objective's own pair says what it prefers: the first of its two sequences.
         ratios = logps - reference
         agreement = (ratios[:, 0::2] > ratios[:, 1::2]) @ jnp.asarray(self.weights)
         terms = preference_terms(

@@ -1,5 +1,9 @@
 """What a reward model is trained on: files become rankings, rankings a training and a held-out
-part, those tokens.
+part, those tokens::
+
+    rankings, all_tied = ranked(config)
+    training, held_out = split(rankings, config)
+    data = tokenized(config, training, held_out, text, vocab_size)
 
 Whatever the file holds, it is read as rankings, since the held-out part is validated on whole
 rankings even where the model is trained on pairs of them.
@@ -118,6 +122,8 @@ def tokenized(
         )
     if not held_out:
         return RewardData(examples, [], None, left_out, equal_once_cut)
+    # A ranking whose replies are equal once they are cut would count as a preference that the model
+    # gets wrong, whatever it says.
     distinct, _ = distinct_once_cut(held_out, text)
     if not distinct:
         raise UserError(
@@ -147,6 +153,8 @@ def training_examples(
         pairs = reward_pairs(pairs_of(rankings, config.pairs_per_question, left_out), text)
         examples, equal = leave_out_equal_pairs(pairs)
         return examples, int(equal.sum())
+    # Plackett–Luce takes rankings whole: what pairs leave out one by one is taken out here, before
+    # cutting and after it.
     repeats = LeftOut()
     rankings = without_repeats(rankings, repeats)
     if not rankings:

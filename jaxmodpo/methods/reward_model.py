@@ -85,6 +85,7 @@ def _rewards(
     remat: Remat = "none",
 ) -> Array:
     """Return ``[rows, S]`` rewards of ``[rows, S, T]`` tokens."""
+    # The encoder knows sequences and no examples: it gets them one below the other.
     rows, sequences, time = batch["tokens"].shape
     model = Roberta(config, parameters)
     flat = model.rewards(

@@ -1,4 +1,8 @@
-"""Parameter soups: one adapter from several, without training."""
+"""Parameter soups: one adapter from several, without training::
+
+config = SoupConfig(adapters=(a, b), weights=(0.5, 0.5), output_dir=out)
+soup(config)   # out/adapter, whose rank is the sum of the two ranks
+"""
 
 from __future__ import annotations
 
@@ -56,18 +60,19 @@ class SoupConfig(Settings, help_group="model"):
 @in_phase("soup")
 def soup(config: SoupConfig, phase: Phase) -> None:
     """Run ``soup``."""
-    named = {
+    # Adapters of different bases can have the same shapes, and their average would be noise.
+    base_names = {
         str(read_adapter_settings(folder).get("base_model_name_or_path"))
         for folder in config.adapters
     }
-    if config.model is None and len(named) > 1:
+    if config.model is None and len(base_names) > 1:
         raise UserError(
-            f"the adapters name different base models, {', '.join(sorted(named))}; --model says"
+            f"the adapters name different base models, {', '.join(sorted(base_names))}; --model says"
             " which it is"
         )
-    if config.model is None and named == {"None"}:
+    if config.model is None and base_names == {"None"}:
         raise UserError("the adapters name no base model; --model says which it is")
-    base = config.model or Path(named.pop())
+    base = config.model or Path(base_names.pop())
     model = read_decoder_config(base)
     adapters = [load_adapter(folder, model, base) for folder in config.adapters]
     lora, merged = average(adapters, config.weights, config.how)

@@ -3,7 +3,10 @@
 It serves comparisons with models that cannot be loaded here, such as the paper's GPT-4o. The
 question is put as in the instruct prompt, without a system message. Posts are people's words: they
 go to another machine only where that was asked for. A reply is on disk before it counts, so that
-none is paid for twice.
+none is paid for twice::
+
+    endpoint = Endpoint(base_url="http://localhost:8000/v1", model="qwen", ...)
+    rows = ask(endpoint, slots, Journal(folder / "sampled.jsonl"))
 """
 
 from __future__ import annotations

@@ -2,7 +2,11 @@
 
 Each reply draws from a key of its own, so that it does not depend on which others are sampled
 beside it. Prompts of one call are padded to one length and the number of rows is fixed, so that a
-data set compiles once.
+data set compiles once::
+
+    settings = SamplingSettings(temperature=0.8, top_p=0.95, max_new_tokens=512, end_tokens=(2,))
+    keys = jax.random.split(jax.random.key(0), len(prompts))
+    replies = sample(policy, prompts, keys, settings, rows=64)   # a list of tokens for each prompt
 """
 
 from __future__ import annotations
@@ -26,6 +30,7 @@ from jaxmodpo.models.parameters import Parameters
 from jaxmodpo.policy.loaded import Policy
 
 PROMPT_MULTIPLE = 16
+"""tokens; prompts are padded to a multiple of it, so that few lengths have to be compiled"""
 
 
 @dataclass(frozen=True)
@@ -72,17 +77,21 @@ def sample(
     Returns:
         Each reply's tokens; the end-of-sequence token is the last one where the reply ended itself.
     """
-    check_tokens(max(max(prompt) for prompt in prompts), policy.config.vocab_size)
-    longest = max(map(len, prompts))
+    largest_token = max(max(prompt) for prompt in prompts)
+    check_tokens(largest_token, policy.config.vocab_size)
+    longest = max(len(prompt) for prompt in prompts)
     length = -(-longest // PROMPT_MULTIPLE) * PROMPT_MULTIPLE
-    filled = [*prompts, *[prompts[0]] * (rows - len(prompts))]
-    all_keys = jnp.concatenate([keys, jnp.repeat(keys[:1], rows - len(prompts))])
+    # The last batch of a data set has fewer prompts. Copies of the first one fill it up: rows that
+    # are sampled for nothing cost less than another compilation.
+    missing = rows - len(prompts)
+    filled_prompts = [*prompts, *[prompts[0]] * missing]
+    filled_keys = jnp.concatenate([keys, jnp.repeat(keys[:1], missing)])
     tokens, lengths = generate(
         policy.base,
         policy.adapter,
-        jnp.asarray(pad_rows(filled, length)),
-        jnp.asarray([len(p) for p in filled]),
-        all_keys,
+        jnp.asarray(pad_rows(filled_prompts, length)),
+        jnp.asarray([len(prompt) for prompt in filled_prompts]),
+        filled_keys,
         config=policy.config,
         lora=policy.lora,
         settings=settings,
@@ -123,6 +132,9 @@ def generate(
     positions = jnp.broadcast_to(jnp.arange(time), (batch, time))
     cache = model.empty_cache(batch, time + settings.max_new_tokens)
     hidden_BTD, cache = model.extend(prompts_BT, positions, cache)
+    # Prompts are padded on the right: each row's next token follows its own last real one. The
+    # padding's keys and values lie in the cache and do no harm, since the reply's tokens are
+    # written over them, one position after the other, before anything attends there.
     last_B1D = jnp.take_along_axis(hidden_BTD, (lengths_B - 1)[:, None, None], axis=1)
     end_tokens = jnp.asarray(settings.end_tokens, jnp.int32)
     replies = jnp.full((batch, settings.max_new_tokens), end_tokens[0], jnp.int32)
@@ -133,10 +145,11 @@ def generate(
 
     def draw(state: tuple) -> tuple:
         step, hidden_B1D, cache, replies, counts, ended = state
+        # A row's draws depend on its own key and the step, and not on its neighbors.
         step_keys = jax.vmap(jax.random.fold_in, (0, None))(keys_B, step)
-        token_B = choose(
-            model.logits(hidden_B1D)[:, 0], step_keys, settings.temperature, settings.top_p
-        )
+        logits_BV = model.logits(hidden_B1D)[:, 0]
+        token_B = choose(logits_BV, step_keys, settings.temperature, settings.top_p)
+        # Rows that have ended run along until all have: the shapes are fixed.
         token_B = jnp.where(ended, end_tokens[0], token_B)
         replies = replies.at[:, step].set(token_B)
         counts = counts + ~ended
@@ -157,13 +170,17 @@ def choose(logits_BV: Array, keys_B: Array, temperature: float, top_p: float) ->
     (Holtzman et al., *The Curious Case of Neural Text Degeneration*, 2020); the likeliest token is
     always in it.
     """
+    # Both settings are static, so that what they do not need is not compiled.
     if temperature == 0:
         return jnp.argmax(logits_BV, axis=-1).astype(jnp.int32)
     logits_BV = logits_BV / temperature
     if top_p < 1:
         order_BV = jnp.argsort(-logits_BV, axis=-1)
         sorted_BV = jnp.take_along_axis(jax.nn.softmax(logits_BV, axis=-1), order_BV, axis=-1)
+        # A token is in the nucleus if those before it do not reach top_p without it, so that the
+        # one with which they reach it still belongs to it.
         before_BV = jnp.cumsum(sorted_BV, axis=-1) - sorted_BV
-        kept_BV = jnp.take_along_axis(before_BV < top_p, jnp.argsort(order_BV, axis=-1), axis=-1)
-        logits_BV = jnp.where(kept_BV, logits_BV, -jnp.inf)
+        place_BV = jnp.argsort(order_BV, axis=-1)
+        in_nucleus_BV = jnp.take_along_axis(before_BV < top_p, place_BV, axis=-1)
+        logits_BV = jnp.where(in_nucleus_BV, logits_BV, -jnp.inf)
     return jax.vmap(jax.random.categorical)(keys_B, logits_BV).astype(jnp.int32)

@@ -39,6 +39,8 @@ class Session:
         """Return the base model that the settings name, loaded at most once, with a fresh
         adapter.
         """
+        # All that the loaded base depends on. The adapter is made anew for each run: it is small,
+        # and runs of a search differ in its rank.
         key = (config.model, config.base_dtype, config.mesh, config.attention)
         if key not in self._policies:
             self._policies[key] = load_policy(
@@ -61,7 +63,7 @@ class Session:
             self._encoders[key] = load_roberta(folder, fresh_head_seed=seed)
             stop_if_asked("when the model was loaded")
         loaded = self._encoders[key]
-        # A copy, since training gives its arrays away.
-        return Roberta(
-            loaded.config, {name: jnp.copy(a[...]) for name, a in loaded.parameters.items()}
-        )
+        # A copy, since training donates its arrays to the first step, which writes the new
+        # parameters into their memory.
+        copies = {name: jnp.copy(array[...]) for name, array in loaded.parameters.items()}
+        return Roberta(loaded.config, copies)

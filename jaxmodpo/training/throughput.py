@@ -1,5 +1,9 @@
 """How fast a run trains: tokens and examples a second, and the share of the chips' arithmetic that
-it uses.
+it uses::
+
+    throughput = Throughput(batches, flops, mesh)
+    throughput.count(step, metrics)     # after every update
+    throughput.rates()                  # {"tokens_per_second": 41000.0, "mfu": 0.43, ...}
 """
 
 from __future__ import annotations
@@ -40,6 +44,8 @@ class Throughput:
             step: the update's number, from 0.
             metrics: what it computes; waiting for them is waiting for the update.
         """
+        # The first call of the step compiles, for seconds or minutes. Without waiting for it, the
+        # next calls would be counted while it still runs.
         if not self._compiled:
             jax.block_until_ready(metrics)
             self._compiled = True
