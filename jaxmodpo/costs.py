@@ -56,8 +56,8 @@ class Cost:
             further = getattr(more, name)
             # One phase that nobody can price makes the sum unknown: a sum of the others would be
             # read as the price of all.
-            is_unknown = amount is None or further is None
-            setattr(self, name, None if is_unknown else amount + further)
+            total = None if amount is None or further is None else amount + further
+            setattr(self, name, total)
         # Phases run one after the other, and each takes its checkpoints away at its end.
         self.while_running = max(self.while_running, more.while_running)
         self.unknown += more.unknown
