@@ -14,6 +14,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from quick_compilation import compile_quickly
+from shared_folders import shared_folder
 
 # Where libtpu is installed JAX would look for a TPU first; the tests want CPUs, unless told
 # otherwise.
@@ -46,41 +48,70 @@ socketserver.BaseServer.handle_error = _ignore_hung_up
 def pytest_configure(config: pytest.Config) -> None:
     """Share what is compiled, and set up each process that runs tests."""
     worker = os.environ.get("PYTEST_XDIST_WORKER")
-    if worker is None and "JAX_COMPILATION_CACHE_DIR" not in os.environ:
-        # Most of the time goes into compiling, and workers and runs that are started again compile
-        # the same.
-        compiled = tempfile.TemporaryDirectory(prefix="jaxmodpo-compiled-")
-        config.add_cleanup(compiled.cleanup)
-        os.environ |= {
-            "JAX_COMPILATION_CACHE_DIR": compiled.name,
-            "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.3",
-        }
+    if worker is None:
+        compile_quickly()
+        _compile_once(config)
     if getattr(config.option, "numprocesses", None):
         return  # it runs no test itself
     here = str(Path(__file__).parent / "without_torch")
     os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [here, os.environ.get("PYTHONPATH")]))
     # Two workers with two threads each on two cores are slower than with one each.
     if worker is not None and hasattr(os, "sched_setaffinity"):
-        cores, workers = (
-            sorted(os.sched_getaffinity(0)),
-            int(os.environ["PYTEST_XDIST_WORKER_COUNT"]),
-        )
-        os.sched_setaffinity(0, cores[int(worker.removeprefix("gw")) % len(cores) :: workers])
+        cores = sorted(os.sched_getaffinity(0))
+        workers = int(os.environ["PYTEST_XDIST_WORKER_COUNT"])
+        number = int(worker.removeprefix("gw"))
+        os.sched_setaffinity(0, cores[number % len(cores) :: workers])
 
 
+def _compile_once(config: pytest.Config) -> None:
+    """Tell JAX, in all processes of this run, to keep what it compiled.
+
+    Workers, runs that are started again and many tests compile the same. What takes tenths of a
+    second is kept too, since there is so much of it.
+    """
+    if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
+        compiled = tempfile.TemporaryDirectory(prefix="jaxmodpo-compiled-")
+        config.add_cleanup(compiled.cleanup)
+        os.environ["JAX_COMPILATION_CACHE_DIR"] = compiled.name
+        os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
+
+
+SECONDS_OF_TRAINING = 5
+"""what a test that needs trained models takes at least, where it does not say so itself"""
+
+
+@pytest.hookimpl(tryfirst=True)  # before pytest selects by mark
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Put the slow tests first, so that no worker is left alone with one at the end.
+    """Mark what needs trained models as slow, and put the tests in an order that two workers finish
+    together.
 
     Two workers begin with a half of the list each and take from the other's end what it has not
-    come to.
+    come to. So each half begins with its slowest tests, and no worker is left alone with one at the
+    end. The tests of a file stay together: they share fixtures and what JAX has traced.
     """
+    for item in items:
+        if "tiny_world" in getattr(item, "fixturenames", ()) and _seconds(item) == 0:
+            item.add_marker(pytest.mark.slow(seconds=SECONDS_OF_TRAINING))
+    files: dict[tuple[str, bool], list[pytest.Item]] = {}
+    for item in items:
+        files.setdefault((str(item.path), _seconds(item) > 0), []).append(item)
+    slow = [tests for (_, is_slow), tests in files.items() if is_slow]
+    quick = [tests for (_, is_slow), tests in files.items() if not is_slow]
+    halves: tuple[list[pytest.Item], list[pytest.Item]] = ([], [])
+    for tests in sorted(slow, key=_seconds_of_all, reverse=True):
+        min(halves, key=_seconds_of_all).extend(sorted(tests, key=_seconds, reverse=True))
+    for tests in quick:
+        min(halves, key=len).extend(tests)
+    items[:] = halves[0] + halves[1]
 
-    def seconds(item: pytest.Item) -> float:
-        marker = item.get_closest_marker("slow")
-        return 0 if marker is None else marker.kwargs.get("seconds", 10)
 
-    ranked = sorted(items, key=seconds, reverse=True)
-    items[:] = ranked[::2] + ranked[1::2]
+def _seconds(item: pytest.Item) -> float:
+    marker = item.get_closest_marker("slow")
+    return 0 if marker is None else marker.kwargs.get("seconds", 10)
+
+
+def _seconds_of_all(items: list[pytest.Item]) -> float:
+    return sum(_seconds(item) for item in items)
 
 
 @pytest.fixture(scope="session")
@@ -88,9 +119,10 @@ def tiny_world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """``posts.csv``, ``survey.csv``, ``mistral/`` and ``roberta/``."""
     from jaxmodpo.sandbox.world import WorldConfig, world
 
-    folder = tmp_path_factory.mktemp("sandbox") / "world"
-    world(WorldConfig(output_dir=folder, posts=40, mistral_steps=3, roberta_steps=2))
-    return folder
+    def make(folder: Path) -> None:
+        world(WorldConfig(output_dir=folder, posts=40, mistral_steps=3, roberta_steps=2))
+
+    return shared_folder(tmp_path_factory, "tiny_world", make)
 
 
 @pytest.fixture

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 from sandbox_pairs import some_pairs
+from shared_folders import shared_folder
 
 from jaxmodpo.methods.dpo import DPOConfig, dpo
 from jaxmodpo.methods.reward import RewardConfig, reward
@@ -44,29 +45,31 @@ def settings(tiny_world, tmp_path_factory) -> dict[str, Any]:
 
 @pytest.fixture(scope="session")
 def reward_folder(tiny_world, files, tmp_path_factory) -> Path:
-    folder = tmp_path_factory.mktemp("reward")
-    phase = reward(
-        RewardConfig(
-            pairs=files / "safety.json",
-            model=tiny_world / "roberta",
-            output_dir=folder,
-            learning_rate=3e-3,
-            batch_size=6,
-            gradient_accumulation=1,
-            epochs=8,
-            max_length=128,
-            validation_fraction=0.2,
+    def train(folder: Path) -> None:
+        phase = reward(
+            RewardConfig(
+                pairs=files / "safety.json",
+                model=tiny_world / "roberta",
+                output_dir=folder,
+                learning_rate=3e-3,
+                batch_size=6,
+                gradient_accumulation=1,
+                epochs=8,
+                max_length=128,
+                validation_fraction=0.2,
+            )
         )
-    )
-    assert (phase.results["examples"], phase.results["held_out_examples"]) == (16, 4)
-    return folder / "model"
+        assert (phase.results["examples"], phase.results["held_out_examples"]) == (16, 4)
+
+    return shared_folder(tmp_path_factory, "trained_reward", train) / "model"
 
 
 @pytest.fixture(scope="session")
 def dpo_adapter(settings, files, tmp_path_factory) -> Path:
-    folder = tmp_path_factory.mktemp("dpo")
-    dpo(DPOConfig(pairs=files / "empathy.json", beta=0.5, output_dir=folder, **settings))
-    return folder / "adapter"
+    def train(folder: Path) -> None:
+        dpo(DPOConfig(pairs=files / "empathy.json", beta=0.5, output_dir=folder, **settings))
+
+    return shared_folder(tmp_path_factory, "trained_dpo", train) / "adapter"
 
 
 @pytest.fixture(scope="session")

@@ -343,7 +343,8 @@ def test_each_device_gets_its_part(tmp_path: Path, base_dtype: str):
     config = DecoderConfig.from_mapping(settings, "test")
     model = Decoder(config, initialize(parameter_table(config), jax.random.key(0)))
     save_decoder(tmp_path / "model", model, settings)
-    environment = {"XLA_FLAGS": "--xla_force_host_platform_device_count=4", "JAX_PLATFORMS": "cpu"}
+    flags = f"{os.environ['XLA_FLAGS']} --xla_force_host_platform_device_count=4"
+    environment = {"XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"}
     done = subprocess.run(
         [sys.executable, "-c", SHARDED, str(tmp_path / "model"), base_dtype],
         env=os.environ | environment,

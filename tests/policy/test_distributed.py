@@ -19,21 +19,17 @@ import numpy as np
 import optuna
 import pytest
 from safetensors.numpy import load_file
+from tiny_models import WORDS, tiny_mistral
 
 from jaxmodpo.errors import RESTART, UserError
 from jaxmodpo.files import read_json
 from jaxmodpo.methods.modpo import MODPOConfig, modpo
-from jaxmodpo.models import decoder
-from jaxmodpo.models.decoder_config import DecoderConfig
-from jaxmodpo.models.model_folder import read_model_config, save_model
-from jaxmodpo.models.parameters import initialize
+from jaxmodpo.models.model_folder import read_model_config
 from jaxmodpo.models.roberta import load_roberta, save_roberta
 from jaxmodpo.policy.distributed import DeviceConfig, detected, on_host
 from jaxmodpo.records import Candidate, Pair, write_pairs
-from jaxmodpo.sandbox.models import save_tokenizer
 from jaxmodpo.search.tune import TuneMODPOConfig
 
-WORDS = ["a", "b", "c", "d", "e", "f", "g", "h"]
 STEPS = 20
 
 
@@ -41,25 +37,14 @@ STEPS = 20
 def world(tmp_path_factory, tiny_world) -> dict[str, Path]:
     """A decoder with 8 heads, a reward model that nobody trained, and pairs."""
     folder = tmp_path_factory.mktemp("distributed")
-    special = {"unk_token": "<unk>", "bos_token": "<s>", "eos_token": "</s>", "pad_token": "</s>"}
-    save_tokenizer(folder / "tokenizer", [" ".join(WORDS)], special)
-    settings = {
-        "architectures": ["MistralForCausalLM"],
-        "model_type": "mistral",
-        "vocab_size": 24,
+    sizes = {
         "hidden_size": 64,
         "intermediate_size": 64,
-        "num_hidden_layers": 2,
         "num_attention_heads": 8,
         "num_key_value_heads": 8,
         "head_dim": 4,
-        "rope_theta": 10000.0,
-        "bos_token_id": 1,
-        "eos_token_id": 2,
     }
-    table = decoder.parameter_table(DecoderConfig.from_mapping(settings, "test"))
-    parameters = jax.tree.map(lambda a: 5 * a, initialize(table, jax.random.key(0)))
-    save_model(folder / "model", settings, table, parameters, tokenizer_from=folder / "tokenizer")
+    tiny_mistral(folder / "model", **sizes)
     roberta = tiny_world / "roberta"
     save_roberta(
         folder / "reward",
@@ -180,7 +165,8 @@ def launch(
 ) -> subprocess.Popen:
     environment = os.environ | {
         "XLA_FLAGS": (
-            f"--xla_force_host_platform_device_count={devices} --xla_cpu_multi_thread_eigen=false"
+            f"{os.environ['XLA_FLAGS']} --xla_force_host_platform_device_count={devices}"
+            " --xla_cpu_multi_thread_eigen=false"
         ),
         "JAX_PLATFORMS": "cpu",
     }

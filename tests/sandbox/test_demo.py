@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import itertools
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
+from quick_compilation import with_optimization
 
 from jaxmodpo.errors import UserError
 from jaxmodpo.files import read_json
@@ -124,7 +127,8 @@ def test_no_seeds_are_refused(tmp_path):
 @pytest.mark.slow(seconds=600)
 @pytest.mark.timeout(2400)
 def test_the_demo_shows_what_a_working_system_shows(tmp_path: Path):
-    demo(DemoConfig(output_dir=tmp_path / "demo"))
+    demo_command = [sys.executable, "-m", "jaxmodpo.cli", "demo", "--output-dir", tmp_path / "demo"]
+    subprocess.run(demo_command, env=with_optimization(), check=True)
     results = read_json(tmp_path / "demo" / "results.json")
     assert set(results["models"]) == {*EMPATHY, "dpo_safety"}
     assert all(0 <= rate <= 1 for rates in results["models"].values() for rate in rates.values())

@@ -13,11 +13,7 @@ import optuna
 import pytest
 import sqlalchemy.exc
 from optuna.trial import TrialState
-
-
-def stored(inputs: Path) -> optuna.Study:
-    return optuna.load_study(study_name=None, storage=f"sqlite:///{inputs}/shared.db")
-
+from studies import stored
 
 GIVEN = """
 import json, sys, time
@@ -85,7 +81,7 @@ def processes(script: str, inputs: Path, *settings: dict) -> list[str]:
     ]
     environment = os.environ | {
         "JAX_PLATFORMS": "cpu",
-        "XLA_FLAGS": "--xla_force_host_platform_device_count=1",
+        "XLA_FLAGS": f"{os.environ['XLA_FLAGS']} --xla_force_host_platform_device_count=1",
     }
     running = [
         subprocess.Popen(
