@@ -109,7 +109,7 @@ def _run(arguments: Sequence[str], state: Interrupts) -> None:
     try:
         name, rest = split_command(arguments)
         # Imported here, since it brings tyro, which no overview needs.
-        from jaxmodpo.flags import parse
+        from jaxmodpo.flags.parse import parse
 
         settings, function = load(name)
         config = parse(settings, rest, f"jaxmodpo {name}")

@@ -1,6 +1,6 @@
 """Settings as values: files that hold them, and how manifests record them.
 
-:mod:`jaxmodpo.flags` makes a command's dataclass of them::
+:mod:`jaxmodpo.flags.parse` makes a command's dataclass of them::
 
     load_yaml(builtin("criteria", "therapeutic"))  # a mapping, from configs/criteria
     as_mapping(config)  # plain JSON values, without passwords

@@ -29,7 +29,7 @@ from typing import Any
 from jaxmodpo.commands import COMMANDS, load
 from jaxmodpo.config import as_mapping, load_yaml
 from jaxmodpo.errors import UserError, nearest
-from jaxmodpo.flags import from_mapping
+from jaxmodpo.flags.parse import from_mapping
 from jaxmodpo.phase import Phase, output_folder
 from jaxmodpo.ranges import Seed
 from jaxmodpo.results.manifest import is_finished

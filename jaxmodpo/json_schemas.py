@@ -32,8 +32,8 @@ from jaxmodpo.config import builtin
 from jaxmodpo.costs import Cost, Estimates
 from jaxmodpo.criteria import Criterion
 from jaxmodpo.experiment import ExperimentFile, read_experiment
-from jaxmodpo.field_texts import field_texts, first_paragraph
 from jaxmodpo.files import write_json
+from jaxmodpo.flags.field_texts import field_texts, first_paragraph
 from jaxmodpo.judging.families import FamiliesFile
 from jaxmodpo.judging.prompts import PARTS
 from jaxmodpo.personas import mapping, mapping_fields

@@ -29,7 +29,7 @@ from typing import Annotated, Any, ClassVar, TypeVar
 
 from jaxmodpo.costs import Cost, Estimates
 from jaxmodpo.errors import UserError
-from jaxmodpo.help_groups import GroupName
+from jaxmodpo.flags.help_groups import GroupName
 from jaxmodpo.schema import Range
 
 Count = Annotated[int, Range(least=1)]

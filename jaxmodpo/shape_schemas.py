@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from jaxmodpo.field_texts import field_texts, first_paragraph
+from jaxmodpo.flags.field_texts import field_texts, first_paragraph
 from jaxmodpo.schema import Range
 
 Schema = dict[str, Any]

@@ -15,7 +15,7 @@ import pytest
 from jaxmodpo import __version__, cli
 from jaxmodpo.cli import main, split_command
 from jaxmodpo.commands import COMMANDS, FAMILIES, load, members
-from jaxmodpo.flags import parse
+from jaxmodpo.flags.parse import parse
 
 README = Path(__file__).parent.parent / "README.md"
 

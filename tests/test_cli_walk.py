@@ -14,9 +14,9 @@ import tyro
 from jaxmodpo.cli import main
 from jaxmodpo.commands import COMMANDS, load
 from jaxmodpo.errors import UserError
-from jaxmodpo.flag_names import OTHER_NAMES
-from jaxmodpo.flags import parse
-from jaxmodpo.help_text import REQUIRED, UNGROUPED, is_required, settings_by_box
+from jaxmodpo.flags.help_text import REQUIRED, UNGROUPED, is_required, settings_by_box
+from jaxmodpo.flags.names import OTHER_NAMES
+from jaxmodpo.flags.parse import parse
 
 
 def helps(settings: type) -> dict[str, str]:

@@ -18,8 +18,8 @@ from jaxmodpo.cli import main
 from jaxmodpo.commands import COMMANDS, load
 from jaxmodpo.config import load_yaml
 from jaxmodpo.errors import UserError
-from jaxmodpo.field_texts import field_texts
-from jaxmodpo.flags import from_mapping
+from jaxmodpo.flags.field_texts import field_texts
+from jaxmodpo.flags.parse import from_mapping
 from jaxmodpo.json_schemas import (
     all_schemas,
     command_schema,

@@ -14,7 +14,7 @@ import pytest
 from jaxmodpo.commands import COMMANDS, load
 from jaxmodpo.data.scored import PairsConfig
 from jaxmodpo.errors import UserError
-from jaxmodpo.flags import from_mapping
+from jaxmodpo.flags.parse import from_mapping
 from jaxmodpo.methods.dpo import DPOConfig
 from jaxmodpo.methods.score import ScoreKLConfig, score_kl
 from jaxmodpo.personas.command import PersonasConfig, personas

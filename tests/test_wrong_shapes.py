@@ -28,7 +28,7 @@ from jaxmodpo.errors import UserError
 from jaxmodpo.evaluation.run_folders import read_metrics
 from jaxmodpo.experiment import read_experiment, resolve
 from jaxmodpo.files import Journal, read_json
-from jaxmodpo.flags import parse
+from jaxmodpo.flags.parse import parse
 from jaxmodpo.judging.batch_files import BatchFiles
 from jaxmodpo.judging.export import read_votes
 from jaxmodpo.judging.families import Families

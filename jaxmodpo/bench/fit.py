@@ -23,7 +23,7 @@ from jaxmodpo.data.batches import Batches, Batching
 from jaxmodpo.data.examples import LENGTH_MULTIPLE, Examples
 from jaxmodpo.data.reference_lengths import full_examples, reference_examples
 from jaxmodpo.errors import UserError
-from jaxmodpo.help_groups import HelpGroup
+from jaxmodpo.flags.help_groups import HelpGroup
 from jaxmodpo.methods.dpo import DPO
 from jaxmodpo.methods.joint import JointDPO
 from jaxmodpo.methods.modpo import MODPO

@@ -24,7 +24,7 @@ from jaxmodpo.bench.injection_trials import PLAIN, POOR, Trial, load_trials
 from jaxmodpo.bench.scripted_judge import Kind, ScriptedJudge, anywhere, outside_the_fences
 from jaxmodpo.bench.table import table
 from jaxmodpo.errors import UserError
-from jaxmodpo.help_groups import HelpGroup
+from jaxmodpo.flags.help_groups import HelpGroup
 from jaxmodpo.judging.collect import collect, votes_by_request
 from jaxmodpo.judging.endpoint import EndpointJudge
 from jaxmodpo.judging.endpoint_settings import Endpoint

@@ -24,7 +24,7 @@ from jaxmodpo.data.batches import Batches, Batching
 from jaxmodpo.data.examples import Examples
 from jaxmodpo.data.reference_lengths import reference_examples
 from jaxmodpo.errors import UserError
-from jaxmodpo.help_groups import HelpGroup
+from jaxmodpo.flags.help_groups import HelpGroup
 from jaxmodpo.methods.dpo import DPO
 from jaxmodpo.models import flops
 from jaxmodpo.models.attention import Attention, Backend

@@ -13,7 +13,7 @@ from jax import Array
 
 from jaxmodpo.costs import Cost, Estimates
 from jaxmodpo.errors import UserError
-from jaxmodpo.help_groups import HelpGroup
+from jaxmodpo.flags.help_groups import HelpGroup
 from jaxmodpo.losses import Link, dpo_loss
 from jaxmodpo.methods.align import PolicyRun
 from jaxmodpo.methods.terms import preference_terms, with_sft_term

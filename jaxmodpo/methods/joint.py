@@ -17,7 +17,7 @@ from jaxmodpo.config import named_values
 from jaxmodpo.costs import Cost, Estimates
 from jaxmodpo.data.pairs import load_pairs
 from jaxmodpo.errors import UserError
-from jaxmodpo.help_groups import HelpGroup
+from jaxmodpo.flags.help_groups import HelpGroup
 from jaxmodpo.losses import joint_dpo_loss
 from jaxmodpo.methods.align import PolicyRun
 from jaxmodpo.methods.terms import preference_terms, with_sft_term

@@ -15,7 +15,7 @@ from jax import Array
 from jaxmodpo.config import named_values
 from jaxmodpo.costs import Cost, Estimates
 from jaxmodpo.data.prompting import warn_of_other_prompt
-from jaxmodpo.help_groups import HelpGroup
+from jaxmodpo.flags.help_groups import HelpGroup
 from jaxmodpo.losses import modpo_loss
 from jaxmodpo.methods.align import PolicyRun
 from jaxmodpo.methods.margins import Scaling, Source, margin_sources, read_margins

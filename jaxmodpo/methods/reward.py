@@ -24,7 +24,7 @@ from jaxmodpo.data.batches import Batches
 from jaxmodpo.data.examples import reward_rankings
 from jaxmodpo.data.text import SHORTEST_REWARD_TEXT, RewardText, load_tokenizer
 from jaxmodpo.errors import UserError
-from jaxmodpo.help_groups import HelpGroup
+from jaxmodpo.flags.help_groups import HelpGroup
 from jaxmodpo.methods.reward_data import RewardData, ranked, split, tokenized
 from jaxmodpo.methods.reward_model import RewardLoss, score
 from jaxmodpo.methods.validation import sentence, validate

@@ -23,7 +23,7 @@ from jaxmodpo.data.pairs import load_pairs
 from jaxmodpo.data.text import SHORTEST_REWARD_TEXT, PromptStyle, check_day
 from jaxmodpo.errors import UserError
 from jaxmodpo.files import check_writable, write_jsonl
-from jaxmodpo.help_groups import HelpGroup
+from jaxmodpo.flags.help_groups import HelpGroup
 from jaxmodpo.methods.reward_model import rewards_of_pairs
 from jaxmodpo.models.quantized import BaseDtype
 from jaxmodpo.phase import Phase, in_phase

@@ -13,7 +13,7 @@ from typing import Annotated, Any
 from jaxmodpo.costs import Cost, Estimates
 from jaxmodpo.errors import UserError
 from jaxmodpo.files import write_json
-from jaxmodpo.help_groups import HelpGroup
+from jaxmodpo.flags.help_groups import HelpGroup
 from jaxmodpo.personas.anonymity import group_sizes
 from jaxmodpo.personas.mapping import CANONICAL, find_mapping, load_mapping
 from jaxmodpo.personas.participant import Participant

@@ -22,7 +22,7 @@ from jaxmodpo.costs import Cost, Estimates, Unknown
 from jaxmodpo.data.text import PolicyText, PromptStyle, check_day
 from jaxmodpo.errors import UserError
 from jaxmodpo.files import Journal
-from jaxmodpo.help_groups import HelpGroup
+from jaxmodpo.flags.help_groups import HelpGroup
 from jaxmodpo.models.quantized import BaseDtype
 from jaxmodpo.phase import Phase, in_phase
 from jaxmodpo.policy.loaded import load_policy

@@ -15,7 +15,7 @@ from jaxmodpo.config import named_values
 from jaxmodpo.costs import Cost, Estimates
 from jaxmodpo.data.pairs import load_pairs
 from jaxmodpo.errors import UserError
-from jaxmodpo.help_groups import HelpGroup
+from jaxmodpo.flags.help_groups import HelpGroup
 from jaxmodpo.hub import local_folder
 from jaxmodpo.methods.margins import margin_sources
 from jaxmodpo.models.adapter_config import read_adapter_config

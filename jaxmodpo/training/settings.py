@@ -21,7 +21,7 @@ from jaxmodpo.data.batches import Batching
 from jaxmodpo.data.held_out import held_out
 from jaxmodpo.data.text import PromptStyle, check_day
 from jaxmodpo.errors import UserError
-from jaxmodpo.help_groups import HelpGroup
+from jaxmodpo.flags.help_groups import HelpGroup
 from jaxmodpo.models.attention import Backend
 from jaxmodpo.models.lora import PROJECTIONS, LoraConfig
 from jaxmodpo.models.quantized import BaseDtype

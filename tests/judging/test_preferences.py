@@ -13,7 +13,7 @@ import pytest
 from jaxmodpo.data.pairs import load_pairs
 from jaxmodpo.errors import UserError
 from jaxmodpo.files import write_json
-from jaxmodpo.flags import parse
+from jaxmodpo.flags.parse import parse
 from jaxmodpo.judging import preferences as module
 from jaxmodpo.judging.judge import Answer, Call, Request
 from jaxmodpo.judging.ledger import Ledger

@@ -16,7 +16,7 @@ from studies import stored
 
 from jaxmodpo.errors import UserError
 from jaxmodpo.files import read_json
-from jaxmodpo.flags import from_mapping
+from jaxmodpo.flags.parse import from_mapping
 from jaxmodpo.methods.dpo import DPOConfig
 from jaxmodpo.methods.reward import RewardConfig, reward
 from jaxmodpo.search import trials, tune

@@ -11,7 +11,7 @@ import tyro
 
 from jaxmodpo.config import load_yaml
 from jaxmodpo.errors import UserError
-from jaxmodpo.flags import from_mapping, parse
+from jaxmodpo.flags.parse import from_mapping, parse
 from jaxmodpo.ranges import Seed
 
 

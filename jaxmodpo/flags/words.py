@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from jaxmodpo.errors import UserError
-from jaxmodpo.flag_names import flag_of, suggested_setting
+from jaxmodpo.flags.names import flag_of, suggested_setting
 from jaxmodpo.schema import read_as, shown
 
 _SCALAR: Any = str | int | float

@@ -15,9 +15,9 @@ from contextlib import redirect_stderr, redirect_stdout
 from typing import Any, TypeVar
 
 from jaxmodpo.errors import UserError
-from jaxmodpo.flag_names import flag_of, suggested_flag
-from jaxmodpo.flag_paths import refuse_empty_paths, refuse_remote
-from jaxmodpo.help_text import is_required
+from jaxmodpo.flags.help_text import is_required
+from jaxmodpo.flags.names import flag_of, suggested_flag
+from jaxmodpo.flags.paths import refuse_empty_paths, refuse_remote
 from jaxmodpo.ranges import check_ranges
 
 Config = TypeVar("Config")

@@ -13,8 +13,8 @@ import typing
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any
 
-from jaxmodpo.field_texts import field_texts
-from jaxmodpo.help_groups import GROUP_NAMES, groups_of
+from jaxmodpo.flags.field_texts import field_texts
+from jaxmodpo.flags.help_groups import GROUP_NAMES, groups_of
 
 REQUIRED = "required"
 """the first box, of whatever must be given"""

@@ -7,8 +7,8 @@ from typing import Annotated
 
 import pytest
 
-from jaxmodpo.help_groups import HelpGroup, groups_of
-from jaxmodpo.help_text import print_help, settings_by_box
+from jaxmodpo.flags.help_groups import HelpGroup, groups_of
+from jaxmodpo.flags.help_text import print_help, settings_by_box
 from jaxmodpo.ranges import Count, Incidental, Settings
 
 

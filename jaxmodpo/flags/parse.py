@@ -20,11 +20,11 @@ from typing import Any, TypeVar
 
 from jaxmodpo.config import load_yaml
 from jaxmodpo.errors import UserError
-from jaxmodpo.flag_names import setting_of
-from jaxmodpo.flag_parser import parse_words
-from jaxmodpo.flag_paths import refuse_remote
-from jaxmodpo.flag_words import flag_words, settings_by_name
-from jaxmodpo.help_text import print_help
+from jaxmodpo.flags.help_text import print_help
+from jaxmodpo.flags.names import setting_of
+from jaxmodpo.flags.parser import parse_words
+from jaxmodpo.flags.paths import refuse_remote
+from jaxmodpo.flags.words import flag_words, settings_by_name
 
 Config = TypeVar("Config")
 

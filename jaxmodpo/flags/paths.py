@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from jaxmodpo.errors import UserError
-from jaxmodpo.flag_names import setting_of
+from jaxmodpo.flags.names import setting_of
 
 _ADDRESS = re.compile(r"(?:^|=)([A-Za-z][A-Za-z0-9+.-]+):/")
 
