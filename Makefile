@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 # XLA takes its buffers anew at every step; in pages of 2 MiB they cost the kernel half the time.
 export GLIBC_TUNABLES ?= glibc.malloc.hugetlb=1
 
-.PHONY: help demo test fast lint setup docs clean
+.PHONY: help demo test fast lint setup docs map clean
 
 help:  ## say what each target does
 	@sed -n 's/^\([a-z]*\):.*## /\1: /p' $(MAKEFILE_LIST) | sed 's/^\([a-z]*\): /  make \1\t/'
@@ -40,6 +40,9 @@ lint: $(VENV)/.test  ## ruff and pyright
 docs: $(VENV)/.runtime  ## pages of the library's functions, from their docstrings, in out/api
 	$(BIN)/pip install --quiet --no-compile --editable '.[docs]'
 	JAX_PLATFORMS=cpu $(BIN)/python -W "ignore:Error parsing type annotation" -m pdoc --docformat google --math --output-directory out/api jaxmodpo
+
+map:  ## every file of the package, with the line in which it says what it is
+	@for file in jaxmodpo/*.py jaxmodpo/*/*.py; do sed -n "1s|^\"\"\"|$$file: |p" $$file; done
 
 setup: $(VENV)/.test  ## make .venv with everything that the tests need
 
