@@ -209,6 +209,7 @@ def test_joint_of_one_objective_is_dpo():
     )
 
 
+@pytest.mark.slow(seconds=2)
 @given(st.floats(-1e6, 1e6), st.floats(-1e6, 1e6))
 @settings(max_examples=50, deadline=None)
 def test_extreme_inputs_stay_finite_in_value_and_gradient(chosen: float, rejected: float):

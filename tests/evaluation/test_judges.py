@@ -19,6 +19,7 @@ from jaxmodpo.results.judges import Judges
 from jaxmodpo.results.versioned import read_result
 
 
+@pytest.mark.slow(seconds=2)
 def test_command_writes_file_figures_and_table(tmp_path, capsys):
     a = stored(
         tmp_path / "a" / "votes.sqlite",

@@ -191,6 +191,7 @@ def test_without_a_wait_named_the_pauses_grow(tmp_path):
         assert gap >= 0.04 * 2**times * 0.5 - 0.005
 
 
+@pytest.mark.slow(seconds=2)
 def test_the_concurrency_never_exceeds_what_is_set_and_falls_when_the_endpoint_pushes_back(
     tmp_path,
 ):

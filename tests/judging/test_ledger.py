@@ -439,6 +439,7 @@ print(len(asked_here), len(votes), sum(v.status == "valid" for v in votes), flus
 """
 
 
+@pytest.mark.slow(seconds=3)
 def test_two_processes_that_share_a_ledger_ask_each_request_once_in_total(place, tmp_path):
     processes = [child(SHARES, place, name, tmp_path / "go") for name in ("one", "two")]
     assert [first_line(p) for p in processes] == ["ready", "ready"]

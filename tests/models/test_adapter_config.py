@@ -59,6 +59,7 @@ def test_what_is_not_understood_is_refused_by_name(tmp_path, changes, said):
         read_adapter_config(adapter(tmp_path, **changes))
 
 
+@pytest.mark.slow(seconds=9)
 def test_what_peft_writes_for_a_plain_adapter_is_read(tmp_path):
     peft = pytest.importorskip("peft")
     config = peft.LoraConfig(

@@ -74,6 +74,7 @@ def test_xla_attention_is_the_written_out_one(case):
     np.testing.assert_allclose(ours, expected, atol=2e-6)
 
 
+@pytest.mark.slow(seconds=2)
 @pytest.mark.parametrize("case", CASES, ids=IDS)
 def test_splash_attention_is_the_written_out_one(case):
     # 150 positions: more than a block, and not a multiple of one.
@@ -86,6 +87,7 @@ def test_splash_attention_is_the_written_out_one(case):
     np.testing.assert_allclose(ours, plain(q, k, v, **arguments, segments=kept), atol=2e-5)
 
 
+@pytest.mark.slow(seconds=2)
 def test_splash_gradients_equal_xlas():
     q, k, v, segments = inputs(150, 128)
     chosen = {"causal": True, "window": 40, "segments_BT": jnp.asarray(segments)}

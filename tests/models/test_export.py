@@ -59,6 +59,7 @@ def adapted_logits(base: Path, adapter: Path) -> np.ndarray:
     return np.asarray(model.logits(model.hidden_states(jnp.asarray(TOKENS))))
 
 
+@pytest.mark.slow(seconds=3)
 def test_the_merged_model_gives_the_adapted_models_logits(folders, tmp_path: Path):
     base, adapter = folders
     export(ExportConfig(model=base, adapter=adapter, output_dir=tmp_path / "out"))

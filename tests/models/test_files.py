@@ -80,6 +80,7 @@ def test_bfloat16_and_float32_come_from_either(folder: Path):
         np.testing.assert_array_equal(array, full[name].astype(ml_dtypes.bfloat16))
 
 
+@pytest.mark.slow(seconds=2)
 @pytest.mark.parametrize("base_dtype", ["int8", "nf4"])
 def test_projections_are_quantized_layer_by_layer_on_the_way_in(folder: Path, base_dtype):
     full, found = arrays(load_decoder(folder, "float32")), arrays(load_decoder(folder, base_dtype))
@@ -337,6 +338,7 @@ for name, variable in model.base.items():
 """
 
 
+@pytest.mark.slow(seconds=5)
 @pytest.mark.parametrize("base_dtype", ["float32", "nf4"])
 def test_each_device_gets_its_part(tmp_path: Path, base_dtype: str):
     settings = SETTINGS | {"hidden_size": 128, "intermediate_size": 256}

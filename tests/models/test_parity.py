@@ -72,6 +72,7 @@ def assert_relative(ours, theirs, tolerance: float = 1e-4) -> None:
 TOKENS = np.random.default_rng(0).integers(0, VOCABULARY, (3, 17))
 
 
+@pytest.mark.slow(seconds=2)
 @pytest.mark.parametrize("name", CASES)
 def test_models_equal_transformers_over_the_grid(tmp_path: Path, name: str):
     found = compare(CASES[name], tmp_path)
@@ -99,6 +100,7 @@ def test_the_comparison_sees_a_wrong_configuration(tmp_path: Path, changes: dict
     )
 
 
+@pytest.mark.slow(seconds=2)
 def test_log_probabilities_in_chunks_are_those_of_the_logits(tmp_path: Path):
     mistral_folder(tmp_path)
     model = load_decoder(tmp_path, "float32")
@@ -111,6 +113,7 @@ def test_log_probabilities_in_chunks_are_those_of_the_logits(tmp_path: Path):
         assert (ours[:, 0] == 0).all()
 
 
+@pytest.mark.slow(seconds=2)
 @pytest.mark.parametrize("backend", ["xla", "splash"])
 def test_sequences_packed_into_a_row_are_as_if_each_had_its_own(tmp_path: Path, backend: str):
     mistral_folder(tmp_path, sliding_window=5, head_dim=128 if backend == "splash" else 8)
@@ -126,6 +129,7 @@ def test_sequences_packed_into_a_row_are_as_if_each_had_its_own(tmp_path: Path, 
     assert_relative(hidden[9:16], alone[1], 1e-5)
 
 
+@pytest.mark.slow(seconds=2)
 @pytest.mark.parametrize("window", [None, 5])
 def test_cached_decoding_gives_the_logits_of_a_full_pass(tmp_path: Path, window: int | None):
     mistral_folder(tmp_path, sliding_window=window)
@@ -142,6 +146,7 @@ def test_cached_decoding_gives_the_logits_of_a_full_pass(tmp_path: Path, window:
         assert_relative(model.logits(hidden)[:, 0], full[np.arange(3), places])
 
 
+@pytest.mark.slow(seconds=4)
 def test_gradients_through_remat_and_chunks_equal_the_plain_ones(tmp_path: Path):
     mistral_folder(tmp_path)
     model = load_decoder(tmp_path, "float32")
@@ -169,6 +174,7 @@ def test_gradients_through_remat_and_chunks_equal_the_plain_ones(tmp_path: Path)
         assert_relative(ours[name], expected[name], 1e-4)
 
 
+@pytest.mark.slow(seconds=2)
 @pytest.mark.parametrize(
     "lora",
     [
@@ -225,6 +231,7 @@ def test_a_fresh_adapter_changes_nothing_to_the_last_bit(tmp_path: Path):
         np.testing.assert_array_equal(np.asarray(logps(fresh)), np.asarray(logps(zeros)))
 
 
+@pytest.mark.slow(seconds=2)
 def test_dropout_leaves_the_adapters_mean_and_is_off_without_a_key(tmp_path: Path):
     mistral_folder(tmp_path)
     model = load_decoder(tmp_path, "float32")
@@ -247,6 +254,7 @@ def test_dropout_leaves_the_adapters_mean_and_is_off_without_a_key(tmp_path: Pat
     assert np.abs(np.asarray(drawn.mean(0) - still)).max() < 6 * spread.max() / 20
 
 
+@pytest.mark.slow(seconds=2)
 def test_average_is_the_exact_mean_of_the_deltas(tmp_path: Path):
     mistral_folder(tmp_path)
     config = load_decoder(tmp_path, "float32").config
@@ -272,6 +280,7 @@ def test_saved_mistral_is_the_same_model_in_transformers(tmp_path: Path):
         assert torch.equal(p, q), name
 
 
+@pytest.mark.slow(seconds=2)
 def test_roberta_language_model_head_equals_transformers(tmp_path: Path):
     theirs = roberta_folder(tmp_path, transformers.RobertaForMaskedLM)
     from jaxmodpo.models import roberta
@@ -289,6 +298,7 @@ def test_roberta_language_model_head_equals_transformers(tmp_path: Path):
     )
 
 
+@pytest.mark.slow(seconds=2)
 def test_reward_model_from_a_pretrained_encoder_loads_in_transformers(tmp_path: Path):
     roberta_folder(tmp_path / "mlm", transformers.RobertaForMaskedLM)
     model = load_roberta(tmp_path / "mlm", fresh_head_seed=3)

@@ -12,6 +12,7 @@ from jaxmodpo.models.remat import Remat
 from jaxmodpo.models.roberta import Roberta, RobertaConfig, parameter_table
 
 
+@pytest.mark.slow(seconds=4)
 @pytest.mark.parametrize("remat", ["full", "dots"])
 def test_an_encoders_gradients_are_the_same(remat: Remat):
     config = RobertaConfig(32, 16, 24, 2, 2, 20, dropout=0.1)

@@ -56,6 +56,7 @@ def test_temperature_zero_takes_the_likeliest_token():
     ).tolist() == [1]
 
 
+@pytest.mark.slow(seconds=10)
 def test_greedy_replies_equal_token_by_token_full_passes(model: Path):
     policy = load_policy(model, base_dtype="float32")
     prompts = [[1, 5, 6, 7], [1, 9], [1, 4, 4, 8, 9, 10]]

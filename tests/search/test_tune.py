@@ -157,6 +157,7 @@ def test_a_best_trial_whose_folder_is_gone_is_said(pretended, inputs, caplog):
     assert "adapter is gone from" in caplog.text
 
 
+@pytest.mark.slow(seconds=2)
 def test_a_trial_that_is_worse_than_most_at_the_same_point_is_stopped(pretended, inputs):
     """Optuna's pruner itself decides: nobody answers in its place."""
     begun: list[int] = []

@@ -219,6 +219,7 @@ def test_a_trial_of_a_process_that_was_killed_goes_on_after_others_are_seen_to_l
     assert pretended(lambda *_: 0.6).results["best_trial"] == 1
 
 
+@pytest.mark.slow(seconds=2)
 def test_settings_that_kill_their_process_each_time_are_given_up(pretended, inputs):
     folders: list[str] = []
     for _ in range(5):

@@ -132,6 +132,7 @@ def test_a_step_is_optax_adamw_on_the_exact_mean_whatever_the_microbatches():
             )
 
 
+@pytest.mark.slow(seconds=2)
 @pytest.mark.parametrize("batching", ["packed", "padded"])
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_before_the_first_update_policy_equals_reference_to_the_bit_and_the_loss_is_ln_2(
@@ -156,6 +157,7 @@ def test_before_the_first_update_policy_equals_reference_to_the_bit_and_the_loss
     )
 
 
+@pytest.mark.slow(seconds=2)
 def test_completion_log_probabilities_count_the_completion_and_its_eos_and_nothing_else(world):
     model, _ = world
     text = PolicyText(load_tokenizer(model))
@@ -177,6 +179,7 @@ def test_completion_log_probabilities_count_the_completion_and_its_eos_and_nothi
         assert float(chosen) == pytest.approx(expected, abs=1e-4)
 
 
+@pytest.mark.slow(seconds=5)
 def test_training_lowers_the_loss_and_logs_trls_metric_names(world, tmp_path):
     model, pairs = world
     phase = dpo(dpo_config(model, pairs, tmp_path / "run", epochs=12))

@@ -63,6 +63,7 @@ def compiled(accumulation: int = 1, size: int = 4, base_dtype: BaseDtype = "bflo
     )
 
 
+@pytest.mark.slow(seconds=8)
 def test_arguments_are_the_base_in_its_format_and_three_float32_copies_of_the_adapter():
     table = parameter_table(CONFIG)
     projections = sum(
@@ -81,6 +82,7 @@ def test_arguments_are_the_base_in_its_format_and_three_float32_copies_of_the_ad
         assert found.fits and found.temporary > 0 and found.peak >= found.arguments
 
 
+@pytest.mark.slow(seconds=3)
 def test_microbatches_lower_what_the_step_needs():
     assert compiled(4, 4).temporary < compiled(1, 16).temporary
 
@@ -123,6 +125,7 @@ def test_counted_operations_are_those_of_the_traced_programs():
     assert gradient == pytest.approx(flops.training(CONFIG, lora, lengths) + 3 * unseen, rel=0.1)
 
 
+@pytest.mark.slow(seconds=2)
 def test_an_encoders_counted_operations_are_those_of_the_traced_program():
     config = encoder_shape("roberta-base")
     config = type(config)(**{**vars(config), "num_hidden_layers": 2, "vocab_size": 64})

@@ -97,6 +97,7 @@ def test_the_rate_rises_then_falls_as_a_cosine(tmp_path):
     np.testing.assert_allclose(rates, expected, atol=1e-7)
 
 
+@pytest.mark.slow(seconds=3)
 def test_the_best_evaluated_parameters_are_kept_and_training_stops_after_patience(tmp_path):
     trained = run(settings(tmp_path, patience=3), [1.0] * 8, [0.25, 0.25])
     evaluations = {row["step"]: row["eval_loss"] for row in rows(tmp_path) if "eval_loss" in row}
@@ -343,6 +344,7 @@ def test_a_half_written_checkpoint_is_passed_over(tmp_path, monkeypatch, caplog,
     assert [row["step"] for row in rows(tmp_path / "run")] == list(range(1, 11))
 
 
+@pytest.mark.slow(seconds=2)
 def test_without_a_readable_checkpoint_training_starts_anew(tmp_path, monkeypatch, caplog):
     whole = run(settings(tmp_path / "whole"), [1.0, 0.5])
     config = interrupted(tmp_path / "run", 6, monkeypatch)
@@ -363,6 +365,7 @@ def files_of_at_most(size: int):
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
+@pytest.mark.slow(seconds=2)
 def test_a_disk_that_fills_up_ends_with_a_sentence_and_nothing_is_lost(tmp_path, monkeypatch):
     whole = run(settings(tmp_path / "whole"), [1.0, 0.5])
     config = interrupted(tmp_path / "run", 6, monkeypatch)
