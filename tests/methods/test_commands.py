@@ -49,15 +49,15 @@ def adapter_arrays(folder: Path) -> dict[str, np.ndarray]:
 
 
 def assert_same_adapter(left: Path, right: Path, strays: float = 0.0) -> None:
-    """Compare adapters to 1e-5; of all elements a share ``strays`` may differ by 5e-4, a tenth of a
-    step of Adam.
+    """Compare adapters to 1e-5; of all elements a share ``strays`` may differ by 1e-3, a fifth of a
+    step of Adam, which a gradient near zero may turn either way.
     """
     ours, theirs = adapter_arrays(left), adapter_arrays(right)
     assert ours.keys() == theirs.keys()
     apart = 0
     for name, array in ours.items():
         np.testing.assert_allclose(
-            array, theirs[name], rtol=1e-3, atol=5e-4 if strays else 1e-5, err_msg=name
+            array, theirs[name], rtol=1e-3, atol=1e-3 if strays else 1e-5, err_msg=name
         )
         apart += int((~np.isclose(array, theirs[name], rtol=1e-3, atol=1e-5)).sum())
     assert apart <= strays * sum(array.size for array in ours.values()), apart
@@ -145,10 +145,11 @@ def test_divergence_is_nothing_for_no_change_and_grows_with_the_change(
             batch_size=24,
             base_dtype="float32",
         )
+        results = score_kl(config).results
         written = read_json(tmp_path / f"kl{factor}" / "kl.json")
-        assert {"version": 1, **score_kl(config).results} == written
+        assert written == {"version": 1, **results}
         assert score_kl(config).finished
-        return read_json(tmp_path / f"kl{factor}" / "kl.json")
+        return written
 
     none, half, whole = divergence(0.0), divergence(0.5), divergence(1.0)
     assert (none["kl"], none["standard_error"], none["replies"]) == (0.0, 0.0, 192)
