@@ -4,8 +4,8 @@ while one types.
 The schemas are derived from what reads the files: the commands' settings, and the shapes of
 criteria files, tables of models and so on. ``jaxmodpo schemas`` writes them::
 
-    schemas(SchemasConfig(output_dir=Path("schemas")))  # experiment.schema.json,
-    config/align_dpo.schema.json, …
+    # experiment.schema.json, config/align_dpo.schema.json, …
+    schemas(SchemasConfig(output_dir=Path("schemas")))
 
 A schema says less than the reader, which also compares settings with one another; what it refuses
 the reader refuses too. It is a little stricter in one way: names have underscores, where the reader

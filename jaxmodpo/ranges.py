@@ -147,7 +147,7 @@ class Unestimated(Settings):
     """
 
     def cost(self, estimator: Estimates) -> Cost:
-        return Cost.not_estimated("such a command")
+        return Cost.not_estimated("this command")
 
 
 def check_ranges(settings: Any, source: str = "") -> None:

@@ -206,7 +206,7 @@ def summarize(contest: Contest, table: Outcomes, *, resamples: int, seed: int) -
             intervals_of_model[names[j]] = interval_of(pairs.low[i, j], pairs.high[i, j])
     tests: dict[str, tuple[PairTest, ...]] = {}
     for criterion, outcomes in table.items():
-        tests[criterion] = test_pairs(names, outcomes, resamples=resamples, seed=seed)
+        tests[criterion] = compare_pairs(names, outcomes, resamples=resamples, seed=seed)
     return WinRates(
         models=models,
         intervals=intervals,
@@ -269,7 +269,7 @@ def in_words(results: WinRates) -> list[str]:
     return lines
 
 
-def test_pairs(
+def compare_pairs(
     names: Sequence[str], outcomes: statistics.Array, *, resamples: int, seed: int
 ) -> tuple[PairTest, ...]:
     """Test every pair of models on one criterion: McNemar's test, and the difference of their

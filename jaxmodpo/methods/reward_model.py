@@ -68,13 +68,7 @@ class RewardLoss:
             "rewards/accuracies": (chosen > rejected).astype(jnp.float32),
             "rewards/margins": chosen - rejected,
         }
-        rows = jnp.sum(weights)
-        return LossTerms(
-            total=jnp.sum(losses * weights),
-            denominator=rows,
-            metrics={name: jnp.sum(values * weights) for name, values in row_metrics.items()},
-            rows=rows,
-        )
+        return LossTerms.of_rows(losses, weights, row_metrics)
 
 
 def _rewards(

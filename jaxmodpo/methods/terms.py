@@ -51,15 +51,7 @@ def preference_terms(
     }
     if weighted_accuracies is not None:
         row_metrics["rewards/weighted_accuracies"] = jax.lax.stop_gradient(weighted_accuracies)
-    # Sums, and what they are to be divided by, and no means: the last microbatch of an epoch has
-    # fewer rows than the others, and a mean of means would give each of its rows more weight.
-    rows = jnp.sum(row_weights)
-    return LossTerms(
-        total=jnp.sum(losses * row_weights),
-        denominator=rows,
-        metrics={name: jnp.sum(values * row_weights) for name, values in row_metrics.items()},
-        rows=rows,
-    )
+    return LossTerms.of_rows(losses, row_weights, row_metrics)
 
 
 def with_sft_term(

@@ -4,8 +4,10 @@ An entry's file is named by a digest of everything it depends on, so that it is 
 there. Deleting the folder costs time and nothing else::
 
     depends_on = {"model": fingerprint(folder), "examples": examples_digest(examples)}
-    logps = cached("reference-logps", depends_on, lambda: policy.logps(examples, rows=4,
-    reference=True), None)
+    def compute():
+        return policy.logps(examples, rows=4, reference=True)
+
+    logps = cached("reference-logps", depends_on, compute, None)
 """
 
 from __future__ import annotations

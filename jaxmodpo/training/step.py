@@ -47,6 +47,28 @@ class LossTerms(NamedTuple):
     metrics: dict[str, Array]
     rows: Array
 
+    @classmethod
+    def of_rows(
+        cls, losses: Array, row_weights: Array, row_metrics: Mapping[str, Array]
+    ) -> LossTerms:
+        """Return the terms of a loss that has one value, ``[rows]``, for each row.
+
+        Sums, and what they are to be divided by, and no means: the last microbatch of an epoch has
+        fewer rows than the others, and a mean of means would give each of its rows more weight.
+
+        Args:
+            losses: ``[rows]``.
+            row_weights: ``[rows]``, 0 for rows that only fill up the batch.
+            row_metrics: ``[rows]`` each.
+        """
+        rows = jnp.sum(row_weights)
+        return cls(
+            total=jnp.sum(losses * row_weights),
+            denominator=rows,
+            metrics={name: jnp.sum(values * row_weights) for name, values in row_metrics.items()},
+            rows=rows,
+        )
+
 
 class Loss(Protocol):
     """A loss that a step can train: a pytree, whose leaves are constants such as β.

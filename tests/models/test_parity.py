@@ -17,7 +17,7 @@ from jaxmodpo.bench.parity import CASES, compare  # noqa: E402
 from jaxmodpo.errors import UserError  # noqa: E402
 from jaxmodpo.models.adapters import load_adapter, save_adapter  # noqa: E402
 from jaxmodpo.models.attention import Attention  # noqa: E402
-from jaxmodpo.models.decoder import Decoder, load_decoder, parameter_table, save_decoder  # noqa: E402  # noqa: E402
+from jaxmodpo.models.decoder import Decoder, load_decoder, parameter_table, save_decoder  # noqa: E402
 from jaxmodpo.models.lora import LoraConfig, adapter_table, average  # noqa: E402
 from jaxmodpo.models.parameters import initialize  # noqa: E402
 from jaxmodpo.models.roberta import RobertaConfig, load_roberta, save_roberta  # noqa: E402
