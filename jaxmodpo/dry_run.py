@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from jaxmodpo.costs import Cost
+from jaxmodpo.endpoints.families import Families
 from jaxmodpo.errors import UserError
 from jaxmodpo.estimate import Estimator, chip_named
 from jaxmodpo.experiment import (
@@ -27,7 +28,6 @@ from jaxmodpo.experiment import (
     set_variables,
     unset_flags,
 )
-from jaxmodpo.judging.families import Families
 
 _MISSING = "missing"
 

@@ -299,8 +299,7 @@ class Estimator:
         self, cost: Cost, table: str, model: str, calls: int, prompt: float, answer: float
     ) -> None:
         """Add the price of so many calls of so many tokens each, or say that it is not known."""
-        from jaxmodpo.judging.families import Families
-        from jaxmodpo.judging.judge import Usage
+        from jaxmodpo.endpoints.families import Families, Usage
 
         # A variable without a value keeps its name.
         if not model or model.startswith("$"):
@@ -326,7 +325,7 @@ class Estimator:
         """Add the price of a judge's calls, each of which shows so many replies and asks about so
         many criteria.
         """
-        from jaxmodpo.judging.families import Families
+        from jaxmodpo.endpoints.families import Families
         from jaxmodpo.judging.forecast import CHARACTERS_PER_TOKEN, answer_tokens, framing
         from jaxmodpo.judging.prompts import Prompts
 

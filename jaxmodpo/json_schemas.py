@@ -31,10 +31,10 @@ from jaxmodpo.commands import COMMANDS, load
 from jaxmodpo.config import builtin
 from jaxmodpo.costs import Cost, Estimates
 from jaxmodpo.criteria import Criterion
+from jaxmodpo.endpoints.families import FamiliesFile
 from jaxmodpo.experiment import ExperimentFile, read_experiment
 from jaxmodpo.files import write_json
 from jaxmodpo.flags.field_texts import field_texts, first_paragraph
-from jaxmodpo.judging.families import FamiliesFile
 from jaxmodpo.judging.prompts import PARTS
 from jaxmodpo.personas import mapping, mapping_fields
 from jaxmodpo.personas.participant import COLUMNS, TEXTS

@@ -37,7 +37,7 @@ each other"""
 TOOLS = {"sandbox", "bench"}
 """rooms that may import everything, and that no other room imports"""
 
-FOUNDATION = {"flags", "results"}
+FOUNDATION = {"endpoints", "flags", "results"}
 """folders that are no rooms but part of the foundation"""
 
 PROGRAM = {"commands", "cli", "experiment", "estimate", "dry_run", "run", "verify", "json_schemas"}

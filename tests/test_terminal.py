@@ -6,7 +6,7 @@ import pytest
 
 from jaxmodpo.cli import main
 from jaxmodpo.config import without_password
-from jaxmodpo.messages import message_text, readable, without_key, without_thoughts
+from jaxmodpo.endpoints.messages import message_text, readable, without_key, without_thoughts
 from jaxmodpo.terminal import printable
 
 

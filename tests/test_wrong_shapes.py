@@ -24,6 +24,7 @@ from jaxmodpo.config import as_mapping, builtin, load_yaml
 from jaxmodpo.criteria import load_criteria
 from jaxmodpo.data.pairs import load_pairs
 from jaxmodpo.data.questions import QuestionsConfig
+from jaxmodpo.endpoints.families import Families
 from jaxmodpo.errors import UserError
 from jaxmodpo.evaluation.run_folders import read_metrics
 from jaxmodpo.experiment import read_experiment, resolve
@@ -31,7 +32,6 @@ from jaxmodpo.files import Journal, read_json
 from jaxmodpo.flags.parse import parse
 from jaxmodpo.judging.batch_files import BatchFiles
 from jaxmodpo.judging.export import read_votes
-from jaxmodpo.judging.families import Families
 from jaxmodpo.judging.prompts import Prompts
 from jaxmodpo.methods.sft import SFTConfig
 from jaxmodpo.models.adapter_config import read_adapter_config

@@ -13,7 +13,7 @@ import re
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from jaxmodpo.messages import message_text, without_thoughts
+from jaxmodpo.endpoints.messages import message_text, without_thoughts
 
 # Beyond so many objects nobody answers; a text of braces alone is not searched for long.
 _MOST_OBJECTS = 64

@@ -20,10 +20,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from jaxmodpo.endpoints.families import Usage
 from jaxmodpo.errors import UserError
 from jaxmodpo.judging.batch_run import BatchRun
 from jaxmodpo.judging.budget import Budget
-from jaxmodpo.judging.judge import Answer, Call, Request, Usage
+from jaxmodpo.judging.judge import Answer, Call, Request
 from jaxmodpo.judging.ledger import Ledger
 
 if TYPE_CHECKING:
@@ -110,7 +111,7 @@ class BatchJudge:
             budget=judge.budget,
             price=judge.family.cost,
             poll_seconds=poll_seconds,
-            redact_words=judge.redaction.words,
+            redact_words=judge.redact,
             redact_name=judge.redaction.name,
             watch=judge.row.add,
         )

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, TypeVar
 
-from jaxmodpo.failures import ACCOUNT_CODES
+from jaxmodpo.endpoints.failures import ACCOUNT_CODES
 from jaxmodpo.judging.batch_api import BatchAPI
 from jaxmodpo.judging.batch_files import BatchFiles
 from jaxmodpo.judging.batch_outcomes import EXPIRED, Outcome, outcomes

@@ -15,10 +15,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
-from jaxmodpo.endpoints import retry_after
+from jaxmodpo.endpoints.failures import ACCOUNT_CODES, failure_of_exception
+from jaxmodpo.endpoints.failures import HOPELESS as HOPELESS_MEANINGS
+from jaxmodpo.endpoints.waits import retry_after
 from jaxmodpo.errors import UserError
-from jaxmodpo.failures import ACCOUNT_CODES, failure_of_exception
-from jaxmodpo.failures import HOPELESS as HOPELESS_MEANINGS
 from jaxmodpo.judging.batch_files import URL, private_file
 
 if TYPE_CHECKING:

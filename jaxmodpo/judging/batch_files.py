@@ -16,9 +16,9 @@ from pathlib import Path
 from typing import Any, BinaryIO, Literal, NamedTuple, TypedDict
 
 from jaxmodpo.criteria import Criterion
+from jaxmodpo.endpoints.messages import message_text
 from jaxmodpo.errors import UserError
 from jaxmodpo.judging.judge import Call, Request
-from jaxmodpo.messages import message_text
 from jaxmodpo.parsing import parse_json
 from jaxmodpo.ranges import Tally
 from jaxmodpo.records import Candidate

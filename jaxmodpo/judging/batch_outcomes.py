@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from jaxmodpo.failures import failure_in
+from jaxmodpo.endpoints.failures import failure_in
 
 # A message without a code is cut before it can repeat a profile.
 _LONGEST_MESSAGE = 60

@@ -24,8 +24,9 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from jaxmodpo.endpoints.failures import ACCOUNT_CODES
+from jaxmodpo.endpoints.families import Usage
 from jaxmodpo.errors import UserError
-from jaxmodpo.failures import ACCOUNT_CODES
 from jaxmodpo.judging.batch_answers import BatchAnswers
 from jaxmodpo.judging.batch_api import HOPELESS, NO_ROOM, BatchAPI
 from jaxmodpo.judging.batch_files import BatchFiles, Draft, Header, input_line
@@ -33,7 +34,7 @@ from jaxmodpo.judging.batch_outcomes import Outcome
 from jaxmodpo.judging.batch_records import Batch
 from jaxmodpo.judging.batch_writer import HOLD, BatchWriter, HeldBatch
 from jaxmodpo.judging.budget import Reservations
-from jaxmodpo.judging.judge import Answer, Call, Request, Usage
+from jaxmodpo.judging.judge import Answer, Call, Request
 
 if TYPE_CHECKING:
     from openai.types import Batch as EndpointsBatch

@@ -14,10 +14,15 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from jaxmodpo.chat_calls import Completion, FailedCall, TokenLimit, post_chat
-from jaxmodpo.endpoints import SLOW_ATTEMPTS, http_client, make_client, pause_before
+from jaxmodpo.endpoints.address import http_client, make_client
+from jaxmodpo.endpoints.chat_calls import Completion, FailedCall, TokenLimit, post_chat
+from jaxmodpo.endpoints.failures import HOPELESS, Failure, Meaning, failure_in
+from jaxmodpo.endpoints.families import Usage
+from jaxmodpo.endpoints.messages import refusal_text
+from jaxmodpo.endpoints.pool import Limiter, drain
+from jaxmodpo.endpoints.redaction import Redaction
+from jaxmodpo.endpoints.waits import pause_before
 from jaxmodpo.errors import UserError
-from jaxmodpo.failures import HOPELESS, Failure, Meaning, failure_in
 from jaxmodpo.judging.answers import answer_text
 from jaxmodpo.judging.budget import Budget
 from jaxmodpo.judging.endpoint_settings import (
@@ -27,18 +32,19 @@ from jaxmodpo.judging.endpoint_settings import (
     endpoint_identity,
     fitting_endpoint,
 )
-from jaxmodpo.judging.judge import Answer, Call, Request, Usage
-from jaxmodpo.judging.pool import Limiter, drain
+from jaxmodpo.judging.judge import Answer, Call, Request
 from jaxmodpo.judging.prompts import Prompts, answer_schema, parse_orders
-from jaxmodpo.judging.redaction import Redaction
 from jaxmodpo.judging.useless_row import UselessRow
-from jaxmodpo.messages import refusal_text
 
 LONGEST_WAIT = 3600.0
 """Seconds beyond which a run does not wait for an endpoint: it ends, to be continued later."""
 
 PATIENCE = 100
 """So often one request waits for an endpoint that pushes back."""
+
+SLOW_ATTEMPTS = 2
+"""attempts of one call that may take all the time that an attempt has: a server that drips is not
+waited for longer"""
 
 # An endpoint that has nothing left until its limits are reset is believed for so long; then it is
 # asked again, since a reset in hours may be one of a limit that other calls do not need.
@@ -232,7 +238,7 @@ class EndpointJudge:
         """
         failure = failure_in(completion)
         if failure is not None:
-            words = self.redaction.words(failure.message, request)
+            words = self.redact(failure.message, request)
             return Answer("error", words, model=self.endpoint.model)
         choice = completion["choices"][0]
         message = choice["message"]
@@ -254,13 +260,18 @@ class EndpointJudge:
         usage = _usage(completion.get("usage"))
         return Answer(
             status=status,
-            raw=self.redaction.words(spoken, request),
+            raw=self.redact(spoken, request),
             orders=orders,
             model=self.redaction.name(completion.get("model")) or self.endpoint.model,
             usage=usage,
             cost=None if usage is None else self.family.cost(usage),
             request_id=self.redaction.name(completion.get("id")),
         )
+
+    def redact(self, text: str, request: Request) -> str:
+        """Return what an endpoint said without the key and without the request's own texts."""
+        replies = [response.response_text for response in request.responses]
+        return self.redaction.words(text, [request.persona_text, request.question_text, *replies])
 
     def _failed(
         self,
@@ -271,7 +282,7 @@ class EndpointJudge:
         """Decide what a failed call means for its request, or for all of them."""
         wait = failed.wait
         # Redacted before it is looked at, so that no sentence below can repeat a text of a person.
-        message = self.redaction.words(failed.failure.message, request)
+        message = self.redact(failed.failure.message, request)
         failure = failed.failure._replace(message=message)
         if self._limit.renamed_after(failure, body):
             return _TryAgain(failure.shown)

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from jaxmodpo import endpoints
+from jaxmodpo.endpoints import address
+from jaxmodpo.endpoints.families import Families, Family
 from jaxmodpo.errors import UserError
-from jaxmodpo.judging.families import Families, Family
 from jaxmodpo.judging.prompts import Prompts
 
 
@@ -52,7 +52,7 @@ def checked_key(endpoint: Endpoint) -> str:
     """Return the key from the environment, or refuse settings that cannot work."""
     if not endpoint.model:
         raise UserError("--judge endpoint needs --judge-model; there is no default model")
-    return endpoints.checked_key(
+    return address.checked_key(
         endpoint.base_url,
         endpoint.api_key_env,
         texts="persona profiles",

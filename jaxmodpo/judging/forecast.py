@@ -16,13 +16,13 @@ from pathlib import Path
 from typing import Literal
 
 from jaxmodpo.criteria import Criterion
+from jaxmodpo.endpoints.families import Families, Family, Usage
 from jaxmodpo.errors import UserError
 from jaxmodpo.hub import local_folder
 from jaxmodpo.judging.collect import MakeRequests, is_open
 from jaxmodpo.judging.database import NoLedger
 from jaxmodpo.judging.endpoint_settings import endpoint_identity
-from jaxmodpo.judging.families import Families, Family
-from jaxmodpo.judging.judge import Call, Request, Usage, call_key, vote_keys
+from jaxmodpo.judging.judge import Call, Request, call_key, vote_keys
 from jaxmodpo.judging.ledger import Ledger, Spent
 from jaxmodpo.judging.prompts import Prompts, answer_schema
 from jaxmodpo.judging.settings import JudgeConfig, endpoint_of

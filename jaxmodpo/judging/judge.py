@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import Literal, NamedTuple, Protocol
 
 from jaxmodpo.criteria import Criterion
+from jaxmodpo.endpoints.families import Usage
 from jaxmodpo.judging.hashing import text_digest
 from jaxmodpo.records import Candidate
 
@@ -56,15 +57,6 @@ class Request:
     ties: bool = False
     repeat: int = 0
     slot: int = field(default=0, compare=False)
-
-
-@dataclass(frozen=True)
-class Usage:
-    """Tokens of one call, as the endpoint counted them; ``cached`` are part of ``prompt``."""
-
-    prompt: int = 0
-    cached: int = 0
-    completion: int = 0
 
 
 @dataclass(frozen=True)

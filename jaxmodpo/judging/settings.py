@@ -14,12 +14,12 @@ from typing import Any, Literal
 
 from jaxmodpo.config import builtin
 from jaxmodpo.criteria import Criterion
-from jaxmodpo.endpoints import is_local
+from jaxmodpo.endpoints.address import is_local
+from jaxmodpo.endpoints.families import Families
 from jaxmodpo.errors import UserError
 from jaxmodpo.judging.budget import Budget
 from jaxmodpo.judging.endpoint import EndpointJudge
 from jaxmodpo.judging.endpoint_settings import Endpoint, checked_family, fitting_endpoint
-from jaxmodpo.judging.families import Families
 from jaxmodpo.judging.judge import Judge
 from jaxmodpo.judging.ledger import Ledger
 from jaxmodpo.judging.voting import Missingness

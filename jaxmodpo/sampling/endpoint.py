@@ -20,24 +20,32 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from jaxmodpo.chat_calls import FailedCall, TokenLimit, post_chat
 from jaxmodpo.data.text import INSTRUCTION
-from jaxmodpo.endpoints import SLOW_ATTEMPTS, checked_key, is_local, make_client, pause_before
-from jaxmodpo.errors import UserError
-from jaxmodpo.failures import (
+from jaxmodpo.endpoints.address import checked_key, is_local, make_client
+from jaxmodpo.endpoints.chat_calls import FailedCall, TokenLimit, post_chat
+from jaxmodpo.endpoints.failures import (
     HOPELESS,
-    USELESS_IN_A_ROW,
-    USELESS_QUESTIONS,
     Failure,
     Meaning,
 )
+from jaxmodpo.endpoints.messages import (
+    message_text,
+    readable,
+    refusal_text,
+    without_key,
+    without_thoughts,
+)
+from jaxmodpo.endpoints.useless_row import USELESS_IN_A_ROW, USELESS_QUESTIONS
+from jaxmodpo.endpoints.waits import pause_before
+from jaxmodpo.errors import UserError
 from jaxmodpo.files import Journal
-from jaxmodpo.messages import message_text, readable, refusal_text, without_key, without_thoughts
 from jaxmodpo.progress import Progress
 from jaxmodpo.records import Question
 from jaxmodpo.sampling.journal import ReplySlot, row, sampled
 
 logger = logging.getLogger(__name__)
+
+SLOW_ATTEMPTS = 2
 
 ATTEMPTS = 6
 """Of one reply."""

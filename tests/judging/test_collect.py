@@ -14,11 +14,11 @@ from collections.abc import Callable, Iterable, Iterator
 import pytest
 
 from jaxmodpo.criteria import Criterion
+from jaxmodpo.endpoints.pool import drain
 from jaxmodpo.judging import collect as module
 from jaxmodpo.judging.collect import collect, votes_by_request, votes_by_slot
 from jaxmodpo.judging.judge import Answer, Call, Request, Status, call_key
 from jaxmodpo.judging.ledger import Ledger
-from jaxmodpo.judging.pool import drain
 from jaxmodpo.judging.votes import Vote, votes_of
 from jaxmodpo.records import Candidate
 

@@ -9,12 +9,13 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from chat_server import KEY, Reply, Server, answered, judge, request, said
+from asked_judge import answered, judge, request
+from chat_server import KEY, Reply, Server, said
 
+from jaxmodpo.endpoints.families import Usage
 from jaxmodpo.errors import UserError
 from jaxmodpo.files import write_json
 from jaxmodpo.judging.endpoint import PATIENCE
-from jaxmodpo.judging.judge import Usage
 from jaxmodpo.judging.preferences import PreferencesConfig, preferences
 from jaxmodpo.judging.prompts import Prompts, answer_schema, parse_orders
 

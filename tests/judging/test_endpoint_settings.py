@@ -9,7 +9,8 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from chat_server import KEY, Server, judge, said
+from asked_judge import judge
+from chat_server import KEY, Server, said
 
 from jaxmodpo.config import builtin
 from jaxmodpo.errors import UserError

@@ -12,10 +12,11 @@ import pytest
 
 from jaxmodpo.cli import main
 from jaxmodpo.criteria import Criterion
+from jaxmodpo.endpoints.families import Usage
 from jaxmodpo.errors import UserError
 from jaxmodpo.judging import export
 from jaxmodpo.judging.export import VotesConfig, read_votes, votes
-from jaxmodpo.judging.judge import Answer, Call, Request, Usage, call_key
+from jaxmodpo.judging.judge import Answer, Call, Request, call_key
 from jaxmodpo.judging.ledger import Ledger, import_votes
 from jaxmodpo.judging.votes import Vote, as_record, votes_of
 from jaxmodpo.records import Candidate

@@ -19,6 +19,7 @@ import pytest
 from faulty_server import FAULTS, MODEL, OUTCOMES, PASSING, FaultyServer, marked, ranking_of
 
 from jaxmodpo.criteria import Criterion
+from jaxmodpo.endpoints.useless_row import FAILURES_IN_A_ROW
 from jaxmodpo.errors import UserError
 from jaxmodpo.files import write_json
 from jaxmodpo.judging.budget import Budget
@@ -27,7 +28,6 @@ from jaxmodpo.judging.endpoint import EndpointJudge
 from jaxmodpo.judging.endpoint_settings import Endpoint
 from jaxmodpo.judging.judge import Answer, Request
 from jaxmodpo.judging.ledger import Ledger
-from jaxmodpo.judging.useless_row import FAILURES_IN_A_ROW
 from jaxmodpo.judging.votes import Vote
 from jaxmodpo.records import Candidate, Response, write_responses
 

@@ -9,11 +9,12 @@ import pytest
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 
 from jaxmodpo.criteria import load_criteria
+from jaxmodpo.endpoints.families import Usage
 from jaxmodpo.errors import UserError
 from jaxmodpo.files import write_json
 from jaxmodpo.judging.endpoint_settings import endpoint_identity
 from jaxmodpo.judging.forecast import CHARACTERS_PER_TOKEN, Forecast, forecast
-from jaxmodpo.judging.judge import Answer, Call, Request, Status, Usage, call_key
+from jaxmodpo.judging.judge import Answer, Call, Request, Status, call_key
 from jaxmodpo.judging.ledger import Ledger
 from jaxmodpo.judging.preferences import PreferencesConfig, _plan, preferences
 from jaxmodpo.judging.prompts import Prompts, answer_schema

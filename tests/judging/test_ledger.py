@@ -21,10 +21,11 @@ import pytest
 import sqlalchemy as sql
 from some_votes import EMPATHY, REQUEST, SAFETY, asked, keys, vote
 
+from jaxmodpo.endpoints.families import Usage
 from jaxmodpo.errors import UserError
 from jaxmodpo.judging import claims
 from jaxmodpo.judging.batch_records import Batch
-from jaxmodpo.judging.judge import Answer, Status, Usage, vote_keys
+from jaxmodpo.judging.judge import Answer, Status, vote_keys
 from jaxmodpo.judging.ledger import Ledger, Spent, import_votes
 from jaxmodpo.judging.tables import TABLES, create_tables
 from jaxmodpo.judging.votes import as_record, from_record, votes_of
@@ -413,7 +414,7 @@ from jaxmodpo.judging import collect as module
 from jaxmodpo.criteria import Criterion
 from jaxmodpo.judging.judge import Answer, Request
 from jaxmodpo.judging.ledger import Ledger
-from jaxmodpo.judging.pool import drain
+from jaxmodpo.endpoints.pool import drain
 module._LOOK_AGAIN = 0.1
 place, name, start = sys.argv[1], sys.argv[2], Path(sys.argv[3])
 shown = (Candidate("a", "x"), Candidate("b", "y"))

@@ -10,9 +10,10 @@ from pathlib import Path
 import pytest
 
 from jaxmodpo.criteria import Criterion
+from jaxmodpo.endpoints.families import Usage
 from jaxmodpo.errors import UserError
 from jaxmodpo.judging.export import VotesConfig, votes
-from jaxmodpo.judging.judge import Answer, Call, Request, Usage, call_key, vote_keys
+from jaxmodpo.judging.judge import Answer, Call, Request, call_key, vote_keys
 from jaxmodpo.judging.ledger import Ledger, import_votes
 from jaxmodpo.judging.replay import ReplayJudge, checked_recording
 from jaxmodpo.judging.votes import Vote, as_record, votes_of

@@ -20,11 +20,6 @@ Meaning = Literal[
 request was filtered; busy: ask later; passing: ask again; request: this one is not taken; other:
 said of the address (a redirection)."""
 
-USELESS_IN_A_ROW = 30
-USELESS_QUESTIONS = 3
-"""So many answers in a row that bring nothing, about so many questions or more, end a run: no later
-one brings any. One question alone may be too long for an endpoint, or too grave."""
-
 HOPELESS: frozenset[Meaning] = frozenset({"account", "key", "model", "schema", "setting"})
 """Meanings that hold for every request of a run."""
 

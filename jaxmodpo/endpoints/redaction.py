@@ -8,10 +8,10 @@ quotes the key.
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from typing import Any
 
-from jaxmodpo.judging.judge import Request
-from jaxmodpo.messages import readable, without_key
+from jaxmodpo.endpoints.messages import readable, without_key
 
 # A repeated text of fewer characters tells nobody anything.
 _SHORTEST_REPETITION = 12
@@ -33,15 +33,14 @@ class Redaction:
     def __init__(self, key: str):
         self._key = key
 
-    def words(self, text: str, request: Request) -> str:
-        """Return what an endpoint said without the key and without the request's own texts.
+    def words(self, text: str, private_texts: Iterable[str]) -> str:
+        """Return what an endpoint said without the key and without the texts that were sent to it.
 
         A line of a profile, a post or a reply is taken out as well as the whole.
         """
         text = without_key(readable(text[:_LONGEST_READ]), self._key)
         if len(text) > _SHORT_ANSWER:
-            replies = [response.response_text for response in request.responses]
-            for repeated in _as_repeated(request.persona_text, request.question_text, *replies):
+            for repeated in _as_repeated(private_texts):
                 text = text.replace(repeated, "[...]")
         # Cut last: a text that the cut went through would no longer be recognized, and its first
         # half would stay.
@@ -54,7 +53,7 @@ class Redaction:
         return without_key(readable(str(value or "")), self._key)[:_LONGEST_NAME]
 
 
-def _as_repeated(*texts: str) -> list[str]:
+def _as_repeated(texts: Iterable[str]) -> list[str]:
     """Return texts and their lines as a message may repeat them, plain or in JSON; longest first,
     none very short.
     """

@@ -2,8 +2,8 @@
 
 Judges ask for votes and the sampler for replies through the same call, so that both read the same
 failures, waits and names of settings. How often a call is made again is the caller's own rule,
-since a vote and a reply are worth different patience; :func:`jaxmodpo.endpoints.pause_before` says
-how long to wait in between.
+since a vote and a reply are worth different patience;
+:func:`jaxmodpo.endpoints.waits.pause_before` says how long to wait in between.
 
     outcome = post_chat(client, {"model": "m", "messages": [{"role": "user", "content": "Hello"}]})
     if isinstance(outcome, FailedCall):
@@ -20,8 +20,8 @@ from dataclasses import dataclass
 from typing import Any, Literal
 from urllib.parse import urlsplit
 
-from jaxmodpo.endpoints import exhausted_for, retry_after
-from jaxmodpo.failures import Failure, failure_in, failure_of_exception
+from jaxmodpo.endpoints.failures import Failure, failure_in, failure_of_exception
+from jaxmodpo.endpoints.waits import exhausted_for, retry_after
 
 LimitName = Literal["max_tokens", "max_completion_tokens"]
 
@@ -63,8 +63,8 @@ def post_chat(client: Any, body: Mapping[str, Any]) -> Completion | FailedCall:
     """Make one call; every failure of the endpoint or the network is returned, and none is raised.
 
     Args:
-        client: of :func:`jaxmodpo.endpoints.make_client`, which makes no further attempts of its
-            own.
+        client: of :func:`jaxmodpo.endpoints.address.make_client`, which makes no further
+            attempts of its own.
         body: the call's JSON.
     """
     import httpx2

@@ -1,18 +1,12 @@
-"""A chat endpoint on this machine that answers as a script says, and a judge that asks it."""
+"""A chat endpoint on this machine that answers as a script says, for judges and for the sampler."""
 
 from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any, Literal
-
-from jaxmodpo.criteria import load_criteria
-from jaxmodpo.judging.endpoint import EndpointJudge
-from jaxmodpo.judging.endpoint_settings import Endpoint
-from jaxmodpo.judging.judge import Answer, Request
-from jaxmodpo.records import Candidate
+from typing import Any
 
 KEY = "sk-very-secret-0123456789"
 Reply = tuple[int, Any]
@@ -75,34 +69,3 @@ def said(content: Any, finish: str = "stop", **message: Any) -> dict[str, Any]:
             }
         ],
     }
-
-
-def judge(server: Server, **settings: Any) -> EndpointJudge:
-    settings = {"base_url": server.url, "model": "asked-model"} | settings
-    return EndpointJudge(Endpoint(**settings), backoff=0.001)
-
-
-def answered(judge: EndpointJudge, asked: Request) -> Answer:
-    answer = judge.answer(asked)
-    assert answer is not None, "only a stop leaves a request without an answer"
-    return answer
-
-
-def request(
-    kind: Literal["rank", "compare"] = "rank",
-    count=3,
-    criterion: str | Sequence[str] = "empathy",
-    ties=False,
-) -> Request:
-    return Request(
-        kind,
-        "q",
-        "the $post",
-        "p",
-        "You are a patient.\n",
-        tuple(
-            load_criteria("therapeutic", [criterion] if isinstance(criterion, str) else criterion)
-        ),
-        tuple(Candidate("xyzuv"[n], f"reply {n}") for n in range(count)),
-        ties,
-    )

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from jaxmodpo.chat_calls import TokenLimit
-from jaxmodpo.failures import Failure, failure_in
+from jaxmodpo.endpoints.chat_calls import TokenLimit
+from jaxmodpo.endpoints.failures import Failure, failure_in
 
 REFUSED = Failure(
     400, message="'max_tokens' is not supported. Use 'max_completion_tokens' instead."

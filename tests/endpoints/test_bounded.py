@@ -11,7 +11,7 @@ from collections.abc import Iterator
 import openai
 import pytest
 
-from jaxmodpo.endpoints import make_client
+from jaxmodpo.endpoints.address import make_client
 
 HEADERS = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n"
 

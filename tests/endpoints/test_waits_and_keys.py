@@ -12,7 +12,8 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 import openai
 import pytest
 
-from jaxmodpo.endpoints import checked_key, exhausted_for, make_client, retry_after
+from jaxmodpo.endpoints.address import checked_key, make_client
+from jaxmodpo.endpoints.waits import exhausted_for, retry_after
 from jaxmodpo.errors import UserError
 
 

@@ -3,7 +3,7 @@ bytes.
 
 The HTTP library limits the wait for each read alone, so that a server which sends a byte now and
 then, or never stops sending, would hold a worker or fill the memory for good. Apart from
-:mod:`jaxmodpo.endpoints`, since it knows sockets and nothing of what is asked.
+:mod:`jaxmodpo.endpoints.address`, since it knows sockets and nothing of what is asked.
 """
 
 from __future__ import annotations

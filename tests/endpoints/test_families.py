@@ -8,9 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from jaxmodpo.endpoints.families import Families, Family, Usage
 from jaxmodpo.errors import UserError
-from jaxmodpo.judging.families import Families, Family
-from jaxmodpo.judging.judge import Usage
 
 OURS = Families.load()
 

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from jaxmodpo.judging.pool import Limiter, drain
+from jaxmodpo.endpoints.pool import Limiter, drain
 
 # --------------------------------------------------------------------------- drain
 
