@@ -299,7 +299,8 @@ class Estimator:
         self, cost: Cost, table: str, model: str, calls: int, prompt: float, answer: float
     ) -> None:
         """Add the price of so many calls of so many tokens each, or say that it is not known."""
-        from jaxmodpo.endpoints.families import Families, Usage
+        from jaxmodpo.endpoints.families import Families
+        from jaxmodpo.endpoints.usage import Usage
 
         # A variable without a value keeps its name.
         if not model or model.startswith("$"):

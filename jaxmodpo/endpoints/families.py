@@ -13,21 +13,13 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 from jaxmodpo.config import builtin, load_yaml
+from jaxmodpo.endpoints.usage import Usage
 from jaxmodpo.schema import Range, read_as
 
 Price = Annotated[float, Range(least=0)]
 """dollars for a million tokens"""
 
 _TOKENS_PER_PRICE = 1e6
-
-
-@dataclass(frozen=True)
-class Usage:
-    """Tokens of one call, as the endpoint counted them; ``cached`` are part of ``prompt``."""
-
-    prompt: int = 0
-    cached: int = 0
-    completion: int = 0
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from jaxmodpo.endpoints.families import Usage
+from jaxmodpo.endpoints.usage import Usage
 from jaxmodpo.errors import UserError
 from jaxmodpo.judging.batch_run import BatchRun
 from jaxmodpo.judging.budget import Budget

@@ -25,7 +25,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from jaxmodpo.endpoints.failures import ACCOUNT_CODES
-from jaxmodpo.endpoints.families import Usage
+from jaxmodpo.endpoints.usage import Usage
 from jaxmodpo.errors import UserError
 from jaxmodpo.judging.batch_answers import BatchAnswers
 from jaxmodpo.judging.batch_api import HOPELESS, NO_ROOM, BatchAPI

@@ -3,25 +3,24 @@
 It turns a request into one call with a JSON schema, and whatever comes back into an answer with a
 named status. Its other duties are those of a client that handles private data, a key and money:
 persona profiles leave this machine only where that was asked for, the key is never written
-anywhere, and an endpoint that pushes back is given the time that it asks for.
+anywhere, and an endpoint that pushes back is given the time that it asks for. How calls are made,
+and made again, is :mod:`jaxmodpo.endpoints.patient_calls`, which the sampler shares.
 """
 
 from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from jaxmodpo.endpoints.address import http_client, make_client
-from jaxmodpo.endpoints.chat_calls import Completion, FailedCall, TokenLimit, post_chat
-from jaxmodpo.endpoints.failures import HOPELESS, Failure, Meaning, failure_in
-from jaxmodpo.endpoints.families import Usage
+from jaxmodpo.endpoints.chat_calls import Completion, LimitName
+from jaxmodpo.endpoints.failures import Failure, Meaning, failure_in
 from jaxmodpo.endpoints.messages import refusal_text
-from jaxmodpo.endpoints.pool import Limiter, drain
+from jaxmodpo.endpoints.patient_calls import Errand, PatientCalls
 from jaxmodpo.endpoints.redaction import Redaction
-from jaxmodpo.endpoints.waits import pause_before
+from jaxmodpo.endpoints.usage import counted_usage
 from jaxmodpo.errors import UserError
 from jaxmodpo.judging.answers import answer_text
 from jaxmodpo.judging.budget import Budget
@@ -35,23 +34,6 @@ from jaxmodpo.judging.endpoint_settings import (
 from jaxmodpo.judging.judge import Answer, Call, Request
 from jaxmodpo.judging.prompts import Prompts, answer_schema, parse_orders
 from jaxmodpo.judging.useless_row import UselessRow
-
-LONGEST_WAIT = 3600.0
-"""Seconds beyond which a run does not wait for an endpoint: it ends, to be continued later."""
-
-PATIENCE = 100
-"""So often one request waits for an endpoint that pushes back."""
-
-SLOW_ATTEMPTS = 2
-"""attempts of one call that may take all the time that an attempt has: a server that drips is not
-waited for longer"""
-
-# An endpoint that has nothing left until its limits are reset is believed for so long; then it is
-# asked again, since a reset in hours may be one of a limit that other calls do not need.
-_LONGEST_PAUSE = 60.0
-
-# Of one call; no model reads or says as many.
-_MOST_TOKENS = 2**40
 
 
 @dataclass(eq=False)
@@ -83,25 +65,35 @@ class EndpointJudge:
     def __post_init__(self) -> None:
         self.endpoint = fitting_endpoint(self.endpoint)
         base_url = self.endpoint.base_url
-        self._key = checked_key(self.endpoint)
+        key = checked_key(self.endpoint)
         self.prompts = Prompts.load(self.endpoint.prompts)
         self.family = checked_family(self.endpoint)
-        self._stop = threading.Event()
-        self._limiter = Limiter(self.endpoint.max_concurrency, self._stop)
-        self.redaction = Redaction(self._key)
+        self.redaction = Redaction(key)
         self.row = UselessRow(base_url)
-        self._limit = TokenLimit(base_url, self.family.limit)
-        # Attempts are counted here, so that the client makes none of its own.
-        self.client = make_client(base_url, self._key, timeout=self.endpoint.timeout, max_retries=0)
-        self._threads = threading.local()
-        self._certificates = _certificates()
+        self.calls = PatientCalls(
+            base_url,
+            key,
+            who=f"the judge at {base_url}",
+            timeout=self.endpoint.timeout,
+            attempts=self.endpoint.attempts,
+            max_concurrency=self.endpoint.max_concurrency,
+            limit_name=self.family.limit,
+            backoff=self.backoff,
+        )
+
+    @property
+    def client(self) -> Any:
+        """Return the client of the ``openai`` package, which makes no attempts of its own."""
+        return self.calls.client
 
     @property
     def identity(self) -> str:
         return endpoint_identity(self.endpoint, self.prompts)
 
-    def body(self, request: Request) -> dict[str, Any]:
-        """Return the JSON body of one call."""
+    def body(self, request: Request, limit_name: LimitName | None = None) -> dict[str, Any]:
+        """Return the JSON body of one call; ``limit_name`` is what the model calls its limit of
+        tokens, the name in use if None.
+        """
         body: dict[str, Any] = {
             "model": self.endpoint.model,
             "messages": self.prompts.messages(request),
@@ -114,7 +106,7 @@ class EndpointJudge:
         if self.endpoint.temperature is not None:
             body["temperature"] = self.endpoint.temperature
         if self.endpoint.max_answer_tokens is not None:
-            body[self._limit.name] = self.endpoint.max_answer_tokens
+            body[limit_name or self.calls.limit.name] = self.endpoint.max_answer_tokens
         return body
 
     # ------------------------------------------------------------------ asking
@@ -134,99 +126,15 @@ class EndpointJudge:
                 put(call, answer)
                 self.row.add(answer, call.request)
 
-        self._stop.clear()
-        drain(requests, work, workers=self.endpoint.max_concurrency, stop=self._stop)
+        self.calls.run_all(requests, work)
 
     def answer(self, request: Request) -> Answer | None:
         """Ask once, with further attempts where that may help; None where the run is to stop.
 
-        Three counts end it. A failure may pass, but five in a row seldom do. A server that only
-        asks to wait has not failed, and is asked more patiently. An attempt that took all its time
-        is costly in time, and is made only once more.
-
         Raises:
             UserError: as :meth:`ask`.
         """
-        failures = 0
-        pushbacks = 0
-        slow_attempts = 0
-        while True:
-            outcome = self._attempt_within_limits(request)
-            if outcome is None or isinstance(outcome, Answer):
-                return outcome
-            if outcome.pushed_back:
-                pushbacks += 1
-            else:
-                failures += 1
-            if outcome.slow:
-                slow_attempts += 1
-            if (
-                failures >= self.endpoint.attempts
-                or pushbacks >= PATIENCE
-                or slow_attempts >= SLOW_ATTEMPTS
-            ):
-                return Answer("error", outcome.words, model=self.endpoint.model)
-            self._wait(outcome, pushbacks if outcome.pushed_back else failures)
-
-    def _attempt_within_limits(self, request: Request) -> Answer | _TryAgain | None:
-        """Make one attempt where the budget and the limiter allow it; None where the run stops."""
-        # The budget first: a call that waits for its turn at the endpoint is already promised, and
-        # no other thread may spend what it will cost.
-        if not self.budget.reserve(self._stop):
-            return None
-        entered = self._limiter.enter()
-        if entered is None:
-            self.budget.settle(None)
-            return None
-        # What the budget and the limiter are told where the attempt ends by an exception: a call
-        # that may have been made counts as made.
-        outcome: Answer | _TryAgain = Answer("error", "")
-        try:
-            outcome = self._attempt(self.body(request), request)
-        finally:
-            if isinstance(outcome, Answer):
-                self._limiter.leave(entered, pushed_back=False)
-                self.budget.settle(outcome)
-            else:
-                self._limiter.leave(entered, pushed_back=outcome.pushed_back)
-                self.budget.settle(None)
-        return outcome
-
-    def _attempt(self, body: Mapping[str, Any], request: Request) -> Answer | _TryAgain:
-        outcome = post_chat(self._own_client(), body)
-        if outcome.exhausted_for is not None:
-            self._limiter.pause(min(outcome.exhausted_for, _LONGEST_PAUSE))
-        if isinstance(outcome, FailedCall):
-            return self._failed(outcome, body, request)
-        return self._answered(outcome, request)
-
-    def _answered(self, outcome: Completion, request: Request) -> Answer:
-        answer = self.read(outcome.body, request)
-        request_id = self.redaction.name(outcome.request_id) or answer.request_id
-        return replace(answer, request_id=request_id)
-
-    def _own_client(self) -> Any:
-        """Return this thread's client: a pool that all threads share looks through its connections
-        at each call.
-        """
-        if not hasattr(self._threads, "client"):
-            http = http_client(self.endpoint.base_url, self.endpoint.timeout, self._certificates)
-            self._threads.client = self.client.with_options(http_client=http)
-        return self._threads.client
-
-    def _wait(self, again: _TryAgain, times: int) -> None:
-        """Wait before a further attempt of a request, its ``times``-th of this kind."""
-        if again.wait is not None and again.wait > LONGEST_WAIT:
-            raise UserError(
-                f"the judge at {self.endpoint.base_url} asks to wait {again.wait:,.0f} seconds; "
-                "run the same command again then"
-            )
-        seconds = pause_before(times, again.wait, self.backoff)
-        if again.pushed_back:
-            # The endpoint has too much to do, whoever asks: all threads wait, not this one alone.
-            self._limiter.pause(seconds)
-        else:
-            self._limiter.wait(seconds)
+        return self.calls.run(_JudgeErrand(self, request))
 
     # ------------------------------------------------------------------ reading
 
@@ -257,7 +165,7 @@ class EndpointJudge:
             status = "valid" if orders else "parse_error"
         # What is no text at all is shown as it came.
         spoken = refusal or content or _shown(message.get("content"))
-        usage = _usage(completion.get("usage"))
+        usage = counted_usage(completion.get("usage"))
         return Answer(
             status=status,
             raw=self.redact(spoken, request),
@@ -272,32 +180,6 @@ class EndpointJudge:
         """Return what an endpoint said without the key and without the request's own texts."""
         replies = [response.response_text for response in request.responses]
         return self.redaction.words(text, [request.persona_text, request.question_text, *replies])
-
-    def _failed(
-        self,
-        failed: FailedCall,
-        body: Mapping[str, Any],
-        request: Request,
-    ) -> Answer | _TryAgain:
-        """Decide what a failed call means for its request, or for all of them."""
-        wait = failed.wait
-        # Redacted before it is looked at, so that no sentence below can repeat a text of a person.
-        message = self.redact(failed.failure.message, request)
-        failure = failed.failure._replace(message=message)
-        if self._limit.renamed_after(failure, body):
-            return _TryAgain(failure.shown)
-        meaning = failure.meaning(wait=wait is not None)
-        if meaning in HOPELESS:
-            raise UserError(self.hopeless(meaning, failure)) from None
-        if meaning == "filter":
-            return Answer("content_filter", failure.shown, model=self.endpoint.model)
-        if meaning == "busy":
-            return _TryAgain(failure.shown, pushed_back=True, wait=wait)
-        if meaning == "passing":
-            return _TryAgain(failure.shown, wait=wait, slow=failed.slow)
-        # A redirection, or what is forbidden, is said of the address and not of the request.
-        status = "rejected" if meaning == "request" else "error"
-        return Answer(status, failure.shown, model=self.endpoint.model)
 
     def hopeless(self, meaning: Meaning, failure: Failure) -> str:
         """Return the sentence that ends a run by what holds for every request."""
@@ -326,46 +208,45 @@ class EndpointJudge:
 
 
 @dataclass(frozen=True)
-class _TryAgain:
-    """An attempt that failed in a way that may pass.
+class _JudgeErrand(Errand[Answer]):
+    """One request, as the judge asks it and reads what comes back."""
 
-    Attributes:
-        words: what the endpoint or the network said.
-        pushed_back: the endpoint has too much to do, and said so.
-        wait: the seconds that it asked for; None where it named none.
-        slow: the attempt took all its time.
-    """
+    judge: EndpointJudge
+    request: Request
 
-    words: str
-    pushed_back: bool = False
-    wait: float | None = None
-    slow: bool = False
+    def body(self, limit_name: LimitName) -> dict[str, Any]:
+        return self.judge.body(self.request, limit_name)
+
+    def clean(self, failure: Failure) -> Failure:
+        return failure._replace(message=self.judge.redact(failure.message, self.request))
+
+    def read(self, completion: Completion) -> Answer:
+        answer = self.judge.read(completion.body, self.request)
+        request_id = self.judge.redaction.name(completion.request_id) or answer.request_id
+        return replace(answer, request_id=request_id)
+
+    def failed(self, meaning: Meaning, failure: Failure) -> Answer:
+        model = self.judge.endpoint.model
+        if meaning == "filter":
+            return Answer("content_filter", failure.shown, model=model)
+        # A redirection, or what is forbidden, is said of the address and not of the request.
+        status = "rejected" if meaning == "request" else "error"
+        return Answer(status, failure.shown, model=model)
+
+    def hopeless(self, meaning: Meaning, failure: Failure) -> UserError:
+        return UserError(self.judge.hopeless(meaning, failure))
+
+    def begin(self, stop: threading.Event) -> bool:
+        return self.judge.budget.reserve(stop)
+
+    def end(self, result: Answer | None) -> None:
+        self.judge.budget.settle(result)
+
+    def broke_off(self) -> None:
+        self.judge.budget.settle(Answer("error", ""))
 
 
 def _shown(value: Any) -> str:
     if value is None or value == "":
         return ""
     return json.dumps(value, ensure_ascii=False)
-
-
-def _certificates() -> Any:
-    """Read the authorities that are trusted, once for all threads: it takes longer than many a
-    call.
-    """
-    import httpx2
-
-    return httpx2.create_ssl_context()
-
-
-def _usage(value: Any) -> Usage | None:
-    """Return the tokens that a server says it counted; None where it does not say it clearly."""
-    if not isinstance(value, dict):
-        return None
-    details = value.get("prompt_tokens_details")
-    cached = details.get("cached_tokens") if isinstance(details, dict) else 0
-    counts = [value.get("prompt_tokens"), cached or 0, value.get("completion_tokens")]
-    # A server may send anything: what no call can have used is not counted.
-    if not all(type(count) is int and 0 <= count < _MOST_TOKENS for count in counts):
-        return None
-    usage = Usage(*counts)
-    return usage if usage.cached <= usage.prompt else None

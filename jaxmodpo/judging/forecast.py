@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import Literal
 
 from jaxmodpo.criteria import Criterion
-from jaxmodpo.endpoints.families import Families, Family, Usage
+from jaxmodpo.endpoints.families import Families, Family
+from jaxmodpo.endpoints.usage import Usage
 from jaxmodpo.errors import UserError
 from jaxmodpo.hub import local_folder
 from jaxmodpo.judging.collect import MakeRequests, is_open

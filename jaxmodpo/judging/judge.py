@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import Literal, NamedTuple, Protocol
 
 from jaxmodpo.criteria import Criterion
-from jaxmodpo.endpoints.families import Usage
+from jaxmodpo.endpoints.usage import Usage
 from jaxmodpo.judging.hashing import text_digest
 from jaxmodpo.records import Candidate
 

@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jaxmodpo.endpoints.families import Families, Family, Usage
+from jaxmodpo.endpoints.families import Families, Family
+from jaxmodpo.endpoints.usage import Usage
 from jaxmodpo.errors import UserError
 
 OURS = Families.load()

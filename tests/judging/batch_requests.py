@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from jaxmodpo.criteria import Criterion
-from jaxmodpo.endpoints.families import Usage
+from jaxmodpo.endpoints.usage import Usage
 from jaxmodpo.judging.batch import BatchJudge
 from jaxmodpo.judging.judge import Answer, Call, Request, call_key, vote_keys
 from jaxmodpo.judging.ledger import Ledger

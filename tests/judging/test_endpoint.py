@@ -12,10 +12,10 @@ import pytest
 from asked_judge import answered, judge, request
 from chat_server import KEY, Reply, Server, said
 
-from jaxmodpo.endpoints.families import Usage
+from jaxmodpo.endpoints.patient_calls import PATIENCE
+from jaxmodpo.endpoints.usage import Usage
 from jaxmodpo.errors import UserError
 from jaxmodpo.files import write_json
-from jaxmodpo.judging.endpoint import PATIENCE
 from jaxmodpo.judging.preferences import PreferencesConfig, preferences
 from jaxmodpo.judging.prompts import Prompts, answer_schema, parse_orders
 

@@ -12,7 +12,7 @@ import pytest
 
 from jaxmodpo.cli import main
 from jaxmodpo.criteria import Criterion
-from jaxmodpo.endpoints.families import Usage
+from jaxmodpo.endpoints.usage import Usage
 from jaxmodpo.errors import UserError
 from jaxmodpo.judging import export
 from jaxmodpo.judging.export import VotesConfig, read_votes, votes

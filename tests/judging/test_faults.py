@@ -182,7 +182,7 @@ def test_the_wait_that_is_asked_for_is_honoured_by_all_calls(tmp_path, fault):
 def test_without_a_wait_named_the_pauses_grow(tmp_path):
     with FaultyServer(lambda number, prompt: "429" if number < 6 else "") as server:
         asking = judge(server)
-        asking.backoff = 0.04
+        asking.calls.backoff = 0.04
         answer = asking.answer(next(requests(1)))
     assert answer is not None and answer.status == "valid"
     gaps = [b.came - a.left for a, b in zip(server.calls, server.calls[1:], strict=False)]

@@ -21,7 +21,7 @@ import pytest
 import sqlalchemy as sql
 from some_votes import EMPATHY, REQUEST, SAFETY, asked, keys, vote
 
-from jaxmodpo.endpoints.families import Usage
+from jaxmodpo.endpoints.usage import Usage
 from jaxmodpo.errors import UserError
 from jaxmodpo.judging import claims
 from jaxmodpo.judging.batch_records import Batch

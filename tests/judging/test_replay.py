@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from jaxmodpo.criteria import Criterion
-from jaxmodpo.endpoints.families import Usage
+from jaxmodpo.endpoints.usage import Usage
 from jaxmodpo.errors import UserError
 from jaxmodpo.judging.export import VotesConfig, votes
 from jaxmodpo.judging.judge import Answer, Call, Request, call_key, vote_keys
