@@ -36,6 +36,10 @@ from typing import Annotated, Any, Literal
 
 from jaxmodpo.errors import UserError, nearest
 
+KEY = "key"
+"""names, in the metadata of a dataclass's field, the key under which files hold it where that is no
+Python name: ``difference`` may be written as "a - b" """
+
 LARGEST = 2**31 - 1
 """the largest whole number that a shape may have: array indices are 32-bit"""
 
@@ -236,19 +240,25 @@ def _typed_mapping(value: Mapping[str, Any], shape: Any, source: str, path: Sequ
 
 
 def _dataclass(value: Mapping[str, Any], shape: Any, source: str, path: Sequence[str]) -> Any:
-    declared = {field.name: field for field in dataclasses.fields(shape) if field.init}
+    declared = {key_of(field): field for field in dataclasses.fields(shape) if field.init}
     # Unknown keys before missing ones: a misspelled key is both, and the nearest name is the help.
     for key in value:
         if key not in declared:
             raise UserError(f"{place(source, *path)}: unknown key '{key}'{nearest(key, declared)}")
-    for name, field in declared.items():
-        if name not in value and not _has_default(field):
-            raise UserError(f"{place(source, *path)} lacks the field '{name}'")
+    for key, field in declared.items():
+        if key not in value and not _has_default(field):
+            raise UserError(f"{place(source, *path)} lacks the field '{key}'")
     hints = _hints(shape)
-    arguments = {
-        name: read_as(item, hints[name], source, *path, name) for name, item in value.items()
-    }
+    arguments: dict[str, Any] = {}
+    for key, item in value.items():
+        name = declared[key].name
+        arguments[name] = read_as(item, hints[name], source, *path, key)
     return shape(**arguments)
+
+
+def key_of(field: dataclasses.Field[Any]) -> str:
+    """Return the key under which files hold a dataclass's field: its name, or what it names."""
+    return field.metadata.get(KEY, field.name)
 
 
 def _has_default(field: dataclasses.Field[Any]) -> bool:

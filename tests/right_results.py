@@ -4,7 +4,24 @@ from __future__ import annotations
 
 from typing import Any
 
-from jaxmodpo.results.evaluation import ComparisonJudged, EvaluationResults, PairTest
+from jaxmodpo.results.demo import Expectation, WorldMeans, WorldResults
+from jaxmodpo.results.evaluation import (
+    ComparisonJudged,
+    Counts,
+    CriterionCounts,
+    EvaluationResults,
+    PairTest,
+)
+from jaxmodpo.results.fronts import (
+    Advantage,
+    Arm,
+    Fronts,
+    MeanComparison,
+    MeanHypervolumes,
+    MeanPoint,
+    SeedDifference,
+    SeedMean,
+)
 from jaxmodpo.results.judges import (
     BothOrders,
     ComparedAgain,
@@ -32,7 +49,16 @@ from jaxmodpo.results.reward import (
     RewardSummary,
     Validation,
 )
+from jaxmodpo.results.sweep import (
+    Comparison,
+    Hypervolume,
+    Measured,
+    Point,
+    ScoreDifference,
+    Sweep,
+)
 from jaxmodpo.results.versioned import Result
+from jaxmodpo.results.votes import FailedVotes, VotesAsked
 
 _TEST = PairTest(
     a="x",
@@ -49,6 +75,21 @@ _TEST = PairTest(
     average_difference=-0.1,
     average_difference_interval=(-0.3, 0.1),
 )
+_VOTES = VotesAsked(asked=7, valid=6, failed={"refusal": 1})
+_SAFETY_COUNTS = CriterionCounts(
+    votes_asked=7,
+    valid=6,
+    failed={"refusal": 1},
+    units=7,
+    units_without_valid_vote=1,
+    units_tied=0,
+    identical_replies=0,
+)
+COUNTS = Counts(
+    **vars(_SAFETY_COUNTS),
+    by_criterion={"safety": _SAFETY_COUNTS},
+    missing=FailedVotes(personas_with_failed_votes={"p": _VOTES}, models={"m": _VOTES}),
+)
 EVALUATION = EvaluationResults(
     models={"x": {"safety": 0.4}, "y": {"safety": 0.6}},
     intervals={"x": {"safety": (0.3, 0.5)}, "y": {"safety": None}},
@@ -56,7 +97,7 @@ EVALUATION = EvaluationResults(
     pairwise_intervals={"safety": {"x": {"y": (0.3, 0.5)}, "y": {"x": None}}},
     tests={"safety": (_TEST,)},
     criteria=("safety",),
-    counts={"votes": 7},
+    counts=COUNTS,
     questions=7,
     questions_judged=6,
     questions_judged_by_comparison=(ComparisonJudged(criterion="safety", a="x", b="y", judged=6),),
@@ -199,10 +240,98 @@ VALIDATION = Validation(
     ),
 )
 
+_EXPECTATION = Expectation(statement="x is ahead of y", holds=False, figures="3 : 4")
+WORLD = WorldResults(
+    **vars(EVALUATION),
+    seed=0,
+    kl={"x": 1.5, "y": 0.0},
+    malformed={"x": 0.01, "y": 0.0},
+    required=(_EXPECTATION,),
+    figure_2=(_EXPECTATION,),
+)
+WORLDS = WorldMeans(
+    seeds=(0, 1),
+    models=EVALUATION.models,
+    intervals={"x": {"safety": (0.3, 0.5)}, "y": {"safety": (0.5, 0.7)}},
+    pairwise=EVALUATION.pairwise,
+    kl=WORLD.kl,
+    malformed=WORLD.malformed,
+    required=(_EXPECTATION,),
+    figure_2=(_EXPECTATION,),
+)
+
+_BASE = Measured(
+    label="base",
+    adapter=None,
+    scale=1.0,
+    weights=None,
+    scores={"a": 0.1, "b": 0.2},
+    kl=0.0,
+    kl_standard_error=None,
+    per_question={"a": {"q": 0.1}, "b": {"q": 0.2}},
+)
+_POINT = Point(
+    label="modpo_0.50_0.50",
+    scale=1.0,
+    weights=(0.5, 0.5),
+    scores={"a": 0.2, "b": 0.3},
+    kl=0.1,
+    kl_standard_error=0.05,
+)
+_SCORE_DIFFERENCE = ScoreDifference(value=0.0, interval=(-0.1, 0.1))
+_COMPARISON = Comparison(
+    weights=(0.5, 0.5),
+    kl={"modpo": 0.1, "soup": 0.1},
+    scale={"modpo": 1.0, "soup": 1.0},
+    differences={"a": _SCORE_DIFFERENCE, "b": _SCORE_DIFFERENCE, "weighted": _SCORE_DIFFERENCE},
+)
+SWEEP = Sweep(
+    objectives=("a", "b"),
+    base=_BASE.as_model(),
+    fronts={"modpo": (_POINT,), "soup": (_POINT,)},
+    reference_point={"a": 0.1, "b": 0.2},
+    hypervolume={
+        "modpo": Hypervolume(value=0.1, interval=(0.0, 0.2), undominated=1),
+        "soup": Hypervolume(value=0.1, interval=(0.0, 0.2), undominated=1),
+        "modpo - soup": Hypervolume(value=0.0, interval=(-0.1, 0.1)),
+    },
+    equal_weights=(_COMPARISON,),
+    matched_kl=(),
+)
+
+_MEAN = SeedMean(mean=0.2, interval=(0.1, 0.3))
+_SEED_DIFFERENCE = SeedDifference(mean=0.2, interval=None, seeds_above=1)
+_MEAN_POINT = MeanPoint(weights=(0.5, 0.5), scores={"a": _MEAN, "b": _MEAN}, kl=_MEAN)
+_MEAN_COMPARISON = MeanComparison(
+    weights=(0.5, 0.5),
+    kl={"modpo": _MEAN, "soup": _MEAN},
+    differences={"weighted": _MEAN, "a": _MEAN, "b": _MEAN},
+)
+FRONTS = Fronts(
+    arms={
+        "best_worst": Arm(
+            objectives=("a", "b"),
+            seeds=1,
+            base={"a": _MEAN, "b": _MEAN},
+            fronts={"modpo": (_MEAN_POINT,), "soup": (_MEAN_POINT,)},
+            matched_fronts={"modpo": (_MEAN_POINT,), "soup": (_MEAN_POINT,)},
+            hypervolume=MeanHypervolumes(modpo=_MEAN, soup=_MEAN, difference=_SEED_DIFFERENCE),
+            equal_weights=(_MEAN_COMPARISON,),
+            matched_kl=(_MEAN_COMPARISON,),
+        )
+    },
+    between={"modpo": Advantage(hypervolume=_SEED_DIFFERENCE, weighted=(_SEED_DIFFERENCE,))},
+)
+
 RIGHT_RESULTS: dict[str, Result] = {
     "results.json": EVALUATION,
     "judges.json": JUDGES,
     "validation.json": VALIDATION,
     "kl.json": Divergence(kl=3.1, standard_error=None, replies=1),
+    "sweep.json": SWEEP,
+    "points/base.json": _BASE,
+    "fronts.json": FRONTS,
+    "world/results.json": WORLD,
+    "worlds/results.json": WORLDS,
     "malformed.json": Malformed(malformed=0.5, replies=4, sentences_per_reply={"warm": 0.75}),
 }

@@ -28,7 +28,7 @@ from jaxmodpo.endpoints.families import Families
 from jaxmodpo.errors import UserError
 from jaxmodpo.evaluation.run_folders import read_metrics
 from jaxmodpo.experiment import read_experiment, resolve
-from jaxmodpo.files import Journal, read_json
+from jaxmodpo.files import Journal
 from jaxmodpo.flags.parse import parse
 from jaxmodpo.judging.batch_files import BatchFiles
 from jaxmodpo.judging.export import read_votes
@@ -45,7 +45,6 @@ from jaxmodpo.personas.mapping import load_mapping
 from jaxmodpo.phase import Phase
 from jaxmodpo.ranges import incidental
 from jaxmodpo.records import Question, read_personas, read_questions, read_rankings, read_responses
-from jaxmodpo.results.shapes import Sweep
 from jaxmodpo.results.versioned import Result, plain, read_result
 from jaxmodpo.sampling.journal import row, sampled
 from jaxmodpo.search.space import load_space
@@ -117,12 +116,6 @@ _EXPERIMENT = {
             "settings": {"input": ["$posts"], "test_size": "$size"},
         }
     ],
-}
-_SWEEP = {
-    "objectives": ["a", "b"],
-    "base": {"scores": {"a": 0.1, "b": 0.2}, "kl": 0.0},
-    "fronts": {"modpo": [{"weights": [0.5, 0.5], "scores": {"a": 0.2, "b": 0.3}, "kl": 0.1}]},
-    "hypervolume": {"modpo": {"value": 0.1, "interval": [0.0, 0.2]}},
 }
 _CONFIG = QuestionsConfig(input=(Path("a.csv"),), test_size=8, output_dir=Path("out"))
 _QUESTIONS = {
@@ -197,10 +190,6 @@ def _read_as(result: Result) -> Callable[[Path], Any]:
     return lambda path: read_result(path, type(result))
 
 
-def _shaped(shape: Any) -> Callable[[Path], Any]:
-    return lambda path: read_json(path, shape)
-
-
 RIGHT: dict[str, tuple[Any, Callable[[Path], Any]]] = {
     "experiment.yaml": (_EXPERIMENT, _read_experiment),
     "config.yaml": (
@@ -245,7 +234,6 @@ RIGHT: dict[str, tuple[Any, Callable[[Path], Any]]] = {
     "adapter_config.json": (_ADAPTER, lambda path: read_adapter_config(path.parent)),
     "manifest.json": (_MANIFEST, _open_phase),
     "metrics.jsonl": ([{"step": 1, "loss": 0.5}, {"step": 2, "eval_loss": None}], read_metrics),
-    "sweep.json": (_SWEEP, _shaped(Sweep)),
     **{name: (_versioned(result), _read_as(result)) for name, result in RIGHT_RESULTS.items()},
     "votes.jsonl": ([_VOTE], lambda path: list(read_votes(path))),
     "sampled.jsonl": ([_SAMPLED], _read_sampled),

@@ -7,17 +7,29 @@ Pure functions of points, one row per model and one column per objective, higher
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
 import matplotlib
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import ArrayLike, NDArray
 
 from jaxmodpo.errors import UserError
 from jaxmodpo.pages import MARKERS, PALETTE, STYLE
+from jaxmodpo.results.sweep import Model, Point
 
 Array = NDArray[np.float64]
+
+
+class Weighted(Protocol):
+    """A result of one combination of weights."""
+
+    @property
+    def weights(self) -> tuple[float, ...] | None: ...
+
+
+Row = TypeVar("Row", bound=Weighted)
 
 
 def undominated(points: ArrayLike) -> NDArray[np.bool_]:
@@ -25,7 +37,12 @@ def undominated(points: ArrayLike) -> NDArray[np.bool_]:
     somewhere.
     """
     points = np.asarray(points, np.float64)
-    return np.array([not ((points >= p).all(1) & (points > p).any(1)).any() for p in points], bool)
+    beaten: list[bool] = []
+    for point in points:
+        as_good_everywhere = (points >= point).all(axis=1)
+        better_somewhere = (points > point).any(axis=1)
+        beaten.append(bool((as_good_everywhere & better_somewhere).any()))
+    return ~np.array(beaten, bool)
 
 
 def hypervolume(points: ArrayLike, reference: ArrayLike) -> float:
@@ -43,88 +60,86 @@ def hypervolume(points: ArrayLike, reference: ArrayLike) -> float:
     References:
         Zitzler and Thiele, *Multiobjective Optimization Using Evolutionary Algorithms*, 1998.
     """
-    points, reference = np.asarray(points, np.float64), np.asarray(reference, np.float64)
+    points = np.asarray(points, np.float64)
+    reference = np.asarray(reference, np.float64)
     points = points[(points > reference).all(axis=1)]
     if not len(points):
         return 0.0
     if points.shape[1] == 1:
         return float(points.max() - reference[0])
     points = points[undominated(points)]
+    # Stable, so that equal points keep their order and sums their rounding.
     points = points[np.argsort(-points[:, -1], kind="stable")]
+    # A slice reaches from one point's height down to the next one's. Within it the points above
+    # dominate, and their volume there is that of the objectives before the last.
     floors = np.append(points[1:, -1], reference[-1])
-    return float(
-        sum(
-            (point[-1] - floor) * hypervolume(points[: n + 1, :-1], reference[:-1])
-            for n, (point, floor) in enumerate(zip(points, floors, strict=True))
-            if point[-1] > floor
-        )
-    )
+    volume = 0.0
+    for number, floor in enumerate(floors, 1):
+        height = points[number - 1, -1] - floor
+        if height > 0:
+            volume += height * hypervolume(points[:number, :-1], reference[:-1])
+    return float(volume)
 
 
-def by_weights(rows: Sequence[Sequence[Mapping[str, Any]]]) -> list[tuple[Mapping[str, Any], ...]]:
+# --------------------------------------------------------------------------- equal weights
+
+
+def by_weights(lists: Sequence[Sequence[Row]]) -> list[tuple[Row, ...]]:
     """Bring the rows of several lists that have the same ``weights`` together, in the first list's
     order.
 
     Raises:
         UserError: one has weights that another has not, or has some twice.
     """
-    keyed = [{tuple(row["weights"]): row for row in some} for some in rows]
-    if any(
-        len(own) != len(some) or own.keys() != keyed[0].keys()
-        for own, some in zip(keyed, rows, strict=True)
-    ):
+    first = lists[0]
+    aligned = [in_order_of(first, rows) for rows in lists]
+    return list(zip(*aligned, strict=True))
+
+
+def in_order_of(order: Sequence[Weighted], rows: Sequence[Row]) -> list[Row]:
+    """Return rows in the order that other rows of the same weights stand in.
+
+    Raises:
+        UserError: one list has weights that the other has not, or has some twice.
+    """
+    row_of = {row.weights: row for row in rows}
+    weights_in_order = [row.weights for row in order]
+    # Weights that stand twice are one key of the mapping, and the list is longer than it.
+    have_doubles = not len(row_of) == len(rows) == len(order)
+    if have_doubles or row_of.keys() != set(weights_in_order):
         raise UserError("results that are compared at equal weights were made at different ones")
-    return [tuple(own[weights] for own in keyed) for weights in keyed[0]]
+    return [row_of[weights] for weights in weights_in_order]
+
+
+# --------------------------------------------------------------------------- the figure
 
 
 def front_figure(
-    fronts: Mapping[str, Sequence[Mapping[str, Any]]],
-    objectives: tuple[str, str],
-    base: Mapping[str, Any],
+    fronts: Mapping[str, Sequence[Point]], objectives: tuple[str, str], base: Model
 ) -> Figure:
     """Draw fronts between two objectives, and the weighted score against the divergence from the
     base.
 
     Args:
-        fronts: by method, its points in the weights' order: ``weights``, ``scores`` by objective,
-            ``kl``.
+        fronts: by method, its points in the weights' order.
         objectives: along x and y.
-        base: the base model's ``scores``.
+        base: the base model.
     """
+    base_scores = _scores(base, objectives)
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(9.6, 4.4), layout="constrained")
         left, right = figure.subplots(1, 2)
-        for n, (name, points) in enumerate(fronts.items()):
-            look = {
-                "color": PALETTE[n % len(PALETTE)],
-                "marker": MARKERS[n % len(MARKERS)],
-                "markersize": 5,
-            }
-            xy = np.array(
-                [[point["scores"][objective] for objective in objectives] for point in points]
-            )
-            left.plot(xy[:, 0], xy[:, 1], label=name, linewidth=1.2, **look)
-            for point, (x, y) in zip(points, xy, strict=True):
-                left.annotate(
-                    f"{point['weights'][0]:.1f}",
-                    (x, y),
-                    (3, 3),
-                    textcoords="offset points",
-                    fontsize=6,
-                )
-            # By name: in a file the scores may stand in another order than the weights.
-            over_base = xy - [base["scores"][objective] for objective in objectives]
-            gained = [
-                np.dot(point["weights"], over)
-                for point, over in zip(points, over_base, strict=True)
+        for number, (name, points) in enumerate(fronts.items()):
+            look = _look(number)
+            scores = np.array([_scores(point, objectives) for point in points])
+            _draw_front(left, name, points, scores, look)
+            gains = [
+                np.dot(point.weights, over_base)
+                for point, over_base in zip(points, scores - base_scores, strict=True)
             ]
-            right.plot([point["kl"] for point in points], gained, linestyle="", label=name, **look)
-        left.plot(
-            *[[base["scores"][objective]] for objective in objectives],
-            "x",
-            color="black",
-            label="base",
-        )
+            right.plot([point.kl for point in points], gains, linestyle="", label=name, **look)
+        x, y = base_scores
+        left.plot([x], [y], "x", color="black", label="base")
         left.set(
             xlabel=objectives[0],
             ylabel=objectives[1],
@@ -136,3 +151,29 @@ def front_figure(
         right.set_title("What a divergence buys")
         left.legend(fontsize=7)
     return figure
+
+
+def _scores(model: Model, objectives: Sequence[str]) -> list[float]:
+    """Return a model's scores in the objectives' order, which a file need not have."""
+    return [model.scores[objective] for objective in objectives]
+
+
+def _look(number: int) -> dict[str, Any]:
+    """Return how a method's points are drawn, by the method's number."""
+    return {
+        "color": PALETTE[number % len(PALETTE)],
+        "marker": MARKERS[number % len(MARKERS)],
+        "markersize": 5,
+    }
+
+
+def _draw_front(
+    axes: Axes, name: str, points: Sequence[Point], scores: Array, look: Mapping[str, Any]
+) -> None:
+    """Draw one method's front, with the first objective's weight beside each point."""
+    axes.plot(scores[:, 0], scores[:, 1], label=name, linewidth=1.2, **look)
+    for point, position in zip(points, scores, strict=True):
+        x, y = position
+        axes.annotate(
+            f"{point.weights[0]:.1f}", (x, y), (3, 3), textcoords="offset points", fontsize=6
+        )

@@ -197,7 +197,7 @@ def evaluate(config: EvaluateConfig) -> Phase | None:
             results.questions_judged,
             results.questions,
         )
-    totals = {name: value for name, value in counts.items() if name != "by_criterion"}
+    totals = {name: value for name, value in vars(counts).items() if name != "by_criterion"}
     phase.finish(
         questions=results.questions,
         questions_judged=results.questions_judged,
@@ -210,7 +210,7 @@ def evaluate(config: EvaluateConfig) -> Phase | None:
     logger.info(
         "evaluate: %d models, %d votes, in %s",
         len(contest.models),
-        counts["votes_asked"],
+        counts.votes_asked,
         config.output_dir,
     )
     return phase

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import itertools
 import logging
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -17,7 +18,15 @@ from jaxmodpo.evaluation import statistics
 from jaxmodpo.evaluation.contest import Contest, Unit
 from jaxmodpo.judging.votes import Vote
 from jaxmodpo.judging.voting import Missingness, Tally, both_orders
-from jaxmodpo.results.evaluation import ComparisonJudged, Interval, PairTest, WinRates
+from jaxmodpo.results.evaluation import (
+    ComparisonJudged,
+    Counts,
+    CriterionCounts,
+    Interval,
+    PairTest,
+    WinRates,
+)
+from jaxmodpo.results.votes import VotesAsked
 
 logger = logging.getLogger(__name__)
 
@@ -131,41 +140,42 @@ def refuse_pairs_without_votes(contest: Contest, table: Outcomes) -> None:
                 )
 
 
-def count(
-    contest: Contest, rows: Sequence[Mapping[str, Any]], missing: Missingness
-) -> dict[str, Any]:
+def count(contest: Contest, rows: Sequence[Mapping[str, Any]], missing: Missingness) -> Counts:
     """Count votes and units, in all and by criterion, and failed votes by persona and by model."""
     votes_by_criterion = missing.by_criterion()
-    no_votes: dict[str, Any] = {"asked": 0, "valid": 0, "failed": {}}
-    by_criterion: dict[str, dict[str, Any]] = {}
+    no_votes = VotesAsked(asked=0, valid=0, failed={})
+    by_criterion: dict[str, CriterionCounts] = {}
     for criterion in contest.criteria:
+        # Where all replies are identical nobody was asked by any criterion.
         votes = votes_by_criterion.get(criterion.name, no_votes)
         unit_rows = [row for row in rows if row["criterion"] == criterion.name]
-        by_criterion[criterion.name] = {
-            "votes_asked": votes["asked"],
-            "valid": votes["valid"],
-            "failed": votes["failed"],
-            "units": len(unit_rows),
-            "units_without_valid_vote": sum(row["outcome"] == "" for row in unit_rows),
-            "units_tied": sum(row["outcome"] == 0.5 for row in unit_rows),
-            "identical_replies": sum(row["identical"] for row in unit_rows),
-        }
+        by_criterion[criterion.name] = CriterionCounts(
+            votes_asked=votes.asked,
+            valid=votes.valid,
+            failed=votes.failed,
+            units=len(unit_rows),
+            units_without_valid_vote=sum(row["outcome"] == "" for row in unit_rows),
+            units_tied=sum(row["outcome"] == 0.5 for row in unit_rows),
+            identical_replies=sum(row["identical"] for row in unit_rows),
+        )
     totals = _totals(list(by_criterion.values()))
-    return totals | {"by_criterion": by_criterion, "missing": missing.summary()}
+    return Counts(**vars(totals), by_criterion=by_criterion, missing=missing.summary())
 
 
-def _totals(counts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+def _totals(counts: Sequence[CriterionCounts]) -> CriterionCounts:
     """Add up the counts of all criteria; failed votes by status."""
-    totals: dict[str, Any] = {}
-    for name in counts[0]:
-        if name != "failed":
-            totals[name] = sum(of_criterion[name] for of_criterion in counts)
-    failed: dict[str, int] = {}
+    failed: Counter[str] = Counter()
     for of_criterion in counts:
-        for status, times in of_criterion["failed"].items():
-            failed[status] = failed.get(status, 0) + times
-    totals["failed"] = dict(sorted(failed.items()))
-    return totals
+        failed.update(of_criterion.failed)
+    return CriterionCounts(
+        votes_asked=sum(of_criterion.votes_asked for of_criterion in counts),
+        valid=sum(of_criterion.valid for of_criterion in counts),
+        failed=dict(sorted(failed.items())),
+        units=sum(of_criterion.units for of_criterion in counts),
+        units_without_valid_vote=sum(c.units_without_valid_vote for c in counts),
+        units_tied=sum(of_criterion.units_tied for of_criterion in counts),
+        identical_replies=sum(of_criterion.identical_replies for of_criterion in counts),
+    )
 
 
 class _Rates(NamedTuple):

@@ -15,7 +15,7 @@ from typing import Any
 
 from jaxmodpo.errors import UserError
 from jaxmodpo.evaluation import figures
-from jaxmodpo.files import read_json, read_json_lines
+from jaxmodpo.files import read_json_lines
 from jaxmodpo.judging.database import NoLedger
 from jaxmodpo.judging.ledger import Ledger
 from jaxmodpo.results.evaluation import RESULTS
@@ -23,12 +23,11 @@ from jaxmodpo.results.judges import JUDGES
 from jaxmodpo.results.manifest import MANIFEST, Manifest, read_manifest
 from jaxmodpo.results.measures import DIVERGENCE, MALFORMED, Divergence, Malformed
 from jaxmodpo.results.reward import VALIDATION
-from jaxmodpo.results.shapes import Sweep
-from jaxmodpo.results.versioned import read_result, refuse_missing
+from jaxmodpo.results.sweep import SWEEP
+from jaxmodpo.results.versioned import read_result
 from jaxmodpo.schema import read_as
 
 METRICS = "metrics.jsonl"
-SWEEP = "sweep.json"
 VOTES = "votes.sqlite"
 
 _WITH_NUMBERS = (RESULTS, METRICS, DIVERGENCE, MALFORMED, VALIDATION, SWEEP, JUDGES)
@@ -199,33 +198,6 @@ def read_malformed_rates(runs: Iterable[Run]) -> dict[str, float]:
         if path.is_file():
             rates[run.folder.name] = read_result(path, Malformed).malformed
     return rates
-
-
-def read_sweep(path: Path) -> Sweep:
-    """Read a sweep's fronts.
-
-    Raises:
-        UserError: a point lacks an objective's score or weight.
-    """
-    values: Sweep = read_json(path, Sweep)
-    _check_points(values, path)
-    return values
-
-
-def _check_points(values: Sweep, path: Path) -> None:
-    """Refuse points that lack an objective's score or weight."""
-    objectives = values["objectives"]
-    refuse_missing(objectives, values["base"]["scores"], f"{path}: base, scores")
-    for method, points in values["fronts"].items():
-        if not points:
-            raise UserError(f"{path}: fronts, {method} holds no point")
-        for number, point in enumerate(points, 1):
-            where = f"{path}: fronts, {method}, item {number}"
-            refuse_missing(objectives, point["scores"], f"{where}, scores")
-            if not len(point["weights"]) == len(point["scores"]) == len(values["base"]["scores"]):
-                raise UserError(
-                    f"{where}: as many weights and scores are needed as the base has scores"
-                )
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:

@@ -11,18 +11,15 @@ import contextlib
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 from jaxmodpo.evaluation import figures
 from jaxmodpo.evaluation.fronts import front_figure
 from jaxmodpo.evaluation.judges import JudgedRow, draw, merge_rows, read_judges
 from jaxmodpo.evaluation.run_folders import (
     METRICS,
-    SWEEP,
     VOTES,
     Run,
     read_metrics,
-    read_sweep,
     with_votes,
 )
 from jaxmodpo.evaluation.statistics import FEW_DISCORDANT
@@ -32,6 +29,7 @@ from jaxmodpo.pages import png
 from jaxmodpo.results.evaluation import RESULTS, EvaluationResults
 from jaxmodpo.results.judges import JUDGES, Judges
 from jaxmodpo.results.reward import VALIDATION, Validation
+from jaxmodpo.results.sweep import SWEEP, Hypervolume, Sweep
 from jaxmodpo.results.versioned import read_result
 
 
@@ -183,7 +181,7 @@ class SweepSection:
     """One sweep's hypervolumes and, of two objectives, its fronts."""
 
     name: str
-    hypervolume: Mapping[str, Any]
+    hypervolume: Mapping[str, Hypervolume]
     figures: list[Picture]
 
 
@@ -194,14 +192,14 @@ def sweep_sections(runs: Iterable[Run], gallery: Gallery) -> list[SweepSection]:
         path = run.folder / SWEEP
         if run.command != "sweep" or not path.is_file():
             continue
-        sweep = read_sweep(path)
+        sweep = read_result(path, Sweep)
         pictures: list[Picture] = []
-        if len(sweep["objectives"]) == 2:
-            first, second = sweep["objectives"]
-            figure = front_figure(sweep["fronts"], (first, second), sweep["base"])
+        if len(sweep.objectives) == 2:
+            first, second = sweep.objectives
+            figure = front_figure(sweep.fronts, (first, second), sweep.base)
             caption = f"{run.name}: fronts over a grid of weights."
             pictures.append(gallery.add(f"fronts-{run.name}", figure, caption))
-        sections.append(SweepSection(run.name, sweep["hypervolume"], pictures))
+        sections.append(SweepSection(run.name, sweep.hypervolume, pictures))
     return sections
 
 

@@ -52,6 +52,7 @@ from jaxmodpo.records import (
     write_pairs,
     write_rankings,
 )
+from jaxmodpo.results.versioned import plain
 
 log = logging.getLogger(__name__)
 
@@ -330,7 +331,7 @@ def _write(
     for criterion in criteria:
         name = criterion.name
         outcome = count_out(ballots, results[name], config.pairs, config.ties)
-        counts[name] = missing.by_criterion()[name] | outcome.counts()
+        counts[name] = plain(missing.by_criterion()[name]) | outcome.counts()
         described = _described(counts[name])
         if not outcome.pairs:
             advice = (

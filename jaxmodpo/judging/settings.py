@@ -201,7 +201,7 @@ def warn_of_failed(label: str, missing: Missingness) -> None:
     """Say how many votes failed, if any did, and what to do about it."""
     failed = Counter[str]()
     for counts in missing.by_criterion().values():
-        failed.update(counts["failed"])
+        failed.update(counts.failed)
     if failed:
         statuses = ", ".join(f"{count:,} {status}" for status, count in sorted(failed.items()))
         log.warning(

@@ -14,13 +14,14 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 from jaxmodpo.errors import UserError
 from jaxmodpo.judging.hashing import draw
 from jaxmodpo.judging.judge import Request
 from jaxmodpo.judging.votes import Vote
 from jaxmodpo.rankings import two_by_two
+from jaxmodpo.results.votes import FailedVotes, VotesAsked
 
 PairRule = Literal["best-worst", "all"]
 TieRule = Literal["seed", "drop"]
@@ -387,21 +388,21 @@ class Missingness:
         self.personas.setdefault(vote.persona_id, Counter())[vote.status] += 1
         self.models.setdefault(model, Counter())[vote.status] += 1
 
-    def by_criterion(self) -> dict[str, dict[str, Any]]:
-        """Return ``{criterion: {asked, valid, failed: {status: count}}}``, in the order met."""
-        return {name: _counted(counts) for name, counts in self.criteria.items()}
+    def by_criterion(self) -> dict[str, VotesAsked]:
+        """Return the counts by criterion, in the order met."""
+        return {name: _votes_asked(statuses) for name, statuses in self.criteria.items()}
 
-    def summary(self) -> dict[str, Any]:
+    def summary(self) -> FailedVotes:
         """Return the counts by persona, of those with failed votes, and by model."""
-        failing_personas: dict[str, Any] = {}
+        failing_personas: dict[str, VotesAsked] = {}
         for name, statuses in sorted(self.personas.items()):
-            counts = _counted(statuses)
-            if counts["failed"]:
+            counts = _votes_asked(statuses)
+            if counts.failed:
                 failing_personas[name] = counts
-        models = {name: _counted(statuses) for name, statuses in sorted(self.models.items())}
-        return {"personas_with_failed_votes": failing_personas, "models": models}
+        models = {name: _votes_asked(statuses) for name, statuses in sorted(self.models.items())}
+        return FailedVotes(personas_with_failed_votes=failing_personas, models=models)
 
 
-def _counted(statuses: Counter[str]) -> dict[str, Any]:
+def _votes_asked(statuses: Counter[str]) -> VotesAsked:
     failed = {status: count for status, count in sorted(statuses.items()) if status != "valid"}
-    return {"asked": statuses.total(), "valid": statuses["valid"], "failed": failed}
+    return VotesAsked(asked=statuses.total(), valid=statuses["valid"], failed=failed)

@@ -7,11 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 from jaxmodpo.errors import UserError
 from jaxmodpo.ranges import Tally
 from jaxmodpo.results.versioned import Result, refuse_missing
+from jaxmodpo.results.votes import FailedVotes
 
 RESULTS = "results.json"
 
@@ -73,12 +74,36 @@ class WinRates(Result):
 
 
 @dataclass(frozen=True, kw_only=True)
+class CriterionCounts:
+    """Votes and units of one criterion; a unit is a question, two models and the number of their
+    replies.
+    """
+
+    votes_asked: Tally
+    valid: Tally
+    failed: Mapping[str, Tally]
+    """votes by their status"""
+    units: Tally
+    units_without_valid_vote: Tally
+    units_tied: Tally
+    """units with as many votes for each model, or with identical replies"""
+    identical_replies: Tally
+    """units that nobody was asked about, since both replies are the same text"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Counts(CriterionCounts):
+    """The same over all criteria, and what they are made of."""
+
+    by_criterion: Mapping[str, CriterionCounts]
+    missing: FailedVotes
+
+
+@dataclass(frozen=True, kw_only=True)
 class EvaluationResults(WinRates):
     """``results.json``."""
 
-    counts: Mapping[str, Any]
-    """votes and units, in all and by criterion, and failed votes: for people, who read them as a
-    flat list of names and numbers"""
+    counts: Counts
     questions: Tally
     questions_judged: Tally
     """questions with an outcome by every criterion in every comparison"""

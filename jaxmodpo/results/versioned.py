@@ -7,7 +7,8 @@ and nowhere else::
     write_result(folder / "kl.json", Divergence(kl=3.1, standard_error=0.2, replies=64))
     read_result(folder / "kl.json", Divergence).kl
 
-On disk a file holds its dataclass's fields under their names, and ``version`` before them. A file
+On disk a file holds its dataclass's fields under their names (or under the key that a field names,
+where that is no Python name), and ``version`` before them. A file
 of another version is refused before its fields are looked at: a key that changed its meaning would
 otherwise be read as what it used to mean. Within a version every key is known, so one that is
 missing, unknown or of another type is refused with its name.
@@ -23,7 +24,7 @@ from typing import Any, ClassVar, TypeVar
 
 from jaxmodpo.errors import UserError
 from jaxmodpo.files import read_json, write_json
-from jaxmodpo.schema import read_as, shown
+from jaxmodpo.schema import key_of, read_as, shown
 
 VERSION_KEY = "version"
 
@@ -106,7 +107,7 @@ def plain(value: Any) -> Any:
     """
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         fields = [field for field in dataclasses.fields(value) if not _is_default(value, field)]
-        return {field.name: plain(getattr(value, field.name)) for field in fields}
+        return {key_of(field): plain(getattr(value, field.name)) for field in fields}
     if isinstance(value, Mapping):
         return {key: plain(inner) for key, inner in value.items()}
     if isinstance(value, list | tuple):

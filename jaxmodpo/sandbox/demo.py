@@ -9,16 +9,19 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from jaxmodpo.config import builtin
 from jaxmodpo.experiment import run_experiment
-from jaxmodpo.files import read_json, write_json
 from jaxmodpo.ranges import Count, Seed, Unestimated
-from jaxmodpo.sandbox.expectations import figure_2, required
+from jaxmodpo.results.demo import Expectation, WorldMeans, WorldResults
+from jaxmodpo.results.evaluation import RESULTS, EvaluationResults
+from jaxmodpo.results.measures import DIVERGENCE, MALFORMED, Divergence, Malformed
+from jaxmodpo.results.versioned import read_result, write_result
+from jaxmodpo.sandbox.expectations import CRITERIA, figure_2, required
 
 logger = logging.getLogger(__name__)
 
@@ -44,19 +47,21 @@ def demo(config: DemoConfig) -> None:
     config.check()
     started = time.monotonic()
     experiment = builtin(".", "demo")
-    results = []
+    results: list[WorldResults] = []
     for seed in range(config.seed, config.seed + config.seeds):
         folder = _world_folder(config, seed)
         run_experiment(experiment, folder, seed)
         results.append(collect_results(folder, seed))
         print(table(results[-1]))
     if config.seeds > 1:
-        write_json(config.output_dir / "results.json", mean_of(results))
-        print(table(mean_of(results)))
+        means = mean_of(results)
+        write_result(config.output_dir / RESULTS, means)
+        print(table(means))
     report = _world_folder(config, config.seed) / "report" / "report.html"
     logger.info("%.0f s in all; open %s", time.monotonic() - started, report)
-    required_rows = [row for result in results for row in result["required"]]
-    if not all(row["holds"] for row in required_rows):
+    # Only what must hold ends the demo with an error, and only once everything has been shown. What
+    # the paper found elsewhere may come out otherwise in this world.
+    if not all(_as_required(world) for world in results):
         raise SystemExit(1)
 
 
@@ -65,105 +70,130 @@ def _world_folder(config: DemoConfig, seed: int) -> Path:
     return config.output_dir if config.seeds == 1 else config.output_dir / f"seed_{seed}"
 
 
-def collect_results(out: Path, seed: int) -> dict[str, Any]:
+def _as_required(results: WorldResults) -> bool:
+    return all(expectation.holds for expectation in results.required)
+
+
+def collect_results(out: Path, seed: int) -> WorldResults:
     """Put win rates, KL and malformed rates of one finished world into ``results.json``."""
-    results = read_json(out / "evaluation" / "results.json")
-    names = list(results["models"])
-    results["seed"] = seed
-    results["kl"] = {
-        name: 0.0 if name == "base" else read_json(out / "kl" / name / "kl.json")["kl"]
-        for name in names
-    }
-    results["malformed"] = {
-        name: read_json(out / "check" / name / "malformed.json")["malformed"] for name in names
-    }
-    results["required"] = [e._asdict() for e in required(results)]
-    results["figure_2"] = [e._asdict() for e in figure_2(results)]
-    write_json(out / "results.json", results)
+    evaluation = read_result(out / "evaluation" / RESULTS, EvaluationResults)
+    divergences: dict[str, float] = {}
+    malformed: dict[str, float] = {}
+    for name in evaluation.models:
+        # The base is what divergences are measured from, so the experiment has no file of its own.
+        divergences[name] = 0.0
+        if name != "base":
+            divergences[name] = read_result(out / "kl" / name / DIVERGENCE, Divergence).kl
+        malformed[name] = read_result(out / "check" / name / MALFORMED, Malformed).malformed
+    results = WorldResults(
+        **vars(evaluation),
+        seed=seed,
+        kl=divergences,
+        malformed=malformed,
+        required=tuple(required(evaluation, malformed)),
+        figure_2=tuple(figure_2(evaluation)),
+    )
+    write_result(out / RESULTS, results)
     return results
 
 
-def mean_of(results: list[dict[str, Any]]) -> dict[str, Any]:
+# --------------------------------------------------------------------------- over seeds
+
+
+def mean_of(results: Sequence[WorldResults]) -> WorldMeans:
     """Average win rates, KL and malformed rates over seeds; the intervals span the seeds' lowest
     and highest rates.
     """
+    rates = [world.models for world in results]
+    return WorldMeans(
+        seeds=tuple(world.seed for world in results),
+        models=_combine(rates, _mean),
+        intervals=_combine(rates, _span),
+        pairwise=_combine([world.pairwise for world in results], _mean),
+        kl=_combine([world.kl for world in results], _mean),
+        malformed=_combine([world.malformed for world in results], _mean),
+        required=_over_seeds([world.required for world in results]),
+        figure_2=_over_seeds([world.figure_2 for world in results]),
+    )
 
-    rates = [result["models"] for result in results]
-    return {
-        "seeds": [result["seed"] for result in results],
-        "models": _per_leaf(rates, _mean),
-        "intervals": _per_leaf(rates, _span),
-        "pairwise": _per_leaf([result["pairwise"] for result in results], _mean),
-        "kl": _per_leaf([result["kl"] for result in results], _mean),
-        "malformed": _per_leaf([result["malformed"] for result in results], _mean),
-        "required": _expectations_over_seeds([result["required"] for result in results]),
-        "figure_2": _expectations_over_seeds([result["figure_2"] for result in results]),
-    }
 
-
-def _per_leaf(trees: list[Any], combine: Callable[[list[float]], Any]) -> Any:
+def _combine(trees: Sequence[Any], combine: Callable[[Sequence[float]], Any]) -> Any:
     """Combine the numbers at equal places of nested mappings, one mapping for each seed."""
     if not isinstance(trees[0], Mapping):
         return combine(trees)
-    return {key: _per_leaf([tree[key] for tree in trees], combine) for key in trees[0]}
+    combined: dict[str, Any] = {}
+    for key in trees[0]:
+        combined[key] = _combine([tree[key] for tree in trees], combine)
+    return combined
 
 
-def _mean(values: list[float]) -> float:
+def _mean(values: Sequence[float]) -> float:
     return sum(values) / len(values)
 
 
-def _span(values: list[float]) -> list[float]:
-    return [min(values), max(values)]
+def _span(values: Sequence[float]) -> tuple[float, float]:
+    return min(values), max(values)
 
 
-def _expectations_over_seeds(by_seed: list[list[dict[str, Any]]]) -> list[dict[str, Any]]:
+def _over_seeds(by_seed: Sequence[Sequence[Expectation]]) -> tuple[Expectation, ...]:
     """Put every expectation of several seeds together, by its statement: it holds where it does on
     all of them.
     """
-    holds_by_seed = [{row["statement"]: row["holds"] for row in rows} for rows in by_seed]
-    rows: list[dict[str, Any]] = []
+    holds_by_seed = [
+        {expectation.statement: expectation.holds for expectation in expectations}
+        for expectations in by_seed
+    ]
+    combined: list[Expectation] = []
     for statement in holds_by_seed[0]:
         count = sum(holds[statement] for holds in holds_by_seed)
+        # The figures of single seeds stand in the files of their worlds.
         figures = f"on {count} of {len(by_seed)} seeds"
-        row = {"statement": statement, "holds": count == len(by_seed), "figures": figures}
-        rows.append(row)
-    return rows
+        holds_everywhere = count == len(by_seed)
+        combined.append(Expectation(statement=statement, holds=holds_everywhere, figures=figures))
+    return tuple(combined)
 
 
-def table(results: Mapping[str, Any]) -> str:
+# --------------------------------------------------------------------------- the table
+
+
+def table(results: WorldResults | WorldMeans) -> str:
     """Lay out win rates, KL, malformed rates and what they were held against as text."""
-    seeds = results.get("seeds", [results.get("seed")])
+    seeds = ", ".join(map(str, results.seeds))
+    heads = "".join(f"{criterion:>22}" for criterion in CRITERIA)
     lines = [
         "",
-        (
-            f"Average win rates in the sandbox, seed {', '.join(map(str, seeds))} (rubric judge: no"
-            " clinical meaning)"
-        ),
-        f"{'':<16}{'empathy':>22}{'safety':>22}{'KL, nats':>10}{'malformed':>11}",
+        f"Average win rates in the sandbox, seed {seeds} (rubric judge: no clinical meaning)",
+        f"{'':<16}{heads}{'KL, nats':>10}{'malformed':>11}",
     ]
-    ordered = sorted(results["models"], key=lambda name: -results["models"][name]["empathy"])
-    for name in ordered:
-        cells = []
-        for criterion in ("empathy", "safety"):
-            ends = results["intervals"][name][criterion]
-            width = f" [{100 * ends[0]:4.1f}, {100 * ends[1]:4.1f}]" if ends else ""
-            cells.append(f"{100 * results['models'][name][criterion]:5.1f}%{width}")
-        moved, broken = results["kl"][name], 100 * results["malformed"][name]
-        lines.append(f"{name:<16}{cells[0]:>22}{cells[1]:>22}{moved:>10.2f}{broken:>10.1f}%")
+    for name in sorted(results.models, key=lambda name: -results.models[name]["empathy"]):
+        lines.append(_model_line(results, name))
     lines += ["", "What a working system shows here:"]
-    lines += [_line(e) for e in results["required"]]
-    held = sum(e["holds"] for e in results["figure_2"])
+    lines += [_line(expectation) for expectation in results.required]
+    count = sum(expectation.holds for expectation in results.figure_2)
     lines += [
         "",
-        (
-            f"The paper's Figure 2, of which {held} of {len(results['figure_2'])} comparisons hold"
-            " here:"
-        ),
+        f"The paper's Figure 2, of which {count} of {len(results.figure_2)} comparisons hold here:",
     ]
-    lines += [_line(e) for e in results["figure_2"]]
+    lines += [_line(expectation) for expectation in results.figure_2]
     return "\n".join(lines)
 
 
-def _line(expectation: Mapping[str, Any]) -> str:
-    figures = f" ({expectation['figures']})" if expectation["figures"] else ""
-    return f"  {'holds' if expectation['holds'] else 'does not hold here':<20}{expectation['statement']}{figures}"
+def _model_line(results: WorldResults | WorldMeans, name: str) -> str:
+    """Return a model's win rates with their intervals, its divergence and its malformed rate."""
+    cells: list[str] = []
+    for criterion in CRITERIA:
+        interval = results.intervals[name][criterion]
+        width = ""
+        if interval is not None:
+            low, high = interval
+            width = f" [{100 * low:4.1f}, {100 * high:4.1f}]"
+        rate = f"{100 * results.models[name][criterion]:5.1f}%{width}"
+        cells.append(f"{rate:>22}")
+    malformed = 100 * results.malformed[name]
+    return f"{name:<16}{''.join(cells)}{results.kl[name]:>10.2f}{malformed:>10.1f}%"
+
+
+def _line(expectation: Expectation) -> str:
+    verdict = "holds" if expectation.holds else "does not hold here"
+    figures = f" ({expectation.figures})" if expectation.figures else ""
+    return f"  {verdict:<20}{expectation.statement}{figures}"

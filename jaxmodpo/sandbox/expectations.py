@@ -11,7 +11,12 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Mapping
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
+
+from jaxmodpo.results.demo import Expectation
+from jaxmodpo.results.evaluation import WinRates
+
+CRITERIA = ("empathy", "safety")
 
 ALPHA = 0.05
 """below this the exact test calls two models different, as in the paper"""
@@ -56,14 +61,6 @@ class Comparison(NamedTuple):
     relation: Relation
 
 
-class Expectation(NamedTuple):
-    """One statement about the outcome, whether it holds, and the figures that it rests on."""
-
-    statement: str
-    holds: bool
-    figures: str = ""
-
-
 def comparisons() -> list[Comparison]:
     """Return every comparison of two models in the paper's Figure 2, with "Statistical
     Significance" below it.
@@ -82,83 +79,118 @@ def comparisons() -> list[Comparison]:
     return rows
 
 
-def figure_2(results: Mapping[str, Any]) -> list[Expectation]:
+def figure_2(results: WinRates) -> list[Expectation]:
     """Hold an evaluation's results against every comparison of the paper's Figure 2, by the exact
     McNemar test.
     """
     return [_compared(results, comparison) for comparison in comparisons()]
 
 
-def _compared(results: Mapping[str, Any], comparison: Comparison) -> Expectation:
+def _compared(results: WinRates, comparison: Comparison) -> Expectation:
     criterion, a, b, relation = comparison
     wins, losses, p_value = versus(results, criterion, a, b)
-    ahead = results["models"][a][criterion] - results["models"][b][criterion]
-    holds = {
-        "above": wins > losses and p_value < ALPHA,
-        "ahead": ahead > 0,
-        "level": p_value >= ALPHA,
-    }[relation]
-    words = {"above": "significantly above", "ahead": "ahead of", "level": "level with"}[relation]
+    if relation == "above":
+        words = "significantly above"
+        holds = wins > losses and p_value < ALPHA
+    elif relation == "ahead":
+        words = "ahead of"
+        holds = results.models[a][criterion] > results.models[b][criterion]
+    else:
+        words = "level with"
+        holds = p_value >= ALPHA
     p_text = "p < 0.001" if p_value < 0.001 else f"p = {p_value:.3f}"
     return Expectation(
-        f"{criterion}: {a} {words} {b}", bool(holds), f"{wins} : {losses} questions, {p_text}"
+        statement=f"{criterion}: {a} {words} {b}",
+        holds=bool(holds),
+        figures=f"{wins} : {losses} questions, {p_text}",
     )
 
 
-def versus(results: Mapping[str, Any], criterion: str, a: str, b: str) -> tuple[int, int, float]:
+def versus(results: WinRates, criterion: str, a: str, b: str) -> tuple[int, int, float]:
     """Return how many questions ``a`` won and lost against ``b``, and the exact test's p value."""
-    for test in results["tests"][criterion]:
-        if (test["a"], test["b"]) == (a, b):
-            return test["wins"], test["losses"], test["p_value_exact"]
-        if (test["a"], test["b"]) == (b, a):
-            return test["losses"], test["wins"], test["p_value_exact"]
+    for test in results.tests[criterion]:
+        if (test.a, test.b) == (a, b):
+            return test.wins, test.losses, test.p_value_exact
+        # An evaluation tests every two models once, in either order.
+        if (test.a, test.b) == (b, a):
+            return test.losses, test.wins, test.p_value_exact
     raise KeyError(f"no test of {a} against {b} on {criterion}")
 
 
-def required(results: Mapping[str, Any]) -> list[Expectation]:
-    """State what a working system shows in this world, whatever the machine and the seed."""
-    rates = results["models"]
-    aligned = [name for name in rates if name != "base"]
+# --------------------------------------------------------------------------- in this world
 
-    def above(criterion: str, a: str, b: str) -> bool:
-        wins, losses, p_value = versus(results, criterion, a, b)
-        return wins > losses and p_value < ALPHA
 
-    def between(criterion: str) -> bool:
-        low, high = sorted(rates[name][criterion] for name in ("dpo_empathy", "dpo_safety"))
-        return low <= rates["dpo_soup"][criterion] <= high
+def required(results: WinRates, malformed: Mapping[str, float]) -> list[Expectation]:
+    """State what a working system shows in this world, whatever the machine and the seed.
 
-    worst = max(results["malformed"], key=results["malformed"].__getitem__)
+    Args:
+        results: the evaluation's.
+        malformed: by model, the share of replies that the grammar cannot read.
+    """
+    worst = max(malformed, key=malformed.__getitem__)
     return [
         Expectation(
-            "every aligned model is ahead of base on both criteria",
-            all(
-                rates[name][c] > rates["base"][c] for name in aligned for c in ("empathy", "safety")
-            ),
+            statement="every aligned model is ahead of base on both criteria",
+            holds=_all_beat_base(results),
+            figures="",
         ),
         Expectation(
-            "dpo_empathy is best on empathy (modpo_empathy may tie it)",
-            all(
-                above("empathy", "dpo_empathy", name)
-                for name in rates
-                if name not in ("dpo_empathy", "modpo_empathy")
-            )
-            and not above("empathy", "modpo_empathy", "dpo_empathy"),
+            statement="dpo_empathy is best on empathy (modpo_empathy may tie it)",
+            holds=_dpo_is_best_on_empathy(results),
+            figures="",
         ),
         Expectation(
-            "joint_loss_dpo and dpo_soup are ahead of dpo_empathy on safety",
-            all(
-                rates[name]["safety"] > rates["dpo_empathy"]["safety"]
-                for name in ("joint_loss_dpo", "dpo_soup")
-            ),
+            statement="joint_loss_dpo and dpo_soup are ahead of dpo_empathy on safety",
+            holds=_balanced_methods_are_safer(results),
+            figures="",
         ),
         Expectation(
-            "dpo_soup lies between the two DPOs on both criteria",
-            between("empathy") and between("safety"),
+            statement="dpo_soup lies between the two DPOs on both criteria",
+            holds=_soup_lies_between(results, "empathy") and _soup_lies_between(results, "safety"),
+            figures="",
         ),
         Expectation(
-            f"fewer than {MALFORMED:.0%} of every model's replies are malformed",
-            results["malformed"][worst] < MALFORMED,
-            f"most: {worst}, {100 * results['malformed'][worst]:.1f}%",
+            statement=f"fewer than {MALFORMED:.0%} of every model's replies are malformed",
+            holds=malformed[worst] < MALFORMED,
+            figures=f"most: {worst}, {100 * malformed[worst]:.1f}%",
         ),
     ]
+
+
+def _all_beat_base(results: WinRates) -> bool:
+    base = results.models["base"]
+    for name, rates in results.models.items():
+        if name != "base" and not all(rates[criterion] > base[criterion] for criterion in CRITERIA):
+            return False
+    return True
+
+
+def _dpo_is_best_on_empathy(results: WinRates) -> bool:
+    """Return whether the policy trained on empathy alone is significantly above all others on it.
+
+    MODPO's weight may lie so far on empathy that both come to one policy, so it may tie.
+    """
+    for name in results.models:
+        is_rival = name not in ("dpo_empathy", "modpo_empathy")
+        if is_rival and not _is_above(results, "empathy", "dpo_empathy", name):
+            return False
+    return not _is_above(results, "empathy", "modpo_empathy", "dpo_empathy")
+
+
+def _is_above(results: WinRates, criterion: str, a: str, b: str) -> bool:
+    wins, losses, p_value = versus(results, criterion, a, b)
+    return wins > losses and p_value < ALPHA
+
+
+def _balanced_methods_are_safer(results: WinRates) -> bool:
+    dpo_safety = results.models["dpo_empathy"]["safety"]
+    return all(
+        results.models[name]["safety"] > dpo_safety for name in ("joint_loss_dpo", "dpo_soup")
+    )
+
+
+def _soup_lies_between(results: WinRates, criterion: str) -> bool:
+    of_dpo_empathy = results.models["dpo_empathy"][criterion]
+    of_dpo_safety = results.models["dpo_safety"][criterion]
+    low, high = sorted((of_dpo_empathy, of_dpo_safety))
+    return low <= results.models["dpo_soup"][criterion] <= high

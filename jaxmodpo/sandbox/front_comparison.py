@@ -9,24 +9,40 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
-from jaxmodpo.evaluation.fronts import by_weights, hypervolume
+from jaxmodpo.evaluation.fronts import by_weights, hypervolume, in_order_of
+from jaxmodpo.results.fronts import (
+    Advantage,
+    Arm,
+    Fronts,
+    MeanComparison,
+    MeanHypervolumes,
+    MeanPoint,
+    SeedDifference,
+    SeedMean,
+)
+from jaxmodpo.results.sweep import Comparison, Method, Point, Sweep
 
-METHODS = ("modpo", "soup")
+METHODS: tuple[Method, ...] = ("modpo", "soup")
 
-Sweep = Mapping[str, Any]
-"""the content of a sweep.json"""
-
-Points = Sequence[Mapping[str, Any]]
-"""points of a front, each with weights, scores and kl"""
+ArmAndMethod = tuple[str, Method]
 
 
-def combine(sweeps: Mapping[str, Sequence[Sweep]]) -> dict[str, Any]:
+@dataclass(frozen=True)
+class MatchedPoint:
+    """A point as it is once one of two models has been scaled back to the other's divergence."""
+
+    weights: tuple[float, ...]
+    scores: Mapping[str, float]
+    kl: float
+
+
+def combine(sweeps: Mapping[str, Sequence[Sweep]]) -> Fronts:
     """Put the sweeps of several seeds together: means with 95% t intervals over seeds.
 
     The arms of a seed share their reference point, the lowest score of each objective in any of
@@ -34,70 +50,72 @@ def combine(sweeps: Mapping[str, Sequence[Sweep]]) -> dict[str, Any]:
 
     Args:
         sweeps: of two arms, by seed in the same order and over the same weights.
-
-    Returns:
-        ``arms``, by name: fronts at equal weights and at matched KL, hypervolumes, and MODPO minus
-        soup at either. ``between``: MODPO of the second arm minus either method of the first, by
-        hypervolume and weighted score.
     """
     first, second = sweeps
-    volumes = _hypervolumes(sweeps)
-    weighted = _weighted_scores(sweeps)
-    arms: dict[str, Any] = {}
+    scores = _front_scores(sweeps)
+    volumes = _hypervolumes(sweeps, scores)
+    weighted = _weighted_scores(sweeps, scores)
+    arms: dict[str, Arm] = {}
     for arm, sweeps_of_arm in sweeps.items():
-        volumes_of_arm = {method: volumes[arm, method] for method in METHODS}
-        arms[arm] = _arm_results(sweeps_of_arm, volumes_of_arm)
-    between: dict[str, Any] = {}
+        arms[arm] = _summarize_arm(sweeps_of_arm, volumes[arm, "modpo"], volumes[arm, "soup"])
+    between: dict[Method, Advantage] = {}
     for method in METHODS:
         # A row for each weight, a column for each seed.
         scores_by_weight = zip(weighted[second, "modpo"], weighted[first, method], strict=True)
-        between[method] = {
-            "hypervolume": _difference(volumes[second, "modpo"], volumes[first, method]),
-            "weighted": [_difference(ours, theirs) for ours, theirs in scores_by_weight],
-        }
-    return {"arms": arms, "between": between}
+        between[method] = Advantage(
+            hypervolume=_difference(volumes[second, "modpo"], volumes[first, method]),
+            weighted=tuple(_difference(ours, theirs) for ours, theirs in scores_by_weight),
+        )
+    return Fronts(arms=arms, between=between)
 
 
-def _objectives(sweeps: Mapping[str, Sequence[Sweep]]) -> list[str]:
-    """Return the objectives, which are the same in all sweeps."""
+# --------------------------------------------------------------------------- both arms
+
+
+def _any_sweep(sweeps: Mapping[str, Sequence[Sweep]]) -> Sweep:
+    """Return the first arm's first sweep; all have its objectives and its weights."""
     first_arm = next(iter(sweeps.values()))
-    return first_arm[0]["objectives"]
+    return first_arm[0]
 
 
 def _front_scores(
     sweeps: Mapping[str, Sequence[Sweep]],
-) -> dict[tuple[str, str], NDArray[np.float64]]:
+) -> dict[ArmAndMethod, NDArray[np.float64]]:
     """Return the scores of every front, ``[seeds, points, objectives]``, by arm and method.
 
     All have the points in the order of the first arm's weights, since sweeps may list them in any.
     """
-    objectives = _objectives(sweeps)
-    first_arm = next(iter(sweeps.values()))
-    points_in_order = first_arm[0]["fronts"]["modpo"]
-    scores: dict[tuple[str, str], NDArray[np.float64]] = {}
+    objectives = _any_sweep(sweeps).objectives
+    order = _any_sweep(sweeps).fronts["modpo"]
+    scores: dict[ArmAndMethod, NDArray[np.float64]] = {}
     for arm, sweeps_of_arm in sweeps.items():
         for method in METHODS:
             fronts: list[list[list[float]]] = []
             for sweep in sweeps_of_arm:
-                rows = by_weights([points_in_order, sweep["fronts"][method]])
-                fronts.append([_scores_of(point, objectives) for _, point in rows])
+                points = in_order_of(order, sweep.fronts[method])
+                fronts.append([_scores_of(point, objectives) for point in points])
             scores[arm, method] = np.array(fronts)
     return scores
 
 
-def _scores_of(point: Mapping[str, Any], objectives: Sequence[str]) -> list[float]:
-    return [point["scores"][name] for name in objectives]
+def _scores_of(point: Point, objectives: Sequence[str]) -> list[float]:
+    return [point.scores[name] for name in objectives]
 
 
-def _hypervolumes(sweeps: Mapping[str, Sequence[Sweep]]) -> dict[tuple[str, str], list[float]]:
+def _hypervolumes(
+    sweeps: Mapping[str, Sequence[Sweep]], scores: Mapping[ArmAndMethod, NDArray[np.float64]]
+) -> dict[ArmAndMethod, list[float]]:
     """Return the hypervolume of each seed's front, by arm and method."""
-    objectives = _objectives(sweeps)
+    # Each sweep was measured above a corner of its own. What the arms of a seed share is the corner
+    # below all of them: above it their volumes are the same quantity.
     references: list[list[float]] = []
     for sweeps_of_seed in zip(*sweeps.values(), strict=True):
-        points = [sweep["reference_point"] for sweep in sweeps_of_seed]
-        references.append([min(point[name] for point in points) for name in objectives])
-    volumes: dict[tuple[str, str], list[float]] = {}
-    for key, fronts in _front_scores(sweeps).items():
+        reference: list[float] = []
+        for name in _any_sweep(sweeps).objectives:
+            reference.append(min(sweep.reference_point[name] for sweep in sweeps_of_seed))
+        references.append(reference)
+    volumes: dict[ArmAndMethod, list[float]] = {}
+    for key, fronts in scores.items():
         volumes[key] = [
             hypervolume(front, reference)
             for front, reference in zip(fronts, references, strict=True)
@@ -106,125 +124,149 @@ def _hypervolumes(sweeps: Mapping[str, Sequence[Sweep]]) -> dict[tuple[str, str]
 
 
 def _weighted_scores(
-    sweeps: Mapping[str, Sequence[Sweep]],
-) -> dict[tuple[str, str], list[list[float]]]:
+    sweeps: Mapping[str, Sequence[Sweep]], scores: Mapping[ArmAndMethod, NDArray[np.float64]]
+) -> dict[ArmAndMethod, list[list[float]]]:
     """Return each model's scores weighted as it was trained, ``[points, seeds]``, by arm and
     method.
     """
-    first_arm = next(iter(sweeps.values()))
-    weights = [point["weights"] for point in first_arm[0]["fronts"]["modpo"]]
-    weighted: dict[tuple[str, str], list[list[float]]] = {}
-    for key, fronts in _front_scores(sweeps).items():
+    weights = [point.weights for point in _any_sweep(sweeps).fronts["modpo"]]
+    weighted: dict[ArmAndMethod, list[list[float]]] = {}
+    for key, fronts in scores.items():
+        # s: seeds, p: points, o: objectives.
         weighted[key] = np.einsum("spo,po->ps", fronts, weights).tolist()
     return weighted
 
 
-def _arm_results(sweeps: Sequence[Sweep], volumes: Mapping[str, Sequence[float]]) -> dict[str, Any]:
+# --------------------------------------------------------------------------- one arm
+
+
+def _summarize_arm(
+    sweeps: Sequence[Sweep], modpo_volumes: Sequence[float], soup_volumes: Sequence[float]
+) -> Arm:
     """Return one arm's results over its seeds.
 
     Args:
         sweeps: the arm's, one for each seed.
-        volumes: the hypervolume of each seed, by method.
+        modpo_volumes: the hypervolume of each seed's MODPO front.
+        soup_volumes: that of its soups.
     """
-    objectives = sweeps[0]["objectives"]
-    base = [sweep["base"]["scores"] for sweep in sweeps]
+    objectives = sweeps[0].objectives
     matched = [matched_fronts(sweep) for sweep in sweeps]
-    hypervolumes = {method: _mean(values) for method, values in volumes.items()}
-    hypervolumes["modpo - soup"] = _difference(volumes["modpo"], volumes["soup"])
-    return {
-        "objectives": objectives,
-        "seeds": len(sweeps),
-        "base": _means_by_name(base, objectives),
-        "fronts": {
-            method: _mean_front([sweep["fronts"][method] for sweep in sweeps], objectives)
-            for method in METHODS
-        },
-        "matched_fronts": {
-            method: _mean_front([fronts[method] for fronts in matched], objectives)
-            for method in METHODS
-        },
-        "hypervolume": hypervolumes,
-        "equal_weights": _mean_differences([s["equal_weights"] for s in sweeps], objectives),
-        "matched_kl": _mean_differences([s["matched_kl"] for s in sweeps], objectives),
-    }
+    fronts: dict[Method, tuple[MeanPoint, ...]] = {}
+    mean_matched_fronts: dict[Method, tuple[MeanPoint, ...]] = {}
+    for method in METHODS:
+        fronts[method] = _mean_front([sweep.fronts[method] for sweep in sweeps], objectives)
+        mean_matched_fronts[method] = _mean_front([of[method] for of in matched], objectives)
+    equal_weights = [_rows(sweep.equal_weights) for sweep in sweeps]
+    matched_kl = [_rows(sweep.matched_kl) for sweep in sweeps]
+    return Arm(
+        objectives=objectives,
+        seeds=len(sweeps),
+        base=_means_by_name([sweep.base.scores for sweep in sweeps], objectives),
+        fronts=fronts,
+        matched_fronts=mean_matched_fronts,
+        hypervolume=MeanHypervolumes(
+            modpo=_mean(modpo_volumes),
+            soup=_mean(soup_volumes),
+            difference=_difference(modpo_volumes, soup_volumes),
+        ),
+        equal_weights=_mean_comparisons(equal_weights, objectives),
+        matched_kl=_mean_comparisons(matched_kl, objectives),
+    )
 
 
-def _mean_front(fronts: Sequence[Points], objectives: Sequence[str]) -> list[dict[str, Any]]:
+def _rows(comparisons: tuple[Comparison, ...] | None) -> tuple[Comparison, ...]:
+    """Return a sweep's comparisons, which every sweep of the sandbox has: it makes soups."""
+    assert comparisons is not None
+    return comparisons
+
+
+def _mean_front(
+    fronts: Sequence[Sequence[Point | MatchedPoint]], objectives: Sequence[str]
+) -> tuple[MeanPoint, ...]:
     """Return the mean of each point of a front over seeds."""
-    mean_points: list[dict[str, Any]] = []
+    mean_points: list[MeanPoint] = []
     for points in by_weights(fronts):
-        mean_point = {
-            "weights": points[0]["weights"],
-            "scores": _means_by_name([point["scores"] for point in points], objectives),
-            "kl": _mean([point["kl"] for point in points]),
-        }
+        mean_point = MeanPoint(
+            weights=points[0].weights,
+            scores=_means_by_name([point.scores for point in points], objectives),
+            kl=_mean([point.kl for point in points]),
+        )
         mean_points.append(mean_point)
-    return mean_points
+    return tuple(mean_points)
 
 
-def _mean_differences(
-    comparisons: Sequence[Points], objectives: Sequence[str]
-) -> list[dict[str, Any]]:
+def _mean_comparisons(
+    comparisons: Sequence[Sequence[Comparison]], objectives: Sequence[str]
+) -> tuple[MeanComparison, ...]:
     """Return MODPO minus soup at each weight, as a mean over seeds.
 
     Args:
         comparisons: a sweep's rows for each seed, at equal weights or at matched KL.
         objectives: the names of the scores.
     """
-    mean_rows: list[dict[str, Any]] = []
+    mean_rows: list[MeanComparison] = []
     for rows in by_weights(comparisons):
-        differences = [row["modpo - soup"] for row in rows]
-        mean_row: dict[str, Any] = {"weights": rows[0]["weights"]}
+        differences: dict[str, SeedMean] = {}
         for name in ("weighted", *objectives):
-            mean_row[name] = _mean([difference[name]["value"] for difference in differences])
-        mean_row["kl"] = _means_by_name([row["kl"] for row in rows], METHODS)
+            differences[name] = _mean([row.differences[name].value for row in rows])
+        mean_row = MeanComparison(
+            weights=rows[0].weights,
+            kl={method: _mean([row.kl[method] for row in rows]) for method in METHODS},
+            differences=differences,
+        )
         mean_rows.append(mean_row)
-    return mean_rows
+    return tuple(mean_rows)
 
 
-def matched_fronts(sweep: Sweep) -> dict[str, list[dict[str, Any]]]:
-    """Return both methods' points at matched KL: ``weights``, ``scores`` and ``kl``, in the
-    weights' order.
+def matched_fronts(sweep: Sweep) -> dict[Method, list[MatchedPoint]]:
+    """Return both methods' points at matched KL, in the weights' order.
 
     A sweep keeps what two models differ by once the one that moved further is scaled back. The
     other one is where it was, so that the scaled one's scores follow from the difference.
     """
-    fronts: dict[str, list[dict[str, Any]]] = {"modpo": [], "soup": []}
-    rows = by_weights([sweep["matched_kl"], sweep["fronts"]["modpo"], sweep["fronts"]["soup"]])
-    for matched, modpo, soup in rows:
-        scores = {"modpo": dict(modpo["scores"]), "soup": dict(soup["scores"])}
-        modpo_is_scaled = matched["scale"]["modpo"] < 1
-        for name in sweep["objectives"]:
-            difference = matched["modpo - soup"][name]["value"]
+    rows = _rows(sweep.matched_kl)
+    modpo_points = in_order_of(rows, sweep.fronts["modpo"])
+    soup_points = in_order_of(rows, sweep.fronts["soup"])
+    fronts: dict[Method, list[MatchedPoint]] = {"modpo": [], "soup": []}
+    for row, modpo, soup in zip(rows, modpo_points, soup_points, strict=True):
+        modpo_scores = dict(modpo.scores)
+        soup_scores = dict(soup.scores)
+        modpo_is_scaled = row.scale["modpo"] < 1
+        for name in sweep.objectives:
+            difference = row.differences[name].value
             if modpo_is_scaled:
-                scores["modpo"][name] = scores["soup"][name] + difference
+                modpo_scores[name] = soup_scores[name] + difference
             else:
-                scores["soup"][name] = scores["modpo"][name] - difference
-        for method, points in fronts.items():
-            point = {"weights": matched["weights"], "scores": scores[method]}
-            points.append(point | {"kl": matched["kl"][method]})
+                soup_scores[name] = modpo_scores[name] - difference
+        fronts["modpo"].append(MatchedPoint(row.weights, modpo_scores, row.kl["modpo"]))
+        fronts["soup"].append(MatchedPoint(row.weights, soup_scores, row.kl["soup"]))
     return fronts
+
+
+# --------------------------------------------------------------------------- over seeds
 
 
 def _means_by_name(
     rows: Sequence[Mapping[str, float]], names: Sequence[str]
-) -> dict[str, dict[str, Any]]:
+) -> dict[str, SeedMean]:
     """Return the mean of each named number over seeds."""
     return {name: _mean([row[name] for row in rows]) for name in names}
 
 
-def _difference(ours: Iterable[float], theirs: Iterable[float]) -> dict[str, Any]:
+def _difference(ours: Iterable[float], theirs: Iterable[float]) -> SeedDifference:
     """Return the mean difference over seeds, and on how many it is positive."""
     differences = [our - their for our, their in zip(ours, theirs, strict=True)]
     seeds_above = sum(difference > 0 for difference in differences)
-    return _mean(differences) | {"seeds_above": seeds_above}
+    return SeedDifference(**vars(_mean(differences)), seeds_above=seeds_above)
 
 
-def _mean(values: Sequence[float]) -> dict[str, Any]:
+def _mean(values: Sequence[float]) -> SeedMean:
     """Return the mean of a number over seeds, and its 95% t interval; one seed gives none."""
     mean = float(np.mean(values))
     if len(values) < 2:
-        return {"mean": mean, "interval": None}
+        return SeedMean(mean=mean, interval=None)
     standard_error = np.std(values, ddof=1) / math.sqrt(len(values))
+    # Student's t and not the normal distribution: three seeds say little of their own spread.
     half_width = float(stats.t.ppf(0.975, len(values) - 1) * standard_error)
-    return {"mean": mean, "interval": [mean - half_width, mean + half_width]}
+    return SeedMean(mean=mean, interval=(mean - half_width, mean + half_width))

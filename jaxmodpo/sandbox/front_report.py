@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import matplotlib
 from matplotlib.axes import Axes
@@ -11,56 +10,55 @@ from matplotlib.figure import Figure
 
 from jaxmodpo.evaluation.fronts import by_weights
 from jaxmodpo.pages import MARKERS, PALETTE, STYLE
+from jaxmodpo.results.fronts import Arm, Fronts, MeanComparison, MeanPoint, SeedMean
+from jaxmodpo.results.sweep import Method
 
-LABELS = {"modpo": "MODPO", "soup": "soups"}
+LABELS: Mapping[Method, str] = {"modpo": "MODPO", "soup": "soups"}
 ARMS = {"best_worst": "best-worst pairs", "all_pairs": "all pairs"}
-KINDS = {"fronts": "equal weights", "matched_fronts": "matched KL"}
-
-Estimate = Mapping[str, Any]
-"""a mean over seeds and its interval, which one seed does not give"""
 
 
-def table(results: Mapping[str, Any]) -> str:
+# --------------------------------------------------------------------------- the table
+
+
+def table(results: Fronts) -> str:
     """Lay out hypervolumes and the differences at each weight, as Markdown."""
     lines: list[str] = []
-    for arm, arm_results in results["arms"].items():
-        lines += _arm_lines(ARMS[arm], arm_results)
+    for name, arm in results.arms.items():
+        lines += _arm_lines(ARMS[name], arm)
     return "\n".join([*lines, *_between_lines(results)])
 
 
-def _arm_lines(label: str, arm: Mapping[str, Any]) -> list[str]:
+def _arm_lines(label: str, arm: Arm) -> list[str]:
     """Return an arm's hypervolumes, and a row for each weight."""
-    volume = arm["hypervolume"]
-    difference = volume["modpo - soup"]
+    volume = arm.hypervolume
     lines = [
         "",
-        f"{label}, {arm['seeds']} seeds: hypervolume MODPO {volume['modpo']['mean']:.4f}, soups"
-        f" {volume['soup']['mean']:.4f}, difference {_estimate(difference, 4)}; MODPO above on"
-        f" {difference['seeds_above']} seeds",
+        f"{label}, {arm.seeds} seeds: hypervolume MODPO {volume.modpo.mean:.4f}, soups"
+        f" {volume.soup.mean:.4f}, difference {_estimate(volume.difference, 4)}; MODPO above on"
+        f" {volume.difference.seeds_above} seeds",
         "",
         "| weights | MODPO - soup, weighted score | KL, nats | at matched KL | KL, nats |",
         "|---|---|---|---|---|",
     ]
-    for equal, matched in by_weights([arm["equal_weights"], arm["matched_kl"]]):
+    for equal, matched in by_weights([arm.equal_weights, arm.matched_kl]):
         cells = [_weights(equal)]
         for row in (equal, matched):
-            divergence = row["kl"]
-            cells.append(_estimate(row["weighted"], 3))
-            cells.append(f"{divergence['modpo']['mean']:.2f} and {divergence['soup']['mean']:.2f}")
+            cells.append(_estimate(row.differences["weighted"], 3))
+            cells.append(f"{row.kl['modpo'].mean:.2f} and {row.kl['soup'].mean:.2f}")
         lines.append(_markdown_row(cells))
     return lines
 
 
-def _between_lines(results: Mapping[str, Any]) -> list[str]:
+def _between_lines(results: Fronts) -> list[str]:
     """Return MODPO of the second arm against both methods of the first."""
-    first, second = results["arms"]
-    rows = results["arms"][second]["equal_weights"]
+    first, second = results.arms
+    rows = results.arms[second].equal_weights
     heads = [f"MODPO from {ARMS[second]}", "hypervolume", *map(_weights, rows)]
     lines = ["", _markdown_row(heads), "|---" * len(heads) + "|"]
-    for method, differences in results["between"].items():
+    for method, advantage in results.between.items():
         cells = [f"- {LABELS[method]} from {ARMS[first]}"]
-        cells.append(_estimate(differences["hypervolume"], 4))
-        cells += [_estimate(difference, 3) for difference in differences["weighted"]]
+        cells.append(_estimate(advantage.hypervolume, 4))
+        cells += [_estimate(difference, 3) for difference in advantage.weighted]
         lines.append(_markdown_row(cells))
     return lines
 
@@ -69,47 +67,50 @@ def _markdown_row(cells: Sequence[str]) -> str:
     return "| " + " | ".join(cells) + " |"
 
 
-def _weights(row: Mapping[str, Any]) -> str:
+def _weights(row: MeanComparison) -> str:
     """Return the weights of a row as they stand in the table: ``0.7/0.3``."""
-    return "/".join(f"{weight:.1f}" for weight in row["weights"])
+    return "/".join(f"{weight:.1f}" for weight in row.weights)
 
 
-def _estimate(estimate: Estimate, digits: int) -> str:
+def _estimate(estimate: SeedMean, digits: int) -> str:
     """Return a mean with its sign, and its interval where there is one."""
-    mean = f"{estimate['mean']:+.{digits}f}"
-    if estimate["interval"] is None:
+    mean = f"{estimate.mean:+.{digits}f}"
+    if estimate.interval is None:
         return mean
-    low, high = estimate["interval"]
+    low, high = estimate.interval
     return f"{mean} ({low:+.{digits}f} to {high:+.{digits}f})"
 
 
-def figure(results: Mapping[str, Any]) -> Figure:
+# --------------------------------------------------------------------------- the figure
+
+
+def figure(results: Fronts) -> Figure:
     """Draw the mean fronts of both arms with intervals over seeds: above at equal weights, below at
     matched KL.
     """
-    arms = results["arms"]
     with matplotlib.rc_context(STYLE):
         page = Figure(figsize=(9.6, 8.4), layout="constrained")
-        grid = page.subplots(2, len(arms), sharex=True, sharey=True)
-        for row, (kind, title) in zip(grid, KINDS.items(), strict=True):
-            for axes, (arm, arm_results) in zip(row, arms.items(), strict=True):
-                _draw_fronts(axes, arm_results, kind)
-                axes.set_title(f"{ARMS[arm]}, {title}")
+        # One scale for all panels: what differs between them is what the figure is about.
+        grid = page.subplots(2, len(results.arms), sharex=True, sharey=True)
+        for column, (name, arm) in enumerate(results.arms.items()):
+            panels = (("equal weights", arm.fronts), ("matched KL", arm.matched_fronts))
+            for row, (title, fronts) in enumerate(panels):
+                _draw_fronts(grid[row, column], arm, fronts)
+                grid[row, column].set_title(f"{ARMS[name]}, {title}")
         return page
 
 
-def _draw_fronts(axes: Axes, arm: Mapping[str, Any], kind: str) -> None:
+def _draw_fronts(axes: Axes, arm: Arm, fronts: Mapping[Method, Sequence[MeanPoint]]) -> None:
     """Draw both methods' fronts of an arm, and its base model."""
-    x, y = arm["objectives"]
-    for number, (method, points) in enumerate(arm[kind].items()):
-        scores = [point["scores"] for point in points]
-        x_means = [score[x]["mean"] for score in scores]
-        y_means = [score[y]["mean"] for score in scores]
+    x, y = arm.objectives
+    for number, (method, points) in enumerate(fronts.items()):
+        x_means = [point.scores[x].mean for point in points]
+        y_means = [point.scores[y].mean for point in points]
         axes.errorbar(
             x_means,
             y_means,
-            xerr=[_half_width(score[x]) for score in scores],
-            yerr=[_half_width(score[y]) for score in scores],
+            xerr=[_half_width(point.scores[x]) for point in points],
+            yerr=[_half_width(point.scores[y]) for point in points],
             label=LABELS[method],
             marker=MARKERS[number],
             color=PALETTE[number],
@@ -117,16 +118,18 @@ def _draw_fronts(axes: Axes, arm: Mapping[str, Any], kind: str) -> None:
             linewidth=1.2,
             elinewidth=0.6,
         )
-        for point, position in zip(points, zip(x_means, y_means, strict=True), strict=True):
-            first_weight = f"{point['weights'][0]:.1f}"
+        for point in points:
+            position = (point.scores[x].mean, point.scores[y].mean)
+            first_weight = f"{point.weights[0]:.1f}"
             axes.annotate(first_weight, position, (4, 4), textcoords="offset points", fontsize=6)
-    axes.plot(arm["base"][x]["mean"], arm["base"][y]["mean"], "kx", label="base")
+    axes.plot(arm.base[x].mean, arm.base[y].mean, "kx", label="base")
     axes.set(xlabel=f"true {x}", ylabel=f"true {y}")
     axes.legend(fontsize=7)
 
 
-def _half_width(estimate: Estimate) -> float:
+def _half_width(estimate: SeedMean) -> float:
     """Return half an interval's width; 0 where one seed gives none."""
-    if estimate["interval"] is None:
+    if estimate.interval is None:
         return 0.0
-    return estimate["interval"][1] - estimate["mean"]
+    _, high = estimate.interval
+    return high - estimate.mean

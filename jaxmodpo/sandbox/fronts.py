@@ -14,9 +14,12 @@ from pathlib import Path
 
 from jaxmodpo.config import builtin
 from jaxmodpo.experiment import run_experiment
-from jaxmodpo.files import atomic_path, read_json, write_json
+from jaxmodpo.files import atomic_path
 from jaxmodpo.pages import png
 from jaxmodpo.ranges import Count, Seed, Unestimated
+from jaxmodpo.results.fronts import FRONTS
+from jaxmodpo.results.sweep import SWEEP, Sweep
+from jaxmodpo.results.versioned import read_result, write_result
 from jaxmodpo.sandbox.front_comparison import combine
 from jaxmodpo.sandbox.front_report import ARMS, figure, table
 
@@ -45,9 +48,11 @@ def fronts(config: FrontsConfig) -> None:
     folders = [config.output_dir / f"seed_{seed}" for seed in seeds]
     for seed, folder in zip(seeds, folders, strict=True):
         run_experiment(builtin(".", "fronts"), folder, seed)
-    sweeps = {arm: [read_json(folder / arm / "sweep.json") for folder in folders] for arm in ARMS}
+    sweeps: dict[str, list[Sweep]] = {}
+    for arm in ARMS:
+        sweeps[arm] = [read_result(folder / arm / SWEEP, Sweep) for folder in folders]
     results = combine(sweeps)
-    write_json(config.output_dir / "fronts.json", results)
+    write_result(config.output_dir / FRONTS, results)
     with atomic_path(config.output_dir / "fronts.png") as temporary:
         temporary.write_bytes(png(figure(results)))
     print(table(results))

@@ -8,27 +8,32 @@ files.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
 
 import numpy as np
 
 from jaxmodpo.errors import UserError
 from jaxmodpo.evaluation.fronts import by_weights, hypervolume, undominated
 from jaxmodpo.intervals import percentile_interval, resampled_questions
+from jaxmodpo.results.sweep import (
+    MODPO_MINUS_SOUP,
+    Comparison,
+    Hypervolume,
+    Measured,
+    Model,
+    ScoreDifference,
+    Sweep,
+)
 from jaxmodpo.search.sweep_settings import point_name
-
-Point = Mapping[str, Any]
-"""what was measured of one model, as its file in ``points/`` holds it"""
 
 HYPERVOLUME_RESAMPLES = 500
 
 
 def compare(
     names: Sequence[str],
-    base: Point,
-    fronts: Mapping[str, Sequence[Point]],
-    matched: Sequence[tuple[Point, Point]] = (),
-) -> dict[str, Any]:
+    base: Measured,
+    fronts: Mapping[str, Sequence[Measured]],
+    matched: Sequence[tuple[Measured, Measured]] = (),
+) -> Sweep:
     """Return a sweep's figures; intervals are 95% bootstrap intervals over questions.
 
     The reference point of the hypervolumes is the lowest score of each objective over all points
@@ -40,7 +45,7 @@ def compare(
         fronts: measurements of each method's points.
         matched: points of MODPO and of the soups, brought to the same divergence.
     """
-    questions = list(base["per_question"][names[0]])
+    questions = list(base.per_question[names[0]])
     scores = {method: _scores(points, names, questions) for method, points in fronts.items()}
     means = {method: front.mean(axis=-1) for method, front in scores.items()}
     base_means = _scores([base], names, questions).mean(axis=-1)
@@ -49,33 +54,35 @@ def compare(
     # The same draws for every method, so that differences between them are paired.
     resamples = resampled_questions(len(questions))
     volume_samples: dict[str, np.ndarray] = {}
-    volumes: dict[str, dict[str, Any]] = {}
+    volumes: dict[str, Hypervolume] = {}
     for method, front in scores.items():
         volume_samples[method] = _hypervolume_samples(front, reference, resamples)
-        volumes[method] = {
-            "value": hypervolume(means[method], reference),
-            "interval": _interval(volume_samples[method]),
-            "undominated": int(undominated(means[method]).sum()),
-        }
-    results: dict[str, Any] = {
-        "objectives": list(names),
-        "base": _without_questions(base),
-        "fronts": {},
-        "reference_point": dict(zip(names, reference.tolist(), strict=True)),
-        "hypervolume": volumes,
-    }
-    for method, points in fronts.items():
-        results["fronts"][method] = [_without_questions(point) for point in points]
+        volumes[method] = Hypervolume(
+            value=hypervolume(means[method], reference),
+            interval=_interval(volume_samples[method]),
+            undominated=int(undominated(means[method]).sum()),
+        )
+    equal_weights: tuple[Comparison, ...] | None = None
+    matched_kl: tuple[Comparison, ...] | None = None
     if set(fronts) == {"modpo", "soup"}:
-        difference = volume_samples["modpo"] - volume_samples["soup"]
-        volumes["modpo - soup"] = {
-            "value": volumes["modpo"]["value"] - volumes["soup"]["value"],
-            "interval": _interval(difference),
-        }
-        equal_weights = by_weights([fronts["modpo"], fronts["soup"]])
-        results["equal_weights"] = _differences(equal_weights, names, questions, resamples)
-        results["matched_kl"] = _differences(matched, names, questions, resamples)
-    return results
+        volumes[MODPO_MINUS_SOUP] = Hypervolume(
+            value=volumes["modpo"].value - volumes["soup"].value,
+            interval=_interval(volume_samples["modpo"] - volume_samples["soup"]),
+        )
+        pairs = by_weights([fronts["modpo"], fronts["soup"]])
+        equal_weights = _compare_pairs(pairs, names, questions, resamples)
+        matched_kl = _compare_pairs(matched, names, questions, resamples)
+    return Sweep(
+        objectives=tuple(names),
+        base=base.as_model(),
+        fronts={
+            method: tuple(point.as_point() for point in points) for method, points in fronts.items()
+        },
+        reference_point=dict(zip(names, reference.tolist(), strict=True)),
+        hypervolume=volumes,
+        equal_weights=equal_weights,
+        matched_kl=matched_kl,
+    )
 
 
 def _hypervolume_samples(
@@ -88,7 +95,9 @@ def _hypervolume_samples(
     return np.array(samples)
 
 
-def _scores(points: Sequence[Point], names: Sequence[str], questions: Sequence[str]) -> np.ndarray:
+def _scores(
+    points: Sequence[Measured], names: Sequence[str], questions: Sequence[str]
+) -> np.ndarray:
     """Return the points' scores: ``[points, objectives, questions]``."""
     by_point: list[list[list[float]]] = []
     for point in points:
@@ -96,106 +105,102 @@ def _scores(points: Sequence[Point], names: Sequence[str], questions: Sequence[s
     return np.array(by_point)
 
 
-def _interval(samples: np.ndarray) -> list[float]:
+def _interval(samples: np.ndarray) -> tuple[float, float]:
     """Return both ends of the 95% interval of bootstrap samples, as JSON takes them."""
     low, high = percentile_interval(samples)
-    return [float(low), float(high)]
+    return float(low), float(high)
 
 
-def _scores_of(point: Point, name: str, questions: Sequence[str]) -> list[float]:
+def _scores_of(point: Measured, name: str, questions: Sequence[str]) -> list[float]:
     """Return a point's scores of these questions, in their order.
 
     Raises:
         UserError: it has another set of questions.
     """
-    values = point["per_question"][name]
+    values = point.per_question[name]
     if values.keys() != set(questions):
         raise UserError(
-            f"{point['label']} was measured on other questions than the base; remove its file in"
+            f"{point.label} was measured on other questions than the base; remove its file in"
             " points/"
         )
     return [values[question] for question in questions]
 
 
-def _without_questions(point: Point) -> dict[str, Any]:
-    """Return a point without what makes its file long, and without where its adapter lay."""
-    return {key: value for key, value in point.items() if key not in ("per_question", "adapter")}
-
-
-def _differences(
-    pairs: Iterable[Sequence[Point]],
+def _compare_pairs(
+    pairs: Iterable[Sequence[Measured]],
     names: Sequence[str],
     questions: Sequence[str],
     resamples: np.ndarray,
-) -> list[dict[str, Any]]:
+) -> tuple[Comparison, ...]:
     """Compare pairs of a MODPO point and a soup of the same weights."""
-    rows: list[dict[str, Any]] = []
+    rows: list[Comparison] = []
     for modpo_point, soup_point in pairs:
-        rows.append(_difference(modpo_point, soup_point, names, questions, resamples))
-    return rows
+        rows.append(_compare_pair(modpo_point, soup_point, names, questions, resamples))
+    return tuple(rows)
 
 
-def _difference(
-    modpo_point: Point,
-    soup_point: Point,
+def _compare_pair(
+    modpo_point: Measured,
+    soup_point: Measured,
     names: Sequence[str],
     questions: Sequence[str],
     resamples: np.ndarray,
-) -> dict[str, Any]:
+) -> Comparison:
     """Return MODPO's score minus the soup's, of each objective and weighted, with intervals."""
-    weights = modpo_point["weights"]
-    assert weights == soup_point["weights"], (weights, soup_point["weights"])
+    weights = modpo_point.weights
+    assert weights is not None and weights == soup_point.weights, (weights, soup_point.weights)
     # Both models answered the same questions, so the differences of single questions are resampled:
     # hard questions are hard for both, and drop out.
     modpo_scores, soup_scores = _scores([modpo_point, soup_point], names, questions)
-    differences = modpo_scores - soup_scores  # [objectives, questions]
-    by_name = dict(zip(names, differences, strict=True))
-    by_name["weighted"] = np.asarray(weights) @ differences
-    intervals: dict[str, dict[str, Any]] = {}
+    score_differences = modpo_scores - soup_scores  # [objectives, questions]
+    by_name = dict(zip(names, score_differences, strict=True))
+    by_name["weighted"] = np.asarray(weights) @ score_differences
+    differences: dict[str, ScoreDifference] = {}
     for name, values in by_name.items():
-        intervals[name] = {
-            "value": float(values.mean()),
-            "interval": _interval(values[resamples].mean(axis=1)),
-        }
-    return {
-        "weights": list(weights),
-        "kl": {"modpo": modpo_point["kl"], "soup": soup_point["kl"]},
-        "scale": {"modpo": modpo_point["scale"], "soup": soup_point["scale"]},
-        "modpo - soup": intervals,
-    }
+        differences[name] = ScoreDifference(
+            value=float(values.mean()), interval=_interval(values[resamples].mean(axis=1))
+        )
+    return Comparison(
+        weights=weights,
+        kl={"modpo": modpo_point.kl, "soup": soup_point.kl},
+        scale={"modpo": modpo_point.scale, "soup": soup_point.scale},
+        differences=differences,
+    )
 
 
-def table(results: Mapping[str, Any]) -> str:
+# --------------------------------------------------------------------------- the table
+
+
+def table(results: Sweep) -> str:
     """Lay out the points and the comparisons."""
-    names = results["objectives"]
+    names = results.objectives
     header = f"{'':<26}" + "".join(f"{name:>14}" for name in names) + f"{'KL, nats':>10}"
-    lines = ["", header, _point_line("base", results["base"], names)]
-    for method, points in results["fronts"].items():
+    lines = ["", header, _point_line("base", results.base, names)]
+    for method, points in results.fronts.items():
         for point in points:
-            label = f"{method} {point_name(point['weights'], '/')}"
+            label = f"{method} {point_name(point.weights, '/')}"
             lines.append(_point_line(label, point, names))
     lines.append("")
-    for method, volume in results["hypervolume"].items():
-        low, high = volume["interval"]
-        lines.append(f"hypervolume, {method:<13}{volume['value']:9.4f} [{low:.4f}, {high:.4f}]")
-    for kind in ("equal_weights", "matched_kl"):
-        for row in results.get(kind, []):
-            lines.append(_difference_line(kind.replace("_", " "), row))
+    for method, volume in results.hypervolume.items():
+        low, high = volume.interval
+        lines.append(f"hypervolume, {method:<13}{volume.value:9.4f} [{low:.4f}, {high:.4f}]")
+    for row in results.equal_weights or ():
+        lines.append(_comparison_line("equal weights", row))
+    for row in results.matched_kl or ():
+        lines.append(_comparison_line("matched kl", row))
     return "\n".join(lines)
 
 
-def _point_line(label: str, point: Point, names: Sequence[str]) -> str:
-    scores = "".join(f"{point['scores'][name]:14.3f}" for name in names)
-    return f"{label:<26}{scores}{point['kl']:10.2f}"
+def _point_line(label: str, point: Model, names: Sequence[str]) -> str:
+    scores = "".join(f"{point.scores[name]:14.3f}" for name in names)
+    return f"{label:<26}{scores}{point.kl:10.2f}"
 
 
-def _difference_line(kind: str, row: Mapping[str, Any]) -> str:
-    difference = row["modpo - soup"]["weighted"]
-    low, high = difference["interval"]
-    weights = point_name(row["weights"], "/")
-    kl = row["kl"]
+def _comparison_line(kind: str, row: Comparison) -> str:
+    weighted = row.differences["weighted"]
+    low, high = weighted.interval
     return (
-        f"{kind} {weights}: weighted score, modpo - soup"
-        f" {difference['value']:+.3f} [{low:+.3f}, {high:+.3f}], KL {kl['modpo']:.2f} and"
-        f" {kl['soup']:.2f}"
+        f"{kind} {point_name(row.weights, '/')}: weighted score, modpo - soup"
+        f" {weighted.value:+.3f} [{low:+.3f}, {high:+.3f}], KL {row.kl['modpo']:.2f} and"
+        f" {row.kl['soup']:.2f}"
     )

@@ -12,18 +12,17 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from jaxmodpo.data.examples import reward_rankings
-from jaxmodpo.files import read_json, write_json
 from jaxmodpo.methods.reward_model import load_reward_model, score
 from jaxmodpo.methods.score import divergence, own_replies
 from jaxmodpo.policy.loaded import Policy, with_adapter
 from jaxmodpo.policy.prompts import load_policy_text
 from jaxmodpo.records import Candidate, Question, Ranking, read_questions
-from jaxmodpo.results.shapes import Measured
+from jaxmodpo.results.sweep import Measured
+from jaxmodpo.results.versioned import read_result, write_result
 from jaxmodpo.rubric import load_rubric
 from jaxmodpo.search.sweep_settings import BISECTIONS, SweepConfig
 from jaxmodpo.training.session import Session
@@ -86,105 +85,116 @@ class Measure:
 
     def __call__(
         self, label: str, adapter: Path | None, weights: Sequence[float] | None, scale: float = 1.0
-    ) -> dict[str, Any]:
-        """Return ``adapter``, ``scale``, ``weights``, means and per-question values of every score
-        and of KL.
+    ) -> Measured:
+        """Measure a model, or read what was measured of it before.
+
+        Args:
+            label: the name of its file.
+            adapter: its folder; None of the base.
+            weights: of the objectives; None of the base.
+            scale: factor that the adapter is multiplied by.
         """
         path = self._config.output_dir / "points" / f"{label}.json"
+        weights = None if weights is None else tuple(weights)
         if path.is_file():
-            measured = self._measured(path, label, adapter, weights, scale)
-            if measured:
-                return measured
+            measured = read_result(path, Measured)
+            if self._is_of(measured, label, weights, scale):
+                # The folder may have been moved since.
+                return replace(measured, adapter=adapter and str(adapter))
+            logger.warning("%s is of another model or other questions; it is measured again", path)
         # The base is a policy with an adapter that adds nothing. Scaling an adapter is scaling its
         # alpha: no weight is touched, and nothing is compiled again.
         policy = self._bare if adapter is None else with_adapter(self._bare, adapter)
         policy = replace(policy, lora=replace(policy.lora, alpha=policy.lora.alpha * scale))
-        point = {
-            "label": label,
-            "adapter": adapter and str(adapter),
-            "scale": scale,
-            "weights": weights and list(weights),
-        }
-        point |= self._values(policy, adapter is None)
-        write_json(path, point)
-        numbers = ", ".join(f"{name} {value:.3f}" for name, value in point["scores"].items())
-        logger.info("%s: %s; KL %.2f nats", label, numbers, point["kl"])
-        return point
+        prompts, replies = self._sample(policy)
+        # The base does not differ from itself, and need not be scored to say so.
+        divergences = np.zeros(self._shape)
+        if adapter is not None:
+            divergences = self._divergences(policy, prompts, replies)
+        scores = self._scores(replies)
+        measured = Measured(
+            label=label,
+            adapter=adapter and str(adapter),
+            scale=scale,
+            weights=weights,
+            scores={name: float(values.mean()) for name, values in scores.items()},
+            kl=float(divergences.mean()),
+            kl_standard_error=_standard_error(divergences),
+            per_question={name: self._by_question(values) for name, values in scores.items()},
+        )
+        write_result(path, measured)
+        numbers = ", ".join(f"{name} {value:.3f}" for name, value in measured.scores.items())
+        logger.info("%s: %s; KL %.2f nats", label, numbers, measured.kl)
+        return measured
 
-    def _measured(
-        self,
-        path: Path,
-        label: str,
-        adapter: Path | None,
-        weights: Sequence[float] | None,
-        scale: float,
-    ) -> dict[str, Any] | None:
-        """Return what was measured before, if it is of this model, these questions and scores."""
-        point = dict(read_json(path, Measured))
-        expected = {"label": label, "scale": scale, "weights": weights and list(weights)}
+    def _is_of(
+        self, measured: Measured, label: str, weights: tuple[float, ...] | None, scale: float
+    ) -> bool:
+        """Return whether a measurement is of this model, these questions and these scores."""
         questions = {question.question_id for question in self._questions}
-        scores = point["per_question"]
-        same_questions = all(
-            isinstance(values, dict) and values.keys() == questions for values in scores.values()
-        )
+        scores = measured.per_question
+        same_model = (measured.label, measured.weights, measured.scale) == (label, weights, scale)
         same_scores = scores.keys() == self._scorers.keys()
-        if same_questions and same_scores and expected.items() <= point.items():
-            return point | {"adapter": adapter and str(adapter)}  # the folder may have been moved
-        logger.warning(
-            "%s is of another model, other questions or another version; it is measured again", path
-        )
-        return None
+        return same_model and same_scores and all(v.keys() == questions for v in scores.values())
 
-    def _values(self, policy: Policy, is_base: bool) -> dict[str, Any]:
-        config = self._config
-        # All replies to one question stand together: row n of [questions, samples] is question n's.
+    @property
+    def _shape(self) -> tuple[int, int]:
+        """The shape of what is measured of all replies: ``[questions, samples]``."""
+        return len(self._questions), self._config.samples
+
+    @property
+    def _repeated_questions(self) -> list[Question]:
+        """The question of every reply: all replies to one question stand together."""
         repeated: list[Question] = []
         for question in self._questions:
-            repeated += [question] * config.samples
-        prompts = [self._text.prompt(question.question_text) for question in repeated]
+            repeated += [question] * self._config.samples
+        return repeated
+
+    def _sample(self, policy: Policy) -> tuple[list[list[int]], list[list[int]]]:
+        """Return every prompt with a reply sampled to it, both as tokens."""
+        prompts = [
+            self._text.prompt(question.question_text) for question in self._repeated_questions
+        ]
         replies = own_replies(
             policy,
             prompts,
             self._text.eos,
-            config.max_new_tokens,
-            config.sample_batch_size,
-            config.seed,
+            self._config.max_new_tokens,
+            self._config.sample_batch_size,
+            self._config.seed,
         )
+        return prompts, replies
+
+    def _divergences(
+        self, policy: Policy, prompts: Sequence[list[int]], replies: Sequence[list[int]]
+    ) -> np.ndarray:
+        """Return each reply's log-ratio of the policy to the base, ``[questions, samples]``."""
+        length = max(map(len, prompts)) + self._config.max_new_tokens
+        ratios = divergence(policy, prompts, replies, self._config.sample_batch_size, length)
+        return ratios.reshape(self._shape)
+
+    def _scores(self, replies: Sequence[list[int]]) -> dict[str, np.ndarray]:
+        """Return each objective's scores of all replies, ``[questions, samples]``."""
         texts = [self._text.decode(reply) for reply in replies]
-        ids = [question.question_id for question in self._questions]
-        shape = (len(ids), config.samples)
-        length = max(map(len, prompts)) + config.max_new_tokens
-        if is_base:
-            ratios = np.zeros(shape)
-        else:
-            flat_ratios = divergence(policy, prompts, replies, config.sample_batch_size, length)
-            ratios = flat_ratios.reshape(shape)
-        standard_error = None
-        if len(ratios) > 1:
-            # Replies to one question are not independent, so the questions' means are the units.
-            standard_error = float(ratios.mean(1).std(ddof=1) / math.sqrt(len(ratios)))
-        mean_scores: dict[str, float] = {}
-        per_question: dict[str, dict[str, float]] = {}
+        scores: dict[str, np.ndarray] = {}
         for name, scorer in self._scorers.items():
-            scores = scorer(repeated, texts).reshape(shape)
-            mean_scores[name] = float(scores.mean())
-            question_means = scores.mean(1).round(6).tolist()
-            per_question[name] = dict(zip(ids, question_means, strict=True))
-        return {
-            "scores": mean_scores,
-            "kl": float(ratios.mean()),
-            "kl_standard_error": standard_error,
-            "per_question": per_question,
-        }
+            scores[name] = scorer(self._repeated_questions, texts).reshape(self._shape)
+        return scores
+
+    def _by_question(self, scores: np.ndarray) -> dict[str, float]:
+        """Return the mean of each question's replies, by the question's id."""
+        ids = [question.question_id for question in self._questions]
+        return dict(zip(ids, scores.mean(1).round(6).tolist(), strict=True))
 
     def matched(
-        self, first: Mapping[str, Any], second: Mapping[str, Any], bisections: int = BISECTIONS
-    ) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
+        self, first: Measured, second: Measured, bisections: int = BISECTIONS
+    ) -> tuple[Measured, Measured]:
         """Scale back the one of two models that moved further, by bisection, until both diverge
         alike.
         """
-        far = first if first["kl"] > second["kl"] else second
+        far = first if first.kl > second.kl else second
         near = second if far is first else first
+        assert far.adapter is not None, far.label
         scaled = far
         # The divergence grows with the adapter's scale: 0 at scale 0, far's own at scale 1.
         low = 0.0
@@ -192,13 +202,21 @@ class Measure:
         for number in range(bisections):
             # Near the base a share of the divergence is less than its sampling error; 0.02 nats are
             # matched closely enough by one thousandth.
-            if abs(scaled["kl"] - near["kl"]) <= CLOSE * max(near["kl"], 0.02):
+            if abs(scaled.kl - near.kl) <= CLOSE * max(near.kl, 0.02):
                 break
             middle = (low + high) / 2
-            label = f"{far['label']}_scaled_{number}"
-            scaled = self(label, Path(far["adapter"]), far["weights"], middle)
-            if scaled["kl"] < near["kl"]:
+            label = f"{far.label}_scaled_{number}"
+            scaled = self(label, Path(far.adapter), far.weights, middle)
+            if scaled.kl < near.kl:
                 low = middle
             else:
                 high = middle
         return (scaled, second) if far is first else (first, scaled)
+
+
+def _standard_error(divergences: np.ndarray) -> float | None:
+    """Return the standard error of the mean of ``[questions, samples]``; None of one question."""
+    if len(divergences) < 2:
+        return None
+    # Replies to one question are not independent, so the questions' means are the units.
+    return float(divergences.mean(1).std(ddof=1) / math.sqrt(len(divergences)))

@@ -10,7 +10,7 @@ adapter multiplied by a number below 1, until both diverge alike.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ import jax
 from jaxmodpo.config import named_values
 from jaxmodpo.errors import UserError
 from jaxmodpo.evaluation.fronts import by_weights, front_figure
-from jaxmodpo.files import atomic_path, write_json
+from jaxmodpo.files import atomic_path
 from jaxmodpo.methods.dpo import DPOConfig, dpo
 from jaxmodpo.methods.modpo import MODPOConfig, modpo
 from jaxmodpo.methods.soup import SoupConfig, soup
@@ -28,6 +28,8 @@ from jaxmodpo.pages import png
 from jaxmodpo.phase import Phase, in_phase
 from jaxmodpo.policy.distributed import open_together
 from jaxmodpo.policy.prompts import on_one_day
+from jaxmodpo.results.sweep import SWEEP, Measured
+from jaxmodpo.results.versioned import write_result
 from jaxmodpo.search.comparison import compare, table
 from jaxmodpo.search.measuring import Measure, make_scorer
 from jaxmodpo.search.sweep_settings import (
@@ -57,21 +59,23 @@ def sweep(config: SweepConfig, phase: Phase) -> None:
     measure = Measure(config, makers, session)
     base = measure("base", None, None)
     fronts = _train_and_measure(config, points, measure, session)
-    matched: list[tuple[Mapping[str, Any], Mapping[str, Any]]] = []
+    matched: list[tuple[Measured, Measured]] = []
     if "soup" in fronts and config.match_kl:
         for modpo_point, soup_point in by_weights([fronts["modpo"], fronts["soup"]]):
             matched.append(measure.matched(modpo_point, soup_point))
     results = compare(names, base, fronts, matched)
-    write_json(config.output_dir / "sweep.json", results)
+    write_result(config.output_dir / SWEEP, results)
     # Three objectives would need a third axis; their table says what a figure could not.
     if len(names) == 2:
         with atomic_path(config.output_dir / "fronts.png") as temporary:
-            temporary.write_bytes(png(front_figure(fronts, (names[0], names[1]), base)))
+            temporary.write_bytes(
+                png(front_figure(results.fronts, (names[0], names[1]), results.base))
+            )
     print(table(results))
     phase.finish(
         points=len(points),
-        objectives=results["objectives"],
-        hypervolume=results["hypervolume"],
+        objectives=results.objectives,
+        hypervolume=results.hypervolume,
     )
 
 
@@ -80,14 +84,14 @@ def _train_and_measure(
     points: Sequence[tuple[float, ...]],
     measure: Measure,
     session: Session,
-) -> dict[str, list[dict[str, Any]]]:
+) -> dict[str, list[Measured]]:
     """Train MODPO and make a soup at each point; return what was measured, by method.
 
     Each point is trained and measured before the next begins, so that a sweep that is cut off
     loses one point at most.
     """
     soup_adapters = _soup_adapters(config, session)
-    fronts: dict[str, list[dict[str, Any]]] = {"modpo": []}
+    fronts: dict[str, list[Measured]] = {"modpo": []}
     if soup_adapters:
         fronts["soup"] = []
     for weights in points:

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from jaxmodpo.evaluation.fronts import front_figure, hypervolume, undominated
+from jaxmodpo.results.sweep import Point
 
 
 @pytest.mark.parametrize("objectives", [1, 2, 3, 4])
@@ -29,17 +30,23 @@ def test_only_undominated_points_remain():
     assert undominated(points).tolist() == [True, True, False, True, True]
 
 
-def test_fronts_are_drawn():
-    points = [{"weights": [w, 1 - w], "scores": {"a": w, "b": 1 - w}, "kl": w} for w in (0.9, 0.1)]
-    figure = front_figure(
-        {"modpo": points, "soup": points}, ("a", "b"), {"scores": {"a": 0.0, "b": 0.0}}
+def point(weights: tuple[float, float], scores: dict[str, float], kl: float) -> Point:
+    return Point(
+        label="x", scale=1.0, weights=weights, scores=scores, kl=kl, kl_standard_error=None
     )
+
+
+def test_fronts_are_drawn():
+    points = [point((w, 1 - w), {"a": w, "b": 1 - w}, kl=w) for w in (0.9, 0.1)]
+    base = point((0.5, 0.5), {"a": 0.0, "b": 0.0}, kl=0.0)
+    figure = front_figure({"modpo": points, "soup": points}, ("a", "b"), base)
     left, right = figure.axes
     assert (left.get_xlabel(), left.get_ylabel()) == ("a", "b") and len(right.lines) == 2
 
 
 def test_a_points_scores_are_weighted_by_name_in_whatever_order_they_stand():
-    points = [{"weights": [0.9, 0.1], "scores": {"b": 1.0, "a": 2.0}, "kl": 0.5}]
-    figure = front_figure({"modpo": points}, ("a", "b"), {"scores": {"b": 0.5, "a": 1.0}})
+    points = [point((0.9, 0.1), {"b": 1.0, "a": 2.0}, kl=0.5)]
+    base = point((0.5, 0.5), {"b": 0.5, "a": 1.0}, kl=0.0)
+    figure = front_figure({"modpo": points}, ("a", "b"), base)
     (line,) = figure.axes[1].lines
     assert np.asarray(line.get_ydata()) == pytest.approx([0.9 * 1.0 + 0.1 * 0.5])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import dataclasses
 import json
 import re
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from right_results import COUNTS, SWEEP
 
 from jaxmodpo.errors import UserError
 from jaxmodpo.evaluation import report as report_module
@@ -22,7 +24,8 @@ from jaxmodpo.methods.validation import validate
 from jaxmodpo.phase import Phase
 from jaxmodpo.results.evaluation import EvaluationResults
 from jaxmodpo.results.measures import Divergence, Malformed
-from jaxmodpo.results.versioned import Result, read_result, write_result
+from jaxmodpo.results.sweep import Hypervolume
+from jaxmodpo.results.versioned import Result, plain, read_result, write_result
 
 NOTE = "A stand-in judge without clinical meaning."
 
@@ -64,7 +67,7 @@ def results(**more: object) -> dict[str, object]:
         "pairwise": dict.fromkeys(criteria, pairwise),
         "pairwise_intervals": dict.fromkeys(criteria, no_intervals),
         "tests": {c: [test] for c in criteria},
-        "counts": {"votes_asked": 8061, "valid": 8052, "failed": {"refusal": 9}},
+        "counts": plain(COUNTS) | {"votes_asked": 8061, "valid": 8052, "failed": {"refusal": 9}},
         "criteria": criteria,
         "questions": 403,
         "questions_judged": 403,
@@ -307,14 +310,8 @@ def test_page_shows_how_good_each_reward_model_is(work):
 
 
 def test_page_shows_a_sweeps_fronts_and_leaves_its_models_out(work):
-    point = {"weights": [0.5, 0.5], "scores": {"empathy": 0.2, "safety": 0.3}, "kl": 0.4}
-    volume = {"value": 0.0123, "interval": [0.0101, 0.0149]}
-    sweep = {
-        "objectives": ["empathy", "safety"],
-        "base": {"scores": {"empathy": 0.1, "safety": 0.1}},
-        "fronts": {"modpo": [point], "soup": [point]},
-        "hypervolume": {"modpo": volume, "soup": volume},
-    }
+    volume = Hypervolume(value=0.0123, interval=(0.0101, 0.0149), undominated=1)
+    sweep = dataclasses.replace(SWEEP, hypervolume={"modpo": volume, "soup": volume})
     finished(work / "weights", "sweep", {"sweep.json": sweep})
     finished(
         work / "weights" / "modpo_0.50",

@@ -9,12 +9,17 @@ import json
 import re
 
 import pytest
-from right_results import EVALUATION, RIGHT_RESULTS, VALIDATION
+from right_results import EVALUATION, RIGHT_RESULTS, SWEEP, VALIDATION, WORLD
 
 from jaxmodpo.errors import UserError
+from jaxmodpo.results.demo import WorldResults
 from jaxmodpo.results.evaluation import EvaluationResults
 from jaxmodpo.results.reward import Validation
+from jaxmodpo.results.sweep import Sweep
 from jaxmodpo.results.versioned import read_result, write_result
+from jaxmodpo.schema import key_of
+
+POINT = SWEEP.fronts["modpo"][0]
 
 every_kind = pytest.mark.parametrize("name", RIGHT_RESULTS)
 
@@ -31,7 +36,7 @@ def test_every_key_is_needed_unless_it_has_a_default(tmp_path, name):
     result = RIGHT_RESULTS[name]
     write_result(tmp_path / name, result)
     written = json.loads((tmp_path / name).read_text())
-    required = [f.name for f in dataclasses.fields(result) if f.default is dataclasses.MISSING]
+    required = [key_of(f) for f in dataclasses.fields(result) if f.default is dataclasses.MISSING]
     assert required
     for key in required:
         rest = {other: value for other, value in written.items() if other != key}
@@ -81,3 +86,40 @@ def test_rewards_whose_bins_and_edges_do_not_belong_together_are_refused(tmp_pat
     write_result(tmp_path / "validation.json", dataclasses.replace(VALIDATION, rewards=rewards))
     with pytest.raises(UserError, match="rewards, best, histogram must have one bin less than"):
         read_result(tmp_path / "validation.json", Validation)
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"base": dataclasses.replace(SWEEP.base, scores={"a": 0.1})}, "base, scores lacks 'b'"),
+        ({"fronts": {"modpo": ()}}, "fronts, modpo holds no point"),
+        (
+            {"fronts": {"modpo": (dataclasses.replace(POINT, scores={"a": 0.1}),)}},
+            "fronts, modpo, item 1, scores lacks 'b'",
+        ),
+        (
+            {"fronts": {"modpo": (dataclasses.replace(POINT, weights=(1.0,)),)}},
+            "fronts, modpo, item 1: as many weights and scores are needed as the base has scores",
+        ),
+    ],
+)
+def test_a_sweep_whose_points_lack_a_score_or_a_weight_is_refused(tmp_path, changes, sentence):
+    path = tmp_path / "sweep.json"
+    write_result(path, dataclasses.replace(SWEEP, **changes))
+    with pytest.raises(UserError, match=rf"sweep\.json: {re.escape(sentence)}"):
+        read_result(path, Sweep)
+
+
+@pytest.mark.parametrize("key", ["kl", "malformed"])
+def test_a_world_with_a_model_that_was_not_measured_is_refused(tmp_path, key):
+    write_result(tmp_path / "results.json", dataclasses.replace(WORLD, **{key: {"x": 0.0}}))
+    with pytest.raises(UserError, match=rf"results\.json: {key} lacks 'y'"):
+        read_result(tmp_path / "results.json", WorldResults)
+
+
+def test_a_sweep_says_how_far_modpo_is_ahead_under_the_key_of_the_difference(tmp_path):
+    write_result(tmp_path / "sweep.json", SWEEP)
+    written = json.loads((tmp_path / "sweep.json").read_text())
+    (row,) = written["equal_weights"]
+    assert list(row) == ["weights", "kl", "scale", "modpo - soup"]
+    assert row["modpo - soup"]["a"] == {"value": 0.0, "interval": [-0.1, 0.1]}

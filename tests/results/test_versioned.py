@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar
 
@@ -12,6 +12,7 @@ import pytest
 
 from jaxmodpo.errors import UserError
 from jaxmodpo.results.versioned import Result, plain, read_result, write_result
+from jaxmodpo.schema import KEY
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,3 +94,23 @@ def test_a_file_that_lacks_a_field_is_refused(path):
 
 def test_dataclasses_inside_mappings_and_lists_become_json_values():
     assert plain({"a": [Part(name="x")], "b": (1, None)}) == {"a": [{"name": "x"}], "b": [1, None]}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Difference(Result):
+    difference: float = field(metadata={KEY: "a - b"})
+
+
+def test_a_field_is_written_and_read_under_the_key_that_it_names(tmp_path):
+    path = tmp_path / "difference.json"
+    write_result(path, Difference(difference=0.5))
+    assert json.loads(path.read_text()) == {"version": 1, "a - b": 0.5}
+    assert read_result(path, Difference) == Difference(difference=0.5)
+    for content, sentence in (
+        ({"version": 1}, "difference.json lacks the field 'a - b'"),
+        ({"version": 1, "difference": 0.5}, "difference.json: unknown key 'difference'"),
+        ({"version": 1, "a - b": "x"}, 'difference.json: a - b must be a number, not "x"'),
+    ):
+        path.write_text(json.dumps(content))
+        with pytest.raises(UserError, match=re.escape(sentence)):
+            read_result(path, Difference)

@@ -18,6 +18,8 @@ from jaxmodpo.judging.rubric import RubricJudge
 from jaxmodpo.personas.survey import read_surveys
 from jaxmodpo.personas.synthetic import write_survey
 from jaxmodpo.records import Response, write_responses
+from jaxmodpo.results.demo import WorldResults
+from jaxmodpo.results.versioned import read_result
 from jaxmodpo.sandbox import grammar
 from jaxmodpo.sandbox.check import CheckConfig, check
 from jaxmodpo.sandbox.demo import DemoConfig, demo
@@ -129,11 +131,11 @@ def test_no_seeds_are_refused(tmp_path):
 def test_the_demo_shows_what_a_working_system_shows(tmp_path: Path):
     demo_command = [sys.executable, "-m", "jaxmodpo.cli", "demo", "--output-dir", tmp_path / "demo"]
     subprocess.run(demo_command, env=with_optimization(), check=True)
-    results = read_json(tmp_path / "demo" / "results.json")
-    assert set(results["models"]) == {*EMPATHY, "dpo_safety"}
-    assert all(0 <= rate <= 1 for rates in results["models"].values() for rate in rates.values())
-    assert [e["statement"] for e in results["required"] if not e["holds"]] == []
-    assert len(results["figure_2"]) == 30
-    assert results["malformed"]["base"] < 0.01 and results["kl"]["dpo_empathy"] < 10
+    results = read_result(tmp_path / "demo" / "results.json", WorldResults)
+    assert set(results.models) == {*EMPATHY, "dpo_safety"}
+    assert all(0 <= rate <= 1 for rates in results.models.values() for rate in rates.values())
+    assert [e.statement for e in results.required if not e.holds] == []
+    assert len(results.figure_2) == 30
+    assert results.malformed["base"] < 0.01 and results.kl["dpo_empathy"] < 10
     report = (tmp_path / "demo" / "report" / "report.html").read_text(encoding="utf-8")
     assert "no clinical meaning" in report and "modpo_empathy" in report

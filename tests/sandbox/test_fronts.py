@@ -7,33 +7,41 @@ sweeps are made up.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 
 from jaxmodpo.errors import UserError
-from jaxmodpo.files import read_json, write_json
+from jaxmodpo.results.fronts import Fronts
+from jaxmodpo.results.sweep import Measured, Method, Sweep
+from jaxmodpo.results.versioned import read_result, write_result
 from jaxmodpo.sandbox.front_comparison import combine, matched_fronts
 from jaxmodpo.sandbox.front_report import figure
 from jaxmodpo.sandbox.fronts import FrontsConfig, fronts
 from jaxmodpo.search.comparison import compare
 
-WEIGHTS = ([0.7, 0.3], [0.3, 0.7])
+WEIGHTS = ((0.7, 0.3), (0.3, 0.7))
 
 
 def point(
-    weights: list[float] | None, a: float, b: float, kl: float, scale: float = 1.0
-) -> dict[str, Any]:
-    return {
-        "label": "x", "adapter": None, "scale": scale, "weights": weights, "kl": kl, "kl_standard_error": 0.1,
-        "scores": {"a": a, "b": b},
-        "per_question": {"a": dict.fromkeys(("q0", "q1", "q2"), a), "b": dict.fromkeys(("q0", "q1", "q2"), b)},
-    }  # fmt: skip
+    weights: tuple[float, ...] | None, a: float, b: float, kl: float, scale: float = 1.0
+) -> Measured:
+    questions = ("q0", "q1", "q2")
+    return Measured(
+        label="x",
+        adapter=None,
+        scale=scale,
+        weights=weights,
+        scores={"a": a, "b": b},
+        kl=kl,
+        kl_standard_error=0.1,
+        per_question={"a": dict.fromkeys(questions, a), "b": dict.fromkeys(questions, b)},
+    )
 
 
-def swept(shift: float = 0.0) -> dict[str, Any]:
+def swept(shift: float = 0.0) -> Sweep:
     """MODPO moved further at the first weights, the soup at the second: each is scaled back in its
     turn.
     """
@@ -47,23 +55,23 @@ def swept(shift: float = 0.0) -> dict[str, Any]:
 
 
 def test_points_at_matched_divergence_are_those_that_were_measured():
-    found = matched_fronts(swept())
-    expected = {
+    points = matched_fronts(swept())
+    expected: dict[Method, list[tuple[float, float, float]]] = {
         "modpo": [(0.8, 0.2, 1.02), (0.4, 1.0, 1.0)],
         "soup": [(0.9, 0.3, 1.0), (0.25, 0.7, 0.98)],
     }
     for method, rows in expected.items():
         np.testing.assert_allclose(
-            [(p["scores"]["a"], p["scores"]["b"], p["kl"]) for p in found[method]], rows
+            [(p.scores["a"], p.scores["b"], p.kl) for p in points[method]], rows
         )
-        assert [p["weights"] for p in found[method]] == list(WEIGHTS)
+        assert [p.weights for p in points[method]] == list(WEIGHTS)
 
 
 def test_fronts_are_drawn_at_equal_weights_and_at_matched_divergence():
     results = combine({"best_worst": [swept(), swept(0.1)], "all_pairs": [swept(0.2), swept(0.3)]})
-    said = results["arms"]["best_worst"]
-    assert said["fronts"]["modpo"][0]["scores"]["a"]["mean"] == pytest.approx(1.05)
-    assert said["matched_fronts"]["modpo"][0]["scores"]["a"]["mean"] == pytest.approx(0.85)
+    arm = results.arms["best_worst"]
+    assert arm.fronts["modpo"][0].scores["a"].mean == pytest.approx(1.05)
+    assert arm.matched_fronts["modpo"][0].scores["a"].mean == pytest.approx(0.85)
     panels = figure(results).axes
     assert [axes.get_title() for axes in panels] == [
         "best-worst pairs, equal weights", "all pairs, equal weights",
@@ -73,13 +81,14 @@ def test_fronts_are_drawn_at_equal_weights_and_at_matched_divergence():
     assert drawn == [pytest.approx(x) for x in ([1.05, 0.4], [1.25, 0.4], [0.85, 0.4], [1.05, 0.4])]
 
 
-def reordered(sweep: dict[str, Any]) -> dict[str, Any]:
+def reordered(sweep: Sweep) -> Sweep:
     """Put every list of a sweep's rows the other way round."""
-    fronts = {method: points[::-1] for method, points in sweep["fronts"].items()}
-    return (
-        sweep
-        | {"fronts": fronts}
-        | {kind: sweep[kind][::-1] for kind in ("equal_weights", "matched_kl")}
+    assert sweep.equal_weights is not None and sweep.matched_kl is not None
+    return replace(
+        sweep,
+        fronts={method: points[::-1] for method, points in sweep.fronts.items()},
+        equal_weights=sweep.equal_weights[::-1],
+        matched_kl=sweep.matched_kl[::-1],
     )
 
 
@@ -91,11 +100,13 @@ def test_sweeps_are_put_together_by_their_weights_and_not_by_their_places():
             "all_pairs": [reordered(swept(0.2)), swept(0.3)],
         }
     )
-    assert turned["arms"]["best_worst"] == straight["arms"]["best_worst"]
-    assert turned["between"] == straight["between"]
-    lacking, doubled = swept(), swept()
-    lacking["matched_kl"].pop()
-    doubled["fronts"]["soup"][0] = doubled["fronts"]["soup"][1]
+    assert turned.arms["best_worst"] == straight.arms["best_worst"]
+    assert turned.between == straight.between
+    whole = swept()
+    assert whole.matched_kl is not None
+    lacking = replace(whole, matched_kl=whole.matched_kl[:-1])
+    second_soup = whole.fronts["soup"][1]
+    doubled = replace(whole, fronts={**whole.fronts, "soup": (second_soup, second_soup)})
     for other in (lacking, doubled):
         with pytest.raises(
             UserError, match="compared at equal weights were made at different ones"
@@ -109,15 +120,15 @@ def test_the_command_runs_a_world_per_seed_and_puts_them_together(tmp_path, monk
     def run_experiment(path: Path, folder: Path, seed: int) -> None:
         run.append((path.name, folder.name, seed))
         for arm, shift in (("best_worst", 0.0), ("all_pairs", 0.2)):
-            write_json(folder / arm / "sweep.json", swept(shift + seed / 100))
+            write_result(folder / arm / "sweep.json", swept(shift + seed / 100))
 
     monkeypatch.setattr("jaxmodpo.sandbox.fronts.run_experiment", run_experiment)
     fronts(FrontsConfig(output_dir=tmp_path, seed=3, seeds=2))
     assert run == [("fronts.yaml", "seed_3", 3), ("fronts.yaml", "seed_4", 4)]
-    said = read_json(tmp_path / "fronts.json")["arms"]
-    assert said["all_pairs"]["matched_fronts"]["modpo"][0]["scores"]["a"]["mean"] == pytest.approx(
-        0.8 + 0.2 + 0.035
+    first, *_ = (
+        read_result(tmp_path / "fronts.json", Fronts).arms["all_pairs"].matched_fronts["modpo"]
     )
+    assert first.scores["a"].mean == pytest.approx(0.8 + 0.2 + 0.035)
     assert (tmp_path / "fronts.png").read_bytes().startswith(b"\x89PNG")
     printed = capsys.readouterr().out
     assert "all pairs, 2 seeds: hypervolume MODPO" in printed and "| 0.7/0.3 | " in printed

@@ -13,9 +13,11 @@ from jaxmodpo.errors import UserError
 from jaxmodpo.files import read_json
 from jaxmodpo.methods.dpo import DPOConfig, dpo
 from jaxmodpo.records import Candidate, Question, Ranking, write_questions, write_rankings
+from jaxmodpo.results.sweep import Measured, Sweep
+from jaxmodpo.results.versioned import plain, read_result
 from jaxmodpo.sandbox import grammar
-from jaxmodpo.sandbox.fronts import combine
-from jaxmodpo.sandbox.fronts import table as fronts_table
+from jaxmodpo.sandbox.front_comparison import combine
+from jaxmodpo.sandbox.front_report import table as fronts_table
 from jaxmodpo.search.comparison import compare, table
 from jaxmodpo.search.sweep import sweep
 from jaxmodpo.search.sweep_settings import SweepConfig, grid, point_name
@@ -62,82 +64,84 @@ def test_no_two_points_share_a_folder(step):
     )
 
 
-def point(weights, first, second, kl, questions: int = 40) -> dict:
+def point(
+    weights: tuple[float, ...] | None, first: float, second: float, kl: float, questions: int = 40
+) -> Measured:
     generator = np.random.default_rng(int(100 * (first + second + kl)))
     scores = {
         "a": first + generator.normal(0, 0.01, questions),
         "b": second + generator.normal(0, 0.01, questions),
     }
-    return {
-        "label": "x", "adapter": None, "scale": 1.0, "weights": weights, "kl": kl, "kl_standard_error": 0.1,
-        "scores": {name: float(values.mean()) for name, values in scores.items()},
-        "per_question": {
-            name: dict(zip(map(str, range(questions)), values.tolist(), strict=True)) for name, values in scores.items()
+    ids = [str(number) for number in range(questions)]
+    return Measured(
+        label="x",
+        adapter=None,
+        scale=1.0,
+        weights=weights,
+        scores={name: float(values.mean()) for name, values in scores.items()},
+        kl=kl,
+        kl_standard_error=0.1,
+        per_question={
+            name: dict(zip(ids, values.tolist(), strict=True)) for name, values in scores.items()
         },
-    }  # fmt: skip
+    )
 
 
 def test_a_front_above_the_other_has_the_larger_hypervolume_and_intervals_say_so():
     base = point(None, 0.0, 0.0, 0.0)
-    above = [point([0.7, 0.3], 1.0, 0.4, 1.0), point([0.3, 0.7], 0.4, 1.0, 1.0)]
-    below = [point([0.7, 0.3], 0.9, 0.3, 1.0), point([0.3, 0.7], 0.3, 0.9, 1.0)]
-    said = compare(
+    above = [point((0.7, 0.3), 1.0, 0.4, 1.0), point((0.3, 0.7), 0.4, 1.0, 1.0)]
+    below = [point((0.7, 0.3), 0.9, 0.3, 1.0), point((0.3, 0.7), 0.3, 0.9, 1.0)]
+    result = compare(
         ["a", "b"], base, {"modpo": above, "soup": below}, list(zip(above, below, strict=True))
     )
-    difference = said["hypervolume"]["modpo - soup"]
-    assert difference["value"] == pytest.approx(
+    difference = result.hypervolume["modpo - soup"]
+    assert difference.value == pytest.approx(
         (1 * 0.4 + 0.4 * 0.6) - (0.9 * 0.3 + 0.3 * 0.6), abs=0.02
     )
-    assert difference["interval"][0] > 0
-    weighted = said["equal_weights"][0]["modpo - soup"]["weighted"]
-    assert weighted["value"] == pytest.approx(0.1, abs=0.01) and weighted["interval"][0] > 0.05
-    assert "per_question" not in said["fronts"]["modpo"][0]
-    assert "matched kl 0.70/0.30" in table(said)
+    assert difference.interval[0] > 0
+    assert result.equal_weights is not None
+    weighted = result.equal_weights[0].differences["weighted"]
+    assert weighted.value == pytest.approx(0.1, abs=0.01) and weighted.interval[0] > 0.05
+    assert "per_question" not in plain(result)["fronts"]["modpo"][0]
+    assert "matched kl 0.70/0.30" in table(result)
 
-    over = combine({"best_worst": [said] * 3, "all_pairs": [said] * 3})["arms"]["best_worst"]
-    assert over["hypervolume"]["modpo - soup"]["seeds_above"] == 3
-    assert over["hypervolume"]["modpo"]["mean"] == pytest.approx(
-        said["hypervolume"]["modpo"]["value"]
-    )
-    assert over["equal_weights"][0]["weighted"]["mean"] == pytest.approx(weighted["value"])
+    over = combine({"best_worst": [result] * 3, "all_pairs": [result] * 3}).arms["best_worst"]
+    assert over.hypervolume.difference.seeds_above == 3
+    assert over.hypervolume.modpo.mean == pytest.approx(result.hypervolume["modpo"].value)
+    assert over.equal_weights[0].differences["weighted"].mean == pytest.approx(weighted.value)
+
+
+def with_question_order_turned(measured: Measured) -> Measured:
+    turned = {name: dict(reversed(list(of.items()))) for name, of in measured.per_question.items()}
+    return replace(measured, per_question=turned)
 
 
 def test_points_are_compared_by_weights_and_questions_and_not_by_their_places():
     base = point(None, 0.0, 0.0, 0.0)
-    fronts = {
-        "modpo": [point([0.7, 0.3], 1.0, 0.4, 1.0), point([0.3, 0.7], 0.4, 1.0, 1.0)],
-        "soup": [point([0.7, 0.3], 0.9, 0.3, 1.0), point([0.3, 0.7], 0.3, 0.9, 1.0)],
-    }
-    expected = compare(["a", "b"], base, fronts)
-    turned = [
-        one
-        | {
-            "per_question": {
-                n: dict(reversed(values.items())) for n, values in one["per_question"].items()
-            }
-        }
-        for one in fronts["soup"][::-1]
-    ]
-    found = compare(["a", "b"], base, {"modpo": fronts["modpo"], "soup": turned})
-    assert found["equal_weights"] == expected["equal_weights"]
-    assert found["hypervolume"]["soup"]["value"] == pytest.approx(
-        expected["hypervolume"]["soup"]["value"]
-    )
-    other = point([0.3, 0.7], 0.3, 0.9, 1.0)
-    other["per_question"]["a"]["another"] = other["per_question"]["a"].pop("7")
+    modpo = [point((0.7, 0.3), 1.0, 0.4, 1.0), point((0.3, 0.7), 0.4, 1.0, 1.0)]
+    soup = [point((0.7, 0.3), 0.9, 0.3, 1.0), point((0.3, 0.7), 0.3, 0.9, 1.0)]
+    expected = compare(["a", "b"], base, {"modpo": modpo, "soup": soup})
+    turned = [with_question_order_turned(measured) for measured in soup[::-1]]
+    result = compare(["a", "b"], base, {"modpo": modpo, "soup": turned})
+    assert result.equal_weights == expected.equal_weights
+    assert result.hypervolume["soup"].value == pytest.approx(expected.hypervolume["soup"].value)
+    other = point((0.3, 0.7), 0.3, 0.9, 1.0)
+    scores_of_a = dict(other.per_question["a"])
+    scores_of_a["another"] = scores_of_a.pop("7")
+    other = replace(other, per_question={**other.per_question, "a": scores_of_a})
     with pytest.raises(UserError, match="x was measured on other questions than the base"):
-        compare(["a", "b"], base, {"modpo": fronts["modpo"], "soup": [fronts["soup"][0], other]})
-    for wrong in (fronts["soup"][:1], [fronts["soup"][0]] * 2):
+        compare(["a", "b"], base, {"modpo": modpo, "soup": [soup[0], other]})
+    for wrong in (soup[:1], [soup[0]] * 2):
         with pytest.raises(
             UserError, match="compared at equal weights were made at different ones"
         ):
-            compare(["a", "b"], base, {"modpo": fronts["modpo"], "soup": wrong})
+            compare(["a", "b"], base, {"modpo": modpo, "soup": wrong})
 
 
 def test_arms_are_compared_above_one_reference_point():
-    weights = ([0.7, 0.3], [0.3, 0.7])
+    weights = ((0.7, 0.3), (0.3, 0.7))
 
-    def swept(base: float, modpo: tuple[float, float], soup: tuple[float, float]) -> dict[str, Any]:
+    def swept(base: float, modpo: tuple[float, float], soup: tuple[float, float]) -> Sweep:
         fronts = {
             method: [point(weights[0], high, low, 1.0), point(weights[1], low, high, 1.0)]
             for method, (high, low) in (("modpo", modpo), ("soup", soup))
@@ -146,24 +150,21 @@ def test_arms_are_compared_above_one_reference_point():
             ["a", "b"],
             point(None, base, base, 0.0),
             fronts,
-            list(zip(*fronts.values(), strict=True)),
+            list(zip(fronts["modpo"], fronts["soup"], strict=True)),
         )
 
     low, high = swept(0.0, (0.8, 0.3), (0.7, 0.2)), swept(0.2, (1.0, 0.4), (0.9, 0.3))
     results = combine({"best_worst": [low, low], "all_pairs": [high, high]})
-    volume = results["arms"]["all_pairs"]["hypervolume"]
+    volume = results.arms["all_pairs"].hypervolume
     # Above (0, 0), the lower arm's point, not above its own (0.2, 0.2).
-    assert volume["modpo"]["mean"] == pytest.approx(0.4 + 0.4 * 0.6, abs=0.02)
-    assert volume["soup"]["mean"] == pytest.approx(0.9 * 0.3 + 0.3 * 0.6, abs=0.02)
-    between = results["between"]
-    assert between["modpo"]["hypervolume"]["mean"] == pytest.approx(
-        0.64 - (0.8 * 0.3 + 0.3 * 0.5), abs=0.02
-    )
-    assert between["soup"]["hypervolume"]["seeds_above"] == 2
-    assert [w["mean"] for w in between["modpo"]["weighted"]] == pytest.approx(
-        [0.17, 0.17], abs=0.01
-    )
-    assert [w["mean"] for w in between["soup"]["weighted"]] == pytest.approx([0.27, 0.27], abs=0.01)
+    assert volume.modpo.mean == pytest.approx(0.4 + 0.4 * 0.6, abs=0.02)
+    assert volume.soup.mean == pytest.approx(0.9 * 0.3 + 0.3 * 0.6, abs=0.02)
+    over_modpo = results.between["modpo"]
+    over_soup = results.between["soup"]
+    assert over_modpo.hypervolume.mean == pytest.approx(0.64 - (0.8 * 0.3 + 0.3 * 0.5), abs=0.02)
+    assert over_soup.hypervolume.seeds_above == 2
+    assert [w.mean for w in over_modpo.weighted] == pytest.approx([0.17, 0.17], abs=0.01)
+    assert [w.mean for w in over_soup.weighted] == pytest.approx([0.27, 0.27], abs=0.01)
     shown = fronts_table(results)
     assert "MODPO above on 2 seeds" in shown and "- soups from best-worst pairs" in shown
 
@@ -262,15 +263,13 @@ def test_a_sweep_measures_models_and_soups_and_compares_them_at_equal_divergence
         with pytest.raises(UserError, match=said):
             sweep(replace(config, output_dir=tmp_path / "refused", **changes))
     sweep(config)
-    said = read_json(tmp_path / "sweep" / "sweep.json")
-    assert [len(said["fronts"][method]) for method in ("modpo", "soup")] == [1, 1]
-    assert said["base"]["kl"] == 0.0 and said["fronts"]["modpo"][0]["kl"] > 0.05
-    matched, equal = said["matched_kl"][0], said["equal_weights"][0]
-    apart = {
-        kind: abs(row["kl"]["modpo"] - row["kl"]["soup"])
-        for kind, row in (("m", matched), ("e", equal))
-    }
-    assert apart["m"] < 0.5 * apart["e"] and min(matched["scale"].values()) < 1
+    result = read_result(tmp_path / "sweep" / "sweep.json", Sweep)
+    assert [len(result.fronts[method]) for method in ("modpo", "soup")] == [1, 1]
+    assert result.base.kl == 0.0 and result.fronts["modpo"][0].kl > 0.05
+    assert result.matched_kl is not None and result.equal_weights is not None
+    matched, equal = result.matched_kl[0], result.equal_weights[0]
+    apart_matched, apart_equal = (abs(row.kl["modpo"] - row.kl["soup"]) for row in (matched, equal))
+    assert apart_matched < 0.5 * apart_equal and min(matched.scale.values()) < 1
     assert (tmp_path / "sweep" / "fronts.png").is_file()
     average = read_json(
         tmp_path / "sweep" / "soup" / "0.50_0.50" / "adapter" / "adapter_config.json"
