@@ -21,21 +21,22 @@ class RunConfig(Settings, help_group="run"):
     """Run an experiment's phases in order, skipping the finished ones."""
 
     experiment: Annotated[str, tyro.conf.Positional]
-    """a YAML file, or the name of one that comes with jaxmodpo (demo, phase1, phase2,
-    phase2_all_pairs, fronts)"""
+    """The experiment: a YAML file, or the name of one that comes with jaxmodpo (demo, phase1,
+    phase2, phase2_all_pairs, fronts)."""
     output_dir: Path | None = None
-    """the experiment's folder; default out/NAME"""
+    """Folder of the experiment, with a folder for each phase. By default it is out/NAME."""
     seed: Seed | None = None
-    """replaces the file's seed"""
+    """Seed that takes the place of the file's."""
     set: tuple[str, ...] = ()
-    """NAME=VALUE of the file's variables"""
+    """NAME=VALUE for variables of the file, such as paths and sizes."""
     only: tuple[str, ...] = ()
-    """names of the phases to run, in the file's order; all of them if none is named"""
+    """Names of the phases to run, in the file's order. All of them run if none is named."""
     dry_run: bool = False
-    """print the phases, their inputs, and what they cost in judge calls, dollars, chip-hours and
-    disk, without running them"""
+    """Print the phases, their inputs, and what they cost in judge calls, dollars, chip-hours and
+    disk, without running them."""
     chip: str = "H100 SXM"
-    """whose hours a dry run counts: a name in configs/hardware/chips.yaml, or v5e, v5p, v6e"""
+    """Chip whose hours a dry run counts: a name in configs/hardware/chips.yaml, or v5e, v5p,
+    v6e."""
 
 
 def run(config: RunConfig) -> None:

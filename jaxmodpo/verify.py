@@ -36,9 +36,9 @@ class VerifyConfig(Settings, help_group="data"):
     """
 
     folders: Annotated[tuple[Path, ...], tyro.conf.Positional]
-    """output folders of finished commands, each with its manifest.json"""
+    """Output folders of finished commands, each with its manifest.json."""
     inputs: bool = True
-    """compare what the commands read as well, where it lay then"""
+    """Compare what the commands read as well, where it lay at the time."""
 
     def check(self) -> None:
         """Refuse to compare nothing.

@@ -42,7 +42,10 @@ def test_help_of_every_command_exits_with_0_and_says_what_each_flag_is(name, cap
     for flag, text in texts.items():
         text = " ".join(text.split())
         assert f"--{flag.replace('_', '-')}" in said
-        assert len(text) >= 20 and text[0].isalpha(), f"{name} --{flag}: {text!r}"
+        # A sentence begins with a capital, or with the value that it explains, as in "paper: …".
+        begins_as_sentence = re.match(r"[A-Z]|[\w-]+: ", text)
+        assert begins_as_sentence and text.endswith((".", "…")), f"{name} --{flag}: {text!r}"
+        assert len(text) >= 20, f"{name} --{flag}: {text!r}"
         assert text[:20] in said
 
 

@@ -31,19 +31,19 @@ class QuestionsConfig(Settings, help_group="data"):
     """Clean help-seeking posts and split them into training and test questions."""
 
     input: tuple[Path, ...]
-    """EPITOME files, or any CSV with the columns sp_id and seeker_post"""
+    """Files of posts: EPITOME's, or any CSV with the columns sp_id and seeker_post."""
     output_dir: Incidental[Path]
-    """questions_train.csv and questions_test.csv are written here"""
+    """Folder that questions_train.csv and questions_test.csv are written to."""
     test_size: Annotated[int, Range(least=4)] = 600
-    """how many questions are for testing"""
+    """Number of questions that are kept for testing."""
     seed: Seed = 42
-    """seed of the split into training and test"""
+    """Seed of the split into training and test."""
     min_characters: CountOrZero = 10
-    """shorter posts are left out"""
+    """Fewest characters of a post. Shorter posts are left out."""
     max_characters: Count = 2000
-    """longer posts are left out"""
+    """Most characters of a post. Longer posts are left out."""
     min_words: CountOrZero = 3
-    """posts of fewer words are left out"""
+    """Fewest words of a post. Posts of fewer words are left out."""
 
     def check(self) -> None:
         super().check()

@@ -30,23 +30,23 @@ class PairsConfig(Settings, help_group="data"):
     """
 
     input: Path
-    """a CSV file with a row per answer"""
+    """CSV file with a row for each answer."""
     output_dir: Incidental[Path]
-    """NAME_pairs.json is written here"""
+    """Folder that NAME_pairs.json is written to."""
     name: str = "upvotes"
-    """how the pairs' file begins: NAME_pairs.json"""
+    """First part of the name of the pairs' file, NAME_pairs.json."""
     question: str = "questionText"
-    """the column with the question's text"""
+    """Name of the column with the question's text."""
     response: str = "answerText"
-    """the column with the answer's text"""
+    """Name of the column with the answer's text."""
     score: str = "upvotes"
-    """the column with a number, higher is better"""
+    """Name of the column with the score, a number; higher is better."""
     least_gap: Positive = 1.0
-    """between two scores that make a pair"""
+    """Least difference between the scores of two answers that make a pair."""
     most_per_question: CountOrZero = 5
-    """pairs of a question, the widest gaps first; 0 means all"""
+    """Most pairs of one question; those with the widest gaps are taken. 0 takes all."""
     max_words: CountOrZero = 0
-    """leave out longer answers; 0 keeps all"""
+    """Most words of an answer. Longer ones are left out; 0 keeps all."""
 
     def check(self) -> None:
         super().check()

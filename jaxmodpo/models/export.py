@@ -42,13 +42,14 @@ class ExportConfig(Settings, help_group="output"):
     """
 
     model: Path
-    """the base model's Hugging Face folder"""
+    """Hugging Face folder of the base model."""
     adapter: Path
-    """a PEFT folder, trained on this base"""
+    """PEFT folder of the adapter, which was trained on this base."""
     output_dir: Incidental[Path]
-    """the merged model is written to output_dir/model"""
+    """Folder of the output. The merged model is written to model/ in it."""
     shard_mib: Count = 4096
-    """start a new safetensors file before one grows beyond this"""
+    """Largest size of one safetensors file, in MiB. The memory that the command needs grows with
+    it."""
 
     def cost(self, estimator: Estimates) -> Cost:
         return Cost(disk=estimator.model_bytes(self.model))
