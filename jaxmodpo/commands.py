@@ -77,7 +77,7 @@ SECTIONS: Mapping[str, Mapping[str, Command]] = {
     },
     "Sample, judge and measure": {
         "responses": Command(
-            "sampling.command", "ResponsesConfig", "responses", "sample replies from a model"
+            "sampling.command", "ResponsesConfig", "run_responses", "sample replies from a model"
         ),
         "preferences": Command(
             "judging.preferences",

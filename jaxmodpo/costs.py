@@ -17,6 +17,12 @@ from typing import Any, Literal, Protocol
 REPLIES_PER_RANKING = 5
 """where the file of rankings is not there yet, as in the paper"""
 
+REPLY_TOKENS = 320
+"""of a usual reply"""
+
+CHARACTERS_PER_TOKEN = 4.0
+"""Of English text, roughly: where no tokenizer is given and no call has been counted yet."""
+
 
 @dataclass
 class Cost:
@@ -104,7 +110,9 @@ class Estimates(Protocol):
     def rewarding(self, model: Path, sequences: int, longest: int) -> float: ...
     def training(self, config: Any, pairs: int, sequences: int, runs: int = 1) -> Cost: ...
     def reward_training(self, config: Any, sequences: Sequence[int]) -> Cost: ...
-    def pay_replies(self, cost: Cost, model: str, replies: int, longest: int) -> None: ...
+    def pay_replies(
+        self, cost: Cost, model: str, replies: int, longest: int, table: str
+    ) -> None: ...
     def pay_judge(
         self, cost: Cost, config: Any, kind: Literal["rank", "compare"], replies: int, criteria: int
     ) -> None: ...

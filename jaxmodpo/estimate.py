@@ -26,7 +26,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from jaxmodpo.costs import REPLIES_PER_RANKING, Cost, Unknown
+from jaxmodpo.costs import CHARACTERS_PER_TOKEN, REPLIES_PER_RANKING, REPLY_TOKENS, Cost, Unknown
 from jaxmodpo.criteria import load_criteria
 from jaxmodpo.data.pairs import count_rows, holds_rankings
 from jaxmodpo.data.reference_lengths import reference_lengths
@@ -51,8 +51,6 @@ PERSONA_TOKENS = 330
 """of a profile, for the price of what an endpoint reads"""
 QUESTION_TOKENS = 55
 """of a post, likewise"""
-REPLY_TOKENS = 320
-"""of a reply, for the price of what an endpoint reads and writes"""
 STATE_BYTES = 16
 """of a trained float32 parameter, with its gradient and two moments"""
 _WEIGHT_BYTES = {"float32": 4.0, "bfloat16": 2.0, "int8": 1.0, "nf4": 0.5}
@@ -314,11 +312,11 @@ class Estimator:
         else:
             cost.dollars = (cost.dollars or 0.0) + price * calls
 
-    def pay_replies(self, cost: Cost, model: str, replies: int, longest: int) -> None:
+    def pay_replies(self, cost: Cost, model: str, replies: int, longest: int, table: str) -> None:
         """Add the price of so many replies of an endpoint's model, of usual length and at most so
         many tokens.
         """
-        self.pay(cost, "models", model, replies, QUESTION_TOKENS + 20, min(REPLY_TOKENS, longest))
+        self.pay(cost, table, model, replies, QUESTION_TOKENS + 20, min(REPLY_TOKENS, longest))
 
     def pay_judge(
         self, cost: Cost, config: Any, kind: Literal["rank", "compare"], replies: int, criteria: int
@@ -327,7 +325,7 @@ class Estimator:
         many criteria.
         """
         from jaxmodpo.endpoints.families import Families
-        from jaxmodpo.judging.forecast import CHARACTERS_PER_TOKEN, answer_tokens, framing
+        from jaxmodpo.judging.forecast import answer_tokens, framing
         from jaxmodpo.judging.prompts import Prompts
 
         if config.judge not in ("endpoint", "batch"):

@@ -17,7 +17,7 @@ import dataclasses
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from jaxmodpo.errors import UserError
 from jaxmodpo.files import read_json, read_table, write_json, write_table
@@ -42,6 +42,11 @@ class Response:
     response_id: str
     response_text: str
     model_name: str = ""
+
+
+FinishReason = Literal["end", "stop", "length", "filter"]
+"""why a reply is over: an end token, a stop string, the most tokens that it may have, or an
+endpoint's filter of contents"""
 
 
 @dataclass(frozen=True)

@@ -54,7 +54,7 @@ class Server:
         self.http.server_close()
 
 
-def said(content: Any, finish: str = "stop", **message: Any) -> dict[str, Any]:
+def said(content: Any, finish: str | None = "stop", **message: Any) -> dict[str, Any]:
     """A chat completion, as an endpoint sends it."""
     return {
         "id": "c",

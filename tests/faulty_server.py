@@ -1,5 +1,6 @@
 """A local OpenAI-compatible server that answers well, badly, late, twice or not at all: by a
-script, or by chance.
+script, or by chance. It answers judges, who ask for JSON of a schema, and the sampler, who does
+not.
 
 It is as small as an HTTP server can be, so that thousands of faults take seconds, and it writes
 down what it did: when each call came, how many were there at once, and which prompt it gave which
@@ -52,8 +53,9 @@ FAULTS = (
     "filtered prompt",
     "too long",
     "id again",
+    "empty answer",
 )
-"""Everything that can go wrong; any other name answers well."""
+"""Everything that can go wrong for one request. "401" ends a run; any other name answers well."""
 
 PASSING = frozenset(FAULTS[:17]) - {"200 x-ratelimit"}
 """Of them, those after which a request is asked again."""
@@ -68,6 +70,7 @@ OUTCOMES = {
     "filtered answer": "content_filter",
     "filtered prompt": "content_filter",
     "too long": "rejected",
+    "empty answer": "parse_error",
 }
 """The status with which a request ends after the others; "valid" where none is named."""
 
@@ -78,6 +81,11 @@ def ranking_of(prompt: str, count: int) -> list[int]:
     """
     numbers = list(range(1, count + 1))
     return sorted(numbers, key=lambda n: hashlib.blake2b(f"{n} {prompt}".encode()).digest())
+
+
+def reply_to(prompt: str) -> str:
+    """The right reply to a prompt, for whoever asks for no JSON; it hangs on all of it likewise."""
+    return f"I hear you: {hashlib.blake2b(prompt.encode(), digest_size=16).hexdigest()}"
 
 
 def prompt_of(body: dict[str, Any]) -> str:
@@ -243,6 +251,8 @@ class FaultyServer:
                 headers.get(fault, {}),
                 {"error": {"message": "slow down", "code": "rate_limit"}},
             )
+        if fault == "401":
+            return 401, {}, {"error": {"message": "bad key", "code": "invalid_api_key"}}
         if fault == "500":
             return 500, {}, {"error": {"message": "broken", "code": None}}
         if fault == "html":
@@ -272,12 +282,11 @@ class FaultyServer:
     def _completion(
         self, fault: str, body: dict[str, Any], prompt: str, number: int
     ) -> dict[str, Any]:
-        schema = body["response_format"]["json_schema"]["schema"]["properties"]
-        said, finish, refusal = (
-            json.dumps({name: _value(prompt, part) for name, part in schema.items()}),
-            "stop",
-            None,
-        )
+        schema: dict[str, Any] = {}
+        said, finish, refusal = reply_to(prompt), "stop", None
+        if "response_format" in body:
+            schema = body["response_format"]["json_schema"]["schema"]["properties"]
+            said = json.dumps({name: _value(prompt, part) for name, part in schema.items()})
         if fault == "answer truncated":
             said, finish = said[: len(said) // 2], "length"
         elif fault == "answer no JSON":
@@ -290,6 +299,8 @@ class FaultyServer:
             said = "What a nice reply \ud83d"
         elif fault == "refusal":
             said, refusal = "", "I cannot help with that."
+        elif fault == "empty answer":
+            said = ""
         elif fault == "filtered answer":
             said, finish = "", "content_filter"
         message = {"role": "assistant", "content": said, "refusal": refusal}

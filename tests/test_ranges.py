@@ -187,7 +187,11 @@ def test_a_file_of_settings_is_refused_by_its_name():
     [
         ("questions", {"output_dir"}),
         ("score kl", {"output_dir"}),
-        ("responses", {"output_dir", "api_key_env", "send_questions", "max_concurrency"}),
+        (
+            "responses",
+            {"output_dir", "api_key_env", "send_questions", "max_concurrency"}
+            | {"model_table", "dry_run"},
+        ),
         (
             "align dpo",
             {"output_dir", "cache_dir", "keep_checkpoints", "track", "log_every", "save_every"}

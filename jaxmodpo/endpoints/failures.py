@@ -61,7 +61,16 @@ _FILTER_CODES = frozenset(
 _LONGEST_BODY = 100_000
 # What a client sends alike with every request.
 _SETTINGS = frozenset(
-    {"model", "response_format", "temperature", "top_p", "max_tokens", "max_completion_tokens"}
+    {
+        "model",
+        "response_format",
+        "temperature",
+        "top_p",
+        "stop",
+        "seed",
+        "max_tokens",
+        "max_completion_tokens",
+    }
 )
 
 _NO_CREDIT = re.compile(

@@ -1,4 +1,4 @@
-"""What a judge's model takes and costs, by the family that its name belongs to.
+"""What an endpoint's model takes and costs, by the family that its name belongs to.
 
 A table, ``configs/judging/models.yaml`` or the user's own, because models come and go faster than
 releases: which take a temperature, what their limit of tokens is called, and what a million tokens
@@ -29,6 +29,9 @@ class Family:
     Attributes:
         match: a pattern that names fit, ``*`` for anything.
         temperature: whether the models take one.
+        top_p: whether they take one.
+        stop: whether they take stop strings.
+        seed: whether they take one.
         limit: the name of the setting that limits an answer's tokens.
         prompt: dollars for a million tokens of prompts; None where no price is known.
         cached: of prompts' tokens that the endpoint had cached.
@@ -38,6 +41,9 @@ class Family:
 
     match: str
     temperature: bool = True
+    top_p: bool = True
+    stop: bool = True
+    seed: bool = True
     limit: Literal["max_tokens", "max_completion_tokens"] = "max_tokens"
     prompt: Price | None = None
     cached: Price | None = None

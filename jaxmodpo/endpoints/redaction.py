@@ -46,6 +46,10 @@ class Redaction:
         # half would stay.
         return text[:_LONGEST_WORDS]
 
+    def text(self, text: str) -> str:
+        """Return a text that is asked for, and kept whole, without the key."""
+        return without_key(readable(text), self._key)
+
     def name(self, value: Any) -> str:
         """Return a name that an endpoint gives, without the key and of a length that names have."""
         # A name may be anything: some servers give back whatever key they were sent as a model's or

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+from jaxmodpo.costs import CHARACTERS_PER_TOKEN
 from jaxmodpo.criteria import Criterion
 from jaxmodpo.endpoints.families import Families, Family
 from jaxmodpo.endpoints.usage import Usage
@@ -28,9 +29,6 @@ from jaxmodpo.judging.ledger import Ledger, Spent
 from jaxmodpo.judging.prompts import Prompts, answer_schema
 from jaxmodpo.judging.settings import JudgeConfig, endpoint_of
 from jaxmodpo.records import Candidate
-
-CHARACTERS_PER_TOKEN = 4.0
-"""Of English text, roughly: where no tokenizer is given and no call has been counted yet."""
 
 # From so many calls on, the mean of what the endpoint counted is better than any guess of ours.
 _ENOUGH_CALLS = 30

@@ -28,9 +28,16 @@ from jaxmodpo.phase import Phase, in_phase
 from jaxmodpo.policy.loaded import load_policy
 from jaxmodpo.policy.prompts import load_policy_text
 from jaxmodpo.progress import Progress
-from jaxmodpo.ranges import Count, Incidental, NotNegative, Probability, Seed, Settings
+from jaxmodpo.ranges import Count, Incidental, NotNegative, Probability, Seed
 from jaxmodpo.records import Question, Response, read_questions, write_responses
-from jaxmodpo.sampling.endpoint import Endpoint, ask, check_endpoint, endpoint_key, refuse_empty
+from jaxmodpo.sampling.endpoint import ask, refuse_empty, spent
+from jaxmodpo.sampling.endpoint_forecast import forecast_replies
+from jaxmodpo.sampling.endpoint_settings import (
+    Endpoint,
+    EndpointOptions,
+    check_endpoint,
+    endpoint_key,
+)
 from jaxmodpo.sampling.journal import ReplySlot, row, sampled
 from jaxmodpo.sampling.sampler import SamplingSettings, sample
 from jaxmodpo.schema import Range
@@ -39,7 +46,7 @@ logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
-class ResponsesConfig(Settings, help_group="sampling"):
+class ResponsesConfig(EndpointOptions, help_group="sampling"):
     """Sample replies to questions from a model, with or without an adapter, or ask an endpoint for
     them.
     """
@@ -70,8 +77,8 @@ class ResponsesConfig(Settings, help_group="sampling"):
     """Most tokens of a prompt, for the local engine. In a longer one the question loses its
     start."""
     prompt_style: Annotated[PromptStyle, HelpGroup("text")] = "instruct"
-    """How the local engine puts a question to the model. instruct: the paper's prompt; chat: the
-    tokenizer's template on the bare question."""
+    """How a question is put to the model. instruct: the paper's prompt; chat: the tokenizer's
+    template on the bare question. An endpoint puts its own template around either."""
     prompt_date: Annotated[str | None, HelpGroup("text")] = None
     """Day, as YYYY-MM-DD, that a chat template takes for today, for the local engine. By default it
     is the adapter's, or the day on which the run began."""
@@ -80,18 +87,11 @@ class ResponsesConfig(Settings, help_group="sampling"):
     base_dtype: Annotated[BaseDtype, HelpGroup("model")] = "bfloat16"
     """Number format of the local engine's base weights. int8 and nf4 quantize the projections block
     by block."""
+    stop: tuple[str, ...] = ()
+    """Texts before which a reply ends, for the endpoint."""
     seed: Seed = 0
-    """Seed of the local engine's draws. An endpoint takes none."""
-    base_url: Annotated[str, HelpGroup("endpoint")] = "https://api.openai.com/v1"
-    """Address of the endpoint, up to and with /v1."""
-    endpoint_model: Annotated[str, HelpGroup("endpoint")] = ""
-    """Model that the endpoint is asked for. It has no default."""
-    api_key_env: Annotated[Incidental[str], HelpGroup("endpoint")] = "OPENAI_API_KEY"
-    """Environment variable that holds the endpoint's key."""
-    send_questions: Annotated[Incidental[bool], HelpGroup("endpoint")] = False
-    """Let people's posts go to an endpoint that is not on this machine."""
-    max_concurrency: Annotated[Incidental[Count], HelpGroup("endpoint")] = 8
-    """Calls to the endpoint at once."""
+    """Seed of the draws. An endpoint is sent one for each reply, made of this, where its model
+    takes one."""
 
     def check(self) -> None:
         super().check()
@@ -101,6 +101,8 @@ class ResponsesConfig(Settings, help_group="sampling"):
                 raise UserError(
                     "the local engine needs --model, a model's folder, and a --temperature"
                 )
+            if self.stop or self.dry_run:
+                raise UserError("--stop and --dry-run of responses are for --engine endpoint")
             return
         if self.model is not None or self.adapter is not None:
             raise UserError(
@@ -111,7 +113,8 @@ class ResponsesConfig(Settings, help_group="sampling"):
         if ignored := [name for name in LOCAL if getattr(self, name) != defaults[name]]:
             flags = " and no ".join(f"--{name.replace('_', '-')}" for name in ignored)
             raise UserError(
-                f"--engine endpoint takes no {flags}: the endpoint gets the paper's prompt, whole"
+                f"--engine endpoint takes no {flags}: the endpoint gets the question whole, and"
+                " does the rest"
             )
         check_endpoint(_endpoint(self))
 
@@ -144,7 +147,9 @@ class ResponsesConfig(Settings, help_group="sampling"):
         except Unknown as missing:
             return Cost(endpoint_replies=None, dollars=None, disk=None, unknown=[str(missing)])
         cost = Cost(disk=REPLY_BYTES * replies, endpoint_replies=replies)
-        estimator.pay_replies(cost, self.endpoint_model, replies, self.max_new_tokens)
+        estimator.pay_replies(
+            cost, self.endpoint_model, replies, self.max_new_tokens, self.model_table
+        )
         return cost
 
     def _replies(self, estimator: Estimates) -> int:
@@ -158,7 +163,7 @@ class ResponsesConfig(Settings, help_group="sampling"):
 
 REPLY_BYTES = 1_900
 """a row of responses.csv: a reply of some 300 tokens and its question"""
-LOCAL = ("max_prompt_length", "prompt_style", "prompt_date", "batch_size", "base_dtype")
+LOCAL = ("max_prompt_length", "prompt_date", "batch_size", "base_dtype")
 """settings that an endpoint cannot be told"""
 
 
@@ -172,15 +177,29 @@ def reply_key(seed: int, question_id: str, number: int) -> Array:
 
 def _endpoint(config: ResponsesConfig) -> Endpoint:
     return Endpoint(
-        config.base_url,
-        config.endpoint_model,
-        config.api_key_env,
-        config.send_questions,
-        config.temperature,
-        config.top_p,
-        config.max_new_tokens,
-        config.max_concurrency,
+        base_url=config.base_url,
+        model=config.endpoint_model,
+        api_key_env=config.api_key_env,
+        send_questions=config.send_questions,
+        temperature=config.temperature,
+        top_p=config.top_p,
+        max_tokens=config.max_new_tokens,
+        stop=config.stop,
+        seed=config.seed,
+        prompt_style=config.prompt_style,
+        max_concurrency=config.max_concurrency,
+        model_table=config.model_table,
     )
+
+
+def run_responses(config: ResponsesConfig) -> Phase | None:
+    """Run ``responses``, or say what it would ask an endpoint and what that would cost."""
+    if not config.dry_run:
+        return responses(config)
+    config.check()
+    slots = _reply_slots(read_questions(config.questions), config.samples)
+    forecast_replies(_endpoint(config), slots, config.output_dir)
+    return None
 
 
 @in_phase("responses")
@@ -265,7 +284,9 @@ def _sample_batches(
     remaining = sum(len(batch) for batch in batches)
     with Progress("sampling", total, "replies", total - remaining, leave=False) as bar:
         for batch in batches:
-            keys = [reply_key(config.seed, *slot.key) for slot in batch]
+            keys = [
+                reply_key(config.seed, slot.question.question_id, slot.number) for slot in batch
+            ]
             replies = sample(
                 policy,
                 [prompts[slot.question.question_id] for slot in batch],
@@ -275,8 +296,12 @@ def _sample_batches(
             )
             rows: list[dict[str, Any]] = []
             for slot, tokens in zip(batch, replies, strict=True):
-                answer = {"response_text": text.decode(tokens), "ended": tokens[-1] in end_tokens}
-                rows.append(row(slot.question, slot.number, settings_key) | answer)
+                answer = {
+                    "response_text": text.decode(tokens),
+                    "finish_reason": "end" if tokens[-1] in end_tokens else "length",
+                    "tokens": len(tokens),
+                }
+                rows.append(row(slot, settings_key) | answer)
             journal.append(*rows)
             bar.update(len(batch))
 
@@ -301,6 +326,7 @@ def _ask(config: ResponsesConfig, phase: Phase) -> None:
         settings_key,
         answering_models=dict(answering_models),
         empty_by_kind=empty,
+        spent=spent(rows, _endpoint(config).family),
     )
 
 
@@ -326,7 +352,7 @@ def _write(
         for slot, reply in zip(slots, rows, strict=True)
     ]
     write_responses(config.output_dir / "responses.csv", replies)
-    cut = sum(not reply["ended"] for reply in rows)
+    cut = sum(reply["finish_reason"] == "length" for reply in rows)
     empty = sum(not reply.response_text for reply in replies)
     logger.info("%d replies, %d cut at --max-new-tokens, %d empty", len(replies), cut, empty)
     phase.finish(

@@ -1,115 +1,49 @@
 """Replies from a model behind an OpenAI-compatible endpoint: the other engine of ``responses``.
 
-It serves comparisons with models that cannot be loaded here, such as the paper's GPT-4o. The
-question is put as in the instruct prompt, without a system message. Posts are people's words: they
-go to another machine only where that was asked for. A reply is on disk before it counts, so that
-none is paid for twice::
+It serves comparisons with models that cannot be loaded here, such as the paper's GPT-4o, and our
+own adapters behind a server such as vLLM. There is no system message. Posts are people's words:
+they go to another machine only where that was asked for. A reply is on disk before it counts, so
+that none is paid for twice. Judges are asked in the same way, by
+:mod:`jaxmodpo.endpoints.patient_calls`::
 
-    endpoint = Endpoint(base_url="http://localhost:8000/v1", model="qwen", ...)
+    endpoint = Endpoint(base_url="http://localhost:8000/v1", model="qwen")
     rows = ask(endpoint, slots, Journal(folder / "sampled.jsonl"))
 """
 
 from __future__ import annotations
 
 import collections
-import concurrent.futures
-import itertools
+import hashlib
 import logging
 import threading
-from collections.abc import Iterable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any
 
-from jaxmodpo.data.text import INSTRUCTION
-from jaxmodpo.endpoints.address import checked_key, is_local, make_client
-from jaxmodpo.endpoints.chat_calls import FailedCall, TokenLimit, post_chat
-from jaxmodpo.endpoints.failures import (
-    HOPELESS,
-    Failure,
-    Meaning,
-)
-from jaxmodpo.endpoints.messages import (
-    message_text,
-    readable,
-    refusal_text,
-    without_key,
-    without_thoughts,
-)
-from jaxmodpo.endpoints.useless_row import USELESS_IN_A_ROW, USELESS_QUESTIONS
-from jaxmodpo.endpoints.waits import pause_before
+from jaxmodpo.endpoints.chat_calls import Completion, LimitName
+from jaxmodpo.endpoints.failures import Failure, Meaning
+from jaxmodpo.endpoints.families import Family
+from jaxmodpo.endpoints.patient_calls import Errand, PatientCalls
+from jaxmodpo.endpoints.redaction import Redaction
+from jaxmodpo.endpoints.usage import Usage
+from jaxmodpo.endpoints.useless_row import RowCounter
 from jaxmodpo.errors import UserError
 from jaxmodpo.files import Journal
 from jaxmodpo.progress import Progress
-from jaxmodpo.records import Question
+from jaxmodpo.sampling.endpoint_reply import Reply, Unanswered, read_reply
+from jaxmodpo.sampling.endpoint_settings import Endpoint, endpoint_key
 from jaxmodpo.sampling.journal import ReplySlot, row, sampled
 
 logger = logging.getLogger(__name__)
 
-SLOW_ATTEMPTS = 2
-
 ATTEMPTS = 6
-"""Of one reply."""
+"""Of one reply; waiting for a rate limit is no attempt."""
 
 BACKOFF = 0.5
 """Seconds before the second attempt, doubled for each further one."""
 
-LONGEST_WAIT = 60.0
-"""Most seconds before an attempt."""
-
 TIMEOUT = 300.0
 """Seconds for one attempt, from its beginning to the answer's last byte."""
-
-
-class Endpoint(NamedTuple):
-    """Where to ask, and how.
-
-    Attributes:
-        base_url: up to and with ``/v1``.
-        model: by the endpoint's name.
-        api_key_env: the environment variable that holds the key; a server on this machine needs
-            none.
-        send_questions: allow posts to go to another machine.
-        temperature: None sends none, since some models take none.
-        top_p: 1 sends none.
-        max_tokens: of a reply.
-        max_concurrency: calls at once.
-    """
-
-    base_url: str
-    model: str
-    api_key_env: str
-    send_questions: bool
-    temperature: float | None
-    top_p: float
-    max_tokens: int
-    max_concurrency: int
-
-
-def check_endpoint(endpoint: Endpoint) -> None:
-    """Refuse settings with which nobody can be asked.
-
-    Raises:
-        UserError: no model, or an unusable URL.
-    """
-    if not endpoint.model:
-        raise UserError("--engine endpoint needs --endpoint-model; there is no default model")
-    is_local(endpoint.base_url)
-
-
-def endpoint_key(endpoint: Endpoint) -> str:
-    """Return the key.
-
-    Raises:
-        UserError: as :func:`check_endpoint`; no key, or posts that may not be sent.
-    """
-    check_endpoint(endpoint)
-    return checked_key(
-        endpoint.base_url,
-        endpoint.api_key_env,
-        texts="people's posts",
-        allowed=endpoint.send_questions,
-        flag="--send-questions",
-    )
 
 
 def ask(
@@ -120,8 +54,8 @@ def ask(
     Args:
         endpoint: where.
         slots: of every reply that the run is to have.
-        journal: gains a row per reply: what it belongs to, ``response_text``, ``ended``, the
-            answering ``model``.
+        journal: gains a row per reply: what it belongs to, ``response_text``, ``finish_reason``,
+            tokens, and the ``model`` that answered.
         settings: digest of the run's settings.
 
     Returns:
@@ -132,211 +66,171 @@ def ask(
             or some calls failed, which the next run asks again.
     """
     key = endpoint_key(endpoint)
-    client = make_client(endpoint.base_url, key, timeout=TIMEOUT, max_retries=0)
     answered = sampled(journal, settings)
     missing = [slot for slot in slots if slot.key not in answered]
-    calls = [(slot.question, row(slot.question, slot.number, settings)) for slot in missing]
+    calls = PatientCalls(
+        endpoint.base_url,
+        key,
+        who=f"the endpoint at {endpoint.base_url}",
+        timeout=TIMEOUT,
+        attempts=ATTEMPTS,
+        max_concurrency=endpoint.max_concurrency,
+        limit_name=endpoint.family.limit,
+        backoff=BACKOFF,
+    )
+    redaction = Redaction(key)
     with Progress("asking", len(slots), "replies", len(answered), leave=False) as bar:
-        failures = _ask_all(_Caller(client, endpoint, key), calls, journal, bar)
-    if failures:
+        collected = _Collected(endpoint, journal, settings, bar)
+
+        def work(slot: ReplySlot) -> None:
+            outcome = calls.run(_ReplyErrand(endpoint, slot, redaction))
+            if outcome is not None:
+                collected.add(slot, outcome)
+
+        calls.run_all(iter(missing), work)
+    if collected.failures:
         raise UserError(
-            f"{len(failures)} of {len(slots)} calls to {endpoint.base_url} failed, the last one"
-            f" with: {failures[-1][:300]}; the same command asks for those alone"
+            f"{len(collected.failures)} of {len(slots)} calls to {endpoint.base_url} failed, the"
+            f" last one with: {collected.failures[-1][:300]}; the same command asks for those alone"
         )
     answered = sampled(journal, settings)
     return [answered[slot.key] for slot in slots]
 
 
-def _ask_all(
-    caller: _Caller,
-    calls: Iterable[tuple[Question, dict[str, Any]]],
-    journal: Journal,
-    bar: Progress,
-) -> list[str]:
-    """Make calls side by side and keep each answer as it comes; return what those that failed were
-    told.
-
-    Args:
-        caller: makes a call.
-        calls: the question and the begun row of each.
-        journal: gains the rows that were answered.
-        bar: moves on with each call.
-
-    Raises:
-        UserError: the endpoint said what holds for every call, or gave no text many times in a row.
-    """
-    failures: list[str] = []
-    useless: list[str] = []
-    queue = iter(calls)
-    running: dict[concurrent.futures.Future[dict[str, Any]], str] = {}
-    concurrency = caller.endpoint.max_concurrency
-    with concurrent.futures.ThreadPoolExecutor(concurrency) as pool:
-        try:
-            while True:
-                # Never more waiting than are asked: a hopeless answer ends the run with few calls
-                # still under way.
-                for question, begun in itertools.islice(queue, concurrency - len(running)):
-                    running[pool.submit(caller.one, begun, question.question_text)] = (
-                        question.question_id
-                    )
-                if not running:
-                    return failures
-                answered, _ = concurrent.futures.wait(
-                    running, return_when=concurrent.futures.FIRST_COMPLETED
-                )
-                for future in answered:
-                    # Taken off the running ones only once it is kept, or a failure here would lose
-                    # it.
-                    answer = future.result()
-                    _keep(answer, journal, failures)
-                    question_id = running.pop(future)
-                    bar.update()
-                    if answer.get("response_text"):
-                        useless.clear()
-                    else:
-                        useless.append(question_id)
-                _refuse_useless(caller.endpoint, useless, failures)
-        finally:
-            caller.stop.set()
-            pool.shutdown(wait=True, cancel_futures=True)
-            # What was under way when another call ended the run is paid for all the same.
-            for future in running:
-                if not future.cancelled() and future.exception() is None:
-                    _keep(future.result(), journal, failures)
-
-
-def _refuse_useless(endpoint: Endpoint, useless: Sequence[str], failures: Sequence[str]) -> None:
-    """End a run whose calls bring nothing, before all of them are paid.
-
-    Args:
-        endpoint: that was asked.
-        useless: the question of each call since the last one that brought a text.
-        failures: what was said of those that failed.
-    """
-    if len(useless) < USELESS_IN_A_ROW or len(set(useless)) < USELESS_QUESTIONS:
-        return
-    last_failure = f", the last failure with: {failures[-1][:300]}" if failures else ""
-    raise UserError(
-        f"{len(useless)} calls in a row to {endpoint.base_url} brought no text{last_failure}; a larger"
-        " --max-new-tokens leaves thinking models room to answer. What was answered is kept, and"
-        " the same command goes on"
-    )
-
-
-def _keep(answer: dict[str, Any], journal: Journal, failures: list[str]) -> None:
-    if "error" in answer:
-        failures.append(answer["error"])
-    else:
-        journal.append(answer)
-
-
 @dataclass(eq=False)
-class _Caller:
-    """Asks for single replies, with further attempts where these may help.
+class _Collected:
+    """What came of the calls so far; :meth:`add` may be called from any thread.
 
     Attributes:
-        client: makes no attempts of its own.
-        endpoint: where and how.
-        key: is cut out of everything that the endpoint says.
-        stop: set when the run ends, so that nobody waits for another attempt.
+        endpoint: that is asked.
+        journal: gains the rows that were answered.
+        settings: digest of the run's settings.
+        bar: moves on with each call.
+        failures: what those calls were told that failed.
     """
 
-    client: Any
     endpoint: Endpoint
-    key: str
-    stop: threading.Event = field(default_factory=threading.Event)
-    limit: TokenLimit = field(init=False)
+    journal: Journal
+    settings: str
+    bar: Progress
+    failures: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        self.limit = TokenLimit(self.endpoint.base_url)
+        self._counter = RowCounter()
+        self._lock = threading.Lock()
 
-    def one(self, begun: dict[str, Any], question: str) -> dict[str, Any]:
-        """Return the row of one reply, or what went wrong as ``error``.
+    def add(self, slot: ReplySlot, outcome: Reply | Unanswered) -> None:
+        """Keep what came of one call.
 
         Raises:
-            UserError: what holds for every call.
+            UserError: it is one too many that brought no text.
         """
-        attempts = 0
-        slow_attempts = 0
-        error = ""
-        while attempts < ATTEMPTS and not self.stop.is_set():
-            body = self._body(question)
-            outcome = post_chat(self.client, body)
-            if not isinstance(outcome, FailedCall):
-                return self._row(begun, outcome.body)
-            failure = self._clean(outcome.failure)
-            error = failure.shown
-            # Asking again under the name that the endpoint wants is no further attempt.
-            if self.limit.renamed_after(failure, body):
-                continue
-            meaning = failure.meaning(wait=outcome.wait is not None)
-            if meaning in HOPELESS:
-                raise UserError(self._hopeless(meaning, failure)) from None
-            if meaning not in ("busy", "passing"):
-                break
-            attempts += 1
-            slow_attempts += outcome.slow
-            if slow_attempts >= SLOW_ATTEMPTS:
-                break
-            if attempts < ATTEMPTS:
-                self.stop.wait(min(LONGEST_WAIT, pause_before(attempts, outcome.wait, BACKOFF)))
-        return {"error": error}
+        # On disk before anything else: what follows may end the run, and the reply is paid for.
+        # The journal is one file, so that threads write to it in turn; a disk syncs hundreds of
+        # rows a second, and an endpoint replies more slowly.
+        with self._lock:
+            if isinstance(outcome, Reply):
+                self.journal.append(row(slot, self.settings) | outcome.as_row())
+            else:
+                self.failures.append(outcome.words)
+            self.bar.update()
+        self._refuse_useless(slot, outcome)
 
-    def _body(self, question: str) -> dict[str, Any]:
-        """Return the JSON of the call that asks for a reply to a question."""
+    def _refuse_useless(self, slot: ReplySlot, outcome: Reply | Unanswered) -> None:
+        """End a run whose calls bring nothing, before all of them are paid."""
+        base_url = self.endpoint.base_url
+        useless = self._counter.add(outcome.status, slot.question.question_id)
+        if useless.is_unanswered:
+            raise UserError(
+                f"{useless.errors} calls in a row to {base_url} failed, the last one with:"
+                f" {self.failures[-1][:300]}; nothing is lost: mend it and run the same command"
+                " again"
+            )
+        if useless.is_hopeless:
+            failure = ""
+            if self.failures:
+                failure = f", the last failure with: {self.failures[-1][:300]}"
+            raise UserError(
+                f"{useless.count} calls in a row to {base_url} brought no text{failure}; a larger"
+                " --max-new-tokens leaves thinking models room to answer. What was answered is"
+                " kept, and the same command goes on"
+            )
+
+
+@dataclass(frozen=True)
+class _ReplyErrand(Errand[Reply | Unanswered]):
+    """One reply to ask for.
+
+    Attributes:
+        endpoint: where and how.
+        slot: which reply.
+        redaction: takes the key out of everything that the endpoint says.
+    """
+
+    endpoint: Endpoint
+    slot: ReplySlot
+    redaction: Redaction
+
+    def body(self, limit_name: LimitName) -> dict[str, Any]:
         endpoint = self.endpoint
+        question = self.slot.question
         body: dict[str, Any] = {
             "model": endpoint.model,
-            "messages": [{"role": "user", "content": INSTRUCTION.format(question=question)}],
-            self.limit.name: endpoint.max_tokens,
+            "messages": [{"role": "user", "content": endpoint.prompt(question.question_text)}],
+            limit_name: endpoint.max_tokens,
         }
         if endpoint.temperature is not None:
             body["temperature"] = endpoint.temperature
         if endpoint.top_p < 1:
             body["top_p"] = endpoint.top_p
+        if endpoint.stop:
+            body["stop"] = list(endpoint.stop)
+        if endpoint.family.seed:
+            body["seed"] = reply_seed(endpoint.seed, self.slot)
         return body
 
-    def _row(self, begun: dict[str, Any], completion: dict[str, Any]) -> dict[str, Any]:
-        """Return the row of an answer; ``kind`` says why a reply has no text."""
-        choice = completion["choices"][0]
-        message = choice["message"]
-        finish = choice.get("finish_reason")
-        content = message_text(message.get("content"))
-        text = self._text(without_thoughts(content) or "").strip()
-        kind = "" if text else "empty"
-        if not text and refusal_text(message):
-            kind = "refusal"
-        elif not text and finish == "content_filter":
-            kind = "content_filter"
-        elif not text and (content.strip() or finish == "length"):
-            kind = "thoughts only"
-        model = self._text(str(completion.get("model") or self.endpoint.model))[:200]
-        # Servers have many words for a whole reply (stop, eos_token, none at all) and few for one
-        # cut at its limit.
-        ended = finish not in ("length", "max_tokens")
-        return begun | {"response_text": text, "ended": ended, "model": model, "kind": kind}
+    def clean(self, failure: Failure) -> Failure:
+        # Endpoints quote the post in their errors, and errors are shown and logged.
+        post = [self.slot.question.question_text]
+        return failure._replace(
+            code=self.redaction.name(failure.code),
+            kind=self.redaction.name(failure.kind),
+            param=self.redaction.name(failure.param),
+            message=self.redaction.words(failure.message, post),
+        )
 
-    def _text(self, text: str) -> str:
-        return without_key(readable(text), self.key)
+    def read(self, completion: Completion) -> Reply | Unanswered:
+        return read_reply(completion.body, self.endpoint.model, self.redaction.text)
 
-    def _clean(self, failure: Failure) -> Failure:
-        words = {
-            name: self._text(getattr(failure, name))
-            for name in ("code", "kind", "param", "message")
-        }
-        return failure._replace(**words)
+    def failed(self, meaning: Meaning, failure: Failure) -> Reply | Unanswered:
+        # A filtered question is answered as far as it ever will be. Asked again it would be
+        # filtered again, and the run would never end.
+        if meaning == "filter":
+            return Reply("", "filter", "content_filter", self.endpoint.model)
+        return Unanswered(failure.shown, "rejected" if meaning == "request" else "error")
 
-    def _hopeless(self, meaning: Meaning, failure: Failure) -> str:
-        named = failure.code or f"HTTP {failure.status}"
+    def hopeless(self, meaning: Meaning, failure: Failure) -> UserError:
+        code = failure.code or f"HTTP {failure.status}"
+        named = f"{code} ({failure.param})" if failure.param else code
         # Words about a key may repeat a part of it.
         words = f": '{failure.message[:300]}'" if failure.message and meaning != "key" else ""
-        reasons = {
+        reasons: dict[Meaning, str] = {
             "key": f"refused the key in {self.endpoint.api_key_env}",
             "model": f"has no model {self.endpoint.model}",
             "account": f"gives no more credit, {named}{words}; pay, and the same command goes on",
         }
         answer = f"said {named} for the model {self.endpoint.model}{words}"
-        return f"{self.endpoint.base_url} {reasons.get(meaning, answer)}"
+        return UserError(f"{self.endpoint.base_url} {reasons.get(meaning, answer)}")
+
+
+def reply_seed(seed: int, slot: ReplySlot) -> int:
+    """Return the seed of one reply, 0 to 2³¹ − 1: it depends on nothing but the run's seed, the
+    question and the number.
+    """
+    # With one seed for all, the five replies to a question would be the same reply five times.
+    name = f"{seed}\x1f{slot.question.question_id}\x1f{slot.number}"
+    digest = hashlib.sha256(name.encode()).digest()
+    return int.from_bytes(digest[:4], "little") >> 1
 
 
 def refuse_empty(rows: Sequence[dict[str, Any]]) -> dict[str, int]:
@@ -359,3 +253,36 @@ def refuse_empty(rows: Sequence[dict[str, Any]]) -> dict[str, int]:
         )
     logger.warning("%d of %d replies have no text (%s)", kinds.total(), len(rows), listed)
     return dict(kinds)
+
+
+def spent(rows: Sequence[Mapping[str, Any]], family: Family) -> dict[str, Any]:
+    """Return what replies took, as far as the endpoint counted: tokens, and dollars where the
+    table has a price.
+    """
+    total = Usage()
+    counted = 0
+    for reply in rows:
+        usage = usage_of(reply)
+        if usage is None:
+            continue
+        counted += 1
+        total = Usage(
+            prompt=total.prompt + usage.prompt,
+            cached=total.cached + usage.cached,
+            completion=total.completion + usage.completion,
+        )
+    return {
+        "calls": len(rows),
+        "counted_calls": counted,
+        "prompt_tokens": total.prompt,
+        "cached_tokens": total.cached,
+        "completion_tokens": total.completion,
+        "dollars": family.cost(total),
+    }
+
+
+def usage_of(reply: Mapping[str, Any]) -> Usage | None:
+    """Return the tokens that a journal's row says; None where nobody counted."""
+    if reply.get("prompt_tokens") is None or reply.get("tokens") is None:
+        return None
+    return Usage(reply["prompt_tokens"], reply.get("cached_tokens") or 0, reply["tokens"])

@@ -8,11 +8,11 @@ from typing import Any, NamedTuple, NotRequired, TypedDict
 
 from jaxmodpo.files import Journal
 from jaxmodpo.ranges import Tally
-from jaxmodpo.records import Question
+from jaxmodpo.records import FinishReason, Question
 from jaxmodpo.schema import read_as
 
-ReplyKey = tuple[str, int]
-"""what tells one reply of a run from all others: its question's id and its number"""
+ReplyKey = tuple[str, int, str]
+"""what tells one reply of a run from all others: its question's id, its number and its model"""
 
 
 class ReplySlot(NamedTuple):
@@ -20,21 +20,28 @@ class ReplySlot(NamedTuple):
 
     Attributes:
         question: that is replied to.
-        number: of the reply among those to this question, from 0.
+        number: of the reply among this model's to this question, from 0.
+        model: the name of the model that replies; empty where the run has but one.
     """
 
     question: Question
     number: int
+    model: str = ""
 
     @property
     def key(self) -> ReplyKey:
         """What tells it from all other replies of the run."""
-        return self.question.question_id, self.number
+        return self.question.question_id, self.number, self.model
 
 
-def row(question: Question, number: int, settings: str) -> dict[str, Any]:
+def row(slot: ReplySlot, settings: str) -> dict[str, Any]:
     """Begin a reply's row; ``settings`` is a digest of all that the run's replies depend on."""
-    return {"question_id": question.question_id, "number": number, "settings": settings}
+    return {
+        "question_id": slot.question.question_id,
+        "number": slot.number,
+        "model_name": slot.model,
+        "settings": settings,
+    }
 
 
 def sampled(journal: Journal, settings: str) -> dict[ReplyKey, dict[str, Any]]:
@@ -48,7 +55,8 @@ def sampled(journal: Journal, settings: str) -> dict[ReplyKey, dict[str, Any]]:
         if entry.get("settings") != settings or not {"question_id", "number"} <= set(entry):
             continue
         reply = read_as(entry, _Row, f"{journal.path}, line {line}")
-        rows[reply["question_id"], reply["number"]] = dict(reply)
+        key = reply["question_id"], reply["number"], reply.get("model_name", "")
+        rows[key] = dict(reply)
     return rows
 
 
@@ -58,6 +66,10 @@ class _Row(TypedDict):
     question_id: str
     number: Tally
     response_text: str
-    ended: bool
+    finish_reason: FinishReason
+    tokens: NotRequired[Tally | None]
+    prompt_tokens: NotRequired[Tally | None]
+    cached_tokens: NotRequired[Tally | None]
+    model_name: NotRequired[str]
     model: NotRequired[str]
     kind: NotRequired[str]

@@ -8,12 +8,13 @@ from pathlib import Path
 import pytest
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 
+from jaxmodpo.costs import CHARACTERS_PER_TOKEN
 from jaxmodpo.criteria import load_criteria
 from jaxmodpo.endpoints.usage import Usage
 from jaxmodpo.errors import UserError
 from jaxmodpo.files import write_json
 from jaxmodpo.judging.endpoint_settings import endpoint_identity
-from jaxmodpo.judging.forecast import CHARACTERS_PER_TOKEN, Forecast, forecast
+from jaxmodpo.judging.forecast import Forecast, forecast
 from jaxmodpo.judging.judge import Answer, Call, Request, Status, call_key
 from jaxmodpo.judging.ledger import Ledger
 from jaxmodpo.judging.preferences import PreferencesConfig, _plan, preferences

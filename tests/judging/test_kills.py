@@ -4,18 +4,15 @@ left in peace.
 
 from __future__ import annotations
 
-import json
-import os
 import random
 import signal
 import sqlite3
-import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
 from faulty_server import FaultyServer, marked
+from killed_runs import Runs
 
 from jaxmodpo.files import read_json, write_json
 from jaxmodpo.judging.ledger import Ledger
@@ -24,6 +21,11 @@ from jaxmodpo.records import Response, write_responses
 QUESTIONS, REPLIES, PERSONAS, KILLS = 100, 3, 50, 20
 CALLS = QUESTIONS * PERSONAS
 CONCURRENCY = 16
+
+PRELOADED = """
+import httpx2, openai, sqlalchemy.dialects.sqlite
+from jaxmodpo.judging import endpoint, preferences
+"""
 
 
 def command(folder: Path, url: str) -> list[str]:
@@ -52,62 +54,6 @@ def command(folder: Path, url: str) -> list[str]:
         str(folder / "out"),
     ]
     return ["preferences", *inputs, *endpoint, *votes]
-
-
-# To import everything takes two seconds, which a process that was forked off one that has done so
-# does not need.
-FORKS = """
-import json, os, sys
-import httpx2, openai, sqlalchemy.dialects.sqlite
-from jaxmodpo import cli
-from jaxmodpo.judging import endpoint, preferences
-for line in sys.stdin:
-    pid = os.fork()
-    if pid == 0:
-        os.dup2(2, 1)
-        try:
-            cli.main(json.loads(line))
-        finally:
-            os._exit(0)
-    print(pid, flush=True)
-    print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), flush=True)
-"""
-
-
-class Runs:
-    """Starts the command, each time in a process of its own, and kills it."""
-
-    def __init__(self, said: Path) -> None:
-        self.environment = os.environ | {"JAX_PLATFORMS": "cpu"}
-        self.said = said.open("ab")
-        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": self.said}
-        self.forks = subprocess.Popen(
-            [sys.executable, "-c", FORKS], env=self.environment, text=True, **pipes
-        )
-
-    def fork(self, arguments: list[str]) -> int:
-        assert self.forks.stdin is not None
-        self.forks.stdin.write(json.dumps(arguments) + "\n")
-        self.forks.stdin.flush()
-        return self._number()
-
-    def kill_fork(self, pid: int) -> int:
-        """Return with what it ended."""
-        os.kill(pid, signal.SIGKILL)
-        return self._number()
-
-    def _number(self) -> int:
-        assert self.forks.stdout is not None
-        return int(self.forks.stdout.readline())
-
-    def start(self, arguments: list[str]) -> subprocess.Popen[bytes]:
-        whole = [sys.executable, "-m", "jaxmodpo.cli", *arguments]
-        return subprocess.Popen(whole, env=self.environment, stdout=self.said, stderr=self.said)
-
-    def close(self) -> None:
-        self.forks.kill()
-        self.forks.communicate()
-        self.said.close()
 
 
 def make_inputs(folder: Path) -> None:
@@ -150,7 +96,7 @@ def test_twenty_kills_during_five_thousand_calls_lose_no_vote_and_ask_none_again
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     make_inputs(whole)
     make_inputs(killed)
-    chance, runs = random.Random(42), Runs(tmp_path / "said")
+    chance, runs = random.Random(42), Runs(tmp_path / "said", PRELOADED)
     with FaultyServer() as server:
         arguments = command(killed, server.url)
         for kill in range(KILLS):

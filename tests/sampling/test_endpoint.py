@@ -2,77 +2,30 @@
 
 from __future__ import annotations
 
-import json
 import threading
-from collections.abc import Callable, Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from chat_server import KEY, Server, said
 
 from jaxmodpo.errors import UserError
-from jaxmodpo.files import read_json
+from jaxmodpo.files import Journal, read_json
 from jaxmodpo.records import Question, read_responses, write_questions
 from jaxmodpo.sampling import endpoint
-from jaxmodpo.sampling.command import ResponsesConfig, responses
-
-KEY = "sk-very-secret-0123456789"
-
-
-class Server:
-    """Answers each call with ``script(body, number)``: a status and a body."""
-
-    def __init__(self) -> None:
-        self.calls: list[dict[str, Any]] = []
-        self.script: Callable[[dict[str, Any], int], tuple[int, Any]] = lambda body, number: (
-            200,
-            said(f"r{number}"),
-        )
-        server = self
-
-        class Handler(BaseHTTPRequestHandler):
-            protocol_version = "HTTP/1.1"
-
-            def do_POST(self) -> None:
-                body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-                server.calls.append(body)
-                status, reply = server.script(body, len(server.calls))
-                data = json.dumps(reply).encode()
-                self.send_response(status)
-                self.send_header("Content-Type", "application/json")
-                self.send_header("Content-Length", str(len(data)))
-                self.send_header("retry-after-ms", "1")
-                self.end_headers()
-                self.wfile.write(data)
-
-            def log_message(self, format: str, *args: object) -> None:
-                pass
-
-        self.http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.url = f"http://127.0.0.1:{self.http.server_port}/v1"
-        threading.Thread(target=self.http.serve_forever, args=(0.01,), daemon=True).start()
-
-
-def said(content: str, finish: str | None = "stop") -> dict[str, Any]:
-    message = {"role": "assistant", "content": content}
-    choice = {"index": 0, "finish_reason": finish, "message": message}
-    return {
-        "id": "c",
-        "object": "chat.completion",
-        "created": 0,
-        "model": "gpt-that-answered",
-        "choices": [choice],
-    }
+from jaxmodpo.sampling.command import ResponsesConfig, responses, run_responses
+from jaxmodpo.sampling.endpoint_reply import finish_reason
+from jaxmodpo.sampling.endpoint_settings import Endpoint
+from jaxmodpo.sampling.journal import ReplySlot
 
 
 @pytest.fixture
 def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
     monkeypatch.setenv("OPENAI_API_KEY", KEY)
-    server = Server()
-    yield server
-    server.http.shutdown()
-    server.http.server_close()
+    with Server() as server:
+        server.script = lambda body: (200, said(f"r{len(server.calls)}"))
+        yield server
 
 
 def config(folder: Path, server: Server, **changes: Any) -> ResponsesConfig:
@@ -95,14 +48,14 @@ def test_each_reply_is_asked_once_with_the_papers_prompt_and_no_system_message(s
         == "You are a therapist. Respond to this person's question:\npost 0"
     )
     assert all(call["temperature"] == 0.8 and call["max_tokens"] == 99 for call in server.calls)
-    assert phase.results["answering_models"] == {"gpt-that-answered": 12}
+    assert phase.results["answering_models"] == {"model-that-answered": 12}
     asked = {call["messages"][0]["content"] for call in server.calls}
     assert len(asked) == 6
     assert KEY not in (tmp_path / "out" / "manifest.json").read_text()
 
 
 def test_failed_calls_alone_are_asked_again(server, tmp_path):
-    def script(body, number):
+    def script(body):
         if "post 3" in body["messages"][0]["content"]:
             return 400, {"error": {"message": f"no such luck, {KEY}", "code": "weird"}}
         return 200, said("fine", "length")
@@ -114,7 +67,7 @@ def test_failed_calls_alone_are_asked_again(server, tmp_path):
         responses(config(tmp_path, server))
     assert KEY not in str(failed.value)
     before = len(server.calls)
-    server.script = lambda body, number: (200, said("fine now"))
+    server.script = lambda body: (200, said("fine now"))
     phase = responses(config(tmp_path, server))
     assert len(server.calls) == before + 2
     texts = [row.response_text for row in read_responses(tmp_path / "out" / "responses.csv")]
@@ -122,16 +75,16 @@ def test_failed_calls_alone_are_asked_again(server, tmp_path):
 
 
 def test_what_holds_for_every_call_ends_the_run_and_keeps_what_was_answered(server, tmp_path):
-    server.script = lambda body, number: (
+    server.script = lambda body: (
         (200, said("fine"))
-        if number < 5
+        if len(server.calls) < 5
         else (429, {"error": {"message": "", "code": "insufficient_quota"}})
     )
     with pytest.raises(UserError, match="gives no more credit, insufficient_quota"):
         responses(config(tmp_path, server, max_concurrency=1))
     kept = (tmp_path / "out" / "sampled.jsonl").read_text().splitlines()
     assert len(kept) == 4
-    server.script = lambda body, number: (200, said("later"))
+    server.script = lambda body: (200, said("later"))
     responses(config(tmp_path, server))
     texts = [row.response_text for row in read_responses(tmp_path / "out" / "responses.csv")]
     assert texts.count("fine") == 4 and texts.count("later") == 8
@@ -147,7 +100,22 @@ def test_what_holds_for_every_call_ends_the_run_and_keeps_what_was_answered(serv
         ),
         ({"endpoint_model": ""}, "--endpoint-model; there is no default"),
         ({"model": Path("mistral")}, "takes no --model"),
-        ({"prompt_style": "chat"}, "takes no --prompt-style"),
+        ({"prompt_date": "2026-01-01"}, "takes no --prompt-date: the endpoint gets the question"),
+        ({"stop": ("",)}, "--stop holds an empty text"),
+        ({"endpoint_model": "gpt-5"}, "the model gpt-5 takes no temperature and no top_p; give"),
+        (
+            {"endpoint_model": "o3", "temperature": None, "top_p": 1.0, "stop": ("a",)},
+            "the model o3 takes no stop; give no --stop, or a --model-table that says otherwise",
+        ),
+        (
+            {
+                "endpoint_model": "gpt-5-chat-latest",
+                "base_url": "https://api.openai.com/v1",
+                "send_questions": True,
+            },
+            "was withdrawn in July 2026; name another by --endpoint-model",
+        ),
+        ({"engine": "local", "model": Path("m"), "stop": ("a",)}, "are for --engine endpoint"),
         ({"batch_size": 8, "base_dtype": "nf4"}, "takes no --batch-size and no --base-dtype"),
         ({"max_concurrency": 0}, "must be at least 1"),
         ({"engine": "local"}, "the local engine needs --model"),
@@ -170,7 +138,7 @@ def test_calls_under_way_together_all_take_the_newer_name_of_the_limit(server, t
     together = threading.Barrier(4, timeout=10)
     refused = {"message": "'max_tokens' is not supported. Use 'max_completion_tokens' instead."}
 
-    def script(body, number):
+    def script(body):
         if "max_tokens" not in body:
             return 200, said("fine")
         together.wait()
@@ -182,39 +150,40 @@ def test_calls_under_way_together_all_take_the_newer_name_of_the_limit(server, t
 
 
 @pytest.mark.parametrize(
-    ("reply", "told"),
+    ("reply", "least", "told"),
     [
-        (
-            (200, {"choices": []}),
-            r"brought no text, the last failure with: .*; a larger --max-new-tokens",
-        ),
-        ((200, None), r"brought no text; a larger --max-new-tokens"),
+        # Where nobody answers, 20 calls say so. Of what is said of single questions, 41 are needed
+        # for three questions of 20 replies each.
+        ((200, {"choices": []}), 20, r"failed, the last one with: not a chat completion"),
+        ((200, None), 41, r"brought no text; a larger --max-new-tokens"),
         (
             (400, {"error": {"message": "no such luck"}}),
+            41,
             r"brought no text, the last failure with: .*no such luck",
         ),
     ],
 )
 def test_calls_that_bring_no_text_end_the_run_before_all_are_paid(
-    server, tmp_path, monkeypatch, reply, told
+    server, tmp_path, monkeypatch, reply, least, told
 ):
     monkeypatch.setattr(endpoint, "ATTEMPTS", 1)
     status, body = reply
-    server.script = lambda *_: (status, said("", "length") if body is None else body)
+    empty = said("", "length")
+    server.script = lambda _: (status, empty if body is None else body)
     settings = config(tmp_path, server, samples=20)
     with pytest.raises(UserError, match=rf"\d\d calls in a row to http://127.0.0.1:\d+/v1 {told}"):
         responses(settings)
-    # 41 are needed for three questions of 20 replies each; a few more are under way by then.
-    assert 41 <= len(server.calls) <= 41 + 3
+    # A few more are under way by then.
+    assert least <= len(server.calls) <= least + 3
     before = len(server.calls)
-    server.script = lambda *_: (200, said("a reply"))
+    server.script = lambda body: (200, said("a reply"))
     responses(settings)
     assert len(server.calls) == 120 + (0 if body is None else before)
     assert len(read_responses(tmp_path / "out" / "responses.csv")) == 120
 
 
 def test_one_question_that_an_endpoint_refuses_ends_no_run(server, tmp_path):
-    server.script = lambda body, _: (
+    server.script = lambda body: (
         200,
         said("" if "post 3" in body["messages"][0]["content"] else "a reply"),
     )
@@ -227,5 +196,169 @@ def test_one_question_that_an_endpoint_refuses_ends_no_run(server, tmp_path):
     [("stop", 0), ("eos_token", 0), (None, 0), ("length", 12), ("max_tokens", 12)],
 )
 def test_only_what_was_cut_at_its_limit_counts_as_cut(server, tmp_path, finish, cut):
-    server.script = lambda *_: (200, said("a reply", finish))
+    server.script = lambda body: (200, said("a reply", finish))
     assert responses(config(tmp_path, server)).results["cut_at_max_new_tokens"] == cut
+
+
+# --------------------------------------------------------------------------- what is sent and kept
+
+
+def test_stop_strings_top_p_and_a_seed_for_each_reply_are_sent(server, tmp_path):
+    settings = {"stop": ("\nQ:", "END"), "top_p": 0.9, "seed": 7}
+    responses(config(tmp_path, server, **settings))
+    calls = server.calls
+    assert all(call["stop"] == ["\nQ:", "END"] and call["top_p"] == 0.9 for call in calls)
+    seeds = {(call["messages"][0]["content"], call["seed"]) for call in calls}
+    assert len(seeds) == len({seed for _, seed in seeds}) == 12
+    assert all(0 <= seed < 2**31 for _, seed in seeds)
+    server.calls.clear()
+    again = responses(config(tmp_path, server, **settings, output_dir=tmp_path / "again"))
+    assert {(call["messages"][0]["content"], call["seed"]) for call in server.calls} == seeds
+    assert again.results["responses"] == 12
+    server.calls.clear()
+    responses(config(tmp_path, server, seed=8, output_dir=tmp_path / "other"))
+    assert not {call["seed"] for call in server.calls} & {seed for _, seed in seeds}
+    assert "stop" not in server.calls[0]
+
+
+def test_the_table_says_what_the_limit_is_called_and_whether_a_seed_is_sent(server, tmp_path):
+    table = tmp_path / "models.yaml"
+    table.write_text("families: [{match: gpt, limit: max_completion_tokens, seed: false}]")
+    responses(config(tmp_path, server, model_table=str(table)))
+    assert all(call["max_completion_tokens"] == 99 for call in server.calls)
+    assert not any("max_tokens" in call or "seed" in call for call in server.calls)
+    with pytest.raises(UserError, match=r"the model gpt takes no seed; give --seed 0, or"):
+        responses(config(tmp_path, server, model_table=str(table), seed=3))
+
+
+def test_a_model_that_takes_neither_is_sent_neither_temperature_nor_top_p(server, tmp_path):
+    responses(config(tmp_path, server, endpoint_model="gpt-5", temperature=None, top_p=1.0))
+    assert all({"temperature", "top_p", "stop"}.isdisjoint(call) for call in server.calls)
+    assert server.calls[0]["max_completion_tokens"] == 99
+
+
+def test_the_chat_style_sends_the_question_alone(server, tmp_path):
+    responses(config(tmp_path, server, prompt_style="chat"))
+    assert {call["messages"][0]["content"] for call in server.calls} == {
+        f"post {n}" for n in range(6)
+    }
+
+
+@pytest.mark.parametrize(
+    ("choice", "reason"),
+    [
+        ({"finish_reason": "stop"}, "end"),
+        ({"finish_reason": None}, "end"),
+        ({"finish_reason": "eos_token"}, "end"),
+        ({"finish_reason": "stop", "stop_reason": None, "matched_stop": 2}, "end"),
+        ({"finish_reason": "stop", "stop_reason": 128009}, "end"),
+        ({"finish_reason": "stop", "stop_reason": "\nQ:"}, "stop"),
+        ({"finish_reason": "stop", "matched_stop": "\nQ:"}, "stop"),
+        ({"finish_reason": "stop_sequence"}, "stop"),
+        ({"finish_reason": "length"}, "length"),
+        ({"finish_reason": "max_tokens"}, "length"),
+        ({"finish_reason": "content_filter"}, "filter"),
+    ],
+)
+def test_why_a_reply_is_over_in_one_vocabulary(choice, reason):
+    assert finish_reason(choice) == reason
+
+
+def test_each_row_of_the_journal_says_why_it_ended_what_it_took_and_who_answered(server, tmp_path):
+    usage = {
+        "prompt_tokens": 30,
+        "completion_tokens": 20,
+        "prompt_tokens_details": {"cached_tokens": 10},
+    }
+    server.script = lambda body: (200, said("a reply", "length") | {"usage": usage})
+    journal = Journal(tmp_path / "sampled.jsonl")
+    slots = [ReplySlot(Question("q", "post"), number) for number in range(2)]
+    where = Endpoint(base_url=server.url, model="gpt-4o-mini")
+    rows = endpoint.ask(where, slots, journal, "s")
+    assert rows[1] == {
+        "question_id": "q", "number": 1, "model_name": "", "settings": "s",
+        "response_text": "a reply", "finish_reason": "length", "model": "model-that-answered",
+        "kind": "", "tokens": 20, "prompt_tokens": 30, "cached_tokens": 10,
+    }  # fmt: skip
+    # By hand: 40 fresh at 0.15, 20 cached at 0.075, 40 of the replies at 0.60 dollars a million.
+    total = endpoint.spent(rows, where.family)
+    assert total["dollars"] == pytest.approx((40 * 0.15 + 20 * 0.075 + 40 * 0.6) / 1e6, rel=1e-12)
+    assert (total["calls"], total["counted_calls"], total["completion_tokens"]) == (2, 2, 40)
+    server.script = lambda body: (200, said("a reply"))
+    uncounted = endpoint.ask(where, slots, journal, "other")
+    assert "tokens" not in uncounted[0]
+    assert endpoint.spent(uncounted, where.family)["counted_calls"] == 0
+
+
+def test_a_reply_that_the_server_gave_up_is_asked_again_by_the_next_run(server, tmp_path):
+    server.script = lambda body: (200, said("half a re", "abort" if "3" in str(body) else "stop"))
+    with pytest.raises(
+        UserError, match=r"2 of 12 calls .* failed, .* the server gave the reply up"
+    ):
+        responses(
+            config(tmp_path, server, endpoint_model="m", seed=0, model_table=no_seed(tmp_path))
+        )
+    server.script = lambda body: (200, said("a whole reply"))
+    before = len(server.calls)
+    responses(config(tmp_path, server, endpoint_model="m", seed=0, model_table=no_seed(tmp_path)))
+    assert len(server.calls) == before + 2
+
+
+def no_seed(folder: Path) -> str:
+    (folder / "no_seed.yaml").write_text("families: [{match: m, seed: false}]")
+    return str(folder / "no_seed.yaml")
+
+
+def test_errors_repeat_neither_the_post_nor_the_key(server, tmp_path):
+    def script(body):
+        post = body["messages"][0]["content"]
+        return 400, {"error": {"message": f"invalid: {post!r} {KEY}", "code": KEY}}
+
+    server.script = script
+    write_questions(tmp_path / "long.csv", [Question("q", "I have never told anybody of this.")])
+    with pytest.raises(UserError, match=r"1 of 1 calls .* failed") as failed:
+        responses(config(tmp_path, server, questions=tmp_path / "long.csv", samples=1))
+    assert "never told" not in str(failed.value) and KEY not in str(failed.value)
+
+
+# --------------------------------------------------------------------------- the dry run
+
+
+def test_a_dry_run_says_calls_tokens_and_dollars_and_asks_nothing(server, tmp_path, capsys):
+    settings = {"endpoint_model": "gpt-4o-mini", "dry_run": True, "max_new_tokens": 1000}
+    assert run_responses(config(tmp_path, server, **settings)) is None
+    assert not server.calls and not (tmp_path / "out").exists()
+    # A prompt is the instruction of 53 characters, a line end and "post N": 60, so 15 tokens.
+    characters = len("You are a therapist. Respond to this person's question:\npost 0")
+    prompt = 12 * characters / 4
+    dollars = (prompt * 0.15 + 12 * 320 * 0.6) / 1e6
+    most = (prompt * 0.15 + 12 * 1000 * 0.6) / 1e6
+    assert capsys.readouterr().out.splitlines() == [
+        "12 replies; 0 are there, 12 to come, with a call for each",
+        f"{prompt:,.0f} tokens of prompts and about 3,840 of replies, counted by nobody: a token is"
+        " taken for 4 characters, and a reply for 320 tokens",
+        f"${dollars:,.2f}, and ${most:,.2f} if every reply has 1000 tokens, at the prices of"
+        " 2026-06",
+    ]
+
+
+def test_a_dry_run_counts_what_is_there_and_learns_from_it(server, tmp_path, capsys):
+    usage = {"prompt_tokens": 25, "completion_tokens": 50}
+    quota = (429, {"error": {"message": "", "code": "insufficient_quota"}})
+    server.script = lambda body: (
+        (200, said("fine") | {"usage": usage}) if len(server.calls) <= 40 else quota
+    )
+    settings = {"endpoint_model": "unpriced", "samples": 10, "max_concurrency": 1}
+    with pytest.raises(UserError, match="gives no more credit"):
+        responses(config(tmp_path, server, **settings))
+    run_responses(config(tmp_path, server, **settings, dry_run=True))
+    assert capsys.readouterr().out.splitlines() == [
+        "60 replies; 40 are there, 20 to come, with a call for each",
+        "500 tokens of prompts and about 1,000 of replies, counted by the endpoint itself, in 40"
+        " replies so far",
+        "the table 'models' has no price of unpriced",
+    ]
+    server.script = lambda body: (200, said("fine"))
+    responses(config(tmp_path, server, **settings))
+    run_responses(config(tmp_path, server, **settings, dry_run=True))
+    assert capsys.readouterr().out.startswith("60 replies; 60 are there, 0 to come")

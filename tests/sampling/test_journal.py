@@ -11,13 +11,14 @@ def test_rows_that_moved_doubled_or_went_missing_change_no_other_reply(tmp_path)
     questions = [Question(f"q{n}", "text") for n in range(3)]
     journal = Journal(tmp_path / "sampled.jsonl")
     rows = [
-        row(q, n, "now") | {"response_text": f"{q.question_id}/{n}", "ended": True}
+        row(ReplySlot(q, n), "now")
+        | {"response_text": f"{q.question_id}/{n}", "finish_reason": "end"}
         for q in questions
         for n in range(2)
     ]
-    other_settings = row(questions[0], 0, "before") | {
+    other_settings = row(ReplySlot(questions[0], 0), "before") | {
         "response_text": "of other settings",
-        "ended": True,
+        "finish_reason": "end",
     }
     journal.append(rows[3], other_settings, rows[0], rows[3], *rows[4:])
     journal.close()

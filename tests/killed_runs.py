@@ -1,0 +1,68 @@
+"""Commands that tests kill: begun in a process of their own, quickly and many times."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+# To import everything takes two seconds, which a process that was forked off one that has done so
+# does not need.
+FORKS = """
+import json, os, sys
+from jaxmodpo import cli
+for line in sys.stdin:
+    pid = os.fork()
+    if pid == 0:
+        os.dup2(2, 1)
+        try:
+            cli.main(json.loads(line))
+        finally:
+            os._exit(0)
+    print(pid, flush=True)
+    print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), flush=True)
+"""
+
+
+class Runs:
+    """Starts a command, each time in a process of its own, and kills it.
+
+    Args:
+        said: gets all that the commands print.
+        preloaded: the imports of the process that the commands are forked off.
+    """
+
+    def __init__(self, said: Path, preloaded: str) -> None:
+        self.environment = os.environ | {"JAX_PLATFORMS": "cpu"}
+        self.said = said.open("ab")
+        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": self.said}
+        self.forks = subprocess.Popen(
+            [sys.executable, "-c", preloaded + FORKS], env=self.environment, text=True, **pipes
+        )
+
+    def fork(self, arguments: list[str]) -> int:
+        assert self.forks.stdin is not None
+        self.forks.stdin.write(json.dumps(arguments) + "\n")
+        self.forks.stdin.flush()
+        return self._number()
+
+    def kill_fork(self, pid: int) -> int:
+        """Return with what it ended."""
+        os.kill(pid, signal.SIGKILL)
+        return self._number()
+
+    def _number(self) -> int:
+        assert self.forks.stdout is not None
+        return int(self.forks.stdout.readline())
+
+    def start(self, arguments: list[str]) -> subprocess.Popen[bytes]:
+        whole = [sys.executable, "-m", "jaxmodpo.cli", *arguments]
+        return subprocess.Popen(whole, env=self.environment, stdout=self.said, stderr=self.said)
+
+    def close(self) -> None:
+        self.forks.kill()
+        self.forks.communicate()
+        self.said.close()
