@@ -51,6 +51,7 @@ def pytest_configure(config: pytest.Config) -> None:
     if worker is None:
         compile_quickly()
         _compile_once(config)
+        _keep_bytecode()
     if getattr(config.option, "numprocesses", None):
         return  # it runs no test itself
     here = str(Path(__file__).parent / "without_torch")
@@ -74,6 +75,21 @@ def _compile_once(config: pytest.Config) -> None:
         config.add_cleanup(compiled.cleanup)
         os.environ["JAX_COMPILATION_CACHE_DIR"] = compiled.name
         os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
+
+
+def _keep_bytecode() -> None:
+    """Keep what Python compiled of the libraries, in all processes of this run, where the
+    environment would have it forgotten.
+
+    Many machines set PYTHONDONTWRITEBYTECODE, so that no ``__pycache__`` lies beside the sources.
+    Then every process that a test starts compiles jax, scipy and transformers again, which takes
+    longer than most of these processes work. Beside the environment's libraries the files are in
+    nobody's way.
+    """
+    if sys.dont_write_bytecode:
+        sys.dont_write_bytecode = False
+        del os.environ["PYTHONDONTWRITEBYTECODE"]
+        sys.pycache_prefix = os.environ["PYTHONPYCACHEPREFIX"] = str(Path(sys.prefix) / "pycache")
 
 
 SECONDS_OF_TRAINING = 5
