@@ -48,10 +48,14 @@ def local_server() -> Iterator[LocalServer]:
         try:
             yield server
         finally:
+            # The server ends with its standard input, which the system closes if we are killed: no
+            # server is left behind in any case.
             process.stdin.close()
             server.cpu = float(process.stdout.readline() or 0.0)
 
 
+# The numbers of the responses, where the request's JSON schema lists what may be ranked. Looked for
+# in the bytes: parsing every request would make the server slower than those whom it is to test.
 _NUMBERS = re.compile(rb'"enum": ?\[([0-9, ]+)\]')
 
 
@@ -62,19 +66,23 @@ class _Completions(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.WriteTransport)
-        self._transport, self._received = transport, b""
+        self._transport = transport
+        self._received = b""
 
     def data_received(self, data: bytes) -> None:
+        # A connection is a stream: what arrives at once may be a part of a request or several.
         self._received += data
-        while (begin := self._received.find(b"\r\n\r\n") + 4) >= 4:
-            length = _content_length(self._received[:begin])
-            if len(self._received) < begin + length:
+        while True:
+            head, blank_line, rest = self._received.partition(b"\r\n\r\n")
+            length = _content_length(head)
+            if not blank_line or len(rest) < length:
                 return
-            self._transport.write(_response(self._received[begin : begin + length]))
-            self._received = self._received[begin + length :]
+            self._transport.write(_response(rest[:length]))
+            self._received = rest[length:]
 
 
 def _content_length(head: bytes) -> int:
+    # A request without a body, such as a GET, names no length.
     header = re.search(rb"(?i)\r\ncontent-length: *(\d+)", head)
     return int(header[1]) if header else 0
 
@@ -84,6 +92,7 @@ def _response(body: bytes) -> bytes:
     numbers = allowed[1].decode().split(",") if allowed else ["1"]
     random.shuffle(numbers)
     completion = _completion().replace("NUMBERS", ", ".join(numbers)).encode()
+    # The headers that clients look at: rate limits far from reached, and an id for the log.
     head = (
         b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\nx-request-id:"
         b" req_0123456789abcdef0123456789abcdef\r\nx-ratelimit-remaining-requests:"
@@ -92,8 +101,11 @@ def _response(body: bytes) -> bytes:
     return head + str(len(completion)).encode() + b"\r\n\r\n" + completion
 
 
+# Written once, with a place for the numbers: JSON of every answer anew would cost more than all
+# else that the server does.
 @functools.cache
 def _completion() -> str:
+    """Return an answer as OpenAI's endpoint sends it, with ``NUMBERS`` in the ranking's place."""
     message = {
         "role": "assistant",
         "content": '{"ranking": [NUMBERS]}',
@@ -127,11 +139,13 @@ async def _serve() -> None:
     """Serve until standard input ends: the port is the first line said, the seconds of CPU time the
     last.
     """
-    ended, loop = asyncio.Event(), asyncio.get_running_loop()
+    ended = asyncio.Event()
+    loop = asyncio.get_running_loop()
     server = await loop.create_server(_Completions, "127.0.0.1", 0, backlog=1024)
     began = time.process_time()
     print(server.sockets[0].getsockname()[1], flush=True)
 
+    # Standard input is read by a thread, since asyncio has no pipe on every system.
     def watch() -> None:
         sys.stdin.read()
         loop.call_soon_threadsafe(ended.set)

@@ -117,9 +117,11 @@ class FitConfig(Unestimated, help_group="model"):
 def fit(config: FitConfig) -> None:
     """Run ``fit``."""
     config.check()
-    (encoder_shape if config.step == "reward" else decoder_shape)(
-        config.model
-    )  # before the compiler is started
+    # A model that is not known is refused here, before the compiler is started.
+    if config.step == "reward":
+        encoder_shape(config.model)
+    else:
+        decoder_shape(config.model)
     devices = topology_devices(config.topology, config.target_config)
     try:
         answers, best = _answers(config, devices)
@@ -139,13 +141,13 @@ def fit(config: FitConfig) -> None:
 
 def _answers(config: FitConfig, devices: list[Any]) -> tuple[list[Answer], Answer]:
     """Return what a search found on each mesh, none without one, and the answer."""
-    if config.search:
-        answers = list(search(config, devices))
-        fitting = [answer for answer in answers if answer.fits]
-        return answers, max(
-            fitting or answers, key=lambda answer: (answer.pairs_per_second, answer.batch_size)
-        )
-    return [], answer(config, make_mesh(config.mesh, devices))
+    if not config.search:
+        return [], answer(config, make_mesh(config.mesh, devices))
+    answers = list(search(config, devices))
+    # Where none fits, the fastest that does not still says what is missing.
+    candidates = [answer for answer in answers if answer.fits] or answers
+    best = max(candidates, key=lambda answer: (answer.pairs_per_second, answer.batch_size))
+    return answers, best
 
 
 def answer(config: FitConfig, mesh: Mesh) -> Answer:
@@ -173,17 +175,18 @@ def _batches(config: FitConfig, mesh: Mesh) -> Batches:
         examples = full_examples(config.examples, config.length, sequences)
     else:
         examples = _reference_examples(config, sequences)
+    # Zeros: what is computed and moved does not depend on the values.
     fields = {"reference_logps": np.zeros((config.examples, sequences), np.float32)}
     if config.method == "modpo":
         fields["reward_margins"] = np.zeros((config.examples, config.objectives - 1), np.float32)
-    settings: dict[str, Any] = {"batching": "padded"}
+    settings: dict[str, Any] = {}
     if config.step == "reward":
+        # Reward models train on padded rows, and have no reference.
         fields = {}
+        settings["batching"] = "padded"
     else:
-        settings = {
-            "batching": config.batching,
-            "cost": functools.partial(flops.token_cost, decoder_shape(config.model)),
-        }
+        settings["batching"] = config.batching
+        settings["cost"] = functools.partial(flops.token_cost, decoder_shape(config.model))
     return Batches(
         examples.with_fields(**fields),
         batch_size=config.batch_size,
@@ -205,9 +208,10 @@ def _reference_examples(config: FitConfig, sequences: int) -> Examples:
     """Return examples as long as real posts and replies, of independent lengths, as many sequences
     as are needed.
     """
-    pairs = [
-        reference_examples(config.examples, seed=number) for number in range(-(-sequences // 2))
-    ]
+    # They come in pairs of sequences; of an odd number the last one is cut off.
+    pairs: list[Examples] = []
+    for number in range(-(-sequences // 2)):
+        pairs.append(reference_examples(config.examples, seed=number))
     prompt_lengths = np.concatenate([pair.prompt_lengths for pair in pairs], axis=1)[:, :sequences]
     lengths = np.concatenate([pair.lengths for pair in pairs], axis=1)[:, :sequences]
     prompt_lengths = np.minimum(prompt_lengths, config.length)
@@ -226,18 +230,16 @@ def _compiled_step(
     if config.step == "reward":
         encoder = encoder_shape(config.model)
         parameters = abstract(encoder_table(encoder), jnp.float32, mesh)
-        compiled = compile_step(
-            RewardLoss(encoder, config.remat, encoder.dropout > 0), parameters, {}, batches, mesh
-        )
+        loss = RewardLoss(encoder, config.remat, encoder.dropout > 0)
+        compiled = compile_step(loss, parameters, {}, batches, mesh)
         return compiled, reward_training(encoder, batches, mesh, remat=config.remat), None
-    decoder, lora = (
-        decoder_shape(config.model),
-        LoraConfig(config.lora_rank, 2.0 * config.lora_rank, 0.05),
-    )
+    decoder = decoder_shape(config.model)
+    lora = _lora(config)
     shared: dict[str, Any] = {"base_dtype": config.base_dtype, "attention": config.attention}
     scored = scoring(decoder, lora, batches, mesh, base_dtype=config.base_dtype)
     if config.step == "score":
         return compile_scoring(decoder, lora, batches, mesh, **shared), scored, None
+    # Supervised fine-tuning has no reference, whatever the setting says.
     in_step = config.reference == "in_step" and config.method != "sft"
     compiled = compile_policy_step(
         decoder,
@@ -258,7 +260,13 @@ def _compiled_step(
         remat=config.remat,
         reference_in_step=in_step,
     )
-    return compiled, work, None if in_step or config.method == "sft" else scored
+    has_scoring_before = config.method != "sft" and not in_step
+    return compiled, work, scored if has_scoring_before else None
+
+
+def _lora(config: FitConfig) -> LoraConfig:
+    """Return the adapter that trainings have by default, of the rank that the settings say."""
+    return LoraConfig(config.lora_rank, 2.0 * config.lora_rank, 0.05)
 
 
 def _method(config: FitConfig) -> Method:
@@ -313,53 +321,67 @@ def search(config: FitConfig, devices: list[Any]) -> Iterator[Answer]:
 
 def _promising(config: FitConfig, devices: list[Any], chip: Chip) -> list[Mesh]:
     """Return meshes on which the weights leave room, the fastest by the roofline first."""
-    ranked = []
+    meshes: list[Mesh] = []
+    ranks: list[tuple[float, float]] = []
     for shape in mesh_shapes(len(devices)):
         try:
             mesh = make_mesh(shape, devices)
+            # A tenth of the memory at least is for activations. Compiling takes minutes, and this
+            # takes none.
             if _argument_bytes(config, mesh) > 0.9 * chip.hbm_gib * GIB:
                 continue
-            batches = _batches(
-                dataclasses.replace(config, batch_size=_unit(config, mesh) * 2), mesh
-            )
+            small = dataclasses.replace(config, batch_size=_unit(config, mesh) * 2)
+            batches = _batches(small, mesh)
         except UserError:
             continue  # the model does not divide this mesh
-        if config.step == "reward":
-            work = reward_training(encoder_shape(config.model), batches, mesh, remat=config.remat)
-        else:
-            lora = LoraConfig(config.lora_rank, 2.0 * config.lora_rank, 0.05)
-            decoder = decoder_shape(config.model)
-            work = policy_training(
-                decoder, lora, batches, mesh, base_dtype=config.base_dtype, remat=config.remat
-            )
-        bounds = work.bounds(chip)
+        # The roofline is known without compiling, and is good enough to choose by.
+        slowest_bound = max(_training_work(config, batches, mesh).bounds(chip).values())
         # As fast as each other by two digits: then the one that leaves more room.
-        pace = float(f"{max(bounds.values()) / batches.examples_per_update:.1e}")
-        ranked.append(((pace, _argument_bytes(config, mesh)), mesh))
-    return [mesh for _, mesh in sorted(ranked, key=lambda pair: pair[0])]
+        pace = float(f"{slowest_bound / batches.examples_per_update:.1e}")
+        meshes.append(mesh)
+        ranks.append((pace, _argument_bytes(config, mesh)))
+    order = sorted(range(len(meshes)), key=ranks.__getitem__)
+    return [meshes[number] for number in order]
+
+
+def _training_work(config: FitConfig, batches: Batches, mesh: Mesh) -> Work:
+    """Return what an update asks of a mesh, whatever the method."""
+    if config.step == "reward":
+        return reward_training(encoder_shape(config.model), batches, mesh, remat=config.remat)
+    return policy_training(
+        decoder_shape(config.model),
+        _lora(config),
+        batches,
+        mesh,
+        base_dtype=config.base_dtype,
+        remat=config.remat,
+    )
 
 
 def _argument_bytes(config: FitConfig, mesh: Mesh) -> float:
     """Return the bytes of weights, adapter and moments on one chip."""
     if config.step == "reward":
         encoder = abstract(encoder_table(encoder_shape(config.model)), jnp.float32, mesh)
+        # Adam keeps two moments of every trained weight.
         return 3 * _shard_bytes(encoder)
-    lora = LoraConfig(config.lora_rank, 2.0 * config.lora_rank, 0.05)
-    base, adapter = abstract_policy(decoder_shape(config.model), lora, mesh, config.base_dtype)
+    decoder = decoder_shape(config.model)
+    base, adapter = abstract_policy(decoder, _lora(config), mesh, config.base_dtype)
     return _shard_bytes(base) + 3 * _shard_bytes(adapter)
 
 
 def _shard_bytes(arrays: dict[str, Any]) -> float:
     """Return the bytes of arrays on one chip."""
-    return sum(
-        math.prod(a.sharding.shard_shape(a.shape)) * a.dtype.itemsize for a in arrays.values()
-    )
+    total = 0
+    for array in arrays.values():
+        total += math.prod(array.sharding.shard_shape(array.shape)) * array.dtype.itemsize
+    return total
 
 
 def _unit(config: FitConfig, mesh: Mesh) -> int:
     """Return what batch sizes should be multiples of, so that every device has the same number of
     sequences.
     """
+    # Packed rows are divided among the devices by sequences, of which a pair has two.
     if config.step != "reward" and config.batching == "packed" and config.method != "sft":
         return max(1, row_shards(mesh) // 2)
     return row_shards(mesh)
@@ -373,9 +395,8 @@ def _largest(config: FitConfig, mesh: Mesh, chip: Chip) -> Answer:
 
     def attempt(size: int) -> Answer:
         microbatches = max(1, round(examples_per_update / size))
-        attempted = answer(
-            dataclasses.replace(config, batch_size=size, gradient_accumulation=microbatches), mesh
-        )
+        changed = dataclasses.replace(config, batch_size=size, gradient_accumulation=microbatches)
+        attempted = answer(changed, mesh)
         verdict = "fits" if attempted.fits else "does not fit"
         print(
             f"mesh {' '.join(map(str, attempted.mesh))}, batch {size}: {verdict},"

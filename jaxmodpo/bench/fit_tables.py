@@ -10,16 +10,19 @@ from jaxmodpo.training.fit import GIB, Answer
 
 def compared(answers: Sequence[Answer]) -> str:
     """Return a table of what a search found on each mesh."""
-    rows = [
-        [
-            " ".join(map(str, answer.mesh)),
-            str(answer.batch_size) if answer.fits else "none",
-            f"{answer.peak_bytes / GIB:.2f}",
-            f"{answer.pairs_per_second:.1f}",
-            answer.bound or "",
-        ]
-        for answer in answers
-    ]
+    rows: list[list[str]] = []
+    for answer in answers:
+        # An answer that does not fit is of the smallest batch that was tried.
+        batch_size = str(answer.batch_size) if answer.fits else "none"
+        rows.append(
+            [
+                " ".join(map(str, answer.mesh)),
+                batch_size,
+                f"{answer.peak_bytes / GIB:.2f}",
+                f"{answer.pairs_per_second:.1f}",
+                answer.bound or "",
+            ]
+        )
     return table(["mesh", "largest batch", "peak GiB", "examples/s at the roofline", "bound"], rows)
 
 
@@ -28,30 +31,29 @@ def described(answer: Answer, examples: int, epochs: int) -> str:
     ``epochs``.
     """
     data, fsdp, tensor = answer.mesh
-    head = [
-        (
-            f"{answer.model}: {answer.method} step on {answer.topology}, {answer.chips} ×"
-            f" {answer.chip}, mesh data {data} × fsdp {fsdp} × tensor {tensor}"
-        ),
-        (
-            f"update of {answer.batch_size * answer.gradient_accumulation} examples:"
-            f" {answer.gradient_accumulation} × {answer.rows} rows of {answer.row_length:,} tokens,"
-            f" {answer.padding_waste:.1%} padding"
-        ),
-        "",
-    ]
+    examples_per_update = answer.batch_size * answer.gradient_accumulation
     rows = [*_memory_rows(answer), *_work_rows(answer), *_time_rows(answer, examples, epochs)]
     rows.append(["compiled here in", f"{answer.compile_seconds:.0f} s"])
-    tail = ["", "To make it fit, try: " + "; ".join(answer.advice) + "."] if answer.advice else []
-    return "\n".join([*head, table(["for one chip and update", ""], rows), *tail])
+    lines = [
+        f"{answer.model}: {answer.method} step on {answer.topology}, {answer.chips} ×"
+        f" {answer.chip}, mesh data {data} × fsdp {fsdp} × tensor {tensor}",
+        f"update of {examples_per_update} examples:"
+        f" {answer.gradient_accumulation} × {answer.rows} rows of {answer.row_length:,} tokens,"
+        f" {answer.padding_waste:.1%} padding",
+        "",
+        table(["for one chip and update", ""], rows),
+    ]
+    if answer.advice:
+        lines += ["", "To make it fit, try: " + "; ".join(answer.advice) + "."]
+    return "\n".join(lines)
 
 
 def _memory_rows(answer: Answer) -> list[list[str]]:
     """Return the rows about a chip's memory."""
+    memory = _gib(answer.peak_bytes)
+    # A chip that is not in the table of chips has a memory that nobody here knows.
     if answer.hbm_bytes:
-        memory = f"{answer.peak_bytes / GIB:.2f} of {answer.hbm_bytes / GIB:.2f} GiB"
-    else:
-        memory = f"{answer.peak_bytes / GIB:.2f} GiB"
+        memory = f"{answer.peak_bytes / GIB:.2f} of {_gib(answer.hbm_bytes)}"
     if answer.fits:
         verdict = "fits"
     elif answer.over_bytes:
@@ -60,12 +62,13 @@ def _memory_rows(answer: Answer) -> list[list[str]]:
         verdict = "does not fit"
     return [
         ["peak memory", f"{memory}: {verdict}"],
-        ["arguments", f"{answer.argument_bytes / GIB:.2f} GiB" if answer.argument_bytes else ""],
-        [
-            "temporaries",
-            f"{answer.temporary_bytes / GIB:.2f} GiB" if answer.temporary_bytes else "",
-        ],
+        ["arguments", _gib(answer.argument_bytes) if answer.argument_bytes else ""],
+        ["temporaries", _gib(answer.temporary_bytes) if answer.temporary_bytes else ""],
     ]
+
+
+def _gib(number_of_bytes: float) -> str:
+    return f"{number_of_bytes / GIB:.2f} GiB"
 
 
 def _work_rows(answer: Answer) -> list[list[str]]:
@@ -82,14 +85,16 @@ def _time_rows(answer: Answer, examples: int, epochs: int) -> list[list[str]]:
     """Return the rows about times; none for an unknown chip."""
     if answer.roofline_seconds is None or answer.half_mfu_seconds is None:
         return []
+    # Scoring goes over the examples once, whatever the training does.
+    passes = 1 if answer.step == "score" else epochs
+    run = (
+        f"{answer.updates} updates: {answer.roofline_chip_hours:.2f} chip-hours at the roofline,"
+        f" {answer.half_mfu_chip_hours:.2f} at 50% MFU"
+    )
+    # The roofline is what no program can beat. Half of the peak arithmetic is what a good one
+    # reaches: the truth lies near the slower of the two.
     return [
         ["update at the roofline", f"{answer.roofline_seconds:.3f} s, bound by {answer.bound}"],
         ["update at 50% MFU", f"{answer.half_mfu_seconds:.3f} s"],
-        [
-            f"{examples:,} examples × {1 if answer.step == 'score' else epochs}",
-            (
-                f"{answer.updates} updates: {answer.roofline_chip_hours:.2f} chip-hours at the"
-                f" roofline, {answer.half_mfu_chip_hours:.2f} at 50% MFU"
-            ),
-        ],
+        [f"{examples:,} examples × {passes}", run],
     ]

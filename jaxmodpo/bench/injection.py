@@ -99,6 +99,7 @@ def bench_injection(config: BenchInjectionConfig) -> None:
 
 def _judges(config: BenchInjectionConfig) -> dict[str, Judge]:
     """Return the judges that are compared, by the names that the table has for them."""
+    # The rubric counts words and cannot be spoken to. The other two bound what a model could do.
     judges: dict[str, Judge] = {
         "rubric": RubricJudge(0, 0.0),
         "follows every order": ScriptedJudge(anywhere),
@@ -154,6 +155,7 @@ def count_wins(trials: Sequence[Trial], judge: Judge, ledger: Ledger) -> Wins:
     for request, (vote,) in votes_by_request(requests, judge.identity, ledger):
         trial = trials[request.slot]
         key = (trial.injection, trial.request.kind)
+        # A judge that refuses to answer is not one that the order has won over.
         if vote.order is None:
             failed += 1
             continue
@@ -167,6 +169,7 @@ def _described(results: Mapping[str, Wins]) -> str:
     """Return the table of all judges, and how many answers of each failed."""
     columns = list(itertools.product(results, KINDS))
     heads = [f"{judge}, {_KIND_LABELS[kind]}" for judge, kind in columns]
+    # The same poor reply without any order: what an order adds is the difference from it.
     plain = [results[judge].share(PLAIN, kind) for judge, kind in columns]
     rows = [[PLAIN, *map(_percent, plain)]]
     gains_of_injections: list[list[float]] = []
@@ -189,6 +192,7 @@ def _described(results: Mapping[str, Wins]) -> str:
 
 def _injections(results: Mapping[str, Wins]) -> list[str]:
     """Return the injections that any judge answered validly, each once, in the file's order."""
+    # A dictionary, since a set would forget the order.
     names: dict[str, None] = {}
     for wins in results.values():
         names.update(dict.fromkeys(injection for injection, _ in wins.valid))

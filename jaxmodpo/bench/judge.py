@@ -179,6 +179,8 @@ def _requests(calls: int) -> MakeRequests:
 
 def _text(generator: random.Random, length: int) -> str:
     """Return a text of so many characters, of common words."""
+    # Of words and not of random letters, on which a pattern may be faster or slower than on what
+    # people write.
     words: list[str] = []
     while sum(map(len, words)) + len(words) < length:
         words += generator.choices(_WORDS.split(), k=40)
@@ -196,6 +198,7 @@ def _size(location: str) -> int:
     """Return the bytes of a ledger's files; 0 for a database on a server."""
     if "://" in location:
         return 0
+    # SQLite appends to a second file first, and moves its pages into the database now and then.
     files = [Path(location), Path(f"{location}-wal")]
     return sum(file.stat().st_size for file in files if file.exists())
 
@@ -217,6 +220,8 @@ class _CountingJudge:
 
     def ask(self, requests: Iterator[Call], put: Callable[[Call, Answer], None]) -> None:
         def put_and_count(call: Call, answer: Answer) -> None:
+            # It returns once the vote is durable. Counted before, a ledger that falls behind would
+            # look as fast as one that does not.
             put(call, answer)
             self.course.count()
 
@@ -238,6 +243,8 @@ def _plain_loop(make_requests: MakeRequests, config: BenchJudgeConfig) -> tuple[
             return json.loads(completion.choices[0].message.content or "")["ranking"]
 
         course = Course(config.calls)
+        # As many threads as we have calls under way, and the same bodies: the loop differs in
+        # nothing but the machinery.
         with ThreadPoolExecutor(config.max_concurrency) as pool:
             for ranking in pool.map(rank, make_requests()):
                 if sorted(ranking) != list(range(1, _REPLIES + 1)):

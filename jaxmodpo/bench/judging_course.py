@@ -55,6 +55,7 @@ class Course:
 
     def count(self) -> None:
         """Count a call that is done."""
+        # A mark is taken within the lock: two threads that end a tenth at once are to leave one.
         with self._lock:
             self._finished += 1
             if self._finished >= self._end_of(len(self.marks)):
@@ -97,6 +98,7 @@ class Course:
             name: the row's first cell.
             server_cpu: seconds of the server's CPU time in the whole run.
         """
+        # The slowest tenth, the usual one, and the last: a run that slows down is seen in the last.
         rates = [tenth.calls_per_second for tenth in self._tenths()]
         rate_cells = [f"{rate:,.0f}" for rate in (min(rates), statistics.median(rates), rates[-1])]
         cpu_cells = [f"{1e3 * cpu / self.calls:.2f}" for cpu in (self.cpu, server_cpu)]

@@ -10,6 +10,7 @@ import sys
 import tempfile
 import threading
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -56,33 +57,33 @@ def bench_load(config: BenchLoadConfig) -> None:
         tensor_files(config.model)
     with tempfile.TemporaryDirectory() as temporary:
         folder = config.model or fake_checkpoint(Path(temporary), config.layers, config.vocab_size)
-        rows = [measure(folder, base_dtype) for base_dtype in config.base_dtypes]
+        rows = [_row(measure(folder, base_dtype)) for base_dtype in config.base_dtypes]
+    heads = [
+        "base dtype",
+        "arrays MiB",
+        "largest tensor MiB",
+        "host peak beyond arrays MiB",
+        "in tensors",
+        "seconds",
+        "against a plain read",
+    ]
+    print(table(heads, rows))
+
+
+def _row(loading: Mapping[str, Any]) -> list[str]:
+    """Return the table's row of one loading."""
     mib = 2**20
-    print(
-        table(
-            [
-                "base dtype",
-                "arrays MiB",
-                "largest tensor MiB",
-                "host peak beyond arrays MiB",
-                "in tensors",
-                "seconds",
-            ]
-            + ["against a plain read"],
-            [
-                [
-                    row["base_dtype"],
-                    f"{row['arrays'] / mib:.0f}",
-                    f"{row['largest'] / mib:.0f}",
-                    f"{row['beyond'] / mib:.0f}",
-                    f"{row['beyond'] / row['largest']:.2f}",
-                    f"{row['seconds']:.1f}",
-                    f"{row['seconds'] / row['read_seconds']:.1f}×",
-                ]
-                for row in rows
-            ],
-        )
-    )
+    # Loading should hold a tensor or two beside what it has loaded, never the checkpoint twice.
+    # Hence the peak is told in tensors too.
+    return [
+        loading["base_dtype"],
+        f"{loading['arrays'] / mib:.0f}",
+        f"{loading['largest'] / mib:.0f}",
+        f"{loading['beyond'] / mib:.0f}",
+        f"{loading['beyond'] / loading['largest']:.2f}",
+        f"{loading['seconds']:.1f}",
+        f"{loading['seconds'] / loading['read_seconds']:.1f}×",
+    ]
 
 
 def fake_checkpoint(
@@ -105,9 +106,13 @@ def fake_checkpoint(
         shard.clear()
 
     for spec in specs.values():
+        # Our arrays hold all layers in one, [layers, inputs, outputs]. A checkpoint has a tensor
+        # for each layer, and PyTorch's linear maps are [outputs, inputs].
         shape = spec.shape[1:] if spec.layers else spec.shape
+        if spec.transposed:
+            shape = shape[::-1]
         for key in spec.tensor_names():
-            numbers = random.standard_normal(shape[::-1] if spec.transposed else shape, np.float32)
+            numbers = random.standard_normal(shape, np.float32)
             shard[key] = (0.02 * numbers).astype(ml_dtypes.bfloat16)
             if sum(array.nbytes for array in shard.values()) >= shard_bytes:
                 flush()
@@ -118,8 +123,9 @@ def fake_checkpoint(
     return folder
 
 
-def measure(folder: Path, base_dtype: BaseDtype) -> dict:
-    """Load in a fresh process; bytes and seconds."""
+def measure(folder: Path, base_dtype: BaseDtype) -> dict[str, Any]:
+    """Load in a fresh process; return bytes and seconds."""
+    # Memory that a process has given back may stay with it: only a fresh one has a peak of its own.
     command = [sys.executable, "-m", "jaxmodpo.bench.load", str(folder), base_dtype]
     process = subprocess.run(command, capture_output=True, text=True, check=False)
     if process.returncode:
@@ -148,6 +154,7 @@ class PeakMemory:
         self._thread.join()
 
     def _watch(self) -> None:
+        # The kernel keeps a peak of its own, but of all resident pages, those of mapped files too.
         while not self._done.wait(0.001):
             self.peak = max(self.peak, anonymous_memory())
 
@@ -162,14 +169,19 @@ def anonymous_memory() -> int:
 
 def main() -> None:
     """Load the folder named on the command line and print what it took, as JSON."""
-    folder, base_dtype = Path(sys.argv[1]), sys.argv[2]
+    folder = Path(sys.argv[1])
+    base_dtype = sys.argv[2]
     files = tensor_files(folder)
-    largest, started = 0, time.perf_counter()
+    largest = 0
+    # What just reading the bytes takes on this machine. It also brings the files into the page
+    # cache, so that the loading below is not measured by the disk.
+    started = time.perf_counter()
     for path in sorted(set(files.values())):
         with safe_open(path, framework="numpy") as file:
             for name in file.keys():  # noqa: SIM118 (not a mapping)
                 largest = max(largest, file.get_tensor(name).nbytes)
     read_seconds = time.perf_counter() - started
+    # JAX's own start takes memory that is not the loading's.
     jax.block_until_ready(jax.jit(lambda: jax.numpy.zeros(8))())
     with PeakMemory() as memory:
         started = time.perf_counter()
@@ -185,12 +197,10 @@ def main() -> None:
         "arrays": array_bytes,
         "largest": largest,
         "read_seconds": read_seconds,
+        "beyond": memory.peak - memory.start - array_bytes,
+        "seconds": seconds,
     }
-    print(
-        json.dumps(
-            result | {"beyond": memory.peak - memory.start - array_bytes, "seconds": seconds}
-        )
-    )
+    print(json.dumps(result))
 
 
 if __name__ == "__main__":

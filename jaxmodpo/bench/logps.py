@@ -40,18 +40,18 @@ class BenchLogpsConfig(Unestimated, help_group="measurement"):
 def bench_logps(config: BenchLogpsConfig) -> None:
     """Run ``bench logps``."""
     config.check()
-    lines = []
+    rows: list[list[str]] = []
+    chunks = {"all at once": None, f"chunks of {config.chunk}": config.chunk}
     for vocabulary in config.vocabularies:
-        for name, chunk in (("all at once", None), (f"chunks of {config.chunk}", config.chunk)):
-            temporary, flops = compiled(config, vocabulary, chunk)
-            lines.append(
-                [f"{vocabulary:,}", name, f"{temporary / 2**20:,.0f}", f"{flops / 1e12:.2f}"]
-            )
+        for name, chunk in chunks.items():
+            temporary_bytes, flops = compiled(config, vocabulary, chunk)
+            temporary_mib = f"{temporary_bytes / 2**20:,.0f}"
+            rows.append([f"{vocabulary:,}", name, temporary_mib, f"{flops / 1e12:.2f}"])
     print(
         f"{config.rows} × {config.length} tokens, width {config.width}, bfloat16, value and"
         " gradient\n"
     )
-    print(table(["vocabulary", "logits", "temporary MiB", "TFLOPs"], lines))
+    print(table(["vocabulary", "logits", "temporary MiB", "TFLOPs"], rows))
 
 
 def compiled(config: BenchLogpsConfig, vocabulary: int, chunk: int | None) -> tuple[int, float]:
@@ -71,6 +71,7 @@ def compiled(config: BenchLogpsConfig, vocabulary: int, chunk: int | None) -> tu
             return token_logps(hidden, unembedding, targets).sum()
         return chunked_token_logps(hidden, unembedding, targets, chunk).sum()
 
+    # Shapes instead of arrays: nothing is computed, so that a laptop can compile what needs 30 GiB.
     arguments = (
         abstract((config.rows, config.length, config.width), jnp.bfloat16),
         abstract((config.width, vocabulary), jnp.bfloat16),
@@ -87,6 +88,8 @@ def matmul_flops(jaxpr: Any) -> float:
     flops = 0.0
     for equation in jaxpr.eqns:
         if equation.primitive.name == "dot_general":
+            # Each number of the output is a sum over the contracted axes: a multiplication and an
+            # addition for each term.
             (contracted_axes, _), _ = equation.params["dimension_numbers"]
             shape = equation.invars[0].aval.shape
             contracted = 1
@@ -94,6 +97,8 @@ def matmul_flops(jaxpr: Any) -> float:
                 contracted *= shape[axis]
             flops += 2.0 * equation.outvars[0].aval.size * contracted
         times = equation.params.get("length", 1) if equation.primitive.name == "scan" else 1
+        # Whatever holds a program within this one (scans, calls, branches) has it among its
+        # parameters, closed over its constants or bare.
         for value in equation.params.values():
             inner = getattr(value, "jaxpr", value)
             if hasattr(inner, "eqns"):

@@ -121,43 +121,30 @@ def bench_parity(config: BenchParityConfig) -> None:
         raise UserError(
             "bench parity compares with torch models; pip install torch==2.13.0 (CPU)"
         ) from error
-    rows = []
+    rows: list[list[str]] = []
     with tempfile.TemporaryDirectory() as temporary:
         for number, (name, case) in enumerate(CASES.items()):
             print(name, file=sys.stderr)
-            found = compare(case, Path(temporary) / str(number), config.seed)
-            logps = "" if found.logps is None else f"{found.logps:.1e}"
-            rows.append([name, f"{found.logits:.1e}", logps, f"{found.bfloat16:.2f}"])
-    print(
-        table(
-            [
-                "configuration",
-                "logits, relative",
-                "log-probabilities, nats",
-                "bfloat16 error / torch's",
-            ],
-            rows,
-        )
-    )
+            parity = compare(case, Path(temporary) / str(number), config.seed)
+            logps = "" if parity.logps is None else f"{parity.logps:.1e}"
+            rows.append([name, f"{parity.logits:.1e}", logps, f"{parity.bfloat16:.2f}"])
+    heads = [
+        "configuration",
+        "logits, relative",
+        "log-probabilities, nats",
+        "bfloat16 error / torch's",
+    ]
+    print(table(heads, rows))
 
 
 def compare(case: Case, folder: Path, seed: int = 0) -> Parity:
     """Make a random model with transformers, save it, load it here, and compare on padded rows."""
     import torch
-    import transformers
 
     torch.manual_seed(seed)
-    if case.kind == "roberta":
-        theirs = transformers.RobertaForSequenceClassification(
-            transformers.RobertaConfig(**{**_SMALL, "max_position_embeddings": 64, **case.settings})
-        ).eval()
-    else:
-        configuration, kind = {
-            "mistral": (transformers.MistralConfig, transformers.MistralForCausalLM),
-            "llama": (transformers.LlamaConfig, transformers.LlamaForCausalLM),
-        }[case.kind]
-        theirs = kind(configuration(**{**_DECODER, **case.settings})).eval()
+    theirs = _their_model(case)
     theirs.save_pretrained(folder)
+    # Rows of several lengths, padded at the end: a mask that lets padding through shows.
     real = np.arange(LENGTHS.max()) < LENGTHS[:, None]
     tokens = np.random.default_rng(seed).integers(4, VOCABULARY, real.shape)
     # RoBERTa derives positions from its padding token.
@@ -167,50 +154,69 @@ def compare(case: Case, folder: Path, seed: int = 0) -> Parity:
         "attention_mask": torch.tensor(real.astype(np.int64)),
     }
     with torch.no_grad():
-        full = theirs(**arguments).logits.numpy()
-        # The model that bfloat16 is measured on has the rounded weights in either precision.
+        their_float32 = theirs(**arguments).logits.numpy()
+        # Of bfloat16 only the arithmetic is compared, so that the model that it is measured by has
+        # the rounded weights too, and computes with them in float32.
         rounded = theirs.bfloat16()
-        half = rounded(**arguments).logits.float().numpy()
-        middle = rounded.float()(**arguments).logits.numpy()
-    ours_full, ours_half = (
-        _logits(case, folder, dtype, tokens) for dtype in ("float32", "bfloat16")
-    )
+        their_bfloat16 = rounded(**arguments).logits.float().numpy()
+        exact = rounded.float()(**arguments).logits.numpy()
+    our_float32 = _our_logits(case, folder, "float32", tokens)
+    our_bfloat16 = _our_logits(case, folder, "bfloat16", tokens)
+    logps_difference: float | None = None
     if case.kind != "roberta":
-        full, half, middle, ours_full, ours_half = (
-            a[real] for a in (full, half, middle, ours_full, ours_half)
-        )
-    logps = None
-    if case.kind != "roberta":
-        logps = float(
-            np.abs(_completions(full, tokens, real) - _our_completions(folder, tokens)).max()
-        )
+        # An encoder has one row of logits for each text, a decoder one for each token: what stands
+        # at padding is nobody's concern.
+        their_float32 = their_float32[real]
+        their_bfloat16 = their_bfloat16[real]
+        exact = exact[real]
+        our_float32 = our_float32[real]
+        our_bfloat16 = our_bfloat16[real]
+        their_logps = _their_completions(their_float32, tokens, real)
+        our_logps = _our_completions(folder, tokens)
+        logps_difference = float(np.abs(their_logps - our_logps).max())
+    our_error = np.mean((our_bfloat16 - exact) ** 2)
+    their_error = np.mean((their_bfloat16 - exact) ** 2)
     return Parity(
-        float(np.abs(ours_full - full).max() / np.abs(full).max()),
-        logps,
-        float(np.sqrt(np.mean((ours_half - middle) ** 2) / np.mean((half - middle) ** 2))),
+        logits=float(np.abs(our_float32 - their_float32).max() / np.abs(their_float32).max()),
+        logps=logps_difference,
+        bfloat16=float(np.sqrt(our_error / their_error)),
     )
 
 
-def _logits(case: Case, folder: Path, dtype: Any, tokens: np.ndarray) -> np.ndarray:
+def _their_model(case: Case) -> Any:
+    """Return a random model of transformers'."""
+    import transformers
+
     if case.kind == "roberta":
-        return np.asarray(
-            load_roberta(folder, dtype=dtype)(jnp.asarray(tokens), jnp.asarray(LENGTHS))
-        )
+        settings = {**_SMALL, "max_position_embeddings": 64, **case.settings}
+        encoder_config = transformers.RobertaConfig(**settings)
+        return transformers.RobertaForSequenceClassification(encoder_config).eval()
+    settings = {**_DECODER, **case.settings}
+    if case.kind == "mistral":
+        return transformers.MistralForCausalLM(transformers.MistralConfig(**settings)).eval()
+    return transformers.LlamaForCausalLM(transformers.LlamaConfig(**settings)).eval()
+
+
+def _our_logits(case: Case, folder: Path, dtype: Any, tokens: np.ndarray) -> np.ndarray:
+    if case.kind == "roberta":
+        encoder = load_roberta(folder, dtype=dtype)
+        return np.asarray(encoder(jnp.asarray(tokens), jnp.asarray(LENGTHS)))
     model = load_decoder(folder, dtype)
     return np.asarray(model.logits(model.hidden_states(jnp.asarray(tokens))))
 
 
-def _completions(logits: np.ndarray, tokens: np.ndarray, real: np.ndarray) -> np.ndarray:
+def _their_completions(logits: np.ndarray, tokens: np.ndarray, real: np.ndarray) -> np.ndarray:
     """Sum torch's log-probabilities over each row's completion, in float64."""
     rows = np.zeros((*real.shape, logits.shape[-1]))
     rows[real] = logits
+    # The largest logit is taken off, or the exponential might overflow.
     shifted = rows - rows.max(-1, keepdims=True)
     logps = shifted - np.log(np.exp(shifted).sum(-1, keepdims=True))
+    # A position's logits are about the token after it.
     target_logps = np.take_along_axis(logps[:, :-1], tokens[:, 1:, None], -1)[..., 0]
     positions = np.arange(1, tokens.shape[1])
-    return np.where(
-        (positions >= PROMPTS[:, None]) & (positions < LENGTHS[:, None]), target_logps, 0
-    ).sum(1)
+    in_completion = (positions >= PROMPTS[:, None]) & (positions < LENGTHS[:, None])
+    return np.where(in_completion, target_logps, 0).sum(1)
 
 
 def _our_completions(folder: Path, tokens: np.ndarray) -> np.ndarray:
@@ -221,4 +227,6 @@ def _our_completions(folder: Path, tokens: np.ndarray) -> np.ndarray:
         "prompt_lengths": jnp.asarray(PROMPTS)[:, None],
         "lengths": jnp.asarray(LENGTHS)[:, None],
     }
-    return np.asarray(completion_logps(load_decoder(folder, "float32"), batch, None)[0])[:, 0]
+    logps, *_ = completion_logps(load_decoder(folder, "float32"), batch, None)
+    # An example is one sequence here.
+    return np.asarray(logps)[:, 0]

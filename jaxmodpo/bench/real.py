@@ -8,6 +8,7 @@ seen before the end.
 
 from __future__ import annotations
 
+import itertools
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -82,7 +83,7 @@ def bench_real(config: BenchRealConfig) -> None:
             raise UserError(f"no such file: {config.data / name}")
     _keep_settings(config)
     train_pairs, test_pairs = _split_sets(config)
-    _pretrain(config, [pair for pairs_of_set in train_pairs.values() for pair in pairs_of_set])
+    _pretrain(config, list(itertools.chain.from_iterable(train_pairs.values())))
     rows = [_length_row(name, pairs_of_set) for name, pairs_of_set in test_pairs.items()]
     for name in train_pairs:
         rows += _reward_rows(config, name, test_pairs)
@@ -111,6 +112,7 @@ def _split_sets(
     test_pairs: dict[str, list[Pair]] = {}
     for name, every_pair in sets.items():
         used = every_pair[: config.pairs or None]
+        # By question: a reply to a question of the training set would be half known.
         is_held_out = held_out([pair.question_id for pair in used], 0.2, config.seed)
         train_pairs[name], test_pairs[name] = split_rows(used, is_held_out)
         if not train_pairs[name] or not test_pairs[name]:
@@ -142,6 +144,7 @@ def _keep_settings(config: BenchRealConfig) -> None:
         UserError: naming what differs.
     """
     path = config.output_dir / "settings.json"
+    # Where the data lie and where the results go may change from one run to the next.
     names = ("pretraining_epochs", "reward_epochs", "pairs", "seed")
     settings = {name: getattr(config, name) for name in names}
     first_settings = read_json(path, dict[str, int]) if path.is_file() else settings
@@ -179,6 +182,7 @@ def _pretrain_one(
 ) -> None:
     """Pretrain one model into the folder of its name; nothing is done where that is there."""
     folder = config.output_dir / name
+    # A folder is there only if it is whole.
     if folder.exists():
         return
     logger.info("pretraining a small %s on %d texts", name, len(texts))
@@ -218,6 +222,7 @@ def _row(
 
 def _length_row(name: str, test: Sequence[Pair]) -> Row:
     """Return the row of preferring the longer answer, which is what a model has to beat."""
+    # People vote for long answers, and a reward model may learn no more than that.
     chosen_lengths = [len(pair.chosen.response_text) for pair in test]
     rejected_lengths = [len(pair.rejected.response_text) for pair in test]
     margins = np.array(chosen_lengths, np.float64) - rejected_lengths
@@ -278,6 +283,8 @@ def _policy_rows(config: BenchRealConfig, test_pairs: Mapping[str, Sequence[Pair
         "seed": config.seed,
     }
     dpo(DPOConfig(output_dir=out / "dpo_counsel", **shared))
+    # Two sets of preferences that no person gave together: upvotes say which answer is better, and
+    # the other set's reward model says which one is harmless.
     modpo(
         MODPOConfig(
             output_dir=out / "modpo",
@@ -301,6 +308,7 @@ def _policy_rows(config: BenchRealConfig, test_pairs: Mapping[str, Sequence[Pair
         for judged_on, test in test_pairs.items():
             examples = policy_pairs([test], text)
             reference_logps = policy.logps(examples, 16, reference=True)
+            # What DPO trains, but for the factor beta, which changes no preference.
             implicit_rewards = policy.logps(examples, 16) - reference_logps
             margins = implicit_rewards[:, 0] - implicit_rewards[:, 1]
             rows.append(_row(model, trained_on, judged_on, margins, test))

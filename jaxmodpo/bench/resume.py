@@ -14,7 +14,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NamedTuple
 
 import numpy as np
 
@@ -25,7 +25,8 @@ from jaxmodpo.results.manifest import is_finished
 from jaxmodpo.sandbox import grammar
 from jaxmodpo.schema import Range
 
-_RATES = ("_per_second", "mfu")  # the only figures that may differ
+_RATES = ("_per_second", "mfu")
+"""endings of the only figures that may differ"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,58 +63,90 @@ def bench_resume(config: BenchResumeConfig) -> None:
 
 def _compare(folder: Path, kills: int, epochs: int, seed: int) -> None:
     _make_world(folder)
-    # Lives are forks of a process that has imported everything, and find their programs compiled.
-    os.environ.setdefault(
-        "PYTHONWARNINGS", "ignore:resource_tracker"
-    )  # the killed leave semaphores behind
+    # The killed leave semaphores behind, and the tracker warns of each.
+    os.environ.setdefault("PYTHONWARNINGS", "ignore:resource_tracker")
+    # Lives are forks of a process that has imported everything, and find their programs compiled:
+    # otherwise most kills would hit imports and compilation, where nothing can go wrong.
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["jaxmodpo.methods.dpo", "jaxmodpo.cli"])
-    log = folder / "log.txt"
-    durations = []
-    for name, length in (("compiling", 1), ("short", 1), ("whole", epochs)):
-        began = time.monotonic()
-        _live(context, _flags(folder, name, length), log)
-        durations.append(time.monotonic() - began)
-    # What one epoch takes, and what comes before the first update.
-    epoch = (durations[2] - durations[1]) / (epochs - 1)
-    start, budget = max(0.0, durations[1] - epoch), epoch * epochs / kills
-    generator = np.random.default_rng(seed)
-    kills_made, wasted, flags = 0, 0, _flags(folder, "killed", epochs)
-    while kills_made < kills:
-        delay = float(generator.uniform(0, start + 1.5 * budget))
-        if not _live(context, flags, log, delay):
-            break
-        kills_made += 1
-        wasted += not (folder / "killed" / "checkpoints").exists()
-        reached = _reached(folder / "killed")
-        print(
-            f"killed {kills_made} of {kills}, after {delay:.2f} s, at update {reached}",
-            file=sys.stderr,
-        )
+    start, epoch = _undisturbed(context, folder, epochs)
+    # A kill's share of the run is its length over the number of kills. Delays of up to one and a
+    # half shares get less than one share done on average, so that there is room for every kill.
+    longest_delay = start + 1.5 * epoch * epochs / kills
+    toll = _kill_often(context, folder, epochs, kills, longest_delay, seed)
     if not is_finished(folder / "killed"):
-        _live(context, flags, log)
-    names = ("adapter/adapter_model.safetensors", "adapter/adapter_config.json")
-    different = [
-        n
-        for n in names
-        if (folder / "whole" / n).read_bytes() != (folder / "killed" / n).read_bytes()
-    ]
-    if _metrics(folder / "whole") != _metrics(folder / "killed"):
-        different.append("metrics.jsonl")
+        _live(context, _flags(folder, "killed", epochs), folder / "log.txt")
+    different = _differing_files(folder)
     if different:
         raise UserError(
-            f"after {kills_made} kills these differ from the undisturbed run's: {', '.join(different)}"
+            f"after {toll.kills} kills these differ from the undisturbed run's:"
+            f" {', '.join(different)}"
         )
-    updates = _reached(folder / "killed")
+    updates = _latest_update(folder / "killed")
     print(
-        f"{updates} updates, {kills_made} kills by SIGKILL ({wasted} before the first checkpoint):"
-        " adapter and logged figures equal the undisturbed run's to the bit"
+        f"{updates} updates, {toll.kills} kills by SIGKILL ({toll.before_checkpoint} before the first"
+        " checkpoint): adapter and logged figures equal the undisturbed run's to the bit"
     )
-    if kills_made < kills:
+    if toll.kills < kills:
         print(
-            f"the run ended before the other {kills - kills_made} kills; --epochs {2 * epochs} makes room"
-            " for more"
+            f"the run ended before the other {kills - toll.kills} kills; --epochs {2 * epochs} makes"
+            " room for more"
         )
+
+
+def _undisturbed(context: Any, folder: Path, epochs: int) -> tuple[float, float]:
+    """Run without kills; return the seconds before the first update, and those of an epoch."""
+    durations: dict[str, float] = {}
+    # The first run compiles for all others, and is not timed.
+    for name, length in (("compiling", 1), ("short", 1), ("whole", epochs)):
+        began = time.monotonic()
+        _live(context, _flags(folder, name, length), folder / "log.txt")
+        durations[name] = time.monotonic() - began
+    epoch = (durations["whole"] - durations["short"]) / (epochs - 1)
+    return max(0.0, durations["short"] - epoch), epoch
+
+
+class Toll(NamedTuple):
+    """How often a run was killed, and how often before it had a checkpoint to go on from."""
+
+    kills: int
+    before_checkpoint: int
+
+
+def _kill_often(
+    context: Any, folder: Path, epochs: int, kills: int, longest_delay: float, seed: int
+) -> Toll:
+    """Start the run again and again and kill it each time; stop when it ends by itself."""
+    generator = np.random.default_rng(seed)
+    flags = _flags(folder, "killed", epochs)
+    toll = Toll(0, 0)
+    while toll.kills < kills:
+        # Evenly, from the very start: imports, the opening of the folder, the reading of a
+        # checkpoint and its writing are all hit at times.
+        delay = float(generator.uniform(0, longest_delay))
+        if not _live(context, flags, folder / "log.txt", delay):
+            break
+        has_checkpoints = (folder / "killed" / "checkpoints").exists()
+        toll = Toll(toll.kills + 1, toll.before_checkpoint + (not has_checkpoints))
+        update = _latest_update(folder / "killed")
+        print(
+            f"killed {toll.kills} of {kills}, after {delay:.2f} s, at update {update}",
+            file=sys.stderr,
+        )
+    return toll
+
+
+def _differing_files(folder: Path) -> list[str]:
+    """Return the results in which the killed run differs from the whole one."""
+    whole = folder / "whole"
+    killed = folder / "killed"
+    different: list[str] = []
+    for name in ("adapter/adapter_model.safetensors", "adapter/adapter_config.json"):
+        if (whole / name).read_bytes() != (killed / name).read_bytes():
+            different.append(name)
+    if _metrics(whole) != _metrics(killed):
+        different.append("metrics.jsonl")
+    return different
 
 
 def _make_world(folder: Path) -> None:
@@ -126,22 +159,17 @@ def _make_world(folder: Path) -> None:
     from jaxmodpo.sandbox.models import save_tokenizer
 
     generator = np.random.default_rng(0)
-    pairs = [
-        Pair(
-            f"q{number}",
-            grammar.post(generator),
-            Candidate(f"c{number}", grammar.reply(generator)),
-            Candidate(f"r{number}", grammar.reply(generator)),
-        )
-        for number in range(48)
-    ]
+    pairs: list[Pair] = []
+    for number in range(48):
+        post = grammar.post(generator)
+        chosen = Candidate(f"c{number}", grammar.reply(generator))
+        rejected = Candidate(f"r{number}", grammar.reply(generator))
+        pairs.append(Pair(f"q{number}", post, chosen, rejected))
     write_pairs(folder / "pairs.json", pairs)
     special = {"unk_token": "<unk>", "bos_token": "<s>", "eos_token": "</s>", "pad_token": "</s>"}
-    texts = [
-        text
-        for p in pairs
-        for text in (p.question_text, p.chosen.response_text, p.rejected.response_text)
-    ]
+    texts: list[str] = []
+    for pair in pairs:
+        texts += [pair.question_text, pair.chosen.response_text, pair.rejected.response_text]
     save_tokenizer(folder / "tokenizer", texts, special)
     settings: dict[str, Any] = {
         "architectures": ["MistralForCausalLM"],
@@ -177,6 +205,7 @@ def _live(context: Any, flags: Sequence[str], log: Path, delay: float | None = N
     process.start()
     process.join(delay)
     if process.exitcode is None:
+        # SIGKILL, which no process can catch or prepare for.
         process.kill()
         process.join()
     if process.exitcode not in (0, -signal.SIGKILL):
@@ -187,6 +216,7 @@ def _live(context: Any, flags: Sequence[str], log: Path, delay: float | None = N
 
 
 def _life(flags: list[str], log: Path) -> None:
+    """Be a life: run the command in this process."""
     with log.open("a") as file:
         os.dup2(file.fileno(), 1)
         os.dup2(file.fileno(), 2)
@@ -199,7 +229,8 @@ def _life(flags: list[str], log: Path) -> None:
     main(flags)
 
 
-def _reached(run: Path) -> int:
+def _latest_update(run: Path) -> int:
+    """Return the last update that a run has logged; 0 where it has logged none."""
     try:
         return int(json.loads((run / "metrics.jsonl").read_text().splitlines()[-1])["step"])
     except (OSError, IndexError, ValueError):
@@ -207,7 +238,9 @@ def _reached(run: Path) -> int:
 
 
 def _metrics(run: Path) -> list[dict[str, float]]:
-    rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-    return [
-        {name: value for name, value in row.items() if not name.endswith(_RATES)} for row in rows
-    ]
+    """Return what a run has logged, without what depends on the machine's speed."""
+    rows: list[dict[str, float]] = []
+    for line in (run / "metrics.jsonl").read_text().splitlines():
+        figures = json.loads(line)
+        rows.append({name: figures[name] for name in figures if not name.endswith(_RATES)})
+    return rows

@@ -5,12 +5,10 @@ against TRL.
 from __future__ import annotations
 
 import functools
-import os
 import sys
 import tempfile
 import time
-import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -19,11 +17,12 @@ import jax
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from jaxmodpo.bench.contender import Contender
 from jaxmodpo.bench.table import table
+from jaxmodpo.bench.trl_step import TrlRun, import_trl, trl_contenders
 from jaxmodpo.data.batches import Batches, Batching
 from jaxmodpo.data.examples import Examples
 from jaxmodpo.data.reference_lengths import reference_examples
-from jaxmodpo.errors import UserError
 from jaxmodpo.flags.help_groups import HelpGroup
 from jaxmodpo.methods.dpo import DPO
 from jaxmodpo.models import flops
@@ -32,7 +31,7 @@ from jaxmodpo.models.decoder import parameter_table
 from jaxmodpo.models.decoder_config import DecoderConfig
 from jaxmodpo.models.loading import dtype_named
 from jaxmodpo.models.lora import LoraConfig, adapter_table
-from jaxmodpo.models.parameters import Parameters, Table, initialize
+from jaxmodpo.models.parameters import Parameters, Spec, initialize
 from jaxmodpo.models.quantized import BaseDtype, is_projection, is_quantized, quantize, stored_table
 from jaxmodpo.models.remat import Remat
 from jaxmodpo.models.shapes import settings
@@ -91,33 +90,13 @@ class BenchStepConfig(Unestimated, help_group="measurement"):
     and with precomputed references, and needs torch, trl and peft."""
 
 
-@dataclass
-class Contender:
-    """One configuration that is timed.
-
-    Attributes:
-        name: for the table.
-        pairs: in the timed updates.
-        tokens: real ones in the timed updates.
-        operations: that those tokens need.
-        peak: bytes a device needs, or None.
-        run: does the timed updates and returns seconds.
-    """
-
-    name: str
-    pairs: int
-    tokens: int
-    operations: float
-    peak: int | None
-    run: Callable[[], float]
-
-
 def bench_step(config: BenchStepConfig) -> None:
     """Run ``bench step``."""
     config.check()
     shape = DecoderConfig.from_mapping(settings(config.model), config.model)
     if config.against:
-        _import_trl()
+        # Before anything is compiled: whoever lacks torch should not wait to be told so.
+        import_trl()
     mesh = make_mesh(config.mesh)
     check_heads(shape, mesh)
     on_cpu = mesh.devices.flat[0].platform == "cpu"
@@ -129,26 +108,45 @@ def bench_step(config: BenchStepConfig) -> None:
     )
     lora = LoraConfig(config.lora_rank, 2.0 * config.lora_rank, 0.0)
     with tempfile.TemporaryDirectory() as temporary:
-        contenders = _ours(config, shape, lora, examples, mesh, base_dtype)
+        contenders = _our_contenders(config, shape, lora, examples, mesh, base_dtype)
         if config.against:
-            contenders += _trls(config, shape, lora, examples, Path(temporary))
-        best: dict[str, float] = {}
-        for number in range(config.rounds):
-            for contender in contenders:
-                print(f"round {number + 1} of {config.rounds}: {contender.name}", file=sys.stderr)
-                best[contender.name] = min(contender.run(), best.get(contender.name, np.inf))
+            run = TrlRun(
+                model=config.model,
+                batch_size=config.batch_size,
+                gradient_accumulation=config.gradient_accumulation,
+                updates=config.updates,
+                folder=Path(temporary),
+            )
+            contenders += trl_contenders(run, shape, lora, examples)
+        best = _fastest_rounds(contenders, config.rounds)
     peak = peak_flops(mesh.devices.flat[0].device_kind)
     rivals = [contender for contender in contenders if contender.name.startswith("TRL")]
+    device_kind = mesh.devices.flat[0].device_kind
     rows = [_row(contender, best, rivals, mesh.size, peak) for contender in contenders]
-    waste = examples.tokens.size / examples.lengths.sum()
+    padded_tokens = examples.tokens.size / examples.lengths.sum()
     print(
         f"{config.model}, {base_dtype}, rank {config.lora_rank}, updates of {per_update} pairs,"
         f" {examples.lengths.mean():.0f} tokens a sequence on average and {examples.lengths.max()}"
-        f" at most (padding to one length: {waste:.2f}× the tokens), {mesh.size} ×"
-        f" {mesh.devices.flat[0].device_kind}\n"
+        f" at most (padding to one length: {padded_tokens:.2f}× the tokens), {mesh.size} ×"
+        f" {device_kind}\n"
     )
     header = ["", "pairs/s", "tokens/s", "TFLOP/s a device", "MFU", "peak MiB"]
     print(table(header + [f"against {rival.name}" for rival in rivals], rows))
+
+
+def _fastest_rounds(contenders: Sequence[Contender], rounds: int) -> dict[str, float]:
+    """Time all contenders in turn, several times; return the fewest seconds of each, by name."""
+    # In turn, since a machine is slower at times: whoever has the bad minutes has them in one round
+    # only. The fastest round counts, since nothing makes a machine faster than it is.
+    fewest_seconds: dict[str, float] = {}
+    for number in range(rounds):
+        for contender in contenders:
+            print(f"round {number + 1} of {rounds}: {contender.name}", file=sys.stderr)
+            seconds = contender.run()
+            fewest_seconds[contender.name] = min(
+                seconds, fewest_seconds.get(contender.name, np.inf)
+            )
+    return fewest_seconds
 
 
 def _row(
@@ -167,6 +165,7 @@ def _row(
         devices: how many devices computed.
         peak: FLOP/s that a device can do at most, or None.
     """
+    # Speeds are of real tokens: padding costs time and counts for nothing.
     seconds = best[contender.name]
     pairs_per_second = contender.pairs / seconds
     flops_per_device = contender.operations / seconds / devices
@@ -187,7 +186,7 @@ def _row(
 # ---------------------------------------------------------------------- ours
 
 
-def _ours(
+def _our_contenders(
     config: BenchStepConfig,
     shape: DecoderConfig,
     lora: LoraConfig,
@@ -195,8 +194,9 @@ def _ours(
     mesh: Mesh,
     base_dtype: BaseDtype,
 ) -> list[Contender]:
+    # All contenders share the base, which is by far the largest of what they hold.
     base = _random_base(shape, base_dtype, mesh)
-    contenders = []
+    contenders: list[Contender] = []
     for batching in config.batchings:
         for reference in config.references:
             print(f"compiling: {batching}, reference {reference}", file=sys.stderr)
@@ -210,24 +210,28 @@ def _random_base(shape: DecoderConfig, base_dtype: BaseDtype, mesh: Mesh) -> Par
     """Return random weights in their format; never whole in float32."""
     dtype = dtype_named("bfloat16" if is_quantized(base_dtype) else base_dtype)
     stored_table(parameter_table(shape), base_dtype)  # refuses what cannot be quantized
+    table_of_all = parameter_table(shape)
+    sharding_of = shardings(mesh)(table_of_all)
     base: Parameters = {}
-    for number, (name, spec) in enumerate(parameter_table(shape).items()):
-        single_table: Table = {name: spec}
-        sharding = shardings(mesh)(parameter_table(shape))[name]
-        array = jax.jit(
-            lambda key, single_table=single_table, name=name: initialize(single_table, key, dtype)[
-                name
-            ],
-            out_shardings=sharding,
-        )(jax.random.key(number))
+    # One parameter at a time, each made in place on its devices: a whole model in a wider format
+    # would not fit where the quantized one does.
+    for number, (name, spec) in enumerate(table_of_all.items()):
+        make = jax.jit(
+            functools.partial(_random_array, name, spec, dtype), out_shardings=sharding_of[name]
+        )
+        array = make(jax.random.key(number))
         if is_quantized(base_dtype) and is_projection(spec):
-            for component, values in jax.lax.map(
-                lambda layer: quantize(layer, base_dtype), array
-            ).items():
+            # Layer by layer, as a checkpoint is quantized when it is loaded.
+            components = jax.lax.map(lambda layer: quantize(layer, base_dtype), array)
+            for component, values in components.items():
                 base[f"{name}.{component}"] = values
         else:
             base[name] = array
     return base
+
+
+def _random_array(name: str, spec: Spec, dtype: Any, key: jax.Array) -> jax.Array:
+    return initialize({name: spec}, key, dtype)[name]
 
 
 def _contender(
@@ -256,11 +260,12 @@ def _contender(
         cost=functools.partial(flops.token_cost, shape),
     )
     constants = {"loss": loss, "optimizer": OptimizerSettings(0.01, 1.0)}
-    table_ = adapter_table(parameter_table(shape), lora)
-    adapter_shardings = shardings(mesh)(table_)
-    adapter = jax.jit(lambda key: initialize(table_, key), out_shardings=adapter_shardings)(
-        jax.random.key(1)
+    adapter_parameters = adapter_table(parameter_table(shape), lora)
+    make_adapter = jax.jit(
+        lambda key: initialize(adapter_parameters, key),
+        out_shardings=shardings(mesh)(adapter_parameters),
     )
+    adapter = make_adapter(jax.random.key(1))
     key = jax.jit(lambda: jax.random.key(0), out_shardings=NamedSharding(mesh, PartitionSpec()))()
     rate = np.float32(5e-6)
 
@@ -278,14 +283,17 @@ def _contender(
     # Compiled once, here, so that its memory can be asked for.
     compiled = train_step.lower(*arguments(0, state), **constants).compile()
     memory: Any = compiled.memory_analysis()
+    # The first update is slower than the others and is not timed.
     state, _ = jax.block_until_ready(compiled(*arguments(0, state), **constants))
-    latest_state = [state]
 
     def run() -> float:
+        nonlocal state
         started = time.perf_counter()
         for step in range(batches.steps):
-            latest_state[0], _ = compiled(*arguments(step, latest_state[0]), **constants)
-        jax.block_until_ready(latest_state[0])
+            # A state's memory is given to the next one, so the old one cannot be used again.
+            state, _ = compiled(*arguments(step, state), **constants)
+        # Updates are only queued here: the clock stops when the devices are done.
+        jax.block_until_ready(state)
         return time.perf_counter() - started
 
     # XLA's peak leaves out temporaries on a CPU.
@@ -293,159 +301,10 @@ def _contender(
     if mesh.devices.flat[0].platform != "cpu":
         peak = getattr(memory, "peak_memory_in_bytes", 0) or peak
     return Contender(
-        f"{batching}, reference {reference.replace('_', ' ')}",
-        len(examples),
-        int(examples.lengths.sum()),
-        flops.training(shape, lora, examples.lengths, in_step),
-        peak,
-        run,
+        name=f"{batching}, reference {reference.replace('_', ' ')}",
+        pairs=len(examples),
+        tokens=int(examples.lengths.sum()),
+        operations=flops.training(shape, lora, examples.lengths, in_step),
+        peak=peak,
+        run=run,
     )
-
-
-# ---------------------------------------------------------------------- TRL
-
-
-def _import_trl() -> tuple[Any, Any, Any, Any]:
-    try:
-        import peft
-        import torch
-        import transformers
-        import trl
-    except ImportError as error:
-        raise UserError(f"--against trl needs torch, trl and peft: {error}") from error
-    return torch, transformers, trl, peft
-
-
-def _trls(
-    config: BenchStepConfig,
-    shape: DecoderConfig,
-    lora: LoraConfig,
-    examples: Examples,
-    folder: Path,
-) -> list[Contender]:
-    import datasets
-
-    torch, transformers, _, _ = _import_trl()
-    torch.set_num_threads(len(os.sched_getaffinity(0)))
-    transformers.utils.logging.set_verbosity_error()
-    datasets.disable_progress_bars()
-    warnings.simplefilter("ignore", FutureWarning)
-    tokenizer = _words(shape.vocab_size, folder)
-    rows = [_texts(examples, number) for number in range(len(examples))]
-    contenders = []
-    for precomputed in (False, True):
-        print(f"TRL, {'precomputed references' if precomputed else 'defaults'}", file=sys.stderr)
-        name = "TRL, references precomputed" if precomputed else "TRL, defaults"
-        trainer = _trl_trainer(config, lora, rows, folder, tokenizer, precomputed)
-        operations = flops.training(shape, lora, examples.lengths, not precomputed)
-        contenders.append(
-            Contender(
-                name,
-                len(examples),
-                int(examples.lengths.sum()),
-                operations,
-                None,
-                functools.partial(_timed, trainer, config.updates),
-            )
-        )
-    return contenders
-
-
-def _words(vocab_size: int, folder: Path) -> Any:
-    """Return a tokenizer whose words are its tokens' numbers."""
-    import tokenizers
-    import transformers
-
-    words = {f"w{number}": number for number in range(vocab_size)}
-    inner = tokenizers.Tokenizer(tokenizers.models.WordLevel(words, unk_token="w0"))
-    inner.pre_tokenizer = tokenizers.pre_tokenizers.WhitespaceSplit()  # type: ignore[assignment]
-    tokenizer = transformers.PreTrainedTokenizerFast(
-        tokenizer_object=inner, unk_token="w0", bos_token="w1", eos_token="w2", pad_token="w2"
-    )
-    tokenizer.save_pretrained(folder / "tokenizer")
-    return tokenizer
-
-
-def _texts(examples: Examples, number: int) -> dict[str, str]:
-    """Return a pair as TRL takes it; TRL adds the end of a completion."""
-
-    def words(sequence: int, start: int, end: int) -> str:
-        return " ".join(f"w{token}" for token in examples.tokens[number, sequence, start:end])
-
-    prompt = int(examples.prompt_lengths[number, 0])
-    ends = [int(length) - 1 for length in examples.lengths[number]]
-    return {
-        "prompt": words(0, 0, prompt),
-        "chosen": " " + words(0, prompt, ends[0]),
-        "rejected": " " + words(1, prompt, ends[1]),
-    }
-
-
-def _trl_trainer(
-    config: BenchStepConfig,
-    lora: LoraConfig,
-    rows: list[dict[str, str]],
-    folder: Path,
-    tokenizer: Any,
-    precomputed: bool,
-) -> Any:
-    import datasets
-
-    torch, transformers, trl, peft = _import_trl()
-    torch.manual_seed(0)
-    model_settings = settings(config.model)
-    kind = transformers.CONFIG_MAPPING[model_settings["model_type"]]
-    shape_settings = {
-        name: value
-        for name, value in model_settings.items()
-        if name not in ("model_type", "architectures")
-    }
-    model = transformers.AutoModelForCausalLM.from_config(
-        kind(**shape_settings), dtype=torch.float32
-    )
-    arguments = trl.DPOConfig(
-        output_dir=str(folder / f"trl-{precomputed}"),
-        per_device_train_batch_size=config.batch_size,
-        gradient_accumulation_steps=config.gradient_accumulation,
-        max_steps=config.updates,
-        precompute_ref_log_probs=precomputed,
-        bf16=False,
-        report_to=[],
-        save_strategy="no",
-        disable_tqdm=True,
-        use_cpu=not torch.cuda.is_available(),
-    )
-    trainer = trl.DPOTrainer(
-        model,
-        args=arguments,
-        train_dataset=datasets.Dataset.from_list(rows),
-        processing_class=tokenizer,
-        peft_config=peft.LoraConfig(
-            r=lora.rank,
-            lora_alpha=int(lora.alpha),
-            target_modules=list(lora.targets),
-            task_type="CAUSAL_LM",
-        ),
-    )
-    trainer.remove_callback(transformers.PrinterCallback)
-    return trainer
-
-
-def _timed(trainer: Any, updates: int) -> float:
-    """Return the seconds of TRL's updates, the first one scaled from the others: it warms up."""
-    import transformers
-
-    times: list[float] = []
-
-    class Clock(transformers.TrainerCallback):
-        def on_step_begin(self, *_: Any, **__: Any) -> None:
-            times.append(time.perf_counter())
-
-        def on_train_end(self, *_: Any, **__: Any) -> None:
-            times.append(time.perf_counter())
-
-    clock = Clock()
-    trainer.add_callback(clock)
-    trainer.train()
-    trainer.remove_callback(clock)
-    return (times[-1] - times[1]) * updates / (updates - 1) if updates > 1 else times[-1] - times[0]

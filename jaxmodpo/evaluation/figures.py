@@ -1,14 +1,14 @@
 """The figures of an evaluation, each a function from numbers to a matplotlib figure.
 
 Figures are drawn on :class:`matplotlib.figure.Figure` objects with one fixed style and no global
-state, so that equal numbers give equal bytes. The module
-is apart from the report so that a notebook can draw the same figures from a results file.
+state, so that equal numbers give equal bytes. They are apart from the report so that a notebook can
+draw the same figures from a results file.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import NamedTuple
 
 import matplotlib
 import numpy as np
@@ -16,21 +16,24 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
+from matplotlib.text import Annotation
 from matplotlib.transforms import Bbox
 
 from jaxmodpo.pages import MARKERS, PALETTE, STYLE
 from jaxmodpo.results.evaluation import PairTest
-from jaxmodpo.results.judges import Estimate, Mean
-from jaxmodpo.results.reward import Validation
 
 # Orange (loss) through white to blue (win): no red against green, and readable in grey by its
 # numbers.
 _DIVERGING = LinearSegmentedColormap.from_list("loss_win", ["#D55E00", "#FAFAFA", "#0072B2"])
 
+_INK = "#1a1a1a"
+
 Intervals = Mapping[str, Mapping[str, Sequence[float] | None]]
-Panel = tuple[Mapping[tuple[str, str], Estimate], float | None]
-"""estimates by judge and criterion, and the value of no effect, if there is one"""
+Point = tuple[float, float]
+Segment = tuple[Point, Point]
+
+
+# --------------------------------------------------------------------------- win rates
 
 
 def win_rate_scatter(
@@ -48,24 +51,24 @@ def win_rate_scatter(
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(6.0, 5.2), layout="constrained")
         axes = figure.add_subplot()
-        points, arms = {}, []
-        for n, (name, rates) in enumerate(models.items()):
-            x, y = points[name] = 100 * rates[horizontal], 100 * rates[vertical]
-            # Without an interval the bar has no length.
-            left, right = (
-                100 * limit for limit in intervals[name][horizontal] or [rates[horizontal]] * 2
-            )
-            low, high = (
-                100 * limit for limit in intervals[name][vertical] or [rates[vertical]] * 2
-            )
-            arms += [((left, y), (right, y)), ((x, low), (x, high))]
+        points: dict[str, Point] = {}
+        bars: list[Segment] = []
+        for number, (name, rates) in enumerate(models.items()):
+            x = 100 * rates[horizontal]
+            y = 100 * rates[vertical]
+            left, right = _bar_ends(rates[horizontal], intervals[name][horizontal])
+            low, high = _bar_ends(rates[vertical], intervals[name][vertical])
+            points[name] = (x, y)
+            bars += [((left, y), (right, y)), ((x, low), (x, high))]
             axes.errorbar(
                 x,
                 y,
+                # A value may lie outside its interval by a rounding; matplotlib refuses negative
+                # lengths.
                 xerr=[[max(x - left, 0)], [max(right - x, 0)]],
                 yerr=[[max(y - low, 0)], [max(high - y, 0)]],
-                fmt=MARKERS[n % len(MARKERS)],
-                color=PALETTE[n % len(PALETTE)],
+                fmt=MARKERS[number % len(MARKERS)],
+                color=PALETTE[number % len(PALETTE)],
                 markersize=7,
                 elinewidth=1,
                 capsize=2,
@@ -76,63 +79,94 @@ def win_rate_scatter(
         )
         axes.margins(0.12)
         FigureCanvasAgg(figure)
-        figure.draw_without_rendering()  # fixes the layout, which the names' places depend on
-        _label_points(axes, points, arms)
+        # Fixes the layout, and with it how many pixels a per cent has, which the names' places
+        # depend on.
+        figure.draw_without_rendering()
+        _label_points(axes, points, bars)
         return figure
 
 
-Point = tuple[float, float]
+def _bar_ends(rate: float, interval: Sequence[float] | None) -> tuple[float, float]:
+    """Return both ends of an interval in per cent; without one the bar has no length."""
+    if interval is None:
+        return 100 * rate, 100 * rate
+    low, high = interval
+    return 100 * low, 100 * high
 
 
-def _label_points(
-    axes: Axes, points: Mapping[str, Point], arms: Sequence[tuple[Point, Point]]
-) -> None:
+# Where a name may stand, in points from its model: the corners first, then further away.
+_OFFSETS = (
+    (5, 5),
+    (-5, 5),
+    (5, -5),
+    (-5, -5),
+    (16, 0),
+    (-16, 0),
+    (5, 16),
+    (-5, 16),
+    (5, -16),
+    (-5, -16),
+)
+
+
+class _Attempt(NamedTuple):
+    """A name written somewhere, and how many square pixels it covers that it should not."""
+
+    cost: float
+    text: Annotation
+    box: Bbox
+
+
+def _label_points(axes: Axes, points: Mapping[str, Point], bars: Sequence[Segment]) -> None:
     """Write each point's name where it covers least of the points, interval bars and other
     names.
     """
-    places = [
-        (5, 5),
-        (-5, 5),
-        (5, -5),
-        (-5, -5),
-        (16, 0),
-        (-16, 0),
-        (5, 16),
-        (-5, 16),
-        (5, -16),
-        (-5, -16),
-    ]
     to_pixels = axes.transData.transform
-    taken = [Bbox.from_bounds(x - 9, y - 9, 18, 18) for x, y in to_pixels(list(points.values()))]
-    taken += [Bbox.from_extents(*to_pixels(ends).ravel()).padded(3) for ends in arms]
-    inside = axes.get_window_extent()
+    occupied = [Bbox.from_bounds(x - 9, y - 9, 18, 18) for x, y in to_pixels(list(points.values()))]
+    occupied += [Bbox.from_extents(*to_pixels(ends).ravel()).padded(3) for ends in bars]
+    # One name after the other, each around those before it: not the best that could be, but close,
+    # and the same each time.
     for name, point in points.items():
-        tries = []
-        for rank, (right, up) in enumerate(places):
-            text = axes.annotate(
-                name,
-                point,
-                (right, up),
-                textcoords="offset points",
-                ha="left" if right > 0 else "right",
-                va="bottom" if up > 0 else "top" if up < 0 else "center",
-                color="#1a1a1a",
-                annotation_clip=False,
-                in_layout=False,
-            )
-            box = text.get_window_extent()
-            covered = sum(_shared_area(box, other) for other in taken)
-            outside = box.width * box.height - _shared_area(box, inside)
-            tries.append((covered + outside, rank, text, box))
-        tries.sort(key=lambda entry: entry[:2])
-        for _, _, text, _ in tries[1:]:
-            text.remove()
-        taken.append(tries[0][3])
+        attempts = [_attempt(axes, name, point, offset, occupied) for offset in _OFFSETS]
+        # Of equal costs the first offset, which is nearest to the point.
+        best = min(attempts, key=lambda attempt: attempt.cost)
+        for attempt in attempts:
+            if attempt is not best:
+                attempt.text.remove()
+        occupied.append(best.box)
+
+
+def _attempt(
+    axes: Axes, name: str, point: Point, offset: tuple[int, int], occupied: Sequence[Bbox]
+) -> _Attempt:
+    """Write a name at an offset from its point; return what that costs."""
+    right, up = offset
+    vertical = "center"
+    if up:
+        vertical = "bottom" if up > 0 else "top"
+    text = axes.annotate(
+        name,
+        point,
+        offset,
+        textcoords="offset points",
+        ha="left" if right > 0 else "right",
+        va=vertical,
+        color=_INK,
+        annotation_clip=False,
+        in_layout=False,
+    )
+    box = text.get_window_extent()
+    covered = sum(_shared_area(box, other) for other in occupied)
+    outside = box.width * box.height - _shared_area(box, axes.get_window_extent())
+    return _Attempt(covered + outside, text, box)
 
 
 def _shared_area(one: Bbox, other: Bbox) -> float:
     shared = Bbox.intersection(one, other)
     return shared.width * shared.height if shared is not None else 0.0
+
+
+# --------------------------------------------------------------------------- pair by pair
 
 
 def pairwise_matrix(pairwise: Mapping[str, Mapping[str, float]], title: str) -> Figure:
@@ -144,9 +178,16 @@ def pairwise_matrix(pairwise: Mapping[str, Mapping[str, float]], title: str) -> 
         title: the figure's title.
     """
     names = best_first(pairwise)
-    rates = [[100 * pairwise[row].get(column, np.nan) for column in names] for row in names]
-    words = [["" if np.isnan(rate) else f"{rate:.0f}" for rate in row] for row in rates]
-    return _matrix(names, np.array(rates), words, (0, 100), title, "win rate of row over column, %")
+    values = np.full((len(names), len(names)), np.nan)
+    words: list[list[str]] = []
+    for number, row in enumerate(names):
+        words.append([""] * len(names))
+        for other_number, column in enumerate(names):
+            if column in pairwise[row]:
+                rate = 100 * pairwise[row][column]
+                values[number, other_number] = rate
+                words[number][other_number] = f"{rate:.0f}"
+    return _matrix(names, values, words, (0, 100), title, "win rate of row over column, %")
 
 
 def significance_matrix(
@@ -169,16 +210,22 @@ def significance_matrix(
     for test in tests:
         is_significant = test.decisive_p_value < level
         sign = np.sign(test.wins - test.losses) if is_significant else 0.0
-        a, b = names.index(test.a), names.index(test.b)
-        signs[a, b], signs[b, a] = sign, -sign
-    words = [["" if np.isnan(sign) else "▼=▲"[int(sign) + 1] for sign in row] for row in signs]
+        a = names.index(test.a)
+        b = names.index(test.b)
+        signs[a, b] = sign
+        signs[b, a] = -sign
+    words: list[list[str]] = []
+    for row in signs:
+        words.append(["" if np.isnan(sign) else "▼=▲"[int(sign) + 1] for sign in row])
     caption = f"▲ row wins, ▼ column wins, = no difference at p < {level:g}"
+    # Short of the colors' ends, so that the words on them stay legible.
     return _matrix(names, 0.7 * signs, words, (-1, 1), title, caption)
 
 
 def best_first(pairwise: Mapping[str, Mapping[str, float]]) -> list[str]:
     """Order models by their mean win rate over the others, ties by name."""
-    return sorted(pairwise, key=lambda name: (-float(np.mean(list(pairwise[name].values()))), name))
+    mean_rates = {name: float(np.mean(list(rates.values()))) for name, rates in pairwise.items()}
+    return sorted(pairwise, key=lambda name: (-mean_rates[name], name))
 
 
 def _matrix(
@@ -189,12 +236,13 @@ def _matrix(
     title: str,
     caption: str,
 ) -> Figure:
-    """Draw a square of coloured cells with a word in each; NaN cells stay blank."""
+    """Draw a square of colored cells with a word in each; NaN cells stay blank."""
+    low, high = limits
     with matplotlib.rc_context({**STYLE, "axes.grid": False}):
         side = 2.6 + 0.5 * len(names)
         figure = Figure(figsize=(side, side), layout="constrained")
         axes = figure.add_subplot()
-        axes.imshow(values, cmap=_DIVERGING, vmin=limits[0], vmax=limits[1])
+        axes.imshow(values, cmap=_DIVERGING, vmin=low, vmax=high)
         axes.set_facecolor("#dcdcdc")  # shows through the blank diagonal
         axes.spines[:].set_visible(False)
         axes.set_xticks(range(len(names)), names, rotation=40, ha="right", rotation_mode="anchor")
@@ -205,209 +253,18 @@ def _matrix(
         axes.tick_params(length=0)
         axes.set_title(title)
         axes.set_xlabel(caption)
-        middle, half = sum(limits) / 2, (limits[1] - limits[0]) / 2
-        for row, line in enumerate(words):
-            for column, word in enumerate(line):
-                strong = abs(values[row, column] - middle) > 0.65 * half
-                axes.text(
-                    column,
-                    row,
-                    word,
-                    ha="center",
-                    va="center",
-                    color="white" if strong else "#1a1a1a",
-                )
-        return figure
-
-
-# Metric names are TRL's; the second of each pair is the held-out one.
-CURVES = {
-    "loss": ("loss", "eval_loss"),
-    "accuracy": ("rewards/accuracies", "eval_rewards/accuracies"),
-    "margin": ("rewards/margins", "eval_rewards/margins"),
-}
-
-
-def training_curves(metrics: Sequence[Mapping[str, Any]], title: str) -> Figure | None:
-    """Draw loss, accuracy and margin against the step, on training and on held-out data.
-
-    Args:
-        metrics: the rows of a run's ``metrics.jsonl``, each with ``step`` and TRL's metric names.
-        title: the figure's title.
-
-    Returns:
-        None where the rows hold none of these metrics.
-    """
-    series = {
-        panel: {
-            name: [
-                (row["step"], row[name])
-                for row in metrics
-                if "step" in row and row.get(name) is not None
-            ]
-            for name in names
-        }
-        for panel, names in CURVES.items()
-    }
-    panels = [panel for panel, named in series.items() if any(named.values())]
-    if not panels:
-        return None
-    with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(2.9 * len(panels) + 0.3, 2.6), layout="constrained")
-        for axes, panel in zip(np.ravel(figure.subplots(1, len(panels))), panels, strict=True):
-            for name, points in series[panel].items():
-                if points:
-                    held_out = name.startswith("eval_")
-                    axes.plot(
-                        *zip(*points, strict=True),
-                        color=PALETTE[int(held_out)],
-                        marker="o" if held_out else None,
-                        markersize=4,
-                        linewidth=1.4,
-                        label="held out" if held_out else "training",
-                    )
-            axes.set(title=panel, xlabel="step")
-            axes.legend(fontsize=8)
-        figure.suptitle(title, fontsize=10)
-        return figure
-
-
-def reward_validation(validation: Validation, title: str) -> Figure:
-    """Draw how far a reward model's probabilities can be believed, and the rewards of the best and
-    worst responses.
-
-    Args:
-        validation: the model's figures.
-        title: the figure's title.
-    """
-    bins = validation.calibration.bins
-    rewards = validation.rewards
-    with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(7.4, 3.0), layout="constrained")
-        left, right = figure.subplots(1, 2)
-        left.plot([0.5, 1], [0.5, 1], color="#999999", linewidth=1, linestyle="--")
-        left.plot(
-            [row.probability for row in bins],
-            [row.agreement for row in bins],
-            marker="o",
-            color=PALETTE[0],
-        )
-        for row in bins:
-            left.annotate(
-                str(row.pairs),
-                (row.probability, row.agreement),
-                (4, -9),
-                textcoords="offset points",
-                fontsize=7,
+        # Where a cell's color is strong, dark letters would drown in it.
+        strong = 0.65 * (high - low) / 2
+        for (row, column), value in np.ndenumerate(values):
+            is_strong = abs(value - (low + high) / 2) > strong
+            axes.text(
+                column,
+                row,
+                words[row][column],
+                ha="center",
+                va="center",
+                color="white" if is_strong else _INK,
             )
-        left.set(
-            xlabel="probability the model gives its preference",
-            ylabel="agreement",
-            title="Calibration; pairs",
-        )
-        for n, (name, summary) in enumerate((("best", rewards.best), ("worst", rewards.worst))):
-            right.stairs(
-                summary.histogram,
-                rewards.histogram_edges,
-                color=PALETTE[n],
-                label=name,
-                fill=True,
-                alpha=0.45,
-            )
-        right.set(xlabel="reward", ylabel="responses", title="Rewards")
-        right.legend(fontsize=8)
-        figure.suptitle(title, fontsize=10)
-        return figure
-
-
-def forest(panels: Mapping[str, Panel]) -> Figure:
-    """Draw estimates with their intervals, a row per criterion and a colour per judge or pair of
-    judges.
-
-    Args:
-        panels: by title; a panel without a value is left out.
-    """
-    panels = {
-        title: panel
-        for title, panel in panels.items()
-        if any(estimate.value is not None for estimate in panel[0].values())
-    }
-    keys = dict.fromkeys(key for series, _ in panels.values() for key in series)
-    who, criteria = (list(dict.fromkeys(key[part] for key in keys)) for part in (0, 1))
-    with matplotlib.rc_context(STYLE):
-        height = 1.2 + len(criteria) * max(0.3, 0.16 * len(who)) + 0.2 * len(who)
-        figure = Figure(figsize=(1.6 + 2.3 * max(len(panels), 1), height), layout="constrained")
-        drawn = figure.subplots(1, max(len(panels), 1), sharey=True, squeeze=False)[0]
-        for axes, (title, (series, mark)) in zip(drawn, panels.items(), strict=False):
-            if mark is not None:
-                axes.axvline(mark, color="#999999", linewidth=1, linestyle="--")
-            for (name, criterion), estimate in series.items():
-                n, middle = who.index(name), (len(who) - 1) / 2
-                row = criteria.index(criterion) + 0.6 * (n - middle) / max(len(who), 1)
-                _bar(axes, estimate, row, n)
-            axes.set_title(title, fontsize=9)
-            axes.margins(x=0.15)
-        if panels:
-            drawn[0].set_yticks(range(len(criteria)), criteria)
-            drawn[0].set_ylim(len(criteria) - 0.5, -0.5)
-        marks = [
-            Line2D(
-                [],
-                [],
-                color=PALETTE[n % len(PALETTE)],
-                marker=MARKERS[n % len(MARKERS)],
-                linestyle="",
-                label=name,
-            )
-            for n, name in enumerate(who)
-        ]
-        figure.legend(handles=marks, loc="outside lower center", ncols=1, fontsize=8)
-        return figure
-
-
-def _bar(axes: Axes, estimate: Estimate, row: float, n: int) -> None:
-    """Draw one value with its interval; nothing where it is undefined."""
-    value = estimate.value
-    if value is None:
-        return
-    low, high = estimate.interval or (value, value)
-    look: dict[str, Any] = {"color": PALETTE[n % len(PALETTE)], "marker": MARKERS[n % len(MARKERS)]}
-    ends = [[max(value - low, 0)], [max(high - value, 0)]]
-    axes.errorbar(value, row, xerr=ends, markersize=4.5, capsize=2, elinewidth=1, **look)
-
-
-def mean_ranks(series: Mapping[tuple[str, str], Sequence[Mean]]) -> Figure:
-    """Draw the mean rank given to each position shown, a panel per judge and a line per criterion.
-
-    Args:
-        series: by judge and criterion, the mean rank at each position.
-    """
-    who, criteria = (list(dict.fromkeys(key[part] for key in series)) for part in (0, 1))
-    with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(max(1.2 + 3.2 * len(who), 4.4), 3.4), layout="constrained")
-        drawn = figure.subplots(1, len(who), sharey=True, squeeze=False)[0]
-        for (name, criterion), estimates in series.items():
-            axes, n = drawn[who.index(name)], criteria.index(criterion)
-            values = np.array([mean.value for mean in estimates])
-            ends = np.array([mean.interval or [mean.value] * 2 for mean in estimates]).T
-            places = np.arange(1, len(values) + 1) + 0.06 * (n - (len(criteria) - 1) / 2)
-            axes.errorbar(
-                places,
-                values,
-                yerr=np.maximum([values - ends[0], ends[1] - values], 0),
-                color=PALETTE[n % len(PALETTE)],
-                marker=MARKERS[n % len(MARKERS)],
-                markersize=4,
-                linewidth=1,
-                capsize=2,
-                label=criterion,
-            )
-            axes.axhline((len(values) + 1) / 2, color="#999999", linewidth=1, linestyle="--")
-            axes.set_xticks(range(1, len(values) + 1))
-            axes.set(title=name, xlabel="position shown")
-        drawn[0].set_ylabel("mean rank, 1 is best")
-        drawn[0].invert_yaxis()
-        drawn[-1].legend(fontsize=7)
         return figure
 
 

@@ -13,9 +13,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
+from matplotlib.figure import Figure
+
 from jaxmodpo.costs import Cost, Estimates
 from jaxmodpo.errors import UserError
-from jaxmodpo.evaluation import figures
+from jaxmodpo.evaluation import judge_figures
 from jaxmodpo.evaluation.reliability import analyze
 from jaxmodpo.files import atomic_path
 from jaxmodpo.judging.database import full_location
@@ -160,7 +162,7 @@ class Drawing(NamedTuple):
     """A figure, the name of its file, and what it shows."""
 
     name: str
-    figure: figures.Figure
+    figure: Figure
     caption: str
 
 
@@ -227,23 +229,23 @@ def _draw_kind(rows: RowsOfKind) -> list[Drawing]:
             for row in rows.position
             if isinstance(row, RankedPosition)
         }
-        figure = figures.mean_ranks(mean_ranks)
+        figure = judge_figures.mean_ranks(mean_ranks)
         caption = f"Mean rank by position shown, {rows.title}."
         drawings.append(Drawing(f"judge-positions-{suffix}", figure, caption))
-    figure = figures.forest(_panels(rows))
+    figure = judge_figures.forest(_panels(rows))
     caption = f"Judges by criterion, {rows.title}; bars are 95% intervals."
     drawings.append(Drawing(f"judge-{suffix}", figure, caption))
     if rows.judges_compared:
-        figure = figures.forest(_panels_between(rows.judges_compared))
+        figure = judge_figures.forest(_panels_between(rows.judges_compared))
         drawings.append(
             Drawing(f"judges-between-{suffix}", figure, f"Judge against judge, {rows.title}.")
         )
     return drawings
 
 
-def _panels(rows: RowsOfKind) -> dict[str, figures.Panel]:
+def _panels(rows: RowsOfKind) -> dict[str, judge_figures.Panel]:
     """Return the estimates of single judges, by the title of their panel."""
-    panels: dict[str, figures.Panel] = {}
+    panels: dict[str, judge_figures.Panel] = {}
     if rows.kind == "compare":
         compared = [row for row in rows.position if isinstance(row, ComparedPosition)]
         first_shares = {(row.judge, row.criterion): row.first_share for row in compared}
@@ -265,7 +267,7 @@ def _repeated(row: ComparedAgain | RankedAgain) -> Estimate:
 
 def _panels_between(
     rows: Sequence[JudgesOfComparisons | JudgesOfRankings],
-) -> dict[str, figures.Panel]:
+) -> dict[str, judge_figures.Panel]:
     """Return two measures of votes and one of majorities, for every two judges."""
     compared = {_pair_of(row): row for row in rows if isinstance(row, JudgesOfComparisons)}
     if compared:

@@ -8,13 +8,14 @@ draws and lays out needs no checks of its own.
 from __future__ import annotations
 
 import contextlib
+import itertools
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from jaxmodpo.errors import UserError
-from jaxmodpo.evaluation import figures
+from jaxmodpo.evaluation.training_figures import CURVES
 from jaxmodpo.files import read_json_lines
 from jaxmodpo.judging.database import NoLedger
 from jaxmodpo.judging.ledger import Ledger
@@ -203,7 +204,7 @@ def read_malformed_rates(runs: Iterable[Run]) -> dict[str, float]:
 def read_metrics(path: Path) -> list[dict[str, Any]]:
     """Read a training run's metrics; a last line still being written is left out."""
     rows = list(read_json_lines(path, dict[str, Any]))
-    drawn_names = {"step", *(name for names in figures.CURVES.values() for name in names)}
+    drawn_names = {"step", *itertools.chain.from_iterable(CURVES.values())}
     for number, row in enumerate(rows, 1):
         for name in sorted(drawn_names & set(row)):
             read_as(row[name], _OptionalNumber, f"{path}, line {number}", name)

@@ -12,7 +12,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from jaxmodpo.evaluation import figures
+from jaxmodpo.evaluation import figures, training_figures
 from jaxmodpo.evaluation.fronts import front_figure
 from jaxmodpo.evaluation.judges import JudgedRow, draw, merge_rows, read_judges
 from jaxmodpo.evaluation.run_folders import (
@@ -167,7 +167,7 @@ def reward_sections(runs: Iterable[Run], gallery: Gallery) -> list[RewardSection
         validation = read_result(run.folder / VALIDATION, Validation)
         picture = gallery.add(
             f"reward-{run.name}",
-            figures.reward_validation(validation, run.name),
+            training_figures.reward_validation(validation, run.name),
             f"{run.name}: how often held-out rankings agree with the model, by the probability"
             " it gives its own preference, and the rewards of the best and the worst"
             " responses.",
@@ -241,7 +241,7 @@ def training_curves(runs: Iterable[Run], gallery: Gallery) -> list[Picture]:
     for run in runs:
         if not run.trains:
             continue
-        figure = figures.training_curves(read_metrics(run.folder / METRICS), run.name)
+        figure = training_figures.training_curves(read_metrics(run.folder / METRICS), run.name)
         if figure is not None:
             caption = f"{run.name} ({run.command})"
             pictures.append(gallery.add(f"curves-{run.name}", figure, caption))

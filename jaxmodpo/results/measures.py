@@ -30,4 +30,4 @@ class Malformed(Result):
     """share of the replies"""
     replies: Tally
     sentences_per_reply: Mapping[str, float]
-    """of the others, by kind of sentence"""
+    """by kind of sentence; a malformed reply counts as one with none"""

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import collections
 import logging
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,7 +13,7 @@ from jaxmodpo.ranges import Incidental, Settings
 from jaxmodpo.records import read_responses
 from jaxmodpo.results.measures import MALFORMED, Malformed
 from jaxmodpo.results.versioned import plain, write_result
-from jaxmodpo.sandbox.grammar import SENTENCES, parse
+from jaxmodpo.sandbox.grammar import SENTENCES, Kind, parse
 
 logger = logging.getLogger(__name__)
 
@@ -34,12 +34,21 @@ class CheckConfig(Settings, help_group="data"):
 @in_phase("sandbox check")
 def check(config: CheckConfig, phase: Phase) -> None:
     """Run ``sandbox check``."""
-    parsed = [parse(reply.response_text) for reply in read_responses(config.responses)]
-    kinds = collections.Counter(kind for reply in parsed if reply for kind in reply)
+    replies = read_responses(config.responses)
+    counts: Counter[Kind] = Counter()
+    malformed = 0
+    for reply in replies:
+        kinds = parse(reply.response_text)
+        if kinds is None:
+            malformed += 1
+        else:
+            counts.update(kinds)
     result = Malformed(
-        malformed=sum(reply is None for reply in parsed) / len(parsed),
-        replies=len(parsed),
-        sentences_per_reply={kind: round(kinds[kind] / len(parsed), 4) for kind in SENTENCES},
+        malformed=malformed / len(replies),
+        replies=len(replies),
+        # Of all replies, the malformed ones with no sentence: a model that breaks more of its
+        # replies is not to look warmer for it.
+        sentences_per_reply={kind: round(counts[kind] / len(replies), 4) for kind in SENTENCES},
     )
     write_result(config.output_dir / MALFORMED, result)
     logger.info("malformed replies: %.1f%%", 100 * result.malformed)

@@ -69,6 +69,7 @@ def comparisons() -> list[Comparison]:
     each other model, MODPO and Joint-Loss DPO are level, and so are DPO and SFT on empathy.
     """
     rows = [Comparison("empathy", a, b, "above") for a, b in itertools.combinations(EMPATHY, 2)]
+    # Combinations keep the order of the table, so that ``a`` is the one with the higher rate.
     for a, b in itertools.combinations(SAFETY, 2):
         relation: Relation = "ahead"
         if a in MULTI_OBJECTIVE and b not in MULTI_OBJECTIVE:
@@ -128,6 +129,8 @@ def required(results: WinRates, malformed: Mapping[str, float]) -> list[Expectat
         malformed: by model, the share of replies that the grammar cannot read.
     """
     worst = max(malformed, key=malformed.__getitem__)
+    # Only what no working system could miss, on any machine: floating point adds in another order
+    # elsewhere and other replies are sampled, so that no close comparison may stand here.
     return [
         Expectation(
             statement="every aligned model is ahead of base on both criteria",

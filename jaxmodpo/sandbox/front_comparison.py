@@ -74,7 +74,7 @@ def combine(sweeps: Mapping[str, Sequence[Sweep]]) -> Fronts:
 
 def _any_sweep(sweeps: Mapping[str, Sequence[Sweep]]) -> Sweep:
     """Return the first arm's first sweep; all have its objectives and its weights."""
-    first_arm = next(iter(sweeps.values()))
+    first_arm, *_ = sweeps.values()
     return first_arm[0]
 
 
@@ -155,8 +155,10 @@ def _summarize_arm(
     fronts: dict[Method, tuple[MeanPoint, ...]] = {}
     mean_matched_fronts: dict[Method, tuple[MeanPoint, ...]] = {}
     for method in METHODS:
-        fronts[method] = _mean_front([sweep.fronts[method] for sweep in sweeps], objectives)
-        mean_matched_fronts[method] = _mean_front([of[method] for of in matched], objectives)
+        of_seeds = [sweep.fronts[method] for sweep in sweeps]
+        fronts[method] = _mean_front(of_seeds, objectives)
+        matched_of_seeds = [matched_of_seed[method] for matched_of_seed in matched]
+        mean_matched_fronts[method] = _mean_front(matched_of_seeds, objectives)
     equal_weights = [_rows(sweep.equal_weights) for sweep in sweeps]
     matched_kl = [_rows(sweep.matched_kl) for sweep in sweeps]
     return Arm(
@@ -234,6 +236,7 @@ def matched_fronts(sweep: Sweep) -> dict[Method, list[MatchedPoint]]:
         soup_scores = dict(soup.scores)
         modpo_is_scaled = row.scale["modpo"] < 1
         for name in sweep.objectives:
+            # MODPO minus soup, of the two models as they were compared: one of them scaled back.
             difference = row.differences[name].value
             if modpo_is_scaled:
                 modpo_scores[name] = soup_scores[name] + difference

@@ -51,6 +51,8 @@ def _arm_lines(label: str, arm: Arm) -> list[str]:
 
 def _between_lines(results: Fronts) -> list[str]:
     """Return MODPO of the second arm against both methods of the first."""
+    # What the second way of making pairs buys: against MODPO from the first pairs, and against what
+    # one could have had from those without MODPO.
     first, second = results.arms
     rows = results.arms[second].equal_weights
     heads = [f"MODPO from {ARMS[second]}", "hypervolume", *map(_weights, rows)]
@@ -118,6 +120,7 @@ def _draw_fronts(axes: Axes, arm: Arm, fronts: Mapping[Method, Sequence[MeanPoin
             linewidth=1.2,
             elinewidth=0.6,
         )
+        # Only the first weight: of two objectives it says the other one too.
         for point in points:
             position = (point.scores[x].mean, point.scores[y].mean)
             first_weight = f"{point.weights[0]:.1f}"

@@ -48,6 +48,8 @@ def fronts(config: FrontsConfig) -> None:
     folders = [config.output_dir / f"seed_{seed}" for seed in seeds]
     for seed, folder in zip(seeds, folders, strict=True):
         run_experiment(builtin(".", "fronts"), folder, seed)
+    # By arm and then by seed. All arms have the seeds in one order, since differences are taken
+    # within a seed.
     sweeps: dict[str, list[Sweep]] = {}
     for arm in ARMS:
         sweeps[arm] = [read_result(folder / arm / SWEEP, Sweep) for folder in folders]

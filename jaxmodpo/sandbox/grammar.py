@@ -81,20 +81,22 @@ _DETAILS = (
 
 def _choices(pattern: str) -> list[list[str]]:
     """Split a sentence into its fixed parts and its slots, each a list of alternatives."""
-    return [
-        piece[1:-1].split("|") if piece[0] == "{" else [piece]
-        for piece in re.split(r"(\{.*?\})", pattern)
-        if piece
-    ]
+    choices: list[list[str]] = []
+    # In brackets, so that the slots stay in what the split returns, between the fixed parts.
+    for piece in re.split(r"(\{.*?\})", pattern):
+        if piece.startswith("{"):
+            choices.append(piece[1:-1].split("|"))
+        elif piece:
+            choices.append([piece])
+    return choices
 
 
 def _matcher(pattern: str) -> re.Pattern[str]:
-    return re.compile(
-        "".join(
-            "(?:" + "|".join(map(re.escape, alternatives)) + ")"
-            for alternatives in _choices(pattern)
-        )
-    )
+    """Return what matches every filling of a sentence, and nothing else."""
+    groups: list[str] = []
+    for alternatives in _choices(pattern):
+        groups.append("(?:" + "|".join(map(re.escape, alternatives)) + ")")
+    return re.compile("".join(groups))
 
 
 # By place, what a sentence of each kind looks like there.
@@ -115,10 +117,12 @@ def post(generator: np.random.Generator) -> str:
 
 def sentence(kind: Kind, place: int, generator: np.random.Generator) -> str:
     """Draw a sentence of one kind for one place, 0 to 3."""
-    return "".join(
-        alternatives[generator.integers(len(alternatives))]
-        for alternatives in _choices(SENTENCES[kind][place])
-    )
+    words: list[str] = []
+    for alternatives in _choices(SENTENCES[kind][place]):
+        # A fixed part is one alternative, and is drawn too: leaving it out would draw other
+        # sentences from the same seed.
+        words.append(alternatives[generator.integers(len(alternatives))])
+    return "".join(words)
 
 
 def reply(generator: np.random.Generator) -> str:
@@ -128,9 +132,10 @@ def reply(generator: np.random.Generator) -> str:
     kinds = list(MIX)
     mix = generator.dirichlet(list(MIX.values()))
     kind_numbers = generator.choice(len(kinds), size=PLACES, p=mix)
-    return " ".join(
-        sentence(kinds[kind], place, generator) for place, kind in enumerate(kind_numbers)
-    )
+    sentences: list[str] = []
+    for place, number in enumerate(kind_numbers):
+        sentences.append(sentence(kinds[number], place, generator))
+    return " ".join(sentences)
 
 
 def parse(text: str) -> list[Kind] | None:
@@ -139,17 +144,19 @@ def parse(text: str) -> list[Kind] | None:
     Malformed is another number of sentences than four, and a sentence that is outside the grammar
     or in another sentence's place.
     """
-    sentences = [
-        match.strip() for match in re.findall(r"[^.?]+[.?]|[^.?]+$", text) if match.strip()
-    ]
+    # A sentence ends with its mark; the rest of a reply that was cut off has none, and counts too.
+    pieces = [piece.strip() for piece in re.findall(r"[^.?]+[.?]|[^.?]+$", text)]
+    sentences = [piece for piece in pieces if piece]
     if len(sentences) != PLACES:
         return None
     kinds: list[Kind] = []
     for candidate, matchers in zip(sentences, _MATCHERS, strict=True):
-        matching: list[Kind] = [
-            kind for kind, matcher in matchers.items() if matcher.fullmatch(candidate)
-        ]
-        if not matching:
+        matching_kinds: list[Kind] = []
+        for kind, matcher in matchers.items():
+            if matcher.fullmatch(candidate):
+                matching_kinds.append(kind)
+        if not matching_kinds:
             return None
-        kinds += matching
+        # There is one: no two kinds share a sentence.
+        kinds += matching_kinds
     return kinds

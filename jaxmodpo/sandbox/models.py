@@ -6,6 +6,7 @@ that they are small.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +19,7 @@ from jax import Array
 from tokenizers import Tokenizer, decoders, pre_tokenizers
 from tokenizers.models import BPE, WordLevel
 from tokenizers.trainers import BpeTrainer
-from transformers import PreTrainedTokenizerFast
+from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from jaxmodpo.data.batches import Batches
 from jaxmodpo.data.examples import Examples, completions
@@ -36,7 +37,8 @@ from jaxmodpo.training.settings import TrainingConfig
 from jaxmodpo.training.step import Batch, LossTerms
 from jaxmodpo.training.trainer import train
 
-_SPACE = "\u2581"  # marks a word's start, as in SentencePiece
+_SPACE = "\u2581"
+"""marks a word's start, as in SentencePiece"""
 
 
 def save_tokenizer(folder: Path, texts: Sequence[str], special: dict[str, str]) -> None:
@@ -47,6 +49,9 @@ def save_tokenizer(folder: Path, texts: Sequence[str], special: dict[str, str]) 
         texts: what it must be able to write.
         special: ``bos_token`` and so on, in the order of their ids.
     """
+    # Whole words: a vocabulary of some hundred entries, which a model of this size learns in
+    # minutes, and replies that come back from their tokens to the letter, as the grammar's parser
+    # needs them.
     splitter = pre_tokenizers.Sequence(
         [
             pre_tokenizers.Split("\n", "isolated"),
@@ -54,13 +59,17 @@ def save_tokenizer(folder: Path, texts: Sequence[str], special: dict[str, str]) 
             pre_tokenizers.Punctuation("isolated"),
         ]
     )
-    words = sorted({piece for text in texts for piece, _ in splitter.pre_tokenize_str(text)})
-    vocabulary = {
-        token: number for number, token in enumerate([*dict.fromkeys(special.values()), *words])
-    }
+    words: set[str] = set()
+    for text in texts:
+        words.update(piece for piece, _ in splitter.pre_tokenize_str(text))
+    # Special tokens first, each once: two of them may be one token, such as end and padding.
+    # Sorted, since a set's order differs from run to run.
+    tokens = [*dict.fromkeys(special.values()), *sorted(words)]
+    vocabulary = {token: number for number, token in enumerate(tokens)}
     tokenizer = Tokenizer(WordLevel(vocabulary, unk_token=special["unk_token"]))
     tokenizer.pre_tokenizer = splitter
     tokenizer.decoder = decoders.Metaspace(replacement=_SPACE, prepend_scheme="always")
+    # The marks of a turn are tokens of their own, as in Mistral's tokenizer.
     fast = PreTrainedTokenizerFast(
         tokenizer_object=tokenizer, **special, additional_special_tokens=["[INST]", "[/INST]"]
     )
@@ -77,12 +86,13 @@ def save_subword_tokenizer(
     tokenizer = Tokenizer(BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True)
     tokenizer.decoder = decoders.ByteLevel()
-    named = list(dict.fromkeys(special.values()))
+    # Bytes for letters, so that no text of real people holds what the vocabulary lacks.
+    special_tokens = list(dict.fromkeys(special.values()))
     tokenizer.train_from_iterator(
         texts,
         BpeTrainer(
             vocab_size=size,
-            special_tokens=named,
+            special_tokens=special_tokens,
             initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
             show_progress=False,
         ),
@@ -121,20 +131,35 @@ class MaskedLanguageModelLoss:
         self, trainable: Parameters, frozen: Parameters, batch: Batch, dropout_key: Array | None
     ) -> LossTerms:
         assert dropout_key is not None
-        tokens, lengths = batch["tokens"][:, 0], batch["lengths"][:, 0]
-        hide, replace, word = (jax.random.fold_in(dropout_key, n) for n in range(3))
-        real = (jnp.arange(tokens.shape[1]) < lengths[:, None]) & (tokens >= self.first_word)
-        hidden = real & jax.random.bernoulli(hide, 0.15, tokens.shape)
-        kind = jax.random.uniform(replace, tokens.shape)
-        random = jax.random.randint(word, tokens.shape, self.first_word, self.config.vocab_size)
-        masked_tokens = jnp.where(
-            hidden & (kind < 0.8), self.mask_id, jnp.where(hidden & (kind < 0.9), random, tokens)
-        )
-        logits = roberta.Roberta(self.config, trainable)(masked_tokens, lengths, dropout_key)
+        # An example is one sequence here.
+        tokens = batch["tokens"][:, 0]
+        lengths = batch["lengths"][:, 0]
+        is_hidden = self._hidden_places(tokens, lengths, jax.random.fold_in(dropout_key, 0))
+        input_tokens = self._with_places_hidden(tokens, is_hidden, dropout_key)
+        logits = roberta.Roberta(self.config, trainable)(input_tokens, lengths, dropout_key)
         logps = jnp.take_along_axis(jax.nn.log_softmax(logits), tokens[..., None], axis=-1)[..., 0]
-        mask = hidden * batch["row_weights"][:, None]
-        count, rows = jnp.sum(mask), jnp.sum(batch["row_weights"])
-        return LossTerms(sft_loss(logps, mask) * count, count, {}, rows)
+        # Rows that only fill the batch up weigh nothing.
+        mask = is_hidden * batch["row_weights"][:, None]
+        count = jnp.sum(mask)
+        # A sum and its denominator, not a mean: microbatches hide different numbers of tokens.
+        return LossTerms(sft_loss(logps, mask) * count, count, {}, jnp.sum(batch["row_weights"]))
+
+    def _hidden_places(self, tokens: Array, lengths: Array, key: Array) -> Array:
+        """Draw the places that the model has to guess: never padding, never special tokens."""
+        is_real = jnp.arange(tokens.shape[1]) < lengths[:, None]
+        is_word = tokens >= self.first_word
+        return is_real & is_word & jax.random.bernoulli(key, 0.15, tokens.shape)
+
+    def _with_places_hidden(self, tokens: Array, is_hidden: Array, key: Array) -> Array:
+        """Return the tokens with most of the hidden places masked, some at random, some as they
+        are: a model that saw masks alone would not learn to look at the words themselves.
+        """
+        fate = jax.random.uniform(jax.random.fold_in(key, 1), tokens.shape)
+        random_words = jax.random.randint(
+            jax.random.fold_in(key, 2), tokens.shape, self.first_word, self.config.vocab_size
+        )
+        tokens = jnp.where(is_hidden & (fate < 0.9), random_words, tokens)
+        return jnp.where(is_hidden & (fate < 0.8), self.mask_id, tokens)
 
 
 def make_mistral(
@@ -155,14 +180,34 @@ def make_mistral(
         save: makes the tokenizer.
         max_length: tokens of post and reply.
     """
-    words = [text for pair in texts for text in pair] + [PROMPT.format(question=texts[0][0])]
+    # The prompt's own words are in every prompt, and so belong to the vocabulary.
+    prompt = PROMPT.format(question=texts[0][0])
+    words = [*itertools.chain.from_iterable(texts), prompt]
     special = {"unk_token": "<unk>", "bos_token": "<s>", "eos_token": "</s>", "pad_token": "</s>"}
     work = config.output_dir / "tokenizer"
     save(work, words, special)
     tokenizer = load_tokenizer(work)
-    settings: dict[str, Any] = {
+    settings = _mistral_settings(tokenizer)
+    shape = DecoderConfig.from_mapping(settings, "sandbox")
+    table = decoder.parameter_table(shape)
+    text = PolicyText(tokenizer, max_prompt_length=max_length // 2, max_length=max_length)
+    prompts: list[list[int]] = []
+    replies: list[list[int]] = []
+    for post, reply in texts:
+        tokens, prompt_length = text.example(post, reply)
+        prompts.append(tokens[:prompt_length])
+        replies.append(tokens[prompt_length:])
+    initial = initialize(table, jax.random.key(config.seed))
+    trained = _train(LanguageModelLoss(shape), initial, completions(prompts, replies), config)
+    save_model(folder, settings, table, trained, tokenizer_from=work)
+
+
+def _mistral_settings(tokenizer: PreTrainedTokenizerBase) -> dict[str, Any]:
+    """Return the decoder's config.json: all that Mistral has, grouped heads too, but small."""
+    return {
         "architectures": ["MistralForCausalLM"],
         "model_type": "mistral",
+        # Rounded up, so that the embedding divides over the devices of a mesh.
         "vocab_size": _round_up(len(tokenizer), 16),
         "hidden_size": 128,
         "intermediate_size": 384,
@@ -181,15 +226,6 @@ def make_mistral(
         "pad_token_id": tokenizer.pad_token_id,
         "dtype": "float32",
     }
-    shape = DecoderConfig.from_mapping(settings, "sandbox")
-    table = decoder.parameter_table(shape)
-    text = PolicyText(tokenizer, max_prompt_length=max_length // 2, max_length=max_length)
-    rows = [text.example(post, reply) for post, reply in texts]
-    examples = completions([r[:n] for r, n in rows], [r[n:] for r, n in rows])
-    parameters = _train(
-        LanguageModelLoss(shape), initialize(table, jax.random.key(config.seed)), examples, config
-    )
-    save_model(folder, settings, table, parameters, tokenizer_from=work)
 
 
 def make_roberta(
@@ -222,9 +258,35 @@ def make_roberta(
         "mask_token": "<mask>",
     }
     work = config.output_dir / "tokenizer"
-    save(work, [text for pair in texts for text in pair], special)
+    save(work, list(itertools.chain.from_iterable(texts)), special)
     tokenizer = load_tokenizer(work)
-    settings: dict[str, Any] = {
+    settings = _roberta_settings(tokenizer, width, layers)
+    shape = roberta.RobertaConfig.from_mapping(settings, "sandbox", head="language_model")
+    text = RewardText(tokenizer, shape.max_length)
+    rows = [text.example(post, reply) for post, reply in texts]
+    # One length for all, so that the step is compiled once.
+    length = _round_up(max(map(len, rows)), 16)
+    examples = Examples(
+        tokens=pad_rows(rows, length)[:, None],
+        prompt_lengths=np.zeros((len(rows), 1), np.int32),
+        lengths=np.array([[len(row)] for row in rows], np.int32),
+        fields={},
+    )
+    # Special tokens have the first ids, and several of their names are one token.
+    first_word = len(set(special.values()))
+    mask_id = tokenizer.get_vocab()[special["mask_token"]]
+    loss = MaskedLanguageModelLoss(shape, mask_id, first_word)
+    table = roberta.parameter_table(shape)
+    initial = initialize(table, jax.random.key(config.seed))
+    trained = _train(loss, initial, examples, config)
+    save_model(folder, settings, table, trained, tokenizer_from=work)
+
+
+def _roberta_settings(
+    tokenizer: PreTrainedTokenizerBase, width: int, layers: int
+) -> dict[str, Any]:
+    """Return the encoder's config.json."""
+    return {
         "architectures": ["RobertaForMaskedLM"],
         "model_type": "roberta",
         "vocab_size": _round_up(len(tokenizer), 16),
@@ -233,6 +295,8 @@ def make_roberta(
         "num_hidden_layers": layers,
         "num_attention_heads": 4,
         "hidden_act": "gelu",
+        # 256 tokens: RoBERTa counts positions from the one after its padding token's id, which
+        # takes two rows more.
         "max_position_embeddings": 258,
         "type_vocab_size": 1,
         "layer_norm_eps": 1e-5,
@@ -243,22 +307,6 @@ def make_roberta(
         "pad_token_id": tokenizer.pad_token_id,
         "dtype": "float32",
     }
-    shape = roberta.RobertaConfig.from_mapping(settings, "sandbox", head="language_model")
-    text = RewardText(tokenizer, shape.max_length)
-    rows = [text.example(post, reply) for post, reply in texts]
-    length = _round_up(max(map(len, rows)), 16)
-    examples = Examples(
-        tokens=pad_rows(rows, length)[:, None],
-        prompt_lengths=np.zeros((len(rows), 1), np.int32),
-        lengths=np.array([[len(row)] for row in rows], np.int32),
-        fields={},
-    )
-    loss = MaskedLanguageModelLoss(
-        shape, tokenizer.get_vocab()[special["mask_token"]], len(set(special.values()))
-    )
-    table = roberta.parameter_table(shape)
-    parameters = _train(loss, initialize(table, jax.random.key(config.seed)), examples, config)
-    save_model(folder, settings, table, parameters, tokenizer_from=work)
 
 
 def _round_up(value: int, multiple: int) -> int:

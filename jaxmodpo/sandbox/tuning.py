@@ -10,6 +10,7 @@ choice.
 
 from __future__ import annotations
 
+import itertools
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -100,6 +101,9 @@ def tune(config: TuneConfig) -> None:
     phases = {phase.name: phase for phase in experiment.phases}
     for name in SHARED_BY_ALL:
         _run(phases[name], config)
+    # Every method gets as many trials as the file lists for it, one after the other. Each is a
+    # phase with a folder of its own, so that a search that was cut off starts at the first that is
+    # not finished.
     results: dict[str, list[dict[str, Any]]] = {}
     for method in config.only or trials:
         _run_ingredients(phases, method, config)
@@ -146,6 +150,8 @@ def _trial(
     name = f"trials/{method}/{number}"
     training = phases[method]
     _run(PhaseSpec(name, training.command, {**training.settings, **changes}), config)
+    # The demo's own phase that samples test replies, with this model in place of the demo's. In
+    # this world its questions are validation questions.
     sampling = phases[f"test/{method}"]
     sampling_settings = {**sampling.settings, "adapter": f"$out/{name}/adapter"}
     _run(PhaseSpec(f"{name}/validation", sampling.command, sampling_settings), config)
@@ -193,7 +199,8 @@ def measure(replies: Mapping[str, Sequence[str]], base: Mapping[str, Sequence[st
     for good in OBJECTIVES.values():
         scores = {question: _scores(replies[question], good) for question in base}
         base_scores = {question: _scores(texts, good) for question, texts in base.items()}
-        # Questions count alike in the win rates, however many replies each has.
+        # Against the base, as the demo's judge compares. Means alone would not say how often the
+        # better reply is the trial's. Questions count alike, however many replies each has.
         rates = [_win_rate(scores[question], base_scores[question]) for question in base]
         wins.append(float(np.mean(rates)))
         means.append(float(np.mean(np.concatenate(list(scores.values())))))
@@ -213,13 +220,14 @@ def _scores(texts: Sequence[str], good: Kind) -> NDArray[np.float64]:
 
 def _win_rate(scores: NDArray[np.float64], rivals: NDArray[np.float64]) -> float:
     """Return the share of all encounters that are won, a tie being half a win."""
+    # Every reply meets every rival: [replies, rivals], 1 for a win, 0 for a loss.
     outcomes = 0.5 + 0.5 * np.sign(scores[:, None] - rivals)
     return float(outcomes.mean())
 
 
 def _malformed_share(replies: Mapping[str, Sequence[str]]) -> float:
     """Return the share of replies that the grammar cannot parse."""
-    every_reply = [text for texts in replies.values() for text in texts]
+    every_reply = itertools.chain.from_iterable(replies.values())
     return float(np.mean([parse(text) is None for text in every_reply]))
 
 
@@ -229,10 +237,12 @@ def best(trials: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
     Where all of a method's trials break more than :data:`MALFORMED` of their replies, it is the one
     that breaks fewest.
     """
-    sound = [trial for trial in trials if trial["malformed"] < MALFORMED]
-    if not sound:
+    # A high learning rate wins more and breaks more. Without this bound the best settings of each
+    # method would lie at the edge of falling apart, and in the demo's worlds some fall.
+    grammatical = [trial for trial in trials if trial["malformed"] < MALFORMED]
+    if not grammatical:
         return min(trials, key=lambda trial: trial["malformed"])
-    return max(sound, key=lambda trial: trial["objective"])
+    return max(grammatical, key=lambda trial: trial["objective"])
 
 
 def table(results: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import logging
 import shutil
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,6 +23,9 @@ from jaxmodpo.sandbox.models import make_mistral, make_roberta
 from jaxmodpo.training.settings import TrainingConfig
 
 logger = logging.getLogger(__name__)
+
+BATCH_SIZE = 32
+"""texts in an update of the pretraining"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,45 +59,62 @@ def world(config: WorldConfig, phase: Phase) -> None:
     """Run ``sandbox world``; a killed run goes on with what is missing."""
     generator = np.random.default_rng(config.seed)
     posts = distinct_posts(config.posts, generator)
-    rows = [
-        {"sp_id": f"post{number:05d}", "seeker_post": text} for number, text in enumerate(posts)
-    ]
+    rows: list[dict[str, str]] = []
+    for number, text in enumerate(posts):
+        rows.append({"sp_id": f"post{number:05d}", "seeker_post": text})
+    # Under the names that the authors' file of posts has, so that 'questions' reads it as theirs.
     write_table(config.output_dir / "posts.csv", rows, ["sp_id", "seeker_post"])
     write_survey(
         config.output_dir / "survey.csv", participants=config.participants, seed=config.seed
     )
-    for name, make, steps, rate in (
-        ("mistral", make_mistral, config.mistral_steps, config.mistral_learning_rate),
-        ("roberta", make_roberta, config.roberta_steps, config.roberta_learning_rate),
-    ):
-        folder, work = config.output_dir / name, config.output_dir / f"pretraining_{name}"
-        texts_generator = np.random.default_rng([config.seed, len(name)])
-        texts = [
-            (grammar.post(texts_generator), grammar.reply(texts_generator))
-            for _ in range(32 * steps)
-        ]
-        if folder.exists():
-            continue
-        logger.info("pretraining a tiny %s on %d texts", name, len(texts))
-        make(
-            folder,
-            texts,
-            TrainingConfig(
-                output_dir=work,
-                seed=config.seed,
-                learning_rate=rate,
-                batch_size=32,
-                gradient_accumulation=1,
-                epochs=1,
-                weight_decay=0.01,
-                warmup_ratio=0.05,
-                log_every=50,
-                save_every=100,
-            ),
-        )
-        (work / "metrics.jsonl").replace(config.output_dir / f"pretraining_{name}.jsonl")
-        shutil.rmtree(work)
+    _pretrain(config, "mistral", make_mistral, config.mistral_steps, config.mistral_learning_rate)
+    _pretrain(config, "roberta", make_roberta, config.roberta_steps, config.roberta_learning_rate)
     phase.finish(posts=len(posts), participants=config.participants)
+
+
+def _pretrain(
+    config: WorldConfig, name: str, make: Callable[..., None], steps: int, learning_rate: float
+) -> None:
+    """Pretrain one model on posts and replies of its own into the folder of its name; nothing is
+    done where that is there.
+
+    Args:
+        config: the settings.
+        name: the folder's.
+        make: pretrains the model and saves it.
+        steps: updates.
+        learning_rate: at its peak.
+    """
+    folder = config.output_dir / name
+    # The folder appears under its name once it is whole, so that a killed run finds it or makes it.
+    if folder.exists():
+        return
+    work = config.output_dir / f"pretraining_{name}"
+    # A stream of its own for each model: how many texts the decoder takes is not to change which
+    # ones the encoder gets.
+    generator = np.random.default_rng([config.seed, len(name)])
+    texts: list[tuple[str, str]] = []
+    # Every text is seen once. The grammar has more texts than any model here could learn by heart,
+    # so what the model learns is the grammar.
+    for _ in range(BATCH_SIZE * steps):
+        post = grammar.post(generator)
+        texts.append((post, grammar.reply(generator)))
+    logger.info("pretraining a tiny %s on %d texts", name, len(texts))
+    settings = TrainingConfig(
+        output_dir=work,
+        seed=config.seed,
+        learning_rate=learning_rate,
+        batch_size=BATCH_SIZE,
+        gradient_accumulation=1,
+        epochs=1,
+        weight_decay=0.01,
+        warmup_ratio=0.05,
+        log_every=50,
+        save_every=100,
+    )
+    make(folder, texts, settings)
+    (work / "metrics.jsonl").replace(config.output_dir / f"pretraining_{name}.jsonl")
+    shutil.rmtree(work)
 
 
 def distinct_posts(count: int, generator: np.random.Generator) -> list[str]:
@@ -103,7 +124,8 @@ def distinct_posts(count: int, generator: np.random.Generator) -> list[str]:
         UserError: the grammar has too few.
     """
     posts: dict[str, None] = {}
-    """Number of help-seeking posts that are made."""
+    # As long as posts are left most draws bring a new one. Fifty draws a post that bring too few
+    # mean that hardly any are left.
     for _ in range(50 * count):
         posts.setdefault(grammar.post(generator))
         if len(posts) == count:

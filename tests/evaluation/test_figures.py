@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
-from jaxmodpo.evaluation import figures
+from jaxmodpo.evaluation import figures, training_figures
 from jaxmodpo.pages import png
 from jaxmodpo.results.evaluation import PairTest
 
@@ -120,7 +120,7 @@ def test_scatter_draws_no_bar_where_there_is_no_interval():
 
 
 def test_training_curves_draw_training_and_held_out_values_against_steps():
-    figure = figures.training_curves(METRICS, "dpo")
+    figure = training_figures.training_curves(METRICS, "dpo")
     assert figure is not None
     assert [axes.get_title() for axes in figure.axes] == ["loss", "accuracy", "margin"]
     lines = {
@@ -130,9 +130,9 @@ def test_training_curves_draw_training_and_held_out_values_against_steps():
 
 
 def test_training_curves_leave_out_panels_without_values():
-    figure = figures.training_curves([{"step": 1, "loss": 2.0}], "sft")
+    figure = training_figures.training_curves([{"step": 1, "loss": 2.0}], "sft")
     assert figure is not None and [axes.get_title() for axes in figure.axes] == ["loss"]
-    assert figures.training_curves([{"step": 1, "learning_rate": 0.1}], "none") is None
+    assert training_figures.training_curves([{"step": 1, "learning_rate": 0.1}], "none") is None
 
 
 def test_png_bytes_do_not_change_and_leave_the_global_style_alone():
