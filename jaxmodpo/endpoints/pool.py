@@ -129,7 +129,8 @@ class Limiter:
                     self._under_way += 1
                     return time.monotonic()
                 # Woken by a place; the end of a pause and a stop wake nobody.
-                self._changed.wait(min(max(pause, 0.05), 0.5))
+                turn = pause if pause > 0 else 0.05
+                self._changed.wait(min(turn, 0.5))
             self._changed.notify_all()
             return None
 
