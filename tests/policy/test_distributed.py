@@ -108,13 +108,16 @@ def losses(folder: Path, name: str = "loss") -> list[float]:
 
 
 RUN = """
-import json, os, signal, sys
+import json, os, signal, sys, time
 arguments = json.loads(sys.argv[1])
 import jaxmodpo.policy.distributed as distributed
 import jaxmodpo.policy.loaded as loaded_policy
 import jaxmodpo.training.trainer as trainer
 from jaxmodpo.cli import main
-distributed.HEARTBEAT_SECONDS = 10
+if arguments["signal"] == "SIGKILL":
+    # That a process has died is to be noticed within the test's time. Elsewhere a busy machine may
+    # keep a process from its turn for longer than this.
+    distributed.HEARTBEAT_SECONDS = 10
 step, calls = trainer.train_step, 0
 def watched(state, *positional, **named):
     global calls
@@ -131,6 +134,10 @@ def watched_scoring(*positional, **named):
     calls += 1
     if calls == arguments["after"]:
         os.kill(os.getpid(), getattr(signal, arguments["signal"]))
+    if 0 < arguments["after"] <= calls:
+        # JAX looks for a signal once a second and then tells the other processes. The batches that
+        # are left would be scored sooner; those of a real model take longer.
+        time.sleep(1)
     return scoring(*positional, **named)
 scoring = loaded_policy.sequence_logps
 if arguments["scoring"]:
@@ -250,10 +257,11 @@ def test_eight_devices_train_as_one_does_on_every_kind_of_mesh(settings, alone, 
 @pytest.mark.slow(seconds=150)
 def test_two_processes_then_one_then_four_end_where_one_does(settings, alone, tmp_path):
     run = tmp_path / "run"
+    # Four devices in each life: of several processes, of several devices of one, and of both.
     for count, devices, after, mesh in (
-        (2, 4, 5, (1, 8, 1)),
+        (2, 2, 5, (1, 4, 1)),
         (1, 4, 5, (2, 2, 1)),
-        (4, 2, 0, (8, 1, 1)),
+        (4, 1, 0, (4, 1, 1)),
     ):
         results = ended(several(settings, count, devices, after, output_dir=run, mesh=mesh))
         assert {code for code, _ in results} == {RESTART if after else 0}, "\n\n".join(
