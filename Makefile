@@ -16,13 +16,14 @@ help:  ## say what each target does
 demo: $(VENV)/.runtime  ## the whole experiment in a small synthetic world, about 12 minutes of one core
 	$(BIN)/jaxmodpo demo --output-dir $(DEMO_DIR)
 
-# The types are checked beside the tests, which leave a core idle at times; what pyright says
-# is shown at the end, and either one's failure is the target's.
+# The types are checked beside the tests, in the time that those leave of a core: nicely, since the
+# longest test, the demo, decides when all have ended. What pyright says is shown at the end, and
+# either one's failure is the target's.
 test: $(VENV)/.test  ## linters, type checks and all tests
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	@said=$$(mktemp); \
-	$(BIN)/pyright >$$said 2>&1 & checking=$$!; \
+	nice -n 10 $(BIN)/pyright >$$said 2>&1 & checking=$$!; \
 	echo "$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal"; \
 	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal; tests=$$?; \
 	wait $$checking; types=$$?; \

@@ -233,7 +233,14 @@ def test_where_libtpu_is_installed_without_a_tpu_jax_is_told_to_use_the_cpu(
         ("> /dev/full", 2, "jaxmodpo: cannot .*write .*: No space left on device"),
     ],
 )
-@pytest.mark.parametrize("arguments", ["--help", "questions --help", "run demo --dry-run"])
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        "--help",
+        "questions --help",
+        pytest.param("run demo --dry-run", marks=pytest.mark.slow(seconds=5)),
+    ],
+)
 def test_an_output_that_is_closed_or_full_ends_without_a_traceback(
     arguments, redirection, code, told
 ):
