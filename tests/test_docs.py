@@ -52,6 +52,19 @@ def test_the_architecture_page_names_files_that_exist():
     assert len(names) > 15
 
 
+def test_the_architecture_page_names_functions_that_are_in_the_file_it_says():
+    places = re.findall(r"`([\w/]+\.py)`: ((?:`[\w.]+`(?:, )?)+)", ARCHITECTURE)
+    missing: list[str] = []
+    for file, names in places:
+        source = (ROOT / "jaxmodpo" / file).read_text()
+        for name in re.findall(r"`([\w.]+)`", names):
+            *_, definition = name.split(".")
+            if not re.search(rf"^ *(def|class) {definition}\b", source, re.MULTILINE):
+                missing.append(f"{file}: {name}")
+    assert missing == []
+    assert len(places) > 10
+
+
 def test_the_glossary_explains_words_once_and_only_those_in_use():
     words = glossary_words()
     assert len(words) >= 40
