@@ -6,8 +6,9 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
-import numpy as np
+import jax.numpy as jnp
 import pytest
 
 from jaxmodpo.data.text import PROMPT, PolicyText, load_tokenizer
@@ -30,7 +31,7 @@ def test_the_template_for_servers_gives_the_tokens_that_adapters_were_trained_on
     save_tokenizer(tmp_path, [WORDS, PROMPT.format(question=WORDS)], special)
     tokenizer = load_tokenizer(tmp_path)
     sent = Endpoint(base_url="http://localhost:8000/v1", model="dpo").prompt(question)
-    rendered = tokenizer.apply_chat_template(
+    rendered: Any = tokenizer.apply_chat_template(
         [{"role": "user", "content": sent}],
         chat_template=TEMPLATE.read_text(),
         tokenize=True,
@@ -51,7 +52,7 @@ def test_an_adapters_folder_says_what_vllm_reads_and_nothing_that_it_refuses(tmp
     )
     lora = LoraConfig(rank=64, alpha=128.0)
     table = adapter_table(parameter_table(shape), lora)
-    adapter = {name: np.zeros(spec.shape, np.float32) for name, spec in table.items()}
+    adapter = {name: jnp.zeros(spec.shape) for name, spec in table.items()}
     save_adapter(tmp_path / "adapter", adapter, lora, shape, "base")
     settings = json.loads((tmp_path / "adapter" / "adapter_config.json").read_text())
     # r, lora_alpha and target_modules are required; a bias, DoRA and saved modules are refused.

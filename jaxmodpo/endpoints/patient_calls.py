@@ -125,7 +125,7 @@ class PatientCalls:
     Attributes:
         base_url: up to and with ``/v1``.
         key: may be empty.
-        who: is asked, for sentences, such as ``the judge at https://…``.
+        addressee: what is asked, for sentences, such as ``the judge at https://…``.
         timeout: of one attempt, in seconds.
         attempts: before a request counts as failed; waiting for a rate limit is no attempt.
         max_concurrency: calls at once, at most; fewer are made where the endpoint pushes back.
@@ -135,7 +135,7 @@ class PatientCalls:
 
     base_url: str
     key: str
-    who: str
+    addressee: str
     timeout: float
     attempts: int
     max_concurrency: int
@@ -257,7 +257,7 @@ class PatientCalls:
         """Wait before a further attempt of a request, its ``times``-th of this kind."""
         if again.wait is not None and again.wait > LONGEST_WAIT:
             raise UserError(
-                f"{self.who} asks to wait {again.wait:,.0f} seconds; "
+                f"{self.addressee} asks to wait {again.wait:,.0f} seconds; "
                 "run the same command again then"
             )
         seconds = pause_before(times, again.wait, self.backoff)

@@ -73,7 +73,7 @@ class EndpointJudge:
         self.calls = PatientCalls(
             base_url,
             key,
-            who=f"the judge at {base_url}",
+            addressee=f"the judge at {base_url}",
             timeout=self.endpoint.timeout,
             attempts=self.endpoint.attempts,
             max_concurrency=self.endpoint.max_concurrency,

@@ -30,7 +30,7 @@ from jaxmodpo.policy.prompts import load_policy_text
 from jaxmodpo.progress import Progress
 from jaxmodpo.ranges import Count, Incidental, NotNegative, Probability, Seed
 from jaxmodpo.records import Question, Response, read_questions, write_responses
-from jaxmodpo.sampling.endpoint import ask, refuse_empty, spent
+from jaxmodpo.sampling.endpoint import ask, refuse_empty, total_spending
 from jaxmodpo.sampling.endpoint_forecast import forecast_replies
 from jaxmodpo.sampling.endpoint_settings import (
     Endpoint,
@@ -326,7 +326,7 @@ def _ask(config: ResponsesConfig, phase: Phase) -> None:
         settings_key,
         answering_models=dict(answering_models),
         empty_by_kind=empty,
-        spent=spent(rows, _endpoint(config).family),
+        spent=total_spending(rows, _endpoint(config).family),
     )
 
 

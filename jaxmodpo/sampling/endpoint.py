@@ -68,10 +68,11 @@ def ask(
     key = endpoint_key(endpoint)
     answered = sampled(journal, settings)
     missing = [slot for slot in slots if slot.key not in answered]
+    _refuse_empty_questions(missing)
     calls = PatientCalls(
         endpoint.base_url,
         key,
-        who=f"the endpoint at {endpoint.base_url}",
+        addressee=f"the endpoint at {endpoint.base_url}",
         timeout=TIMEOUT,
         attempts=ATTEMPTS,
         max_concurrency=endpoint.max_concurrency,
@@ -91,10 +92,22 @@ def ask(
     if collected.failures:
         raise UserError(
             f"{len(collected.failures)} of {len(slots)} calls to {endpoint.base_url} failed, the"
-            f" last one with: {collected.failures[-1][:300]}; the same command asks for those alone"
+            f" last one {collected.failures[-1]}; the same command asks for those alone"
         )
     answered = sampled(journal, settings)
     return [answered[slot.key] for slot in slots]
+
+
+def _refuse_empty_questions(slots: Sequence[ReplySlot]) -> None:
+    """Refuse a question without text before anything is asked: an endpoint would reply to the
+    instruction alone, and be paid for it.
+    """
+    for slot in slots:
+        if not slot.question.question_text.strip():
+            raise UserError(
+                f"the question {slot.question.question_id} has no text to reply to; give it one, or"
+                " take it out of the file of questions"
+            )
 
 
 @dataclass(eq=False)
@@ -106,7 +119,7 @@ class _Collected:
         journal: gains the rows that were answered.
         settings: digest of the run's settings.
         bar: moves on with each call.
-        failures: what those calls were told that failed.
+        failures: of which question each failed call was, and what it was told.
     """
 
     endpoint: Endpoint
@@ -132,7 +145,8 @@ class _Collected:
             if isinstance(outcome, Reply):
                 self.journal.append(row(slot, self.settings) | outcome.as_row())
             else:
-                self.failures.append(outcome.words)
+                question_id = slot.question.question_id
+                self.failures.append(f"(question {question_id}) with: {outcome.words[:300]}")
             self.bar.update()
         self._refuse_useless(slot, outcome)
 
@@ -142,14 +156,13 @@ class _Collected:
         useless = self._counter.add(outcome.status, slot.question.question_id)
         if useless.is_unanswered:
             raise UserError(
-                f"{useless.errors} calls in a row to {base_url} failed, the last one with:"
-                f" {self.failures[-1][:300]}; nothing is lost: mend it and run the same command"
-                " again"
+                f"{useless.errors} calls in a row to {base_url} failed, the last one"
+                f" {self.failures[-1]}; nothing is lost: mend it and run the same command again"
             )
         if useless.is_hopeless:
             failure = ""
             if self.failures:
-                failure = f", the last failure with: {self.failures[-1][:300]}"
+                failure = f", the last failure {self.failures[-1]}"
             raise UserError(
                 f"{useless.count} calls in a row to {base_url} brought no text{failure}; a larger"
                 " --max-new-tokens leaves thinking models room to answer. What was answered is"
@@ -255,17 +268,17 @@ def refuse_empty(rows: Sequence[dict[str, Any]]) -> dict[str, int]:
     return dict(kinds)
 
 
-def spent(rows: Sequence[Mapping[str, Any]], family: Family) -> dict[str, Any]:
+def total_spending(rows: Sequence[Mapping[str, Any]], family: Family) -> dict[str, Any]:
     """Return what replies took, as far as the endpoint counted: tokens, and dollars where the
     table has a price.
     """
     total = Usage()
-    counted = 0
+    counted_replies = 0
     for reply in rows:
         usage = usage_of(reply)
         if usage is None:
             continue
-        counted += 1
+        counted_replies += 1
         total = Usage(
             prompt=total.prompt + usage.prompt,
             cached=total.cached + usage.cached,
@@ -273,7 +286,7 @@ def spent(rows: Sequence[Mapping[str, Any]], family: Family) -> dict[str, Any]:
         )
     return {
         "calls": len(rows),
-        "counted_calls": counted,
+        "counted_calls": counted_replies,
         "prompt_tokens": total.prompt,
         "cached_tokens": total.cached,
         "completion_tokens": total.completion,

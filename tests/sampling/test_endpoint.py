@@ -154,12 +154,16 @@ def test_calls_under_way_together_all_take_the_newer_name_of_the_limit(server, t
     [
         # Where nobody answers, 20 calls say so. Of what is said of single questions, 41 are needed
         # for three questions of 20 replies each.
-        ((200, {"choices": []}), 20, r"failed, the last one with: not a chat completion"),
+        (
+            (200, {"choices": []}),
+            20,
+            r"failed, the last one \(question q\d\) with: not a chat completion",
+        ),
         ((200, None), 41, r"brought no text; a larger --max-new-tokens"),
         (
             (400, {"error": {"message": "no such luck"}}),
             41,
-            r"brought no text, the last failure with: .*no such luck",
+            r"brought no text, the last failure \(question q\d\) with: .*no such luck",
         ),
     ],
 )
@@ -281,13 +285,13 @@ def test_each_row_of_the_journal_says_why_it_ended_what_it_took_and_who_answered
         "kind": "", "tokens": 20, "prompt_tokens": 30, "cached_tokens": 10,
     }  # fmt: skip
     # By hand: 40 fresh at 0.15, 20 cached at 0.075, 40 of the replies at 0.60 dollars a million.
-    total = endpoint.spent(rows, where.family)
+    total = endpoint.total_spending(rows, where.family)
     assert total["dollars"] == pytest.approx((40 * 0.15 + 20 * 0.075 + 40 * 0.6) / 1e6, rel=1e-12)
     assert (total["calls"], total["counted_calls"], total["completion_tokens"]) == (2, 2, 40)
     server.script = lambda body: (200, said("a reply"))
     uncounted = endpoint.ask(where, slots, journal, "other")
     assert "tokens" not in uncounted[0]
-    assert endpoint.spent(uncounted, where.family)["counted_calls"] == 0
+    assert endpoint.total_spending(uncounted, where.family)["counted_calls"] == 0
 
 
 def test_a_reply_that_the_server_gave_up_is_asked_again_by_the_next_run(server, tmp_path):
@@ -319,6 +323,24 @@ def test_errors_repeat_neither_the_post_nor_the_key(server, tmp_path):
     with pytest.raises(UserError, match=r"1 of 1 calls .* failed") as failed:
         responses(config(tmp_path, server, questions=tmp_path / "long.csv", samples=1))
     assert "never told" not in str(failed.value) and KEY not in str(failed.value)
+
+
+def test_a_question_without_text_is_named_before_anything_is_asked(server, tmp_path):
+    write_questions(tmp_path / "some.csv", [Question("q", "a post"), Question("r", " \n")])
+    with pytest.raises(UserError, match="the question r has no text to reply to; give it one, or"):
+        responses(config(tmp_path, server, questions=tmp_path / "some.csv"))
+    assert not server.calls
+
+
+def test_a_question_that_an_endpoint_does_not_take_is_named(server, tmp_path):
+    def script(body):
+        if "post 3" in body["messages"][0]["content"]:
+            return 400, {"error": {"message": "too long", "code": "context_length_exceeded"}}
+        return 200, said("fine")
+
+    server.script = script
+    with pytest.raises(UserError, match=r"last one \(question q3\) with: HTTP 400: too long; the"):
+        responses(config(tmp_path, server))
 
 
 # --------------------------------------------------------------------------- the dry run
