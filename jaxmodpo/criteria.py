@@ -83,7 +83,9 @@ def _criterion(row: Any, location: str) -> Criterion:
             )
         if not isinstance(row[name], str):
             raise UserError(f"{location}: the field {name} must be text, not {row[name]!r}")
+    # YAML keeps the line ends of a text that goes over several lines, and prompts want none.
     texts = {name: " ".join(row[name].split()) for name in names}
+    # Files are named after criteria, on any system.
     if not re.fullmatch(r"[a-z][a-z0-9_]*", texts["name"]):
         raise UserError(
             f"{location}: the name '{texts['name']}' must be lower-case letters, digits and"
@@ -93,6 +95,7 @@ def _criterion(row: Any, location: str) -> Criterion:
         raise UserError(
             f"{location}: the field description is empty; say what {texts['name']} means"
         )
+    # With one side alone a judge would know what to punish and not what to prefer, or the reverse.
     if bool(texts["better_when"]) != bool(texts["worse_when"]):
         raise UserError(
             f"{location}: better_when and worse_when must both say something, or both be empty"

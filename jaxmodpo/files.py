@@ -1,8 +1,8 @@
-"""Files that are whole or absent: atomic writes, JSON, JSON Lines, CSV tables, journals, and what
-kills leave behind.
+"""Files that are whole or absent: atomic writes, JSON, JSON Lines, CSV tables, and what kills leave
+behind.
 
 Every phase reads and writes its files through this module; what the rows mean is said in
-:mod:`jaxmodpo.records`.
+:mod:`jaxmodpo.records`. Files that grow while a phase runs are journals (:mod:`jaxmodpo.journals`).
 
 A file is written under a temporary name beside it, synced to disk, and renamed. A rename is one
 step for every file system: whoever reads at any moment, and whoever comes after a kill or a power
@@ -59,7 +59,7 @@ def private_database(path: Path) -> None:
         except OSError as error:
             if error.errno != errno.ELOOP:
                 raise
-            raise UserError(_link(file)) from None
+            raise UserError(link_sentence(file)) from None
         # Of the open file and not of its name, behind which another file may stand by now.
         stat = os.fstat(descriptor)
         if stat.st_mode & 0o007 and stat.st_uid == os.geteuid():
@@ -75,10 +75,11 @@ def refuse_links(folder: Path, names: Iterable[str]) -> None:
     """
     for name in names:
         if (folder / name).is_symlink():
-            raise UserError(_link(folder / name))
+            raise UserError(link_sentence(folder / name))
 
 
-def _link(path: Path) -> str:
+def link_sentence(path: Path) -> str:
+    """Return why a link that somebody may have planted is not written through."""
     return f"{path} is a link, and nothing is written through one; remove it"
 
 
@@ -282,87 +283,6 @@ def read_json_lines(path: Path, shape: Any = Any) -> Iterator[Any]:
                 yield read_as(value, shape, f"{path}, line {number}")
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror}") from error
-
-
-class Journal:
-    """An append-only JSONL file that survives a kill at any moment.
-
-    Each :meth:`append` is on disk when it returns. A torn last line, which only a kill can leave,
-    is cut off on opening. Used for work in progress: sampled responses, votes, training metrics.
-    """
-
-    def __init__(self, path: Path):
-        self.path = path
-        path.parent.mkdir(parents=True, exist_ok=True)
-        self.rows: list[dict[str, Any]] = []
-        self._open()
-        # Cut off before anything is added: a new row behind a torn one would be a line of both.
-        self._file.truncate(self._read_rows())
-
-    def _read_rows(self) -> int:
-        """Read the rows that are there, and return how many bytes of the file whole lines take."""
-        whole_bytes = 0
-        with self.path.open("rb") as file:
-            for number, line in enumerate(file, 1):
-                if not line.endswith(b"\n"):
-                    break
-                try:
-                    row = parse_json(line)
-                except ValueError as error:
-                    raise UserError(
-                        f"{self.path}, line {number}: not JSON; move the file away"
-                    ) from error
-                if not isinstance(row, dict):
-                    raise UserError(
-                        f"{self.path}, line {number}: not a JSON object; move the file away"
-                    )
-                self.rows.append(row)
-                whole_bytes += len(line)
-        return whole_bytes
-
-    def _open(self) -> None:
-        """Open the file to append to, for its owner's eyes alone, and never through a link that
-        somebody planted.
-        """
-        try:
-            flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
-            self._file = os.fdopen(os.open(self.path, flags, PRIVATE), "ab")
-        except OSError as error:
-            if error.errno != errno.ELOOP:
-                raise
-            raise UserError(_link(self.path)) from None
-
-    def append(self, *rows: Mapping[str, Any]) -> None:
-        """Add rows and sync them to disk in one go."""
-        self.extend(rows)
-        self.sync()
-
-    def extend(self, rows: Iterable[Mapping[str, Any]]) -> None:
-        """Add rows without syncing: for work that costs nothing to do again."""
-        for row in rows:
-            line = json.dumps(row, ensure_ascii=False, allow_nan=False)
-            self._file.write(line.encode() + b"\n")
-            self.rows.append(dict(row))
-
-    def sync(self) -> None:
-        """Wait until all rows so far are on disk."""
-        self._file.flush()
-        os.fsync(self._file.fileno())
-
-    def replace(self, rows: Sequence[Mapping[str, Any]]) -> None:
-        """Hold these rows and no others, atomically."""
-        rows = [dict(row) for row in rows]
-        if rows != self.rows:
-            # The open file is the old one even after the rename: it must be opened again.
-            self._file.close()
-            self.rows = rows
-            write_jsonl(self.path, self.rows)
-            self._open()
-
-    def close(self) -> None:
-        """Sync the rows and give the file back."""
-        self.sync()
-        self._file.close()
 
 
 def read_table(path: Path, required: Sequence[str]) -> list[dict[str, str]]:

@@ -17,7 +17,10 @@ def is_kept_apart(path: Path) -> bool:
     """Return whether a file, by its place in the folder, is a manifest, a database, a temporary
     file or work.
     """
+    # Locks and temporary files are hidden; they come and go.
     hidden = any(part.startswith(".") for part in path.parts)
+    # Databases grow after a command has ended, since others may share them, and their bytes are no
+    # function of what they hold.
     return (
         hidden
         or path.name == MANIFEST
@@ -70,6 +73,7 @@ def remove_work(directory: Path, names: Sequence[str]) -> None:
     """Remove a finished phase's journals, checkpoints and the like."""
     for name in names:
         path = directory / name
+        # Of a link only the link: what it points to is not ours to remove.
         if path.is_dir() and not path.is_symlink():
             shutil.rmtree(path, ignore_errors=True)
         else:

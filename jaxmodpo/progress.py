@@ -34,6 +34,7 @@ class Progress(tqdm):
     """
 
     def __init__(self, label: str, total: int | None, unit: str, initial: int = 0, **settings: Any):
+        # A bar redraws its line, which fills a log with thousands of them.
         self.is_watched = sys.stderr.isatty()
         self._label = label
         self._unit = unit
@@ -73,5 +74,6 @@ class Progress(tqdm):
         """Move on over what was done before; it is no sign of speed."""
         self._count += n
         if self.is_watched:
+            # tqdm takes its speed from what has come on top of the initial count.
             self.initial += n
             super().update(n)

@@ -83,6 +83,8 @@ class Rubric:
             )
         plain = written_out(text)
         full = self.saturation
+        # A phrase counts once, however often it stands there: a text that says one kind thing ten
+        # times is no kinder for it. Above the saturation further phrases add nothing.
         positive = sum(p.search(plain) is not None for p in phrases.positive)
         negative = sum(p.search(plain) is not None for p in phrases.negative)
         deducted = sum(self.deductions[fault] for fault in faults(text))
@@ -112,9 +114,9 @@ def load_rubric() -> Rubric:
     """Read and compile ``configs/judging/rubric.yaml``."""
     path = builtin("judging", "rubric")
     content = load_yaml(path)
-    read = read_as(content, _File, str(path))
+    rubric = read_as(content, _File, str(path))
     for fault in FAULTS:
-        if fault not in read.deductions:
+        if fault not in rubric.deductions:
             raise UserError(f"{path}: deductions lacks the fault '{fault}'")
 
     def compiled(phrases: list[str], name: str) -> tuple[re.Pattern[str], ...]:
@@ -125,9 +127,9 @@ def load_rubric() -> Rubric:
 
     phrases = {
         name: Phrases(compiled(part.positive, name), compiled(part.negative, name), part.rated_as)
-        for name, part in read.criteria.items()
+        for name, part in rubric.criteria.items()
     }
-    return Rubric(phrases, read.deductions, read.saturation, digest(content)[:12])
+    return Rubric(phrases, rubric.deductions, rubric.saturation, digest(content)[:12])
 
 
 def written_out(text: str) -> str:
@@ -146,12 +148,14 @@ def faults(text: str) -> list[str]:
     plain = " ".join(text.lower().split())
     if not re.search(r"\w", plain):
         return ["empty"]
-    sentences = [s.strip() for s in re.split(r"[.?!]+", plain) if s.strip()]
-    found = []
+    pieces = [piece.strip() for piece in re.split(r"[.?!]+", plain)]
+    sentences = [piece for piece in pieces if piece]
+    names: list[str] = []
     if len(set(sentences)) < len(sentences):
-        found.append("repeated_sentence")
+        names.append("repeated_sentence")
     if _DOUBLED.search(plain):
-        found.append("doubled_word")
+        names.append("doubled_word")
+    # A closing quote or bracket may stand behind the mark that ends a sentence.
     if not plain.rstrip("\"'\u201d\u2019)]*").endswith((".", "?", "!")):
-        found.append("unfinished")
-    return found
+        names.append("unfinished")
+    return names

@@ -42,7 +42,8 @@ def shape_schema(shape: Any) -> Schema:
         shape: built of scalars, ``Literal``, unions, ``list``, ``tuple``, ``dict``, ``Annotated``
             and dataclasses.
     """
-    kind, arguments = typing.get_origin(shape) or shape, typing.get_args(shape)
+    kind = typing.get_origin(shape) or shape
+    arguments = typing.get_args(shape)
     if kind is Any:
         return {}
     if kind in _LEAVES:
@@ -71,7 +72,8 @@ def setting_schema(hint: Any, *, variables: bool = False) -> Schema:
         hint: the setting's type.
         variables: whether ``$NAME`` may stand for a value, as it may in an experiment file.
     """
-    kind, arguments = typing.get_origin(hint) or hint, typing.get_args(hint)
+    kind = typing.get_origin(hint) or hint
+    arguments = typing.get_args(hint)
     inner = functools.partial(setting_schema, variables=variables)
     if kind is Annotated:
         return _with_bounds(inner(arguments[0]), arguments[1:])

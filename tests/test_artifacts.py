@@ -15,7 +15,6 @@ from hypothesis import strategies as st
 from jaxmodpo.data.pairs import load_pairs
 from jaxmodpo.errors import UserError
 from jaxmodpo.files import (
-    Journal,
     atomic_directory,
     check_writable,
     private_database,
@@ -70,27 +69,6 @@ def test_a_replaced_folder_keeps_nothing_of_the_old_one(tmp_path):
         with atomic_directory(tmp_path / "folder") as temporary:
             write_text(temporary / name, name)
     assert [path.name for path in (tmp_path / "folder").iterdir()] == ["new"]
-
-
-def test_a_journal_drops_a_torn_last_line_and_goes_on(tmp_path):
-    path = tmp_path / "votes.jsonl"
-    journal = Journal(path)
-    journal.append({"n": 1}, {"n": 2})
-    journal.close()
-    path.write_bytes(path.read_bytes() + b'{"n": 3, "te')
-    journal = Journal(path)
-    assert journal.rows == [{"n": 1}, {"n": 2}]
-    journal.append({"n": 4})
-    journal.replace(journal.rows[:2])
-    journal.append({"n": 5})
-    journal.close()
-    assert [row["n"] for row in Journal(path).rows] == [1, 2, 5]
-    path.write_bytes(b'not json\n{"n": 1}\n')
-    with pytest.raises(UserError, match="line 1: not JSON"):
-        Journal(path)
-    path.write_bytes(b'{"n": 1}\n[2]\n')
-    with pytest.raises(UserError, match="line 2: not a JSON object"):
-        Journal(path)
 
 
 def test_half_of_a_surrogate_pair_is_refused_where_it_is_read(tmp_path):

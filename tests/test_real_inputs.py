@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from tiny_models import TINY_POLICY
 
 from jaxmodpo.data.pairs import load_pairs
 from jaxmodpo.data.questions import QuestionsConfig, questions
@@ -101,17 +102,13 @@ def test_forty_epitome_posts_go_from_questions_to_modpo(
             weights=(0.5, 0.5),
             margin_scale="std",
             output_dir=tmp_path / "modpo",
-            base_dtype="float32",
-            lora_rank=4,
-            lora_alpha=8.0,
             learning_rate=1e-3,
             batch_size=8,
-            gradient_accumulation=1,
             epochs=1,
             max_prompt_length=128,
             max_length=160,
-            remat="none",
             cache_dir=tmp_path / "cache",
+            **TINY_POLICY,
         )
     )
     assert phase.results["examples"] + phase.results["held_out_examples"] == len(found["empathy"])

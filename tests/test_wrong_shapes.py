@@ -28,8 +28,8 @@ from jaxmodpo.endpoints.families import Families
 from jaxmodpo.errors import UserError
 from jaxmodpo.evaluation.run_folders import read_metrics
 from jaxmodpo.experiment import read_experiment, resolve
-from jaxmodpo.files import Journal
 from jaxmodpo.flags.parse import parse
+from jaxmodpo.journals import Journal
 from jaxmodpo.judging.batch_files import BatchFiles
 from jaxmodpo.judging.export import read_votes
 from jaxmodpo.judging.prompts import Prompts

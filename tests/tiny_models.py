@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import jax
 
@@ -19,6 +20,16 @@ SPECIAL_TOKENS = {
     "eos_token": "</s>",
     "pad_token": "</s>",
 }
+
+
+TINY_POLICY: dict[str, Any] = {
+    "base_dtype": "float32",
+    "lora_rank": 4,
+    "lora_alpha": 8.0,
+    "gradient_accumulation": 1,
+    "remat": "none",
+}
+"""settings that trainings of tiny policies share, whatever they are trained on"""
 
 
 def tiny_mistral(folder: Path, *texts: str, gain: float = 5.0, **sizes: int) -> Path:

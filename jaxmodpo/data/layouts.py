@@ -45,14 +45,15 @@ def pair_of_row(row: Any, location: str) -> Pair | None:
         pair = pair_from_mapping(row, location)
         _refuse_equal(pair.chosen.response_text, pair.rejected.response_text, location)
         return pair
-    missing = [name for name in ("chosen", "rejected") if not _has_value(row.get(name))]
-    if missing:
-        raise UserError(f"{location}: the field {' and '.join(missing)} is missing or empty")
+    absent = [name for name in ("chosen", "rejected") if not _has_value(row.get(name))]
+    if absent:
+        raise UserError(f"{location}: the field {' and '.join(absent)} is missing or empty")
     chosen = _messages_or_text(row["chosen"], f"{location}, chosen")
     rejected = _messages_or_text(row["rejected"], f"{location}, rejected")
     are_transcripts = _is_transcript(chosen) and _is_transcript(rejected)
     if are_transcripts:
-        chosen, rejected = _transcript(chosen), _transcript(rejected)
+        chosen = _transcript(chosen)
+        rejected = _transcript(rejected)
     prompt, better, worse = _prompt_and_answers(row, chosen, rejected, location)
     question_text = _text(prompt, location)
     chosen_text = _text(better, location)
@@ -95,6 +96,7 @@ def _has_value(value: Any) -> bool:
     """Tell whether a field holds something: a missing cell is None, NaN or empty."""
     if hasattr(value, "__len__"):
         return len(value) > 0
+    # Nothing but NaN differs from itself. Tables read by pandas have it where a cell is empty.
     is_nan = value != value
     return value is not None and not is_nan
 
@@ -130,6 +132,7 @@ def _beside_prompt(
         as_messages = prompt if isinstance(prompt, str) else _messages(prompt, location)
         return as_messages, _answer(chosen, location), _answer(rejected, location)
     shared, better, worse = _divided(chosen, rejected, location)
+    # Stripped, since a prompt that was copied from a conversation often lost a space at its end.
     contents = [message["content"].strip() for message in shared]
     prompt_texts = [text.strip() for text in _texts_of_prompt(prompt, location)]
     if any(text and text not in contents for text in prompt_texts):
@@ -230,7 +233,9 @@ def _is_transcript(value: Any) -> bool:
 
 def _transcript(text: str) -> list[dict[str, str]]:
     """Return the messages of a conversation in HH-RLHF's form."""
-    messages = []
+    messages: list[dict[str, str]] = []
+    # Every turn begins behind a blank line but the first, which gets one: what stands before the
+    # first turn is then empty, and left out.
     for turn in _TURN.split("\n\n" + text.lstrip())[1:]:
         speaker, _, content = turn.partition(":")
         role = "user" if speaker == "Human" else "assistant"

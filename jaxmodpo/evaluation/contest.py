@@ -65,8 +65,7 @@ def refuse_empty_models(
     Two such models would tie on every question and score 0.5, which reads like a result.
     """
     for name, answered in replies.items():
-        texts = [candidate.response_text for candidates in answered for candidate in candidates]
-        if not any(text.strip() for text in texts):
+        if _count_empty(answered) == sum(map(len, answered)):
             raise UserError(
                 f"{files[name]}: every reply of {name} is empty, so there is nothing to compare; "
                 "write its replies again with 'jaxmodpo responses', or leave the model out"
@@ -88,6 +87,7 @@ def read_replies(
     _, first_texts = next(iter(by_model[first_model].values()))
     replies: dict[str, list[list[Candidate]]] = {}
     for name, answered in by_model.items():
+        # Both ways: a question that only one model answers would drop out of a comparison unseen.
         for question in questions:
             _check_answer(files[name], name, first_model, question, len(first_texts), answered)
         extra = [key for key in answered if key not in by_model[first_model]]
@@ -176,9 +176,14 @@ def empty_replies(contest: Contest) -> dict[str, int]:
     """Count each model's replies without any text."""
     counts: dict[str, int] = {}
     for name, answered in contest.replies.items():
-        texts = [candidate.response_text for replies in answered for candidate in replies]
-        counts[name] = sum(not text.strip() for text in texts)
+        counts[name] = _count_empty(answered)
     return counts
+
+
+def _count_empty(answered: Sequence[Sequence[Candidate]]) -> int:
+    """Count a model's replies without any text, of ``[questions][replies]``."""
+    every_reply = itertools.chain.from_iterable(answered)
+    return sum(not candidate.response_text.strip() for candidate in every_reply)
 
 
 def warn_of_empty_replies(contest: Contest) -> None:

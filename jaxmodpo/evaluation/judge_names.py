@@ -30,7 +30,8 @@ def number_judges(
         models: by number.
         valid: the number of the status of valid votes. Nobody answered the others.
     """
-    # Source and model as one number; −1 stands for nobody.
+    # Source and model as one number, since comparing numbers is fast and there may be millions of
+    # votes; −1 stands for nobody.
     codes_by_table: list[Numbers] = []
     distinct_codes: set[int] = set()
     for table in tables:
@@ -57,6 +58,7 @@ def number_judges(
 
 def _judge_names(judges: Sequence[tuple[str, str, str]]) -> list[str]:
     """Name each judge, of ledger, identity and model, by as little as tells them apart."""
+    # A model may be asked at two endpoints, or with two prompts, whose votes are not one judge's.
     by_model = [model or identity for _, identity, model in judges]
     by_ledger = [f"{model or identity} ({ledger})" for ledger, identity, model in judges]
     in_full = [f"{model} ({ledger}: {identity})" for ledger, identity, model in judges]

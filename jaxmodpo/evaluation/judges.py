@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -18,6 +18,7 @@ from matplotlib.figure import Figure
 from jaxmodpo.costs import Cost, Estimates
 from jaxmodpo.errors import UserError
 from jaxmodpo.evaluation import judge_figures
+from jaxmodpo.evaluation.judge_table import repeated, table
 from jaxmodpo.evaluation.reliability import analyze
 from jaxmodpo.files import atomic_path
 from jaxmodpo.judging.database import full_location
@@ -30,12 +31,10 @@ from jaxmodpo.results.judges import (
     BothOrders,
     ComparedAgain,
     ComparedPosition,
-    Estimate,
     Judges,
     JudgesOfComparisons,
     JudgesOfRankings,
     Kind,
-    Mean,
     PersonaAgreement,
     RankedAgain,
     RankedPosition,
@@ -87,7 +86,11 @@ def judges(config: JudgesConfig) -> None:
     with open_ledgers(config.ledger) as ledgers:
         # Without passwords, which a URL may hold. A file's hash would not see what another process
         # has just added.
-        places = {f"ledger.{n}": full_location(ledger.location) for n, ledger in enumerate(ledgers)}
+        places: dict[str, str] = {}
+        for number, ledger in enumerate(ledgers):
+            places[f"ledger.{number}"] = full_location(ledger.location)
+        # How far each ledger reached when its votes were counted: whether others have come since is
+        # known without reading them.
         extents = [list(ledger.extent(config.run)) for ledger in ledgers]
         phase = _open(config) if (folder / MANIFEST).is_file() else None
         if phase is not None and phase.finished:
@@ -132,12 +135,13 @@ def open_ledgers(places: Sequence[str]) -> Iterator[list[Ledger]]:
     if not places:
         raise UserError("ledger: name at least one ledger of votes")
     full_places = [full_location(place) for place in places]
-    for n, place in enumerate(full_places):
-        if place in full_places[:n]:
+    for number, place in enumerate(full_places, 1):
+        if place in full_places[: number - 1]:
             raise UserError(
-                f"ledger: number {n + 1} is already given; a ledger is compared with others, not"
+                f"ledger: number {number} is already given; a ledger is compared with others, not"
                 " itself"
             )
+    # One stack, so that those that are open are closed where a later one cannot be opened.
     with contextlib.ExitStack() as stack:
         yield [stack.enter_context(Ledger(place, read_only=True)) for place in places]
 
@@ -252,17 +256,12 @@ def _panels(rows: RowsOfKind) -> dict[str, judge_figures.Panel]:
         consistent = {(row.judge, row.criterion): row.consistent for row in rows.both_orders}
         panels["First shown wins"] = first_shares, 0.5
         panels["Both orders: same verdict"] = consistent, None
-    repeated = {(row.judge, row.criterion): _repeated(row) for row in rows.repeats}
+    repeated = {(row.judge, row.criterion): repeated(row) for row in rows.repeats}
     measure = "same answer" if rows.kind == "compare" else "τ"
     panels[f"Asked again: {measure}"] = repeated, None
     alphas = {(row.judge, row.criterion): row.alpha for row in rows.personas}
     panels["Personas: α"] = alphas, 0.0
     return panels
-
-
-def _repeated(row: ComparedAgain | RankedAgain) -> Estimate:
-    """Return the measure that says most of repeated votes: of rankings, τ."""
-    return row.tau if isinstance(row, RankedAgain) else row.same
 
 
 def _panels_between(
@@ -292,145 +291,3 @@ def _panels_between(
 
 def _pair_of(row: JudgesOfComparisons | JudgesOfRankings) -> tuple[str, str]:
     return f"{row.a} and {row.b}", row.criterion
-
-
-# --------------------------------------------------------------------------- rows
-
-
-@dataclass
-class JudgedRow:
-    """What is known of one judge's votes of one kind by one criterion; None where a part of the
-    file has nothing of them.
-    """
-
-    judge: str
-    kind: Kind
-    shown: int
-    criterion: str
-    position: ComparedPosition | RankedPosition | None = None
-    both_orders: BothOrders | None = None
-    repeats: ComparedAgain | RankedAgain | None = None
-    personas: PersonaAgreement | None = None
-
-
-def merge_rows(judges: Judges) -> list[JudgedRow]:
-    """Put together what the parts of ``judges.json`` say of the same votes."""
-    merged: dict[tuple[str, Kind, int, str], JudgedRow] = {}
-
-    def merged_row(row: _JudgeRow) -> JudgedRow:
-        key = (row.judge, row.kind, row.shown, row.criterion)
-        return merged.setdefault(key, JudgedRow(*key))
-
-    for position in judges.position:
-        merged_row(position).position = position
-    for both_orders in judges.both_orders:
-        merged_row(both_orders).both_orders = both_orders
-    for repeats in judges.repeats:
-        merged_row(repeats).repeats = repeats
-    for personas in judges.personas:
-        merged_row(personas).personas = personas
-    return list(merged.values())
-
-
-_JudgeRow = (
-    ComparedPosition | RankedPosition | BothOrders | ComparedAgain | RankedAgain | PersonaAgreement
-)
-
-# --------------------------------------------------------------------------- the printed table
-
-_HEADER = [
-    "judge",
-    "kind",
-    "criterion",
-    "votes",
-    "first shown wins",
-    "both orders",
-    "asked again",
-    "personas α",
-]
-_HEADER_BETWEEN = [
-    "judges",
-    "kind",
-    "criterion",
-    "shared votes",
-    "same vote, or τ",
-    "Cohen's κ",
-    "same majority, or τ",
-]
-
-
-def table(judges: Judges) -> str:
-    """Return the main numbers as text, for the terminal."""
-    lines = _columns([_HEADER, *map(_cells, merge_rows(judges))])
-    if judges.judges_compared:
-        rows = map(_cells_between, judges.judges_compared)
-        lines += ["", *_columns([_HEADER_BETWEEN, *rows])]
-    statuses = ", ".join(f"{times} {status}" for status, times in judges.missing.statuses.items())
-    counts = judges.counts
-    suffix = f" ({statuses})" if statuses else ""
-    lines += ["", f"{counts.votes} votes, {counts.failed} failed{suffix}"]
-    return "\n".join(lines)
-
-
-def _cells(row: JudgedRow) -> list[str]:
-    repeated = None if row.repeats is None else _repeated(row.repeats)
-    return [
-        row.judge,
-        f"{row.kind} {row.shown}",
-        row.criterion,
-        "0" if row.position is None else str(row.position.votes),
-        _position_in_words(row.position),
-        words(None if row.both_orders is None else row.both_orders.consistent, percent=True),
-        words(repeated, percent=row.kind == "compare"),
-        words(None if row.personas is None else row.personas.alpha),
-    ]
-
-
-def _cells_between(row: JudgesOfComparisons | JudgesOfRankings) -> list[str]:
-    cells = [f"{row.a} and {row.b}", f"{row.kind} {row.shown}", row.criterion]
-    cells.append(str(row.votes.shared))
-    if isinstance(row, JudgesOfComparisons):
-        cells += [words(row.votes.raw, percent=True), words(row.votes.kappa)]
-        cells.append(words(row.majorities.raw, percent=True))
-    else:
-        cells += [words(row.votes.tau), words(None), words(row.majorities.tau)]
-    return cells
-
-
-def words(estimate: Estimate | Mean | None, *, percent: bool = False) -> str:
-    """Write an estimate with its interval, as in ``0.512 (0.480 to 0.545)``; a dash where there is
-    none.
-    """
-    if estimate is None or estimate.value is None:
-        return "–"
-    scale = 100 if percent else 1
-    digits = 1 if percent else 3
-    value = f"{scale * estimate.value:.{digits}f}{'%' if percent else ''}"
-    if estimate.interval is None:
-        return value
-    low, high = (f"{scale * end:.{digits}f}" for end in estimate.interval)
-    return f"{value} ({low} to {high})"
-
-
-def _position_in_words(position: ComparedPosition | RankedPosition | None) -> str:
-    """Write what the position shown does: the first one's share, or the mean rank of each."""
-    if position is None:
-        return "–"
-    if isinstance(position, ComparedPosition):
-        return words(position.first_share, percent=True)
-    ranks = " ".join(f"{mean.value:.2f}" for mean in position.mean_ranks)
-    if position.p_value is None:
-        return f"ranks {ranks}"
-    p_value = "< 0.001" if position.p_value < 0.001 else f"= {position.p_value:.3f}"
-    return f"ranks {ranks}, p {p_value}"
-
-
-def _columns(rows: Iterable[Sequence[str]]) -> list[str]:
-    """Lay out rows of cells with every column as wide as its widest cell."""
-    rows = list(rows)
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines: list[str] = []
-    for row in rows:
-        cells = [cell.ljust(width) for cell, width in zip(row, widths, strict=True)]
-        lines.append("  ".join(cells).rstrip())
-    return lines

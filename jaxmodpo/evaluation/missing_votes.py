@@ -53,12 +53,14 @@ def _by_criterion(
         of_source = source == number
         numbers = np.unique(criterion[of_source]).tolist()
         criteria: list[int | None] = sorted(numbers, key=record.criteria.__getitem__)
+        # None stands for all of them together.
         if len(criteria) > 1:
             criteria.append(None)
         for of_criterion in criteria:
             votes = of_source
             if of_criterion is not None:
                 votes = of_source & (criterion == of_criterion)
+            # By question, as all figures are: the votes on one question tend to fail together.
             ones = np.ones(int(votes.sum()))
             failed_sums = by_question(question[votes], failed[votes], ones)
             rows.append(

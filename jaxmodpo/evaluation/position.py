@@ -93,7 +93,6 @@ def _ranked(votes: VoteTable, estimator: Estimator) -> Row:
     The test takes votes as independent, so it is left out for several criteria together, whose
     votes share an order, and where all personas saw one order.
     """
-    positions = range(votes.shown)
     # positions[v, r] is where response r stood; the ranks move there, from by-response to by-place.
     rank_by_position = np.empty((len(votes), votes.shown), np.int16)
     np.put_along_axis(
@@ -105,15 +104,12 @@ def _ranked(votes: VoteTable, estimator: Estimator) -> Row:
     ones = np.ones(len(votes))
     rank_sums = by_question(votes.question, rank_by_position, ones)
     top_sums = by_question(votes.question, rank_by_position == 1, ones)
-    # The last column of the sums counts the votes.
-    means = [
-        estimator(rank_sums[:, [position_number, -1]], share, "no votes")
-        for position_number in positions
-    ]
-    tops = [
-        estimator(top_sums[:, [position_number, -1]], share, "no votes")
-        for position_number in positions
-    ]
+    means: list[Row] = []
+    tops: list[Row] = []
+    for number in range(votes.shown):
+        # The last column of the sums counts the votes.
+        means.append(estimator(rank_sums[:, [number, -1]], share, "no votes"))
+        tops.append(estimator(top_sums[:, [number, -1]], share, "no votes"))
     unit = together(votes.unit, votes.criterion)
     orders_vary = len(np.unique(together(unit, votes.order))) > len(np.unique(unit))
     one_criterion = len(np.unique(votes.criterion)) == 1

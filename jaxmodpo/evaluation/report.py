@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from jaxmodpo.costs import Cost, Estimates
-from jaxmodpo.evaluation.judges import words
+from jaxmodpo.evaluation.judge_table import words
 from jaxmodpo.evaluation.run_folders import (
     Run,
     find_runs,

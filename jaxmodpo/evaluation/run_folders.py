@@ -110,6 +110,8 @@ def _folders_with_manifest(root: Path, output_dir: Path) -> list[Path]:
     folders: list[Path] = []
     for path in sorted(root.rglob(MANIFEST)):
         folder = path.parent
+        # Hidden folders are temporary ones and other programs'. The report's own folder may lie
+        # among the runs, and is not to report on itself.
         is_hidden = any(part.startswith(".") for part in folder.relative_to(root).parts)
         if not is_hidden and not folder.resolve().is_relative_to(report_folder):
             folders.append(folder)
@@ -117,6 +119,7 @@ def _folders_with_manifest(root: Path, output_dir: Path) -> list[Path]:
 
 
 def _run_name(folder: Path, root: Path, *, several_inputs: bool) -> str:
+    # Two inputs may hold runs of the same name.
     if several_inputs:
         return str(folder)
     if folder == root:
@@ -204,8 +207,9 @@ def read_malformed_rates(runs: Iterable[Run]) -> dict[str, float]:
 def read_metrics(path: Path) -> list[dict[str, Any]]:
     """Read a training run's metrics; a last line still being written is left out."""
     rows = list(read_json_lines(path, dict[str, Any]))
-    drawn_names = {"step", *itertools.chain.from_iterable(CURVES.values())}
+    # What is drawn must be numbers; whatever else a run has logged is its own affair.
+    names_in_figures = {"step", *itertools.chain.from_iterable(CURVES.values())}
     for number, row in enumerate(rows, 1):
-        for name in sorted(drawn_names & set(row)):
+        for name in sorted(names_in_figures & set(row)):
             read_as(row[name], _OptionalNumber, f"{path}, line {number}", name)
     return [row for row in rows if row.get("step") is not None]

@@ -14,7 +14,8 @@ from dataclasses import dataclass, field
 
 from jaxmodpo.evaluation import figures, training_figures
 from jaxmodpo.evaluation.fronts import front_figure
-from jaxmodpo.evaluation.judges import JudgedRow, draw, merge_rows, read_judges
+from jaxmodpo.evaluation.judge_table import JudgedRow, merge_rows
+from jaxmodpo.evaluation.judges import draw, read_judges
 from jaxmodpo.evaluation.run_folders import (
     METRICS,
     VOTES,

@@ -17,6 +17,7 @@ def field_texts(shape: type) -> Mapping[str, str]:
     docstring, as one line.
     """
     texts: dict[str, str] = {}
+    # From the most general class on, so that a class may say of a field what it is there.
     for cls in reversed(shape.__mro__):
         if dataclasses.is_dataclass(cls):
             texts |= _texts_of_attributes(inspect.getdoc(cls) or "")
@@ -38,6 +39,7 @@ def _texts_of_attributes(docstring: str) -> dict[str, str]:
 
 def _texts_below_fields(cls: type) -> dict[str, str]:
     """Return the texts that stand as statements of their own below a class's fields."""
+    # Python keeps no text that stands below a field: only the source has it.
     definition = ast.parse(textwrap.dedent(inspect.getsource(cls))).body[0]
     assert isinstance(definition, ast.ClassDef)
     texts: dict[str, str] = {}

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import types
 import typing
 from collections.abc import Mapping
@@ -55,6 +56,8 @@ def flag_words(cls: type, values: Mapping[str, Any], source: str) -> list[str]:
     for name, value in values.items():
         flag = flag_of(name)
         if value is None:
+            # A key without a value is null in YAML. Where a setting may be None it means that, and
+            # elsewhere somebody forgot to write on.
             if not _allows(hints[name], types.NoneType):
                 raise UserError(f"{source}: {name} is empty; give a value, or leave it out")
             words += [flag, "None"]
@@ -108,7 +111,8 @@ def _item_types(hint: Any) -> tuple[Any, ...]:
     """Return the types of what a setting takes several of; none where it takes one value."""
     arguments = typing.get_args(hint)
     if _is_union(hint):
-        return tuple(item for alternative in arguments for item in _item_types(alternative))
+        types_of_alternatives = map(_item_types, arguments)
+        return tuple(itertools.chain.from_iterable(types_of_alternatives))
     if typing.get_origin(hint) is not tuple:
         return ()
     return tuple(item for item in arguments if item is not Ellipsis)

@@ -24,17 +24,16 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from jaxmodpo.endpoints.failures import ACCOUNT_CODES
-from jaxmodpo.endpoints.usage import Usage
 from jaxmodpo.errors import UserError
 from jaxmodpo.judging.batch_answers import BatchAnswers
 from jaxmodpo.judging.batch_api import HOPELESS, NO_ROOM, BatchAPI
 from jaxmodpo.judging.batch_files import BatchFiles, Draft, Header, input_line
+from jaxmodpo.judging.batch_limits import error_codes, expect_price, refuse_hopeless
 from jaxmodpo.judging.batch_outcomes import Outcome
 from jaxmodpo.judging.batch_records import Batch
 from jaxmodpo.judging.batch_writer import HOLD, BatchWriter, HeldBatch
 from jaxmodpo.judging.budget import Reservations
-from jaxmodpo.judging.judge import Answer, Call, Request
+from jaxmodpo.judging.judge import Answer, Call
 
 if TYPE_CHECKING:
     from openai.types import Batch as EndpointsBatch
@@ -47,9 +46,6 @@ _ENDED = frozenset({"completed", "expired", "cancelled", "failed"})
 # Refusals for want of room, one after the other with nothing else under way, before a batch is
 # halved.
 _REFUSALS = 3
-# For a budget's first guess.
-_BYTES_PER_TOKEN = 4
-_ANSWER_TOKENS = 40
 # Answers are kept by several threads, since those that come together are committed together.
 _THREADS = 16
 
@@ -154,7 +150,7 @@ class BatchRun:
                 fault = f"the request has {len(line):,} bytes, more than a batch may have"
                 self.put(call, Answer("error", fault))
                 continue
-            if not self._reserve(call.request, line):
+            if not self._reserve(call, line):
                 self.judge.ledger.claims.release([call.key])
                 break
             header = Header(self.judge.identity, str(body.get("model") or ""), 1)
@@ -163,12 +159,9 @@ class BatchRun:
             self._writer.close(self.open_draft)
             self.open_draft = None
 
-    def _reserve(self, request: Request, line: bytes) -> bool:
+    def _reserve(self, call: Call, line: bytes) -> bool:
         """Reserve a call in the budget; return False where it is spent."""
-        budget = self.judge.budget
-        if budget.most_dollars is not None:
-            # A whole batch is under way before the first call has a price.
-            budget.expected = 0.0 if budget.priced else self._guessed_price(request, line)
+        expect_price(self.judge, call.request, line)
         try:
             self._reservations.take()
         except UserError as error:
@@ -177,12 +170,6 @@ class BatchRun:
             self.exhausted = True
             return False
         return True
-
-    def _guessed_price(self, request: Request, line: bytes) -> float:
-        prompt_tokens = len(line) // _BYTES_PER_TOKEN
-        answer_tokens = _ANSWER_TOKENS * len(request.criteria)
-        dollars = self.judge.price(Usage(prompt_tokens, 0, answer_tokens))
-        return self.judge.discounted(dollars) or 0.0
 
     # ------------------------------------------------------------------ sending
 
@@ -203,11 +190,9 @@ class BatchRun:
             self.waiting.remove(batch)
 
     def _room(self) -> bool:
-        """Return whether another batch may be created now: one at a time, since each may be
-        refused.
-        """
-        # An endpoint checks its limits while it validates, so that a batch in that state may still
-        # be refused for want of room, and so would every batch sent after it.
+        """Return whether another batch may be created now."""
+        # One at a time: an endpoint checks its limits while it validates, so that a batch in that
+        # state may still be refused for want of room, and so would every batch sent after it.
         validating = any(batch.status in ("", "validating") for batch in self.running.values())
         return len(self.running) < self.judge.max_batches and not validating and not self._full
 
@@ -285,8 +270,7 @@ class BatchRun:
         """Read a batch that ended; return False where it had not begun."""
         batch.file_id = ended.input_file_id or batch.file_id
         if ended.status == "failed":
-            errors = (ended.errors.data if ended.errors else None) or []
-            codes = [error.code or "" for error in errors]
+            codes = error_codes(ended)
             if NO_ROOM in codes:
                 self._no_room(batch)
                 return False
@@ -312,21 +296,8 @@ class BatchRun:
         self._forget(batch)
         self._full = False
         self._refused = 0
-        self._refuse_hopeless(counts)
+        refuse_hopeless(counts)
         return True
-
-    def _refuse_hopeless(self, counts: Counter[str]) -> None:
-        """End the run where a batch's error codes say that no request can succeed."""
-        hopeless = HOPELESS & counts.keys()
-        # An unpaid account answers nothing more, even where it answered some of this batch. What a
-        # model refuses of a few requests alone does not hold for all of them.
-        of_account = ACCOUNT_CODES & counts.keys()
-        answered = counts[""]
-        if of_account or (hopeless and not answered):
-            raise UserError(
-                f"the judge's model answered {answered:,} of {sum(counts.values()):,} requests of"
-                f" a batch: {min(hopeless)}; change the settings or the account"
-            )
 
     def _read(self, batch: HeldBatch, ended: EndpointsBatch, counts: Counter[str]) -> set[str]:
         """Store the answers of a batch that ended; return the keys of requests to ask again, and
@@ -366,9 +337,7 @@ class BatchRun:
         return ask_again
 
     def _judge_the_row(self, call: Call, answer: Answer) -> None:
-        """Send and write no further batch where the answers so far, one after the other, were of no
-        use.
-        """
+        """Send and write no further batch where answer after answer was of no use."""
         # What the endpoint did not come to says nothing of the model.
         if self.useless or answer.status in ("error", "expired"):
             return

@@ -88,6 +88,8 @@ class JointDPO:
 
     def __call__(self, logps: Array, tokens: Array, batch: Batch) -> LossTerms:
         reference = batch["reference_logps"]
+        # Sequences alternate: chosen and rejected of the first objective, then of the second. The
+        # loss takes objectives first.
         losses = joint_dpo_loss(
             logps[:, 0::2].T,
             logps[:, 1::2].T,
@@ -146,12 +148,11 @@ def align_pairs(pair_sets: Mapping[str, Sequence[Pair]]) -> AlignedPairs:
         UserError: no question has a pair for every objective.
     """
     by_question = {name: _grouped(pairs) for name, pairs in pair_sets.items()}
-    first_objective = next(iter(by_question.values()))
-    shared_questions = [
-        question
-        for question in first_objective
-        if all(question in pairs_of for pairs_of in by_question.values())
-    ]
+    first_objective, *other_objectives = by_question.values()
+    shared_questions: list[str] = []
+    for question in first_objective:
+        if all(question in pairs_of for pairs_of in other_objectives):
+            shared_questions.append(question)
     aligned: list[list[Pair]] = [[] for _ in by_question]
     for question in shared_questions:
         pairs_by_objective = [pairs_of[question] for pairs_of in by_question.values()]

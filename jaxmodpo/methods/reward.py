@@ -3,7 +3,8 @@
 
 One model for one criterion, or with ``--all`` one for each; with ``--refit`` each is trained twice,
 first to validate it and then on everything. What it is trained on is
-:mod:`jaxmodpo.methods.reward_data`, the model itself :mod:`jaxmodpo.methods.reward_model`.
+:mod:`jaxmodpo.methods.reward_data`, the model itself :mod:`jaxmodpo.methods.reward_model`, and what
+``--all`` trains :mod:`jaxmodpo.methods.reward_plan`.
 """
 
 from __future__ import annotations
@@ -19,7 +20,6 @@ from typing import Annotated, Any
 from jax.sharding import Mesh
 
 from jaxmodpo.costs import REPLIES_PER_RANKING, Cost, Estimates
-from jaxmodpo.criteria import load_criteria
 from jaxmodpo.data.batches import Batches
 from jaxmodpo.data.examples import reward_rankings
 from jaxmodpo.data.text import SHORTEST_REWARD_TEXT, RewardText, load_tokenizer
@@ -27,6 +27,7 @@ from jaxmodpo.errors import UserError
 from jaxmodpo.flags.help_groups import HelpGroup
 from jaxmodpo.methods.reward_data import RewardData, ranked, split, tokenized
 from jaxmodpo.methods.reward_model import RewardLoss, score
+from jaxmodpo.methods.reward_plan import plan_as_json, planned
 from jaxmodpo.methods.validation import sentence, validate
 from jaxmodpo.models.model_folder import read_model_config
 from jaxmodpo.models.remat import Remat
@@ -37,7 +38,6 @@ from jaxmodpo.policy.mesh import make_mesh, put, row_shards, shardings
 from jaxmodpo.ranges import Count, NotNegative, Positive, ShareBelowOne
 from jaxmodpo.rankings import PairsPerQuestion
 from jaxmodpo.records import Ranking
-from jaxmodpo.results.manifest import find_manifest
 from jaxmodpo.results.reward import VALIDATION, Validation
 from jaxmodpo.results.versioned import plain, read_result, write_result
 from jaxmodpo.schema import Range, read_as
@@ -313,47 +313,6 @@ def _refitted(config: RewardConfig, session: Session) -> Phase:
     )
 
 
-def planned(config: RewardConfig) -> tuple[dict[str, Path], dict[str, str]]:
-    """Return what ``--all`` is to train, and what it shares.
-
-    A criterion that does not say what is better and worse (``overall``) is no objective to align
-    to: only ``--only`` trains it. A criterion whose finished model in ``output_dir`` was trained on
-    another file's preferences is shared, not trained again: safety, which every set of criteria
-    has.
-
-    Returns:
-        The data by criterion, and what the shared models were trained on.
-
-    Raises:
-        UserError: no folder, or a criterion's data is missing.
-    """
-    folder = config.rankings or config.pairs
-    assert folder is not None
-    kind = "rankings" if config.rankings else "pairs"
-    files: dict[str, Path] = {}
-    shared: dict[str, str] = {}
-    for criterion in load_criteria(config.criteria, config.only):
-        name = criterion.name
-        path = folder / f"{name}_{kind}.json"
-        if not (config.only or criterion.better_when or criterion.worse_when):
-            continue
-        trained_on = _trained_on(config.output_dir / name)
-        if trained_on is not None and Path(trained_on).absolute() != path.absolute():
-            shared[name] = trained_on
-        else:
-            files[name] = path
-    return files, shared
-
-
-def _trained_on(folder: Path) -> str | None:
-    """Return the data of a finished reward model's folder."""
-    manifest = find_manifest(folder)
-    if manifest is None or not manifest.is_finished:
-        return None
-    paths = manifest.input_paths
-    return paths.get("rankings", paths.get("pairs"))
-
-
 def _every_criterion(config: RewardConfig, session: Session) -> Phase:
     """Train a model for each criterion of a file, from one loaded base."""
     folder = config.rankings or config.pairs
@@ -364,7 +323,7 @@ def _every_criterion(config: RewardConfig, session: Session) -> Phase:
     start(config)
     # The leader alone plans: what is shared depends on what lies in the folder, which the training
     # of another process may just have changed.
-    plan = broadcast(lambda: _plan_as_json(config))
+    plan = broadcast(lambda: plan_as_json(config))
     files = {name: Path(path) for name, path in plan["files"].items()}
     for name, path in files.items():
         if not path.is_file():
@@ -386,12 +345,6 @@ def _every_criterion(config: RewardConfig, session: Session) -> Phase:
     if not whole.finished:
         whole.finish(criteria=figures, shared=plan["shared"])
     return whole
-
-
-def _plan_as_json(config: RewardConfig) -> dict[str, dict[str, str]]:
-    """Return what :func:`planned` does, as it can be sent to other processes."""
-    files, shared = planned(config)
-    return {"files": {name: str(path) for name, path in files.items()}, "shared": shared}
 
 
 def _accuracies(

@@ -7,7 +7,7 @@ They follow the paper's Figure 1 and its Appendices A and B.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import matplotlib
 import numpy as np
@@ -43,27 +43,18 @@ def primary_preferences(preferences: Mapping[str, Any]) -> Figure:
     first_set = next(iter(preferences.values()))
     criteria = list(first_set["criteria"])
     labels = [IMPORTANCE_LABELS[f"importance_{name}"] for name in criteria]
+    bars: dict[str, _Bars] = {}
+    for step, rated in preferences.items():
+        of_criteria = [rated["criteria"][name] for name in criteria]
+        bars[step] = _Bars(
+            personas=rated["rated"],
+            shares=[100 * criterion["share"] for criterion in of_criteria],
+            solid_shares=[100 * criterion["alone"] for criterion in of_criteria],
+        )
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(7.4, 3.6), layout="constrained")
         axes = figure.add_subplot()
-        height = FILLED / len(preferences)
-        for number, (step, rated) in enumerate(preferences.items()):
-            heights = _bar_heights(len(criteria), number, len(preferences))
-            shares = [100 * rated["criteria"][name]["share"] for name in criteria]
-            alone = [100 * rated["criteria"][name]["alone"] for name in criteria]
-            # The full bar lies over the paler one, so what stays pale is the share of ties.
-            axes.barh(heights, shares, 0.9 * height, color=COLORS[step], alpha=0.35)
-            axes.barh(
-                heights,
-                alone,
-                0.9 * height,
-                color=COLORS[step],
-                label=f"{NAMES[step]} (n = {rated['rated']})",
-            )
-            _annotate(axes, heights, shares)
-        axes.set_yticks(range(len(criteria)), labels)
-        axes.invert_yaxis()
-        axes.grid(visible=False, axis="y")
+        _draw_bars(axes, bars, labels)
         axes.set(
             xlabel="personas who rate it highest, %; paler: equally with others, counted in parts"
         )
@@ -81,28 +72,57 @@ def composition(composed: Mapping[str, Mapping[str, int]], title: str) -> Figure
     # The first set is the whole pool: its largest groups are drawn for every set.
     pool = next(iter(composed.values()))
     names, cut_note = _largest(pool)
+    bars: dict[str, _Bars] = {}
+    for step, groups in composed.items():
+        total = sum(groups.values())
+        shares = [100 * groups.get(name, 0) / total for name in names]
+        bars[step] = _Bars(personas=total, shares=shares)
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(7.4, 1.2 + 0.52 * len(names)), layout="constrained")
         axes = figure.add_subplot()
-        height = FILLED / len(composed)
-        for number, (step, groups) in enumerate(composed.items()):
-            heights = _bar_heights(len(names), number, len(composed))
-            total = sum(groups.values())
-            shares = [100 * groups.get(name, 0) / total for name in names]
-            axes.barh(
-                heights,
-                shares,
-                0.9 * height,
-                color=COLORS[step],
-                label=f"{NAMES[step]} (n = {total})",
-            )
-            _annotate(axes, heights, shares)
-        axes.set_yticks(range(len(names)), [_short(name) for name in names])
-        axes.invert_yaxis()
-        axes.grid(visible=False, axis="y")
+        _draw_bars(axes, bars, [_short(name) for name in names])
         axes.set(title=f"{_title(title)}{cut_note}", xlabel="share of the set, %")
         figure.legend(loc="outside lower center", ncols=len(composed), fontsize=8)
         return figure
+
+
+class _Bars(NamedTuple):
+    """One set's bars, a bar for each row of the figure.
+
+    Attributes:
+        personas: in the set.
+        shares: the bars' lengths in per cent.
+        solid_shares: how much of each is solid and not paler; None where all of it is.
+    """
+
+    personas: int
+    shares: list[float]
+    solid_shares: list[float] | None = None
+
+
+def _draw_bars(axes: Axes, bars: Mapping[str, _Bars], labels: Sequence[str]) -> None:
+    """Draw the bars of all sets, those of one row side by side, with each bar's share at its end.
+
+    Args:
+        axes: that are drawn on.
+        bars: by set.
+        labels: of the rows, from top to bottom.
+    """
+    # A gap between the bars of a row, smaller than the one between rows.
+    thickness = 0.9 * (FILLED / len(bars))
+    for number, (step, of_set) in enumerate(bars.items()):
+        heights = _bar_heights(len(labels), number, len(bars))
+        solid_shares = of_set.shares
+        if of_set.solid_shares is not None:
+            # The solid bar lies over the paler one, so that what stays pale is the difference.
+            axes.barh(heights, of_set.shares, thickness, color=COLORS[step], alpha=0.35)
+            solid_shares = of_set.solid_shares
+        label = f"{NAMES[step]} (n = {of_set.personas})"
+        axes.barh(heights, solid_shares, thickness, color=COLORS[step], label=label)
+        _annotate(axes, heights, of_set.shares)
+    axes.set_yticks(range(len(labels)), labels)
+    axes.invert_yaxis()
+    axes.grid(visible=False, axis="y")
 
 
 def train_test_balance(tests: Sequence[Mapping[str, Any]]) -> Figure:

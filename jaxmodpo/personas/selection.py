@@ -7,6 +7,7 @@ set its minimum.
 from __future__ import annotations
 
 import collections
+import itertools
 import logging
 from collections.abc import Sequence
 
@@ -204,10 +205,12 @@ def _test_counts(
     """
     from scipy.optimize import milp
 
-    groups = sorted({group for key in keys for group in key})
+    groups = sorted(set(itertools.chain.from_iterable(keys)))
     group_count = len(groups)
     # belongs[g, c] is 1 where cell c lies in group g, so that belongs @ x counts each group.
-    belongs = np.array([[group in key for key in keys] for group in groups], dtype=float)
+    belongs = np.zeros((len(groups), len(keys)))
+    for row, group in enumerate(groups):
+        belongs[row] = [group in key for key in keys]
     totals = belongs @ np.array(sizes, dtype=float)
     targets = test * totals / sum(sizes)
     minimums = np.where(totals >= 2 * minimum, minimum, 0)

@@ -67,6 +67,7 @@ def load_policy_text(
     end = tokenizer.eos_token_id
     ends = read_end_tokens(model, end) if isinstance(end, int) else ()
     rows = read_decoder_config(model).vocab_size
+    # The leader's day: processes that start around midnight would write two dates.
     day = broadcast(lambda: _day(day, adapter, phase))
     text = PolicyText(tokenizer, prompt_style, max_prompt_length, max_length, day, rows, ends)
     if not text.has_bos and tokenizer.bos_token_id is not None:
@@ -88,6 +89,8 @@ def _day(day_of_settings: str | None, adapter: Path | None, phase: Phase | None)
     """Return the day that a run's prompts name: the settings', the adapter's, that of an earlier
     life, or today.
     """
+    # The user's word first. Then what the adapter was trained on, since it learned that prompt, and
+    # only then what this run has written so far.
     recorded = phase.manifest.prompt_date if phase is not None else None
     return day_of_settings or prompt_day(adapter) or recorded or datetime.date.today().isoformat()
 

@@ -21,8 +21,8 @@ from jax import Array
 from jaxmodpo.costs import Cost, Estimates, Unknown
 from jaxmodpo.data.text import PolicyText, PromptStyle, check_day
 from jaxmodpo.errors import UserError
-from jaxmodpo.files import Journal
 from jaxmodpo.flags.help_groups import HelpGroup
+from jaxmodpo.journals import Journal
 from jaxmodpo.models.quantized import BaseDtype
 from jaxmodpo.phase import Phase, in_phase
 from jaxmodpo.policy.loaded import load_policy

@@ -28,7 +28,7 @@ from jaxmodpo.endpoints.redaction import Redaction
 from jaxmodpo.endpoints.usage import Usage
 from jaxmodpo.endpoints.useless_row import RowCounter
 from jaxmodpo.errors import UserError
-from jaxmodpo.files import Journal
+from jaxmodpo.journals import Journal
 from jaxmodpo.progress import Progress
 from jaxmodpo.sampling.endpoint_reply import Reply, Unanswered, read_reply
 from jaxmodpo.sampling.endpoint_settings import Endpoint, endpoint_key

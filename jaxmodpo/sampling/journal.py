@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple, NotRequired, TypedDict
 
-from jaxmodpo.files import Journal
+from jaxmodpo.journals import Journal
 from jaxmodpo.ranges import Tally
 from jaxmodpo.records import FinishReason, Question
 from jaxmodpo.schema import read_as

@@ -7,6 +7,7 @@ found. Whether they did is reported, never assumed.
 
 from __future__ import annotations
 
+import itertools
 import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -119,6 +120,8 @@ def mean_of(results: Sequence[WorldResults]) -> WorldMeans:
 
 def _combine(trees: Sequence[Any], combine: Callable[[Sequence[float]], Any]) -> Any:
     """Combine the numbers at equal places of nested mappings, one mapping for each seed."""
+    # Where the first seed has a number all have one: worlds of one experiment have the same models
+    # and criteria.
     if not isinstance(trees[0], Mapping):
         return combine(trees)
     combined: dict[str, Any] = {}
@@ -139,13 +142,12 @@ def _over_seeds(by_seed: Sequence[Sequence[Expectation]]) -> tuple[Expectation, 
     """Put every expectation of several seeds together, by its statement: it holds where it does on
     all of them.
     """
-    holds_by_seed = [
-        {expectation.statement: expectation.holds for expectation in expectations}
-        for expectations in by_seed
-    ]
+    seeds_that_hold: dict[str, int] = {}
+    for expectation in itertools.chain.from_iterable(by_seed):
+        earlier = seeds_that_hold.get(expectation.statement, 0)
+        seeds_that_hold[expectation.statement] = earlier + expectation.holds
     combined: list[Expectation] = []
-    for statement in holds_by_seed[0]:
-        count = sum(holds[statement] for holds in holds_by_seed)
+    for statement, count in seeds_that_hold.items():
         # The figures of single seeds stand in the files of their worlds.
         figures = f"on {count} of {len(by_seed)} seeds"
         holds_everywhere = count == len(by_seed)

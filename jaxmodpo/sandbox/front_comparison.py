@@ -212,11 +212,10 @@ def _mean_comparisons(
         differences: dict[str, SeedMean] = {}
         for name in ("weighted", *objectives):
             differences[name] = _mean([row.differences[name].value for row in rows])
-        mean_row = MeanComparison(
-            weights=rows[0].weights,
-            kl={method: _mean([row.kl[method] for row in rows]) for method in METHODS},
-            differences=differences,
-        )
+        divergences: dict[Method, SeedMean] = {}
+        for method in METHODS:
+            divergences[method] = _mean([row.kl[method] for row in rows])
+        mean_row = MeanComparison(weights=rows[0].weights, kl=divergences, differences=differences)
         mean_rows.append(mean_row)
     return tuple(mean_rows)
 
@@ -254,7 +253,10 @@ def _means_by_name(
     rows: Sequence[Mapping[str, float]], names: Sequence[str]
 ) -> dict[str, SeedMean]:
     """Return the mean of each named number over seeds."""
-    return {name: _mean([row[name] for row in rows]) for name in names}
+    means: dict[str, SeedMean] = {}
+    for name in names:
+        means[name] = _mean([row[name] for row in rows])
+    return means
 
 
 def _difference(ours: Iterable[float], theirs: Iterable[float]) -> SeedDifference:

@@ -20,6 +20,7 @@ from jaxmodpo.results.sweep import (
     Hypervolume,
     Measured,
     Model,
+    Point,
     ScoreDifference,
     Sweep,
 )
@@ -72,12 +73,14 @@ def compare(
         pairs = by_weights([fronts["modpo"], fronts["soup"]])
         equal_weights = _compare_pairs(pairs, names, questions, resamples)
         matched_kl = _compare_pairs(matched, names, questions, resamples)
+    # Without the scores of single questions, which stay in the files of the points.
+    short_fronts: dict[str, tuple[Point, ...]] = {}
+    for method, points in fronts.items():
+        short_fronts[method] = tuple(point.as_point() for point in points)
     return Sweep(
         objectives=tuple(names),
         base=base.as_model(),
-        fronts={
-            method: tuple(point.as_point() for point in points) for method, points in fronts.items()
-        },
+        fronts=short_fronts,
         reference_point=dict(zip(names, reference.tolist(), strict=True)),
         hypervolume=volumes,
         equal_weights=equal_weights,

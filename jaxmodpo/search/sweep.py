@@ -57,10 +57,13 @@ def sweep(config: SweepConfig, phase: Phase) -> None:
     session = Session()
     makers = {name: make_scorer(path, config) for name, path in scorers.items()}
     measure = Measure(config, makers, session)
+    # First, since it shows within a minute whether sampling and scoring work, before hours of
+    # training.
     base = measure("base", None, None)
     fronts = _train_and_measure(config, points, measure, session)
     matched: list[tuple[Measured, Measured]] = []
     if "soup" in fronts and config.match_kl:
+        # In pairs of equal weights: only these aim at the same trade-off.
         for modpo_point, soup_point in by_weights([fronts["modpo"], fronts["soup"]]):
             matched.append(measure.matched(modpo_point, soup_point))
     results = compare(names, base, fronts, matched)
@@ -99,6 +102,7 @@ def _train_and_measure(
         adapter = config.output_dir / "modpo" / name / "adapter"
         modpo(_as(MODPOConfig, config, weights=weights, output_dir=adapter.parent), session)
         fronts["modpo"].append(measure(f"modpo_{name}", adapter, weights))
+        # A soup is made in seconds, of adapters that were trained once for all weights.
         if soup_adapters:
             adapter = config.output_dir / "soup" / name / "adapter"
             soup(

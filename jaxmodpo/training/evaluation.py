@@ -49,6 +49,7 @@ class Evaluations:
 
     def add(self, score: float, update: int, values: dict[str, float]) -> bool:
         """Take a score, higher is better; return whether it is the best."""
+        # Of equal scores the earliest is kept, as it needed least training.
         is_best = self.best is None or score > self.best
         if is_best:
             self.best = score
@@ -71,6 +72,7 @@ class Evaluations:
         return {
             "best_update": self.best_update,
             "best_epoch": round(self.best_update / batches.steps_per_epoch, 4),
+            # JSON has no NaN and no infinities.
             **{f"held_out_{name}": value for name, value in values.items() if math.isfinite(value)},
         }
 
@@ -90,6 +92,7 @@ def evaluate(problem: Problem, trainable: Parameters, held_out: Batches) -> dict
         batch = place_batch(problem.mesh, held_out.at(step), held_out.by_rows)
         for number in range(held_out.accumulation):
             microbatch = {name: array[number] for name, array in batch.items()}
+            # Sums, not means: the last microbatch may have fewer rows than the others.
             terms = evaluation_step(trainable, problem.frozen, microbatch, loss=problem.loss)
             sums = terms if sums is None else jax.tree.map(jnp.add, sums, terms)
     assert sums is not None

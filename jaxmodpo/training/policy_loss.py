@@ -71,10 +71,14 @@ class PolicyLoss:
         self, trainable: Parameters, frozen: Parameters, batch: Batch, dropout_key: Array | None
     ) -> LossTerms:
         if self.reference_in_step:
+            # Without an adapter the base is the reference, and its parameters are frozen: no
+            # gradient goes through here.
             reference, _ = completion_logps(
                 Decoder(self.config, frozen, attention=self.attention), batch, None
             )
             batch = {**batch, "reference_logps": reference}
         model = Decoder(self.config, frozen, self.lora, trainable, self.attention)
+        # Whether there is dropout selects the compiled step; drawing masks that drop nothing would
+        # cost time.
         key = dropout_key if self.has_dropout else None
         return self.method(*completion_logps(model, batch, key, remat=self.remat), batch)

@@ -188,46 +188,14 @@ def train_step(
         many updates were skipped so far, and in a row. A loss or gradient that is not finite leaves
         the parameters and Adam's moments as they were.
     """
-
-    def total_loss(
-        trainable: Parameters, microbatch: Batch, dropout_key: Array
-    ) -> tuple[Array, LossTerms]:
-        terms = loss(trainable, frozen, microbatch, dropout_key)
-        return terms.total, terms
-
-    def accumulate(
-        sums: tuple[Parameters, LossTerms], microbatch_and_key: tuple[Batch, Array]
-    ) -> tuple[Any, None]:
-        gradient_of = jax.value_and_grad(total_loss, has_aux=True)
-        (_, terms), gradients = gradient_of(state.trainable, *microbatch_and_key)
-        return jax.tree.map(jnp.add, sums, (gradients, terms)), None
-
-    microbatches = next(iter(batch.values())).shape[0]
-    # Dropout is a function of the run's key and the update's number alone, so that a run that is
-    # resumed drops what the undisturbed one would have dropped.
-    dropout_keys = jax.random.split(jax.random.fold_in(key, update), microbatches)
-    first_microbatch = {name: array[0] for name, array in batch.items()}
-    _, term_shapes = jax.eval_shape(
-        lambda: total_loss(state.trainable, first_microbatch, dropout_keys[0])
-    )
-    zeros = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), (state.trainable, term_shapes))
-    # A scan and not a loop in Python: one microbatch's activations are in memory at a time, and the
-    # model is compiled once, however many microbatches there are.
-    (gradients, terms), _ = jax.lax.scan(accumulate, zeros, (dict(batch), dropout_keys))
+    gradients, terms = _accumulate(state.trainable, frozen, batch, key, update, loss)
     # Divided once, at the end, by the denominators' sum. Microbatches may hold different numbers of
     # pairs or tokens; the mean of their means would weigh the rows of a small one more.
     denominator = jnp.maximum(terms.denominator, 1.0)
     gradients = jax.tree.map(lambda gradient: gradient / denominator, gradients)
     norm = optax.global_norm(gradients)
     is_finite = jnp.isfinite(terms.total) & jnp.isfinite(norm)
-    directions, moments = optimizer.transformation().update(
-        gradients, state.moments, state.trainable
-    )
-    trainable = jax.tree.map(
-        lambda parameter, direction: parameter - learning_rate * direction,
-        state.trainable,
-        directions,
-    )
+    trainable, moments = _updated(state, gradients, learning_rate, optimizer)
     # The choice is made on the devices: asking the host would make it wait for every update. The
     # moments are chosen as well, or one NaN would stay in Adam's averages for good.
     trainable, moments = jax.tree.map(
@@ -244,6 +212,59 @@ def train_step(
         "skipped_in_row": skipped_in_row,
     }
     return TrainState(trainable, moments, skipped, skipped_in_row), metrics
+
+
+def _accumulate(
+    trainable: Parameters,
+    frozen: Parameters,
+    batch: Batch,
+    key: Array,
+    update: Array,
+    loss: Loss,
+) -> tuple[Parameters, LossTerms]:
+    """Return the gradients and the loss terms, both summed over the microbatches."""
+
+    def total_loss(
+        trainable: Parameters, microbatch: Batch, dropout_key: Array
+    ) -> tuple[Array, LossTerms]:
+        terms = loss(trainable, frozen, microbatch, dropout_key)
+        return terms.total, terms
+
+    def add_microbatch(
+        sums: tuple[Parameters, LossTerms], microbatch_and_key: tuple[Batch, Array]
+    ) -> tuple[Any, None]:
+        gradient_of = jax.value_and_grad(total_loss, has_aux=True)
+        (_, terms), gradients = gradient_of(trainable, *microbatch_and_key)
+        return jax.tree.map(jnp.add, sums, (gradients, terms)), None
+
+    microbatches = next(iter(batch.values())).shape[0]
+    # Dropout is a function of the run's key and the update's number alone, so that a run that is
+    # resumed drops what the undisturbed one would have dropped.
+    dropout_keys = jax.random.split(jax.random.fold_in(key, update), microbatches)
+    first_microbatch = {name: array[0] for name, array in batch.items()}
+    _, term_shapes = jax.eval_shape(
+        lambda: total_loss(trainable, first_microbatch, dropout_keys[0])
+    )
+    zeros = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), (trainable, term_shapes))
+    # A scan and not a loop in Python: one microbatch's activations are in memory at a time, and the
+    # model is compiled once, however many microbatches there are.
+    sums, _ = jax.lax.scan(add_microbatch, zeros, (dict(batch), dropout_keys))
+    return sums
+
+
+def _updated(
+    state: TrainState, gradients: Parameters, learning_rate: Array, optimizer: OptimizerSettings
+) -> tuple[Parameters, Any]:
+    """Return the parameters and Adam's moments after a step in the direction of AdamW."""
+    directions, moments = optimizer.transformation().update(
+        gradients, state.moments, state.trainable
+    )
+    trainable = jax.tree.map(
+        lambda parameter, direction: parameter - learning_rate * direction,
+        state.trainable,
+        directions,
+    )
+    return trainable, moments
 
 
 def means(terms: LossTerms) -> dict[str, Array]:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Literal, Protocol
 
 from jaxmodpo.errors import UserError
-from jaxmodpo.files import Journal
+from jaxmodpo.journals import Journal
 from jaxmodpo.schema import is_integer
 
 Tracker = Literal["tensorboard", "wandb"]

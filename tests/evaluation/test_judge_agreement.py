@@ -16,7 +16,7 @@ from simulated_judges import asked, coin, judging, leaning, only, said_of, shape
 from sklearn.metrics import cohen_kappa_score
 
 from jaxmodpo.evaluation import agreement
-from jaxmodpo.evaluation.judges import table
+from jaxmodpo.evaluation.judge_table import table
 from jaxmodpo.evaluation.sums import ALL
 from jaxmodpo.judging.votes import Vote
 

@@ -14,7 +14,8 @@ from scipy import stats
 from simulated_judges import asked, judging, leaning, only, said_of, shaped, stored, vote
 
 from jaxmodpo.errors import UserError
-from jaxmodpo.evaluation.judges import draw, table
+from jaxmodpo.evaluation.judge_table import table
+from jaxmodpo.evaluation.judges import draw
 from jaxmodpo.evaluation.vote_table import together
 from jaxmodpo.intervals import wilson_interval
 from jaxmodpo.judging.votes import Vote

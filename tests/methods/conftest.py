@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from sandbox_pairs import some_pairs
 from shared_folders import shared_folder
+from tiny_models import TINY_POLICY
 
 from jaxmodpo.methods.dpo import DPOConfig, dpo
 from jaxmodpo.methods.reward import RewardConfig, reward
@@ -27,18 +28,14 @@ def files(tmp_path_factory) -> Path:
 @pytest.fixture(scope="session")
 def settings(tiny_world, tmp_path_factory) -> dict[str, Any]:
     return {
+        **TINY_POLICY,
         "model": tiny_world / "mistral",
-        "base_dtype": "float32",
-        "lora_rank": 4,
-        "lora_alpha": 8.0,
         "lora_dropout": 0.0,
         "learning_rate": 5e-3,
         "batch_size": 10,
-        "gradient_accumulation": 1,
         "epochs": 2,
         "max_prompt_length": 64,
         "max_length": 128,
-        "remat": "none",
         "cache_dir": tmp_path_factory.mktemp("cache"),
     }
 

@@ -11,7 +11,8 @@ import pytest
 from chat_server import KEY, Server, said
 
 from jaxmodpo.errors import UserError
-from jaxmodpo.files import Journal, read_json
+from jaxmodpo.files import read_json
+from jaxmodpo.journals import Journal
 from jaxmodpo.records import Question, read_responses, write_questions
 from jaxmodpo.sampling import endpoint
 from jaxmodpo.sampling.command import ResponsesConfig, responses, run_responses

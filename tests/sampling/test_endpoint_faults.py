@@ -17,7 +17,8 @@ from killed_runs import Runs
 
 from jaxmodpo.endpoints.useless_row import FAILURES_IN_A_ROW
 from jaxmodpo.errors import UserError
-from jaxmodpo.files import Journal, read_json
+from jaxmodpo.files import read_json
+from jaxmodpo.journals import Journal
 from jaxmodpo.records import Question, read_responses, write_questions
 from jaxmodpo.sampling import endpoint
 from jaxmodpo.sampling.endpoint_settings import Endpoint

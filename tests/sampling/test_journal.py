@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from jaxmodpo.files import Journal
+from jaxmodpo.journals import Journal
 from jaxmodpo.records import Question
 from jaxmodpo.sampling.journal import ReplySlot, row, sampled
 

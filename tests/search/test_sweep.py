@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from tiny_models import TINY_POLICY
 
 from jaxmodpo.errors import UserError
 from jaxmodpo.files import read_json
@@ -223,9 +224,9 @@ def test_a_sweep_measures_models_and_soups_and_compares_them_at_equal_divergence
         ]
         write_rankings(tmp_path / f"{name}_rankings.json", rankings)
     shared: dict[str, Any] = {
-        "model": tiny_world / "mistral", "base_dtype": "float32", "lora_rank": 4, "lora_alpha": 8.0,
-        "lora_dropout": 0.0, "learning_rate": 2e-2, "beta": 0.5, "batch_size": 12, "gradient_accumulation": 1,
-        "max_prompt_length": 64, "max_length": 128, "remat": "none", "validation_fraction": 0.0,
+        **TINY_POLICY, "model": tiny_world / "mistral",
+        "lora_dropout": 0.0, "learning_rate": 2e-2, "beta": 0.5, "batch_size": 12,
+        "max_prompt_length": 64, "max_length": 128, "validation_fraction": 0.0,
         "cache_dir": tmp_path / "cache", "pairs_per_question": "all",
     }  # fmt: skip
     dpo(

@@ -1,0 +1,104 @@
+"""Journals: files of one JSON object a line that grow while a phase runs, and survive its death.
+
+Results are written once and whole (:mod:`jaxmodpo.files`). Work in progress cannot wait for the
+end: replies that took hours, or a training's figures, are appended row by row, and a run that was
+killed goes on from the rows that are there::
+
+    journal = Journal(folder / "sampled.jsonl")
+    journal.rows                            # what an earlier process has done
+    journal.append({"slot": 3, "response_text": "…"})       # on disk when this returns
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from jaxmodpo.errors import UserError
+from jaxmodpo.files import PRIVATE, link_sentence, write_jsonl
+from jaxmodpo.parsing import parse_json
+
+
+class Journal:
+    """An append-only JSONL file that survives a kill at any moment.
+
+    Each :meth:`append` is on disk when it returns. A torn last line, which only a kill can leave,
+    is cut off on opening.
+    """
+
+    def __init__(self, path: Path):
+        self.path = path
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self.rows: list[dict[str, Any]] = []
+        self._open()
+        # Cut off before anything is added: a new row behind a torn one would be a line of both.
+        self._file.truncate(self._read_rows())
+
+    def _read_rows(self) -> int:
+        """Read the rows that are there, and return how many bytes of the file whole lines take."""
+        whole_bytes = 0
+        with self.path.open("rb") as file:
+            for number, line in enumerate(file, 1):
+                if not line.endswith(b"\n"):
+                    break
+                try:
+                    row = parse_json(line)
+                except ValueError as error:
+                    raise UserError(
+                        f"{self.path}, line {number}: not JSON; move the file away"
+                    ) from error
+                if not isinstance(row, dict):
+                    raise UserError(
+                        f"{self.path}, line {number}: not a JSON object; move the file away"
+                    )
+                self.rows.append(row)
+                whole_bytes += len(line)
+        return whole_bytes
+
+    def _open(self) -> None:
+        """Open the file to append to, for its owner's eyes alone, and never through a link that
+        somebody planted.
+        """
+        try:
+            flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+            self._file = os.fdopen(os.open(self.path, flags, PRIVATE), "ab")
+        except OSError as error:
+            if error.errno != errno.ELOOP:
+                raise
+            raise UserError(link_sentence(self.path)) from None
+
+    def append(self, *rows: Mapping[str, Any]) -> None:
+        """Add rows and sync them to disk in one go."""
+        self.extend(rows)
+        self.sync()
+
+    def extend(self, rows: Iterable[Mapping[str, Any]]) -> None:
+        """Add rows without syncing: for work that costs nothing to do again."""
+        for row in rows:
+            line = json.dumps(row, ensure_ascii=False, allow_nan=False)
+            self._file.write(line.encode() + b"\n")
+            self.rows.append(dict(row))
+
+    def sync(self) -> None:
+        """Wait until all rows so far are on disk."""
+        self._file.flush()
+        os.fsync(self._file.fileno())
+
+    def replace(self, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Hold these rows and no others, atomically."""
+        rows = [dict(row) for row in rows]
+        if rows != self.rows:
+            # The open file is the old one even after the rename: it must be opened again.
+            self._file.close()
+            self.rows = rows
+            write_jsonl(self.path, self.rows)
+            self._open()
+
+    def close(self) -> None:
+        """Sync the rows and give the file back."""
+        self.sync()
+        self._file.close()
