@@ -36,6 +36,7 @@ def local_folder(path: Path) -> Path:
         return path
     named = path / "refs" / "main"
     if named.is_file():
+        # Only what can be a commit: the name becomes part of a path.
         commit = named.read_text(encoding="utf-8", errors="replace").strip()
         if re.fullmatch(r"\w+", commit) and (snapshots / commit).is_dir():
             return snapshots / commit
@@ -73,6 +74,8 @@ def download_hint(path: Path) -> str:
     """Return how to download what looks like a Hub id, to be added to "no such folder"; else an
     empty text.
     """
+    # A Hub id looks like a path of two parts. One whose first part is a folder here, or that ends
+    # like a file, was meant as a path.
     name = str(path)
     if not _ID.fullmatch(name) or _FILES.search(name) or path.parent.exists():
         return ""

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import itertools
 import logging
 import types
 import typing
@@ -147,16 +148,21 @@ def experiment_schema() -> Schema:
     phase = schema["properties"]["phases"]["items"]
     commands = [name for name in COMMANDS if name != "run"]
     phase["properties"]["command"] = {"enum": commands, "description": "what the phase runs"}
-    phase["allOf"] = [
-        {
-            "if": {"properties": {"command": {"const": name}}, "required": ["command"]},
-            "then": {"properties": {"settings": _reference(f"settings_{file_name(name)}")}},
-        }
-        for name in commands
-    ]
-    schema["definitions"] = {
-        f"settings_{file_name(name)}": command_schema(name, variables=True) for name in commands
-    }
+    # Editors understand an if for each command. Alternatives would do as well, but a setting that
+    # is wrong would be reported as a phase that is none of forty.
+    choices: list[Schema] = []
+    definitions: dict[str, Schema] = {}
+    for name in commands:
+        definition = f"settings_{file_name(name)}"
+        definitions[definition] = command_schema(name, variables=True)
+        choices.append(
+            {
+                "if": {"properties": {"command": {"const": name}}, "required": ["command"]},
+                "then": {"properties": {"settings": _reference(definition)}},
+            }
+        )
+    phase["allOf"] = choices
+    schema["definitions"] = definitions
     return schema | {"title": "An experiment of jaxmodpo"}
 
 
@@ -211,6 +217,7 @@ def mapping_schema() -> Schema:
         "keep": answers,
         "drop": answers,
     }
+    # A key that the reader knows and this function does not fails here, and so the tests.
     ordered = {key: properties[key] for key in mapping.KEYS}
     return object_schema(ordered, required=["fields"]) | {
         "title": "A mapping of a survey's columns and answers"
@@ -272,9 +279,12 @@ def _scalar_kinds(hint: Any) -> list[Any]:
     a list.
     """
     if typing.get_origin(hint) in (typing.Union, types.UnionType):
-        alternatives = [part for part in typing.get_args(hint) if part is not types.NoneType]
-        kinds = [_scalar_kinds(part) for part in alternatives]
-        return [kind for part in kinds for kind in part] if all(kinds) else []
+        alternatives = [item for item in typing.get_args(hint) if item is not types.NoneType]
+        kinds_of_alternatives = [_scalar_kinds(alternative) for alternative in alternatives]
+        # A setting that may also be a path cannot vary at all, as in the search itself.
+        if not all(kinds_of_alternatives):
+            return []
+        return list(itertools.chain.from_iterable(kinds_of_alternatives))
     is_scalar = hint in (int, float, str, bool) or typing.get_origin(hint) is Literal
     return [hint] if is_scalar else []
 

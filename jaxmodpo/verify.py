@@ -116,6 +116,7 @@ def verify(config: VerifyConfig) -> Verification:
 def _finished_manifest(folder: Path) -> Manifest:
     path = folder / MANIFEST
     if not path.is_file():
+        # Whoever names the folder of a whole experiment is told of the phases in it.
         below = sorted(str(inner.parent) for inner in folder.glob(f"*/{MANIFEST}"))
         hint = f"; those with one are {', '.join(below[:_MOST_HINTS])}" if below else ""
         raise UserError(
@@ -138,6 +139,7 @@ def _compare_output(path: Path, output: Output) -> tuple[Verdict, str]:
         return "missing", ""
     if size != output.bytes:
         return "changed", f"{size} bytes, not {output.bytes}"
+    # A remembered hash is one of the bytes as they were: it would call a damaged file whole.
     if fingerprint(path, remembered=False) != output.sha256:
         return "changed", "other bytes"
     return "OK", ""

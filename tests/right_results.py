@@ -57,6 +57,7 @@ from jaxmodpo.results.sweep import (
     ScoreDifference,
     Sweep,
 )
+from jaxmodpo.results.tuning import Trial, Tuning
 from jaxmodpo.results.versioned import Result
 from jaxmodpo.results.votes import FailedVotes, VotesAsked
 
@@ -323,7 +324,25 @@ FRONTS = Fronts(
     between={"modpo": Advantage(hypervolume=_SEED_DIFFERENCE, weighted=(_SEED_DIFFERENCE,))},
 )
 
+TUNING = Tuning(
+    seed=100,
+    trials={
+        "dpo_empathy": (
+            Trial(
+                settings={"beta": 1.0},
+                objective=0.75,
+                empathy_wins=0.5,
+                safety_wins=1.0,
+                empathy=0.0,
+                safety=0.25,
+                malformed=0.01,
+            ),
+        )
+    },
+)
+
 RIGHT_RESULTS: dict[str, Result] = {
+    "tuning.json": TUNING,
     "results.json": EVALUATION,
     "judges.json": JUDGES,
     "validation.json": VALIDATION,

@@ -90,14 +90,7 @@ class ControlTokens:
         # tokenizer, which may normalize letters first, found none beyond the prompt's own.
         if not self._pattern.search(text) and self._controls(tokens) == own_controls:
             return tokens, False
-        for match in self._pattern.finditer(text):
-            if self._rows is not None and self._ids[match[0]] >= self._rows:
-                raise UserError(
-                    f"the tokenizer does not fit the model: a text names {match[0]}, the"
-                    f" tokenizer's token {self._ids[match[0]]}, and the model's embedding has"
-                    f" {self._rows} rows; use the model's own tokenizer, or a model whose embedding"
-                    " was enlarged"
-                )
+        self._refuse_tokens_without_rows(text)
         tokens = self._plain(text, head, tail)
         if self._controls(tokens) != own_controls:
             raise UserError(
@@ -105,6 +98,19 @@ class ControlTokens:
                 f"{', '.join(sorted(self._ids))}; take it out of the text"
             )
         return tokens, True
+
+    def _refuse_tokens_without_rows(self, text: str) -> None:
+        if self._rows is None:
+            return
+        for match in self._pattern.finditer(text):
+            token = self._ids[match[0]]
+            if token >= self._rows:
+                raise UserError(
+                    f"the tokenizer does not fit the model: a text names {match[0]}, the"
+                    f" tokenizer's token {token}, and the model's embedding has"
+                    f" {self._rows} rows; use the model's own tokenizer, or a model whose embedding"
+                    " was enlarged"
+                )
 
     def _whole(self, text: str) -> list[int]:
         return list(self._tokenizer.encode(text, add_special_tokens=False))
@@ -128,9 +134,13 @@ class ControlTokens:
             )
             return self._whole(head) + list(inside) + self._whole(tail)
         tokenizer, names, numbers = self._unspellable
-        own_head = self._pattern.sub(lambda match: names[match[0]], head)
-        own_tail = self._pattern.sub(lambda match: names[match[0]], tail)
-        tokens = tokenizer.encode(own_head + text + own_tail, add_special_tokens=False).ids
+
+        def renamed(own_text: str) -> str:
+            return self._pattern.sub(lambda match: names[match[0]], own_text)
+
+        # In one piece, so that the tokenizer merges across the border as it would with any text.
+        whole = renamed(head) + text + renamed(tail)
+        tokens = tokenizer.encode(whole, add_special_tokens=False).ids
         return [numbers.get(token, token) for token in tokens]
 
     @functools.cached_property
@@ -154,7 +164,7 @@ class ControlTokens:
         tokenizer.no_truncation()
         tokenizer.no_padding()
         # An added token that is no part of the model's vocabulary gets the next free id.
-        numbers = {}
+        numbers: dict[int, int] = {}
         for number, token in self._tokenizer.added_tokens_decoder.items():
             mark = str(token.content)
             numbers[tokenizer.token_to_id(names.get(mark, mark))] = number

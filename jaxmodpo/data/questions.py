@@ -117,8 +117,9 @@ def read_posts(paths: Sequence[Path]) -> tuple[list[Question], int]:
             text = row["seeker_post"].strip()
             if not name:
                 raise UserError(f"{path}, row {number}: the sp_id is empty")
-            first_seen = posts.setdefault(name, Question(name, text))
-            if first_seen.question_text != text:
+            # The authors' file has a row for each reply to a post, and the post in each of them.
+            earlier = posts.setdefault(name, Question(name, text))
+            if earlier.question_text != text:
                 raise UserError(
                     f"{path}, row {number}: the sp_id {name} stands for another seeker_post in an"
                     " earlier row"
@@ -130,6 +131,7 @@ def filter_posts(
     posts: Sequence[Question], config: QuestionsConfig
 ) -> tuple[list[Question], collections.Counter[str]]:
     """Keep posts of acceptable length; count the others by the first reason that applies."""
+    # One reason each, so that the counts add up to the posts that were left out.
     acceptable: list[Question] = []
     reasons = collections.Counter[str]()
     for post in posts:

@@ -63,19 +63,29 @@ def krippendorff_alpha(coincidence_sums: ArrayLike, level: Literal["nominal", "o
     coincidence_sums = np.asarray(coincidence_sums, np.float64)
     votes = coincidence_sums.sum(axis=-1)
     total = votes.sum(axis=-1)
-    if level == "nominal":
-        distance = 1 - np.eye(coincidence_sums.shape[-1])
-    else:
-        # Values on a line of all votes, each value at the middle of its own: two ranks that hardly
-        # anybody gives are closer together than two that everybody gives.
-        middle = np.cumsum(votes, axis=-1) - votes / 2
-        distance = (middle[..., :, None] - middle[..., None, :]) ** 2
+    distance = _nominal_distance(votes) if level == "nominal" else _ordinal_distance(votes)
     observed = (coincidence_sums * distance).sum(axis=(-2, -1))
+    # As often as values would meet if the votes were shuffled over all units.
     by_chance = votes[..., :, None] * votes[..., None, :]
     expected = (by_chance * distance).sum(axis=(-2, -1))
     # Where all votes are the same, nothing differs and by chance nothing would: 0 / 0. The
     # coefficient is NaN and not 1, since there was no variation to agree on.
     return 1 - ratio(observed * (total - 1), expected)
+
+
+def _nominal_distance(votes: Array) -> Array:
+    """Return δ² between every two values that are only the same or not: ``[values, values]``."""
+    return 1 - np.eye(votes.shape[-1])
+
+
+def _ordinal_distance(votes: Array) -> Array:
+    """Return δ² between every two values in an order: ``[..., values]`` votes to ``[..., values,
+    values]``.
+    """
+    # Values on a line of all votes, each value at the middle of its own: two ranks that hardly
+    # anybody gives are closer together than two that everybody gives.
+    middle = np.cumsum(votes, axis=-1) - votes / 2
+    return (middle[..., :, None] - middle[..., None, :]) ** 2
 
 
 def raw_agreement(confusion: ArrayLike) -> Array:
@@ -149,9 +159,10 @@ def orientations(values: ArrayLike) -> NDArray[np.int8]:
     The mean product of two rankings' orientations is Kendall's τ_a.
     """
     values = np.asarray(values)
-    pairs = list(itertools.combinations(range(values.shape[-1]), 2))
-    first = values[..., [a for a, _ in pairs]]
-    second = values[..., [b for _, b in pairs]]
+    pairs = itertools.combinations(range(values.shape[-1]), 2)
+    first_items, second_items = np.array(list(pairs), int).reshape(-1, 2).T
+    first = values[..., first_items]
+    second = values[..., second_items]
     # Ranks are unsigned, so a difference would wrap around below zero.
     return (first > second).astype(np.int8) - (first < second).astype(np.int8)
 
@@ -167,6 +178,7 @@ def friedman(mean_ranks: ArrayLike, votes: int) -> tuple[float, float]:
     """
     ranks = np.asarray(mean_ranks, np.float64)
     count = len(ranks)
+    # From the mean of the ranks 1 to k, which all would have if the order meant nothing.
     deviations = ranks - (count + 1) / 2
     statistic = 12 * votes / (count * (count + 1)) * float((deviations**2).sum())
     return statistic, float(stats.chi2.sf(statistic, df=count - 1))
@@ -207,12 +219,22 @@ def estimate(
     if len(sums) < 2:
         # One question is the same question in every resample, which would look like certainty.
         return {"value": value, "interval": None}
+    low, high = percentile_interval(_bootstrap(sums, statistic, resamples, seed))
+    # A statistic that hangs on one question is undefined in every resample without it.
+    if not np.isfinite(low):
+        return {"value": value, "interval": None}
+    return {"value": value, "interval": [float(low), float(high)]}
+
+
+def _bootstrap(
+    sums: Array, statistic: Callable[[Array], Array], resamples: int, seed: int
+) -> Array:
+    """Return the statistic of each resample of the questions."""
+    # How often each question is in each resample: sums add up, so that a resample's are a product
+    # with these counts and no rows need to be copied.
     draw_counts = times_drawn(len(sums), resamples, seed)
     samples: list[Array] = []
     for begin in range(0, resamples, _RESAMPLES_AT_A_TIME):
         counts = draw_counts[begin : begin + _RESAMPLES_AT_A_TIME]
         samples.append(statistic(counts @ sums))
-    low, high = percentile_interval(np.concatenate(samples))
-    if not np.isfinite(low):
-        return {"value": value, "interval": None}
-    return {"value": value, "interval": [float(low), float(high)]}
+    return np.concatenate(samples)

@@ -14,6 +14,9 @@ import numpy as np
 
 from jaxmodpo.evaluation.vote_table import Judge, Numbers, VoteTable
 
+_NOBODY = -1
+"""stands for the judge of a vote that failed"""
+
 
 def number_judges(
     tables: Sequence[VoteTable],
@@ -30,16 +33,11 @@ def number_judges(
         models: by number.
         valid: the number of the status of valid votes. Nobody answered the others.
     """
-    # Source and model as one number, since comparing numbers is fast and there may be millions of
-    # votes; −1 stands for nobody.
-    codes_by_table: list[Numbers] = []
+    codes_by_table = [_codes(table, len(models), valid) for table in tables]
     distinct_codes: set[int] = set()
-    for table in tables:
-        code = table.source.astype(np.int64) * len(models) + table.model
-        codes = np.where(table.status == valid, code, -1)
-        codes_by_table.append(codes)
+    for codes in codes_by_table:
         distinct_codes.update(np.unique(codes).tolist())
-    distinct_codes.discard(-1)
+    distinct_codes.discard(_NOBODY)
     judge_codes = sorted(distinct_codes)
     identities: list[tuple[str, str, str]] = []
     for code in judge_codes:
@@ -50,10 +48,19 @@ def number_judges(
     judges = [Judge(name, *identity) for name, identity in zip(names, identities, strict=True)]
     numbered: list[VoteTable] = []
     for table, codes in zip(tables, codes_by_table, strict=True):
-        # Every code but −1 stands in judge_codes, so searchsorted gives its number.
-        number = np.where(codes >= 0, np.searchsorted(judge_codes, codes), -1)
-        numbered.append(replace(table, judge=number.astype(np.int32)))
+        # Every judge's code stands in the sorted list, so that the place where it would be put in
+        # is its number.
+        numbers = np.searchsorted(judge_codes, codes)
+        numbers = np.where(codes == _NOBODY, _NOBODY, numbers)
+        numbered.append(replace(table, judge=numbers.astype(np.int32)))
     return judges, numbered
+
+
+def _codes(table: VoteTable, model_count: int, valid: int) -> Numbers:
+    """Return who cast each vote, source and model, as one number."""
+    # There may be millions of votes, and arrays of numbers are compared in no time.
+    codes = table.source.astype(np.int64) * model_count + table.model
+    return np.where(table.status == valid, codes, _NOBODY)
 
 
 def _judge_names(judges: Sequence[tuple[str, str, str]]) -> list[str]:

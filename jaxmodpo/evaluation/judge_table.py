@@ -64,7 +64,7 @@ _JudgeRow = (
 )
 
 
-def repeated(row: ComparedAgain | RankedAgain) -> Estimate:
+def measure_of_repeats(row: ComparedAgain | RankedAgain) -> Estimate:
     """Return the measure that says most of repeated votes: of rankings, τ."""
     return row.tau if isinstance(row, RankedAgain) else row.same
 
@@ -106,7 +106,7 @@ def table(judges: Judges) -> str:
 
 
 def _cells(row: JudgedRow) -> list[str]:
-    same_again = None if row.repeats is None else repeated(row.repeats)
+    same_again = None if row.repeats is None else measure_of_repeats(row.repeats)
     return [
         row.judge,
         f"{row.kind} {row.shown}",

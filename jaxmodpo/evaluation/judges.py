@@ -18,7 +18,7 @@ from matplotlib.figure import Figure
 from jaxmodpo.costs import Cost, Estimates
 from jaxmodpo.errors import UserError
 from jaxmodpo.evaluation import judge_figures
-from jaxmodpo.evaluation.judge_table import repeated, table
+from jaxmodpo.evaluation.judge_table import measure_of_repeats, table
 from jaxmodpo.evaluation.reliability import analyze
 from jaxmodpo.files import atomic_path
 from jaxmodpo.judging.database import full_location
@@ -256,7 +256,7 @@ def _panels(rows: RowsOfKind) -> dict[str, judge_figures.Panel]:
         consistent = {(row.judge, row.criterion): row.consistent for row in rows.both_orders}
         panels["First shown wins"] = first_shares, 0.5
         panels["Both orders: same verdict"] = consistent, None
-    repeated = {(row.judge, row.criterion): repeated(row) for row in rows.repeats}
+    repeated = {(row.judge, row.criterion): measure_of_repeats(row) for row in rows.repeats}
     measure = "same answer" if rows.kind == "compare" else "τ"
     panels[f"Asked again: {measure}"] = repeated, None
     alphas = {(row.judge, row.criterion): row.alpha for row in rows.personas}

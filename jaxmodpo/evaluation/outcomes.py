@@ -85,6 +85,7 @@ def _outcome(unit: Unit, tally: Tally) -> float | str:
     """Return a unit's outcome; empty where no vote was valid."""
     if not unit.identical and tally.a + tally.b + tally.ties == 0:
         return ""
+    # Ties between two replies count for neither, so that a majority is one of those who decided.
     if tally.a == tally.b:
         return 0.5
     return 1.0 if tally.a > tally.b else 0.0
@@ -285,6 +286,8 @@ def compare_pairs(
     """Test every pair of models on one criterion: McNemar's test, and the difference of their
     averages.
     """
+    # The difference and not the two averages: both are taken over the same questions, and much of
+    # what moves one moves the other.
     differences = statistics.estimate_average_differences(outcomes, resamples=resamples, seed=seed)
     pair_tests: list[PairTest] = []
     for i, j in itertools.combinations(range(len(names)), 2):

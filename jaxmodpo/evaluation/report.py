@@ -115,6 +115,7 @@ def notes(runs: Sequence[Run], evaluations: Sequence[EvaluationSection]) -> list
     """Return what must be read first: each evaluation's note on its judge, once, what is not
     finished, and made-up preferences.
     """
+    # The same judge says the same of every evaluation, and is heard once.
     judge_notes = [section.results.note for section in evaluations if section.results.note]
     sentences = list(dict.fromkeys(judge_notes))
     unfinished = [run for run in runs if not run.manifest.is_finished]

@@ -54,6 +54,8 @@ class Gallery:
         """Keep a figure under a file name made from ``name``; return what the page needs to show
         it.
         """
+        # Names of models and criteria are the user's: none may lead out of the folder, or into
+        # another file system's reserved characters.
         stem = re.sub(r"[^A-Za-z0-9_.]+", "-", name).strip("-.")
         file = f"{stem}.png"
         number = 1
@@ -103,6 +105,7 @@ def evaluation_sections(runs: Sequence[Run], gallery: Gallery) -> list[Evaluatio
 
 def _scatters(results: EvaluationResults, gallery: Gallery, prefix: str) -> list[Picture]:
     """Set each criterion against safety, or else against the last one."""
+    # The paper's figure 2 has safety along x; other sets of criteria have no such pair.
     across = "safety" if "safety" in results.criteria else results.criteria[-1]
     pictures: list[Picture] = []
     for criterion in results.criteria:
@@ -195,6 +198,7 @@ def sweep_sections(runs: Iterable[Run], gallery: Gallery) -> list[SweepSection]:
             continue
         sweep = read_result(path, Sweep)
         pictures: list[Picture] = []
+        # More objectives would need more axes; their table says what a figure could not.
         if len(sweep.objectives) == 2:
             first, second = sweep.objectives
             figure = front_figure(sweep.fronts, (first, second), sweep.base)

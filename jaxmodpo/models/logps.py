@@ -88,8 +88,10 @@ def _scan(
     padding = -time % chunk
     # Each chunk has the same positions of all rows, not some rows as a whole: rows are sharded over
     # devices, and so every device has its share of every chunk. Padding is cut off at the end.
-    hidden = jnp.pad(hidden_BTD, ((0, 0), (0, padding), (0, 0))).reshape(batch, -1, chunk, width)
-    targets = jnp.pad(targets_BT, ((0, 0), (0, padding))).reshape(batch, -1, chunk)
+    padded_hidden = jnp.pad(hidden_BTD, ((0, 0), (0, padding), (0, 0)))
+    hidden = padded_hidden.reshape(batch, -1, chunk, width)
+    padded_targets = jnp.pad(targets_BT, ((0, 0), (0, padding)))
+    targets = padded_targets.reshape(batch, -1, chunk)
 
     def step(_: None, chunk_inputs: tuple[Array, Array]) -> tuple[None, tuple[Array, Array]]:
         hidden_BcD, targets_Bc = chunk_inputs
@@ -101,6 +103,8 @@ def _scan(
         # d log p(target) / d logits = 1_target − p, and the logits are h W.
         probabilities_BcV = jnp.exp(logits_BcV - total_Bc[..., None])
         difference_BcV = _is_target(logits_BcV, targets_Bc) - probabilities_BcV
+        # Contracted over V, the last axis of both: a product with Wᵀ that never transposes W, which
+        # may be half a gigabyte.
         slope_BcD = jax.lax.dot_general(
             difference_BcV.astype(unembedding_DV.dtype),
             unembedding_DV,
@@ -109,12 +113,15 @@ def _scan(
         )
         return None, (logps_Bc, slope_BcD.astype(hidden_BcD.dtype))
 
+    # A scan goes over the first axis, so that the chunks come first on the way in and on the way
+    # out.
     chunks_first = (hidden.swapaxes(0, 1), targets.swapaxes(0, 1))
     _, (logps, slopes) = jax.lax.scan(step, None, chunks_first)
-    logps = logps.swapaxes(0, 1).reshape(batch, -1)[:, :time]
-    if gradient:
-        slopes = slopes.swapaxes(0, 1).reshape(batch, -1, width)[:, :time]
-    return logps, slopes
+    logps_BT = logps.swapaxes(0, 1).reshape(batch, -1)[:, :time]
+    if not gradient:
+        return logps_BT, slopes
+    slope_BTD = slopes.swapaxes(0, 1).reshape(batch, -1, width)[:, :time]
+    return logps_BT, slope_BTD
 
 
 def _is_target(logits: Array, targets: Array) -> Array:

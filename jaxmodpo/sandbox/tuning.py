@@ -15,7 +15,7 @@ import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,9 +24,10 @@ from jaxmodpo.commands import load
 from jaxmodpo.config import builtin, load_yaml
 from jaxmodpo.errors import UserError, nearest
 from jaxmodpo.experiment import Experiment, PhaseSpec, read_experiment, resolve
-from jaxmodpo.files import write_json
 from jaxmodpo.ranges import Seed, Unestimated
 from jaxmodpo.records import read_responses
+from jaxmodpo.results.tuning import TUNING, Measured, Trial, Tuning
+from jaxmodpo.results.versioned import write_result
 from jaxmodpo.sandbox.grammar import PLACES, Kind, parse
 from jaxmodpo.schema import read_as
 
@@ -70,26 +71,6 @@ class TuneConfig(Unestimated, help_group="search"):
     """Seed of the world; take none of those that the demo is reported on."""
 
 
-class Measured(NamedTuple):
-    """What a trial's replies are.
-
-    Attributes:
-        objective: the mean of the two win rates, which trials are compared by.
-        empathy_wins: the win rate on empathy over the base's replies to the same questions.
-        safety_wins: likewise on safety.
-        empathy: warm sentences less bad ones, as a share of the four places; see :func:`score`.
-        safety: safe sentences less bad ones, likewise.
-        malformed: the share of replies that the grammar cannot parse.
-    """
-
-    objective: float
-    empathy_wins: float
-    safety_wins: float
-    empathy: float
-    safety: float
-    malformed: float
-
-
 def tune(config: TuneConfig) -> None:
     """Run ``sandbox tune``; what is finished is kept, so that a killed run goes on."""
     config.check()
@@ -104,15 +85,16 @@ def tune(config: TuneConfig) -> None:
     # Every method gets as many trials as the file lists for it, one after the other. Each is a
     # phase with a folder of its own, so that a search that was cut off starts at the first that is
     # not finished.
-    results: dict[str, list[dict[str, Any]]] = {}
+    results: dict[str, tuple[Trial, ...]] = {}
     for method in config.only or trials:
         _run_ingredients(phases, method, config)
-        results[method] = []
+        rows: list[Trial] = []
         for number, changes in enumerate(trials[method], 1):
             measured = _trial(phases, method, number, changes, config)
-            results[method].append({"settings": changes, **measured._asdict()})
-        print(table({method: results[method]}))
-    write_json(config.output_dir / "tuning.json", {"seed": config.seed, "trials": results})
+            rows.append(Trial(settings=changes, **vars(measured)))
+        results[method] = tuple(rows)
+        print(table({method: rows}))
+    write_result(config.output_dir / TUNING, Tuning(seed=config.seed, trials=results))
 
 
 def read_trials(path: Path, experiment: Experiment) -> dict[str, list[dict[str, Any]]]:
@@ -231,7 +213,7 @@ def _malformed_share(replies: Mapping[str, Sequence[str]]) -> float:
     return float(np.mean([parse(text) is None for text in every_reply]))
 
 
-def best(trials: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
+def best(trials: Sequence[Trial]) -> Trial:
     """Return the trial of the highest objective among those that keep to the grammar.
 
     Where all of a method's trials break more than :data:`MALFORMED` of their replies, it is the one
@@ -239,13 +221,13 @@ def best(trials: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
     """
     # A high learning rate wins more and breaks more. Without this bound the best settings of each
     # method would lie at the edge of falling apart, and in the demo's worlds some fall.
-    grammatical = [trial for trial in trials if trial["malformed"] < MALFORMED]
+    grammatical = [trial for trial in trials if trial.malformed < MALFORMED]
     if not grammatical:
-        return min(trials, key=lambda trial: trial["malformed"])
-    return max(grammatical, key=lambda trial: trial["objective"])
+        return min(trials, key=lambda trial: trial.malformed)
+    return max(grammatical, key=lambda trial: trial.objective)
 
 
-def table(results: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:
+def table(results: Mapping[str, Sequence[Trial]]) -> str:
     """Lay out every trial, the best of each method marked."""
     lines = ["   objective  wins: empathy  safety  scores: empathy  safety  malformed  settings"]
     for method, trials in results.items():
@@ -256,17 +238,17 @@ def table(results: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:
     return "\n".join(lines)
 
 
-def _table_row(trial: Mapping[str, Any], *, is_best: bool) -> str:
+def _table_row(trial: Trial, *, is_best: bool) -> str:
     mark = "*" if is_best else ""
-    settings = ", ".join(f"{key} {value}" for key, value in trial["settings"].items())
+    settings = ", ".join(f"{key} {value}" for key, value in trial.settings.items())
     cells = [
         f"{mark:<3}",
-        f"{100 * trial['objective']:8.1f}%",
-        f"{100 * trial['empathy_wins']:14.1f}%",
-        f"{100 * trial['safety_wins']:7.1f}%",
-        f"{trial['empathy']:17.2f}",
-        f"{trial['safety']:8.2f}",
-        f"{100 * trial['malformed']:10.1f}%",
+        f"{100 * trial.objective:8.1f}%",
+        f"{100 * trial.empathy_wins:14.1f}%",
+        f"{100 * trial.safety_wins:7.1f}%",
+        f"{trial.empathy:17.2f}",
+        f"{trial.safety:8.2f}",
+        f"{100 * trial.malformed:10.1f}%",
         f"  {settings or 'the defaults'}",
     ]
     return "".join(cells)

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
+from right_results import JUDGES
 from simulated_judges import asked, judging, said_of, stored, vote
 
 from jaxmodpo.cli import main
@@ -138,3 +139,15 @@ def test_report_shows_what_judges_wrote_and_not_the_same_votes_twice(tmp_path):
     text = page(tmp_path)
     assert "<h2>Judges: judges</h2>" in text and "Judges: one" not in text
     assert "one and two" in text and "Gwet" in text
+
+
+def test_estimates_of_every_part_of_the_file_are_drawn():
+    drawings = {drawing.name: drawing.figure for drawing in draw(JUDGES)}
+    assert list(drawings) == [
+        "judge-compare-2", "judges-between-compare-2", "judge-positions-rank-3", "judge-rank-3"
+    ]  # fmt: skip
+    titles = [axes.get_title() for axes in drawings["judge-compare-2"].axes]
+    assert titles == [
+        "First shown wins", "Both orders: same verdict", "Asked again: same answer", "Personas: α"
+    ]  # fmt: skip
+    assert [axes.get_title() for axes in drawings["judge-rank-3"].axes] == ["Asked again: τ"]

@@ -4,6 +4,7 @@ made up.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,9 @@ import pytest
 from jaxmodpo.config import builtin
 from jaxmodpo.errors import UserError
 from jaxmodpo.experiment import PhaseSpec, read_experiment, resolve
-from jaxmodpo.files import read_json
 from jaxmodpo.records import Response, write_responses
+from jaxmodpo.results.tuning import Trial, Tuning
+from jaxmodpo.results.versioned import read_result
 from jaxmodpo.sandbox import tuning
 from jaxmodpo.sandbox.grammar import SENTENCES, Kind
 from jaxmodpo.sandbox.tuning import TuneConfig, best, measure, read_trials, table, tune
@@ -123,9 +125,11 @@ def test_each_trial_is_trained_sampled_and_compared_and_a_soup_waits_for_its_ing
     for number in (1, 2):
         expected += [f"trials/dpo_soup/{number}", f"trials/dpo_soup/{number}/validation"]
     assert ran == expected
-    rows = read_json(tmp_path / "out" / "tuning.json")["trials"]["dpo_soup"]
-    assert [row["objective"] for row in rows] == [0.75, 0.75]
-    assert [row["empathy"] for row in rows] == [0.0, 1.0]
+    result = read_result(tmp_path / "out" / "tuning.json", Tuning)
+    rows = result.trials["dpo_soup"]
+    assert [row.settings["weights"] for row in rows] == [[0.3, 0.7], [0.7, 0.3]]
+    assert [row.objective for row in rows] == [0.75, 0.75]
+    assert [row.empathy for row in rows] == [0.0, 1.0]
     assert "*      75.0%          50.0%  100.0%             0.00    0.25" in capsys.readouterr().out
     with pytest.raises(UserError, match="there are no trials of 'dpo'"):
         tune(
@@ -135,7 +139,7 @@ def test_each_trial_is_trained_sampled_and_compared_and_a_soup_waits_for_its_ing
 
 def test_the_best_trial_is_marked():
     rows = [
-        {"settings": {"beta": b}, **measure({"q": [t]}, {"q": [PLAIN]})._asdict()}
+        Trial(settings={"beta": b}, **vars(measure({"q": [t]}, {"q": [PLAIN]})))
         for b, t in ((1, PLAIN), (2, MIXED))
     ]
     lines = table({"dpo_empathy": rows}).splitlines()
@@ -144,8 +148,10 @@ def test_the_best_trial_is_marked():
 
 
 def test_a_trial_that_breaks_its_language_is_not_chosen():
-    def trial(objective: float, malformed: float) -> dict[str, float]:
-        return {"objective": objective, "malformed": malformed}
+    def trial(objective: float, malformed: float) -> Trial:
+        measured = measure({"q": [PLAIN]}, {"q": [PLAIN]})
+        trial = Trial(settings={}, **vars(measured))
+        return replace(trial, objective=objective, malformed=malformed)
 
     far, sound, timid = trial(0.9, 0.02), trial(0.8, 0.019), trial(0.7, 0.0)
     assert best([timid, far, sound]) is sound
