@@ -7,6 +7,7 @@ it to go on, to do nothing or to refuse; ``report`` and ``verify`` read it too.
 from __future__ import annotations
 
 import contextlib
+import functools
 import importlib.metadata
 import os
 import platform
@@ -170,14 +171,26 @@ def this_life() -> Life:
 
 def this_environment() -> Environment:
     """Return this process's versions, platform and, once JAX is in use, devices."""
-    versions = {"jaxmodpo": jaxmodpo.__version__, "python": platform.python_version()}
-    for name in _LIBRARIES:
-        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
-            versions[name] = importlib.metadata.version(name)
+    own_versions = {"jaxmodpo": jaxmodpo.__version__, "python": platform.python_version()}
+    versions = own_versions | _library_versions()
     # Importing JAX takes seconds and claims the devices: commands that do without it must not pay.
     jax = sys.modules.get("jax")
     devices = [] if jax is None else [device.device_kind for device in jax.devices()]
     return Environment(versions=versions, platform=platform.platform(), devices=tuple(devices))
+
+
+@functools.cache
+def _library_versions() -> dict[str, str]:
+    """Return the versions of the libraries that are installed.
+
+    Each is read from a long text that its package brings. What a process has imported stays what it
+    is, so that all of its phases may share one reading.
+    """
+    versions: dict[str, str] = {}
+    for name in _LIBRARIES:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            versions[name] = importlib.metadata.version(name)
+    return versions
 
 
 def now() -> str:
