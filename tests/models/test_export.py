@@ -73,6 +73,7 @@ def test_the_merged_model_gives_the_adapted_models_logits(folders, tmp_path: Pat
     assert manifest["results"]["merged"] == 4 and manifest["status"] == "finished"
 
 
+@pytest.mark.slow(seconds=5)
 def test_shards_and_index_load_in_transformers(folders, tmp_path: Path, monkeypatch):
     torch = pytest.importorskip("torch", reason="loads in transformers")
     import transformers

@@ -215,6 +215,7 @@ def test_adapters_load_in_peft_and_peft_adapters_load_here(tmp_path: Path, lora:
         np.testing.assert_array_equal(np.asarray(loaded[name]), np.asarray(array))
 
 
+@pytest.mark.slow(seconds=3)
 def test_a_fresh_adapter_changes_nothing_to_the_last_bit(tmp_path: Path):
     mistral_folder(tmp_path)
     for dtype in ("float32", "bfloat16"):

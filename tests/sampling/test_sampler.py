@@ -73,6 +73,7 @@ def test_greedy_replies_equal_token_by_token_full_passes(model: Path):
         assert reply == tokens[len(prompt) :]
 
 
+@pytest.mark.slow(seconds=3)
 def test_a_reply_ends_at_the_first_of_several_end_tokens(model: Path):
     policy = load_policy(model, base_dtype="float32")
     prompts = [[1, 5, 6, 7], [1, 9]]

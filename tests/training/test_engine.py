@@ -210,6 +210,7 @@ def test_training_lowers_the_loss_and_logs_trls_metric_names(world, tmp_path):
     assert not (tmp_path / "run" / "checkpoints").exists()
 
 
+@pytest.mark.slow(seconds=5)
 def test_a_finished_run_is_not_run_again_and_other_settings_are_refused(world, tmp_path):
     model, pairs = world
     config = dpo_config(model, pairs, tmp_path / "run", epochs=1)
