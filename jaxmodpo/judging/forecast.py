@@ -243,8 +243,8 @@ def _tokens(config: JudgeConfig, texts: _Texts, calls: int, spent: Spent | None)
         return _Tokens(mean_prompt * calls, completion, counted_by)
     characters = sum(len(text) * times for text, times in texts.times.items())
     counted_by = (
-        f"nobody: a token is taken for {CHARACTERS_PER_TOKEN:.0f} characters; --tokenizer"
-        " FOLDER counts"
+        f"characters, {CHARACTERS_PER_TOKEN:.0f} of them for a token; --tokenizer FOLDER counts"
+        " tokens"
     )
     return _Tokens(characters / CHARACTERS_PER_TOKEN, completion, counted_by)
 

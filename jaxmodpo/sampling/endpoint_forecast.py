@@ -128,7 +128,7 @@ def _tokens(
         characters += len(endpoint.prompt(slot.question.question_text))
     usual_tokens = min(REPLY_TOKENS, endpoint.max_tokens)
     counted_by = (
-        f"nobody: a token is taken for {CHARACTERS_PER_TOKEN:.0f} characters, and a reply for"
+        f"characters, {CHARACTERS_PER_TOKEN:.0f} of them for a token, and a reply taken for"
         f" {usual_tokens} tokens"
     )
     return _Tokens(characters / CHARACTERS_PER_TOKEN, usual_tokens * len(missing), counted_by)

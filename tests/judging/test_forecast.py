@@ -138,7 +138,9 @@ def test_without_a_tokenizer_characters_are_counted_and_that_is_said(work):
         for r in plan(config)
     )
     assert result.prompt_tokens == pytest.approx(characters / CHARACTERS_PER_TOKEN, rel=0.02)
-    assert "nobody" in result.counted_by and "--tokenizer FOLDER counts" in result.counted_by
+    assert result.counted_by == (
+        "characters, 4 of them for a token; --tokenizer FOLDER counts tokens"
+    )
 
 
 def test_the_dry_run_says_it_all_and_writes_and_asks_nothing(work, capsys):

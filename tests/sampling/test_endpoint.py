@@ -358,8 +358,8 @@ def test_a_dry_run_says_calls_tokens_and_dollars_and_asks_nothing(server, tmp_pa
     most = (prompt * 0.15 + 12 * 1000 * 0.6) / 1e6
     assert capsys.readouterr().out.splitlines() == [
         "12 replies; 0 are there, 12 to come, with a call for each",
-        f"{prompt:,.0f} tokens of prompts and about 3,840 of replies, counted by nobody: a token is"
-        " taken for 4 characters, and a reply for 320 tokens",
+        f"{prompt:,.0f} tokens of prompts and about 3,840 of replies, counted by characters, 4 of"
+        " them for a token, and a reply taken for 320 tokens",
         f"${dollars:,.2f}, and ${most:,.2f} if every reply has 1000 tokens, at the prices of"
         " 2026-06",
     ]
