@@ -42,8 +42,11 @@ docs: $(VENV)/.runtime  ## pages of the library's functions, from their docstrin
 	$(BIN)/pip install --quiet --no-compile --editable '.[docs]'
 	JAX_PLATFORMS=cpu $(BIN)/python -W "ignore:Error parsing type annotation" -m pdoc --docformat google --math --output-directory out/api jaxmodpo
 
-map:  ## every file of the package, with the line in which it says what it is
-	@for file in jaxmodpo/*.py jaxmodpo/*/*.py; do sed -n "1s|^\"\"\"|$$file: |p" $$file; done
+map:  ## every file of the package, with the sentence in which it says what it is
+	@for file in $$(grep -l '^"""' jaxmodpo/*.py jaxmodpo/*/*.py); do \
+		sed -n '1s/^"""//; s/"""$$/\n/; /^$$/q; p' $$file | tr '\n' ' ' | sed "s|^|$$file: |; s/ *$$//"; \
+		echo; \
+	done
 
 setup: $(VENV)/.test  ## make .venv with everything that the tests need
 

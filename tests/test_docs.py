@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -75,3 +76,14 @@ def test_the_glossary_explains_words_once_and_only_those_in_use():
     assert [
         word for word in words if not re.search(rf"\b{re.escape(word.lower())}(s|es)?\b", in_use)
     ] == []
+
+
+def test_make_map_prints_a_whole_sentence_for_every_file():
+    printed = subprocess.run(
+        ["make", "--silent", "map"], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    sentences = dict(line.split(": ", 1) for line in printed.stdout.splitlines())
+    files = [*ROOT.glob("jaxmodpo/*.py"), *ROOT.glob("jaxmodpo/*/*.py")]
+    assert set(sentences) == {str(path.relative_to(ROOT)) for path in files if path.read_text()}
+    cut_off = [file for file, text in sentences.items() if not text.endswith((".", ":", ";"))]
+    assert cut_off == []
