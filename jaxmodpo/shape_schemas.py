@@ -83,10 +83,12 @@ def setting_schema(hint: Any, *, variables: bool = False) -> Schema:
         list_schema = _array(arguments, inner)
         if arguments[-1] is not Ellipsis:
             return list_schema
+        # A file may say track: wandb for a list of one.
         alternatives = [list_schema, inner(arguments[0])]
         if _takes_text(arguments[0]):
             alternatives.append({"type": "object", "additionalProperties": SCALAR})
         return {"anyOf": alternatives}
+    # A copy, since a description is put into it.
     if kind in (str, Path):
         return dict(SCALAR)
     schema = shape_schema(hint)

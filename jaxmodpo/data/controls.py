@@ -167,7 +167,9 @@ class ControlTokens:
         numbers: dict[int, int] = {}
         for number, token in self._tokenizer.added_tokens_decoder.items():
             mark = str(token.content)
-            numbers[tokenizer.token_to_id(names.get(mark, mark))] = number
+            number_here = tokenizer.token_to_id(names.get(mark, mark))
+            if number_here is not None:
+                numbers[number_here] = number
         return tokenizer, names, numbers
 
 

@@ -174,6 +174,7 @@ def evaluate(config: EvaluateConfig) -> Phase | None:
     table = outcome_table(contest, rows)
     refuse_pairs_without_votes(contest, table)
     counts = count(contest, rows, missing)
+    # From outcomes alone, so that the rates can be computed again from outcomes.csv.
     win_rates = summarize(contest, table, resamples=config.bootstrap, seed=config.seed)
     results = EvaluationResults(
         **vars(win_rates),
@@ -197,6 +198,7 @@ def evaluate(config: EvaluateConfig) -> Phase | None:
             results.questions_judged,
             results.questions,
         )
+    # The manifest has the totals, results.json all of it.
     totals = {name: value for name, value in vars(counts).items() if name != "by_criterion"}
     phase.finish(
         questions=results.questions,

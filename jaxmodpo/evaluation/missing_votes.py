@@ -27,6 +27,7 @@ def missingness(record: Record, estimator: Estimator) -> Row:
         "statuses": _tally(status[failed], record.statuses),
         "by_criterion": _by_criterion(record, status, failed, estimator),
         "by_model": _affected(_column(record, "model"), failed, record.models),
+        # Hundreds of personas would fill pages; those who lost most votes show whether it is a few.
         "personas_most_affected": [
             row for row in affected_personas[:MOST_AFFECTED] if row["failed"]
         ],

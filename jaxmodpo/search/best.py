@@ -73,6 +73,7 @@ def finish_search(phase: Phase, study: optuna.Study, config: Any, method: Method
         method.command,
         config.output_dir / "best.yaml",
     )
+    # Several processes share a study, each with a folder of its own.
     if not best_folder.is_relative_to(config.output_dir.absolute()):
         logger.info(
             "the best trial ran in another process: its %s lies in %s", method.output, best_folder

@@ -75,6 +75,8 @@ def load_space(source: str, section: str, settings: type) -> dict[str, Dimension
         UserError: the file lacks the section, names an unknown setting or one that is a path or a
             list, or holds what is no choice and no range of such a setting's values.
     """
+    # Everything is checked here, before the first trial: one that fails after hours, for a setting
+    # that is drawn rarely, would take a search with it.
     path = builtin("tune", source)
     content = load_yaml(path)
     rows = content.get(section)
@@ -104,6 +106,7 @@ def _scalars(hint: Any, location: str) -> tuple[Any, ...]:
         for alternative in typing.get_args(hint):
             alternatives += _scalars(alternative, location)
         return tuple(alternatives)
+    # A setting that may be None is varied over its other values.
     if hint is types.NoneType:
         return ()
     if hint in (int, float, str, bool) or typing.get_origin(hint) is typing.Literal:

@@ -72,6 +72,7 @@ class Tracking:
         if not writes:
             return
         self._journal = Journal(folder / "metrics.jsonl")
+        # A run that goes on from a checkpoint does the updates after it again, and logs them again.
         self._journal.replace(_until(from_update, self._journal))
         check_trackers(trackers)
         makers: dict[Tracker, Callable[[], _Sink]] = {
@@ -91,6 +92,7 @@ class Tracking:
         }
         if self._journal is not None:
             self._journal.extend([row])
+        # Trackers draw curves, and a word is no point of one.
         numbers = {
             name: value
             for name, value in row.items()
