@@ -21,8 +21,8 @@ class RunConfig(Settings, help_group="run"):
     """Run an experiment's phases in order, skipping the finished ones."""
 
     experiment: Annotated[str, tyro.conf.Positional]
-    """The experiment: a YAML file, or the name of one that comes with jaxmodpo (demo, phase1,
-    phase2, phase2_all_pairs, fronts)."""
+    """A YAML file, or the name of one that comes with jaxmodpo (demo, phase1, phase2,
+    phase2_all_pairs, fronts)."""
     output_dir: Path | None = None
     """Folder of the experiment, with a folder for each phase. By default it is out/NAME."""
     seed: Seed | None = None

@@ -10,7 +10,7 @@ import dataclasses
 import io
 import re
 import typing
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import redirect_stderr, redirect_stdout
 from typing import Any, TypeVar
 
@@ -22,7 +22,14 @@ from jaxmodpo.ranges import check_ranges
 
 Config = TypeVar("Config")
 
-_SENTENCES = (
+
+def _what_is_missing(match: re.Match[str]) -> str:
+    """Name an argument by its help, whose first letter is a capital only where it stands alone."""
+    help_text = match[1]
+    return f"it needs {help_text[0].lower()}{help_text[1:]}"
+
+
+_SENTENCES: tuple[tuple[str, str | Callable[[re.Match[str]], str]], ...] = (
     (
         r"Error parsing (\S+): invalid literal for int\(\) with base 10: (.*)",
         r"\1 must be a whole number, not \2",
@@ -36,7 +43,7 @@ _SENTENCES = (
         r"\1 must be \2, not \3",
     ),
     (r"Missing value for argument '(\S+)'\. Expected 1 values\.", r"\1 needs a value"),
-    (r"Missing from \S+: \S+ (.*) \(required\)", r"it needs \1"),
+    (r"Missing from \S+: \S+ (.*) \(required\)", _what_is_missing),
     (
         r"Unrecognized options: (.*)",
         r"\1 belongs to no flag; leave it out, or put its flag before it",
