@@ -254,7 +254,7 @@ def test_eight_devices_train_as_one_does_on_every_kind_of_mesh(settings, alone, 
         )
 
 
-@pytest.mark.slow(seconds=150)
+@pytest.mark.slow(seconds=100)
 def test_two_processes_then_one_then_four_end_where_one_does(settings, alone, tmp_path):
     run = tmp_path / "run"
     # Four devices in each life: of several processes, of several devices of one, and of both.
