@@ -13,6 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import hypothesis
 import pytest
 from quick_compilation import compile_quickly
 from shared_folders import shared_folder
@@ -24,6 +25,12 @@ os.environ.setdefault("JAX_PLATFORMS", "cpu")
 # A shell starts what it runs in the background with Ctrl-C ignored, and so would be all that the
 # tests interrupt.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+# Nothing is asserted about time: a busy machine makes any example late.
+hypothesis.settings.register_profile(
+    "untimed", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
+hypothesis.settings.load_profile("untimed")
 
 REAL_DATA = Path(
     os.environ.get("JAXMODPO_TEST_DATA", Path(__file__).parents[1].parent / "shared" / "data")
