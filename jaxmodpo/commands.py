@@ -133,6 +133,12 @@ SECTIONS: Mapping[str, Mapping[str, Command]] = {
         "bench step": Command(
             "bench.step", "BenchStepConfig", "bench_step", "training speed, also against TRL"
         ),
+        "bench sample": Command(
+            "bench.sample",
+            "BenchSampleConfig",
+            "bench_sample",
+            "sampling speed, also against transformers' generate",
+        ),
         "bench logps": Command(
             "bench.logps", "BenchLogpsConfig", "bench_logps", "memory of chunked log-probabilities"
         ),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ from jaxmodpo.errors import UserError
 from jaxmodpo.files import DATABASE_FILES, refuse_links, remove_leftovers
 from jaxmodpo.fingerprints import fingerprint
 from jaxmodpo.hub import download_hint
+from jaxmodpo.launched import refuse_further_processes
 from jaxmodpo.locks import LOCK, FolderLock, Held, lock
 from jaxmodpo.outputs import check_outputs, describe_outputs, remove_work
 from jaxmodpo.ranges import Settings, incidental
@@ -264,11 +266,27 @@ def _first_difference(old: Any, new: Any, name: str) -> str:
 # --------------------------------------------------------------------------- commands
 
 
+def identity_of(command: str, settings: Settings) -> Identity:
+    """Return what tells the run of a command's settings from others, without opening its folder."""
+    return _identity(command, settings.recorded(), settings.input_paths())
+
+
 def open_phase(command: str, settings: Settings) -> Phase:
     """Start, resume or recognize the phase that a command's settings name, in one process; see
     :meth:`Phase.open`.
     """
     return Phase.open(command, settings.recorded(), output_folder(settings), settings.input_paths())
+
+
+def open_in_one_process(command: str, settings: Settings) -> Phase:
+    """Open a phase that is one process's work.
+
+    Raises:
+        UserError: as :func:`open_phase`; or a launcher started several processes, and this is not
+            the first.
+    """
+    refuse_further_processes(command, os.environ)
+    return open_phase(command, settings)
 
 
 def output_folder(settings: Any) -> Path:
@@ -286,7 +304,7 @@ _Command = Callable[Concatenate[_Settings, _Arguments], Phase]
 
 
 def in_phase(
-    command: str, opened_by: Callable[[str, Settings], Phase] = open_phase
+    command: str, opened_by: Callable[[str, Settings], Phase] = open_in_one_process
 ) -> Callable[[_Work[_Settings, _Arguments]], _Command[_Settings, _Arguments]]:
     """Make a command of a function that does a phase's work: the one way in which a command runs.
 

@@ -35,26 +35,54 @@ class Question:
 
 @dataclass(frozen=True)
 class Response:
-    """A reply to a question; ``model_name`` is empty while only one model is at work."""
+    """A reply to a question, and where it comes from.
+
+    Attributes:
+        question_id: the question.
+        question_text: its text.
+        response_id: the reply's own within its question.
+        response_text: its text.
+        model_name: empty while only one model is at work.
+        adapter: digest of the adapter that sampled it; empty for a base model alone.
+        settings: digest of all that it depends on besides.
+        seed: of its draws; None where there is none.
+        finish_reason: a :data:`FinishReason`; empty where nobody knows.
+        tokens: how many were sampled, an end token included; None where nobody knows.
+    """
 
     question_id: str
     question_text: str
     response_id: str
     response_text: str
     model_name: str = ""
+    adapter: str = ""
+    settings: str = ""
+    seed: int | None = None
+    finish_reason: str = ""
+    tokens: int | None = None
 
 
 FinishReason = Literal["end", "stop", "length", "filter"]
 """why a reply is over: an end token, a stop string, the most tokens that it may have, or an
 endpoint's filter of contents"""
+CUT_REASONS = ("length", "filter")
+"""those after which a reply is not whole"""
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """A reply inside a pair or a ranking."""
+    """A reply inside a pair or a ranking.
+
+    Attributes:
+        response_id: its own within its question.
+        response_text: its text.
+        is_cut: whether it ends where its sampler stopped it and not by itself. A policy must not
+            learn to end there.
+    """
 
     response_id: str
     response_text: str
+    is_cut: bool = False
 
 
 @dataclass(frozen=True)
@@ -130,7 +158,7 @@ def write_questions(path: Path, questions: Sequence[Question]) -> None:
 
 def read_responses(path: Path) -> list[Response]:
     """Read ``question_id, question_text, response_id, response_text`` and, if there,
-    ``model_name``.
+    ``model_name`` and ``finish_reason``.
     """
     columns = ["question_id", "question_text", "response_id", "response_text"]
     rows = read_table(path, columns)
@@ -151,17 +179,24 @@ def read_responses(path: Path) -> list[Response]:
                     row["response_text"], f"{path}, row {number}, response_text"
                 ),
                 model_name=row.get("model_name", ""),
+                finish_reason=row.get("finish_reason", ""),
             )
         )
     return responses
 
 
 def write_responses(path: Path, responses: Sequence[Response]) -> None:
-    """Write what :func:`read_responses` reads; models only where one is named."""
-    columns = ["question_id", "question_text", "response_id", "response_text"]
-    if any(response.model_name for response in responses):
-        columns.append("model_name")
-    write_table(path, [dataclasses.asdict(response) for response in responses], columns)
+    """Write what :func:`read_responses` reads, and where each reply comes from; of that only what
+    is known of some.
+    """
+    rows = [dataclasses.asdict(response) for response in responses]
+    always = ["question_id", "question_text", "response_id", "response_text"]
+    columns = [
+        field.name
+        for field in dataclasses.fields(Response)
+        if field.name in always or any(row[field.name] not in ("", None) for row in rows)
+    ]
+    write_table(path, rows, columns)
 
 
 def _refuse_doubles(path: Path, field: str, values: Iterable[str]) -> None:
@@ -245,7 +280,23 @@ def _candidate(row: Any, field: str, location: str) -> Candidate:
     return Candidate(
         identifier(response_id, f"{reply_location}, response_id"),
         plain_text(text, f"{reply_location}, response_text"),
+        _is_cut(reply, reply_location),
     )
+
+
+def _is_cut(reply: Mapping[str, Any], location: str) -> bool:
+    is_cut = reply.get("is_cut", False)
+    if not isinstance(is_cut, bool):
+        raise UserError(f"{location}: is_cut must be true or false, not {is_cut!r:.60}")
+    return is_cut
+
+
+def _candidate_row(candidate: Candidate) -> dict[str, Any]:
+    """Return a reply in the authors' layout, which knows whole replies alone."""
+    row = dataclasses.asdict(candidate)
+    if not candidate.is_cut:
+        del row["is_cut"]
+    return row
 
 
 def _value(row: Any, field: str, location: str) -> Any:
@@ -258,10 +309,16 @@ def _value(row: Any, field: str, location: str) -> Any:
 
 def write_pairs(path: Path, pairs: Sequence[Pair]) -> None:
     """Write pairs in the authors' layout, for their owner's eyes alone."""
-    rows = [dataclasses.asdict(pair) for pair in pairs]
-    # The authors' readers know no such field, and nor does any later reader of ours.
-    for row in rows:
-        del row["conversation"]
+    rows: list[dict[str, Any]] = []
+    for pair in pairs:
+        rows.append(
+            {
+                "question_id": pair.question_id,
+                "question_text": pair.question_text,
+                "chosen": _candidate_row(pair.chosen),
+                "rejected": _candidate_row(pair.rejected),
+            }
+        )
     write_json(path, rows, private=True)
 
 
@@ -322,7 +379,7 @@ def write_rankings(path: Path, rankings: Sequence[Ranking]) -> None:
     for ranking in rankings:
         replies = []
         for rank, candidate in zip(ranking.ranks, ranking.candidates, strict=True):
-            replies.append({"rank": rank, **dataclasses.asdict(candidate)})
+            replies.append({"rank": rank, **_candidate_row(candidate)})
         rows.append(
             {
                 "question_id": ranking.question_id,

@@ -18,6 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
+from jaxmodpo.bench.fit_sampling import described_sampling, fit_sampling
 from jaxmodpo.bench.fit_tables import compared, described
 from jaxmodpo.data.batches import Batches, Batching
 from jaxmodpo.data.examples import LENGTH_MULTIPLE, Examples
@@ -66,9 +67,9 @@ class FitConfig(Unestimated, help_group="model"):
     """File with XLA's description of the GPUs, a GpuTargetConfigProto as text; TPUs need none."""
     model: str = "mistral-7b-v0.1"
     """Shape of the model: a published model's name, a config.json, or a model folder."""
-    step: Annotated[Literal["train", "score", "reward"], HelpGroup("objective")] = "train"
-    """What is compiled: a step that trains an adapter, one that scores with it, or one that trains
-    a reward model."""
+    step: Annotated[Literal["train", "score", "reward", "sample"], HelpGroup("objective")] = "train"
+    """What is compiled: a step that trains an adapter, one that scores with it, one that trains a
+    reward model, or the sampler's loop."""
     method: Annotated[Literal["sft", "dpo", "modpo", "joint"], HelpGroup("objective")] = "dpo"
     """Method that the adapter is trained by."""
     objectives: Annotated[Count, HelpGroup("objective")] = 2
@@ -77,7 +78,8 @@ class FitConfig(Unestimated, help_group="model"):
     """Number of devices along the mesh axes data, fsdp and tensor; by default all are on fsdp, with
     a copy of the model for each GPU host."""
     batch_size: Annotated[Count, HelpGroup("batch")] = 16
-    """Number of examples in memory at a time (pairs, for preference losses), over all devices."""
+    """Number of examples in memory at a time (pairs, for preference losses), over all devices; of
+    the sampler, the replies under way."""
     gradient_accumulation: Annotated[Count, HelpGroup("batch")] = 1
     """Number of batches whose gradients are added up for one update."""
     length: Annotated[int, Range(least=8), HelpGroup("batch")] = 1024
@@ -113,6 +115,11 @@ class FitConfig(Unestimated, help_group="model"):
     json: Annotated[bool, HelpGroup("output")] = False
     """Print one JSON object instead of a table."""
 
+    def check(self) -> None:
+        super().check()
+        if self.step == "sample" and self.search:
+            raise UserError("--search is for steps that train; give --step sample a --batch-size")
+
 
 def fit(config: FitConfig) -> None:
     """Run ``fit``."""
@@ -123,6 +130,9 @@ def fit(config: FitConfig) -> None:
     else:
         decoder_shape(config.model)
     devices = topology_devices(config.topology, config.target_config)
+    if config.step == "sample":
+        print_sampling(config, devices)
+        return
     try:
         answers, best = _answers(config, devices)
     except RuntimeError as error:
@@ -137,6 +147,21 @@ def fit(config: FitConfig) -> None:
     if answers:
         print(compared(answers) + "\n")
     print(described(best, config.examples, config.epochs))
+
+
+def print_sampling(config: FitConfig, devices: list[Any]) -> None:
+    """Compile the sampler's loop and print what it needs."""
+    sampling = fit_sampling(
+        config.model,
+        devices,
+        topology=config.topology,
+        mesh_shape=config.mesh,
+        slots=config.batch_size,
+        length=config.length,
+        lora_rank=config.lora_rank,
+        base_dtype=config.base_dtype,
+    )
+    print(json.dumps(dataclasses.asdict(sampling)) if config.json else described_sampling(sampling))
 
 
 def _answers(config: FitConfig, devices: list[Any]) -> tuple[list[Answer], Answer]:

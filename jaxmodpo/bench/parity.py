@@ -141,8 +141,7 @@ def compare(case: Case, folder: Path, seed: int = 0) -> Parity:
     """Make a random model with transformers, save it, load it here, and compare on padded rows."""
     import torch
 
-    torch.manual_seed(seed)
-    theirs = _their_model(case)
+    theirs = reference_model(case, seed)
     theirs.save_pretrained(folder)
     # Rows of several lengths, padded at the end: a mask that lets padding through shows.
     real = np.arange(LENGTHS.max()) < LENGTHS[:, None]
@@ -183,10 +182,12 @@ def compare(case: Case, folder: Path, seed: int = 0) -> Parity:
     )
 
 
-def _their_model(case: Case) -> Any:
-    """Return a random model of transformers'."""
+def reference_model(case: Case, seed: int) -> Any:
+    """Return a random model of transformers', in evaluation."""
+    import torch
     import transformers
 
+    torch.manual_seed(seed)
     if case.kind == "roberta":
         settings = {**_SMALL, "max_position_embeddings": 64, **case.settings}
         encoder_config = transformers.RobertaConfig(**settings)

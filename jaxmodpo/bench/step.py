@@ -195,7 +195,7 @@ def _our_contenders(
     base_dtype: BaseDtype,
 ) -> list[Contender]:
     # All contenders share the base, which is by far the largest of what they hold.
-    base = _random_base(shape, base_dtype, mesh)
+    base = random_base(shape, base_dtype, mesh)
     contenders: list[Contender] = []
     for batching in config.batchings:
         for reference in config.references:
@@ -206,7 +206,7 @@ def _our_contenders(
     return contenders
 
 
-def _random_base(shape: DecoderConfig, base_dtype: BaseDtype, mesh: Mesh) -> Parameters:
+def random_base(shape: DecoderConfig, base_dtype: BaseDtype, mesh: Mesh) -> Parameters:
     """Return random weights in their format; never whole in float32."""
     dtype = dtype_named("bfloat16" if is_quantized(base_dtype) else base_dtype)
     stored_table(parameter_table(shape), base_dtype)  # refuses what cannot be quantized

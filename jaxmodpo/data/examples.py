@@ -145,6 +145,12 @@ def _examples(groups: Sequence[Sequence[_Sequence]], shortest: int = 0) -> Examp
     )
 
 
+def _sequence(question: str, candidate: Candidate, text: PolicyText) -> _Sequence:
+    """Tokenize a question with one of its replies."""
+    example = text.example(question, candidate.response_text, is_cut=candidate.is_cut)
+    return _Sequence(*example)
+
+
 def _refuse_conversations(pairs: Sequence[Pair], text: PolicyText) -> None:
     """Refuse conversations where a chat template would give each of their messages a turn of its
     own.
@@ -183,8 +189,7 @@ def policy_pairs(pair_sets: Sequence[Sequence[Pair]], text: PolicyText) -> Examp
         group: list[_Sequence] = []
         for pair in aligned:
             for candidate in (pair.chosen, pair.rejected):
-                example = text.example(pair.question_text, candidate.response_text)
-                group.append(_Sequence(*example))
+                group.append(_sequence(pair.question_text, candidate, text))
         groups.append(group)
     return _examples(groups)
 
@@ -194,8 +199,7 @@ def policy_chosen(pairs: Sequence[Pair], text: PolicyText) -> Examples:
     _refuse_conversations(pairs, text)
     groups: list[list[_Sequence]] = []
     for pair in pairs:
-        example = text.example(pair.question_text, pair.chosen.response_text)
-        groups.append([_Sequence(*example)])
+        groups.append([_sequence(pair.question_text, pair.chosen, text)])
     return _examples(groups)
 
 

@@ -318,17 +318,27 @@ class PolicyText:
         tokens, named = self._controls.encode(around.fit(question), around.head, around.tail)
         return [*self._start, *tokens], named
 
-    def example(self, question: str, response: str) -> tuple[list[int], int]:
-        """Return all tokens, and how many of them are the prompt's."""
+    def example(
+        self, question: str, response: str, *, is_cut: bool = False
+    ) -> tuple[list[int], int]:
+        """Return all tokens, and how many of them are the prompt's.
+
+        Args:
+            question: its text.
+            response: its text.
+            is_cut: whether the reply was cut when it was sampled; then no end token follows.
+        """
         prompt = self.prompt(question)
         text = without_ends(response, self._ends)
         # Apart from the prompt: the prompt's tokens must be the same whatever the reply is, or the
         # log-probabilities of two replies would have two conditions.
         completion, named = self._controls.encode(text)
-        completion.append(self.eos)
+        # A reply that was cut has no eos, and one that is cut here loses it: the model must not
+        # learn to stop in mid-sentence.
+        if not is_cut or not completion:
+            completion.append(self.eos)
         self.cut.ended += text != response
         self.cut.named += named
-        # A reply that is cut loses its eos too: the model must not learn to stop in mid-sentence.
         room = self.max_length - len(prompt)
         if len(completion) > room:
             self.cut.responses += 1

@@ -61,7 +61,7 @@ from jaxmodpo.judging.voting import (
     tally,
     with_repeats,
 )
-from jaxmodpo.phase import Phase, open_phase
+from jaxmodpo.phase import Phase, open_in_one_process
 from jaxmodpo.ranges import Count, CountOrZero, Incidental
 from jaxmodpo.records import read_personas
 from jaxmodpo.results.evaluation import RESULTS, EvaluationResults
@@ -161,7 +161,7 @@ def evaluate(config: EvaluateConfig) -> Phase | None:
         return None
     config.check_machine()
     warn_of_empty_replies(contest)
-    phase = open_phase("evaluate", config)
+    phase = open_in_one_process("evaluate", config)
     if phase.finished and not config.goes_on(phase.results):
         return phase
     phase.reopen()

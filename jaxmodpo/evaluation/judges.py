@@ -24,7 +24,7 @@ from jaxmodpo.files import atomic_path
 from jaxmodpo.judging.database import full_location
 from jaxmodpo.judging.ledger import Ledger
 from jaxmodpo.pages import png
-from jaxmodpo.phase import Phase, open_phase
+from jaxmodpo.phase import Phase, open_in_one_process
 from jaxmodpo.ranges import Count, Incidental, Seed, Settings
 from jaxmodpo.results.judges import (
     JUDGES,
@@ -113,7 +113,7 @@ def judges(config: JudgesConfig) -> None:
 
 
 def _open(config: JudgesConfig) -> Phase:
-    return open_phase("judges", config)
+    return open_in_one_process("judges", config)
 
 
 def _write_figures(folder: Path, judges: Judges) -> None:

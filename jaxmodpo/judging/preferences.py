@@ -45,6 +45,7 @@ from jaxmodpo.judging.voting import (
 from jaxmodpo.phase import Phase, in_phase
 from jaxmodpo.ranges import Count, CountOrZero, Incidental
 from jaxmodpo.records import (
+    CUT_REASONS,
     Candidate,
     Question,
     read_personas,
@@ -220,7 +221,8 @@ def read_ballots(config: PreferencesConfig) -> tuple[list[Ballot], int]:
                 f"{config.responses}: the question {row.question_id} stands there with two"
                 " different texts"
             )
-        candidate = Candidate(row.response_id, row.response_text)
+        is_cut = row.finish_reason in CUT_REASONS
+        candidate = Candidate(row.response_id, row.response_text, is_cut)
         replies.setdefault(row.question_id, {})[row.response_id] = candidate
     votable = [question for question, candidates in replies.items() if len(candidates) >= 2]
     if not votable:

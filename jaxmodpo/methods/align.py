@@ -62,11 +62,13 @@ class TrainingData:
         pairs: the pair of each example; of several objectives, the first one's.
         examples: the pairs as tokens, with the arrays that a method adds to them.
         left_out: comparisons of the rankings that prefer nothing, of which no pair was made.
+        has_cut_reply: which examples hold a reply that its sampler cut, ``[examples]`` bool.
     """
 
     pairs: Sequence[Pair]
     examples: Examples
     left_out: LeftOut
+    has_cut_reply: np.ndarray
 
     @property
     def questions(self) -> list[str]:
@@ -133,7 +135,9 @@ class PolicyRun:
     ) -> TrainingData:
         """Tokenize each objective's pairs; the pairs that share a place make one example."""
         examples = policy_examples(pair_sets, self.text, self.config, chosen_only=chosen_only)
-        return TrainingData(pair_sets[0], examples, left_out)
+        return TrainingData(
+            pair_sets[0], examples, left_out, _has_cut_reply(pair_sets, chosen_only)
+        )
 
     def train(self, method: Method, data: TrainingData, **figures: object) -> None:
         """Train the adapter and finish the phase: ``adapter/``, ``metrics.jsonl`` and the
@@ -155,6 +159,16 @@ class PolicyRun:
         self._say_prompt()
         examples = data.examples
         questions = data.questions
+        figures["examples_with_cut_replies"] = int(data.has_cut_reply.sum())
+        if config.cut_replies == "leave-out" and data.has_cut_reply.any():
+            whole = ~data.has_cut_reply
+            if not whole.any():
+                raise UserError(
+                    "--cut-replies leave-out leaves nothing to train on: every pair holds a reply"
+                    " that its sampler cut; sample longer ones with --max-new-tokens, or keep them"
+                )
+            examples = examples.subset(whole)
+            questions = list(itertools.compress(questions, whole))
         has_reference = isinstance(config, PreferenceTrainingConfig)
         if has_reference:
             examples = with_reference(policy, examples, config)
@@ -264,6 +278,15 @@ def policy_examples(
     examples = cached_examples("tokens", depends_on, text.cut, tokenize, config.cache_dir)
     assert len(examples) == len(pair_sets[0])
     return examples
+
+
+def _has_cut_reply(pair_sets: Sequence[Sequence[Pair]], chosen_only: bool) -> np.ndarray:
+    """Return which examples hold a cut reply, ``[examples]`` bool."""
+    flags = np.zeros(len(pair_sets[0]), bool)
+    for pairs in pair_sets:
+        for number, pair in enumerate(pairs):
+            flags[number] |= pair.chosen.is_cut or (pair.rejected.is_cut and not chosen_only)
+    return flags
 
 
 def _pairs_digest(pairs: Sequence[Pair]) -> str:

@@ -16,6 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
+from jax.sharding import Mesh
 
 from jaxmodpo.data.batches import Batches, score_in_batches
 from jaxmodpo.data.examples import Examples, check_tokens, reward_pairs
@@ -26,7 +27,8 @@ from jaxmodpo.losses import bradley_terry_loss, plackett_luce_loss
 from jaxmodpo.models.model_folder import read_model_config
 from jaxmodpo.models.parameters import Parameters
 from jaxmodpo.models.remat import Remat
-from jaxmodpo.models.roberta import Roberta, RobertaConfig, load_roberta
+from jaxmodpo.models.roberta import Roberta, RobertaConfig, load_roberta, parameter_table
+from jaxmodpo.policy.mesh import place_batch, put, row_shards, shardings
 from jaxmodpo.records import Pair
 from jaxmodpo.schema import Fields
 from jaxmodpo.training.cache import cached, examples_digest
@@ -95,16 +97,31 @@ def _score(parameters: Parameters, batch: Batch, *, config: RobertaConfig) -> Ar
 
 
 def score(
-    config: RobertaConfig, parameters: Parameters, examples: Examples, rows: int
+    config: RobertaConfig,
+    parameters: Parameters,
+    examples: Examples,
+    rows: int,
+    mesh: Mesh | None = None,
 ) -> np.ndarray:
-    """Return the reward of every sequence, ``[n, S]`` float32, without dropout."""
+    """Return the reward of every sequence, ``[n, S]`` float32, without dropout.
+
+    Args:
+        config: the model's shape.
+        parameters: its weights, on the mesh if there is one.
+        examples: sequences.
+        rows: examples at a time.
+        mesh: devices among which rows are shared out; None for one device.
+    """
     check_tokens(int(examples.tokens.max()), config.vocab_size)
+    batches = Batches(examples, batch_size=rows, row_shards=row_shards(mesh) if mesh else 1)
 
     def compute(batch: dict[str, np.ndarray]) -> np.ndarray:
-        arrays = {name: batch[name][0] for name in ("tokens", "lengths")}
-        return np.asarray(_score(parameters, arrays, config=config))[None]
+        arrays = {name: batch[name] for name in ("tokens", "lengths")}
+        placed = place_batch(mesh, arrays, batches.by_rows) if mesh else arrays
+        microbatch = {name: array[0] for name, array in placed.items()}
+        return np.asarray(_score(parameters, microbatch, config=config))[None]
 
-    return score_in_batches(Batches(examples, batch_size=rows), compute)
+    return score_in_batches(batches, compute)
 
 
 def load_reward_model(folder: Path, max_length: int | None = None) -> tuple[Roberta, RewardText]:
@@ -134,6 +151,7 @@ def rewards_of_pairs(
     batch_size: int,
     max_length: int | None = None,
     cache_dir: Path | None = None,
+    mesh: Mesh | None = None,
 ) -> np.ndarray:
     """Return ``[pairs, 2]`` rewards, chosen then rejected; computed once per model and data set.
 
@@ -143,20 +161,25 @@ def rewards_of_pairs(
         batch_size: pairs at a time.
         max_length: tokens; by default what the model was trained with, or can take.
         cache_dir: see ``training.cache``.
+        mesh: of this process's devices; None for one of them.
     """
     model, text = load_reward_model(folder, max_length)
     examples = reward_pairs(pairs, text)
     text.cut.warn()
     check_tokens(int(examples.tokens.max()), model.config.vocab_size)
     parameters = {name: variable[...] for name, variable in model.parameters.items()}
+    if mesh is not None:
+        places = shardings(mesh)(parameter_table(model.config))
+        parameters = {name: put(array, places[name]) for name, array in parameters.items()}
     depends_on = {
         "model": fingerprint(folder),
         "examples": examples_digest(examples),
         "rows": batch_size,
+        "mesh": [int(size) for size in mesh.shape.values()] if mesh else [1, 1, 1],
     }
     return cached(
         "rewards",
         depends_on,
-        lambda: score(model.config, parameters, examples, batch_size),
+        lambda: score(model.config, parameters, examples, batch_size, mesh),
         cache_dir,
     )

@@ -28,13 +28,15 @@ from jaxmodpo.methods.reward_model import rewards_of_pairs
 from jaxmodpo.models.quantized import BaseDtype
 from jaxmodpo.phase import Phase, in_phase
 from jaxmodpo.policy.loaded import Policy, load_policy
+from jaxmodpo.policy.mesh import make_mesh
 from jaxmodpo.policy.prompts import load_policy_text
 from jaxmodpo.progress import Progress
 from jaxmodpo.ranges import Count, Incidental, Seed, Settings
 from jaxmodpo.records import Pair, read_questions
 from jaxmodpo.results.measures import DIVERGENCE, Divergence
 from jaxmodpo.results.versioned import plain, write_result
-from jaxmodpo.sampling.sampler import SamplingSettings, sample
+from jaxmodpo.sampling.draw import SamplingSettings
+from jaxmodpo.sampling.engine import sample
 from jaxmodpo.schema import Range
 
 logger = logging.getLogger(__name__)
@@ -61,6 +63,8 @@ class ScorePolicyConfig(Settings, help_group="model"):
     """Number format of the base weights. int8 and nf4 quantize the projections block by block."""
     batch_size: Annotated[Count, HelpGroup("batch")] = 4
     """Pairs that are scored at a time."""
+    mesh: Annotated[tuple[Count, Count, Count] | None, HelpGroup("devices")] = None
+    """Number of devices along the mesh axes data, fsdp and tensor. By default as in training."""
     prompt_style: Annotated[PromptStyle, HelpGroup("text")] = "instruct"
     """How a question is put to the model, as in training. instruct: the paper's prompt; chat: the
     tokenizer's template."""
@@ -101,7 +105,9 @@ def score_policy(config: ScorePolicyConfig) -> None:
         day=config.prompt_date,
         adapter=config.adapter,
     )
-    policy = load_policy(config.model, base_dtype=config.base_dtype, adapter=config.adapter)
+    policy = load_policy(
+        config.model, base_dtype=config.base_dtype, mesh=config.mesh, adapter=config.adapter
+    )
     examples = policy_pairs([pairs], text)
     text.cut.warn()
     logps = policy.logps(examples, config.batch_size)
@@ -143,6 +149,8 @@ class ScoreRewardConfig(Settings, help_group="model"):
     """JSON Lines file to write, with a row for each pair."""
     batch_size: Annotated[Count, HelpGroup("batch")] = 8
     """Pairs that are scored at a time."""
+    mesh: Annotated[tuple[Count, Count, Count] | None, HelpGroup("devices")] = None
+    """Number of devices along the mesh axes data, fsdp and tensor. By default as in training."""
     max_length: Annotated[
         Annotated[int, Range(least=SHORTEST_REWARD_TEXT)] | None, HelpGroup("text")
     ] = None
@@ -169,6 +177,7 @@ def score_reward(config: ScoreRewardConfig) -> None:
         batch_size=config.batch_size,
         max_length=config.max_length,
         cache_dir=config.cache_dir,
+        mesh=make_mesh(config.mesh),
     )
     write_jsonl(
         config.output,
@@ -218,6 +227,9 @@ class ScoreKLConfig(Settings, help_group="model"):
     today."""
     batch_size: Annotated[Count, HelpGroup("batch")] = 64
     """Replies that are sampled and scored at a time."""
+    mesh: Annotated[tuple[Count, Count, Count] | None, HelpGroup("devices")] = None
+    """Number of devices along the mesh axes data, fsdp and tensor. By default as
+    ``responses`` has it."""
     base_dtype: BaseDtype = "bfloat16"
     """Number format of the base weights. int8 and nf4 quantize the projections block by block."""
     seed: Annotated[Seed, HelpGroup("sampling")] = 0
@@ -245,7 +257,13 @@ def score_kl(config: ScoreKLConfig, phase: Phase) -> None:
         adapter=config.adapter,
         phase=phase,
     )
-    policy = load_policy(config.model, base_dtype=config.base_dtype, adapter=config.adapter)
+    policy = load_policy(
+        config.model,
+        base_dtype=config.base_dtype,
+        mesh=config.mesh,
+        adapter=config.adapter,
+        for_sampling=True,
+    )
     prompts = [
         text.prompt(question.question_text)
         for question in read_questions(config.questions)
@@ -276,13 +294,8 @@ def own_replies(
     """
     settings = SamplingSettings(1.0, 1.0, max_new_tokens, (eos,))
     keys = jax.random.split(jax.random.key(seed), len(prompts))
-    replies: list[list[int]] = []
     with Progress("sampling", len(prompts), "replies", leave=False) as bar:
-        for start in range(0, len(prompts), rows):
-            batch = slice(start, start + rows)
-            replies += sample(policy, prompts[batch], keys[batch], settings, rows=rows)
-            bar.update(len(replies) - start)
-    return replies
+        return sample(policy, prompts, keys, settings, rows=rows, progress=bar)
 
 
 def divergence(

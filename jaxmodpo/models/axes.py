@@ -44,6 +44,7 @@ RULES: Mapping[str | None, str | tuple[str, ...] | None] = {
     # Activations: rows of the batch. What else an activation shares with a parameter (``heads``)
     # lies where the parameter does.
     "batch": ("data", "fsdp"),
+    "draws": ("data", "fsdp", "tensor"),
     None: None,
 }
 

@@ -32,6 +32,7 @@ from jaxmodpo.models import lora as lora_module
 from jaxmodpo.models import quantized
 from jaxmodpo.models.attention import Attention
 from jaxmodpo.models.axes import constrain
+from jaxmodpo.models.cached_attention import attend, visible_places
 from jaxmodpo.models.decoder_config import DecoderConfig, read_decoder_config
 from jaxmodpo.models.loading import dtype_named, load_parameters
 from jaxmodpo.models.logps import chunked_token_logps, token_logps
@@ -228,7 +229,9 @@ class Decoder(nnx.Module):
         return jnp.pad(logps, ((0, 0), (1, 0)))
 
     def empty_cache(self, batch: int, length: int) -> Cache:
-        """Return a cache of zeros for ``batch`` rows of up to ``length`` tokens."""
+        """Return a cache for ``batch`` rows and ``length`` places, a multiple of
+        ``cached_attention.BLOCK``.
+        """
         shape = (
             self.config.num_hidden_layers,
             batch,
@@ -237,30 +240,37 @@ class Decoder(nnx.Module):
             self.config.head_dim,
         )
         zeros = jnp.zeros(shape, self.base["embed"].dtype)
-        return Cache(zeros, zeros)
+        return Cache(self._placed_cache(zeros), self._placed_cache(zeros))
 
-    def extend(self, tokens_BT: Array, positions_BT: Array, cache: Cache) -> tuple[Array, Cache]:
+    def extend(
+        self,
+        tokens_BT: Array,
+        positions_BT: Array,
+        cache: Cache,
+        own_ranks_Br: Array | None = None,
+    ) -> tuple[Array, Cache]:
         """Run new tokens against a cache and add them to it.
 
         Args:
-            tokens_BT: new tokens: a prompt, or one token a row.
-            positions_BT: their positions, which are also their indices in the cache. What the
-                cache holds after a row's newest token may be anything: it is never attended to.
-            cache: what came before.
+            tokens_BT: new tokens: a part of a prompt, or one token a row.
+            positions_BT: their positions, one after the other in a row. Position p stands at the
+                place ``p mod length`` of the cache; what stands behind a row's newest token is
+                never attended to.
+            cache: what came before; at least as long as the longest row, or as the sliding window
+                and the new tokens together.
+            own_ranks_Br: see :func:`jaxmodpo.models.lora.apply`.
 
         Returns:
             Hidden states ``[B, T, D]`` and the cache with the new tokens in it.
         """
         base, layers = self._parameters()
-        x_BTD = base["embed"][tokens_BT]
+        mesh = self.attention.mesh
+        length = cache.keys.shape[2]
+        x_BTD = constrain(base["embed"][tokens_BT], mesh, "batch", None, None)
         angles = rotation(self.config.rope, self.config.head_dim, positions_BT)
-        # A key's index in the cache is its position in the text. So a comparison of positions is
-        # the whole mask, and what a shorter row has not written yet lies after all its queries.
-        key_positions_S = jnp.arange(cache.keys.shape[2])
-        visible_BTS = key_positions_S <= positions_BT[..., None]
-        if self.config.sliding_window is not None:
-            visible_BTS &= key_positions_S > positions_BT[..., None] - self.config.sliding_window
+        visible_BTS = visible_places(positions_BT, length, self.config.sliding_window)
         rows_B1 = jnp.arange(tokens_BT.shape[0])[:, None]
+        places_BT = positions_BT % length
 
         def block(
             carry: tuple[Array, Cache], layer: tuple[dict[str, Array], Array]
@@ -270,21 +280,23 @@ class Decoder(nnx.Module):
             # ``attend`` returns what a layer needs; the cache that it filled leaves by this list.
             updated: list[Cache] = []
 
-            def attend(q_BTHC: Array, k_BTKC: Array, v_BTKC: Array) -> Array:
-                keys = cache.keys.at[number, rows_B1, positions_BT].set(k_BTKC)
-                values = cache.values.at[number, rows_B1, positions_BT].set(v_BTKC)
+            def attend_to_cache(q_BTHC: Array, k_BTKC: Array, v_BTKC: Array) -> Array:
+                keys = self._placed_cache(cache.keys.at[number, rows_B1, places_BT].set(k_BTKC))
+                values = self._placed_cache(cache.values.at[number, rows_B1, places_BT].set(v_BTKC))
                 updated.append(Cache(keys, values))
-                return jax.nn.dot_product_attention(
-                    q_BTHC, keys[number], values[number], mask=visible_BTS[:, None]
-                )
+                return attend(q_BTHC, keys, values, number, visible_BTS)
 
-            x_BTD = self._layer(x_BTD, weights, angles, attend, None)
-            return (x_BTD, updated[0]), None
+            x_BTD = self._layer(x_BTD, weights, angles, attend_to_cache, None, own_ranks_Br)
+            return (constrain(x_BTD, mesh, "batch", None, None), updated[0]), None
 
         (x_BTD, cache), _ = jax.lax.scan(
             block, (x_BTD, cache), (layers, jnp.arange(self.config.num_hidden_layers))
         )
         return _rms_norm(x_BTD, base["norm"], self.config.rms_norm_eps), cache
+
+    def _placed_cache(self, array_LBSKC: Array) -> Array:
+        """Share a cache out by rows and by key-value heads: no device ever holds another's part."""
+        return constrain(array_LBSKC, self.attention.mesh, None, "batch", None, "kv_heads", None)
 
     def _parameters(self) -> tuple[dict[str, Array], dict[str, Array]]:
         """Return the arrays outside the stack, and those inside it (base and adapter in one
@@ -312,6 +324,7 @@ class Decoder(nnx.Module):
         angles: tuple[Array, Array],
         attend: Callable[[Array, Array, Array], Array],
         dropout: tuple[ArrayLike, Array] | None,
+        own_ranks_Br: Array | None = None,
     ) -> Array:
         """One decoder layer; ``attend`` maps rotated queries, keys and values to ``[B, T, H,
         C]``.
@@ -321,7 +334,7 @@ class Decoder(nnx.Module):
 
         def project(x: Array, name: str) -> Array:
             frozen = quantized.matmul(x, weights, name)
-            return frozen + lora_module.apply(x, weights, name, scale, dropout)
+            return frozen + lora_module.apply(x, weights, name, scale, dropout, own_ranks_Br)
 
         h_BTD = _rms_norm(x_BTD, weights["input_norm"], config.rms_norm_eps)
         q_BTHC = _heads(project(h_BTD, "q_proj"), config.num_attention_heads)

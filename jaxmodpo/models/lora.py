@@ -26,6 +26,7 @@ from typing import Literal
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 from jax.typing import ArrayLike
 
@@ -114,6 +115,7 @@ def apply(
     name: str,
     scale: ArrayLike,
     dropout: tuple[ArrayLike, Array] | None,
+    own_ranks_Br: Array | None = None,
 ) -> Array:
     """Return the adapter's contribution to projection ``name``, or 0 where it has none.
 
@@ -122,6 +124,8 @@ def apply(
         weights: one layer's adapter, ``{name}.A`` ``[in, r]`` and ``{name}.B`` ``[r, out]``.
         scale: s.
         dropout: rate and key in training; None draws nothing.
+        own_ranks_Br: which ranks of adapters that stand side by side are a row's own, ``[B, r]``,
+            with an input ``[B, T, in]``; None where all are.
     """
     if f"{name}.A" not in weights:
         return jnp.zeros((), x.dtype)
@@ -135,7 +139,53 @@ def apply(
     a = weights[f"{name}.A"].astype(x.dtype)
     b = weights[f"{name}.B"].astype(x.dtype)
     # From the left, so that nothing of the width of the model squared is formed.
-    return jnp.asarray(scale * ((x @ a) @ b), x.dtype)
+    inner = x @ a
+    if own_ranks_Br is not None:
+        inner = jnp.where(own_ranks_Br[:, None], inner, 0)
+    return jnp.asarray(scale * (inner @ b), x.dtype)
+
+
+def side_by_side(
+    adapters: Sequence[tuple[LoraConfig, dict[str, Array]]],
+) -> tuple[LoraConfig, dict[str, Array], np.ndarray]:
+    """Put adapters of one base model beside each other along the rank, so that the rows of one
+    batch can each have their own::
+
+        A = [A_1 | A_2]        a row of the second adapter:  x A = [ . . | x A_2]
+        B = [s_1 B_1           only its own ranks pass, so that it gets s_2 A_2 B_2
+             s_2 B_2]
+
+    Args:
+        adapters: settings and parameters. Ranks, scales and target projections may differ.
+
+    Returns:
+        The settings (rank Σ r_i, scale 1) and parameters of them all, and which ranks are whose,
+        ``[adapters, Σ r_i]``.
+    """
+    ranks = [config.rank for config, _ in adapters]
+    targets = [
+        name for name in PROJECTIONS if any(name in config.targets for config, _ in adapters)
+    ]
+    parameters: dict[str, Array] = {}
+    for name in targets:
+        arrays_with_target = next(arrays for _, arrays in adapters if f"{name}.A" in arrays)
+        layers, width_in, _ = arrays_with_target[f"{name}.A"].shape
+        width_out = arrays_with_target[f"{name}.B"].shape[2]
+        factors_a: list[Array] = []
+        factors_b: list[Array] = []
+        for config, arrays in adapters:
+            if name in config.targets:
+                factors_a.append(arrays[f"{name}.A"])
+                factors_b.append(config.scale * arrays[f"{name}.B"])
+            else:
+                factors_a.append(jnp.zeros((layers, width_in, config.rank)))
+                factors_b.append(jnp.zeros((layers, config.rank, width_out)))
+        parameters[f"{name}.A"] = jnp.concatenate(factors_a, axis=2)
+        parameters[f"{name}.B"] = jnp.concatenate(factors_b, axis=1)
+    rank = sum(ranks)
+    lora = LoraConfig(rank, float(rank), 0.0, tuple(targets))
+    owner_of_rank = np.repeat(np.arange(len(adapters)), ranks)
+    return lora, parameters, owner_of_rank == np.arange(len(adapters))[:, None]
 
 
 Averaging = Literal["exact", "factors", "slerp"]

@@ -20,6 +20,17 @@ from jaxmodpo.hub import local_folder, refuse_missing
 from jaxmodpo.models.parameters import Table
 from jaxmodpo.models.tensors import save_tensors
 
+_SAMPLING_DEFAULTS = (
+    "temperature",
+    "top_p",
+    "top_k",
+    "min_p",
+    "repetition_penalty",
+    "typical_p",
+    "no_repeat_ngram_size",
+    "suppress_tokens",
+    "bad_words_ids",
+)
 _TOKENIZER_FILES = (
     "tokenizer.json",
     "tokenizer_config.json",
@@ -73,6 +84,17 @@ def read_end_tokens(folder: Path, tokenizer_end: int) -> tuple[int, ...]:
             )
     # A dictionary drops repetitions and keeps the order, the tokenizer's own token first.
     return tuple(dict.fromkeys([tokenizer_end, *ids]))
+
+
+def read_sampling_defaults(folder: Path) -> dict[str, Any]:
+    """Return what a folder's ``generation_config.json`` says of how to draw; nothing where there is
+    none.
+    """
+    path = local_folder(folder) / "generation_config.json"
+    settings = read_json(path) if path.is_file() else {}
+    if not isinstance(settings, dict):
+        raise UserError(f"{path} must hold a mapping of settings, not {type(settings).__name__}")
+    return {name: settings[name] for name in _SAMPLING_DEFAULTS if settings.get(name) is not None}
 
 
 def copy_tokenizer(folder: Path, target: Path) -> None:

@@ -23,7 +23,7 @@ from jaxmodpo.personas.selection import groups_of, select_diverse, split_balance
 from jaxmodpo.personas.summary import STEPS, summarize
 from jaxmodpo.personas.survey import participants_of, read_surveys
 from jaxmodpo.personas.synthetic import survey_rows, write_rows
-from jaxmodpo.phase import Phase, open_phase
+from jaxmodpo.phase import Phase, open_in_one_process
 from jaxmodpo.ranges import Count, CountOrZero, Incidental, Seed, Settings, Share
 from jaxmodpo.schema import Range
 
@@ -111,7 +111,7 @@ def personas(config: PersonasConfig) -> Phase:
         participants = participants_of(synthetic_rows)
     qualities = {p.participant_id: quality(p) for p in participants}
     good = _good_enough(participants, qualities, config)
-    phase = open_phase("personas", config)
+    phase = open_in_one_process("personas", config)
     if phase.finished:
         return phase
     if synthetic_rows:

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,16 +25,25 @@ from jax.sharding import Mesh
 
 from jaxmodpo.data.batches import SCORED_ARRAYS, Batches, Batching, score_in_batches
 from jaxmodpo.data.examples import Examples, check_tokens
+from jaxmodpo.errors import UserError
 from jaxmodpo.models import flops
 from jaxmodpo.models.adapters import load_adapter
 from jaxmodpo.models.attention import Attention, Backend
 from jaxmodpo.models.completions import sequence_logps
 from jaxmodpo.models.decoder import load_decoder, parameter_table
 from jaxmodpo.models.decoder_config import DecoderConfig, read_decoder_config
-from jaxmodpo.models.lora import LoraConfig, adapter_table
+from jaxmodpo.models.lora import LoraConfig, adapter_table, side_by_side
 from jaxmodpo.models.parameters import Parameters, initialize
 from jaxmodpo.models.quantized import BaseDtype
-from jaxmodpo.policy.mesh import check_heads, make_mesh, place_batch, put, row_shards, shardings
+from jaxmodpo.policy.mesh import (
+    check_heads,
+    make_mesh,
+    place_batch,
+    put,
+    row_shards,
+    sampling_shape,
+    shardings,
+)
 from jaxmodpo.policy.preemption import stop_if_asked
 
 
@@ -48,6 +58,9 @@ class Policy:
     adapter: Parameters
     mesh: Mesh
     attention: Attention
+    ranks_of: np.ndarray | None = None
+    """which ranks of the adapter are whose, ``[adapters, r]``, where it is several side by side
+    (:func:`with_adapters`)"""
 
     @property
     def zero_adapter(self) -> Parameters:
@@ -72,7 +85,15 @@ class Policy:
         reference: bool = False,
         batching: Batching = "packed",
     ) -> np.ndarray:
-        """Score every completion, ``[n, S]`` float32, ``rows`` examples at a time."""
+        """Score every completion, ``[n, S]`` float32, ``rows`` examples at a time.
+
+        Raises:
+            UserError: the policy has several adapters, of which none is meant.
+        """
+        if self.ranks_of is not None:
+            raise UserError(
+                "log-probabilities are of one adapter; this policy has several adapters"
+            )
         check_tokens(int(examples.tokens.max()), self.config.vocab_size)
         adapter = self.zero_adapter if reference else self.adapter
         batches = Batches(
@@ -120,17 +141,33 @@ def load_policy(
     fresh: LoraConfig | None = None,
     seed: int = 0,
     attention: Backend = "auto",
+    for_sampling: bool = False,
 ) -> Policy:
     """Load a base model with an adapter from a folder, a fresh one, or (neither given) one of rank
     1 that is 0.
+
+    Args:
+        model: the base's folder.
+        base_dtype: number format of the base's weights.
+        mesh: devices along ``data``, ``fsdp`` and ``tensor``; by default as it suits the work.
+        adapter: a PEFT folder.
+        fresh: settings of a fresh adapter.
+        seed: of the fresh adapter's numbers.
+        attention: which implementation.
+        for_sampling: whether replies will be sampled: on this process's devices alone, by default
+            along ``tensor`` (:func:`jaxmodpo.policy.mesh.sampling_shape`).
 
     Raises:
         UserError: the model or adapter folder is not one, or they do not fit each other or the
             mesh.
     """
-    devices = make_mesh(mesh)
-    sharding_of = shardings(devices)
     shape = read_decoder_config(model)
+    if for_sampling:
+        local_devices = jax.local_devices()
+        devices = make_mesh(mesh or sampling_shape(local_devices, shape), local_devices)
+    else:
+        devices = make_mesh(mesh)
+    sharding_of = shardings(devices)
     check_heads(shape, devices)
     # Read first: whether it fits is known before the base is loaded.
     trained_adapter = None if adapter is None else load_adapter(adapter, shape, model)
@@ -157,9 +194,32 @@ def with_adapter(policy: Policy, folder: Path) -> Policy:
     return _place_adapter(policy, *load_adapter(folder, policy.config, policy.folder))
 
 
+def with_adapters(policy: Policy, folders: Sequence[Path | None]) -> Policy:
+    """Return the same base with several adapters at once, for a sampler whose rows each have one.
+
+    Args:
+        policy: the base.
+        folders: PEFT folders; None for the base alone.
+
+    Raises:
+        UserError: a folder that is none, or an adapter that does not fit the base.
+    """
+    none = LoraConfig(rank=1, alpha=1.0, dropout=0.0)
+    table = adapter_table(parameter_table(policy.config), none)
+    adapters: list[tuple[LoraConfig, Parameters]] = []
+    for folder in folders:
+        if folder is None:
+            zeros = {name: jnp.zeros(spec.shape) for name, spec in table.items()}
+            adapters.append((none, zeros))
+        else:
+            adapters.append(load_adapter(folder, policy.config, policy.folder))
+    lora, parameters, ranks_of = side_by_side(adapters)
+    return dataclasses.replace(_place_adapter(policy, lora, parameters), ranks_of=ranks_of)
+
+
 def _place_adapter(policy: Policy, lora: LoraConfig, parameters: Parameters) -> Policy:
     """Return a policy with an adapter, whose shards go to the devices of the mesh."""
     table = adapter_table(parameter_table(policy.config), lora)
     adapter_shardings = shardings(policy.mesh)(table)
     adapter = {name: put(array, adapter_shardings[name]) for name, array in parameters.items()}
-    return dataclasses.replace(policy, lora=lora, adapter=adapter)
+    return dataclasses.replace(policy, lora=lora, adapter=adapter, ranks_of=None)

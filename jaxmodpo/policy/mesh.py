@@ -50,6 +50,17 @@ def default_shape(devices: Sequence[Any]) -> tuple[int, int, int]:
     return (groups, len(devices) // groups, 1)
 
 
+def sampling_shape(devices: Sequence[Any], config: DecoderConfig) -> tuple[int, int, int]:
+    """Return ``(data, fsdp, tensor)`` for drawing one token after the other.
+
+    Every token reads all weights. Along ``fsdp`` they would be gathered from other devices each
+    time; along ``tensor`` each device reads its own part and keeps its own key-value heads. What
+    the heads do not divide has copies of the model.
+    """
+    tensor = math.gcd(len(devices), config.num_key_value_heads)
+    return (len(devices) // tensor, 1, tensor)
+
+
 def make_mesh(
     shape: tuple[int, int, int] | None = None, devices: Sequence[Any] | None = None
 ) -> Mesh:

@@ -7,202 +7,70 @@ phase = responses(config)   # out/responses.csv; a killed run asks for what is m
 from __future__ import annotations
 
 import collections
-import hashlib
 import logging
+import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any
 
-import jax
-import jax.numpy as jnp
-from jax import Array
-
-from jaxmodpo.costs import Cost, Estimates, Unknown
-from jaxmodpo.data.text import PolicyText, PromptStyle, check_day
+from jaxmodpo.data.prompting import warn_of_other_prompt
+from jaxmodpo.data.text import PolicyText
 from jaxmodpo.errors import UserError
-from jaxmodpo.flags.help_groups import HelpGroup
+from jaxmodpo.fingerprints import fingerprint
 from jaxmodpo.journals import Journal
-from jaxmodpo.models.quantized import BaseDtype
-from jaxmodpo.phase import Phase, in_phase
-from jaxmodpo.policy.loaded import load_policy
+from jaxmodpo.launched import Place, refuse_further_processes
+from jaxmodpo.phase import Phase, identity_of, in_phase, open_phase
 from jaxmodpo.policy.prompts import load_policy_text
-from jaxmodpo.progress import Progress
-from jaxmodpo.ranges import Count, Incidental, NotNegative, Probability, Seed
-from jaxmodpo.records import Question, Response, read_questions, write_responses
+from jaxmodpo.records import (
+    CUT_REASONS,
+    Question,
+    Response,
+    read_questions,
+    write_responses,
+)
+from jaxmodpo.results.manifest import MANIFEST, Identity, read_manifest
+from jaxmodpo.sampling.draw import SamplingSettings
 from jaxmodpo.sampling.endpoint import ask, refuse_empty, total_spending
 from jaxmodpo.sampling.endpoint_forecast import forecast_replies
-from jaxmodpo.sampling.endpoint_settings import (
-    Endpoint,
-    EndpointOptions,
-    check_endpoint,
-    endpoint_key,
+from jaxmodpo.sampling.journal import ReplyKey, ReplySlot, sampled
+from jaxmodpo.sampling.local import LocalSampler, say_other_defaults
+from jaxmodpo.sampling.settings import ResponsesConfig, endpoint_of
+from jaxmodpo.sampling.shares import (
+    is_finished,
+    lock_share,
+    mark_finished,
+    own_share,
+    share_folder,
+    wait_for_shares,
 )
-from jaxmodpo.sampling.journal import ReplySlot, row, sampled
-from jaxmodpo.sampling.sampler import SamplingSettings, sample
-from jaxmodpo.schema import Range
 
 logger = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, kw_only=True)
-class ResponsesConfig(EndpointOptions, help_group="sampling"):
-    """Sample replies to questions from a model, with or without an adapter, or ask an endpoint for
-    them.
-    """
-
-    questions: Path
-    """File of questions, with the columns question_id and question_text."""
-    output_dir: Incidental[Path]
-    """Folder of the run, for responses.csv."""
-    engine: Annotated[Literal["local", "endpoint"], HelpGroup("model")] = "local"
-    """Where the model is. local: on this machine; endpoint: behind an OpenAI-compatible URL, as
-    GPT-4o is."""
-    model: Annotated[Path | None, HelpGroup("model")] = None
-    """Hugging Face folder of the base model, for the local engine."""
-    adapter: Annotated[Path | None, HelpGroup("model")] = None
-    """PEFT folder of an adapter that was trained on this base, for the local engine."""
-    model_name: Annotated[str, HelpGroup("model")] = ""
-    """Name that is written beside each reply. Evaluation files tell models apart by it."""
-    samples: Count = 5
-    """Replies to each question."""
-    temperature: NotNegative | None = 0.8
-    """Temperature of the draws. 0 takes the likeliest token each time. None sends an endpoint no
-    temperature, since some models take none."""
-    top_p: Probability = 0.95
-    """Tokens are drawn from the smallest set whose probability is at least this."""
-    max_new_tokens: Count = 512
-    """Most tokens of a reply."""
-    max_prompt_length: Annotated[int, Range(least=2), HelpGroup("text")] = 512
-    """Most tokens of a prompt, for the local engine. In a longer one the question loses its
-    start."""
-    prompt_style: Annotated[PromptStyle, HelpGroup("text")] = "instruct"
-    """How a question is put to the model. instruct: the paper's prompt; chat: the tokenizer's
-    template on the bare question. An endpoint puts its own template around either."""
-    prompt_date: Annotated[str | None, HelpGroup("text")] = None
-    """Day, as YYYY-MM-DD, that a chat template takes for today, for the local engine. By default it
-    is the adapter's, or the day on which the run began."""
-    batch_size: Count = 64
-    """Replies that the local engine samples at a time."""
-    base_dtype: Annotated[BaseDtype, HelpGroup("model")] = "bfloat16"
-    """Number format of the local engine's base weights. int8 and nf4 quantize the projections block
-    by block."""
-    stop: tuple[str, ...] = ()
-    """Texts before which a reply ends, for the endpoint."""
-    seed: Seed = 0
-    """Seed of the draws. An endpoint is sent one for each reply, made of this, where its model
-    takes one."""
-
-    def check(self) -> None:
-        super().check()
-        check_day(self.prompt_date)
-        if self.engine == "local":
-            if self.model is None or self.temperature is None:
-                raise UserError(
-                    "the local engine needs --model, a model's folder, and a --temperature"
-                )
-            if self.stop or self.dry_run:
-                raise UserError("--stop and --dry-run of responses are for --engine endpoint")
-            return
-        if self.model is not None or self.adapter is not None:
-            raise UserError(
-                "--engine endpoint takes no --model and no --adapter; --endpoint-model names what"
-                " to ask"
-            )
-        defaults = {field.name: field.default for field in fields(self)}
-        if ignored := [name for name in LOCAL if getattr(self, name) != defaults[name]]:
-            flags = " and no ".join(f"--{name.replace('_', '-')}" for name in ignored)
-            raise UserError(
-                f"--engine endpoint takes no {flags}: the endpoint gets the question whole, and"
-                " does the rest"
-            )
-        check_endpoint(_endpoint(self))
-
-    def check_machine(self) -> None:
-        """Refuse an endpoint that may not be asked.
-
-        Raises:
-            UserError: no key, or posts that may not be sent.
-        """
-        if self.engine == "endpoint":
-            endpoint_key(_endpoint(self))
-
-    def cost(self, estimator: Estimates) -> Cost:
-        if self.engine == "endpoint":
-            return self._cost_of_endpoint(estimator)
-        assert self.model is not None
-        replies = self._replies(estimator)
-        cost = Cost(disk=REPLY_BYTES * replies)
-        try:
-            cost.chip_hours = estimator.sampling(self, replies, self.batch_size)
-            cost.notes = estimator.sampler_notes(self)
-        except Unknown as missing:
-            cost.chip_hours = None
-            cost.unknown = [str(missing)]
-        return cost
-
-    def _cost_of_endpoint(self, estimator: Estimates) -> Cost:
-        try:
-            replies = self._replies(estimator)
-        except Unknown as missing:
-            return Cost(endpoint_replies=None, dollars=None, disk=None, unknown=[str(missing)])
-        cost = Cost(disk=REPLY_BYTES * replies, endpoint_replies=replies)
-        estimator.pay_replies(
-            cost, self.endpoint_model, replies, self.max_new_tokens, self.model_table
-        )
-        return cost
-
-    def _replies(self, estimator: Estimates) -> int:
-        """Return how many replies there will be, and let later phases know."""
-        replies = estimator.rows(self.questions) * self.samples
-        responses = self.output_dir / "responses.csv"
-        estimator.counts[responses] = replies
-        estimator.per_question[responses] = self.samples
-        return replies
-
-
-REPLY_BYTES = 1_900
-"""a row of responses.csv: a reply of some 300 tokens and its question"""
-LOCAL = ("max_prompt_length", "prompt_date", "batch_size", "base_dtype")
-"""settings that an endpoint cannot be told"""
-
-
-def reply_key(seed: int, question_id: str, number: int) -> Array:
-    """Return the random key of one reply: it depends on nothing but the seed, the question and the
-    number.
-    """
-    words = hashlib.sha256(f"{question_id}\x1f{number}".encode()).digest()
-    return jax.random.fold_in(jax.random.key(seed), int.from_bytes(words[:4], "little"))
-
-
-def _endpoint(config: ResponsesConfig) -> Endpoint:
-    return Endpoint(
-        base_url=config.base_url,
-        model=config.endpoint_model,
-        api_key_env=config.api_key_env,
-        send_questions=config.send_questions,
-        temperature=config.temperature,
-        top_p=config.top_p,
-        max_tokens=config.max_new_tokens,
-        stop=config.stop,
-        seed=config.seed,
-        prompt_style=config.prompt_style,
-        max_concurrency=config.max_concurrency,
-        model_table=config.model_table,
-    )
-
-
 def run_responses(config: ResponsesConfig) -> Phase | None:
-    """Run ``responses``, or say what it would ask an endpoint and what that would cost."""
-    if not config.dry_run:
-        return responses(config)
-    config.check()
-    slots = _reply_slots(read_questions(config.questions), config.samples)
-    forecast_replies(_endpoint(config), slots, config.output_dir)
-    return None
+    """Run ``responses`` as the command line does.
+
+    Returns:
+        The phase; None where it only says what it would ask an endpoint and what that would cost,
+        and on a host that samples a share of another one's run.
+    """
+    if config.dry_run:
+        config.check()
+        slots = _reply_slots(read_questions(config.questions), config.samples)
+        forecast_replies(endpoint_of(config), slots, config.output_dir)
+        return None
+    place = config.place()
+    if config.engine == "endpoint":
+        refuse_further_processes("responses --engine endpoint", os.environ)
+    elif place.number > 0:
+        config.check()
+        _sample_share(config, place)
+        return None
+    return responses(config)
 
 
-@in_phase("responses")
+@in_phase("responses", open_phase)
 def responses(config: ResponsesConfig, phase: Phase) -> None:
     """Run ``responses``: what was sampled or bought is on disk before the next reply is asked
     for.
@@ -213,106 +81,161 @@ def responses(config: ResponsesConfig, phase: Phase) -> None:
         _sample(config, phase)
 
 
-def _reply_slots(questions: Sequence[Question], samples: int) -> list[ReplySlot]:
-    """Return a slot for each reply that there will be, in the order of ``responses.csv``."""
-    return [ReplySlot(question, number) for question in questions for number in range(samples)]
+def _reply_slots(
+    questions: Sequence[Question], samples: int, models: Sequence[str] = ("",)
+) -> list[ReplySlot]:
+    """Return a slot for each reply that there will be, in the order of the files."""
+    return [
+        ReplySlot(question, number, model)
+        for model in models
+        for question in questions
+        for number in range(samples)
+    ]
 
 
-def _settings_key(phase: Phase) -> str:
+def _settings_key(identity: Identity) -> str:
     """Return a digest of all that a run's replies depend on, which every row of the journal has."""
-    return phase.manifest.identity.digest()[:16]
+    return identity.digest()[:16]
 
 
 def _sample(config: ResponsesConfig, phase: Phase) -> None:
-    """Sample the replies from a model of this machine."""
-    assert config.model is not None and config.temperature is not None
-    questions = read_questions(config.questions)
-    slots = _reply_slots(questions, config.samples)
+    """Sample the replies from a model of this machine; with other hosts, the first one's share."""
+    place = config.place()
+    work = _LocalWork.prepare(config, phase)
+    settings_key = _settings_key(phase.manifest.identity)
+    journal = Journal(config.output_dir / "sampled.jsonl")
+    work.sample(own_share(work.slots, place), journal, settings_key)
+    journal.close()
+    rows = sampled(journal, settings_key)
+    shares: list[Path] = []
+    if place.count > 1:
+        shares = [share_folder(config.output_dir, number) for number in range(1, place.count)]
+        rows |= wait_for_shares(config.output_dir, settings_key, place)
+    cut = work.text.cut.as_dict()
+    _write(config, work.slots, rows, phase, [journal.path, *shares], **cut)
+
+
+def _sample_share(config: ResponsesConfig, place: Place) -> None:
+    """Sample one host's share into a folder of its own, for the first host to read.
+
+    Raises:
+        UserError: a chat template names a day, which every host would choose for itself.
+    """
+    identity = identity_of("responses", config)
+    settings_key = _settings_key(identity)
+    if _has_all_replies(config, identity):
+        logger.info("%s is finished: this host has nothing to sample", config.output_dir)
+        return
+    folder = share_folder(config.output_dir, place.number)
+    held = lock_share(folder)
+    if not is_finished(folder, settings_key, place):
+        work = _LocalWork.prepare(config, None)
+        if work.text.surroundings.dated and config.prompt_date is None:
+            raise UserError(
+                "the chat template writes a date into every prompt, and each host would take its"
+                " own day; give --prompt-date"
+            )
+        journal = Journal(folder / "sampled.jsonl")
+        work.sample(own_share(work.slots, place), journal, settings_key)
+        journal.close()
+        mark_finished(folder, settings_key, place)
+    held.release()
+
+
+def _has_all_replies(config: ResponsesConfig, identity: Identity) -> bool:
+    """Return whether the first host has finished this very run."""
+    path = config.output_dir / MANIFEST
+    manifest = read_manifest(path) if path.exists() else None
+    return manifest is not None and manifest.is_finished and manifest.identity == identity
+
+
+@dataclass(frozen=True)
+class _LocalWork:
+    """What a run of the local engine is to do, the same on every host.
+
+    Attributes:
+        sampler: what samples.
+        slots: all replies that there will be.
+        prompts: as tokens, by question id.
+        text: the tokenization.
+    """
+
+    sampler: LocalSampler
+    slots: list[ReplySlot]
+    prompts: Mapping[str, Sequence[int]]
+    text: PolicyText
+
+    @classmethod
+    def prepare(cls, config: ResponsesConfig, phase: Phase | None) -> _LocalWork:
+        """Read questions and put them as prompts."""
+        assert config.model is not None and config.temperature is not None
+        questions = read_questions(config.questions)
+        models = config.models()
+        text = _text(config, models, phase)
+        # Once for each question and not for each reply, since what is cut is counted.
+        prompts = {
+            question.question_id: text.prompt(question.question_text) for question in questions
+        }
+        text.cut.warn()
+        settings = SamplingSettings(
+            temperature=config.temperature,
+            top_p=config.top_p,
+            max_new_tokens=config.max_new_tokens,
+            end_tokens=tuple(text.end_tokens),
+            top_k=config.top_k,
+            min_p=config.min_p,
+            repetition_penalty=config.repetition_penalty,
+        )
+        say_other_defaults(config.model, settings)
+        sampler = LocalSampler(
+            model=config.model,
+            adapters=models,
+            base_dtype=config.base_dtype,
+            mesh=config.mesh,
+            settings=settings,
+            stop=config.stop,
+            rows=config.batch_size,
+            seed=config.seed,
+        )
+        slots = _reply_slots(questions, config.samples, list(models))
+        return cls(sampler, slots, prompts, text)
+
+    def sample(self, share: Sequence[ReplySlot], journal: Journal, settings_key: str) -> None:
+        """Sample what a journal lacks of a share."""
+        sampled_before = sampled(journal, settings_key)
+        missing = [slot for slot in share if slot.key not in sampled_before]
+        if missing:
+            done = len(share) - len(missing)
+            self.sampler.sample(missing, self.prompts, self.text, journal, settings_key, done)
+
+
+def _text(
+    config: ResponsesConfig, models: Mapping[str, Path | None], phase: Phase | None
+) -> PolicyText:
+    """Return the tokenization; of several adapters, each is compared with the prompt."""
+    assert config.model is not None
+    adapters = [adapter for adapter in models.values() if adapter is not None]
     text = load_policy_text(
         config.model,
         config.prompt_style,
         config.max_prompt_length,
         config.max_prompt_length + config.max_new_tokens,
         day=config.prompt_date,
-        adapter=config.adapter,
+        adapter=adapters[0] if adapters else None,
         phase=phase,
     )
-    # Once for each question and not for each reply, since what is cut is counted.
-    prompts = {question.question_id: text.prompt(question.question_text) for question in questions}
-    text.cut.warn()
-    journal = Journal(config.output_dir / "sampled.jsonl")
-    settings_key = _settings_key(phase)
-    batches = [
-        slots[start : start + config.batch_size]
-        for start in range(0, len(slots), config.batch_size)
-    ]
-    # A batch is sampled whole or again: a reply's last bits may depend on how long its neighbors'
-    # prompts are.
-    sampled_before = sampled(journal, settings_key)
-    unfinished_batches = [
-        batch for batch in batches if any(slot.key not in sampled_before for slot in batch)
-    ]
-    if unfinished_batches:
-        _sample_batches(config, unfinished_batches, prompts, text, journal, settings_key)
-    journal.close()
-    _write(config, slots, journal, phase, settings_key, **text.cut.as_dict())
-
-
-def _sample_batches(
-    config: ResponsesConfig,
-    batches: Sequence[Sequence[ReplySlot]],
-    prompts: Mapping[str, Sequence[int]],
-    text: PolicyText,
-    journal: Journal,
-    settings_key: str,
-) -> None:
-    """Sample batch after batch, and keep each one's replies before the next is begun.
-
-    Args:
-        config: the command's settings.
-        batches: what to sample.
-        prompts: as tokens, by question id.
-        text: turns tokens into a text, and knows which tokens end a reply.
-        journal: gains a row for each reply.
-        settings_key: of these rows.
-    """
-    assert config.model is not None and config.temperature is not None
-    policy = load_policy(config.model, base_dtype=config.base_dtype, adapter=config.adapter)
-    end_tokens = tuple(text.end_tokens)
-    settings = SamplingSettings(config.temperature, config.top_p, config.max_new_tokens, end_tokens)
-    total = config.samples * len(prompts)
-    remaining = sum(len(batch) for batch in batches)
-    with Progress("sampling", total, "replies", total - remaining, leave=False) as bar:
-        for batch in batches:
-            keys = [
-                reply_key(config.seed, slot.question.question_id, slot.number) for slot in batch
-            ]
-            replies = sample(
-                policy,
-                [prompts[slot.question.question_id] for slot in batch],
-                jnp.stack(keys),
-                settings,
-                rows=config.batch_size,
-            )
-            rows: list[dict[str, Any]] = []
-            for slot, tokens in zip(batch, replies, strict=True):
-                answer = {
-                    "response_text": text.decode(tokens),
-                    "finish_reason": "end" if tokens[-1] in end_tokens else "length",
-                    "tokens": len(tokens),
-                }
-                rows.append(row(slot, settings_key) | answer)
-            journal.append(*rows)
-            bar.update(len(batch))
+    for adapter in adapters[1:]:
+        warn_of_other_prompt(adapter, text)
+    return text
 
 
 def _ask(config: ResponsesConfig, phase: Phase) -> None:
     """Ask an endpoint for the replies."""
     slots = _reply_slots(read_questions(config.questions), config.samples)
     journal = Journal(config.output_dir / "sampled.jsonl")
-    settings_key = _settings_key(phase)
+    settings_key = _settings_key(phase.manifest.identity)
     try:
-        rows = ask(_endpoint(config), slots, journal, settings_key)
+        rows = ask(endpoint_of(config), slots, journal, settings_key)
     finally:
         journal.close()
     empty = refuse_empty(rows)
@@ -321,43 +244,57 @@ def _ask(config: ResponsesConfig, phase: Phase) -> None:
     _write(
         config,
         slots,
-        journal,
+        sampled(journal, settings_key),
         phase,
-        settings_key,
+        [journal.path],
         answering_models=dict(answering_models),
         empty_by_kind=empty,
-        spent=total_spending(rows, _endpoint(config).family),
+        spent=total_spending(rows, endpoint_of(config).family),
     )
 
 
 def _write(
     config: ResponsesConfig,
     slots: Sequence[ReplySlot],
-    journal: Journal,
+    rows_by_key: Mapping[ReplyKey, Mapping[str, Any]],
     phase: Phase,
-    settings_key: str,
+    work: Sequence[Path],
     **results: Any,
 ) -> None:
-    """Write ``responses.csv`` and finish the phase."""
-    rows_by_key = sampled(journal, settings_key)
-    rows = [rows_by_key[slot.key] for slot in slots]
-    replies = [
-        Response(
-            slot.question.question_id,
-            slot.question.question_text,
-            f"{slot.question.question_id}_{slot.number}",
-            reply["response_text"],
-            config.model_name,
+    """Write each model's ``responses.csv`` and finish the phase; what led to it is removed."""
+    settings_key = _settings_key(phase.manifest.identity)
+    seed = config.seed if config.engine == "local" else None
+    fingerprints = {
+        name: fingerprint(folder) if folder is not None else ""
+        for name, folder in config.models().items()
+    }
+    replies: dict[str, list[Response]] = {name: [] for name in config.files()}
+    for slot in slots:
+        reply = rows_by_key[slot.key]
+        replies[slot.model].append(
+            Response(
+                slot.question.question_id,
+                slot.question.question_text,
+                f"{slot.question.question_id}_{slot.number}",
+                reply["response_text"],
+                slot.model or config.model_name,
+                adapter=fingerprints[slot.model][:16],
+                settings=settings_key,
+                seed=seed,
+                finish_reason=reply["finish_reason"],
+                tokens=reply.get("tokens"),
+            )
         )
-        for slot, reply in zip(slots, rows, strict=True)
-    ]
-    write_responses(config.output_dir / "responses.csv", replies)
-    cut = sum(reply["finish_reason"] == "length" for reply in rows)
-    empty = sum(not reply.response_text for reply in replies)
-    logger.info("%d replies, %d cut at --max-new-tokens, %d empty", len(replies), cut, empty)
+    for name, path in config.files().items():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_responses(path, replies[name])
+    everything = [reply for of_model in replies.values() for reply in of_model]
+    cut = sum(reply.finish_reason in CUT_REASONS for reply in everything)
+    empty = sum(not reply.response_text for reply in everything)
+    logger.info("%d replies, %d cut at --max-new-tokens, %d empty", len(everything), cut, empty)
     phase.finish(
-        work=[journal.path],
-        responses=len(replies),
+        work=work,
+        responses=len(everything),
         cut_at_max_new_tokens=cut,
         empty=empty,
         **results,

@@ -190,7 +190,7 @@ def compile_scoring(
     lowered = sequence_logps.lower(
         base, adapter, batch, config=config, lora=lora, attention=Attention(attention, mesh)
     )
-    return _compiled(lowered, started)
+    return compile_lowered(lowered, started)[0]
 
 
 def _microbatch_of(array: Any, mesh: Mesh) -> Any:
@@ -228,7 +228,7 @@ def compile_step(loss: Loss, trainable: Any, frozen: Any, batches: Batches, mesh
         loss=loss,
         optimizer=optimizer,
     )
-    return _compiled(lowered, started)
+    return compile_lowered(lowered, started)[0]
 
 
 def abstract_policy(
@@ -260,10 +260,15 @@ _SIZE = r"([\d.]+)\s*([KMGT]?)i?B?"
 _UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 
 
-def _compiled(lowered: Any, started: float) -> Compiled:
-    """Compile a lowered step; one that is too large for the memory is an answer and no error."""
+def compile_lowered(lowered: Any, started: float) -> tuple[Compiled, str]:
+    """Compile a lowered step; one that is too large for the memory is an answer and no error.
+
+    Returns:
+        What the compiler says of memory, and the program's text; empty where it does not fit.
+    """
     try:
-        memory: Any = lowered.compile().memory_analysis()
+        program = lowered.compile()
+        memory: Any = program.memory_analysis()
     except Exception as error:
         # JAX has no type of its own for this error.
         if "RESOURCE_EXHAUSTED" not in str(error):
@@ -271,7 +276,7 @@ def _compiled(lowered: Any, started: float) -> Compiled:
         complaint = " ".join(str(error).split())
         peak, available = _sizes_in(complaint)
         seconds = time.perf_counter() - started
-        return Compiled(
+        refused = Compiled(
             fits=False,
             arguments=0,
             temporary=0,
@@ -280,12 +285,13 @@ def _compiled(lowered: Any, started: float) -> Compiled:
             seconds=seconds,
             complaint=complaint.split(". ")[0][:300],
         )
+        return refused, ""
     arguments = memory.argument_size_in_bytes
     temporary = memory.temp_size_in_bytes
     # Not every compiler says a peak. The sum is one that cannot be too low.
     peak = getattr(memory, "peak_memory_in_bytes", 0) or arguments + temporary
     seconds = time.perf_counter() - started
-    return Compiled(
+    compiled = Compiled(
         fits=True,
         arguments=arguments,
         temporary=temporary,
@@ -293,6 +299,7 @@ def _compiled(lowered: Any, started: float) -> Compiled:
         available=0,
         seconds=seconds,
     )
+    return compiled, program.as_text()
 
 
 def _sizes_in(complaint: str) -> tuple[int, int]:

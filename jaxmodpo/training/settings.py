@@ -177,6 +177,9 @@ class TextOptions(Settings, help_group="text"):
     """Most tokens of a prompt. In a longer one the question loses its start."""
     max_length: Count = 1024
     """Most tokens of prompt and response together. A longer response loses its end."""
+    cut_replies: Literal["keep", "leave-out"] = "keep"
+    """What happens to pairs with a reply that its sampler cut at its most tokens. keep: they are
+    trained on, and no end token stands behind the cut reply; leave-out: they are not."""
 
 
 @dataclass(frozen=True, kw_only=True)

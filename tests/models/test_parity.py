@@ -17,6 +17,7 @@ from jaxmodpo.bench.parity import CASES, compare  # noqa: E402
 from jaxmodpo.errors import UserError  # noqa: E402
 from jaxmodpo.models.adapters import load_adapter, save_adapter  # noqa: E402
 from jaxmodpo.models.attention import Attention  # noqa: E402
+from jaxmodpo.models.cached_attention import BLOCK  # noqa: E402
 from jaxmodpo.models.decoder import Decoder, load_decoder, parameter_table, save_decoder  # noqa: E402
 from jaxmodpo.models.lora import LoraConfig, adapter_table, average  # noqa: E402
 from jaxmodpo.models.parameters import initialize  # noqa: E402
@@ -137,7 +138,7 @@ def test_cached_decoding_gives_the_logits_of_a_full_pass(tmp_path: Path, window:
     full = model.logits(model.hidden_states(jnp.asarray(TOKENS)))
     lengths = np.array([9, 4, 6])  # prompts of different lengths, padded on the right
     prompt = np.where(np.arange(9) < lengths[:, None], TOKENS[:, :9], 0)
-    cache = model.empty_cache(3, 17)
+    cache = model.empty_cache(3, BLOCK)
     _, cache = model.extend(jnp.asarray(prompt), jnp.broadcast_to(jnp.arange(9), (3, 9)), cache)
     for step in range(8):
         places = lengths + step

@@ -2,24 +2,18 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from tiny_models import WORDS, tiny_mistral
+from tiny_models import tiny_mistral
 
-from jaxmodpo.errors import UserError
-from jaxmodpo.files import read_json
 from jaxmodpo.models import decoder
 from jaxmodpo.policy.loaded import load_policy
-from jaxmodpo.records import Question, read_responses, write_questions
-from jaxmodpo.sampling.command import ResponsesConfig, responses
-from jaxmodpo.sampling.sampler import SamplingSettings, choose, sample
+from jaxmodpo.sampling.draw import SamplingSettings, allowed, draw
+from jaxmodpo.sampling.engine import sample
 
 
 @pytest.fixture(scope="module")
@@ -30,7 +24,9 @@ def model(tmp_path_factory) -> Path:
 
 def frequencies(logits, temperature: float, top_p: float, draws: int = 20_000) -> np.ndarray:
     keys = jax.random.split(jax.random.key(0), draws)
-    tokens = choose(jnp.tile(jnp.asarray(logits), (draws, 1)), keys, temperature, top_p)
+    settings = SamplingSettings(temperature, top_p, 1, (0,))
+    logits_BV = jnp.tile(jnp.asarray(logits), (draws, 1))
+    tokens = draw(allowed(logits_BV, settings), keys)
     return np.bincount(np.asarray(tokens), minlength=len(logits)) / draws
 
 
@@ -48,12 +44,6 @@ def test_top_p_draws_from_the_smallest_set_that_reaches_it(top_p: float, kept: l
     expected = np.zeros(4)
     expected[kept] = probabilities[kept] / probabilities[kept].sum()
     np.testing.assert_allclose(frequencies(np.log(probabilities), 1.0, top_p), expected, atol=0.015)
-
-
-def test_temperature_zero_takes_the_likeliest_token():
-    assert choose(
-        jnp.array([[0.0, 3.0, 1.0]]), jax.random.split(jax.random.key(0), 1), 0.0, 0.9
-    ).tolist() == [1]
 
 
 @pytest.mark.slow(seconds=10)
@@ -99,85 +89,3 @@ def test_a_reply_does_not_depend_on_its_neighbours(model: Path):
         sample(policy, [p], keys[n : n + 1], settings, rows=3)[0] for n, p in enumerate(prompts)
     ]
     assert together == alone and together[0] != together[1]
-
-
-def responses_config(model: Path, tmp_path: Path, **changes) -> ResponsesConfig:
-    write_questions(
-        tmp_path / "questions.csv", [Question(f"q{n}", WORDS[n % 8]) for n in range(10)]
-    )
-    settings: dict = {
-        "model": model,
-        "questions": tmp_path / "questions.csv",
-        "output_dir": tmp_path / "out",
-        "samples": 3,
-        "max_new_tokens": 8,
-        "batch_size": 4,
-        "base_dtype": "float32",
-    }
-    return ResponsesConfig(**(settings | changes))
-
-
-def test_every_question_gets_its_replies_under_unique_ids(model: Path, tmp_path: Path):
-    phase = responses(responses_config(model, tmp_path, model_name="base"))
-    rows = read_responses(tmp_path / "out" / "responses.csv")
-    assert [r.response_id for r in rows] == [f"q{n}_{k}" for n in range(10) for k in range(3)]
-    assert {r.model_name for r in rows} == {"base"} and phase.results["responses"] == 30
-    assert len({r.response_text for r in rows}) > 5
-
-
-KILLER = """
-import os, signal, sys
-import jaxmodpo.sampling.command as command
-real, calls = command.sample, 0
-def sample(*a, **k):
-    global calls
-    calls += 1
-    if calls == 4:
-        os.kill(os.getpid(), signal.SIGKILL)
-    return real(*a, **k)
-command.sample = sample
-from jaxmodpo.cli import main
-main(sys.argv[1:])
-"""
-
-
-@pytest.mark.slow
-def test_killed_sampling_resumes_to_the_same_bytes(model: Path, tmp_path: Path):
-    config = responses_config(model, tmp_path)
-    responses(config)
-    flags = (
-        f"responses --model {model} --questions {config.questions} --output-dir"
-        f" {tmp_path / 'killed'} --samples 3 --max-new-tokens 8 --batch-size 4 --base-dtype float32"
-    ).split()
-    environment = os.environ | {"JAX_PLATFORMS": "cpu"}
-    done = subprocess.run(
-        [sys.executable, "-c", KILLER, *flags], env=environment, capture_output=True
-    )
-    assert done.returncode == -9, done.stderr.decode()[-2000:]
-    journal = tmp_path / "killed" / "sampled.jsonl"
-    assert len(journal.read_text().splitlines()) == 12
-    with journal.open("a") as file:
-        file.write('{"response_text": "torn')
-    done = subprocess.run(
-        [sys.executable, "-m", "jaxmodpo.cli", *flags], env=environment, capture_output=True
-    )
-    assert done.returncode == 0, done.stderr.decode()[-2000:]
-    assert (tmp_path / "killed" / "responses.csv").read_bytes() == (
-        tmp_path / "out" / "responses.csv"
-    ).read_bytes()
-    assert read_json(tmp_path / "killed" / "manifest.json")["status"] == "finished"
-
-
-@pytest.mark.parametrize(
-    "changes",
-    [
-        {"samples": 0},
-        {"temperature": -1.0},
-        {"top_p": 0.0},
-        {"max_new_tokens": 0},
-        {"batch_size": 0},
-    ],
-)
-def test_settings_that_cannot_sample_are_refused(model: Path, tmp_path: Path, changes: dict):
-    with pytest.raises(UserError):
-        responses(responses_config(model, tmp_path, **changes))

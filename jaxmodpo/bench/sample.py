@@ -1,0 +1,348 @@
+"""``bench sample``: how fast replies are sampled, how far from the memory's speed that is, and
+beside transformers' ``generate``.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxmodpo.bench.reply_lengths import END, START, counting_down
+from jaxmodpo.bench.step import random_base
+from jaxmodpo.bench.table import table
+from jaxmodpo.data.reference_lengths import reference_lengths
+from jaxmodpo.errors import UserError
+from jaxmodpo.flags.help_groups import HelpGroup
+from jaxmodpo.models.attention import Attention
+from jaxmodpo.models.decoder import parameter_table
+from jaxmodpo.models.decoder_config import DecoderConfig
+from jaxmodpo.models.lora import LoraConfig
+from jaxmodpo.models.model_folder import save_model
+from jaxmodpo.models.quantized import BaseDtype
+from jaxmodpo.models.shapes import settings as model_settings
+from jaxmodpo.policy.loaded import Policy, fresh_adapter
+from jaxmodpo.policy.mesh import check_heads, make_mesh, row_shards
+from jaxmodpo.ranges import Count, NotNegative, Probability, Seed, Unestimated
+from jaxmodpo.sampling.draw import SamplingSettings
+from jaxmodpo.sampling.engine import Ask, Engine, Sampled, Shapes
+from jaxmodpo.sampling.slots import Work
+
+
+@dataclass(frozen=True, kw_only=True)
+class BenchSampleConfig(Unestimated, help_group="measurement"):
+    """Sample replies as long as real ones from random weights of a model's shape, and print the
+    speed.
+    """
+
+    model: Annotated[str, HelpGroup("model")] = "tiny-mistral"
+    """Shape of the model: a published model's name, a config.json, or a model folder."""
+    base_dtype: Annotated[BaseDtype | None, HelpGroup("model")] = None
+    """Type of the base weights; by default float32 on a CPU and bfloat16 elsewhere."""
+    lora_rank: Annotated[Count, HelpGroup("model")] = 16
+    """Rank of the adapter, which lies on all seven projections and is not merged."""
+    replies: Count = 256
+    """Number of replies that are sampled."""
+    samples: Count = 4
+    """Number of replies to each prompt."""
+    batch_size: Annotated[Count, HelpGroup("batch")] = 64
+    """Number of replies under way at a time, over all devices."""
+    length_share: Annotated[Probability | None, HelpGroup("batch")] = None
+    """Share of the reference lengths that prompts and replies have; by default a quarter on a CPU
+    and the whole elsewhere."""
+    temperature: Annotated[NotNegative, HelpGroup("sampling")] = 0.8
+    """Temperature of the draws."""
+    top_p: Annotated[Probability, HelpGroup("sampling")] = 0.95
+    """Tokens are drawn from the smallest set whose probability is at least this."""
+    mesh: Annotated[tuple[Count, Count, Count] | None, HelpGroup("devices")] = None
+    """Number of devices along the mesh axes data, fsdp and tensor."""
+    rounds: Count = 2
+    """Number of times that everything is sampled; the fastest round counts."""
+    against: Literal["generate"] | None = None
+    """Other sampler that is timed as well: generate is that of transformers in float32, at several
+    batch sizes, without an adapter, and needs torch."""
+    generate_batches: tuple[Count, ...] = (16, 32, 64, 128, 256)
+    """Batch sizes at which the other sampler is timed."""
+    seed: Annotated[Seed, HelpGroup("sampling")] = 0
+    """Seed of lengths, weights and draws."""
+    json: Annotated[bool, HelpGroup("output")] = False
+    """Print one line of JSON instead of a table."""
+
+    def check(self) -> None:
+        super().check()
+        if self.temperature == 0:
+            raise UserError(
+                "bench sample draws its replies' lengths and so needs a --temperature above 0"
+            )
+
+
+@dataclass
+class Speed:
+    """One sampler's fastest round.
+
+    Attributes:
+        name: for the table.
+        seconds: of all replies.
+        tokens: of all replies.
+        first_token: seconds to the first token of a full batch, or None.
+        bandwidth_share: bytes that had to be read over those that a copy moves in that time.
+        programs: compiled, or None.
+    """
+
+    name: str
+    seconds: float
+    tokens: int
+    first_token: float | None = None
+    bandwidth_share: float | None = None
+    programs: int | None = None
+
+    @property
+    def tokens_per_second(self) -> float:
+        """Real tokens only: nothing behind an end counts."""
+        return self.tokens / self.seconds
+
+
+def bench_sample(config: BenchSampleConfig) -> None:
+    """Run ``bench sample``."""
+    config.check()
+    mappings = model_settings(config.model)
+    shape = DecoderConfig.from_mapping(mappings, config.model)
+    if config.against:
+        _import_torch()
+    mesh = make_mesh(config.mesh)
+    check_heads(shape, mesh)
+    device = mesh.devices.flat[0]
+    on_cpu = device.platform == "cpu"
+    base_dtype: BaseDtype = config.base_dtype or ("float32" if on_cpu else "bfloat16")
+    share = config.length_share or (0.25 if on_cpu else 1.0)
+    prompts, lengths = _prompts_and_lengths(config, shape, share)
+    base = random_base(shape, base_dtype, mesh)
+    base = counting_down(base, shape, lengths, config.temperature)
+    lora = LoraConfig(config.lora_rank, 2.0 * config.lora_rank, 0.0)
+    bare = Policy(Path(config.model), shape, base, lora, {}, mesh, Attention("auto", mesh))
+    policy = fresh_adapter(bare, lora, config.seed)
+
+    speeds = [_ours(config, policy, prompts, int(lengths.max()))]
+    if config.against:
+        with tempfile.TemporaryDirectory() as temporary:
+            save_model(Path(temporary), mappings, parameter_table(shape), base)
+            speeds += _generates(config, Path(temporary), prompts, int(lengths.max()))
+    if config.json:
+        print(json.dumps([_as_row(speed) for speed in speeds]))
+        return
+    print(
+        f"{config.model}, {base_dtype}, {config.replies} replies to {len(prompts)} prompts of"
+        f" {np.mean([len(prompt) for prompt in prompts]):.0f} tokens, {lengths.mean():.0f} tokens a"
+        f" reply on average and {lengths.max()} at most, temperature {config.temperature:g}, top-p"
+        f" {config.top_p:g}, {mesh.size} × {device.device_kind}\n"
+    )
+    print(_table(speeds))
+
+
+def _as_row(speed: Speed) -> dict[str, Any]:
+    return {**dataclasses.asdict(speed), "tokens_per_second": speed.tokens_per_second}
+
+
+def _table(speeds: Sequence[Speed]) -> str:
+    ours = speeds[0]
+    header = ["", "tokens/s", "tokens", "of the memory's speed", "first token, ms", "programs"]
+    rows = []
+    for speed in speeds:
+        bandwidth = "" if speed.bandwidth_share is None else f"{speed.bandwidth_share:.1%}"
+        first = "" if speed.first_token is None else f"{1000 * speed.first_token:.0f}"
+        programs = "" if speed.programs is None else str(speed.programs)
+        rows.append(
+            [
+                speed.name,
+                f"{speed.tokens_per_second:,.0f}",
+                f"{speed.tokens:,}",
+                bandwidth,
+                first,
+                programs,
+            ]
+        )
+    if len(speeds) > 1:
+        header.append("ours against it")
+        for row, speed in zip(rows, speeds, strict=True):
+            row.append(f"{ours.tokens_per_second / speed.tokens_per_second:.2f}×")
+    return table(header, rows)
+
+
+def _prompts_and_lengths(
+    config: BenchSampleConfig, shape: DecoderConfig, share: float
+) -> tuple[list[list[int]], np.ndarray]:
+    """Draw prompts, and the lengths from which those of replies will be drawn."""
+    generator = np.random.default_rng(config.seed)
+    count = -(-config.replies // config.samples)
+    prompt_lengths, sequence_lengths = reference_lengths(max(count, 2000), generator, share)
+    lengths = (sequence_lengths - prompt_lengths).ravel()
+    prompts = []
+    for length in prompt_lengths[:count, 0]:
+        words = generator.integers(START + 1, shape.vocab_size, max(int(length) - 1, 0))
+        prompts.append([*words.tolist(), START])
+    return prompts, lengths
+
+
+# ---------------------------------------------------------------------- ours
+
+
+def _ours(
+    config: BenchSampleConfig, policy: Policy, prompts: Sequence[Sequence[int]], longest: int
+) -> Speed:
+    draws = SamplingSettings(config.temperature, config.top_p, longest, (END,))
+    shapes = Shapes.of(
+        policy.config,
+        max(map(len, prompts)),
+        longest,
+        config.batch_size,
+        row_shards(policy.mesh),
+    )
+    keys = jax.random.split(jax.random.key(config.seed), config.replies)
+    asks = [Ask(n, prompts[n // config.samples], key) for n, key in enumerate(keys)]
+    best: Speed | None = None
+    bandwidth = copy_bandwidth()
+    # The first round compiles.
+    for number in range(config.rounds + 1):
+        print(f"round {number} of {config.rounds}: ours", file=sys.stderr)
+        works: list[Work] = []
+        replies: list[Sampled] = []
+        engine = Engine(policy, draws, shapes, observe=works.append)
+        started = time.perf_counter()
+        engine.run(asks, replies.extend)
+        seconds = time.perf_counter() - started
+        tokens = sum(len(reply.tokens) for reply in replies)
+        read = bytes_read(policy, works)
+        # Every device reads its own part at once.
+        share = read / policy.mesh.size / bandwidth / seconds
+        speed = Speed(f"{config.batch_size} slots", seconds, tokens, None, share)
+        speed.programs = len(engine.programs)
+        if number > 0 and (best is None or speed.seconds < best.seconds):
+            best = speed
+    assert best is not None
+    best.first_token = _first_token(policy, draws, shapes, asks[: config.batch_size])
+    return best
+
+
+def _first_token(
+    policy: Policy, draws: SamplingSettings, shapes: Shapes, asks: Sequence[Ask]
+) -> float:
+    """Return the seconds until a batch's first tokens are there, prefill included."""
+    seconds: list[float] = []
+    started = time.perf_counter()
+
+    def note_first(work: Work) -> None:
+        if work.steps and not seconds:
+            seconds.append(time.perf_counter() - started)
+
+    engine = Engine(policy, draws, shapes, steps_a_round=1, observe=note_first)
+    started = time.perf_counter()
+    engine.run(asks, lambda replies: None)
+    return seconds[0]
+
+
+def bytes_read(policy: Policy, works: Sequence[Work]) -> float:
+    """Return the bytes that decoding must read at least, on all devices together: the weights once
+    a step, and for each token the keys and values that it attends to.
+    """
+    weights = sum(array.nbytes for array in jax.tree.leaves((policy.base, policy.adapter)))
+    if "unembed" in policy.base:
+        weights -= policy.base["embed"].nbytes  # a few rows of it
+    config = policy.config
+    place = 2 * config.num_hidden_layers * config.num_key_value_heads * config.head_dim
+    place_bytes = place * policy.base["embed"].dtype.itemsize
+    steps = sum(int(work.steps) for work in works)
+    places = sum(int(work.places_read) for work in works)
+    return steps * weights + places * place_bytes
+
+
+def copy_bandwidth(size: int = 1 << 28) -> float:
+    """Return the bytes a second that a copy reads and writes on the first device, measured."""
+    array = jnp.zeros(size // 4, jnp.float32)
+    copy = jax.jit(lambda values: values + 1)
+    jax.block_until_ready(copy(array))
+    best = np.inf
+    for _ in range(5):
+        started = time.perf_counter()
+        jax.block_until_ready(copy(array))
+        best = min(best, time.perf_counter() - started)
+    return 2 * size / best
+
+
+# ---------------------------------------------------------------------- generate
+
+
+def _import_torch() -> tuple[Any, Any]:
+    try:
+        import torch
+        import transformers
+    except ImportError as error:
+        raise UserError(
+            f"--against generate needs torch; pip install torch==2.13.0 ({error})"
+        ) from error
+    return torch, transformers
+
+
+def _generates(
+    config: BenchSampleConfig, folder: Path, prompts: Sequence[Sequence[int]], longest: int
+) -> list[Speed]:
+    """Time transformers' ``generate`` at each batch size: prompts padded on the left, and as many
+    samples of each as here.
+    """
+    torch, transformers = _import_torch()
+    torch.set_num_threads(len(os.sched_getaffinity(0)))
+    transformers.utils.logging.set_verbosity_error()
+    model = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
+    speeds = []
+    for batch in config.generate_batches:
+        best: Speed | None = None
+        for number in range(config.rounds):
+            print(f"round {number + 1} of {config.rounds}: generate, {batch}", file=sys.stderr)
+            torch.manual_seed(config.seed)
+            started = time.perf_counter()
+            tokens = 0
+            step = max(1, batch // config.samples)
+            for start in range(0, len(prompts), step):
+                tokens += _generate(config, model, prompts[start : start + step], longest)
+            speed = Speed(f"generate, batches of {batch}", time.perf_counter() - started, tokens)
+            if best is None or speed.seconds < best.seconds:
+                best = speed
+        assert best is not None
+        speeds.append(best)
+    return speeds
+
+
+def _generate(
+    config: BenchSampleConfig, model: Any, prompts: Sequence[Sequence[int]], longest: int
+) -> int:
+    """Sample one batch; return its real tokens."""
+    torch, _ = _import_torch()
+    width = max(map(len, prompts))
+    padded = [[0] * (width - len(prompt)) + list(prompt) for prompt in prompts]
+    mask = [[0] * (width - len(prompt)) + [1] * len(prompt) for prompt in prompts]
+    with torch.inference_mode():
+        out = model.generate(
+            torch.tensor(padded),
+            attention_mask=torch.tensor(mask),
+            do_sample=True,
+            temperature=config.temperature,
+            top_p=config.top_p,
+            top_k=0,
+            max_new_tokens=longest,
+            num_return_sequences=config.samples,
+            eos_token_id=END,
+            pad_token_id=0,
+        )
+    replies = out[:, width:]
+    # Behind an end stands padding.
+    return int((replies != 0).sum())

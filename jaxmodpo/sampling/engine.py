@@ -1,0 +1,376 @@
+"""Slots: a fixed number of rows that never wait for the longest among them.
+
+A run has ``rows`` slots. A device-side loop draws a token a slot, and comes back to the host after
+some steps, or as soon as enough slots have ended. Ended replies are handed out, and their slots get
+the next prompts. A prompt is prefilled once, whatever the number of its replies, and its cache is
+copied into all of their slots::
+
+    slot 0   [prompt a | reply 1 ........ end][prompt a | reply 4 ...
+    slot 1   [prompt a | reply 2 .. end][prompt b | reply 1 .........
+    slot 2   [prompt a | reply 3 ............. length][prompt b | ...
+                                       ^ harvest and refill
+
+What a reply becomes depends on its key and on the run's shapes alone. Rows do not see each other,
+the attention's sums do not depend on the cache's length (:mod:`jaxmodpo.models.cached_attention`),
+and the key of a token is its reply's key and its number. So neighbors, order and restarts change
+nothing, to the bit.
+
+A run compiles few programs: one prefill, one round for each of at most four cache lengths, and
+moving between two lengths. The cache begins short and grows with the longest reply under way, so
+that early tokens do not read the places of late ones. Shape suffixes: R slots, Q prompts of a
+prefill, N new tokens, D model width, V vocabulary, L layers.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, cast
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from jaxmodpo.data.examples import check_tokens
+from jaxmodpo.data.text import pad_rows
+from jaxmodpo.errors import UserError
+from jaxmodpo.models.axes import constrain
+from jaxmodpo.models.cached_attention import BLOCK
+from jaxmodpo.models.decoder import Cache
+from jaxmodpo.models.decoder_config import DecoderConfig
+from jaxmodpo.policy.loaded import Policy
+from jaxmodpo.policy.mesh import row_shards
+from jaxmodpo.progress import Progress
+from jaxmodpo.records import FinishReason
+from jaxmodpo.sampling.draw import SamplingSettings
+from jaxmodpo.sampling.slots import (
+    PROMPT_CHUNK,
+    Prompts,
+    Refill,
+    Slots,
+    Work,
+    advance,
+    prefill,
+)
+
+logger = logging.getLogger(__name__)
+
+STEPS_A_ROUND = 32
+"""tokens a slot after which the device comes back to the host at the latest"""
+ENDED_SHARE = 0.125
+"""share of the slots that have ended at which it comes back earlier"""
+
+
+@dataclass(frozen=True)
+class Ask:
+    """A reply to sample.
+
+    Attributes:
+        name: what the caller knows it by.
+        prompt: tokens.
+        key: its random key.
+        adapter: which of the policy's adapters replies, where it has several.
+    """
+
+    name: object
+    prompt: Sequence[int]
+    key: Array
+    adapter: int = 0
+
+
+@dataclass(frozen=True)
+class Sampled:
+    """A finished reply.
+
+    Attributes:
+        name: of the :class:`Ask`.
+        tokens: all of them, the end token included where there is one.
+        reason: ``end``: an end token; ``stop``: a stop string; ``length``: the most tokens.
+    """
+
+    name: object
+    tokens: list[int]
+    reason: FinishReason
+
+
+@dataclass(frozen=True)
+class Shapes:
+    """The sizes that a run is compiled for; replies depend on them in their last bits.
+
+    Attributes:
+        rows: slots.
+        prompt_rows: prompts prefilled at a time.
+        prompt_tokens: most of a prompt, a multiple of :data:`PROMPT_CHUNK`.
+        prompt_length: places that a prompt takes in the cache; fewer where a window is shorter.
+        cache_length: places of a slot, for its prompt and its reply.
+    """
+
+    rows: int
+    prompt_rows: int
+    prompt_tokens: int
+    prompt_length: int
+    cache_length: int
+
+    @classmethod
+    def of(
+        cls, config: DecoderConfig, longest_prompt: int, new_tokens: int, rows: int, shards: int = 1
+    ) -> Shapes:
+        """Return the shapes of a run.
+
+        Args:
+            config: the model's; a sliding window bounds what the cache holds.
+            longest_prompt: tokens.
+            new_tokens: most of a reply.
+            rows: slots.
+            shards: among how many devices rows are shared out.
+
+        Raises:
+            UserError: devices that do not divide the slots.
+        """
+        if rows % shards:
+            raise UserError(
+                f"{rows} rows cannot be shared out among {shards} devices; give a --batch-size"
+                f" that {shards} divides, or another --mesh"
+            )
+        unit = max(BLOCK, PROMPT_CHUNK)
+        # With a window, old places are used again: what a token sees and the tokens under way.
+        most = _rounded_up(longest_prompt + new_tokens, unit)
+        if config.sliding_window is not None:
+            most = min(most, _rounded_up(config.sliding_window + PROMPT_CHUNK, unit))
+        prompt_tokens = _rounded_up(longest_prompt, unit)
+        # An eighth of the slots is what ends between two refills.
+        prompt_rows = _rounded_up(max(min(8, rows), round(rows * ENDED_SHARE)), shards)
+        return cls(rows, prompt_rows, prompt_tokens, min(prompt_tokens, most), most)
+
+
+_PromptOf = tuple[tuple[int, ...], int]
+"""a prompt's tokens, and which adapter replies to it"""
+
+
+def _rounded_up(number: int, multiple: int) -> int:
+    return -(-number // multiple) * multiple
+
+
+class Engine:
+    """Samples replies from one policy.
+
+    Args:
+        policy: base and adapter.
+        settings: how to draw.
+        shapes: what is compiled.
+        tokens_to_stop: how many of a reply's tokens there are when its first stop string is
+            complete, None while there is none; left out where there are no stop strings.
+        steps_a_round: tokens a slot after which the device comes back to the host at the latest.
+        observe: is told what was done, each time that the devices come back.
+    """
+
+    def __init__(
+        self,
+        policy: Policy,
+        settings: SamplingSettings,
+        shapes: Shapes,
+        tokens_to_stop: Callable[[Sequence[int]], int | None] | None = None,
+        steps_a_round: int = STEPS_A_ROUND,
+        observe: Callable[[Work], None] | None = None,
+    ):
+        self._policy = policy
+        self._settings = settings
+        self._shapes = shapes
+        self._tokens_to_stop = tokens_to_stop
+        self._steps_a_round = steps_a_round
+        self._observe = observe
+        self._asks: list[Ask | None] = [None] * shapes.rows
+        self._model: dict[str, Any] = {
+            "config": policy.config,
+            "lora": policy.lora,
+            "attention": policy.attention,
+        }
+        self._slots = self._empty_slots()
+        self.programs: set[str] = set()
+        """names of the programs that were needed so far"""
+
+    def run(self, asks: Sequence[Ask], hand_out: Callable[[list[Sampled]], None]) -> None:
+        """Sample a reply to every ask.
+
+        Args:
+            asks: in any order; those with one prompt share its prefill.
+            hand_out: gets replies as they end, in any order.
+        """
+        if not asks:
+            return
+        check_tokens(max(max(ask.prompt) for ask in asks), self._policy.config.vocab_size)
+        # What one adapter makes of a prompt is of no use to another.
+        by_prompt: dict[_PromptOf, list[Ask]] = {}
+        for ask in asks:
+            by_prompt.setdefault((tuple(ask.prompt), ask.adapter), []).append(ask)
+        # Prompts of one length together: the cache need be no longer than they and their replies.
+        coming = deque(sorted(by_prompt.items(), key=lambda item: len(item[0][0])))
+        waiting: deque[tuple[int, Ask]] = deque()
+        prompts: Prompts | None = None
+        ended_by_host = np.zeros(self._shapes.rows, bool)
+        while coming or waiting or any(self._asks):
+            if coming and not waiting and not all(self._asks):
+                count = min(len(coming), self._shapes.prompt_rows)
+                group = [coming.popleft() for _ in range(count)]
+                prompts = self._prefilled([prompt_of for prompt_of, _ in group])
+                waiting.extend((n, ask) for n, (_, same) in enumerate(group) for ask in same)
+            assert prompts is not None
+            refill = self._refill(waiting, ended_by_host)
+            if coming and not all(self._asks):
+                # Slots are still free: the next prompts come first.
+                self._advance(prompts, refill, steps=0, enough=1)
+                ended_by_host = np.zeros(self._shapes.rows, bool)
+                continue
+            enough = max(1, round(ENDED_SHARE * self._shapes.rows)) if coming or waiting else None
+            self._advance(prompts, refill, self._steps_a_round, enough or self._shapes.rows)
+            ended_by_host = self._harvest(hand_out)
+
+    def _empty_slots(self) -> Slots:
+        rows, config = self._shapes.rows, self._policy.config
+        mesh, dtype = self._policy.mesh, self._policy.base["embed"].dtype
+        vocabulary = config.vocab_size if self._settings.repetition_penalty != 1 else 0
+
+        def make() -> Slots:
+            length = self._shapes.cache_length
+            heads, width = config.num_key_value_heads, config.head_dim
+            empty = jnp.zeros((config.num_hidden_layers, rows, length, heads, width), dtype)
+            empty = constrain(empty, mesh, None, "batch", None, "kv_heads", None)
+            return Slots(
+                cache=Cache(empty, empty),
+                hidden_RD=jnp.zeros((rows, config.hidden_size), dtype),
+                positions_R=jnp.zeros(rows, jnp.int32),
+                counts_R=jnp.zeros(rows, jnp.int32),
+                running_R=jnp.zeros(rows, bool),
+                replies_RN=jnp.zeros((rows, self._settings.max_new_tokens), jnp.int32),
+                keys_R2=jnp.zeros((rows, 2), jnp.uint32),
+                seen_RV=jnp.zeros((rows, vocabulary), bool),
+            )
+
+        return jax.jit(make)()
+
+    def _prefilled(self, group: Sequence[_PromptOf]) -> Prompts:
+        """Prefill at most ``prompt_rows`` prompts."""
+        missing = self._shapes.prompt_rows - len(group)
+        prompts = [prompt for prompt, _ in group] + [group[0][0][:1]] * missing
+        adapters = [adapter for _, adapter in group] + [group[0][1]] * missing
+        self.programs.add("prefill")
+        return prefill(
+            self._policy.base,
+            self._policy.adapter,
+            jnp.asarray(pad_rows(prompts, self._shapes.prompt_tokens)),
+            jnp.asarray([len(prompt) for prompt in prompts], jnp.int32),
+            self._own_ranks(adapters),
+            length=self._shapes.prompt_length,
+            penalized=self._settings.repetition_penalty != 1,
+            **self._model,
+        )
+
+    def _own_ranks(self, adapters: Sequence[int]) -> np.ndarray | None:
+        """Return which ranks of several adapters belong to each of these, ``[n, r]``."""
+        ranks_of = self._policy.ranks_of
+        return None if ranks_of is None else ranks_of[np.asarray(adapters)]
+
+    def _refill(self, waiting: deque[tuple[int, Ask]], ended_by_host: np.ndarray) -> Refill:
+        """Give waiting asks to free slots."""
+        rows = self._shapes.rows
+        refill = Refill(
+            ended_R=ended_by_host,
+            taken_R=np.zeros(rows, bool),
+            prompts_R=np.zeros(rows, np.int32),
+            keys_R2=np.zeros((rows, 2), np.uint32),
+        )
+        for slot, ask in enumerate(self._asks):
+            if ask is not None or not waiting:
+                continue
+            prompt, begun = waiting.popleft()
+            self._asks[slot] = begun
+            refill.taken_R[slot] = True
+            refill.prompts_R[slot] = prompt
+            refill.keys_R2[slot] = np.asarray(jax.random.key_data(begun.key))
+        return refill
+
+    def _advance(self, prompts: Prompts, refill: Refill, steps: int, enough: int) -> None:
+        self.programs.add("round")
+        self._slots, work = advance(
+            self._policy.base,
+            self._policy.adapter,
+            self._slots,
+            prompts,
+            refill,
+            jnp.int32(steps),
+            jnp.int32(enough),
+            self._own_ranks([ask.adapter if ask else 0 for ask in self._asks]),
+            settings=self._settings,
+            **self._model,
+        )
+        if self._observe is not None:
+            self._observe(Work(*(int(count) for count in jax.device_get(work))))
+
+    def _harvest(self, hand_out: Callable[[list[Sampled]], None]) -> np.ndarray:
+        """Hand out what has ended; return the slots that the host has ended."""
+        slots = self._slots
+        running_R, counts_R, replies_RN = jax.device_get(
+            (slots.running_R, slots.counts_R, slots.replies_RN)
+        )
+        ended_by_host = np.zeros(self._shapes.rows, bool)
+        finished: list[Sampled] = []
+        for slot, ask in enumerate(self._asks):
+            if ask is None:
+                continue
+            tokens = replies_RN[slot, : counts_R[slot]].tolist()
+            stop = self._tokens_to_stop(tokens) if self._tokens_to_stop else None
+            if stop is None and running_R[slot]:
+                continue
+            if stop is not None:
+                finished.append(Sampled(ask.name, tokens[:stop], "stop"))
+                ended_by_host[slot] = running_R[slot]
+            elif tokens[-1] in self._settings.end_tokens:
+                finished.append(Sampled(ask.name, tokens, "end"))
+            else:
+                finished.append(Sampled(ask.name, tokens, "length"))
+            self._asks[slot] = None
+        if finished:
+            hand_out(finished)
+        return ended_by_host
+
+
+def sample(
+    policy: Policy,
+    prompts: Sequence[Sequence[int]],
+    keys: Array,
+    settings: SamplingSettings,
+    *,
+    rows: int,
+    progress: Progress | None = None,
+) -> list[list[int]]:
+    """Sample one reply to each prompt.
+
+    Args:
+        policy: base and adapter.
+        prompts: token lists, as many as wanted.
+        keys: ``[prompts]``, a random key each.
+        settings: how to draw.
+        rows: replies under way at a time.
+        progress: counts replies.
+
+    Returns:
+        Each reply's tokens; the end-of-sequence token is the last one where the reply ended itself.
+    """
+    longest = max(map(len, prompts))
+    shapes = Shapes.of(
+        policy.config, longest, settings.max_new_tokens, rows, row_shards(policy.mesh)
+    )
+    replies: list[list[int]] = [[] for _ in prompts]
+
+    def keep(finished: Iterable[Sampled]) -> None:
+        for reply in finished:
+            replies[cast(int, reply.name)] = reply.tokens
+            if progress is not None:
+                progress.update()
+
+    asks = [Ask(n, prompt, key) for n, (prompt, key) in enumerate(zip(prompts, keys, strict=True))]
+    Engine(policy, settings, shapes).run(asks, keep)
+    return replies

@@ -1,0 +1,283 @@
+"""What a round of sampling does on the devices: prefill, filling slots, and a token a slot.
+
+The host's part, which decides what goes into which slot, is :mod:`jaxmodpo.sampling.engine`. Shape
+suffixes: R slots, Q prompts of a prefill, N new tokens, T tokens, D model width, V vocabulary; a
+cache is ``[L, B, S, K, C]``: layers, rows, places, key-value heads, head width.
+"""
+
+from __future__ import annotations
+
+import functools
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from jaxmodpo.models.attention import Attention
+from jaxmodpo.models.axes import constrain
+from jaxmodpo.models.decoder import Cache, Decoder
+from jaxmodpo.models.decoder_config import DecoderConfig
+from jaxmodpo.models.lora import LoraConfig
+from jaxmodpo.models.parameters import Parameters
+from jaxmodpo.sampling.draw import SamplingSettings, allowed, draw, likeliest
+
+PROMPT_CHUNK = 64
+"""tokens of each prompt that prefill takes at a time"""
+
+
+class Prompts(NamedTuple):
+    """Prefilled prompts, from which slots are filled.
+
+    Attributes:
+        cache: ``[L, Q, prompt_length, K, C]``, whole on every device among which rows are shared
+            out, since any slot may take any of them.
+        hidden_QD: the last hidden state of each.
+        lengths_Q: tokens of each.
+        seen_QV: which tokens each holds; ``[Q, 0]`` without a repetition penalty.
+    """
+
+    cache: Cache
+    hidden_QD: Array
+    lengths_Q: Array
+    seen_QV: Array
+
+
+class Slots(NamedTuple):
+    """What is under way.
+
+    Attributes:
+        cache: ``[L, R, S, K, C]``.
+        hidden_RD: the newest hidden state of each slot: the next token is drawn from it.
+        positions_R: where the next token will stand.
+        counts_R: tokens drawn so far.
+        running_R: whether a slot has a reply that has not ended.
+        replies_RN: the tokens drawn so far.
+        keys_R2: the replies' random keys, as numbers.
+        seen_RV: which tokens prompt and reply hold; ``[R, 0]`` without a repetition penalty.
+    """
+
+    cache: Cache
+    hidden_RD: Array
+    positions_R: Array
+    counts_R: Array
+    running_R: Array
+    replies_RN: Array
+    keys_R2: Array
+    seen_RV: Array
+
+
+class Work(NamedTuple):
+    """What the devices did between two looks of the host.
+
+    Attributes:
+        steps: runs of the model; each gives a token to every running slot.
+        tokens: that slots were given.
+        places_read: places of the cache that these tokens could attend to.
+    """
+
+    steps: Array | int
+    tokens: Array | int
+    places_read: Array | int
+
+
+class Refill(NamedTuple):
+    """What the host decided about the slots.
+
+    Attributes:
+        ended_R: slots whose reply the host has ended, at a stop string.
+        taken_R: slots that begin a new reply.
+        prompts_R: of which of the prefilled prompts.
+        keys_R2: with which random key.
+    """
+
+    ended_R: np.ndarray
+    taken_R: np.ndarray
+    prompts_R: np.ndarray
+    keys_R2: np.ndarray
+
+
+@functools.partial(jax.jit, static_argnames=("config", "attention", "length", "penalized"))
+def prefill(
+    base: Parameters,
+    adapter: Parameters,
+    tokens_QT: Array,
+    lengths_Q: Array,
+    own_ranks_Qr: Array | None,
+    *,
+    config: DecoderConfig,
+    lora: LoraConfig,
+    attention: Attention,
+    length: int,
+    penalized: bool,
+) -> Prompts:
+    """Run prompts through the model, :data:`PROMPT_CHUNK` tokens of each at a time.
+
+    Args:
+        base: frozen parameters.
+        adapter: the adapter's.
+        tokens_QT: prompts, padded on the right to a multiple of the chunk.
+        lengths_Q: real tokens of each, at least 1.
+        own_ranks_Qr: which ranks of several adapters are each prompt's own; None for one adapter.
+        config: the model's shape.
+        lora: the adapter's settings.
+        attention: names the devices.
+        length: places of the cache.
+        penalized: whether it must be known later which tokens the prompts hold.
+    """
+    model = Decoder(config, base, lora, adapter, attention)
+    rows = tokens_QT.shape[0]
+    last_Q = lengths_Q - 1
+
+    def run_chunk(number: Array, state: tuple[Cache, Array]) -> tuple[Cache, Array]:
+        cache, hidden_QD = state
+        start = number * PROMPT_CHUNK
+        chunk_QT = jax.lax.dynamic_slice_in_dim(tokens_QT, start, PROMPT_CHUNK, axis=1)
+        positions_QT = jnp.broadcast_to(start + jnp.arange(PROMPT_CHUNK), chunk_QT.shape)
+        chunk_QTD, cache = model.extend(chunk_QT, positions_QT, cache, own_ranks_Qr)
+        place_Q = jnp.clip(last_Q - start, 0, PROMPT_CHUNK - 1)
+        newest_QD = jnp.take_along_axis(chunk_QTD, place_Q[:, None, None], axis=1)[:, 0]
+        ends_here_Q = (last_Q >= start) & (last_Q < start + PROMPT_CHUNK)
+        return cache, jnp.where(ends_here_Q[:, None], newest_QD, hidden_QD)
+
+    # Chunks behind a prompt's end write places that nothing attends to, so their number, which
+    # the longest prompt decides, changes no other prompt.
+    chunks = jnp.max(last_Q) // PROMPT_CHUNK + 1
+    hidden_QD = jnp.zeros((rows, config.hidden_size), base["embed"].dtype)
+    cache = model.empty_cache(rows, length)
+    cache, hidden_QD = jax.lax.fori_loop(0, chunks, run_chunk, (cache, hidden_QD))
+    seen_QV = jnp.zeros((rows, config.vocab_size if penalized else 0), bool)
+    if penalized:
+        real_QT = jnp.arange(tokens_QT.shape[1]) < lengths_Q[:, None]
+        seen_QV = seen_QV.at[jnp.arange(rows)[:, None], tokens_QT].max(real_QT)
+    mesh = attention.mesh
+    whole = Cache(*(constrain(part, mesh, None, None, None, "kv_heads", None) for part in cache))
+    return Prompts(whole, hidden_QD, lengths_Q, seen_QV)
+
+
+@functools.partial(
+    jax.jit, static_argnames=("config", "attention", "settings"), donate_argnames=("slots",)
+)
+def advance(
+    base: Parameters,
+    adapter: Parameters,
+    slots: Slots,
+    prompts: Prompts,
+    refill: Refill,
+    steps: Array,
+    enough: Array,
+    own_ranks_Rr: Array | None,
+    *,
+    config: DecoderConfig,
+    lora: LoraConfig,
+    attention: Attention,
+    settings: SamplingSettings,
+) -> tuple[Slots, Work]:
+    """Fill slots, then draw a token a slot until enough of them have ended; return what was done.
+
+    Args:
+        base: frozen parameters.
+        adapter: the adapter's.
+        slots: what is under way; its memory is used again.
+        prompts: that new replies answer.
+        refill: which slots begin anew.
+        steps: most tokens a slot; may be 0.
+        enough: come back once so many slots have ended.
+        own_ranks_Rr: which ranks of several adapters are each slot's own; None for one adapter.
+        config: the model's shape.
+        lora: the adapter's settings.
+        attention: names the devices.
+        settings: how to draw.
+    """
+    model = Decoder(config, base, lora, adapter, attention)
+    slots = _filled(slots, prompts, refill)
+    began_R = slots.running_R
+
+    def goes_on(state: tuple[Slots, Work]) -> Array:
+        slots, work = state
+        ended = jnp.sum(began_R & ~slots.running_R)
+        return (work.steps < steps) & (ended < enough) & jnp.any(slots.running_R)
+
+    def draw_a_token(state: tuple[Slots, Work]) -> tuple[Slots, Work]:
+        slots, work = state
+        places_R = jnp.where(slots.running_R, slots.positions_R, 0)
+        done = Work(
+            work.steps + 1,
+            work.tokens + jnp.sum(slots.running_R),
+            work.places_read + jnp.sum(places_R),
+        )
+        return _next_token(model, slots, settings, own_ranks_Rr), done
+
+    nothing_yet = Work(jnp.int32(0), jnp.int32(0), jnp.int32(0))
+    return jax.lax.while_loop(goes_on, draw_a_token, (slots, nothing_yet))
+
+
+def _filled(slots: Slots, prompts: Prompts, refill: Refill) -> Slots:
+    """Let the slots that were taken begin a reply to their prompt."""
+    taken_R, source_R = jnp.asarray(refill.taken_R), refill.prompts_R
+    length = prompts.cache.keys.shape[2]
+
+    def fill_layer(layer: Array, cache: Cache) -> Cache:
+        filled = []
+        for old, new in zip(cache, prompts.cache, strict=True):
+            before = old[layer, :, :length]
+            begun = jnp.where(taken_R[:, None, None, None], new[layer][source_R], before)
+            filled.append(old.at[layer, :, :length].set(begun))
+        return Cache(*filled)
+
+    # A layer at a time, since the prompts' places of all layers are a large part of the memory.
+    layers = jnp.where(jnp.any(taken_R), slots.cache.keys.shape[0], 0)
+    cache = jax.lax.fori_loop(0, layers, fill_layer, slots.cache)
+    taken_R1 = taken_R[:, None]
+    return Slots(
+        cache=cache,
+        hidden_RD=jnp.where(taken_R1, prompts.hidden_QD[source_R], slots.hidden_RD),
+        positions_R=jnp.where(taken_R, prompts.lengths_Q[source_R], slots.positions_R),
+        counts_R=jnp.where(taken_R, 0, slots.counts_R),
+        running_R=taken_R | (slots.running_R & ~jnp.asarray(refill.ended_R)),
+        replies_RN=slots.replies_RN,
+        keys_R2=jnp.where(taken_R1, refill.keys_R2, slots.keys_R2),
+        seen_RV=jnp.where(taken_R1, prompts.seen_QV[source_R], slots.seen_RV),
+    )
+
+
+def _next_token(
+    model: Decoder, slots: Slots, settings: SamplingSettings, own_ranks_Rr: Array | None
+) -> Slots:
+    """Draw a token for each slot and run it through the model; slots without a reply keep still."""
+    rows = jnp.arange(slots.counts_R.shape[0])
+    mesh = model.attention.mesh
+    logits_RV = model.logits(slots.hidden_RD[:, None])[:, 0]
+    # A row's whole vocabulary lies on one device: the draw looks at all of it many times over.
+    all_share = mesh is not None and logits_RV.shape[0] % mesh.size == 0
+    logits_RV = constrain(logits_RV, mesh, "draws" if all_share else "batch", None)
+    logits_RV = allowed(logits_RV, settings, slots.seen_RV)
+    if settings.temperature == 0:
+        tokens_R = likeliest(logits_RV)
+    else:
+        keys_R = jax.random.wrap_key_data(slots.keys_R2)
+        tokens_R = draw(logits_RV, jax.vmap(jax.random.fold_in)(keys_R, slots.counts_R))
+    running_R = slots.running_R
+    # Slots that keep still write behind the last place of a reply, which is nowhere.
+    place_R = jnp.where(running_R, slots.counts_R, settings.max_new_tokens)
+    counts_R = slots.counts_R + running_R
+    ended_R = jnp.isin(tokens_R, jnp.asarray(settings.end_tokens, jnp.int32))
+    ended_R |= counts_R >= settings.max_new_tokens
+    seen_RV = slots.seen_RV
+    if seen_RV.shape[1]:
+        seen_RV = seen_RV.at[rows, tokens_R].max(running_R)
+    hidden_R1D, cache = model.extend(
+        tokens_R[:, None], slots.positions_R[:, None], slots.cache, own_ranks_Rr
+    )
+    return Slots(
+        cache=cache,
+        hidden_RD=hidden_R1D[:, 0],
+        # A slot that keeps still stands at place 0, so that nobody reads far into the cache for it.
+        positions_R=jnp.where(running_R & ~ended_R, slots.positions_R + 1, 0),
+        counts_R=counts_R,
+        running_R=running_R & ~ended_R,
+        replies_RN=slots.replies_RN.at[rows, place_R].set(tokens_R, mode="drop"),
+        keys_R2=slots.keys_R2,
+        seen_RV=seen_RV,
+    )

@@ -1,0 +1,107 @@
+"""What may be drawn: thresholds found by halving are those of a sorted list, and penalties as in
+transformers.
+"""
+
+from __future__ import annotations
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from jaxmodpo.errors import UserError
+from jaxmodpo.sampling.draw import SamplingSettings, allowed, likeliest
+
+
+def how(temperature: float = 1.0, top_p: float = 1.0, **changes) -> SamplingSettings:
+    return SamplingSettings(temperature, top_p, 1, (0,), **changes)
+
+
+def open_tokens(logits, settings: SamplingSettings, seen=None) -> list[list[int]]:
+    """Return the tokens of each row that may be drawn."""
+    kept = allowed(jnp.asarray(logits, jnp.float32), settings, seen)
+    return [np.flatnonzero(np.isfinite(row)).tolist() for row in np.asarray(kept)]
+
+
+@settings(deadline=None, max_examples=50)
+@given(st.integers(0, 10**6), st.sampled_from([0.1, 0.3, 0.5, 0.9, 0.95, 0.999]))
+def test_the_nucleus_is_the_one_of_the_sorted_list(seed: int, top_p: float):
+    logits = np.random.default_rng(seed).normal(0, 3, (4, 50)).astype(np.float32)
+    for row, kept in zip(logits, open_tokens(logits, how(top_p=top_p)), strict=True):
+        probabilities = np.exp(row.astype(np.float64) - row.max())
+        probabilities /= probabilities.sum()
+        order = np.argsort(-probabilities)
+        before = np.cumsum(probabilities[order]) - probabilities[order]
+        if np.abs(before - top_p).min() < 1e-5:
+            continue  # float32 sums may fall on either side
+        assert set(kept) == set(order[before < top_p])
+
+
+def test_what_is_as_likely_as_the_last_of_the_nucleus_belongs_to_it():
+    logits = np.log(np.array([[0.4, 0.2, 0.2, 0.2]], np.float32))
+    assert open_tokens(logits, how(top_p=0.5)) == [[0, 1, 2, 3]]
+    assert open_tokens(logits, how(top_p=0.39)) == [[0]]
+
+
+@pytest.mark.parametrize(
+    ("top_k", "kept"), [(1, [3]), (2, [0, 3]), (3, [0, 1, 2, 3]), (9, [0, 1, 2, 3, 4])]
+)
+def test_top_k_keeps_the_likeliest_and_what_equals_the_last(top_k: int, kept: list[int]):
+    assert open_tokens([[1.0, -2.5, -2.5, 7.0, -40.0]], how(top_k=top_k)) == [kept]
+
+
+def test_min_p_is_measured_by_the_likeliest_token():
+    logits = np.log(np.array([[0.5, 0.26, 0.24]], np.float32))
+    assert open_tokens(logits, how(min_p=0.5)) == [[0, 1]]
+
+
+def test_one_filter_works_on_what_the_one_before_left():
+    # Of the two likeliest, 0.6 and 0.3, the first alone is two thirds.
+    logits = np.log(np.array([[0.6, 0.3, 0.1]], np.float32))
+    assert open_tokens(logits, how(top_p=0.65)) == [[0, 1]]
+    assert open_tokens(logits, how(top_p=0.65, top_k=2)) == [[0]]
+
+
+def test_temperature_zero_keeps_all_and_takes_the_likeliest():
+    logits = jnp.array([[0.0, 3.0, 1.0, 3.0]])
+    assert likeliest(allowed(logits, how(0.0, 0.5))).tolist() == [1]
+
+
+def test_filters_and_penalty_equal_those_of_transformers():
+    torch = pytest.importorskip("torch")
+    from transformers.generation import logits_process as theirs
+
+    random = np.random.default_rng(0)
+    logits = random.normal(0, 2, (3, 40)).astype(np.float32)
+    prompt = random.integers(0, 40, (3, 6))
+    seen = np.zeros((3, 40), bool)
+    np.put_along_axis(seen, prompt, True, axis=1)
+    expected = torch.tensor(logits)
+    for processor in (
+        theirs.RepetitionPenaltyLogitsProcessor(1.3),
+        theirs.TemperatureLogitsWarper(0.7),
+        theirs.TopKLogitsWarper(20),
+        theirs.TopPLogitsWarper(0.9),
+        theirs.MinPLogitsWarper(0.05),
+    ):
+        expected = processor(torch.tensor(prompt), expected)
+    ours = allowed(
+        jnp.asarray(logits),
+        how(0.7, 0.9, top_k=20, min_p=0.05, repetition_penalty=1.3),
+        jnp.asarray(seen),
+    )
+    np.testing.assert_allclose(np.asarray(ours), expected.numpy(), rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "changes", [{"top_k": -1}, {"min_p": 1.5}, {"repetition_penalty": 0.0}, {"top_p": 0.0}]
+)
+def test_settings_that_mean_nothing_are_refused(changes: dict):
+    with pytest.raises(UserError, match="sampling needs"):
+        SamplingSettings(
+            **(
+                {"temperature": 1.0, "top_p": 1.0, "max_new_tokens": 1, "end_tokens": (0,)}
+                | changes
+            )
+        )

@@ -1,0 +1,282 @@
+"""``responses`` with the local engine: files, records, several adapters, kills."""
+
+from __future__ import annotations
+
+import concurrent.futures
+import csv
+import dataclasses
+import json
+import logging
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import jax
+import pytest
+from tiny_models import WORDS, tiny_mistral
+
+from jaxmodpo.errors import UserError
+from jaxmodpo.files import read_json
+from jaxmodpo.models.adapters import BASE_FILE, save_adapter
+from jaxmodpo.models.decoder import parameter_table
+from jaxmodpo.models.decoder_config import read_decoder_config
+from jaxmodpo.models.lora import LoraConfig, adapter_table
+from jaxmodpo.models.parameters import initialize
+from jaxmodpo.records import Question, read_responses, write_questions
+from jaxmodpo.sampling.command import ResponsesConfig, responses, run_responses
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("sampling")
+    return tiny_mistral(folder / "model", gain=8.0, vocab_size=16, num_key_value_heads=1)
+
+
+def responses_config(model: Path, tmp_path: Path, **changes) -> ResponsesConfig:
+    write_questions(
+        tmp_path / "questions.csv", [Question(f"q{n}", WORDS[n % 8]) for n in range(10)]
+    )
+    settings: dict = {
+        "model": model,
+        "questions": tmp_path / "questions.csv",
+        "output_dir": tmp_path / "out",
+        "samples": 3,
+        "max_new_tokens": 8,
+        "batch_size": 4,
+        "base_dtype": "float32",
+    }
+    return ResponsesConfig(**(settings | changes))
+
+
+def test_every_question_gets_its_replies_under_unique_ids(model: Path, tmp_path: Path):
+    phase = responses(responses_config(model, tmp_path, model_name="base"))
+    rows = read_responses(tmp_path / "out" / "responses.csv")
+    assert [r.response_id for r in rows] == [f"q{n}_{k}" for n in range(10) for k in range(3)]
+    assert {r.model_name for r in rows} == {"base"} and phase.results["responses"] == 30
+    assert len({r.response_text for r in rows}) > 5
+
+
+KILLER = """
+import os, signal, sys
+import jaxmodpo.sampling.local as local
+real, calls = local.Engine._harvest, 0
+def harvest(*a, **k):
+    global calls
+    calls += 1
+    if calls == 4:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return real(*a, **k)
+local.Engine._harvest = harvest
+from jaxmodpo.cli import main
+main(sys.argv[1:])
+"""
+
+
+@pytest.mark.slow
+def test_killed_sampling_resumes_to_the_same_bytes(model: Path, tmp_path: Path):
+    config = responses_config(model, tmp_path)
+    responses(config)
+    flags = (
+        f"responses --model {model} --questions {config.questions} --output-dir"
+        f" {tmp_path / 'killed'} --samples 3 --max-new-tokens 8 --batch-size 4 --base-dtype float32"
+    ).split()
+    environment = os.environ | {"JAX_PLATFORMS": "cpu"}
+    done = subprocess.run(
+        [sys.executable, "-c", KILLER, *flags], env=environment, capture_output=True
+    )
+    assert done.returncode == -9, done.stderr.decode()[-2000:]
+    journal = tmp_path / "killed" / "sampled.jsonl"
+    assert 0 < len(journal.read_text().splitlines()) < 30
+    with journal.open("a") as file:
+        file.write('{"response_text": "torn')
+    done = subprocess.run(
+        [sys.executable, "-m", "jaxmodpo.cli", *flags], env=environment, capture_output=True
+    )
+    assert done.returncode == 0, done.stderr.decode()[-2000:]
+    assert (tmp_path / "killed" / "responses.csv").read_bytes() == (
+        tmp_path / "out" / "responses.csv"
+    ).read_bytes()
+    assert read_json(tmp_path / "killed" / "manifest.json")["status"] == "finished"
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"samples": 0},
+        {"temperature": -1.0},
+        {"top_p": 0.0},
+        {"max_new_tokens": 0},
+        {"batch_size": 0},
+    ],
+)
+def test_settings_that_cannot_sample_are_refused(model: Path, tmp_path: Path, changes: dict):
+    with pytest.raises(UserError):
+        responses(responses_config(model, tmp_path, **changes))
+
+
+def make_adapter(folder: Path, model: Path, seed: int, base: str | None = None) -> Path:
+    config = read_decoder_config(model)
+    lora = LoraConfig(rank=1 + seed, alpha=4.0, dropout=0.0)
+    table = adapter_table(parameter_table(config), lora)
+    arrays = {
+        name: array + 0.1 * jax.random.normal(jax.random.key(seed), array.shape)
+        for name, array in initialize(table, jax.random.key(seed)).items()
+    }
+    save_adapter(folder, arrays, lora, config, base or str(model))
+    return folder
+
+
+def records(path: Path) -> list[dict[str, str]]:
+    with path.open(newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+@pytest.mark.slow(seconds=10)
+def test_each_reply_is_recorded_with_what_made_it(model: Path, tmp_path: Path):
+    adapter = make_adapter(tmp_path / "adapter", model, seed=1)
+    phase = responses(responses_config(model, tmp_path, adapter=adapter, seed=3))
+    rows = records(tmp_path / "out" / "responses.csv")
+    assert set(rows[0]) == {
+        "question_id",
+        "question_text",
+        "response_id",
+        "response_text",
+        "adapter",
+        "settings",
+        "seed",
+        "finish_reason",
+        "tokens",
+    }
+    assert {row["seed"] for row in rows} == {"3"}
+    assert len({row["adapter"] for row in rows} | {""}) == 2
+    reasons = [row["finish_reason"] for row in rows]
+    assert set(reasons) == {"end", "length"}
+    assert all(int(row["tokens"]) == 8 for row in rows if row["finish_reason"] == "length")
+    assert all(1 <= int(row["tokens"]) <= 8 for row in rows)
+    assert phase.results["cut_at_max_new_tokens"] == reasons.count("length")
+
+
+@pytest.mark.slow(seconds=15)
+def test_several_adapters_reply_in_one_run_as_each_does_alone(model: Path, tmp_path: Path):
+    first = make_adapter(tmp_path / "first", model, seed=1)
+    second = make_adapter(tmp_path / "second", model, seed=2)
+    responses(
+        responses_config(
+            model, tmp_path, adapters=(f"one={first}", f"two={second}", "bare=base"), samples=2
+        )
+    )
+    for name, adapter in {"one": first, "two": second, "bare": None}.items():
+        together = read_responses(tmp_path / "out" / name / "responses.csv")
+        assert {reply.model_name for reply in together} == {name}
+        alone = tmp_path / f"alone_{name}"
+        responses(
+            responses_config(
+                model, tmp_path, adapter=adapter, samples=2, output_dir=alone, model_name=name
+            )
+        )
+        expected = read_responses(alone / "responses.csv")
+        assert [reply.response_text for reply in together] == [
+            reply.response_text for reply in expected
+        ]
+    assert not (tmp_path / "out" / "responses.csv").exists()
+
+
+def test_a_stop_string_is_left_out_and_named_as_the_reason(model: Path, tmp_path: Path):
+    free = tmp_path / "free"
+    responses(responses_config(model, tmp_path, output_dir=free))
+    responses(responses_config(model, tmp_path, stop=(WORDS[3],)))
+    stopped = 0
+    for whole, row in zip(
+        records(free / "responses.csv"), records(tmp_path / "out" / "responses.csv"), strict=True
+    ):
+        text, found, _ = whole["response_text"].partition(WORDS[3])
+        assert row["response_text"] == text.rstrip()
+        assert (row["finish_reason"] == "stop") == bool(found)
+        stopped += bool(found)
+    assert stopped > 3
+
+
+def test_an_adapter_of_other_weights_is_refused_though_it_fits(model: Path, tmp_path: Path):
+    other = tiny_mistral(tmp_path / "other", gain=7.0, vocab_size=16, num_key_value_heads=1)
+    adapter = make_adapter(tmp_path / "adapter", other, seed=1)
+    with pytest.raises(UserError, match="was trained on other weights than those of"):
+        responses(responses_config(model, tmp_path, adapter=adapter))
+    (adapter / BASE_FILE).write_text(json.dumps({"weights": 5}))
+    with pytest.raises(UserError, match="must hold"):
+        responses(responses_config(model, tmp_path, adapter=adapter))
+
+
+def test_an_adapter_that_records_no_weights_is_warned_of(model: Path, tmp_path: Path, caplog):
+    adapter = make_adapter(tmp_path / "adapter", model, seed=1)
+    (adapter / BASE_FILE).unlink()
+    with caplog.at_level(logging.WARNING):
+        responses(responses_config(model, tmp_path, adapter=adapter, samples=1))
+    assert "does not record which weights it was trained on" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"adapters": ("a=x", "a=y")}, "the name 'a' is given twice"),
+        ({"adapters": ("a/b=x",)}, "becomes a folder's name"),
+        ({"adapters": ("..=x",)}, "becomes a folder's name"),
+        ({"adapters": ("a=x",), "model_name": "b"}, "give no --adapter and no --model-name"),
+        ({"adapters": ("sampled.jsonl=x",)}, "the run itself has a file named"),
+        ({"max_new_tokens": 40_000}, "go beyond the 32768 positions"),
+        ({"mesh": (3, 1, 1)}, "--mesh 3 1 1 needs 3 devices"),
+        ({"engine": "endpoint", "model": None, "top_k": 3}, "takes no --top-k"),
+    ],
+)
+def test_what_cannot_be_sampled_is_refused_in_one_sentence(
+    model: Path, tmp_path: Path, changes: dict, sentence: str
+):
+    with pytest.raises(UserError, match=sentence):
+        responses(responses_config(model, tmp_path, **changes))
+
+
+def test_another_way_of_drawing_in_the_models_folder_is_told(model: Path, tmp_path: Path, caplog):
+    folder = tiny_mistral(tmp_path / "model", gain=8.0, vocab_size=16, num_key_value_heads=1)
+    (folder / "generation_config.json").write_text(
+        json.dumps({"temperature": 0.8, "top_k": 50, "eos_token_id": 2})
+    )
+    with caplog.at_level(logging.INFO):
+        responses(responses_config(folder, tmp_path, samples=1))
+    assert "asks for top_k 50 in its generation_config.json" in caplog.text
+
+
+@pytest.mark.slow(seconds=25)
+def test_three_hosts_sample_shares_and_the_first_writes_all(model: Path, tmp_path: Path):
+    alone = responses_config(model, tmp_path)
+    responses(alone)
+    hosts = [
+        dataclasses.replace(alone, output_dir=tmp_path / "shared", share=(number, 3))
+        for number in range(3)
+    ]
+    assert run_responses(hosts[2]) is None
+    # A share whose host died in the middle: it goes on, and the first host waits for it.
+    folder = tmp_path / "shared" / "share_1"
+    assert run_responses(hosts[1]) is None
+    journal = folder / "sampled.jsonl"
+    lines = journal.read_text().splitlines(keepends=True)
+    journal.write_text("".join(lines[:4]) + '{"torn')
+    (folder / "finished.json").unlink()
+    with concurrent.futures.ThreadPoolExecutor(1) as pool:
+        first = pool.submit(run_responses, hosts[0])
+        time.sleep(3)
+        assert not first.done()
+        assert run_responses(hosts[1]) is None
+        phase = first.result()
+    assert phase is not None and phase.results["responses"] == 30
+    shared = (tmp_path / "shared" / "responses.csv").read_bytes()
+    assert shared == (tmp_path / "out" / "responses.csv").read_bytes()
+    assert not folder.exists()
+    # What is finished is not begun again by anybody.
+    assert run_responses(hosts[1]) is None
+    assert not folder.exists()
+
+
+def test_a_share_that_does_not_exist_is_refused(model: Path, tmp_path: Path):
+    with pytest.raises(UserError, match="--share 3 3: hosts are counted from 0"):
+        run_responses(responses_config(model, tmp_path, share=(3, 3)))
