@@ -189,7 +189,7 @@ def test_a_file_of_settings_is_refused_by_its_name():
         ("score kl", {"output_dir"}),
         (
             "responses",
-            {"output_dir", "api_key_env", "send_questions", "max_concurrency"}
+            {"output_dir", "api_key_env", "send_questions", "max_concurrency", "share"}
             | {"model_table", "dry_run"},
         ),
         (

@@ -1,8 +1,11 @@
 """What devices send each other in a compiled program, counted in its text.
 
-A loop's body stands in the text once, however often it runs. Loops whose number of turns the
-compiler knows, such as the one over layers, count so many times; the outermost loop, of tokens or
-updates, is what is counted for one turn of.
+A loop's body stands in the text once, however often it runs. So what stands in loops is counted by
+how deep: once a turn of the outermost loop (a token, for the sampler), once a turn of the loops
+within (a layer), and so on. A collective that is done in pieces between other work stands there
+once a piece, under one number of a channel, and counts once::
+
+    by_depth(program)      # [{"all-reduce": 5}, {"all-reduce": 2}]: 5 a token, and 2 a layer
 """
 
 from __future__ import annotations
@@ -14,26 +17,29 @@ KINDS = ("all-reduce", "all-gather", "reduce-scatter", "all-to-all", "collective
 
 _COMPUTATION = re.compile(r"^(?:ENTRY )?%?([\w.\-]+) .*\{$")
 _CALLED = re.compile(r"(?:body|to_apply|calls|branch_computations)=\{?%?([\w.\-]+)")
-_TURNS = re.compile(r'"known_trip_count":\{"n":"(\d+)"\}')
-_OPERATION = re.compile(rf"= .*?\b({'|'.join(KINDS)})(-start)?\(")
+_OPERATION = re.compile(rf"= .*?\b({'|'.join(KINDS)})(?:-start)?\(.*?channel_id=(\d+)")
 
 
-def per_turn(program: str) -> dict[str, int]:
-    """Count the collectives of one turn of a program's outermost loops.
+def by_depth(program: str) -> list[dict[str, int]]:
+    """Count the collectives of a program's loops.
 
     Args:
         program: the compiled program's text, as XLA prints it.
 
     Returns:
-        How many of each of :data:`KINDS` there are, those of none left out.
+        How many of each of :data:`KINDS` stand in the outermost loops, in the loops within those,
+        and so on; depths without any at the end are left out.
     """
     lines_of = _computations(program)
-    entry = lines_of.get("ENTRY", [])
-    counts: collections.Counter[str] = collections.Counter()
-    for line in entry:
-        if " while(" in line and (body := _CALLED.search(line)):
-            counts += _counted(body.group(1), lines_of)
-    return dict(counts)
+    places: dict[str, tuple[str, int]] = {}
+    for line in lines_of.get("ENTRY", []):
+        if " while(" in line:
+            _note_channels(line, 0, lines_of, places)
+    deepest = max((depth for _, depth in places.values()), default=-1)
+    counts = [collections.Counter[str]() for _ in range(deepest + 1)]
+    for kind, depth in places.values():
+        counts[depth][kind] += 1
+    return [dict(counter) for counter in counts]
 
 
 def _computations(program: str) -> dict[str, list[str]]:
@@ -54,18 +60,14 @@ def _computations(program: str) -> dict[str, list[str]]:
     return lines_of
 
 
-def _counted(name: str, lines_of: dict[str, list[str]]) -> collections.Counter[str]:
-    """Count what a computation and those that it calls send."""
-    counts: collections.Counter[str] = collections.Counter()
-    for line in lines_of.get(name, []):
-        operation = _OPERATION.search(line)
-        if operation:
-            counts[operation.group(1)] += 1
-            continue
-        turns = 1
-        if " while(" in line and (known := _TURNS.search(line)):
-            turns = int(known.group(1))
-        for called in _CALLED.findall(line):
-            for kind, count in _counted(called, lines_of).items():
-                counts[kind] += turns * count
-    return counts
+def _note_channels(
+    line: str, depth: int, lines_of: dict[str, list[str]], places: dict[str, tuple[str, int]]
+) -> None:
+    """Note the kind and depth of each channel that the computations called in a line use."""
+    for called in _CALLED.findall(line):
+        for inner in lines_of.get(called, []):
+            if operation := _OPERATION.search(inner):
+                places[operation.group(2)] = (operation.group(1), depth)
+            else:
+                inner_depth = depth + 1 if " while(" in inner else depth
+                _note_channels(inner, inner_depth, lines_of, places)

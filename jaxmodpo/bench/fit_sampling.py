@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from jaxmodpo.bench.collectives import per_turn
+from jaxmodpo.bench.collectives import by_depth
 from jaxmodpo.bench.table import table
 from jaxmodpo.models.attention import Attention
 from jaxmodpo.models.axes import mesh_axes
@@ -28,6 +28,9 @@ from jaxmodpo.sampling.slots import Prompts, Refill, Slots, advance
 from jaxmodpo.training.ahead import abstract_policy, compile_lowered
 from jaxmodpo.training.fit import GIB, memory_of
 from jaxmodpo.training.hardware import chip_of
+
+_LOOPS = ("a token", "each layer of it", "each block of a layer's cache")
+"""what a turn of the sampler's loops is, from the outermost to the innermost"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,7 +52,8 @@ class SamplingAnswer:
         cache_bytes: keys and values, read for every token where all slots are full.
         tokens_per_second: of all chips, at the memory's bandwidth and with slots half full; None
             for an unknown chip.
-        collectives: what is sent for a token, by kind.
+        collectives: what is sent for a token, for each layer of it, and for each block of a layer's
+            cache, by kind.
         compile_seconds: how long compiling took here.
     """
 
@@ -66,7 +70,7 @@ class SamplingAnswer:
     weight_bytes: int
     cache_bytes: int
     tokens_per_second: float | None
-    collectives: dict[str, int]
+    collectives: tuple[dict[str, int], ...]
     compile_seconds: float
 
 
@@ -144,7 +148,7 @@ def fit_sampling(
         weight_bytes=weight_bytes,
         cache_bytes=cache_bytes,
         tokens_per_second=tokens_per_second,
-        collectives=per_turn(program),
+        collectives=tuple(by_depth(program)),
         compile_seconds=memory.compile_seconds,
     )
 
@@ -227,9 +231,9 @@ def described_sampling(answer: SamplingAnswer) -> str:
         ["weights, read for every token", f"{answer.weight_bytes / GIB:.2f} GiB"],
         ["cache, where all slots are full", f"{answer.cache_bytes / GIB:.2f} GiB"],
     ]
-    collectives = [f"{count} {kind}" for kind, count in sorted(answer.collectives.items())]
-    if answer.fits:
-        rows.append(["sent for a token", ", ".join(collectives) or "nothing"])
+    for what, counts in zip(_LOOPS, answer.collectives, strict=False):
+        listed = ", ".join(f"{count} {kind}" for kind, count in sorted(counts.items()))
+        rows.append([f"sent for {what}", listed or "nothing"])
     if answer.tokens_per_second is not None:
         speed = f"{answer.tokens_per_second:,.0f} tokens/s of all chips"
         rows.append(["at the memory's bandwidth, slots half full", speed])

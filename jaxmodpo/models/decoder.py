@@ -26,6 +26,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 from jax import Array
+from jax.sharding import Mesh
 from jax.typing import ArrayLike
 
 from jaxmodpo.models import lora as lora_module
@@ -266,11 +267,15 @@ class Decoder(nnx.Module):
         base, layers = self._parameters()
         mesh = self.attention.mesh
         length = cache.keys.shape[2]
+        # All of it lies with its rows. Where that is not said, the compiler shares small arrays out
+        # by other axes, and gathers them in every layer.
+        positions_BT = constrain(positions_BT, mesh, "batch", None)
         x_BTD = constrain(base["embed"][tokens_BT], mesh, "batch", None, None)
-        angles = rotation(self.config.rope, self.config.head_dim, positions_BT)
+        cosines, sines = rotation(self.config.rope, self.config.head_dim, positions_BT)
+        angles = (_by_rows(cosines, mesh), _by_rows(sines, mesh))
         visible_BTS = visible_places(positions_BT, length, self.config.sliding_window)
-        rows_B1 = jnp.arange(tokens_BT.shape[0])[:, None]
-        places_BT = positions_BT % length
+        visible_BTS = _by_rows(visible_BTS, mesh)
+        places_BT = _by_rows(positions_BT % length, mesh)
 
         def block(
             carry: tuple[Array, Cache], layer: tuple[dict[str, Array], Array]
@@ -281,9 +286,12 @@ class Decoder(nnx.Module):
             updated: list[Cache] = []
 
             def attend_to_cache(q_BTHC: Array, k_BTKC: Array, v_BTKC: Array) -> Array:
-                keys = self._placed_cache(cache.keys.at[number, rows_B1, places_BT].set(k_BTKC))
-                values = self._placed_cache(cache.values.at[number, rows_B1, places_BT].set(v_BTKC))
+                k_BTKC = constrain(k_BTKC, mesh, "batch", None, "kv_heads", None)
+                v_BTKC = constrain(v_BTKC, mesh, "batch", None, "kv_heads", None)
+                keys = self._placed_cache(_written(cache.keys, number, places_BT, k_BTKC))
+                values = self._placed_cache(_written(cache.values, number, places_BT, v_BTKC))
                 updated.append(Cache(keys, values))
+                q_BTHC = constrain(q_BTHC, mesh, "batch", None, "heads", None)
                 return attend(q_BTHC, keys, values, number, visible_BTS)
 
             x_BTD = self._layer(x_BTD, weights, angles, attend_to_cache, None, own_ranks_Br)
@@ -345,6 +353,24 @@ class Decoder(nnx.Module):
         h_BTD = _rms_norm(x_BTD, weights["post_norm"], config.rms_norm_eps)
         gated = jax.nn.silu(project(h_BTD, "gate_proj")) * project(h_BTD, "up_proj")
         return x_BTD + project(gated, "down_proj")
+
+
+def _by_rows(array: Array, mesh: Mesh | None) -> Array:
+    """Say that an array whose first axis is rows lies with them."""
+    return constrain(array, mesh, "batch", *[None] * (array.ndim - 1))
+
+
+def _written(array_LBSKC: Array, layer: Array, places_BT: Array, new_BTKC: Array) -> Array:
+    """Return a cache with new keys or values of one layer at each row's places.
+
+    A row at a time, mapped: a single assignment by numbers of rows would make every device gather
+    the rows of all others, since it cannot know that a row's number is its own.
+    """
+
+    def write_row(row_LSKC: Array, places_T: Array, new_TKC: Array) -> Array:
+        return row_LSKC.at[layer, places_T].set(new_TKC)
+
+    return jax.vmap(write_row, in_axes=(1, 0, 0), out_axes=1)(array_LBSKC, places_BT, new_BTKC)
 
 
 def _rms_norm(x: Array, weight: Array, epsilon: float) -> Array:

@@ -55,8 +55,8 @@ def run_responses(config: ResponsesConfig) -> Phase | None:
         The phase; None where it only says what it would ask an endpoint and what that would cost,
         and on a host that samples a share of another one's run.
     """
+    config.check()
     if config.dry_run:
-        config.check()
         slots = _reply_slots(read_questions(config.questions), config.samples)
         forecast_replies(endpoint_of(config), slots, config.output_dir)
         return None
@@ -64,7 +64,6 @@ def run_responses(config: ResponsesConfig) -> Phase | None:
     if config.engine == "endpoint":
         refuse_further_processes("responses --engine endpoint", os.environ)
     elif place.number > 0:
-        config.check()
         _sample_share(config, place)
         return None
     return responses(config)

@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
+from jax.sharding import Mesh
 
 from jaxmodpo.models.attention import Attention
 from jaxmodpo.models.axes import constrain
@@ -191,7 +192,7 @@ def advance(
         settings: how to draw.
     """
     model = Decoder(config, base, lora, adapter, attention)
-    slots = _filled(slots, prompts, refill)
+    slots = _placed(_filled(slots, prompts, refill), attention.mesh)
     began_R = slots.running_R
 
     def goes_on(state: tuple[Slots, Work]) -> Array:
@@ -249,6 +250,8 @@ def _next_token(
     rows = jnp.arange(slots.counts_R.shape[0])
     mesh = model.attention.mesh
     logits_RV = model.logits(slots.hidden_RD[:, None])[:, 0]
+    # First as the unembedding lies, or that would be gathered for every token instead of these.
+    logits_RV = constrain(logits_RV, mesh, "batch", "vocab")
     # A row's whole vocabulary lies on one device: the draw looks at all of it many times over.
     all_share = mesh is not None and logits_RV.shape[0] % mesh.size == 0
     logits_RV = constrain(logits_RV, mesh, "draws" if all_share else "batch", None)
@@ -258,6 +261,8 @@ def _next_token(
     else:
         keys_R = jax.random.wrap_key_data(slots.keys_R2)
         tokens_R = draw(logits_RV, jax.vmap(jax.random.fold_in)(keys_R, slots.counts_R))
+    # Back to where the rows lie, or the model would go on with the draw's layout.
+    tokens_R = constrain(tokens_R, mesh, "batch")
     running_R = slots.running_R
     # Slots that keep still write behind the last place of a reply, which is nowhere.
     place_R = jnp.where(running_R, slots.counts_R, settings.max_new_tokens)
@@ -270,14 +275,34 @@ def _next_token(
     hidden_R1D, cache = model.extend(
         tokens_R[:, None], slots.positions_R[:, None], slots.cache, own_ranks_Rr
     )
-    return Slots(
-        cache=cache,
-        hidden_RD=hidden_R1D[:, 0],
-        # A slot that keeps still stands at place 0, so that nobody reads far into the cache for it.
-        positions_R=jnp.where(running_R & ~ended_R, slots.positions_R + 1, 0),
-        counts_R=counts_R,
-        running_R=running_R & ~ended_R,
-        replies_RN=slots.replies_RN.at[rows, place_R].set(tokens_R, mode="drop"),
-        keys_R2=slots.keys_R2,
-        seen_RV=seen_RV,
+    return _placed(
+        Slots(
+            cache=cache,
+            hidden_RD=hidden_R1D[:, 0],
+            # A slot that keeps still stands at place 0, so that nobody reads far into the cache
+            # for it.
+            positions_R=jnp.where(running_R & ~ended_R, slots.positions_R + 1, 0),
+            counts_R=counts_R,
+            running_R=running_R & ~ended_R,
+            replies_RN=jax.vmap(_with_token)(slots.replies_RN, place_R, tokens_R),
+            keys_R2=slots.keys_R2,
+            seen_RV=seen_RV,
+        ),
+        mesh,
     )
+
+
+def _with_token(reply_N: Array, place: Array, token: Array) -> Array:
+    return reply_N.at[place].set(token, mode="drop")
+
+
+def _placed(slots: Slots, mesh: Mesh | None) -> Slots:
+    """Say where everything about the slots lies: with their rows, as in the cache."""
+
+    def by_rows(array: Array) -> Array:
+        return constrain(array, mesh, "batch", *[None] * (array.ndim - 1))
+
+    cache = Cache(
+        *(constrain(part, mesh, None, "batch", None, "kv_heads", None) for part in slots.cache)
+    )
+    return Slots(cache, *(by_rows(array) for array in slots[1:]))

@@ -116,7 +116,7 @@ def test_what_holds_for_every_call_ends_the_run_and_keeps_what_was_answered(serv
             },
             "was withdrawn in July 2026; name another by --endpoint-model",
         ),
-        ({"engine": "local", "model": Path("m"), "stop": ("a",)}, "are for --engine endpoint"),
+        ({"engine": "local", "model": Path("m"), "dry_run": True}, "is for --engine endpoint"),
         ({"batch_size": 8, "base_dtype": "nf4"}, "takes no --batch-size and no --base-dtype"),
         ({"max_concurrency": 0}, "must be at least 1"),
         ({"engine": "local"}, "the local engine needs --model"),

@@ -205,7 +205,7 @@ def test_an_adapter_of_other_weights_is_refused_though_it_fits(model: Path, tmp_
         responses(responses_config(model, tmp_path, adapter=adapter))
     (adapter / BASE_FILE).write_text(json.dumps({"weights": 5}))
     with pytest.raises(UserError, match="must hold"):
-        responses(responses_config(model, tmp_path, adapter=adapter))
+        responses(responses_config(model, tmp_path, adapter=adapter, output_dir=tmp_path / "o2"))
 
 
 def test_an_adapter_that_records_no_weights_is_warned_of(model: Path, tmp_path: Path, caplog):
@@ -224,9 +224,10 @@ def test_an_adapter_that_records_no_weights_is_warned_of(model: Path, tmp_path: 
         ({"adapters": ("..=x",)}, "becomes a folder's name"),
         ({"adapters": ("a=x",), "model_name": "b"}, "give no --adapter and no --model-name"),
         ({"adapters": ("sampled.jsonl=x",)}, "the run itself has a file named"),
-        ({"max_new_tokens": 40_000}, "go beyond the 32768 positions"),
+        ({"max_new_tokens": 140_000}, "go beyond the 131072 positions"),
         ({"mesh": (3, 1, 1)}, "--mesh 3 1 1 needs 3 devices"),
-        ({"engine": "endpoint", "model": None, "top_k": 3}, "takes no --top-k"),
+        ({"stop": ("",)}, "--stop holds an empty text"),
+        ({"dry_run": True}, "--dry-run of responses is for --engine endpoint"),
     ],
 )
 def test_what_cannot_be_sampled_is_refused_in_one_sentence(
