@@ -165,11 +165,11 @@ class _Abstract:
         sharding = NamedSharding(self._mesh, PartitionSpec())
         return jax.ShapeDtypeStruct(shape, dtype, sharding=sharding)
 
-    def cache(self, rows: int, places: int, rows_axis: str | None) -> Cache:
+    def cache(self, rows: int, places: int, rows_axis: str | None) -> Any:
         config = self._config
         heads, width = config.num_key_value_heads, config.head_dim
         axes = mesh_axes((None, rows_axis, None, "kv_heads", None))
-        array = jax.ShapeDtypeStruct(
+        array: Any = jax.ShapeDtypeStruct(
             (config.num_hidden_layers, rows, places, heads, width),
             self._dtype,
             sharding=NamedSharding(self._mesh, axes),

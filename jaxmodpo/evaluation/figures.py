@@ -255,7 +255,8 @@ def _matrix(
         axes.set_xlabel(caption)
         # Where a cell's color is strong, dark letters would drown in it.
         strong = 0.65 * (high - low) / 2
-        for (row, column), value in np.ndenumerate(values):
+        for place, value in np.ndenumerate(values):
+            row, column = (int(index) for index in place)
             is_strong = abs(value - (low + high) / 2) > strong
             axes.text(
                 column,

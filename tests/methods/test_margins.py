@@ -88,7 +88,7 @@ def test_margins_too_large_for_float32_are_refused(tmp_path, values, standardize
         model=tmp_path, output_dir=tmp_path / "out", validation_fraction=0.0
     )
     run = PolicyRun(config, none, none, none)
-    data = TrainingData(pairs, none, LeftOut())
+    data = TrainingData(pairs, none, LeftOut(), np.zeros(len(pairs), bool))
     scaling = Scaling(standardize, gain)
 
     def margins() -> np.ndarray:
