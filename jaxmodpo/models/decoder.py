@@ -363,14 +363,26 @@ def _by_rows(array: Array, mesh: Mesh | None) -> Array:
 def _written(array_LBSKC: Array, layer: Array, places_BT: Array, new_BTKC: Array) -> Array:
     """Return a cache with new keys or values of one layer at each row's places.
 
-    A row at a time, mapped: a single assignment by numbers of rows would make every device gather
-    the rows of all others, since it cannot know that a row's number is its own.
+    A scatter that is told which axes are rows. Assigned by numbers of rows instead, as in
+    ``at[layer, rows, places]``, every device would gather the rows of all others, since it cannot
+    know that a row's number is its own; and :func:`jax.vmap` would move the rows' axis to the front
+    and back, which copies the whole cache.
     """
-
-    def write_row(row_LSKC: Array, places_T: Array, new_TKC: Array) -> Array:
-        return row_LSKC.at[layer, places_T].set(new_TKC)
-
-    return jax.vmap(write_row, in_axes=(1, 0, 0), out_axes=1)(array_LBSKC, places_BT, new_BTKC)
+    layers_BT = jnp.broadcast_to(layer, places_BT.shape)
+    return jax.lax.scatter(
+        array_LBSKC,
+        jnp.stack([layers_BT, places_BT], axis=-1),
+        new_BTKC,
+        jax.lax.ScatterDimensionNumbers(
+            update_window_dims=(2, 3),
+            inserted_window_dims=(0, 2),
+            scatter_dims_to_operand_dims=(0, 2),
+            operand_batching_dims=(1,),
+            scatter_indices_batching_dims=(0,),
+        ),
+        unique_indices=True,
+        mode=jax.lax.GatherScatterMode.PROMISE_IN_BOUNDS,
+    )
 
 
 def _rms_norm(x: Array, weight: Array, epsilon: float) -> Array:
