@@ -33,7 +33,7 @@ from jaxmodpo.results.manifest import MANIFEST, Identity, read_manifest
 from jaxmodpo.sampling.draw import SamplingSettings
 from jaxmodpo.sampling.endpoint import ask, refuse_empty, total_spending
 from jaxmodpo.sampling.endpoint_forecast import forecast_replies
-from jaxmodpo.sampling.journal import ReplyKey, ReplySlot, sampled
+from jaxmodpo.sampling.journal import ReplyKey, ReplySlot, refuse_empty_questions, sampled
 from jaxmodpo.sampling.local import LocalSampler, say_other_defaults
 from jaxmodpo.sampling.settings import ResponsesConfig, endpoint_of
 from jaxmodpo.sampling.shares import (
@@ -170,6 +170,8 @@ class _LocalWork:
         assert config.model is not None and config.temperature is not None
         questions = read_questions(config.questions)
         models = config.models()
+        slots = _reply_slots(questions, config.samples, list(models))
+        refuse_empty_questions(slots)
         text = _text(config, models, phase)
         # Once for each question and not for each reply, since what is cut is counted.
         prompts = {
@@ -196,7 +198,6 @@ class _LocalWork:
             rows=config.batch_size,
             seed=config.seed,
         )
-        slots = _reply_slots(questions, config.samples, list(models))
         return cls(sampler, slots, prompts, text)
 
     def sample(self, share: Sequence[ReplySlot], journal: Journal, settings_key: str) -> None:

@@ -32,7 +32,7 @@ from jaxmodpo.journals import Journal
 from jaxmodpo.progress import Progress
 from jaxmodpo.sampling.endpoint_reply import Reply, Unanswered, read_reply
 from jaxmodpo.sampling.endpoint_settings import Endpoint, endpoint_key
-from jaxmodpo.sampling.journal import ReplySlot, row, sampled
+from jaxmodpo.sampling.journal import ReplySlot, refuse_empty_questions, row, sampled
 
 logger = logging.getLogger(__name__)
 
@@ -68,7 +68,7 @@ def ask(
     key = endpoint_key(endpoint)
     answered = sampled(journal, settings)
     missing = [slot for slot in slots if slot.key not in answered]
-    _refuse_empty_questions(missing)
+    refuse_empty_questions(missing)
     calls = PatientCalls(
         endpoint.base_url,
         key,
@@ -96,18 +96,6 @@ def ask(
         )
     answered = sampled(journal, settings)
     return [answered[slot.key] for slot in slots]
-
-
-def _refuse_empty_questions(slots: Sequence[ReplySlot]) -> None:
-    """Refuse a question without text before anything is asked: an endpoint would reply to the
-    instruction alone, and be paid for it.
-    """
-    for slot in slots:
-        if not slot.question.question_text.strip():
-            raise UserError(
-                f"the question {slot.question.question_id} has no text to reply to; give it one, or"
-                " take it out of the file of questions"
-            )
 
 
 @dataclass(eq=False)

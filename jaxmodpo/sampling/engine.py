@@ -15,10 +15,13 @@ the attention's sums do not depend on the cache's length (:mod:`jaxmodpo.models.
 and the key of a token is its reply's key and its number. So neighbors, order and restarts change
 nothing, to the bit.
 
-A run compiles few programs: one prefill, one round for each of at most four cache lengths, and
-moving between two lengths. The cache begins short and grows with the longest reply under way, so
-that early tokens do not read the places of late ones. Shape suffixes: R slots, Q prompts of a
-prefill, N new tokens, D model width, V vocabulary, L layers.
+A run compiles two programs: a prefill and a round. The cache has the places of the longest prompt
+and reply, and is read only as far as the longest reply under way, so that early tokens do not pay
+for the places of late ones::
+
+    shapes = Shapes.of(policy.config, longest_prompt=90, new_tokens=512, rows=64)
+    asks = [Ask(name, prompt, key) for name, prompt, key in ...]
+    Engine(policy, settings, shapes).run(asks, hand_out=replies.extend)
 """
 
 from __future__ import annotations

@@ -4,8 +4,10 @@ means anything.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple, NotRequired, TypedDict
 
+from jaxmodpo.errors import UserError
 from jaxmodpo.journals import Journal
 from jaxmodpo.ranges import Tally
 from jaxmodpo.records import FinishReason, Question
@@ -32,6 +34,18 @@ class ReplySlot(NamedTuple):
     def key(self) -> ReplyKey:
         """What tells it from all other replies of the run."""
         return self.question.question_id, self.number, self.model
+
+
+def refuse_empty_questions(slots: Sequence[ReplySlot]) -> None:
+    """Refuse a question without text before anything is asked: a model would reply to the
+    instruction alone, and be paid for it.
+    """
+    for slot in slots:
+        if not slot.question.question_text.strip():
+            raise UserError(
+                f"the question {slot.question.question_id} has no text to reply to; give it one, or"
+                " take it out of the file of questions"
+            )
 
 
 def row(slot: ReplySlot, settings: str) -> dict[str, Any]:

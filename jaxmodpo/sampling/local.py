@@ -95,6 +95,7 @@ class LocalSampler:
         policy = self.load()
         longest = max(map(len, prompts.values()))
         check_positions(policy, longest, self.settings.max_new_tokens)
+        check_end_tokens(policy, self.settings.end_tokens)
         shapes = Shapes.of(
             policy.config,
             longest,
@@ -164,6 +165,21 @@ def check_positions(policy: Policy, longest_prompt: int, new_tokens: int) -> Non
         raise UserError(
             f"a prompt of {longest_prompt} tokens and --max-new-tokens {new_tokens} go beyond the"
             f" {most} positions of {policy.folder}; lower --max-new-tokens or --max-prompt-length"
+        )
+
+
+def check_end_tokens(policy: Policy, end_tokens: Sequence[int]) -> None:
+    """Refuse end tokens that the model does not have: no reply would end at them.
+
+    Raises:
+        UserError: naming the first.
+    """
+    unknown = [token for token in end_tokens if token >= policy.config.vocab_size]
+    if unknown:
+        raise UserError(
+            f"{policy.folder}: the end token {unknown[0]} of its tokenizer or its"
+            f" generation_config.json is beyond the model's {policy.config.vocab_size} tokens;"
+            " correct it there"
         )
 
 

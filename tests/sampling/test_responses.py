@@ -237,6 +237,21 @@ def test_what_cannot_be_sampled_is_refused_in_one_sentence(
         responses(responses_config(model, tmp_path, **changes))
 
 
+def test_an_end_token_that_the_model_lacks_is_refused(tmp_path: Path):
+    folder = tiny_mistral(tmp_path / "model", gain=8.0, vocab_size=16, num_key_value_heads=1)
+    (folder / "generation_config.json").write_text(json.dumps({"eos_token_id": [2, 99]}))
+    with pytest.raises(UserError, match=r"the end token 99 .* beyond the model's 16 tokens"):
+        responses(responses_config(folder, tmp_path))
+
+
+def test_a_question_without_text_is_refused(model: Path, tmp_path: Path):
+    config = responses_config(model, tmp_path)
+    write_questions(config.questions, [Question("q1", "a"), Question("q2", "  ")])
+    with pytest.raises(UserError, match="the question q2 has no text to reply to"):
+        responses(config)
+    assert not (tmp_path / "out" / "sampled.jsonl").exists()
+
+
 def test_another_way_of_drawing_in_the_models_folder_is_told(model: Path, tmp_path: Path, caplog):
     folder = tiny_mistral(tmp_path / "model", gain=8.0, vocab_size=16, num_key_value_heads=1)
     (folder / "generation_config.json").write_text(
