@@ -102,9 +102,9 @@ def _sample(config: ResponsesConfig, phase: Phase) -> None:
     place = config.place()
     work = _LocalWork.prepare(config, phase)
     settings_key = _settings_key(phase.manifest.identity)
-    journal = Journal(config.output_dir / "sampled.jsonl")
-    work.sample(own_share(work.slots, place), journal, settings_key)
-    journal.close()
+    journal = work.sample(
+        own_share(work.slots, place), config.output_dir / "sampled.jsonl", settings_key
+    )
     rows = sampled(journal, settings_key)
     shares: list[Path] = []
     if place.count > 1:
@@ -134,9 +134,7 @@ def _sample_share(config: ResponsesConfig, place: Place) -> None:
                 "the chat template writes a date into every prompt, and each host would take its"
                 " own day; give --prompt-date"
             )
-        journal = Journal(folder / "sampled.jsonl")
-        work.sample(own_share(work.slots, place), journal, settings_key)
-        journal.close()
+        work.sample(own_share(work.slots, place), folder / "sampled.jsonl", settings_key)
         mark_finished(folder, settings_key, place)
     held.release()
 
@@ -200,13 +198,20 @@ class _LocalWork:
         )
         return cls(sampler, slots, prompts, text)
 
-    def sample(self, share: Sequence[ReplySlot], journal: Journal, settings_key: str) -> None:
-        """Sample what a journal lacks of a share."""
+    def sample(self, share: Sequence[ReplySlot], path: Path, settings_key: str) -> Journal:
+        """Sample what a journal lacks of a share, and return the journal."""
+        if not path.exists():
+            # Before the journal is begun: a start that is refused makes nothing, so that its folder
+            # may still get other settings.
+            self.sampler.shapes(self.prompts)
+        journal = Journal(path)
         sampled_before = sampled(journal, settings_key)
         missing = [slot for slot in share if slot.key not in sampled_before]
         if missing:
             done = len(share) - len(missing)
             self.sampler.sample(missing, self.prompts, self.text, journal, settings_key, done)
+        journal.close()
+        return journal
 
 
 def _text(

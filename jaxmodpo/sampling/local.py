@@ -6,6 +6,7 @@ what is missing, in the shapes of the whole, so that every reply is that of an u
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import logging
 import time
@@ -58,8 +59,9 @@ class LocalSampler:
     rows: int
     seed: int
 
-    def load(self) -> Policy:
-        """Load the base with its adapters.
+    @functools.cached_property
+    def policy(self) -> Policy:
+        """The base with its adapters, loaded when it is first asked for.
 
         Raises:
             UserError: folders that are no model or adapter, or do not fit each other or the mesh.
@@ -71,6 +73,28 @@ class LocalSampler:
         if len(folders) > 1:
             return with_adapters(base, folders)
         return base if folders[0] is None else with_adapter(base, folders[0])
+
+    def shapes(self, prompts: Mapping[str, Sequence[int]]) -> Shapes:
+        """Return the sizes that a run is compiled for.
+
+        Args:
+            prompts: all of the run's, as tokens, by question id.
+
+        Raises:
+            UserError: as :attr:`policy`; replies that would go beyond the model's positions, end
+                tokens that it does not have, or devices that do not divide the rows.
+        """
+        policy = self.policy
+        longest = max(map(len, prompts.values()))
+        check_positions(policy, longest, self.settings.max_new_tokens)
+        check_end_tokens(policy, self.settings.end_tokens)
+        return Shapes.of(
+            policy.config,
+            longest,
+            self.settings.max_new_tokens,
+            self.rows,
+            row_shards(policy.mesh),
+        )
 
     def sample(
         self,
@@ -92,17 +116,8 @@ class LocalSampler:
             settings_key: of these rows.
             done: how many replies there are already.
         """
-        policy = self.load()
-        longest = max(map(len, prompts.values()))
-        check_positions(policy, longest, self.settings.max_new_tokens)
-        check_end_tokens(policy, self.settings.end_tokens)
-        shapes = Shapes.of(
-            policy.config,
-            longest,
-            self.settings.max_new_tokens,
-            self.rows,
-            row_shards(policy.mesh),
-        )
+        policy = self.policy
+        shapes = self.shapes(prompts)
         number_of = {name: number for number, name in enumerate(self.adapters)}
         asks = [
             Ask(

@@ -203,9 +203,11 @@ def test_an_adapter_of_other_weights_is_refused_though_it_fits(model: Path, tmp_
     adapter = make_adapter(tmp_path / "adapter", other, seed=1)
     with pytest.raises(UserError, match="was trained on other weights than those of"):
         responses(responses_config(model, tmp_path, adapter=adapter))
+    # What is refused makes nothing, and the folder is free for other settings.
+    assert [path.name for path in (tmp_path / "out").iterdir() if path.suffix == ".jsonl"] == []
     (adapter / BASE_FILE).write_text(json.dumps({"weights": 5}))
     with pytest.raises(UserError, match="must hold"):
-        responses(responses_config(model, tmp_path, adapter=adapter, output_dir=tmp_path / "o2"))
+        responses(responses_config(model, tmp_path, adapter=adapter))
 
 
 def test_an_adapter_that_records_no_weights_is_warned_of(model: Path, tmp_path: Path, caplog):
