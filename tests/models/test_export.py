@@ -13,7 +13,7 @@ from safetensors.numpy import load_file, save_file
 
 from jaxmodpo.errors import UserError
 from jaxmodpo.files import read_json
-from jaxmodpo.models.adapters import save_adapter
+from jaxmodpo.models.adapters import BASE_FILE, save_adapter
 from jaxmodpo.models.decoder import Decoder, load_decoder, parameter_table, save_decoder
 from jaxmodpo.models.decoder_config import DecoderConfig
 from jaxmodpo.models.export import ExportConfig, export
@@ -109,6 +109,7 @@ def test_a_merge_beyond_float16_is_refused_and_infinities_written(folders, tmp_p
     name = "model.layers.0.self_attn.v_proj.weight"
     tensors[name] = np.full_like(tensors[name], 65504)
     save_file(tensors, path)
+    (adapter / BASE_FILE).unlink()  # it was made for the weights of before
     factors = {
         name: 300 * tensor
         for name, tensor in load_file(adapter / "adapter_model.safetensors").items()
@@ -139,6 +140,7 @@ def test_a_head_of_its_own_beside_tied_embeddings_is_exported_and_said_to_be_one
     tensors = load_file(base / "model.safetensors")
     head = tensors["model.embed_tokens.weight"] + np.float32(0.5)
     save_file(tensors | {"lm_head.weight": head}, base / "model.safetensors")
+    (adapter / BASE_FILE).unlink()  # it was made for the weights of before
     expected = adapted_logits(base, adapter)
     export(ExportConfig(model=base, adapter=adapter, output_dir=tmp_path / "out"))
     merged = load_decoder(tmp_path / "out" / "model", "float32")
