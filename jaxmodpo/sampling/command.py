@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import collections
 import logging
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,8 +18,8 @@ from jaxmodpo.data.text import PolicyText
 from jaxmodpo.errors import UserError
 from jaxmodpo.fingerprints import fingerprint
 from jaxmodpo.journals import Journal
-from jaxmodpo.launched import Place, refuse_further_processes
-from jaxmodpo.phase import Phase, identity_of, in_phase, open_phase
+from jaxmodpo.launched import Place
+from jaxmodpo.phase import Phase, identity_of, in_phase
 from jaxmodpo.policy.prompts import load_policy_text
 from jaxmodpo.records import (
     CUT_REASONS,
@@ -61,15 +60,13 @@ def run_responses(config: ResponsesConfig) -> Phase | None:
         forecast_replies(endpoint_of(config), slots, config.output_dir)
         return None
     place = config.place()
-    if config.engine == "endpoint":
-        refuse_further_processes("responses --engine endpoint", os.environ)
-    elif place.number > 0:
+    if place.number > 0:
         _sample_share(config, place)
         return None
     return responses(config)
 
 
-@in_phase("responses", open_phase)
+@in_phase("responses")
 def responses(config: ResponsesConfig, phase: Phase) -> None:
     """Run ``responses``: what was sampled or bought is on disk before the next reply is asked
     for.

@@ -209,7 +209,7 @@ class Engine:
         by_prompt: dict[_PromptOf, list[Ask]] = {}
         for ask in asks:
             by_prompt.setdefault((tuple(ask.prompt), ask.adapter), []).append(ask)
-        # Prompts of one length together: the cache need be no longer than they and their replies.
+        # Prompts of one length together: a prefill has as many chunks as its longest one.
         coming = deque(sorted(by_prompt.items(), key=lambda item: len(item[0][0])))
         waiting: deque[tuple[int, Ask]] = deque()
         prompts: Prompts | None = None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -13,7 +12,7 @@ from jaxmodpo.costs import Cost, Estimates, Unknown
 from jaxmodpo.data.text import PromptStyle, check_day
 from jaxmodpo.errors import UserError
 from jaxmodpo.flags.help_groups import HelpGroup
-from jaxmodpo.launched import Place, place_among_processes
+from jaxmodpo.launched import Place
 from jaxmodpo.models.quantized import BaseDtype
 from jaxmodpo.ranges import (
     Count,
@@ -91,7 +90,7 @@ class ResponsesConfig(EndpointOptions, help_group="sampling"):
     engine. By default along tensor as far as the key-value heads go, and along data beyond."""
     share: Annotated[Incidental[tuple[CountOrZero, Count] | None], HelpGroup("devices")] = None
     """Which host this is, from 0, and of how many that sample a share of the questions each, for
-    the local engine. By default as SLURM or GKE say."""
+    the local engine. By default one host samples all."""
     base_dtype: Annotated[BaseDtype, HelpGroup("model")] = "bfloat16"
     """Number format of the local engine's base weights. int8 and nf4 quantize the projections block
     by block."""
@@ -153,9 +152,7 @@ class ResponsesConfig(EndpointOptions, help_group="sampling"):
 
     def place(self) -> Place:
         """Return which host this is, and of how many."""
-        if self.share is None:
-            return place_among_processes(os.environ)
-        return Place(*self.share)
+        return Place(*(self.share or (0, 1)))
 
     def models(self) -> dict[str, Path | None]:
         """Return each model's adapter, None for the base alone; a single model has no name here."""

@@ -130,20 +130,31 @@ def prefill(
     model = Decoder(config, base, lora, adapter, attention)
     rows = tokens_QT.shape[0]
     last_Q = lengths_Q - 1
+    places_are_used_again = length < tokens_QT.shape[1]
 
     def run_chunk(number: Array, state: tuple[Cache, Array]) -> tuple[Cache, Array]:
         cache, hidden_QD = state
         start = number * PROMPT_CHUNK
         chunk_QT = jax.lax.dynamic_slice_in_dim(tokens_QT, start, PROMPT_CHUNK, axis=1)
         positions_QT = jnp.broadcast_to(start + jnp.arange(PROMPT_CHUNK), chunk_QT.shape)
+        before = cache
         chunk_QTD, cache = model.extend(chunk_QT, positions_QT, cache, own_ranks_Qr)
+        if places_are_used_again:
+            # A prompt that ended in an earlier chunk would lose its first places to padding.
+            goes_on_Q = lengths_Q > start
+            cache = Cache(
+                *(
+                    jnp.where(goes_on_Q[:, None, None, None], new, old)
+                    for new, old in zip(cache, before, strict=True)
+                )
+            )
         place_Q = jnp.clip(last_Q - start, 0, PROMPT_CHUNK - 1)
         newest_QD = jnp.take_along_axis(chunk_QTD, place_Q[:, None, None], axis=1)[:, 0]
         ends_here_Q = (last_Q >= start) & (last_Q < start + PROMPT_CHUNK)
         return cache, jnp.where(ends_here_Q[:, None], newest_QD, hidden_QD)
 
-    # Chunks behind a prompt's end write places that nothing attends to, so their number, which
-    # the longest prompt decides, changes no other prompt.
+    # Chunks behind a prompt's end change nothing of it, so their number, which the longest prompt
+    # decides, changes no other prompt: they write places that nothing attends to, or none.
     chunks = jnp.max(last_Q) // PROMPT_CHUNK + 1
     hidden_QD = jnp.zeros((rows, config.hidden_size), base["embed"].dtype)
     cache = model.empty_cache(rows, length)

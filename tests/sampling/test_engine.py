@@ -63,6 +63,23 @@ def test_greedy_replies_are_the_likeliest_tokens_of_a_full_pass(prompts, window)
         assert len(reply) == 100 or reply[-1] == 2
 
 
+def test_prompts_longer_than_the_cache_do_not_spoil_shorter_ones():
+    policy = make_policy(sliding_window=20)
+    random = np.random.default_rng(4)
+    prompts = [random.integers(3, 48, length).tolist() for length in (5, 300, 70, 190)]
+    settings = SamplingSettings(0.0, 1.0, 40, end_tokens=(2,))
+    shapes = Shapes.of(policy.config, 300, 40, rows=4)
+    assert shapes.prompt_length < shapes.prompt_tokens and shapes.prompt_rows == 4
+    replies = sample(policy, prompts, keys(4), settings, rows=4)
+    model = decoder.Decoder(policy.config, policy.base)
+    full = jax.jit(lambda tokens: model.logits(model.hidden_states(tokens)))
+    for prompt, reply in zip(prompts, replies, strict=True):
+        tokens = np.zeros((1, 384), int)
+        tokens[0, : len(prompt) + len(reply)] = prompt + reply
+        likeliest = np.argmax(np.asarray(full(jnp.asarray(tokens)))[0], axis=-1)
+        assert reply == likeliest[len(prompt) - 1 : len(prompt) + len(reply) - 1].tolist()
+
+
 def test_a_window_bounds_what_the_cache_holds(policy):
     config = make_policy(sliding_window=20).config
     assert Shapes.of(config, 200, 300, rows=4).cache_length == 128
