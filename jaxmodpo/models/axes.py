@@ -54,6 +54,11 @@ def mesh_axes(axes: Sequence[str | None]) -> PartitionSpec:
     return PartitionSpec(*(RULES[axis] for axis in axes))
 
 
+def constrain_rows(array: Array, mesh: Mesh | None) -> Array:
+    """Tell the compiler that an activation whose first axis is rows lies with them."""
+    return constrain(array, mesh, "batch", *[None] * (array.ndim - 1))
+
+
 def constrain(array: Array, mesh: Mesh | None, *axes: str | None) -> Array:
     """Tell the compiler where an activation lies; without a mesh, or on one device, nothing.
 

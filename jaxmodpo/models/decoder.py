@@ -26,13 +26,12 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 from jax import Array
-from jax.sharding import Mesh
 from jax.typing import ArrayLike
 
 from jaxmodpo.models import lora as lora_module
 from jaxmodpo.models import quantized
 from jaxmodpo.models.attention import Attention
-from jaxmodpo.models.axes import constrain
+from jaxmodpo.models.axes import constrain, constrain_rows
 from jaxmodpo.models.cached_attention import attend, visible_places
 from jaxmodpo.models.decoder_config import DecoderConfig, read_decoder_config
 from jaxmodpo.models.loading import dtype_named, load_parameters
@@ -272,10 +271,10 @@ class Decoder(nnx.Module):
         positions_BT = constrain(positions_BT, mesh, "batch", None)
         x_BTD = constrain(base["embed"][tokens_BT], mesh, "batch", None, None)
         cosines, sines = rotation(self.config.rope, self.config.head_dim, positions_BT)
-        angles = (_by_rows(cosines, mesh), _by_rows(sines, mesh))
+        angles = (constrain_rows(cosines, mesh), constrain_rows(sines, mesh))
         visible_BTS = visible_places(positions_BT, length, self.config.sliding_window)
-        visible_BTS = _by_rows(visible_BTS, mesh)
-        places_BT = _by_rows(positions_BT % length, mesh)
+        visible_BTS = constrain_rows(visible_BTS, mesh)
+        places_BT = constrain_rows(positions_BT % length, mesh)
 
         def block(
             carry: tuple[Array, Cache], layer: tuple[dict[str, Array], Array]
@@ -353,11 +352,6 @@ class Decoder(nnx.Module):
         h_BTD = _rms_norm(x_BTD, weights["post_norm"], config.rms_norm_eps)
         gated = jax.nn.silu(project(h_BTD, "gate_proj")) * project(h_BTD, "up_proj")
         return x_BTD + project(gated, "down_proj")
-
-
-def _by_rows(array: Array, mesh: Mesh | None) -> Array:
-    """Say that an array whose first axis is rows lies with them."""
-    return constrain(array, mesh, "batch", *[None] * (array.ndim - 1))
 
 
 def _written(array_LBSKC: Array, layer: Array, places_BT: Array, new_BTKC: Array) -> Array:

@@ -17,7 +17,7 @@ from jax import Array
 from jax.sharding import Mesh
 
 from jaxmodpo.models.attention import Attention
-from jaxmodpo.models.axes import constrain
+from jaxmodpo.models.axes import constrain, constrain_rows
 from jaxmodpo.models.decoder import Cache, Decoder
 from jaxmodpo.models.decoder_config import DecoderConfig
 from jaxmodpo.models.lora import LoraConfig
@@ -310,10 +310,7 @@ def _with_token(reply_N: Array, place: Array, token: Array) -> Array:
 def _placed(slots: Slots, mesh: Mesh | None) -> Slots:
     """Say where everything about the slots lies: with their rows, as in the cache."""
 
-    def by_rows(array: Array) -> Array:
-        return constrain(array, mesh, "batch", *[None] * (array.ndim - 1))
-
     cache = Cache(
         *(constrain(part, mesh, None, "batch", None, "kv_heads", None) for part in slots.cache)
     )
-    return Slots(cache, *(by_rows(array) for array in slots[1:]))
+    return Slots(cache, *(constrain_rows(array, mesh) for array in slots[1:]))
