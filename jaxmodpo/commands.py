@@ -104,7 +104,10 @@ SECTIONS: Mapping[str, Mapping[str, Command]] = {
             "methods.score", "ScoreRewardConfig", "score_reward", "rewards of pairs"
         ),
         "score kl": Command(
-            "methods.score", "ScoreKLConfig", "score_kl", "how far a policy moved from its base"
+            "methods.score_kl",
+            "ScoreKLConfig",
+            "score_kl",
+            "how far policies moved from their base",
         ),
         "report": Command(
             "evaluation.report", "ReportConfig", "report", "one HTML file about finished runs"

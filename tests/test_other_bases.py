@@ -13,7 +13,8 @@ import pytest
 
 from jaxmodpo.errors import UserError
 from jaxmodpo.methods.modpo import MODPOConfig, modpo
-from jaxmodpo.methods.score import ScoreKLConfig, ScorePolicyConfig, score_kl, score_policy
+from jaxmodpo.methods.score import ScorePolicyConfig, score_policy
+from jaxmodpo.methods.score_kl import ScoreKLConfig, score_kl
 from jaxmodpo.methods.soup import SoupConfig, soup
 from jaxmodpo.models.adapters import load_adapter, save_adapter
 from jaxmodpo.models.decoder import parameter_table

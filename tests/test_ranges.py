@@ -16,7 +16,7 @@ from jaxmodpo.data.scored import PairsConfig
 from jaxmodpo.errors import UserError
 from jaxmodpo.flags.parse import from_mapping
 from jaxmodpo.methods.dpo import DPOConfig
-from jaxmodpo.methods.score import ScoreKLConfig, score_kl
+from jaxmodpo.methods.score_kl import ScoreKLConfig, score_kl
 from jaxmodpo.personas.command import PersonasConfig, personas
 from jaxmodpo.ranges import (
     Count,

@@ -1,4 +1,4 @@
-"""Decoders of a few thousand random parameters, in the real format."""
+"""Decoders of a few thousand random parameters, and adapters on them, in the real format."""
 
 from __future__ import annotations
 
@@ -8,7 +8,9 @@ from typing import Any
 import jax
 
 from jaxmodpo.models import decoder
-from jaxmodpo.models.decoder_config import DecoderConfig
+from jaxmodpo.models.adapters import save_adapter
+from jaxmodpo.models.decoder_config import DecoderConfig, read_decoder_config
+from jaxmodpo.models.lora import LoraConfig, adapter_table
 from jaxmodpo.models.model_folder import save_model
 from jaxmodpo.models.parameters import initialize
 from jaxmodpo.sandbox.models import save_tokenizer
@@ -63,4 +65,24 @@ def tiny_mistral(folder: Path, *texts: str, gain: float = 5.0, **sizes: int) -> 
     weights = initialize(table, jax.random.key(0))
     weights = jax.tree.map(lambda array: gain * array, weights)
     save_model(folder, settings, table, weights, tokenizer_from=tokenizer)
+    return folder
+
+
+def tiny_adapter(folder: Path, model: Path, seed: int, base: str | None = None) -> Path:
+    """Write an adapter of random numbers, of rank 1 + ``seed``, for a model that lies in a folder.
+
+    Args:
+        folder: where the adapter is written.
+        model: the base model's folder.
+        seed: of the numbers.
+        base: what the adapter names as its base; by default the model's folder.
+    """
+    config = read_decoder_config(model)
+    lora = LoraConfig(rank=1 + seed, alpha=4.0, dropout=0.0)
+    table = adapter_table(decoder.parameter_table(config), lora)
+    arrays = {
+        name: array + 0.1 * jax.random.normal(jax.random.key(seed), array.shape)
+        for name, array in initialize(table, jax.random.key(seed)).items()
+    }
+    save_adapter(folder, arrays, lora, config, base or str(model))
     return folder

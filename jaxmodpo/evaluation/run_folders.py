@@ -151,9 +151,10 @@ def shown_files(runs: Sequence[Run]) -> dict[str, Path]:
     """
     files: dict[str, Path] = {}
     for run in runs:
-        for name in _WITH_NUMBERS:
-            if (run.folder / name).is_file():
-                files[f"{run.name}/{name}"] = run.folder / name
+        paths = [run.folder / name for name in _WITH_NUMBERS]
+        for path in [*paths, *_divergences_of_models(run)]:
+            if path.is_file():
+                files[f"{run.name}/{path.relative_to(run.folder)}"] = path
     for run in with_votes(runs):
         _settle(run.folder / VOTES)
         files[f"{run.name}/{VOTES}"] = run.folder / VOTES
@@ -185,10 +186,17 @@ def read_divergences(runs: Iterable[Run]) -> dict[str, float]:
     """
     divergences: dict[str, float] = {}
     for run in runs:
-        path = run.folder / DIVERGENCE
-        if path.is_file():
-            divergences[run.folder.name] = read_result(path, Divergence).kl
+        for path in [run.folder / DIVERGENCE, *_divergences_of_models(run)]:
+            if path.is_file():
+                divergences[path.parent.name] = read_result(path, Divergence).kl
     return divergences
+
+
+def _divergences_of_models(run: Run) -> list[Path]:
+    """Return the files of a ``score kl`` of several models, which has a folder for each."""
+    if run.command != "score kl":
+        return []
+    return sorted(run.folder.glob(f"*/{DIVERGENCE}"))
 
 
 def read_malformed_rates(runs: Iterable[Run]) -> dict[str, float]:

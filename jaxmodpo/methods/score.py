@@ -1,23 +1,15 @@
-"""What a trained policy or reward model gives for pairs, and how far a policy moved from its base.
-
-Three commands: ``score policy`` (log-probabilities), ``score reward`` (rewards) and ``score kl``
-(the divergence from the base, over the policy's own replies).
+"""What a trained policy or reward model gives for pairs: ``score policy`` writes log-probabilities,
+``score reward`` rewards.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
-import jax
-import numpy as np
-
 from jaxmodpo.costs import Cost, Estimates
-from jaxmodpo.data.batches import Batching
-from jaxmodpo.data.examples import completions as completions_as_examples
 from jaxmodpo.data.examples import policy_pairs
 from jaxmodpo.data.pairs import load_pairs
 from jaxmodpo.data.text import SHORTEST_REWARD_TEXT, PromptStyle, check_day
@@ -26,17 +18,11 @@ from jaxmodpo.files import check_writable, write_jsonl
 from jaxmodpo.flags.help_groups import HelpGroup
 from jaxmodpo.methods.reward_model import rewards_of_pairs
 from jaxmodpo.models.quantized import BaseDtype
-from jaxmodpo.phase import Phase, in_phase
-from jaxmodpo.policy.loaded import Policy, load_policy
+from jaxmodpo.policy.loaded import load_policy
 from jaxmodpo.policy.mesh import make_mesh
 from jaxmodpo.policy.prompts import load_policy_text
-from jaxmodpo.progress import Progress
-from jaxmodpo.ranges import Count, Incidental, Seed, Settings
-from jaxmodpo.records import Pair, read_questions
-from jaxmodpo.results.measures import DIVERGENCE, Divergence
-from jaxmodpo.results.versioned import plain, write_result
-from jaxmodpo.sampling.draw import SamplingSettings
-from jaxmodpo.sampling.engine import sample
+from jaxmodpo.ranges import Count, Incidental, Settings
+from jaxmodpo.records import Pair
 from jaxmodpo.schema import Range
 
 logger = logging.getLogger(__name__)
@@ -197,128 +183,3 @@ def score_reward(config: ScoreRewardConfig) -> None:
         equal,
         config.output,
     )
-
-
-@dataclass(frozen=True, kw_only=True)
-class ScoreKLConfig(Settings, help_group="model"):
-    """Estimate a policy's divergence from its base: the mean of log π − log π_ref over its own
-    samples.
-    """
-
-    model: Path
-    """Hugging Face folder of the base model."""
-    adapter: Path
-    """PEFT folder of an adapter that was trained on this base."""
-    questions: Path
-    """File of the questions to sample replies to."""
-    output_dir: Incidental[Path]
-    """Folder of the run, for kl.json."""
-    samples: Annotated[Count, HelpGroup("sampling")] = 1
-    """Replies to each question, drawn at temperature 1 from the whole vocabulary."""
-    max_new_tokens: Annotated[Count, HelpGroup("sampling")] = 512
-    """Most tokens of a reply."""
-    max_prompt_length: Annotated[int, Range(least=2), HelpGroup("text")] = 512
-    """Most tokens of a prompt."""
-    prompt_style: Annotated[PromptStyle, HelpGroup("text")] = "instruct"
-    """How a question is put to the model, as in training. instruct: the paper's prompt; chat: the
-    tokenizer's template."""
-    prompt_date: Annotated[str | None, HelpGroup("text")] = None
-    """Day, as YYYY-MM-DD, that a chat template takes for today. By default it is the adapter's, or
-    today."""
-    batch_size: Annotated[Count, HelpGroup("batch")] = 64
-    """Replies that are sampled and scored at a time."""
-    mesh: Annotated[tuple[Count, Count, Count] | None, HelpGroup("devices")] = None
-    """Number of devices along the mesh axes data, fsdp and tensor. By default as
-    ``responses`` has it."""
-    base_dtype: BaseDtype = "bfloat16"
-    """Number format of the base weights. int8 and nf4 quantize the projections block by block."""
-    seed: Annotated[Seed, HelpGroup("sampling")] = 0
-    """Seed of the samples that are drawn."""
-
-    def cost(self, estimator: Estimates) -> Cost:
-        replies = estimator.rows(self.questions) * self.samples
-        # Then the policy and the base go over every reply once.
-        hours = estimator.sampling(self, replies, self.batch_size) + estimator.scoring(
-            self.model, replies, models=2
-        )
-        return Cost(chip_hours=hours)
-
-
-@in_phase("score kl")
-def score_kl(config: ScoreKLConfig, phase: Phase) -> None:
-    """Run ``score kl``: KL(π ‖ π_ref) in nats per reply, with its standard error."""
-    length = config.max_prompt_length + config.max_new_tokens
-    text = load_policy_text(
-        config.model,
-        config.prompt_style,
-        config.max_prompt_length,
-        length,
-        day=config.prompt_date,
-        adapter=config.adapter,
-        phase=phase,
-    )
-    policy = load_policy(
-        config.model,
-        base_dtype=config.base_dtype,
-        mesh=config.mesh,
-        adapter=config.adapter,
-        for_sampling=True,
-    )
-    prompts = [
-        text.prompt(question.question_text)
-        for question in read_questions(config.questions)
-        for _ in range(config.samples)
-    ]
-    text.cut.warn()
-    replies = own_replies(
-        policy, prompts, text.eos, config.max_new_tokens, config.batch_size, config.seed
-    )
-    ratios = divergence(policy, prompts, replies, config.batch_size)
-    error = float(ratios.std(ddof=1) / np.sqrt(len(ratios))) if len(ratios) > 1 else None
-    result = Divergence(kl=float(ratios.mean()), standard_error=error, replies=len(prompts))
-    write_result(config.output_dir / DIVERGENCE, result)
-    logger.info("KL from the base: %.2f nats per reply", result.kl)
-    phase.finish(**plain(result))
-
-
-def own_replies(
-    policy: Policy,
-    prompts: Sequence[Sequence[int]],
-    eos: int,
-    max_new_tokens: int,
-    rows: int,
-    seed: int,
-) -> list[list[int]]:
-    """Sample a reply to each prompt at temperature 1 from the whole vocabulary, ``rows`` at a
-    time.
-    """
-    settings = SamplingSettings(1.0, 1.0, max_new_tokens, (eos,))
-    keys = jax.random.split(jax.random.key(seed), len(prompts))
-    with Progress("sampling", len(prompts), "replies", leave=False) as bar:
-        return sample(policy, prompts, keys, settings, rows=rows, progress=bar)
-
-
-def divergence(
-    policy: Policy,
-    prompts: Sequence[Sequence[int]],
-    replies: Sequence[Sequence[int]],
-    rows: int,
-    length: int | None = None,
-) -> np.ndarray:
-    """Return log π − log π_ref of each reply in nats; over a policy's own replies the mean
-    estimates KL(π ‖ π_ref).
-
-    Args:
-        policy: base and adapter.
-        prompts: as tokens.
-        replies: as tokens.
-        rows: at a time.
-        length: pad all sequences to this many tokens, so that other replies need no other
-            compilation.
-    """
-    examples = completions_as_examples(prompts, replies, length)
-    # Packed rows take the length that these replies need; padded ones keep the length they get.
-    batching: Batching = "packed" if length is None else "padded"
-    logps = policy.logps(examples, rows, batching=batching)
-    reference_logps = policy.logps(examples, rows, reference=True, batching=batching)
-    return (logps - reference_logps)[:, 0]

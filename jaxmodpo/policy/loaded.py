@@ -17,6 +17,7 @@ import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -189,32 +190,61 @@ def fresh_adapter(policy: Policy, lora: LoraConfig, seed: int) -> Policy:
     return _place_adapter(policy, lora, initialize(table, jax.random.key(seed)))
 
 
-def with_adapter(policy: Policy, folder: Path) -> Policy:
-    """Return the same base with the adapter of a PEFT folder."""
-    return _place_adapter(policy, *load_adapter(folder, policy.config, policy.folder))
+class ScaledAdapter(NamedTuple):
+    """An adapter of a policy that may have several.
+
+    Attributes:
+        folder: a PEFT folder; None for the base alone.
+        scale: factor that its change of the base is multiplied by.
+    """
+
+    folder: Path | None
+    scale: float = 1.0
 
 
-def with_adapters(policy: Policy, folders: Sequence[Path | None]) -> Policy:
+def with_adapter(policy: Policy, folder: Path, scale: float = 1.0) -> Policy:
+    """Return the same base with the adapter of a PEFT folder, its change of the base multiplied by
+    a factor.
+    """
+    lora, parameters = _load_scaled(policy, folder, scale)
+    return _place_adapter(policy, lora, parameters)
+
+
+def with_adapters(policy: Policy, adapters: Sequence[ScaledAdapter]) -> Policy:
     """Return the same base with several adapters at once, for a sampler whose rows each have one.
 
+    A single adapter is placed as :func:`with_adapter` places it, and a single None leaves the
+    policy as it is.
+
     Args:
-        policy: the base.
-        folders: PEFT folders; None for the base alone.
+        policy: the base, with an adapter that changes nothing.
+        adapters: at least one.
 
     Raises:
         UserError: a folder that is none, or an adapter that does not fit the base.
     """
-    none = LoraConfig(rank=1, alpha=1.0, dropout=0.0)
-    table = adapter_table(parameter_table(policy.config), none)
-    adapters: list[tuple[LoraConfig, Parameters]] = []
-    for folder in folders:
+    if len(adapters) == 1:
+        folder, scale = adapters[0]
+        return policy if folder is None else with_adapter(policy, folder, scale)
+    no_adapter = LoraConfig(rank=1, alpha=1.0, dropout=0.0)
+    table = adapter_table(parameter_table(policy.config), no_adapter)
+    loaded: list[tuple[LoraConfig, Parameters]] = []
+    for folder, scale in adapters:
         if folder is None:
             zeros = {name: jnp.zeros(spec.shape) for name, spec in table.items()}
-            adapters.append((none, zeros))
+            loaded.append((no_adapter, zeros))
         else:
-            adapters.append(load_adapter(folder, policy.config, policy.folder))
-    lora, parameters, ranks_of = side_by_side(adapters)
+            loaded.append(_load_scaled(policy, folder, scale))
+    lora, parameters, ranks_of = side_by_side(loaded)
     return dataclasses.replace(_place_adapter(policy, lora, parameters), ranks_of=ranks_of)
+
+
+def _load_scaled(policy: Policy, folder: Path, scale: float) -> tuple[LoraConfig, Parameters]:
+    """Return an adapter that fits the base, scaled. Scaling its alpha touches no weight, and what
+    was compiled for one alpha serves all.
+    """
+    lora, parameters = load_adapter(folder, policy.config, policy.folder)
+    return dataclasses.replace(lora, alpha=lora.alpha * scale), parameters
 
 
 def _place_adapter(policy: Policy, lora: LoraConfig, parameters: Parameters) -> Policy:

@@ -23,7 +23,7 @@ from jaxmodpo.errors import UserError
 from jaxmodpo.journals import Journal
 from jaxmodpo.models.model_folder import read_sampling_defaults
 from jaxmodpo.models.quantized import BaseDtype
-from jaxmodpo.policy.loaded import Policy, load_policy, with_adapter, with_adapters
+from jaxmodpo.policy.loaded import Policy, ScaledAdapter, load_policy, with_adapters
 from jaxmodpo.policy.mesh import row_shards
 from jaxmodpo.progress import Progress
 from jaxmodpo.sampling.draw import SamplingSettings
@@ -69,10 +69,7 @@ class LocalSampler:
         base = load_policy(
             self.model, base_dtype=self.base_dtype, mesh=self.mesh, for_sampling=True
         )
-        folders = list(self.adapters.values())
-        if len(folders) > 1:
-            return with_adapters(base, folders)
-        return base if folders[0] is None else with_adapter(base, folders[0])
+        return with_adapters(base, [ScaledAdapter(folder) for folder in self.adapters.values()])
 
     def shapes(self, prompts: Mapping[str, Sequence[int]]) -> Shapes:
         """Return the sizes that a run is compiled for.

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Annotated, Literal
 
-from jaxmodpo.config import named_values
 from jaxmodpo.costs import Cost, Estimates, Unknown
 from jaxmodpo.data.text import PromptStyle, check_day
 from jaxmodpo.errors import UserError
@@ -30,6 +28,7 @@ from jaxmodpo.sampling.endpoint_settings import (
     check_endpoint,
     endpoint_key,
 )
+from jaxmodpo.sampling.named_adapters import adapter_inputs, check_names, named_adapters
 from jaxmodpo.schema import Range
 
 
@@ -139,16 +138,8 @@ class ResponsesConfig(EndpointOptions, help_group="sampling"):
             raise UserError(
                 "--adapters names each model itself; give no --adapter and no --model-name"
             )
-        for name in self.models():
-            if (name and not re.fullmatch(r"[\w.+-]+", name)) or name in (".", ".."):
-                raise UserError(
-                    f"--adapters: '{name}' becomes a folder's name; give it letters, digits and"
-                    " . _ + - alone"
-                )
-            if name in ("responses.csv", "sampled.jsonl", "manifest.json"):
-                raise UserError(
-                    f"--adapters: the run itself has a file named {name}; rename the model"
-                )
+        if self.adapters:
+            check_names(self.models(), ("responses.csv", "sampled.jsonl", "manifest.json"))
 
     def place(self) -> Place:
         """Return which host this is, and of how many."""
@@ -156,18 +147,10 @@ class ResponsesConfig(EndpointOptions, help_group="sampling"):
 
     def models(self) -> dict[str, Path | None]:
         """Return each model's adapter, None for the base alone; a single model has no name here."""
-        if not self.adapters:
-            return {"": self.adapter}
-        named = named_values(self.adapters, "--adapters")
-        return {name: None if folder == "base" else Path(folder) for name, folder in named.items()}
+        return named_adapters(self.adapters) if self.adapters else {"": self.adapter}
 
     def input_paths(self) -> dict[str, Path]:
-        several = {
-            f"adapters.{name}": folder
-            for name, folder in self.models().items()
-            if name and folder is not None
-        }
-        return super().input_paths() | several
+        return super().input_paths() | adapter_inputs(named_adapters(self.adapters))
 
     def files(self) -> dict[str, Path]:
         """Return the file of replies of each of :meth:`models`."""

@@ -1,37 +1,38 @@
 """How a sweep measures a model: by the scores of replies sampled from it, and by its divergence
 from the base.
 
-Each measurement is a file in ``points/``, so that a sweep that was cut off measures nothing again.
-Two models are brought to one divergence here too, since that takes measurements of its own.
+Several models are sampled in one run, side by side over one base. Each measurement is a file in
+``points/``, and each reply is in a journal until then, so that a sweep that was cut off samples and
+measures nothing again.
 """
 
 from __future__ import annotations
 
+import itertools
 import logging
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
 from jaxmodpo.data.examples import reward_rankings
+from jaxmodpo.journals import Journal
+from jaxmodpo.methods.divergence import OwnSampling, divergence
 from jaxmodpo.methods.reward_model import load_reward_model, score
-from jaxmodpo.methods.score import divergence, own_replies
-from jaxmodpo.policy.loaded import Policy, with_adapter
+from jaxmodpo.policy.loaded import Policy, ScaledAdapter, with_adapter
 from jaxmodpo.policy.prompts import load_policy_text
 from jaxmodpo.records import Candidate, Question, Ranking, read_questions
 from jaxmodpo.results.sweep import Measured
 from jaxmodpo.results.versioned import read_result, write_result
 from jaxmodpo.rubric import load_rubric
-from jaxmodpo.search.sweep_settings import BISECTIONS, SweepConfig
+from jaxmodpo.search.sweep_settings import SweepConfig
 from jaxmodpo.training.session import Session
 
 logger = logging.getLogger(__name__)
 
 Scorer = Callable[[Sequence[Question], Sequence[str]], np.ndarray]
-CLOSE = 0.05
-"""divergences that differ by less than this share count as matched"""
 
 
 def make_scorer(path: str, config: SweepConfig) -> Callable[[str], Scorer]:
@@ -64,8 +65,25 @@ def make_scorer(path: str, config: SweepConfig) -> Callable[[str], Scorer]:
     return rubric if path == "rubric" else encoder
 
 
+@dataclass(frozen=True)
+class SweptModel:
+    """A model that a sweep measures.
+
+    Attributes:
+        label: the name of its file.
+        adapter: its folder; None of the base.
+        weights: of the objectives; None of the base.
+        scale: factor that the adapter is multiplied by.
+    """
+
+    label: str
+    adapter: Path | None
+    weights: tuple[float, ...] | None
+    scale: float = 1.0
+
+
 class Measure:
-    """Samples from a model and keeps what it measured in ``points/``."""
+    """Samples from models and keeps what it measured in ``points/``."""
 
     def __init__(
         self, config: SweepConfig, scorers: Mapping[str, Callable[[str], Scorer]], session: Session
@@ -82,58 +100,96 @@ class Measure:
             length,
             day=config.prompt_date,
         )
+        self._journal = Journal(journal_path(config))
 
-    def __call__(
-        self, label: str, adapter: Path | None, weights: Sequence[float] | None, scale: float = 1.0
-    ) -> Measured:
-        """Measure a model, or read what was measured of it before.
+    def __call__(self, models: Sequence[SweptModel]) -> list[Measured]:
+        """Measure models, or read what was measured of them before.
 
-        Args:
-            label: the name of its file.
-            adapter: its folder; None of the base.
-            weights: of the objectives; None of the base.
-            scale: factor that the adapter is multiplied by.
+        Models are sampled in runs of equal size as far as that goes, so that what is compiled for
+        one run serves the next. A model whose file is there still has its place in its run, and
+        replies to nothing: the shapes, and so the numbers, are those of a sweep that was never cut
+        off.
         """
-        path = self._config.output_dir / "points" / f"{label}.json"
-        weights = None if weights is None else tuple(weights)
-        if path.is_file():
-            measured = read_result(path, Measured)
-            if self._is_of(measured, label, weights, scale):
-                # The folder may have been moved since.
-                return replace(measured, adapter=adapter and str(adapter))
+        measured: list[Measured] = []
+        for group in _groups(models, self._config.models_at_once):
+            results = [self._measured_before(model) for model in group]
+            missing = [
+                model for model, result in zip(group, results, strict=True) if result is None
+            ]
+            new_results = iter(self._measure(group, missing) if missing else [])
+            measured += [result or next(new_results) for result in results]
+        return measured
+
+    def _measured_before(self, model: SweptModel) -> Measured | None:
+        """Return what an earlier start measured of a model, if it did."""
+        path = self._path(model)
+        if not path.is_file():
+            return None
+        measured = read_result(path, Measured)
+        if not self._is_of(measured, model):
             logger.warning("%s is of another model or other questions; it is measured again", path)
-        # The base is a policy with an adapter that adds nothing. Scaling an adapter is scaling its
-        # alpha: no weight is touched, and nothing is compiled again.
-        policy = self._bare if adapter is None else with_adapter(self._bare, adapter)
-        policy = replace(policy, lora=replace(policy.lora, alpha=policy.lora.alpha * scale))
-        prompts, replies = self._sample(policy)
+            return None
+        # The folder may have been moved since.
+        return replace(measured, adapter=model.adapter and str(model.adapter))
+
+    def _measure(
+        self, group: Sequence[SweptModel], missing: Sequence[SweptModel]
+    ) -> list[Measured]:
+        """Measure those of a group that no file has."""
+        prompts = [
+            self._text.prompt(question.question_text) for question in self._repeated_questions
+        ]
+        sampling = OwnSampling(
+            prompts,
+            self._text.eos,
+            self._config.max_new_tokens,
+            self._config.sample_batch_size,
+            self._config.seed,
+        )
+        adapters = [ScaledAdapter(model.adapter, model.scale) for model in group]
+        repliers = [group.index(model) for model in missing]
+        replies_of_models = sampling.replies(self._bare, adapters, self._journal, repliers)
+        measured: list[Measured] = []
+        for model, replies in zip(missing, replies_of_models, strict=True):
+            result = self._measured(model, prompts, replies)
+            write_result(self._path(model), result)
+            numbers = ", ".join(f"{name} {value:.3f}" for name, value in result.scores.items())
+            logger.info("%s: %s; KL %.2f nats", model.label, numbers, result.kl)
+            measured.append(result)
+        # What was measured needs its replies no more.
+        self._journal.replace([])
+        return measured
+
+    def _measured(
+        self, model: SweptModel, prompts: Sequence[list[int]], replies: Sequence[list[int]]
+    ) -> Measured:
+        """Return what replies say of the model that gave them."""
         # The base does not differ from itself, and need not be scored to say so.
         divergences = np.zeros(self._shape)
-        if adapter is not None:
+        if model.adapter is not None:
+            policy = with_adapter(self._bare, model.adapter, model.scale)
             divergences = self._divergences(policy, prompts, replies)
         scores = self._scores(replies)
-        measured = Measured(
-            label=label,
-            adapter=adapter and str(adapter),
-            scale=scale,
-            weights=weights,
+        return Measured(
+            label=model.label,
+            adapter=model.adapter and str(model.adapter),
+            scale=model.scale,
+            weights=model.weights,
             scores={name: float(values.mean()) for name, values in scores.items()},
             kl=float(divergences.mean()),
             kl_standard_error=_standard_error(divergences),
             per_question={name: self._by_question(values) for name, values in scores.items()},
         )
-        write_result(path, measured)
-        numbers = ", ".join(f"{name} {value:.3f}" for name, value in measured.scores.items())
-        logger.info("%s: %s; KL %.2f nats", label, numbers, measured.kl)
-        return measured
 
-    def _is_of(
-        self, measured: Measured, label: str, weights: tuple[float, ...] | None, scale: float
-    ) -> bool:
+    def _path(self, model: SweptModel) -> Path:
+        return self._config.output_dir / "points" / f"{model.label}.json"
+
+    def _is_of(self, measured: Measured, model: SweptModel) -> bool:
         """Return whether a measurement is of this model, these questions and these scores."""
         questions = {question.question_id for question in self._questions}
         scores = measured.per_question
-        same_model = (measured.label, measured.weights, measured.scale) == (label, weights, scale)
+        recorded = (measured.label, measured.weights, measured.scale)
+        same_model = recorded == (model.label, model.weights, model.scale)
         same_scores = scores.keys() == self._scorers.keys()
         return same_model and same_scores and all(v.keys() == questions for v in scores.values())
 
@@ -149,21 +205,6 @@ class Measure:
         for question in self._questions:
             repeated += [question] * self._config.samples
         return repeated
-
-    def _sample(self, policy: Policy) -> tuple[list[list[int]], list[list[int]]]:
-        """Return every prompt with a reply sampled to it, both as tokens."""
-        prompts = [
-            self._text.prompt(question.question_text) for question in self._repeated_questions
-        ]
-        replies = own_replies(
-            policy,
-            prompts,
-            self._text.eos,
-            self._config.max_new_tokens,
-            self._config.sample_batch_size,
-            self._config.seed,
-        )
-        return prompts, replies
 
     def _divergences(
         self, policy: Policy, prompts: Sequence[list[int]], replies: Sequence[list[int]]
@@ -186,32 +227,18 @@ class Measure:
         ids = [question.question_id for question in self._questions]
         return dict(zip(ids, scores.mean(1).round(6).tolist(), strict=True))
 
-    def matched(
-        self, first: Measured, second: Measured, bisections: int = BISECTIONS
-    ) -> tuple[Measured, Measured]:
-        """Scale back the one of two models that moved further, by bisection, until both diverge
-        alike.
-        """
-        far = first if first.kl > second.kl else second
-        near = second if far is first else first
-        assert far.adapter is not None, far.label
-        scaled = far
-        # The divergence grows with the adapter's scale: 0 at scale 0, far's own at scale 1.
-        low = 0.0
-        high = 1.0
-        for number in range(bisections):
-            # Near the base a share of the divergence is less than its sampling error; 0.02 nats are
-            # matched closely enough by one thousandth.
-            if abs(scaled.kl - near.kl) <= CLOSE * max(near.kl, 0.02):
-                break
-            middle = (low + high) / 2
-            label = f"{far.label}_scaled_{number}"
-            scaled = self(label, Path(far.adapter), far.weights, middle)
-            if scaled.kl < near.kl:
-                low = middle
-            else:
-                high = middle
-        return (scaled, second) if far is first else (first, scaled)
+
+def journal_path(config: SweepConfig) -> Path:
+    """Return where replies are kept until their model is measured."""
+    return config.output_dir / "sampled.jsonl"
+
+
+def _groups(models: Sequence[SweptModel], most: int) -> list[Sequence[SweptModel]]:
+    """Divide models into as few groups as can be of at most so many, as even as can be."""
+    count = math.ceil(len(models) / most)
+    # Of nine models and at most four: 3, 3, 3, and not 4, 4, 1.
+    ends = [round(len(models) * number / count) for number in range(count + 1)]
+    return [models[start:end] for start, end in itertools.pairwise(ends)]
 
 
 def _standard_error(divergences: np.ndarray) -> float | None:

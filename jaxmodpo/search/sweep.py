@@ -1,8 +1,9 @@
 """``jaxmodpo sweep``: MODPO and soups over a grid of weights from one loaded base, and their
 fronts.
 
-References and margins are computed once for all weights, and the step is compiled once. Every model
-is measured on replies sampled from it: each objective's score, and the divergence from the base.
+References and margins are computed once for all weights, and the step is compiled once. When all
+models are trained they are measured on replies sampled from them, several models in one run: each
+objective's score, and the divergence from the base.
 Since a method may score more only because it moved further, the fronts are also compared at matched
 divergence: of two models with the same weights, the one that moved further is scaled back, its
 adapter multiplied by a number below 1, until both diverge alike.
@@ -31,7 +32,8 @@ from jaxmodpo.policy.prompts import on_one_day
 from jaxmodpo.results.sweep import SWEEP, Measured
 from jaxmodpo.results.versioned import write_result
 from jaxmodpo.search.comparison import compare, table
-from jaxmodpo.search.measuring import Measure, make_scorer
+from jaxmodpo.search.matching import match
+from jaxmodpo.search.measuring import Measure, SweptModel, journal_path, make_scorer
 from jaxmodpo.search.sweep_settings import (
     SweepConfig,
     check_soups,
@@ -59,13 +61,14 @@ def sweep(config: SweepConfig, phase: Phase) -> None:
     measure = Measure(config, makers, session)
     # First, since it shows within a minute whether sampling and scoring work, before hours of
     # training.
-    base = measure("base", None, None)
-    fronts = _train_and_measure(config, points, measure, session)
+    (base,) = measure([SweptModel("base", None, None)])
+    models = _train(config, points, session)
+    fronts = {method: measure(of_method) for method, of_method in models.items()}
     matched: list[tuple[Measured, Measured]] = []
     if "soup" in fronts and config.match_kl:
         # In pairs of equal weights: only these aim at the same trade-off.
-        for modpo_point, soup_point in by_weights([fronts["modpo"], fronts["soup"]]):
-            matched.append(measure.matched(modpo_point, soup_point))
+        pairs = by_weights([fronts["modpo"], fronts["soup"]])
+        matched = match(measure, [(modpo_point, soup_point) for modpo_point, soup_point in pairs])
     results = compare(names, base, fronts, matched)
     write_result(config.output_dir / SWEEP, results)
     # Three objectives would need a third axis; their table says what a figure could not.
@@ -76,32 +79,29 @@ def sweep(config: SweepConfig, phase: Phase) -> None:
             )
     print(table(results))
     phase.finish(
+        work=[journal_path(config)],
         points=len(points),
         objectives=results.objectives,
         hypervolume=results.hypervolume,
     )
 
 
-def _train_and_measure(
-    config: SweepConfig,
-    points: Sequence[tuple[float, ...]],
-    measure: Measure,
-    session: Session,
-) -> dict[str, list[Measured]]:
-    """Train MODPO and make a soup at each point; return what was measured, by method.
+def _train(
+    config: SweepConfig, points: Sequence[tuple[float, ...]], session: Session
+) -> dict[str, list[SweptModel]]:
+    """Train MODPO and make a soup at each point; return the models, by method.
 
-    Each point is trained and measured before the next begins, so that a sweep that is cut off
-    loses one point at most.
+    What is finished is not made again, so that a sweep that is cut off loses one training at most.
     """
     soup_adapters = _soup_adapters(config, session)
-    fronts: dict[str, list[Measured]] = {"modpo": []}
+    models: dict[str, list[SweptModel]] = {"modpo": []}
     if soup_adapters:
-        fronts["soup"] = []
+        models["soup"] = []
     for weights in points:
         name = point_name(weights)
         adapter = config.output_dir / "modpo" / name / "adapter"
         modpo(_as(MODPOConfig, config, weights=weights, output_dir=adapter.parent), session)
-        fronts["modpo"].append(measure(f"modpo_{name}", adapter, weights))
+        models["modpo"].append(SweptModel(f"modpo_{name}", adapter, weights))
         # A soup is made in seconds, of adapters that were trained once for all weights.
         if soup_adapters:
             adapter = config.output_dir / "soup" / name / "adapter"
@@ -113,8 +113,8 @@ def _train_and_measure(
                     model=config.model,
                 )
             )
-            fronts["soup"].append(measure(f"soup_{name}", adapter, weights))
-    return fronts
+            models["soup"].append(SweptModel(f"soup_{name}", adapter, weights))
+    return models
 
 
 def _as(settings_class: type[Any], config: SweepConfig, **changes: Any) -> Any:

@@ -74,6 +74,8 @@ class SweepConfig(PreferenceTrainingConfig, help_group="search"):
     """Maximum number of tokens in a sampled reply."""
     sample_batch_size: Annotated[Count, HelpGroup("sampling")] = 64
     """Replies sampled at the same time; lower it when sampling runs out of memory."""
+    models_at_once: Annotated[Count, HelpGroup("sampling")] = 4
+    """Models sampled side by side over one base; lower it when sampling runs out of memory."""
     match_kl: bool = True
     """Also compare MODPO and soups after scaling the one that moved further from the base back to
     the divergence of the other."""

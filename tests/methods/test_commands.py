@@ -22,23 +22,17 @@ from jaxmodpo.data.held_out import held_out
 from jaxmodpo.data.prompting import FILE as PROMPT_FILE
 from jaxmodpo.data.text import PolicyText, load_tokenizer
 from jaxmodpo.errors import UserError
-from jaxmodpo.files import read_json, write_json
+from jaxmodpo.files import write_json
 from jaxmodpo.methods.dpo import DPOConfig, dpo
 from jaxmodpo.methods.joint import JointConfig, JointDPO, align_pairs, joint
 from jaxmodpo.methods.margins import Margins, describe
 from jaxmodpo.methods.modpo import MODPO, MODPOConfig, modpo
 from jaxmodpo.methods.reward_model import rewards_of_pairs
-from jaxmodpo.methods.score import (
-    ScoreKLConfig,
-    ScorePolicyConfig,
-    score_kl,
-    score_policy,
-)
+from jaxmodpo.methods.score import ScorePolicyConfig, score_policy
 from jaxmodpo.methods.sft import SFTConfig, sft
 from jaxmodpo.methods.soup import SoupConfig, soup
 from jaxmodpo.policy.loaded import load_policy
-from jaxmodpo.records import Candidate, Pair, Question, write_questions
-from jaxmodpo.sandbox import grammar
+from jaxmodpo.records import Candidate, Pair
 from jaxmodpo.training.session import Session
 from jaxmodpo.training.step import train_step
 from jaxmodpo.training.trainer import Trained
@@ -117,44 +111,6 @@ def test_policy_scores_count_every_token_of_the_response_and_its_end(settings, f
             pair.question_text, pair.rejected.response_text
         )
         assert row["rejected_tokens"] == len(tokens) - start
-
-
-def scaled(adapter: Path, factor: float, folder: Path) -> Path:
-    """Write ``adapter`` with its difference from the base multiplied by ``factor``."""
-    shutil.copytree(adapter, folder)
-    arrays = {n: a * factor if "lora_B" in n else a for n, a in adapter_arrays(adapter).items()}
-    save_file(arrays, folder / "adapter_model.safetensors", metadata={"format": "pt"})
-    return folder
-
-
-def test_divergence_is_nothing_for_no_change_and_grows_with_the_change(
-    settings, tmp_path, dpo_adapter
-):
-    posts = [grammar.post(np.random.default_rng(seed)) for seed in range(12)]
-    write_questions(tmp_path / "q.csv", [Question(f"q{n}", post) for n, post in enumerate(posts)])
-
-    def divergence(factor: float) -> dict[str, float]:
-        config = ScoreKLConfig(
-            model=settings["model"],
-            adapter=scaled(dpo_adapter, factor, tmp_path / f"adapter{factor}"),
-            questions=tmp_path / "q.csv",
-            output_dir=tmp_path / f"kl{factor}",
-            samples=16,
-            max_new_tokens=60,
-            max_prompt_length=64,
-            batch_size=24,
-            base_dtype="float32",
-        )
-        results = score_kl(config).results
-        written = read_json(tmp_path / f"kl{factor}" / "kl.json")
-        assert written == {"version": 1, **results}
-        assert score_kl(config).finished
-        return written
-
-    none, half, whole = divergence(0.0), divergence(0.5), divergence(1.0)
-    assert (none["kl"], none["standard_error"], none["replies"]) == (0.0, 0.0, 192)
-    assert half["kl"] > 2 * half["standard_error"] > 0
-    assert whole["kl"] - half["kl"] > 2 * (whole["standard_error"] + half["standard_error"])
 
 
 def test_modpo_with_all_weight_on_the_primary_is_dpo(

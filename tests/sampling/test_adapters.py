@@ -16,7 +16,7 @@ from jaxmodpo.models import decoder
 from jaxmodpo.models.adapters import save_adapter
 from jaxmodpo.models.lora import LoraConfig, adapter_table
 from jaxmodpo.models.parameters import initialize
-from jaxmodpo.policy.loaded import Policy, with_adapter, with_adapters
+from jaxmodpo.policy.loaded import Policy, ScaledAdapter, with_adapter, with_adapters
 from jaxmodpo.sampling.draw import SamplingSettings
 from jaxmodpo.sampling.engine import Ask, Engine, Sampled, Shapes, sample
 
@@ -55,7 +55,7 @@ def test_replies_of_several_adapters_in_one_batch_are_those_of_each_alone(policy
     prompts = [random.integers(3, 48, length).tolist() for length in (5, 70, 11)]
     settings = SamplingSettings(1.0, 0.95, 40, end_tokens=(2,))
     keys = jax.random.split(jax.random.key(1), len(prompts))
-    several = with_adapters(policy, list(folders.values()))
+    several = with_adapters(policy, [ScaledAdapter(folder) for folder in folders.values()])
     assert several.lora.rank == 4 + 2 + 9 + 1
     asks = [
         Ask((name, n), prompt, keys[n], adapter)
@@ -82,6 +82,6 @@ def test_replies_of_several_adapters_in_one_batch_are_those_of_each_alone(policy
 
 
 def test_log_probabilities_of_several_adapters_at_once_are_refused(policy, folders):
-    several = with_adapters(policy, list(folders.values()))
+    several = with_adapters(policy, [ScaledAdapter(folder) for folder in folders.values()])
     with pytest.raises(UserError, match="several adapters"):
         several.logps(None, 4)  # type: ignore[arg-type]

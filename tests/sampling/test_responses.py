@@ -13,17 +13,12 @@ import sys
 import time
 from pathlib import Path
 
-import jax
 import pytest
-from tiny_models import WORDS, tiny_mistral
+from tiny_models import WORDS, tiny_adapter, tiny_mistral
 
 from jaxmodpo.errors import UserError
 from jaxmodpo.files import read_json
-from jaxmodpo.models.adapters import BASE_FILE, save_adapter
-from jaxmodpo.models.decoder import parameter_table
-from jaxmodpo.models.decoder_config import read_decoder_config
-from jaxmodpo.models.lora import LoraConfig, adapter_table
-from jaxmodpo.models.parameters import initialize
+from jaxmodpo.models.adapters import BASE_FILE
 from jaxmodpo.records import Question, read_responses, write_questions
 from jaxmodpo.sampling.command import ResponsesConfig, responses, run_responses
 
@@ -116,18 +111,6 @@ def test_settings_that_cannot_sample_are_refused(model: Path, tmp_path: Path, ch
         responses(responses_config(model, tmp_path, **changes))
 
 
-def make_adapter(folder: Path, model: Path, seed: int, base: str | None = None) -> Path:
-    config = read_decoder_config(model)
-    lora = LoraConfig(rank=1 + seed, alpha=4.0, dropout=0.0)
-    table = adapter_table(parameter_table(config), lora)
-    arrays = {
-        name: array + 0.1 * jax.random.normal(jax.random.key(seed), array.shape)
-        for name, array in initialize(table, jax.random.key(seed)).items()
-    }
-    save_adapter(folder, arrays, lora, config, base or str(model))
-    return folder
-
-
 def records(path: Path) -> list[dict[str, str]]:
     with path.open(newline="", encoding="utf-8") as file:
         return list(csv.DictReader(file))
@@ -135,7 +118,7 @@ def records(path: Path) -> list[dict[str, str]]:
 
 @pytest.mark.slow(seconds=10)
 def test_each_reply_is_recorded_with_what_made_it(model: Path, tmp_path: Path):
-    adapter = make_adapter(tmp_path / "adapter", model, seed=1)
+    adapter = tiny_adapter(tmp_path / "adapter", model, seed=1)
     phase = responses(responses_config(model, tmp_path, adapter=adapter, seed=3))
     rows = records(tmp_path / "out" / "responses.csv")
     assert set(rows[0]) == {
@@ -160,8 +143,8 @@ def test_each_reply_is_recorded_with_what_made_it(model: Path, tmp_path: Path):
 
 @pytest.mark.slow(seconds=15)
 def test_several_adapters_reply_in_one_run_as_each_does_alone(model: Path, tmp_path: Path):
-    first = make_adapter(tmp_path / "first", model, seed=1)
-    second = make_adapter(tmp_path / "second", model, seed=2)
+    first = tiny_adapter(tmp_path / "first", model, seed=1)
+    second = tiny_adapter(tmp_path / "second", model, seed=2)
     responses(
         responses_config(
             model, tmp_path, adapters=(f"one={first}", f"two={second}", "bare=base"), samples=2
@@ -200,7 +183,7 @@ def test_a_stop_string_is_left_out_and_named_as_the_reason(model: Path, tmp_path
 
 def test_an_adapter_of_other_weights_is_refused_though_it_fits(model: Path, tmp_path: Path):
     other = tiny_mistral(tmp_path / "other", gain=7.0, vocab_size=16, num_key_value_heads=1)
-    adapter = make_adapter(tmp_path / "adapter", other, seed=1)
+    adapter = tiny_adapter(tmp_path / "adapter", other, seed=1)
     with pytest.raises(UserError, match="was trained on other weights than those of"):
         responses(responses_config(model, tmp_path, adapter=adapter))
     # What is refused makes nothing, and the folder is free for other settings.
@@ -211,7 +194,7 @@ def test_an_adapter_of_other_weights_is_refused_though_it_fits(model: Path, tmp_
 
 
 def test_an_adapter_that_records_no_weights_is_warned_of(model: Path, tmp_path: Path, caplog):
-    adapter = make_adapter(tmp_path / "adapter", model, seed=1)
+    adapter = tiny_adapter(tmp_path / "adapter", model, seed=1)
     (adapter / BASE_FILE).unlink()
     with caplog.at_level(logging.WARNING):
         responses(responses_config(model, tmp_path, adapter=adapter, samples=1))

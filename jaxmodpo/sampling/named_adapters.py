@@ -1,0 +1,50 @@
+"""``--adapters NAME=FOLDER …``: several models over one base, each with a folder of its own in the
+run's folder.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
+
+from jaxmodpo.config import named_values
+from jaxmodpo.errors import UserError
+
+BASE = "base"
+"""what stands in a folder's place for the base alone"""
+
+
+def named_adapters(settings: Sequence[str]) -> dict[str, Path | None]:
+    """Return each model's adapter by its name; None for the base alone.
+
+    Raises:
+        UserError: what is no ``NAME=FOLDER``, or a name that is given twice.
+    """
+    named = named_values(settings, "--adapters")
+    return {name: None if folder == BASE else Path(folder) for name, folder in named.items()}
+
+
+def adapter_inputs(adapters: Mapping[str, Path | None]) -> dict[str, Path]:
+    """Return the folders that a command reads, under the names by which its manifest has them."""
+    return {f"adapters.{name}": folder for name, folder in adapters.items() if folder is not None}
+
+
+def check_names(names: Collection[str], own_files: Collection[str]) -> None:
+    """Refuse names that cannot be those of folders in a run's folder.
+
+    Args:
+        names: of the models.
+        own_files: what the run itself has in its folder.
+
+    Raises:
+        UserError: naming the first.
+    """
+    for name in names:
+        if not re.fullmatch(r"[\w.+-]+", name) or name in (".", ".."):
+            raise UserError(
+                f"--adapters: '{name}' becomes a folder's name; give it letters, digits and"
+                " . _ + - alone"
+            )
+        if name in own_files:
+            raise UserError(f"--adapters: the run itself has a file named {name}; rename the model")
