@@ -28,6 +28,7 @@ from jaxmodpo.evaluation.contest import (
     refuse_empty_models,
     warn_of_empty_replies,
 )
+from jaxmodpo.evaluation.cut_replies import count_cut
 from jaxmodpo.evaluation.outcomes import (
     OUTCOME_COLUMNS,
     count,
@@ -186,6 +187,7 @@ def evaluate(config: EvaluateConfig) -> Phase | None:
         replies_per_question=contest.replies_per_question,
         judge=judge.identity,
         note=STAND_IN if config.judge == "rubric" else "",
+        cut_replies=count_cut(config.files()),
     )
     write_table(config.output_dir / "outcomes.csv", rows, OUTCOME_COLUMNS)
     write_result(config.output_dir / RESULTS, results)

@@ -6,7 +6,7 @@ Rates lie in 0–1. Mappings go by the name of a model or of a criterion, as the
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 from jaxmodpo.errors import UserError
@@ -100,6 +100,19 @@ class Counts(CriterionCounts):
 
 
 @dataclass(frozen=True, kw_only=True)
+class CutReplies:
+    """Replies of a model that a limit of tokens ended, and not their model."""
+
+    cut: Tally
+    replies: Tally
+    """those of which the file says why they ended"""
+
+    @property
+    def share(self) -> float:
+        return self.cut / self.replies
+
+
+@dataclass(frozen=True, kw_only=True)
 class EvaluationResults(WinRates):
     """``results.json``."""
 
@@ -114,6 +127,8 @@ class EvaluationResults(WinRates):
     judge: str
     note: str
     """what must be read before any number; empty where there is nothing"""
+    cut_replies: Mapping[str, CutReplies] = field(default_factory=dict)
+    """by model, without those whose files do not say why replies ended"""
 
     def check(self, source: str) -> None:
         """Refuse results in which a model or criterion lacks figures that others have."""

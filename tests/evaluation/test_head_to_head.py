@@ -503,6 +503,28 @@ def test_finished_evaluation_asks_nothing_again(work, monkeypatch):
     assert run(work, monkeypatch, again) == first and again.requests == []
 
 
+def test_cut_replies_are_counted_for_the_models_whose_files_tell(work, monkeypatch):
+    def ended(response: Response, question: int, n: int) -> Response:
+        reasons = ("length", "end") if question % 2 else ("stop", "filter")
+        return dataclasses.replace(response, finish_reason=reasons[n % 2])
+
+    rewrite(work, "good", ended)
+    rewrite(work, "fair", lambda r, q, n: dataclasses.replace(r, finish_reason="end"))
+    results = run(work, monkeypatch, KnownOrder())
+    cut_of_each_question = sum(n % 2 == 0 for n in range(REPLIES))
+    cut = QUESTIONS // 2 * cut_of_each_question
+    total = QUESTIONS * REPLIES
+    assert results["cut_replies"] == {
+        "good": {"cut": cut, "replies": total},
+        "fair": {"cut": 0, "replies": total},
+    }
+    assert cut > 0
+    # Where nobody knows, nothing is said.
+    for name in ("good", "fair"):
+        rewrite(work, name, lambda r, q, n: r)
+    assert "cut_replies" not in run(work, monkeypatch, KnownOrder(), "elsewhere")
+
+
 def test_manifest_states_the_counts(work, monkeypatch):
     results = run(work, monkeypatch, KnownOrder())
     manifest = json.loads((work / "out" / "manifest.json").read_text())

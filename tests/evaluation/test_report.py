@@ -209,6 +209,20 @@ def test_page_shows_win_rates_intervals_divergence_and_malformed_rate_of_each_mo
     assert text[dpo:].startswith("<dpo> 75.0 71.9–78.1 75.0 71.9–78.1 3.14 –")
 
 
+def test_page_says_of_each_model_how_many_replies_were_cut_or_that_nobody_knows(work, page):
+    column = "replies cut at the token limit, %"
+    unknown_of_all = "The files of replies do not say which of them were cut at a token limit."
+    unknown_of_some = "Not recorded: the file of replies does not say which of them were cut."
+    text = words_of(page)
+    assert unknown_of_all in text and column not in text and unknown_of_some not in text
+    cut = {"base": {"cut": 31, "replies": 806}}
+    write_json(work / "evaluation" / "results.json", results(cut_replies=cut))
+    text = words_of(page_of(work))
+    assert "base 25.0 21.9–28.1 25.0 21.9–28.1 3.8 31 of 806 – 1.2" in text
+    assert "<dpo> 75.0 71.9–78.1 75.0 71.9–78.1 not recorded 3.14 –" in text
+    assert column in text and unknown_of_some in text and unknown_of_all not in text
+
+
 def test_page_shows_tests_and_every_count(page):
     text = words_of(page)
     assert "base <dpo> 100 3 300 100.00 < 0.001 0.042 < 0.001 -50.0 -60.0 to -40.0" in text
