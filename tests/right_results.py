@@ -9,6 +9,7 @@ from jaxmodpo.results.evaluation import (
     ComparisonJudged,
     Counts,
     CriterionCounts,
+    CutReplies,
     EvaluationResults,
     PairTest,
 )
@@ -106,6 +107,7 @@ EVALUATION = EvaluationResults(
     replies_per_question=1,
     judge="j",
     note="",
+    cut_replies={"x": CutReplies(cut=3, replies=7)},
 )
 
 _ESTIMATE = Estimate(value=0.5, interval=(0.4, 0.6))

@@ -36,7 +36,11 @@ def test_every_key_is_needed_unless_it_has_a_default(tmp_path, name):
     result = RIGHT_RESULTS[name]
     write_result(tmp_path / name, result)
     written = json.loads((tmp_path / name).read_text())
-    required = [key_of(f) for f in dataclasses.fields(result) if f.default is dataclasses.MISSING]
+    required = [
+        key_of(field)
+        for field in dataclasses.fields(result)
+        if field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
+    ]
     assert required
     for key in required:
         rest = {other: value for other, value in written.items() if other != key}
