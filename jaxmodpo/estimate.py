@@ -6,8 +6,8 @@ they are there. Where the posts are not there yet, they are taken to be as many 
 the estimate says so. What is not known is None, never a small number.
 
 Chip-hours are arithmetic, not measurements: training and scoring at half of a chip's arithmetic,
-sampling at half of its memory bandwidth, with posts and replies as long as real ones
-(``data.reference_lengths``).
+sampling at half of its memory bandwidth (:mod:`jaxmodpo.sampling.roofline`, as ``fit`` counts too),
+with posts and replies as long as real ones (``data.reference_lengths``).
 
 Phases are priced in order, since each says what it will leave for those after it::
 
@@ -19,7 +19,7 @@ Phases are priced in order, since each says what it will leave for those after i
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -41,6 +41,7 @@ from jaxmodpo.models.roberta import parameter_table as encoder_table
 from jaxmodpo.models.shapes import SHAPES, decoder_shape, encoder_shape, name_of_folder
 from jaxmodpo.ranges import Settings
 from jaxmodpo.records import read_personas
+from jaxmodpo.sampling.roofline import SamplerBytes, tokens_per_second
 from jaxmodpo.training.hardware import Chip, chips
 
 EFFICIENCY = 0.5
@@ -193,34 +194,70 @@ class Estimator:
             f" {self.chip.hbm_gib:g}; {advice}, or take several chips"
         ]
 
-    def sampling(self, config: Any, replies: int, rows: int) -> float:
-        """Return the chip-hours of sampling: for every token all weights and the cache come from
-        memory once a batch.
+    def sampling(self, config: Any, replies: int, rows: int, adapters: float = 0.0) -> float:
+        """Return the chip-hours of sampling replies of usual length, as ``fit --step sample``
+        counts its tokens a second.
 
         Args:
-            config: with ``model``, ``max_prompt_length``, ``max_new_tokens`` and perhaps
-                ``base_dtype``.
+            config: with ``model``, ``max_prompt_length``, ``max_new_tokens``, ``base_dtype`` and
+                ``mesh``.
             replies: how many are sampled.
             rows: of them, at a time.
+            adapters: bytes of those that are sampled side by side.
         """
-        # A token costs little arithmetic and all of the weights: what bounds the speed is how fast
-        # they come from memory, once for all rows of a batch.
-        shape = decoder_shape(self.model(config.model))
-        base_dtype = getattr(config, "base_dtype", "bfloat16")
-        weights = _weight_bytes(shape, base_dtype)
-        # Keys and values of every row, on average half filled.
-        longest = config.max_prompt_length + config.max_new_tokens
-        cache = _cache_bytes(shape) * (rows * longest / 2)
-        steps = math.ceil(replies / rows) * config.max_new_tokens
-        return steps * (weights + cache) / self.chip.bandwidth / EFFICIENCY / 3600
+        speed = self._sampling_speed(config, min(rows, max(replies, 1)), adapters)
+        tokens = replies * min(REPLY_TOKENS, config.max_new_tokens)
+        return tokens / speed / EFFICIENCY / 3600 * math.prod(config.mesh or (1, 1, 1))
 
-    def sampler_notes(self, config: Any) -> list[str]:
-        """Say whether weights and cache of a sampler are too large for a chip."""
-        shape = decoder_shape(self.model(config.model))
-        needed = _weight_bytes(shape, config.base_dtype)
-        needed += _cache_bytes(shape) * config.batch_size * config.max_new_tokens
-        memory_use = f"{config.base_dtype} weights and {config.batch_size} rows of cache"
-        return self.too_large(needed, memory_use, "set a smaller batch_size or base_dtype: nf4")
+    def _sampling_speed(self, config: Any, rows: int, adapters: float) -> float:
+        """Return the tokens a second of all chips at the memory's bandwidth."""
+        needed = self._sampler_bytes(config, rows, adapters)
+        return tokens_per_second(self.chip.bandwidth, rows, needed.read, needed.cache)
+
+    def _sampler_bytes(self, config: Any, rows: int, adapters: float) -> SamplerBytes:
+        return SamplerBytes.of(
+            decoder_shape(self.model(config.model)),
+            config.base_dtype,
+            rows,
+            config.max_prompt_length,
+            config.max_new_tokens,
+            adapters,
+            config.mesh or (1, 1, 1),
+        )
+
+    def sampler_notes(self, config: Any, adapters: float = 0.0) -> list[str]:
+        """Say how fast a sampler can be and what it takes of a chip's memory, or that weights and
+        cache are too large for it.
+        """
+        rows = config.batch_size
+        needed = self._sampler_bytes(config, rows, adapters)
+        total = needed.held + needed.cache
+        memory_use = f"{config.base_dtype} weights and {rows} rows of cache"
+        complaint = self.too_large(total, memory_use, "set a smaller batch_size or base_dtype: nf4")
+        if complaint:
+            return complaint
+        speed = self._sampling_speed(config, rows, adapters)
+        chips = math.prod(config.mesh or (1, 1, 1))
+        chips_in_words = f"one {self.chip.name}" if chips == 1 else f"{chips} × {self.chip.name}"
+        return [
+            f"{speed:,.0f} tokens/s at the memory's bandwidth of {chips_in_words}, half of which is"
+            f" counted with; {memory_use} are {total / _GIB:.1f} GiB of a chip's"
+            f" {self.chip.hbm_gib:g}"
+        ]
+
+    def sampled_adapters(self, folders: Iterable[Path | None]) -> float:
+        """Return the bytes of the adapters of one sampling run, None for the base alone; those
+        that are not known count as nothing.
+        """
+        sizes: list[float] = []
+        for folder in folders:
+            if folder is None:
+                continue
+            try:
+                sizes.append(self.adapter_bytes(folder))
+            except Unknown:
+                continue
+        return sum(sizes)
 
     def scoring(self, model: Path, sequences: int, models: int = 1) -> float:
         """Return the chip-hours of log-probabilities: each of so many models once over every
@@ -355,11 +392,6 @@ def lengths(sequences: int) -> np.ndarray:
 def _weight_bytes(shape: DecoderConfig, base_dtype: str) -> float:
     """Return the size of a decoder's weights, as if all of them were of one type."""
     return _WEIGHT_BYTES[base_dtype] * count(decoder_table(shape))
-
-
-def _cache_bytes(shape: DecoderConfig) -> float:
-    """Return what a token's key and value take in all layers, in bfloat16."""
-    return 4.0 * shape.num_hidden_layers * shape.num_key_value_heads * shape.head_dim
 
 
 def chip_named(name: str) -> Chip:

@@ -24,6 +24,7 @@ from jaxmodpo.models.shapes import SHAPES
 from jaxmodpo.phase import Phase
 from jaxmodpo.records import Question, write_questions
 from jaxmodpo.run import RunConfig, run
+from jaxmodpo.sampling.settings import ResponsesConfig
 from jaxmodpo.search.sweep_settings import SweepConfig
 
 POSTS = "sp_id,seeker_post\n" + "".join(f"s{n},a post of some words {n}\n" for n in range(2979))
@@ -254,6 +255,42 @@ def test_what_cannot_be_on_one_chip_is_said_so(tmp_path, capsys):
         assert not any("does not fit" in line for line in said)
 
 
+def test_a_dry_run_counts_replies_by_the_tokens_a_second_that_fit_counts(tmp_path, capsys):
+    said = dry("phase1", tmp_path / "out", capsys, "H100 SXM", judge="m")
+    start = next(n for n, line in enumerate(said) if line.endswith("responses (responses)"))
+    # 2,379 x 5 replies of 320 tokens, 64 at a time, with 4.3 GB of a half-full cache.
+    speed = 64 * 3.35e12 / (14.22e9 + 4.29e9)
+    hours = 2379 * 5 * 320 / speed / 0.5 / 3600
+    assert said[start + 1].startswith(f"    {hours:.2g} chip-hours, ")
+    sentence = (
+        "tokens/s at the memory's bandwidth of one H100 SXM, half of which is counted with;"
+        " bfloat16 weights and 64 rows of cache are 21.5 GiB of a chip's 80"
+    )
+    figure, _, rest = said[start + 2].strip().partition(" ")
+    assert rest == sentence
+    assert float(figure.replace(",", "")) == pytest.approx(speed, rel=1e-3)
+
+
+def test_several_chips_sample_faster_and_hold_less(tmp_path):
+    write_questions(tmp_path / "q.csv", [Question(f"q{n}", "post") for n in range(200)])
+    config = ResponsesConfig(
+        model=Path("Mistral-7B-Instruct-v0.2"),
+        questions=tmp_path / "q.csv",
+        output_dir=tmp_path / "out",
+    )
+    estimator = Estimator(chip_named("v5e"))
+    one, eight = (estimator.phase(replace(config, mesh=mesh)) for mesh in (None, (1, 1, 8)))
+    memory_use = "bfloat16 weights and 64 rows of cache"
+    assert one.notes[0].startswith(
+        f"does not fit on one TPU v5e: {memory_use} alone are 21.5 GiB of 15.75;"
+    )
+    assert (
+        f"of 8 × TPU v5e, half of which is counted with; {memory_use} are 2.7 GiB" in eight.notes[0]
+    )
+    # Each chip reads an eighth: as many chip-hours, in an eighth of the time.
+    assert eight.chip_hours == pytest.approx(one.chip_hours)
+
+
 def test_a_model_folder_is_as_large_as_its_own_config_says(tmp_path):
     folder = tmp_path / "Mistral-7B-Instruct-v0.2"
     write_json(folder / "config.json", SHAPES["tiny-mistral"])
@@ -420,12 +457,13 @@ def test_a_sweep_counts_what_it_measures_and_only_what_it_trains(tmp_path):
         return known(estimator.phase(replace(config, soup=soup, **changes)))
 
     alone, more = cost(), cost(samples=8)
-    # Ten models of 800 replies more: 125 batches of 64, each of 512 tokens at half of 3.35 TB/s,
-    # for 14.5 GB of weights and 4.3 of a half-full cache; and twice 14.5 billion operations for
-    # some 375 tokens of each.
-    sampled = 125 * 512 * (14.5e9 + 4.3e9) / 3.35e12 / 0.5
+    # Ten models of 800 replies more, of 320 tokens each, 64 of them at a time at half of 3.35 TB/s:
+    # 14.2 GB of weights without the embeddings, four adapters, and 4.3 GB of a half-full cache; and
+    # twice 14.5 billion operations for some 375 tokens of each.
+    adapters = 4 * alone.disk / 9
+    sampled = 8000 * 320 / 64 * (14.2e9 + adapters + 4.3e9) / 3.35e12 / 0.5
     scored = 8000 * 375 * 2 * 14.5e9 / 989e12 / 0.5
-    assert more.chip_hours - alone.chip_hours == pytest.approx((sampled + scored) / 3600, rel=0.1)
+    assert more.chip_hours - alone.chip_hours == pytest.approx((sampled + scored) / 3600, rel=0.02)
     (tmp_path / "given").mkdir()
     (tmp_path / "given" / "adapter_config.json").write_text("{}")
     pairs, given = f"a={tmp_path}/pairs.json", f"a={tmp_path}/given"

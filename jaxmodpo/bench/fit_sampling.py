@@ -24,6 +24,7 @@ from jaxmodpo.models.shapes import decoder_shape
 from jaxmodpo.policy.mesh import make_mesh, row_shards, sampling_shape
 from jaxmodpo.sampling.draw import SamplingSettings
 from jaxmodpo.sampling.engine import Shapes
+from jaxmodpo.sampling.roofline import tokens_per_second
 from jaxmodpo.sampling.slots import Prompts, Refill, Slots, advance
 from jaxmodpo.training.ahead import abstract_policy, compile_lowered
 from jaxmodpo.training.fit import GIB, memory_of
@@ -130,9 +131,9 @@ def fit_sampling(
         # Of the embeddings a few rows are read.
         weight_bytes -= _bytes_of_a_chip(base["embed"])
     cache_bytes = _bytes_of_a_chip(arrays.cache(slots, shapes.cache_length, "batch"))
-    tokens_per_second = None
+    tokens = None
     if chip is not None:
-        tokens_per_second = slots * chip.bandwidth / (weight_bytes + cache_bytes / 2)
+        tokens = tokens_per_second(chip.bandwidth, slots, weight_bytes, cache_bytes)
     data, fsdp, tensor = (int(size) for size in mesh.shape.values())
     return SamplingAnswer(
         model=model,
@@ -147,7 +148,7 @@ def fit_sampling(
         hbm_bytes=memory.hbm_bytes,
         weight_bytes=weight_bytes,
         cache_bytes=cache_bytes,
-        tokens_per_second=tokens_per_second,
+        tokens_per_second=tokens,
         collectives=tuple(by_depth(program)),
         compile_seconds=memory.compile_seconds,
     )

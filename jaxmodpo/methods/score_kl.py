@@ -89,10 +89,10 @@ class ScoreKLConfig(Settings, help_group="model"):
 
     def cost(self, estimator: Estimates) -> Cost:
         replies = estimator.rows(self.questions) * self.samples * len(self.models())
+        adapters = estimator.sampled_adapters(self.models().values())
+        hours = estimator.sampling(self, replies, self.batch_size, adapters)
         # Then the policies and the base go over every reply once.
-        hours = estimator.sampling(self, replies, self.batch_size) + estimator.scoring(
-            self.model, replies, models=2
-        )
+        hours += estimator.scoring(self.model, replies, models=2)
         return Cost(chip_hours=hours)
 
 

@@ -172,8 +172,9 @@ class ResponsesConfig(EndpointOptions, help_group="sampling"):
         replies = self._replies(estimator)
         cost = Cost(disk=REPLY_BYTES * replies)
         try:
-            cost.chip_hours = estimator.sampling(self, replies, self.batch_size)
-            cost.notes = estimator.sampler_notes(self)
+            adapters = estimator.sampled_adapters(self.models().values())
+            cost.chip_hours = estimator.sampling(self, replies, self.batch_size, adapters)
+            cost.notes = estimator.sampler_notes(self, adapters)
         except Unknown as missing:
             cost.chip_hours = None
             cost.unknown = [str(missing)]

@@ -136,7 +136,10 @@ class SweepConfig(PreferenceTrainingConfig, help_group="search"):
             cost.disk += points * soup_size
             models += points * (1 + BISECTIONS * self.match_kl)
         replies = models * estimator.rows(self.questions) * self.samples
-        cost.chip_hours += estimator.sampling(self, replies, self.sample_batch_size)
+        beside_each_other = min(self.models_at_once, points) * adapter_size
+        cost.chip_hours += estimator.sampling(
+            self, replies, self.sample_batch_size, beside_each_other
+        )
         # Each reply is scored twice for the divergence, by the model and by its base.
         cost.chip_hours += estimator.scoring(self.model, replies, models=2)
         return cost
