@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import json
 from pathlib import Path
 
 import jax
@@ -11,13 +13,16 @@ import pytest
 from scipy import stats
 
 torch = pytest.importorskip("torch", reason="the reference models need torch")
+import transformers  # noqa: E402
 from engine_policy import make_policy  # noqa: E402
 
 from jaxmodpo.bench.parity import CASES, VOCABULARY, reference_model  # noqa: E402
 from jaxmodpo.models.adapters import save_adapter  # noqa: E402
 from jaxmodpo.models.decoder import Cache, Decoder, load_decoder, parameter_table  # noqa: E402
 from jaxmodpo.models.lora import LoraConfig, adapter_table  # noqa: E402
+from jaxmodpo.models.model_folder import save_model  # noqa: E402
 from jaxmodpo.models.parameters import initialize  # noqa: E402
+from jaxmodpo.models.quantized import BaseDtype, dequantize  # noqa: E402
 from jaxmodpo.policy.loaded import load_policy  # noqa: E402
 from jaxmodpo.sampling.draw import SamplingSettings, allowed  # noqa: E402
 from jaxmodpo.sampling.engine import sample  # noqa: E402
@@ -93,6 +98,72 @@ def test_greedy_replies_of_an_adapter_equal_generates_with_peft(tmp_path: Path):
     without = generated(model)
     assert replies == generated(peft.PeftModel.from_pretrained(model, tmp_path / "adapter").eval())
     assert replies != without
+
+
+@pytest.mark.slow(seconds=15)
+@pytest.mark.parametrize(
+    ("name", "base_dtype"),
+    [
+        ("Mistral v0.1: window of 8", "int8"),
+        ("Mistral v0.1: window of 8", "nf4"),
+        ("Llama 3.2: scaled rotary, tied, head_dim 32", "nf4"),
+    ],
+)
+def test_greedy_replies_of_a_quantized_base_equal_generates_with_the_same_weights(
+    tmp_path: Path, name: str, base_dtype: BaseDtype
+):
+    # Blocks of 64 inputs must divide every projection.
+    wider = {"hidden_size": 64, "intermediate_size": 128}
+    case = CASES[name]
+    model = reference_model(case._replace(settings=case.settings | wider), seed=1)
+    model.save_pretrained(tmp_path / "base")
+    policy = load_policy(tmp_path / "base", base_dtype=base_dtype, for_sampling=True)
+    # Quantized weights come with bfloat16 for the rest, in which no two programs agree on a token.
+    base = {
+        name: array.astype(jnp.float32) if array.dtype == jnp.bfloat16 else array
+        for name, array in policy.base.items()
+    }
+    replies = sample(
+        dataclasses.replace(policy, base=base),
+        prompts(),
+        jax.random.split(jax.random.key(0), 4),
+        SamplingSettings(0.0, 1.0, NEW_TOKENS, ENDS),
+        rows=3,
+    )
+
+    save_model(
+        tmp_path / "dequantized",
+        json.loads((tmp_path / "base" / "config.json").read_text()),
+        parameter_table(policy.config),
+        dequantized(base),
+    )
+    same_weights = transformers.AutoModelForCausalLM.from_pretrained(
+        tmp_path / "dequantized", dtype=torch.float32
+    ).eval()
+    assert replies == generated(same_weights)
+    # Or nothing would tell these weights from those before they were quantized.
+    assert replies != generated(model)
+
+
+def dequantized(base: dict[str, jax.Array]) -> dict[str, jax.Array]:
+    """Return a quantized base as plain float32 matrices, layer by layer."""
+    plain: dict[str, jax.Array] = {}
+    for name, array in base.items():
+        projection, _, part = name.rpartition(".")
+        if part == "codes":
+            arrays = {
+                key.removeprefix(f"{projection}."): value
+                for key, value in base.items()
+                if key.startswith(f"{projection}.")
+            }
+            layers = [
+                dequantize({key: value[layer] for key, value in arrays.items()}, jnp.float32)
+                for layer in range(len(array))
+            ]
+            plain[projection] = jnp.stack(layers)
+        elif part not in ("scales", "scale_blocks", "scale_offset"):
+            plain[name] = array
+    return plain
 
 
 @pytest.mark.slow(seconds=4)
