@@ -36,6 +36,7 @@ from jaxmodpo.sampling.journal import ReplyKey, ReplySlot, refuse_empty_question
 from jaxmodpo.sampling.local import LocalSampler, say_other_defaults
 from jaxmodpo.sampling.settings import ResponsesConfig, endpoint_of
 from jaxmodpo.sampling.shares import (
+    SHARES,
     is_finished,
     lock_share,
     mark_finished,
@@ -103,12 +104,12 @@ def _sample(config: ResponsesConfig, phase: Phase) -> None:
         own_share(work.slots, place), config.output_dir / "sampled.jsonl", settings_key
     )
     rows = sampled(journal, settings_key)
-    shares: list[Path] = []
+    done_work = [journal.path]
     if place.count > 1:
-        shares = [share_folder(config.output_dir, number) for number in range(1, place.count)]
         rows |= wait_for_shares(config.output_dir, settings_key, place)
+        done_work.append(config.output_dir / SHARES)
     cut = work.text.cut.as_dict()
-    _write(config, work.slots, rows, phase, [journal.path, *shares], **cut)
+    _write(config, work.slots, rows, phase, done_work, **cut)
 
 
 def _sample_share(config: ResponsesConfig, place: Place) -> None:

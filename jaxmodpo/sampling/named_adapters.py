@@ -46,5 +46,12 @@ def check_names(names: Collection[str], own_files: Collection[str]) -> None:
                 f"--adapters: '{name}' becomes a folder's name; give it letters, digits and"
                 " . _ + - alone"
             )
+        # Locks, temporary files and other hosts' shares are hidden and come and go; a model's
+        # replies in such a place would go with them.
+        if name.startswith("."):
+            raise UserError(
+                f"--adapters: '{name}' would be a hidden folder, and those are the run's own; begin"
+                " it with a letter or a digit"
+            )
         if name in own_files:
             raise UserError(f"--adapters: the run itself has a file named {name}; rename the model")

@@ -5,8 +5,11 @@ whole model on its own chips, takes every n-th question, and keeps its own journ
 owns the folder. When its own share is done it waits for the others' and writes the replies of all::
 
     out/sampled.jsonl              the first host's replies so far
-    out/share_1/sampled.jsonl      the second one's
-    out/share_1/finished.json      its share is whole
+    out/.shares/1/sampled.jsonl    the second one's
+    out/.shares/1/finished.json    its share is whole
+
+All of it is removed when the replies are written, so it lies in a folder of which no model can have
+the name.
 
 A host that dies loses nothing but time: started again, it samples what its journal lacks, and the
 first one waits for it meanwhile.
@@ -30,13 +33,15 @@ from jaxmodpo.sampling.journal import ReplyKey, ReplySlot, sampled
 logger = logging.getLogger(__name__)
 
 FINISHED = "finished.json"
+SHARES = ".shares"
+"""the name, in a run's folder, of the folder for what hosts other than the first have sampled"""
 SECONDS_BETWEEN_LOOKS = 2.0
 SECONDS_BETWEEN_LINES = 60.0
 
 
 def share_folder(output_dir: Path, number: int) -> Path:
     """Return where a host keeps its journal; the first one in the run's folder itself."""
-    return output_dir if number == 0 else output_dir / f"share_{number}"
+    return output_dir if number == 0 else output_dir / SHARES / str(number)
 
 
 def own_share(slots: Sequence[ReplySlot], place: Place) -> list[ReplySlot]:

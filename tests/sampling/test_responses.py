@@ -207,6 +207,8 @@ def test_an_adapter_that_records_no_weights_is_warned_of(model: Path, tmp_path: 
         ({"adapters": ("a=x", "a=y")}, "the name 'a' is given twice"),
         ({"adapters": ("a/b=x",)}, "becomes a folder's name"),
         ({"adapters": ("..=x",)}, "becomes a folder's name"),
+        ({"adapters": (".shares=x",)}, "'.shares' would be a hidden folder"),
+        ({"adapters": (".lock=x",)}, "'.lock' would be a hidden folder"),
         ({"adapters": ("a=x",), "model_name": "b"}, "give no --adapter and no --model-name"),
         ({"adapters": ("sampled.jsonl=x",)}, "the run itself has a file named"),
         ({"max_new_tokens": 140_000}, "go beyond the 131072 positions"),
@@ -257,7 +259,7 @@ def test_three_hosts_sample_shares_and_the_first_writes_all(model: Path, tmp_pat
     ]
     assert run_responses(hosts[2]) is None
     # A share whose host died in the middle: it goes on, and the first host waits for it.
-    folder = tmp_path / "shared" / "share_1"
+    folder = tmp_path / "shared" / ".shares" / "1"
     assert run_responses(hosts[1]) is None
     journal = folder / "sampled.jsonl"
     lines = journal.read_text().splitlines(keepends=True)
@@ -272,10 +274,24 @@ def test_three_hosts_sample_shares_and_the_first_writes_all(model: Path, tmp_pat
     assert phase is not None and phase.results["responses"] == 30
     shared = (tmp_path / "shared" / "responses.csv").read_bytes()
     assert shared == (tmp_path / "out" / "responses.csv").read_bytes()
-    assert not folder.exists()
+    assert not folder.parent.exists()
     # What is finished is not begun again by anybody.
     assert run_responses(hosts[1]) is None
-    assert not folder.exists()
+    assert not folder.parent.exists()
+
+
+@pytest.mark.slow(seconds=15)
+def test_a_model_may_be_named_as_shares_were(model: Path, tmp_path: Path):
+    both = responses_config(
+        model, tmp_path, adapters=("share_1=base", "1=base"), max_new_tokens=2, samples=1
+    )
+    for number in (1, 0):
+        run_responses(dataclasses.replace(both, share=(number, 2)))
+    out = tmp_path / "out"
+    assert sorted(path.name for path in out.iterdir()) == ["1", "manifest.json", "share_1"]
+    texts = [reply.response_text for reply in read_responses(out / "share_1" / "responses.csv")]
+    assert len(texts) == 10
+    assert texts == [reply.response_text for reply in read_responses(out / "1" / "responses.csv")]
 
 
 def test_a_share_that_does_not_exist_is_refused(model: Path, tmp_path: Path):
