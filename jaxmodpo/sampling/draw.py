@@ -1,27 +1,42 @@
 """Which token comes next: what a row may draw from, and the draw.
 
-Nothing is sorted. A nucleus or the k likeliest tokens are all tokens from a threshold on, and the
-threshold is found by halving an interval 32 times: float32 numbers are ordered as their bits are,
-so the bits are searched, and the result is exact. Sorting a vocabulary took more time than the
-model.
+Nothing is sorted, and no threshold of the nucleus is ever computed. A token is drawn from all that
+top-k and min-p leave. It belongs to the nucleus if the tokens that are likelier than it sum to less
+than top-p; otherwise the draw is made again, from those likelier tokens alone::
+
+    likelier      x = 0.1 drawn, and 0.97 is likelier:    outside of a nucleus of 0.95
+    0 ----------------------[ 0.97 |x|  . ]
+    0 -------------[ 0.55 |y|  . ]                        y is drawn from the 0.97, and is inside
+
+What is accepted has the distribution of the nucleus, since every draw is made from a set that holds
+the whole of it. With top-p 0.95 nineteen of twenty rows are done after one look at the vocabulary,
+and a rejected token halves what is left of the tail, more or less. A random number for every token
+of the vocabulary, as the usual trick with Gumbel noise needs, took more time than the model.
 
 The order is that of transformers: repetition penalty, temperature, top-k, top-p, min-p, each on
 what the one before has left::
 
     settings = SamplingSettings(temperature=0.8, top_p=0.95, max_new_tokens=512, end_tokens=(2,))
-    tokens_B = draw(allowed(logits_BV, settings), keys_B)
+    tokens_B = draw(candidates(logits_BV, settings), keys_B)
+
+Shape suffixes: B rows, V vocabulary; for the draw the vocabulary is a table of M lines and
+N columns.
 """
 
 from __future__ import annotations
 
-import math
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax import Array
 
 from jaxmodpo.errors import UserError
+
+COLUMNS = 128
+"""columns of the table as which a vocabulary is looked at; the lanes of a TPU's registers"""
 
 
 @dataclass(frozen=True)
@@ -61,12 +76,44 @@ class SamplingSettings:
             )
 
 
-def allowed(logits_BV: Array, settings: SamplingSettings, seen_BV: Array | None = None) -> Array:
-    """Return the logits ``[B, V]`` to draw from; −∞ where a token may not be drawn.
+class Candidates(NamedTuple):
+    """What a row may draw from.
+
+    Attributes:
+        weights_BV: in proportion to the probabilities, 1 for the likeliest token, and 0 where top-k
+            or min-p excludes a token.
+        nucleus_B: the weight that the nucleus reaches; a token of it has less than this in the
+            tokens that are heavier.
+    """
+
+    weights_BV: Array
+    nucleus_B: Array
+
+
+def penalized(logits_BV: Array, settings: SamplingSettings, seen_BV: Array | None = None) -> Array:
+    """Return the logits ``[B, V]`` after the repetition penalty.
 
     Args:
         logits_BV: the model's, float32.
-        settings: how to draw; at temperature 0 only the repetition penalty counts.
+        settings: how to draw.
+        seen_BV: which tokens prompt and reply hold; needed with a repetition penalty.
+    """
+    if settings.repetition_penalty == 1:
+        return logits_BV
+    assert seen_BV is not None
+    penalty = settings.repetition_penalty
+    penalized_BV = jnp.where(logits_BV < 0, logits_BV * penalty, logits_BV / penalty)
+    return jnp.where(seen_BV, penalized_BV, logits_BV)
+
+
+def candidates(
+    logits_BV: Array, settings: SamplingSettings, seen_BV: Array | None = None
+) -> Candidates:
+    """Return what each row may draw from, at a temperature above 0.
+
+    Args:
+        logits_BV: the model's, float32.
+        settings: how to draw.
         seen_BV: which tokens prompt and reply hold; needed with a repetition penalty.
 
     References:
@@ -74,61 +121,137 @@ def allowed(logits_BV: Array, settings: SamplingSettings, seen_BV: Array | None 
         Fan et al., *Hierarchical Neural Story Generation*, 2018, for top-k; Nguyen et al., *Turning
         Up the Heat: Min-p Sampling*, 2024.
     """
-    if settings.repetition_penalty != 1:
-        assert seen_BV is not None
-        penalty = settings.repetition_penalty
-        penalized_BV = jnp.where(logits_BV < 0, logits_BV * penalty, logits_BV / penalty)
-        logits_BV = jnp.where(seen_BV, penalized_BV, logits_BV)
-    if settings.temperature == 0:
-        return logits_BV
-    logits_BV = logits_BV / settings.temperature
+    logits_BV = penalized(logits_BV, settings, seen_BV)
+    largest_B1 = _over_vocabulary(jnp.max, logits_BV, -jnp.inf)[:, None]
+    weights_BV = jnp.exp((logits_BV - largest_B1) / settings.temperature)
     if 0 < settings.top_k < logits_BV.shape[-1]:
-        logits_BV = _from_threshold(logits_BV, jnp.ones_like(logits_BV), settings.top_k)
-    if settings.top_p < 1:
-        logits_BV = _from_threshold(logits_BV, jax.nn.softmax(logits_BV, axis=-1), settings.top_p)
+        weights_BV = _heaviest(weights_BV, settings.top_k)
+    nucleus_B = settings.top_p * _over_vocabulary(jnp.sum, weights_BV, 0)
+    if settings.top_p == 1:
+        # Said exactly: the weight of all tokens may be another number where it is summed again.
+        nucleus_B = jnp.full_like(nucleus_B, jnp.inf)
     if settings.min_p > 0:
-        least_B1 = jnp.max(logits_BV, axis=-1, keepdims=True) + math.log(settings.min_p)
-        logits_BV = jnp.where(logits_BV >= least_B1, logits_BV, -jnp.inf)
-    return logits_BV
+        weights_BV = jnp.where(weights_BV >= settings.min_p, weights_BV, 0)
+    return Candidates(weights_BV, nucleus_B)
 
 
-def _from_threshold(logits_BV: Array, amounts_BV: Array, target: float) -> Array:
-    """Keep the smallest set of largest logits whose amounts reach ``target``, and what equals the
-    smallest of them.
+def _heaviest(weights_BV: Array, count: int) -> Array:
+    """Keep the ``count`` largest weights, and what equals the smallest of them; the rest becomes 0.
+
+    Non-negative float32 numbers are ordered as their bits are, so that halving an interval of bits
+    finds the threshold exactly.
     """
-    order_BV = _as_ordered_integers(logits_BV)
-
-    def reaches(threshold_B: Array) -> Array:
-        from_here_BV = order_BV >= threshold_B[:, None]
-        return jnp.sum(jnp.where(from_here_BV, amounts_BV, 0), axis=-1) >= target
+    order_BV = jax.lax.bitcast_convert_type(weights_BV, jnp.int32)
 
     def halve(_: int, bounds: tuple[Array, Array]) -> tuple[Array, Array]:
         low_B, high_B = bounds
         middle_B = low_B + (high_B - low_B) // 2
-        enough_B = reaches(middle_B)
+        from_middle_B = jnp.sum(order_BV >= middle_B[:, None], axis=-1)
+        enough_B = from_middle_B >= count
         return jnp.where(enough_B, middle_B, low_B), jnp.where(enough_B, high_B, middle_B)
 
-    # From the low bound on there is enough, from the high one on there is not.
-    low_B = jnp.zeros(logits_BV.shape[0], jnp.uint32)
-    threshold_B, _ = jax.lax.fori_loop(0, 32, halve, (low_B, ~low_B))
-    return jnp.where(order_BV >= threshold_B[:, None], logits_BV, -jnp.inf)
+    # From the low bound on there is enough, from the high one on there is not: no weight exceeds 1.
+    low_B = jnp.zeros(weights_BV.shape[0], jnp.int32)
+    above_one = jax.lax.bitcast_convert_type(jnp.float32(2), jnp.int32)
+    threshold_B, _ = jax.lax.fori_loop(0, 31, halve, (low_B, jnp.full_like(low_B, above_one)))
+    return jnp.where(order_BV >= threshold_B[:, None], weights_BV, 0)
 
 
-def _as_ordered_integers(values: Array) -> Array:
-    """Return unsigned integers that are ordered as the float32 values are."""
-    bits = jax.lax.bitcast_convert_type(values.astype(jnp.float32), jnp.uint32)
-    sign = jnp.uint32(1 << 31)
-    return jnp.where(bits >= sign, ~bits, bits | sign)
+def is_in_nucleus(candidates: Candidates, tokens_B: Array) -> Array:
+    """Return whether each row's nucleus holds a token: what is heavier does not reach it alone.
+
+    Tokens as likely as the last one of the nucleus belong to it.
+    """
+    table_BMN = _as_table(candidates.weights_BV, 0)
+    weight_B = jnp.take_along_axis(candidates.weights_BV, tokens_B[:, None], axis=1)[:, 0]
+    heavier_BN = _heavier_by_column(table_BMN, weight_B)
+    return _reaches_less(heavier_BN, candidates.nucleus_B)
 
 
-def draw(logits_BV: Array, keys_B: Array) -> Array:
-    """Draw one token a row from the softmax of ``[B, V]`` logits, int32.
+def draw(candidates: Candidates, keys_B: Array) -> Array:
+    """Draw one token a row, int32.
+
+    A token is found in two steps, its column by the columns' sums and then its line within the
+    column, each with a random number of its own: a single one has too few bits for a rare token of
+    a large vocabulary.
 
     Args:
-        logits_BV: of what may be drawn; −∞ is never drawn.
+        candidates: what may be drawn.
         keys_B: a random key a row, used once.
     """
-    return jax.vmap(jax.random.categorical)(keys_B, logits_BV).astype(jnp.int32)
+    table_BMN = _as_table(candidates.weights_BV, 0)
+    rows = table_BMN.shape[0]
+
+    def pick(attempt: Array, heavier_BN: Array, than_B: Array) -> tuple[Array, Array]:
+        """Draw from what is heavier than a weight; return tokens and their weights."""
+        attempt_keys_B = jax.vmap(jax.random.fold_in, (0, None))(keys_B, attempt)
+        uniform_B2 = jax.vmap(lambda key: jax.random.uniform(key, (2,)))(attempt_keys_B)
+        column_B = _drawn_place(heavier_BN, uniform_B2[:, 0])
+        column_BM = jnp.take_along_axis(table_BMN, column_B[:, None, None], axis=2)[..., 0]
+        open_BM = jnp.where(column_BM > than_B[:, None], column_BM, 0)
+        line_B = _drawn_place(open_BM, uniform_B2[:, 1])
+        weight_B = jnp.take_along_axis(column_BM, line_B[:, None], axis=1)[:, 0]
+        return line_B * COLUMNS + column_B, weight_B
+
+    def again(state: tuple[Array, Array, Array, Array, Array]) -> tuple[Array, ...]:
+        attempt, is_open_B, tokens_B, heavier_BN, weight_B = state
+        new_tokens_B, new_weight_B = pick(attempt, heavier_BN, weight_B)
+        # Rows that are done keep still while their neighbors draw again.
+        tokens_B = jnp.where(is_open_B, new_tokens_B, tokens_B)
+        weight_B = jnp.where(is_open_B, new_weight_B, weight_B)
+        heavier_BN = _heavier_by_column(table_BMN, weight_B)
+        is_open_B &= ~_reaches_less(heavier_BN, candidates.nucleus_B)
+        return attempt + 1, is_open_B, tokens_B, heavier_BN, weight_B
+
+    # Weights of 0 are not heavier than this, so that they are never drawn.
+    nothing_B = jnp.zeros(rows)
+    start = (
+        jnp.uint32(0),
+        jnp.ones(rows, bool),
+        jnp.zeros(rows, jnp.int32),
+        _heavier_by_column(table_BMN, nothing_B),
+        nothing_B,
+    )
+    return jax.lax.while_loop(lambda state: jnp.any(state[1]), again, start)[2]
+
+
+def _heavier_by_column(table_BMN: Array, than_B: Array) -> Array:
+    """Return the sum of each column's weights above a weight, ``[B, N]``."""
+    return jnp.sum(jnp.where(table_BMN > than_B[:, None, None], table_BMN, 0), axis=1)
+
+
+def _reaches_less(heavier_BN: Array, nucleus_B: Array) -> Array:
+    return jnp.sum(heavier_BN, axis=1) < nucleus_B
+
+
+def _drawn_place(weights_BN: Array, uniform_B: Array) -> Array:
+    """Return where each row's running sum passes a share of the whole, int32."""
+    sums_BN = jnp.cumsum(weights_BN, axis=1)
+    share_B1 = uniform_B[:, None] * sums_BN[:, -1:]
+    # A sum in parallel may rise by rounding at a place that has no weight.
+    passes_BN = (sums_BN > share_B1) & (weights_BN > 0)
+    # For the same reason, once in some ten million draws, none may pass.
+    none_B = ~jnp.any(passes_BN, axis=1)
+    place_B = jnp.where(none_B, jnp.argmax(weights_BN, axis=1), jnp.argmax(passes_BN, axis=1))
+    return place_B.astype(jnp.int32)
+
+
+def _as_table(values_BV: Array, padding: float) -> Array:
+    """Return a vocabulary as a table ``[B, M, N]``: token t stands in line ``t // N``.
+
+    Sums and largest values are taken along lines first. A CPU adds up numbers that lie side by side
+    one after the other, since the order of a float's sum counts, but columns at once.
+    """
+    rows, vocabulary = values_BV.shape
+    missing = -vocabulary % COLUMNS
+    if missing:
+        values_BV = jnp.pad(values_BV, ((0, 0), (0, missing)), constant_values=padding)
+    return values_BV.reshape(rows, -1, COLUMNS)
+
+
+def _over_vocabulary(reduce: Callable[..., Array], values_BV: Array, padding: float) -> Array:
+    """Reduce each row's vocabulary to a number."""
+    return reduce(reduce(_as_table(values_BV, padding), axis=1), axis=1)
 
 
 def likeliest(logits_BV: Array) -> Array:

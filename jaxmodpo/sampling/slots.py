@@ -17,12 +17,12 @@ from jax import Array
 from jax.sharding import Mesh
 
 from jaxmodpo.models.attention import Attention
-from jaxmodpo.models.axes import constrain, constrain_rows
+from jaxmodpo.models.axes import constrain, constrain_rows, mesh_axes
 from jaxmodpo.models.decoder import Cache, Decoder
 from jaxmodpo.models.decoder_config import DecoderConfig
 from jaxmodpo.models.lora import LoraConfig
 from jaxmodpo.models.parameters import Parameters
-from jaxmodpo.sampling.draw import SamplingSettings, allowed, draw, likeliest
+from jaxmodpo.sampling.draw import SamplingSettings, candidates, draw, likeliest, penalized
 
 PROMPT_CHUNK = 64
 """tokens of each prompt that prefill takes at a time"""
@@ -265,13 +265,9 @@ def _next_token(
     logits_RV = constrain(logits_RV, mesh, "batch", "vocab")
     # A row's whole vocabulary lies on one device: the draw looks at all of it many times over.
     all_share = mesh is not None and logits_RV.shape[0] % mesh.size == 0
-    logits_RV = constrain(logits_RV, mesh, "draws" if all_share else "batch", None)
-    logits_RV = allowed(logits_RV, settings, slots.seen_RV)
-    if settings.temperature == 0:
-        tokens_R = likeliest(logits_RV)
-    else:
-        keys_R = jax.random.wrap_key_data(slots.keys_R2)
-        tokens_R = draw(logits_RV, jax.vmap(jax.random.fold_in)(keys_R, slots.counts_R))
+    rows_axis = "draws" if all_share else "batch"
+    logits_RV = constrain(logits_RV, mesh, rows_axis, None)
+    tokens_R = _drawn(logits_RV, slots, settings, rows_axis, mesh)
     # Back to where the rows lie, or the model would go on with the draw's layout.
     tokens_R = constrain(tokens_R, mesh, "batch")
     running_R = slots.running_R
@@ -301,6 +297,28 @@ def _next_token(
         ),
         mesh,
     )
+
+
+def _drawn(
+    logits_RV: Array, slots: Slots, settings: SamplingSettings, rows_axis: str, mesh: Mesh | None
+) -> Array:
+    """Draw a token for each row from its logits, wherever its row lies."""
+
+    def draw_rows(logits_RV: Array, seen_RV: Array, keys_R2: Array, counts_R: Array) -> Array:
+        if settings.temperature == 0:
+            return likeliest(penalized(logits_RV, settings, seen_RV))
+        keys_R = jax.vmap(jax.random.fold_in)(jax.random.wrap_key_data(keys_R2), counts_R)
+        return draw(candidates(logits_RV, settings, seen_RV), keys_R)
+
+    arrays = (logits_RV, slots.seen_RV, slots.keys_R2, slots.counts_R)
+    if mesh is None or mesh.size == 1:
+        return draw_rows(*arrays)
+    # Each device draws for its own rows until they are done, and does not wait for others: left to
+    # the compiler, the devices would ask each other after every attempt who goes on.
+    rows = mesh_axes((rows_axis,))
+    return jax.shard_map(
+        draw_rows, mesh=mesh, in_specs=(rows,) * 4, out_specs=rows, check_vma=False
+    )(*arrays)
 
 
 def _with_token(reply_N: Array, place: Array, token: Array) -> Array:

@@ -4,24 +4,42 @@ transformers.
 
 from __future__ import annotations
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy import stats
 
 from jaxmodpo.errors import UserError
-from jaxmodpo.sampling.draw import SamplingSettings, allowed, likeliest
+from jaxmodpo.sampling.draw import (
+    Candidates,
+    SamplingSettings,
+    candidates,
+    draw,
+    is_in_nucleus,
+    likeliest,
+    penalized,
+)
 
 
 def how(temperature: float = 1.0, top_p: float = 1.0, **changes) -> SamplingSettings:
     return SamplingSettings(temperature, top_p, 1, (0,), **changes)
 
 
+def open_weights(logits, settings: SamplingSettings, seen=None) -> np.ndarray:
+    """Return the weight of each token that may be drawn, and 0 for the others."""
+    open_to_all = candidates(jnp.asarray(logits, jnp.float32), settings, seen)
+    rows, vocabulary = open_to_all.weights_BV.shape
+    is_inside = [is_in_nucleus(open_to_all, jnp.full(rows, token)) for token in range(vocabulary)]
+    return np.where(np.stack(is_inside, axis=1), np.asarray(open_to_all.weights_BV), 0)
+
+
 def open_tokens(logits, settings: SamplingSettings, seen=None) -> list[list[int]]:
     """Return the tokens of each row that may be drawn."""
-    kept = allowed(jnp.asarray(logits, jnp.float32), settings, seen)
-    return [np.flatnonzero(np.isfinite(row)).tolist() for row in np.asarray(kept)]
+    weights = open_weights(logits, settings, seen)
+    return [np.flatnonzero(row).tolist() for row in weights]
 
 
 @settings(deadline=None, max_examples=50)
@@ -65,7 +83,7 @@ def test_one_filter_works_on_what_the_one_before_left():
 
 def test_temperature_zero_keeps_all_and_takes_the_likeliest():
     logits = jnp.array([[0.0, 3.0, 1.0, 3.0]])
-    assert likeliest(allowed(logits, how(0.0, 0.5))).tolist() == [1]
+    assert likeliest(penalized(logits, how(0.0, 0.5))).tolist() == [1]
 
 
 def test_filters_and_penalty_equal_those_of_transformers():
@@ -86,12 +104,44 @@ def test_filters_and_penalty_equal_those_of_transformers():
         theirs.MinPLogitsWarper(0.05),
     ):
         expected = processor(torch.tensor(prompt), expected)
-    ours = allowed(
-        jnp.asarray(logits),
-        how(0.7, 0.9, top_k=20, min_p=0.05, repetition_penalty=1.3),
-        jnp.asarray(seen),
-    )
-    np.testing.assert_allclose(np.asarray(ours), expected.numpy(), rtol=1e-6)
+    settings = how(0.7, 0.9, top_k=20, min_p=0.05, repetition_penalty=1.3)
+    ours = open_weights(logits, settings, jnp.asarray(seen))
+    probabilities = torch.softmax(expected.double(), dim=-1).numpy()
+    assert ((ours > 0) == (probabilities > 0)).all()
+    np.testing.assert_allclose(ours / ours.sum(axis=1, keepdims=True), probabilities, rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("settings", "vocabulary"),
+    [(how(top_p=0.3), 300), (how(0.7, 0.9), 300), (how(top_k=9, top_p=0.8), 300), (how(), 7)],
+)
+def test_draws_have_the_frequencies_of_what_is_open(settings: SamplingSettings, vocabulary: int):
+    count = 40_000
+    logits = np.random.default_rng(3).normal(0, 1.5, (1, vocabulary)).astype(np.float32)
+    weights = open_weights(logits, settings)[0].astype(np.float64)
+    one_row = candidates(jnp.asarray(logits), settings)
+    many_rows = Candidates(*(jnp.repeat(array, count, axis=0) for array in one_row))
+    tokens = jax.jit(draw)(many_rows, jax.random.split(jax.random.key(1), count))
+    counts = np.bincount(np.asarray(tokens), minlength=vocabulary)
+    assert not counts[weights == 0].any()
+    expected = count * weights / weights.sum()
+    common = expected >= 5
+    observed = np.append(counts[common], counts[~common].sum())
+    wanted = np.append(expected[common], expected[~common].sum() + 1e-9)
+    assert stats.chisquare(observed, wanted).pvalue > 1e-3
+
+
+def test_a_row_draws_the_same_whatever_its_neighbors_draw_to_the_bit():
+    random = np.random.default_rng(5)
+    logits = jnp.asarray(random.normal(0, 1, (64, 500)), jnp.float32)
+    keys = jax.random.split(jax.random.key(2), 64)
+    settings = how(top_p=0.2)
+    together = draw(candidates(logits, settings), keys)
+    neighbors = logits.at[1:].set(logits[1:, ::-1])
+    assert draw(candidates(neighbors, settings), keys)[0] == together[0]
+    # One token has nearly everything, so that nobody draws again.
+    certain = logits.at[1:, 7].set(50.0)
+    assert draw(candidates(certain, settings), keys)[0] == together[0]
 
 
 @pytest.mark.parametrize(

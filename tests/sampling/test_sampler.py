@@ -12,7 +12,7 @@ from tiny_models import tiny_mistral
 
 from jaxmodpo.models import decoder
 from jaxmodpo.policy.loaded import load_policy
-from jaxmodpo.sampling.draw import SamplingSettings, allowed, draw
+from jaxmodpo.sampling.draw import SamplingSettings, candidates, draw
 from jaxmodpo.sampling.engine import sample
 
 
@@ -26,7 +26,7 @@ def frequencies(logits, temperature: float, top_p: float, draws: int = 20_000) -
     keys = jax.random.split(jax.random.key(0), draws)
     settings = SamplingSettings(temperature, top_p, 1, (0,))
     logits_BV = jnp.tile(jnp.asarray(logits), (draws, 1))
-    tokens = draw(allowed(logits_BV, settings), keys)
+    tokens = draw(candidates(logits_BV, settings), keys)
     return np.bincount(np.asarray(tokens), minlength=len(logits)) / draws
 
 
@@ -67,7 +67,7 @@ def test_greedy_replies_equal_token_by_token_full_passes(model: Path):
 def test_a_reply_ends_at_the_first_of_several_end_tokens(model: Path):
     policy = load_policy(model, base_dtype="float32")
     prompts = [[1, 5, 6, 7], [1, 9]]
-    keys = jax.random.split(jax.random.key(5), 2)
+    keys = jax.random.split(jax.random.key(6), 2)
     free = sample(policy, prompts, keys, SamplingSettings(1.0, 1.0, 12, end_tokens=(2,)), rows=2)
     second = free[0][3]
     ended = sample(
