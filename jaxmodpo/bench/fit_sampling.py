@@ -5,6 +5,7 @@ each other for a token, and how many tokens a second their memory allows.
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,7 +17,7 @@ from jaxmodpo.bench.collectives import by_depth
 from jaxmodpo.bench.table import table
 from jaxmodpo.models.attention import Attention
 from jaxmodpo.models.axes import mesh_axes
-from jaxmodpo.models.decoder import Cache
+from jaxmodpo.models.cached_attention import CACHE_AXES, Cache, cache_shape
 from jaxmodpo.models.decoder_config import DecoderConfig
 from jaxmodpo.models.lora import LoraConfig
 from jaxmodpo.models.quantized import BaseDtype
@@ -25,7 +26,7 @@ from jaxmodpo.policy.mesh import make_mesh, row_shards, sampling_shape
 from jaxmodpo.sampling.draw import SamplingSettings
 from jaxmodpo.sampling.engine import Shapes
 from jaxmodpo.sampling.roofline import tokens_per_second
-from jaxmodpo.sampling.slots import Prompts, Refill, Slots, advance
+from jaxmodpo.sampling.slots import PROMPT_CACHE_AXES, Prompts, Refill, Slots, advance
 from jaxmodpo.training.ahead import abstract_policy, compile_lowered
 from jaxmodpo.training.fit import GIB, memory_of
 from jaxmodpo.training.hardware import chip_of
@@ -130,7 +131,7 @@ def fit_sampling(
     if "unembed" in base:
         # Of the embeddings a few rows are read.
         weight_bytes -= _bytes_of_a_chip(base["embed"])
-    cache_bytes = _bytes_of_a_chip(arrays.cache(slots, shapes.cache_length, "batch"))
+    cache_bytes = _bytes_of_a_chip(arrays.cache(slots, shapes.cache_length, CACHE_AXES))
     tokens = None
     if chip is not None:
         tokens = tokens_per_second(chip.bandwidth, slots, weight_bytes, cache_bytes)
@@ -166,21 +167,18 @@ class _Abstract:
         sharding = NamedSharding(self._mesh, PartitionSpec())
         return jax.ShapeDtypeStruct(shape, dtype, sharding=sharding)
 
-    def cache(self, rows: int, places: int, rows_axis: str | None) -> Any:
-        config = self._config
-        heads, width = config.num_key_value_heads, config.head_dim
-        axes = mesh_axes((None, rows_axis, None, "kv_heads", None))
+    def cache(self, rows: int, places: int, axes: Sequence[str | None]) -> Any:
         array: Any = jax.ShapeDtypeStruct(
-            (config.num_hidden_layers, rows, places, heads, width),
+            cache_shape(self._config, rows, places),
             self._dtype,
-            sharding=NamedSharding(self._mesh, axes),
+            sharding=NamedSharding(self._mesh, mesh_axes(axes)),
         )
         return Cache(array, array)
 
     def slots(self, shapes: Shapes, settings: SamplingSettings) -> Slots:
         rows = shapes.rows
         return Slots(
-            cache=self.cache(rows, shapes.cache_length, "batch"),
+            cache=self.cache(rows, shapes.cache_length, CACHE_AXES),
             hidden_RD=self.everywhere((rows, self._config.hidden_size), self._dtype),
             positions_R=self.everywhere((rows,), jnp.int32),
             counts_R=self.everywhere((rows,), jnp.int32),
@@ -193,7 +191,7 @@ class _Abstract:
     def prompts(self, shapes: Shapes) -> Prompts:
         rows = shapes.prompt_rows
         return Prompts(
-            cache=self.cache(rows, shapes.prompt_length, None),
+            cache=self.cache(rows, shapes.prompt_length, PROMPT_CACHE_AXES),
             hidden_QD=self.everywhere((rows, self._config.hidden_size), self._dtype),
             lengths_Q=self.everywhere((rows,), jnp.int32),
             seen_QV=self.everywhere((rows, 0), bool),

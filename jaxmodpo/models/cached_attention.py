@@ -1,4 +1,4 @@
-"""Attention of new tokens to a cache of keys and values, block by block.
+"""A cache of keys and values, and attention of new tokens to it, block by block.
 
 A row's result must not depend on how much of the cache is read, because that follows the longest of
 its neighbors. So the cache is read in blocks of a fixed number of places by a loop whose body is
@@ -8,23 +8,60 @@ a row may see leaves the row's sums as they are, to the bit: it is multiplied by
     cache of 4 blocks     [ k k k k | k k . . | . . . . | . . . . ]   ".": the row may not see it
     sum of the weights        s0    +   s1    +    0       not read
 
+A block of all rows lies in one piece, and in it the places of one row and head, so that reading a
+block is reading memory from one end to the other. With the places of a row side by side instead, as
+one would write them down, a CPU took three times as long.
+
 The sums are those of an online softmax (Milakov and Gimelshein, 2018): weights are kept relative to
 the largest score so far.
 
 Places are used again where a model has a sliding window: position p stands at place
 ``p mod length``, so the cache never holds more than the window and the tokens under way. Shape
-suffixes: L layers, B rows, T new tokens, S places, P places of a block, K key-value heads, G query
-heads of each, C head width.
+suffixes: L layers, B rows, T new tokens, S places, N blocks, P places of a block, K key-value
+heads, G query heads of each, Q queries of a key-value head, C head width.
 """
 
 from __future__ import annotations
+
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax import Array
 
+from jaxmodpo.models.decoder_config import DecoderConfig
+
 BLOCK = 64
-"""places read at a time; a cache's length is a multiple of it"""
+"""places read at a time, of which a cache has whole blocks"""
+
+
+CACHE_AXES = (None, None, "batch", "kv_heads", None, None)
+"""where a cache's axes lie"""
+
+
+class Cache(NamedTuple):
+    """Keys and values of all positions so far, each ``[L, N, B, K, P, C]``."""
+
+    keys: Array
+    values: Array
+
+    @property
+    def length(self) -> int:
+        """Places of a row."""
+        return self.keys.shape[1] * self.keys.shape[4]
+
+
+def cache_shape(config: DecoderConfig, rows: int, length: int) -> tuple[int, ...]:
+    """Return the shape of a cache's keys, and of its values.
+
+    Args:
+        config: the model's.
+        rows: of a batch.
+        length: places of a row, a multiple of :data:`BLOCK`.
+    """
+    assert length % BLOCK == 0, f"a cache of {length} places is no multiple of {BLOCK}"
+    layers, heads = config.num_hidden_layers, config.num_key_value_heads
+    return (layers, length // BLOCK, rows, heads, BLOCK, config.head_dim)
 
 
 def visible_places(positions_BT: Array, length: int, window: int | None) -> Array:
@@ -47,57 +84,92 @@ def visible_places(positions_BT: Array, length: int, window: int | None) -> Arra
     return visible_BTS
 
 
+def written(array_LNBKPC: Array, layer: Array, places_BT: Array, new_BTKC: Array) -> Array:
+    """Return a cache with new keys or values of one layer at each row's places.
+
+    A scatter that is told which axes are rows. Assigned by numbers of rows instead, as in
+    ``at[layer, block, rows]``, every device would gather the rows of all others, since it cannot
+    know that a row's number is its own; and :func:`jax.vmap` would move the rows' axis to the front
+    and back, which copies the whole cache.
+    """
+    layers_BT = jnp.broadcast_to(layer, places_BT.shape)
+    return jax.lax.scatter(
+        array_LNBKPC,
+        jnp.stack([layers_BT, places_BT // BLOCK, places_BT % BLOCK], axis=-1),
+        new_BTKC,
+        jax.lax.ScatterDimensionNumbers(
+            update_window_dims=(2, 3),
+            inserted_window_dims=(0, 1, 4),
+            scatter_dims_to_operand_dims=(0, 1, 4),
+            operand_batching_dims=(2,),
+            scatter_indices_batching_dims=(0,),
+        ),
+        unique_indices=True,
+        mode=jax.lax.GatherScatterMode.PROMISE_IN_BOUNDS,
+    )
+
+
 def attend(
-    q_BTHC: Array, keys_LBSKC: Array, values_LBSKC: Array, layer: Array, visible_BTS: Array
+    q_BTHC: Array, keys_LNBKPC: Array, values_LNBKPC: Array, layer: Array, visible_BTS: Array
 ) -> Array:
     """Return ``[B, T, H, C]``: softmax(q kᵀ / √C) v over the visible places, the softmax in
     float32.
 
     Args:
         q_BTHC: queries; H a multiple of K.
-        keys_LBSKC: the cache's keys; S a multiple of :data:`BLOCK`.
-        values_LBSKC: the cache's values.
+        keys_LNBKPC: the cache's keys; place s stands in block ``s // P``.
+        values_LNBKPC: the cache's values.
         layer: which layer's are meant.
         visible_BTS: see :func:`visible_places`; at least one place of each token.
     """
     batch, time, heads, width = q_BTHC.shape
-    length, kv_heads = keys_LBSKC.shape[2:4]
-    assert length % BLOCK == 0, f"a cache of {length} places is no multiple of {BLOCK}"
+    kv_heads, places = keys_LNBKPC.shape[3:5]
     groups = heads // kv_heads
     scaled = q_BTHC.astype(jnp.float32) / jnp.sqrt(jnp.float32(width))
     q_BTKGC = scaled.astype(q_BTHC.dtype).reshape(batch, time, kv_heads, groups, width)
+    # The queries of one key-value head as the lines of one matrix, Q = G T, so that each block is
+    # two products of matrices as they lie in memory.
+    q_BKQC = jnp.transpose(q_BTKGC, (0, 2, 3, 1, 4)).reshape(batch, kv_heads, groups * time, width)
 
-    def read(array_LBSKC: Array, block: Array) -> Array:
-        start = (layer, 0, block * BLOCK, 0, 0)
-        return jax.lax.dynamic_slice(array_LBSKC, start, (1, batch, BLOCK, kv_heads, width))[0]
+    def read(array_LNBKPC: Array, block: Array) -> Array:
+        start = (layer, block, 0, 0, 0, 0)
+        return jax.lax.dynamic_slice(array_LNBKPC, start, (1, 1, *array_LNBKPC.shape[2:]))[0, 0]
 
     def add_block(block: Array, state: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
-        largest_BKGT, sum_BKGT, mixed_BKGTC = state
-        k_BPKC, v_BPKC = read(keys_LBSKC, block), read(values_LBSKC, block)
-        seen_BTP = jax.lax.dynamic_slice_in_dim(visible_BTS, block * BLOCK, BLOCK, axis=2)
-        scores_BKGTP = jnp.einsum(
-            "btkgc,bpkc->bkgtp", q_BTKGC, k_BPKC, preferred_element_type=jnp.float32
-        )
-        scores_BKGTP = jnp.where(seen_BTP[:, None, None], scores_BKGTP, -jnp.inf)
-        now_BKGT = jnp.maximum(largest_BKGT, jnp.max(scores_BKGTP, axis=-1))
-        weights_BKGTP = jnp.exp(scores_BKGTP - now_BKGT[..., None])
-        shrink_BKGT = jnp.exp(largest_BKGT - now_BKGT)
-        added_BKGTC = jnp.einsum(
-            "bkgtp,bpkc->bkgtc",
-            weights_BKGTP.astype(v_BPKC.dtype),
-            v_BPKC,
-            preferred_element_type=jnp.float32,
-        )
-        sum_BKGT = sum_BKGT * shrink_BKGT + jnp.sum(weights_BKGTP, axis=-1)
-        return now_BKGT, sum_BKGT, mixed_BKGTC * shrink_BKGT[..., None] + added_BKGTC
+        largest_BKQ, sum_BKQ, mixed_BKQC = state
+        k_BKPC = read(keys_LNBKPC, block)
+        v_BKPC = read(values_LNBKPC, block)
+        seen_BTP = jax.lax.dynamic_slice_in_dim(visible_BTS, block * places, places, axis=2)
+        seen_BQP = jnp.tile(seen_BTP, (1, groups, 1))
+        scores_BKQP = _product(q_BKQC, k_BKPC, contracted=(3, 3))
+        scores_BKQP = jnp.where(seen_BQP[:, None], scores_BKQP, -jnp.inf)
+        now_BKQ = jnp.maximum(largest_BKQ, jnp.max(scores_BKQP, axis=-1))
+        weights_BKQP = jnp.exp(scores_BKQP - now_BKQ[..., None])
+        shrink_BKQ = jnp.exp(largest_BKQ - now_BKQ)
+        added_BKQC = _product(weights_BKQP.astype(v_BKPC.dtype), v_BKPC, contracted=(3, 2))
+        sum_BKQ = sum_BKQ * shrink_BKQ + jnp.sum(weights_BKQP, axis=-1)
+        return now_BKQ, sum_BKQ, mixed_BKQC * shrink_BKQ[..., None] + added_BKQC
 
-    heads_shape = (batch, kv_heads, groups, time)
+    queries_shape = q_BKQC.shape[:3]
     # Lower than any score, and finite: a difference of two infinities would be no number.
-    nothing_yet = jnp.full(heads_shape, jnp.finfo(jnp.float32).min)
-    start = (nothing_yet, jnp.zeros(heads_shape), jnp.zeros((*heads_shape, width)))
-    last_place = jnp.max(jnp.where(visible_BTS, jnp.arange(length), 0))
-    blocks = last_place // BLOCK + 1
-    _, sum_BKGT, mixed_BKGTC = jax.lax.fori_loop(0, blocks, add_block, start)
-    out_BKGTC = mixed_BKGTC / sum_BKGT[..., None]
+    nothing_yet = jnp.full(queries_shape, jnp.finfo(jnp.float32).min)
+    start = (nothing_yet, jnp.zeros(queries_shape), jnp.zeros(q_BKQC.shape))
+    last_place = jnp.max(jnp.where(visible_BTS, jnp.arange(visible_BTS.shape[2]), 0))
+    blocks = last_place // places + 1
+    _, sum_BKQ, mixed_BKQC = jax.lax.fori_loop(0, blocks, add_block, start)
+    out_BKQC = mixed_BKQC / sum_BKQ[..., None]
+    out_BKGTC = out_BKQC.reshape(batch, kv_heads, groups, time, width)
     out_BTKGC = jnp.transpose(out_BKGTC, (0, 3, 1, 2, 4))
     return out_BTKGC.reshape(batch, time, heads, width).astype(q_BTHC.dtype)
+
+
+def _product(queries: Array, block: Array, contracted: tuple[int, int]) -> Array:
+    """Multiply matrices of each row and key-value head, and add up in float32."""
+    query_axis, block_axis = contracted
+    row_and_head = ((0, 1), (0, 1))
+    return jax.lax.dot_general(
+        queries,
+        block,
+        (((query_axis,), (block_axis,)), row_and_head),
+        preferred_element_type=jnp.float32,
+    )

@@ -20,7 +20,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -32,7 +32,14 @@ from jaxmodpo.models import lora as lora_module
 from jaxmodpo.models import quantized
 from jaxmodpo.models.attention import Attention
 from jaxmodpo.models.axes import constrain, constrain_rows
-from jaxmodpo.models.cached_attention import attend, visible_places
+from jaxmodpo.models.cached_attention import (
+    CACHE_AXES,
+    Cache,
+    attend,
+    cache_shape,
+    visible_places,
+    written,
+)
 from jaxmodpo.models.decoder_config import DecoderConfig, read_decoder_config
 from jaxmodpo.models.loading import dtype_named, load_parameters
 from jaxmodpo.models.logps import chunked_token_logps, token_logps
@@ -91,13 +98,6 @@ class BaseParam(nnx.Variable):
 
 class LoraParam(nnx.Variable):
     """A weight of the adapter."""
-
-
-class Cache(NamedTuple):
-    """Keys and values of all positions so far, each ``[L, B, S, K, C]``."""
-
-    keys: Array
-    values: Array
 
 
 class Decoder(nnx.Module):
@@ -232,13 +232,7 @@ class Decoder(nnx.Module):
         """Return a cache for ``batch`` rows and ``length`` places, a multiple of
         ``cached_attention.BLOCK``.
         """
-        shape = (
-            self.config.num_hidden_layers,
-            batch,
-            length,
-            self.config.num_key_value_heads,
-            self.config.head_dim,
-        )
+        shape = cache_shape(self.config, batch, length)
         zeros = jnp.zeros(shape, self.base["embed"].dtype)
         return Cache(self._placed_cache(zeros), self._placed_cache(zeros))
 
@@ -265,7 +259,7 @@ class Decoder(nnx.Module):
         """
         base, layers = self._parameters()
         mesh = self.attention.mesh
-        length = cache.keys.shape[2]
+        length = cache.length
         # All of it lies with its rows. Where that is not said, the compiler shares small arrays out
         # by other axes, and gathers them in every layer.
         positions_BT = constrain(positions_BT, mesh, "batch", None)
@@ -287,8 +281,8 @@ class Decoder(nnx.Module):
             def attend_to_cache(q_BTHC: Array, k_BTKC: Array, v_BTKC: Array) -> Array:
                 k_BTKC = constrain(k_BTKC, mesh, "batch", None, "kv_heads", None)
                 v_BTKC = constrain(v_BTKC, mesh, "batch", None, "kv_heads", None)
-                keys = self._placed_cache(_written(cache.keys, number, places_BT, k_BTKC))
-                values = self._placed_cache(_written(cache.values, number, places_BT, v_BTKC))
+                keys = self._placed_cache(written(cache.keys, number, places_BT, k_BTKC))
+                values = self._placed_cache(written(cache.values, number, places_BT, v_BTKC))
                 updated.append(Cache(keys, values))
                 q_BTHC = constrain(q_BTHC, mesh, "batch", None, "heads", None)
                 return attend(q_BTHC, keys, values, number, visible_BTS)
@@ -301,9 +295,9 @@ class Decoder(nnx.Module):
         )
         return _rms_norm(x_BTD, base["norm"], self.config.rms_norm_eps), cache
 
-    def _placed_cache(self, array_LBSKC: Array) -> Array:
+    def _placed_cache(self, array_LNBKPC: Array) -> Array:
         """Share a cache out by rows and by key-value heads: no device ever holds another's part."""
-        return constrain(array_LBSKC, self.attention.mesh, None, "batch", None, "kv_heads", None)
+        return constrain(array_LNBKPC, self.attention.mesh, *CACHE_AXES)
 
     def _parameters(self) -> tuple[dict[str, Array], dict[str, Array]]:
         """Return the arrays outside the stack, and those inside it (base and adapter in one
@@ -352,31 +346,6 @@ class Decoder(nnx.Module):
         h_BTD = _rms_norm(x_BTD, weights["post_norm"], config.rms_norm_eps)
         gated = jax.nn.silu(project(h_BTD, "gate_proj")) * project(h_BTD, "up_proj")
         return x_BTD + project(gated, "down_proj")
-
-
-def _written(array_LBSKC: Array, layer: Array, places_BT: Array, new_BTKC: Array) -> Array:
-    """Return a cache with new keys or values of one layer at each row's places.
-
-    A scatter that is told which axes are rows. Assigned by numbers of rows instead, as in
-    ``at[layer, rows, places]``, every device would gather the rows of all others, since it cannot
-    know that a row's number is its own; and :func:`jax.vmap` would move the rows' axis to the front
-    and back, which copies the whole cache.
-    """
-    layers_BT = jnp.broadcast_to(layer, places_BT.shape)
-    return jax.lax.scatter(
-        array_LBSKC,
-        jnp.stack([layers_BT, places_BT], axis=-1),
-        new_BTKC,
-        jax.lax.ScatterDimensionNumbers(
-            update_window_dims=(2, 3),
-            inserted_window_dims=(0, 2),
-            scatter_dims_to_operand_dims=(0, 2),
-            operand_batching_dims=(1,),
-            scatter_indices_batching_dims=(0,),
-        ),
-        unique_indices=True,
-        mode=jax.lax.GatherScatterMode.PROMISE_IN_BOUNDS,
-    )
 
 
 def _rms_norm(x: Array, weight: Array, epsilon: float) -> Array:

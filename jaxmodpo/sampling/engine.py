@@ -41,8 +41,7 @@ from jaxmodpo.data.examples import check_tokens
 from jaxmodpo.data.text import pad_rows
 from jaxmodpo.errors import UserError
 from jaxmodpo.models.axes import constrain
-from jaxmodpo.models.cached_attention import BLOCK
-from jaxmodpo.models.decoder import Cache
+from jaxmodpo.models.cached_attention import BLOCK, CACHE_AXES, Cache, cache_shape
 from jaxmodpo.models.decoder_config import DecoderConfig
 from jaxmodpo.policy.loaded import Policy
 from jaxmodpo.policy.mesh import row_shards
@@ -237,10 +236,8 @@ class Engine:
         vocabulary = config.vocab_size if self._settings.repetition_penalty != 1 else 0
 
         def make() -> Slots:
-            length = self._shapes.cache_length
-            heads, width = config.num_key_value_heads, config.head_dim
-            empty = jnp.zeros((config.num_hidden_layers, rows, length, heads, width), dtype)
-            empty = constrain(empty, mesh, None, "batch", None, "kv_heads", None)
+            shape = cache_shape(config, rows, self._shapes.cache_length)
+            empty = constrain(jnp.zeros(shape, dtype), mesh, *CACHE_AXES)
             return Slots(
                 cache=Cache(empty, empty),
                 hidden_RD=jnp.zeros((rows, config.hidden_size), dtype),

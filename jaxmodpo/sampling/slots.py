@@ -2,13 +2,14 @@
 
 The host's part, which decides what goes into which slot, is :mod:`jaxmodpo.sampling.engine`. Shape
 suffixes: R slots, Q prompts of a prefill, N new tokens, T tokens, D model width, V vocabulary; a
-cache is ``[L, B, S, K, C]``: layers, rows, places, key-value heads, head width.
+cache is ``[L, N, B, K, P, C]``: layers, blocks, rows, key-value heads, places of a block, head
+width.
 """
 
 from __future__ import annotations
 
 import functools
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -18,7 +19,8 @@ from jax.sharding import Mesh
 
 from jaxmodpo.models.attention import Attention
 from jaxmodpo.models.axes import constrain, constrain_rows, mesh_axes
-from jaxmodpo.models.decoder import Cache, Decoder
+from jaxmodpo.models.cached_attention import CACHE_AXES, Cache
+from jaxmodpo.models.decoder import Decoder
 from jaxmodpo.models.decoder_config import DecoderConfig
 from jaxmodpo.models.lora import LoraConfig
 from jaxmodpo.models.parameters import Parameters
@@ -26,13 +28,15 @@ from jaxmodpo.sampling.draw import SamplingSettings, candidates, draw, likeliest
 
 PROMPT_CHUNK = 64
 """tokens of each prompt that prefill takes at a time"""
+PROMPT_CACHE_AXES = (None, None, None, "kv_heads", None, None)
+"""where the axes of prefilled prompts' cache lie"""
 
 
 class Prompts(NamedTuple):
     """Prefilled prompts, from which slots are filled.
 
     Attributes:
-        cache: ``[L, Q, prompt_length, K, C]``, whole on every device among which rows are shared
+        cache: ``[L, N, Q, K, P, C]``, whole on every device among which rows are shared
             out, since any slot may take any of them.
         hidden_QD: the last hidden state of each.
         lengths_Q: tokens of each.
@@ -49,7 +53,7 @@ class Slots(NamedTuple):
     """What is under way.
 
     Attributes:
-        cache: ``[L, R, S, K, C]``.
+        cache: ``[L, N, R, K, P, C]``.
         hidden_RD: the newest hidden state of each slot: the next token is drawn from it.
         positions_R: where the next token will stand.
         counts_R: tokens drawn so far.
@@ -164,7 +168,7 @@ def prefill(
         real_QT = jnp.arange(tokens_QT.shape[1]) < lengths_Q[:, None]
         seen_QV = seen_QV.at[jnp.arange(rows)[:, None], tokens_QT].max(real_QT)
     mesh = attention.mesh
-    whole = Cache(*(constrain(part, mesh, None, None, None, "kv_heads", None) for part in cache))
+    whole = Cache(*(constrain(part, mesh, *PROMPT_CACHE_AXES) for part in cache))
     return Prompts(whole, hidden_QD, lengths_Q, seen_QV)
 
 
@@ -203,7 +207,7 @@ def advance(
         settings: how to draw.
     """
     model = Decoder(config, base, lora, adapter, attention)
-    slots = _placed(_filled(slots, prompts, refill), attention.mesh)
+    slots = _filled(slots, prompts, refill, attention.mesh)
     began_R = slots.running_R
 
     def goes_on(state: tuple[Slots, Work]) -> Array:
@@ -225,29 +229,52 @@ def advance(
     return jax.lax.while_loop(goes_on, draw_a_token, (slots, nothing_yet))
 
 
-def _filled(slots: Slots, prompts: Prompts, refill: Refill) -> Slots:
+def _filled(slots: Slots, prompts: Prompts, refill: Refill, mesh: Mesh | None) -> Slots:
     """Let the slots that were taken begin a reply to their prompt."""
-    taken_R, source_R = jnp.asarray(refill.taken_R), refill.prompts_R
-    length = prompts.cache.keys.shape[2]
+    if mesh is None or mesh.size == 1:
+        return _fill(slots, prompts, refill)
 
-    def fill_layer(layer: Array, cache: Cache) -> Cache:
-        filled = []
-        for old, new in zip(cache, prompts.cache, strict=True):
-            before = old[layer, :, :length]
-            begun = jnp.where(taken_R[:, None, None, None], new[layer][source_R], before)
-            filled.append(old.at[layer, :, :length].set(begun))
-        return Cache(*filled)
+    def lie(arrays: Any, *axes: str | None) -> Any:
+        return jax.tree.map(lambda _: mesh_axes(axes), arrays)
 
-    # A layer at a time, since the prompts' places of all layers are a large part of the memory.
-    layers = jnp.where(jnp.any(taken_R), slots.cache.keys.shape[0], 0)
-    cache = jax.lax.fori_loop(0, layers, fill_layer, slots.cache)
+    slots_lie = lie(slots, "batch")._replace(cache=lie(slots.cache, *CACHE_AXES))
+    prompts_lie = lie(prompts)._replace(cache=lie(prompts.cache, *PROMPT_CACHE_AXES))
+    # Each device fills its own slots: left to the compiler, a slot whose number is known on the
+    # device alone would be looked for on all of them.
+    fill = jax.shard_map(
+        _fill,
+        mesh=mesh,
+        in_specs=(slots_lie, prompts_lie, lie(refill, "batch")),
+        out_specs=slots_lie,
+        check_vma=False,
+    )
+    return fill(slots, prompts, refill)
+
+
+def _fill(slots: Slots, prompts: Prompts, refill: Refill) -> Slots:
+    taken_R = jnp.asarray(refill.taken_R)
+    source_R = jnp.asarray(refill.prompts_R)
+    ended_R = jnp.asarray(refill.ended_R)
+    taken_first_R = jnp.argsort(~taken_R)
+
+    def copy_prompt(turn: Array, cache: Cache) -> Cache:
+        """Copy a prompt's blocks over a slot's first ones, and touch no other slot."""
+        slot = taken_first_R[turn]
+        copied: list[Array] = []
+        for old_LNRKPC, new_LNQKPC in zip(cache, prompts.cache, strict=True):
+            prompt = jax.lax.dynamic_slice_in_dim(new_LNQKPC, source_R[slot], 1, axis=2)
+            first_place = (0, 0, slot, 0, 0, 0)
+            copied.append(jax.lax.dynamic_update_slice(old_LNRKPC, prompt, first_place))
+        return Cache(*copied)
+
+    cache = jax.lax.fori_loop(0, jnp.sum(taken_R), copy_prompt, slots.cache)
     taken_R1 = taken_R[:, None]
     return Slots(
         cache=cache,
         hidden_RD=jnp.where(taken_R1, prompts.hidden_QD[source_R], slots.hidden_RD),
         positions_R=jnp.where(taken_R, prompts.lengths_Q[source_R], slots.positions_R),
         counts_R=jnp.where(taken_R, 0, slots.counts_R),
-        running_R=taken_R | (slots.running_R & ~jnp.asarray(refill.ended_R)),
+        running_R=taken_R | (slots.running_R & ~ended_R),
         replies_RN=slots.replies_RN,
         keys_R2=jnp.where(taken_R1, refill.keys_R2, slots.keys_R2),
         seen_RV=jnp.where(taken_R1, prompts.seen_QV[source_R], slots.seen_RV),
@@ -328,7 +355,5 @@ def _with_token(reply_N: Array, place: Array, token: Array) -> Array:
 def _placed(slots: Slots, mesh: Mesh | None) -> Slots:
     """Say where everything about the slots lies: with their rows, as in the cache."""
 
-    cache = Cache(
-        *(constrain(part, mesh, None, "batch", None, "kv_heads", None) for part in slots.cache)
-    )
+    cache = Cache(*(constrain(part, mesh, *CACHE_AXES) for part in slots.cache))
     return Slots(cache, *(constrain_rows(array, mesh) for array in slots[1:]))

@@ -18,7 +18,8 @@ from engine_policy import make_policy  # noqa: E402
 
 from jaxmodpo.bench.parity import CASES, VOCABULARY, reference_model  # noqa: E402
 from jaxmodpo.models.adapters import save_adapter  # noqa: E402
-from jaxmodpo.models.decoder import Cache, Decoder, load_decoder, parameter_table  # noqa: E402
+from jaxmodpo.models.cached_attention import Cache  # noqa: E402
+from jaxmodpo.models.decoder import Decoder, load_decoder, parameter_table  # noqa: E402
 from jaxmodpo.models.lora import LoraConfig, adapter_table  # noqa: E402
 from jaxmodpo.models.model_folder import save_model  # noqa: E402
 from jaxmodpo.models.parameters import initialize  # noqa: E402

@@ -142,6 +142,13 @@ def test_a_repetition_penalty_counts_prompt_and_reply(policy, prompts):
         assert len(set(first)) >= len(first) - 2
 
 
+def in_blocks(array_LBSKC: jax.Array) -> jax.Array:
+    """Return the keys or values of a cache as the cache has them."""
+    layers, rows, places, heads, width = array_LBSKC.shape
+    blocks = array_LBSKC.reshape(layers, rows, places // BLOCK, BLOCK, heads, width)
+    return jnp.transpose(blocks, (0, 2, 1, 4, 3, 5))
+
+
 def test_attention_does_not_depend_on_how_far_neighbors_make_it_read_to_the_bit():
     random = np.random.default_rng(1)
     q = jnp.asarray(random.normal(size=(3, 1, 4, 8)), jnp.float32)
@@ -151,7 +158,7 @@ def test_attention_does_not_depend_on_how_far_neighbors_make_it_read_to_the_bit(
     for last in (10, BLOCK + 5, 4 * BLOCK - 1):
         positions = jnp.asarray([[3], [BLOCK - 1], [last]])
         visible = visible_places(positions, 4 * BLOCK, None)
-        outputs.append(np.asarray(run(q, k, v, 1, visible)))
+        outputs.append(np.asarray(run(q, in_blocks(k), in_blocks(v), 1, visible)))
         expected = jax.nn.dot_product_attention(q, k[1], v[1], mask=visible[:, None])
         np.testing.assert_allclose(outputs[-1], np.asarray(expected), rtol=1e-5, atol=1e-6)
     assert (outputs[0][:2] == outputs[1][:2]).all() and (outputs[0][:2] == outputs[2][:2]).all()

@@ -29,9 +29,9 @@ def replies(mesh):
     tokens = {}
     asks = [Ask(n, prompt, keys[n]) for n, prompt in enumerate(prompts)]
     engine.run(asks, lambda done: tokens.update({reply.name: reply.tokens for reply in done}))
-    layers, rows, places, heads, width = engine._slots.cache.keys.shape
+    layers, blocks, rows, heads, places, width = engine._slots.cache.keys.shape
     data, fsdp, tensor = mesh
-    own = (layers, rows // (data * fsdp), places, heads // tensor, width)
+    own = (layers, blocks, rows // (data * fsdp), heads // tensor, places, width)
     for array in engine._slots.cache:
         assert {shard.data.shape for shard in array.addressable_shards} == {own}, mesh
     return tokens
