@@ -33,31 +33,11 @@ class Journal:
     def __init__(self, path: Path):
         self.path = path
         path.parent.mkdir(parents=True, exist_ok=True)
-        self.rows: list[dict[str, Any]] = []
         self._open()
+        self.rows: list[dict[str, Any]]
+        self.rows, whole_bytes = _whole_rows(path)
         # Cut off before anything is added: a new row behind a torn one would be a line of both.
-        self._file.truncate(self._read_rows())
-
-    def _read_rows(self) -> int:
-        """Read the rows that are there, and return how many bytes of the file whole lines take."""
-        whole_bytes = 0
-        with self.path.open("rb") as file:
-            for number, line in enumerate(file, 1):
-                if not line.endswith(b"\n"):
-                    break
-                try:
-                    row = parse_json(line)
-                except ValueError as error:
-                    raise UserError(
-                        f"{self.path}, line {number}: not JSON; move the file away"
-                    ) from error
-                if not isinstance(row, dict):
-                    raise UserError(
-                        f"{self.path}, line {number}: not a JSON object; move the file away"
-                    )
-                self.rows.append(row)
-                whole_bytes += len(line)
-        return whole_bytes
+        self._file.truncate(whole_bytes)
 
     def _open(self) -> None:
         """Open the file to append to, for its owner's eyes alone, and never through a link that
@@ -102,3 +82,27 @@ class Journal:
         """Sync the rows and give the file back."""
         self.sync()
         self._file.close()
+
+
+def rows_so_far(path: Path) -> list[dict[str, Any]]:
+    """Return the rows of a journal that another process may be writing to; it stays as it is."""
+    return _whole_rows(path)[0]
+
+
+def _whole_rows(path: Path) -> tuple[list[dict[str, Any]], int]:
+    """Return the rows of a file up to a torn last line, and how many bytes they take."""
+    rows: list[dict[str, Any]] = []
+    whole_bytes = 0
+    with path.open("rb") as file:
+        for number, line in enumerate(file, 1):
+            if not line.endswith(b"\n"):
+                break
+            try:
+                row = parse_json(line)
+            except ValueError as error:
+                raise UserError(f"{path}, line {number}: not JSON; move the file away") from error
+            if not isinstance(row, dict):
+                raise UserError(f"{path}, line {number}: not a JSON object; move the file away")
+            rows.append(row)
+            whole_bytes += len(line)
+    return rows, whole_bytes

@@ -18,7 +18,7 @@ from jaxmodpo.files import DATABASE_FILES, refuse_links, remove_leftovers
 from jaxmodpo.fingerprints import fingerprint
 from jaxmodpo.hub import download_hint
 from jaxmodpo.launched import refuse_further_processes
-from jaxmodpo.locks import LOCK, FolderLock, Held, lock
+from jaxmodpo.locks import FolderLock, Held, lock
 from jaxmodpo.outputs import check_outputs, describe_outputs, remove_work
 from jaxmodpo.ranges import Settings, incidental
 from jaxmodpo.results.manifest import (
@@ -86,7 +86,9 @@ class Phase:
         refuse_links(directory, _WRITTEN_TO)
         held = _take(directory, command)
         manifest = read_manifest(path) if path.exists() else None
-        if manifest is not None and (difference := _difference(manifest.identity, identity)):
+        if manifest is not None and (
+            difference := identity_difference(manifest.identity, identity)
+        ):
             if _is_claimed(directory, manifest, held):
                 raise UserError(
                     f"{directory} holds a run with other settings ({difference}); choose another"
@@ -227,7 +229,11 @@ def _is_claimed(directory: Path, manifest: Manifest, held: FolderLock | Held) ->
     A start that was refused before it made anything claims no folder, so that its settings may
     still be mended. A folder that another process owns is claimed, whatever it made so far.
     """
-    has_files = any(path.name not in (MANIFEST, LOCK) for path in directory.iterdir())
+    # Hidden files claim nothing: locks, what a kill left of a file, and journals of other hosts,
+    # whose rows say themselves of which settings they are.
+    has_files = any(
+        path.name != MANIFEST and not path.name.startswith(".") for path in directory.iterdir()
+    )
     return manifest.is_finished or has_files or isinstance(held, Held)
 
 
@@ -242,7 +248,7 @@ def _new_manifest(identity: Identity, inputs: Mapping[str, Path]) -> Manifest:
     )
 
 
-def _difference(recorded: Identity, identity: Identity) -> str:
+def identity_difference(recorded: Identity, identity: Identity) -> str:
     """Name the first value in which two identities differ; empty where they are equal."""
     return _first_difference(plain(recorded), plain(identity), "")
 

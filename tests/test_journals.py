@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from jaxmodpo.errors import UserError
-from jaxmodpo.journals import Journal
+from jaxmodpo.journals import Journal, rows_so_far
 
 
 def test_a_journal_drops_a_torn_last_line_and_goes_on(tmp_path):
@@ -27,3 +27,10 @@ def test_a_journal_drops_a_torn_last_line_and_goes_on(tmp_path):
     path.write_bytes(b'{"n": 1}\n[2]\n')
     with pytest.raises(UserError, match="line 2: not a JSON object"):
         Journal(path)
+
+
+def test_a_journal_that_another_process_writes_to_is_read_and_left_as_it_is(tmp_path):
+    path = tmp_path / "work.jsonl"
+    path.write_bytes(b'{"row": 1}\n{"row": 2}\n{"ro')
+    assert rows_so_far(path) == [{"row": 1}, {"row": 2}]
+    assert path.read_bytes().endswith(b'{"ro')

@@ -37,12 +37,12 @@ from jaxmodpo.sampling.local import LocalSampler, say_other_defaults
 from jaxmodpo.sampling.settings import ResponsesConfig, endpoint_of
 from jaxmodpo.sampling.shares import (
     SHARES,
-    is_finished,
+    Hosts,
     lock_share,
-    mark_finished,
     own_share,
+    sampled_by_others,
     share_folder,
-    wait_for_shares,
+    share_journal,
 )
 
 logger = logging.getLogger(__name__)
@@ -100,14 +100,22 @@ def _sample(config: ResponsesConfig, phase: Phase) -> None:
     place = config.place()
     work = _LocalWork.prepare(config, phase)
     settings_key = _settings_key(phase.manifest.identity)
-    journal = work.sample(
-        own_share(work.slots, place), config.output_dir / "sampled.jsonl", settings_key
-    )
-    rows = sampled(journal, settings_key)
-    done_work = [journal.path]
+    hosts = None
     if place.count > 1:
-        rows |= wait_for_shares(config.output_dir, settings_key, place)
-        done_work.append(config.output_dir / SHARES)
+        hosts = Hosts.join(config.output_dir, place, phase.manifest.identity)
+    journal = work.sample(config, place, settings_key)
+    if hosts is not None:
+        hosts.wait()
+    # Also of an earlier start, on more hosts: what was sampled then was not sampled again.
+    rows = sampled_by_others(config.output_dir, journal.path, settings_key)
+    rows |= sampled(journal, settings_key)
+    missing = sum(slot.key not in rows for slot in work.slots)
+    if missing:
+        raise UserError(
+            f"{missing} replies are in no journal of {config.output_dir}, though every host has"
+            " ended; start all of them again, and they sample those alone"
+        )
+    done_work = [journal.path, config.output_dir / SHARES]
     cut = work.text.cut.as_dict()
     _write(config, work.slots, rows, phase, done_work, **cut)
 
@@ -123,17 +131,16 @@ def _sample_share(config: ResponsesConfig, place: Place) -> None:
     if _has_all_replies(config, identity):
         logger.info("%s is finished: this host has nothing to sample", config.output_dir)
         return
-    folder = share_folder(config.output_dir, place.number)
-    held = lock_share(folder)
-    if not is_finished(folder, settings_key, place):
-        work = _LocalWork.prepare(config, None)
-        if work.text.surroundings.dated and config.prompt_date is None:
-            raise UserError(
-                "the chat template writes a date into every prompt, and each host would take its"
-                " own day; give --prompt-date"
-            )
-        work.sample(own_share(work.slots, place), folder / "sampled.jsonl", settings_key)
-        mark_finished(folder, settings_key, place)
+    held = lock_share(share_folder(config.output_dir, place.number))
+    hosts = Hosts.join(config.output_dir, place, identity)
+    work = _LocalWork.prepare(config, None)
+    if work.text.surroundings.dated and config.prompt_date is None:
+        raise UserError(
+            "the chat template writes a date into every prompt, and each host would take its own"
+            " day; give --prompt-date"
+        )
+    work.sample(config, place, settings_key)
+    hosts.finish()
     held.release()
 
 
@@ -196,14 +203,17 @@ class _LocalWork:
         )
         return cls(sampler, slots, prompts, text)
 
-    def sample(self, share: Sequence[ReplySlot], path: Path, settings_key: str) -> Journal:
-        """Sample what a journal lacks of a share, and return the journal."""
+    def sample(self, config: ResponsesConfig, place: Place, settings_key: str) -> Journal:
+        """Sample what no journal has of a host's share, and return the host's journal."""
+        share = own_share(self.slots, place)
+        path = share_journal(config.output_dir, place.number)
+        sampled_before = sampled_by_others(config.output_dir, path, settings_key)
         if not path.exists():
             # Before the journal is begun: a start that is refused makes nothing, so that its folder
             # may still get other settings.
             self.sampler.shapes(self.prompts)
         journal = Journal(path)
-        sampled_before = sampled(journal, settings_key)
+        sampled_before |= sampled(journal, settings_key)
         missing = [slot for slot in share if slot.key not in sampled_before]
         if missing:
             done = len(share) - len(missing)

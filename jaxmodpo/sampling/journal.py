@@ -4,7 +4,8 @@ means anything.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple, NotRequired, TypedDict
 
 from jaxmodpo.errors import UserError
@@ -59,16 +60,28 @@ def row(slot: ReplySlot, settings: str) -> dict[str, Any]:
 
 
 def sampled(journal: Journal, settings: str) -> dict[ReplyKey, dict[str, Any]]:
-    """Return the rows of these settings by their reply's key.
+    """Return a journal's rows of these settings by their reply's key."""
+    return rows_by_key(journal.rows, journal.path, settings)
+
+
+def rows_by_key(
+    entries: Sequence[Mapping[str, Any]], path: Path, settings: str
+) -> dict[ReplyKey, dict[str, Any]]:
+    """Return rows of these settings by their reply's key.
 
     A reply that stands there twice was sampled twice; the last one counts, as its batch is whole.
+
+    Args:
+        entries: a journal's lines.
+        path: of the journal, for errors.
+        settings: digest of a run's settings.
     """
     rows: dict[ReplyKey, dict[str, Any]] = {}
-    for line, entry in enumerate(journal.rows, 1):
+    for line, entry in enumerate(entries, 1):
         # A journal may hold rows of other settings, from before somebody changed them.
         if entry.get("settings") != settings or not {"question_id", "number"} <= set(entry):
             continue
-        reply = read_as(entry, _Row, f"{journal.path}, line {line}")
+        reply = read_as(entry, _Row, f"{path}, line {line}")
         key = reply["question_id"], reply["number"], reply.get("model_name", "")
         rows[key] = dict(reply)
     return rows

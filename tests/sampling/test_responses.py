@@ -20,6 +20,7 @@ from jaxmodpo.errors import UserError
 from jaxmodpo.files import read_json
 from jaxmodpo.models.adapters import BASE_FILE
 from jaxmodpo.records import Question, read_responses, write_questions
+from jaxmodpo.sampling import shares
 from jaxmodpo.sampling.command import ResponsesConfig, responses, run_responses
 
 
@@ -264,7 +265,9 @@ def test_three_hosts_sample_shares_and_the_first_writes_all(model: Path, tmp_pat
     journal = folder / "sampled.jsonl"
     lines = journal.read_text().splitlines(keepends=True)
     journal.write_text("".join(lines[:4]) + '{"torn')
-    (folder / "finished.json").unlink()
+    record = read_json(folder / "share.json")
+    del record["is_whole"]
+    (folder / "share.json").write_text(json.dumps(record))
     with concurrent.futures.ThreadPoolExecutor(1) as pool:
         first = pool.submit(run_responses, hosts[0])
         time.sleep(3)
@@ -278,6 +281,28 @@ def test_three_hosts_sample_shares_and_the_first_writes_all(model: Path, tmp_pat
     # What is finished is not begun again by anybody.
     assert run_responses(hosts[1]) is None
     assert not folder.parent.exists()
+
+
+@pytest.mark.slow(seconds=20)
+def test_a_host_of_another_count_is_refused_and_its_replies_count(
+    model: Path, tmp_path: Path, monkeypatch, caplog
+):
+    alone = responses_config(model, tmp_path)
+    responses(alone)
+    shared = dataclasses.replace(alone, output_dir=tmp_path / "shared")
+    assert run_responses(dataclasses.replace(shared, share=(1, 3))) is None
+    monkeypatch.setattr(shares, "SECONDS_TO_AGREE", 0.0)
+    first = dataclasses.replace(shared, share=(0, 2))
+    with pytest.raises(UserError, match=r"^host 1 was started with --share 1 3, and this one with"):
+        run_responses(first)
+    # Started anew with the count of the first, it leaves out what it has, and what the first has.
+    caplog.clear()
+    with caplog.at_level(logging.INFO):
+        assert run_responses(dataclasses.replace(shared, share=(1, 2))) is None
+    assert "9 replies sampled" in caplog.text  # to q3, q5 and q9: q1 and q7 were sampled
+    assert run_responses(first) is not None
+    whole = (tmp_path / "shared" / "responses.csv").read_bytes()
+    assert whole == (tmp_path / "out" / "responses.csv").read_bytes()
 
 
 @pytest.mark.slow(seconds=15)
