@@ -26,7 +26,18 @@ from typing import Any, Literal
 
 import numpy as np
 
-from jaxmodpo.costs import CHARACTERS_PER_TOKEN, REPLIES_PER_RANKING, REPLY_TOKENS, Cost, Unknown
+from jaxmodpo.costs import (
+    CHARACTERS_PER_TOKEN,
+    REPLIES_PER_RANKING,
+    REPLY_TOKENS,
+    AdapterTrainingSettings,
+    BatchedSamplerSettings,
+    Cost,
+    PaidJudgeSettings,
+    RewardTrainingSettings,
+    SamplerSettings,
+    Unknown,
+)
 from jaxmodpo.criteria import load_criteria
 from jaxmodpo.data.pairs import count_rows, holds_rankings
 from jaxmodpo.data.reference_lengths import reference_lengths
@@ -194,13 +205,14 @@ class Estimator:
             f" {self.chip.hbm_gib:g}; {advice}, or take several chips"
         ]
 
-    def sampling(self, config: Any, replies: int, rows: int, adapters: float = 0.0) -> float:
+    def sampling(
+        self, config: SamplerSettings, replies: int, rows: int, adapters: float = 0.0
+    ) -> float:
         """Return the chip-hours of sampling replies of usual length, as ``fit --step sample``
         counts its tokens a second.
 
         Args:
-            config: with ``model``, ``max_prompt_length``, ``max_new_tokens``, ``base_dtype`` and
-                ``mesh``.
+            config: a sampler's settings.
             replies: how many are sampled.
             rows: of them, at a time.
             adapters: bytes of those that are sampled side by side.
@@ -209,12 +221,12 @@ class Estimator:
         tokens = replies * min(REPLY_TOKENS, config.max_new_tokens)
         return tokens / speed / EFFICIENCY / 3600 * math.prod(config.mesh or (1, 1, 1))
 
-    def _sampling_speed(self, config: Any, rows: int, adapters: float) -> float:
+    def _sampling_speed(self, config: SamplerSettings, rows: int, adapters: float) -> float:
         """Return the tokens a second of all chips at the memory's bandwidth."""
         needed = self._sampler_bytes(config, rows, adapters)
         return tokens_per_second(self.chip.bandwidth, rows, needed.read, needed.cache)
 
-    def _sampler_bytes(self, config: Any, rows: int, adapters: float) -> SamplerBytes:
+    def _sampler_bytes(self, config: SamplerSettings, rows: int, adapters: float) -> SamplerBytes:
         return SamplerBytes.of(
             decoder_shape(self.model(config.model)),
             config.base_dtype,
@@ -225,7 +237,7 @@ class Estimator:
             config.mesh or (1, 1, 1),
         )
 
-    def sampler_notes(self, config: Any, adapters: float = 0.0) -> list[str]:
+    def sampler_notes(self, config: BatchedSamplerSettings, adapters: float = 0.0) -> list[str]:
         """Say how fast a sampler can be and what it takes of a chip's memory, or that weights and
         cache are too large for it.
         """
@@ -275,7 +287,9 @@ class Estimator:
         """Return the size of a decoder's weights in bfloat16."""
         return 2.0 * count(decoder_table(decoder_shape(self.model(model))))
 
-    def training(self, config: Any, pairs: int, sequences: int, runs: int = 1) -> Cost:
+    def training(
+        self, config: AdapterTrainingSettings, pairs: int, sequences: int, runs: int = 1
+    ) -> Cost:
         """Return the cost of training adapters, and remember the last one's size.
 
         Args:
@@ -304,7 +318,7 @@ class Estimator:
             notes=self.too_large(needed, memory_use, "set base_dtype: nf4"),
         )
 
-    def reward_training(self, config: Any, sequences: Sequence[int]) -> Cost:
+    def reward_training(self, config: RewardTrainingSettings, sequences: Sequence[int]) -> Cost:
         """Return the cost of training reward models.
 
         Args:
@@ -356,10 +370,16 @@ class Estimator:
         self.pay(cost, table, model, replies, QUESTION_TOKENS + 20, min(REPLY_TOKENS, longest))
 
     def pay_judge(
-        self, cost: Cost, config: Any, kind: Literal["rank", "compare"], replies: int, criteria: int
+        self,
+        cost: Cost,
+        config: PaidJudgeSettings,
+        kind: Literal["rank", "compare"],
+        replies: int,
+        criteria: int,
+        ties: bool = False,
     ) -> None:
-        """Add the price of a judge's calls, each of which shows so many replies and asks about so
-        many criteria.
+        """Add the price of a judge's calls, each of which shows so many replies, asks about so many
+        criteria, and may end in a tie.
         """
         from jaxmodpo.endpoints.families import Families
         from jaxmodpo.judging.forecast import answer_tokens, framing
@@ -369,7 +389,6 @@ class Estimator:
             return
         assert cost.judge_calls is not None
         selected_criteria = tuple(load_criteria(config.criteria, config.only)[:criteria])
-        ties = getattr(config, "allow_ties", False)
         prompts = Prompts.load(config.prompts)
         # All that a prompt holds besides the persona, the question and the replies.
         frame = framing(prompts, kind, selected_criteria, replies, ties)

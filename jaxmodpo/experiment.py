@@ -31,7 +31,7 @@ from jaxmodpo.config import as_mapping, load_yaml
 from jaxmodpo.errors import UserError, nearest
 from jaxmodpo.flags.parse import from_mapping
 from jaxmodpo.phase import Phase, output_folder
-from jaxmodpo.ranges import Seed
+from jaxmodpo.ranges import Seed, Settings
 from jaxmodpo.results.manifest import is_finished
 from jaxmodpo.schema import read_as
 
@@ -185,7 +185,7 @@ def resolve(
     seed: int,
     source: str,
     variables: Mapping[str, str] | None = None,
-    earlier: Sequence[Any] = (),
+    earlier: Sequence[Settings] = (),
 ) -> Any:
     """Return a phase's settings as its command's dataclass.
 
@@ -236,7 +236,9 @@ def _filled_text(text: str, substitutions: Mapping[str, Any], source: str) -> st
     return filled
 
 
-def _settings_of(path: Path, cls: type, earlier: Sequence[Any], source: str) -> Mapping[str, Any]:
+def _settings_of(
+    path: Path, cls: type, earlier: Sequence[Settings], source: str
+) -> Mapping[str, Any]:
     """Return what a phase's ``config`` holds, or where a search has yet to write it, what that
     starts from.
     """
@@ -249,16 +251,18 @@ def _settings_of(path: Path, cls: type, earlier: Sequence[Any], source: str) -> 
             " writes it"
         )
     # Before hours of search, and not when its best settings turn out to be of another command.
-    if search.trains is not cls:
+    settings_file = search.settings_file()
+    if settings_file is None or settings_file.settings_class is not cls:
         raise UserError(f"{source}: config: {path} will hold the settings of another command")
     field_names = {field.name for field in fields(cls)} - {"output_dir"}
     return {name: value for name, value in as_mapping(search).items() if name in field_names}
 
 
-def _search_that_writes(path: Path, earlier: Sequence[Any]) -> Any | None:
+def _search_that_writes(path: Path, earlier: Sequence[Settings]) -> Settings | None:
     """Return the settings of the last search before whose best settings will lie there, or None."""
     for config in reversed(earlier):
-        if hasattr(config, "trials") and config.output_dir / "best.yaml" == path:
+        settings_file = config.settings_file()
+        if settings_file is not None and settings_file.path == path:
             return config
     return None
 
@@ -334,7 +338,7 @@ def is_wanted(phase: PhaseSpec, only: Sequence[str]) -> bool:
 
 def resolve_all(
     path: Path, out: Path | None, seed: int | None, overrides: Mapping[str, str]
-) -> tuple[Experiment, Path, list[Any]]:
+) -> tuple[Experiment, Path, list[Settings]]:
     """Return an experiment with its seed, its folder, and the settings of its phases."""
     experiment = read_experiment(path)
     experiment = replace(experiment, seed=experiment.seed if seed is None else seed)
@@ -344,17 +348,17 @@ def resolve_all(
 
 def _resolve_phases(
     path: Path, experiment: Experiment, out: Path, overrides: Mapping[str, str]
-) -> list[Any]:
+) -> list[Settings]:
     variables = set_variables(experiment, overrides)
     # In order: a phase's ``config`` may be what a search among those before it will write.
-    configs: list[Any] = []
+    configs: list[Settings] = []
     for phase in experiment.phases:
         source = f"{path.name}, phase {phase.name}"
         configs.append(resolve(phase, out, experiment.seed, source, variables, configs))
     return configs
 
 
-def check_settings(source: str, config: Any) -> None:
+def check_settings(source: str, config: Settings) -> None:
     """Refuse settings that no machine could run: weights off the simplex, no data named, two that
     contradict.
     """
@@ -364,7 +368,7 @@ def check_settings(source: str, config: Any) -> None:
         raise UserError(f"{source}: {error}") from None
 
 
-def _check(source: str, config: Any) -> None:
+def _check(source: str, config: Settings) -> None:
     """Refuse what a phase would refuse after hours of others: its settings, or a judge without a
     key.
     """

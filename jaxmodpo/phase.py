@@ -334,7 +334,7 @@ def in_phase(
             settings.check()
             settings.check_machine()
             phase = opened_by(command, settings)
-            if phase.finished and not settings.goes_on(phase.results):
+            if phase.finished and not settings.goes_on(phase.manifest):
                 return phase
             phase.reopen()
             work(settings, phase, *args, **kwargs)

@@ -25,12 +25,15 @@ import typing
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, NamedTuple, TypeVar
 
 from jaxmodpo.costs import Cost, Estimates
 from jaxmodpo.errors import UserError
 from jaxmodpo.flags.help_groups import GroupName
 from jaxmodpo.schema import Range
+
+if TYPE_CHECKING:
+    from jaxmodpo.results.manifest import Manifest
 
 Count = Annotated[int, Range(least=1)]
 """of things that must be there"""
@@ -59,6 +62,14 @@ _T = TypeVar("_T")
 Incidental = Annotated[_T, _INCIDENTAL]
 """a setting that says where or how fast, and never what comes out; it may differ when a run is
 resumed"""
+
+
+class SettingsFile(NamedTuple):
+    """A YAML file of settings that one command leaves for another to take as its ``--config``."""
+
+    path: Path
+    settings_class: type[Settings]
+    """whose settings the file holds"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -123,11 +134,17 @@ class Settings:
         """
         return self
 
-    def goes_on(self, results: Mapping[str, Any]) -> bool:
-        """Return whether a finished run with these results has more to do, as after
+    def goes_on(self, manifest: Manifest) -> bool:
+        """Return whether the finished run of a manifest has more to do, as after
         ``--retry-errors``.
         """
         return False
+
+    def settings_file(self) -> SettingsFile | None:
+        """Return the file of settings that the command leaves, as a search leaves its best; None
+        where it leaves none.
+        """
+        return None
 
     def cost(self, estimator: Estimates) -> Cost:
         """Return what the command will ask for, and tell the estimator how many rows it will have
@@ -148,6 +165,23 @@ class Unestimated(Settings):
 
     def cost(self, estimator: Estimates) -> Cost:
         return Cost.not_estimated("this command")
+
+
+def values_of(settings: Settings, declared_by: type[Settings]) -> dict[str, Any]:
+    """Return the values of those settings that a class declares or inherits, by name.
+
+    So a search hands its method's settings on to a trial, and a sweep those of all trainings to
+    each of its trainings::
+
+        DPOConfig(**values_of(sweep, PreferenceTrainingConfig), pairs=pairs)
+
+    Args:
+        settings: a command's.
+        declared_by: a class that the settings' class inherits. Names in common with any other class
+            would not do: two commands may mean different things by one name.
+    """
+    assert isinstance(settings, declared_by)
+    return {field.name: getattr(settings, field.name) for field in dataclasses.fields(declared_by)}
 
 
 def check_ranges(settings: Any, source: str = "") -> None:

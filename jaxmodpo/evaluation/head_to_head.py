@@ -62,7 +62,7 @@ from jaxmodpo.judging.voting import (
     tally,
     with_repeats,
 )
-from jaxmodpo.phase import Phase, open_in_one_process
+from jaxmodpo.phase import Phase, in_phase
 from jaxmodpo.ranges import Count, CountOrZero, Incidental
 from jaxmodpo.records import read_personas
 from jaxmodpo.results.evaluation import RESULTS, EvaluationResults
@@ -133,7 +133,8 @@ class EvaluateConfig(JudgeConfig, help_group="votes"):
         requests = round(requests * (1 + self.repeat_share))
         calls = groups(criteria, self.criteria_per_call)
         cost = Cost(judge_calls=requests * len(calls), disk=VOTE_BYTES * requests * len(criteria))
-        estimator.pay_judge(cost, self, "compare", 2, round(len(criteria) / len(calls)))
+        criteria_per_call = round(len(criteria) / len(calls))
+        estimator.pay_judge(cost, self, "compare", 2, criteria_per_call, self.allow_ties)
         return cost
 
     def files(self) -> dict[str, Path]:
@@ -156,16 +157,17 @@ def evaluate(config: EvaluateConfig) -> Phase | None:
     config.check()
     contest = load_contest(config)
     units = list(plan(contest))
-    asked, total = _plan(config, contest, units)
     if config.dry_run:
-        forecast(config, config.output_dir, asked, total)
+        forecast(config, config.output_dir, *_plan(config, contest, units))
         return None
-    config.check_machine()
+    return _judge(config, contest, units)
+
+
+@in_phase("evaluate")
+def _judge(config: EvaluateConfig, phase: Phase, contest: Contest, units: Sequence[Unit]) -> None:
+    """Ask for the votes, count them, and write win rates, intervals and tests."""
     warn_of_empty_replies(contest)
-    phase = open_in_one_process("evaluate", config)
-    if phase.finished and not config.goes_on(phase.results):
-        return phase
-    phase.reopen()
+    asked, total = _plan(config, contest, units)
     with open_ledger(config, phase) as ledger:
         judge = make_judge(config, ledger, config.output_dir)
         collect(asked, judge, ledger, label="evaluate", total=total, retry=config.retry_errors)
@@ -217,7 +219,6 @@ def evaluate(config: EvaluateConfig) -> Phase | None:
         counts.votes_asked,
         config.output_dir,
     )
-    return phase
 
 
 def _plan(

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -24,7 +24,7 @@ from jaxmodpo.files import atomic_path
 from jaxmodpo.judging.database import full_location
 from jaxmodpo.judging.ledger import Ledger
 from jaxmodpo.pages import png
-from jaxmodpo.phase import Phase, open_in_one_process
+from jaxmodpo.phase import Phase, in_phase
 from jaxmodpo.ranges import Count, Incidental, Seed, Settings
 from jaxmodpo.results.judges import (
     JUDGES,
@@ -39,7 +39,7 @@ from jaxmodpo.results.judges import (
     RankedAgain,
     RankedPosition,
 )
-from jaxmodpo.results.manifest import MANIFEST
+from jaxmodpo.results.manifest import MANIFEST, Manifest
 from jaxmodpo.results.versioned import plain, write_result
 from jaxmodpo.schema import read_as
 
@@ -68,11 +68,25 @@ class JudgesConfig(Settings, help_group="votes"):
     seed: Seed = 42
     """Seed of the resampling."""
 
+    def goes_on(self, manifest: Manifest) -> bool:
+        """Return whether the ledgers have other votes than those that were counted.
+
+        Raises:
+            UserError: the votes of other ledgers were.
+        """
+        with open_ledgers(self.ledger) as ledgers:
+            if manifest.input_paths != places_of(ledgers):
+                raise UserError(
+                    f"{self.output_dir} holds what was counted of other ledgers; choose another"
+                    " output folder"
+                )
+            return manifest.results.get("extents") != extents_of(ledgers, self.run)
+
     def cost(self, estimator: Estimates) -> Cost:
         return Cost()  # takes seconds, and leaves little behind
 
 
-def judges(config: JudgesConfig) -> None:
+def judges(config: JudgesConfig) -> Phase:
     """Write judges.json and the figures, and print the main numbers.
 
     Counted again only where the ledgers have other votes than those that were counted; the folder
@@ -82,38 +96,56 @@ def judges(config: JudgesConfig) -> None:
         UserError: bad settings, a ledger that is missing or empty, or a vote that cannot be one.
     """
     config.check()
-    folder = config.output_dir
     with open_ledgers(config.ledger) as ledgers:
-        # Without passwords, which a URL may hold. A file's hash would not see what another process
-        # has just added.
-        places: dict[str, str] = {}
-        for number, ledger in enumerate(ledgers):
-            places[f"ledger.{number}"] = full_location(ledger.location)
-        # How far each ledger reached when its votes were counted: whether others have come since is
-        # known without reading them.
-        extents = [list(ledger.extent(config.run)) for ledger in ledgers]
-        phase = _open(config) if (folder / MANIFEST).is_file() else None
-        if phase is not None and phase.finished:
-            if phase.manifest.input_paths != places:
-                raise UserError(
-                    f"{folder} holds what was counted of other ledgers; choose another output"
-                    " folder"
-                )
-            if phase.results.get("extents") == extents:
-                logger.info("judges: %s is finished", folder)
-                return
-        counted = read_judges(ledgers, run=config.run, resamples=config.bootstrap, seed=config.seed)
-    phase = phase or _open(config)
-    phase.reopen()
+        # Before the votes are read: what others add meanwhile is counted the next time.
+        places = places_of(ledgers)
+        extents = extents_of(ledgers, config.run)
+        # A folder that is there may be finished, and nothing need be counted. Otherwise votes that
+        # cannot be counted are refused before there is a folder.
+        counted = None if (config.output_dir / MANIFEST).is_file() else _count(config, ledgers)
+        return _count_and_write(config, ledgers, places, extents, counted)
+
+
+@in_phase("judges")
+def _count_and_write(
+    config: JudgesConfig,
+    phase: Phase,
+    ledgers: Sequence[Ledger],
+    places: Mapping[str, str],
+    extents: list[list[int]],
+    counted: Judges | None,
+) -> None:
+    """Count the votes, where that is still to be done, and write what they say."""
+    if counted is None:
+        counted = _count(config, ledgers)
     phase.remember(input_paths=places)
-    write_result(folder / JUDGES, counted)
-    _write_figures(folder, counted)
+    write_result(config.output_dir / JUDGES, counted)
+    _write_figures(config.output_dir, counted)
     phase.finish(**plain(counted.counts), judges=len(counted.judges), extents=extents)
     print(table(counted))
 
 
-def _open(config: JudgesConfig) -> Phase:
-    return open_in_one_process("judges", config)
+def _count(config: JudgesConfig, ledgers: Sequence[Ledger]) -> Judges:
+    return read_judges(ledgers, run=config.run, resamples=config.bootstrap, seed=config.seed)
+
+
+def places_of(ledgers: Sequence[Ledger]) -> dict[str, str]:
+    """Return where ledgers lie, as the manifest has it: without the passwords that a URL may hold.
+
+    Of a ledger no hash is recorded, since a file's hash would not see what another process has just
+    added.
+    """
+    places: dict[str, str] = {}
+    for number, ledger in enumerate(ledgers):
+        places[f"ledger.{number}"] = full_location(ledger.location)
+    return places
+
+
+def extents_of(ledgers: Sequence[Ledger], run: str | None) -> list[list[int]]:
+    """Return how far each ledger reaches: whether votes have come since is known without reading
+    them.
+    """
+    return [list(ledger.extent(run)) for ledger in ledgers]
 
 
 def _write_figures(folder: Path, judges: Judges) -> None:

@@ -7,10 +7,10 @@ from __future__ import annotations
 import dataclasses
 import logging
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from jaxmodpo.config import builtin
 from jaxmodpo.criteria import Criterion
@@ -25,6 +25,7 @@ from jaxmodpo.judging.ledger import Ledger
 from jaxmodpo.judging.voting import Missingness
 from jaxmodpo.phase import Phase
 from jaxmodpo.ranges import Count, Incidental, NotNegative, Positive, Seed, Settings, Share
+from jaxmodpo.results.manifest import Manifest
 
 log = logging.getLogger(__name__)
 
@@ -175,18 +176,26 @@ class JudgeConfig(BudgetOptions, EndpointOptions, JudgeOptions):
             return dataclasses.replace(self, judge="endpoint")
         return self
 
-    def goes_on(self, results: Mapping[str, Any]) -> bool:
+    def goes_on(self, manifest: Manifest) -> bool:
         return self.retry_errors
 
 
 def endpoint_of(config: JudgeConfig) -> Endpoint:
     """Return the settings that concern the endpoint."""
-    config_names = {field.name for field in dataclasses.fields(config)}
-    shared: dict[str, Any] = {}
-    for field in dataclasses.fields(Endpoint):
-        if field.name in config_names:
-            shared[field.name] = getattr(config, field.name)
-    return fitting_endpoint(Endpoint(model=config.judge_model, **shared))
+    endpoint = Endpoint(
+        base_url=config.base_url,
+        model=config.judge_model,
+        api_key_env=config.api_key_env,
+        temperature=config.temperature,
+        max_answer_tokens=config.max_answer_tokens,
+        structured=config.structured,
+        send_personas=config.send_personas,
+        timeout=config.timeout,
+        max_concurrency=config.max_concurrency,
+        prompts=config.prompts,
+        model_table=config.model_table,
+    )
+    return fitting_endpoint(endpoint)
 
 
 def open_ledger(config: JudgeConfig, phase: Phase) -> Ledger:

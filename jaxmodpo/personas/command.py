@@ -23,7 +23,7 @@ from jaxmodpo.personas.selection import groups_of, select_diverse, split_balance
 from jaxmodpo.personas.summary import STEPS, summarize
 from jaxmodpo.personas.survey import participants_of, read_surveys
 from jaxmodpo.personas.synthetic import survey_rows, write_rows
-from jaxmodpo.phase import Phase, open_in_one_process
+from jaxmodpo.phase import Phase, in_phase
 from jaxmodpo.ranges import Count, CountOrZero, Incidental, Seed, Settings, Share
 from jaxmodpo.schema import Range
 
@@ -93,6 +93,25 @@ class PersonasConfig(Settings, help_group="selection"):
         return Cost(disk=3_000.0 * self.select)
 
 
+@dataclass(frozen=True)
+class Survey:
+    """A survey that was read.
+
+    Attributes:
+        participants: all of them.
+        good: those whose profiles are good enough.
+        qualities: of the profiles, by participant.
+        left_out: rows of which no participant could be made.
+        synthetic_rows: the answers, where nobody gave them; otherwise empty.
+    """
+
+    participants: list[Participant]
+    good: list[Participant]
+    qualities: Mapping[str, Mapping[str, float]]
+    left_out: LeftOut
+    synthetic_rows: list[dict[str, str]]
+
+
 def personas(config: PersonasConfig) -> Phase:
     """Run ``personas``.
 
@@ -111,31 +130,35 @@ def personas(config: PersonasConfig) -> Phase:
         participants = participants_of(synthetic_rows)
     qualities = {p.participant_id: quality(p) for p in participants}
     good = _good_enough(participants, qualities, config)
-    phase = open_in_one_process("personas", config)
-    if phase.finished:
-        return phase
-    if synthetic_rows:
-        write_rows(config.survey_output or config.output_dir / "survey.csv", synthetic_rows)
-    sets = choose(participants, good, config)
-    _write_personas(config.output_dir, sets, qualities)
+    survey = Survey(participants, good, qualities, left_out, synthetic_rows)
+    return _select_and_write(config, survey)
+
+
+@in_phase("personas")
+def _select_and_write(config: PersonasConfig, phase: Phase, survey: Survey) -> None:
+    """Select the personas, split them, and write them with their report."""
+    if survey.synthetic_rows:
+        survey_path = config.survey_output or config.output_dir / "survey.csv"
+        write_rows(survey_path, survey.synthetic_rows)
+    sets = choose(survey.participants, survey.good, config)
+    _write_personas(config.output_dir, sets, survey.qualities)
     summary = summarize(
         sets,
-        qualities,
-        left_out,
+        survey.qualities,
+        survey.left_out,
         minimum_quality=config.min_quality,
         seed=config.seed,
         synthetic=config.synthesize is not None,
     )
-    # matplotlib takes a second to import, and a run that is refused above needs none of it.
+    # matplotlib takes a second to import, and a run that is refused before needs none of it.
     from jaxmodpo.personas.report import write_report
 
     write_report(config.output_dir, summary)
-    left_out_sentence = left_out.words()
+    left_out_sentence = survey.left_out.words()
     if left_out_sentence:
         logger.info("%s", left_out_sentence)
     _log_summary(summary, config.output_dir)
     phase.finish(**_results(summary))
-    return phase
 
 
 def _good_enough(

@@ -11,7 +11,7 @@ import dataclasses
 import datetime
 import logging
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Any, ClassVar, Protocol, TypeVar
 
 from jaxmodpo.data.prompting import prompt_day, warn_of_other_prompt
 from jaxmodpo.data.text import PolicyText, PromptStyle, load_tokenizer
@@ -19,15 +19,14 @@ from jaxmodpo.models.decoder_config import read_decoder_config
 from jaxmodpo.models.model_folder import read_end_tokens
 from jaxmodpo.phase import Phase
 from jaxmodpo.policy.distributed import broadcast
-from jaxmodpo.ranges import Settings
 
 logger = logging.getLogger(__name__)
-
-Runs = TypeVar("Runs", bound=Settings)
 
 
 class PromptedSettings(Protocol):
     """What a command's settings say of the prompts of its model."""
+
+    __dataclass_fields__: ClassVar[dict[str, Any]]
 
     @property
     def model(self) -> Path: ...
@@ -39,6 +38,9 @@ class PromptedSettings(Protocol):
     def max_prompt_length(self) -> int: ...
     @property
     def max_length(self) -> int: ...
+
+
+Runs = TypeVar("Runs", bound=PromptedSettings)
 
 
 def load_policy_text(
@@ -99,9 +101,9 @@ def on_one_day(config: Runs, phase: Phase) -> Runs:
     """Return the settings of a command that makes several runs, such that all of them name one day
     in their prompts.
     """
-    if getattr(config, "prompt_style", "instruct") != "chat":
+    if config.prompt_style != "chat":
         return config
-    day = broadcast(lambda: _day(getattr(config, "prompt_date", None), None, phase))
+    day = broadcast(lambda: _day(config.prompt_date, None, phase))
     phase.remember(prompt_date=day)
     changes: dict[str, Any] = {"prompt_date": day}
     return dataclasses.replace(config, **changes)

@@ -25,7 +25,7 @@ from jaxmodpo.results.reward import VALIDATION, Validation
 from jaxmodpo.results.versioned import write_result
 from jaxmodpo.schema import read_as
 from jaxmodpo.search.report import write_report
-from jaxmodpo.search.settings import trial_settings
+from jaxmodpo.search.settings import BEST, SearchConfig, trial_settings
 from jaxmodpo.search.study import best_trial
 from jaxmodpo.training.session import Session
 
@@ -47,7 +47,7 @@ class Method:
     output: str = "adapter"
 
 
-def finish_search(phase: Phase, study: optuna.Study, config: Any, method: Method) -> None:
+def finish_search(phase: Phase, study: optuna.Study, config: SearchConfig, method: Method) -> None:
     """Write the best settings and the report; where trials still run in other processes, both are
     of those that ended.
 
@@ -63,7 +63,7 @@ def finish_search(phase: Phase, study: optuna.Study, config: Any, method: Method
     assert best is not None and best.value is not None
     best_folder = Path(best.user_attrs["folder"]) / method.output
     settings = _settings_to_train(config, best)
-    write_text(config.output_dir / "best.yaml", _yaml(settings, best, method.command))
+    write_text(config.output_dir / BEST, _yaml(settings, best, method.command))
     write_report(study, config.output_dir / "tune.html", method.command, unfinished)
     logger.info(
         "best: trial %d, %.4f, %s; jaxmodpo %s --config %s --output-dir … trains it",
@@ -71,7 +71,7 @@ def finish_search(phase: Phase, study: optuna.Study, config: Any, method: Method
         best.value,
         params_in_words(best.params),
         method.command,
-        config.output_dir / "best.yaml",
+        config.output_dir / BEST,
     )
     # Several processes share a study, each with a folder of its own.
     if not best_folder.is_relative_to(config.output_dir.absolute()):
@@ -131,7 +131,7 @@ def _no_trial_in_words(trials: Sequence[FrozenTrial], unfinished: str) -> str:
     return f"{sentence}; {unfinished}" if unfinished else sentence
 
 
-def _settings_to_train(config: Any, best: FrozenTrial) -> dict[str, Any]:
+def _settings_to_train(config: SearchConfig, best: FrozenTrial) -> dict[str, Any]:
     """Return the settings that train the best trial's model again, for ``best.yaml``."""
     folder = Path(best.user_attrs["folder"])
     settings = as_mapping(trial_settings(config, best.params, folder))
@@ -144,7 +144,7 @@ def _settings_to_train(config: Any, best: FrozenTrial) -> dict[str, Any]:
     return settings
 
 
-def _reward_settings(config: Any, best: FrozenTrial, epochs: int) -> dict[str, Any]:
+def _reward_settings(config: SearchConfig, best: FrozenTrial, epochs: int) -> dict[str, Any]:
     """Return what differs in the final reward model: it is trained on everything.
 
     With nothing held out it has no figures of its own, and nothing tells it when to stop. It takes

@@ -16,9 +16,13 @@ from jaxmodpo.methods.joint import JointConfig
 from jaxmodpo.methods.modpo import MODPOConfig
 from jaxmodpo.methods.reward import RewardConfig
 from jaxmodpo.methods.sft import SFTConfig
-from jaxmodpo.ranges import Count, Incidental, Settings
+from jaxmodpo.ranges import Count, Incidental, Settings, SettingsFile, values_of
+from jaxmodpo.results.manifest import Manifest
 from jaxmodpo.search.space import Dimension, as_rows, load_space
 from jaxmodpo.training.settings import TrainingConfig
+
+BEST = "best.yaml"
+"""the file's name, in a search's folder, that holds the best trial's settings"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,7 +61,9 @@ class TuneSettings(Settings, help_group="search"):
         space that is none.
         """
         super().check()
-        if not getattr(self, "validation_fraction", 0.0):
+        # Every search inherits its method's settings besides these.
+        assert isinstance(self, TrainingConfig)
+        if not self.validation_fraction:
             raise UserError("a search needs a --validation-fraction above 0 to compare trials by")
         assert self.loaded_space  # reading it refuses a space that is none
 
@@ -74,11 +80,17 @@ class TuneSettings(Settings, help_group="search"):
         """
         return dataclasses.replace(self, space=as_rows(self.loaded_space))
 
-    def goes_on(self, results: Mapping[str, Any]) -> bool:
+    def goes_on(self, manifest: Manifest) -> bool:
         """Return whether more trials are asked for than there are, or some were still under way
         elsewhere.
         """
+        results = manifest.results
         return results.get("trials", 0) < self.trials or bool(results.get("still_running"))
+
+    def settings_file(self) -> SettingsFile:
+        """Return where the best settings will lie, which train a model of the method."""
+        assert isinstance(self, TrainingConfig)
+        return SettingsFile(self.output_dir / BEST, self.trains)
 
     def cost(self, estimator: Estimates) -> Cost:
         """Return the cost of a search: every trial as long as the settings would take, none
@@ -138,11 +150,12 @@ class TuneRewardConfig(TuneSettings, RewardConfig):
         super().check()
 
 
-def trial_settings(config: Any, params: Mapping[str, Any], folder: Path) -> Any:
+SearchConfig = TuneSFTConfig | TuneDPOConfig | TuneMODPOConfig | TuneJointConfig | TuneRewardConfig
+
+
+def trial_settings(config: SearchConfig, params: Mapping[str, Any], folder: Path) -> TrainingConfig:
     """Return a trial's settings: those of the search, with the trial's own."""
-    settings = {
-        field.name: getattr(config, field.name) for field in dataclasses.fields(config.trains)
-    }
+    settings = values_of(config, config.trains)
     settings["output_dir"] = folder
     settings |= params
     return config.trains(**settings)

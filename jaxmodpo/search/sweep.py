@@ -12,9 +12,7 @@ adapter multiplied by a number below 1, until both diverge alike.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import fields
 from pathlib import Path
-from typing import Any
 
 import jax
 
@@ -29,6 +27,7 @@ from jaxmodpo.pages import png
 from jaxmodpo.phase import Phase, in_phase
 from jaxmodpo.policy.distributed import open_together
 from jaxmodpo.policy.prompts import on_one_day
+from jaxmodpo.ranges import values_of
 from jaxmodpo.results.sweep import SWEEP, Measured
 from jaxmodpo.results.versioned import write_result
 from jaxmodpo.search.comparison import compare, table
@@ -43,6 +42,7 @@ from jaxmodpo.search.sweep_settings import (
     point_name,
 )
 from jaxmodpo.training.session import Session
+from jaxmodpo.training.settings import PreferenceTrainingConfig
 
 
 @in_phase("sweep", open_together)
@@ -100,7 +100,7 @@ def _train(
     for weights in points:
         name = point_name(weights)
         adapter = config.output_dir / "modpo" / name / "adapter"
-        modpo(_as(MODPOConfig, config, weights=weights, output_dir=adapter.parent), session)
+        modpo(_modpo_settings(config, weights, adapter.parent), session)
         models["modpo"].append(SweptModel(f"modpo_{name}", adapter, weights))
         # A soup is made in seconds, of adapters that were trained once for all weights.
         if soup_adapters:
@@ -117,13 +117,28 @@ def _train(
     return models
 
 
-def _as(settings_class: type[Any], config: SweepConfig, **changes: Any) -> Any:
-    """Return the settings of a method, as far as the sweep has them."""
-    settings: dict[str, Any] = {}
-    for field in fields(settings_class):
-        if hasattr(config, field.name):
-            settings[field.name] = getattr(config, field.name)
-    return settings_class(**settings | changes)
+def _modpo_settings(
+    config: SweepConfig, weights: tuple[float, ...], output_dir: Path
+) -> MODPOConfig:
+    """Return the settings of the training at one point of the grid."""
+    training = values_of(config, PreferenceTrainingConfig)
+    training["output_dir"] = output_dir
+    return MODPOConfig(
+        **training,
+        pairs=config.pairs,
+        pairs_per_question=config.pairs_per_question,
+        margin=config.margin,
+        weights=weights,
+        margin_scale=config.margin_scale,
+        margin_gain=config.margin_gain,
+    )
+
+
+def _dpo_settings(config: SweepConfig, pairs: Path, output_dir: Path) -> DPOConfig:
+    """Return the settings of the training of one objective's adapter, for the soups."""
+    training = values_of(config, PreferenceTrainingConfig)
+    training["output_dir"] = output_dir
+    return DPOConfig(**training, pairs=pairs, pairs_per_question=config.pairs_per_question)
 
 
 def _soup_adapters(config: SweepConfig, session: Session) -> list[Path]:
@@ -134,6 +149,6 @@ def _soup_adapters(config: SweepConfig, session: Session) -> list[Path]:
             adapters.append(Path(path))
             continue
         folder = config.output_dir / "dpo" / name
-        dpo(_as(DPOConfig, config, pairs=Path(path), output_dir=folder), session)
+        dpo(_dpo_settings(config, Path(path), folder), session)
         adapters.append(folder / "adapter")
     return adapters

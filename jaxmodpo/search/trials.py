@@ -35,10 +35,11 @@ from jaxmodpo.results.versioned import plain, read_result
 from jaxmodpo.search.best import Method, params_in_words
 from jaxmodpo.search.objective import best_evaluation, objective
 from jaxmodpo.search.proposals import evaluations_before, propose
-from jaxmodpo.search.settings import trial_settings
+from jaxmodpo.search.settings import SearchConfig, trial_settings
 from jaxmodpo.search.space import Space
 from jaxmodpo.search.study import STORAGE_FAULTS, free, has_ended, open_storage
 from jaxmodpo.training.session import Session
+from jaxmodpo.training.settings import PreferenceTrainingConfig
 
 logger = logging.getLogger(__name__)
 
@@ -56,7 +57,7 @@ class TrialFailed(Exception):
 class TrialRunner:
     """Asks the study and runs its trials."""
 
-    def __init__(self, config: Any, method: Method, space: Space, study_name: str):
+    def __init__(self, config: SearchConfig, method: Method, space: Space, study_name: str):
         self._config = config
         self._study_name = study_name
         self._method = method
@@ -189,7 +190,10 @@ class TrialRunner:
                 a process dies.)
             optuna.TrialPruned, Preempted: in every process too.
         """
-        self._beta = params.get("beta", getattr(self._config, "beta", 1.0))
+        # Neither SFT nor a reward model multiplies its margins.
+        config = self._config
+        beta = config.beta if isinstance(config, PreferenceTrainingConfig) else 1.0
+        self._beta = params.get("beta", beta)
         self._reported_steps = set()
         fault = ""
         results: Mapping[str, Any] = {}

@@ -26,6 +26,7 @@ from jaxmodpo.policy.distributed import leads, open_together
 from jaxmodpo.policy.prompts import on_one_day
 from jaxmodpo.search.best import Method, finish_search
 from jaxmodpo.search.settings import (
+    SearchConfig,
     TuneDPOConfig,
     TuneJointConfig,
     TuneMODPOConfig,
@@ -34,6 +35,7 @@ from jaxmodpo.search.settings import (
 )
 from jaxmodpo.search.study import continue_cut_off, storage_in_words
 from jaxmodpo.search.trials import TrialFailed, TrialRunner, in_one_sentence
+from jaxmodpo.training.settings import PolicyTrainingConfig
 
 logger = logging.getLogger(__name__)
 
@@ -76,11 +78,13 @@ def tune_reward(config: TuneRewardConfig, phase: Phase) -> None:
 # --------------------------------------------------------------------------- the search
 
 
-def _tune(config: Any, phase: Phase, method: Method) -> None:
+def _tune(config: SearchConfig, phase: Phase, method: Method) -> None:
     """Search: the leading process asks the study for one trial after another, and all run each."""
     # Taken before the settings are changed, so that the file of the space is read once.
     space = config.loaded_space
-    config = on_one_day(config, phase)
+    # A reward model reads its texts without a prompt.
+    if isinstance(config, PolicyTrainingConfig):
+        config = on_one_day(config, phase)
     runner = TrialRunner(config, method, space, _study_name(phase))
     if not leads():
         runner.follow()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +20,40 @@ from jaxmodpo.sandbox import grammar
 from jaxmodpo.sandbox.front_comparison import combine
 from jaxmodpo.sandbox.front_report import table as fronts_table
 from jaxmodpo.search.comparison import compare, table
-from jaxmodpo.search.sweep import sweep
+from jaxmodpo.search.sweep import _dpo_settings, _modpo_settings, sweep
 from jaxmodpo.search.sweep_settings import SweepConfig, grid, point_name
+
+
+def test_every_setting_that_a_sweep_shares_with_a_training_reaches_it():
+    changes = {"beta": 0.3, "epochs": 7, "lora_rank": 3, "base_dtype": "int8", "max_length": 700}
+    changes |= {"pairs_per_question": 2, "margin_scale": "none", "margin_gain": 2.5, "seed": 9}
+    config = SweepConfig(
+        model=Path("base"),
+        pairs=Path("pairs.json"),
+        margin=("safety=column:margin",),
+        questions=Path("questions.json"),
+        score=("empathy=rubric", "safety=rubric"),
+        output_dir=Path("sweep"),
+        **changes,
+    )
+    modpo_settings = _modpo_settings(config, (0.25, 0.75), Path("sweep/modpo/a"))
+    dpo_settings = _dpo_settings(config, Path("safety.json"), Path("sweep/dpo/safety"))
+    assert (modpo_settings.weights, modpo_settings.output_dir) == (
+        (0.25, 0.75),
+        Path("sweep/modpo/a"),
+    )
+    assert (dpo_settings.pairs, dpo_settings.output_dir) == (
+        Path("safety.json"),
+        Path("sweep/dpo/safety"),
+    )
+    # What differs from one training to the next is not the sweep's to say.
+    for settings, own in (
+        (modpo_settings, {"weights", "output_dir"}),
+        (dpo_settings, {"pairs", "output_dir"}),
+    ):
+        shared = {field.name for field in fields(settings)} & {f.name for f in fields(config)}
+        for name in shared - own:
+            assert getattr(settings, name) == getattr(config, name), name
 
 
 def test_the_grid_is_the_simplex_within_its_ends():
