@@ -25,7 +25,7 @@ from jaxmodpo.errors import INTERRUPTED, RESTART, Preempted, UserError, nearest
 from jaxmodpo.interrupts import Interrupts, interrupts
 from jaxmodpo.terminal import PrintableFormatter, PrintableStream, printable
 
-log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 
 _INTERRUPTED = "jaxmodpo: interrupted; the same command goes on from here"
@@ -118,7 +118,7 @@ def _run(arguments: Sequence[str], state: Interrupts) -> None:
         # Most commands return their phase, or nothing.
         ending = getattr(result, "ending", "")
         if ending:
-            log.info("%s", ending)
+            logger.info("%s", ending)
         exit_code = getattr(result, "exit_code", 0)
         if exit_code:
             raise SystemExit(exit_code)

@@ -6,7 +6,7 @@ killed goes on from the rows that are there::
 
     journal = Journal(folder / "sampled.jsonl")
     journal.rows                            # what an earlier process has done
-    journal.append({"slot": 3, "response_text": "…"})       # on disk when this returns
+    journal.append({"number": 3, "response_text": "…"})       # on disk when this returns
 """
 
 from __future__ import annotations

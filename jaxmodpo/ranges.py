@@ -43,9 +43,9 @@ Tally = Annotated[int, Range(least=0, most=2**63 - 1)]
 """what was counted, as files record it"""
 Positive = Annotated[float, Range(above=0)]
 NotNegative = Annotated[float, Range(least=0)]
-Share = Annotated[float, Range(least=0, most=1)]
+FractionUpToOne = Annotated[float, Range(least=0, most=1)]
 Probability = Annotated[float, Range(above=0, most=1)]
-ShareBelowOne = Annotated[float, Range(least=0, below=1)]
+FractionBelowOne = Annotated[float, Range(least=0, below=1)]
 """such as a dropout, which cannot drop everything"""
 Seed = Annotated[int, Range(least=0, most=2**32 - 1)]
 """what NumPy and JAX alike take"""

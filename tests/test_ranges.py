@@ -20,10 +20,10 @@ from jaxmodpo.methods.score_kl import ScoreKLConfig, score_kl
 from jaxmodpo.personas.command import PersonasConfig, personas
 from jaxmodpo.ranges import (
     Count,
+    FractionBelowOne,
     Probability,
     Seed,
     Settings,
-    ShareBelowOne,
     declared,
     incidental,
     words,
@@ -114,7 +114,7 @@ def test_a_number_outside_its_range_is_refused_before_anything_is_read_or_writte
 
 
 def test_ranges_are_said_in_words():
-    hints = {"a": Count, "b": Probability, "c": ShareBelowOne, "d": Seed}
+    hints = {"a": Count, "b": Probability, "c": FractionBelowOne, "d": Seed}
     said = [words(typing.get_args(hint)[1]) for hint in hints.values()]
     assert said == [
         "at least 1",

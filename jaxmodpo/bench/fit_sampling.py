@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from jaxmodpo.bench.collectives import by_depth
-from jaxmodpo.bench.table import table
+from jaxmodpo.bench.table import text_table
 from jaxmodpo.models.attention import Attention
 from jaxmodpo.models.axes import mesh_axes
 from jaxmodpo.models.cached_attention import CACHE_AXES, Cache, cache_shape
@@ -242,4 +242,4 @@ def described_sampling(answer: SamplingAnswer) -> str:
         f" {data} × fsdp {fsdp} × tensor {tensor}, {answer.slots} slots of {answer.cache_length:,}"
         " places\n"
     )
-    return head + "\n" + table(["for one chip", ""], rows)
+    return head + "\n" + text_table(["for one chip", ""], rows)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from jaxmodpo.bench.table import table
+from jaxmodpo.bench.table import text_table
 from jaxmodpo.training.fit import GIB, Answer
 
 
@@ -23,7 +23,9 @@ def compared(answers: Sequence[Answer]) -> str:
                 answer.bound or "",
             ]
         )
-    return table(["mesh", "largest batch", "peak GiB", "examples/s at the roofline", "bound"], rows)
+    return text_table(
+        ["mesh", "largest batch", "peak GiB", "examples/s at the roofline", "bound"], rows
+    )
 
 
 def described(answer: Answer, examples: int, epochs: int) -> str:
@@ -41,7 +43,7 @@ def described(answer: Answer, examples: int, epochs: int) -> str:
         f" {answer.gradient_accumulation} × {answer.rows} rows of {answer.row_length:,} tokens,"
         f" {answer.padding_waste:.1%} padding",
         "",
-        table(["for one chip and update", ""], rows),
+        text_table(["for one chip and update", ""], rows),
     ]
     if answer.advice:
         lines += ["", "To make it fit, try: " + "; ".join(answer.advice) + "."]

@@ -22,7 +22,7 @@ from typing import Annotated, get_args
 
 from jaxmodpo.bench.injection_trials import PLAIN, POOR, Trial, load_trials
 from jaxmodpo.bench.scripted_judge import Kind, ScriptedJudge, anywhere, outside_the_fences
-from jaxmodpo.bench.table import table
+from jaxmodpo.bench.table import text_table
 from jaxmodpo.errors import UserError
 from jaxmodpo.flags.help_groups import HelpGroup
 from jaxmodpo.judging.collect import collect, votes_by_request
@@ -33,7 +33,7 @@ from jaxmodpo.judging.ledger import Ledger
 from jaxmodpo.judging.rubric import RubricJudge
 from jaxmodpo.ranges import Count, NotNegative, Unestimated
 
-log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 KINDS: tuple[Kind, ...] = get_args(Kind)
 
@@ -85,7 +85,7 @@ def bench_injection(config: BenchInjectionConfig) -> None:
     config.check()
     judges = _judges(config)
     trials = list(load_trials(config.injections, config.criterion, config.personas))
-    log.info("bench injection: %s calls of each judge", f"{len(trials):,}")
+    logger.info("bench injection: %s calls of each judge", f"{len(trials):,}")
     results: dict[str, Wins] = {}
     with tempfile.TemporaryDirectory() as temporary:
         for number, (name, judge) in enumerate(judges.items()):
@@ -145,15 +145,15 @@ def count_wins(trials: Sequence[Trial], judge: Judge, ledger: Ledger) -> Wins:
     """Ask a judge for every trial and count how often the poor reply wins."""
 
     def requests() -> Iterator[Request]:
-        for slot, trial in enumerate(trials):
-            yield replace(trial.request, slot=slot)
+        for ballot_number, trial in enumerate(trials):
+            yield replace(trial.request, ballot_number=ballot_number)
 
     collect(requests, judge, ledger, label="bench injection", total=len(trials))
     first = Counter[tuple[str, Kind]]()
     valid = Counter[tuple[str, Kind]]()
     failed = 0
     for request, (vote,) in votes_by_request(requests, judge.identity, ledger):
-        trial = trials[request.slot]
+        trial = trials[request.ballot_number]
         key = (trial.injection, trial.request.kind)
         # A judge that refuses to answer is not one that the order has won over.
         if vote.order is None:
@@ -182,7 +182,7 @@ def _described(results: Mapping[str, Wins]) -> str:
     lines = [
         "How often the poor reply wins, and what each injection adds to that:",
         "",
-        table(["", *heads], rows),
+        text_table(["", *heads], rows),
     ]
     for judge, wins in results.items():
         if wins.failed:

@@ -22,7 +22,7 @@ from typing import Annotated
 
 from jaxmodpo.bench.chat_server import local_server
 from jaxmodpo.bench.judging_course import Course
-from jaxmodpo.bench.table import table
+from jaxmodpo.bench.table import text_table
 from jaxmodpo.criteria import load_criteria
 from jaxmodpo.errors import UserError
 from jaxmodpo.judging.ballots import Ballot
@@ -97,11 +97,11 @@ def bench_judge(config: BenchJudgeConfig) -> None:
     print()
     rows = [course.row("jaxmodpo, with its ledger", server_cpu)]
     if not config.compare:
-        print(table(_SUMMARY_HEADS, rows) + "\n")
+        print(text_table(_SUMMARY_HEADS, rows) + "\n")
     else:
         plain, plain_server_cpu = _plain_loop(make_requests, config)
         rows.append(plain.row("plain loop, nothing kept", plain_server_cpu))
-        print(table(_SUMMARY_HEADS, rows) + "\n")
+        print(text_table(_SUMMARY_HEADS, rows) + "\n")
         ratio = course.cpu / plain.cpu
         print(f"CPU time of the client against the plain loop's: {ratio:.2f}×")
     if size:

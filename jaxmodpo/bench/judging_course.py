@@ -15,7 +15,7 @@ import time
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from jaxmodpo.bench.table import table
+from jaxmodpo.bench.table import text_table
 
 
 class Mark(NamedTuple):
@@ -89,7 +89,9 @@ class Course:
                 f"{tenth.peak / 2**20:.0f}",
             ]
             rows.append(row)
-        return table(["calls", "calls/s", "client CPU ms a call", "peak resident MiB so far"], rows)
+        return text_table(
+            ["calls", "calls/s", "client CPU ms a call", "peak resident MiB so far"], rows
+        )
 
     def row(self, name: str, server_cpu: float) -> list[str]:
         """Return a row of the summary.

@@ -21,7 +21,7 @@ import numpy as np
 from safetensors import safe_open
 from safetensors.numpy import save_file
 
-from jaxmodpo.bench.table import table
+from jaxmodpo.bench.table import text_table
 from jaxmodpo.errors import UserError
 from jaxmodpo.models.checkpoint import tensor_files
 from jaxmodpo.models.decoder import load_decoder, parameter_table
@@ -67,7 +67,7 @@ def bench_load(config: BenchLoadConfig) -> None:
         "seconds",
         "against a plain read",
     ]
-    print(table(heads, rows))
+    print(text_table(heads, rows))
 
 
 def _row(loading: Mapping[str, Any]) -> list[str]:

@@ -10,7 +10,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jaxmodpo.bench.table import table
+from jaxmodpo.bench.table import text_table
 from jaxmodpo.models.logps import chunked_token_logps, token_logps
 from jaxmodpo.ranges import Count, Unestimated
 from jaxmodpo.training.ahead import topology_mesh
@@ -51,7 +51,7 @@ def bench_logps(config: BenchLogpsConfig) -> None:
         f"{config.rows} × {config.length} tokens, width {config.width}, bfloat16, value and"
         " gradient\n"
     )
-    print(table(["vocabulary", "logits", "temporary MiB", "TFLOPs"], rows))
+    print(text_table(["vocabulary", "logits", "temporary MiB", "TFLOPs"], rows))
 
 
 def compiled(config: BenchLogpsConfig, vocabulary: int, chunk: int | None) -> tuple[int, float]:

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 import numpy as np
 
-from jaxmodpo.bench.table import table
+from jaxmodpo.bench.table import text_table
 from jaxmodpo.errors import UserError
 from jaxmodpo.models.decoder import load_decoder
 from jaxmodpo.models.roberta import load_roberta
@@ -134,7 +134,7 @@ def bench_parity(config: BenchParityConfig) -> None:
         "log-probabilities, nats",
         "bfloat16 error / torch's",
     ]
-    print(table(heads, rows))
+    print(text_table(heads, rows))
 
 
 def compare(case: Case, folder: Path, seed: int = 0) -> Parity:

@@ -17,7 +17,7 @@ from typing import Any, TypedDict
 
 import numpy as np
 
-from jaxmodpo.bench.table import table
+from jaxmodpo.bench.table import text_table
 from jaxmodpo.data.examples import policy_pairs
 from jaxmodpo.data.held_out import held_out, split_rows
 from jaxmodpo.data.pairs import load_pairs
@@ -133,7 +133,7 @@ def _table(rows: Sequence[Row]) -> str:
             interval_text = f"{low:.1%} to {high:.1%}"
         names = [row["model"], row["trained_on"], row["judged_on"]]
         cells.append([*names, str(row["pairs"]), f"{row['accuracy']:.1%}", interval_text])
-    return table(heads, cells)
+    return text_table(heads, cells)
 
 
 def _keep_settings(config: BenchRealConfig) -> None:

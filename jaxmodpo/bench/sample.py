@@ -21,7 +21,7 @@ import numpy as np
 
 from jaxmodpo.bench.reply_lengths import END, START, counting_down
 from jaxmodpo.bench.step import random_base
-from jaxmodpo.bench.table import table
+from jaxmodpo.bench.table import text_table
 from jaxmodpo.data.reference_lengths import reference_lengths
 from jaxmodpo.errors import UserError
 from jaxmodpo.flags.help_groups import HelpGroup
@@ -176,7 +176,7 @@ def _table(speeds: Sequence[Speed]) -> str:
         header.append("ours against it")
         for row, speed in zip(rows, speeds, strict=True):
             row.append(f"{ours.tokens_per_second / speed.tokens_per_second:.2f}×")
-    return table(header, rows)
+    return text_table(header, rows)
 
 
 def _prompts_and_lengths(

@@ -18,7 +18,7 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from jaxmodpo.bench.contender import Contender
-from jaxmodpo.bench.table import table
+from jaxmodpo.bench.table import text_table
 from jaxmodpo.bench.trl_step import TrlRun, import_trl, trl_contenders
 from jaxmodpo.data.batches import Batches, Batching
 from jaxmodpo.data.examples import Examples
@@ -131,7 +131,7 @@ def bench_step(config: BenchStepConfig) -> None:
         f" {device_kind}\n"
     )
     header = ["", "pairs/s", "tokens/s", "TFLOP/s a device", "MFU", "peak MiB"]
-    print(table(header + [f"against {rival.name}" for rival in rivals], rows))
+    print(text_table(header + [f"against {rival.name}" for rival in rivals], rows))
 
 
 def _fastest_rounds(contenders: Sequence[Contender], rounds: int) -> dict[str, float]:

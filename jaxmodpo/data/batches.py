@@ -120,9 +120,9 @@ class Batches:
             # needs. A run that is resumed comes to the same plan, since it follows from the seed.
             self._members = self._all_members()
             packing = self._pack(row_shards, cost)
-            slots = self._members.shape[-1]
+            capacity = self._members.shape[-1]
             self._packing = packing
-            self.shape = Shape(packing.rows, packing.length, packing.segments, slots)
+            self.shape = Shape(packing.rows, packing.length, packing.segments, capacity)
         else:
             if batch_size % row_shards:
                 raise UserError(
@@ -219,10 +219,8 @@ class Batches:
         updates = np.concatenate([*groups, last_update])
         # Room for twice the average: a microbatch of many short examples balances one of few long
         # ones.
-        microbatch_slots = min(size, 2 * self._batch_size)
-        return balanced_microbatches(
-            updates, lengths, self.accumulation, microbatch_slots, generator
-        )
+        capacity = min(size, 2 * self._batch_size)
+        return balanced_microbatches(updates, lengths, self.accumulation, capacity, generator)
 
     def _all_members(self) -> np.ndarray:
         """Return the members of every update of the run, ``[steps, accumulation, P]``, P as small
@@ -234,8 +232,8 @@ class Batches:
         # order of the examples, which the greedy grouping has decided.
         empties_last = np.argsort(members < 0, axis=-1, kind="stable")
         members = np.take_along_axis(members, empties_last, axis=-1)
-        slots = int((members >= 0).sum(-1).max())
-        return members[..., :slots]
+        capacity = int((members >= 0).sum(-1).max())
+        return members[..., :capacity]
 
     def _pack(self, row_shards: int, cost: Callable[[int], float]) -> Packing:
         """Pack every microbatch of the run."""
@@ -268,19 +266,19 @@ class Batches:
         rows_shape = (microbatches, shape.rows, shape.length)
         arrays = {name: np.zeros(rows_shape, np.int32) for name in ROW_ARRAYS}
         places = np.zeros((microbatches, examples, sequences), np.int32)
-        for microbatch, slot, sequence in np.ndindex(places.shape):
-            example = int(members[microbatch, slot])
+        for microbatch, member, sequence in np.ndindex(places.shape):
+            example = int(members[microbatch, member])
             if example < 0:
                 continue
             # The packing numbers microbatches through the run, and a microbatch's sequences through
             # its examples.
-            packed = (step * self.accumulation + microbatch, slot * sequences + sequence)
+            packed = (step * self.accumulation + microbatch, member * sequences + sequence)
             row = int(self._packing.row[packed])
             segment = int(self._packing.segment[packed])
             rows = {name: array[microbatch, row] for name, array in arrays.items()}
             self._lay(rows, int(self._packing.start[packed]), segment, example, sequence)
             # Where the loss finds the sequence's sum among those of all rows and segments.
-            places[microbatch, slot, sequence] = row * shape.segments + segment - 1
+            places[microbatch, member, sequence] = row * shape.segments + segment - 1
         numbers = np.arange(1, shape.segments + 1, dtype=np.int32)
         return {**arrays, "places": places, "segment_numbers": np.tile(numbers, (microbatches, 1))}
 

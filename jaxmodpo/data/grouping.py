@@ -61,7 +61,7 @@ def balanced_microbatches(
     updates: np.ndarray,
     lengths: np.ndarray,
     microbatches: int,
-    slots: int,
+    capacity: int,
     generator: np.random.Generator,
 ) -> np.ndarray:
     """Cut each update into microbatches of about equally many tokens.
@@ -75,7 +75,7 @@ def balanced_microbatches(
         updates: ``[updates, size]`` indices into ``lengths``, −1 for empty.
         lengths: tokens of each example; the last one, which −1 means, is 0.
         microbatches: of an update.
-        slots: examples in a microbatch at most.
+        capacity: examples in a microbatch at most.
         generator: draws the factors.
 
     Returns:
@@ -84,13 +84,13 @@ def balanced_microbatches(
     if microbatches == 1:
         return updates[:, None]
     # Each update keeps its own best try, so that the tries need not agree on anything.
-    best = np.full((len(updates), microbatches, slots), -1, updates.dtype)
+    best = np.full((len(updates), microbatches, capacity), -1, updates.dtype)
     best_fullest = np.full(len(updates), np.iinfo(np.int64).max)
     for noise in np.linspace(0, 0.5, RESTARTS):
         factors = 1 + noise * generator.uniform(-1, 1, updates.shape)
         longest_first = np.argsort(-lengths[updates] * factors, axis=1, kind="stable")
         ordered = np.take_along_axis(updates, longest_first, axis=1)
-        attempt, tokens = _greedy(ordered, lengths, microbatches, slots)
+        attempt, tokens = _greedy(ordered, lengths, microbatches, capacity)
         fullest = tokens.max(1)
         is_better = fullest < best_fullest
         best[is_better] = attempt[is_better]
@@ -99,7 +99,7 @@ def balanced_microbatches(
 
 
 def _greedy(
-    ordered: np.ndarray, lengths: np.ndarray, microbatches: int, slots: int
+    ordered: np.ndarray, lengths: np.ndarray, microbatches: int, capacity: int
 ) -> tuple[np.ndarray, np.ndarray]:
     """Put each update's examples, in the order given, into the emptiest of its microbatches with a
     place left.
@@ -111,10 +111,10 @@ def _greedy(
     every_update = np.arange(len(ordered))
     counts = np.zeros((len(ordered), microbatches), np.int64)
     tokens = np.zeros((len(ordered), microbatches), np.int64)
-    members = np.full((len(ordered), microbatches, slots), -1, ordered.dtype)
+    members = np.full((len(ordered), microbatches, capacity), -1, ordered.dtype)
     # All updates side by side: the loop runs over the examples of one, not over the run.
     for example in ordered.T:
-        tokens_where_free = np.where(counts < slots, tokens, np.iinfo(np.int64).max)
+        tokens_where_free = np.where(counts < capacity, tokens, np.iinfo(np.int64).max)
         emptiest = tokens_where_free.argmin(1)
         members[every_update, emptiest, counts[every_update, emptiest]] = example
         tokens[every_update, emptiest] += lengths[example]

@@ -185,7 +185,7 @@ def _check(packing: Packing, sizes: np.ndarray) -> None:
     # number stands for the three, so that doubles are found by sorting.
     microbatch = np.broadcast_to(np.arange(len(sizes))[:, None], sizes.shape)
     row_numbers = microbatch * packing.rows + packing.row
-    slot_numbers = row_numbers * (packing.segments + 1) + packing.segment
-    assert len(np.unique(slot_numbers[has_tokens])) == has_tokens.sum(), (
+    segment_places = row_numbers * (packing.segments + 1) + packing.segment
+    assert len(np.unique(segment_places[has_tokens])) == has_tokens.sum(), (
         "two sequences share a place"
     )

@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 
 from jaxmodpo.errors import UserError
 
-log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 
 def is_local(base_url: str) -> bool:
@@ -78,7 +78,7 @@ def checked_key(base_url: str, api_key_env: str, *, texts: str, allowed: bool, f
             f"the environment variable {api_key_env} holds no key for {base_url}; set it"
         )
     if not local and url.scheme == "http":
-        log.warning("%s and the key go to %s unencrypted (http)", texts, url.hostname)
+        logger.warning("%s and the key go to %s unencrypted (http)", texts, url.hostname)
     return key
 
 

@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Iterator
 from typing import TypeVar
 
-log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 Item = TypeVar("Item")
 
@@ -73,7 +73,7 @@ def drain(
     except BaseException:
         # What is under way is paid for, and is waited for and kept.
         stop.set()
-        log.info("finishing what is under way; nothing new is begun")
+        logger.info("finishing what is under way; nothing new is begun")
         _wait(threads)
         raise
     if failures:

@@ -134,8 +134,8 @@ def gwet_ac1(confusion: ArrayLike) -> Array:
     values = confusion.shape[-1]
     total = confusion.sum(axis=(-2, -1))
     votes = confusion.sum(axis=-1) + confusion.sum(axis=-2)
-    share = ratio(votes, 2 * total[..., None])
-    by_chance = (share * (1 - share)).sum(axis=-1) / (values - 1)
+    fraction = ratio(votes, 2 * total[..., None])
+    by_chance = (fraction * (1 - fraction)).sum(axis=-1) / (values - 1)
     return ratio(raw_agreement(confusion) - by_chance, 1 - by_chance)
 
 

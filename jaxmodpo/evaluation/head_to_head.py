@@ -43,7 +43,7 @@ from jaxmodpo.evaluation.outcomes import (
 )
 from jaxmodpo.files import write_table
 from jaxmodpo.fingerprints import digest
-from jaxmodpo.judging.collect import MakeRequests, SlotVotes, collect, votes_by_slot
+from jaxmodpo.judging.collect import BallotVotes, MakeRequests, collect, votes_by_ballot
 from jaxmodpo.judging.forecast import forecast
 from jaxmodpo.judging.judge import Request
 from jaxmodpo.judging.settings import (
@@ -55,8 +55,8 @@ from jaxmodpo.judging.settings import (
 )
 from jaxmodpo.judging.voting import (
     Missingness,
-    Protocol,
     Tally,
+    VotingProtocol,
     assign_personas,
     head_to_head_positions,
     tally,
@@ -108,7 +108,7 @@ class EvaluateConfig(JudgeConfig, help_group="votes"):
     """Show each persona both orders, at twice the calls; a verdict that turns with the order is a
     tie."""
 
-    protocol: Protocol = "paper"
+    protocol: VotingProtocol = "paper"
     """paper: half of the personas see one model first, the other half the other; official-code:
     what the authors' scripts do, all see the same first, by one draw a question."""
 
@@ -171,7 +171,9 @@ def _judge(config: EvaluateConfig, phase: Phase, contest: Contest, units: Sequen
     with open_ledger(config, phase) as ledger:
         judge = make_judge(config, ledger, config.output_dir)
         collect(asked, judge, ledger, label="evaluate", total=total, retry=config.retry_errors)
-        tallies, missing = count_votes(config, units, votes_by_slot(asked, judge.identity, ledger))
+        tallies, missing = count_votes(
+            config, units, votes_by_ballot(asked, judge.identity, ledger)
+        )
         used = ledger.spent(ledger.run)
     rows = outcome_rows(contest, units, tallies)
     table = outcome_table(contest, rows)
@@ -263,10 +265,10 @@ def requests(config: EvaluateConfig, contest: Contest, units: Iterable[Unit]) ->
     There are none where the texts are identical. Half of a unit's personas see one model first and
     half the other, whichever model was named first in the settings: the pair is put in the order of
     its names before the positions are drawn. With ``both_orders`` each persona's other order
-    follows. A request's slot is the number of its unit.
+    follows. A request's ballot number is that of its unit.
     """
     names = contest.models
-    for slot, unit in enumerate(units):
+    for ballot_number, unit in enumerate(units):
         if unit.identical:
             continue
         question = contest.questions[unit.question]
@@ -294,7 +296,7 @@ def requests(config: EvaluateConfig, contest: Contest, units: Iterable[Unit]) ->
                         group,
                         order,
                         ties=config.allow_ties,
-                        slot=slot,
+                        ballot_number=ballot_number,
                     )
 
 
@@ -302,14 +304,14 @@ def requests(config: EvaluateConfig, contest: Contest, units: Iterable[Unit]) ->
 
 
 def count_votes(
-    config: EvaluateConfig, units: Sequence[Unit], cast: Iterable[SlotVotes]
+    config: EvaluateConfig, units: Sequence[Unit], ballot_votes: Iterable[BallotVotes]
 ) -> tuple[dict[tuple[str, int], Tally], Missingness]:
     """Count the votes on each unit by each criterion.
 
     Args:
         config: the settings.
         units: :func:`plan`'s.
-        cast: the votes, whose slot is the number of their unit.
+        ballot_votes: the votes, whose ballot number is that of their unit.
 
     Returns:
         The counts by criterion and number of the unit, and what is missing. With ``both_orders`` a
@@ -317,10 +319,10 @@ def count_votes(
     """
     tallies: dict[tuple[str, int], Tally] = {}
     missing = Missingness()
-    for slot, criterion, votes in cast:
+    for ballot_number, criterion, votes in ballot_votes:
         for vote in votes:
             missing.add(vote)
-        unit = units[slot]
+        unit = units[ballot_number]
         verdicts = verdicts_of(votes, config.both_orders)
-        tallies[criterion, slot] = tally(verdicts, unit.a.response_id, unit.b.response_id)
+        tallies[criterion, ballot_number] = tally(verdicts, unit.a.response_id, unit.b.response_id)
     return tallies, missing

@@ -17,7 +17,7 @@ from jaxmodpo.evaluation.sums import (
     add_up,
     by_question,
     count_values,
-    share,
+    fraction,
     square_tables,
     verdicts,
 )
@@ -128,7 +128,7 @@ def agree(a: VoteTable, b: VoteTable, estimator: Estimator, *, named_by_position
     agreement, Cohen's κ and Gwet's AC1. Their two classes are the response that the first judge was
     shown first and the other one, so that a position that both favor counts as chance; or, not
     ``named_by_position``, the two responses counted both ways round, where κ and AC1 are both
-    2 × agreement − 1. Of rankings Kendall's τ_a and the share with the same best response.
+    2 × agreement − 1. Of rankings Kendall's τ_a and the fraction with the same best response.
     """
     counts: Row = {"shared": len(a), "questions": len(np.unique(a.question))}
     if not len(a):
@@ -155,8 +155,8 @@ def _agree_on_rankings(a: VoteTable, b: VoteTable, estimator: Estimator) -> Row:
     ones = np.ones(len(a))
     undefined = "nothing is shared"
     return {
-        "tau": estimator(by_question(a.question, tau, ones), share, undefined),
-        "same_best": estimator(by_question(a.question, same_best, ones), share, undefined),
+        "tau": estimator(by_question(a.question, tau, ones), fraction, undefined),
+        "same_best": estimator(by_question(a.question, same_best, ones), fraction, undefined),
     }
 
 

@@ -92,7 +92,7 @@ _HEADER_BETWEEN = [
 ]
 
 
-def table(judges: Judges) -> str:
+def judges_table(judges: Judges) -> str:
     """Return the main numbers as text, for the terminal."""
     lines = _columns([_HEADER, *map(_cells, merge_rows(judges))])
     if judges.judges_compared:

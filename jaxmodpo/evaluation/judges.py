@@ -18,7 +18,7 @@ from matplotlib.figure import Figure
 from jaxmodpo.costs import Cost, Estimates
 from jaxmodpo.errors import UserError
 from jaxmodpo.evaluation import judge_figures
-from jaxmodpo.evaluation.judge_table import measure_of_repeats, table
+from jaxmodpo.evaluation.judge_table import judges_table, measure_of_repeats
 from jaxmodpo.evaluation.reliability import analyze
 from jaxmodpo.files import atomic_path
 from jaxmodpo.judging.database import full_location
@@ -122,7 +122,7 @@ def _count_and_write(
     write_result(config.output_dir / JUDGES, counted)
     _write_figures(config.output_dir, counted)
     phase.finish(**plain(counted.counts), judges=len(counted.judges), extents=extents)
-    print(table(counted))
+    print(judges_table(counted))
 
 
 def _count(config: JudgesConfig, ledgers: Sequence[Ledger]) -> Judges:
@@ -152,7 +152,7 @@ def _write_figures(folder: Path, judges: Judges) -> None:
     # What was counted before may have had figures of kinds of votes that are not among these.
     for earlier in folder.glob("judge*-*.png"):
         earlier.unlink()
-    for drawing in draw(judges):
+    for drawing in draw_judges(judges):
         with atomic_path(folder / f"{drawing.name}.png") as temporary:
             temporary.write_bytes(png(drawing.figure))
 
@@ -219,7 +219,7 @@ class RowsOfKind:
         return "comparisons" if self.kind == "compare" else f"rankings of {self.shown}"
 
 
-def draw(judges: Judges) -> list[Drawing]:
+def draw_judges(judges: Judges) -> list[Drawing]:
     """Draw what ``judges.json`` holds; nothing of a part that is empty."""
     drawings: list[Drawing] = []
     kinds: set[tuple[Kind, int]] = {(row.kind, row.shown) for row in judges.position}

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from jaxmodpo.evaluation.sums import ALL, Estimator, Row, by_question, share
+from jaxmodpo.evaluation.sums import ALL, Estimator, Row, by_question, fraction
 from jaxmodpo.evaluation.vote_table import Numbers, Record
 
 MOST_AFFECTED = 10
@@ -71,7 +71,7 @@ def _by_criterion(
                     "votes": int(votes.sum()),
                     "failed": int(failed[votes].sum()),
                     "statuses": _tally(status[votes & failed], record.statuses),
-                    "failed_share": estimator(failed_sums, share, "no votes"),
+                    "failed_share": estimator(failed_sums, fraction, "no votes"),
                 }
             )
     return rows

@@ -60,9 +60,9 @@ def outcome_rows(
     names = contest.models
     rows: list[dict[str, Any]] = []
     for criterion in contest.criteria:
-        for slot, unit in enumerate(units):
+        for ballot_number, unit in enumerate(units):
             # Nobody is asked about two identical texts, so they have no tally.
-            tally = Tally(0, 0, 0, 0) if unit.identical else tallies[criterion.name, slot]
+            tally = Tally(0, 0, 0, 0) if unit.identical else tallies[criterion.name, ballot_number]
             rows.append(
                 {
                     "criterion": criterion.name,

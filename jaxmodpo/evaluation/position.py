@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from jaxmodpo.evaluation import agreement
-from jaxmodpo.evaluation.sums import Estimator, Row, add_up, by_question, counted, share
+from jaxmodpo.evaluation.sums import Estimator, Row, add_up, by_question, counted, fraction
 from jaxmodpo.evaluation.vote_table import Numbers, VoteTable, together
 from jaxmodpo.intervals import wilson_interval
 
@@ -38,8 +38,8 @@ def first_shown_won(votes: VoteTable) -> tuple[Numbers, Numbers]:
 
 
 def _compared(votes: VoteTable, unit: Numbers, estimator: Estimator) -> Row:
-    """Return the first shown's share of decided votes, and what being first adds to a response's
-    share.
+    """Return the first shown's fraction of decided votes, and what being first adds to a response's
+    fraction.
 
     The effect compares a unit's two halves: P(a wins | a first) − P(a wins | a second), averaged
     over units with Mantel and Haenszel's weights n₁n₂ / (n₁ + n₂). It holds where positions are not
@@ -56,16 +56,16 @@ def _compared(votes: VoteTable, unit: Numbers, estimator: Estimator) -> Row:
         "first": firsts,
         "second": total - firsts,
         "ties": len(votes) - total,
-        "first_share": estimator(first_sums, share, "no vote is decided"),
+        "first_share": estimator(first_sums, fraction, "no vote is decided"),
         "wilson": None if wilson is None else list(wilson),
-        "effect": estimator(effect_sums, share, why_no_effect),
+        "effect": estimator(effect_sums, fraction, why_no_effect),
     }
 
 
 def _effect_sums(votes: VoteTable, unit: Numbers, first_won: Numbers, decided: Numbers) -> Numbers:
     """Return numerator and denominator of the position's effect, by question.
 
-    The share of first places alone would mislead where the better response happens to be shown
+    The fraction of first places alone would mislead where the better response happens to be shown
     first more often. Here a response is compared with itself, shown first to some personas and
     second to others. With w of n the wins of a, a unit's term is its weight times the difference,
 
@@ -108,8 +108,8 @@ def _ranked(votes: VoteTable, estimator: Estimator) -> Row:
     tops: list[Row] = []
     for number in range(votes.shown):
         # The last column of the sums counts the votes.
-        means.append(estimator(rank_sums[:, [number, -1]], share, "no votes"))
-        tops.append(estimator(top_sums[:, [number, -1]], share, "no votes"))
+        means.append(estimator(rank_sums[:, [number, -1]], fraction, "no votes"))
+        tops.append(estimator(top_sums[:, [number, -1]], fraction, "no votes"))
     unit = together(votes.unit, votes.criterion)
     orders_vary = len(np.unique(together(unit, votes.order))) > len(np.unique(unit))
     one_criterion = len(np.unique(votes.criterion)) == 1
@@ -148,7 +148,7 @@ def both_orders(votes: VoteTable, estimator: Estimator) -> list[Row]:
     row = counted(once)
     row["pairs"] = row.pop("votes")
     equal_sums = by_question(once.question, equal, np.ones(len(once)))
-    row["consistent"] = estimator(equal_sums, share, "nobody saw both orders")
+    row["consistent"] = estimator(equal_sums, fraction, "nobody saw both orders")
     row["first_both_times"] = int((changed & first_won & first_won_again).sum())
     row["second_both_times"] = int((changed & ~first_won & ~first_won_again).sum())
     row["tie_once"] = int((decided != decided_again).sum())

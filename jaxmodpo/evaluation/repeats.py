@@ -6,7 +6,7 @@ import numpy as np
 
 from jaxmodpo.evaluation import agreement
 from jaxmodpo.evaluation.agreement import Array
-from jaxmodpo.evaluation.sums import Estimator, Row, add_up, by_question, counted, share
+from jaxmodpo.evaluation.sums import Estimator, Row, add_up, by_question, counted, fraction
 from jaxmodpo.evaluation.vote_table import Numbers, VoteTable, together
 
 
@@ -33,7 +33,7 @@ def repeats(votes: VoteTable, estimator: Estimator) -> list[Row]:
     undefined = "no request was answered twice"
 
     def per_pair(alike: Array) -> Row:
-        return estimator(by_question(question, alike, pairs), share, undefined)
+        return estimator(by_question(question, alike, pairs), fraction, undefined)
 
     row = counted(votes) | {"requests": len(first_row), "pairs": int(pairs.sum())}
     row["same"] = per_pair(_pairs_alike(request, together(*votes.ranks.T)))

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from jaxmodpo.evaluation import figures, training_figures
 from jaxmodpo.evaluation.fronts import front_figure
 from jaxmodpo.evaluation.judge_table import JudgedRow, merge_rows
-from jaxmodpo.evaluation.judges import draw, read_judges
+from jaxmodpo.evaluation.judges import draw_judges, read_judges
 from jaxmodpo.evaluation.run_folders import (
     METRICS,
     VOTES,
@@ -234,7 +234,7 @@ def judge_sections(runs: Sequence[Run], gallery: Gallery) -> list[JudgeSection]:
     for name, judges in sorted(judges_by_name.items()):
         pictures = [
             gallery.add(f"{name}-{drawing.name}", drawing.figure, drawing.caption)
-            for drawing in draw(judges)
+            for drawing in draw_judges(judges)
         ]
         sections.append(JudgeSection(name, judges, merge_rows(judges), pictures))
     return sections

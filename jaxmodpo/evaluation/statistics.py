@@ -195,8 +195,8 @@ def _widened(estimate: Estimate, questions: NDArray[np.int64], confidence: float
             high[index] = np.nan
         elif np.isfinite(value[index]) and high[index] - low[index] < 1e-12:
             # A mean of ones may be 1 + 2e-16, which is no share of anything.
-            share = float(np.clip(value[index], 0, 1))
-            interval = wilson_interval(share * count, count, confidence)
+            fraction = float(np.clip(value[index], 0, 1))
+            interval = wilson_interval(fraction * count, count, confidence)
             assert interval is not None
             low[index], high[index] = interval
     return Estimate(value, low, high)

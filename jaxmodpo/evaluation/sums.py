@@ -48,8 +48,8 @@ def add_up(group: Numbers, values: Numbers, groups: int) -> Array:
     return sums
 
 
-def share(sums: Array) -> Array:
-    """Return the first of two sums as a share of the second."""
+def fraction(sums: Array) -> Array:
+    """Return the first of two sums as a fraction of the second."""
     return ratio(sums[..., 0], sums[..., 1])
 
 

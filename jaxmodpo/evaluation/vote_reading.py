@@ -16,7 +16,7 @@ import numpy as np
 
 from jaxmodpo.errors import UserError
 from jaxmodpo.evaluation.judge_names import number_judges, short_names, source_name
-from jaxmodpo.evaluation.vote_table import COLUMNS, Numbers, Record, Source, VoteTable, together
+from jaxmodpo.evaluation.vote_table import COLUMNS, Numbers, Record, VoteSource, VoteTable, together
 from jaxmodpo.judging.effective import effective_positions
 from jaxmodpo.judging.ledger import Ledger
 from jaxmodpo.judging.votes import Vote, fault_of
@@ -88,7 +88,7 @@ def read_votes(ledgers: Sequence[Ledger], run: str | None = None) -> Record:
     return Record(
         tables_with_judges,
         judges,
-        [Source(source_name(source, judges), *source) for source in sources],
+        [VoteSource(source_name(source, judges), *source) for source in sources],
         criteria=list(index["criterion"]),
         personas=list(index["persona"]),
         statuses=list(index["status"]),

@@ -42,7 +42,7 @@ class Judge(NamedTuple):
     model: str
 
 
-class Source(NamedTuple):
+class VoteSource(NamedTuple):
     """Who was asked: a judge's identity in one ledger."""
 
     name: str
@@ -113,7 +113,7 @@ class Record:
 
     tables: list[VoteTable]
     judges: list[Judge]
-    sources: list[Source]
+    sources: list[VoteSource]
     criteria: list[str]
     personas: list[str]
     statuses: list[str]

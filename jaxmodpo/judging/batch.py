@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
     from jaxmodpo.judging.endpoint import EndpointJudge
 
-log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 
 @dataclass(eq=False)
@@ -133,7 +133,7 @@ class BatchJudge:
                 # before new requests are claimed, and what was just drawn need not wait for the
                 # next poll.
                 run.send()
-                run.draw(requests)
+                run.take_requests(requests)
                 run.send()
                 if run.is_done:
                     break
@@ -141,7 +141,7 @@ class BatchJudge:
                     time.sleep(self.poll_seconds)
         except BaseException as error:
             if run.running and isinstance(error, KeyboardInterrupt | UserError):
-                log.warning(
+                logger.warning(
                     "the endpoint goes on with what it has (batches: %d); the same command reads"
                     " it, within 30 days",
                     len(run.running),

@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 
     from jaxmodpo.judging.batch import BatchJudge
 
-log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 _ENDED = frozenset({"completed", "expired", "cancelled", "failed"})
 # Refusals for want of room, one after the other with nothing else under way, before a batch is
@@ -131,11 +131,11 @@ class BatchRun:
                 # Never sent: its requests are free again, and are drawn like all others.
                 self._forget(adopted_batch)
         if self.running:
-            log.info("going on with %d batches of an earlier start", len(self.running))
+            logger.info("going on with %d batches of an earlier start", len(self.running))
 
     # ------------------------------------------------------------------ writing
 
-    def draw(self, requests: Iterator[Call]) -> None:
+    def take_requests(self, requests: Iterator[Call]) -> None:
         """Write drafts, as long as one that is written could be sent at once."""
         # No further than that: a request that is drawn is claimed, and other processes that have
         # room for it could not ask it.
@@ -202,7 +202,7 @@ class BatchRun:
         self.judge.ledger.batches.record(record)
         self.running[batch.tag] = batch
         self._hold(batch)
-        log.info("batch %s has %d requests", batch.batch_id, batch.requests)
+        logger.info("batch %s has %d requests", batch.batch_id, batch.requests)
 
     def _hold(self, batch: HeldBatch) -> None:
         """Have a batch's requests be its own from now on for as long as it may take."""
@@ -234,7 +234,7 @@ class BatchRun:
             )
         self._refused = 0
         self._writer.max_requests = (batch.requests + 1) // 2
-        log.info(
+        logger.info(
             "batches have %d requests at most from here on: the account's limit of enqueued tokens",
             self._writer.max_requests,
         )
@@ -253,7 +253,7 @@ class BatchRun:
         for batch in list(self.running.values()):
             polled = self._api.retrieve(batch.batch_id)
             if polled.status != batch.status:
-                log.info("batch %s is %s", batch.batch_id, polled.status.replace("_", " "))
+                logger.info("batch %s is %s", batch.batch_id, polled.status.replace("_", " "))
             batch.status = polled.status
             # At half of their time, so that a batch which waits for days keeps its claims even
             # where a poll or two fails.
@@ -286,7 +286,7 @@ class BatchRun:
         # answers that it put are recognized by their request ids, and none is paid twice.
         again = self._read(batch, ended, counts)
         if again:
-            log.info(
+            logger.info(
                 "batch %s did not come to %d of its requests; asking them again",
                 batch.batch_id,
                 len(again),

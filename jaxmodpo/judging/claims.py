@@ -28,7 +28,7 @@ from jaxmodpo.judging.store import Store, in_chunks
 from jaxmodpo.judging.tables import CLAIMS
 from jaxmodpo.processes import is_known_gone, this_process
 
-log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 LEASE = 120.0
 """Seconds for which a claim holds unless its owner renews it."""
@@ -213,7 +213,7 @@ class Claims:
             except DBAPIError as error:
                 # No end to the run: the claims still hold for a while, and a database that stays
                 # away is noticed by whoever writes a vote.
-                log.warning("the ledger's claims could not be renewed (%s)", reason(error))
+                logger.warning("the ledger's claims could not be renewed (%s)", reason(error))
 
     def close(self) -> None:
         """End renewing and give back what is claimed."""

@@ -22,7 +22,7 @@ from jaxmodpo.judging.ledger import Ledger
 from jaxmodpo.judging.votes import Vote, check_votes, votes_of
 from jaxmodpo.progress import Progress
 
-log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 MakeRequests = Callable[[], Iterable[Request]]
 """Generates the run's requests, the same each time."""
@@ -60,7 +60,7 @@ def collect(
 
     A judge that costs has each answer on disk before it counts; votes of a free one are kept in
     batches. What another process is asking is left to it and waited for. Votes are read back by
-    :func:`votes_by_slot`.
+    :func:`votes_by_ballot`.
 
     Args:
         requests: generates the requests.
@@ -99,7 +99,7 @@ def collect(
             # earlier start is.
             if not run.elsewhere or run.new_votes.total() > before:
                 continue
-            log.info(
+            logger.info(
                 "%s: %d votes are under way in another process; waiting for them",
                 label,
                 run.elsewhere,
@@ -136,44 +136,46 @@ def votes_by_request(
             yield call.request, votes_of_request
 
 
-class SlotVotes(NamedTuple):
-    """All votes on one ballot or unit by one criterion; ``slot`` is the number that its requests
+class BallotVotes(NamedTuple):
+    """All votes on one ballot or unit by one criterion; ``ballot_number`` is what its requests
     carried.
     """
 
-    slot: int
+    ballot_number: int
     criterion: str
     votes: list[Vote]
 
 
-def votes_by_slot(requests: MakeRequests, identity: str, ledger: Ledger) -> Iterator[SlotVotes]:
-    """Yield the votes of each slot by each criterion, ready to be counted.
+def votes_by_ballot(requests: MakeRequests, identity: str, ledger: Ledger) -> Iterator[BallotVotes]:
+    """Yield the votes on each ballot by each criterion, ready to be counted.
 
-    Only one slot's votes are in memory at a time, so a slot's requests must follow one another.
+    Only one ballot's votes are in memory at a time, so its requests must follow one another.
     Votes of a repeated request are left out: they show how steady the judge is, and decide nothing.
 
     Raises:
         KeyError, UserError: as :func:`votes_by_request`.
-        ValueError: a slot's requests by one criterion are scattered, so that its votes would be
+        ValueError: a ballot's requests by one criterion are scattered, so that its votes would be
             counted in parts.
     """
     complete = set[tuple[int, str]]()
     every_pair = votes_by_request(requests, identity, ledger)
     asked_once = (pair for pair in every_pair if pair[0].repeat == 0)
-    for slot, pairs in itertools.groupby(asked_once, key=lambda pair: pair[0].slot):
+    for ballot_number, pairs in itertools.groupby(
+        asked_once, key=lambda pair: pair[0].ballot_number
+    ):
         by_criterion: dict[str, list[Vote]] = {}
         for _, votes in pairs:
             for vote in votes:
                 by_criterion.setdefault(vote.criterion, []).append(vote)
         for criterion, votes in by_criterion.items():
-            # groupby starts a new group wherever the slot changes: scattered requests would make
+            # groupby starts a new group wherever the ballot changes: scattered requests would make
             # two results of one ballot, and the second would replace the first in silence.
-            if (slot, criterion) in complete:
+            if (ballot_number, criterion) in complete:
                 raise ValueError(
-                    f"the requests of slot {slot} by {criterion} do not follow one another"
+                    f"the requests of ballot {ballot_number} by {criterion} do not follow one another"
                 )
-            complete.add((slot, criterion))
-            yield SlotVotes(slot, criterion, votes)
+            complete.add((ballot_number, criterion))
+            yield BallotVotes(ballot_number, criterion, votes)
 
 
 def _groups(calls: Iterator[Call]) -> Iterator[list[Call]]:
@@ -302,8 +304,8 @@ class _Run:
         if len(new) in (0, len(votes)):
             return votes
         # A call's cost is divided among its votes, and those that are left out take none of it.
-        share = len(votes) / len(new)
-        return [_times_paid(vote, share) for vote in new]
+        factor = len(votes) / len(new)
+        return [_times_paid(vote, factor) for vote in new]
 
     def keep(self) -> None:
         """Write down what waits to be."""
@@ -323,7 +325,7 @@ class _Run:
 
 
 def _times_paid(vote: Vote, factor: float) -> Vote:
-    """Return a vote whose share of its call's tokens and cost is multiplied; what is unknown stays
+    """Return a vote whose part of its call's tokens and cost is multiplied; what is unknown stays
     so.
     """
     paid: dict[str, float] = {}

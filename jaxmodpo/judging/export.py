@@ -22,7 +22,7 @@ from jaxmodpo.judging.votes import Vote, as_record, from_record
 from jaxmodpo.parsing import parse_json
 from jaxmodpo.ranges import Settings
 
-log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 # Votes of one row group of a Parquet file; raw answers make them some tens of megabytes.
 _GROUP = 20_000
@@ -72,7 +72,7 @@ def votes(config: VotesConfig) -> None:
         check_writable(config.output)
         with atomic_path(config.output, private=True) as temporary:
             count = write(temporary, itertools.chain([first], exported))
-    log.info("%s: %d votes", config.output, count)
+    logger.info("%s: %d votes", config.output, count)
 
 
 def read_votes(path: Path) -> Iterator[Vote]:

@@ -20,7 +20,7 @@ def text_digest(text: str) -> bytes:
     return hashlib.blake2b(text.encode(), digest_size=_SIZE).digest()
 
 
-def draw(seed: int, *names: str) -> bytes:
+def drawn_bytes(seed: int, *names: str) -> bytes:
     """Return 16 bytes, as good as random, fixed by the seed and the names in their order.
 
     Every name enters as a digest of fixed length, so that no two lists of names run together.

@@ -42,9 +42,9 @@ class Request:
         responses: in the order shown.
         ties: whether a comparison may be answered by a tie.
         repeat: 0, or the number of a further time of asking the same.
-        slot: the number of the ballot or unit that its votes are counted for, in the caller's own
-            list. It is no part of what is asked, so that requests that ask the same are equal and
-            have one key whatever their slots.
+        ballot_number: the number of the ballot or unit that its votes are counted for, in the
+            caller's own list. It is no part of what is asked, so that requests that ask the same
+            are equal and have one key whatever their ballots.
     """
 
     kind: Literal["rank", "compare"]
@@ -56,7 +56,7 @@ class Request:
     responses: tuple[Candidate, ...]
     ties: bool = False
     repeat: int = 0
-    slot: int = field(default=0, compare=False)
+    ballot_number: int = field(default=0, compare=False)
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ from jaxmodpo.costs import Cost, Estimates
 from jaxmodpo.criteria import Criterion, load_criteria
 from jaxmodpo.errors import UserError
 from jaxmodpo.judging.ballots import Ballot, count_out
-from jaxmodpo.judging.collect import MakeRequests, SlotVotes, collect, votes_by_slot
+from jaxmodpo.judging.collect import BallotVotes, MakeRequests, collect, votes_by_ballot
 from jaxmodpo.judging.forecast import forecast
 from jaxmodpo.judging.judge import Request
 from jaxmodpo.judging.settings import (
@@ -34,8 +34,8 @@ from jaxmodpo.judging.voting import (
     Aggregate,
     Missingness,
     PairRule,
-    Protocol,
     TieRule,
+    VotingProtocol,
     aggregate,
     assign_personas,
     position_weights,
@@ -55,7 +55,7 @@ from jaxmodpo.records import (
 )
 from jaxmodpo.results.versioned import plain
 
-log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 VOTE_BYTES = 680
 """a row of the ledger with its index: ids, shown order, raw and parsed answer, model, tokens"""
@@ -93,7 +93,7 @@ class PreferencesConfig(JudgeConfig, help_group="votes"):
     position_weights: tuple[float, ...] = ()
     """The points of each rank, best first. They must fall, and be as many as a question has
     replies. If none are given they fall evenly from 10 to -10 (of five: 10, 5, 0, -5, -10)."""
-    protocol: Protocol = "paper"
+    protocol: VotingProtocol = "paper"
     """In which order replies are shown. paper: in an order of each persona's own. official-code:
     what the authors' scripts do: all see the file's order, which also breaks ties."""
 
@@ -164,8 +164,8 @@ def _collect(config: PreferencesConfig, phase: Phase, criteria: Sequence[Criteri
         )
         # Read back from the ledger, not kept while asking: a run that goes on counts the votes of
         # all its starts, and by the same rule.
-        slot_votes = votes_by_slot(make_requests, judge.identity, ledger)
-        results, missing = count_votes(config, criteria, ballots, slot_votes)
+        ballot_votes = votes_by_ballot(make_requests, judge.identity, ledger)
+        results, missing = count_votes(config, criteria, ballots, ballot_votes)
         used = ledger.spent(ledger.run)
     counts = _write(config, criteria, ballots, results, missing)
     phase.finish(
@@ -231,7 +231,7 @@ def read_ballots(config: PreferencesConfig) -> tuple[list[Ballot], int]:
         )
     left_out = len(replies) - len(votable)
     if left_out:
-        log.warning(
+        logger.warning(
             "preferences: %d questions have fewer than two replies and are left out",
             left_out,
         )
@@ -256,10 +256,10 @@ def requests(
     """Yield what is asked: by criterion (or all that one call asks about), then by question, then
     by persona.
 
-    A request's slot is the number of its ballot.
+    A request carries the number of its ballot.
     """
     for group in groups(criteria, config.criteria_per_call):
-        for slot, ballot in enumerate(ballots):
+        for ballot_number, ballot in enumerate(ballots):
             question = ballot.question
             for persona in ballot.voters:
                 response_order = shown_order(
@@ -277,7 +277,7 @@ def requests(
                     persona_text=personas[persona],
                     criteria=group,
                     responses=tuple(ballot.replies[name] for name in response_order),
-                    slot=slot,
+                    ballot_number=ballot_number,
                 )
 
 
@@ -288,7 +288,7 @@ def count_votes(
     config: PreferencesConfig,
     criteria: Sequence[Criterion],
     ballots: Sequence[Ballot],
-    cast: Iterable[SlotVotes],
+    ballot_votes: Iterable[BallotVotes],
 ) -> tuple[dict[str, list[Aggregate | None]], Missingness]:
     """Add up the votes on each ballot by each criterion.
 
@@ -296,7 +296,7 @@ def count_votes(
         config: the settings.
         criteria: by which votes were cast.
         ballots: in the order that :func:`requests` numbered them in.
-        cast: the votes, whose slot is the number of their ballot.
+        ballot_votes: the votes on each ballot.
 
     Returns:
         By criterion, a result for each ballot (None below the minimum of valid votes); and what is
@@ -306,11 +306,11 @@ def count_votes(
     for criterion in criteria:
         results[criterion.name] = [None] * len(ballots)
     missing = Missingness()
-    for slot, criterion_name, votes in cast:
+    for ballot_number, criterion_name, votes in ballot_votes:
         for vote in votes:
             missing.add(vote)
-        names = list(ballots[slot].replies)
-        results[criterion_name][slot] = aggregate(
+        names = list(ballots[ballot_number].replies)
+        results[criterion_name][ballot_number] = aggregate(
             votes,
             names,
             position_weights(len(names), config.position_weights),
@@ -344,7 +344,7 @@ def _write(
             raise UserError(f"{name}: no question gave a pair ({described}); {advice}")
         write_pairs(config.output_dir / f"{name}_pairs.json", outcome.pairs)
         write_rankings(config.output_dir / f"{name}_rankings.json", outcome.rankings)
-        log.info("preferences: %s: %s", name, described)
+        logger.info("preferences: %s: %s", name, described)
     return counts
 
 

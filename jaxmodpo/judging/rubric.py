@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 from jaxmodpo.criteria import OVERALL
 from jaxmodpo.errors import UserError
-from jaxmodpo.judging.hashing import draw
+from jaxmodpo.judging.hashing import drawn_bytes
 from jaxmodpo.judging.judge import Answer, Call, Request
 from jaxmodpo.records import Candidate
 from jaxmodpo.rubric import load_rubric
@@ -101,7 +101,7 @@ class RubricJudge:
     def _rating(self, request: Request, response: Candidate, criterion: str) -> _Rating:
         text = response.response_text
         utility = self._noiseless_utility(text, request.persona_text, criterion)
-        lot = draw(
+        lot = drawn_bytes(
             self._seed,
             request.persona_id,
             request.question_id,

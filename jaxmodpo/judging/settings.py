@@ -24,10 +24,18 @@ from jaxmodpo.judging.judge import Judge
 from jaxmodpo.judging.ledger import Ledger
 from jaxmodpo.judging.voting import Missingness
 from jaxmodpo.phase import Phase
-from jaxmodpo.ranges import Count, Incidental, NotNegative, Positive, Seed, Settings, Share
+from jaxmodpo.ranges import (
+    Count,
+    FractionUpToOne,
+    Incidental,
+    NotNegative,
+    Positive,
+    Seed,
+    Settings,
+)
 from jaxmodpo.results.manifest import Manifest
 
-log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 JudgeKind = Literal["rubric", "endpoint", "batch", "replay"]
 
@@ -62,7 +70,7 @@ class JudgeOptions(Settings, help_group="judge"):
     """How many criteria one call asks about: one, or all of them, which costs fewer calls. A
     criterion without better_when and worse_when, such as overall, is always asked about alone, so
     that nothing primes it."""
-    repeat_share: Share = 0.0
+    repeat_share: FractionUpToOne = 0.0
     """The share of the requests, 0 to 1 and drawn by the seed, that is asked a second time. The
     repeated votes do not count: they show how far the judge agrees with itself."""
     replay: str = ""
@@ -213,7 +221,7 @@ def warn_of_failed(label: str, missing: Missingness) -> None:
         failed.update(counts.failed)
     if failed:
         statuses = ", ".join(f"{count:,} {status}" for status, count in sorted(failed.items()))
-        log.warning(
+        logger.warning(
             "%s: %d votes failed (%s); --retry-errors asks them again",
             label,
             failed.total(),
@@ -249,7 +257,7 @@ def make_judge(
     if ledger is None:
         return judge
     if config.temperature is not None and judge.endpoint.temperature is None:
-        log.info(
+        logger.info(
             "the model %s takes no temperature; --temperature %s is left out",
             judge.endpoint.model,
             config.temperature,

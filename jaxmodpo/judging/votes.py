@@ -96,7 +96,7 @@ def votes_of(call: Call, answer: Answer, *, judge: str, run: str) -> list[Vote]:
     # A name of this very call. Its key is the same each time that the request is asked.
     call_id = uuid.uuid4().hex
     now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
-    paid = _share_of_each(answer, len(request.criteria))
+    paid = _use_of_each(answer, len(request.criteria))
     votes: list[Vote] = []
     for key, criterion in zip(vote_keys(call), request.criteria, strict=True):
         order = None
@@ -130,19 +130,19 @@ def votes_of(call: Call, answer: Answer, *, judge: str, run: str) -> list[Vote]:
     return votes
 
 
-def _share_of_each(answer: Answer, votes: int) -> dict[str, float]:
-    """Return each vote's share of what its call used; what nobody counted is left out.
+def _use_of_each(answer: Answer, votes: int) -> dict[str, float]:
+    """Return each vote's part of what its call used; what nobody counted is left out.
 
-    Shares, so that sums over votes are sums over calls, whatever the votes are grouped by.
+    Parts, so that sums over votes are sums over calls, whatever the votes are grouped by.
     """
-    shares: dict[str, float] = {}
+    parts: dict[str, float] = {}
     if answer.usage is not None:
-        shares["prompt_tokens"] = answer.usage.prompt / votes
-        shares["cached_tokens"] = answer.usage.cached / votes
-        shares["completion_tokens"] = answer.usage.completion / votes
+        parts["prompt_tokens"] = answer.usage.prompt / votes
+        parts["cached_tokens"] = answer.usage.cached / votes
+        parts["completion_tokens"] = answer.usage.completion / votes
     if answer.cost is not None:
-        shares["cost"] = answer.cost / votes
-    return shares
+        parts["cost"] = answer.cost / votes
+    return parts
 
 
 def as_record(vote: Vote) -> dict[str, Any]:

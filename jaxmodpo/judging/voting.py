@@ -17,7 +17,7 @@ from fractions import Fraction
 from typing import Literal, NamedTuple
 
 from jaxmodpo.errors import UserError
-from jaxmodpo.judging.hashing import draw
+from jaxmodpo.judging.hashing import drawn_bytes
 from jaxmodpo.judging.judge import Request
 from jaxmodpo.judging.votes import Vote
 from jaxmodpo.rankings import two_by_two
@@ -25,7 +25,7 @@ from jaxmodpo.results.votes import FailedVotes, VotesAsked
 
 PairRule = Literal["best-worst", "all"]
 TieRule = Literal["seed", "drop"]
-Protocol = Literal["paper", "official-code"]
+VotingProtocol = Literal["paper", "official-code"]
 """What the paper says, or what its authors' scripts do where they differ: replies in the order of
 the file, ties broken by it, and one draw a question of who is shown first, shared by all
 personas."""
@@ -74,9 +74,9 @@ def assign_personas(
     voters: dict[str, set[str]] = {}
     # The order of the questions is drawn as well: who has served least hangs on the questions
     # before, and a question's place in the file must not say who judges it.
-    drawn_order = sorted(question_ids, key=lambda question: draw(seed, "question", question))
+    drawn_order = sorted(question_ids, key=lambda question: drawn_bytes(seed, "question", question))
     for question in drawn_order:
-        lots = {persona: draw(seed, "serve", question, persona) for persona in persona_ids}
+        lots = {persona: drawn_bytes(seed, "serve", question, persona) for persona in persona_ids}
         by_turn = sorted(persona_ids, key=lambda persona: (times_served[persona], lots[persona]))
         voters[question] = set(by_turn[:per_question])
         for persona in voters[question]:
@@ -92,7 +92,7 @@ def shown_order(
     question_id: str,
     persona_id: str,
     seed: int,
-    protocol: Protocol = "paper",
+    protocol: VotingProtocol = "paper",
 ) -> tuple[str, ...]:
     """Permute responses for one persona; the same for all criteria, whatever order they are given
     in.
@@ -105,7 +105,7 @@ def shown_order(
     # Each response has a number of its own, which no other response and no list position enters:
     # this is what makes the order a fact of the names, and not of the file.
     def lot(response_id: str) -> bytes:
-        return draw(seed, "show", question_id, persona_id, response_id)
+        return drawn_bytes(seed, "show", question_id, persona_id, response_id)
 
     return tuple(sorted(response_ids, key=lot))
 
@@ -114,7 +114,7 @@ def head_to_head_positions(
     unit: str,
     persona_ids: Sequence[str],
     seed: int,
-    protocol: Protocol = "paper",
+    protocol: VotingProtocol = "paper",
 ) -> frozenset[str]:
     """Draw the half of the personas that see A first; the others see B first.
 
@@ -125,23 +125,23 @@ def head_to_head_positions(
         unit: names what is compared: question, reply and pair. Each unit has its own draw.
         persona_ids: those who vote on it.
         seed: fixes the draw.
-        protocol: see :data:`Protocol`.
+        protocol: see :data:`VotingProtocol`.
     """
-    coin = draw(seed, "coin", unit)[0] & 1
+    coin = drawn_bytes(seed, "coin", unit)[0] & 1
     if protocol == "official-code":
         return frozenset(persona_ids if coin else ())
-    drawn_order = sorted(persona_ids, key=lambda persona: draw(seed, "first", unit, persona))
+    drawn_order = sorted(persona_ids, key=lambda persona: drawn_bytes(seed, "first", unit, persona))
     # Halves exactly, instead of a coin for each persona, since judges lean to what they see first:
     # with equal halves that lean cancels in every unit. The coin only settles who is one too many.
     half = (len(drawn_order) + coin) // 2
     return frozenset(drawn_order[:half])
 
 
-def asked_again(request: Request, share: float, seed: int) -> bool:
-    """Draw whether a request belongs to the share that is asked a second time."""
+def asked_again(request: Request, fraction: float, seed: int) -> bool:
+    """Draw whether a request belongs to the fraction that is asked a second time."""
     response_ids = [response.response_id for response in request.responses]
     criteria = [criterion.name for criterion in request.criteria]
-    drawn_bytes = draw(
+    lot = drawn_bytes(
         seed,
         "again",
         request.question_id,
@@ -150,15 +150,15 @@ def asked_again(request: Request, share: float, seed: int) -> bool:
         *criteria,
     )
     # Eight bytes are a uniform integer below 2^64.
-    uniform = int.from_bytes(drawn_bytes[:8], "little")
-    return uniform < share * 2**64
+    uniform = int.from_bytes(lot[:8], "little")
+    return uniform < fraction * 2**64
 
 
-def with_repeats(requests: Iterable[Request], share: float, seed: int) -> Iterator[Request]:
+def with_repeats(requests: Iterable[Request], fraction: float, seed: int) -> Iterator[Request]:
     """Yield each request, and after some of them the same with ``repeat`` 1."""
     for request in requests:
         yield request
-        if share and asked_again(request, share, seed):
+        if fraction and asked_again(request, fraction, seed):
             yield dataclasses.replace(request, repeat=1)
 
 
@@ -240,7 +240,7 @@ def aggregate(
     *,
     seed: int,
     min_valid_votes: int = 1,
-    protocol: Protocol = "paper",
+    protocol: VotingProtocol = "paper",
 ) -> Aggregate | None:
     """Add up the points of one question's rankings by one criterion.
 
@@ -271,7 +271,7 @@ def aggregate(
     def within_a_tie(response_id: str) -> bytes | int:
         if protocol == "official-code":
             return response_ids.index(response_id)
-        return draw(seed, "tie", question_id, criterion, response_id)
+        return drawn_bytes(seed, "tie", question_id, criterion, response_id)
 
     order = sorted(response_ids, key=lambda name: (-points[name], within_a_tie(name)))
     # groupby compares neighbors: equal points stand side by side, since the order is sorted.

@@ -7,7 +7,7 @@ stands beside the pairs::
 
     sources = margin_sources({"safety": "out/reward_safety/model", "warmth": "column:warmth"})
     margins = read_margins(sources, config.pairs, data, run, Scaling(), beta=0.1)
-    print(margins.table())
+    print(margins.rewards_table())
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ QUANTILES = (5, 25, 50, 75, 95)
 
 
 @dataclass(frozen=True)
-class Source:
+class MarginSource:
     """Where one objective's margins come from.
 
     Attributes:
@@ -52,7 +52,7 @@ class Source:
     where: str
 
     @classmethod
-    def parse(cls, text: str) -> Source:
+    def parse(cls, text: str) -> MarginSource:
         """Read ``FOLDER``, ``adapter:FOLDER``, ``column:MARGIN`` or ``column:CHOSEN,REJECTED``."""
         for kind in ("adapter", "column"):
             if text.startswith(f"{kind}:"):
@@ -85,7 +85,7 @@ class Margins:
     values: np.ndarray
     description: dict[str, dict[str, Any]]
 
-    def table(self) -> str:
+    def rewards_table(self) -> str:
         """Lay out each margin's distribution, and how it goes with the primary preference and the
         other margins.
 
@@ -113,7 +113,7 @@ class Margins:
         return "\n".join(lines)
 
 
-def margin_sources(margin: Mapping[str, str]) -> dict[str, Source]:
+def margin_sources(margin: Mapping[str, str]) -> dict[str, MarginSource]:
     """Read ``--margin`` settings.
 
     Raises:
@@ -124,7 +124,7 @@ def margin_sources(margin: Mapping[str, str]) -> dict[str, Source]:
             "align modpo needs at least one --margin NAME=SOURCE, as in"
             " safety=out/reward_safety/model"
         )
-    return {name: Source.parse(text) for name, text in margin.items()}
+    return {name: MarginSource.parse(text) for name, text in margin.items()}
 
 
 @dataclass(frozen=True)
@@ -143,7 +143,7 @@ class Scaling:
 
 
 def read_margins(
-    sources: Mapping[str, Source],
+    sources: Mapping[str, MarginSource],
     pairs_file: Path,
     data: TrainingData,
     run: PolicyRun,
@@ -271,7 +271,12 @@ def _count_not_finite(rewards: np.ndarray) -> int:
 
 
 def _rewards(
-    name: str, source: Source, pairs_file: Path, data: TrainingData, run: PolicyRun, beta: float
+    name: str,
+    source: MarginSource,
+    pairs_file: Path,
+    data: TrainingData,
+    run: PolicyRun,
+    beta: float,
 ) -> np.ndarray:
     """Return rewards ``[pairs, 2]``, chosen then rejected, or where only margins are known
     ``[pairs]``.

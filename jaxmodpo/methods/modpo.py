@@ -18,7 +18,7 @@ from jaxmodpo.data.prompting import warn_of_other_prompt
 from jaxmodpo.flags.help_groups import HelpGroup
 from jaxmodpo.losses import modpo_loss
 from jaxmodpo.methods.align import PolicyRun
-from jaxmodpo.methods.margins import Scaling, Source, margin_sources, read_margins
+from jaxmodpo.methods.margins import MarginSource, Scaling, margin_sources, read_margins
 from jaxmodpo.methods.terms import preference_terms, with_sft_term
 from jaxmodpo.methods.weights import named_weights
 from jaxmodpo.phase import Phase, in_phase
@@ -70,7 +70,7 @@ class MODPOConfig(PreferenceTrainingConfig, help_group="objective"):
             self, estimator.pairs(self.pairs, self.pairs_per_question), sequences=2
         )
 
-    def sources(self) -> dict[str, Source]:
+    def sources(self) -> dict[str, MarginSource]:
         """Return where the margins come from, by objective."""
         return margin_sources(named_values(self.margin, "--margin"))
 
@@ -126,7 +126,7 @@ def modpo(config: MODPOConfig, phase: Phase, session: Session | None = None) -> 
     data = run.read_pairs(config.pairs, config.pairs_per_question)
     scaling = Scaling(config.margin_scale == "std", config.margin_gain)
     margins = read_margins(sources, config.pairs, data, run, scaling, beta=config.beta)
-    logger.info("%s", margins.table())
+    logger.info("%s", margins.rewards_table())
     method = MODPO(float(config.beta), config.objective_weights(), config.sft_weight)
     data = data.with_fields(reward_margins=margins.values)
     run.train(method, data, margins=margins.description)

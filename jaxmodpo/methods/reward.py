@@ -35,7 +35,7 @@ from jaxmodpo.models.roberta import Roberta, RobertaConfig, parameter_table, sav
 from jaxmodpo.phase import Phase, in_phase
 from jaxmodpo.policy.distributed import broadcast, leads, on_host, open_together, start
 from jaxmodpo.policy.mesh import make_mesh, put, row_shards, shardings
-from jaxmodpo.ranges import Count, NotNegative, Positive, ShareBelowOne
+from jaxmodpo.ranges import Count, FractionBelowOne, NotNegative, Positive
 from jaxmodpo.rankings import PairsPerQuestion
 from jaxmodpo.records import Ranking
 from jaxmodpo.results.reward import VALIDATION, Validation
@@ -85,7 +85,7 @@ class RewardConfig(TrainingConfig, help_group="data"):
     """Weight decay, decoupled from the gradient as in AdamW."""
     max_length: Annotated[int, Range(least=SHORTEST_REWARD_TEXT), HelpGroup("text")] = 512
     """Most tokens of question and response together. A longer response loses its end."""
-    dropout: Annotated[ShareBelowOne | None, HelpGroup("model")] = None
+    dropout: Annotated[FractionBelowOne | None, HelpGroup("model")] = None
     """Dropout of hidden states and of the head. By default it is the model's own."""
     remat: Annotated[Remat, HelpGroup("computation")] = "full"
     """What the backward pass computes again to save memory. full: whole layers; dots: all but

@@ -24,7 +24,7 @@ from jaxmodpo.personas.summary import STEPS, summarize
 from jaxmodpo.personas.survey import participants_of, read_surveys
 from jaxmodpo.personas.synthetic import survey_rows, write_rows
 from jaxmodpo.phase import Phase, in_phase
-from jaxmodpo.ranges import Count, CountOrZero, Incidental, Seed, Settings, Share
+from jaxmodpo.ranges import Count, CountOrZero, FractionUpToOne, Incidental, Seed, Settings
 from jaxmodpo.schema import Range
 
 logger = logging.getLogger(__name__)
@@ -53,7 +53,7 @@ class PersonasConfig(Settings, help_group="selection"):
     train: Count = 100
     """Number of the selected personas that collect preferences for training; it must be below
     --select. The others are kept for testing."""
-    min_quality: Share = 0.9
+    min_quality: FractionUpToOne = 0.9
     """Minimum quality of a selected persona's profile, from 0 to 1. Lower it when too few
     participants remain."""
     min_group: CountOrZero = 2

@@ -16,7 +16,7 @@ from typing import Any
 from jaxmodpo.config import builtin, load_yaml
 from jaxmodpo.errors import UserError
 from jaxmodpo.personas.answers import NO, YES, plain
-from jaxmodpo.personas.mapping_fields import Source, read_source
+from jaxmodpo.personas.mapping_fields import FieldSource, read_source
 from jaxmodpo.personas.mapping_values import (
     as_mapping,
     as_text,
@@ -50,7 +50,7 @@ class SurveyMapping:
     """
 
     name: str
-    sources: Mapping[str, Source]
+    sources: Mapping[str, FieldSource]
     files: Mapping[str, Mapping[str, str]]
     missing: frozenset[str]
     skip_rows: int
@@ -148,7 +148,7 @@ def _read_row_rule(content: Mapping[str, Any], rule: str, path: Path) -> dict[st
 
 def _read_sources(
     content: Mapping[str, Any], files: Mapping[str, Mapping[str, str]], path: Path
-) -> dict[str, Source]:
+) -> dict[str, FieldSource]:
     """Read ``fields``.
 
     Every field must be mentioned, be it with null: a forgotten one would silently count as a
@@ -165,7 +165,7 @@ def _read_sources(
             f"{path}: fields says nothing of {', '.join(unmentioned)}; give each its column, or"
             " null where the survey does not ask"
         )
-    sources: dict[str, Source] = {}
+    sources: dict[str, FieldSource] = {}
     for name, entry in fields.items():
         if entry is not None:
             sources[name] = read_source(name, entry, content, path)

@@ -37,7 +37,7 @@ _ORIGINS = ("column", "ticks", "constant", "number")
 
 
 @dataclass(frozen=True)
-class Source:
+class FieldSource:
     """Where one field comes from.
 
     Attributes:
@@ -82,7 +82,7 @@ def keys_of(name: str) -> tuple[str, ...]:
     return _RATING_KEYS
 
 
-def read_source(name: str, entry: Any, content: Mapping[str, Any], path: Path) -> Source:
+def read_source(name: str, entry: Any, content: Mapping[str, Any], path: Path) -> FieldSource:
     """Read one field's entry: the name of a column, or a mapping of more.
 
     Args:
@@ -100,7 +100,7 @@ def read_source(name: str, entry: Any, content: Mapping[str, Any], path: Path) -
     _check_keys(entry, keys_of(name), location)
     ticks_location = f"{location}, ticks"
     groups_location = f"{location}, groups"
-    return Source(
+    return FieldSource(
         column=as_text(entry["column"], location) if "column" in entry else None,
         ticks=_read_ticks(as_mapping(entry.get("ticks", {}), ticks_location), ticks_location),
         constant=as_text(entry["constant"], location) if "constant" in entry else None,

@@ -38,7 +38,7 @@ def write_report(folder: Path, summary: Mapping[str, Any]) -> None:
     """Write the report's files into a folder."""
     write_json(folder / NUMBERS, summary)
     embedded_figures: list[dict[str, str]] = []
-    for name, (figure, caption) in draw(summary).items():
+    for name, (figure, caption) in draw_figures(summary).items():
         image = png(figure)
         with atomic_path(folder / FIGURES / f"{name}.png") as temporary:
             temporary.write_bytes(image)
@@ -53,7 +53,7 @@ def write_report(folder: Path, summary: Mapping[str, Any]) -> None:
     write_text(folder / PAGE, render(summary, embedded_figures))
 
 
-def draw(summary: Mapping[str, Any]) -> dict[str, tuple[Figure, str]]:
+def draw_figures(summary: Mapping[str, Any]) -> dict[str, tuple[Figure, str]]:
     """Draw every figure, each with its caption, by name."""
     captioned: dict[str, tuple[Figure, str]] = {}
     captioned["primary_preference"] = (

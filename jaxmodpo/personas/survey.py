@@ -11,7 +11,7 @@ from jaxmodpo.errors import UserError, nearest
 from jaxmodpo.files import read_table
 from jaxmodpo.personas.answers import EXPIRED, NO, NO_ANSWER, YES, band, group_of, plain
 from jaxmodpo.personas.mapping import ID_PREFIX, SurveyMapping, load_mapping
-from jaxmodpo.personas.mapping_fields import Source
+from jaxmodpo.personas.mapping_fields import FieldSource
 from jaxmodpo.personas.participant import (
     ATTITUDES,
     IDENTIFIER,
@@ -144,7 +144,7 @@ class _Reader:
             raise UserError(f"{self.path}, row {number}: the participant_id is empty")
         return self.constants.get(ID_PREFIX, "") + answer
 
-    def _answer(self, row: Mapping[str, str], source: Source) -> str:
+    def _answer(self, row: Mapping[str, str], source: FieldSource) -> str:
         """Return a cell on one line, so that no answer can add a line to a profile; empty where not
         answered.
         """
@@ -195,7 +195,7 @@ class _Reader:
                 meanings.append(meaning)
         return tuple(meanings)
 
-    def _listed(self, row: Mapping[str, str], source: Source, location: str) -> list[str]:
+    def _listed(self, row: Mapping[str, str], source: FieldSource, location: str) -> list[str]:
         """Return a list's entries as the survey has them, of one column or of one for each."""
         if source.ticks:
             return [
@@ -208,7 +208,7 @@ class _Reader:
         return []
 
     def _ticked(
-        self, row: Mapping[str, str], column: str, entry: str, source: Source, location: str
+        self, row: Mapping[str, str], column: str, entry: str, source: FieldSource, location: str
     ) -> bool:
         """Return whether a box is ticked: a known yes or the entry's own text.
 
@@ -281,7 +281,7 @@ def _actual_columns(named: Iterable[str], columns: Sequence[str]) -> dict[str, s
     return actual
 
 
-def entries(text: str, source: Source) -> list[str]:
+def entries(text: str, source: FieldSource) -> list[str]:
     """Split a list at its separator.
 
     A separator inside parentheses, as in "help (e.g., hotlines)", does not part, nor does one in an

@@ -15,12 +15,12 @@ from jaxmodpo.models.quantized import BaseDtype
 from jaxmodpo.ranges import (
     Count,
     CountOrZero,
+    FractionUpToOne,
     Incidental,
     NotNegative,
     Positive,
     Probability,
     Seed,
-    Share,
 )
 from jaxmodpo.sampling.endpoint_settings import (
     Endpoint,
@@ -63,7 +63,7 @@ class ResponsesConfig(EndpointOptions, help_group="sampling"):
     """Tokens are drawn from the smallest set whose probability is at least this."""
     top_k: CountOrZero = 0
     """Tokens are drawn from so many likeliest ones; 0 sets no number. For the local engine."""
-    min_p: Share = 0.0
+    min_p: FractionUpToOne = 0.0
     """Tokens are drawn from those at least this many times as likely as the likeliest. For the
     local engine."""
     repetition_penalty: Positive = 1.0

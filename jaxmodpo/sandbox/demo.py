@@ -53,11 +53,11 @@ def demo(config: DemoConfig) -> None:
         folder = _world_folder(config, seed)
         run_experiment(experiment, folder, seed)
         results.append(collect_results(folder, seed))
-        print(table(results[-1]))
+        print(demo_table(results[-1]))
     if config.seeds > 1:
         means = mean_of(results)
         write_result(config.output_dir / RESULTS, means)
-        print(table(means))
+        print(demo_table(means))
     report = _world_folder(config, config.seed) / "report" / "report.html"
     logger.info("%.0f s in all; open %s", time.monotonic() - started, report)
     # Only what must hold ends the demo with an error, and only once everything has been shown. What
@@ -158,7 +158,7 @@ def _over_seeds(by_seed: Sequence[Sequence[Expectation]]) -> tuple[Expectation, 
 # --------------------------------------------------------------------------- the table
 
 
-def table(results: WorldResults | WorldMeans) -> str:
+def demo_table(results: WorldResults | WorldMeans) -> str:
     """Lay out win rates, KL, malformed rates and what they were held against as text."""
     seeds = ", ".join(map(str, results.seeds))
     heads = "".join(f"{criterion:>22}" for criterion in CRITERIA)

@@ -20,7 +20,7 @@ ARMS = {"best_worst": "best-worst pairs", "all_pairs": "all pairs"}
 # --------------------------------------------------------------------------- the table
 
 
-def table(results: Fronts) -> str:
+def fronts_table(results: Fronts) -> str:
     """Lay out hypervolumes and the differences at each weight, as Markdown."""
     lines: list[str] = []
     for name, arm in results.arms.items():

@@ -21,7 +21,7 @@ from jaxmodpo.results.fronts import FRONTS
 from jaxmodpo.results.sweep import SWEEP, Sweep
 from jaxmodpo.results.versioned import read_result, write_result
 from jaxmodpo.sandbox.front_comparison import combine
-from jaxmodpo.sandbox.front_report import ARMS, figure, table
+from jaxmodpo.sandbox.front_report import ARMS, figure, fronts_table
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,4 +57,4 @@ def fronts(config: FrontsConfig) -> None:
     write_result(config.output_dir / FRONTS, results)
     with atomic_path(config.output_dir / "fronts.png") as temporary:
         temporary.write_bytes(png(figure(results)))
-    print(table(results))
+    print(fronts_table(results))

@@ -17,7 +17,7 @@ import numpy as np
 
 Kind = Literal["warm", "safe", "plain", "bad"]
 
-# Every kind's sentence for each of the four places, with what may stand at its slots. By the rubric
+# Every kind's sentence for each of the four places, with what may stand at its gaps. By the rubric
 # a warm sentence is one point of empathy, a safe one a point of safety, a plain one neither, and a
 # bad one a point off both. The rubric counts a phrase once a reply, so no two places share one.
 SENTENCES: Mapping[Kind, tuple[str, str, str, str]] = {
@@ -80,9 +80,9 @@ _DETAILS = (
 
 
 def _choices(pattern: str) -> list[list[str]]:
-    """Split a sentence into its fixed parts and its slots, each a list of alternatives."""
+    """Split a sentence into its fixed parts and its gaps, each a list of alternatives."""
     choices: list[list[str]] = []
-    # In brackets, so that the slots stay in what the split returns, between the fixed parts.
+    # In brackets, so that the gaps stay in what the split returns, between the fixed parts.
     for piece in re.split(r"(\{.*?\})", pattern):
         if piece.startswith("{"):
             choices.append(piece[1:-1].split("|"))

@@ -93,7 +93,7 @@ def tune(config: TuneConfig) -> None:
             measured = _trial(phases, method, number, changes, config)
             rows.append(Trial(settings=changes, **vars(measured)))
         results[method] = tuple(rows)
-        print(table({method: rows}))
+        print(trials_table({method: rows}))
     write_result(config.output_dir / TUNING, Tuning(seed=config.seed, trials=results))
 
 
@@ -227,7 +227,7 @@ def best(trials: Sequence[Trial]) -> Trial:
     return max(grammatical, key=lambda trial: trial.objective)
 
 
-def table(results: Mapping[str, Sequence[Trial]]) -> str:
+def trials_table(results: Mapping[str, Sequence[Trial]]) -> str:
     """Lay out every trial, the best of each method marked."""
     lines = ["   objective  wins: empathy  safety  scores: empathy  safety  malformed  settings"]
     for method, trials in results.items():

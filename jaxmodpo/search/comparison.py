@@ -174,7 +174,7 @@ def _compare_pair(
 # --------------------------------------------------------------------------- the table
 
 
-def table(results: Sweep) -> str:
+def sweep_table(results: Sweep) -> str:
     """Lay out the points and the comparisons."""
     names = results.objectives
     header = f"{'':<26}" + "".join(f"{name:>14}" for name in names) + f"{'KL, nats':>10}"

@@ -30,7 +30,7 @@ from jaxmodpo.policy.prompts import on_one_day
 from jaxmodpo.ranges import values_of
 from jaxmodpo.results.sweep import SWEEP, Measured
 from jaxmodpo.results.versioned import write_result
-from jaxmodpo.search.comparison import compare, table
+from jaxmodpo.search.comparison import compare, sweep_table
 from jaxmodpo.search.matching import match
 from jaxmodpo.search.measuring import Measure, SweptModel, journal_path, make_scorer
 from jaxmodpo.search.sweep_settings import (
@@ -77,7 +77,7 @@ def sweep(config: SweepConfig, phase: Phase) -> None:
             temporary.write_bytes(
                 png(front_figure(results.fronts, (names[0], names[1]), results.base))
             )
-    print(table(results))
+    print(sweep_table(results))
     phase.finish(
         work=[journal_path(config)],
         points=len(points),

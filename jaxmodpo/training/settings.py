@@ -30,12 +30,12 @@ from jaxmodpo.policy.distributed import DeviceConfig
 from jaxmodpo.ranges import (
     Count,
     CountOrZero,
+    FractionBelowOne,
     Incidental,
     NotNegative,
     Positive,
     Seed,
     Settings,
-    ShareBelowOne,
 )
 from jaxmodpo.schema import Range
 from jaxmodpo.training.tracking import Tracker, check_trackers
@@ -47,7 +47,7 @@ class OptimizerOptions(Settings, help_group="optimizer"):
 
     learning_rate: Positive = 5e-6
     """Highest learning rate. It is reached after the warm-up and decays to 0 as a cosine."""
-    warmup_ratio: ShareBelowOne = 0.1
+    warmup_ratio: FractionBelowOne = 0.1
     """Share of the updates in which the learning rate rises from 0."""
     weight_decay: NotNegative = 0.01
     """Weight decay, decoupled from the gradient as in AdamW."""
@@ -119,7 +119,7 @@ class BatchOptions(Settings, help_group="batch"):
 class TrainingConfig(DeviceConfig, LoopSettings, BatchOptions):
     """What every training command can be told: the loop's settings, the batches and the devices."""
 
-    validation_fraction: Annotated[ShareBelowOne, HelpGroup("validation")] = 0.1
+    validation_fraction: Annotated[FractionBelowOne, HelpGroup("validation")] = 0.1
     """Share of the questions that are held out for evaluation. With 0 nothing is evaluated, and the
     last parameters are kept."""
     keep_checkpoints: Annotated[Incidental[bool], HelpGroup("output")] = False
@@ -155,7 +155,7 @@ class AdapterOptions(Settings, help_group="adapter"):
     """Inner dimension r of the adapter's matrices."""
     lora_alpha: Positive = 128.0
     """Numerator of the adapter's scale, alpha / r."""
-    lora_dropout: ShareBelowOne = 0.05
+    lora_dropout: FractionBelowOne = 0.05
     """Dropout on the adapter's input."""
     lora_targets: tuple[str, ...] = PROJECTIONS
     """Projections that get an adapter."""

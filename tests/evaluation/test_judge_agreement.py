@@ -16,7 +16,7 @@ from simulated_judges import asked, coin, judging, leaning, only, said_of, shape
 from sklearn.metrics import cohen_kappa_score
 
 from jaxmodpo.evaluation import agreement
-from jaxmodpo.evaluation.judge_table import table
+from jaxmodpo.evaluation.judge_table import judges_table
 from jaxmodpo.evaluation.sums import ALL
 from jaxmodpo.judging.votes import Vote
 
@@ -170,7 +170,7 @@ def test_judges_with_nothing_in_common_say_so(tmp_path):
     said = said_of(stored(tmp_path / "v.sqlite", votes))
     row = only(said["judges_compared"])
     assert row["votes"]["shared"] == 0 and row["votes"]["kappa"]["undefined"] == "nothing is shared"
-    assert "nothing" not in table(shaped(said)) and json.dumps(said, allow_nan=False)
+    assert "nothing" not in judges_table(shaped(said)) and json.dumps(said, allow_nan=False)
 
 
 def test_judges_rankings_are_compared_by_kendalls_tau(tmp_path):

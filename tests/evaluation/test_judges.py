@@ -12,7 +12,7 @@ from simulated_judges import asked, judging, said_of, stored, vote
 from jaxmodpo.cli import main
 from jaxmodpo.errors import UserError
 from jaxmodpo.evaluation.judge_names import short_names
-from jaxmodpo.evaluation.judges import JudgesConfig, draw, judges
+from jaxmodpo.evaluation.judges import JudgesConfig, draw_judges, judges
 from jaxmodpo.evaluation.report import ReportConfig, report
 from jaxmodpo.judging.ledger import Ledger
 from jaxmodpo.phase import Phase
@@ -34,9 +34,9 @@ def test_command_writes_file_figures_and_table(tmp_path, capsys):
     judges(config)
     said = read_result(tmp_path / "out" / "judges.json", Judges)
     assert {path.stem for path in (tmp_path / "out").glob("*.png")} == {
-        drawn.name for drawn in draw(said)
+        drawn.name for drawn in draw_judges(said)
     }
-    assert len(draw(said)) == 5
+    assert len(draw_judges(said)) == 5
     printed = capsys.readouterr().out
     assert "first shown wins" in printed and "m (a/votes.sqlite) and m (b/votes.sqlite)" in printed
     judges(config)
@@ -142,7 +142,7 @@ def test_report_shows_what_judges_wrote_and_not_the_same_votes_twice(tmp_path):
 
 
 def test_estimates_of_every_part_of_the_file_are_drawn():
-    drawings = {drawing.name: drawing.figure for drawing in draw(JUDGES)}
+    drawings = {drawing.name: drawing.figure for drawing in draw_judges(JUDGES)}
     assert list(drawings) == [
         "judge-compare-2", "judges-between-compare-2", "judge-positions-rank-3", "judge-rank-3"
     ]  # fmt: skip

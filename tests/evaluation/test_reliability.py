@@ -14,8 +14,8 @@ from scipy import stats
 from simulated_judges import asked, judging, leaning, only, said_of, shaped, stored, vote
 
 from jaxmodpo.errors import UserError
-from jaxmodpo.evaluation.judge_table import table
-from jaxmodpo.evaluation.judges import draw
+from jaxmodpo.evaluation.judge_table import judges_table
+from jaxmodpo.evaluation.judges import draw_judges
 from jaxmodpo.evaluation.vote_table import together
 from jaxmodpo.intervals import wilson_interval
 from jaxmodpo.judging.votes import Vote
@@ -113,8 +113,8 @@ def test_a_ledger_of_failed_votes_says_so(tmp_path):
     assert said["judges"] == said["position"] == said["personas"] == []
     assert (
         said["missing"]["failed"] == 2
-        and draw(shaped(said)) == []
-        and "2 votes, 2 failed (2 refusal)" in table(shaped(said))
+        and draw_judges(shaped(said)) == []
+        and "2 votes, 2 failed (2 refusal)" in judges_table(shaped(said))
     )
 
 

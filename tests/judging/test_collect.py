@@ -16,7 +16,7 @@ import pytest
 from jaxmodpo.criteria import Criterion
 from jaxmodpo.endpoints.pool import drain
 from jaxmodpo.judging import collect as module
-from jaxmodpo.judging.collect import collect, votes_by_request, votes_by_slot
+from jaxmodpo.judging.collect import collect, votes_by_ballot, votes_by_request
 from jaxmodpo.judging.judge import Answer, Call, Request, Status, call_key
 from jaxmodpo.judging.ledger import Ledger
 from jaxmodpo.judging.votes import Vote, votes_of
@@ -345,31 +345,42 @@ def test_a_call_for_one_missing_criterion_changes_nothing_of_the_others(tmp_path
         assert ledger.spent("r").dollars == 2.0
 
 
-def test_votes_come_back_by_slot_and_criterion_without_those_of_a_second_asking(tmp_path):
+def test_votes_come_back_by_ballot_and_criterion_without_those_of_a_second_asking(tmp_path):
     both = (CRITERION, OTHER)
     asked = [
-        dataclasses.replace(request, slot=n // 2) for n, request in enumerate(requests(4, both))
+        dataclasses.replace(request, ballot_number=n // 2)
+        for n, request in enumerate(requests(4, both))
     ]
     asked.insert(1, dataclasses.replace(asked[0], repeat=1))
     run(tmp_path / "v.sqlite", asked, Scripted(costs=False))
     with Ledger(tmp_path / "v.sqlite") as ledger:
-        by_slot = list(votes_by_slot(lambda: asked, "scripted", ledger))
-        assert [(s.slot, s.criterion, [v.question_id for v in s.votes]) for s in by_slot] == [
+        by_ballot = list(votes_by_ballot(lambda: asked, "scripted", ledger))
+        assert [
+            (s.ballot_number, s.criterion, [v.question_id for v in s.votes]) for s in by_ballot
+        ] == [
             (0, "empathy", ["q0", "q1"]),
             (0, "safety", ["q0", "q1"]),
             (1, "empathy", ["q2", "q3"]),
             (1, "safety", ["q2", "q3"]),
         ]
         assert {
-            v.criterion for s in by_slot for v in s.votes if v.criterion != s.criterion
+            v.criterion for s in by_ballot for v in s.votes if v.criterion != s.criterion
         } == set()
         # A vote is found under whatever number its ballot has in a later run.
-        moved = [dataclasses.replace(request, slot=request.slot + 7) for request in asked]
-        assert [s.slot for s in votes_by_slot(lambda: moved, "scripted", ledger)] == [7, 7, 8, 8]
-        # The other criterion's requests of a slot may come later; those of one criterion may not be
-        # scattered.
+        moved = [
+            dataclasses.replace(request, ballot_number=request.ballot_number + 7)
+            for request in asked
+        ]
+        assert [s.ballot_number for s in votes_by_ballot(lambda: moved, "scripted", ledger)] == [
+            7,
+            7,
+            8,
+            8,
+        ]
+        # The other criterion's requests of a ballot may come later; those of one criterion may not
+        # be scattered.
         scattered = [asked[0], asked[3], asked[2]]
         with pytest.raises(
-            ValueError, match="the requests of slot 0 by empathy do not follow one another"
+            ValueError, match="the requests of ballot 0 by empathy do not follow one another"
         ):
-            list(votes_by_slot(lambda: scattered, "scripted", ledger))
+            list(votes_by_ballot(lambda: scattered, "scripted", ledger))

@@ -13,8 +13,8 @@ from jaxmodpo.errors import UserError
 from jaxmodpo.methods.align import PolicyRun, TrainingData
 from jaxmodpo.methods.margins import (
     Margins,
+    MarginSource,
     Scaling,
-    Source,
     describe,
     margin_sources,
     read_margins,
@@ -24,13 +24,13 @@ from jaxmodpo.training.settings import PolicyTrainingConfig
 
 
 def test_sources_are_told_apart_by_their_prefix():
-    assert Source.parse("out/reward") == Source("reward", "out/reward")
-    assert Source.parse("adapter:out/a") == Source("adapter", "out/a")
-    column = Source.parse("column:score_chosen,score_rejected")
+    assert MarginSource.parse("out/reward") == MarginSource("reward", "out/reward")
+    assert MarginSource.parse("adapter:out/a") == MarginSource("adapter", "out/a")
+    column = MarginSource.parse("column:score_chosen,score_rejected")
     assert column.kind == "column" and column.folder is None
     for wrong in ("adapter:", "column:", "column:a,b,c"):
         with pytest.raises(UserError, match="--margin"):
-            Source.parse(wrong)
+            MarginSource.parse(wrong)
     with pytest.raises(UserError, match="at least one --margin"):
         margin_sources({})
 
@@ -59,7 +59,7 @@ def test_the_table_says_whether_an_objective_repeats_or_conflicts():
     values = np.stack(list(columns.values()), 1)
     table = Margins(
         tuple(columns), values, {name: describe(column) for name, column in columns.items()}
-    ).table()
+    ).rewards_table()
     lines = table.splitlines()
     assert "repeats the primary" in lines[1] and "conflicts with the primary" in lines[2]
     assert "independent of the primary" in lines[3]
@@ -92,7 +92,7 @@ def test_margins_too_large_for_float32_are_refused(tmp_path, values, standardize
     scaling = Scaling(standardize, gain)
 
     def margins() -> np.ndarray:
-        source = {"safety": Source("column", "m")}
+        source = {"safety": MarginSource("column", "m")}
         return read_margins(source, tmp_path / "p.jsonl", data, run, scaling, beta=0.1).values
 
     if refused:

@@ -172,7 +172,7 @@ def participant(folder: Path, **changes: str) -> Participant:
 @pytest.fixture
 def blank_figures(monkeypatch):
     """Leave the figures undrawn, where a test is not about them."""
-    monkeypatch.setattr("jaxmodpo.personas.report.draw", lambda summary: {})
+    monkeypatch.setattr("jaxmodpo.personas.report.draw_figures", lambda summary: {})
     monkeypatch.setattr("jaxmodpo.personas.report.render", lambda summary, shown: "page")
 
 

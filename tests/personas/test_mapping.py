@@ -19,7 +19,7 @@ from jaxmodpo.config import builtin, load_yaml
 from jaxmodpo.errors import UserError
 from jaxmodpo.personas.answers import band, group_of
 from jaxmodpo.personas.mapping import find_mapping, load_mapping
-from jaxmodpo.personas.mapping_fields import Source
+from jaxmodpo.personas.mapping_fields import FieldSource
 from jaxmodpo.personas.participant import ATTITUDES, COLUMNS, IMPORTANCES, LISTS
 from jaxmodpo.personas.profile import quality
 from jaxmodpo.personas.survey import entries, participants_of, read_surveys
@@ -329,11 +329,11 @@ def test_missing_columns_are_named_with_their_fields(tmp_path):
 @given(st.lists(st.text("ab ,(é", min_size=1), min_size=1), st.sampled_from([";", "|", "\n", "::"]))
 def test_a_list_is_parted_where_it_was_joined(parts, separator):
     parts = [" ".join(part.split()) for part in parts if part.strip()]
-    assert entries(separator.join(parts), Source(separator=separator)) == parts
+    assert entries(separator.join(parts), FieldSource(separator=separator)) == parts
 
 
 def test_a_separator_inside_parentheses_or_a_known_answer_does_not_part():
-    source = Source(separator=",", values={"yes, often": "often", "yes": "yes"})
+    source = FieldSource(separator=",", values={"yes, often": "often", "yes": "yes"})
     assert entries("help (e.g., a, b), Yes, often,yes,(open, no", source) == [
         *("help (e.g., a, b)", "Yes, often", "yes", "(open", "no"),
     ]

@@ -25,7 +25,7 @@ from jaxmodpo.personas.balance import RESAMPLES, balance, independence, primary
 from jaxmodpo.personas.command import PersonasConfig, personas
 from jaxmodpo.personas.participant import IMPORTANCES, LISTS, Participant
 from jaxmodpo.personas.profile import quality
-from jaxmodpo.personas.report import draw, render
+from jaxmodpo.personas.report import draw_figures, render
 from jaxmodpo.personas.summary import STEPS, preferences, summarize
 from jaxmodpo.personas.survey import participants_of
 from jaxmodpo.personas.synthetic import survey_rows, write_rows
@@ -289,7 +289,7 @@ def test_answers_are_escaped_and_many_groups_are_cut():
     summary = summarize(sets, rated, minimum_quality=0.9, seed=0, synthetic=False)
     shown = [
         {"file": f"figures/{name}.png", "caption": text, "data": ""}
-        for name, (_, text) in draw(summary).items()
+        for name, (_, text) in draw_figures(summary).items()
     ]
     page = render(json.loads(json.dumps(summary)), shown)
     assert "&lt;b&gt;$x$&lt;/b&gt;" in page and "<b>$x$" not in page

@@ -13,7 +13,7 @@ from jaxmodpo.results.demo import Expectation, WorldResults
 from jaxmodpo.results.evaluation import EvaluationResults, PairTest
 from jaxmodpo.results.measures import Divergence, Malformed
 from jaxmodpo.results.versioned import read_result, write_result
-from jaxmodpo.sandbox.demo import DemoConfig, collect_results, demo, mean_of, table
+from jaxmodpo.sandbox.demo import DemoConfig, collect_results, demo, demo_table, mean_of
 from jaxmodpo.sandbox.expectations import (
     EMPATHY,
     SAFETY,
@@ -196,7 +196,7 @@ def test_over_seeds_an_expectation_holds_only_where_all_do():
     assert mean.intervals["base"]["empathy"] == pytest.approx((0.15, 0.205))
     assert [e.holds for e in mean.required] == [False, True, True, True, True]
     assert [e.figures for e in mean.required][:2] == ["on 1 of 2 seeds", "on 2 of 2 seeds"]
-    shown = table(mean)
+    shown = demo_table(mean)
     assert "seed 0, 1" in shown
     assert (
         "  does not hold here  every aligned model is ahead of base on both criteria (on 1 of 2"
@@ -212,7 +212,7 @@ def test_over_seeds_an_expectation_holds_only_where_all_do():
 def test_a_rate_of_one_question_is_shown_without_an_interval():
     results = collected(0)
     intervals = {name: dict.fromkeys(rates) for name, rates in results.models.items()}
-    assert "[" not in table(replace(results, intervals=intervals))
+    assert "[" not in demo_table(replace(results, intervals=intervals))
 
 
 @pytest.mark.parametrize(("holds", "ends"), [(True, False), (False, True)])

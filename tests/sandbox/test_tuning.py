@@ -18,7 +18,7 @@ from jaxmodpo.results.tuning import Trial, Tuning
 from jaxmodpo.results.versioned import read_result
 from jaxmodpo.sandbox import tuning
 from jaxmodpo.sandbox.grammar import SENTENCES, Kind
-from jaxmodpo.sandbox.tuning import TuneConfig, best, measure, read_trials, table, tune
+from jaxmodpo.sandbox.tuning import TuneConfig, best, measure, read_trials, trials_table, tune
 
 DEMO = read_experiment(builtin(".", "demo"))
 
@@ -142,7 +142,7 @@ def test_the_best_trial_is_marked():
         Trial(settings={"beta": b}, **vars(measure({"q": [t]}, {"q": [PLAIN]})))
         for b, t in ((1, PLAIN), (2, MIXED))
     ]
-    lines = table({"dpo_empathy": rows}).splitlines()
+    lines = trials_table({"dpo_empathy": rows}).splitlines()
     assert [line[:1] for line in lines] == [" ", "d", " ", "*"]
     assert lines[3].endswith("beta 2")
 

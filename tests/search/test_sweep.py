@@ -18,8 +18,8 @@ from jaxmodpo.results.sweep import Measured, Sweep
 from jaxmodpo.results.versioned import plain, read_result
 from jaxmodpo.sandbox import grammar
 from jaxmodpo.sandbox.front_comparison import combine
-from jaxmodpo.sandbox.front_report import table as fronts_table
-from jaxmodpo.search.comparison import compare, table
+from jaxmodpo.sandbox.front_report import fronts_table
+from jaxmodpo.search.comparison import compare, sweep_table
 from jaxmodpo.search.sweep import _dpo_settings, _modpo_settings, sweep
 from jaxmodpo.search.sweep_settings import SweepConfig, grid, point_name
 
@@ -136,7 +136,7 @@ def test_a_front_above_the_other_has_the_larger_hypervolume_and_intervals_say_so
     weighted = result.equal_weights[0].differences["weighted"]
     assert weighted.value == pytest.approx(0.1, abs=0.01) and weighted.interval[0] > 0.05
     assert "per_question" not in plain(result)["fronts"]["modpo"][0]
-    assert "matched kl 0.70/0.30" in table(result)
+    assert "matched kl 0.70/0.30" in sweep_table(result)
 
     over = combine({"best_worst": [result] * 3, "all_pairs": [result] * 3}).arms["best_worst"]
     assert over.hypervolume.difference.seeds_above == 3
