@@ -86,10 +86,12 @@ WeightFormat = Literal["bfloat16", "float32", "int8", "nf4"]
 
 
 class SamplerSettings(Protocol):
-    """What the cost of sampling is counted by."""
+    """What the cost of sampling is counted by; ``model`` is None for an endpoint, whose replies are
+    priced and not counted.
+    """
 
     @property
-    def model(self) -> Path: ...
+    def model(self) -> Path | None: ...
     @property
     def base_dtype(self) -> WeightFormat: ...
     @property

@@ -227,6 +227,7 @@ class Estimator:
         return tokens_per_second(self.chip.bandwidth, rows, needed.read, needed.cache)
 
     def _sampler_bytes(self, config: SamplerSettings, rows: int, adapters: float) -> SamplerBytes:
+        assert config.model is not None
         return SamplerBytes.of(
             decoder_shape(self.model(config.model)),
             config.base_dtype,
