@@ -105,9 +105,9 @@ def dpo_loss(
         return jax.nn.relu(1 - logits)
     if link != "sigmoid":
         raise ValueError(f"the link must be sigmoid, hinge or ipo, not {link}")
-    as_labelled = jax.nn.log_sigmoid(logits)
+    as_labeled = jax.nn.log_sigmoid(logits)
     flipped = jax.nn.log_sigmoid(-logits)
-    return -(1 - label_smoothing) * as_labelled - label_smoothing * flipped
+    return -(1 - label_smoothing) * as_labeled - label_smoothing * flipped
 
 
 def modpo_loss(

@@ -31,7 +31,7 @@ STYLE: dict[Any, Any] = {
     "figure.dpi": 150,
     "savefig.dpi": 150,
 }
-# Okabe and Ito's palette: told apart with every common form of colour blindness.
+# Okabe and Ito's palette: told apart with every common form of color blindness.
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#7A7A7A", "#000000")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
 

@@ -3,7 +3,7 @@
 Every coefficient is a function of sums, and sums add up over questions: a table of sums with one
 row per question holds all that an estimate and its bootstrap need, however many votes there are.
 The coefficients are our own because the packages that have them want equal raters, pin old numerics
-or have another licence; the tests check them against published values and brute force.
+or have another license; the tests check them against published values and brute force.
 """
 
 from __future__ import annotations

@@ -22,7 +22,7 @@ from matplotlib.transforms import Bbox
 from jaxmodpo.pages import MARKERS, PALETTE, STYLE
 from jaxmodpo.results.evaluation import PairTest
 
-# Orange (loss) through white to blue (win): no red against green, and readable in grey by its
+# Orange (loss) through white to blue (win): no red against green, and readable in gray by its
 # numbers.
 _DIVERGING = LinearSegmentedColormap.from_list("loss_win", ["#D55E00", "#FAFAFA", "#0072B2"])
 

@@ -1,6 +1,6 @@
 """Votes as files that others can read: JSON Lines and Parquet, out of a ledger and back.
 
-A ledger is a database for running; what is published or analysed elsewhere is one file. A million
+A ledger is a database for running; what is published or analyzed elsewhere is one file. A million
 votes pass through without being held in memory.
 """
 

@@ -32,7 +32,7 @@ _KEY_BYTES = 16
 
 @dataclass(frozen=True)
 class Request:
-    """One judgement to ask for, in one call.
+    """One judgment to ask for, in one call.
 
     Attributes:
         kind: a ranking of all responses, or the better of two.

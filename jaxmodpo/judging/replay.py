@@ -1,4 +1,4 @@
-"""A judge that says again what was recorded: a published run can be analysed anew without a key.
+"""A judge that says again what was recorded: a published run can be analyzed anew without a key.
 
 It takes the recorded judge's identity, under which requests have the keys that they had then, and
 looks each one up. What was not recorded is an error, and is never asked.

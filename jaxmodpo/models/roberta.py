@@ -354,9 +354,9 @@ def _linear(x: Array, weights: Mapping[str, Array], name: str) -> Array:
 
 def _layer_norm(x: Array, weights: Mapping[str, Array], name: str, epsilon: float) -> Array:
     x32 = x.astype(jnp.float32)
-    centred = x32 - jnp.mean(x32, axis=-1, keepdims=True)
-    normalized = centred * jax.lax.rsqrt(
-        jnp.mean(centred * centred, axis=-1, keepdims=True) + epsilon
+    centered = x32 - jnp.mean(x32, axis=-1, keepdims=True)
+    normalized = centered * jax.lax.rsqrt(
+        jnp.mean(centered * centered, axis=-1, keepdims=True) + epsilon
     )
     return weights[name] * normalized.astype(x.dtype) + weights[f"{name}.bias"]
 

@@ -58,7 +58,7 @@ def draw_figures(summary: Mapping[str, Any]) -> dict[str, tuple[Figure, str]]:
     captioned: dict[str, tuple[Figure, str]] = {}
     captioned["primary_preference"] = (
         figures.primary_preferences(summary["preferences"]),
-        "The criterion rated highest (the paper's Figure 1). Full colour: above every other;"
+        "The criterion rated highest (the paper's Figure 1). Full color: above every other;"
         " paler: alike with others, counted in equal parts.",
     )
     for name in COMPOSED:

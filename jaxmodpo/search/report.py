@@ -105,7 +105,7 @@ def _plots(study: optuna.Study) -> list[tuple[str, str]]:
     from optuna.visualization import matplotlib as optuna_plots
 
     functions: dict[str, Callable[[optuna.Study], Any]] = {
-        "Optimisation history": optuna_plots.plot_optimization_history,
+        "Optimization history": optuna_plots.plot_optimization_history,
         "Importance of the settings": optuna_plots.plot_param_importances,
         "Each setting": optuna_plots.plot_slice,
         "Parallel coordinates": optuna_plots.plot_parallel_coordinate,

@@ -470,7 +470,7 @@ def test_a_finished_evaluation_that_asked_again_does_not_end_with_nothing_to_do(
     )
 
 
-def test_stand_in_judge_is_labelled_and_another_is_not(work, monkeypatch):
+def test_stand_in_judge_is_labeled_and_another_is_not(work, monkeypatch):
     assert "no clinical meaning" in run(work, monkeypatch, KnownOrder())["note"]
     local = {"judge": "endpoint", "base_url": "http://127.0.0.1:1/v1", "judge_model": "m"}
     assert run(work, monkeypatch, KnownOrder(), out="endpoint", **local)["note"] == ""

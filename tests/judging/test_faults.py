@@ -159,7 +159,7 @@ def test_each_fault_passes_or_ends_with_its_status_and_costs_no_second_answer(tm
         "200 x-ratelimit",
     ],
 )
-def test_the_wait_that_is_asked_for_is_honoured_by_all_calls(tmp_path, fault):
+def test_the_wait_that_is_asked_for_is_honored_by_all_calls(tmp_path, fault):
     wait = 2.0 if fault.endswith("date") else 0.8
 
     def script(number: int, prompt: str) -> str:

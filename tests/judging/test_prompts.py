@@ -54,7 +54,7 @@ def test_the_persona_is_the_system_message_and_stands_there_alone():
     assert "roleplaying" not in message["content"]
 
 
-def test_replies_are_labelled_by_number_in_a_ranking_and_by_letter_in_a_comparison():
+def test_replies_are_labeled_by_number_in_a_ranking_and_by_letter_in_a_comparison():
     ranking, comparison = (
         user(request("one", "two", "three")),
         user(request("one", "two", kind="compare")),

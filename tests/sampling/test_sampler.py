@@ -79,7 +79,7 @@ def test_a_reply_ends_at_the_first_of_several_end_tokens(model: Path):
     assert len(ended[0]) < len(free[0])
 
 
-def test_a_reply_does_not_depend_on_its_neighbours(model: Path):
+def test_a_reply_does_not_depend_on_its_neighbors(model: Path):
     policy = load_policy(model, base_dtype="float32")
     prompts = [[1, 5, 6], [1, 9], [1, 4, 4, 8]]
     keys = jax.random.split(jax.random.key(3), 3)

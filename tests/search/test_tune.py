@@ -73,7 +73,7 @@ def test_a_search_ends_with_settings_that_reward_takes_and_figures_that_it_carri
     assert study.trials[best].value == max(t.value for t in study.trials if t.value is not None)
     folders = {t.number: Path(t.user_attrs["folder"]) for t in study.trials}
     assert [n for n, folder in folders.items() if (folder / "model").exists()] == [best]
-    assert "Optimisation history" in (inputs / "search" / "tune.html").read_text()
+    assert "Optimization history" in (inputs / "search" / "tune.html").read_text()
 
     settings = yaml.safe_load((inputs / "search" / "best.yaml").read_text())
     final = reward(
