@@ -44,7 +44,7 @@ SECTIONS: Mapping[str, Mapping[str, Command]] = {
             "bench.fit",
             "FitConfig",
             "fit",
-            "whether a training step fits a TPU or GPU, and its cost",
+            "whether training or sampling fits TPUs or GPUs, and its cost",
         ),
     },
     "Data": {
@@ -190,7 +190,7 @@ SECTIONS: Mapping[str, Mapping[str, Command]] = {
 
 FAMILIES: Mapping[str, str] = {
     "align": "align a policy",
-    "score": "numbers of a model that is there",
+    "score": "log-probabilities and rewards of pairs, a policy's divergence",
     "tune": "search settings by held-out questions",
     "bench": "measure speed, memory and parity",
     "sandbox": "the synthetic world of the demo",

@@ -35,8 +35,14 @@ def test_help_of_every_command_exits_with_0_and_says_what_each_flag_is(name, cap
     settings, _ = load(name)
     with pytest.raises(SystemExit) as left:
         main([*name.split(), "--help"])
-    said = " ".join(re.sub(r"[│╭╮╰╯─]", " ", capsys.readouterr().out).split())
+    printed = capsys.readouterr().out
+    said = " ".join(re.sub(r"[│╭╮╰╯─]", " ", printed).split())
     assert left.value.code in (0, None)
+    assert "``" not in said, "quotes of the source are none of a terminal's"
+    # How the source breaks and indents a docstring is nothing to who reads the help.
+    head = printed.partition("--config FILE.yaml gives")[0]
+    assert not re.search(r"^ ", head, re.MULTILINE), head
+    assert all(len(line) <= 80 for line in head.splitlines() if not line.startswith("usage")), head
     texts = helps(settings)
     assert texts
     for flag, text in texts.items():

@@ -27,8 +27,13 @@ def field_texts(shape: type) -> Mapping[str, str]:
 
 def first_paragraph(shape: type) -> str:
     """Return what a class's docstring says before its first blank line, as one line."""
-    paragraph = (inspect.getdoc(shape) or "").partition("\n\n")[0]
-    return " ".join(paragraph.split())
+    return paragraphs(shape)[0]
+
+
+def paragraphs(shape: type) -> list[str]:
+    """Return a class's docstring, each of its paragraphs as one line."""
+    blocks = (inspect.getdoc(shape) or "").split("\n\n")
+    return [" ".join(block.split()) for block in blocks]
 
 
 def _texts_of_attributes(docstring: str) -> dict[str, str]:

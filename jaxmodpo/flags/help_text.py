@@ -9,6 +9,7 @@ for the help alone; a command is parsed by its own dataclass, which is flat.
 from __future__ import annotations
 
 import dataclasses
+import textwrap
 import typing
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any
@@ -18,6 +19,9 @@ from jaxmodpo.flags.help_groups import GROUP_NAMES, groups_of
 
 REQUIRED = "required"
 """the first box, of whatever must be given"""
+
+_WIDTH = 80
+"""columns of the boxes, which tyro draws so where it cannot see the terminal's"""
 
 UNGROUPED = "other"
 """the last box, of settings that no class and no annotation puts into a group"""
@@ -45,13 +49,13 @@ def is_required(field: dataclasses.Field[Any]) -> bool:
     return field.default is missing and field.default_factory is missing
 
 
-def print_help(settings: type, prog: str, description: str) -> None:
+def print_help(settings: type, prog: str, description: Sequence[str]) -> None:
     """Print the help of a command.
 
     Args:
         settings: the command's dataclass.
         prog: how the command is called, as in ``jaxmodpo align dpo``.
-        description: what stands between the usage line and the boxes.
+        description: the paragraphs between the usage line and the boxes, a line each.
 
     Raises:
         SystemExit: always, with code 0.
@@ -62,7 +66,7 @@ def print_help(settings: type, prog: str, description: str) -> None:
         _nested_by_box(settings),
         args=["--help"],
         prog=prog,
-        description=description,
+        description="\n\n".join(textwrap.fill(paragraph, _WIDTH) for paragraph in description),
         config=(tyro.conf.OmitArgPrefixes,),
     )
 

@@ -20,6 +20,7 @@ from typing import Any, TypeVar
 
 from jaxmodpo.config import load_yaml
 from jaxmodpo.errors import UserError
+from jaxmodpo.flags.field_texts import paragraphs
 from jaxmodpo.flags.help_text import print_help
 from jaxmodpo.flags.names import setting_of
 from jaxmodpo.flags.parser import parse_words
@@ -69,7 +70,7 @@ def parse(cls: type[Config], arguments: Sequence[str], prog: str) -> Config:
     """
     if {"-h", "--help"} & set(arguments):
         note = "--config FILE.yaml gives the same settings from a file."
-        print_help(cls, prog, f"{(cls.__doc__ or '').strip()}\n\n{note}")
+        print_help(cls, prog, [*paragraphs(cls), note])
     source = prog.removeprefix("jaxmodpo ")
     words, files = _without_config_files(arguments)
     file_values = _values_of_files(cls, files, source)

@@ -64,7 +64,7 @@ class ScoreKLConfig(Settings, help_group="model"):
     """Replies that are sampled and scored at a time."""
     mesh: Annotated[tuple[Count, Count, Count] | None, HelpGroup("devices")] = None
     """Number of devices along the mesh axes data, fsdp and tensor. By default as
-    ``responses`` has it."""
+    in responses."""
     base_dtype: BaseDtype = "bfloat16"
     """Number format of the base weights. int8 and nf4 quantize the projections block by block."""
     seed: Annotated[Seed, HelpGroup("sampling")] = 0

@@ -59,7 +59,7 @@ def test_a_setting_of_a_class_without_a_group_has_none_and_is_shown_last():
 
 def test_help_has_a_box_for_each_group_and_flags_without_a_prefix(capsys):
     with pytest.raises(SystemExit) as left:
-        print_help(Ungrouped, "jaxmodpo x", "What it does.")
+        print_help(Ungrouped, "jaxmodpo x", ["What it does."])
     assert left.value.code == 0
     _, _, boxes = capsys.readouterr().out.partition("required options")
     # Outside a terminal tyro draws a box as a title with a line below.
