@@ -22,12 +22,12 @@ demo: $(VENV)/.runtime  ## the whole experiment in a small synthetic world, abou
 test: $(VENV)/.test  ## linters, type checks and all tests
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	@said=$$(mktemp); \
-	nice -n 10 $(BIN)/pyright >$$said 2>&1 & checking=$$!; \
+	@type_errors=$$(mktemp); \
+	nice -n 10 $(BIN)/pyright >$$type_errors 2>&1 & checking=$$!; \
 	echo "$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal"; \
 	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal; tests=$$?; \
 	wait $$checking; types=$$?; \
-	echo "$(BIN)/pyright"; cat $$said; rm -f $$said; \
+	echo "$(BIN)/pyright"; cat $$type_errors; rm -f $$type_errors; \
 	test $$tests = 0 && test $$types = 0
 
 fast: $(VENV)/.test  ## the tests that neither train a model nor take more than a second or two each
