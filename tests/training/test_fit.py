@@ -52,6 +52,19 @@ tpu = pytest.mark.skipif(
 )
 
 
+@pytest.fixture
+def quick_compiler():
+    """XLA's quickest compilation for TPUs, which takes a quarter of the time.
+
+    A program's arguments are the same, and its peak differs by a percent (2.35 GiB instead of 2.36
+    for a 7B step on a v5e 4x4).
+    """
+    before = jax.config.jax_optimization_level
+    jax.config.update("jax_optimization_level", "O0")
+    yield
+    jax.config.update("jax_optimization_level", before)
+
+
 def batches(accumulation: int = 1, size: int = 4) -> Batches:
     examples = full_examples(16, 64).with_fields(reference_logps=np.zeros((16, 2), np.float32))
     return Batches(examples, batch_size=size, accumulation=accumulation)
@@ -197,7 +210,8 @@ def tiny(tmp_path):
 
 
 @tpu
-@pytest.mark.slow(seconds=100)
+@pytest.mark.usefixtures("quick_compiler")
+@pytest.mark.slow(seconds=60)
 def test_a_real_7b_step_compiles_for_a_tpu_pod_that_is_not_here(capsys):
     fit(FitConfig(topology="v5e:4x4", model="mistral-7b-v0.1", json=True))
     found = json.loads(capsys.readouterr().out)
@@ -216,6 +230,7 @@ def test_a_real_7b_step_compiles_for_a_tpu_pod_that_is_not_here(capsys):
 
 
 @tpu
+@pytest.mark.usefixtures("quick_compiler")
 @pytest.mark.slow
 def test_too_large_a_step_is_an_answer(capsys):
     fit(
@@ -233,6 +248,7 @@ def test_too_large_a_step_is_an_answer(capsys):
 
 
 @tpu
+@pytest.mark.usefixtures("quick_compiler")
 @pytest.mark.slow
 @pytest.mark.parametrize("step", ["score", "reward"])
 def test_scoring_and_reward_steps_compile_too(capsys, tiny, tmp_path, step):
