@@ -43,9 +43,11 @@ SHARED_BY_ALL = (
     "responses",
     "preferences",
     "reward_safety",
-    "test/base",
 )
 """the demo's phases that every trial needs"""
+
+BASE_REPLIES = "test/base"
+"""the folder of the base's replies to the validation questions"""
 
 MALFORMED = 0.02
 """the share of malformed validation replies that no chosen trial may reach; less than half the
@@ -82,6 +84,7 @@ def tune(config: TuneConfig) -> None:
     phases = {phase.name: phase for phase in experiment.phases}
     for name in SHARED_BY_ALL:
         _run(phases[name], config)
+    _run(_sampling_of(phases, None, BASE_REPLIES), config)
     # Every method gets as many trials as the file lists for it, one after the other. Each is a
     # phase with a folder of its own, so that a search that was cut off starts at the first that is
     # not finished.
@@ -132,14 +135,23 @@ def _trial(
     name = f"trials/{method}/{number}"
     training = phases[method]
     _run(PhaseSpec(name, training.command, {**training.settings, **changes}), config)
-    # The demo's own phase that samples test replies, with this model in place of the demo's. In
-    # this world its questions are validation questions.
-    sampling = phases[f"test/{method}"]
-    sampling_settings = {**sampling.settings, "adapter": f"$out/{name}/adapter"}
-    _run(PhaseSpec(f"{name}/validation", sampling.command, sampling_settings), config)
-    base_replies = _replies_by_question(config.output_dir / "test/base")
+    _run(_sampling_of(phases, f"$out/{name}/adapter", f"{name}/validation"), config)
+    base_replies = _replies_by_question(config.output_dir / BASE_REPLIES)
     trial_replies = _replies_by_question(config.output_dir / f"{name}/validation")
     return measure(trial_replies, base_replies)
+
+
+def _sampling_of(phases: Mapping[str, PhaseSpec], adapter: str | None, name: str) -> PhaseSpec:
+    """Return the demo's phase that samples test replies, with one model alone: an adapter, or the
+    base.
+
+    In this world its questions are validation questions.
+    """
+    sampling = phases["test"]
+    settings = {key: value for key, value in sampling.settings.items() if key != "adapters"}
+    if adapter is not None:
+        settings["adapter"] = adapter
+    return PhaseSpec(name, sampling.command, settings)
 
 
 def _replies_by_question(folder: Path) -> dict[str, list[str]]:

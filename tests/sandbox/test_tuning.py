@@ -121,7 +121,7 @@ def test_each_trial_is_trained_sampled_and_compared_and_a_soup_waits_for_its_ing
 
     monkeypatch.setattr(tuning, "_run", run)
     tune(TuneConfig(output_dir=tmp_path / "out", trials=str(tmp_path / "t.yaml")))
-    expected = [*tuning.SHARED_BY_ALL, "dpo_empathy", "dpo_safety"]
+    expected = [*tuning.SHARED_BY_ALL, "test/base", "dpo_empathy", "dpo_safety"]
     for number in (1, 2):
         expected += [f"trials/dpo_soup/{number}", f"trials/dpo_soup/{number}/validation"]
     assert ran == expected
