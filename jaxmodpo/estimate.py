@@ -18,6 +18,7 @@ Phases are priced in order, since each says what it will leave for those after i
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -258,19 +259,17 @@ class Estimator:
             f" {self.chip.hbm_gib:g}"
         ]
 
-    def sampled_adapters(self, folders: Iterable[Path | None]) -> float:
+    def sampled_adapters(self, folders: Iterable[Path | None], base_dtype: str) -> float:
         """Return the bytes of the adapters of one sampling run, None for the base alone; those
         that are not known count as nothing.
         """
-        sizes: list[float] = []
+        total = 0.0
         for folder in folders:
-            if folder is None:
-                continue
-            try:
-                sizes.append(self.adapter_bytes(folder))
-            except Unknown:
-                continue
-        return sum(sizes)
+            # No estimate fails for an adapter: it is small beside its base.
+            with contextlib.suppress(Unknown):
+                total += self.adapter_bytes(folder) if folder is not None else 0.0
+        # Files are float32. The sampler rounds adapters to what it multiplies them in.
+        return total if base_dtype == "float32" else total / 2
 
     def scoring(self, model: Path, sequences: int, models: int = 1) -> float:
         """Return the chip-hours of log-probabilities: each of so many models once over every

@@ -458,9 +458,9 @@ def test_a_sweep_counts_what_it_measures_and_only_what_it_trains(tmp_path):
 
     alone, more = cost(), cost(samples=8)
     # Ten models of 800 replies more, of 320 tokens each, 64 of them at a time at half of 3.35 TB/s:
-    # 14.2 GB of weights without the embeddings, four adapters, and 4.3 GB of a half-full cache; and
-    # twice 14.5 billion operations for some 375 tokens of each.
-    adapters = 4 * alone.disk / 9
+    # 14.2 GB of weights without the embeddings, four adapters in two bytes, and 4.3 GB of a
+    # half-full cache; and twice 14.5 billion operations for some 375 tokens of each.
+    adapters = 4 * alone.disk / 9 / 2
     sampled = 8000 * 320 / 64 * (14.2e9 + adapters + 4.3e9) / 3.35e12 / 0.5
     scored = 8000 * 375 * 2 * 14.5e9 / 989e12 / 0.5
     assert more.chip_hours - alone.chip_hours == pytest.approx((sampled + scored) / 3600, rel=0.02)

@@ -7,6 +7,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import json
+import logging
 import math
 import sys
 from collections.abc import Iterator
@@ -54,12 +55,16 @@ from jaxmodpo.training.hardware import Chip, chip_of
 from jaxmodpo.training.policy_loss import Method
 from jaxmodpo.training.roofline import Work, policy_training, reward_training, scoring
 
+logger = logging.getLogger(__name__)
+
+DEFAULT_TOPOLOGY = "v5e:4x4"
+
 
 @dataclass(frozen=True, kw_only=True)
 class FitConfig(Unestimated, help_group="model"):
     """Compile a step for a TPU or GPU topology, without the devices and without weights."""
 
-    topology: Annotated[str, HelpGroup("devices")] = "v5e:4x4"
+    topology: Annotated[str, HelpGroup("devices")] = DEFAULT_TOPOLOGY
     """Devices that are compiled for: TPU chips, such as v5e:4x4 or v5p:2x2x4, which need libtpu
     (the tpu extra), or GPUs, such as cuda:1x1x8 for one host of 8, which need JAX's CUDA plugin
     (the cuda extra)."""
@@ -93,6 +98,8 @@ class FitConfig(Unestimated, help_group="model"):
     """Type of the frozen base weights; int8 and nf4 are quantized."""
     lora_rank: Count = 64
     """Rank of the adapter, which lies on all seven projections."""
+    adapters: Count = 1
+    """Number of adapters of this rank that the sampler has side by side."""
     remat: Annotated[Remat, HelpGroup("computation")] = "full"
     """What the backward pass computes again to save memory: whole layers (full), everything but
     matrix products (dots), or nothing (none)."""
@@ -119,6 +126,8 @@ class FitConfig(Unestimated, help_group="model"):
         super().check()
         if self.step == "sample" and self.search:
             raise UserError("--search is for steps that train; give --step sample a --batch-size")
+        if self.step != "sample" and self.adapters > 1:
+            raise UserError("--adapters is for --step sample; the other steps have one adapter")
 
 
 def fit(config: FitConfig) -> None:
@@ -130,6 +139,13 @@ def fit(config: FitConfig) -> None:
     else:
         decoder_shape(config.model)
     devices = topology_devices(config.topology, config.target_config)
+    logger.info(
+        "compiling for %s, %d × %s%s",
+        config.topology,
+        len(devices),
+        devices[0].device_kind,
+        ", the default; --topology names others" if config.topology == DEFAULT_TOPOLOGY else "",
+    )
     if config.step == "sample":
         print_sampling(config, devices)
         return
@@ -159,6 +175,7 @@ def print_sampling(config: FitConfig, devices: list[Any]) -> None:
         slots=config.batch_size,
         length=config.length,
         lora_rank=config.lora_rank,
+        adapters=config.adapters,
         base_dtype=config.base_dtype,
     )
     print(json.dumps(dataclasses.asdict(sampling)) if config.json else described_sampling(sampling))

@@ -85,6 +85,7 @@ def fit_sampling(
     slots: int,
     length: int,
     lora_rank: int,
+    adapters: int,
     base_dtype: BaseDtype,
 ) -> SamplingAnswer:
     """Compile the sampler's loop for devices that need not be here.
@@ -96,7 +97,8 @@ def fit_sampling(
         mesh_shape: along data, fsdp and tensor; None for the sampler's own.
         slots: replies under way.
         length: most tokens of a prompt and its reply, half of them each.
-        lora_rank: of the adapter, which is not merged.
+        lora_rank: of each adapter; they are not merged.
+        adapters: how many are sampled side by side.
         base_dtype: of the base weights.
 
     Raises:
@@ -104,11 +106,18 @@ def fit_sampling(
     """
     config = decoder_shape(model)
     mesh = make_mesh(mesh_shape or sampling_shape(devices, config), devices)
-    lora = LoraConfig(lora_rank, 2.0 * lora_rank, 0.0)
+    ranks = adapters * lora_rank
+    lora = LoraConfig(ranks, 2.0 * ranks, 0.0)
     base, adapter = abstract_policy(config, lora, mesh, base_dtype)
+    # A sampler rounds adapters to the type that they are multiplied in.
+    dtype = base["embed"].dtype
+    adapter = jax.tree.map(
+        lambda array: jax.ShapeDtypeStruct(array.shape, dtype, sharding=array.sharding), adapter
+    )
     shapes = Shapes.of(config, length // 2, length - length // 2, slots, row_shards(mesh))
     settings = SamplingSettings(0.8, 0.95, length - length // 2, (2,))
-    arrays = _Abstract(mesh, config, base["embed"].dtype)
+    arrays = _Abstract(mesh, config, dtype)
+    own_ranks = arrays.everywhere((slots, ranks), bool) if adapters > 1 else None
     started = time.perf_counter()
     lowered = advance.lower(
         base,
@@ -118,7 +127,7 @@ def fit_sampling(
         arrays.refill(slots),
         arrays.everywhere((), jnp.int32),
         arrays.everywhere((), jnp.int32),
-        None,
+        own_ranks,
         config=config,
         lora=lora,
         attention=Attention("auto", mesh),

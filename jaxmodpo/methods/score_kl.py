@@ -89,7 +89,7 @@ class ScoreKLConfig(Settings, help_group="model"):
 
     def cost(self, estimator: Estimates) -> Cost:
         replies = estimator.rows(self.questions) * self.samples * len(self.models())
-        adapters = estimator.sampled_adapters(self.models().values())
+        adapters = estimator.sampled_adapters(self.models().values(), self.base_dtype)
         hours = estimator.sampling(self, replies, self.batch_size, adapters)
         # Then the policies and the base go over every reply once.
         hours += estimator.scoring(self.model, replies, models=2)

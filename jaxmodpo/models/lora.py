@@ -20,7 +20,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -146,8 +146,8 @@ def apply(
 
 
 def side_by_side(
-    adapters: Sequence[tuple[LoraConfig, dict[str, Array]]],
-) -> tuple[LoraConfig, dict[str, Array], np.ndarray]:
+    adapters: Sequence[tuple[LoraConfig, Mapping[str, np.ndarray]]],
+) -> tuple[LoraConfig, dict[str, np.ndarray], np.ndarray]:
     """Put adapters of one base model beside each other along the rank, so that the rows of one
     batch can each have their own::
 
@@ -166,22 +166,23 @@ def side_by_side(
     targets = [
         name for name in PROJECTIONS if any(name in config.targets for config, _ in adapters)
     ]
-    parameters: dict[str, Array] = {}
+    # On the host: no device need hold all of what is shared out among several.
+    parameters: dict[str, np.ndarray] = {}
     for name in targets:
         arrays_with_target = next(arrays for _, arrays in adapters if f"{name}.A" in arrays)
         layers, width_in, _ = arrays_with_target[f"{name}.A"].shape
         width_out = arrays_with_target[f"{name}.B"].shape[2]
-        factors_a: list[Array] = []
-        factors_b: list[Array] = []
+        factors_a: list[np.ndarray] = []
+        factors_b: list[np.ndarray] = []
         for config, arrays in adapters:
             if name in config.targets:
                 factors_a.append(arrays[f"{name}.A"])
                 factors_b.append(config.scale * arrays[f"{name}.B"])
             else:
-                factors_a.append(jnp.zeros((layers, width_in, config.rank)))
-                factors_b.append(jnp.zeros((layers, config.rank, width_out)))
-        parameters[f"{name}.A"] = jnp.concatenate(factors_a, axis=2)
-        parameters[f"{name}.B"] = jnp.concatenate(factors_b, axis=1)
+                factors_a.append(np.zeros((layers, width_in, config.rank), np.float32))
+                factors_b.append(np.zeros((layers, config.rank, width_out), np.float32))
+        parameters[f"{name}.A"] = np.concatenate(factors_a, axis=2)
+        parameters[f"{name}.B"] = np.concatenate(factors_b, axis=1)
     rank = sum(ranks)
     lora = LoraConfig(rank, float(rank), 0.0, tuple(targets))
     owner_of_rank = np.repeat(np.arange(len(adapters)), ranks)

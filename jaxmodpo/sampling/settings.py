@@ -172,7 +172,7 @@ class ResponsesConfig(EndpointOptions, help_group="sampling"):
         replies = self._replies(estimator)
         cost = Cost(disk=REPLY_BYTES * replies)
         try:
-            adapters = estimator.sampled_adapters(self.models().values())
+            adapters = estimator.sampled_adapters(self.models().values(), self.base_dtype)
             cost.chip_hours = estimator.sampling(self, replies, self.batch_size, adapters)
             cost.notes = estimator.sampler_notes(self, adapters)
         except Unknown as missing:

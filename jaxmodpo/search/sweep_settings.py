@@ -136,7 +136,9 @@ class SweepConfig(PreferenceTrainingConfig, help_group="search"):
             cost.disk += points * soup_size
             models += points * (1 + BISECTIONS * self.match_kl)
         replies = models * estimator.rows(self.questions) * self.samples
-        beside_each_other = min(self.models_at_once, points) * adapter_size
+        # The sampler rounds adapters to what it multiplies them in.
+        bytes_of_file = 1.0 if self.base_dtype == "float32" else 0.5
+        beside_each_other = min(self.models_at_once, points) * adapter_size * bytes_of_file
         cost.chip_hours += estimator.sampling(
             self, replies, self.sample_batch_size, beside_each_other
         )

@@ -39,8 +39,9 @@ def test_collectives_are_counted_once_a_turn_of_their_loop():
     assert by_depth(PROGRAM) == [{"all-to-all": 1}, {"all-reduce": 2, "all-gather": 1}]
 
 
-@pytest.mark.slow(seconds=20)
-def test_sampling_on_a_pod_adds_up_twice_a_layer_and_gathers_nothing():
+@pytest.mark.slow(seconds=40)
+@pytest.mark.parametrize("adapters", [1, 3])
+def test_sampling_on_a_pod_adds_up_twice_a_layer_and_gathers_nothing(adapters: int):
     pytest.importorskip("libtpu")
     answer = fit_sampling(
         "llama-3.2-1b",
@@ -50,6 +51,7 @@ def test_sampling_on_a_pod_adds_up_twice_a_layer_and_gathers_nothing():
         slots=16,
         length=256,
         lora_rank=16,
+        adapters=adapters,
         base_dtype="bfloat16",
     )
     assert answer.fits and answer.mesh == (1, 1, 8)

@@ -85,3 +85,15 @@ def test_log_probabilities_of_several_adapters_at_once_are_refused(policy, folde
     several = with_adapters(policy, [ScaledAdapter(folder) for folder in folders.values()])
     with pytest.raises(UserError, match="several adapters"):
         several.logps(None, 4)  # type: ignore[arg-type]
+
+
+def test_a_sampler_holds_adapters_in_the_type_that_it_multiplies_them_in(policy, folders):
+    bfloat16 = {name: array.astype(jnp.bfloat16) for name, array in policy.base.items()}
+    rounded = dataclasses.replace(policy, base=bfloat16)
+    several = [ScaledAdapter(folder) for folder in folders.values()]
+    for adapters in (several, several[:1]):
+        sampled = with_adapters(rounded, adapters)
+        assert {array.dtype for array in sampled.adapter.values()} == {jnp.dtype(jnp.bfloat16)}
+        assert {array.dtype for array in with_adapters(policy, adapters).adapter.values()} == {
+            jnp.dtype(jnp.float32)
+        }

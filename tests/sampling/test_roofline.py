@@ -24,11 +24,12 @@ def test_arithmetic_counts_the_bytes_of_the_loop_that_fit_compiles(base_dtype: B
         mesh_shape=(1, 1, 1),
         slots=8,
         length=200,
-        lora_rank=16,
+        lora_rank=8,
+        adapters=2,
         base_dtype=base_dtype,
     )
     config = decoder_shape("tiny-mistral")
-    adapter = 4 * count(adapter_table(parameter_table(config), LoraConfig(16, 32.0, 0.0)))
+    adapter = 2 * count(adapter_table(parameter_table(config), LoraConfig(16, 32.0, 0.0)))
     needed = SamplerBytes.of(config, base_dtype, 8, 100, 100, adapter)
     assert (needed.read, needed.cache) == (answer.weight_bytes, answer.cache_bytes)
     # Two bytes of each number, of the embeddings' as of all that is not quantized.
