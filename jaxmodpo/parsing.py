@@ -1,4 +1,5 @@
-"""Texts of JSON and YAML as values, read strictly: the one place where either becomes Python.
+"""Texts of JSON and YAML as values, read strictly: the one place where either becomes Python, and
+where Python becomes YAML.
 
 Python's own readers take much in silence: of two equal keys the second wins, YAML reads ``012`` as
 ten and ``1:30`` as ninety, a few lines of aliases unfold into gigabytes. Here each of these is an
@@ -6,6 +7,7 @@ error in one sentence, a ValueError, to which the caller adds the file::
 
     parse_yaml("lr: 1e-4")              # {"lr": 0.0001}
     parse_yaml("start: 012")            # {"start": "012"}
+    yaml_text({"lr": "1e-4"})           # "lr: '1e-4'\\n", a text as before
     parse_json('{"a": 1, "a": 2}')      # ValueError: the key 'a' stands twice in one object
 """
 
@@ -276,3 +278,30 @@ for _name, (_pattern, _first) in _PATTERNS.items():
 for _name, _constructor in _CONSTRUCTORS.items():
     _Loader.add_constructor(_TAG + _name, _constructor)
 _Loader.add_constructor(None, _other)  # type: ignore[arg-type]
+
+# Unicode's own line breaks, which YAML's reader folds into spaces unless they are escaped.
+_BREAKS = re.compile("[\x85\u2028\u2029]")
+
+
+class _Dumper(yaml.SafeDumper):
+    """YAML's safe dumper, which puts quotes around what :func:`parse_yaml` would otherwise read as
+    another value.
+    """
+
+    yaml_implicit_resolvers = _Loader.yaml_implicit_resolvers
+
+
+def _quoted_text(dumper: _Dumper, text: str) -> yaml.Node:
+    style = '"' if _BREAKS.search(text) else None
+    return dumper.represent_scalar(f"{_TAG}str", text, style=style)
+
+
+_Dumper.add_representer(str, _quoted_text)
+
+
+def yaml_text(value: Any) -> str:
+    """Return the YAML text from which :func:`parse_yaml` reads an equal value; letters of all
+    scripts stay readable.
+    """
+    text: str = yaml.dump(value, Dumper=_Dumper, sort_keys=False, allow_unicode=True)
+    return text

@@ -12,7 +12,7 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jaxmodpo.parsing import is_serialized, parse_json, parse_yaml, serialized_messages
+from jaxmodpo.parsing import is_serialized, parse_json, parse_yaml, serialized_messages, yaml_text
 
 BOMB = "k0: &k0 [a,a,a,a,a,a,a,a,a]\n" + "".join(
     f"k{n}: &k{n} [{','.join([f'*k{n - 1}'] * 9)}]\n" for n in range(1, 10)
@@ -90,6 +90,7 @@ VALUES = st.recursive(
 
 @given(VALUES)
 def test_what_yaml_and_json_write_is_read_back(value):
+    assert parse_yaml(yaml_text(value)) == value
     assert parse_yaml(yaml.safe_dump(value)) == value
     # PyYAML writes Unicode's own line breaks as they are, and its reader folds them into spaces.
     text = yaml.safe_dump(value, allow_unicode=True)
@@ -97,6 +98,28 @@ def test_what_yaml_and_json_write_is_read_back(value):
         assert parse_yaml(text) == value
     assert parse_json(json.dumps(value)) == value
     assert parse_json(json.dumps(value, ensure_ascii=False).encode("utf-8-sig")) == value
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "out/a\x85b",
+        "out/a\u2028 b\u2029",
+        "1e-4",
+        "012",
+        "yes",
+        "~",
+        "2026-01-31",
+        "a: #b",
+        "\ufeffx",
+    ],
+)
+def test_texts_that_yaml_takes_for_something_else_are_read_back(text):
+    assert parse_yaml(yaml_text({"path": text, text: [text]})) == {"path": text, text: [text]}
+
+
+def test_letters_of_all_scripts_stay_readable():
+    assert yaml_text({"model": "Übung/模型", "beta": 0.1}) == "model: Übung/模型\nbeta: 0.1\n"
 
 
 @pytest.mark.parametrize(

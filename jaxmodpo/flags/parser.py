@@ -69,7 +69,8 @@ def parse_words(cls: type[Config], arguments: list[str], source: str) -> Config:
     config = _parsed_by_tyro(cls, arguments, source)
     for field in dataclasses.fields(config):  # type: ignore[arg-type]
         if field.name != "base_url":  # which is remote, and says itself how it must begin
-            refuse_remote(getattr(config, field.name), flag_of(field.name), source)
+            value = getattr(config, field.name)
+            refuse_remote(value, flag_of(field.name), source, arguments)
     check_ranges(config, source)
     return config
 

@@ -51,17 +51,23 @@ def _holds_path(hint: Any) -> bool:
     return hint is Path or any(_holds_path(argument) for argument in typing.get_args(hint))
 
 
-def refuse_remote(value: Any, flag: str, source: str) -> None:
+def refuse_remote(value: Any, flag: str, source: str, words: Sequence[str] = ()) -> None:
     """Refuse ``gs://…`` and the like where a path belongs: they would become folders of that name
     here.
+
+    Args:
+        value: a setting's.
+        flag: the setting's.
+        source: what to call the command line in an error.
+        words: of the command line, in which the value stands as its user wrote it.
     """
     items = value if isinstance(value, list | tuple) else (value,)
     for item in items:
         if isinstance(item, str | Path):
-            _refuse_remote_item(item, flag, source)
+            _refuse_remote_item(item, flag, source, words)
 
 
-def _refuse_remote_item(item: str | Path, flag: str, source: str) -> None:
+def _refuse_remote_item(item: str | Path, flag: str, source: str, words: Sequence[str]) -> None:
     if "\0" in str(item):
         raise UserError(f"{source}: {flag} holds a zero byte, which no path and no name can")
     address = _ADDRESS.search(str(item))
@@ -71,6 +77,18 @@ def _refuse_remote_item(item: str | Path, flag: str, source: str) -> None:
     # A text may be the URL of a database or an endpoint; a path cannot be any URL.
     if isinstance(item, Path) or scheme.lower() in _STORE_SCHEMES:
         raise UserError(
-            f"{source}: {flag} is {item}, and {scheme}:// is not supported; copy it here or"
-            " mount it, and give a local path"
+            f"{source}: {flag} is {_as_written(item, words)}, and {scheme}:// is not supported;"
+            " copy it here or mount it, and give a local path"
         )
+
+
+def _as_written(item: str | Path, words: Sequence[str]) -> str:
+    """Return a value as it stands among the words of a command line: a path has lost the second of
+    two slashes.
+    """
+    for word in words:
+        attached = word.partition("=")[2]
+        for text in (word, attached):
+            if isinstance(item, Path) and text and Path(text) == item:
+                return text
+    return str(item)

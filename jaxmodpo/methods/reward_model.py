@@ -29,6 +29,7 @@ from jaxmodpo.models.parameters import Parameters
 from jaxmodpo.models.remat import Remat
 from jaxmodpo.models.roberta import Roberta, RobertaConfig, load_roberta, parameter_table
 from jaxmodpo.policy.mesh import place_batch, put, row_shards, shardings
+from jaxmodpo.policy.preemption import stop_if_asked
 from jaxmodpo.records import Pair
 from jaxmodpo.schema import Fields
 from jaxmodpo.training.cache import cached, examples_digest
@@ -103,7 +104,8 @@ def score(
     rows: int,
     mesh: Mesh | None = None,
 ) -> np.ndarray:
-    """Return the reward of every sequence, ``[n, S]`` float32, without dropout.
+    """Return the reward of every sequence, ``[n, S]`` float32, without dropout. Of several
+    processes all score the same, and end together where one of them is asked to.
 
     Args:
         config: the model's shape.
@@ -119,7 +121,9 @@ def score(
         arrays = {name: batch[name] for name in ("tokens", "lengths")}
         placed = place_batch(mesh, arrays, batches.by_rows) if mesh else arrays
         microbatch = {name: array[0] for name, array in placed.items()}
-        return np.asarray(_score(parameters, microbatch, config=config))[None]
+        rewards = np.asarray(_score(parameters, microbatch, config=config))[None]
+        stop_if_asked("while rewards were computed")
+        return rewards
 
     return score_in_batches(batches, compute)
 

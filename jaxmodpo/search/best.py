@@ -19,6 +19,7 @@ from jaxmodpo.config import as_mapping
 from jaxmodpo.errors import UserError
 from jaxmodpo.files import write_text
 from jaxmodpo.methods.reward import RewardConfig
+from jaxmodpo.parsing import yaml_text
 from jaxmodpo.phase import Phase
 from jaxmodpo.policy.distributed import DeviceConfig
 from jaxmodpo.results.reward import VALIDATION, Validation
@@ -187,10 +188,8 @@ def _unfinished(running: int) -> str:
 
 
 def _yaml(settings: Mapping[str, Any], best: FrozenTrial, command: str) -> str:
-    import yaml
-
     head = (
         f"# Trial {best.number} of a search, {best.value:.4f}: jaxmodpo {command} --config FILE"
         " --output-dir FOLDER\n"
     )
-    return head + yaml.safe_dump(dict(settings), sort_keys=False, allow_unicode=True)
+    return head + yaml_text(dict(settings))

@@ -241,6 +241,20 @@ def test_settings_from_a_store_are_refused_by_its_name():
         parse(Settings, ["--output-dir", "o", "--config", "gs://bucket/s.yaml"], "x")
 
 
+@pytest.mark.parametrize("address", ["gs://bucket/out", "s3://bucket//out/", "gs:/bucket/out"])
+def test_a_path_in_a_store_is_refused_as_it_was_written(address, tmp_path):
+    sentence = f"--output-dir is {address}, and {address[:2]}:// is not supported; copy it here"
+    file = yaml(tmp_path, f"output_dir: {address}\n")
+    for flags in (
+        ["--output-dir", address],
+        [f"--output-dir={address}"],
+        ["--output_dir", address],
+        ["--config", file],
+    ):
+        with pytest.raises(UserError, match=f"^x: {re.escape(sentence)}"):
+            parse(Settings, flags, "x")
+
+
 @pytest.mark.parametrize("flags", [["--output-dir", ""], ["--output-dir="]])
 def test_an_empty_path_is_refused_and_not_taken_for_the_current_folder(flags):
     with pytest.raises(

@@ -111,6 +111,7 @@ RUN = """
 import json, os, signal, sys, time
 arguments = json.loads(sys.argv[1])
 import jaxmodpo.policy.distributed as distributed
+import jaxmodpo.methods.reward_model as reward_model
 import jaxmodpo.policy.loaded as loaded_policy
 import jaxmodpo.training.trainer as trainer
 from jaxmodpo.cli import main
@@ -134,14 +135,16 @@ def watched_scoring(*positional, **named):
     calls += 1
     if calls == arguments["after"]:
         os.kill(os.getpid(), getattr(signal, arguments["signal"]))
-    if 0 < arguments["after"] <= calls:
+    if 0 < arguments["after"] <= calls or arguments["watched"] == "rewards":
         # JAX looks for a signal once a second and then tells the other processes. The batches that
-        # are left would be scored sooner; those of a real model take longer.
+        # are left would be scored sooner; those of a real model take longer. Rewards are computed
+        # by each process for itself: no wait for the other one slows it down.
         time.sleep(1)
     return scoring(*positional, **named)
-scoring = loaded_policy.sequence_logps
-if arguments["scoring"]:
-    loaded_policy.sequence_logps = watched_scoring
+if arguments["watched"] == "log-probabilities":
+    scoring, loaded_policy.sequence_logps = loaded_policy.sequence_logps, watched_scoring
+elif arguments["watched"] == "rewards":
+    scoring, reward_model._score = reward_model._score, watched_scoring
 else:
     trainer.train_step = watched
 for flags in arguments["runs"]:
@@ -168,7 +171,7 @@ def launch(
     devices: int,
     after: int = 0,
     kind: str = "SIGTERM",
-    scoring: bool = False,
+    watched: str = "updates",
 ) -> subprocess.Popen:
     environment = os.environ | {
         "XLA_FLAGS": (
@@ -177,7 +180,7 @@ def launch(
         ),
         "JAX_PLATFORMS": "cpu",
     }
-    arguments = json.dumps({"runs": runs, "after": after, "signal": kind, "scoring": scoring})
+    arguments = json.dumps({"runs": runs, "after": after, "signal": kind, "watched": watched})
     return subprocess.Popen(
         [sys.executable, "-c", RUN, arguments],
         env=environment,
@@ -192,7 +195,7 @@ def several(
     devices: int,
     after: int = 0,
     kind: str = "SIGTERM",
-    scoring: bool = False,
+    watched: str = "updates",
     **changes,
 ) -> list:
     """Start processes that know each other; the last one gets a signal after some updates, or
@@ -216,7 +219,7 @@ def several(
             devices,
             after if number == count - 1 else 0,
             kind,
-            scoring,
+            watched,
         )
         for number in range(count)
     ]
@@ -281,16 +284,18 @@ def test_two_processes_then_one_then_four_end_where_one_does(settings, alone, tm
 
 
 @pytest.mark.slow(seconds=40)
-def test_two_processes_end_together_while_reference_log_probabilities_are_computed(
-    settings, tmp_path
+@pytest.mark.parametrize("scored", ["log-probabilities", "rewards"])
+def test_two_processes_end_together_while_references_or_margins_are_computed(
+    settings, tmp_path, scored
 ):
     """SIGTERM comes to one of them long before the first update."""
     changes = {"output_dir": tmp_path / "run", "cache_dir": tmp_path / "cache", "batch_size": 2}
-    results = ended(several(settings, 2, 1, after=2, scoring=True, **changes))
+    results = ended(several(settings, 2, 1, after=2, watched=scored, **changes))
     assert [code for code, _ in results] == [RESTART, RESTART], "\n\n".join(
         said[-2000:] for _, said in results
     )
-    assert all("asked to end while log-probabilities were computed" in said for _, said in results)
+    for _, said in results:
+        assert f"asked to end while {scored} were computed" in said, said[-2000:]
     assert not (tmp_path / "run" / "metrics.jsonl").exists()
 
 

@@ -14,6 +14,7 @@ import yaml
 from optuna.trial import TrialState
 from studies import stored
 
+from jaxmodpo.config import load_yaml
 from jaxmodpo.errors import UserError
 from jaxmodpo.files import read_json
 from jaxmodpo.flags.parse import from_mapping
@@ -186,6 +187,18 @@ def test_where_nothing_is_held_out_the_reason_says_so(pretended, inputs):
         match="all failed; the last one: nothing was held out: there are too few questions",
     ):
         pretended(lambda *_: None, trials=50)
+
+
+def test_the_best_settings_are_read_back_whatever_their_paths_are_called(pretended, inputs):
+    # A line break of Unicode's own, and a name that YAML would take for a number.
+    hostile = inputs / "pairs\x85of\u2028 today" / "1e-4"
+    hostile.mkdir(parents=True)
+    (inputs / "pairs.json").rename(hostile / "pairs.json")
+    cache = Path("1e-4")
+    pretended(lambda *_: 0.6, pairs=hostile / "pairs.json", cache_dir=cache)
+    settings = load_yaml(inputs / "search" / "best.yaml")
+    config = from_mapping(DPOConfig, settings | {"output_dir": "x"}, "best.yaml")
+    assert (config.pairs, config.cache_dir) == (hostile / "pairs.json", cache)
 
 
 def test_the_best_settings_are_for_any_machine(pretended, inputs):
