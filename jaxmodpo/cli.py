@@ -23,6 +23,7 @@ from jaxmodpo import __version__
 from jaxmodpo.commands import COMMANDS, FAMILIES, load, members, overview, overview_of
 from jaxmodpo.errors import INTERRUPTED, RESTART, Preempted, UserError, nearest
 from jaxmodpo.interrupts import Interrupts, interrupts
+from jaxmodpo.launched import refuse_further_processes
 from jaxmodpo.terminal import PrintableFormatter, PrintableStream, printable
 
 logger = logging.getLogger(__name__)
@@ -113,6 +114,7 @@ def _run(arguments: Sequence[str], state: Interrupts) -> None:
 
         settings, function = load(name)
         config = parse(settings, rest, f"jaxmodpo {name}")
+        refuse_further_processes(name, processes=COMMANDS[name].processes)
         with contextlib.redirect_stdout(PrintableStream(sys.stdout)):
             result = function(config)  # type: ignore[operator]
         # Most commands return their phase, or nothing.

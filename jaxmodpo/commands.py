@@ -15,6 +15,8 @@ import importlib
 from collections.abc import Mapping
 from typing import NamedTuple
 
+from jaxmodpo.launched import Processes
+
 
 class Command(NamedTuple):
     """Where a command lives.
@@ -24,21 +26,31 @@ class Command(NamedTuple):
         settings: the name of its settings' dataclass in that module.
         function: the name of the function that runs it, in the same module.
         about: one line of help.
+        processes: what becomes of it where a launcher starts it several times.
     """
 
     module: str
     settings: str
     function: str
     about: str
+    processes: Processes = "first"
 
 
 SECTIONS: Mapping[str, Mapping[str, Command]] = {
     "Start here": {
         "demo": Command(
-            "sandbox.demo", "DemoConfig", "demo", "the whole experiment in a small synthetic world"
+            "sandbox.demo",
+            "DemoConfig",
+            "demo",
+            "the whole experiment in a small synthetic world",
+            processes="one",
         ),
         "run": Command(
-            "run", "RunConfig", "run", "run an experiment file, skipping finished phases"
+            "run",
+            "RunConfig",
+            "run",
+            "run an experiment file, skipping finished phases",
+            processes="one",
         ),
         "fit": Command(
             "bench.fit",
@@ -60,15 +72,31 @@ SECTIONS: Mapping[str, Mapping[str, Command]] = {
     },
     "Train": {
         "reward": Command(
-            "methods.reward", "RewardConfig", "reward", "train a reward model on preference pairs"
+            "methods.reward",
+            "RewardConfig",
+            "reward",
+            "train a reward model on preference pairs",
+            processes="all",
         ),
-        "align sft": Command("methods.sft", "SFTConfig", "sft", "fine-tune on chosen replies"),
-        "align dpo": Command("methods.dpo", "DPOConfig", "dpo", "align to one objective"),
+        "align sft": Command(
+            "methods.sft", "SFTConfig", "sft", "fine-tune on chosen replies", processes="all"
+        ),
+        "align dpo": Command(
+            "methods.dpo", "DPOConfig", "dpo", "align to one objective", processes="all"
+        ),
         "align modpo": Command(
-            "methods.modpo", "MODPOConfig", "modpo", "align to several, reward models as margins"
+            "methods.modpo",
+            "MODPOConfig",
+            "modpo",
+            "align to several, reward models as margins",
+            processes="all",
         ),
         "align joint": Command(
-            "methods.joint", "JointConfig", "joint", "align to several, one loss over their pairs"
+            "methods.joint",
+            "JointConfig",
+            "joint",
+            "align to several, one loss over their pairs",
+            processes="all",
         ),
         "soup": Command("methods.soup", "SoupConfig", "soup", "average adapters"),
         "export": Command(
@@ -77,7 +105,11 @@ SECTIONS: Mapping[str, Mapping[str, Command]] = {
     },
     "Sample, judge and measure": {
         "responses": Command(
-            "sampling.command", "ResponsesConfig", "run_responses", "sample replies from a model"
+            "sampling.command",
+            "ResponsesConfig",
+            "run_responses",
+            "sample replies from a model",
+            processes="all",
         ),
         "preferences": Command(
             "judging.preferences",
@@ -118,18 +150,38 @@ SECTIONS: Mapping[str, Mapping[str, Command]] = {
     },
     "Search": {
         "tune reward": Command(
-            "search.tune", "TuneRewardConfig", "tune_reward", "search a reward model's settings"
+            "search.tune",
+            "TuneRewardConfig",
+            "tune_reward",
+            "search a reward model's settings",
+            processes="all",
         ),
-        "tune sft": Command("search.tune", "TuneSFTConfig", "tune_sft", "search SFT's settings"),
-        "tune dpo": Command("search.tune", "TuneDPOConfig", "tune_dpo", "search DPO's settings"),
+        "tune sft": Command(
+            "search.tune", "TuneSFTConfig", "tune_sft", "search SFT's settings", processes="all"
+        ),
+        "tune dpo": Command(
+            "search.tune", "TuneDPOConfig", "tune_dpo", "search DPO's settings", processes="all"
+        ),
         "tune modpo": Command(
-            "search.tune", "TuneMODPOConfig", "tune_modpo", "search MODPO's settings"
+            "search.tune",
+            "TuneMODPOConfig",
+            "tune_modpo",
+            "search MODPO's settings",
+            processes="all",
         ),
         "tune joint": Command(
-            "search.tune", "TuneJointConfig", "tune_joint", "search Joint-Loss DPO's settings"
+            "search.tune",
+            "TuneJointConfig",
+            "tune_joint",
+            "search Joint-Loss DPO's settings",
+            processes="all",
         ),
         "sweep": Command(
-            "search.sweep", "SweepConfig", "sweep", "MODPO and soups over a grid of weights"
+            "search.sweep",
+            "SweepConfig",
+            "sweep",
+            "MODPO and soups over a grid of weights",
+            processes="one",
         ),
     },
     "For developers": {
@@ -152,10 +204,18 @@ SECTIONS: Mapping[str, Mapping[str, Command]] = {
             "bench.load", "BenchLoadConfig", "bench_load", "host memory and time of loading a model"
         ),
         "bench real": Command(
-            "bench.real", "BenchRealConfig", "bench_real", "small models on real preferences"
+            "bench.real",
+            "BenchRealConfig",
+            "bench_real",
+            "small models on real preferences",
+            processes="one",
         ),
         "bench resume": Command(
-            "bench.resume", "BenchResumeConfig", "bench_resume", "kill a run often, compare"
+            "bench.resume",
+            "BenchResumeConfig",
+            "bench_resume",
+            "kill a run often, compare",
+            processes="one",
         ),
         "bench judge": Command(
             "bench.judge", "BenchJudgeConfig", "bench_judge", "speed and memory of judging"
@@ -179,10 +239,14 @@ SECTIONS: Mapping[str, Mapping[str, Command]] = {
             "sandbox.check", "CheckConfig", "check", "count malformed replies"
         ),
         "sandbox fronts": Command(
-            "sandbox.fronts", "FrontsConfig", "fronts", "MODPO against soups, true rewards"
+            "sandbox.fronts",
+            "FrontsConfig",
+            "fronts",
+            "MODPO against soups, true rewards",
+            processes="one",
         ),
         "sandbox tune": Command(
-            "sandbox.tuning", "TuneConfig", "tune", "choose the demo's settings"
+            "sandbox.tuning", "TuneConfig", "tune", "choose the demo's settings", processes="one"
         ),
     },
 }

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -291,7 +290,7 @@ def open_in_one_process(command: str, settings: Settings) -> Phase:
         UserError: as :func:`open_phase`; or a launcher started several processes, and this is not
             the first.
     """
-    refuse_further_processes(command, os.environ)
+    refuse_further_processes(command)
     return open_phase(command, settings)
 
 

@@ -35,6 +35,7 @@ from jaxmodpo.evaluation.sections import (
     training_curves,
 )
 from jaxmodpo.files import atomic_path, write_text
+from jaxmodpo.launched import refuse_further_processes
 from jaxmodpo.pages import template
 from jaxmodpo.phase import Phase
 from jaxmodpo.ranges import Incidental, Settings
@@ -70,10 +71,11 @@ def report(config: ReportConfig) -> Phase:
     """Write the report.
 
     Raises:
-        UserError: an input is missing or holds no manifest, or a file is not as its command writes
-            it.
+        UserError: an input is missing or holds no manifest, a file is not as its command writes it,
+            or a launcher started several processes, and this is not the first.
     """
     config.check()
+    refuse_further_processes("report")
     # The runs are looked for once, so that what the manifest records is what the page shows, even
     # where another run ends meanwhile.
     runs = find_runs(config.inputs, config.output_dir)

@@ -31,6 +31,7 @@ from jax import Array
 from jax.experimental import multihost_utils
 
 from jaxmodpo.errors import UserError
+from jaxmodpo.launched import place_among_processes
 from jaxmodpo.phase import Phase, open_phase, output_folder
 from jaxmodpo.ranges import Count, CountOrZero, Incidental, Settings
 from jaxmodpo.results.manifest import MANIFEST, Manifest
@@ -54,8 +55,8 @@ class DeviceConfig(Settings, help_group="devices"):
     """Devices along data, fsdp and tensor. By default all are on fsdp, with a copy of the model for
     each TPU slice or GPU host."""
     distributed: Incidental[Literal["auto", "off", "explicit"]] = "auto"
-    """How processes find each other. auto: this one joins the others of a TPU pod, GKE or SLURM
-    job; explicit: those of the next three settings; off: it runs alone."""
+    """How processes find each other. auto: this one joins the others of a TPU pod, or of a
+    GKE, SLURM or MPI job; explicit: those of the next three settings; off: it runs alone."""
     coordinator: Incidental[str | None] = None
     """Address of process 0, as HOST:PORT."""
     processes: Incidental[Count | None] = None
@@ -101,14 +102,13 @@ def start(config: DeviceConfig) -> None:
 
 
 def detected(environment: Mapping[str, str]) -> bool:
-    """Whether this process looks like one of several: a TPU pod or slice, a GKE or SLURM job.
+    """Whether this process looks like one of several: a TPU pod or slice, a GKE, SLURM or MPI job.
 
     Args:
         environment: variables, as ``os.environ``.
     """
     return (
-        int(environment.get("SLURM_STEP_NUM_TASKS", "1")) > 1
-        or "," in environment.get("TPU_WORKER_HOSTNAMES", "")
+        place_among_processes(environment).count > 1
         or "MEGASCALE_COORDINATOR_ADDRESS" in environment
         or (
             (Path("/dev/vfio/0").exists() or Path("/dev/accel0").exists())

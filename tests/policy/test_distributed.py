@@ -355,6 +355,7 @@ def test_settings_of_processes_that_contradict_each_other_are_refused():
         ({"SLURM_STEP_NUM_TASKS": "1"}, False),
         ({"TPU_WORKER_HOSTNAMES": "a,b"}, True),
         ({"TPU_WORKER_HOSTNAMES": "localhost"}, False),
+        ({"OMPI_COMM_WORLD_SIZE": "2", "OMPI_COMM_WORLD_RANK": "1"}, True),
         ({"MEGASCALE_COORDINATOR_ADDRESS": "a"}, True),
     ],
 )
