@@ -17,6 +17,7 @@ FIGURES = {
     "pairs": "pairs",
     "responses": "replies",
     "cut_at_max_new_tokens": "cut at --max-new-tokens",
+    "cut_by_filter": "cut by a filter",
     "empty": "empty",
     "questions": "questions",
     "questions_judged": "questions judged",

@@ -61,12 +61,22 @@ class Response:
     finish_reason: str = ""
     tokens: int | None = None
 
+    @property
+    def is_cut(self) -> bool:
+        """Whether it is not whole, whoever cut it: a policy must not learn to end there."""
+        return self.is_cut_at_limit or self.finish_reason == "filter"
+
+    @property
+    def is_cut_at_limit(self) -> bool:
+        """Whether it was cut at the most tokens that it might have: its model did not come to an
+        end, which says something of the model, as a filter's cut does not.
+        """
+        return self.finish_reason == "length"
+
 
 FinishReason = Literal["end", "stop", "length", "filter"]
 """why a reply is over: an end token, a stop string, the most tokens that it may have, or an
 endpoint's filter of contents"""
-CUT_REASONS = ("length", "filter")
-"""those after which a reply is not whole"""
 
 
 @dataclass(frozen=True)

@@ -27,7 +27,8 @@ def count_cut(files: Mapping[str, Path]) -> dict[str, CutReplies]:
     """
     counts: dict[str, CutReplies] = {}
     for name, path in files.items():
-        reasons = [reply.finish_reason for reply in read_responses(path) if reply.finish_reason]
-        if reasons:
-            counts[name] = CutReplies(cut=reasons.count("length"), replies=len(reasons))
+        ended = [reply for reply in read_responses(path) if reply.finish_reason]
+        if ended:
+            cut = sum(reply.is_cut_at_limit for reply in ended)
+            counts[name] = CutReplies(cut=cut, replies=len(ended))
     return counts

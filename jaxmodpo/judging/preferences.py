@@ -45,7 +45,6 @@ from jaxmodpo.judging.voting import (
 from jaxmodpo.phase import Phase, in_phase
 from jaxmodpo.ranges import Count, CountOrZero, Incidental
 from jaxmodpo.records import (
-    CUT_REASONS,
     Candidate,
     Question,
     read_personas,
@@ -221,8 +220,7 @@ def read_ballots(config: PreferencesConfig) -> tuple[list[Ballot], int]:
                 f"{config.responses}: the question {row.question_id} stands there with two"
                 " different texts"
             )
-        is_cut = row.finish_reason in CUT_REASONS
-        candidate = Candidate(row.response_id, row.response_text, is_cut)
+        candidate = Candidate(row.response_id, row.response_text, row.is_cut)
         replies.setdefault(row.question_id, {})[row.response_id] = candidate
     votable = [question for question, candidates in replies.items() if len(candidates) >= 2]
     if not votable:

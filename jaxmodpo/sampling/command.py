@@ -21,13 +21,7 @@ from jaxmodpo.journals import Journal
 from jaxmodpo.launched import Place
 from jaxmodpo.phase import Phase, identity_of, in_phase
 from jaxmodpo.policy.prompts import load_policy_text
-from jaxmodpo.records import (
-    CUT_REASONS,
-    Question,
-    Response,
-    read_questions,
-    write_responses,
-)
+from jaxmodpo.records import Question, Response, read_questions, write_responses
 from jaxmodpo.results.manifest import MANIFEST, Identity, read_manifest
 from jaxmodpo.sampling.draw import SamplingSettings
 from jaxmodpo.sampling.endpoint import ask, refuse_empty, total_spending
@@ -302,13 +296,19 @@ def _write(
         path.parent.mkdir(parents=True, exist_ok=True)
         write_responses(path, replies[name])
     everything = [reply for of_model in replies.values() for reply in of_model]
-    cut = sum(reply.finish_reason in CUT_REASONS for reply in everything)
+    cut_at_limit = sum(reply.is_cut_at_limit for reply in everything)
+    cut_by_filter = sum(reply.is_cut for reply in everything) - cut_at_limit
+    if cut_by_filter:
+        # Of an endpoint alone, so that no run of the local engine counts what it cannot have.
+        results["cut_by_filter"] = cut_by_filter
     empty = sum(not reply.response_text for reply in everything)
-    logger.info("%d replies, %d cut at --max-new-tokens, %d empty", len(everything), cut, empty)
+    logger.info(
+        "%d replies, %d cut at --max-new-tokens, %d empty", len(everything), cut_at_limit, empty
+    )
     phase.finish(
         work=work,
         responses=len(everything),
-        cut_at_max_new_tokens=cut,
+        cut_at_max_new_tokens=cut_at_limit,
         empty=empty,
         **results,
     )

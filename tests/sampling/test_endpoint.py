@@ -198,11 +198,16 @@ def test_one_question_that_an_endpoint_refuses_ends_no_run(server, tmp_path):
 
 @pytest.mark.parametrize(
     ("finish", "cut"),
-    [("stop", 0), ("eos_token", 0), (None, 0), ("length", 12), ("max_tokens", 12)],
+    [
+        *(("stop", 0), ("eos_token", 0), (None, 0), ("length", 12), ("max_tokens", 12)),
+        ("content_filter", 0),
+    ],
 )
 def test_only_what_was_cut_at_its_limit_counts_as_cut(server, tmp_path, finish, cut):
     server.script = lambda body: (200, said("a reply", finish))
-    assert responses(config(tmp_path, server)).results["cut_at_max_new_tokens"] == cut
+    results = responses(config(tmp_path, server)).results
+    assert results["cut_at_max_new_tokens"] == cut
+    assert results.get("cut_by_filter", 0) == (12 if finish == "content_filter" else 0)
 
 
 # --------------------------------------------------------------------------- what is sent and kept
