@@ -9,7 +9,6 @@ for the help alone; a command is parsed by its own dataclass, which is flat.
 from __future__ import annotations
 
 import dataclasses
-import textwrap
 import typing
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any
@@ -19,9 +18,6 @@ from jaxmodpo.flags.help_groups import GROUP_NAMES, groups_of
 
 REQUIRED = "required"
 """the first box, of whatever must be given"""
-
-_WIDTH = 80
-"""columns of the boxes, which tyro draws so where it cannot see the terminal's"""
 
 UNGROUPED = "other"
 """the last box, of settings that no class and no annotation puts into a group"""
@@ -66,7 +62,7 @@ def print_help(settings: type, prog: str, description: Sequence[str]) -> None:
         _nested_by_box(settings),
         args=["--help"],
         prog=prog,
-        description="\n\n".join(textwrap.fill(paragraph, _WIDTH) for paragraph in description),
+        description="\n\n".join(description),
         config=(tyro.conf.OmitArgPrefixes,),
     )
 
