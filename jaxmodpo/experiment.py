@@ -75,7 +75,14 @@ class Experiment:
 
 @dataclass(frozen=True)
 class _Row:
-    """A phase as the file has it."""
+    """A phase as the file has it.
+
+    Attributes:
+        name: of the phase, and of its folder in the experiment's.
+        command: what the phase runs.
+        settings: the command's, in place of its flags.
+        config: a YAML file with more settings, for those that are not given here.
+    """
 
     name: str | int
     command: str
@@ -85,8 +92,14 @@ class _Row:
 
 @dataclass(frozen=True)
 class ExperimentFile:
-    """An experiment file as it is written; ``shared`` may hold anything, for YAML anchors to refer
-    to.
+    """An experiment file as it is written.
+
+    Attributes:
+        phases: commands with their settings, run in this order.
+        name: of the experiment; its output folder is out/NAME by default.
+        seed: what $seed stands for in a setting; 0 by default.
+        variables: what $NAME stands for, by name; null for what --set NAME=VALUE must say.
+        shared: anything, for YAML anchors to refer to.
     """
 
     phases: list[_Row]

@@ -40,6 +40,7 @@ from jaxmodpo.judging.prompts import PARTS
 from jaxmodpo.personas import mapping, mapping_fields
 from jaxmodpo.personas.participant import COLUMNS, TEXTS
 from jaxmodpo.ranges import Incidental, Settings
+from jaxmodpo.rubric import RubricFile
 from jaxmodpo.sandbox.tuning import DEMO
 from jaxmodpo.shape_schemas import (
     SCALAR,
@@ -50,6 +51,7 @@ from jaxmodpo.shape_schemas import (
     setting_schema,
     shape_schema,
 )
+from jaxmodpo.training.hardware import ChipsFile
 
 logger = logging.getLogger(__name__)
 
@@ -62,6 +64,32 @@ SEARCHED: Mapping[str, Sequence[str]] = {
     "reward": ["reward"],
 }
 """which commands' settings each part of a search space may vary"""
+
+
+_TEXTS_OF_KEYS: Mapping[str, str] = {
+    "fields": "For each field of a persona, the survey's column or more about it.",
+    "files": "By pattern of a file's name, what holds for every row of such a file.",
+    "scales": "What the answers of a scale mean, by the name under which fields refer to it.",
+    "missing": "Answers that count as none.",
+    "separator": "What stands between the entries of a list; ';' by default.",
+    "skip_rows": "Rows below the header that are no answers.",
+    "keep": "By column, every answer that a participant's row may have there.",
+    "drop": "By column, the answers that no participant's row has there.",
+}
+"""descriptions of a persona mapping's keys"""
+
+_TEXTS_OF_FIELD_KEYS: Mapping[str, str] = {
+    "column": "The survey's column.",
+    "constant": "The same answer for everybody.",
+    "number": "Whether rows are counted, since the survey has no ids.",
+    "values": "What answers mean; null counts as no answer. They stand above the scale's.",
+    "scale": "The name of a scale under 'scales'.",
+    "ticks": "A column for each entry of the list, and the entry that a tick in it stands for.",
+    "separator": "What stands between the list's entries.",
+    "bands": "Of an age in years, the lowest age of each band.",
+    "groups": "The group of an answer that contains a word; the first that fits counts.",
+}
+"""descriptions of the keys of one of its fields"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,7 +105,11 @@ class SchemasConfig(Settings, help_group="output"):
 
 @dataclass(frozen=True)
 class CriteriaFile:
-    """A file of criteria."""
+    """A file of criteria.
+
+    Attributes:
+        criteria: what replies are judged by, in the order in which it is asked.
+    """
 
     criteria: list[Criterion]
 
@@ -98,6 +130,8 @@ def all_schemas() -> dict[str, Schema]:
         "criteria": lambda: shape_schema(CriteriaFile),
         "judging_models": lambda: shape_schema(FamiliesFile),
         "judging_prompts": prompts_schema,
+        "judging_rubric": lambda: shape_schema(RubricFile),
+        "hardware_chips": lambda: shape_schema(ChipsFile),
         "persona_mapping": mapping_schema,
         "search_space": space_schema,
         "bench_injections": lambda: shape_schema(InjectionFile),
@@ -204,12 +238,23 @@ def mapping_schema() -> Schema:
     }
     fields: dict[str, Schema] = {}
     for name in COLUMNS:
-        allowed = {key: of_keys[key] for key in mapping_fields.keys_of(name)}
-        fields[name] = {"anyOf": [SCALAR, {"type": "null"}, object_schema(allowed)]}
-    constants = object_schema(dict.fromkeys((*TEXTS, mapping.ID_PREFIX), SCALAR))
+        allowed: dict[str, Schema] = {}
+        for key in mapping_fields.keys_of(name):
+            allowed[key] = described(of_keys[key], _TEXTS_OF_FIELD_KEYS[key])
+        alternatives = {"anyOf": [SCALAR, {"type": "null"}, object_schema(allowed)]}
+        question = name.replace("_", " ")
+        fields[name] = described(
+            alternatives,
+            f"Where {question} comes from: the name of a column, more about it, or null where the"
+            " survey does not ask.",
+        )
+    constants: dict[str, Schema] = {}
+    for name in TEXTS:
+        constants[name] = described(SCALAR, f"The {name.replace('_', ' ')} of every row.")
+    constants[mapping.ID_PREFIX] = described(SCALAR, "What every participant's id begins with.")
     properties: dict[str, Schema] = {
         "fields": object_schema(fields),
-        "files": {"type": "object", "additionalProperties": constants},
+        "files": {"type": "object", "additionalProperties": object_schema(constants)},
         "scales": {"type": "object", "additionalProperties": meanings},
         "missing": {"type": "array", "items": SCALAR},
         "separator": {"type": "string", "minLength": 1},
@@ -218,7 +263,7 @@ def mapping_schema() -> Schema:
         "drop": answers,
     }
     # A key that the reader knows and this function does not fails here, and so the tests.
-    ordered = {key: properties[key] for key in mapping.KEYS}
+    ordered = {key: described(properties[key], _TEXTS_OF_KEYS[key]) for key in mapping.KEYS}
     return object_schema(ordered, required=["fields"]) | {
         "title": "A mapping of a survey's columns and answers"
     }
@@ -228,7 +273,11 @@ def space_schema() -> Schema:
     """Return the schema of a search space: for each kind of training the settings to vary, and
     their values.
     """
-    parts = {part: object_schema(_dimensions(commands)) for part, commands in SEARCHED.items()}
+    parts: dict[str, Schema] = {}
+    for part, commands in SEARCHED.items():
+        searches = " and ".join(f"tune {command.split()[-1]}" for command in commands)
+        text = f"The settings that {searches} varies, each a list of choices or a range."
+        parts[part] = described(object_schema(_dimensions(commands)), text)
     return object_schema(parts) | {
         "title": "Search spaces: a list of choices, or low, high and log"
     }
@@ -241,7 +290,8 @@ def trials_schema() -> Schema:
     properties: dict[str, Schema] = {}
     for phase in read_experiment(builtin(".", DEMO)).phases:
         changes = command_schema(phase.command, variables=True)
-        properties[phase.name] = {"type": "array", "items": changes}
+        text = f"Changes to the demo's settings of {phase.name}, one trial each."
+        properties[phase.name] = described({"type": "array", "items": changes}, text)
     return object_schema(properties) | {"title": "Trials of jaxmodpo sandbox tune"}
 
 
@@ -270,7 +320,11 @@ def _dimension(kinds: Sequence[Any]) -> Schema:
     if not numeric:
         return choices
     number: Schema = {"anyOf": numeric}
-    ends = {"low": number, "high": number, "log": {"type": "boolean"}}
+    ends = {
+        "low": described(number, "The lowest value."),
+        "high": described(number, "The highest value, which is tried too."),
+        "log": described({"type": "boolean"}, "Whether proportions are even, and not distances."),
+    }
     return {"anyOf": [choices, object_schema(ends, required=["low", "high"])]}
 
 

@@ -92,8 +92,14 @@ class Rubric:
 
 
 @dataclass(frozen=True)
-class _Part:
-    """A criterion's phrases as the file has them."""
+class PhrasesPart:
+    """A criterion's phrases as the file has them.
+
+    Attributes:
+        positive: regular expressions of what a better reply says.
+        negative: of what a worse one says.
+        rated_as: the criterion's line in a persona's profile, if it has one.
+    """
 
     positive: list[str]
     negative: list[str]
@@ -101,12 +107,18 @@ class _Part:
 
 
 @dataclass(frozen=True)
-class _File:
-    """``rubric.yaml``."""
+class RubricFile:
+    """The phrases of the built-in judge.
+
+    Attributes:
+        saturation: so many phrases count at most.
+        deductions: what each formal fault of a reply costs.
+        criteria: the phrases of each criterion, by its name.
+    """
 
     saturation: Annotated[int, Range(least=1)]
     deductions: dict[str, float]
-    criteria: dict[str, _Part]
+    criteria: dict[str, PhrasesPart]
 
 
 @functools.cache
@@ -114,7 +126,7 @@ def load_rubric() -> Rubric:
     """Read and compile ``configs/judging/rubric.yaml``."""
     path = builtin("judging", "rubric")
     content = load_yaml(path)
-    rubric = read_as(content, _File, str(path))
+    rubric = read_as(content, RubricFile, str(path))
     for fault in FAULTS:
         if fault not in rubric.deductions:
             raise UserError(f"{path}: deductions lacks the fault '{fault}'")

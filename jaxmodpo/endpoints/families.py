@@ -65,7 +65,13 @@ class Family:
 
 @dataclass(frozen=True)
 class FamiliesFile:
-    """A table as it is written."""
+    """A table as it is written.
+
+    Attributes:
+        families: the rows; the first whose pattern fits a model's name is the model's.
+        batch_discount: the fraction of the price that OpenAI's Batch API takes off.
+        as_of: the day on which the prices were looked up, for people.
+    """
 
     families: list[Family]
     batch_discount: Annotated[float, Range(least=0, below=1)] = 0.0

@@ -34,8 +34,12 @@ class Chip:
 
 
 @dataclass(frozen=True)
-class _File:
-    """``chips.yaml``."""
+class ChipsFile:
+    """A table of chips.
+
+    Attributes:
+        chips: one for each kind of device.
+    """
 
     chips: list[Chip]
 
@@ -44,7 +48,7 @@ class _File:
 def chips() -> tuple[Chip, ...]:
     """Return every chip that is known."""
     path = builtin("hardware", "chips")
-    return tuple(read_as(load_yaml(path), _File, str(path)).chips)
+    return tuple(read_as(load_yaml(path), ChipsFile, str(path)).chips)
 
 
 def chip_of(kind: str) -> Chip | None:
