@@ -7,7 +7,10 @@ import subprocess
 from pathlib import Path
 
 import pytest
+import yaml
 from test_architecture import ROOMS
+
+import jaxmodpo
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted(
@@ -76,6 +79,11 @@ def test_the_glossary_explains_words_once_and_only_those_in_use():
     assert [
         word for word in words if not re.search(rf"\b{re.escape(word.lower())}(s|es)?\b", in_use)
     ] == []
+
+
+def test_the_citation_names_the_version_that_is_cited():
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
+    assert citation["version"] == jaxmodpo.__version__
 
 
 def test_make_map_prints_a_whole_sentence_for_every_file():
