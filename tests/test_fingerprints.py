@@ -10,6 +10,10 @@ from pathlib import Path
 import pytest
 
 from jaxmodpo import fingerprints
+from jaxmodpo.errors import UserError
+from jaxmodpo.files import (
+    write_text,
+)
 from jaxmodpo.fingerprints import fingerprint
 
 
@@ -50,3 +54,16 @@ def test_a_file_that_was_just_written_is_not_remembered(tmp_path, memory, monkey
     assert time.time_ns() - path.stat().st_mtime_ns < 3 * 10**9
     fingerprint(path)
     assert not memory.exists()
+
+
+def test_a_fingerprint_follows_content_and_names_but_no_manifest(tmp_path):
+    write_text(tmp_path / "d" / "a", "1")
+    first = fingerprint(tmp_path / "d")
+    write_text(tmp_path / "d" / "manifest.json", "{}")
+    assert fingerprint(tmp_path / "d") == first
+    write_text(tmp_path / "d" / "a", "2")
+    second = fingerprint(tmp_path / "d")
+    (tmp_path / "d" / "a").rename(tmp_path / "d" / "b")
+    assert len({first, second, fingerprint(tmp_path / "d")}) == 3
+    with pytest.raises(UserError, match="nowhere"):
+        fingerprint(tmp_path / "nowhere")

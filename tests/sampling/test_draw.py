@@ -155,3 +155,27 @@ def test_settings_that_mean_nothing_are_refused(changes: dict):
                 | changes
             )
         )
+
+
+def frequencies(logits, temperature: float, top_p: float, draws: int = 20_000) -> np.ndarray:
+    keys = jax.random.split(jax.random.key(0), draws)
+    settings = SamplingSettings(temperature, top_p, 1, (0,))
+    logits_BV = jnp.tile(jnp.asarray(logits), (draws, 1))
+    tokens = draw(candidates(logits_BV, settings), keys)
+    return np.bincount(np.asarray(tokens), minlength=len(logits)) / draws
+
+
+def test_draws_follow_the_tempered_softmax():
+    logits = np.array([1.0, 0.0, -1.0, 2.0], np.float32)
+    expected = np.exp(logits / 0.8) / np.exp(logits / 0.8).sum()
+    np.testing.assert_allclose(frequencies(logits, 0.8, 1.0), expected, atol=0.015)
+
+
+@pytest.mark.parametrize(
+    ("top_p", "kept"), [(0.45, [1]), (0.5, [1]), (0.51, [1, 3]), (0.81, [1, 3, 0]), (0.01, [1])]
+)
+def test_top_p_draws_from_the_smallest_set_that_reaches_it(top_p: float, kept: list[int]):
+    probabilities = np.array([0.15, 0.5, 0.05, 0.3], np.float32)
+    expected = np.zeros(4)
+    expected[kept] = probabilities[kept] / probabilities[kept].sum()
+    np.testing.assert_allclose(frequencies(np.log(probabilities), 1.0, top_p), expected, atol=0.015)

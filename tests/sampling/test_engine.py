@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -11,7 +13,7 @@ from engine_policy import make_policy
 from jaxmodpo.errors import UserError
 from jaxmodpo.models import decoder
 from jaxmodpo.models.cached_attention import BLOCK, attend, visible_places
-from jaxmodpo.policy.loaded import Policy
+from jaxmodpo.policy.loaded import Policy, load_policy
 from jaxmodpo.sampling.draw import SamplingSettings
 from jaxmodpo.sampling.engine import Ask, Engine, Sampled, Shapes, sample
 
@@ -168,3 +170,48 @@ def test_places_are_used_again_behind_the_window():
     visible = np.asarray(visible_places(jnp.asarray([[69]]), 64, 10))[0, 0]
     # Positions 60 to 69: the first four at their own places, the others at 0 to 5.
     assert np.flatnonzero(visible).tolist() == [0, 1, 2, 3, 4, 5, 60, 61, 62, 63]
+
+
+@pytest.mark.slow(seconds=10)
+def test_greedy_replies_equal_token_by_token_full_passes(model: Path):
+    policy = load_policy(model, base_dtype="float32")
+    prompts = [[1, 5, 6, 7], [1, 9], [1, 4, 4, 8, 9, 10]]
+    settings = SamplingSettings(0.0, 1.0, 12, end_tokens=(2,))
+    replies = sample(policy, prompts, jax.random.split(jax.random.key(0), 3), settings, rows=4)
+    bare = decoder.Decoder(policy.config, policy.base)
+    for prompt, reply in zip(prompts, replies, strict=True):
+        tokens = list(prompt)
+        for _ in range(12):
+            hidden = bare.hidden_states(jnp.asarray([tokens]))
+            tokens.append(int(jnp.argmax(bare.logits(hidden)[0, -1])))
+            if tokens[-1] == 2:
+                break
+        assert reply == tokens[len(prompt) :]
+
+
+@pytest.mark.slow(seconds=3)
+def test_a_reply_ends_at_the_first_of_several_end_tokens(model: Path):
+    policy = load_policy(model, base_dtype="float32")
+    prompts = [[1, 5, 6, 7], [1, 9]]
+    keys = jax.random.split(jax.random.key(6), 2)
+    free = sample(policy, prompts, keys, SamplingSettings(1.0, 1.0, 12, end_tokens=(2,)), rows=2)
+    second = free[0][3]
+    ended = sample(
+        policy, prompts, keys, SamplingSettings(1.0, 1.0, 12, end_tokens=(2, second)), rows=2
+    )
+    for whole, cut in zip(free, ended, strict=True):
+        stops = [place for place, token in enumerate(whole) if token in (2, second)]
+        assert cut == (whole[: stops[0] + 1] if stops else whole)
+    assert len(ended[0]) < len(free[0])
+
+
+def test_a_reply_does_not_depend_on_its_neighbors(model: Path):
+    policy = load_policy(model, base_dtype="float32")
+    prompts = [[1, 5, 6], [1, 9], [1, 4, 4, 8]]
+    keys = jax.random.split(jax.random.key(3), 3)
+    settings = SamplingSettings(1.0, 0.9, 10, end_tokens=(2,))
+    together = sample(policy, prompts, keys, settings, rows=3)
+    alone = [
+        sample(policy, [p], keys[n : n + 1], settings, rows=3)[0] for n, p in enumerate(prompts)
+    ]
+    assert together == alone and together[0] != together[1]
