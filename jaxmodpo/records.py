@@ -45,9 +45,15 @@ class Response:
         model_name: empty while only one model is at work.
         adapter: digest of the adapter that sampled it; empty for a base model alone.
         settings: digest of all that it depends on besides.
-        seed: of its draws; None where there is none.
+        number: its own among this model's replies to the question, from 0; None where nobody knows.
+        model: the folder of the base model that sampled it, or the model that answered at an
+            endpoint, which may be another than was asked; empty where nobody knows.
+        seed: of its run; None where its draws have none.
+        sent_seed: its own, made of the run's, its question and its number, as an endpoint was sent
+            it; None where it was sent none.
         finish_reason: a :data:`FinishReason`; empty where nobody knows.
         tokens: how many were sampled, an end token included; None where nobody knows.
+        prompt_tokens: how many its prompt has; None where nobody knows.
     """
 
     question_id: str
@@ -55,11 +61,15 @@ class Response:
     response_id: str
     response_text: str
     model_name: str = ""
+    number: int | None = None
+    model: str = ""
     adapter: str = ""
     settings: str = ""
     seed: int | None = None
+    sent_seed: int | None = None
     finish_reason: str = ""
     tokens: int | None = None
+    prompt_tokens: int | None = None
 
     @property
     def is_cut(self) -> bool:

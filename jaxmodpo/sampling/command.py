@@ -24,7 +24,7 @@ from jaxmodpo.policy.prompts import load_policy_text
 from jaxmodpo.records import Question, Response, read_questions, write_responses
 from jaxmodpo.results.manifest import MANIFEST, Identity, read_manifest
 from jaxmodpo.sampling.draw import SamplingSettings
-from jaxmodpo.sampling.endpoint import ask, refuse_empty, total_spending
+from jaxmodpo.sampling.endpoint import ask, refuse_empty, reply_seed, total_spending
 from jaxmodpo.sampling.endpoint_forecast import forecast_replies
 from jaxmodpo.sampling.journal import ReplyKey, ReplySlot, refuse_empty_questions, sampled
 from jaxmodpo.sampling.local import LocalSampler, say_other_defaults
@@ -260,6 +260,32 @@ def _ask(config: ResponsesConfig, phase: Phase) -> None:
     )
 
 
+@dataclass(frozen=True)
+class _ReplySeeds:
+    """Which seeds the replies of a run have.
+
+    Attributes:
+        run_seed: of the run; None where its draws depend on none.
+        is_sent: whether an endpoint is sent one for each reply.
+    """
+
+    run_seed: int | None
+    is_sent: bool
+
+    @classmethod
+    def of(cls, config: ResponsesConfig) -> _ReplySeeds:
+        if config.engine == "local":
+            return cls(config.seed, is_sent=False)
+        takes_seed = endpoint_of(config).family.seed
+        return cls(config.seed if takes_seed else None, is_sent=takes_seed)
+
+    def sent(self, slot: ReplySlot) -> int | None:
+        """Return the seed that an endpoint was sent for a reply; None where it was sent none."""
+        if not self.is_sent or self.run_seed is None:
+            return None
+        return reply_seed(self.run_seed, slot)
+
+
 def _write(
     config: ResponsesConfig,
     slots: Sequence[ReplySlot],
@@ -270,11 +296,12 @@ def _write(
 ) -> None:
     """Write each model's ``responses.csv`` and finish the phase; what led to it is removed."""
     settings_key = _settings_key(phase.manifest.identity)
-    seed = config.seed if config.engine == "local" else None
+    seeds = _ReplySeeds.of(config)
     fingerprints = {
         name: fingerprint(folder) if folder is not None else ""
         for name, folder in config.models().items()
     }
+    base = config.model.resolve().name if config.model is not None else ""
     replies: dict[str, list[Response]] = {name: [] for name in config.files()}
     for slot in slots:
         reply = rows_by_key[slot.key]
@@ -285,11 +312,15 @@ def _write(
                 f"{slot.question.question_id}_{slot.number}",
                 reply["response_text"],
                 slot.model or config.model_name,
+                number=slot.number,
+                model=reply.get("model") or base,
                 adapter=fingerprints[slot.model][:16],
                 settings=settings_key,
-                seed=seed,
+                seed=seeds.run_seed,
+                sent_seed=seeds.sent(slot),
                 finish_reason=reply["finish_reason"],
                 tokens=reply.get("tokens"),
+                prompt_tokens=reply.get("prompt_tokens"),
             )
         )
     for name, path in config.files().items():

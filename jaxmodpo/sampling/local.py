@@ -136,6 +136,7 @@ class LocalSampler:
                         "response_text": before_stop(text.decode(reply.tokens), self.stop),
                         "finish_reason": reply.reason,
                         "tokens": len(reply.tokens),
+                        "prompt_tokens": len(prompts[slot.question.question_id]),
                     }
                     rows.append(row(slot, settings_key) | answer)
                 journal.append(*rows)

@@ -102,12 +102,18 @@ def test_each_reply_is_recorded_with_what_made_it(model: Path, tmp_path: Path):
         "question_text",
         "response_id",
         "response_text",
+        "number",
+        "model",
         "adapter",
         "settings",
         "seed",
         "finish_reason",
         "tokens",
+        "prompt_tokens",
     }
+    assert {row["model"] for row in rows} == {model.name}
+    assert [row["number"] for row in rows] == ["0", "1", "2"] * 10
+    assert all(int(row["prompt_tokens"]) > 4 for row in rows)
     assert {row["seed"] for row in rows} == {"3"}
     assert len({row["adapter"] for row in rows} | {""}) == 2
     reasons = [row["finish_reason"] for row in rows]

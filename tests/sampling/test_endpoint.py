@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -298,6 +299,26 @@ def test_each_row_of_the_journal_says_why_it_ended_what_it_took_and_who_answered
     uncounted = endpoint.ask(where, slots, journal, "other")
     assert "tokens" not in uncounted[0]
     assert endpoint.total_spending(uncounted, where.family)["counted_calls"] == 0
+
+
+def test_responses_csv_says_who_answered_which_reply_with_which_seed(server, tmp_path):
+    usage = {"prompt_tokens": 30, "completion_tokens": 20}
+    server.script = lambda body: (200, said(f"seed {body['seed']}") | {"usage": usage})
+    responses(config(tmp_path, server, seed=7))
+    with (tmp_path / "out" / "responses.csv").open(newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["response_text"] for row in rows] == [f"seed {row['sent_seed']}" for row in rows]
+    assert len({row["sent_seed"] for row in rows}) == len(rows) == 12
+    assert [row["number"] for row in rows] == ["0", "1"] * 6
+    for name, value in {"model": "model-that-answered", "seed": "7", "prompt_tokens": "30"}.items():
+        assert {row[name] for row in rows} == {value}
+
+
+def test_a_model_that_takes_no_seed_has_none_in_its_file(server, tmp_path):
+    server.script = lambda body: (200, said("a reply"))
+    responses(config(tmp_path, server, endpoint_model="m", seed=0, model_table=no_seed(tmp_path)))
+    head = (tmp_path / "out" / "responses.csv").read_text().splitlines()[0]
+    assert "seed" not in head
 
 
 def test_a_reply_that_the_server_gave_up_is_asked_again_by_the_next_run(server, tmp_path):
