@@ -225,7 +225,7 @@ class Estimator:
     def _sampling_speed(self, config: SamplerSettings, rows: int, adapters: float) -> float:
         """Return the tokens a second of all chips at the memory's bandwidth."""
         needed = self._sampler_bytes(config, rows, adapters)
-        return tokens_per_second(self.chip.bandwidth, rows, needed.read, needed.cache)
+        return tokens_per_second(self.chip.bandwidth, rows, needed.weights_per_token, needed.cache)
 
     def _sampler_bytes(self, config: SamplerSettings, rows: int, adapters: float) -> SamplerBytes:
         assert config.model is not None
@@ -245,7 +245,7 @@ class Estimator:
         """
         rows = config.batch_size
         needed = self._sampler_bytes(config, rows, adapters)
-        total = needed.held + needed.cache
+        total = needed.weights + needed.cache
         memory_use = f"{config.base_dtype} weights and {rows} rows of cache"
         complaint = self.too_large(total, memory_use, "set a smaller batch_size or base_dtype: nf4")
         if complaint:

@@ -87,20 +87,20 @@ class OwnSampling:
         """
         names = [_journal_name(adapter) for adapter in adapters]
         repliers = range(len(adapters)) if repliers is None else repliers
-        sampled_before = _read(journal)
         replies: dict[_Name, list[int]] = {}
         missing: list[_Name] = []
+        sampled_before = _read(journal)
         for model in repliers:
-            name = names[model]
             for number in range(len(self.prompts)):
-                reply = sampled_before.get((name, number))
+                name = _Name(model, number)
+                reply = sampled_before.get((names[model], number))
                 if reply is None:
-                    missing.append(_Name(model, number))
+                    missing.append(name)
                 else:
-                    replies[_Name(model, number)] = reply
-        with Progress(
-            "sampling", len(replies) + len(missing), "replies", len(replies), leave=False
-        ) as bar:
+                    replies[name] = reply
+        sampled_already = len(replies)
+        total = sampled_already + len(missing)
+        with Progress("sampling", total, "replies", sampled_already, leave=False) as bar:
 
             def keep(finished: Sequence[Sampled]) -> None:
                 """Write replies to disk before the next tokens are drawn."""
@@ -113,16 +113,22 @@ class OwnSampling:
                 journal.append(*rows)
                 bar.update(len(rows))
 
+            # What an earlier process finished needs no devices, and no adapter loaded again.
             if missing:
                 self._run(with_adapters(base, adapters), missing, keep)
-        return [
-            [replies[_Name(model, number)] for number in range(len(self.prompts))]
-            for model in repliers
-        ]
+        replies_of_models: list[list[list[int]]] = []
+        for model in repliers:
+            own_names = [_Name(model, number) for number in range(len(self.prompts))]
+            replies_of_models.append([replies[name] for name in own_names])
+        return replies_of_models
 
     def _run(
-        self, policy: Policy, missing: Sequence[_Name], keep: Callable[[list[Sampled]], None]
+        self,
+        policy: Policy,
+        missing: Sequence[_Name],
+        keep: Callable[[list[Sampled]], None],
     ) -> None:
+        """Sample the replies that are missing."""
         settings = SamplingSettings(1.0, 1.0, self.max_new_tokens, (self.eos,))
         # Of all prompts, also where some have their replies: a resumed run has the shapes of the
         # undisturbed one, and so its numbers.
@@ -130,10 +136,13 @@ class OwnSampling:
         shapes = Shapes.of(
             policy.config, longest, self.max_new_tokens, self.rows, row_shards(policy.mesh)
         )
+        # The same keys for every model: two models that agree give equal replies, so that what
+        # differs between them is not the luck of the draw.
         keys = list(jax.random.split(jax.random.key(self.seed), len(self.prompts)))
-        asks = [
-            Ask(name, self.prompts[name.number], keys[name.number], name.model) for name in missing
-        ]
+        asks: list[Ask] = []
+        for name in missing:
+            prompt = self.prompts[name.number]
+            asks.append(Ask(name, prompt, keys[name.number], name.model))
         Engine(policy, settings, shapes).run(asks, keep)
 
 

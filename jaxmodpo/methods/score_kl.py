@@ -104,11 +104,11 @@ def score_kl(config: ScoreKLConfig, phase: Phase) -> None:
     base = load_policy(
         config.model, base_dtype=config.base_dtype, mesh=config.mesh, for_sampling=True
     )
-    prompts = [
-        text.prompt(question.question_text)
-        for question in read_questions(config.questions)
-        for _ in range(config.samples)
-    ]
+    prompts: list[list[int]] = []
+    for question in read_questions(config.questions):
+        # Once for each reply: what is cut is counted by replies.
+        for _ in range(config.samples):
+            prompts.append(text.prompt(question.question_text))
     text.cut.warn()
     sampling = OwnSampling(prompts, text.eos, config.max_new_tokens, config.batch_size, config.seed)
     journal = Journal(config.output_dir / "sampled.jsonl")
@@ -120,13 +120,15 @@ def score_kl(config: ScoreKLConfig, phase: Phase) -> None:
         # The base does not differ from itself, and need not be scored to say so.
         ratios = np.zeros(len(replies))
         if folder is not None:
-            ratios = divergence(with_adapter(base, folder), prompts, replies, config.batch_size)
-        results[name] = _divergence_of(ratios)
-        (config.output_dir / name).mkdir(exist_ok=True)
-        write_result(config.output_dir / name / DIVERGENCE, results[name])
-        logger.info(
-            "%sKL from the base: %.2f nats per reply", name and f"{name}: ", results[name].kl
-        )
+            # One adapter after the other: a score is of one, and rounds as it does alone.
+            policy = with_adapter(base, folder)
+            ratios = divergence(policy, prompts, replies, config.batch_size)
+        result = _divergence_of(ratios)
+        results[name] = result
+        model_folder = config.output_dir / name
+        model_folder.mkdir(exist_ok=True)
+        write_result(model_folder / DIVERGENCE, result)
+        logger.info("%sKL from the base: %.2f nats per reply", name and f"{name}: ", result.kl)
     phase.finish(work=[journal.path], replies=len(prompts), **_figures(results))
 
 

@@ -5,7 +5,7 @@ Arithmetic on shapes, which needs no devices. ``fit --step sample`` and ``run --
 it::
 
     needed = SamplerBytes.of(config, "bfloat16", slots=64, longest_prompt=512, new_tokens=512)
-    tokens_per_second(chip.bandwidth, 64, needed.read, needed.cache)
+    tokens_per_second(chip.bandwidth, 64, needed.weights_per_token, needed.cache)
 """
 
 from __future__ import annotations
@@ -30,13 +30,13 @@ class SamplerBytes:
     """What a sampler takes on a chip.
 
     Attributes:
-        held: of weights, adapters included.
-        read: of these for every token.
+        weights: in memory, adapters included.
+        weights_per_token: of these, what every token reads.
         cache: keys and values, read for every token where all slots are full.
     """
 
-    held: float
-    read: float
+    weights: float
+    weights_per_token: float
     cache: float
 
     @classmethod
@@ -61,18 +61,24 @@ class SamplerBytes:
             adapters: bytes of what is not merged.
             mesh: chips along data, fsdp and tensor.
         """
+        element_bytes = _element_bytes(base_dtype)
         table = stored_table(parameter_table(config), base_dtype)
-        element_bits = 8 * _element_bytes(base_dtype)
-        weights = _bytes_of(table.values(), element_bits) + adapters
-        read = weights
+        weights = _bytes_of(table.values(), element_bytes) + adapters
+        weights_per_token = weights
         if "unembed" in table:
-            # Of the embeddings a few rows are read.
-            read -= _bytes_of([table["embed"]], element_bits)
-        places = slots * Shapes.of(config, longest_prompt, new_tokens, slots).cache_length
-        keys_and_values = 2 * config.num_hidden_layers * config.num_key_value_heads
-        cache = places * keys_and_values * config.head_dim * _element_bytes(base_dtype)
-        parts = mesh[1] * mesh[2]
-        return cls(weights / parts, read / parts, cache / math.prod(mesh))
+            # Of the embeddings a token reads one row. Where they are the head as well, it reads
+            # all of them there.
+            weights_per_token -= _bytes_of([table["embed"]], element_bytes)
+        shapes = Shapes.of(config, longest_prompt, new_tokens, slots)
+        values_per_token = 2 * config.num_hidden_layers * config.num_key_value_heads
+        values_per_token *= config.head_dim
+        cache = slots * shapes.cache_length * values_per_token * element_bytes
+        # Copies of the model along ``data`` share rows out, and each has all weights.
+        _, fsdp, tensor = mesh
+        weight_shards = fsdp * tensor
+        return cls(
+            weights / weight_shards, weights_per_token / weight_shards, cache / math.prod(mesh)
+        )
 
 
 def _element_bytes(base_dtype: BaseDtype) -> int:
@@ -81,23 +87,30 @@ def _element_bytes(base_dtype: BaseDtype) -> int:
     return jnp.dtype(dtype).itemsize
 
 
-def _bytes_of(specs: Iterable[Spec], element_bits: int) -> float:
-    """Return the bytes of parameters, given the bits of those whose type the table leaves open."""
-    bits = 0
+def _bytes_of(specs: Iterable[Spec], element_bytes: int) -> float:
+    """Return the bytes of parameters, given those of a number whose type the table leaves open."""
+    total_bits = 0
     for spec in specs:
-        size = jax.dtypes.itemsize_bits(jnp.dtype(spec.dtype)) if spec.dtype else element_bits
-        bits += math.prod(spec.shape) * size
-    return bits / 8
+        element_bits = 8 * element_bytes
+        if spec.dtype:
+            # Codes of nf4 have four bits, which no number of bytes can say.
+            element_bits = jax.dtypes.itemsize_bits(jnp.dtype(spec.dtype))
+        total_bits += math.prod(spec.shape) * element_bits
+    return total_bits / 8
 
 
-def tokens_per_second(bandwidth: float, slots: int, read: float, cache: float) -> float:
+def tokens_per_second(
+    bandwidth: float, slots: int, weights_per_token: float, cache: float
+) -> float:
     """Return how many tokens a second all chips draw at the memory's bandwidth, with slots half
     full.
 
     Args:
         bandwidth: bytes a second of a chip.
         slots: replies under way, over all chips.
-        read: bytes of weights that a chip reads for every token.
+        weights_per_token: bytes of weights that a chip reads for every token.
         cache: bytes of a chip's cache where all slots are full.
     """
-    return slots * bandwidth / (read + cache / 2)
+    # Slots end and begin at all times, so that on average half of their places are filled.
+    bytes_per_step = weights_per_token + cache / 2
+    return slots * bandwidth / bytes_per_step

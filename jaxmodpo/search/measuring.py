@@ -112,12 +112,17 @@ class Measure:
         """
         measured: list[Measured] = []
         for group in _groups(models, self._config.models_at_once):
-            results = [self._measured_before(model) for model in group]
-            missing = [
-                model for model, result in zip(group, results, strict=True) if result is None
-            ]
-            new_results = iter(self._measure(group, missing) if missing else [])
-            measured += [result or next(new_results) for result in results]
+            by_label: dict[str, Measured] = {}
+            missing: list[SweptModel] = []
+            for model in group:
+                result = self._measured_before(model)
+                if result is None:
+                    missing.append(model)
+                else:
+                    by_label[model.label] = result
+            if missing:
+                by_label |= self._measure(group, missing)
+            measured += [by_label[model.label] for model in group]
         return measured
 
     def _measured_before(self, model: SweptModel) -> Measured | None:
@@ -134,8 +139,8 @@ class Measure:
 
     def _measure(
         self, group: Sequence[SweptModel], missing: Sequence[SweptModel]
-    ) -> list[Measured]:
-        """Measure those of a group that no file has."""
+    ) -> dict[str, Measured]:
+        """Measure those of a group that no file has; return what was measured by label."""
         prompts = [
             self._text.prompt(question.question_text) for question in self._repeated_questions
         ]
@@ -149,13 +154,13 @@ class Measure:
         adapters = [ScaledAdapter(model.adapter, model.scale) for model in group]
         repliers = [group.index(model) for model in missing]
         replies_of_models = sampling.replies(self._bare, adapters, self._journal, repliers)
-        measured: list[Measured] = []
+        measured: dict[str, Measured] = {}
         for model, replies in zip(missing, replies_of_models, strict=True):
             result = self._measured(model, prompts, replies)
             write_result(self._path(model), result)
             numbers = ", ".join(f"{name} {value:.3f}" for name, value in result.scores.items())
             logger.info("%s: %s; KL %.2f nats", model.label, numbers, result.kl)
-            measured.append(result)
+            measured[model.label] = result
         # What was measured needs its replies no more.
         self._journal.replace([])
         return measured
@@ -233,10 +238,11 @@ def journal_path(config: SweepConfig) -> Path:
     return config.output_dir / "sampled.jsonl"
 
 
-def _groups(models: Sequence[SweptModel], most: int) -> list[Sequence[SweptModel]]:
+def _groups(models: Sequence[SweptModel], models_at_once: int) -> list[Sequence[SweptModel]]:
     """Divide models into as few groups as can be of at most so many, as even as can be."""
-    count = math.ceil(len(models) / most)
-    # Of nine models and at most four: 3, 3, 3, and not 4, 4, 1.
+    count = math.ceil(len(models) / models_at_once)
+    # Of nine models and at most four: 3, 3, 3, and not 4, 4, 1. Groups of one size are compiled
+    # once.
     ends = [round(len(models) * number / count) for number in range(count + 1)]
     return [models[start:end] for start, end in itertools.pairwise(ends)]
 

@@ -31,18 +31,18 @@ def test_arithmetic_counts_the_bytes_of_the_loop_that_fit_compiles(base_dtype: B
     config = decoder_shape("tiny-mistral")
     adapter = 2 * count(adapter_table(parameter_table(config), LoraConfig(16, 32.0, 0.0)))
     needed = SamplerBytes.of(config, base_dtype, 8, 100, 100, adapter)
-    assert (needed.read, needed.cache) == (answer.weight_bytes, answer.cache_bytes)
+    assert (needed.weights_per_token, needed.cache) == (answer.weight_bytes, answer.cache_bytes)
     # Two bytes of each number, of the embeddings' as of all that is not quantized.
-    assert needed.held - needed.read == 2 * config.vocab_size * config.hidden_size
+    assert needed.weights - needed.weights_per_token == 2 * config.vocab_size * config.hidden_size
 
 
 def test_a_mistral_on_one_chip_and_on_eight():
     config = decoder_shape("mistral-7b-v0.2")
     one = SamplerBytes.of(config, "bfloat16", 64, 512, 512)
     eight = SamplerBytes.of(config, "bfloat16", 64, 512, 512, mesh=(2, 1, 4))
-    assert one.held == pytest.approx(2 * 7.2417e9, rel=1e-4)
+    assert one.weights == pytest.approx(2 * 7.2417e9, rel=1e-4)
     # 32 layers, 8 heads of 128, keys and values, 2 bytes: 131,072 bytes a token.
     assert one.cache == 64 * 1024 * 131_072
-    assert (eight.held, eight.cache) == (one.held / 4, one.cache / 8)
-    speed = tokens_per_second(3.35e12, 64, one.read, one.cache)
+    assert (eight.weights, eight.cache) == (one.weights / 4, one.cache / 8)
+    speed = tokens_per_second(3.35e12, 64, one.weights_per_token, one.cache)
     assert speed == pytest.approx(64 * 3.35e12 / (14.22e9 + 4.29e9), rel=1e-3)
