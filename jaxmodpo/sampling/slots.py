@@ -26,7 +26,7 @@ from jaxmodpo.models.lora import LoraConfig
 from jaxmodpo.models.parameters import Parameters
 from jaxmodpo.sampling.draw import SamplingSettings, candidates, draw, likeliest, penalized
 
-PROMPT_CHUNK = 64
+PROMPT_CHUNK = 32
 """tokens of each prompt that prefill takes at a time"""
 PROMPT_CACHE_AXES = (None, None, None, "kv_heads", None, None)
 """where the axes of prefilled prompts' cache lie"""

@@ -84,7 +84,7 @@ def test_prompts_longer_than_the_cache_do_not_spoil_shorter_ones():
 
 def test_a_window_bounds_what_the_cache_holds(policy):
     config = make_policy(sliding_window=20).config
-    assert Shapes.of(config, 200, 300, rows=4).cache_length == 128
+    assert Shapes.of(config, 200, 300, rows=4).cache_length == 64
     assert Shapes.of(policy.config, 200, 300, rows=4).cache_length == 512
 
 
