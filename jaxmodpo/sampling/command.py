@@ -326,6 +326,12 @@ def _write(
     for name, path in config.files().items():
         path.parent.mkdir(parents=True, exist_ok=True)
         write_responses(path, replies[name])
+    if config.adapters:
+        # A model that seldom comes to an end is not to vanish in the sum of all.
+        results["cut_at_max_new_tokens_by_model"] = {
+            name: sum(reply.is_cut_at_limit for reply in of_model)
+            for name, of_model in replies.items()
+        }
     everything = [reply for of_model in replies.values() for reply in of_model]
     cut_at_limit = sum(reply.is_cut_at_limit for reply in everything)
     cut_by_filter = sum(reply.is_cut for reply in everything) - cut_at_limit

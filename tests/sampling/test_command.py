@@ -127,13 +127,16 @@ def test_each_reply_is_recorded_with_what_made_it(model: Path, tmp_path: Path):
 def test_several_adapters_reply_in_one_run_as_each_does_alone(model: Path, tmp_path: Path):
     first = tiny_adapter(tmp_path / "first", model, seed=1)
     second = tiny_adapter(tmp_path / "second", model, seed=2)
-    responses(
+    phase = responses(
         responses_config(
             model, tmp_path, adapters=(f"one={first}", f"two={second}", "bare=base"), samples=2
         )
     )
+    cut_by_model = phase.results["cut_at_max_new_tokens_by_model"]
+    assert sum(cut_by_model.values()) == phase.results["cut_at_max_new_tokens"] > 0
     for name, adapter in {"one": first, "two": second, "bare": None}.items():
         together = read_responses(tmp_path / "out" / name / "responses.csv")
+        assert cut_by_model[name] == sum(reply.finish_reason == "length" for reply in together)
         assert {reply.model_name for reply in together} == {name}
         alone = tmp_path / f"alone_{name}"
         responses(
