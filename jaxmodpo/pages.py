@@ -9,7 +9,7 @@ from __future__ import annotations
 import io
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 import jinja2
 import matplotlib
@@ -34,6 +34,20 @@ STYLE: dict[Any, Any] = {
 # Okabe and Ito's palette: told apart with every common form of color blindness.
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#7A7A7A", "#000000")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
+
+
+class Look(TypedDict):
+    """How the points of one series are drawn, as matplotlib's keyword arguments."""
+
+    color: str
+    marker: str
+
+
+def look_of(number: int) -> Look:
+    """Return the color and the marker of a series by its number; beyond eight they come again."""
+    color = PALETTE[number % len(PALETTE)]
+    marker = MARKERS[number % len(MARKERS)]
+    return Look(color=color, marker=marker)
 
 
 def png(figure: Figure) -> bytes:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import collections
 import re
+from collections.abc import Mapping, Sequence
 
 KINDS = ("all-reduce", "all-gather", "reduce-scatter", "all-to-all", "collective-permute")
 
@@ -31,13 +32,16 @@ def by_depth(program: str) -> list[dict[str, int]]:
         and so on; depths without any at the end are left out.
     """
     lines_of = _computations(program)
-    places: dict[str, tuple[str, int]] = {}
+    # By channel: a collective that is done in pieces has one, and counts once.
+    kinds_and_depths: dict[str, tuple[str, int]] = {}
     for line in lines_of.get("ENTRY", []):
         if " while(" in line:
-            _note_channels(line, 0, lines_of, places)
-    deepest = max((depth for _, depth in places.values()), default=-1)
-    counts = [collections.Counter[str]() for _ in range(deepest + 1)]
-    for kind, depth in places.values():
+            _note_channels(line, 0, lines_of, kinds_and_depths)
+    counts: list[collections.Counter[str]] = []
+    for kind, depth in kinds_and_depths.values():
+        # A loop may hold collectives only in the loops within it, so that depths come in any order.
+        while len(counts) <= depth:
+            counts.append(collections.Counter())
         counts[depth][kind] += 1
     return [dict(counter) for counter in counts]
 
@@ -61,13 +65,19 @@ def _computations(program: str) -> dict[str, list[str]]:
 
 
 def _note_channels(
-    line: str, depth: int, lines_of: dict[str, list[str]], places: dict[str, tuple[str, int]]
+    line: str,
+    depth: int,
+    lines_of: Mapping[str, Sequence[str]],
+    kinds_and_depths: dict[str, tuple[str, int]],
 ) -> None:
     """Note the kind and depth of each channel that the computations called in a line use."""
-    for called in _CALLED.findall(line):
-        for inner in lines_of.get(called, []):
-            if operation := _OPERATION.search(inner):
-                places[operation.group(2)] = (operation.group(1), depth)
-            else:
-                inner_depth = depth + 1 if " while(" in inner else depth
-                _note_channels(inner, inner_depth, lines_of, places)
+    for computation in _CALLED.findall(line):
+        for inner_line in lines_of.get(computation, []):
+            operation = _OPERATION.search(inner_line)
+            if operation is not None:
+                kind, channel = operation.groups()
+                kinds_and_depths[channel] = (kind, depth)
+                continue
+            # A call of another kind, such as a fusion or a branch, leads no deeper.
+            inner_depth = depth + 1 if " while(" in inner_line else depth
+            _note_channels(inner_line, inner_depth, lines_of, kinds_and_depths)

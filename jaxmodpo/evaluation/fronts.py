@@ -7,7 +7,7 @@ Pure functions of points, one row per model and one column per objective, higher
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Protocol, TypeVar
+from typing import Protocol, TypeVar
 
 import matplotlib
 import numpy as np
@@ -16,10 +16,13 @@ from matplotlib.figure import Figure
 from numpy.typing import ArrayLike, NDArray
 
 from jaxmodpo.errors import UserError
-from jaxmodpo.pages import MARKERS, PALETTE, STYLE
+from jaxmodpo.pages import STYLE, Look, look_of
 from jaxmodpo.results.sweep import Model, Point
 
 Array = NDArray[np.float64]
+
+_MARKER_SIZE = 5
+"""points of a marker's width"""
 
 
 class Weighted(Protocol):
@@ -130,16 +133,12 @@ def front_figure(
         figure = Figure(figsize=(9.6, 4.4), layout="constrained")
         left, right = figure.subplots(1, 2)
         for number, (name, points) in enumerate(fronts.items()):
-            look = _look(number)
             scores = np.array([_scores(point, objectives) for point in points])
-            _draw_front(left, name, points, scores, look)
-            gains = [
-                np.dot(point.weights, over_base)
-                for point, over_base in zip(points, scores - base_scores, strict=True)
-            ]
-            right.plot([point.kl for point in points], gains, linestyle="", label=name, **look)
-        x, y = base_scores
-        left.plot([x], [y], "x", color="black", label="base")
+            _draw_front(left, name, points, scores, look_of(number))
+            gains = _gains(points, scores - base_scores)
+            _draw_gains(right, name, points, gains, look_of(number))
+        base_x, base_y = base_scores
+        left.plot([base_x], [base_y], "x", color="black", label="base")
         left.set(
             xlabel=objectives[0],
             ylabel=objectives[1],
@@ -158,22 +157,34 @@ def _scores(model: Model, objectives: Sequence[str]) -> list[float]:
     return [model.scores[objective] for objective in objectives]
 
 
-def _look(number: int) -> dict[str, Any]:
-    """Return how a method's points are drawn, by the method's number."""
-    return {
-        "color": PALETTE[number % len(PALETTE)],
-        "marker": MARKERS[number % len(MARKERS)],
-        "markersize": 5,
-    }
+def _gains(points: Sequence[Point], over_base: Array) -> list[float]:
+    """Return what each model gains over the base: its differences, weighted as it was trained.
+
+    Args:
+        points: the models.
+        over_base: ``[points, objectives]``, their scores less the base's.
+    """
+    gains: list[float] = []
+    for point, differences in zip(points, over_base, strict=True):
+        gains.append(float(np.dot(point.weights, differences)))
+    return gains
 
 
-def _draw_front(
-    axes: Axes, name: str, points: Sequence[Point], scores: Array, look: Mapping[str, Any]
-) -> None:
+def _draw_front(axes: Axes, name: str, points: Sequence[Point], scores: Array, look: Look) -> None:
     """Draw one method's front, with the first objective's weight beside each point."""
-    axes.plot(scores[:, 0], scores[:, 1], label=name, linewidth=1.2, **look)
+    axes.plot(
+        scores[:, 0], scores[:, 1], label=name, linewidth=1.2, markersize=_MARKER_SIZE, **look
+    )
     for point, position in zip(points, scores, strict=True):
         x, y = position
-        axes.annotate(
-            f"{point.weights[0]:.1f}", (x, y), (3, 3), textcoords="offset points", fontsize=6
-        )
+        first_weight = f"{point.weights[0]:.1f}"
+        axes.annotate(first_weight, (x, y), (3, 3), textcoords="offset points", fontsize=6)
+
+
+def _draw_gains(
+    axes: Axes, name: str, points: Sequence[Point], gains: Sequence[float], look: Look
+) -> None:
+    """Draw what each model of a method gains, against how far it moved from the base."""
+    divergences = [point.kl for point in points]
+    # No line: the order of the weights is not that of the divergences.
+    axes.plot(divergences, gains, linestyle="", label=name, markersize=_MARKER_SIZE, **look)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from typing import Any
 
 import matplotlib
 import numpy as np
@@ -11,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from jaxmodpo.pages import MARKERS, PALETTE, STYLE
+from jaxmodpo.pages import STYLE, Look, look_of
 from jaxmodpo.results.judges import Estimate, Mean
 
 JudgeAndCriterion = tuple[str, str]
@@ -33,9 +32,14 @@ def forest(panels: Mapping[str, Panel]) -> Figure:
         keys.update(dict.fromkeys(estimates))
     judges, criteria = _judges_and_criteria(keys)
     with matplotlib.rc_context(STYLE):
-        height = 1.2 + len(criteria) * max(0.3, 0.16 * len(judges)) + 0.2 * len(judges)
+        # In inches: each criterion's row, as high as its judges need, and each judge's line in the
+        # legend below.
+        rows_height = len(criteria) * max(0.3, 0.16 * len(judges))
+        legend_height = 0.2 * len(judges)
+        height = 1.2 + rows_height + legend_height
         columns = max(len(panels), 1)
-        figure = Figure(figsize=(1.6 + 2.3 * columns, height), layout="constrained")
+        width = 1.6 + 2.3 * columns
+        figure = Figure(figsize=(width, height), layout="constrained")
         every_axes = figure.subplots(1, columns, sharey=True, squeeze=False)[0]
         for axes, (title, panel) in zip(every_axes, panels.items(), strict=False):
             _draw_panel(axes, panel, judges, criteria)
@@ -45,10 +49,9 @@ def forest(panels: Mapping[str, Panel]) -> Figure:
             every_axes[0].set_yticks(range(len(criteria)), criteria)
             # From top to bottom, as a table.
             every_axes[0].set_ylim(len(criteria) - 0.5, -0.5)
-        marks = [
-            Line2D([], [], linestyle="", label=name, **_look(number))
-            for number, name in enumerate(judges)
-        ]
+        marks: list[Line2D] = []
+        for number, name in enumerate(judges):
+            marks.append(Line2D([], [], linestyle="", label=name, **look_of(number)))
         figure.legend(handles=marks, loc="outside lower center", ncols=1, fontsize=8)
         return figure
 
@@ -74,7 +77,8 @@ def _draw_panel(axes: Axes, panel: Panel, judges: Sequence[str], criteria: Seque
     for (judge, criterion), estimate in estimates.items():
         number = judges.index(judge)
         # The judges share 0.6 of a row, which leaves a gap between one criterion and the next.
-        row = criteria.index(criterion) + 0.6 * (number - middle) / max(len(judges), 1)
+        shift = 0.6 * (number - middle) / max(len(judges), 1)
+        row = criteria.index(criterion) + shift
         _draw_estimate(axes, estimate, row, number)
 
 
@@ -84,13 +88,11 @@ def _draw_estimate(axes: Axes, estimate: Estimate, row: float, number: int) -> N
     if value is None:
         return
     low, high = estimate.interval or (value, value)
-    ends = [[max(value - low, 0)], [max(high - value, 0)]]
-    axes.errorbar(value, row, xerr=ends, markersize=4.5, capsize=2, elinewidth=1, **_look(number))
-
-
-def _look(number: int) -> dict[str, Any]:
-    """Return the color and the marker of a judge, by its number."""
-    return {"color": PALETTE[number % len(PALETTE)], "marker": MARKERS[number % len(MARKERS)]}
+    # Rounding may put a value just outside of its interval, and matplotlib takes no negative bar.
+    below = max(value - low, 0)
+    above = max(high - value, 0)
+    ends = [[below], [above]]
+    axes.errorbar(value, row, xerr=ends, markersize=4.5, capsize=2, elinewidth=1, **look_of(number))
 
 
 def mean_ranks(series: Mapping[JudgeAndCriterion, Sequence[Mean]]) -> Figure:
@@ -109,7 +111,7 @@ def mean_ranks(series: Mapping[JudgeAndCriterion, Sequence[Mean]]) -> Figure:
             number = criteria.index(criterion)
             # Beside each other, so that the intervals of several criteria can be told apart.
             shift = 0.06 * (number - (len(criteria) - 1) / 2)
-            _draw_ranks(axes, means, shift, _look(number), criterion)
+            _draw_ranks(axes, means, shift, look_of(number), criterion)
             axes.set(title=judge, xlabel="position shown")
         every_axes[0].set_ylabel("mean rank, 1 is best")
         every_axes[0].invert_yaxis()
@@ -117,23 +119,24 @@ def mean_ranks(series: Mapping[JudgeAndCriterion, Sequence[Mean]]) -> Figure:
         return figure
 
 
-def _draw_ranks(
-    axes: Axes, means: Sequence[Mean], shift: float, look: Mapping[str, Any], label: str
-) -> None:
+def _draw_ranks(axes: Axes, means: Sequence[Mean], shift: float, look: Look, label: str) -> None:
     """Draw one criterion's mean rank at each position, and the rank that a judge without a leaning
     would give them all.
     """
     values = np.array([mean.value for mean in means])
-    ends = np.array([mean.interval or (mean.value, mean.value) for mean in means]).T
+    intervals = [mean.interval or (mean.value, mean.value) for mean in means]
+    lows, highs = np.array(intervals).T
+    positions = np.arange(1, len(values) + 1)
     axes.errorbar(
-        np.arange(1, len(values) + 1) + shift,
+        positions + shift,
         values,
-        yerr=np.maximum([values - ends[0], ends[1] - values], 0),
+        yerr=np.maximum([values - lows, highs - values], 0),
         markersize=4,
         linewidth=1,
         capsize=2,
         label=label,
         **look,
     )
-    axes.axhline((len(values) + 1) / 2, color="#999999", linewidth=1, linestyle="--")
-    axes.set_xticks(range(1, len(values) + 1))
+    middle_rank = (len(values) + 1) / 2
+    axes.axhline(middle_rank, color="#999999", linewidth=1, linestyle="--")
+    axes.set_xticks(positions)

@@ -34,18 +34,15 @@ def number_judges(
         valid: the number of the status of valid votes. Nobody answered the others.
     """
     codes_by_table = [_codes(table, len(models), valid) for table in tables]
-    distinct_codes: set[int] = set()
-    for codes in codes_by_table:
-        distinct_codes.update(np.unique(codes).tolist())
-    distinct_codes.discard(_NOBODY)
-    judge_codes = sorted(distinct_codes)
+    judge_codes = _distinct_judges(codes_by_table)
     identities: list[tuple[str, str, str]] = []
     for code in judge_codes:
         source, model = divmod(code, len(models))
         ledger, identity = sources[source]
         identities.append((ledger, identity, models[model]))
-    names = _judge_names(identities)
-    judges = [Judge(name, *identity) for name, identity in zip(names, identities, strict=True)]
+    judges: list[Judge] = []
+    for name, identity in zip(_judge_names(identities), identities, strict=True):
+        judges.append(Judge(name, *identity))
     numbered: list[VoteTable] = []
     for table, codes in zip(tables, codes_by_table, strict=True):
         # Every judge's code stands in the sorted list, so that the place where it would be put in
@@ -63,12 +60,26 @@ def _codes(table: VoteTable, model_count: int, valid: int) -> Numbers:
     return np.where(table.status == valid, codes, _NOBODY)
 
 
+def _distinct_judges(codes_by_table: Sequence[Numbers]) -> list[int]:
+    """Return the codes of all who cast a vote, each once and sorted; nobody is none of them."""
+    distinct_codes: set[int] = set()
+    for codes in codes_by_table:
+        distinct_codes.update(np.unique(codes).tolist())
+    distinct_codes.discard(_NOBODY)
+    return sorted(distinct_codes)
+
+
 def _judge_names(judges: Sequence[tuple[str, str, str]]) -> list[str]:
     """Name each judge, of ledger, identity and model, by as little as tells them apart."""
     # A model may be asked at two endpoints, or with two prompts, whose votes are not one judge's.
-    by_model = [model or identity for _, identity, model in judges]
-    by_ledger = [f"{model or identity} ({ledger})" for ledger, identity, model in judges]
-    in_full = [f"{model} ({ledger}: {identity})" for ledger, identity, model in judges]
+    by_model: list[str] = []
+    by_ledger: list[str] = []
+    in_full: list[str] = []
+    for ledger, identity, model in judges:
+        model_name = model or identity
+        by_model.append(model_name)
+        by_ledger.append(f"{model_name} ({ledger})")
+        in_full.append(f"{model} ({ledger}: {identity})")
     return _first_distinct([by_model, by_ledger, in_full])
 
 
@@ -84,8 +95,10 @@ def short_names(paths: Sequence[str]) -> list[str]:
     parts_by_path = [Path(path).parts for path in paths]
     longest = max((len(path_parts) for path_parts in parts_by_path), default=1)
     candidates: list[list[str]] = []
+    # From the file's name alone to the whole path.
     for count in range(1, longest + 1):
-        candidates.append([str(Path(*path_parts[-count:])) for path_parts in parts_by_path])
+        last_parts = [path_parts[-count:] for path_parts in parts_by_path]
+        candidates.append([str(Path(*names)) for names in last_parts])
     return _first_distinct(candidates)
 
 

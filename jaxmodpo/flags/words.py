@@ -54,24 +54,28 @@ def flag_words(cls: type, values: Mapping[str, Any], source: str) -> list[str]:
     hints = typing.get_type_hints(cls)
     words: list[str] = []
     for name, value in values.items():
-        flag = flag_of(name)
-        if value is None:
-            # A key without a value is null in YAML. Where a setting may be None it means that, and
-            # elsewhere somebody forgot to write on.
-            if not _allows(hints[name], types.NoneType):
-                raise UserError(f"{source}: {name} is empty; give a value, or leave it out")
-            words += [flag, "None"]
-        elif isinstance(value, bool):
-            if not _allows(hints[name], bool):
-                raise UserError(f"{source}: {name} is no switch, and takes no {shown(value)}")
-            words.append(flag if value else flag.replace("--", "--no-", 1))
-        else:
-            words.append(flag)
-            words += _value_words(value, hints[name], source, name)
+        words += _setting_words(name, value, hints[name], source)
     return words
 
 
-def _value_words(value: Any, hint: Any, source: str, name: str) -> list[str]:
+def _setting_words(name: str, value: object, hint: Any, source: str) -> list[str]:
+    """Return one setting's flag with what follows it."""
+    flag = flag_of(name)
+    if value is None:
+        # A key without a value is null in YAML. Where a setting may be None it means that, and
+        # elsewhere somebody forgot to write on.
+        if not _allows(hint, types.NoneType):
+            raise UserError(f"{source}: {name} is empty; give a value, or leave it out")
+        return [flag, "None"]
+    # Before numbers: to Python true and false are two of them.
+    if isinstance(value, bool):
+        if not _allows(hint, bool):
+            raise UserError(f"{source}: {name} is no switch, and takes no {shown(value)}")
+        return [flag if value else flag.replace("--", "--no-", 1)]
+    return [flag, *_value_words(value, hint, source, name)]
+
+
+def _value_words(value: object, hint: Any, source: str, name: str) -> list[str]:
     """Return a setting's value as the words that follow its flag."""
     if isinstance(value, Mapping):
         words = _mapping_words(value, hint, source, name)
@@ -93,18 +97,23 @@ def _mapping_words(value: Mapping[Any, Any], hint: Any, source: str, name: str) 
     takes_text = any(_allows(item_type, str) for item_type in _item_types(hint))
     if not takes_text:
         raise UserError(f"{source}: {name} takes no mapping, but is {shown(value)}")
+    words: list[str] = []
     for key, item in value.items():
+        # A mapping within the mapping would be written as Python shows it.
         read_as(item, _SCALAR, source, name, str(key))
-    return [f"{key}={item}" for key, item in value.items()]
+        words.append(f"{key}={item}")
+    return words
 
 
 def _list_words(value: list[Any] | tuple[Any, ...], hint: Any, source: str, name: str) -> list[str]:
     """Return a word for each item of a list."""
     if not _item_types(hint):
         raise UserError(f"{source}: {name} takes one value, but is {shown(value)}")
+    words: list[str] = []
     for number, item in enumerate(value, 1):
         read_as(item, _SCALAR, source, name, f"item {number}")
-    return [str(item) for item in value]
+        words.append(str(item))
+    return words
 
 
 def _item_types(hint: Any) -> tuple[Any, ...]:

@@ -10,17 +10,19 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Sequence
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
 
 from jaxmodpo.endpoints.messages import message_text, without_thoughts
+
+JsonObject = dict[str, object]
+"""an object of JSON, whose values may be anything"""
 
 # Beyond so many objects nobody answers; a text of braces alone is not searched for long.
 _MOST_OBJECTS = 64
 _OBJECT = re.compile(r'\{\s*["}]')
 
 
-def answer_text(message: dict[str, Any]) -> str:
+def answer_text(message: Mapping[str, object]) -> str:
     """Return a message's words; where there are none, what it gives the one tool that it calls."""
     text = message_text(message.get("content"))
     if text.strip():
@@ -33,18 +35,19 @@ def answer_text(message: dict[str, Any]) -> str:
     return arguments if isinstance(arguments, str) else text
 
 
-def _called_function(message: dict[str, Any]) -> Any:
+def _called_function(message: Mapping[str, object]) -> object:
     """Return the one function that a message calls; None where it calls none, or several."""
     calls = message.get("tool_calls")
     if not calls:
         # What it was called before there were several.
         return message.get("function_call")
-    if isinstance(calls, list) and len(calls) == 1 and isinstance(calls[0], dict):
-        return calls[0].get("function")
-    return None
+    if not isinstance(calls, list) or len(calls) != 1:
+        return None
+    (call,) = calls
+    return call.get("function") if isinstance(call, dict) else None
 
 
-def answer_object(text: str, names: Sequence[str], *, cut: bool = False) -> dict[str, Any] | None:
+def answer_object(text: str, names: Sequence[str], *, cut: bool = False) -> JsonObject | None:
     """Return the JSON object of an answer that has one of these fields; None where it is not clear
     which that is.
 
@@ -62,20 +65,26 @@ def answer_object(text: str, names: Sequence[str], *, cut: bool = False) -> dict
     objects = _objects(spoken) if spoken is not None else None
     if objects is None:
         return None
-    fitting = [value for value in objects if not value.keys().isdisjoint(names)]
-    if not fitting:
+    answers = [value for value in objects if not value.keys().isdisjoint(names)]
+    return _unanimous(answers, names)
+
+
+def _unanimous(answers: Sequence[JsonObject], names: Sequence[str]) -> JsonObject | None:
+    """Return the last of several answers; None where there is none, or another says otherwise."""
+    if not answers:
         return None
-    last = fitting[-1]
+    *earlier_answers, last = answers
     # A model may write a first answer, think again, and write another: which of the two it means
     # is its secret. Where both say the same it does not matter.
     last_values = [last.get(name) for name in names]
-    for value in fitting[:-1]:
-        if [value.get(name) for name in names] != last_values:
+    for answer in earlier_answers:
+        values = [answer.get(name) for name in names]
+        if values != last_values:
             return None
     return last
 
 
-def _objects(text: str) -> list[dict[str, Any]] | None:
+def _objects(text: str) -> list[JsonObject] | None:
     """Return the objects that stand in a text one after the other; None where one does not end, or
     is none.
     """
@@ -85,7 +94,12 @@ def _objects(text: str) -> list[dict[str, Any]] | None:
         return None
 
 
-def _each_object(text: str) -> Iterator[dict[str, Any]]:
+def _each_object(text: str) -> Iterator[JsonObject]:
+    """Yield the objects that stand in a text one after the other.
+
+    Raises:
+        ValueError: one does not end or is none, or there are too many.
+    """
     decoder = json.JSONDecoder(object_pairs_hook=_once)
     start = 0
     for _ in range(_MOST_OBJECTS):
@@ -97,14 +111,15 @@ def _each_object(text: str) -> Iterator[dict[str, Any]]:
     raise ValueError("too many objects")
 
 
-def _loaded(text: str) -> Any:
+def _loaded(text: str) -> object:
+    """Return what a text of JSON holds; None where it is no JSON as a whole."""
     try:
         return json.loads(text, object_pairs_hook=_once)
     except (ValueError, RecursionError):
         return None
 
 
-def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def _once(pairs: list[tuple[str, object]]) -> JsonObject:
     """Return an object, whose fields must not stand in it twice: nobody knows which of the two is
     meant.
     """

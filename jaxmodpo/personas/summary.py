@@ -20,6 +20,9 @@ Sets = Mapping[str, Sequence[Participant]]
 STEPS = ("participants", "above_quality", "selected", "train", "test")
 COMPARED = ("participants", "selected", "train", "test")
 
+_DECIMALS = 9
+"""of preferences; a sum of thirds depends on the order of its terms beyond that"""
+
 
 def _without(identifier: str) -> tuple[str, ...]:
     return tuple(name for name in QUASI_IDENTIFIERS if name != identifier)
@@ -52,9 +55,11 @@ def summarize(
         seed: of the tests that draw random tables.
         synthetic: whether the survey was made up.
     """
+    selected = sets["selected"]
+    has_left_out_rows = left_out is not None and bool(left_out.rows)
     return {
         "synthetic": synthetic,
-        "survey": left_out.summary() if left_out and left_out.rows else {},
+        "survey": left_out.summary() if left_out is not None and has_left_out_rows else {},
         "counts": {step: len(sets[step]) for step in STEPS},
         "composition": {name: _composition(sets, name) for name in DIMENSIONS},
         "quality": _qualities(sets, qualities, minimum_quality),
@@ -62,9 +67,7 @@ def summarize(
         "balance": [balance(sets["train"], sets["test"], name, seed) for name in DIMENSIONS],
         "anonymity": {
             "sets": {step: anonymity(sets[step]) for step in COMPARED},
-            "selected_by_identifiers": [
-                anonymity(sets["selected"], names) for names in IDENTIFIER_SETS
-            ],
+            "selected_by_identifiers": [anonymity(selected, names) for names in IDENTIFIER_SETS],
         },
     }
 
@@ -78,15 +81,16 @@ def _qualities(
     sets: Sets, qualities: Mapping[str, Mapping[str, float]], minimum_quality: float
 ) -> dict[str, Any]:
     """Return each set's mean quality with its components, and a histogram of everybody's."""
-    by_set: dict[str, dict[str, float]] = {}
+    qualities_by_step: dict[str, list[Mapping[str, float]]] = {}
     for step in STEPS:
-        by_set[step] = _quality([qualities[p.participant_id] for p in sets[step]])
-    of_all = [qualities[p.participant_id]["quality"] for p in sets["participants"]]
+        participant_ids = [participant.participant_id for participant in sets[step]]
+        qualities_by_step[step] = [qualities[participant_id] for participant_id in participant_ids]
+    everybody = [row["quality"] for row in qualities_by_step["participants"]]
     return {
         "least": minimum_quality,
         "weights": QUALITY_WEIGHTS,
-        "sets": by_set,
-        "histogram": _histogram(of_all),
+        "sets": {step: _quality(rows) for step, rows in qualities_by_step.items()},
+        "histogram": _histogram(everybody),
     }
 
 
@@ -101,23 +105,27 @@ def preferences(participants: Sequence[Participant]) -> dict[str, Any]:
         criterion ``share``, ``alone`` (the share that rates it above every other) and ``mean`` of
         its ratings.
     """
-    highest_criteria = [primary_preferences(participant) for participant in participants]
-    highest_criteria = [names for names in highest_criteria if names]
-    # Where nobody rated anything every share is zero, and not a division by zero.
+    # Of each who rated anything, the criteria that none other was rated above.
+    highest_criteria: list[tuple[str, ...]] = []
+    for participant in participants:
+        names = primary_preferences(participant)
+        if names:
+            highest_criteria.append(tuple(names))
+    # Where nobody rated anything every fraction is zero, and not a division by zero.
     raters = max(len(highest_criteria), 1)
     criteria: dict[str, dict[str, float | None]] = {}
     for name in IMPORTANCES:
         shared = sum(1 / len(names) for names in highest_criteria if name in names)
-        alone = sum(names == (name,) for names in highest_criteria)
-        # Nine decimals: a sum of thirds depends on the order of its terms beyond that.
+        alone = highest_criteria.count((name,))
         criteria[name.removeprefix("importance_")] = {
-            "share": round(shared / raters, 9),
-            "alone": round(alone / raters, 9),
+            "share": round(shared / raters, _DECIMALS),
+            "alone": round(alone / raters, _DECIMALS),
             "mean": _mean_rating(participants, name),
         }
+    with_several = [names for names in highest_criteria if len(names) > 1]
     return {
         "rated": len(highest_criteria),
-        "several": sum(len(names) > 1 for names in highest_criteria),
+        "several": len(with_several),
         "criteria": criteria,
     }
 
@@ -125,13 +133,18 @@ def preferences(participants: Sequence[Participant]) -> dict[str, Any]:
 def _mean_rating(participants: Sequence[Participant], name: str) -> float | None:
     ratings = [participant.ratings[name] for participant in participants]
     answered = [rating for rating in ratings if rating is not None]
-    return round(float(np.mean(answered)), 9) if answered else None
+    return round(float(np.mean(answered)), _DECIMALS) if answered else None
 
 
 def _quality(rated: Sequence[Mapping[str, float]]) -> dict[str, float]:
     """Return mean, spread and range of a set's qualities, and the mean of each component."""
     values = np.array([row["quality"] for row in rated])
-    figures = {"mean": values.mean(), "std": values.std(), "min": values.min(), "max": values.max()}
+    figures = {
+        "mean": values.mean(),
+        "std": values.std(),
+        "min": values.min(),
+        "max": values.max(),
+    }
     for component in QUALITY_WEIGHTS:
         figures[component] = np.mean([row[component] for row in rated])
     return {name: round(float(value), 6) for name, value in figures.items()}

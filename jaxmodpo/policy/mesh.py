@@ -136,24 +136,38 @@ def _check_sharded(table: Table, mesh: Mesh) -> None:
     Norms and biases may lie whole on every device, since they are small. A large array that does is
     a rule that was forgotten, and would be noticed first when the memory is full.
     """
-    unsharded = {
-        name: array_bytes(spec)
-        for name, spec in table.items()
-        if not any("fsdp" in _names(RULES[axis]) for axis in spec.axes)
-    }
-    total = sum(array_bytes(spec) for spec in table.values())
-    if mesh.shape["fsdp"] > 1 and sum(unsharded.values()) > MOST_UNSHARDED * total:
+    if mesh.shape["fsdp"] == 1:
+        return
+    bytes_of_all = 0
+    unsharded: dict[str, int] = {}
+    for name, spec in table.items():
+        size = array_bytes(spec)
+        bytes_of_all += size
+        if not _is_sharded_over_fsdp(spec):
+            unsharded[name] = size
+    unsharded_bytes = sum(unsharded.values())
+    if unsharded_bytes > MOST_UNSHARDED * bytes_of_all:
         largest = max(unsharded, key=lambda name: unsharded[name])
         raise UserError(
-            f"{sum(unsharded.values()) / total:.1%} of the bytes would lie whole on each of the"
+            f"{unsharded_bytes / bytes_of_all:.1%} of the bytes would lie whole on each of the"
             f" {mesh.shape['fsdp']} devices of the mesh axis 'fsdp', most of them in {largest};"
             f" at most {MOST_UNSHARDED:.0%} may"
         )
 
 
+def _is_sharded_over_fsdp(spec: Spec) -> bool:
+    """Return whether each device of an ``fsdp`` axis holds a shard of an array, and not all of
+    it.
+    """
+    # One sharded dimension is enough: the array's bytes are then divided among the devices.
+    return any("fsdp" in _names(RULES[axis]) for axis in spec.axes)
+
+
 def array_bytes(spec: Spec, size: int = 2) -> int:
     """Return a parameter's bytes, given those of an element whose type the table leaves open."""
-    return math.prod(spec.shape) * (jnp.dtype(spec.dtype).itemsize if spec.dtype else size)
+    # The table leaves the type of most weights open, since a base is held in one of several.
+    element_bytes = jnp.dtype(spec.dtype).itemsize if spec.dtype else size
+    return math.prod(spec.shape) * element_bytes
 
 
 def check_heads(config: DecoderConfig, mesh: Mesh) -> None:
@@ -197,7 +211,13 @@ def batch_shardings(
     """Return where :func:`place_batch` puts each array."""
     rows = NamedSharding(mesh, PartitionSpec(None, RULES["batch"]))
     everywhere = NamedSharding(mesh, PartitionSpec())
-    return {name: rows if by_rows is None or name in by_rows else everywhere for name in names}
+    # Axis 0 counts the microbatches of an update, which every device goes through one by one; so
+    # the devices divide axis 1, the rows of each.
+    array_shardings: dict[str, NamedSharding] = {}
+    for name in names:
+        is_by_rows = by_rows is None or name in by_rows
+        array_shardings[name] = rows if is_by_rows else everywhere
+    return array_shardings
 
 
 def put(array: np.ndarray | jax.Array, sharding: NamedSharding) -> jax.Array:
