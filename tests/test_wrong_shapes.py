@@ -46,7 +46,7 @@ from jaxmodpo.phase import Phase
 from jaxmodpo.ranges import incidental
 from jaxmodpo.records import Question, read_personas, read_questions, read_rankings, read_responses
 from jaxmodpo.results.versioned import Result, plain, read_result
-from jaxmodpo.sampling.journal import ReplySlot, row, sampled
+from jaxmodpo.sampling.journal import PlannedReply, row, sampled
 from jaxmodpo.search.space import load_space
 
 TRIES = int(os.environ.get("WRONG_SHAPES", "25"))
@@ -141,7 +141,7 @@ _ASKED = {
     **{"key": "k", "kind": "rank", "question_id": "q", "persona_id": "p", "criteria": ["safety"]},
     **{"responses": ["r1", "r2"], "ties": False, "repeat": 0},
 }
-_SAMPLED = row(ReplySlot(Question("q", "text"), 0), "s") | {
+_SAMPLED = row(PlannedReply(Question("q", "text"), 0), "s") | {
     "response_text": "I hear you.",
     "finish_reason": "end",
     "tokens": 4,

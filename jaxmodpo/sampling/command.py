@@ -26,7 +26,7 @@ from jaxmodpo.results.manifest import MANIFEST, Identity, read_manifest
 from jaxmodpo.sampling.draw import SamplingSettings
 from jaxmodpo.sampling.endpoint import ask, refuse_empty, reply_seed, total_spending
 from jaxmodpo.sampling.endpoint_forecast import forecast_replies
-from jaxmodpo.sampling.journal import ReplyKey, ReplySlot, refuse_empty_questions, sampled
+from jaxmodpo.sampling.journal import PlannedReply, ReplyKey, refuse_empty_questions, sampled
 from jaxmodpo.sampling.local import LocalSampler, say_other_defaults
 from jaxmodpo.sampling.settings import ResponsesConfig, endpoint_of
 from jaxmodpo.sampling.shares import (
@@ -51,8 +51,8 @@ def run_responses(config: ResponsesConfig) -> Phase | None:
     """
     config.check()
     if config.dry_run:
-        slots = _reply_slots(read_questions(config.questions), config.samples)
-        forecast_replies(endpoint_of(config), slots, config.output_dir)
+        planned_replies = _planned_replies(read_questions(config.questions), config.samples)
+        forecast_replies(endpoint_of(config), planned_replies, config.output_dir)
         return None
     place = config.place()
     if place.number > 0:
@@ -72,12 +72,12 @@ def responses(config: ResponsesConfig, phase: Phase) -> None:
         _sample(config, phase)
 
 
-def _reply_slots(
+def _planned_replies(
     questions: Sequence[Question], samples: int, models: Sequence[str] = ("",)
-) -> list[ReplySlot]:
-    """Return a slot for each reply that there will be, in the order of the files."""
+) -> list[PlannedReply]:
+    """Return every reply that there will be, in the order of the files."""
     return [
-        ReplySlot(question, number, model)
+        PlannedReply(question, number, model)
         for model in models
         for question in questions
         for number in range(samples)
@@ -103,7 +103,7 @@ def _sample(config: ResponsesConfig, phase: Phase) -> None:
     # Also of an earlier start, on more hosts: what was sampled then was not sampled again.
     rows = sampled_by_others(config.output_dir, journal.path, settings_key)
     rows |= sampled(journal, settings_key)
-    missing = sum(slot.key not in rows for slot in work.slots)
+    missing = sum(planned_reply.key not in rows for planned_reply in work.planned_replies)
     if missing:
         raise UserError(
             f"{missing} replies are in no journal of {config.output_dir}, though every host has"
@@ -111,7 +111,7 @@ def _sample(config: ResponsesConfig, phase: Phase) -> None:
         )
     done_work = [journal.path, config.output_dir / SHARES]
     cut = work.text.cut.as_dict()
-    _write(config, work.slots, rows, phase, done_work, **cut)
+    _write(config, work.planned_replies, rows, phase, done_work, **cut)
 
 
 def _sample_share(config: ResponsesConfig, place: Place) -> None:
@@ -151,13 +151,13 @@ class _LocalWork:
 
     Attributes:
         sampler: what samples.
-        slots: all replies that there will be.
+        planned_replies: all replies that there will be.
         prompts: as tokens, by question id.
         text: the tokenization.
     """
 
     sampler: LocalSampler
-    slots: list[ReplySlot]
+    planned_replies: list[PlannedReply]
     prompts: Mapping[str, Sequence[int]]
     text: PolicyText
 
@@ -167,8 +167,8 @@ class _LocalWork:
         assert config.model is not None and config.temperature is not None
         questions = read_questions(config.questions)
         models = config.models()
-        slots = _reply_slots(questions, config.samples, list(models))
-        refuse_empty_questions(slots)
+        planned_replies = _planned_replies(questions, config.samples, list(models))
+        refuse_empty_questions(planned_replies)
         text = _text(config, models, phase)
         # Once for each question and not for each reply, since what is cut is counted.
         prompts = {
@@ -195,11 +195,11 @@ class _LocalWork:
             rows=config.batch_size,
             seed=config.seed,
         )
-        return cls(sampler, slots, prompts, text)
+        return cls(sampler, planned_replies, prompts, text)
 
     def sample(self, config: ResponsesConfig, place: Place, settings_key: str) -> Journal:
         """Sample what no journal has of a host's share, and return the host's journal."""
-        share = own_share(self.slots, place)
+        share = own_share(self.planned_replies, place)
         path = share_journal(config.output_dir, place.number)
         sampled_before = sampled_by_others(config.output_dir, path, settings_key)
         if not path.exists():
@@ -208,7 +208,9 @@ class _LocalWork:
             self.sampler.shapes(self.prompts)
         journal = Journal(path)
         sampled_before |= sampled(journal, settings_key)
-        missing = [slot for slot in share if slot.key not in sampled_before]
+        missing = [
+            planned_reply for planned_reply in share if planned_reply.key not in sampled_before
+        ]
         if missing:
             done = len(share) - len(missing)
             self.sampler.sample(missing, self.prompts, self.text, journal, settings_key, done)
@@ -238,11 +240,11 @@ def _text(
 
 def _ask(config: ResponsesConfig, phase: Phase) -> None:
     """Ask an endpoint for the replies."""
-    slots = _reply_slots(read_questions(config.questions), config.samples)
+    planned_replies = _planned_replies(read_questions(config.questions), config.samples)
     journal = Journal(config.output_dir / "sampled.jsonl")
     settings_key = _settings_key(phase.manifest.identity)
     try:
-        rows = ask(endpoint_of(config), slots, journal, settings_key)
+        rows = ask(endpoint_of(config), planned_replies, journal, settings_key)
     finally:
         journal.close()
     empty = refuse_empty(rows)
@@ -250,7 +252,7 @@ def _ask(config: ResponsesConfig, phase: Phase) -> None:
     answering_models = collections.Counter(reply.get("model", "") for reply in rows)
     _write(
         config,
-        slots,
+        planned_replies,
         sampled(journal, settings_key),
         phase,
         [journal.path],
@@ -279,16 +281,16 @@ class _ReplySeeds:
         takes_seed = endpoint_of(config).family.seed
         return cls(config.seed if takes_seed else None, is_sent=takes_seed)
 
-    def sent(self, slot: ReplySlot) -> int | None:
+    def sent(self, planned_reply: PlannedReply) -> int | None:
         """Return the seed that an endpoint was sent for a reply; None where it was sent none."""
         if not self.is_sent or self.run_seed is None:
             return None
-        return reply_seed(self.run_seed, slot)
+        return reply_seed(self.run_seed, planned_reply)
 
 
 def _write(
     config: ResponsesConfig,
-    slots: Sequence[ReplySlot],
+    planned_replies: Sequence[PlannedReply],
     rows_by_key: Mapping[ReplyKey, Mapping[str, Any]],
     phase: Phase,
     work: Sequence[Path],
@@ -303,21 +305,21 @@ def _write(
     }
     base = config.model.resolve().name if config.model is not None else ""
     replies: dict[str, list[Response]] = {name: [] for name in config.files()}
-    for slot in slots:
-        reply = rows_by_key[slot.key]
-        replies[slot.model].append(
+    for planned_reply in planned_replies:
+        reply = rows_by_key[planned_reply.key]
+        replies[planned_reply.model].append(
             Response(
-                slot.question.question_id,
-                slot.question.question_text,
-                f"{slot.question.question_id}_{slot.number}",
+                planned_reply.question.question_id,
+                planned_reply.question.question_text,
+                f"{planned_reply.question.question_id}_{planned_reply.number}",
                 reply["response_text"],
-                slot.model or config.model_name,
-                number=slot.number,
+                planned_reply.model or config.model_name,
+                number=planned_reply.number,
                 model=reply.get("model") or base,
-                adapter=fingerprints[slot.model][:16],
+                adapter=fingerprints[planned_reply.model][:16],
                 settings=settings_key,
                 seed=seeds.run_seed,
-                sent_seed=seeds.sent(slot),
+                sent_seed=seeds.sent(planned_reply),
                 finish_reason=reply["finish_reason"],
                 tokens=reply.get("tokens"),
                 prompt_tokens=reply.get("prompt_tokens"),

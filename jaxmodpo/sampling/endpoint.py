@@ -7,7 +7,7 @@ that none is paid for twice. Judges are asked in the same way, by
 :mod:`jaxmodpo.endpoints.patient_calls`::
 
     endpoint = Endpoint(base_url="http://localhost:8000/v1", model="qwen")
-    rows = ask(endpoint, slots, Journal(folder / "sampled.jsonl"))
+    rows = ask(endpoint, planned_replies, Journal(folder / "sampled.jsonl"))
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from jaxmodpo.journals import Journal
 from jaxmodpo.progress import Progress
 from jaxmodpo.sampling.endpoint_reply import Reply, Unanswered, read_reply
 from jaxmodpo.sampling.endpoint_settings import Endpoint, endpoint_key
-from jaxmodpo.sampling.journal import ReplySlot, refuse_empty_questions, row, sampled
+from jaxmodpo.sampling.journal import PlannedReply, refuse_empty_questions, row, sampled
 
 logger = logging.getLogger(__name__)
 
@@ -47,19 +47,22 @@ TIMEOUT = 300.0
 
 
 def ask(
-    endpoint: Endpoint, slots: Sequence[ReplySlot], journal: Journal, settings: str = ""
+    endpoint: Endpoint,
+    planned_replies: Sequence[PlannedReply],
+    journal: Journal,
+    settings: str = "",
 ) -> list[dict[str, Any]]:
     """Ask for what the journal does not hold yet.
 
     Args:
         endpoint: where.
-        slots: of every reply that the run is to have.
+        planned_replies: of every reply that the run is to have.
         journal: gains a row per reply: what it belongs to, ``response_text``, ``finish_reason``,
             tokens, and the ``model`` that answered.
         settings: digest of the run's settings.
 
     Returns:
-        A row for each slot.
+        A row for each planned reply, in their order.
 
     Raises:
         UserError: the endpoint said what holds for every call, or gave no text many times in a row;
@@ -67,7 +70,9 @@ def ask(
     """
     key = endpoint_key(endpoint)
     answered = sampled(journal, settings)
-    missing = [slot for slot in slots if slot.key not in answered]
+    missing = [
+        planned_reply for planned_reply in planned_replies if planned_reply.key not in answered
+    ]
     refuse_empty_questions(missing)
     calls = PatientCalls(
         endpoint.base_url,
@@ -80,22 +85,22 @@ def ask(
         backoff=BACKOFF,
     )
     redaction = Redaction(key)
-    with Progress("asking", len(slots), "replies", len(answered), leave=False) as bar:
+    with Progress("asking", len(planned_replies), "replies", len(answered), leave=False) as bar:
         collected = _Collected(endpoint, journal, settings, bar)
 
-        def work(slot: ReplySlot) -> None:
-            outcome = calls.run(_ReplyErrand(endpoint, slot, redaction))
+        def work(planned_reply: PlannedReply) -> None:
+            outcome = calls.run(_ReplyErrand(endpoint, planned_reply, redaction))
             if outcome is not None:
-                collected.add(slot, outcome)
+                collected.add(planned_reply, outcome)
 
         calls.run_all(iter(missing), work)
     if collected.failures:
         raise UserError(
-            f"{len(collected.failures)} of {len(slots)} calls to {endpoint.base_url} failed, the"
-            f" last one {collected.failures[-1]}; the same command asks for those alone"
+            f"{len(collected.failures)} of {len(planned_replies)} calls to {endpoint.base_url} failed,"
+            f" the last one {collected.failures[-1]}; the same command asks for those alone"
         )
     answered = sampled(journal, settings)
-    return [answered[slot.key] for slot in slots]
+    return [answered[planned_reply.key] for planned_reply in planned_replies]
 
 
 @dataclass(eq=False)
@@ -120,7 +125,7 @@ class _Collected:
         self._counter = RowCounter()
         self._lock = threading.Lock()
 
-    def add(self, slot: ReplySlot, outcome: Reply | Unanswered) -> None:
+    def add(self, planned_reply: PlannedReply, outcome: Reply | Unanswered) -> None:
         """Keep what came of one call.
 
         Raises:
@@ -131,17 +136,17 @@ class _Collected:
         # rows a second, and an endpoint replies more slowly.
         with self._lock:
             if isinstance(outcome, Reply):
-                self.journal.append(row(slot, self.settings) | outcome.as_row())
+                self.journal.append(row(planned_reply, self.settings) | outcome.as_row())
             else:
-                question_id = slot.question.question_id
+                question_id = planned_reply.question.question_id
                 self.failures.append(f"(question {question_id}) with: {outcome.words[:300]}")
             self.bar.update()
-        self._refuse_useless(slot, outcome)
+        self._refuse_useless(planned_reply, outcome)
 
-    def _refuse_useless(self, slot: ReplySlot, outcome: Reply | Unanswered) -> None:
+    def _refuse_useless(self, planned_reply: PlannedReply, outcome: Reply | Unanswered) -> None:
         """End a run whose calls bring nothing, before all of them are paid."""
         base_url = self.endpoint.base_url
-        useless = self._counter.add(outcome.status, slot.question.question_id)
+        useless = self._counter.add(outcome.status, planned_reply.question.question_id)
         if useless.is_unanswered:
             raise UserError(
                 f"{useless.errors} calls in a row to {base_url} failed, the last one"
@@ -164,17 +169,17 @@ class _ReplyErrand(Errand[Reply | Unanswered]):
 
     Attributes:
         endpoint: where and how.
-        slot: which reply.
+        planned_reply: which reply.
         redaction: takes the key out of everything that the endpoint says.
     """
 
     endpoint: Endpoint
-    slot: ReplySlot
+    planned_reply: PlannedReply
     redaction: Redaction
 
     def body(self, limit_name: LimitName) -> dict[str, Any]:
         endpoint = self.endpoint
-        question = self.slot.question
+        question = self.planned_reply.question
         body: dict[str, Any] = {
             "model": endpoint.model,
             "messages": [{"role": "user", "content": endpoint.prompt(question.question_text)}],
@@ -187,12 +192,12 @@ class _ReplyErrand(Errand[Reply | Unanswered]):
         if endpoint.stop:
             body["stop"] = list(endpoint.stop)
         if endpoint.family.seed:
-            body["seed"] = reply_seed(endpoint.seed, self.slot)
+            body["seed"] = reply_seed(endpoint.seed, self.planned_reply)
         return body
 
     def clean(self, failure: Failure) -> Failure:
         # Endpoints quote the post in their errors, and errors are shown and logged.
-        post = [self.slot.question.question_text]
+        post = [self.planned_reply.question.question_text]
         return failure._replace(
             code=self.redaction.name(failure.code),
             kind=self.redaction.name(failure.kind),
@@ -224,12 +229,12 @@ class _ReplyErrand(Errand[Reply | Unanswered]):
         return UserError(f"{self.endpoint.base_url} {reasons.get(meaning, answer)}")
 
 
-def reply_seed(seed: int, slot: ReplySlot) -> int:
+def reply_seed(seed: int, planned_reply: PlannedReply) -> int:
     """Return the seed of one reply, 0 to 2³¹ − 1: it depends on nothing but the run's seed, the
     question and the number.
     """
     # With one seed for all, the five replies to a question would be the same reply five times.
-    name = f"{seed}\x1f{slot.question.question_id}\x1f{slot.number}"
+    name = f"{seed}\x1f{planned_reply.question.question_id}\x1f{planned_reply.number}"
     digest = hashlib.sha256(name.encode()).digest()
     return int.from_bytes(digest[:4], "little") >> 1
 

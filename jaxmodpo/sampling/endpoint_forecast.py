@@ -18,7 +18,7 @@ from jaxmodpo.parsing import parse_json
 from jaxmodpo.results.manifest import MANIFEST, read_manifest
 from jaxmodpo.sampling.endpoint import usage_of
 from jaxmodpo.sampling.endpoint_settings import Endpoint, check_endpoint
-from jaxmodpo.sampling.journal import ReplySlot
+from jaxmodpo.sampling.journal import PlannedReply
 
 # From so many replies on, the mean of what the endpoint counted is better than any guess of ours.
 _ENOUGH_REPLIES = 30
@@ -48,7 +48,7 @@ class ReplyForecast:
 
 
 def forecast_replies(
-    endpoint: Endpoint, slots: Sequence[ReplySlot], output_dir: Path
+    endpoint: Endpoint, planned_replies: Sequence[PlannedReply], output_dir: Path
 ) -> ReplyForecast:
     """Print and return what a run would ask.
 
@@ -57,16 +57,18 @@ def forecast_replies(
     """
     check_endpoint(endpoint)
     is_finished, rows = _replies_so_far(output_dir)
-    missing: list[ReplySlot] = []
+    missing: list[PlannedReply] = []
     if not is_finished:
         keys = {(reply["question_id"], reply["number"]) for reply in rows}
-        missing = [slot for slot in slots if (slot.question.question_id, slot.number) not in keys]
+        for planned_reply in planned_replies:
+            if (planned_reply.question.question_id, planned_reply.number) not in keys:
+                missing.append(planned_reply)
     tokens = _tokens(endpoint, missing, rows)
     family = endpoint.family
     longest = Usage(round(tokens.prompt), 0, endpoint.max_tokens * len(missing))
     result = ReplyForecast(
-        replies=len(slots),
-        answered=len(slots) - len(missing),
+        replies=len(planned_replies),
+        answered=len(planned_replies) - len(missing),
         prompt_tokens=tokens.prompt,
         reply_tokens=tokens.reply,
         counted_by=tokens.counted_by,
@@ -108,7 +110,7 @@ class _Tokens:
 
 
 def _tokens(
-    endpoint: Endpoint, missing: Sequence[ReplySlot], rows: Sequence[dict[str, Any]]
+    endpoint: Endpoint, missing: Sequence[PlannedReply], rows: Sequence[dict[str, Any]]
 ) -> _Tokens:
     """Count the tokens to come, by the best that is at hand: what the endpoint counted in the
     replies so far, or four characters for a token and the usual length.
@@ -124,8 +126,8 @@ def _tokens(
         counted_by = f"the endpoint itself, in {len(usages):,} replies so far"
         return _Tokens(prompt_mean * len(missing), reply_mean * len(missing), counted_by)
     characters = 0
-    for slot in missing:
-        characters += len(endpoint.prompt(slot.question.question_text))
+    for planned_reply in missing:
+        characters += len(endpoint.prompt(planned_reply.question.question_text))
     usual_tokens = min(REPLY_TOKENS, endpoint.max_tokens)
     counted_by = (
         f"characters, {CHARACTERS_PER_TOKEN:.0f} of them for a token, and a reply taken for"

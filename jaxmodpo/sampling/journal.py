@@ -18,7 +18,7 @@ ReplyKey = tuple[str, int, str]
 """what tells one reply of a run from all others: its question's id, its number and its model"""
 
 
-class ReplySlot(NamedTuple):
+class PlannedReply(NamedTuple):
     """A reply that a run is to have.
 
     Attributes:
@@ -37,24 +37,25 @@ class ReplySlot(NamedTuple):
         return self.question.question_id, self.number, self.model
 
 
-def refuse_empty_questions(slots: Sequence[ReplySlot]) -> None:
+def refuse_empty_questions(planned_replies: Sequence[PlannedReply]) -> None:
     """Refuse a question without text before anything is asked: a model would reply to the
     instruction alone, and be paid for it.
     """
-    for slot in slots:
-        if not slot.question.question_text.strip():
+    for planned_reply in planned_replies:
+        if not planned_reply.question.question_text.strip():
             raise UserError(
-                f"the question {slot.question.question_id} has no text to reply to; give it one, or"
+                f"the question {planned_reply.question.question_id} has no text to reply to; give"
+                " it one, or"
                 " take it out of the file of questions"
             )
 
 
-def row(slot: ReplySlot, settings: str) -> dict[str, Any]:
+def row(planned_reply: PlannedReply, settings: str) -> dict[str, Any]:
     """Begin a reply's row; ``settings`` is a digest of all that the run's replies depend on."""
     return {
-        "question_id": slot.question.question_id,
-        "number": slot.number,
-        "model_name": slot.model,
+        "question_id": planned_reply.question.question_id,
+        "number": planned_reply.number,
+        "model_name": planned_reply.model,
         "settings": settings,
     }
 

@@ -28,7 +28,7 @@ from jaxmodpo.policy.mesh import row_shards
 from jaxmodpo.progress import Progress
 from jaxmodpo.sampling.draw import SamplingSettings
 from jaxmodpo.sampling.engine import Ask, Engine, Sampled, Shapes
-from jaxmodpo.sampling.journal import ReplySlot, row
+from jaxmodpo.sampling.journal import PlannedReply, row
 from jaxmodpo.sampling.slots import Work
 
 logger = logging.getLogger(__name__)
@@ -40,7 +40,7 @@ class LocalSampler:
 
     Attributes:
         model: folder of the base model.
-        adapters: each model's name, as in :class:`ReplySlot`, with its PEFT folder; None for the
+        adapters: each model's name, as in :class:`PlannedReply`, with its PEFT folder; None for the
             base alone.
         base_dtype: number format of the base.
         mesh: devices along the mesh's axes, or None for the sampler's default.
@@ -95,7 +95,7 @@ class LocalSampler:
 
     def sample(
         self,
-        missing: Sequence[ReplySlot],
+        missing: Sequence[PlannedReply],
         prompts: Mapping[str, Sequence[int]],
         text: PolicyText,
         journal: Journal,
@@ -116,29 +116,26 @@ class LocalSampler:
         policy = self.policy
         shapes = self.shapes(prompts)
         number_of = {name: number for number, name in enumerate(self.adapters)}
-        asks = [
-            Ask(
-                slot,
-                prompts[slot.question.question_id],
-                reply_key(self.seed, slot.question.question_id, slot.number),
-                number_of[slot.model],
-            )
-            for slot in missing
-        ]
+        asks: list[Ask] = []
+        for planned_reply in missing:
+            question_id = planned_reply.question.question_id
+            key = reply_key(self.seed, question_id, planned_reply.number)
+            adapter_number = number_of[planned_reply.model]
+            asks.append(Ask(planned_reply, prompts[question_id], key, adapter_number))
         with Progress("sampling", done + len(missing), "replies", done, leave=False) as bar:
 
             def keep(finished: Sequence[Sampled]) -> None:
                 """Write replies to disk before the next tokens are drawn."""
                 rows: list[dict[str, Any]] = []
                 for reply in finished:
-                    slot = cast(ReplySlot, reply.name)
+                    planned_reply = cast(PlannedReply, reply.name)
                     answer = {
                         "response_text": before_stop(text.decode(reply.tokens), self.stop),
                         "finish_reason": reply.reason,
                         "tokens": len(reply.tokens),
-                        "prompt_tokens": len(prompts[slot.question.question_id]),
+                        "prompt_tokens": len(prompts[planned_reply.question.question_id]),
                     }
-                    rows.append(row(slot, settings_key) | answer)
+                    rows.append(row(planned_reply, settings_key) | answer)
                 journal.append(*rows)
                 bar.update(len(rows))
 

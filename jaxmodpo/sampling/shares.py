@@ -37,7 +37,7 @@ from jaxmodpo.locks import FolderLock, Held, lock
 from jaxmodpo.phase import identity_difference
 from jaxmodpo.results.manifest import Identity
 from jaxmodpo.results.versioned import plain
-from jaxmodpo.sampling.journal import ReplyKey, ReplySlot, rows_by_key
+from jaxmodpo.sampling.journal import PlannedReply, ReplyKey, rows_by_key
 
 logger = logging.getLogger(__name__)
 
@@ -81,16 +81,19 @@ def share_journal(output_dir: Path, number: int) -> Path:
     return (output_dir if number == 0 else share_folder(output_dir, number)) / JOURNAL
 
 
-def own_share(slots: Sequence[ReplySlot], place: Place) -> list[ReplySlot]:
+def own_share(planned_replies: Sequence[PlannedReply], place: Place) -> list[PlannedReply]:
     """Return the replies that a host samples: all to every n-th question, whose prompt it prefills
     once.
     """
     number_of: dict[str, int] = {}
-    for slot in slots:
-        number_of.setdefault(slot.question.question_id, len(number_of))
-    return [
-        slot for slot in slots if number_of[slot.question.question_id] % place.count == place.number
-    ]
+    for planned_reply in planned_replies:
+        number_of.setdefault(planned_reply.question.question_id, len(number_of))
+    share: list[PlannedReply] = []
+    for planned_reply in planned_replies:
+        question_number = number_of[planned_reply.question.question_id]
+        if question_number % place.count == place.number:
+            share.append(planned_reply)
+    return share
 
 
 def lock_share(folder: Path) -> FolderLock:

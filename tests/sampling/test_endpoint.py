@@ -19,7 +19,7 @@ from jaxmodpo.sampling import endpoint
 from jaxmodpo.sampling.command import ResponsesConfig, responses, run_responses
 from jaxmodpo.sampling.endpoint_reply import finish_reason
 from jaxmodpo.sampling.endpoint_settings import Endpoint
-from jaxmodpo.sampling.journal import ReplySlot
+from jaxmodpo.sampling.journal import PlannedReply
 
 
 @pytest.fixture
@@ -283,9 +283,9 @@ def test_each_row_of_the_journal_says_why_it_ended_what_it_took_and_who_answered
     }
     server.script = lambda body: (200, said("a reply", "length") | {"usage": usage})
     journal = Journal(tmp_path / "sampled.jsonl")
-    slots = [ReplySlot(Question("q", "post"), number) for number in range(2)]
+    planned_replies = [PlannedReply(Question("q", "post"), number) for number in range(2)]
     where = Endpoint(base_url=server.url, model="gpt-4o-mini")
-    rows = endpoint.ask(where, slots, journal, "s")
+    rows = endpoint.ask(where, planned_replies, journal, "s")
     assert rows[1] == {
         "question_id": "q", "number": 1, "model_name": "", "settings": "s",
         "response_text": "a reply", "finish_reason": "length", "model": "model-that-answered",
@@ -296,7 +296,7 @@ def test_each_row_of_the_journal_says_why_it_ended_what_it_took_and_who_answered
     assert total["dollars"] == pytest.approx((40 * 0.15 + 20 * 0.075 + 40 * 0.6) / 1e6, rel=1e-12)
     assert (total["calls"], total["counted_calls"], total["completion_tokens"]) == (2, 2, 40)
     server.script = lambda body: (200, said("a reply"))
-    uncounted = endpoint.ask(where, slots, journal, "other")
+    uncounted = endpoint.ask(where, planned_replies, journal, "other")
     assert "tokens" not in uncounted[0]
     assert endpoint.total_spending(uncounted, where.family)["counted_calls"] == 0
 

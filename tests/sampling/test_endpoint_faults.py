@@ -22,7 +22,7 @@ from jaxmodpo.journals import Journal
 from jaxmodpo.records import Question, read_responses, write_questions
 from jaxmodpo.sampling import endpoint
 from jaxmodpo.sampling.endpoint_settings import Endpoint
-from jaxmodpo.sampling.journal import ReplySlot
+from jaxmodpo.sampling.journal import PlannedReply
 
 KINDS = {
     "refusal": "refusal",
@@ -33,16 +33,16 @@ KINDS = {
 """the faults after which a reply has no text, and its kind"""
 
 
-def slots(count: int) -> list[ReplySlot]:
-    return [ReplySlot(Question(f"q{n}", f"question-{n} persona-0"), 0) for n in range(count)]
+def planned_replies(count: int) -> list[PlannedReply]:
+    return [PlannedReply(Question(f"q{n}", f"question-{n} persona-0"), 0) for n in range(count)]
 
 
 def where(server: FaultyServer, **settings: Any) -> Endpoint:
     return Endpoint(**{"base_url": server.url, "model": "m", "max_concurrency": 16} | settings)
 
 
-def prompt(slot: ReplySlot, server: FaultyServer) -> str:
-    return where(server).prompt(slot.question.question_text)
+def prompt(planned: PlannedReply, server: FaultyServer) -> str:
+    return where(server).prompt(planned.question.question_text)
 
 
 @pytest.fixture(autouse=True)
@@ -56,7 +56,7 @@ def test_each_fault_passes_or_is_named_and_costs_no_second_reply(tmp_path, monke
     """A quarter of the replies meet the fault at their first call."""
     if fault == "late":
         monkeypatch.setattr(endpoint, "TIMEOUT", 2.0)
-    wanted = slots(24)
+    wanted = planned_replies(24)
     seen = set[str]()
     journal = Journal(tmp_path / "sampled.jsonl")
 
@@ -72,14 +72,14 @@ def test_each_fault_passes_or_is_named_and_costs_no_second_reply(tmp_path, monke
                 endpoint.ask(where(server), wanted, journal)
         rows = endpoint.ask(where(server), wanted, journal)
         calls = Counter(call.prompt for call in server.calls)
-        for number, (slot, row) in enumerate(zip(wanted, rows, strict=True)):
+        for number, (planned, row) in enumerate(zip(wanted, rows, strict=True)):
             met = number % 4 == 0
             again = met and (fault in PASSING or refused)
-            assert calls[prompt(slot, server)] == 1 + again
+            assert calls[prompt(planned, server)] == 1 + again
             kind = KINDS.get(fault, "") if met else ""
             assert row["kind"] == kind
             reason = "filter" if kind == "content_filter" else "end"
-            expected = "" if kind else reply_to(prompt(slot, server))
+            expected = "" if kind else reply_to(prompt(planned, server))
             if met and fault == "answer truncated":
                 expected, reason = expected[: len(expected) // 2], "length"
             if met and fault == "answer twice":
@@ -99,13 +99,13 @@ def test_each_fault_passes_or_is_named_and_costs_no_second_reply(tmp_path, monke
 @pytest.mark.slow(seconds=10)
 def test_a_thousand_replies_under_passing_faults_all_come_and_none_twice(tmp_path):
     faults = tuple(PASSING - {"late"})
-    wanted = slots(1000)
+    wanted = planned_replies(1000)
     with FaultyServer(FaultyServer.by_chance(7, 0.2, faults), retry_after=0.02) as server:
         rows = endpoint.ask(where(server), wanted, Journal(tmp_path / "sampled.jsonl"))
         assert {call.fault for call in server.calls} == {*faults, ""}
         assert set(server.answered.values()) == {1} and len(server.answered) == 1000
-        for slot, row in zip(wanted, rows, strict=True):
-            assert row["response_text"] == reply_to(prompt(slot, server))
+        for planned, row in zip(wanted, rows, strict=True):
+            assert row["response_text"] == reply_to(prompt(planned, server))
         assert max(call.at_once for call in server.calls) <= 16
     assert len(Journal(tmp_path / "sampled.jsonl").rows) == 1000
 
@@ -116,7 +116,9 @@ def test_the_wait_that_is_asked_for_is_honored_by_all_calls(tmp_path, fault):
         lambda number, asked: fault if number == 40 else "", retry_after=0.8, latency=0.005
     ) as server:
         endpoint.ask(
-            where(server, max_concurrency=8), slots(120), Journal(tmp_path / "sampled.jsonl")
+            where(server, max_concurrency=8),
+            planned_replies(120),
+            Journal(tmp_path / "sampled.jsonl"),
         )
     (pushed,) = (call for call in server.calls if call.fault == fault)
     # What was under way when it was said may still arrive.
@@ -128,7 +130,9 @@ def test_the_wait_that_is_asked_for_is_honored_by_all_calls(tmp_path, fault):
 def test_the_concurrency_falls_when_the_endpoint_pushes_back(tmp_path):
     with FaultyServer(latency=0.03, limit=6) as server:
         endpoint.ask(
-            where(server, max_concurrency=64), slots(400), Journal(tmp_path / "sampled.jsonl")
+            where(server, max_concurrency=64),
+            planned_replies(400),
+            Journal(tmp_path / "sampled.jsonl"),
         )
         at_once = [call.at_once for call in server.calls]
         pushed = [call.fault == "429" for call in server.calls]
@@ -141,7 +145,7 @@ def test_the_concurrency_falls_when_the_endpoint_pushes_back(tmp_path):
 def test_a_refused_key_ends_the_run_at_once_with_one_sentence(tmp_path):
     with FaultyServer(lambda number, asked: "401", latency=0.01) as server:
         with pytest.raises(UserError, match=r"/v1 refused the key in OPENAI_API_KEY$"):
-            endpoint.ask(where(server), slots(500), Journal(tmp_path / "sampled.jsonl"))
+            endpoint.ask(where(server), planned_replies(500), Journal(tmp_path / "sampled.jsonl"))
         assert len(server.calls) <= 16
 
 
@@ -156,11 +160,11 @@ def test_an_endpoint_that_fails_throughout_ends_the_run_with_one_sentence(
             UserError,
             match=rf"{FAILURES_IN_A_ROW} calls in a row to .* failed, the last one .* mend it",
         ):
-            endpoint.ask(where(server), slots(500), journal)
+            endpoint.ask(where(server), planned_replies(500), journal)
         assert not journal.rows and len(server.calls) <= 2 * (FAILURES_IN_A_ROW + 16)
         # It goes on once the endpoint is there.
         server.script = lambda number, asked: ""
-        assert len(endpoint.ask(where(server), slots(50), journal)) == 50
+        assert len(endpoint.ask(where(server), planned_replies(50), journal)) == 50
 
 
 # --------------------------------------------------------------------------- SIGKILL
@@ -203,7 +207,7 @@ def held(folder: Path) -> set[str]:
 
 @pytest.mark.slow(seconds=30)
 def test_kills_lose_no_reply_and_ask_for_none_again(tmp_path):
-    write_questions(tmp_path / "q.csv", [slot.question for slot in slots(REPLIES)])
+    write_questions(tmp_path / "q.csv", [planned.question for planned in planned_replies(REPLIES)])
     chance, runs = random.Random(42), Runs(tmp_path / "said", PRELOADED)
     with FaultyServer(latency=0.02) as server:
         arguments = command(tmp_path, server.url)

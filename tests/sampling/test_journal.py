@@ -4,19 +4,19 @@ from __future__ import annotations
 
 from jaxmodpo.journals import Journal
 from jaxmodpo.records import Question
-from jaxmodpo.sampling.journal import ReplySlot, row, sampled
+from jaxmodpo.sampling.journal import PlannedReply, row, sampled
 
 
 def test_rows_that_moved_doubled_or_went_missing_change_no_other_reply(tmp_path):
     questions = [Question(f"q{n}", "text") for n in range(3)]
     journal = Journal(tmp_path / "sampled.jsonl")
     rows = [
-        row(ReplySlot(q, n), "now")
+        row(PlannedReply(q, n), "now")
         | {"response_text": f"{q.question_id}/{n}", "finish_reason": "end"}
         for q in questions
         for n in range(2)
     ]
-    other_settings = row(ReplySlot(questions[0], 0), "before") | {
+    other_settings = row(PlannedReply(questions[0], 0), "before") | {
         "response_text": "of other settings",
         "finish_reason": "end",
     }
@@ -24,7 +24,7 @@ def test_rows_that_moved_doubled_or_went_missing_change_no_other_reply(tmp_path)
     journal.close()
     have = sampled(Journal(tmp_path / "sampled.jsonl"), "now")
     assert {key: entry["response_text"] for key, entry in have.items()} == {
-        ReplySlot(q, n).key: f"{q.question_id}/{n}"
+        PlannedReply(q, n).key: f"{q.question_id}/{n}"
         for q in questions
         for n in range(2)
         if (q.question_id, n) not in {("q0", 1), ("q1", 0)}

@@ -14,7 +14,7 @@ from jaxmodpo.launched import Place
 from jaxmodpo.records import Question
 from jaxmodpo.results.manifest import Identity
 from jaxmodpo.sampling import shares
-from jaxmodpo.sampling.journal import ReplySlot, row
+from jaxmodpo.sampling.journal import PlannedReply, row
 from jaxmodpo.sampling.shares import Hosts, own_share, sampled_by_others, share_journal
 
 OURS = Identity(command="responses", settings={"seed": 0}, inputs={"model": "abc"})
@@ -78,13 +78,13 @@ def test_a_host_beyond_the_count_is_refused_if_it_was_started_later(tmp_path: Pa
 
 
 def test_replies_of_more_hosts_in_an_earlier_start_are_not_sampled_again(tmp_path: Path):
-    slots = [ReplySlot(Question(f"q{n}", "text"), 0) for n in range(6)]
+    planned_replies = [PlannedReply(Question(f"q{n}", "text"), 0) for n in range(6)]
     for number in range(3):
         journal = Journal(share_journal(tmp_path, number))
         for settings, text in (("now", "a"), ("before", "b")):
-            for slot in own_share(slots, Place(number, 3))[:1]:
+            for planned in own_share(planned_replies, Place(number, 3))[:1]:
                 answer = {"response_text": text, "finish_reason": "end"}
-                journal.append(row(slot, settings) | answer)
+                journal.append(row(planned, settings) | answer)
         journal.close()
     replies = sampled_by_others(tmp_path, share_journal(tmp_path, 1), "now")
     assert {key: reply["response_text"] for key, reply in replies.items()} == {
