@@ -133,12 +133,13 @@ def _without_parts(runs: Mapping[Path, Run]) -> list[Run]:
     The trials of a search and the models of a sweep are parts of one result, which shows them
     itself.
     """
-    containers = [folder for folder, run in runs.items() if run.contains_runs]
-
-    def is_part(folder: Path) -> bool:
-        return any(folder != outer and folder.is_relative_to(outer) for outer in containers)
-
-    return [run for folder, run in runs.items() if not is_part(folder)]
+    containers = {folder for folder, run in runs.items() if run.contains_runs}
+    whole_runs: list[Run] = []
+    for folder, run in runs.items():
+        # A folder is none of its own parents: a search is no part of itself.
+        if containers.isdisjoint(folder.parents):
+            whole_runs.append(run)
+    return whole_runs
 
 
 # --------------------------------------------------------------------------- what a report shows
@@ -163,12 +164,18 @@ def shown_files(runs: Sequence[Run]) -> dict[str, Path]:
 
 def with_votes(runs: Sequence[Run]) -> list[Run]:
     """Return the runs whose folders hold votes that no ``judges`` run among them has read."""
+    # By their real places, since a judges run may have been given a link or a relative path.
     ledgers_read: set[Path] = set()
     for run in runs:
         if run.judges:
-            ledgers_read |= {Path(place).resolve() for place in run.manifest.input_paths.values()}
-    judged = [run for run in runs if (run.folder / VOTES).is_file()]
-    return [run for run in judged if (run.folder / VOTES).resolve() not in ledgers_read]
+            places = run.manifest.input_paths.values()
+            ledgers_read.update(Path(place).resolve() for place in places)
+    runs_with_votes: list[Run] = []
+    for run in runs:
+        ledger = run.folder / VOTES
+        if ledger.is_file() and ledger.resolve() not in ledgers_read:
+            runs_with_votes.append(run)
+    return runs_with_votes
 
 
 def _settle(ledger: Path) -> None:
@@ -218,6 +225,7 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
     # What is drawn must be numbers; whatever else a run has logged is its own affair.
     names_in_figures = {"step", *itertools.chain.from_iterable(CURVES.values())}
     for number, row in enumerate(rows, 1):
+        location = f"{path}, line {number}"
         for name in sorted(names_in_figures & set(row)):
-            read_as(row[name], _OptionalNumber, f"{path}, line {number}", name)
+            read_as(row[name], _OptionalNumber, location, name)
     return [row for row in rows if row.get("step") is not None]

@@ -45,8 +45,7 @@ def refuse_empty_questions(planned_replies: Sequence[PlannedReply]) -> None:
         if not planned_reply.question.question_text.strip():
             raise UserError(
                 f"the question {planned_reply.question.question_id} has no text to reply to; give"
-                " it one, or"
-                " take it out of the file of questions"
+                " it one, or take it out of the file of questions"
             )
 
 
