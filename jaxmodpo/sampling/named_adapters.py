@@ -10,6 +10,7 @@ from pathlib import Path
 
 from jaxmodpo.config import named_values
 from jaxmodpo.errors import UserError
+from jaxmodpo.outputs import is_kept_apart
 
 BASE = "base"
 """what stands in a folder's place for the base alone"""
@@ -55,3 +56,8 @@ def check_names(names: Collection[str], own_files: Collection[str]) -> None:
             )
         if name in own_files:
             raise UserError(f"--adapters: the run itself has a file named {name}; rename the model")
+        if is_kept_apart(Path(name)):
+            raise UserError(
+                f"--adapters: '{name}' is like the name of a database or of checkpoints, which the"
+                " manifest does not record; rename the model"
+            )

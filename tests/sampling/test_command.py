@@ -194,6 +194,8 @@ def test_an_adapter_that_records_no_weights_is_warned_of(model: Path, tmp_path: 
         ({"adapters": ("..=x",)}, "becomes a folder's name"),
         ({"adapters": (".shares=x",)}, "'.shares' would be a hidden folder"),
         ({"adapters": (".lock=x",)}, "'.lock' would be a hidden folder"),
+        ({"adapters": ("checkpoints=x",)}, "'checkpoints' is like the name of a database"),
+        ({"adapters": ("my.db=x",)}, "'my.db' is like the name of a database"),
         ({"adapters": ("a=x",), "model_name": "b"}, "give no --adapter and no --model-name"),
         ({"adapters": ("sampled.jsonl=x",)}, "the run itself has a file named"),
         ({"max_new_tokens": 140_000}, "go beyond the 131072 positions"),
