@@ -183,7 +183,7 @@ def test_a_dry_run_of_some_phases_counts_those_alone_with_what_the_others_make(t
     run(RunConfig(**settings, only=("evaluation_phase1",)))
     said = capsys.readouterr().out.splitlines()
     assert [line for line in said if line.startswith("[")] == [
-        "[19/20] evaluation_phase1 (evaluate)"
+        "[15/16] evaluation_phase1 (evaluate)"
     ]
     (total,) = (line for line in said if line.startswith("in all"))
     assert "1,260,000 judge calls, $" in total and "chip-hours" not in total
@@ -198,7 +198,7 @@ def test_before_the_data_are_there_the_papers_counts_are_assumed_and_said(tmp_pa
     assert (
         "1,497,900 judge calls, 600 replies of an endpoint, $" in total and "unknown" not in total
     )
-    assert said[said.index("[20/20] report_phase1 (report)") + 1] == "    next to nothing"
+    assert said[said.index("[16/16] report_phase1 (report)") + 1] == "    next to nothing"
     assert (
         "assumed: data/interpretations-reddit.csv is not there: taken for the paper's 2,979 posts"
         in said
