@@ -20,6 +20,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxmodpo import __version__
 from jaxmodpo.bench.reply_lengths import END, START, counting_down
 from jaxmodpo.bench.step import random_base
 from jaxmodpo.bench.table import text_table
@@ -99,6 +100,8 @@ class Speed:
         first_token: seconds to the first token of a full batch, or None.
         bandwidth_share: bytes that had to be read over those that a copy moves in that time.
         programs: compiled, or None.
+        settings: what the sampler was given, by name: versions, types, adapter, batch, draws and
+            threads. Two samplers are compared fairly only where a reader sees in what they differ.
     """
 
     name: str
@@ -107,6 +110,7 @@ class Speed:
     first_token: float | None = None
     bandwidth_share: float | None = None
     programs: int | None = None
+    settings: dict[str, str | int | float] = dataclasses.field(default_factory=dict)
 
     @property
     def tokens_per_second(self) -> float:
@@ -134,26 +138,55 @@ def bench_sample(config: BenchSampleConfig) -> None:
     bare = Policy(Path(config.model), shape, base, lora, {}, mesh, Attention("auto", mesh))
     policy = fresh_adapter(bare, lora, config.seed)
 
-    ours = _Ours(config, policy, prompts, int(lengths.max()))
+    longest = int(lengths.max())
+    ours = _Ours(config, policy, prompts, longest)
     samplers: list[TimedSampler] = [
         TimedSampler(f"{config.batch_size} slots", ours.sample, compiles=True)
     ]
     if config.against:
         with tempfile.TemporaryDirectory() as temporary:
             save_model(Path(temporary), mappings, parameter_table(shape), base)
-            samplers += _generates(config, Path(temporary), prompts, int(lengths.max()))
+            samplers += _generates(config, Path(temporary), prompts, longest)
     speeds = fastest_rounds(samplers, config.rounds)
     speeds[0].first_token = ours.first_token()
+    speeds[0].settings = _own_settings(config, policy, base_dtype, longest)
     if config.json:
         print(json.dumps([_as_row(speed) for speed in speeds]))
         return
     print(
-        f"{config.model}, {base_dtype}, {config.replies} replies to {len(prompts)} prompts of"
+        f"{config.model}, {config.replies} replies to {len(prompts)} prompts of"
         f" {np.mean([len(prompt) for prompt in prompts]):.0f} tokens, {lengths.mean():.0f} tokens a"
         f" reply on average and {lengths.max()} at most, temperature {config.temperature:g}, top-p"
         f" {config.top_p:g}, {mesh.size} × {device.device_kind}\n"
     )
     print(_table(speeds))
+    for speed in speeds:
+        values = ", ".join(f"{name} {value}" for name, value in speed.settings.items())
+        print(f"\n{speed.name}: {values}")
+
+
+def _own_settings(
+    config: BenchSampleConfig, policy: Policy, base_dtype: BaseDtype, longest: int
+) -> dict[str, str | int | float]:
+    """Return what our sampler is given."""
+    return {
+        "jaxmodpo": __version__,
+        "jax": jax.__version__,
+        "base": base_dtype,
+        "activations": str(policy.base["embed"].dtype),
+        "adapter": f"of rank {config.lora_rank}, not merged",
+        "batch size": config.batch_size,
+        "temperature": config.temperature,
+        "top-p": config.top_p,
+        "max new tokens": longest,
+        "threads": _threads(),
+        "device": policy.mesh.devices.flat[0].device_kind,
+    }
+
+
+def _threads() -> int:
+    """Return the processors that this process may use, of which either sampler takes all."""
+    return len(os.sched_getaffinity(0))
 
 
 def _as_row(speed: Speed) -> dict[str, Any]:
@@ -347,7 +380,7 @@ def _generates(
     samples of each as here.
     """
     torch, transformers = _import_torch()
-    torch.set_num_threads(len(os.sched_getaffinity(0)))
+    torch.set_num_threads(_threads())
     transformers.utils.logging.set_verbosity_error()
     model = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
 
@@ -358,13 +391,37 @@ def _generates(
         step = max(1, batch // config.samples)
         for start in range(0, len(prompts), step):
             tokens += _generate(config, model, prompts[start : start + step], longest)
-        return Speed(name, time.perf_counter() - started, tokens)
+        speed = Speed(name, time.perf_counter() - started, tokens)
+        speed.settings = _settings_of_generate(config, model, batch, longest)
+        return speed
 
     samplers: list[TimedSampler] = []
     for batch in config.generate_batches:
         name = f"generate, batches of {batch}"
         samplers.append(TimedSampler(name, functools.partial(sample, name, batch), compiles=False))
     return samplers
+
+
+def _settings_of_generate(
+    config: BenchSampleConfig, model: Any, batch: int, longest: int
+) -> dict[str, str | int | float]:
+    """Return what transformers' sampler is given."""
+    torch, transformers = _import_torch()
+    dtype = str(model.dtype).removeprefix("torch.")
+    return {
+        "transformers": transformers.__version__,
+        "torch": torch.__version__,
+        "base": dtype,
+        "activations": dtype,
+        "adapter": "none",
+        "attention": model.config._attn_implementation,
+        "batch size": batch,
+        "temperature": config.temperature,
+        "top-p": config.top_p,
+        "max new tokens": longest,
+        "threads": torch.get_num_threads(),
+        "device": str(model.device),
+    }
 
 
 def _generate(

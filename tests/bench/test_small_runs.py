@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import pytest
 
 from jaxmodpo.bench.resume import BenchResumeConfig, bench_resume
+from jaxmodpo.bench.sample import BenchSampleConfig, bench_sample
 from jaxmodpo.bench.step import BenchStepConfig, bench_step
 from jaxmodpo.errors import UserError
 
@@ -90,3 +92,17 @@ def test_what_cannot_be_measured_is_refused_in_one_sentence(tmp_path, command, s
     (tmp_path / "something").touch()
     with pytest.raises(UserError, match=said):
         command(tmp_path)
+
+
+@pytest.mark.slow(seconds=20)
+def test_sampling_is_timed_with_what_the_sampler_was_given(capsys):
+    small = BenchSampleConfig(
+        replies=4, samples=2, batch_size=4, rounds=1, length_share=0.02, json=True
+    )
+    bench_sample(small)
+    (row,) = json.loads(capsys.readouterr().out)
+    settings = row["settings"]
+    assert (settings["base"], settings["activations"]) == ("float32", "float32")
+    assert (settings["adapter"], settings["batch size"]) == ("of rank 16, not merged", 4)
+    assert (settings["temperature"], settings["top-p"]) == (0.8, 0.95)
+    assert settings["threads"] == len(os.sched_getaffinity(0))
