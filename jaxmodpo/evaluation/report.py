@@ -10,6 +10,7 @@ and asks no judge.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -35,9 +36,8 @@ from jaxmodpo.evaluation.sections import (
     training_curves,
 )
 from jaxmodpo.files import atomic_path, write_text
-from jaxmodpo.launched import refuse_further_processes
 from jaxmodpo.pages import template
-from jaxmodpo.phase import Phase
+from jaxmodpo.phase import Phase, in_phase
 from jaxmodpo.ranges import Incidental, Settings
 from jaxmodpo.results.versioned import plain
 
@@ -59,40 +59,42 @@ class ReportConfig(Settings, help_group="output"):
     title: str = "Alignment to several therapeutic objectives"
     """The title of the page."""
 
+    @functools.cached_property
+    def runs(self) -> list[Run]:
+        """The runs, looked for once: what the manifest records is then what the page shows, even
+        where another run ends meanwhile.
+        """
+        return find_runs(self.inputs, self.output_dir)
+
     def input_paths(self) -> dict[str, Path]:
         """Return the files with numbers that the page shows."""
-        return shown_files(find_runs(self.inputs, self.output_dir))
+        return shown_files(self.runs)
 
     def cost(self, estimator: Estimates) -> Cost:
         return Cost()  # takes seconds, and leaves little behind
 
 
-def report(config: ReportConfig) -> Phase:
+@in_phase("report")
+def report(config: ReportConfig, phase: Phase) -> None:
     """Write the report.
 
     Raises:
         UserError: an input is missing or holds no manifest, a file is not as its command writes it,
             or a launcher started several processes, and this is not the first.
     """
-    config.check()
-    refuse_further_processes("report")
-    # The runs are looked for once, so that what the manifest records is what the page shows, even
-    # where another run ends meanwhile.
-    runs = find_runs(config.inputs, config.output_dir)
-    phase = Phase.open("report", config, config.output_dir, shown_files(runs))
-    if phase.finished:
-        return phase
     gallery = Gallery()
-    page = render(config.title, runs, gallery)
+    page = render(config.title, config.runs, gallery)
     for name, image in gallery.images.items():
         with atomic_path(config.output_dir / name) as temporary:
             temporary.write_bytes(image)
     write_text(config.output_dir / "report.html", page)
-    phase.finish(runs=len(runs), figures=len(gallery.images))
+    phase.finish(runs=len(config.runs), figures=len(gallery.images))
     logger.info(
-        "report: %d runs, %d figures in %s", len(runs), len(gallery.images), config.output_dir
+        "report: %d runs, %d figures in %s",
+        len(config.runs),
+        len(gallery.images),
+        config.output_dir,
     )
-    return phase
 
 
 def render(title: str, runs: Sequence[Run], gallery: Gallery) -> str:
