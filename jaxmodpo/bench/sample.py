@@ -38,7 +38,7 @@ from jaxmodpo.policy.loaded import Policy, fresh_adapter
 from jaxmodpo.policy.mesh import check_heads, make_mesh, row_shards
 from jaxmodpo.ranges import Count, NotNegative, Probability, Seed, Unestimated
 from jaxmodpo.sampling.draw import SamplingSettings
-from jaxmodpo.sampling.engine import Ask, Engine, Sampled, Shapes
+from jaxmodpo.sampling.engine import Ask, Engine, Sampled, Shapes, programs_compiled
 from jaxmodpo.sampling.slots import Work
 
 
@@ -294,6 +294,7 @@ class _Ours:
         keys = jax.random.split(jax.random.key(config.seed), config.replies)
         self._asks = [Ask(n, prompts[n // config.samples], key) for n, key in enumerate(keys)]
         self._bandwidth = copy_bandwidth()
+        self._compiled_before = programs_compiled()
 
     def sample(self) -> Speed:
         """Sample all replies."""
@@ -311,7 +312,7 @@ class _Ours:
             seconds,
             tokens,
             bandwidth_share=read / self._bandwidth / seconds,
-            programs=len(engine.programs),
+            programs=(programs_compiled() - self._compiled_before).total(),
         )
 
     def first_token(self) -> float:

@@ -27,7 +27,7 @@ for the places of late ones::
 from __future__ import annotations
 
 import logging
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
@@ -40,8 +40,7 @@ from jax import Array
 from jaxmodpo.data.examples import check_tokens
 from jaxmodpo.data.text import pad_rows
 from jaxmodpo.errors import UserError
-from jaxmodpo.models.axes import constrain
-from jaxmodpo.models.cached_attention import BLOCK, CACHE_AXES, Cache, cache_shape
+from jaxmodpo.models.cached_attention import BLOCK, Cache, cache_shape
 from jaxmodpo.models.decoder_config import DecoderConfig
 from jaxmodpo.policy.loaded import Policy
 from jaxmodpo.policy.mesh import row_shards
@@ -55,6 +54,7 @@ from jaxmodpo.sampling.slots import (
     Slots,
     Work,
     advance,
+    empty_slots,
     prefill,
 )
 
@@ -156,6 +156,11 @@ def _rounded_up(number: int, multiple: int) -> int:
     return -(-number // multiple) * multiple
 
 
+def programs_compiled() -> Counter[str]:
+    """Return how many prefills and rounds JAX has compiled in this process."""
+    return Counter(prefill=prefill._cache_size(), round=advance._cache_size())
+
+
 class Engine:
     """Samples replies from one policy.
 
@@ -191,8 +196,7 @@ class Engine:
             "attention": policy.attention,
         }
         self._slots = self._empty_slots()
-        self.programs: set[str] = set()
-        """names of the programs that were needed so far"""
+        self._compiled_before = programs_compiled()
 
     def run(self, asks: Sequence[Ask], hand_out: Callable[[list[Sampled]], None]) -> None:
         """Sample a reply to every ask.
@@ -230,14 +234,21 @@ class Engine:
             self._advance(prompts, refill, self._steps_a_round, enough or self._shapes.rows)
             ended_by_host = self._harvest(hand_out)
 
+    @property
+    def programs(self) -> dict[str, int]:
+        """How many programs of each kind JAX has compiled since this engine was made; none of what
+        an engine of the same shapes has compiled before.
+        """
+        return dict(programs_compiled() - self._compiled_before)
+
     def _empty_slots(self) -> Slots:
         rows, config = self._shapes.rows, self._policy.config
-        mesh, dtype = self._policy.mesh, self._policy.base["embed"].dtype
+        dtype = self._policy.base["embed"].dtype
         vocabulary = config.vocab_size if self._settings.repetition_penalty != 1 else 0
 
         def make() -> Slots:
             shape = cache_shape(config, rows, self._shapes.cache_length)
-            empty = constrain(jnp.zeros(shape, dtype), mesh, *CACHE_AXES)
+            empty = jnp.zeros(shape, dtype)
             return Slots(
                 cache=Cache(empty, empty),
                 hidden_RD=jnp.zeros((rows, config.hidden_size), dtype),
@@ -249,14 +260,13 @@ class Engine:
                 seen_RV=jnp.zeros((rows, vocabulary), bool),
             )
 
-        return jax.jit(make)()
+        return empty_slots(make, self._policy.mesh)
 
     def _prefilled(self, group: Sequence[_PromptOf]) -> Prompts:
         """Prefill at most ``prompt_rows`` prompts."""
         missing = self._shapes.prompt_rows - len(group)
         prompts = [prompt for prompt, _ in group] + [group[0][0][:1]] * missing
         adapters = [adapter for _, adapter in group] + [group[0][1]] * missing
-        self.programs.add("prefill")
         return prefill(
             self._policy.base,
             self._policy.adapter,
@@ -293,7 +303,6 @@ class Engine:
         return refill
 
     def _advance(self, prompts: Prompts, refill: Refill, steps: int, enough: int) -> None:
-        self.programs.add("round")
         self._slots, work = advance(
             self._policy.base,
             self._policy.adapter,

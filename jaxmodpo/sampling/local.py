@@ -151,7 +151,7 @@ class LocalSampler:
             "%d replies sampled, %d at a time; %d programs compiled: %s",
             len(missing),
             self.rows,
-            len(engine.programs),
+            sum(engine.programs.values()),
             ", ".join(sorted(engine.programs)),
         )
 

@@ -9,13 +9,14 @@ width.
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
-from jax.sharding import Mesh
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from jaxmodpo.models.attention import Attention
 from jaxmodpo.models.axes import constrain, constrain_rows, mesh_axes
@@ -226,7 +227,9 @@ def advance(
         return _next_token(model, slots, settings, own_ranks_Rr), done
 
     nothing_yet = Work(jnp.int32(0), jnp.int32(0), jnp.int32(0))
-    return jax.lax.while_loop(goes_on, draw_a_token, (slots, nothing_yet))
+    slots, work = jax.lax.while_loop(goes_on, draw_a_token, (slots, nothing_yet))
+    # Left to the compiler, a number per slot may come back split in another way than it went in.
+    return _placed(slots, attention.mesh), work
 
 
 def _filled(slots: Slots, prompts: Prompts, refill: Refill, mesh: Mesh | None) -> Slots:
@@ -234,21 +237,28 @@ def _filled(slots: Slots, prompts: Prompts, refill: Refill, mesh: Mesh | None) -
     if mesh is None or mesh.size == 1:
         return _fill(slots, prompts, refill)
 
-    def lie(arrays: Any, *axes: str | None) -> Any:
-        return jax.tree.map(lambda _: mesh_axes(axes), arrays)
-
-    slots_lie = lie(slots, "batch")._replace(cache=lie(slots.cache, *CACHE_AXES))
-    prompts_lie = lie(prompts)._replace(cache=lie(prompts.cache, *PROMPT_CACHE_AXES))
+    slots_lie = _where_slots_lie(slots)
+    prompts_lie = _lie(prompts)._replace(cache=_lie(prompts.cache, *PROMPT_CACHE_AXES))
     # Each device fills its own slots: left to the compiler, a slot whose number is known on the
     # device alone would be looked for on all of them.
     fill = jax.shard_map(
         _fill,
         mesh=mesh,
-        in_specs=(slots_lie, prompts_lie, lie(refill, "batch")),
+        in_specs=(slots_lie, prompts_lie, _lie(refill, "batch")),
         out_specs=slots_lie,
         check_vma=False,
     )
     return fill(slots, prompts, refill)
+
+
+def _lie(arrays: Any, *axes: str | None) -> Any:
+    """Return where arrays lie that have all the same logical axes."""
+    return jax.tree.map(lambda _: mesh_axes(axes), arrays)
+
+
+def _where_slots_lie(slots: Any) -> Any:
+    """Return where each array of the slots lies: with their rows, as in the cache."""
+    return _lie(slots, "batch")._replace(cache=_lie(slots.cache, *CACHE_AXES))
 
 
 def _fill(slots: Slots, prompts: Prompts, refill: Refill) -> Slots:
@@ -352,8 +362,22 @@ def _with_token(reply_N: Array, place: Array, token: Array) -> Array:
     return reply_N.at[place].set(token, mode="drop")
 
 
+def empty_slots(make: Callable[[], Slots], mesh: Mesh) -> Slots:
+    """Make slots on the devices, lying as :func:`advance` returns them.
+
+    Slots that lie or are described otherwise are another kind of argument: the first round of a run
+    would be compiled apart from all others.
+
+    Args:
+        make: makes them within a jitted function.
+        mesh: the policy's.
+    """
+    if mesh.size == 1:
+        return jax.jit(make, out_shardings=NamedSharding(mesh, PartitionSpec()))()
+    return jax.jit(lambda: _placed(make(), mesh))()
+
+
 def _placed(slots: Slots, mesh: Mesh | None) -> Slots:
     """Say where everything about the slots lies: with their rows, as in the cache."""
-
     cache = Cache(*(constrain(part, mesh, *CACHE_AXES) for part in slots.cache))
     return Slots(cache, *(constrain_rows(array, mesh) for array in slots[1:]))

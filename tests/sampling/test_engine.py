@@ -105,7 +105,8 @@ def test_samples_of_one_prompt_share_its_prefill_and_a_run_needs_few_programs(po
     engine.run(asks, replies.extend)
     assert {reply.name for reply in replies} == {ask.name for ask in asks}
     assert len(replies) == len(asks)
-    assert engine.programs == {"prefill", "round"}
+    # A prefill of these shapes may have been compiled for another test.
+    assert engine.programs["round"] == 1 and engine.programs.get("prefill", 1) == 1
     reasons = {reply.reason for reply in replies}
     assert reasons == {"end", "length"}
     assert all((r.tokens[-1] == 2) == (r.reason == "end") for r in replies)

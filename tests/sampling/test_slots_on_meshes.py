@@ -29,6 +29,7 @@ def replies(mesh):
     tokens = {}
     asks = [Ask(n, prompt, keys[n]) for n, prompt in enumerate(prompts)]
     engine.run(asks, lambda done: tokens.update({reply.name: reply.tokens for reply in done}))
+    assert engine.programs == {"prefill": 1, "round": 1}, (mesh, engine.programs)
     layers, blocks, rows, heads, places, width = engine._slots.cache.keys.shape
     data, fsdp, tensor = mesh
     own = (layers, blocks, rows // (data * fsdp), heads // tensor, places, width)
