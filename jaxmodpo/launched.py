@@ -47,11 +47,11 @@ def place_among_processes(environment: Mapping[str, str]) -> Place:
     # MPI goes first: mpirun in a SLURM job starts one daemon a node by srun, and what the daemon
     # starts inherits the daemon's place as SLURM has it.
     for rank, size in _MPI:
-        if int(environment.get(size, "1")) > 1:
-            return Place(int(environment.get(rank, "0")), int(environment[size]))
-    tasks = int(environment.get("SLURM_STEP_NUM_TASKS", "1"))
+        if _number(environment, size, 1) > 1:
+            return Place(_number(environment, rank, 0), _number(environment, size, 1))
+    tasks = _number(environment, "SLURM_STEP_NUM_TASKS", 1)
     if tasks > 1:
-        return Place(int(environment.get("SLURM_PROCID", "0")), tasks)
+        return Place(_number(environment, "SLURM_PROCID", 0), tasks)
     return _place_in_slices(environment)
 
 
@@ -60,10 +60,20 @@ def _place_in_slices(environment: Mapping[str, str]) -> Place:
     # The same variables, in the same order, as JAX reads to find the other processes.
     hosts = environment.get("TPU_PROCESS_ADDRESSES") or environment.get("TPU_WORKER_HOSTNAMES", "")
     hosts_of_slice = len(hosts.split(","))
-    number_in_slice = int(environment.get("TPU_WORKER_ID") or "0")
-    slices = int(environment.get("MEGASCALE_NUM_SLICES") or "1")
-    slice_number = int(environment.get("MEGASCALE_SLICE_ID") or "0")
+    number_in_slice = _number(environment, "TPU_WORKER_ID", 0)
+    slices = _number(environment, "MEGASCALE_NUM_SLICES", 1)
+    slice_number = _number(environment, "MEGASCALE_SLICE_ID", 0)
     return Place(slice_number * hosts_of_slice + number_in_slice, slices * hosts_of_slice)
+
+
+def _number(environment: Mapping[str, str], name: str, default: int) -> int:
+    """Return the number in a variable; the default where it holds none.
+
+    Where libtpu finds no TPU it leaves a warning's text in ``TPU_WORKER_ID``, which all processes
+    that are started from there inherit.
+    """
+    value = environment.get(name, "")
+    return int(value) if value.isdecimal() else default
 
 
 def number_on_tpu_vms(environment: Mapping[str, str], host: str) -> int:
@@ -77,7 +87,7 @@ def number_on_tpu_vms(environment: Mapping[str, str], host: str) -> int:
         host: this machine's name, with or without its domain.
     """
     name = re.match(r"t1v-n-[0-9a-f]+-w-(\d+)(\.|$)", host)
-    if name is None or "TPU_WORKER_ID" in environment:
+    if name is None or environment.get("TPU_WORKER_ID", "").isdecimal():
         return 0
     return int(name[1])
 

@@ -31,6 +31,8 @@ SLURM = {"SLURM_STEP_NUM_TASKS": "4", "SLURM_PROCID": "2"}
         ({"SLURM_STEP_NUM_TASKS": "1", "SLURM_PROCID": "0"}, Place(0, 1)),
         (SLURM, Place(2, 4)),
         ({"TPU_WORKER_HOSTNAMES": "a,b,c", "TPU_WORKER_ID": "1"}, Place(1, 3)),
+        ({"TPU_WORKER_ID": "WARNING: could not determine TPU worker number"}, Place(0, 1)),
+        ({"SLURM_STEP_NUM_TASKS": "", "PMI_SIZE": ""}, Place(0, 1)),
         ({"TPU_WORKER_HOSTNAMES": "localhost", "TPU_WORKER_ID": "0"}, Place(0, 1)),
         ({"TPU_PROCESS_ADDRESSES": "a:1,b:1", "TPU_WORKER_ID": "1"}, Place(1, 2)),
         (
