@@ -193,7 +193,9 @@ def draw(candidates: Candidates, keys_B: Array) -> Array:
         weight_B = jnp.take_along_axis(column_BM, line_B[:, None], axis=1)[:, 0]
         return line_B * COLUMNS + column_B, weight_B
 
-    def again(state: tuple[Array, Array, Array, Array, Array]) -> tuple[Array, ...]:
+    def again(
+        state: tuple[Array, Array, Array, Array, Array],
+    ) -> tuple[Array, Array, Array, Array, Array]:
         attempt, is_open_B, tokens_B, heavier_BN, weight_B = state
         new_tokens_B, new_weight_B = pick(attempt, heavier_BN, weight_B)
         # Rows that are done keep still while their neighbors draw again.

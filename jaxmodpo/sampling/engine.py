@@ -158,7 +158,10 @@ def _rounded_up(number: int, multiple: int) -> int:
 
 def programs_compiled() -> Counter[str]:
     """Return how many prefills and rounds JAX has compiled in this process."""
-    return Counter(prefill=prefill._cache_size(), round=advance._cache_size())
+    # JAX's types leave this method out.
+    compiled_prefills = cast(Any, prefill)._cache_size()
+    compiled_rounds = cast(Any, advance)._cache_size()
+    return Counter(prefill=compiled_prefills, round=compiled_rounds)
 
 
 class Engine:

@@ -9,7 +9,7 @@ import sqlite3
 import subprocess
 import sys
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import optuna
 import pytest
@@ -367,7 +367,7 @@ def test_a_trial_whose_evaluation_the_storage_did_not_take_goes_on_at_the_next_s
         searching._on_evaluation(0.5, {"rewards/accuracies": 0.5})
 
     monkeypatch.setattr(trials, "trial_settings", lambda *_: None)
-    searching = trials.TrialRunner(settings, Method("align dpo", run), {}, "name")
+    searching = trials.TrialRunner(cast(Any, settings), Method("align dpo", run), {}, "name")
     study = optuna.create_study()
     sentence = (
         r"did not take an evaluation: .*database is locked; run the same command again, which"

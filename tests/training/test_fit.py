@@ -59,7 +59,7 @@ def quick_compiler():
     A program's arguments are the same, and its peak differs by a percent (2.35 GiB instead of 2.36
     for a 7B step on a v5e 4x4).
     """
-    before = jax.config.jax_optimization_level
+    before = jax.config.values["jax_optimization_level"]
     jax.config.update("jax_optimization_level", "O0")
     yield
     jax.config.update("jax_optimization_level", before)
