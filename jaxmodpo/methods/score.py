@@ -89,7 +89,7 @@ def score_policy(config: ScorePolicyConfig) -> None:
         config.max_prompt_length,
         config.max_length,
         day=config.prompt_date,
-        adapter=config.adapter,
+        adapters=[config.adapter],
     )
     policy = load_policy(
         config.model, base_dtype=config.base_dtype, mesh=config.mesh, adapter=config.adapter

@@ -11,8 +11,7 @@ from typing import Annotated
 import numpy as np
 
 from jaxmodpo.costs import Cost, Estimates
-from jaxmodpo.data.prompting import warn_of_other_prompt
-from jaxmodpo.data.text import PolicyText, PromptStyle, check_day
+from jaxmodpo.data.text import PromptStyle, check_day
 from jaxmodpo.errors import UserError
 from jaxmodpo.flags.help_groups import HelpGroup
 from jaxmodpo.journals import Journal
@@ -100,7 +99,15 @@ class ScoreKLConfig(Settings, help_group="model"):
 def score_kl(config: ScoreKLConfig, phase: Phase) -> None:
     """Run ``score kl``: KL(π ‖ π_ref) in nats per reply, with its standard error."""
     models = config.models()
-    text = _text(config, models, phase)
+    text = load_policy_text(
+        config.model,
+        config.prompt_style,
+        config.max_prompt_length,
+        config.max_prompt_length + config.max_new_tokens,
+        day=config.prompt_date,
+        adapters=models.values(),
+        phase=phase,
+    )
     base = load_policy(
         config.model, base_dtype=config.base_dtype, mesh=config.mesh, for_sampling=True
     )
@@ -130,23 +137,6 @@ def score_kl(config: ScoreKLConfig, phase: Phase) -> None:
         write_result(model_folder / DIVERGENCE, result)
         logger.info("%sKL from the base: %.2f nats per reply", name and f"{name}: ", result.kl)
     phase.finish(work=[journal.path], replies=len(prompts), **_figures(results))
-
-
-def _text(config: ScoreKLConfig, models: Mapping[str, Path | None], phase: Phase) -> PolicyText:
-    """Return the tokenization; of several adapters, each is compared with the prompt."""
-    adapters = [folder for folder in models.values() if folder is not None]
-    text = load_policy_text(
-        config.model,
-        config.prompt_style,
-        config.max_prompt_length,
-        config.max_prompt_length + config.max_new_tokens,
-        day=config.prompt_date,
-        adapter=adapters[0] if adapters else None,
-        phase=phase,
-    )
-    for adapter in adapters[1:]:
-        warn_of_other_prompt(adapter, text)
-    return text
 
 
 def _divergence_of(ratios: np.ndarray) -> Divergence:

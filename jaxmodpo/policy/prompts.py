@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 import datetime
 import logging
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, ClassVar, Protocol, TypeVar
 
@@ -50,7 +51,7 @@ def load_policy_text(
     max_length: int,
     *,
     day: str | None = None,
-    adapter: Path | None = None,
+    adapters: Iterable[Path | None] = (),
     phase: Phase | None = None,
 ) -> PolicyText:
     """Return the tokenization of a base model's folder, on one day; warn where an adapter learned
@@ -62,15 +63,18 @@ def load_policy_text(
         max_prompt_length: tokens.
         max_length: tokens.
         day: as the settings have it, if they do.
-        adapter: that is used, if any.
+        adapters: that are used; None for the base alone. The first one's day is taken, since one
+            tokenization serves them all.
         phase: what the tokens are for, which keeps the day if the template writes one.
     """
     tokenizer = load_tokenizer(model)
     end = tokenizer.eos_token_id
     ends = read_end_tokens(model, end) if isinstance(end, int) else ()
     rows = read_decoder_config(model).vocab_size
+    folders = [adapter for adapter in adapters if adapter is not None]
+    first_adapter = folders[0] if folders else None
     # The leader's day: processes that start around midnight would write two dates.
-    day = broadcast(lambda: _day(day, adapter, phase))
+    day = broadcast(lambda: _day(day, first_adapter, phase))
     text = PolicyText(tokenizer, prompt_style, max_prompt_length, max_length, day, rows, ends)
     if not text.has_bos and tokenizer.bos_token_id is not None:
         logger.info(
@@ -83,7 +87,8 @@ def load_policy_text(
         )
         if phase is not None:
             phase.remember(prompt_date=day)
-    warn_of_other_prompt(adapter, text)
+    for folder in folders:
+        warn_of_other_prompt(folder, text)
     return text
 
 

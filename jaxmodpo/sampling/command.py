@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from jaxmodpo.data.prompting import warn_of_other_prompt
 from jaxmodpo.data.text import PolicyText
 from jaxmodpo.errors import UserError
 from jaxmodpo.fingerprints import fingerprint
@@ -169,7 +168,15 @@ class _LocalWork:
         models = config.models()
         planned_replies = _planned_replies(questions, config.samples, list(models))
         refuse_empty_questions(planned_replies)
-        text = _text(config, models, phase)
+        text = load_policy_text(
+            config.model,
+            config.prompt_style,
+            config.max_prompt_length,
+            config.max_prompt_length + config.max_new_tokens,
+            day=config.prompt_date,
+            adapters=models.values(),
+            phase=phase,
+        )
         # Once for each question and not for each reply, since what is cut is counted.
         prompts = {
             question.question_id: text.prompt(question.question_text) for question in questions
@@ -216,26 +223,6 @@ class _LocalWork:
             self.sampler.sample(missing, self.prompts, self.text, journal, settings_key, done)
         journal.close()
         return journal
-
-
-def _text(
-    config: ResponsesConfig, models: Mapping[str, Path | None], phase: Phase | None
-) -> PolicyText:
-    """Return the tokenization; of several adapters, each is compared with the prompt."""
-    assert config.model is not None
-    adapters = [adapter for adapter in models.values() if adapter is not None]
-    text = load_policy_text(
-        config.model,
-        config.prompt_style,
-        config.max_prompt_length,
-        config.max_prompt_length + config.max_new_tokens,
-        day=config.prompt_date,
-        adapter=adapters[0] if adapters else None,
-        phase=phase,
-    )
-    for adapter in adapters[1:]:
-        warn_of_other_prompt(adapter, text)
-    return text
 
 
 def _ask(config: ResponsesConfig, phase: Phase) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import threading
 import time
 from pathlib import Path
 
@@ -28,10 +29,15 @@ def quick(monkeypatch):
 
 
 def test_hosts_that_agree_wait_for_each_other_and_no_longer(tmp_path: Path):
-    first = Hosts.join(tmp_path, Place(0, 3), OURS)
-    for number in (1, 2):
-        Hosts.join(tmp_path, Place(number, 3), OURS).finish()
-    first.wait()
+    first, second, third = (Hosts.join(tmp_path, Place(number, 3), OURS) for number in range(3))
+    second.finish()
+    waiting = threading.Thread(target=first.wait, daemon=True)
+    waiting.start()
+    waiting.join(timeout=0.5)
+    assert waiting.is_alive()  # for the third host
+    third.finish()
+    waiting.join(timeout=60)
+    assert not waiting.is_alive()
 
 
 @pytest.mark.parametrize(
