@@ -262,20 +262,27 @@ def read_json(path: Path, shape: Any = Any) -> Any:
     return read_as(value, shape, str(path))
 
 
+def whole_lines(file: Iterable[bytes]) -> Iterator[bytes]:
+    """Yield the lines of a file up to a last one without its end, which is still being written, or
+    was when its process died.
+    """
+    for line in file:
+        if not line.endswith(b"\n"):
+            return
+        yield line
+
+
 def read_json_lines(path: Path, shape: Any = Any) -> Iterator[Any]:
     """Yield the rows of a file of one JSON value a line, of a shape.
 
-    A last line without its end is still being written, or was when its process died, and is left
-    out.
+    A torn last line is left out; see :func:`whole_lines`.
 
     Raises:
         UserError: the file cannot be read, or a line is no JSON or of another shape.
     """
     try:
         with path.open("rb") as file:
-            for number, line in enumerate(file, 1):
-                if not line.endswith(b"\n"):
-                    return
+            for number, line in enumerate(whole_lines(file), 1):
                 try:
                     value = parse_json(line)
                 except ValueError as error:

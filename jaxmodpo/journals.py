@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from jaxmodpo.errors import UserError
-from jaxmodpo.files import PRIVATE, link_sentence, write_jsonl
+from jaxmodpo.files import PRIVATE, link_sentence, whole_lines, write_jsonl
 from jaxmodpo.parsing import parse_json
 
 
@@ -94,9 +94,7 @@ def _whole_rows(path: Path) -> tuple[list[dict[str, Any]], int]:
     rows: list[dict[str, Any]] = []
     whole_bytes = 0
     with path.open("rb") as file:
-        for number, line in enumerate(file, 1):
-            if not line.endswith(b"\n"):
-                break
+        for number, line in enumerate(whole_lines(file), 1):
             try:
                 row = parse_json(line)
             except ValueError as error:

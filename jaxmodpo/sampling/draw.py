@@ -165,7 +165,7 @@ def is_in_nucleus(candidates: Candidates, tokens_B: Array) -> Array:
     table_BMN = _as_table(candidates.weights_BV, 0)
     weight_B = jnp.take_along_axis(candidates.weights_BV, tokens_B[:, None], axis=1)[:, 0]
     heavier_BN = _heavier_by_column(table_BMN, weight_B)
-    return _reaches_less(heavier_BN, candidates.nucleus_B)
+    return ~_is_outside(heavier_BN, candidates.nucleus_B)
 
 
 def draw(candidates: Candidates, keys_B: Array) -> Array:
@@ -202,7 +202,7 @@ def draw(candidates: Candidates, keys_B: Array) -> Array:
         tokens_B = jnp.where(is_open_B, new_tokens_B, tokens_B)
         weight_B = jnp.where(is_open_B, new_weight_B, weight_B)
         heavier_BN = _heavier_by_column(table_BMN, weight_B)
-        is_open_B &= ~_reaches_less(heavier_BN, candidates.nucleus_B)
+        is_open_B &= _is_outside(heavier_BN, candidates.nucleus_B)
         return attempt + 1, is_open_B, tokens_B, heavier_BN, weight_B
 
     # Weights of 0 are not heavier than this, so that they are never drawn.
@@ -222,8 +222,14 @@ def _heavier_by_column(table_BMN: Array, than_B: Array) -> Array:
     return jnp.sum(jnp.where(table_BMN > than_B[:, None, None], table_BMN, 0), axis=1)
 
 
-def _reaches_less(heavier_BN: Array, nucleus_B: Array) -> Array:
-    return jnp.sum(heavier_BN, axis=1) < nucleus_B
+def _is_outside(heavier_BN: Array, nucleus_B: Array) -> Array:
+    """Return whether what is heavier than a row's token reaches the nucleus without it.
+
+    The heaviest token is never outside, so that a draw ends even where top-p rounds to 0 or a row's
+    logits are not numbers.
+    """
+    heavier_B = jnp.sum(heavier_BN, axis=1)
+    return (heavier_B >= nucleus_B) & (heavier_B > 0)
 
 
 def _drawn_place(weights_BN: Array, uniform_B: Array) -> Array:

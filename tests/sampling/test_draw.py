@@ -62,6 +62,16 @@ def test_what_is_as_likely_as_the_last_of_the_nucleus_belongs_to_it():
     assert open_tokens(logits, how(top_p=0.39)) == [[0]]
 
 
+@pytest.mark.timeout(120)
+@pytest.mark.parametrize(("top_p", "nucleus"), [(0.9, {1, 2}), (1e-46, {1})])
+def test_a_draw_ends_where_logits_are_no_numbers_or_top_p_rounds_to_nothing(top_p, nucleus):
+    logits = jnp.array([[0.0, np.nan, 1.0], [0.0, 3.0, 1.0]])
+    tokens = draw(candidates(logits, how(top_p=top_p)), jax.random.split(jax.random.key(0), 2))
+    assert ((tokens >= 0) & (tokens < 3)).all()
+    # The row beside it draws as ever.
+    assert int(tokens[1]) in nucleus
+
+
 @pytest.mark.parametrize(
     ("top_k", "kept"), [(1, [3]), (2, [0, 3]), (3, [0, 1, 2, 3]), (9, [0, 1, 2, 3, 4])]
 )

@@ -50,19 +50,26 @@ def test_another_number_of_rows_gives_the_same_tokens(policy, prompts):
     )
 
 
+def assert_likeliest(
+    policy: Policy, prompts: list[list[int]], replies: list[list[int]], length: int
+) -> None:
+    """Assert that each token of a reply is the likeliest one of a pass over the whole of it."""
+    model = decoder.Decoder(policy.config, policy.base)
+    full = jax.jit(lambda tokens: model.logits(model.hidden_states(tokens)))
+    for prompt, reply in zip(prompts, replies, strict=True):
+        tokens = np.zeros((1, length), int)
+        tokens[0, : len(prompt) + len(reply)] = prompt + reply
+        likeliest = np.argmax(np.asarray(full(jnp.asarray(tokens)))[0], axis=-1)
+        assert reply == likeliest[len(prompt) - 1 : len(prompt) + len(reply) - 1].tolist()
+
+
 @pytest.mark.parametrize("window", [None, 20])
 def test_greedy_replies_are_the_likeliest_tokens_of_a_full_pass(prompts, window):
     policy = make_policy(sliding_window=window)
     settings = SamplingSettings(0.0, 1.0, 100, end_tokens=(2,))
     replies = sample(policy, prompts, keys(9), settings, rows=4)
-    model = decoder.Decoder(policy.config, policy.base)
-    full = jax.jit(lambda tokens: model.logits(model.hidden_states(tokens)))
-    for prompt, reply in zip(prompts, replies, strict=True):
-        tokens = np.zeros((1, 192), int)
-        tokens[0, : len(prompt) + len(reply)] = prompt + reply
-        likeliest = np.argmax(np.asarray(full(jnp.asarray(tokens)))[0], axis=-1)
-        assert reply == likeliest[len(prompt) - 1 : len(prompt) + len(reply) - 1].tolist()
-        assert len(reply) == 100 or reply[-1] == 2
+    assert_likeliest(policy, prompts, replies, length=192)
+    assert all(len(reply) == 100 or reply[-1] == 2 for reply in replies)
 
 
 def test_prompts_longer_than_the_cache_do_not_spoil_shorter_ones():
@@ -73,13 +80,7 @@ def test_prompts_longer_than_the_cache_do_not_spoil_shorter_ones():
     shapes = Shapes.of(policy.config, 300, 40, rows=4)
     assert shapes.prompt_length < shapes.prompt_tokens and shapes.prompt_rows == 4
     replies = sample(policy, prompts, keys(4), settings, rows=4)
-    model = decoder.Decoder(policy.config, policy.base)
-    full = jax.jit(lambda tokens: model.logits(model.hidden_states(tokens)))
-    for prompt, reply in zip(prompts, replies, strict=True):
-        tokens = np.zeros((1, 384), int)
-        tokens[0, : len(prompt) + len(reply)] = prompt + reply
-        likeliest = np.argmax(np.asarray(full(jnp.asarray(tokens)))[0], axis=-1)
-        assert reply == likeliest[len(prompt) - 1 : len(prompt) + len(reply) - 1].tolist()
+    assert_likeliest(policy, prompts, replies, length=384)
 
 
 def test_a_window_bounds_what_the_cache_holds(policy):
