@@ -20,6 +20,7 @@ PACKAGE = Path(__file__).parents[1] / "jaxmodpo"
 
 ROOMS: Mapping[str, set[str]] = {
     "losses": set(),
+    "statistics": set(),
     "personas": set(),
     "judging": set(),
     "data": set(),
@@ -27,9 +28,18 @@ ROOMS: Mapping[str, set[str]] = {
     "policy": {"data", "models"},
     "sampling": {"data", "models", "policy"},
     "training": {"losses", "data", "models", "policy"},
-    "evaluation": {"judging"},
-    "methods": {"losses", "data", "models", "policy", "sampling", "training"},
-    "search": {"data", "models", "policy", "training", "methods", "sampling", "evaluation"},
+    "evaluation": {"statistics", "judging"},
+    "methods": {"losses", "statistics", "data", "models", "policy", "sampling", "training"},
+    "search": {
+        "statistics",
+        "data",
+        "models",
+        "policy",
+        "training",
+        "methods",
+        "sampling",
+        "evaluation",
+    },
 }
 """what a room may import besides the foundation: rooms that stand above it, so that no two import
 each other"""
@@ -44,6 +54,7 @@ PROGRAM = {"commands", "cli", "experiment", "estimate", "dry_run", "run", "verif
 """modules outside rooms that may import everything; the others are the foundation"""
 
 WITHOUT_DEVICE = {
+    "statistics",
     "judging",
     "personas",
     "evaluation",
@@ -195,6 +206,14 @@ def test_losses_import_jax_and_numpy_alone():
     names = imports(everywhere=True)["jaxmodpo.losses"]
     others = {name.split(".")[0] for name in names if name != "jaxmodpo.errors"}
     assert others - set(sys.stdlib_module_names) == {"jax", "numpy"}
+
+
+def test_statistics_import_numpy_and_scipy_alone():
+    for module, names in imports(everywhere=True).items():
+        if room_of(module) == "statistics":
+            others = {name for name in names if room_of(name) != "statistics"}
+            libraries = {name.split(".")[0] for name in others} - set(sys.stdlib_module_names)
+            assert libraries <= {"numpy", "scipy"}, module
 
 
 def test_an_arrow_that_the_design_lacks_is_found():

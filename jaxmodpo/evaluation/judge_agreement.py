@@ -8,8 +8,6 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from jaxmodpo.evaluation import agreement
-from jaxmodpo.evaluation.agreement import Array
 from jaxmodpo.evaluation.sums import (
     ALL,
     Estimator,
@@ -22,6 +20,8 @@ from jaxmodpo.evaluation.sums import (
     verdicts,
 )
 from jaxmodpo.evaluation.vote_table import Numbers, Record, VoteTable, together
+from jaxmodpo.statistics import agreement
+from jaxmodpo.statistics.arrays import Array
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,6 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from jaxmodpo.errors import UserError
-from jaxmodpo.evaluation import statistics
 from jaxmodpo.evaluation.contest import Contest, Unit
 from jaxmodpo.judging.votes import Vote
 from jaxmodpo.judging.voting import Missingness, Tally, both_orders
@@ -27,6 +26,10 @@ from jaxmodpo.results.evaluation import (
     WinRates,
 )
 from jaxmodpo.results.votes import VotesAsked
+from jaxmodpo.statistics import win_rates
+from jaxmodpo.statistics.arrays import Array
+from jaxmodpo.statistics.intervals import Estimate
+from jaxmodpo.statistics.mcnemar import mcnemar
 
 logger = logging.getLogger(__name__)
 
@@ -44,7 +47,7 @@ OUTCOME_COLUMNS = (
     "outcome",
 )
 
-Outcomes = Mapping[str, statistics.Array]
+Outcomes = Mapping[str, Array]
 """by criterion: ``[models, models, questions, replies]``, as in the statistics"""
 
 
@@ -101,9 +104,7 @@ def verdicts_of(votes: Sequence[Vote], in_both_orders: bool) -> list[tuple[str, 
     return [both_orders(first, second) for first, second in by_persona.values()]
 
 
-def outcome_table(
-    contest: Contest, rows: Sequence[Mapping[str, Any]]
-) -> dict[str, statistics.Array]:
+def outcome_table(contest: Contest, rows: Sequence[Mapping[str, Any]]) -> dict[str, Array]:
     """Arrange outcomes by criterion into the arrays ``[models, models, questions, replies]`` of the
     statistics.
     """
@@ -182,8 +183,8 @@ def _totals(counts: Sequence[CriterionCounts]) -> CriterionCounts:
 class _Rates(NamedTuple):
     """One criterion's win rates: of each model on average, and of every pair."""
 
-    averages: statistics.Estimate
-    pairs: statistics.Estimate
+    averages: Estimate
+    pairs: Estimate
 
 
 def summarize(contest: Contest, table: Outcomes, *, resamples: int, seed: int) -> WinRates:
@@ -193,8 +194,8 @@ def summarize(contest: Contest, table: Outcomes, *, resamples: int, seed: int) -
     rates: dict[str, _Rates] = {}
     for criterion, outcomes in table.items():
         rates[criterion] = _Rates(
-            statistics.estimate_average_win_rates(outcomes, resamples=resamples, seed=seed),
-            statistics.estimate_win_rate(outcomes, resamples=resamples, seed=seed),
+            win_rates.estimate_average_win_rates(outcomes, resamples=resamples, seed=seed),
+            win_rates.estimate_win_rate(outcomes, resamples=resamples, seed=seed),
         )
     models: dict[str, dict[str, float]] = {}
     intervals: dict[str, dict[str, Interval]] = {}
@@ -281,14 +282,14 @@ def in_words(results: WinRates) -> list[str]:
 
 
 def compare_pairs(
-    names: Sequence[str], outcomes: statistics.Array, *, resamples: int, seed: int
+    names: Sequence[str], outcomes: Array, *, resamples: int, seed: int
 ) -> tuple[PairTest, ...]:
     """Test every pair of models on one criterion: McNemar's test, and the difference of their
     averages.
     """
     # The difference and not the two averages: both are taken over the same questions, and much of
     # what moves one moves the other.
-    differences = statistics.estimate_average_differences(outcomes, resamples=resamples, seed=seed)
+    differences = win_rates.estimate_average_differences(outcomes, resamples=resamples, seed=seed)
     pair_tests: list[PairTest] = []
     for i, j in itertools.combinations(range(len(names)), 2):
         low = differences.low[i, j]
@@ -297,7 +298,7 @@ def compare_pairs(
             PairTest(
                 a=names[i],
                 b=names[j],
-                **statistics.mcnemar(outcomes[i, j])._asdict(),
+                **mcnemar(outcomes[i, j])._asdict(),
                 average_difference=float(differences.value[i, j]),
                 average_difference_interval=interval_of(low, high),
             )

@@ -7,8 +7,6 @@ from typing import Literal
 
 import numpy as np
 
-from jaxmodpo.evaluation import agreement
-from jaxmodpo.evaluation.agreement import Array
 from jaxmodpo.evaluation.sums import (
     Estimator,
     Row,
@@ -20,6 +18,8 @@ from jaxmodpo.evaluation.sums import (
     verdicts,
 )
 from jaxmodpo.evaluation.vote_table import Numbers, VoteTable, together
+from jaxmodpo.statistics import agreement
+from jaxmodpo.statistics.arrays import Array
 
 
 def cast_ballots(votes: VoteTable) -> VoteTable:

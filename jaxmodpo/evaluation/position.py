@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from jaxmodpo.evaluation import agreement
 from jaxmodpo.evaluation.sums import Estimator, Row, add_up, by_question, counted, fraction
 from jaxmodpo.evaluation.vote_table import Numbers, VoteTable, together
-from jaxmodpo.intervals import wilson_interval
+from jaxmodpo.statistics import agreement
+from jaxmodpo.statistics.intervals import wilson_interval
 
 
 def position(votes: VoteTable, estimator: Estimator) -> Row:

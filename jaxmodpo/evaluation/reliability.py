@@ -14,7 +14,6 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from jaxmodpo.evaluation import agreement
 from jaxmodpo.evaluation.judge_agreement import compare_judges
 from jaxmodpo.evaluation.missing_votes import missingness
 from jaxmodpo.evaluation.persona_agreement import cast_ballots, persona_agreement
@@ -24,6 +23,7 @@ from jaxmodpo.evaluation.sums import ALL, Row
 from jaxmodpo.evaluation.vote_reading import read_votes
 from jaxmodpo.evaluation.vote_table import Record, VoteTable
 from jaxmodpo.judging.ledger import Ledger
+from jaxmodpo.statistics.bootstrap import estimate
 
 
 def analyze(
@@ -35,7 +35,7 @@ def analyze(
         UserError: no votes, or a vote that cannot be one.
     """
     record = read_votes(ledgers, run)
-    estimator = functools.partial(agreement.estimate, resamples=resamples, seed=seed)
+    estimator = functools.partial(estimate, resamples=resamples, seed=seed)
     positions: list[Row] = []
     in_both_orders: list[Row] = []
     repeated: list[Row] = []

@@ -23,7 +23,6 @@ from jaxmodpo.evaluation.run_folders import (
     read_metrics,
     with_votes,
 )
-from jaxmodpo.evaluation.statistics import FEW_DISCORDANT
 from jaxmodpo.judging.database import NoLedger
 from jaxmodpo.judging.ledger import Ledger
 from jaxmodpo.pages import png
@@ -32,6 +31,7 @@ from jaxmodpo.results.judges import JUDGES, Judges
 from jaxmodpo.results.reward import VALIDATION, Validation
 from jaxmodpo.results.sweep import SWEEP, Hypervolume, Sweep
 from jaxmodpo.results.versioned import read_result
+from jaxmodpo.statistics.mcnemar import FEW_DISCORDANT
 
 
 @dataclass(frozen=True)

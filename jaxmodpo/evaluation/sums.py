@@ -11,9 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from jaxmodpo.evaluation.agreement import Array
-from jaxmodpo.evaluation.statistics import ratio
 from jaxmodpo.evaluation.vote_table import Numbers, VoteTable
+from jaxmodpo.statistics.arrays import Array, ratio
 
 ALL = "all criteria"
 Row = dict[str, Any]

@@ -13,7 +13,6 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from jaxmodpo.intervals import percentile_interval, resampled_questions, wilson_interval
 from jaxmodpo.results.evaluation import Interval
 from jaxmodpo.results.reward import (
     Accuracy,
@@ -23,6 +22,8 @@ from jaxmodpo.results.reward import (
     RewardSummary,
     Validation,
 )
+from jaxmodpo.statistics.bootstrap import resampled_questions
+from jaxmodpo.statistics.intervals import percentile_interval, wilson_interval
 
 BINS = 5
 """of probability, from 0.5 to 1"""

@@ -13,7 +13,6 @@ import numpy as np
 
 from jaxmodpo.errors import UserError
 from jaxmodpo.evaluation.fronts import by_weights, hypervolume, undominated
-from jaxmodpo.intervals import percentile_interval, resampled_questions
 from jaxmodpo.results.sweep import (
     MODPO_MINUS_SOUP,
     Comparison,
@@ -25,6 +24,8 @@ from jaxmodpo.results.sweep import (
     Sweep,
 )
 from jaxmodpo.search.sweep_settings import point_name
+from jaxmodpo.statistics.bootstrap import resampled_questions
+from jaxmodpo.statistics.intervals import percentile_interval
 
 HYPERVOLUME_RESAMPLES = 500
 

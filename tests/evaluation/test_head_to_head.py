@@ -18,11 +18,11 @@ from jaxmodpo.errors import UserError
 from jaxmodpo.evaluation import head_to_head
 from jaxmodpo.evaluation.head_to_head import EvaluateConfig, evaluate
 from jaxmodpo.files import write_json
-from jaxmodpo.intervals import wilson_interval
 from jaxmodpo.judging.judge import Answer, Call, Request, call_key
 from jaxmodpo.judging.ledger import Ledger
 from jaxmodpo.judging.votes import Vote
 from jaxmodpo.records import Response, write_responses
+from jaxmodpo.statistics.intervals import wilson_interval
 
 QUESTIONS, REPLIES, PERSONAS = 6, 2, 4
 # Each reply's text states its worth on two criteria.

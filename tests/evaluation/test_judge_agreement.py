@@ -15,10 +15,10 @@ from brute_force import tau_of
 from simulated_judges import asked, coin, judging, leaning, only, said_of, shaped, stored, vote
 from sklearn.metrics import cohen_kappa_score
 
-from jaxmodpo.evaluation import agreement
 from jaxmodpo.evaluation.judge_table import judges_table
 from jaxmodpo.evaluation.sums import ALL
 from jaxmodpo.judging.votes import Vote
+from jaxmodpo.statistics import agreement
 
 
 def test_repeats_are_compared_with_each_other_alone(tmp_path):

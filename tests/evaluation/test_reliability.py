@@ -17,8 +17,8 @@ from jaxmodpo.errors import UserError
 from jaxmodpo.evaluation.judge_table import judges_table
 from jaxmodpo.evaluation.judges import draw_judges
 from jaxmodpo.evaluation.vote_table import together
-from jaxmodpo.intervals import wilson_interval
 from jaxmodpo.judging.votes import Vote
+from jaxmodpo.statistics.intervals import wilson_interval
 
 
 def test_rows_are_numbered_together_even_where_the_product_does_not_fit():

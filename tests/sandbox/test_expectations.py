@@ -8,7 +8,6 @@ from dataclasses import replace
 import pytest
 from right_results import EVALUATION
 
-from jaxmodpo.evaluation.statistics import mcnemar_from_counts
 from jaxmodpo.results.demo import Expectation, WorldResults
 from jaxmodpo.results.evaluation import EvaluationResults, PairTest
 from jaxmodpo.results.measures import Divergence, Malformed
@@ -21,6 +20,7 @@ from jaxmodpo.sandbox.expectations import (
     figure_2,
     required,
 )
+from jaxmodpo.statistics.mcnemar import mcnemar_from_counts
 
 RATES = {
     "base": (0.15, 0.38),

@@ -10,7 +10,7 @@ from brute_force import alpha_by_pairs, tau_of
 from scipy import stats
 from sklearn.metrics import cohen_kappa_score
 
-from jaxmodpo.evaluation import agreement
+from jaxmodpo.statistics import agreement
 
 # Krippendorff, "Computing Krippendorff's Alpha-Reliability", 2011, example C: four observers,
 # twelve units.
@@ -87,29 +87,3 @@ def test_friedman_equals_scipys():
     statistic, p = agreement.friedman(ranks.mean(axis=0), 30)
     theirs = stats.friedmanchisquare(*ranks.T)
     assert (statistic, p) == pytest.approx((theirs.statistic, theirs.pvalue), rel=1e-10)
-
-
-def test_interval_of_a_mean_is_the_normal_one_and_reasons_are_said():
-    rng = np.random.default_rng(3)
-    values = rng.normal(size=400)
-    said = agreement.estimate(
-        np.stack([values, np.ones(400)], axis=1),
-        lambda s: s[..., 0] / s[..., 1],
-        "why",
-        resamples=4000,
-        seed=0,
-    )
-    error = values.std() / 20
-    assert said["interval"] == pytest.approx(
-        [values.mean() - 1.96 * error, values.mean() + 1.96 * error], abs=0.01
-    )
-    nan = agreement.estimate(
-        np.zeros((3, 1)), lambda s: s[..., 0] * np.nan, "nothing met", resamples=10, seed=0
-    )
-    assert nan == {"value": None, "interval": None, "undefined": "nothing met"}
-    assert (
-        agreement.estimate(np.ones((1, 1)), lambda s: s[..., 0], "", resamples=10, seed=0)[
-            "interval"
-        ]
-        is None
-    )

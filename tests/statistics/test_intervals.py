@@ -1,4 +1,4 @@
-"""Wilson's interval, the draws of a bootstrap and its percentiles."""
+"""Wilson's interval and the percentiles of a bootstrap."""
 
 from __future__ import annotations
 
@@ -6,12 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from jaxmodpo.intervals import (
-    percentile_interval,
-    resampled_questions,
-    times_drawn,
-    wilson_interval,
-)
+from jaxmodpo.statistics.intervals import percentile_interval, wilson_interval
 
 
 @pytest.mark.parametrize(("won", "of"), [(0, 5), (5, 5), (37, 50), (5012, 10000)])
@@ -19,14 +14,6 @@ def test_wilson_interval_equals_scipys(won, of):
     ours, theirs = wilson_interval(won, of), stats.binomtest(won, of).proportion_ci(method="wilson")
     assert ours == pytest.approx((theirs.low, theirs.high), abs=1e-12)
     assert wilson_interval(0, 0) is None
-
-
-def test_bootstrap_samples_and_intervals_are_seeded():
-    drawn = resampled_questions(30, 400)
-    assert drawn.shape == (400, 30) and drawn.max() < 30
-    np.testing.assert_array_equal(drawn, resampled_questions(30, 400))
-    low, high = percentile_interval(np.random.default_rng(0).normal(size=20_000))
-    assert low == pytest.approx(-1.96, abs=0.06) and high == pytest.approx(1.96, abs=0.06)
 
 
 def test_percentile_interval_of_known_samples():
@@ -40,11 +27,3 @@ def test_percentile_interval_leaves_out_resamples_that_define_nothing():
     low, high = percentile_interval(samples)
     np.testing.assert_allclose(low, [0.025, np.nan])
     np.testing.assert_allclose(high, [0.975, np.nan])
-
-
-def test_times_drawn_holds_as_many_questions_as_there_are_and_is_shared_unchanged():
-    drawn = times_drawn(7, 100, 3)
-    assert drawn.shape == (100, 7) and (drawn.sum(axis=1) == 7).all()
-    assert times_drawn(7, 100, 3) is drawn
-    with pytest.raises(ValueError, match="read-only"):
-        drawn[0, 0] = 1

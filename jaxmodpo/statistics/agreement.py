@@ -1,7 +1,8 @@
-"""Coefficients of agreement, and their intervals over questions: pure functions of counts.
+"""Coefficients of agreement: pure functions of counts.
 
 Every coefficient is a function of sums, and sums add up over questions: a table of sums with one
-row per question holds all that an estimate and its bootstrap need, however many votes there are.
+row per question holds all that an estimate and its bootstrap need
+(:func:`jaxmodpo.statistics.bootstrap.estimate`), however many votes there are.
 The coefficients are our own because the packages that have them want equal raters, pin old numerics
 or have another license; the tests check them against published values and brute force.
 """
@@ -9,21 +10,13 @@ or have another license; the tests check them against published values and brute
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import stats
 
-from jaxmodpo.evaluation.statistics import ratio
-from jaxmodpo.intervals import percentile_interval, times_drawn
-
-Array = NDArray[np.float64]
-
-# Resamples that are multiplied with the sums at a time. All of them at once would hold
-# [resamples, sums] numbers, and a statistic makes several temporaries of that size.
-_RESAMPLES_AT_A_TIME = 200
+from jaxmodpo.statistics.arrays import Array, ratio
 
 
 def coincidences(counts: ArrayLike) -> Array:
@@ -182,59 +175,3 @@ def friedman(mean_ranks: ArrayLike, votes: int) -> tuple[float, float]:
     deviations = ranks - (count + 1) / 2
     statistic = 12 * votes / (count * (count + 1)) * float((deviations**2).sum())
     return statistic, float(stats.chi2.sf(statistic, df=count - 1))
-
-
-# --------------------------------------------------------------------------- intervals
-
-
-def estimate(
-    sums: ArrayLike,
-    statistic: Callable[[Array], Array],
-    undefined: str,
-    *,
-    resamples: int,
-    seed: int,
-) -> dict[str, Any]:
-    """Return a statistic of sums over questions, with a 95% interval over resampled questions.
-
-    Questions are resampled and votes are not: the votes on one question resemble each other, so
-    that an interval over votes would be too narrow by far.
-
-    Args:
-        sums: ``[questions, sums]``.
-        statistic: ``[..., sums]`` to ``[...]``, NaN where it is undefined.
-        undefined: why, where it is.
-        resamples: of the questions, with replacement; percentile interval over those that define
-            the statistic.
-        seed: of the draws.
-
-    Returns:
-        ``value`` and ``interval``. Without a value both are None and ``undefined`` says why; of a
-        single question there is no interval.
-    """
-    sums = np.asarray(sums, np.float64)
-    value = float(statistic(sums.sum(axis=0)))
-    if not np.isfinite(value):
-        return {"value": None, "interval": None, "undefined": undefined}
-    if len(sums) < 2:
-        # One question is the same question in every resample, which would look like certainty.
-        return {"value": value, "interval": None}
-    low, high = percentile_interval(_bootstrap(sums, statistic, resamples, seed))
-    # A statistic that hangs on one question is undefined in every resample without it.
-    if not np.isfinite(low):
-        return {"value": value, "interval": None}
-    return {"value": value, "interval": [float(low), float(high)]}
-
-
-def _bootstrap(
-    sums: Array, statistic: Callable[[Array], Array], resamples: int, seed: int
-) -> Array:
-    """Return the statistic of each resample of the questions."""
-    # How often each question is in each resample: sums add up, so that a resample's are a product
-    # with these counts and no rows need to be copied.
-    draw_counts = times_drawn(len(sums), resamples, seed)
-    samples: list[Array] = []
-    for begin in range(0, resamples, _RESAMPLES_AT_A_TIME):
-        counts = draw_counts[begin : begin + _RESAMPLES_AT_A_TIME]
-        samples.append(statistic(counts @ sums))
-    return np.concatenate(samples)

@@ -1,0 +1,69 @@
+"""Confidence intervals: Wilson's interval of a share, and the percentiles of a bootstrap.
+
+Everything that has an interval takes it from here; the draws that percentiles are taken of stand in
+:mod:`jaxmodpo.statistics.bootstrap`.
+"""
+
+from __future__ import annotations
+
+import math
+from statistics import NormalDist
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from jaxmodpo.statistics.arrays import Array
+
+
+class Estimate(NamedTuple):
+    """A value with its interval; three arrays of one shape. The ends are NaN where there is no
+    interval.
+    """
+
+    value: Array
+    low: Array
+    high: Array
+
+
+def wilson_interval(
+    successes: float, trials: float, confidence: float = 0.95
+) -> tuple[float, float] | None:
+    """Return Wilson's score interval of a share of independent trials; None of no trials.
+
+    Args:
+        successes: from 0 to ``trials``; halves, such as ties, are taken as they are and not
+            rounded.
+        trials: how many there were.
+        confidence: the share of such intervals that hold the true value.
+
+    References:
+        Wilson, "Probable Inference, the Law of Succession, and Statistical Inference", 1927.
+    """
+    if trials <= 0:
+        return None
+    z = NormalDist().inv_cdf((1 + confidence) / 2)
+    share = successes / trials
+    # Wilson draws the observed share towards one half, by as much as z² further trials would of
+    # which half succeeded. This keeps a width where all trials, or none, succeeded.
+    shrinkage = 1 + z**2 / trials
+    middle = (share + z**2 / (2 * trials)) / shrinkage
+    variance = share * (1 - share) / trials + z**2 / (4 * trials**2)
+    half_width = z * math.sqrt(variance) / shrinkage
+    return max(middle - half_width, 0.0), min(middle + half_width, 1.0)
+
+
+def percentile_interval(samples: ArrayLike, *, confidence: float = 0.95) -> tuple[Array, Array]:
+    """Return the percentile interval over the first axis: ``[resamples, ...]`` to two of ``[...]``.
+
+    Resamples in which the statistic is undefined (NaN) do not count; the ends are NaN where none
+    defines it.
+    """
+    samples = np.asarray(samples, dtype=np.float64)
+    tail = (1 - confidence) / 2
+    defined = np.isfinite(samples).any(axis=0)
+    # A statistic that no resample defines would make nanquantile warn; zeros stand in for it, and
+    # its ends become NaN again below.
+    quantiles = np.nanquantile(np.where(defined, samples, 0.0), [tail, 1 - tail], axis=0)
+    low, high = quantiles
+    return np.where(defined, low, np.nan), np.where(defined, high, np.nan)
