@@ -142,7 +142,7 @@ SECTIONS: Mapping[str, Mapping[str, Command]] = {
             "how far policies moved from their base",
         ),
         "report": Command(
-            "evaluation.report", "ReportConfig", "report", "one HTML file about finished runs"
+            "report.command", "ReportConfig", "report", "one HTML file about finished runs"
         ),
         "verify": Command(
             "verify", "VerifyConfig", "verify", "compare finished folders with their manifests"

@@ -29,6 +29,7 @@ ROOMS: Mapping[str, set[str]] = {
     "sampling": {"data", "models", "policy"},
     "training": {"losses", "data", "models", "policy"},
     "evaluation": {"statistics", "judging"},
+    "report": {"statistics", "personas", "judging", "evaluation"},
     "methods": {"losses", "statistics", "data", "models", "policy", "sampling", "training"},
     "search": {
         "statistics",
@@ -58,6 +59,7 @@ WITHOUT_DEVICE = {
     "judging",
     "personas",
     "evaluation",
+    "report",
     "cli",
     "commands",
     "experiment",

@@ -15,7 +15,6 @@ from jaxmodpo.costs import Cost
 from jaxmodpo.dry_run import dry_run
 from jaxmodpo.errors import UserError
 from jaxmodpo.estimate import Estimator, chip_named
-from jaxmodpo.evaluation.run_folders import Run, find_runs
 from jaxmodpo.experiment import read_experiment, resolve, run_experiment, set_variables
 from jaxmodpo.files import write_json, write_jsonl
 from jaxmodpo.methods.dpo import DPOConfig
@@ -23,6 +22,7 @@ from jaxmodpo.methods.reward import RewardConfig
 from jaxmodpo.models.shapes import SHAPES
 from jaxmodpo.phase import Phase
 from jaxmodpo.records import Question, write_questions
+from jaxmodpo.report.run_folders import Run, find_runs
 from jaxmodpo.run import RunConfig, run
 from jaxmodpo.sampling.settings import ResponsesConfig
 from jaxmodpo.search.sweep_settings import SweepConfig

@@ -10,8 +10,6 @@ import pytest
 from jaxmodpo import cli
 from jaxmodpo.commands import COMMANDS
 from jaxmodpo.errors import UserError
-from jaxmodpo.evaluation.report import ReportConfig
-from jaxmodpo.evaluation.report import report as write_report
 from jaxmodpo.launched import (
     Place,
     number_on_tpu_vms,
@@ -20,6 +18,8 @@ from jaxmodpo.launched import (
 )
 from jaxmodpo.phase import Phase, in_phase
 from jaxmodpo.ranges import Incidental, Unestimated
+from jaxmodpo.report.command import ReportConfig
+from jaxmodpo.report.command import report as write_report
 
 SLURM = {"SLURM_STEP_NUM_TASKS": "4", "SLURM_PROCID": "2"}
 

@@ -26,7 +26,6 @@ from jaxmodpo.data.pairs import load_pairs
 from jaxmodpo.data.questions import QuestionsConfig
 from jaxmodpo.endpoints.families import Families
 from jaxmodpo.errors import UserError
-from jaxmodpo.evaluation.run_folders import read_metrics
 from jaxmodpo.experiment import read_experiment, resolve
 from jaxmodpo.flags.parse import parse
 from jaxmodpo.journals import Journal
@@ -45,6 +44,7 @@ from jaxmodpo.personas.mapping import load_mapping
 from jaxmodpo.phase import Phase
 from jaxmodpo.ranges import incidental
 from jaxmodpo.records import Question, read_personas, read_questions, read_rankings, read_responses
+from jaxmodpo.report.run_folders import read_metrics
 from jaxmodpo.results.versioned import Result, plain, read_result
 from jaxmodpo.sampling.journal import PlannedReply, row, sampled
 from jaxmodpo.search.space import load_space

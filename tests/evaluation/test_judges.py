@@ -13,9 +13,9 @@ from jaxmodpo.cli import main
 from jaxmodpo.errors import UserError
 from jaxmodpo.evaluation.judge_names import short_names
 from jaxmodpo.evaluation.judges import JudgesConfig, draw_judges, judges
-from jaxmodpo.evaluation.report import ReportConfig, report
 from jaxmodpo.judging.ledger import Ledger
 from jaxmodpo.phase import Phase
+from jaxmodpo.report.command import ReportConfig, report
 from jaxmodpo.results.judges import Judges
 from jaxmodpo.results.versioned import read_result
 

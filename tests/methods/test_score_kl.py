@@ -12,13 +12,13 @@ from safetensors.numpy import load_file, save_file
 from tiny_models import WORDS, tiny_adapter, tiny_mistral
 
 from jaxmodpo.errors import UserError
-from jaxmodpo.evaluation.run_folders import find_runs, read_divergences, shown_files
 from jaxmodpo.files import read_json
 from jaxmodpo.journals import Journal
 from jaxmodpo.methods import divergence as divergence_module
 from jaxmodpo.methods.score_kl import ScoreKLConfig, score_kl
 from jaxmodpo.policy import loaded
 from jaxmodpo.records import Question, write_questions
+from jaxmodpo.report.run_folders import find_runs, read_divergences, shown_files
 from jaxmodpo.sampling.engine import Ask
 from jaxmodpo.sandbox import grammar
 

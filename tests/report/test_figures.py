@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
-from jaxmodpo.evaluation import figures, training_figures
 from jaxmodpo.pages import png
+from jaxmodpo.report import figures, training_figures
 from jaxmodpo.results.evaluation import PairTest
 
 MODELS = {

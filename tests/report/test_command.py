@@ -16,12 +16,12 @@ import pytest
 from right_results import COUNTS, SWEEP
 
 from jaxmodpo.errors import UserError
-from jaxmodpo.evaluation import report as report_module
-from jaxmodpo.evaluation.report import ReportConfig, flat, report
-from jaxmodpo.evaluation.run_folders import find_runs
 from jaxmodpo.files import write_json, write_jsonl
 from jaxmodpo.methods.validation import validate
 from jaxmodpo.phase import Phase
+from jaxmodpo.report import command as report_module
+from jaxmodpo.report.command import ReportConfig, flat, report
+from jaxmodpo.report.run_folders import find_runs
 from jaxmodpo.results.evaluation import EvaluationResults
 from jaxmodpo.results.measures import Divergence, Malformed
 from jaxmodpo.results.sweep import Hypervolume

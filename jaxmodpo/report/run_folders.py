@@ -15,10 +15,10 @@ from pathlib import Path
 from typing import Any
 
 from jaxmodpo.errors import UserError
-from jaxmodpo.evaluation.training_figures import CURVES
 from jaxmodpo.files import read_json_lines
 from jaxmodpo.judging.database import NoLedger
 from jaxmodpo.judging.ledger import Ledger
+from jaxmodpo.report.training_figures import CURVES
 from jaxmodpo.results.evaluation import RESULTS
 from jaxmodpo.results.judges import JUDGES
 from jaxmodpo.results.manifest import MANIFEST, Manifest, read_manifest

@@ -12,20 +12,20 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from jaxmodpo.evaluation import figures, training_figures
 from jaxmodpo.evaluation.fronts import front_figure
 from jaxmodpo.evaluation.judge_table import JudgedRow, merge_rows
 from jaxmodpo.evaluation.judges import draw_judges, read_judges
-from jaxmodpo.evaluation.run_folders import (
+from jaxmodpo.judging.database import NoLedger
+from jaxmodpo.judging.ledger import Ledger
+from jaxmodpo.pages import png
+from jaxmodpo.report import figures, training_figures
+from jaxmodpo.report.run_folders import (
     METRICS,
     VOTES,
     Run,
     read_metrics,
     with_votes,
 )
-from jaxmodpo.judging.database import NoLedger
-from jaxmodpo.judging.ledger import Ledger
-from jaxmodpo.pages import png
 from jaxmodpo.results.evaluation import RESULTS, EvaluationResults
 from jaxmodpo.results.judges import JUDGES, Judges
 from jaxmodpo.results.reward import VALIDATION, Validation

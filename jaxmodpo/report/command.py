@@ -1,6 +1,6 @@
 """``jaxmodpo report``: one HTML file that shows what a set of runs did and how they compare.
 
-The command finds the runs and reads their files (:mod:`jaxmodpo.evaluation.run_folders`), counts
+The command finds the runs and reads their files (:mod:`jaxmodpo.report.run_folders`), counts
 the votes of judged folders, and writes ``report.html`` with its figures inside, together with the
 figures as PNG files. The page needs no network and no scripts, and holds no times, so that equal
 inputs give equal bytes. It is apart from the evaluation because it shows finished work of any kind,
@@ -19,14 +19,18 @@ from typing import Any
 
 from jaxmodpo.costs import Cost, Estimates
 from jaxmodpo.evaluation.judge_table import words
-from jaxmodpo.evaluation.run_folders import (
+from jaxmodpo.files import atomic_path, write_text
+from jaxmodpo.pages import template
+from jaxmodpo.phase import Phase, in_phase
+from jaxmodpo.ranges import Incidental, Settings
+from jaxmodpo.report.run_folders import (
     Run,
     find_runs,
     read_divergences,
     read_malformed_rates,
     shown_files,
 )
-from jaxmodpo.evaluation.sections import (
+from jaxmodpo.report.sections import (
     EvaluationSection,
     Gallery,
     evaluation_sections,
@@ -35,10 +39,6 @@ from jaxmodpo.evaluation.sections import (
     sweep_sections,
     training_curves,
 )
-from jaxmodpo.files import atomic_path, write_text
-from jaxmodpo.pages import template
-from jaxmodpo.phase import Phase, in_phase
-from jaxmodpo.ranges import Incidental, Settings
 from jaxmodpo.results.versioned import plain
 
 logger = logging.getLogger(__name__)
