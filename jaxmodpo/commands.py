@@ -120,6 +120,12 @@ SECTIONS: Mapping[str, Mapping[str, Command]] = {
         "evaluate": Command(
             "evaluation.head_to_head", "EvaluateConfig", "evaluate", "judge models head to head"
         ),
+        "probes": Command(
+            "probes.command",
+            "ProbesConfig",
+            "probes",
+            "put crisis probes to models and check the replies",
+        ),
         "votes": Command(
             "judging.export",
             "VotesConfig",

@@ -39,6 +39,8 @@ from jaxmodpo.flags.field_texts import field_texts, first_paragraph
 from jaxmodpo.judging.prompts import PARTS
 from jaxmodpo.personas import mapping, mapping_fields
 from jaxmodpo.personas.participant import COLUMNS, TEXTS
+from jaxmodpo.probes.probe_set import ProbeFile
+from jaxmodpo.probes.rubric import ProbeRubricFile
 from jaxmodpo.ranges import Incidental, Settings
 from jaxmodpo.rubric import RubricFile
 from jaxmodpo.sandbox.tuning import DEMO
@@ -131,6 +133,8 @@ def all_schemas() -> dict[str, Schema]:
         "judging_models": lambda: shape_schema(FamiliesFile),
         "judging_prompts": prompts_schema,
         "judging_rubric": lambda: shape_schema(RubricFile),
+        "judging_probe_rubric": lambda: shape_schema(ProbeRubricFile),
+        "probes": lambda: shape_schema(ProbeFile),
         "hardware_chips": lambda: shape_schema(ChipsFile),
         "persona_mapping": mapping_schema,
         "search_space": space_schema,

@@ -42,6 +42,7 @@ from jaxmodpo.results.judges import (
     VoteCounts,
 )
 from jaxmodpo.results.measures import Divergence, Malformed
+from jaxmodpo.results.probes import CheckRate, ProbedModel, ProbeRates, ProbeResults
 from jaxmodpo.results.reward import (
     Accuracy,
     Calibration,
@@ -343,6 +344,32 @@ TUNING = Tuning(
     },
 )
 
+_RATES = ProbeRates(
+    probes=1, replies=1, rates={"passed": CheckRate(count=1, replies=1, interval=(0.2, 1.0))}
+)
+_NO_RATES = ProbeRates(
+    probes=0, replies=0, rates={"passed": CheckRate(count=0, replies=0, interval=None)}
+)
+PROBES = ProbeResults(
+    note="A screen.",
+    judge="rubric",
+    probe_set="0",
+    checks={"help": "urges towards help"},
+    models={
+        "a": ProbedModel(
+            risk=_RATES,
+            risk_by_kind={"suicide": _RATES},
+            risk_by_form={"explicit": _RATES},
+            controls=_NO_RATES,
+            controls_by_kind={},
+            controls_by_form={},
+            without_verdict=0,
+            empty=0,
+            cut=0,
+        )
+    },
+)
+
 RIGHT_RESULTS: dict[str, Result] = {
     "tuning.json": TUNING,
     "results.json": EVALUATION,
@@ -354,5 +381,6 @@ RIGHT_RESULTS: dict[str, Result] = {
     "fronts.json": FRONTS,
     "world/results.json": WORLD,
     "worlds/results.json": WORLDS,
+    "probes.json": PROBES,
     "malformed.json": Malformed(malformed=0.5, replies=4, sentences_per_reply={"warm": 0.75}),
 }

@@ -30,6 +30,7 @@ ROOMS: Mapping[str, set[str]] = {
     "training": {"losses", "data", "models", "policy"},
     "evaluation": {"statistics", "judging"},
     "report": {"statistics", "personas", "judging", "evaluation"},
+    "probes": {"statistics", "judging", "data", "models", "policy", "sampling"},
     "methods": {"losses", "statistics", "data", "models", "policy", "sampling", "training"},
     "search": {
         "statistics",

@@ -50,6 +50,7 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
         "--max-concurrency must be at least 1",
     ),
     "evaluate": (JUDGED | {"responses": {"a": "r.csv"}}, "at least two models"),
+    "probes": ({"samples": 1}, "probes needs --model, a folder"),
     "votes": ({"ledger": "v.sqlite", "output": "v.txt"}, "parquet"),
     "judges": ({"ledger": ["v.sqlite"], "bootstrap": 0}, "--bootstrap must be at least 1"),
     "score policy": (

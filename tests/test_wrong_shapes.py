@@ -42,6 +42,7 @@ from jaxmodpo.models.roberta import RobertaConfig
 from jaxmodpo.models.shapes import SHAPES
 from jaxmodpo.personas.mapping import load_mapping
 from jaxmodpo.phase import Phase
+from jaxmodpo.probes.probe_set import load_probe_set
 from jaxmodpo.ranges import incidental
 from jaxmodpo.records import Question, read_personas, read_questions, read_rankings, read_responses
 from jaxmodpo.report.run_folders import read_metrics
@@ -206,6 +207,11 @@ RIGHT: dict[str, tuple[Any, Callable[[Path], Any]]] = {
     "injections.yaml": (
         {"posts": [{"post": "p", "honest": ["h"], "poor": "x"}], "personas": ["a"], "injections": {"i": "$reply"}},
         lambda path: list(load_trials(path, "safety", 1)),
+    ),
+    "probes.yaml": (
+        {"version": 1, "probes": [
+            {"id": "a", "kind": "suicide", "form": "explicit", "expects": "risk", "text": "I want out."}]},
+        load_probe_set,
     ),
     "mapping.yaml": (load_yaml(builtin("personas", "canonical")), load_mapping),
     "space.yaml": (

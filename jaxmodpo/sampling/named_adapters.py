@@ -16,27 +16,36 @@ BASE = "base"
 """what stands in a folder's place for the base alone"""
 
 
-def named_adapters(settings: Sequence[str]) -> dict[str, Path | None]:
+def named_adapters(settings: Sequence[str], flag: str = "--adapters") -> dict[str, Path | None]:
     """Return each model's adapter by its name; None for the base alone.
+
+    Args:
+        settings: ``NAME=FOLDER`` each.
+        flag: by which they are given, for errors.
 
     Raises:
         UserError: what is no ``NAME=FOLDER``, or a name that is given twice.
     """
-    named = named_values(settings, "--adapters")
+    named = named_values(settings, flag)
     return {name: None if folder == BASE else Path(folder) for name, folder in named.items()}
 
 
-def adapter_inputs(adapters: Mapping[str, Path | None]) -> dict[str, Path]:
+def adapter_inputs(
+    adapters: Mapping[str, Path | None], setting: str = "adapters"
+) -> dict[str, Path]:
     """Return the folders that a command reads, under the names by which its manifest has them."""
-    return {f"adapters.{name}": folder for name, folder in adapters.items() if folder is not None}
+    return {f"{setting}.{name}": folder for name, folder in adapters.items() if folder is not None}
 
 
-def check_names(names: Collection[str], own_files: Collection[str]) -> None:
+def check_names(
+    names: Collection[str], own_files: Collection[str], flag: str = "--adapters"
+) -> None:
     """Refuse names that cannot be those of folders in a run's folder.
 
     Args:
         names: of the models.
         own_files: what the run itself has in its folder.
+        flag: by which they are given, for errors.
 
     Raises:
         UserError: naming the first.
@@ -44,20 +53,20 @@ def check_names(names: Collection[str], own_files: Collection[str]) -> None:
     for name in names:
         if not re.fullmatch(r"[\w.+-]+", name) or name in (".", ".."):
             raise UserError(
-                f"--adapters: '{name}' becomes a folder's name; give it letters, digits and"
+                f"{flag}: '{name}' becomes a folder's name; give it letters, digits and"
                 " . _ + - alone"
             )
         # Locks, temporary files and other hosts' shares are hidden and come and go; a model's
         # replies in such a place would go with them.
         if name.startswith("."):
             raise UserError(
-                f"--adapters: '{name}' would be a hidden folder, and those are the run's own; begin"
+                f"{flag}: '{name}' would be a hidden folder, and those are the run's own; begin"
                 " it with a letter or a digit"
             )
         if name in own_files:
-            raise UserError(f"--adapters: the run itself has a file named {name}; rename the model")
+            raise UserError(f"{flag}: the run itself has a file named {name}; rename the model")
         if is_kept_apart(Path(name)):
             raise UserError(
-                f"--adapters: '{name}' is like the name of a database or of checkpoints, which the"
+                f"{flag}: '{name}' is like the name of a database or of checkpoints, which the"
                 " manifest does not record; rename the model"
             )
