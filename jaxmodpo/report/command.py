@@ -23,6 +23,7 @@ from jaxmodpo.files import atomic_path, write_text
 from jaxmodpo.pages import template
 from jaxmodpo.phase import Phase, in_phase
 from jaxmodpo.ranges import Incidental, Settings
+from jaxmodpo.report.probe_section import probe_sections
 from jaxmodpo.report.run_folders import (
     Run,
     find_runs,
@@ -110,6 +111,7 @@ def render(title: str, runs: Sequence[Run], gallery: Gallery) -> str:
         rewards=reward_sections(runs, gallery),
         sweeps=sweep_sections(runs, gallery),
         judges=judge_sections(runs, gallery),
+        probes=probe_sections(runs, gallery),
         curves=training_curves(runs, gallery),
         runs=runs,
     )

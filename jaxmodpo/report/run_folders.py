@@ -23,6 +23,7 @@ from jaxmodpo.results.evaluation import RESULTS
 from jaxmodpo.results.judges import JUDGES
 from jaxmodpo.results.manifest import MANIFEST, Manifest, read_manifest
 from jaxmodpo.results.measures import DIVERGENCE, MALFORMED, Divergence, Malformed
+from jaxmodpo.results.probes import PROBES
 from jaxmodpo.results.reward import VALIDATION
 from jaxmodpo.results.sweep import SWEEP
 from jaxmodpo.results.versioned import read_result
@@ -31,7 +32,7 @@ from jaxmodpo.schema import read_as
 METRICS = "metrics.jsonl"
 VOTES = "votes.sqlite"
 
-_WITH_NUMBERS = (RESULTS, METRICS, DIVERGENCE, MALFORMED, VALIDATION, SWEEP, JUDGES)
+_WITH_NUMBERS = (RESULTS, METRICS, DIVERGENCE, MALFORMED, VALIDATION, SWEEP, JUDGES, PROBES)
 _CONTAINERS = ("tune", "sweep")
 """commands whose folders hold other runs' folders, which are not listed"""
 _OptionalNumber: Any = float | None
