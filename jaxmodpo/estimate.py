@@ -382,7 +382,7 @@ class Estimator:
         criteria, and may end in a tie.
         """
         from jaxmodpo.endpoints.families import Families
-        from jaxmodpo.judging.forecast import answer_tokens, framing
+        from jaxmodpo.judging.forecast import Shape, answer_tokens, framing
         from jaxmodpo.judging.prompts import Prompts
 
         if config.judge not in ("endpoint", "batch"):
@@ -391,7 +391,7 @@ class Estimator:
         selected_criteria = tuple(load_criteria(config.criteria, config.only)[:criteria])
         prompts = Prompts.load(config.prompts)
         # All that a prompt holds besides the persona, the question and the replies.
-        frame = framing(prompts, kind, selected_criteria, replies, ties)
+        frame = framing(prompts, Shape(kind, selected_criteria, replies, ties))
         frame_tokens = len(frame) / CHARACTERS_PER_TOKEN
         prompt = frame_tokens + PERSONA_TOKENS + QUESTION_TOKENS + replies * REPLY_TOKENS
         answer = answer_tokens(kind, criteria, replies)

@@ -36,7 +36,7 @@ from jaxmodpo.endpoints.families import FamiliesFile
 from jaxmodpo.experiment import ExperimentFile, read_experiment
 from jaxmodpo.files import write_json
 from jaxmodpo.flags.field_texts import field_texts, first_paragraph
-from jaxmodpo.judging.prompts import PARTS
+from jaxmodpo.judging.prompts import PARTS, SCORE_PARTS
 from jaxmodpo.personas import mapping, mapping_fields
 from jaxmodpo.personas.participant import COLUMNS, TEXTS
 from jaxmodpo.probes.probe_set import ProbeFile
@@ -132,6 +132,7 @@ def all_schemas() -> dict[str, Schema]:
         "criteria": lambda: shape_schema(CriteriaFile),
         "judging_models": lambda: shape_schema(FamiliesFile),
         "judging_prompts": prompts_schema,
+        "judging_scores": scores_schema,
         "judging_rubric": lambda: shape_schema(RubricFile),
         "judging_probe_rubric": lambda: shape_schema(ProbeRubricFile),
         "probes": lambda: shape_schema(ProbeFile),
@@ -205,17 +206,24 @@ def experiment_schema() -> Schema:
 
 
 def prompts_schema() -> Schema:
-    """Return the schema of a file of templates for judges."""
+    """Return the schema of a file of templates for judges who rank and compare."""
+    return _templates_schema(PARTS, "Templates of what a judge is asked")
+
+
+def scores_schema() -> Schema:
+    """Return the schema of a file of templates for judges who give scores."""
+    return _templates_schema(SCORE_PARTS, "Templates of what a judge is asked who gives scores")
+
+
+def _templates_schema(parts: Mapping[str, set[str]], title: str) -> Schema:
     properties: dict[str, Schema] = {}
-    for template, placeholders in PARTS.items():
+    for template, placeholders in parts.items():
         names = ", ".join(f"${name}" for name in sorted(placeholders))
         properties[template] = {
             "type": "string",
             "description": f"may hold {names}" if names else "a text as it is",
         }
-    return object_schema(properties, required=list(PARTS)) | {
-        "title": "Templates of what a judge is asked"
-    }
+    return object_schema(properties, required=list(parts)) | {"title": title}
 
 
 def mapping_schema() -> Schema:

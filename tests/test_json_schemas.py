@@ -33,6 +33,7 @@ FILES = {
     "experiment": [*CONFIGS.glob("*.yaml")],
     "judging_models": [CONFIGS / "judging" / "models.yaml"],
     "judging_prompts": [CONFIGS / "judging" / "prompts.yaml"],
+    "judging_scores": [CONFIGS / "judging" / "scores.yaml"],
     "judging_rubric": [CONFIGS / "judging" / "rubric.yaml"],
     "judging_probe_rubric": [CONFIGS / "judging" / "probe_rubric.yaml"],
     "probes": [CONFIGS / "probes" / "crisis.yaml"],
@@ -164,6 +165,13 @@ def changed(content: dict[str, Any], path: list[Any], value: Any) -> dict[str, A
             ["preamble"],
             "x",
             "/preamble additionalProperties",
+        ),
+        (
+            "judging_scores",
+            "judging/scores.yaml",
+            ["rank"],
+            "x",
+            "/rank additionalProperties",
         ),
         (
             "persona_mapping",

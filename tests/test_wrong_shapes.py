@@ -203,6 +203,7 @@ RIGHT: dict[str, tuple[Any, Callable[[Path], Any]]] = {
     ),
     "criteria.yaml": (load_yaml(builtin("criteria", "gricean")), load_criteria),
     "prompts.yaml": (load_yaml(builtin("judging", "prompts")), Prompts.load),
+    "scores.yaml": (load_yaml(builtin("judging", "scores")), Prompts.load),
     "models.yaml": (load_yaml(builtin("judging", "models")), Families.load),
     "injections.yaml": (
         {"posts": [{"post": "p", "honest": ["h"], "poor": "x"}], "personas": ["a"], "injections": {"i": "$reply"}},

@@ -14,8 +14,8 @@ from jaxmodpo.bench.scripted_judge import answer_json, default_prompts, mark_of
 from jaxmodpo.config import builtin, load_yaml
 from jaxmodpo.criteria import Criterion, load_criteria
 from jaxmodpo.errors import UserError
+from jaxmodpo.judging.answer_forms import labels
 from jaxmodpo.judging.judge import Request
-from jaxmodpo.judging.prompts import labels
 from jaxmodpo.records import Candidate
 from jaxmodpo.schema import read_as
 

@@ -19,8 +19,9 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal, NamedTuple
 
+from jaxmodpo.judging.answer_forms import parse_orders
 from jaxmodpo.judging.judge import Answer, Call, Request
-from jaxmodpo.judging.prompts import Prompts, parse_orders
+from jaxmodpo.judging.prompts import Prompts
 from jaxmodpo.judging.rubric import RubricJudge
 from jaxmodpo.records import Candidate
 
@@ -88,7 +89,7 @@ class ScriptedJudge:
         return list(ranking)
 
 
-def answer_json(ranking: Sequence[str], kind: Kind) -> str:
+def answer_json(ranking: Sequence[str], kind: str) -> str:
     """Return the JSON in which a judge gives a ranking, or the better of two."""
     if kind == "rank":
         return json.dumps({"ranking": [int(label) for label in ranking]})

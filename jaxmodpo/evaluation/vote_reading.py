@@ -18,6 +18,7 @@ from jaxmodpo.errors import UserError
 from jaxmodpo.evaluation.judge_names import number_judges, short_names, source_name
 from jaxmodpo.evaluation.vote_table import COLUMNS, Numbers, Record, VoteSource, VoteTable, together
 from jaxmodpo.judging.effective import effective_positions
+from jaxmodpo.judging.judge import PREFERENCES
 from jaxmodpo.judging.ledger import Ledger
 from jaxmodpo.judging.votes import Vote, fault_of
 
@@ -59,7 +60,8 @@ def read_votes(ledgers: Sequence[Ledger], run: str | None = None) -> Record:
     growing: dict[tuple[str, int], _Growing] = {}
     names = short_names([ledger.shown_location for ledger in ledgers])
     for ledger, name in zip(ledgers, names, strict=True):
-        for vote in ledger.every_vote(run):
+        # Scores say of one reply what it is, and not which of several is preferred.
+        for vote in ledger.every_vote(run, kinds=PREFERENCES):
             fault = fault_of(vote)
             if fault:
                 raise UserError(

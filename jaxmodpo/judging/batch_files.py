@@ -13,12 +13,12 @@ import os
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, BinaryIO, Literal, NamedTuple, TypedDict
+from typing import Any, BinaryIO, NamedTuple, NotRequired, TypedDict
 
 from jaxmodpo.criteria import Criterion
 from jaxmodpo.endpoints.messages import message_text
 from jaxmodpo.errors import UserError
-from jaxmodpo.judging.judge import Call, Request
+from jaxmodpo.judging.judge import Call, Kind, Request
 from jaxmodpo.parsing import parse_json
 from jaxmodpo.ranges import Tally
 from jaxmodpo.records import Candidate
@@ -235,12 +235,14 @@ class _Record(TypedDict):
     """What one line of the input file asks."""
 
     key: str
-    kind: Literal["rank", "compare"]
+    kind: Kind
     question_id: str
     persona_id: str
     criteria: list[str]
     responses: list[str]
     ties: bool
+    yes_no: NotRequired[bool]
+    """no batch was without it since scores were asked for"""
     repeat: Tally
 
 
@@ -255,6 +257,7 @@ def _record(call: Call) -> _Record:
         "criteria": [criterion.name for criterion in request.criteria],
         "responses": [response.response_id for response in request.responses],
         "ties": request.ties,
+        "yes_no": request.yes_no,
         "repeat": request.repeat,
     }
 
@@ -272,6 +275,7 @@ def _call_of(record: _Record) -> Call:
         criteria=criteria,
         responses=responses,
         ties=record["ties"],
+        yes_no=record.get("yes_no", False),
         repeat=record["repeat"],
     )
     return Call(record["key"], request)

@@ -22,6 +22,7 @@ from jaxmodpo.endpoints.patient_calls import Errand, PatientCalls
 from jaxmodpo.endpoints.redaction import Redaction
 from jaxmodpo.endpoints.usage import counted_usage
 from jaxmodpo.errors import UserError
+from jaxmodpo.judging.answer_forms import answer_schema, parse_orders, parse_scores
 from jaxmodpo.judging.answers import answer_text
 from jaxmodpo.judging.budget import Budget
 from jaxmodpo.judging.endpoint_settings import (
@@ -32,7 +33,7 @@ from jaxmodpo.judging.endpoint_settings import (
     fitting_endpoint,
 )
 from jaxmodpo.judging.judge import Answer, Call, Request
-from jaxmodpo.judging.prompts import Prompts, answer_schema, parse_orders
+from jaxmodpo.judging.prompts import Prompts
 from jaxmodpo.judging.useless_row import UselessRow
 
 
@@ -154,6 +155,7 @@ class EndpointJudge:
         refusal = refusal_text(message)
         content = answer_text(message)
         orders: dict[str, tuple[str, ...]] = {}
+        scores: dict[str, float] = {}
         if refusal:
             status = "refusal"
         elif finish == "content_filter":
@@ -161,8 +163,12 @@ class EndpointJudge:
         else:
             # Parsed before anything is taken out of it: a reply's text may stand inside of the
             # JSON, and "[...]" in its place, or a cut at so many characters, would break the vote.
-            orders = parse_orders(content, request, cut=finish == "length")
-            status = "valid" if orders else "parse_error"
+            cut = finish == "length"
+            if request.kind == "score":
+                scores = parse_scores(content, request, cut=cut)
+            else:
+                orders = parse_orders(content, request, cut=cut)
+            status = "valid" if orders or scores else "parse_error"
         # What is no text at all is shown as it came.
         spoken = refusal or content or _shown(message.get("content"))
         usage = counted_usage(completion.get("usage"))
@@ -170,6 +176,7 @@ class EndpointJudge:
             status=status,
             raw=self.redact(spoken, request),
             orders=orders,
+            scores=scores,
             model=self.redaction.name(completion.get("model")) or self.endpoint.model,
             usage=usage,
             cost=None if usage is None else self.family.cost(usage),

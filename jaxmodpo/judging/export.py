@@ -133,10 +133,11 @@ def _schema() -> Any:
         "shown": pa.list_(pa.string()),
         "order": pa.list_(pa.string()),
         **dict.fromkeys(_AMOUNTS, pa.float64()),
+        "score": pa.float64(),
     }
     columns = []
     for name in Vote.__dataclass_fields__:
-        may_lack = name == "order" or name in _AMOUNTS
+        may_lack = name in ("order", "score", *_AMOUNTS)
         columns.append(pa.field(name, types.get(name, pa.string()), nullable=may_lack))
     return pa.schema(columns)
 

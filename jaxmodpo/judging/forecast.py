@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import NamedTuple, Self
 
 from jaxmodpo.costs import CHARACTERS_PER_TOKEN
 from jaxmodpo.criteria import Criterion
@@ -21,12 +21,13 @@ from jaxmodpo.endpoints.families import Families, Family
 from jaxmodpo.endpoints.usage import Usage
 from jaxmodpo.errors import UserError
 from jaxmodpo.hub import local_folder
+from jaxmodpo.judging.answer_forms import answer_schema
 from jaxmodpo.judging.collect import MakeRequests, is_open
 from jaxmodpo.judging.database import NoLedger
 from jaxmodpo.judging.endpoint_settings import endpoint_identity
-from jaxmodpo.judging.judge import Call, Request, call_key, vote_keys
+from jaxmodpo.judging.judge import Call, Kind, Request, call_key, vote_keys
 from jaxmodpo.judging.ledger import Ledger, Spent
-from jaxmodpo.judging.prompts import Prompts, answer_schema
+from jaxmodpo.judging.prompts import Prompts
 from jaxmodpo.judging.settings import JudgeConfig, endpoint_of
 from jaxmodpo.records import Candidate
 
@@ -170,8 +171,7 @@ def _count(
         unanswered = _unanswered(group, ledger, retry)
         counts.answered += len(group) - len(unanswered)
         for request in unanswered:
-            shape = (request.kind, request.criteria, len(request.responses), request.ties)
-            counts.texts.add(request, framing_of_shape(*shape))
+            counts.texts.add(request, framing_of_shape(Shape.of(request)))
     return counts
 
 
@@ -191,23 +191,53 @@ def _unanswered(calls: Sequence[Call], ledger: Ledger | None, retry: bool) -> li
 # --------------------------------------------------------------------------- counting tokens
 
 
-def answer_tokens(kind: str, criteria: int, responses: int) -> int:
+def answer_tokens(kind: Kind, criteria: int, responses: int) -> int:
     """Return about how many tokens an answer has, without thinking."""
     # A ranking names every response: a number, a comma and a space. A comparison names one letter.
-    tokens_per_criterion = 3 * responses if kind == "rank" else 1
-    return criteria * tokens_per_criterion + _ANSWER_FRAME_TOKENS
+    # Each score is a field of its own: a name, a colon, a word or a number, a comma.
+    tokens_of_kind: dict[Kind, int] = {"rank": 3 * responses, "compare": 1, "score": 8}
+    return criteria * tokens_of_kind[kind] + _ANSWER_FRAME_TOKENS
 
 
-def framing(
-    prompts: Prompts,
-    kind: Literal["rank", "compare"],
-    criteria: tuple[Criterion, ...],
-    responses: int,
-    ties: bool,
-) -> str:
+class Shape(NamedTuple):
+    """What a request is besides its texts; few shapes are asked a million times."""
+
+    kind: Kind
+    criteria: tuple[Criterion, ...]
+    responses: int
+    ties: bool = False
+    yes_no: bool = False
+    shows_post: bool = True
+
+    @classmethod
+    def of(cls, request: Request) -> Self:
+        """Return a request's shape."""
+        return cls(
+            request.kind,
+            request.criteria,
+            len(request.responses),
+            request.ties,
+            request.yes_no,
+            bool(request.question_text),
+        )
+
+
+def framing(prompts: Prompts, shape: Shape) -> str:
     """Return everything that a request says around its texts, the schema of its answer included."""
-    candidates = tuple(Candidate(str(number), "") for number in range(responses))
-    empty = Request(kind, "", "", "", "", criteria, candidates, ties)
+    candidates = tuple(Candidate(str(number), "") for number in range(shape.responses))
+    # A score may be asked without a post, and an empty post is none: a space stands for one.
+    post = " " if shape.kind == "score" and shape.shows_post else ""
+    empty = Request(
+        shape.kind,
+        question_id="",
+        question_text=post,
+        persona_id="",
+        persona_text="",
+        criteria=shape.criteria,
+        responses=candidates,
+        ties=shape.ties,
+        yes_no=shape.yes_no,
+    )
     contents = [message["content"] for message in prompts.messages(empty)]
     contents.append(json.dumps(answer_schema(empty)))
     return "\n".join(contents)

@@ -1,8 +1,9 @@
 """What a judge is: something that answers requests about the replies to one question.
 
 A request shows a persona some replies in a recorded order and asks about one criterion or several:
-for a ranking of all replies, or for the better of two. Preference collection and evaluation ask
-through the same types, so that any judge serves both.
+for a ranking of all replies, or for the better of two. A third kind shows one reply to nobody in
+particular and asks for scores by name. Whoever asks does so through the same types, so that any
+judge may serve anyone, and one ledger keeps all answers.
 """
 
 from __future__ import annotations
@@ -25,6 +26,12 @@ Status = Literal[
 endpoint does not take (too long, say), a batch that ran out of time, or no answer at all (HTTP,
 network)."""
 
+Kind = Literal["rank", "compare", "score"]
+"""what is asked for: a ranking of all replies, the better of two, or scores of one"""
+
+PREFERENCES: frozenset[Kind] = frozenset({"rank", "compare"})
+"""The kinds that say which replies are preferred."""
+
 # Of a key: 16 bytes, written as 32 hexadecimal digits. Among a billion keys two are equal with a
 # chance of 1 in 10^20.
 _KEY_BYTES = 16
@@ -35,19 +42,23 @@ class Request:
     """One judgment to ask for, in one call.
 
     Attributes:
-        kind: a ranking of all responses, or the better of two.
-        question_id: the post's; so is ``question_text``.
-        persona_id: of who judges; so is ``persona_text``.
+        kind: a ranking of all responses, the better of two, or scores of one.
+        question_id: the post's; so is ``question_text``, which is empty where a reply is scored
+            without its post.
+        persona_id: of who judges; so is ``persona_text``. Both are empty where scores are asked
+            for.
         criteria: by what; one vote comes of each.
         responses: in the order shown.
         ties: whether a comparison may be answered by a tie.
+        yes_no: whether scores are asked for as yes, which is 1, or no, which is 0; else each is a
+            number from 0 to 1.
         repeat: 0, or the number of a further time of asking the same.
         ballot_number: the number of the ballot or unit that its votes are counted for, in the
             caller's own list. It is no part of what is asked, so that requests that ask the same
             are equal and have one key whatever their ballots.
     """
 
-    kind: Literal["rank", "compare"]
+    kind: Kind
     question_id: str
     question_text: str
     persona_id: str
@@ -55,6 +66,7 @@ class Request:
     criteria: tuple[Criterion, ...]
     responses: tuple[Candidate, ...]
     ties: bool = False
+    yes_no: bool = field(default=False, kw_only=True)
     repeat: int = 0
     ballot_number: int = field(default=0, compare=False)
 
@@ -64,10 +76,12 @@ class Answer:
     """What a judge said to one request.
 
     Attributes:
-        status: of the call; a criterion without an order in a valid call is a parse error.
+        status: of the call; a criterion without an order, or a score, in a valid call is a parse
+            error.
         raw: the words.
         orders: by criterion: response ids, best first, for ``rank``; the winner alone, or nothing
             for a tie, for ``compare``.
+        scores: by criterion, from 0 to 1, for ``score``.
         model: the model that answered.
         usage: None where nobody counted.
         cost: dollars; None where no price is known.
@@ -81,6 +95,7 @@ class Answer:
     usage: Usage | None = None
     cost: float | None = None
     request_id: str = ""
+    scores: Mapping[str, float] = field(default_factory=dict)
 
 
 class Call(NamedTuple):
@@ -129,6 +144,9 @@ def call_key(request: Request, identity: str) -> str:
         # How many criteria there are says where they end and the responses begin.
         str(len(request.criteria)),
     ]
+    # Only here, so that rankings and comparisons keep the keys that ledgers hold.
+    if request.kind == "score":
+        texts.append(str(request.yes_no))
     digests = [text_digest(text) for text in texts]
     for criterion in request.criteria:
         digests.append(_criterion_digest(criterion))

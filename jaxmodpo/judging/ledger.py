@@ -13,7 +13,7 @@ persona's or a reply's text.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple, Self
@@ -25,7 +25,7 @@ from jaxmodpo.judging.batch_records import BatchRecords
 from jaxmodpo.judging.claims import Claims
 from jaxmodpo.judging.commits import GroupCommit
 from jaxmodpo.judging.effective import is_effective
-from jaxmodpo.judging.judge import Status
+from jaxmodpo.judging.judge import Kind, Status
 from jaxmodpo.judging.store import Store, in_chunks
 from jaxmodpo.judging.tables import COLUMNS, VOTES, row_of, vote_of
 from jaxmodpo.judging.votes import Vote
@@ -173,13 +173,21 @@ class Ledger:
 
     # ----------------------------------------------------------------------- all votes
 
-    def every_vote(self, run: str | None = None, *, effective_only: bool = False) -> Iterator[Vote]:
+    def every_vote(
+        self,
+        run: str | None = None,
+        *,
+        kinds: Collection[Kind] = (),
+        effective_only: bool = False,
+    ) -> Iterator[Vote]:
         """Yield all votes, failed and superseded ones too, oldest first; of one run or of all.
 
-        With ``effective_only`` only the effective vote under each key, among the votes of the run
-        or of all.
+        With ``kinds`` only votes of these kinds; with ``effective_only`` only the effective vote
+        under each key, among the votes of the run or of all.
         """
         query = sql.select(*COLUMNS).order_by(VOTES.c.id)
+        if kinds:
+            query = query.where(VOTES.c.kind.in_(kinds))
         if run is not None:
             query = query.where(VOTES.c.run == run)
         if effective_only:

@@ -1,10 +1,10 @@
-"""What a language model is told when it judges: messages and the schema of its answer.
+"""What a language model is told when it judges: a request as messages.
 
-The wording stands in ``configs/judging/prompts.yaml``, or in a file of the user's; this module
-fills it in and reads answers back. The persona is the system message, which is the same for all of
-a persona's requests. Posts and replies are fenced by a mark that none of their texts holds, so that
-no text can forge a fence, and what a server might take for a control token is broken up in all of
-them. With our wording, the second of some replies is sent as::
+The wording stands in ``configs/judging/prompts.yaml``, or ``scores.yaml`` where scores are asked
+for, or in a file of the user's; this module fills it in. The persona is the system message, which
+is the same for all of a persona's requests. Posts and replies are fenced by a mark that none of
+their texts holds, so that no text can forge a fence, and what a server might take for a control
+token is broken up in all of them. With our wording, the second of some replies is sent as::
 
     Response 2:
     --- response 2 b5a52ccc956087b2 ---
@@ -19,13 +19,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from string import Template
-from typing import Any
 
 from jaxmodpo.config import builtin, load_yaml
 from jaxmodpo.criteria import Criterion
 from jaxmodpo.errors import UserError, nearest
 from jaxmodpo.fingerprints import digest
-from jaxmodpo.judging.answers import answer_object
+from jaxmodpo.judging.answer_forms import answer_example, labels
 from jaxmodpo.judging.judge import Request
 
 PARTS: Mapping[str, set[str]] = {
@@ -40,10 +39,22 @@ PARTS: Mapping[str, set[str]] = {
     "several": {"criteria"},
     "ties": set(),
 }
-"""every part of the wording, and what is filled into it"""
+"""every part of the wording of rankings and comparisons, and what is filled into it"""
+
+SCORE_PARTS: Mapping[str, set[str]] = {
+    "system": set(),
+    "score": {"post", "reply", "criteria", "scale", "answer", "mark"},
+    "post": {"mark", "text"},
+    "reply": {"mark", "text"},
+    "criterion": {"name", "description"},
+    "yes_no": set(),
+    "number": set(),
+}
+"""Likewise of scores. They have a file of their own, since the wording is a part of what names a
+judge: a word more about scores would make all rankings in all ledgers those of another judge."""
 
 # The count, the ties and the form of the answer may be left to the schema.
-_OPTIONAL = {"count", "ties", "answer", "mark"}
+_OPTIONAL = {"count", "ties", "answer", "scale", "mark"}
 
 _TEXT = re.compile(r"\$(?:text\b|\{text\})")
 _FENCED = re.compile(r"(?s).*\$(mark\b|\{mark\}).*\n\$(text|\{text\})\n.*\$(mark\b|\{mark\}).*")
@@ -66,14 +77,17 @@ class Prompts:
     Attributes:
         templates: the parts of the wording, by name.
         version: a digest of them, which is part of what shapes a judge's answers.
+        source: the file.
     """
 
     templates: Mapping[str, str]
     version: str
+    source: Path
 
     @classmethod
     def load(cls, source: str | Path = "prompts") -> Prompts:
-        """Read a file of templates, or ``configs/judging/prompts.yaml``.
+        """Read a file of templates, or ``configs/judging/prompts.yaml``; one with a part ``score``
+        is for scores, and any other for rankings and comparisons.
 
         Raises:
             UserError: an unknown or missing part, a placeholder that the part does not have or
@@ -81,19 +95,58 @@ class Prompts:
         """
         path = builtin("judging", source)
         templates = load_yaml(path)
+        parts = SCORE_PARTS if "score" in templates else PARTS
         for name in templates:
-            if name not in PARTS:
-                raise UserError(f"{path}: unknown part '{name}'{nearest(str(name), PARTS)}")
-        for name, values in PARTS.items():
+            if name not in parts:
+                raise UserError(f"{path}: unknown part '{name}'{nearest(str(name), parts)}")
+        for name, values in parts.items():
             if not isinstance(templates.get(name), str):
                 raise UserError(f"{path} lacks the part '{name}', a text")
             _check_placeholders(templates[name], values, f"{path}, part '{name}'")
         for name in ("post", "reply"):
             _check_fence(templates[name], f"{path}, part '{name}'")
-        return cls(templates, digest(templates)[:12])
+        return cls(templates, digest(templates)[:12], path)
 
     def messages(self, request: Request) -> list[dict[str, str]]:
-        """Return a request as chat messages: the persona as system, everything else as user."""
+        """Return a request as chat messages: the persona as system, everything else as user.
+
+        Raises:
+            UserError: the wording is of other kinds of requests.
+        """
+        if request.kind not in self.templates:
+            raise UserError(
+                f"{self.source} has no wording for a request of the kind '{request.kind}' (--prompts):"
+                " a file with a part 'score' is for scores alone, as our 'scores' is"
+            )
+        if request.kind == "score":
+            return self._score_messages(request)
+        return self._preference_messages(request)
+
+    def _score_messages(self, request: Request) -> list[dict[str, str]]:
+        post = without_control_tokens(request.question_text)
+        (response,) = request.responses
+        reply = without_control_tokens(response.response_text)
+        mark = fence_mark([post, reply])
+        criteria = [
+            self._fill("criterion", name=criterion.name, description=criterion.description)
+            for criterion in request.criteria
+        ]
+        user = self._fill(
+            "score",
+            # A reply may be scored without its post.
+            post=self._fill("post", mark=mark, text=post) if post else "",
+            reply=self._fill("reply", mark=mark, text=reply),
+            criteria="\n".join(criteria),
+            scale=self._fill("yes_no" if request.yes_no else "number"),
+            answer=answer_example(request),
+            mark=mark,
+        )
+        return [
+            {"role": "system", "content": self._fill("system")},
+            {"role": "user", "content": user},
+        ]
+
+    def _preference_messages(self, request: Request) -> list[dict[str, str]]:
         # Control tokens are broken up before the mark is drawn, since the mark must be in none of
         # the texts as they are sent.
         post = without_control_tokens(request.question_text)
@@ -112,7 +165,7 @@ class Prompts:
             criteria=self._criteria(request.criteria),
             count=len(request.responses),
             ties=ties,
-            answer=_example(request),
+            answer=answer_example(request),
             mark=mark,
             replies="\n\n".join(fenced_replies),
         )
@@ -200,100 +253,3 @@ def without_control_tokens(text: str) -> str:
 
 def _listed(values: set[str]) -> str:
     return ", ".join(f"${value}" for value in sorted(values)) or "none, for it has no placeholders"
-
-
-def labels(request: Request) -> list[str]:
-    """Return what the shown responses are called: 1 to N in a ranking, A and B in a comparison."""
-    if request.kind == "compare":
-        return ["A", "B"]
-    return [str(n) for n in range(1, len(request.responses) + 1)]
-
-
-# --------------------------------------------------------------------------- answers
-
-
-def _answer_names(request: Request) -> list[str]:
-    """Return the names of the answer's fields: of the criteria, or of the kind where there is but
-    one.
-    """
-    if len(request.criteria) == 1:
-        return ["better" if request.kind == "compare" else "ranking"]
-    return [criterion.name for criterion in request.criteria]
-
-
-def _choices(request: Request) -> list[str]:
-    """Return what a comparison may be answered by."""
-    return labels(request) + (["tie"] if request.ties else [])
-
-
-def _example(request: Request) -> str:
-    """Return the form of the answer in words, for models whose server knows no schemas."""
-    if request.kind == "compare":
-        value = " or ".join(f'"{choice}"' for choice in _choices(request))
-    else:
-        value = "[the number of the best reply, …, the number of the worst]"
-    fields = [f'"{name}": {value}' for name in _answer_names(request)]
-    return "{" + ", ".join(fields) + "}"
-
-
-def answer_schema(request: Request) -> dict[str, Any]:
-    """Return the JSON schema of the answer.
-
-    For one criterion ``{"ranking": [numbers]}`` or ``{"better": "A" | "B"}``, for several a field
-    of this kind under each criterion's name. A schema cannot demand a permutation in every server's
-    dialect: :func:`parse_orders` checks that.
-    """
-    if request.kind == "compare":
-        value = {"type": "string", "enum": _choices(request)}
-    else:
-        numbers = list(range(1, len(request.responses) + 1))
-        value = {"type": "array", "items": {"type": "integer", "enum": numbers}}
-    names = _answer_names(request)
-    return {
-        "type": "object",
-        "properties": dict.fromkeys(names, value),
-        "required": names,
-        "additionalProperties": False,
-    }
-
-
-def parse_orders(raw: str, request: Request, *, cut: bool = False) -> dict[str, tuple[str, ...]]:
-    """Read an answer of :func:`answer_schema`: each criterion's response ids, best first.
-
-    A criterion whose field is missing or anything else, such as a ranking that is no permutation,
-    is left out. ``cut`` says that the answer ended at its limit.
-    """
-    names = _answer_names(request)
-    value = answer_object(raw, names, cut=cut)
-    if value is None:
-        return {}
-    order_of = _winner if request.kind == "compare" else _ranking
-    orders: dict[str, tuple[str, ...]] = {}
-    for name, criterion in zip(names, request.criteria, strict=True):
-        order = order_of(value.get(name), request)
-        if order is not None:
-            orders[criterion.name] = order
-    return orders
-
-
-def _winner(value: Any, request: Request) -> tuple[str, ...] | None:
-    """Return the better response's id alone, nothing for a tie, and None for anything else."""
-    if value == "tie" and request.ties:
-        return ()
-    if not isinstance(value, str):
-        return None
-    for label, response in zip(labels(request), request.responses, strict=True):
-        if value == label:
-            return (response.response_id,)
-    return None
-
-
-def _ranking(value: Any, request: Request) -> tuple[str, ...] | None:
-    """Return the ranked responses' ids, best first; None where it is no ranking of all of them."""
-    # Only true integers: JSON's true is 1 for Python, and 1.0 says that a model did not understand.
-    if not isinstance(value, list) or not all(type(number) is int for number in value):
-        return None
-    numbers = range(1, len(request.responses) + 1)
-    if sorted(value) != list(numbers):
-        return None
-    return tuple(request.responses[number - 1].response_id for number in value)

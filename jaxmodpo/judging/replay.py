@@ -164,10 +164,12 @@ def _answer(votes: Sequence[Vote]) -> Answer:
     """
     first = votes[0]
     orders = {vote.criterion: vote.order for vote in votes if vote.order is not None}
+    scores = {vote.criterion: vote.score for vote in votes if vote.score is not None}
     return Answer(
-        "valid" if orders else first.status,
+        "valid" if orders or scores else first.status,
         first.raw,
         orders,
+        scores=scores,
         model=first.model,
         request_id=first.request_id,
     )

@@ -80,7 +80,13 @@ class RubricJudge:
     def answer(self, request: Request) -> Answer:
         """Rank the replies by utility, or name the one with more; equal utilities are a tie in
         ``compare``.
+
+        Raises:
+            UserError: a score is asked for. A utility is no share of anything, and has no scale
+                from 0 to 1.
         """
+        if request.kind == "score":
+            raise UserError("the rubric compares replies and gives no scores; name another judge")
         orders: dict[str, tuple[str, ...]] = {}
         for criterion in request.criteria:
             orders[criterion.name] = self._order(request, criterion.name)

@@ -16,6 +16,7 @@ from sqlalchemy.exc import DBAPIError
 from jaxmodpo.errors import UserError
 from jaxmodpo.judging.votes import FIELDS, Vote
 from jaxmodpo.parsing import parse_json
+from jaxmodpo.schema import is_number
 
 TABLES = sql.MetaData()
 
@@ -36,6 +37,8 @@ VOTES = sql.Table(
     sql.Column("criterion", sql.Text, nullable=False),
     sql.Column("repeat", sql.Integer, nullable=False),
     sql.Column("shown", sql.Text, nullable=False),
+    # The answer as JSON: a list of ids, or the number of a score. A column of its own for scores
+    # would be missing in every ledger that was begun without one.
     sql.Column("order", sql.Text),
     sql.Column("status", sql.String(16), nullable=False),
     sql.Column("raw", sql.Text, nullable=False),
@@ -70,7 +73,7 @@ BATCHES = sql.Table(
     sql.Column("time", sql.String(24), nullable=False),
 )
 
-COLUMNS = [VOTES.c[name] for name in FIELDS]
+COLUMNS = [VOTES.c[name] for name in FIELDS if name != "score"]
 
 
 def _is_required_text(column: sql.Column[Any]) -> bool:
@@ -82,9 +85,12 @@ _TEXTS = tuple(column.name for column in COLUMNS if _is_required_text(column))
 
 def row_of(vote: Vote) -> dict[str, Any]:
     """Return the columns of a vote."""
-    row = {name: getattr(vote, name) for name in FIELDS}
+    row = {column.name: getattr(vote, column.name) for column in COLUMNS}
     row["shown"] = _dumped(vote.shown)
-    row["order"] = None if vote.order is None else _dumped(vote.order)
+    if vote.score is not None:
+        row["order"] = json.dumps(vote.score, allow_nan=False)
+    elif vote.order is not None:
+        row["order"] = _dumped(vote.order)
     # What a server said may be anything that JSON can hold.
     for name in ("raw", "model", "request_id"):
         row[name] = _storable(row[name])
@@ -118,9 +124,26 @@ def vote_of(row: sql.Row[Any]) -> Vote:
             " write"
         )
     values["shown"] = _loaded(values["shown"])
-    if values["order"] is not None:
-        values["order"] = _loaded(values["order"])
-    return Vote(**values)
+    answer = values.pop("order")
+    order = None
+    score = None
+    if answer is not None and values["kind"] == "score":
+        score = _loaded_score(answer)
+    elif answer is not None:
+        order = _loaded(answer)
+    return Vote(**values, order=order, score=score)
+
+
+def _loaded_score(text: str) -> float:
+    try:
+        score: Any = parse_json(text)
+    except ValueError:
+        score = text
+    if not is_number(score):
+        raise UserError(
+            f"a vote of the ledger is damaged: the score in it is no number: {text[:60]!r}"
+        )
+    return float(score)
 
 
 # Remembered, since a million votes name the same few replies, in the same few orders.

@@ -1,5 +1,8 @@
 """What a vote is: one answer by one criterion, with what was shown, said and paid.
 
+Scores are votes too: of a reply instead of between replies. All that makes a vote durable, such as
+keys, calls, statuses and costs, is the same, and only the answer differs.
+
 Apart from the ledger, since voting, evaluation and exports read votes wherever they were kept.
 """
 
@@ -9,13 +12,11 @@ import time
 import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 from jaxmodpo.errors import UserError
-from jaxmodpo.judging.judge import Answer, Call, Request, Status, vote_keys
+from jaxmodpo.judging.judge import Answer, Call, Kind, Request, Status, vote_keys
 from jaxmodpo.schema import is_number
-
-Kind = Literal["rank", "compare"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,12 +25,12 @@ class Vote:
 
     Attributes:
         key: of :func:`jaxmodpo.judging.judge.vote_keys`.
-        kind: a ranking of all shown, or the better of two.
+        kind: a ranking of all shown, the better of two, or a score of the one shown.
         question_id: as in the request; so are ``persona_id``, ``criterion`` (its name) and
             ``repeat``.
         shown: response ids in the order shown.
         order: response ids, best first, for ``rank``; the winner alone or, for a tie, nothing for
-            ``compare``; None unless ``status`` is valid.
+            ``compare``; None for ``score``, and unless ``status`` is valid.
         status: valid, or what went wrong.
         raw: what the judge said, by all criteria of the call.
         model: the model that answered.
@@ -40,6 +41,7 @@ class Vote:
             ``completion_tokens`` and ``cost`` (dollars); None where unknown.
         request_id: by which the endpoint knows the call.
         time: of the answer, UTC.
+        score: from 0 to 1, for ``score``; None for other kinds, and unless ``status`` is valid.
     """
 
     key: str
@@ -62,6 +64,7 @@ class Vote:
     cost: float | None = None
     request_id: str = ""
     time: str = ""
+    score: float | None = None
 
 
 FIELDS = tuple(f.name for f in fields(Vote))
@@ -100,11 +103,13 @@ def votes_of(call: Call, answer: Answer, *, judge: str, run: str) -> list[Vote]:
     votes: list[Vote] = []
     for key, criterion in zip(vote_keys(call), request.criteria, strict=True):
         order = None
+        score = None
         status = answer.status
         if answer.status == "valid":
             order = answer.orders.get(criterion.name)
+            score = answer.scores.get(criterion.name)
             # The call succeeded, and what it says of this criterion cannot be read.
-            if order is None:
+            if order is None and score is None:
                 status = "parse_error"
         votes.append(
             Vote(
@@ -124,6 +129,7 @@ def votes_of(call: Call, answer: Answer, *, judge: str, run: str) -> list[Vote]:
                 call=call_id,
                 request_id=answer.request_id,
                 time=now,
+                score=score,
                 **paid,
             )
         )
@@ -160,6 +166,9 @@ def from_record(record: dict[str, Any], location: str) -> Vote:
     Raises:
         UserError: not a vote; ``location`` says which, and the message what is wrong.
     """
+    if isinstance(record, dict):
+        # Votes were exported before there were scores.
+        record = {"score": None, **record}
     if not isinstance(record, dict) or record.keys() != set(FIELDS):
         raise UserError(f"{location}: not a vote ({', '.join(FIELDS)})")
     for name, value in record.items():
@@ -177,7 +186,7 @@ def from_record(record: dict[str, Any], location: str) -> Vote:
     return vote
 
 
-_NUMBERS = frozenset({"prompt_tokens", "cached_tokens", "completion_tokens", "cost"})
+_NUMBERS = frozenset({"prompt_tokens", "cached_tokens", "completion_tokens", "cost", "score"})
 
 
 def _fits(name: str, value: Any) -> bool:
@@ -198,19 +207,47 @@ def _fits(name: str, value: Any) -> bool:
 def fault_of(vote: Vote) -> str:
     """Say what keeps a vote from being one of its kind; nothing where it can be.
 
-    A ranking puts all that is shown in order; a comparison of two names the better one, or neither.
-    A vote that failed has no order.
+    A ranking puts all that is shown in order; a comparison of two names the better one, or neither;
+    a score of one reply is a number from 0 to 1. A vote that failed has no answer.
     """
-    order = vote.order
-    shown_ids = vote.shown
     if vote.kind not in get_args(Kind):
         return f"its kind is '{vote.kind}'"
     if vote.status not in get_args(Status):
         return f"its status is '{vote.status}'"
-    has_doubles = len(set(shown_ids)) != len(shown_ids)
-    too_many = vote.kind == "compare" and len(shown_ids) > 2
-    if has_doubles or too_many or len(shown_ids) < 2:
-        return f"'{vote.kind}' cannot be asked about {', '.join(shown_ids) or 'nothing'}"
+    if not _can_be_asked(vote):
+        return f"'{vote.kind}' cannot be asked about {', '.join(vote.shown) or 'nothing'}"
+    if vote.kind == "score":
+        return _fault_of_score(vote)
+    return _fault_of_order(vote)
+
+
+def _can_be_asked(vote: Vote) -> bool:
+    """Whether a question of the vote's kind can be about as many replies as were shown."""
+    count = len(vote.shown)
+    if vote.kind == "score":
+        return count == 1
+    too_many = vote.kind == "compare" and count > 2
+    has_doubles = len(set(vote.shown)) != count
+    return count >= 2 and not too_many and not has_doubles
+
+
+def _fault_of_score(vote: Vote) -> str:
+    if vote.order is not None:
+        return "it is a score, but with an order"
+    if (vote.score is None) == (vote.status == "valid"):
+        contrast = "without" if vote.score is None else "but with"
+        return f"it is recorded as {vote.status}, {contrast} a score"
+    # Also where it is no number: nothing compares with NaN.
+    if vote.score is not None and not 0.0 <= vote.score <= 1.0:
+        return f"its score {vote.score} is not from 0 to 1"
+    return ""
+
+
+def _fault_of_order(vote: Vote) -> str:
+    order = vote.order
+    shown_ids = vote.shown
+    if vote.score is not None:
+        return f"it is a '{vote.kind}', but with a score"
     if (order is None) == (vote.status == "valid"):
         contrast = "without" if order is None else "but with"
         return f"it is recorded as {vote.status}, {contrast} an order"

@@ -16,6 +16,7 @@ from jaxmodpo.evaluation.fronts import front_figure
 from jaxmodpo.evaluation.judge_table import JudgedRow, merge_rows
 from jaxmodpo.evaluation.judges import draw_judges, read_judges
 from jaxmodpo.judging.database import NoLedger
+from jaxmodpo.judging.judge import PREFERENCES
 from jaxmodpo.judging.ledger import Ledger
 from jaxmodpo.pages import png
 from jaxmodpo.report import figures, training_figures
@@ -228,7 +229,7 @@ def judge_sections(runs: Sequence[Run], gallery: Gallery) -> list[JudgeSection]:
     for run in with_votes(runs):
         # A run killed as it began leaves a file without tables.
         with contextlib.suppress(NoLedger), Ledger(run.folder / VOTES, read_only=True) as ledger:
-            if next(ledger.every_vote(), None) is not None:
+            if next(ledger.every_vote(kinds=PREFERENCES), None) is not None:
                 judges_by_name[run.name] = read_judges([ledger])
     sections: list[JudgeSection] = []
     for name, judges in sorted(judges_by_name.items()):

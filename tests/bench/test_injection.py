@@ -30,8 +30,9 @@ from jaxmodpo.config import builtin, load_yaml
 from jaxmodpo.criteria import load_criteria
 from jaxmodpo.errors import UserError
 from jaxmodpo.judging import prompts as module
+from jaxmodpo.judging.answer_forms import labels
 from jaxmodpo.judging.judge import Request
-from jaxmodpo.judging.prompts import Prompts, fence_mark, labels, without_control_tokens
+from jaxmodpo.judging.prompts import Prompts, fence_mark, without_control_tokens
 from jaxmodpo.records import Candidate
 
 PROMPTS = Prompts.load()

@@ -16,8 +16,9 @@ from jaxmodpo.endpoints.patient_calls import PATIENCE
 from jaxmodpo.endpoints.usage import Usage
 from jaxmodpo.errors import UserError
 from jaxmodpo.files import write_json
+from jaxmodpo.judging.answer_forms import answer_schema, parse_orders
 from jaxmodpo.judging.preferences import PreferencesConfig, preferences
-from jaxmodpo.judging.prompts import Prompts, answer_schema, parse_orders
+from jaxmodpo.judging.prompts import Prompts
 
 
 @pytest.fixture

@@ -1,17 +1,25 @@
-"""The example in the first lines of the room runs as it stands, and prints what it says."""
+"""The examples in the first lines of the room run as they stand, and print what they say."""
 
 from __future__ import annotations
 
+import re
 import textwrap
+
+from chat_server import Server, said
 
 import jaxmodpo.judging
 
 
-def test_the_rooms_first_example_prints_what_its_comment_says(tmp_path, monkeypatch, capsys):
+def test_the_rooms_examples_print_what_their_comments_say(tmp_path, monkeypatch, capsys):
     docstring = jaxmodpo.judging.__doc__ or ""
-    _, _, after = docstring.partition("::\n")
-    example, _, _ = after.partition("\nWhere to read on")
+    first, scores = re.findall(r"::\n\n((?:    .*\n|\n)+)", docstring)
     monkeypatch.chdir(tmp_path)
-    exec(compile(textwrap.dedent(example), "the example", "exec"), {})
+    namespace: dict[str, object] = {}
+    exec(compile(textwrap.dedent(first), "the first example", "exec"), namespace)
     assert capsys.readouterr().out == "valid ('2', '1')\n"
     assert (tmp_path / "votes.sqlite").is_file()
+    with Server() as server:
+        server.script = lambda body: (200, said('{"acknowledges": "yes", "harms": "no"}'))
+        namespace["url"] = server.url
+        exec(compile(textwrap.dedent(scores), "the example of scores", "exec"), namespace)
+    assert capsys.readouterr().out == "{'acknowledges': 1.0, 'harms': 0.0}\n"

@@ -13,12 +13,13 @@ from jaxmodpo.criteria import load_criteria
 from jaxmodpo.endpoints.usage import Usage
 from jaxmodpo.errors import UserError
 from jaxmodpo.files import write_json
+from jaxmodpo.judging.answer_forms import answer_schema
 from jaxmodpo.judging.endpoint_settings import endpoint_identity
 from jaxmodpo.judging.forecast import Forecast, forecast
 from jaxmodpo.judging.judge import Answer, Call, Request, Status, call_key
 from jaxmodpo.judging.ledger import Ledger
 from jaxmodpo.judging.preferences import PreferencesConfig, _plan, preferences
-from jaxmodpo.judging.prompts import Prompts, answer_schema
+from jaxmodpo.judging.prompts import Prompts
 from jaxmodpo.judging.settings import endpoint_of
 from jaxmodpo.judging.votes import votes_of
 from jaxmodpo.records import Response, write_responses

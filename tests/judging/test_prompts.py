@@ -15,8 +15,9 @@ from hypothesis import strategies as st
 
 from jaxmodpo.criteria import load_criteria
 from jaxmodpo.errors import UserError
+from jaxmodpo.judging.answer_forms import answer_schema, parse_orders
 from jaxmodpo.judging.judge import Request
-from jaxmodpo.judging.prompts import Prompts, answer_schema, parse_orders
+from jaxmodpo.judging.prompts import Prompts
 from jaxmodpo.records import Candidate
 
 OURS = Prompts.load()
