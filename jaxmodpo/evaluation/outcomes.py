@@ -30,6 +30,7 @@ from jaxmodpo.statistics import win_rates
 from jaxmodpo.statistics.arrays import Array
 from jaxmodpo.statistics.intervals import Estimate
 from jaxmodpo.statistics.mcnemar import mcnemar
+from jaxmodpo.statistics.multiple_tests import holm
 
 logger = logging.getLogger(__name__)
 
@@ -284,21 +285,26 @@ def in_words(results: WinRates) -> list[str]:
 def compare_pairs(
     names: Sequence[str], outcomes: Array, *, resamples: int, seed: int
 ) -> tuple[PairTest, ...]:
-    """Test every pair of models on one criterion: McNemar's test, and the difference of their
-    averages.
+    """Test every pair of models on one criterion: McNemar's test, its p value adjusted for the
+    number of pairs, and the difference of their averages.
     """
     # The difference and not the two averages: both are taken over the same questions, and much of
     # what moves one moves the other.
     differences = win_rates.estimate_average_differences(outcomes, resamples=resamples, seed=seed)
+    pairs = list(itertools.combinations(range(len(names)), 2))
+    tests = [mcnemar(outcomes[i, j]) for i, j in pairs]
+    # All pairs of one criterion are one family: a reader looks for the small p among all of them.
+    adjusted = holm([test.decisive_p_value for test in tests])
     pair_tests: list[PairTest] = []
-    for i, j in itertools.combinations(range(len(names)), 2):
+    for (i, j), test, p_value_holm in zip(pairs, tests, adjusted, strict=True):
         low = differences.low[i, j]
         high = differences.high[i, j]
         pair_tests.append(
             PairTest(
                 a=names[i],
                 b=names[j],
-                **mcnemar(outcomes[i, j])._asdict(),
+                **test._asdict(),
+                p_value_holm=float(p_value_holm),
                 average_difference=float(differences.value[i, j]),
                 average_difference_interval=interval_of(low, high),
             )

@@ -199,6 +199,9 @@ def significance_matrix(
     """Draw who wins significantly by McNemar's test (the paper's figure 3): ▲ row, ▼ column, =
     neither.
 
+    A hollow △ or ▽ is a difference that only the raw p value calls significant, and not the one
+    that is adjusted for the number of pairs.
+
     Args:
         pairwise: win rates, which order the models from best to worst.
         tests: one for each pair of models.
@@ -208,18 +211,30 @@ def significance_matrix(
     names = best_first(pairwise)
     signs = np.full((len(names), len(names)), np.nan)
     for test in tests:
-        is_significant = test.decisive_p_value < level
-        sign = np.sign(test.wins - test.losses) if is_significant else 0.0
+        sign = _significance(test, level) * np.sign(test.wins - test.losses)
         a = names.index(test.a)
         b = names.index(test.b)
         signs[a, b] = sign
         signs[b, a] = -sign
     words: list[list[str]] = []
     for row in signs:
-        words.append(["" if np.isnan(sign) else "▼=▲"[int(sign) + 1] for sign in row])
-    caption = f"▲ row wins, ▼ column wins, = no difference at p < {level:g}"
+        words.append(["" if np.isnan(sign) else _SIGNS[sign] for sign in row])
+    caption = (
+        f"▲ row wins, ▼ column wins at p < {level:g}, adjusted by Holm;\n△ ▽ by the raw p alone,"
+        " = no difference"
+    )
     # Short of the colors' ends, so that the words on them stay legible.
     return _matrix(names, 0.7 * signs, words, (-1, 1), title, caption)
+
+
+_SIGNS = {-1.0: "▼", -0.5: "▽", 0.0: "=", 0.5: "△", 1.0: "▲"}
+
+
+def _significance(test: PairTest, level: float) -> float:
+    """Return 1 for a difference that stands after the adjustment, 0.5 for one before it, else 0."""
+    if test.adjusted_p_value < level:
+        return 1.0
+    return 0.5 if test.decisive_p_value < level else 0.0
 
 
 def best_first(pairwise: Mapping[str, Mapping[str, float]]) -> list[str]:

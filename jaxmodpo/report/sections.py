@@ -139,7 +139,8 @@ def _significance(results: EvaluationResults, gallery: Gallery, prefix: str) -> 
         caption = (
             f"McNemar's test on {criterion}, one majority outcome per question: uncorrected"
             f" chi-square, or the exact test where fewer than {FEW_DISCORDANT} questions are won or"
-            " lost."
+            " lost. Filled triangles stand after Holm's adjustment for all pairs, hollow ones do"
+            " not."
         )
         pictures[criterion] = gallery.add(f"{prefix}significance-{criterion}", figure, caption)
     return pictures

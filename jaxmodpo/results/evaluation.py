@@ -41,10 +41,18 @@ class PairTest:
     average_difference: float
     """of the models' average win rates, ``a`` minus ``b``"""
     average_difference_interval: Interval
+    p_value_holm: float | None = None
+    """the decisive p value adjusted by Holm's method over all pairs of the criterion; None in a
+    file of before it was computed"""
 
     @property
     def decisive_p_value(self) -> float:
         return self.p_value if self.decisive == "p_value" else self.p_value_exact
+
+    @property
+    def adjusted_p_value(self) -> float:
+        """The p value to read where all pairs are looked at; the raw one where none is adjusted."""
+        return self.decisive_p_value if self.p_value_holm is None else self.p_value_holm
 
 
 @dataclass(frozen=True, kw_only=True)

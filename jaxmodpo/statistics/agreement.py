@@ -1,16 +1,17 @@
 """Coefficients of agreement: pure functions of counts.
 
-Every coefficient is a function of sums, and sums add up over questions: a table of sums with one
-row per question holds all that an estimate and its bootstrap need
-(:func:`jaxmodpo.statistics.bootstrap.estimate`), however many votes there are.
-The coefficients are our own because the packages that have them want equal raters, pin old numerics
-or have another license; the tests check them against published values and brute force.
+Every coefficient but Fleiss' is a function of sums, and sums add up over questions: a table of sums
+with one row per question holds all that an estimate and its bootstrap need
+(:func:`jaxmodpo.statistics.bootstrap.estimate`), however many votes there are. The coefficients are
+our own because the packages that have them want equal raters, pin old numerics or have another
+license; the tests check them against published values and brute force.
 """
 
 from __future__ import annotations
 
 import itertools
-from typing import Literal
+from collections.abc import Iterable, Sequence
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -88,6 +89,49 @@ def raw_agreement(confusion: ArrayLike) -> Array:
     return ratio(agreed, confusion.sum(axis=(-2, -1)))
 
 
+def confusion(a: Iterable[Any], b: Iterable[Any], values: Sequence[Any]) -> NDArray[np.int64]:
+    """Count how often two judges gave each pair of values: two ``[items]`` to ``[values, values]``.
+
+    Row i, column j counts the items that ``a`` gave the i-th value and ``b`` the j-th. An item that
+    either judge left without a value (NaN or None) does not count. The table is what
+    :func:`cohen_kappa` and :func:`gwet_ac1` take.
+
+    Args:
+        a: the first judge's value of each item.
+        b: the second judge's, of the same items in the same order.
+        values: all values there may be, in the order of the table; each once.
+
+    Raises:
+        ValueError: unequal numbers of items, or a value that ``values`` does not name.
+    """
+    rows = _value_numbers(a, values)
+    columns = _value_numbers(b, values)
+    if rows.shape != columns.shape:
+        raise ValueError(f"one judge has {len(rows)} items and the other {len(columns)}")
+    both_valued = (rows >= 0) & (columns >= 0)
+    cells = rows[both_valued] * len(values) + columns[both_valued]
+    counts = np.bincount(cells, minlength=len(values) ** 2)
+    return counts.reshape(len(values), len(values))
+
+
+def _value_numbers(items: Iterable[Any], values: Sequence[Any]) -> NDArray[np.int64]:
+    """Return the number of each item's value among ``values``; −1 of an item without one."""
+    number_of_value = {value: number for number, value in enumerate(values)}
+    if len(number_of_value) != len(values):
+        raise ValueError(f"a value stands twice among {list(values)}")
+    numbers: list[int] = []
+    for item in items:
+        # NaN is the one value that does not equal itself.
+        is_missing = item is None or item != item
+        if is_missing:
+            numbers.append(-1)
+        elif item in number_of_value:
+            numbers.append(number_of_value[item])
+        else:
+            raise ValueError(f"{item!r} is none of the values {list(values)}")
+    return np.array(numbers, dtype=np.int64)
+
+
 def cohen_kappa(confusion: ArrayLike) -> Array:
     """Return Cohen's κ = (p_o − p_e) / (1 − p_e), p_e = Σ_c p_c q_c: ``[..., values, values]`` to
     ``[...]``.
@@ -130,6 +174,35 @@ def gwet_ac1(confusion: ArrayLike) -> Array:
     fraction = ratio(votes, 2 * total[..., None])
     by_chance = (fraction * (1 - fraction)).sum(axis=-1) / (values - 1)
     return ratio(raw_agreement(confusion) - by_chance, 1 - by_chance)
+
+
+def fleiss_kappa(counts: ArrayLike) -> Array:
+    """Return Fleiss' κ = (p_o − p_e) / (1 − p_e): ``[..., items, categories]`` counts to ``[...]``.
+
+    p_o is the mean over items of the share of pairs of raters who agree, and p_e = Σ_c p_c² with
+    p_c the share of all ratings that say c. With as many raters for every item this is Fleiss'
+    own coefficient. With unequal numbers an item of m raters still has Σ_c n_c (n_c − 1) of
+    m (m − 1) ordered pairs, and items weigh alike, as Fleiss and colleagues have it; items with
+    fewer than two raters have no pair and are left out. NaN where no item has two raters, or all
+    ratings are the same.
+
+    References:
+        Fleiss, "Measuring nominal scale agreement among many raters", 1971;
+        Fleiss, Levin and Paik, *Statistical Methods for Rates and Proportions*, 3rd edition,
+        section 18.3.
+    """
+    counts = np.asarray(counts, np.float64)
+    raters = counts.sum(axis=-1)
+    has_pair = raters > 1
+    pairs_agreeing = (counts * (counts - 1)).sum(axis=-1)
+    agreement_of_item = ratio(pairs_agreeing, raters * (raters - 1))
+    items = has_pair.sum(axis=-1)
+    observed = ratio(np.where(has_pair, agreement_of_item, 0.0).sum(axis=-1), items)
+    votes = np.where(has_pair[..., None], counts, 0.0).sum(axis=-2)
+    share = ratio(votes, votes.sum(axis=-1, keepdims=True))
+    by_chance = (share**2).sum(axis=-1)
+    # Where everybody says the same, chance agrees always, and 0 / 0 says nothing.
+    return ratio(observed - by_chance, 1 - by_chance)
 
 
 def both_ways(confusion: ArrayLike) -> Array:

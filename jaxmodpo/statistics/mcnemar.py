@@ -30,6 +30,11 @@ class McNemar(NamedTuple):
     """the field whose p value decides: ``p_value``, or ``p_value_exact`` of few discordant
     questions"""
 
+    @property
+    def decisive_p_value(self) -> float:
+        """The p value that decides."""
+        return self.p_value if self.decisive == "p_value" else self.p_value_exact
+
 
 def question_majorities(outcomes: ArrayLike) -> Array:
     """Return one outcome per question: ``[questions, replies]`` to ``[questions]``.

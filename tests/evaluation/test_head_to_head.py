@@ -182,6 +182,8 @@ def test_the_known_order_comes_out_on_each_criterion(work, monkeypatch):
     )
     assert test["p_value_exact"] == pytest.approx(2 / 2**QUESTIONS)
     assert test["average_difference"] == pytest.approx(0.5)
+    # Three pairs, all won on every question: the smallest of three equal p values counts thrice.
+    assert test["p_value_holm"] == pytest.approx(3 * 2 / 2**QUESTIONS)
 
 
 def test_pairwise_is_symmetric_and_averages_are_its_means(work, monkeypatch):

@@ -50,6 +50,7 @@ def results(**more: object) -> dict[str, object]:
         "statistic_corrected": 99.0,
         "p_value_corrected": 0.0421,
         "p_value_exact": 1e-9,
+        "p_value_holm": 0.0123,
         "decisive": "p_value",
         "average_difference": -0.5,
         "average_difference_interval": [-0.6, -0.4],
@@ -225,7 +226,7 @@ def test_page_says_of_each_model_how_many_replies_were_cut_or_that_nobody_knows(
 
 def test_page_shows_tests_and_every_count(page):
     text = words_of(page)
-    assert "base <dpo> 100 3 300 100.00 < 0.001 0.042 < 0.001 -50.0 -60.0 to -40.0" in text
+    assert "base <dpo> 100 3 300 100.00 < 0.001 0.042 < 0.001 0.012 -50.0 -60.0 to -40.0" in text
     assert "votes_asked 8061 valid 8052 failed.refusal 9" in text
     assert "models/dpo align dpo finished pairs: 77 cut.prompts: 4" in text
 

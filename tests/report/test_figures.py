@@ -112,6 +112,16 @@ def test_significance_matrix_goes_by_the_decisive_p_value():
     assert drawn == {"p_value": [["", "▲"], ["▼", ""]], "p_value_exact": [["", "="], ["=", ""]]}
 
 
+def test_significance_matrix_draws_hollow_what_does_not_stand_after_the_adjustment():
+    tests = [
+        pair_test("base", "dpo", 20, 60, 1e-5, p_value_holm=3e-5),
+        pair_test("base", "modpo", 30, 50, 0.03, p_value_holm=0.06),
+        pair_test("dpo", "modpo", 50, 49, 0.9, p_value_holm=0.9),
+    ]
+    figure = figures.significance_matrix(PAIRWISE, tests, "Empathy")
+    assert matrix_words(figure, 3) == [["", "=", "▲"], ["=", "", "△"], ["▼", "▽", ""]]
+
+
 def test_scatter_draws_no_bar_where_there_is_no_interval():
     none: figures.Intervals = {name: {"empathy": None, "safety": None} for name in MODELS}
     axes = figures.win_rate_scatter(MODELS, none, "safety", "empathy").axes[0]

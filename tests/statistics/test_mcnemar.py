@@ -55,7 +55,9 @@ def test_mcnemar_without_a_win_or_loss_has_p_one():
     [(5, 0, "p_value_exact"), (24, 0, "p_value_exact"), (15, 10, "p_value")],
 )
 def test_exact_test_decides_below_25_questions_won_or_lost(wins, losses, decisive):
-    assert mcnemar_from_counts(wins, losses, ties=100).decisive == decisive
+    test = mcnemar_from_counts(wins, losses, ties=100)
+    assert test.decisive == decisive
+    assert test.decisive_p_value == getattr(test, decisive)
 
 
 def test_mcnemar_correction_does_not_make_equal_counts_differ():
