@@ -62,6 +62,8 @@ class Policy:
     ranks_of: np.ndarray | None = None
     """which ranks of the adapter are whose, ``[adapters, r]``, where it is several side by side
     (:func:`with_adapters`)"""
+    adapter_folders: tuple[Path | None, ...] = (None,)
+    """where each of its adapters was read; None for one that was not"""
 
     @property
     def zero_adapter(self) -> Parameters:
@@ -181,7 +183,7 @@ def load_policy(
     )
     if trained_adapter is None:
         return fresh_adapter(without_adapter, lora, seed)
-    return _place_adapter(without_adapter, *trained_adapter)
+    return _place_adapter(without_adapter, *trained_adapter, folder=adapter)
 
 
 def fresh_adapter(policy: Policy, lora: LoraConfig, seed: int) -> Policy:
@@ -207,7 +209,7 @@ def with_adapter(policy: Policy, folder: Path, scale: float = 1.0) -> Policy:
     a factor.
     """
     lora, parameters = _load_scaled(policy, folder, scale)
-    return _place_adapter(policy, lora, parameters)
+    return _place_adapter(policy, lora, parameters, folder)
 
 
 def with_adapters(policy: Policy, adapters: Sequence[ScaledAdapter]) -> Policy:
@@ -228,7 +230,7 @@ def with_adapters(policy: Policy, adapters: Sequence[ScaledAdapter]) -> Policy:
         folder, scale = adapters[0]
         if folder is None:
             return policy
-        return _place_rounded(policy, *_load_scaled(policy, folder, scale))
+        return _place_rounded(policy, *_load_scaled(policy, folder, scale), folder=folder)
     no_adapter = LoraConfig(rank=1, alpha=1.0, dropout=0.0)
     table = adapter_table(parameter_table(policy.config), no_adapter)
     loaded: list[tuple[LoraConfig, dict[str, np.ndarray]]] = []
@@ -240,16 +242,23 @@ def with_adapters(policy: Policy, adapters: Sequence[ScaledAdapter]) -> Policy:
             lora, parameters = _load_scaled(policy, folder, scale)
             loaded.append((lora, jax.tree.map(np.asarray, parameters)))
     lora, all_parameters, ranks_of = side_by_side(loaded)
-    return dataclasses.replace(_place_rounded(policy, lora, all_parameters), ranks_of=ranks_of)
+    return dataclasses.replace(
+        _place_rounded(policy, lora, all_parameters),
+        ranks_of=ranks_of,
+        adapter_folders=tuple(adapter.folder for adapter in adapters),
+    )
 
 
 def _place_rounded(
-    policy: Policy, lora: LoraConfig, parameters: Mapping[str, np.ndarray | jax.Array]
+    policy: Policy,
+    lora: LoraConfig,
+    parameters: Mapping[str, np.ndarray | jax.Array],
+    folder: Path | None = None,
 ) -> Policy:
     """Return a policy with an adapter in the type of the base's embeddings."""
     dtype = policy.base["embed"].dtype
     rounded = {name: array.astype(dtype) for name, array in parameters.items()}
-    return _place_adapter(policy, lora, rounded)
+    return _place_adapter(policy, lora, rounded, folder)
 
 
 def _load_scaled(policy: Policy, folder: Path, scale: float) -> tuple[LoraConfig, Parameters]:
@@ -261,10 +270,15 @@ def _load_scaled(policy: Policy, folder: Path, scale: float) -> tuple[LoraConfig
 
 
 def _place_adapter(
-    policy: Policy, lora: LoraConfig, parameters: Mapping[str, np.ndarray | jax.Array]
+    policy: Policy,
+    lora: LoraConfig,
+    parameters: Mapping[str, np.ndarray | jax.Array],
+    folder: Path | None = None,
 ) -> Policy:
     """Return a policy with an adapter, whose shards go to the devices of the mesh."""
     table = adapter_table(parameter_table(policy.config), lora)
     adapter_shardings = shardings(policy.mesh)(table)
     adapter = {name: put(array, adapter_shardings[name]) for name, array in parameters.items()}
-    return dataclasses.replace(policy, lora=lora, adapter=adapter, ranks_of=None)
+    return dataclasses.replace(
+        policy, lora=lora, adapter=adapter, ranks_of=None, adapter_folders=(folder,)
+    )

@@ -262,6 +262,12 @@ def _over_vocabulary(reduce: Callable[..., Array], values_BV: Array, padding: fl
     return reduce(reduce(_as_table(values_BV, padding), axis=1), axis=1)
 
 
+def are_finite(logits_BV: Array) -> Array:
+    """Return whether a row's logits are all finite numbers."""
+    # NaN and infinity of either sign end up in the sum; finite float32 logits never add up to one.
+    return jnp.isfinite(_over_vocabulary(jnp.sum, logits_BV, 0))
+
+
 def likeliest(logits_BV: Array) -> Array:
     """Return the likeliest token a row, the first of several, int32."""
     return jnp.argmax(logits_BV, axis=-1).astype(jnp.int32)

@@ -48,6 +48,7 @@ from jaxmodpo.progress import Progress
 from jaxmodpo.records import FinishReason
 from jaxmodpo.sampling.draw import SamplingSettings
 from jaxmodpo.sampling.slots import (
+    NO_TOKEN,
     PROMPT_CHUNK,
     Prompts,
     Refill,
@@ -322,17 +323,25 @@ class Engine:
             self._observe(Work(*(int(count) for count in jax.device_get(work))))
 
     def _harvest(self, hand_out: Callable[[list[Sampled]], None]) -> np.ndarray:
-        """Hand out what has ended; return the slots that the host has ended."""
+        """Hand out what has ended; return the slots that the host has ended.
+
+        Raises:
+            UserError: a model whose logits are not finite numbers.
+        """
         slots = self._slots
         running_R, counts_R, replies_RN = jax.device_get(
             (slots.running_R, slots.counts_R, slots.replies_RN)
         )
         ended_by_host = np.zeros(self._shapes.rows, bool)
         finished: list[Sampled] = []
+        undrawn: list[Ask] = []
         for slot, ask in enumerate(self._asks):
             if ask is None:
                 continue
             tokens = replies_RN[slot, : counts_R[slot]].tolist()
+            if NO_TOKEN in tokens[-1:]:
+                undrawn.append(ask)
+                continue
             stop = self._tokens_to_stop(tokens) if self._tokens_to_stop else None
             if stop is None and running_R[slot]:
                 continue
@@ -346,7 +355,18 @@ class Engine:
             self._asks[slot] = None
         if finished:
             hand_out(finished)
+        if undrawn:
+            raise self._not_finite(undrawn[0])
         return ended_by_host
+
+    def _not_finite(self, ask: Ask) -> UserError:
+        folder = self._policy.adapter_folders[ask.adapter]
+        with_adapter = f" with the adapter {folder}" if folder else ""
+        return UserError(
+            f"{self._policy.folder}{with_adapter}: the logits of a reply's next token are not finite"
+            " numbers, so that none can be drawn; the weights are broken, or too large for"
+            f" {self._policy.base['embed'].dtype}"
+        )
 
 
 def sample(

@@ -25,10 +25,19 @@ from jaxmodpo.models.decoder import Decoder
 from jaxmodpo.models.decoder_config import DecoderConfig
 from jaxmodpo.models.lora import LoraConfig
 from jaxmodpo.models.parameters import Parameters
-from jaxmodpo.sampling.draw import SamplingSettings, candidates, draw, likeliest, penalized
+from jaxmodpo.sampling.draw import (
+    SamplingSettings,
+    are_finite,
+    candidates,
+    draw,
+    likeliest,
+    penalized,
+)
 
 PROMPT_CHUNK = 32
 """tokens of each prompt that prefill takes at a time"""
+NO_TOKEN = -1
+"""stands for a reply's next token where the model's logits are not finite numbers"""
 PROMPT_CACHE_AXES = (None, None, None, "kv_heads", None, None)
 """where the axes of prefilled prompts' cache lie"""
 
@@ -313,6 +322,7 @@ def _next_token(
     counts_R = slots.counts_R + running_R
     ended_R = jnp.isin(tokens_R, jnp.asarray(settings.end_tokens, jnp.int32))
     ended_R |= counts_R >= settings.max_new_tokens
+    ended_R |= tokens_R == NO_TOKEN
     seen_RV = slots.seen_RV
     if seen_RV.shape[1]:
         seen_RV = seen_RV.at[rows, tokens_R].max(running_R)
@@ -339,13 +349,17 @@ def _next_token(
 def _drawn(
     logits_RV: Array, slots: Slots, settings: SamplingSettings, rows_axis: str, mesh: Mesh | None
 ) -> Array:
-    """Draw a token for each row from its logits, wherever its row lies."""
+    """Draw a token for each row from its logits, wherever its row lies; :data:`NO_TOKEN` where
+    they are not finite.
+    """
 
     def draw_rows(logits_RV: Array, seen_RV: Array, keys_R2: Array, counts_R: Array) -> Array:
         if settings.temperature == 0:
-            return likeliest(penalized(logits_RV, settings, seen_RV))
-        keys_R = jax.vmap(jax.random.fold_in)(jax.random.wrap_key_data(keys_R2), counts_R)
-        return draw(candidates(logits_RV, settings, seen_RV), keys_R)
+            tokens_R = likeliest(penalized(logits_RV, settings, seen_RV))
+        else:
+            keys_R = jax.vmap(jax.random.fold_in)(jax.random.wrap_key_data(keys_R2), counts_R)
+            tokens_R = draw(candidates(logits_RV, settings, seen_RV), keys_R)
+        return jnp.where(are_finite(logits_RV), tokens_R, NO_TOKEN)
 
     arrays = (logits_RV, slots.seen_RV, slots.keys_R2, slots.counts_R)
     if mesh is None or mesh.size == 1:

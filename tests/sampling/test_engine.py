@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import jax
@@ -144,6 +145,20 @@ def test_a_repetition_penalty_counts_prompt_and_reply(policy, prompts):
         first = reply[: len(free)]
         # Nothing comes twice while a new token has a positive logit.
         assert len(set(first)) >= len(first) - 2
+
+
+def with_infinite_logits(policy: Policy) -> Policy:
+    """Return a policy whose adapter makes its hidden states overflow."""
+    adapter = {name: array + 1e30 for name, array in policy.adapter.items()}
+    return dataclasses.replace(policy, adapter=adapter, adapter_folders=(Path("broken"),))
+
+
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+def test_a_model_whose_logits_are_no_numbers_is_refused_by_name(policy, prompts, temperature):
+    settings = SamplingSettings(temperature, 0.9, 30, end_tokens=(2,))
+    told = "with the adapter broken: the logits of a reply's next token are not finite numbers"
+    with pytest.raises(UserError, match=told):
+        sample(with_infinite_logits(policy), prompts, keys(9), settings, rows=8)
 
 
 def in_blocks(array_LBSKC: jax.Array) -> jax.Array:
