@@ -1,9 +1,10 @@
-"""``fit --step sample``: whether the sampler's loop fits devices that are not here, what they send
-each other for a token, and how many tokens a second their memory allows.
+"""``fit --step sample``: whether the sampler's programs fit devices that are not here, what they
+send each other for a token, and how many tokens a second their memory allows.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -26,18 +27,20 @@ from jaxmodpo.policy.mesh import make_mesh, row_shards, sampling_shape
 from jaxmodpo.sampling.draw import SamplingSettings
 from jaxmodpo.sampling.engine import Shapes
 from jaxmodpo.sampling.roofline import tokens_per_second
-from jaxmodpo.sampling.slots import PROMPT_CACHE_AXES, Prompts, Refill, Slots, advance
+from jaxmodpo.sampling.slots import PROMPT_CACHE_AXES, Prompts, Refill, Slots, advance, prefill
 from jaxmodpo.training.ahead import abstract_policy, compile_lowered
 from jaxmodpo.training.fit import GIB, memory_of
 from jaxmodpo.training.hardware import chip_of
 
-_LOOPS = ("a token", "each layer of it", "each block of a layer's cache")
-"""what a turn of the sampler's loops is, from the outermost to the innermost"""
+_ROUND_LOOPS = ("a round", "a token", "each layer of it", "each block of a layer's cache")
+"""what a run of the round is, and a turn of its loops, from the outermost to the innermost"""
+_PREFILL_LOOPS = ("a prefill", "each chunk of its prompts", "each layer of a chunk")
+"""the same of a prefill"""
 
 
 @dataclass(frozen=True, kw_only=True)
 class SamplingAnswer:
-    """What is known of the sampler's loop on a topology; bytes are a chip's.
+    """What is known of the sampler on a topology; bytes are a chip's.
 
     Attributes:
         model: a published model's name, or a file or folder.
@@ -47,16 +50,19 @@ class SamplingAnswer:
         mesh: devices along data, fsdp and tensor.
         slots: replies under way, over all chips.
         cache_length: places of a slot.
-        fits: whether it compiles and is within the chip's memory.
-        peak_bytes: the most at any moment.
+        fits: whether both programs compile and are within the chip's memory.
+        peak_bytes: the most at any moment of a round, in which slots get tokens.
+        prefill_peak_bytes: the most at any moment of a prefill, beside which the slots wait.
         hbm_bytes: the chip's memory; None where it is not known.
         weight_bytes: read for every token.
         cache_bytes: keys and values, read for every token where all slots are full.
         tokens_per_second: of all chips, at the memory's bandwidth and with slots half full; None
             for an unknown chip.
-        collectives: what is sent for a token, for each layer of it, and for each block of a layer's
-            cache, by kind.
-        compile_seconds: how long compiling took here.
+        collectives: what is sent for a round, for a token, for each layer of it, and for each block
+            of a layer's cache, by kind.
+        prefill_collectives: the same for a prefill, for each chunk of its prompts, and for each
+            layer of a chunk.
+        compile_seconds: how long compiling both took here.
     """
 
     model: str
@@ -68,11 +74,13 @@ class SamplingAnswer:
     cache_length: int
     fits: bool
     peak_bytes: int
+    prefill_peak_bytes: int
     hbm_bytes: int | None
     weight_bytes: int
     cache_bytes: int
     tokens_per_second: float | None
     collectives: tuple[dict[str, int], ...]
+    prefill_collectives: tuple[dict[str, int], ...]
     compile_seconds: float
 
 
@@ -88,7 +96,7 @@ def fit_sampling(
     adapters: int,
     base_dtype: BaseDtype,
 ) -> SamplingAnswer:
-    """Compile the sampler's loop for devices that need not be here.
+    """Compile the sampler's two programs for devices that need not be here.
 
     Args:
         model: a published model's name, or a file or folder.
@@ -106,41 +114,24 @@ def fit_sampling(
     """
     config = decoder_shape(model)
     mesh = make_mesh(mesh_shape or sampling_shape(devices, config), devices)
-    ranks = adapters * lora_rank
-    lora = LoraConfig(ranks, 2.0 * ranks, 0.0)
-    base, adapter = abstract_policy(config, lora, mesh, base_dtype)
-    # A sampler rounds adapters to the type that they are multiplied in.
-    dtype = base["embed"].dtype
-    adapter = jax.tree.map(
-        lambda array: jax.ShapeDtypeStruct(array.shape, dtype, sharding=array.sharding), adapter
-    )
-    shapes = Shapes.of(config, length // 2, length - length // 2, slots, row_shards(mesh))
-    settings = SamplingSettings(0.8, 0.95, length - length // 2, (2,))
-    arrays = _Abstract(mesh, config, dtype)
-    own_ranks = arrays.everywhere((slots, ranks), bool) if adapters > 1 else None
-    started = time.perf_counter()
-    lowered = advance.lower(
-        base,
-        adapter,
-        arrays.slots(shapes, settings),
-        arrays.prompts(shapes),
-        arrays.refill(slots),
-        arrays.everywhere((), jnp.int32),
-        arrays.everywhere((), jnp.int32),
-        own_ranks,
-        config=config,
-        lora=lora,
-        attention=Attention("auto", mesh),
-        settings=settings,
-    )
-    compiled, program = compile_lowered(lowered, started)
+    new_tokens = length - length // 2
+    shapes = Shapes.of(config, length // 2, new_tokens, slots, row_shards(mesh))
+    settings = SamplingSettings(0.8, 0.95, new_tokens, (2,))
+    sampler = _AbstractSampler(config, mesh, base_dtype, lora_rank, adapters, shapes, settings)
+
     chip = chip_of(mesh.devices.flat[0].device_kind)
-    memory = memory_of(compiled, chip)
-    weight_bytes = _bytes_of_a_chip((base, adapter))
-    if "unembed" in base:
-        # Of the embeddings a few rows are read.
-        weight_bytes -= _bytes_of_a_chip(base["embed"])
-    cache_bytes = _bytes_of_a_chip(arrays.cache(slots, shapes.cache_length, CACHE_AXES))
+    started = time.perf_counter()
+    compiled_round, round_program = compile_lowered(sampler.lower_round(), started)
+    started = time.perf_counter()
+    compiled_prefill, prefill_program = compile_lowered(sampler.lower_prefill(), started)
+    round_memory = memory_of(compiled_round, chip)
+    # While prompts are prefilled, the slots and the prompts before them wait beside it.
+    waiting = _bytes_of_a_chip((sampler.slots, sampler.prompts))
+    beside_slots = dataclasses.replace(compiled_prefill, peak=compiled_prefill.peak + waiting)
+    prefill_memory = memory_of(beside_slots, chip)
+
+    weight_bytes = sampler.weight_bytes
+    cache_bytes = _bytes_of_a_chip(sampler.slots.cache)
     tokens = None
     if chip is not None:
         tokens = tokens_per_second(chip.bandwidth, slots, weight_bytes, cache_bytes)
@@ -153,30 +144,107 @@ def fit_sampling(
         mesh=(data, fsdp, tensor),
         slots=slots,
         cache_length=shapes.cache_length,
-        fits=memory.fits,
-        peak_bytes=memory.peak_bytes,
-        hbm_bytes=memory.hbm_bytes,
+        fits=round_memory.fits and prefill_memory.fits,
+        peak_bytes=round_memory.peak_bytes,
+        prefill_peak_bytes=prefill_memory.peak_bytes,
+        hbm_bytes=round_memory.hbm_bytes,
         weight_bytes=weight_bytes,
         cache_bytes=cache_bytes,
         tokens_per_second=tokens,
-        collectives=tuple(by_depth(program)),
-        compile_seconds=memory.compile_seconds,
+        collectives=tuple(by_depth(round_program)),
+        prefill_collectives=tuple(by_depth(prefill_program)),
+        compile_seconds=round(round_memory.compile_seconds + prefill_memory.compile_seconds, 1),
     )
 
 
-class _Abstract:
-    """The sampler's arrays without their numbers, placed as a run places them."""
+class _AbstractSampler:
+    """The sampler's programs, with arrays that have no numbers and lie where a run's lie.
 
-    def __init__(self, mesh: Mesh, config: DecoderConfig, dtype: Any):
-        self._mesh = mesh
+    Attributes:
+        slots: what a round takes and returns.
+        prompts: what a prefill returns.
+    """
+
+    slots: Slots
+    prompts: Prompts
+
+    def __init__(
+        self,
+        config: DecoderConfig,
+        mesh: Mesh,
+        base_dtype: BaseDtype,
+        lora_rank: int,
+        adapters: int,
+        shapes: Shapes,
+        settings: SamplingSettings,
+    ):
         self._config = config
-        self._dtype = dtype
+        self._mesh = mesh
+        self._shapes = shapes
+        self._settings = settings
+        self._ranks = adapters * lora_rank
+        self._has_several_adapters = adapters > 1
+        lora = LoraConfig(self._ranks, 2.0 * self._ranks, 0.0)
+        base, adapter = abstract_policy(config, lora, mesh, base_dtype)
+        self._base = base
+        self._dtype = base["embed"].dtype
+        # A sampler rounds adapters to the type that they are multiplied in.
+        self._adapter = jax.tree.map(
+            lambda array: jax.ShapeDtypeStruct(array.shape, self._dtype, sharding=array.sharding),
+            adapter,
+        )
+        self._model = {"config": config, "lora": lora, "attention": Attention("auto", mesh)}
+        self.slots = self._abstract_slots()
+        self.prompts = self._abstract_prompts()
 
-    def everywhere(self, shape: tuple[int, ...], dtype: Any) -> Any:
+    @property
+    def weight_bytes(self) -> int:
+        """Bytes of weights that a chip reads for every token."""
+        every = _bytes_of_a_chip((self._base, self._adapter))
+        if "unembed" not in self._base:
+            return every
+        # Of the embeddings a few rows are read.
+        return every - _bytes_of_a_chip(self._base["embed"])
+
+    def lower_round(self) -> Any:
+        """Lower the loop that draws a token for every slot."""
+        return advance.lower(
+            self._base,
+            self._adapter,
+            self.slots,
+            self.prompts,
+            self._abstract_refill(),
+            self._everywhere((), jnp.int32),
+            self._everywhere((), jnp.int32),
+            self._own_ranks(self._shapes.rows),
+            settings=self._settings,
+            **self._model,
+        )
+
+    def lower_prefill(self) -> Any:
+        """Lower what runs prompts through the model."""
+        rows = self._shapes.prompt_rows
+        return prefill.lower(
+            self._base,
+            self._adapter,
+            self._everywhere((rows, self._shapes.prompt_tokens), jnp.int32),
+            self._everywhere((rows,), jnp.int32),
+            self._own_ranks(rows),
+            length=self._shapes.prompt_length,
+            penalized=False,
+            **self._model,
+        )
+
+    def _everywhere(self, shape: tuple[int, ...], dtype: Any) -> Any:
         sharding = NamedSharding(self._mesh, PartitionSpec())
         return jax.ShapeDtypeStruct(shape, dtype, sharding=sharding)
 
-    def cache(self, rows: int, places: int, axes: Sequence[str | None]) -> Any:
+    def _own_ranks(self, rows: int) -> Any:
+        if not self._has_several_adapters:
+            return None
+        return self._everywhere((rows, self._ranks), bool)
+
+    def _cache(self, rows: int, places: int, axes: Sequence[str | None]) -> Any:
         array: Any = jax.ShapeDtypeStruct(
             cache_shape(self._config, rows, places),
             self._dtype,
@@ -184,34 +252,35 @@ class _Abstract:
         )
         return Cache(array, array)
 
-    def slots(self, shapes: Shapes, settings: SamplingSettings) -> Slots:
-        rows = shapes.rows
+    def _abstract_slots(self) -> Slots:
+        rows = self._shapes.rows
         return Slots(
-            cache=self.cache(rows, shapes.cache_length, CACHE_AXES),
-            hidden_RD=self.everywhere((rows, self._config.hidden_size), self._dtype),
-            positions_R=self.everywhere((rows,), jnp.int32),
-            counts_R=self.everywhere((rows,), jnp.int32),
-            running_R=self.everywhere((rows,), bool),
-            replies_RN=self.everywhere((rows, settings.max_new_tokens), jnp.int32),
-            keys_R2=self.everywhere((rows, 2), jnp.uint32),
-            seen_RV=self.everywhere((rows, 0), bool),
+            cache=self._cache(rows, self._shapes.cache_length, CACHE_AXES),
+            hidden_RD=self._everywhere((rows, self._config.hidden_size), self._dtype),
+            positions_R=self._everywhere((rows,), jnp.int32),
+            counts_R=self._everywhere((rows,), jnp.int32),
+            running_R=self._everywhere((rows,), bool),
+            replies_RN=self._everywhere((rows, self._settings.max_new_tokens), jnp.int32),
+            keys_R2=self._everywhere((rows, 2), jnp.uint32),
+            seen_RV=self._everywhere((rows, 0), bool),
         )
 
-    def prompts(self, shapes: Shapes) -> Prompts:
-        rows = shapes.prompt_rows
+    def _abstract_prompts(self) -> Prompts:
+        rows = self._shapes.prompt_rows
         return Prompts(
-            cache=self.cache(rows, shapes.prompt_length, PROMPT_CACHE_AXES),
-            hidden_QD=self.everywhere((rows, self._config.hidden_size), self._dtype),
-            lengths_Q=self.everywhere((rows,), jnp.int32),
-            seen_QV=self.everywhere((rows, 0), bool),
+            cache=self._cache(rows, self._shapes.prompt_length, PROMPT_CACHE_AXES),
+            hidden_QD=self._everywhere((rows, self._config.hidden_size), self._dtype),
+            lengths_Q=self._everywhere((rows,), jnp.int32),
+            seen_QV=self._everywhere((rows, 0), bool),
         )
 
-    def refill(self, rows: int) -> Refill:
+    def _abstract_refill(self) -> Refill:
+        rows = self._shapes.rows
         return Refill(
-            ended_R=self.everywhere((rows,), bool),
-            taken_R=self.everywhere((rows,), bool),
-            prompts_R=self.everywhere((rows,), jnp.int32),
-            keys_R2=self.everywhere((rows, 2), jnp.uint32),
+            ended_R=self._everywhere((rows,), bool),
+            taken_R=self._everywhere((rows,), bool),
+            prompts_R=self._everywhere((rows,), jnp.int32),
+            keys_R2=self._everywhere((rows, 2), jnp.uint32),
         )
 
 
@@ -229,19 +298,21 @@ def _bytes_of_a_chip(tree: Any) -> int:
 
 
 def described_sampling(answer: SamplingAnswer) -> str:
-    """Return what is known of the sampler's loop, as text."""
+    """Return what is known of the sampler on a topology, as text."""
     data, fsdp, tensor = answer.mesh
-    memory = f"{answer.peak_bytes / GIB:.2f} GiB"
+    peak = max(answer.peak_bytes, answer.prefill_peak_bytes)
+    memory = f"{peak / GIB:.2f} GiB"
     if answer.hbm_bytes:
-        memory = f"{answer.peak_bytes / GIB:.2f} of {answer.hbm_bytes / GIB:.2f} GiB"
+        memory = f"{peak / GIB:.2f} of {answer.hbm_bytes / GIB:.2f} GiB"
     rows = [
         ["memory", f"{memory}: {'fits' if answer.fits else 'does not fit'}"],
+        ["of it at most in a round", f"{answer.peak_bytes / GIB:.2f} GiB"],
+        ["of it at most in a prefill", f"{answer.prefill_peak_bytes / GIB:.2f} GiB"],
         ["weights, read for every token", f"{answer.weight_bytes / GIB:.2f} GiB"],
         ["cache, where all slots are full", f"{answer.cache_bytes / GIB:.2f} GiB"],
     ]
-    for what, counts in zip(_LOOPS, answer.collectives, strict=False):
-        listed = ", ".join(f"{count} {kind}" for kind, count in sorted(counts.items()))
-        rows.append([f"sent for {what}", listed or "nothing"])
+    rows += _sent(_ROUND_LOOPS, answer.collectives)
+    rows += _sent(_PREFILL_LOOPS, answer.prefill_collectives)
     if answer.tokens_per_second is not None:
         speed = f"{answer.tokens_per_second:,.0f} tokens/s of all chips"
         rows.append(["at the memory's bandwidth, slots half full", speed])
@@ -252,3 +323,12 @@ def described_sampling(answer: SamplingAnswer) -> str:
         " places\n"
     )
     return head + "\n" + text_table(["for one chip", ""], rows)
+
+
+def _sent(loops: Sequence[str], collectives: Sequence[dict[str, int]]) -> list[list[str]]:
+    """Return a row for each depth of a program's loops: what is sent there."""
+    rows: list[list[str]] = []
+    for what, counts in zip(loops, collectives, strict=False):
+        listed = ", ".join(f"{count} {kind}" for kind, count in sorted(counts.items()))
+        rows.append([f"sent for {what}", listed or "nothing"])
+    return rows

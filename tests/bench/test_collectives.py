@@ -36,7 +36,11 @@ ENTRY %main (p: f32[4]) -> f32[4] {
 
 
 def test_collectives_are_counted_once_a_turn_of_their_loop():
-    assert by_depth(PROGRAM) == [{"all-to-all": 1}, {"all-reduce": 2, "all-gather": 1}]
+    assert by_depth(PROGRAM) == [
+        {"all-gather": 1},
+        {"all-to-all": 1},
+        {"all-reduce": 2, "all-gather": 1},
+    ]
 
 
 @pytest.mark.slow(seconds=40)
@@ -57,8 +61,13 @@ def test_sampling_on_a_pod_adds_up_twice_a_layer_and_gathers_nothing(adapters: i
     assert answer.fits and answer.mesh == (1, 1, 8)
     # 1.24e9 parameters in bfloat16, of which the embeddings are the head too.
     assert 2.4e9 / 8 < answer.weight_bytes < 2.7e9 / 8
-    a_token, a_layer, *blocks = answer.collectives
+    _, a_token, a_layer, *blocks = answer.collectives
     assert a_layer == {"all-reduce": 2} and not any(blocks)
     assert "all-gather" not in a_token
+    # Rows lie whole on each device: the prompts' cache needs no gathering.
+    a_prefill, a_chunk, a_layer_of_a_chunk, *_ = answer.prefill_collectives
+    assert "all-gather" not in a_prefill and "all-gather" not in a_chunk
+    assert a_layer_of_a_chunk == {"all-reduce": 2}
+    assert answer.prefill_peak_bytes > answer.weight_bytes + answer.cache_bytes
     text = described_sampling(answer)
     assert "| sent for each layer of it" in text and "fits" in text
