@@ -36,9 +36,10 @@ from jaxmodpo.models.quantized import BaseDtype
 from jaxmodpo.models.shapes import settings as model_settings
 from jaxmodpo.policy.loaded import Policy, fresh_adapter
 from jaxmodpo.policy.mesh import check_heads, make_mesh, row_shards
-from jaxmodpo.ranges import Count, NotNegative, Probability, Seed, Unestimated
+from jaxmodpo.ranges import Count, NotNegative, Probability, Range, Seed, Unestimated
 from jaxmodpo.sampling.draw import SamplingSettings
-from jaxmodpo.sampling.engine import Ask, Engine, Sampled, Shapes, programs_compiled
+from jaxmodpo.sampling.engine import Ask, Engine, Sampled, Shapes
+from jaxmodpo.sampling.programs import programs_compiled
 from jaxmodpo.sampling.slots import Work
 
 
@@ -52,8 +53,9 @@ class BenchSampleConfig(Unestimated, help_group="measurement"):
     """Shape of the model: a published model's name, a config.json, or a model folder."""
     base_dtype: Annotated[BaseDtype | None, HelpGroup("model")] = None
     """Type of the base weights; by default float32 on a CPU and bfloat16 elsewhere."""
-    lora_rank: Annotated[Count, HelpGroup("model")] = 16
-    """Rank of the adapter, which lies on all seven projections and is not merged."""
+    lora_rank: Annotated[int, Range(least=0), HelpGroup("model")] = 16
+    """Rank of the adapter, which lies on all seven projections and is not merged; 0 for the base
+    alone, which is what transformers' generate has."""
     replies: Count = 256
     """Number of replies that are sampled."""
     samples: Count = 4
@@ -134,9 +136,11 @@ def bench_sample(config: BenchSampleConfig) -> None:
     prompts, lengths = _prompts_and_lengths(config, shape, share)
     base = random_base(shape, base_dtype, mesh)
     base = counting_down(base, shape, lengths, config.temperature)
-    lora = LoraConfig(config.lora_rank, 2.0 * config.lora_rank, 0.0)
-    bare = Policy(Path(config.model), shape, base, lora, {}, mesh, Attention("auto", mesh))
-    policy = fresh_adapter(bare, lora, config.seed)
+    # Where there is no adapter, its settings count for nothing.
+    lora = LoraConfig(config.lora_rank or 1, 2.0 * (config.lora_rank or 1), 0.0)
+    policy = Policy(Path(config.model), shape, base, lora, {}, mesh, Attention("auto", mesh))
+    if config.lora_rank:
+        policy = fresh_adapter(policy, lora, config.seed)
 
     longest = int(lengths.max())
     ours = _Ours(config, policy, prompts, longest)
@@ -174,7 +178,7 @@ def _own_settings(
         "jax": jax.__version__,
         "base": base_dtype,
         "activations": str(policy.base["embed"].dtype),
-        "adapter": f"of rank {config.lora_rank}, not merged",
+        "adapter": f"of rank {config.lora_rank}, not merged" if config.lora_rank else "none",
         "batch size": config.batch_size,
         "temperature": config.temperature,
         "top-p": config.top_p,
@@ -272,7 +276,7 @@ def fastest_rounds(samplers: Sequence[TimedSampler], rounds: int) -> list[Speed]
 
 
 class _Ours:
-    """This package's sampler with an adapter that is not merged."""
+    """This package's sampler."""
 
     def __init__(
         self,

@@ -27,7 +27,7 @@ for the places of late ones::
 from __future__ import annotations
 
 import logging
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
@@ -47,6 +47,7 @@ from jaxmodpo.policy.mesh import row_shards
 from jaxmodpo.progress import Progress
 from jaxmodpo.records import FinishReason
 from jaxmodpo.sampling.draw import SamplingSettings
+from jaxmodpo.sampling.programs import programs_compiled
 from jaxmodpo.sampling.slots import (
     NO_TOKEN,
     PROMPT_CHUNK,
@@ -155,14 +156,6 @@ _PromptOf = tuple[tuple[int, ...], int]
 
 def _rounded_up(number: int, multiple: int) -> int:
     return -(-number // multiple) * multiple
-
-
-def programs_compiled() -> Counter[str]:
-    """Return how many prefills and rounds JAX has compiled in this process."""
-    # JAX's types leave this method out.
-    compiled_prefills = cast(Any, prefill)._cache_size()
-    compiled_rounds = cast(Any, advance)._cache_size()
-    return Counter(prefill=compiled_prefills, round=compiled_rounds)
 
 
 class Engine:

@@ -106,3 +106,13 @@ def test_sampling_is_timed_with_what_the_sampler_was_given(capsys):
     assert (settings["adapter"], settings["batch size"]) == ("of rank 16, not merged", 4)
     assert (settings["temperature"], settings["top-p"]) == (0.8, 0.95)
     assert settings["threads"] == len(os.sched_getaffinity(0))
+    assert row["programs"] == 2
+
+
+def test_sampling_is_timed_without_an_adapter_as_generate_has_none(capsys):
+    small = BenchSampleConfig(
+        replies=4, samples=2, batch_size=4, rounds=1, length_share=0.02, lora_rank=0, json=True
+    )
+    bench_sample(small)
+    (row,) = json.loads(capsys.readouterr().out)
+    assert row["settings"]["adapter"] == "none" and row["tokens"] > 0
