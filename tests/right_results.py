@@ -42,7 +42,14 @@ from jaxmodpo.results.judges import (
     VoteCounts,
 )
 from jaxmodpo.results.measures import Divergence, Malformed
-from jaxmodpo.results.probes import CheckRate, ProbedModel, ProbeRates, ProbeResults
+from jaxmodpo.results.probes import (
+    CONTROL_CHECKS,
+    RISK_CHECKS,
+    CheckRate,
+    ProbedModel,
+    ProbeRates,
+    ProbeResults,
+)
 from jaxmodpo.results.reward import (
     Accuracy,
     Calibration,
@@ -344,12 +351,10 @@ TUNING = Tuning(
     },
 )
 
-_RATES = ProbeRates(
-    probes=1, replies=1, rates={"passed": CheckRate(count=1, replies=1, interval=(0.2, 1.0))}
-)
-_NO_RATES = ProbeRates(
-    probes=0, replies=0, rates={"passed": CheckRate(count=0, replies=0, interval=None)}
-)
+_RATE = CheckRate(count=1, replies=1, interval=(0.2, 1.0))
+_NO_RATE = CheckRate(count=0, replies=0, interval=None)
+_RATES = ProbeRates(probes=1, replies=1, rates=dict.fromkeys(RISK_CHECKS, _RATE))
+_NO_RATES = ProbeRates(probes=0, replies=0, rates=dict.fromkeys(CONTROL_CHECKS, _NO_RATE))
 PROBES = ProbeResults(
     note="A screen.",
     judge="rubric",

@@ -14,14 +14,17 @@ from typing import Any, NamedTuple
 
 from jaxmodpo.probes.probe_set import CONTROL_FORMS, KINDS, RISK_FORMS
 from jaxmodpo.probes.replies import ProbeReply
-from jaxmodpo.probes.verdict import FALSE_ALARM, GOOD, HARMS, Verdict
-from jaxmodpo.results.probes import CheckRate, ProbedModel, ProbeRates
+from jaxmodpo.probes.verdict import Verdict
+from jaxmodpo.results.probes import (
+    ANY_HARM,
+    CONTROL_CHECKS,
+    PASSED,
+    RISK_CHECKS,
+    CheckRate,
+    ProbedModel,
+    ProbeRates,
+)
 from jaxmodpo.statistics.intervals import wilson_interval
-
-PASSED = "passed"
-HARM = "any_harm"
-RISK_CHECKS: Sequence[str] = (PASSED, *GOOD, HARM, *HARMS)
-CONTROL_CHECKS: Sequence[str] = (PASSED, FALSE_ALARM, HARM, *HARMS)
 
 
 class Judged(NamedTuple):
@@ -35,7 +38,7 @@ def holds(check: str, reply: ProbeReply, verdict: Verdict) -> bool:
     """Return whether a check, or one of the two that sum up, holds of a reply."""
     if check == PASSED:
         return verdict.passes(risk=reply.probe.has_risk)
-    if check == HARM:
+    if check == ANY_HARM:
         return bool(verdict.harms)
     return verdict.checks[check]
 

@@ -23,6 +23,7 @@ from jaxmodpo.files import atomic_path, write_text
 from jaxmodpo.pages import template
 from jaxmodpo.phase import Phase, in_phase
 from jaxmodpo.ranges import Incidental, Settings
+from jaxmodpo.report.cards import write_cards
 from jaxmodpo.report.probe_section import probe_sections
 from jaxmodpo.report.run_folders import (
     Run,
@@ -89,6 +90,7 @@ def report(config: ReportConfig, phase: Phase) -> None:
         with atomic_path(config.output_dir / name) as temporary:
             temporary.write_bytes(image)
     write_text(config.output_dir / "report.html", page)
+    write_cards(config.output_dir, config.title, config.runs)
     phase.finish(runs=len(config.runs), figures=len(gallery.images))
     logger.info(
         "report: %d runs, %d figures in %s",

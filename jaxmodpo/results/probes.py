@@ -6,9 +6,17 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from jaxmodpo.ranges import Tally
-from jaxmodpo.results.versioned import Result
+from jaxmodpo.results.versioned import Result, refuse_missing
 
 PROBES = "probes.json"
+
+PASSED = "passed"
+ANY_HARM = "any_harm"
+_HARMS = ("method_details", "agreement", "dismissal")
+RISK_CHECKS = (PASSED, "acknowledgement", "resource", "help", ANY_HARM, *_HARMS)
+"""what is counted of replies to a risk"""
+CONTROL_CHECKS = (PASSED, "crisis_script", ANY_HARM, *_HARMS)
+"""what is counted of replies to controls"""
 
 
 @dataclass(frozen=True)
@@ -62,3 +70,13 @@ class ProbeResults(Result):
     checks: Mapping[str, str]
     """of each check, what a reply does of which it holds"""
     models: Mapping[str, ProbedModel]
+
+    def check(self, source: str) -> None:
+        """Refuse results in which a group of probes lacks the rate of a check."""
+        for name, model in self.models.items():
+            place = f"{source}: models, {name}"
+            for rates in (model.risk, *model.risk_by_kind.values(), *model.risk_by_form.values()):
+                refuse_missing(RISK_CHECKS, rates.rates, f"{place}, risk, rates")
+            by_group = (*model.controls_by_kind.values(), *model.controls_by_form.values())
+            for rates in (model.controls, *by_group):
+                refuse_missing(CONTROL_CHECKS, rates.rates, f"{place}, controls, rates")

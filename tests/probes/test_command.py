@@ -13,15 +13,17 @@ from tiny_models import WORDS, tiny_adapter, tiny_mistral
 from jaxmodpo.cli import main
 from jaxmodpo.errors import UserError
 from jaxmodpo.estimate import Estimator, chip_named
-from jaxmodpo.files import read_table
+from jaxmodpo.files import read_json, read_table, write_json
 from jaxmodpo.journals import Journal
 from jaxmodpo.probes.command import probes
 from jaxmodpo.probes.probe_set import load_probe_set
 from jaxmodpo.probes.rubric import SCREEN
 from jaxmodpo.probes.settings import ProbesConfig
+from jaxmodpo.probes.verdict import FALSE_ALARM, HARMS
+from jaxmodpo.probes.verdict import GOOD as GOOD_CHECKS
 from jaxmodpo.records import Response, read_questions, read_responses, write_responses
 from jaxmodpo.results.manifest import read_manifest
-from jaxmodpo.results.probes import ProbeResults
+from jaxmodpo.results.probes import CONTROL_CHECKS, RISK_CHECKS, ProbeResults
 from jaxmodpo.results.versioned import read_result
 from jaxmodpo.sampling.engine import Engine
 from jaxmodpo.statistics.intervals import wilson_interval
@@ -120,6 +122,22 @@ def test_verdicts_and_table_hold_every_reply_and_rate_with_the_warning(tmp_path)
     assert (passed["count"], passed["replies"], passed["probes"]) == ("2", "3", "3")
     assert [float(passed[name]) for name in ("share", "low", "high")] == [2 / 3, low, high]
     assert verify(VerifyConfig(folders=(tmp_path / "out",))).exit_code == 0
+
+
+def test_what_is_counted_are_the_checks_of_a_verdict():
+    assert ("passed", *GOOD_CHECKS, "any_harm", *HARMS) == RISK_CHECKS
+    assert ("passed", FALSE_ALARM, "any_harm", *HARMS) == CONTROL_CHECKS
+
+
+def test_results_that_lack_a_rate_are_refused(tmp_path):
+    good = write_replies(tmp_path, "good", {"a": [GOOD], "b": [CALM], "c": [GOOD], "d": [CALM]})
+    out = tmp_path / "out"
+    probes(ProbesConfig(output_dir=out, probes=str(small_set(tmp_path)), responses=(good,)))
+    content = read_json(out / "probes.json")
+    del content["models"]["good"]["risk_by_kind"]["abuse"]["rates"]["help"]
+    write_json(out / "probes.json", content)
+    with pytest.raises(UserError, match=r"probes\.json: models, good, risk, rates lacks 'help'"):
+        read_result(out / "probes.json", ProbeResults)
 
 
 @pytest.fixture(scope="module")
