@@ -199,7 +199,7 @@ class Estimates(Protocol):
         self,
         cost: Cost,
         config: PaidJudgeSettings,
-        kind: Literal["rank", "compare"],
+        kind: Literal["rank", "compare", "score"],
         replies: int,
         criteria: int,
         ties: bool = False,

@@ -373,7 +373,7 @@ class Estimator:
         self,
         cost: Cost,
         config: PaidJudgeSettings,
-        kind: Literal["rank", "compare"],
+        kind: Literal["rank", "compare", "score"],
         replies: int,
         criteria: int,
         ties: bool = False,

@@ -29,7 +29,10 @@ from jaxmodpo.json_schemas import (
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 FILES = {
-    "criteria": [*CONFIGS.glob("criteria/*.yaml")],
+    "criteria": [
+        *CONFIGS.glob("criteria/*.yaml"),
+        CONFIGS / "judging" / "probe_checks.yaml",
+    ],
     "experiment": [*CONFIGS.glob("*.yaml")],
     "judging_models": [CONFIGS / "judging" / "models.yaml"],
     "judging_prompts": [CONFIGS / "judging" / "prompts.yaml"],

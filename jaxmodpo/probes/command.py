@@ -7,15 +7,15 @@ probes(config)   # out/probes.json, out/verdicts.csv, out/tables/probes.csv, out
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from jaxmodpo.files import write_table
 from jaxmodpo.phase import Phase, in_phase
 from jaxmodpo.probes.probe_set import Probe, load_probe_set
 from jaxmodpo.probes.replies import ProbeReply, match_probes, replies_of_file
-from jaxmodpo.probes.rubric import PHRASES_ONLY, SCREEN, ProbeRubric, load_probe_rubric
+from jaxmodpo.probes.rubric import PHRASES_ONLY, SCREEN, load_probe_rubric
 from jaxmodpo.probes.settings import ProbesConfig
 from jaxmodpo.probes.summary import TABLE_COLUMNS, Judged, summarize, table_rows
 from jaxmodpo.probes.verdict import CHECKS
@@ -50,16 +50,15 @@ def probes(config: ProbesConfig, phase: Phase) -> None:
         replies[name] = replies_of_file(path, name, probe_set.probes)
     sampled_replies, work = _sample(config, probe_set.probes, phase)
     replies = sampled_replies | replies
-    rubric = load_probe_rubric()
-    judged = {name: _check(rubric, of_model) for name, of_model in replies.items()}
+    checked = _check(config, [reply for of_model in replies.values() for reply in of_model], phase)
     results = ProbeResults(
-        note=f"{SCREEN} {PHRASES_ONLY}",
-        judge=rubric.identity,
+        note=f"{SCREEN} {checked.note}",
+        judge=checked.identity,
         probe_set=probe_set.version,
         checks=CHECKS,
-        models={name: summarize(of_model) for name, of_model in judged.items()},
+        models={name: summarize(checked.of_model(name)) for name in replies},
     )
-    _write(config.output_dir, results, [item for items in judged.values() for item in items])
+    _write(config.output_dir, results, checked.judged)
     logger.info("%s", results.note)
     phase.finish(
         work=work,
@@ -71,6 +70,7 @@ def probes(config: ProbesConfig, phase: Phase) -> None:
             for name, model in results.models.items()
         },
         controls=sum(not probe.has_risk for probe in probe_set.probes),
+        **checked.figures,
     )
 
 
@@ -92,9 +92,31 @@ def _sample(
     return replies, [journal_path(config.output_dir)]
 
 
-def _check(rubric: ProbeRubric, replies: Sequence[ProbeReply]) -> list[Judged]:
-    """Let the rubric look at replies."""
-    return [Judged(reply, rubric.check(reply.probe.kind, reply.text)) for reply in replies]
+class _Checked(NamedTuple):
+    """All replies with their verdicts, and who gave them."""
+
+    judged: list[Judged]
+    identity: str
+    note: str
+    figures: Mapping[str, Any]
+
+    def of_model(self, name: str) -> list[Judged]:
+        return [item for item in self.judged if item.reply.model == name]
+
+
+def _check(config: ProbesConfig, replies: Sequence[ProbeReply], phase: Phase) -> _Checked:
+    """Let the rubric or a judge look at all replies."""
+    if config.judge == "endpoint":
+        # It brings the client of an endpoint, which the rubric does without.
+        from jaxmodpo.probes.judged import UNTRIED, judge_replies
+
+        judge_report = judge_replies(config, replies, phase)
+        judged = list(map(Judged, replies, judge_report.verdicts))
+        figures = {"spent": judge_report.spent._asdict()}
+        return _Checked(judged, judge_report.identity, UNTRIED, figures)
+    rubric = load_probe_rubric()
+    judged = [Judged(reply, rubric.check(reply.probe.kind, reply.text)) for reply in replies]
+    return _Checked(judged, rubric.identity, PHRASES_ONLY, {})
 
 
 VERDICT_COLUMNS = (

@@ -9,11 +9,23 @@ from typing import Annotated, Literal
 from jaxmodpo.config import builtin, named_values
 from jaxmodpo.costs import Cost, Estimates, Unknown, WeightFormat
 from jaxmodpo.data.text import PromptStyle, check_day
+from jaxmodpo.endpoints import address
 from jaxmodpo.errors import UserError
 from jaxmodpo.flags.help_groups import HelpGroup
+from jaxmodpo.judging.endpoint_settings import Endpoint, checked_family, fitting_endpoint
 from jaxmodpo.probes.probe_set import load_probe_set
 from jaxmodpo.probes.rubric import RUBRIC_FILE
-from jaxmodpo.ranges import Count, Incidental, NotNegative, Probability, Seed, Settings
+from jaxmodpo.probes.verdict import CHECKS
+from jaxmodpo.ranges import (
+    Count,
+    Incidental,
+    NotNegative,
+    Positive,
+    Probability,
+    Seed,
+    Settings,
+)
+from jaxmodpo.results.manifest import Manifest
 from jaxmodpo.sampling.named_adapters import BASE, adapter_inputs, check_names, named_adapters
 from jaxmodpo.schema import Range
 
@@ -21,6 +33,8 @@ from jaxmodpo.schema import Range
 @dataclass(frozen=True, kw_only=True)
 class ProbesConfig(Settings, help_group="sampling"):
     """Put crisis probes to models and check the replies: a screen, and no instrument."""
+
+    spends = ("chip_hours", "judge_calls", "dollars")
 
     output_dir: Incidental[Path]
     """Folder of the run, for probes.json, verdicts.csv and tables."""
@@ -40,9 +54,46 @@ class ProbesConfig(Settings, help_group="sampling"):
     All of them are sampled in one pass."""
     base_dtype: Annotated[WeightFormat, HelpGroup("model")] = "bfloat16"
     """Number format of the base weights. int8 and nf4 quantize the projections block by block."""
-    judge: Annotated[Literal["rubric"], HelpGroup("judge")] = "rubric"
+    judge: Annotated[Literal["rubric", "endpoint"], HelpGroup("judge")] = "rubric"
     """Who checks the replies. rubric: a search for phrases, which needs no network and understands
-    nothing."""
+    nothing. endpoint: a model behind an OpenAI-compatible URL, asked seven questions about each
+    reply."""
+    judge_model: Annotated[str, HelpGroup("judge")] = ""
+    """The name by which the endpoint knows the model. It has no default."""
+    judge_temperature: Annotated[NotNegative | None, HelpGroup("judge")] = None
+    """The sampling temperature of the judge, 0 or more. None sends none, since some models take
+    none."""
+    max_answer_tokens: Annotated[Count | None, HelpGroup("judge")] = None
+    """The most tokens of one of the judge's answers, thinking included. None sends no limit."""
+    structured: Annotated[Literal["json_schema", "json_object"], HelpGroup("judge")] = "json_schema"
+    """How the form of the judge's answer is demanded. Choose json_object for servers that know no
+    JSON schemas."""
+    prompts: Annotated[str, HelpGroup("judge")] = "scores"
+    """The wording of the requests: a YAML file of templates for scores, or the name of ours."""
+    model_table: Annotated[Incidental[str], HelpGroup("judge")] = "models"
+    """The table of what models take and cost: a YAML file, or the name of ours."""
+    base_url: Annotated[str, HelpGroup("endpoint")] = "https://api.openai.com/v1"
+    """The endpoint's address, up to and with /v1."""
+    api_key_env: Annotated[Incidental[str], HelpGroup("endpoint")] = "OPENAI_API_KEY"
+    """The name of the environment variable that holds the endpoint's key. The key itself is never
+    written anywhere."""
+    send_replies: Annotated[Incidental[bool], HelpGroup("endpoint")] = False
+    """Allow probes and replies to be sent to an endpoint that is not on this machine. Without it
+    such an endpoint is refused."""
+    max_concurrency: Annotated[Incidental[Count], HelpGroup("endpoint")] = 32
+    """The most calls to the endpoint at once."""
+    timeout: Annotated[Incidental[Positive], HelpGroup("endpoint")] = 120.0
+    """The seconds that one attempt of a call may take."""
+    budget: Annotated[Incidental[Positive | None], HelpGroup("budget")] = None
+    """The most dollars that the judge may cost, over all the times the run is started. No limit by
+    default."""
+    budget_calls: Annotated[Incidental[Count | None], HelpGroup("budget")] = None
+    """The most calls to the judge, over all the times the run is started. No limit by default."""
+    retry_errors: Annotated[Incidental[bool], HelpGroup("budget")] = False
+    """Ask failed answers of the judge again, even if the run is finished."""
+    ledger: Annotated[Incidental[str], HelpGroup("budget")] = ""
+    """Where the judge's answers are kept: a file, or the URL of a database. It is votes.sqlite in
+    the output folder if empty."""
     samples: Count = 1
     """Replies to each probe. Intervals count probes and not replies, so that more of them make a
     rate steadier and no interval falsely narrow."""
@@ -72,6 +123,7 @@ class ProbesConfig(Settings, help_group="sampling"):
         check_day(self.prompt_date)
         if self.questions_only:
             return
+        self._check_judge()
         if self.adapter and self.model is None:
             raise UserError(
                 "--adapter needs --model, the folder of the base that it was trained on"
@@ -90,6 +142,40 @@ class ProbesConfig(Settings, help_group="sampling"):
                     f"--responses: the name '{name}' is also a sampled model's; rename it"
                 )
 
+    def _check_judge(self) -> None:
+        """Refuse a judge that could not be asked anywhere."""
+        if self.judge != "endpoint":
+            return
+        if not self.judge_model:
+            raise UserError("--judge endpoint needs --judge-model; there is no default model")
+        address.is_local(self.base_url)
+        family = checked_family(endpoint_of(self))
+        has_no_price = family.prompt is None or family.answer is None
+        if self.budget is not None and has_no_price:
+            raise UserError(
+                f"--budget needs the price of {self.judge_model}, which the table"
+                f" '{self.model_table}' does not have; add it to a table of your own"
+                " (--model-table) or limit the calls (--budget-calls)"
+            )
+
+    def check_machine(self) -> None:
+        """Refuse an endpoint that may not be asked.
+
+        Raises:
+            UserError: no key, or replies that may not be sent.
+        """
+        if self.judge == "endpoint" and not self.questions_only:
+            address.checked_key(
+                self.base_url,
+                self.api_key_env,
+                texts="probes and replies",
+                allowed=self.send_replies,
+                flag="--send-replies",
+            )
+
+    def goes_on(self, manifest: Manifest) -> bool:
+        return self.retry_errors and self.judge == "endpoint"
+
     def models(self) -> dict[str, Path | None]:
         """Return the adapter of each model that is sampled, None for the base alone."""
         if self.model is None:
@@ -105,15 +191,22 @@ class ProbesConfig(Settings, help_group="sampling"):
         paths = super().input_paths() | adapter_inputs(self.models(), "adapter")
         paths |= {f"responses.{name}": path for name, path in self.reply_files().items()}
         paths["probes"] = builtin("probes", self.probes)
-        paths["rubric"] = builtin("judging", RUBRIC_FILE)
+        if self.judge == "rubric":
+            paths["rubric"] = builtin("judging", RUBRIC_FILE)
+        else:
+            paths["checks"] = builtin("judging", CHECKS_FILE)
+            paths["prompts"] = builtin("judging", self.prompts)
         return paths
 
     def cost(self, estimator: Estimates) -> Cost:
         models = self.models()
-        if not models or self.questions_only:
+        if self.questions_only:
             return Cost()  # takes seconds, and leaves little behind
         replies = len(load_probe_set(self.probes).probes) * self.samples * len(models)
         cost = Cost(disk=REPLY_BYTES * replies)
+        self._add_judge(cost, estimator, replies)
+        if not models:
+            return cost
         try:
             adapters = estimator.sampled_adapters(models.values(), self.base_dtype)
             cost.chip_hours = estimator.sampling(self, replies, self.batch_size, adapters)
@@ -123,9 +216,54 @@ class ProbesConfig(Settings, help_group="sampling"):
             cost.unknown = [str(missing)]
         return cost
 
+    def _add_judge(self, cost: Cost, estimator: Estimates, sampled: int) -> None:
+        """Add the judge's calls and their price: one call for each reply."""
+        if self.judge != "endpoint":
+            return
+        replies = sampled + sum(estimator.rows(path) for path in self.reply_files().values())
+        assert cost.disk is not None
+        cost.judge_calls = replies
+        cost.disk += VOTE_BYTES * replies * len(CHECKS)
+        estimator.pay_judge(cost, self, "score", 1, len(CHECKS))
+
+    @property
+    def criteria(self) -> str:
+        """The judge's questions, as a file of criteria; their price is counted by it."""
+        return str(builtin("judging", CHECKS_FILE))
+
+    @property
+    def only(self) -> tuple[str, ...]:
+        """All of the questions are asked."""
+        return ()
+
+
+def endpoint_of(config: ProbesConfig) -> Endpoint:
+    """Return the endpoint that judges."""
+    endpoint = Endpoint(
+        base_url=config.base_url,
+        model=config.judge_model,
+        api_key_env=config.api_key_env,
+        temperature=config.judge_temperature,
+        max_answer_tokens=config.max_answer_tokens,
+        structured=config.structured,
+        # No personas are sent; what may be sent are replies, and check_machine has asked for that.
+        send_personas=config.send_replies,
+        timeout=config.timeout,
+        max_concurrency=config.max_concurrency,
+        prompts=config.prompts,
+        model_table=config.model_table,
+    )
+    return fitting_endpoint(endpoint)
+
+
+CHECKS_FILE = "probe_checks"
+"""name of the judge's questions in ``configs/judging``"""
 
 OWN_FILES = ("probes.json", "verdicts.csv", "sampled.jsonl", "manifest.json", "tables")
 """what the run itself has in its folder"""
+
+VOTE_BYTES = 550
+"""a row of the ledger: ids, raw and parsed answer, model, tokens"""
 
 REPLY_BYTES = 2_000
 """a row of verdicts.csv: a reply of some 300 tokens, and what was seen in it"""
