@@ -14,11 +14,13 @@ import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypedDict
 
 from jaxmodpo.config import builtin, named_values
 from jaxmodpo.costs import Cost, Estimates
 from jaxmodpo.criteria import load_criteria
 from jaxmodpo.errors import UserError
+from jaxmodpo.evaluation.ballot_box import BallotBox
 from jaxmodpo.evaluation.contest import (
     Contest,
     Unit,
@@ -41,6 +43,7 @@ from jaxmodpo.evaluation.outcomes import (
     summarize,
     verdicts_of,
 )
+from jaxmodpo.evaluation.panels import panel_intervals
 from jaxmodpo.files import write_table
 from jaxmodpo.fingerprints import digest
 from jaxmodpo.judging.collect import BallotVotes, MakeRequests, collect, votes_by_ballot
@@ -65,10 +68,18 @@ from jaxmodpo.judging.voting import (
 from jaxmodpo.phase import Phase, in_phase
 from jaxmodpo.ranges import Count, CountOrZero, Incidental
 from jaxmodpo.records import read_personas
-from jaxmodpo.results.evaluation import RESULTS, EvaluationResults
+from jaxmodpo.results.evaluation import RESULTS, EvaluationResults, TiesRule
 from jaxmodpo.results.versioned import write_result
 
 logger = logging.getLogger(__name__)
+
+
+class Resampling(TypedDict):
+    """How win rates and their intervals are computed."""
+
+    ties: TiesRule
+    resamples: int
+    seed: int
 
 
 VOTE_BYTES = 550
@@ -112,8 +123,13 @@ class EvaluateConfig(JudgeConfig, help_group="votes"):
     """paper: half of the personas see one model first, the other half the other; official-code:
     what the authors' scripts do, all see the same first, by one draw a question."""
 
+    ties: TiesRule = "half"
+    """What a tied question is for a win rate. half: half a win for either model; left-out: nothing,
+    as in the paper. The tests leave ties out either way."""
+
     bootstrap: Count = 2000
-    """How many times the questions are resampled for the 95% intervals."""
+    """How many times the questions are resampled for the 95% intervals, and the personas with
+    them."""
 
     def check(self) -> None:
         super().check()
@@ -171,16 +187,21 @@ def _judge(config: EvaluateConfig, phase: Phase, contest: Contest, units: Sequen
     with open_ledger(config, phase) as ledger:
         judge = make_judge(config, ledger, config.output_dir)
         collect(asked, judge, ledger, label="evaluate", total=total, retry=config.retry_errors)
-        tallies, missing = count_votes(
+        tallies, missing, ballots = count_votes(
             config, units, votes_by_ballot(asked, judge.identity, ledger)
         )
         used = ledger.spent(ledger.run)
     rows = outcome_rows(contest, units, tallies)
     table = outcome_table(contest, rows)
-    refuse_pairs_without_votes(contest, table)
+    refuse_pairs_without_votes(contest, table, config.ties)
     counts = count(contest, rows, missing)
     # From outcomes alone, so that the rates can be computed again from outcomes.csv.
-    win_rates = summarize(contest, table, resamples=config.bootstrap, seed=config.seed)
+    resampling: Resampling = {
+        "ties": config.ties,
+        "resamples": config.bootstrap,
+        "seed": config.seed,
+    }
+    win_rates = summarize(contest, table, **resampling)
     results = EvaluationResults(
         **vars(win_rates),
         counts=counts,
@@ -192,6 +213,7 @@ def _judge(config: EvaluateConfig, phase: Phase, contest: Contest, units: Sequen
         judge=judge.identity,
         note=STAND_IN if config.judge == "rubric" else "",
         cut_replies=count_cut(config.files()),
+        panels=panel_intervals(contest, table, ballots, **resampling),
     )
     write_table(config.output_dir / "outcomes.csv", rows, OUTCOME_COLUMNS)
     write_result(config.output_dir / RESULTS, results)
@@ -305,7 +327,7 @@ def requests(config: EvaluateConfig, contest: Contest, units: Iterable[Unit]) ->
 
 def count_votes(
     config: EvaluateConfig, units: Sequence[Unit], ballot_votes: Iterable[BallotVotes]
-) -> tuple[dict[tuple[str, int], Tally], Missingness]:
+) -> tuple[dict[tuple[str, int], Tally], Missingness, BallotBox]:
     """Count the votes on each unit by each criterion.
 
     Args:
@@ -314,15 +336,20 @@ def count_votes(
         ballot_votes: the votes, whose ballot number is that of their unit.
 
     Returns:
-        The counts by criterion and number of the unit, and what is missing. With ``both_orders`` a
-        persona's two votes are one verdict. Units of identical texts have no votes and no counts.
+        The counts by criterion and number of the unit, what is missing, and every persona's
+        verdicts. With ``both_orders`` a persona's two votes are one verdict. Units of identical
+        texts have no votes and no counts.
     """
     tallies: dict[tuple[str, int], Tally] = {}
     missing = Missingness()
+    ballots = BallotBox()
     for ballot_number, criterion, votes in ballot_votes:
         for vote in votes:
             missing.add(vote)
         unit = units[ballot_number]
         verdicts = verdicts_of(votes, config.both_orders)
-        tallies[criterion, ballot_number] = tally(verdicts, unit.a.response_id, unit.b.response_id)
-    return tallies, missing
+        for verdict in verdicts:
+            ballots.put(criterion, ballot_number, unit, verdict.persona, verdict.order)
+        orders = [verdict.order for verdict in verdicts]
+        tallies[criterion, ballot_number] = tally(orders, unit.a.response_id, unit.b.response_id)
+    return tallies, missing, ballots

@@ -21,10 +21,11 @@ from jaxmodpo.results.evaluation import (
     ComparisonJudged,
     Counts,
     CriterionCounts,
-    Interval,
     PairTest,
+    TiesRule,
     WinRates,
 )
+from jaxmodpo.results.inference import Interval
 from jaxmodpo.results.votes import VotesAsked
 from jaxmodpo.statistics import win_rates
 from jaxmodpo.statistics.arrays import Array
@@ -95,14 +96,24 @@ def _outcome(unit: Unit, tally: Tally) -> float | str:
     return 1.0 if tally.a > tally.b else 0.0
 
 
-def verdicts_of(votes: Sequence[Vote], in_both_orders: bool) -> list[tuple[str, ...] | None]:
+class Verdict(NamedTuple):
+    """What one persona says of a unit: the reply that is better, none for a tie, None if failed."""
+
+    persona: str
+    order: tuple[str, ...] | None
+
+
+def verdicts_of(votes: Sequence[Vote], in_both_orders: bool) -> list[Verdict]:
     """Return the verdict of each persona: its vote, or what its votes in both orders amount to."""
     if not in_both_orders:
-        return [vote.order for vote in votes]
+        return [Verdict(vote.persona_id, vote.order) for vote in votes]
     by_persona: dict[str, list[Vote]] = {}
     for vote in votes:
         by_persona.setdefault(vote.persona_id, []).append(vote)
-    return [both_orders(first, second) for first, second in by_persona.values()]
+    verdicts: list[Verdict] = []
+    for persona, (first, second) in by_persona.items():
+        verdicts.append(Verdict(persona, both_orders(first, second)))
+    return verdicts
 
 
 def outcome_table(contest: Contest, rows: Sequence[Mapping[str, Any]]) -> dict[str, Array]:
@@ -127,8 +138,8 @@ def outcome_table(contest: Contest, rows: Sequence[Mapping[str, Any]]) -> dict[s
     return table
 
 
-def refuse_pairs_without_votes(contest: Contest, table: Outcomes) -> None:
-    """Refuse to go on where two models have no valid vote between them at all.
+def refuse_pairs_without_votes(contest: Contest, table: Outcomes, ties: TiesRule) -> None:
+    """Refuse to go on where two models have no win rate between them at all.
 
     Their average win rates would be taken over different opponents, which does not compare.
     """
@@ -140,6 +151,12 @@ def refuse_pairs_without_votes(contest: Contest, table: Outcomes) -> None:
                     f"{criterion}: not one vote on {contest.models[a]} against {contest.models[b]}"
                     " is valid; 'jaxmodpo votes' shows what the judge said, and --retry-errors"
                     " asks failed votes again"
+                )
+            all_tied = not np.isfinite(win_rates.without_ties(outcomes[a, b])).any()
+            if ties == "left-out" and all_tied:
+                raise UserError(
+                    f"{criterion}: {contest.models[a]} and {contest.models[b]} tie on every"
+                    " question, so that nothing is left where ties are left out; use --ties half"
                 )
 
 
@@ -188,12 +205,17 @@ class _Rates(NamedTuple):
     pairs: Estimate
 
 
-def summarize(contest: Contest, table: Outcomes, *, resamples: int, seed: int) -> WinRates:
+def summarize(
+    contest: Contest, table: Outcomes, *, ties: TiesRule = "half", resamples: int, seed: int
+) -> WinRates:
     """Turn outcomes into average win rates, pairwise win rates, their intervals, and tests."""
     names = contest.models
+    counted = table
+    if ties == "left-out":
+        counted = {name: win_rates.without_ties(outcomes) for name, outcomes in table.items()}
     # All criteria share one seed, and so one draw of questions: their differences are paired.
     rates: dict[str, _Rates] = {}
-    for criterion, outcomes in table.items():
+    for criterion, outcomes in counted.items():
         rates[criterion] = _Rates(
             win_rates.estimate_average_win_rates(outcomes, resamples=resamples, seed=seed),
             win_rates.estimate_win_rate(outcomes, resamples=resamples, seed=seed),
@@ -219,7 +241,12 @@ def summarize(contest: Contest, table: Outcomes, *, resamples: int, seed: int) -
             intervals_of_model[names[j]] = interval_of(pairs.low[i, j], pairs.high[i, j])
     tests: dict[str, tuple[PairTest, ...]] = {}
     for criterion, outcomes in table.items():
-        tests[criterion] = compare_pairs(names, outcomes, resamples=resamples, seed=seed)
+        # The differences are of the win rates as they are shown; a test counts ties, and leaves
+        # them out by itself.
+        differences = win_rates.estimate_average_differences(
+            counted[criterion], resamples=resamples, seed=seed
+        )
+        tests[criterion] = compare_pairs(names, outcomes, differences)
     return WinRates(
         models=models,
         intervals=intervals,
@@ -227,6 +254,7 @@ def summarize(contest: Contest, table: Outcomes, *, resamples: int, seed: int) -
         pairwise_intervals=pairwise_intervals,
         tests=tests,
         criteria=tuple(table),
+        ties=ties,
     )
 
 
@@ -278,19 +306,20 @@ def in_words(results: WinRates) -> list[str]:
             interval = results.intervals[name][criterion]
             width = f" [{100 * interval[0]:.1f}–{100 * interval[1]:.1f}]" if interval else ""
             words.append(f"{name} {100 * rates[name]:.1f}%{width}")
-        lines.append(f"average win rates on {criterion}: {', '.join(words)}")
+        of_ties = ", ties left out" if results.ties == "left-out" else ""
+        lines.append(f"average win rates on {criterion}{of_ties}: {', '.join(words)}")
     return lines
 
 
 def compare_pairs(
-    names: Sequence[str], outcomes: Array, *, resamples: int, seed: int
+    names: Sequence[str], outcomes: Array, differences: Estimate
 ) -> tuple[PairTest, ...]:
     """Test every pair of models on one criterion: McNemar's test, its p value adjusted for the
     number of pairs, and the difference of their averages.
+
+    The difference and not the two averages: both are taken over the same questions, and much of
+    what moves one moves the other.
     """
-    # The difference and not the two averages: both are taken over the same questions, and much of
-    # what moves one moves the other.
-    differences = win_rates.estimate_average_differences(outcomes, resamples=resamples, seed=seed)
     pairs = list(itertools.combinations(range(len(names)), 2))
     tests = [mcnemar(outcomes[i, j]) for i, j in pairs]
     # All pairs of one criterion are one family: a reader looks for the small p among all of them.

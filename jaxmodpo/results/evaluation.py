@@ -11,13 +11,14 @@ from typing import Literal
 
 from jaxmodpo.errors import UserError
 from jaxmodpo.ranges import Tally
+from jaxmodpo.results.inference import Interval, PanelIntervals
 from jaxmodpo.results.versioned import Result, refuse_missing
 from jaxmodpo.results.votes import FailedVotes
 
 RESULTS = "results.json"
 
-Interval = tuple[float, float] | None
-"""both ends of a 95% interval; None where there is none"""
+TiesRule = Literal["half", "left-out"]
+"""whether a tied question is half a win for either model, or counts for no win rate"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,6 +80,8 @@ class WinRates(Result):
     tests: Mapping[str, tuple[PairTest, ...]]
     """by criterion, every two models"""
     criteria: tuple[str, ...]
+    ties: TiesRule = "half"
+    """what win rates make of ties; the tests leave them out either way"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -137,6 +140,9 @@ class EvaluationResults(WinRates):
     """what must be read before any number; empty where there is nothing"""
     cut_replies: Mapping[str, CutReplies] = field(default_factory=dict)
     """by model, without those whose files do not say why replies ended"""
+    panels: Mapping[str, PanelIntervals] = field(default_factory=dict)
+    """by criterion, intervals over questions and personas; empty in a file of before they were
+    computed"""
 
     def check(self, source: str) -> None:
         """Refuse results in which a model or criterion lacks figures that others have."""

@@ -17,6 +17,15 @@ from jaxmodpo.statistics.bootstrap import times_drawn
 from jaxmodpo.statistics.intervals import Estimate, percentile_interval, wilson_interval
 
 
+def without_ties(outcomes: ArrayLike) -> Array:
+    """Return outcomes in which ties are as good as not judged: NaN instead of 0.5.
+
+    Win rates of these are the paper's, wins / (wins + losses).
+    """
+    outcomes = np.asarray(outcomes, dtype=np.float64)
+    return np.where(outcomes == 0.5, np.nan, outcomes)
+
+
 def win_rate(outcomes: ArrayLike) -> Array:
     """Return the mean outcome over the valid units, a tie counting half: ``[..., questions,
     replies]`` to ``[...]``.
@@ -70,12 +79,12 @@ def estimate_win_rate(
     outcomes: ArrayLike, *, resamples: int = 2000, seed: int = 0, confidence: float = 0.95
 ) -> Estimate:
     """Return win rates with bootstrap intervals: ``[..., questions, replies]`` to ``[...]``; see
-    :func:`_widened`.
+    :func:`widened`.
     """
     samples = bootstrap_win_rates(outcomes, resamples=resamples, seed=seed)
     low, high = percentile_interval(samples, confidence=confidence)
     estimate = Estimate(win_rate(outcomes), low, high)
-    return _widened(estimate, questions_judged(outcomes), confidence)
+    return widened(estimate, questions_judged(outcomes), confidence)
 
 
 def estimate_average_win_rates(
@@ -92,7 +101,7 @@ def estimate_average_win_rates(
     samples = average_win_rates(bootstrap_win_rates(outcomes, resamples=resamples, seed=seed))
     low, high = percentile_interval(samples, confidence=confidence)
     estimate = Estimate(average_win_rates(win_rate(outcomes)), low, high)
-    return _widened(estimate, _fewest_questions(outcomes), confidence)
+    return widened(estimate, fewest_questions(outcomes), confidence)
 
 
 def estimate_average_differences(
@@ -113,7 +122,7 @@ def estimate_average_differences(
     samples = average_win_rates(bootstrap_win_rates(outcomes, resamples=resamples, seed=seed))
     averages = average_win_rates(win_rate(outcomes))
     differences = samples[:, :, None] - samples[:, None, :]
-    fewest = _fewest_questions(outcomes)
+    fewest = fewest_questions(outcomes)
     low, high = percentile_interval(differences, confidence=confidence)
     # A difference is no share of trials, so Wilson's interval says nothing of it: two models whose
     # replies are the same differ by exactly 0. One question alone has no interval here either.
@@ -133,7 +142,7 @@ def questions_judged(outcomes: ArrayLike) -> NDArray[np.int64]:
     return valid.any(axis=-1).sum(axis=-1)
 
 
-def _fewest_questions(outcomes: ArrayLike) -> NDArray[np.int64]:
+def fewest_questions(outcomes: ArrayLike) -> NDArray[np.int64]:
     """Return the fewest questions judged in any of a model's comparisons: ``[models, models, …]``
     to ``[models]``.
     """
@@ -143,7 +152,7 @@ def _fewest_questions(outcomes: ArrayLike) -> NDArray[np.int64]:
     return np.where(on_diagonal, np.iinfo(np.int64).max, judged).min(axis=-1)
 
 
-def _widened(estimate: Estimate, questions: NDArray[np.int64], confidence: float) -> Estimate:
+def widened(estimate: Estimate, questions: NDArray[np.int64], confidence: float) -> Estimate:
     """Replace bootstrap intervals that say too much: none of one question, Wilson's where there is
     no width.
 

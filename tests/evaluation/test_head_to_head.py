@@ -207,6 +207,67 @@ def test_pairwise_is_symmetric_and_averages_are_its_means(work, monkeypatch):
             assert low <= average <= high and low < high
 
 
+def test_intervals_over_questions_and_personas_stand_beside_those_over_questions(work, monkeypatch):
+    class Noisy(KnownOrder):
+        def verdict(self, request, criterion):
+            tossed = int(call_key(request, "noise"), 16) % 2
+            return (request.responses[tossed].response_id,)
+
+    results = run(work, monkeypatch, Noisy())
+    for criterion in ("quality", "safety"):
+        panel = results["panels"][criterion]
+        assert panel["personas"] == PERSONAS and "undefined" not in panel
+        for a, b in itertools.permutations(WORTH, 2):
+            rate = results["pairwise"][criterion][a][b]
+            low, high = panel["pairwise"][a][b]
+            assert low <= rate <= high and low < high
+            assert [1 - high, 1 - low] == pytest.approx(panel["pairwise"][b][a])
+            difference = results["models"][a][criterion] - results["models"][b][criterion]
+            assert panel["differences"][a][b][0] <= difference <= panel["differences"][a][b][1]
+        for a in WORTH:
+            low, high = panel["models"][a]
+            assert low <= results["models"][a][criterion] <= high
+
+
+def test_one_persona_has_no_interval_over_personas_and_says_why(work, monkeypatch):
+    results = run(work, monkeypatch, KnownOrder(), personas_per_question=1, names=["good", "poor"])
+    panels = results["panels"]
+    assert panels["quality"]["personas"] > 1  # each question has one, but not the same
+    write_json(work / "personas.json", {"p0": "persona 0"})
+    panel = run(work, monkeypatch, KnownOrder(), "alone")["panels"]["quality"]
+    assert panel["undefined"] == "one persona says nothing of others"
+    assert panel["models"] == dict.fromkeys(WORTH)
+
+
+def test_ties_left_out_count_for_no_win_rate_and_for_the_tests_as_before(work, monkeypatch):
+    class TiesOnOddQuestions(KnownOrder):
+        def verdict(self, request, criterion):
+            is_odd = int(request.question_id[1:]) % 2
+            return () if is_odd else super().verdict(request, criterion)
+
+    half = run(work, monkeypatch, TiesOnOddQuestions(), "half", allow_ties=True)
+    left_out = run(work, monkeypatch, TiesOnOddQuestions(), "out", allow_ties=True, ties="left-out")
+    assert half["pairwise"]["quality"]["good"]["fair"] == 0.75
+    assert left_out["pairwise"]["quality"]["good"]["fair"] == 1.0
+    assert "ties" not in half and left_out["ties"] == "left-out"
+    for before, after in zip(half["tests"]["quality"], left_out["tests"]["quality"], strict=True):
+        assert (before["wins"], before["ties"]) == (after["wins"], after["ties"])
+        assert before["p_value_holm"] == after["p_value_holm"]
+
+
+def test_two_models_that_only_tie_are_refused_where_ties_are_left_out(work, monkeypatch):
+    class OnlyTies(KnownOrder):
+        def verdict(self, request, criterion):
+            return ()
+
+    with pytest.raises(
+        UserError,
+        match="quality: good and fair tie on every question, so that nothing is left where ties"
+        " are left out; use --ties half",
+    ):
+        run(work, monkeypatch, OnlyTies(), allow_ties=True, ties="left-out")
+
+
 def test_every_unit_has_each_model_first_for_exactly_half_of_the_personas(work, monkeypatch):
     judge = FirstShown()
     run(work, monkeypatch, judge)

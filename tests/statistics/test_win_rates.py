@@ -17,6 +17,7 @@ from jaxmodpo.statistics.win_rates import (
     estimate_average_win_rates,
     estimate_win_rate,
     win_rate,
+    without_ties,
 )
 
 NAN = float("nan")
@@ -35,6 +36,12 @@ def table_of_pairs(models: int, questions: int, replies: int, seed: int = 0) -> 
 
 def test_win_rate_counts_ties_half_and_leaves_out_units_without_a_vote():
     assert win_rate([[1, 0.5], [0, NAN], [1, NAN]]) == pytest.approx(2.5 / 4)
+
+
+def test_ties_left_out_leave_wins_over_wins_and_losses():
+    outcomes = np.array([[1.0], [1.0], [0.0], [0.5], [NAN]])
+    assert win_rate(without_ties(outcomes)) == pytest.approx(2 / 3)
+    assert np.isnan(win_rate(without_ties(np.full((3, 1), 0.5))))
 
 
 def test_win_rate_without_any_valid_unit_is_nan_and_silent():

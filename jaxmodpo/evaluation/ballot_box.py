@@ -1,0 +1,73 @@
+"""Personas' verdicts while they are counted, as columns of machine numbers.
+
+An evaluation may have a million votes. Who gave which verdict on which unit is all that resampling
+the personas needs, and takes nine bytes a vote here.
+"""
+
+from __future__ import annotations
+
+from array import array
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from jaxmodpo.evaluation.contest import Contest, Unit
+from jaxmodpo.statistics.arrays import Array
+from jaxmodpo.statistics.panels import PanelVotes
+
+Order = tuple[str, ...] | None
+"""a verdict: the reply that is better, none of them for a tie, None for a failed vote"""
+
+
+@dataclass
+class _Columns:
+    unit: array[int] = field(default_factory=lambda: array("I"))
+    persona: array[int] = field(default_factory=lambda: array("I"))
+    verdict: array[int] = field(default_factory=lambda: array("b"))
+
+
+@dataclass
+class BallotBox:
+    """The verdicts of all personas on all units, by criterion."""
+
+    _columns: dict[str, _Columns] = field(default_factory=dict)
+    _personas: dict[str, int] = field(default_factory=dict)
+
+    def put(self, criterion: str, number: int, unit: Unit, persona: str, order: Order) -> None:
+        """Put in one persona's verdict on a unit; a failed vote is none.
+
+        Args:
+            criterion: by which it judged.
+            number: the unit's place among all units.
+            unit: the unit.
+            persona: who judged.
+            order: the verdict.
+        """
+        if order is None:
+            return
+        columns = self._columns.setdefault(criterion, _Columns())
+        verdict = 0
+        if order:
+            verdict = 1 if order == (unit.a.response_id,) else -1
+        columns.unit.append(number)
+        columns.persona.append(self._personas.setdefault(persona, len(self._personas)))
+        columns.verdict.append(verdict)
+
+    def votes(self, contest: Contest, criterion: str, outcomes: Array) -> PanelVotes:
+        """Return the votes on one criterion.
+
+        Args:
+            contest: what was compared; its units are in the order of
+                :func:`jaxmodpo.evaluation.contest.plan`.
+            criterion: which.
+            outcomes: ``[models, models, questions, replies]``.
+        """
+        columns = self._columns.get(criterion, _Columns())
+        first, second = np.triu_indices(len(contest.models), k=1)
+        return PanelVotes(
+            unit=np.frombuffer(columns.unit, np.uint32),
+            persona=np.frombuffer(columns.persona, np.uint32),
+            verdict=np.frombuffer(columns.verdict, np.int8),
+            personas=len(self._personas),
+            outcomes=outcomes[first, second],
+        )
