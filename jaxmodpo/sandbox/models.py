@@ -169,9 +169,11 @@ def make_mistral(
     *,
     save: SaveTokenizer = save_tokenizer,
     max_length: int = 1024,
+    width: int = 128,
+    layers: int = 4,
 ) -> None:
-    """Pretrain a decoder of about 0.9 million parameters, besides its vocabulary's, on (post,
-    reply) texts and save it.
+    """Pretrain a decoder on (post, reply) texts and save it: by default of about 0.9 million
+    parameters, besides its vocabulary's.
 
     Args:
         folder: where to.
@@ -179,6 +181,8 @@ def make_mistral(
         config: of the training.
         save: makes the tokenizer.
         max_length: tokens of post and reply.
+        width: of its hidden states.
+        layers: how many.
     """
     # The prompt's own words are in every prompt, and so belong to the vocabulary.
     prompt = PROMPT.format(question=texts[0][0])
@@ -187,7 +191,7 @@ def make_mistral(
     work = config.output_dir / "tokenizer"
     save(work, words, special)
     tokenizer = load_tokenizer(work)
-    settings = _mistral_settings(tokenizer)
+    settings = _mistral_settings(tokenizer, width, layers)
     shape = DecoderConfig.from_mapping(settings, "sandbox")
     table = decoder.parameter_table(shape)
     text = PolicyText(tokenizer, max_prompt_length=max_length // 2, max_length=max_length)
@@ -202,19 +206,21 @@ def make_mistral(
     save_model(folder, settings, table, trained, tokenizer_from=work)
 
 
-def _mistral_settings(tokenizer: PreTrainedTokenizerBase) -> dict[str, Any]:
+def _mistral_settings(
+    tokenizer: PreTrainedTokenizerBase, width: int, layers: int
+) -> dict[str, Any]:
     """Return the decoder's config.json: all that Mistral has, grouped heads too, but small."""
     return {
         "architectures": ["MistralForCausalLM"],
         "model_type": "mistral",
         # Rounded up, so that the embedding divides over the devices of a mesh.
         "vocab_size": _round_up(len(tokenizer), 16),
-        "hidden_size": 128,
-        "intermediate_size": 384,
-        "num_hidden_layers": 4,
+        "hidden_size": width,
+        "intermediate_size": 3 * width,
+        "num_hidden_layers": layers,
         "num_attention_heads": 4,
         "num_key_value_heads": 2,
-        "head_dim": 32,
+        "head_dim": width // 4,
         "hidden_act": "silu",
         "max_position_embeddings": 1024,
         "rms_norm_eps": 1e-5,
