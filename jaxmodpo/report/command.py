@@ -41,6 +41,7 @@ from jaxmodpo.report.sections import (
     sweep_sections,
     training_curves,
 )
+from jaxmodpo.report.toxicity_section import toxicity_sections
 from jaxmodpo.results.versioned import plain
 
 logger = logging.getLogger(__name__)
@@ -114,6 +115,7 @@ def render(title: str, runs: Sequence[Run], gallery: Gallery) -> str:
         sweeps=sweep_sections(runs, gallery),
         judges=judge_sections(runs, gallery),
         probes=probe_sections(runs, gallery),
+        toxicity=toxicity_sections(runs, gallery),
         curves=training_curves(runs, gallery),
         runs=runs,
     )

@@ -26,13 +26,24 @@ from jaxmodpo.results.measures import DIVERGENCE, MALFORMED, Divergence, Malform
 from jaxmodpo.results.probes import PROBES
 from jaxmodpo.results.reward import VALIDATION
 from jaxmodpo.results.sweep import SWEEP
+from jaxmodpo.results.toxicity import TOXICITY
 from jaxmodpo.results.versioned import read_result
 from jaxmodpo.schema import read_as
 
 METRICS = "metrics.jsonl"
 VOTES = "votes.sqlite"
 
-_WITH_NUMBERS = (RESULTS, METRICS, DIVERGENCE, MALFORMED, VALIDATION, SWEEP, JUDGES, PROBES)
+_WITH_NUMBERS = (
+    RESULTS,
+    METRICS,
+    DIVERGENCE,
+    MALFORMED,
+    VALIDATION,
+    SWEEP,
+    JUDGES,
+    PROBES,
+    TOXICITY,
+)
 _CONTAINERS = ("tune", "sweep")
 """commands whose folders hold other runs' folders, which are not listed"""
 _OptionalNumber: Any = float | None
