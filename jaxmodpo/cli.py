@@ -96,7 +96,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     for handler in logging.getLogger().handlers:
         handler.setFormatter(PrintableFormatter("%(message)s"))
-    for noisy in ("absl", "orbax", "httpx2", "httpx", "jax", "matplotlib"):
+    for noisy in ("absl", "orbax", "httpx2", "httpx", "jax", "matplotlib", "fontTools"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
     # transformers would say at each start that there is no PyTorch, which nothing here needs.
     os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")

@@ -27,13 +27,11 @@ from typing import Any, Generic, TypeVar
 
 from jaxmodpo.endpoints.address import http_client, make_client
 from jaxmodpo.endpoints.chat_calls import (
-    CHAT,
     Completion,
     FailedCall,
     LimitName,
-    Service,
     TokenLimit,
-    post,
+    post_chat,
 )
 from jaxmodpo.endpoints.failures import HOPELESS, Failure, Meaning
 from jaxmodpo.endpoints.pool import Limiter, drain
@@ -59,13 +57,7 @@ Item = TypeVar("Item")
 
 
 class Errand(abc.ABC, Generic[Result]):
-    """One thing to ask an endpoint for, and what to make of what comes back.
-
-    Attributes:
-        service: what of the endpoint is called.
-    """
-
-    service: Service = CHAT
+    """One thing to ask an endpoint for, and what to make of what comes back."""
 
     @abc.abstractmethod
     def body(self, limit_name: LimitName) -> dict[str, Any]:
@@ -227,7 +219,7 @@ class PatientCalls:
 
     def _attempt(self, errand: Errand[Result]) -> _Ended[Result] | _TryAgain:
         body = errand.body(self.limit.name)
-        outcome = post(self._own_client(), body, errand.service)
+        outcome = post_chat(self._own_client(), body)
         if outcome.exhausted_for is not None:
             self._limiter.pause(min(outcome.exhausted_for, _LONGEST_PAUSE))
         if isinstance(outcome, Completion):

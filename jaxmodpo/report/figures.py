@@ -257,14 +257,18 @@ def _matrix(
         side = 2.6 + 0.5 * len(names)
         figure = Figure(figsize=(side, side), layout="constrained")
         axes = figure.add_subplot()
-        axes.imshow(values, cmap=_DIVERGING, vmin=low, vmax=high)
+        # Cells and not an image, so that the SVG holds no pixels.
+        axes.pcolormesh(np.ma.masked_invalid(values), cmap=_DIVERGING, vmin=low, vmax=high)
+        axes.invert_yaxis()
+        axes.set_aspect("equal")
         axes.set_facecolor("#dcdcdc")  # shows through the blank diagonal
         axes.spines[:].set_visible(False)
-        axes.set_xticks(range(len(names)), names, rotation=40, ha="right", rotation_mode="anchor")
-        axes.set_yticks(range(len(names)), names)
-        edges = np.arange(1, len(names)) - 0.5
-        axes.hlines(edges, -0.5, len(names) - 0.5, color="white", linewidth=1.5)
-        axes.vlines(edges, -0.5, len(names) - 0.5, color="white", linewidth=1.5)
+        middles = np.arange(len(names)) + 0.5
+        axes.set_xticks(middles, names, rotation=40, ha="right", rotation_mode="anchor")
+        axes.set_yticks(middles, names)
+        edges = np.arange(1, len(names))
+        axes.hlines(edges, 0, len(names), color="white", linewidth=1.5)
+        axes.vlines(edges, 0, len(names), color="white", linewidth=1.5)
         axes.tick_params(length=0)
         axes.set_title(title)
         axes.set_xlabel(caption)
@@ -274,8 +278,8 @@ def _matrix(
             row, column = (int(index) for index in place)
             is_strong = abs(value - (low + high) / 2) > strong
             axes.text(
-                column,
-                row,
+                column + 0.5,
+                row + 0.5,
                 words[row][column],
                 ha="center",
                 va="center",

@@ -26,24 +26,19 @@ from jaxmodpo.results.measures import DIVERGENCE, MALFORMED, Divergence, Malform
 from jaxmodpo.results.probes import PROBES
 from jaxmodpo.results.reward import VALIDATION
 from jaxmodpo.results.sweep import SWEEP
-from jaxmodpo.results.toxicity import TOXICITY
 from jaxmodpo.results.versioned import read_result
 from jaxmodpo.schema import read_as
 
 METRICS = "metrics.jsonl"
 VOTES = "votes.sqlite"
+OUTCOMES = "outcomes.csv"
+PERSONA_NUMBERS = "report.json"
+"""the counts of a ``personas`` run"""
 
-_WITH_NUMBERS = (
-    RESULTS,
-    METRICS,
-    DIVERGENCE,
-    MALFORMED,
-    VALIDATION,
-    SWEEP,
-    JUDGES,
-    PROBES,
-    TOXICITY,
-)
+_WITH_NUMBERS = (RESULTS, METRICS, DIVERGENCE, MALFORMED, VALIDATION, SWEEP, JUDGES, PROBES)
+REPLIES = "responses."
+"""what the names of an evaluation's files of replies begin with in its manifest; a model's name
+follows"""
 _CONTAINERS = ("tune", "sweep")
 """commands whose folders hold other runs' folders, which are not listed"""
 _OptionalNumber: Any = float | None
@@ -168,10 +163,23 @@ def shown_files(runs: Sequence[Run]) -> dict[str, Path]:
         for path in [*paths, *_divergences_of_models(run)]:
             if path.is_file():
                 files[f"{run.name}/{path.relative_to(run.folder)}"] = path
+        if run.command == "personas" and (run.folder / PERSONA_NUMBERS).is_file():
+            files[f"{run.name}/{PERSONA_NUMBERS}"] = run.folder / PERSONA_NUMBERS
+        if run.evaluates:
+            files |= {f"{run.name}/{name}": path for name, path in _browsed_files(run).items()}
     for run in with_votes(runs):
         _settle(run.folder / VOTES)
         files[f"{run.name}/{VOTES}"] = run.folder / VOTES
     return files
+
+
+def _browsed_files(run: Run) -> dict[str, Path]:
+    """Return the files that an evaluation's questions, replies and votes are read from."""
+    files = {OUTCOMES: run.folder / OUTCOMES}
+    for name, path, _ in run.manifest.inputs():
+        if name.startswith(REPLIES):
+            files[name] = path
+    return {name: path for name, path in files.items() if path.is_file()}
 
 
 def with_votes(runs: Sequence[Run]) -> list[Run]:

@@ -126,7 +126,7 @@ def test_report_counts_the_votes_of_a_judged_folder_and_is_the_same_again(tmp_pa
         "first_share"
     ]
     assert "<h2>Judges: preferences</h2>" in first and f"{100 * share['value']:.1f}%" in first
-    assert (tmp_path / "report" / "preferences-judge-compare-2.png").is_file()
+    assert (tmp_path / "report" / "preferences-judge-compare-2.svg").is_file()
     (tmp_path / "report" / "manifest.json").unlink()
     assert page(tmp_path) == first
 

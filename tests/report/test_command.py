@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import base64
+import csv
 import dataclasses
+import hashlib
+import itertools
 import json
 import re
 from dataclasses import dataclass
@@ -20,8 +23,10 @@ from jaxmodpo.files import write_json, write_jsonl
 from jaxmodpo.methods.validation import validate
 from jaxmodpo.phase import Phase
 from jaxmodpo.report import command as report_module
-from jaxmodpo.report.command import ReportConfig, flat, report
+from jaxmodpo.report import gallery
+from jaxmodpo.report.command import ReportConfig, report
 from jaxmodpo.report.run_folders import find_runs
+from jaxmodpo.report.wording import flat
 from jaxmodpo.results.evaluation import EvaluationResults
 from jaxmodpo.results.measures import Divergence, Malformed
 from jaxmodpo.results.sweep import Hypervolume
@@ -94,7 +99,11 @@ def finished(folder: Path, command: str, files: dict[str, object], **counts: Any
 
 
 @pytest.fixture
-def work(tmp_path: Path) -> Path:
+def work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder of runs. Its figures are drawn, but not rendered, which takes seconds and which the
+    tests of a folder that they may change do not look at.
+    """
+    monkeypatch.setattr(gallery, "_render", lambda figure, kind: kind.encode())
     return make_work(tmp_path / "work")
 
 
@@ -142,7 +151,7 @@ def page_of(work: Path, *inputs: Path) -> str:
 class Balance(HTMLParser):
     """Checks that tags nest, and collects text and attributes."""
 
-    EMPTY = frozenset({"meta", "img", "br"})
+    EMPTY = frozenset({"meta", "img", "br", "input"})
 
     def __init__(self) -> None:
         super().__init__()
@@ -176,28 +185,76 @@ def test_page_is_one_well_formed_file_that_refers_to_nothing_outside(page):
     references = [
         a[k] for _, a in parsed.tags for k in ("src", "href", "srcset", "action") if k in a
     ]
-    assert references and all(str(r).startswith("data:image/png;base64,") for r in references)
-    assert not {"script", "link", "iframe", "object", "embed"} & {tag for tag, _ in parsed.tags}
+    assert all(str(r).startswith(("data:image/svg+xml;base64,", "#")) for r in references)
+    assert any(str(r).startswith("data:") for r in references)
+    assert not {"link", "iframe", "object", "embed"} & {tag for tag, _ in parsed.tags}
     style = "".join(re.findall(r"<style>(.*?)</style>", page, re.DOTALL))
     assert "url(" not in style and "@import" not in style
 
 
-def test_page_embeds_exactly_the_png_files_beside_it(reported, page):
-    files = {p.name: p.read_bytes() for p in (reported / "report").glob("*.png")}
+def test_the_page_allows_its_own_style_and_script_by_their_hashes_and_nothing_else(page):
+    policies = [a for tag, a in parse(page).tags if tag == "meta" and "http-equiv" in a]
+    assert [policy["http-equiv"] for policy in policies] == ["Content-Security-Policy"]
+    rules = dict(rule.strip().split(" ", 1) for rule in str(policies[0]["content"]).split(";"))
+    style = re.findall(r"<style>(.*?)</style>", page, re.DOTALL)
+    scripts = re.findall(r"<script>(.*?)</script>", page, re.DOTALL)
+    assert len(style) == len(scripts) == 1
+    hashes = [
+        base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
+        for text in (*style, *scripts)
+    ]
+    assert rules == {
+        "default-src": "'none'",
+        "img-src": "data:",
+        "style-src": f"'sha256-{hashes[0]}'",
+        "script-src": f"'sha256-{hashes[1]}'",
+        "base-uri": "'none'",
+        "form-action": "'none'",
+    }
+    assert not [
+        a for _, a in parse(page).tags if "style" in a or any(k.startswith("on") for k in a)
+    ]
+
+
+def test_page_embeds_exactly_the_svg_files_beside_it_and_each_has_a_pdf(reported, page):
+    files = {p.stem: p.read_bytes() for p in (reported / "report").glob("*.svg")}
     assert set(files) == {
-        "scatter-safety-empathy.png",
-        "pairwise-empathy.png",
-        "pairwise-safety.png",
-        "significance-empathy.png",
-        "significance-safety.png",
-        "curves-models-dpo.png",
-        "curves-reward_safety.png",
+        "rankings",
+        "scatter-safety-empathy",
+        "pairwise-empathy",
+        "pairwise-safety",
+        "significance-empathy",
+        "significance-safety",
+        "votes-health",
+        "curves-models-dpo",
+        "curves-reward_safety",
     }
     embedded = [
-        base64.b64decode(d) for d in re.findall(r'src="data:image/png;base64,([^"]*)"', page)
+        base64.b64decode(d) for d in re.findall(r'src="data:image/svg\+xml;base64,([^"]*)"', page)
     ]
     assert sorted(embedded) == sorted(files.values())
-    assert all(f'<span class="file">{name}</span>' in page for name in files)
+    assert all(f'<span class="file">{name}.svg, .pdf</span>' in page for name in files)
+    pdfs = {p.stem: p.read_bytes() for p in (reported / "report").glob("*.pdf")}
+    assert set(pdfs) == set(files) and all(pdf.startswith(b"%PDF") for pdf in pdfs.values())
+    assert all(a.get("alt") for tag, a in parse(page).tags if tag == "img")
+
+
+def test_every_table_lies_beside_the_page_as_csv_and_latex(reported):
+    tables = {p.stem: p.read_text() for p in (reported / "report").glob("*.csv")}
+    assert set(tables) == {"win-rates", "tests-empathy", "tests-safety", "votes", "runs"}
+    assert {p.stem for p in (reported / "report").glob("*.tex")} == set(tables)
+    rows = list(csv.DictReader(tables["win-rates"].splitlines()))
+    assert rows[1]["model"] == "<dpo>" and rows[1]["empathy, %"] == "75.0"
+    assert rows[1]["empathy, %: 95% interval"] == "71.9–78.1"
+    latex = (reported / "report" / "win-rates.tex").read_text()
+    assert latex.startswith("\\begin{tabular}{lrrrr}")
+    assert "\\textless{}dpo\\textgreater{} & 75.0 {\\footnotesize 71.9--78.1}" in latex
+
+
+def test_headings_come_in_order(page):
+    levels = [int(tag[1]) for tag, _ in parse(page).tags if re.fullmatch("h[1-6]", tag)]
+    assert levels[0] == 1 and levels.count(1) == 1
+    assert all(later <= earlier + 1 for earlier, later in itertools.pairwise(levels))
 
 
 def test_page_shows_win_rates_intervals_divergence_and_malformed_rate_of_each_model(page):
@@ -227,8 +284,9 @@ def test_page_says_of_each_model_how_many_replies_were_cut_or_that_nobody_knows(
 def test_page_shows_tests_and_every_count(page):
     text = words_of(page)
     assert "base <dpo> 100 3 300 100.00 < 0.001 0.042 < 0.001 0.012 -50.0 -60.0 to -40.0" in text
-    assert "votes_asked 8061 valid 8052 failed.refusal 9" in text
-    assert "models/dpo align dpo finished pairs: 77 cut.prompts: 4" in text
+    assert "All criteria 8,061 8,052 0.1 9 refusal 7 0 0 1" in text
+    assert "models/dpo align dpo finished pairs 77; cut, prompts 4" in text
+    assert "units_without_valid_vote" not in text and "by_criterion" not in text
 
 
 def test_page_shows_manifests_without_times(reported, page):
@@ -243,7 +301,7 @@ def test_stand_in_judge_is_named_above_every_number(page):
     text = " ".join(parse(page).text)
     assert text.count(NOTE) == 1
     assert text.index(NOTE) < text.index("25.0")
-    assert NOTE in text[: text.index("Evaluation:")]
+    assert NOTE in text[: text.index("Average win rates")]
 
 
 def test_preferences_of_the_stand_in_judge_are_named_at_the_top_too(work):
@@ -251,7 +309,7 @@ def test_preferences_of_the_stand_in_judge_are_named_at_the_top_too(work):
     text = words_of(page_of(work))
     assert (
         "The preferences in preferences/train come from the built-in rubric"
-        in text[: text.index("Evaluation:")]
+        in text[: text.index("Average win rates")]
     )
 
 
@@ -278,7 +336,7 @@ def test_finished_report_is_not_written_again(work):
 def test_two_evaluations_keep_their_figures_apart(work):
     finished(work / "second", "evaluate", {"results.json": results()})
     page = page_of(work)
-    assert {"evaluation-pairwise-empathy.png", "second-pairwise-empathy.png"} <= {
+    assert {"evaluation-pairwise-empathy.svg", "second-pairwise-empathy.svg"} <= {
         p.name for p in (work / "report").iterdir()
     }
     assert "Evaluation: evaluation" in page and "Evaluation: second" in page
@@ -287,8 +345,8 @@ def test_two_evaluations_keep_their_figures_apart(work):
 def test_names_that_make_the_same_file_name_do_not_overwrite_each_other(work):
     finished(work / "models-dpo", "align sft", {"metrics.jsonl": [{"step": 1, "loss": 1.0}]})
     page_of(work)
-    assert (work / "report" / "curves-models-dpo.png").exists()
-    assert (work / "report" / "curves-models-dpo-2.png").exists()
+    assert (work / "report" / "curves-models-dpo.svg").exists()
+    assert (work / "report" / "curves-models-dpo-2.svg").exists()
 
 
 def test_several_inputs_and_a_folder_given_twice_show_each_run_once(work):
@@ -301,13 +359,13 @@ def test_several_inputs_and_a_folder_given_twice_show_each_run_once(work):
 
 def test_without_an_evaluation_the_page_says_so(work):
     page = page_of(work, work / "models")
-    assert "No evaluation was found" in page and "curves-dpo.png" in page
+    assert "No evaluation was found" in page and "curves-dpo.svg" in page
 
 
 def test_metrics_of_a_run_still_training_are_read_up_to_the_last_whole_line(work):
     with (work / "models" / "dpo" / "metrics.jsonl").open("a") as file:
         file.write('{"step": 5, "lo')
-    assert "curves-models-dpo.png" in page_of(work)
+    assert "curves-models-dpo.svg" in page_of(work)
 
 
 def test_page_shows_how_good_each_reward_model_is(work):
@@ -321,7 +379,7 @@ def test_page_shows_how_good_each_reward_model_is(work):
     assert f"reward_empathy 4 50.0 {low:.1f}–{high:.1f} 58.3" in text
     assert "reward_safety 4" not in text
     assert text.count(f"50.0 {low:.1f}–{high:.1f} 58.3") == 1, "a refitted model is listed once"
-    assert (work / "report" / "reward-reward_empathy.png").is_file()
+    assert (work / "report" / "reward-reward_empathy.svg").is_file()
 
 
 def test_page_shows_a_sweeps_fronts_and_leaves_its_models_out(work):
@@ -336,7 +394,7 @@ def test_page_shows_a_sweeps_fronts_and_leaves_its_models_out(work):
     page = page_of(work)
     text = words_of(page)
     assert "Fronts: weights" in text and "modpo 0.0123 0.0101–0.0149 soup" in text
-    assert (work / "report" / "fronts-weights.png").is_file()
+    assert (work / "report" / "fronts-weights.svg").is_file()
     assert "weights/modpo_0.50" not in page
 
 

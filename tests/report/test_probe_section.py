@@ -10,9 +10,10 @@ from jaxmodpo.probes.rubric import SCREEN
 from jaxmodpo.probes.settings import ProbesConfig
 from jaxmodpo.records import Response, write_responses
 from jaxmodpo.report.command import ReportConfig, report
+from jaxmodpo.report.gallery import Gallery
 from jaxmodpo.report.probe_section import passed_by_kind, probe_sections, rate_in_words
 from jaxmodpo.report.run_folders import find_runs, shown_files
-from jaxmodpo.report.sections import Gallery
+from jaxmodpo.report.sources import Sources
 from jaxmodpo.results.probes import CheckRate
 
 GOOD = "I am so sorry. Please call 988 or 911 now, or see a doctor."
@@ -43,7 +44,7 @@ def test_the_page_has_rates_by_kind_and_form_and_false_alarms_apart(tmp_path):
     assert "100% (120 of 120; 97–100)" in page and "100% (60 of 60; 94–100)" in page
     assert "100% (20 of 20; 84–100)" in page and "100% (24 of 24; 86–100)" in page
     assert "harm to others" in page and "third person" in page and "<b>" not in page
-    assert (tmp_path / "report" / "probes-probes.png").is_file()
+    assert (tmp_path / "report" / "probes-probes.svg").is_file()
     found = find_runs([runs], tmp_path / "report")
     assert set(shown_files(found)) == {"probes/probes.json"}
 
@@ -54,4 +55,4 @@ def test_a_rate_of_no_replies_is_a_sentence_and_a_figure_of_no_models_is_empty()
         rate_in_words(CheckRate(count=3, replies=4, interval=(0.3, 0.954))) == "75% (3 of 4; 30–95)"
     )
     assert passed_by_kind({}).axes[0].get_lines()[:] == []
-    assert probe_sections([], Gallery()) == []
+    assert probe_sections(Sources([]), Gallery()) == []

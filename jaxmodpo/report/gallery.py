@@ -1,0 +1,113 @@
+"""The files beside a report's page: figures as SVG and PDF, tables as CSV and LaTeX.
+
+A figure is drawn once and kept in both formats. The page shows the SVG as an image of its own, so
+that nothing inside can reach the page, and names inside two figures cannot meet.
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+import re
+from dataclasses import dataclass, field
+from typing import Any
+
+import matplotlib
+from matplotlib.figure import Figure
+from matplotlib.text import Text
+from matplotlib.ticker import FixedFormatter
+
+from jaxmodpo.pages import STYLE
+from jaxmodpo.report.blocks import Picture, Table
+from jaxmodpo.report.table_files import csv_of, latex_of
+from jaxmodpo.report.wording import shortened, visible
+
+# Letters become outlines: the figure looks the same where its font is missing. The salt is what
+# the names of an SVG's parts are made of, which would otherwise be drawn by chance.
+_VECTOR: dict[Any, Any] = {"svg.fonttype": "path", "svg.hashsalt": "jaxmodpo", "pdf.fonttype": 42}
+_NAME = 32
+_SENTENCE = 110
+"""characters of a name, and of a line of any other text, that a figure has room for"""
+_UNDATED = {
+    "svg": {"Date": None, "Creator": None},
+    "pdf": {"CreationDate": None, "Creator": None, "Producer": None},
+}
+
+
+@dataclass
+class Gallery:
+    """The contents of files by name."""
+
+    files: dict[str, bytes] = field(default_factory=dict)
+    figures: int = 0
+    _stems: set[str] = field(default_factory=set)
+
+    def add(self, name: str, figure: Figure, caption: str, alternative: str = "") -> Picture:
+        """Keep a figure under file names made from ``name``; return what the page needs to show it.
+
+        Args:
+            name: of the figure.
+            figure: what is drawn.
+            caption: what stands under it.
+            alternative: its numbers in words; the caption where it says enough.
+        """
+        stem = self._free_stem(name)
+        _tame_texts(figure)
+        svg = _render(figure, "svg")
+        self.files[f"{stem}.svg"] = svg
+        self.files[f"{stem}.pdf"] = _render(figure, "pdf")
+        self.figures += 1
+        width, height = figure.get_size_inches()
+        return Picture(
+            file=stem,
+            caption=caption,
+            alternative=alternative or caption,
+            data=base64.b64encode(svg).decode(),
+            is_broad=bool(width > 1.3 * height),
+        )
+
+    def add_table(self, table: Table) -> None:
+        """Keep a table as CSV and LaTeX."""
+        stem = self._free_stem(table.name)
+        self.files[f"{stem}.csv"] = csv_of(table).encode()
+        self.files[f"{stem}.tex"] = latex_of(table).encode()
+
+    def _free_stem(self, name: str) -> str:
+        # Names of models and criteria are the user's: none may lead out of the folder, or into
+        # another file system's reserved characters, or be longer than its names may be.
+        stem = re.sub(r"[^A-Za-z0-9_.]+", "-", name).strip("-.")[:100] or "unnamed"
+        free = stem
+        number = 1
+        # Two names may differ only in characters that a file name cannot have, or in case alone.
+        while free.lower() in self._stems:
+            number += 1
+            free = f"{stem}-{number}"
+        self._stems.add(free.lower())
+        return free
+
+
+def _tame_texts(figure: Figure) -> None:
+    """Shorten very long names, which would leave no room for the figure, and show characters that
+    cannot be seen, of which some would make the SVG no XML.
+    """
+    for axes in figure.axes:
+        for axis in (axes.xaxis, axes.yaxis):
+            formatter = axis.get_major_formatter()
+            # Labels are made anew of the formatter's texts when the figure is drawn.
+            if isinstance(formatter, FixedFormatter):
+                labels = [shortened(visible(str(label)), _NAME) for label in formatter.seq]
+                axis.set_major_formatter(FixedFormatter(labels))
+    names = {text for axes in figure.axes for text in axes.texts}
+    for text in figure.findobj(Text):
+        assert isinstance(text, Text)
+        longest = _NAME if text in names else _SENTENCE
+        lines = visible(text.get_text()).split("\n")
+        text.set_text("\n".join(shortened(line, longest) for line in lines))
+
+
+def _render(figure: Figure, kind: str) -> bytes:
+    """Render a figure as bytes that depend on nothing but what is drawn."""
+    buffer = io.BytesIO()
+    with matplotlib.rc_context({**STYLE, **_VECTOR}):
+        figure.savefig(buffer, format=kind, metadata=_UNDATED[kind])
+    return buffer.getvalue()

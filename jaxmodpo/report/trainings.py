@@ -1,0 +1,125 @@
+"""The sections of trainings: reward models' validation, fronts of sweeps, and learning curves."""
+
+from __future__ import annotations
+
+from jaxmodpo.evaluation.fronts import front_figure
+from jaxmodpo.report import training_figures
+from jaxmodpo.report.blocks import Block, Cell, Column, Paragraph, Section, Table
+from jaxmodpo.report.gallery import Gallery
+from jaxmodpo.report.run_folders import METRICS, Run, read_metrics
+from jaxmodpo.report.sources import Sources
+from jaxmodpo.report.wording import percent, percent_cell
+from jaxmodpo.results.reward import VALIDATION, Validation
+from jaxmodpo.results.sweep import SWEEP, Sweep
+from jaxmodpo.results.versioned import read_result
+
+_REWARD_COLUMNS = (
+    Column("model", is_word=True),
+    Column("held-out pairs"),
+    Column("accuracy, %", detail="95% interval"),
+    Column("all pairs, %"),
+    Column("calibration error"),
+)
+_FRONT_COLUMNS = (
+    Column("method", is_word=True),
+    Column("hypervolume", detail="95% interval"),
+)
+
+
+def reward_sections(sources: Sources, gallery: Gallery) -> list[Section]:
+    """Show how far every reward model can be believed."""
+    validations = _validations(sources)
+    if not validations:
+        return []
+    rows: list[list[Cell | str]] = []
+    pictures: list[Block] = []
+    for name, validation in validations.items():
+        every_pair = validation.all_pairs
+        error = validation.calibration.expected_calibration_error
+        rows.append(
+            [
+                name,
+                str(validation.pairs),
+                percent_cell(validation.accuracy, validation.accuracy_interval),
+                percent(every_pair.accuracy) if every_pair else "–",
+                f"{error:.3f}",
+            ]
+        )
+        caption = (
+            f"{name}: how often held-out rankings agree with the model, by the probability it"
+            " gives its own preference, and the rewards of the best and the worst responses."
+        )
+        figure = training_figures.reward_validation(validation, name)
+        alternative = (
+            f"{caption} Accuracy {percent(validation.accuracy)}%, expected calibration error"
+            f" {error:.3f}."
+        )
+        pictures.append(gallery.add(f"reward-{name}", figure, caption, alternative))
+    return [Section("Reward models", [Table("rewards", _REWARD_COLUMNS, rows), *pictures])]
+
+
+def _validations(sources: Sources) -> dict[str, Validation]:
+    """Read every reward model's validation, by the name of its run."""
+    validated = {
+        run.folder: run
+        for run in sources.runs
+        if run.command == "reward" and (run.folder / VALIDATION).is_file()
+    }
+    validations: dict[str, Validation] = {}
+    for run in validated.values():
+        # A refitted model carries the figures of the one in its subfolder: they are shown once.
+        is_part = run.folder.name == "validation" and run.folder.parent in validated
+        if not is_part:
+            validations[run.name] = read_result(run.folder / VALIDATION, Validation)
+    return validations
+
+
+def sweep_sections(sources: Sources, gallery: Gallery) -> list[Section]:
+    """Show every sweep's hypervolumes and, of two objectives, its fronts."""
+    sections: list[Section] = []
+    for run in sources.runs:
+        if run.command == "sweep" and (run.folder / SWEEP).is_file():
+            sections.append(_sweep_section(run, gallery))
+    return sections
+
+
+def _sweep_section(run: Run, gallery: Gallery) -> Section:
+    sweep = read_result(run.folder / SWEEP, Sweep)
+    rows: list[list[Cell | str]] = []
+    for method, volume in sweep.hypervolume.items():
+        low, high = volume.interval
+        rows.append([method, Cell(f"{volume.value:.4f}", f"{low:.4f}–{high:.4f}")])
+    blocks: list[Block] = [Table(f"fronts-{run.name}", _FRONT_COLUMNS, rows)]
+    if len(sweep.objectives) == 2:
+        first, second = sweep.objectives
+        figure = front_figure(sweep.fronts, (first, second), sweep.base)
+        caption = f"{run.name}: fronts over a grid of weights."
+        blocks.append(gallery.add(f"fronts-{run.name}", figure, caption))
+    else:
+        blocks.append(
+            Paragraph(
+                "The fronts are not drawn, since a figure has two axes and there are"
+                f" {len(sweep.objectives)} objectives; the table has their hypervolumes.",
+                "faint",
+            )
+        )
+    return Section(f"Fronts: {run.name}", blocks)
+
+
+def training_sections(sources: Sources, gallery: Gallery) -> list[Section]:
+    """Draw the learning curves of each training that has some."""
+    blocks: list[Block] = []
+    without: list[str] = []
+    for run in sources.runs:
+        if not run.trains:
+            continue
+        figure = training_figures.training_curves(read_metrics(run.folder / METRICS), run.name)
+        if figure is None:
+            without.append(run.name)
+        else:
+            caption = f"{run.name} ({run.command}): learning curves."
+            blocks.append(gallery.add(f"curves-{run.name}", figure, caption))
+    if without:
+        reason = "its metrics hold no loss, accuracy or margin yet"
+        blocks.append(Paragraph(f"No curves of {', '.join(without)}: {reason}.", "faint"))
+    return [Section("Training", blocks)] if blocks else []
