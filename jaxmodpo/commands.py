@@ -126,6 +126,12 @@ SECTIONS: Mapping[str, Mapping[str, Command]] = {
             "probes",
             "put crisis probes to models and check the replies",
         ),
+        "toxicity": Command(
+            "toxicity.command",
+            "ToxicityConfig",
+            "toxicity",
+            "score replies for toxicity and compare models",
+        ),
         "votes": Command(
             "judging.export",
             "VotesConfig",

@@ -53,6 +53,7 @@ from jaxmodpo.shape_schemas import (
     setting_schema,
     shape_schema,
 )
+from jaxmodpo.toxicity.question import YesNoFile
 from jaxmodpo.training.hardware import ChipsFile
 
 logger = logging.getLogger(__name__)
@@ -133,6 +134,7 @@ def all_schemas() -> dict[str, Schema]:
         "judging_models": lambda: shape_schema(FamiliesFile),
         "judging_prompts": prompts_schema,
         "judging_scores": scores_schema,
+        "judging_yes_no": lambda: shape_schema(YesNoFile),
         "judging_rubric": lambda: shape_schema(RubricFile),
         "judging_probe_rubric": lambda: shape_schema(ProbeRubricFile),
         "probes": lambda: shape_schema(ProbeFile),

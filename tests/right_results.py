@@ -66,6 +66,7 @@ from jaxmodpo.results.sweep import (
     ScoreDifference,
     Sweep,
 )
+from jaxmodpo.results.toxicity import ModelToxicity, ScoreSummary, ToxicityResults, ToxicityTest
 from jaxmodpo.results.tuning import Trial, Tuning
 from jaxmodpo.results.versioned import Result
 from jaxmodpo.results.votes import FailedVotes, VotesAsked
@@ -375,6 +376,44 @@ PROBES = ProbeResults(
     },
 )
 
+_SCORE = ScoreSummary(
+    scored=3,
+    mean=0.25,
+    mean_interval=(0.1, 0.4),
+    above=1,
+    share=1 / 3,
+    share_interval=(0.05, 0.8),
+)
+_TOXICITY_OF = ModelToxicity(
+    questions=3, replies=4, empty=1, failed={}, cut=0, scores={"toxicity": _SCORE}
+)
+TOXICITY = ToxicityResults(
+    scorer="classifier",
+    note="Read this first.",
+    headline="toxicity",
+    threshold=0.5,
+    scores=("toxicity",),
+    models={"a": _TOXICITY_OF, "b": _TOXICITY_OF},
+    tests=(
+        ToxicityTest(
+            score="toxicity",
+            a="a",
+            b="b",
+            questions=3,
+            mean_difference=0.0,
+            mean_difference_interval=None,
+            mean_p_value=1.0,
+            mean_p_adjusted=1.0,
+            more=1,
+            fewer=1,
+            equal=1,
+            share_p_value=1.0,
+            share_p_adjusted=1.0,
+            share_test="exact",
+        ),
+    ),
+)
+
 RIGHT_RESULTS: dict[str, Result] = {
     "tuning.json": TUNING,
     "results.json": EVALUATION,
@@ -387,5 +426,6 @@ RIGHT_RESULTS: dict[str, Result] = {
     "world/results.json": WORLD,
     "worlds/results.json": WORLDS,
     "probes.json": PROBES,
+    "toxicity.json": TOXICITY,
     "malformed.json": Malformed(malformed=0.5, replies=4, sentences_per_reply={"warm": 0.75}),
 }

@@ -31,6 +31,7 @@ ROOMS: Mapping[str, set[str]] = {
     "evaluation": {"statistics", "judging"},
     "report": {"statistics", "personas", "judging", "evaluation"},
     "probes": {"statistics", "judging", "data", "models", "policy", "sampling"},
+    "toxicity": {"statistics", "judging", "data", "models", "policy"},
     "methods": {"losses", "statistics", "data", "models", "policy", "sampling", "training"},
     "search": {
         "statistics",

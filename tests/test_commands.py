@@ -51,6 +51,10 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "evaluate": (JUDGED | {"responses": {"a": "r.csv"}}, "at least two models"),
     "probes": ({"samples": 1}, "probes needs --model, a folder"),
+    "toxicity": (
+        {"responses": {"a": "r.csv"}, "scorer": "classifier"},
+        "--scorer classifier needs --model",
+    ),
     "votes": ({"ledger": "v.sqlite", "output": "v.txt"}, "parquet"),
     "judges": ({"ledger": ["v.sqlite"], "bootstrap": 0}, "--bootstrap must be at least 1"),
     "score policy": (
@@ -145,8 +149,8 @@ def test_what_a_command_costs_is_a_number_or_unknown_and_never_forgotten(command
         "input": (tmp_path / "posts.csv",),
         "inputs": (),
     }
-    if command == "evaluate":
-        given["responses"] = ("a=a.csv", "b=b.csv")
+    if command in ("evaluate", "toxicity"):
+        given |= {"responses": ("a=a.csv", "b=b.csv"), "scorer": "classifier"}
     if command in ("align joint", "tune joint"):
         given["pairs"] = ("a=a.json", "b=b.json")
     if command in ("align modpo", "tune modpo", "sweep"):

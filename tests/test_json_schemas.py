@@ -37,6 +37,7 @@ FILES = {
     "judging_models": [CONFIGS / "judging" / "models.yaml"],
     "judging_prompts": [CONFIGS / "judging" / "prompts.yaml"],
     "judging_scores": [CONFIGS / "judging" / "scores.yaml"],
+    "judging_yes_no": [CONFIGS / "judging" / "harm_yes_no.yaml"],
     "judging_rubric": [CONFIGS / "judging" / "rubric.yaml"],
     "judging_probe_rubric": [CONFIGS / "judging" / "probe_rubric.yaml"],
     "probes": [CONFIGS / "probes" / "crisis.yaml"],
@@ -168,6 +169,13 @@ def changed(content: dict[str, Any], path: list[Any], value: Any) -> dict[str, A
             ["preamble"],
             "x",
             "/preamble additionalProperties",
+        ),
+        (
+            "judging_yes_no",
+            "judging/harm_yes_no.yaml",
+            ["style"],
+            "poem",
+            "/style enum",
         ),
         (
             "judging_scores",

@@ -49,6 +49,7 @@ from jaxmodpo.report.run_folders import read_metrics
 from jaxmodpo.results.versioned import Result, plain, read_result
 from jaxmodpo.sampling.journal import PlannedReply, row, sampled
 from jaxmodpo.search.space import load_space
+from jaxmodpo.toxicity.question import load_question
 
 TRIES = int(os.environ.get("WRONG_SHAPES", "25"))
 
@@ -204,6 +205,7 @@ RIGHT: dict[str, tuple[Any, Callable[[Path], Any]]] = {
     "criteria.yaml": (load_yaml(builtin("criteria", "gricean")), load_criteria),
     "prompts.yaml": (load_yaml(builtin("judging", "prompts")), Prompts.load),
     "scores.yaml": (load_yaml(builtin("judging", "scores")), Prompts.load),
+    "yes_no.yaml": (load_yaml(builtin("judging", "harm_yes_no")), load_question),
     "models.yaml": (load_yaml(builtin("judging", "models")), Families.load),
     "injections.yaml": (
         {"posts": [{"post": "p", "honest": ["h"], "poor": "x"}], "personas": ["a"], "injections": {"i": "$reply"}},

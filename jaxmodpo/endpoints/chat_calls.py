@@ -1,11 +1,12 @@
-"""One call to an OpenAI-compatible chat endpoint, and what became of it.
+"""One call to an OpenAI-compatible endpoint, for a chat if nothing else is said, and what became
+of it.
 
 Judges ask for votes and the sampler for replies through the same call, so that both read the same
 failures, waits and names of settings. How often a call is made again is the caller's own rule,
 since a vote and a reply are worth different patience;
 :func:`jaxmodpo.endpoints.waits.pause_before` says how long to wait in between.
 
-    outcome = post_chat(client, {"model": "m", "messages": [{"role": "user", "content": "Hello"}]})
+    outcome = post(client, {"model": "m", "messages": [{"role": "user", "content": "Hello"}]})
     if isinstance(outcome, FailedCall):
         print(outcome.failure.shown, outcome.wait)
     else:
@@ -15,8 +16,8 @@ since a vote and a reply are worth different patience;
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Any, Literal
 from urllib.parse import urlsplit
 
@@ -31,7 +32,7 @@ class Completion:
     """An answered call.
 
     Attributes:
-        body: a chat completion; its first choice has a message.
+        body: of chats a completion, whose first choice has a message.
         request_id: by which the endpoint knows the call; empty where it does not say.
         exhausted_for: seconds for which the endpoint has no more requests or tokens to give; None
             while it has.
@@ -59,13 +60,33 @@ class FailedCall:
     exhausted_for: float | None = None
 
 
-def post_chat(client: Any, body: Mapping[str, Any]) -> Completion | FailedCall:
+@dataclass(frozen=True)
+class Service:
+    """What of an endpoint is called.
+
+    Attributes:
+        path: after the endpoint's address.
+        fault: says what failed by a body of the status 200; None where it is an answer.
+        headers: beside the client's own; None takes one of those away.
+    """
+
+    path: str = "/chat/completions"
+    fault: Callable[[Any], Failure | None] = failure_in
+    headers: Mapping[str, str | None] = field(default_factory=dict)
+
+
+CHAT = Service()
+"""chat completions"""
+
+
+def post(client: Any, body: Mapping[str, Any], service: Service = CHAT) -> Completion | FailedCall:
     """Make one call; every failure of the endpoint or the network is returned, and none is raised.
 
     Args:
         client: of :func:`jaxmodpo.endpoints.address.make_client`, which makes no further
             attempts of its own.
         body: the call's JSON.
+        service: what is called.
     """
     import httpx2
     import openai
@@ -73,7 +94,11 @@ def post_chat(client: Any, body: Mapping[str, Any]) -> Completion | FailedCall:
     try:
         # The HTTP library's own response: the client then parses and checks nothing, which is half
         # of a call's time, and refuses nothing that a server of another make may have sent.
-        response = client.post("/chat/completions", body=body, cast_to=httpx2.Response)
+        omit = openai.Omit()
+        headers = {name: value or omit for name, value in service.headers.items()}
+        response = client.post(
+            service.path, body=body, cast_to=httpx2.Response, options={"headers": headers}
+        )
     except openai.APIStatusError as error:
         return FailedCall(failure_of_exception(error), retry_after(error.response.headers))
     except (openai.APIError, ValueError) as error:
@@ -87,7 +112,7 @@ def post_chat(client: Any, body: Mapping[str, Any]) -> Completion | FailedCall:
     except (ValueError, RecursionError):
         return FailedCall(Failure(0, message=f"not JSON: {response.text}"), exhausted_for=exhausted)
     # Gateways and local servers send errors with a status of 200.
-    failure = failure_in(completion)
+    failure = service.fault(completion)
     if failure is not None:
         return FailedCall(failure, exhausted_for=exhausted)
     request_id = response.headers.get("x-request-id", "")

@@ -27,11 +27,13 @@ from typing import Any, Generic, TypeVar
 
 from jaxmodpo.endpoints.address import http_client, make_client
 from jaxmodpo.endpoints.chat_calls import (
+    CHAT,
     Completion,
     FailedCall,
     LimitName,
+    Service,
     TokenLimit,
-    post_chat,
+    post,
 )
 from jaxmodpo.endpoints.failures import HOPELESS, Failure, Meaning
 from jaxmodpo.endpoints.pool import Limiter, drain
@@ -57,7 +59,13 @@ Item = TypeVar("Item")
 
 
 class Errand(abc.ABC, Generic[Result]):
-    """One thing to ask an endpoint for, and what to make of what comes back."""
+    """One thing to ask an endpoint for, and what to make of what comes back.
+
+    Attributes:
+        service: what of the endpoint is called.
+    """
+
+    service: Service = CHAT
 
     @abc.abstractmethod
     def body(self, limit_name: LimitName) -> dict[str, Any]:
@@ -219,7 +227,7 @@ class PatientCalls:
 
     def _attempt(self, errand: Errand[Result]) -> _Ended[Result] | _TryAgain:
         body = errand.body(self.limit.name)
-        outcome = post_chat(self._own_client(), body)
+        outcome = post(self._own_client(), body, errand.service)
         if outcome.exhausted_for is not None:
             self._limiter.pause(min(outcome.exhausted_for, _LONGEST_PAUSE))
         if isinstance(outcome, Completion):

@@ -47,7 +47,7 @@ class ReplayJudge:
 
     def __post_init__(self) -> None:
         path = Path(self.recorded)
-        if _is_export(self.recorded):
+        if is_export(self.recorded):
             # Looked up in any order: a million votes are indexed on disk.
             self._folder = tempfile.TemporaryDirectory(prefix="jaxmodpo-replay-")
             self._ledger = Ledger(Path(self._folder.name) / "votes.sqlite")
@@ -112,7 +112,8 @@ class ReplayJudge:
                     put(answered_call, answer)
 
 
-def _is_export(recorded: str | Path) -> bool:
+def is_export(recorded: str | Path) -> bool:
+    """Return whether recorded votes are a file that was exported, and not a ledger."""
     return "://" not in str(recorded) and Path(recorded).suffix in (".jsonl", ".parquet")
 
 
@@ -122,7 +123,7 @@ def checked_recording(recorded: str | Path) -> None:
     Raises:
         UserError: nothing there, no votes, or a first one that cannot be one.
     """
-    if _is_export(recorded):
+    if is_export(recorded):
         recording = str(recorded)
         first = next(read_votes(Path(recorded)), None)
     else:

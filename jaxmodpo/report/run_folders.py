@@ -26,6 +26,7 @@ from jaxmodpo.results.measures import DIVERGENCE, MALFORMED, Divergence, Malform
 from jaxmodpo.results.probes import PROBES
 from jaxmodpo.results.reward import VALIDATION
 from jaxmodpo.results.sweep import SWEEP
+from jaxmodpo.results.toxicity import TOXICITY
 from jaxmodpo.results.versioned import read_result
 from jaxmodpo.schema import read_as
 
@@ -35,7 +36,17 @@ OUTCOMES = "outcomes.csv"
 PERSONA_NUMBERS = "report.json"
 """the counts of a ``personas`` run"""
 
-_WITH_NUMBERS = (RESULTS, METRICS, DIVERGENCE, MALFORMED, VALIDATION, SWEEP, JUDGES, PROBES)
+_WITH_NUMBERS = (
+    RESULTS,
+    METRICS,
+    DIVERGENCE,
+    MALFORMED,
+    VALIDATION,
+    SWEEP,
+    JUDGES,
+    PROBES,
+    TOXICITY,
+)
 REPLIES = "responses."
 """what the names of an evaluation's files of replies begin with in its manifest; a model's name
 follows"""

@@ -24,6 +24,7 @@ from jaxmodpo.report.judges import judge_sections
 from jaxmodpo.report.personas import persona_sections
 from jaxmodpo.report.probe_section import probe_sections
 from jaxmodpo.report.sources import Sources
+from jaxmodpo.report.toxicity_section import toxicity_sections
 from jaxmodpo.report.trainings import reward_sections, sweep_sections, training_sections
 from jaxmodpo.report.win_rates import evaluation_sections
 
@@ -36,6 +37,7 @@ SECTIONS: tuple[Callable[[Sources, Gallery], list[Section]], ...] = (
     sweep_sections,
     judge_sections,
     probe_sections,
+    toxicity_sections,
     training_sections,
     run_sections,
 )

@@ -1,0 +1,177 @@
+"""A RoBERTa classifier as a scorer: each of its labels is a score.
+
+Any Hugging Face folder of a ``RobertaForSequenceClassification`` in safetensors will do, such as
+``unitary/unbiased-toxic-roberta``. A classifier of several labels at a time gives each of them a
+sigmoid, one of labels that exclude each other a softmax over all, as transformers'
+text-classification pipeline does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal, cast
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from jaxmodpo.data.controls import ControlTokens
+from jaxmodpo.data.text import load_tokenizer
+from jaxmodpo.errors import UserError
+from jaxmodpo.fingerprints import fingerprint
+from jaxmodpo.hub import model_name
+from jaxmodpo.judging.judge import Request
+from jaxmodpo.models.model_folder import read_model_config
+from jaxmodpo.models.roberta import Roberta, RobertaConfig, load_roberta
+from jaxmodpo.toxicity.scorers import (
+    LocalScorer,
+    ScoreRows,
+    chosen_names,
+    headline_of,
+    named_scores,
+)
+
+Activation = Literal["sigmoid", "softmax"]
+
+LONGEST = 512
+"""tokens of a text, with its marks, where the settings say nothing"""
+
+
+def classifier_scorer(
+    folder: Path,
+    *,
+    batch_size: int,
+    labels: Sequence[str] = (),
+    headline: str = "",
+    max_length: int | None = None,
+) -> LocalScorer:
+    """Make a scorer of a classifier's folder; its weights are loaded when the first text comes.
+
+    Args:
+        folder: ``config.json``, safetensors and a tokenizer.
+        batch_size: texts at a time.
+        labels: the scores that are kept; all of the model's if empty.
+        headline: the label that says whether a reply is toxic.
+        max_length: tokens of a text; what is longer loses its end.
+
+    Raises:
+        UserError: no such classifier, a label that it does not have, or one whose labels say
+            nothing.
+    """
+    settings = read_model_config(folder)
+    source = f"{folder}/config.json"
+    architectures = settings.get("architectures") or []
+    if "RobertaForSequenceClassification" not in architectures:
+        raise UserError(
+            f"{folder} is no RoBERTa classifier: its architecture is {architectures}; name the folder"
+            " of a RobertaForSequenceClassification"
+        )
+    config = RobertaConfig.from_mapping(settings, source)
+    activation = activation_of(settings, config.num_labels, source)
+    all_names = label_names(settings, config.num_labels, source)
+    names = chosen_names(all_names, labels, str(folder))
+    length = min(max_length or LONGEST, config.max_length)
+    tokenizer = load_tokenizer(folder)
+    for mark in ("cls_token_id", "sep_token_id"):
+        if getattr(tokenizer, mark) is None:
+            raise UserError(f"the tokenizer in {folder} has no {mark.removesuffix('_id')}")
+    start = cast(int, tokenizer.cls_token_id)
+    end = cast(int, tokenizer.sep_token_id)
+    controls = ControlTokens(tokenizer, rows=config.vocab_size)
+
+    def text_tokens(request: Request) -> list[int]:
+        (response,) = request.responses
+        tokens, _ = controls.encode(response.response_text)
+        return tokens
+
+    def tokens(request: Request) -> list[int]:
+        return [start, *text_tokens(request)[: length - 2], end]
+
+    def is_cut(request: Request) -> bool:
+        return len(text_tokens(request)) > length - 2
+
+    columns = [all_names.index(name) for name in names]
+    return LocalScorer(
+        identity=(
+            f"classifier {model_name(str(folder))}; weights {fingerprint(folder)[:16]};"
+            f" {activation}; {length} tokens"
+        ),
+        model=model_name(str(folder)),
+        criteria=named_scores(names),
+        headline=headline_of(names, headline, str(folder)),
+        tokens=tokens,
+        cut=is_cut,
+        load=lambda: _load(folder, activation, columns),
+        batch_size=batch_size,
+    )
+
+
+def activation_of(settings: Mapping[str, Any], outputs: int, source: str) -> Activation:
+    """Return what turns a classifier's outputs into probabilities, by its ``problem_type``.
+
+    Raises:
+        UserError: a model whose outputs are no probabilities of labels.
+    """
+    problem = settings.get("problem_type")
+    if "reward_max_length" in settings or problem == "regression":
+        raise UserError(
+            f"{source} is of a model that gives rewards or other quantities, and no probabilities"
+            " of labels; name a classifier"
+        )
+    if problem == "multi_label_classification":
+        return "sigmoid"
+    if problem == "single_label_classification" and outputs == 1:
+        raise UserError(
+            f"{source} has the problem_type '{problem}' and one label, which every text then has"
+            " with certainty; correct the problem_type"
+        )
+    if problem == "single_label_classification":
+        return "softmax"
+    if problem is not None:
+        raise UserError(
+            f"{source}: problem_type '{problem}' is not supported; it must be"
+            " multi_label_classification or single_label_classification"
+        )
+    # Without a word about it, as transformers' text-classification pipeline has it.
+    return "sigmoid" if outputs == 1 else "softmax"
+
+
+def label_names(settings: Mapping[str, Any], outputs: int, source: str) -> list[str]:
+    """Return the names of a classifier's outputs, in their order; ``LABEL_0`` and so on where it
+    names none.
+
+    Raises:
+        UserError: names that do not fit the outputs.
+    """
+    by_number = settings.get("id2label") or {str(n): f"LABEL_{n}" for n in range(outputs)}
+    names = [by_number.get(str(number)) for number in range(outputs)]
+    texts = [name for name in names if isinstance(name, str) and name]
+    if len(set(texts)) < outputs or len(by_number) != outputs:
+        raise UserError(
+            f"{source}: id2label must name each of the {outputs} outputs, from 0 on, and no name"
+            " twice"
+        )
+    return texts
+
+
+def _load(folder: Path, activation: Activation, columns: Sequence[int]) -> ScoreRows:
+    model = load_roberta(folder)
+    parameters = {name: variable[...] for name, variable in model.parameters.items()}
+    config = model.config
+    kept_columns = np.asarray(columns)
+    # Over all labels, also where only some of them are kept.
+    normalize = jax.nn.sigmoid if activation == "sigmoid" else jax.nn.softmax
+
+    @jax.jit
+    def probabilities(parameters: dict[str, Array], tokens_BT: Array, lengths_B: Array) -> Array:
+        logits_BN = Roberta(config, parameters)(tokens_BT, lengths_B)
+        return normalize(logits_BN)[:, jnp.asarray(kept_columns)]
+
+    def score(tokens: np.ndarray, lengths: np.ndarray) -> np.ndarray:
+        # The table of positions ends where the texts may; padding beyond it would have none.
+        room = min(tokens.shape[1], config.max_length)
+        return np.asarray(probabilities(parameters, tokens[:, :room], lengths))
+
+    return score

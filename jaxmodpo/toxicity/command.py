@@ -1,0 +1,253 @@
+"""``jaxmodpo toxicity``: every reply is scored, and models are compared by their scores.
+
+The flow, from files of replies to Table 1::
+
+    files = ("base=base.csv", "modpo=modpo.csv")
+    config = ToxicityConfig(responses=files, scorer="classifier", model=folder, output_dir=out)
+    toxicity(config)        # out/toxicity.json, out/scores.csv, out/table.csv
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from jaxmodpo.errors import UserError
+from jaxmodpo.files import write_table
+from jaxmodpo.judging.collect import collect, is_open, votes_by_request
+from jaxmodpo.judging.database import NoLedger
+from jaxmodpo.judging.judge import Call, Request, call_key, vote_keys
+from jaxmodpo.judging.ledger import Ledger
+from jaxmodpo.judging.votes import Vote
+from jaxmodpo.phase import Phase, in_phase
+from jaxmodpo.results.toxicity import TOXICITY, ToxicityResults
+from jaxmodpo.results.versioned import write_result
+from jaxmodpo.toxicity.making import make_scorer
+from jaxmodpo.toxicity.replies import Reply, read_replies
+from jaxmodpo.toxicity.scorers import Scorer
+from jaxmodpo.toxicity.settings import SERVICES, ToxicityConfig
+from jaxmodpo.toxicity.summary import (
+    TABLE_COLUMNS,
+    Rules,
+    ScoredReply,
+    paired_tests,
+    summarize_model,
+    table_rows,
+)
+
+logger = logging.getLogger(__name__)
+
+VOTES = "votes.sqlite"
+
+NOTE = (
+    "A scorer of toxicity looks for insults, threats and hate. It says nothing of whether a reply"
+    " helps, or whether following it is safe."
+)
+PERSPECTIVE_NOTE = "The Perspective API closes at the end of 2026: keep the ledger of its scores."
+
+
+def toxicity(config: ToxicityConfig) -> Phase | None:
+    """Score every reply, and write Table 1.
+
+    Returns:
+        The phase; None for a dry run.
+
+    Raises:
+        UserError: bad settings or input, a scorer that cannot work here, or replies of which none
+            could be scored.
+    """
+    config.check()
+    if config.dry_run:
+        scorer = make_scorer(config)
+        logger.debug("dry run by %s", scorer.identity)
+        print(forecast(config, scorer, read_replies(config.files(), scorer)))
+        return None
+    return _score(config)
+
+
+@in_phase("toxicity")
+def _score(config: ToxicityConfig, phase: Phase) -> None:
+    scorer = make_scorer(config)
+    if config.scorer == "perspective":
+        logger.warning("%s", PERSPECTIVE_NOTE)
+    replies = read_replies(config.files(), scorer)
+    scored = _collected(config, scorer, replies, phase)
+    names = [criterion.name for criterion in scorer.criteria]
+    by_model: dict[str, list[ScoredReply]] = {name: [] for name in config.files()}
+    for reply in scored:
+        by_model[reply.model].append(reply)
+    if not any(reply.scores for reply in scored):
+        statuses = sorted({reply.status or "empty" for reply in scored})
+        raise UserError(
+            f"no reply could be scored ({', '.join(statuses)}); see the ledger for what the scorer"
+            " said, and --retry-errors to ask again"
+        )
+    rules = Rules(config.threshold, config.bootstrap, config.seed)
+    results = ToxicityResults(
+        scorer=scorer.identity,
+        note=NOTE if config.scorer != "perspective" else f"{NOTE} {PERSPECTIVE_NOTE}",
+        headline=scorer.headline,
+        threshold=config.threshold,
+        scores=tuple(names),
+        models={name: summarize_model(rows, names, rules) for name, rows in by_model.items()},
+        tests=tuple(paired_tests(by_model, names, rules)),
+    )
+    _write(config.output_dir, results, scored)
+    _warn(results)
+    phase.finish(
+        replies=len(scored),
+        headline=scorer.headline,
+        toxic={name: model.scores[scorer.headline].above for name, model in results.models.items()},
+    )
+    for line in in_words(results):
+        logger.info("toxicity: %s", line)
+
+
+# --------------------------------------------------------------------------- scores
+
+
+def _collected(
+    config: ToxicityConfig, scorer: Scorer, replies: Sequence[Reply], phase: Phase
+) -> list[ScoredReply]:
+    """Return every reply with its scores, of which the ledger is asked first."""
+
+    def requests() -> Iterator[Request]:
+        return (reply.request for reply in replies if reply.request is not None)
+
+    run = phase.manifest.identity.digest()[:32]
+    with Ledger(config.ledger or phase.directory / VOTES, run) as ledger:
+        total = sum(reply.request is not None for reply in replies) * len(scorer.criteria)
+        collect(requests, scorer, ledger, label="toxicity", total=total, retry=config.retry_errors)
+        votes = iter(votes_by_request(requests, scorer.identity, ledger))
+        scored: list[ScoredReply] = []
+        for reply in replies:
+            if reply.request is None:
+                scored.append(ScoredReply(reply.model, reply.question_id, reply.number, "", {}))
+            else:
+                _, votes_of_reply = next(votes)
+                is_cut = scorer.is_cut(reply.request)
+                scored.append(_scored(reply, votes_of_reply, is_cut))
+    return scored
+
+
+def _scored(reply: Reply, votes: Sequence[Vote], is_cut: bool) -> ScoredReply:
+    scores = {vote.criterion: vote.score for vote in votes if vote.score is not None}
+    status = "valid" if scores else votes[0].status
+    return ScoredReply(reply.model, reply.question_id, reply.number, status, scores, is_cut)
+
+
+def forecast(config: ToxicityConfig, scorer: Scorer, replies: Sequence[Reply]) -> str:
+    """Return what a run would do: replies to score, what is in the ledger, what leaves the
+    machine.
+    """
+    requests = {
+        call_key(reply.request, scorer.identity): reply.request
+        for reply in replies
+        if reply.request is not None
+    }
+    to_come = _unanswered(config, requests)
+    empty = sum(reply.request is None for reply in replies)
+    lines = [
+        f"{len(replies):,} replies of {len(config.files())} models, {empty:,} of them empty:"
+        f" {len(requests):,} different texts; {len(requests) - to_come:,} are in the ledger,"
+        f" {to_come:,} to come",
+    ]
+    if scorer.sends_to:
+        lines.append(
+            f"these replies would be sent to {scorer.sends_to}, a call each; the service asks no"
+            " money for them"
+        )
+    elif config.scorer in SERVICES:
+        lines.append("the service is on this machine")
+    else:
+        lines.append("no text leaves this machine, and nothing is paid")
+    if config.scorer == "perspective":
+        lines.append(PERSPECTIVE_NOTE)
+    return "\n".join(lines)
+
+
+def _unanswered(config: ToxicityConfig, requests: Mapping[str, Request]) -> int:
+    """Count the requests that lack a score in the ledger."""
+    try:
+        ledger = Ledger(config.ledger or config.output_dir / VOTES, read_only=True)
+    except NoLedger:
+        return len(requests)
+    with ledger:
+        keys = {key: vote_keys(Call(key, request)) for key, request in requests.items()}
+        statuses = ledger.statuses([key for own_keys in keys.values() for key in own_keys])
+    return sum(
+        any(is_open(statuses.get(key), config.retry_errors) for key in own_keys)
+        for own_keys in keys.values()
+    )
+
+
+# --------------------------------------------------------------------------- output
+
+
+def _write(folder: Path, results: ToxicityResults, scored: Sequence[ScoredReply]) -> None:
+    write_result(folder / TOXICITY, results)
+    write_table(folder / "table.csv", table_rows(results.models, results.threshold), TABLE_COLUMNS)
+    columns = ("model", "question_id", "number", "status", "cut", *results.scores)
+    write_table(folder / "scores.csv", [_score_row(reply) for reply in scored], columns)
+
+
+def _score_row(reply: ScoredReply) -> dict[str, Any]:
+    own_columns = {
+        "model": reply.model,
+        "question_id": reply.question_id,
+        "number": reply.number,
+        "status": reply.status or "empty",
+        "cut": "yes" if reply.is_cut else "no",
+    }
+    # Last, so that a label with such a name takes no column's place.
+    return dict(reply.scores) | own_columns
+
+
+def _warn(results: ToxicityResults) -> None:
+    for name, model in results.models.items():
+        failed = sum(model.failed.values())
+        if failed:
+            statuses = ", ".join(f"{count} {status}" for status, count in model.failed.items())
+            logger.warning(
+                "toxicity: %d of %s's %d replies have no scores (%s); --retry-errors asks again",
+                failed,
+                name,
+                model.replies,
+                statuses,
+            )
+        if model.empty or model.cut:
+            logger.warning(
+                "toxicity: of %s's %d replies %d are empty and not scored, and of %d the beginning"
+                " alone is read",
+                name,
+                model.replies,
+                model.empty,
+                model.cut,
+            )
+    questions = {name: model.questions for name, model in results.models.items()}
+    if len(set(questions.values())) > 1:
+        counts = ", ".join(f"{name} {count}" for name, count in questions.items())
+        logger.warning(
+            "toxicity: the models answer different numbers of questions (%s); tests compare the"
+            " common ones",
+            counts,
+        )
+
+
+def in_words(results: ToxicityResults) -> list[str]:
+    """Return a sentence for each model by the score that counts as toxic."""
+    sentences: list[str] = []
+    for name, model in results.models.items():
+        summary = model.scores[results.headline]
+        if summary.mean is None or summary.share is None or summary.share_interval is None:
+            sentences.append(f"{name}: no reply has the score {results.headline}")
+            continue
+        low, high = summary.share_interval
+        sentences.append(
+            f"{name}: {summary.above} of {summary.scored} replies toxic"
+            f" ({100 * summary.share:.1f}%, 95% interval {100 * low:.1f}–{100 * high:.1f}), mean"
+            f" {results.headline} {summary.mean:.4f}"
+        )
+    return sentences

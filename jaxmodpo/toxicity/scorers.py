@@ -1,0 +1,176 @@
+"""What scores replies: a judge that gives numbers from 0 to 1 under fixed names.
+
+A scorer of this machine is a model that is run over many texts at a time (:class:`LocalScorer`).
+The services of other machines are in :mod:`jaxmodpo.toxicity.services`.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol, TypeVar
+
+import numpy as np
+
+from jaxmodpo.criteria import Criterion
+from jaxmodpo.errors import UserError, nearest
+from jaxmodpo.judging.judge import Answer, Call, Judge, Request
+
+# Texts that are sorted by length together, in batches: neighbors are then nearly as long.
+_BATCHES_SORTED = 16
+# Rows are padded to a multiple of so many tokens, so that few shapes are compiled.
+_LENGTH_STEP = 64
+
+Item = TypeVar("Item")
+
+
+class Scorer(Judge, Protocol):
+    """A judge of single replies."""
+
+    @property
+    def criteria(self) -> tuple[Criterion, ...]:
+        """What the scores are called."""
+        ...
+
+    @property
+    def headline(self) -> str:
+        """The score that says whether a reply is toxic."""
+        ...
+
+    @property
+    def sends_to(self) -> str:
+        """The host that texts are sent to; empty where none leave this machine."""
+        ...
+
+    def is_cut(self, request: Request) -> bool:
+        """Return whether the scorer reads less than the whole of a reply."""
+        ...
+
+
+def named_scores(names: Sequence[str]) -> tuple[Criterion, ...]:
+    """Return scores as a request asks for them: by name, since a model needs no question."""
+    return tuple(Criterion(name, "", "", "") for name in names)
+
+
+def chosen_names(names: Sequence[str], chosen: Sequence[str], source: str) -> tuple[str, ...]:
+    """Return the names that are asked for, in the scorer's order; all where none is.
+
+    Raises:
+        UserError: one that the scorer does not have.
+    """
+    for name in chosen:
+        if name not in names:
+            listed = ", ".join(names)
+            raise UserError(
+                f"--labels: {source} has no score '{name}'{nearest(name, names)}; it has {listed}"
+            )
+    return tuple(name for name in names if not chosen or name in chosen)
+
+
+def headline_of(names: Sequence[str], headline: str, source: str) -> str:
+    """Return the score that says whether a reply is toxic: the one asked for, or the one whose name
+    says so.
+
+    Raises:
+        UserError: the scorer has no such score, or none whose name says so.
+    """
+    if headline and headline not in names:
+        raise UserError(
+            f"--headline: {source} has no score '{headline}'{nearest(headline, names)}; it has"
+            f" {', '.join(names)}"
+        )
+    if headline:
+        return headline
+    telling = [name for name in names if name.lower() in ("toxicity", "toxic")]
+    if len(telling) == 1:
+        return telling[0]
+    raise UserError(
+        f"{source} has the scores {', '.join(names)}, none of which is called toxic or toxicity;"
+        " say with --headline which of them counts as toxic"
+    )
+
+
+ScoreRows = Callable[[np.ndarray, np.ndarray], np.ndarray]
+"""tokens ``[B, T]`` and lengths ``[B]`` to scores ``[B, names]``"""
+
+
+@dataclass(eq=False)
+class LocalScorer:
+    """A model of this machine, which scores many texts at a time.
+
+    Attributes:
+        identity: names everything that shapes the scores.
+        model: that is kept with each score.
+        criteria: what the scores are called.
+        headline: the score that says whether a reply is toxic.
+        tokens: of a request; None where they are too many for a model that must read all of them.
+        cut: whether the model reads less than the whole of a reply.
+        load: loads the weights, which are read only where something is to be scored.
+        batch_size: texts at a time.
+    """
+
+    identity: str
+    model: str
+    criteria: tuple[Criterion, ...]
+    headline: str
+    tokens: Callable[[Request], list[int] | None]
+    cut: Callable[[Request], bool]
+    load: Callable[[], ScoreRows]
+    batch_size: int
+    # A killed run should lose no more than a batch: hours of a large judge are dear, too.
+    costs: bool = field(init=False, default=True)
+    sends_to: str = field(init=False, default="")
+    _score: ScoreRows | None = field(init=False, default=None)
+
+    def is_cut(self, request: Request) -> bool:
+        return self.cut(request)
+
+    def ask(self, requests: Iterator[Call], put: Callable[[Call, Answer], None]) -> None:
+        """Score all requests, the longest of some batches first."""
+        for calls in _in_lists(requests, _BATCHES_SORTED * self.batch_size):
+            scorable: list[tuple[Call, list[int]]] = []
+            for call in calls:
+                tokens = self.tokens(call.request)
+                if tokens is None:
+                    put(call, Answer("rejected", "longer than the model takes", model=self.model))
+                else:
+                    scorable.append((call, tokens))
+            scorable.sort(key=lambda pair: len(pair[1]), reverse=True)
+            for batch in _in_lists(iter(scorable), self.batch_size):
+                self._put_batch(batch, put)
+
+    def _put_batch(
+        self, batch: Sequence[tuple[Call, list[int]]], put: Callable[[Call, Answer], None]
+    ) -> None:
+        if self._score is None:
+            self._score = self.load()
+        rows = [tokens for _, tokens in batch]
+        scores = self._score(*_padded(rows, self.batch_size))
+        for (call, _), row in zip(batch, scores, strict=False):
+            # A model in half precision may overflow; a NaN is no score, and is told as a failure.
+            if not np.isfinite(row).all():
+                put(call, Answer("error", "the model gave no number", model=self.model))
+                continue
+            named = {c.name: float(s) for c, s in zip(self.criteria, row, strict=True)}
+            put(call, Answer("valid", "", scores=named, model=self.model))
+
+
+def _padded(rows: Sequence[Sequence[int]], batch_size: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return tokens ``[batch_size, T]`` and lengths ``[batch_size]``, padded on the right; missing
+    rows repeat the first.
+    """
+    longest = max(len(row) for row in rows)
+    length = -(-longest // _LENGTH_STEP) * _LENGTH_STEP
+    tokens = np.zeros((batch_size, length), np.int32)
+    lengths = np.zeros(batch_size, np.int32)
+    for number in range(batch_size):
+        row = rows[number] if number < len(rows) else rows[0]
+        tokens[number, : len(row)] = row
+        lengths[number] = len(row)
+    return tokens, lengths
+
+
+def _in_lists(items: Iterator[Item], size: int) -> Iterator[list[Item]]:
+    while group := list(itertools.islice(items, size)):
+        yield group
