@@ -45,7 +45,7 @@ _TEXTS_SENT: Mapping[str, str] = {
     "evaluate": "questions, replies and the profiles of the personas",
     "responses": "questions",
     "probes": "probes and replies",
-    "toxicity": "questions and replies",
+    "toxicity": "replies",
 }
 """what a command sends to an endpoint"""
 
@@ -240,8 +240,9 @@ def departure(run: Run) -> str:
     settings = run.settings
     is_remote_judge = settings.get("judge") in ("endpoint", "batch")
     is_remote_sampler = settings.get("engine") == "endpoint"
+    is_remote_scorer = settings.get("scorer") in ("moderation", "perspective")
     address = str(settings.get("base_url", ""))
-    if not (is_remote_judge or is_remote_sampler) or not address:
+    if not (is_remote_judge or is_remote_sampler or is_remote_scorer) or not address:
         return ""
     try:
         if is_local(address):
@@ -251,6 +252,8 @@ def departure(run: Run) -> str:
         pass
     texts = _TEXTS_SENT.get(run.command, "the texts that it reads")
     model = settings.get("judge_model") or settings.get("endpoint_model") or "a model"
+    if is_remote_scorer:
+        model = settings["scorer"]
     return f"{run.name} ({run.command}) sent {texts} to {model} at {address}."
 
 

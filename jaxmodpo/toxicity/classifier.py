@@ -8,12 +8,11 @@ text-classification pipeline does.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, cast
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
@@ -25,13 +24,7 @@ from jaxmodpo.hub import model_name
 from jaxmodpo.judging.judge import Request
 from jaxmodpo.models.model_folder import read_model_config
 from jaxmodpo.models.roberta import Roberta, RobertaConfig, load_roberta
-from jaxmodpo.toxicity.scorers import (
-    LocalScorer,
-    ScoreRows,
-    chosen_names,
-    headline_of,
-    named_scores,
-)
+from jaxmodpo.toxicity.scorers import LocalScorer, ScoreRows, named_scores
 
 Activation = Literal["sigmoid", "softmax"]
 
@@ -43,8 +36,6 @@ def classifier_scorer(
     folder: Path,
     *,
     batch_size: int,
-    labels: Sequence[str] = (),
-    headline: str = "",
     max_length: int | None = None,
 ) -> LocalScorer:
     """Make a scorer of a classifier's folder; its weights are loaded when the first text comes.
@@ -52,13 +43,10 @@ def classifier_scorer(
     Args:
         folder: ``config.json``, safetensors and a tokenizer.
         batch_size: texts at a time.
-        labels: the scores that are kept; all of the model's if empty.
-        headline: the label that says whether a reply is toxic.
         max_length: tokens of a text; what is longer loses its end.
 
     Raises:
-        UserError: no such classifier, a label that it does not have, or one whose labels say
-            nothing.
+        UserError: no such classifier, or one whose outputs are no probabilities of labels.
     """
     settings = read_model_config(folder)
     source = f"{folder}/config.json"
@@ -70,8 +58,7 @@ def classifier_scorer(
         )
     config = RobertaConfig.from_mapping(settings, source)
     activation = activation_of(settings, config.num_labels, source)
-    all_names = label_names(settings, config.num_labels, source)
-    names = chosen_names(all_names, labels, str(folder))
+    names = label_names(settings, config.num_labels, source)
     length = min(max_length or LONGEST, config.max_length)
     tokenizer = load_tokenizer(folder)
     for mark in ("cls_token_id", "sep_token_id"):
@@ -92,7 +79,6 @@ def classifier_scorer(
     def is_cut(request: Request) -> bool:
         return len(text_tokens(request)) > length - 2
 
-    columns = [all_names.index(name) for name in names]
     return LocalScorer(
         identity=(
             f"classifier {model_name(str(folder))}; weights {fingerprint(folder)[:16]};"
@@ -100,10 +86,9 @@ def classifier_scorer(
         ),
         model=model_name(str(folder)),
         criteria=named_scores(names),
-        headline=headline_of(names, headline, str(folder)),
         tokens=tokens,
         cut=is_cut,
-        load=lambda: _load(folder, activation, columns),
+        load=lambda: _load(folder, activation),
         batch_size=batch_size,
     )
 
@@ -156,18 +141,16 @@ def label_names(settings: Mapping[str, Any], outputs: int, source: str) -> list[
     return texts
 
 
-def _load(folder: Path, activation: Activation, columns: Sequence[int]) -> ScoreRows:
+def _load(folder: Path, activation: Activation) -> ScoreRows:
     model = load_roberta(folder)
     parameters = {name: variable[...] for name, variable in model.parameters.items()}
     config = model.config
-    kept_columns = np.asarray(columns)
-    # Over all labels, also where only some of them are kept.
     normalize = jax.nn.sigmoid if activation == "sigmoid" else jax.nn.softmax
 
     @jax.jit
     def probabilities(parameters: dict[str, Array], tokens_BT: Array, lengths_B: Array) -> Array:
         logits_BN = Roberta(config, parameters)(tokens_BT, lengths_B)
-        return normalize(logits_BN)[:, jnp.asarray(kept_columns)]
+        return normalize(logits_BN)
 
     def score(tokens: np.ndarray, lengths: np.ndarray) -> np.ndarray:
         # The table of positions ends where the texts may; padding beyond it would have none.

@@ -26,7 +26,7 @@ from jaxmodpo.results.toxicity import TOXICITY, ToxicityResults
 from jaxmodpo.results.versioned import write_result
 from jaxmodpo.toxicity.making import make_scorer
 from jaxmodpo.toxicity.replies import Reply, read_replies
-from jaxmodpo.toxicity.scorers import Scorer
+from jaxmodpo.toxicity.scorers import Scorer, shown_scores
 from jaxmodpo.toxicity.settings import SERVICES, ToxicityConfig
 from jaxmodpo.toxicity.summary import (
     TABLE_COLUMNS,
@@ -61,7 +61,7 @@ def toxicity(config: ToxicityConfig) -> Phase | None:
     config.check()
     if config.dry_run:
         scorer = make_scorer(config)
-        logger.debug("dry run by %s", scorer.identity)
+        shown_scores(scorer, config.labels, config.headline)
         print(forecast(config, scorer, read_replies(config.files(), scorer)))
         return None
     return _score(config)
@@ -74,7 +74,7 @@ def _score(config: ToxicityConfig, phase: Phase) -> None:
         logger.warning("%s", PERSPECTIVE_NOTE)
     replies = read_replies(config.files(), scorer)
     scored = _collected(config, scorer, replies, phase)
-    names = [criterion.name for criterion in scorer.criteria]
+    names, headline = shown_scores(scorer, config.labels, config.headline)
     by_model: dict[str, list[ScoredReply]] = {name: [] for name in config.files()}
     for reply in scored:
         by_model[reply.model].append(reply)
@@ -88,9 +88,9 @@ def _score(config: ToxicityConfig, phase: Phase) -> None:
     results = ToxicityResults(
         scorer=scorer.identity,
         note=NOTE if config.scorer != "perspective" else f"{NOTE} {PERSPECTIVE_NOTE}",
-        headline=scorer.headline,
+        headline=headline,
         threshold=config.threshold,
-        scores=tuple(names),
+        scores=names,
         models={name: summarize_model(rows, names, rules) for name, rows in by_model.items()},
         tests=tuple(paired_tests(by_model, names, rules)),
     )
@@ -98,8 +98,8 @@ def _score(config: ToxicityConfig, phase: Phase) -> None:
     _warn(results)
     phase.finish(
         replies=len(scored),
-        headline=scorer.headline,
-        toxic={name: model.scores[scorer.headline].above for name, model in results.models.items()},
+        headline=headline,
+        toxic={name: model.scores[headline].above for name, model in results.models.items()},
     )
     for line in in_words(results):
         logger.info("toxicity: %s", line)

@@ -13,7 +13,7 @@ from jaxmodpo.judging.judge import Answer, Call, Request
 from jaxmodpo.judging.ledger import Ledger
 from jaxmodpo.judging.replay import ReplayJudge, is_export
 from jaxmodpo.judging.votes import Vote
-from jaxmodpo.toxicity.scorers import headline_of, named_scores
+from jaxmodpo.toxicity.scorers import named_scores
 
 
 @dataclass(eq=False)
@@ -23,8 +23,6 @@ class ReplayScorer:
     Attributes:
         recorded: the ledger or the file.
         scorer: a part of the recorded scorer's identity; needed where several were recorded.
-        chosen_headline: the score that says whether a reply is toxic; by default the one whose name
-            says so.
 
     Raises:
         UserError: no scores there, or no one scorer of that name.
@@ -32,7 +30,6 @@ class ReplayScorer:
 
     recorded: str
     scorer: str = ""
-    chosen_headline: str = ""
     costs: bool = field(init=False, default=False)
     sends_to: str = field(init=False, default="")
 
@@ -41,7 +38,6 @@ class ReplayScorer:
         self.identity = self._judge.identity
         names = _names_of_first_call(self.recorded, self.identity)
         self.criteria: tuple[Criterion, ...] = named_scores(names)
-        self.headline = headline_of(names, self.chosen_headline, self.recorded)
 
     def is_cut(self, request: Request) -> bool:
         return False

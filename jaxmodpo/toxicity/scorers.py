@@ -9,7 +9,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol, TypeVar
+from typing import NamedTuple, Protocol, TypeVar
 
 import numpy as np
 
@@ -34,11 +34,6 @@ class Scorer(Judge, Protocol):
         ...
 
     @property
-    def headline(self) -> str:
-        """The score that says whether a reply is toxic."""
-        ...
-
-    @property
     def sends_to(self) -> str:
         """The host that texts are sent to; empty where none leave this machine."""
         ...
@@ -53,42 +48,54 @@ def named_scores(names: Sequence[str]) -> tuple[Criterion, ...]:
     return tuple(Criterion(name, "", "", "") for name in names)
 
 
-def chosen_names(names: Sequence[str], chosen: Sequence[str], source: str) -> tuple[str, ...]:
-    """Return the names that are asked for, in the scorer's order; all where none is.
+class ShownScores(NamedTuple):
+    """Which scores a run shows.
+
+    Attributes:
+        names: in the scorer's order.
+        headline: the one that says whether a reply is toxic.
+    """
+
+    names: tuple[str, ...]
+    headline: str
+
+
+def shown_scores(scorer: Scorer, labels: Sequence[str], headline: str) -> ShownScores:
+    """Return the scores that a run shows: those asked for, or all.
+
+    All that a scorer gives are kept in the ledger, so that another choice asks nobody again.
+
+    Args:
+        scorer: gives them.
+        labels: the names asked for; all if empty.
+        headline: the score that says whether a reply is toxic; if empty, the only one, or the one
+            that is called so.
 
     Raises:
-        UserError: one that the scorer does not have.
+        UserError: a name that the scorer does not have, or no score that is called toxic.
     """
-    for name in chosen:
-        if name not in names:
-            listed = ", ".join(names)
-            raise UserError(
-                f"--labels: {source} has no score '{name}'{nearest(name, names)}; it has {listed}"
-            )
-    return tuple(name for name in names if not chosen or name in chosen)
+    all_names = [criterion.name for criterion in scorer.criteria]
+    for name in labels:
+        _refuse_unknown(name, all_names, "--labels")
+    names = tuple(name for name in all_names if not labels or name in labels)
+    if headline:
+        _refuse_unknown(headline, names, "--headline")
+        return ShownScores(names, headline)
+    telling = [name for name in names if name.lower() in ("toxicity", "toxic")]
+    if len(names) == 1 or len(telling) == 1:
+        return ShownScores(names, (telling or names)[0])
+    raise UserError(
+        f"of the scores {', '.join(names)} none is called toxic or toxicity; say with --headline"
+        " which of them counts as toxic"
+    )
 
 
-def headline_of(names: Sequence[str], headline: str, source: str) -> str:
-    """Return the score that says whether a reply is toxic: the one asked for, or the one whose name
-    says so.
-
-    Raises:
-        UserError: the scorer has no such score, or none whose name says so.
-    """
-    if headline and headline not in names:
+def _refuse_unknown(name: str, names: Sequence[str], setting: str) -> None:
+    if name not in names:
         raise UserError(
-            f"--headline: {source} has no score '{headline}'{nearest(headline, names)}; it has"
+            f"{setting}: there is no score '{name}'{nearest(name, names)}; there are"
             f" {', '.join(names)}"
         )
-    if headline:
-        return headline
-    telling = [name for name in names if name.lower() in ("toxicity", "toxic")]
-    if len(telling) == 1:
-        return telling[0]
-    raise UserError(
-        f"{source} has the scores {', '.join(names)}, none of which is called toxic or toxicity;"
-        " say with --headline which of them counts as toxic"
-    )
 
 
 ScoreRows = Callable[[np.ndarray, np.ndarray], np.ndarray]
@@ -103,7 +110,6 @@ class LocalScorer:
         identity: names everything that shapes the scores.
         model: that is kept with each score.
         criteria: what the scores are called.
-        headline: the score that says whether a reply is toxic.
         tokens: of a request; None where they are too many for a model that must read all of them.
         cut: whether the model reads less than the whole of a reply.
         load: loads the weights, which are read only where something is to be scored.
@@ -113,7 +119,6 @@ class LocalScorer:
     identity: str
     model: str
     criteria: tuple[Criterion, ...]
-    headline: str
     tokens: Callable[[Request], list[int] | None]
     cut: Callable[[Request], bool]
     load: Callable[[], ScoreRows]

@@ -8,7 +8,7 @@ where that was asked for. Calls are made with the patience of the judges.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -178,8 +178,6 @@ class ServiceScorer:
         api_key_env: the environment variable that holds the key.
         make_kind: makes what is asked, by the key.
         allowed: whether replies may leave this machine.
-        scores: that are kept.
-        headline: the score that says whether a reply is toxic.
         max_concurrency: calls at once, at most.
         timeout: of one attempt, in seconds.
         backoff: seconds before the second attempt.
@@ -192,8 +190,6 @@ class ServiceScorer:
     api_key_env: str
     make_kind: MakeKind
     allowed: bool
-    scores: Sequence[str] = ()
-    headline: str = "toxicity"
     max_concurrency: int = 8
     timeout: float = 60.0
     backoff: float = 0.5
@@ -227,7 +223,7 @@ class ServiceScorer:
 
     @property
     def criteria(self) -> tuple[Criterion, ...]:
-        return named_scores(self.scores or self.asked.scores)
+        return named_scores(self.asked.scores)
 
     @property
     def sends_to(self) -> str:

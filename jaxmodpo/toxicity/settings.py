@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -14,6 +15,8 @@ from jaxmodpo.flags.help_groups import HelpGroup
 from jaxmodpo.ranges import Count, FractionUpToOne, Incidental, Positive, Seed, Settings
 from jaxmodpo.results.manifest import Manifest
 from jaxmodpo.schema import Range
+from jaxmodpo.toxicity.scorers import shown_scores
+from jaxmodpo.toxicity.services import MODERATION_URL, PERSPECTIVE_URL
 
 SCORE_BYTES = 400
 """a row of the ledger with its index, and a cell of scores.csv"""
@@ -25,7 +28,8 @@ CLASSIFIER_TOKENS = 512
 _SCORES_A_REPLY = 16
 
 ScorerKind = Literal["classifier", "yes_no", "moderation", "perspective", "replay"]
-SERVICES = ("moderation", "perspective")
+SERVICES: Mapping[str, str] = {"moderation": MODERATION_URL, "perspective": PERSPECTIVE_URL}
+"""scorers on other machines, and their addresses"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,7 +47,8 @@ class ToxicityConfig(Settings, help_group="judge"):
     whether the reply is harmful. moderation: OpenAI's moderation endpoint. perspective: Google's
     Perspective, which closes at the end of 2026. replay: scores that were recorded before."""
     labels: tuple[str, ...] = ()
-    """The scores that are kept, by name. All that the scorer gives by default."""
+    """The scores that are shown, by name. All that the scorer gives by default; the ledger keeps
+    all of them in any case."""
     headline: str = ""
     """The score that says whether a reply is toxic. By default the one called toxicity or toxic."""
     threshold: FractionUpToOne = 0.5
@@ -114,7 +119,7 @@ class ToxicityConfig(Settings, help_group="judge"):
         """
         from jaxmodpo.toxicity.making import make_scorer
 
-        make_scorer(self)
+        shown_scores(make_scorer(self), self.labels, self.headline)
 
     def input_paths(self) -> dict[str, Path]:
         paths = super().input_paths()
@@ -125,6 +130,14 @@ class ToxicityConfig(Settings, help_group="judge"):
         if self.scorer == "replay" and Path(self.replay).suffix in (".jsonl", ".parquet"):
             paths["replay"] = Path(self.replay)
         return paths
+
+    def recorded(self) -> ToxicityConfig:
+        """The service's own address is recorded too, since it says where replies were sent."""
+        return replace(self, base_url=self.address())
+
+    def address(self) -> str:
+        """Return where the service is; empty of a scorer of this machine."""
+        return self.base_url or SERVICES.get(self.scorer, "")
 
     def goes_on(self, manifest: Manifest) -> bool:
         return self.retry_errors

@@ -74,7 +74,6 @@ def yes_no_scorer(
         ),
         model=model_name(str(folder)),
         criteria=named_scores([asked.score]),
-        headline=asked.score,
         tokens=reader.tokens,
         cut=lambda request: False,
         load=lambda: _load(folder, base_dtype, answers),

@@ -17,6 +17,7 @@ from jaxmodpo.criteria import Criterion
 from jaxmodpo.errors import UserError
 from jaxmodpo.evaluation.vote_reading import read_votes as read_vote_table
 from jaxmodpo.judging.answer_forms import answer_schema, parse_scores
+from jaxmodpo.judging.batch_files import BatchFiles, Draft, Header, input_line
 from jaxmodpo.judging.collect import collect, votes_by_request
 from jaxmodpo.judging.export import VotesConfig, votes
 from jaxmodpo.judging.forecast import Shape, answer_tokens, framing
@@ -211,6 +212,21 @@ def test_a_vote_that_was_exported_before_there_were_scores_is_read(tmp_path: Pat
     record = dataclasses.asdict(vote)
     del record["score"]
     assert from_record(record, "row 1") == vote
+
+
+def test_a_batch_remembers_that_its_lines_ask_for_yes_or_no(tmp_path):
+    files = BatchFiles(tmp_path, "tag")
+    draft = Draft(files, Header("judge", "model", 1), 10, 10_000)
+    for key, yes_no in (("a", True), ("b", False)):
+        draft.add(Call(key, request(yes_no)), input_line(key, {"of": key}))
+    draft.close()
+    assert [(c.request.kind, c.request.yes_no) for c in files.calls()] == [
+        ("score", True), ("score", False),
+    ]  # fmt: skip
+    # A batch that was begun before there were scores says nothing of yes or no.
+    text = files.requests.read_text().replace(',"yes_no":true', "").replace(',"yes_no":false', "")
+    files.requests.write_text(text)
+    assert [call.request.yes_no for call in files.calls()] == [False, False]
 
 
 # --------------------------------------------------------------------------- judges and prices

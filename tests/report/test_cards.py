@@ -25,6 +25,7 @@ class SomeSettings:
     seed: int = 3
     beta: float = 0.1
     judge: str = "rubric"
+    scorer: str = ""
     judge_model: str = ""
     engine: str = "local"
     base_url: str = "https://api.openai.com/v1"
@@ -113,8 +114,13 @@ def test_what_left_the_machine_is_said_by_run_and_nothing_else_is_claimed(runs):
         assert "sent questions, replies and the profiles" in render_card(name, "T", facts)
     finished(runs / "local", "evaluate", {}, judge="endpoint", base_url="http://localhost:8000/v1")
     finished(runs / "asked", "responses", {}, engine="endpoint", base_url="no address")
-    later = [sentence.split()[0] for sentence in facts_of(runs).departures]
-    assert later == ["asked", "prefs"]
+    finished(
+        runs / "tox", "toxicity", {}, scorer="moderation", base_url="https://api.openai.com/v1"
+    )
+    finished(runs / "tox_here", "toxicity", {}, scorer="classifier", base_url="")
+    later = facts_of(runs).departures
+    assert [sentence.split()[0] for sentence in later] == ["asked", "prefs", "tox"]
+    assert later[2].endswith("sent replies to moderation at https://api.openai.com/v1.")
 
 
 def test_licenses_are_those_of_readme_files_and_else_unknown(runs, tmp_path):

@@ -12,7 +12,7 @@ from jaxmodpo.errors import UserError
 from jaxmodpo.judging.judge import Answer, Call, Request
 from jaxmodpo.records import Candidate
 from jaxmodpo.toxicity.classifier import activation_of, classifier_scorer, label_names
-from jaxmodpo.toxicity.scorers import LocalScorer
+from jaxmodpo.toxicity.scorers import LocalScorer, shown_scores
 
 
 def calls(texts: tuple[str, ...], scorer: LocalScorer) -> list[Call]:
@@ -60,11 +60,8 @@ def test_scores_equal_those_of_transformers(tmp_path: Path, problem, labels):
         assert np.abs(np.array(list(found.values())) - expected.numpy()).max() < 1e-5
 
 
-def test_chosen_labels_keep_their_values_and_a_text_too_long_is_cut_and_told(tmp_path):
+def test_a_text_that_is_too_long_is_cut_and_told(tmp_path):
     folder = tiny_classifier(tmp_path / "m")
-    whole = scores(classifier_scorer(folder, batch_size=4))
-    scorer = classifier_scorer(folder, batch_size=4, labels=("threat",), headline="threat")
-    assert scores(scorer)["1"].scores == {"threat": whole["1"].scores["threat"]}
     short = classifier_scorer(folder, batch_size=4, max_length=8)
     first, second, _ = [call.request for call in calls(TEXTS, short)]
     assert (short.is_cut(first), short.is_cut(second)) == (False, True)
@@ -91,7 +88,6 @@ def test_the_identity_knows_the_weights_and_the_length(tmp_path):
             {"problem_type": "single_label_classification", "labels": ("toxic",)},
             "which every text then has with certainty",
         ),
-        ({"labels": ("a", "b")}, "none of which is called toxic or toxicity"),
         ({"labels": ("toxic", "toxic")}, "no name twice"),
         ({"architectures": ["RobertaModel"]}, "is no RoBERTa classifier"),
     ],
@@ -102,12 +98,18 @@ def test_what_gives_no_probabilities_is_refused(tmp_path, settings, message):
         classifier_scorer(folder, batch_size=1)
 
 
-def test_a_label_that_there_is_not_is_refused_with_the_nearest(tmp_path):
-    folder = tiny_classifier(tmp_path / "m")
-    with pytest.raises(UserError, match=r"--labels: .* has no score 'insults'; .*'insult'"):
-        classifier_scorer(folder, batch_size=1, labels=("insults",))
-    with pytest.raises(UserError, match=r"--headline: .* has no score 'obscene'"):
-        classifier_scorer(folder, batch_size=1, headline="obscene")
+def test_scores_are_shown_by_name_and_unknown_ones_are_refused_with_the_nearest(tmp_path):
+    scorer = classifier_scorer(tiny_classifier(tmp_path / "m"), batch_size=1)
+    assert shown_scores(scorer, (), "") == (("toxicity", "insult", "threat"), "toxicity")
+    assert shown_scores(scorer, ("threat", "insult"), "threat") == (("insult", "threat"), "threat")
+    assert shown_scores(scorer, ("threat",), "") == (("threat",), "threat")
+    for labels, headline, message in (
+        (("insults",), "", "--labels: there is no score 'insults'; .*'insult'"),
+        (("insult",), "threat", "--headline: there is no score 'threat'"),
+        (("insult", "threat"), "", "none is called toxic or toxicity; say with --headline"),
+    ):
+        with pytest.raises(UserError, match=message):
+            shown_scores(scorer, labels, headline)
 
 
 def test_a_model_without_names_or_problem_type_is_read_as_transformers_reads_it():

@@ -15,6 +15,7 @@ from killed_runs import Runs
 from tiny_scorers import tiny_classifier
 
 from jaxmodpo.errors import UserError
+from jaxmodpo.estimate import Estimator, chip_named
 from jaxmodpo.files import read_table, write_text
 from jaxmodpo.judging.export import VotesConfig, votes
 from jaxmodpo.judging.ledger import Ledger
@@ -112,7 +113,7 @@ def test_recorded_scores_give_the_same_table_without_asking(server, tmp_path, en
         recorded = export
     calls = len(server.calls)
     replayed = config(
-        tmp_path, server, scorer="replay", replay=str(recorded), output_dir=tmp_path / "again", labels=()
+        tmp_path, server, scorer="replay", replay=str(recorded), output_dir=tmp_path / "again"
     )  # fmt: skip
     toxicity(replayed)
     files = [tmp_path / folder / "table.csv" for folder in ("out", "again")]
@@ -137,6 +138,25 @@ def test_a_dry_run_counts_and_asks_nothing(server, tmp_path, capsys, monkeypatch
     said = capsys.readouterr().out
     assert "would be sent to https://commentanalyzer.googleapis.com/v1alpha1, a call each" in said
     assert "closes at the end of 2026" in said
+
+
+def test_a_run_is_priced_by_what_it_calls_or_computes(server, tmp_path):
+    estimator = Estimator(chip_named("v5e"))
+    asked = config(tmp_path, server)
+    cost = asked.cost(estimator)
+    assert (cost.judge_calls, cost.dollars, cost.chip_hours or 0) == (9, 0.0, 0)
+    local = dataclasses.replace(
+        asked, scorer="classifier", model=tiny_classifier(tmp_path / "model")
+    )
+    cost = local.cost(estimator)
+    assert cost.chip_hours is not None and 0 < cost.chip_hours < 1e-3 and not cost.judge_calls
+
+
+def test_the_address_is_recorded_so_that_the_datasheet_says_where_replies_went(server, tmp_path):
+    asked = config(tmp_path, server, base_url="")
+    assert asked.recorded().base_url == "https://api.openai.com/v1"
+    local = dataclasses.replace(asked, scorer="classifier")
+    assert local.recorded().base_url == ""
 
 
 def test_failed_scores_are_told_and_asked_again_by_retry_errors(server, tmp_path, caplog):
@@ -171,7 +191,8 @@ def test_a_classifier_of_this_machine_scores_from_end_to_end(server, tmp_path):
     assert results.headline == "toxicity" and results.models["modpo"].scores["toxicity"].scored == 4
     assert not server.calls
     with Ledger(tmp_path / "out" / "votes.sqlite", read_only=True) as ledger:
-        assert ledger.extent()[0] == 6
+        # The ledger has all labels, whichever are shown.
+        assert ledger.extent()[0] == 6 * 3
 
 
 @pytest.mark.parametrize(
@@ -180,9 +201,9 @@ def test_a_classifier_of_this_machine_scores_from_end_to_end(server, tmp_path):
         ({"scorer": "classifier"}, "--scorer classifier needs --model"),
         ({"scorer": "yes_no"}, "--scorer yes_no needs --model"),
         ({"scorer": "replay"}, "--scorer replay needs --replay"),
-        ({"labels": ("rudeness",)}, "has no score 'rudeness'"),
-        ({"headline": "rudeness"}, "--headline: .* has no score 'rudeness'"),
-        ({"labels": ("violence",)}, "say with --headline which of them counts"),
+        ({"labels": ("rudeness",)}, "there is no score 'rudeness'"),
+        ({"headline": "rudeness"}, "--headline: there is no score 'rudeness'"),
+        ({"labels": ("hate", "violence")}, "say with --headline which of them counts"),
         ({"responses": ()}, "toxicity needs --responses"),
         ({"threshold": 1.5}, "--threshold"),
     ],
