@@ -44,6 +44,7 @@ from jaxmodpo.evaluation.outcomes import (
     verdicts_of,
 )
 from jaxmodpo.evaluation.panels import panel_intervals
+from jaxmodpo.evaluation.ratings import rate_models
 from jaxmodpo.files import write_table
 from jaxmodpo.fingerprints import digest
 from jaxmodpo.judging.collect import BallotVotes, MakeRequests, collect, votes_by_ballot
@@ -214,6 +215,7 @@ def _judge(config: EvaluateConfig, phase: Phase, contest: Contest, units: Sequen
         note=STAND_IN if config.judge == "rubric" else "",
         cut_replies=count_cut(config.files()),
         panels=panel_intervals(contest, table, ballots, **resampling),
+        ratings=rate_models(contest, table, **resampling),
     )
     write_table(config.output_dir / "outcomes.csv", rows, OUTCOME_COLUMNS)
     write_result(config.output_dir / RESULTS, results)

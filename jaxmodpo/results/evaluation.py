@@ -11,7 +11,7 @@ from typing import Literal
 
 from jaxmodpo.errors import UserError
 from jaxmodpo.ranges import Tally
-from jaxmodpo.results.inference import Interval, PanelIntervals
+from jaxmodpo.results.inference import Interval, PanelIntervals, Ratings
 from jaxmodpo.results.versioned import Result, refuse_missing
 from jaxmodpo.results.votes import FailedVotes
 
@@ -143,6 +143,8 @@ class EvaluationResults(WinRates):
     panels: Mapping[str, PanelIntervals] = field(default_factory=dict)
     """by criterion, intervals over questions and personas; empty in a file of before they were
     computed"""
+    ratings: Mapping[str, Ratings] = field(default_factory=dict)
+    """by criterion, Bradley-Terry ratings and ranks; empty likewise"""
 
     def check(self, source: str) -> None:
         """Refuse results in which a model or criterion lacks figures that others have."""

@@ -25,3 +25,33 @@ class PanelIntervals:
     """of the average win rate of the first model minus that of the second"""
     undefined: str = ""
     """why there are no intervals; empty where there are"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelRating:
+    """One model's Bradley-Terry rating on one criterion, and the ranks that it may have."""
+
+    rating: float | None
+    """in logits over the average model; None where no finite ratings fit"""
+    interval: Interval
+    """95%, over questions"""
+    best_rank: Tally
+    """1 is the first; the ranks of all models lie in their sets with 95% confidence"""
+    worst_rank: Tally
+    probability_of_best: float | None
+    """share of resampled questions in which it is first; None where no resample has all rates"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ratings:
+    """How models rank on one criterion, and how sure that is."""
+
+    models: Mapping[str, ModelRating]
+    first: str
+    """the model with the highest average win rate"""
+    challenger: str | None
+    """who would be first if few questions went; None where nobody would"""
+    questions_to_turn: Tally | None
+    """how many questions would have to go for that; None where no number turns the first place"""
+    undefined: str = ""
+    """why there are no ratings; empty where there are"""

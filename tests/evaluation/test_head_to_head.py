@@ -229,6 +229,39 @@ def test_intervals_over_questions_and_personas_stand_beside_those_over_questions
             assert low <= results["models"][a][criterion] <= high
 
 
+def test_ratings_name_the_model_that_never_loses_and_rank_it_first(work, monkeypatch):
+    ratings = run(work, monkeypatch, KnownOrder())["ratings"]["quality"]
+    assert ratings["undefined"] == (
+        "good never loses to fair or poor, so that no finite rating fits"
+    )
+    assert ratings["first"] == "good"
+    assert (ratings["challenger"], ratings["questions_to_turn"]) == (None, None)
+    assert ratings["models"]["good"] == {
+        "rating": None, "interval": None, "best_rank": 1, "worst_rank": 1, "probability_of_best": 1.0
+    }  # fmt: skip
+
+
+def test_ratings_follow_the_win_rates_and_hang_on_few_questions(work, monkeypatch):
+    class Mixed(KnownOrder):
+        def verdict(self, request, criterion):
+            order = super().verdict(request, criterion)
+            if int(request.question_id[1:]) < 4:
+                return order
+            return tuple(r.response_id for r in request.responses if (r.response_id,) != order)
+
+    ratings = run(work, monkeypatch, Mixed(), names=["good", "poor"])["ratings"]["quality"]
+    assert "undefined" not in ratings
+    # Four questions won and two lost; three of the four must go.
+    assert ratings["models"]["good"]["rating"] == pytest.approx(np.log(2) / 2)
+    low, high = ratings["models"]["good"]["interval"]
+    assert low < 0 < high
+    assert (ratings["challenger"], ratings["questions_to_turn"]) == ("poor", 3)
+    assert (ratings["models"]["good"]["best_rank"], ratings["models"]["good"]["worst_rank"]) == (
+        1,
+        2,
+    )
+
+
 def test_one_persona_has_no_interval_over_personas_and_says_why(work, monkeypatch):
     results = run(work, monkeypatch, KnownOrder(), personas_per_question=1, names=["good", "poor"])
     panels = results["panels"]

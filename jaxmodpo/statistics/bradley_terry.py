@@ -1,0 +1,131 @@
+"""Bradley-Terry ratings: one number a model, from which every win rate between two follows.
+
+The probability that a beats b is σ(θ_a − θ_b). Ratings are in logits and add up to 0, so that 1 is
+odds of 2.7 over the average model. Outcomes are those of :mod:`jaxmodpo.statistics.win_rates`; a
+tie is half a win and half a loss.
+
+Source: Bradley and Terry, "Rank Analysis of Incomplete Block Designs", 1952.
+"""
+
+from __future__ import annotations
+
+from statistics import NormalDist
+
+import numpy as np
+from numpy.typing import ArrayLike
+from scipy.sparse import csr_array
+from scipy.sparse.csgraph import connected_components
+
+from jaxmodpo.statistics.arrays import Array
+from jaxmodpo.statistics.intervals import Estimate
+
+_MOST_STEPS = 100
+"""Newton's method takes about six; damped steps of lopsided data some more"""
+
+
+def win_counts(outcomes: ArrayLike) -> Array:
+    """Return how often each model won against each other, ties half: ``[models, models, questions,
+    replies]`` to ``[models, models]``.
+    """
+    outcomes = np.asarray(outcomes, np.float64)
+    return np.nansum(outcomes, axis=(-2, -1))
+
+
+def groups_without_upsets(wins: ArrayLike) -> list[list[int]]:
+    """Return groups of models of which every earlier one never lost to a later one.
+
+    One group means that ratings exist. Where there are several, no finite ratings fit: a model that
+    never loses would have to be rated ever higher (Ford 1957). Two models that never met, directly
+    or through others, fall into groups of their own too.
+
+    Args:
+        wins: of :func:`win_counts`.
+
+    Returns:
+        The numbers of the models, the group first that wins most.
+
+    References:
+        Ford, "Solution of a Ranking Problem from Binary Comparisons", 1957.
+    """
+    wins = np.asarray(wins, np.float64)
+    # Ratings exist where a chain of wins leads from every model to every other.
+    count, labels = connected_components(csr_array(wins > 0), connection="strong")
+    groups = [np.flatnonzero(labels == label).tolist() for label in range(count)]
+    return sorted(groups, key=lambda group: -_share_won(wins, group))
+
+
+def _share_won(wins: Array, group: list[int]) -> float:
+    """Return the share of their comparisons with others that a group's models won."""
+    others = np.setdiff1d(np.arange(len(wins)), group)
+    won = wins[np.ix_(group, others)].sum()
+    lost = wins[np.ix_(others, group)].sum()
+    return float(won / (won + lost)) if won + lost else 0.0
+
+
+def fit_ratings(wins: ArrayLike) -> Array:
+    """Return the maximum-likelihood ratings: ``[models, models]`` wins to ``[models]``, sum 0.
+
+    Raises:
+        ValueError: there are none, since :func:`groups_without_upsets` has several groups.
+    """
+    wins = np.array(wins, np.float64)
+    np.fill_diagonal(wins, 0.0)
+    if len(groups_without_upsets(wins)) > 1:
+        raise ValueError("no finite ratings fit: a model or a group of them never loses")
+    met = wins + wins.T
+    ratings = np.zeros(len(wins))
+    for _ in range(_MOST_STEPS):
+        gradient = (wins - met * _win_probability(ratings)).sum(axis=1)
+        step = np.linalg.pinv(_information(ratings, met), hermitian=True) @ gradient
+        # A whole Newton step from far away may overshoot; one logit at a time does not.
+        longest = float(np.abs(step).max())
+        ratings += step / max(longest, 1.0)
+        if longest < 1e-12:
+            break
+    return ratings - ratings.mean()
+
+
+def _win_probability(ratings: Array) -> Array:
+    """Return σ(θ_a − θ_b): ``[models]`` to ``[models, models]``."""
+    return 1 / (1 + np.exp(ratings[None, :] - ratings[:, None]))
+
+
+def _information(ratings: Array, met: Array) -> Array:
+    """Return Fisher's information of the ratings: ``[models, models]``, rows adding up to 0."""
+    probability = _win_probability(ratings)
+    weight = met * probability * (1 - probability)
+    return np.diag(weight.sum(axis=1)) - weight
+
+
+def estimate_ratings(outcomes: ArrayLike, *, confidence: float = 0.95) -> Estimate:
+    """Return ratings with intervals that respect questions: ``[models, models, questions,
+    replies]`` to ``[models]``.
+
+    All outcomes on one question resemble each other, so the covariance is the sandwich over
+    questions, H⁻¹ (Σ_q s_q s_qᵀ) H⁻¹ · Q / (Q − 1), with s_q the score of question q and H the
+    information. The interval of a model's rating is against the average model's. With one question
+    its ends are NaN.
+
+    Raises:
+        ValueError: no finite ratings fit; see :func:`groups_without_upsets`.
+
+    References:
+        Liang and Zeger, "Longitudinal Data Analysis Using Generalized Linear Models", 1986.
+    """
+    outcomes = np.asarray(outcomes, np.float64)
+    wins = win_counts(outcomes)
+    ratings = fit_ratings(wins)
+    valid = np.isfinite(outcomes)
+    residuals = np.where(valid, outcomes - _win_probability(ratings)[:, :, None, None], 0.0)
+    scores = residuals.sum(axis=(1, 3))  # [models, questions]
+    judged = int(valid.any(axis=(0, 1, 3)).sum())
+    if judged < 2:
+        undefined = np.full(len(ratings), np.nan)
+        return Estimate(ratings, undefined, undefined)
+    # Ratings that add up to 0 have one direction less than models, which the pseudo-inverse leaves
+    # out.
+    bread = np.linalg.pinv(_information(ratings, wins + wins.T), hermitian=True)
+    covariance = bread @ (scores @ scores.T) @ bread * judged / (judged - 1)
+    z = NormalDist().inv_cdf((1 + confidence) / 2)
+    half_width = z * np.sqrt(np.maximum(np.diag(covariance), 0.0))
+    return Estimate(ratings, ratings - half_width, ratings + half_width)
