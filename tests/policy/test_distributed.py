@@ -5,12 +5,9 @@ of them.
 from __future__ import annotations
 
 import json
-import os
 import signal
 import socket
-import subprocess
-import sys
-import time
+from collections.abc import Iterator
 from dataclasses import fields, replace
 from pathlib import Path
 
@@ -20,6 +17,7 @@ import optuna
 import pytest
 from safetensors.numpy import load_file
 from tiny_models import WORDS, tiny_mistral
+from training_processes import Training, TrainingProcesses
 
 from jaxmodpo.errors import RESTART, UserError
 from jaxmodpo.files import read_json
@@ -107,51 +105,6 @@ def losses(folder: Path, name: str = "loss") -> list[float]:
     return [row[name] for row in rows if name in row]
 
 
-RUN = """
-import json, os, signal, sys, time
-arguments = json.loads(sys.argv[1])
-import jaxmodpo.policy.distributed as distributed
-import jaxmodpo.methods.reward_model as reward_model
-import jaxmodpo.policy.loaded as loaded_policy
-import jaxmodpo.training.trainer as trainer
-from jaxmodpo.cli import main
-if arguments["signal"] == "SIGKILL":
-    # That a process has died is to be noticed within the test's time. Elsewhere a busy machine may
-    # keep a process from its turn for longer than this.
-    distributed.HEARTBEAT_SECONDS = 10
-step, calls = trainer.train_step, 0
-def watched(state, *positional, **named):
-    global calls
-    calls += 1
-    if calls == arguments["after"]:
-        os.kill(os.getpid(), getattr(signal, arguments["signal"]))
-    for name, moment in state.moments[1].mu.items():
-        parameter = state.trainable[name].sharding
-        if not moment.sharding.is_equivalent_to(parameter, moment.ndim):
-            sys.exit(f"{name} lies in {parameter}, its moments in {moment.sharding}")
-    return step(state, *positional, **named)
-def watched_scoring(*positional, **named):
-    global calls
-    calls += 1
-    if calls == arguments["after"]:
-        os.kill(os.getpid(), getattr(signal, arguments["signal"]))
-    if 0 < arguments["after"] <= calls or arguments["watched"] == "rewards":
-        # JAX looks for a signal once a second and then tells the other processes. The batches that
-        # are left would be scored sooner; those of a real model take longer. Rewards are computed
-        # by each process for itself: no wait for the other one slows it down.
-        time.sleep(1)
-    return scoring(*positional, **named)
-if arguments["watched"] == "log-probabilities":
-    scoring, loaded_policy.sequence_logps = loaded_policy.sequence_logps, watched_scoring
-elif arguments["watched"] == "rewards":
-    scoring, reward_model._score = reward_model._score, watched_scoring
-else:
-    trainer.train_step = watched
-for flags in arguments["runs"]:
-    main(flags)
-"""
-
-
 def flags(config: MODPOConfig, **changes) -> list[str]:
     config = replace(config, **changes)
     listed = ["tune" if isinstance(config, TuneMODPOConfig) else "align", "modpo"]
@@ -166,30 +119,14 @@ def flags(config: MODPOConfig, **changes) -> list[str]:
     return listed
 
 
-def launch(
-    runs: list[list[str]],
-    devices: int,
-    after: int = 0,
-    kind: str = "SIGTERM",
-    watched: str = "updates",
-) -> subprocess.Popen:
-    environment = os.environ | {
-        "XLA_FLAGS": (
-            f"{os.environ['XLA_FLAGS']} --xla_force_host_platform_device_count={devices}"
-            " --xla_cpu_multi_thread_eigen=false"
-        ),
-        "JAX_PLATFORMS": "cpu",
-    }
-    arguments = json.dumps({"runs": runs, "after": after, "signal": kind, "watched": watched})
-    return subprocess.Popen(
-        [sys.executable, "-c", RUN, arguments],
-        env=environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-    )
+@pytest.fixture(scope="module")
+def processes(tmp_path_factory) -> Iterator[TrainingProcesses]:
+    with TrainingProcesses(tmp_path_factory.mktemp("processes")) as started:
+        yield started
 
 
 def several(
+    processes: TrainingProcesses,
     config: MODPOConfig,
     count: int,
     devices: int,
@@ -197,56 +134,39 @@ def several(
     kind: str = "SIGTERM",
     watched: str = "updates",
     **changes,
-) -> list:
+) -> list[Training]:
     """Start processes that know each other; the last one gets a signal after some updates, or
     batches scored.
     """
     with socket.socket() as free:
         free.bind(("localhost", 0))
         port = free.getsockname()[1]
-    return [
-        launch(
-            [
-                flags(
-                    config,
-                    distributed="explicit",
-                    coordinator=f"localhost:{port}",
-                    processes=count,
-                    process_id=number,
-                    **changes,
-                )
-            ],
-            devices,
-            after if number == count - 1 else 0,
-            kind,
-            watched,
+    trainings = []
+    for number in range(count):
+        arguments = flags(
+            config,
+            distributed="explicit",
+            coordinator=f"localhost:{port}",
+            processes=count,
+            process_id=number,
+            **changes,
         )
-        for number in range(count)
-    ]
-
-
-def ended(processes: list[subprocess.Popen], seconds: float = 300) -> list[tuple[int, str]]:
-    until = time.monotonic() + seconds
-    try:
-        return [
-            (
-                p.wait(max(1.0, until - time.monotonic())),
-                p.stdout.read().decode() if p.stdout else "",
-            )
-            for p in processes
-        ]
-    finally:
-        for process in processes:
-            process.kill()
+        is_last = number == count - 1
+        trainings.append(
+            processes.start([arguments], devices, after if is_last else 0, kind, watched)
+        )
+    return trainings
 
 
 @pytest.mark.slow(seconds=60)
-def test_eight_devices_train_as_one_does_on_every_kind_of_mesh(settings, alone, tmp_path):
+def test_eight_devices_train_as_one_does_on_every_kind_of_mesh(
+    settings, alone, processes, tmp_path
+):
     meshes = [(8, 1, 1), (1, 8, 1), (1, 1, 8), (2, 2, 2)]
     runs = [
         flags(settings, output_dir=tmp_path / f"run{n}", mesh=mesh) for n, mesh in enumerate(meshes)
     ]
-    ((code, said),) = ended([launch(runs, 8)])
+    ((code, said),) = processes.endings([processes.start(runs, 8)])
     assert code == 0, said[-3000:]
     expected, held_out = losses(alone), losses(alone, "eval_loss")
     assert len(expected) >= STEPS and np.mean(expected[-5:]) < 0.99 * np.mean(expected[:5])
@@ -258,7 +178,7 @@ def test_eight_devices_train_as_one_does_on_every_kind_of_mesh(settings, alone, 
 
 
 @pytest.mark.slow(seconds=100)
-def test_two_processes_then_one_then_four_end_where_one_does(settings, alone, tmp_path):
+def test_two_processes_then_one_then_four_end_where_one_does(settings, alone, processes, tmp_path):
     run = tmp_path / "run"
     # Four devices in each life: of several processes, of several devices of one, and of both.
     for count, devices, after, mesh in (
@@ -266,7 +186,9 @@ def test_two_processes_then_one_then_four_end_where_one_does(settings, alone, tm
         (1, 4, 5, (2, 2, 1)),
         (4, 1, 0, (4, 1, 1)),
     ):
-        results = ended(several(settings, count, devices, after, output_dir=run, mesh=mesh))
+        results = processes.endings(
+            several(processes, settings, count, devices, after, output_dir=run, mesh=mesh)
+        )
         assert {code for code, _ in results} == {RESTART if after else 0}, "\n\n".join(
             s[-2000:] for _, s in results
         )
@@ -286,11 +208,13 @@ def test_two_processes_then_one_then_four_end_where_one_does(settings, alone, tm
 @pytest.mark.slow(seconds=40)
 @pytest.mark.parametrize("scored", ["log-probabilities", "rewards"])
 def test_two_processes_end_together_while_references_or_margins_are_computed(
-    settings, tmp_path, scored
+    settings, processes, tmp_path, scored
 ):
     """SIGTERM comes to one of them long before the first update."""
     changes = {"output_dir": tmp_path / "run", "cache_dir": tmp_path / "cache", "batch_size": 2}
-    results = ended(several(settings, 2, 1, after=2, watched=scored, **changes))
+    results = processes.endings(
+        several(processes, settings, 2, 1, after=2, watched=scored, **changes)
+    )
     assert [code for code, _ in results] == [RESTART, RESTART], "\n\n".join(
         said[-2000:] for _, said in results
     )
@@ -300,9 +224,10 @@ def test_two_processes_end_together_while_references_or_margins_are_computed(
 
 
 @pytest.mark.slow(seconds=40)
-def test_when_a_process_dies_the_other_ends_with_an_error(settings, tmp_path):
-    results = ended(
-        several(settings, 2, 1, after=3, kind="SIGKILL", output_dir=tmp_path / "run"), 150
+def test_when_a_process_dies_the_other_ends_with_an_error(settings, processes, tmp_path):
+    results = processes.endings(
+        several(processes, settings, 2, 1, after=3, kind="SIGKILL", output_dir=tmp_path / "run"),
+        150,
     )
     (survivor, said), (dead, _) = results
     assert dead == -signal.SIGKILL and survivor not in (0, None), said[-2000:]
@@ -310,7 +235,7 @@ def test_when_a_process_dies_the_other_ends_with_an_error(settings, tmp_path):
 
 
 @pytest.mark.slow(seconds=50)
-def test_of_two_processes_one_asks_the_study_and_both_run_its_trials(settings, tmp_path):
+def test_of_two_processes_one_asks_the_study_and_both_run_its_trials(settings, processes, tmp_path):
     (tmp_path / "space.yaml").write_text(
         "preference: {learning_rate: [1.0e-4, 1.0e-3], lora_alpha: [8.0, 4.0]}\n"
     )
@@ -325,7 +250,7 @@ def test_of_two_processes_one_asks_the_study_and_both_run_its_trials(settings, t
         trials=2,
         space=str(tmp_path / "space.yaml"),
     )
-    results = ended(several(search, 2, 1, mesh=(1, 2, 1)))
+    results = processes.endings(several(processes, search, 2, 1, mesh=(1, 2, 1)))
     assert {code for code, _ in results} == {0}, "\n\n".join(s[-2000:] for _, s in results)
     said = read_json(tmp_path / "search" / "manifest.json")["results"]
     assert (said["complete"], said["failed"]) == (2, 0) and len(
