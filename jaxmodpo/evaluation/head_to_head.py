@@ -44,6 +44,7 @@ from jaxmodpo.evaluation.outcomes import (
     verdicts_of,
 )
 from jaxmodpo.evaluation.panels import panel_intervals
+from jaxmodpo.evaluation.planned_power import power_in_words
 from jaxmodpo.evaluation.ratings import rate_models
 from jaxmodpo.files import write_table
 from jaxmodpo.fingerprints import digest
@@ -176,6 +177,8 @@ def evaluate(config: EvaluateConfig) -> Phase | None:
     units = list(plan(contest))
     if config.dry_run:
         forecast(config, config.output_dir, *_plan(config, contest, units))
+        voters = {persona for of_question in contest.voters.values() for persona in of_question}
+        print(power_in_words(len(contest.models), len(contest.questions), len(voters)))
         return None
     return _judge(config, contest, units)
 

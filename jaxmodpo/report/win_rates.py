@@ -19,6 +19,7 @@ from jaxmodpo.report.blocks import (
     Table,
 )
 from jaxmodpo.report.gallery import Gallery
+from jaxmodpo.report.rating_table import rating_blocks
 from jaxmodpo.report.run_folders import read_divergences, read_malformed_rates
 from jaxmodpo.report.sources import Evaluation, Sources
 from jaxmodpo.report.wording import (
@@ -86,6 +87,7 @@ def _average_blocks(evaluation: Evaluation, sources: Sources, gallery: Gallery) 
     return [
         Table(name, list(columns.values()), rows, _explanation(results, set(columns))),
         *_panels(evaluation),
+        *rating_blocks(evaluation.results, evaluation.prefix),
         *_rankings(evaluation, gallery),
         *_scatters(evaluation, gallery),
     ]

@@ -393,6 +393,16 @@ def test_one_judged_question_gives_rates_without_intervals(work, monkeypatch):
     assert results["tests"]["quality"][0]["average_difference_interval"] is None
 
 
+def test_a_dry_run_says_which_difference_can_be_seen(work, monkeypatch, capsys):
+    evaluate(config_for(work, dry_run=True))
+    assert (
+        "power: with 6 questions, a win rate this far from 50% is seen four times of five at"
+        " p < 0.05: 46.3 points for the personas asked, none (there are too few) where it is the"
+        " smallest p of 3 adjusted by Holm, and none (there are too few) over new personas as well"
+        " (4 are asked; one persona's taste is taken to move a win rate by 20 points)"
+    ) in capsys.readouterr().out
+
+
 @pytest.mark.parametrize("dry_run", [False, True])
 def test_a_model_without_any_text_is_refused_before_anything_is_judged(work, monkeypatch, dry_run):
     for name in ("fair", "poor"):

@@ -71,12 +71,12 @@ def test_ratings_and_their_intervals_equal_statsmodels_clustered_logit(models, r
 
 
 def test_two_models_are_the_log_odds_of_their_wins_apart():
-    ratings = fit_ratings([[0, 30], [10, 0]])
+    ratings = fit_ratings(np.array([[0, 30], [10, 0]]))
     assert ratings.tolist() == pytest.approx([np.log(3) / 2, -np.log(3) / 2])
 
 
 def test_ratings_of_lopsided_wins_are_found_and_equal_models_have_none_between_them():
-    ratings = fit_ratings([[0, 99_999], [1, 0]])
+    ratings = fit_ratings(np.array([[0, 99_999], [1, 0]]))
     assert ratings[0] - ratings[1] == pytest.approx(np.log(99_999))
     assert fit_ratings(np.full((3, 3), 0.5)).tolist() == [0, 0, 0]
 
