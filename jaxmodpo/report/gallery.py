@@ -109,5 +109,8 @@ def _render(figure: Figure, kind: str) -> bytes:
     """Render a figure as bytes that depend on nothing but what is drawn."""
     buffer = io.BytesIO()
     with matplotlib.rc_context({**STYLE, **_VECTOR}):
-        figure.savefig(buffer, format=kind, metadata=_UNDATED[kind])
+        # Tight: a long name makes the picture larger, and is not cut at its edge.
+        figure.savefig(
+            buffer, format=kind, metadata=_UNDATED[kind], bbox_inches="tight", pad_inches=0.05
+        )
     return buffer.getvalue()

@@ -23,6 +23,8 @@ from jaxmodpo.report.gallery import Gallery
 from jaxmodpo.report.judges import judge_sections
 from jaxmodpo.report.personas import persona_sections
 from jaxmodpo.report.probe_section import probe_sections
+from jaxmodpo.report.ratings import rating_sections
+from jaxmodpo.report.seeds import seed_sections
 from jaxmodpo.report.sources import Sources
 from jaxmodpo.report.toxicity_section import toxicity_sections
 from jaxmodpo.report.trainings import reward_sections, sweep_sections, training_sections
@@ -31,6 +33,8 @@ from jaxmodpo.report.win_rates import evaluation_sections
 SECTIONS: tuple[Callable[[Sources, Gallery], list[Section]], ...] = (
     answer,
     evaluation_sections,
+    rating_sections,
+    seed_sections,
     browser_sections,
     persona_sections,
     reward_sections,

@@ -70,7 +70,7 @@ def percent_cell(share: float, interval: Sequence[float] | None, absent: str = "
 def interval_in_words(interval: Sequence[float] | None) -> str:
     """Return an interval in per cent, as in ``95% interval 21.9 to 28.1``."""
     if interval is None:
-        return "no interval, since there is one question"
+        return "no interval"
     return f"95% interval {percent(interval[0])} to {percent(interval[1])}"
 
 

@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike
+from scipy.special import stdtrit
 
 from jaxmodpo.statistics.arrays import Array
 
@@ -51,6 +52,25 @@ def wilson_interval(
     variance = share * (1 - share) / trials + z**2 / (4 * trials**2)
     half_width = z * math.sqrt(variance) / shrinkage
     return max(middle - half_width, 0.0), min(middle + half_width, 1.0)
+
+
+def student_interval(values: ArrayLike, confidence: float = 0.95) -> tuple[float, float] | None:
+    """Return Student's interval of the mean of independent values; None of fewer than two.
+
+    Args:
+        values: ``[values]``, finite.
+        confidence: the share of such intervals that hold the true mean, of normal values.
+
+    References:
+        Student, "The Probable Error of a Mean", 1908.
+    """
+    sample = np.asarray(values, dtype=np.float64)
+    if len(sample) < 2:
+        return None
+    mean = float(sample.mean())
+    standard_error = float(sample.std(ddof=1)) / math.sqrt(len(sample))
+    half_width = float(stdtrit(len(sample) - 1, (1 + confidence) / 2)) * standard_error
+    return mean - half_width, mean + half_width
 
 
 def percentile_interval(samples: ArrayLike, *, confidence: float = 0.95) -> tuple[Array, Array]:

@@ -30,7 +30,7 @@ def test_numbers_are_said_in_words():
     assert count(1, "question") == "1 question" and count(1200, "vote") == "1,200 votes"
     assert p_equals(0.0004) == "p < 0.001" and p_equals(0.031) == "p = 0.031"
     assert interval_in_words((0.219, 0.281)) == "95% interval 21.9 to 28.1"
-    assert interval_in_words(None) == "no interval, since there is one question"
+    assert interval_in_words(None) == "no interval"
     assert listed([]) == "" and listed(["a"]) == "a" and listed(["a", "b", "c"]) == "a, b and c"
     assert (
         counts_in_words({"cut": {"prompts": 4}, "units_tied": 2}) == "cut, prompts 4; units tied 2"

@@ -1,0 +1,97 @@
+"""Evaluations of several trainings together, and the ranks that ratings give."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import pytest
+import scipy.stats
+from right_results import EVALUATION
+
+from jaxmodpo.phase import Phase
+from jaxmodpo.report.blocks import Section, tables_of
+from jaxmodpo.report.gallery import Gallery
+from jaxmodpo.report.ratings import first_place, rating_sections
+from jaxmodpo.report.run_folders import find_runs
+from jaxmodpo.report.seeds import seed_sections
+from jaxmodpo.report.sources import Sources
+from jaxmodpo.report.table_files import csv_of
+from jaxmodpo.results.evaluation import EvaluationResults
+from jaxmodpo.results.inference import ModelRating, Ratings
+from jaxmodpo.results.versioned import write_result
+from jaxmodpo.statistics.intervals import student_interval
+
+
+@dataclass(frozen=True, kw_only=True)
+class SomeConfig:
+    seed: int = 0
+
+
+def evaluated(root: Path, name: str, rate: float, replies: str) -> None:
+    """Write a finished evaluation in which x wins at a rate against y, on certain replies."""
+    file = root / f"{name}.csv"
+    file.write_text(replies)
+    phase = Phase.open("evaluate", SomeConfig(), root / "runs" / name, {"responses.x": file})
+    results = replace(EVALUATION, models={"x": {"safety": rate}, "y": {"safety": 1 - rate}})
+    write_result(root / "runs" / name / "results.json", results)
+    phase.finish()
+
+
+def sections_of(root: Path) -> list[Section]:
+    return seed_sections(Sources(find_runs([root / "runs"], root / "report")), Gallery())
+
+
+def test_the_spread_over_trainings_stands_beside_that_over_questions(tmp_path):
+    rates = [0.40, 0.46, 0.52]
+    for number, rate in enumerate(rates):
+        evaluated(tmp_path, f"seed{number}", rate, replies=str(number))
+    [section] = sections_of(tmp_path)
+    [table] = tables_of(section.blocks)
+    expected = scipy.stats.t.interval(0.95, 2, loc=0.46, scale=scipy.stats.sem(rates))
+    low, high = (f"{100 * end:.1f}" for end in expected)
+    assert csv_of(table).splitlines()[1] == (
+        f'"x","46.0","{low}–{high}","6.0","40.0 to 52.0","10.0"'
+    )
+
+
+def test_one_training_or_the_same_replies_judged_again_have_no_spread(tmp_path):
+    evaluated(tmp_path, "seed0", 0.4, replies="same")
+    assert sections_of(tmp_path) == []
+    evaluated(tmp_path, "again", 0.5, replies="same")
+    assert sections_of(tmp_path) == []
+
+
+def test_students_interval_is_scipys_and_needs_two_values():
+    values = [0.1, 0.5, 0.4, 0.45]
+    expected = scipy.stats.t.interval(0.95, 3, scipy.stats.tmean(values), scipy.stats.sem(values))
+    assert student_interval(values) == pytest.approx(expected, rel=1e-12)
+    assert student_interval([1.0]) is None and student_interval([2.0, 2.0]) == (2.0, 2.0)
+
+
+def rated() -> EvaluationResults:
+    x = ModelRating(
+        rating=0.5, interval=(0.1, 0.9), best_rank=1, worst_rank=2, probability_of_best=0.875
+    )
+    y = ModelRating(rating=None, interval=None, best_rank=2, worst_rank=2, probability_of_best=None)
+    ratings = Ratings(models={"x": x, "y": y}, first="x", challenger="y", questions_to_turn=3)
+    return replace(EVALUATION, ratings={"safety": ratings})
+
+
+def test_ranks_are_shown_with_what_the_first_place_hangs_on(tmp_path):
+    evaluated(tmp_path, "run", 0.4, replies="")
+    write_result(tmp_path / "runs" / "run" / "results.json", rated())
+    [section] = rating_sections(
+        Sources(find_runs([tmp_path / "runs"], tmp_path / "report")), Gallery()
+    )
+    [table] = tables_of(section.blocks)
+    assert csv_of(table).splitlines()[1:] == [
+        '"x","+0.50","+0.10 to +0.90","1–2","87.5"',
+        '"y","–","no finite rating","2","–"',
+    ]
+    ratings = rated().ratings["safety"]
+    assert first_place(ratings) == (
+        "x is first; if 3 questions went, the ones that favor it most, y would be."
+    )
+    sure = replace(ratings, challenger=None, questions_to_turn=None)
+    assert first_place(sure) == "x would be first whichever questions went."
