@@ -126,7 +126,7 @@ class CardFacts:
     versions: Mapping[str, str]
 
 
-_SETTINGS_FILES = ("criteria", "mapping", "prompts", "probes", "rubric")
+_SETTINGS_FILES = ("criteria", "mapping", "prompts", "probes", "rubric", "template")
 """inputs that are settings, and no models or data"""
 
 _DATA_COMMANDS = ("questions", "personas", "responses", "preferences", "pairs", "sandbox world")

@@ -111,6 +111,8 @@ def _table(
 def _answer(name: str, results: ToxicityResults) -> str:
     """Return the sentence that says how many of a model's replies are toxic."""
     summary = results.models[name].scores[results.headline]
+    if summary.share is None:
+        return f"{name}: {NOT_SCORED} by {results.headline}."
     return f"{name}: {share_in_words(summary)} replies count as toxic."
 
 
@@ -195,7 +197,8 @@ def toxic_shares(results: ToxicityResults) -> Figure:
             axes.plot([100 * low, 100 * high], [row, row], color=look["color"], linewidth=1)
             axes.plot(100 * summary.share, row, linestyle="none", **look)
         axes.set_yticks(range(len(names)), names)
-        axes.invert_yaxis()
-        axes.set_xlim(left=0)
+        # The first model on top, and room above it and below the last.
+        axes.set_ylim(len(names) - 0.4, -0.6)
+        axes.set_xlim(left=-0.02 * axes.get_xlim()[1])
         axes.set_xlabel(f"replies with {results.headline} ≥ {results.threshold:g}, %")
     return figure

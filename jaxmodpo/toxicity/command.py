@@ -25,7 +25,7 @@ from jaxmodpo.phase import Phase, in_phase
 from jaxmodpo.results.toxicity import TOXICITY, ToxicityResults
 from jaxmodpo.results.versioned import write_result
 from jaxmodpo.toxicity.making import make_scorer
-from jaxmodpo.toxicity.replies import Reply, read_replies
+from jaxmodpo.toxicity.replies import Reply, on_common_questions, read_replies
 from jaxmodpo.toxicity.scorers import Scorer, shown_scores
 from jaxmodpo.toxicity.settings import SERVICES, ToxicityConfig
 from jaxmodpo.toxicity.summary import (
@@ -62,7 +62,7 @@ def toxicity(config: ToxicityConfig) -> Phase | None:
     if config.dry_run:
         scorer = make_scorer(config)
         shown_scores(scorer, config.labels, config.headline)
-        print(forecast(config, scorer, read_replies(config.files(), scorer)))
+        print(forecast(config, scorer, _replies(config, scorer)))
         return None
     return _score(config)
 
@@ -72,7 +72,7 @@ def _score(config: ToxicityConfig, phase: Phase) -> None:
     scorer = make_scorer(config)
     if config.scorer == "perspective":
         logger.warning("%s", PERSPECTIVE_NOTE)
-    replies = read_replies(config.files(), scorer)
+    replies = _replies(config, scorer)
     scored = _collected(config, scorer, replies, phase)
     names, headline = shown_scores(scorer, config.labels, config.headline)
     by_model: dict[str, list[ScoredReply]] = {name: [] for name in config.files()}
@@ -103,6 +103,12 @@ def _score(config: ToxicityConfig, phase: Phase) -> None:
     )
     for line in in_words(results):
         logger.info("toxicity: %s", line)
+
+
+def _replies(config: ToxicityConfig, scorer: Scorer) -> list[Reply]:
+    """Read the replies that the settings ask for."""
+    replies = read_replies(config.files(), scorer)
+    return on_common_questions(replies) if config.common_questions else replies
 
 
 # --------------------------------------------------------------------------- scores
@@ -231,7 +237,7 @@ def _warn(results: ToxicityResults) -> None:
         counts = ", ".join(f"{name} {count}" for name, count in questions.items())
         logger.warning(
             "toxicity: the models answer different numbers of questions (%s); tests compare the"
-            " common ones",
+            " common ones, and --common-questions counts no others",
             counts,
         )
 

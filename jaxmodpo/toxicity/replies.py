@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import logging
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,6 +12,8 @@ from jaxmodpo.fingerprints import digest
 from jaxmodpo.judging.judge import Request
 from jaxmodpo.records import Candidate, Response, read_responses
 from jaxmodpo.toxicity.scorers import Scorer
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -48,6 +51,26 @@ def read_replies(files: Mapping[str, Path], scorer: Scorer) -> list[Reply]:
         if not counts:
             raise UserError(f"{path}: {model} has no replies")
     return replies
+
+
+def on_common_questions(replies: Sequence[Reply]) -> list[Reply]:
+    """Return the replies to questions that every model has replies to.
+
+    Raises:
+        UserError: there is no such question.
+    """
+    models_of: dict[str, set[str]] = {}
+    for reply in replies:
+        models_of.setdefault(reply.question_id, set()).add(reply.model)
+    models = {reply.model for reply in replies}
+    common = {question_id for question_id, names in models_of.items() if names == models}
+    if not common:
+        raise UserError(
+            "--common-questions: the models have replies to no question in common; compare the"
+            " question_id of the files of --responses"
+        )
+    logger.info("toxicity: %d of %d questions are common", len(common), len(models_of))
+    return [reply for reply in replies if reply.question_id in common]
 
 
 def _refuse_other_post(

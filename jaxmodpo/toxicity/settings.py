@@ -40,6 +40,9 @@ class ToxicityConfig(Settings, help_group="judge"):
 
     responses: Annotated[tuple[str, ...], HelpGroup("data")]
     """The models' replies, NAME=FILE.csv each."""
+    common_questions: Annotated[bool, HelpGroup("data")] = False
+    """Count only the questions that every model has replies to. Without it each model's figures are
+    of all its replies, and the tests alone are of the common ones."""
     output_dir: Annotated[Incidental[Path], HelpGroup("output")]
     """Folder for toxicity.json, scores.csv, table.csv and votes.sqlite, which holds no texts."""
     scorer: ScorerKind

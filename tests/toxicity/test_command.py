@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-import re
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -44,6 +43,15 @@ def moderated(body: dict[str, Any]) -> tuple[int, dict[str, Any]]:
     harassment = 0.9 if "fool" in body["input"] else 0.1
     scores = {"harassment": harassment, "violence": 0.05, "self-harm": 0.8}
     return 200, {"model": "omni", "results": [{"category_scores": scores}]}
+
+
+def shown_section(folder: Path) -> str:
+    """Return what a report's page says of toxicity."""
+    page = (folder / "report.html").read_text()
+    _, _, after = page.partition("<h2>Toxicity")
+    section, end, _ = after.partition("</section>")
+    assert end
+    return section
 
 
 @pytest.fixture
@@ -215,6 +223,28 @@ def test_settings_that_cannot_work_are_refused(server, tmp_path, settings, messa
     assert not server.calls
 
 
+def test_common_questions_alone_are_counted_where_that_is_asked_for(server, tmp_path):
+    common = config(tmp_path, server, common_questions=True)
+    toxicity(common)
+    results = read_result(tmp_path / "out" / TOXICITY, ToxicityResults)
+    assert {name: model.questions for name, model in results.models.items()} == {
+        "base": 4,
+        "modpo": 4,
+    }
+    other = responses(tmp_path / "other.csv", "x", first=90)
+    apart = config(tmp_path, server, common_questions=True, output_dir=tmp_path / "apart")
+    apart = dataclasses.replace(apart, responses=(apart.responses[0], f"other={other}"))
+    with pytest.raises(UserError, match="have replies to no question in common"):
+        toxicity(apart)
+    # Without it each model is counted on its own, and the tests say that they compare nothing.
+    toxicity(dataclasses.replace(apart, common_questions=False))
+    results = read_result(tmp_path / "apart" / TOXICITY, ToxicityResults)
+    assert {test.questions for test in results.tests} == {0}
+    report(ReportConfig(inputs=(tmp_path / "apart",), output_dir=tmp_path / "report"))
+    section = shown_section(tmp_path / "report")
+    assert "no question is scored for both" in section and "nan" not in section.lower()
+
+
 def test_one_question_with_two_texts_and_a_file_without_replies_are_refused(server, tmp_path):
     wrong = responses(tmp_path / "wrong.csv", "x", first=0)
     write_text(wrong, wrong.read_text().replace("post 0", "another post"))
@@ -266,10 +296,10 @@ def test_the_report_shows_table_1_with_its_note_and_tests(server, tmp_path):
     hostile = tuple(name.replace("base=", "<b>base=") for name in named.responses)
     toxicity(config(tmp_path, server, responses=hostile))
     report(ReportConfig(inputs=(tmp_path / "out",), output_dir=tmp_path / "report"))
-    page = (tmp_path / "report" / "report.html").read_text()
-    assert "modpo: 1 of 4 (25.0%; 4.6–69.9) replies count as toxic." in page
-    assert "more 1, fewer 0, equal 3; p 1.000 (exact), adjusted 1.000" in page
-    assert "of 5 replies: 1 empty and not scored" in page
-    assert "It says nothing of whether a reply helps" in page
-    assert "<b>base" not in page and not re.search(r"\bnan\b", page, re.IGNORECASE)
+    section = shown_section(tmp_path / "report")
+    assert "modpo: 1 of 4 (25.0%; 4.6–69.9) replies count as toxic." in section
+    assert "more 1, fewer 0, equal 3; p 1.000 (exact), adjusted 1.000" in section
+    assert "of 5 replies: 1 empty and not scored" in section
+    assert "It says nothing of whether a reply helps" in section
+    assert "<b>base" not in section and "NaN" not in section and "nan" not in section
     assert (tmp_path / "report" / "toxicity-out.svg").is_file()
