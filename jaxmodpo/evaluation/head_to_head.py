@@ -46,6 +46,7 @@ from jaxmodpo.evaluation.outcomes import (
 from jaxmodpo.evaluation.panels import panel_intervals
 from jaxmodpo.evaluation.planned_power import power_in_words
 from jaxmodpo.evaluation.ratings import rate_models
+from jaxmodpo.evaluation.reply_lengths import control_length, mean_tokens, read_lengths
 from jaxmodpo.files import write_table
 from jaxmodpo.fingerprints import digest
 from jaxmodpo.judging.collect import BallotVotes, MakeRequests, collect, votes_by_ballot
@@ -206,6 +207,7 @@ def _judge(config: EvaluateConfig, phase: Phase, contest: Contest, units: Sequen
         "seed": config.seed,
     }
     win_rates = summarize(contest, table, **resampling)
+    lengths = read_lengths(config.files(), contest)
     results = EvaluationResults(
         **vars(win_rates),
         counts=counts,
@@ -219,6 +221,8 @@ def _judge(config: EvaluateConfig, phase: Phase, contest: Contest, units: Sequen
         cut_replies=count_cut(config.files()),
         panels=panel_intervals(contest, table, ballots, **resampling),
         ratings=rate_models(contest, table, **resampling),
+        mean_tokens=mean_tokens(lengths),
+        length_controlled=control_length(contest, table, lengths, config.ties),
     )
     write_table(config.output_dir / "outcomes.csv", rows, OUTCOME_COLUMNS)
     write_result(config.output_dir / RESULTS, results)

@@ -11,7 +11,12 @@ from typing import Literal
 
 from jaxmodpo.errors import UserError
 from jaxmodpo.ranges import Tally
-from jaxmodpo.results.inference import Interval, PanelIntervals, Ratings
+from jaxmodpo.results.inference import (
+    Interval,
+    LengthControlledRate,
+    PanelIntervals,
+    Ratings,
+)
 from jaxmodpo.results.versioned import Result, refuse_missing
 from jaxmodpo.results.votes import FailedVotes
 
@@ -145,6 +150,10 @@ class EvaluationResults(WinRates):
     computed"""
     ratings: Mapping[str, Ratings] = field(default_factory=dict)
     """by criterion, Bradley-Terry ratings and ranks; empty likewise"""
+    mean_tokens: Mapping[str, float] = field(default_factory=dict)
+    """mean length of a reply by model, without those whose files do not record it"""
+    length_controlled: Mapping[str, tuple[LengthControlledRate, ...]] = field(default_factory=dict)
+    """by criterion, every two models whose files record lengths"""
 
     def check(self, source: str) -> None:
         """Refuse results in which a model or criterion lacks figures that others have."""

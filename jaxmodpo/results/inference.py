@@ -55,3 +55,17 @@ class Ratings:
     """how many questions would have to go for that; None where no number turns the first place"""
     undefined: str = ""
     """why there are no ratings; empty where there are"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class LengthControlledRate:
+    """The win rate of one model over another as if their replies were equally long."""
+
+    a: str
+    b: str
+    win_rate: float | None
+    """of ``a``; None where it is undefined"""
+    slope: float | None
+    """what a longer reply adds, in logits: positive where longer replies win"""
+    undefined: str = ""
+    """why there is none; empty where there is"""

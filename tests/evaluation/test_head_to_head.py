@@ -262,6 +262,33 @@ def test_ratings_follow_the_win_rates_and_hang_on_few_questions(work, monkeypatc
     )
 
 
+def test_lengths_are_read_from_the_files_and_win_rates_controlled_for_them(work, monkeypatch):
+    class LongerWinsMostly(KnownOrder):
+        def verdict(self, request, criterion):
+            longest = max(request.responses, key=lambda r: int(r.response_text.split()[0]))
+            question = int(request.question_id[1:])
+            others = [r for r in request.responses if r is not longest]
+            return ((longest if question % 3 else others[0]).response_id,)
+
+    def with_tokens(name):
+        def change(response, question, n):
+            longer = {"good": 40, "fair": 20, "poor": 0}[name]
+            return dataclasses.replace(response, tokens=30 + longer + question * (n + 1))
+
+        return change
+
+    for name in WORTH:
+        rewrite(work, name, with_tokens(name))
+    rewrite(work, "poor", lambda response, question, n: response)
+    results = run(work, monkeypatch, LongerWinsMostly())
+    # Questions 0 to 5 times one and two: 2.5 and 5 on average.
+    assert results["mean_tokens"] == {"good": 73.75, "fair": 53.75}
+    [row] = results["length_controlled"]["quality"]
+    assert (row["a"], row["b"]) == ("good", "fair")
+    # Every reply of one is 20 tokens longer, so that length and model cannot be told apart.
+    assert (row["win_rate"], row["undefined"]) == (None, "all replies differ by the same length")
+
+
 def test_one_persona_has_no_interval_over_personas_and_says_why(work, monkeypatch):
     results = run(work, monkeypatch, KnownOrder(), personas_per_question=1, names=["good", "poor"])
     panels = results["panels"]
