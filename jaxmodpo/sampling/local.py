@@ -147,12 +147,12 @@ class LocalSampler:
                 observe=Speedometer(bar.note),
             )
             engine.run(asks, keep)
+        programs = [f"{count} {name}" for name, count in sorted(engine.programs.items())]
         logger.info(
-            "%d replies sampled, %d at a time; %d programs compiled: %s",
+            "%d replies sampled, %d at a time; programs compiled: %s",
             len(missing),
             self.rows,
-            sum(engine.programs.values()),
-            ", ".join(sorted(engine.programs)),
+            ", ".join(programs) or "none, those of an earlier run served",
         )
 
 
