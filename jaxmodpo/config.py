@@ -8,7 +8,9 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
+import functools
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -46,9 +48,11 @@ def builtin(kind: str, name: str | Path) -> Path:
 def load_yaml(path: Path) -> dict[str, Any]:
     """Read a YAML file that holds a mapping; :func:`jaxmodpo.parsing.parse_yaml` says what it
     takes.
+
+    The mapping is the caller's own, to change as it likes.
     """
     try:
-        value = parse_yaml(path.read_text(encoding="utf-8-sig"))
+        value = copy.deepcopy(_parsed(path.read_text(encoding="utf-8-sig")))
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror}") from error
     except UnicodeDecodeError as error:
@@ -64,6 +68,14 @@ def load_yaml(path: Path) -> dict[str, Any]:
             f"{path} must hold a mapping of settings, as in 'seed: 1', but is {shown(value)}"
         )
     return value
+
+
+@functools.lru_cache(maxsize=64)
+def _parsed(text: str) -> Any:
+    """Parse a text once, however often its file is read: a check of an experiment asks for the
+    table of judges' models at every phase, and a table takes tenths of a second.
+    """
+    return parse_yaml(text)
 
 
 # Greedy about the user's part and the password, since either may hold an @ of its own: the last one

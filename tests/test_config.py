@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from jaxmodpo import config
 from jaxmodpo.config import builtin, load_yaml, named_values
 from jaxmodpo.errors import UserError
 
@@ -63,3 +65,24 @@ def test_a_settings_file_that_holds_no_settings_is_refused_in_words(tmp_path, co
     with pytest.raises(UserError) as refused:
         load_yaml(path)
     assert str(refused.value) == message.format(path)
+
+
+def test_a_file_that_is_read_again_is_parsed_once_and_each_caller_has_a_mapping_of_its_own(
+    tmp_path, monkeypatch
+):
+    parsed: list[str] = []
+    parse_yaml = config.parse_yaml
+
+    def counted(text: str) -> Any:
+        parsed.append(text)
+        return parse_yaml(text)
+
+    monkeypatch.setattr(config, "parse_yaml", counted)
+    path = tmp_path / "settings.yaml"
+    path.write_text("read_again: [1, 2]\n")
+    first = config.load_yaml(path)
+    first["read_again"].append(3)
+    assert config.load_yaml(path) == {"read_again": [1, 2]} and len(parsed) == 1
+    # It is the text that counts, and not the file's name or time.
+    path.write_text("read_again: [1, 2, 4]\n")
+    assert config.load_yaml(path) == {"read_again": [1, 2, 4]} and len(parsed) == 2
