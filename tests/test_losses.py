@@ -102,6 +102,7 @@ def test_plackett_luce_is_drawing_the_best_from_what_is_left(places: int):
     assert_equal_to_torch(plackett_luce_loss, theirs, [rewards], atol=5e-7)
 
 
+@pytest.mark.slow(seconds=2)
 def test_plackett_luce_of_two_is_bradley_terry_and_empty_places_weigh_nothing():
     best, worst = draw(PAIRS, seed=1) / 9, draw(PAIRS, seed=2) / 9
     two = plackett_luce_loss(np.stack([best, worst], 1))
@@ -126,6 +127,7 @@ def test_plackett_luce_draws_tied_candidates_from_themselves_and_what_is_below()
     assert float(plackett_luce_loss(swapped, swapped_ranks)[0]) == pytest.approx(expected, rel=1e-6)
 
 
+@pytest.mark.slow(seconds=2)
 def test_a_ranking_of_ties_alone_teaches_nothing_and_ties_at_both_ends_only_what_lies_between():
     rewards = jnp.array([[3.0, -1.0, 0.5, 2.0]])
     value, gradient = jax.value_and_grad(lambda r: jnp.sum(plackett_luce_loss(r, np.ones((1, 4)))))(

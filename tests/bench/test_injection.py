@@ -108,6 +108,7 @@ TEXTS = (
 )
 
 
+@pytest.mark.slow(seconds=3)
 @given(
     post=TEXTS,
     replies=st.lists(TEXTS, min_size=2, max_size=4),

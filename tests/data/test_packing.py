@@ -51,6 +51,7 @@ def assert_rows_hold_the_examples(batches: Batches) -> None:
         assert batch["row_weights"].sum() == (members >= 0).sum()
 
 
+@pytest.mark.slow(seconds=2)
 @settings(max_examples=60, deadline=None)
 @given(
     count=st.integers(1, 40),

@@ -133,6 +133,7 @@ def test_what_cannot_be_merged_is_refused(folders, tmp_path: Path):
     assert not (tmp_path / "out2" / "model").exists()
 
 
+@pytest.mark.slow(seconds=3)
 def test_a_head_of_its_own_beside_tied_embeddings_is_exported_and_said_to_be_one(
     folders, tmp_path: Path
 ):

@@ -18,6 +18,7 @@ def inputs(batch=3, time=37, width=16, vocabulary=101):
     return hidden, unembedding, jnp.asarray(random.integers(0, vocabulary, (batch, time)))
 
 
+@pytest.mark.slow(seconds=2)
 @pytest.mark.parametrize("chunk", [1, 8, 37, 64])
 def test_values_and_gradients_equal_the_naive_ones(chunk: int):
     hidden, unembedding, targets = inputs()

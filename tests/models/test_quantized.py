@@ -130,6 +130,7 @@ def test_a_quantized_matmul_is_that_of_the_dequantized_weight_and_near_the_exact
     )
 
 
+@pytest.mark.slow(seconds=3)
 def test_the_backward_pass_keeps_codes_and_not_the_dequantized_weight():
     layers, width = 8, 512
     parts = jax.vmap(lambda w: quantized.quantize(w, "nf4"))(

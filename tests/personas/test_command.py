@@ -228,6 +228,7 @@ def test_quality_is_the_weighted_sum_of_its_parts(tmp_path, changes, parts):
     )
 
 
+@pytest.mark.slow(seconds=8)
 def test_the_command_writes_disjoint_personas_and_every_participant(tmp_path):
     write_survey(tmp_path / "a.csv", participants=60, seed=3)
     rows = [FULL | {"participant_id": f"x{n}", "age": str(20 + n)} for n in range(20)]

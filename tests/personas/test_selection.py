@@ -80,6 +80,7 @@ def test_selection_keeps_every_group_where_there_is_room(data):
     assert all(inside[group] >= 2 for group, size in sizes.items() if size >= 2)
 
 
+@pytest.mark.slow(seconds=2)
 @settings(max_examples=80, deadline=None)
 @given(st.data())
 def test_no_other_split_is_more_balanced_or_meets_more_minimums(data):

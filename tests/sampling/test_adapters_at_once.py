@@ -50,6 +50,7 @@ def folders(policy: Policy, tmp_path_factory: pytest.TempPathFactory) -> dict[st
     return folders | {"base": None}
 
 
+@pytest.mark.slow(seconds=14)
 def test_replies_of_several_adapters_in_one_batch_are_those_of_each_alone(policy, folders):
     random = np.random.default_rng(3)
     prompts = [random.integers(3, 48, length).tolist() for length in (5, 70, 11)]

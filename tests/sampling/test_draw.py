@@ -42,6 +42,7 @@ def open_tokens(logits, settings: SamplingSettings, seen=None) -> list[list[int]
     return [np.flatnonzero(row).tolist() for row in weights]
 
 
+@pytest.mark.slow(seconds=4)
 @settings(deadline=None, max_examples=50)
 @given(st.integers(0, 10**6), st.sampled_from([0.1, 0.3, 0.5, 0.9, 0.95, 0.999]))
 def test_the_nucleus_is_the_one_of_the_sorted_list(seed: int, top_p: float):
@@ -121,6 +122,7 @@ def test_filters_and_penalty_equal_those_of_transformers():
     np.testing.assert_allclose(ours / ours.sum(axis=1, keepdims=True), probabilities, rtol=1e-6)
 
 
+@pytest.mark.slow(seconds=4)
 @pytest.mark.parametrize(
     ("settings", "vocabulary"),
     [(how(top_p=0.3), 300), (how(0.7, 0.9), 300), (how(top_k=9, top_p=0.8), 300), (how(), 7)],

@@ -34,6 +34,7 @@ def keys(count: int) -> jax.Array:
     return jax.random.split(jax.random.key(7), count)
 
 
+@pytest.mark.slow(seconds=6)
 def test_replies_do_not_depend_on_order_or_neighbors_to_the_bit(policy, prompts):
     settings = SamplingSettings(1.0, 0.9, 70, end_tokens=(2, 9))
     together = sample(policy, prompts, keys(9), settings, rows=8)
@@ -44,6 +45,7 @@ def test_replies_do_not_depend_on_order_or_neighbors_to_the_bit(policy, prompts)
     assert len({len(reply) for reply in together}) > 3
 
 
+@pytest.mark.slow(seconds=5)
 def test_another_number_of_rows_gives_the_same_tokens(policy, prompts):
     settings = SamplingSettings(1.0, 0.9, 30, end_tokens=(2,))
     assert sample(policy, prompts, keys(9), settings, rows=3) == sample(
@@ -64,6 +66,7 @@ def assert_likeliest(
         assert reply == likeliest[len(prompt) - 1 : len(prompt) + len(reply) - 1].tolist()
 
 
+@pytest.mark.slow(seconds=2)
 @pytest.mark.parametrize("window", [None, 20])
 def test_greedy_replies_are_the_likeliest_tokens_of_a_full_pass(prompts, window):
     policy = make_policy(sliding_window=window)
@@ -73,6 +76,7 @@ def test_greedy_replies_are_the_likeliest_tokens_of_a_full_pass(prompts, window)
     assert all(len(reply) == 100 or reply[-1] == 2 for reply in replies)
 
 
+@pytest.mark.slow(seconds=3)
 def test_prompts_longer_than_the_cache_do_not_spoil_shorter_ones():
     policy = make_policy(sliding_window=20)
     random = np.random.default_rng(4)
@@ -95,6 +99,7 @@ def test_rows_that_devices_do_not_divide_are_refused(policy):
         Shapes.of(policy.config, 10, 10, rows=6, shards=4)
 
 
+@pytest.mark.slow(seconds=3)
 def test_samples_of_one_prompt_share_its_prefill_and_a_run_needs_few_programs(policy, prompts):
     settings = SamplingSettings(1.0, 1.0, 130, end_tokens=(2,))
     asks = [

@@ -28,6 +28,7 @@ from jaxmodpo.search.study import continue_cut_off, open_storage, storage_in_wor
 from jaxmodpo.training.session import Session
 
 
+@pytest.mark.slow(seconds=3)
 @pytest.mark.parametrize("end", [Preempted("asked to end"), KeyboardInterrupt(), Killed()])
 def test_trials_cut_off_are_queued_again_with_their_settings(pretended, inputs, end):
     folders: list[str] = []

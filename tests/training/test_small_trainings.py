@@ -89,6 +89,7 @@ class Quadratic:
         return LossTerms(jnp.sum(errors * batch["row_weights"]), total, {}, total)
 
 
+@pytest.mark.slow(seconds=2)
 def test_a_step_is_optax_adamw_on_the_exact_mean_whatever_the_microbatches():
     generator = np.random.default_rng(0)
     x, y = generator.normal(size=(12, 5)).astype("f"), generator.normal(size=12).astype("f")
