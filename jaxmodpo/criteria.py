@@ -15,9 +15,16 @@ from typing import Any
 
 from jaxmodpo.config import builtin, load_yaml
 from jaxmodpo.errors import UserError, nearest
+from jaxmodpo.files import read_json
 
 OVERALL = "overall"
 """The criterion that asks for a preference all in all; it has no better_when and no worse_when."""
+
+_AUTHORS_KEYS = (
+    *("config_name", "description", "default_criteria", "evaluation_instructions"),
+    *("num_responses_to_rank", "voting_weights"),
+)
+"""what the authors' configuration files hold besides criteria; none of it is a criterion's"""
 
 
 @dataclass(frozen=True)
@@ -40,8 +47,11 @@ class Criterion:
 def load_criteria(source: str | Path, only: Sequence[str] = ()) -> list[Criterion]:
     """Read a criteria file: ``criteria:``, a list of name, description, better_when, worse_when.
 
+    The configuration files of the paper's authors are read as they are: JSON in which ``criteria``
+    is a mapping from each criterion's name to its texts, or to its description alone.
+
     Args:
-        source: a YAML file, or the name of one of ours (therapeutic, gricean).
+        source: a YAML or JSON file, or the name of one of ours (therapeutic, gricean).
         only: names to keep, in the file's order; all if empty.
 
     Raises:
@@ -49,11 +59,15 @@ def load_criteria(source: str | Path, only: Sequence[str] = ()) -> list[Criterio
             ``only`` that the file does not have.
     """
     path = builtin("criteria", source)
-    content = load_yaml(path)
-    for key in content:
-        if key != "criteria":
-            raise UserError(f"{path}: unknown key '{key}'{nearest(str(key), ['criteria'])}")
+    content = read_json(path, dict[str, Any]) if path.suffix == ".json" else load_yaml(path)
     rows = content.get("criteria")
+    known_keys = ["criteria"]
+    if isinstance(rows, dict):
+        known_keys += _AUTHORS_KEYS
+        rows = [_row_of_mapping(name, texts) for name, texts in rows.items()]
+    for key in content:
+        if key not in known_keys:
+            raise UserError(f"{path}: unknown key '{key}'{nearest(str(key), known_keys)}")
     if not isinstance(rows, list) or not rows:
         raise UserError(f"{path} must hold 'criteria:', a list of at least one criterion")
     criteria: dict[str, Criterion] = {}
@@ -66,6 +80,18 @@ def load_criteria(source: str | Path, only: Sequence[str] = ()) -> list[Criterio
         if name not in criteria:
             raise UserError(f"{path} has no criterion '{name}'{nearest(name, criteria)}")
     return [c for c in criteria.values() if not only or c.name in only]
+
+
+def _row_of_mapping(name: str, texts: Any) -> Any:
+    """Return an entry of the authors' mapping as a row of our list: its key is the name that files
+    and votes carry, and the title beside its texts is shown nowhere.
+    """
+    if isinstance(texts, str):
+        return {"name": name, "description": texts, "better_when": "", "worse_when": ""}
+    if not isinstance(texts, dict):
+        return texts
+    titles = ("name", "short_name")
+    return {"name": name} | {key: text for key, text in texts.items() if key not in titles}
 
 
 def _criterion(row: Any, location: str) -> Criterion:

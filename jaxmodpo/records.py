@@ -179,9 +179,12 @@ def write_questions(path: Path, questions: Sequence[Question]) -> None:
 def read_responses(path: Path) -> list[Response]:
     """Read ``question_id, question_text, response_id, response_text`` and, if there,
     ``model_name`` and ``finish_reason``.
+
+    Files of the paper's evaluation have no ``response_id``: replies are then numbered within their
+    question, from 0, in the file's order.
     """
-    columns = ["question_id", "question_text", "response_id", "response_text"]
-    rows = read_table(path, columns)
+    rows = read_table(path, ["question_id", "question_text", "response_text"])
+    _number_replies(rows)
     # A response's id is its own within its question; files of other people count from 1 in each.
     _refuse_doubles(
         path, "response_id", (f"{row['question_id']}/{row['response_id']}" for row in rows)
@@ -203,6 +206,18 @@ def read_responses(path: Path) -> list[Response]:
             )
         )
     return responses
+
+
+def _number_replies(rows: Sequence[dict[str, str]]) -> None:
+    """Give replies an id where their file has no column for it; a file has it in all rows or
+    none.
+    """
+    counts: dict[str, int] = {}
+    for row in rows:
+        if "response_id" not in row:
+            number = counts.get(row["question_id"], 0)
+            counts[row["question_id"]] = number + 1
+            row["response_id"] = f"{row['question_id']}_{number}"
 
 
 def write_responses(path: Path, responses: Sequence[Response]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -109,3 +110,45 @@ def test_an_unknown_name_in_only_names_the_nearest():
 def test_an_unknown_set_names_the_nearest():
     with pytest.raises(UserError, match="did you mean 'gricean'"):
         load_criteria("griceian")
+
+
+def test_the_authors_mapping_is_read_as_it_is(tmp_path):
+    texts = {"description": "d", "better_when": "b", "worse_when": "w"}
+    content = {
+        "config_name": "x",
+        "criteria": {
+            "warmth": {"name": "Warmth and Care", "short_name": "warmth", **texts},
+            "clarity": "How clear is it?",
+        },
+        "default_criteria": ["warmth"],
+    }
+    path = tmp_path / "authors.json"
+    path.write_text(json.dumps(content, indent="\t"))
+    warmth, clarity = load_criteria(path)
+    assert warmth == Criterion("warmth", "d", "b", "w")
+    assert clarity == Criterion("clarity", "How clear is it?", "", "")
+    assert load_criteria(path, ["clarity"]) == [clarity]
+
+
+@pytest.mark.parametrize(
+    ("criteria", "sentence"),
+    [
+        ({"Warm Th": "d"}, "criterion 1: the name 'Warm Th' must be lower-case letters"),
+        ({"warmth": 5}, "criterion 1 must be a mapping of name, description"),
+        ({"warmth": {"description": "d"}}, "criterion 1 lacks the field better_when"),
+        ({}, "must hold 'criteria:', a list of at least one criterion"),
+    ],
+)
+def test_a_wrong_mapping_is_refused_by_name(tmp_path, criteria, sentence):
+    path = tmp_path / "authors.json"
+    path.write_text(json.dumps({"criteria": criteria}))
+    with pytest.raises(UserError) as refused:
+        load_criteria(path)
+    assert sentence in str(refused.value)
+
+
+def test_another_key_beside_the_authors_mapping_is_refused(tmp_path):
+    path = tmp_path / "authors.json"
+    path.write_text(json.dumps({"criteria": {"warmth": "d"}, "config_nam": "x"}))
+    with pytest.raises(UserError, match="unknown key 'config_nam'; did you mean 'config_name'"):
+        load_criteria(path)

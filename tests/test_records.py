@@ -120,3 +120,10 @@ def test_a_persona_twice_is_refused_by_name(tmp_path):
     (tmp_path / "p.json").write_text('{"p1": "One.", "p2": "Two.", "p1": "Three."}')
     with pytest.raises(UserError, match=r"p\.json is not valid JSON: the key 'p1' stands twice"):
         read_personas(tmp_path / "p.json")
+
+
+def test_replies_without_an_id_are_numbered_within_their_question(tmp_path):
+    path = tmp_path / "authors.csv"
+    path.write_text("question_id,question_text,response_text\nq1,a,x\nq2,b,y\nq1,a,z\n")
+    ids = [(reply.response_id, reply.response_text) for reply in read_responses(path)]
+    assert ids == [("q1_0", "x"), ("q2_0", "y"), ("q1_1", "z")]
