@@ -6,9 +6,10 @@ from __future__ import annotations
 
 import itertools
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from jaxmodpo.criteria import Criterion
 from jaxmodpo.errors import UserError
@@ -16,6 +17,10 @@ from jaxmodpo.fingerprints import digest
 from jaxmodpo.records import Candidate, Question, read_responses
 
 logger = logging.getLogger(__name__)
+
+
+_Answered = dict[str, tuple[Question, list[str]]]
+"""a model's questions, each with the texts of its replies, by id"""
 
 
 @dataclass(frozen=True)
@@ -72,16 +77,27 @@ def refuse_empty_models(
             )
 
 
+UnevenQuestions = Literal["refuse", "common"]
+"""what is done where models answer different questions"""
+
+
 def read_replies(
-    files: Mapping[str, Path],
+    files: Mapping[str, Path], uneven: UnevenQuestions = "refuse"
 ) -> tuple[list[Question], dict[str, list[list[Candidate]]]]:
     """Read each model's replies, blinded, in the order of the first model's questions.
+
+    Args:
+        files: by model.
+        uneven: whether different sets of questions are refused, or cut to those of all models.
 
     Raises:
         UserError: a model lacks a question, has one more, another text for it, or another number of
             replies; the message names model and question.
     """
     by_model = {name: _by_question(path) for name, path in files.items()}
+    common = set.intersection(*(set(answered) for answered in by_model.values()))
+    if uneven == "common":
+        by_model = _cut_to_common(by_model, common)
     first_model = next(iter(files))
     questions = [question for question, _ in by_model[first_model].values()]
     _, first_texts = next(iter(by_model[first_model].values()))
@@ -89,18 +105,62 @@ def read_replies(
     for name, answered in by_model.items():
         # Both ways: a question that only one model answers would drop out of a comparison unseen.
         for question in questions:
+            if question.question_id not in answered:
+                raise UserError(
+                    f"{files[name]}: {name} has no reply to question {question.question_id}, which"
+                    f" {first_model} has; all models must answer the same questions"
+                    f"{_counted(by_model, common)}"
+                )
             _check_answer(files[name], name, first_model, question, len(first_texts), answered)
         extra = [key for key in answered if key not in by_model[first_model]]
         if extra:
             raise UserError(
                 f"{files[name]}: {name} has a reply to question {extra[0]}, which {first_model}"
                 " has not; all models must answer the same questions"
+                f"{_counted(by_model, common)}"
             )
         # In the first model's order, whatever the order of this model's file.
         replies[name] = [
             _blinded(question, answered[question.question_id][1]) for question in questions
         ]
     return questions, replies
+
+
+def _cut_to_common(by_model: Mapping[str, _Answered], common: Set[str]) -> dict[str, _Answered]:
+    """Leave out the questions that some model has not answered, and say how many of each model's
+    are left.
+
+    Raises:
+        UserError: no question is common to all models.
+    """
+    if not common:
+        raise UserError(
+            "--responses: no question is answered by all models"
+            f"{_counted(by_model, common)}; give files of replies to the same questions"
+        )
+    cut: dict[str, _Answered] = {}
+    for name, answered in by_model.items():
+        cut[name] = {key: value for key, value in answered.items() if key in common}
+        if len(cut[name]) < len(answered):
+            logger.warning(
+                "evaluate: %s answers %d questions, of which %d are compared: those that all"
+                " models answer",
+                name,
+                len(answered),
+                len(common),
+            )
+    return cut
+
+
+def _counted(by_model: Mapping[str, _Answered], common: Set[str]) -> str:
+    """Return how many questions each model answers and how many all do, as the end of an error."""
+    counts = [f"{name} {len(answered)}" for name, answered in by_model.items()]
+    if not common:
+        return f" (questions answered: {', '.join(counts)}; by all 0)"
+    return (
+        f" (questions answered: {', '.join(counts)}; by all {len(common)}, which --uneven-questions"
+        " common compares)"
+    )
 
 
 def _check_answer(
@@ -116,11 +176,6 @@ def _check_answer(
     An id is not enough: two files may give one id to two texts, and the judge would compare replies
     to different questions without a word.
     """
-    if question.question_id not in answered:
-        raise UserError(
-            f"{path}: {name} has no reply to question {question.question_id}, which"
-            f" {first_model} has; all models must answer the same questions"
-        )
     answered_question, texts = answered[question.question_id]
     if answered_question.question_text != question.question_text:
         raise UserError(
@@ -135,9 +190,9 @@ def _check_answer(
         )
 
 
-def _by_question(path: Path) -> dict[str, tuple[Question, list[str]]]:
+def _by_question(path: Path) -> _Answered:
     """Return a file's questions, each with the texts of its replies, by id."""
-    answered: dict[str, tuple[Question, list[str]]] = {}
+    answered: _Answered = {}
     for row in read_responses(path):
         new_entry: tuple[Question, list[str]] = (Question(row.question_id, row.question_text), [])
         question, texts = answered.setdefault(row.question_id, new_entry)

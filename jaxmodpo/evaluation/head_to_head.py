@@ -23,6 +23,7 @@ from jaxmodpo.errors import UserError
 from jaxmodpo.evaluation.ballot_box import BallotBox
 from jaxmodpo.evaluation.contest import (
     Contest,
+    UnevenQuestions,
     Unit,
     empty_replies,
     plan,
@@ -125,6 +126,10 @@ class EvaluateConfig(JudgeConfig, help_group="votes"):
     protocol: VotingProtocol = "paper"
     """paper: half of the personas see one model first, the other half the other; official-code:
     what the authors' scripts do, all see the same first, by one draw a question."""
+
+    uneven_questions: UnevenQuestions = "refuse"
+    """Where models answer different questions. refuse: end with how many are common; common:
+    compare on those that all of them answer."""
 
     ties: TiesRule = "half"
     """What a tied question is for a win rate. half: half a win for either model; left-out: nothing,
@@ -277,7 +282,7 @@ def _plan(
 def load_contest(config: EvaluateConfig) -> Contest:
     """Read and check everything that is compared."""
     files = config.files()
-    questions, replies = read_replies(files)
+    questions, replies = read_replies(files, config.uneven_questions)
     refuse_empty_models(files, replies)
     criteria = load_criteria(config.criteria, config.only)
     personas = read_personas(config.personas)

@@ -289,6 +289,42 @@ def test_lengths_are_read_from_the_files_and_win_rates_controlled_for_them(work,
     assert (row["win_rate"], row["undefined"]) == (None, "all replies differ by the same length")
 
 
+def test_uneven_questions_are_refused_with_counts_or_cut_to_the_common_ones(
+    work, monkeypatch, caplog
+):
+    rewrite(work, "fair", lambda response, question, n: response if question != 1 else None)
+    rewrite(work, "poor", lambda response, question, n: response if question < 4 else None)
+    with pytest.raises(
+        UserError,
+        match=re.escape(
+            "fair has no reply to question q1, which good has; all models must answer the same"
+            " questions (questions answered: good 6, fair 5, poor 4; by all 3, which"
+            " --uneven-questions common compares)"
+        ),
+    ):
+        run(work, monkeypatch, KnownOrder())
+    results = run(work, monkeypatch, KnownOrder(), uneven_questions="common")
+    assert results["questions"] == results["questions_judged"] == 3
+    assert {row["question_id"] for row in outcomes(work)} == {"q0", "q2", "q3"}
+    assert (
+        "evaluate: good answers 6 questions, of which 3 are compared: those that all models answer"
+        in caplog.messages
+    )
+
+
+def test_models_without_a_common_question_are_refused(work, monkeypatch):
+    rewrite(work, "good", lambda response, question, n: response if question < 2 else None)
+    rewrite(work, "poor", lambda response, question, n: response if question > 3 else None)
+    with pytest.raises(
+        UserError,
+        match=re.escape(
+            "--responses: no question is answered by all models (questions answered: good 2, poor"
+            " 2; by all 0); give files of replies to the same questions"
+        ),
+    ):
+        run(work, monkeypatch, KnownOrder(), names=["good", "poor"], uneven_questions="common")
+
+
 def test_one_persona_has_no_interval_over_personas_and_says_why(work, monkeypatch):
     results = run(work, monkeypatch, KnownOrder(), personas_per_question=1, names=["good", "poor"])
     panels = results["panels"]
