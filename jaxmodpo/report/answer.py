@@ -182,8 +182,6 @@ def limits(evaluation: Evaluation) -> list[str]:
         " clinicians would choose alike is not shown by any number here.",
         "Intervals over questions are for the personas asked: with other personas the true value"
         " lies outside more often than in 5 of 100 cases.",
-        "Judges tend to like long replies: where models differ in length, a part of a win rate may"
-        " be that.",
     ]
     for criterion in results.criteria:
         sentences += _undecided_pairs(results, criterion)
@@ -229,6 +227,11 @@ def _missing(results: EvaluationResults) -> list[str]:
 def _replies(results: EvaluationResults) -> list[str]:
     """Say what else than its quality may have decided over a reply."""
     sentences: list[str] = []
+    if not results.length_controlled:
+        sentences.append(
+            "Judges tend to like long replies: where models differ in length, a part of a win rate"
+            " may be that. No file says how long the replies are."
+        )
     cut = [name for name, counts in results.cut_replies.items() if counts.cut]
     if cut:
         sentences.append(

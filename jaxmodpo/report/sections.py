@@ -21,6 +21,7 @@ from jaxmodpo.report.browser import browser_sections
 from jaxmodpo.report.finished_runs import run_sections
 from jaxmodpo.report.gallery import Gallery
 from jaxmodpo.report.judges import judge_sections
+from jaxmodpo.report.lengths import length_sections
 from jaxmodpo.report.personas import persona_sections
 from jaxmodpo.report.probe_section import probe_sections
 from jaxmodpo.report.ratings import rating_sections
@@ -34,6 +35,7 @@ SECTIONS: tuple[Callable[[Sources, Gallery], list[Section]], ...] = (
     answer,
     evaluation_sections,
     rating_sections,
+    length_sections,
     seed_sections,
     browser_sections,
     persona_sections,

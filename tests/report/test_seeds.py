@@ -1,4 +1,4 @@
-"""Evaluations of several trainings together, and the ranks that ratings give."""
+"""Evaluations of several trainings together, ranks that ratings give, and lengths."""
 
 from __future__ import annotations
 
@@ -12,13 +12,14 @@ from right_results import EVALUATION
 from jaxmodpo.phase import Phase
 from jaxmodpo.report.blocks import Section, tables_of
 from jaxmodpo.report.gallery import Gallery
+from jaxmodpo.report.lengths import length_sections
 from jaxmodpo.report.ratings import first_place, rating_sections
 from jaxmodpo.report.run_folders import find_runs
 from jaxmodpo.report.seeds import seed_sections
 from jaxmodpo.report.sources import Sources
 from jaxmodpo.report.table_files import csv_of
 from jaxmodpo.results.evaluation import EvaluationResults
-from jaxmodpo.results.inference import ModelRating, Ratings
+from jaxmodpo.results.inference import LengthControlledRate, ModelRating, Ratings
 from jaxmodpo.results.versioned import write_result
 from jaxmodpo.statistics.intervals import student_interval
 
@@ -95,3 +96,23 @@ def test_ranks_are_shown_with_what_the_first_place_hangs_on(tmp_path):
     )
     sure = replace(ratings, challenger=None, questions_to_turn=None)
     assert first_place(sure) == "x would be first whichever questions went."
+
+
+def test_win_rates_at_equal_length_stand_beside_win_rates_or_a_reason_does(tmp_path):
+    evaluated(tmp_path, "run", 0.4, replies="")
+    sources = Sources(find_runs([tmp_path / "runs"], tmp_path / "report"))
+    assert length_sections(sources, Gallery()) == []
+    rate = LengthControlledRate(a="x", b="y", win_rate=0.55, slope=-0.3)
+    none = replace(rate, win_rate=None, slope=None, undefined="all replies are equally long")
+    results = replace(
+        EVALUATION, mean_tokens={"x": 212.04}, length_controlled={"safety": (rate, none)}
+    )
+    write_result(tmp_path / "runs" / "run" / "results.json", results)
+    sources = Sources(find_runs([tmp_path / "runs"], tmp_path / "report"))
+    [section] = length_sections(sources, Gallery())
+    tokens, rates = tables_of(section.blocks)
+    assert csv_of(tokens).splitlines()[1:] == ['"x","212.0"']
+    assert csv_of(rates).splitlines()[1:] == [
+        '"x","y","safety","40.0","55.0","","-0.30"',
+        '"x","y","safety","40.0","–","all replies are equally long","–"',
+    ]
