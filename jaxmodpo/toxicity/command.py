@@ -156,7 +156,7 @@ def forecast(config: ToxicityConfig, scorer: Scorer, replies: Sequence[Reply]) -
     to_come = _unanswered(config, requests)
     empty = sum(reply.request is None for reply in replies)
     lines = [
-        f"{len(replies):,} replies of {len(config.files())} models, {empty:,} of them empty:"
+        f"{len(replies):,} replies in {len(config.files())} files, {empty:,} of them empty:"
         f" {len(requests):,} different texts; {len(requests) - to_come:,} are in the ledger,"
         f" {to_come:,} to come",
     ]

@@ -52,7 +52,7 @@ def _service(config: ToxicityConfig) -> Scorer:
     kind: MakeKind = perspective
     if config.scorer == "moderation":
         kind = functools.partial(moderation, config.moderation_model)
-    return ServiceScorer(
+    scorer = ServiceScorer(
         base_url=config.address(),
         api_key_env=config.api_key_env or KEY_VARIABLES[config.scorer],
         make_kind=kind,
@@ -60,3 +60,6 @@ def _service(config: ToxicityConfig) -> Scorer:
         max_concurrency=config.max_concurrency,
         timeout=config.timeout,
     )
+    if not config.dry_run:
+        scorer.connect()
+    return scorer

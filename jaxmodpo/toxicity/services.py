@@ -182,8 +182,7 @@ class ServiceScorer:
         timeout: of one attempt, in seconds.
         backoff: seconds before the second attempt.
 
-    Raises:
-        UserError: an unusable URL, replies that may not be sent, or no key.
+    A dry run needs no key: :meth:`connect` takes it, before anything is asked.
     """
 
     base_url: str
@@ -196,6 +195,15 @@ class ServiceScorer:
     costs: bool = field(init=False, default=True)
 
     def __post_init__(self) -> None:
+        self.asked = self.make_kind("")
+        self.where = f"the service at {self.base_url}"
+
+    def connect(self) -> None:
+        """Take the key and make the client.
+
+        Raises:
+            UserError: an unusable URL, replies that may not be sent, or no key.
+        """
         key = checked_key(
             self.base_url,
             self.api_key_env,
@@ -204,7 +212,6 @@ class ServiceScorer:
             flag="--send-replies",
         )
         self.asked = self.make_kind(key)
-        self.where = f"the service at {self.base_url}"
         self.redaction = Redaction(key)
         self._row = RowCounter()
         self.calls = PatientCalls(

@@ -57,7 +57,7 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
 
 
 def scorer(server: Server, kind: Any = None, **settings: Any) -> ServiceScorer:
-    return ServiceScorer(
+    made = ServiceScorer(
         base_url=server.url,
         api_key_env="SCORER_KEY",
         make_kind=kind or functools.partial(moderation, "omni-moderation-latest"),
@@ -65,6 +65,8 @@ def scorer(server: Server, kind: Any = None, **settings: Any) -> ServiceScorer:
         backoff=0.001,
         **settings,
     )
+    made.connect()
+    return made
 
 
 def answers(asking: ServiceScorer, *texts: str) -> list[Answer]:
@@ -156,16 +158,19 @@ def test_a_service_without_scores_ends_the_run_after_a_row(server):
 
 def test_replies_leave_this_machine_where_that_was_asked_for(server, monkeypatch):
     def asking(allowed: bool) -> ServiceScorer:
-        return ServiceScorer(
+        made = ServiceScorer(
             base_url="https://api.openai.com/v1",
             api_key_env="SCORER_KEY",
             make_kind=functools.partial(moderation, "m"),
             allowed=allowed,
         )
+        assert made.sends_to == "https://api.openai.com/v1"
+        made.connect()
+        return made
 
     with pytest.raises(UserError, match=r"replies would be sent to api\.openai\.com; give --send"):
         asking(allowed=False)
-    assert asking(allowed=True).sends_to == "https://api.openai.com/v1"
+    assert asking(allowed=True).criteria[0].name == "toxicity"
     assert scorer(server).sends_to == ""
     monkeypatch.delenv("SCORER_KEY")
     with pytest.raises(UserError, match="SCORER_KEY holds no key"):
