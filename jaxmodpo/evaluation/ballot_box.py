@@ -53,6 +53,11 @@ class BallotBox:
         columns.persona.append(self._personas.setdefault(persona, len(self._personas)))
         columns.verdict.append(verdict)
 
+    @property
+    def personas(self) -> list[str]:
+        """The personas who voted; their order gives every persona its number."""
+        return list(self._personas)
+
     def votes(self, contest: Contest, criterion: str, outcomes: Array) -> PanelVotes:
         """Return the votes on one criterion.
 

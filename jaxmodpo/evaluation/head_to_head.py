@@ -45,6 +45,7 @@ from jaxmodpo.evaluation.outcomes import (
     verdicts_of,
 )
 from jaxmodpo.evaluation.panels import panel_intervals
+from jaxmodpo.evaluation.persona_groups import rates_of_groups
 from jaxmodpo.evaluation.planned_power import power_in_words
 from jaxmodpo.evaluation.ratings import rate_models
 from jaxmodpo.evaluation.reply_lengths import control_length, mean_tokens, read_lengths
@@ -226,6 +227,9 @@ def _judge(config: EvaluateConfig, phase: Phase, contest: Contest, units: Sequen
         cut_replies=count_cut(config.files()),
         panels=panel_intervals(contest, table, ballots, **resampling),
         ratings=rate_models(contest, table, **resampling),
+        groups=rates_of_groups(
+            contest, table, ballots, resamples=config.bootstrap, seed=config.seed
+        ),
         mean_tokens=mean_tokens(lengths),
         length_controlled=control_length(contest, table, lengths, config.ties),
     )

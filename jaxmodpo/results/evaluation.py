@@ -12,6 +12,7 @@ from typing import Literal
 from jaxmodpo.errors import UserError
 from jaxmodpo.ranges import Tally
 from jaxmodpo.results.inference import (
+    GroupRates,
     Interval,
     LengthControlledRate,
     PanelIntervals,
@@ -154,6 +155,8 @@ class EvaluationResults(WinRates):
     """mean length of a reply by model, without those whose files do not record it"""
     length_controlled: Mapping[str, tuple[LengthControlledRate, ...]] = field(default_factory=dict)
     """by criterion, every two models whose files record lengths"""
+    groups: Mapping[str, tuple[GroupRates, ...]] = field(default_factory=dict)
+    """by criterion, what groups of personas think, as far as their texts tell the groups"""
 
     def check(self, source: str) -> None:
         """Refuse results in which a model or criterion lacks figures that others have."""

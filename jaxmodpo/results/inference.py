@@ -69,3 +69,21 @@ class LengthControlledRate:
     """what a longer reply adds, in logits: positive where longer replies win"""
     undefined: str = ""
     """why there is none; empty where there is"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class GroupRates:
+    """What one group of personas thinks of one model, against all others."""
+
+    dimension: str
+    """what the group is of, such as age"""
+    group: str
+    model: str
+    personas: Tally
+    votes: Tally
+    rate: float | None
+    """share of the votes for the model, a tie counting half; None where nothing is shown"""
+    interval: Interval
+    """95%, over the personas of the group"""
+    hidden: str = ""
+    """why nothing is shown; empty where something is"""

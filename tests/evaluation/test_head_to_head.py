@@ -325,6 +325,35 @@ def test_models_without_a_common_question_are_refused(work, monkeypatch):
         run(work, monkeypatch, KnownOrder(), names=["good", "poor"], uneven_questions="common")
 
 
+def test_groups_of_personas_are_read_from_their_texts_and_small_ones_hidden(work, monkeypatch):
+    class OlderOnesDisagree(KnownOrder):
+        def verdict(self, request, criterion):
+            order = super().verdict(request, criterion)
+            if "Age: 3" in request.persona_text:
+                return order
+            return tuple(r.response_id for r in request.responses if (r.response_id,) != order)
+
+    def persona(number):
+        age = 30 + number if number < 6 else 60
+        return (
+            f"- Age: {age}\n- Trust: 4.0/5 importance\n- Empathy: {3 + number % 2}.0/5 importance"
+        )
+
+    write_json(work / "personas.json", {f"p{n}": persona(n) for n in range(9)})
+    results = run(work, monkeypatch, OlderOnesDisagree(), names=["good", "poor"])
+    rows = {
+        (row["dimension"], row["group"], row["model"]): row for row in results["groups"]["quality"]
+    }
+    young = rows["age", "30–39", "good"]
+    assert (young["rate"], young["personas"], young["votes"]) == (1.0, 6, 6 * QUESTIONS * REPLIES)
+    assert rows["age", "30–39", "poor"]["rate"] == 0.0
+    old = rows["age", "60–69", "good"]
+    assert (old["rate"], old["personas"], old["hidden"]) == (None, 3, "fewer than 5 personas")
+    # Every other persona rates empathy as high as trust, and has no top preference.
+    assert rows["top preference", "Trust", "good"]["personas"] == 5
+    assert {key[0] for key in rows} == {"age", "top preference"}
+
+
 def test_one_persona_has_no_interval_over_personas_and_says_why(work, monkeypatch):
     results = run(work, monkeypatch, KnownOrder(), personas_per_question=1, names=["good", "poor"])
     panels = results["panels"]
