@@ -21,6 +21,7 @@ from jaxmodpo.costs import Cost, Estimates
 from jaxmodpo.criteria import load_criteria
 from jaxmodpo.errors import UserError
 from jaxmodpo.evaluation.ballot_box import BallotBox
+from jaxmodpo.evaluation.collected import COLLECTED, count_collected, read_collected
 from jaxmodpo.evaluation.contest import (
     Contest,
     UnevenQuestions,
@@ -56,6 +57,7 @@ from jaxmodpo.judging.forecast import forecast
 from jaxmodpo.judging.judge import Request
 from jaxmodpo.judging.settings import (
     JudgeConfig,
+    JudgeKind,
     groups,
     make_judge,
     open_ledger,
@@ -99,10 +101,17 @@ STAND_IN = (
 class EvaluateConfig(JudgeConfig, help_group="votes"):
     """Compare models head to head: blinded replies, balanced positions, a majority of personas."""
 
-    responses: tuple[str, ...]
+    judge: JudgeKind | None = None  # pyright: ignore[reportIncompatibleVariableOverride]
+    """Who judges: as in preferences. It has no default, and --votes needs none."""
+
+    votes: tuple[Path, ...] = ()
+    """Votes that somebody else collected, to be counted without a judge: result folders of the
+    paper's authors (MODEL1_vs_MODEL2), or JSON files of rows."""
+
+    responses: tuple[str, ...] = ()
     """The models' replies, NAME=FILE.csv each: the same questions with equally many replies."""
 
-    personas: Path
+    personas: Path | None = None
     """The personas who vote, a JSON file from id to text; not those used in training."""
 
     output_dir: Incidental[Path]
@@ -142,14 +151,35 @@ class EvaluateConfig(JudgeConfig, help_group="votes"):
 
     def check(self) -> None:
         super().check()
+        if self.votes:
+            if self.judge or self.responses or self.personas:
+                raise UserError(
+                    "--votes are counted as they are; give no --judge, --responses or --personas"
+                )
+            return
+        if self.judge is None or self.personas is None:
+            raise UserError(
+                "evaluate needs --judge, --responses and --personas, or --votes that somebody else"
+                " collected"
+            )
         if len(self.files()) < 2:
             raise UserError("--responses needs at least two models to compare, NAME=FILE.csv each")
 
+    def check_machine(self) -> None:
+        """Refuse a judge that cannot work here; votes that are there need none."""
+        if not self.votes:
+            super().check_machine()
+
     def input_paths(self) -> dict[str, Path]:
+        if self.votes:
+            return super().input_paths()
         paths = {f"responses.{name}": path for name, path in self.files().items()}
         return super().input_paths() | paths | {"criteria": builtin("criteria", self.criteria)}
 
     def cost(self, estimator: Estimates) -> Cost:
+        if self.votes:
+            return Cost()  # counts, and asks nobody
+        assert self.personas is not None
         files = self.files().values()
         units = min(estimator.rows(path) for path in files)
         personas = self.personas_per_question or estimator.rows(self.personas)
@@ -180,6 +210,8 @@ def evaluate(config: EvaluateConfig) -> Phase | None:
             that is spent; a pair of models without a single valid vote.
     """
     config.check()
+    if config.votes:
+        return _recount(config)
     contest = load_contest(config)
     units = list(plan(contest))
     if config.dry_run:
@@ -188,6 +220,41 @@ def evaluate(config: EvaluateConfig) -> Phase | None:
         print(power_in_words(len(contest.models), len(contest.questions), len(voters)))
         return None
     return _judge(config, contest, units)
+
+
+@in_phase("evaluate")
+def _recount(config: EvaluateConfig, phase: Phase) -> None:
+    """Count votes that somebody else collected, and write the same statistics of them."""
+    contest, rows = read_collected(config.votes, config.only)
+    table = outcome_table(contest, rows)
+    refuse_pairs_without_votes(contest, table, config.ties)
+    resampling: Resampling = {
+        "ties": config.ties,
+        "resamples": config.bootstrap,
+        "seed": config.seed,
+    }
+    results = EvaluationResults(
+        **vars(summarize(contest, table, **resampling)),
+        counts=count_collected(contest, rows),
+        questions=len(contest.questions),
+        questions_judged=count_judged(contest, table),
+        questions_judged_by_comparison=incomplete_comparisons(contest, table),
+        # Their texts are not known; none is called empty.
+        empty_replies=dict.fromkeys(contest.models, 0),
+        replies_per_question=contest.replies_per_question,
+        judge="somebody else's, not known here",
+        note=COLLECTED,
+        ratings=rate_models(contest, table, **resampling),
+    )
+    write_table(config.output_dir / "outcomes.csv", rows, OUTCOME_COLUMNS)
+    write_result(config.output_dir / RESULTS, results)
+    phase.finish(
+        questions=results.questions,
+        questions_judged=results.questions_judged,
+        votes=results.counts.valid,
+    )
+    for line in in_words(results):
+        logger.info("evaluate: %s", line)
 
 
 @in_phase("evaluate")
@@ -289,6 +356,7 @@ def load_contest(config: EvaluateConfig) -> Contest:
     questions, replies = read_replies(files, config.uneven_questions)
     refuse_empty_models(files, replies)
     criteria = load_criteria(config.criteria, config.only)
+    assert config.personas is not None
     personas = read_personas(config.personas)
     ids = [question.question_id for question in questions]
     voters = assign_personas(ids, list(personas), config.personas_per_question, config.seed)

@@ -1,0 +1,203 @@
+"""Votes that somebody else collected, counted anew without a judge: ``evaluate --votes``.
+
+Read are the result folders of the paper's authors, ``MODEL1_vs_MODEL2`` with a
+``CRITERION_results.json`` for each criterion, and a single JSON file of rows::
+
+    [{"criterion": "empathy", "a": "dpo", "b": "base", "question_id": "q1",
+      "votes_a": 31, "votes_b": 19, "ties": 0}]
+
+A winner that such a file names is not believed: outcomes follow from the votes, and a question
+without a vote has none, which the authors' scripts call a tie.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple, NotRequired, TypedDict
+
+from jaxmodpo.criteria import Criterion
+from jaxmodpo.errors import UserError
+from jaxmodpo.evaluation.contest import Contest
+from jaxmodpo.evaluation.outcomes import count
+from jaxmodpo.files import read_json
+from jaxmodpo.judging.voting import Missingness
+from jaxmodpo.ranges import Tally as Count
+from jaxmodpo.records import Candidate, Question, identifier
+from jaxmodpo.results.evaluation import Counts
+from jaxmodpo.schema import read_as
+
+SUMMARY = "summary_stats.json"
+ENDING = "_results.json"
+
+COLLECTED = (
+    "The votes were collected by somebody else: how they were asked for, and whether failed ones"
+    " were left out, is not known here."
+)
+"""what is said before any number"""
+
+
+class _Row(TypedDict):
+    """A row of a single file."""
+
+    criterion: str
+    a: str
+    b: str
+    question_id: Any
+    votes_a: Count
+    votes_b: Count
+    ties: NotRequired[Count]
+
+
+class _AuthorsRow(TypedDict):
+    """A row of a ``CRITERION_results.json``; further keys are left alone."""
+
+    question_id: Any
+    model1_votes: Count
+    model2_votes: Count
+
+
+class Collected(NamedTuple):
+    """What was compared, and the rows of ``outcomes.csv``."""
+
+    contest: Contest
+    rows: Sequence[dict[str, Any]]
+
+
+def read_collected(paths: Sequence[Path], only: Sequence[str] = ()) -> Collected:
+    """Read votes.
+
+    Args:
+        paths: result folders, or files of rows.
+        only: criteria to keep; all if empty.
+
+    Raises:
+        UserError: a file is of another shape, votes on a comparison stand there twice, or nothing
+            is left; the message names the file and the row.
+    """
+    rows: list[dict[str, Any]] = []
+    places: dict[tuple[str, frozenset[str], str], str] = {}
+    for path in paths:
+        for location, row in _rows(path):
+            if only and row["criterion"] not in only:
+                continue
+            if row["a"] == row["b"]:
+                raise UserError(f"{location}: {row['a']} is compared with itself")
+            key = (row["criterion"], frozenset((row["a"], row["b"])), row["question_id"])
+            if key in places:
+                raise UserError(
+                    f"{location}: the votes on {row['a']} and {row['b']} for question"
+                    f" {row['question_id']} by {row['criterion']} stand in {places[key]} too"
+                )
+            places[key] = location
+            rows.append(row)
+    if not rows:
+        raise UserError("--votes: no votes in " + ", ".join(map(str, paths)))
+    return Collected(_contest(rows), rows)
+
+
+def count_collected(contest: Contest, rows: Sequence[dict[str, Any]]) -> Counts:
+    """Count votes and units; who gave a vote is not known, nor how many failed."""
+    counts = count(contest, rows, Missingness())
+    by_criterion = dict(counts.by_criterion)
+    for criterion, of_criterion in by_criterion.items():
+        own_rows = [row for row in rows if row["criterion"] == criterion]
+        votes = sum(row["votes_a"] + row["votes_b"] + row["ties"] for row in own_rows)
+        by_criterion[criterion] = dataclasses.replace(of_criterion, votes_asked=votes, valid=votes)
+    total = sum(of_criterion.valid for of_criterion in by_criterion.values())
+    return dataclasses.replace(counts, votes_asked=total, valid=total, by_criterion=by_criterion)
+
+
+def _rows(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yield each row with its place."""
+    if not path.is_dir():
+        for number, row in enumerate(_list(path), 1):
+            location = f"{path}, item {number}"
+            read: _Row = read_as(row, _Row, location)
+            yield (
+                location,
+                _outcome_row(
+                    read["criterion"],
+                    (read["a"], read["b"]),
+                    identifier(read["question_id"], location),
+                    (read["votes_a"], read["votes_b"], read.get("ties", 0)),
+                ),
+            )
+        return
+    files = sorted(path.glob(f"*{ENDING}"))
+    if not files:
+        raise UserError(f"--votes: {path} holds no CRITERION{ENDING}")
+    models = _models(path)
+    for file in files:
+        criterion = file.name.removesuffix(ENDING)
+        for number, row in enumerate(_list(file), 1):
+            location = f"{file}, item {number}"
+            votes: _AuthorsRow = read_as(row, _AuthorsRow, location)
+            question_id = identifier(votes["question_id"], location)
+            counts = (votes["model1_votes"], votes["model2_votes"], 0)
+            yield location, _outcome_row(criterion, models, question_id, counts)
+
+
+def _list(path: Path) -> list[Any]:
+    rows: list[Any] = read_json(path, list[Any])
+    return rows
+
+
+def _models(folder: Path) -> tuple[str, str]:
+    """Return the two models of a result folder: as its summary names them, or its own name."""
+    summary = folder / SUMMARY
+    if summary.is_file():
+        content = read_json(summary, dict[str, Any])
+        if isinstance(content.get("model1"), str) and isinstance(content.get("model2"), str):
+            return content["model1"], content["model2"]
+    parts = folder.name.split("_vs_")
+    if len(parts) != 2 or not all(parts):
+        raise UserError(
+            f"--votes: {folder} names no two models: it has no {SUMMARY} with model1 and model2, and"
+            " is not called MODEL1_vs_MODEL2"
+        )
+    return parts[0], parts[1]
+
+
+def _outcome_row(
+    criterion: str, models: tuple[str, str], question_id: str, votes: tuple[int, int, int]
+) -> dict[str, Any]:
+    """Return a row of ``outcomes.csv``: the majority of the votes decides."""
+    first, second, ties = votes
+    outcome: float | str = 0.5
+    if first + second + ties == 0:
+        outcome = ""
+    elif first != second:
+        outcome = 1.0 if first > second else 0.0
+    return {
+        "criterion": criterion,
+        "a": models[0],
+        "b": models[1],
+        "question_id": question_id,
+        "reply": 1,
+        "votes_a": first,
+        "votes_b": second,
+        "ties": ties,
+        "failed": 0,
+        "identical": 0,
+        "outcome": outcome,
+    }
+
+
+def _contest(rows: Sequence[dict[str, Any]]) -> Contest:
+    """Return what was compared, in the rows' order; texts are not known."""
+    models = dict.fromkeys(name for row in rows for name in (row["a"], row["b"]))
+    question_ids = dict.fromkeys(row["question_id"] for row in rows)
+    criteria = dict.fromkeys(row["criterion"] for row in rows)
+    replies = {
+        model: [[Candidate(f"{model}/{question_id}", "")] for question_id in question_ids]
+        for model in models
+    }
+    return Contest(
+        replies=replies,
+        questions=[Question(question_id, "") for question_id in question_ids],
+        criteria=[Criterion(name, name, "", "") for name in criteria],
+        personas={},
+        voters={},
+    )
