@@ -20,6 +20,7 @@ from jaxmodpo.report.blocks import Section
 from jaxmodpo.report.browser import browser_sections
 from jaxmodpo.report.finished_runs import run_sections
 from jaxmodpo.report.gallery import Gallery
+from jaxmodpo.report.groups import group_sections
 from jaxmodpo.report.judges import judge_sections
 from jaxmodpo.report.lengths import length_sections
 from jaxmodpo.report.personas import persona_sections
@@ -36,6 +37,7 @@ SECTIONS: tuple[Callable[[Sources, Gallery], list[Section]], ...] = (
     evaluation_sections,
     rating_sections,
     length_sections,
+    group_sections,
     seed_sections,
     browser_sections,
     persona_sections,

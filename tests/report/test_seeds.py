@@ -12,6 +12,7 @@ from right_results import EVALUATION
 from jaxmodpo.phase import Phase
 from jaxmodpo.report.blocks import Section, tables_of
 from jaxmodpo.report.gallery import Gallery
+from jaxmodpo.report.groups import group_sections
 from jaxmodpo.report.lengths import length_sections
 from jaxmodpo.report.ratings import first_place, rating_sections
 from jaxmodpo.report.run_folders import find_runs
@@ -19,7 +20,7 @@ from jaxmodpo.report.seeds import seed_sections
 from jaxmodpo.report.sources import Sources
 from jaxmodpo.report.table_files import csv_of
 from jaxmodpo.results.evaluation import EvaluationResults
-from jaxmodpo.results.inference import LengthControlledRate, ModelRating, Ratings
+from jaxmodpo.results.inference import GroupRates, LengthControlledRate, ModelRating, Ratings
 from jaxmodpo.results.versioned import write_result
 from jaxmodpo.statistics.intervals import student_interval
 
@@ -115,4 +116,27 @@ def test_win_rates_at_equal_length_stand_beside_win_rates_or_a_reason_does(tmp_p
     assert csv_of(rates).splitlines()[1:] == [
         '"x","y","safety","40.0","55.0","","-0.30"',
         '"x","y","safety","40.0","–","all replies are equally long","–"',
+    ]
+
+
+def test_groups_are_shown_with_counts_and_small_ones_with_the_reason_alone(tmp_path):
+    evaluated(tmp_path, "run", 0.4, replies="")
+    old = GroupRates(
+        dimension="age_group",
+        group="65+",
+        model="x",
+        personas=12,
+        votes=1200,
+        rate=0.625,
+        interval=(0.5, 0.75),
+    )
+    small = replace(old, personas=2, rate=None, interval=None, hidden="fewer than 5 personas")
+    results = replace(EVALUATION, groups={"safety": (old, small)})
+    write_result(tmp_path / "runs" / "run" / "results.json", results)
+    sources = Sources(find_runs([tmp_path / "runs"], tmp_path / "report"))
+    [section] = group_sections(sources, Gallery())
+    [table] = tables_of(section.blocks)
+    assert csv_of(table).splitlines()[1:] == [
+        '"age group","65+","x","12","1,200","62.5","50.0–75.0"',
+        '"age group","65+","x","2","1,200","–","fewer than 5 personas"',
     ]
