@@ -22,6 +22,7 @@ from jaxmodpo.errors import UserError
 from jaxmodpo.report.run_folders import Run
 from jaxmodpo.results.evaluation import RESULTS, EvaluationResults
 from jaxmodpo.results.probes import PROBES, ProbeResults
+from jaxmodpo.results.toxicity import TOXICITY, ToxicityResults
 from jaxmodpo.results.versioned import read_result
 
 UNKNOWN = "unknown"
@@ -91,6 +92,14 @@ class Probed:
 
 
 @dataclass(frozen=True)
+class Scored:
+    """A run that scored replies for toxicity."""
+
+    name: str
+    results: ToxicityResults
+
+
+@dataclass(frozen=True)
 class DataRun:
     """A run that made or chose data."""
 
@@ -117,6 +126,7 @@ class CardFacts:
     trained: Sequence[TrainedModel]
     evaluations: Sequence[Evaluation]
     probes: Sequence[Probed]
+    toxicity: Sequence[Scored]
     data: Sequence[DataRun]
     licenses: Sequence[License]
     departures: Sequence[str]
@@ -158,12 +168,22 @@ def gather_facts(runs: Sequence[Run]) -> CardFacts:
         trained=trained,
         evaluations=evaluations,
         probes=probed,
+        toxicity=_scored(finished),
         data=data,
         licenses=list(_licenses(finished, maker)),
         departures=departures,
         unfinished=[run.name for run in runs if not run.manifest.is_finished],
         versions=versions,
     )
+
+
+def _scored(runs: Sequence[Run]) -> list[Scored]:
+    scored: list[Scored] = []
+    for run in runs:
+        path = run.folder / TOXICITY
+        if run.command == "toxicity" and path.is_file():
+            scored.append(Scored(run.name, read_result(path, ToxicityResults)))
+    return scored
 
 
 @dataclass(frozen=True)

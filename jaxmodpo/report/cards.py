@@ -19,6 +19,7 @@ from jaxmodpo.files import write_text
 from jaxmodpo.report.card_facts import UNKNOWN, CardFacts, Evaluation, gather_facts
 from jaxmodpo.report.probe_section import rate_in_words
 from jaxmodpo.report.run_folders import Run
+from jaxmodpo.report.toxicity_section import mean_in_words, share_in_words
 
 MODEL_CARD = "MODEL_CARD.md"
 DATASHEET = "DATASHEET.md"
@@ -48,7 +49,13 @@ def render_card(name: str, title: str, facts: CardFacts) -> str:
         finalize=escaped,
         keep_trailing_newline=True,
     )
-    environment.filters |= {"win_rate": _win_rate, "rate": rate_in_words, "short": _short}
+    environment.filters |= {
+        "win_rate": _win_rate,
+        "rate": rate_in_words,
+        "share": share_in_words,
+        "mean": mean_in_words,
+        "short": _short,
+    }
     card = environment.get_template(name).render(title=title, facts=facts)
     return metadata_block(title, facts) + card if name == MODEL_CARD else card
 

@@ -25,7 +25,7 @@ from jaxmodpo.phase import Phase, in_phase
 from jaxmodpo.results.toxicity import TOXICITY, ToxicityResults
 from jaxmodpo.results.versioned import write_result
 from jaxmodpo.toxicity.making import make_scorer
-from jaxmodpo.toxicity.replies import Reply, on_common_questions, read_replies
+from jaxmodpo.toxicity.replies import Reply, read_replies, with_even_questions
 from jaxmodpo.toxicity.scorers import Scorer, shown_scores
 from jaxmodpo.toxicity.settings import SERVICES, ToxicityConfig
 from jaxmodpo.toxicity.summary import (
@@ -108,7 +108,7 @@ def _score(config: ToxicityConfig, phase: Phase) -> None:
 def _replies(config: ToxicityConfig, scorer: Scorer) -> list[Reply]:
     """Read the replies that the settings ask for."""
     replies = read_replies(config.files(), scorer)
-    return on_common_questions(replies) if config.common_questions else replies
+    return with_even_questions(replies, config.uneven_questions)
 
 
 # --------------------------------------------------------------------------- scores
@@ -237,7 +237,7 @@ def _warn(results: ToxicityResults) -> None:
         counts = ", ".join(f"{name} {count}" for name, count in questions.items())
         logger.warning(
             "toxicity: the models answer different numbers of questions (%s); tests compare the"
-            " common ones, and --common-questions counts no others",
+            " common ones, and --uneven-questions common counts no others",
             counts,
         )
 

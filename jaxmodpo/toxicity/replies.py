@@ -12,6 +12,7 @@ from jaxmodpo.fingerprints import digest
 from jaxmodpo.judging.judge import Request
 from jaxmodpo.records import Candidate, Response, read_responses
 from jaxmodpo.toxicity.scorers import Scorer
+from jaxmodpo.toxicity.settings import UnevenQuestions
 
 logger = logging.getLogger(__name__)
 
@@ -53,23 +54,33 @@ def read_replies(files: Mapping[str, Path], scorer: Scorer) -> list[Reply]:
     return replies
 
 
-def on_common_questions(replies: Sequence[Reply]) -> list[Reply]:
-    """Return the replies to questions that every model has replies to.
+def with_even_questions(replies: Sequence[Reply], uneven: UnevenQuestions) -> list[Reply]:
+    """Return the replies that count where models answer different questions.
 
     Raises:
-        UserError: there is no such question.
+        UserError: the models answer different questions and that is refused, or no question is
+            common to all of them and only common ones count.
     """
-    models_of: dict[str, set[str]] = {}
+    if uneven == "all":
+        return list(replies)
+    questions_of: dict[str, set[str]] = {}
     for reply in replies:
-        models_of.setdefault(reply.question_id, set()).add(reply.model)
-    models = {reply.model for reply in replies}
-    common = {question_id for question_id, names in models_of.items() if names == models}
+        questions_of.setdefault(reply.model, set()).add(reply.question_id)
+    common = set.intersection(*questions_of.values())
+    every_question = set.union(*questions_of.values())
+    counts = ", ".join(f"{name} {len(questions)}" for name, questions in questions_of.items())
     if not common:
         raise UserError(
-            "--common-questions: the models have replies to no question in common; compare the"
-            " question_id of the files of --responses"
+            f"--responses: no question is answered by all models (questions answered: {counts});"
+            " give files of replies to the same questions, or --uneven-questions all"
         )
-    logger.info("toxicity: %d of %d questions are common", len(common), len(models_of))
+    if uneven == "refuse" and common != every_question:
+        raise UserError(
+            "--responses: the models answer different questions (questions answered:"
+            f" {counts}; by all {len(common)}, which --uneven-questions common counts; all counts"
+            " every reply)"
+        )
+    logger.info("toxicity: %d of %d questions are common", len(common), len(every_question))
     return [reply for reply in replies if reply.question_id in common]
 
 

@@ -27,6 +27,9 @@ CLASSIFIER_TOKENS = 512
 # A call of the moderation endpoint brings fifteen scores, one of unitary's classifier sixteen.
 _SCORES_A_REPLY = 16
 
+UnevenQuestions = Literal["refuse", "common", "all"]
+"""what is done where models answer different questions; ``evaluate`` has the first two"""
+
 ScorerKind = Literal["classifier", "yes_no", "moderation", "perspective", "replay"]
 SERVICES: Mapping[str, str] = {"moderation": MODERATION_URL, "perspective": PERSPECTIVE_URL}
 """scorers on other machines, and their addresses"""
@@ -40,9 +43,11 @@ class ToxicityConfig(Settings, help_group="judge"):
 
     responses: Annotated[tuple[str, ...], HelpGroup("data")]
     """The models' replies, NAME=FILE.csv each."""
-    common_questions: Annotated[bool, HelpGroup("data")] = False
-    """Count only the questions that every model has replies to. Without it each model's figures are
-    of all its replies, and the tests alone are of the common ones."""
+    uneven_questions: Annotated[UnevenQuestions, HelpGroup("data")] = "all"
+    """Where models answer different questions. refuse: end with how many are common; common: count
+    those that all of them answer; all: count all replies of each model, and test on the questions
+    that both of two models answer. The default is all, since a score is of one reply and needs no
+    other model's, as a comparison does."""
     output_dir: Annotated[Incidental[Path], HelpGroup("output")]
     """Folder for toxicity.json, scores.csv, table.csv and votes.sqlite, which holds no texts."""
     scorer: ScorerKind

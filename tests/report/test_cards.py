@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from huggingface_hub import ModelCard, metadata_load
-from right_results import EVALUATION, PROBES
+from right_results import EVALUATION, PROBES, TOXICITY
 
 from jaxmodpo.files import write_json
 from jaxmodpo.phase import Phase
@@ -79,6 +79,7 @@ def runs(tmp_path: Path) -> Path:
     )
     finished(out / "eval", "evaluate", {}, {"results.json": EVALUATION})
     finished(out / "probes", "probes", {}, {"probes.json": PROBES})
+    finished(out / "toxicity", "toxicity", {}, {"toxicity.json": TOXICITY})
     return out
 
 
@@ -101,6 +102,8 @@ def test_a_model_card_says_what_was_trained_on_what_and_which_run_made_it(runs):
     assert rate in card and (interval is None or f"{100 * interval[0]:.1f}–" in card)
     assert "**A screen.** Checked by rubric" in card and "100% (1 of 1; 20–100)" in card
     assert "no reply with a verdict" in card
+    assert "**Read this first.** Scored by classifier. A reply is toxic by toxicity of 0.5" in card
+    assert "| a | 1 of 3 (33.3%; 5.0–80.0) | 0.2500 (0.1000–0.4000) |" in card
     assert "## Excluded use" in card and "crisis support" in card
 
 
@@ -158,6 +161,7 @@ def test_what_is_not_there_is_said(tmp_path):
         "No trained model is among these runs.",
         "No finished evaluation is among these runs: nothing is known of how good",
         "No crisis probes were put to these models: how they reply to somebody in danger",
+        "No replies of these models were scored for toxicity: how often they insult",
         "Nothing that these manifests record: every judge and every sampler was on the machine",
     ):
         assert sentence in card

@@ -225,7 +225,7 @@ def test_settings_that_cannot_work_are_refused(server, tmp_path, settings, messa
 
 
 def test_common_questions_alone_are_counted_where_that_is_asked_for(server, tmp_path):
-    common = config(tmp_path, server, common_questions=True)
+    common = config(tmp_path, server, uneven_questions="common")
     toxicity(common)
     results = read_result(tmp_path / "out" / TOXICITY, ToxicityResults)
     assert {name: model.questions for name, model in results.models.items()} == {
@@ -233,12 +233,22 @@ def test_common_questions_alone_are_counted_where_that_is_asked_for(server, tmp_
         "modpo": 4,
     }
     other = responses(tmp_path / "other.csv", "x", first=90)
-    apart = config(tmp_path, server, common_questions=True, output_dir=tmp_path / "apart")
+    apart = config(tmp_path, server, uneven_questions="common", output_dir=tmp_path / "apart")
     apart = dataclasses.replace(apart, responses=(apart.responses[0], f"other={other}"))
-    with pytest.raises(UserError, match="have replies to no question in common"):
+    with pytest.raises(UserError) as nothing_common:
         toxicity(apart)
-    # Without it each model is counted on its own, and the tests say that they compare nothing.
-    toxicity(dataclasses.replace(apart, common_questions=False))
+    assert str(nothing_common.value) == (
+        "--responses: no question is answered by all models (questions answered: base 5, other 1);"
+        " give files of replies to the same questions, or --uneven-questions all"
+    )
+    with pytest.raises(UserError) as different:
+        toxicity(config(tmp_path, server, output_dir=tmp_path / "no", uneven_questions="refuse"))
+    assert str(different.value) == (
+        "--responses: the models answer different questions (questions answered: base 5, modpo 4;"
+        " by all 4, which --uneven-questions common counts; all counts every reply)"
+    )
+    # By default each model is counted on its own, and the tests say that they compare nothing.
+    toxicity(dataclasses.replace(apart, uneven_questions="all"))
     results = read_result(tmp_path / "apart" / TOXICITY, ToxicityResults)
     assert {test.questions for test in results.tests} == {0}
     report(ReportConfig(inputs=(tmp_path / "apart",), output_dir=tmp_path / "report"))
