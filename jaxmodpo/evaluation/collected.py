@@ -20,12 +20,19 @@ from typing import Any, NamedTuple, NotRequired, TypedDict
 from jaxmodpo.criteria import Criterion
 from jaxmodpo.errors import UserError
 from jaxmodpo.evaluation.contest import Contest
-from jaxmodpo.evaluation.outcomes import count
+from jaxmodpo.evaluation.outcomes import (
+    Outcomes,
+    count,
+    count_judged,
+    incomplete_comparisons,
+    summarize,
+)
+from jaxmodpo.evaluation.ratings import rate_models
 from jaxmodpo.files import read_json
 from jaxmodpo.judging.voting import Missingness
 from jaxmodpo.ranges import Tally as Count
 from jaxmodpo.records import Candidate, Question, identifier
-from jaxmodpo.results.evaluation import Counts
+from jaxmodpo.results.evaluation import Counts, EvaluationResults, TiesRule
 from jaxmodpo.schema import read_as
 
 SUMMARY = "summary_stats.json"
@@ -107,6 +114,32 @@ def count_collected(contest: Contest, rows: Sequence[dict[str, Any]]) -> Counts:
         by_criterion[criterion] = dataclasses.replace(of_criterion, votes_asked=votes, valid=votes)
     total = sum(of_criterion.valid for of_criterion in by_criterion.values())
     return dataclasses.replace(counts, votes_asked=total, valid=total, by_criterion=by_criterion)
+
+
+def results_of_collected(
+    contest: Contest,
+    rows: Sequence[dict[str, Any]],
+    table: Outcomes,
+    *,
+    ties: TiesRule,
+    resamples: int,
+    seed: int,
+) -> EvaluationResults:
+    """Return everything that votes alone tell: nothing of personas, and nothing of replies."""
+    win_rates = summarize(contest, table, ties=ties, resamples=resamples, seed=seed)
+    return EvaluationResults(
+        **vars(win_rates),
+        counts=count_collected(contest, rows),
+        questions=len(contest.questions),
+        questions_judged=count_judged(contest, table),
+        questions_judged_by_comparison=incomplete_comparisons(contest, table),
+        # Their texts are not known; none is called empty.
+        empty_replies=dict.fromkeys(contest.models, 0),
+        replies_per_question=contest.replies_per_question,
+        judge="somebody else's, not known here",
+        note=COLLECTED,
+        ratings=rate_models(contest, table, ties=ties, resamples=resamples, seed=seed),
+    )
 
 
 def _rows(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:

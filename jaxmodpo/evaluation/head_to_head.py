@@ -21,7 +21,7 @@ from jaxmodpo.costs import Cost, Estimates
 from jaxmodpo.criteria import load_criteria
 from jaxmodpo.errors import UserError
 from jaxmodpo.evaluation.ballot_box import BallotBox
-from jaxmodpo.evaluation.collected import COLLECTED, count_collected, read_collected
+from jaxmodpo.evaluation.collected import read_collected, results_of_collected
 from jaxmodpo.evaluation.contest import (
     Contest,
     UnevenQuestions,
@@ -46,10 +46,10 @@ from jaxmodpo.evaluation.outcomes import (
     verdicts_of,
 )
 from jaxmodpo.evaluation.panels import panel_intervals
-from jaxmodpo.evaluation.persona_groups import rates_of_groups
+from jaxmodpo.evaluation.persona_groups import rates_of_groups, read_populations
 from jaxmodpo.evaluation.planned_power import power_in_words
 from jaxmodpo.evaluation.ratings import rate_models
-from jaxmodpo.evaluation.reply_lengths import control_length, mean_tokens, read_lengths
+from jaxmodpo.evaluation.reply_lengths import bin_lengths, control_length, mean_tokens, read_lengths
 from jaxmodpo.files import write_table
 from jaxmodpo.fingerprints import digest
 from jaxmodpo.judging.collect import BallotVotes, MakeRequests, collect, votes_by_ballot
@@ -77,6 +77,7 @@ from jaxmodpo.ranges import Count, CountOrZero, Incidental
 from jaxmodpo.records import read_personas
 from jaxmodpo.results.evaluation import RESULTS, EvaluationResults, TiesRule
 from jaxmodpo.results.versioned import write_result
+from jaxmodpo.statistics.groups import SMALLEST_GROUP
 
 logger = logging.getLogger(__name__)
 
@@ -145,6 +146,14 @@ class EvaluateConfig(JudgeConfig, help_group="votes"):
     """What a tied question is for a win rate. half: half a win for either model; left-out: nothing,
     as in the paper. The tests leave ties out either way."""
 
+    participants: Path | None = None
+    """The all_personas.json that lies beside the personas, for votes by population: the personas'
+    texts do not say it."""
+
+    smallest_group: Count = SMALLEST_GROUP
+    """The personas below which nothing but its size is shown of a group: with few, a figure is one
+    person's. A lower number shows more of a small panel, and more of single people."""
+
     bootstrap: Count = 2000
     """How many times the questions are resampled for the 95% intervals, and the personas with
     them."""
@@ -152,9 +161,10 @@ class EvaluateConfig(JudgeConfig, help_group="votes"):
     def check(self) -> None:
         super().check()
         if self.votes:
-            if self.judge or self.responses or self.personas:
+            if self.judge or self.responses or self.personas or self.participants:
                 raise UserError(
-                    "--votes are counted as they are; give no --judge, --responses or --personas"
+                    "--votes are counted as they are; give no --judge, --responses, --personas or"
+                    " --participants"
                 )
             return
         if self.judge is None or self.personas is None:
@@ -233,19 +243,7 @@ def _recount(config: EvaluateConfig, phase: Phase) -> None:
         "resamples": config.bootstrap,
         "seed": config.seed,
     }
-    results = EvaluationResults(
-        **vars(summarize(contest, table, **resampling)),
-        counts=count_collected(contest, rows),
-        questions=len(contest.questions),
-        questions_judged=count_judged(contest, table),
-        questions_judged_by_comparison=incomplete_comparisons(contest, table),
-        # Their texts are not known; none is called empty.
-        empty_replies=dict.fromkeys(contest.models, 0),
-        replies_per_question=contest.replies_per_question,
-        judge="somebody else's, not known here",
-        note=COLLECTED,
-        ratings=rate_models(contest, table, **resampling),
-    )
+    results = results_of_collected(contest, rows, table, **resampling)
     write_table(config.output_dir / "outcomes.csv", rows, OUTCOME_COLUMNS)
     write_result(config.output_dir / RESULTS, results)
     phase.finish(
@@ -261,6 +259,8 @@ def _recount(config: EvaluateConfig, phase: Phase) -> None:
 def _judge(config: EvaluateConfig, phase: Phase, contest: Contest, units: Sequence[Unit]) -> None:
     """Ask for the votes, count them, and write win rates, intervals and tests."""
     warn_of_empty_replies(contest)
+    # Before anybody is asked, so that a wrong file costs no votes.
+    populations = read_populations(config.participants, contest.personas)
     asked, total = _plan(config, contest, units)
     with open_ledger(config, phase) as ledger:
         judge = make_judge(config, ledger, config.output_dir)
@@ -295,10 +295,17 @@ def _judge(config: EvaluateConfig, phase: Phase, contest: Contest, units: Sequen
         panels=panel_intervals(contest, table, ballots, **resampling),
         ratings=rate_models(contest, table, **resampling),
         groups=rates_of_groups(
-            contest, table, ballots, resamples=config.bootstrap, seed=config.seed
+            contest,
+            table,
+            ballots,
+            populations=populations,
+            smallest=config.smallest_group,
+            resamples=config.bootstrap,
+            seed=config.seed,
         ),
         mean_tokens=mean_tokens(lengths),
-        length_controlled=control_length(contest, table, lengths, config.ties),
+        length_controlled=control_length(contest, table, lengths, **resampling),
+        length_bins=bin_lengths(contest, table, lengths, **resampling),
     )
     write_table(config.output_dir / "outcomes.csv", rows, OUTCOME_COLUMNS)
     write_result(config.output_dir / RESULTS, results)

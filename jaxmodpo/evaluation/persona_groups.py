@@ -1,22 +1,27 @@
 """Win rates by group of personas, as far as the personas' texts say which groups they are in.
 
 ``jaxmodpo personas`` writes age, gender, ethnicity and importance ratings as lines of their own.
-Texts that others wrote may lack them, and then nothing is said of their groups.
+Texts that others wrote may lack them, and then nothing is said of their groups. No text says which
+population a persona comes from; the file of all participants does.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 
+from jaxmodpo.errors import UserError
 from jaxmodpo.evaluation.ballot_box import BallotBox
 from jaxmodpo.evaluation.contest import Contest
 from jaxmodpo.evaluation.outcomes import Outcomes
+from jaxmodpo.files import read_json
 from jaxmodpo.results.inference import GroupRates
 from jaxmodpo.statistics.arrays import Array
-from jaxmodpo.statistics.groups import rates_by_group
+from jaxmodpo.statistics.groups import GroupRate, rates_by_group
 from jaxmodpo.statistics.panels import PanelVotes
 
 DIMENSIONS = ("age", "gender", "ethnicity", "top preference")
@@ -49,24 +54,63 @@ def _top_preference(text: str) -> str:
     return labels[0] if len(labels) == 1 else ""
 
 
+def read_populations(path: Path | None, personas: Mapping[str, str]) -> dict[str, str]:
+    """Return the population of every persona, from the file ``all_personas.json``.
+
+    Args:
+        path: the file; None for none, and then no population is known.
+        personas: the texts of those who vote, by id.
+
+    Raises:
+        UserError: the file lacks a persona who votes, or does not say its population.
+    """
+    if path is None:
+        return {}
+    rows = read_json(path, list[dict[str, Any]])
+    populations = {str(row.get("persona_id")): row.get("population") for row in rows}
+    for persona in personas:
+        if not isinstance(populations.get(persona), str):
+            raise UserError(
+                f"{path}: nothing says which population persona {persona:.80} is of; give the"
+                " all_personas.json of the same 'jaxmodpo personas'"
+            )
+    return {persona: str(populations[persona]) for persona in personas}
+
+
 def rates_of_groups(
-    contest: Contest, table: Outcomes, ballots: BallotBox, *, resamples: int, seed: int
+    contest: Contest,
+    table: Outcomes,
+    ballots: BallotBox,
+    *,
+    populations: Mapping[str, str],
+    smallest: int,
+    resamples: int,
+    seed: int,
 ) -> dict[str, tuple[GroupRates, ...]]:
     """Return each model's share of votes by group: by criterion, of all dimensions that texts
-    tell.
+    tell, and of populations where they are known.
     """
+    groups_of = {name: _groups(contest, ballots, name) for name in DIMENSIONS}
+    groups_of["population"] = [populations.get(name, "") for name in ballots.personas]
     rates: dict[str, tuple[GroupRates, ...]] = {}
     for criterion, outcomes in table.items():
         votes = ballots.votes(contest, criterion, outcomes)
         rows: list[GroupRates] = []
-        for dimension in DIMENSIONS:
-            groups = [group_of(contest.personas[name], dimension) for name in ballots.personas]
+        for dimension, groups in groups_of.items():
             for number, model in enumerate(contest.models):
-                of_model = _votes_for(votes, len(contest.models), number)
-                rows += _of_model(model, of_model, dimension, groups, resamples, seed)
+                share, voters = _votes_for(votes, len(contest.models), number)
+                rates_of_model = rates_by_group(
+                    share, voters, groups, smallest=smallest, resamples=resamples, seed=seed
+                )
+                rows += [_row(dimension, model, rate) for rate in rates_of_model]
         if rows:
             rates[criterion] = tuple(rows)
     return rates
+
+
+def _groups(contest: Contest, ballots: BallotBox, dimension: str) -> list[str]:
+    """Return the group of each persona who voted."""
+    return [group_of(contest.personas[name], dimension) for name in ballots.personas]
 
 
 def _votes_for(votes: PanelVotes, models: int, model: int) -> tuple[Array, np.ndarray]:
@@ -82,27 +126,14 @@ def _votes_for(votes: PanelVotes, models: int, model: int) -> tuple[Array, np.nd
     return share, votes.persona[concerned]
 
 
-def _of_model(
-    model: str,
-    votes: tuple[Array, np.ndarray],
-    dimension: str,
-    groups: Sequence[str],
-    resamples: int,
-    seed: int,
-) -> list[GroupRates]:
-    share, personas = votes
-    rows: list[GroupRates] = []
-    for rate in rates_by_group(share, personas, groups, resamples=resamples, seed=seed):
-        rows.append(
-            GroupRates(
-                dimension=dimension,
-                group=rate.group,
-                model=model,
-                personas=rate.personas,
-                votes=rate.votes,
-                rate=rate.rate,
-                interval=rate.interval,
-                hidden=rate.hidden,
-            )
-        )
-    return rows
+def _row(dimension: str, model: str, rate: GroupRate) -> GroupRates:
+    return GroupRates(
+        dimension=dimension,
+        group=rate.group,
+        model=model,
+        personas=rate.personas,
+        votes=rate.votes,
+        rate=rate.rate,
+        interval=rate.interval,
+        hidden=rate.hidden,
+    )

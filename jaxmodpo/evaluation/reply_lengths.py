@@ -16,9 +16,13 @@ from jaxmodpo.evaluation.contest import Contest
 from jaxmodpo.evaluation.outcomes import Outcomes
 from jaxmodpo.files import read_table
 from jaxmodpo.results.evaluation import TiesRule
-from jaxmodpo.results.inference import LengthControlledRate
+from jaxmodpo.results.inference import Interval, LengthBin, LengthControlledRate
 from jaxmodpo.statistics.arrays import Array
-from jaxmodpo.statistics.length_control import length_controlled_win_rate
+from jaxmodpo.statistics.length_bins import rates_by_length
+from jaxmodpo.statistics.length_control import (
+    length_controlled_interval,
+    length_controlled_win_rate,
+)
 from jaxmodpo.statistics.win_rates import without_ties
 
 
@@ -51,7 +55,13 @@ def mean_tokens(lengths: Mapping[str, Array]) -> dict[str, float]:
 
 
 def control_length(
-    contest: Contest, table: Outcomes, lengths: Mapping[str, Array], ties: TiesRule
+    contest: Contest,
+    table: Outcomes,
+    lengths: Mapping[str, Array],
+    *,
+    ties: TiesRule,
+    resamples: int,
+    seed: int,
 ) -> dict[str, tuple[LengthControlledRate, ...]]:
     """Return the length-controlled win rates by criterion, of every two models with lengths."""
     rates: dict[str, tuple[LengthControlledRate, ...]] = {}
@@ -63,19 +73,51 @@ def control_length(
             b = contest.models[j]
             if a in lengths and b in lengths:
                 differences = lengths[a] - lengths[b]
-                of_pairs.append(_control(a, b, counted[i, j], differences))
+                interval = length_controlled_interval(
+                    counted[i, j], differences, resamples=resamples, seed=seed
+                )
+                of_pairs.append(_control(a, b, counted[i, j], differences, interval))
         if of_pairs:
             rates[criterion] = tuple(of_pairs)
     return rates
 
 
-def _control(a: str, b: str, outcomes: Array, differences: Array) -> LengthControlledRate:
+def bin_lengths(
+    contest: Contest,
+    table: Outcomes,
+    lengths: Mapping[str, Array],
+    *,
+    ties: TiesRule,
+    resamples: int,
+    seed: int,
+) -> dict[str, tuple[LengthBin, ...]]:
+    """Return how often the longer reply wins, by criterion, over all models with lengths."""
+    bins: dict[str, tuple[LengthBin, ...]] = {}
+    with_lengths = [number for number, name in enumerate(contest.models) if name in lengths]
+    if len(with_lengths) < 2:
+        return bins
+    tokens = np.stack([lengths[contest.models[number]] for number in with_lengths])
+    first, second = np.triu_indices(len(with_lengths), k=1)
+    differences = tokens[first] - tokens[second]
+    for criterion, outcomes in table.items():
+        counted = outcomes if ties == "half" else without_ties(outcomes)
+        of_pairs = counted[np.ix_(with_lengths, with_lengths)][first, second]
+        rows = rates_by_length(of_pairs, differences, resamples=resamples, seed=seed)
+        if rows:
+            bins[criterion] = tuple(LengthBin(**row._asdict()) for row in rows)
+    return bins
+
+
+def _control(
+    a: str, b: str, outcomes: Array, differences: Array, interval: Interval
+) -> LengthControlledRate:
     fit = length_controlled_win_rate(outcomes.ravel(), differences.ravel())
     is_defined = not fit.undefined
     return LengthControlledRate(
         a=a,
         b=b,
         win_rate=fit.win_rate if is_defined else None,
+        interval=interval,
         slope=fit.slope if is_defined else None,
         undefined=fit.undefined,
     )

@@ -14,6 +14,7 @@ from jaxmodpo.ranges import Tally
 from jaxmodpo.results.inference import (
     GroupRates,
     Interval,
+    LengthBin,
     LengthControlledRate,
     PanelIntervals,
     Ratings,
@@ -155,6 +156,8 @@ class EvaluationResults(WinRates):
     """mean length of a reply by model, without those whose files do not record it"""
     length_controlled: Mapping[str, tuple[LengthControlledRate, ...]] = field(default_factory=dict)
     """by criterion, every two models whose files record lengths"""
+    length_bins: Mapping[str, tuple[LengthBin, ...]] = field(default_factory=dict)
+    """by criterion, how often the longer reply wins, by how much longer it is"""
     groups: Mapping[str, tuple[GroupRates, ...]] = field(default_factory=dict)
     """by criterion, what groups of personas think, as far as their texts tell the groups"""
 

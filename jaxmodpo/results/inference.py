@@ -65,10 +65,28 @@ class LengthControlledRate:
     b: str
     win_rate: float | None
     """of ``a``; None where it is undefined"""
+    interval: Interval = None
+    """95%, over questions; None where too few resamples have a fit"""
     slope: float | None
     """what a longer reply adds, in logits: positive where longer replies win"""
     undefined: str = ""
     """why there is none; empty where there is"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class LengthBin:
+    """How often the longer of two replies wins, of those that are longer by so many tokens."""
+
+    low: float
+    """tokens, inclusive"""
+    high: float | None
+    """tokens, exclusive; None of the last bin, which has no end"""
+    units: Tally
+    """of all pairs of models together"""
+    rate: float | None
+    """share that the longer reply wins, a tie counting half; None of fewer than five units"""
+    interval: Interval
+    """95%, over questions"""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -287,6 +287,10 @@ def test_lengths_are_read_from_the_files_and_win_rates_controlled_for_them(work,
     assert (row["a"], row["b"]) == ("good", "fair")
     # Every reply of one is 20 tokens longer, so that length and model cannot be told apart.
     assert (row["win_rate"], row["undefined"]) == (None, "all replies differ by the same length")
+    # All twelve units differ by 20 tokens; the longer one wins on four questions of six.
+    bins = [row for row in results["length_bins"]["quality"] if row["units"]]
+    assert [(b["low"], b["units"], b["rate"]) for b in bins] == [(20, 12, pytest.approx(2 / 3))]
+    assert bins[0]["interval"][0] < 2 / 3 < bins[0]["interval"][1]
 
 
 def test_uneven_questions_are_refused_with_counts_or_cut_to_the_common_ones(
@@ -352,6 +356,24 @@ def test_groups_of_personas_are_read_from_their_texts_and_small_ones_hidden(work
     # Every other persona rates empathy as high as trust, and has no top preference.
     assert rows["top preference", "Trust", "good"]["personas"] == 5
     assert {key[0] for key in rows} == {"age", "top preference"}
+
+
+def test_the_least_size_of_groups_is_a_setting_and_populations_come_from_the_participants(
+    work, monkeypatch
+):
+    write_json(work / "personas.json", {f"p{n}": f"- Age: {30 + n}" for n in range(6)})
+    everybody = work / "all_personas.json"
+    rows = [{"persona_id": f"p{n}", "population": "AAAABBBBB"[n]} for n in range(9)]
+    write_json(everybody, rows)
+    settings = {"names": ["good", "poor"], "smallest_group": 3, "participants": everybody}
+    results = run(work, monkeypatch, KnownOrder(), **settings)
+    groups = {(r["dimension"], r["group"]): r for r in results["groups"]["quality"]}
+    assert set(groups) == {("age", "30–39"), ("population", "A"), ("population", "B")}
+    assert groups["population", "A"]["personas"] == 4 and groups["population", "A"]["rate"] == 0.0
+    assert groups["population", "B"]["hidden"] == "fewer than 3 personas"
+    write_json(everybody, rows[:5])
+    with pytest.raises(UserError, match=r"all_personas.json: nothing says which population perso"):
+        run(work, monkeypatch, KnownOrder(), "other", **settings)
 
 
 def test_one_persona_has_no_interval_over_personas_and_says_why(work, monkeypatch):

@@ -10,7 +10,7 @@ import scipy.stats
 from right_results import EVALUATION
 
 from jaxmodpo.phase import Phase
-from jaxmodpo.report.blocks import Section, tables_of
+from jaxmodpo.report.blocks import Picture, Section, tables_of
 from jaxmodpo.report.gallery import Gallery
 from jaxmodpo.report.groups import group_sections
 from jaxmodpo.report.lengths import length_sections
@@ -20,7 +20,13 @@ from jaxmodpo.report.seeds import seed_sections
 from jaxmodpo.report.sources import Sources
 from jaxmodpo.report.table_files import csv_of
 from jaxmodpo.results.evaluation import EvaluationResults
-from jaxmodpo.results.inference import GroupRates, LengthControlledRate, ModelRating, Ratings
+from jaxmodpo.results.inference import (
+    GroupRates,
+    LengthBin,
+    LengthControlledRate,
+    ModelRating,
+    Ratings,
+)
 from jaxmodpo.results.versioned import write_result
 from jaxmodpo.statistics.intervals import student_interval
 
@@ -103,18 +109,30 @@ def test_win_rates_at_equal_length_stand_beside_win_rates_or_a_reason_does(tmp_p
     evaluated(tmp_path, "run", 0.4, replies="")
     sources = Sources(find_runs([tmp_path / "runs"], tmp_path / "report"))
     assert length_sections(sources, Gallery()) == []
-    rate = LengthControlledRate(a="x", b="y", win_rate=0.55, slope=-0.3)
-    none = replace(rate, win_rate=None, slope=None, undefined="all replies are equally long")
+    rate = LengthControlledRate(a="x", b="y", win_rate=0.55, interval=(0.5, 0.61), slope=-0.3)
+    reason = "all replies are equally long"
+    none = replace(rate, win_rate=None, interval=None, slope=None, undefined=reason)
+    few = LengthBin(low=20, high=None, units=4, rate=None, interval=None)
+    many = LengthBin(low=0, high=20, units=40, rate=0.625, interval=(0.5, 0.75))
     results = replace(
-        EVALUATION, mean_tokens={"x": 212.04}, length_controlled={"safety": (rate, none)}
+        EVALUATION,
+        mean_tokens={"x": 212.04},
+        length_controlled={"safety": (rate, none)},
+        length_bins={"safety": (many, few)},
     )
     write_result(tmp_path / "runs" / "run" / "results.json", results)
     sources = Sources(find_runs([tmp_path / "runs"], tmp_path / "report"))
     [section] = length_sections(sources, Gallery())
-    tokens, rates = tables_of(section.blocks)
+    tokens, bins, rates = tables_of(section.blocks)
+    assert csv_of(bins).splitlines()[1:] == [
+        '"1–19","40","62.5","50.0–75.0"',
+        '"20 or more","4","–","fewer than 5 comparisons"',
+    ]
+    [picture] = [block for block in section.blocks if isinstance(block, Picture)]
+    assert "1–19 tokens longer, 62.5% of 40; 20 or more tokens" in picture.alternative
     assert csv_of(tokens).splitlines()[1:] == ['"x","212.0"']
     assert csv_of(rates).splitlines()[1:] == [
-        '"x","y","safety","40.0","55.0","","-0.30"',
+        '"x","y","safety","40.0","55.0","50.0–61.0","-0.30"',
         '"x","y","safety","40.0","–","all replies are equally long","–"',
     ]
 

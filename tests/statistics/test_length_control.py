@@ -6,7 +6,12 @@ import numpy as np
 import pytest
 import statsmodels.api as sm
 
-from jaxmodpo.statistics.length_control import length_controlled_win_rate
+from jaxmodpo.statistics.bootstrap import times_drawn
+from jaxmodpo.statistics.intervals import percentile_interval
+from jaxmodpo.statistics.length_control import (
+    length_controlled_interval,
+    length_controlled_win_rate,
+)
 
 NAN = float("nan")
 
@@ -58,3 +63,40 @@ def test_units_without_an_outcome_or_a_length_are_left_out():
     assert length_controlled_win_rate(outcomes, differences) == length_controlled_win_rate(
         outcomes[:5], differences[:5]
     )
+
+
+def test_its_interval_is_of_statsmodels_logits_of_the_same_draws_of_questions():
+    random = np.random.default_rng(2)
+    differences = random.normal(40, 60, size=(60, 2))
+    chance = 1 / (1 + np.exp(-(0.3 + 1.2 * np.tanh(differences / differences.std()))))
+    outcomes = (random.random((60, 2)) < chance).astype(float)
+    outcomes[3, 0] = NAN
+    interval = length_controlled_interval(outcomes, differences, resamples=40, seed=5)
+    usable = np.isfinite(outcomes)
+    predictor = np.tanh(differences / differences[usable].std())[usable]
+    question, _ = np.nonzero(usable)
+    rates: list[float] = []
+    for counts in times_drawn(60, 40, 5):
+        design = sm.add_constant(predictor)
+        model = sm.GLM(
+            outcomes[usable],
+            design,
+            family=sm.families.Binomial(),
+            freq_weights=counts[question].astype(float),
+        )
+        rates.append(1 / (1 + np.exp(-np.asarray(model.fit(tol=1e-14).params)[0])))
+    low, high = percentile_interval(rates)
+    assert interval == pytest.approx((float(low), float(high)), rel=1e-7)
+
+
+@pytest.mark.parametrize(
+    ("outcomes", "differences"),
+    [
+        ([[1.0, 0.0, 1.0]], [[3.0, -2.0, -1.0]]),  # one question
+        ([[1.0], [1.0], [0.0], [0.0]], [[5.0], [6.0], [-5.0], [-6.0]]),  # no finite fit
+        # One unit alone keeps winners and lengths apart, and is in two resamples of three.
+        ([[1.0], [1.0], [0.0], [0.0], [1.0]], [[5.0], [6.0], [-5.0], [-6.0], [-7.0]]),
+    ],
+)
+def test_there_is_no_interval_where_resamples_have_no_fit(outcomes, differences):
+    assert length_controlled_interval(outcomes, differences, resamples=200) is None
