@@ -39,14 +39,15 @@ SECTIONS: tuple[Callable[[Sources, Gallery], list[Section]], ...] = (
     length_sections,
     group_sections,
     seed_sections,
-    browser_sections,
+    toxicity_sections,
+    probe_sections,
+    judge_sections,
     persona_sections,
     reward_sections,
     sweep_sections,
-    judge_sections,
-    probe_sections,
-    toxicity_sections,
     training_sections,
+    # Hundreds of questions, one below the other: nobody should scroll past them for a figure.
+    browser_sections,
     run_sections,
 )
 
