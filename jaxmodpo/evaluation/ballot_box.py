@@ -7,11 +7,15 @@ the personas needs, and takes nine bytes a vote here.
 from __future__ import annotations
 
 from array import array
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 
 from jaxmodpo.evaluation.contest import Contest, Unit
+from jaxmodpo.evaluation.outcomes import verdicts_of
+from jaxmodpo.judging.collect import BallotVotes
+from jaxmodpo.judging.voting import Missingness, Tally, tally
 from jaxmodpo.statistics.arrays import Array
 from jaxmodpo.statistics.panels import PanelVotes
 
@@ -76,3 +80,33 @@ class BallotBox:
             personas=len(self._personas),
             outcomes=outcomes[first, second],
         )
+
+
+def count_votes(
+    units: Sequence[Unit], ballot_votes: Iterable[BallotVotes], in_both_orders: bool
+) -> tuple[dict[tuple[str, int], Tally], Missingness, BallotBox]:
+    """Count the votes on each unit by each criterion.
+
+    Args:
+        units: :func:`jaxmodpo.evaluation.contest.plan`'s.
+        ballot_votes: the votes, whose ballot number is that of their unit.
+        in_both_orders: whether each persona was shown both orders; its two votes are one verdict
+            then.
+
+    Returns:
+        The counts by criterion and number of the unit, what is missing, and every persona's
+        verdicts. Units of identical texts have no votes and no counts.
+    """
+    tallies: dict[tuple[str, int], Tally] = {}
+    missing = Missingness()
+    ballots = BallotBox()
+    for ballot_number, criterion, votes in ballot_votes:
+        for vote in votes:
+            missing.add(vote)
+        unit = units[ballot_number]
+        verdicts = verdicts_of(votes, in_both_orders)
+        for verdict in verdicts:
+            ballots.put(criterion, ballot_number, unit, verdict.persona, verdict.order)
+        orders = [verdict.order for verdict in verdicts]
+        tallies[criterion, ballot_number] = tally(orders, unit.a.response_id, unit.b.response_id)
+    return tallies, missing, ballots

@@ -20,7 +20,7 @@ from jaxmodpo.config import builtin, named_values
 from jaxmodpo.costs import Cost, Estimates
 from jaxmodpo.criteria import load_criteria
 from jaxmodpo.errors import UserError
-from jaxmodpo.evaluation.ballot_box import BallotBox
+from jaxmodpo.evaluation.ballot_box import count_votes
 from jaxmodpo.evaluation.collected import read_collected, results_of_collected
 from jaxmodpo.evaluation.contest import (
     Contest,
@@ -33,6 +33,7 @@ from jaxmodpo.evaluation.contest import (
     warn_of_empty_replies,
 )
 from jaxmodpo.evaluation.cut_replies import count_cut
+from jaxmodpo.evaluation.group_differences import write_differences
 from jaxmodpo.evaluation.outcomes import (
     OUTCOME_COLUMNS,
     count,
@@ -43,16 +44,15 @@ from jaxmodpo.evaluation.outcomes import (
     outcome_table,
     refuse_pairs_without_votes,
     summarize,
-    verdicts_of,
 )
 from jaxmodpo.evaluation.panels import panel_intervals
-from jaxmodpo.evaluation.persona_groups import rates_of_groups, read_populations
+from jaxmodpo.evaluation.persona_groups import groups_of_personas, rates_of_groups, read_populations
 from jaxmodpo.evaluation.planned_power import power_in_words
 from jaxmodpo.evaluation.ratings import rate_models
 from jaxmodpo.evaluation.reply_lengths import bin_lengths, control_length, mean_tokens, read_lengths
 from jaxmodpo.files import write_table
 from jaxmodpo.fingerprints import digest
-from jaxmodpo.judging.collect import BallotVotes, MakeRequests, collect, votes_by_ballot
+from jaxmodpo.judging.collect import MakeRequests, collect, votes_by_ballot
 from jaxmodpo.judging.forecast import forecast
 from jaxmodpo.judging.judge import Request
 from jaxmodpo.judging.settings import (
@@ -64,12 +64,9 @@ from jaxmodpo.judging.settings import (
     warn_of_failed,
 )
 from jaxmodpo.judging.voting import (
-    Missingness,
-    Tally,
     VotingProtocol,
     assign_personas,
     head_to_head_positions,
-    tally,
     with_repeats,
 )
 from jaxmodpo.phase import Phase, in_phase
@@ -266,7 +263,7 @@ def _judge(config: EvaluateConfig, phase: Phase, contest: Contest, units: Sequen
         judge = make_judge(config, ledger, config.output_dir)
         collect(asked, judge, ledger, label="evaluate", total=total, retry=config.retry_errors)
         tallies, missing, ballots = count_votes(
-            config, units, votes_by_ballot(asked, judge.identity, ledger)
+            units, votes_by_ballot(asked, judge.identity, ledger), config.both_orders
         )
         used = ledger.spent(ledger.run)
     rows = outcome_rows(contest, units, tallies)
@@ -281,6 +278,7 @@ def _judge(config: EvaluateConfig, phase: Phase, contest: Contest, units: Sequen
     }
     win_rates = summarize(contest, table, **resampling)
     lengths = read_lengths(config.files(), contest)
+    groups = groups_of_personas(contest, ballots, populations)
     results = EvaluationResults(
         **vars(win_rates),
         counts=counts,
@@ -298,7 +296,7 @@ def _judge(config: EvaluateConfig, phase: Phase, contest: Contest, units: Sequen
             contest,
             table,
             ballots,
-            populations=populations,
+            groups,
             smallest=config.smallest_group,
             resamples=config.bootstrap,
             seed=config.seed,
@@ -308,6 +306,7 @@ def _judge(config: EvaluateConfig, phase: Phase, contest: Contest, units: Sequen
         length_bins=bin_lengths(contest, table, lengths, **resampling),
     )
     write_table(config.output_dir / "outcomes.csv", rows, OUTCOME_COLUMNS)
+    write_differences(config.output_dir, contest, table, ballots, groups, config.smallest_group)
     write_result(config.output_dir / RESULTS, results)
     if results.questions_judged < results.questions:
         # A win rate over half of the questions looks like any other one.
@@ -413,36 +412,3 @@ def requests(config: EvaluateConfig, contest: Contest, units: Iterable[Unit]) ->
                         ties=config.allow_ties,
                         ballot_number=ballot_number,
                     )
-
-
-# --------------------------------------------------------------------------- outcomes
-
-
-def count_votes(
-    config: EvaluateConfig, units: Sequence[Unit], ballot_votes: Iterable[BallotVotes]
-) -> tuple[dict[tuple[str, int], Tally], Missingness, BallotBox]:
-    """Count the votes on each unit by each criterion.
-
-    Args:
-        config: the settings.
-        units: :func:`plan`'s.
-        ballot_votes: the votes, whose ballot number is that of their unit.
-
-    Returns:
-        The counts by criterion and number of the unit, what is missing, and every persona's
-        verdicts. With ``both_orders`` a persona's two votes are one verdict. Units of identical
-        texts have no votes and no counts.
-    """
-    tallies: dict[tuple[str, int], Tally] = {}
-    missing = Missingness()
-    ballots = BallotBox()
-    for ballot_number, criterion, votes in ballot_votes:
-        for vote in votes:
-            missing.add(vote)
-        unit = units[ballot_number]
-        verdicts = verdicts_of(votes, config.both_orders)
-        for verdict in verdicts:
-            ballots.put(criterion, ballot_number, unit, verdict.persona, verdict.order)
-        orders = [verdict.order for verdict in verdicts]
-        tallies[criterion, ballot_number] = tally(orders, unit.a.response_id, unit.b.response_id)
-    return tallies, missing, ballots

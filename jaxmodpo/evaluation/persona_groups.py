@@ -8,7 +8,7 @@ population a persona comes from; the file of all participants does.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -77,21 +77,43 @@ def read_populations(path: Path | None, personas: Mapping[str, str]) -> dict[str
     return {persona: str(populations[persona]) for persona in personas}
 
 
+def groups_of_personas(
+    contest: Contest, ballots: BallotBox, populations: Mapping[str, str]
+) -> dict[str, list[str]]:
+    """Return the groups of those who voted, in the order of the ballot box, by dimension.
+
+    Dimensions are those that texts tell, and the population where it is known; a persona of no
+    group has an empty one.
+    """
+    groups_of: dict[str, list[str]] = {}
+    for dimension in DIMENSIONS:
+        texts = [contest.personas[name] for name in ballots.personas]
+        groups_of[dimension] = [group_of(text, dimension) for text in texts]
+    groups_of["population"] = [populations.get(name, "") for name in ballots.personas]
+    return groups_of
+
+
 def rates_of_groups(
     contest: Contest,
     table: Outcomes,
     ballots: BallotBox,
+    groups_of: Mapping[str, Sequence[str]],
     *,
-    populations: Mapping[str, str],
     smallest: int,
     resamples: int,
     seed: int,
 ) -> dict[str, tuple[GroupRates, ...]]:
-    """Return each model's share of votes by group: by criterion, of all dimensions that texts
-    tell, and of populations where they are known.
+    """Return each model's share of votes by group, by criterion.
+
+    Args:
+        contest: what was compared.
+        table: the outcomes.
+        ballots: every persona's verdicts.
+        groups_of: of every dimension, :func:`groups_of_personas`.
+        smallest: groups of fewer personas are counted and not shown.
+        resamples: of the personas of a group.
+        seed: of the draws.
     """
-    groups_of = {name: _groups(contest, ballots, name) for name in DIMENSIONS}
-    groups_of["population"] = [populations.get(name, "") for name in ballots.personas]
     rates: dict[str, tuple[GroupRates, ...]] = {}
     for criterion, outcomes in table.items():
         votes = ballots.votes(contest, criterion, outcomes)
@@ -106,11 +128,6 @@ def rates_of_groups(
         if rows:
             rates[criterion] = tuple(rows)
     return rates
-
-
-def _groups(contest: Contest, ballots: BallotBox, dimension: str) -> list[str]:
-    """Return the group of each persona who voted."""
-    return [group_of(contest.personas[name], dimension) for name in ballots.personas]
 
 
 def _votes_for(votes: PanelVotes, models: int, model: int) -> tuple[Array, np.ndarray]:

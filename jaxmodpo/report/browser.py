@@ -7,6 +7,7 @@ A few numbers go into the page as JSON beside it, and the page's script filters 
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -15,17 +16,25 @@ from markupsafe import Markup
 from jaxmodpo.records import Response
 from jaxmodpo.report.blocks import Block, Paragraph, ReadyMade, Section
 from jaxmodpo.report.browsing import Ballot, Browsable, Pair, ShownQuestion, read_browsable
+from jaxmodpo.report.flagged_replies import read_flagged
 from jaxmodpo.report.gallery import Gallery
 from jaxmodpo.report.page import environment
 from jaxmodpo.report.run_folders import OUTCOMES
 from jaxmodpo.report.sources import Sources
-from jaxmodpo.report.wording import title, visible
+from jaxmodpo.report.wording import spoken, title, visible
 
 _STATES = {"voted": 0, "missing": 1, "identical": 2}
 """what the script knows them by"""
 _CUT = "c"
 _EMPTY = "e"
-_FLAGS = {_CUT: "cut at the token limit", _EMPTY: "empty"}
+_TOXIC = "t"
+_FAILED_PROBE = "p"
+_FLAGS = {
+    _CUT: "cut at the token limit",
+    _EMPTY: "empty",
+    _TOXIC: "toxic",
+    _FAILED_PROBE: "did not pass as a reply to a crisis probe",
+}
 
 
 class _Votes(NamedTuple):
@@ -53,11 +62,13 @@ class _Question(NamedTuple):
     marks: list[str]
     replies: list[tuple[int, str, list[_Reply]]]
     votes: list[_Votes]
+    dissents: list[str]
 
 
 def browser_sections(sources: Sources, gallery: Gallery) -> list[Section]:
     """Return a browser for each evaluation."""
     sections: list[Section] = []
+    flagged = read_flagged(sources.runs)
     for number, evaluation in enumerate(sources.evaluations):
         name = "Question by question"
         if len(sources.evaluations) > 1:
@@ -66,7 +77,7 @@ def browser_sections(sources: Sources, gallery: Gallery) -> list[Section]:
             reason = f"The folder {evaluation.name} has no {OUTCOMES}, which names the questions."
             sections.append(Section(name, [Paragraph(reason, "faint")]))
             continue
-        browsable = read_browsable(evaluation, include_texts=sources.include_texts)
+        browsable = read_browsable(evaluation, flagged, include_texts=sources.include_texts)
         blocks: list[Block] = [Paragraph(_introduction(browsable, sources), "faint")]
         html = _html(browsable, number, include_texts=sources.include_texts)
         sections.append(Section(name, [*blocks, ReadyMade(html)]))
@@ -104,6 +115,9 @@ def _html(browsable: Browsable, number: int, *, include_texts: bool) -> str:
             pairs=[(models[a], models[b]) for a, b in pairs],
             criteria=[title(name) for name in browsable.criteria],
             questions=questions,
+            groups=_groups_in_words(browsable),
+            is_scored=browsable.is_scored,
+            is_probed=browsable.is_probed,
             include_texts=include_texts,
             data=Markup(script_data(_numbers(browsable, pairs))),
         )
@@ -123,7 +137,10 @@ def _question(
 ) -> _Question:
     replies: list[tuple[int, str, list[_Reply]]] = []
     for model, responses in question.replies.items():
-        shown = [_reply(response, include_texts=include_texts) for response in responses]
+        shown = [
+            _reply(response, _flags_of(question, model, place), include_texts=include_texts)
+            for place, response in enumerate(responses)
+        ]
         if include_texts or any(reply.flags for reply in shown):
             replies.append((model, browsable.models[model], shown))
     # Of several evaluations, each of which may have the question, the first has the plain link.
@@ -135,28 +152,52 @@ def _question(
         marks=_marks(question),
         replies=replies,
         votes=_vote_rows(question, browsable, pairs),
+        dissents=_dissents_in_words(question, browsable),
     )
 
 
-def _reply(response: Response, *, include_texts: bool) -> _Reply:
-    flags = [_FLAGS[flag] for flag in _flags_of(response)]
-    return _Reply(response.response_text if include_texts else "", flags)
+def _reply(response: Response, flags: str, *, include_texts: bool) -> _Reply:
+    words = [_FLAGS[flag] for flag in flags]
+    return _Reply(response.response_text if include_texts else "", words)
 
 
-def _flags_of(response: Response) -> str:
-    """Return a letter for each thing that is known of a reply."""
+def _flags_of(question: ShownQuestion, model: int, place: int) -> str:
+    """Return a letter for each thing that is known of a model's reply, from its place."""
+    response = question.replies[model][place]
     flags = _CUT if response.is_cut_at_limit else ""
-    return flags if response.response_text.strip() else flags + _EMPTY
+    if not response.response_text.strip():
+        flags += _EMPTY
+    if (model, place) in question.toxic:
+        flags += _TOXIC
+    if (model, place) in question.failed_probes:
+        flags += _FAILED_PROBE
+    return flags
+
+
+def _all_flags(question: ShownQuestion) -> dict[int, set[str]]:
+    """Return what is known of any of each model's replies."""
+    flags: dict[int, set[str]] = {}
+    for model, responses in question.replies.items():
+        flags[model] = set()
+        for place in range(len(responses)):
+            flags[model].update(_flags_of(question, model, place))
+    return flags
+
+
+def _groups_in_words(browsable: Browsable) -> list[str]:
+    return [f"{spoken(dimension)}: {group}" for dimension, group in browsable.groups]
+
+
+def _dissents_in_words(question: ShownQuestion, browsable: Browsable) -> list[str]:
+    """Return which groups prefer the other reply, and of how many comparisons."""
+    groups = _groups_in_words(browsable)
+    counts = Counter(dissent.group for dissent in question.dissents)
+    return [f"{groups[group]} ({count})" for group, count in sorted(counts.items())]
 
 
 def _marks(question: ShownQuestion) -> list[str]:
     """Return what stands beside a question's id while it is folded."""
-    every_flag = {
-        flag
-        for responses in question.replies.values()
-        for response in responses
-        for flag in _flags_of(response)
-    }
+    every_flag = set().union(*_all_flags(question).values())
     marks = [f"a reply {_FLAGS[flag]}" for flag in sorted(every_flag)]
     if any(ballot.state == "missing" for ballot in question.ballots.values()):
         marks.append("a comparison without a valid vote")
@@ -205,7 +246,8 @@ def _in_words(ballot: Ballot | None) -> str:
 
 def _numbers(browsable: Browsable, pairs: Sequence[Pair]) -> dict[str, Any]:
     """Return what the script filters by: ``votes[criterion][pair][question][reply]``, each the
-    votes for a and for b and the number of the state; and the flags of each model's replies.
+    votes for a and for b and the number of the state; the flags of each model's replies; and the
+    comparisons that groups decided otherwise.
     """
     votes: list[list[list[list[list[int]]]]] = []
     for criterion in browsable.criteria:
@@ -213,12 +255,26 @@ def _numbers(browsable: Browsable, pairs: Sequence[Pair]) -> dict[str, Any]:
     flags: list[dict[int, str]] = []
     for question in browsable.questions:
         by_model: dict[int, str] = {}
-        for model, responses in question.replies.items():
-            letters = {flag for response in responses for flag in _flags_of(response)}
+        for model, letters in _all_flags(question).items():
             if letters:
                 by_model[model] = "".join(sorted(letters))
         flags.append(by_model)
-    return {"pairs": pairs, "votes": votes, "flags": flags}
+    dissents = [_dissent_numbers(question, browsable, pairs) for question in browsable.questions]
+    return {"pairs": pairs, "votes": votes, "flags": flags, "dissents": dissents}
+
+
+def _dissent_numbers(
+    question: ShownQuestion, browsable: Browsable, pairs: Sequence[Pair]
+) -> list[tuple[int, int, int]]:
+    """Return the numbers of group, criterion and pair of each comparison that a group decided
+    otherwise.
+    """
+    criteria = list(browsable.criteria)
+    numbers: list[tuple[int, int, int]] = []
+    for dissent in question.dissents:
+        place = (criteria.index(dissent.criterion), pairs.index(dissent.pair))
+        numbers.append((dissent.group, *place))
+    return numbers
 
 
 def _votes_of_pair(browsable: Browsable, criterion: str, pair: Pair) -> list[list[list[int]]]:

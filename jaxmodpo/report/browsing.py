@@ -11,13 +11,15 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from jaxmodpo.errors import UserError
+from jaxmodpo.evaluation.group_differences import DIFFERENCE_COLUMNS, GROUP_DIFFERENCES
 from jaxmodpo.evaluation.outcomes import OUTCOME_COLUMNS
 from jaxmodpo.files import read_table
 from jaxmodpo.fingerprints import fingerprint
 from jaxmodpo.records import Response, read_responses
+from jaxmodpo.report.flagged_replies import FlaggedReplies, Reply
 from jaxmodpo.report.run_folders import OUTCOMES, REPLIES, Run
 from jaxmodpo.report.sources import Evaluation
 
@@ -36,6 +38,15 @@ class Ballot:
     state: State
 
 
+class Dissent(NamedTuple):
+    """A group of personas that prefers the other reply of a comparison than all personas do."""
+
+    group: int
+    """its number among those of the browser"""
+    pair: Pair
+    criterion: str
+
+
 @dataclass
 class ShownQuestion:
     """A question as the browser shows it.
@@ -45,12 +56,18 @@ class ShownQuestion:
         text: the post; empty without texts.
         replies: of each model by its number; empty where the files of replies are gone.
         ballots: by the number of the reply, the pair's two models, and the criterion.
+        dissents: groups of personas that prefer the other reply of a comparison.
+        toxic: models and numbers of replies that count as toxic, from 0.
+        failed_probes: likewise, of replies that did not pass as replies to a crisis probe.
     """
 
     question_id: str
     text: str = ""
     replies: dict[int, list[Response]] = field(default_factory=dict)
     ballots: dict[tuple[int, Pair, str], Ballot] = field(default_factory=dict)
+    dissents: list[Dissent] = field(default_factory=list)
+    toxic: set[tuple[int, int]] = field(default_factory=set)
+    failed_probes: set[tuple[int, int]] = field(default_factory=set)
 
 
 @dataclass(frozen=True)
@@ -61,13 +78,19 @@ class Browsable:
         models: by number.
         criteria: in the order of the results.
         questions: in the order of the outcomes.
+        groups: of personas, each with its dimension; none where the evaluation names none.
         replies_unknown: why nothing is known of the replies; empty where it is.
+        is_scored: whether replies were scored for toxicity.
+        is_probed: whether replies were checked as replies to crisis probes.
     """
 
     models: Sequence[str]
     criteria: Sequence[str]
     questions: Sequence[ShownQuestion]
+    groups: Sequence[tuple[str, str]]
     replies_unknown: str
+    is_scored: bool
+    is_probed: bool
 
     @property
     def pairs(self) -> list[Pair]:
@@ -76,8 +99,10 @@ class Browsable:
         return sorted(pairs)
 
 
-def read_browsable(evaluation: Evaluation, *, include_texts: bool) -> Browsable:
-    """Read what an evaluation's browser shows.
+def read_browsable(
+    evaluation: Evaluation, flagged: FlaggedReplies, *, include_texts: bool
+) -> Browsable:
+    """Read what an evaluation's browser shows, with what other runs have flagged.
 
     Raises:
         UserError: the outcomes name a model or a criterion that the results lack, or texts are
@@ -91,7 +116,56 @@ def read_browsable(evaluation: Evaluation, *, include_texts: bool) -> Browsable:
         raise UserError(f"--include-texts: {changed}")
     if not changed:
         _add_replies(evaluation.run, models, questions, include_texts=include_texts)
-    return Browsable(models, results.criteria, list(questions.values()), changed)
+    groups = _add_dissents(evaluation.run.folder / GROUP_DIFFERENCES, models, questions)
+    hashes = _hashes_of_replies(evaluation.run, models)
+    for question in questions.values():
+        for model, sha256 in hashes.items():
+            for number in range(evaluation.results.replies_per_question):
+                reply = Reply(sha256, question.question_id, number)
+                if reply in flagged.toxic:
+                    question.toxic.add((model, number))
+                if reply in flagged.failed_probes:
+                    question.failed_probes.add((model, number))
+    return Browsable(
+        models=models,
+        criteria=results.criteria,
+        questions=list(questions.values()),
+        groups=groups,
+        replies_unknown=changed,
+        is_scored=not flagged.scored_files.isdisjoint(hashes.values()),
+        is_probed=not flagged.probed_files.isdisjoint(hashes.values()),
+    )
+
+
+def _hashes_of_replies(run: Run, models: Sequence[str]) -> dict[int, str]:
+    """Return the hash of each model's file of replies as it was evaluated."""
+    recorded = {name: sha256 for name, _, sha256 in run.manifest.inputs()}
+    hashes: dict[int, str] = {}
+    for number, model in enumerate(models):
+        if f"{REPLIES}{model}" in recorded:
+            hashes[number] = recorded[f"{REPLIES}{model}"]
+    return hashes
+
+
+def _add_dissents(
+    path: Path, models: Sequence[str], questions: Mapping[str, ShownQuestion]
+) -> list[tuple[str, str]]:
+    """Add to each question who decided it otherwise; return the groups, dimension and name."""
+    if not path.is_file():
+        return []
+    numbers = {name: number for number, name in enumerate(models)}
+    groups: dict[tuple[str, str], int] = {}
+    for line, row in enumerate(read_table(path, DIFFERENCE_COLUMNS), 2):
+        is_known = row["a"] in numbers and row["b"] in numbers and row["question_id"] in questions
+        if not is_known:
+            raise UserError(
+                f"{path}, line {line}: {OUTCOMES} beside it has no such comparison; write both"
+                " files with 'jaxmodpo evaluate'"
+            )
+        group = groups.setdefault((row["dimension"], row["group"]), len(groups))
+        pair = (numbers[row["a"]], numbers[row["b"]])
+        questions[row["question_id"]].dissents.append(Dissent(group, pair, row["criterion"]))
+    return list(groups)
 
 
 # --------------------------------------------------------------------------- votes

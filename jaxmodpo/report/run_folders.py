@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from jaxmodpo.errors import UserError
+from jaxmodpo.evaluation.group_differences import GROUP_DIFFERENCES
 from jaxmodpo.files import read_json_lines
 from jaxmodpo.judging.database import NoLedger
 from jaxmodpo.judging.ledger import Ledger
@@ -33,6 +34,10 @@ from jaxmodpo.schema import read_as
 METRICS = "metrics.jsonl"
 VOTES = "votes.sqlite"
 OUTCOMES = "outcomes.csv"
+SCORES = "scores.csv"
+"""every reply's scores of a ``toxicity`` run"""
+VERDICTS = "verdicts.csv"
+"""every reply's verdict of a ``probes`` run"""
 PERSONA_NUMBERS = "report.json"
 """the counts of a ``personas`` run"""
 
@@ -176,6 +181,9 @@ def shown_files(runs: Sequence[Run]) -> dict[str, Path]:
                 files[f"{run.name}/{path.relative_to(run.folder)}"] = path
         if run.command == "personas" and (run.folder / PERSONA_NUMBERS).is_file():
             files[f"{run.name}/{PERSONA_NUMBERS}"] = run.folder / PERSONA_NUMBERS
+        flags = {"toxicity": SCORES, "probes": VERDICTS}.get(run.command)
+        if flags and (run.folder / flags).is_file():
+            files[f"{run.name}/{flags}"] = run.folder / flags
         if run.evaluates:
             files |= {f"{run.name}/{name}": path for name, path in _browsed_files(run).items()}
     for run in with_votes(runs):
@@ -186,7 +194,7 @@ def shown_files(runs: Sequence[Run]) -> dict[str, Path]:
 
 def _browsed_files(run: Run) -> dict[str, Path]:
     """Return the files that an evaluation's questions, replies and votes are read from."""
-    files = {OUTCOMES: run.folder / OUTCOMES}
+    files = {name: run.folder / name for name in (OUTCOMES, GROUP_DIFFERENCES)}
     for name, path, _ in run.manifest.inputs():
         if name.startswith(REPLIES):
             files[name] = path

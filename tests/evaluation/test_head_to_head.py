@@ -358,6 +358,31 @@ def test_groups_of_personas_are_read_from_their_texts_and_small_ones_hidden(work
     assert {key[0] for key in rows} == {"age", "top preference"}
 
 
+def test_what_a_group_decides_otherwise_than_all_is_written_by_comparison(work, monkeypatch):
+    class OlderOnesDisagree(KnownOrder):
+        def verdict(self, request, criterion):
+            order = super().verdict(request, criterion)
+            if "Age: 3" in request.persona_text or request.question_id == "q4":
+                return order
+            return tuple(r.response_id for r in request.responses if (r.response_id,) != order)
+
+    ages = [31, 32, 33, 34, 35, 61, 62, 63]
+    write_json(work / "personas.json", {f"p{n}": f"- Age: {age}" for n, age in enumerate(ages)})
+    settings = {"names": ["good", "poor"], "smallest_group": 3}
+    run(work, monkeypatch, OlderOnesDisagree(), **settings)
+    with (work / "out" / "group_differences.csv").open(newline="") as file:
+        rows = [row for row in csv.DictReader(file) if row["criterion"] == "quality"]
+    assert {(row["dimension"], row["group"]) for row in rows} == {("age", "60–69")}
+    assert len(rows) == (QUESTIONS - 1) * REPLIES and "q4" not in {r["question_id"] for r in rows}
+    assert {(row["a"], row["b"], row["votes_a"], row["votes_b"]) for row in rows} == {
+        ("good", "poor", "0", "3")
+    }
+    # Of a smaller group nothing is said, here and in results.json.
+    run(work, monkeypatch, OlderOnesDisagree(), "strict", names=["good", "poor"])
+    with (work / "strict" / "group_differences.csv").open(newline="") as file:
+        assert list(csv.DictReader(file)) == []
+
+
 def test_the_least_size_of_groups_is_a_setting_and_populations_come_from_the_participants(
     work, monkeypatch
 ):

@@ -11,9 +11,10 @@ from pathlib import Path
 
 import pytest
 from chromium import Browser, Page
-from right_results import EVALUATION
+from right_results import EVALUATION, PROBES, TOXICITY
 
 from jaxmodpo.errors import UserError
+from jaxmodpo.evaluation.group_differences import DIFFERENCE_COLUMNS
 from jaxmodpo.evaluation.outcomes import OUTCOME_COLUMNS
 from jaxmodpo.files import write_table
 from jaxmodpo.phase import Phase
@@ -98,8 +99,31 @@ def evaluated(root: Path) -> Path:
     ]
     write_table(folder / "outcomes.csv", rows, OUTCOME_COLUMNS)
     write_result(folder / "results.json", hostile_results())
+    values = (CRITERION, A, B, QUESTIONS[1], 1, "gender", HOSTILE, 1, 6)
+    differences = [dict(zip(DIFFERENCE_COLUMNS, values, strict=True))]
+    write_table(folder / "group_differences.csv", differences, DIFFERENCE_COLUMNS)
     phase.finish(counts={HOSTILE: 1})
+    flagged(root / "runs", inputs[f"responses.{B}"])
     return root / "runs"
+
+
+def flagged(runs: Path, replies: Path) -> None:
+    """Finished runs of toxicity and probes that flag replies of a file, under other names."""
+    phase = Phase.open("toxicity", SomeConfig(), runs / "toxicity", {"responses.b": replies})
+    scores = [
+        {"model": "b", "question_id": question, "number": 1, "toxicity": score}
+        for question, score in zip(QUESTIONS, ("0.1", "", "0.5"), strict=True)
+    ]
+    write_table(
+        runs / "toxicity" / "scores.csv", scores, ("model", "question_id", "number", "toxicity")
+    )
+    write_result(runs / "toxicity" / "toxicity.json", TOXICITY)
+    phase.finish()
+    phase = Phase.open("probes", SomeConfig(), runs / "probes", {"responses.c": replies})
+    verdict = {"model": "c", "probe_id": QUESTIONS[0], "number": 0, "passed": "no"}
+    write_table(runs / "probes" / "verdicts.csv", [verdict], tuple(verdict))
+    write_result(runs / "probes" / "probes.json", PROBES)
+    phase.finish()
 
 
 def written(root: Path, *, include_texts: bool) -> Path:
@@ -188,7 +212,11 @@ def test_questions_are_searched_filtered_ordered_and_linked_to(pages, browser):
     assert choose(page, "show", "cut") == [anchors[0]]
     assert choose(page, "show", "empty") == [anchors[2]]
     assert page.value("document.querySelector('output').textContent") == "1 of 3 questions"
+    assert choose(page, "show", "toxic") == [anchors[2]]
+    assert choose(page, "show", "probe") == [anchors[0]]
     choose(page, "show", "")
+    assert choose(page, "group", "0") == [anchors[1]]
+    assert choose(page, "group", "") == anchors
     assert choose(page, "order", "clear") == [anchors[1], anchors[0], anchors[2]]
     assert choose(page, "pair", "0") == [anchors[1], anchors[0], anchors[2]]
     assert choose(page, "order", "close") == anchors
@@ -211,6 +239,8 @@ def test_posts_and_replies_are_in_the_page_only_where_they_are_asked_for(pages):
     without = pages[False].read_text()
     assert "post q1" not in without and "reply 0" not in without and "--include-texts" in without
     assert "cut at the token limit" in without, "what is known of a reply is none of its words"
+    assert "prefer the other reply, and of how many comparisons: gender: " in without
+    assert "a reply toxic" in without and "a reply did not pass as a reply to" in without
     page = pages[True].read_text()
     assert "post q1" in page and "reply 0" in page
     assert pages[True].stat().st_mode & 0o077 == 0, "people's words are for the owner alone"

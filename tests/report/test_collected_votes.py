@@ -26,6 +26,8 @@ def test_a_page_of_collected_votes_opens_and_says_what_is_missing(tmp_path):
         text = page.value("document.body.innerText")
         questions = page.value("document.querySelectorAll('.question').length")
         assert page.messages == []
+        controls = ".filters select[name=group], option[value=toxic], option[value=probe]"
+        assert page.value(f"document.querySelectorAll({controls!r}).length") == 0
         assert page.value("document.documentElement.scrollWidth") <= 375
     assert questions == 11
     assert COLLECTED in text

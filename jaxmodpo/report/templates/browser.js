@@ -37,6 +37,9 @@
       const pair = form.elements.pair.value === "" ? null : Number(form.elements.pair.value);
       const criterion = form.elements.criterion.value === "" ? null : Number(form.elements.criterion.value);
       const show = form.elements.show.value;
+      // Without groups among the personas there is no such control.
+      const chosen = form.elements.group ? form.elements.group.value : "";
+      const group = chosen === "" ? null : Number(chosen);
       if (words.length && texts === null) {
         texts = questions.map((question) => question.textContent.toLowerCase());
       }
@@ -44,7 +47,8 @@
       let shown = 0;
       questions.forEach((question, number) => {
         const fits = words.every((word) => texts[number].includes(word))
-          && passes(show, number, pair, measured[number]);
+          && passes(show, number, pair, measured[number])
+          && dissents(number, group, pair, criterion);
         question.hidden = !fits;
         shown += fits;
       });
@@ -94,8 +98,16 @@
         case "identical": return found.identical;
         case "cut": return flagged("c");
         case "empty": return flagged("e");
+        case "toxic": return flagged("t");
+        case "probe": return flagged("p");
         default: return true;
       }
+    }
+
+    // Whether a group of personas prefers the other reply of a comparison that is looked at.
+    function dissents(number, group, pair, criterion) {
+      return group === null || data.dissents[number].some(([g, c, p]) => g === group
+        && (criterion === null || c === criterion) && (pair === null || p === pair));
     }
 
     // A question without a decided comparison is neither close nor clear, and comes last.
