@@ -32,12 +32,12 @@ def model(tmp_path: Path) -> str:
     return str(tmp_path / "shape.json")
 
 
-@pytest.mark.slow(seconds=150)
+@pytest.mark.slow(seconds=80)
 def test_a_run_that_is_killed_often_ends_where_an_undisturbed_one_does(capsys):
-    bench_resume(BenchResumeConfig(kills=6, epochs=24))
+    bench_resume(BenchResumeConfig(kills=3, epochs=12))
     printed = capsys.readouterr().out
     assert (
-        "264 updates, 6 kills by SIGKILL" in printed
+        "132 updates, 3 kills by SIGKILL" in printed
         and "equal the undisturbed run's to the bit" in printed
     )
 
