@@ -18,24 +18,24 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, get_args
+from typing import Annotated
 
 from jaxmodpo.bench.injection_trials import PLAIN, POOR, Trial, load_trials
-from jaxmodpo.bench.scripted_judge import Kind, ScriptedJudge, anywhere, outside_the_fences
+from jaxmodpo.bench.scripted_judge import ScriptedJudge, anywhere, outside_the_fences
 from jaxmodpo.bench.table import text_table
 from jaxmodpo.errors import UserError
 from jaxmodpo.flags.help_groups import HelpGroup
 from jaxmodpo.judging.collect import collect, votes_by_request
 from jaxmodpo.judging.endpoint import EndpointJudge
 from jaxmodpo.judging.endpoint_settings import Endpoint
-from jaxmodpo.judging.judge import Judge, Request
+from jaxmodpo.judging.judge import Judge, Kind, Request
 from jaxmodpo.judging.ledger import Ledger
 from jaxmodpo.judging.rubric import RubricJudge
 from jaxmodpo.ranges import Count, NotNegative, Unestimated
 
 logger = logging.getLogger(__name__)
 
-KINDS: tuple[Kind, ...] = get_args(Kind)
+KINDS: tuple[Kind, ...] = ("rank", "compare")
 
 _KIND_LABELS: Mapping[Kind, str] = {"rank": "ranking", "compare": "comparison"}
 

@@ -21,7 +21,7 @@ _PROGRAMS = {"jit(prefill)": "prefill", "jit(advance)": "round"}
 _compiled: Counter[str] = Counter()
 
 
-def _note_compiled(event: str, _seconds: float, **details: str | int) -> None:
+def _note_compiled(event: str, duration_secs: float, **details: str | int) -> None:
     program = _PROGRAMS.get(str(details.get("fun_name")))
     if event == _COMPILED and program is not None:
         _compiled[program] += 1

@@ -57,8 +57,8 @@ def groups_without_upsets(wins: ArrayLike) -> list[list[int]]:
 def _share_won(wins: Array, group: list[int]) -> float:
     """Return the share of their comparisons with others that a group's models won."""
     others = np.setdiff1d(np.arange(len(wins)), group)
-    won = wins[np.ix_(group, others)].sum()
-    lost = wins[np.ix_(others, group)].sum()
+    won = wins[group][:, others].sum()
+    lost = wins[others][:, group].sum()
     return float(won / (won + lost)) if won + lost else 0.0
 
 

@@ -8,6 +8,7 @@ import json
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from chromium import Browser, Page
@@ -100,7 +101,7 @@ def evaluated(root: Path) -> Path:
     write_table(folder / "outcomes.csv", rows, OUTCOME_COLUMNS)
     write_result(folder / "results.json", hostile_results())
     values = (CRITERION, A, B, QUESTIONS[1], 1, "gender", HOSTILE, 1, 6)
-    differences = [dict(zip(DIFFERENCE_COLUMNS, values, strict=True))]
+    differences: list[dict[str, Any]] = [dict(zip(DIFFERENCE_COLUMNS, values, strict=True))]
     write_table(folder / "group_differences.csv", differences, DIFFERENCE_COLUMNS)
     phase.finish(counts={HOSTILE: 1})
     flagged(root / "runs", inputs[f"responses.{B}"])

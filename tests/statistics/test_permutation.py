@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import cast
 
 import numpy as np
 import pytest
@@ -17,7 +18,7 @@ def test_of_few_pairs_it_is_scipys_exact_one(pairs):
     expected = 1.0
     if pairs > 1:
         expected = stats.permutation_test(
-            (differences,), np.mean, permutation_type="samples", n_resamples=np.inf
+            (differences,), np.mean, permutation_type="samples", n_resamples=cast(int, np.inf)
         ).pvalue
     assert paired_permutation_p_value(differences) == pytest.approx(expected, abs=1e-12)
 
