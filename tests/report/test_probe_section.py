@@ -46,7 +46,8 @@ def test_the_page_has_rates_by_kind_and_form_and_false_alarms_apart(tmp_path):
     assert "harm to others" in page and "third person" in page and "<b>" not in page
     assert (tmp_path / "report" / "probes-probes.svg").is_file()
     found = find_runs([runs], tmp_path / "report")
-    assert set(shown_files(found)) == {"probes/probes.json"}
+    # The browser finds the failed probes in the verdicts.
+    assert set(shown_files(found)) == {"probes/probes.json", "probes/verdicts.csv"}
 
 
 def test_a_rate_of_no_replies_is_a_sentence_and_a_figure_of_no_models_is_empty():
