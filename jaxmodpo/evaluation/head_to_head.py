@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypedDict
@@ -20,7 +20,7 @@ from jaxmodpo.config import builtin, named_values
 from jaxmodpo.costs import Cost, Estimates
 from jaxmodpo.criteria import load_criteria
 from jaxmodpo.errors import UserError
-from jaxmodpo.evaluation.ballot_box import count_votes
+from jaxmodpo.evaluation.ballot_box import BallotBox, count_votes
 from jaxmodpo.evaluation.collected import read_collected, results_of_collected
 from jaxmodpo.evaluation.contest import (
     Contest,
@@ -36,6 +36,7 @@ from jaxmodpo.evaluation.cut_replies import count_cut
 from jaxmodpo.evaluation.group_differences import write_differences
 from jaxmodpo.evaluation.outcomes import (
     OUTCOME_COLUMNS,
+    Outcomes,
     count,
     count_judged,
     in_words,
@@ -72,7 +73,7 @@ from jaxmodpo.judging.voting import (
 from jaxmodpo.phase import Phase, in_phase
 from jaxmodpo.ranges import Count, CountOrZero, Incidental
 from jaxmodpo.records import read_personas
-from jaxmodpo.results.evaluation import RESULTS, EvaluationResults, TiesRule
+from jaxmodpo.results.evaluation import RESULTS, Counts, EvaluationResults, TiesRule
 from jaxmodpo.results.versioned import write_result
 from jaxmodpo.statistics.groups import SMALLEST_GROUP
 
@@ -270,41 +271,8 @@ def _judge(config: EvaluateConfig, phase: Phase, contest: Contest, units: Sequen
     table = outcome_table(contest, rows)
     refuse_pairs_without_votes(contest, table, config.ties)
     counts = count(contest, rows, missing)
-    # From outcomes alone, so that the rates can be computed again from outcomes.csv.
-    resampling: Resampling = {
-        "ties": config.ties,
-        "resamples": config.bootstrap,
-        "seed": config.seed,
-    }
-    win_rates = summarize(contest, table, **resampling)
-    lengths = read_lengths(config.files(), contest)
     groups = groups_of_personas(contest, ballots, populations)
-    results = EvaluationResults(
-        **vars(win_rates),
-        counts=counts,
-        questions=len(contest.questions),
-        questions_judged=count_judged(contest, table),
-        questions_judged_by_comparison=incomplete_comparisons(contest, table),
-        empty_replies=empty_replies(contest),
-        replies_per_question=contest.replies_per_question,
-        judge=judge.identity,
-        note=STAND_IN if config.judge == "rubric" else "",
-        cut_replies=count_cut(config.files()),
-        panels=panel_intervals(contest, table, ballots, **resampling),
-        ratings=rate_models(contest, table, **resampling),
-        groups=rates_of_groups(
-            contest,
-            table,
-            ballots,
-            groups,
-            smallest=config.smallest_group,
-            resamples=config.bootstrap,
-            seed=config.seed,
-        ),
-        mean_tokens=mean_tokens(lengths),
-        length_controlled=control_length(contest, table, lengths, **resampling),
-        length_bins=bin_lengths(contest, table, lengths, **resampling),
-    )
+    results = _results(config, contest, table, ballots, groups, counts, judge.identity)
     write_table(config.output_dir / "outcomes.csv", rows, OUTCOME_COLUMNS)
     write_differences(config.output_dir, contest, table, ballots, groups, config.smallest_group)
     write_result(config.output_dir / RESULTS, results)
@@ -333,6 +301,52 @@ def _judge(config: EvaluateConfig, phase: Phase, contest: Contest, units: Sequen
         len(contest.models),
         counts.votes_asked,
         config.output_dir,
+    )
+
+
+def _results(
+    config: EvaluateConfig,
+    contest: Contest,
+    table: Outcomes,
+    ballots: BallotBox,
+    groups: Mapping[str, Sequence[str]],
+    counts: Counts,
+    judge: str,
+) -> EvaluationResults:
+    """Return all figures of an evaluation that a judge was asked for."""
+    # From outcomes alone, so that the rates can be computed again from outcomes.csv.
+    resampling: Resampling = {
+        "ties": config.ties,
+        "resamples": config.bootstrap,
+        "seed": config.seed,
+    }
+    win_rates = summarize(contest, table, **resampling)
+    lengths = read_lengths(config.files(), contest)
+    return EvaluationResults(
+        **vars(win_rates),
+        counts=counts,
+        questions=len(contest.questions),
+        questions_judged=count_judged(contest, table),
+        questions_judged_by_comparison=incomplete_comparisons(contest, table),
+        empty_replies=empty_replies(contest),
+        replies_per_question=contest.replies_per_question,
+        judge=judge,
+        note=STAND_IN if config.judge == "rubric" else "",
+        cut_replies=count_cut(config.files()),
+        panels=panel_intervals(contest, table, ballots, **resampling),
+        ratings=rate_models(contest, table, **resampling),
+        groups=rates_of_groups(
+            contest,
+            table,
+            ballots,
+            groups,
+            smallest=config.smallest_group,
+            resamples=config.bootstrap,
+            seed=config.seed,
+        ),
+        mean_tokens=mean_tokens(lengths),
+        length_controlled=control_length(contest, table, lengths, **resampling),
+        length_bins=bin_lengths(contest, table, lengths, **resampling),
     )
 
 

@@ -123,7 +123,7 @@ def _finding(results: EvaluationResults, criterion: str) -> str:
         f"{title(criterion)}: {first.model} is preferred most often, with an average win rate of"
         f" {percent(first.rate)}% ({interval}; {count(questions, 'question')})."
     )
-    test = test_between(results, criterion, first.model, second.model)
+    test = pair_test(results, criterion, first.model, second.model)
     if test is None:
         return f"{sentence} It was not compared with {second.model}, the second."
     return f"{sentence} {_lead(test, first, second)}"
@@ -146,7 +146,7 @@ def _questions_of(results: EvaluationResults, criterion: str, model: str) -> int
     return min(sizes, default=results.questions)
 
 
-def test_between(results: EvaluationResults, criterion: str, a: str, b: str) -> PairTest | None:
+def pair_test(results: EvaluationResults, criterion: str, a: str, b: str) -> PairTest | None:
     """Return the test of two models on a criterion, whichever of them it names first."""
     for test in results.tests[criterion]:
         if {test.a, test.b} == {a, b}:
