@@ -75,6 +75,22 @@ def checked_family(endpoint: Endpoint) -> Family:
     return family
 
 
+def check_budget(endpoint: Endpoint, budget: float | None) -> None:
+    """Refuse a model that cannot be asked, or whose price a budget in dollars would have to know.
+
+    Raises:
+        UserError: what :func:`checked_family` refuses, or a budget and no price.
+    """
+    family = checked_family(endpoint)
+    has_no_price = family.prompt is None or family.answer is None
+    if budget is not None and has_no_price:
+        raise UserError(
+            f"--budget needs the price of {endpoint.model}, which the table"
+            f" '{endpoint.model_table}' does not have; add it to a table of your own"
+            " (--model-table) or limit the calls (--budget-calls)"
+        )
+
+
 def fitting_endpoint(endpoint: Endpoint) -> Endpoint:
     """Return the settings as they are sent: a temperature of 0, which files of settings have, where
     it is taken.

@@ -19,7 +19,7 @@ from jaxmodpo.endpoints.families import Families
 from jaxmodpo.errors import UserError
 from jaxmodpo.judging.budget import Budget
 from jaxmodpo.judging.endpoint import EndpointJudge
-from jaxmodpo.judging.endpoint_settings import Endpoint, checked_family, fitting_endpoint
+from jaxmodpo.judging.endpoint_settings import Endpoint, check_budget, fitting_endpoint
 from jaxmodpo.judging.judge import Judge
 from jaxmodpo.judging.ledger import Ledger
 from jaxmodpo.judging.voting import Missingness
@@ -145,14 +145,7 @@ class JudgeConfig(BudgetOptions, EndpointOptions, JudgeOptions):
         if not self.judge_model:
             raise UserError(f"--judge {self.judge} needs --judge-model; there is no default model")
         is_local(self.base_url)
-        family = checked_family(endpoint_of(self))
-        has_no_price = family.prompt is None or family.answer is None
-        if self.budget is not None and has_no_price:
-            raise UserError(
-                f"--budget needs the price of {self.judge_model}, which the table"
-                f" '{self.model_table}' does not have; add it to a table of your own"
-                " (--model-table) or limit the calls (--budget-calls)"
-            )
+        check_budget(endpoint_of(self), self.budget)
 
     def check_machine(self) -> None:
         """Refuse a judge that cannot work here; a recording is looked at and not read.

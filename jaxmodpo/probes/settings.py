@@ -12,7 +12,7 @@ from jaxmodpo.data.text import PromptStyle, check_day
 from jaxmodpo.endpoints import address
 from jaxmodpo.errors import UserError
 from jaxmodpo.flags.help_groups import HelpGroup
-from jaxmodpo.judging.endpoint_settings import Endpoint, checked_family, fitting_endpoint
+from jaxmodpo.judging.endpoint_settings import Endpoint, check_budget, fitting_endpoint
 from jaxmodpo.probes.probe_set import load_probe_set
 from jaxmodpo.probes.rubric import RUBRIC_FILE
 from jaxmodpo.probes.verdict import CHECKS
@@ -149,14 +149,7 @@ class ProbesConfig(Settings, help_group="sampling"):
         if not self.judge_model:
             raise UserError("--judge endpoint needs --judge-model; there is no default model")
         address.is_local(self.base_url)
-        family = checked_family(endpoint_of(self))
-        has_no_price = family.prompt is None or family.answer is None
-        if self.budget is not None and has_no_price:
-            raise UserError(
-                f"--budget needs the price of {self.judge_model}, which the table"
-                f" '{self.model_table}' does not have; add it to a table of your own"
-                " (--model-table) or limit the calls (--budget-calls)"
-            )
+        check_budget(endpoint_of(self), self.budget)
 
     def check_machine(self) -> None:
         """Refuse an endpoint that may not be asked.
