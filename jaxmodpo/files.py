@@ -292,8 +292,15 @@ def read_json_lines(path: Path, shape: Any = Any) -> Iterator[Any]:
         raise UserError(f"cannot read {path}: {error.strerror}") from error
 
 
-def read_table(path: Path, required: Sequence[str]) -> list[dict[str, str]]:
+def read_table(
+    path: Path, required: Sequence[str], *, rows_expected: bool = True
+) -> list[dict[str, str]]:
     """Read a CSV file as text rows.
+
+    Args:
+        path: the file.
+        required: the columns that it must have.
+        rows_expected: refuse a file that has a header alone. A list of exceptions may have none.
 
     Raises:
         UserError: unreadable, not UTF-8, empty, lacking a required column, or with one name over
@@ -330,8 +337,10 @@ def read_table(path: Path, required: Sequence[str]) -> list[dict[str, str]]:
         ) from error
     except csv.Error as error:
         raise UserError(f"{path} is not a well-formed CSV file: {error}") from error
-    if not rows:
-        raise UserError(f"{path} has a header but no rows" if columns else f"{path} is empty")
+    if not columns:
+        raise UserError(f"{path} is empty")
+    if rows_expected and not rows:
+        raise UserError(f"{path} has a header but no rows")
     return rows
 
 

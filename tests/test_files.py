@@ -174,6 +174,11 @@ def test_a_csv_file_without_a_header_is_empty(tmp_path):
         path.write_text(content)
         with pytest.raises(UserError, match=f"^{re.escape(str(path))} {told}$"):
             read_table(path, ())
+    # A list of exceptions may have none; without a header it is no such list.
+    assert read_table(path, ("a",), rows_expected=False) == []
+    path.write_text("")
+    with pytest.raises(UserError, match="is empty$"):
+        read_table(path, (), rows_expected=False)
 
 
 def test_json_in_another_encoding_is_refused_in_words(tmp_path):

@@ -155,7 +155,9 @@ def _add_dissents(
         return []
     numbers = {name: number for number, name in enumerate(models)}
     groups: dict[tuple[str, str], int] = {}
-    for line, row in enumerate(read_table(path, DIFFERENCE_COLUMNS), 2):
+    # Where all groups agree, the file has a header alone.
+    rows = read_table(path, DIFFERENCE_COLUMNS, rows_expected=False)
+    for line, row in enumerate(rows, 2):
         is_known = row["a"] in numbers and row["b"] in numbers and row["question_id"] in questions
         if not is_known:
             raise UserError(

@@ -272,6 +272,15 @@ def test_an_outcome_of_an_unknown_model_or_of_no_number_is_named(tmp_path, monke
         written(tmp_path, include_texts=False)
 
 
+def test_groups_that_all_agree_leave_a_file_without_rows_and_no_filter(tmp_path, monkeypatch):
+    monkeypatch.setattr(gallery, "_render", lambda figure, kind: b"")
+    write_table(
+        evaluated(tmp_path) / "evaluation" / "group_differences.csv", [], DIFFERENCE_COLUMNS
+    )
+    page = written(tmp_path, include_texts=False).read_text()
+    assert "reply 0" not in page and "prefer the other reply" not in page
+
+
 def test_script_data_cannot_end_its_element_and_reads_back():
     text = script_data({"x": HOSTILE})
     assert not set(text) & set("<>&\u2028") and text.isascii()
