@@ -177,7 +177,7 @@ def test_a_csv_file_without_a_header_is_empty(tmp_path):
     # A list of exceptions may have none; without a header it is no such list.
     assert read_table(path, ("a",), rows_expected=False) == []
     path.write_text("")
-    with pytest.raises(UserError, match="is empty$"):
+    with pytest.raises(UserError, match=r"is empty$"):
         read_table(path, (), rows_expected=False)
 
 
