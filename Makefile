@@ -16,27 +16,16 @@ help:  ## say what each target does
 demo: $(VENV)/.runtime  ## the whole experiment in a small synthetic world, about 12 minutes of one core
 	$(BIN)/jaxmodpo demo --output-dir $(DEMO_DIR)
 
-# The types are checked beside the tests, in the time that those leave of a core: nicely, since the
-# longest test, the demo, decides when all have ended. What pyright says is shown at the end, and
-# either one's failure is the target's.
-test: $(VENV)/.test  ## linters, type checks and all tests
-	$(BIN)/ruff check .
-	$(BIN)/ruff format --check .
-	@type_errors=$$(mktemp); \
-	nice -n 10 $(BIN)/pyright >$$type_errors 2>&1 & checking=$$!; \
-	echo "$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal"; \
-	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal; tests=$$?; \
-	wait $$checking; types=$$?; \
-	echo "$(BIN)/pyright"; cat $$type_errors; rm -f $$type_errors; \
-	test $$tests = 0 && test $$types = 0
+test: $(VENV)/.test lint  ## linters, type checks and all tests
+	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
 
 fast: $(VENV)/.test  ## the tests that neither train a model nor take more than a second or two each
 	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -m "not slow"
 
-lint: $(VENV)/.test  ## ruff and pyright
+lint: $(VENV)/.test  ## linters and type checks
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/pyright
+	$(BIN)/pyrefly check --python-interpreter-path $(BIN)/python
 
 docs: $(VENV)/.runtime  ## pages of the library's functions, from their docstrings, in out/api
 	$(BIN)/pip install --quiet --no-compile --editable '.[docs]'

@@ -70,11 +70,11 @@ class Journal:
 
     def replace(self, rows: Sequence[Mapping[str, Any]]) -> None:
         """Hold these rows and no others, atomically."""
-        rows = [dict(row) for row in rows]
-        if rows != self.rows:
+        new_rows = [dict(row) for row in rows]
+        if new_rows != self.rows:
             # The open file is the old one even after the rename: it must be opened again.
             self._file.close()
-            self.rows = rows
+            self.rows = new_rows
             write_jsonl(self.path, self.rows)
             self._open()
 

@@ -17,7 +17,7 @@ import collections
 import json
 import re
 from collections.abc import Hashable
-from typing import Any
+from typing import Any, ClassVar
 
 import yaml
 
@@ -177,7 +177,7 @@ class _Loader(yaml.SafeLoader):
 
     # Each class has its own table, or the changes below would be every loader's.
     yaml_implicit_resolvers: dict[str, list[tuple[str, re.Pattern[str]]]] = {}  # noqa: RUF012
-    yaml_constructors: dict[str | None, Any] = {}  # noqa: RUF012
+    yaml_constructors: ClassVar[dict[str | None, Any]] = {}
 
 
 def _mapping(loader: _Loader, node: yaml.Node) -> dict[Any, Any]:

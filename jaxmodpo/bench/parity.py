@@ -33,7 +33,12 @@ _SMALL: dict[str, Any] = {
     "num_attention_heads": 4,
     "initializer_range": 0.1,
 }
-_DECODER = {**_SMALL, "num_key_value_heads": 2, "head_dim": 16, "max_position_embeddings": 64}
+_DECODER: dict[str, Any] = {
+    **_SMALL,
+    "num_key_value_heads": 2,
+    "head_dim": 16,
+    "max_position_embeddings": 64,
+}
 _PLAIN = {"rope_type": "default", "rope_theta": 10_000.0}
 _LLAMA3 = {
     "rope_type": "llama3",
@@ -189,7 +194,7 @@ def reference_model(case: Case, seed: int) -> Any:
 
     torch.manual_seed(seed)
     if case.kind == "roberta":
-        settings = {**_SMALL, "max_position_embeddings": 64, **case.settings}
+        settings: dict[str, Any] = {**_SMALL, "max_position_embeddings": 64, **case.settings}
         encoder_config = transformers.RobertaConfig(**settings)
         return transformers.RobertaForSequenceClassification(encoder_config).eval()
     settings = {**_DECODER, **case.settings}

@@ -179,7 +179,7 @@ def _render(task: Mapping[str, Any]) -> list[str]:
         text = ""
 
         @classmethod
-        def now(cls, tz: datetime.tzinfo | None = None) -> datetime.datetime:
+        def now(cls, tz: datetime.tzinfo | None = None) -> Any:
             return datetime.datetime.fromisoformat(cls.text)
 
     texts = []

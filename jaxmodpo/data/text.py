@@ -88,7 +88,10 @@ def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
         refuse_missing(folder)
         raise UserError(f"{folder} has no tokenizer (tokenizer.json)")
     try:
-        return AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+        tokenizer = AutoTokenizer.from_pretrained(
+            folder, local_files_only=True, trust_remote_code=False
+        )
+        return cast("PreTrainedTokenizerBase", tokenizer)
     # tokenizers raises plain ones, and transformers whatever a wrong shape leads to.
     except Exception as error:
         words = " ".join(str(error).split())[:300] or "no reason is given"

@@ -27,7 +27,7 @@ def counted_usage(value: Any) -> Usage | None:
         return None
     details = value.get("prompt_tokens_details")
     cached = details.get("cached_tokens") if isinstance(details, dict) else 0
-    counts = [value.get("prompt_tokens"), cached or 0, value.get("completion_tokens")]
+    counts: list[Any] = [value.get("prompt_tokens"), cached or 0, value.get("completion_tokens")]
     if not all(type(count) is int and 0 <= count < _MOST_TOKENS for count in counts):
         return None
     usage = Usage(*counts)

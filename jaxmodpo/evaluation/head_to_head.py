@@ -100,7 +100,7 @@ STAND_IN = (
 class EvaluateConfig(JudgeConfig, help_group="votes"):
     """Compare models head to head: blinded replies, balanced positions, a majority of personas."""
 
-    judge: JudgeKind | None = None  # pyright: ignore[reportIncompatibleVariableOverride]
+    judge: JudgeKind | None = None  # pyrefly: ignore
     """Who judges: as in preferences. It has no default, and --votes needs none."""
 
     votes: tuple[Path, ...] = ()

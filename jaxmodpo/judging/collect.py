@@ -15,7 +15,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from jaxmodpo.judging.judge import Answer, Call, Judge, Request, Status, call_key, vote_keys
 from jaxmodpo.judging.ledger import Ledger
@@ -328,7 +328,7 @@ def _times_paid(vote: Vote, factor: float) -> Vote:
     """Return a vote whose part of its call's tokens and cost is multiplied; what is unknown stays
     so.
     """
-    paid: dict[str, float] = {}
+    paid: dict[str, Any] = {}
     for name in ("prompt_tokens", "cached_tokens", "completion_tokens", "cost"):
         amount = getattr(vote, name)
         if amount is not None:

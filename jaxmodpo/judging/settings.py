@@ -292,7 +292,9 @@ def groups(
         return [(criterion,) for criterion in criteria]
     # A criterion of this kind asks what a persona prefers by itself. Definitions of what is better
     # beside it would say what to prefer.
-    asked_alone = [(criterion,) for criterion in criteria if not criterion.better_when]
+    asked_alone: list[tuple[Criterion, ...]] = [
+        (criterion,) for criterion in criteria if not criterion.better_when
+    ]
     asked_together = tuple(criterion for criterion in criteria if criterion.better_when)
     if not asked_together:
         return asked_alone

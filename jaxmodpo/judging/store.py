@@ -132,7 +132,7 @@ class Store:
         with self.writing:
             return self.transact(work)
 
-    def rows(self, query: sql.Executable) -> Sequence[sql.Row[Any]]:
+    def rows(self, query: sql.Executable) -> Sequence[sql.Row[*tuple[Any, ...]]]:
         """Return a query's rows."""
         return self.transact(lambda connection: connection.execute(query).all())
 

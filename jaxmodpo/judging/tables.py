@@ -109,7 +109,7 @@ def _storable(text: str) -> str:
     return text
 
 
-def vote_of(row: sql.Row[Any]) -> Vote:
+def vote_of(row: sql.Row[*tuple[Any, ...]]) -> Vote:
     """Return the vote of a row that has :data:`COLUMNS`.
 
     Raises:

@@ -352,9 +352,9 @@ def _accuracies(
 ) -> dict[str, Any]:
     """Train one criterion's model and return its accuracies."""
     logger.info("reward model of %s", criterion)
-    kind = "rankings" if config.rankings else "pairs"
+    source: dict[str, Any] = {"rankings" if config.rankings else "pairs": path}
     config_of_one = dataclasses.replace(
-        config, all=False, output_dir=config.output_dir / criterion, **{kind: path}
+        config, all=False, output_dir=config.output_dir / criterion, **source
     )
     results = reward(config_of_one, session).results
     return {name: value for name, value in results.items() if "accuracy" in name}

@@ -188,13 +188,13 @@ def _encoder(
         is_finite = jnp.isfinite(tensor).all()
         weight = tensor.T if spec.transposed else tensor
         if base_dtype is None:
-            arrays = {name: weight.astype(dtype)}
+            arrays: dict[str, Array] = {name: weight.astype(dtype)}
         else:
             codes_and_scales = quantize(weight, base_dtype)
             arrays = {f"{name}.{suffix}": array for suffix, array in codes_and_scales.items()}
         if not spec.layers:
             return arrays, is_finite
-        updated = {
+        updated: dict[str, Array] = {
             array_name: jax.lax.dynamic_update_index_in_dim(stacks[array_name], array, layer, 0)
             for array_name, array in arrays.items()
         }

@@ -76,7 +76,7 @@ def select_diverse(
             break
         # Rows of TF-IDF have length one, so their product is the cosine. Only the distance to the
         # newest text can make a text's nearest one nearer: count products instead of count².
-        similarity = (vectors @ vectors[following].T).toarray().ravel()  # pyright: ignore[reportIndexIssue]
+        similarity = (vectors @ vectors[following].T).toarray().ravel()  # pyrefly: ignore
         nearest = np.minimum(nearest, 1 - similarity)
         allowed = _allowed(free, groups, lacking, remaining)
         # Rounded, so that the order of equal distances does not hang on a processor's last bits.

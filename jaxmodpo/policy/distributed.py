@@ -44,7 +44,7 @@ Tree = TypeVar("Tree")
 
 # A process that dies is noticed at once by those that wait for its numbers, and after this by the
 # others.
-HEARTBEAT_SECONDS = 60
+HEARTBEAT_SECONDS: int = 60
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -110,11 +110,11 @@ def _comparisons(name: str, rows: Sequence[JudgedRow]) -> Table:
                 row.judge,
                 spoken(row.criterion),
                 _votes_of(row),
-                _cell(position and position.first_share, percent=True),
-                _cell(position and position.effect),
-                _cell(row.both_orders and row.both_orders.consistent, percent=True),
+                _cell(position.first_share if position else None, percent=True),
+                _cell(position.effect if position else None),
+                _cell(row.both_orders.consistent if row.both_orders else None, percent=True),
                 _cell(repeats, percent=True),
-                _cell(row.personas and row.personas.alpha),
+                _cell(row.personas.alpha if row.personas else None),
             ]
         )
     return Table(name, columns, lines)
@@ -143,7 +143,7 @@ def _rankings(name: str, rows: Sequence[JudgedRow]) -> Table:
                 " ".join(f"{mean.value:.2f}" for mean in means),
                 _friedman(position),
                 _cell(repeats),
-                _cell(row.personas and row.personas.alpha),
+                _cell(row.personas.alpha if row.personas else None),
             ]
         )
     return Table(name, columns, lines)

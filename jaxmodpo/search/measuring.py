@@ -135,7 +135,7 @@ class Measure:
             logger.warning("%s is of another model or other questions; it is measured again", path)
             return None
         # The folder may have been moved since.
-        return replace(measured, adapter=model.adapter and str(model.adapter))
+        return replace(measured, adapter=str(model.adapter) if model.adapter else None)
 
     def _measure(
         self, group: Sequence[SweptModel], missing: Sequence[SweptModel]
@@ -177,7 +177,7 @@ class Measure:
         scores = self._scores(replies)
         return Measured(
             label=model.label,
-            adapter=model.adapter and str(model.adapter),
+            adapter=str(model.adapter) if model.adapter else None,
             scale=model.scale,
             weights=model.weights,
             scores={name: float(values.mean()) for name, values in scores.items()},

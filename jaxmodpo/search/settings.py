@@ -105,7 +105,7 @@ class TuneSettings(Settings, help_group="search"):
 class TuneSFTConfig(TuneSettings, SFTConfig):
     """Search settings for 'align sft'."""
 
-    best_metric: Literal["loss"] = "loss"  # pyright: ignore[reportIncompatibleVariableOverride]
+    best_metric: Literal["loss"] = "loss"  # pyrefly: ignore
     """Held-out metric that trials are compared by; it also selects the checkpoint within a
     trial."""
 

@@ -274,7 +274,7 @@ class _ScoreErrand(Errand[Answer]):
 
     scorer: ServiceScorer
     request: Request
-    service: Service
+    service: Service  # pyrefly: ignore[bad-override]  # has no default here
 
     def body(self, limit_name: LimitName) -> dict[str, Any]:
         (response,) = self.request.responses

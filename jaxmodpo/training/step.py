@@ -18,7 +18,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, cast
 
 import jax
 import jax.numpy as jnp
@@ -151,7 +151,7 @@ def moment_shardings(optimizer: OptimizerSettings, trainable: Any) -> Any:
     transformation = optimizer.transformation()
     mesh = next(iter(trainable.values())).sharding.mesh
     return optax.tree.map_params(
-        transformation,
+        cast("Any", transformation),
         lambda _, parameter: parameter.sharding,
         jax.eval_shape(transformation.init, trainable),
         trainable,

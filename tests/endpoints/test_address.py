@@ -6,6 +6,7 @@ import logging
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
+from typing import Any
 
 import openai
 import pytest
@@ -65,7 +66,7 @@ class _Elsewhere(BaseHTTPRequestHandler):
 
 @pytest.fixture
 def redirecting() -> Iterator[tuple[str, list[str]]]:
-    handler = type("Handler", (_Elsewhere,), {"seen": []})
+    handler: Any = type("Handler", (_Elsewhere,), {"seen": []})
     with HTTPServer(("127.0.0.1", 0), handler) as server:
         threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
         yield f"http://127.0.0.1:{server.server_port}/v1", handler.seen

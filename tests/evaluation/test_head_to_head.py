@@ -10,6 +10,7 @@ import re
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -109,17 +110,16 @@ def work(tmp_path: Path) -> Path:
 
 def config_for(work: Path, out: str = "out", **settings) -> EvaluateConfig:
     names = settings.pop("names", list(WORTH))
-    return EvaluateConfig(
-        **{
-            "judge": "rubric",
-            "responses": tuple(f"{name}={work / name}.csv" for name in names),
-            "personas": work / "personas.json",
-            "criteria": str(work / "criteria.yaml"),
-            "output_dir": work / out,
-            "bootstrap": 50,
-            **settings,
-        }
-    )
+    fields: dict[str, Any] = {
+        "judge": "rubric",
+        "responses": tuple(f"{name}={work / name}.csv" for name in names),
+        "personas": work / "personas.json",
+        "criteria": str(work / "criteria.yaml"),
+        "output_dir": work / out,
+        "bootstrap": 50,
+        **settings,
+    }
+    return EvaluateConfig(**fields)
 
 
 def run(

@@ -15,7 +15,7 @@ from jaxmodpo.records import Candidate
 
 
 def judge(server: Server, **settings: Any) -> EndpointJudge:
-    settings = {"base_url": server.url, "model": "asked-model"} | settings
+    settings: dict[str, Any] = {"base_url": server.url, "model": "asked-model"} | settings
     return EndpointJudge(Endpoint(**settings), backoff=0.001)
 
 

@@ -56,7 +56,7 @@ def make_client(url: str) -> Any:
 
 
 def make_judge(url: str, ledger: Ledger, folder: Path, **settings: Any) -> BatchJudge:
-    settings = {"poll_seconds": 0.01, "backoff": 0.001, "discount": 0.5} | settings
+    settings: dict[str, Any] = {"poll_seconds": 0.01, "backoff": 0.001, "discount": 0.5} | settings
     return BatchJudge(make_client(url), ledger, folder, body, read, IDENTITY, **settings)
 
 

@@ -43,7 +43,7 @@ def requests(count: int) -> Iterator[Request]:
 
 
 def judge(server: FaultyServer, **settings: Any) -> EndpointJudge:
-    settings = {"max_concurrency": 16, "timeout": 30.0} | settings
+    settings: dict[str, Any] = {"max_concurrency": 16, "timeout": 30.0} | settings
     budget = settings.pop("budget", Budget())
     return EndpointJudge(
         Endpoint(base_url=server.url, model="gpt-5-mini", **settings), budget, backoff=0.01

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers
@@ -56,20 +57,19 @@ def work(tmp_path: Path) -> Path:
 
 
 def config_for(work: Path, **settings) -> PreferencesConfig:
-    return PreferencesConfig(
-        **{
-            "judge": "endpoint",
-            "judge_model": "gpt-5-mini",
-            "responses": work / "responses.csv",
-            "personas": work / "personas.json",
-            "output_dir": work / "out",
-            "only": ("empathy", "safety"),
-            "personas_per_question": 4,
-            "dry_run": True,
-            "tokenizer": str(work / "words"),
-            **settings,
-        }
-    )
+    fields: dict[str, Any] = {
+        "judge": "endpoint",
+        "judge_model": "gpt-5-mini",
+        "responses": work / "responses.csv",
+        "personas": work / "personas.json",
+        "output_dir": work / "out",
+        "only": ("empathy", "safety"),
+        "personas_per_question": 4,
+        "dry_run": True,
+        "tokenizer": str(work / "words"),
+        **settings,
+    }
+    return PreferencesConfig(**fields)
 
 
 def plan(config: PreferencesConfig) -> list[Request]:

@@ -11,6 +11,7 @@ import logging
 import sys
 import threading
 import time
+from typing import Any
 
 import pytest
 from faulty_server import FaultyServer
@@ -46,20 +47,19 @@ def config_for(
     ]
     write_responses(folder / "responses.csv", rows)
     write_json(folder / "personas.json", {f"p{n}": f"persona-{n}" for n in range(12)})
-    return PreferencesConfig(
-        **{
-            "judge": "endpoint",
-            "base_url": server.url,
-            "judge_model": "m",
-            "responses": folder / "responses.csv",
-            "personas": folder / "personas.json",
-            "output_dir": folder / out,
-            "only": ("empathy",),
-            "personas_per_question": 0,
-            "ledger": url,
-            **settings,
-        }
-    )
+    fields: dict[str, Any] = {
+        "judge": "endpoint",
+        "base_url": server.url,
+        "judge_model": "m",
+        "responses": folder / "responses.csv",
+        "personas": folder / "personas.json",
+        "output_dir": folder / out,
+        "only": ("empathy",),
+        "personas_per_question": 0,
+        "ledger": url,
+        **settings,
+    }
+    return PreferencesConfig(**fields)
 
 
 def test_a_run_keeps_its_votes_in_the_database_and_its_password_nowhere(

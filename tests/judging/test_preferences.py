@@ -7,6 +7,7 @@ import json
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -78,17 +79,16 @@ def write_rows(work: Path, rows: list[Response]) -> None:
 
 
 def config_for(work: Path, out: str = "out", **settings) -> PreferencesConfig:
-    return PreferencesConfig(
-        **{
-            "judge": "rubric",
-            "responses": work / "responses.csv",
-            "personas": work / "personas.json",
-            "output_dir": work / out,
-            "only": ("empathy", "safety"),
-            "personas_per_question": 4,
-            **settings,
-        }
-    )
+    fields: dict[str, Any] = {
+        "judge": "rubric",
+        "responses": work / "responses.csv",
+        "personas": work / "personas.json",
+        "output_dir": work / out,
+        "only": ("empathy", "safety"),
+        "personas_per_question": 4,
+        **settings,
+    }
+    return PreferencesConfig(**fields)
 
 
 def run(

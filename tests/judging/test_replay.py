@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -88,7 +89,7 @@ def test_every_vote_is_replayed_as_it_counted(recorded, tmp_path):
     found = replayed(judge, [asked for asked, _ in RECORDED], tmp_path / "now.sqlite")
     judge.close()
     # What happened then has been paid; who asked, when, and in which call is of now.
-    own = {"run": "", "call": "", "time": "", "cost": None, "usage": None}
+    own: dict[str, Any] = {"run": "", "call": "", "time": "", "cost": None, "usage": None}
     own |= dict.fromkeys(["prompt_tokens", "cached_tokens", "completion_tokens"])
     del own["usage"]
     assert {key: replace(vote, **own) for key, vote in found.items()} == {

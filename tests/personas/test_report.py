@@ -37,7 +37,8 @@ def person(name: str = "", importances: tuple[float | None, ...] = (), **texts: 
     all_texts = dict.fromkeys(
         ("population", "age", "gender", "ethnicity", "severity", "treatment"), "x"
     )
-    lists = dict.fromkeys(LISTS, ()) | {"diagnoses": texts.pop("diagnoses", ())}
+    no_lists: dict[str, tuple[str, ...]] = dict.fromkeys(LISTS, ())
+    lists = no_lists | {"diagnoses": texts.pop("diagnoses", ())}
     return Participant(name, all_texts | texts, lists, rated)
 
 

@@ -10,6 +10,7 @@ import socket
 from collections.abc import Iterator
 from dataclasses import fields, replace
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
@@ -239,14 +240,15 @@ def test_of_two_processes_one_asks_the_study_and_both_run_its_trials(settings, p
     (tmp_path / "space.yaml").write_text(
         "preference: {learning_rate: [1.0e-4, 1.0e-3], lora_alpha: [8.0, 4.0]}\n"
     )
+    trained = {field.name: getattr(settings, field.name) for field in fields(MODPOConfig)}
+    searched: dict[str, Any] = trained | {
+        "output_dir": tmp_path / "search",
+        "epochs": 1,
+        "evaluations_per_epoch": 2,
+        "best_metric": "accuracy",
+    }
     search = TuneMODPOConfig(
-        **{field.name: getattr(settings, field.name) for field in fields(MODPOConfig)}
-        | {
-            "output_dir": tmp_path / "search",
-            "epochs": 1,
-            "evaluations_per_epoch": 2,
-            "best_metric": "accuracy",
-        },
+        **searched,
         trials=2,
         space=str(tmp_path / "space.yaml"),
     )

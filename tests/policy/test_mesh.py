@@ -35,7 +35,7 @@ def test_parameters_are_parted_by_their_axes_and_layers_stay_whole():
         "q": Spec((3, 8, 12), ("layers", "embed", "heads"), "q.{layer}"),
         "scale": Spec((5,), (None,), "s"),
     }
-    placed = shardings(machine(1, 4, 2))(table)  # pyright: ignore[reportArgumentType]
+    placed = shardings(machine(1, 4, 2))(table)  # pyrefly: ignore
     assert placed["q"].spec == PartitionSpec(None, "fsdp", "tensor")
     assert placed["scale"].spec == PartitionSpec(None)
 
@@ -45,18 +45,18 @@ def test_a_dimension_that_does_not_divide_is_named():
     with pytest.raises(
         UserError, match="k has a dimension of 6, which the 4 devices of the mesh axis 'tensor'"
     ):
-        shardings(machine(1, 2, 4))(table)  # pyright: ignore[reportArgumentType]
+        shardings(machine(1, 2, 4))(table)  # pyrefly: ignore
 
 
 def test_an_adapters_outputs_are_parted_over_both_axes():
     table = {"B": Spec((3, 4, 16), ("layers", None, "adapter_heads"), "b.{layer}")}
-    placed = shardings(machine(1, 4, 2))(table)  # pyright: ignore[reportArgumentType]
+    placed = shardings(machine(1, 4, 2))(table)  # pyrefly: ignore
     assert placed["B"].spec == PartitionSpec(None, None, ("tensor", "fsdp"))
     with pytest.raises(
         UserError,
         match="B has a dimension of 16, which the 32 devices of the mesh axis 'tensor' and",
     ):
-        shardings(machine(1, 16, 2))(table)  # pyright: ignore[reportArgumentType]
+        shardings(machine(1, 16, 2))(table)  # pyrefly: ignore
 
 
 def test_bytes_that_every_fsdp_device_would_hold_are_an_error_beyond_two_per_cent():
@@ -66,19 +66,19 @@ def test_bytes_that_every_fsdp_device_would_hold_are_an_error_beyond_two_per_cen
             "scale": Spec((whole,), (None,), "s"),
         }
 
-    shardings(machine(1, 4, 1))(table(200))  # pyright: ignore[reportArgumentType]
+    shardings(machine(1, 4, 1))(table(200))  # pyrefly: ignore
     with pytest.raises(
         UserError, match=r"2\.1% of the bytes would lie whole on each of the 4 devices.*in scale"
     ):
-        shardings(machine(1, 4, 1))(table(210))  # pyright: ignore[reportArgumentType]
-    shardings(machine(4, 1, 1))(table(210))  # pyright: ignore[reportArgumentType]
+        shardings(machine(1, 4, 1))(table(210))  # pyrefly: ignore
+    shardings(machine(4, 1, 1))(table(210))  # pyrefly: ignore
 
 
 def test_heads_are_not_cut_through():
     config = DecoderConfig(16, 16, 16, 1, 8, 2, 2)
-    check_heads(config, machine(1, 4, 2))  # pyright: ignore[reportArgumentType]
+    check_heads(config, machine(1, 4, 2))  # pyrefly: ignore
     with pytest.raises(UserError, match="num_key_value_heads is 2, which the 4 devices"):
-        check_heads(config, machine(1, 2, 4))  # pyright: ignore[reportArgumentType]
+        check_heads(config, machine(1, 2, 4))  # pyrefly: ignore
 
 
 @pytest.mark.parametrize(

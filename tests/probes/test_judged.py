@@ -5,7 +5,7 @@ verdict.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +37,7 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
 
 
 def config_of(
-    folder: Path, server: Server, replies: dict[str, dict[str, str]], **changes: Any
+    folder: Path, server: Server, replies: Mapping[str, Mapping[Any, str]], **changes: Any
 ) -> ProbesConfig:
     """Write a small set and files of replies, by model and probe."""
     items: list[dict[str, str]] = []

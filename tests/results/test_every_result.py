@@ -7,6 +7,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import re
+from typing import Any
 
 import pytest
 from right_results import EVALUATION, RIGHT_RESULTS, SWEEP, VALIDATION, WORLD
@@ -116,7 +117,8 @@ def test_a_sweep_whose_points_lack_a_score_or_a_weight_is_refused(tmp_path, chan
 
 @pytest.mark.parametrize("key", ["kl", "malformed"])
 def test_a_world_with_a_model_that_was_not_measured_is_refused(tmp_path, key):
-    write_result(tmp_path / "results.json", dataclasses.replace(WORLD, **{key: {"x": 0.0}}))
+    lacking: dict[str, Any] = {key: {"x": 0.0}}
+    write_result(tmp_path / "results.json", dataclasses.replace(WORLD, **lacking))
     with pytest.raises(UserError, match=rf"results\.json: {key} lacks 'y'"):
         read_result(tmp_path / "results.json", WorldResults)
 

@@ -4,6 +4,8 @@ transformers.
 
 from __future__ import annotations
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -160,13 +162,14 @@ def test_a_row_draws_the_same_whatever_its_neighbors_draw_to_the_bit():
     "changes", [{"top_k": -1}, {"min_p": 1.5}, {"repetition_penalty": 0.0}, {"top_p": 0.0}]
 )
 def test_settings_that_mean_nothing_are_refused(changes: dict):
+    right: dict[str, Any] = {
+        "temperature": 1.0,
+        "top_p": 1.0,
+        "max_new_tokens": 1,
+        "end_tokens": (0,),
+    }
     with pytest.raises(UserError, match="sampling needs"):
-        SamplingSettings(
-            **(
-                {"temperature": 1.0, "top_p": 1.0, "max_new_tokens": 1, "end_tokens": (0,)}
-                | changes
-            )
-        )
+        SamplingSettings(**(right | changes))
 
 
 def frequencies(logits, temperature: float, top_p: float, draws: int = 20_000) -> np.ndarray:

@@ -38,7 +38,8 @@ def planned_replies(count: int) -> list[PlannedReply]:
 
 
 def where(server: FaultyServer, **settings: Any) -> Endpoint:
-    return Endpoint(**{"base_url": server.url, "model": "m", "max_concurrency": 16} | settings)
+    defaults: dict[str, Any] = {"base_url": server.url, "model": "m", "max_concurrency": 16}
+    return Endpoint(**(defaults | settings))
 
 
 def prompt(planned: PlannedReply, server: FaultyServer) -> str:

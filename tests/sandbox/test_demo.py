@@ -91,7 +91,7 @@ def test_posts_are_distinct_and_too_many_are_refused():
     posts = distinct_posts(500, np.random.default_rng(0))
     assert len(set(posts)) == 500
     with pytest.raises(UserError, match="no 20000 different posts"):
-        distinct_posts(20_000, _Repeating())  # pyright: ignore[reportArgumentType]
+        distinct_posts(20_000, _Repeating())  # pyrefly: ignore
 
 
 class _Repeating:

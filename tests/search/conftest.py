@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -69,7 +70,7 @@ def pretended(inputs: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Ph
             held_out = {f"held_out_{name}": value for name, value in best.items()}
             return SimpleNamespace(results={"updates": 4, "best_epoch": 0.5} | held_out)
 
-        settings = {
+        settings: dict[str, Any] = {
             "model": inputs / "model", "pairs": inputs / "pairs.json", "space": str(inputs / "space.yaml"), "trials": 1,
             "output_dir": inputs / name, "lora_alpha": 4.0, "study": f"sqlite:///{inputs}/shared.db",
             "distributed": "off",

@@ -25,7 +25,13 @@ from jaxmodpo.search.sweep_settings import SweepConfig, grid, point_name
 
 
 def test_every_setting_that_a_sweep_shares_with_a_training_reaches_it():
-    changes = {"beta": 0.3, "epochs": 7, "lora_rank": 3, "base_dtype": "int8", "max_length": 700}
+    changes: dict[str, Any] = {
+        "beta": 0.3,
+        "epochs": 7,
+        "lora_rank": 3,
+        "base_dtype": "int8",
+        "max_length": 700,
+    }
     changes |= {"pairs_per_question": 2, "margin_scale": "none", "margin_gain": 2.5, "seed": 9}
     config = SweepConfig(
         model=Path("base"),
@@ -266,7 +272,7 @@ def test_a_sweep_measures_models_and_soups_and_compares_them_at_equal_divergence
             pairs=tmp_path / "safety_rankings.json",
             output_dir=tmp_path / "dpo_safety",
             epochs=1,
-            **dict(shared, learning_rate=2e-3),
+            **(shared | {"learning_rate": 2e-3}),
         )
     )
     config = SweepConfig(
@@ -285,14 +291,15 @@ def test_a_sweep_measures_models_and_soups_and_compares_them_at_equal_divergence
         output_dir=tmp_path / "sweep",
         **shared,
     )
-    for changes, said in (
+    refusals: tuple[tuple[dict[str, Any], str], ...] = (
         (
             {"score": ("safety=rubric", "empathy=rubric")},
             "--score must name the primary objective and then safety",
         ),
         ({"soup": ("empathy=x",)}, "--soup must name empathy, safety"),
         ({"samples": 0}, "--samples must be at least 1, not 0"),
-    ):
+    )
+    for changes, said in refusals:
         with pytest.raises(UserError, match=said):
             sweep(replace(config, output_dir=tmp_path / "refused", **changes))
     sweep(config)

@@ -7,6 +7,7 @@ import re
 import shutil
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import optuna
 import pytest
@@ -36,13 +37,13 @@ from jaxmodpo.training.session import Session
 
 
 def search(inputs: Path, world: Path, **changes) -> TuneRewardConfig:
-    settings = {
+    settings: dict[str, Any] = {
         "model": world / "roberta", "pairs": inputs / "pairs.json", "space": str(inputs / "space.yaml"),
         "output_dir": inputs / "search", "trials": 3, "learning_rate": 3e-3, "weight_decay": 0.03, "epochs": 2,
         "batch_size": 8, "gradient_accumulation": 1, "max_length": 128, "validation_fraction": 0.3, "remat": "none",
         "dropout": 0.1,
     }  # fmt: skip
-    return TuneRewardConfig(**settings | changes)  # type: ignore[arg-type]
+    return TuneRewardConfig(**settings | changes)
 
 
 def test_accuracy_decides_and_the_margin_breaks_ties_whatever_beta():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -47,7 +48,7 @@ def test_scores_equal_those_of_transformers(tmp_path: Path, problem, labels):
     scorer = classifier_scorer(folder, batch_size=2)
     answers = scores(scorer)
     model = transformers.AutoModelForSequenceClassification.from_pretrained(folder).eval()
-    tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
+    tokenizer: Any = transformers.AutoTokenizer.from_pretrained(folder)
     sigmoid = problem == "multi_label_classification" or len(labels) == 1
     for number, text in enumerate(TEXTS):
         ids = tokenizer.encode(text, add_special_tokens=False)

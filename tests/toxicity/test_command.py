@@ -65,7 +65,7 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
 def config(folder: Path, server: Server, **settings: Any) -> ToxicityConfig:
     base = responses(folder / "base.csv", BAD, "a kind word", f"{BAD} again", "rest", "")
     modpo = responses(folder / "modpo.csv", "a warm word", "a kind word", BAD, "rest")
-    defaults = {
+    defaults: dict[str, Any] = {
         "responses": (f"base={base}", f"modpo={modpo}"),
         "output_dir": folder / "out",
         "scorer": "moderation",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 from tiny_models import SPECIAL_TOKENS, tiny_mistral
@@ -78,7 +79,7 @@ def test_the_score_of_a_llama_is_transformers_probability_of_yes_among_yes_and_n
     asked = [request("c d e f"), request("c"), request("e e", post="")]
     found = [answer.scores["toxic"] for answer in answers_of(scorer, *asked)]
     model = transformers.AutoModelForCausalLM.from_pretrained(folder).eval()
-    tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
+    tokenizer: Any = transformers.AutoTokenizer.from_pretrained(folder)
     yes, no = (tokenizer.encode(word, add_special_tokens=False)[0] for word in ("YES", "NO"))
     texts = [
         "post : a b reply : c d e f is it harmful",

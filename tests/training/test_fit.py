@@ -141,7 +141,7 @@ def test_counted_operations_are_those_of_the_traced_programs():
 @pytest.mark.slow(seconds=2)
 def test_an_encoders_counted_operations_are_those_of_the_traced_program():
     config = encoder_shape("roberta-base")
-    config = type(config)(**{**vars(config), "num_hidden_layers": 2, "vocab_size": 64})
+    config = dataclasses.replace(config, num_hidden_layers=2, vocab_size=64)
     parameters = initialize(encoder_table(config), jax.random.key(0))
     program = jax.make_jaxpr(
         lambda p: Roberta(config, p).rewards(jnp.zeros((2, 32), jnp.int32), jnp.full(2, 32), None)
