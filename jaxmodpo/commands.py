@@ -160,6 +160,14 @@ SECTIONS: Mapping[str, Mapping[str, Command]] = {
             "verify", "VerifyConfig", "verify", "compare finished folders with their manifests"
         ),
     },
+    "Ask people": {
+        "study sample": Command(
+            "study.sample",
+            "StudySampleConfig",
+            "study_sample",
+            "pick the questions of a blinded human study",
+        ),
+    },
     "Search": {
         "tune reward": Command(
             "search.tune",
@@ -267,6 +275,7 @@ SECTIONS: Mapping[str, Mapping[str, Command]] = {
 FAMILIES: Mapping[str, str] = {
     "align": "align a policy",
     "score": "log-probabilities and rewards of pairs, a policy's divergence",
+    "study": "a blinded human study",
     "tune": "search settings by held-out questions",
     "bench": "measure speed, memory and parity",
     "sandbox": "the synthetic world of the demo",

@@ -53,6 +53,7 @@ from jaxmodpo.shape_schemas import (
     setting_schema,
     shape_schema,
 )
+from jaxmodpo.study.authored import ChecksFile, TextsFile
 from jaxmodpo.toxicity.question import YesNoFile
 from jaxmodpo.training.hardware import ChipsFile
 
@@ -140,6 +141,8 @@ def all_schemas() -> dict[str, Schema]:
         "probes": lambda: shape_schema(ProbeFile),
         "hardware_chips": lambda: shape_schema(ChipsFile),
         "persona_mapping": mapping_schema,
+        "study_texts": lambda: shape_schema(TextsFile),
+        "study_checks": lambda: shape_schema(ChecksFile),
         "search_space": space_schema,
         "bench_injections": lambda: shape_schema(InjectionFile),
         "sandbox_trials": trials_schema,

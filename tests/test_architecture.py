@@ -30,7 +30,7 @@ ROOMS: Mapping[str, set[str]] = {
     "training": {"losses", "data", "models", "policy"},
     "evaluation": {"statistics", "judging"},
     "report": {"statistics", "personas", "judging", "evaluation"},
-    "study": {"statistics", "judging", "evaluation"},
+    "study": {"statistics", "judging", "evaluation", "report"},
     "probes": {"statistics", "judging", "data", "models", "policy", "sampling"},
     "toxicity": {"statistics", "judging", "data", "models", "policy"},
     "methods": {"losses", "statistics", "data", "models", "policy", "sampling", "training"},

@@ -71,6 +71,10 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "report": ({"inputs": ["out"], "title": [1]}, "title"),
     "verify": ({"folders": ["out"]}, "folders"),
+    "study sample": (
+        {"evaluation": "e", "models": ["a", "a"]},
+        "--models needs two different models",
+    ),
     "tune reward": (SEARCH | {"refit": True}, "takes no --all, --refit or --validation"),
     "tune sft": (SEARCH | {"trials": 0}, "--trials must be at least 1"),
     "tune dpo": (SEARCH | {"space": "nowhere"}, "nowhere"),
@@ -181,6 +185,7 @@ def test_what_a_command_costs_is_a_number_or_unknown_and_never_forgotten(command
         "sandbox check",
         "questions",
         "personas",
+        "study sample",
     }
     assert isinstance(cost, Cost)
     assert bool(cost.unknown) == (command not in quick), cost

@@ -43,6 +43,8 @@ FILES = {
     "probes": [CONFIGS / "probes" / "crisis.yaml"],
     "hardware_chips": [CONFIGS / "hardware" / "chips.yaml"],
     "persona_mapping": [*CONFIGS.glob("personas/*.yaml")],
+    "study_texts": [CONFIGS / "study" / "texts.yaml"],
+    "study_checks": [CONFIGS / "study" / "checks.yaml"],
     "search_space": [*CONFIGS.glob("tune/*.yaml")],
     "bench_injections": [CONFIGS / "judging" / "injections.yaml"],
     "sandbox_trials": [CONFIGS / "sandbox" / "trials.yaml"],

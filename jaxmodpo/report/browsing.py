@@ -111,7 +111,7 @@ def read_browsable(
     results = evaluation.results
     models = list(results.models)
     questions = _read_ballots(evaluation.run.folder / OUTCOMES, models, results.criteria)
-    changed = _changed_replies(evaluation.run, models)
+    changed = changed_replies(evaluation.run, models)
     if changed and include_texts:
         raise UserError(f"--include-texts: {changed}")
     if not changed:
@@ -224,7 +224,7 @@ def _whole(text: str, column: str, place: str) -> int:
 # --------------------------------------------------------------------------- replies
 
 
-def _changed_replies(run: Run, models: Sequence[str]) -> str:
+def changed_replies(run: Run, models: Sequence[str]) -> str:
     """Return why the files of replies cannot be shown; empty where they can."""
     recorded = {name: (path, sha256) for name, path, sha256 in run.manifest.inputs()}
     for model in models:
