@@ -9,7 +9,6 @@ license; the tests check them against published values and brute force.
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Iterable, Sequence
 from typing import Any, Literal
 
@@ -18,6 +17,9 @@ from numpy.typing import ArrayLike, NDArray
 from scipy import stats
 
 from jaxmodpo.statistics.arrays import Array, ratio
+
+_TABLE_AXES = (-2, -1)
+"""the axes of a table of values by values; axes before them hold further tables"""
 
 
 def coincidences(counts: ArrayLike) -> Array:
@@ -33,13 +35,21 @@ def coincidences(counts: ArrayLike) -> Array:
     """
     counts = np.asarray(counts, np.float64)
     values = counts.shape[-1]
-    votes = counts.sum(axis=-1)
     # Ordered pairs of votes, less each vote's pair with itself, which lies on the diagonal.
-    all_pairs = counts[..., :, None] * counts[..., None, :]
     with_itself = counts[..., None] * np.eye(values)
+    pairs_of_votes = _products_of_all_pairs(counts) - with_itself  # [units, values, values]
+    votes = counts.sum(axis=-1)  # [units]
     # A unit of one vote has no pair and so no weight; the maximum only avoids a division by zero.
-    weight = np.where(votes > 1, 1 / np.maximum(votes - 1, 1), 0)
-    return (all_pairs - with_itself) * weight[..., None, None]
+    other_votes = np.maximum(votes - 1, 1)
+    weight = np.where(votes > 1, 1 / other_votes, 0)
+    return pairs_of_votes * weight[..., None, None]
+
+
+def _products_of_all_pairs(values: Array) -> Array:
+    """Return the product of every two entries: ``[..., values]`` to ``[..., values, values]``."""
+    rows = values[..., :, None]
+    columns = values[..., None, :]
+    return rows * columns
 
 
 def krippendorff_alpha(coincidence_sums: ArrayLike, level: Literal["nominal", "ordinal"]) -> Array:
@@ -55,13 +65,13 @@ def krippendorff_alpha(coincidence_sums: ArrayLike, level: Literal["nominal", "o
         Krippendorff, *Content Analysis*, 3rd edition, section 11.3.
     """
     coincidence_sums = np.asarray(coincidence_sums, np.float64)
-    votes = coincidence_sums.sum(axis=-1)
+    votes = coincidence_sums.sum(axis=-1)  # [..., values]
     total = votes.sum(axis=-1)
     distance = _nominal_distance(votes) if level == "nominal" else _ordinal_distance(votes)
-    observed = (coincidence_sums * distance).sum(axis=(-2, -1))
+    observed = np.sum(coincidence_sums * distance, axis=_TABLE_AXES)
     # As often as values would meet if the votes were shuffled over all units.
-    by_chance = votes[..., :, None] * votes[..., None, :]
-    expected = (by_chance * distance).sum(axis=(-2, -1))
+    by_chance = _products_of_all_pairs(votes)
+    expected = np.sum(by_chance * distance, axis=_TABLE_AXES)
     # Where all votes are the same, nothing differs and by chance nothing would: 0 / 0. The
     # coefficient is NaN and not 1, since there was no variation to agree on.
     return 1 - ratio(observed * (total - 1), expected)
@@ -79,14 +89,22 @@ def _ordinal_distance(votes: Array) -> Array:
     # Values on a line of all votes, each value at the middle of its own: two ranks that hardly
     # anybody gives are closer together than two that everybody gives.
     middle = np.cumsum(votes, axis=-1) - votes / 2
-    return (middle[..., :, None] - middle[..., None, :]) ** 2
+    row_middle = middle[..., :, None]
+    column_middle = middle[..., None, :]
+    return (row_middle - column_middle) ** 2
 
 
 def raw_agreement(confusion: ArrayLike) -> Array:
     """Return the share on the diagonal: ``[..., values, values]`` to ``[...]``; NaN of nothing."""
     confusion = np.asarray(confusion, np.float64)
-    agreed = np.trace(confusion, axis1=-2, axis2=-1)
-    return ratio(agreed, confusion.sum(axis=(-2, -1)))
+    total = confusion.sum(axis=_TABLE_AXES)
+    return ratio(_items_agreed(confusion), total)
+
+
+def _items_agreed(confusion: Array) -> Array:
+    """Return how many items both judges gave the same value: the sum of the diagonal, ``[...]``."""
+    row_axis, column_axis = _TABLE_AXES
+    return np.trace(confusion, axis1=row_axis, axis2=column_axis)
 
 
 def confusion(a: Iterable[Any], b: Iterable[Any], values: Sequence[Any]) -> NDArray[np.int64]:
@@ -109,9 +127,11 @@ def confusion(a: Iterable[Any], b: Iterable[Any], values: Sequence[Any]) -> NDAr
     if rows.shape != columns.shape:
         raise ValueError(f"one judge has {len(rows)} items and the other {len(columns)}")
     both_valued = (rows >= 0) & (columns >= 0)
-    cells = rows[both_valued] * len(values) + columns[both_valued]
-    counts = np.bincount(cells, minlength=len(values) ** 2)
-    return counts.reshape(len(values), len(values))
+    # Each item's cell when the table is read row by row, so that one count of numbers fills it.
+    width = len(values)
+    cells = rows[both_valued] * width + columns[both_valued]
+    counts = np.bincount(cells, minlength=width**2)
+    return counts.reshape(width, width)
 
 
 def _value_numbers(items: Iterable[Any], values: Sequence[Any]) -> NDArray[np.int64]:
@@ -143,14 +163,16 @@ def cohen_kappa(confusion: ArrayLike) -> Array:
         Cohen, "A Coefficient of Agreement for Nominal Scales", 1960.
     """
     confusion = np.asarray(confusion, np.float64)
-    total = confusion.sum(axis=(-2, -1))
-    first_judge = confusion.sum(axis=-1)
+    total = confusion.sum(axis=_TABLE_AXES)
+    agreed = _items_agreed(confusion)
+    first_judge = confusion.sum(axis=-1)  # [..., values]
     second_judge = confusion.sum(axis=-2)
-    by_chance = (first_judge * second_judge).sum(axis=-1)
-    agreed = np.trace(confusion, axis1=-2, axis2=-1)
+    by_chance = np.sum(first_judge * second_judge, axis=-1)
     # Numerator and denominator are multiplied by total², so that counts are divided only once and
     # the degenerate cases are exact zeros.
-    return ratio(agreed * total - by_chance, total**2 - by_chance)
+    beyond_chance = agreed * total - by_chance
+    most_beyond_chance = total**2 - by_chance
+    return ratio(beyond_chance, most_beyond_chance)
 
 
 def gwet_ac1(confusion: ArrayLike) -> Array:
@@ -169,11 +191,15 @@ def gwet_ac1(confusion: ArrayLike) -> Array:
     """
     confusion = np.asarray(confusion, np.float64)
     values = confusion.shape[-1]
-    total = confusion.sum(axis=(-2, -1))
-    votes = confusion.sum(axis=-1) + confusion.sum(axis=-2)
-    fraction = ratio(votes, 2 * total[..., None])
-    by_chance = (fraction * (1 - fraction)).sum(axis=-1) / (values - 1)
-    return ratio(raw_agreement(confusion) - by_chance, 1 - by_chance)
+    items = confusion.sum(axis=_TABLE_AXES)
+    # Both judges' votes for each value together, as shares of the two votes that every item has.
+    first_judge = confusion.sum(axis=-1)  # [..., values]
+    second_judge = confusion.sum(axis=-2)
+    votes = 2 * items
+    fraction = ratio(first_judge + second_judge, votes[..., None])
+    by_chance = np.sum(fraction * (1 - fraction), axis=-1) / (values - 1)
+    agreement = raw_agreement(confusion)
+    return ratio(agreement - by_chance, 1 - by_chance)
 
 
 def fleiss_kappa(counts: ArrayLike) -> Array:
@@ -192,30 +218,37 @@ def fleiss_kappa(counts: ArrayLike) -> Array:
         section 18.3.
     """
     counts = np.asarray(counts, np.float64)
-    raters = counts.sum(axis=-1)
+    raters = counts.sum(axis=-1)  # [..., items]
     has_pair = raters > 1
-    pairs_agreeing = (counts * (counts - 1)).sum(axis=-1)
-    agreement_of_item = ratio(pairs_agreeing, raters * (raters - 1))
+    pairs = raters * (raters - 1)
+    pairs_agreeing = np.sum(counts * (counts - 1), axis=-1)
+    # An item without a pair has no agreement, which is NaN; a 0 in its place adds nothing.
+    agreement_of_item = np.where(has_pair, ratio(pairs_agreeing, pairs), 0.0)
     items = has_pair.sum(axis=-1)
-    observed = ratio(np.where(has_pair, agreement_of_item, 0.0).sum(axis=-1), items)
-    votes = np.where(has_pair[..., None], counts, 0.0).sum(axis=-2)
-    share = ratio(votes, votes.sum(axis=-1, keepdims=True))
-    by_chance = (share**2).sum(axis=-1)
+    observed = ratio(agreement_of_item.sum(axis=-1), items)
+    counts_with_pair = np.where(has_pair[..., None], counts, 0.0)
+    votes = counts_with_pair.sum(axis=-2)  # [..., categories]
+    total_votes = votes.sum(axis=-1, keepdims=True)
+    share = ratio(votes, total_votes)
+    by_chance = np.sum(share**2, axis=-1)
     # Where everybody says the same, chance agrees always, and 0 / 0 says nothing.
     return ratio(observed - by_chance, 1 - by_chance)
 
 
 def both_ways(confusion: ArrayLike) -> Array:
-    """Add the same with the first two values exchanged: ``[..., values, values]``, of values a, b
-    (and a tie).
+    """Add to a table the same table with its first two values exchanged.
+
+    Shape ``[..., values, values]``, of the values a, b and perhaps a tie.
 
     Which of two replies is called a means nothing. Counted both ways, neither has a larger share by
     its name, and chance is a fair coin.
     """
     confusion = np.asarray(confusion, np.float64)
-    exchanged = [1, 0, *range(2, confusion.shape[-1])]
+    values = confusion.shape[-1]
+    exchanged = [1, 0, *range(2, values)]
     rows_exchanged = confusion[..., exchanged, :]
-    return confusion + rows_exchanged[..., exchanged]
+    both_exchanged = rows_exchanged[..., exchanged]
+    return confusion + both_exchanged
 
 
 def orientations(values: ArrayLike) -> NDArray[np.int8]:
@@ -225,12 +258,15 @@ def orientations(values: ArrayLike) -> NDArray[np.int8]:
     The mean product of two rankings' orientations is Kendall's τ_a.
     """
     values = np.asarray(values)
-    pairs = itertools.combinations(range(values.shape[-1]), 2)
-    first_items, second_items = np.array(list(pairs), int).reshape(-1, 2).T
+    items = values.shape[-1]
+    # Every two items once, in the order of itertools.combinations.
+    first_items, second_items = np.triu_indices(items, k=1)
     first = values[..., first_items]
     second = values[..., second_items]
     # Ranks are unsigned, so a difference would wrap around below zero.
-    return (first > second).astype(np.int8) - (first < second).astype(np.int8)
+    first_is_higher = (first > second).astype(np.int8)
+    second_is_higher = (first < second).astype(np.int8)
+    return first_is_higher - second_is_higher
 
 
 def friedman(mean_ranks: ArrayLike, votes: int) -> tuple[float, float]:
@@ -245,6 +281,8 @@ def friedman(mean_ranks: ArrayLike, votes: int) -> tuple[float, float]:
     ranks = np.asarray(mean_ranks, np.float64)
     count = len(ranks)
     # From the mean of the ranks 1 to k, which all would have if the order meant nothing.
-    deviations = ranks - (count + 1) / 2
-    statistic = 12 * votes / (count * (count + 1)) * float((deviations**2).sum())
-    return statistic, float(stats.chi2.sf(statistic, df=count - 1))
+    mean_rank = (count + 1) / 2
+    squares = float(np.sum((ranks - mean_rank) ** 2))
+    statistic = 12 * votes / (count * (count + 1)) * squares
+    p_value = float(stats.chi2.sf(statistic, df=count - 1))
+    return statistic, p_value

@@ -56,10 +56,14 @@ def groups_without_upsets(wins: ArrayLike) -> list[list[int]]:
 
 def _share_won(wins: Array, group: list[int]) -> float:
     """Return the share of their comparisons with others that a group's models won."""
-    others = np.setdiff1d(np.arange(len(wins)), group)
-    won = wins[group][:, others].sum()
-    lost = wins[others][:, group].sum()
-    return float(won / (won + lost)) if won + lost else 0.0
+    models = np.arange(len(wins))
+    others = np.setdiff1d(models, group)
+    wins_over_others = wins[np.ix_(group, others)].sum()
+    losses_to_others = wins[np.ix_(others, group)].sum()
+    comparisons = wins_over_others + losses_to_others
+    if not comparisons:
+        return 0.0
+    return float(wins_over_others / comparisons)
 
 
 def fit_ratings(wins: ArrayLike) -> Array:
@@ -72,11 +76,12 @@ def fit_ratings(wins: ArrayLike) -> Array:
     np.fill_diagonal(wins, 0.0)
     if len(groups_without_upsets(wins)) > 1:
         raise ValueError("no finite ratings fit: a model or a group of them never loses")
-    met = wins + wins.T
+    comparisons = wins + wins.T
     ratings = np.zeros(len(wins))
     for _ in range(_MOST_STEPS):
-        gradient = (wins - met * _win_probability(ratings)).sum(axis=1)
-        step = np.linalg.pinv(_information(ratings, met), hermitian=True) @ gradient
+        expected_wins = comparisons * _win_probability(ratings)
+        gradient = (wins - expected_wins).sum(axis=1)
+        step = _inverse_information(ratings, comparisons) @ gradient
         # A whole Newton step from far away may overshoot; one logit at a time does not.
         longest = float(np.abs(step).max())
         ratings += step / max(longest, 1.0)
@@ -87,14 +92,20 @@ def fit_ratings(wins: ArrayLike) -> Array:
 
 def _win_probability(ratings: Array) -> Array:
     """Return σ(θ_a − θ_b): ``[models]`` to ``[models, models]``."""
-    return 1 / (1 + np.exp(ratings[None, :] - ratings[:, None]))
+    lead_of_column = ratings[None, :] - ratings[:, None]
+    return 1 / (1 + np.exp(lead_of_column))
 
 
-def _information(ratings: Array, met: Array) -> Array:
-    """Return Fisher's information of the ratings: ``[models, models]``, rows adding up to 0."""
+def _inverse_information(ratings: Array, comparisons: Array) -> Array:
+    """Return the pseudo-inverse of Fisher's information of the ratings: ``[models, models]``.
+
+    The information's rows add up to 0, since only differences of ratings are known: ratings have
+    one direction less than there are models, and the pseudo-inverse leaves it out.
+    """
     probability = _win_probability(ratings)
-    weight = met * probability * (1 - probability)
-    return np.diag(weight.sum(axis=1)) - weight
+    weight = comparisons * probability * (1 - probability)
+    information = np.diag(weight.sum(axis=1)) - weight
+    return np.linalg.pinv(information, hermitian=True)
 
 
 def estimate_ratings(outcomes: ArrayLike, *, confidence: float = 0.95) -> Estimate:
@@ -116,16 +127,20 @@ def estimate_ratings(outcomes: ArrayLike, *, confidence: float = 0.95) -> Estima
     wins = win_counts(outcomes)
     ratings = fit_ratings(wins)
     valid = np.isfinite(outcomes)
-    residuals = np.where(valid, outcomes - _win_probability(ratings)[:, :, None, None], 0.0)
-    scores = residuals.sum(axis=(1, 3))  # [models, questions]
-    judged = int(valid.any(axis=(0, 1, 3)).sum())
+    is_judged = valid.any(axis=(0, 1, 3))  # [questions]
+    judged = int(is_judged.sum())
     if judged < 2:
         undefined = np.full(len(ratings), np.nan)
         return Estimate(ratings, undefined, undefined)
-    # Ratings that add up to 0 have one direction less than models, which the pseudo-inverse leaves
-    # out.
-    bread = np.linalg.pinv(_information(ratings, wins + wins.T), hermitian=True)
-    covariance = bread @ (scores @ scores.T) @ bread * judged / (judged - 1)
+    expected = _win_probability(ratings)[:, :, None, None]
+    residuals = np.where(valid, outcomes - expected, 0.0)
+    scores = residuals.sum(axis=(1, 3))  # [models, questions]
+    # The sandwich: how much scores vary over questions, between two slices of what they tell.
+    bread = _inverse_information(ratings, wins + wins.T)
+    filling = scores @ scores.T
+    covariance = bread @ filling @ bread * judged / (judged - 1)
+    # Rounding may leave a variance of zero just below it.
+    variances = np.maximum(np.diag(covariance), 0.0)
     z = NormalDist().inv_cdf((1 + confidence) / 2)
-    half_width = z * np.sqrt(np.maximum(np.diag(covariance), 0.0))
+    half_width = z * np.sqrt(variances)
     return Estimate(ratings, ratings - half_width, ratings + half_width)

@@ -56,22 +56,22 @@ def rates_by_group(
     group_names = np.asarray(group_of_persona, dtype=object)
     count = len(group_names)
     # One row a persona: the sum of its votes, and how many there are.
-    sums = np.stack(
-        [np.bincount(personas, votes, count), np.bincount(personas, minlength=count)], axis=1
-    )
+    vote_sums = np.bincount(personas, votes, count)
+    vote_counts = np.bincount(personas, minlength=count)
+    sums = np.stack([vote_sums, vote_counts], axis=1)
+    has_voted = vote_counts > 0
     rates: list[GroupRate] = []
-    for group in sorted({name for name in group_of_persona if name}):
-        has_voted = sums[:, 1] > 0
+    for group in sorted(set(group_of_persona) - {""}):
         of_group = sums[(group_names == group) & has_voted]
         total = int(of_group[:, 1].sum())
         if len(of_group) < smallest:
             reason = f"fewer than {smallest} personas"
             rates.append(GroupRate(group, len(of_group), total, None, None, reason))
             continue
-        shown = estimate(
+        group_estimate = estimate(
             of_group, lambda s: s[..., 0] / s[..., 1], "", resamples=resamples, seed=seed
         )
-        interval = shown["interval"]
+        interval = group_estimate["interval"]
         ends = (interval[0], interval[1]) if interval else None
-        rates.append(GroupRate(group, len(of_group), total, shown["value"], ends, ""))
+        rates.append(GroupRate(group, len(of_group), total, group_estimate["value"], ends, ""))
     return rates

@@ -51,7 +51,9 @@ def wilson_interval(
     middle = (share + z**2 / (2 * trials)) / shrinkage
     variance = share * (1 - share) / trials + z**2 / (4 * trials**2)
     half_width = z * math.sqrt(variance) / shrinkage
-    return max(middle - half_width, 0.0), min(middle + half_width, 1.0)
+    low = max(middle - half_width, 0.0)
+    high = min(middle + half_width, 1.0)
+    return low, high
 
 
 def student_interval(values: ArrayLike, confidence: float = 0.95) -> tuple[float, float] | None:
@@ -69,7 +71,9 @@ def student_interval(values: ArrayLike, confidence: float = 0.95) -> tuple[float
         return None
     mean = float(sample.mean())
     standard_error = float(sample.std(ddof=1)) / math.sqrt(len(sample))
-    half_width = float(stdtrit(len(sample) - 1, (1 + confidence) / 2)) * standard_error
+    degrees_of_freedom = len(sample) - 1
+    t = float(stdtrit(degrees_of_freedom, (1 + confidence) / 2))
+    half_width = t * standard_error
     return mean - half_width, mean + half_width
 
 
@@ -81,9 +85,11 @@ def percentile_interval(samples: ArrayLike, *, confidence: float = 0.95) -> tupl
     """
     samples = np.asarray(samples, dtype=np.float64)
     tail = (1 - confidence) / 2
-    defined = np.isfinite(samples).any(axis=0)
+    is_defined = np.isfinite(samples).any(axis=0)
     # A statistic that no resample defines would make nanquantile warn; zeros stand in for it, and
     # its ends become NaN again below.
-    quantiles = np.nanquantile(np.where(defined, samples, 0.0), [tail, 1 - tail], axis=0)
-    low, high = quantiles
-    return np.where(defined, low, np.nan), np.where(defined, high, np.nan)
+    without_undefined = np.where(is_defined, samples, 0.0)
+    low, high = np.nanquantile(without_undefined, [tail, 1 - tail], axis=0)
+    low = np.where(is_defined, low, np.nan)
+    high = np.where(is_defined, high, np.nan)
+    return low, high

@@ -59,20 +59,22 @@ def length_controlled_win_rate(
     """
     outcomes = np.asarray(outcomes, np.float64)
     differences = np.asarray(length_differences, np.float64)
-    usable = np.isfinite(outcomes) & np.isfinite(differences)
-    won = outcomes[usable]
-    difference = differences[usable]
-    if not len(won):
+    is_usable = np.isfinite(outcomes) & np.isfinite(differences)
+    usable_outcomes = outcomes[is_usable]
+    usable_differences = differences[is_usable]
+    if not len(usable_outcomes):
         return _undefined("no unit has both an outcome and the lengths of its replies")
-    deviation = float(difference.std())
+    deviation = float(usable_differences.std())
     if deviation == 0:
         return _undefined("all replies differ by the same length")
-    design = np.stack([np.ones(len(won)), np.tanh(difference / deviation)], axis=1)
-    coefficients = fit_logistic(design, won)
+    predictor = np.tanh(usable_differences / deviation)
+    design = np.stack([np.ones_like(predictor), predictor], axis=1)
+    coefficients = fit_logistic(design, usable_outcomes)
     if coefficients is None:
         return _undefined("lengths, or the models alone, tell every winner")
-    intercept, slope = (float(coefficient) for coefficient in coefficients)
-    return LengthControlled(1 / (1 + float(np.exp(-intercept))), intercept, slope, "")
+    intercept, slope = coefficients.tolist()
+    win_rate = 1 / (1 + float(np.exp(-intercept)))
+    return LengthControlled(win_rate, intercept, slope, undefined="")
 
 
 def length_controlled_interval(
@@ -103,63 +105,96 @@ def length_controlled_interval(
     outcomes = np.asarray(outcomes, np.float64)
     differences = np.asarray(length_differences, np.float64)
     fit = length_controlled_win_rate(outcomes.ravel(), differences.ravel())
-    usable = np.isfinite(outcomes) & np.isfinite(differences)
-    if fit.undefined or usable.any(axis=1).sum() < 2:
+    is_usable = np.isfinite(outcomes) & np.isfinite(differences)
+    usable_questions = is_usable.any(axis=1).sum()
+    if fit.undefined or usable_questions < 2:
         return None
-    deviation = float(differences[usable].std())
-    question_of_unit, _ = np.nonzero(usable)
-    won = outcomes[usable]
-    predictor = np.tanh(differences[usable] / deviation)
-    draw_counts = times_drawn(len(outcomes), resamples, seed)
+    # From here on, arrays have one entry a usable unit.
+    question_of_unit, _ = np.nonzero(is_usable)
+    usable_outcomes = outcomes[is_usable]
+    usable_differences = differences[is_usable]
+    deviation = float(usable_differences.std())
+    predictor = np.tanh(usable_differences / deviation)
+    draw_counts = times_drawn(len(outcomes), resamples, seed)  # [resamples, questions]
     start = np.array([fit.intercept, fit.slope])
     rates: list[Array] = []
     for begin in range(0, resamples, _RESAMPLES_AT_A_TIME):
-        counts = draw_counts[begin : begin + _RESAMPLES_AT_A_TIME, question_of_unit]
-        rates.append(_rates_at_zero(counts.astype(np.float64), won, predictor, start))
+        end = begin + _RESAMPLES_AT_A_TIME
+        counts = draw_counts[begin:end, question_of_unit].astype(np.float64)
+        rates.append(_rates_at_zero(counts, usable_outcomes, predictor, start))
     samples = np.concatenate(rates)
-    if np.isfinite(samples).mean() < _FEWEST_FITS:
+    share_of_fits = np.isfinite(samples).mean()
+    if share_of_fits < _FEWEST_FITS:
         return None
     low, high = percentile_interval(samples)
     return float(low), float(high)
 
 
-def _rates_at_zero(counts: Array, won: Array, predictor: Array, start: Array) -> Array:
+def _rates_at_zero(counts: Array, outcomes: Array, predictor: Array, start: Array) -> Array:
     """Fit a logistic regression to each resample by Newton's method, and return σ(intercept).
 
     Args:
         counts: how often each resample holds each unit, ``[resamples, units]``.
-        won: outcomes, ``[units]``.
+        outcomes: ``[units]``.
         predictor: ``[units]``.
         start: intercept and slope of the fit to all units, from which few steps are left.
 
     Returns:
         ``[resamples]``, NaN where no finite coefficients fit.
     """
-    design = np.stack([np.ones_like(predictor), predictor], axis=1)
+    ones = np.ones_like(predictor)
+    design = np.stack([ones, predictor], axis=1)  # [units, 2]
     # The distinct entries of the 2 x 2 matrix of information: of 1, x and x².
-    products = np.stack([np.ones_like(predictor), predictor, predictor**2], axis=1)
-    won_sums = (counts * won) @ design
-    coefficients = np.tile(start, (len(counts), 1))
-    longest = np.full(len(counts), np.inf)
+    products = np.stack([ones, predictor, predictor**2], axis=1)  # [units, 3]
+    outcome_sums = (counts * outcomes) @ design
+    coefficients = np.tile(start, (len(counts), 1))  # [resamples, 2]
+    largest_steps = np.full(len(counts), np.inf)
     for _ in range(_MOST_STEPS):
         probability = expit(coefficients @ design.T)
         weighted = counts * probability
-        gradient = won_sums - weighted @ design
-        ones, cross, squares = ((weighted * (1 - probability)) @ products).T
-        determinant = ones * squares - cross**2
-        first = ratio(squares * gradient[:, 0] - cross * gradient[:, 1], determinant)
-        second = ratio(ones * gradient[:, 1] - cross * gradient[:, 0], determinant)
-        steps = np.stack([first, second], axis=1)
+        gradient = outcome_sums - weighted @ design
+        information = (weighted * (1 - probability)) @ products
+        steps = _solve_two_by_two(information, gradient)
         # NaN of a resample whose lengths are all the same; it stays where it is.
-        longest = np.abs(steps).max(axis=1)
-        coefficients += np.nan_to_num(steps / np.maximum(longest, 1.0)[:, None])
+        largest_steps = np.abs(steps).max(axis=1)
+        # A whole Newton step from far away may overshoot; one logit at a time does not.
+        divisor = np.maximum(largest_steps, 1.0)
+        coefficients += np.nan_to_num(steps / divisor[:, None])
         # Held where it is surely too far, so that its logits stay finite.
         np.clip(coefficients, -2 * _LARGEST_COEFFICIENT, 2 * _LARGEST_COEFFICIENT, coefficients)
-        has_escaped = np.abs(coefficients).max(axis=1) > _LARGEST_COEFFICIENT
-        if np.all(has_escaped | ~(longest >= _SETTLED)):
+        has_escaped = _largest_of(coefficients) > _LARGEST_COEFFICIENT
+        # A step that is NaN is not under way either, hence not written as "< _SETTLED".
+        is_under_way = largest_steps >= _SETTLED
+        if np.all(has_escaped | ~is_under_way):
             break
-    is_finite = (np.abs(coefficients).max(axis=1) <= _LARGEST_COEFFICIENT) & (longest < _SETTLED)
-    return np.where(is_finite, expit(coefficients[:, 0]), np.nan)
+    is_bounded = _largest_of(coefficients) <= _LARGEST_COEFFICIENT
+    is_settled = largest_steps < _SETTLED
+    rates = expit(coefficients[:, 0])
+    return np.where(is_bounded & is_settled, rates, np.nan)
+
+
+def _largest_of(coefficients: Array) -> Array:
+    """Return the largest absolute value of each line."""
+    return np.abs(coefficients).max(axis=1)
+
+
+def _solve_two_by_two(matrices: Array, right_sides: Array) -> Array:
+    """Solve many systems of two equations at once by Cramer's rule; NaN where there is no solution.
+
+    Args:
+        matrices: symmetric and positive, ``[systems, 3]``: upper left, off the diagonal, lower
+            right.
+        right_sides: ``[systems, 2]``.
+
+    Returns:
+        ``[systems, 2]``.
+    """
+    upper, cross, lower = matrices.T
+    first_side, second_side = right_sides.T
+    determinant = upper * lower - cross**2
+    first = ratio(lower * first_side - cross * second_side, determinant)
+    second = ratio(upper * second_side - cross * first_side, determinant)
+    return np.stack([first, second], axis=1)
 
 
 def fit_logistic(design: Array, outcomes: Array) -> Array | None:
@@ -176,11 +211,11 @@ def fit_logistic(design: Array, outcomes: Array) -> Array | None:
         information = design.T @ (design * weight[:, None])
         gradient = design.T @ (outcomes - probability)
         step = np.linalg.pinv(information, hermitian=True) @ gradient
-        longest = float(np.abs(step).max())
-        coefficients += step / max(longest, 1.0)
+        largest_step = float(np.abs(step).max())
+        coefficients += step / max(largest_step, 1.0)
         if np.abs(coefficients).max() > _LARGEST_COEFFICIENT:
             return None
-        if longest < 1e-10:
+        if largest_step < 1e-10:
             return coefficients
     return None
 

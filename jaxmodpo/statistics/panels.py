@@ -70,31 +70,36 @@ def bootstrap_panel(
     """
     pairs, questions, replies = votes.outcomes.shape
     shape = (votes.outcomes.size, votes.personas)
-    places = (votes.unit, votes.persona)
+    cells = (votes.unit, votes.persona)
     # float32 holds sums of votes exactly up to 16 million.
-    verdicts = sparse.csr_array((votes.verdict.astype(np.float32), places), shape)
-    presences = sparse.csr_array((np.ones(len(votes.unit), np.float32), places), shape)
-    undecided_by_votes = presences.sum(axis=1) == 0
-    fixed_outcomes = np.where(undecided_by_votes, votes.outcomes.ravel(), np.nan)[:, None]
+    verdict_of_vote = votes.verdict.astype(np.float32)
+    one_of_vote = np.ones(len(votes.unit), np.float32)
+    verdicts = sparse.csr_array((verdict_of_vote, cells), shape)  # [units, personas]
+    vote_counts = sparse.csr_array((one_of_vote, cells), shape)
+    # What no vote decided, such as identical replies, no draw of personas decides otherwise.
+    has_no_vote = vote_counts.sum(axis=1) == 0
+    fixed_outcomes = np.where(has_no_vote, votes.outcomes.ravel(), np.nan)[:, None]
     question_draws = times_drawn(questions, resamples, seed)
     # Another seed than the questions', or as many personas would be drawn in step with them.
     persona_draws = times_drawn(votes.personas, resamples, seed + 1)
     rates = np.empty((resamples, pairs))
     for begin in range(0, resamples, _RESAMPLES_AT_A_TIME):
-        some = slice(begin, begin + _RESAMPLES_AT_A_TIME)
-        panels = persona_draws[some].T.astype(np.float32)
+        batch = slice(begin, begin + _RESAMPLES_AT_A_TIME)
+        panels = persona_draws[batch].T.astype(np.float32)  # [personas, resamples]
         balance = verdicts @ panels  # [units, resamples]
-        has_votes = (presences @ panels) > 0
-        outcomes = np.where(has_votes, (np.sign(balance) + 1) / 2, fixed_outcomes)
+        has_votes = (vote_counts @ panels) > 0
+        # The sign of the balance, as an outcome: 1 won, 0.5 a tie, 0 lost.
+        majority = (np.sign(balance) + 1) / 2
+        outcomes = np.where(has_votes, majority, fixed_outcomes)
         if not ties_count_half:
             outcomes[outcomes == 0.5] = np.nan
         by_question = outcomes.reshape(pairs, questions, replies, -1)
+        wins = np.nansum(by_question, axis=2)  # [pairs, questions, resamples]
         valid = np.isfinite(by_question).sum(axis=2)
-        won = np.nansum(by_question, axis=2)
-        weights = question_draws[some].T.astype(np.float64)
-        rates[some] = ratio(
-            np.einsum("pqr,qr->rp", won, weights), np.einsum("pqr,qr->rp", valid, weights)
-        )
+        weights = question_draws[batch].T.astype(np.float64)  # [questions, resamples]
+        weighted_wins = np.einsum("pqr,qr->rp", wins, weights)
+        weighted_valid = np.einsum("pqr,qr->rp", valid, weights)
+        rates[batch] = ratio(weighted_wins, weighted_valid)
     return rates
 
 
@@ -126,9 +131,11 @@ def recentered_interval(
     """
     value = np.asarray(value, np.float64)
     samples = np.asarray(samples, np.float64)
-    defined = np.isfinite(samples)
-    mean = ratio(np.where(defined, samples, 0.0).sum(axis=0), defined.sum(axis=0))
-    deviations = (samples - mean) * np.sqrt(fewest / (fewest - 1))
+    is_defined = np.isfinite(samples)
+    sums = np.where(is_defined, samples, 0.0).sum(axis=0)
+    mean = ratio(sums, is_defined.sum(axis=0))
+    widening = np.sqrt(fewest / (fewest - 1))
+    deviations = (samples - mean) * widening
     low, high = percentile_interval(deviations + value, confidence=confidence)
     return np.clip(low, *bounds), np.clip(high, *bounds)
 

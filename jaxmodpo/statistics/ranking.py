@@ -56,21 +56,30 @@ def rank_sets(
     samples = np.asarray(samples, np.float64)
     models = len(averages)
     if questions < 2:
-        return RankSets(np.ones(models, np.int64), np.full(models, models, np.int64))
+        first_ranks = np.ones(models, np.int64)
+        last_ranks = np.full(models, models, np.int64)
+        return RankSets(first_ranks, last_ranks)
+    # Row a, column b holds how far a is ahead of b, and in each resample how far it was.
     differences = averages[:, None] - averages[None, :]
     sampled = samples[:, :, None] - samples[:, None, :]
     errors = np.nanstd(sampled, axis=0)
     varies = errors > 1e-12
-    deviations = np.where(varies, ratio(np.abs(sampled - differences), errors), 0.0)
-    critical = float(np.nanquantile(np.nanmax(deviations, axis=(1, 2)), confidence))
+    # Each deviation in standard errors. The largest of a resample is what all of its differences
+    # keep to, so that a quantile of the largest holds for all of them at once.
+    deviations = ratio(np.abs(sampled - differences), errors)
+    deviations = np.where(varies, deviations, 0.0)
+    largest_deviations = np.nanmax(deviations, axis=(1, 2))  # [resamples]
+    critical = float(np.nanquantile(largest_deviations, confidence))
+    surely_by_resamples = differences > critical * errors
     # A model that wins every question does so in every resample, as if that were certain. The exact
     # sign test says from how many questions on it is.
     unanimity_is_enough = 2 * 0.5**questions < 1 - confidence
-    surely_better = np.where(
-        varies, differences > critical * errors, unanimity_is_enough & (differences > 1e-9)
-    )
-    best = 1 + surely_better.sum(axis=0)
-    worst = models - surely_better.sum(axis=1)
+    surely_by_unanimity = unanimity_is_enough & (differences > 1e-9)
+    surely_better = np.where(varies, surely_by_resamples, surely_by_unanimity)
+    models_above = surely_better.sum(axis=0)
+    models_below = surely_better.sum(axis=1)
+    best = 1 + models_above
+    worst = models - models_below
     return RankSets(best.astype(np.int64), worst.astype(np.int64))
 
 
@@ -82,12 +91,15 @@ def probability_of_best(samples: ArrayLike) -> Array:
     not count; NaN where none counts.
     """
     samples = np.asarray(samples, np.float64)
-    samples = samples[np.isfinite(samples).all(axis=1)]
+    is_complete = np.isfinite(samples).all(axis=1)
+    samples = samples[is_complete]
+    resamples, models = samples.shape
     highest = samples.max(axis=1, keepdims=True, initial=-np.inf)
     # Equal rates may differ by the rounding of their sums.
     is_first = samples > highest - 1e-9
-    shares = is_first / np.maximum(is_first.sum(axis=1, keepdims=True), 1)
-    return ratio(shares.sum(axis=0), np.full(samples.shape[1], len(samples)))
+    first_together = is_first.sum(axis=1, keepdims=True)
+    shares = is_first / np.maximum(first_together, 1)
+    return ratio(shares.sum(axis=0), np.full(models, resamples))
 
 
 def turn_first_place(outcomes: ArrayLike) -> FirstPlace:
@@ -102,7 +114,7 @@ def turn_first_place(outcomes: ArrayLike) -> FirstPlace:
     """
     outcomes = np.asarray(outcomes, np.float64)
     averages = average_win_rates(win_rate(outcomes))
-    won = np.nansum(outcomes, axis=-1)  # [models, models, questions]
+    wins = np.nansum(outcomes, axis=-1)  # [models, models, questions]
     valid = np.isfinite(outcomes).sum(axis=-1)
     first = int(np.argmax(averages))
     challenger: int | None = None
@@ -110,7 +122,7 @@ def turn_first_place(outcomes: ArrayLike) -> FirstPlace:
     for other in range(len(averages)):
         if other == first:
             continue
-        questions = _questions_to_overtake(won, valid, first, other)
+        questions = _questions_to_overtake(wins, valid, first, other)
         if questions is not None and (fewest is None or questions < fewest):
             fewest = questions
             challenger = other
@@ -118,35 +130,66 @@ def turn_first_place(outcomes: ArrayLike) -> FirstPlace:
 
 
 def _questions_to_overtake(
-    won: Array, valid: NDArray[np.int64], first: int, other: int
+    wins: Array, valid: NDArray[np.int64], first: int, other: int
 ) -> int | None:
-    """Return how many questions go until one model is ahead of another; None where it never is."""
-    models = len(won)
-    lead = np.zeros(won.shape[-1])
-    for model, sign in ((first, 1.0), (other, -1.0)):
-        opponents = [number for number in range(models) if number != model]
-        total = valid[model, opponents].sum(axis=-1, keepdims=True)
-        # Each question's share of the average win rate, which is what goes with it.
-        lead += sign * ratio(won[model, opponents], total).sum(axis=0)
+    """Return how many questions go until one model is ahead of another; None where it never is.
+
+    Args:
+        wins: ``[models, models, questions]``, over each opponent.
+        valid: of the same shape, how many outcomes count.
+        first: the model that is ahead.
+        other: the one that is to overtake it.
+    """
+    # Each question's part of an average win rate is what goes with it: the question that speaks
+    # most for the first model goes first.
+    lead = _win_rate_by_question(wins, valid, first) - _win_rate_by_question(wins, valid, other)
     order = np.argsort(-lead, kind="stable")
-    # Of each number of questions gone, what is left: [questions left, ...] from all to one.
-    averages: list[Array] = []
-    for model in (first, other):
-        opponents = [number for number in range(models) if number != model]
-        left_won = _left(won[model, opponents][:, order])
-        left_valid = _left(valid[model, opponents][:, order])
-        averages.append(ratio(left_won, left_valid).mean(axis=0))
-    is_level = np.abs(averages[1] - averages[0]) <= 1e-9
-    is_ahead = averages[1] > averages[0] + 1e-9
-    if is_level[0]:
+    # How the averages develop while questions go one by one: from all of them to one.
+    first_averages = _averages_left(wins, valid, first, order)
+    other_averages = _averages_left(wins, valid, other, order)
+    if abs(other_averages[0] - first_averages[0]) <= 1e-9:
         return 0
-    gone = np.flatnonzero(is_ahead)
-    return int(gone[0]) if len(gone) else None
+    is_ahead = other_averages > first_averages + 1e-9
+    if not is_ahead.any():
+        return None
+    return int(np.argmax(is_ahead))
 
 
-def _left(values: ArrayLike) -> Array:
+def _opponents(models: int, model: int) -> list[int]:
+    return [number for number in range(models) if number != model]
+
+
+def _win_rate_by_question(wins: Array, valid: NDArray[np.int64], model: int) -> Array:
+    """Return what each question contributes to a model's win rates, summed over its opponents.
+
+    Returns:
+        ``[questions]``.
+    """
+    opponents = _opponents(len(wins), model)
+    total = valid[model, opponents].sum(axis=-1, keepdims=True)
+    contributions = ratio(wins[model, opponents], total)  # [opponents, questions]
+    return contributions.sum(axis=0)
+
+
+def _averages_left(
+    wins: Array, valid: NDArray[np.int64], model: int, order: NDArray[np.int64]
+) -> Array:
+    """Return a model's average win rate over the questions left while they go in an order.
+
+    Returns:
+        ``[questions]``: the first entry of all questions, the last of only the last in the order.
+    """
+    opponents = _opponents(len(wins), model)
+    wins_left = _sums_left(wins[model, opponents][:, order])
+    valid_left = _sums_left(valid[model, opponents][:, order])
+    rates = ratio(wins_left, valid_left)  # [opponents, questions]
+    return rates.mean(axis=0)
+
+
+def _sums_left(values: ArrayLike) -> Array:
     """Return what remains of sums when columns go one by one: ``[..., columns]``, none gone
     first.
     """
     values = np.asarray(values, np.float64)
-    return np.cumsum(values[..., ::-1], axis=-1)[..., ::-1]
+    from_last = values[..., ::-1]
+    return np.cumsum(from_last, axis=-1)[..., ::-1]

@@ -47,12 +47,13 @@ def average_win_rates(win_rates: ArrayLike) -> Array:
     Source: the paper, figure 2.
     """
     win_rates = np.asarray(win_rates, dtype=np.float64)
-    models = win_rates.shape[-1]
-    if win_rates.shape[-2] != models or models < 2:
+    models, opponents = win_rates.shape[-2:]
+    if models != opponents or models < 2:
         raise ValueError(f"win rates need a square of at least two models, not {win_rates.shape}")
     # The NaN of the diagonal becomes 0, so that any NaN left is a pair without votes and spreads.
     on_diagonal = np.eye(models, dtype=bool)
-    return np.where(on_diagonal, 0.0, win_rates).sum(axis=-1) / (models - 1)
+    rates_of_opponents = np.where(on_diagonal, 0.0, win_rates)
+    return rates_of_opponents.sum(axis=-1) / (models - 1)
 
 
 def bootstrap_win_rates(outcomes: ArrayLike, *, resamples: int = 2000, seed: int = 0) -> Array:
@@ -65,14 +66,16 @@ def bootstrap_win_rates(outcomes: ArrayLike, *, resamples: int = 2000, seed: int
     of matrices.
     """
     outcomes = np.asarray(outcomes, dtype=np.float64)
-    questions = outcomes.shape[-2]
-    draw_counts = times_drawn(questions, resamples, seed)
-    won = np.nansum(outcomes, axis=-1).reshape(-1, questions)
-    valid = np.isfinite(outcomes).sum(axis=-1).reshape(-1, questions)
+    *comparisons, questions, _ = outcomes.shape
+    draw_counts = times_drawn(questions, resamples, seed)  # [resamples, questions]
+    wins = np.nansum(outcomes, axis=-1)
+    valid = np.isfinite(outcomes).sum(axis=-1)
     # Wins and valid units are added up apart and divided last: a question with more valid replies
     # weighs more in a resample, as it does in the win rate itself.
-    rates = ratio(draw_counts @ won.T, draw_counts @ valid.T)
-    return rates.reshape(resamples, *outcomes.shape[:-2])
+    sampled_wins = draw_counts @ wins.reshape(-1, questions).T
+    sampled_valid = draw_counts @ valid.reshape(-1, questions).T
+    rates = ratio(sampled_wins, sampled_valid)  # [resamples, comparisons]
+    return rates.reshape(resamples, *comparisons)
 
 
 def estimate_win_rate(
@@ -98,9 +101,11 @@ def estimate_average_win_rates(
     Returns:
         Arrays ``[models]``.
     """
-    samples = average_win_rates(bootstrap_win_rates(outcomes, resamples=resamples, seed=seed))
+    averages = average_win_rates(win_rate(outcomes))
+    sampled_rates = bootstrap_win_rates(outcomes, resamples=resamples, seed=seed)
+    samples = average_win_rates(sampled_rates)
     low, high = percentile_interval(samples, confidence=confidence)
-    estimate = Estimate(average_win_rates(win_rate(outcomes)), low, high)
+    estimate = Estimate(averages, low, high)
     return widened(estimate, fewest_questions(outcomes), confidence)
 
 
@@ -119,27 +124,28 @@ def estimate_average_differences(
     Returns:
         Arrays ``[models, models]``: row a, column b holds the average of a minus that of b.
     """
-    samples = average_win_rates(bootstrap_win_rates(outcomes, resamples=resamples, seed=seed))
     averages = average_win_rates(win_rate(outcomes))
-    differences = samples[:, :, None] - samples[:, None, :]
-    fewest = fewest_questions(outcomes)
-    low, high = percentile_interval(differences, confidence=confidence)
+    differences = averages[:, None] - averages[None, :]
+    sampled_rates = bootstrap_win_rates(outcomes, resamples=resamples, seed=seed)
+    samples = average_win_rates(sampled_rates)  # [resamples, models]
+    sampled_differences = samples[:, :, None] - samples[:, None, :]
+    low, high = percentile_interval(sampled_differences, confidence=confidence)
     # A difference is no share of trials, so Wilson's interval says nothing of it: two models whose
     # replies are the same differ by exactly 0. One question alone has no interval here either.
-    single = np.minimum(fewest[:, None], fewest[None, :]) < 2
-    return Estimate(
-        averages[:, None] - averages[None, :],
-        np.where(single, np.nan, low),
-        np.where(single, np.nan, high),
-    )
+    has_few_questions = fewest_questions(outcomes) < 2  # [models]
+    is_undefined = has_few_questions[:, None] | has_few_questions[None, :]
+    low = np.where(is_undefined, np.nan, low)
+    high = np.where(is_undefined, np.nan, high)
+    return Estimate(differences, low, high)
 
 
 def questions_judged(outcomes: ArrayLike) -> NDArray[np.int64]:
     """Return how many questions have a valid outcome: ``[..., questions, replies]`` to
     ``[...]``.
     """
-    valid = np.isfinite(np.asarray(outcomes, dtype=np.float64))
-    return valid.any(axis=-1).sum(axis=-1)
+    outcomes = np.asarray(outcomes, dtype=np.float64)
+    is_judged = np.isfinite(outcomes).any(axis=-1)  # [..., questions]
+    return is_judged.sum(axis=-1)
 
 
 def fewest_questions(outcomes: ArrayLike) -> NDArray[np.int64]:
@@ -149,7 +155,9 @@ def fewest_questions(outcomes: ArrayLike) -> NDArray[np.int64]:
     judged = questions_judged(outcomes)
     # A model is not compared with itself, and the 0 there must not be the fewest.
     on_diagonal = np.eye(len(judged), dtype=bool)
-    return np.where(on_diagonal, np.iinfo(np.int64).max, judged).min(axis=-1)
+    never_fewest = np.iinfo(np.int64).max
+    judged_with_opponents = np.where(on_diagonal, never_fewest, judged)
+    return judged_with_opponents.min(axis=-1)
 
 
 def widened(estimate: Estimate, questions: NDArray[np.int64], confidence: float) -> Estimate:
