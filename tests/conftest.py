@@ -5,6 +5,8 @@ place.
 from __future__ import annotations
 
 import functools
+import gc
+import itertools
 import os
 import signal
 import socketserver
@@ -61,15 +63,19 @@ def pytest_configure(config: pytest.Config) -> None:
         _compile_once(config)
         _keep_bytecode()
     if getattr(config.option, "numprocesses", None):
+        _compute_in_one_thread()
         return  # it runs no test itself
     here = str(Path(__file__).parent / "without_torch")
     os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [here, os.environ.get("PYTHONPATH")]))
-    # Two workers with two threads each on two cores are slower than with one each.
-    if worker is not None and hasattr(os, "sched_setaffinity"):
-        cores = sorted(os.sched_getaffinity(0))
-        workers = int(os.environ["PYTEST_XDIST_WORKER_COUNT"])
-        number = int(worker.removeprefix("gw"))
-        os.sched_setaffinity(0, cores[number % len(cores) :: workers])
+
+
+def _compute_in_one_thread() -> None:
+    """Tell the libraries, in all processes of this run, to use one thread each: workers that share
+    the cores are slower with two.
+    """
+    # XLA reads NPROC when it makes its threads.
+    for variable in ("NPROC", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
+        os.environ.setdefault(variable, "1")
 
 
 def _compile_once(config: pytest.Config) -> None:
@@ -100,18 +106,31 @@ def _keep_bytecode() -> None:
         sys.pycache_prefix = os.environ["PYTHONPYCACHEPREFIX"] = str(Path(sys.prefix) / "pycache")
 
 
+@pytest.hookimpl(trylast=True)  # after the fixtures have let go of what they held
+def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> None:
+    """Leave what a file's tests have brought into memory out of later garbage collections.
+
+    Libraries and compiled programs make millions of objects that live as long as the process. To
+    look through them all takes a second, and a test that makes many objects would do so every few
+    examples.
+    """
+    if nextitem is None or nextitem.path != item.path:
+        gc.collect()
+        gc.freeze()
+
+
 SECONDS_OF_TRAINING = 5
 """what a test that needs trained models takes at least, where it does not say so itself"""
 
 
 @pytest.hookimpl(tryfirst=True)  # before pytest selects by mark
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark what needs trained models as slow, and put the tests in an order that two workers finish
+    """Mark what needs trained models as slow, and put the tests in an order that the workers finish
     together.
 
-    Two workers begin with a half of the list each and take from the other's end what it has not
-    come to. So each half begins with its slowest tests, and no worker is left alone with one at the
-    end. The tests of a file stay together: they share fixtures and what JAX has traced.
+    Workers begin with an equal part of the list each and take from the other parts' ends what
+    nobody has come to. So each part begins with its slowest tests, and no worker is left alone with
+    one at the end. The tests of a file stay together: they share fixtures and what JAX has traced.
     """
     for item in items:
         if "tiny_world" in getattr(item, "fixturenames", ()) and _seconds(item) == 0:
@@ -121,12 +140,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         files.setdefault((str(item.path), _seconds(item) > 0), []).append(item)
     slow = [tests for (_, is_slow), tests in files.items() if is_slow]
     quick = [tests for (_, is_slow), tests in files.items() if not is_slow]
-    halves: tuple[list[pytest.Item], list[pytest.Item]] = ([], [])
+    workers = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+    parts: list[list[pytest.Item]] = [[] for _ in range(workers)]
     for tests in sorted(slow, key=_seconds_of_all, reverse=True):
-        min(halves, key=_seconds_of_all).extend(sorted(tests, key=_seconds, reverse=True))
+        min(parts, key=_seconds_of_all).extend(sorted(tests, key=_seconds, reverse=True))
     for tests in quick:
-        min(halves, key=len).extend(tests)
-    items[:] = halves[0] + halves[1]
+        min(parts, key=len).extend(tests)
+    items[:] = itertools.chain.from_iterable(parts)
 
 
 def _seconds(item: pytest.Item) -> float:
