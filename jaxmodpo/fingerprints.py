@@ -114,13 +114,19 @@ def _settled(state: dict[str, int], now: int) -> bool:
     return max(state["modified"], state["changed"]) + _SETTLED_NS < now
 
 
+def cache_folder() -> Path:
+    """Return where work is kept that can be done again: ``$JAXMODPO_CACHE``, or
+    ``~/.cache/jaxmodpo``.
+    """
+    return Path(os.environ.get("JAXMODPO_CACHE", Path.home() / ".cache" / "jaxmodpo"))
+
+
 def _memory(path: Path) -> Path:
     """Return where a file's hash is remembered: a small file for each, so that commands do not wait
     for one another.
     """
-    cache = Path(os.environ.get("JAXMODPO_CACHE", Path.home() / ".cache" / "jaxmodpo"))
     path_hash = hashlib.sha256(os.fsencode(path.resolve())).hexdigest()
-    return cache / "fingerprints" / f"{path_hash[:32]}.json"
+    return cache_folder() / "fingerprints" / f"{path_hash[:32]}.json"
 
 
 def _remembered(memory: Path, state: dict[str, int]) -> str | None:

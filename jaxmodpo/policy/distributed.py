@@ -33,6 +33,7 @@ from jax.experimental import multihost_utils
 from jaxmodpo.errors import UserError
 from jaxmodpo.launched import place_among_processes
 from jaxmodpo.phase import Phase, open_phase, output_folder
+from jaxmodpo.policy.compiled_programs import keep_compiled_programs
 from jaxmodpo.ranges import Count, CountOrZero, Incidental, Settings
 from jaxmodpo.results.manifest import MANIFEST, Manifest
 from jaxmodpo.results.versioned import plain
@@ -79,11 +80,17 @@ class DeviceConfig(Settings, help_group="devices"):
 
 
 def start(config: DeviceConfig) -> None:
-    """Join the other processes, if there are any; must come before anything asks for devices.
+    """Join the other processes, if there are any, and let what they compile be kept in their
+    cache; must come before anything asks for devices.
 
     Raises:
         UserError: the others cannot be reached.
     """
+    _join(config)
+    keep_compiled_programs(getattr(config, "cache_dir", None))
+
+
+def _join(config: DeviceConfig) -> None:
     if config.distributed == "off" or jax.distributed.is_initialized():
         return
     if config.distributed == "auto" and not detected(os.environ):

@@ -36,6 +36,7 @@ from jaxmodpo.models.decoder_config import DecoderConfig, read_decoder_config
 from jaxmodpo.models.lora import LoraConfig, adapter_table, side_by_side
 from jaxmodpo.models.parameters import Parameters, initialize
 from jaxmodpo.models.quantized import BaseDtype
+from jaxmodpo.policy.compiled_programs import keep_compiled_programs
 from jaxmodpo.policy.mesh import (
     check_heads,
     make_mesh,
@@ -164,6 +165,7 @@ def load_policy(
         UserError: the model or adapter folder is not one, or they do not fit each other or the
             mesh.
     """
+    keep_compiled_programs()
     shape = read_decoder_config(model)
     if for_sampling:
         local_devices = jax.local_devices()

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -26,16 +25,11 @@ from safetensors import SafetensorError, safe_open
 from jaxmodpo.data.examples import Examples
 from jaxmodpo.data.text import Cut
 from jaxmodpo.files import atomic_path
-from jaxmodpo.fingerprints import digest
+from jaxmodpo.fingerprints import cache_folder, digest
 from jaxmodpo.models.tensors import save_tensors
 from jaxmodpo.policy.distributed import broadcast, broadcast_array, leads
 
 logger = logging.getLogger(__name__)
-
-
-def default_folder() -> Path:
-    """``$JAXMODPO_CACHE``, or ``~/.cache/jaxmodpo``."""
-    return Path(os.environ.get("JAXMODPO_CACHE", Path.home() / ".cache" / "jaxmodpo"))
 
 
 def examples_digest(examples: Examples) -> str:
@@ -69,7 +63,7 @@ def cached(
     """
     device = jax.devices()[0].device_kind
     key = digest({"what": quantity, **depends_on, "jax": jax.__version__, "device": device})
-    path = (folder or default_folder()) / f"{quantity}-{key[:32]}.safetensors"
+    path = (folder or cache_folder()) / f"{quantity}-{key[:32]}.safetensors"
     # The leader alone looks, and all hear what it saw: processes whose folders differ would part
     # ways here, and those that compute would wait in a collective for those that do not.
     entry = _read(path) if leads() else None
@@ -139,7 +133,7 @@ def cached_examples(
         folder: of the cache; None for the default one.
     """
     key = digest({"what": quantity, **depends_on})
-    path = (folder or default_folder()) / f"{quantity}-{key[:32]}.safetensors"
+    path = (folder or cache_folder()) / f"{quantity}-{key[:32]}.safetensors"
     entry = _read(path)
     if entry is not None:
         logger.info("%s: from the cache, %s", quantity, path)

@@ -199,8 +199,8 @@ class ComputationOptions(Settings, help_group="computation"):
     """When the reference's log-probabilities are computed. precomputed: once, before training, and
     kept on disk; in_step: in every step."""
     cache_dir: Incidental[Path | None] = None
-    """Folder that keeps tokens, reference log-probabilities and margins. By default it is
-    $JAXMODPO_CACHE or ~/.cache/jaxmodpo."""
+    """Folder that keeps tokens, reference log-probabilities, margins and, on TPUs and GPUs,
+    compiled programs. By default it is $JAXMODPO_CACHE or ~/.cache/jaxmodpo."""
 
 
 @dataclass(frozen=True, kw_only=True)

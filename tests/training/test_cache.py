@@ -10,8 +10,9 @@ import pytest
 from safetensors import SafetensorError
 
 from jaxmodpo.data.examples import completions
+from jaxmodpo.fingerprints import cache_folder
 from jaxmodpo.models import tensors
-from jaxmodpo.training.cache import cached, default_folder, examples_digest
+from jaxmodpo.training.cache import cached, examples_digest
 
 
 def test_an_array_is_computed_once_and_comes_back_to_the_bit(tmp_path):
@@ -61,9 +62,9 @@ def test_a_full_disk_is_told_as_the_system_tells_it(tmp_path, monkeypatch):
 
 def test_the_folder_can_be_set(tmp_path, monkeypatch):
     monkeypatch.setenv("JAXMODPO_CACHE", str(tmp_path))
-    assert default_folder() == tmp_path
+    assert cache_folder() == tmp_path
     monkeypatch.delenv("JAXMODPO_CACHE")
-    assert default_folder().parts[-2:] == (".cache", "jaxmodpo")
+    assert cache_folder().parts[-2:] == (".cache", "jaxmodpo")
 
 
 def test_examples_differ_in_their_digest_by_any_token_and_by_where_the_completion_begins():
