@@ -214,6 +214,12 @@ SECTIONS: Mapping[str, Mapping[str, Command]] = {
             "bench_sample",
             "sampling speed, also against transformers' generate",
         ),
+        "bench losses": Command(
+            "bench.losses",
+            "BenchLossesConfig",
+            "bench_losses",
+            "speed and memory of the losses, also against TRL",
+        ),
         "bench logps": Command(
             "bench.logps", "BenchLogpsConfig", "bench_logps", "memory of chunked log-probabilities"
         ),

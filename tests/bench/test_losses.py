@@ -1,0 +1,54 @@
+"""``bench losses`` measures what it says, and compares only what computes the same."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import numpy as np
+import pytest
+
+from jaxmodpo.bench import losses
+from jaxmodpo.bench.loss_contenders import SEQUENCES, LossTask, prepare
+from jaxmodpo.bench.losses import BenchLossesConfig, bench_losses, peak_bytes
+from jaxmodpo.errors import UserError
+
+SMALL: dict[str, Any] = {"lengths": (16,), "vocabularies": (64,), "width": 8, "rounds": 2}
+
+
+def test_every_loss_is_timed_beside_its_products_and_trls_where_trl_has_it(
+    capsys, monkeypatch, tmp_path
+):
+    pytest.importorskip("trl", reason="compares with TRL")
+    monkeypatch.setattr(losses, "peak_bytes", lambda contender, task: 2**20)
+    bench_losses(BenchLossesConfig(**SMALL, against="trl", json=tmp_path / "losses.json"))
+    printed = capsys.readouterr().out
+    for loss in SEQUENCES:
+        lines = [line for line in printed.splitlines() if line.startswith(f"| {loss} ")]
+        assert len(lines) == (3 if loss in ("sft", "dpo") else 2)
+    record = json.loads((tmp_path / "losses.json").read_text())
+    assert {"jax", "torch", "trl"} <= record["machine"]["versions"].keys()
+    assert all(len(row["seconds"]) == 2 for row in record["measured"])
+
+
+def test_another_gradient_is_no_rival():
+    task = LossTask(loss="dpo", tokens=4, vocabulary=8, width=2)
+    right = np.ones((2, 4, 2), np.float32)
+    losses._refuse_other_gradients(task, {"jaxmodpo": right, "trl": right})
+    with pytest.raises(UserError, match=r"dpo: the gradient differs from TRL's by 0\.5"):
+        losses._refuse_other_gradients(task, {"jaxmodpo": right, "trl": right / 2})
+
+
+def test_the_products_are_logits_and_their_way_back():
+    task = LossTask(loss="sft", tokens=10, vocabulary=16, width=4, chunk=4)
+    hidden, unembedding, _ = task.inputs()
+    expected = hidden @ unembedding @ unembedding.T
+    np.testing.assert_allclose(prepare("products", task)(), expected, rtol=1e-4, atol=1e-5)
+    assert task.operations == 2 * 2 * 2 * 10 * 4 * 16
+
+
+@pytest.mark.slow(seconds=4)
+def test_memory_is_that_of_one_run_above_its_inputs():
+    # The gradient alone takes 4 MiB, and the logits of all positions would take 64.
+    task = LossTask(loss="dpo", tokens=1024, vocabulary=8192, width=512, chunk=64)
+    assert 2 * 2**20 < peak_bytes("jaxmodpo", task) < 48 * 2**20
