@@ -86,6 +86,9 @@ class RunFolderOptions(Settings, help_group="output"):
     """Updates between two checkpoints."""
     track: Incidental[tuple[Tracker, ...]] = ()
     """Trackers, tensorboard or wandb, that get the metrics besides metrics.jsonl."""
+    profile: Incidental[CountOrZero] = 0
+    """Number of updates that are traced into profile/, for TensorBoard's profiler or XProf, from
+    the second of this start on. 0 traces none."""
 
 
 @dataclass(frozen=True, kw_only=True)

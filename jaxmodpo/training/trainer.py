@@ -29,6 +29,7 @@ from jaxmodpo.progress import Progress
 from jaxmodpo.training.checkpoints import Checkpoints
 from jaxmodpo.training.evaluation import OnEvaluation, evaluate, score
 from jaxmodpo.training.problem import Problem
+from jaxmodpo.training.profiling import Profile
 from jaxmodpo.training.resume import begin_or_resume
 from jaxmodpo.training.schedule import learning_rates, updates_between_evaluations
 from jaxmodpo.training.settings import LoopSettings
@@ -161,10 +162,12 @@ class _Run:
             ) as tracking,
             Progress("training", self._batches.steps, "updates", done, leave=False) as progress,
             notice() as preemption,
+            closing(Profile(settings.output_dir / "profile", settings.profile)) as profile,
         ):
             while not self._has_ended:
                 metrics = self._update()
                 throughput.count(self.now.done - 1, metrics)
+                profile.after_update(metrics)
                 if self._is_due(settings.log_every):
                     self._log(metrics, throughput, tracking, progress)
                 progress.update()

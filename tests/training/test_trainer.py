@@ -31,6 +31,7 @@ from jaxmodpo.training.cache import cached_examples
 from jaxmodpo.training.checkpoints import Checkpoints
 from jaxmodpo.training.evaluation import Evaluations, score
 from jaxmodpo.training.problem import Problem
+from jaxmodpo.training.profiling import Profile
 from jaxmodpo.training.settings import TrainingConfig
 from jaxmodpo.training.step import LossTerms, OptimizerSettings, initial_state
 from jaxmodpo.training.tracking import Tracking
@@ -226,6 +227,28 @@ def test_a_row_without_a_step_is_named(tmp_path):
         UserError, match=r"metrics\.jsonl, line 2 does not say of which step it is; remove the line"
     ):
         run(settings(tmp_path), [1.0] * 4)
+
+
+def test_a_trace_has_the_updates_after_the_first_and_ends_with_the_run_at_the_latest(
+    tmp_path, monkeypatch
+):
+    events: list[str] = []
+    monkeypatch.setattr(jax.profiler, "start_trace", lambda folder: events.append(str(folder)))
+    monkeypatch.setattr(jax.profiler, "stop_trace", lambda: events.append("end"))
+    metrics = {"loss": jnp.zeros(())}
+    profile = Profile(tmp_path, updates=2)
+    for _ in range(5):
+        events.append("update")
+        profile.after_update(metrics)
+    profile.close()
+    assert events == ["update", str(tmp_path), "update", "update", "end", "update", "update"]
+    # A run of fewer updates ends its trace when it ends.
+    events.clear()
+    run(settings(tmp_path / "run", epochs=1, profile=100), [1.0] * 4)
+    assert events == [str(tmp_path / "run" / "profile"), "end"]
+    events.clear()
+    run(settings(tmp_path / "other", epochs=1), [1.0] * 4)
+    assert not events
 
 
 def test_figures_go_to_trackers_too_and_missing_ones_are_named(tmp_path, monkeypatch):
