@@ -167,6 +167,18 @@ SECTIONS: Mapping[str, Mapping[str, Command]] = {
             "study_sample",
             "pick the questions of a blinded human study",
         ),
+        "study simulate": Command(
+            "study.simulate",
+            "StudySimulateConfig",
+            "study_simulate",
+            "answers of simulated raters, to rehearse a study's analysis",
+        ),
+        "study analyze": Command(
+            "study.analyze",
+            "StudyAnalyzeConfig",
+            "study_analyze",
+            "what people prefer, and how far a judge agrees",
+        ),
     },
     "Search": {
         "tune reward": Command(

@@ -23,6 +23,21 @@ from jaxmodpo.results.fronts import (
     SeedDifference,
     SeedMean,
 )
+from jaxmodpo.results.human_study import (
+    LABELS,
+    AgreementLevels,
+    ConsensusBin,
+    CorrectedRate,
+    CriterionFindings,
+    Example,
+    ExampleTexts,
+    HumanStudyResults,
+    JudgeAgreement,
+    LeaveOneOut,
+    RaterCounts,
+    RaterMean,
+    StudyExamples,
+)
 from jaxmodpo.results.judges import (
     BothOrders,
     ComparedAgain,
@@ -414,7 +429,60 @@ TOXICITY = ToxicityResults(
     ),
 )
 
+_SHARE = Estimate(value=0.5, interval=(0.3, 0.7))
+_NOBODY = Estimate(value=None, interval=None, undefined="nobody answered this criterion")
+_RATERS = RaterMean(value=0.8, standard_error=0.05, interval=(0.7, 0.9), raters=3)
+_LEFT_OUT = LeaveOneOut(accuracy=_RATERS, kappa=_RATERS, ac1=_RATERS)
+_AGREES = JudgeAgreement(questions=2, accuracy=_SHARE, kappa=_NOBODY, ac1=_SHARE)
+HUMAN_STUDY = HumanStudyResults(
+    title="Comparing replies",
+    models=("x", "y"),
+    questions=2,
+    raters=RaterCounts(counted=3, excluded={"failed 2 attention checks": 1}, median_seconds=61.5),
+    criteria={
+        "safety": CriterionFindings(
+            questions=2,
+            answers=6,
+            shares=dict.fromkeys(LABELS, _SHARE),
+            fleiss=_SHARE,
+            leave_one_out=_LEFT_OUT,
+            leave_one_out_of_all=_LEFT_OUT,
+            two_class=_AGREES,
+            three_class=_AGREES,
+            levels=AgreementLevels(human_human=_SHARE, human_judge=_SHARE, judge_majority=_SHARE),
+            confusion=((1, 0, 0), (0, 1, 0), (0, 0, 0)),
+            consensus=(ConsensusBin(above=0.9, to=1.0, questions=2, accuracy=_SHARE),),
+            inflation=_SHARE,
+            intraclass=_NOBODY,
+            corrected=CorrectedRate(
+                judge=_SHARE,
+                people=_SHARE,
+                corrected=_SHARE,
+                weight=0.4,
+                labeled=2,
+                unlabeled=5,
+                more_labels=None,
+            ),
+            examples=(
+                Example(
+                    majority="a",
+                    judge="equal",
+                    question_id="q1",
+                    item_id="4f2a91c0",
+                    votes=dict.fromkeys(LABELS, 1),
+                ),
+            ),
+        )
+    },
+    judge_is_samples=True,
+    bootstrap=100,
+)
+
 RIGHT_RESULTS: dict[str, Result] = {
+    "human_study.json": HUMAN_STUDY,
+    "examples.json": StudyExamples(
+        texts={"4f2a91c0": ExampleTexts(post="a post", reply_a="one", reply_b="another")}
+    ),
     "tuning.json": TUNING,
     "results.json": EVALUATION,
     "judges.json": JUDGES,

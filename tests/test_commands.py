@@ -75,6 +75,11 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
         {"evaluation": "e", "models": ["a", "a"]},
         "--models needs two different models",
     ),
+    "study simulate": ({"study": "s.json", "tie_rate": 2.0}, "--tie-rate must be from 0 to 1"),
+    "study analyze": (
+        {"study": "s.json", "annotations": "a.csv", "outcomes": "o.csv", "bootstrap": 0},
+        "--bootstrap must be at least 1",
+    ),
     "tune reward": (SEARCH | {"refit": True}, "takes no --all, --refit or --validation"),
     "tune sft": (SEARCH | {"trials": 0}, "--trials must be at least 1"),
     "tune dpo": (SEARCH | {"space": "nowhere"}, "nowhere"),
@@ -187,6 +192,8 @@ def test_what_a_command_costs_is_a_number_or_unknown_and_never_forgotten(command
         "questions",
         "personas",
         "study sample",
+        "study simulate",
+        "study analyze",
     }
     assert isinstance(cost, Cost)
     assert bool(cost.unknown) == (command not in quick), cost

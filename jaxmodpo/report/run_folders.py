@@ -21,6 +21,7 @@ from jaxmodpo.judging.database import NoLedger
 from jaxmodpo.judging.ledger import Ledger
 from jaxmodpo.report.training_figures import CURVES
 from jaxmodpo.results.evaluation import RESULTS
+from jaxmodpo.results.human_study import EXAMPLES, HUMAN_STUDY
 from jaxmodpo.results.judges import JUDGES
 from jaxmodpo.results.manifest import MANIFEST, Manifest, read_manifest
 from jaxmodpo.results.measures import DIVERGENCE, MALFORMED, Divergence, Malformed
@@ -51,6 +52,8 @@ _WITH_NUMBERS = (
     JUDGES,
     PROBES,
     TOXICITY,
+    HUMAN_STUDY,
+    EXAMPLES,
 )
 REPLIES = "responses."
 """what the names of an evaluation's files of replies begin with in its manifest; a model's name

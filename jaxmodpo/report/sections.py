@@ -21,6 +21,7 @@ from jaxmodpo.report.browser import browser_sections
 from jaxmodpo.report.finished_runs import run_sections
 from jaxmodpo.report.gallery import Gallery
 from jaxmodpo.report.groups import group_sections
+from jaxmodpo.report.human_study import human_study_sections
 from jaxmodpo.report.judges import judge_sections
 from jaxmodpo.report.lengths import length_sections
 from jaxmodpo.report.personas import persona_sections
@@ -42,6 +43,7 @@ SECTIONS: tuple[Callable[[Sources, Gallery], list[Section]], ...] = (
     toxicity_sections,
     probe_sections,
     judge_sections,
+    human_study_sections,
     persona_sections,
     reward_sections,
     sweep_sections,

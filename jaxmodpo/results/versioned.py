@@ -50,9 +50,9 @@ class Result:
 Kind = TypeVar("Kind", bound=Result)
 
 
-def write_result(path: Path, result: Result) -> None:
-    """Write a result atomically."""
-    write_json(path, {VERSION_KEY: result.VERSION, **plain(result)})
+def write_result(path: Path, result: Result, *, private: bool = False) -> None:
+    """Write a result atomically; one that holds people's words for its owner's eyes alone."""
+    write_json(path, {VERSION_KEY: result.VERSION, **plain(result)}, private=private)
 
 
 def read_result(path: Path, kind: type[Kind]) -> Kind:

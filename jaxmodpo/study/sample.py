@@ -86,7 +86,7 @@ class StudySampleConfig(Settings, help_group="selection"):
     rehearsal: bool = False
     """Let placeholders stand in the texts, for a study in which nobody takes part."""
     seed: Seed = 0
-    """Of the sample, of orders and of sides."""
+    """Seed of the sample, of orders and of sides."""
 
     def check(self) -> None:
         super().check()
@@ -130,7 +130,7 @@ def study_sample(config: StudySampleConfig, phase: Phase) -> None:
     picked = [candidates.usable[place] for place in places]
     study = _study(config, picked, rng)
     study.check(STUDY)
-    write_result(config.output_dir / STUDY, study)
+    write_result(config.output_dir / STUDY, study, private=True)
     kept = _comparison(strata, [strata[place] for place in places])
     phase.finish(
         questions=len(picked),

@@ -1,0 +1,226 @@
+"""The figures of a human study: the paper's Figures 5, 17 and 18, over all criteria."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import matplotlib
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from jaxmodpo.pages import PALETTE, STYLE, look_of
+from jaxmodpo.report.wording import title
+from jaxmodpo.results.human_study import (
+    LABELS,
+    CriterionFindings,
+    HumanStudyResults,
+    RaterMean,
+)
+from jaxmodpo.results.judges import Estimate
+
+# Blue for the first model, orange for the second, gray for equal.
+_COLORS = (PALETTE[0], PALETTE[1], "#bdbdbd")
+
+
+def label_names(results: HumanStudyResults) -> list[str]:
+    """Return what the labels a, b and equal are called: the models' names, and ``equal``."""
+    return [*results.models, "equal"]
+
+
+def outcome_shares(results: HumanStudyResults) -> Figure:
+    """Draw for each criterion the shares of questions that the majority gives each model, or none
+    (the paper's figure 5a).
+    """
+    names = list(results.criteria)
+    with matplotlib.rc_context({**STYLE, "axes.grid": False}):
+        figure = Figure(figsize=(6.8, 1.2 + 0.38 * len(names)), layout="constrained")
+        axes = figure.add_subplot()
+        for row, name in enumerate(names):
+            begin = 0.0
+            shares = results.criteria[name].shares
+            for label, color in zip(LABELS, _COLORS, strict=True):
+                share = 100 * (shares[label].value or 0.0)
+                axes.barh(row, share, left=begin, color=color, height=0.7)
+                if share >= 6:
+                    ink = "black" if label == "equal" else "white"
+                    axes.text(
+                        begin + share / 2, row, f"{share:.0f}", ha="center", va="center", color=ink
+                    )
+                begin += share
+            if begin == 0:
+                axes.text(1, row, "no answers", va="center")
+        _rows(axes, names)
+        axes.set_xlim(0, 100)
+        axes.set_xlabel("questions by the majority's preference, %")
+        for label, color in zip(label_names(results), _COLORS, strict=True):
+            axes.barh([0], [0], color=color, label=label)
+        axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=3)
+    return figure
+
+
+def decided_agreement(results: HumanStudyResults) -> Figure:
+    """Draw accuracy, Cohen's κ and Gwet's AC1 of people and judge against majorities, where neither
+    is a tie (the paper's figure 5b).
+    """
+    names = list(results.criteria)
+    panels = (("accuracy", "accuracy"), ("kappa", "Cohen's κ"), ("ac1", "Gwet's AC1"))
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(9.0, 1.5 + 0.42 * len(names)), layout="constrained")
+        subplots = figure.subplots(1, 3, sharey=True)
+        for axes, (field, heading) in zip(subplots, panels, strict=True):
+            for row, name in enumerate(names):
+                findings = results.criteria[name]
+                _point(axes, row - 0.14, getattr(findings.leave_one_out, field), 0)
+                _point(axes, row + 0.14, getattr(findings.two_class, field), 1)
+            axes.set_title(heading)
+            axes.set_xlim(-1.05 if field != "accuracy" else -0.02, 1.05)
+        _rows(subplots[0], names)
+        _legend(figure, ("one person against the others' majority", "judge against the majority"))
+    return figure
+
+
+def agreement_levels(results: HumanStudyResults) -> Figure:
+    """Draw three shares of equal labels, ties included (the paper's figure 5c)."""
+    names = list(results.criteria)
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(6.8, 1.5 + 0.45 * len(names)), layout="constrained")
+        axes = figure.add_subplot()
+        for row, name in enumerate(names):
+            levels = results.criteria[name].levels
+            _point(axes, row - 0.22, levels.human_human, 0)
+            _point(axes, row, levels.human_judge, 1)
+            _point(axes, row + 0.22, levels.judge_majority, 2)
+        _rows(axes, names)
+        axes.set_xlim(-0.02, 1.02)
+        axes.set_xlabel("share of equal labels among three")
+        _legend(figure, ("two people", "a person and the judge", "the majority and the judge"))
+    return figure
+
+
+def confusion_tables(results: HumanStudyResults) -> Figure:
+    """Draw how often the majority and the judge say what, a table for each criterion (the paper's
+    figures 5d and 5e).
+    """
+    names = list(results.criteria)
+    columns = min(3, len(names))
+    rows = -(-len(names) // columns)
+    with matplotlib.rc_context({**STYLE, "axes.grid": False}):
+        figure = Figure(figsize=(2.9 * columns + 0.6, 2.9 * rows + 0.4), layout="constrained")
+        grid = figure.subplots(rows, columns, squeeze=False)
+        for number, axes in enumerate(grid.flat):
+            if number < len(names):
+                counts = results.criteria[names[number]].confusion
+                _confusion(axes, np.array(counts), label_names(results))
+                axes.set_title(title(names[number]))
+            else:
+                axes.set_axis_off()
+    return figure
+
+
+def _confusion(axes: Axes, counts: np.ndarray, labels: Sequence[str]) -> None:
+    highest = max(int(counts.max()), 1)
+    # Cells and not an image, so that the SVG holds no pixels.
+    axes.pcolormesh(counts, cmap="Blues", vmin=0, vmax=highest)
+    axes.invert_yaxis()
+    axes.set_aspect("equal")
+    middles = np.arange(len(labels)) + 0.5
+    axes.set_xticks(middles, labels, rotation=30, ha="right", rotation_mode="anchor")
+    axes.set_yticks(middles, labels)
+    axes.tick_params(length=0)
+    axes.set_xlabel("judge")
+    axes.set_ylabel("majority")
+    for (row, column), count in np.ndenumerate(counts):
+        ink = "white" if count > 0.6 * highest else "black"
+        axes.text(column + 0.5, row + 0.5, str(count), ha="center", va="center", color=ink)
+
+
+def accuracy_by_consensus(results: HumanStudyResults) -> Figure:
+    """Draw the judge's accuracy by how far people agree, a panel for each criterion (the paper's
+    figure 5f).
+    """
+    names = list(results.criteria)
+    columns = min(3, len(names))
+    rows = -(-len(names) // columns)
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(2.9 * columns + 0.4, 2.3 * rows + 0.4), layout="constrained")
+        grid = figure.subplots(rows, columns, squeeze=False, sharex=True, sharey=True)
+        for number, axes in enumerate(grid.flat):
+            if number < len(names):
+                _consensus(axes, results.criteria[names[number]])
+                axes.set_title(title(names[number]))
+            else:
+                axes.set_axis_off()
+        figure.supxlabel("majority's share among those who preferred a reply, %", fontsize=9)
+        figure.supylabel("judge's accuracy, %", fontsize=9)
+    return figure
+
+
+def _consensus(axes: Axes, findings: CriterionFindings) -> None:
+    middles: list[float] = []
+    values: list[float] = []
+    for one in findings.consensus:
+        if one.accuracy.value is None:
+            continue
+        middle = 50 * (one.above + one.to)
+        middles.append(middle)
+        values.append(100 * one.accuracy.value)
+        if one.accuracy.interval is not None:
+            low, high = one.accuracy.interval
+            axes.plot([middle, middle], [100 * low, 100 * high], color=PALETTE[0], linewidth=1)
+        axes.annotate(
+            f"{one.questions}", (middle, 2), ha="center", va="bottom", fontsize=7, color="#555555"
+        )
+    if middles:
+        axes.plot(middles, values, color=PALETTE[0], marker="o", linewidth=1.2)
+    else:
+        axes.text(75, 50, "no decided question", ha="center", va="center", fontsize=8)
+    axes.set_xlim(50, 100)
+    axes.set_ylim(0, 104)
+
+
+def win_rates(results: HumanStudyResults) -> Figure:
+    """Draw the first model's win rate as the judge has it, as people have it, and corrected."""
+    names = list(results.criteria)
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(6.8, 1.5 + 0.45 * len(names)), layout="constrained")
+        axes = figure.add_subplot()
+        for row, name in enumerate(names):
+            corrected = results.criteria[name].corrected
+            _point(axes, row - 0.22, corrected.judge, 1)
+            _point(axes, row, corrected.people, 0)
+            _point(axes, row + 0.22, corrected.corrected, 2)
+        axes.axvline(0.5, color="#888888", linewidth=0.8, linestyle=":")
+        _rows(axes, names)
+        axes.set_xlim(-0.02, 1.02)
+        axes.set_xlabel(f"win rate of {results.models[0]} over {results.models[1]}, ties half")
+        _legend(figure, ("judge", "people", "corrected"), (1, 0, 2))
+    return figure
+
+
+# --------------------------------------------------------------------------- parts
+
+
+def _point(axes: Axes, row: float, figure: Estimate | RaterMean, look: int) -> None:
+    """Draw a value with its interval; nothing where there is none."""
+    if figure.value is None:
+        return
+    style = look_of(look)
+    if figure.interval is not None:
+        axes.plot(figure.interval, [row, row], color=style["color"], linewidth=1)
+    axes.plot(figure.value, row, linestyle="none", markersize=5, **style)
+
+
+def _rows(axes: Axes, names: Sequence[str]) -> None:
+    """Name the rows, the first criterion on top."""
+    axes.set_yticks(range(len(names)), [title(name) for name in names])
+    axes.set_ylim(len(names) - 0.5, -0.5)
+
+
+def _legend(figure: Figure, names: Sequence[str], looks: Sequence[int] = (0, 1, 2)) -> None:
+    axes = figure.axes[0]
+    handles = []
+    for name, look in zip(names, looks, strict=False):
+        (handle,) = axes.plot([], [], linestyle="none", markersize=5, label=name, **look_of(look))
+        handles.append(handle)
+    figure.legend(handles=handles, loc="outside upper center", ncols=len(names))

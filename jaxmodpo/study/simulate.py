@@ -1,0 +1,272 @@
+"""``jaxmodpo study simulate``: raters of known reliability answer a study, to rehearse it.
+
+Nobody is asked. Every question has a truth by each criterion: which reply is better. A rater sees
+it with a probability, finds the replies equal with another, and is careless or not; what an
+analysis must come to is then known. The answers are those that the application would export::
+
+    config = StudySimulateConfig(study=Path("study/study.json"), output_dir=Path("out/rehearsal"))
+    study_simulate(config)      # out/rehearsal/annotations.csv
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+
+from jaxmodpo.config import named_values
+from jaxmodpo.costs import Cost, Estimates
+from jaxmodpo.errors import UserError, nearest
+from jaxmodpo.files import write_table
+from jaxmodpo.flags.help_groups import HelpGroup
+from jaxmodpo.phase import Phase, in_phase
+from jaxmodpo.ranges import CountOrZero, FractionUpToOne, Incidental, Seed, Settings
+from jaxmodpo.study.annotation_files import write_annotations
+from jaxmodpo.study.annotations import ANNOTATIONS, Annotation, Preferred
+from jaxmodpo.study.attention import exclusion
+from jaxmodpo.study.judged import Judged, read_judged
+from jaxmodpo.study.study_file import Assignment, StudyFile, StudyItem, read_study
+
+logger = logging.getLogger(__name__)
+
+TRUTH = "truth.csv"
+TRUTH_COLUMNS = ("question_id", "reply", "criterion", "better")
+
+Truth = Mapping[tuple[str, str], Preferred]
+"""the better reply, by item and criterion"""
+
+_OTHER: Mapping[Preferred, Preferred] = {"a": "b", "b": "a", "equal": "equal"}
+
+# Seconds of an item: the median of a careful rater and of a careless one.
+_SECONDS = 70.0
+_CARELESS_SECONDS = 9.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class StudySimulateConfig(Settings, help_group="world"):
+    """Let raters of known reliability answer a study, to rehearse its analysis before anybody is
+    recruited."""
+
+    study: Annotated[Path, HelpGroup("data")]
+    """The study file, study.json of study sample."""
+    outcomes: Annotated[Path | None, HelpGroup("data")] = None
+    """A judge's outcomes.csv, from which the truth is made: where the judge decides, the truth is
+    what it says with the probability of --judge-accuracy, and else the other reply. Without it
+    --first-better says the truth."""
+    output_dir: Annotated[Incidental[Path], HelpGroup("output")]
+    """Folder for annotations.csv and truth.csv."""
+    reliability: FractionUpToOne = 0.75
+    """The probability that a careful rater who prefers a reply prefers the better one."""
+    reliability_of: tuple[str, ...] = ()
+    """The same of single criteria, CRITERION=PROBABILITY each, as in safety=0.65."""
+    tie_rate: FractionUpToOne = 0.1
+    """The probability that a rater finds two replies equal."""
+    judge_accuracy: FractionUpToOne = 0.75
+    """How often the judge's outcomes are true, where --outcomes gives them."""
+    first_better: FractionUpToOne = 0.65
+    """The share of questions of which the first model's reply is the better one, without
+    --outcomes."""
+    careless: CountOrZero = 0
+    """How many of the raters choose by chance, also in attention checks."""
+    seed: Seed = 0
+    """Seed of the truth and of the answers."""
+
+    def check(self) -> None:
+        super().check()
+        self.reliabilities()
+
+    def reliabilities(self) -> dict[str, float]:
+        """Return the reliabilities of single criteria.
+
+        Raises:
+            UserError: no number from 0 to 1.
+        """
+        reliabilities: dict[str, float] = {}
+        for name, text in named_values(self.reliability_of, "--reliability-of").items():
+            try:
+                reliability = float(text)
+            except ValueError:
+                reliability = -1.0
+            # Also refuses NaN, which is in no order.
+            if not 0 <= reliability <= 1:
+                raise UserError(f"--reliability-of {name} must be from 0 to 1, not {text}")
+            reliabilities[name] = reliability
+        return reliabilities
+
+    def cost(self, estimator: Estimates) -> Cost:
+        return Cost()  # takes seconds, and leaves little behind
+
+
+@in_phase("study simulate")
+def study_simulate(config: StudySimulateConfig, phase: Phase) -> None:
+    """Write simulated annotations.
+
+    Raises:
+        UserError: no study file, an unknown criterion, more careless raters than there are, or
+            outcomes that do not compare its models.
+    """
+    study = read_study(config.study)
+    _refuse_impossible(config, study)
+    rng = np.random.default_rng(config.seed)
+    judged = read_judged(config.outcomes, study.models) if config.outcomes else {}
+    truth = _truth(config, study, judged, rng)
+    annotations = simulate(config, study, truth, rng)
+    write_annotations(config.output_dir / ANNOTATIONS, annotations)
+    write_table(config.output_dir / TRUTH, _truth_rows(study, truth), TRUTH_COLUMNS)
+    excluded = {answer.rater for answer in annotations if answer.excluded}
+    phase.finish(
+        raters=len(study.assignments), excluded=len(excluded), annotations=len(annotations)
+    )
+    logger.info(
+        "study simulate: %d answers of %d raters in %s, %d of them left out for their attention",
+        len(annotations),
+        len(study.assignments),
+        config.output_dir,
+        len(excluded),
+    )
+
+
+def _refuse_impossible(config: StudySimulateConfig, study: StudyFile) -> None:
+    criteria = [criterion.name for criterion in study.criteria]
+    for name in config.reliabilities():
+        if name not in criteria:
+            raise UserError(
+                f"--reliability-of: the study has no criterion '{name}'{nearest(name, criteria)}"
+            )
+    if config.careless > len(study.assignments):
+        raise UserError(
+            f"--careless {config.careless}: the study has {len(study.assignments)} raters"
+        )
+
+
+# --------------------------------------------------------------------------- truth
+
+
+def _truth(
+    config: StudySimulateConfig, study: StudyFile, judged: Judged, rng: np.random.Generator
+) -> dict[tuple[str, str], Preferred]:
+    """Draw the better reply of every question by every criterion."""
+    truth: dict[tuple[str, str], Preferred] = {}
+    for item in study.items:
+        if item.kind != "question":
+            continue
+        outcomes = judged.get((item.question_id, item.reply), {})
+        for criterion in study.criteria:
+            outcome = outcomes.get(criterion.name, "equal")
+            if outcome == "equal":
+                better: Preferred = "a" if rng.random() < config.first_better else "b"
+            else:
+                is_right = rng.random() < config.judge_accuracy
+                better = outcome if is_right else _OTHER[outcome]
+            truth[item.item_id, criterion.name] = better
+    return truth
+
+
+def _truth_rows(study: StudyFile, truth: Truth) -> list[dict[str, Any]]:
+    rows: list[dict[str, Any]] = []
+    for (item_id, criterion), better in truth.items():
+        item = study.item(item_id)
+        rows.append(
+            {
+                "question_id": item.question_id,
+                "reply": item.reply,
+                "criterion": criterion,
+                "better": better,
+            }
+        )
+    return rows
+
+
+# --------------------------------------------------------------------------- answers
+
+
+def simulate(
+    config: StudySimulateConfig, study: StudyFile, truth: Truth, rng: np.random.Generator
+) -> list[Annotation]:
+    """Return the answers of every rater to every item that they see, with those left out who failed
+    too many attention checks.
+    """
+    careless = set(rng.choice(len(study.assignments), size=config.careless, replace=False).tolist())
+    digits = len(str(len(study.assignments)))
+    annotations: list[Annotation] = []
+    for number, assignment in enumerate(study.assignments):
+        rater = f"S{assignment.number:0{digits}}"
+        answers = _answers(
+            config, study, truth, assignment, rater, is_careless=number in careless, rng=rng
+        )
+        reason = exclusion(study, answers)
+        annotations += [replace(answer, excluded=reason) for answer in answers]
+    return annotations
+
+
+def _answers(
+    config: StudySimulateConfig,
+    study: StudyFile,
+    truth: Truth,
+    assignment: Assignment,
+    rater: str,
+    *,
+    is_careless: bool,
+    rng: np.random.Generator,
+) -> list[Annotation]:
+    """Return one rater's answers, in the order in which they see the items."""
+    items = {item.item_id: item for item in study.items}
+    reliabilities = config.reliabilities()
+    answers: list[Annotation] = []
+    for place in assignment.places:
+        item = items[place.item_id]
+        median = _CARELESS_SECONDS if is_careless else _SECONDS
+        seconds = round(median * float(rng.lognormal(0, 0.5)), 1)
+        for criterion in study.criteria:
+            if is_careless:
+                choice = _by_chance(rng)
+            else:
+                reliability = reliabilities.get(criterion.name, config.reliability)
+                choice = _careful(item, criterion.name, truth, reliability, config.tie_rate, rng)
+            answers.append(
+                Annotation(
+                    rater=rater,
+                    kind=item.kind,
+                    question_id=item.question_id,
+                    reply=item.reply,
+                    item_id=item.item_id,
+                    criterion=criterion.name,
+                    choice=choice,
+                    side=_side(choice, a_is_left=place.a_is_left),
+                    seconds=seconds,
+                )
+            )
+    return answers
+
+
+def _by_chance(rng: np.random.Generator) -> Preferred:
+    choices: Sequence[Preferred] = ("a", "b", "equal")
+    return choices[int(rng.integers(3))]
+
+
+def _careful(
+    item: StudyItem,
+    criterion: str,
+    truth: Truth,
+    reliability: float,
+    tie_rate: float,
+    rng: np.random.Generator,
+) -> Preferred:
+    """Return what a careful rater chooses; in checks and practice always what is right."""
+    if item.kind != "question":
+        return item.expected.get(criterion, "equal")
+    if rng.random() < tie_rate:
+        return "equal"
+    better = truth[item.item_id, criterion]
+    return better if rng.random() < reliability else _OTHER[better]
+
+
+def _side(choice: Preferred, *, a_is_left: bool) -> Any:
+    """Return what a rater presses who prefers a reply."""
+    if choice == "equal":
+        return "equal"
+    return "left" if (choice == "a") == a_is_left else "right"
