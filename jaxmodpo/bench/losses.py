@@ -61,7 +61,7 @@ class BenchLossesConfig(Unestimated, help_group="measurement"):
     """Other implementation that is measured as well: trl is what TRL's trainers compute, on
     PyTorch, and needs torch and trl."""
     seed: Annotated[Seed, HelpGroup("measurement")] = 0
-    """Seed of the inputs."""
+    """Seed of the hidden states, the unembedding and the targets."""
     json: Annotated[Path | None, HelpGroup("output")] = None
     """File for the figures with the machine, the versions and both sides' settings."""
 
