@@ -36,21 +36,23 @@ def raters_of_items(
     """
     if ratings > raters:
         raise ValueError(f"{ratings} ratings of an item by {raters} raters")
+    if ratings == raters:
+        return [list(range(raters)) for _ in range(items)]
     loads = np.zeros(raters, np.int64)
     meetings = np.zeros((raters, raters), np.int64)
     chosen_of_items: list[list[int]] = []
     for _ in range(items):
         chosen: list[int] = []
+        is_taken = np.zeros(raters, bool)
         met = np.zeros(raters, np.int64)
+        draw = rng.permutation(raters)
         for _ in range(ratings):
-            free = [rater for rater in range(raters) if rater not in chosen]
-            draw = rng.permutation(raters)
-            best = min(free, key=lambda rater: (loads[rater], met[rater], draw[rater]))
+            # The last key counts most: whether a rater is taken, then loads, meetings, the draw.
+            best = int(np.lexsort((draw, met, loads, is_taken))[0])
             chosen.append(best)
+            is_taken[best] = True
             met += meetings[best]
-        for rater in chosen:
-            meetings[rater, chosen] += 1
-        # After all are chosen: an item's load counts once for each of its raters.
+        meetings[np.ix_(chosen, chosen)] += 1
         loads[chosen] += 1
         chosen_of_items.append(sorted(chosen))
     return chosen_of_items
