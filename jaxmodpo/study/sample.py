@@ -86,7 +86,8 @@ class StudySampleConfig(Settings, help_group="selection"):
     rehearsal: bool = False
     """Let placeholders stand in the texts, for a study in which nobody takes part."""
     seed: Seed = 0
-    """Seed of the sample, of orders and of sides."""
+    """Seed of the sample, of orders and of sides. Take one that raters cannot guess: the code is
+    open."""
 
     def check(self) -> None:
         super().check()
