@@ -18,6 +18,7 @@ Which position sees which, in a packed row of two sequences with a window of 2 (
 from __future__ import annotations
 
 import functools
+import logging
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -28,12 +29,30 @@ from jax.sharding import Mesh, PartitionSpec
 
 from jaxmodpo.errors import UserError
 
+logger = logging.getLogger(__name__)
+
 Backend = Literal["auto", "xla", "cudnn", "splash"]
 
 # Splash attention works on blocks of at least this many positions, and on whole registers of head
 # width.
 _SPLASH_BLOCK = 128
 _SPLASH_LARGEST_BLOCK = 512
+
+
+_MASK_GRADIENT_LEFT_OUT = (0, 11, 1)
+"""the first JAX whose cuDNN attention makes no gradient of a mask (jax#39512)"""
+
+
+@functools.cache
+def _warn_of_mask_gradients(version: tuple[int, ...]) -> None:
+    """Say once that this JAX spends memory on the gradient of a mask, which nobody uses."""
+    if version < _MASK_GRADIENT_LEFT_OUT:
+        logger.warning(
+            "this JAX, %s, also computes the gradient of cuDNN attention's mask, of the size heads"
+            " × tokens × tokens, which nobody uses: JAX 0.11.1 or later, on Python 3.12 or later,"
+            " saves that time and memory",
+            ".".join(str(part) for part in version),
+        )
 
 
 @dataclass(frozen=True)
@@ -83,6 +102,8 @@ class Attention:
         # alone.
         window_size = None if window is None else (window - 1, 0)
         mask = None if segments_BT is None else same_segment(segments_BT)
+        if implementation == "cudnn" and mask is not None:
+            _warn_of_mask_gradients(jax.__version_info__)
         # Key-value heads stay as they are: queries are grouped under them.
         return jax.nn.dot_product_attention(
             q_BTHC,

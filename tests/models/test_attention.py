@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 
 from jaxmodpo.errors import UserError
+from jaxmodpo.models import attention
 from jaxmodpo.models.attention import Attention
 from jaxmodpo.policy.mesh import make_mesh
 
@@ -178,3 +179,15 @@ def test_splash_attention_compiles_for_a_tpu_mesh():
         check=False,
     )
     assert done.returncode == 0, done.stderr[-2000:]
+
+
+def test_a_jax_that_computes_gradients_of_masks_is_named_once(caplog):
+    attention._warn_of_mask_gradients.cache_clear()
+    attention._warn_of_mask_gradients((0, 11, 1))
+    attention._warn_of_mask_gradients((0, 12, 0))
+    assert not caplog.records
+    for _ in range(2):
+        attention._warn_of_mask_gradients((0, 10, 2))
+    (record,) = caplog.records
+    assert "0.10.2" in record.getMessage() and "JAX 0.11.1 or later" in record.getMessage()
+    attention._warn_of_mask_gradients.cache_clear()
