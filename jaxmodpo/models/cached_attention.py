@@ -60,8 +60,10 @@ def cache_shape(config: DecoderConfig, rows: int, length: int) -> tuple[int, ...
         length: places of a row, a multiple of :data:`BLOCK`.
     """
     assert length % BLOCK == 0, f"a cache of {length} places is no multiple of {BLOCK}"
-    layers, heads = config.num_hidden_layers, config.num_key_value_heads
-    return (layers, length // BLOCK, rows, heads, BLOCK, config.head_dim)
+    layers = config.num_hidden_layers
+    heads = config.num_key_value_heads
+    blocks = length // BLOCK
+    return (layers, blocks, rows, heads, BLOCK, config.head_dim)
 
 
 def visible_places(positions_BT: Array, length: int, window: int | None) -> Array:
@@ -76,11 +78,13 @@ def visible_places(positions_BT: Array, length: int, window: int | None) -> Arra
     places_S = jnp.arange(length)
     newest_B1 = positions_BT[:, -1:]
     # What stands at a place is the newest position that falls on it, if the row came so far.
-    held_BS = newest_B1 - jnp.mod(newest_B1 - places_S, length)
-    held_B1S = held_BS[:, None, :]
-    visible_BTS = (held_B1S >= 0) & (held_B1S <= positions_BT[..., None])
+    places_behind_BS = jnp.mod(newest_B1 - places_S, length)
+    cached_positions_BS = newest_B1 - places_behind_BS
+    cached_B1S = cached_positions_BS[:, None, :]
+    own_BT1 = positions_BT[..., None]
+    visible_BTS = (cached_B1S >= 0) & (cached_B1S <= own_BT1)
     if window is not None:
-        visible_BTS &= held_B1S > positions_BT[..., None] - window
+        visible_BTS &= cached_B1S > own_BT1 - window
     return visible_BTS
 
 
@@ -93,17 +97,23 @@ def written(array_LNBKPC: Array, layer: Array, places_BT: Array, new_BTKC: Array
     and back, which copies the whole cache.
     """
     layers_BT = jnp.broadcast_to(layer, places_BT.shape)
+    blocks_BT = places_BT // BLOCK
+    places_in_block_BT = places_BT % BLOCK
+    # An index names a layer, a block and a place in it, which are axes 0, 1 and 4 of the cache.
+    # What is written there are the other axes, heads and their width: axes 2 and 3 of the update.
+    indices_BT3 = jnp.stack([layers_BT, blocks_BT, places_in_block_BT], axis=-1)
+    dimensions = jax.lax.ScatterDimensionNumbers(
+        update_window_dims=(2, 3),
+        inserted_window_dims=(0, 1, 4),
+        scatter_dims_to_operand_dims=(0, 1, 4),
+        operand_batching_dims=(2,),
+        scatter_indices_batching_dims=(0,),
+    )
     return jax.lax.scatter(
         array_LNBKPC,
-        jnp.stack([layers_BT, places_BT // BLOCK, places_BT % BLOCK], axis=-1),
+        indices_BT3,
         new_BTKC,
-        jax.lax.ScatterDimensionNumbers(
-            update_window_dims=(2, 3),
-            inserted_window_dims=(0, 1, 4),
-            scatter_dims_to_operand_dims=(0, 1, 4),
-            operand_batching_dims=(2,),
-            scatter_indices_batching_dims=(0,),
-        ),
+        dimensions,
         unique_indices=True,
         mode=jax.lax.GatherScatterMode.PROMISE_IN_BOUNDS,
     )
@@ -125,51 +135,64 @@ def attend(
     batch, time, heads, width = q_BTHC.shape
     kv_heads, places = keys_LNBKPC.shape[3:5]
     groups = heads // kv_heads
-    scaled = q_BTHC.astype(jnp.float32) / jnp.sqrt(jnp.float32(width))
-    q_BTKGC = scaled.astype(q_BTHC.dtype).reshape(batch, time, kv_heads, groups, width)
+    # Divided in float32, and only then rounded to the model's type.
+    scaled_BTHC = q_BTHC.astype(jnp.float32) / jnp.sqrt(jnp.float32(width))
+    scaled_BTHC = scaled_BTHC.astype(q_BTHC.dtype)
     # The queries of one key-value head as the lines of one matrix, Q = G T, so that each block is
     # two products of matrices as they lie in memory.
-    q_BKQC = jnp.transpose(q_BTKGC, (0, 2, 3, 1, 4)).reshape(batch, kv_heads, groups * time, width)
+    q_BTKGC = scaled_BTHC.reshape(batch, time, kv_heads, groups, width)
+    q_BKGTC = jnp.transpose(q_BTKGC, (0, 2, 3, 1, 4))
+    q_BKQC = q_BKGTC.reshape(batch, kv_heads, groups * time, width)
 
     def read(array_LNBKPC: Array, block: Array) -> Array:
+        """Return one block of one layer, ``[B, K, P, C]``."""
         start = (layer, block, 0, 0, 0, 0)
-        return jax.lax.dynamic_slice(array_LNBKPC, start, (1, 1, *array_LNBKPC.shape[2:]))[0, 0]
+        size = (1, 1, *array_LNBKPC.shape[2:])
+        block_11BKPC = jax.lax.dynamic_slice(array_LNBKPC, start, size)
+        return block_11BKPC[0, 0]
 
     def add_block(block: Array, state: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
-        largest_BKQ, sum_BKQ, mixed_BKQC = state
+        """Add one block to each query's largest score, sum of weights and weighted values."""
+        old_largest_BKQ, sum_BKQ, mixed_BKQC = state
         k_BKPC = read(keys_LNBKPC, block)
         v_BKPC = read(values_LNBKPC, block)
-        seen_BTP = jax.lax.dynamic_slice_in_dim(visible_BTS, block * places, places, axis=2)
-        seen_BQP = jnp.tile(seen_BTP, (1, groups, 1))
+        visible_BTP = jax.lax.dynamic_slice_in_dim(visible_BTS, block * places, places, axis=2)
+        visible_BQP = jnp.tile(visible_BTP, (1, groups, 1))
         scores_BKQP = _product(q_BKQC, k_BKPC, contracted=(3, 3))
-        scores_BKQP = jnp.where(seen_BQP[:, None], scores_BKQP, -jnp.inf)
-        now_BKQ = jnp.maximum(largest_BKQ, jnp.max(scores_BKQP, axis=-1))
-        weights_BKQP = jnp.exp(scores_BKQP - now_BKQ[..., None])
-        shrink_BKQ = jnp.exp(largest_BKQ - now_BKQ)
+        scores_BKQP = jnp.where(visible_BQP[:, None], scores_BKQP, -jnp.inf)
+        block_largest_BKQ = jnp.max(scores_BKQP, axis=-1)
+        largest_BKQ = jnp.maximum(old_largest_BKQ, block_largest_BKQ)
+        weights_BKQP = jnp.exp(scores_BKQP - largest_BKQ[..., None])
+        # What was added up relative to a smaller largest score is brought to the new one.
+        shrink_BKQ = jnp.exp(old_largest_BKQ - largest_BKQ)
         added_BKQC = _product(weights_BKQP.astype(v_BKPC.dtype), v_BKPC, contracted=(3, 2))
         sum_BKQ = sum_BKQ * shrink_BKQ + jnp.sum(weights_BKQP, axis=-1)
-        return now_BKQ, sum_BKQ, mixed_BKQC * shrink_BKQ[..., None] + added_BKQC
+        mixed_BKQC = mixed_BKQC * shrink_BKQ[..., None] + added_BKQC
+        return largest_BKQ, sum_BKQ, mixed_BKQC
 
     queries_shape = q_BKQC.shape[:3]
     # Lower than any score, and finite: a difference of two infinities would be no number.
-    nothing_yet = jnp.full(queries_shape, jnp.finfo(jnp.float32).min)
-    start = (nothing_yet, jnp.zeros(queries_shape), jnp.zeros(q_BKQC.shape))
-    last_place = jnp.max(jnp.where(visible_BTS, jnp.arange(visible_BTS.shape[2]), 0))
+    lowest_BKQ = jnp.full(queries_shape, jnp.finfo(jnp.float32).min)
+    start = (lowest_BKQ, jnp.zeros(queries_shape), jnp.zeros(q_BKQC.shape))
+    places_S = jnp.arange(visible_BTS.shape[2])
+    last_place = jnp.max(jnp.where(visible_BTS, places_S, 0))
     blocks = last_place // places + 1
     _, sum_BKQ, mixed_BKQC = jax.lax.fori_loop(0, blocks, add_block, start)
     out_BKQC = mixed_BKQC / sum_BKQ[..., None]
     out_BKGTC = out_BKQC.reshape(batch, kv_heads, groups, time, width)
     out_BTKGC = jnp.transpose(out_BKGTC, (0, 3, 1, 2, 4))
-    return out_BTKGC.reshape(batch, time, heads, width).astype(q_BTHC.dtype)
+    out_BTHC = out_BTKGC.reshape(batch, time, heads, width)
+    return out_BTHC.astype(q_BTHC.dtype)
 
 
 def _product(queries: Array, block: Array, contracted: tuple[int, int]) -> Array:
     """Multiply matrices of each row and key-value head, and add up in float32."""
     query_axis, block_axis = contracted
+    contracted_axes = ((query_axis,), (block_axis,))
     row_and_head = ((0, 1), (0, 1))
     return jax.lax.dot_general(
         queries,
         block,
-        (((query_axis,), (block_axis,)), row_and_head),
+        (contracted_axes, row_and_head),
         preferred_element_type=jnp.float32,
     )

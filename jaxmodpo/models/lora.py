@@ -71,10 +71,9 @@ class LoraConfig:
             )
         unknown = sorted(set(self.targets) - set(PROJECTIONS))
         if unknown or not self.targets:
-            raise UserError(
-                f"LoRA targets must be some of {', '.join(PROJECTIONS)}; got"
-                f" {', '.join(unknown) or 'none'}"
-            )
+            projections = ", ".join(PROJECTIONS)
+            targets = ", ".join(unknown) or "none"
+            raise UserError(f"LoRA targets must be some of {projections}; got {targets}")
 
     @property
     def scale(self) -> float:
@@ -91,20 +90,22 @@ def adapter_table(base: Table, config: LoraConfig) -> dict[str, Spec]:
     for name in config.targets:
         spec = base[f"layers.{name}"]
         layers, width_in, width_out = spec.shape
+        layer_axis, input_axis, output_axis = spec.axes
         stem = "base_model.model." + spec.key.removesuffix(".weight")
+        # The rank is small: its axis lies on no axis of a mesh.
         table[f"{name}.A"] = Spec(
-            (layers, width_in, config.rank),
-            (spec.axes[0], f"adapter_{spec.axes[1]}", None),
-            f"{stem}.lora_A.weight",
-            "kaiming",
-            True,
+            shape=(layers, width_in, config.rank),
+            axes=(layer_axis, f"adapter_{input_axis}", None),
+            key=f"{stem}.lora_A.weight",
+            initializer="kaiming",
+            transposed=True,
         )
         table[f"{name}.B"] = Spec(
-            (layers, config.rank, width_out),
-            (spec.axes[0], None, f"adapter_{spec.axes[2]}"),
-            f"{stem}.lora_B.weight",
-            "zeros",
-            True,
+            shape=(layers, config.rank, width_out),
+            axes=(layer_axis, None, f"adapter_{output_axis}"),
+            key=f"{stem}.lora_B.weight",
+            initializer="zeros",
+            transposed=True,
         )
     return table
 
@@ -163,15 +164,17 @@ def side_by_side(
         ``[adapters, Σ r_i]``.
     """
     ranks = [config.rank for config, _ in adapters]
-    targets = [
-        name for name in PROJECTIONS if any(name in config.targets for config, _ in adapters)
-    ]
+    adapted: set[str] = set()
+    for config, _ in adapters:
+        adapted.update(config.targets)
+    targets = [name for name in PROJECTIONS if name in adapted]
     # On the host: no device need hold all of what is shared out among several.
     parameters: dict[str, np.ndarray] = {}
     for name in targets:
+        # Any adapter of this projection tells its shape, which those without it need for zeros.
         arrays_with_target = next(arrays for _, arrays in adapters if f"{name}.A" in arrays)
         layers, width_in, _ = arrays_with_target[f"{name}.A"].shape
-        width_out = arrays_with_target[f"{name}.B"].shape[2]
+        _, _, width_out = arrays_with_target[f"{name}.B"].shape
         factors_a: list[np.ndarray] = []
         factors_b: list[np.ndarray] = []
         for config, arrays in adapters:
@@ -185,8 +188,10 @@ def side_by_side(
         parameters[f"{name}.B"] = np.concatenate(factors_b, axis=1)
     rank = sum(ranks)
     lora = LoraConfig(rank, float(rank), 0.0, tuple(targets))
-    owner_of_rank = np.repeat(np.arange(len(adapters)), ranks)
-    return lora, parameters, owner_of_rank == np.arange(len(adapters))[:, None]
+    adapter_numbers = np.arange(len(adapters))
+    owner_of_rank = np.repeat(adapter_numbers, ranks)
+    is_owner = owner_of_rank == adapter_numbers[:, None]  # [adapters, Σ r_i]
+    return lora, parameters, is_owner
 
 
 Averaging = Literal["exact", "factors", "slerp"]
@@ -215,25 +220,15 @@ def average(
     Raises:
         UserError: different targets; ``factors`` of different ranks; ``slerp`` of more than two.
     """
-    targets = adapters[0][0].targets
-    for config, _ in adapters[1:]:
-        if set(config.targets) != set(targets):
-            raise UserError(
-                f"adapters to average must adapt the same projections; got {', '.join(targets)} "
-                f"and {', '.join(config.targets)}"
-            )
-    ranks = [config.rank for config, _ in adapters]
-    if how == "factors" and len(set(ranks)) > 1:
-        raise UserError(
-            f"factors can be averaged only at one rank; got {', '.join(map(str, ranks))} (use"
-            " exact)"
-        )
-    if how == "slerp" and len(adapters) != 2:
-        raise UserError(f"slerp lies between two adapters; got {len(adapters)}")
+    configs = [config for config, _ in adapters]
+    _check_average(configs, how)
     merged: dict[str, Array] = {}
-    for name in targets:
-        a = [arrays[f"{name}.A"] for _, arrays in adapters]
-        b = [config.scale * arrays[f"{name}.B"] for config, arrays in adapters]
+    for name in configs[0].targets:
+        a: list[Array] = []
+        b: list[Array] = []
+        for config, arrays in adapters:
+            a.append(arrays[f"{name}.A"])
+            b.append(config.scale * arrays[f"{name}.B"])
         if how == "factors":
             merged[f"{name}.A"] = _weighted_sum(weights, a)
             merged[f"{name}.B"] = _weighted_sum(weights, b)
@@ -242,14 +237,33 @@ def average(
         shares = jnp.asarray(weights)[:, None]
         if how == "slerp":
             shares = great_circle(a, b, weights[1])
-        weighted_b = [
-            share[:, None, None] * factor for share, factor in zip(shares, b, strict=True)
-        ]
+        weighted_b: list[Array] = []
+        for share, factor in zip(shares, b, strict=True):
+            weighted_b.append(share[:, None, None] * factor)
         merged[f"{name}.A"] = jnp.concatenate(a, axis=2)
         merged[f"{name}.B"] = jnp.concatenate(weighted_b, axis=1)
+    ranks = [config.rank for config in configs]
     rank = ranks[0] if how == "factors" else sum(ranks)
     # Every scale is in B by now, so that the result's own is 1: α equals r.
-    return dataclasses.replace(adapters[0][0], rank=rank, alpha=float(rank), rslora=False), merged
+    merged_config = dataclasses.replace(configs[0], rank=rank, alpha=float(rank), rslora=False)
+    return merged_config, merged
+
+
+def _check_average(configs: Sequence[LoraConfig], how: Averaging) -> None:
+    """Raise a UserError where adapters cannot be averaged that way; see :func:`average`."""
+    targets = configs[0].targets
+    for config in configs[1:]:
+        if set(config.targets) != set(targets):
+            raise UserError(
+                f"adapters to average must adapt the same projections; got {', '.join(targets)} "
+                f"and {', '.join(config.targets)}"
+            )
+    ranks = [config.rank for config in configs]
+    if how == "factors" and len(set(ranks)) > 1:
+        listed = ", ".join(map(str, ranks))
+        raise UserError(f"factors can be averaged only at one rank; got {listed} (use exact)")
+    if how == "slerp" and len(configs) != 2:
+        raise UserError(f"slerp lies between two adapters; got {len(configs)}")
 
 
 def _weighted_sum(weights: Sequence[float], factors: Sequence[Array]) -> Array:
@@ -284,12 +298,16 @@ def great_circle(a: Sequence[Array], b: Sequence[Array], t: float) -> Array:
         return jnp.sum(of_a * of_b, axis=(1, 2))
 
     squared_norms = inner(0, 0) * inner(1, 1)
-    cosine = inner(0, 1) / jnp.maximum(jnp.sqrt(squared_norms), 1e-30)
+    norms = jnp.sqrt(squared_norms)
+    cosine = inner(0, 1) / jnp.maximum(norms, 1e-30)
+    # Rounding may carry a cosine past 1, where it has no angle.
     angle = jnp.arccos(jnp.clip(cosine, -1.0, 1.0))
     sine = jnp.sin(angle)
     # Nearly parallel changes have no great circle of their own, and a chord is as good.
     is_straight = (sine < 1e-4) | (squared_norms == 0)
     # Where it is straight the quotient is not used, and must not divide by zero all the same.
     divisor = jnp.where(is_straight, 1.0, sine)
-    curved = jnp.stack([jnp.sin((1 - t) * angle), jnp.sin(t * angle)]) / divisor
-    return jnp.where(is_straight, jnp.asarray([1 - t, t])[:, None], curved)
+    sines = jnp.stack([jnp.sin((1 - t) * angle), jnp.sin(t * angle)])
+    curved = sines / divisor
+    straight = jnp.asarray([1 - t, t])[:, None]
+    return jnp.where(is_straight, straight, curved)

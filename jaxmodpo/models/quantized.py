@@ -25,6 +25,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import math
 from collections.abc import Mapping
 from typing import Any, Literal
 
@@ -63,15 +64,18 @@ def dynamic_levels() -> np.ndarray:
     for i in range(7):
         # From both ends, rounded once to float32, as PyTorch's linspace does: the last bit counts,
         # since a scale that lies between two levels would otherwise get another code than there.
-        indices = np.arange(2**i + 1)
-        start, end = np.float64(np.float32(0.1)), 1.0
-        step = np.float64((np.float32(1) - np.float32(0.1)) / np.float32(2**i))
-        from_start = start + step * indices
-        from_end = end - step * indices[::-1]
-        is_first_half = indices < (2**i + 1) // 2
+        parts = 2**i
+        indices = np.arange(parts + 1)
+        tenth = np.float32(0.1)
+        step = np.float64((np.float32(1) - tenth) / np.float32(parts))
+        from_start = np.float64(tenth) + step * indices
+        from_end = 1.0 - step * indices[::-1]
+        is_first_half = indices < (parts + 1) // 2
         bounds = np.where(is_first_half, from_start, from_end).astype(np.float32)
-        middles = np.float32(10.0 ** (i - 6)) * ((bounds[:-1] + bounds[1:]) / np.float32(2))
-        levels += [*middles, *-middles]
+        middles = (bounds[:-1] + bounds[1:]) / np.float32(2)
+        decade = np.float32(10.0 ** (i - 6))
+        positive_levels = decade * middles
+        levels += [*positive_levels, *-positive_levels]
     return np.sort(np.asarray(levels, np.float32))
 
 
@@ -103,21 +107,22 @@ def stored_table(table: Table, base_dtype: BaseDtype) -> dict[str, Spec]:
                 f" {inputs}"
             )
         groups = inputs // BLOCK
-        scales = (layers, groups, outputs)
+        scales_shape = (layers, groups, outputs)
         # Codes and scales lie as the weight does: a group's inputs and its scale stay together as
         # long as a device has whole groups. Scales of scales are few, and every device has them.
         if base_dtype == "int8":
             arrays = {
                 "codes": (spec.shape, spec.axes, "int8"),
-                "scales": (scales, spec.axes, "float32"),
+                "scales": (scales_shape, spec.axes, "float32"),
             }
         else:
-            scale_blocks = -(-groups * outputs // SCALE_BLOCK)
+            layer_axis = spec.axes[0]
+            scale_blocks = math.ceil(groups * outputs / SCALE_BLOCK)
             arrays = {
                 "codes": (spec.shape, spec.axes, "uint4"),
-                "scales": (scales, spec.axes, "uint8"),
-                "scale_blocks": ((layers, scale_blocks), (spec.axes[0], None), "float32"),
-                "scale_offset": ((layers,), (spec.axes[0],), "float32"),
+                "scales": (scales_shape, spec.axes, "uint8"),
+                "scale_blocks": ((layers, scale_blocks), (layer_axis, None), "float32"),
+                "scale_offset": ((layers,), (layer_axis,), "float32"),
             }
         for suffix, (shape, axes, dtype) in arrays.items():
             key = f"{spec.key}.{suffix}"
@@ -141,20 +146,25 @@ def quantize(weight_IO: Array, base_dtype: BaseDtype) -> dict[str, Array]:
     largest_GO = jnp.max(jnp.abs(blocks_GBO), axis=1)
     scaled_GBO = _scaled(blocks_GBO, largest_GO[:, None])
     if base_dtype == "int8":
-        codes = jnp.round(scaled_GBO * 127).astype(jnp.int8).reshape(inputs, outputs)
-        return {"codes": codes, "scales": largest_GO / 127}
-    codes = _nearest(scaled_GBO, NF4_LEVELS).astype(jnp.uint4).reshape(inputs, outputs)
+        codes_GBO = jnp.round(scaled_GBO * 127).astype(jnp.int8)
+        codes_IO = codes_GBO.reshape(inputs, outputs)
+        return {"codes": codes_IO, "scales": largest_GO / 127}
+    codes_GBO = _nearest(scaled_GBO, NF4_LEVELS).astype(jnp.uint4)
+    codes_IO = codes_GBO.reshape(inputs, outputs)
     # Scales are all positive. Without their mean they lie around 0, where the 8-bit levels are
     # densest, and 256 of them share one scale of their own. bitsandbytes flattens its [out, in]
     # matrices: blocks of scales run along an output's groups first.
     offset = jnp.mean(largest_GO)
     flat = (largest_GO - offset).T.reshape(-1)
-    rows = jnp.pad(flat, (0, -flat.size % SCALE_BLOCK)).reshape(-1, SCALE_BLOCK)
+    # The last block of scales may not be full; zeros fill it, and change no largest value.
+    padded = jnp.pad(flat, (0, -flat.size % SCALE_BLOCK))
+    rows = padded.reshape(-1, SCALE_BLOCK)
     scale_blocks = jnp.max(jnp.abs(rows), axis=1)
-    padded_codes = _nearest(_scaled(rows, scale_blocks[:, None]), DYNAMIC_LEVELS).reshape(-1)
+    scaled_rows = _scaled(rows, scale_blocks[:, None])
+    padded_codes = _nearest(scaled_rows, DYNAMIC_LEVELS).reshape(-1)
     scale_codes = padded_codes[: flat.size]
     return {
-        "codes": codes,
+        "codes": codes_IO,
         "scales": scale_codes.reshape(outputs, -1).T,
         "scale_blocks": scale_blocks,
         "scale_offset": offset,
@@ -169,15 +179,18 @@ def dequantize(stored: Mapping[str, Array], dtype: Any) -> Array:
     if "scale_blocks" in stored:
         groups = inputs // BLOCK
         # Where each scale stands when the matrix is flattened along an output's groups first.
-        flat_index_GO = jnp.arange(outputs)[None] * groups + jnp.arange(groups)[:, None]
+        output_numbers = jnp.arange(outputs)[None]
+        group_numbers = jnp.arange(groups)[:, None]
+        flat_index_GO = output_numbers * groups + group_numbers
         scale_blocks_GO = stored["scale_blocks"][flat_index_GO // SCALE_BLOCK]
         scale_levels_GO = jnp.asarray(DYNAMIC_LEVELS)[scales_GO]
         scales_GO = scale_levels_GO * scale_blocks_GO + stored["scale_offset"]
         values_IO = _lookup(codes_IO, NF4_LEVELS)
     else:
         values_IO = codes_IO.astype(jnp.float32)
-    blocks_GBO = values_IO.reshape(-1, BLOCK, outputs) * scales_GO[:, None]
-    return blocks_GBO.reshape(inputs, outputs).astype(dtype)
+    values_GBO = values_IO.reshape(-1, BLOCK, outputs)
+    weight_GBO = values_GBO * scales_GO[:, None]
+    return weight_GBO.reshape(inputs, outputs).astype(dtype)
 
 
 def matmul(x: Array, weights: Mapping[str, Array], name: str) -> Array:
@@ -223,7 +236,8 @@ _matmul.defvjp(_forward, _backward)
 def _scaled(values: Array, largest: Array) -> Array:
     # Multiplied by a reciprocal, as bitsandbytes does: a division would round differently. A group
     # of zeros has the largest value 0, and stays zeros.
-    return jnp.clip(values * (1 / jnp.maximum(largest, 1e-38)), -1, 1)
+    reciprocal = 1 / jnp.maximum(largest, 1e-38)
+    return jnp.clip(values * reciprocal, -1, 1)
 
 
 def _nearest(values: Array, levels: np.ndarray) -> Array:

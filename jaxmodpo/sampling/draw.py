@@ -38,6 +38,9 @@ from jaxmodpo.errors import UserError
 COLUMNS = 128
 """columns of the table as which a vocabulary is looked at; the lanes of a TPU's registers"""
 
+_DrawState = tuple[Array, Array, Array, Array, Array]
+"""attempts so far; and by row whether it draws again, its token, what is heavier, and its weight"""
+
 
 @dataclass(frozen=True)
 class SamplingSettings:
@@ -147,14 +150,19 @@ def _heaviest(weights_BV: Array, count: int) -> Array:
         low_B, high_B = bounds
         middle_B = low_B + (high_B - low_B) // 2
         from_middle_B = jnp.sum(order_BV >= middle_B[:, None], axis=-1)
-        enough_B = from_middle_B >= count
-        return jnp.where(enough_B, middle_B, low_B), jnp.where(enough_B, high_B, middle_B)
+        is_enough_B = from_middle_B >= count
+        low_B = jnp.where(is_enough_B, middle_B, low_B)
+        high_B = jnp.where(is_enough_B, high_B, middle_B)
+        return low_B, high_B
 
     # From the low bound on there is enough, from the high one on there is not: no weight exceeds 1.
     low_B = jnp.zeros(weights_BV.shape[0], jnp.int32)
     above_one = jax.lax.bitcast_convert_type(jnp.float32(2), jnp.int32)
-    threshold_B, _ = jax.lax.fori_loop(0, 31, halve, (low_B, jnp.full_like(low_B, above_one)))
-    return jnp.where(order_BV >= threshold_B[:, None], weights_BV, 0)
+    high_B = jnp.full_like(low_B, above_one)
+    # An int32 without its sign has 31 bits, and each halving decides one of them.
+    threshold_B, _ = jax.lax.fori_loop(0, 31, halve, (low_B, high_B))
+    is_heavy_BV = order_BV >= threshold_B[:, None]
+    return jnp.where(is_heavy_BV, weights_BV, 0)
 
 
 def is_in_nucleus(candidates: Candidates, tokens_B: Array) -> Array:
@@ -163,7 +171,7 @@ def is_in_nucleus(candidates: Candidates, tokens_B: Array) -> Array:
     Tokens as likely as the last one of the nucleus belong to it.
     """
     table_BMN = _as_table(candidates.weights_BV, 0)
-    weight_B = jnp.take_along_axis(candidates.weights_BV, tokens_B[:, None], axis=1)[:, 0]
+    weight_B = _entry_of_each_row(candidates.weights_BV, tokens_B)
     heavier_BN = _heavier_by_column(table_BMN, weight_B)
     return ~_is_outside(heavier_BN, candidates.nucleus_B)
 
@@ -182,20 +190,27 @@ def draw(candidates: Candidates, keys_B: Array) -> Array:
     table_BMN = _as_table(candidates.weights_BV, 0)
     rows = table_BMN.shape[0]
 
+    def two_uniforms(key: Array) -> Array:
+        return jax.random.uniform(key, (2,))
+
     def pick(attempt: Array, heavier_BN: Array, than_B: Array) -> tuple[Array, Array]:
         """Draw from what is heavier than a weight; return tokens and their weights."""
         attempt_keys_B = jax.vmap(jax.random.fold_in, (0, None))(keys_B, attempt)
-        uniform_B2 = jax.vmap(lambda key: jax.random.uniform(key, (2,)))(attempt_keys_B)
-        column_B = _drawn_place(heavier_BN, uniform_B2[:, 0])
-        column_BM = jnp.take_along_axis(table_BMN, column_B[:, None, None], axis=2)[..., 0]
-        open_BM = jnp.where(column_BM > than_B[:, None], column_BM, 0)
-        line_B = _drawn_place(open_BM, uniform_B2[:, 1])
-        weight_B = jnp.take_along_axis(column_BM, line_B[:, None], axis=1)[:, 0]
-        return line_B * COLUMNS + column_B, weight_B
+        uniform_B2 = jax.vmap(two_uniforms)(attempt_keys_B)
+        column_B = _random_place(heavier_BN, uniform_B2[:, 0])
+        column_BM1 = jnp.take_along_axis(table_BMN, column_B[:, None, None], axis=2)
+        column_BM = column_BM1[..., 0]
+        heavier_BM = jnp.where(column_BM > than_B[:, None], column_BM, 0)
+        line_B = _random_place(heavier_BM, uniform_B2[:, 1])
+        weight_B = _entry_of_each_row(column_BM, line_B)
+        tokens_B = line_B * COLUMNS + column_B
+        return tokens_B, weight_B
 
-    def again(
-        state: tuple[Array, Array, Array, Array, Array],
-    ) -> tuple[Array, Array, Array, Array, Array]:
+    def some_row_is_open(state: _DrawState) -> Array:
+        _, is_open_B, *_ = state
+        return jnp.any(is_open_B)
+
+    def again(state: _DrawState) -> _DrawState:
         attempt, is_open_B, tokens_B, heavier_BN, weight_B = state
         new_tokens_B, new_weight_B = pick(attempt, heavier_BN, weight_B)
         # Rows that are done keep still while their neighbors draw again.
@@ -207,19 +222,25 @@ def draw(candidates: Candidates, keys_B: Array) -> Array:
 
     # Weights of 0 are not heavier than this, so that they are never drawn.
     nothing_B = jnp.zeros(rows)
-    start = (
-        jnp.uint32(0),
-        jnp.ones(rows, bool),
-        jnp.zeros(rows, jnp.int32),
-        _heavier_by_column(table_BMN, nothing_B),
-        nothing_B,
-    )
-    return jax.lax.while_loop(lambda state: jnp.any(state[1]), again, start)[2]
+    all_open_B = jnp.ones(rows, bool)
+    no_tokens_B = jnp.zeros(rows, jnp.int32)
+    every_weight_BN = _heavier_by_column(table_BMN, nothing_B)
+    start = (jnp.uint32(0), all_open_B, no_tokens_B, every_weight_BN, nothing_B)
+    _, _, tokens_B, _, _ = jax.lax.while_loop(some_row_is_open, again, start)
+    return tokens_B
+
+
+def _entry_of_each_row(values_BN: Array, places_B: Array) -> Array:
+    """Return the entry at each row's own place, ``[B]``."""
+    entries_B1 = jnp.take_along_axis(values_BN, places_B[:, None], axis=1)
+    return entries_B1[:, 0]
 
 
 def _heavier_by_column(table_BMN: Array, than_B: Array) -> Array:
     """Return the sum of each column's weights above a weight, ``[B, N]``."""
-    return jnp.sum(jnp.where(table_BMN > than_B[:, None, None], table_BMN, 0), axis=1)
+    is_heavier_BMN = table_BMN > than_B[:, None, None]
+    heavier_BMN = jnp.where(is_heavier_BMN, table_BMN, 0)
+    return jnp.sum(heavier_BMN, axis=1)
 
 
 def _is_outside(heavier_BN: Array, nucleus_B: Array) -> Array:
@@ -232,15 +253,18 @@ def _is_outside(heavier_BN: Array, nucleus_B: Array) -> Array:
     return (heavier_B >= nucleus_B) & (heavier_B > 0)
 
 
-def _drawn_place(weights_BN: Array, uniform_B: Array) -> Array:
+def _random_place(weights_BN: Array, uniform_B: Array) -> Array:
     """Return where each row's running sum passes a share of the whole, int32."""
     sums_BN = jnp.cumsum(weights_BN, axis=1)
-    share_B1 = uniform_B[:, None] * sums_BN[:, -1:]
+    total_B1 = sums_BN[:, -1:]
+    share_B1 = uniform_B[:, None] * total_B1
     # A sum in parallel may rise by rounding at a place that has no weight.
     passes_BN = (sums_BN > share_B1) & (weights_BN > 0)
+    first_passing_B = jnp.argmax(passes_BN, axis=1)
+    heaviest_B = jnp.argmax(weights_BN, axis=1)
     # For the same reason, once in some ten million draws, none may pass.
-    none_B = ~jnp.any(passes_BN, axis=1)
-    place_B = jnp.where(none_B, jnp.argmax(weights_BN, axis=1), jnp.argmax(passes_BN, axis=1))
+    none_passes_B = ~jnp.any(passes_BN, axis=1)
+    place_B = jnp.where(none_passes_B, heaviest_B, first_passing_B)
     return place_B.astype(jnp.int32)
 
 
@@ -259,13 +283,16 @@ def _as_table(values_BV: Array, padding: float) -> Array:
 
 def _over_vocabulary(reduce: Callable[..., Array], values_BV: Array, padding: float) -> Array:
     """Reduce each row's vocabulary to a number."""
-    return reduce(reduce(_as_table(values_BV, padding), axis=1), axis=1)
+    table_BMN = _as_table(values_BV, padding)
+    by_column_BN = reduce(table_BMN, axis=1)
+    return reduce(by_column_BN, axis=1)
 
 
 def are_finite(logits_BV: Array) -> Array:
     """Return whether a row's logits are all finite numbers."""
     # NaN and infinity of either sign end up in the sum; finite float32 logits never add up to one.
-    return jnp.isfinite(_over_vocabulary(jnp.sum, logits_BV, 0))
+    sums_B = _over_vocabulary(jnp.sum, logits_BV, 0)
+    return jnp.isfinite(sums_B)
 
 
 def likeliest(logits_BV: Array) -> Array:
