@@ -65,24 +65,31 @@ def tensor_files(folder: Path, weights_name: str = "model") -> dict[str, Path]:
 
 def _listed_files(index: Path) -> set[str]:
     """Return the files that an index speaks of; none where it has no map of tensors."""
-    content = read_json(index)
-    weight_map = content.get("weight_map") if isinstance(content, dict) else None
-    if not isinstance(weight_map, dict):
+    weight_map = _weight_map(index)
+    if weight_map is None:
         return set()
     return {name for name in weight_map.values() if isinstance(name, str)}
 
 
 def _read_index(index: Path) -> dict[str, str]:
     """Return an index's map from tensors to names of files beside it."""
-    content = read_json(index)
-    weight_map = content.get("weight_map") if isinstance(content, dict) else None
-    if not isinstance(weight_map, dict) or not _are_texts(weight_map.values()):
+    weight_map = _weight_map(index)
+    if weight_map is None or not _are_texts(weight_map.values()):
         raise UserError(f"{index} has no weight_map from tensors to files")
     # An index comes with a download: a path in it must not lead to files anywhere else.
     outside = [name for name in weight_map.values() if not _is_file_name(name)]
     if outside:
         raise UserError(f"{index} names a file outside its folder: {min(outside)[:80]}")
     return weight_map
+
+
+def _weight_map(index: Path) -> dict[str, Any] | None:
+    """Return what an index calls its map from tensors to files; None where there is no mapping."""
+    content = read_json(index)
+    if not isinstance(content, dict):
+        return None
+    weight_map = content.get("weight_map")
+    return weight_map if isinstance(weight_map, dict) else None
 
 
 def _are_texts(values: Any) -> bool:
@@ -121,9 +128,10 @@ def _tensor_names(path: Path) -> list[str]:
 
 def _pickle_hint(folder: Path) -> str:
     """Return what to add where weights are missing and pickled ones are there; else nothing."""
-    if not any(any(folder.glob(pattern)) for pattern in _PICKLES):
-        return ""
-    return "; pickle files are never loaded: convert to safetensors first"
+    for pattern in _PICKLES:
+        if any(folder.glob(pattern)):
+            return "; pickle files are never loaded: convert to safetensors first"
+    return ""
 
 
 class Located(NamedTuple):
@@ -168,7 +176,8 @@ def locate(
     opened = open_files(files)
     # A bare RobertaModel saves its tensors without the "roberta." that its heads' folders have.
     has_full_names = any(spec.tensor_names()[0] in files for spec in table.values())
-    located = Located(files, {}, "" if has_full_names else "roberta.")
+    missing_prefix = "" if has_full_names else "roberta."
+    located = Located(files, present={}, prefix=missing_prefix)
     problems: list[str] = []
     expected: set[str] = set()
     for name, spec in table.items():
@@ -180,7 +189,9 @@ def locate(
         problems += [f"missing {key}" for key in missing]
         for key in keys:
             if key in files:
-                problems += _misfits(opened[files[key]].get_slice(key), key, spec)
+                # Of a slice that is never cut, only the header is read.
+                tensor = opened[files[key]].get_slice(key)
+                problems += _misfits(tensor, key, spec)
         located.present[name] = spec
     # A tensor that nobody reads is a part of another model: without it the numbers would be wrong.
     for key in sorted(set(files) - expected):
@@ -197,8 +208,9 @@ def locate(
 def _misfits(tensor: Any, key: str, spec: Spec) -> list[str]:
     """Return what is wrong with a tensor's shape or type, by its header alone."""
     shape = tuple(tensor.get_shape())
-    if shape != file_shape(spec):
-        return [f"{key} has shape {list(shape)}, not {list(file_shape(spec))}"]
+    expected_shape = file_shape(spec)
+    if shape != expected_shape:
+        return [f"{key} has shape {list(shape)}, not {list(expected_shape)}"]
     if tensor.get_dtype() not in _FLOATS:
         return [f"{key} has type {tensor.get_dtype()}, not one of {', '.join(_FLOATS)}"]
     return []
@@ -206,7 +218,8 @@ def _misfits(tensor: Any, key: str, spec: Spec) -> list[str]:
 
 def open_files(files: dict[str, Path]) -> dict[Path, Any]:
     """Open each of the safetensors files in which tensors lie, once."""
-    return {path: safe_open(path, framework="numpy") for path in sorted(set(files.values()))}
+    paths = sorted(set(files.values()))
+    return {path: safe_open(path, framework="numpy") for path in paths}
 
 
 def file_shape(spec: Spec) -> tuple[int, ...]:
@@ -217,5 +230,6 @@ def file_shape(spec: Spec) -> tuple[int, ...]:
 
 def in_one_sentence(problems: Sequence[str]) -> str:
     """Join problems, of which a model may have thousands: the first twelve, and how many more."""
-    more = f" and {len(problems) - 12} more" if len(problems) > 12 else ""
-    return "; ".join(problems[:12]) + more
+    listed = "; ".join(problems[:12])
+    unlisted = len(problems) - 12
+    return f"{listed} and {unlisted} more" if unlisted > 0 else listed

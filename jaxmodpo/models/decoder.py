@@ -53,6 +53,7 @@ from jaxmodpo.models.rope import rotate, rotation
 
 def parameter_table(config: DecoderConfig) -> dict[str, Spec]:
     """Return every parameter of the base model."""
+    vocabulary = config.vocab_size
     width = config.hidden_size
     inner = config.intermediate_size
     queries = config.num_attention_heads * config.head_dim
@@ -61,7 +62,7 @@ def parameter_table(config: DecoderConfig) -> dict[str, Spec]:
     mlp = functools.partial(_projection, config.num_hidden_layers, "mlp")
     norm = functools.partial(_norm, config)
     table = {
-        "embed": Spec((config.vocab_size, width), ("vocab", "embed"), "model.embed_tokens.weight"),
+        "embed": Spec((vocabulary, width), ("vocab", "embed"), "model.embed_tokens.weight"),
         "layers.input_norm": norm("input_layernorm"),
         "layers.q_proj": attention("q_proj", (width, queries), ("embed", "heads")),
         "layers.k_proj": attention("k_proj", (width, keys), ("embed", "kv_heads")),
@@ -75,7 +76,7 @@ def parameter_table(config: DecoderConfig) -> dict[str, Spec]:
     }
     if not config.tie_word_embeddings:
         table["unembed"] = Spec(
-            (width, config.vocab_size), ("embed", "vocab"), "lm_head.weight", transposed=True
+            (width, vocabulary), ("embed", "vocab"), "lm_head.weight", transposed=True
         )
     return table
 
@@ -83,13 +84,16 @@ def parameter_table(config: DecoderConfig) -> dict[str, Spec]:
 def _projection(
     layers: int, block: str, name: str, size: tuple[int, int], axes: tuple[str, str]
 ) -> Spec:
+    """Return one of a layer's matrices, stacked over layers; ``size`` is its inputs and outputs."""
     key = f"model.layers.{{layer}}.{block}.{name}.weight"
     return Spec((layers, *size), ("layers", *axes), key, transposed=True)
 
 
 def _norm(config: DecoderConfig, name: str) -> Spec:
+    """Return one of a layer's norms, stacked over layers."""
     shape = (config.num_hidden_layers, config.hidden_size)
-    return Spec(shape, ("layers", None), f"model.layers.{{layer}}.{name}.weight", "ones")
+    key = f"model.layers.{{layer}}.{name}.weight"
+    return Spec(shape, ("layers", None), key, "ones")
 
 
 class BaseParam(nnx.Variable):
@@ -124,8 +128,9 @@ class Decoder(nnx.Module):
         self.config = config
         self.lora = lora
         self.attention = attention or Attention()
+        adapter = adapter or {}
         self.base = nnx.Dict({name: BaseParam(array) for name, array in base.items()})
-        self.adapter = nnx.Dict({name: LoraParam(array) for name, array in (adapter or {}).items()})
+        self.adapter = nnx.Dict({name: LoraParam(array) for name, array in adapter.items()})
 
     def hidden_states(
         self,
@@ -154,7 +159,8 @@ class Decoder(nnx.Module):
         mesh = self.attention.mesh
         x_BTD = constrain(base["embed"][tokens_BT], mesh, "batch", None, None)
         if positions_BT is None:
-            positions_BT = jnp.arange(tokens_BT.shape[1])[None]
+            _, time = tokens_BT.shape
+            positions_BT = jnp.arange(time)[None]
         angles = rotation(self.config.rope, self.config.head_dim, positions_BT)
 
         def block(x_BTD: Array, layer: tuple[dict[str, Array], Array]) -> tuple[Array, None]:
@@ -163,16 +169,17 @@ class Decoder(nnx.Module):
 
             def attend(q_BTHC: Array, k_BTKC: Array, v_BTKC: Array) -> Array:
                 return self.attention(
-                    constrain(q_BTHC, mesh, "batch", None, "heads", None),
-                    constrain(k_BTKC, mesh, "batch", None, "kv_heads", None),
-                    constrain(v_BTKC, mesh, "batch", None, "kv_heads", None),
+                    self._placed_heads(q_BTHC, "heads"),
+                    self._placed_heads(k_BTKC, "kv_heads"),
+                    self._placed_heads(v_BTKC, "kv_heads"),
                     causal=True,
                     window=self.config.sliding_window,
                     segments_BT=segments_BT,
                 )
 
             x_BTD = self._layer(x_BTD, weights, angles, attend, dropout)
-            return constrain(x_BTD, mesh, "batch", None, None), None
+            x_BTD = constrain(x_BTD, mesh, "batch", None, None)
+            return x_BTD, None
 
         body = rematerialized(block, remat)
         depth = self.config.num_hidden_layers
@@ -279,21 +286,28 @@ class Decoder(nnx.Module):
             updated: list[Cache] = []
 
             def attend_to_cache(q_BTHC: Array, k_BTKC: Array, v_BTKC: Array) -> Array:
-                k_BTKC = constrain(k_BTKC, mesh, "batch", None, "kv_heads", None)
-                v_BTKC = constrain(v_BTKC, mesh, "batch", None, "kv_heads", None)
-                keys = self._placed_cache(written(cache.keys, number, places_BT, k_BTKC))
-                values = self._placed_cache(written(cache.values, number, places_BT, v_BTKC))
+                k_BTKC = self._placed_heads(k_BTKC, "kv_heads")
+                v_BTKC = self._placed_heads(v_BTKC, "kv_heads")
+                keys = written(cache.keys, number, places_BT, k_BTKC)
+                keys = self._placed_cache(keys)
+                values = written(cache.values, number, places_BT, v_BTKC)
+                values = self._placed_cache(values)
                 updated.append(Cache(keys, values))
-                q_BTHC = constrain(q_BTHC, mesh, "batch", None, "heads", None)
+                q_BTHC = self._placed_heads(q_BTHC, "heads")
                 return attend(q_BTHC, keys, values, number, visible_BTS)
 
             x_BTD = self._layer(x_BTD, weights, angles, attend_to_cache, None, own_ranks_Br)
-            return (constrain(x_BTD, mesh, "batch", None, None), updated[0]), None
+            x_BTD = constrain(x_BTD, mesh, "batch", None, None)
+            return (x_BTD, updated[0]), None
 
-        (x_BTD, cache), _ = jax.lax.scan(
-            block, (x_BTD, cache), (layers, jnp.arange(self.config.num_hidden_layers))
-        )
-        return _rms_norm(x_BTD, base["norm"], self.config.rms_norm_eps), cache
+        numbered_layers = (layers, jnp.arange(self.config.num_hidden_layers))
+        (x_BTD, cache), _ = jax.lax.scan(block, (x_BTD, cache), numbered_layers)
+        normalized_BTD = _rms_norm(x_BTD, base["norm"], self.config.rms_norm_eps)
+        return normalized_BTD, cache
+
+    def _placed_heads(self, array_BTHC: Array, head_axis: str) -> Array:
+        """Share queries, keys or values out by rows and by heads."""
+        return constrain(array_BTHC, self.attention.mesh, "batch", None, head_axis, None)
 
     def _placed_cache(self, array_LNBKPC: Array) -> Array:
         """Share a cache out by rows and by key-value heads: no device ever holds another's part."""
@@ -335,16 +349,21 @@ class Decoder(nnx.Module):
 
         def project(x: Array, name: str) -> Array:
             frozen = quantized.matmul(x, weights, name)
-            return frozen + lora_module.apply(x, weights, name, scale, dropout, own_ranks_Br)
+            change = lora_module.apply(x, weights, name, scale, dropout, own_ranks_Br)
+            return frozen + change
 
         h_BTD = _rms_norm(x_BTD, weights["input_norm"], config.rms_norm_eps)
         q_BTHC = _heads(project(h_BTD, "q_proj"), config.num_attention_heads)
         k_BTKC = _heads(project(h_BTD, "k_proj"), config.num_key_value_heads)
         v_BTKC = _heads(project(h_BTD, "v_proj"), config.num_key_value_heads)
         mixed_BTHC = attend(rotate(q_BTHC, angles), rotate(k_BTKC, angles), v_BTKC)
-        x_BTD = x_BTD + project(mixed_BTHC.reshape(*x_BTD.shape[:2], -1), "o_proj")
+        batch, time, _ = x_BTD.shape
+        # The heads of a position beside each other again: one vector of width H C.
+        mixed = mixed_BTHC.reshape(batch, time, -1)
+        x_BTD = x_BTD + project(mixed, "o_proj")
         h_BTD = _rms_norm(x_BTD, weights["post_norm"], config.rms_norm_eps)
-        gated = jax.nn.silu(project(h_BTD, "gate_proj")) * project(h_BTD, "up_proj")
+        gate = jax.nn.silu(project(h_BTD, "gate_proj"))
+        gated = gate * project(h_BTD, "up_proj")
         return x_BTD + project(gated, "down_proj")
 
 
@@ -358,7 +377,9 @@ def _rms_norm(x: Array, weight: Array, epsilon: float) -> Array:
 
 
 def _heads(x: Array, heads: int) -> Array:
-    return x.reshape(*x.shape[:2], heads, -1)
+    """Split a projection's outputs into heads: ``[B, T, heads · C]`` to ``[B, T, heads, C]``."""
+    batch, time, _ = x.shape
+    return x.reshape(batch, time, heads, -1)
 
 
 def load_decoder(
@@ -378,16 +399,22 @@ def load_decoder(
     """
     config = read_decoder_config(folder)
     table = parameter_table(config)
+    shardings: Any | None = None
+    if shardings_for is not None:
+        shardings = shardings_for(stored_table(table, base_dtype))
+    # Embeddings, norms and the head are never quantized.
     quantized_base = is_quantized(base_dtype)
+    unquantized_dtype = "bfloat16" if quantized_base else base_dtype
+    # Tied models may hold a head all the same. It is a copy of the embeddings: a head of its own
+    # would have made them untied.
+    ignored_prefixes = ("lm_head.",) if config.tie_word_embeddings else ()
     base = load_parameters(
         folder,
         table,
-        # Embeddings, norms and the head are never quantized.
-        dtype_named("bfloat16" if quantized_base else base_dtype),
+        dtype_named(unquantized_dtype),
         base_dtype=base_dtype if quantized_base else None,
-        shardings=shardings_for(stored_table(table, base_dtype)) if shardings_for else None,
-        # A copy of the embeddings: a head of its own would have made them untied.
-        ignored_prefixes=("lm_head.",) if config.tie_word_embeddings else (),
+        shardings=shardings,
+        ignored_prefixes=ignored_prefixes,
     )
     return Decoder(config, base)
 
@@ -396,9 +423,8 @@ def save_decoder(
     folder: Path, model: Decoder, config: Mapping[str, Any], tokenizer_from: Path | None = None
 ) -> None:
     """Write a model's base weights; ``config`` is the ``config.json`` to go with them."""
-    arrays = {
-        name: variable[...]
-        for name, variable in model.base.items()
-        if isinstance(variable, BaseParam)
-    }
+    arrays: dict[str, Array] = {}
+    for name, variable in model.base.items():
+        if isinstance(variable, BaseParam):
+            arrays[name] = variable[...]
     save_model(folder, config, parameter_table(model.config), arrays, tokenizer_from)

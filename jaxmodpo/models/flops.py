@@ -26,8 +26,9 @@ def forward(config: DecoderConfig, lora: LoraConfig | None, lengths: np.ndarray)
     """Return the operations of one forward pass, logits included, over sequences of these lengths,
     in tokens.
     """
+    tokens = float(np.sum(lengths))
     base, adapter = per_token(config, lora)
-    return float(np.sum(lengths)) * (base + adapter) + attention(config, lengths)
+    return tokens * (base + adapter) + attention(config, lengths)
 
 
 def training(
@@ -65,7 +66,8 @@ def recomputed(config: DecoderConfig, lora: LoraConfig, lengths: np.ndarray, rem
     # The unembedding is no part of a layer, and is never computed twice.
     unembedding = 2.0 * config.hidden_size * config.vocab_size
     layers = base - unembedding + adapter
-    return float(np.sum(lengths)) * layers + attention(config, lengths)
+    tokens = float(np.sum(lengths))
+    return tokens * layers + attention(config, lengths)
 
 
 def encoder_forward(config: RobertaConfig, lengths: np.ndarray) -> float:
@@ -79,7 +81,9 @@ def encoder_forward(config: RobertaConfig, lengths: np.ndarray) -> float:
             weights += float(np.prod(spec.shape))
     # Scores and mixtures: every token sees every other, so that no half is left out.
     attention_per_square = 4.0 * config.num_hidden_layers * config.hidden_size
-    return 2 * weights * float(sizes.sum()) + attention_per_square * float((sizes**2).sum())
+    tokens = float(np.sum(sizes))
+    squares = float(np.sum(sizes**2))
+    return 2 * weights * tokens + attention_per_square * squares
 
 
 def per_token(config: DecoderConfig, lora: LoraConfig | None) -> tuple[float, float]:

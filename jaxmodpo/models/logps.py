@@ -25,7 +25,9 @@ def token_logps(hidden_BTD: Array, unembedding_DV: Array, targets_BT: Array) -> 
     For small vocabularies, and where the unembedding itself is trained.
     """
     logits_BTV = jnp.matmul(hidden_BTD, unembedding_DV, preferred_element_type=jnp.float32)
-    return _at_targets(logits_BTV, targets_BT) - jax.nn.logsumexp(logits_BTV, axis=-1)
+    target_logits_BT = _at_targets(logits_BTV, targets_BT)
+    total_BT = jax.nn.logsumexp(logits_BTV, axis=-1)
+    return target_logits_BT - total_BT
 
 
 def chunked_token_logps(
@@ -89,8 +91,9 @@ def _scan(
     # Each chunk has the same positions of all rows, not some rows as a whole: rows are sharded over
     # devices, and so every device has its share of every chunk. Padding is cut off at the end.
     padded_hidden = jnp.pad(hidden_BTD, ((0, 0), (0, padding), (0, 0)))
-    hidden = padded_hidden.reshape(batch, -1, chunk, width)
     padded_targets = jnp.pad(targets_BT, ((0, 0), (0, padding)))
+    # [B, chunks, c, D] and [B, chunks, c]
+    hidden = padded_hidden.reshape(batch, -1, chunk, width)
     targets = padded_targets.reshape(batch, -1, chunk)
 
     def step(_: None, chunk_inputs: tuple[Array, Array]) -> tuple[None, tuple[Array, Array]]:
@@ -105,10 +108,12 @@ def _scan(
         difference_BcV = _is_target(logits_BcV, targets_Bc) - probabilities_BcV
         # Contracted over V, the last axis of both: a product with Wᵀ that never transposes W, which
         # may be half a gigabyte.
+        contracted_axes = ((2,), (1,))
+        no_batch_axes = ((), ())
         slope_BcD = jax.lax.dot_general(
             difference_BcV.astype(unembedding_DV.dtype),
             unembedding_DV,
-            (((2,), (1,)), ((), ())),
+            (contracted_axes, no_batch_axes),
             preferred_element_type=jnp.float32,
         )
         return None, (logps_Bc, slope_BcD.astype(hidden_BcD.dtype))
@@ -117,18 +122,23 @@ def _scan(
     # out.
     chunks_first = (hidden.swapaxes(0, 1), targets.swapaxes(0, 1))
     _, (logps, slopes) = jax.lax.scan(step, None, chunks_first)
-    logps_BT = logps.swapaxes(0, 1).reshape(batch, -1)[:, :time]
+    padded_logps = logps.swapaxes(0, 1).reshape(batch, -1)
+    logps_BT = padded_logps[:, :time]
     if not gradient:
         return logps_BT, slopes
-    slope_BTD = slopes.swapaxes(0, 1).reshape(batch, -1, width)[:, :time]
+    padded_slopes = slopes.swapaxes(0, 1).reshape(batch, -1, width)
+    slope_BTD = padded_slopes[:, :time]
     return logps_BT, slope_BTD
 
 
 def _is_target(logits: Array, targets: Array) -> Array:
+    """Return which entry of each position's logits is its target's, ``[..., V]``."""
     # A comparison, unlike a gather, stays where the vocabulary is sharded over devices.
     vocabulary_ids = jax.lax.broadcasted_iota(targets.dtype, logits.shape, logits.ndim - 1)
     return vocabulary_ids == targets[..., None]
 
 
 def _at_targets(logits: Array, targets: Array) -> Array:
-    return jnp.sum(jnp.where(_is_target(logits, targets), logits, 0.0), axis=-1)
+    """Return each position's logit of its target, ``[...]``."""
+    target_or_zero = jnp.where(_is_target(logits, targets), logits, 0.0)
+    return jnp.sum(target_or_zero, axis=-1)

@@ -153,22 +153,19 @@ def parameter_table(config: RobertaConfig) -> dict[str, Spec]:
     builder = _TableBuilder(config, table)
     builder.norm("embed_norm", "roberta.embeddings.LayerNorm")
     block = "roberta.encoder.layer.{layer}"
+    attention = f"{block}.attention"
     for name in ("query", "key", "value"):
-        builder.linear(
-            f"layers.{name}", (width, width), ("embed", "heads"), f"{block}.attention.self.{name}"
-        )
-    builder.linear(
-        "layers.output", (width, width), ("heads", "embed"), f"{block}.attention.output.dense"
-    )
-    builder.norm("layers.attention_norm", f"{block}.attention.output.LayerNorm")
+        key = f"{attention}.self.{name}"
+        builder.linear(f"layers.{name}", (width, width), ("embed", "heads"), key)
+    builder.linear("layers.output", (width, width), ("heads", "embed"), f"{attention}.output.dense")
+    builder.norm("layers.attention_norm", f"{attention}.output.LayerNorm")
     builder.linear("layers.up", (width, inner), ("embed", "mlp"), f"{block}.intermediate.dense")
     builder.linear("layers.down", (inner, width), ("mlp", "embed"), f"{block}.output.dense")
     builder.norm("layers.output_norm", f"{block}.output.LayerNorm")
     if config.head == "classification":
+        labels = config.num_labels
         builder.linear("head.dense", (width, width), (None, "embed"), "classifier.dense")
-        builder.linear(
-            "head.out", (width, config.num_labels), ("embed", None), "classifier.out_proj"
-        )
+        builder.linear("head.out", (width, labels), ("embed", None), "classifier.out_proj")
     else:
         # The output matrix is the embeddings' own; only its bias is a parameter.
         builder.linear("head.dense", (width, width), (None, "embed"), "lm_head.dense")
@@ -189,12 +186,14 @@ class _TableBuilder:
     ) -> None:
         """Add a matrix ``[in, out]``, which the file has transposed, and its bias."""
         stack, stack_axes = self._stack(name)
-        self._table[name] = Spec(
-            (*stack, *size), (*stack_axes, *axes), f"{key}.weight", transposed=True
-        )
-        self._table[f"{name}.bias"] = Spec(
-            (*stack, size[1]), (*stack_axes, axes[1]), f"{key}.bias", "zeros"
-        )
+        _, outputs = size
+        _, output_axis = axes
+        weight_shape = (*stack, *size)
+        weight_axes = (*stack_axes, *axes)
+        self._table[name] = Spec(weight_shape, weight_axes, f"{key}.weight", transposed=True)
+        bias_shape = (*stack, outputs)
+        bias_axes = (*stack_axes, output_axis)
+        self._table[f"{name}.bias"] = Spec(bias_shape, bias_axes, f"{key}.bias", "zeros")
 
     def norm(self, name: str, key: str) -> None:
         """Add the weight and the bias of a layer norm."""
@@ -257,7 +256,7 @@ class Roberta(nnx.Module):
             dense_BD = self._dropout(dense_BD, dropout_key, -3, rate)
             out = _linear(dense_BD, weights, "head.out")
         else:
-            dense_BTD = jax.nn.gelu(_linear(hidden_BTD, weights, "head.dense"), approximate=False)
+            dense_BTD = _gelu(_linear(hidden_BTD, weights, "head.dense"))
             normed_BTD = _layer_norm(dense_BTD, weights, "head.norm", self.config.layer_norm_eps)
             out = normed_BTD @ weights["embed"].T + weights["head.out.bias"]
         return out.astype(jnp.float32)
@@ -271,7 +270,8 @@ class Roberta(nnx.Module):
     ) -> Array:
         """Return one scalar a row, ``[B]`` float32; the head must have one output."""
         assert self.config.head == "classification" and self.config.num_labels == 1
-        return self(tokens_BT, lengths_B, dropout_key, remat)[:, 0]
+        outputs_B1 = self(tokens_BT, lengths_B, dropout_key, remat)
+        return outputs_B1[:, 0]
 
     def _encode(
         self,
@@ -281,18 +281,21 @@ class Roberta(nnx.Module):
         key: Array | None,
         remat: Remat,
     ) -> Array:
+        """Return the last hidden states, ``[B, T, D]``."""
         config = self.config
-        time = tokens_BT.shape[1]
-        is_real_BT = jnp.arange(time) < lengths_B[:, None]
+        batch, time = tokens_BT.shape
+        places_T = jnp.arange(time)
+        is_real_BT = places_T < lengths_B[:, None]
         # Where fairseq began: padding has the position of the padding token's own number, and the
         # text begins after it. A position from 0 would read another row of the table.
-        positions_BT = jnp.where(
-            is_real_BT, jnp.arange(time) + config.pad_token_id + 1, config.pad_token_id
-        )
+        padding_position = config.pad_token_id
+        text_positions_T = places_T + padding_position + 1
+        positions_BT = jnp.where(is_real_BT, text_positions_T, padding_position)
         # All tokens are of type 0: a pair's two texts are told apart by </s></s> alone.
         token_BTD = weights["embed"][tokens_BT]
         x_BTD = token_BTD + weights["positions"][positions_BT] + weights["types"][0]
-        normed_BTD = _layer_norm(x_BTD, weights, "embed_norm", config.layer_norm_eps)
+        norm = functools.partial(_layer_norm, epsilon=config.layer_norm_eps)
+        normed_BTD = norm(x_BTD, weights, "embed_norm")
         x_BTD = self._dropout(normed_BTD, key, -1)
         stacked: dict[str, Array] = {}
         for name, array in weights.items():
@@ -303,26 +306,27 @@ class Roberta(nnx.Module):
 
         def block(x_BTD: Array, layer: tuple[dict[str, Array], Array]) -> tuple[Array, None]:
             layer_weights, number = layer
-            heads_shape = (*x_BTD.shape[:2], config.num_attention_heads, -1)
+            heads_shape = (batch, time, config.num_attention_heads, -1)
             q_BTHC = _linear(x_BTD, layer_weights, "query").reshape(heads_shape)
             k_BTHC = _linear(x_BTD, layer_weights, "key").reshape(heads_shape)
             v_BTHC = _linear(x_BTD, layer_weights, "value").reshape(heads_shape)
             mixed_BTHC = self.attention(
                 q_BTHC, k_BTHC, v_BTHC, causal=False, segments_BT=segments_BT
             )
-            attended = _linear(mixed_BTHC.reshape(x_BTD.shape), layer_weights, "output")
-            attended = self._dropout(attended, key, 2 * number)
+            mixed_BTD = mixed_BTHC.reshape(x_BTD.shape)
+            attended_BTD = _linear(mixed_BTD, layer_weights, "output")
+            attended_BTD = self._dropout(attended_BTD, key, 2 * number)
             # RoBERTa norms after each sum, as the first transformers did; a decoder before.
-            x_BTD = _layer_norm(
-                x_BTD + attended, layer_weights, "attention_norm", config.layer_norm_eps
-            )
-            inner = jax.nn.gelu(_linear(x_BTD, layer_weights, "up"), approximate=False)
-            fed = self._dropout(_linear(inner, layer_weights, "down"), key, 2 * number + 1)
-            output = _layer_norm(x_BTD + fed, layer_weights, "output_norm", config.layer_norm_eps)
-            return output, None
+            x_BTD = norm(x_BTD + attended_BTD, layer_weights, "attention_norm")
+            inner = _gelu(_linear(x_BTD, layer_weights, "up"))
+            fed_BTD = _linear(inner, layer_weights, "down")
+            fed_BTD = self._dropout(fed_BTD, key, 2 * number + 1)
+            x_BTD = norm(x_BTD + fed_BTD, layer_weights, "output_norm")
+            return x_BTD, None
 
+        body = rematerialized(block, remat)
         numbered_layers = (stacked, jnp.arange(config.num_hidden_layers))
-        x_BTD, _ = jax.lax.scan(rematerialized(block, remat), x_BTD, numbered_layers)
+        x_BTD, _ = jax.lax.scan(body, x_BTD, numbered_layers)
         return x_BTD
 
     def _dropout(
@@ -336,8 +340,11 @@ class Roberta(nnx.Module):
             return x
         # Negative numbers wrap around: as unsigned ones they are far beyond any layer's.
         number = jnp.asarray(draw_number, jnp.int32).astype(jnp.uint32)
-        is_kept = jax.random.bernoulli(jax.random.fold_in(key, number), 1 - rate, x.shape)
-        return jnp.where(is_kept, x / (1 - rate), 0).astype(x.dtype)
+        draw_key = jax.random.fold_in(key, number)
+        is_kept = jax.random.bernoulli(draw_key, 1 - rate, x.shape)
+        # Divided, so that a sum over inputs has the same mean with and without dropout.
+        scaled = x / (1 - rate)
+        return jnp.where(is_kept, scaled, 0).astype(x.dtype)
 
 
 def _outputs(fields: Fields) -> int:
@@ -352,13 +359,18 @@ def _linear(x: Array, weights: Mapping[str, Array], name: str) -> Array:
     return x @ weights[name] + weights[f"{name}.bias"]
 
 
+def _gelu(x: Array) -> Array:
+    """Return x Φ(x), exact and not by the hyperbolic tangent, as RoBERTa was trained."""
+    return jax.nn.gelu(x, approximate=False)
+
+
 def _layer_norm(x: Array, weights: Mapping[str, Array], name: str, epsilon: float) -> Array:
     x32 = x.astype(jnp.float32)
     centered = x32 - jnp.mean(x32, axis=-1, keepdims=True)
-    normalized = centered * jax.lax.rsqrt(
-        jnp.mean(centered * centered, axis=-1, keepdims=True) + epsilon
-    )
-    return weights[name] * normalized.astype(x.dtype) + weights[f"{name}.bias"]
+    variance = jnp.mean(centered * centered, axis=-1, keepdims=True)
+    normalized = centered * jax.lax.rsqrt(variance + epsilon)
+    bias = weights[f"{name}.bias"]
+    return weights[name] * normalized.astype(x.dtype) + bias
 
 
 def load_roberta(
@@ -378,12 +390,13 @@ def load_roberta(
     """
     settings = read_model_config(folder)
     source = f"{folder}/config.json"
-    classifier = "RobertaForSequenceClassification" in (settings.get("architectures") or [])
+    architectures = settings.get("architectures")
+    classifier = "RobertaForSequenceClassification" in (architectures or [])
     if not classifier and fresh_head_seed is None:
-        raise UserError(
-            f"{folder} is not a reward model: its architecture is {settings.get('architectures')}"
-        )
-    config = RobertaConfig.from_mapping(settings, source, num_labels=None if classifier else 1)
+        raise UserError(f"{folder} is not a reward model: its architecture is {architectures}")
+    # A head of our own has one output, whatever the configuration says of another head.
+    num_labels = None if classifier else 1
+    config = RobertaConfig.from_mapping(settings, source, num_labels=num_labels)
     if fresh_head_seed is not None and config.num_labels != 1:
         raise UserError(
             f"{folder} is a classifier with {config.num_labels} outputs, and a reward model has"
@@ -391,17 +404,18 @@ def load_roberta(
         )
     table = parameter_table(config)
     # A pretrained encoder has no classification head: a fresh one takes its place below.
-    head = {name for name in table if name.startswith("head.")}
+    head = frozenset(name for name in table if name.startswith("head."))
     parameters = load_parameters(
         folder,
         table,
         dtype_named(dtype),
-        optional=frozenset() if classifier else frozenset(head),
+        optional=frozenset() if classifier else head,
         ignored_prefixes=("lm_head.", "roberta.pooler.", "pooler."),
     )
     absent = {name: spec for name, spec in table.items() if name not in parameters}
     if absent:
-        parameters |= initialize(absent, jax.random.key(fresh_head_seed or 0), dtype_named(dtype))
+        key = jax.random.key(fresh_head_seed or 0)
+        parameters |= initialize(absent, key, dtype_named(dtype))
     return Roberta(config, parameters)
 
 
@@ -419,16 +433,16 @@ def save_roberta(
     """
     settings = dict(settings) | {"dtype": "float32"}
     if model.config.head == "classification":
-        labels = {str(n): f"LABEL_{n}" for n in range(model.config.num_labels)}
-        if len(settings.get("id2label") or {}) != len(labels):
-            settings |= {
-                "id2label": labels,
-                "label2id": {name: int(n) for n, name in labels.items()},
-            }
+        labels = model.config.num_labels
+        named_labels = settings.get("id2label") or {}
+        if len(named_labels) != labels:
+            names = [f"LABEL_{number}" for number in range(labels)]
+            settings["id2label"] = {str(number): name for number, name in enumerate(names)}
+            settings["label2id"] = {name: number for number, name in enumerate(names)}
         # What the base says of another head would go before the names, or be refused by
         # transformers.
         settings.pop("num_labels", None)
-        if len(labels) == 1 and settings.get("problem_type") == "single_label_classification":
+        if labels == 1 and settings.get("problem_type") == "single_label_classification":
             del settings["problem_type"]
         settings["architectures"] = ["RobertaForSequenceClassification"]
     else:

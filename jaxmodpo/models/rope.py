@@ -61,7 +61,8 @@ class Rope:
         """
         rope = _rope_parameters(settings, source)
         theta = _rope_theta(settings.get("rope_theta"), rope.pop("rope_theta", None), source)
-        for name, value in {"rope_theta": theta, **rope}.items():
+        numbers = {"rope_theta": theta, **rope}
+        for name, value in numbers.items():
             if name not in ("type", "rope_type") and value is not None:
                 read_as(value, Positive, source, name)
         older_type = rope.pop("type", "default")
@@ -90,17 +91,21 @@ class Rope:
         """Return the ``head_width / 2`` angular frequencies, radians a position, float32."""
         # In float64: the last frequencies of a large θ are small, and positions multiply them by
         # tens of thousands.
-        plain = self.theta ** (-np.arange(0, head_width, 2, dtype=np.float64) / head_width)
+        doubled_indices = np.arange(0, head_width, 2, dtype=np.float64)  # 2i of each pair i
+        plain = self.theta ** (-doubled_indices / head_width)
         if self.original_length is None:
             return (plain / self.factor).astype(np.float32)
         # How often each pair turned within the context of pretraining. A pair that turned many
         # times has seen every angle, and tells near tokens apart: it is left alone. One that never
         # got round is divided by the factor, so that longer texts stay within the angles seen.
         turns = self.original_length * plain / (2 * np.pi)
-        low, high = self.low_frequency_factor, self.high_frequency_factor
-        unstretched = np.clip((turns - low) / (high - low), 0.0, 1.0)
-        stretched_share = (1 - unstretched) * plain / self.factor
-        return (stretched_share + unstretched * plain).astype(np.float32)
+        low = self.low_frequency_factor
+        high = self.high_frequency_factor
+        kept_share = np.clip((turns - low) / (high - low), 0.0, 1.0)
+        stretched_part = (1 - kept_share) * plain / self.factor
+        kept_part = kept_share * plain
+        mixed = stretched_part + kept_part
+        return mixed.astype(np.float32)
 
 
 def _rope_parameters(settings: Mapping[str, Any], source: str) -> dict[str, Any]:
@@ -149,7 +154,8 @@ def _check_rope_fields(rope: Mapping[str, Any], kind: str, source: str) -> None:
 def rotation(rope: Rope, head_width: int, positions_BT: Array) -> tuple[Array, Array]:
     """Return cosines and sines of the rotary angles, ``[B, T, 1, C/2]`` float32."""
     # In float32 whatever the model's type is: bfloat16 has no 257 between 256 and 258.
-    angles = positions_BT[..., None, None].astype(jnp.float32) * rope.frequencies(head_width)
+    positions_BT11 = positions_BT[..., None, None].astype(jnp.float32)
+    angles = positions_BT11 * rope.frequencies(head_width)
     return jnp.cos(angles), jnp.sin(angles)
 
 
@@ -163,4 +169,5 @@ def rotate(x: Array, angles: tuple[Array, Array]) -> Array:
     first, second = jnp.split(x.astype(jnp.float32), 2, axis=-1)
     turned_first = first * cosines - second * sines
     turned_second = second * cosines + first * sines
-    return jnp.concatenate([turned_first, turned_second], axis=-1).astype(x.dtype)
+    turned = jnp.concatenate([turned_first, turned_second], axis=-1)
+    return turned.astype(x.dtype)

@@ -71,7 +71,8 @@ def select_diverse(
     for remaining in range(count - 1, -1, -1):
         free[following] = False
         if groups:
-            lacking.subtract(group for group in groups[following] if lacking[group] > 0)
+            helped = [group for group in groups[following] if lacking[group] > 0]
+            lacking.subtract(helped)
         if remaining == 0:
             break
         # Rows of TF-IDF have length one, so their product is the cosine. Only the distance to the
@@ -80,7 +81,8 @@ def select_diverse(
         nearest = np.minimum(nearest, 1 - similarity)
         allowed = _allowed(free, groups, lacking, remaining)
         # Rounded, so that the order of equal distances does not hang on a processor's last bits.
-        following = int(np.argmax(np.where(allowed, np.round(nearest, 9), -1)))
+        distance = np.round(nearest, 9)
+        following = int(np.argmax(np.where(allowed, distance, -1)))
     return np.flatnonzero(~free).tolist()
 
 
@@ -107,7 +109,8 @@ def _allowed(
     """
     if lacking.total() < remaining:
         return free
-    helps = np.array([any(lacking[group] > 0 for group in row) for row in groups])
+    lacking_groups = {group for group, count in lacking.items() if count > 0}
+    helps = np.array([not lacking_groups.isdisjoint(row) for row in groups])
     allowed = free & helps
     # One person helps up to three groups, so places may be left when nobody lacks any more.
     return allowed if allowed.any() else free
@@ -146,9 +149,10 @@ def split_balanced(
         Indices of the training and of the test personas, ascending.
     """
     generator = np.random.default_rng(seed)
+    groups = [groups_of(participant) for participant in participants]
     cells: dict[tuple[Group, ...], list[int]] = {}
-    for index, participant in enumerate(participants):
-        cells.setdefault(tuple(groups_of(participant)), []).append(index)
+    for index, row in enumerate(groups):
+        cells.setdefault(tuple(row), []).append(index)
     # Sorted, so that the split does not depend on the order in which participants come.
     keys = sorted(cells)
     sizes = [len(cells[key]) for key in keys]
@@ -157,7 +161,6 @@ def split_balanced(
     for key, number in zip(keys, test_counts, strict=True):
         shuffled = generator.permutation(cells[key])
         test_indices.update(shuffled[:number].tolist())
-    groups = [groups_of(participant) for participant in participants]
     for group, (in_test, in_train) in missed_minimums(groups, test_indices, minimum).items():
         logger.warning(
             "no split gives each set %d of %s; test has %d, training %d",
@@ -178,7 +181,8 @@ def missed_minimums(
     Groups with fewer than twice the minimum are left out, since no split could satisfy them.
     """
     sizes = _sizes(groups)
-    test_sizes = _sizes([row for index, row in enumerate(groups) if index in test_indices])
+    test_groups = [row for index, row in enumerate(groups) if index in test_indices]
+    test_sizes = _sizes(test_groups)
     missed: dict[str, tuple[int, int]] = {}
     for group, size in sorted(sizes.items()):
         in_test = test_sizes[group]
@@ -206,19 +210,21 @@ def _test_counts(
     from scipy.optimize import milp
 
     groups = sorted(set(itertools.chain.from_iterable(keys)))
+    cell_count = len(keys)
     group_count = len(groups)
     # belongs[g, c] is 1 where cell c lies in group g, so that belongs @ x counts each group.
-    belongs = np.zeros((len(groups), len(keys)))
+    belongs = np.zeros((group_count, cell_count))
     for row, group in enumerate(groups):
         belongs[row] = [group in key for key in keys]
     totals = belongs @ np.array(sizes, dtype=float)
     targets = test * totals / sum(sizes)
     minimums = np.where(totals >= 2 * minimum, minimum, 0)
+    # The columns of the program are x, then d, then l. Blocks of it, by the columns they stand in:
     same = np.eye(group_count)
     none = np.zeros((group_count, group_count))
-    cell_rows = np.eye(len(keys))
-    no_groups = np.zeros((len(keys), 2 * group_count))
-    only_cells = np.concatenate([np.ones(len(keys)), np.zeros(2 * group_count)])
+    cell_rows = np.eye(cell_count)
+    no_groups = np.zeros((cell_count, 2 * group_count))
+    only_cells = np.concatenate([np.ones(cell_count), np.zeros(2 * group_count)])
     constraints = np.block(
         [
             [belongs, -same, none],  # Σ x − d ≤ t
@@ -230,12 +236,15 @@ def _test_counts(
         ]
     )
     no_bound = np.full(group_count, np.inf)
-    no_cells = np.zeros(len(keys))
+    no_cells = np.zeros(cell_count)
+    # The right-hand sides of the lines above, in the same order.
     lower = np.concatenate([-no_bound, targets, minimums, -no_bound, no_cells, [test]])
     upper = np.concatenate([targets, no_bound, no_bound, totals - minimums, sizes, [test]])
     # Without random costs the solver would always pick the same one of equally good splits.
-    random_costs = _RANDOM_COST * generator.random(len(keys))
-    cost = np.concatenate([random_costs, 1 / targets, np.full(group_count, _LACKING)])
+    cell_costs = _RANDOM_COST * generator.random(cell_count)
+    difference_costs = 1 / targets
+    lack_costs = np.full(group_count, _LACKING)
+    cost = np.concatenate([cell_costs, difference_costs, lack_costs])
     solution = milp(
         cost,
         integrality=only_cells,
@@ -244,4 +253,6 @@ def _test_counts(
     )
     # Every number of test personas below the total has a split, so there is always a solution.
     assert solution.x is not None, solution.message
-    return np.round(solution.x[: len(keys)]).astype(int).tolist()
+    # The solver's numbers are whole up to its tolerance.
+    test_counts = np.round(solution.x[:cell_count])
+    return test_counts.astype(int).tolist()

@@ -55,21 +55,32 @@ def summarize(
         seed: of the tests that draw random tables.
         synthetic: whether the survey was made up.
     """
-    selected = sets["selected"]
-    has_left_out_rows = left_out is not None and bool(left_out.rows)
+    survey: dict[str, Any] = {}
+    if left_out is not None and left_out.rows:
+        survey = left_out.summary()
+    composition: dict[str, Any] = {}
+    balance_of_dimensions: list[dict[str, Any]] = []
+    for name in DIMENSIONS:
+        composition[name] = _composition(sets, name)
+        balance_of_dimensions.append(balance(sets["train"], sets["test"], name, seed))
     return {
         "synthetic": synthetic,
-        "survey": left_out.summary() if left_out is not None and has_left_out_rows else {},
+        "survey": survey,
         "counts": {step: len(sets[step]) for step in STEPS},
-        "composition": {name: _composition(sets, name) for name in DIMENSIONS},
+        "composition": composition,
         "quality": _qualities(sets, qualities, minimum_quality),
         "preferences": {step: preferences(sets[step]) for step in COMPARED},
-        "balance": [balance(sets["train"], sets["test"], name, seed) for name in DIMENSIONS],
+        "balance": balance_of_dimensions,
         "anonymity": {
             "sets": {step: anonymity(sets[step]) for step in COMPARED},
-            "selected_by_identifiers": [anonymity(selected, names) for names in IDENTIFIER_SETS],
+            "selected_by_identifiers": _anonymity_by_identifiers(sets["selected"]),
         },
     }
+
+
+def _anonymity_by_identifiers(participants: Sequence[Participant]) -> list[dict[str, Any]]:
+    """Return how many share their identifiers, for each set of identifiers that is looked at."""
+    return [anonymity(participants, names) for names in IDENTIFIER_SETS]
 
 
 def _composition(sets: Sets, dimension: str) -> dict[str, dict[str, int]]:
@@ -81,15 +92,18 @@ def _qualities(
     sets: Sets, qualities: Mapping[str, Mapping[str, float]], minimum_quality: float
 ) -> dict[str, Any]:
     """Return each set's mean quality with its components, and a histogram of everybody's."""
-    qualities_by_step: dict[str, list[Mapping[str, float]]] = {}
+    summaries: dict[str, dict[str, float]] = {}
     for step in STEPS:
-        participant_ids = [participant.participant_id for participant in sets[step]]
-        qualities_by_step[step] = [qualities[participant_id] for participant_id in participant_ids]
-    everybody = [row["quality"] for row in qualities_by_step["participants"]]
+        rows = [qualities[participant.participant_id] for participant in sets[step]]
+        summaries[step] = _quality(rows)
+    everybody: list[float] = []
+    for participant in sets["participants"]:
+        row = qualities[participant.participant_id]
+        everybody.append(row["quality"])
     return {
         "least": minimum_quality,
         "weights": QUALITY_WEIGHTS,
-        "sets": {step: _quality(rows) for step, rows in qualities_by_step.items()},
+        "sets": summaries,
         "histogram": _histogram(everybody),
     }
 
@@ -115,25 +129,32 @@ def preferences(participants: Sequence[Participant]) -> dict[str, Any]:
     raters = max(len(highest_criteria), 1)
     criteria: dict[str, dict[str, float | None]] = {}
     for name in IMPORTANCES:
-        shared = sum(1 / len(names) for names in highest_criteria if name in names)
+        parts = [1 / len(names) for names in highest_criteria if name in names]
+        shared = sum(parts)
         alone = highest_criteria.count((name,))
         criteria[name.removeprefix("importance_")] = {
             "share": round(shared / raters, _DECIMALS),
             "alone": round(alone / raters, _DECIMALS),
             "mean": _mean_rating(participants, name),
         }
-    with_several = [names for names in highest_criteria if len(names) > 1]
+    counts_of_highest = [len(names) for names in highest_criteria]
+    with_several = sum(count > 1 for count in counts_of_highest)
     return {
         "rated": len(highest_criteria),
-        "several": len(with_several),
+        "several": with_several,
         "criteria": criteria,
     }
 
 
 def _mean_rating(participants: Sequence[Participant], name: str) -> float | None:
-    ratings = [participant.ratings[name] for participant in participants]
-    answered = [rating for rating in ratings if rating is not None]
-    return round(float(np.mean(answered)), _DECIMALS) if answered else None
+    ratings: list[float] = []
+    for participant in participants:
+        rating = participant.ratings[name]
+        if rating is not None:
+            ratings.append(rating)
+    if not ratings:
+        return None
+    return round(float(np.mean(ratings)), _DECIMALS)
 
 
 def _quality(rated: Sequence[Mapping[str, float]]) -> dict[str, float]:

@@ -110,14 +110,16 @@ class _Reader:
             if name not in constants:
                 field_of |= dict.fromkeys(source.columns, name)
         actual = _actual_columns(field_of, columns)
-        lacking = {column: field_of[column] for column in field_of if column not in actual}
+        lacking = {column: name for column, name in field_of.items() if column not in actual}
         if lacking:
             raise UserError(_lacks(path, columns, lacking, mapping))
+        unasked = mapping.unasked(constants)
         for name in _NEEDED:
-            if name in mapping.unasked(constants):
+            if name in unasked:
+                patterns = ", ".join(mapping.files)
                 raise UserError(
                     f"{path}: nothing gives the {name}: {mapping.name} has no column for it, and"
-                    f" none of its file patterns ({', '.join(mapping.files)}) fits this file"
+                    f" none of its file patterns ({patterns}) fits this file"
                 )
         return cls(path, mapping, constants, actual)
 
@@ -170,8 +172,10 @@ class _Reader:
         if not (source.bands and meaning):
             return meaning
         # Exact ages become bands at once: they would tell people apart, and no profile needs them.
-        is_age = re.fullmatch(r"\d{1,3}(\.0*)?", meaning) is not None
-        age_band = band(int(float(meaning)), source.bands) if is_age else None
+        age_band: str | None = None
+        if re.fullmatch(r"\d{1,3}(\.0*)?", meaning):
+            age = int(float(meaning))
+            age_band = band(age, source.bands)
         if age_band is None:
             raise UserError(
                 f"{location}: {name} must be a whole number of years from {source.bands[0]}, not"
@@ -198,11 +202,11 @@ class _Reader:
     def _listed(self, row: Mapping[str, str], source: FieldSource, location: str) -> list[str]:
         """Return a list's entries as the survey has them, of one column or of one for each."""
         if source.ticks:
-            return [
-                entry
-                for column, entry in source.ticks.items()
-                if self._ticked(row, column, entry, source, location)
-            ]
+            ticked: list[str] = []
+            for column, entry in source.ticks.items():
+                if self._ticked(row, column, entry, source, location):
+                    ticked.append(entry)
+            return ticked
         if source.column and self._answer(row, source):
             return entries(row[self.actual[source.column]], source)
         return []
@@ -216,13 +220,15 @@ class _Reader:
         into somebody's profile, or take them out.
         """
         cell = row[self.actual[column]]
-        if plain(cell) in self.mapping.missing:
+        plain_cell = plain(cell)
+        plain_entry = plain(entry)
+        if plain_cell in self.mapping.missing:
             return False
-        if plain(cell) in _UNTICKED:
-            if plain(cell) != plain(entry):
+        if plain_cell in _UNTICKED:
+            if plain_cell != plain_entry:
                 return False
             # "None" of an entry None: its text, or what a program writes into an empty cell.
-            if plain(entry) not in source.values:
+            if plain_entry not in source.values:
                 raise UserError(
                     f"{location}: the box '{shortened(column)}' holds {quoted(cell)}, which is its"
                     " entry's text and also a way to write that a box was not ticked; list it"
@@ -230,7 +236,8 @@ class _Reader:
                     " means the entry"
                 )
             return True
-        if plain(cell) in YES | {plain(entry), plain(column)}:
+        # Programs write a yes, the entry's text or the column's own name into a box that is ticked.
+        if plain_cell in YES or plain_cell in (plain_entry, plain(column)):
             return True
         raise UserError(
             f"{location}: the box '{shortened(column)}' holds {quoted(cell)}, which is neither a"
@@ -243,12 +250,13 @@ class _Reader:
         answer = self._answer(row, source) if source else ""
         if not (source and answer):
             return None
-        if plain(answer) in source.values:
-            meaning = source.values[plain(answer)]
+        plain_answer = plain(answer)
+        if plain_answer in source.values:
+            meaning = source.values[plain_answer]
             return None if meaning is None else float(meaning)
         # Words that the scale lacks are most likely misspelled; a number is read as a rating.
         if source.values and not re.fullmatch(r"[\d.]+", answer):
-            hint = nearest(plain(answer), source.values)
+            hint = nearest(plain_answer, source.values)
             raise UserError(
                 f"{location}: {name}: {quoted(answer)} is not among the answers of"
                 f" {self.mapping.name}{hint}"
@@ -291,12 +299,13 @@ def entries(text: str, source: FieldSource) -> list[str]:
     # Longest first: a regular expression takes the first alternative that fits, and one answer may
     # begin with another.
     with_separator = [answer for answer in source.values if source.separator in answer]
-    whole_answers = "".join(
-        rf"{re.escape(answer)}(?=\s*(?:{separator}|$))|"
-        for answer in sorted(with_separator, key=len, reverse=True)
-    )
+    with_separator.sort(key=len, reverse=True)
     # An entry is a whole answer, or a run of parentheses and of characters that begin no separator.
-    entry_pattern = rf"{whole_answers}(?:\([^()]*\)|(?!{separator}).)+"
+    alternatives: list[str] = []
+    for answer in with_separator:
+        alternatives.append(rf"{re.escape(answer)}(?=\s*(?:{separator}|$))")
+    alternatives.append(rf"(?:\([^()]*\)|(?!{separator}).)+")
+    entry_pattern = "|".join(alternatives)
     pattern = re.compile(rf"\s*({entry_pattern})|{separator}", re.IGNORECASE | re.DOTALL)
     split: list[str] = []
     for match in pattern.finditer(text):
@@ -313,13 +322,16 @@ def _lacks(
     names: list[str] = []
     for column, name in lacking.items():
         names.append(column if column == name else f"{shortened(column)} ({name})")
+    listed_names = ", ".join(names[:5])
     more = f" and {len(names) - 5} more" if len(names) > 5 else ""
     if len(lacking) == 1:
-        hint = nearest(next(iter(lacking)), columns)
+        (lacking_column,) = lacking
+        hint = nearest(lacking_column, columns)
     else:
+        listed_columns = ", ".join(map(shortened, columns[:12]))
         ellipsis = " …" if len(columns) > 12 else ""
-        hint = f"; its columns are {', '.join(map(shortened, columns[:12]))}{ellipsis}"
+        hint = f"; its columns are {listed_columns}{ellipsis}"
     return (
-        f"{path} lacks the column {', '.join(names[:5])}{more} of the mapping"
-        f" {Path(mapping.name).stem}{hint}; give a mapping of this survey's columns with --mapping"
+        f"{path} lacks the column {listed_names}{more} of the mapping {Path(mapping.name).stem}"
+        f"{hint}; give a mapping of this survey's columns with --mapping"
     )

@@ -41,13 +41,14 @@ def default_shape(devices: Sequence[Any]) -> tuple[int, int, int]:
     one TPU slice or the GPUs of one host, with a copy for each slice or host.
     """
     platform = devices[0].platform
+    group_numbers = {0}
     if platform == "tpu":
-        groups = len({getattr(device, "slice_index", 0) for device in devices})
+        group_numbers = {getattr(device, "slice_index", 0) for device in devices}
     elif platform in ("gpu", "cuda", "rocm"):
-        groups = len({device.process_index for device in devices})
-    else:
-        groups = 1
-    return (groups, len(devices) // groups, 1)
+        group_numbers = {device.process_index for device in devices}
+    groups = len(group_numbers)
+    devices_of_group = len(devices) // groups
+    return (groups, devices_of_group, 1)
 
 
 def sampling_shape(devices: Sequence[Any], config: DecoderConfig) -> tuple[int, int, int]:
@@ -58,7 +59,8 @@ def sampling_shape(devices: Sequence[Any], config: DecoderConfig) -> tuple[int, 
     the heads do not divide has copies of the model.
     """
     tensor = math.gcd(len(devices), config.num_key_value_heads)
-    return (len(devices) // tensor, 1, tensor)
+    copies = len(devices) // tensor
+    return (copies, 1, tensor)
 
 
 def make_mesh(
@@ -75,19 +77,20 @@ def make_mesh(
     """
     devices = jax.devices() if devices is None else devices
     shape = shape or default_shape(devices)
-    if math.prod(shape) != len(devices):
-        raise UserError(
-            f"--mesh {' '.join(map(str, shape))} needs {math.prod(shape)} devices; there are"
-            f" {len(devices)}"
-        )
-    groups = default_shape(devices)[0]
-    copies = shape[0]
+    needed_devices = math.prod(shape)
+    if needed_devices != len(devices):
+        sizes = " ".join(map(str, shape))
+        raise UserError(f"--mesh {sizes} needs {needed_devices} devices; there are {len(devices)}")
+    groups, _, _ = default_shape(devices)
+    copies, fsdp, tensor = shape
     if groups > 1 and copies % groups == 0:
         # Several slices or hosts: the data axis, which sends each gradient once an update, is what
         # crosses the slow network between them. The other two axes stay within a slice or host.
+        shape_within_group = (copies // groups, fsdp, tensor)
+        groups_along_axes = (groups, 1, 1)
         grid = mesh_utils.create_hybrid_device_mesh(
-            (copies // groups, *shape[1:]),
-            (groups, 1, 1),
+            shape_within_group,
+            groups_along_axes,
             devices,
             process_is_granule=devices[0].platform != "tpu",
             allow_split_physical_axes=True,
@@ -109,7 +112,10 @@ def shardings(mesh: Mesh) -> Callable[[Table], dict[str, NamedSharding]]:
         for name, spec in table.items():
             _check_divisible(name, spec, mesh)
         _check_sharded(table, mesh)
-        return {name: NamedSharding(mesh, mesh_axes(spec.axes)) for name, spec in table.items()}
+        sharding_of_name: dict[str, NamedSharding] = {}
+        for name, spec in table.items():
+            sharding_of_name[name] = NamedSharding(mesh, mesh_axes(spec.axes))
+        return sharding_of_name
 
     return shardings_of
 
@@ -147,11 +153,12 @@ def _check_sharded(table: Table, mesh: Mesh) -> None:
             unsharded[name] = size
     unsharded_bytes = sum(unsharded.values())
     if unsharded_bytes > MOST_UNSHARDED * bytes_of_all:
+        share = unsharded_bytes / bytes_of_all
+        devices = mesh.shape["fsdp"]
         largest = max(unsharded, key=lambda name: unsharded[name])
         raise UserError(
-            f"{unsharded_bytes / bytes_of_all:.1%} of the bytes would lie whole on each of the"
-            f" {mesh.shape['fsdp']} devices of the mesh axis 'fsdp', most of them in {largest};"
-            f" at most {MOST_UNSHARDED:.0%} may"
+            f"{share:.1%} of the bytes would lie whole on each of the {devices} devices of the"
+            f" mesh axis 'fsdp', most of them in {largest}; at most {MOST_UNSHARDED:.0%} may"
         )
 
 
@@ -160,7 +167,11 @@ def _is_sharded_over_fsdp(spec: Spec) -> bool:
     it.
     """
     # One sharded dimension is enough: the array's bytes are then divided among the devices.
-    return any("fsdp" in _names(RULES[axis]) for axis in spec.axes)
+    for axis in spec.axes:
+        mesh_axes_of_dimension = _names(RULES[axis])
+        if "fsdp" in mesh_axes_of_dimension:
+            return True
+    return False
 
 
 def array_bytes(spec: Spec, size: int = 2) -> int:
@@ -231,8 +242,15 @@ def put(array: np.ndarray | jax.Array, sharding: NamedSharding) -> jax.Array:
 
 
 def _names(axes: str | tuple[str, ...] | None) -> tuple[str, ...]:
-    return (axes,) if isinstance(axes, str) else axes or ()
+    """Return the mesh axes of a rule, which has one, several or none."""
+    if axes is None:
+        return ()
+    if isinstance(axes, str):
+        return (axes,)
+    return axes
 
 
 def _shard_count(mesh: Mesh, axes: str | tuple[str, ...] | None) -> int:
-    return math.prod(mesh.shape[name] for name in _names(axes))
+    """Return among how many devices a dimension is divided by its rule."""
+    sizes = [mesh.shape[name] for name in _names(axes)]
+    return math.prod(sizes)

@@ -8,7 +8,6 @@ measures nothing again.
 
 from __future__ import annotations
 
-import itertools
 import logging
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -44,7 +43,11 @@ def make_scorer(path: str, config: SweepConfig) -> Callable[[str], Scorer]:
 
     def rubric(name: str) -> Scorer:
         phrases = load_rubric()
-        return lambda _, texts: np.array([phrases.score(text, name) for text in texts])
+
+        def scores(_questions: Sequence[Question], texts: Sequence[str]) -> np.ndarray:
+            return np.array([phrases.score(text, name) for text in texts])
+
+        return scores
 
     def encoder(name: str) -> Scorer:
         model, encoder_text = load_reward_model(Path(path))
@@ -141,9 +144,9 @@ class Measure:
         self, group: Sequence[SweptModel], missing: Sequence[SweptModel]
     ) -> dict[str, Measured]:
         """Measure those of a group that no file has; return what was measured by label."""
-        prompts = [
-            self._text.prompt(question.question_text) for question in self._repeated_questions
-        ]
+        prompts: list[list[int]] = []
+        for question in self._repeated_questions:
+            prompts.append(self._text.prompt(question.question_text))
         sampling = OwnSampling(
             prompts,
             self._text.eos,
@@ -174,16 +177,20 @@ class Measure:
         if model.adapter is not None:
             policy = with_adapter(self._bare, model.adapter, model.scale)
             divergences = self._divergences(policy, prompts, replies)
-        scores = self._scores(replies)
+        means: dict[str, float] = {}
+        means_by_question: dict[str, dict[str, float]] = {}
+        for name, scores in self._scores(replies).items():
+            means[name] = float(scores.mean())
+            means_by_question[name] = self._by_question(scores)
         return Measured(
             label=model.label,
             adapter=str(model.adapter) if model.adapter else None,
             scale=model.scale,
             weights=model.weights,
-            scores={name: float(values.mean()) for name, values in scores.items()},
+            scores=means,
             kl=float(divergences.mean()),
             kl_standard_error=_standard_error(divergences),
-            per_question={name: self._by_question(values) for name, values in scores.items()},
+            per_question=means_by_question,
         )
 
     def _path(self, model: SweptModel) -> Path:
@@ -191,12 +198,14 @@ class Measure:
 
     def _is_of(self, measured: Measured, model: SweptModel) -> bool:
         """Return whether a measurement is of this model, these questions and these scores."""
-        questions = {question.question_id for question in self._questions}
-        scores = measured.per_question
-        recorded = (measured.label, measured.weights, measured.scale)
-        same_model = recorded == (model.label, model.weights, model.scale)
-        same_scores = scores.keys() == self._scorers.keys()
-        return same_model and same_scores and all(v.keys() == questions for v in scores.values())
+        recorded_model = (measured.label, measured.weights, measured.scale)
+        if recorded_model != (model.label, model.weights, model.scale):
+            return False
+        if measured.per_question.keys() != self._scorers.keys():
+            return False
+        question_ids = {question.question_id for question in self._questions}
+        scores_by_question = measured.per_question.values()
+        return all(scores.keys() == question_ids for scores in scores_by_question)
 
     @property
     def _shape(self) -> tuple[int, int]:
@@ -224,13 +233,15 @@ class Measure:
         texts = [self._text.decode(reply) for reply in replies]
         scores: dict[str, np.ndarray] = {}
         for name, scorer in self._scorers.items():
-            scores[name] = scorer(self._repeated_questions, texts).reshape(self._shape)
+            score_of_reply = scorer(self._repeated_questions, texts)
+            scores[name] = score_of_reply.reshape(self._shape)
         return scores
 
     def _by_question(self, scores: np.ndarray) -> dict[str, float]:
         """Return the mean of each question's replies, by the question's id."""
-        ids = [question.question_id for question in self._questions]
-        return dict(zip(ids, scores.mean(1).round(6).tolist(), strict=True))
+        question_ids = [question.question_id for question in self._questions]
+        means = scores.mean(axis=1).round(6).tolist()
+        return dict(zip(question_ids, means, strict=True))
 
 
 def journal_path(config: SweepConfig) -> Path:
@@ -243,8 +254,13 @@ def _groups(models: Sequence[SweptModel], models_at_once: int) -> list[Sequence[
     count = math.ceil(len(models) / models_at_once)
     # Of nine models and at most four: 3, 3, 3, and not 4, 4, 1. Groups of one size are compiled
     # once.
-    ends = [round(len(models) * number / count) for number in range(count + 1)]
-    return [models[start:end] for start, end in itertools.pairwise(ends)]
+    groups: list[Sequence[SweptModel]] = []
+    start = 0
+    for number in range(1, count + 1):
+        end = round(len(models) * number / count)
+        groups.append(models[start:end])
+        start = end
+    return groups
 
 
 def _standard_error(divergences: np.ndarray) -> float | None:
@@ -252,4 +268,5 @@ def _standard_error(divergences: np.ndarray) -> float | None:
     if len(divergences) < 2:
         return None
     # Replies to one question are not independent, so the questions' means are the units.
-    return float(divergences.mean(1).std(ddof=1) / math.sqrt(len(divergences)))
+    means = divergences.mean(axis=1)
+    return float(means.std(ddof=1) / math.sqrt(len(means)))

@@ -10,7 +10,7 @@ import types
 import typing
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeGuard
 
 import optuna
 
@@ -152,7 +152,7 @@ def _dimension(row: Any, location: str, kinds: tuple[Any, ...]) -> Dimension:
     """Read one setting's row: a list of choices, or a mapping of low, high and log."""
     if _is_list_of_choices(row):
         return Dimension(choices=tuple(_value(value, location, kinds) for value in row))
-    if not isinstance(row, Mapping) or not {"low", "high"} <= set(row) <= {"low", "high", "log"}:
+    if not _is_range(row):
         raise UserError(f"{location}: give a list of choices, or low, high and if wanted log")
     numeric_kinds = tuple(kind for kind in kinds if kind in (int, float))
     if not numeric_kinds:
@@ -166,7 +166,15 @@ def _dimension(row: Any, location: str, kinds: tuple[Any, ...]) -> Dimension:
             f"{location}: low and high must be numbers, low the smaller one, above 0 where log is"
             " true"
         )
-    return Dimension((), low, high, log)
+    return Dimension(low=low, high=high, log=log)
+
+
+def _is_range(row: Any) -> TypeGuard[Mapping[str, Any]]:
+    """Return whether a row is a mapping of low and high, and perhaps log, and nothing else."""
+    if not isinstance(row, Mapping):
+        return False
+    names = set(row)
+    return names in ({"low", "high"}, {"low", "high", "log"})
 
 
 def _is_list_of_choices(row: Any) -> bool:

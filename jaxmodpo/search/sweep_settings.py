@@ -28,6 +28,8 @@ from jaxmodpo.training.settings import PreferenceTrainingConfig
 
 DATASETS_FILES = ("state.json", "dataset_dict.json")
 """what datasets' save_to_disk leaves in a folder"""
+ADAPTER_CONFIG = "adapter_config.json"
+"""what a folder with a PEFT adapter holds"""
 BISECTIONS = 7
 """models that are measured at most to bring two to the same divergence"""
 DIGITS = 10
@@ -122,8 +124,10 @@ class SweepConfig(PreferenceTrainingConfig, help_group="search"):
         adapter_size = cost.disk / points
         # A soup holds the adapters that it averages side by side, so their sizes add up.
         soup_size = 0.0
-        for path in map(Path, named_values(self.soup, "--soup").values()):
-            if path in estimator.adapters or (path / "adapter_config.json").is_file():
+        for source in named_values(self.soup, "--soup").values():
+            path = Path(source)
+            is_trained_already = path in estimator.adapters or (path / ADAPTER_CONFIG).is_file()
+            if is_trained_already:
                 soup_size += estimator.adapters.get(path, adapter_size)
                 continue
             soup_pairs = estimator.pairs(path, self.pairs_per_question)
@@ -131,10 +135,13 @@ class SweepConfig(PreferenceTrainingConfig, help_group="search"):
             cost.chip_hours += training.chip_hours or 0.0
             cost.disk += adapter_size
             soup_size += adapter_size
+        # The base and a model at each point are measured in any case. Of soups there is one at each
+        # point, and each pair of models may be measured again until their divergences match.
         models = 1 + points
         if self.soup:
+            measured_per_point = 1 + (BISECTIONS if self.match_kl else 0)
             cost.disk += points * soup_size
-            models += points * (1 + BISECTIONS * self.match_kl)
+            models += points * measured_per_point
         replies = models * estimator.rows(self.questions) * self.samples
         # The sampler rounds adapters to what it multiplies them in.
         bytes_of_file = 1.0 if self.base_dtype == "float32" else 0.5
@@ -239,4 +246,4 @@ def _check_soup(path: Path, config: SweepConfig, must_exist: bool) -> None:
 
 def is_adapter(folder: Path) -> bool:
     """Tell whether a folder, here or on the hub, holds a PEFT adapter."""
-    return (local_folder(folder) / "adapter_config.json").is_file()
+    return (local_folder(folder) / ADAPTER_CONFIG).is_file()

@@ -58,8 +58,8 @@ def _share_won(wins: Array, group: list[int]) -> float:
     """Return the share of their comparisons with others that a group's models won."""
     models = np.arange(len(wins))
     others = np.setdiff1d(models, group)
-    wins_over_others = wins[np.ix_(group, others)].sum()
-    losses_to_others = wins[np.ix_(others, group)].sum()
+    wins_over_others = wins[group][:, others].sum()
+    losses_to_others = wins[others][:, group].sum()
     comparisons = wins_over_others + losses_to_others
     if not comparisons:
         return 0.0
@@ -105,7 +105,7 @@ def _inverse_information(ratings: Array, comparisons: Array) -> Array:
     probability = _win_probability(ratings)
     weight = comparisons * probability * (1 - probability)
     information = np.diag(weight.sum(axis=1)) - weight
-    return np.linalg.pinv(information, hermitian=True)
+    return np.asarray(np.linalg.pinv(information, hermitian=True), np.float64)
 
 
 def estimate_ratings(outcomes: ArrayLike, *, confidence: float = 0.95) -> Estimate:

@@ -81,9 +81,11 @@ def shown_scores(scorer: Scorer, labels: Sequence[str], headline: str) -> ShownS
     if headline:
         _refuse_unknown(headline, names, "--headline")
         return ShownScores(names, headline)
-    telling = [name for name in names if name.lower() in ("toxicity", "toxic")]
-    if len(names) == 1 or len(telling) == 1:
-        return ShownScores(names, (telling or names)[0])
+    if len(names) == 1:
+        return ShownScores(names, names[0])
+    called_toxic = [name for name in names if name.lower() in ("toxicity", "toxic")]
+    if len(called_toxic) == 1:
+        return ShownScores(names, called_toxic[0])
     raise UserError(
         f"of the scores {', '.join(names)} none is called toxic or toxicity; say with --headline"
         " which of them counts as toxic"
@@ -141,7 +143,7 @@ class LocalScorer:
                     put(call, Answer("rejected", "longer than the model takes", model=self.model))
                 else:
                     scorable.append((call, tokens))
-            scorable.sort(key=lambda pair: len(pair[1]), reverse=True)
+            scorable.sort(key=_token_count, reverse=True)
             for batch in _in_lists(iter(scorable), self.batch_size):
                 self._put_batch(batch, put)
 
@@ -151,7 +153,8 @@ class LocalScorer:
         if self._score is None:
             self._score = self.load()
         rows = [tokens for _, tokens in batch]
-        scores = self._score(*_padded(rows, self.batch_size))
+        tokens_BT, lengths_B = _padded(rows, self.batch_size)
+        scores = self._score(tokens_BT, lengths_B)
         for (call, _), row in zip(batch, scores, strict=False):
             # A model in half precision may overflow; a NaN is no score, and is told as a failure.
             if not np.isfinite(row).all():
@@ -159,6 +162,11 @@ class LocalScorer:
                 continue
             named = {c.name: float(s) for c, s in zip(self.criteria, row, strict=True)}
             put(call, Answer("valid", "", scores=named, model=self.model))
+
+
+def _token_count(scorable: tuple[Call, list[int]]) -> int:
+    _, tokens = scorable
+    return len(tokens)
 
 
 def _padded(rows: Sequence[Sequence[int]], batch_size: int) -> tuple[np.ndarray, np.ndarray]:

@@ -107,17 +107,17 @@ class ToxicityConfig(Settings, help_group="judge"):
     def check(self) -> None:
         super().check()
         self.files()
-        needs: dict[str, tuple[object, str]] = {
-            "classifier": (
-                self.model,
-                "--model, the folder of a RoBERTa classifier such as unitary/unbiased-toxic-roberta",
-            ),
-            "yes_no": (self.model, "--model, the folder of a judge such as LLAMACITIZEN-8B"),
-            "replay": (self.replay, "--replay, the recorded scores"),
-        }
-        value, what = needs.get(self.scorer, (True, ""))
-        if not value:
-            raise UserError(f"--scorer {self.scorer} needs {what}")
+        missing_setting = ""
+        if self.scorer == "classifier" and self.model is None:
+            missing_setting = (
+                "--model, the folder of a RoBERTa classifier such as unitary/unbiased-toxic-roberta"
+            )
+        elif self.scorer == "yes_no" and self.model is None:
+            missing_setting = "--model, the folder of a judge such as LLAMACITIZEN-8B"
+        elif self.scorer == "replay" and not self.replay:
+            missing_setting = "--replay, the recorded scores"
+        if missing_setting:
+            raise UserError(f"--scorer {self.scorer} needs {missing_setting}")
         if self.base_url:
             is_local(self.base_url)
 
@@ -131,7 +131,8 @@ class ToxicityConfig(Settings, help_group="judge"):
 
     def input_paths(self) -> dict[str, Path]:
         paths = super().input_paths()
-        paths |= {f"responses.{name}": path for name, path in self.files().items()}
+        for name, path in self.files().items():
+            paths[f"responses.{name}"] = path
         if self.scorer == "yes_no":
             paths["template"] = builtin("judging", self.template)
         # An export is finished; a ledger may still grow.
