@@ -37,7 +37,10 @@ def _answer_names(request: Request) -> list[str]:
 
 def _choices(request: Request) -> list[str]:
     """Return what a comparison may be answered by."""
-    return labels(request) + (["tie"] if request.ties else [])
+    choices = labels(request)
+    if request.ties:
+        choices.append("tie")
+    return choices
 
 
 def answer_example(request: Request) -> str:
@@ -120,8 +123,11 @@ def _read_fields(
 def _score(value: Any, request: Request) -> float | None:
     """Return a score; None where it is no word, or no number, of the form."""
     if request.yes_no:
+        if not isinstance(value, str):
+            return None
         # Models write Yes and YES whatever they are told; nothing else can be meant.
-        return _SCORES.get(value.strip().lower()) if isinstance(value, str) else None
+        word = value.strip().lower()
+        return _SCORES.get(word)
     if not is_number(value):
         return None
     return float(value) if 0.0 <= value <= 1.0 else None
@@ -144,7 +150,8 @@ def _ranking(value: Any, request: Request) -> tuple[str, ...] | None:
     # Only true integers: JSON's true is 1 for Python, and 1.0 says that a model did not understand.
     if not isinstance(value, list) or not all(type(number) is int for number in value):
         return None
-    numbers = range(1, len(request.responses) + 1)
-    if sorted(value) != list(numbers):
+    every_number = list(range(1, len(request.responses) + 1))
+    if sorted(value) != every_number:
         return None
-    return tuple(request.responses[number - 1].response_id for number in value)
+    ranked = [request.responses[number - 1] for number in value]
+    return tuple(response.response_id for response in ranked)

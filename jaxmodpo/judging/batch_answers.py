@@ -157,15 +157,16 @@ def _absent(key: str, number: int, ended: EndpointsBatch) -> Outcome:
 
 def _absent_of_failed(unanswered: Outcome, number: int, ended: EndpointsBatch) -> Outcome:
     """Return what became of a request whose batch was refused as a whole."""
-    errors = (ended.errors.data if ended.errors else None) or []
-    error_of_line = next((error for error in errors if error.line == number), None)
-    if error_of_line is not None:
-        # This very line was at fault, and would be again.
-        message = f"refused: {error_of_line.message}"
-        return unanswered._replace(code=error_of_line.code or "", message=message)
+    errors = ended.errors.data if ended.errors else None
+    for error in errors or ():
+        if error.line == number:
+            # This very line was at fault, and would be again.
+            message = f"refused: {error.message}"
+            return unanswered._replace(code=error.code or "", message=message)
     message = "the batch failed"
     if errors:
-        message = f"the batch failed: {errors[0].code}: {errors[0].message}"
+        first_error = errors[0]
+        message = f"the batch failed: {first_error.code}: {first_error.message}"
     return unanswered._replace(code="batch_failed", message=message, passing=True)
 
 

@@ -159,10 +159,10 @@ def votes_by_ballot(requests: MakeRequests, identity: str, ledger: Ledger) -> It
     """
     complete = set[tuple[int, str]]()
     every_pair = votes_by_request(requests, identity, ledger)
-    asked_once = (pair for pair in every_pair if pair[0].repeat == 0)
-    for ballot_number, pairs in itertools.groupby(
-        asked_once, key=lambda pair: pair[0].ballot_number
-    ):
+    # Generators, so that no more than one ballot is read at a time.
+    asked_once = (pair for pair in every_pair if not _is_repeated(pair))
+    ballots = itertools.groupby(asked_once, key=_ballot_number)
+    for ballot_number, pairs in ballots:
         by_criterion: dict[str, list[Vote]] = {}
         for _, votes in pairs:
             for vote in votes:
@@ -176,6 +176,16 @@ def votes_by_ballot(requests: MakeRequests, identity: str, ledger: Ledger) -> It
                 )
             complete.add((ballot_number, criterion))
             yield BallotVotes(ballot_number, criterion, votes)
+
+
+def _is_repeated(request_and_votes: tuple[Request, list[Vote]]) -> bool:
+    request, _ = request_and_votes
+    return request.repeat > 0
+
+
+def _ballot_number(request_and_votes: tuple[Request, list[Vote]]) -> int:
+    request, _ = request_and_votes
+    return request.ballot_number
 
 
 def _groups(calls: Iterator[Call]) -> Iterator[list[Call]]:
@@ -246,16 +256,21 @@ class _Run:
         claims = self.ledger.claims
         # A request that stands in the run twice may be under way here already. It is nobody else's,
         # and is looked at again when it has its answer.
-        under_way_here = claims.held([call.key for call in calls])
-        self.again += _votes([call for call in calls if call.key in under_way_here])
-        calls = [call for call in calls if call.key not in under_way_here]
-        claimed_keys = claims.take([call.key for call in calls])
-        claimed = [call for call in calls if call.key in claimed_keys]
-        self.elsewhere += _votes(calls) - _votes(claimed)
+        keys_under_way_here = claims.held(_keys(calls))
+        others: list[Call] = []
+        for call in calls:
+            if call.key in keys_under_way_here:
+                self.again += _votes([call])
+            else:
+                others.append(call)
+        claimed_keys = claims.take(_keys(others))
+        claimed = [call for call in others if call.key in claimed_keys]
+        self.elsewhere += _votes(others) - _votes(claimed)
         # Another process may have answered between the look at the votes and the claim, and given
         # its claim back: only now that nobody else can ask is what the ledger lacks certain.
         still_unanswered = self._unanswered_of(claimed)
-        claims.release([call.key for call in claimed if call not in still_unanswered])
+        answered_meanwhile = [call for call in claimed if call not in still_unanswered]
+        claims.release(_keys(answered_meanwhile))
         return _once(still_unanswered)
 
     def _unanswered_of(self, group: Sequence[Call]) -> list[Call]:
@@ -299,13 +314,13 @@ class _Run:
         """Leave out criteria that an earlier call answered: its answers stay; the others bear the
         call's cost.
         """
-        before = self.ledger.statuses([vote.key for vote in votes])
-        new = [vote for vote in votes if before.get(vote.key) != "valid"]
-        if len(new) in (0, len(votes)):
+        statuses_before = self.ledger.statuses([vote.key for vote in votes])
+        not_yet_valid = [vote for vote in votes if statuses_before.get(vote.key) != "valid"]
+        if len(not_yet_valid) in (0, len(votes)):
             return votes
         # A call's cost is divided among its votes, and those that are left out take none of it.
-        factor = len(votes) / len(new)
-        return [_times_paid(vote, factor) for vote in new]
+        factor = len(votes) / len(not_yet_valid)
+        return [_times_paid(vote, factor) for vote in not_yet_valid]
 
     def keep(self) -> None:
         """Write down what waits to be."""
@@ -343,4 +358,9 @@ def _votes(calls: Sequence[Call]) -> int:
 
 def _once(calls: Sequence[Call]) -> list[Call]:
     """Leave out requests that ask the same as an earlier one."""
-    return list({call.key: call for call in calls}.values())
+    by_key = {call.key: call for call in calls}
+    return list(by_key.values())
+
+
+def _keys(calls: Sequence[Call]) -> list[str]:
+    return [call.key for call in calls]

@@ -82,13 +82,14 @@ def check_votes(request: Request, votes: Sequence[Vote]) -> None:
     Raises:
         UserError: a vote names another question, persona or criterion.
     """
-    question_id, persona_id = request.question_id, request.persona_id
-    expected = [(question_id, persona_id, criterion.name) for criterion in request.criteria]
+    expected: list[tuple[str, str, str]] = []
+    for criterion in request.criteria:
+        expected.append((request.question_id, request.persona_id, criterion.name))
     recorded = [(vote.question_id, vote.persona_id, vote.criterion) for vote in votes]
     if recorded != expected:
         raise UserError(
-            f"the ledger's votes on question {question_id} are not those that were asked for: a"
-            " persona, question or criterion was changed in it"
+            f"the ledger's votes on question {request.question_id} are not those that were asked"
+            " for: a persona, question or criterion was changed in it"
         )
 
 
@@ -198,9 +199,8 @@ def _fits(name: str, value: Any) -> bool:
     if name == "order" and value is None:
         return True
     if name in ("shown", "order"):
-        return isinstance(value, list | tuple) and all(
-            isinstance(element, str) for element in value
-        )
+        is_list = isinstance(value, list | tuple)
+        return is_list and all(isinstance(element, str) for element in value)
     return isinstance(value, str)
 
 

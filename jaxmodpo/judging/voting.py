@@ -20,7 +20,7 @@ from jaxmodpo.errors import UserError
 from jaxmodpo.judging.hashing import drawn_bytes
 from jaxmodpo.judging.judge import Request
 from jaxmodpo.judging.votes import Vote
-from jaxmodpo.rankings import two_by_two
+from jaxmodpo.rankings import Comparison, two_by_two
 from jaxmodpo.results.votes import FailedVotes, VotesAsked
 
 PairRule = Literal["best-worst", "all"]
@@ -76,9 +76,12 @@ def assign_personas(
     # before, and a question's place in the file must not say who judges it.
     drawn_order = sorted(question_ids, key=lambda question: drawn_bytes(seed, "question", question))
     for question in drawn_order:
-        lots = {persona: drawn_bytes(seed, "serve", question, persona) for persona in persona_ids}
-        by_turn = sorted(persona_ids, key=lambda persona: (times_served[persona], lots[persona]))
-        voters[question] = set(by_turn[:per_question])
+        turns: list[tuple[int, bytes, str]] = []
+        for persona in persona_ids:
+            lot = drawn_bytes(seed, "serve", question, persona)
+            turns.append((times_served[persona], lot, persona))
+        first_turns = sorted(turns)[:per_question]
+        voters[question] = {persona for _, _, persona in first_turns}
         for persona in voters[question]:
             times_served[persona] += 1
     assigned: dict[str, list[str]] = {}
@@ -130,7 +133,11 @@ def head_to_head_positions(
     coin = drawn_bytes(seed, "coin", unit)[0] & 1
     if protocol == "official-code":
         return frozenset(persona_ids if coin else ())
-    drawn_order = sorted(persona_ids, key=lambda persona: drawn_bytes(seed, "first", unit, persona))
+
+    def lot(persona_id: str) -> bytes:
+        return drawn_bytes(seed, "first", unit, persona_id)
+
+    drawn_order = sorted(persona_ids, key=lot)
     # Halves exactly, instead of a coin for each persona, since judges lean to what they see first:
     # with equal halves that lean cancels in every unit. The coin only settles who is one too many.
     half = (len(drawn_order) + coin) // 2
@@ -184,7 +191,8 @@ def position_weights(count: int, custom_points: Sequence[float] = ()) -> tuple[F
     if custom_points:
         return _checked_points(count, custom_points)
     step = (_BEST_POINTS - _WORST_POINTS) / (count - 1)
-    return tuple(_BEST_POINTS - rank * step for rank in range(count))
+    points = [_BEST_POINTS - rank * step for rank in range(count)]
+    return tuple(points)
 
 
 def _checked_points(count: int, points: Sequence[float]) -> tuple[Fraction, ...]:
@@ -259,7 +267,8 @@ def aggregate(
     """
     if len(weights) != len(response_ids):
         raise ValueError(f"{len(weights)} weights for {len(response_ids)} responses")
-    if len({(vote.question_id, vote.criterion) for vote in votes}) > 1:
+    what_was_asked = {(vote.question_id, vote.criterion) for vote in votes}
+    if len(what_was_asked) > 1:
         raise ValueError("votes of several questions or criteria cannot be added up")
     orders = [vote.order for vote in votes if vote.order is not None]
     if len(orders) < max(1, min_valid_votes):
@@ -273,11 +282,15 @@ def aggregate(
             return response_ids.index(response_id)
         return drawn_bytes(seed, "tie", question_id, criterion, response_id)
 
-    order = sorted(response_ids, key=lambda name: (-points[name], within_a_tie(name)))
+    def best_first(response_id: str) -> tuple[Fraction, bytes | int]:
+        return -points[response_id], within_a_tie(response_id)
+
+    order = sorted(response_ids, key=best_first)
+    ranking: list[tuple[str, ...]] = []
     # groupby compares neighbors: equal points stand side by side, since the order is sorted.
-    groups = itertools.groupby(order, key=points.__getitem__)
-    ranking = tuple(tuple(group) for _, group in groups)
-    return Aggregate(question_id, points, ranking, len(orders))
+    for _, group in itertools.groupby(order, key=points.__getitem__):
+        ranking.append(tuple(group))
+    return Aggregate(question_id, points, tuple(ranking), len(orders))
 
 
 def _points(
@@ -327,10 +340,16 @@ def preference_pairs(result: Aggregate, rule: PairRule, ties: TieRule) -> list[t
         comparisons = comparisons[:1]
     else:
         # The file lists the pairs of the best group first, against the groups below it in turn.
-        comparisons.sort(
-            key=lambda pair: (ranks[pair.better], ranks[pair.worse], pair.better, pair.worse)
-        )
-    return [(order[comparison.better], order[comparison.worse]) for comparison in comparisons]
+        def place_in_file(pair: Comparison) -> tuple[int, int, int, int]:
+            return ranks[pair.better], ranks[pair.worse], pair.better, pair.worse
+
+        comparisons.sort(key=place_in_file)
+    pairs: list[tuple[str, str]] = []
+    for comparison in comparisons:
+        chosen = order[comparison.better]
+        rejected = order[comparison.worse]
+        pairs.append((chosen, rejected))
+    return pairs
 
 
 # --------------------------------------------------------------------------- comparisons
@@ -399,10 +418,13 @@ class Missingness:
             counts = _votes_asked(statuses)
             if counts.failed:
                 failing_personas[name] = counts
-        models = {name: _votes_asked(statuses) for name, statuses in sorted(self.models.items())}
+        models: dict[str, VotesAsked] = {}
+        for name, statuses in sorted(self.models.items()):
+            models[name] = _votes_asked(statuses)
         return FailedVotes(personas_with_failed_votes=failing_personas, models=models)
 
 
 def _votes_asked(statuses: Counter[str]) -> VotesAsked:
-    failed = {status: count for status, count in sorted(statuses.items()) if status != "valid"}
+    failed = dict(sorted(statuses.items()))
+    failed.pop("valid", None)
     return VotesAsked(asked=statuses.total(), valid=statuses["valid"], failed=failed)

@@ -197,8 +197,10 @@ def _refuse_doubtful(
     for number, row in rows:
         for column, is_doubtful in doubt_by_column.items():
             # "Partially-completed" and "partially_completed" are one status.
-            if is_doubtful(_HYPHEN.sub(" ", plain(row[column]))):
-                times[column, " ".join(row[column].split())] += 1
+            answer_words = _HYPHEN.sub(" ", plain(row[column]))
+            if is_doubtful(answer_words):
+                answer = " ".join(row[column].split())
+                times[column, answer] += 1
                 first_number = first_number or number
     if not times:
         return
@@ -209,13 +211,14 @@ def _refuse_doubtful(
         answer_text = repr(_cut(answer))
         occurrences.append(f"{column_name} is {answer_text} in {count}")
         answers_by_column.setdefault(column_name, []).append(answer_text)
-    rules = ", ".join(
-        f"{column}: [{', '.join(answers)}]" for column, answers in answers_by_column.items()
-    )
+    rules: list[str] = []
+    for column_name, answer_texts in answers_by_column.items():
+        rules.append(f"{column_name}: [{', '.join(answer_texts)}]")
+    rule_text = "{" + ", ".join(rules) + "}"
     raise UserError(
         f"{path}, from row {first_number}: {', '.join(occurrences)}"
         " of its rows, which are not known to be of people who finished and consented; give the"
-        f" mapping drop: {{{rules}}} to leave them out, or name under keep, by column, every"
+        f" mapping drop: {rule_text} to leave them out, or name under keep, by column, every"
         " answer that counts"
     )
 

@@ -140,18 +140,32 @@ class Shapes:
                 f" that {shards} divides, or another --mesh"
             )
         unit = max(BLOCK, PROMPT_CHUNK)
-        # With a window, old places are used again: what a token sees and the tokens under way.
-        most = _rounded_up(longest_prompt + new_tokens, unit)
+        cache_length = _rounded_up(longest_prompt + new_tokens, unit)
         if config.sliding_window is not None:
-            most = min(most, _rounded_up(config.sliding_window + PROMPT_CHUNK, unit))
+            # With a window, old places are used again: what a token sees and the tokens under way.
+            window_length = _rounded_up(config.sliding_window + PROMPT_CHUNK, unit)
+            cache_length = min(cache_length, window_length)
         prompt_tokens = _rounded_up(longest_prompt, unit)
-        # An eighth of the slots is what ends between two refills.
-        prompt_rows = _rounded_up(max(min(8, rows), round(rows * ENDED_SHARE)), shards)
-        return cls(rows, prompt_rows, prompt_tokens, min(prompt_tokens, most), most)
+        # An eighth of the slots is what ends between two refills; at least eight prompts are taken
+        # at a time where there are as many slots.
+        refilled = round(rows * ENDED_SHARE)
+        prompt_rows = max(min(8, rows), refilled)
+        return cls(
+            rows=rows,
+            prompt_rows=_rounded_up(prompt_rows, shards),
+            prompt_tokens=prompt_tokens,
+            prompt_length=min(prompt_tokens, cache_length),
+            cache_length=cache_length,
+        )
 
 
 _PromptOf = tuple[tuple[int, ...], int]
 """a prompt's tokens, and which adapter replies to it"""
+
+
+def _prompt_length(prompt_of: _PromptOf) -> int:
+    tokens, _ = prompt_of
+    return len(tokens)
 
 
 def _rounded_up(number: int, multiple: int) -> int:
@@ -204,13 +218,17 @@ class Engine:
         """
         if not asks:
             return
-        check_tokens(max(max(ask.prompt) for ask in asks), self._policy.config.vocab_size)
+        largest_token = max(max(ask.prompt) for ask in asks)
+        check_tokens(largest_token, self._policy.config.vocab_size)
         # What one adapter makes of a prompt is of no use to another.
         by_prompt: dict[_PromptOf, list[Ask]] = {}
         for ask in asks:
-            by_prompt.setdefault((tuple(ask.prompt), ask.adapter), []).append(ask)
+            prompt_of = (tuple(ask.prompt), ask.adapter)
+            by_prompt.setdefault(prompt_of, []).append(ask)
         # Prompts of one length together: a prefill has as many chunks as its longest one.
-        coming = deque(sorted(by_prompt.items(), key=lambda item: len(item[0][0])))
+        by_length = sorted(by_prompt, key=_prompt_length)
+        coming = deque(by_length)
+        # Asks whose prompt is prefilled, each with its prompt's number among the prefilled ones.
         waiting: deque[tuple[int, Ask]] = deque()
         prompts: Prompts | None = None
         ended_by_host = np.zeros(self._shapes.rows, bool)
@@ -218,8 +236,10 @@ class Engine:
             if coming and not waiting and not all(self._asks):
                 count = min(len(coming), self._shapes.prompt_rows)
                 group = [coming.popleft() for _ in range(count)]
-                prompts = self._prefilled([prompt_of for prompt_of, _ in group])
-                waiting.extend((n, ask) for n, (_, same) in enumerate(group) for ask in same)
+                prompts = self._prefilled(group)
+                for number, prompt_of in enumerate(group):
+                    for ask in by_prompt[prompt_of]:
+                        waiting.append((number, ask))
             assert prompts is not None
             refill = self._refill(waiting, ended_by_host)
             if coming and not all(self._asks):
@@ -227,8 +247,12 @@ class Engine:
                 self._advance(prompts, refill, steps=0, enough=1)
                 ended_by_host = np.zeros(self._shapes.rows, bool)
                 continue
-            enough = max(1, round(ENDED_SHARE * self._shapes.rows)) if coming or waiting else None
-            self._advance(prompts, refill, self._steps_a_round, enough or self._shapes.rows)
+            # While asks are left, come back to refill once a share of the slots has ended; the
+            # last replies run until all of them have.
+            enough = self._shapes.rows
+            if coming or waiting:
+                enough = max(1, round(ENDED_SHARE * self._shapes.rows))
+            self._advance(prompts, refill, self._steps_a_round, enough)
             ended_by_host = self._harvest(hand_out)
 
     @property
@@ -239,7 +263,8 @@ class Engine:
         return dict(programs_compiled() - self._compiled_before)
 
     def _empty_slots(self) -> Slots:
-        rows, config = self._shapes.rows, self._policy.config
+        rows = self._shapes.rows
+        config = self._policy.config
         dtype = self._policy.base["embed"].dtype
         vocabulary = config.vocab_size if self._settings.repetition_penalty != 1 else 0
 
@@ -261,14 +286,21 @@ class Engine:
 
     def _prefilled(self, group: Sequence[_PromptOf]) -> Prompts:
         """Prefill at most ``prompt_rows`` prompts."""
+        prompts = [prompt for prompt, _ in group]
+        adapters = [adapter for _, adapter in group]
+        # The program takes so many prompts and no fewer. The rest are one token long, so that they
+        # add no chunk, and nobody reads them.
         missing = self._shapes.prompt_rows - len(group)
-        prompts = [prompt for prompt, _ in group] + [group[0][0][:1]] * missing
-        adapters = [adapter for _, adapter in group] + [group[0][1]] * missing
+        first_token = prompts[0][:1]
+        prompts += [first_token] * missing
+        adapters += [adapters[0]] * missing
+        tokens_QT = pad_rows(prompts, self._shapes.prompt_tokens)
+        lengths = [len(prompt) for prompt in prompts]
         return prefill(
             self._policy.base,
             self._policy.adapter,
-            jnp.asarray(pad_rows(prompts, self._shapes.prompt_tokens)),
-            jnp.asarray([len(prompt) for prompt in prompts], jnp.int32),
+            jnp.asarray(tokens_QT),
+            jnp.asarray(lengths, jnp.int32),
             self._own_ranks(adapters),
             length=self._shapes.prompt_length,
             penalized=self._settings.repetition_penalty != 1,
@@ -292,14 +324,16 @@ class Engine:
         for slot, ask in enumerate(self._asks):
             if ask is not None or not waiting:
                 continue
-            prompt, begun = waiting.popleft()
-            self._asks[slot] = begun
+            prompt_number, next_ask = waiting.popleft()
+            self._asks[slot] = next_ask
             refill.taken_R[slot] = True
-            refill.prompts_R[slot] = prompt
-            refill.keys_R2[slot] = np.asarray(jax.random.key_data(begun.key))
+            refill.prompts_R[slot] = prompt_number
+            refill.keys_R2[slot] = np.asarray(jax.random.key_data(next_ask.key))
         return refill
 
     def _advance(self, prompts: Prompts, refill: Refill, steps: int, enough: int) -> None:
+        # A free slot's adapter is any: nothing is read of what it makes.
+        adapters = [ask.adapter if ask else 0 for ask in self._asks]
         self._slots, work = advance(
             self._policy.base,
             self._policy.adapter,
@@ -308,12 +342,13 @@ class Engine:
             refill,
             jnp.int32(steps),
             jnp.int32(enough),
-            self._own_ranks([ask.adapter if ask else 0 for ask in self._asks]),
+            self._own_ranks(adapters),
             settings=self._settings,
             **self._model,
         )
         if self._observe is not None:
-            self._observe(Work(*(int(count) for count in jax.device_get(work))))
+            steps_run, tokens, places_read = jax.device_get(work)
+            self._observe(Work(int(steps_run), int(tokens), int(places_read)))
 
     def _harvest(self, hand_out: Callable[[list[Sampled]], None]) -> np.ndarray:
         """Hand out what has ended; return the slots that the host has ended.
@@ -322,9 +357,9 @@ class Engine:
             UserError: a model whose logits are not finite numbers.
         """
         slots = self._slots
-        running_R, counts_R, replies_RN = jax.device_get(
-            (slots.running_R, slots.counts_R, slots.replies_RN)
-        )
+        # One transfer for all three, since each would wait for the devices anew.
+        on_devices = (slots.running_R, slots.counts_R, slots.replies_RN)
+        running_R, counts_R, replies_RN = jax.device_get(on_devices)
         ended_by_host = np.zeros(self._shapes.rows, bool)
         finished: list[Sampled] = []
         undrawn: list[Ask] = []
@@ -396,6 +431,8 @@ def sample(
             if progress is not None:
                 progress.update()
 
-    asks = [Ask(n, prompt, key) for n, (prompt, key) in enumerate(zip(prompts, keys, strict=True))]
+    asks: list[Ask] = []
+    for number, (prompt, key) in enumerate(zip(prompts, keys, strict=True)):
+        asks.append(Ask(number, prompt, key))
     Engine(policy, settings, shapes).run(asks, keep)
     return replies

@@ -142,30 +142,27 @@ def prefill(
         penalized: whether it must be known later which tokens the prompts hold.
     """
     model = Decoder(config, base, lora, adapter, attention)
-    rows = tokens_QT.shape[0]
+    rows, padded_length = tokens_QT.shape
     last_Q = lengths_Q - 1
-    places_are_used_again = length < tokens_QT.shape[1]
+    places_are_used_again = length < padded_length
 
     def run_chunk(number: Array, state: tuple[Cache, Array]) -> tuple[Cache, Array]:
-        cache, hidden_QD = state
+        """Run one chunk of every prompt, and keep the last state of those that end in it."""
+        old_cache, hidden_QD = state
         start = number * PROMPT_CHUNK
         chunk_QT = jax.lax.dynamic_slice_in_dim(tokens_QT, start, PROMPT_CHUNK, axis=1)
-        positions_QT = jnp.broadcast_to(start + jnp.arange(PROMPT_CHUNK), chunk_QT.shape)
-        before = cache
-        chunk_QTD, cache = model.extend(chunk_QT, positions_QT, cache, own_ranks_Qr)
+        positions_T = start + jnp.arange(PROMPT_CHUNK)
+        positions_QT = jnp.broadcast_to(positions_T, chunk_QT.shape)
+        chunk_QTD, cache = model.extend(chunk_QT, positions_QT, old_cache, own_ranks_Qr)
         if places_are_used_again:
             # A prompt that ended in an earlier chunk would lose its first places to padding.
             goes_on_Q = lengths_Q > start
-            cache = Cache(
-                *(
-                    jnp.where(goes_on_Q[:, None, None, None], new, old)
-                    for new, old in zip(cache, before, strict=True)
-                )
-            )
+            cache = _chosen_rows(goes_on_Q, cache, old_cache)
         place_Q = jnp.clip(last_Q - start, 0, PROMPT_CHUNK - 1)
-        newest_QD = jnp.take_along_axis(chunk_QTD, place_Q[:, None, None], axis=1)[:, 0]
+        last_Q1D = jnp.take_along_axis(chunk_QTD, place_Q[:, None, None], axis=1)
         ends_here_Q = (last_Q >= start) & (last_Q < start + PROMPT_CHUNK)
-        return cache, jnp.where(ends_here_Q[:, None], newest_QD, hidden_QD)
+        hidden_QD = jnp.where(ends_here_Q[:, None], last_Q1D[:, 0], hidden_QD)
+        return cache, hidden_QD
 
     # Chunks behind a prompt's end change nothing of it, so their number, which the longest prompt
     # decides, changes no other prompt: they write places that nothing attends to, or none.
@@ -173,13 +170,25 @@ def prefill(
     hidden_QD = jnp.zeros((rows, config.hidden_size), base["embed"].dtype)
     cache = model.empty_cache(rows, length)
     cache, hidden_QD = jax.lax.fori_loop(0, chunks, run_chunk, (cache, hidden_QD))
-    seen_QV = jnp.zeros((rows, config.vocab_size if penalized else 0), bool)
+    vocabulary = config.vocab_size if penalized else 0
+    seen_QV = jnp.zeros((rows, vocabulary), bool)
     if penalized:
-        real_QT = jnp.arange(tokens_QT.shape[1]) < lengths_Q[:, None]
-        seen_QV = seen_QV.at[jnp.arange(rows)[:, None], tokens_QT].max(real_QT)
-    mesh = attention.mesh
-    whole = Cache(*(constrain(part, mesh, *PROMPT_CACHE_AXES) for part in cache))
-    return Prompts(whole, hidden_QD, lengths_Q, seen_QV)
+        is_real_QT = jnp.arange(padded_length) < lengths_Q[:, None]
+        row_numbers_Q1 = jnp.arange(rows)[:, None]
+        # A token that is real somewhere in a prompt stays marked where padding repeats it.
+        seen_QV = seen_QV.at[row_numbers_Q1, tokens_QT].max(is_real_QT)
+    keys = constrain(cache.keys, attention.mesh, *PROMPT_CACHE_AXES)
+    values = constrain(cache.values, attention.mesh, *PROMPT_CACHE_AXES)
+    return Prompts(Cache(keys, values), hidden_QD, lengths_Q, seen_QV)
+
+
+def _chosen_rows(is_first_Q: Array, first: Cache, second: Cache) -> Cache:
+    """Return a cache whose rows are the first one's where that is said, and else the second's."""
+    # A cache's arrays have three more axes behind their rows.
+    is_first_Q111 = is_first_Q[:, None, None, None]
+    keys = jnp.where(is_first_Q111, first.keys, second.keys)
+    values = jnp.where(is_first_Q111, first.values, second.values)
+    return Cache(keys, values)
 
 
 @functools.partial(
@@ -223,20 +232,22 @@ def advance(
     def goes_on(state: tuple[Slots, Work]) -> Array:
         slots, work = state
         ended = jnp.sum(began_R & ~slots.running_R)
-        return (work.steps < steps) & (ended < enough) & jnp.any(slots.running_R)
+        has_steps_left = work.steps < steps
+        has_too_few_ended = ended < enough
+        return has_steps_left & has_too_few_ended & jnp.any(slots.running_R)
 
     def draw_a_token(state: tuple[Slots, Work]) -> tuple[Slots, Work]:
         slots, work = state
         places_R = jnp.where(slots.running_R, slots.positions_R, 0)
-        done = Work(
-            work.steps + 1,
-            work.tokens + jnp.sum(slots.running_R),
-            work.places_read + jnp.sum(places_R),
+        work = Work(
+            steps=work.steps + 1,
+            tokens=work.tokens + jnp.sum(slots.running_R),
+            places_read=work.places_read + jnp.sum(places_R),
         )
-        return _next_token(model, slots, settings, own_ranks_Rr), done
+        return _next_token(model, slots, settings, own_ranks_Rr), work
 
-    nothing_yet = Work(jnp.int32(0), jnp.int32(0), jnp.int32(0))
-    slots, work = jax.lax.while_loop(goes_on, draw_a_token, (slots, nothing_yet))
+    no_work = Work(jnp.int32(0), jnp.int32(0), jnp.int32(0))
+    slots, work = jax.lax.while_loop(goes_on, draw_a_token, (slots, no_work))
     # Left to the compiler, a number per slot may come back split in another way than it went in.
     return _placed(slots, attention.mesh), work
 
@@ -246,31 +257,36 @@ def _filled(slots: Slots, prompts: Prompts, refill: Refill, mesh: Mesh | None) -
     if mesh is None or mesh.size == 1:
         return _fill(slots, prompts, refill)
 
-    slots_lie = _where_slots_lie(slots)
-    prompts_lie = _lie(prompts)._replace(cache=_lie(prompts.cache, *PROMPT_CACHE_AXES))
+    slot_specs = _slot_specs(slots)
+    prompt_specs = _specs(prompts)
+    prompt_specs = prompt_specs._replace(cache=_specs(prompts.cache, *PROMPT_CACHE_AXES))
+    refill_specs = _specs(refill, "batch")
     # Each device fills its own slots: left to the compiler, a slot whose number is known on the
     # device alone would be looked for on all of them.
     fill = jax.shard_map(
         _fill,
         mesh=mesh,
-        in_specs=(slots_lie, prompts_lie, _lie(refill, "batch")),
-        out_specs=slots_lie,
+        in_specs=(slot_specs, prompt_specs, refill_specs),
+        out_specs=slot_specs,
         check_vma=False,
     )
     return fill(slots, prompts, refill)
 
 
-def _lie(arrays: Any, *axes: str | None) -> Any:
-    """Return where arrays lie that have all the same logical axes."""
-    return jax.tree.map(lambda _: mesh_axes(axes), arrays)
+def _specs(arrays: Any, *axes: str | None) -> Any:
+    """Return the partition specs of arrays that have all the same logical axes."""
+    spec = mesh_axes(axes)
+    return jax.tree.map(lambda _: spec, arrays)
 
 
-def _where_slots_lie(slots: Any) -> Any:
-    """Return where each array of the slots lies: with their rows, as in the cache."""
-    return _lie(slots, "batch")._replace(cache=_lie(slots.cache, *CACHE_AXES))
+def _slot_specs(slots: Any) -> Any:
+    """Return the partition spec of each array of the slots: by rows, as in the cache."""
+    specs = _specs(slots, "batch")
+    return specs._replace(cache=_specs(slots.cache, *CACHE_AXES))
 
 
 def _fill(slots: Slots, prompts: Prompts, refill: Refill) -> Slots:
+    """Return the slots of one device, of which those that are taken begin their prompt's reply."""
     taken_R = jnp.asarray(refill.taken_R)
     source_R = jnp.asarray(refill.prompts_R)
     ended_R = jnp.asarray(refill.ended_R)
@@ -279,13 +295,19 @@ def _fill(slots: Slots, prompts: Prompts, refill: Refill) -> Slots:
     def copy_prompt(turn: Array, cache: Cache) -> Cache:
         """Copy a prompt's blocks over a slot's first ones, and touch no other slot."""
         slot = taken_first_R[turn]
-        copied: list[Array] = []
-        for old_LNRKPC, new_LNQKPC in zip(cache, prompts.cache, strict=True):
-            prompt = jax.lax.dynamic_slice_in_dim(new_LNQKPC, source_R[slot], 1, axis=2)
-            first_place = (0, 0, slot, 0, 0, 0)
-            copied.append(jax.lax.dynamic_update_slice(old_LNRKPC, prompt, first_place))
-        return Cache(*copied)
+        prompt_number = source_R[slot]
 
+        def copied(old_LNRKPC: Array, new_LNQKPC: Array) -> Array:
+            prompt = jax.lax.dynamic_slice_in_dim(new_LNQKPC, prompt_number, 1, axis=2)
+            first_place = (0, 0, slot, 0, 0, 0)
+            return jax.lax.dynamic_update_slice(old_LNRKPC, prompt, first_place)
+
+        keys = copied(cache.keys, prompts.cache.keys)
+        values = copied(cache.values, prompts.cache.values)
+        return Cache(keys, values)
+
+    # As many turns as slots are taken, which are usually few: a copy for every slot with a choice
+    # of the old or the new would move the whole cache.
     cache = jax.lax.fori_loop(0, jnp.sum(taken_R), copy_prompt, slots.cache)
     taken_R1 = taken_R[:, None]
     return Slots(
@@ -304,16 +326,17 @@ def _next_token(
     model: Decoder, slots: Slots, settings: SamplingSettings, own_ranks_Rr: Array | None
 ) -> Slots:
     """Draw a token for each slot and run it through the model; slots without a reply keep still."""
-    rows = jnp.arange(slots.counts_R.shape[0])
+    slot_numbers_R = jnp.arange(slots.counts_R.shape[0])
     mesh = model.attention.mesh
-    logits_RV = model.logits(slots.hidden_RD[:, None])[:, 0]
+    logits_R1V = model.logits(slots.hidden_RD[:, None])
+    logits_RV = logits_R1V[:, 0]
     # First as the unembedding lies, or that would be gathered for every token instead of these.
     logits_RV = constrain(logits_RV, mesh, "batch", "vocab")
     # A row's whole vocabulary lies on one device: the draw looks at all of it many times over.
     all_share = mesh is not None and logits_RV.shape[0] % mesh.size == 0
     rows_axis = "draws" if all_share else "batch"
     logits_RV = constrain(logits_RV, mesh, rows_axis, None)
-    tokens_R = _drawn(logits_RV, slots, settings, rows_axis, mesh)
+    tokens_R = _draw_tokens(logits_RV, slots, settings, rows_axis, mesh)
     # Back to where the rows lie, or the model would go on with the draw's layout.
     tokens_R = constrain(tokens_R, mesh, "batch")
     running_R = slots.running_R
@@ -325,28 +348,26 @@ def _next_token(
     ended_R |= tokens_R == NO_TOKEN
     seen_RV = slots.seen_RV
     if seen_RV.shape[1]:
-        seen_RV = seen_RV.at[rows, tokens_R].max(running_R)
-    hidden_R1D, cache = model.extend(
-        tokens_R[:, None], slots.positions_R[:, None], slots.cache, own_ranks_Rr
+        seen_RV = seen_RV.at[slot_numbers_R, tokens_R].max(running_R)
+    tokens_R1 = tokens_R[:, None]
+    positions_R1 = slots.positions_R[:, None]
+    hidden_R1D, cache = model.extend(tokens_R1, positions_R1, slots.cache, own_ranks_Rr)
+    goes_on_R = running_R & ~ended_R
+    next_slots = Slots(
+        cache=cache,
+        hidden_RD=hidden_R1D[:, 0],
+        # A slot that keeps still stands at place 0, so that nobody reads far into the cache for it.
+        positions_R=jnp.where(goes_on_R, slots.positions_R + 1, 0),
+        counts_R=counts_R,
+        running_R=goes_on_R,
+        replies_RN=jax.vmap(_with_token)(slots.replies_RN, place_R, tokens_R),
+        keys_R2=slots.keys_R2,
+        seen_RV=seen_RV,
     )
-    return _placed(
-        Slots(
-            cache=cache,
-            hidden_RD=hidden_R1D[:, 0],
-            # A slot that keeps still stands at place 0, so that nobody reads far into the cache
-            # for it.
-            positions_R=jnp.where(running_R & ~ended_R, slots.positions_R + 1, 0),
-            counts_R=counts_R,
-            running_R=running_R & ~ended_R,
-            replies_RN=jax.vmap(_with_token)(slots.replies_RN, place_R, tokens_R),
-            keys_R2=slots.keys_R2,
-            seen_RV=seen_RV,
-        ),
-        mesh,
-    )
+    return _placed(next_slots, mesh)
 
 
-def _drawn(
+def _draw_tokens(
     logits_RV: Array, slots: Slots, settings: SamplingSettings, rows_axis: str, mesh: Mesh | None
 ) -> Array:
     """Draw a token for each row from its logits, wherever its row lies; :data:`NO_TOKEN` where
@@ -357,8 +378,10 @@ def _drawn(
         if settings.temperature == 0:
             tokens_R = likeliest(penalized(logits_RV, settings, seen_RV))
         else:
-            keys_R = jax.vmap(jax.random.fold_in)(jax.random.wrap_key_data(keys_R2), counts_R)
-            tokens_R = draw(candidates(logits_RV, settings, seen_RV), keys_R)
+            # A token's key is its reply's key and its number: neighbors do not enter it.
+            reply_keys_R = jax.random.wrap_key_data(keys_R2)
+            token_keys_R = jax.vmap(jax.random.fold_in)(reply_keys_R, counts_R)
+            tokens_R = draw(candidates(logits_RV, settings, seen_RV), token_keys_R)
         return jnp.where(are_finite(logits_RV), tokens_R, NO_TOKEN)
 
     arrays = (logits_RV, slots.seen_RV, slots.keys_R2, slots.counts_R)
@@ -366,10 +389,15 @@ def _drawn(
         return draw_rows(*arrays)
     # Each device draws for its own rows until they are done, and does not wait for others: left to
     # the compiler, the devices would ask each other after every attempt who goes on.
-    rows = mesh_axes((rows_axis,))
-    return jax.shard_map(
-        draw_rows, mesh=mesh, in_specs=(rows,) * 4, out_specs=rows, check_vma=False
-    )(*arrays)
+    rows_spec = mesh_axes((rows_axis,))
+    draw_own_rows = jax.shard_map(
+        draw_rows,
+        mesh=mesh,
+        in_specs=(rows_spec,) * len(arrays),
+        out_specs=rows_spec,
+        check_vma=False,
+    )
+    return draw_own_rows(*arrays)
 
 
 def _with_token(reply_N: Array, place: Array, token: Array) -> Array:

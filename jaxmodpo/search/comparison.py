@@ -48,8 +48,11 @@ def compare(
         matched: points of MODPO and of the soups, brought to the same divergence.
     """
     questions = list(base.per_question[names[0]])
-    scores = {method: _scores(points, names, questions) for method, points in fronts.items()}
-    means = {method: front.mean(axis=-1) for method, front in scores.items()}
+    scores: dict[str, np.ndarray] = {}
+    means: dict[str, np.ndarray] = {}
+    for method, points in fronts.items():
+        scores[method] = _scores(points, names, questions)
+        means[method] = scores[method].mean(axis=-1)
     base_means = _scores([base], names, questions).mean(axis=-1)
     # One reference for all methods, since a volume above another corner is another quantity.
     reference = np.concatenate([*means.values(), base_means]).min(axis=0)
@@ -95,7 +98,10 @@ def _hypervolume_samples(
     """Return a front's hypervolume in each resample of the questions."""
     # A hypervolume takes longer than a mean, so it makes do with fewer draws.
     few_resamples = resamples[:HYPERVOLUME_RESAMPLES]
-    samples = [hypervolume(front[:, :, rows].mean(axis=-1), reference) for rows in few_resamples]
+    samples: list[float] = []
+    for question_numbers in few_resamples:
+        means = front[:, :, question_numbers].mean(axis=-1)  # [points, objectives]
+        samples.append(hypervolume(means, reference))
     return np.array(samples)
 
 
@@ -161,8 +167,10 @@ def _compare_pair(
     by_name["weighted"] = np.asarray(weights) @ score_differences
     differences: dict[str, ScoreDifference] = {}
     for name, values in by_name.items():
+        samples = values[resamples].mean(axis=1)
         differences[name] = ScoreDifference(
-            value=float(values.mean()), interval=_interval(values[resamples].mean(axis=1))
+            value=float(values.mean()),
+            interval=_interval(samples),
         )
     return Comparison(
         weights=weights,
@@ -178,7 +186,8 @@ def _compare_pair(
 def sweep_table(results: Sweep) -> str:
     """Lay out the points and the comparisons."""
     names = results.objectives
-    header = f"{'':<26}" + "".join(f"{name:>14}" for name in names) + f"{'KL, nats':>10}"
+    name_cells = "".join(f"{name:>14}" for name in names)
+    header = f"{'':<26}{name_cells}{'KL, nats':>10}"
     lines = ["", header, _point_line("base", results.base, names)]
     for method, points in results.fronts.items():
         for point in points:
