@@ -95,11 +95,12 @@ class Prompts:
         """
         path = builtin("judging", source)
         templates = load_yaml(path)
-        parts = SCORE_PARTS if "score" in templates else PARTS
+        placeholders_of_part = SCORE_PARTS if "score" in templates else PARTS
         for name in templates:
-            if name not in parts:
-                raise UserError(f"{path}: unknown part '{name}'{nearest(str(name), parts)}")
-        for name, values in parts.items():
+            if name not in placeholders_of_part:
+                hint = nearest(str(name), placeholders_of_part)
+                raise UserError(f"{path}: unknown part '{name}'{hint}")
+        for name, values in placeholders_of_part.items():
             if not isinstance(templates.get(name), str):
                 raise UserError(f"{path} lacks the part '{name}', a text")
             _check_placeholders(templates[name], values, f"{path}, part '{name}'")

@@ -142,14 +142,14 @@ def _use_of_each(answer: Answer, votes: int) -> dict[str, float]:
 
     Parts, so that sums over votes are sums over calls, whatever the votes are grouped by.
     """
-    parts: dict[str, float] = {}
+    shares: dict[str, float] = {}
     if answer.usage is not None:
-        parts["prompt_tokens"] = answer.usage.prompt / votes
-        parts["cached_tokens"] = answer.usage.cached / votes
-        parts["completion_tokens"] = answer.usage.completion / votes
+        shares["prompt_tokens"] = answer.usage.prompt / votes
+        shares["cached_tokens"] = answer.usage.cached / votes
+        shares["completion_tokens"] = answer.usage.completion / votes
     if answer.cost is not None:
-        parts["cost"] = answer.cost / votes
-    return parts
+        shares["cost"] = answer.cost / votes
+    return shares
 
 
 def as_record(vote: Vote) -> dict[str, Any]:

@@ -346,9 +346,9 @@ def preference_pairs(result: Aggregate, rule: PairRule, ties: TieRule) -> list[t
         comparisons.sort(key=place_in_file)
     pairs: list[tuple[str, str]] = []
     for comparison in comparisons:
-        chosen = order[comparison.better]
-        rejected = order[comparison.worse]
-        pairs.append((chosen, rejected))
+        better = order[comparison.better]
+        worse = order[comparison.worse]
+        pairs.append((better, worse))
     return pairs
 
 

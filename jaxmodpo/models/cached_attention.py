@@ -133,7 +133,7 @@ def attend(
         visible_BTS: see :func:`visible_places`; at least one place of each token.
     """
     batch, time, heads, width = q_BTHC.shape
-    kv_heads, places = keys_LNBKPC.shape[3:5]
+    kv_heads, block_places = keys_LNBKPC.shape[3:5]
     groups = heads // kv_heads
     # Divided in float32, and only then rounded to the model's type.
     scaled_BTHC = q_BTHC.astype(jnp.float32) / jnp.sqrt(jnp.float32(width))
@@ -156,7 +156,9 @@ def attend(
         old_largest_BKQ, sum_BKQ, mixed_BKQC = state
         k_BKPC = read(keys_LNBKPC, block)
         v_BKPC = read(values_LNBKPC, block)
-        visible_BTP = jax.lax.dynamic_slice_in_dim(visible_BTS, block * places, places, axis=2)
+        visible_BTP = jax.lax.dynamic_slice_in_dim(
+            visible_BTS, block * block_places, block_places, axis=2
+        )
         visible_BQP = jnp.tile(visible_BTP, (1, groups, 1))
         scores_BKQP = _product(q_BKQC, k_BKPC, contracted=(3, 3))
         scores_BKQP = jnp.where(visible_BQP[:, None], scores_BKQP, -jnp.inf)
@@ -176,7 +178,7 @@ def attend(
     start = (lowest_BKQ, jnp.zeros(queries_shape), jnp.zeros(q_BKQC.shape))
     places_S = jnp.arange(visible_BTS.shape[2])
     last_place = jnp.max(jnp.where(visible_BTS, places_S, 0))
-    blocks = last_place // places + 1
+    blocks = last_place // block_places + 1
     _, sum_BKQ, mixed_BKQC = jax.lax.fori_loop(0, blocks, add_block, start)
     out_BKQC = mixed_BKQC / sum_BKQ[..., None]
     out_BKGTC = out_BKQC.reshape(batch, kv_heads, groups, time, width)

@@ -95,8 +95,9 @@ def _packed_completion_logps(
     sums_and_counts = jnp.stack([sums, counts])
     everywhere = constrain(sums_and_counts, model.attention.mesh, None, None, None)
     flat_sums, flat_counts = everywhere.reshape(2, -1)
-    places = batch["places"]
-    return flat_sums[places], flat_counts[places]
+    # [examples, sequences]: where each one's sum stands, its row × segments + its segment − 1.
+    flat_index = batch["places"]
+    return flat_sums[flat_index], flat_counts[flat_index]
 
 
 @functools.partial(jax.jit, static_argnames=("config", "attention"))

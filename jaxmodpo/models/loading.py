@@ -82,18 +82,19 @@ def load_parameters(
     loaded: dict[str, Array] = {}
     is_finite: dict[str, Array] = {}
     for name, spec in located.present.items():
-        targets = []
+        by_name: dict[str, _Target] = {}
         for array_name, array_spec in _stored_arrays(name, stored, located.present).items():
             sharding = (shardings or {}).get(array_name, default)
             array_dtype = array_spec.dtype or dtype
-            targets.append(_Target(array_name, array_spec.shape, array_dtype, sharding))
+            target = _Target(array_name, array_spec.shape, array_dtype, sharding)
+            by_name[array_name] = target
+        targets = tuple(by_name.values())
         # Quantized, the codes have the weight's own shape, and lie as the weight would.
-        is_plain = name in (target.name for target in targets)
-        main_name = name if is_plain else f"{name}.codes"
-        main = next(target for target in targets if target.name == main_name)
+        is_plain = name in by_name
+        main = by_name[name] if is_plain else by_name[f"{name}.codes"]
         in_file = _in_file(main.sharding, spec)
-        encode = _encoder(spec, None if is_plain else base_dtype, dtype, name, tuple(targets))
-        arrays = _empty_stacks(tuple(targets))() if spec.layers else {}
+        encode = _encoder(spec, None if is_plain else base_dtype, dtype, name, targets)
+        arrays = _empty_stacks(targets)() if spec.layers else {}
         for layer, key in enumerate(located.keys(spec)):
             tensor = _read(opened[located.files[key]], key, spec, in_file)
             # Waiting here is what bounds the host's memory: reading would run ahead of the devices.
@@ -161,10 +162,12 @@ def _in_file(sharding: Sharding, spec: Spec) -> Sharding:
 @functools.lru_cache(maxsize=256)
 def _empty_stacks(targets: tuple[_Target, ...]) -> Any:
     """Return the jitted function that makes the stacks, of zeros, which nobody else holds."""
-    return jax.jit(
-        lambda: {target.name: jnp.zeros(target.shape, target.dtype) for target in targets},
-        out_shardings={target.name: target.sharding for target in targets},
-    )
+
+    def zeros() -> dict[str, Array]:
+        return {target.name: jnp.zeros(target.shape, target.dtype) for target in targets}
+
+    shardings = {target.name: target.sharding for target in targets}
+    return jax.jit(zeros, out_shardings=shardings)
 
 
 @functools.lru_cache(maxsize=256)
@@ -194,10 +197,10 @@ def _encoder(
             arrays = {f"{name}.{suffix}": array for suffix, array in codes_and_scales.items()}
         if not spec.layers:
             return arrays, is_finite
-        updated: dict[str, Array] = {
-            array_name: jax.lax.dynamic_update_index_in_dim(stacks[array_name], array, layer, 0)
-            for array_name, array in arrays.items()
-        }
+        updated: dict[str, Array] = {}
+        for array_name, array in arrays.items():
+            stack = stacks[array_name]
+            updated[array_name] = jax.lax.dynamic_update_index_in_dim(stack, array, layer, axis=0)
         return updated, is_finite
 
     shardings = {target.name: target.sharding for target in targets}

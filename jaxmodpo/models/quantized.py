@@ -64,13 +64,13 @@ def dynamic_levels() -> np.ndarray:
     for i in range(7):
         # From both ends, rounded once to float32, as PyTorch's linspace does: the last bit counts,
         # since a scale that lies between two levels would otherwise get another code than there.
-        parts = 2**i
-        indices = np.arange(parts + 1)
+        level_count = 2**i
+        indices = np.arange(level_count + 1)
         tenth = np.float32(0.1)
-        step = np.float64((np.float32(1) - tenth) / np.float32(parts))
+        step = np.float64((np.float32(1) - tenth) / np.float32(level_count))
         from_start = np.float64(tenth) + step * indices
         from_end = 1.0 - step * indices[::-1]
-        is_first_half = indices < (parts + 1) // 2
+        is_first_half = indices < (level_count + 1) // 2
         bounds = np.where(is_first_half, from_start, from_end).astype(np.float32)
         middles = (bounds[:-1] + bounds[1:]) / np.float32(2)
         decade = np.float32(10.0 ** (i - 6))

@@ -68,9 +68,7 @@ def profile_text(participant: Participant) -> str:
         ),
         "YOUR ATTITUDES TOWARD AI IN MENTAL HEALTH:": _attitudes(participant.ratings),
         "THERAPY PREFERENCES (importance ratings out of 5):": _importances(participant.ratings),
-        "AREAS WHERE YOU THINK AI COULD BE HELPFUL:": [
-            f"- {area}" for area in participant.lists["helpful_areas"]
-        ],
+        "AREAS WHERE YOU THINK AI COULD BE HELPFUL:": _items(participant.lists["helpful_areas"]),
         "YOUR VIEWS ON APPROPRIATE USES OF AI IN THERAPY:": _list(
             "You think AI is appropriate for:", participant.lists["appropriate_uses"]
         ),
@@ -100,7 +98,11 @@ def _background(participant: Participant) -> list[str]:
 def _list(opening: str, entries: tuple[str, ...]) -> list[str]:
     if not entries:
         return []
-    return [opening, *(f"- {entry}" for entry in entries)]
+    return [opening, *_items(entries)]
+
+
+def _items(entries: tuple[str, ...]) -> list[str]:
+    return [f"- {entry}" for entry in entries]
 
 
 def _importances(ratings: dict[str, float | None]) -> list[str]:
@@ -143,9 +145,8 @@ def quality(participant: Participant) -> dict[str, float]:
 
     ``quality`` is their sum with :data:`QUALITY_WEIGHTS`.
     """
-    survey_fields = [
-        name for name in COLUMNS if name != IDENTIFIER and name not in participant.unasked
-    ]
+    not_rated = participant.unasked | {IDENTIFIER}
+    survey_fields = [name for name in COLUMNS if name not in not_rated]
     answered = [name for name in survey_fields if _answered(participant, name)]
     components = {
         "completeness": len(answered) / len(survey_fields),
@@ -182,13 +183,15 @@ def _specificity(participant: Participant, survey_fields: Sequence[str]) -> floa
     """
     ratings = [participant.ratings[name] for name in IMPORTANCES]
     distinct_ratings = {rating for rating in ratings if rating is not None}
-    lists = [
-        name
-        for name in ("ai_experience", "helpful_areas", "appropriate_uses")
-        if name in survey_fields
-    ]
-    entries = sum(len(participant.lists[name]) for name in lists)
-    return 0.5 * (len(distinct_ratings) > 1) + 0.5 * (entries >= 2 or not lists)
+    has_lists = False
+    entries = 0
+    for name in ("ai_experience", "helpful_areas", "appropriate_uses"):
+        if name in survey_fields:
+            has_lists = True
+            entries += len(participant.lists[name])
+    tells_ratings_apart = len(distinct_ratings) > 1
+    has_entries = entries >= 2 or not has_lists
+    return 0.5 * tells_ratings_apart + 0.5 * has_entries
 
 
 def _validity(participant: Participant) -> float:

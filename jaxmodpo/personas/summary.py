@@ -129,8 +129,8 @@ def preferences(participants: Sequence[Participant]) -> dict[str, Any]:
     raters = max(len(highest_criteria), 1)
     criteria: dict[str, dict[str, float | None]] = {}
     for name in IMPORTANCES:
-        parts = [1 / len(names) for names in highest_criteria if name in names]
-        shared = sum(parts)
+        fractions = [1 / len(names) for names in highest_criteria if name in names]
+        shared = sum(fractions)
         alone = highest_criteria.count((name,))
         criteria[name.removeprefix("importance_")] = {
             "share": round(shared / raters, _DECIMALS),

@@ -53,9 +53,9 @@ def run_responses(config: ResponsesConfig) -> Phase | None:
         planned_replies = _planned_replies(read_questions(config.questions), config.samples)
         forecast_replies(endpoint_of(config), planned_replies, config.output_dir)
         return None
-    place = config.place()
-    if place.number > 0:
-        _sample_share(config, place)
+    own_place = config.place()
+    if own_place.number > 0:
+        _sample_share(config, own_place)
         return None
     return responses(config)
 
@@ -75,12 +75,12 @@ def _planned_replies(
     questions: Sequence[Question], samples: int, models: Sequence[str] = ("",)
 ) -> list[PlannedReply]:
     """Return every reply that there will be, in the order of the files."""
-    return [
-        PlannedReply(question, number, model)
-        for model in models
-        for question in questions
-        for number in range(samples)
-    ]
+    planned_replies: list[PlannedReply] = []
+    for model in models:
+        for question in questions:
+            for number in range(samples):
+                planned_replies.append(PlannedReply(question, number, model))
+    return planned_replies
 
 
 def _settings_key(identity: Identity) -> str:
@@ -90,13 +90,13 @@ def _settings_key(identity: Identity) -> str:
 
 def _sample(config: ResponsesConfig, phase: Phase) -> None:
     """Sample the replies from a model of this machine; with other hosts, the first one's share."""
-    place = config.place()
+    own_place = config.place()
     work = _LocalWork.prepare(config, phase)
     settings_key = _settings_key(phase.manifest.identity)
     hosts = None
-    if place.count > 1:
-        hosts = Hosts.join(config.output_dir, place, phase.manifest.identity)
-    journal = work.sample(config, place, settings_key)
+    if own_place.count > 1:
+        hosts = Hosts.join(config.output_dir, own_place, phase.manifest.identity)
+    journal = work.sample(config, own_place, settings_key)
     if hosts is not None:
         hosts.wait()
     # Also of an earlier start, on more hosts: what was sampled then was not sampled again.
@@ -124,7 +124,7 @@ def _sample_share(config: ResponsesConfig, place: Place) -> None:
     if _has_all_replies(config, identity):
         logger.info("%s is finished: this host has nothing to sample", config.output_dir)
         return
-    held = lock_share(share_folder(config.output_dir, place.number))
+    lock = lock_share(share_folder(config.output_dir, place.number))
     hosts = Hosts.join(config.output_dir, place, identity)
     work = _LocalWork.prepare(config, None)
     if work.text.surroundings.dated and config.prompt_date is None:
@@ -134,7 +134,7 @@ def _sample_share(config: ResponsesConfig, place: Place) -> None:
         )
     work.sample(config, place, settings_key)
     hosts.finish()
-    held.release()
+    lock.release()
 
 
 def _has_all_replies(config: ResponsesConfig, identity: Identity) -> bool:
@@ -215,12 +215,12 @@ class _LocalWork:
             self.sampler.shapes(self.prompts)
         journal = Journal(path)
         sampled_before |= sampled(journal, settings_key)
-        missing = [
-            planned_reply for planned_reply in share if planned_reply.key not in sampled_before
-        ]
+        missing = [reply for reply in share if reply.key not in sampled_before]
         if missing:
-            done = len(share) - len(missing)
-            self.sampler.sample(missing, self.prompts, self.text, journal, settings_key, done)
+            sampled_count = len(share) - len(missing)
+            self.sampler.sample(
+                missing, self.prompts, self.text, journal, settings_key, sampled_count
+            )
         journal.close()
         return journal
 

@@ -170,11 +170,11 @@ def check_positions(policy: Policy, longest_prompt: int, new_tokens: int) -> Non
     Raises:
         UserError: with both numbers.
     """
-    most = policy.config.max_position_embeddings
-    if longest_prompt + new_tokens > most:
+    positions = policy.config.max_position_embeddings
+    if longest_prompt + new_tokens > positions:
         raise UserError(
             f"a prompt of {longest_prompt} tokens and --max-new-tokens {new_tokens} go beyond the"
-            f" {most} positions of {policy.folder}; lower --max-new-tokens or --max-prompt-length"
+            f" {positions} positions of {policy.folder}; lower --max-new-tokens or --max-prompt-length"
         )
 
 
@@ -213,7 +213,8 @@ def stop_finder(
         if not holds_one(len(tokens)):
             return None
         # Halving: of the first ``low`` tokens none completes it, of the first ``high`` one does.
-        low, high = 0, len(tokens)
+        low = 0
+        high = len(tokens)
         while low + 1 < high:
             middle = (low + high) // 2
             if holds_one(middle):
@@ -227,8 +228,11 @@ def stop_finder(
 
 def before_stop(text: str, stop: Sequence[str]) -> str:
     """Return a text up to its first stop string."""
-    places = [text.index(word) for word in stop if word in text]
-    return text[: min(places)].rstrip() if places else text
+    starts = [text.index(word) for word in stop if word in text]
+    if not starts:
+        return text
+    first_start = min(starts)
+    return text[:first_start].rstrip()
 
 
 @dataclass

@@ -54,8 +54,9 @@ def demo(config: DemoConfig) -> None:
     for seed in range(config.seed, config.seed + config.seeds):
         folder = _world_folder(config, seed)
         run_experiment(experiment, folder, seed)
-        results.append(collect_results(folder, seed))
-        print(demo_table(results[-1]))
+        world = collect_results(folder, seed)
+        results.append(world)
+        print(demo_table(world))
     if config.seeds > 1:
         means = mean_of(results)
         write_result(config.output_dir / RESULTS, means)
@@ -180,17 +181,27 @@ def demo_table(results: WorldResults | WorldMeans) -> str:
         f"Average win rates in the sandbox, seed {seeds} (rubric judge: no clinical meaning)",
         f"{'':<16}{heads}{'KL, nats':>10}{'malformed':>11}",
     ]
-    for name in sorted(results.models, key=lambda name: -results.models[name]["empathy"]):
+    for name in _by_empathy(results):
         lines.append(_model_line(results, name))
     lines += ["", "What a working system shows here:"]
-    lines += [_line(expectation) for expectation in results.required]
+    lines += map(_line, results.required)
+    comparisons = len(results.figure_2)
     count = sum(expectation.holds for expectation in results.figure_2)
     lines += [
         "",
-        f"The paper's Figure 2, of which {count} of {len(results.figure_2)} comparisons hold here:",
+        f"The paper's Figure 2, of which {count} of {comparisons} comparisons hold here:",
     ]
-    lines += [_line(expectation) for expectation in results.figure_2]
+    lines += map(_line, results.figure_2)
     return "\n".join(lines)
+
+
+def _by_empathy(results: WorldResults | WorldMeans) -> list[str]:
+    """Return the models' names, the one that wins most by empathy first."""
+
+    def losses(name: str) -> float:
+        return -results.models[name]["empathy"]
+
+    return sorted(results.models, key=losses)
 
 
 def _model_line(results: WorldResults | WorldMeans, name: str) -> str:

@@ -10,7 +10,6 @@ choice.
 
 from __future__ import annotations
 
-import itertools
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -133,11 +132,13 @@ def _trial(
 ) -> Measured:
     """Train one model, let it answer the validation questions, and measure the replies."""
     name = f"trials/{method}/{number}"
-    training = phases[method]
-    _run(PhaseSpec(name, training.command, {**training.settings, **changes}), config)
-    _run(_sampling_of(phases, f"$out/{name}/adapter", f"{name}/validation"), config)
+    settings = {**phases[method].settings, **changes}
+    training = PhaseSpec(name, phases[method].command, settings)
+    _run(training, config)
+    sampling = _sampling_of(phases, f"$out/{name}/adapter", f"{name}/validation")
+    _run(sampling, config)
     base_replies = _replies_by_question(config.output_dir / BASE_REPLIES)
-    trial_replies = _replies_by_question(config.output_dir / f"{name}/validation")
+    trial_replies = _replies_by_question(config.output_dir / sampling.name)
     return measure(trial_replies, base_replies)
 
 
@@ -148,7 +149,8 @@ def _sampling_of(phases: Mapping[str, PhaseSpec], adapter: str | None, name: str
     In this world its questions are validation questions.
     """
     sampling = phases["test"]
-    settings = {key: value for key, value in sampling.settings.items() if key != "adapters"}
+    settings = dict(sampling.settings)
+    settings.pop("adapters", None)
     if adapter is not None:
         settings["adapter"] = adapter
     return PhaseSpec(name, sampling.command, settings)
@@ -177,7 +179,8 @@ def score(text: str, good: Kind) -> float:
     kinds = parse(text)
     if kinds is None:
         return -1.0
-    return (kinds.count(good) - kinds.count("bad")) / PLACES
+    difference = kinds.count(good) - kinds.count("bad")
+    return difference / PLACES
 
 
 def measure(replies: Mapping[str, Sequence[str]], base: Mapping[str, Sequence[str]]) -> Measured:
@@ -188,24 +191,32 @@ def measure(replies: Mapping[str, Sequence[str]], base: Mapping[str, Sequence[st
         base: the base's to the same questions. Every reply meets every one of the base's to its
             question.
     """
-    wins: list[float] = []
-    means: list[float] = []
-    for good in OBJECTIVES.values():
-        scores = {question: _scores(replies[question], good) for question in base}
-        base_scores = {question: _scores(texts, good) for question, texts in base.items()}
-        # Against the base, as the demo's judge compares. Means alone would not say how often the
-        # better reply is the trial's. Questions count alike, however many replies each has.
-        rates = [_win_rate(scores[question], base_scores[question]) for question in base]
-        wins.append(float(np.mean(rates)))
-        means.append(float(np.mean(np.concatenate(list(scores.values())))))
+    empathy_wins, empathy = _wins_and_mean(replies, base, OBJECTIVES["empathy"])
+    safety_wins, safety = _wins_and_mean(replies, base, OBJECTIVES["safety"])
     return Measured(
-        objective=sum(wins) / 2,
-        empathy_wins=wins[0],
-        safety_wins=wins[1],
-        empathy=means[0],
-        safety=means[1],
+        objective=(empathy_wins + safety_wins) / 2,
+        empathy_wins=empathy_wins,
+        safety_wins=safety_wins,
+        empathy=empathy,
+        safety=safety,
         malformed=_malformed_share(replies),
     )
+
+
+def _wins_and_mean(
+    replies: Mapping[str, Sequence[str]], base: Mapping[str, Sequence[str]], good: Kind
+) -> tuple[float, float]:
+    """Return the win rate over the base by one kind of sentence, and the mean score."""
+    rates: list[float] = []
+    scores: list[NDArray[np.float64]] = []
+    for question, base_texts in base.items():
+        scores_of_question = _scores(replies[question], good)
+        base_scores = _scores(base_texts, good)
+        # Against the base, as the demo's judge compares. Means alone would not say how often the
+        # better reply is the trial's. Questions count alike, however many replies each has.
+        rates.append(_win_rate(scores_of_question, base_scores))
+        scores.append(scores_of_question)
+    return float(np.mean(rates)), float(np.mean(np.concatenate(scores)))
 
 
 def _scores(texts: Sequence[str], good: Kind) -> NDArray[np.float64]:
@@ -221,8 +232,10 @@ def _win_rate(scores: NDArray[np.float64], rivals: NDArray[np.float64]) -> float
 
 def _malformed_share(replies: Mapping[str, Sequence[str]]) -> float:
     """Return the share of replies that the grammar cannot parse."""
-    every_reply = itertools.chain.from_iterable(replies.values())
-    return float(np.mean([parse(text) is None for text in every_reply]))
+    is_malformed: list[bool] = []
+    for texts in replies.values():
+        is_malformed += [parse(text) is None for text in texts]
+    return float(np.mean(is_malformed))
 
 
 def best(trials: Sequence[Trial]) -> Trial:

@@ -42,16 +42,21 @@ def paired_permutation_p_value(
     if values.ndim != 1 or not len(values) or not np.isfinite(values).all():
         raise ValueError("a permutation test needs at least one difference, and numbers alone")
     observed = abs(values.sum())
-    least = observed - _TOLERANCE * max(np.abs(values).sum(), 1.0)
+    # Sums of the same numbers in another order differ by rounding, and are as far from 0 all the
+    # same.
+    rounding = _TOLERANCE * max(np.abs(values).sum(), 1.0)
+    threshold = observed - rounding
     if len(values) <= _MOST_EXACT:
-        signs = np.array(list(itertools.product((-1.0, 1.0), repeat=len(values))))
-        return float((np.abs(signs @ values) >= least).mean())
+        every_choice = itertools.product((-1.0, 1.0), repeat=len(values))
+        signs = np.array(list(every_choice))  # [choices, pairs]
+        is_extreme = np.abs(signs @ values) >= threshold
+        return float(is_extreme.mean())
     generator = np.random.default_rng(seed)
     extreme = 1
     for begin in range(0, draws, _DRAWS_AT_A_TIME):
         count = min(_DRAWS_AT_A_TIME, draws - begin)
         sums = _signs(generator, count, len(values)) @ values
-        extreme += int((np.abs(sums) >= least).sum())
+        extreme += int(np.sum(np.abs(sums) >= threshold))
     return extreme / (draws + 1)
 
 

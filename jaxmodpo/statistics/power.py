@@ -63,7 +63,9 @@ def detectable_over_panels(
         The difference; None where even a model that wins everything would not be seen.
     """
     panel_variance = spread**2 / personas
-    critical = NormalDist().inv_cdf(1 - level / 2) * math.sqrt(0.25 / questions + panel_variance)
+    # As the test has it, which supposes that neither model is better: w = 1/2.
+    deviation_by_chance = math.sqrt(0.25 / questions + panel_variance)
+    critical = NormalDist().inv_cdf(1 - level / 2) * deviation_by_chance
 
     def power_at(difference: float) -> float:
         question_variance = (0.25 - difference**2) / questions
@@ -79,7 +81,8 @@ def _smallest(power_at: Callable[[float], float], power: float) -> float | None:
     """Return the smallest difference from 0 to one half with enough power, by bisection."""
     if power_at(0.5) < power:
         return None
-    low, high = 0.0, 0.5
+    low = 0.0
+    high = 0.5
     while high - low > 1e-9:
         middle = (low + high) / 2
         if power_at(middle) < power:

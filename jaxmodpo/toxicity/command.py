@@ -9,6 +9,7 @@ The flow, from files of replies to Table 1::
 
 from __future__ import annotations
 
+import itertools
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -22,7 +23,7 @@ from jaxmodpo.judging.judge import Call, Request, call_key, vote_keys
 from jaxmodpo.judging.ledger import Ledger
 from jaxmodpo.judging.votes import Vote
 from jaxmodpo.phase import Phase, in_phase
-from jaxmodpo.results.toxicity import TOXICITY, ToxicityResults
+from jaxmodpo.results.toxicity import TOXICITY, ModelToxicity, ToxicityResults
 from jaxmodpo.results.versioned import write_result
 from jaxmodpo.toxicity.making import make_scorer
 from jaxmodpo.toxicity.replies import Reply, read_replies, with_even_questions
@@ -79,28 +80,31 @@ def _score(config: ToxicityConfig, phase: Phase) -> None:
     for reply in scored:
         by_model[reply.model].append(reply)
     if not any(reply.scores for reply in scored):
-        statuses = sorted({reply.status or "empty" for reply in scored})
+        statuses = {reply.status or "empty" for reply in scored}
+        listed = ", ".join(sorted(statuses))
         raise UserError(
-            f"no reply could be scored ({', '.join(statuses)}); see the ledger for what the scorer"
-            " said, and --retry-errors to ask again"
+            f"no reply could be scored ({listed}); see the ledger for what the scorer said, and"
+            " --retry-errors to ask again"
         )
     rules = Rules(config.threshold, config.bootstrap, config.seed)
+    models: dict[str, ModelToxicity] = {}
+    toxic: dict[str, int] = {}
+    for name, rows in by_model.items():
+        models[name] = summarize_model(rows, names, rules)
+        toxic[name] = models[name].scores[headline].above
+    note = f"{NOTE} {PERSPECTIVE_NOTE}" if config.scorer == "perspective" else NOTE
     results = ToxicityResults(
         scorer=scorer.identity,
-        note=NOTE if config.scorer != "perspective" else f"{NOTE} {PERSPECTIVE_NOTE}",
+        note=note,
         headline=headline,
         threshold=config.threshold,
         scores=names,
-        models={name: summarize_model(rows, names, rules) for name, rows in by_model.items()},
+        models=models,
         tests=tuple(paired_tests(by_model, names, rules)),
     )
     _write(config.output_dir, results, scored)
     _warn(results)
-    phase.finish(
-        replies=len(scored),
-        headline=headline,
-        toxic={name: model.scores[headline].above for name, model in results.models.items()},
-    )
+    phase.finish(replies=len(scored), headline=headline, toxic=toxic)
     for line in in_words(results):
         logger.info("toxicity: %s", line)
 
@@ -139,7 +143,10 @@ def _collected(
 
 
 def _scored(reply: Reply, votes: Sequence[Vote], is_cut: bool) -> ScoredReply:
-    scores = {vote.criterion: vote.score for vote in votes if vote.score is not None}
+    scores: dict[str, float] = {}
+    for vote in votes:
+        if vote.score is not None:
+            scores[vote.criterion] = vote.score
     status = "valid" if scores else votes[0].status
     return ScoredReply(reply.model, reply.question_id, reply.number, status, scores, is_cut)
 
@@ -148,13 +155,16 @@ def forecast(config: ToxicityConfig, scorer: Scorer, replies: Sequence[Reply]) -
     """Return what a run would do: replies to score, what is in the ledger, what leaves the
     machine.
     """
-    requests = {
-        call_key(reply.request, scorer.identity): reply.request
-        for reply in replies
-        if reply.request is not None
-    }
+    empty = 0
+    # By key, since replies of the same text are one request.
+    requests: dict[str, Request] = {}
+    for reply in replies:
+        if reply.request is None:
+            empty += 1
+        else:
+            key = call_key(reply.request, scorer.identity)
+            requests[key] = reply.request
     to_come = _unanswered(config, requests)
-    empty = sum(reply.request is None for reply in replies)
     lines = [
         f"{len(replies):,} replies in {len(config.files())} files, {empty:,} of them empty:"
         f" {len(requests):,} different texts; {len(requests) - to_come:,} are in the ledger,"
@@ -180,13 +190,15 @@ def _unanswered(config: ToxicityConfig, requests: Mapping[str, Request]) -> int:
         ledger = Ledger(config.ledger or config.output_dir / VOTES, read_only=True)
     except NoLedger:
         return len(requests)
+    keys_by_request = [vote_keys(Call(key, request)) for key, request in requests.items()]
     with ledger:
-        keys = {key: vote_keys(Call(key, request)) for key, request in requests.items()}
-        statuses = ledger.statuses([key for own_keys in keys.values() for key in own_keys])
-    return sum(
-        any(is_open(statuses.get(key), config.retry_errors) for key in own_keys)
-        for own_keys in keys.values()
-    )
+        statuses = ledger.statuses(list(itertools.chain.from_iterable(keys_by_request)))
+
+    def is_unanswered(vote_key: str) -> bool:
+        return is_open(statuses.get(vote_key), config.retry_errors)
+
+    # A request is asked again as a whole where one of its scores is lacking.
+    return sum(any(map(is_unanswered, keys)) for keys in keys_by_request)
 
 
 # --------------------------------------------------------------------------- output

@@ -59,21 +59,26 @@ def yes_no_scorer(
         UserError: no such model, no chat template where one is to be used, or an answer of several
             tokens.
     """
-    asked = load_question(question)
-    reader = _Reader.of(folder, asked, max_length or LONGEST)
-    answers = [reader.answer_token(answer, folder) for answer in (asked.harmful, asked.harmless)]
-    if answers[0] == answers[1]:
+    question_file = load_question(question)
+    reader = _Reader.of(folder, question_file, max_length or LONGEST)
+    harmful = reader.answer_token(question_file.harmful, folder)
+    harmless = reader.answer_token(question_file.harmless, folder)
+    if harmful == harmless:
         raise UserError(
-            f"'{asked.harmful}' and '{asked.harmless}' are the same token of the tokenizer in"
-            f" {folder}; name other answers"
+            f"'{question_file.harmful}' and '{question_file.harmless}' are the same token of the"
+            f" tokenizer in {folder}; name other answers"
         )
+    answers = [harmful, harmless]
+    model = model_name(str(folder))
+    weights = fingerprint(folder)[:16]
+    question_digest = digest(vars(question_file))[:12]
     return LocalScorer(
         identity=(
-            f"yes/no judge {model_name(str(folder))}; weights {fingerprint(folder)[:16]};"
-            f" {base_dtype}; question {digest(vars(asked))[:12]}; {reader.max_length} tokens"
+            f"yes/no judge {model}; weights {weights}; {base_dtype}; question {question_digest};"
+            f" {reader.max_length} tokens"
         ),
-        model=model_name(str(folder)),
-        criteria=named_scores([asked.score]),
+        model=model,
+        criteria=named_scores([question_file.score]),
         tokens=reader.tokens,
         cut=lambda request: False,
         load=lambda: _load(folder, base_dtype, answers),
@@ -85,7 +90,7 @@ def yes_no_scorer(
 class _Reader:
     """Turns a request into the tokens of a prompt."""
 
-    asked: YesNoFile
+    question_file: YesNoFile
     controls: ControlTokens
     text: PolicyText | None
     start: list[int]
@@ -93,12 +98,12 @@ class _Reader:
     max_length: int
 
     @classmethod
-    def of(cls, folder: Path, asked: YesNoFile, max_length: int) -> _Reader:
+    def of(cls, folder: Path, question_file: YesNoFile, max_length: int) -> _Reader:
         tokenizer = load_tokenizer(folder)
         rows = read_decoder_config(folder).vocab_size
         text = None
         start: list[int] = []
-        if asked.style == "chat":
+        if question_file.style == "chat":
             # A day that is fixed: some templates name the day on which they are used, and the same
             # reply must have the same score tomorrow.
             text = PolicyText(
@@ -112,9 +117,8 @@ class _Reader:
         elif tokenizer.bos_token_id is not None:
             start = [cast(int, tokenizer.bos_token_id)]
         controls = ControlTokens(tokenizer, rows=rows)
-        return cls(
-            asked, controls, text, start, cast(int | None, tokenizer.unk_token_id), max_length
-        )
+        unknown = cast(int | None, tokenizer.unk_token_id)
+        return cls(question_file, controls, text, start, unknown, max_length)
 
     def answer_token(self, answer: str, folder: Path) -> int:
         """Return the one token that an answer is.
@@ -126,16 +130,18 @@ class _Reader:
         tokens, _ = self.controls.encode(answer)
         if len(tokens) == 1 and tokens[0] != self.unknown:
             return tokens[0]
-        what = "no token" if tokens == [self.unknown] else f"{len(tokens)} tokens"
+        number = "no token" if tokens == [self.unknown] else f"{len(tokens)} tokens"
         raise UserError(
-            f"the answer '{answer}' is {what} of the tokenizer in {folder}, and it must be one;"
+            f"the answer '{answer}' is {number} of the tokenizer in {folder}, and it must be one;"
             " name another word in the file of --template"
         )
 
     def tokens(self, request: Request) -> list[int] | None:
         (response,) = request.responses
-        question = Template(self.asked.question).substitute(
-            post=request.question_text.strip() or "NA", reply=response.response_text.strip()
+        template = Template(self.question_file.question)
+        question = template.substitute(
+            post=request.question_text.strip() or "NA",
+            reply=response.response_text.strip(),
         )
         if self.text is None:
             tokens, _ = self.controls.encode(question)
