@@ -7,7 +7,10 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
+
+from faulty_server import FaultyServer
 
 # To import everything takes two seconds, which a process that was forked off one that has done so
 # does not need.
@@ -53,6 +56,30 @@ class Runs:
         """Return with what it ended."""
         os.kill(pid, signal.SIGKILL)
         return self._number()
+
+    def kill_after_calls(
+        self, arguments: list[str], server: FaultyServer, calls: int, pause: float
+    ) -> None:
+        """Start a command, and kill it once it has called a server so many times.
+
+        Args:
+            arguments: the command.
+            server: which it calls.
+            calls: further ones than there were; after a minute it is killed in any case.
+            pause: seconds between the last of them and the kill.
+        """
+        until = len(server.calls) + calls
+        end = time.monotonic() + 60
+        pid = self.fork(arguments)
+        while len(server.calls) < until and time.monotonic() < end:
+            time.sleep(0.001)
+        time.sleep(pause)
+        # It must have been under way, and not have ended by itself.
+        assert self.kill_fork(pid) == -signal.SIGKILL, self.newest_output()
+
+    def newest_output(self) -> str:
+        """Return the end of what the commands have printed."""
+        return Path(self.said.name).read_text()[-2000:]
 
     def _number(self) -> int:
         assert self.forks.stdout is not None

@@ -9,13 +9,12 @@ import json
 import random
 import re
 import shutil
-import threading
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import pytest
+from local_http import JSONHandler, LocalServer
 from safetensors.numpy import load_file, save_file
 
 from jaxmodpo.cli import main
@@ -41,16 +40,15 @@ PHASE_1 = (
 PHASE_2 = ("base", "modpo_survey", "modpo_survey4", "modpo_maxim")
 
 
-class _Chat(BaseHTTPRequestHandler):
+class _Chat(JSONHandler):
     """Judges where a schema asks for it, by a draw that hangs on what it reads, and else replies to
     a post.
     """
 
-    protocol_version = "HTTP/1.1"
     asked: dict[str, list[dict[str, Any]]]
 
     def do_POST(self) -> None:
-        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        body = json.loads(self.body())
         self.asked.setdefault(body["model"], []).append(body)
         message = {"role": "assistant", "content": _answer(body)}
         completion = {
@@ -58,15 +56,7 @@ class _Chat(BaseHTTPRequestHandler):
             "choices": [{"index": 0, "finish_reason": "stop", "message": message}],
             "usage": {"prompt_tokens": 100, "completion_tokens": 10, "total_tokens": 110},
         }  # fmt: skip
-        data = json.dumps(completion).encode()
-        self.send_response(200)
-        self.send_header("Content-Type", "application/json")
-        self.send_header("Content-Length", str(len(data)))
-        self.end_headers()
-        self.wfile.write(data)
-
-    def log_message(self, format: str, *args: object) -> None:
-        """Say nothing."""
+        self.reply(completion)
 
 
 def _answer(body: dict[str, Any]) -> str:
@@ -87,10 +77,8 @@ def _answer(body: dict[str, Any]) -> str:
 def chat() -> Iterator[tuple[str, dict[str, list[dict[str, Any]]]]]:
     """The server's URL, and what each model there was asked."""
     asked: dict[str, list[dict[str, Any]]] = {}
-    server = ThreadingHTTPServer(("127.0.0.1", 0), type("Chat", (_Chat,), {"asked": asked}))
-    threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
-    yield f"http://127.0.0.1:{server.server_port}/v1", asked
-    server.shutdown()
+    with LocalServer(type("Chat", (_Chat,), {"asked": asked})) as server:
+        yield server.url, asked
 
 
 def one_layer(model: Path, folder: Path) -> None:

@@ -11,8 +11,9 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
+
+from local_http import JSONHandler, LocalServer
 
 from jaxmodpo.judging.batch_outcomes import outcome_of
 
@@ -70,7 +71,7 @@ def not_come_to(line: dict[str, Any]) -> str:
     )
 
 
-class Server:
+class Server(LocalServer):
     """A Batch API. ``script`` says how the n-th batch ends; ``looks`` after how many looks it
     does.
     """
@@ -87,11 +88,9 @@ class Server:
         self.lock = threading.Lock()
         server = self
 
-        class Handler(BaseHTTPRequestHandler):
-            protocol_version = "HTTP/1.1"
-
+        class Handler(JSONHandler):
             def do_POST(self) -> None:
-                data = self.rfile.read(int(self.headers["Content-Length"]))
+                data = self.body()
                 status = server.statuses("POST", self.path)
                 if status != 200:
                     self.reply({"error": {"message": "no", "code": None}}, status)
@@ -113,40 +112,20 @@ class Server:
                     self.reply(server.look(self.path.rsplit("/", 1)[1]))
                 else:
                     content = server.files.get(self.path.split("/")[3])
-                    self.reply(
-                        content if content is not None else {"error": {}},
-                        404 if content is None else 200,
-                    )
+                    if content is None:
+                        self.reply({"error": {}}, status=404)
+                    else:
+                        self.reply(content)
 
             def do_DELETE(self) -> None:
                 server.deleted.add(self.path.rsplit("/", 1)[1])
                 self.reply({"id": "f", "deleted": True, "object": "file"})
 
-            def reply(self, value: Any, status: int = 200) -> None:
-                data = value if isinstance(value, bytes) else json.dumps(value).encode()
-                self.send_response(status)
-                self.send_header("Content-Type", "application/json")
-                self.send_header("Content-Length", str(len(data)))
-                self.end_headers()
-                self.wfile.write(data)
-
             def cut(self) -> None:
                 self.close_connection = True
                 self.connection.close()
 
-            def log_message(self, format: str, *args: object) -> None:
-                pass
-
-        self.http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.url = f"http://127.0.0.1:{self.http.server_port}/v1"
-        threading.Thread(target=self.http.serve_forever, args=(0.01,), daemon=True).start()
-
-    def __enter__(self) -> Server:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.http.shutdown()
-        self.http.server_close()
+        super().__init__(Handler)
 
     def upload(self, data: bytes, kind: str) -> dict[str, Any]:
         form = email.message_from_bytes(

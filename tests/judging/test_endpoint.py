@@ -9,7 +9,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from asked_judge import answered, judge, request
+from asked_judge import answered, endpoint_preferences, judge, request
 from chat_server import KEY, Reply, Server, said
 
 from jaxmodpo.endpoints.patient_calls import PATIENCE
@@ -17,7 +17,7 @@ from jaxmodpo.endpoints.usage import Usage
 from jaxmodpo.errors import UserError
 from jaxmodpo.files import write_json
 from jaxmodpo.judging.answer_forms import answer_schema, parse_orders
-from jaxmodpo.judging.preferences import PreferencesConfig, preferences
+from jaxmodpo.judging.preferences import preferences
 from jaxmodpo.judging.prompts import Prompts
 
 
@@ -256,17 +256,7 @@ def test_one_question_that_the_endpoint_does_not_take_stops_no_run(server, tmp_p
         )
 
     server.script = script
-    config = PreferencesConfig(
-        judge="endpoint",
-        base_url=server.url,
-        judge_model="m",
-        responses=tmp_path / "r.csv",
-        personas=tmp_path / "p.json",
-        output_dir=tmp_path / "out",
-        only=("empathy",),
-        personas_per_question=0,
-    )
-    phase = preferences(config)
+    phase = preferences(endpoint_preferences(server, tmp_path))
     assert phase is not None and phase.results["criteria"]["empathy"]["failed"] == {"rejected": 30}
     assert (phase.results["votes_valid"], len(server.calls)) == (60, 90)
 
@@ -522,17 +512,7 @@ def test_answers_in_a_row_that_are_no_votes_end_a_run_early(server, tmp_path, en
     write_json(tmp_path / "p.json", {f"p{n}": f"profile number {n}" for n in range(100)})
     asked = itertools.count()
     server.script = lambda body: (200, said("I like the second.", ends[next(asked) % len(ends)]))
-    config = PreferencesConfig(
-        judge="endpoint",
-        base_url=server.url,
-        judge_model="m",
-        responses=tmp_path / "r.csv",
-        personas=tmp_path / "p.json",
-        output_dir=tmp_path / "out",
-        only=("empathy",),
-        personas_per_question=0,
-        max_concurrency=4,
-    )
+    config = endpoint_preferences(server, tmp_path, max_concurrency=4)
     with pytest.raises(UserError, match=told):
         preferences(config)
     assert 30 <= len(server.calls) < most

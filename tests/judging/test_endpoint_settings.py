@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from asked_judge import judge
+from asked_judge import endpoint_preferences, judge
 from chat_server import KEY, Server, said
 
 from jaxmodpo.config import builtin
@@ -111,17 +111,7 @@ def test_the_key_appears_in_no_file_log_or_output(server, tmp_path, caplog, caps
         ]
     )
     server.script = lambda body: next(replies)
-    config = PreferencesConfig(
-        judge="endpoint",
-        base_url=server.url,
-        judge_model="m",
-        responses=tmp_path / "r.csv",
-        personas=tmp_path / "p.json",
-        output_dir=tmp_path / "out",
-        only=("empathy",),
-        personas_per_question=0,
-        max_concurrency=1,
-    )
+    config = endpoint_preferences(server, tmp_path, max_concurrency=1)
     phase = preferences(config)
     assert phase is not None
     assert phase.results["criteria"]["empathy"]["failed"] == {

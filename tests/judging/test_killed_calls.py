@@ -112,17 +112,8 @@ def test_twenty_kills_during_five_thousand_calls_lose_no_vote_and_ask_none_again
                 assert process.wait() == -signal.SIGKILL
             else:
                 # After so many further calls, so that the kills are spread over all.
-                until, end = (
-                    before + chance.randint(1, 2 * left // (KILLS - kill + 1)),
-                    time.monotonic() + 60,
-                )
-                pid = runs.fork(arguments)
-                while len(server.calls) < until and time.monotonic() < end:
-                    time.sleep(0.001)
-                time.sleep(chance.uniform(0, 0.01))
-                assert runs.kill_fork(pid) == -signal.SIGKILL, (tmp_path / "said").read_text()[
-                    -2000:
-                ]
+                calls = chance.randint(1, 2 * left // (KILLS - kill + 1))
+                runs.kill_after_calls(arguments, server, calls, pause=chance.uniform(0, 0.01))
             server.wait_until_idle()
             asked = {marked(call.prompt) for call in server.calls[before:]}
             assert not asked & stored, "a vote that the ledger held was asked for again"
@@ -132,7 +123,7 @@ def test_twenty_kills_during_five_thousand_calls_lose_no_vote_and_ask_none_again
             assert sum(server.answered.values()) - answered <= len(now) - len(stored) + CONCURRENCY
         stored, before = held(killed), len(server.calls)
         assert CALLS // 2 < len(stored) < CALLS
-        assert runs.start(arguments).wait(300) == 0, (tmp_path / "said").read_text()[-2000:]
+        assert runs.start(arguments).wait(300) == 0, runs.newest_output()
         assert not {marked(call.prompt) for call in server.calls[before:]} & stored
         assert len(held(killed)) == CALLS
         # Answers that were under way at a kill are the only ones that were given twice.
@@ -140,9 +131,7 @@ def test_twenty_kills_during_five_thousand_calls_lose_no_vote_and_ask_none_again
         assert again <= KILLS * CONCURRENCY and len(server.answered) == CALLS
         manifest = read_json(killed / "out" / "manifest.json")
         assert manifest["results"]["votes_valid"] == manifest["results"]["spent"]["calls"] == CALLS
-        assert runs.start(command(whole, server.url)).wait(300) == 0, (
-            tmp_path / "said"
-        ).read_text()[-2000:]
+        assert runs.start(command(whole, server.url)).wait(300) == 0, runs.newest_output()
     runs.close()
     assert outputs(killed) == outputs(whole) and len(outputs(whole)) == 2
     with (

@@ -5,8 +5,6 @@ it is given its time.
 from __future__ import annotations
 
 import random
-import signal
-import time
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -217,13 +215,8 @@ def test_kills_lose_no_reply_and_ask_for_none_again(tmp_path):
             before, answered = len(server.calls), sum(server.answered.values())
             left = REPLIES - len(stored)
             assert left > 0, "all was asked before the last kill"
-            until = before + chance.randint(1, 2 * left // (KILLS - kill + 1))
-            end = time.monotonic() + 60
-            pid = runs.fork(arguments)
-            while len(server.calls) < until and time.monotonic() < end:
-                time.sleep(0.001)
-            time.sleep(chance.uniform(0, 0.01))
-            assert runs.kill_fork(pid) == -signal.SIGKILL, (tmp_path / "said").read_text()[-2000:]
+            calls = chance.randint(1, 2 * left // (KILLS - kill + 1))
+            runs.kill_after_calls(arguments, server, calls, pause=chance.uniform(0, 0.01))
             server.wait_until_idle()
             asked = {_question(call.prompt) for call in server.calls[before:]}
             assert not asked & stored, "a reply that the journal held was asked for again"
@@ -233,7 +226,7 @@ def test_kills_lose_no_reply_and_ask_for_none_again(tmp_path):
             assert sum(server.answered.values()) - answered <= len(now) - len(stored) + CONCURRENCY
         stored, before = held(tmp_path), len(server.calls)
         assert REPLIES // 3 < len(stored) < REPLIES
-        assert runs.start(arguments).wait(120) == 0, (tmp_path / "said").read_text()[-2000:]
+        assert runs.start(arguments).wait(120) == 0, runs.newest_output()
         assert not {_question(call.prompt) for call in server.calls[before:]} & stored
         again = sum(times - 1 for times in server.answered.values())
         assert again <= KILLS * CONCURRENCY and len(server.answered) == REPLIES
