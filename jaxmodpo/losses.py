@@ -163,10 +163,14 @@ def modpo_loss(
         raise ValueError(
             f"reward_margins must be [margins, {difference.shape[0]}], not {list(margins.shape)}"
         )
+    beta = _check_beta(beta)
     simplex = _check_weights(weights, 1 + margins.shape[0], positive=1)
+    primary_weight = simplex[0]
     # An explicit sum, not a matrix product: TPUs would round the product's inputs to bfloat16.
-    penalty = jnp.sum(simplex[1:, None] * margins, axis=0)
-    return -jax.nn.log_sigmoid((_check_beta(beta) * difference - penalty) / simplex[0])
+    weighted_margins = simplex[1:, None] * margins
+    penalty = jnp.sum(weighted_margins, axis=0)  # [pairs]
+    logits = (beta * difference - penalty) / primary_weight
+    return -jax.nn.log_sigmoid(logits)
 
 
 def joint_dpo_loss(
@@ -207,8 +211,10 @@ def joint_dpo_loss(
         reference_rejected_logps,
         ndim=2,
     )
+    beta = _check_beta(beta)
     simplex = _check_weights(weights, difference.shape[0], positive=0)
-    return -jax.nn.log_sigmoid(_check_beta(beta) * jnp.sum(simplex[:, None] * difference, axis=0))
+    weighted_sum = jnp.sum(simplex[:, None] * difference, axis=0)  # [pairs]
+    return -jax.nn.log_sigmoid(beta * weighted_sum)
 
 
 def bradley_terry_loss(chosen_rewards: ArrayLike, rejected_rewards: ArrayLike) -> Array:
@@ -265,7 +271,8 @@ def plackett_luce_loss(rewards: ArrayLike, ranks: ArrayLike | None = None) -> Ar
             "rewards must be [rankings, places], with at least two places, not"
             f" {list(values.shape)}"
         )
-    positions = jnp.arange(1, values.shape[1] + 1)
+    _, places = values.shape
+    positions = jnp.arange(1, places + 1)
     order = jnp.broadcast_to(positions, values.shape) if ranks is None else jnp.asarray(ranks)
     if order.shape != values.shape:
         raise ValueError(f"ranks must be {list(values.shape)}, not {list(order.shape)}")
@@ -277,8 +284,10 @@ def plackett_luce_loss(rewards: ArrayLike, ranks: ArrayLike | None = None) -> Ar
     below = order[:, None, :] > order[:, :, None]
     itself = positions[:, None] == positions
     drawn_from = (below | itself) & is_candidate[:, None, :]
-    log_totals = jax.nn.logsumexp(jnp.where(drawn_from, values[:, None, :], -1e30), axis=2)
-    return jnp.sum(jnp.where(is_candidate, log_totals - values, 0.0), axis=1)
+    values_drawn_from = jnp.where(drawn_from, values[:, None, :], -1e30)
+    log_totals = jax.nn.logsumexp(values_drawn_from, axis=2)  # [rankings, places]
+    negative_logps = jnp.where(is_candidate, log_totals - values, 0.0)
+    return jnp.sum(negative_logps, axis=1)
 
 
 def sft_loss(token_logps: ArrayLike, completion_mask: ArrayLike) -> Array:
@@ -303,8 +312,9 @@ def sft_loss(token_logps: ArrayLike, completion_mask: ArrayLike) -> Array:
         )
     # Masked positions may hold -inf (padding): select, so that neither value nor gradient sees
     # them.
-    total = -jnp.sum(jnp.where(mask > 0, logps, 0.0) * mask)
-    return total / jnp.maximum(jnp.sum(mask), 1.0)
+    completion_logps = jnp.where(mask > 0, logps, 0.0) * mask
+    tokens = jnp.sum(mask)
+    return -jnp.sum(completion_logps) / jnp.maximum(tokens, 1.0)
 
 
 def _float32(value: ArrayLike | Sequence[Any]) -> Array:
@@ -331,11 +341,13 @@ def _check_weights(weights: Sequence[float] | ArrayLike, count: int, *, positive
     array = _float32(weights)
     if array.shape != (count,):
         raise ValueError(f"weights must have shape [{count}], not {list(array.shape)}")
+    # Numbers that are being traced have no value yet; inside a compiled function nothing is known.
     traced = isinstance(weights, Tracer) or any(isinstance(w, Tracer) for w in weights)  # type: ignore[union-attr]
     if not traced:
         values = [float(w) for w in np.asarray(weights)]
-        off_simplex = min(values) < 0 or abs(sum(values) - 1) > 1e-5
-        if off_simplex or any(value <= 0 for value in values[:positive]):
+        is_off_simplex = min(values) < 0 or abs(sum(values) - 1) > 1e-5
+        lacks_positive = any(value <= 0 for value in values[:positive])
+        if is_off_simplex or lacks_positive:
             rule = "the first positive, " if positive else ""
             raise ValueError(f"weights must be non-negative, {rule}and sum to 1; got {values}")
     return array
@@ -358,4 +370,6 @@ def _log_ratio_difference(
     reference_w = _float32(reference_chosen)
     reference_l = _float32(reference_rejected)
     _check_shapes([policy_w, policy_l, reference_w, reference_l], ndim=ndim)
-    return (policy_w - reference_w) - (policy_l - reference_l)
+    chosen_log_ratio = policy_w - reference_w
+    rejected_log_ratio = policy_l - reference_l
+    return chosen_log_ratio - rejected_log_ratio

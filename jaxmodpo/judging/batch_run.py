@@ -116,7 +116,8 @@ class BatchRun:
                 # all batches of this kind, since the endpoint's list may be long.
                 if tagged is None:
                     tagged = self._api.tagged()
-                batch_id = tagged[batch.tag].id if batch.tag in tagged else ""
+                endpoints_batch = tagged.get(batch.tag)
+                batch_id = endpoints_batch.id if endpoints_batch is not None else ""
             if header is None and batch_id:
                 raise UserError(
                     f"the file {files.requests}, which says what the batch {batch_id} of this run"
@@ -193,8 +194,11 @@ class BatchRun:
         """Return whether another batch may be created now."""
         # One at a time: an endpoint checks its limits while it validates, so that a batch in that
         # state may still be refused for want of room, and so would every batch sent after it.
-        validating = any(batch.status in ("", "validating") for batch in self.running.values())
-        return len(self.running) < self.judge.max_batches and not validating and not self._full
+        statuses = {batch.status for batch in self.running.values()}
+        # A batch that was never polled is taken to be validating, too.
+        validates = not statuses.isdisjoint({"", "validating"})
+        has_place = len(self.running) < self.judge.max_batches
+        return has_place and not validates and not self._full
 
     def _is_running(self, batch: HeldBatch) -> None:
         """Write down that a batch is at the endpoint."""
@@ -328,10 +332,11 @@ class BatchRun:
                         ask_again.add(call.key)
                         continue
                     call_with_texts = answers.with_texts(call)
-                    final.append((call_with_texts, answers.answer(call_with_texts, outcome)))
+                    answer = answers.answer(call_with_texts, outcome)
+                    final.append((call_with_texts, answer))
                 # On several threads, since the ledger commits together what comes together. The
                 # list waits for all of them, and raises what one of them raised.
-                list(threads.map(lambda pair: self._settle(*pair), final))
+                list(threads.map(self._settle, final))
                 for call, answer in final:
                     self._judge_the_row(call, answer)
         return ask_again
@@ -350,7 +355,9 @@ class BatchRun:
             self.useless = True
             self.open_draft = None
 
-    def _settle(self, call: Call, answer: Answer) -> None:
+    def _settle(self, call_and_answer: tuple[Call, Answer]) -> None:
+        """Store an answer, and count in the budget what it cost instead of what was expected."""
+        call, answer = call_and_answer
         self.put(call, answer)
         self._reservations.settle(answer)
 

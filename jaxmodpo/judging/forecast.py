@@ -93,14 +93,15 @@ def forecast(config: JudgeConfig, output_dir: Path, requests: MakeRequests, vote
     if is_paid:
         family = table.of(config.judge_model)
         dollars = _dollars(family, tokens, spent)
+    batch_dollars = None if dollars is None else dollars * (1 - table.batch_discount)
     result = Forecast(
-        counts.calls,
-        counts.answered,
-        tokens.prompt,
-        tokens.completion,
-        tokens.counted_by,
-        dollars,
-        None if dollars is None else dollars * (1 - table.batch_discount),
+        calls=counts.calls,
+        answered=counts.answered,
+        prompt_tokens=tokens.prompt,
+        completion_tokens=tokens.completion,
+        counted_by=tokens.counted_by,
+        dollars=dollars,
+        batch_dollars=batch_dollars,
     )
     print(_described(result, config, votes, table.as_of))
     return result
@@ -180,7 +181,8 @@ def _unanswered(calls: Sequence[Call], ledger: Ledger | None, retry: bool) -> li
     if ledger is None:
         return [call.request for call in calls]
     keys_by_call = [vote_keys(call) for call in calls]
-    statuses = ledger.statuses(list(itertools.chain.from_iterable(keys_by_call)))
+    every_key = list(itertools.chain.from_iterable(keys_by_call))
+    statuses = ledger.statuses(every_key)
     unanswered: list[Request] = []
     for call, keys in zip(calls, keys_by_call, strict=True):
         if any(is_open(statuses.get(key), retry) for key in keys):
@@ -264,14 +266,18 @@ def _tokens(config: JudgeConfig, texts: _Texts, calls: int, spent: Spent | None)
         completion = spent.completion_tokens / spent.counted_calls * calls
     if config.tokenizer:
         count_tokens = _tokenizer(config.tokenizer)
-        prompt = sum(count_tokens(text) * times for text, times in texts.times.items())
-        prompt += _CONTENT_TOKENS_PER_MESSAGE * texts.messages
+        # Every text is counted once, however often it is sent.
+        prompt = _CONTENT_TOKENS_PER_MESSAGE * texts.messages
+        for text, times in texts.times.items():
+            prompt += count_tokens(text) * times
         return _Tokens(float(prompt), completion, f"the tokenizer {config.tokenizer}")
     if spent is not None and spent.counted_calls >= _ENOUGH_CALLS:
         mean_prompt = spent.prompt_tokens / spent.counted_calls
         counted_by = f"the endpoint itself, in {spent.counted_calls:,} calls so far"
         return _Tokens(mean_prompt * calls, completion, counted_by)
-    characters = sum(len(text) * times for text, times in texts.times.items())
+    characters = 0
+    for text, times in texts.times.items():
+        characters += len(text) * times
     counted_by = (
         f"characters, {CHARACTERS_PER_TOKEN:.0f} of them for a token; --tokenizer FOLDER counts"
         " tokens"

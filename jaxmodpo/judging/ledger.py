@@ -151,11 +151,8 @@ class Ledger:
         keys: Sequence[str],
     ) -> Iterator[sql.Row[Any]]:
         for chunk in in_chunks(keys):
-            query = (
-                sql.select(*columns)
-                .where(VOTES.c.key.in_(chunk) & is_effective())
-                .order_by(VOTES.c.id)
-            )
+            is_meant = VOTES.c.key.in_(chunk) & is_effective()
+            query = sql.select(*columns).where(is_meant).order_by(VOTES.c.id)
             yield from self._store.rows(query)
 
     def newest(self) -> int:
@@ -167,7 +164,8 @@ class Ledger:
         """Return the keys that have a vote newer than the one with that number, valid or failed."""
         newer = set[str]()
         for chunk in in_chunks(keys):
-            query = sql.select(VOTES.c.key).where(VOTES.c.key.in_(chunk) & (VOTES.c.id > number))
+            is_newer = VOTES.c.key.in_(chunk) & (VOTES.c.id > number)
+            query = sql.select(VOTES.c.key).where(is_newer)
             newer.update(row.key for row in self._store.rows(query))
         return newer
 
@@ -209,7 +207,8 @@ class Ledger:
         query = sql.select(sql.func.count(), sql.func.max(VOTES.c.id))
         if run is not None:
             query = query.where(VOTES.c.run == run)
-        count, newest = tuple(self._store.rows(query)[0])
+        (row,) = self._store.rows(query)
+        count, newest = row
         return count, newest or 0
 
     def spent(self, run: str) -> Spent:
@@ -232,7 +231,8 @@ class Ledger:
             sql.func.sum(columns.cached_tokens),
             sql.func.sum(columns.completion_tokens),
         ).where(condition)
-        calls, dollars, counted_calls, *tokens = tuple(self._store.rows(query)[0])
+        (row,) = self._store.rows(query)
+        calls, dollars, counted_calls, *tokens = row
         # A sum of nothing is no number for a database.
         prompt, cached, completion = (float(count or 0) for count in tokens)
         return Spent(calls, dollars or 0.0, counted_calls, prompt, cached, completion)

@@ -56,12 +56,12 @@ class ReplayJudge:
         try:
             if self._folder is not None:
                 import_votes(self._ledger, read_votes(path))
-            self.identity = self._chosen(self._ledger.identities())
+            self.identity = self._identity_meant(self._ledger.identities())
         except BaseException:
             self.close()
             raise
 
-    def _chosen(self, identities: Sequence[str]) -> str:
+    def _identity_meant(self, identities: Sequence[str]) -> str:
         """Return the identity of the judge that is meant: the whole name, or the one that has it as
         a part.
         """
@@ -98,7 +98,8 @@ class ReplayJudge:
         """Answer all requests from what was recorded."""
         while group := list(itertools.islice(requests, _LOOK_UP)):
             keys_by_call = [vote_keys(call) for call in group]
-            recorded = self._ledger.votes(list(itertools.chain.from_iterable(keys_by_call)))
+            every_key = list(itertools.chain.from_iterable(keys_by_call))
+            recorded = self._ledger.votes(every_key)
             for vote in recorded.values():
                 # A ledger may have been edited by hand since: what no judge could have said is
                 # not said again.

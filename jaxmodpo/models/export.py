@@ -136,7 +136,8 @@ class _Deltas:
         # An overflow becomes an infinity, which is told below with the tensor's name, and not a
         # warning without one.
         with np.errstate(over="ignore"):
-            merged = weight.astype(np.float32) + self.scale * (a @ b).T
+            change = self.scale * (a @ b).T
+            merged = weight.astype(np.float32) + change
             merged = merged.astype(weight.dtype)
         if not np.isfinite(merged.astype(np.float32)).all():
             raise UserError(
@@ -166,8 +167,5 @@ def _plan(located: Located, limit: int) -> list[list[str]]:
 
 def _settings_files(folder: Path) -> list[Path]:
     folder = local_folder(folder)
-    return [
-        folder / name
-        for name in ("config.json", "generation_config.json")
-        if (folder / name).is_file()
-    ]
+    paths = [folder / "config.json", folder / "generation_config.json"]
+    return [path for path in paths if path.is_file()]

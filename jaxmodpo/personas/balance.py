@@ -61,14 +61,16 @@ def balance(
     """
     in_train = counts(train, dimension)
     in_test = counts(test, dimension)
-    names = sorted({*in_train, *in_test})
-    groups = {name: [in_train.get(name, 0), in_test.get(name, 0)] for name in names}
-    table = np.array(list(groups.values()))
-    shares = table / table.sum(axis=0)
+    groups: dict[str, list[int]] = {}
+    for name in sorted({*in_train, *in_test}):
+        groups[name] = [in_train.get(name, 0), in_test.get(name, 0)]
+    table = np.array(list(groups.values()))  # [groups, 2]
+    train_shares, test_shares = (table / table.sum(axis=0)).T
+    differences = np.abs(train_shares - test_shares)
     return {
         "dimension": dimension,
         "groups": groups,
-        "largest_difference": float(np.abs(shares[:, 0] - shares[:, 1]).max()),
+        "largest_difference": float(differences.max()),
         **independence(table, seed),
     }
 
@@ -85,7 +87,9 @@ def independence(table: np.ndarray, seed: int) -> dict[str, Any]:
         seed: of the random tables.
     """
     # What each cell would hold if both sets had the same shares: row total × column total / total.
-    expected = np.outer(table.sum(axis=1), table.sum(axis=0)) / table.sum()
+    row_totals = table.sum(axis=1)
+    column_totals = table.sum(axis=0)
+    expected = np.outer(row_totals, column_totals) / table.sum()
     result: dict[str, Any] = {
         "smallest_expected": float(expected.min()),
         "statistic": None,

@@ -171,11 +171,11 @@ def _good_enough(
     Raises:
         UserError: they are fewer than are to be selected.
     """
-    good = [
-        participant
-        for participant in participants
-        if qualities[participant.participant_id]["quality"] >= config.min_quality
-    ]
+    good: list[Participant] = []
+    for participant in participants:
+        components = qualities[participant.participant_id]
+        if components["quality"] >= config.min_quality:
+            good.append(participant)
     if len(good) < config.select:
         raise UserError(
             f"{len(good)} of {len(participants)} participants have a quality of"
@@ -189,17 +189,20 @@ def choose(
     participants: Sequence[Participant], good: Sequence[Participant], config: PersonasConfig
 ) -> dict[str, list[Participant]]:
     """Return the participants of each of :data:`jaxmodpo.personas.summary.STEPS`."""
+    texts = [profile_text(participant) for participant in good]
+    groups = [groups_of(participant) for participant in good]
     selected_numbers = select_diverse(
-        [profile_text(participant) for participant in good],
+        texts,
         config.select,
         config.seed,
-        [groups_of(participant) for participant in good],
+        groups,
         # Twice the minimum, so that training and test can both have it.
-        2 * config.min_group,
+        minimum=2 * config.min_group,
     )
     selected = [good[number] for number in selected_numbers]
+    test_count = config.select - config.train
     train_numbers, test_numbers = split_balanced(
-        selected, config.select - config.train, config.seed, config.min_group
+        selected, test_count, config.seed, config.min_group
     )
     sets = {
         "participants": list(participants),

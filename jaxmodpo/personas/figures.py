@@ -44,13 +44,14 @@ def primary_preferences(preferences: Mapping[str, Any]) -> Figure:
     criteria = list(first_set["criteria"])
     labels = [IMPORTANCE_LABELS[f"importance_{name}"] for name in criteria]
     bars: dict[str, _Bars] = {}
-    for step, rated in preferences.items():
-        of_criteria = [rated["criteria"][name] for name in criteria]
-        bars[step] = _Bars(
-            personas=rated["rated"],
-            shares=[100 * criterion["share"] for criterion in of_criteria],
-            solid_shares=[100 * criterion["alone"] for criterion in of_criteria],
-        )
+    for step, preferences_of_set in preferences.items():
+        shares: list[float] = []
+        solid_shares: list[float] = []
+        for name in criteria:
+            criterion = preferences_of_set["criteria"][name]
+            shares.append(100 * criterion["share"])
+            solid_shares.append(100 * criterion["alone"])
+        bars[step] = _Bars(preferences_of_set["rated"], shares, solid_shares)
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(7.4, 3.6), layout="constrained")
         axes = figure.add_subplot()
@@ -133,8 +134,10 @@ def train_test_balance(tests: Sequence[Mapping[str, Any]]) -> Figure:
     with matplotlib.rc_context(STYLE):
         # A panel is as high as it has groups, so that all rows of the figure are equally high.
         heights = [0.9 + len(names) for names, _ in names_and_notes]
-        figure = Figure(figsize=(7.4, 0.5 + 0.26 * sum(heights)), layout="constrained")
-        panels = np.ravel(figure.subplots(len(tests), 1, sharex=True, height_ratios=heights))
+        figure_height = 0.5 + 0.26 * sum(heights)
+        figure = Figure(figsize=(7.4, figure_height), layout="constrained")
+        grid = figure.subplots(len(tests), 1, sharex=True, height_ratios=heights)
+        panels = np.ravel(grid)
         for axes, test, (names, cut_note) in zip(panels, tests, names_and_notes, strict=True):
             _balance_panel(axes, test, names, cut_note)
         panels[-1].set(xlabel="share of the set, %")
@@ -147,8 +150,9 @@ def _balance_panel(
     axes: Axes, test: Mapping[str, Any], names: Sequence[str], cut_note: str
 ) -> None:
     """Draw one dimension: a ring for training and a diamond for test, joined by a line."""
-    totals = np.sum(list(test["groups"].values()), axis=0)
-    counts = np.array([test["groups"][name] for name in names])
+    groups = test["groups"]
+    totals = np.sum(list(groups.values()), axis=0)
+    counts = np.array([groups[name] for name in names])
     train_shares, test_shares = (100 * counts / totals).T
     rows = range(len(names))
     axes.hlines(rows, train_shares, test_shares, color="#9a9a9a", linewidth=1.5, zorder=1)
@@ -166,11 +170,9 @@ def _balance_panel(
     axes.set_yticks(rows, [_short(name) for name in names], fontsize=8)
     # Upside down, so that the first group stands on top as in the report's tables.
     axes.set_ylim(len(names) - 0.4, -0.6)
-    axes.set_title(
-        f"{_title(test['dimension'])}{cut_note}: p {p_value(test['p_value'], '= ')}",
-        loc="left",
-        fontsize=9,
-    )
+    dimension = _title(test["dimension"])
+    p = p_value(test["p_value"], "= ")
+    axes.set_title(f"{dimension}{cut_note}: p {p}", loc="left", fontsize=9)
 
 
 def quality(figures: Mapping[str, Any]) -> Figure:
@@ -240,7 +242,9 @@ def _bar_heights(rows: int, number: int, sets: int) -> np.ndarray:
     """Return the heights of one set's bars: in each row the sets' bars stand side by side, centered
     on the row's number.
     """
-    offset = (number - (sets - 1) / 2) * (FILLED / sets)
+    middle = (sets - 1) / 2
+    thickness = FILLED / sets
+    offset = (number - middle) * thickness
     return np.arange(rows) + offset
 
 

@@ -99,17 +99,24 @@ def read_source(name: str, entry: Any, content: Mapping[str, Any], path: Path) -
         entry = {"column": as_text(entry, location)}
     _check_keys(entry, keys_of(name), location)
     ticks_location = f"{location}, ticks"
+    ticks = as_mapping(entry.get("ticks", {}), ticks_location)
+    scales = content.get("scales") or {}
     groups_location = f"{location}, groups"
+    groups = as_mapping(entry.get("groups", {}), groups_location)
     return FieldSource(
-        column=as_text(entry["column"], location) if "column" in entry else None,
-        ticks=_read_ticks(as_mapping(entry.get("ticks", {}), ticks_location), ticks_location),
-        constant=as_text(entry["constant"], location) if "constant" in entry else None,
+        column=_optional_text(entry, "column", location),
+        ticks=_read_ticks(ticks, ticks_location),
+        constant=_optional_text(entry, "constant", location),
         number=bool(entry.get("number", False)),
-        values=_read_values(name, entry, content.get("scales") or {}, path),
+        values=_read_values(name, entry, scales, path),
         separator=_read_separator(entry, content, location),
         bands=_read_bands(entry.get("bands", []), location),
-        groups=as_texts(as_mapping(entry.get("groups", {}), groups_location), groups_location),
+        groups=as_texts(groups, groups_location),
     )
+
+
+def _optional_text(entry: Mapping[str, Any], key: str, location: str) -> str | None:
+    return as_text(entry[key], location) if key in entry else None
 
 
 def _check_keys(entry: Mapping[str, Any], allowed_keys: tuple[str, ...], location: str) -> None:
@@ -156,16 +163,16 @@ def _read_values(
     scales = as_mapping(scales, f"{path}: scales")
     values: dict[str, str | None] = {}
     if "scale" in entry:
-        scale = entry["scale"]
-        if as_text(scale, f"{location}, scale") not in scales:
-            raise UserError(
-                f"{location}: no scale '{scale}' under"
-                f" scales{nearest(str(scale), map(str, scales))}"
-            )
+        scale = as_text(entry["scale"], f"{location}, scale")
+        if scale not in scales:
+            hint = nearest(scale, map(str, scales))
+            raise UserError(f"{location}: no scale '{scale}' under scales{hint}")
         scale_location = f"{path}: scales, {scale}"
-        values |= _read_meanings(as_mapping(scales[scale], scale_location), scale_location)
+        answers_of_scale = as_mapping(scales[scale], scale_location)
+        values |= _read_meanings(answers_of_scale, scale_location)
     values_location = f"{location}, values"
-    values |= _read_meanings(as_mapping(entry.get("values", {}), values_location), values_location)
+    own_answers = as_mapping(entry.get("values", {}), values_location)
+    values |= _read_meanings(own_answers, values_location)
     # A rating that no answer may have would otherwise be noticed only by the first who gave it.
     if name in (*ATTITUDES, *IMPORTANCES):
         for meaning in values.values():
