@@ -13,6 +13,7 @@ An unknown key or flag is an error that names the nearest one there is.
 
 from __future__ import annotations
 
+import itertools
 import typing
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -49,7 +50,8 @@ def from_mapping(
     """
     values = settings_by_name(cls, defaults or {}, source)
     values |= settings_by_name(cls, settings, source)
-    return parse_words(cls, flag_words(cls, values, source), source)
+    words = flag_words(cls, values, source)
+    return parse_words(cls, words, source)
 
 
 def parse(cls: type[Config], arguments: Sequence[str], prog: str) -> Config:
@@ -79,7 +81,8 @@ def parse(cls: type[Config], arguments: Sequence[str], prog: str) -> Config:
     flags = [word for word in words if word.startswith("--")]
     flag_settings = {setting_of(flag).removeprefix("no_") for flag in flags}
     defaults = {name: value for name, value in file_values.items() if name not in flag_settings}
-    return parse_words(cls, flag_words(cls, defaults, source) + words, source)
+    file_words = flag_words(cls, defaults, source)
+    return parse_words(cls, file_words + words, source)
 
 
 def _without_config_files(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
@@ -159,7 +162,7 @@ def _collected(cls: type, arguments: Sequence[str], source: str) -> list[str]:
                 current.append(value)
         else:
             raise UserError(f"{source}: {flag} is given twice; it takes one value")
-    return [word for piece in pieces for word in piece]
+    return list(itertools.chain.from_iterable(pieces))
 
 
 def _setting_among(hints: Mapping[str, Any], flag: str) -> str | None:

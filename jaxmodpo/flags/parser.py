@@ -98,11 +98,12 @@ def _fields_with_flags(cls: type) -> list[dataclasses.Field[Any]]:
     import tyro
 
     hints = typing.get_type_hints(cls, include_extras=True)
-    return [
-        field
-        for field in dataclasses.fields(cls)
-        if tyro.conf.Positional not in typing.get_args(hints[field.name])
-    ]
+    fields: list[dataclasses.Field[Any]] = []
+    for field in dataclasses.fields(cls):
+        annotations = typing.get_args(hints[field.name])
+        if tyro.conf.Positional not in annotations:
+            fields.append(field)
+    return fields
 
 
 def _flags_among(arguments: Sequence[str]) -> set[str]:
@@ -137,7 +138,19 @@ def _in_words(message: str) -> str:
 
 def _first_paragraph(box: str) -> str:
     """Return what a tyro error says under its title, up to the first rule, on one line."""
+    # Without the box's frame, an empty line and a rule are both empty texts.
     lines = [line.strip("│╭╮╰╯─- ") for line in box.splitlines()]
-    start = next((n for n, line in enumerate(lines[1:], 1) if line), 0)
-    end = next((n for n, line in enumerate(lines[start:], start) if not line), len(lines))
-    return " ".join(lines[start:end])
+    # Where nothing stands under the title, the title itself has to do.
+    paragraph = _first_lines(lines[1:]) or _first_lines(lines)
+    return " ".join(paragraph)
+
+
+def _first_lines(lines: Sequence[str]) -> list[str]:
+    """Return the lines from the first that is not empty to the next that is."""
+    paragraph: list[str] = []
+    for line in lines:
+        if line:
+            paragraph.append(line)
+        elif paragraph:
+            break
+    return paragraph

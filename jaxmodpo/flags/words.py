@@ -71,7 +71,8 @@ def _setting_words(name: str, value: object, hint: Any, source: str) -> list[str
     if isinstance(value, bool):
         if not _allows(hint, bool):
             raise UserError(f"{source}: {name} is no switch, and takes no {shown(value)}")
-        return [flag if value else flag.replace("--", "--no-", 1)]
+        flag_that_is_off = "--no-" + flag.removeprefix("--")
+        return [flag if value else flag_that_is_off]
     return [flag, *_value_words(value, hint, source, name)]
 
 

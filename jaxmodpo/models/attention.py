@@ -148,8 +148,9 @@ class Attention:
             UserError: a backend asked for by name that these devices do not have, or heads of
                 another width than it takes.
         """
-        needed = {"cudnn": ("gpu", "cuda"), "splash": ("tpu",)}.get(self.backend, ())
-        if needed and self.platform not in needed and not self.interpret:
+        platforms_of_backend = {"cudnn": ("gpu", "cuda"), "splash": ("tpu",)}
+        platforms = platforms_of_backend.get(self.backend, ())
+        if platforms and self.platform not in platforms and not self.interpret:
             device = "an NVIDIA GPU" if self.backend == "cudnn" else "a TPU"
             raise UserError(
                 f"--attention {self.backend} needs {device}, and this runs on a"
@@ -160,7 +161,10 @@ class Attention:
     @property
     def platform(self) -> str:
         """What the devices are: cpu, gpu or tpu."""
-        return jax.default_backend() if self.mesh is None else self.mesh.devices.flat[0].platform
+        if self.mesh is None:
+            return jax.default_backend()
+        first_device = self.mesh.devices.flat[0]
+        return first_device.platform
 
     def _splash(
         self,
@@ -180,14 +184,15 @@ class Attention:
         segments_BT = segments_BT.astype(jnp.int32)
         segments_BT = jnp.pad(segments_BT, ((0, 0), (0, padding)), constant_values=-1)
         # Unlike the two others, the kernel does not divide by √C itself.
-        q_BTHC = (q_BTHC / jnp.sqrt(width).astype(q_BTHC.dtype)).astype(q_BTHC.dtype)
-        q = _heads_first(q_BTHC, padding)
-        k = _heads_first(k_BTKC, padding)
-        v = _heads_first(v_BTKC, padding)
+        root_of_width = jnp.sqrt(width).astype(q_BTHC.dtype)
+        scaled_BTHC = (q_BTHC / root_of_width).astype(q_BTHC.dtype)
+        q_BHTC = _heads_first(scaled_BTHC, padding)
+        k_BKTC = _heads_first(k_BTKC, padding)
+        v_BKTC = _heads_first(v_BTKC, padding)
         shards = 1 if self.mesh is None else self.mesh.shape["tensor"]
         run = functools.partial(
             _splash_rows,
-            heads=q.shape[1] // shards,
+            heads=q_BHTC.shape[1] // shards,
             causal=causal,
             window=window,
             interpret=self.interpret,
@@ -195,25 +200,32 @@ class Attention:
         # XLA cannot see into a kernel and would gather its inputs on every device; no row and no
         # head needs another, so each device runs the kernel on those that it has.
         if self.mesh is not None:
-            rows = PartitionSpec(("data", "fsdp"), "tensor", None, None)
+            batch_axes = ("data", "fsdp")
+            heads_spec = PartitionSpec(batch_axes, "tensor", None, None)
+            segments_spec = PartitionSpec(batch_axes, None)
             run = jax.shard_map(
                 run,
                 mesh=self.mesh,
-                in_specs=(rows, rows, rows, PartitionSpec(("data", "fsdp"), None)),
-                out_specs=rows,
+                in_specs=(heads_spec, heads_spec, heads_spec, segments_spec),
+                out_specs=heads_spec,
                 check_vma=False,
             )
-        return run(q, k, v, segments_BT).swapaxes(1, 2)[:, :time]
+        out_BHTC = run(q_BHTC, k_BKTC, v_BKTC, segments_BT)
+        padded_BTHC = out_BHTC.swapaxes(1, 2)
+        return padded_BTHC[:, :time]
 
 
 def _heads_first(x_BTHC: Array, padding: int) -> Array:
     """Return ``[B, H, T, C]`` with padding behind the last position."""
-    return jnp.pad(x_BTHC, ((0, 0), (0, padding), (0, 0), (0, 0))).swapaxes(1, 2)
+    padded_BTHC = jnp.pad(x_BTHC, ((0, 0), (0, padding), (0, 0), (0, 0)))
+    return padded_BTHC.swapaxes(1, 2)
 
 
 def same_segment(segments_BT: Array) -> Array:
     """Return the mask ``[B, 1, T, T]``: which positions share a segment."""
-    return (segments_BT[:, :, None] == segments_BT[:, None, :])[:, None]
+    is_same_BTT = segments_BT[:, :, None] == segments_BT[:, None, :]
+    # An axis of one for the heads, which all see the same.
+    return is_same_BTT[:, None]
 
 
 def _splash_rows(
@@ -260,6 +272,8 @@ def _splash_rows(
     )
 
     def row(q: Array, k: Array, v: Array, segments_T: Array) -> Array:
-        return jnp.asarray(kernel(q, k, v, segment_ids=kernels.SegmentIds(segments_T, segments_T)))
+        # Of queries and of keys, which are the same positions here.
+        segment_ids = kernels.SegmentIds(segments_T, segments_T)
+        return jnp.asarray(kernel(q, k, v, segment_ids=segment_ids))
 
     return jax.vmap(row)(q, k, v, segments_BT)

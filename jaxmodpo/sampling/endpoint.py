@@ -70,9 +70,7 @@ def ask(
     """
     key = endpoint_key(endpoint)
     answered = sampled(journal, settings)
-    missing = [
-        planned_reply for planned_reply in planned_replies if planned_reply.key not in answered
-    ]
+    missing = [reply for reply in planned_replies if reply.key not in answered]
     refuse_empty_questions(missing)
     calls = PatientCalls(
         endpoint.base_url,
@@ -95,9 +93,11 @@ def ask(
 
         calls.run_all(iter(missing), work)
     if collected.failures:
+        failed = len(collected.failures)
+        last_failure = collected.failures[-1]
         raise UserError(
-            f"{len(collected.failures)} of {len(planned_replies)} calls to {endpoint.base_url} failed,"
-            f" the last one {collected.failures[-1]}; the same command asks for those alone"
+            f"{failed} of {len(planned_replies)} calls to {endpoint.base_url} failed, the last one"
+            f" {last_failure}; the same command asks for those alone"
         )
     answered = sampled(journal, settings)
     return [answered[planned_reply.key] for planned_reply in planned_replies]
@@ -180,9 +180,10 @@ class _ReplyErrand(Errand[Reply | Unanswered]):
     def body(self, limit_name: LimitName) -> dict[str, Any]:
         endpoint = self.endpoint
         question = self.planned_reply.question
+        prompt = endpoint.prompt(question.question_text)
         body: dict[str, Any] = {
             "model": endpoint.model,
-            "messages": [{"role": "user", "content": endpoint.prompt(question.question_text)}],
+            "messages": [{"role": "user", "content": prompt}],
             limit_name: endpoint.max_tokens,
         }
         if endpoint.temperature is not None:

@@ -37,7 +37,8 @@ def resampled_questions(
 
     For statistics that need every question's own values, such as the volume under a front.
     """
-    return np.random.default_rng(seed).integers(questions, size=(resamples, questions))
+    generator = np.random.default_rng(seed)
+    return generator.integers(questions, size=(resamples, questions))
 
 
 @functools.lru_cache(maxsize=4)
@@ -51,10 +52,12 @@ def times_drawn(questions: int, resamples: int = RESAMPLES, seed: int = 0) -> ND
     """
     # Drawing n questions of n and counting them is one draw of a multinomial distribution.
     equal_chances = np.full(questions, 1 / questions)
-    counts = np.random.default_rng(seed).multinomial(questions, equal_chances, size=resamples)
+    generator = np.random.default_rng(seed)
+    counts = generator.multinomial(questions, equal_chances, size=resamples)
     # No count exceeds the number of questions; 2,000 resamples of 10,000 questions are 40 MB
     # instead of 160.
-    counts = counts.astype(np.uint16 if questions < 2**16 else np.uint32)
+    small_enough = np.uint16 if questions < 2**16 else np.uint32
+    counts = counts.astype(small_enough)
     # Later callers get the same array, so none may write to it.
     counts.flags.writeable = False
     return counts
@@ -92,7 +95,8 @@ def estimate(
     if len(sums) < 2:
         # One question is the same question in every resample, which would look like certainty.
         return {"value": value, "interval": None}
-    low, high = percentile_interval(_bootstrap(sums, statistic, resamples, seed))
+    samples = _bootstrap(sums, statistic, resamples, seed)
+    low, high = percentile_interval(samples)
     # A statistic that hangs on one question is undefined in every resample without it.
     if not np.isfinite(low):
         return {"value": value, "interval": None}

@@ -8,6 +8,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike
 
+from jaxmodpo.statistics.arrays import Array
 from jaxmodpo.statistics.bootstrap import RESAMPLES, estimate
 
 SMALLEST_GROUP = 5
@@ -68,10 +69,15 @@ def rates_by_group(
             reason = f"fewer than {smallest} personas"
             rates.append(GroupRate(group, len(of_group), total, None, None, reason))
             continue
-        group_estimate = estimate(
-            of_group, lambda s: s[..., 0] / s[..., 1], "", resamples=resamples, seed=seed
-        )
+        group_estimate = estimate(of_group, _mean_vote, "", resamples=resamples, seed=seed)
         interval = group_estimate["interval"]
         ends = (interval[0], interval[1]) if interval else None
         rates.append(GroupRate(group, len(of_group), total, group_estimate["value"], ends, ""))
     return rates
+
+
+def _mean_vote(sums: Array) -> Array:
+    """Return the mean vote: ``[..., 2]`` sums and numbers of votes to ``[...]``."""
+    votes = sums[..., 0]
+    count = sums[..., 1]
+    return votes / count

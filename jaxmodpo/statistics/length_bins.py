@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike
 
-from jaxmodpo.statistics.arrays import ratio
+from jaxmodpo.statistics.arrays import Array, ratio
 from jaxmodpo.statistics.bootstrap import RESAMPLES, estimate
 
 FEWEST_UNITS = 5
@@ -58,32 +58,41 @@ def rates_by_length(
     """
     outcomes = np.asarray(outcomes, np.float64)
     differences = np.asarray(length_differences, np.float64)
-    usable = np.isfinite(outcomes) & np.isfinite(differences) & (differences != 0)
-    if not usable.any():
+    is_usable = np.isfinite(outcomes) & np.isfinite(differences) & (differences != 0)
+    if not is_usable.any():
         return []
     lead = np.abs(differences)
     longer_wins = np.where(differences > 0, outcomes, 1 - outcomes)
-    width = _round_width(float(np.quantile(lead[usable], 0.9)) / (_BINS - 1))
+    long_lead = float(np.quantile(lead[is_usable], 0.9))
+    width = _round_width(long_lead / (_BINS - 1))
     bins: list[LengthBin] = []
     for number in range(_BINS):
         low = number * width
         high = low + width if number < _BINS - 1 else math.inf
-        in_bin = usable & (lead >= low) & (lead < high)
+        in_bin = is_usable & (lead >= low) & (lead < high)
         units = int(in_bin.sum())
         end = high if math.isfinite(high) else None
         if units < FEWEST_UNITS:
             bins.append(LengthBin(low, end, units, None, None))
             continue
-        won = np.where(in_bin, longer_wins, 0.0).sum(axis=(0, 2))
-        sums = np.stack([won, in_bin.sum(axis=(0, 2))], axis=1)
+        # By question, since all of a question's units are drawn together.
+        wins_in_bin = np.where(in_bin, longer_wins, 0.0)
+        wins = wins_in_bin.sum(axis=(0, 2))  # [questions]
+        counts = in_bin.sum(axis=(0, 2))
+        sums = np.stack([wins, counts], axis=1)
         # Questions without a unit in the bin are drawn too: how many units it has is chance.
-        value = estimate(
-            sums, lambda s: ratio(s[..., 0], s[..., 1]), "", resamples=resamples, seed=seed
-        )
-        interval = value["interval"]
+        rate = estimate(sums, _rate, "", resamples=resamples, seed=seed)
+        interval = rate["interval"]
         ends = (interval[0], interval[1]) if interval else None
-        bins.append(LengthBin(low, end, units, value["value"], ends))
+        bins.append(LengthBin(low, end, units, rate["value"], ends))
     return bins
+
+
+def _rate(sums: Array) -> Array:
+    """Return the share of units won: ``[..., 2]`` wins and units to ``[...]``."""
+    wins = sums[..., 0]
+    units = sums[..., 1]
+    return ratio(wins, units)
 
 
 def _round_width(width: float) -> float:

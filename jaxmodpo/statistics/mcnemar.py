@@ -47,7 +47,8 @@ def question_majorities(outcomes: ArrayLike) -> Array:
     # nothing, and so does a reply without a valid vote.
     balance = np.nansum(outcomes - 0.5, axis=-1)
     majority = (np.sign(balance) + 1) / 2
-    return np.where(np.isfinite(outcomes).any(axis=-1), majority, np.nan)
+    is_judged = np.isfinite(outcomes).any(axis=-1)
+    return np.where(is_judged, majority, np.nan)
 
 
 def mcnemar(outcomes: ArrayLike) -> McNemar:

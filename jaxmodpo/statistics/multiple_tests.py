@@ -28,17 +28,19 @@ def holm(p_values: ArrayLike) -> Array:
     p_values = np.asarray(p_values, dtype=np.float64)
     if p_values.ndim != 1:
         raise ValueError(f"a family of p values has one axis, not the shape {p_values.shape}")
-    defined = np.isfinite(p_values)
-    family = p_values[defined]
-    if ((family < 0) | (family > 1)).any():
+    is_defined = np.isfinite(p_values)
+    family = p_values[is_defined]
+    is_outside = (family < 0) | (family > 1)
+    if is_outside.any():
         raise ValueError("p values lie from 0 to 1")
     order = np.argsort(family, kind="stable")
     tests_left = len(family) - np.arange(len(family))
     # A test is rejected only after all those with smaller p values are, so no adjusted value may
     # lie below an earlier one.
     in_order = np.maximum.accumulate(family[order] * tests_left)
-    adjusted = np.full(p_values.shape, np.nan)
+    # Back from the order of size to that in which they were given.
     adjusted_family = np.empty(len(family))
     adjusted_family[order] = np.minimum(in_order, 1.0)
-    adjusted[defined] = adjusted_family
+    adjusted = np.full(p_values.shape, np.nan)
+    adjusted[is_defined] = adjusted_family
     return adjusted
