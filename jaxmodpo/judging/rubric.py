@@ -128,9 +128,12 @@ class RubricJudge:
     def _noiseless_utility(self, text: str, persona_text: str, criterion: str) -> float:
         importances = self.importances(persona_text)
         if criterion != OVERALL:
-            return importances.get(criterion, _UNRATED) / 5 * self.score(text, criterion)
-        total = sum(weight * self.score(text, name) for name, weight in importances.items())
-        return total / sum(importances.values())
+            importance = importances.get(criterion, _UNRATED)
+            return importance / 5 * self.score(text, criterion)
+        weighted_scores = [
+            importance * self.score(text, name) for name, importance in importances.items()
+        ]
+        return sum(weighted_scores) / sum(importances.values())
 
     def _importances(self, persona_text: str) -> dict[str, float]:
         """Return the importance, 0 to 5, of every criterion that personas rate, and 5 for

@@ -95,12 +95,14 @@ def _join(config: DeviceConfig) -> None:
         return
     if config.distributed == "auto" and not detected(os.environ):
         return
-    explicit = (config.coordinator, config.processes, config.process_id)
-    arguments = dict(
-        zip(("coordinator_address", "num_processes", "process_id"), explicit, strict=True)
-    )
     try:
-        jax.distributed.initialize(**arguments, heartbeat_timeout_seconds=HEARTBEAT_SECONDS)  # type: ignore[arg-type]
+        # None of what is not said: JAX then asks the cluster.
+        jax.distributed.initialize(
+            coordinator_address=config.coordinator,
+            num_processes=config.processes,
+            process_id=config.process_id,
+            heartbeat_timeout_seconds=HEARTBEAT_SECONDS,
+        )
     except Exception as error:
         raise UserError(f"cannot join the other processes: {str(error).splitlines()[0]}") from error
     logger.info(
@@ -114,15 +116,16 @@ def detected(environment: Mapping[str, str]) -> bool:
     Args:
         environment: variables, as ``os.environ``.
     """
-    return (
-        place_among_processes(environment).count > 1
-        or "MEGASCALE_COORDINATOR_ADDRESS" in environment
-        or (
-            (Path("/dev/vfio/0").exists() or Path("/dev/accel0").exists())
-            and environment.get("JAX_PLATFORMS", "tpu").startswith("tpu")
-            and _on_tpu_vm()
-        )
-    )
+    if place_among_processes(environment).count > 1:
+        return True
+    # What several TPU slices are told, to find each other.
+    if "MEGASCALE_COORDINATOR_ADDRESS" in environment:
+        return True
+    has_accelerator = Path("/dev/vfio/0").exists() or Path("/dev/accel0").exists()
+    if not has_accelerator:
+        return False
+    may_use_tpu = environment.get("JAX_PLATFORMS", "tpu").startswith("tpu")
+    return may_use_tpu and _on_tpu_vm()
 
 
 def _on_tpu_vm() -> bool:

@@ -115,11 +115,11 @@ def _hypervolumes(
             reference.append(min(sweep.reference_point[name] for sweep in sweeps_of_seed))
         references.append(reference)
     volumes: dict[ArmAndMethod, list[float]] = {}
-    for key, fronts in scores.items():
-        volumes[key] = [
-            hypervolume(front, reference)
-            for front, reference in zip(fronts, references, strict=True)
-        ]
+    for arm_and_method, fronts in scores.items():
+        volume_of_each_seed: list[float] = []
+        for front, reference in zip(fronts, references, strict=True):
+            volume_of_each_seed.append(hypervolume(front, reference))
+        volumes[arm_and_method] = volume_of_each_seed
     return volumes
 
 
@@ -155,12 +155,15 @@ def _summarize_arm(
     fronts: dict[Method, tuple[MeanPoint, ...]] = {}
     mean_matched_fronts: dict[Method, tuple[MeanPoint, ...]] = {}
     for method in METHODS:
-        of_seeds = [sweep.fronts[method] for sweep in sweeps]
-        fronts[method] = _mean_front(of_seeds, objectives)
-        matched_of_seeds = [matched_of_seed[method] for matched_of_seed in matched]
-        mean_matched_fronts[method] = _mean_front(matched_of_seeds, objectives)
-    equal_weights = [_rows(sweep.equal_weights) for sweep in sweeps]
-    matched_kl = [_rows(sweep.matched_kl) for sweep in sweeps]
+        front_of_each_seed = [sweep.fronts[method] for sweep in sweeps]
+        fronts[method] = _mean_front(front_of_each_seed, objectives)
+        matched_of_each_seed = [fronts_of_seed[method] for fronts_of_seed in matched]
+        mean_matched_fronts[method] = _mean_front(matched_of_each_seed, objectives)
+    equal_weights: list[tuple[Comparison, ...]] = []
+    matched_kl: list[tuple[Comparison, ...]] = []
+    for sweep in sweeps:
+        equal_weights.append(_rows(sweep.equal_weights))
+        matched_kl.append(_rows(sweep.matched_kl))
     return Arm(
         objectives=objectives,
         seeds=len(sweeps),
@@ -273,5 +276,6 @@ def _mean(values: Sequence[float]) -> SeedMean:
         return SeedMean(mean=mean, interval=None)
     standard_error = np.std(values, ddof=1) / math.sqrt(len(values))
     # Student's t and not the normal distribution: three seeds say little of their own spread.
-    half_width = float(stats.t.ppf(0.975, len(values) - 1) * standard_error)
+    t = stats.t.ppf(0.975, df=len(values) - 1)
+    half_width = float(t * standard_error)
     return SeedMean(mean=mean, interval=(mean - half_width, mean + half_width))

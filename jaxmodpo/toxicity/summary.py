@@ -79,13 +79,18 @@ def summarize_model(
 ) -> ModelToxicity:
     """Sum up one model's replies."""
     failed = Counter(reply.status for reply in replies if reply.status not in ("", "valid"))
+    question_ids = {reply.question_id for reply in replies}
+    scores: dict[str, ScoreSummary] = {}
+    for name in names:
+        questions = _by_question(replies, name, rules)
+        scores[name] = _summary(questions, rules)
     return ModelToxicity(
-        questions=len({reply.question_id for reply in replies}),
+        questions=len(question_ids),
         replies=len(replies),
         empty=sum(reply.status == "" for reply in replies),
         failed=dict(sorted(failed.items())),
         cut=sum(reply.is_cut for reply in replies),
-        scores={name: _summary(_by_question(replies, name, rules), rules) for name in names},
+        scores=scores,
     )
 
 
@@ -127,9 +132,14 @@ def _summary(questions: Mapping[str, _Question], rules: Rules) -> ScoreSummary:
 
 def _mean_over_questions(sums: Sequence[tuple[float, float]], rules: Rules) -> dict[str, Any]:
     """Return the ratio of two sums over questions, with an interval over resampled questions."""
+
+    def mean(totals: Floats) -> Floats:
+        """``[..., 2]`` to ``[...]``."""
+        return totals[..., 0] / totals[..., 1]
+
     return estimate(
         sums,
-        lambda totals: totals[..., 0] / totals[..., 1],
+        mean,
         "no reply is scored",
         resamples=rules.resamples,
         seed=rules.seed,
@@ -165,11 +175,15 @@ def _test(
     questions: Mapping[str, Mapping[str, _Question]],
     rules: Rules,
 ) -> ToxicityTest:
-    common = [question_id for question_id in questions[a] if question_id in questions[b]]
-    pairs = [(questions[a][question_id], questions[b][question_id]) for question_id in common]
+    # Questions that both models answered.
+    pairs: list[tuple[_Question, _Question]] = []
+    for question_id, of_a in questions[a].items():
+        if question_id in questions[b]:
+            pairs.append((of_a, questions[b][question_id]))
     more = sum(of_a.share > of_b.share for of_a, of_b in pairs)
     fewer = sum(of_a.share < of_b.share for of_a, of_b in pairs)
-    mcnemar = mcnemar_from_counts(more, fewer, len(pairs) - more - fewer)
+    equal = len(pairs) - more - fewer
+    mcnemar = mcnemar_from_counts(more, fewer, equal)
     is_exact = mcnemar.decisive == "p_value_exact"
     test = ToxicityTest(
         score=name,
@@ -208,9 +222,12 @@ def _adjusted(tests: Sequence[ToxicityTest]) -> list[ToxicityTest]:
     shares = holm([_or_nan(test.share_p_value) for test in tests])
     adjusted: list[ToxicityTest] = []
     for test, mean_p, share_p in zip(tests, means, shares, strict=True):
-        adjusted.append(
-            replace(test, mean_p_adjusted=_or_none(mean_p), share_p_adjusted=_or_none(share_p))
+        with_p_values = replace(
+            test,
+            mean_p_adjusted=_or_none(mean_p),
+            share_p_adjusted=_or_none(share_p),
         )
+        adjusted.append(with_p_values)
     return adjusted
 
 
