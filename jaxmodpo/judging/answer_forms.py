@@ -147,8 +147,10 @@ def _winner(value: Any, request: Request) -> tuple[str, ...] | None:
 
 def _ranking(value: Any, request: Request) -> tuple[str, ...] | None:
     """Return the ranked responses' ids, best first; None where it is no ranking of all of them."""
+    if not isinstance(value, list):
+        return None
     # Only true integers: JSON's true is 1 for Python, and 1.0 says that a model did not understand.
-    if not isinstance(value, list) or not all(type(number) is int for number in value):
+    if not all(type(number) is int for number in value):
         return None
     every_number = list(range(1, len(request.responses) + 1))
     if sorted(value) != every_number:

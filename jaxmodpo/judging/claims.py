@@ -107,8 +107,8 @@ class Claims:
         """
         owners = set[str]()
         for chunk in in_chunks(keys):
-            query = sql.select(CLAIMS.c.owner).where(CLAIMS.c.key.in_(chunk)).distinct()
-            for (owner,) in self._store.rows(query):
+            claims = sql.select(CLAIMS.c.owner).where(CLAIMS.c.key.in_(chunk))
+            for (owner,) in self._store.rows(claims.distinct()):
                 owners.add(owner)
         # Only who is known to be gone. A process of another machine, or one behind another
         # container's walls, is not known to be: its claims run out by themselves, later but
@@ -144,7 +144,8 @@ class Claims:
         # answer.
         is_ours = (CLAIMS.c.owner == self._owner) | CLAIMS.c.owner.like(_batch("%"))
         for chunk in in_chunks(keys):
-            connection.execute(sql.delete(CLAIMS).where(CLAIMS.c.key.in_(chunk) & is_ours))
+            delete = sql.delete(CLAIMS).where(CLAIMS.c.key.in_(chunk) & is_ours)
+            connection.execute(delete)
 
     def forget(self, keys: Iterable[str]) -> None:
         """No longer count calls among those that this ledger has claimed."""

@@ -333,7 +333,9 @@ def preference_pairs(result: Aggregate, rule: PairRule, ties: TieRule) -> list[t
     scores = [-rank for rank in ranks]
     comparisons = [comparison for comparison in two_by_two(scores) if not comparison.is_tie]
     if rule == "best-worst":
-        ends_are_shared = len(result.ranking[0]) + len(result.ranking[-1]) > 2
+        best_group = result.ranking[0]
+        worst_group = result.ranking[-1]
+        ends_are_shared = len(best_group) + len(worst_group) > 2
         if ties == "drop" and ends_are_shared:
             return []
         # The first comparison is of the two ends: of what is first in the seed's order, and last.

@@ -117,7 +117,8 @@ class Attention:
 
     def choose(self, head_width: int, dtype: Any) -> Literal["xla", "cudnn", "splash"]:
         """Return the implementation for heads of this width and arrays of this type."""
-        has_16_bits = jnp.dtype(dtype) in (jnp.dtype(jnp.bfloat16), jnp.dtype(jnp.float16))
+        types_of_16_bits = (jnp.dtype(jnp.bfloat16), jnp.dtype(jnp.float16))
+        has_16_bits = jnp.dtype(dtype) in types_of_16_bits
         suits_cudnn = has_16_bits and head_width % 8 == 0 and head_width <= 128
         suits_splash = head_width % _SPLASH_BLOCK == 0
         if self.backend == "splash":

@@ -26,7 +26,8 @@ def save_tensors(tensors: Mapping[str, np.ndarray], path: Path, **metadata: str)
     try:
         save_file(dict(tensors), path, metadata={"format": "pt", **metadata})
     except SafetensorError as error:
-        number = _NUMBER.search(str(error))
-        if number is None:
+        match = _NUMBER.search(str(error))
+        if match is None:
             raise
-        raise OSError(int(number[1]), os.strerror(int(number[1])), str(path)) from error
+        number = int(match[1])
+        raise OSError(number, os.strerror(number), str(path)) from error

@@ -49,7 +49,8 @@ _USES = (
     "Recommending therapists or hotlines",
 )
 # The share of participants who rate each criterion highest; empathy leads as in the paper.
-_FAVORITE: dict[str, float] = dict(zip(IMPORTANCES, (0.627, 0.16, 0.09, 0.06, 0.063), strict=True))
+_FAVORITE_SHARES = (0.627, 0.16, 0.09, 0.06, 0.063)
+_FAVORITE: dict[str, float] = dict(zip(IMPORTANCES, _FAVORITE_SHARES, strict=True))
 _UCLA_SHARE = 124 / 335
 # Means of the attitudes, from 1 to 5.
 _ATTITUDE_CENTERS = {
@@ -111,7 +112,8 @@ def _row(name: str, population: str, generator: np.random.Generator) -> dict[str
         "appropriate_uses": _pick_several(_USES, 1, 5, generator),
     }
     for column, center in _ATTITUDE_CENTERS.items():
-        row[column] = str(int(np.clip(np.round(generator.normal(center, 0.9)), 1, 5)))
+        drawn_rating = np.round(generator.normal(center, 0.9))
+        row[column] = str(int(np.clip(drawn_rating, 1, 5)))
     row |= _importances(generator)
     # Some people skip questions; few skip many. Both are needed to see what quality is worth.
     if generator.random() < 0.15:
@@ -126,9 +128,14 @@ def _importances(generator: np.random.Generator) -> dict[str, str]:
     favorite = _pick(_FAVORITE, generator)
     ratings: dict[str, str] = {}
     for column in IMPORTANCES:
+        # In steps of a half. The favorite's rating is drawn too and not used, so that the others
+        # are the same whichever it is.
+        halves = np.round(2 * generator.normal(4.1, 0.4))
         # The others end at 4.5, so that the favorite's 5 is the only highest rating.
-        rating = np.clip(np.round(2 * generator.normal(4.1, 0.4)) / 2, 1, 4.5)
-        ratings[column] = f"{5.0 if column == favorite else float(rating):.1f}"
+        rating = float(np.clip(halves / 2, 1, 4.5))
+        if column == favorite:
+            rating = 5.0
+        ratings[column] = f"{rating:.1f}"
     return ratings
 
 

@@ -160,8 +160,11 @@ def reply_key(seed: int, question_id: str, number: int) -> Array:
     """Return the random key of one reply: it depends on nothing but the seed, the question and the
     number.
     """
-    words = hashlib.sha256(f"{question_id}\x1f{number}".encode()).digest()
-    return jax.random.fold_in(jax.random.key(seed), int.from_bytes(words[:4], "little"))
+    name = f"{question_id}\x1f{number}"
+    hashed_name = hashlib.sha256(name.encode()).digest()
+    # As many bytes as a key can be folded with.
+    folded = int.from_bytes(hashed_name[:4], "little")
+    return jax.random.fold_in(jax.random.key(seed), folded)
 
 
 def check_positions(policy: Policy, longest_prompt: int, new_tokens: int) -> None:

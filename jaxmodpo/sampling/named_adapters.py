@@ -26,15 +26,21 @@ def named_adapters(settings: Sequence[str], flag: str = "--adapters") -> dict[st
     Raises:
         UserError: what is no ``NAME=FOLDER``, or a name that is given twice.
     """
-    named = named_values(settings, flag)
-    return {name: None if folder == BASE else Path(folder) for name, folder in named.items()}
+    adapters: dict[str, Path | None] = {}
+    for name, folder in named_values(settings, flag).items():
+        adapters[name] = None if folder == BASE else Path(folder)
+    return adapters
 
 
 def adapter_inputs(
     adapters: Mapping[str, Path | None], setting: str = "adapters"
 ) -> dict[str, Path]:
     """Return the folders that a command reads, under the names by which its manifest has them."""
-    return {f"{setting}.{name}": folder for name, folder in adapters.items() if folder is not None}
+    folders: dict[str, Path] = {}
+    for name, folder in adapters.items():
+        if folder is not None:
+            folders[f"{setting}.{name}"] = folder
+    return folders
 
 
 def check_names(

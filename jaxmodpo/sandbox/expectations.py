@@ -163,7 +163,10 @@ def required(results: WinRates, malformed: Mapping[str, float]) -> list[Expectat
 def _all_beat_base(results: WinRates) -> bool:
     base = results.models["base"]
     for name, rates in results.models.items():
-        if name != "base" and not all(rates[criterion] > base[criterion] for criterion in CRITERIA):
+        if name == "base":
+            continue
+        beats_base = all(rates[criterion] > base[criterion] for criterion in CRITERIA)
+        if not beats_base:
             return False
     return True
 

@@ -137,12 +137,15 @@ class MaskedLanguageModelLoss:
         is_hidden = self._hidden_places(tokens, lengths, jax.random.fold_in(dropout_key, 0))
         input_tokens = self._with_places_hidden(tokens, is_hidden, dropout_key)
         logits = roberta.Roberta(self.config, trainable)(input_tokens, lengths, dropout_key)
-        logps = jnp.take_along_axis(jax.nn.log_softmax(logits), tokens[..., None], axis=-1)[..., 0]
+        logps_of_vocabulary = jax.nn.log_softmax(logits)
+        logps = jnp.take_along_axis(logps_of_vocabulary, tokens[..., None], axis=-1)[..., 0]
         # Rows that only fill the batch up weigh nothing.
         mask = is_hidden * batch["row_weights"][:, None]
         count = jnp.sum(mask)
+        examples = jnp.sum(batch["row_weights"])
         # A sum and its denominator, not a mean: microbatches hide different numbers of tokens.
-        return LossTerms(sft_loss(logps, mask) * count, count, {}, jnp.sum(batch["row_weights"]))
+        total = sft_loss(logps, mask) * count
+        return LossTerms(total, count, {}, examples)
 
     def _hidden_places(self, tokens: Array, lengths: Array, key: Array) -> Array:
         """Draw the places that the model has to guess: never padding, never special tokens."""

@@ -216,7 +216,8 @@ def _wins_and_mean(
         # better reply is the trial's. Questions count alike, however many replies each has.
         rates.append(_win_rate(scores_of_question, base_scores))
         scores.append(scores_of_question)
-    return float(np.mean(rates)), float(np.mean(np.concatenate(scores)))
+    mean_score = np.mean(np.concatenate(scores))
+    return float(np.mean(rates)), float(mean_score)
 
 
 def _scores(texts: Sequence[str], good: Kind) -> NDArray[np.float64]:

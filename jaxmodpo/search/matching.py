@@ -88,7 +88,9 @@ class _Bisection:
         """Whether both diverge alike."""
         # Near the base a share of the divergence is less than its sampling error; 0.02 nats are
         # matched closely enough by one thousandth.
-        return abs(self._newest.kl - self._near.kl) <= CLOSE * max(self._near.kl, 0.02)
+        difference = abs(self._newest.kl - self._near.kl)
+        tolerance = CLOSE * max(self._near.kl, 0.02)
+        return difference <= tolerance
 
     @property
     def pair(self) -> Pair:

@@ -187,7 +187,8 @@ def grid(weights: str, step: float, objectives: int) -> list[tuple[float, ...]]:
         ) from error
     # In floating point 0.8 / 0.1 is less than 8, which would lose the last weight.
     count = math.floor((high - low) / step + 1e-6)
-    falling = [round(low + number * step, DIGITS) for number in reversed(range(count + 1))]
+    rising = [round(low + number * step, DIGITS) for number in range(count + 1)]
+    falling = rising[::-1]
     # All combinations are few enough to go through, and the order of the product is the table's.
     combinations = itertools.product(falling, repeat=objectives)
     points = [point for point in combinations if math.isclose(sum(point), 1, abs_tol=1e-6)]

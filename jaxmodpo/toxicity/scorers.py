@@ -160,8 +160,10 @@ class LocalScorer:
             if not np.isfinite(row).all():
                 put(call, Answer("error", "the model gave no number", model=self.model))
                 continue
-            named = {c.name: float(s) for c, s in zip(self.criteria, row, strict=True)}
-            put(call, Answer("valid", "", scores=named, model=self.model))
+            score_by_name: dict[str, float] = {}
+            for criterion, score in zip(self.criteria, row, strict=True):
+                score_by_name[criterion.name] = float(score)
+            put(call, Answer("valid", "", scores=score_by_name, model=self.model))
 
 
 def _token_count(scorable: tuple[Call, list[int]]) -> int:

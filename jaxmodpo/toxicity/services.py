@@ -119,7 +119,9 @@ def read_moderation(body: Mapping[str, Any]) -> dict[str, float] | None:
     A model that does not know a category leaves it out, and so does this.
     """
     results = body.get("results")
-    result = results[0] if isinstance(results, list) and len(results) == 1 else None
+    if not isinstance(results, list) or len(results) != 1:
+        return None
+    (result,) = results
     scores = result.get("category_scores") if isinstance(result, Mapping) else None
     if not isinstance(scores, Mapping):
         return None
