@@ -53,5 +53,9 @@ class LocalServer:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Answer no more; may be called again."""
         self._http.shutdown()
         self._http.server_close()

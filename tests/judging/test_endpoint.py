@@ -132,8 +132,7 @@ def test_a_lasting_failure_ends_as_an_error(server):
 
 def test_no_server_at_all_is_an_error(server):
     there = judge(server, attempts=1)
-    server.http.shutdown()
-    server.http.server_close()
+    server.close()
     assert answered(there, request()).status == "error"
 
 
