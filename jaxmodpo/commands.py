@@ -264,6 +264,18 @@ SECTIONS: Mapping[str, Mapping[str, Command]] = {
             "bench_injection",
             "do replies that give orders win?",
         ),
+        "bench analysis": Command(
+            "bench.analysis",
+            "BenchAnalysisConfig",
+            "bench_analysis",
+            "time and memory from votes to a report",
+        ),
+        "bench coverage": Command(
+            "bench.coverage",
+            "BenchCoverageConfig",
+            "bench_coverage",
+            "how often intervals hold the true rate",
+        ),
         "schemas": Command(
             "json_schemas",
             "SchemasConfig",

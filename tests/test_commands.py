@@ -100,6 +100,8 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
     "bench resume": ({"kills": 0}, "must be at least 1"),
     "bench judge": ({"calls": 0}, "must be at least 1"),
     "bench injection": ({"max_concurrency": 0}, "must be at least 1"),
+    "bench analysis": ({"personas": [0]}, "must be at least 1"),
+    "bench coverage": ({"draws": 0}, "--draws must be at least 1"),
     "sandbox world": ({"posts": 0}, "--posts must be at least 1"),
     "sandbox check": ({"responses": [1]}, "responses"),
     "sandbox fronts": ({"seed": -1}, "--seed must be"),

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -132,9 +132,11 @@ class Store:
         with self.writing:
             return self.transact(work)
 
-    def rows(self, query: sql.Executable) -> Sequence[sql.Row[*tuple[Any, ...]]]:
-        """Return a query's rows."""
-        return self.transact(lambda connection: connection.execute(query).all())
+    def rows(
+        self, query: sql.Executable, parameters: Mapping[str, Any] | None = None
+    ) -> Sequence[sql.Row[*tuple[Any, ...]]]:
+        """Return the rows of a query with its parameters."""
+        return self.transact(lambda connection: connection.execute(query, parameters).all())
 
     def refusal(self, error: DBAPIError) -> UserError:
         """Return the sentence that tells what the database refused."""

@@ -8,12 +8,14 @@ from __future__ import annotations
 import functools
 import json
 import time
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import sqlalchemy as sql
 from sqlalchemy.exc import DBAPIError
 
 from jaxmodpo.errors import UserError
+from jaxmodpo.judging.judge import Kind, Status
 from jaxmodpo.judging.votes import FIELDS, Vote
 from jaxmodpo.parsing import parse_json
 from jaxmodpo.schema import is_number
@@ -76,11 +78,22 @@ BATCHES = sql.Table(
 COLUMNS = [VOTES.c[name] for name in FIELDS if name != "score"]
 
 
-def _is_required_text(column: sql.Column[Any]) -> bool:
-    return isinstance(column.type, sql.String) and not column.nullable
+def _types_of(column: sql.Column[Any]) -> tuple[type, ...]:
+    """Return the types of Python that a column's values may have where we wrote them."""
+    if isinstance(column.type, sql.String):
+        return (str,) if not column.nullable else (str, type(None))
+    if column.name == "repeat":
+        return (int,)
+    # A server's numbers are what its driver makes of them.
+    return (object,)
 
 
-_TEXTS = tuple(column.name for column in COLUMNS if _is_required_text(column))
+_TYPES = tuple(_types_of(column) for column in COLUMNS)
+_NAMES = tuple(column.name for column in COLUMNS)
+_EMPTY: dict[str, Any] = dict.fromkeys(_NAMES, "") | {"repeat": 0}
+_SHOWN = _NAMES.index("shown")
+_ORDER = _NAMES.index("order")
+_KIND = _NAMES.index("kind")
 
 
 def row_of(vote: Vote) -> dict[str, Any]:
@@ -109,29 +122,99 @@ def _storable(text: str) -> str:
     return text
 
 
-def vote_of(row: sql.Row[*tuple[Any, ...]]) -> Vote:
+def vote_of(row: Sequence[Any]) -> Vote:
     """Return the vote of a row that has :data:`COLUMNS`.
 
     Raises:
         UserError: a value is of another type than we write.
     """
-    values = row._asdict()
-    # SQLite keeps values of any type in any column.
-    texts_are_texts = all(isinstance(values[name], str) for name in _TEXTS)
-    if not texts_are_texts or not isinstance(values["repeat"], int):
-        raise UserError(
-            f"the ledger's vote {values['key']!r} is damaged: a value is of another type than we"
-            " write"
-        )
-    values["shown"] = _loaded(values["shown"])
-    answer = values.pop("order")
-    order = None
-    score = None
-    if answer is not None and values["kind"] == "score":
-        score = _loaded_score(answer)
-    elif answer is not None:
-        order = _loaded(answer)
-    return Vote(**values, order=order, score=score)
+    _refuse_other_types(row[0], tuple(map(type, row)))
+    # A million rows pass here: by place, since a mapping of names would take as long as all else.
+    values = list(row)
+    values[_SHOWN] = _loaded(row[_SHOWN])
+    answer = row[_ORDER]
+    if answer is None:
+        return Vote(*values)
+    if row[_KIND] == "score":
+        values[_ORDER] = None
+        return Vote(*values, score=_loaded_score(answer))
+    values[_ORDER] = _loaded(answer)
+    return Vote(*values)
+
+
+def answer_of(kind: Kind, shown: str, answer: str | None, status: Status) -> Vote:
+    """Return the part of a vote that says what was answered, from its columns; the rest is empty.
+
+    Raises:
+        UserError: ids or a score that are none.
+    """
+    values = {"kind": kind, "shown": shown, "order": answer, "status": status}
+    return vote_of([values.get(name, _EMPTY[name]) for name in _NAMES])
+
+
+def _refuse_other_types(key: Any, types: tuple[type, ...]) -> None:
+    """Refuse a row with a value of another type than we write: SQLite keeps any in any column.
+
+    Raises:
+        UserError: there is one.
+    """
+    if not _are_ours(types):
+        raise _other_type(key)
+
+
+def _other_type(key: Any) -> UserError:
+    return UserError(
+        f"the ledger's vote {key!r} is damaged: a value is of another type than we write"
+    )
+
+
+class VoteColumns(NamedTuple):
+    """Some votes, oldest first, column by column: what statistics read, and no more.
+
+    ``shown`` and ``order`` are texts as the ledger has them, of which :func:`answer_of` makes ids.
+    """
+
+    key: Sequence[str]
+    kind: Sequence[Kind]
+    question_id: Sequence[str]
+    persona_id: Sequence[str]
+    criterion: Sequence[str]
+    repeat: Sequence[int]
+    shown: Sequence[str]
+    order: Sequence[str | None]
+    status: Sequence[Status]
+    model: Sequence[str]
+    judge: Sequence[str]
+    run: Sequence[str]
+
+
+STATISTICS_COLUMNS = [VOTES.c[name] for name in VoteColumns._fields]
+
+
+def columns_of(rows: Sequence[Sequence[Any]]) -> VoteColumns:
+    """Return the columns of rows that have :data:`STATISTICS_COLUMNS`; of one row at least.
+
+    Raises:
+        UserError: a value is of another type than we write.
+    """
+    columns = VoteColumns(*zip(*rows, strict=True))
+    for name, column in zip(VoteColumns._fields, columns, strict=True):
+        allowed = _types_of(VOTES.c[name])
+        if all(issubclass(type_of_value, allowed) for type_of_value in set(map(type, column))):
+            continue
+        for key, value in zip(columns.key, column, strict=True):
+            if not isinstance(value, allowed):
+                raise _other_type(key)
+    return columns
+
+
+# Remembered, since the rows of a ledger have the same few types.
+@functools.lru_cache(maxsize=256)
+def _are_ours(types: tuple[type, ...]) -> bool:
+    return all(
+        issubclass(type_of_value, allowed)
+        for type_of_value, allowed in zip(types, _TYPES, strict=True)
+    )
 
 
 def _loaded_score(text: str) -> float:

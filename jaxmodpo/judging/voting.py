@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
@@ -398,16 +398,16 @@ class Missingness:
     Votes that failed are counted and never made up for.
     """
 
-    criteria: dict[str, Counter[str]] = field(default_factory=dict)
-    personas: dict[str, Counter[str]] = field(default_factory=dict)
-    models: dict[str, Counter[str]] = field(default_factory=dict)
+    criteria: defaultdict[str, Counter[str]] = field(default_factory=lambda: defaultdict(Counter))
+    personas: defaultdict[str, Counter[str]] = field(default_factory=lambda: defaultdict(Counter))
+    models: defaultdict[str, Counter[str]] = field(default_factory=lambda: defaultdict(Counter))
 
     def add(self, vote: Vote) -> None:
         """Count a vote."""
         model = vote.model or "none"
-        self.criteria.setdefault(vote.criterion, Counter())[vote.status] += 1
-        self.personas.setdefault(vote.persona_id, Counter())[vote.status] += 1
-        self.models.setdefault(model, Counter())[vote.status] += 1
+        self.criteria[vote.criterion][vote.status] += 1
+        self.personas[vote.persona_id][vote.status] += 1
+        self.models[model][vote.status] += 1
 
     def by_criterion(self) -> dict[str, VotesAsked]:
         """Return the counts by criterion, in the order met."""

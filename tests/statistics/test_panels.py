@@ -6,8 +6,8 @@ import tracemalloc
 
 import numpy as np
 import pytest
-from simulated_panels import World, coverage, panel_votes
 
+from jaxmodpo.bench.coverage import World, coverage, panel_votes
 from jaxmodpo.statistics.bootstrap import times_drawn
 from jaxmodpo.statistics.panels import (
     PanelVotes,

@@ -1,16 +1,19 @@
-"""Votes of made-up personas on made-up questions, whose true win rate is known.
+"""``bench coverage``: how often nominal 95% intervals of win rates hold the true rate.
 
-``python tests/statistics/simulated_panels.py`` prints how often intervals cover the true rate, the
-table in docs/statistics.md.
+Personas who do not exist vote on questions that do not exist, so that the truth is known. The table
+is in docs/statistics.md.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
 from scipy.stats import norm
 
+from jaxmodpo.bench.table import text_table
+from jaxmodpo.ranges import Count, Seed, Unestimated
 from jaxmodpo.statistics.panels import PanelVotes, bootstrap_panel, recentered_interval
 from jaxmodpo.statistics.win_rates import estimate_win_rate
 
@@ -25,14 +28,50 @@ class World(NamedTuple):
     persona_deviation: float
 
 
-WORLDS = [
+WORLDS = (
     World(50, 10, 0.2, 0.7, 0.5),
     World(100, 20, 0.2, 0.7, 0.0),
     World(100, 20, 0.2, 0.7, 0.5),
     World(100, 50, 0.2, 0.7, 0.5),
     World(300, 12, 0.1, 0.5, 0.6),
     World(300, 50, 0.5, 1.0, 0.3),
-]
+)
+
+_PANELS_OF_TRUTH = 1000
+_QUESTIONS_OF_TRUTH = 2000
+_HEADS = (
+    "questions",
+    "personas",
+    "mean",
+    "sd of questions' effects",
+    "sd of personas' effects",
+    "over questions",
+    "over both",
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class BenchCoverageConfig(Unestimated, help_group="measurement"):
+    """Simulate evaluations whose true win rate is known, and count how many of their 95% intervals
+    hold it: those over questions, and those over questions and personas.
+    """
+
+    draws: Count = 300
+    """Simulated evaluations of each row of the table."""
+    bootstrap: Count = 400
+    """How many times each of them is resampled."""
+    seed: Seed = 11
+    """Of the simulated questions, personas and votes."""
+
+
+def bench_coverage(config: BenchCoverageConfig) -> None:
+    """Run ``bench coverage``."""
+    config.check()
+    rows: list[list[str]] = []
+    for world in WORLDS:
+        shares = coverage(world, config.draws, config.bootstrap, config.seed)
+        rows.append([*map(str, world), *(f"{share:.0%}" for share in shares)])
+    print(text_table(_HEADS, rows))
 
 
 def draw(world: World, random: np.random.Generator) -> np.ndarray:
@@ -55,13 +94,23 @@ def panel_votes(verdicts: np.ndarray) -> PanelVotes:
 
 def true_rate(world: World, random: np.random.Generator) -> float:
     """Return the mean win rate over many panels of as many personas, with many questions each."""
-    many = world._replace(questions=2000)
-    return float(np.mean([panel_votes(draw(many, random)).outcomes.mean() for _ in range(1000)]))
+    many = world._replace(questions=_QUESTIONS_OF_TRUTH)
+    rates: list[float] = []
+    for _ in range(_PANELS_OF_TRUTH):
+        rates.append(panel_votes(draw(many, random)).outcomes.mean())
+    return float(np.mean(rates))
 
 
-def coverage(world: World, draws: int = 300, resamples: int = 400) -> tuple[float, float]:
-    """Return the shares of 95% intervals that hold the true rate: over questions, over both."""
-    random = np.random.default_rng(11)
+class Coverage(NamedTuple):
+    """Shares of 95% intervals that hold the true rate."""
+
+    over_questions: float
+    over_both: float
+
+
+def coverage(world: World, draws: int = 300, resamples: int = 400, seed: int = 11) -> Coverage:
+    """Return how often intervals over questions, and over both, hold a world's true rate."""
+    random = np.random.default_rng(seed)
     truth = true_rate(world, random)
     over_questions = 0
     over_both = 0
@@ -77,11 +126,4 @@ def coverage(world: World, draws: int = 300, resamples: int = 400) -> tuple[floa
             fewest=min(world.questions, world.personas),
         )
         over_both += bool(low <= truth <= high)
-    return over_questions / draws, over_both / draws
-
-
-if __name__ == "__main__":
-    for simulated in WORLDS:
-        of_questions, of_both = coverage(simulated)
-        parameters = " | ".join(map(str, simulated))
-        print(f"| {parameters} | {100 * of_questions:.0f}% | {100 * of_both:.0f}% |")
+    return Coverage(over_questions / draws, over_both / draws)
