@@ -158,7 +158,7 @@ class Ledger:
         self,
         columns: Sequence[sql.ColumnElement[Any]],
         keys: Sequence[str],
-    ) -> Iterator[sql.Row[Any]]:
+    ) -> Iterator[sql.Row[*tuple[Any, ...]]]:
         # Built once: a statement takes longer to build than a few hundred votes to read.
         is_meant = VOTES.c.key.in_(sql.bindparam("keys", expanding=True)) & is_effective()
         query = sql.select(*columns).where(is_meant).order_by(VOTES.c.id)

@@ -13,9 +13,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import matplotlib
+from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 from matplotlib.ticker import FixedFormatter
+from matplotlib.transforms import Bbox
 
 from jaxmodpo.pages import STYLE
 from jaxmodpo.report.blocks import Picture, Table
@@ -53,9 +55,10 @@ class Gallery:
         """
         stem = self._free_stem(name)
         _tame_texts(figure)
-        svg = _render(figure, "svg")
+        area = _area_of(figure)
+        svg = _render(figure, "svg", area)
         self.files[f"{stem}.svg"] = svg
-        self.files[f"{stem}.pdf"] = _render(figure, "pdf")
+        self.files[f"{stem}.pdf"] = _render(figure, "pdf", area)
         self.figures += 1
         width, height = figure.get_size_inches()
         return Picture(
@@ -105,12 +108,24 @@ def _tame_texts(figure: Figure) -> None:
         text.set_text("\n".join(shortened(line, longest) for line in lines))
 
 
-def _render(figure: Figure, kind: str) -> bytes:
-    """Render a figure as bytes that depend on nothing but what is drawn."""
+def _area_of(figure: Figure) -> Bbox:
+    """Lay a figure out for good, and return the area of all that is drawn, in inches.
+
+    Once for both formats: saving would lay it out anew each time, which takes longer than drawing.
+    """
+    with matplotlib.rc_context({**STYLE, **_VECTOR}):
+        # Measured as both formats draw letters: as outlines, in points.
+        FigureCanvasSVG(figure)
+        figure.set_dpi(72)
+        figure.draw_without_rendering()
+        figure.set_layout_engine("none")
+        # A long name makes the picture larger, and is not cut at its edge.
+        return figure.get_tightbbox().padded(0.05)
+
+
+def _render(figure: Figure, kind: str, area: Bbox) -> bytes:
+    """Render an area of a figure as bytes that depend on nothing but what is drawn."""
     buffer = io.BytesIO()
     with matplotlib.rc_context({**STYLE, **_VECTOR}):
-        # Tight: a long name makes the picture larger, and is not cut at its edge.
-        figure.savefig(
-            buffer, format=kind, metadata=_UNDATED[kind], bbox_inches="tight", pad_inches=0.05
-        )
+        figure.savefig(buffer, format=kind, metadata=_UNDATED[kind], bbox_inches=area)
     return buffer.getvalue()

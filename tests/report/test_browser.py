@@ -248,7 +248,7 @@ def test_posts_and_replies_are_in_the_page_only_where_they_are_asked_for(pages):
 
 
 def test_replies_that_are_gone_or_changed_are_refused_by_name(tmp_path, monkeypatch):
-    monkeypatch.setattr(gallery, "_render", lambda figure, kind: b"")
+    monkeypatch.setattr(gallery, "_render", lambda figure, kind, area: b"")
     evaluated(tmp_path)
     replies = tmp_path / "replies1.csv"
     replies.write_text(replies.read_text().replace("reply 1", "reply X", 1))
@@ -261,7 +261,7 @@ def test_replies_that_are_gone_or_changed_are_refused_by_name(tmp_path, monkeypa
 
 
 def test_an_outcome_of_an_unknown_model_or_of_no_number_is_named(tmp_path, monkeypatch):
-    monkeypatch.setattr(gallery, "_render", lambda figure, kind: b"")
+    monkeypatch.setattr(gallery, "_render", lambda figure, kind, area: b"")
     outcomes = evaluated(tmp_path) / "evaluation" / "outcomes.csv"
     right = outcomes.read_text()
     outcomes.write_text(right.replace(B, "c"))
@@ -273,7 +273,7 @@ def test_an_outcome_of_an_unknown_model_or_of_no_number_is_named(tmp_path, monke
 
 
 def test_groups_that_all_agree_leave_a_file_without_rows_and_no_filter(tmp_path, monkeypatch):
-    monkeypatch.setattr(gallery, "_render", lambda figure, kind: b"")
+    monkeypatch.setattr(gallery, "_render", lambda figure, kind, area: b"")
     write_table(
         evaluated(tmp_path) / "evaluation" / "group_differences.csv", [], DIFFERENCE_COLUMNS
     )

@@ -103,7 +103,7 @@ def work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder of runs. Its figures are drawn, but not rendered, which takes seconds and which the
     tests of a folder that they may change do not look at.
     """
-    monkeypatch.setattr(gallery, "_render", lambda figure, kind: kind.encode())
+    monkeypatch.setattr(gallery, "_render", lambda figure, kind, area: kind.encode())
     return make_work(tmp_path / "work")
 
 

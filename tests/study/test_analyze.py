@@ -177,7 +177,7 @@ def test_a_report_has_the_section_and_the_texts_if_both_commands_are_asked_for_t
 @pytest.fixture
 def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
     """Make figures without rendering them, which takes seconds."""
-    monkeypatch.setattr(gallery, "_render", lambda figure, kind: b"")
+    monkeypatch.setattr(gallery, "_render", lambda figure, kind, area: b"")
 
 
 # --------------------------------------------------------------------------- degenerate inputs
