@@ -57,6 +57,8 @@ _SETTING_CODES = frozenset(
 _FILTER_CODES = frozenset(
     {"content_filter", "content_policy_violation", "ResponsibleAIPolicyViolation"}
 )
+# Characters of a server's words in a sentence of ours.
+_QUOTED = 300
 # Characters of a body that are shown: nobody reads more, and taking secrets out of them takes time.
 _LONGEST_BODY = 100_000
 # What a client sends alike with every request.
@@ -101,6 +103,14 @@ class Failure(NamedTuple):
     @property
     def shown(self) -> str:
         return f"HTTP {self.status}: {self.message}" if self.status else self.message
+
+    def quotation(self, meaning: Meaning) -> str:
+        """Return the server's words as they go into a sentence, ``: '…'``; nothing where there are
+        none, and of a refused key, a part of which the words may repeat.
+        """
+        if not self.message or meaning == "key":
+            return ""
+        return f": '{self.message[:_QUOTED]}'"
 
     def meaning(self, *, wait: bool = False) -> Meaning:
         """Return what it means; ``wait`` says that the server names a time after which to ask

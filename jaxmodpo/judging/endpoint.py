@@ -194,8 +194,7 @@ class EndpointJudge:
         code = self.redaction.name(failure.code) or f"HTTP {failure.status}"
         param = self.redaction.name(failure.param)
         named = f"{code} ({param})" if param else code
-        # Words about a key may repeat a part of it.
-        words = f": '{failure.message[:300]}'" if failure.message and meaning != "key" else ""
+        words = failure.quotation(meaning)
         reasons = {
             "key": f"refused the key in {self.endpoint.api_key_env}; set a valid one",
             "model": f"has no model {model} at this URL; see --base-url and --judge-model",
@@ -208,7 +207,7 @@ class EndpointJudge:
                 " json_object"
             ),
             "setting": (
-                f"said {named} for the model {model}{words}; change the settings or the account",
+                f"said {named} for the model {model}{words}; change the settings or the account"
             ),
         }
         return f"the judge at {self.endpoint.base_url} {reasons[meaning]}"

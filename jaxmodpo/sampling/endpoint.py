@@ -219,8 +219,7 @@ class _ReplyErrand(Errand[Reply | Unanswered]):
     def hopeless(self, meaning: Meaning, failure: Failure) -> UserError:
         code = failure.code or f"HTTP {failure.status}"
         named = f"{code} ({failure.param})" if failure.param else code
-        # Words about a key may repeat a part of it.
-        words = f": '{failure.message[:300]}'" if failure.message and meaning != "key" else ""
+        words = failure.quotation(meaning)
         reasons: dict[Meaning, str] = {
             "key": f"refused the key in {self.endpoint.api_key_env}",
             "model": f"has no model {self.endpoint.model}",

@@ -19,7 +19,10 @@ from numpy.typing import ArrayLike, NDArray
 
 from jaxmodpo.statistics.arrays import Array, ratio
 
-A, B, EQUAL, NONE = 0, 1, 2, -1
+A = 0
+B = 1
+EQUAL = 2
+NONE = -1
 
 Labels = NDArray[np.int64]
 
@@ -27,7 +30,8 @@ Labels = NDArray[np.int64]
 def count_choices(choices: ArrayLike) -> Labels:
     """Return how many raters chose a, b and equal: ``[items, raters]`` to ``[items, 3]``."""
     choices = np.asarray(choices, np.int64)
-    return np.stack([(choices == value).sum(axis=-1) for value in (A, B, EQUAL)], axis=-1)
+    counts = [np.sum(choices == value, axis=-1) for value in (A, B, EQUAL)]
+    return np.stack(counts, axis=-1)
 
 
 def majority_labels(counts: ArrayLike) -> Labels:
@@ -37,9 +41,12 @@ def majority_labels(counts: ArrayLike) -> Labels:
     replies equal does not matter. −1 where nobody answered.
     """
     counts = np.asarray(counts, np.int64)
-    first, second = counts[..., A], counts[..., B]
-    labels = np.where(first > second, A, np.where(second > first, B, EQUAL))
-    return np.where(counts.sum(axis=-1) > 0, labels, NONE)
+    first = counts[..., A]
+    second = counts[..., B]
+    without_first = np.where(second > first, B, EQUAL)
+    labels = np.where(first > second, A, without_first)
+    is_answered = counts.sum(axis=-1) > 0
+    return np.where(is_answered, labels, NONE)
 
 
 def indicators(labels: ArrayLike, values: int = 3) -> Array:
@@ -56,8 +63,10 @@ def confusion_cells(rows: ArrayLike, columns: ArrayLike, values: int) -> Array:
     A one stands where both have a label below ``values``; an item whose label is −1, or too high,
     has zeros. With two values the ties are so left out.
     """
-    table = indicators(rows, values)[..., :, None] * indicators(columns, values)[..., None, :]
-    return table.reshape(*table.shape[:-2], values * values)
+    row_indicators = indicators(rows, values)[..., :, None]
+    column_indicators = indicators(columns, values)[..., None, :]
+    tables = row_indicators * column_indicators  # [items, values, values]
+    return tables.reshape(*tables.shape[:-2], values * values)
 
 
 def square_tables(sums: ArrayLike) -> Array:
@@ -78,10 +87,13 @@ def fleiss_sums(counts: ArrayLike) -> Array:
     """
     counts = np.asarray(counts, np.float64)
     raters = counts.sum(axis=-1)
-    agreeing = ratio((counts * (counts - 1)).sum(axis=-1), raters * (raters - 1))
+    pairs = raters * (raters - 1)
+    pairs_agreeing = np.sum(counts * (counts - 1), axis=-1)
+    agreement = ratio(pairs_agreeing, pairs)
+    ones = np.ones_like(agreement)
+    columns = np.concatenate([agreement[..., None], ones[..., None], counts], axis=-1)
     has_pair = raters > 1
-    columns = [np.where(has_pair, agreeing, 0.0), has_pair, *np.moveaxis(counts, -1, 0)]
-    return np.stack([np.where(has_pair, column, 0.0) for column in columns], axis=-1)
+    return np.where(has_pair[..., None], columns, 0.0)
 
 
 def fleiss_of_sums(sums: ArrayLike) -> Array:
@@ -94,7 +106,7 @@ def fleiss_of_sums(sums: ArrayLike) -> Array:
     observed = ratio(sums[..., 0], sums[..., 1])
     votes = sums[..., 2:]
     share = ratio(votes, votes.sum(axis=-1, keepdims=True))
-    by_chance = (share**2).sum(axis=-1)
+    by_chance = np.sum(share**2, axis=-1)
     return ratio(observed - by_chance, 1 - by_chance)
 
 
@@ -104,8 +116,10 @@ def pair_sums(counts: ArrayLike) -> Array:
     """
     counts = np.asarray(counts, np.float64)
     raters = counts.sum(axis=-1)
-    agreeing = (counts * (counts - 1)).sum(axis=-1) / 2
-    return np.stack([agreeing, raters * (raters - 1) / 2], axis=-1)
+    # Each pair once, where the products count it from either side.
+    pairs_agreeing = np.sum(counts * (counts - 1), axis=-1) / 2
+    pairs = raters * (raters - 1) / 2
+    return np.stack([pairs_agreeing, pairs], axis=-1)
 
 
 def leave_one_out_cells(choices: ArrayLike, *, decided_by_all: bool) -> Array:
@@ -140,10 +154,11 @@ def match_sums(counts: ArrayLike, judge: ArrayLike) -> Array:
     nothing.
     """
     counts = np.asarray(counts, np.float64)
-    says = indicators(judge)
-    same = (counts * says).sum(axis=-1)
-    asked = counts.sum(axis=-1) * says.sum(axis=-1)
-    return np.stack([same, asked], axis=-1)
+    judge_indicators = indicators(judge)
+    same = np.sum(counts * judge_indicators, axis=-1)
+    judge_answers = judge_indicators.sum(axis=-1)
+    comparable = counts.sum(axis=-1) * judge_answers
+    return np.stack([same, comparable], axis=-1)
 
 
 def consensus(counts: ArrayLike) -> Array:
@@ -152,14 +167,16 @@ def consensus(counts: ArrayLike) -> Array:
     From 0.5 of a tie to 1 of a consensus; NaN where nobody preferred either reply.
     """
     counts = np.asarray(counts, np.float64)
-    return ratio(counts[..., :EQUAL].max(axis=-1), counts[..., :EQUAL].sum(axis=-1))
+    preferring = counts[..., :EQUAL]  # a and b
+    return ratio(preferring.max(axis=-1), preferring.sum(axis=-1))
 
 
 def preference_scores(labels: ArrayLike) -> Array:
     """Return 1 for a, 0.5 for equal, 0 for b and NaN for none: ``[...]`` to ``[...]``."""
     labels = np.asarray(labels, np.int64)
-    # NONE is −1 and picks the last one.
-    return np.array([1.0, 0.0, 0.5, np.nan])[labels]
+    # In the order of A, B and EQUAL; NONE is −1 and picks the last one.
+    score_of_label = np.array([1.0, 0.0, 0.5, np.nan])
+    return score_of_label[labels]
 
 
 def mean_scores(counts: ArrayLike) -> Array:
@@ -167,4 +184,5 @@ def mean_scores(counts: ArrayLike) -> Array:
     NaN where nobody answered.
     """
     counts = np.asarray(counts, np.float64)
-    return ratio(counts[..., A] + counts[..., EQUAL] / 2, counts.sum(axis=-1))
+    total_score = counts[..., A] + counts[..., EQUAL] / 2
+    return ratio(total_score, counts.sum(axis=-1))

@@ -57,4 +57,5 @@ def intraclass_of_sums(sums: ArrayLike) -> Array:
     spread = spread + ratio(raters * (mean_raters - mean_error), items)
     # What cancels to a rounding error is nothing: all scores are the same.
     scale = np.maximum(squares, 1.0) * 1e-12
-    return ratio(mean_items - mean_error, np.where(np.abs(spread) > scale, spread, 0.0))
+    spread = np.where(np.abs(spread) > scale, spread, 0.0)
+    return ratio(mean_items - mean_error, spread)

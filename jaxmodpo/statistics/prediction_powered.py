@@ -63,11 +63,14 @@ def prediction_powered_mean(
     value = float(labels.mean())
     if len(further):
         weight = _weight(labels, predictions, further)
-        value = weight * float(further.mean()) + float((labels - weight * predictions).mean())
+        # What the judge says of the further items, corrected by how far it is off on the labeled.
+        mean_correction = float((labels - weight * predictions).mean())
+        value = weight * float(further.mean()) + mean_correction
         variance_of_further = weight**2 * float(further.var()) / len(further)
-    rectified = float((labels - weight * predictions).var()) / len(labels)
+    corrections = labels - weight * predictions
+    variance_of_corrections = float(corrections.var()) / len(labels)
     z = NormalDist().inv_cdf((1 + confidence) / 2)
-    half_width = z * math.sqrt(variance_of_further + rectified)
+    half_width = z * math.sqrt(variance_of_further + variance_of_corrections)
     return PoweredMean(value, value - half_width, value + half_width, weight)
 
 

@@ -309,7 +309,7 @@ class _ScoreErrand(Errand[Answer]):
         return Answer(status, failure.shown, model=self.scorer.asked.name)
 
     def hopeless(self, meaning: Meaning, failure: Failure) -> UserError:
-        words = f": '{failure.message[:300]}'" if failure.message and meaning != "key" else ""
+        words = failure.quotation(meaning)
         reasons: Mapping[str, str] = {
             "key": f"refused the key in {self.scorer.api_key_env}; set a valid one",
             "model": "has no such model or address; see --base-url and --moderation-model",

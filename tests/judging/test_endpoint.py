@@ -152,7 +152,8 @@ def test_no_server_at_all_is_an_error(server):
                 400,
                 {"error": {"message": "no", "code": "unsupported_value", "param": "temperature"}},
             ),
-            r"unsupported_value \(temperature\) for the model asked-model",
+            r"/v1 said unsupported_value \(temperature\) for the model asked-model: 'no'; change the"
+            r" settings or the account$",
         ),
         ((429, {"error": {"message": "pay", "code": "insufficient_quota"}}), "insufficient_quota"),
         (
