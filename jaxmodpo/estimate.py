@@ -52,6 +52,7 @@ from jaxmodpo.models.parameters import count
 from jaxmodpo.models.roberta import parameter_table as encoder_table
 from jaxmodpo.models.shapes import SHAPES, decoder_shape, encoder_shape, name_of_folder
 from jaxmodpo.ranges import Settings
+from jaxmodpo.rankings import two_by_two
 from jaxmodpo.records import read_personas
 from jaxmodpo.sampling.roofline import SamplerBytes, tokens_per_second
 from jaxmodpo.training.hardware import Chip, chips
@@ -166,8 +167,7 @@ class Estimator:
         ``data.pairs.PairsPerQuestion``.
         """
         rows = self.rows(path)
-        is_rankings = path.name.endswith("_rankings.json") or holds_rankings(path)
-        if not is_rankings or per_question == "best-worst":
+        if not _is_rankings(path) or per_question == "best-worst":
             return rows
         # As if no two replies were tied: how many will be, only the judge knows.
         replies = self.per_question.get(path, REPLIES_PER_RANKING)
@@ -175,6 +175,21 @@ class Estimator:
         if per_question == "all":
             return rows * all_pairs
         return rows * min(int(per_question), all_pairs)
+
+    def replies(self, paths: Sequence[Path], per_question: Any = "best-worst") -> int:
+        """Return how many replies a training on the pairs of each objective's file computes: each
+        of a question's once. Pairs that lie in files are counted as if they shared none.
+        """
+        questions = min(map(self.rows, paths))
+        if not all(map(_is_rankings, paths)):
+            return 2 * questions * len(paths)
+        of_ranking = min(self.per_question.get(path, REPLIES_PER_RANKING) for path in paths)
+        comparisons = two_by_two(range(of_ranking, 0, -1))
+        if per_question != "all":
+            comparisons = comparisons[: 1 if per_question == "best-worst" else int(per_question)]
+        compared = {reply for pair in comparisons for reply in (pair.better, pair.worse)}
+        # Objectives may choose other pairs of the same replies.
+        return questions * min(of_ranking, len(compared) * len(paths))
 
     def adapter_bytes(self, folder: Path) -> float:
         """Return the size of an adapter that is there, or that an earlier phase will have written.
@@ -288,22 +303,26 @@ class Estimator:
         return 2.0 * count(decoder_table(decoder_shape(self.model(model))))
 
     def training(
-        self, config: AdapterTrainingSettings, pairs: int, sequences: int, runs: int = 1
+        self,
+        config: AdapterTrainingSettings,
+        replies: int,
+        runs: int = 1,
+        *,
+        has_reference: bool = True,
     ) -> Cost:
         """Return the cost of training adapters, and remember the last one's size.
 
         Args:
             config: a policy's training settings.
-            pairs: examples.
-            sequences: of each example.
+            replies: how many sequences an epoch computes.
             runs: how many adapters are trained on them.
+            has_reference: whether the reference's log-probabilities are computed too.
         """
         shape = decoder_shape(self.model(config.model))
-        tokens = np.minimum(lengths(pairs * sequences), config.max_length)
+        tokens = np.minimum(lengths(replies), config.max_length)
         operations = flops.training(shape, config.lora, tokens) * config.epochs * runs
-        # The reference's log-probabilities, computed once before the first update. SFT, which
-        # learns from one sequence, has no reference.
-        if sequences > 1:
+        # The reference's log-probabilities, computed once before the first update.
+        if has_reference:
             operations += flops.forward(shape, config.lora, tokens)
         adapter = 4.0 * count(adapter_table(decoder_table(shape), config.lora))
         self.adapters[config.output_dir / "adapter"] = adapter
@@ -406,6 +425,11 @@ def lengths(sequences: int) -> np.ndarray:
     pairs = -(-sequences // 2)
     _, tokens = reference_lengths(pairs, np.random.default_rng(0))
     return tokens.ravel()[:sequences]
+
+
+def _is_rankings(path: Path) -> bool:
+    """Return whether a file, which may not be there yet, holds rankings and not pairs."""
+    return path.name.endswith("_rankings.json") or holds_rankings(path)
 
 
 def _weight_bytes(shape: DecoderConfig, base_dtype: str) -> float:

@@ -116,9 +116,10 @@ def test_the_better_variant_of_phase_2_shares_all_but_what_it_betters(tmp_path):
         )
         assert (other.pairs_per_question, other.margin_scale, other.epochs) == ("all", "std", 1)
         assert other.margin == one.margin and other.pairs.name.endswith("_rankings.json")
-        # Ten times the pairs, a third of the epochs; references are computed once for each.
+        # Ten times the pairs are of five replies instead of two; a third of the epochs; references
+        # are computed once for each.
         assert more.chip_hours / cost.chip_hours == pytest.approx(
-            10 * (2 * 1 + 1) / (2 * 3 + 1), rel=0.1
+            5 / 2 * (2 * 1 + 1) / (2 * 3 + 1), rel=0.1
         )
 
 

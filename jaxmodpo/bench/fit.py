@@ -5,7 +5,6 @@ run would take.
 from __future__ import annotations
 
 import dataclasses
-import functools
 import json
 import logging
 import math
@@ -16,14 +15,12 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import jax.numpy as jnp
-import numpy as np
 from jax.sharding import Mesh
 
+from jaxmodpo.bench.fit_examples import batches_of, replies_of
 from jaxmodpo.bench.fit_sampling import described_sampling, fit_sampling
 from jaxmodpo.bench.fit_tables import compared, described
 from jaxmodpo.data.batches import Batches, Batching
-from jaxmodpo.data.examples import LENGTH_MULTIPLE, Examples
-from jaxmodpo.data.reference_lengths import full_examples, reference_examples
 from jaxmodpo.errors import UserError
 from jaxmodpo.flags.help_groups import HelpGroup
 from jaxmodpo.methods.dpo import DPO
@@ -31,7 +28,6 @@ from jaxmodpo.methods.joint import JointDPO
 from jaxmodpo.methods.modpo import MODPO
 from jaxmodpo.methods.reward_model import RewardLoss
 from jaxmodpo.methods.sft import SFT
-from jaxmodpo.models import flops
 from jaxmodpo.models.attention import Backend
 from jaxmodpo.models.lora import LoraConfig
 from jaxmodpo.models.quantized import BaseDtype
@@ -83,8 +79,11 @@ class FitConfig(Unestimated, help_group="model"):
     """Number of devices along the mesh axes data, fsdp and tensor; by default all are on fsdp, with
     a copy of the model for each GPU host."""
     batch_size: Annotated[Count, HelpGroup("batch")] = 16
-    """Number of examples in memory at a time (pairs, for preference losses), over all devices; of
-    the sampler, the replies under way."""
+    """Number of questions in memory at a time, over all devices; of the sampler, the replies under
+    way."""
+    replies: Annotated[Count | None, HelpGroup("batch")] = None
+    """Number of a question's replies, each of which is computed once; every two of them are a pair.
+    By default two, of sft one, of joint two for each objective."""
     gradient_accumulation: Annotated[Count, HelpGroup("batch")] = 1
     """Number of batches whose gradients are added up for one update."""
     length: Annotated[int, Range(least=8), HelpGroup("batch")] = 1024
@@ -112,7 +111,7 @@ class FitConfig(Unestimated, help_group="model"):
     """Source of the reference's log-probabilities: precomputed takes them from the disk, in_step
     computes them in every update."""
     examples: Annotated[Count, HelpGroup("batch")] = 2379
-    """Number of examples of the run whose cost is estimated."""
+    """Number of questions of the run whose cost is estimated."""
     epochs: Annotated[Count, HelpGroup("batch")] = 3
     """Number of passes over these examples."""
     search: Annotated[bool, HelpGroup("search")] = False
@@ -128,6 +127,8 @@ class FitConfig(Unestimated, help_group="model"):
             raise UserError("--search is for steps that train; give --step sample a --batch-size")
         if self.step != "sample" and self.adapters > 1:
             raise UserError("--adapters is for --step sample; the other steps have one adapter")
+        if self.replies == 1 and (self.method != "sft" or self.step == "reward"):
+            raise UserError("--replies 1 makes no pair; only --method sft learns from one reply")
 
 
 def fit(config: FitConfig) -> None:
@@ -188,13 +189,13 @@ def _answers(config: FitConfig, devices: list[Any]) -> tuple[list[Answer], Answe
     answers = list(search(config, devices))
     # Where none fits, the fastest that does not still says what is missing.
     candidates = [answer for answer in answers if answer.fits] or answers
-    best = max(candidates, key=lambda answer: (answer.pairs_per_second, answer.batch_size))
+    best = max(candidates, key=lambda answer: (answer.questions_per_second, answer.batch_size))
     return answers, best
 
 
 def answer(config: FitConfig, mesh: Mesh) -> Answer:
     """Compile the step for a mesh and say what it needs."""
-    batches = _batches(config, mesh)
+    batches = batches_of(config, mesh)
     compiled, work, scoring_work = _compiled_step(config, batches, mesh)
     question = Question(
         model=config.model,
@@ -206,61 +207,6 @@ def answer(config: FitConfig, mesh: Mesh) -> Answer:
     chip = chip_of(mesh.devices.flat[0].device_kind)
     advice = tuple(_advice(config, mesh))
     return answer_of(question, compiled, work, scoring_work, batches, mesh, chip, advice)
-
-
-def _batches(config: FitConfig, mesh: Mesh) -> Batches:
-    """Return batches of examples as long as the configuration says, with all that the method
-    reads.
-    """
-    sequences = _sequences(config)
-    if config.lengths == "full":
-        examples = full_examples(config.examples, config.length, sequences)
-    else:
-        examples = _reference_examples(config, sequences)
-    # Zeros: what is computed and moved does not depend on the values.
-    fields = {"reference_logps": np.zeros((config.examples, sequences), np.float32)}
-    if config.method == "modpo":
-        fields["reward_margins"] = np.zeros((config.examples, config.objectives - 1), np.float32)
-    settings: dict[str, Any] = {}
-    if config.step == "reward":
-        # Reward models train on padded rows, and have no reference.
-        fields = {}
-        settings["batching"] = "padded"
-    else:
-        settings["batching"] = config.batching
-        settings["cost"] = functools.partial(flops.token_cost, decoder_shape(config.model))
-    return Batches(
-        examples.with_fields(**fields),
-        batch_size=config.batch_size,
-        accumulation=1 if config.step == "score" else config.gradient_accumulation,
-        epochs=1 if config.step == "score" else config.epochs,
-        row_shards=row_shards(mesh),
-        **settings,
-    )
-
-
-def _sequences(config: FitConfig) -> int:
-    """Return how many sequences an example has."""
-    if config.step == "reward":
-        return 2
-    return {"sft": 1, "joint": 2 * config.objectives}.get(config.method, 2)
-
-
-def _reference_examples(config: FitConfig, sequences: int) -> Examples:
-    """Return examples as long as real posts and replies, of independent lengths, as many sequences
-    as are needed.
-    """
-    # They come in pairs of sequences; of an odd number the last one is cut off.
-    pairs: list[Examples] = []
-    for number in range(-(-sequences // 2)):
-        pairs.append(reference_examples(config.examples, seed=number))
-    prompt_lengths = np.concatenate([pair.prompt_lengths for pair in pairs], axis=1)[:, :sequences]
-    lengths = np.concatenate([pair.lengths for pair in pairs], axis=1)[:, :sequences]
-    prompt_lengths = np.minimum(prompt_lengths, config.length)
-    lengths = np.minimum(lengths, config.length)
-    longest = -(-int(lengths.max()) // LENGTH_MULTIPLE) * LENGTH_MULTIPLE
-    tokens = np.zeros((config.examples, sequences, longest), np.int32)
-    return Examples(tokens, prompt_lengths, lengths, {})
 
 
 def _compiled_step(
@@ -373,7 +319,7 @@ def _promising(config: FitConfig, devices: list[Any], chip: Chip) -> list[Mesh]:
             if _argument_bytes(config, mesh) > 0.9 * chip.hbm_gib * GIB:
                 continue
             small = dataclasses.replace(config, batch_size=_unit(config, mesh) * 2)
-            batches = _batches(small, mesh)
+            batches = batches_of(small, mesh)
         except UserError:
             continue  # the model does not divide this mesh
         # The roofline is known without compiling, and is good enough to choose by.
@@ -423,10 +369,8 @@ def _unit(config: FitConfig, mesh: Mesh) -> int:
     """Return what batch sizes should be multiples of, so that every device has the same number of
     sequences.
     """
-    # Packed rows are divided among the devices by sequences, of which a pair has two.
-    if config.step != "reward" and config.batching == "packed" and config.method != "sft":
-        return max(1, row_shards(mesh) // 2)
-    return row_shards(mesh)
+    # Rows are divided among the devices by sequences, of which a question has one for each reply.
+    return max(1, row_shards(mesh) // replies_of(config))
 
 
 def _largest(config: FitConfig, mesh: Mesh, chip: Chip) -> Answer:

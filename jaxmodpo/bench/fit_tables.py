@@ -19,18 +19,18 @@ def compared(answers: Sequence[Answer]) -> str:
                 " ".join(map(str, answer.mesh)),
                 batch_size,
                 f"{answer.peak_bytes / GIB:.2f}",
-                f"{answer.pairs_per_second:.1f}",
+                f"{answer.questions_per_second:.1f}",
                 answer.bound or "",
             ]
         )
     return text_table(
-        ["mesh", "largest batch", "peak GiB", "examples/s at the roofline", "bound"], rows
+        ["mesh", "largest batch", "peak GiB", "questions/s at the roofline", "bound"], rows
     )
 
 
 def described(answer: Answer, examples: int, epochs: int) -> str:
-    """Return what is known of a configuration, as text; the experiment has ``examples`` and
-    ``epochs``.
+    """Return what is known of a configuration, as text; the experiment has so many
+    ``examples``, which are questions, and ``epochs``.
     """
     data, fsdp, tensor = answer.mesh
     examples_per_update = answer.batch_size * answer.gradient_accumulation
@@ -39,7 +39,7 @@ def described(answer: Answer, examples: int, epochs: int) -> str:
     lines = [
         f"{answer.model}: {answer.method} step on {answer.topology}, {answer.chips} ×"
         f" {answer.chip}, mesh data {data} × fsdp {fsdp} × tensor {tensor}",
-        f"update of {examples_per_update} examples:"
+        f"update of {examples_per_update} questions:"
         f" {answer.gradient_accumulation} × {answer.rows} rows of {answer.row_length:,} tokens,"
         f" {answer.padding_waste:.1%} padding",
         "",
@@ -98,5 +98,5 @@ def _time_rows(answer: Answer, examples: int, epochs: int) -> list[list[str]]:
     return [
         ["update at the roofline", f"{answer.roofline_seconds:.3f} s, bound by {answer.bound}"],
         ["update at 50% MFU", f"{answer.half_mfu_seconds:.3f} s"],
-        [f"{examples:,} examples × {passes}", run],
+        [f"{examples:,} questions × {passes}", run],
     ]

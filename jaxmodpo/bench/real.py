@@ -18,9 +18,9 @@ from typing import Any, TypedDict
 import numpy as np
 
 from jaxmodpo.bench.table import text_table
-from jaxmodpo.data.examples import policy_pairs
 from jaxmodpo.data.held_out import held_out, split_rows
 from jaxmodpo.data.pairs import load_pairs
+from jaxmodpo.data.replies import policy_pairs
 from jaxmodpo.data.scored import PairsConfig, pairs
 from jaxmodpo.data.text import PolicyText, load_tokenizer
 from jaxmodpo.errors import UserError
@@ -306,10 +306,11 @@ def _policy_rows(config: BenchRealConfig, test_pairs: Mapping[str, Sequence[Pair
     for model, trained_on, folder in policies:
         policy = with_adapter(base, folder / "adapter")
         for judged_on, test in test_pairs.items():
-            examples = policy_pairs([test], text)
-            reference_logps = policy.logps(examples, 16, reference=True)
+            questions = policy_pairs([test], text).by_question()
+            reference_logps = policy.logps(questions.examples, 16, reference=True)
             # What DPO trains, but for the factor beta, which changes no preference.
-            implicit_rewards = policy.logps(examples, 16) - reference_logps
+            log_ratios = policy.logps(questions.examples, 16) - reference_logps
+            implicit_rewards = questions.of_comparisons(log_ratios)
             margins = implicit_rewards[:, 0] - implicit_rewards[:, 1]
             rows.append(_row(model, trained_on, judged_on, margins, test))
     return rows

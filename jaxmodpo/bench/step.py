@@ -5,6 +5,7 @@ against TRL.
 from __future__ import annotations
 
 import functools
+import itertools
 import sys
 import tempfile
 import time
@@ -22,7 +23,7 @@ from jaxmodpo.bench.table import text_table
 from jaxmodpo.bench.trl_step import TrlRun, import_trl, trl_contenders
 from jaxmodpo.data.batches import Batches, Batching
 from jaxmodpo.data.examples import Examples
-from jaxmodpo.data.reference_lengths import reference_examples
+from jaxmodpo.data.reference_lengths import comparing, every_pair, reference_examples
 from jaxmodpo.flags.help_groups import HelpGroup
 from jaxmodpo.methods.dpo import DPO
 from jaxmodpo.models import flops
@@ -38,17 +39,20 @@ from jaxmodpo.models.shapes import settings
 from jaxmodpo.policy.loaded import check_attention
 from jaxmodpo.policy.mesh import check_heads, make_mesh, place_batch, row_shards, shardings
 from jaxmodpo.ranges import Count, Probability, Unestimated
+from jaxmodpo.schema import Range
 from jaxmodpo.training.hardware import peak_flops
 from jaxmodpo.training.policy_loss import PolicyLoss
 from jaxmodpo.training.step import OptimizerSettings, initial_state, train_step
 
 Reference = Literal["precomputed", "in_step"]
+Unit = Literal["question", "pair"]
+_NAMES: dict[Unit, str] = {"question": "", "pair": "pair by pair, "}
 
 
 @dataclass(frozen=True, kw_only=True)
 class BenchStepConfig(Unestimated, help_group="measurement"):
-    """Train random weights of a model's shape by DPO on pairs as long as real ones, and print the
-    speed.
+    """Train random weights of a model's shape by DPO on every pair of replies as long as real ones,
+    and print the speed.
     """
 
     model: Annotated[str, HelpGroup("model")] = "tiny-mistral"
@@ -58,7 +62,12 @@ class BenchStepConfig(Unestimated, help_group="measurement"):
     lora_rank: Annotated[Count, HelpGroup("model")] = 16
     """Rank of the adapter, which lies on all seven projections."""
     batch_size: Annotated[Count, HelpGroup("batch")] = 8
-    """Number of pairs in memory at a time, over all devices."""
+    """Number of questions in memory at a time, over all devices."""
+    replies: Annotated[int, Range(least=2), HelpGroup("batch")] = 2
+    """Number of replies to a question; every two of them are a pair."""
+    units: Annotated[tuple[Unit, ...], HelpGroup("computation")] = ("question",)
+    """What a batch consists of: question computes each of a question's replies once, pair has two
+    sequences for each pair, as other trainers do. An update has the same pairs."""
     gradient_accumulation: Annotated[Count, HelpGroup("batch")] = 1
     """Number of batches whose gradients are added up for one update."""
     length_share: Annotated[Probability | None, HelpGroup("batch")] = None
@@ -103,30 +112,36 @@ def bench_step(config: BenchStepConfig) -> None:
     share = config.length_share or (0.25 if on_cpu else 1.0)
     base_dtype: BaseDtype = config.base_dtype or ("float32" if on_cpu else "bfloat16")
     per_update = config.batch_size * config.gradient_accumulation
-    examples = reference_examples(
-        per_update * config.updates, share=share, vocab_size=shape.vocab_size
+    questions = reference_examples(
+        per_update * config.updates,
+        replies=config.replies,
+        share=share,
+        vocab_size=shape.vocab_size,
     )
+    pairs = _pairs_of(questions)
+    pairs_per_question = len(every_pair(config.replies))
     lora = LoraConfig(config.lora_rank, 2.0 * config.lora_rank, 0.0)
     with tempfile.TemporaryDirectory() as temporary:
-        contenders = _our_contenders(config, shape, lora, examples, mesh, base_dtype)
+        contenders = _our_contenders(config, shape, lora, questions, mesh, base_dtype)
         if config.against:
             run = TrlRun(
                 model=config.model,
-                batch_size=config.batch_size,
+                batch_size=config.batch_size * pairs_per_question,
                 gradient_accumulation=config.gradient_accumulation,
                 updates=config.updates,
                 folder=Path(temporary),
             )
-            contenders += trl_contenders(run, shape, lora, examples)
+            contenders += trl_contenders(run, shape, lora, pairs)
         best = _fastest_rounds(contenders, config.rounds)
     peak = peak_flops(mesh.devices.flat[0].device_kind)
     rivals = [contender for contender in contenders if contender.name.startswith("TRL")]
     device_kind = mesh.devices.flat[0].device_kind
     rows = [_row(contender, best, rivals, mesh.size, peak) for contender in contenders]
-    padded_tokens = examples.tokens.size / examples.lengths.sum()
+    padded_tokens = questions.tokens.size / questions.lengths.sum()
     print(
-        f"{config.model}, {base_dtype}, rank {config.lora_rank}, updates of {per_update} pairs,"
-        f" {examples.lengths.mean():.0f} tokens a sequence on average and {examples.lengths.max()}"
+        f"{config.model}, {base_dtype}, rank {config.lora_rank}, updates of {per_update} questions"
+        f" with {config.replies} replies and {pairs_per_question} pairs each,"
+        f" {questions.lengths.mean():.0f} tokens a reply on average and {questions.lengths.max()}"
         f" at most (padding to one length: {padded_tokens:.2f}× the tokens), {mesh.size} ×"
         f" {device_kind}\n"
     )
@@ -190,20 +205,33 @@ def _our_contenders(
     config: BenchStepConfig,
     shape: DecoderConfig,
     lora: LoraConfig,
-    examples: Examples,
+    questions: Examples,
     mesh: Mesh,
     base_dtype: BaseDtype,
 ) -> list[Contender]:
     # All contenders share the base, which is by far the largest of what they hold.
     base = random_base(shape, base_dtype, mesh)
     contenders: list[Contender] = []
-    for batching in config.batchings:
-        for reference in config.references:
-            print(f"compiling: {batching}, reference {reference}", file=sys.stderr)
-            contenders.append(
-                _contender(config, shape, lora, examples, mesh, base, batching, reference)
-            )
+    for unit, batching, reference in itertools.product(
+        config.units, config.batchings, config.references
+    ):
+        print(f"compiling: {unit}, {batching}, reference {reference}", file=sys.stderr)
+        contenders.append(
+            _contender(config, shape, lora, questions, mesh, base, unit, batching, reference)
+        )
     return contenders
+
+
+def _pairs_of(questions: Examples) -> Examples:
+    """Return every two replies of each question as an example with two sequences of its own."""
+    places = every_pair(questions.tokens.shape[1])
+    count = len(questions) * len(places)
+    return Examples(
+        tokens=questions.tokens[:, places].reshape(count, 2, -1),
+        prompt_lengths=questions.prompt_lengths[:, places].reshape(count, 2),
+        lengths=questions.lengths[:, places].reshape(count, 2),
+        fields={},
+    )
 
 
 def random_base(shape: DecoderConfig, base_dtype: BaseDtype, mesh: Mesh) -> Parameters:
@@ -238,9 +266,10 @@ def _contender(
     config: BenchStepConfig,
     shape: DecoderConfig,
     lora: LoraConfig,
-    examples: Examples,
+    questions: Examples,
     mesh: Mesh,
     base: Parameters,
+    unit: Unit,
     batching: Batching,
     reference: Reference,
 ) -> Contender:
@@ -248,12 +277,20 @@ def _contender(
     attention = Attention(config.attention, mesh)
     check_attention(attention, shape, config.base_dtype or "bfloat16")
     loss = PolicyLoss(shape, lora, DPO(0.1), attention, config.remat, in_step, lora.dropout > 0)
+    places = every_pair(config.replies)
+    if unit == "question":
+        examples = comparing(questions, places)
+        batch_size = config.batch_size
+    else:
+        examples = comparing(_pairs_of(questions), every_pair(2))
+        batch_size = config.batch_size * len(places)
     if not in_step:
         # Their values do not change the time.
-        examples = examples.with_fields(reference_logps=np.zeros((len(examples), 2), np.float32))
+        reference_logps = np.zeros(examples.lengths.shape, np.float32)
+        examples = examples.with_fields(reference_logps=reference_logps)
     batches = Batches(
         examples,
-        batch_size=config.batch_size,
+        batch_size=batch_size,
         accumulation=config.gradient_accumulation,
         batching=batching,
         row_shards=row_shards(mesh),
@@ -301,10 +338,11 @@ def _contender(
     if mesh.devices.flat[0].platform != "cpu":
         peak = getattr(memory, "peak_memory_in_bytes", 0) or peak
     return Contender(
-        name=f"{batching}, reference {reference.replace('_', ' ')}",
-        pairs=len(examples),
-        tokens=int(examples.lengths.sum()),
-        operations=flops.training(shape, lora, examples.lengths, in_step),
+        name=f"{_NAMES[unit]}{batching}, reference {reference.replace('_', ' ')}",
+        pairs=len(questions) * len(places),
+        # A reply that is computed again for another pair is no more useful than padding.
+        tokens=int(questions.lengths.sum()),
+        operations=flops.training(shape, lora, questions.lengths, in_step),
         peak=peak,
         run=run,
     )

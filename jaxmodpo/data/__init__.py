@@ -6,20 +6,21 @@ In the order in which a pair goes through it:
   ``pairs.py`` puts the two together.
 - ``text.py`` turns texts into tokens; ``chat_template.py`` finds out what stands around a question,
   and ``controls.py`` keeps what a person wrote from being read as a control token.
-- ``examples.py`` collects tokens in arrays.
+- ``replies.py`` tokenizes every reply once and numbers what is compared; ``comparisons.py`` makes
+  an example of each question, and ``examples.py`` holds them as arrays.
 - ``grouping.py`` and ``packing.py`` decide which examples meet and where their tokens lie, and
   ``batches.py`` hands out the batches.
 
 The first batch of a file of pairs::
 
     from jaxmodpo.data.batches import Batches
-    from jaxmodpo.data.examples import policy_pairs
     from jaxmodpo.data.pairs import load_pairs
+    from jaxmodpo.data.replies import policy_pairs
     from jaxmodpo.data.text import PolicyText, load_tokenizer
 
     pairs = load_pairs(Path("empathy_pairs.json"))
     text = PolicyText(load_tokenizer(model_folder))
-    examples = policy_pairs([pairs], text)
+    examples = policy_pairs([pairs], text).by_question().examples
     batch = next(Batches(examples, batch_size=8, accumulation=2, batching="packed"))
     batch["tokens"].shape               # (2 microbatches, rows, tokens of a row)
 """

@@ -4,8 +4,8 @@ An update has exactly ``batch_size × accumulation`` examples, cut into microbat
 microbatch of a run has one fixed shape, so that the step compiles once. *Padded*, each sequence has
 a row of its own. *Packed*, sequences lie end to end in rows, marked by segment numbers; examples
 are grouped so that microbatches hold about equally many tokens, and the rows are as long as the
-fullest one needs. An example's sequences (chosen and rejected) are always in the same microbatch,
-though not in the same row.
+fullest one needs. An example's sequences (a question's replies) are always in the same microbatch,
+though not in the same row; a place for a sequence that an example does not have takes no room.
 
 Everything is a function of the seed and the update's number: the iterator's state is one number,
 and no batch has to be replayed to find another. Nothing here depends on the devices but the number
@@ -30,19 +30,18 @@ import numpy as np
 from jaxmodpo.data.examples import Examples
 from jaxmodpo.data.grouping import balanced_microbatches, balanced_updates, epoch_order
 from jaxmodpo.data.packing import ROW_COUNTS, Packing, pack
-from jaxmodpo.errors import UserError
 from jaxmodpo.progress import Progress
 
 Batching = Literal["packed", "padded"]
 
-ROW_ARRAYS = ("tokens", "segments", "positions", "completions")
-"""arrays of packed batches whose second axis is rows; that of the others is examples"""
+PACKED_ARRAYS = ("tokens", "segments", "positions", "completions")
+"""arrays of packed batches, ``[microbatches, rows, tokens]``"""
 
-PADDED_ARRAYS = ("tokens", "prompt_lengths", "lengths")
-"""arrays of padded batches, besides the examples' own fields"""
+ROW_ARRAYS = (*PACKED_ARRAYS, "prompt_lengths", "lengths")
+"""arrays of packed or padded batches whose second axis is rows; that of the others is examples"""
 
-SCORED_ARRAYS = (*ROW_ARRAYS, "places", "segment_numbers", *PADDED_ARRAYS)
-"""what scoring needs of a batch, packed or padded"""
+SCORED_ARRAYS = (*ROW_ARRAYS, "places", "segment_numbers")
+"""what scoring needs of a batch, packed or padded; all else are the examples' own fields"""
 
 WINDOW = 64
 """updates among which examples are exchanged to even out the number of tokens"""
@@ -69,12 +68,15 @@ class Batches:
     """An iterator over a run's updates whose state can be saved and restored.
 
     Yields mappings of arrays with a leading axis of ``accumulation`` microbatches. Both kinds have
-    ``row_weights`` ``[m, P]`` float32, 1 for an example and 0 for an empty place, and the examples'
-    own fields ``[m, P, …]``. Padded ones have ``tokens`` ``[m, P, S, T]``, ``prompt_lengths`` and
-    ``lengths`` ``[m, P, S]``. Packed ones have, for R rows of L tokens, ``tokens``, ``segments``
-    (from 1; 0 is padding), ``positions`` and ``completions`` (the segment's number where a token is
-    to be learned, 0 elsewhere), all ``[m, R, L]`` int32; ``segment_numbers`` ``[m, K]``, from 1;
-    and ``places`` ``[m, P, S]``, where a sequence lies: row × K + segment − 1.
+    ``row_weights`` ``[m, P]`` float32, 1 for an example and 0 for an empty place, the examples' own
+    fields ``[m, P, …]``, and ``places`` ``[m, P, S]``, where each sequence lies; the place of one
+    that an example does not have is 0, and means nothing.
+
+    Padded ones have ``tokens`` ``[m, R, T]``, ``prompt_lengths`` and ``lengths`` ``[m, R]``; a
+    place is a row. Packed ones have, for R rows of L tokens, ``tokens``, ``segments`` (from 1; 0 is
+    padding), ``positions`` and ``completions`` (the segment's number where a token is to be
+    learned, 0 elsewhere), all ``[m, R, L]`` int32, and ``segment_numbers`` ``[m, K]``, from 1; a
+    place is row × K + segment − 1.
 
     Args:
         examples: the data set.
@@ -83,13 +85,9 @@ class Batches:
         epochs: passes over the data.
         seed: of the order.
         batching: packed or padded.
-        row_shards: devices that share a microbatch's rows evenly; padded rows must be a multiple of
-            it.
+        row_shards: devices that share a microbatch's rows evenly.
         cost: what a row's token costs, given the row's length, in any unit: packed rows get the
             length that makes the whole run cheapest. By default all tokens cost the same.
-
-    Raises:
-        UserError: padded rows that ``row_shards`` does not divide.
     """
 
     def __init__(
@@ -114,23 +112,17 @@ class Batches:
         self.steps_per_epoch = -(-len(examples) // self.examples_per_update)
         self.steps = epochs * self.steps_per_epoch
         self._step = 0
-        self._planned: tuple[int, np.ndarray] | None = None
+        # All epochs are planned (and packed) here, once: the shape holds what this very plan needs.
+        # A run that is resumed comes to the same plan, since it follows from the seed.
+        self._members = self._all_members()
+        capacity = self._members.shape[-1]
         if batching == "packed":
-            # All epochs are planned and packed here, once: the shape holds what this very packing
-            # needs. A run that is resumed comes to the same plan, since it follows from the seed.
-            self._members = self._all_members()
             packing = self._pack(row_shards, cost)
-            capacity = self._members.shape[-1]
             self._packing = packing
             self.shape = Shape(packing.rows, packing.length, packing.segments, capacity)
         else:
-            if batch_size % row_shards:
-                raise UserError(
-                    f"a batch of {batch_size} rows cannot be spread over {row_shards} devices; make"
-                    f" it a multiple of {row_shards}"
-                )
-            sequences, length = examples.tokens.shape[1:]
-            self.shape = Shape(batch_size * sequences, length, 1, batch_size)
+            rows = -(-self._most_sequences() // row_shards) * row_shards
+            self.shape = Shape(rows, examples.tokens.shape[-1], 1, capacity)
 
     # ------------------------------------------------------------------ the iterator
 
@@ -159,31 +151,20 @@ class Batches:
     def at(self, step: int) -> dict[str, np.ndarray]:
         """Return the batch of an update, whatever the iterator's state."""
         members = self.members(step)
-        batch = self._fields(members)
-        if self.batching == "padded":
-            # An empty place repeats the first example, without weight.
-            indices = np.maximum(members, 0)
-            for name in PADDED_ARRAYS:
-                batch[name] = getattr(self.examples, name)[indices]
-            return batch
-        return batch | self._packed(step, members)
+        is_packed = self.batching == "packed"
+        arrays = self._packed(step, members) if is_packed else self._padded(members)
+        return self._fields(members) | arrays
 
     def members(self, step: int) -> np.ndarray:
         """Return which examples an update has, ``[accumulation, P]``; empty places are −1 and stand
         last.
         """
-        if self.batching == "packed":
-            return self._members[step]
-        epoch, update = divmod(step, self.steps_per_epoch)
-        # One epoch's plan is kept: most often the next update is of the same one.
-        if self._planned is None or self._planned[0] != epoch:
-            self._planned = (epoch, self._plan(epoch))
-        return self._planned[1][update]
+        return self._members[step]
 
     @property
-    def by_rows(self) -> tuple[str, ...] | None:
-        """Which arrays' second axis may be spread over devices; None for all."""
-        return ROW_ARRAYS if self.batching == "packed" else None
+    def by_rows(self) -> tuple[str, ...]:
+        """Which arrays' second axis may be spread over devices."""
+        return ROW_ARRAYS
 
     @property
     def waste(self) -> float:
@@ -235,6 +216,11 @@ class Batches:
         capacity = int((members >= 0).sum(-1).max())
         return members[..., :capacity]
 
+    def _most_sequences(self) -> int:
+        """Return how many sequences the fullest microbatch of the run has."""
+        sequences = np.append((self.examples.lengths > 0).sum(1), 0)
+        return int(sequences[self._members].sum(-1).max())
+
     def _pack(self, row_shards: int, cost: Callable[[int], float]) -> Packing:
         """Pack every microbatch of the run."""
         sequences = self.examples.lengths.shape[1]
@@ -258,17 +244,42 @@ class Batches:
         fields["row_weights"] = (members >= 0).astype(np.float32)
         return fields
 
+    def _padded(self, members: np.ndarray) -> dict[str, np.ndarray]:
+        """Return an update's rows, one for each sequence; a row that is left over repeats the first
+        example's first sequence, which no place names.
+        """
+        examples = self.examples
+        microbatches, most = members.shape
+        shape = (microbatches, self.shape.rows)
+        # The example and the sequence that lie in each row.
+        example_of = np.zeros(shape, np.int64)
+        sequence_of = np.zeros(shape, np.int64)
+        places = np.zeros((microbatches, most, examples.lengths.shape[1]), np.int32)
+        is_there = (members[..., None] >= 0) & (examples.lengths[members] > 0)
+        for microbatch in range(microbatches):
+            member, sequence = np.nonzero(is_there[microbatch])
+            rows = np.arange(len(member))
+            example_of[microbatch, rows] = members[microbatch, member]
+            sequence_of[microbatch, rows] = sequence
+            places[microbatch, member, sequence] = rows
+        return {
+            "tokens": examples.tokens[example_of, sequence_of],
+            "prompt_lengths": examples.prompt_lengths[example_of, sequence_of],
+            "lengths": examples.lengths[example_of, sequence_of],
+            "places": places,
+        }
+
     def _packed(self, step: int, members: np.ndarray) -> dict[str, np.ndarray]:
         """Return an update's rows, with each sequence in the place that the packing has for it."""
         shape = self.shape
         microbatches, examples = members.shape
         sequences = self.examples.lengths.shape[1]
         rows_shape = (microbatches, shape.rows, shape.length)
-        arrays = {name: np.zeros(rows_shape, np.int32) for name in ROW_ARRAYS}
+        arrays = {name: np.zeros(rows_shape, np.int32) for name in PACKED_ARRAYS}
         places = np.zeros((microbatches, examples, sequences), np.int32)
         for microbatch, member, sequence in np.ndindex(places.shape):
             example = int(members[microbatch, member])
-            if example < 0:
+            if example < 0 or self.examples.lengths[example, sequence] == 0:
                 continue
             # The packing numbers microbatches through the run, and a microbatch's sequences through
             # its examples.
@@ -309,7 +320,7 @@ def score_in_batches(
         compute: from one update's batch to the scores of its places, ``[1, P, S]``.
 
     Returns:
-        ``[n, S]`` float32, in the data set's order.
+        ``[n, S]`` float32, in the data set's order; 0 for sequences that an example does not have.
     """
     # Not a number until it is scored: an example that was forgotten is never taken for one with a
     # score of 0.
@@ -322,7 +333,7 @@ def score_in_batches(
             # Empty places stand last, so that the scores of examples are the first ones.
             scores[members] = compute(batch)[0, : len(members)]
             bar.update(len(members))
-    return scores
+    return np.where(batches.examples.lengths > 0, scores, np.float32(0))
 
 
 def describe(batches: Batches) -> dict[str, Any]:

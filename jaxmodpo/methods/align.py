@@ -22,15 +22,11 @@ from pathlib import Path
 import numpy as np
 
 from jaxmodpo.data.batches import Batches, describe
-from jaxmodpo.data.examples import (
-    Examples,
-    check_tokens,
-    leave_out_equal_pairs,
-    policy_chosen,
-    policy_pairs,
-)
+from jaxmodpo.data.comparisons import Comparisons, leave_out_equal_pairs
+from jaxmodpo.data.examples import Examples, check_tokens
 from jaxmodpo.data.pairs import load_pairs
 from jaxmodpo.data.prompting import record_prompt
+from jaxmodpo.data.replies import listed_pairs, policy_replies, refuse_conversations
 from jaxmodpo.data.text import PROMPT, PolicyText, tokenizer_digest
 from jaxmodpo.errors import UserError
 from jaxmodpo.fingerprints import digest, fingerprint
@@ -56,28 +52,28 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class TrainingData:
-    """What a method is trained on: an example for each pair, or for one pair of each objective.
+    """What a method is trained on: a comparison for each pair, or for one pair of each objective.
 
     Attributes:
-        pairs: the pair of each example; of several objectives, the first one's.
-        examples: the pairs as tokens, with the arrays that a method adds to them.
+        pairs: the pair of each comparison; of several objectives, the first one's.
+        comparisons: the pairs as tokens, with the arrays that a method adds to them.
         left_out: comparisons of the rankings that prefer nothing, of which no pair was made.
-        has_cut_reply: which examples hold a reply that its sampler cut, ``[examples]`` bool.
+        has_cut_reply: which of the comparisons hold a reply that its sampler cut, ``[pairs]`` bool.
     """
 
     pairs: Sequence[Pair]
-    examples: Examples
+    comparisons: Comparisons
     left_out: LeftOut
     has_cut_reply: np.ndarray
 
     @property
     def questions(self) -> list[str]:
-        """Each example's question id; a held-out question shares no example with the others."""
+        """Each comparison's question id; a held-out question shares none with the others."""
         return [pair.question_id for pair in self.pairs]
 
     def with_fields(self, **fields: np.ndarray) -> TrainingData:
-        """Return the same data with further arrays ``[examples, …]`` for the method's batches."""
-        return dataclasses.replace(self, examples=self.examples.with_fields(**fields))
+        """Return the same data with further arrays ``[pairs, …]`` for the method's batches."""
+        return dataclasses.replace(self, comparisons=self.comparisons.with_fields(**fields))
 
 
 @dataclass(frozen=True)
@@ -133,10 +129,10 @@ class PolicyRun:
     def tokenize(
         self, pair_sets: Sequence[Sequence[Pair]], left_out: LeftOut, *, chosen_only: bool = False
     ) -> TrainingData:
-        """Tokenize each objective's pairs; the pairs that share a place make one example."""
-        examples = policy_examples(pair_sets, self.text, self.config, chosen_only=chosen_only)
+        """Tokenize each objective's pairs; the pairs that share a place make one comparison."""
+        comparisons = policy_comparisons(pair_sets, self.text, self.config, chosen_only=chosen_only)
         return TrainingData(
-            pair_sets[0], examples, left_out, _has_cut_reply(pair_sets, chosen_only)
+            pair_sets[0], comparisons, left_out, _has_cut_reply(pair_sets, chosen_only)
         )
 
     def train(self, method: Method, data: TrainingData, **figures: object) -> None:
@@ -155,11 +151,11 @@ class PolicyRun:
         config = self.config
         policy = self.policy
         self.text.cut.warn()
-        check_tokens(int(data.examples.tokens.max()), policy.config.vocab_size)
+        check_tokens(int(data.comparisons.replies.tokens.max()), policy.config.vocab_size)
         self._say_prompt()
-        examples = data.examples
-        questions = data.questions
-        figures["examples_with_cut_replies"] = int(data.has_cut_reply.sum())
+        comparisons = data.comparisons
+        question_ids = data.questions
+        figures["pairs_with_cut_replies"] = int(data.has_cut_reply.sum())
         if config.cut_replies == "leave-out" and data.has_cut_reply.any():
             whole = ~data.has_cut_reply
             if not whole.any():
@@ -167,15 +163,20 @@ class PolicyRun:
                     "--cut-replies leave-out leaves nothing to train on: every pair holds a reply"
                     " that its sampler cut; sample longer ones with --max-new-tokens, or keep them"
                 )
-            examples = examples.subset(whole)
-            questions = list(itertools.compress(questions, whole))
+            comparisons = comparisons.subset(whole)
+            question_ids = list(itertools.compress(question_ids, whole))
         has_reference = isinstance(config, PreferenceTrainingConfig)
         if has_reference:
-            examples = with_reference(policy, examples, config)
-            examples, equal = leave_out_equal_pairs(examples)
-            questions = list(itertools.compress(questions, ~equal))
+            comparisons, equal = leave_out_equal_pairs(comparisons)
+            question_ids = list(itertools.compress(question_ids, ~equal))
             figures["equal_once_cut_left_out"] = int(equal.sum())
-        batches, held_out_batches = self._batches(examples, questions)
+        questions = comparisons.by_question()
+        examples = questions.examples
+        if has_reference:
+            examples = with_reference(policy, examples, config)
+        batches, held_out_batches = self._batches(
+            examples, [question_ids[number] for number in questions.first]
+        )
         reference_in_step = has_reference and config.reference == "in_step"
         problem = policy_problem(
             policy, method, remat=config.remat, reference_in_step=reference_in_step
@@ -185,7 +186,9 @@ class PolicyRun:
         self.phase.finish(
             work=config.work_folders(),
             examples=len(batches.examples),
+            comparisons=_comparison_count(batches),
             held_out_examples=len(held_out_batches.examples) if held_out_batches else 0,
+            held_out_comparisons=_comparison_count(held_out_batches) if held_out_batches else 0,
             sequence_length=int(examples.tokens.shape[-1]),
             **describe(batches),
             **trained.report,
@@ -246,20 +249,22 @@ class PolicyRun:
             record_prompt(folder, self.text)
 
 
-def policy_examples(
+def policy_comparisons(
     pair_sets: Sequence[Sequence[Pair]],
     text: PolicyText,
     config: PolicyTrainingConfig,
     *,
     chosen_only: bool = False,
-) -> Examples:
-    """Tokenize aligned pair sets, or the first one's chosen responses; once, and then from the
-    cache.
+) -> Comparisons:
+    """Tokenize aligned pair sets, or their chosen responses alone; every reply once, and then from
+    the cache.
     """
+    refuse_conversations(pair_sets, text)
+    listed = listed_pairs(pair_sets, chosen_only=chosen_only)
     # The texts, and all that decides how they become tokens. What is forgotten here would let a
     # run read the tokens of another one's settings.
     depends_on = {
-        "pairs": [_pairs_digest(pairs) for pairs in pair_sets],
+        "replies": digest(listed.texts),
         "tokenizer": tokenizer_digest(text.tokenizer),
         "text": [
             dataclasses.asdict(text.surroundings),
@@ -269,19 +274,22 @@ def policy_examples(
         ],
         "prompt_style": text.prompt_style,
         "control_tokens": text.control_tokens,
-        "chosen_only": chosen_only,
     }
 
     def tokenize() -> Examples:
-        return policy_chosen(pair_sets[0], text) if chosen_only else policy_pairs(pair_sets, text)
+        return policy_replies(listed.texts, text)
 
-    examples = cached_examples("tokens", depends_on, text.cut, tokenize, config.cache_dir)
-    assert len(examples) == len(pair_sets[0])
-    return examples
+    replies = cached_examples("tokens", depends_on, text.cut, tokenize, config.cache_dir)
+    return listed.compared(replies)
+
+
+def _comparison_count(batches: Batches) -> int:
+    """Return how many comparisons a data set's questions make."""
+    return int(batches.examples.fields["comparison_weights"].sum())
 
 
 def _has_cut_reply(pair_sets: Sequence[Sequence[Pair]], chosen_only: bool) -> np.ndarray:
-    """Return which examples hold a cut reply, ``[examples]`` bool."""
+    """Return which comparisons hold a cut reply, ``[pairs]`` bool."""
     flags = np.zeros(len(pair_sets[0]), bool)
     for pairs in pair_sets:
         for number, pair in enumerate(pairs):
@@ -289,14 +297,12 @@ def _has_cut_reply(pair_sets: Sequence[Sequence[Pair]], chosen_only: bool) -> np
     return flags
 
 
-def _pairs_digest(pairs: Sequence[Pair]) -> str:
-    """Hash pairs with all their fields."""
-    return digest([dataclasses.asdict(pair) for pair in pairs])
-
-
 def with_reference(policy: Policy, examples: Examples, config: PolicyTrainingConfig) -> Examples:
-    """Add ``reference_logps`` ``[n, S]``, computed once per model and data set and then kept on
-    disk; with ``--reference in_step`` add nothing.
+    """Add ``reference_logps`` ``[n, S]``, one number for each reply; with ``--reference in_step``
+    add nothing.
+
+    They are computed once per model and set of replies, and then kept on disk: which pairs are made
+    of the replies, and by which criterion, makes no difference.
     """
     if config.reference == "in_step":
         return examples

@@ -50,9 +50,7 @@ class DPOConfig(PreferenceTrainingConfig, help_group="objective"):
             )
 
     def cost(self, estimator: Estimates) -> Cost:
-        return estimator.training(
-            self, estimator.pairs(self.pairs, self.pairs_per_question), sequences=2
-        )
+        return estimator.training(self, estimator.replies([self.pairs], self.pairs_per_question))
 
 
 @functools.partial(
@@ -62,7 +60,7 @@ class DPOConfig(PreferenceTrainingConfig, help_group="objective"):
 )
 @dataclass(frozen=True)
 class DPO:
-    """:func:`jaxmodpo.losses.dpo_loss` on a batch; its two sequences are chosen and rejected."""
+    """:func:`jaxmodpo.losses.dpo_loss` on pairs: comparisons of a chosen and a rejected reply."""
 
     beta: float
     label_smoothing: float = 0.0

@@ -62,9 +62,8 @@ class JointConfig(PreferenceTrainingConfig, help_group="objective"):
         }
 
     def cost(self, estimator: Estimates) -> Cost:
-        files = self.files().values()
-        pairs = min(estimator.pairs(path, self.pairs_per_question) for path in files)
-        return estimator.training(self, pairs, sequences=2 * len(files))
+        files = list(self.files().values())
+        return estimator.training(self, estimator.replies(files, self.pairs_per_question))
 
     def files(self) -> dict[str, Path]:
         """Return each objective's pairs or rankings."""
@@ -80,7 +79,7 @@ class JointConfig(PreferenceTrainingConfig, help_group="objective"):
 )
 @dataclass(frozen=True)
 class JointDPO:
-    """:func:`jaxmodpo.losses.joint_dpo_loss` on a batch of ``2 × objectives`` sequences."""
+    """:func:`jaxmodpo.losses.joint_dpo_loss` on comparisons of ``2 × objectives`` replies."""
 
     beta: float
     weights: tuple[float, ...]
@@ -88,7 +87,7 @@ class JointDPO:
 
     def __call__(self, logps: Array, tokens: Array, batch: Batch) -> LossTerms:
         reference = batch["reference_logps"]
-        # Sequences alternate: chosen and rejected of the first objective, then of the second. The
+        # Replies alternate: chosen and rejected of the first objective, then of the second. The
         # loss takes objectives first.
         losses = joint_dpo_loss(
             logps[:, 0::2].T,
@@ -98,7 +97,7 @@ class JointDPO:
             beta=self.beta,
             weights=self.weights,
         )
-        # An objective's own pair says what it prefers: the first of its two sequences.
+        # An objective's own pair says what it prefers: the first of its two replies.
         ratios = logps - reference
         agreement = (ratios[:, 0::2] > ratios[:, 1::2]) @ jnp.asarray(self.weights)
         terms = preference_terms(
@@ -125,9 +124,9 @@ class AlignedPairs:
     surplus: dict[str, int]
 
     def log(self) -> None:
-        """Say how many examples there are, and what did not become one."""
+        """Say how many comparisons there are, and which pairs did not become one."""
         logger.info(
-            "joint: %d examples of a pair per objective; pairs left out because their question has"
+            "joint: %d comparisons of a pair per objective; pairs left out because their question has"
             " none of another objective: %s; because it has fewer of another: %s",
             len(self.pair_sets[0]),
             _listed(self.lacking),

@@ -21,7 +21,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from jaxmodpo.data.examples import Examples
+from jaxmodpo.data.comparisons import Comparisons
 from jaxmodpo.data.pairs import load_column
 from jaxmodpo.errors import UserError
 from jaxmodpo.fingerprints import fingerprint
@@ -157,8 +157,8 @@ def read_margins(
         sources: of the margins, by objective.
         pairs_file: the primary objective's, where columns stand.
         data: the primary objective's pairs, and their tokens.
-        run: its policy's base is what adapters belong to; its settings say how many pairs are
-            scored at a time, where rewards are cached and which pairs are held out.
+        run: its policy's base is what adapters belong to; its settings say how many questions'
+            replies are scored at a time, where rewards are cached and which pairs are held out.
         scaling: how rewards become margins.
         beta: of implicit rewards, where the adapter's run does not say which it was trained with.
 
@@ -296,11 +296,11 @@ def _rewards(
         )
     beta = _trained_beta(folder) or beta
     logger.info("margin %s: implicit reward of %s, beta %g", name, folder, beta)
-    return beta * _log_ratios(folder, data.examples, run)
+    return beta * _log_ratios(folder, data.comparisons, run)
 
 
-def _log_ratios(adapter: Path, examples: Examples, run: PolicyRun) -> np.ndarray:
-    """Return log π − log π_ref of every completion under an adapter, ``[pairs, 2]``.
+def _log_ratios(adapter: Path, comparisons: Comparisons, run: PolicyRun) -> np.ndarray:
+    """Return log π − log π_ref of every pair's completions under an adapter, ``[pairs, 2]``.
 
     Times β it is the reward for which the adapter is the optimal policy (Rafailov et al., *Direct
     Preference Optimization*, 2023, equation 5), up to a term of the question alone, which a margin
@@ -308,6 +308,8 @@ def _log_ratios(adapter: Path, examples: Examples, run: PolicyRun) -> np.ndarray
     """
     config = run.config
     policy = with_adapter(run.policy, adapter)
+    questions = comparisons.by_question()
+    examples = questions.examples
 
     def compute() -> np.ndarray:
         adapted = policy.logps(examples, config.batch_size, batching=config.batching)
@@ -327,7 +329,8 @@ def _log_ratios(adapter: Path, examples: Examples, run: PolicyRun) -> np.ndarray
         "mesh": [int(size) for size in policy.mesh.shape.values()],
         "attention": config.attention,
     }
-    return cached("implicit-rewards", depends_on, compute, config.cache_dir)
+    log_ratios = cached("implicit-rewards", depends_on, compute, config.cache_dir)
+    return questions.of_comparisons(log_ratios)
 
 
 def _trained_beta(adapter: Path) -> float | None:

@@ -66,9 +66,7 @@ class MODPOConfig(PreferenceTrainingConfig, help_group="objective"):
         }
 
     def cost(self, estimator: Estimates) -> Cost:
-        return estimator.training(
-            self, estimator.pairs(self.pairs, self.pairs_per_question), sequences=2
-        )
+        return estimator.training(self, estimator.replies([self.pairs], self.pairs_per_question))
 
     def sources(self) -> dict[str, MarginSource]:
         """Return where the margins come from, by objective."""
@@ -84,7 +82,7 @@ class MODPOConfig(PreferenceTrainingConfig, help_group="objective"):
 )
 @dataclass(frozen=True)
 class MODPO:
-    """:func:`jaxmodpo.losses.modpo_loss` on a batch, which must bring its margins."""
+    """:func:`jaxmodpo.losses.modpo_loss` on pairs, which must bring their margins."""
 
     beta: float
     weights: tuple[float, ...]

@@ -21,7 +21,7 @@ from jax.sharding import Mesh
 
 from jaxmodpo.costs import REPLIES_PER_RANKING, Cost, Estimates
 from jaxmodpo.data.batches import Batches
-from jaxmodpo.data.examples import reward_rankings
+from jaxmodpo.data.replies import reward_rankings
 from jaxmodpo.data.text import SHORTEST_REWARD_TEXT, RewardText, load_tokenizer
 from jaxmodpo.errors import UserError
 from jaxmodpo.flags.help_groups import HelpGroup
@@ -127,7 +127,7 @@ class RewardConfig(TrainingConfig, help_group="data"):
         """Return how many replies a file of pairs or rankings brings into training."""
         if self.rankings:
             return estimator.rows(data) * estimator.per_question.get(data, REPLIES_PER_RANKING)
-        return 2 * estimator.pairs(data, self.pairs_per_question)
+        return estimator.replies([data], self.pairs_per_question)
 
     @property
     def phase_dir(self) -> Path:
@@ -197,6 +197,7 @@ def _one(
     phase.finish(
         work=config.work_folders(),
         examples=len(batches.examples),
+        comparisons=len(data.comparisons),
         held_out_examples=len(data.held_out),
         all_tied_rankings_left_out=all_tied,
         **data.left_out.as_dict(),
@@ -231,27 +232,31 @@ def _batches(config: RewardConfig, data: RewardData, mesh: Mesh) -> tuple[Batche
     """Return the batches to train on, and those of the held-out part if there is one."""
     shards = row_shards(mesh)
     batches = Batches(
-        data.examples,
+        data.comparisons.by_question().examples,
         batch_size=config.batch_size,
         accumulation=config.gradient_accumulation,
         epochs=config.epochs,
         seed=config.seed,
         row_shards=shards,
     )
-    if data.held_out_examples is None:
+    if data.held_out_comparisons is None:
         return batches, None
-    return batches, Batches(data.held_out_examples, batch_size=config.batch_size, row_shards=shards)
+    held_out = data.held_out_comparisons.by_question().examples
+    return batches, Batches(held_out, batch_size=config.batch_size, row_shards=shards)
 
 
 def _validated(
     model: Roberta, held_out: list[Ranking], text: RewardText, batch_size: int
 ) -> Validation:
     """Return a model's figures on held-out rankings, taken whole."""
-    examples = reward_rankings(held_out, text)
+    comparisons = reward_rankings(held_out, text)
+    questions = comparisons.by_question()
     parameters = {name: variable[...] for name, variable in model.parameters.items()}
-    rewards = score(model.config, parameters, examples, batch_size)
+    rewards = score(model.config, parameters, questions.examples, batch_size)
     return validate(
-        rewards, examples.fields["ranks"], [ranking.question_id for ranking in held_out]
+        questions.of_comparisons(rewards),
+        comparisons.fields["ranks"],
+        [ranking.question_id for ranking in held_out],
     )
 
 

@@ -17,15 +17,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from jaxmodpo.data.examples import (
-    Examples,
-    check_tokens,
-    leave_out_equal_pairs,
-    reward_pairs,
-    reward_rankings,
-)
+from jaxmodpo.data.comparisons import Comparisons, leave_out_equal_pairs
+from jaxmodpo.data.examples import check_tokens
 from jaxmodpo.data.held_out import split_rows
 from jaxmodpo.data.pairs import holds_rankings, load_pairs, load_rankings
+from jaxmodpo.data.replies import reward_pairs, reward_rankings
 from jaxmodpo.data.text import Cut, RewardText
 from jaxmodpo.errors import UserError
 from jaxmodpo.rankings import LeftOut, pairs_of, tied_pairs, without_repeats
@@ -84,18 +80,17 @@ class RewardData:
     """What a reward model is trained and evaluated on.
 
     Attributes:
-        examples: tokens of the training part: of pairs, or of whole rankings.
+        comparisons: the training part: pairs, or whole rankings.
         held_out: the held-out rankings that still prefer something once they are cut; empty where
             nothing is held out.
-        held_out_examples: their tokens, in the form that is trained on; None where nothing is held
-            out.
+        held_out_comparisons: they, in the form that is trained on; None where nothing is held out.
         left_out: pairs of the training part that ties and equal texts cost.
         equal_once_cut: pairs of the training part whose replies are equal once they are cut.
     """
 
-    examples: Examples
+    comparisons: Comparisons
     held_out: list[Ranking]
-    held_out_examples: Examples | None
+    held_out_comparisons: Comparisons | None
     left_out: LeftOut
     equal_once_cut: int
 
@@ -114,14 +109,14 @@ def tokenized(
             model's.
     """
     left_out = LeftOut()
-    examples, equal_once_cut = training_examples(config, training, text, left_out)
-    check_tokens(int(examples.tokens.max()), vocab_size)
-    if len(examples) == 1:
+    comparisons, equal_once_cut = training_comparisons(config, training, text, left_out)
+    check_tokens(int(comparisons.replies.tokens.max()), vocab_size)
+    if len(comparisons) == 1:
         logger.warning(
             "the reward model learns from a single pair: its rewards say nothing about other texts"
         )
     if not held_out:
-        return RewardData(examples, [], None, left_out, equal_once_cut)
+        return RewardData(comparisons, [], None, left_out, equal_once_cut)
     # A ranking whose replies are equal once they are cut would count as a preference that the model
     # gets wrong, whatever it says.
     distinct, _ = distinct_once_cut(held_out, text)
@@ -130,29 +125,29 @@ def tokenized(
             "the replies to every held-out question are equal once cut to --max-length, so that"
             " nothing could be evaluated; raise it, or give --validation-fraction 0"
         )
-    held_out_examples, _ = training_examples(config, distinct, text)
-    return RewardData(examples, distinct, held_out_examples, left_out, equal_once_cut)
+    held_out_comparisons, _ = training_comparisons(config, distinct, text)
+    return RewardData(comparisons, distinct, held_out_comparisons, left_out, equal_once_cut)
 
 
-def training_examples(
+def training_comparisons(
     config: RewardConfig,
     rankings: Sequence[Ranking],
     text: RewardText,
     left_out: LeftOut | None = None,
-) -> tuple[Examples, int]:
+) -> tuple[Comparisons, int]:
     """Tokenize rankings as they are trained on: whole, or as the pairs that the settings make of
     them.
 
     ``left_out`` counts what ties and equal texts cost.
 
     Returns:
-        The examples, and how many pairs were left out because their replies are equal once they are
-        cut.
+        The comparisons, and how many pairs were left out because their replies are equal once they
+        are cut.
     """
     if config.rankings is None:
         pairs = reward_pairs(pairs_of(rankings, config.pairs_per_question, left_out), text)
-        examples, equal = leave_out_equal_pairs(pairs)
-        return examples, int(equal.sum())
+        comparisons, equal = leave_out_equal_pairs(pairs)
+        return comparisons, int(equal.sum())
     # Plackett–Luce takes rankings whole: what pairs leave out one by one is taken out here, before
     # cutting and after it.
     repeats = LeftOut()

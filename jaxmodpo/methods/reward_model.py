@@ -19,7 +19,8 @@ from jax import Array
 from jax.sharding import Mesh
 
 from jaxmodpo.data.batches import Batches, score_in_batches
-from jaxmodpo.data.examples import Examples, check_tokens, reward_pairs
+from jaxmodpo.data.examples import Examples, check_tokens
+from jaxmodpo.data.replies import reward_pairs
 from jaxmodpo.data.text import SHORTEST_REWARD_TEXT, RewardText, load_tokenizer
 from jaxmodpo.errors import UserError
 from jaxmodpo.fingerprints import fingerprint
@@ -33,6 +34,7 @@ from jaxmodpo.policy.preemption import stop_if_asked
 from jaxmodpo.records import Pair
 from jaxmodpo.schema import Fields
 from jaxmodpo.training.cache import cached, examples_digest
+from jaxmodpo.training.comparisons import compared, comparison_rows
 from jaxmodpo.training.step import Batch, LossTerms
 
 
@@ -53,7 +55,8 @@ class RewardLoss:
         self, trainable: Parameters, frozen: Parameters, batch: Batch, dropout_key: Array | None
     ) -> LossTerms:
         key = dropout_key if self.has_dropout else None
-        rewards = _rewards(self.config, trainable, batch, key, self.remat)
+        rewards = compared(_rewards(self.config, trainable, batch, key, self.remat), batch)
+        batch = comparison_rows(batch)
         weights = batch["row_weights"]
         chosen = rewards[:, 0]
         if "ranks" in batch:
@@ -81,19 +84,16 @@ def _rewards(
     dropout_key: Array | None,
     remat: Remat = "none",
 ) -> Array:
-    """Return ``[rows, S]`` rewards of ``[rows, S, T]`` tokens."""
-    # The encoder knows sequences and no examples: it gets them one below the other.
-    rows, sequences, time = batch["tokens"].shape
+    """Return the rewards ``[P, S]`` of a padded batch's examples."""
+    # The encoder knows sequences and no examples: a row is a sequence.
     model = Roberta(config, parameters)
-    flat = model.rewards(
-        batch["tokens"].reshape(-1, time), batch["lengths"].reshape(-1), dropout_key, remat
-    )
-    return flat.reshape(rows, sequences)
+    rewards = model.rewards(batch["tokens"], batch["lengths"], dropout_key, remat)
+    return rewards[batch["places"]]
 
 
 @functools.partial(jax.jit, static_argnames=("config",))
 def _score(parameters: Parameters, batch: Batch, *, config: RobertaConfig) -> Array:
-    """Return ``[rows, S]`` rewards without dropout."""
+    """Return ``[P, S]`` rewards without dropout."""
     return _rewards(config, parameters, batch, None)
 
 
@@ -104,8 +104,8 @@ def score(
     rows: int,
     mesh: Mesh | None = None,
 ) -> np.ndarray:
-    """Return the reward of every sequence, ``[n, S]`` float32, without dropout. Of several
-    processes all score the same, and end together where one of them is asked to.
+    """Return the reward of every reply, ``[n, S]`` float32, without dropout. Of several processes
+    all score the same, and end together where one of them is asked to.
 
     Args:
         config: the model's shape.
@@ -118,7 +118,7 @@ def score(
     batches = Batches(examples, batch_size=rows, row_shards=row_shards(mesh) if mesh else 1)
 
     def compute(batch: dict[str, np.ndarray]) -> np.ndarray:
-        arrays = {name: batch[name] for name in ("tokens", "lengths")}
+        arrays = {name: batch[name] for name in ("tokens", "lengths", "places")}
         placed = place_batch(mesh, arrays, batches.by_rows) if mesh else arrays
         microbatch = {name: array[0] for name, array in placed.items()}
         rewards = np.asarray(_score(parameters, microbatch, config=config))[None]
@@ -162,13 +162,14 @@ def rewards_of_pairs(
     Args:
         folder: a reward model.
         pairs: what to score.
-        batch_size: pairs at a time.
+        batch_size: questions at a time; each of a question's replies is scored once.
         max_length: tokens; by default what the model was trained with, or can take.
         cache_dir: see ``training.cache``.
         mesh: of this process's devices; None for one of them.
     """
     model, text = load_reward_model(folder, max_length)
-    examples = reward_pairs(pairs, text)
+    questions = reward_pairs(pairs, text).by_question()
+    examples = questions.examples
     text.cut.warn()
     check_tokens(int(examples.tokens.max()), model.config.vocab_size)
     parameters = {name: variable[...] for name, variable in model.parameters.items()}
@@ -181,9 +182,10 @@ def rewards_of_pairs(
         "rows": batch_size,
         "mesh": [int(size) for size in mesh.shape.values()] if mesh else [1, 1, 1],
     }
-    return cached(
+    rewards = cached(
         "rewards",
         depends_on,
         lambda: score(model.config, parameters, examples, batch_size, mesh),
         cache_dir,
     )
+    return questions.of_comparisons(rewards)

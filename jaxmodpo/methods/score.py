@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Annotated
 
 from jaxmodpo.costs import Cost, Estimates
-from jaxmodpo.data.examples import policy_pairs
 from jaxmodpo.data.pairs import load_pairs
+from jaxmodpo.data.replies import policy_pairs
 from jaxmodpo.data.text import SHORTEST_REWARD_TEXT, PromptStyle, check_day
 from jaxmodpo.errors import UserError
 from jaxmodpo.files import check_writable, write_jsonl
@@ -94,10 +94,11 @@ def score_policy(config: ScorePolicyConfig) -> None:
     policy = load_policy(
         config.model, base_dtype=config.base_dtype, mesh=config.mesh, adapter=config.adapter
     )
-    examples = policy_pairs([pairs], text)
+    questions = policy_pairs([pairs], text).by_question()
+    examples = questions.examples
     text.cut.warn()
-    logps = policy.logps(examples, config.batch_size)
-    tokens = examples.lengths - examples.prompt_lengths
+    logps = questions.of_comparisons(policy.logps(examples, config.batch_size))
+    tokens = questions.of_comparisons(examples.lengths - examples.prompt_lengths)
     write_jsonl(
         config.output,
         [

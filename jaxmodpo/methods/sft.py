@@ -29,7 +29,7 @@ class SFTConfig(PolicyTrainingConfig, help_group="data"):
     """Highest learning rate. It is reached after the warm-up and decays to 0 as a cosine."""
 
     def cost(self, estimator: Estimates) -> Cost:
-        return estimator.training(self, estimator.pairs(self.pairs), sequences=1)
+        return estimator.training(self, estimator.pairs(self.pairs), has_reference=False)
 
 
 @jax.tree_util.register_static

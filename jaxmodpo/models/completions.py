@@ -35,7 +35,7 @@ def completion_logps(
     chunk: int | None = 128,
 ) -> tuple[Array, Array]:
     """Return each completion's log-probability, and how many tokens it has, both ``[P, S]``
-    float32.
+    float32; where an example has fewer sequences, the numbers mean nothing.
 
     Args:
         model: the policy.
@@ -56,17 +56,15 @@ def _padded_completion_logps(
     remat: Remat,
     chunk: int | None,
 ) -> tuple[Array, Array]:
-    """Score a batch whose ``tokens`` ``[P, S, T]`` hold one sequence a row."""
-    rows, sequences, time = batch["tokens"].shape
-    flat_tokens = batch["tokens"].reshape(rows * sequences, time)
-    flat_logps = model.token_logps(flat_tokens, dropout_key, remat=remat, chunk=chunk)
-    logps = flat_logps.reshape(rows, sequences, time)
-    positions = jnp.arange(time)
+    """Score a batch whose ``tokens`` ``[R, T]`` hold one sequence a row."""
+    logps = model.token_logps(batch["tokens"], dropout_key, remat=remat, chunk=chunk)
+    positions = jnp.arange(logps.shape[1])
     after_prompt = positions >= batch["prompt_lengths"][..., None]
     before_padding = positions < batch["lengths"][..., None]
     in_completion = after_prompt & before_padding
     sums = jnp.sum(jnp.where(in_completion, logps, 0.0), axis=-1)
-    return sums, jnp.sum(in_completion, axis=-1, dtype=jnp.float32)
+    counts = jnp.sum(in_completion, axis=-1, dtype=jnp.float32)
+    return _at_places(model, batch, sums, counts)
 
 
 def _packed_completion_logps(
@@ -90,12 +88,18 @@ def _packed_completion_logps(
     in_completion = batch["completions"][..., None] == batch["segment_numbers"]
     sums = jnp.sum(jnp.where(in_completion, logps[..., None], 0.0), axis=1)
     counts = jnp.sum(in_completion, axis=1, dtype=jnp.float32)
-    # An example's sequences may lie in rows of other devices than its own, so that every device
-    # gets all sums.
+    return _at_places(model, batch, sums, counts)
+
+
+def _at_places(
+    model: Decoder, batch: Mapping[str, Array], sums: Array, counts: Array
+) -> tuple[Array, Array]:
+    """Return the sums and counts of all rows in the order of the examples, ``[P, S]``."""
+    # An example's sequences lie in rows of any devices, so that every device gets all sums.
     sums_and_counts = jnp.stack([sums, counts])
-    everywhere = constrain(sums_and_counts, model.attention.mesh, None, None, None)
+    everywhere = constrain(sums_and_counts, model.attention.mesh, *[None] * sums_and_counts.ndim)
     flat_sums, flat_counts = everywhere.reshape(2, -1)
-    # [examples, sequences]: where each one's sum stands, its row × segments + its segment − 1.
+    # [examples, sequences]: where each one's sum stands; packed, row × segments + segment − 1.
     flat_index = batch["places"]
     return flat_sums[flat_index], flat_counts[flat_index]
 

@@ -131,16 +131,17 @@ class MaskedLanguageModelLoss:
         self, trainable: Parameters, frozen: Parameters, batch: Batch, dropout_key: Array | None
     ) -> LossTerms:
         assert dropout_key is not None
-        # An example is one sequence here.
-        tokens = batch["tokens"][:, 0]
-        lengths = batch["lengths"][:, 0]
+        # An example is one sequence here, and its row is its place.
+        tokens = batch["tokens"]
+        lengths = batch["lengths"]
         is_hidden = self._hidden_places(tokens, lengths, jax.random.fold_in(dropout_key, 0))
         input_tokens = self._with_places_hidden(tokens, is_hidden, dropout_key)
         logits = roberta.Roberta(self.config, trainable)(input_tokens, lengths, dropout_key)
         logps_of_vocabulary = jax.nn.log_softmax(logits)
         logps = jnp.take_along_axis(logps_of_vocabulary, tokens[..., None], axis=-1)[..., 0]
         # Rows that only fill the batch up weigh nothing.
-        mask = is_hidden * batch["row_weights"][:, None]
+        row_weights = jnp.zeros(len(tokens)).at[batch["places"][:, 0]].max(batch["row_weights"])
+        mask = is_hidden * row_weights[:, None]
         count = jnp.sum(mask)
         examples = jnp.sum(batch["row_weights"])
         # A sum and its denominator, not a mean: microbatches hide different numbers of tokens.

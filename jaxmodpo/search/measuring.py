@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
-from jaxmodpo.data.examples import reward_rankings
+from jaxmodpo.data.replies import reward_rankings
 from jaxmodpo.journals import Journal
 from jaxmodpo.methods.divergence import OwnSampling, divergence
 from jaxmodpo.methods.reward_model import load_reward_model, score
@@ -59,9 +59,9 @@ def make_scorer(path: str, config: SweepConfig) -> Callable[[str], Scorer]:
                 response = (Candidate("", text),)
                 rows.append(Ranking(question.question_id, question.question_text, response))
             parameters = {key: variable[...] for key, variable in model.parameters.items()}
-            examples = reward_rankings(rows, encoder_text)
-            scores = score(model.config, parameters, examples, config.sample_batch_size)
-            return scores[:, 0]
+            asked = reward_rankings(rows, encoder_text).by_question()
+            scores = score(model.config, parameters, asked.examples, config.sample_batch_size)
+            return asked.of_comparisons(scores)[:, 0]
 
         return rewards
 

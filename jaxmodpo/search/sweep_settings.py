@@ -118,8 +118,8 @@ class SweepConfig(PreferenceTrainingConfig, help_group="search"):
         """
         objectives = len(named_values(self.margin, "--margin")) + 1
         points = len(grid(self.weights, self.step, objectives))
-        pairs = estimator.pairs(self.pairs, self.pairs_per_question)
-        cost = estimator.training(self, pairs, sequences=2, runs=points)
+        replies = estimator.replies([self.pairs], self.pairs_per_question)
+        cost = estimator.training(self, replies, runs=points)
         assert cost.chip_hours is not None and cost.disk is not None
         adapter_size = cost.disk / points
         # A soup holds the adapters that it averages side by side, so their sizes add up.
@@ -130,8 +130,8 @@ class SweepConfig(PreferenceTrainingConfig, help_group="search"):
             if is_trained_already:
                 soup_size += estimator.adapters.get(path, adapter_size)
                 continue
-            soup_pairs = estimator.pairs(path, self.pairs_per_question)
-            training = estimator.training(self, soup_pairs, sequences=2)
+            soup_replies = estimator.replies([path], self.pairs_per_question)
+            training = estimator.training(self, soup_replies)
             cost.chip_hours += training.chip_hours or 0.0
             cost.disk += adapter_size
             soup_size += adapter_size

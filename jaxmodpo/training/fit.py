@@ -36,7 +36,7 @@ class Question:
         step: train, score or reward.
         method: what the adapter is trained by.
         topology: of the chips.
-        batch_size: examples in memory at a time.
+        batch_size: questions in memory at a time.
     """
 
     model: str
@@ -125,8 +125,8 @@ class Answer(Pace, Memory, Question):
     advice: tuple[str, ...] = ()
 
     @property
-    def pairs_per_second(self) -> float:
-        """Examples a second at the roofline; 0 where that is not known."""
+    def questions_per_second(self) -> float:
+        """Questions a second at the roofline; 0 where that is not known."""
         examples = self.batch_size * self.gradient_accumulation
         return examples / self.roofline_seconds if self.roofline_seconds else 0.0
 

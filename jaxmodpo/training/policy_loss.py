@@ -20,6 +20,7 @@ from jaxmodpo.models.decoder_config import DecoderConfig
 from jaxmodpo.models.lora import LoraConfig
 from jaxmodpo.models.parameters import Parameters
 from jaxmodpo.models.remat import Remat
+from jaxmodpo.training.comparisons import compared, comparison_rows
 from jaxmodpo.training.step import Batch, LossTerms
 
 
@@ -29,12 +30,14 @@ class Method(Protocol):
     """
 
     def __call__(self, logps: Array, tokens: Array, batch: Batch) -> LossTerms:
-        """Return the loss of completions.
+        """Return the loss of comparisons.
 
         Args:
-            logps: ``[P, S]``, each completion's log-probability.
-            tokens: ``[P, S]``, how many tokens it has.
-            batch: the examples' other arrays, ``[P, …]``.
+            logps: ``[rows, C]``, the log-probability of each completion of a comparison: chosen and
+                rejected of a pair; a reply stands in as many rows as compare it.
+            tokens: ``[rows, C]``, how many tokens it has.
+            batch: ``row_weights`` ``[rows]``, ``reference_logps`` ``[rows, C]``, and the
+                comparisons' other arrays, ``[rows, …]``.
         """
         ...
 
@@ -81,4 +84,5 @@ class PolicyLoss:
         # Whether there is dropout selects the compiled step; drawing masks that drop nothing would
         # cost time.
         key = dropout_key if self.has_dropout else None
-        return self.method(*completion_logps(model, batch, key, remat=self.remat), batch)
+        logps, tokens = completion_logps(model, batch, key, remat=self.remat)
+        return self.method(compared(logps, batch), compared(tokens, batch), comparison_rows(batch))

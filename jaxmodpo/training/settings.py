@@ -107,11 +107,11 @@ class LoopSettings(RunFolderOptions, EvaluationOptions, OptimizerOptions, help_g
 
 @dataclass(frozen=True, kw_only=True)
 class BatchOptions(Settings, help_group="batch"):
-    """How many examples an update sees, and how often each is seen."""
+    """How many questions an update sees, and how often each is seen."""
 
     batch_size: Count = 4
-    """Examples in memory at a time, over all devices. For preference losses an example is a
-    pair."""
+    """Questions in memory at a time, over all devices. A question comes with all its pairs, and
+    each of its replies is computed once."""
     gradient_accumulation: Count = 4
     """Batches whose gradients are added up for one update."""
     epochs: Count = 3

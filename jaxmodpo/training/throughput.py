@@ -1,5 +1,5 @@
-"""How fast a run trains: tokens and examples a second, and the share of the chips' arithmetic that
-it uses::
+"""How fast a run trains: tokens, examples and comparisons a second, and the share of the chips'
+arithmetic that it uses. A token is counted once, in however many pairs its reply stands::
 
     throughput = Throughput(batches, flops, mesh)
     throughput.count(step, metrics)     # after every update
@@ -35,6 +35,7 @@ class Throughput:
         self._since = time.perf_counter()
         self._tokens = 0
         self._examples = 0
+        self._comparisons = 0.0
         self._operations = 0.0
 
     def count(self, step: int, metrics: dict[str, jax.Array]) -> None:
@@ -52,20 +53,26 @@ class Throughput:
             self.restart()
             return
         members = self._batches.members(step)
-        lengths = self._batches.examples.lengths[members[members >= 0]]
+        members = members[members >= 0]
+        examples = self._batches.examples
+        lengths = examples.lengths[members]
+        # Where nothing is compared, an example is its own comparison.
+        weights = examples.fields.get("comparison_weights")
+        self._comparisons += len(members) if weights is None else float(weights[members].sum())
         self._tokens += int(lengths.sum())
         self._examples += len(lengths)
         self._operations += self._flops(lengths) if self._flops else 0.0
 
     def rates(self) -> dict[str, float]:
-        """Return tokens and examples a second and the share of peak, of real tokens alone; and
-        start anew.
+        """Return tokens, examples and comparisons a second and the share of peak, of real tokens
+        alone; and start anew.
         """
         seconds = time.perf_counter() - self._since
         rates: dict[str, float] = {}
         if self._examples:
             rates["tokens_per_second"] = round(self._tokens / seconds, 1)
             rates["examples_per_second"] = round(self._examples / seconds, 3)
+            rates["comparisons_per_second"] = round(self._comparisons / seconds, 3)
             if self._peak and self._operations:
                 rates["mfu"] = round(self._operations / seconds / self._peak / self._devices, 4)
         self.restart()

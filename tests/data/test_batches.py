@@ -11,7 +11,6 @@ from jaxmodpo.data.batches import Batches, describe, score_in_batches
 from jaxmodpo.data.examples import Examples
 from jaxmodpo.data.grouping import balanced_microbatches, balanced_updates
 from jaxmodpo.data.reference_lengths import reference_examples
-from jaxmodpo.errors import UserError
 from jaxmodpo.models.flops import token_cost
 from jaxmodpo.models.shapes import decoder_shape
 
@@ -130,10 +129,9 @@ def test_the_order_is_the_seeds(batching):
     assert order(1) == order(1) != order(2)
 
 
-def test_padded_rows_that_devices_do_not_divide_are_refused_and_packed_ones_made_to_divide():
-    with pytest.raises(UserError, match="3 rows cannot be spread over 4 devices"):
-        Batches(examples(), batch_size=3, row_shards=4)
-    assert Batches(examples(), batch_size=3, row_shards=4, batching="packed").shape.rows % 4 == 0
+@BOTH
+def test_rows_are_made_to_divide_among_the_devices(batching):
+    assert Batches(examples(), batch_size=3, row_shards=4, batching=batching).shape.rows % 4 == 0
 
 
 @BOTH

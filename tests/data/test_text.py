@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from jaxmodpo.data import chat_template
-from jaxmodpo.data.examples import policy_chosen, policy_pairs
+from jaxmodpo.data.replies import policy_pairs
 from jaxmodpo.data.text import (
     PROMPT,
     Cut,
@@ -110,11 +110,12 @@ def test_conversations_of_several_messages_are_refused_in_chat_style_and_texts_i
     chat, instruct = PolicyText(tokenizer, "chat"), PolicyText(tokenizer, "instruct")
     alone = Pair("q1", "one", Candidate("a", "two"), Candidate("b", "three"))
     several = dataclasses.replace(alone, question_id="q2", conversation=True)
-    assert len(policy_pairs([[alone]], chat)) == len(policy_chosen([alone], chat)) == 1
-    assert len(policy_pairs([[several]], instruct)) == len(policy_chosen([several], instruct)) == 1
+    for chosen_only in (False, True):
+        assert len(policy_pairs([[alone]], chat, chosen_only=chosen_only)) == 1
+        assert len(policy_pairs([[several]], instruct, chosen_only=chosen_only)) == 1
     for tokenize in (
         lambda: policy_pairs([[alone, several]], chat),
-        lambda: policy_chosen([alone, several], chat),
+        lambda: policy_pairs([[alone, several]], chat, chosen_only=True),
     ):
         with pytest.raises(
             UserError, match="prompts of 1 of 2 pairs, that of question q2 first, are conversations"

@@ -98,26 +98,24 @@ def test_dpo_loss_and_gradient_equal_trls_on_one_batch(tmp_path: Path):
 
 
 def _batch(batch) -> dict:
-    """TRL's collated tensors, chosen rows first, as our arrays ``[pairs, 2, T]``."""
+    """TRL's collated tensors, chosen rows first, as our padded rows and their places."""
     tokens, completion = batch["input_ids"].numpy(), batch["completion_mask"].numpy()
     assert (batch["attention_mask"].numpy()[:, 0] == 1).all(), "TRL is expected to pad on the right"
     pairs = len(tokens) // 2
     prompts = completion.argmax(1)
     lengths = prompts + completion.sum(1)
 
-    def pair_up(array):
-        return jnp.asarray(np.stack([array[:pairs], array[pairs:]], axis=1))
-
     return {
-        "tokens": pair_up(tokens),
-        "prompt_lengths": pair_up(prompts),
-        "lengths": pair_up(lengths),
+        "tokens": jnp.asarray(tokens),
+        "prompt_lengths": jnp.asarray(prompts),
+        "lengths": jnp.asarray(lengths),
+        "places": jnp.stack([jnp.arange(pairs), pairs + jnp.arange(pairs)], axis=1),
         "row_weights": jnp.ones(pairs),
     }
 
 
 def _logps(base, adapter, batch, policy):
-    arrays = {name: batch[name] for name in ("tokens", "prompt_lengths", "lengths")}
+    arrays = {name: batch[name] for name in ("tokens", "prompt_lengths", "lengths", "places")}
     return sequence_logps(
         base, adapter, arrays, config=policy.config, lora=policy.lora, attention=policy.attention
     )

@@ -17,7 +17,8 @@ from tiny_models import WORDS, tiny_mistral
 
 from jaxmodpo.data import examples as examples_module
 from jaxmodpo.data.batches import Batches
-from jaxmodpo.data.examples import Examples, policy_pairs
+from jaxmodpo.data.examples import Examples
+from jaxmodpo.data.replies import policy_pairs
 from jaxmodpo.data.text import PolicyText, load_tokenizer
 from jaxmodpo.errors import UserError
 from jaxmodpo.methods.align import with_reference
@@ -143,7 +144,9 @@ def test_before_the_first_update_policy_equals_reference_to_the_bit_and_the_loss
     config = dpo_config(model, pairs, tmp_path / "run", base_dtype=dtype, batching=batching)
     policy = load_policy(model, base_dtype=dtype, fresh=config.lora)
     examples = with_reference(
-        policy, policy_pairs([some_pairs()], PolicyText(load_tokenizer(model))), config
+        policy,
+        policy_pairs([some_pairs()], PolicyText(load_tokenizer(model))).by_question().examples,
+        config,
     )
     scored = policy.logps(examples, 2, batching=batching)
     np.testing.assert_array_equal(scored, examples.fields["reference_logps"])
@@ -164,8 +167,9 @@ def test_completion_log_probabilities_count_the_completion_and_its_eos_and_nothi
     text = PolicyText(load_tokenizer(model))
     policy = load_policy(model, base_dtype="float32")
     pairs = some_pairs(3)
-    scored = policy.logps(policy_pairs([pairs], text), 2)
-    padded = policy.logps(policy_pairs([pairs], text), 2, batching="padded")
+    examples = policy_pairs([pairs], text).by_question().examples
+    scored = policy.logps(examples, 2)
+    padded = policy.logps(examples, 2, batching="padded")
     np.testing.assert_allclose(scored, padded, atol=1e-5)
     for pair, (chosen, _) in zip(pairs, scored, strict=True):
         tokens, prompt = text.example(pair.question_text, pair.chosen.response_text)
@@ -205,8 +209,9 @@ def test_training_lowers_the_loss_and_logs_trls_metric_names(world, tmp_path):
         "skipped",
         "skipped_in_row",
     }
-    assert names | {"tokens_per_second", "examples_per_second"} == set(rows[-1])
-    assert phase.results["examples"] == 13
+    names |= {"tokens_per_second", "examples_per_second", "comparisons_per_second"}
+    assert names == set(rows[-1])
+    assert phase.results["examples"] == phase.results["comparisons"] == 13
     assert (tmp_path / "run" / "adapter" / "adapter_model.safetensors").is_file()
     assert not (tmp_path / "run" / "checkpoints").exists()
 
@@ -227,13 +232,14 @@ def test_the_reference_is_computed_once_per_model_and_data(world, tmp_path, monk
     model, pairs = world
     config = dpo_config(model, pairs, tmp_path / "run")
     policy = load_policy(model, base_dtype="float32", fresh=config.lora)
-    examples = policy_pairs([some_pairs()], PolicyText(load_tokenizer(model)))
+    text = PolicyText(load_tokenizer(model))
+    examples = policy_pairs([some_pairs()], text).by_question().examples
     first = with_reference(policy, examples, config).fields["reference_logps"]
     monkeypatch.setattr(type(policy), "logps", lambda *_, **__: pytest.fail("computed again"))
     np.testing.assert_array_equal(
         with_reference(policy, examples, config).fields["reference_logps"], first
     )
-    fewer = policy_pairs([some_pairs(12)], PolicyText(load_tokenizer(model)))
+    fewer = policy_pairs([some_pairs(12)], text).by_question().examples
     with pytest.raises(pytest.fail.Exception, match="computed again"):
         with_reference(policy, fewer, config)
 
@@ -263,7 +269,7 @@ def test_training_that_breaks_down_says_so(tmp_path):
     class Broken(Quadratic):
         def __call__(self, trainable, frozen, batch, dropout_key):
             terms = super().__call__(
-                trainable, frozen, {**batch, "x": batch["tokens"][:, 0].astype(float)}, None
+                trainable, frozen, {**batch, "x": batch["tokens"].astype(float)}, None
             )
             return terms._replace(total=terms.total * jnp.nan)
 
@@ -282,7 +288,6 @@ def test_training_that_breaks_down_says_so(tmp_path):
 
 
 def test_lengths_are_rounded_so_that_similar_data_share_a_compiled_step():
-    assert policy_pairs.__module__ == examples_module.__name__
     made = examples_module.completions([[1, 2]], [[3, 4, 5]])
     assert made.tokens.shape == (1, 1, examples_module.LENGTH_MULTIPLE)
     assert made.prompt_lengths.tolist() == [[2]] and made.lengths.tolist() == [[5]]
