@@ -229,10 +229,11 @@ def _our_completions(folder: Path, tokens: np.ndarray) -> np.ndarray:
     from jaxmodpo.models.completions import completion_logps
 
     batch = {
-        "tokens": jnp.asarray(tokens)[:, None],
-        "prompt_lengths": jnp.asarray(PROMPTS)[:, None],
-        "lengths": jnp.asarray(LENGTHS)[:, None],
+        "tokens": jnp.asarray(tokens),
+        "prompt_lengths": jnp.asarray(PROMPTS),
+        "lengths": jnp.asarray(LENGTHS),
+        # An example is one sequence here, in a row of its own.
+        "places": jnp.arange(len(tokens))[:, None],
     }
     logps, *_ = completion_logps(load_decoder(folder, "float32"), batch, None)
-    # An example is one sequence here.
     return np.asarray(logps)[:, 0]
