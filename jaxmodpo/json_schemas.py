@@ -53,6 +53,7 @@ from jaxmodpo.shape_schemas import (
     setting_schema,
     shape_schema,
 )
+from jaxmodpo.study.app.resources import CrisisResourcesFile
 from jaxmodpo.study.authored import ChecksFile, TextsFile
 from jaxmodpo.toxicity.question import YesNoFile
 from jaxmodpo.training.hardware import ChipsFile
@@ -143,6 +144,7 @@ def all_schemas() -> dict[str, Schema]:
         "persona_mapping": mapping_schema,
         "study_texts": lambda: shape_schema(TextsFile),
         "study_checks": lambda: shape_schema(ChecksFile),
+        "study_crisis_resources": lambda: shape_schema(CrisisResourcesFile),
         "search_space": space_schema,
         "bench_injections": lambda: shape_schema(InjectionFile),
         "sandbox_trials": trials_schema,

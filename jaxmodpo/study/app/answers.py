@@ -1,0 +1,251 @@
+"""What raters answer: stored at once, with what it was before and how long an item was open."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import sqlalchemy as sql
+
+from jaxmodpo.judging.database import upsert
+from jaxmodpo.study.annotations import Annotation, preferred
+from jaxmodpo.study.app.clock import Clock
+from jaxmodpo.study.app.database import Database
+from jaxmodpo.study.app.raters import Rater
+from jaxmodpo.study.app.tables import ANSWERS, RATERS, REVISIONS, VISITS
+from jaxmodpo.study.study_file import Choice, StudyFile
+
+
+@dataclass(frozen=True)
+class ItemAnswers:
+    """What a rater answered to one item so far."""
+
+    sides: Mapping[str, Choice]
+    """by criterion"""
+    reason: str
+
+
+@dataclass(frozen=True)
+class StoredAnswer:
+    """An answer with whose it is and when it was given."""
+
+    annotation: Annotation
+    answered_at: float
+
+
+class Answers:
+    """The answers of a study."""
+
+    def __init__(self, database: Database, study: StudyFile, clock: Clock) -> None:
+        self._database = database
+        self._study = study
+        self._clock = clock
+        self._items = {item.item_id: item for item in study.items}
+        self._a_is_left = {
+            (assignment.number, place.item_id): place.a_is_left
+            for assignment in study.assignments
+            for place in assignment.places
+        }
+
+    def show(self, rater: Rater, item_id: str) -> ItemAnswers:
+        """Note that an item is shown, and return what was answered to it so far."""
+        now = self._clock.now()
+        insert = upsert(self._database.engine)
+
+        def work(connection: sql.Connection) -> ItemAnswers:
+            row = {
+                "rater_id": rater.id,
+                "item_id": item_id,
+                "first_shown_at": now,
+                "showings": 1,
+                "reason": "",
+            }
+            connection.execute(
+                insert(VISITS)
+                .values(row)
+                .on_conflict_do_update(
+                    index_elements=[VISITS.c.rater_id, VISITS.c.item_id],
+                    set_={"showings": VISITS.c.showings + 1},
+                )
+            )
+            self._seen(connection, rater, now)
+            return _answers_to(connection, rater, item_id)
+
+        return self._database.writing(work)
+
+    def store(
+        self, rater: Rater, item_id: str, sides: Mapping[str, Choice], reason: str | None = None
+    ) -> None:
+        """Store answers to some criteria of an item; when this returns they are on the disk.
+
+        The same answer twice is stored once. One that changes leaves what it was in the revisions.
+
+        Args:
+            sides: by criterion.
+            reason: what the rater wrote to the item; None leaves it as it is.
+        """
+        now = self._clock.now()
+
+        def work(connection: sql.Connection) -> None:
+            before = _answers_to(connection, rater, item_id).sides
+            for criterion, side in sides.items():
+                if before.get(criterion) != side:
+                    self._store_one(connection, rater, item_id, criterion, side, now)
+            changes: dict[str, Any] = {}
+            if any(before.get(criterion) != side for criterion, side in sides.items()):
+                changes["last_answered_at"] = now
+            if reason is not None:
+                changes["reason"] = reason
+            if changes:
+                connection.execute(
+                    VISITS.update()
+                    .where(VISITS.c.rater_id == rater.id, VISITS.c.item_id == item_id)
+                    .values(**changes)
+                )
+            self._seen(connection, rater, now)
+
+        self._database.writing(work)
+
+    def _store_one(
+        self,
+        connection: sql.Connection,
+        rater: Rater,
+        item_id: str,
+        criterion: str,
+        side: Choice,
+        now: float,
+    ) -> None:
+        same = (
+            ANSWERS.c.rater_id == rater.id,
+            ANSWERS.c.item_id == item_id,
+            ANSWERS.c.criterion == criterion,
+        )
+        # Insert and upsert alone touch the row: of two tabs one comes after the other.
+        old = sql.select(
+            ANSWERS.c.rater_id,
+            ANSWERS.c.item_id,
+            ANSWERS.c.criterion,
+            ANSWERS.c.side,
+            ANSWERS.c.answered_at,
+        ).where(*same)
+        columns = ["rater_id", "item_id", "criterion", "side", "answered_at"]
+        connection.execute(REVISIONS.insert().from_select(columns, old))
+        insert = upsert(self._database.engine)
+        key = {"rater_id": rater.id, "item_id": item_id, "criterion": criterion}
+        connection.execute(
+            insert(ANSWERS)
+            .values(**key, side=side, answered_at=now)
+            .on_conflict_do_update(
+                index_elements=[ANSWERS.c.rater_id, ANSWERS.c.item_id, ANSWERS.c.criterion],
+                set_={"side": side, "answered_at": now},
+            )
+        )
+
+    def counts(self, rater: Rater) -> dict[str, int]:
+        """Return how many criteria a rater answered of each item, by its id."""
+        query = (
+            sql.select(ANSWERS.c.item_id, sql.func.count())
+            .where(ANSWERS.c.rater_id == rater.id)
+            .group_by(ANSWERS.c.item_id)
+        )
+        return self._database.reading(
+            lambda connection: {row[0]: row[1] for row in connection.execute(query)}
+        )
+
+    def of(self, rater: Rater) -> list[Annotation]:
+        """Return a rater's answers."""
+        return [stored.annotation for stored in self._read(RATERS.c.id == rater.id)]
+
+    def all(self) -> list[StoredAnswer]:
+        """Return everybody's answers, by rater, in the order of the study's items and criteria."""
+        return self._read(sql.true())
+
+    def revisions(self) -> dict[str, int]:
+        """Return how many answers each rater changed, by pseudonym."""
+        query = (
+            sql.select(RATERS.c.pseudonym, sql.func.count())
+            .join(REVISIONS, REVISIONS.c.rater_id == RATERS.c.id)
+            .group_by(RATERS.c.pseudonym)
+        )
+        return self._database.reading(
+            lambda connection: {row[0]: row[1] for row in connection.execute(query)}
+        )
+
+    def _read(self, condition: sql.ColumnElement[bool]) -> list[StoredAnswer]:
+        query = (
+            sql.select(
+                RATERS.c.pseudonym,
+                RATERS.c.assignment,
+                RATERS.c.excluded,
+                ANSWERS.c.item_id,
+                ANSWERS.c.criterion,
+                ANSWERS.c.side,
+                ANSWERS.c.answered_at,
+                VISITS.c.first_shown_at,
+                VISITS.c.last_answered_at,
+                VISITS.c.reason,
+            )
+            .join(ANSWERS, ANSWERS.c.rater_id == RATERS.c.id)
+            .join(
+                VISITS,
+                (VISITS.c.rater_id == RATERS.c.id) & (VISITS.c.item_id == ANSWERS.c.item_id),
+            )
+            .where(condition)
+        )
+        rows = self._database.reading(lambda connection: connection.execute(query).all())
+        stored = [
+            StoredAnswer(
+                self._annotation(dict(zip(row._fields, row, strict=True))), row.answered_at
+            )
+            for row in rows
+        ]
+        item_order = {item.item_id: number for number, item in enumerate(self._study.items)}
+        names = [criterion.name for criterion in self._study.criteria]
+        criterion_order = {name: number for number, name in enumerate(names)}
+
+        def order(answer: StoredAnswer) -> tuple[str, int, int]:
+            annotation = answer.annotation
+            return (
+                annotation.rater,
+                item_order[annotation.item_id],
+                criterion_order[annotation.criterion],
+            )
+
+        return sorted(stored, key=order)
+
+    def _annotation(self, row: Mapping[str, Any]) -> Annotation:
+        item = self._items[row["item_id"]]
+        a_is_left = self._a_is_left[row["assignment"], item.item_id]
+        answered = row["last_answered_at"]
+        seconds = -1.0 if answered is None else round(answered - row["first_shown_at"], 2)
+        return Annotation(
+            rater=row["pseudonym"],
+            kind=item.kind,
+            question_id=item.question_id,
+            reply=item.reply,
+            item_id=item.item_id,
+            criterion=row["criterion"],
+            choice=preferred(row["side"], a_is_left=a_is_left),
+            side=row["side"],
+            # A server whose clock was set back between two starts knows no time.
+            seconds=seconds if seconds >= 0 else -1.0,
+            excluded=row["excluded"],
+            reason=row["reason"],
+        )
+
+    def _seen(self, connection: sql.Connection, rater: Rater, now: float) -> None:
+        connection.execute(RATERS.update().where(RATERS.c.id == rater.id).values(last_seen_at=now))
+
+
+def _answers_to(connection: sql.Connection, rater: Rater, item_id: str) -> ItemAnswers:
+    answers = connection.execute(
+        sql.select(ANSWERS.c.criterion, ANSWERS.c.side).where(
+            ANSWERS.c.rater_id == rater.id, ANSWERS.c.item_id == item_id
+        )
+    )
+    sides = {row.criterion: row.side for row in answers}
+    visit = sql.select(VISITS.c.reason).where(
+        VISITS.c.rater_id == rater.id, VISITS.c.item_id == item_id
+    )
+    return ItemAnswers(sides, connection.execute(visit).scalar_one_or_none() or "")

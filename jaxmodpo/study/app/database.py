@@ -1,0 +1,195 @@
+"""A study's database: a file of SQLite, or one on a server. A commit outlives a power cut."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import threading
+import time
+from collections.abc import Callable, Generator
+from pathlib import Path
+from typing import Any, TypeVar
+
+import sqlalchemy as sql
+from sqlalchemy import event
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.pool import QueuePool
+
+from jaxmodpo.errors import UserError
+from jaxmodpo.files import private_database
+from jaxmodpo.judging.database import is_away, location_url, reason, shown_url
+
+_T = TypeVar("_T")
+
+_MIGRATIONS = Path(__file__).parent / "migrations"
+
+# Seconds to wait before each further try where the database is away, as one that restarts.
+_WAITS = (0.2, 0.5, 1.0, 2.0)
+
+# Milliseconds for which SQLite waits for another process's lock.
+_BUSY = 20_000
+
+
+class NotStored(Exception):
+    """The database took nothing of a change: its disk is full, or it is away."""
+
+
+class Database:
+    """Connections to a study's database.
+
+    Args:
+        location: a file, or a URL such as ``postgresql://user@host/name``.
+        create: make a file that is not there.
+
+    Raises:
+        UserError: it cannot be opened, is not there, or is of a newer version.
+    """
+
+    def __init__(self, location: str | Path, *, create: bool) -> None:
+        url = location_url(location)
+        self.shown_location = shown_url(url)
+        self._is_file = url.get_backend_name() == "sqlite"
+        try:
+            self.engine = self._file(url, create) if self._is_file else _server(url)
+        except OSError as error:
+            raise UserError(f"{self.shown_location} cannot be opened: {error.strerror}") from None
+        except ModuleNotFoundError as error:
+            raise UserError(
+                f"the database needs the package {error.name}: pip install 'jaxmodpo[postgres]'"
+            ) from None
+        # SQLite has one writer at a time. Writers of this process queue up here, in turn, rather
+        # than asking for its lock again and again.
+        self._one_writer = threading.Lock() if self._is_file else contextlib.nullcontext()
+        try:
+            self._migrate()
+        except DBAPIError as error:
+            raise UserError(f"{self.shown_location} cannot be opened: {reason(error)}") from None
+
+    def close(self) -> None:
+        """End all connections."""
+        self.engine.dispose()
+
+    @property
+    def is_postgres(self) -> bool:
+        return self.engine.dialect.name == "postgresql"
+
+    def reading(self, work: Callable[[sql.Connection], _T]) -> _T:
+        """Return what a piece of reading returns, tried again where the database is away.
+
+        Raises:
+            NotStored: it stayed away.
+        """
+        return self._tried(work, self.engine.begin)
+
+    def writing(self, work: Callable[[sql.Connection], _T]) -> _T:
+        """Return what a change returns, once it is committed.
+
+        A change may run more than once, and must not do anything outside the database.
+
+        Raises:
+            NotStored: nothing of it is stored, or the database went away before it said so.
+        """
+        return self._tried(work, self._write)
+
+    @contextlib.contextmanager
+    def _write(self) -> Generator[sql.Connection]:
+        with self._one_writer, self.engine.connect() as connection:
+            connection = connection.execution_options(writes=True)
+            with connection.begin():
+                yield connection
+
+    def _tried(
+        self,
+        work: Callable[[sql.Connection], _T],
+        begin: Callable[[], contextlib.AbstractContextManager[sql.Connection]],
+    ) -> _T:
+        for wait in (*_WAITS, None):
+            try:
+                with begin() as connection:
+                    return work(connection)
+            except DBAPIError as error:
+                if isinstance(error.orig, _programming_errors()):
+                    raise
+                if wait is None or not is_away(error):
+                    raise NotStored(reason(error)) from error
+            time.sleep(wait)
+        raise AssertionError("the last try returns or raises")
+
+    def _file(self, url: sql.URL, create: bool) -> sql.Engine:
+        path = Path(url.database or "")
+        if not create and not path.is_file():
+            raise UserError(
+                f"there is no database {path}; it is made by jaxmodpo study links or study serve"
+            )
+        path.parent.mkdir(parents=True, exist_ok=True)
+        private_database(path.resolve())
+        engine = sql.create_engine(url, poolclass=QueuePool, pool_size=5, max_overflow=40)
+        event.listen(engine, "connect", _prepare_sqlite)
+        event.listen(engine, "begin", _begin_sqlite)
+        return engine
+
+    def _migrate(self) -> None:
+        """Bring the tables to the newest version.
+
+        Raises:
+            UserError: a newer version of the program made them.
+        """
+        # Alembic tells of each of its parts, from its import on.
+        logging.getLogger("alembic").setLevel(logging.WARNING)
+        from alembic import command
+        from alembic.config import Config
+        from alembic.runtime.migration import MigrationContext
+        from alembic.script import ScriptDirectory
+
+        config = Config()
+        config.set_main_option("script_location", str(_MIGRATIONS).replace("%", "%%"))
+        config.set_main_option("path_separator", "os")
+        scripts = ScriptDirectory.from_config(config)
+        with self._write() as connection:
+            current = MigrationContext.configure(connection).get_current_revision()
+            known = {script.revision for script in scripts.walk_revisions()}
+            if current is not None and current not in known:
+                raise UserError(
+                    f"{self.shown_location} was written by a newer version of jaxmodpo (revision"
+                    f" {current}); use that one"
+                )
+            if current != scripts.get_current_head():
+                config.attributes["connection"] = connection
+                command.upgrade(config, "head")
+
+
+def _programming_errors() -> tuple[type[Exception], ...]:
+    """Return errors that are faults of ours or broken rules of the tables, and no trouble of a
+    disk or a server.
+    """
+    import sqlite3
+
+    kinds: list[type[Exception]] = [sqlite3.IntegrityError, sqlite3.ProgrammingError]
+    with contextlib.suppress(ImportError):
+        import psycopg
+
+        kinds += [psycopg.IntegrityError, psycopg.ProgrammingError]
+    return tuple(kinds)
+
+
+def _server(url: sql.URL) -> sql.Engine:
+    return sql.create_engine(url, pool_size=5, max_overflow=40, pool_pre_ping=True)
+
+
+def _prepare_sqlite(connection: Any, _: object) -> None:
+    # Transactions begin where _begin_sqlite says so, and not where the driver thinks.
+    connection.isolation_level = None
+    connection.execute(f"PRAGMA busy_timeout={_BUSY}")
+    connection.execute("PRAGMA journal_mode=WAL")
+    # An answer is acknowledged after its commit, so the commit has to reach the disk.
+    connection.execute("PRAGMA synchronous=FULL")
+    connection.execute("PRAGMA foreign_keys=ON")
+    # What a rater asks to be deleted is overwritten, and not only unlinked.
+    connection.execute("PRAGMA secure_delete=ON")
+
+
+def _begin_sqlite(connection: sql.Connection) -> None:
+    # A transaction that writes takes the lock at once: one that read first and then finds that
+    # somebody else wrote could not go on.
+    writes = connection.get_execution_options().get("writes", False)
+    connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")

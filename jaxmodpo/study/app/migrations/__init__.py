@@ -1,0 +1,1 @@
+"""Alembic's migrations of a study's database, from an empty one on."""

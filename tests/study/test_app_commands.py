@@ -1,0 +1,196 @@
+"""The commands around a running study: links, status, exports, and serving in a real process."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import httpx2
+import pytest
+from app_world import Browser, opened, write_study
+from study_world import CRITERIA
+
+from jaxmodpo.cli import main
+from jaxmodpo.errors import UserError
+from jaxmodpo.files import read_json_lines
+from jaxmodpo.study.annotation_files import read_annotations
+from jaxmodpo.study.serve import CODES, StudyServeConfig, study_serve
+from jaxmodpo.study.study_file import read_study
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a study in which one rater has finished."""
+    path = write_study(tmp_path_factory.mktemp("study"))
+    store = opened(path)
+    pseudonym, token = store.raters.new_link("Dr. A")
+    browser = Browser(store)
+    browser.get(f"/r/{token}")
+    browser.consent()
+    browser.rate_all(store, pseudonym)
+    browser.post("/finish")
+    store.close()
+    return path
+
+
+def printed(capsys: pytest.CaptureFixture[str], *words: str) -> str:
+    main(["study", *words])
+    return capsys.readouterr().out
+
+
+def test_links_are_printed_once_and_revoked_by_pseudonym(study: Path, tmp_path: Path, capsys):
+    copy = tmp_path / "study.json"
+    copy.write_bytes(study.read_bytes())
+    url = "https://study.example.org"
+    text = printed(capsys, "links", str(copy), "--labels", "Dr. B", "--public-url", f"{url}/")
+    match = re.fullmatch(rf"(R-\w{{8}}) \(Dr\. B\): {url}/r/([\w-]{{22}})\n", text)
+    assert match
+    printed(capsys, "links", str(copy), "--revoke", match[1])
+    store = opened(copy)
+    assert store.raters.of_link(match[2]) is None
+    store.close()
+
+
+def test_links_that_are_too_many_are_refused_after_those_that_fit(tmp_path: Path, capsys):
+    path = write_study(tmp_path)
+    with pytest.raises(SystemExit) as left:
+        main(["study", "links", str(path), "--count", "5"])
+    assert left.value.code == 2
+    streams = capsys.readouterr()
+    assert streams.out.count("/r/") == 3 and "all 3 places" in streams.err
+
+
+def test_status_says_how_the_study_goes_and_names_no_model(study: Path, capsys):
+    text = printed(capsys, "status", str(study))
+    assert re.search(r"R-\w{8} +finished +8/8 +0", text), text
+    assert "modpo" not in text and "base" not in text
+
+
+def test_an_export_is_what_the_analysis_reads(study: Path, tmp_path: Path):
+    path = tmp_path / "annotations.csv"
+    main(["study", "export", str(study), "--output", str(path)])
+    annotations = read_annotations(path, read_study(study))
+    assert len(annotations) == 8 * len(CRITERIA)
+    from pyarrow import parquet
+
+    other = tmp_path / "annotations.parquet"
+    main(["study", "export", str(study), "--output", str(other)])
+    rows = parquet.read_table(other).to_pylist()
+    assert [row["choice"] for row in rows] == [each.choice for each in annotations]
+
+
+def test_a_blinded_export_tells_sides_alone(study: Path, tmp_path: Path):
+    path = tmp_path / "answers.jsonl"
+    trail = tmp_path / "audit.csv"
+    words = ["--output", str(path), "--blinded", "--audit", str(trail)]
+    main(["study", "export", str(study), *words])
+    rows = list(read_json_lines(path))
+    assert not {"choice", "question_id", "reply"} & rows[0].keys()
+    assert {row["side"] for row in rows if row["kind"] == "question"} == {"left"}
+    assert "blinded export" in trail.read_text()
+
+
+@pytest.mark.parametrize(
+    ("settings", "told"),
+    [
+        ({"port": 1, "admin_port": 1}, "must differ"),
+        ({"public_url": "https://a.example/path"}, "without a path"),
+        ({"port": 70000}, "at most 65535"),
+    ],
+)
+def test_settings_that_cannot_be_are_refused(study: Path, settings, told: str):
+    with pytest.raises(UserError, match=told):
+        study_serve(StudyServeConfig(study=study, **settings))
+
+
+def test_a_study_of_prolific_needs_its_codes(tmp_path: Path, monkeypatch):
+    path = write_study(tmp_path, recruitment="prolific")
+    monkeypatch.setenv(CODES["completed"], "C1")
+    with pytest.raises(UserError, match="JAXMODPO_PROLIFIC_CODE_SCREENED_OUT"):
+        study_serve(StudyServeConfig(study=path, port=free_port()))
+
+
+def test_secrets_that_can_be_guessed_are_refused(study: Path, monkeypatch):
+    monkeypatch.setenv("JAXMODPO_STUDY_ADMIN_SECRET", "short")
+    with pytest.raises(UserError, match="at least 16 characters"):
+        study_serve(StudyServeConfig(study=study))
+
+
+def test_a_port_that_is_taken_is_a_sentence(study: Path):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(UserError, match=f"cannot listen on 127.0.0.1, port {port}"):
+            study_serve(StudyServeConfig(study=study, port=port))
+
+
+# --------------------------------------------------------------------------- a real process
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as one:
+        return one.getsockname()[1]
+
+
+def started(study: Path, port: int) -> subprocess.Popen[bytes]:
+    """Start the server in a process of its own and wait until it answers."""
+    program = (
+        "import sys; from jaxmodpo.cli import main;"
+        " main(['study', 'serve', sys.argv[1], '--port', sys.argv[2]])"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", program, str(study), str(port)],
+        env={**os.environ, "JAXMODPO_STUDY_ADMIN_SECRET": ""},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    end = time.monotonic() + 60
+    while True:
+        try:
+            httpx2.get(f"http://127.0.0.1:{port}/")
+            return process
+        except httpx2.TransportError:
+            assert process.poll() is None and time.monotonic() < end
+            time.sleep(0.05)
+
+
+@pytest.mark.slow(15)
+def test_kill_9_while_answers_come_loses_none_that_was_acknowledged(tmp_path: Path):
+    study = write_study(tmp_path)
+    store = opened(study)
+    pseudonym, token = store.raters.new_link()
+    port = free_port()
+    acknowledged = ""
+    for _ in range(2):
+        process = started(study, port)
+        with httpx2.Client(base_url=f"http://127.0.0.1:{port}", follow_redirects=True) as client:
+            page = client.get(f"/r/{token}")
+            form_token = re.findall(r'form_token" value="(\w+)', page.text)[0]
+            if page.url.path == "/welcome":
+                statements = {"answer": "consent", "statement": ["1", "2", "3"]}
+                client.post("/consent", data={"form_token": form_token, **statements})
+                client.post("/begin", data={"form_token": form_token})
+                client.get("/item/1")
+            for number in range(30):
+                side = ("left", "right", "equal")[number % 3]
+                form = {"form_token": form_token, "criterion-1": side, "reason": str(number)}
+                answer = client.post("/item/1/answer", data=form)
+                assert answer.json() == {"stored": True}
+                acknowledged = f"{side} {number}"
+            process.send_signal(signal.SIGKILL)
+        process.wait(20)
+        answers = store.answers.of(store.raters.named(pseudonym))
+        assert [f"{each.side} {each.reason}" for each in answers] == [acknowledged]
+    store.close()
+
+
+@pytest.mark.slow(5)
+def test_sigterm_ends_the_server_in_good_order(tmp_path: Path):
+    process = started(write_study(tmp_path), free_port())
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(20) == 0
