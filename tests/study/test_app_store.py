@@ -13,6 +13,7 @@ from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
 from app_world import Browser, opened, write_study
 from postgres_server import Missing, Postgres
+from sqlalchemy import event
 
 from jaxmodpo.errors import UserError
 from jaxmodpo.study.app.database import NotStored
@@ -85,12 +86,12 @@ def test_a_full_disk_is_said_and_what_was_stored_stays(study: Path):
         # No page more than there are: what SQLite then says is what it says of a full disk.
         connection.execute("PRAGMA max_page_count=1")
 
-    sql.event.listen(engine, "connect", fill)
+    event.listen(engine, "connect", fill)
     engine.dispose()
     with pytest.raises(NotStored, match="full"):
         for _ in range(200):
             store.note("researcher", "x", "y" * 4000)
-    sql.event.remove(engine, "connect", fill)
+    event.remove(engine, "connect", fill)
     engine.dispose()
     assert len(store.answers.of(store.raters.named(pseudonym))) == 1
     store.close()

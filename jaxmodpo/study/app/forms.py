@@ -44,7 +44,8 @@ async def read_form(request: Request) -> dict[str, list[str]]:
         raise Refused(400, "The form could not be read.") from None
     values: dict[str, list[str]] = {}
     for name, value in pairs:
-        values.setdefault(name, []).append(value)
+        # Postgres has no place for a zero byte in a text.
+        values.setdefault(name, []).append(value.replace("\x00", ""))
     return values
 
 

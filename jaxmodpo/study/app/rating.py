@@ -73,7 +73,7 @@ def answer_item(request: Request, visitor: Sender, form: Form, position: Positio
     if step:
         return to(step)
     item_id = context.view.item_id(visitor.rater, position)
-    reason = one(form, "reason").replace("\x00", "")[:LONGEST_REASON]
+    reason = one(form, "reason")[:LONGEST_REASON]
     context.store.answers.store(visitor.rater, item_id, _sides(context, form), reason)
     match one(form, "action"):
         case "back":
@@ -110,7 +110,7 @@ def autosave(request: Request, visitor: Sender, form: Form, position: Position) 
     item_id = context.view.item_id(visitor.rater, position)
     reason = None
     if "reason" in form:
-        reason = one(form, "reason").replace("\x00", "")[:LONGEST_REASON]
+        reason = one(form, "reason")[:LONGEST_REASON]
     context.store.answers.store(visitor.rater, item_id, _sides(context, form), reason)
     return JSONResponse({"stored": True})
 
