@@ -41,7 +41,8 @@ FLAGS = (
     "--metrics-recording-only",
     "--no-pings",
     "--disable-features=OptimizationHints,MediaRouter,Translate,AutofillServerCommunication",
-    "--host-resolver-rules=MAP * ~NOTFOUND",
+    # This machine alone can be reached, for tests that serve pages.
+    "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1",
     "--remote-debugging-pipe",
 )
 
@@ -74,6 +75,18 @@ class Page:
         )
         assert "exceptionDetails" not in result, result["exceptionDetails"]
         return result["result"].get("value")
+
+    def press(self, key: str, code: int, text: str = "") -> None:
+        """Press a key and let it go.
+
+        Args:
+            key: its name, as ``Tab``.
+            code: Windows' number of it, by which Chromium knows what it does.
+            text: what it writes, if anything.
+        """
+        names = {"key": key, "windowsVirtualKeyCode": code, "text": text}
+        self.call("Input.dispatchKeyEvent", type="keyDown", **names)
+        self.call("Input.dispatchKeyEvent", type="keyUp", **names)
 
     def screenshot(self, path: Path, *, whole: bool = False) -> None:
         """Write what is seen, or the whole page, as PNG."""
@@ -116,8 +129,12 @@ class Browser:
         self._process.wait(timeout=20)
         self._profile.cleanup()
 
-    def open(self, path: Path, *, width: int, fragment: str = "", script: bool = True) -> Page:
-        """Open a file at a width, as a phone's or a desk's, and wait until it is loaded."""
+    def open(
+        self, place: Path | str, *, width: int, fragment: str = "", script: bool = True
+    ) -> Page:
+        """Open a file or an address at a width, as a phone's or a desk's, and wait until it is
+        loaded.
+        """
         target = self.call("Target.createTarget", {"url": "about:blank"})["targetId"]
         attached = self.call("Target.attachToTarget", {"targetId": target, "flatten": True})
         page = Page(self, attached["sessionId"])
@@ -131,7 +148,8 @@ class Browser:
             deviceScaleFactor=1,
             mobile=width < 600,
         )
-        page.call("Page.navigate", url=path.resolve().as_uri() + fragment)
+        address = place.resolve().as_uri() if isinstance(place, Path) else place
+        page.call("Page.navigate", url=address + fragment)
         self._wait_for("Page.loadEventFired", page)
         return page
 

@@ -147,7 +147,7 @@ def to(path: str) -> RedirectResponse:
 def rater_page(request: Request, visitor: Visitor | None, template: str, **values: Any) -> Response:
     """Return a page with what each page of the study has."""
     context = context_of(request)
-    is_taking_part = visitor is not None and visitor.rater.status not in OVER
+    is_taking_part = visitor is not None and visitor.rater.status == "active"
     return page(
         template,
         study=context.store.study.title,
@@ -214,6 +214,11 @@ def static_router() -> APIRouter:
             contents[name],
             headers={"Content-Type": STATIC[name], "Cache-Control": "max-age=300"},
         )
+
+    @router.get("/favicon.ico", include_in_schema=False)
+    def no_icon() -> Response:
+        # Browsers ask for one of their own accord.
+        return Response(status_code=204)
 
     return router
 
