@@ -194,7 +194,15 @@ def test_a_file_of_settings_is_refused_by_its_name():
         ),
         (
             "align dpo",
-            {"output_dir", "cache_dir", "keep_checkpoints", "track", "log_every", "save_every"}
+            {
+                "output_dir",
+                "cache_dir",
+                "keep_checkpoints",
+                "track",
+                "log_every",
+                "save_every",
+                "profile",
+            }
             | {"mesh", "distributed", "coordinator", "processes", "process_id"},
         ),
         (

