@@ -178,7 +178,9 @@ def test_a_prolific_rater_goes_through_a_study_on_a_phone_without_javascript(
         at(page, f"/item/{position}")
         left = "document.getElementById('reply-1').getBoundingClientRect().left"
         assert page.value(left) == page.value(left.replace("reply-1", "reply-2")), "replies stack"
-        leaves_nothing_out(page)
+        for width in (320, 375):  # what the guidelines ask for, and a phone
+            resize(page, width)
+            leaves_nothing_out(page)
         click(page, "input[name=criterion-1][value=left]")
         click(page, "input[name=criterion-2][value=right]")
         picture(page, f"item-{position}-375")
@@ -193,6 +195,16 @@ def test_a_prolific_rater_goes_through_a_study_on_a_phone_without_javascript(
     picture(page, "end-375")
     assert "completion code" in page.value("document.body.textContent")
     assert len(store.answers.all()) == 2 * count
+
+
+def resize(page: Page, width: int) -> None:
+    page.call(
+        "Emulation.setDeviceMetricsOverride",
+        width=width,
+        height=900,
+        deviceScaleFactor=1,
+        mobile=True,
+    )
 
 
 def click(page: Page, selector: str) -> None:

@@ -6,8 +6,10 @@
   if (!form) return;
   const status = document.getElementById("status");
   const questions = [...form.querySelectorAll("fieldset.criterion")];
-  // One request after another: an older answer never overtakes a newer one.
-  let queue = Promise.resolve();
+  // What the server has not acknowledged yet, by field. It goes there one request after another, so
+  // that an older answer never overtakes a newer one.
+  const unsaved = new Map();
+  let isSending = false;
 
   function say(text, isTrouble) {
     status.textContent = text;
@@ -15,27 +17,42 @@
   }
 
   async function send(fields) {
-    const body = new URLSearchParams(fields);
+    const body = new URLSearchParams([...fields]);
     body.set("form_token", form.elements.form_token.value);
+    const answer = await fetch(form.dataset.autosave, { method: "POST", body });
+    const result = answer.ok ? await answer.json() : {};
+    if (!result.stored) throw new Error(String(answer.status));
+  }
+
+  async function sendAll() {
+    if (isSending) return;
+    isSending = true;
+    say("Saving…", false);
     try {
-      const answer = await fetch(form.dataset.autosave, { method: "POST", body });
-      const result = answer.ok ? await answer.json() : {};
-      if (!result.stored) throw new Error(String(answer.status));
+      while (unsaved.size > 0) {
+        const fields = new Map(unsaved);
+        await send(fields);
+        for (const [name, value] of fields) {
+          if (unsaved.get(name) === value) unsaved.delete(name);
+        }
+      }
       const given = questions.filter((each) => each.querySelector("input:checked")).length;
       say(`Saved. ${given} of ${questions.length} answered.`, false);
     } catch {
       say("Not saved yet: the connection failed. “Save and go on” sends everything again.", true);
+    } finally {
+      isSending = false;
     }
   }
 
-  function store(fields) {
-    say("Saving…", false);
-    queue = queue.then(() => send(fields));
+  function store(name, value) {
+    unsaved.set(name, value);
+    sendAll();
   }
 
   form.addEventListener("change", (event) => {
     const input = event.target;
-    if (input.type === "radio" || input.name === "reason") store({ [input.name]: input.value });
+    if (input.type === "radio" || input.name === "reason") store(input.name, input.value);
   });
 
   form.addEventListener("keydown", (event) => {
