@@ -8,10 +8,8 @@ each loss's time the products alone would take.
 
 from __future__ import annotations
 
-import json
 import multiprocessing
 import os
-import platform
 import statistics
 import sys
 import time
@@ -21,10 +19,8 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import jax
 import numpy as np
 
-from jaxmodpo import __version__
 from jaxmodpo.bench.loss_contenders import (
     TRL_LOSSES,
     Contender,
@@ -35,8 +31,10 @@ from jaxmodpo.bench.loss_contenders import (
 )
 from jaxmodpo.bench.table import text_table
 from jaxmodpo.errors import UserError
+from jaxmodpo.files import write_json
 from jaxmodpo.flags.help_groups import HelpGroup
 from jaxmodpo.ranges import Count, Seed, Unestimated
+from jaxmodpo.results.manifest import this_environment
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,7 +110,7 @@ def bench_losses(config: BenchLossesConfig) -> None:
     print(_table(measured))
     if config.json is not None:
         record = {"machine": _machine(config), "measured": [_as_row(row) for row in measured]}
-        config.json.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+        write_json(config.json, record)
 
 
 def _tasks(config: BenchLossesConfig) -> Iterator[LossTask]:
@@ -259,15 +257,10 @@ def _as_row(row: Measured) -> dict[str, Any]:
 
 def _machine(config: BenchLossesConfig) -> dict[str, Any]:
     """Return what the figures depend on besides the settings."""
-    versions = {"jaxmodpo": __version__, "jax": jax.__version__}
+    machine: dict[str, Any] = asdict(this_environment()) | {"cores": len(os.sched_getaffinity(0))}
     if config.against:
         import torch
         import trl
 
-        versions |= {"torch": torch.__version__, "trl": trl.__version__}
-    return {
-        "processor": platform.processor() or platform.machine(),
-        "processors": len(os.sched_getaffinity(0)),
-        "python": platform.python_version(),
-        "versions": versions,
-    }
+        machine["versions"] |= {"torch": torch.__version__, "trl": trl.__version__}
+    return machine

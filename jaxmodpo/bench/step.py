@@ -262,6 +262,38 @@ def _random_array(name: str, spec: Spec, dtype: Any, key: jax.Array) -> jax.Arra
     return initialize({name: spec}, key, dtype)[name]
 
 
+def _batches(
+    config: BenchStepConfig,
+    shape: DecoderConfig,
+    questions: Examples,
+    mesh: Mesh,
+    unit: Unit,
+    batching: Batching,
+    *,
+    with_reference: bool,
+) -> Batches:
+    """Return the same pairs an update, as questions or each with replies of its own."""
+    places = every_pair(config.replies)
+    if unit == "question":
+        examples = comparing(questions, places)
+        batch_size = config.batch_size
+    else:
+        examples = comparing(_pairs_of(questions), every_pair(2))
+        batch_size = config.batch_size * len(places)
+    if with_reference:
+        # Their values do not change the time.
+        reference_logps = np.zeros(examples.lengths.shape, np.float32)
+        examples = examples.with_fields(reference_logps=reference_logps)
+    return Batches(
+        examples,
+        batch_size=batch_size,
+        accumulation=config.gradient_accumulation,
+        batching=batching,
+        row_shards=row_shards(mesh),
+        cost=functools.partial(flops.token_cost, shape),
+    )
+
+
 def _contender(
     config: BenchStepConfig,
     shape: DecoderConfig,
@@ -277,25 +309,7 @@ def _contender(
     attention = Attention(config.attention, mesh)
     check_attention(attention, shape, config.base_dtype or "bfloat16")
     loss = PolicyLoss(shape, lora, DPO(0.1), attention, config.remat, in_step, lora.dropout > 0)
-    places = every_pair(config.replies)
-    if unit == "question":
-        examples = comparing(questions, places)
-        batch_size = config.batch_size
-    else:
-        examples = comparing(_pairs_of(questions), every_pair(2))
-        batch_size = config.batch_size * len(places)
-    if not in_step:
-        # Their values do not change the time.
-        reference_logps = np.zeros(examples.lengths.shape, np.float32)
-        examples = examples.with_fields(reference_logps=reference_logps)
-    batches = Batches(
-        examples,
-        batch_size=batch_size,
-        accumulation=config.gradient_accumulation,
-        batching=batching,
-        row_shards=row_shards(mesh),
-        cost=functools.partial(flops.token_cost, shape),
-    )
+    batches = _batches(config, shape, questions, mesh, unit, batching, with_reference=not in_step)
     constants = {"loss": loss, "optimizer": OptimizerSettings(0.01, 1.0)}
     adapter_parameters = adapter_table(parameter_table(shape), lora)
     make_adapter = jax.jit(
@@ -339,7 +353,7 @@ def _contender(
         peak = getattr(memory, "peak_memory_in_bytes", 0) or peak
     return Contender(
         name=f"{_NAMES[unit]}{batching}, reference {reference.replace('_', ' ')}",
-        pairs=len(questions) * len(places),
+        pairs=len(questions) * len(every_pair(config.replies)),
         # A reply that is computed again for another pair is no more useful than padding.
         tokens=int(questions.lengths.sum()),
         operations=flops.training(shape, lora, questions.lengths, in_step),

@@ -30,10 +30,10 @@ def shares_table(name: str, results: HumanStudyResults) -> Table:
         Column("Fleiss' κ", detail=INTERVAL),
     ]
     rows: list[list[Cell | str]] = []
-    for criterion, found in results.criteria.items():
-        shares = [share_cell(share) for share in found.shares.values()]
-        counts = [f"{found.questions}", f"{found.answers}"]
-        rows.append([title(criterion), *counts, *shares, number_cell(found.fleiss)])
+    for criterion, findings in results.criteria.items():
+        shares = [share_cell(share) for share in findings.shares.values()]
+        counts = [f"{findings.questions}", f"{findings.answers}"]
+        rows.append([title(criterion), *counts, *shares, number_cell(findings.fleiss)])
     return Table(name, columns, rows)
 
 
@@ -48,10 +48,10 @@ def agreement_table(name: str, results: HumanStudyResults) -> Table:
         Column("Gwet's AC1", detail=INTERVAL),
     ]
     rows: list[list[Cell | str]] = []
-    for criterion, found in results.criteria.items():
+    for criterion, findings in results.criteria.items():
         for who, people in (
-            ("one person", found.leave_one_out),
-            ("one person, all questions", found.leave_one_out_of_all),
+            ("one person", findings.leave_one_out),
+            ("one person, all questions", findings.leave_one_out_of_all),
         ):
             figures = [
                 rater_cell(people.accuracy, is_share=True),
@@ -59,7 +59,7 @@ def agreement_table(name: str, results: HumanStudyResults) -> Table:
                 rater_cell(people.ac1),
             ]
             rows.append([title(criterion), who, "", *figures])
-        judge = found.two_class
+        judge = findings.two_class
         figures = [share_cell(judge.accuracy), number_cell(judge.kappa), number_cell(judge.ac1)]
         rows.append([title(criterion), "judge", str(judge.questions), *figures])
     caption = (
@@ -81,8 +81,8 @@ def judge_table(stem: str, results: HumanStudyResults) -> Table:
         Column("ICC(2,1)", detail=INTERVAL),
     ]
     rows: list[list[Cell | str]] = []
-    for criterion, found in results.criteria.items():
-        judge = found.three_class
+    for criterion, findings in results.criteria.items():
+        judge = findings.three_class
         rows.append(
             [
                 title(criterion),
@@ -90,7 +90,7 @@ def judge_table(stem: str, results: HumanStudyResults) -> Table:
                 share_cell(judge.accuracy),
                 number_cell(judge.kappa),
                 number_cell(judge.ac1),
-                number_cell(found.intraclass),
+                number_cell(findings.intraclass),
             ]
         )
     caption = (
@@ -109,8 +109,8 @@ def levels_table(name: str, results: HumanStudyResults) -> Table:
         Column("the majority and the judge, %", detail=INTERVAL),
     ]
     rows: list[list[Cell | str]] = []
-    for criterion, found in results.criteria.items():
-        levels = found.levels
+    for criterion, findings in results.criteria.items():
+        levels = findings.levels
         figures = (levels.human_human, levels.human_judge, levels.judge_majority)
         rows.append([title(criterion), *(share_cell(figure) for figure in figures)])
     return Table(name, columns, rows)
@@ -125,8 +125,8 @@ def confusion_table(name: str, results: HumanStudyResults) -> Table:
         *(Column(f"judge: {label}") for label in labels),
     ]
     rows: list[list[Cell | str]] = []
-    for criterion, found in results.criteria.items():
-        for label, counts in zip(labels, found.confusion, strict=True):
+    for criterion, findings in results.criteria.items():
+        for label, counts in zip(labels, findings.confusion, strict=True):
             rows.append([title(criterion), label, *map(str, counts)])
     return Table(name, columns, rows)
 
@@ -140,8 +140,8 @@ def consensus_table(name: str, results: HumanStudyResults) -> Table:
         Column("judge's accuracy, %", detail=INTERVAL),
     ]
     rows: list[list[Cell | str]] = []
-    for criterion, found in results.criteria.items():
-        for one in found.consensus:
+    for criterion, findings in results.criteria.items():
+        for one in findings.consensus:
             span = f"above {100 * one.above:.0f} to {100 * one.to:.0f}"
             rows.append([title(criterion), span, str(one.questions), share_cell(one.accuracy)])
     return Table(name, columns, rows)
@@ -159,8 +159,8 @@ def corrected_table(name: str, results: HumanStudyResults) -> Table:
         Column("more labels for half the interval", detail="why none"),
     ]
     rows: list[list[Cell | str]] = []
-    for criterion, found in results.criteria.items():
-        corrected = found.corrected
+    for criterion, findings in results.criteria.items():
+        corrected = findings.corrected
         weight = NOTHING if corrected.weight is None else f"{corrected.weight:.2f}"
         rows.append(
             [
@@ -169,7 +169,7 @@ def corrected_table(name: str, results: HumanStudyResults) -> Table:
                 share_cell(corrected.people),
                 share_cell(corrected.corrected),
                 weight,
-                _points(found),
+                _points(findings),
                 _more_labels(corrected),
             ]
         )
@@ -184,9 +184,9 @@ def _more_labels(corrected: CorrectedRate) -> Cell:
     return Cell(NOTHING, f"labels of all {corrected.labeled + corrected.unlabeled} would not do")
 
 
-def _points(found: CriterionFindings) -> Cell:
+def _points(findings: CriterionFindings) -> Cell:
     """Return the judge's inflation in points of a hundred, with its sign."""
-    inflation = found.inflation
+    inflation = findings.inflation
     if inflation.value is None:
         return Cell(NOTHING, inflation.undefined or "")
     if inflation.interval is None:

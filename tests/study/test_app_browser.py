@@ -112,7 +112,7 @@ def leaves_nothing_out(page: Page) -> None:
     assert page.messages == []
 
 
-@pytest.mark.slow(20)
+@pytest.mark.slow(seconds=20)
 def test_a_clinician_goes_through_a_study_by_keyboard_alone(browser, store: Store, site: Site):
     pseudonym, token = store.raters.new_link()
     page = browser.open(f"{site.url}/r/{token}", width=1280)
@@ -156,7 +156,7 @@ def test_a_clinician_goes_through_a_study_by_keyboard_alone(browser, store: Stor
     assert all(request.startswith(site.url) for request in page.requests)
 
 
-@pytest.mark.slow(15)
+@pytest.mark.slow(seconds=15)
 def test_a_prolific_rater_goes_through_a_study_on_a_phone_without_javascript(
     browser, store: Store, site: Site
 ):
@@ -211,7 +211,7 @@ def click(page: Page, selector: str) -> None:
     page.value(f"document.querySelector({selector!r}).click()")
 
 
-@pytest.mark.slow(15)
+@pytest.mark.slow(seconds=15)
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_axe_finds_nothing_that_keeps_people_out(browser, store: Store, site: Site, scheme: str):
     if not AXE.is_file():

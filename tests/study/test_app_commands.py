@@ -159,7 +159,7 @@ def started(study: Path, port: int) -> subprocess.Popen[bytes]:
             time.sleep(0.05)
 
 
-@pytest.mark.slow(15)
+@pytest.mark.slow(seconds=15)
 def test_kill_9_while_answers_come_loses_none_that_was_acknowledged(tmp_path: Path):
     study = write_study(tmp_path)
     store = opened(study)
@@ -189,7 +189,7 @@ def test_kill_9_while_answers_come_loses_none_that_was_acknowledged(tmp_path: Pa
     store.close()
 
 
-@pytest.mark.slow(5)
+@pytest.mark.slow(seconds=5)
 def test_sigterm_ends_the_server_in_good_order(tmp_path: Path):
     process = started(write_study(tmp_path), free_port())
     process.send_signal(signal.SIGTERM)

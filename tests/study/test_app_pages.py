@@ -5,24 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from app_world import ARRIVAL, CODES, Browser, opened, write_study
+from app_world import ARRIVAL, CODES, Browser, opened
 from study_world import CRITERIA
 
 from jaxmodpo.study.app.store import Store
-
-
-@pytest.fixture(scope="module")
-def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_study(tmp_path_factory.mktemp("study"))
-
-
-@pytest.fixture
-def store(study: Path, tmp_path: Path):
-    copy = tmp_path / "study.json"
-    copy.write_bytes(study.read_bytes())
-    store = opened(copy)
-    yield store
-    store.close()
 
 
 def arrived(store: Store) -> tuple[Browser, str, str]:

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import logging
-from pathlib import Path
 from typing import Any
 
 import pytest
 import schemathesis
-from app_world import CODES, Browser, opened, settings_of, write_study
+from app_world import CODES, Browser, settings_of
 from hypothesis import HealthCheck, given, settings
 from schemathesis.core.result import Ok
 from starlette.testclient import TestClient
@@ -20,20 +19,6 @@ from jaxmodpo.study.app.web import rater_application
 
 SECRET = "a secret of this test alone"
 SECOND = "another secret of this test"
-
-
-@pytest.fixture(scope="module")
-def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_study(tmp_path_factory.mktemp("study"))
-
-
-@pytest.fixture
-def store(study: Path, tmp_path: Path):
-    copy = tmp_path / "study.json"
-    copy.write_bytes(study.read_bytes())
-    store = opened(copy)
-    yield store
-    store.close()
 
 
 def at_first_item(store: Store) -> tuple[Browser, str]:
