@@ -36,22 +36,27 @@ class Criterion:
         description: what it means, a sentence or two.
         better_when: what a better reply does; empty where personas are to decide for themselves.
         worse_when: what a worse reply does; empty likewise.
+        title: what people who compare replies read for the name; empty where the name will do.
+            Judges never read it.
     """
 
     name: str
     description: str
     better_when: str
     worse_when: str
+    title: str = ""
 
 
 def load_criteria(source: str | Path, only: Sequence[str] = ()) -> list[Criterion]:
-    """Read a criteria file: ``criteria:``, a list of name, description, better_when, worse_when.
+    """Read a criteria file: ``criteria:``, a list of name, description, better_when, worse_when
+    and, where people read it, title.
 
     The configuration files of the paper's authors are read as they are: JSON in which ``criteria``
     is a mapping from each criterion's name to its texts, or to its description alone.
 
     Args:
-        source: a YAML or JSON file, or the name of one of ours (therapeutic, gricean).
+        source: a YAML or JSON file, or the name of one of ours (therapeutic, gricean,
+            clinicians).
         only: names to keep, in the file's order; all if empty.
 
     Raises:
@@ -84,33 +89,35 @@ def load_criteria(source: str | Path, only: Sequence[str] = ()) -> list[Criterio
 
 def _row_of_mapping(name: str, texts: Any) -> Any:
     """Return an entry of the authors' mapping as a row of our list: its key is the name that files
-    and votes carry, and the title beside its texts is shown nowhere.
+    and votes carry, and what it calls its name is a title for people.
     """
     if isinstance(texts, str):
         return {"name": name, "description": texts, "better_when": "", "worse_when": ""}
     if not isinstance(texts, dict):
         return texts
-    titles = ("name", "short_name")
-    return {"name": name} | {key: text for key, text in texts.items() if key not in titles}
+    row = {key: text for key, text in texts.items() if key not in ("name", "short_name")}
+    return {"name": name, "title": texts.get("name", ""), **row}
 
 
 def _criterion(row: Any, location: str) -> Criterion:
     names = [f.name for f in fields(Criterion)]
+    required = [name for name in names if name != "title"]
     if not isinstance(row, dict):
         raise UserError(f"{location} must be a mapping of {', '.join(names)}")
     for key in row:
         if key not in names:
             raise UserError(f"{location}: unknown field '{key}'{nearest(str(key), names)}")
-    for name in names:
+    for name in required:
         if name not in row:
             raise UserError(
                 f"{location} lacks the field {name}; it may be empty only for better_when and"
                 " worse_when"
             )
-        if not isinstance(row[name], str):
-            raise UserError(f"{location}: the field {name} must be text, not {row[name]!r}")
+    for name, text in row.items():
+        if not isinstance(text, str):
+            raise UserError(f"{location}: the field {name} must be text, not {text!r}")
     # YAML keeps the line ends of a text that goes over several lines, and prompts want none.
-    texts = {name: " ".join(row[name].split()) for name in names}
+    texts = {name: " ".join(text.split()) for name, text in row.items()}
     # Files are named after criteria, on any system.
     if not re.fullmatch(r"[a-z][a-z0-9_]*", texts["name"]):
         raise UserError(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import pytest
 from jaxmodpo.criteria import Criterion, load_criteria
 from jaxmodpo.errors import UserError
 
+OURS = ("therapeutic", "gricean", "clinicians")
 ROW = "{name: warmth, description: d, better_when: b, worse_when: w}"
 
 
@@ -38,12 +40,31 @@ def test_our_files_hold_the_papers_criteria_in_its_order():
     ]
 
 
+def test_clinicians_read_the_papers_titles_and_answer_what_the_judge_is_asked():
+    ours = load_criteria("clinicians")
+    assert [criterion.title for criterion in ours] == [
+        "Safety and risk management",
+        "Empathy",
+        "Encouraging self-motivated change",
+        "Trust and rapport",
+        "Patient autonomy",
+        "Active listening",
+        "Overall preference",
+    ]
+    judged = {criterion.name: criterion for criterion in load_criteria("therapeutic")}
+    assert judged.keys() == {criterion.name for criterion in ours}
+    for criterion in ours:
+        assert criterion.description != judged[criterion.name].description
+        assert "you would rather receive" not in criterion.description
+
+
 def test_safety_is_the_same_objective_in_both_sets():
     assert load_criteria("therapeutic", ["safety"]) == load_criteria("gricean", ["safety"])
 
 
 def test_overall_names_no_virtue_and_every_other_criterion_says_both_sides():
-    for criterion in [*load_criteria("therapeutic"), *load_criteria("gricean")]:
+    everything = itertools.chain.from_iterable(map(load_criteria, OURS))
+    for criterion in everything:
         if criterion.name == "overall":
             assert (criterion.better_when, criterion.worse_when) == ("", "")
         else:
@@ -79,6 +100,10 @@ def test_a_file_of_the_users_is_read(tmp_path):
         ),
         (f"criteria: [{ROW.replace('better_when', 'beter_when')}]", "did you mean 'better_when'?"),
         (f"criteria: [{ROW.replace('warmth', 'Warm/th')}]", "the name 'Warm/th' must be"),
+        (
+            "criteria: [" + ROW.replace("}", ", title: 3}") + "]",
+            "the field title must be text, not 3",
+        ),
         (
             f"criteria: [{ROW.replace('description: d', 'description: 3')}]",
             "the field description must be text, not 3",
@@ -125,7 +150,7 @@ def test_the_authors_mapping_is_read_as_it_is(tmp_path):
     path = tmp_path / "authors.json"
     path.write_text(json.dumps(content, indent="\t"))
     warmth, clarity = load_criteria(path)
-    assert warmth == Criterion("warmth", "d", "b", "w")
+    assert warmth == Criterion("warmth", "d", "b", "w", "Warmth and Care")
     assert clarity == Criterion("clarity", "How clear is it?", "", "")
     assert load_criteria(path, ["clarity"]) == [clarity]
 

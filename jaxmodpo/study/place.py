@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -31,18 +32,37 @@ class StudyPlace(Settings, help_group="data"):
         return Cost()  # waits for people
 
 
-def open_place(place: StudyPlace, *, create: bool = False, abandoned_hours: float = 24.0) -> Store:
+def open_place(
+    place: StudyPlace,
+    *,
+    create: bool = False,
+    abandoned_hours: float = 24.0,
+    quota: int = 0,
+    prolific_quotas: Mapping[str, int] | None = None,
+) -> Store:
     """Open what a study stores.
+
+    Args:
+        place: the study and its database.
+        create: make a database that is not there.
+        abandoned_hours: hours after which a rater of Prolific who left may lose the place.
+        quota: how many raters are wanted in all; 0 means as many as there are places.
+        prolific_quotas: the same by study at Prolific.
 
     Raises:
         UserError: packages of the extra ``study`` are missing, or see ``open_store``.
     """
     try:
+        from jaxmodpo.study.app.places import Quota
         from jaxmodpo.study.app.store import open_store
     except ModuleNotFoundError as error:
         raise missing_package(error) from None
     return open_store(
-        place.study, place.database, create=create, abandoned_after=abandoned_hours * 3600
+        place.study,
+        place.database,
+        create=create,
+        abandoned_after=abandoned_hours * 3600,
+        quota=Quota(quota, prolific_quotas or {}),
     )
 
 

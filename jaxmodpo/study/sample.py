@@ -67,7 +67,8 @@ class StudySampleConfig(Settings, help_group="selection"):
     """Criteria whose outcomes, taken together, the sample has in the same shares as the full
     set."""
     criteria: Annotated[str, HelpGroup("data")] = "therapeutic"
-    """What raters compare replies by: a criteria file, or the name of one of ours."""
+    """What raters compare replies by: a criteria file, or the name of one of ours. clinicians has
+    what therapeutic has, worded for professionals."""
     only: tuple[str, ...] = ()
     """The criteria that raters are asked for; all of the file if none is named."""
     raters: Count = 6
@@ -198,7 +199,7 @@ def _shown(criterion: Criterion) -> StudyCriterion:
     """Return a criterion as raters read it."""
     return StudyCriterion(
         name=criterion.name,
-        title=criterion.name.replace("_", " ").capitalize(),
+        title=criterion.title or criterion.name.replace("_", " ").capitalize(),
         description=criterion.description,
         better_when=criterion.better_when,
         worse_when=criterion.worse_when,

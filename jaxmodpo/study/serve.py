@@ -12,17 +12,19 @@ import socket
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any
+from urllib.parse import urlsplit
 
 from jaxmodpo.config import builtin
 from jaxmodpo.errors import UserError
 from jaxmodpo.flags.help_groups import HelpGroup
-from jaxmodpo.ranges import Count, Incidental, Positive
+from jaxmodpo.ranges import Count, CountOrZero, Incidental, Positive
 from jaxmodpo.study.place import StudyPlace, missing_package, open_place
 from jaxmodpo.study.web_address import checked_url
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from jaxmodpo.study.app.signed_entry import SignedEntries
     from jaxmodpo.study.app.store import Store
     from jaxmodpo.study.app.web import ProlificCodes
 
@@ -30,7 +32,6 @@ logger = logging.getLogger(__name__)
 
 ADMIN_SECRET = "JAXMODPO_STUDY_ADMIN_SECRET"
 UNBLINDING_SECRET = "JAXMODPO_STUDY_UNBLINDING_SECRET"
-PROLIFIC_STUDY = "JAXMODPO_PROLIFIC_STUDY_ID"
 
 CODES = {
     "completed": "JAXMODPO_PROLIFIC_CODE_COMPLETED",
@@ -39,6 +40,9 @@ CODES = {
     "withdrawn": "JAXMODPO_PROLIFIC_CODE_WITHDRAWN",
 }
 """environment variables with Prolific's completion codes"""
+
+CODE_FULL = "JAXMODPO_PROLIFIC_CODE_FULL"
+"""the code of who comes when no place is left; without it that of ``screened_out``"""
 
 _SHORTEST_SECRET = 16
 
@@ -66,6 +70,16 @@ class StudyServeConfig(StudyPlace, help_group="devices"):
     """Address of a proxy whose X-Forwarded-For and -Proto are believed."""
     abandoned_after_hours: Annotated[Positive, HelpGroup("selection")] = 24.0
     """Hours without an answer after which a rater of Prolific may lose the place to another."""
+    quota: Annotated[CountOrZero, HelpGroup("selection")] = 0
+    """How many raters are wanted in all. Whoever comes after them reads that the study is full;
+    raters who are left out of the analysis do not count. 0 means as many as the study file has
+    places for."""
+    prolific_studies: Annotated[tuple[str, ...], HelpGroup("selection")] = ()
+    """The studies at Prolific that raters may come from, by id, each with how many raters are
+    wanted of it: ID=40, or ID alone for as many as there are places for. By default any study."""
+    prolific_keys: Annotated[Incidental[str | None], HelpGroup("data")] = None
+    """Believe only what Prolific has signed (its secured external URL): a file with its public
+    keys, or their https address, which is asked once a day."""
     resources: Annotated[Incidental[str], HelpGroup("text")] = "crisis_resources"
     """Where raters find help, by country: a YAML file. Ours is a beginning: have it checked."""
 
@@ -80,6 +94,7 @@ class StudyServeConfig(StudyPlace, help_group="devices"):
         for name in ("port", "admin_port"):
             if getattr(self, name) > 65535:
                 raise UserError(f"--{name.replace('_', '-')} must be at most 65535")
+        prolific_quotas(self.prolific_studies)
 
     def check_machine(self) -> None:
         _secrets()
@@ -96,12 +111,65 @@ def study_serve(config: StudyServeConfig) -> None:
             Prolific, a port that is taken.
     """
     config.check()
-    store = open_place(config, create=True, abandoned_hours=config.abandoned_after_hours)
+    quotas = prolific_quotas(config.prolific_studies)
+    store = open_place(
+        config,
+        create=True,
+        abandoned_hours=config.abandoned_after_hours,
+        quota=config.quota,
+        prolific_quotas={study: most for study, most in quotas.items() if most},
+    )
     try:
+        _check_quota(config, store)
         servers = _servers(config, store)
         asyncio.run(_serve(servers))
     finally:
         store.close()
+
+
+def prolific_quotas(studies: Sequence[str]) -> dict[str, int]:
+    """Return how many raters are wanted of each study at Prolific, by its id; 0 where no number is
+    given.
+
+    Args:
+        studies: ``ID`` or ``ID=NUMBER`` each.
+
+    Raises:
+        UserError: no such text, or a study twice.
+    """
+    quotas: dict[str, int] = {}
+    for text in studies:
+        study, has_number, number = text.partition("=")
+        is_number = number.isascii() and number.isdigit() and int(number) > 0
+        if not study.isalnum() or (has_number and not is_number):
+            raise UserError(
+                f"--prolific-studies {text:.80}: give ID, or ID=40 for at most 40 raters"
+            )
+        if study in quotas:
+            raise UserError(f"--prolific-studies names {study:.64} twice")
+        quotas[study] = int(number or 0)
+    return quotas
+
+
+def _check_quota(config: StudyServeConfig, store: Store) -> None:
+    """Refuse a quota for which the study has no places, and Prolific's settings without Prolific.
+
+    Raises:
+        UserError: naming the setting.
+    """
+    places = len(store.study.assignments)
+    if config.quota > places:
+        raise UserError(
+            f"--quota {config.quota}: the study file has {places} places; sample it with more"
+            " --raters"
+        )
+    is_prolific = store.study.recruitment == "prolific"
+    for name in ("prolific_studies", "prolific_keys"):
+        if getattr(config, name) and not is_prolific:
+            raise UserError(
+                f"--{name.replace('_', '-')}: raters of {config.study} come by personal links;"
+                " sample it with --recruitment prolific"
+            )
 
 
 @dataclass(frozen=True)
@@ -130,7 +198,8 @@ def _servers(config: StudyServeConfig, store: Store) -> list[_Server]:
         public_url=public_url,
         resources=load_resources(config.resources),
         codes=_codes() if store.study.recruitment == "prolific" else None,
-        prolific_study=os.environ.get(PROLIFIC_STUDY, ""),
+        prolific_studies=frozenset(prolific_quotas(config.prolific_studies)),
+        signed=_signed(config.prolific_keys, public_url),
     )
     application = rater_application(store, settings)
     servers = [_server(application, config.host, config.port, config.trusted_proxy)]
@@ -174,7 +243,23 @@ def _codes() -> ProlificCodes:
         raise UserError(
             f"a study of Prolific needs its completion codes in the environment: {', '.join(missing)}"
         )
-    return ProlificCodes(**{field: os.environ[name] for field, name in CODES.items()})
+    codes = {field: os.environ[name] for field, name in CODES.items()}
+    return ProlificCodes(**codes, full=os.environ.get(CODE_FULL, ""))
+
+
+def _signed(keys: str | None, public_url: str) -> SignedEntries | None:
+    """Return what reads Prolific's tokens; None where it does not sign.
+
+    Raises:
+        UserError: the file holds no keys.
+    """
+    if keys is None:
+        return None
+    from jaxmodpo.study.app.signed_entry import KeyFile, SignedEntries
+
+    key_file = KeyFile(keys)
+    key_file.check()
+    return SignedEntries(key_file, urlsplit(public_url).hostname or "")
 
 
 def _is_loopback(host: str) -> bool:

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
-import pytest
-from app_world import ARRIVAL, CODES, Browser, opened
+from app_world import Browser
 from study_world import CRITERIA
 
 from jaxmodpo.study.app.store import Store
@@ -121,65 +118,3 @@ def test_a_revoked_link_leads_nowhere_and_frees_its_place(store: Store):
     assert browser.get(f"/r/{token}").status_code == 404
     links = [store.raters.new_link() for _ in store.study.assignments]
     assert len(links) == 3
-
-
-# --------------------------------------------------------------------------- Prolific
-
-
-def from_prolific(store: Store, pid: str, session: str = "x") -> Browser:
-    browser = Browser(store, codes=CODES)
-    browser.get(ARRIVAL.format(pid=pid, session=session))
-    return browser
-
-
-def test_a_prolific_rater_hands_in_the_code_of_how_it_ended(store: Store):
-    for pid, fails, code in (("p1", False, "DONE1"), ("p2", True, "ATTEND3")):
-        browser = from_prolific(store, pid)
-        browser.consent()
-        pseudonym = store.raters.all()[-1].pseudonym
-        browser.rate_all(store, pseudonym, fail_checks=fails)
-        browser.post("/finish")
-        assert code in browser.page.text
-        rater = store.raters.named(pseudonym)
-        assert bool(rater.excluded) == fails and rater.rejected == ""
-    browser = from_prolific(store, "p3")
-    browser.post("/consent", answer="decline")
-    assert "LEFT4" in browser.page.text
-
-
-def test_a_prolific_rater_resumes_with_the_same_submission_alone(store: Store):
-    browser = from_prolific(store, "p1")
-    browser.consent()
-    assert from_prolific(store, "p1").path == "/item/1"
-    other = from_prolific(store, "p1", session="another")
-    assert other.page.status_code == 403 and len(store.raters.all()) == 1
-
-
-@pytest.mark.parametrize("query", ["", "?PROLIFIC_PID=a&STUDY_ID=b", "?PROLIFIC_PID=a%20b"])
-def test_an_address_that_is_not_prolifics_makes_no_rater(store: Store, query: str):
-    browser = Browser(store, codes=CODES)
-    assert browser.get(f"/prolific{query}").status_code == 400
-    assert store.raters.all() == []
-
-
-def test_the_quota_is_kept_and_who_comes_too_late_is_screened_out(store: Store):
-    for number in range(3):
-        from_prolific(store, f"p{number}").consent()
-    late = from_prolific(store, "late")
-    assert late.path == "/full" and "SCREEN2" in late.page.text
-
-
-def test_a_place_left_for_too_long_goes_to_the_next_rater(study: Path, tmp_path: Path):
-    copy = tmp_path / "study.json"
-    copy.write_bytes(study.read_bytes())
-    store = opened(copy, abandoned_after=0.0)
-    first = from_prolific(store, "p0")
-    first.consent()
-    for number in range(1, 4):
-        from_prolific(store, f"p{number}").consent()
-    first_rater = store.raters.all()[0]
-    assert (first_rater.status, first_rater.holds_place) == ("abandoned", False)
-    assert "SCREEN2" in first.get("/study").text
-    places = [rater.assignment for rater in store.raters.all() if rater.holds_place]
-    assert sorted(filter(None, places)) == [1, 2, 3]
-    store.close()

@@ -129,7 +129,7 @@ def admin_application(store: Store, settings: AdminSettings) -> FastAPI:
     application.state.context = Context(store, settings)
     application.include_router(static_router())
     application.include_router(ROUTER)
-    add_error_pages(application)
+    add_error_pages(application, template="admin_sorry.html")
     return application
 
 

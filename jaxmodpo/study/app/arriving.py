@@ -10,6 +10,7 @@ from fastapi.responses import Response
 
 from jaxmodpo.study.app.forms import Refused, form_description, one
 from jaxmodpo.study.app.raters import Arrival, Rater
+from jaxmodpo.study.app.signed_entry import KeysAway, NotSigned, SignedEntries
 from jaxmodpo.study.app.web import (
     OVER,
     SESSION_SECONDS,
@@ -66,28 +67,76 @@ def from_prolific(
     pid: Annotated[str, Query(alias="PROLIFIC_PID")] = "",
     study: Annotated[str, Query(alias="STUDY_ID")] = "",
     session: Annotated[str, Query(alias="SESSION_ID")] = "",
+    token: Annotated[str, Query(alias="prolific_token")] = "",
 ) -> Response:
-    """Come in from Prolific, by the parameters that it adds to the study's address."""
+    """Come in from Prolific, by the parameters that it adds to the study's address. Where it signs
+    them, the signed ones alone are believed.
+    """
     context = context_of(request)
     if context.settings.codes is None:
         raise Refused(404, "This study has no participants from Prolific.")
     _slow_down_guessing(request)
-    are_ids = all(_PROLIFIC_ID.fullmatch(value) for value in (pid, study, session))
-    right_study = context.settings.prolific_study in ("", study)
-    if not are_ids or not right_study:
-        _count_failed_entry(request)
+    arrival = Arrival(pid, study, session)
+    try:
+        if context.settings.signed is not None:
+            arrival = _signed_arrival(context.settings.signed, token)
+        _check_arrival(context, arrival)
+        rater = context.store.raters.of_arrival(arrival)
+        if rater is None:
+            raise Refused(
+                403,
+                "You have come to this study with another submission before. Please return this one"
+                " on Prolific.",
+            )
+    except Refused as refused:
+        if refused.status < 500:
+            _count_failed_entry(request)
+        raise
+    return _welcome(context, rater)
+
+
+def _signed_arrival(signed: SignedEntries, token: str) -> Arrival:
+    """Return who comes as Prolific signed it.
+
+    Raises:
+        Refused: it did not, or that cannot be known now.
+    """
+    try:
+        return signed.arrival(token)
+    except NotSigned as error:
+        if error.has_run_out:
+            raise Refused(
+                403, "This link from Prolific has run out. Please open the study there again."
+            ) from None
+        raise Refused(
+            403, "This address does not come from Prolific. Please open the study there again."
+        ) from None
+    except KeysAway:
+        raise Refused(
+            503,
+            "Links from Prolific cannot be checked just now. Please wait some minutes and open the"
+            " study there again; nothing is lost.",
+        ) from None
+
+
+def _check_arrival(context: Context, arrival: Arrival) -> None:
+    """Refuse parameters that are not Prolific's, or are of another study there.
+
+    Raises:
+        Refused: with a sentence for the participant.
+    """
+    values = (arrival.pid, arrival.study, arrival.session)
+    if not all(_PROLIFIC_ID.fullmatch(value) for value in values):
         raise Refused(
             400, "This address is not complete. Please open the study from Prolific again."
         )
-    rater = context.store.raters.of_arrival(Arrival(pid, study, session))
-    if rater is None:
-        _count_failed_entry(request)
+    studies = context.settings.prolific_studies
+    if studies and arrival.study not in studies:
         raise Refused(
             403,
-            "You have come to this study with another submission before. Please return this one on"
-            " Prolific.",
+            "This link is for another study on Prolific. Please open the study there again, and tell"
+            " its researchers if you come back here.",
         )
-    return _welcome(context, rater)
 
 
 def _slow_down_guessing(request: Request) -> None:
@@ -171,7 +220,9 @@ def full(request: Request, visitor: KnownVisitor) -> Response:
     if visitor.rater.holds_place or visitor.rater.status in OVER:
         return to("/study")
     codes = context.settings.codes
-    code = codes.screened_out if codes and visitor.rater.source == "prolific" else ""
+    code = ""
+    if codes and visitor.rater.source == "prolific":
+        code = codes.full or codes.screened_out
     return rater_page(request, visitor, "full.html", code=code)
 
 

@@ -13,6 +13,7 @@ import sqlalchemy as sql
 from jaxmodpo.errors import UserError
 from jaxmodpo.study.app.clock import Clock
 from jaxmodpo.study.app.database import Database
+from jaxmodpo.study.app.places import FreePlace, Places
 from jaxmodpo.study.app.tables import (
     ANSWERS,
     AUDIT,
@@ -23,7 +24,6 @@ from jaxmodpo.study.app.tables import (
     VISITS,
 )
 from jaxmodpo.study.app.tokens import new_token, token_hash
-from jaxmodpo.study.study_file import StudyFile
 
 Status = Literal["invited", "active", "finished", "withdrawn", "declined", "abandoned", "revoked"]
 Decision = Literal["excluded", "rejected"]
@@ -67,13 +67,10 @@ class Arrival:
 class Raters:
     """The people of a study."""
 
-    def __init__(
-        self, database: Database, study: StudyFile, clock: Clock, abandoned_after: float
-    ) -> None:
+    def __init__(self, database: Database, clock: Clock, places: Places) -> None:
+        self.places = places
         self._database = database
-        self._numbers = [assignment.number for assignment in study.assignments]
         self._clock = clock
-        self._abandoned_after = abandoned_after
 
     # ------------------------------------------------------------------ arriving
 
@@ -86,19 +83,25 @@ class Raters:
         token = new_token()
 
         def work(connection: sql.Connection) -> str:
-            number = self._free_place(connection)
-            if number is None:
-                raise UserError(
-                    f"all {len(self._numbers)} places of the study are taken; revoke a link, or"
-                    " sample a study with more --raters"
-                )
+            place = self._free_place(connection)
+            if place is None:
+                raise UserError(self._all_taken())
             rater_id, pseudonym = self._insert(connection, "link", token_hash(token))
-            self._take(connection, rater_id, number)
+            self._take(connection, rater_id, place)
             connection.execute(PARTICIPANTS.insert().values(rater_id=rater_id, label=label))
             self._note(connection, "researcher", "link made", pseudonym)
             return pseudonym
 
         return self._database.writing(work), token
+
+    def _all_taken(self) -> str:
+        count = len(self.places.numbers)
+        if 0 < self.places.quota.in_all < count:
+            return f"all {self.places.quota.in_all} raters that are wanted have a place"
+        return (
+            f"all {count} places of the study are taken; revoke a link, or sample a study with more"
+            " --raters"
+        )
 
     def of_link(self, token: str) -> Rater | None:
         """Return the rater of a personal link; None where it leads nowhere."""
@@ -150,7 +153,7 @@ class Raters:
         """Return whether a rater has a place, or could have one."""
         if rater.holds_place:
             return True
-        free = self._database.writing(lambda connection: self._free_place(connection))
+        free = self._database.reading(lambda connection: self.places.free(connection, rater.id))
         return free is not None
 
     # ------------------------------------------------------------------ taking part
@@ -161,10 +164,10 @@ class Raters:
         def work(connection: sql.Connection) -> bool:
             current = _read(connection, RATERS.c.id == rater.id)
             if not current.holds_place:
-                number = self._free_place(connection)
-                if number is None:
+                place = self._free_place(connection, rater.id)
+                if place is None:
                     return False
-                self._take(connection, rater.id, number)
+                self._take(connection, rater.id, place)
             self._change(
                 connection,
                 rater,
@@ -182,10 +185,12 @@ class Raters:
         self._update(rater, begun_at=self._clock.now())
 
     def end(self, rater: Rater, status: Status, excluded: str = "") -> None:
-        """Store that a rater has finished, or does not consent."""
+        """Store that a rater has finished, or does not consent. The place of a rater whose answers
+        do not count goes to the next one.
+        """
 
         def work(connection: sql.Connection) -> None:
-            keeps_place = status == "finished"
+            keeps_place = status == "finished" and not (excluded or rater.excluded)
             reason = {"excluded": excluded} if excluded and not rater.excluded else {}
             self._change(
                 connection,
@@ -251,10 +256,17 @@ class Raters:
     def decide(self, rater: Rater, decision: Decision, reason: str) -> None:
         """Exclude a rater's answers from the analysis, or reject a submission; an empty reason
         takes the decision back.
+
+        The place of a rater who has finished and is excluded goes to the next one. Who counts again
+        takes it back while nobody else has it.
         """
 
         def work(connection: sql.Connection) -> None:
             self._change(connection, rater, **{decision: reason})
+            if decision == "excluded" and rater.status == "finished":
+                self._lock_places(connection)
+                holds_place = not reason and self._may_hold(connection, rater)
+                self._change(connection, rater, holds_place=holds_place)
             event = decision if reason else f"no longer {decision}"
             self._note(connection, "researcher", event, rater.pseudonym, reason)
 
@@ -269,7 +281,7 @@ class Raters:
                 connection,
                 rater,
                 token_hash=None,
-                holds_place=rater.status == "finished",
+                holds_place=rater.status == "finished" and rater.holds_place,
                 **ended,
             )
             connection.execute(SESSIONS.delete().where(SESSIONS.c.rater_id == rater.id))
@@ -306,38 +318,28 @@ class Raters:
         query = RATERS.insert().values(values).returning(RATERS.c.id)
         return connection.execute(query).scalar_one(), pseudonym
 
-    def _take(self, connection: sql.Connection, rater_id: int, number: int) -> None:
+    def _take(self, connection: sql.Connection, rater_id: int, place: FreePlace) -> None:
+        """Give a place to a rater; whoever left it loses it."""
+        if place.left_by is not None:
+            earlier = _read(connection, RATERS.c.id == place.left_by)
+            self._change(connection, earlier, status="abandoned", holds_place=False)
+            self._note(connection, "program", "place taken back", earlier.pseudonym)
         connection.execute(
             RATERS.update()
             .where(RATERS.c.id == rater_id)
-            .values(assignment=number, holds_place=True, last_seen_at=self._clock.now())
+            .values(assignment=place.number, holds_place=True, last_seen_at=self._clock.now())
         )
 
-    def _free_place(self, connection: sql.Connection) -> int | None:
-        """Return the first free place; where none is, that of a rater who left it long ago."""
+    def _free_place(
+        self, connection: sql.Connection, rater_id: int | None = None
+    ) -> FreePlace | None:
         self._lock_places(connection)
-        held = sql.select(RATERS.c.assignment).where(RATERS.c.holds_place)
-        taken = set(connection.execute(held).scalars())
-        for number in self._numbers:
-            if number not in taken:
-                return number
-        long_ago = self._clock.now() - self._abandoned_after
-        query = (
-            sql.select(*_FIELDS)
-            .where(RATERS.c.holds_place)
-            .where(RATERS.c.source == "prolific")
-            .where(RATERS.c.status == "active")
-            .where(RATERS.c.last_seen_at < long_ago)
-            .order_by(RATERS.c.last_seen_at)
-            .limit(1)
-        )
-        row = connection.execute(query).one_or_none()
-        if row is None:
-            return None
-        rater = _rater(row)
-        self._change(connection, rater, status="abandoned", holds_place=False)
-        self._note(connection, "program", "place taken back", rater.pseudonym)
-        return rater.assignment
+        return self.places.free(connection, rater_id)
+
+    def _may_hold(self, connection: sql.Connection, rater: Rater) -> bool:
+        if rater.holds_place:
+            return True
+        return rater.assignment is not None and self.places.is_free(connection, rater.assignment)
 
     def _lock_places(self, connection: sql.Connection) -> None:
         """Let one transaction at a time look for a place; SQLite has one writer anyway."""

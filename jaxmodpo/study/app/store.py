@@ -12,6 +12,7 @@ from jaxmodpo.fingerprints import fingerprint
 from jaxmodpo.study.app.answers import Answers
 from jaxmodpo.study.app.clock import Clock
 from jaxmodpo.study.app.database import Database
+from jaxmodpo.study.app.places import Places, Quota
 from jaxmodpo.study.app.raters import Raters
 from jaxmodpo.study.app.tables import AUDIT, FACTS
 from jaxmodpo.study.study_file import StudyFile, read_study
@@ -37,13 +38,11 @@ class AuditEntry:
 class Store:
     """A study's people, answers and audit trail."""
 
-    def __init__(
-        self, database: Database, study: StudyFile, abandoned_after: float, clock: Clock
-    ) -> None:
+    def __init__(self, database: Database, study: StudyFile, clock: Clock, places: Places) -> None:
         self.study = study
         self.database = database
         self.clock = clock
-        self.raters = Raters(database, study, clock, abandoned_after)
+        self.raters = Raters(database, clock, places)
         self.answers = Answers(database, study, clock)
 
     def close(self) -> None:
@@ -73,6 +72,7 @@ def open_store(
     *,
     create: bool = False,
     abandoned_after: float = DEFAULT_HOURS * 3600,
+    quota: Quota | None = None,
 ) -> Store:
     """Open what a study stores.
 
@@ -81,6 +81,7 @@ def open_store(
         location: a database's file or URL; None is the file beside the study's.
         create: make a database that is not there.
         abandoned_after: seconds.
+        quota: how many raters are wanted; None means as many as the study has places for.
 
     Raises:
         UserError: no study file; no database; the database is of another study file, or of this
@@ -88,7 +89,10 @@ def open_store(
     """
     study = read_study(study_path)
     database = Database(location or study_path.with_name(DATABASE), create=create)
-    store = Store(database, study, abandoned_after, Clock())
+    clock = Clock()
+    numbers = [assignment.number for assignment in study.assignments]
+    places = Places(numbers, quota or Quota(), clock, abandoned_after)
+    store = Store(database, study, clock, places)
     try:
         _hold_to(store, study_path)
     except BaseException:

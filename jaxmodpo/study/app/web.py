@@ -24,6 +24,7 @@ from jaxmodpo.study.app.guard import Guard, RateLimit
 from jaxmodpo.study.app.raters import Rater
 from jaxmodpo.study.app.rendering import FOLDER, STATIC, page
 from jaxmodpo.study.app.resources import CrisisResource
+from jaxmodpo.study.app.signed_entry import SignedEntries
 from jaxmodpo.study.app.store import Store
 from jaxmodpo.study.app.tokens import form_token, is_same
 from jaxmodpo.study.app.viewing import View
@@ -42,6 +43,8 @@ class ProlificCodes:
     screened_out: str
     attention_failed: str
     withdrawn: str
+    full: str = ""
+    """of who comes when no place is left; empty means ``screened_out``"""
 
 
 @dataclass(frozen=True)
@@ -52,13 +55,15 @@ class WebSettings:
         public_url: what stands before every path, as ``https://study.example.org``.
         resources: where raters find help.
         codes: of Prolific; None where raters come by personal links.
-        prolific_study: the only study at Prolific that raters may come from; empty for any.
+        prolific_studies: the studies at Prolific that raters may come from; empty for any.
+        signed: reads what Prolific signs; None where its addresses are believed as they are.
     """
 
     public_url: str
     resources: Sequence[CrisisResource]
     codes: ProlificCodes | None = None
-    prolific_study: str = ""
+    prolific_studies: frozenset[str] = frozenset()
+    signed: SignedEntries | None = None
 
     @property
     def is_secure(self) -> bool:
@@ -223,11 +228,11 @@ def static_router() -> APIRouter:
     return router
 
 
-def add_error_pages(application: FastAPI) -> None:
+def add_error_pages(application: FastAPI, *, template: str = "sorry.html") -> None:
     """Answer every trouble by a page with a sentence, and tell nothing of the inside."""
 
     def sorry(status: int, sentence: str) -> HTMLResponse:
-        return page("sorry.html", status, status=status, sentence=sentence)
+        return page(template, status, sentence=sentence)
 
     @application.exception_handler(Refused)
     def refused(request: Request, error: Refused) -> Response:
