@@ -8,18 +8,17 @@ to the votes.
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
 
-import numpy as np
-
+from jaxmodpo.bench.growth import fitted_exponent
 from jaxmodpo.bench.judging_course import mark_now
+from jaxmodpo.bench.machine import this_machine
 from jaxmodpo.bench.simulated_contest import (
     CRITERIA,
     evaluation_of,
@@ -35,7 +34,6 @@ from jaxmodpo.files import write_json
 from jaxmodpo.judging.ledger import Ledger
 from jaxmodpo.ranges import Count, Unestimated
 from jaxmodpo.report.command import ReportConfig, report
-from jaxmodpo.results.manifest import this_environment
 from jaxmodpo.schema import Range
 
 _MIB = 2**20
@@ -95,7 +93,7 @@ def bench_analysis(config: BenchAnalysisConfig) -> None:
     print(described(sizes, exponents))
     if config.json is not None:
         measurements = {
-            "machine": asdict(this_environment()) | {"cores": len(os.sched_getaffinity(0))},
+            "machine": this_machine(),
             "models": config.models,
             "questions": config.questions,
             "criteria": len(CRITERIA),
@@ -124,18 +122,12 @@ def fitted_exponents(sizes: Sequence[Size]) -> dict[str, float | None]:
     CPU seconds and not those of the wall clock, which other programs lengthen.
     """
     exponents: dict[str, float | None] = {}
-    votes = np.log([size.votes for size in sizes])
+    votes = [size.votes for size in sizes]
     for place, name in enumerate(STEPS):
         steps = [size.steps[place] for size in sizes]
-        exponents[f"{name}, time"] = _slope(votes, [step.cpu_seconds for step in steps])
-        exponents[f"{name}, memory"] = _slope(votes, [step.peak_bytes for step in steps])
+        exponents[f"{name}, time"] = fitted_exponent(votes, [step.cpu_seconds for step in steps])
+        exponents[f"{name}, memory"] = fitted_exponent(votes, [step.peak_bytes for step in steps])
     return exponents
-
-
-def _slope(log_votes: np.ndarray, values: Sequence[float]) -> float | None:
-    if len(set(log_votes)) < 2:
-        return None
-    return float(np.polyfit(log_votes, np.log(values), 1)[0])
 
 
 def described(sizes: Sequence[Size], exponents: Mapping[str, float | None]) -> str:

@@ -9,7 +9,6 @@ each loss's time the products alone would take.
 from __future__ import annotations
 
 import multiprocessing
-import os
 import statistics
 import sys
 import time
@@ -29,12 +28,12 @@ from jaxmodpo.bench.loss_contenders import (
     import_trl,
     prepare,
 )
+from jaxmodpo.bench.machine import cores_and_load, this_machine
 from jaxmodpo.bench.table import text_table
 from jaxmodpo.errors import UserError
 from jaxmodpo.files import write_json
 from jaxmodpo.flags.help_groups import HelpGroup
 from jaxmodpo.ranges import Count, Seed, Unestimated
-from jaxmodpo.results.manifest import this_environment
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,11 +104,15 @@ def bench_losses(config: BenchLossesConfig) -> None:
         measured += _measure(task, _contenders(config, task), config.rounds)
     print(
         f"width {config.width:,}, float32, value and gradient of the hidden states, medians of"
-        f" {config.rounds} rounds in turns, {os.cpu_count()} processors\n"
+        f" {config.rounds} rounds in turns, {cores_and_load()}\n"
     )
     print(_table(measured))
     if config.json is not None:
-        record = {"machine": _machine(config), "measured": [_as_row(row) for row in measured]}
+        rivals = ("torch", "trl") if config.against else ()
+        record = {
+            "machine": this_machine(*rivals),
+            "measured": [_as_row(row) for row in measured],
+        }
         write_json(config.json, record)
 
 
@@ -253,14 +256,3 @@ def _as_row(row: Measured) -> dict[str, Any]:
         "median": row.median,
         "peak_bytes": row.peak_bytes,
     }
-
-
-def _machine(config: BenchLossesConfig) -> dict[str, Any]:
-    """Return what the figures depend on besides the settings."""
-    machine: dict[str, Any] = asdict(this_environment()) | {"cores": len(os.sched_getaffinity(0))}
-    if config.against:
-        import torch
-        import trl
-
-        machine["versions"] |= {"torch": torch.__version__, "trl": trl.__version__}
-    return machine

@@ -21,8 +21,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxmodpo import __version__
+from jaxmodpo.bench.random_model import random_base
 from jaxmodpo.bench.reply_lengths import END, START, counting_down
-from jaxmodpo.bench.step import random_base
 from jaxmodpo.bench.table import text_table
 from jaxmodpo.data.reference_lengths import reference_lengths
 from jaxmodpo.errors import UserError

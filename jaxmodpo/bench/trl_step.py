@@ -6,15 +6,15 @@ It needs torch, trl and peft, which jaxmodpo does without: they are imported whe
 from __future__ import annotations
 
 import functools
-import os
 import sys
 import time
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from jaxmodpo.bench.contender import Contender
+from jaxmodpo.bench.machine import cores
 from jaxmodpo.data.examples import Examples
 from jaxmodpo.errors import UserError
 from jaxmodpo.models import flops
@@ -58,19 +58,50 @@ def import_trl() -> tuple[Any, Any, Any, Any]:
     return torch, transformers, trl, peft
 
 
+def prepare_torch() -> None:
+    """Give torch as many threads as JAX takes, and make its libraries quiet."""
+    import datasets
+
+    torch, transformers, _, _ = import_trl()
+    # Torch counts the machine's cores, which are not all ours.
+    torch.set_num_threads(cores())
+    transformers.utils.logging.set_verbosity_error()
+    datasets.disable_progress_bars()
+    warnings.simplefilter("ignore", FutureWarning)
+
+
+def settings_of(trainer: Any) -> dict[str, Any]:
+    """Return what a trainer of TRL was given, as JSON values."""
+    torch, transformers, trl, peft = import_trl()
+    arguments = trainer.args
+    names = (
+        "per_device_train_batch_size",
+        "gradient_accumulation_steps",
+        "gradient_checkpointing",
+        "precompute_ref_log_probs",
+        "disable_dropout",
+        "bf16",
+    )
+    return {
+        "torch": torch.__version__,
+        "transformers": transformers.__version__,
+        "trl": trl.__version__,
+        "peft": peft.__version__,
+        **{name: getattr(arguments, name) for name in names if hasattr(arguments, name)},
+        "optimizer": str(arguments.optim.value),
+        "dtype": str(trainer.model.dtype).removeprefix("torch."),
+        "attention": trainer.model.config._attn_implementation,
+        "threads": torch.get_num_threads(),
+        "device": str(arguments.device),
+    }
+
+
 def trl_contenders(
     run: TrlRun, shape: DecoderConfig, lora: LoraConfig, examples: Examples
 ) -> list[Contender]:
     """Return TRL at its defaults, and with references that are computed beforehand."""
-    import datasets
-
-    torch, transformers, _, _ = import_trl()
-    # As many threads as JAX takes; torch counts the machine's cores, which are not all ours.
-    torch.set_num_threads(len(os.sched_getaffinity(0)))
-    transformers.utils.logging.set_verbosity_error()
-    datasets.disable_progress_bars()
-    warnings.simplefilter("ignore", FutureWarning)
-    tokenizer = _words(shape.vocab_size, run.folder)
+    prepare_torch()
+    tokenizer = words_tokenizer(shape.vocab_size, run.folder, Specials(bos=1, eos=2, pad=2))
     rows = [_texts(examples, number) for number in range(len(examples))]
     contenders: list[Contender] = []
     for precomputed in (False, True):
@@ -83,13 +114,22 @@ def trl_contenders(
                 tokens=int(examples.lengths.sum()),
                 operations=flops.training(shape, lora, examples.lengths, not precomputed),
                 peak=None,
-                run=functools.partial(_timed, trainer, run.updates),
+                run=functools.partial(timed_updates, trainer, run.updates),
+                settings=settings_of(trainer),
             )
         )
     return contenders
 
 
-def _words(vocab_size: int, folder: Path) -> Any:
+class Specials(NamedTuple):
+    """Tokens' numbers with a meaning of their own."""
+
+    bos: int
+    eos: int
+    pad: int
+
+
+def words_tokenizer(vocab_size: int, folder: Path, specials: Specials) -> Any:
     """Return a tokenizer whose words are its tokens' numbers."""
     import tokenizers
     import transformers
@@ -99,7 +139,11 @@ def _words(vocab_size: int, folder: Path) -> Any:
     inner = tokenizers.Tokenizer(tokenizers.models.WordLevel(words, unk_token="w0"))
     inner.pre_tokenizer = tokenizers.pre_tokenizers.WhitespaceSplit()  # type: ignore[assignment]
     tokenizer = transformers.PreTrainedTokenizerFast(
-        tokenizer_object=inner, unk_token="w0", bos_token="w1", eos_token="w2", pad_token="w2"
+        tokenizer_object=inner,
+        unk_token="w0",
+        bos_token=f"w{specials.bos}",
+        eos_token=f"w{specials.eos}",
+        pad_token=f"w{specials.pad}",
     )
     tokenizer.save_pretrained(folder / "tokenizer")
     return tokenizer
@@ -168,7 +212,7 @@ def _random_model(model: str) -> Any:
     )
 
 
-def _timed(trainer: Any, updates: int) -> float:
+def timed_updates(trainer: Any, updates: int) -> float:
     """Return the seconds of TRL's updates, the first one scaled from the others: it warms up."""
     import transformers
 

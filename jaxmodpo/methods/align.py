@@ -16,7 +16,7 @@ import functools
 import itertools
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -45,6 +45,7 @@ from jaxmodpo.training.policy_loss import Method
 from jaxmodpo.training.problem import policy_problem
 from jaxmodpo.training.session import Session
 from jaxmodpo.training.settings import PolicyTrainingConfig, PreferenceTrainingConfig
+from jaxmodpo.training.startup import Startup
 from jaxmodpo.training.trainer import train
 
 logger = logging.getLogger(__name__)
@@ -85,19 +86,22 @@ class PolicyRun:
         phase: its folder.
         text: the tokenization that the settings name; it counts what it cuts.
         session: loads the base model, and may share it with other runs.
+        startup: counts the time to the first update.
     """
 
     config: PolicyTrainingConfig
     phase: Phase
     text: PolicyText
     session: Session
+    startup: Startup = field(default_factory=Startup)
 
     @classmethod
     def begin(
         cls, config: PolicyTrainingConfig, phase: Phase, session: Session | None = None
     ) -> PolicyRun:
         """Begin a run; a command that is run alone has a session of its own."""
-        return cls(config, phase, policy_text(config, phase), session or Session())
+        startup = Startup()
+        return cls(config, phase, policy_text(config, phase), session or Session(), startup)
 
     @functools.cached_property
     def policy(self) -> Policy:
@@ -106,7 +110,8 @@ class PolicyRun:
         It is loaded when it is first asked for: a mistake in the pairs is found before minutes go
         by with reading a base model.
         """
-        return self.session.policy(self.config)
+        with self.startup.part("model"):
+            return self.session.policy(self.config)
 
     def read_pairs(
         self,
@@ -123,14 +128,18 @@ class PolicyRun:
             chosen_only: tokenize the chosen replies and not the rejected ones.
         """
         left_out = LeftOut()
-        pairs = load_pairs(file, pairs_per_question, left_out)
+        with self.startup.part("data"):
+            pairs = load_pairs(file, pairs_per_question, left_out)
         return self.tokenize([pairs], left_out, chosen_only=chosen_only)
 
     def tokenize(
         self, pair_sets: Sequence[Sequence[Pair]], left_out: LeftOut, *, chosen_only: bool = False
     ) -> TrainingData:
         """Tokenize each objective's pairs; the pairs that share a place make one comparison."""
-        comparisons = policy_comparisons(pair_sets, self.text, self.config, chosen_only=chosen_only)
+        with self.startup.part("data"):
+            comparisons = policy_comparisons(
+                pair_sets, self.text, self.config, chosen_only=chosen_only
+            )
         return TrainingData(
             pair_sets[0], comparisons, left_out, _has_cut_reply(pair_sets, chosen_only)
         )
@@ -170,18 +179,23 @@ class PolicyRun:
             comparisons, equal = leave_out_equal_pairs(comparisons)
             question_ids = list(itertools.compress(question_ids, ~equal))
             figures["equal_once_cut_left_out"] = int(equal.sum())
-        questions = comparisons.by_question()
+        with self.startup.part("data"):
+            questions = comparisons.by_question()
         examples = questions.examples
         if has_reference:
-            examples = with_reference(policy, examples, config)
-        batches, held_out_batches = self._batches(
-            examples, [question_ids[number] for number in questions.first]
-        )
+            with self.startup.part("reference"):
+                examples = with_reference(policy, examples, config)
+        with self.startup.part("batches"):
+            batches, held_out_batches = self._batches(
+                examples, [question_ids[number] for number in questions.first]
+            )
         reference_in_step = has_reference and config.reference == "in_step"
         problem = policy_problem(
             policy, method, remat=config.remat, reference_in_step=reference_in_step
         )
-        trained = train(problem, batches, config, held_out_batches, self.session.on_evaluation)
+        trained = train(
+            problem, batches, config, held_out_batches, self.session.on_evaluation, self.startup
+        )
         self._save(trained.parameters)
         self.phase.finish(
             work=config.work_folders(),

@@ -188,11 +188,12 @@ def joint(config: JointConfig, phase: Phase, session: Session | None = None) -> 
     """Run ``align joint``."""
     run = PolicyRun.begin(config, phase, session)
     left_out = LeftOut()
-    pair_sets = {
-        name: load_pairs(file, config.pairs_per_question, left_out)
-        for name, file in config.files().items()
-    }
-    aligned = align_pairs(pair_sets)
+    with run.startup.part("data"):
+        pair_sets = {
+            name: load_pairs(file, config.pairs_per_question, left_out)
+            for name, file in config.files().items()
+        }
+        aligned = align_pairs(pair_sets)
     aligned.log()
     run.train(
         JointDPO(float(config.beta), config.objective_weights(), config.sft_weight),

@@ -123,7 +123,8 @@ def modpo(config: MODPOConfig, phase: Phase, session: Session | None = None) -> 
             warn_of_other_prompt(source.folder, run.text)
     data = run.read_pairs(config.pairs, config.pairs_per_question)
     scaling = Scaling(config.margin_scale == "std", config.margin_gain)
-    margins = read_margins(sources, config.pairs, data, run, scaling, beta=config.beta)
+    with run.startup.part("margins"):
+        margins = read_margins(sources, config.pairs, data, run, scaling, beta=config.beta)
     logger.info("%s", margins.rewards_table())
     method = MODPO(float(config.beta), config.objective_weights(), config.sft_weight)
     data = data.with_fields(reward_margins=margins.values)

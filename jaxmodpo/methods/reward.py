@@ -30,6 +30,7 @@ from jaxmodpo.methods.reward_model import RewardLoss, score
 from jaxmodpo.methods.reward_plan import plan_as_json, planned
 from jaxmodpo.methods.validation import sentence, validate
 from jaxmodpo.models.model_folder import read_model_config
+from jaxmodpo.models.parameters import Parameters
 from jaxmodpo.models.remat import Remat
 from jaxmodpo.models.roberta import Roberta, RobertaConfig, parameter_table, save_roberta
 from jaxmodpo.phase import Phase, in_phase
@@ -44,6 +45,7 @@ from jaxmodpo.schema import Range, read_as
 from jaxmodpo.training.problem import Problem
 from jaxmodpo.training.session import Session
 from jaxmodpo.training.settings import TrainingConfig
+from jaxmodpo.training.startup import Startup
 from jaxmodpo.training.trainer import train
 
 logger = logging.getLogger(__name__)
@@ -161,26 +163,27 @@ def _one(
     """
     if config.validation is not None:
         carried = _carried(config.validation)
-    rankings, all_tied = ranked(config)
-    training, held_out = split(rankings, config)
-    model = session.encoder(config.model, config.seed)
-    shape = _trained_shape(config, model.config)
-    text = _text(config, shape)
-    mesh = make_mesh(config.mesh)
-    shardings_by_name = shardings(mesh)(parameter_table(shape))
-    parameters = {
-        name: put(variable[...], shardings_by_name[name])
-        for name, variable in model.parameters.items()
-    }
-    data = tokenized(config, training, held_out, text, shape.vocab_size)
+    startup = Startup()
+    with startup.part("data"):
+        rankings, all_tied = ranked(config)
+        training, held_out = split(rankings, config)
+    with startup.part("model"):
+        model = session.encoder(config.model, config.seed)
+        shape = _trained_shape(config, model.config)
+        mesh = make_mesh(config.mesh)
+        parameters = _placed(model, shape, mesh)
+    with startup.part("data"):
+        text = _text(config, shape)
+        data = tokenized(config, training, held_out, text, shape.vocab_size)
     results["equal_once_cut_left_out"] = data.equal_once_cut
     text.cut.warn()
-    batches, held_out_batches = _batches(config, data, mesh)
+    with startup.part("batches"):
+        batches, held_out_batches = _batches(config, data, mesh)
     loss = RewardLoss(
         shape, config.remat, has_dropout=max(shape.dropout, shape.classifier_dropout) > 0
     )
     problem = Problem(loss, parameters, {}, mesh)
-    trained = train(problem, batches, config, held_out_batches, session.on_evaluation)
+    trained = train(problem, batches, config, held_out_batches, session.on_evaluation, startup)
     whole = Roberta(model.config, on_host(trained.parameters))
     if data.held_out:
         carried = _validated(whole, data.held_out, text, config.batch_size)
@@ -205,6 +208,15 @@ def _one(
         **results,
         **text.cut.as_dict(),
     )
+
+
+def _placed(model: Roberta, shape: RobertaConfig, mesh: Mesh) -> Parameters:
+    """Return a model's parameters, on the mesh."""
+    shardings_by_name = shardings(mesh)(parameter_table(shape))
+    return {
+        name: put(variable[...], shardings_by_name[name])
+        for name, variable in model.parameters.items()
+    }
 
 
 def _trained_shape(config: RewardConfig, shape: RobertaConfig) -> RobertaConfig:

@@ -33,6 +33,7 @@ from jaxmodpo.training.profiling import Profile
 from jaxmodpo.training.resume import begin_or_resume
 from jaxmodpo.training.schedule import learning_rates, updates_between_evaluations
 from jaxmodpo.training.settings import LoopSettings
+from jaxmodpo.training.startup import Startup
 from jaxmodpo.training.step import OptimizerSettings, as_numbers, train_step
 from jaxmodpo.training.throughput import Throughput
 from jaxmodpo.training.tracking import Tracking
@@ -48,7 +49,7 @@ class Trained:
         parameters: the best by evaluation, or the last where nothing was held out; placed on the
             mesh.
         report: figures for the manifest: updates done and skipped, the best evaluation and its
-            update.
+            update, and what the time to the first update went into.
     """
 
     parameters: Parameters
@@ -61,6 +62,7 @@ def train(
     settings: LoopSettings,
     held_out: Batches | None = None,
     on_evaluation: OnEvaluation | None = None,
+    startup: Startup | None = None,
 ) -> Trained:
     """Minimize a loss over a data set, from the last checkpoint in ``settings.output_dir`` if there
     is one.
@@ -74,14 +76,18 @@ def train(
         settings: schedule and so on; of a command's settings the other fields are not read.
         held_out: evaluated now and then; the parameters that do best are kept.
         on_evaluation: called after each evaluation, in every process; what it raises ends the run.
+        startup: counts since the run's beginning, and ends with the first update; by default it
+            begins here.
 
     Raises:
         UserError: too many updates in a row were not finite; a checkpoint cannot be written; the
             evaluation lacks ``settings.best_metric``.
         Preempted: SIGTERM came; everything so far is in a checkpoint.
     """
+    startup = startup or Startup()
     with closing(Checkpoints(settings.output_dir / "checkpoints")) as checkpoints:
-        run = _Run(problem, batches, settings, held_out, on_evaluation, checkpoints)
+        with startup.part("initial state"):
+            run = _Run(problem, batches, settings, held_out, on_evaluation, checkpoints, startup)
         run.log_start()
         run.go(Throughput(batches, problem.flops, problem.mesh))
         return run.result()
@@ -103,6 +109,7 @@ class _Run:
         held_out: Batches | None,
         on_evaluation: OnEvaluation | None,
         checkpoints: Checkpoints,
+        startup: Startup,
     ):
         self._problem = problem
         self._batches = batches
@@ -110,6 +117,7 @@ class _Run:
         self._held_out = held_out
         self._on_evaluation = on_evaluation
         self._checkpoints = checkpoints
+        self._startup = startup
         self._optimizer = OptimizerSettings(float(settings.weight_decay), settings.max_grad_norm)
         self._rates = learning_rates(settings, batches.steps)
         self._eval_every = updates_between_evaluations(settings, batches)
@@ -165,8 +173,11 @@ class _Run:
             closing(Profile(settings.output_dir / "profile", settings.profile)) as profile,
         ):
             while not self._has_ended:
-                metrics = self._update()
-                throughput.count(self.now.done - 1, metrics)
+                with self._startup.part("first update"):
+                    metrics = self._update()
+                    # It waits for the first update alone.
+                    throughput.count(self.now.done - 1, metrics)
+                self._startup.end()
                 profile.after_update(metrics)
                 if self._is_due(settings.log_every):
                     self._log(metrics, throughput, tracking, progress)
@@ -201,6 +212,8 @@ class _Run:
         evaluations = self.now.evaluations
         skipped = int(np.asarray(state.skipped.addressable_data(0)))
         report: dict[str, Any] = {"updates": self.now.done, "skipped_updates": skipped}
+        if self._startup.has_ended:
+            report["startup_seconds"] = dict(self._startup.seconds)
         if evaluations.best_values is not None:
             report["stopped_early"] = self.is_over and not self._is_last
             report |= evaluations.report(self._batches)

@@ -10,7 +10,7 @@ import pytest
 
 from jaxmodpo.bench.resume import BenchResumeConfig, bench_resume
 from jaxmodpo.bench.sample import BenchSampleConfig, bench_sample
-from jaxmodpo.bench.step import BenchStepConfig, bench_step
+from jaxmodpo.bench.step import BenchStepConfig, bench_step, compared_replies
 from jaxmodpo.errors import UserError
 
 SHAPE = {
@@ -50,6 +50,37 @@ def test_the_step_is_timed_packed_and_padded_and_with_either_reference(capsys, m
         for reference in ("precomputed", "in step"):
             assert f"| {batching}, reference {reference}" in printed
     assert "pairs/s" in printed and "peak MiB" in printed
+
+
+@pytest.mark.slow
+def test_the_step_is_timed_with_several_pairs_a_question_and_each_remat(model, tmp_path):
+    bench_step(
+        BenchStepConfig(
+            model=model,
+            **SMALL,
+            replies=4,
+            pairs_per_question=3,
+            remat=("none", "full"),
+            batchings=("packed",),
+            references=("precomputed",),
+            json=tmp_path / "step.json",
+        )
+    )
+    record = json.loads((tmp_path / "step.json").read_text())
+    none, full = record["measured"]
+    assert none["name"].endswith("remat none") and full["settings"]["remat"] == "full"
+    # Two updates of two questions, three pairs each.
+    assert none["pairs"] == full["pairs"] == 2 * 2 * 3 and none["tokens"] == full["tokens"]
+    assert len(none["seconds"]) == 1 and record["machine"]["cores"] >= 1
+
+
+def test_replies_of_no_pair_are_left_out_and_pairs_are_a_rankings_widest():
+    compared, places = compared_replies(5, "best-worst")
+    assert compared.tolist() == [0, 4] and places.tolist() == [[0, 1]]
+    compared, places = compared_replies(5, 3)
+    assert compared[places].tolist() == [[0, 4], [0, 3], [1, 4]]
+    compared, places = compared_replies(5, "all")
+    assert len(places) == 10 and compared.tolist() == [0, 1, 2, 3, 4]
 
 
 @pytest.mark.slow

@@ -212,6 +212,11 @@ def test_training_lowers_the_loss_and_logs_trls_metric_names(world, tmp_path):
     names |= {"tokens_per_second", "examples_per_second", "comparisons_per_second"}
     assert names == set(rows[-1])
     assert phase.results["examples"] == phase.results["comparisons"] == 13
+    startup = dict(phase.results["startup_seconds"])
+    total = startup.pop("total")
+    parts = {"data", "model", "reference", "batches", "initial state", "first update"}
+    assert startup.keys() == parts | {"compiling", "other"}
+    assert sum(startup.values()) == pytest.approx(total, abs=0.01)
     assert (tmp_path / "run" / "adapter" / "adapter_model.safetensors").is_file()
     assert not (tmp_path / "run" / "checkpoints").exists()
 
