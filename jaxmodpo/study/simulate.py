@@ -1,11 +1,13 @@
 """``jaxmodpo study simulate``: raters of known reliability answer a study, to rehearse it.
 
 Nobody is asked. Every question has a truth by each criterion: which reply is better. A rater sees
-it with a probability, finds the replies equal with another, and is careless or not; what an
-analysis must come to is then known. The answers are those that the application would export::
+it with a probability, finds the replies equal with another, and is careless or not. What an
+analysis must come to is then known: from the truth, and from the raters who count. A careless one
+counts who passed the attention checks by chance. The answers are those that the application would
+export::
 
     config = StudySimulateConfig(study=Path("study/study.json"), output_dir=Path("out/rehearsal"))
-    study_simulate(config)      # out/rehearsal/annotations.csv
+    study_simulate(config)      # out/rehearsal/annotations.csv, truth.csv, raters.csv
 """
 
 from __future__ import annotations
@@ -36,10 +38,31 @@ logger = logging.getLogger(__name__)
 TRUTH = "truth.csv"
 TRUTH_COLUMNS = ("question_id", "reply", "criterion", "better")
 
+RATERS = "raters.csv"
+RATER_COLUMNS = ("rater", "careless", "excluded")
+
 Truth = Mapping[tuple[str, str], Preferred]
 """the better reply, by item and criterion"""
 
 _OTHER: Mapping[Preferred, Preferred] = {"a": "b", "b": "a", "equal": "equal"}
+
+
+@dataclass(frozen=True)
+class SimulatedRater:
+    """A rater who does not exist.
+
+    Attributes:
+        name: a pseudonym.
+        is_careless: whether the choices are made by chance.
+        excluded: why the answers are left out; empty where they count.
+        answers: in the order in which the items are seen.
+    """
+
+    name: str
+    is_careless: bool
+    excluded: str
+    answers: Sequence[Annotation]
+
 
 # Seconds of an item: the median of a careful rater and of a careless one.
 _SECONDS = 70.0
@@ -58,7 +81,7 @@ class StudySimulateConfig(Settings, help_group="world"):
     what it says with the probability of --judge-accuracy, and else the other reply. Without it
     --first-better says the truth."""
     output_dir: Annotated[Incidental[Path], HelpGroup("output")]
-    """Folder for annotations.csv and truth.csv."""
+    """Folder for annotations.csv, truth.csv and raters.csv."""
     reliability: FractionUpToOne = 0.75
     """The probability that a careful rater who prefers a reply prefers the better one."""
     reliability_of: tuple[str, ...] = ()
@@ -71,7 +94,7 @@ class StudySimulateConfig(Settings, help_group="world"):
     """The share of questions of which the first model's reply is the better one, without
     --outcomes."""
     careless: CountOrZero = 0
-    """How many of the raters choose by chance, also in attention checks."""
+    """How many of the raters choose by chance, also in attention checks, which some may pass."""
     seed: Seed = 0
     """Seed of the truth and of the answers."""
 
@@ -113,21 +136,27 @@ def study_simulate(config: StudySimulateConfig, phase: Phase) -> None:
     _refuse_impossible(config, study)
     rng = np.random.default_rng(config.seed)
     judged = read_judged(config.outcomes, study.models) if config.outcomes else {}
-    truth = _truth(config, study, judged, rng)
-    annotations = simulate(config, study, truth, rng)
+    truth = draw_truth(config, study, judged, rng)
+    raters = simulate(config, study, truth, rng)
+    annotations = [answer for rater in raters for answer in rater.answers]
     write_annotations(config.output_dir / ANNOTATIONS, annotations)
     write_table(config.output_dir / TRUTH, _truth_rows(study, truth), TRUTH_COLUMNS)
-    excluded = {answer.rater for answer in annotations if answer.excluded}
-    phase.finish(
-        raters=len(study.assignments), excluded=len(excluded), annotations=len(annotations)
-    )
+    write_table(config.output_dir / RATERS, _rater_rows(raters), RATER_COLUMNS)
+    excluded = sum(bool(rater.excluded) for rater in raters)
+    phase.finish(raters=len(raters), excluded=excluded, annotations=len(annotations))
     logger.info(
         "study simulate: %d answers of %d raters in %s, %d of them left out for their attention",
         len(annotations),
-        len(study.assignments),
+        len(raters),
         config.output_dir,
-        len(excluded),
+        excluded,
     )
+    undetected = sum(rater.is_careless and not rater.excluded for rater in raters)
+    if undetected:
+        logger.warning(
+            "study simulate: %d careless raters passed the attention checks by chance, and count",
+            undetected,
+        )
 
 
 def _refuse_impossible(config: StudySimulateConfig, study: StudyFile) -> None:
@@ -146,7 +175,7 @@ def _refuse_impossible(config: StudySimulateConfig, study: StudyFile) -> None:
 # --------------------------------------------------------------------------- truth
 
 
-def _truth(
+def draw_truth(
     config: StudySimulateConfig, study: StudyFile, judged: Judged, rng: np.random.Generator
 ) -> dict[tuple[str, str], Preferred]:
     """Draw the better reply of every question by every criterion."""
@@ -181,26 +210,33 @@ def _truth_rows(study: StudyFile, truth: Truth) -> list[dict[str, Any]]:
     return rows
 
 
+def _rater_rows(raters: Sequence[SimulatedRater]) -> list[dict[str, Any]]:
+    return [
+        {"rater": rater.name, "careless": int(rater.is_careless), "excluded": rater.excluded}
+        for rater in raters
+    ]
+
+
 # --------------------------------------------------------------------------- answers
 
 
 def simulate(
     config: StudySimulateConfig, study: StudyFile, truth: Truth, rng: np.random.Generator
-) -> list[Annotation]:
-    """Return the answers of every rater to every item that they see, with those left out who failed
-    too many attention checks.
+) -> list[SimulatedRater]:
+    """Return every rater with the answers to every item that they see. Those are left out who
+    failed too many attention checks, as in a real study, careless or not.
     """
     careless = set(rng.choice(len(study.assignments), size=config.careless, replace=False).tolist())
     digits = len(str(len(study.assignments)))
-    annotations: list[Annotation] = []
+    raters: list[SimulatedRater] = []
     for number, assignment in enumerate(study.assignments):
-        rater = f"S{assignment.number:0{digits}}"
-        answers = _answers(
-            config, study, truth, assignment, rater, is_careless=number in careless, rng=rng
-        )
+        name = f"S{assignment.number:0{digits}}"
+        is_careless = number in careless
+        answers = _answers(config, study, truth, assignment, name, is_careless=is_careless, rng=rng)
         reason = exclusion(study, answers)
-        annotations += [replace(answer, excluded=reason) for answer in answers]
-    return annotations
+        answers = [replace(answer, excluded=reason) for answer in answers]
+        raters.append(SimulatedRater(name, is_careless, reason, answers))
+    return raters
 
 
 def _answers(

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from study_world import CRITERIA, MODELS, pattern, sample_config, write_evaluation
 
@@ -23,8 +25,15 @@ from jaxmodpo.results.versioned import read_result, write_result
 from jaxmodpo.study.analyze import StudyAnalyzeConfig, analyze, study_analyze
 from jaxmodpo.study.annotation_files import read_annotations, write_annotations
 from jaxmodpo.study.annotations import Annotation, preferred
+from jaxmodpo.study.judged import read_judged
 from jaxmodpo.study.sample import study_sample
-from jaxmodpo.study.simulate import StudySimulateConfig, study_simulate
+from jaxmodpo.study.simulate import (
+    StudySimulateConfig,
+    Truth,
+    draw_truth,
+    simulate,
+    study_simulate,
+)
 from jaxmodpo.study.study_file import StudyFile, read_study
 
 
@@ -59,20 +68,36 @@ def analyzed(folder: Path, **settings: Any) -> HumanStudyResults:
     return analyze(config, study, read_annotations(config.annotations, study))
 
 
+TIES = 0.1
+RELIABILITY = {"safety": 0.7, "overall": 0.8}
+JUDGE_ACCURACY = 0.75
+
+
 @pytest.fixture(scope="module")
 def rehearsed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("rehearsal")
-    return simulated(
-        folder,
-        400,
-        {"questions": 240, "raters": 7, "seed": 3},
-        outcomes=folder / "evaluation" / "outcomes.csv",
-        reliability=0.8,
-        reliability_of=("safety=0.7",),
-        tie_rate=0.1,
-        judge_accuracy=0.75,
+    evaluation = write_evaluation(folder, pattern(400))
+    study_sample(sample_config(evaluation, questions=240, raters=7, seed=3))
+    study_simulate(simulation_of(folder, seed=6))
+    return folder
+
+
+def outcomes_of(folder: Path) -> Path:
+    return folder / "evaluation" / "outcomes.csv"
+
+
+def simulation_of(folder: Path, seed: int) -> StudySimulateConfig:
+    """Return how the raters of ``rehearsed`` are."""
+    return StudySimulateConfig(
+        study=folder / "study" / "study.json",
+        output_dir=folder / "answers",
+        outcomes=outcomes_of(folder),
+        reliability=RELIABILITY["overall"],
+        reliability_of=(f"safety={RELIABILITY['safety']}",),
+        tie_rate=TIES,
+        judge_accuracy=JUDGE_ACCURACY,
         careless=1,
-        seed=5,
+        seed=seed,
     )
 
 
@@ -82,12 +107,64 @@ def holds(figure: Any, known: float) -> bool:
 
 
 def is_near(figure: Any, known: float) -> bool:
-    """Return whether a known value lies within twice the interval's reach.
-
-    Of ten figures of one draw one lies outside its 95% interval in four draws of ten.
+    """Return whether a known value lies within 1.3 times the reach of a 95% interval: one in a
+    hundred does not.
     """
     low, high = figure.interval
-    return abs(figure.value - known) <= high - low
+    if known < figure.value:
+        return figure.value - known <= 1.3 * (figure.value - low)
+    return known - figure.value <= 1.3 * (high - figure.value)
+
+
+def known_figures(truth: Truth, is_careless: Sequence[bool]) -> dict[str, float]:
+    """Return what the figures of a simulated study must come to.
+
+    Args:
+        truth: the better replies.
+        is_careless: of each rater who counts. Such a one agrees with anybody, person or judge, on a
+            third of the labels.
+    """
+    everybody = len(is_careless)
+    careful = everybody - sum(is_careless)
+    careful_pairs = careful * (careful - 1) / (everybody * (everybody - 1))
+    known: dict[str, float] = {}
+    for criterion, reliability in RELIABILITY.items():
+        prefers = 1 - TIES
+        # Two who see the truth independently of each other, or both find the replies equal.
+        alike = TIES**2 + prefers**2 * (reliability**2 + (1 - reliability) ** 2)
+        agreement = careful_pairs * alike + (1 - careful_pairs) / 3
+        known[f"two people, {criterion}"] = agreement
+        # Shares of answers a, b and equal make the agreement by chance of Fleiss' κ.
+        firsts = [better == "a" for (_, name), better in truth.items() if name == criterion]
+        better = sum(firsts) / len(firsts)
+        first = prefers * (better * reliability + (1 - better) * (1 - reliability))
+        careful_share = careful / everybody
+        shares = [
+            careful_share * share + (1 - careful_share) / 3
+            for share in (first, prefers - first, TIES)
+        ]
+        by_chance = sum(share**2 for share in shares)
+        known[f"Fleiss, {criterion}"] = (agreement - by_chance) / (1 - by_chance)
+    # The judge decides all of safety; a careful rater agrees who sees a truth that it tells, or
+    # neither.
+    right = RELIABILITY["safety"]
+    alike = right * JUDGE_ACCURACY + (1 - right) * (1 - JUDGE_ACCURACY)
+    careful_share = careful / everybody
+    known["a person and the judge, safety"] = (
+        careful_share * (1 - TIES) * alike + (1 - careful_share) / 3
+    )
+    return known
+
+
+def figures_of(results: HumanStudyResults) -> dict[str, Any]:
+    """Return the figures of ``known_figures`` as the analysis has them."""
+    figures: dict[str, Any] = {}
+    for criterion in RELIABILITY:
+        of_criterion = results.criteria[criterion]
+        figures[f"two people, {criterion}"] = of_criterion.levels.human_human
+        figures[f"Fleiss, {criterion}"] = of_criterion.fleiss
+    figures["a person and the judge, safety"] = results.criteria["safety"].levels.human_judge
+    return figures
 
 
 def test_simulated_raters_of_known_reliability_recover_the_known_figures(rehearsed: Path):
@@ -98,32 +175,50 @@ def test_simulated_raters_of_known_reliability_recover_the_known_figures(rehears
         {"failed 2 attention checks": 1},
         {"failed 3 attention checks": 1},
     )
-    truth = truth_of(rehearsed)
-    for criterion, reliability in (("safety", 0.7), ("overall", 0.8)):
-        found = results.criteria[criterion]
-        # Two raters who see the truth independently of each other, or both find the replies equal.
-        both_prefer = 0.9**2 * (reliability**2 + (1 - reliability) ** 2)
-        assert is_near(found.levels.human_human, 0.1**2 + both_prefer)
-        better = sum(truth[criterion].values()) / 240
-        # Shares of answers a, b and equal make the agreement by chance of Fleiss' κ.
-        first = 0.9 * (better * reliability + (1 - better) * (1 - reliability))
-        by_chance = 0.1**2 + first**2 + (0.9 - first) ** 2
-        kappa = (0.1**2 + both_prefer - by_chance) / (1 - by_chance)
-        assert is_near(found.fleiss, kappa)
+    raters = read_table(rehearsed / "answers" / "raters.csv", ("rater", "careless", "excluded"))
+    is_careless = [row["careless"] == "1" for row in raters if not row["excluded"]]
+    known = known_figures(truth_of(rehearsed), is_careless)
+    for name, figure in figures_of(results).items():
+        assert is_near(figure, known[name]), name
     # On overall the judge never prefers the second model, and its κ is 0, as in the paper.
     assert results.criteria["overall"].two_class.kappa.value == 0
-    # The judge decides all of safety; a rater agrees who sees a truth that it tells, or neither.
-    safety = results.criteria["safety"]
-    agree = 0.9 * (0.7 * 0.75 + 0.3 * 0.25)
-    assert is_near(safety.levels.human_judge, agree)
 
 
-def truth_of(folder: Path) -> dict[str, dict[str, bool]]:
-    """Return by criterion and question whether the first model's reply is the better one."""
-    truth: dict[str, dict[str, bool]] = {name: {} for name in CRITERIA}
-    for row in read_table(folder / "answers" / "truth.csv", ("criterion", "better")):
-        truth[row["criterion"]][row["question_id"]] = row["better"] == "a"
-    return truth
+@pytest.mark.parametrize("failures_allowed", [1, 3])
+def test_errors_of_known_figures_are_as_large_as_their_intervals_say(
+    rehearsed: Path, failures_allowed: int
+):
+    """Twelve rehearsals of one study: careless raters are left out, or all of them count."""
+    study = read_study(rehearsed / "study" / "study.json")
+    study = dataclasses.replace(study, attention_failures_allowed=failures_allowed)
+    errors = [error for seed in range(12) for error in standardized_errors(rehearsed, study, seed)]
+    # κ follows from the agreement of two people, so that of each study's five about three are
+    # independent: the spread of 36 lies within 1 ± 0.3 in 99 of 100 draws.
+    assert 0.7 < float(np.sqrt(np.mean(np.square(errors)))) < 1.3
+
+
+def standardized_errors(folder: Path, study: StudyFile, seed: int) -> list[float]:
+    """Let raters answer a study once more, and return the known figures' errors in standard errors,
+    as the intervals give them.
+    """
+    config = simulation_of(folder, seed=seed)
+    rng = np.random.default_rng(seed)
+    truth = draw_truth(config, study, read_judged(outcomes_of(folder), study.models), rng)
+    raters = simulate(config, study, truth, rng)
+    answers = [answer for rater in raters for answer in rater.answers]
+    figures = figures_of(analyze(config_of(folder, bootstrap=100), study, answers))
+    is_careless = [rater.is_careless for rater in raters if not rater.excluded]
+    errors: list[float] = []
+    for name, known in known_figures(truth, is_careless).items():
+        low, high = figures[name].interval
+        errors.append((figures[name].value - known) / ((high - low) / 3.92))
+    return errors
+
+
+def truth_of(folder: Path) -> Truth:
+    """Return the better reply by question and criterion."""
+    rows = read_table(folder / "answers" / "truth.csv", ("criterion", "better"))
+    return {(row["question_id"], row["criterion"]): row["better"] for row in rows}  # type: ignore
 
 
 def test_the_corrected_rate_holds_the_true_share_which_a_judge_who_overrates_misses(tmp_path):
@@ -139,7 +234,9 @@ def test_the_corrected_rate_holds_the_true_share_which_a_judge_who_overrates_mis
         seed=2,
     )
     overall = analyzed(folder).criteria["overall"]
-    true_share = sum(truth_of(folder)["overall"].values()) / 300
+    truth = truth_of(folder)
+    firsts = [better == "a" for (_, name), better in truth.items() if name == "overall"]
+    true_share = sum(firsts) / 300
     assert holds(overall.corrected.corrected, true_share)
     assert not holds(overall.corrected.judge, true_share)
     assert overall.inflation.value == pytest.approx(
