@@ -13,6 +13,7 @@ alone. What raters are shown, in which order and on which side, is drawn here to
 from __future__ import annotations
 
 import logging
+import secrets
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -28,7 +29,7 @@ from jaxmodpo.errors import UserError
 from jaxmodpo.fingerprints import fingerprint
 from jaxmodpo.flags.help_groups import HelpGroup
 from jaxmodpo.phase import Phase, in_phase
-from jaxmodpo.ranges import Count, CountOrZero, Incidental, Seed, Settings
+from jaxmodpo.ranges import Count, CountOrZero, Incidental, Settings, Tally
 from jaxmodpo.report.run_folders import OUTCOMES
 from jaxmodpo.results.evaluation import RESULTS
 from jaxmodpo.results.versioned import write_result
@@ -47,6 +48,9 @@ from jaxmodpo.study.study_file import (
 )
 
 logger = logging.getLogger(__name__)
+
+# Of a secret seed: as many as every program reads from JSON as a whole number.
+_SEED_BITS = 63
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,9 +90,10 @@ class StudySampleConfig(Settings, help_group="selection"):
     """Attention checks that a rater may fail before being left out of the analysis."""
     rehearsal: bool = False
     """Let placeholders stand in the texts, for a study in which nobody takes part."""
-    seed: Seed = 0
-    """Seed of the sample, of orders and of sides. Take one that raters cannot guess: the code is
-    open."""
+    seed: Tally | None = None
+    """Seed of the sample, of orders and of sides. By default a secret one is drawn, and written
+    into study.json; give that one to draw the same study again. Whoever knows it can compute who
+    sees which model on which side."""
 
     def check(self) -> None:
         super().check()
@@ -126,11 +131,14 @@ def study_sample(config: StudySampleConfig, phase: Phase) -> None:
     """
     candidates = read_candidates(config.evaluation, config.models, config.reply, config.stratify_by)
     _refuse_too_few(config, candidates)
-    rng = np.random.default_rng(config.seed)
+    # The code is open, and so may the evaluation be: with a seed that can be guessed, or found by
+    # trying all 2^32, anybody could compute the sides.
+    seed = secrets.randbits(_SEED_BITS) if config.seed is None else config.seed
+    rng = np.random.default_rng(seed)
     strata = [_stratum(candidate, config.stratify_by) for candidate in candidates.usable]
     places = stratified_sample(strata, config.questions, rng)
     picked = [candidates.usable[place] for place in places]
-    study = _study(config, picked, rng)
+    study = _study(config, picked, seed, rng)
     study.check(STUDY)
     write_result(config.output_dir / STUDY, study, private=True)
     kept = _comparison(strata, [strata[place] for place in places])
@@ -175,7 +183,7 @@ def _stratum(candidate: Candidate, criteria: Sequence[str]) -> tuple[str, ...]:
 
 
 def _study(
-    config: StudySampleConfig, picked: Sequence[Candidate], rng: np.random.Generator
+    config: StudySampleConfig, picked: Sequence[Candidate], seed: int, rng: np.random.Generator
 ) -> StudyFile:
     criteria = load_criteria(config.criteria, config.only)
     names = [criterion.name for criterion in criteria]
@@ -189,7 +197,7 @@ def _study(
         assignments=tuple(_assignments(config, items, rng)),
         recruitment=config.recruitment,
         texts=texts,
-        seed=config.seed,
+        seed=seed,
         evaluation_sha256=fingerprint(config.evaluation / OUTCOMES),
         attention_failures_allowed=config.attention_failures_allowed,
     )

@@ -118,7 +118,8 @@ class StudyFile(Result):
     assignments: tuple[Assignment, ...]
     recruitment: Recruitment
     texts: StudyTexts
-    seed: int
+    seed: Tally
+    """of the sample, of orders and of sides, which whoever knows it can compute"""
     evaluation_sha256: str
     """of the ``outcomes.csv`` that its questions were picked from"""
     attention_failures_allowed: Tally = 1

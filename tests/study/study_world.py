@@ -109,6 +109,7 @@ def sample_config(evaluation: Path, **settings: Any) -> StudySampleConfig:
         "only": CRITERIA,
         "output_dir": evaluation.parent / "study",
         "rehearsal": True,
+        "seed": 0,
         **settings,
     }
     return StudySampleConfig(**fields)

@@ -41,7 +41,8 @@ def telling(study: StudyFile) -> list[str]:
     ids = [item.item_id for item in study.items]
     question_ids = [item.question_id for item in study.items if item.question_id]
     fields = ["reply_a", "reply_b", "a_is_left", "question_id", "item_id", "assignment"]
-    return [*MODELS, *ids, *question_ids, *fields, study.evaluation_sha256, "attention"]
+    hashes = [study.evaluation_sha256, str(study.seed)]
+    return [*MODELS, *ids, *question_ids, *fields, *hashes, "attention"]
 
 
 def everything_reached(browser: Browser) -> dict[str, str]:
@@ -67,7 +68,7 @@ def everything_reached(browser: Browser) -> dict[str, str]:
 
 @pytest.mark.parametrize("finishes", [False, True])
 def test_nothing_that_a_rater_can_reach_tells_a_model(tmp_path: Path, finishes: bool):
-    path = write_study(tmp_path)
+    path = write_study(tmp_path, seed=7_306_502_417_660_912_385)
     study = renamed(path)
     store = opened(path)
     pseudonym, token = store.raters.new_link()

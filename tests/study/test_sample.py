@@ -99,6 +99,17 @@ def test_the_same_seed_makes_the_same_study_and_another_one_another(tmp_path):
     assert [item.item_id for item in first.items] != [item.item_id for item in other.items]
 
 
+def test_a_seed_that_nobody_names_is_a_secret_of_the_study_file_which_draws_it_again(tmp_path):
+    first = study_of(tmp_path / "1", questions=9, seed=None)
+    other = study_of(tmp_path / "2", questions=9, seed=None)
+    assert first.assignments != other.assignments
+    # All 2^32 of a common seed could be tried.
+    assert max(first.seed, other.seed) > 2**48
+    manifest = (tmp_path / "1" / "study" / "manifest.json").read_text()
+    assert str(first.seed) not in manifest
+    assert study_of(tmp_path / "3", questions=9, seed=first.seed) == first
+
+
 @pytest.mark.parametrize(
     ("settings", "sentence"),
     [
