@@ -118,3 +118,14 @@ def test_a_revoked_link_leads_nowhere_and_frees_its_place(store: Store):
     assert browser.get(f"/r/{token}").status_code == 404
     links = [store.raters.new_link() for _ in store.study.assignments]
     assert len(links) == 3
+
+
+def test_who_withdrew_and_deleted_comes_to_the_end_by_the_old_link(store: Store):
+    browser, pseudonym, token = arrived(store)
+    browser.answer("left")
+    browser.get("/withdraw")
+    browser.post("/withdraw", answers="delete")
+    again = Browser(store)
+    assert again.get(f"/r/{token}").url.path == "/end"
+    assert store.raters.named(pseudonym).status == "withdrawn" and store.answers.all() == []
+    assert [rater.pseudonym for rater in store.raters.all()] == [pseudonym]

@@ -66,6 +66,18 @@ def test_a_prolific_rater_resumes_with_the_same_submission_alone(store: Store):
     assert other.page.status_code == 403 and len(store.raters.all()) == 1
 
 
+def test_who_deleted_everything_is_a_new_rater_and_who_did_not_is_known(store: Store):
+    for pid, answers in (("p1", "delete"), ("p2", "keep")):
+        browser = from_prolific(store, pid)
+        browser.consent()
+        browser.get("/withdraw")
+        browser.post("/withdraw", answers=answers)
+    # Nothing is left by which the first could be known.
+    assert from_prolific(store, "p1").path == "/welcome"
+    assert from_prolific(store, "p2").path == "/end"
+    assert [rater.status for rater in store.raters.all()] == ["withdrawn", "withdrawn", "invited"]
+
+
 @pytest.mark.parametrize("query", ["", "?PROLIFIC_PID=a&STUDY_ID=b", "?PROLIFIC_PID=a%20b"])
 def test_an_address_that_is_not_prolifics_makes_no_rater(store: Store, query: str):
     browser = Browser(store, codes=CODES)

@@ -50,10 +50,10 @@ class Answers:
 
     def show(self, rater: Rater, item_id: str) -> ItemAnswers:
         """Note that an item is shown, and return what was answered to it so far."""
-        now = self._clock.now()
         insert = upsert(self._database.engine)
 
         def work(connection: sql.Connection) -> ItemAnswers:
+            now = self._clock.now()
             row = {
                 "rater_id": rater.id,
                 "item_id": item_id,
@@ -85,9 +85,10 @@ class Answers:
             sides: by criterion.
             reason: what the rater wrote to the item; None leaves it as it is.
         """
-        now = self._clock.now()
 
         def work(connection: sql.Connection) -> None:
+            # Of two changes the one that is made later has the later moment.
+            now = self._clock.now()
             before = _answers_to(connection, rater, item_id).sides
             for criterion, side in sides.items():
                 if before.get(criterion) != side:
@@ -228,7 +229,7 @@ class Answers:
             criterion=row["criterion"],
             choice=preferred(row["side"], a_is_left=a_is_left),
             side=row["side"],
-            # A server whose clock was set back between two starts knows no time.
+            # Clocks of two machines on one database differ: then the time is not known.
             seconds=seconds if seconds >= 0 else -1.0,
             excluded=row["excluded"],
             reason=row["reason"],

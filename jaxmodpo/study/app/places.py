@@ -14,6 +14,10 @@ import sqlalchemy as sql
 from jaxmodpo.study.app.clock import Clock
 from jaxmodpo.study.app.tables import PARTICIPANTS, RATERS
 
+# Seconds that a server has to run before it takes a place back: while it did not run, or if its
+# clock was set forward since then, nobody could be seen.
+_GRACE = 3600.0
+
 
 @dataclass(frozen=True)
 class Quota:
@@ -104,6 +108,8 @@ class Places:
         Args:
             study: at Prolific, from which that rater must have come; None for any.
         """
+        if self._clock.running() < min(_GRACE, self._abandoned_after):
+            return None
         long_ago = self._clock.now() - self._abandoned_after
         query = (
             sql.select(RATERS.c.id, RATERS.c.assignment)

@@ -14,7 +14,7 @@ from jaxmodpo.study.app.clock import Clock
 from jaxmodpo.study.app.database import Database
 from jaxmodpo.study.app.places import Places, Quota
 from jaxmodpo.study.app.raters import Raters
-from jaxmodpo.study.app.tables import AUDIT, FACTS
+from jaxmodpo.study.app.tables import AUDIT, FACTS, RATERS, SESSIONS
 from jaxmodpo.study.study_file import StudyFile, read_study
 
 DATABASE = "answers.sqlite"
@@ -89,16 +89,27 @@ def open_store(
     """
     study = read_study(study_path)
     database = Database(location or study_path.with_name(DATABASE), create=create)
-    clock = Clock()
-    numbers = [assignment.number for assignment in study.assignments]
-    places = Places(numbers, quota or Quota(), clock, abandoned_after)
-    store = Store(database, study, clock, places)
     try:
+        clock = Clock(database.reading(_last_moment))
+        numbers = [assignment.number for assignment in study.assignments]
+        places = Places(numbers, quota or Quota(), clock, abandoned_after)
+        store = Store(database, study, clock, places)
         _hold_to(store, study_path)
     except BaseException:
-        store.close()
+        database.close()
         raise
     return store
+
+
+def _last_moment(connection: sql.Connection) -> float:
+    """Return when something was stored last; 0 where nothing is. Whatever a rater does is noted in
+    one of these columns.
+    """
+    latest = 0.0
+    for column in (AUDIT.c.at, RATERS.c.last_seen_at, SESSIONS.c.created_at):
+        moment = connection.execute(sql.select(sql.func.max(column))).scalar_one()
+        latest = max(latest, moment or 0.0)
+    return latest
 
 
 def _hold_to(store: Store, study_path: Path) -> None:
