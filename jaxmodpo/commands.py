@@ -248,6 +248,12 @@ SECTIONS: Mapping[str, Mapping[str, Command]] = {
         "bench step": Command(
             "bench.step", "BenchStepConfig", "bench_step", "training speed, also against TRL"
         ),
+        "bench reward": Command(
+            "bench.reward",
+            "BenchRewardConfig",
+            "bench_reward",
+            "speed of training a reward model, also against TRL",
+        ),
         "bench sample": Command(
             "bench.sample",
             "BenchSampleConfig",
@@ -297,6 +303,12 @@ SECTIONS: Mapping[str, Mapping[str, Command]] = {
             "BenchAnalysisConfig",
             "bench_analysis",
             "time and memory from votes to a report",
+        ),
+        "bench scale": Command(
+            "bench.scale",
+            "BenchScaleConfig",
+            "bench_scale",
+            "how costs grow with the size",
         ),
         "bench coverage": Command(
             "bench.coverage",

@@ -127,7 +127,8 @@ class TimedStep:
         way: how it is computed.
 
     Attributes:
-        seconds_to_compile: for tracing, lowering and compiling the step.
+        seconds_to_compile: CPU seconds, of all threads, for tracing, lowering and compiling the
+            step.
         peak: bytes that a device needs.
     """
 
@@ -152,11 +153,11 @@ class TimedStep:
         self._state = initial_state(self._constants["optimizer"], _fresh_adapter(task))
         arguments = self._arguments(0)
         # Compiled once, here, so that its memory can be asked for.
-        started = time.perf_counter()
+        started = time.process_time()
         lowered = train_step.lower(self._state, *arguments, **self._constants)
         self._compiled = lowered.compile()
-        self.seconds_to_compile = time.perf_counter() - started
-        self.peak = _peak_bytes(self._compiled.memory_analysis(), task.mesh)
+        self.seconds_to_compile = time.process_time() - started
+        self.peak = peak_bytes(self._compiled.memory_analysis(), task.mesh)
         # The first update is slower than the others and is not timed.
         self._update(0)
         jax.block_until_ready(self._state)
@@ -184,7 +185,7 @@ def _fresh_adapter(task: StepTask) -> Parameters:
     return make(jax.random.key(1))
 
 
-def _peak_bytes(memory: Any, mesh: Mesh) -> int:
+def peak_bytes(memory: Any, mesh: Mesh) -> int:
     """Return a device's peak by the compiler's analysis of a program."""
     # XLA's peak leaves out temporaries on a CPU.
     peak = memory.argument_size_in_bytes + memory.temp_size_in_bytes
