@@ -64,7 +64,7 @@ class BenchScaleConfig(Unestimated, help_group="measurement"):
     length_share: Annotated[Probability, HelpGroup("batch")] = 0.25
     """Share of real lengths that the texts of --pairs have."""
     seed: Annotated[Seed, HelpGroup("measurement")] = 0
-    """Seed of the texts."""
+    """Seed of the texts of --pairs."""
     json: Annotated[Path | None, HelpGroup("output")] = None
     """File for the figures and exponents with the machine, the versions and the settings."""
 
