@@ -13,10 +13,9 @@ from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
 from app_world import Browser, opened, write_study
 from postgres_server import Missing, Postgres
-from sqlalchemy import event
 
 from jaxmodpo.errors import UserError
-from jaxmodpo.study.app.database import NotStored
+from jaxmodpo.study.app import database
 from jaxmodpo.study.app.store import DATABASE, open_store
 from jaxmodpo.study.app.tables import METADATA, RATERS
 
@@ -72,48 +71,6 @@ def test_no_link_and_no_address_can_be_read_from_the_database(study: Path):
     assert b"testclient" not in content
 
 
-def test_a_full_disk_is_said_and_what_was_stored_stays(study: Path):
-    store = opened(study)
-    pseudonym, token = store.raters.new_link()
-    browser = Browser(store)
-    browser.get(f"/r/{token}")
-    browser.consent()
-    browser.post("/item/1", **{"criterion-1": "left"}, action="pause")
-    browser.get("/item/1")
-    engine = store.database.engine
-
-    def fill(connection, _):
-        # No page more than there are: what SQLite then says is what it says of a full disk.
-        connection.execute("PRAGMA max_page_count=1")
-
-    event.listen(engine, "connect", fill)
-    engine.dispose()
-    with pytest.raises(NotStored, match="full"):
-        for _ in range(200):
-            store.note("researcher", "x", "y" * 4000)
-    event.remove(engine, "connect", fill)
-    engine.dispose()
-    assert len(store.answers.of(store.raters.named(pseudonym))) == 1
-    store.close()
-
-
-def test_a_change_that_the_disk_refuses_is_a_page_that_says_so(study: Path, monkeypatch):
-    store = opened(study)
-    _, token = store.raters.new_link()
-    browser = Browser(store)
-    browser.get(f"/r/{token}")
-    browser.consent()
-
-    def full(*arguments: object, **fields: object) -> None:
-        raise NotStored("database or disk is full")
-
-    monkeypatch.setattr(store.answers, "store", full)
-    browser.answer("left")
-    assert browser.page.status_code == 503
-    assert "Everything before it is kept" in browser.page.text
-    store.close()
-
-
 def test_many_raters_at_once_get_a_place_each_and_no_more(study: Path):
     store = opened(study)
     results: list[str] = []
@@ -145,7 +102,7 @@ def postgres():
     server.close()
 
 
-def test_a_study_in_postgres_outlives_a_restart_of_the_server(study: Path, postgres):
+def test_a_study_in_postgres_outlives_restarts_of_the_server(study: Path, postgres, monkeypatch):
     store = open_store(study, postgres.new_place(), create=True)
     pseudonym, token = store.raters.new_link()
     browser = Browser(store)
@@ -158,6 +115,18 @@ def test_a_study_in_postgres_outlives_a_restart_of_the_server(study: Path, postg
     assert browser.page.status_code == 200
     answers = store.answers.of(store.raters.named(pseudonym))
     assert {answer.side for answer in answers} == {"right"} and len(answers) == 2
+    # Away for longer than is waited for.
+    browser.get("/item/1")
+    postgres.stop()
+    monkeypatch.setattr(database, "_WAITS", (0.01, 0.01))
+    browser.post("/item/1", **{"criterion-1": "equal"})
+    assert browser.page.status_code == 503 and "Everything before it is kept" in browser.page.text
+    postgres.restart(0)
+    assert store.answers.of(store.raters.named(pseudonym)) == answers
+    browser.get("/item/1")
+    browser.answer("equal")
+    answers = store.answers.of(store.raters.named(pseudonym))
+    assert {answer.side for answer in answers} == {"equal"}
     with store.database.engine.begin() as connection:
         assert compare_metadata(MigrationContext.configure(connection), METADATA) == []
         assert connection.execute(sql.select(sql.func.count()).select_from(RATERS)).scalar() == 1

@@ -34,6 +34,91 @@ class StoredAnswer:
     answered_at: float
 
 
+# --------------------------------------------------------------------------- statements
+
+# Made once: to make one takes longer than to run it.
+
+_OF_ITEM = {"rater": sql.bindparam("rater"), "item": sql.bindparam("item")}
+
+
+def _of_item(table: sql.Table) -> sql.ColumnElement[bool]:
+    """Return the condition for rows of one rater and item."""
+    return (table.c.rater_id == _OF_ITEM["rater"]) & (table.c.item_id == _OF_ITEM["item"])
+
+
+_SIDES = sql.select(ANSWERS.c.criterion, ANSWERS.c.side).where(_of_item(ANSWERS))
+_REASON = sql.select(VISITS.c.reason).where(_of_item(VISITS))
+_COUNTS = (
+    sql.select(ANSWERS.c.item_id, sql.func.count())
+    .where(ANSWERS.c.rater_id == _OF_ITEM["rater"])
+    .group_by(ANSWERS.c.item_id)
+)
+_SEEN = (
+    RATERS.update()
+    .where(RATERS.c.id == _OF_ITEM["rater"])
+    .values(last_seen_at=sql.bindparam("now"))
+)
+_ANSWERED = VISITS.update().where(_of_item(VISITS)).values(last_answered_at=sql.bindparam("now"))
+_PUT_REASON = VISITS.update().where(_of_item(VISITS)).values(reason=sql.bindparam("reason"))
+
+_COLUMNS = ("rater_id", "item_id", "criterion", "side", "answered_at")
+_KEEP_OLD = REVISIONS.insert().from_select(
+    _COLUMNS,
+    sql.select(*(ANSWERS.c[name] for name in _COLUMNS))
+    .where(_of_item(ANSWERS))
+    .where(ANSWERS.c.criterion == sql.bindparam("criterion")),
+)
+
+
+class _Statements:
+    """Statements that each kind of database has in words of its own.
+
+    Attributes:
+        show: notes that an item is shown.
+        put: stores an answer.
+    """
+
+    def __init__(self, insert: Any) -> None:
+        now = sql.bindparam("now")
+        side = sql.bindparam("side")
+        self.show = (
+            insert(VISITS)
+            .values(
+                rater_id=_OF_ITEM["rater"],
+                item_id=_OF_ITEM["item"],
+                first_shown_at=now,
+                showings=1,
+                reason="",
+            )
+            .on_conflict_do_update(
+                index_elements=[VISITS.c.rater_id, VISITS.c.item_id],
+                set_={"showings": VISITS.c.showings + 1},
+            )
+        )
+        self.put = (
+            insert(ANSWERS)
+            .values(
+                rater_id=_OF_ITEM["rater"],
+                item_id=_OF_ITEM["item"],
+                criterion=sql.bindparam("criterion"),
+                side=side,
+                answered_at=now,
+            )
+            .on_conflict_do_update(
+                index_elements=[ANSWERS.c.rater_id, ANSWERS.c.item_id, ANSWERS.c.criterion],
+                set_={"side": side, "answered_at": now},
+            )
+        )
+
+
+def _sides(connection: sql.Connection, of_item: Mapping[str, Any]) -> dict[str, Choice]:
+    """Return a rater's answers to an item so far, by criterion."""
+    return {row.criterion: row.side for row in connection.execute(_SIDES, of_item)}
+
+
+# --------------------------------------------------------------------------- answers
+
+
 class Answers:
     """The answers of a study."""
 
@@ -42,6 +127,7 @@ class Answers:
         self._study = study
         self._clock = clock
         self._items = {item.item_id: item for item in study.items}
+        self._statements = _Statements(upsert(database.engine))
         self._a_is_left = {
             (assignment.number, place.item_id): place.a_is_left
             for assignment in study.assignments
@@ -50,27 +136,14 @@ class Answers:
 
     def show(self, rater: Rater, item_id: str) -> ItemAnswers:
         """Note that an item is shown, and return what was answered to it so far."""
-        insert = upsert(self._database.engine)
 
         def work(connection: sql.Connection) -> ItemAnswers:
             now = self._clock.now()
-            row = {
-                "rater_id": rater.id,
-                "item_id": item_id,
-                "first_shown_at": now,
-                "showings": 1,
-                "reason": "",
-            }
-            connection.execute(
-                insert(VISITS)
-                .values(row)
-                .on_conflict_do_update(
-                    index_elements=[VISITS.c.rater_id, VISITS.c.item_id],
-                    set_={"showings": VISITS.c.showings + 1},
-                )
-            )
-            self._seen(connection, rater, now)
-            return _answers_to(connection, rater, item_id)
+            of_item = {"rater": rater.id, "item": item_id}
+            connection.execute(self._statements.show, {**of_item, "now": now})
+            connection.execute(_SEEN, {"rater": rater.id, "now": now})
+            reason = connection.execute(_REASON, of_item).scalar_one_or_none() or ""
+            return ItemAnswers(_sides(connection, of_item), reason)
 
         return self._database.writing(work)
 
@@ -89,69 +162,27 @@ class Answers:
         def work(connection: sql.Connection) -> None:
             # Of two changes the one that is made later has the later moment.
             now = self._clock.now()
-            before = _answers_to(connection, rater, item_id).sides
-            for criterion, side in sides.items():
-                if before.get(criterion) != side:
-                    self._store_one(connection, rater, item_id, criterion, side, now)
-            changes: dict[str, Any] = {}
-            if any(before.get(criterion) != side for criterion, side in sides.items()):
-                changes["last_answered_at"] = now
+            of_item = {"rater": rater.id, "item": item_id}
+            before = _sides(connection, of_item)
+            changed = {name: side for name, side in sides.items() if before.get(name) != side}
+            for criterion, side in changed.items():
+                answer = {**of_item, "criterion": criterion}
+                # Insert and upsert alone touch the row: of two tabs one comes after the other.
+                connection.execute(_KEEP_OLD, answer)
+                connection.execute(self._statements.put, {**answer, "side": side, "now": now})
+            if changed:
+                connection.execute(_ANSWERED, {**of_item, "now": now})
             if reason is not None:
-                changes["reason"] = reason
-            if changes:
-                connection.execute(
-                    VISITS.update()
-                    .where(VISITS.c.rater_id == rater.id, VISITS.c.item_id == item_id)
-                    .values(**changes)
-                )
-            self._seen(connection, rater, now)
+                connection.execute(_PUT_REASON, {**of_item, "reason": reason})
+            connection.execute(_SEEN, {"rater": rater.id, "now": now})
 
         self._database.writing(work)
 
-    def _store_one(
-        self,
-        connection: sql.Connection,
-        rater: Rater,
-        item_id: str,
-        criterion: str,
-        side: Choice,
-        now: float,
-    ) -> None:
-        same = (
-            ANSWERS.c.rater_id == rater.id,
-            ANSWERS.c.item_id == item_id,
-            ANSWERS.c.criterion == criterion,
-        )
-        # Insert and upsert alone touch the row: of two tabs one comes after the other.
-        old = sql.select(
-            ANSWERS.c.rater_id,
-            ANSWERS.c.item_id,
-            ANSWERS.c.criterion,
-            ANSWERS.c.side,
-            ANSWERS.c.answered_at,
-        ).where(*same)
-        columns = ["rater_id", "item_id", "criterion", "side", "answered_at"]
-        connection.execute(REVISIONS.insert().from_select(columns, old))
-        insert = upsert(self._database.engine)
-        key = {"rater_id": rater.id, "item_id": item_id, "criterion": criterion}
-        connection.execute(
-            insert(ANSWERS)
-            .values(**key, side=side, answered_at=now)
-            .on_conflict_do_update(
-                index_elements=[ANSWERS.c.rater_id, ANSWERS.c.item_id, ANSWERS.c.criterion],
-                set_={"side": side, "answered_at": now},
-            )
-        )
-
     def counts(self, rater: Rater) -> dict[str, int]:
         """Return how many criteria a rater answered of each item, by its id."""
-        query = (
-            sql.select(ANSWERS.c.item_id, sql.func.count())
-            .where(ANSWERS.c.rater_id == rater.id)
-            .group_by(ANSWERS.c.item_id)
-        )
+        of_rater = {"rater": rater.id}
         return self._database.reading(
-            lambda connection: {row[0]: row[1] for row in connection.execute(query)}
+            lambda connection: {row[0]: row[1] for row in connection.execute(_COUNTS, of_rater)}
         )
 
     def of(self, rater: Rater) -> list[Annotation]:
@@ -234,19 +265,3 @@ class Answers:
             excluded=row["excluded"],
             reason=row["reason"],
         )
-
-    def _seen(self, connection: sql.Connection, rater: Rater, now: float) -> None:
-        connection.execute(RATERS.update().where(RATERS.c.id == rater.id).values(last_seen_at=now))
-
-
-def _answers_to(connection: sql.Connection, rater: Rater, item_id: str) -> ItemAnswers:
-    answers = connection.execute(
-        sql.select(ANSWERS.c.criterion, ANSWERS.c.side).where(
-            ANSWERS.c.rater_id == rater.id, ANSWERS.c.item_id == item_id
-        )
-    )
-    sides = {row.criterion: row.side for row in answers}
-    visit = sql.select(VISITS.c.reason).where(
-        VISITS.c.rater_id == rater.id, VISITS.c.item_id == item_id
-    )
-    return ItemAnswers(sides, connection.execute(visit).scalar_one_or_none() or "")

@@ -18,6 +18,7 @@ from jaxmodpo.study.app.web import (
     Form,
     KnownVisitor,
     Sender,
+    Visitor,
     context_of,
     next_step,
     rater_page,
@@ -159,7 +160,7 @@ def _address(request: Request) -> str:
 
 def _welcome(context: Context, rater: Rater) -> Response:
     session = context.store.raters.new_session(rater)
-    answer = to("/study")
+    answer = to(next_step(context, rater))
     answer.set_cookie(
         context.settings.cookie,
         session,
@@ -210,7 +211,7 @@ def consent(request: Request, visitor: Sender, form: Form) -> Response:
         return to("/welcome?missing=true")
     if not context.store.raters.consent(visitor.rater, texts.consent_version):
         return to("/full")
-    return to("/study")
+    return to(_onward(context, visitor))
 
 
 @ROUTER.get("/full")
@@ -250,7 +251,13 @@ def begin(request: Request, visitor: Sender) -> Response:
     context = context_of(request)
     if next_step(context, visitor.rater) == "/instructions":
         context.store.raters.begin(visitor.rater)
-    return to("/study")
+    return to(_onward(context, visitor))
+
+
+def _onward(context: Context, visitor: Visitor) -> str:
+    """Return where a rater goes on after a change; the browser is spared a redirection."""
+    rater = context.store.raters.of_session(visitor.session)
+    return "/study" if rater is None else next_step(context, rater)
 
 
 # --------------------------------------------------------------------------- at any time

@@ -6,7 +6,8 @@ import contextlib
 import logging
 import threading
 import time
-from collections.abc import Callable, Generator
+from collections import deque
+from collections.abc import Callable, Generator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -26,12 +27,40 @@ _MIGRATIONS = Path(__file__).parent / "migrations"
 # Seconds to wait before each further try where the database is away, as one that restarts.
 _WAITS = (0.2, 0.5, 1.0, 2.0)
 
-# Milliseconds for which SQLite waits for another process's lock.
-_BUSY = 20_000
+# Milliseconds for which SQLite waits for another process's lock. Commands on a running study hold
+# it for a few; who holds it for longer should not keep raters waiting.
+_BUSY = 5_000
+
+
+# Connections that a process holds: as many as it has threads that answer. Each stays open, since
+# opening one takes as long as an answer does.
+_CONNECTIONS = 40
 
 
 class NotStored(Exception):
     """The database took nothing of a change: its disk is full, or it is away."""
+
+
+class _Change:
+    """A piece of writing that waits for its turn.
+
+    Attributes:
+        is_done: it is committed, or cannot be.
+        value: what it returned.
+        error: why it is not committed.
+    """
+
+    def __init__(self, work: Callable[[sql.Connection], Any]) -> None:
+        self.work = work
+        self.is_done = False
+        self.value: Any = None
+        self.error: BaseException | None = None
+
+    def result(self) -> Any:
+        """Return what the work returned, or raise what it raised."""
+        if self.error is not None:
+            raise self.error
+        return self.value
 
 
 class Database:
@@ -60,6 +89,7 @@ class Database:
         # SQLite has one writer at a time. Writers of this process queue up here, in turn, rather
         # than asking for its lock again and again.
         self._one_writer = threading.Lock() if self._is_file else contextlib.nullcontext()
+        self._waiting: deque[_Change] = deque()
         try:
             self._migrate()
         except DBAPIError as error:
@@ -79,7 +109,12 @@ class Database:
         Raises:
             NotStored: it stayed away.
         """
-        return self._tried(work, self.engine.begin)
+
+        def read() -> _T:
+            with self.engine.begin() as connection:
+                return work(connection)
+
+        return self._tried(read)
 
     def writing(self, work: Callable[[sql.Connection], _T]) -> _T:
         """Return what a change returns, once it is committed.
@@ -89,28 +124,69 @@ class Database:
         Raises:
             NotStored: nothing of it is stored, or the database went away before it said so.
         """
-        return self._tried(work, self._write)
+        return self._tried(lambda: self._alone(work) if self.is_postgres else self._together(work))
+
+    def _alone(self, work: Callable[[sql.Connection], _T]) -> _T:
+        with self._write() as connection:
+            return work(connection)
+
+    def _together(self, work: Callable[[sql.Connection], _T]) -> _T:
+        """Make a change in one transaction with those that came meanwhile, and return what it
+        returned.
+
+        A commit waits for the disk, and others come while it does. Whoever has the turn next makes
+        all of their changes and commits once: answers that come together cost one wait together.
+        """
+        change = _Change(work)
+        self._waiting.append(change)
+        with self._one_writer:
+            if not change.is_done:
+                group = [self._waiting.popleft() for _ in range(len(self._waiting))]
+                self._make(group)
+        return change.result()
+
+    def _make(self, group: Sequence[_Change]) -> None:
+        """Make changes in one transaction; where one of them fails, each in one of its own.
+
+        A disk or a lock that refuses one refuses all, and is not asked for each.
+        """
+        try:
+            with self._begin_writing() as connection:
+                values = [change.work(connection) for change in group]
+        except BaseException as error:
+            if len(group) > 1 and not _is_trouble(error):
+                for change in group:
+                    self._make([change])
+                return
+            for change in group:
+                change.error = error
+                change.is_done = True
+            return
+        for change, value in zip(group, values, strict=True):
+            change.value = value
+            change.is_done = True
 
     @contextlib.contextmanager
-    def _write(self) -> Generator[sql.Connection]:
-        with self._one_writer, self.engine.connect() as connection:
+    def _begin_writing(self) -> Generator[sql.Connection]:
+        with self.engine.connect() as connection:
             connection = connection.execution_options(writes=True)
             with connection.begin():
                 yield connection
 
-    def _tried(
-        self,
-        work: Callable[[sql.Connection], _T],
-        begin: Callable[[], contextlib.AbstractContextManager[sql.Connection]],
-    ) -> _T:
+    @contextlib.contextmanager
+    def _write(self) -> Generator[sql.Connection]:
+        with self._one_writer, self._begin_writing() as connection:
+            yield connection
+
+    def _tried(self, attempt: Callable[[], _T]) -> _T:
         for wait in (*_WAITS, None):
             try:
-                with begin() as connection:
-                    return work(connection)
+                return attempt()
             except DBAPIError as error:
-                if isinstance(error.orig, _programming_errors()):
+                if not _is_trouble(error):
                     raise
-                if wait is None or not is_away(error):
+                # SQLite has waited for a lock already.
+                if wait is None or self._is_file or not is_away(error):
                     raise NotStored(reason(error)) from error
             time.sleep(wait)
         raise AssertionError("the last try returns or raises")
@@ -123,7 +199,7 @@ class Database:
             )
         path.parent.mkdir(parents=True, exist_ok=True)
         private_database(path.resolve())
-        engine = sql.create_engine(url, poolclass=QueuePool, pool_size=5, max_overflow=40)
+        engine = sql.create_engine(url, poolclass=QueuePool, pool_size=_CONNECTIONS, max_overflow=5)
         event.listen(engine, "connect", _prepare_sqlite)
         event.listen(engine, "begin", _begin_sqlite)
         return engine
@@ -156,6 +232,11 @@ class Database:
             if current != scripts.get_current_head():
                 config.attributes["connection"] = connection
                 command.upgrade(config, "head")
+
+
+def _is_trouble(error: BaseException) -> bool:
+    """Return whether an error is a disk's or a server's, and not of the change itself."""
+    return isinstance(error, DBAPIError) and not isinstance(error.orig, _programming_errors())
 
 
 def _programming_errors() -> tuple[type[Exception], ...]:

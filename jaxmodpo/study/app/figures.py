@@ -7,7 +7,7 @@ from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from jaxmodpo.statistics.agreement import fleiss_kappa
+from jaxmodpo.statistics.human_choices import fleiss_of_sums, fleiss_sums
 from jaxmodpo.study.annotations import Annotation
 from jaxmodpo.study.app.raters import Rater
 from jaxmodpo.study.app.store import Store
@@ -150,6 +150,8 @@ def _agreement(study: StudyFile, answers: Sequence[Annotation]) -> list[Criterio
                 counts[answer.item_id][answer.choice] += 1
         table = [[count[choice] for choice in ("a", "b", "equal")] for count in counts.values()]
         several = [row for row in table if sum(row) > 1]
-        kappa = float(fleiss_kappa(several)) if several else float("nan")
+        kappa = float("nan")
+        if several:
+            kappa = float(fleiss_of_sums(fleiss_sums(several).sum(axis=0)))
         agreement.append(CriterionAgreement(criterion.title, len(several), kappa))
     return agreement

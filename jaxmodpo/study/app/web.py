@@ -122,12 +122,14 @@ KnownVisitor = Annotated[Visitor, Depends(visitor_of)]
 Form = Annotated[Mapping[str, list[str]], Depends(read_form)]
 
 
-def sender_of(request: Request, visitor: KnownVisitor, form: Form) -> Visitor:
+def sender_of(request: Request, form: Form) -> Visitor:
     """Return who sends a form, which must be one of our pages'.
 
     Raises:
-        Refused: it comes from elsewhere.
+        Refused: nobody who is known, or it comes from elsewhere.
     """
+    # Called, and not declared: each dependency is another turn in the pool of threads.
+    visitor = visitor_of(request)
     origin = request.headers.get("origin")
     ours = context_of(request).settings.public_url
     if origin not in (None, "null", ours, f"{request.url.scheme}://{request.url.netloc}"):
