@@ -292,6 +292,12 @@ SECTIONS: Mapping[str, Mapping[str, Command]] = {
         "bench judge": Command(
             "bench.judge", "BenchJudgeConfig", "bench_judge", "speed and memory of judging"
         ),
+        "bench study": Command(
+            "bench.study",
+            "BenchStudyConfig",
+            "bench_study",
+            "many raters at once: speed, and that nothing is lost",
+        ),
         "bench injection": Command(
             "bench.injection",
             "BenchInjectionConfig",

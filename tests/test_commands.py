@@ -104,6 +104,7 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
     "bench real": ({"data": "d", "reward_epochs": 0}, "must be at least 1"),
     "bench resume": ({"kills": 0}, "must be at least 1"),
     "bench judge": ({"calls": 0}, "must be at least 1"),
+    "bench study": ({"raters": 0}, "--raters must be at least 1"),
     "bench injection": ({"max_concurrency": 0}, "must be at least 1"),
     "bench scale": ({"layers": ()}, "--layers needs one number at least"),
     "bench analysis": ({"personas": [0]}, "must be at least 1"),

@@ -158,14 +158,14 @@ def _requests(calls: int) -> MakeRequests:
     generator = random.Random(0)
     # A ledger of earlier runs would answer for questions that it knows.
     mark = uuid.uuid4().hex[:8]
-    personas = {f"p{n}": _text(generator, _PERSONA_LENGTH) for n in range(_PERSONAS)}
+    personas = {f"p{n}": text_of_words(generator, _PERSONA_LENGTH) for n in range(_PERSONAS)}
     ballots: list[Ballot] = []
     for number in range(question_count):
-        question = Question(f"{mark} q{number}", _text(generator, _POST_LENGTH))
+        question = Question(f"{mark} q{number}", text_of_words(generator, _POST_LENGTH))
         replies: dict[str, Candidate] = {}
         for reply_number in range(_REPLIES):
             reply_id = f"q{number}r{reply_number}"
-            replies[reply_id] = Candidate(reply_id, _text(generator, _REPLY_LENGTH))
+            replies[reply_id] = Candidate(reply_id, text_of_words(generator, _REPLY_LENGTH))
         ballots.append(Ballot(question, replies, list(personas)))
     config = PreferencesConfig(
         judge="endpoint", responses=Path(), personas=Path(), output_dir=Path()
@@ -177,7 +177,7 @@ def _requests(calls: int) -> MakeRequests:
     return generate
 
 
-def _text(generator: random.Random, length: int) -> str:
+def text_of_words(generator: random.Random, length: int) -> str:
     """Return a text of so many characters, of common words."""
     # Of words and not of random letters, on which a pattern may be faster or slower than on what
     # people write.

@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-import os
 import re
 import signal
 import socket
-import subprocess
-import sys
-import time
 from pathlib import Path
 
-import httpx2
 import pytest
 from app_world import Browser, opened, write_study
 from study_world import CRITERIA
 
+from jaxmodpo.bench.study_server import free_port, served
 from jaxmodpo.cli import main
 from jaxmodpo.errors import UserError
 from jaxmodpo.files import read_json_lines
@@ -129,68 +125,8 @@ def test_a_port_that_is_taken_is_a_sentence(study: Path):
             study_serve(StudyServeConfig(study=study, port=port))
 
 
-# --------------------------------------------------------------------------- a real process
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as one:
-        return one.getsockname()[1]
-
-
-def started(study: Path, port: int) -> subprocess.Popen[bytes]:
-    """Start the server in a process of its own and wait until it answers."""
-    program = (
-        "import sys; from jaxmodpo.cli import main;"
-        " main(['study', 'serve', sys.argv[1], '--port', sys.argv[2]])"
-    )
-    process = subprocess.Popen(
-        [sys.executable, "-c", program, str(study), str(port)],
-        env={**os.environ, "JAXMODPO_STUDY_ADMIN_SECRET": ""},
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
-    end = time.monotonic() + 60
-    while True:
-        try:
-            httpx2.get(f"http://127.0.0.1:{port}/")
-            return process
-        except httpx2.TransportError:
-            assert process.poll() is None and time.monotonic() < end
-            time.sleep(0.05)
-
-
-@pytest.mark.slow(seconds=15)
-def test_kill_9_while_answers_come_loses_none_that_was_acknowledged(tmp_path: Path):
-    study = write_study(tmp_path)
-    store = opened(study)
-    pseudonym, token = store.raters.new_link()
-    port = free_port()
-    acknowledged = ""
-    for _ in range(2):
-        process = started(study, port)
-        with httpx2.Client(base_url=f"http://127.0.0.1:{port}", follow_redirects=True) as client:
-            page = client.get(f"/r/{token}")
-            form_token = re.findall(r'form_token" value="(\w+)', page.text)[0]
-            if page.url.path == "/welcome":
-                statements = {"answer": "consent", "statement": ["1", "2", "3"]}
-                client.post("/consent", data={"form_token": form_token, **statements})
-                client.post("/begin", data={"form_token": form_token})
-                client.get("/item/1")
-            for number in range(30):
-                side = ("left", "right", "equal")[number % 3]
-                form = {"form_token": form_token, "criterion-1": side, "reason": str(number)}
-                answer = client.post("/item/1/answer", data=form)
-                assert answer.json() == {"stored": True}
-                acknowledged = f"{side} {number}"
-            process.send_signal(signal.SIGKILL)
-        process.wait(20)
-        answers = store.answers.of(store.raters.named(pseudonym))
-        assert [f"{each.side} {each.reason}" for each in answers] == [acknowledged]
-    store.close()
-
-
-@pytest.mark.slow(seconds=5)
+@pytest.mark.slow(seconds=4)
 def test_sigterm_ends_the_server_in_good_order(tmp_path: Path):
-    process = started(write_study(tmp_path), free_port())
-    process.send_signal(signal.SIGTERM)
-    assert process.wait(20) == 0
+    with served(write_study(tmp_path)) as server:
+        server.process.send_signal(signal.SIGTERM)
+        assert server.process.wait(20) == 0
