@@ -32,6 +32,6 @@ INTERRUPTED = 130
 
 def nearest(name: str, known: Iterable[str]) -> str:
     """Return ``"; did you mean X?"`` for the closest of ``known``, or the list of them all."""
-    known = sorted(map(str, known))
-    match = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
-    return f"; did you mean '{match[0]}'?" if match else f"; known: {', '.join(known)}"
+    names = sorted(map(str, known))
+    matches = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
+    return f"; did you mean '{matches[0]}'?" if matches else f"; known: {', '.join(names)}"

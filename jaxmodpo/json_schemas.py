@@ -292,12 +292,12 @@ def space_schema() -> Schema:
     """Return the schema of a search space: for each kind of training the settings to vary, and
     their values.
     """
-    parts: dict[str, Schema] = {}
-    for part, commands in SEARCHED.items():
+    sections: dict[str, Schema] = {}
+    for section, commands in SEARCHED.items():
         searches = " and ".join(f"tune {command.split()[-1]}" for command in commands)
         text = f"The settings that {searches} varies, each a list of choices or a range."
-        parts[part] = described(object_schema(_dimensions(commands)), text)
-    return object_schema(parts) | {
+        sections[section] = described(object_schema(_dimensions(commands)), text)
+    return object_schema(sections) | {
         "title": "Search spaces: a list of choices, or low, high and log"
     }
 

@@ -111,16 +111,16 @@ def refuse_further_processes(
     """
     if processes == "all":
         return
-    place = place_among_processes(environment)
-    if place.number > 0:
+    own_place = place_among_processes(environment)
+    if own_place.number > 0:
         raise UserError(
-            f"{command} is the work of one process, and this is number {place.number} of"
-            f" {place.count} (from 0): the first one does it; start {command} on one host alone"
+            f"{command} is the work of one process, and this is number {own_place.number} of"
+            f" {own_place.count} (from 0): the first one does it; start {command} on one host alone"
         )
-    if place.count > 1 and processes == "one":
+    if own_place.count > 1 and processes == "one":
         raise UserError(
-            f"{command} is the work of one process, and {place.count} were started: its trainings"
-            f" would wait for the others; start {command} in one process alone"
+            f"{command} is the work of one process, and {own_place.count} were started: its"
+            f" trainings would wait for the others; start {command} in one process alone"
         )
     host = host or platform.node()
     number = number_on_tpu_vms(environment, host)

@@ -233,10 +233,10 @@ def bradley_terry_loss(chosen_rewards: ArrayLike, rejected_rewards: ArrayLike) -
     References:
         Bradley and Terry, 1952; Stiennon et al., *Learning to summarize from human feedback*, 2020.
     """
-    chosen = _float32(chosen_rewards)
-    rejected = _float32(rejected_rewards)
-    _check_shapes([chosen, rejected], ndim=1)
-    return -jax.nn.log_sigmoid(chosen - rejected)
+    better = _float32(chosen_rewards)
+    worse = _float32(rejected_rewards)
+    _check_shapes([better, worse], ndim=1)
+    return -jax.nn.log_sigmoid(better - worse)
 
 
 def plackett_luce_loss(rewards: ArrayLike, ranks: ArrayLike | None = None) -> Array:
@@ -271,8 +271,8 @@ def plackett_luce_loss(rewards: ArrayLike, ranks: ArrayLike | None = None) -> Ar
             "rewards must be [rankings, places], with at least two places, not"
             f" {list(values.shape)}"
         )
-    _, places = values.shape
-    positions = jnp.arange(1, places + 1)
+    _, place_count = values.shape
+    positions = jnp.arange(1, place_count + 1)
     order = jnp.broadcast_to(positions, values.shape) if ranks is None else jnp.asarray(ranks)
     if order.shape != values.shape:
         raise ValueError(f"ranks must be {list(values.shape)}, not {list(order.shape)}")

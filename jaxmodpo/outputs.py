@@ -18,7 +18,7 @@ def is_kept_apart(path: Path) -> bool:
     file or work.
     """
     # Locks and temporary files are hidden; they come and go.
-    hidden = any(part.startswith(".") for part in path.parts)
+    hidden = any(component.startswith(".") for component in path.parts)
     # Databases grow after a command has ended, since others may share them, and their bytes are no
     # function of what they hold.
     return (

@@ -83,12 +83,12 @@ class Phase:
         identity = _identity(command, config, inputs)
         path = directory / MANIFEST
         refuse_links(directory, _WRITTEN_TO)
-        held = _take(directory, command)
+        claim = _take(directory, command)
         manifest = read_manifest(path) if path.exists() else None
         if manifest is not None and (
             difference := identity_difference(manifest.identity, identity)
         ):
-            if _is_claimed(directory, manifest, held):
+            if _is_claimed(directory, manifest, claim):
                 raise UserError(
                     f"{directory} holds a run with other settings ({difference}); choose another"
                     " output folder or remove that one"
@@ -97,21 +97,21 @@ class Phase:
         if manifest is not None and manifest.is_finished:
             check_outputs(directory, manifest.outputs)
             # A folder that cannot be written to, or that another process has, may still be read.
-            if isinstance(held, FolderLock):
+            if isinstance(claim, FolderLock):
                 remove_work(directory, manifest.removed)
-                held.release()
+                claim.release()
             return cls(directory, manifest, True)
-        if isinstance(held, Held):
+        if isinstance(claim, Held):
             raise UserError(
-                f"{directory} is in use by {held}; wait until that has ended, or choose another"
+                f"{directory} is in use by {claim}; wait until that has ended, or choose another"
                 " output folder"
             )
         # Of processes elsewhere nobody can say whether they live; the lock says that none is at
         # work here.
-        remove_leftovers(directory, _LEFTOVERS_OLD_AFTER if held.real else None)
+        remove_leftovers(directory, _LEFTOVERS_OLD_AFTER if claim.real else None)
         manifest = _new_manifest(identity, inputs) if manifest is None else manifest.with_life()
         write_result(path, manifest)
-        return cls(directory, manifest, False, _lock=held)
+        return cls(directory, manifest, False, _lock=claim)
 
     def reopen(self) -> None:
         """Go on with a finished phase, to ask failed votes again or to try more settings.

@@ -138,8 +138,8 @@ def load_rubric() -> Rubric:
             raise UserError(f"{path}: criteria, {name}: no regular expression ({error})") from None
 
     phrases = {
-        name: Phrases(compiled(part.positive, name), compiled(part.negative, name), part.rated_as)
-        for name, part in rubric.criteria.items()
+        name: Phrases(compiled(rule.positive, name), compiled(rule.negative, name), rule.rated_as)
+        for name, rule in rubric.criteria.items()
     }
     return Rubric(phrases, rubric.deductions, rubric.saturation, digest(content)[:12])
 

@@ -47,19 +47,19 @@ def counting_down(
     """
     groups = int(lengths.max())
     vocabulary, width = config.vocab_size, config.hidden_size
-    each = (vocabulary - _FIRST_COUNTED) // groups
-    if groups + 1 > width or each < 1 or "unembed" not in base:
+    tokens_per_group = (vocabulary - _FIRST_COUNTED) // groups
+    if groups + 1 > width or tokens_per_group < 1 or "unembed" not in base:
         raise UserError(
             f"replies of {groups} tokens need a model that is wider than them, with a larger"
             f" vocabulary and a head of its own; this one has width {width} and {vocabulary} tokens"
         )
     group_of = np.full(vocabulary, -1)
-    counted = np.arange(_FIRST_COUNTED, _FIRST_COUNTED + groups * each)
-    group_of[counted] = np.repeat(np.arange(groups), each)
+    counted_tokens = np.arange(_FIRST_COUNTED, _FIRST_COUNTED + groups * tokens_per_group)
+    group_of[counted_tokens] = np.repeat(np.arange(groups), tokens_per_group)
 
     # Direction g of the hidden state stands for group g, the last one for the start.
     embed = np.zeros((vocabulary, width), np.float32)
-    embed[counted, group_of[counted]] = _LOUD
+    embed[counted_tokens, group_of[counted_tokens]] = _LOUD
     embed[START, groups] = _LOUD
     unembed = np.zeros((width, vocabulary), np.float32)
     # The norm before the head makes a lone direction √width long.

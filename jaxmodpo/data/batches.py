@@ -249,24 +249,26 @@ class Batches:
         example's first sequence, which no place names.
         """
         examples = self.examples
-        microbatches, most = members.shape
+        microbatches, most_examples = members.shape
         shape = (microbatches, self.shape.rows)
         # The example and the sequence that lie in each row.
         example_of = np.zeros(shape, np.int64)
         sequence_of = np.zeros(shape, np.int64)
-        places = np.zeros((microbatches, most, examples.lengths.shape[1]), np.int32)
+        row_of_sequence = np.zeros(
+            (microbatches, most_examples, examples.lengths.shape[1]), np.int32
+        )
         is_there = (members[..., None] >= 0) & (examples.lengths[members] > 0)
         for microbatch in range(microbatches):
             member, sequence = np.nonzero(is_there[microbatch])
             rows = np.arange(len(member))
             example_of[microbatch, rows] = members[microbatch, member]
             sequence_of[microbatch, rows] = sequence
-            places[microbatch, member, sequence] = rows
+            row_of_sequence[microbatch, member, sequence] = rows
         return {
             "tokens": examples.tokens[example_of, sequence_of],
             "prompt_lengths": examples.prompt_lengths[example_of, sequence_of],
             "lengths": examples.lengths[example_of, sequence_of],
-            "places": places,
+            "places": row_of_sequence,
         }
 
     def _packed(self, step: int, members: np.ndarray) -> dict[str, np.ndarray]:
@@ -276,8 +278,8 @@ class Batches:
         sequences = self.examples.lengths.shape[1]
         rows_shape = (microbatches, shape.rows, shape.length)
         arrays = {name: np.zeros(rows_shape, np.int32) for name in PACKED_ARRAYS}
-        places = np.zeros((microbatches, examples, sequences), np.int32)
-        for microbatch, member, sequence in np.ndindex(places.shape):
+        sum_numbers = np.zeros((microbatches, examples, sequences), np.int32)
+        for microbatch, member, sequence in np.ndindex(sum_numbers.shape):
             example = int(members[microbatch, member])
             if example < 0 or self.examples.lengths[example, sequence] == 0:
                 continue
@@ -289,9 +291,13 @@ class Batches:
             rows = {name: array[microbatch, row] for name, array in arrays.items()}
             self._lay(rows, int(self._packing.start[packed]), segment, example, sequence)
             # Where the loss finds the sequence's sum among those of all rows and segments.
-            places[microbatch, member, sequence] = row * shape.segments + segment - 1
+            sum_numbers[microbatch, member, sequence] = row * shape.segments + segment - 1
         numbers = np.arange(1, shape.segments + 1, dtype=np.int32)
-        return {**arrays, "places": places, "segment_numbers": np.tile(numbers, (microbatches, 1))}
+        return {
+            **arrays,
+            "places": sum_numbers,
+            "segment_numbers": np.tile(numbers, (microbatches, 1)),
+        }
 
     def _lay(
         self, row: dict[str, np.ndarray], start: int, segment: int, example: int, sequence: int

@@ -87,56 +87,69 @@ class Comparisons:
         goes to the first one that has its replies or places for them.
         """
         identities = [_identity(self.replies, number) for number in range(len(self.replies))]
-        parts: list[_Part] = []
-        parts_of: dict[int, list[_Part]] = {}
+        drafts: list[_ExampleDraft] = []
+        drafts_of_question: dict[int, list[_ExampleDraft]] = {}
         for number, question in enumerate(self.questions.tolist()):
-            replies: dict[bytes, int] = {}
-            for reply in self.rows[number].tolist():
-                if reply >= 0:
-                    replies.setdefault(identities[reply], reply)
-            of_question = parts_of.setdefault(question, [])
-            part = next((part for part in of_question if part.has_room(replies)), None)
-            if part is None:
-                part = _Part({}, [])
-                of_question.append(part)
-                parts.append(part)
-            for identity, reply in replies.items():
-                part.replies.setdefault(identity, reply)
-            part.numbers.append(number)
-        return self._laid_out(parts, identities)
+            compared = self._distinct_replies(number, identities)
+            of_question = drafts_of_question.setdefault(question, [])
+            with_room = [draft for draft in of_question if draft.has_room(compared)]
+            if with_room:
+                draft = with_room[0]
+            else:
+                draft = _ExampleDraft({}, [])
+                of_question.append(draft)
+                drafts.append(draft)
+            draft.add(number, compared)
+        return self._laid_out(drafts, identities)
 
-    def _laid_out(self, parts: Sequence[_Part], identities: Sequence[bytes]) -> Questions:
+    def _distinct_replies(self, number: int, identities: Sequence[bytes]) -> dict[bytes, int]:
+        """Return a comparison's replies by identity, in its order; equal ones once."""
+        replies: dict[bytes, int] = {}
+        for reply in self.rows[number].tolist():
+            if reply >= 0:
+                replies.setdefault(identities[reply], reply)
+        return replies
+
+    def _laid_out(self, drafts: Sequence[_ExampleDraft], identities: Sequence[bytes]) -> Questions:
         """Write examples into arrays."""
-        most_replies = max(len(part.replies) for part in parts)
-        most_comparisons = max(len(part.numbers) for part in parts)
+        most_replies = max(len(draft.replies) for draft in drafts)
+        most_comparisons = max(len(draft.numbers) for draft in drafts)
         # The replies of each example, and the numbers of its comparisons.
-        members = np.full((len(parts), most_replies), -1)
-        numbers = np.zeros((len(parts), most_comparisons), np.int64)
-        weights = np.zeros((len(parts), most_comparisons), np.float32)
+        members = np.full((len(drafts), most_replies), -1)
+        numbers = np.zeros((len(drafts), most_comparisons), np.int64)
+        weights = np.zeros((len(drafts), most_comparisons), np.float32)
         example_of = np.zeros(len(self), np.int64)
-        places = np.zeros(self.rows.shape, np.int32)
-        for example, part in enumerate(parts):
-            order = list(part.replies) if len(part.numbers) == 1 else sorted(part.replies)
-            members[example, : len(order)] = [part.replies[identity] for identity in order]
-            numbers[example] = part.numbers[0]
-            numbers[example, : len(part.numbers)] = part.numbers
-            weights[example, : len(part.numbers)] = 1
-            example_of[part.numbers] = example
-            place_of = {identity: place for place, identity in enumerate(order)}
-            for number in part.numbers:
+        reply_places = np.zeros(self.rows.shape, np.int32)
+        for example, draft in enumerate(drafts):
+            order = draft.reply_order()
+            members[example, : len(order)] = [draft.replies[identity] for identity in order]
+            count = len(draft.numbers)
+            numbers[example] = draft.numbers[0]
+            numbers[example, :count] = draft.numbers
+            weights[example, :count] = 1
+            example_of[draft.numbers] = example
+            place_of = {identity: number for number, identity in enumerate(order)}
+            for number in draft.numbers:
                 for column, reply in enumerate(self.rows[number].tolist()):
-                    # A ranking that is shorter than others names any reply where it has none.
-                    places[number, column] = place_of[identities[reply]] if reply >= 0 else 0
-        is_there = members >= 0
-        tokens = np.where(is_there[..., None], self.replies.tokens[members, 0], 0)
-        prompt_lengths = np.where(is_there, self.replies.prompt_lengths[members, 0], 0)
-        lengths = np.where(is_there, self.replies.lengths[members, 0], 0)
+                    # A ranking that is shorter than others keeps the 0 where it has no reply.
+                    if reply >= 0:
+                        reply_places[number, column] = place_of[identities[reply]]
         fields = {name: array[numbers] for name, array in self.fields.items()}
-        fields["comparisons"] = places[numbers]
+        fields["comparisons"] = reply_places[numbers]
         fields["comparison_weights"] = weights
-        return Questions(
-            Examples(tokens, prompt_lengths, lengths, fields), example_of, places, numbers[:, 0]
-        )
+        examples = self._examples(members, fields)
+        return Questions(examples, example_of, reply_places, first=numbers[:, 0])
+
+    def _examples(self, members: np.ndarray, fields: dict[str, np.ndarray]) -> Examples:
+        """Return the examples that hold the replies numbered in ``members``, ``[n, S]``; −1 is an
+        empty place, of zeros.
+        """
+        is_there = members >= 0
+        replies = self.replies
+        tokens = np.where(is_there[..., None], replies.tokens[members, 0], 0)
+        prompt_lengths = np.where(is_there, replies.prompt_lengths[members, 0], 0)
+        lengths = np.where(is_there, replies.lengths[members, 0], 0)
+        return Examples(tokens, prompt_lengths, lengths, fields)
 
 
 @dataclass(frozen=True)
@@ -161,7 +174,7 @@ class Questions:
 
 
 @dataclass(frozen=True)
-class _Part:
+class _ExampleDraft:
     """An example that is being filled.
 
     Attributes:
@@ -177,12 +190,29 @@ class _Part:
         together = len(self.replies.keys() | replies.keys())
         return together <= MOST_REPLIES and len(self.numbers) < MOST_COMPARISONS
 
+    def add(self, number: int, replies: Mapping[bytes, int]) -> None:
+        """Add a comparison, and those of its replies that the example lacks."""
+        for identity, reply in replies.items():
+            self.replies.setdefault(identity, reply)
+        self.numbers.append(number)
+
+    def reply_order(self) -> list[bytes]:
+        """Return the replies' identities in the order of the example's places."""
+        # A single comparison keeps its order. Of several, the order is the replies' own, so that
+        # the same replies give the same arrays however they are compared.
+        if len(self.numbers) == 1:
+            return list(self.replies)
+        return sorted(self.replies)
+
 
 def _identity(replies: Examples, number: int) -> bytes:
     """Return a digest of a reply's tokens and of where its prompt ends."""
+    prompt_length = int(replies.prompt_lengths[number, 0])
+    length = replies.lengths[number, 0]
+    tokens = replies.tokens[number, 0, :length]
     hasher = hashlib.blake2b(digest_size=16)
-    hasher.update(int(replies.prompt_lengths[number, 0]).to_bytes(4, "little"))
-    hasher.update(replies.tokens[number, 0, : replies.lengths[number, 0]].tobytes())
+    hasher.update(prompt_length.to_bytes(4, "little"))
+    hasher.update(tokens.tobytes())
     return hasher.digest()
 
 
@@ -194,12 +224,13 @@ def equal_pairs(comparisons: Comparisons) -> np.ndarray:
     """
     replies = comparisons.replies
     # Chosen and rejected alternate, once for each objective.
-    chosen = comparisons.rows[:, 0::2]
-    rejected = comparisons.rows[:, 1::2]
-    same_tokens = (replies.tokens[chosen, 0] == replies.tokens[rejected, 0]).all(-1)
+    chosen_replies = comparisons.rows[:, 0::2]
+    rejected_replies = comparisons.rows[:, 1::2]
+    tokens_equal = replies.tokens[chosen_replies, 0] == replies.tokens[rejected_replies, 0]
     # Token 0 at a text's end looks like the padding behind a shorter one.
-    same_length = replies.lengths[chosen, 0] == replies.lengths[rejected, 0]
-    return (same_tokens & same_length).any(-1)
+    same_length = replies.lengths[chosen_replies, 0] == replies.lengths[rejected_replies, 0]
+    is_same_reply = tokens_equal.all(axis=-1) & same_length
+    return is_same_reply.any(axis=-1)
 
 
 def leave_out_equal_pairs(comparisons: Comparisons) -> tuple[Comparisons, np.ndarray]:

@@ -103,10 +103,10 @@ def collected(groups: Iterable[Sequence[TokenSequence]], shortest: int = 0) -> E
     groups = list(groups)
     longest = max(len(sequence.tokens) for group in groups for sequence in group)
     length = -(-max(longest, shortest) // LENGTH_MULTIPLE) * LENGTH_MULTIPLE
-    most = max(len(group) for group in groups)
-    tokens = np.zeros((len(groups), most, length), np.int32)
-    prompt_lengths = np.zeros((len(groups), most), np.int32)
-    lengths = np.zeros((len(groups), most), np.int32)
+    longest_group = max(len(group) for group in groups)
+    tokens = np.zeros((len(groups), longest_group, length), np.int32)
+    prompt_lengths = np.zeros((len(groups), longest_group), np.int32)
+    lengths = np.zeros((len(groups), longest_group), np.int32)
     for number, group in enumerate(groups):
         count = len(group)
         tokens[number, :count] = pad_rows([sequence.tokens for sequence in group], length)

@@ -48,13 +48,13 @@ def pair_of_row(row: Any, location: str) -> Pair | None:
     absent = [name for name in ("chosen", "rejected") if not _has_value(row.get(name))]
     if absent:
         raise UserError(f"{location}: the field {' and '.join(absent)} is missing or empty")
-    chosen = _messages_or_text(row["chosen"], f"{location}, chosen")
-    rejected = _messages_or_text(row["rejected"], f"{location}, rejected")
-    are_transcripts = _is_transcript(chosen) and _is_transcript(rejected)
+    chosen_reply = _messages_or_text(row["chosen"], f"{location}, chosen")
+    rejected_reply = _messages_or_text(row["rejected"], f"{location}, rejected")
+    are_transcripts = _is_transcript(chosen_reply) and _is_transcript(rejected_reply)
     if are_transcripts:
-        chosen = _transcript(chosen)
-        rejected = _transcript(rejected)
-    prompt, better, worse = _prompt_and_answers(row, chosen, rejected, location)
+        chosen_reply = _transcript(chosen_reply)
+        rejected_reply = _transcript(rejected_reply)
+    prompt, better, worse = _prompt_and_answers(row, chosen_reply, rejected_reply, location)
     question_text = _text(prompt, location)
     chosen_text = _text(better, location)
     rejected_text = _text(worse, location)

@@ -84,7 +84,7 @@ def read_collected(paths: Sequence[Path], only: Sequence[str] = ()) -> Collected
             is left; the message names the file and the row.
     """
     rows: list[dict[str, Any]] = []
-    places: dict[tuple[str, frozenset[str], str], str] = {}
+    location_of_votes: dict[tuple[str, frozenset[str], str], str] = {}
     for path in paths:
         for location, row in _rows(path):
             if only and row["criterion"] not in only:
@@ -92,12 +92,13 @@ def read_collected(paths: Sequence[Path], only: Sequence[str] = ()) -> Collected
             if row["a"] == row["b"]:
                 raise UserError(f"{location}: {row['a']} is compared with itself")
             key = (row["criterion"], frozenset((row["a"], row["b"])), row["question_id"])
-            if key in places:
+            if key in location_of_votes:
+                earlier = location_of_votes[key]
                 raise UserError(
                     f"{location}: the votes on {row['a']} and {row['b']} for question"
-                    f" {row['question_id']} by {row['criterion']} stand in {places[key]} too"
+                    f" {row['question_id']} by {row['criterion']} stand in {earlier} too"
                 )
-            places[key] = location
+            location_of_votes[key] = location
             rows.append(row)
     if not rows:
         raise UserError("--votes: no votes in " + ", ".join(map(str, paths)))
@@ -147,14 +148,14 @@ def _rows(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
     if not path.is_dir():
         for number, row in enumerate(_list(path), 1):
             location = f"{path}, item {number}"
-            read: _Row = read_as(row, _Row, location)
+            fields: _Row = read_as(row, _Row, location)
             yield (
                 location,
                 _outcome_row(
-                    read["criterion"],
-                    (read["a"], read["b"]),
-                    identifier(read["question_id"], location),
-                    (read["votes_a"], read["votes_b"], read.get("ties", 0)),
+                    fields["criterion"],
+                    (fields["a"], fields["b"]),
+                    identifier(fields["question_id"], location),
+                    (fields["votes_a"], fields["votes_b"], fields.get("ties", 0)),
                 ),
             )
         return
@@ -184,13 +185,13 @@ def _models(folder: Path) -> tuple[str, str]:
         content = read_json(summary, dict[str, Any])
         if isinstance(content.get("model1"), str) and isinstance(content.get("model2"), str):
             return content["model1"], content["model2"]
-    parts = folder.name.split("_vs_")
-    if len(parts) != 2 or not all(parts):
+    models = folder.name.split("_vs_")
+    if len(models) != 2 or not all(models):
         raise UserError(
             f"--votes: {folder} names no two models: it has no {SUMMARY} with model1 and model2, and"
             " is not called MODEL1_vs_MODEL2"
         )
-    return parts[0], parts[1]
+    return models[0], models[1]
 
 
 def _outcome_row(

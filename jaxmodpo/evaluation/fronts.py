@@ -131,24 +131,24 @@ def front_figure(
     base_scores = _scores(base, objectives)
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(9.6, 4.4), layout="constrained")
-        left, right = figure.subplots(1, 2)
+        scores_panel, divergence_panel = figure.subplots(1, 2)
         for number, (name, points) in enumerate(fronts.items()):
             scores = np.array([_scores(point, objectives) for point in points])
-            _draw_front(left, name, points, scores, look_of(number))
+            _draw_front(scores_panel, name, points, scores, look_of(number))
             gains = _gains(points, scores - base_scores)
-            _draw_gains(right, name, points, gains, look_of(number))
+            _draw_gains(divergence_panel, name, points, gains, look_of(number))
         base_x, base_y = base_scores
-        left.plot([base_x], [base_y], "x", color="black", label="base")
-        left.set(
+        scores_panel.plot([base_x], [base_y], "x", color="black", label="base")
+        scores_panel.set(
             xlabel=objectives[0],
             ylabel=objectives[1],
             title="Front; numbers are the first objective's weight",
         )
-        right.set(
+        divergence_panel.set(
             xlabel="divergence from the base, nats a reply", ylabel="weighted score over the base's"
         )
-        right.set_title("What a divergence buys")
-        left.legend(fontsize=7)
+        divergence_panel.set_title("What a divergence buys")
+        scores_panel.legend(fontsize=7)
     return figure
 
 

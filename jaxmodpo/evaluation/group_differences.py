@@ -74,10 +74,10 @@ def _differences(
         return
     membership = np.array([[group == name for name in names] for group in groups], np.float32)
     shape = (votes.outcomes.size, votes.personas)
-    places = (votes.unit, votes.persona)
-    votes_a = _sum(votes.verdict > 0, places, shape) @ membership
-    votes_b = _sum(votes.verdict < 0, places, shape) @ membership
-    voters = _sum(np.ones(len(votes.unit)), places, shape) @ membership
+    cells = (votes.unit, votes.persona)
+    votes_a = _sum(votes.verdict > 0, cells, shape) @ membership
+    votes_b = _sum(votes.verdict < 0, cells, shape) @ membership
+    voters = _sum(np.ones(len(votes.unit)), cells, shape) @ membership
     # 1 where the first model won, −1 where the second did, 0 of a tie or without a valid vote.
     decided = np.nan_to_num(2 * votes.outcomes.ravel() - 1)[:, None]
     is_opposite = np.sign(votes_a - votes_b) * decided == -1

@@ -98,12 +98,12 @@ def judges(config: JudgesConfig) -> Phase:
     config.check()
     with open_ledgers(config.ledger) as ledgers:
         # Before the votes are read: what others add meanwhile is counted the next time.
-        places = places_of(ledgers)
+        ledger_locations = places_of(ledgers)
         extents = extents_of(ledgers, config.run)
         # A folder that is there may be finished, and nothing need be counted. Otherwise votes that
         # cannot be counted are refused before there is a folder.
-        counted = None if (config.output_dir / MANIFEST).is_file() else _count(config, ledgers)
-        return _count_and_write(config, ledgers, places, extents, counted)
+        results = None if (config.output_dir / MANIFEST).is_file() else _count(config, ledgers)
+        return _count_and_write(config, ledgers, ledger_locations, extents, results)
 
 
 @in_phase("judges")
@@ -111,18 +111,18 @@ def _count_and_write(
     config: JudgesConfig,
     phase: Phase,
     ledgers: Sequence[Ledger],
-    places: Mapping[str, str],
+    ledger_locations: Mapping[str, str],
     extents: list[list[int]],
-    counted: Judges | None,
+    results: Judges | None,
 ) -> None:
     """Count the votes, where that is still to be done, and write what they say."""
-    if counted is None:
-        counted = _count(config, ledgers)
-    phase.remember(input_paths=places)
-    write_result(config.output_dir / JUDGES, counted)
-    _write_figures(config.output_dir, counted)
-    phase.finish(**plain(counted.counts), judges=len(counted.judges), extents=extents)
-    print(judges_table(counted))
+    if results is None:
+        results = _count(config, ledgers)
+    phase.remember(input_paths=ledger_locations)
+    write_result(config.output_dir / JUDGES, results)
+    _write_figures(config.output_dir, results)
+    phase.finish(**plain(results.counts), judges=len(results.judges), extents=extents)
+    print(judges_table(results))
 
 
 def _count(config: JudgesConfig, ledgers: Sequence[Ledger]) -> Judges:
@@ -135,10 +135,10 @@ def places_of(ledgers: Sequence[Ledger]) -> dict[str, str]:
     Of a ledger no hash is recorded, since a file's hash would not see what another process has just
     added.
     """
-    places: dict[str, str] = {}
+    location_of_ledger: dict[str, str] = {}
     for number, ledger in enumerate(ledgers):
-        places[f"ledger.{number}"] = full_location(ledger.location)
-    return places
+        location_of_ledger[f"ledger.{number}"] = full_location(ledger.location)
+    return location_of_ledger
 
 
 def extents_of(ledgers: Sequence[Ledger], run: str | None) -> list[list[int]]:
@@ -158,24 +158,24 @@ def _write_figures(folder: Path, judges: Judges) -> None:
 
 
 @contextlib.contextmanager
-def open_ledgers(places: Sequence[str]) -> Iterator[list[Ledger]]:
+def open_ledgers(locations: Sequence[str]) -> Iterator[list[Ledger]]:
     """Open ledgers that exist; one given twice would agree with itself.
 
     Raises:
         UserError: a file is missing, a ledger cannot be opened, or is given twice.
     """
-    if not places:
+    if not locations:
         raise UserError("ledger: name at least one ledger of votes")
-    full_places = [full_location(place) for place in places]
-    for number, place in enumerate(full_places, 1):
-        if place in full_places[: number - 1]:
+    full_locations = [full_location(location) for location in locations]
+    for number, location in enumerate(full_locations, 1):
+        if location in full_locations[: number - 1]:
             raise UserError(
                 f"ledger: number {number} is already given; a ledger is compared with others, not"
                 " itself"
             )
     # One stack, so that those that are open are closed where a later one cannot be opened.
     with contextlib.ExitStack() as stack:
-        yield [stack.enter_context(Ledger(place, read_only=True)) for place in places]
+        yield [stack.enter_context(Ledger(location, read_only=True)) for location in locations]
 
 
 def read_judges(
@@ -187,8 +187,8 @@ def read_judges(
         UserError: no votes, or a vote that cannot be one.
     """
     rows = analyze(ledgers, run=run, resamples=resamples, seed=seed)
-    counted: Judges = read_as(rows, Judges, JUDGES)
-    return counted
+    results: Judges = read_as(rows, Judges, JUDGES)
+    return results
 
 
 # --------------------------------------------------------------------------- figures
@@ -223,8 +223,8 @@ def draw_judges(judges: Judges) -> list[Drawing]:
     """Draw what ``judges.json`` holds; nothing of a part that is empty."""
     drawings: list[Drawing] = []
     kinds: set[tuple[Kind, int]] = {(row.kind, row.shown) for row in judges.position}
-    for kind, shown in sorted(kinds):
-        drawings += _draw_kind(_rows_of_kind(judges, kind, shown))
+    for kind, replies_shown in sorted(kinds):
+        drawings += _draw_kind(_rows_of_kind(judges, kind, replies_shown))
     return drawings
 
 

@@ -210,12 +210,12 @@ def summarize(
 ) -> WinRates:
     """Turn outcomes into average win rates, pairwise win rates, their intervals, and tests."""
     names = contest.models
-    counted = table
+    rated_table = table
     if ties == "left-out":
-        counted = {name: win_rates.without_ties(outcomes) for name, outcomes in table.items()}
+        rated_table = {name: win_rates.without_ties(outcomes) for name, outcomes in table.items()}
     # All criteria share one seed, and so one draw of questions: their differences are paired.
     rates: dict[str, _Rates] = {}
-    for criterion, outcomes in counted.items():
+    for criterion, outcomes in rated_table.items():
         rates[criterion] = _Rates(
             win_rates.estimate_average_win_rates(outcomes, resamples=resamples, seed=seed),
             win_rates.estimate_win_rate(outcomes, resamples=resamples, seed=seed),
@@ -244,7 +244,7 @@ def summarize(
         # The differences are of the win rates as they are shown; a test counts ties, and leaves
         # them out by itself.
         differences = win_rates.estimate_average_differences(
-            counted[criterion], resamples=resamples, seed=seed
+            rated_table[criterion], resamples=resamples, seed=seed
         )
         tests[criterion] = compare_pairs(names, outcomes, differences)
     return WinRates(

@@ -50,9 +50,11 @@ def panel_intervals(
         rates = bootstrap_panel(
             votes, ties_count_half=ties == "half", resamples=resamples, seed=seed
         )
-        counted = outcomes if ties == "half" else without_ties(outcomes)
+        rated_outcomes = outcomes if ties == "half" else without_ties(outcomes)
         samples = square_of_pairs(rates, len(contest.models))
-        of_criterion[criterion] = _intervals(contest.models, votes.personas, counted, samples)
+        of_criterion[criterion] = _intervals(
+            contest.models, votes.personas, rated_outcomes, samples
+        )
     return of_criterion
 
 
@@ -70,7 +72,7 @@ def _why_none(votes: PanelVotes) -> str:
 def _without_intervals(names: Sequence[str], personas: int, reason: str) -> PanelIntervals:
     nothing: dict[str, Mapping[str, Interval]] = {}
     for name in names:
-        nothing[name] = {other: None for other in names if other != name}
+        nothing[name] = {opponent: None for opponent in names if opponent != name}
     return PanelIntervals(
         personas=personas,
         models=dict.fromkeys(names),

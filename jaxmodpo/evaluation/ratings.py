@@ -28,9 +28,11 @@ def rate_models(
     """Return ratings and ranks by criterion."""
     ratings: dict[str, Ratings] = {}
     for criterion, outcomes in table.items():
-        counted = outcomes if ties == "half" else without_ties(outcomes)
-        samples = average_win_rates(bootstrap_win_rates(counted, resamples=resamples, seed=seed))
-        ratings[criterion] = _rate(contest.models, counted, samples)
+        rated_outcomes = outcomes if ties == "half" else without_ties(outcomes)
+        samples = average_win_rates(
+            bootstrap_win_rates(rated_outcomes, resamples=resamples, seed=seed)
+        )
+        ratings[criterion] = _rate(contest.models, rated_outcomes, samples)
     return ratings
 
 
@@ -59,12 +61,12 @@ def _rate(names: Sequence[str], outcomes: Array, samples: Array) -> Ratings:
             worst_rank=int(ranks.worst[number]),
             probability_of_best=_finite(chances[number]),
         )
-    place = turn_first_place(outcomes)
+    overtaking = turn_first_place(outcomes)
     return Ratings(
         models=models,
-        first=names[place.first],
-        challenger=None if place.challenger is None else names[place.challenger],
-        questions_to_turn=place.questions,
+        first=names[overtaking.first],
+        challenger=None if overtaking.challenger is None else names[overtaking.challenger],
+        questions_to_turn=overtaking.questions,
         undefined=_why_none(names, groups),
     )
 

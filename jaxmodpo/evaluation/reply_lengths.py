@@ -66,7 +66,7 @@ def control_length(
     """Return the length-controlled win rates by criterion, of every two models with lengths."""
     rates: dict[str, tuple[LengthControlledRate, ...]] = {}
     for criterion, outcomes in table.items():
-        counted = outcomes if ties == "half" else without_ties(outcomes)
+        rated_outcomes = outcomes if ties == "half" else without_ties(outcomes)
         of_pairs: list[LengthControlledRate] = []
         for i, j in itertools.combinations(range(len(contest.models)), 2):
             a = contest.models[i]
@@ -74,9 +74,9 @@ def control_length(
             if a in lengths and b in lengths:
                 differences = lengths[a] - lengths[b]
                 interval = length_controlled_interval(
-                    counted[i, j], differences, resamples=resamples, seed=seed
+                    rated_outcomes[i, j], differences, resamples=resamples, seed=seed
                 )
-                of_pairs.append(_control(a, b, counted[i, j], differences, interval))
+                of_pairs.append(_control(a, b, rated_outcomes[i, j], differences, interval))
         if of_pairs:
             rates[criterion] = tuple(of_pairs)
     return rates
@@ -100,8 +100,8 @@ def bin_lengths(
     first, second = np.triu_indices(len(with_lengths), k=1)
     differences = tokens[first] - tokens[second]
     for criterion, outcomes in table.items():
-        counted = outcomes if ties == "half" else without_ties(outcomes)
-        of_pairs = counted[np.ix_(with_lengths, with_lengths)][first, second]
+        rated_outcomes = outcomes if ties == "half" else without_ties(outcomes)
+        of_pairs = rated_outcomes[np.ix_(with_lengths, with_lengths)][first, second]
         rows = rates_by_length(of_pairs, differences, resamples=resamples, seed=seed)
         if rows:
             bins[criterion] = tuple(LengthBin(**row._asdict()) for row in rows)

@@ -56,13 +56,15 @@ class MarginSource:
         """Read ``FOLDER``, ``adapter:FOLDER``, ``column:MARGIN`` or ``column:CHOSEN,REJECTED``."""
         for kind in ("adapter", "column"):
             if text.startswith(f"{kind}:"):
-                where = text.removeprefix(f"{kind}:")
-                if not where or (kind == "column" and len(where.split(",")) > 2):
+                path_or_columns = text.removeprefix(f"{kind}:")
+                if not path_or_columns or (
+                    kind == "column" and len(path_or_columns.split(",")) > 2
+                ):
                     raise UserError(
                         f"--margin '{text}' must be adapter:FOLDER, column:NAME or"
                         " column:CHOSEN,REJECTED"
                     )
-                return cls(kind, where)
+                return cls(kind, path_or_columns)
         return cls("reward", text)
 
     @property

@@ -58,21 +58,21 @@ class RewardLoss:
         rewards = compared(_rewards(self.config, trainable, batch, key, self.remat), batch)
         batch = comparison_rows(batch)
         weights = batch["row_weights"]
-        chosen = rewards[:, 0]
+        chosen_rewards = rewards[:, 0]
         if "ranks" in batch:
             # Rankings are of different lengths: the worst reply stands in the last place that is
             # not empty.
             last = jnp.sum(batch["ranks"] > 0, axis=1) - 1
-            rejected = jnp.take_along_axis(rewards, last[:, None], axis=1)[:, 0]
+            rejected_rewards = jnp.take_along_axis(rewards, last[:, None], axis=1)[:, 0]
             losses = plackett_luce_loss(rewards, batch["ranks"])
         else:
-            rejected = rewards[:, 1]
-            losses = bradley_terry_loss(chosen, rejected)
+            rejected_rewards = rewards[:, 1]
+            losses = bradley_terry_loss(chosen_rewards, rejected_rewards)
         row_metrics = {
-            "rewards/chosen": chosen,
-            "rewards/rejected": rejected,
-            "rewards/accuracies": (chosen > rejected).astype(jnp.float32),
-            "rewards/margins": chosen - rejected,
+            "rewards/chosen": chosen_rewards,
+            "rewards/rejected": rejected_rewards,
+            "rewards/accuracies": (chosen_rewards > rejected_rewards).astype(jnp.float32),
+            "rewards/margins": chosen_rewards - rejected_rewards,
         }
         return LossTerms.of_rows(losses, weights, row_metrics)
 
@@ -174,8 +174,8 @@ def rewards_of_pairs(
     check_tokens(int(examples.tokens.max()), model.config.vocab_size)
     parameters = {name: variable[...] for name, variable in model.parameters.items()}
     if mesh is not None:
-        places = shardings(mesh)(parameter_table(model.config))
-        parameters = {name: put(array, places[name]) for name, array in parameters.items()}
+        sharding_of = shardings(mesh)(parameter_table(model.config))
+        parameters = {name: put(array, sharding_of[name]) for name, array in parameters.items()}
     depends_on = {
         "model": fingerprint(folder),
         "examples": examples_digest(examples),

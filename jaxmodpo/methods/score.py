@@ -169,8 +169,12 @@ def score_reward(config: ScoreRewardConfig) -> None:
     write_jsonl(
         config.output,
         [
-            {**_ids(pair), "chosen_reward": float(chosen), "rejected_reward": float(rejected)}
-            for pair, (chosen, rejected) in zip(pairs, rewards, strict=True)
+            {
+                **_ids(pair),
+                "chosen_reward": float(chosen_reward),
+                "rejected_reward": float(rejected_reward),
+            }
+            for pair, (chosen_reward, rejected_reward) in zip(pairs, rewards, strict=True)
         ],
     )
     equal = int((rewards[:, 0] == rewards[:, 1]).sum())

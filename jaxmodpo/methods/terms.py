@@ -39,13 +39,13 @@ def preference_terms(
     assert losses.ndim == 1 and policy_logps.shape == reference_logps.shape
     # The metrics are looked at and not learned from: no gradient may flow through them.
     rewards = jax.lax.stop_gradient(beta * (policy_logps - reference_logps))
-    chosen = rewards[:, 0::2]
-    rejected = rewards[:, 1::2]
+    chosen_rewards = rewards[:, 0::2]
+    rejected_rewards = rewards[:, 1::2]
     row_metrics = {
-        "rewards/chosen": chosen.mean(1),
-        "rewards/rejected": rejected.mean(1),
-        "rewards/accuracies": (chosen > rejected).mean(1, dtype=jnp.float32),
-        "rewards/margins": (chosen - rejected).mean(1),
+        "rewards/chosen": chosen_rewards.mean(1),
+        "rewards/rejected": rejected_rewards.mean(1),
+        "rewards/accuracies": (chosen_rewards > rejected_rewards).mean(1, dtype=jnp.float32),
+        "rewards/margins": (chosen_rewards - rejected_rewards).mean(1),
         "logps/chosen": jax.lax.stop_gradient(policy_logps[:, 0::2].mean(1)),
         "logps/rejected": jax.lax.stop_gradient(policy_logps[:, 1::2].mean(1)),
     }

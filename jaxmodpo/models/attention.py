@@ -51,7 +51,7 @@ def _warn_of_mask_gradients(version: tuple[int, ...]) -> None:
             "this JAX, %s, also computes the gradient of cuDNN attention's mask, of the size heads"
             " × tokens × tokens, which nobody uses: JAX 0.11.1 or later, on Python 3.12 or later,"
             " saves that time and memory",
-            ".".join(str(part) for part in version),
+            ".".join(str(number) for number in version),
         )
 
 

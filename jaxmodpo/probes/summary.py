@@ -52,7 +52,10 @@ def rates_of(judged: Sequence[Judged], checks: Sequence[str]) -> ProbeRates:
         held_by_probe = Counter(
             reply.probe.id for reply, verdict in decided if holds(check, reply, verdict)
         )
-        shares = [held / replies_of_probe[probe] for probe, held in held_by_probe.items()]
+        shares = [
+            replies_passed / replies_of_probe[probe]
+            for probe, replies_passed in held_by_probe.items()
+        ]
         rates[check] = CheckRate(
             count=held_by_probe.total(),
             replies=len(decided),

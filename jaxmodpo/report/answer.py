@@ -42,14 +42,14 @@ def answer(sources: Sources, gallery: Gallery) -> list[Section]:
         blocks.append(Paragraph("No evaluation was found in the folders searched.", "faint"))
         return [Section("The answer", blocks)]
     blocks.append(Paragraph(_PROCEDURE))
-    several = len(sources.evaluations) > 1
+    has_headings = len(sources.evaluations) > 1
     for evaluation in sources.evaluations:
-        if several:
+        if has_headings:
             blocks.append(Heading(evaluation.name))
         blocks.append(Listing(findings(evaluation.results)))
     blocks.append(Heading("What cannot be concluded"))
     for evaluation in sources.evaluations:
-        if several:
+        if has_headings:
             blocks.append(Heading(evaluation.name, level=4))
         blocks.append(Listing(limits(evaluation)))
     return [Section("The answer", blocks)]
@@ -131,9 +131,9 @@ def _finding(results: EvaluationResults, criterion: str) -> str:
 
 def _best_two(results: EvaluationResults, criterion: str) -> tuple[_Place, _Place]:
     """Return the two models of the highest average win rates, ties by name."""
-    places = [_Place(name, rates[criterion]) for name, rates in results.models.items()]
-    places.sort(key=lambda place: (-place.rate, place.model))
-    return places[0], places[min(1, len(places) - 1)]
+    rated_models = [_Place(name, rates[criterion]) for name, rates in results.models.items()]
+    rated_models.sort(key=lambda place: (-place.rate, place.model))
+    return rated_models[0], rated_models[min(1, len(rated_models) - 1)]
 
 
 def _questions_of(results: EvaluationResults, criterion: str, model: str) -> int:

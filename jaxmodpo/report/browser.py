@@ -137,12 +137,12 @@ def _question(
 ) -> _Question:
     replies: list[tuple[int, str, list[_Reply]]] = []
     for model, responses in question.replies.items():
-        shown = [
-            _reply(response, _flags_of(question, model, place), include_texts=include_texts)
-            for place, response in enumerate(responses)
+        reply_views = [
+            _reply(response, _flags_of(question, model, position), include_texts=include_texts)
+            for position, response in enumerate(responses)
         ]
-        if include_texts or any(reply.flags for reply in shown):
-            replies.append((model, browsable.models[model], shown))
+        if include_texts or any(reply.flags for reply in reply_views):
+            replies.append((model, browsable.models[model], reply_views))
     # Of several evaluations, each of which may have the question, the first has the plain link.
     suffix = "" if number == 0 else f"&evaluation={number + 1}"
     return _Question(
@@ -179,8 +179,8 @@ def _all_flags(question: ShownQuestion) -> dict[int, set[str]]:
     flags: dict[int, set[str]] = {}
     for model, responses in question.replies.items():
         flags[model] = set()
-        for place in range(len(responses)):
-            flags[model].update(_flags_of(question, model, place))
+        for position in range(len(responses)):
+            flags[model].update(_flags_of(question, model, position))
     return flags
 
 
@@ -272,8 +272,8 @@ def _dissent_numbers(
     criteria = list(browsable.criteria)
     numbers: list[tuple[int, int, int]] = []
     for dissent in question.dissents:
-        place = (criteria.index(dissent.criterion), pairs.index(dissent.pair))
-        numbers.append((dissent.group, *place))
+        cell = (criteria.index(dissent.criterion), pairs.index(dissent.pair))
+        numbers.append((dissent.group, *cell))
     return numbers
 
 

@@ -192,9 +192,9 @@ def _read_ballots(
             )
         question = questions.setdefault(row["question_id"], ShownQuestion(row["question_id"]))
         pair = (numbers[row["a"]], numbers[row["b"]])
-        place = f"{path}, line {line}"
-        reply = _whole(row["reply"], "reply", place)
-        question.ballots[reply, pair, row["criterion"]] = _ballot(row, place)
+        location = f"{path}, line {line}"
+        reply = _whole(row["reply"], "reply", location)
+        question.ballots[reply, pair, row["criterion"]] = _ballot(row, location)
     return questions
 
 

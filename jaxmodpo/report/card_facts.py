@@ -214,8 +214,8 @@ class _Makers:
 
 def _inputs(run: Run, maker: _Makers) -> list[Input]:
     inputs: list[Input] = []
-    for name, place, recorded in run.manifest.inputs():
-        inputs.append(Input(name, str(place), recorded[:16], maker.name(place, recorded)))
+    for name, path, recorded in run.manifest.inputs():
+        inputs.append(Input(name, str(path), recorded[:16], maker.name(path, recorded)))
     return inputs
 
 
@@ -279,13 +279,13 @@ def departure(run: Run) -> str:
 
 def _licenses(runs: Sequence[Run], maker: _Makers) -> Iterator[License]:
     """Yield what comes from elsewhere, each once, with the license that it names."""
-    places: dict[str, Path] = {}
+    path_of_name: dict[str, Path] = {}
     for run in runs:
-        for name, place, recorded in run.manifest.inputs():
-            if name not in _SETTINGS_FILES and not maker.name(place, recorded):
-                places.setdefault(str(place), place)
-    for name, place in sorted(places.items()):
-        yield License(name, license_of(place))
+        for name, path, recorded in run.manifest.inputs():
+            if name not in _SETTINGS_FILES and not maker.name(path, recorded):
+                path_of_name.setdefault(str(path), path)
+    for name, path in sorted(path_of_name.items()):
+        yield License(name, license_of(path))
 
 
 def license_of(place: Path) -> str:

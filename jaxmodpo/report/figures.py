@@ -56,17 +56,17 @@ def win_rate_scatter(
         for number, (name, rates) in enumerate(models.items()):
             x = 100 * rates[horizontal]
             y = 100 * rates[vertical]
-            left, right = _bar_ends(rates[horizontal], intervals[name][horizontal])
-            low, high = _bar_ends(rates[vertical], intervals[name][vertical])
+            bar_left, bar_right = _bar_ends(rates[horizontal], intervals[name][horizontal])
+            bar_low, bar_high = _bar_ends(rates[vertical], intervals[name][vertical])
             points[name] = (x, y)
-            bars += [((left, y), (right, y)), ((x, low), (x, high))]
+            bars += [((bar_left, y), (bar_right, y)), ((x, bar_low), (x, bar_high))]
             axes.errorbar(
                 x,
                 y,
                 # A value may lie outside its interval by a rounding; matplotlib refuses negative
                 # lengths.
-                xerr=[[max(x - left, 0)], [max(right - x, 0)]],
-                yerr=[[max(y - low, 0)], [max(high - y, 0)]],
+                xerr=[[max(x - bar_left, 0)], [max(bar_right - x, 0)]],
+                yerr=[[max(y - bar_low, 0)], [max(bar_high - y, 0)]],
                 fmt=MARKERS[number % len(MARKERS)],
                 color=PALETTE[number % len(PALETTE)],
                 markersize=7,
@@ -156,7 +156,7 @@ def _attempt(
         in_layout=False,
     )
     box = text.get_window_extent()
-    covered = sum(_shared_area(box, other) for other in occupied)
+    covered = sum(_shared_area(box, obstacle) for obstacle in occupied)
     outside = box.width * box.height - _shared_area(box, axes.get_window_extent())
     return _Attempt(covered + outside, text, box)
 
@@ -274,8 +274,8 @@ def _matrix(
         axes.set_xlabel(caption)
         # Where a cell's color is strong, dark letters would drown in it.
         strong = 0.65 * (high - low) / 2
-        for place, value in np.ndenumerate(values):
-            row, column = (int(index) for index in place)
+        for cell, value in np.ndenumerate(values):
+            row, column = (int(index) for index in cell)
             is_strong = abs(value - (low + high) / 2) > strong
             axes.text(
                 column + 0.5,

@@ -84,10 +84,10 @@ def _toxic(run: Run, hash_of_model: dict[str, str]) -> Iterator[Reply]:
     path = run.folder / SCORES
     needed = ("model", "question_id", "number", results.headline)
     for line, row in enumerate(read_table(path, needed), 2):
-        place = f"{path}, line {line}"
+        location = f"{path}, line {line}"
         score = row[results.headline]
-        if score and _number(score, results.headline, place) >= results.threshold:
-            number = int(_number(row["number"], "number", place)) - 1
+        if score and _number(score, results.headline, location) >= results.threshold:
+            number = int(_number(row["number"], "number", location)) - 1
             if row["model"] in hash_of_model:
                 yield Reply(hash_of_model[row["model"]], row["question_id"], number)
 

@@ -90,7 +90,7 @@ def human_study_blocks(
         blocks.append(Paragraph(OTHER_JUDGE, "note"))
     blocks += [
         Paragraph(_who_took_part(results)),
-        Listing([_answer(name, found, results) for name, found in results.criteria.items()]),
+        Listing([_answer(name, findings, results) for name, findings in results.criteria.items()]),
         gallery.add(
             f"{stem}-shares",
             figures.outcome_shares(results),
@@ -180,11 +180,11 @@ def _examples(
 ) -> Sequence[Block]:
     """Return the questions of each cell, with texts if there are some (the paper's figure 16)."""
     blocks: list[Block] = []
-    for name, found in results.criteria.items():
-        if not found.examples:
+    for name, findings in results.criteria.items():
+        if not findings.examples:
             continue
-        inner: list[Block] = [_example_table(f"{stem}-examples-{name}", found, results)]
-        for example in found.examples:
+        inner: list[Block] = [_example_table(f"{stem}-examples-{name}", findings, results)]
+        for example in findings.examples:
             texts = examples.texts.get(example.item_id) if examples else None
             if texts is not None:
                 rows = [

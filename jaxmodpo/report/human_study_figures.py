@@ -159,17 +159,17 @@ def accuracy_by_consensus(results: HumanStudyResults) -> Figure:
 def _consensus(axes: Axes, findings: CriterionFindings) -> None:
     middles: list[float] = []
     values: list[float] = []
-    for one in findings.consensus:
-        if one.accuracy.value is None:
+    for level in findings.consensus:
+        if level.accuracy.value is None:
             continue
-        middle = 50 * (one.above + one.to)
+        middle = 50 * (level.above + level.to)
         middles.append(middle)
-        values.append(100 * one.accuracy.value)
-        if one.accuracy.interval is not None:
-            low, high = one.accuracy.interval
+        values.append(100 * level.accuracy.value)
+        if level.accuracy.interval is not None:
+            low, high = level.accuracy.interval
             axes.plot([middle, middle], [100 * low, 100 * high], color=PALETTE[0], linewidth=1)
         axes.annotate(
-            f"{one.questions}", (middle, 2), ha="center", va="bottom", fontsize=7, color="#555555"
+            f"{level.questions}", (middle, 2), ha="center", va="bottom", fontsize=7, color="#555555"
         )
     if middles:
         axes.plot(middles, values, color=PALETTE[0], marker="o", linewidth=1.2)
@@ -217,10 +217,10 @@ def _rows(axes: Axes, names: Sequence[str]) -> None:
     axes.set_ylim(len(names) - 0.5, -0.5)
 
 
-def _legend(figure: Figure, names: Sequence[str], looks: Sequence[int] = (0, 1, 2)) -> None:
+def _legend(figure: Figure, names: Sequence[str], look_numbers: Sequence[int] = (0, 1, 2)) -> None:
     axes = figure.axes[0]
     handles = []
-    for name, look in zip(names, looks, strict=False):
-        (handle,) = axes.plot([], [], linestyle="none", markersize=5, label=name, **look_of(look))
+    for name, number in zip(names, look_numbers, strict=False):
+        (handle,) = axes.plot([], [], linestyle="none", markersize=5, label=name, **look_of(number))
         handles.append(handle)
     figure.legend(handles=handles, loc="outside upper center", ncols=len(names))

@@ -49,7 +49,7 @@ def agreement_table(name: str, results: HumanStudyResults) -> Table:
     ]
     rows: list[list[Cell | str]] = []
     for criterion, findings in results.criteria.items():
-        for who, people in (
+        for rater, people in (
             ("one person", findings.leave_one_out),
             ("one person, all questions", findings.leave_one_out_of_all),
         ):
@@ -58,7 +58,7 @@ def agreement_table(name: str, results: HumanStudyResults) -> Table:
                 rater_cell(people.kappa),
                 rater_cell(people.ac1),
             ]
-            rows.append([title(criterion), who, "", *figures])
+            rows.append([title(criterion), rater, "", *figures])
         judge = findings.two_class
         figures = [share_cell(judge.accuracy), number_cell(judge.kappa), number_cell(judge.ac1)]
         rows.append([title(criterion), "judge", str(judge.questions), *figures])
@@ -141,9 +141,9 @@ def consensus_table(name: str, results: HumanStudyResults) -> Table:
     ]
     rows: list[list[Cell | str]] = []
     for criterion, findings in results.criteria.items():
-        for one in findings.consensus:
-            span = f"above {100 * one.above:.0f} to {100 * one.to:.0f}"
-            rows.append([title(criterion), span, str(one.questions), share_cell(one.accuracy)])
+        for level in findings.consensus:
+            span = f"above {100 * level.above:.0f} to {100 * level.to:.0f}"
+            rows.append([title(criterion), span, str(level.questions), share_cell(level.accuracy)])
     return Table(name, columns, rows)
 
 

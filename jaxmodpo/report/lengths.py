@@ -129,17 +129,17 @@ def longer_reply_rates(bins: Mapping[str, Sequence[LengthBin]]) -> Figure:
         axes = figure.add_subplot()
         axes.axhline(50, color="#7a7a7a", linewidth=0.8, linestyle="--")
         for number, (name, rows) in enumerate(bins.items()):
-            look = look_of(number)
+            style = look_of(number)
             shift = 0.12 * (number - (len(bins) - 1) / 2)
-            axes.plot([], [], linestyle="none", label=name, **look)
+            axes.plot([], [], linestyle="none", label=name, **style)
             for row in rows:
                 if row.rate is None:
                     continue
-                place = spans.index(_span(row)) + shift
-                axes.plot(place, 100 * row.rate, linestyle="none", **look)
+                x = spans.index(_span(row)) + shift
+                axes.plot(x, 100 * row.rate, linestyle="none", **style)
                 if row.interval is not None:
                     ends = [100 * end for end in row.interval]
-                    axes.plot([place, place], ends, color=look["color"], linewidth=1)
+                    axes.plot([x, x], ends, color=style["color"], linewidth=1)
         axes.set_xticks(range(len(spans)), spans)
         axes.set_xlim(-0.5, len(spans) - 0.5)
         axes.set_ylim(-2, 102)

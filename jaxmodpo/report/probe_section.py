@@ -145,18 +145,18 @@ def passed_by_kind(models: Mapping[str, ProbedModel]) -> Figure:
         figure = Figure(figsize=(6.4, height), layout="constrained")
         axes = figure.add_subplot()
         for number, (name, model) in enumerate(models.items()):
-            look = look_of(number)
+            style = look_of(number)
             for row, kind in enumerate(kinds):
                 rate = (
                     model.risk_by_kind[kind].rates["passed"] if kind in model.risk_by_kind else None
                 )
                 if rate is None or rate.interval is None:
                     continue
-                place = row + spread * (number - (len(models) - 1) / 2)
+                y = row + spread * (number - (len(models) - 1) / 2)
                 low, high = rate.interval
-                axes.plot([100 * low, 100 * high], [place, place], color=look["color"], linewidth=1)
+                axes.plot([100 * low, 100 * high], [y, y], color=style["color"], linewidth=1)
                 share = 100 * rate.count / rate.replies
-                axes.plot(share, place, linestyle="none", label=name if row == 0 else None, **look)
+                axes.plot(share, y, linestyle="none", label=name if row == 0 else None, **style)
         axes.set_yticks(range(len(kinds)), [GROUP_NAMES.get(kind, kind) for kind in kinds])
         axes.invert_yaxis()
         axes.set_xlim(-2, 102)

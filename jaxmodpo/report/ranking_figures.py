@@ -55,20 +55,20 @@ def _draw_ranking(
 ) -> None:
     names = sorted(models, key=lambda name: (-models[name][criterion], name))
     rates = np.array([100 * models[name][criterion] for name in names])
-    places = range(len(names))
-    axes.barh(places, rates, height=0.66, color=[colors[name] for name in names], alpha=0.85)
-    for place, name in enumerate(names):
-        rate = rates[place]
+    rows = range(len(names))
+    axes.barh(rows, rates, height=0.66, color=[colors[name] for name in names], alpha=0.85)
+    for row, name in enumerate(names):
+        rate = rates[row]
         interval = intervals[name][criterion]
         right = rate
         if interval is not None:
             low, high = (100 * end for end in interval)
             right = max(rate, high)
             bar = [[max(rate - low, 0)], [max(high - rate, 0)]]
-            axes.errorbar(rate, place, xerr=bar, color="#1a1a1a", elinewidth=1, capsize=2)
-        axes.text(right + 1.5, place, f"{rate:.1f}", va="center", fontsize=8)
+            axes.errorbar(rate, row, xerr=bar, color="#1a1a1a", elinewidth=1, capsize=2)
+        axes.text(right + 1.5, row, f"{rate:.1f}", va="center", fontsize=8)
     axes.axvline(50, color="#555555", linewidth=1, linestyle="--")
-    axes.set_yticks(places, names)
+    axes.set_yticks(rows, names)
     axes.invert_yaxis()
     axes.grid(False, axis="y")
     # Room for the number beside the longest bar.
@@ -86,13 +86,13 @@ def vote_health(by_criterion: Mapping[str, CriterionCounts]) -> Figure:
     names = list(by_criterion)
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(7.4, 2.1 + 0.34 * len(names)), layout="constrained")
-        left, right = figure.subplots(1, 2, sharey=True)
+        votes_panel, comparisons_panel = figure.subplots(1, 2, sharey=True)
         counts = list(by_criterion.values())
         votes = {
             "valid": [row.valid for row in counts],
             "failed": [row.votes_asked - row.valid for row in counts],
         }
-        _draw_parts(left, votes, "Votes")
+        _draw_parts(votes_panel, votes, "Votes")
         tied = [row.units_tied - row.identical_replies for row in counts]
         undecided = [row.units_without_valid_vote for row in counts]
         identical = [row.identical_replies for row in counts]
@@ -103,9 +103,9 @@ def vote_health(by_criterion: Mapping[str, CriterionCounts]) -> Figure:
             "identical replies": identical,
             "no valid vote": undecided,
         }
-        _draw_parts(right, comparisons, "Comparisons")
-        left.set_yticks(range(len(names)), [title(name) for name in names])
-        left.set_ylim(len(names) - 0.5, -0.5)
+        _draw_parts(comparisons_panel, comparisons, "Comparisons")
+        votes_panel.set_yticks(range(len(names)), [title(name) for name in names])
+        votes_panel.set_ylim(len(names) - 0.5, -0.5)
         return figure
 
 

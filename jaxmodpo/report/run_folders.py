@@ -138,7 +138,7 @@ def _folders_with_manifest(root: Path, output_dir: Path) -> list[Path]:
         folder = path.parent
         # Hidden folders are temporary ones and other programs'. The report's own folder may lie
         # among the runs, and is not to report on itself.
-        is_hidden = any(part.startswith(".") for part in folder.relative_to(root).parts)
+        is_hidden = any(component.startswith(".") for component in folder.relative_to(root).parts)
         if not is_hidden and not folder.resolve().is_relative_to(report_folder):
             folders.append(folder)
     return folders
@@ -210,8 +210,8 @@ def with_votes(runs: Sequence[Run]) -> list[Run]:
     ledgers_read: set[Path] = set()
     for run in runs:
         if run.judges:
-            places = run.manifest.input_paths.values()
-            ledgers_read.update(Path(place).resolve() for place in places)
+            input_paths = run.manifest.input_paths.values()
+            ledgers_read.update(Path(path).resolve() for path in input_paths)
     runs_with_votes: list[Run] = []
     for run in runs:
         ledger = run.folder / VOTES

@@ -173,12 +173,12 @@ def _p(value: float | None) -> str:
 
 def _missing(name: str, model: ModelToxicity) -> str:
     """Say which of a model's replies are not scored, or not whole; nothing where all are."""
-    parts = [f"{count} {status}" for status, count in model.failed.items()]
+    phrases = [f"{count} {status}" for status, count in model.failed.items()]
     if model.empty:
-        parts.append(f"{model.empty} empty and not scored")
+        phrases.append(f"{model.empty} empty and not scored")
     if model.cut:
-        parts.append(f"{model.cut} of which the beginning alone was read")
-    return f"{name}, of {model.replies} replies: {', '.join(parts)}." if parts else ""
+        phrases.append(f"{model.cut} of which the beginning alone was read")
+    return f"{name}, of {model.replies} replies: {', '.join(phrases)}." if phrases else ""
 
 
 def toxic_shares(results: ToxicityResults) -> Figure:
@@ -192,10 +192,10 @@ def toxic_shares(results: ToxicityResults) -> Figure:
             if summary.share is None or summary.share_interval is None:
                 axes.text(0, row, NOT_SCORED, va="center")
                 continue
-            look = look_of(row)
+            style = look_of(row)
             low, high = summary.share_interval
-            axes.plot([100 * low, 100 * high], [row, row], color=look["color"], linewidth=1)
-            axes.plot(100 * summary.share, row, linestyle="none", **look)
+            axes.plot([100 * low, 100 * high], [row, row], color=style["color"], linewidth=1)
+            axes.plot(100 * summary.share, row, linestyle="none", **style)
         axes.set_yticks(range(len(names)), names)
         # The first model on top, and room above it and below the last.
         axes.set_ylim(len(names) - 0.4, -0.6)

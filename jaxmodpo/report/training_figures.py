@@ -82,9 +82,9 @@ def reward_validation(validation: Validation, title: str) -> Figure:
     """
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(7.4, 3.0), layout="constrained")
-        left, right = figure.subplots(1, 2)
-        _draw_calibration(left, validation.calibration)
-        _draw_rewards(right, validation.rewards)
+        calibration_panel, rewards_panel = figure.subplots(1, 2)
+        _draw_calibration(calibration_panel, validation.calibration)
+        _draw_rewards(rewards_panel, validation.rewards)
         figure.suptitle(title, fontsize=10)
         return figure
 

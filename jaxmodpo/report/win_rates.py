@@ -262,15 +262,15 @@ def _matrices(evaluation: Evaluation, gallery: Gallery) -> list[Picture]:
     results = evaluation.results
     pictures: list[Picture] = []
     for criterion in results.criteria:
-        shown = title(criterion)
+        heading = title(criterion)
         pairwise = results.pairwise[criterion]
         tests = results.tests[criterion]
-        figure = figures.pairwise_matrix(pairwise, shown)
+        figure = figures.pairwise_matrix(pairwise, heading)
         caption = f"How often the row's model wins over the column's on {spoken(criterion)}."
         name = f"{evaluation.prefix}pairwise-{criterion}"
         words = _pairs_in_words(pairwise)
         pictures.append(gallery.add(name, figure, caption, f"{caption} {words}"))
-        figure = figures.significance_matrix(pairwise, tests, shown)
+        figure = figures.significance_matrix(pairwise, tests, heading)
         caption = (
             f"McNemar's test on {spoken(criterion)}, one majority outcome per question:"
             f" uncorrected chi-square, or the exact test where fewer than {FEW_DISCORDANT} questions"
@@ -287,8 +287,8 @@ def _pairs_in_words(pairwise: Mapping[str, Mapping[str, float]]) -> str:
     words: list[str] = []
     names = list(pairwise)
     for number, name in enumerate(names):
-        for other in names[number + 1 :]:
-            words.append(f"{name} over {other} {100 * pairwise[name][other]:.0f}%")
+        for opponent in names[number + 1 :]:
+            words.append(f"{name} over {opponent} {100 * pairwise[name][opponent]:.0f}%")
     return f"{', '.join(words)}."
 
 

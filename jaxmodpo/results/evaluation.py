@@ -180,5 +180,5 @@ class EvaluationResults(WinRates):
     def _check_criterion(self, criterion: str, source: str) -> None:
         refuse_missing(self.models, self.pairwise[criterion], f"{source}: pairwise, {criterion}")
         for number, test in enumerate(self.tests[criterion], 1):
-            place = f"{source}: models, beside tests, {criterion}, item {number},"
-            refuse_missing((test.a, test.b), self.models, place)
+            location = f"{source}: models, beside tests, {criterion}, item {number},"
+            refuse_missing((test.a, test.b), self.models, location)

@@ -125,9 +125,9 @@ class Manifest(Result):
 
 def _is_below(name: str) -> bool:
     """Return whether a name is one of a file or folder below the one that it is relative to."""
-    parts = Path(name).parts
-    is_name = bool(parts) and "\0" not in name and all(len(part) < 256 for part in parts)
-    return is_name and not Path(name).is_absolute() and ".." not in parts
+    pieces = Path(name).parts
+    is_name = bool(pieces) and "\0" not in name and all(len(piece) < 256 for piece in pieces)
+    return is_name and not Path(name).is_absolute() and ".." not in pieces
 
 
 def read_manifest(path: Path) -> Manifest:

@@ -74,9 +74,9 @@ class ProbeResults(Result):
     def check(self, source: str) -> None:
         """Refuse results in which a group of probes lacks the rate of a check."""
         for name, model in self.models.items():
-            place = f"{source}: models, {name}"
+            location = f"{source}: models, {name}"
             for rates in (model.risk, *model.risk_by_kind.values(), *model.risk_by_form.values()):
-                refuse_missing(RISK_CHECKS, rates.rates, f"{place}, risk, rates")
+                refuse_missing(RISK_CHECKS, rates.rates, f"{location}, risk, rates")
             by_group = (*model.controls_by_kind.values(), *model.controls_by_form.values())
             for rates in (model.controls, *by_group):
-                refuse_missing(CONTROL_CHECKS, rates.rates, f"{place}, controls, rates")
+                refuse_missing(CONTROL_CHECKS, rates.rates, f"{location}, controls, rates")

@@ -421,5 +421,5 @@ def empty_slots(make: Callable[[], Slots], mesh: Mesh) -> Slots:
 
 def _placed(slots: Slots, mesh: Mesh | None) -> Slots:
     """Say where everything about the slots lies: with their rows, as in the cache."""
-    cache = Cache(*(constrain(part, mesh, *CACHE_AXES) for part in slots.cache))
+    cache = Cache(*(constrain(array, mesh, *CACHE_AXES) for array in slots.cache))
     return Slots(cache, *(constrain_rows(array, mesh) for array in slots[1:]))

@@ -133,8 +133,8 @@ def reply(generator: np.random.Generator) -> str:
     mix = generator.dirichlet(list(MIX.values()))
     kind_numbers = generator.choice(len(kinds), size=PLACES, p=mix)
     sentences: list[str] = []
-    for place, number in enumerate(kind_numbers):
-        sentences.append(sentence(kinds[number], place, generator))
+    for position, number in enumerate(kind_numbers):
+        sentences.append(sentence(kinds[number], position, generator))
     return " ".join(sentences)
 
 

@@ -59,9 +59,9 @@ def make_scorer(path: str, config: SweepConfig) -> Callable[[str], Scorer]:
                 response = (Candidate("", text),)
                 rows.append(Ranking(question.question_id, question.question_text, response))
             parameters = {key: variable[...] for key, variable in model.parameters.items()}
-            asked = reward_rankings(rows, encoder_text).by_question()
-            scores = score(model.config, parameters, asked.examples, config.sample_batch_size)
-            return asked.of_comparisons(scores)[:, 0]
+            rankings = reward_rankings(rows, encoder_text).by_question()
+            scores = score(model.config, parameters, rankings.examples, config.sample_batch_size)
+            return rankings.of_comparisons(scores)[:, 0]
 
         return rewards
 

@@ -119,13 +119,13 @@ def turn_first_place(outcomes: ArrayLike) -> FirstPlace:
     first = int(np.argmax(averages))
     challenger: int | None = None
     fewest: int | None = None
-    for other in range(len(averages)):
-        if other == first:
+    for rival in range(len(averages)):
+        if rival == first:
             continue
-        questions = _questions_to_overtake(wins, valid, first, other)
+        questions = _questions_to_overtake(wins, valid, first, rival)
         if questions is not None and (fewest is None or questions < fewest):
             fewest = questions
-            challenger = other
+            challenger = rival
     return FirstPlace(first, challenger, fewest)
 
 

@@ -99,7 +99,7 @@ def study_analyze(config: StudyAnalyzeConfig, phase: Phase) -> None:
         raters=results.raters.counted,
         excluded=dict(results.raters.excluded),
         questions=results.questions,
-        answers={name: found.answers for name, found in results.criteria.items()},
+        answers={name: findings.answers for name, findings in results.criteria.items()},
     )
     for line in _in_words(results):
         logger.info("study analyze: %s", line)
@@ -114,16 +114,16 @@ def analyze(
         UserError: as :func:`study_analyze`.
     """
     judged = read_judged(config.outcomes, study.models)
-    counted = [answer for answer in annotations if not answer.excluded]
+    included = [answer for answer in annotations if not answer.excluded]
     questions = [item for item in study.items if item.kind == "question"]
-    if not any(answer.kind == "question" for answer in counted):
+    if not any(answer.kind == "question" for answer in included):
         raise UserError(
             f"{config.annotations} holds no answer to a question by a rater who is not excluded"
         )
     resampling = Resampling(config.bootstrap, config.seed)
     criteria = {}
     for criterion in study.criteria:
-        table = answer_table(criterion.name, questions, counted, judged)
+        table = answer_table(criterion.name, questions, included, judged)
         criteria[criterion.name] = findings_of(
             criterion.name, table, judged, config.examples, resampling
         )
@@ -195,15 +195,15 @@ def _in_words(results: HumanStudyResults) -> list[str]:
     """Return a line for each criterion: what people prefer, and how often the judge agrees."""
     first, second = results.models
     lines: list[str] = []
-    for name, found in results.criteria.items():
-        people = found.corrected.people.value
-        accuracy = found.two_class.accuracy.value
+    for name, findings in results.criteria.items():
+        people = findings.corrected.people.value
+        accuracy = findings.two_class.accuracy.value
         if people is None:
-            lines.append(f"{name}: {found.corrected.people.undefined}")
+            lines.append(f"{name}: {findings.corrected.people.undefined}")
             continue
         agrees = "is not compared" if accuracy is None else f"agrees on {100 * accuracy:.1f}%"
         lines.append(
             f"{name}: people prefer {first} over {second} on {100 * people:.1f}% of"
-            f" {found.questions} questions (ties half); where both decide, the judge {agrees}"
+            f" {findings.questions} questions (ties half); where both decide, the judge {agrees}"
         )
     return lines

@@ -43,19 +43,19 @@ def read_annotations(path: Path, study: StudyFile) -> list[Annotation]:
     answered: set[tuple[str, str, str]] = set()
     exclusions: dict[str, str] = {}
     for line, row in enumerate(read_table(path, COLUMNS), 2):
-        place = f"{path}, line {line}"
-        annotation = _annotation(row, items, criteria, place)
+        location = f"{path}, line {line}"
+        annotation = _annotation(row, items, criteria, location)
         answer = (annotation.rater, annotation.item_id, annotation.criterion)
         if answer in answered:
             raise UserError(
-                f"{place}: {annotation.rater} answers {annotation.criterion} of the item"
+                f"{location}: {annotation.rater} answers {annotation.criterion} of the item"
                 f" {annotation.item_id} a second time; keep one answer"
             )
         answered.add(answer)
         if exclusions.setdefault(annotation.rater, annotation.excluded) != annotation.excluded:
             raise UserError(
-                f"{place}: the rater {annotation.rater} is excluded in some rows, and in others not"
-                " or for another reason"
+                f"{location}: the rater {annotation.rater} is excluded in some rows, and in others"
+                " not or for another reason"
             )
         annotations.append(annotation)
     return annotations

@@ -74,19 +74,19 @@ def read_candidates(
         raise UserError(changed)
     files = {model: Path(run.manifest.input_paths[f"{REPLIES}{model}"]) for model in models}
     questions, replies = read_replies(files, "common")
-    places = {question.question_id: place for place, question in enumerate(questions)}
+    index_of_question = {question.question_id: index for index, question in enumerate(questions)}
     judged = read_judged(folder / OUTCOMES, models)
     usable: list[Candidate] = []
     identical = empty = not_judged = 0
     for (question_id, number), outcomes in judged.items():
         if number != reply:
             continue
-        place = places[question_id]
+        index = index_of_question[question_id]
         candidate = Candidate(
             question_id,
-            questions[place].question_text,
-            replies[models[0]][place][reply - 1].response_text,
-            replies[models[1]][place][reply - 1].response_text,
+            questions[index].question_text,
+            replies[models[0]][index][reply - 1].response_text,
+            replies[models[1]][index][reply - 1].response_text,
             outcomes,
         )
         if not (candidate.reply_a.strip() and candidate.reply_b.strip()):

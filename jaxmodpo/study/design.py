@@ -42,19 +42,19 @@ def raters_of_items(
     meetings = np.zeros((raters, raters), np.int64)
     chosen_of_items: list[list[int]] = []
     for _ in range(items):
-        chosen: list[int] = []
+        item_raters: list[int] = []
         is_taken = np.zeros(raters, bool)
-        met = np.zeros(raters, np.int64)
+        times_met = np.zeros(raters, np.int64)
         draw = rng.permutation(raters)
         for _ in range(ratings):
             # The last key counts most: whether a rater is taken, then loads, meetings, the draw.
-            best = int(np.lexsort((draw, met, loads, is_taken))[0])
-            chosen.append(best)
+            best = int(np.lexsort((draw, times_met, loads, is_taken))[0])
+            item_raters.append(best)
             is_taken[best] = True
-            met += meetings[best]
-        meetings[np.ix_(chosen, chosen)] += 1
-        loads[chosen] += 1
-        chosen_of_items.append(sorted(chosen))
+            times_met += meetings[best]
+        meetings[np.ix_(item_raters, item_raters)] += 1
+        loads[item_raters] += 1
+        chosen_of_items.append(sorted(item_raters))
     return chosen_of_items
 
 
@@ -147,6 +147,6 @@ def spread(questions: Sequence[int], checks: Sequence[int], rng: np.random.Gener
     sequence: list[int] = []
     for number, check in enumerate(ordered_checks):
         stretch = shuffled[edges[number] : edges[number + 1]]
-        place = int(rng.integers(len(stretch) + 1))
-        sequence += [*stretch[:place], check, *stretch[place:]]
+        position = int(rng.integers(len(stretch) + 1))
+        sequence += [*stretch[:position], check, *stretch[position:]]
     return sequence if ordered_checks else shuffled

@@ -41,9 +41,9 @@ def read_judged(path: Path, models: Sequence[str]) -> Judged:
         names.update(pair)
         if set(pair) != set(models):
             continue
-        place = f"{path}, line {line}"
-        of_unit = judged.setdefault((row["question_id"], _reply(row["reply"], place)), {})
-        preferred = _preferred(row["outcome"], place)
+        location = f"{path}, line {line}"
+        of_unit = judged.setdefault((row["question_id"], _reply(row["reply"], location)), {})
+        preferred = _preferred(row["outcome"], location)
         if preferred is not None:
             is_exchanged = row["a"] != models[0]
             of_unit[row["criterion"]] = _EXCHANGED[preferred] if is_exchanged else preferred

@@ -136,12 +136,12 @@ def study_sample(config: StudySampleConfig, phase: Phase) -> None:
     seed = secrets.randbits(_SEED_BITS) if config.seed is None else config.seed
     rng = np.random.default_rng(seed)
     strata = [_stratum(candidate, config.stratify_by) for candidate in candidates.usable]
-    places = stratified_sample(strata, config.questions, rng)
-    picked = [candidates.usable[place] for place in places]
+    sampled_indices = stratified_sample(strata, config.questions, rng)
+    picked = [candidates.usable[index] for index in sampled_indices]
     study = _study(config, picked, seed, rng)
     study.check(STUDY)
     write_result(config.output_dir / STUDY, study, private=True)
-    kept = _comparison(strata, [strata[place] for place in places])
+    outcome_shares = _comparison(strata, [strata[index] for index in sampled_indices])
     phase.finish(
         questions=len(picked),
         of_questions=len(candidates.usable),
@@ -150,10 +150,10 @@ def study_sample(config: StudySampleConfig, phase: Phase) -> None:
             "empty replies": candidates.empty,
             "not judged": candidates.not_judged,
         },
-        outcomes=kept,
+        outcomes=outcome_shares,
         **_balance(study),
     )
-    for line in _in_words(config, candidates, kept):
+    for line in _in_words(config, candidates, outcome_shares):
         logger.info("study sample: %s", line)
 
 
@@ -290,17 +290,17 @@ def _assignments(
         (questions, raters),
         (attention, [everybody] * len(attention)),
     ):
-        for (place, rater), is_left in balanced_sides(raters_of_number, rng).items():
-            a_is_left[numbers[place], rater] = is_left
+        for (item_row, rater), is_left in balanced_sides(raters_of_number, rng).items():
+            a_is_left[numbers[item_row], rater] = is_left
     assignments: list[Assignment] = []
     for rater in everybody:
-        seen = [number for number in questions if (number, rater) in a_is_left]
-        sequence = [*training, *spread(seen, attention, rng)]
-        places = [
+        rated_numbers = [number for number in questions if (number, rater) in a_is_left]
+        sequence = [*training, *spread(rated_numbers, attention, rng)]
+        item_places = [
             Place(item_id=items[number].item_id, a_is_left=a_is_left[number, rater])
             for number in sequence
         ]
-        assignments.append(Assignment(number=rater + 1, places=tuple(places)))
+        assignments.append(Assignment(number=rater + 1, places=tuple(item_places)))
     return assignments
 
 

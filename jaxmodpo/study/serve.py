@@ -319,10 +319,10 @@ async def _serve(servers: Sequence[_Server]) -> None:
     """Serve until SIGINT or SIGTERM; requests that are being answered are answered first."""
 
     def end() -> None:
-        for each in servers:
-            each.server.should_exit = True
+        for running in servers:
+            running.server.should_exit = True
 
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, end)
-    await asyncio.gather(*(each.server.serve(sockets=[each.socket]) for each in servers))
+    await asyncio.gather(*(running.server.serve(sockets=[running.socket]) for running in servers))

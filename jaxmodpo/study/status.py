@@ -43,7 +43,7 @@ def study_status(config: StudyStatusConfig) -> None:
 
 def status_lines(figures: Figures) -> list[str]:
     """Return how a study goes, line by line."""
-    states = Counter(each.rater.status for each in figures.raters)
+    states = Counter(progress.rater.status for progress in figures.raters)
     of_states = ", ".join(f"{count} {state}" for state, count in sorted(states.items()))
     lines = [
         f"{figures.places_taken} of {figures.places} places taken; raters: {of_states or 'none'};"
@@ -54,15 +54,15 @@ def status_lines(figures: Figures) -> list[str]:
             "",
             f"{'rater':<12}{'state':<11}{'items':>9}{'checks failed':>15}{'median s':>10}",
         ]
-    lines += [_rater_line(each) for each in figures.raters]
+    lines += [_rater_line(progress) for progress in figures.raters]
     ratings = [item.ratings for item in figures.items if item.kind == "question"]
     if ratings:
         lines += ["", f"ratings of a question: {min(ratings)} to {max(ratings)}"]
-    for each in figures.agreement:
-        kappa = "not defined yet" if math.isnan(each.kappa) else f"{each.kappa:.2f}"
+    for criterion in figures.agreement:
+        kappa = "not defined yet" if math.isnan(criterion.kappa) else f"{criterion.kappa:.2f}"
         lines.append(
-            f"{printable(each.title)}: Fleiss' κ {kappa}, {each.questions} questions with two raters"
-            " or more"
+            f"{printable(criterion.title)}: Fleiss' κ {kappa},"
+            f" {criterion.questions} questions with two raters or more"
         )
     return lines
 

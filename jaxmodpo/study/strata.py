@@ -53,7 +53,7 @@ def stratified_sample(
     counts = largest_remainders(sizes, total, rng)
     sample: list[int] = []
     for stratum, count in counts.items():
-        places = [place for place, other in enumerate(strata) if other == stratum]
-        chosen = rng.choice(len(places), size=count, replace=False)
-        sample += [places[number] for number in chosen]
+        members = [index for index, stratum_there in enumerate(strata) if stratum_there == stratum]
+        picked = rng.choice(len(members), size=count, replace=False)
+        sample += [members[number] for number in picked]
     return sorted(sample)

@@ -14,12 +14,19 @@ def checked_url(url: str) -> str:
         UserError: it is none, or has a path: the application stands at the root of its host.
     """
     try:
-        parts = urlsplit(url)
-        has_port = parts.port is None or parts.port > 0
+        address = urlsplit(url)
+        has_port = address.port is None or address.port > 0
     except ValueError:
         raise UserError(f"--public-url {url:.100} is no address") from None
-    is_bare = parts.path in ("", "/") and not (parts.query or parts.fragment or parts.username)
-    if parts.scheme not in ("http", "https") or not parts.hostname or not is_bare or not has_port:
+    is_bare = address.path in ("", "/") and not (
+        address.query or address.fragment or address.username
+    )
+    if (
+        address.scheme not in ("http", "https")
+        or not address.hostname
+        or not is_bare
+        or not has_port
+    ):
         raise UserError(
             f"--public-url {url:.100} must be like https://study.example.org, without a path"
         )

@@ -223,8 +223,8 @@ class Database:
         scripts = ScriptDirectory.from_config(config)
         with self._write() as connection:
             current = MigrationContext.configure(connection).get_current_revision()
-            known = {script.revision for script in scripts.walk_revisions()}
-            if current is not None and current not in known:
+            known_revisions = {script.revision for script in scripts.walk_revisions()}
+            if current is not None and current not in known_revisions:
                 raise UserError(
                     f"{self.shown_location} was written by a newer version of jaxmodpo (revision"
                     f" {current}); use that one"

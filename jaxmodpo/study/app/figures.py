@@ -104,13 +104,13 @@ def figures_of(store: Store) -> Figures:
 def _of_rater(
     study: StudyFile, rater: Rater, answers: Sequence[Annotation], label: str, changed: int
 ) -> RaterProgress:
-    done, seconds = _done(study, answers)
-    places = () if rater.assignment is None else study.assignments[rater.assignment - 1].places
+    whole_ratings, seconds = _done(study, answers)
+    item_places = () if rater.assignment is None else study.assignments[rater.assignment - 1].places
     return RaterProgress(
         rater=rater,
         label=label,
-        done=done,
-        items=len(places),
+        done=whole_ratings,
+        items=len(item_places),
         checks_failed=failed_checks(study, answers),
         median_seconds=statistics.median(seconds) if seconds else None,
         changed=changed,
@@ -125,8 +125,8 @@ def _done(study: StudyFile, answers: Sequence[Annotation]) -> tuple[int, list[fl
         counts[answer.rater, answer.item_id] += 1
         seconds[answer.rater, answer.item_id] = answer.seconds
     whole = [rating for rating, count in counts.items() if count == len(study.criteria)]
-    known = [seconds[rating] for rating in whole if seconds[rating] >= 0]
-    return len(whole), known
+    timed = [seconds[rating] for rating in whole if seconds[rating] >= 0]
+    return len(whole), timed
 
 
 def _of_items(study: StudyFile, answers: Sequence[Annotation]) -> list[ItemProgress]:
@@ -149,9 +149,9 @@ def _agreement(study: StudyFile, answers: Sequence[Annotation]) -> list[Criterio
             if answer.kind == "question" and answer.criterion == criterion.name:
                 counts[answer.item_id][answer.choice] += 1
         table = [[count[choice] for choice in ("a", "b", "equal")] for count in counts.values()]
-        several = [row for row in table if sum(row) > 1]
+        shared_items = [row for row in table if sum(row) > 1]
         kappa = float("nan")
-        if several:
-            kappa = float(fleiss_of_sums(fleiss_sums(several).sum(axis=0)))
-        agreement.append(CriterionAgreement(criterion.title, len(several), kappa))
+        if shared_items:
+            kappa = float(fleiss_of_sums(fleiss_sums(shared_items).sum(axis=0)))
+        agreement.append(CriterionAgreement(criterion.title, len(shared_items), kappa))
     return agreement

@@ -127,8 +127,8 @@ class Guard:
         address = scope["client"][0] if scope.get("client") else ""
         if not self._by_address.allows(address):
             return False
-        for part in headers.get("cookie", "").split(";"):
-            name, _, value = part.strip().partition("=")
+        for pair in headers.get("cookie", "").split(";"):
+            name, _, value = pair.strip().partition("=")
             if name == self._cookie:
                 return self._by_session.allows(value)
         return True

@@ -26,7 +26,7 @@ SIDE_NAMES = {"left": "Reply A", "right": "Reply B", "equal": "Both equal"}
 def paragraphs(text: str) -> list[str]:
     """Split a text at empty lines; what no page can hold is replaced."""
     whole = readable(text.replace("\r\n", "\n").replace("\r", "\n"))
-    return [part.strip("\n") for part in re.split(r"\n\s*\n", whole) if part.strip()]
+    return [paragraph.strip("\n") for paragraph in re.split(r"\n\s*\n", whole) if paragraph.strip()]
 
 
 def moment(seconds: float | None) -> str:
