@@ -19,7 +19,7 @@ from jaxmodpo.methods.divergence import OwnSampling, divergence
 from jaxmodpo.models.quantized import BaseDtype
 from jaxmodpo.phase import Phase, in_phase
 from jaxmodpo.policy.loaded import ScaledAdapter, load_policy, with_adapter
-from jaxmodpo.policy.prompts import load_policy_text
+from jaxmodpo.policy.prompts import replying_text
 from jaxmodpo.ranges import Count, Incidental, Seed, Settings
 from jaxmodpo.records import read_questions
 from jaxmodpo.results.measures import DIVERGENCE, Divergence
@@ -99,15 +99,7 @@ class ScoreKLConfig(Settings, help_group="model"):
 def score_kl(config: ScoreKLConfig, phase: Phase) -> None:
     """Run ``score kl``: KL(π ‖ π_ref) in nats per reply, with its standard error."""
     models = config.models()
-    text = load_policy_text(
-        config.model,
-        config.prompt_style,
-        config.max_prompt_length,
-        config.max_prompt_length + config.max_new_tokens,
-        day=config.prompt_date,
-        adapters=models.values(),
-        phase=phase,
-    )
+    text = replying_text(config, phase)
     base = load_policy(
         config.model, base_dtype=config.base_dtype, mesh=config.mesh, for_sampling=True
     )

@@ -41,6 +41,22 @@ class PromptedSettings(Protocol):
     def max_length(self) -> int: ...
 
 
+class ReplyingSettings(Protocol):
+    """What a command's settings say of a base model and adapters that reply to prompts."""
+
+    @property
+    def model(self) -> Path | None: ...
+    @property
+    def prompt_style(self) -> PromptStyle: ...
+    @property
+    def prompt_date(self) -> str | None: ...
+    @property
+    def max_prompt_length(self) -> int: ...
+    @property
+    def max_new_tokens(self) -> int: ...
+    def models(self) -> dict[str, Path | None]: ...
+
+
 Runs = TypeVar("Runs", bound=PromptedSettings)
 
 
@@ -122,5 +138,24 @@ def policy_text(config: PromptedSettings, phase: Phase) -> PolicyText:
         config.max_prompt_length,
         config.max_length,
         day=config.prompt_date,
+        phase=phase,
+    )
+
+
+def replying_text(config: ReplyingSettings, phase: Phase | None) -> PolicyText:
+    """Return the tokenization that serves all models of a command that samples replies.
+
+    Args:
+        config: the command's settings, which name a model.
+        phase: keeps the day of the prompts, as in :func:`load_policy_text`.
+    """
+    assert config.model is not None
+    return load_policy_text(
+        config.model,
+        config.prompt_style,
+        config.max_prompt_length,
+        config.max_prompt_length + config.max_new_tokens,
+        day=config.prompt_date,
+        adapters=config.models().values(),
         phase=phase,
     )

@@ -11,13 +11,13 @@ from pathlib import Path
 
 from jaxmodpo.journals import Journal
 from jaxmodpo.phase import Phase
-from jaxmodpo.policy.prompts import load_policy_text
+from jaxmodpo.policy.prompts import replying_text
 from jaxmodpo.probes.probe_set import Probe
 from jaxmodpo.probes.settings import ProbesConfig
 from jaxmodpo.records import Response
 from jaxmodpo.sampling.draw import SamplingSettings
-from jaxmodpo.sampling.journal import PlannedReply, sampled
-from jaxmodpo.sampling.local import LocalSampler, say_other_defaults
+from jaxmodpo.sampling.journal import PlannedReply, plan_replies, sampled, settings_key_of
+from jaxmodpo.sampling.local import local_sampler
 
 
 def sample_replies(
@@ -31,17 +31,7 @@ def sample_replies(
     Raises:
         UserError: folders that are no model or adapter, or do not fit each other.
     """
-    assert config.model is not None
-    models = config.models()
-    text = load_policy_text(
-        config.model,
-        config.prompt_style,
-        config.max_prompt_length,
-        config.max_prompt_length + config.max_new_tokens,
-        day=config.prompt_date,
-        adapters=models.values(),
-        phase=phase,
-    )
+    text = replying_text(config, phase)
     prompts = {probe.id: text.prompt(probe.text) for probe in probes}
     text.cut.warn()
     settings = SamplingSettings(
@@ -50,19 +40,10 @@ def sample_replies(
         max_new_tokens=config.max_new_tokens,
         end_tokens=tuple(text.end_tokens),
     )
-    say_other_defaults(config.model, settings)
-    sampler = LocalSampler(
-        model=config.model,
-        adapters=models,
-        base_dtype=config.base_dtype,
-        mesh=config.mesh,
-        settings=settings,
-        stop=(),
-        rows=config.batch_size,
-        seed=config.seed,
-    )
-    planned_replies = plan_replies(probes, list(models), config.samples)
-    settings_key = phase.manifest.identity.digest()[:16]
+    sampler = local_sampler(config, settings)
+    questions = [probe.question() for probe in probes]
+    planned_replies = plan_replies(questions, config.samples, list(config.models()))
+    settings_key = settings_key_of(phase.manifest.identity)
     path = journal_path(config.output_dir)
     if not path.exists():
         # Before the journal is begun: a start that is refused makes nothing, so that its folder
@@ -72,8 +53,8 @@ def sample_replies(
     rows = sampled(journal, settings_key)
     missing = [planned_reply for planned_reply in planned_replies if planned_reply.key not in rows]
     if missing:
-        done = len(planned_replies) - len(missing)
-        sampler.sample(missing, prompts, text, journal, settings_key, done)
+        sampled_count = len(planned_replies) - len(missing)
+        sampler.sample(missing, prompts, text, journal, settings_key, sampled_count)
         rows = sampled(journal, settings_key)
     journal.close()
     return _responses(planned_replies, rows)
@@ -82,18 +63,6 @@ def sample_replies(
 def journal_path(folder: Path) -> Path:
     """Return the journal of replies of a run."""
     return folder / "sampled.jsonl"
-
-
-def plan_replies(
-    probes: Sequence[Probe], models: Sequence[str], samples: int
-) -> list[PlannedReply]:
-    """Return every reply that there will be: of each model, to each probe, so many."""
-    return [
-        PlannedReply(probe.question(), number, model)
-        for model in models
-        for probe in probes
-        for number in range(samples)
-    ]
 
 
 def _responses(

@@ -19,14 +19,21 @@ from jaxmodpo.fingerprints import fingerprint
 from jaxmodpo.journals import Journal
 from jaxmodpo.launched import Place
 from jaxmodpo.phase import Phase, identity_of, in_phase
-from jaxmodpo.policy.prompts import load_policy_text
-from jaxmodpo.records import Question, Response, read_questions, write_responses
+from jaxmodpo.policy.prompts import replying_text
+from jaxmodpo.records import Response, read_questions, write_responses
 from jaxmodpo.results.manifest import MANIFEST, Identity, read_manifest
 from jaxmodpo.sampling.draw import SamplingSettings
 from jaxmodpo.sampling.endpoint import ask, refuse_empty, reply_seed, total_spending
 from jaxmodpo.sampling.endpoint_forecast import forecast_replies
-from jaxmodpo.sampling.journal import PlannedReply, ReplyKey, refuse_empty_questions, sampled
-from jaxmodpo.sampling.local import LocalSampler, say_other_defaults
+from jaxmodpo.sampling.journal import (
+    PlannedReply,
+    ReplyKey,
+    plan_replies,
+    refuse_empty_questions,
+    sampled,
+    settings_key_of,
+)
+from jaxmodpo.sampling.local import LocalSampler, local_sampler
 from jaxmodpo.sampling.settings import ResponsesConfig, endpoint_of
 from jaxmodpo.sampling.shares import (
     SHARES,
@@ -50,7 +57,7 @@ def run_responses(config: ResponsesConfig) -> Phase | None:
     """
     config.check()
     if config.dry_run:
-        planned_replies = _planned_replies(read_questions(config.questions), config.samples)
+        planned_replies = plan_replies(read_questions(config.questions), config.samples)
         forecast_replies(endpoint_of(config), planned_replies, config.output_dir)
         return None
     own_place = config.place()
@@ -71,28 +78,11 @@ def responses(config: ResponsesConfig, phase: Phase) -> None:
         _sample(config, phase)
 
 
-def _planned_replies(
-    questions: Sequence[Question], samples: int, models: Sequence[str] = ("",)
-) -> list[PlannedReply]:
-    """Return every reply that there will be, in the order of the files."""
-    planned_replies: list[PlannedReply] = []
-    for model in models:
-        for question in questions:
-            for number in range(samples):
-                planned_replies.append(PlannedReply(question, number, model))
-    return planned_replies
-
-
-def _settings_key(identity: Identity) -> str:
-    """Return a digest of all that a run's replies depend on, which every row of the journal has."""
-    return identity.digest()[:16]
-
-
 def _sample(config: ResponsesConfig, phase: Phase) -> None:
     """Sample the replies from a model of this machine; with other hosts, the first one's share."""
     own_place = config.place()
     work = _LocalWork.prepare(config, phase)
-    settings_key = _settings_key(phase.manifest.identity)
+    settings_key = settings_key_of(phase.manifest.identity)
     hosts = None
     if own_place.count > 1:
         hosts = Hosts.join(config.output_dir, own_place, phase.manifest.identity)
@@ -120,7 +110,7 @@ def _sample_share(config: ResponsesConfig, place: Place) -> None:
         UserError: a chat template names a day, which every host would choose for itself.
     """
     identity = identity_of("responses", config)
-    settings_key = _settings_key(identity)
+    settings_key = settings_key_of(identity)
     if _has_all_replies(config, identity):
         logger.info("%s is finished: this host has nothing to sample", config.output_dir)
         return
@@ -163,20 +153,11 @@ class _LocalWork:
     @classmethod
     def prepare(cls, config: ResponsesConfig, phase: Phase | None) -> _LocalWork:
         """Read questions and put them as prompts."""
-        assert config.model is not None and config.temperature is not None
+        assert config.temperature is not None
         questions = read_questions(config.questions)
-        models = config.models()
-        planned_replies = _planned_replies(questions, config.samples, list(models))
+        planned_replies = plan_replies(questions, config.samples, list(config.models()))
         refuse_empty_questions(planned_replies)
-        text = load_policy_text(
-            config.model,
-            config.prompt_style,
-            config.max_prompt_length,
-            config.max_prompt_length + config.max_new_tokens,
-            day=config.prompt_date,
-            adapters=models.values(),
-            phase=phase,
-        )
+        text = replying_text(config, phase)
         # Once for each question and not for each reply, since what is cut is counted.
         prompts = {
             question.question_id: text.prompt(question.question_text) for question in questions
@@ -191,17 +172,7 @@ class _LocalWork:
             min_p=config.min_p,
             repetition_penalty=config.repetition_penalty,
         )
-        say_other_defaults(config.model, settings)
-        sampler = LocalSampler(
-            model=config.model,
-            adapters=models,
-            base_dtype=config.base_dtype,
-            mesh=config.mesh,
-            settings=settings,
-            stop=config.stop,
-            rows=config.batch_size,
-            seed=config.seed,
-        )
+        sampler = local_sampler(config, settings, config.stop)
         return cls(sampler, planned_replies, prompts, text)
 
     def sample(self, config: ResponsesConfig, place: Place, settings_key: str) -> Journal:
@@ -227,9 +198,9 @@ class _LocalWork:
 
 def _ask(config: ResponsesConfig, phase: Phase) -> None:
     """Ask an endpoint for the replies."""
-    planned_replies = _planned_replies(read_questions(config.questions), config.samples)
+    planned_replies = plan_replies(read_questions(config.questions), config.samples)
     journal = Journal(config.output_dir / "sampled.jsonl")
-    settings_key = _settings_key(phase.manifest.identity)
+    settings_key = settings_key_of(phase.manifest.identity)
     try:
         rows = ask(endpoint_of(config), planned_replies, journal, settings_key)
     finally:
@@ -284,7 +255,7 @@ def _write(
     **results: Any,
 ) -> None:
     """Write each model's ``responses.csv`` and finish the phase; what led to it is removed."""
-    settings_key = _settings_key(phase.manifest.identity)
+    settings_key = settings_key_of(phase.manifest.identity)
     seeds = _ReplySeeds.of(config)
     fingerprints = {
         name: fingerprint(folder) if folder is not None else ""

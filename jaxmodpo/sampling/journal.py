@@ -12,6 +12,7 @@ from jaxmodpo.errors import UserError
 from jaxmodpo.journals import Journal
 from jaxmodpo.ranges import Tally
 from jaxmodpo.records import FinishReason, Question
+from jaxmodpo.results.manifest import Identity
 from jaxmodpo.schema import read_as
 
 ReplyKey = tuple[str, int, str]
@@ -35,6 +36,23 @@ class PlannedReply(NamedTuple):
     def key(self) -> ReplyKey:
         """What tells it from all other replies of the run."""
         return self.question.question_id, self.number, self.model
+
+
+def plan_replies(
+    questions: Sequence[Question], samples: int, models: Sequence[str] = ("",)
+) -> list[PlannedReply]:
+    """Return every reply that there will be: of each model, to each question, so many."""
+    planned_replies: list[PlannedReply] = []
+    for model in models:
+        for question in questions:
+            for number in range(samples):
+                planned_replies.append(PlannedReply(question, number, model))
+    return planned_replies
+
+
+def settings_key_of(identity: Identity) -> str:
+    """Return a digest of all that a run's replies depend on, which every row of its journal has."""
+    return identity.digest()[:16]
 
 
 def refuse_empty_questions(planned_replies: Sequence[PlannedReply]) -> None:

@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Protocol, cast
 
 import jax
 from jax import Array
@@ -32,6 +32,22 @@ from jaxmodpo.sampling.journal import PlannedReply, row
 from jaxmodpo.sampling.slots import Work
 
 logger = logging.getLogger(__name__)
+
+
+class LocalSettings(Protocol):
+    """What a command's settings say of the models that this machine samples from."""
+
+    @property
+    def model(self) -> Path | None: ...
+    @property
+    def base_dtype(self) -> BaseDtype: ...
+    @property
+    def mesh(self) -> tuple[int, int, int] | None: ...
+    @property
+    def batch_size(self) -> int: ...
+    @property
+    def seed(self) -> int: ...
+    def models(self) -> dict[str, Path | None]: ...
 
 
 @dataclass(frozen=True)
@@ -257,6 +273,31 @@ class Speedometer:
             return
         self._tokens += int(work.tokens)
         self.note(f"{self._tokens / max(now - self._started, 1e-9):,.0f} tokens/s")
+
+
+def local_sampler(
+    config: LocalSettings, settings: SamplingSettings, stop: tuple[str, ...] = ()
+) -> LocalSampler:
+    """Return the sampler that a command's settings ask for, and say in the log where the model
+    itself asks for other draws.
+
+    Args:
+        config: the command's settings, which name a model.
+        settings: how to draw.
+        stop: texts before which a reply ends.
+    """
+    assert config.model is not None
+    say_other_defaults(config.model, settings)
+    return LocalSampler(
+        model=config.model,
+        adapters=config.models(),
+        base_dtype=config.base_dtype,
+        mesh=config.mesh,
+        settings=settings,
+        stop=stop,
+        rows=config.batch_size,
+        seed=config.seed,
+    )
 
 
 def say_other_defaults(model: Path, settings: SamplingSettings) -> None:
