@@ -6,8 +6,9 @@ see two hands.
 
 from __future__ import annotations
 
+import contextlib
 import io
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypedDict
 
@@ -48,6 +49,24 @@ def look_of(number: int) -> Look:
     color = PALETTE[number % len(PALETTE)]
     marker = MARKERS[number % len(MARKERS)]
     return Look(color=color, marker=marker)
+
+
+@contextlib.contextmanager
+def drawing(width: float, height: float, *, grid: bool = True) -> Iterator[Figure]:
+    """Yield an empty figure in the reports' style, which holds for all that is drawn within::
+
+        with drawing(6.4, 3.2) as figure:
+            axes = figure.add_subplot()
+
+    Args:
+        width: in inches.
+        height: in inches.
+        grid: whether its axes have lines in the background.
+    """
+    # matplotlib reads the style when an axis, a label or a legend is made, and not when a figure is
+    # saved.
+    with matplotlib.rc_context({**STYLE, "axes.grid": grid}):
+        yield Figure(figsize=(width, height), layout="constrained")
 
 
 def png(figure: Figure) -> bytes:

@@ -9,14 +9,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Protocol, TypeVar
 
-import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import ArrayLike, NDArray
 
 from jaxmodpo.errors import UserError
-from jaxmodpo.pages import STYLE, Look, look_of
+from jaxmodpo.pages import Look, drawing, look_of
 from jaxmodpo.results.sweep import Model, Point
 
 Array = NDArray[np.float64]
@@ -129,8 +128,7 @@ def front_figure(
         base: the base model.
     """
     base_scores = _scores(base, objectives)
-    with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(9.6, 4.4), layout="constrained")
+    with drawing(9.6, 4.4) as figure:
         scores_panel, divergence_panel = figure.subplots(1, 2)
         for number, (name, points) in enumerate(fronts.items()):
             scores = np.array([_scores(point, objectives) for point in points])

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 
-import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from jaxmodpo.pages import STYLE, Look, look_of
+from jaxmodpo.pages import Look, drawing, look_of
 from jaxmodpo.results.judges import Estimate, Mean
 
 JudgeAndCriterion = tuple[str, str]
@@ -31,15 +30,14 @@ def forest(panels: Mapping[str, Panel]) -> Figure:
     for estimates, _ in panels.values():
         keys.update(dict.fromkeys(estimates))
     judges, criteria = _judges_and_criteria(keys)
-    with matplotlib.rc_context(STYLE):
-        # In inches: each criterion's row, as high as its judges need, and each judge's line in the
-        # legend below.
-        rows_height = len(criteria) * max(0.3, 0.16 * len(judges))
-        legend_height = 0.2 * len(judges)
-        height = 1.2 + rows_height + legend_height
-        columns = max(len(panels), 1)
-        width = 1.6 + 2.3 * columns
-        figure = Figure(figsize=(width, height), layout="constrained")
+    # In inches: each criterion's row, as high as its judges need, and each judge's line in the
+    # legend below.
+    rows_height = len(criteria) * max(0.3, 0.16 * len(judges))
+    legend_height = 0.2 * len(judges)
+    height = 1.2 + rows_height + legend_height
+    columns = max(len(panels), 1)
+    width = 1.6 + 2.3 * columns
+    with drawing(width, height) as figure:
         every_axes = figure.subplots(1, columns, sharey=True, squeeze=False)[0]
         for axes, (title, panel) in zip(every_axes, panels.items(), strict=False):
             _draw_panel(axes, panel, judges, criteria)
@@ -102,9 +100,8 @@ def mean_ranks(series: Mapping[JudgeAndCriterion, Sequence[Mean]]) -> Figure:
         series: by judge and criterion, the mean rank at each position.
     """
     judges, criteria = _judges_and_criteria(series)
-    with matplotlib.rc_context(STYLE):
-        width = max(1.2 + 3.2 * len(judges), 4.4)
-        figure = Figure(figsize=(width, 3.4), layout="constrained")
+    width = max(1.2 + 3.2 * len(judges), 4.4)
+    with drawing(width, 3.4) as figure:
         every_axes = figure.subplots(1, len(judges), sharey=True, squeeze=False)[0]
         for (judge, criterion), means in series.items():
             axes = every_axes[judges.index(judge)]

@@ -9,12 +9,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from jaxmodpo.pages import PALETTE, STYLE
+from jaxmodpo.pages import PALETTE, drawing
 from jaxmodpo.personas.profile import IMPORTANCE_LABELS
 
 COLORS = {
@@ -52,8 +51,7 @@ def primary_preferences(preferences: Mapping[str, Any]) -> Figure:
             shares.append(100 * criterion["share"])
             solid_shares.append(100 * criterion["alone"])
         bars[step] = _Bars(preferences_of_set["rated"], shares, solid_shares)
-    with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(7.4, 3.6), layout="constrained")
+    with drawing(7.4, 3.6) as figure:
         axes = figure.add_subplot()
         _draw_bars(axes, bars, labels)
         axes.set(
@@ -78,8 +76,7 @@ def composition(composed: Mapping[str, Mapping[str, int]], title: str) -> Figure
         total = sum(groups.values())
         shares = [100 * groups.get(name, 0) / total for name in names]
         bars[step] = _Bars(personas=total, shares=shares)
-    with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(7.4, 1.2 + 0.52 * len(names)), layout="constrained")
+    with drawing(7.4, 1.2 + 0.52 * len(names)) as figure:
         axes = figure.add_subplot()
         _draw_bars(axes, bars, [_short(name) for name in names])
         axes.set(title=f"{_title(title)}{cut_note}", xlabel="share of the set, %")
@@ -131,11 +128,10 @@ def train_test_balance(tests: Sequence[Mapping[str, Any]]) -> Figure:
     10).
     """
     names_and_notes = [_largest_in_both_sets(test["groups"]) for test in tests]
-    with matplotlib.rc_context(STYLE):
-        # A panel is as high as it has groups, so that all rows of the figure are equally high.
-        heights = [0.9 + len(names) for names, _ in names_and_notes]
-        figure_height = 0.5 + 0.26 * sum(heights)
-        figure = Figure(figsize=(7.4, figure_height), layout="constrained")
+    # A panel is as high as it has groups, so that all rows of the figure are equally high.
+    heights = [0.9 + len(names) for names, _ in names_and_notes]
+    figure_height = 0.5 + 0.26 * sum(heights)
+    with drawing(7.4, figure_height) as figure:
         grid = figure.subplots(len(tests), 1, sharex=True, height_ratios=heights)
         panels = np.ravel(grid)
         for axes, test, (names, cut_note) in zip(panels, tests, names_and_notes, strict=True):
@@ -180,8 +176,7 @@ def quality(figures: Mapping[str, Any]) -> Figure:
     counts = figures["histogram"]["counts"]
     edges = np.array(figures["histogram"]["edges"])
     minimum = figures["least"]
-    with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(7.4, 2.6), layout="constrained")
+    with drawing(7.4, 2.6) as figure:
         axes = figure.add_subplot()
         bars = axes.bar(
             edges[:-1],
@@ -215,8 +210,7 @@ def anonymity(figures: Mapping[str, Any]) -> Figure:
     # A unique persona is the one that can be recognized, so its bar has a color of its own.
     colors = [COLORS["test"] if size == 1 else COLORS["selected"] for size in groups_by_size]
     columns = range(len(groups_by_size))
-    with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(7.4, 2.6), layout="constrained")
+    with drawing(7.4, 2.6) as figure:
         axes = figure.add_subplot()
         bars = axes.bar(columns, personas, 0.7, color=colors)
         axes.bar_label(bars, padding=2, fontsize=8)

@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -19,7 +18,7 @@ from matplotlib.figure import Figure
 from matplotlib.text import Annotation
 from matplotlib.transforms import Bbox
 
-from jaxmodpo.pages import MARKERS, PALETTE, STYLE
+from jaxmodpo.pages import MARKERS, PALETTE, drawing
 from jaxmodpo.results.evaluation import PairTest
 
 # Orange (loss) through white to blue (win): no red against green, and readable in gray by its
@@ -48,8 +47,7 @@ def win_rate_scatter(
         horizontal: the criterion along the x axis.
         vertical: the criterion along the y axis.
     """
-    with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(6.0, 5.2), layout="constrained")
+    with drawing(6.0, 5.2) as figure:
         axes = figure.add_subplot()
         points: dict[str, Point] = {}
         bars: list[Segment] = []
@@ -253,9 +251,8 @@ def _matrix(
 ) -> Figure:
     """Draw a square of colored cells with a word in each; NaN cells stay blank."""
     low, high = limits
-    with matplotlib.rc_context({**STYLE, "axes.grid": False}):
-        side = 2.6 + 0.5 * len(names)
-        figure = Figure(figsize=(side, side), layout="constrained")
+    side = 2.6 + 0.5 * len(names)
+    with drawing(side, side, grid=False) as figure:
         axes = figure.add_subplot()
         # Cells and not an image, so that the SVG holds no pixels.
         axes.pcolormesh(np.ma.masked_invalid(values), cmap=_DIVERGING, vmin=low, vmax=high)

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from jaxmodpo.pages import PALETTE, STYLE, look_of
+from jaxmodpo.pages import PALETTE, drawing, look_of
 from jaxmodpo.report.wording import title
 from jaxmodpo.results.human_study import (
     LABELS,
@@ -33,8 +32,7 @@ def outcome_shares(results: HumanStudyResults) -> Figure:
     (the paper's figure 5a).
     """
     names = list(results.criteria)
-    with matplotlib.rc_context({**STYLE, "axes.grid": False}):
-        figure = Figure(figsize=(6.8, 1.2 + 0.38 * len(names)), layout="constrained")
+    with drawing(6.8, 1.2 + 0.38 * len(names), grid=False) as figure:
         axes = figure.add_subplot()
         for row, name in enumerate(names):
             begin = 0.0
@@ -65,8 +63,7 @@ def decided_agreement(results: HumanStudyResults) -> Figure:
     """
     names = list(results.criteria)
     panels = (("accuracy", "accuracy"), ("kappa", "Cohen's κ"), ("ac1", "Gwet's AC1"))
-    with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(9.0, 1.5 + 0.42 * len(names)), layout="constrained")
+    with drawing(9.0, 1.5 + 0.42 * len(names)) as figure:
         subplots = figure.subplots(1, 3, sharey=True)
         for axes, (field, heading) in zip(subplots, panels, strict=True):
             for row, name in enumerate(names):
@@ -83,8 +80,7 @@ def decided_agreement(results: HumanStudyResults) -> Figure:
 def agreement_levels(results: HumanStudyResults) -> Figure:
     """Draw three shares of equal labels, ties included (the paper's figure 5c)."""
     names = list(results.criteria)
-    with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(6.8, 1.5 + 0.45 * len(names)), layout="constrained")
+    with drawing(6.8, 1.5 + 0.45 * len(names)) as figure:
         axes = figure.add_subplot()
         for row, name in enumerate(names):
             levels = results.criteria[name].levels
@@ -105,8 +101,7 @@ def confusion_tables(results: HumanStudyResults) -> Figure:
     names = list(results.criteria)
     columns = min(3, len(names))
     rows = -(-len(names) // columns)
-    with matplotlib.rc_context({**STYLE, "axes.grid": False}):
-        figure = Figure(figsize=(2.9 * columns + 0.6, 2.9 * rows + 0.4), layout="constrained")
+    with drawing(2.9 * columns + 0.6, 2.9 * rows + 0.4, grid=False) as figure:
         grid = figure.subplots(rows, columns, squeeze=False)
         for number, axes in enumerate(grid.flat):
             if number < len(names):
@@ -142,8 +137,7 @@ def accuracy_by_consensus(results: HumanStudyResults) -> Figure:
     names = list(results.criteria)
     columns = min(3, len(names))
     rows = -(-len(names) // columns)
-    with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(2.9 * columns + 0.4, 2.3 * rows + 0.4), layout="constrained")
+    with drawing(2.9 * columns + 0.4, 2.3 * rows + 0.4) as figure:
         grid = figure.subplots(rows, columns, squeeze=False, sharex=True, sharey=True)
         for number, axes in enumerate(grid.flat):
             if number < len(names):
@@ -182,8 +176,7 @@ def _consensus(axes: Axes, findings: CriterionFindings) -> None:
 def win_rates(results: HumanStudyResults) -> Figure:
     """Draw the first model's win rate as the judge has it, as people have it, and corrected."""
     names = list(results.criteria)
-    with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(6.8, 1.5 + 0.45 * len(names)), layout="constrained")
+    with drawing(6.8, 1.5 + 0.45 * len(names)) as figure:
         axes = figure.add_subplot()
         for row, name in enumerate(names):
             corrected = results.criteria[name].corrected

@@ -6,10 +6,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-import matplotlib
 from matplotlib.figure import Figure
 
-from jaxmodpo.pages import STYLE, look_of
+from jaxmodpo.pages import drawing, look_of
 from jaxmodpo.report.blocks import Block, Cell, Column, Paragraph, Section, Table
 from jaxmodpo.report.gallery import Gallery
 from jaxmodpo.report.sources import Evaluation, Sources
@@ -124,8 +123,7 @@ def longer_reply_rates(bins: Mapping[str, Sequence[LengthBin]]) -> Figure:
     """
     # Criteria share the lengths of the replies, but not which votes are valid.
     spans = list(dict.fromkeys(_span(row) for rows in bins.values() for row in rows))
-    with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(6.4, 3.2), layout="constrained")
+    with drawing(6.4, 3.2) as figure:
         axes = figure.add_subplot()
         axes.axhline(50, color="#7a7a7a", linewidth=0.8, linestyle="--")
         for number, (name, rows) in enumerate(bins.items()):

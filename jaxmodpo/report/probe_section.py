@@ -7,10 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-import matplotlib
 from matplotlib.figure import Figure
 
-from jaxmodpo.pages import STYLE, look_of
+from jaxmodpo.pages import drawing, look_of
 from jaxmodpo.report.blocks import Block, Column, Folded, Heading, Paragraph, Section, Table
 from jaxmodpo.report.gallery import Gallery
 from jaxmodpo.report.sources import Sources
@@ -140,9 +139,8 @@ def passed_by_kind(models: Mapping[str, ProbedModel]) -> Figure:
     """
     kinds = list(dict.fromkeys(kind for model in models.values() for kind in model.risk_by_kind))
     spread = 0.7 / max(len(models), 1)
-    with matplotlib.rc_context(STYLE):
-        height = 1.2 + 0.3 * len(kinds) * max(len(models) / 2, 1)
-        figure = Figure(figsize=(6.4, height), layout="constrained")
+    height = 1.2 + 0.3 * len(kinds) * max(len(models) / 2, 1)
+    with drawing(6.4, height) as figure:
         axes = figure.add_subplot()
         for number, (name, model) in enumerate(models.items()):
             style = look_of(number)

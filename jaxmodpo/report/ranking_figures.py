@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from jaxmodpo.pages import PALETTE, STYLE
+from jaxmodpo.pages import PALETTE, drawing
 from jaxmodpo.report.figures import Intervals
 from jaxmodpo.report.wording import title
 from jaxmodpo.results.evaluation import CriterionCounts
@@ -33,9 +32,8 @@ def rankings(
     """
     columns = min(len(criteria), _PER_ROW)
     rows = -(-len(criteria) // columns)
-    with matplotlib.rc_context(STYLE):
-        size = (1.2 + 3.1 * columns, rows * (1.0 + 0.3 * len(models)))
-        figure = Figure(figsize=size, layout="constrained")
+    size = (1.2 + 3.1 * columns, rows * (1.0 + 0.3 * len(models)))
+    with drawing(*size) as figure:
         every_axes = figure.subplots(rows, columns, squeeze=False).ravel()
         # A model keeps its color in all panels, though its place changes.
         colors = {name: PALETTE[n % len(PALETTE)] for n, name in enumerate(models)}
@@ -84,8 +82,7 @@ def vote_health(by_criterion: Mapping[str, CriterionCounts]) -> Figure:
         by_criterion: counts; a criterion without votes or comparisons has an empty row.
     """
     names = list(by_criterion)
-    with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(7.4, 2.1 + 0.34 * len(names)), layout="constrained")
+    with drawing(7.4, 2.1 + 0.34 * len(names)) as figure:
         votes_panel, comparisons_panel = figure.subplots(1, 2, sharey=True)
         counts = list(by_criterion.values())
         votes = {

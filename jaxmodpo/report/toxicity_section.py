@@ -7,10 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 
-import matplotlib
 from matplotlib.figure import Figure
 
-from jaxmodpo.pages import STYLE, look_of
+from jaxmodpo.pages import drawing, look_of
 from jaxmodpo.report.blocks import (
     Block,
     Column,
@@ -184,8 +183,7 @@ def _missing(name: str, model: ModelToxicity) -> str:
 def toxic_shares(results: ToxicityResults) -> Figure:
     """Draw each model's share of toxic replies with its interval: a row a model."""
     names = list(results.models)
-    with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(6.4, 1.1 + 0.32 * len(names)), layout="constrained")
+    with drawing(6.4, 1.1 + 0.32 * len(names)) as figure:
         axes = figure.add_subplot()
         for row, name in enumerate(names):
             summary = results.models[name].scores[results.headline]

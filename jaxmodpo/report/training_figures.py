@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from jaxmodpo.pages import PALETTE, STYLE
+from jaxmodpo.pages import PALETTE, drawing
 from jaxmodpo.results.reward import Calibration, RewardDistribution, Validation
 
 # Metric names are TRL's; the second of each pair is the held-out one.
@@ -39,8 +38,7 @@ def training_curves(metrics: Sequence[Mapping[str, Any]], title: str) -> Figure 
             panels[panel] = curves
     if not panels:
         return None
-    with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(2.9 * len(panels) + 0.3, 2.6), layout="constrained")
+    with drawing(2.9 * len(panels) + 0.3, 2.6) as figure:
         every_axes = np.ravel(figure.subplots(1, len(panels)))
         for axes, (panel, curves) in zip(every_axes, panels.items(), strict=True):
             for name, curve in curves.items():
@@ -80,8 +78,7 @@ def reward_validation(validation: Validation, title: str) -> Figure:
         validation: the model's figures.
         title: the figure's title.
     """
-    with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(7.4, 3.0), layout="constrained")
+    with drawing(7.4, 3.0) as figure:
         calibration_panel, rewards_panel = figure.subplots(1, 2)
         _draw_calibration(calibration_panel, validation.calibration)
         _draw_rewards(rewards_panel, validation.rewards)

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from jaxmodpo.evaluation.fronts import by_weights
-from jaxmodpo.pages import MARKERS, PALETTE, STYLE
+from jaxmodpo.pages import MARKERS, PALETTE, drawing
 from jaxmodpo.results.fronts import Arm, Fronts, MeanComparison, MeanPoint, SeedMean
 from jaxmodpo.results.sweep import Method
 
@@ -90,8 +89,7 @@ def figure(results: Fronts) -> Figure:
     """Draw the mean fronts of both arms with intervals over seeds: above at equal weights, below at
     matched KL.
     """
-    with matplotlib.rc_context(STYLE):
-        page = Figure(figsize=(9.6, 8.4), layout="constrained")
+    with drawing(9.6, 8.4) as page:
         # One scale for all panels: what differs between them is what the figure is about.
         grid = page.subplots(2, len(results.arms), sharex=True, sharey=True)
         for column, (name, arm) in enumerate(results.arms.items()):
